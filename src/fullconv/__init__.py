@@ -1,0 +1,62 @@
+"""Fullconv: a label for every pixel, from any classifier, exact at every size.
+
+The public names. They load on first use, so that `import fullconv` imports no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from fullconv.errors import FullconvError
+from fullconv.labels import Labels
+
+if TYPE_CHECKING:
+    from fullconv import geometry
+    from fullconv.data.check import check
+    from fullconv.evaluate import evaluate
+    from fullconv.geometry import Grid
+    from fullconv.model import Model, load
+    from fullconv.network.fcn import FCN
+    from fullconv.network.scores import Scores
+    from fullconv.predict import Predictor, Segmentation
+    from fullconv.training import train
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "FCN": "network.fcn",
+    "Grid": "geometry",
+    "Model": "model",
+    "Predictor": "predict",
+    "Scores": "network.scores",
+    "Segmentation": "predict",
+    "check": "data.check",
+    "evaluate": "evaluate",
+    "load": "predict",
+    "train": "training",
+}
+
+__all__ = [
+    "FCN",
+    "FullconvError",
+    "Grid",
+    "Labels",
+    "Model",
+    "Predictor",
+    "Scores",
+    "Segmentation",
+    "check",
+    "evaluate",
+    "geometry",
+    "load",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "geometry":
+        return importlib.import_module("fullconv.geometry")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fullconv' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"fullconv.{_HOMES[name]}"), name)

@@ -1,0 +1,207 @@
+"""Check: everything that is wrong with a data set, each finding with its fix; the fingerprint.
+
+Every mask is decoded once and every picture is decoded too (JPEG at an eighth of its size), so
+that truncated files are found before a training finds them. The rules are in `rules`; the class
+shares and the fingerprint come from the same pass.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fullconv.data import layouts, tables
+from fullconv.data.layouts import Dataset
+from fullconv.data.rules import Finding, findings
+from fullconv.data.scan import Facts, PairScan, scan_pair
+from fullconv.errors import FullconvError
+from fullconv.labels import format_color
+
+_SHOWN_FILES = 5
+_SHOWN_CLASSES = 60
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What `check` found.
+
+    Args:
+        dataset: what was checked.
+        findings: errors, then warnings, then notes.
+        class_pixels: split -> pixels of each class (K long).
+        ignored_pixels: split -> pixels that do not count.
+        sizes: (H, W) of the pictures, upright -> how many.
+        fingerprint: sha256 over splits, names, contents and class table; the same wherever the
+            data lies and in whatever order its files are listed.
+    """
+
+    dataset: Dataset
+    findings: tuple[Finding, ...]
+    class_pixels: dict[str, list[int]]
+    ignored_pixels: dict[str, int]
+    sizes: Counter[tuple[int, int]]
+    fingerprint: str
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        return tuple(finding for finding in self.findings if finding.level == "error")
+
+    @property
+    def warnings(self) -> tuple[Finding, ...]:
+        return tuple(finding for finding in self.findings if finding.level == "warning")
+
+    def raise_for_errors(self) -> None:
+        """Raise a `FullconvError` that lists the errors, if there are any."""
+        if not self.errors:
+            return
+        lines = [f"{_number(len(self.errors), 'error')} in the data set {self.dataset.root}:"]
+        for finding in self.errors:
+            lines.append(f"  {finding.rule}: {finding.message}.")
+            lines += [f"    fix: {finding.fix}".replace("\n", "\n      ")] if finding.fix else []
+        raise FullconvError("\n".join(lines), f"fullconv check {self.dataset.root}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON holds it."""
+        data = self.dataset
+        return {
+            "root": str(data.root),
+            "layout": data.layout,
+            "reason": data.reason,
+            "notes": list(data.notes),
+            "labels": data.labels.to_dict(),
+            "named": data.named,
+            "pictures": {split: len(pairs) for split, pairs in data.splits.items()},
+            "class_pixels": {
+                split: dict(zip(data.labels.names, pixels, strict=True))
+                for split, pixels in self.class_pixels.items()
+            },
+            "ignored_pixels": dict(self.ignored_pixels),
+            "sizes": [
+                {"height": height, "width": width, "pictures": count}
+                for (height, width), count in self.sizes.most_common()
+            ],
+            "fingerprint": self.fingerprint,
+            "errors": len(self.errors),
+            "warnings": len(self.warnings),
+            "findings": [
+                {
+                    "level": finding.level,
+                    "rule": finding.rule,
+                    "message": finding.message,
+                    "files": list(finding.files),
+                    "fix": finding.fix,
+                }
+                for finding in self.findings
+            ],
+        }
+
+    def text(self) -> str:
+        """The report as a person reads it."""
+        parts = [_head(self), _class_table(self), *(_paragraph(f) for f in self.findings)]
+        if not self.findings:
+            parts.append("Nothing wrong found.")
+        else:
+            count = Counter(finding.level for finding in self.findings)
+            parts.append(", ".join(_number(count[x], x) for x in ("error", "warning", "note")))
+        return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def check(
+    root_or_dataset: str | Path | Dataset,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> CheckReport:
+    """Look at every file of a data set. `progress` is called with (pairs done, pairs in all)."""
+    dataset = root_or_dataset
+    if not isinstance(dataset, Dataset):
+        dataset = layouts.read(dataset)
+    jobs = [(split, pair) for split, pairs in dataset.splits.items() for pair in pairs]
+    scans: list[PairScan] = []
+    # Threads: decoding and hashing leave Python's lock alone.
+    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+        for scan in pool.map(lambda job: scan_pair(*job), jobs):
+            scans.append(scan)
+            if progress is not None:
+                progress(len(scans), len(jobs))
+    facts = Facts(dataset, scans)
+    return CheckReport(
+        dataset,
+        findings(facts),
+        facts.classes,
+        facts.ignored,
+        Counter(scan.picture_size for scan in scans if scan.picture_size is not None),
+        _fingerprint(dataset, scans),
+    )
+
+
+def _fingerprint(dataset: Dataset, scans: list[PairScan]) -> str:
+    labels = dataset.labels
+    table = labels.to_dict() | {
+        "values": sorted([str(value), class_id] for value, class_id in labels.values.items()),
+        "closed": labels.closed,
+    }
+    rows = sorted([scan.split, scan.pair.name, scan.picture_hash, scan.mask_hash] for scan in scans)
+    text = json.dumps([table, sorted(dataset.splits), rows], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _head(report: CheckReport) -> str:
+    data = report.dataset
+    sizes = report.sizes.most_common(3)
+    shown = ", ".join(f"{count} of {height} x {width}" for (height, width), count in sizes)
+    more = f" and {len(report.sizes) - 3} more sizes" if len(report.sizes) > 3 else ""
+    lines = [
+        f"{data.root}: layout {data.layout} ({data.reason})",
+        "pictures: " + ", ".join(f"{split} {len(pairs)}" for split, pairs in data.splits.items()),
+        f"sizes (height x width): {shown}{more}",
+        f"fingerprint: {report.fingerprint}",
+        *(f"note: {note}" for note in data.notes),
+    ]
+    return "\n".join(lines)
+
+
+def _class_table(report: CheckReport) -> str:
+    """Class id, colour, name and the share of the pixels that have a class, per split."""
+    if report.dataset.labels is tables.UNDECIDED:
+        return ""
+    names = report.dataset.labels.names
+    colors = report.dataset.labels.colors
+    width = max(len(name) for name in (*names[:_SHOWN_CLASSES], "(ignored)"))
+    splits = list(report.class_pixels)
+    lines = [f"{'id':>4}  {'colour':7}  {'class':{width}}" + "".join(f"{s:>9}" for s in splits)]
+    totals = {split: max(1, sum(report.class_pixels[split])) for split in splits}
+    for k, name in enumerate(names[:_SHOWN_CLASSES]):
+        cells = "".join(_percent(report.class_pixels[s][k], totals[s]) for s in splits)
+        lines.append(f"{k:>4}  {format_color(colors[k])}  {name:{width}}{cells}")
+    if len(names) > _SHOWN_CLASSES:
+        lines.append(f"      ... and {len(names) - _SHOWN_CLASSES} more classes")
+    ignored = report.ignored_pixels
+    cells = "".join(_percent(ignored[s], max(1, ignored[s] + totals[s])) for s in splits)
+    lines.append(f"{'':4}  {'':7}  {'(ignored)':{width}}{cells}  of all pixels")
+    return "\n".join(lines)
+
+
+def _percent(part: int, whole: int) -> str:
+    text = f"{part / whole:.2%}" if part else "-"
+    return f"{'<0.01%' if text == '0.00%' else text:>9}"
+
+
+def _paragraph(finding: Finding) -> str:
+    lines = [f"{finding.level.upper()} {finding.rule}: {finding.message}."]
+    lines += [f"    {name}" for name in finding.files[:_SHOWN_FILES]]
+    if len(finding.files) > _SHOWN_FILES:
+        lines.append(f"    ... and {len(finding.files) - _SHOWN_FILES} more")
+    if finding.fix:
+        lines.append("  fix: " + finding.fix.replace("\n", "\n    "))
+    return "\n".join(lines)
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -1,0 +1,137 @@
+"""Pairing: which mask belongs to which picture, by the names of files and by lists of names.
+
+Suffixes are compared in any case; hidden files (.DS_Store, ._a.png) and what is no picture are not
+seen. No file but a list is opened.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from fullconv.data.pictures import PICTURE_SUFFIXES
+
+SPLITS = {  # what a folder or a list may be called -> the split
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+MASK_ENDINGS = (
+    *("_mask", "_masks", "_label", "_labels", "_gt", "_seg", "_annotation", "-mask", "_L"),
+)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A picture and its mask. `name` is the picture's stem, unique in its split."""
+
+    name: str
+    picture: Path
+    mask: Path
+
+
+def pair_up(
+    pictures: Iterable[Path], masks: Iterable[Path]
+) -> tuple[list[Pair], list[Path], list[Path]]:
+    """Pairs by stem, and the pictures and masks that are left."""
+    by_stem: dict[str, Path] = {}
+    rest = list(masks)
+    for mask in rest:
+        by_stem.setdefault(mask.stem, mask)
+    pairs: dict[str, Pair] = {}
+    alone = []
+    for picture in pictures:
+        stems = (picture.stem, *(picture.stem + ending for ending in MASK_ENDINGS))
+        stem = next((stem for stem in stems if stem in by_stem), None)
+        if stem is None or picture.stem in pairs:
+            alone.append(picture)
+        else:
+            pairs[picture.stem] = Pair(picture.stem, picture, by_stem[stem])
+    used = {pair.mask for pair in pairs.values()}
+    return list(pairs.values()), alone, [mask for mask in rest if mask not in used]
+
+
+def resolve(root: Path, text: str) -> Path | None:
+    """A file named in a list: below the list's folder, or where the tail of its path is found there
+    (/SegNet/CamVid/train/a.png -> train/a.png), with another suffix if need be."""
+    parts = PurePosixPath(text.replace("\\", "/")).parts
+    for start in range(len(parts)):
+        path = root.joinpath(*parts[start:])
+        if path.is_file():
+            return path
+        for suffix in (".jpg", ".png"):
+            if start < len(parts) - 1 and path.with_suffix(suffix).is_file():
+                return path.with_suffix(suffix)
+    return None
+
+
+def split_lists(folder: Path, extra: tuple[str, ...] = ()) -> dict[str, Path]:
+    """split -> list file; only names of splits (and `extra` ones) count: classes.txt is none."""
+    if not folder.is_dir():
+        return {}
+    names = SPLITS | {name: name for name in extra}
+    found = [path for path in sorted(folder.iterdir()) if path.suffix.lower() == ".txt"]
+    return {names[path.stem.lower()]: path for path in found if path.stem.lower() in names}
+
+
+def listed_pairs(path: Path) -> list[tuple[str, str]]:
+    """The lines "picture mask" of a list, or [] where it has any other line."""
+    rows = [re.split(r"[\t,]\s*|\s+", line) for line in _lines(path)]
+    good = all(len(row) == 2 and _is_picture(row[0]) and _is_picture(row[1]) for row in rows)
+    return [(row[0], row[1]) for row in rows] if good else []
+
+
+def listed_stems(path: Path) -> set[str]:
+    """The stems in a list of stems, file names or paths; what follows a file name does not count.
+    A stem may hold spaces."""
+    stems = set()
+    for line in _lines(path):
+        first = re.split(r"[\t,]\s*|\s+", line)[0]
+        text = (first if _is_picture(first) else line).replace("\\", "/")
+        name = PurePosixPath(text).name
+        stems.add(PurePosixPath(name).stem if _is_picture(name) else name)
+    return stems
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures (or masks) that lie in a folder, by name."""
+    return [
+        path
+        for path in sorted(folder.iterdir())
+        if _is_picture(path.name) and not path.name.startswith(".") and path.is_file()
+    ]
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """The sub-folders, by name."""
+    skipped = (".", "__")  # hidden, and __MACOSX
+    return [p for p in sorted(folder.iterdir()) if p.is_dir() and not p.name.startswith(skipped)]
+
+
+def find_folder(root: Path, names: tuple[str, ...]) -> Path | None:
+    """The first sub-folder of that name, in any case, with pictures in it or in a split inside."""
+    there = {folder.name.lower(): folder for folder in folders_in(root)}
+    for name in names:
+        found = there.get(name.lower())
+        if found is None:
+            continue
+        inner = [child for child in folders_in(found) if child.name.lower() in SPLITS]
+        if any(pictures_in(path) for path in (found, *inner)):
+            return found
+    return None
+
+
+def _lines(path: Path) -> list[str]:
+    # A name in another encoding becomes a name that is not found, which is said.
+    lines = path.read_text("utf-8-sig", errors="replace").splitlines()
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+
+
+def _is_picture(name: str) -> bool:
+    return PurePosixPath(name).suffix.lower() in PICTURE_SUFFIXES

@@ -1,0 +1,363 @@
+"""The rules of `check`: each looks at what a scan found and gives findings, each with its fix.
+
+A fix for the class table is a sentence, then lines to paste into dataset.toml. Nothing is guessed
+for the user: black and white masks, blurred borders and unknown values are errors until they are
+given a meaning.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from fullconv.data import tables
+from fullconv.data.masks import Value, map_lines
+from fullconv.data.pairing import SPLITS
+from fullconv.data.scan import Facts, PairScan
+from fullconv.labels import RGB, format_color, voc_color
+
+Level: TypeAlias = Literal["error", "warning", "note"]
+
+_LISTED = 12  # values that a message spells out
+_PASTED = 32  # values that a fix can reasonably ask a person to name
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong, the files it is wrong with (relative to the root), and its fix."""
+
+    level: Level
+    rule: str
+    message: str
+    files: tuple[str, ...] = ()
+    fix: str = ""
+
+
+def findings(facts: Facts) -> tuple[Finding, ...]:
+    """What all rules find: errors first, then warnings, then notes."""
+    found = [finding for rule in _RULES for finding in rule(facts)]
+    order = ("error", "warning", "note")
+    return tuple(sorted(found, key=lambda finding: order.index(finding.level)))
+
+
+def _unreadable(facts: Facts) -> Iterator[Finding]:
+    broken = [error for scan in facts.scans for error in scan.errors]
+    if broken:
+        yield Finding(
+            "error",
+            "unreadable",
+            f"{len(broken)} files cannot be read: {broken[0][1]}",
+            facts.names(path for path, _ in broken),
+            "copy or download them again, or take them and their partners out of the data",
+        )
+
+
+def _unpaired(facts: Facts) -> Iterator[Finding]:
+    pairs = [pair for split in facts.dataset.splits.values() for pair in split]
+    sides = (
+        ("picture", "mask", facts.dataset.unpaired_pictures, [pair.picture for pair in pairs]),
+        ("mask", "picture", facts.dataset.unpaired_masks, [pair.mask for pair in pairs]),
+    )
+    for kind, other, alone, partners in sides:
+        stems = {(path.parent, path.stem) for path in partners}
+        counted = Counter((path.parent, path.stem) for path in alone)
+        doubled = [p for p in alone if (key := (p.parent, p.stem)) in stems or counted[key] > 1]
+        rest = [path for path in alone if path not in doubled]
+        if doubled:
+            yield Finding(
+                "error",
+                "doubled-stem",
+                f"{len(doubled)} {kind} files differ from another one in the suffix only, so it is "
+                "open which one counts",
+                facts.names(doubled),
+                f"keep one {kind} file per name",
+            )
+        if rest:
+            yield Finding(
+                "warning",
+                f"unpaired-{kind}",
+                f"{len(rest)} {kind}s have no {other} and are left out",
+                facts.names(rest),
+                f"add {other}s of the same name, or move these files away",
+            )
+
+
+def _empty_split(facts: Facts) -> Iterator[Finding]:
+    splits = facts.dataset.splits
+    for split, pairs in splits.items():
+        if not pairs:
+            yield Finding(
+                "error" if split == "train" else "warning",
+                "empty-split",
+                f"the split {split!r} has no picture with a mask",
+                (),
+                f"add pairs to {split}, or remove its list or folder",
+            )
+
+
+def _sizes(facts: Facts) -> Iterator[Finding]:
+    wrong = [
+        (scan, scan.picture_size, tally.size)
+        for scan, tally in facts.read
+        if scan.picture_size is not None and scan.picture_size != tally.size
+    ]
+    if wrong:
+        first, (height, width), size = wrong[0]
+        turned = (
+            "; turned by 90 degrees: the photo has an EXIF orientation, the mask was drawn without"
+            if size == (width, height) and height != width
+            else ""
+        )
+        yield Finding(
+            "error",
+            "size",
+            f"{len(wrong)} masks differ in size from their picture (upright, after its EXIF "
+            f"orientation): {first.pair.picture.name} has {height} x {width} pixels (height x "
+            f"width), its mask {size[0]} x {size[1]}{turned}",
+            facts.names(scan.pair.mask for scan, _, _ in wrong),
+            "export the masks again at the size of the pictures",
+        )
+
+
+def _lossy(facts: Facts) -> Iterator[Finding]:
+    lossy = [(scan.pair.mask, tally) for scan, tally in facts.read if tally.lossy]
+    if lossy:
+        mask, tally = lossy[0]
+        yield Finding(
+            "error",
+            "lossy-mask",
+            f"{len(lossy)} masks are in a lossy format (JPEG or the like), which invents values at "
+            f"every border; {mask.name} holds {len(tally.counts)}",
+            facts.names(path for path, _ in lossy),
+            "export them again as PNG. If they are black and white, this cuts them at half "
+            "grey into a new folder:\n" + _threshold(mask),
+        )
+
+
+def _values(facts: Facts) -> Iterator[Finding]:
+    """Values without a class; one finding, of the kind that explains them best."""
+    labels, named = facts.dataset.labels, facts.dataset.named
+    lossy = {scan.pair.mask for scan, tally in facts.read if tally.lossy}
+    with_255 = [(scan.pair.mask, tally) for scan, tally in facts.read if 255 in tally.counts]
+    told = 255 in labels.values or all(tally.are_colors(labels) for _, tally in with_255)
+    where = facts.names(facts.unknown_in)
+    if tables.is_two_valued(facts.values) and not told:
+        yield _two_valued(facts, [mask for mask, _ in with_255])
+    elif not facts.unknown or set(facts.unknown_in) <= lossy:
+        return
+    elif tables.is_soft(facts.values):
+        yield Finding(
+            "error",
+            "soft-mask",
+            f"the masks hold {len(facts.values)} grey values between black and white: blurred or "
+            f"anti-aliased borders. Values without a class: {_shares(facts)}",
+            where,
+            "export them again without anti-aliasing. This cuts them at half grey into a new "
+            "folder:\n" + _threshold(next(iter(facts.unknown_in))),
+        )
+    elif any(isinstance(value, tuple) for value in facts.unknown):
+        yield _unknown_colors(facts, where, named)
+    else:
+        yield Finding(
+            "error",
+            "unknown-value",
+            f"{len(facts.unknown)} mask values have no class ({_share(facts)} of all pixels): "
+            f"{_shares(facts)}",
+            where,
+            _toml(facts, "ignore leaves the pixels out; a class name puts them there")
+            + map_lines(dict.fromkeys(sorted(facts.unknown, key=str)[:_PASTED], "ignore")),
+        )
+
+
+def _two_valued(facts: Facts, where: list[Path]) -> Finding:
+    labels, named = facts.dataset.labels, facts.dataset.named
+    good = named and len(labels) == 2
+    names = list(labels.names) if good else ["background", "object"]
+    head = "" if good else f"classes = {json.dumps(names)}\n\n"
+    return Finding(
+        "error",
+        "black-and-white",
+        f"the masks hold 0 and 255 only: {_share_of(facts, 255)} of the pixels are 255. Taken for "
+        "ignore, as 255 is elsewhere, nothing but class 0 would be learned",
+        facts.names(where),
+        _toml(facts, f"if 255 is the class {names[1]!r}") + head + map_lines({255: names[1]}),
+    )
+
+
+def _unknown_colors(facts: Facts, where: tuple[str, ...], named: bool) -> Finding:
+    colors = _colors(facts)
+    if len(colors) > _PASTED:
+        fix = (
+            "export the masks again without anti-aliasing (their colours are blended at the "
+            "borders); colours are not snapped to the nearest class unasked"
+        )
+    elif named:
+        # All that the table does not name itself, so that a colour which only happens to be the
+        # palette's for a class is seen too.
+        listed = {color: name for color, name in colors.items() if color not in facts.told}
+        fix = _toml(facts, "ignore leaves the pixels out; a class name puts them there")
+        fix += map_lines(listed)
+    else:
+        # Black first, as background is; the order of the VOC palette.
+        order = {voc_color(i): i for i in range(255, -1, -1)}
+        ordered = sorted(colors, key=lambda color: (order.get(color, 256), color))
+        names = [f"class {i}" for i in range(len(colors))]
+        fix = _toml(facts, "with the real names in place of class 0, class 1, ...")
+        fix += f"classes = {json.dumps(names)}\n\n"
+        fix += map_lines(dict(zip(ordered, names, strict=True)))
+    what = "have no class" if named else "are colours, and no table says what they mean"
+    return Finding(
+        "error",
+        "unknown-color" if named else "colors-without-table",
+        f"{len(facts.unknown)} mask values {what} ({_share(facts)} of all pixels): "
+        f"{_shares(facts)}. Nearest-colour snapping is not done unasked",
+        where,
+        fix,
+    )
+
+
+def _colors(facts: Facts) -> dict[RGB, str]:
+    """Every colour in the masks -> its class name as things stand, the commonest first."""
+    labels = facts.dataset.labels
+    found: dict[RGB, str] = {}
+    for value, _ in facts.values.most_common():
+        color = value if isinstance(value, tuple) else (value, value, value)
+        class_id = labels.class_of(color)
+        known = class_id is not None and class_id != labels.ignore_index
+        found[color] = labels.names[class_id] if known else "ignore"  # type: ignore[index]
+    return found
+
+
+def _absent(facts: Facts) -> Iterator[Finding]:
+    labels, splits = facts.dataset.labels, facts.dataset.splits
+    if labels is tables.UNDECIDED or not facts.read:
+        return
+    seen = {split: {k for k, n in enumerate(facts.classes[split]) if n} for split in splits}
+    anywhere = set().union(*seen.values())
+    never = [labels.names[k] for k in range(len(labels)) if k not in anywhere]
+    if never:
+        gaps = "" if facts.dataset.named else ": the ids in the masks have gaps"
+        fix = "nothing, if that is meant; they cannot be learned, and do not count in mean IoU"
+        if not facts.dataset.named and len(anywhere) <= _PASTED:
+            kept = [labels.names[k] for k in sorted(anywhere)]
+            values: dict[Value, str] = {k: labels.names[k] for k in sorted(anywhere)}
+            fix = _toml(facts, "to close the gaps, with real names in place of these")
+            fix += f"classes = {json.dumps(kept)}\n\n{map_lines(values)}"
+        yield Finding(
+            "warning",
+            "absent-class",
+            f"{len(never)} of {len(labels)} classes never occur{gaps}: {_some(never)}",
+            (),
+            fix,
+        )
+    trained = seen.get("train", set())
+    for split in splits:
+        new = [labels.names[k] for k in sorted(seen[split] - trained)]
+        if split != "train" and "train" in splits and new:
+            yield Finding(
+                "warning",
+                "class-not-in-train",
+                f"{len(new)} classes occur in {split} but not in train: {_some(new)}",
+                (),
+                "move pictures that show them to train",
+            )
+    single = [labels.names[k] for k in sorted(anywhere) if sum(k in s for s in seen.values()) == 1]
+    only_train = [name for name in single if labels.index(name) in trained]
+    if only_train and sum(bool(pairs) for pairs in splits.values()) > 1:
+        yield Finding(
+            "note",
+            "class-only-in-train",
+            f"{len(only_train)} classes occur in train only and will not be scored: "
+            f"{_some(only_train)}",
+            (),
+            "move pictures that show them to val or test",
+        )
+
+
+def _ignored(facts: Facts) -> Iterator[Finding]:
+    if facts.all_ignored:
+        yield Finding(
+            "warning",
+            "all-ignored",
+            f"{len(facts.all_ignored)} masks are entirely ignored: nothing is learned from them",
+            facts.names(facts.all_ignored),
+            "take them out, or look whether their values mean what the class table says",
+        )
+
+
+def _duplicates(facts: Facts) -> Iterator[Finding]:
+    places: dict[str, list[PairScan]] = defaultdict(list)
+    for scan in facts.scans:
+        if scan.picture_hash:
+            places[scan.picture_hash].append(scan)
+    twins = [scans for scans in places.values() if len({scan.split for scan in scans}) > 1]
+    if twins:
+        splits = sorted({scan.split for scans in twins for scan in scans})
+        first = " = ".join(facts.names([scan.pair.picture])[0] for scan in twins[0])
+        yield Finding(
+            "warning",
+            "leak",
+            f"{len(twins)} pictures stand in more than one split ({', '.join(splits)}), byte for "
+            f"byte: {first}. Scores on them say nothing about new pictures",
+            facts.names(scan.pair.picture for scans in twins for scan in scans),
+            "keep each picture in one split",
+        )
+
+
+_RULES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
+    _unreadable,
+    _empty_split,
+    _unpaired,
+    _sizes,
+    _lossy,
+    _values,
+    _absent,
+    _ignored,
+    _duplicates,
+)
+
+
+def _toml(facts: Facts, words: str) -> str:
+    """The sentence before lines for dataset.toml; it is all that stands on the first line."""
+    path = facts.dataset.root / tables.SETTINGS_NAME
+    return f"{'add to' if path.is_file() else 'write'} {path} ({words}):\n"
+
+
+def _share_of(facts: Facts, value: Value) -> str:
+    return f"{facts.values[value] / max(1, facts.values.total()):.2%}"
+
+
+def _share(facts: Facts) -> str:
+    return f"{facts.unknown.total() / max(1, facts.values.total()):.2%}"
+
+
+def _shares(facts: Facts) -> str:
+    """The table of value -> share of all pixels, the commonest first."""
+    parts = [
+        f"{value if isinstance(value, int) else format_color(value)} {_share_of(facts, value)}"
+        for value, _ in facts.unknown.most_common(_LISTED)
+    ]
+    return ", ".join(parts) + (", ..." if len(facts.unknown) > _LISTED else "")
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:_LISTED]) + (", ..." if len(names) > _LISTED else "")
+
+
+def _threshold(mask: Path) -> str:
+    """A command that makes black and white PNG masks in a new folder, and what to do with it."""
+    folder = mask.parent.parent if mask.parent.name.lower() in SPLITS else mask.parent
+    target = folder.with_name(folder.name + "_png")
+    return (
+        'python -c "from pathlib import Path; from PIL import Image, ImageOps; '
+        f"a, b = Path({str(folder)!r}), Path({str(target)!r}); "
+        "f = lambda p, o: (o.parent.mkdir(parents=True, exist_ok=True), "
+        "ImageOps.exif_transpose(Image.open(p)).convert('L').point(lambda v: 255 * (v > 127))"
+        f".save(o)); [f(p, (b / p.relative_to(a)).with_suffix('.png')) "
+        f"for p in a.rglob('*{mask.suffix}')]\"\n"
+        f'then name the new folder in dataset.toml: masks = "{target.name}"'
+    )

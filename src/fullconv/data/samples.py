@@ -1,0 +1,117 @@
+"""Labelled pictures as tensors, in an order and with a chance that can be repeated.
+
+Each sample is drawn with a seed of its own, made of (seed, epoch, position), and each epoch's order
+with one of (seed, epoch): a training that is stopped and resumed sees exactly what it would have
+seen, with any number of reading processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from fullconv.data.augment import Augmentation, to_tensors
+from fullconv.data.layouts import Pair
+from fullconv.data.masks import read_mask
+from fullconv.data.pictures import read_picture
+from fullconv.errors import FullconvError
+from fullconv.labels import Labels
+
+Key = tuple[int, int]  # which pair, and the seed of its chance; -1: a pair with nothing labelled
+IDLE: Key = (-1, 0)
+
+
+class Samples(Dataset[tuple[Tensor, Tensor]]):
+    """Pairs as (3, h, w) uint8 RGB and (h, w) class ids.
+
+    Args:
+        pairs: from `fullconv.data.layouts.read`.
+        labels: what the masks' values mean.
+        augmentation: None gives pictures and masks as they are.
+    """
+
+    def __init__(
+        self, pairs: Sequence[Pair], labels: Labels, augmentation: Augmentation | None = None
+    ) -> None:
+        self.pairs = pairs
+        self.labels = labels
+        self.augmentation = augmentation
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, key: Key) -> tuple[Tensor, Tensor]:
+        index, seed = key
+        pair = self.pairs[max(index, 0)]
+        picture, mask = read_picture(pair.picture), read_mask(pair.mask, self.labels)
+        if picture.shape[:2] != mask.shape:
+            raise FullconvError(
+                f"{pair.picture} is {picture.shape[1]} x {picture.shape[0]} pixels but {pair.mask} "
+                f"is {mask.shape[1]} x {mask.shape[0]}.",
+                "fullconv check DATA",
+            )
+        image, target = to_tensors(picture, mask)
+        if index < 0:
+            target = torch.full_like(target, self.labels.ignore_index)
+        if self.augmentation is None:
+            return image, target
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self.augmentation(image, target)
+
+
+class ShuffledBatches(Sampler[list[Key]]):
+    """Batches of one process: all pictures in a new order each epoch. The pictures that would make
+    up a last, smaller batch are left out (the order is new each time) unless there is only one.
+
+    Args:
+        count: of pictures.
+        batch: pictures per process and step.
+        seed: of the order and of each sample's chance.
+        rank, world: this process and how many there are; together they take what one process with
+            `world` times the batch would take.
+    """
+
+    def __init__(self, count: int, batch: int, *, seed: int, rank: int = 0, world: int = 1) -> None:
+        self.count, self.batch, self.seed = count, batch, seed
+        self.rank, self.world = rank, world
+        self.epoch = 0
+        self.first_batch = {0: 0}  # epoch -> where to begin, after a stop within an epoch
+        self.sampler = self  # Lightning calls batch_sampler.sampler.set_epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return max(1, self.count // (self.batch * self.world))
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        epoch = self.epoch
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+        order = torch.randperm(self.count, generator=generator).tolist()
+        seeds = torch.randint(2**31, (self.count,), generator=generator).tolist()
+        step = self.batch * self.world
+        while len(order) < step:  # fewer pictures than one batch: take them again
+            order, seeds = order + order, seeds + [seed + 1 for seed in seeds]
+        keys = list(zip(order, seeds, strict=True))
+        for number in range(self.first_batch.get(epoch, 0), len(self)):
+            yield keys[number * step : (number + 1) * step][self.rank :: self.world]
+
+
+class OrderedPictures(Sampler[list[Key]]):
+    """One picture at a time, for evaluation; every process gets equally many, the last ones idle."""
+
+    def __init__(self, count: int, *, rank: int = 0, world: int = 1) -> None:
+        self.count, self.rank, self.world = count, rank, world
+
+    def __len__(self) -> int:
+        return -(-self.count // self.world)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        for start in range(0, self.count, self.world):
+            index = start + self.rank
+            yield [(index, 0) if index < self.count else IDLE]

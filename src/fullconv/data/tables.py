@@ -1,0 +1,286 @@
+"""Class tables of data sets: dataset.toml, classes.txt, what a layout knows, else mask values.
+
+    classes = ["background", "road"]      # dataset.toml; the position is the id in the mask
+    ignore_index = 255
+    images = "photos"                     # optional: the folders, relative to this file
+    masks = "truth"
+    [map]                                 # optional: value in a mask file -> class, or "ignore"
+    255 = "road"
+    "#804080" = "road"
+    [colors]                              # optional: the VOC palette where left out
+    road = "#804080"
+
+classes.txt has one class per line: "value name", "r g b name" or "name"; void, ignore and
+unlabeled stand for pixels that do not count. Text that is none of these is left alone, and said.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from fullconv.data import masks
+from fullconv.errors import FullconvError
+from fullconv.labels import IGNORE, RGB, Labels, parse_color
+
+Settings: TypeAlias = dict[str, Any]
+
+SETTINGS_NAME = "dataset.toml"
+
+VOC = Labels((
+    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair",
+    "cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa",
+    "train", "tvmonitor",
+))  # fmt: skip
+CAMVID = Labels(
+    ("sky", "building", "pole", "road", "sidewalk", "tree", "sign_symbol", "fence", "car",
+     "pedestrian", "bicyclist"),
+    ((128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (60, 40, 222), (128, 128, 0),
+     (192, 128, 128), (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192)),
+    values={11: 255},
+)  # fmt: skip
+# Where the masks do not say which classes there are. Not even 255 has a meaning here, so that
+# nothing can be trained before `check` was read.
+UNDECIDED = Labels(("class 0",), ignore_index=254)
+
+_EXPECTED: dict[str, tuple[str, type, str]] = {  # in words, the type, an example to paste
+    "classes": ("a list of names", list, 'classes = ["background", "road"]'),
+    "ignore_index": ("a whole number", int, "ignore_index = 255"),
+    "map": ("a table", dict, '[map]\n255 = "road"'),
+    "colors": ("a table", dict, '[colors]\nroad = "#804080"'),
+    "images": ("a folder", str, 'images = "images"'),
+    "masks": ("a folder", str, 'masks = "masks"'),
+}
+_IGNORED = {"void", IGNORE, "ignored", "unlabeled", "unlabelled", "__ignore__"}
+_NAME = r"[^\W\d][\w '&/.+-]{0,60}"  # begins with a letter or underscore; no ':', '=' or '('
+_COLOR_LINE = re.compile(rf"(\d+)[\s,]+(\d+)[\s,]+(\d+)[\s,]+({_NAME})")
+_CVAT_LINE = re.compile(r"([^:]+):(\d+),(\d+),(\d+):[^:]*:[^:]*")  # name:r,g,b:parts:actions
+_VALUE_LINE = re.compile(rf"(\d+)[\s,:]+({_NAME})")
+_MOST_CLASSES = 1000  # more than this many values are not class ids
+
+
+def read_settings(root: Path) -> Settings:
+    """The keys of ROOT/dataset.toml, checked; {} where there is none."""
+    path = root / SETTINGS_NAME
+    if not path.is_file():
+        return {}
+    try:
+        table = tomllib.loads(path.read_text("utf-8-sig"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise FullconvError(
+            f"{path} is not valid TOML: {error}.", 'classes = ["a", "b"]'
+        ) from error
+    for key, value in table.items():
+        if key not in _EXPECTED:
+            near = _nearest(key, _EXPECTED)
+            raise FullconvError(
+                f"{path}: unknown key {key!r}; there are {', '.join(_EXPECTED)}.",
+                f"{near} in place of {key}",
+            )
+        words, kind, example = _EXPECTED[key]
+        wrong = not isinstance(value, kind) or isinstance(value, bool)
+        if wrong or (kind is list and not all(isinstance(name, str) for name in value)):
+            raise FullconvError(f"{path}: {key} is {value!r}; expected {words}.", example)
+    return table
+
+
+def read_labels(
+    root: Path, settings: Settings, mask_paths: Sequence[Path], *, known: Labels | None = None
+) -> tuple[Labels, bool, list[str]]:
+    """The class table of a data set, whether its names are real, and notes on where it is from.
+
+    dataset.toml first, then classes.txt, then `known` (from the layout), then the mask values.
+    """
+    notes: list[str] = []
+    base: Labels | None = None
+    if "classes" not in settings:
+        base = _from_text_files(root, notes)
+        if base is not None and known is not None and base.names == known.names:
+            base = replace(base, colors=known.colors)
+        if base is None and known is not None:
+            base = known
+            notes.append(f"class names: the {len(known)} that the layout is known for")
+        named = base is not None
+        if base is None:
+            base = infer(mask_paths, notes)
+    else:
+        named = True
+    return (_apply(settings, base, root / SETTINGS_NAME) if settings else base), named, notes  # type: ignore[return-value]
+
+
+def parse_table(text: str) -> Labels | None:
+    """The class table in the text of a classes.txt, or None where it is none.
+
+    >>> parse_table("0 sky\\n1 road\\n2 void").values
+    {2: 255}
+    """
+    lines = [line.strip() for line in text.splitlines()]
+    lines = [line for line in lines if line and not line.startswith("#")]
+    pairs: list[tuple[int | RGB, str]] = []
+    if not lines:
+        return None
+    if found := _all_match(_COLOR_LINE, lines):
+        pairs = [((int(m[1]), int(m[2]), int(m[3])), m[4]) for m in found]
+    elif found := _all_match(_CVAT_LINE, lines):
+        pairs = [((int(m[2]), int(m[3]), int(m[4])), m[1]) for m in found]
+    elif found := _all_match(_VALUE_LINE, lines):
+        pairs = [(int(m[1]), m[2]) for m in found]
+        pairs.sort(key=lambda pair: pair[0])
+    elif _all_match(re.compile(_NAME), lines):
+        # labelme counts from -1, where it lists what is to be ignored.
+        start = -1 if lines[0] == "__ignore__" else 0
+        pairs = [(value, name) for value, name in enumerate(lines, start) if value >= 0]
+    if any(isinstance(value, tuple) and max(value) > 255 for value, _ in pairs):
+        return None
+    return _from_pairs(pairs)
+
+
+def infer(mask_paths: Iterable[Path], notes: list[str]) -> Labels:
+    """Ids 0 .. max of the masks as "class 0" ...; `UNDECIDED` where the values are no ids."""
+    counts: Counter[Any] = Counter()
+    lossy = False
+    with ThreadPoolExecutor() as pool:
+        for tally in pool.map(_tally, mask_paths):
+            if tally is not None:
+                counts.update(tally.counts)
+                lossy = lossy or tally.lossy
+    colored = any(isinstance(value, tuple) for value in counts)
+    if colored or lossy or not counts or is_two_valued(counts) or is_soft(counts):
+        notes.append("no class table, and the mask values are no class ids: see `fullconv check`")
+        return UNDECIDED
+    ignore = 65535 if max(counts) > 255 else 255
+    top = max((value for value in counts if value != ignore), default=0)
+    if top >= _MOST_CLASSES or min(counts) < 0:
+        notes.append(f"no class table, and mask values from {min(counts)} to {max(counts)}")
+        return UNDECIDED
+    notes.append(f"class names made up: mask values go from 0 to {top}")
+    if ignore in counts:
+        notes.append(f"mask value {ignore} taken as ignore")
+    return Labels(tuple(f"class {i}" for i in range(top + 1)), ignore_index=ignore)
+
+
+def is_two_valued(values: Iterable[Any]) -> bool:
+    """Whether 255 is there and beside it nothing but 0: a black and white mask."""
+    found = set(values)
+    return 255 in found and found <= {0, 255}
+
+
+def is_soft(counts: Mapping[Any, int]) -> bool:
+    """Whether it looks like a black and white mask with blurred borders: 0 and 255 cover most of
+    it, and the rest is spread over the greys between. (Ids beside an ignored 255 are small.)"""
+    if any(isinstance(value, tuple) for value in counts) or not {0, 255} <= set(counts):
+        return False
+    between = [value for value in counts if 0 < value < 255]
+    ends = counts[0] + counts[255]
+    spread = len(between) >= 8 and max(between) > 200 and min(between) < 55
+    return spread and ends >= 0.8 * sum(counts.values())
+
+
+def _from_text_files(root: Path, notes: list[str]) -> Labels | None:
+    for name in ("classes.txt", "class_names.txt", "labelmap.txt"):
+        path = root / name
+        if not path.is_file():
+            continue
+        try:
+            labels = parse_table(path.read_text("utf-8-sig"))
+        except UnicodeDecodeError:
+            labels = None
+        except FullconvError as error:
+            raise FullconvError(f"{path}: {error.message}", error.hint) from error
+        if labels is not None:
+            notes.append(f"class names from {name}")
+            return labels
+        notes.append(
+            f"{name} is not a class table (a line is 'value name', 'r g b name' or 'name')"
+        )
+    return None
+
+
+def _all_match(pattern: re.Pattern[str], lines: list[str]) -> list[re.Match[str]]:
+    found = [pattern.fullmatch(line) for line in lines]
+    return [match for match in found if match] if all(found) else []
+
+
+def _from_pairs(pairs: list[tuple[int | RGB, str]]) -> Labels | None:
+    names = list(dict.fromkeys(name for _, name in pairs if name.lower() not in _IGNORED))
+    if not names:
+        return None
+    ignore = 255 if len(names) <= 255 else 65535
+    values = {v: names.index(n) if n in names else ignore for v, n in pairs}
+    colors: dict[str, RGB] = {}
+    for value, name in pairs:
+        if isinstance(value, tuple) and name in names:
+            colors.setdefault(name, value)
+    if all(value == class_id or class_id == ignore for value, class_id in values.items()):
+        rest = {value: class_id for value, class_id in values.items() if class_id == ignore}
+        return Labels(tuple(names), ignore_index=ignore, values=rest)
+    return Labels(
+        tuple(names), tuple(colors.values()), ignore, values, closed=not colors
+    )  # every value is listed: what is not has no class
+
+
+def _apply(settings: Settings, base: Labels | None, path: Path) -> Labels:
+    """The class table with what dataset.toml says on top."""
+    names = tuple(settings["classes"]) if base is None else base.names
+    default = 255 if len(names) <= 255 else 65535
+    ignore = settings.get("ignore_index", default if base is None else base.ignore_index)
+    values: dict[int | RGB, int] = {}
+    if base is not None:
+        moved = {base.ignore_index: ignore}
+        values = {value: moved.get(class_id, class_id) for value, class_id in base.values.items()}
+    try:
+        labels = Labels(names, () if base is None else base.colors, ignore, values)
+        colors = list(labels.colors)
+        for name, text in settings.get("colors", {}).items():
+            color = parse_color(str(text))
+            class_id = _class_id(labels, name)
+            values[color] = class_id
+            if class_id != ignore:
+                colors[class_id] = color
+        for key, name in settings.get("map", {}).items():
+            values[_value(key)] = _class_id(labels, name)
+        closed = base is not None and base.closed
+        labels = Labels(names, tuple(colors), ignore, values, closed=closed)
+        masks.mask_dtype(labels)  # an ignore index that no mask can hold
+    except FullconvError as error:
+        raise FullconvError(f"{path}: {error.message}", error.hint) from error
+    return labels
+
+
+def _class_id(labels: Labels, name: Any) -> int:
+    if name != IGNORE and name not in labels.names:
+        raise FullconvError(
+            f"no class {name!r}; there are {', '.join(labels.names)} and {IGNORE}.",
+            f'"{_nearest(str(name), [*labels.names, IGNORE])}" in place of "{name}"',
+        )
+    return labels.index(name)
+
+
+def _value(key: str) -> int | RGB:
+    if key.startswith("#"):
+        return parse_color(key)
+    if not key.isdecimal():
+        raise FullconvError(
+            f"[map] has the key {key!r}; expected a whole number or a colour.",
+            '255 = "road", or "#804080" = "road"',
+        )
+    return int(key)
+
+
+def _nearest(word: str, words: Iterable[str]) -> str:
+    words = list(words)
+    return (difflib.get_close_matches(word, words, 1, 0) or words)[0]
+
+
+def _tally(path: Path) -> masks.Tally | None:
+    try:
+        return masks.tally(path)
+    except FullconvError:
+        return None  # `check` says what is wrong with it

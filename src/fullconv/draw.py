@@ -1,0 +1,367 @@
+"""What people look at: class ids in colour, over the photo, with a legend; error maps; sheets.
+
+Pictures are (H, W, 3) uint8 RGB arrays; ids, truth and prediction are (H, W) arrays of class ids
+and the ignore index. All functions give new arrays, `grid` gives a Pillow image. Nothing is read,
+written or shown here, and sizes must agree: pictures are resized for display alone (`grid`,
+`overlay_with_legend`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from fullconv.errors import FullconvError
+from fullconv.labels import IGNORE, RGB, Labels
+
+Picture = NDArray[np.uint8]  # (H, W, 3) RGB
+Ids = NDArray[Any]  # (H, W) integers
+
+NEUTRAL: RGB = (224, 224, 192)  # ignored pixels; the colour VOC prints them in
+RIGHT: RGB = (52, 58, 64)  # in an error map
+WRONG: RGB = (235, 52, 52)
+IGNORED: RGB = (165, 165, 165)
+
+_DIM = 0.45  # what is left of the photo's brightness where a prediction is right
+_READABLE = 240  # pixels; narrower pictures are enlarged for display
+_WIDEST = 480  # pixels; a column of a sheet is not wider unless asked for
+_FLAT = 256  # a picture with no more colours than this is a map, not a photo
+_WIDE_FONTS: tuple[str, ...] = ("Noto Sans CJK", "Noto Sans SC", "Source Han Sans", "WenQuanYi")
+_WIDE_FONTS += ("PingFang", "Microsoft YaHei", "SimHei", "Hiragino Sans", "Arial Unicode")
+_INK: RGB = (33, 37, 41)
+_PALE: RGB = (110, 116, 122)
+_PAPER: RGB = (255, 255, 255)
+
+
+def colorize(ids: Ids, labels: Labels) -> Picture:
+    """Each pixel in the colour of its class; ignored ones in `NEUTRAL`. (H, W) -> (H, W, 3)."""
+    table = np.array([*labels.colors, NEUTRAL], dtype=np.uint8)  # (K + 1, 3)
+    return table[_rows(ids, labels)]
+
+
+def overlay(
+    picture: Picture, ids: Ids, labels: Labels, *, alpha: float = 0.5, outline: bool = True
+) -> Picture:
+    """The photo under the colours of the classes: the rounded
+    (1 - alpha) * photo + alpha * colour, halves upwards.
+
+    Ignored pixels stay as photographed. With `outline`, the border between two classes is drawn in
+    the full colour of the class above or left of it, a pixel wide per 500 of the short side.
+    """
+    _check_picture(picture)
+    _check_size("the picture", picture, "the ids", ids)
+    if not 0.0 <= alpha <= 1.0:
+        raise FullconvError(f"alpha is {alpha}; expected a fraction from 0 to 1.", "alpha=0.5")
+    rows = _rows(ids, labels)
+    colors = colorize(ids, labels)
+    mixed = picture * np.float64(1 - alpha) + colors * np.float64(alpha)
+    blended = np.floor(mixed + 0.5).astype(np.uint8)
+    shown = rows < len(labels)
+    if outline:
+        border = _border(rows, max(1, round(min(rows.shape) / 500))) & shown
+        blended[border] = colors[border]
+    return np.where(shown[..., None], blended, picture)
+
+
+def area(ids: Ids, labels: Labels) -> dict[str, float]:
+    """Class name -> fraction of all pixels, largest first, present classes only; 'ignore' counts.
+
+    >>> area(np.array([[0, 1, 1, 255]]), Labels(("sky", "road")))
+    {'road': 0.5, 'sky': 0.25, 'ignore': 0.25}
+    """
+    counts = np.bincount(_rows(ids, labels).ravel(), minlength=len(labels) + 1)
+    names = (*labels.names, IGNORE)
+    order = sorted(np.flatnonzero(counts).tolist(), key=lambda k: (-counts[k], k))
+    return {names[k]: float(counts[k] / ids.size) for k in order}
+
+
+def legend(
+    labels: Labels, ids: Ids | None = None, *, width: int = 480, font_size: int = 15
+) -> Picture:
+    """A white strip, `width` pixels wide: swatch, name and, given `ids`, the share of the area.
+
+    Without `ids` every class in the order of `labels`; with them the present ones, largest first.
+    It grows in rows; a strip is never narrower than its longest entry.
+    """
+    if width < 1 or font_size < 1:
+        raise FullconvError(
+            f"a legend {width} pixels wide in a font of {font_size}; expected 1 or more."
+        )
+    if ids is None:
+        return _strip([(name, "") for name in labels.names], labels, width, font_size)
+    shares = [(name, _percent(share)) for name, share in area(ids, labels).items()]
+    return _strip(shares, labels, width, font_size)
+
+
+def overlay_with_legend(
+    picture: Picture, ids: Ids, labels: Labels, *, alpha: float = 0.5, outline: bool = True
+) -> Picture:
+    """The overlay with the legend of its present classes below.
+
+    The text grows with the picture; one too narrow for a legend is enlarged by a whole factor.
+    """
+    top = overlay(picture, ids, labels, alpha=alpha, outline=outline)
+    factor = -(-_READABLE // top.shape[1])
+    top = top.repeat(factor, axis=0).repeat(factor, axis=1)
+    size = max(13, round(top.shape[1] / 42))
+    pad = size // 2
+    strip = legend(labels, ids, width=top.shape[1] - 2 * pad, font_size=size)
+    width = max(top.shape[1], strip.shape[1] + 2 * pad)
+    sheet = np.full((top.shape[0] + strip.shape[0] + 2 * pad, width, 3), _PAPER, dtype=np.uint8)
+    left = (width - top.shape[1]) // 2
+    sheet[: top.shape[0], left : left + top.shape[1]] = top
+    sheet[top.shape[0] + pad : -pad, pad : pad + strip.shape[1]] = strip
+    return sheet
+
+
+def error_map(
+    truth: Ids, prediction: Ids, ignore_index: int = 255, *, picture: Picture | None = None
+) -> Picture:
+    """Where a prediction is wrong: wrong pixels red, ignored ones grey, right ones dark.
+
+    Given the `picture`, right pixels show it in dim grey, to find the mistake in the photo.
+    """
+    for name, ids in (("the truth", truth), ("the prediction", prediction)):
+        _check_ids(name, ids)
+    _check_size("the truth", truth, "the prediction", prediction)
+    sheet = np.empty((*truth.shape, 3), dtype=np.uint8)
+    sheet[:] = RIGHT
+    if picture is not None:
+        _check_picture(picture)
+        _check_size("the picture", picture, "the truth", truth)
+        grey = np.asarray(Image.fromarray(np.ascontiguousarray(picture)).convert("L"))
+        sheet[:] = (grey * np.float32(_DIM) + np.float32(0.5)).astype(np.uint8)[..., None]
+    sheet[truth != prediction] = WRONG
+    sheet[truth == ignore_index] = IGNORED
+    return sheet
+
+
+def grid(
+    rows: Sequence[Sequence[NDArray[Any]]],
+    titles: Sequence[str],
+    captions: Sequence[str] | None = None,
+    *,
+    labels: Labels | None = None,
+    cell: int | None = None,
+) -> Image.Image:
+    """A sheet: one column per title, a caption under each row, a legend of `labels` at the bottom.
+
+    A cell is a picture, or, given `labels`, ids. Columns are `cell` pixels wide (by itself 240-480,
+    by the widest picture). Photos are scaled by Lanczos, maps (256 colours or fewer) by nearest
+    neighbour, which invents no class.
+    """
+    _check_rows(rows, titles, captions)
+    pictures = [[_cell(item, labels) for item in row] for row in rows]
+    widest = max(picture.shape[1] for row in pictures for picture in row)
+    if cell is None:  # a whole factor keeps the pixels of a small map square
+        cell = widest * -(-_READABLE // widest) if widest < _READABLE else min(widest, _WIDEST)
+    if cell < 1:
+        raise FullconvError(f"a column {cell} pixels wide; expected 1 or more.", "cell=320")
+    scaled = [[_fit(picture, cell) for picture in row] for row in pictures]
+    size = max(13, min(28, round(cell / 19)))
+    margin, gap, head = size * 2, max(6, size // 2), round(size * 2.2)
+    under = 0 if captions is None else round(size * 1.7)
+    heights = [max(image.height for image in row) for row in scaled]
+    width = 2 * margin + len(titles) * cell + (len(titles) - 1) * gap
+    key = None if labels is None else _key(rows, labels, width - 2 * margin, round(size * 0.9))
+    width = width if key is None else max(width, key.shape[1] + 2 * margin)
+    body = sum(height + under for height in heights) + gap * (len(rows) - 1)
+    bottom = margin if key is None else gap + key.shape[0] + margin // 2
+    sheet = Image.new("RGB", (width, margin // 2 + head + body + bottom), _PAPER)
+    pen = ImageDraw.Draw(sheet)
+    for k, title in enumerate(titles):
+        x = margin + k * (cell + gap) + cell // 2
+        _write(pen, (x, margin // 2 + head // 2), title, size, cell, anchor="mm", ink=_INK)
+    y = margin // 2 + head
+    for r, row in enumerate(scaled):
+        for k, image in enumerate(row):
+            x = margin + k * (cell + gap) + (cell - image.width) // 2
+            sheet.paste(image, (x, y + (heights[r] - image.height) // 2))
+        y += heights[r]
+        if captions is not None:
+            place = (margin, y + under // 2)
+            _write(pen, place, captions[r], round(size * 0.85), width - 2 * margin, anchor="lm")
+        y += under + gap
+    if key is not None:
+        sheet.paste(Image.fromarray(key), (margin, y))
+    return sheet
+
+
+def _key(
+    rows: Sequence[Sequence[NDArray[Any]]], labels: Labels, width: int, font_size: int
+) -> Picture:
+    """The legend of a sheet: all classes, and 'ignore' where some ids hold it."""
+    ids = [item for row in rows for item in row if item.ndim == 2]
+    names = [*labels.names]
+    if any((item == labels.ignore_index).any() for item in ids):
+        names.append(IGNORE)
+    return _strip([(name, "") for name in names], labels, width, font_size)
+
+
+def _strip(entries: list[tuple[str, str]], labels: Labels, width: int, size: int) -> Picture:
+    """Swatch, name and share of each (name, share), in columns of equal width."""
+    row, box, space, gap = round(size * 1.7), size, round(size * 0.45), round(size * 1.6)
+    spans = [
+        (_span(name, size), _span(share, size) + space if share else 0) for name, share in entries
+    ]
+    cell = max(box + space + sum(span) for span in spans)
+    columns = max(1, (width + gap) // (cell + gap))
+    lines = -(-len(entries) // columns)
+    sheet = Image.new("RGB", (max(width, cell), lines * row), _PAPER)
+    pen = ImageDraw.Draw(sheet)
+    for k, (name, share) in enumerate(entries):
+        x, y = k % columns * (cell + gap), k // columns * row + row // 2
+        color = NEUTRAL if name == IGNORE else labels.colors[labels.index(name)]
+        swatch = (x, y - box // 2, x + box - 1, y - box // 2 + box - 1)
+        pen.rectangle(swatch, fill=color, outline=tuple(c * 3 // 4 for c in color))
+        left = x + box + space
+        pen.text((left, y), name, fill=_INK, font=_font(size, name), anchor="lm")
+        if share:
+            left += spans[k][0] + space
+            pen.text((left, y), share, fill=_PALE, font=_font(size, share), anchor="lm")
+    return np.asarray(sheet)
+
+
+def _rows(ids: Ids, labels: Labels) -> NDArray[np.int64]:
+    """Row of the colour table for each pixel: the class id, or K where ignored."""
+    _check_ids("the ids", ids)
+    ignored = ids == labels.ignore_index
+    strange = np.unique(ids[((ids < 0) | (ids >= len(labels))) & ~ignored])
+    if strange.size:
+        listed = ", ".join(str(value) for value in strange[:8].tolist())
+        more = ", ..." if strange.size > 8 else ""
+        raise FullconvError(
+            f"ids {listed}{more} belong to no class; expected 0..{len(labels) - 1} "
+            f"or {labels.ignore_index} for ignore."
+        )
+    return np.where(ignored, len(labels), ids.astype(np.int64))
+
+
+def _border(rows: NDArray[np.int64], width: int) -> NDArray[np.bool_]:
+    """Pixels within `width` above or left of a pixel of another row number."""
+    border = np.zeros(rows.shape, dtype=bool)
+    for step in range(1, width + 1):
+        border[:-step] |= rows[:-step] != rows[step:]
+        border[:, :-step] |= rows[:, :-step] != rows[:, step:]
+    return border
+
+
+def _percent(share: float) -> str:
+    """0.5 -> '50.0 %'; what is there is never shown as nothing.
+
+    >>> _percent(0.5), _percent(0.0001)
+    ('50.0 %', '< 0.1 %')
+    """
+    return f"{share:.1%}".replace("%", " %") if share >= 0.0005 else "< 0.1 %"
+
+
+def _check_picture(picture: NDArray[Any]) -> None:
+    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 or not picture.size:
+        raise FullconvError(
+            f"a picture of shape {picture.shape} and type {picture.dtype}; "
+            "expected (H, W, 3) uint8 RGB.",
+            'np.asarray(Image.open("photo.jpg").convert("RGB"))',
+        )
+
+
+def _check_ids(name: str, ids: NDArray[Any]) -> None:
+    if ids.ndim != 2 or ids.dtype.kind not in "iu" or not ids.size:
+        raise FullconvError(
+            f"{name} of shape {ids.shape} and type {ids.dtype}; expected (H, W) integers."
+        )
+
+
+def _check_size(one: str, first: NDArray[Any], other: str, second: NDArray[Any]) -> None:
+    if first.shape[:2] != second.shape[:2]:
+        (h, w), (k, m) = first.shape[:2], second.shape[:2]
+        raise FullconvError(
+            f"{one} of {h} x {w} pixels and {other} of {k} x {m} differ in size (height x width); "
+            "expected the same."
+        )
+
+
+def _check_rows(
+    rows: Sequence[Sequence[NDArray[Any]]], titles: Sequence[str], captions: Sequence[str] | None
+) -> None:
+    if not rows or not titles:
+        raise FullconvError(
+            f"a sheet of {len(rows)} row(s) and {len(titles)} title(s); nothing to draw."
+        )
+    for number, row in enumerate(rows):
+        if len(row) != len(titles):
+            raise FullconvError(
+                f"row {number} has {len(row)} picture(s) but there are {len(titles)} titles: "
+                f"{', '.join(titles)}."
+            )
+    if captions is not None and len(captions) != len(rows):
+        raise FullconvError(
+            f"{len(captions)} caption(s) for {len(rows)} row(s); expected one each."
+        )
+
+
+def _cell(item: NDArray[Any], labels: Labels | None) -> Picture:
+    if item.ndim == 2 and labels is not None:
+        return colorize(item, labels)
+    if item.ndim == 2:
+        raise FullconvError("a sheet with ids in it needs the class table.", "labels=LABELS")
+    _check_picture(item)
+    return item
+
+
+def _fit(picture: Picture, width: int) -> Image.Image:
+    """The picture, `width` pixels wide."""
+    image = Image.fromarray(np.ascontiguousarray(picture))
+    size = (width, max(1, round(image.height * width / image.width)))
+    flat = image.getcolors(_FLAT) is not None
+    return image.resize(size, Image.Resampling.NEAREST if flat else Image.Resampling.LANCZOS)
+
+
+def _write(
+    pen: ImageDraw.ImageDraw,
+    place: tuple[int, int],
+    text: str,
+    size: int,
+    room: int,
+    *,
+    anchor: str,
+    ink: RGB = _PALE,
+) -> None:
+    """One line of text, smaller where it would not fit into `room` pixels, cut at nine points."""
+    while _span(text, size) > room and size > 9:
+        size -= 1
+    cut = text
+    while _span(cut, size) > room and len(cut) > 1:
+        cut = cut.removesuffix("…")[:-1] + "…"
+    pen.text(place, cut, fill=ink, font=_font(size, cut), anchor=anchor)
+
+
+def _span(text: str, size: int) -> int:
+    """Width of a text in pixels, with one to spare for its soft edge."""
+    return int(_font(size, text).getlength(text)) + 2
+
+
+def _font(size: int, text: str) -> Any:
+    """Pillow's own font, or an installed one for scripts it has no letters for."""
+    return _loaded(_wide_font() if any(ord(letter) > 0x2E7F for letter in text) else None, size)
+
+
+@lru_cache(maxsize=64)
+def _loaded(path: str | None, size: int) -> Any:
+    return ImageFont.load_default(size=size) if path is None else ImageFont.truetype(path, size)
+
+
+@lru_cache(maxsize=1)
+def _wide_font() -> str | None:
+    """A font with Chinese, Japanese and Korean letters, if one is installed."""
+    from matplotlib import font_manager  # slow to import, and rarely needed
+
+    for name in _WIDE_FONTS:
+        for font in font_manager.fontManager.ttflist:
+            if font.name.startswith(name):
+                return str(font.fname)
+    return None

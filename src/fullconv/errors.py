@@ -1,0 +1,27 @@
+"""The one kind of error a user meets: what was found, where, what was expected, and a line to paste.
+
+Anything else that escapes is a bug of ours (exit code 2 on the command line).
+"""
+
+from __future__ import annotations
+
+
+class FullconvError(Exception):
+    """A mistake the user can fix.
+
+    Args:
+        message: what was found, where, and what was expected; one or more sentences.
+        hint: a command or a line to paste that mends it; may be empty.
+
+    >>> print(FullconvError("no folder 'data'.", "fullconv check data"))
+    no folder 'data'.
+      try: fullconv check data
+    """
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  try: {self.hint}" if self.hint else self.message

@@ -1,0 +1,105 @@
+"""Evaluate a model on a split: the paper's four numbers at the original size, with a protocol card."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fullconv.data.check import check
+from fullconv.data.layouts import Dataset, read
+from fullconv.data.masks import read_mask
+from fullconv.data.pictures import read_picture
+from fullconv.errors import FullconvError
+from fullconv.labels import Labels
+from fullconv.metrics import Metrics, confusion_matrix, protocol_card
+from fullconv.predict import Predictor, load
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The result on one split.
+
+    Args:
+        metrics: from the confusion matrix of the whole split.
+        protocol: what the numbers mean; see `fullconv.metrics.protocol_card`.
+    """
+
+    metrics: Metrics
+    protocol: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able: the metrics, and the card under "protocol"."""
+        return {**self.metrics.to_dict(), "protocol": self.protocol}
+
+
+def evaluate(
+    model: Predictor | str | Path,
+    data: Dataset | str | Path,
+    *,
+    split: str = "test",
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Predicts every picture of a split and compares it with its mask, at the original size.
+
+    Args:
+        model: a model or its path.
+        data: a data set or its folder. Classes are matched by name.
+        split: "train", "val" or "test".
+        progress: called with (pictures done, pictures).
+
+    Raises:
+        FullconvError: no such split, classes that do not match, or faulty data.
+    """
+    predictor = model if isinstance(model, Predictor) else load(model)
+    dataset = data if isinstance(data, Dataset) else read(data)
+    report = check(dataset)
+    report.raise_for_errors()
+    if not dataset.splits.get(split):
+        raise FullconvError(
+            f"{dataset.root} has no split {split!r}; it has {', '.join(dataset.splits)}.",
+            f"--split {next(iter(dataset.splits))}",
+        )
+    to_model = match_classes(dataset.labels, predictor.labels)
+    pairs = dataset.splits[split]
+    count = len(predictor.labels)
+    confusion = np.zeros((count, count), dtype=np.int64)
+    ignored = 0
+    for done, pair in enumerate(pairs):
+        truth = to_model[read_mask(pair.mask, dataset.labels)]
+        prediction = predictor.label_map(read_picture(pair.picture))
+        confusion += confusion_matrix(truth, prediction, count)
+        ignored += int((truth >= count).sum())
+        if progress:
+            progress(done + 1, len(pairs))
+    card = protocol_card(
+        fingerprint=report.fingerprint,
+        split=split,
+        pictures=len(pairs),
+        classes=predictor.labels.names,
+        pretrained_on=predictor.model.card.pretrained_on,
+        ignored_pixels=ignored,
+    )
+    return Evaluation(Metrics(predictor.labels.names, confusion), card)
+
+
+def match_classes(data: Labels, model: Labels) -> np.ndarray:
+    """Lookup from the data set's class ids to the model's, by name; ignore stays out of range.
+
+    Raises:
+        FullconvError: the data set has a class that the model does not know.
+    """
+    unknown = [name for name in data.names if name not in model.names]
+    if unknown:
+        raise FullconvError(
+            f"the data set has classes that the model does not know: {', '.join(unknown)}; the model "
+            f"has {', '.join(model.names)}.",
+            f'[map]\n{data.names.index(unknown[0])} = "ignore"   # in dataset.toml',
+        )
+    beyond = max(data.ignore_index, len(data)) + 1
+    lookup = np.full(beyond, np.iinfo(np.int32).max, dtype=np.int32)
+    lookup[: len(data)] = [model.names.index(name) for name in data.names]
+    return lookup

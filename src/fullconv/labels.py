@@ -1,0 +1,134 @@
+"""Labels: the class table. Names, colours, the ignore index, what a value in a mask file means.
+
+A *class id* is 0 .. K-1 in the order of `names`; background counts. `ignore_index` marks pixels
+that are neither trained nor scored. A *value* is what stands in a mask file: an integer, or an RGB
+colour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fullconv.errors import FullconvError
+
+RGB = tuple[int, int, int]
+IGNORE = "ignore"  # the class name that stands for the ignore index in dataset.toml
+
+
+def voc_color(index: int) -> RGB:
+    """Colour `index` (0-255) of the PASCAL VOC palette: the bits of the index, spread over RGB.
+
+    >>> voc_color(1), voc_color(15), voc_color(255)
+    ((128, 0, 0), (192, 128, 128), (224, 224, 192))
+    """
+    red = green = blue = 0
+    for bit in range(8):
+        red |= (index >> (3 * bit) & 1) << (7 - bit)
+        green |= (index >> (3 * bit + 1) & 1) << (7 - bit)
+        blue |= (index >> (3 * bit + 2) & 1) << (7 - bit)
+    return red, green, blue
+
+
+def parse_color(text: str) -> RGB:
+    """'#804080' -> (128, 64, 128)."""
+    digits = text.removeprefix("#")
+    if len(digits) != 6 or any(c not in "0123456789abcdefABCDEF" for c in digits):
+        raise FullconvError(f"colour {text!r} is not of the form '#rrggbb'.", 'road = "#804080"')
+    return int(digits[0:2], 16), int(digits[2:4], 16), int(digits[4:6], 16)
+
+
+def format_color(color: RGB) -> str:
+    """(128, 64, 128) -> '#804080'."""
+    return "#{:02x}{:02x}{:02x}".format(*color)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The classes of a data set or a model.
+
+    Args:
+        names: one per class; the position is the class id.
+        colors: one RGB triple (0-255) per class; the VOC palette where left out.
+        ignore_index: class id of pixels that do not count. Outside 0 .. K-1.
+        values: value in a mask file -> class id or `ignore_index`, for integers and for RGB
+            triples. Integers that are not listed mean themselves; colours that are not listed
+            are unknown, unless they are the `colors` of a class.
+        closed: True where integers that are not listed in `values` have no class.
+
+    >>> Labels(("sky", "road"), values={11: 255}).class_of(11)
+    255
+    """
+
+    names: tuple[str, ...]
+    colors: tuple[RGB, ...] = ()
+    ignore_index: int = 255
+    values: Mapping[int | RGB, int] = field(default_factory=dict)
+    closed: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", tuple(self.names))
+        palette = tuple(voc_color(i % 256) for i in range(len(self.names)))
+        colors = tuple((int(r), int(g), int(b)) for r, g, b in self.colors)
+        object.__setattr__(self, "colors", colors or palette)
+        if not self.names:
+            raise FullconvError(
+                "a class table without a class.", 'classes = ["background", "road"]'
+            )
+        doubled = {name for name in self.names if self.names.count(name) > 1}
+        if doubled or IGNORE in self.names:
+            raise FullconvError(
+                f"class names must differ and must not be {IGNORE!r}; found {sorted(self.names)}.",
+                'classes = ["background", "road"]',
+            )
+        if len(self.colors) != len(self.names):
+            raise FullconvError(f"{len(self.names)} classes but {len(self.colors)} colours.")
+        if 0 <= self.ignore_index < len(self.names):
+            raise FullconvError(
+                f"ignore_index {self.ignore_index} is also the id of class "
+                f"{self.names[self.ignore_index]!r}; it must lie outside 0..{len(self.names) - 1}.",
+                "ignore_index = 255",
+            )
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def num_classes(self) -> int:
+        """K; background counts."""
+        return len(self.names)
+
+    def class_of(self, value: int | RGB) -> int | None:
+        """The class id (or `ignore_index`) of a value in a mask file, or None where it has none."""
+        if value in self.values:
+            return self.values[value]
+        if isinstance(value, tuple):
+            return self.colors.index(value) if value in self.colors else None
+        if value == self.ignore_index:
+            return value
+        return value if 0 <= value < len(self) and not self.closed else None
+
+    def index(self, name: str) -> int:
+        """The class id of a name; 'ignore' gives `ignore_index`."""
+        if name == IGNORE:
+            return self.ignore_index
+        if name not in self.names:
+            raise FullconvError(f"no class {name!r}; there are {', '.join(self.names)}.")
+        return self.names.index(name)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For config.json; `from_dict` reads it back. File values stay behind: they belong to the
+        data set, not to a model."""
+        return {
+            "classes": list(self.names),
+            "colors": [format_color(color) for color in self.colors],
+            "ignore_index": self.ignore_index,
+        }
+
+    @classmethod
+    def from_dict(cls, table: Mapping[str, Any]) -> Labels:
+        """Of what `to_dict` wrote."""
+        names: Sequence[str] = table["classes"]
+        colors = tuple(parse_color(color) for color in table.get("colors", ()))
+        return cls(tuple(names), colors, int(table.get("ignore_index", 255)))

@@ -1,0 +1,164 @@
+"""The paper's four numbers, from one confusion matrix over the whole split (its score.py, §5).
+
+`hist[i, j]` counts the pixels of true class i that were called j. Pixels whose true id lies outside
+0 .. K-1 do not count. Every mean is over classes that occur in the truth or in the prediction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, num_classes: int) -> np.ndarray:
+    """(K, K) pixel counts of true class i called class j, int64.
+
+    Args:
+        truth: class ids of any shape; those outside 0 .. K-1 are left out.
+        prediction: class ids 0 .. K-1 of the same shape.
+    """
+    valid = (truth >= 0) & (truth < num_classes)
+    pairs = num_classes * truth[valid].astype(np.int64) + prediction[valid]
+    counts = np.bincount(pairs, minlength=num_classes**2)
+    return counts.reshape(num_classes, num_classes)
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Fractions 0-1 over all pixels of a split; nan where a class does not occur.
+
+    Args:
+        names: of the classes.
+        confusion: (K, K) pixel counts, rows are the truth.
+    """
+
+    names: Sequence[str]
+    confusion: np.ndarray
+
+    @property
+    def _hist(self) -> np.ndarray:
+        return np.asarray(self.confusion, dtype=np.float64)
+
+    @property
+    def pixel_accuracy(self) -> float:
+        """Share of the pixels that are right."""
+        return _ratio(np.trace(self._hist), self._hist.sum())
+
+    @property
+    def class_accuracy(self) -> np.ndarray:
+        """(K,) share of each class's pixels that are right."""
+        return _ratios(np.diag(self._hist), self._hist.sum(axis=1))
+
+    @property
+    def class_iou(self) -> np.ndarray:
+        """(K,) intersection over union of truth and prediction."""
+        hist = self._hist
+        union = hist.sum(axis=1) + hist.sum(axis=0) - np.diag(hist)
+        return _ratios(np.diag(hist), union)
+
+    @property
+    def mean_accuracy(self) -> float:
+        """Mean over the classes that occur in the truth."""
+        return _mean(self.class_accuracy)
+
+    @property
+    def mean_iou(self) -> float:
+        """Mean over the classes that occur in the truth or in the prediction."""
+        return _mean(self.class_iou)
+
+    @property
+    def mean_iou_present(self) -> float:
+        """Mean over the classes that occur in the truth only (the paper's rule for SIFT Flow)."""
+        return _mean(self.class_iou[self._hist.sum(axis=1) > 0])
+
+    @property
+    def frequency_weighted_iou(self) -> float:
+        """IoU weighted by each class's share of the true pixels."""
+        share = self._hist.sum(axis=1) / max(self._hist.sum(), 1)
+        return float((share[share > 0] * self.class_iou[share > 0]).sum())
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able; None for nan."""
+        return {
+            "mean_iou": _plain(self.mean_iou),
+            "pixel_accuracy": _plain(self.pixel_accuracy),
+            "mean_accuracy": _plain(self.mean_accuracy),
+            "frequency_weighted_iou": _plain(self.frequency_weighted_iou),
+            "mean_iou_present": _plain(self.mean_iou_present),
+            "per_class_iou": self._by_name(self.class_iou),
+            "per_class_accuracy": self._by_name(self.class_accuracy),
+            "confusion": np.asarray(self.confusion).tolist(),
+        }
+
+    def _by_name(self, values: np.ndarray) -> dict[str, float | None]:
+        return {name: _plain(v) for name, v in zip(self.names, values, strict=True)}
+
+
+def table(metrics: Mapping[str, Any]) -> str:
+    """`Metrics.to_dict()` as text for a terminal: the four numbers, then a line per class."""
+    lines = [
+        f"{title:<24}{_percent(metrics[key])}"
+        for title, key in (
+            ("mean IoU", "mean_iou"),
+            ("pixel accuracy", "pixel_accuracy"),
+            ("mean accuracy", "mean_accuracy"),
+            ("frequency weighted IoU", "frequency_weighted_iou"),
+        )
+    ]
+    lines += ["", f"{'class':<24}{'IoU':>6}{'accuracy':>10}"]
+    lines += [
+        f"{name[:23]:<24}{_percent(iou)}{_percent(metrics['per_class_accuracy'][name]):>10}"
+        for name, iou in metrics["per_class_iou"].items()
+    ]
+    absent = [name for name, iou in metrics["per_class_iou"].items() if iou is None]
+    if absent:
+        lines += ["", f"neither present nor predicted, left out of the means: {', '.join(absent)}"]
+    return "\n".join(lines)
+
+
+def protocol_card(
+    *,
+    fingerprint: str,
+    split: str,
+    pictures: int,
+    classes: Sequence[str],
+    pretrained_on: str,
+    ignored_pixels: int,
+) -> dict[str, Any]:
+    """What a number means: two numbers may be compared only where these agree."""
+    return {
+        "data_fingerprint": fingerprint,
+        "split": split,
+        "pictures": pictures,
+        "picture_size": "original",
+        "void": "pixels marked ignore in the truth are left out",
+        "ignored_pixels": ignored_pixels,
+        "classes": list(classes),
+        "pretrained_on": pretrained_on or "nothing",
+        "test_time_augmentation": "none",
+        "metric": "one confusion matrix over all pixels of the split",
+    }
+
+
+def _ratio(part: float, whole: float) -> float:
+    return float(part / whole) if whole else float("nan")
+
+
+def _ratios(parts: np.ndarray, wholes: np.ndarray) -> np.ndarray:
+    return np.divide(parts, wholes, out=np.full(len(parts), np.nan), where=wholes > 0)
+
+
+def _mean(values: np.ndarray) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")
+
+
+def _plain(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _percent(value: float | None) -> str:
+    return "     -" if value is None else f"{100 * value:6.2f}"

@@ -1,0 +1,237 @@
+"""A model on disk: a network with its labels and preprocessing, in a folder that explains itself.
+
+    model/  model.safetensors (weights; config.json once more in its header)
+            config.json · README.md (model card)
+
+No pickle, no code, no class path, no network. A model is written beside the old one and takes its
+place only when it is complete: a full disk or a power cut never costs the model that was there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fullconv.errors import FullconvError
+from fullconv.labels import Labels
+from fullconv.network.card import BackboneCard
+from fullconv.network.fcn import FCN
+
+FORMAT = "fullconv/1"
+WEIGHTS, CONFIG, README = "model.safetensors", "config.json", "README.md"
+
+
+@dataclass
+class Model:
+    """A network and all that is needed to use it.
+
+    Args:
+        network: in evaluation mode after `load_model`.
+        labels: its classes.
+        card: its backbone, with the mean and std (fractions of 1) that pictures are normalised by.
+        training: what it was trained on: data fingerprint, settings.
+        metrics: the results it came with, with their protocol card.
+    """
+
+    network: FCN
+    labels: Labels
+    card: BackboneCard
+    training: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+    def normalise(self, pictures: Tensor) -> Tensor:
+        """(N, 3, H, W) uint8 RGB -> float, as the backbone was trained: (x / 255 - mean) / std."""
+        mean = torch.tensor(self.card.mean, device=pictures.device).view(3, 1, 1)
+        std = torch.tensor(self.card.std, device=pictures.device).view(3, 1, 1)
+        return (pictures.float() / 255 - mean) / std
+
+    def config(self) -> dict[str, Any]:
+        """config.json, without the checksum of the weights."""
+        return {
+            "format": FORMAT,
+            "backbone": self.card.to_dict(),
+            "stride": self.network.stride,
+            "num_classes": self.network.num_classes,
+            "upsampling": self.network.upsampling,
+            **self.labels.to_dict(),
+            "mean": list(self.card.mean),
+            "std": list(self.card.std),
+            "value_range": "RGB, 0-1 before mean and std",
+            "training": dict(self.training),
+            "metrics": dict(self.metrics),
+        }
+
+
+def save_model(model: Model, folder: str | Path) -> Path:
+    """Writes a model folder, in place of the one that is there.
+
+    Raises:
+        FullconvError: it could not be written (the disk is full); the old model is untouched.
+    """
+    from safetensors.torch import save
+
+    folder = Path(folder)
+    fresh, previous = folder.with_name(f"{folder.name}.new"), folder.with_name(f"{folder.name}.old")
+    config = model.config()
+    tensors = {k: v.detach().cpu().contiguous() for k, v in model.network.state_dict().items()}
+    weights = save(tensors, metadata={"fullconv": json.dumps(config)})
+    config["weights_sha256"] = hashlib.sha256(weights).hexdigest()
+    try:
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(parents=True)
+        _write(fresh / WEIGHTS, weights)
+        _write(fresh / CONFIG, json.dumps(config, indent=1).encode())
+        _write(fresh / README, model_card(model).encode())
+        shutil.rmtree(previous, ignore_errors=True)
+        if folder.exists():
+            folder.rename(previous)
+        fresh.rename(folder)
+        shutil.rmtree(previous, ignore_errors=True)
+    except OSError as error:
+        shutil.rmtree(fresh, ignore_errors=True)
+        kept = f" The previous model in {folder} is untouched." if folder.exists() else ""
+        raise FullconvError(
+            f"the model could not be written to {folder}: {error.strerror or error}.{kept}", "df -h"
+        ) from error
+    return folder
+
+
+def load_model(path: str | Path, *, backbone: nn.Module | None = None) -> Model:
+    """Reads a model: its folder, the run that holds it, or the .safetensors file alone.
+
+    Args:
+        backbone: needed where the model was trained on a module of one's own.
+
+    Raises:
+        FullconvError: nothing there, a file missing or altered, or a format of the future.
+    """
+    path = Path(path)
+    folder = path / "model" if (path / "model").is_dir() else path
+    weights = folder / WEIGHTS if folder.is_dir() else folder
+    if not weights.is_file():
+        previous = folder.with_name(f"{folder.name}.old")
+        what = f"{folder} holds {sorted(p.name for p in folder.iterdir())}" if folder.is_dir() else ""
+        raise FullconvError(
+            f"no model at {path}: {what or 'nothing there'}; expected {WEIGHTS} and {CONFIG}.",
+            f"mv {previous} {folder}" if previous.is_dir() else "fullconv train DATA",
+        )
+    config, tensors = _read_weights(weights)
+    if folder.is_dir():
+        _verify(folder, weights, config)
+    if config.get("format") != FORMAT:
+        raise FullconvError(
+            f"{weights} has format {config.get('format')!r}; this version reads {FORMAT!r}.",
+            "pip install -U fullconv",
+        )
+    card = BackboneCard.from_dict(config["backbone"])
+    if card.source == "module" and backbone is None:
+        raise FullconvError(
+            f"{path} was trained on a module of your own ({card.name}), which a model does not hold.",
+            f"fc.load({str(path)!r}, backbone={card.name}())",
+        )
+    network = FCN(
+        backbone if backbone is not None else card,
+        config["num_classes"],
+        stride=config["stride"],
+        upsampling=config["upsampling"],
+    )
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise FullconvError(f"{weights} does not fit its own description: {error}") from None
+    labels = Labels.from_dict(config)
+    return Model(network.eval(), labels, card, config["training"], config["metrics"])
+
+
+def model_card(model: Model) -> str:
+    """README.md of the model folder."""
+    config = model.config()
+    metrics = config["metrics"]
+    lines = [
+        f"# {model.network.name} on {model.card.name}",
+        "",
+        f"Semantic segmentation into {len(model.labels)} classes: {', '.join(model.labels.names)}.",
+        "",
+        f"- backbone: {model.card.source} {model.card.name}, pretrained on "
+        f"{model.card.pretrained_on or 'nothing'}, licence of its weights: "
+        f"{model.card.license or 'not stated'}",
+        f"- trained on: data {config['training'].get('data_fingerprint', 'unknown')[:16]}",
+    ]
+    if metrics:
+        lines += [
+            f"- mean IoU {metrics['mean_iou']:.3f}, pixel accuracy {metrics['pixel_accuracy']:.3f} "
+            f"on split {metrics['protocol']['split']!r} ({metrics['protocol']['pictures']} pictures)",
+        ]
+    lines += [
+        "",
+        "```python",
+        "import fullconv as fc",
+        'segmentation = fc.load("model")("photo.jpg")',
+        "```",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _read_weights(weights: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(weights, framework="pt") as file:
+            described = (file.metadata() or {}).get("fullconv")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise FullconvError(
+            f"{weights} is damaged or not a .safetensors file: {error}.", "fullconv train DATA"
+        ) from None
+    if described is None:
+        raise FullconvError(
+            f"{weights} holds weights but no fullconv model (no description in its header).",
+            'weights = "FILE.safetensors"   # in a backbone card, to train from them',
+        )
+    return json.loads(described), tensors
+
+
+def _verify(folder: Path, weights: Path, described: Mapping[str, Any]) -> None:
+    """The three descriptions of a model (file, header, checksum) must agree."""
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FullconvError(
+            f"{folder} has no {CONFIG}; a model folder holds {WEIGHTS}, {CONFIG} and {README}.",
+            f"fc.load({str(weights)!r})   # the weights describe themselves",
+        ) from None
+    except ValueError as error:
+        raise FullconvError(
+            f"{folder / CONFIG} is not JSON: {error}.",
+            f"fc.load({str(weights)!r})   # the weights describe themselves",
+        ) from None
+    checksum = config.pop("weights_sha256", None)
+    if checksum != hashlib.sha256(weights.read_bytes()).hexdigest():
+        raise FullconvError(
+            f"{weights} was altered or does not belong to its {CONFIG}: the checksums differ.",
+            "copy the whole model folder again",
+        )
+    if config != described:
+        differ = [key for key in described if config.get(key) != described[key]]
+        raise FullconvError(
+            f"{folder / CONFIG} was altered: {', '.join(differ) or 'its keys'} differ from what the "
+            f"weights say.",
+            f"fc.load({str(weights)!r})   # the weights describe themselves",
+        )

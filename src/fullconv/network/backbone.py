@@ -1,0 +1,326 @@
+"""Any classifier as a backbone: feature maps at known strides, each with its channels and `Grid`.
+
+A timm name gives timm's own feature pyramid. A torchvision classifier, or a module of one's own that
+ends in class scores, is cut behind the last layer of each stride. A module that already returns its
+feature maps is taken as it is.
+
+How pictures of any size are held to the grid: each axis is padded below (right) to the smallest size
+at which no pixel lies further than half a stride outside the outermost cell centres, and above
+(left), for networks without padding of their own, by multiples of the coarsest stride. Where padding
+depends on the size (TensorFlow's SAME), the size is also made one more than a multiple of the
+coarsest stride: every level is odd then, SAME padding is symmetric, and the offset is the same for
+every picture. Where a network takes only multiples (Swin, ViT), it is made a multiple.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fullconv.errors import FullconvError
+from fullconv.geometry import (
+    CANONICAL_SIZE,
+    Grid,
+    feature_maps,
+    grids_of_modules,
+    run_for_real,
+    run_on_meta,
+    trace,
+)
+from fullconv.network.card import BackboneCard, load_weights, read_card
+
+STRIDES = (4, 8, 16, 32)
+# timm's options that let networks with windows or position embeddings take any size, where needed.
+ANY_SIZE: tuple[dict[str, Any], ...] = (
+    {},
+    {"strict_img_size": False},
+    {"dynamic_img_size": True, "dynamic_img_pad": True},
+)
+
+
+class Backbone(nn.Module):
+    """A network that turns pictures into feature maps at some of the strides 4, 8, 16, 32.
+
+    Args:
+        pyramid: maps (N, 3, H, W) to feature maps.
+        taps: which of them to use, finest first.
+        grids: the grid of each tap.
+        card: where the network comes from.
+
+    Attributes:
+        channels: C of each tap.
+        grids: of each tap, in pixels of the unpadded picture.
+        size_phase: sizes are padded to this remainder modulo the coarsest stride, because padding
+            depends on the size (1) or the network takes only multiples (0); None: any size will do.
+    """
+
+    def __init__(
+        self, pyramid: nn.Module, taps: Sequence[int], grids: Sequence[Grid], card: BackboneCard
+    ) -> None:
+        super().__init__()
+        self.pyramid = pyramid
+        self.taps = tuple(taps)
+        self.card = card
+        self._raw = tuple(grids)
+        self.coarsest = int(grids[-1].stride)
+        self.size_phase: int | None = None
+        self._start = CANONICAL_SIZE
+        if not _runs(pyramid, CANONICAL_SIZE):
+            self.size_phase, self._start = 0, CANONICAL_SIZE - 1
+        elif _offsets(pyramid, CANONICAL_SIZE - 1, taps) != [grid.offset for grid in grids]:
+            self.size_phase = 1
+        shapes = self._shapes(self._start)
+        # timm's Swin and its kin return (N, h, w, C): the last dimension is the one that stays.
+        wider = self._shapes(self._start + self.coarsest)
+        self.channels_last = tuple(a[-1] == b[-1] for a, b in zip(shapes, wider, strict=True))
+        self.channels = tuple(
+            shape[-1] if last else shape[1]
+            for shape, last in zip(shapes, self.channels_last, strict=True)
+        )
+        reach = max(grid.offset - grid.stride / 2 for grid in grids)
+        self.before = max(0, math.ceil(reach / self.coarsest)) * self.coarsest
+        self.grids = tuple(Grid(g.stride, g.offset - self.before, g.field, g.whole) for g in grids)
+        self._growth = tuple(self._growth_of(tap) for tap in range(len(self.taps)))
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """(N, 3, H, W) of any size from 1 x 1 up -> one (N, C, h, w) per tap, finest first."""
+        height, width = images.shape[2:]
+        below, right = self.padding(height), self.padding(width)
+        if below or right or self.before:
+            images = F.pad(images, (self.before, right, self.before, below))
+        maps = feature_maps(self.pyramid(images))
+        return [
+            maps[tap].permute(0, 3, 1, 2) if last else maps[tap]
+            for tap, last in zip(self.taps, self.channels_last, strict=True)
+        ]
+
+    def padding(self, pixels: int) -> int:
+        """How many pixels are added below (right of) a picture of so many."""
+        size, step = pixels + self.before, 1
+        if self.size_phase is not None:
+            size, step = size + (self.size_phase - size) % self.coarsest, self.coarsest
+        while not self._covers(size, pixels):
+            size += step
+        return size - self.before - pixels
+
+    def cells(self, tap: int, pixels: int) -> int:
+        """How many cells a tap has along a (padded) picture of so many pixels."""
+        threshold, stride = self._growth[tap]
+        return (pixels - threshold) // stride + 1
+
+    def _covers(self, size: int, pixels: int) -> bool:
+        return all(
+            (cells := self.cells(tap, size)) >= 1
+            and pixels - 1 - grid.centre(cells - 1) <= grid.stride / 2
+            for tap, grid in enumerate(self.grids)
+        )
+
+    def _growth_of(self, tap: int) -> tuple[int, int]:
+        """The size at which a tap has its first cell, if its cells are counted back from here, and
+        its stride: one more cell for every stride pixels."""
+        stride = int(self._raw[tap].stride)
+        start = self._start
+        if self.size_phase is None:  # else sizes step by the coarsest stride: all is regular there
+            count, end = self._count(tap, start), start + stride
+            while end - start > 1:  # invariant: `count` cells at start, more at end
+                middle = (start + end) // 2
+                start, end = (middle, end) if self._count(tap, middle) == count else (start, middle)
+            start = end
+        return start - stride * (self._count(tap, start) - 1), stride
+
+    def _count(self, tap: int, size: int) -> int:
+        shape = self._shapes(size)[tap]
+        return shape[1] if self.channels_last[tap] else shape[2]
+
+    def _shapes(self, size: int) -> list[tuple[int, ...]]:
+        cache: dict[int, list[tuple[int, ...]]] = self.__dict__.setdefault("_shape_cache", {})
+        if size not in cache:
+            try:
+                maps = feature_maps(_shapes_only(self.pyramid, size))
+            except (RuntimeError, AssertionError, ValueError) as error:
+                raise FullconvError(
+                    f"{self.card.name} does not take pictures of every size "
+                    f"({size} pixels: {error}).",
+                    "a network without fixed position embeddings, such as resnet18 or convnext_tiny",
+                ) from None
+            cache[size] = [tuple(maps[tap].shape) for tap in self.taps]
+        return cache[size]
+
+
+def build(
+    backbone: str | Path | BackboneCard | nn.Module, *, stride: int, pretrained: bool = False
+) -> Backbone:
+    """A backbone with taps at `stride` and at every coarser stride up to 32 that it has.
+
+    Args:
+        backbone: a timm name ("resnet18"), "torchvision:NAME", the path of a backbone card, a card,
+            or a module of your own.
+        stride: of the finest tap: 32, 16, 8 or 4 pixels.
+        pretrained: load the source's published weights (needs the network once). A card brings its
+            own weights.
+
+    Raises:
+        FullconvError: unknown name, weights out of reach, no such stride.
+    """
+    card = _card_of(backbone)
+    if isinstance(backbone, nn.Module):
+        pyramid, grids = _pyramid_of(backbone, card)
+    elif card.source == "timm":
+        pyramid, grids = _timm_pyramid(card, pretrained)
+    elif card.source == "torchvision":
+        pyramid, grids = _pyramid_of(_torchvision_classifier(card, pretrained), card)
+    else:
+        raise FullconvError(
+            f"backbone source {card.source!r} is not known.", 'source = "timm"  # or "torchvision"'
+        )
+    last = {grid.stride: index for index, grid in enumerate(grids)}
+    if stride not in STRIDES or stride not in last:
+        offered = sorted(int(s) for s in last if s in STRIDES)
+        named = " and ".join(
+            filter(None, [", ".join(map(str, offered[:-1])), *map(str, offered[-1:])])
+        )
+        raise FullconvError(
+            f"{card.name} offers stride {named or 'none of 4, 8, 16, 32'}"
+            f"{' only' if len(offered) == 1 else ''}; stride {stride} was asked for.",
+            f"--stride {offered[0]}" if offered else "--backbone resnet18",
+        )
+    taps = [last[s] for s in STRIDES if stride <= s and s in last]
+    return Backbone(pyramid, taps, [grids[tap] for tap in taps], card)
+
+
+def _card_of(backbone: Any) -> BackboneCard:
+    if isinstance(backbone, BackboneCard):
+        return backbone
+    if isinstance(backbone, nn.Module):
+        return BackboneCard("module", type(backbone).__name__)
+    if isinstance(backbone, Path) or str(backbone).endswith(".toml"):
+        return read_card(backbone)
+    source, _, name = str(backbone).rpartition(":")
+    return BackboneCard(source or "timm", name)
+
+
+def _timm_pyramid(card: BackboneCard, pretrained: bool) -> tuple[nn.Module, list[Grid]]:
+    import timm
+
+    if not timm.is_model(card.name):
+        near = timm.list_models(f"*{card.name}*")[:5]
+        raise FullconvError(
+            f"timm has no network {card.name!r}{'; it has ' + ', '.join(near) if near else ''}.",
+            "--backbone resnet18   # or torchvision:NAME, or a card.toml",
+        )
+    overlay = {"file": str(card.weights)} if card.weights else None
+    if card.weights:  # timm drops what does not fit in silence, so look first
+        load_weights(timm.create_model(card.name, **card.options), card)
+    problem: Exception | None = None
+    for extra in ANY_SIZE:
+        try:
+            pyramid = timm.create_model(
+                card.name,
+                features_only=True,
+                pretrained=pretrained or overlay is not None,
+                pretrained_cfg_overlay=overlay,
+                **{**card.options, **extra},
+            )
+            return pyramid, _grids(pyramid)
+        except FullconvError as error:
+            problem = problem or error
+        except (TypeError, RuntimeError, AssertionError, AttributeError) as error:
+            problem = problem or error
+        except Exception as error:
+            raise _unreachable(card, error) from error
+    raise FullconvError(
+        f"timm's {card.name} cannot be used at any size: {problem}", "--backbone resnet18"
+    )
+
+
+def _unreachable(card: BackboneCard, error: Exception) -> FullconvError:
+    return FullconvError(
+        f"the pretrained weights of {card.name} could not be loaded "
+        f"({type(error).__name__}: {str(error).splitlines()[0][:200]}).",
+        "--no-pretrained   # or --backbone card.toml with a weights file of your own",
+    )
+
+
+def _torchvision_classifier(card: BackboneCard, pretrained: bool) -> nn.Module:
+    import torchvision
+
+    if card.name not in torchvision.models.list_models(module=torchvision.models):
+        raise FullconvError(
+            f"torchvision has no classifier {card.name!r}.", "--backbone torchvision:resnet18"
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # inception's and googlenet's init
+            classifier: nn.Module = torchvision.models.get_model(
+                card.name, weights="DEFAULT" if pretrained else None, **card.options
+            )
+    except (OSError, RuntimeError) as error:
+        raise _unreachable(card, error) from error
+    load_weights(classifier, card)
+    return classifier
+
+
+def _pyramid_of(module: nn.Module, card: BackboneCard) -> tuple[nn.Module, list[Grid]]:
+    """A module as a pyramid: as it is where it returns feature maps, else cut behind the last
+    submodule of each stride."""
+    try:
+        return module, _grids(module)
+    except FullconvError as error:
+        problem = error
+    found = grids_of_modules(module)
+    last = OrderedDict(
+        (grid.stride, (name, grid)) for name, grid in found if grid.stride in STRIDES
+    )
+    if not last:
+        raise FullconvError(
+            f"{card.name} has no layer whose cells sit 4, 8, 16 or 32 pixels apart: {problem.message}",
+            "return [x8, x16, x32] from the module's forward",
+        )
+    from torchvision.models.feature_extraction import create_feature_extractor
+
+    nodes = {name: f"stride{stride:g}" for stride, (name, _) in sorted(last.items())}
+    try:
+        pyramid = create_feature_extractor(module, return_nodes=nodes)
+    except (RuntimeError, ValueError, TypeError, AttributeError) as error:
+        raise FullconvError(
+            f"{card.name} cannot be cut at {', '.join(nodes)}: {error}",
+            "return [x8, x16, x32] from the module's forward",
+        ) from error
+    return pyramid, _grids(pyramid)
+
+
+def _shapes_only(pyramid: nn.Module, size: int) -> Any:
+    try:
+        return run_on_meta(pyramid, torch.empty(1, 3, size, size, device="meta"))
+    except (RuntimeError, NotImplementedError):
+        return run_for_real(pyramid, torch.zeros(1, 3, size, size))
+
+
+def _runs(pyramid: nn.Module, size: int) -> bool:
+    try:
+        _shapes_only(pyramid, size)
+    except (RuntimeError, AssertionError, ValueError):
+        return False
+    return True
+
+
+def _grids(pyramid: nn.Module) -> list[Grid]:
+    """At a size where SAME padding is symmetric, or else at a multiple of every stride."""
+    size = CANONICAL_SIZE if _runs(pyramid, CANONICAL_SIZE) else CANONICAL_SIZE - 1
+    return trace(pyramid, size=size)
+
+
+def _offsets(pyramid: nn.Module, size: int, taps: Sequence[int]) -> list[float] | None:
+    try:
+        grids = trace(pyramid, size=size)
+    except FullconvError:
+        return None
+    return [grids[tap].offset for tap in taps]

@@ -1,0 +1,157 @@
+"""The backbone card: a small TOML file that says all one must know to start from given weights.
+
+    source  = "timm"                          # or "torchvision"
+    name    = "mobilenetv2_100"
+    options = { pad_type = "same" }           # passed to the source's constructor
+    weights = "mobilenetv2_100.safetensors"   # relative to the card; no pickles
+    missing = ["head"]                        # modules that the file lacks, trained from a fresh start
+    mean    = [0.5, 0.5, 0.5]                 # of RGB scaled to 0-1
+    std     = [0.5, 0.5, 0.5]
+    pretrained_on = "ImageNet-1k"
+    license = "Apache-2.0"
+
+A model folder keeps the same facts, without the path of the weights.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from fullconv.errors import FullconvError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class BackboneCard:
+    """Where a backbone comes from and what its pictures looked like.
+
+    Args:
+        source: "timm", "torchvision", or "module" (a module of the user's own).
+        name: in that source.
+        options: keywords of the source's constructor.
+        weights: a .safetensors file, or None.
+        missing: modules (name prefixes) that the file lacks.
+        mean, std: of RGB pictures scaled to 0-1, three fractions each.
+        pretrained_on: what the weights were trained on; empty for a fresh start.
+        license: of the weights.
+    """
+
+    source: str
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    weights: Path | None = None
+    missing: tuple[str, ...] = ()
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    pretrained_on: str = ""
+    license: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """For config.json: everything but the path of the weights."""
+        table = asdict(self)
+        del table["weights"], table["missing"]
+        return {
+            **table,
+            "options": dict(self.options),
+            "mean": list(self.mean),
+            "std": list(self.std),
+        }
+
+    @classmethod
+    def from_dict(cls, table: Mapping[str, Any]) -> BackboneCard:
+        """Of what `to_dict` wrote."""
+        return cls(**{**table, "mean": tuple(table["mean"]), "std": tuple(table["std"])})
+
+
+def read_card(path: str | Path) -> BackboneCard:
+    """Reads a backbone card.
+
+    Raises:
+        FullconvError: no such file, not TOML, unknown or missing keys, or the weights are not there.
+    """
+    path = Path(path)
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FullconvError(f"no backbone card at {path}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise FullconvError(f"{path} is not a TOML file: {error}") from None
+    known = {f.name for f in fields(BackboneCard)}
+    wrong = sorted(set(table) - known)
+    lacking = sorted({"source", "name"} - set(table))
+    if wrong or lacking:
+        what = f"unknown keys {wrong}" if wrong else f"no {' and no '.join(lacking)}"
+        raise FullconvError(
+            f"{path}: {what}; a backbone card has {', '.join(sorted(known))}.",
+            'source = "timm"\nname = "resnet18"',
+        )
+    for key in ("mean", "std", "missing"):
+        if key in table:
+            table[key] = tuple(table[key])
+    for key in ("mean", "std"):
+        if key in table and len(table[key]) != 3:
+            raise FullconvError(f"{path}: {key} has {len(table[key])} numbers, expected 3 (RGB).")
+    if "weights" in table:
+        table["weights"] = path.parent / table["weights"]
+        if not table["weights"].is_file():
+            raise FullconvError(
+                f"{path} names the weights {table['weights']}, which are not there.",
+                'weights = "FILE.safetensors"   # relative to the card',
+            )
+    return BackboneCard(**table)
+
+
+def load_weights(classifier: nn.Module, card: BackboneCard) -> None:
+    """Loads a card's weights into the whole classifier. Every tensor must fit; only what the card
+    lists under `missing` may be absent."""
+    import safetensors
+    from safetensors.torch import load_file
+
+    if card.weights is None:
+        return
+    if card.weights.suffix != ".safetensors":
+        raise FullconvError(
+            f"{card.weights.name} is not a .safetensors file; pickles can run code and are not read.",
+            "safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'FILE.safetensors')",
+        )
+    try:
+        found: dict[str, Tensor] = load_file(card.weights)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise FullconvError(f"{card.weights} cannot be read: {error}") from None
+    expected = classifier.state_dict()
+    absent = [
+        name
+        for name in expected
+        if name not in found
+        and not name.endswith("num_batches_tracked")
+        and not any(name == m or name.startswith(f"{m}.") for m in card.missing)
+    ]
+    extra = [name for name in found if name not in expected]
+    unlike = [
+        f"{name} {tuple(found[name].shape)} instead of {tuple(expected[name].shape)}"
+        for name in expected
+        if name in found and found[name].shape != expected[name].shape
+    ]
+    if absent or extra or unlike:
+        parts = [
+            f"{len(names)} {what}: {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}"
+            for what, names in (
+                ("missing", absent),
+                ("unknown", extra),
+                ("of another shape", unlike),
+            )
+            if names
+        ]
+        raise FullconvError(
+            f"{card.weights.name} does not fit {card.source} {card.name}: {'; '.join(parts)}.",
+            f"missing = {absent[:4]}   # in the card, if they are to start fresh" if absent else "",
+        )
+    classifier.load_state_dict(found, strict=False)

@@ -1,0 +1,89 @@
+"""Scores at the cells of a feature map, and their three bilinear readings: loss, labels, full.
+
+Scores at every pixel exist only where `full()` asks for them; `loss` and `labels` are computed from
+the cells (Long et al. 2015, section 3.3, with the upsampling folded into the reading).
+
+Shapes: N batch · K classes · H, W picture · h, w cells.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from fullconv.errors import FullconvError
+from fullconv.geometry import Grid
+from fullconv.kernels import reference
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What an `FCN` returns.
+
+    Args:
+        values: class scores before softmax, float (N, K, h, w).
+        grid: where the cells sit, in pixels of the picture.
+        size: of the picture, (H, W) in pixels.
+    """
+
+    values: Tensor
+    grid: Grid
+    size: tuple[int, int]
+
+    @property
+    def num_classes(self) -> int:
+        """K; background counts."""
+        return self.values.shape[1]
+
+    def loss(
+        self,
+        target: Tensor,
+        *,
+        ignore_index: int = 255,
+        class_weights: Tensor | None = None,
+        label_smoothing: float = 0.0,
+    ) -> Tensor:
+        """Softmax cross-entropy against the true class ids, a scalar.
+
+        Args:
+            target: (N, H, W) class ids of any integer type.
+            ignore_index: pixels with this id do not count.
+            class_weights: (K,) weight per class; the mean is weighted too.
+            label_smoothing: share of the target spread over all classes, 0 to 1.
+
+        Returns:
+            The mean over the pixels that count; 0 (not NaN) where there are none.
+
+        Raises:
+            FullconvError: the target has another size, or ids outside 0 .. K-1.
+        """
+        if tuple(target.shape) != (self.values.shape[0], *self.size):
+            raise FullconvError(
+                f"target is {tuple(target.shape)}; the pictures are "
+                f"{(self.values.shape[0], *self.size)} (N, H, W)."
+            )
+        wrong = ((target < 0) | (target >= self.num_classes)) & (target != ignore_index)
+        if wrong.any():
+            found = sorted(set(target[wrong].tolist()))
+            raise FullconvError(
+                f"target holds class ids {found[:8]}; expected 0..{self.num_classes - 1} "
+                f"or {ignore_index} (ignore).",
+                "fullconv check DATA",
+            )
+        return reference.loss(
+            self.values.float(),
+            self.grid,
+            target,
+            ignore_index=ignore_index,
+            class_weights=class_weights,
+            label_smoothing=label_smoothing,
+        )
+
+    def labels(self) -> Tensor:
+        """Class ids (N, H, W): uint8 up to 256 classes, else int32."""
+        return reference.labels(self.values, self.grid, self.size)
+
+    def full(self) -> Tensor:
+        """Scores at every pixel, (N, K, H, W). Large; `loss` and `labels` do without."""
+        return reference.full(self.values, self.grid, self.size)

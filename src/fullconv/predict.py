@@ -1,0 +1,209 @@
+"""Predictor: pictures in, segmentations out, in each picture's own size.
+
+    model = fullconv.load("runs/.../model")
+    segmentation = model("street.jpg")
+    segmentation.mask, segmentation.area["road"], segmentation.overlay().save("street.png")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from fullconv import draw
+from fullconv.data.masks import write_mask
+from fullconv.data.pictures import PICTURE_SUFFIXES, from_array, from_pil, read_picture
+from fullconv.errors import FullconvError
+from fullconv.labels import Labels
+from fullconv.model import Model, load_model
+
+OUTPUTS = ("mask", "color", "overlay", "json")
+Picture = str | Path | Image.Image | np.ndarray | Tensor
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """The result for one picture.
+
+    Args:
+        mask: (H, W) class ids in the picture's own size, uint8 (int32 above 256 classes).
+        labels: the classes.
+        picture: (H, W, 3) uint8 RGB, as it was read.
+        source: the file it came from, or None.
+    """
+
+    mask: np.ndarray
+    labels: Labels
+    picture: np.ndarray
+    source: Path | None = None
+
+    @property
+    def area(self) -> dict[str, float]:
+        """Share of the picture (fraction) of each class, by name."""
+        counts = np.bincount(self.mask.ravel(), minlength=len(self.labels))
+        return {
+            name: float(count / self.mask.size)
+            for name, count in zip(self.labels.names, counts, strict=True)
+        }
+
+    def color(self) -> Image.Image:
+        """The class colours."""
+        return Image.fromarray(draw.colorize(self.mask, self.labels))
+
+    def overlay(self, *, legend: bool = True) -> Image.Image:
+        """The class colours over the picture, with a legend of the classes that occur."""
+        if legend:
+            return Image.fromarray(draw.overlay_with_legend(self.picture, self.mask, self.labels))
+        return Image.fromarray(draw.overlay(self.picture, self.mask, self.labels))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able: source, size in pixels, area by class."""
+        return {
+            "source": str(self.source) if self.source else None,
+            "height": int(self.mask.shape[0]),
+            "width": int(self.mask.shape[1]),
+            "area": {name: share for name, share in self.area.items() if share > 0},
+        }
+
+    def save_mask(self, path: str | Path) -> None:
+        """The ids as a palette PNG."""
+        write_mask(Path(path), self.mask, self.labels)
+
+
+class Predictor:
+    """A model, ready for pictures of any size.
+
+    Args:
+        model: as loaded.
+        device: of torch; default: a GPU where there is one.
+    """
+
+    def __init__(self, model: Model, *, device: str | torch.device | None = None) -> None:
+        self.model = model
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        # Channels last is how convolutions are fast, on CPUs and GPUs alike.
+        model.network.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+
+    @property
+    def labels(self) -> Labels:
+        """The classes."""
+        return self.model.labels
+
+    def __call__(self, picture: Any) -> Any:
+        """Segments one picture, or a list of them.
+
+        Args:
+            picture: a path, a PIL picture, an (H, W, 3) or (H, W) uint8 array, a (3, H, W) uint8
+                tensor or float tensor 0-1, or a list of these.
+
+        Returns:
+            A `Segmentation`, or a list.
+        """
+        if isinstance(picture, (list, tuple)):
+            return [self.segment(item) for item in picture]
+        return self.segment(picture)
+
+    def segment(self, picture: Picture) -> Segmentation:
+        """One picture."""
+        array = as_array(picture)
+        source = Path(picture) if isinstance(picture, (str, Path)) else None
+        return Segmentation(self.label_map(array), self.labels, array, source)
+
+    def label_map(self, picture: np.ndarray) -> np.ndarray:
+        """(H, W, 3) uint8 RGB -> (H, W) class ids."""
+        tensor = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].to(self.device)
+        images = self.model.normalise(tensor).contiguous(memory_format=torch.channels_last)
+        with torch.inference_mode():
+            return self.model.network(images).labels()[0].cpu().numpy()
+
+
+def load(
+    path: str | Path,
+    *,
+    backbone: nn.Module | None = None,
+    device: str | torch.device | None = None,
+) -> Predictor:
+    """A model from disk, ready to use: `fullconv.load("runs/.../model")("photo.jpg")`.
+
+    Args:
+        path: a model folder, the run that holds it, or a .safetensors file.
+        backbone: the module, where the model was trained on one of your own.
+        device: of torch; default: a GPU where there is one.
+    """
+    return Predictor(load_model(path, backbone=backbone), device=device)
+
+
+def as_array(picture: Picture) -> np.ndarray:
+    """Any picture as (H, W, 3) uint8 RGB."""
+    if isinstance(picture, (str, Path)):
+        return read_picture(picture)
+    if isinstance(picture, Image.Image):
+        return from_pil(picture)
+    if isinstance(picture, np.ndarray):
+        return from_array(picture)
+    if isinstance(picture, Tensor) and picture.ndim == 3:
+        if picture.is_floating_point():
+            picture = picture.clamp(0, 1).mul(255).round().to(torch.uint8)
+        return from_array(picture.permute(1, 2, 0).cpu().numpy())
+    found = f"a tensor {tuple(picture.shape)}" if isinstance(picture, Tensor) else type(picture)
+    raise FullconvError(
+        f"{found} is no picture; expected a path, a PIL picture, an (H, W, 3) uint8 array or a "
+        "(3, H, W) tensor.",
+        'model("photo.jpg")',
+    )
+
+
+def find_pictures(paths: Sequence[str | Path]) -> Iterator[tuple[Path, Path]]:
+    """Every picture among files and folders (with all below), each with the name that its results
+    get, relative to the folder it was found in."""
+    for given in map(Path, paths):
+        if given.is_file():
+            yield given, Path(given.name)
+        elif given.is_dir():
+            found = sorted(
+                p
+                for p in given.rglob("*")
+                if p.suffix.lower() in PICTURE_SUFFIXES and not p.name.startswith(".")
+            )
+            if not found:
+                raise FullconvError(
+                    f"no picture in {given}; looked for {', '.join(sorted(PICTURE_SUFFIXES))}.",
+                    "fullconv predict MODEL photo.jpg",
+                )
+            yield from ((path, path.relative_to(given)) for path in found)
+        else:
+            raise FullconvError(f"no picture or folder {given}.", "fullconv predict MODEL photo.jpg")
+
+
+def save_outputs(segmentation: Segmentation, stem: Path, outputs: Sequence[str]) -> list[Path]:
+    """Writes the chosen kinds of result as `stem` + "_mask.png", "_color.png", "_overlay.png",
+    ".json"; returns the files."""
+    import json
+
+    written = []
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    for kind in outputs:
+        if kind == "json":
+            path = stem.with_name(f"{stem.name}.json")
+            path.write_text(json.dumps(segmentation.to_dict(), indent=1), encoding="utf-8")
+        else:
+            path = stem.with_name(f"{stem.name}_{kind}.png")
+            if kind == "mask":
+                segmentation.save_mask(path)
+            elif kind == "color":
+                segmentation.color().save(path)
+            elif kind == "overlay":
+                segmentation.overlay().save(path)
+            else:
+                raise FullconvError(
+                    f"no output {kind!r}; there are {', '.join(OUTPUTS)}.", "--save mask,overlay"
+                )
+        written.append(path)
+    return written

@@ -1,0 +1,173 @@
+"""Every option of a training, once: command-line flags, TOML keys, keywords, and the saved run.
+
+`Settings` is what a person may say; `None` means "decide from the data", and what was decided is
+written to the run's `config.toml`, which `fullconv train --config` takes back.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from fullconv.errors import FullconvError
+
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "stride": (4, 8, 16, 32),
+    "upsampling": ("bilinear", "learned_skips", "learned"),
+    "optimizer": ("adamw", "sgd"),
+    "schedule": ("onecycle", "poly"),
+    "class_weights": ("none", "auto"),
+    "precision": ("auto", "float32", "bfloat16", "float16"),
+    "accelerator": ("auto", "cpu", "gpu"),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options of `fullconv train` and `fullconv.train`."""
+
+    backbone: str = "resnet18"
+    """A timm name, torchvision:NAME, or the path of a backbone card (.toml)."""
+    pretrained: bool = True
+    """Start from the backbone's published weights. A card brings its own."""
+    stride: int = 8
+    """Of the finest scores, in pixels: 32, 16, 8 or 4 (FCN-32s ... FCN-4s)."""
+    upsampling: str = "bilinear"
+    """bilinear, learned_skips (transposed convolutions between the scores) or learned."""
+    epochs: int = 50
+    """Passes over the training pictures."""
+    batch: int = 8
+    """Pictures per step and device."""
+    crop: tuple[int, int] | None = None
+    """Height and width of a training crop, in pixels. Default: from the picture sizes."""
+    scale: tuple[float, float] = (0.5, 2.0)
+    """Random magnification before the crop."""
+    flip: bool = True
+    """Mirror half of the pictures left to right."""
+    color: float = 0.3
+    """Random brightness, contrast and saturation, up to this fraction."""
+    optimizer: str = "adamw"
+    """adamw or sgd (momentum 0.9)."""
+    rate: float | None = None
+    """Learning rate of the scores. Default: 0.002 (adamw), 0.02 (sgd)."""
+    backbone_rate: float | None = None
+    """Learning rate of the backbone. Default: a quarter of rate where pretrained, else rate."""
+    weight_decay: float | None = None
+    """Of weights, not of biases and normalisation. Default: 0.02 (adamw), 0.0005 (sgd)."""
+    schedule: str = "onecycle"
+    """onecycle (up, then down to zero by a cosine) or poly (down, power 0.9)."""
+    class_weights: str = "none"
+    """auto weighs rare classes up by the inverse square root of their share of the pixels."""
+    label_smoothing: float = 0.0
+    """Share of the target spread over all classes."""
+    precision: str = "auto"
+    """auto (bfloat16 where the device has it), float32, bfloat16 or float16."""
+    patience: int = 0
+    """Stop after so many epochs without a better mean IoU; 0: never."""
+    seed: int = 0
+    """Same seed, same machine, same result."""
+    workers: int | None = None
+    """Processes that read pictures. Default: up to 4, as many as there are cores."""
+    accelerator: str = "auto"
+    """auto, cpu or gpu."""
+    devices: int = 1
+    """Processes (GPUs) per machine."""
+    nodes: int = 1
+    """Machines."""
+
+    def __post_init__(self) -> None:
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                wanted = ", ".join(map(str, choices))
+                raise FullconvError(
+                    f"{name} is {getattr(self, name)!r}; it can be {wanted}.",
+                    f"--{name.replace('_', '-')} {choices[0]}",
+                )
+        for name in ("epochs", "batch", "devices", "nodes"):
+            self._require(name, getattr(self, name) >= 1, "1 or more")
+        for name in ("patience", "color"):
+            self._require(name, getattr(self, name) >= 0, "0 or more")
+        for name in ("rate", "backbone_rate"):
+            value = getattr(self, name)
+            self._require(name, value is None or value > 0, "more than 0")
+        self._require("label_smoothing", 0 <= self.label_smoothing < 1, "from 0 to below 1")
+        self._require("crop", self.crop is None or min(self.crop) >= 1, "two sizes of 1 or more")
+        self._require("scale", 0 < self.scale[0] <= self.scale[1], "two factors, low to high")
+
+    def _require(self, name: str, fine: bool, wanted: str) -> None:
+        if not fine:
+            default = next(f.default for f in fields(self) if f.name == name)
+            raise FullconvError(
+                f"{name} is {getattr(self, name)}; it must be {wanted}.",
+                f"--{name.replace('_', '-')} {default}" if default is not None else "",
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """For config.toml: without the options that are None, which TOML cannot say."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
+
+    @classmethod
+    def from_dict(cls, table: Mapping[str, Any]) -> Settings:
+        """Of keys as in `to_dict`.
+
+        Raises:
+            FullconvError: an unknown key (with the nearest known one) or a value of the wrong kind.
+        """
+        known = [f.name for f in fields(cls)]
+        for key in table:
+            if key not in known:
+                near = get_close_matches(key, known, n=1)
+                raise FullconvError(
+                    f"no option {key!r}; there are {', '.join(known)}.",
+                    f"{near[0]} = {table[key]!r}" if near else "",
+                )
+        lists = {key: tuple(value) for key, value in table.items() if isinstance(value, list)}
+        try:
+            return cls(**{**table, **lists})
+        except TypeError as error:
+            raise FullconvError(f"an option has a value of the wrong kind: {error}") from None
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """The tables of a config.toml: [data] and [train]."""
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FullconvError(f"no configuration at {path}.", "fullconv train DATA") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise FullconvError(f"{path} is not a TOML file: {error}") from None
+
+
+def to_toml(tables: Mapping[str, Mapping[str, Any]]) -> str:
+    """Tables of plain values as TOML text.
+
+    >>> print(to_toml({"train": {"stride": 8, "flip": True, "scale": (0.5, 2.0)}}))
+    [train]
+    stride = 8
+    flip = true
+    scale = [0.5, 2.0]
+    <BLANKLINE>
+    """
+    lines = []
+    for name, table in tables.items():
+        lines.append(f"[{name}]")
+        lines.extend(f"{key} = {_toml_value(value)}" for key, value in table.items())
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (int, float)):
+        return repr(value)
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(_toml_value(item) for item in value)}]"
+    text = str(value)
+    for plain, escaped in (("\\", "\\\\"), ('"', '\\"'), ("\n", "\\n"), ("\t", "\\t")):
+        text = text.replace(plain, escaped)
+    return f'"{text}"'

@@ -1,0 +1,484 @@
+"""Training: a folder of labelled pictures in, a run with its best model out.
+
+The loop, mixed precision, several devices and early stopping are Lightning's; what is here is what
+an FCN needs: the per-pixel loss straight from the scores, two learning rates, the confusion matrix
+summed over processes, the model folder, and a resume that continues exactly where it stopped.
+
+    runs/<date>_<name>/  model/ checkpoint/ config.toml log.csv metrics.json
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import warnings
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import EarlyStopping
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+import fullconv
+from fullconv.data.augment import Augmentation
+from fullconv.data.check import CheckReport, check
+from fullconv.data.layouts import Dataset
+from fullconv.data.samples import OrderedPictures, Samples, ShuffledBatches
+from fullconv.errors import FullconvError
+from fullconv.metrics import Metrics, protocol_card
+from fullconv.model import Model, load_model, save_model
+from fullconv.network.backbone import build
+from fullconv.network.fcn import FCN
+from fullconv.progress import Guards, Reporter
+from fullconv.settings import Settings, read_config, to_toml
+
+CHECKPOINT = "last.ckpt"
+SAVE_SECONDS = 300  # between two checkpoints within an epoch
+_RUN_FOLDER = "FULLCONV_RUN_FOLDER"  # tells the other processes of a run where it is
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training.
+
+    Args:
+        folder: of the run.
+        model: folder of the best model, for `fullconv.load`.
+        metrics: of the best model on the validation split, with the protocol card.
+    """
+
+    folder: Path
+    model: Path
+    metrics: dict[str, Any]
+
+
+def train(
+    data: str | Path | None = None,
+    *,
+    settings: Settings | None = None,
+    out: str | Path | None = None,
+    resume: str | Path | None = None,
+    quiet: bool = False,
+    module: torch.nn.Module | None = None,
+    **options: Any,
+) -> Run:
+    """Trains an FCN on a data set: `train("data", backbone="resnet18", stride=8, epochs=50)`.
+
+    Args:
+        data: the folder; see `fullconv.data.layouts`. It is checked first.
+        settings: all options at once; `options` change single ones (see `Settings`).
+        out: the run's folder. Default: runs/<date>_<name>.
+        resume: a run's folder to continue; data and options are read from it.
+        quiet: print nothing.
+        module: a backbone of your own, in place of the `backbone` option.
+
+    Raises:
+        FullconvError: faulty data, settings that cannot be, a loss that is not finite.
+    """
+    if resume is not None:
+        folder = Path(resume)
+        config = read_config(folder / "config.toml")
+        data, settings = config["data"]["root"], Settings.from_dict(config["train"])
+        if not (folder / "checkpoint" / CHECKPOINT).is_file():
+            raise FullconvError(
+                f"{folder} has no checkpoint to resume from.",
+                f"fullconv train --config {folder / 'config.toml'}",
+            )
+    elif data is None:
+        raise FullconvError("no data set was named.", "fullconv train DATA")
+    if options:
+        merged = {**(settings.to_dict() if settings else {}), **options}
+        settings = Settings.from_dict(merged)
+    report = check(data)
+    report.raise_for_errors()
+    settings = decide(settings or Settings(), report, module)
+    if resume is None:
+        folder = _new_folder(out, report.dataset, settings)
+        (folder / "config.toml").write_text(
+            to_toml({"data": {"root": str(Path(data).resolve())}, "train": settings.to_dict()}),
+            encoding="utf-8",
+        )
+    return _fit(folder, report, settings, module, resume is not None, quiet)
+
+
+def decide(settings: Settings, report: CheckReport, module: Any = None) -> Settings:
+    """The settings with every `None` decided: from the pictures' sizes, the optimizer, the machine."""
+    card_brings = str(settings.backbone).endswith(".toml")
+    warm = module is None and (settings.pretrained or card_brings)
+    rate = settings.rate or (0.002 if settings.optimizer == "adamw" else 0.02)
+    decay = settings.weight_decay
+    if decay is None:
+        decay = 0.02 if settings.optimizer == "adamw" else 0.0005
+    workers = settings.workers
+    if workers is None:
+        workers = min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
+    return replace(
+        settings,
+        pretrained=settings.pretrained and not card_brings and module is None,
+        backbone=str(Path(settings.backbone).resolve()) if card_brings else settings.backbone,
+        crop=settings.crop or _crop(report),
+        rate=rate,
+        backbone_rate=settings.backbone_rate or (rate / 4 if warm else rate),
+        weight_decay=decay,
+        workers=workers,
+    )
+
+
+def _crop(report: CheckReport) -> tuple[int, int]:
+    """The middle size of the pictures, at most 513, one more than a multiple of 32: what a stride-32
+    pyramid covers without padding."""
+    sides = []
+    for axis in (0, 1):
+        lengths = sorted(size[axis] for size in report.sizes.elements())
+        middle = min(513, lengths[len(lengths) // 2])
+        sides.append(max(33, (middle - 1) // 32 * 32 + 1))
+    return sides[0], sides[1]
+
+
+def balanced_weights(class_pixels: list[int]) -> list[float]:
+    """Inverse square root of each class's share of the pixels, scaled so that the mean weight over
+    the pixels is 1; classes without a pixel weigh 1."""
+    total = max(sum(class_pixels), 1)
+    raw = [(total / count) ** 0.5 if count else 0.0 for count in class_pixels]
+    mean = sum(w * count / total for w, count in zip(raw, class_pixels, strict=True)) or 1.0
+    return [w / mean if w else 1.0 for w in raw]
+
+
+class Training(pl.LightningModule):
+    """The Lightning module: one step, one validation, the optimizer.
+
+    Args:
+        model: what is trained.
+        settings: decided.
+        class_weights: (K,) or None.
+        protocol: of the validation split; goes with the metrics into the model.
+        folder: of the run; the best model is saved there.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        settings: Settings,
+        *,
+        class_weights: Tensor | None,
+        protocol: dict[str, Any],
+        folder: Path,
+    ) -> None:
+        super().__init__()
+        self.network = model.network
+        self.model = model
+        self.settings = settings
+        self.register_buffer("class_weights", class_weights, persistent=False)
+        self.confusion = MulticlassConfusionMatrix(len(model.labels), validate_args=False)
+        self.protocol = protocol
+        self.folder = folder
+        self.latest: Metrics | None = None
+        self.best = -1.0
+
+    def on_train_batch_start(self, batch: Any, index: int) -> None:
+        # Dropout and the like: the same at this step, whether or not the training was stopped.
+        torch.manual_seed(self.settings.seed * 1_000_003 + self.global_step)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+        pictures, target = batch
+        images = self.model.normalise(pictures).contiguous(memory_format=torch.channels_last)
+        scores = self.network(images)
+        weights = self.class_weights if isinstance(self.class_weights, Tensor) else None
+        loss: Tensor = scores.loss(
+            target,
+            ignore_index=self.model.labels.ignore_index,
+            class_weights=weights,
+            label_smoothing=self.settings.label_smoothing,
+        )
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+        pictures, target = batch
+        images = self.model.normalise(pictures).contiguous(memory_format=torch.channels_last)
+        # In full precision: the number must be the one that `fullconv evaluate` gives.
+        with torch.autocast(self.device.type, enabled=False):
+            labels = self.network(images).labels()
+        counted = target != self.model.labels.ignore_index
+        self.confusion.update(labels[counted].long(), target[counted].long())
+
+    def on_validation_epoch_end(self) -> None:
+        confusion = self.confusion.compute().cpu().numpy()  # summed over all processes
+        self.confusion.reset()
+        if self.trainer.sanity_checking:
+            return
+        self.latest = Metrics(self.model.labels.names, confusion)
+        mean_iou = self.latest.mean_iou
+        self.log("mean_iou", mean_iou, rank_zero_only=False)
+        if mean_iou > self.best:
+            self.best = mean_iou
+            self.model.metrics = {
+                **self.latest.to_dict(),
+                "epoch": self.current_epoch + 1,
+                "protocol": self.protocol,
+            }
+            if self.trainer.is_global_zero:
+                save_model(self.model, self.folder / "model")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["best_mean_iou"] = self.best
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.best = checkpoint["best_mean_iou"]
+
+    def configure_optimizers(self) -> Any:
+        s = self.settings
+        assert s.rate and s.backbone_rate and s.weight_decay is not None
+        groups = []
+        backbone = {id(p) for p in self.network.backbone.parameters()}
+        for of_backbone, rate in ((True, s.backbone_rate), (False, s.rate)):
+            for decays in (True, False):  # biases and normalisation are not pulled to zero
+                chosen = [
+                    p
+                    for p in self.network.parameters()
+                    if (id(p) in backbone) == of_backbone and (p.ndim > 1) == decays
+                ]
+                decay = s.weight_decay if decays else 0.0
+                if chosen:
+                    groups.append({"params": chosen, "lr": rate, "weight_decay": decay})
+        optimizer: torch.optim.Optimizer
+        if s.optimizer == "adamw":
+            optimizer = torch.optim.AdamW(groups)
+        else:
+            optimizer = torch.optim.SGD(groups, momentum=0.9, nesterov=True)
+        steps = int(self.trainer.estimated_stepping_batches)
+        scheduler: torch.optim.lr_scheduler.LRScheduler
+        if s.schedule == "onecycle":
+            scheduler = torch.optim.lr_scheduler.OneCycleLR(
+                optimizer,
+                max_lr=[group["lr"] for group in groups],
+                total_steps=max(steps, 2),
+                pct_start=0.15,
+                cycle_momentum=False,
+            )
+        else:
+            scheduler = torch.optim.lr_scheduler.PolynomialLR(optimizer, steps, power=0.9)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+
+class Checkpoints(pl.Callback):
+    """Writes checkpoint/last.ckpt after every epoch, every few minutes within one, and when the
+    training is interrupted; always beside the old one first."""
+
+    def __init__(self, folder: Path, *, seconds: float = SAVE_SECONDS) -> None:
+        self.path = folder / "checkpoint" / CHECKPOINT
+        self.seconds = seconds
+        self.saved = time.monotonic()
+
+    def save(self, trainer: pl.Trainer) -> None:
+        """Now."""
+        fresh = self.path.with_suffix(".new")
+        try:
+            trainer.save_checkpoint(fresh)
+            if trainer.is_global_zero:
+                fresh.replace(self.path)
+        except (OSError, RuntimeError) as error:
+            fresh.unlink(missing_ok=True)
+            raise FullconvError(
+                f"the checkpoint could not be written to {self.path}: {error}. The previous one and "
+                "the best model are untouched.",
+                "df -h",
+            ) from error
+        self.saved = time.monotonic()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, *_: Any) -> None:
+        # Several processes must save together, and their clocks differ: they save at epochs only.
+        if trainer.world_size == 1 and time.monotonic() - self.saved > self.seconds:
+            self.save(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
+        self.save(trainer)
+
+
+def _fit(
+    folder: Path,
+    report: CheckReport,
+    settings: Settings,
+    module: Any,
+    resuming: bool,
+    quiet: bool,
+) -> Run:
+    dataset = report.dataset
+    labels = dataset.labels
+    torch.manual_seed(settings.seed)
+    backbone = build(
+        module if module is not None else settings.backbone,
+        stride=settings.stride,
+        pretrained=settings.pretrained,
+    )
+    network = FCN(
+        backbone, len(labels), stride=settings.stride, upsampling=settings.upsampling
+    ).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    card = backbone.card
+    if settings.pretrained and not card.pretrained_on:
+        card = replace(card, pretrained_on=f"{card.source}'s default weights")
+    facts = {
+        "data_fingerprint": report.fingerprint,
+        "fullconv": fullconv.__version__,
+        "settings": {k: v for k, v in settings.to_dict().items() if k != "backbone"},
+    }
+    model = Model(network, labels, card, training=facts)
+    split = next(name for name in ("val", "test", "train") if dataset.splits.get(name))
+    protocol = protocol_card(
+        fingerprint=report.fingerprint,
+        split=split,
+        pictures=len(dataset.splits[split]),
+        classes=labels.names,
+        pretrained_on=card.pretrained_on,
+        ignored_pixels=report.ignored_pixels[split],
+    )
+    class_weights = None
+    if settings.class_weights == "auto":
+        class_weights = torch.tensor(balanced_weights(list(report.class_pixels["train"])))
+    training = Training(
+        model, settings, class_weights=class_weights, protocol=protocol, folder=folder
+    )
+    checkpoints = Checkpoints(folder)
+    callbacks = [Reporter(folder / "log.csv", quiet=quiet), Guards(labels.names), checkpoints]
+    if settings.patience:
+        callbacks.append(EarlyStopping("mean_iou", mode="max", patience=settings.patience))
+    trainer = _trainer(settings, callbacks, folder)
+    loaders, batches = _loaders(dataset, settings, model, split, trainer)
+    path = checkpoints.path if resuming else None
+    if path:
+        _seek(batches, path)
+    try:
+        with warnings.catch_warnings():
+            _silence_lightning()
+            trainer.fit(training, *loaders, ckpt_path=path, weights_only=False if path else None)
+    except KeyboardInterrupt:
+        trainer.interrupted = True
+    if getattr(trainer, "interrupted", False):
+        checkpoints.save(trainer)
+        raise FullconvError(
+            f"stopped in epoch {trainer.current_epoch + 1} of {settings.epochs}; all is saved.",
+            f"fullconv train --resume {folder}",
+        )
+    best = load_model(folder / "model", backbone=module)
+    metrics = dict(best.metrics)
+    if trainer.is_global_zero:
+        (folder / "metrics.json").write_text(json.dumps(metrics, indent=1), encoding="utf-8")
+    return Run(folder, folder / "model", metrics)
+
+
+def _trainer(settings: Settings, callbacks: list[Any], folder: Path) -> pl.Trainer:
+    return pl.Trainer(
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        num_nodes=settings.nodes,
+        precision=_precision(settings),  # type: ignore[arg-type]
+        max_epochs=settings.epochs,
+        callbacks=callbacks,
+        default_root_dir=folder,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        inference_mode=False,
+    )
+
+
+def _precision(settings: Settings) -> str:
+    names = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
+    if settings.precision != "auto":
+        return names[settings.precision]
+    if settings.accelerator != "cpu" and torch.cuda.is_available():
+        return names["bfloat16" if torch.cuda.is_bf16_supported() else "float16"]
+    cpu = torch.cpu
+    has = any(
+        getattr(cpu, test, bool)() for test in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    )
+    return names["bfloat16" if has else "float32"]
+
+
+def _loaders(
+    dataset: Dataset, settings: Settings, model: Model, split: str, trainer: pl.Trainer
+) -> tuple[tuple[DataLoader[Any], DataLoader[Any]], ShuffledBatches]:
+    assert settings.crop is not None
+    augmentation = Augmentation(
+        settings.crop,
+        scale=settings.scale,
+        flip=settings.flip,
+        color=settings.color,
+        mean=model.card.mean,
+        ignore_index=model.labels.ignore_index,
+    )
+    part = {"rank": trainer.global_rank, "world": trainer.world_size}
+    pairs = dataset.splits["train"]
+    batches = ShuffledBatches(len(pairs), settings.batch, seed=settings.seed, **part)
+    held_out = OrderedPictures(len(dataset.splits[split]), **part)
+    workers = settings.workers or 0
+    return (
+        DataLoader(
+            Samples(pairs, model.labels, augmentation),
+            batch_sampler=batches,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+        ),
+        DataLoader(
+            Samples(dataset.splits[split], model.labels),
+            batch_sampler=held_out,
+            num_workers=min(workers, 1),
+            persistent_workers=workers > 0,
+        ),
+    ), batches
+
+
+def _seek(batches: ShuffledBatches, checkpoint: Path) -> None:
+    """Begins the epoch that was interrupted at the batch that came next."""
+    # Our own file, written by Lightning: plain numbers, tensors and containers.
+    state = torch.load(checkpoint, map_location="cpu", weights_only=False)
+    progress = state["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+    done, epoch = progress["current"]["completed"], state["epoch"]
+    batches.epoch = epoch
+    if 0 < done < len(batches) or not progress["is_last_batch"]:
+        batches.first_batch[epoch] = done
+
+
+def _new_folder(out: str | Path | None, dataset: Dataset, settings: Settings) -> Path:
+    if out is None and _RUN_FOLDER in os.environ and "LOCAL_RANK" in os.environ:
+        return Path(os.environ[_RUN_FOLDER])
+    if out is None:
+        name = f"{datetime.now():%Y-%m-%d_%H%M%S}_{dataset.root.resolve().name}_{settings.stride}s"
+        folder = Path("runs") / name
+    else:
+        folder = Path(out)
+        if (folder / "config.toml").exists() and "LOCAL_RANK" not in os.environ:
+            raise FullconvError(
+                f"{folder} already holds a run.", f"fullconv train --resume {folder}   # or --out NEW"
+            )
+    try:
+        (folder / "checkpoint").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FullconvError(
+            f"the run's folder {folder} could not be made: {error.strerror}.", "--out DIR"
+        ) from error
+    os.environ[_RUN_FOLDER] = str(folder.resolve())
+    return folder
+
+
+def _silence_lightning() -> None:
+    """Advice that does not fit: the number of workers is decided, and there is no logger."""
+    import logging
+
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=UserWarning, module="lightning")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec.*")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="lightning")

@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fullconv.data import tables
+from fullconv.data.tables import UNDECIDED, infer, is_soft, parse_table, read_labels, read_settings
+from fullconv.errors import FullconvError
+from fullconv.labels import Labels
+
+
+def toml(folder: Path, text: str) -> Path:
+    (folder / "dataset.toml").write_text(text)
+    return folder
+
+
+def labels_of(folder: Path, known: Labels | None = None) -> tuple[Labels, bool, list[str]]:
+    return read_labels(folder, read_settings(folder), [], known=known)
+
+
+def grey(folder: Path, *masks: object) -> list[Path]:
+    found = []
+    for number, values in enumerate(masks):
+        found.append(folder / f"{number}.png")
+        Image.fromarray(np.asarray(values)).save(found[-1])
+    return found
+
+
+def test_a_full_dataset_toml(tmp_path: Path) -> None:
+    toml(
+        tmp_path,
+        'classes = ["sky", "road"]\nignore_index = 99\n'
+        '[map]\n7 = "road"\n"#0a0b0c" = "ignore"\n8 = "ignore"\n[colors]\nroad = "#804080"\n',
+    )
+    labels, named, notes = labels_of(tmp_path, known=tables.VOC)
+    assert (labels.names, labels.ignore_index, named, notes) == (("sky", "road"), 99, True, [])
+    assert labels.colors == ((0, 0, 0), (128, 64, 128))
+    values = (0, 1, 7, 8, 99, (10, 11, 12), (128, 64, 128))
+    assert [labels.class_of(v) for v in values] == [0, 1, 1, 99, 99, 99, 1]
+
+
+def test_dataset_toml_without_classes_lies_on_top_of_the_other_table(tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("0 sky\n1 road\n2 void\n")
+    toml(tmp_path, 'ignore_index = 77\n[map]\n5 = "road"')
+    labels, named, notes = labels_of(tmp_path)
+    assert [labels.class_of(v) for v in (0, 1, 2, 5, 77, 3)] == [0, 1, 77, 1, 77, None]
+    assert (named, notes) == (True, ["class names from classes.txt"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        (
+            "clases = []",
+            "unknown key 'clases'; there are classes, ignore_index",
+            "classes in place",
+        ),
+        ("classes = 3", "classes is 3; expected a list of names", "classes = ["),
+        ("classes = [1]", r"classes is \[1\]; expected a list of names", "classes = ["),
+        ("ignore_index = true", "ignore_index is True; expected a whole", "ignore_index = 255"),
+        ("map = 3", "map is 3; expected a table", "[map]"),
+        ("classes = [", "is not valid TOML", "classes"),
+        ('classes = ["a"]\n[map]\n3 = "b"', "no class 'b'; there are a and ignore", '"a" in place'),
+        ('classes = ["road"]\n[map]\n3 = "raod"', "no class 'raod'", '"road" in place of "raod"'),
+        ('classes = ["a"]\n[map]\nx = "a"', "key 'x'; expected a whole number or a c", "#804080"),
+        ('classes = ["a"]\n[map]\n"#12" = "a"', "colour '#12' is not of the form", "#804080"),
+        ('classes = ["a"]\n[colors]\na = "red"', "colour 'red' is not of the form", "#804080"),
+        ('classes = ["a"]\nignore_index = 0', "also the id of class 'a'", "ignore_index = 255"),
+        ('classes = ["a"]\nignore_index = -100', "does not fit a mask", "ignore_index = 255"),
+        ('classes = ["a", "a"]', "must differ", "classes = ["),
+    ],
+)
+def test_a_wrong_dataset_toml_is_named(tmp_path: Path, text: str, message: str, hint: str) -> None:
+    toml(tmp_path, text)
+    with pytest.raises(FullconvError, match=message) as caught:
+        labels_of(tmp_path)
+    assert str(tmp_path / "dataset.toml") in caught.value.message
+    assert hint in caught.value.hint
+
+
+def test_without_dataset_toml_there_are_no_settings(tmp_path: Path) -> None:
+    assert read_settings(tmp_path) == {}
+
+
+def test_value_and_name() -> None:
+    labels = parse_table("0 sky\n1 potted plant\n2 tv/monitor\n\n255 void\n")
+    assert labels is not None
+    assert labels.names == ("sky", "potted plant", "tv/monitor")
+    assert [labels.class_of(v) for v in (0, 1, 2, 255, 3)] == [0, 1, 2, 255, None]
+
+
+def test_values_that_are_no_ids_close_the_table() -> None:
+    labels = parse_table("0 membrane\n255 cell")
+    assert labels is not None
+    assert [labels.class_of(v) for v in (0, 255, 1)] == [0, 1, None]
+    merged = parse_table("5 car\n3 road\n4 car")
+    assert merged is not None
+    assert merged.names == ("road", "car")
+    assert [merged.class_of(v) for v in (3, 4, 5, 0, 1)] == [0, 1, 1, None, None]
+
+
+def test_colors_and_names() -> None:
+    for text in (
+        "128 64 128 road\n0 0 0 Void\n9,8,7 sky",
+        "road:128,64,128::\nvoid:0,0,0::\nsky:9,8,7::",
+    ):
+        labels = parse_table("# label:color_rgb:parts:actions\n" + text)
+        assert labels is not None
+        assert labels.names == ("road", "sky")
+        assert labels.colors == ((128, 64, 128), (9, 8, 7))
+        found = [labels.class_of(v) for v in ((128, 64, 128), (9, 8, 7), (0, 0, 0), (1, 1, 1))]
+        assert found == [0, 1, 255, None]
+
+
+def test_names_alone_are_counted() -> None:
+    labels = parse_table("sky\nvoid\nroad")
+    assert labels is not None
+    assert labels.names == ("sky", "road")
+    assert [labels.class_of(v) for v in (0, 1, 2)] == [0, 255, 1]
+    labelme = parse_table("__ignore__\n_background_\ncar")
+    assert labelme is not None
+    assert [labelme.class_of(v) for v in (0, 1, 255, 2)] == [0, 1, 255, None]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "0..127 background\n128..255 polyp (JPEG mask: threshold needed)",
+        "masks/: 0 background, 255 crack",
+        "index = COCO-Stuff id - 1 (0..90 things)",
+        "void",
+        "300 0 0 road",
+        "0 sky\nroad",
+    ],
+)
+def test_free_text_is_no_table(text: str) -> None:
+    assert parse_table(text) is None
+
+
+def test_free_text_is_left_alone_and_said(tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("see the paper: 0, 255")
+    labels, named, notes = labels_of(tmp_path, known=tables.VOC)
+    assert (labels, named) == (tables.VOC, True)
+    assert "classes.txt is not a class table" in notes[0]
+    assert notes[1] == "class names: the 21 that the layout is known for"
+
+
+def test_a_wrong_classes_txt_is_named(tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_bytes(b"\xff\xfe\x00")
+    assert "not a class table" in labels_of(tmp_path, known=tables.VOC)[2][0]
+
+
+def test_known_names_keep_known_colours(tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("\n".join(tables.CAMVID.names))
+    assert labels_of(tmp_path, known=tables.CAMVID)[0].colors == tables.CAMVID.colors
+
+
+def test_ids_are_inferred_from_the_masks(tmp_path: Path) -> None:
+    notes: list[str] = []
+    masks = grey(tmp_path, np.uint8([[0, 3]]), np.uint8([[1, 255]]))
+    (tmp_path / "broken.png").touch()
+    labels = infer([*masks, tmp_path / "broken.png"], notes)
+    assert labels == Labels(("class 0", "class 1", "class 2", "class 3"))
+    assert notes == [
+        "class names made up: mask values go from 0 to 3",
+        "mask value 255 taken as ignore",
+    ]
+    wide = infer(grey(tmp_path, np.uint16([[0, 299, 65535]])), notes)
+    assert (len(wide), wide.ignore_index) == (300, 65535)
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        np.uint8([[0, 255]]),
+        np.uint8([[255, 255]]),
+        np.uint8([[[1, 2, 3]]]),
+        np.uint16([[0, 5000]]),
+        np.uint8([[0] * 60 + [255] * 60 + list(range(0, 256, 16))]),
+    ],
+)
+def test_what_is_no_id_is_left_undecided_and_cannot_be_read_as_one(
+    tmp_path: Path, mask: np.ndarray
+) -> None:
+    notes: list[str] = []
+    assert infer(grey(tmp_path, mask), notes) is UNDECIDED
+    assert len(notes) == 1
+    assert UNDECIDED.class_of(255) is None
+
+
+def test_soft_is_not_many_classes_beside_ignore() -> None:
+    voc = dict.fromkeys(range(21), 10) | {0: 1000, 255: 100}
+    assert not is_soft(voc)
+    assert is_soft(dict.fromkeys(range(0, 256, 20), 10) | {0: 1000, 255: 1000})
+    assert not is_soft(dict.fromkeys(range(256), 10))
+    assert not is_soft({0: 10, 255: 10})
