@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from fullconv.model import Model
 
 
 @pytest.fixture
@@ -15,3 +20,51 @@ def shared() -> Path:
     if not folder:
         pytest.skip("FULLCONV_SHARED is not set: it names the folder that holds data/camvid, ...")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def make_model() -> Callable[..., Model]:
+    """Makes a small `Model` with random weights that calls pixels by every class."""
+    return _make_model
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved model with the classes of the drawn scenes. Look, do not change."""
+    from fullconv.data.drawn import LABELS
+    from fullconv.model import save_model
+
+    model = _make_model(LABELS.names, colors=LABELS.colors)
+    return save_model(model, tmp_path_factory.mktemp("models") / "model")
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few drawn scenes: 3 to train, 2 each to validate and to test. Look, do not change."""
+    from fullconv.data import drawn
+
+    return drawn.write(tmp_path_factory.mktemp("scenes"), train=3, val=2, test=2, size=(48, 64))
+
+
+def _make_model(
+    names: tuple[str, ...] = ("sky", "road", "tree"),
+    *,
+    seed: int = 0,
+    colors: tuple[Any, ...] = (),
+    training: dict[str, Any] | None = None,
+    metrics: dict[str, Any] | None = None,
+    **options: Any,
+) -> Model:
+    import torch
+
+    from fullconv.labels import Labels
+    from fullconv.model import Model
+    from fullconv.network.fcn import FCN
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = FCN("test_resnet", len(names), **options)
+        for name, parameter in network.score.named_parameters():
+            torch.nn.init.normal_(parameter, std=1.0 if name.endswith("weight") else 0.3)
+    labels = Labels(names, colors)
+    return Model(network.eval(), labels, network.backbone.card, training or {}, metrics or {})

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from fullconv.data.check import check
     from fullconv.evaluate import evaluate
     from fullconv.geometry import Grid
-    from fullconv.model import Model, load
+    from fullconv.model import Model
     from fullconv.network.fcn import FCN
     from fullconv.network.scores import Scores
-    from fullconv.predict import Predictor, Segmentation
+    from fullconv.predict import Predictor, Segmentation, load
     from fullconv.training import train
 
 __version__ = "0.1.0"

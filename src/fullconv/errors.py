@@ -1,4 +1,4 @@
-"""The one kind of error a user meets: what was found, where, what was expected, and a line to paste.
+"""The one kind of error a user meets: what was found, where, what was expected, a line to paste.
 
 Anything else that escapes is a bug of ours (exit code 2 on the command line).
 """

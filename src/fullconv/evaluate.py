@@ -1,8 +1,8 @@
-"""Evaluate a model on a split: the paper's four numbers at the original size, with a protocol card."""
+"""Evaluate a model on a split: the paper's four numbers, at the pictures' original size."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 
 from fullconv.data.check import check
 from fullconv.data.layouts import Dataset, read
-from fullconv.data.masks import read_mask
+from fullconv.data.masks import map_lines, read_mask
 from fullconv.data.pictures import read_picture
 from fullconv.errors import FullconvError
 from fullconv.labels import Labels
@@ -63,7 +63,7 @@ def evaluate(
             f"{dataset.root} has no split {split!r}; it has {', '.join(dataset.splits)}.",
             f"--split {next(iter(dataset.splits))}",
         )
-    to_model = match_classes(dataset.labels, predictor.labels)
+    to_model = match_classes(dataset.labels, predictor.labels, report.class_pixels[split])
     pairs = dataset.splits[split]
     count = len(predictor.labels)
     confusion = np.zeros((count, count), dtype=np.int64)
@@ -86,20 +86,35 @@ def evaluate(
     return Evaluation(Metrics(predictor.labels.names, confusion), card)
 
 
-def match_classes(data: Labels, model: Labels) -> np.ndarray:
+def match_classes(data: Labels, model: Labels, pixels: Sequence[int]) -> np.ndarray:
     """Lookup from the data set's class ids to the model's, by name; ignore stays out of range.
 
+    Args:
+        data, model: the two class tables.
+        pixels: (K,) of each class of the data set; one without a pixel need not be known.
+
     Raises:
-        FullconvError: the data set has a class that the model does not know.
+        FullconvError: a class of the data set that the model does not know.
     """
-    unknown = [name for name in data.names if name not in model.names]
+    unknown = [k for k, name in enumerate(data.names) if name not in model.names and pixels[k]]
     if unknown:
+        lines = map_lines(dict.fromkeys((v for k in unknown for v in _values(data, k)), "ignore"))
         raise FullconvError(
-            f"the data set has classes that the model does not know: {', '.join(unknown)}; the model "
-            f"has {', '.join(model.names)}.",
-            f'[map]\n{data.names.index(unknown[0])} = "ignore"   # in dataset.toml',
+            "the data set has classes that the model does not know: "
+            f"{', '.join(data.names[k] for k in unknown)}; "
+            f"the model has {', '.join(model.names)}.",
+            f"in dataset.toml, with one of the model's classes in place of ignore where it fits:\n"
+            f"{lines}",
         )
     beyond = max(data.ignore_index, len(data)) + 1
     lookup = np.full(beyond, np.iinfo(np.int32).max, dtype=np.int32)
-    lookup[: len(data)] = [model.names.index(name) for name in data.names]
+    for k, name in enumerate(data.names):
+        if name in model.names:
+            lookup[k] = model.names.index(name)
     return lookup
+
+
+def _values(labels: Labels, class_id: int) -> list[Any]:
+    """What may stand in a mask file for a class."""
+    told = [value for value, k in labels.values.items() if k == class_id]
+    return told if labels.class_of(class_id) != class_id else [class_id, *told]

@@ -28,7 +28,8 @@ import torch
 from torch import Tensor, nn
 
 from fullconv.errors import FullconvError
-from fullconv.tracing import Place, State, run_traced, state_of
+from fullconv.tracing.follow import mark, run_traced
+from fullconv.tracing.place import Place, State, state_of
 
 # Odd at every level of a stride-32 pyramid: SAME padding is symmetric there.
 CANONICAL_SIZE = 257
@@ -148,7 +149,7 @@ def run_for_real(module: nn.Module, picture: Tensor) -> Any:
     """The same on the module's own device, for networks that make tensors of their own there."""
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
     real = torch.zeros(picture.shape, device=device)
-    real.place = state_of(picture)  # type: ignore[attr-defined]
+    mark(real, state_of(picture))
     with evaluating(module), torch.no_grad():
         return module(real)
 

@@ -77,8 +77,8 @@ class Metrics:
     @property
     def frequency_weighted_iou(self) -> float:
         """IoU weighted by each class's share of the true pixels."""
-        share = self._hist.sum(axis=1) / max(self._hist.sum(), 1)
-        return float((share[share > 0] * self.class_iou[share > 0]).sum())
+        freq = self._hist.sum(axis=1)
+        return _ratio((freq[freq > 0] * self.class_iou[freq > 0]).sum(), freq.sum())
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able; None for nan."""

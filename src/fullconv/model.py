@@ -9,6 +9,7 @@ place only when it is complete: a full disk or a power cut never costs the model
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -27,6 +28,7 @@ from fullconv.network.card import BackboneCard
 from fullconv.network.fcn import FCN
 
 FORMAT = "fullconv/1"
+_OPTIONS = ("stride", "upsampling")  # of the network
 WEIGHTS, CONFIG, README = "model.safetensors", "config.json", "README.md"
 
 
@@ -82,7 +84,11 @@ def save_model(model: Model, folder: str | Path) -> Path:
     folder = Path(folder)
     fresh, previous = folder.with_name(f"{folder.name}.new"), folder.with_name(f"{folder.name}.old")
     config = model.config()
-    tensors = {k: v.detach().cpu().contiguous() for k, v in model.network.state_dict().items()}
+    # Copies: a backbone may use one tensor under two names, which the format does not know.
+    tensors = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in model.network.state_dict().items()
+    }
     weights = save(tensors, metadata={"fullconv": json.dumps(config)})
     config["weights_sha256"] = hashlib.sha256(weights).hexdigest()
     try:
@@ -91,13 +97,16 @@ def save_model(model: Model, folder: str | Path) -> Path:
         _write(fresh / WEIGHTS, weights)
         _write(fresh / CONFIG, json.dumps(config, indent=1).encode())
         _write(fresh / README, model_card(model).encode())
-        shutil.rmtree(previous, ignore_errors=True)
         if folder.exists():
+            shutil.rmtree(previous, ignore_errors=True)
             folder.rename(previous)
         fresh.rename(folder)
         shutil.rmtree(previous, ignore_errors=True)
     except OSError as error:
         shutil.rmtree(fresh, ignore_errors=True)
+        if previous.exists() and not folder.exists():
+            with contextlib.suppress(OSError):
+                previous.rename(folder)
         kept = f" The previous model in {folder} is untouched." if folder.exists() else ""
         raise FullconvError(
             f"the model could not be written to {folder}: {error.strerror or error}.{kept}", "df -h"
@@ -118,38 +127,40 @@ def load_model(path: str | Path, *, backbone: nn.Module | None = None) -> Model:
     folder = path / "model" if (path / "model").is_dir() else path
     weights = folder / WEIGHTS if folder.is_dir() else folder
     if not weights.is_file():
-        previous = folder.with_name(f"{folder.name}.old")
-        what = f"{folder} holds {sorted(p.name for p in folder.iterdir())}" if folder.is_dir() else ""
-        raise FullconvError(
-            f"no model at {path}: {what or 'nothing there'}; expected {WEIGHTS} and {CONFIG}.",
-            f"mv {previous} {folder}" if previous.is_dir() else "fullconv train DATA",
-        )
+        raise _no_model(path, folder)
     config, tensors = _read_weights(weights)
-    if folder.is_dir():
-        _verify(folder, weights, config)
     if config.get("format") != FORMAT:
         raise FullconvError(
             f"{weights} has format {config.get('format')!r}; this version reads {FORMAT!r}.",
             "pip install -U fullconv",
         )
-    card = BackboneCard.from_dict(config["backbone"])
+    if folder.is_dir():
+        _verify(folder, weights, config)
+    try:
+        card, labels = BackboneCard.from_dict(config["backbone"]), Labels.from_dict(config)
+        num_classes, options = config["num_classes"], {k: config[k] for k in _OPTIONS}
+        facts = config["training"], config["metrics"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise FullconvError(
+            f"the description in {weights} is incomplete: {type(error).__name__} {error}; expected "
+            f"what fullconv.model.save_model writes.",
+            "copy the model again, or fullconv train DATA",
+        ) from None
     if card.source == "module" and backbone is None:
         raise FullconvError(
-            f"{path} was trained on a module of your own ({card.name}), which a model does not hold.",
+            f"{path} was trained on a module of your own ({card.name}); a model holds no code.",
             f"fc.load({str(path)!r}, backbone={card.name}())",
         )
-    network = FCN(
-        backbone if backbone is not None else card,
-        config["num_classes"],
-        stride=config["stride"],
-        upsampling=config["upsampling"],
-    )
+    network = FCN(backbone if backbone is not None else card, num_classes, **options)
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
-        raise FullconvError(f"{weights} does not fit its own description: {error}") from None
-    labels = Labels.from_dict(config)
-    return Model(network.eval(), labels, card, config["training"], config["metrics"])
+        raise FullconvError(
+            f"{weights} does not fit the {network.name} on {card.name} that it is said to be: "
+            f"{error}",
+            "copy the whole model folder again",
+        ) from None
+    return Model(network.eval(), labels, card, *facts)
 
 
 def model_card(model: Model) -> str:
@@ -169,7 +180,7 @@ def model_card(model: Model) -> str:
     if metrics:
         lines += [
             f"- mean IoU {metrics['mean_iou']:.3f}, pixel accuracy {metrics['pixel_accuracy']:.3f} "
-            f"on split {metrics['protocol']['split']!r} ({metrics['protocol']['pictures']} pictures)",
+            f"on {metrics['protocol']['pictures']} pictures ({metrics['protocol']['split']})",
         ]
     lines += [
         "",
@@ -180,6 +191,27 @@ def model_card(model: Model) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _no_model(path: Path, folder: Path) -> FullconvError:
+    what = "nothing there"
+    if folder.is_dir():
+        there = sorted(p.name for p in folder.iterdir())
+        what = f"the folder holds {', '.join(there[:8]) + ', ...' * (len(there) > 8) or 'nothing'}"
+    elif folder.exists():
+        what = "not a file"
+    # Where the writing stopped between its two renames, the model before it waits beside.
+    for lost in (folder, path / "model"):
+        previous = lost.with_name(f"{lost.name}.old")
+        if (previous / WEIGHTS).is_file():
+            return FullconvError(
+                f"no model at {path}, but the one before it in {previous}: the last saving was "
+                f"interrupted.",
+                f"mv {previous} {lost}",
+            )
+    return FullconvError(
+        f"no model at {path}: {what}; expected {WEIGHTS} and {CONFIG}.", "fullconv train DATA"
+    )
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -205,13 +237,24 @@ def _read_weights(weights: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             f"{weights} holds weights but no fullconv model (no description in its header).",
             'weights = "FILE.safetensors"   # in a backbone card, to train from them',
         )
-    return json.loads(described), tensors
+    try:
+        config = json.loads(described)
+    except ValueError:
+        config = None
+    if not isinstance(config, dict):
+        raise FullconvError(
+            f"the description in the header of {weights} is not a JSON object.",
+            "copy the model again, or fullconv train DATA",
+        )
+    return config, tensors
 
 
 def _verify(folder: Path, weights: Path, described: Mapping[str, Any]) -> None:
     """The three descriptions of a model (file, header, checksum) must agree."""
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError(f"expected an object, found {type(config).__name__}")
     except FileNotFoundError:
         raise FullconvError(
             f"{folder} has no {CONFIG}; a model folder holds {WEIGHTS}, {CONFIG} and {README}.",
@@ -231,7 +274,7 @@ def _verify(folder: Path, weights: Path, described: Mapping[str, Any]) -> None:
     if config != described:
         differ = [key for key in described if config.get(key) != described[key]]
         raise FullconvError(
-            f"{folder / CONFIG} was altered: {', '.join(differ) or 'its keys'} differ from what the "
-            f"weights say.",
+            f"{folder / CONFIG} was altered: {', '.join(differ) or 'its keys'} differ from "
+            "what the weights say.",
             f"fc.load({str(weights)!r})   # the weights describe themselves",
         )

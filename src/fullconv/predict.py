@@ -1,12 +1,13 @@
 """Predictor: pictures in, segmentations out, in each picture's own size.
 
-    model = fullconv.load("runs/.../model")
-    segmentation = model("street.jpg")
-    segmentation.mask, segmentation.area["road"], segmentation.overlay().save("street.png")
+model = fullconv.load("runs/.../model")
+segmentation = model("street.jpg")
+segmentation.mask, segmentation.area["road"], segmentation.overlay().save("street.png")
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from fullconv.labels import Labels
 from fullconv.model import Model, load_model
 
 OUTPUTS = ("mask", "color", "overlay", "json")
+_OVERSHOOT = 0.05  # beyond 0-1 of a float picture that was resized bicubically
 Picture = str | Path | Image.Image | np.ndarray | Tensor
 
 
@@ -148,21 +150,57 @@ def as_array(picture: Picture) -> np.ndarray:
         return from_pil(picture)
     if isinstance(picture, np.ndarray):
         return from_array(picture)
-    if isinstance(picture, Tensor) and picture.ndim == 3:
-        if picture.is_floating_point():
-            picture = picture.clamp(0, 1).mul(255).round().to(torch.uint8)
-        return from_array(picture.permute(1, 2, 0).cpu().numpy())
-    found = f"a tensor {tuple(picture.shape)}" if isinstance(picture, Tensor) else type(picture)
+    if isinstance(picture, Tensor):
+        return _of_tensor(picture)
     raise FullconvError(
-        f"{found} is no picture; expected a path, a PIL picture, an (H, W, 3) uint8 array or a "
-        "(3, H, W) tensor.",
+        f"a {type(picture).__name__} is no picture; expected a path, a PIL picture, an (H, W, 3) "
+        "uint8 array, a (3, H, W) tensor, or a list of these.",
         'model("photo.jpg")',
     )
 
 
+def _of_tensor(picture: Tensor) -> np.ndarray:
+    shape = tuple(picture.shape)
+    if picture.ndim != 3 or shape[0] not in (1, 3, 4) or picture.numel() == 0:
+        hint = 'model("photo.jpg")'
+        if picture.ndim == 4:
+            hint = "model(list(pictures))   # one after the other"
+        elif picture.ndim == 3 and shape[2] in (1, 3, 4):
+            hint = "model(picture.permute(2, 0, 1))"
+        raise FullconvError(
+            f"a tensor {shape} is no picture; expected (3, H, W) with at least one pixel.", hint
+        )
+    picture = picture.detach().cpu()
+    if picture.is_floating_point():
+        low, high = float(picture.min()), float(picture.max())
+        if not (low >= -_OVERSHOOT and high <= 1 + _OVERSHOOT):
+            raise FullconvError(
+                f"a float tensor with values from {low:.3g} to {high:.3g}; expected 0 to 1 (not "
+                "0 to 255, and not normalised: the model does that itself).",
+                "model(picture / 255)",
+            )
+        picture = picture.clamp(0, 1).mul(255).round().to(torch.uint8)
+    return from_array(picture.permute(1, 2, 0).numpy())
+
+
 def find_pictures(paths: Sequence[str | Path]) -> Iterator[tuple[Path, Path]]:
-    """Every picture among files and folders (with all below), each with the name that its results
-    get, relative to the folder it was found in."""
+    """Every picture among files and folders (with all below, but for what is hidden), each with
+    the name that its results get: relative to the folder it was found in, without the suffix.
+    Where that was given away, the suffix (a.png: a_png) and then a number make it another one."""
+    taken: set[Path] = set()
+    for path, name in _walk(paths):
+        stem = name.with_suffix("")
+        if stem in taken:
+            stem = name.with_name(name.name.replace(".", "_"))
+        first, number = stem, 1
+        while stem in taken:
+            number += 1
+            stem = first.with_name(f"{first.name}_{number}")
+        taken.add(stem)
+        yield path, stem
+
+
+def _walk(paths: Sequence[str | Path]) -> Iterator[tuple[Path, Path]]:
     for given in map(Path, paths):
         if given.is_file():
             yield given, Path(given.name)
@@ -170,7 +208,9 @@ def find_pictures(paths: Sequence[str | Path]) -> Iterator[tuple[Path, Path]]:
             found = sorted(
                 p
                 for p in given.rglob("*")
-                if p.suffix.lower() in PICTURE_SUFFIXES and not p.name.startswith(".")
+                if p.suffix.lower() in PICTURE_SUFFIXES
+                and p.is_file()
+                and not any(part.startswith(".") for part in p.relative_to(given).parts)
             )
             if not found:
                 raise FullconvError(
@@ -179,31 +219,40 @@ def find_pictures(paths: Sequence[str | Path]) -> Iterator[tuple[Path, Path]]:
                 )
             yield from ((path, path.relative_to(given)) for path in found)
         else:
-            raise FullconvError(f"no picture or folder {given}.", "fullconv predict MODEL photo.jpg")
+            raise FullconvError(
+                f"no picture or folder {given}: there is nothing of that name.",
+                "fullconv predict MODEL photo.jpg",
+            )
 
 
 def save_outputs(segmentation: Segmentation, stem: Path, outputs: Sequence[str]) -> list[Path]:
     """Writes the chosen kinds of result as `stem` + "_mask.png", "_color.png", "_overlay.png",
-    ".json"; returns the files."""
-    import json
+    ".json"; returns the files.
 
+    Raises:
+        FullconvError: no such kind, or a file that could not be written.
+    """
     written = []
-    stem.parent.mkdir(parents=True, exist_ok=True)
     for kind in outputs:
-        if kind == "json":
-            path = stem.with_name(f"{stem.name}.json")
-            path.write_text(json.dumps(segmentation.to_dict(), indent=1), encoding="utf-8")
-        else:
-            path = stem.with_name(f"{stem.name}_{kind}.png")
-            if kind == "mask":
+        if kind not in OUTPUTS:
+            raise FullconvError(
+                f"no output {kind!r}; there are {', '.join(OUTPUTS)}.", "--save mask,overlay"
+            )
+        path = stem.with_name(f"{stem.name}.json" if kind == "json" else f"{stem.name}_{kind}.png")
+        try:
+            stem.parent.mkdir(parents=True, exist_ok=True)
+            if kind == "json":
+                path.write_text(json.dumps(segmentation.to_dict(), indent=1), encoding="utf-8")
+            elif kind == "mask":
                 segmentation.save_mask(path)
             elif kind == "color":
                 segmentation.color().save(path)
-            elif kind == "overlay":
-                segmentation.overlay().save(path)
             else:
-                raise FullconvError(
-                    f"no output {kind!r}; there are {', '.join(OUTPUTS)}.", "--save mask,overlay"
-                )
+                segmentation.overlay().save(path)
+        except OSError as error:
+            raise FullconvError(
+                f"the result could not be written to {path}: {error.strerror or error}.",
+                "--out ANOTHER_FOLDER   # or df -h, if the disk is full",
+            ) from error
         written.append(path)
     return written

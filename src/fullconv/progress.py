@@ -99,7 +99,9 @@ class Reporter(pl.Callback):
         seconds = (time.monotonic() - self.started) / max(self.steps_here, 1) * left
         minutes, seconds = divmod(int(seconds), 60)
         hours, minutes = divmod(minutes, 60)
-        return f"{hours}:{minutes:02}:{seconds:02} left" if hours else f"{minutes}:{seconds:02} left"
+        return (
+            f"{hours}:{minutes:02}:{seconds:02} left" if hours else f"{minutes}:{seconds:02} left"
+        )
 
     def _write(self, row: tuple[Any, ...]) -> None:
         """Rows of epochs that are run again after a stop are replaced."""
@@ -114,7 +116,7 @@ class Reporter(pl.Callback):
 
 
 class Guards(pl.Callback):
-    """Stops with a sentence where the loss is not finite; warns where every pixel becomes one class.
+    """Stops where the loss is not finite; warns where every pixel becomes one class.
 
     Args:
         names: of the classes.
@@ -150,8 +152,8 @@ class Guards(pl.Callback):
             self.warned = True
             name = self.names[int(predicted.argmax())]
             print(
-                f"warning: for {self.collapsed} epochs every pixel has been called {name!r}. It may "
-                "recover; if it does not, the usual causes are masks that are nearly all "
+                f"warning: for {self.collapsed} epochs every pixel has been called {name!r}. "
+                "It may recover; if it does not, the usual causes are masks that are nearly all "
                 f"{name!r}, too high a rate, or a fresh start on few pictures.\n"
                 "  try: --class-weights auto, --rate 0.0005, or a pretrained backbone",
                 file=sys.stderr,

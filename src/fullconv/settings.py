@@ -6,10 +6,12 @@ written to the run's `config.toml`, which `fullconv train --config` takes back.
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import Field, asdict, dataclass, fields
 from difflib import get_close_matches
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,14 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "class_weights": ("none", "auto"),
     "precision": ("auto", "float32", "bfloat16", "float16"),
     "accelerator": ("auto", "cpu", "gpu"),
+}
+_KINDS = {
+    "str": "text",
+    "bool": "true or false",
+    "int": "a whole number",
+    "float": "a number",
+    "tuple[int, int]": "two whole numbers",
+    "tuple[float, float]": "two numbers",
 }
 
 
@@ -80,30 +90,29 @@ class Settings:
     """Machines."""
 
     def __post_init__(self) -> None:
+        for f in fields(self):
+            object.__setattr__(self, f.name, _of_kind(f, getattr(self, f.name)))
         for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                wanted = ", ".join(map(str, choices))
-                raise FullconvError(
-                    f"{name} is {getattr(self, name)!r}; it can be {wanted}.",
-                    f"--{name.replace('_', '-')} {choices[0]}",
-                )
+            wanted = ", ".join(map(str, choices))
+            self._require(name, getattr(self, name) in choices, f"one of {wanted}")
         for name in ("epochs", "batch", "devices", "nodes"):
             self._require(name, getattr(self, name) >= 1, "1 or more")
-        for name in ("patience", "color"):
-            self._require(name, getattr(self, name) >= 0, "0 or more")
+        for name in ("patience", "color", "workers", "weight_decay"):
+            value = getattr(self, name)
+            self._require(name, value is None or value >= 0, "0 or more")
         for name in ("rate", "backbone_rate"):
             value = getattr(self, name)
             self._require(name, value is None or value > 0, "more than 0")
+        self._require("seed", 0 <= self.seed < 2**32, f"from 0 to {2**32 - 1}")
         self._require("label_smoothing", 0 <= self.label_smoothing < 1, "from 0 to below 1")
         self._require("crop", self.crop is None or min(self.crop) >= 1, "two sizes of 1 or more")
         self._require("scale", 0 < self.scale[0] <= self.scale[1], "two factors, low to high")
 
     def _require(self, name: str, fine: bool, wanted: str) -> None:
         if not fine:
-            default = next(f.default for f in fields(self) if f.name == name)
+            f = next(f for f in fields(self) if f.name == name)
             raise FullconvError(
-                f"{name} is {getattr(self, name)}; it must be {wanted}.",
-                f"--{name.replace('_', '-')} {default}" if default is not None else "",
+                f"{name} is {getattr(self, name)!r}; it must be {wanted}.", _flag(f)
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -125,21 +134,39 @@ class Settings:
                     f"no option {key!r}; there are {', '.join(known)}.",
                     f"{near[0]} = {table[key]!r}" if near else "",
                 )
-        lists = {key: tuple(value) for key, value in table.items() if isinstance(value, list)}
-        try:
-            return cls(**{**table, **lists})
-        except TypeError as error:
-            raise FullconvError(f"an option has a value of the wrong kind: {error}") from None
+        return cls(**table)
 
 
-def read_config(path: str | Path) -> dict[str, Any]:
-    """The tables of a config.toml: [data] and [train]."""
+def read_config(path: str | Path) -> dict[str, dict[str, Any]]:
+    """The tables of a config.toml: [data] and [train], either of which may be absent.
+
+    Raises:
+        FullconvError: no such file, not TOML, or something that is neither of the two tables.
+    """
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        config = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FullconvError(f"no configuration at {path}.", "fullconv train DATA") from None
+    except OSError as error:
+        raise FullconvError(
+            f"the configuration {path} cannot be read: {error.strerror}.",
+            "fullconv train --config RUN/config.toml",
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise FullconvError(f"{path} is not a TOML file: {error}") from None
+        raise FullconvError(f"{path} is not a TOML file: {error}.", "[train]\nstride = 8") from None
+    for key, value in config.items():
+        if key not in ("data", "train") or not isinstance(value, dict):
+            line = "" if isinstance(value, dict) else f"\n{key} = {_toml_value(value)}"
+            raise FullconvError(
+                f"{path} has {key!r} at its top; expected the tables [data] and [train] only.",
+                f"[train]{line}",
+            )
+    root = config.get("data", {}).get("root", "")
+    if not isinstance(root, str):
+        raise FullconvError(
+            f"{path}: root is {root!r}; expected the folder of a data set.", 'root = "DATA"'
+        )
+    return config
 
 
 def to_toml(tables: Mapping[str, Mapping[str, Any]]) -> str:
@@ -167,7 +194,43 @@ def _toml_value(value: Any) -> str:
         return repr(value)
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(_toml_value(item) for item in value)}]"
-    text = str(value)
-    for plain, escaped in (("\\", "\\\\"), ('"', '\\"'), ("\n", "\\n"), ("\t", "\\t")):
-        text = text.replace(plain, escaped)
-    return f'"{text}"'
+    text = str(value).replace("\\", "\\\\").replace('"', '\\"')
+    # TOML takes no control character as it is, and U+007F is one.
+    plain = (c if " " <= c != "\x7f" else f"\\u{ord(c):04X}" for c in text)
+    return f'"{"".join(plain)}"'
+
+
+def _of_kind(option: Field[Any], value: Any) -> Any:
+    """The value as plain Python of the option's type (NumPy's numbers and lists are taken too)."""
+    kind, _, optional = str(option.type).partition(" | ")
+    if value is None and optional:
+        return None
+    if kind == "str" and isinstance(value, (str, Path)):
+        return str(value)
+    if kind == "bool" and isinstance(value, bool):
+        return value
+    number = int if "int" in kind else float
+    if kind == number.__name__ and _is(number, value):
+        return number(value)
+    if kind.startswith("tuple") and isinstance(value, (list, tuple)) and len(value) == 2:
+        first, second = value
+        if _is(number, first) and _is(number, second):
+            return number(first), number(second)
+    raise FullconvError(f"{option.name} is {value!r}; it must be {_KINDS[kind]}.", _flag(option))
+
+
+def _is(number: type[int] | type[float], value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return False
+    return isinstance(value, Integral) if number is int else math.isfinite(value)
+
+
+def _flag(option: Field[Any]) -> str:
+    """A line to paste: the option with its default, or with an example."""
+    name, value = option.name.replace("_", "-"), option.default
+    if isinstance(value, bool):
+        return f"--{name}   # or --no-{name}"
+    if value is None:
+        value = {"crop": (321, 481), "workers": 2}.get(option.name, 0.002)
+    words = value if isinstance(value, tuple) else (value,)
+    return f"--{name} {' '.join(map(str, words))}"

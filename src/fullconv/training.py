@@ -10,8 +10,9 @@ summed over processes, the model folder, and a resume that continues exactly whe
 from __future__ import annotations
 
 import json
+import logging
 import os
-import time
+import signal
 import warnings
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -21,9 +22,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
-from torch import Tensor
 from torch.utils.data import DataLoader
-from torchmetrics.classification import MulticlassConfusionMatrix
 
 import fullconv
 from fullconv.data.augment import Augmentation
@@ -31,15 +30,14 @@ from fullconv.data.check import CheckReport, check
 from fullconv.data.layouts import Dataset
 from fullconv.data.samples import OrderedPictures, Samples, ShuffledBatches
 from fullconv.errors import FullconvError
-from fullconv.metrics import Metrics, protocol_card
-from fullconv.model import Model, load_model, save_model
+from fullconv.loop import CHECKPOINT, Checkpoints, Training
+from fullconv.metrics import protocol_card
+from fullconv.model import Model, load_model
 from fullconv.network.backbone import build
 from fullconv.network.fcn import FCN
 from fullconv.progress import Guards, Reporter
 from fullconv.settings import Settings, read_config, to_toml
 
-CHECKPOINT = "last.ckpt"
-SAVE_SECONDS = 300  # between two checkpoints within an epoch
 _RUN_FOLDER = "FULLCONV_RUN_FOLDER"  # tells the other processes of a run where it is
 
 
@@ -83,6 +81,11 @@ def train(
     """
     if resume is not None:
         folder = Path(resume)
+        if options or settings or data:
+            raise FullconvError(
+                "a resumed run takes its data and options from its own config.toml.",
+                f"fullconv train --resume {folder}",
+            )
         config = read_config(folder / "config.toml")
         data, settings = config["data"]["root"], Settings.from_dict(config["train"])
         if not (folder / "checkpoint" / CHECKPOINT).is_file():
@@ -108,7 +111,7 @@ def train(
 
 
 def decide(settings: Settings, report: CheckReport, module: Any = None) -> Settings:
-    """The settings with every `None` decided: from the pictures' sizes, the optimizer, the machine."""
+    """Every `None` decided: from the pictures' sizes, the optimizer and the machine."""
     card_brings = str(settings.backbone).endswith(".toml")
     warm = module is None and (settings.pretrained or card_brings)
     rate = settings.rate or (0.002 if settings.optimizer == "adamw" else 0.02)
@@ -131,8 +134,8 @@ def decide(settings: Settings, report: CheckReport, module: Any = None) -> Setti
 
 
 def _crop(report: CheckReport) -> tuple[int, int]:
-    """The middle size of the pictures, at most 513, one more than a multiple of 32: what a stride-32
-    pyramid covers without padding."""
+    """The middle size of the pictures, at most 513, one more than a multiple of 32: what a
+    stride-32 pyramid covers without padding."""
     sides = []
     for axis in (0, 1):
         lengths = sorted(size[axis] for size in report.sizes.elements())
@@ -148,159 +151,6 @@ def balanced_weights(class_pixels: list[int]) -> list[float]:
     raw = [(total / count) ** 0.5 if count else 0.0 for count in class_pixels]
     mean = sum(w * count / total for w, count in zip(raw, class_pixels, strict=True)) or 1.0
     return [w / mean if w else 1.0 for w in raw]
-
-
-class Training(pl.LightningModule):
-    """The Lightning module: one step, one validation, the optimizer.
-
-    Args:
-        model: what is trained.
-        settings: decided.
-        class_weights: (K,) or None.
-        protocol: of the validation split; goes with the metrics into the model.
-        folder: of the run; the best model is saved there.
-    """
-
-    def __init__(
-        self,
-        model: Model,
-        settings: Settings,
-        *,
-        class_weights: Tensor | None,
-        protocol: dict[str, Any],
-        folder: Path,
-    ) -> None:
-        super().__init__()
-        self.network = model.network
-        self.model = model
-        self.settings = settings
-        self.register_buffer("class_weights", class_weights, persistent=False)
-        self.confusion = MulticlassConfusionMatrix(len(model.labels), validate_args=False)
-        self.protocol = protocol
-        self.folder = folder
-        self.latest: Metrics | None = None
-        self.best = -1.0
-
-    def on_train_batch_start(self, batch: Any, index: int) -> None:
-        # Dropout and the like: the same at this step, whether or not the training was stopped.
-        torch.manual_seed(self.settings.seed * 1_000_003 + self.global_step)
-
-    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
-        pictures, target = batch
-        images = self.model.normalise(pictures).contiguous(memory_format=torch.channels_last)
-        scores = self.network(images)
-        weights = self.class_weights if isinstance(self.class_weights, Tensor) else None
-        loss: Tensor = scores.loss(
-            target,
-            ignore_index=self.model.labels.ignore_index,
-            class_weights=weights,
-            label_smoothing=self.settings.label_smoothing,
-        )
-        return loss
-
-    def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
-        pictures, target = batch
-        images = self.model.normalise(pictures).contiguous(memory_format=torch.channels_last)
-        # In full precision: the number must be the one that `fullconv evaluate` gives.
-        with torch.autocast(self.device.type, enabled=False):
-            labels = self.network(images).labels()
-        counted = target != self.model.labels.ignore_index
-        self.confusion.update(labels[counted].long(), target[counted].long())
-
-    def on_validation_epoch_end(self) -> None:
-        confusion = self.confusion.compute().cpu().numpy()  # summed over all processes
-        self.confusion.reset()
-        if self.trainer.sanity_checking:
-            return
-        self.latest = Metrics(self.model.labels.names, confusion)
-        mean_iou = self.latest.mean_iou
-        self.log("mean_iou", mean_iou, rank_zero_only=False)
-        if mean_iou > self.best:
-            self.best = mean_iou
-            self.model.metrics = {
-                **self.latest.to_dict(),
-                "epoch": self.current_epoch + 1,
-                "protocol": self.protocol,
-            }
-            if self.trainer.is_global_zero:
-                save_model(self.model, self.folder / "model")
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["best_mean_iou"] = self.best
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.best = checkpoint["best_mean_iou"]
-
-    def configure_optimizers(self) -> Any:
-        s = self.settings
-        assert s.rate and s.backbone_rate and s.weight_decay is not None
-        groups = []
-        backbone = {id(p) for p in self.network.backbone.parameters()}
-        for of_backbone, rate in ((True, s.backbone_rate), (False, s.rate)):
-            for decays in (True, False):  # biases and normalisation are not pulled to zero
-                chosen = [
-                    p
-                    for p in self.network.parameters()
-                    if (id(p) in backbone) == of_backbone and (p.ndim > 1) == decays
-                ]
-                decay = s.weight_decay if decays else 0.0
-                if chosen:
-                    groups.append({"params": chosen, "lr": rate, "weight_decay": decay})
-        optimizer: torch.optim.Optimizer
-        if s.optimizer == "adamw":
-            optimizer = torch.optim.AdamW(groups)
-        else:
-            optimizer = torch.optim.SGD(groups, momentum=0.9, nesterov=True)
-        steps = int(self.trainer.estimated_stepping_batches)
-        scheduler: torch.optim.lr_scheduler.LRScheduler
-        if s.schedule == "onecycle":
-            scheduler = torch.optim.lr_scheduler.OneCycleLR(
-                optimizer,
-                max_lr=[group["lr"] for group in groups],
-                total_steps=max(steps, 2),
-                pct_start=0.15,
-                cycle_momentum=False,
-            )
-        else:
-            scheduler = torch.optim.lr_scheduler.PolynomialLR(optimizer, steps, power=0.9)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
-
-
-class Checkpoints(pl.Callback):
-    """Writes checkpoint/last.ckpt after every epoch, every few minutes within one, and when the
-    training is interrupted; always beside the old one first."""
-
-    def __init__(self, folder: Path, *, seconds: float = SAVE_SECONDS) -> None:
-        self.path = folder / "checkpoint" / CHECKPOINT
-        self.seconds = seconds
-        self.saved = time.monotonic()
-
-    def save(self, trainer: pl.Trainer) -> None:
-        """Now."""
-        fresh = self.path.with_suffix(".new")
-        try:
-            trainer.save_checkpoint(fresh)
-            if trainer.is_global_zero:
-                fresh.replace(self.path)
-        except (OSError, RuntimeError) as error:
-            fresh.unlink(missing_ok=True)
-            raise FullconvError(
-                f"the checkpoint could not be written to {self.path}: {error}. The previous one and "
-                "the best model are untouched.",
-                "df -h",
-            ) from error
-        self.saved = time.monotonic()
-
-    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, *_: Any) -> None:
-        # Several processes must save together, and their clocks differ: they save at epochs only.
-        if trainer.world_size == 1 and time.monotonic() - self.saved > self.seconds:
-            self.save(trainer)
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
-        self.save(trainer)
 
 
 def _fit(
@@ -319,9 +169,9 @@ def _fit(
         stride=settings.stride,
         pretrained=settings.pretrained,
     )
-    network = FCN(
-        backbone, len(labels), stride=settings.stride, upsampling=settings.upsampling
-    ).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = FCN(backbone, len(labels), stride=settings.stride, upsampling=settings.upsampling).to(
+        memory_format=torch.channels_last
+    )  # type: ignore[call-overload]
     card = backbone.card
     if settings.pretrained and not card.pretrained_on:
         card = replace(card, pretrained_on=f"{card.source}'s default weights")
@@ -350,23 +200,16 @@ def _fit(
     callbacks = [Reporter(folder / "log.csv", quiet=quiet), Guards(labels.names), checkpoints]
     if settings.patience:
         callbacks.append(EarlyStopping("mean_iou", mode="max", patience=settings.patience))
+    for name in ("lightning.pytorch", "lightning.fabric"):  # device lists and advertisements
+        logging.getLogger(name).setLevel(logging.ERROR)
     trainer = _trainer(settings, callbacks, folder)
     loaders, batches = _loaders(dataset, settings, model, split, trainer)
     path = checkpoints.path if resuming else None
     if path:
         _seek(batches, path)
-    try:
-        with warnings.catch_warnings():
-            _silence_lightning()
-            trainer.fit(training, *loaders, ckpt_path=path, weights_only=False if path else None)
-    except KeyboardInterrupt:
-        trainer.interrupted = True
-    if getattr(trainer, "interrupted", False):
-        checkpoints.save(trainer)
-        raise FullconvError(
-            f"stopped in epoch {trainer.current_epoch + 1} of {settings.epochs}; all is saved.",
-            f"fullconv train --resume {folder}",
-        )
+    with warnings.catch_warnings():
+        _silence_warnings()
+        trainer.fit(training, *loaders, ckpt_path=path, weights_only=False if path else None)
     best = load_model(folder / "model", backbone=module)
     metrics = dict(best.metrics)
     if trainer.is_global_zero:
@@ -401,7 +244,8 @@ def _precision(settings: Settings) -> str:
         return names["bfloat16" if torch.cuda.is_bf16_supported() else "float16"]
     cpu = torch.cpu
     has = any(
-        getattr(cpu, test, bool)() for test in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        getattr(cpu, test, bool)()
+        for test in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     )
     return names["bfloat16" if has else "float32"]
 
@@ -429,25 +273,29 @@ def _loaders(
             batch_sampler=batches,
             num_workers=workers,
             persistent_workers=workers > 0,
+            worker_init_fn=_leave_interrupts_to_the_parent,
         ),
         DataLoader(
             Samples(dataset.splits[split], model.labels),
             batch_sampler=held_out,
             num_workers=min(workers, 1),
             persistent_workers=workers > 0,
+            worker_init_fn=_leave_interrupts_to_the_parent,
         ),
     ), batches
+
+
+def _leave_interrupts_to_the_parent(_worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _seek(batches: ShuffledBatches, checkpoint: Path) -> None:
     """Begins the epoch that was interrupted at the batch that came next."""
     # Our own file, written by Lightning: plain numbers, tensors and containers.
     state = torch.load(checkpoint, map_location="cpu", weights_only=False)
-    progress = state["loops"]["fit_loop"]["epoch_loop.batch_progress"]
-    done, epoch = progress["current"]["completed"], state["epoch"]
-    batches.epoch = epoch
-    if 0 < done < len(batches) or not progress["is_last_batch"]:
-        batches.first_batch[epoch] = done
+    progress = state["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]
+    batches.set_epoch(state["epoch"])
+    batches.first_batch[state["epoch"]] = progress["processed"]
 
 
 def _new_folder(out: str | Path | None, dataset: Dataset, settings: Settings) -> Path:
@@ -460,7 +308,8 @@ def _new_folder(out: str | Path | None, dataset: Dataset, settings: Settings) ->
         folder = Path(out)
         if (folder / "config.toml").exists() and "LOCAL_RANK" not in os.environ:
             raise FullconvError(
-                f"{folder} already holds a run.", f"fullconv train --resume {folder}   # or --out NEW"
+                f"{folder} already holds a run.",
+                f"fullconv train --resume {folder}   # or --out NEW",
             )
     try:
         (folder / "checkpoint").mkdir(parents=True, exist_ok=True)
@@ -472,12 +321,8 @@ def _new_folder(out: str | Path | None, dataset: Dataset, settings: Settings) ->
     return folder
 
 
-def _silence_lightning() -> None:
+def _silence_warnings() -> None:
     """Advice that does not fit: the number of workers is decided, and there is no logger."""
-    import logging
-
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
-        logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=UserWarning, module="lightning")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*isinstance.treespec.*")

@@ -69,7 +69,7 @@ def test_without_splits_a_fifth_is_taken_by_name(tmp_path: Path) -> None:
     draw(tmp_path / "one", *(f"images/{s}.jpg" for s in stems), *(f"masks/{s}.png" for s in stems))
     first = read(tmp_path / "one")
     assert [len(first.splits[s]) for s in ("train", "val")] == [40, 10]
-    assert sorted(sum(shape(first).values(), [])) == sorted(stems)
+    assert sorted(name for names in shape(first).values() for name in names) == sorted(stems)
     assert "10 of 50 train pictures (20%) taken for it by a hash of their names" in first.notes[0]
     more = [*stems, "q1", "q2"]  # elsewhere, and with two pictures more
     draw(tmp_path / "two", *(f"images/{s}.jpg" for s in more), *(f"masks/{s}.png" for s in more))

@@ -146,7 +146,7 @@ def test_a_truncated_file_is_named(tmp_path: Path, suffix: str) -> None:
     path = saved(Image.fromarray(noise), tmp_path / f"a{suffix}")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     for read in (read_picture, probe_picture):
-        with pytest.raises(FullconvError, match="cannot be read: .*truncated") as caught:
+        with pytest.raises(FullconvError, match=r"cannot be read: .*truncated") as caught:
             read(path)
         assert str(path) in caught.value.message
         assert "take it out" in caught.value.hint

@@ -63,7 +63,11 @@ def test_dataset_toml_without_classes_lies_on_top_of_the_other_table(tmp_path: P
         ("ignore_index = true", "ignore_index is True; expected a whole", "ignore_index = 255"),
         ("map = 3", "map is 3; expected a table", "[map]"),
         ("classes = [", "is not valid TOML", "classes"),
-        ('classes = ["a"]\n[map]\n3 = "b"', "no class 'b'; there are a and ignore", '"a" in place'),
+        (
+            'classes = ["a"]\n[map]\n3 = "b"',
+            "no class 'b'; there are a and ignore",
+            'in place of "b"',
+        ),
         ('classes = ["road"]\n[map]\n3 = "raod"', "no class 'raod'", '"road" in place of "raod"'),
         ('classes = ["a"]\n[map]\nx = "a"', "key 'x'; expected a whole number or a c", "#804080"),
         ('classes = ["a"]\n[map]\n"#12" = "a"', "colour '#12' is not of the form", "#804080"),

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 from fullconv.data import layouts, tables
@@ -64,7 +65,7 @@ class CheckReport:
         lines = [f"{_number(len(self.errors), 'error')} in the data set {self.dataset.root}:"]
         for finding in self.errors:
             lines.append(f"  {finding.rule}: {finding.message}.")
-            lines += [f"    fix: {finding.fix}".replace("\n", "\n      ")] if finding.fix else []
+            lines += ["    fix: " + indent(finding.fix, "      ").lstrip()] if finding.fix else []
         raise FullconvError("\n".join(lines), f"fullconv check {self.dataset.root}")
 
     def to_dict(self) -> dict[str, Any]:
@@ -199,7 +200,7 @@ def _paragraph(finding: Finding) -> str:
     if len(finding.files) > _SHOWN_FILES:
         lines.append(f"    ... and {len(finding.files) - _SHOWN_FILES} more")
     if finding.fix:
-        lines.append("  fix: " + finding.fix.replace("\n", "\n    "))
+        lines.append("  fix: " + indent(finding.fix, "    ").lstrip())
     return "\n".join(lines)
 
 

@@ -103,7 +103,7 @@ class ShuffledBatches(Sampler[list[Key]]):
 
 
 class OrderedPictures(Sampler[list[Key]]):
-    """One picture at a time, for evaluation; every process gets equally many, the last ones idle."""
+    """One picture at a time, for evaluation; every process gets equally many."""
 
     def __init__(self, count: int, *, rank: int = 0, world: int = 1) -> None:
         self.count, self.rank, self.world = count, rank, world

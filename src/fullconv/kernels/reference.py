@@ -71,11 +71,11 @@ def loss(
     class_weights: Tensor | None = None,
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """Mean softmax cross-entropy over the pixels of `target` (N, H, W) that are not ignored; 0 where
-    there is none. With class weights the mean is weighted, as in `torch.nn.CrossEntropyLoss`. Summed
-    in float64."""
+    """Mean softmax cross-entropy over the pixels of `target` (N, H, W) that are not ignored; 0
+    where there is none. With class weights the mean is weighted, as in
+    `torch.nn.CrossEntropyLoss`. Summed in float64."""
     options = (ignore_index, class_weights, label_smoothing)
-    result: Tensor = _StripLoss.apply(values, grid, target, options)  # type: ignore[no-untyped-call]
+    result: Tensor = _StripLoss.apply(values, grid, target, options)
     return result
 
 

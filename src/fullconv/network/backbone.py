@@ -1,25 +1,28 @@
 """Any classifier as a backbone: feature maps at known strides, each with its channels and `Grid`.
 
-A timm name gives timm's own feature pyramid. A torchvision classifier, or a module of one's own that
-ends in class scores, is cut behind the last layer of each stride. A module that already returns its
-feature maps is taken as it is.
+A timm name gives timm's own feature pyramid. A torchvision classifier, or a module of one's own
+that ends in class scores, is cut behind the last layer of each stride. A module that already
+returns its feature maps is taken as it is.
 
-How pictures of any size are held to the grid: each axis is padded below (right) to the smallest size
-at which no pixel lies further than half a stride outside the outermost cell centres, and above
-(left), for networks without padding of their own, by multiples of the coarsest stride. Where padding
-depends on the size (TensorFlow's SAME), the size is also made one more than a multiple of the
-coarsest stride: every level is odd then, SAME padding is symmetric, and the offset is the same for
-every picture. Where a network takes only multiples (Swin, ViT), it is made a multiple.
+How pictures of any size are held to the grid: each axis is padded below (right) to the smallest
+size at which no pixel lies further than half a stride outside the outermost cell centres, and above
+(left), for networks without padding of their own, by multiples of the coarsest stride. Where
+padding depends on the size (TensorFlow's SAME), the size is also made one more than a multiple of
+the coarsest stride: every level is odd then, SAME padding is symmetric, and the offset is the same
+for every picture. Where a network takes only multiples (Swin, ViT), it is made a multiple.
 """
 
 from __future__ import annotations
 
+import logging
 import math
+import socket
 import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import torch
 import torch.nn.functional as F
@@ -149,7 +152,7 @@ class Backbone(nn.Module):
                 raise FullconvError(
                     f"{self.card.name} does not take pictures of every size "
                     f"({size} pixels: {error}).",
-                    "a network without fixed position embeddings, such as resnet18 or convnext_tiny",
+                    "--backbone resnet18   # or another network without fixed position embeddings",
                 ) from None
             cache[size] = [tuple(maps[tap].shape) for tap in self.taps]
         return cache[size]
@@ -210,6 +213,8 @@ def _card_of(backbone: Any) -> BackboneCard:
 def _timm_pyramid(card: BackboneCard, pretrained: bool) -> tuple[nn.Module, list[Grid]]:
     import timm
 
+    # It lists the classifier's weights as left over each time a pyramid is cut from it.
+    logging.getLogger("timm").setLevel(logging.ERROR)
     if not timm.is_model(card.name):
         near = timm.list_models(f"*{card.name}*")[:5]
         raise FullconvError(
@@ -219,6 +224,8 @@ def _timm_pyramid(card: BackboneCard, pretrained: bool) -> tuple[nn.Module, list
     overlay = {"file": str(card.weights)} if card.weights else None
     if card.weights:  # timm drops what does not fit in silence, so look first
         load_weights(timm.create_model(card.name, **card.options), card)
+    if pretrained:
+        _skip_retries_where_there_is_no_network()
     problem: Exception | None = None
     for extra in ANY_SIZE:
         try:
@@ -239,6 +246,18 @@ def _timm_pyramid(card: BackboneCard, pretrained: bool) -> tuple[nn.Module, list
     raise FullconvError(
         f"timm's {card.name} cannot be used at any size: {problem}", "--backbone resnet18"
     )
+
+
+def _skip_retries_where_there_is_no_network() -> None:
+    """The hub's client tries for most of a minute; weights in its cache are found either way."""
+    from huggingface_hub import constants
+
+    address = urlsplit(constants.ENDPOINT)
+    port = address.port or (443 if address.scheme == "https" else 80)
+    try:
+        socket.create_connection((address.hostname or "", port), timeout=5).close()
+    except OSError:
+        constants.HF_HUB_OFFLINE = True
 
 
 def _unreachable(card: BackboneCard, error: Exception) -> FullconvError:
@@ -281,7 +300,7 @@ def _pyramid_of(module: nn.Module, card: BackboneCard) -> tuple[nn.Module, list[
     )
     if not last:
         raise FullconvError(
-            f"{card.name} has no layer whose cells sit 4, 8, 16 or 32 pixels apart: {problem.message}",
+            f"{card.name} has no layer with cells 4, 8, 16 or 32 pixels apart: {problem.message}",
             "return [x8, x16, x32] from the module's forward",
         )
     from torchvision.models.feature_extraction import create_feature_extractor

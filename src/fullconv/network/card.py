@@ -4,7 +4,7 @@
     name    = "mobilenetv2_100"
     options = { pad_type = "same" }           # passed to the source's constructor
     weights = "mobilenetv2_100.safetensors"   # relative to the card; no pickles
-    missing = ["head"]                        # modules that the file lacks, trained from a fresh start
+    missing = ["head"]                        # modules that the file lacks, to start fresh
     mean    = [0.5, 0.5, 0.5]                 # of RGB scaled to 0-1
     std     = [0.5, 0.5, 0.5]
     pretrained_on = "ImageNet-1k"
@@ -75,7 +75,7 @@ def read_card(path: str | Path) -> BackboneCard:
     """Reads a backbone card.
 
     Raises:
-        FullconvError: no such file, not TOML, unknown or missing keys, or the weights are not there.
+        FullconvError: no such file, not TOML, unknown or missing keys, or no weights there.
     """
     path = Path(path)
     try:
@@ -119,7 +119,7 @@ def load_weights(classifier: nn.Module, card: BackboneCard) -> None:
         return
     if card.weights.suffix != ".safetensors":
         raise FullconvError(
-            f"{card.weights.name} is not a .safetensors file; pickles can run code and are not read.",
+            f"{card.weights.name} is not a .safetensors file; pickles can run code: not read.",
             "safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'FILE.safetensors')",
         )
     try:

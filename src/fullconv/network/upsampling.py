@@ -1,8 +1,8 @@
 """Learned upsampling: a transposed convolution that starts as exact bilinear interpolation.
 
-Long et al. 2015, section 3.3: the filter need not be fixed. It starts as the bilinear reading of one
-grid at the cells of another, whatever the offset between the two, so that a network with learned
-upsampling begins with the very scores of one without.
+Long et al. 2015, section 3.3: the filter need not be fixed. It starts as the bilinear reading of
+one grid at the cells of another, whatever the offset between the two, so that a network with
+learned upsampling begins with the very scores of one without.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class LearnedUpsampling(nn.Module):
         channels: K.
         coarse, fine: the two grids; the coarse stride is a whole multiple of the fine one.
 
-    The weight (K, K, k, k) starts as bilinear interpolation within each class and 0 between classes.
+    The weight (K, K, k, k) starts as bilinear interpolation within each class, 0 between classes.
     """
 
     def __init__(self, channels: int, coarse: Grid, fine: Grid) -> None:

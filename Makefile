@@ -1,0 +1,36 @@
+# Each target sets up what it needs in .venv, from Python 3.11+, pip and make alone.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: demo test lint format bench clean
+
+demo: $(READY)          ## drawn street scenes: trained, evaluated, a sheet to look at
+	$(BIN)/fullconv demo --out demo
+
+test: $(READY)          ## every test
+	$(BIN)/python -m pytest
+
+lint: $(READY)          ## style, format and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(READY)         ## what benchmarks/README.md describes; needs FULLCONV_SHARED
+	$(BIN)/python benchmarks/geometry.py
+	$(BIN)/python benchmarks/accuracy.py
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Fullconv needs Python 3.11 or newer; try: make PYTHON=python3.12')"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev --editable .
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) demo build dist src/*.egg-info

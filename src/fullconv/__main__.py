@@ -1,0 +1,5 @@
+"""`python -m fullconv` is `fullconv`."""
+
+from fullconv.cli import main
+
+main()

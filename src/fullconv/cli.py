@@ -1,0 +1,290 @@
+"""The command line: parse, call, print. The only module that knows argv.
+
+Results go to stdout, progress and messages to stderr. Exit codes: 0 done, 1 the user can fix it,
+2 a bug of ours. Nothing heavy is imported before a command needs it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, CycloptsError, Group, Parameter
+
+import fullconv
+from fullconv.errors import FullconvError
+from fullconv.settings import Settings
+
+app = App(
+    name="fullconv",
+    help="A label for every pixel: fully convolutional networks from any classifier.",
+    version=fullconv.__version__,
+    help_format="plaintext",
+    group_commands=Group("Commands", sort_key=0),
+)
+Json = Annotated[bool, Parameter(name="--json", negative=())]
+Split = Literal["train", "val", "test"]
+
+
+@app.command(sort_key=1)
+def demo(*, out: Path = Path("demo"), epochs: int = 30, seed: int = 0) -> None:
+    """Drawn street scenes, trained, evaluated, and a sheet to look at; no download.
+
+    Parameters
+    ----------
+    out
+        Folder for the scenes, the run and the sheet.
+    epochs
+        Passes over the scenes; 30 take about three minutes on two cores.
+    seed
+        Of the training; the scenes are always the same.
+    """
+    from fullconv.demo import run_demo
+
+    run_demo(out, epochs=epochs, seed=seed, say=_say)
+
+
+@app.command(sort_key=2)
+def check(data: Path, *, json: Json = False) -> int:
+    """Say what is wrong with a data set, and how to mend it. Exit code 1 where there are errors.
+
+    Parameters
+    ----------
+    data
+        The data set's folder.
+    json
+        Print one JSON object and nothing else.
+    """
+    from fullconv.data.check import check as check_data
+
+    with _counting("checked") as progress:
+        report = check_data(data, progress=progress)
+    _emit(report.to_dict(), report.text(), json)
+    return 1 if report.errors else 0
+
+
+@app.command(sort_key=3)
+def train(
+    data: Path | None = None,
+    *,
+    config: Path | None = None,
+    resume: Path | None = None,
+    out: Path | None = None,
+    json: Json = False,
+    settings: Annotated[Settings | None, Parameter(name="*")] = None,
+    given: Annotated[frozenset[str], Parameter(parse=False)] = frozenset(),
+) -> None:
+    """Train an FCN on a data set; it is checked first.
+
+    Parameters
+    ----------
+    data
+        The data set's folder.
+    config
+        Options of an earlier run (its config.toml); further options change single ones.
+    resume
+        A run's folder to continue where it stopped.
+    out
+        The run's folder. Default: runs/<date>_<name>.
+    json
+        Print one JSON object and nothing else.
+    """
+    from fullconv.settings import read_config
+    from fullconv.training import train as train_model
+
+    options = {name: getattr(settings, name) for name in given}
+    if config is not None:
+        table = read_config(config)
+        root = table.get("data", {}).get("root")
+        data = data or (Path(root) if root else None)
+        options = {**table.get("train", {}), **options}
+    run = train_model(data, out=out, resume=resume, **options)
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        return  # another process of the same run prints
+    text = (
+        f"mean IoU {run.metrics['mean_iou']:.3f} on {run.metrics['protocol']['split']} "
+        f"(epoch {run.metrics['epoch']})\nmodel: {run.model}\n"
+        f"next: fullconv evaluate {run.model} {data or 'DATA'} --split test"
+    )
+    _emit({"run": str(run.folder), "model": str(run.model), **run.metrics}, text, json)
+
+
+@app.command(sort_key=4)
+def evaluate(model: Path, data: Path, *, split: Split = "test", json: Json = False) -> None:
+    """Score a model on a split: mean IoU and its kin, at the pictures' original size.
+
+    Parameters
+    ----------
+    model
+        A model folder, or the run that holds it.
+    data
+        The data set's folder.
+    split
+        Which part of it.
+    json
+        Print one JSON object and nothing else.
+    """
+    from fullconv.evaluate import evaluate as evaluate_model
+    from fullconv.metrics import table
+
+    with _counting("evaluated") as progress:
+        result = evaluate_model(model, data, split=split, progress=progress).to_dict()
+    protocol = result["protocol"]
+    head = f"{model} on {data}, split {split}, {protocol['pictures']} pictures, original size\n\n"
+    _emit(result, head + table(result), json)
+
+
+@app.command(sort_key=5)
+def predict(
+    model: Path,
+    *pictures: Path,
+    out: Path = Path("predictions"),
+    save: str = "mask,overlay",
+    json: Json = False,
+) -> None:
+    """Label every pixel of pictures.
+
+    Parameters
+    ----------
+    model
+        A model folder, or the run that holds it.
+    pictures
+        Files, or folders of pictures.
+    out
+        Folder for the results.
+    save
+        What to write, with commas: mask (ids as a palette PNG), color, overlay, json.
+    json
+        Print one JSON object and nothing else.
+    """
+    from fullconv.predict import OUTPUTS, find_pictures, load, save_outputs
+
+    outputs = [kind.strip() for kind in save.split(",")]
+    unknown = [kind for kind in outputs if kind not in OUTPUTS]
+    if unknown or not pictures:
+        what = f"no output {unknown[0]!r}" if unknown else "no picture was named"
+        raise FullconvError(
+            f"{what}; --save takes {', '.join(OUTPUTS)}.",
+            f"fullconv predict {model} photo.jpg --save mask,overlay",
+        )
+    found = list(find_pictures(pictures))
+    predictor = load(model)
+    results, failed = [], []
+    with _counting("predicted") as progress:
+        for done, (path, stem) in enumerate(found):
+            progress(done, len(found))
+            try:
+                segmentation = predictor.segment(path)
+            except FullconvError as error:  # one bad picture does not cost the others
+                failed.append(error.message)
+                continue
+            written = save_outputs(segmentation, out / stem, outputs)
+            results.append({**segmentation.to_dict(), "files": [str(p) for p in written]})
+    lines = []
+    for result in results:
+        largest = sorted(result["area"].items(), key=lambda item: -item[1])[:4]
+        lines.append(
+            f"{result['source']}: " + ", ".join(f"{name} {share:.0%}" for name, share in largest)
+        )
+    lines.append(f"{len(results)} of {len(found)} pictures -> {out}")
+    _emit({"pictures": results, "failed": failed}, "\n".join(lines), json)
+    if failed:
+        raise FullconvError(
+            "\n  ".join([f"{len(failed)} of {len(found)} pictures could not be read:", *failed]),
+            "copy or download them again, or leave them out; the others are done",
+        )
+
+
+@app.command(sort_key=6)
+def inspect(thing: str, *, json: Json = False) -> None:
+    """Say what a backbone, a model or a data set is: grids and receptive fields, classes, sizes.
+
+    Parameters
+    ----------
+    thing
+        A backbone's name or card, a model folder, or a data set's folder.
+    json
+        Print one JSON object and nothing else.
+    """
+    from fullconv.inspect import inspect as inspect_thing
+
+    facts, text = inspect_thing(thing)
+    _emit(facts, text, json)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs a command and exits."""
+    sys.exit(run(sys.argv[1:] if argv is None else argv))
+
+
+def run(argv: list[str]) -> int:
+    """Runs a command; returns the exit code."""
+    try:
+        command, bound, _ = app.parse_args(argv, exit_on_error=False, print_error=False)
+        if command is train:
+            bound.arguments["given"] = _options_in(argv)
+        result = command(*bound.args, **bound.kwargs)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except FullconvError as error:
+        _say(f"error: {error}")
+        return 1
+    except CycloptsError as error:
+        command_name = f"{argv[0]} " if argv and argv[0] in app else ""
+        _say(f"error: {_sentence(error)}\n  try: fullconv {command_name}--help")
+        return 1
+    except KeyboardInterrupt:
+        _say("stopped.")
+        return 1
+    except BrokenPipeError:  # the reader went away: `fullconv check data | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception:
+        _say(
+            f"This is a bug of fullconv {fullconv.__version__}; please report these lines:\n"
+            + traceback.format_exc()
+        )
+        return 2
+
+
+def _options_in(argv: list[str]) -> frozenset[str]:
+    """The training options that were typed: these alone change a configuration."""
+    typed = {word.partition("=")[0].replace("-", "_") for word in argv if word.startswith("--")}
+    return frozenset(f.name for f in fields(Settings) if typed & {f"__{f.name}", f"__no_{f.name}"})
+
+
+def _sentence(error: CycloptsError) -> str:
+    error.verbose = False
+    return str(error)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _emit(facts: dict[str, Any], text: str, as_json: bool) -> None:
+    # Flushed here, where a reader that went away can still be met.
+    print(json.dumps(facts) if as_json else text.rstrip("\n"), flush=True)
+
+
+@contextmanager
+def _counting(what: str) -> Iterator[Any]:
+    """A line on a terminal that counts pictures; nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+
+    def progress(done: int, total: int) -> None:
+        print(f"\r{what} {done}/{total}", end="", file=sys.stderr, flush=True)
+
+    try:
+        yield progress
+    finally:
+        print("\r\x1b[K", end="", file=sys.stderr)

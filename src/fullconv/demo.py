@@ -1,0 +1,107 @@
+"""The demo: drawn street scenes, a small FCN-8s from a fresh start, its score, and a sheet to see.
+
+    demo/scenes/  demo/run/  demo/predictions.png
+
+No download. The scenes are always the same; the test scenes are not seen in training.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fullconv import draw
+from fullconv.data import drawn
+from fullconv.data.layouts import read
+from fullconv.data.masks import read_mask
+from fullconv.data.pictures import read_picture
+from fullconv.errors import FullconvError
+from fullconv.evaluate import evaluate
+from fullconv.metrics import Metrics, confusion_matrix, table
+from fullconv.predict import Predictor, load
+from fullconv.training import train
+
+# Small enough for two cores, with every stage of a ResNet; trained from a fresh start.
+BACKBONE = "resnet18"
+OPTIONS: dict[str, Any] = {
+    "backbone": BACKBONE,
+    "pretrained": False,
+    "stride": 8,
+    "batch": 8,
+    "rate": 0.003,
+    "scale": (0.8, 1.6),
+}
+SHOWN = 6
+
+
+def run_demo(
+    out: str | Path, *, epochs: int = 30, seed: int = 0, say: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """Draws the scenes, trains, evaluates on the test scenes, saves the sheet.
+
+    Args:
+        out: folder for all of it; a demo that is there is replaced.
+        epochs: passes over the training scenes.
+        seed: of the training.
+        say: takes each line that is printed.
+
+    Returns:
+        The metrics on the test scenes, as `Evaluation.to_dict()`.
+    """
+    out = Path(out)
+    started = time.monotonic()
+    scenes, run_folder = out / "scenes", out / "run"
+    if run_folder.is_dir() and not (run_folder / "config.toml").is_file():
+        raise FullconvError(f"{run_folder} is not a demo's.", "fullconv demo --out another_folder")
+    shutil.rmtree(run_folder, ignore_errors=True)
+    say(f"drawing street scenes in {scenes} ...")
+    drawn.write(scenes)
+    run = train(scenes, out=run_folder, epochs=epochs, seed=seed, **OPTIONS)
+    result = evaluate(run.model, scenes, split="test").to_dict()
+    sheet = out / "predictions.png"
+    save_sheet(load(run.model), scenes, sheet)
+    say(f"\non {result['protocol']['pictures']} scenes it never saw:\n\n{table(result)}\n")
+    say(f"{time.monotonic() - started:.0f} seconds. Look at {sheet}")
+    say(f"next: fullconv predict {run.model} {scenes / 'images' / 'test'}")
+    return result
+
+
+def save_sheet(
+    predictor: Predictor, data: str | Path, path: Path, *, split: str = "test", shown: int = SHOWN
+) -> None:
+    """A sheet of photo, truth, prediction and errors, from the best to the worst picture.
+
+    Args:
+        predictor: a model.
+        data: the data set's folder.
+        path: of the PNG.
+        split: whose pictures.
+        shown: how many, spread evenly over the order by mean IoU.
+    """
+    dataset = read(data)
+    labels = predictor.labels
+    scored = []
+    for pair in dataset.splits[split]:
+        picture, truth = read_picture(pair.picture), read_mask(pair.mask, dataset.labels)
+        prediction = predictor.label_map(picture)
+        confusion = confusion_matrix(truth, prediction, len(labels))
+        scored.append(
+            (Metrics(labels.names, confusion).mean_iou, pair.name, picture, truth, prediction)
+        )
+    scored.sort(key=lambda entry: -entry[0])
+    chosen = sorted(
+        set(np.linspace(0, len(scored) - 1, min(shown, len(scored))).round().astype(int))
+    )
+    rows, captions = [], []
+    for index in chosen:
+        mean_iou, name, picture, truth, prediction = scored[index]
+        errors = draw.error_map(truth, prediction, labels.ignore_index, picture=picture)
+        rows.append([picture, truth, prediction, errors])
+        captions.append(f"{name}: mean IoU {mean_iou:.2f}, number {index + 1} of {len(scored)}")
+    titles = ["photo", "truth", "prediction", "errors (red)"]
+    draw.grid(rows, titles, captions, labels=labels).save(path)

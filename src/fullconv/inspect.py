@@ -1,0 +1,99 @@
+"""What a backbone, a model or a data set is, as facts and as text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fullconv.data.check import check
+from fullconv.errors import FullconvError
+from fullconv.geometry import Grid
+from fullconv.model import WEIGHTS, load_model
+from fullconv.network.backbone import STRIDES, Backbone, build
+
+
+def inspect(thing: str) -> tuple[dict[str, Any], str]:
+    """Facts (JSON-able) and text about a backbone's name or card, a model folder or a data set."""
+    path = Path(thing)
+    inside = ("config.json", WEIGHTS, f"model/{WEIGHTS}", f"model.old/{WEIGHTS}")
+    if any((path / name).is_file() for name in inside) or path.suffix == ".safetensors":
+        return _model(path)
+    if path.is_dir():
+        report = check(path)
+        return report.to_dict(), report.text()
+    a_path = path.exists() or (len(path.parts) > 1 and ":" not in thing)
+    if a_path and path.suffix != ".toml":
+        there = "is a file that is" if path.exists() else "does not exist, and is"
+        raise FullconvError(
+            f"{thing} {there} neither a backbone's name or card (.toml), a model (a folder or a "
+            ".safetensors file) nor a data set's folder.",
+            "fullconv inspect resnet18",
+        )
+    return _backbone(thing)
+
+
+def _backbone(name: str) -> tuple[dict[str, Any], str]:
+    backbone = _finest(name)
+    grids = [
+        {**grid.to_dict(), "channels": channels}
+        for grid, channels in zip(backbone.grids, backbone.channels, strict=True)
+    ]
+    facts = {
+        "backbone": backbone.card.to_dict(),
+        "parameters": sum(p.numel() for p in backbone.parameters()),
+        "size_phase": backbone.size_phase,
+        "grids": grids,
+    }
+    return facts, "\n".join([f"{backbone.card.source} {backbone.card.name}", *_lines(backbone)])
+
+
+def _finest(name: str) -> Backbone:
+    problem: FullconvError | None = None
+    for stride in STRIDES:
+        try:
+            return build(name, stride=stride)
+        except FullconvError as error:
+            problem = error
+            if "offers stride" not in error.message:
+                break
+    assert problem is not None
+    raise problem
+
+
+def _model(path: Path) -> tuple[dict[str, Any], str]:
+    model = load_model(path)
+    network = model.network
+    facts = {**model.config(), "parameters": sum(p.numel() for p in network.parameters())}
+    facts["grids"] = [grid.to_dict() for grid in network.backbone.grids]
+    lines = [
+        f"{network.name} on {model.card.source} {model.card.name}, "
+        f"{facts['parameters'] / 1e6:.1f} million parameters",
+        f"classes: {', '.join(model.labels.names)}",
+        f"pretrained on {model.card.pretrained_on or 'nothing'}",
+    ]
+    if model.metrics:
+        lines.append(
+            f"mean IoU {model.metrics['mean_iou']:.3f} on {model.metrics['protocol']['split']} "
+            f"of data {model.metrics['protocol']['data_fingerprint'][:12]}"
+        )
+    return facts, "\n".join([*lines, *_lines(network.backbone)])
+
+
+def _lines(backbone: Backbone) -> list[str]:
+    rows = [f"{'stride':>8}{'offset':>8}{'field':>10}{'channels':>10}"]
+    for grid, channels in zip(backbone.grids, backbone.channels, strict=True):
+        field = "whole" if math.isinf(grid.field) else f"{grid.field:g}"
+        rows.append(f"{grid.stride:>8g}{grid.offset:>8g}{field:>10}{channels:>10}")
+    whole = _whole(backbone.grids)
+    if whole:
+        rows.append(f"sees the whole picture: {', '.join(whole)}")
+    phase = {0: "multiples of", 1: "one more than a multiple of"}.get(backbone.size_phase or 0)
+    if backbone.size_phase is not None:
+        rows.append(f"pictures are padded to {phase} {backbone.coarsest} pixels")
+    return rows
+
+
+def _whole(grids: Sequence[Grid]) -> list[str]:
+    return sorted({name for grid in grids for name in grid.whole})

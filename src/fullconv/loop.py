@@ -1,0 +1,218 @@
+"""The loop's two parts that Lightning leaves to us: one step of an FCN, and checkpoints.
+
+`Training` computes the loss straight from the scores and sums the confusion matrix over processes;
+`Checkpoints` writes what `fullconv train --resume` continues from.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+from fullconv.errors import FullconvError
+from fullconv.metrics import Metrics
+from fullconv.model import Model, save_model
+from fullconv.settings import Settings
+
+CHECKPOINT = "last.ckpt"
+SAVE_SECONDS = 300  # between two checkpoints within an epoch
+
+
+class Training(pl.LightningModule):
+    """The Lightning module: one step, one validation, the optimizer.
+
+    Args:
+        model: what is trained.
+        settings: decided.
+        class_weights: (K,) or None.
+        protocol: of the validation split; goes with the metrics into the model.
+        folder: of the run; the best model is saved there.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        settings: Settings,
+        *,
+        class_weights: Tensor | None,
+        protocol: dict[str, Any],
+        folder: Path,
+    ) -> None:
+        super().__init__()
+        self.network = model.network
+        self.model = model
+        self.settings = settings
+        self.register_buffer("class_weights", class_weights, persistent=False)
+        self.confusion = MulticlassConfusionMatrix(len(model.labels), validate_args=False)
+        self.protocol = protocol
+        self.folder = folder
+        self.latest: Metrics | None = None
+        self.best = -1.0
+
+    def on_train_batch_start(self, batch: Any, index: int) -> None:
+        # Dropout and the like: the same at this step, whether or not the training was stopped.
+        torch.manual_seed(self.settings.seed * 1_000_003 + self.global_step)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+        pictures, target = batch
+        images = self.model.normalise(pictures).contiguous(memory_format=torch.channels_last)
+        scores = self.network(images)
+        weights = self.class_weights if isinstance(self.class_weights, Tensor) else None
+        loss: Tensor = scores.loss(
+            target,
+            ignore_index=self.model.labels.ignore_index,
+            class_weights=weights,
+            label_smoothing=self.settings.label_smoothing,
+        )
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+        pictures, target = batch
+        images = self.model.normalise(pictures).contiguous(memory_format=torch.channels_last)
+        # In full precision: the number must be the one that `fullconv evaluate` gives.
+        with torch.autocast(self.device.type, enabled=False):
+            labels = self.network(images).labels()
+        counted = target != self.model.labels.ignore_index
+        self.confusion.update(labels[counted].long(), target[counted].long())
+
+    def on_validation_epoch_end(self) -> None:
+        confusion = self.confusion.compute().cpu().numpy()  # summed over all processes
+        self.confusion.reset()
+        if self.trainer.sanity_checking:
+            return
+        self.latest = Metrics(self.model.labels.names, confusion)
+        mean_iou = self.latest.mean_iou
+        self.log("mean_iou", mean_iou, rank_zero_only=False)
+        if mean_iou > self.best:
+            self.best = mean_iou
+            self.model.metrics = {
+                **self.latest.to_dict(),
+                "epoch": self.current_epoch + 1,
+                "protocol": self.protocol,
+            }
+            if self.trainer.is_global_zero:
+                save_model(self.model, self.folder / "model")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["best_mean_iou"] = self.best
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.best = checkpoint["best_mean_iou"]
+
+    def configure_optimizers(self) -> Any:
+        s = self.settings
+        assert s.rate is not None
+        assert s.backbone_rate is not None
+        assert s.weight_decay is not None
+        groups: list[dict[str, Any]] = []
+        backbone = {id(p) for p in self.network.backbone.parameters()}
+        for of_backbone, rate in ((True, s.backbone_rate), (False, s.rate)):
+            for decays in (True, False):  # biases and normalisation are not pulled to zero
+                chosen = [
+                    p
+                    for p in self.network.parameters()
+                    if (id(p) in backbone) == of_backbone and (p.ndim > 1) == decays
+                ]
+                decay = s.weight_decay if decays else 0.0
+                if chosen:
+                    groups.append({"params": chosen, "lr": rate, "weight_decay": decay})
+        optimizer: torch.optim.Optimizer
+        if s.optimizer == "adamw":
+            optimizer = torch.optim.AdamW(groups)
+        else:
+            optimizer = torch.optim.SGD(groups, momentum=0.9, nesterov=True)
+        steps = int(self.trainer.estimated_stepping_batches)
+        scheduler: torch.optim.lr_scheduler.LRScheduler
+        if s.schedule == "onecycle":
+            scheduler = torch.optim.lr_scheduler.OneCycleLR(
+                optimizer,
+                max_lr=[group["lr"] for group in groups],
+                total_steps=steps + 1,
+                pct_start=0.15,
+                cycle_momentum=False,
+            )
+        else:
+            scheduler = torch.optim.lr_scheduler.PolynomialLR(optimizer, steps, power=0.9)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+
+class Checkpoints(pl.Callback):
+    """Writes checkpoint/last.ckpt after every epoch, every few minutes within one, and at Ctrl-C;
+    always beside the old one first.
+
+    Args:
+        folder: of the run.
+        seconds: between two checkpoints within an epoch.
+    """
+
+    def __init__(self, folder: Path, *, seconds: float = SAVE_SECONDS) -> None:
+        self.folder = folder
+        self.path = folder / "checkpoint" / CHECKPOINT
+        self.seconds = seconds
+        self.saved = time.monotonic()
+        self.interrupted = False
+        self.handler: Any = None
+
+    def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self.handler = signal.signal(signal.SIGINT, self._note_interrupt)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, index: int
+    ) -> None:
+        # After the last batch comes validation, and then the epoch's own checkpoint. Several
+        # processes must save together, and their clocks differ: they save at epochs only.
+        if index + 1 >= trainer.num_training_batches or trainer.world_size > 1:
+            return
+        if self.interrupted or time.monotonic() - self.saved > self.seconds:
+            self.save(trainer)
+        self._stop_if_interrupted(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
+        self.save(trainer)
+        if trainer.current_epoch + 1 < (trainer.max_epochs or 0):
+            self._stop_if_interrupted(trainer)
+
+    def teardown(self, trainer: pl.Trainer, module: Any, stage: str) -> None:
+        if self.handler is not None:
+            signal.signal(signal.SIGINT, self.handler)
+
+    def save(self, trainer: pl.Trainer) -> None:
+        """Now."""
+        fresh = self.path.with_suffix(".new")
+        try:
+            trainer.save_checkpoint(fresh)
+            if trainer.is_global_zero:
+                fresh.replace(self.path)
+        except (OSError, RuntimeError) as error:
+            fresh.unlink(missing_ok=True)
+            raise FullconvError(
+                f"the checkpoint could not be written to {self.path}: {error}. The previous one "
+                "and the best model are untouched.",
+                "df -h",
+            ) from error
+        self.saved = time.monotonic()
+
+    def _note_interrupt(self, *_: Any) -> None:
+        """The step in hand is finished first; a second Ctrl-C stops at once."""
+        self.interrupted = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _stop_if_interrupted(self, trainer: pl.Trainer) -> None:
+        if self.interrupted:
+            raise FullconvError(
+                f"stopped in epoch {trainer.current_epoch + 1} of {trainer.max_epochs}; all is "
+                "saved.",
+                f"fullconv train --resume {self.folder}",
+            )

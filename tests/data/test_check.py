@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fullconv.data.check import check
+from fullconv.data.layouts import read
+from fullconv.errors import FullconvError
+
+TOML = 'classes = ["sky", "road"]\n'
+
+
+def draw(root: Path, *, values: object = ((0, 1), (1, 255)), toml: str = TOML) -> Path:
+    for number, name in enumerate(("train/a", "train/b", "val/c")):
+        pixels = np.full((2, 2, 3), 40 * number, np.uint8)
+        mask = np.array(values, np.uint8)
+        for folder, content in (("images", pixels), ("masks", mask)):
+            path = root / folder / f"{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(content).save(path)
+    (root / "dataset.toml").write_text(toml)
+    return root
+
+
+def test_pixels_and_sizes_are_counted(tmp_path: Path) -> None:
+    report = check(draw(tmp_path))
+    assert report.class_pixels == {"train": [2, 4], "val": [1, 2]}
+    assert report.ignored_pixels == {"train": 2, "val": 1}
+    assert report.sizes == {(2, 2): 3}
+    assert (report.findings, report.errors, report.warnings) == ((), (), ())
+
+
+def test_a_read_data_set_can_be_checked_and_progress_is_told(tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    data = read(draw(tmp_path))
+    report = check(data, progress=lambda done, total: told.append((done, total)))
+    assert report.dataset is data
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_the_fingerprint_is_of_the_content_not_the_place(tmp_path: Path) -> None:
+    first = check(draw(tmp_path / "one")).fingerprint
+    assert len(first) == 64
+    assert int(first, 16) > 0
+    shutil.copytree(tmp_path / "one", tmp_path / "else" / "where")
+    assert check(tmp_path / "else" / "where").fingerprint == first
+    data = read(tmp_path / "one")
+    turned = {split: pairs[::-1] for split, pairs in reversed(data.splits.items())}
+    object.__setattr__(data, "splits", turned)
+    assert check(data).fingerprint == first
+
+
+@pytest.mark.parametrize("change", ["picture", "mask", "name", "split", "class", "value"])
+def test_every_change_changes_the_fingerprint(tmp_path: Path, change: str) -> None:
+    first = check(draw(tmp_path)).fingerprint
+    if change == "picture":
+        Image.new("RGB", (2, 2), "red").save(tmp_path / "images/train/a.png")
+    elif change == "mask":
+        Image.new("L", (2, 2)).save(tmp_path / "masks/train/a.png")
+    elif change == "class":
+        (tmp_path / "dataset.toml").write_text('classes = ["sky", "street"]')
+    elif change == "value":
+        (tmp_path / "dataset.toml").write_text(TOML + '[map]\n7 = "sky"')
+    else:
+        target = "train/z" if change == "name" else "val/a"
+        for folder in ("images", "masks"):
+            (tmp_path / folder / "train/a.png").rename(tmp_path / folder / f"{target}.png")
+    assert check(tmp_path).fingerprint != first
+
+
+def test_errors_are_raised_with_their_fixes(tmp_path: Path) -> None:
+    report = check(draw(tmp_path, values=((0, 1), (9, 9))))
+    with pytest.raises(FullconvError) as caught:
+        report.raise_for_errors()
+    assert f"1 error in the data set {tmp_path}:" in caught.value.message
+    assert "unknown-value: 1 mask values have no class (50.00%" in caught.value.message
+    assert '9 = "ignore"' in caught.value.message
+    assert caught.value.hint == f"fullconv check {tmp_path}"
+
+
+def test_the_report_is_json(tmp_path: Path) -> None:
+    report = check(draw(tmp_path, values=((0, 1), (9, 255))))
+    table = json.loads(json.dumps(report.to_dict()))
+    assert table["class_pixels"]["val"] == {"sky": 1, "road": 1}
+    assert table["ignored_pixels"] == {"train": 2, "val": 1}
+    assert table["pictures"] == {"train": 2, "val": 1}
+    assert table["sizes"] == [{"height": 2, "width": 2, "pictures": 3}]
+    assert (table["errors"], table["warnings"]) == (1, 0)
+    assert table["findings"][0]["rule"] == "unknown-value"
+    assert table["findings"][0]["files"][0] == "masks/train/a.png"
+    assert table["fingerprint"] == report.fingerprint
+    assert table["labels"]["classes"] == ["sky", "road"]
+
+
+def test_the_text_has_shares_findings_and_fixes(tmp_path: Path) -> None:
+    text = check(draw(tmp_path, values=((0, 1), (9, 255)))).text()
+    assert "layout folders (images and masks with a folder per split)" in text
+    assert "pictures: train 2, val 1" in text
+    assert " 1 #800000 road 50.00% 50.00% " in " ".join(text.split())
+    assert "ERROR unknown-value: " in text
+    assert "    masks/train/a.png\n" in text
+    assert '\n    9 = "ignore"' in text
+    assert text.endswith("1 error, 0 warnings, 0 notes\n")
+    assert "Nothing wrong found." in check(draw(tmp_path)).text()
+
+
+def test_five_files_are_shown_and_the_rest_counted(tmp_path: Path) -> None:
+    draw(tmp_path)
+    for number in range(7):
+        Image.new("RGB", (2, 2)).save(tmp_path / "images" / "train" / f"z{number}.png")
+    report = check(tmp_path)
+    assert len(report.findings[0].files) == 7
+    assert "z4.png\n    ... and 2 more\n" in report.text()
+    assert "z5.png" not in report.text()
+
+
+def test_rare_classes_are_not_shown_as_absent(tmp_path: Path) -> None:
+    mask = np.zeros((200, 200), np.uint8)
+    mask[0, 0] = 1
+    draw(tmp_path)
+    for name in ("train/a", "train/b", "val/c"):
+        Image.fromarray(mask).save(tmp_path / "masks" / f"{name}.png")
+        Image.new("RGB", (200, 200)).save(tmp_path / "images" / f"{name}.png")
+    assert " road <0.01% <0.01% " in " ".join(check(tmp_path).text().split())
+
+
+def copied(shared: Path, name: str, tmp_path: Path, *folders: str) -> Path:
+    for folder in folders:
+        shutil.copytree(shared / "data" / name / folder, tmp_path / folder)
+    return tmp_path
+
+
+def paste(root: Path, fix: str) -> None:
+    first, lines = fix.split("\n", 1)
+    assert first.startswith(f"write {root / 'dataset.toml'}")
+    (root / "dataset.toml").write_text(lines)
+
+
+@pytest.mark.parametrize(
+    ("name", "folders"),
+    [("isbi2012_em", ("images", "labels")), ("crackforest", ("images", "masks"))],
+)
+def test_black_and_white_samples_pass_once_the_fix_is_pasted(
+    shared: Path, tmp_path: Path, name: str, folders: tuple[str, str]
+) -> None:
+    root = copied(shared, name, tmp_path, *folders)
+    report = check(root)
+    assert [finding.rule for finding in report.errors] == ["black-and-white"]
+    paste(root, report.errors[0].fix)
+    report = check(root)
+    report.raise_for_errors()
+    assert report.dataset.labels.names == ("background", "object")
+    assert all(min(pixels) > 0 for pixels in report.class_pixels.values())
+    assert report.ignored_pixels == {"train": 0, "val": 0}
+
+
+def test_camvid_has_no_error(shared: Path) -> None:
+    report = check(shared / "data" / "camvid")
+    assert report.errors == ()
+    total = sum(
+        sum(p) + i
+        for p, i in zip(report.class_pixels.values(), report.ignored_pixels.values(), strict=True)
+    )
+    assert total == 701 * 360 * 480
+    assert all(min(pixels) > 0 for pixels in report.class_pixels.values())
+
+
+def test_the_voc_sample_lacks_classes_but_has_no_error(shared: Path) -> None:
+    report = check(shared / "data" / "voc2012_sample")
+    assert report.errors == ()
+    assert [finding.rule for finding in report.warnings] == ["absent-class"]
+    assert "aeroplane" in report.warnings[0].message
+    assert ", train" in report.warnings[0].message
+
+
+def test_the_kvasir_sample_has_jpeg_masks(shared: Path) -> None:
+    report = check(shared / "data" / "kvasir_sample")
+    assert [finding.rule for finding in report.errors] == ["lossy-mask"]
+    assert len(report.errors[0].files) == 5
+
+
+def test_the_face_sample_has_blended_colours_and_a_leak(shared: Path) -> None:
+    report = check(shared / "data" / "fasseg_face")
+    assert [finding.rule for finding in report.errors] == ["unknown-color"]
+    assert "(2.34% of all pixels)" in report.errors[0].message
+    assert "not done unasked" in report.errors[0].message
+    leak = next(finding for finding in report.warnings if finding.rule == "leak")
+    assert leak.message.startswith("6 pictures")
+
+
+def test_black_and_white_masks_whose_classes_txt_says_what_255_is_are_read(shared: Path) -> None:
+    report = check(shared / "data" / "isbi2012_em")  # its classes.txt has the line "255 cell"
+    assert report.findings == ()
+    assert report.dataset.labels.names == ("membrane", "cell")
+    assert report.class_pixels["train"][1] > 3 * report.class_pixels["train"][0] > 0

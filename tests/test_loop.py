@@ -1,0 +1,117 @@
+"""One step of an FCN and its checkpoints, without a training around them."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from fullconv.data.drawn import LABELS
+from fullconv.errors import FullconvError
+from fullconv.loop import Checkpoints, Training
+from fullconv.model import Model
+from fullconv.network.card import BackboneCard
+from fullconv.network.fcn import FCN
+from fullconv.settings import Settings
+
+
+@pytest.fixture
+def training(tmp_path):
+    torch.manual_seed(0)
+    card = BackboneCard("timm", "resnet10t")
+    network = FCN(card, len(LABELS), stride=8)
+    settings = Settings(rate=0.01, backbone_rate=0.001, weight_decay=0.1)
+    model = Model(network, LABELS, card)
+    return Training(model, settings, class_weights=None, protocol={}, folder=tmp_path)
+
+
+def batch():
+    generator = torch.Generator().manual_seed(1)
+    pictures = torch.randint(256, (2, 3, 33, 65), generator=generator, dtype=torch.uint8)
+    target = torch.randint(len(LABELS), (2, 33, 65), generator=generator, dtype=torch.uint8)
+    target[:, :5] = 255
+    return pictures, target
+
+
+def test_the_loss_is_cross_entropy_over_the_labelled_pixels(training):
+    pictures, target = batch()
+    training.eval()
+    loss = training.training_step((pictures, target), 0).detach()
+    mean, std = (
+        torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    )
+    full = training.network((pictures / 255 - mean) / std).full()
+    expected = torch.nn.functional.cross_entropy(full.double(), target.long(), ignore_index=255)
+    assert float(loss) == pytest.approx(float(expected.detach()), rel=1e-5)
+
+
+def test_a_batch_without_a_labelled_pixel_has_loss_zero_and_moves_nothing(training):
+    pictures, target = batch()
+    loss = training.training_step((pictures, torch.full_like(target, 255)), 0)
+    loss.backward()
+    assert float(loss.detach()) == 0.0
+    assert all(p.grad is None or not p.grad.any() for p in training.network.parameters())
+
+
+def test_validation_counts_labelled_pixels_only(training):
+    pictures, target = batch()
+    training.eval()
+    with torch.inference_mode():
+        training.validation_step((pictures, target), 0)
+        predicted = training.network(training.model.normalise(pictures)).labels()
+    confusion = training.confusion.compute().numpy()
+    expected = np.zeros_like(confusion)
+    for truth, guess in zip(target.flatten().tolist(), predicted.flatten().tolist(), strict=True):
+        if truth != 255:
+            expected[truth, guess] += 1
+    assert (confusion == expected).all()
+
+
+def test_rates_and_decay_by_group(training):
+    training.trainer = SimpleNamespace(estimated_stepping_batches=10)
+    optimizer = training.configure_optimizers()["optimizer"]
+    names = {id(p): name for name, p in training.network.named_parameters()}
+    found = {}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            found[names[id(parameter)]] = (group["max_lr"], group["weight_decay"])
+    assert set(found) == set(names.values())
+    for name, (rate, decay) in found.items():
+        one_dimensional = dict(training.network.named_parameters())[name].ndim == 1
+        assert rate == (0.001 if name.startswith("backbone.") else 0.01), name
+        assert decay == (0.0 if one_dimensional else 0.1), name
+
+
+def test_a_full_disk_keeps_the_old_checkpoint(tmp_path):
+    (tmp_path / "checkpoint").mkdir()
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.path.write_bytes(b"old")
+
+    def full(path):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    trainer = SimpleNamespace(save_checkpoint=full, is_global_zero=True)
+    with pytest.raises(FullconvError, match="No space left on device") as caught:
+        checkpoints.save(trainer)
+    assert "previous one and the best model are untouched" in caught.value.message
+    assert checkpoints.path.read_bytes() == b"old"
+    assert [p.name for p in (tmp_path / "checkpoint").iterdir()] == ["last.ckpt"]
+
+
+def test_checkpoints_within_an_epoch_are_minutes_apart_and_never_at_its_last_batch(tmp_path):
+    (tmp_path / "checkpoint").mkdir()
+    saved = []
+    trainer = SimpleNamespace(
+        save_checkpoint=lambda path: (saved.append(path), path.touch()),
+        is_global_zero=True,
+        num_training_batches=4,
+        world_size=1,
+    )
+    patient, eager = Checkpoints(tmp_path, seconds=3600), Checkpoints(tmp_path, seconds=-1)
+    for index in range(4):
+        patient.on_train_batch_end(trainer, None, None, None, index)
+    assert saved == []
+    for index in range(4):
+        eager.on_train_batch_end(trainer, None, None, None, index)
+    assert len(saved) == 3

@@ -1,0 +1,276 @@
+"""Training end to end on drawn scenes: the run's files, resume to the bit, two processes."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import tomllib
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import fullconv as fc
+from fullconv.data import drawn
+from fullconv.data.check import check
+from fullconv.errors import FullconvError
+from fullconv.settings import Settings
+from fullconv.training import balanced_weights, decide, train
+
+SMALL = {
+    "backbone": "resnet10t",
+    "pretrained": False,
+    "epochs": 3,
+    "batch": 4,
+    "crop": (33, 65),
+    "workers": 0,
+    "quiet": True,
+    "precision": "float32",
+}
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    root = tmp_path_factory.mktemp("scenes")
+    return drawn.write(root, train=14, val=3, test=2, size=(48, 64))
+
+
+@pytest.fixture(scope="module")
+def unstopped(scenes, tmp_path_factory):
+    return train(scenes, out=tmp_path_factory.mktemp("runs") / "whole", **SMALL)
+
+
+def rows_of(run):
+    with (run.folder / "log.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_holds_what_the_design_names(unstopped):
+    folder = unstopped.folder
+    assert {p.name for p in folder.iterdir()} >= {
+        "model",
+        "checkpoint",
+        "config.toml",
+        "metrics.json",
+        "log.csv",
+    }
+    rows = rows_of(unstopped)
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert [row["step"] for row in rows] == ["3", "6", "9"]  # 14 pictures, batches of 4
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics == unstopped.metrics
+    assert max(float(row["mean_iou"]) for row in rows) == pytest.approx(
+        metrics["mean_iou"], abs=1e-5
+    )
+    assert metrics["protocol"]["split"] == "val"
+    assert metrics["protocol"]["pictures"] == 3
+
+
+def test_training_learns(scenes, unstopped):
+    rows = rows_of(unstopped)
+    assert float(rows[-1]["loss"]) < 0.95 * float(rows[0]["loss"])
+
+
+def test_the_metrics_are_those_of_evaluate(scenes, unstopped):
+    again = fc.evaluate(unstopped.model, scenes, split="val").to_dict()
+    assert again["confusion"] == unstopped.metrics["confusion"]
+
+
+def test_the_configuration_repeats_the_run(scenes, unstopped, tmp_path):
+    table = tomllib.loads((unstopped.folder / "config.toml").read_text())
+    assert table["data"]["root"] == str(scenes)
+    settings = Settings.from_dict(table["train"])
+    assert settings.rate == 0.002
+    assert settings.crop == (33, 65)
+    again = train(scenes, settings=settings, out=tmp_path / "again", quiet=True)
+    assert again.metrics["confusion"] == unstopped.metrics["confusion"]
+
+
+KILLED = """
+import os, signal, sys
+from fullconv.loop import Checkpoints
+from fullconv.training import train
+real = Checkpoints.on_train_batch_end
+def kill(self, trainer, *args):
+    real(self, trainer, *args)
+    if trainer.global_step == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+Checkpoints.on_train_batch_end = kill
+train(sys.argv[1], out=sys.argv[2], **{settings})
+"""
+
+
+def test_killed_in_an_epoch_and_resumed_gives_the_same_metrics(scenes, unstopped, tmp_path):
+    folder = tmp_path / "killed"
+    code = KILLED.replace("{settings}", repr(SMALL))
+    done = subprocess.run([sys.executable, "-c", code, str(scenes), str(folder)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    resumed = train(resume=folder, quiet=True)
+    assert resumed.metrics == unstopped.metrics
+    log, whole = (
+        [{k: v for k, v in row.items() if k != "seconds"} for row in rows_of(run)]
+        for run in (resumed, unstopped)
+    )
+    assert log == whole
+
+
+def test_interrupted_saves_within_the_epoch_and_continues_there(
+    scenes, unstopped, tmp_path, monkeypatch
+):
+    from fullconv.loop import Training
+
+    steps = []
+    real = Training.on_train_batch_start
+
+    def interrupt(self, batch, index):
+        steps.append(self.global_step)
+        if self.global_step == 4 and len(steps) == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+        real(self, batch, index)
+
+    monkeypatch.setattr(Training, "on_train_batch_start", interrupt)
+    folder = tmp_path / "interrupted"
+    with pytest.raises(FullconvError, match="stopped in epoch 2 of 3; all is saved") as caught:
+        train(scenes, out=folder, **SMALL)
+    assert caught.value.hint == f"fullconv train --resume {folder}"
+    resumed = train(resume=folder, quiet=True)
+    assert steps == list(range(9))  # no step twice, none left out
+    assert resumed.metrics == unstopped.metrics
+
+
+def test_resume_of_a_finished_run_changes_nothing(unstopped):
+    assert train(resume=unstopped.folder, quiet=True).metrics == unstopped.metrics
+
+
+def test_two_processes_see_what_one_with_twice_the_batch_sees(scenes, tmp_path):
+    """Same data, same order; batch normalisation and the rounding of sums differ."""
+    one = train(scenes, out=tmp_path / "one", **SMALL)
+    words = ["--no-pretrained", "--crop", "33", "65", "--workers", "0", "--precision", "float32"]
+    words += ["--backbone", "resnet10t", "--epochs", "3", "--batch", "2", "--devices", "2"]
+    folder = tmp_path / "two"
+    command = [sys.executable, "-m", "fullconv", "train", str(scenes), "--out", str(folder)]
+    done = subprocess.run(
+        [*command, *words, "--accelerator", "cpu", "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    two = json.loads(done.stdout)  # one object: the second process prints nothing
+    # Summed, not averaged: every labelled pixel of the split is counted once.
+    assert np.sum(two["confusion"]) == np.sum(one.metrics["confusion"])
+    assert (
+        np.sum(two["confusion"], axis=1).tolist()
+        == np.sum(one.metrics["confusion"], axis=1).tolist()
+    )
+    assert two["mean_iou"] == pytest.approx(one.metrics["mean_iou"], abs=0.08)
+
+
+def test_a_loss_that_is_not_finite_stops_with_a_sentence(scenes, tmp_path):
+    with pytest.raises(FullconvError, match="the loss became nan at step") as caught:
+        train(scenes, out=tmp_path / "run", **{**SMALL, "rate": 1e12, "optimizer": "sgd"})
+    assert "best model so far is kept" in caught.value.message
+    assert caught.value.hint.startswith("--rate ")
+
+
+def test_faulty_data_stops_before_anything_is_written(tmp_path):
+    data = drawn.write(tmp_path / "data", train=2, val=1, test=0, size=(32, 32))
+    next((data / "masks/train").iterdir()).write_bytes(b"not a picture")
+    with pytest.raises(FullconvError, match="in the data set"):
+        train(data, out=tmp_path / "run", **SMALL)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_existing_run_is_not_overwritten(scenes, unstopped):
+    with pytest.raises(FullconvError, match="already holds a run") as caught:
+        train(scenes, out=unstopped.folder, **SMALL)
+    assert "--resume" in caught.value.hint
+
+
+def test_resume_without_a_checkpoint(tmp_path):
+    (tmp_path / "config.toml").write_text('[data]\nroot = "x"\n[train]\nepochs = 3\n')
+    with pytest.raises(FullconvError, match="has no checkpoint to resume from"):
+        train(resume=tmp_path)
+    with pytest.raises(FullconvError, match="no configuration at"):
+        train(resume=tmp_path / "nowhere")
+    with pytest.raises(FullconvError, match="takes its data and options from its own"):
+        train(resume=tmp_path, epochs=4)
+
+
+def test_a_module_of_ones_own(scenes, tmp_path):
+    class Tiny(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Conv2d(3, 8, 3, stride=4, padding=1)
+            self.b = nn.Conv2d(8, 16, 3, stride=2, padding=1)
+
+        def forward(self, x):
+            x = torch.relu(self.a(x))
+            return [x, torch.relu(self.b(x))]
+
+    run = train(scenes, module=Tiny(), out=tmp_path / "run", **{**SMALL, "epochs": 1})
+    with pytest.raises(FullconvError, match="a model holds no code"):
+        fc.load(run.model)
+    predictor = fc.load(run.model, backbone=Tiny())
+    picture = next((scenes / "images/test").iterdir())
+    assert predictor(picture).mask.shape == (48, 64)
+
+
+def test_early_stopping(scenes, tmp_path, monkeypatch):
+    from fullconv.loop import Training
+
+    def perfect(self, batch, index):  # from the first epoch on: nothing can improve
+        self.confusion.update(batch[1].clamp(max=7).long(), batch[1].clamp(max=7).long())
+
+    monkeypatch.setattr(Training, "validation_step", perfect)
+    run = train(scenes, out=tmp_path / "run", **{**SMALL, "epochs": 9, "patience": 2})
+    assert len(rows_of(run)) == 3
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+@pytest.mark.parametrize("schedule", ["poly", "onecycle"])
+def test_optimizers_and_schedules_end_low(scenes, tmp_path, name, schedule):
+    options = {**SMALL, "epochs": 1, "optimizer": name, "schedule": schedule}
+    run = train(scenes, out=tmp_path / "run", class_weights="auto", **options)
+    row = rows_of(run)[0]
+    assert float(row["rate"]) < 1e-4
+
+
+def test_decisions_are_made_from_the_data(scenes):
+    report = check(scenes)
+    settings = decide(Settings(), report)
+    assert settings.crop == (33, 33)  # 48 x 64: the largest 32 k + 1 within
+    assert settings.rate == 0.002
+    assert settings.backbone_rate == 0.0005
+    assert decide(Settings(pretrained=False), report).backbone_rate == 0.002
+    assert decide(Settings(optimizer="sgd"), report).weight_decay == 0.0005
+    kept = decide(Settings(rate=1.0, backbone_rate=2.0, weight_decay=0.0, workers=0), report)
+    assert (kept.rate, kept.backbone_rate, kept.weight_decay, kept.workers) == (1.0, 2.0, 0.0, 0)
+
+
+def test_balanced_weights_average_to_one_over_the_pixels():
+    weights = balanced_weights([900, 100, 0])
+    assert weights[1] / weights[0] == pytest.approx(3.0)  # the square root of 9
+    assert 0.9 * weights[0] + 0.1 * weights[1] == pytest.approx(1.0)
+    assert weights[2] == 1.0
+
+
+def test_the_voc_tree_needs_nothing_but_its_folder(shared, tmp_path):
+    """Every fifth picture of the real sample: trains and evaluates from the tree alone."""
+    source, copy = shared / "data/voc2012_sample", tmp_path / "voc"
+    for part in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (copy / part).mkdir(parents=True)
+    for split, count in (("train", 8), ("val", 3)):
+        stems = (source / f"ImageSets/Segmentation/{split}.txt").read_text().split()[:count]
+        (copy / f"ImageSets/Segmentation/{split}.txt").write_text("\n".join(stems))
+        for stem in stems:
+            for part, suffix in (("JPEGImages", ".jpg"), ("SegmentationClass", ".png")):
+                (copy / part / f"{stem}{suffix}").symlink_to(source / part / f"{stem}{suffix}")
+    run = train(copy, out=tmp_path / "run", **{**SMALL, "epochs": 1, "crop": (65, 65)})
+    assert list(run.metrics["per_class_iou"])[:3] == ["background", "aeroplane", "bicycle"]
+    result = fc.evaluate(run.model, copy, split="val").to_dict()
+    assert result["confusion"] == run.metrics["confusion"]
