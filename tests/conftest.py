@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,8 @@ import pytest
 
 if TYPE_CHECKING:
     from fullconv.model import Model
+
+sys.path.append(str(Path(__file__).parent))  # tests import `probe` from here
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 # Modules that change values, not places, by the beginning of their names (torch's, timm's,
@@ -61,26 +60,22 @@ def averaged(module: nn.Module) -> nn.Module:
 
 def _replacement(child: nn.Module) -> nn.Module | None:
     kind = type(child).__name__
-    if "Attention" in kind or kind == "Attn":
+    if "Attention" in kind:
         return Zero()
     if kind.startswith(IDENTITIES):
         return Same()
     if isinstance(child, nn.MaxPool2d):
-        if hasattr(child, "dynamic_padding"):
-            raise NotImplementedError(kind)
         return nn.AvgPool2d(child.kernel_size, child.stride, child.padding, child.ceil_mode)
-    if isinstance(child, nn.Conv2d) and "StdConv" in kind:  # standardised weights have mean zero
-        plain = nn.Conv2d(
+    if isinstance(child, nn.Conv2d) and kind.startswith("StdConv"):  # its weights have mean zero
+        return nn.Conv2d(
             child.in_channels,
             child.out_channels,
-            child.kernel_size,
-            child.stride,
-            child.padding,
-            child.dilation,
+            child.kernel_size,  # type: ignore[arg-type]
+            child.stride,  # type: ignore[arg-type]
+            child.padding,  # type: ignore[arg-type]
+            child.dilation,  # type: ignore[arg-type]
             child.groups,
         )
-        assert "Same" not in kind
-        return plain
     return None
 
 
@@ -93,6 +88,47 @@ class Seen:
     last: int
 
 
-def seen(module: nn.Module, tap: int, cell: int, size: tuple[int, int], *, axis: int = 0) -> Seen:
-    """Where the gradient of one cell falls along the rows (axis 0) or columns."""
-    return seen_of(_maps(module, size)[tap], cell, axis=axis)
+def looking(
+    module: nn.Module, size: tuple[int, int], *, axis: int = 0, cells: int | None = None
+) -> list[tuple[int, Seen, Seen]]:
+    """For every feature map of a network: a cell near the middle, what it sees along the rows
+    (axis 0) or columns, and what the cell 32 pixels (or `cells`) further sees.
+
+    Backpropagates the whole row (column) of cells: what it sees along the other axis is not asked.
+    """
+    like = next(module.parameters(), torch.zeros((), dtype=torch.float64))
+    picture = torch.rand(1, 3, *size, dtype=like.dtype).requires_grad_()
+    found = []
+    for feature in maps(module, picture):
+        count = feature.shape[2 + axis]
+        step = cells or max(1, round(32 * count / size[axis]))
+        middle = max(0, (count - step) // 2)
+        one, other = (
+            _seen(feature.select(2 + axis, cell), picture, axis)
+            for cell in (middle, min(middle + step, count - 1))
+        )
+        found.append((middle, one, other))
+    return found
+
+
+def _seen(cells: Tensor, picture: Tensor, axis: int) -> Seen:
+    (gradient,) = torch.autograd.grad(cells.sum(), picture, retain_graph=True)
+    mass = gradient.abs().double().sum(dim=(0, 1, 3 - axis))
+    where = torch.nonzero(mass).flatten()
+    centre = float((mass * torch.arange(len(mass))).sum() / mass.sum())
+    return Seen(centre, int(where[0]), int(where[-1]))
+
+
+def maps(module: nn.Module, picture: Tensor) -> list[Tensor]:
+    """The feature maps (N, C, h, w) of a network; timm's Swin returns (N, h, w, C)."""
+    output = module(picture)
+    if isinstance(output, Tensor):
+        output = [output]
+    elif isinstance(output, dict):
+        output = list(output.values())
+    info = getattr(module, "feature_info", None)
+    channels = info.channels() if info else [m.shape[1] for m in output]
+    return [
+        m if m.shape[1] == c else m.permute(0, 3, 1, 2)
+        for m, c in zip(output, channels, strict=True)
+    ]

@@ -6,6 +6,7 @@ Results go to stdout, progress and messages to stderr. Exit codes: 0 done, 1 the
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -30,6 +31,8 @@ app = App(
     group_commands=Group("Commands", sort_key=0),
 )
 Json = Annotated[bool, Parameter(name="--json", negative=())]
+# What the machine refuses: no space, no permission, a read-only disk.
+OUTSIDE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
 Split = Literal["train", "val", "test"]
 
 
@@ -246,7 +249,11 @@ def run(argv: list[str]) -> int:
     except BrokenPipeError:  # the reader went away: `fullconv check data | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in OUTSIDE:
+            where = f": {error.filename}" if error.filename else ""
+            _say(f"error: {error.strerror}{where}\n  try: df -h   # or --out another folder")
+            return 1
         _say(
             f"This is a bug of fullconv {fullconv.__version__}; please report these lines:\n"
             + traceback.format_exc()

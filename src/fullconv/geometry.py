@@ -139,16 +139,24 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 def run_on_meta(module: nn.Module, picture: Tensor) -> Any:
     """The module's output for a picture on the meta device: shapes without arithmetic."""
-    state = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    meta = {}
+    # By module, each once: where one module stands in two places, functional_call would swap it
+    # twice and leave it on the meta device.
+    for prefix, child in module.named_modules():
+        for name, tensor in (
+            *child.named_parameters(prefix, recurse=False, remove_duplicate=False),
+            *child.named_buffers(prefix, recurse=False, remove_duplicate=False),
+        ):
+            kind = picture.dtype if tensor.is_floating_point() else tensor.dtype
+            meta[name] = torch.empty_like(tensor, device="meta", dtype=kind)
     with evaluating(module), torch.no_grad():
-        meta = {name: tensor.to("meta") for name, tensor in state.items()}
-        return torch.func.functional_call(module, meta, (picture,))
+        return torch.func.functional_call(module, meta, (picture,), tie_weights=False)
 
 
 def run_for_real(module: nn.Module, picture: Tensor) -> Any:
     """The same on the module's own device, for networks that make tensors of their own there."""
-    device = next((p.device for p in module.parameters()), torch.device("cpu"))
-    real = torch.zeros(picture.shape, device=device)
+    like = next(module.parameters(), torch.zeros(()))
+    real = torch.zeros(picture.shape, device=like.device, dtype=like.dtype)
     mark(real, state_of(picture))
     with evaluating(module), torch.no_grad():
         return module(real)

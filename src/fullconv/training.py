@@ -13,7 +13,10 @@ import json
 import logging
 import os
 import signal
+import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -100,6 +103,8 @@ def train(
         settings = Settings.from_dict(merged)
     report = check(data)
     report.raise_for_errors()
+    if not quiet and "LOCAL_RANK" not in os.environ:
+        print(_summary(report), file=sys.stderr)
     settings = decide(settings or Settings(), report, module)
     if resume is None:
         folder = _new_folder(out, report.dataset, settings)
@@ -108,6 +113,16 @@ def train(
             encoding="utf-8",
         )
     return _fit(folder, report, settings, module, resume is not None, quiet)
+
+
+def _summary(report: CheckReport) -> str:
+    """What is about to be trained on, and what the check found."""
+    dataset = report.dataset
+    counts = ", ".join(f"{len(pairs)} {split}" for split, pairs in dataset.splits.items())
+    lines = [f"{dataset.root}: {counts}; {len(dataset.labels)} classes ({dataset.reason})"]
+    lines += [f"note: {note}" for note in dataset.notes]
+    lines += [f"warning: {finding.rule}: {finding.message}" for finding in report.warnings]
+    return "\n".join(lines)
 
 
 def decide(settings: Settings, report: CheckReport, module: Any = None) -> Settings:
@@ -207,7 +222,7 @@ def _fit(
     path = checkpoints.path if resuming else None
     if path:
         _seek(batches, path)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _explained(settings):
         _silence_warnings()
         trainer.fit(training, *loaders, ckpt_path=path, weights_only=False if path else None)
     best = load_model(folder / "model", backbone=module)
@@ -215,6 +230,33 @@ def _fit(
     if trainer.is_global_zero:
         (folder / "metrics.json").write_text(json.dumps(metrics, indent=1), encoding="utf-8")
     return Run(folder, folder / "model", metrics)
+
+
+@contextmanager
+def _explained(settings: Settings) -> Iterator[None]:
+    """What goes wrong on the way, in words: errors of the reading processes arrive wrapped in their
+    traceback, and memory runs out without a hint."""
+    try:
+        yield
+    except FullconvError as error:
+        if "DataLoader worker" not in error.message:
+            raise
+        message, _, hint = error.message.rpartition("FullconvError: ")[2].partition("\n  try: ")
+        raise FullconvError(message.strip(), hint.strip()) from None
+    except torch.OutOfMemoryError as error:
+        raise FullconvError(
+            f"the device's memory does not hold {settings.batch} pictures of "
+            f"{settings.crop} pixels: {str(error).splitlines()[0]}",
+            f"--batch {max(1, settings.batch // 2)}",
+        ) from error
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise FullconvError(
+            f"a process that reads pictures was ended from outside, most often for memory: "
+            f"{str(error).splitlines()[0]}",
+            "--workers 0",
+        ) from error
 
 
 def _trainer(settings: Settings, callbacks: list[Any], folder: Path) -> pl.Trainer:

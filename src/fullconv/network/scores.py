@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from fullconv.errors import FullconvError
@@ -63,6 +64,8 @@ class Scores:
                 f"target is {tuple(target.shape)}; the pictures are "
                 f"{(self.values.shape[0], *self.size)} (N, H, W)."
             )
+        if target.dtype != torch.int64:  # 256 and -1 are not what they seem in 8 bits
+            target = target.to(torch.int32)
         wrong = ((target < 0) | (target >= self.num_classes)) & (target != ignore_index)
         if wrong.any():
             found = sorted(set(target[wrong].tolist()))
