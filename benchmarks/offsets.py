@@ -1,7 +1,8 @@
 """How far off is a score map? The ramp: a picture whose value is its own column.
 
-Each backbone is reduced to averaging (convolutions average, the rest passes), so that a cell's value
-is the column it sits at. Read back at every pixel, exactly (`Scores.full`) and by `F.interpolate`,
+Each backbone is reduced to averaging (convolutions average, the rest passes), so that a cell's
+value is the column it sits at. Read back at every pixel, exactly (`Scores.full`) and by
+`F.interpolate`,
 the ramp should give each pixel its own column. Writes results/offsets.json.
 
     python benchmarks/offsets.py

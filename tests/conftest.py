@@ -67,7 +67,11 @@ def _make_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = FCN("test_resnet", len(names), **options)
-        for name, parameter in network.score.named_parameters():
-            torch.nn.init.normal_(parameter, std=1.0 if name.endswith("weight") else 0.3)
-    labels = Labels(names, colors)
-    return Model(network.eval(), labels, network.backbone.card, training or {}, metrics or {})
+        network.eval()
+        with torch.no_grad():
+            features = network.backbone(torch.randn(1, 3, 64, 64))
+            for score, feature in zip(network.score.values(), features, strict=True):
+                torch.nn.init.normal_(score.weight, std=10 / (len(features) * feature.std()))
+                score.bias = torch.nn.Parameter(-score(feature).mean(dim=(0, 2, 3)))
+    labels = Labels(names, colors, ignore_index=255 if len(names) <= 255 else 65535)
+    return Model(network, labels, network.backbone.card, training or {}, metrics or {})

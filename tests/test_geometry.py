@@ -98,7 +98,7 @@ def test_the_papers_crop_offset_of_alexnet() -> None:
 
 
 SWIN = {
-    "embed_dim": 8,
+    "embed_dim": 6,
     "depths": (1, 1, 2, 1),
     "num_heads": (1, 1, 1, 1),
     "strict_img_size": False,
@@ -170,7 +170,7 @@ SYMMETRIC = [
     ("cs3darknet_s", {}),
     ("ese_vovnet19b_slim_dw", {}),
     ("dpn48b", {}),
-    ("poolformer_s12", {"layers": (1, 1, 1, 1), "embed_dims": (8, 16, 16, 16)}),
+    ("inception_next_atto", {}),
 ]
 # Checked by support only: paths with different centres meet here, and by design the cell sits where
 # the path that localises best puts it, not at the mean of all. ResNet-D shortcuts pool 2x2, DLA
@@ -246,11 +246,11 @@ def test_same_padding_depends_on_the_size() -> None:
     assert [g.offset for g in trace(module)] == [0, 0, 0, 0, 0]
     assert [g.offset for g in trace(module, size=256)] == [1, 3, 7, 15, 31]
     averaged(module)
-    for size in (512, 513, 518):
+    for size in (160, 161, 166):
         for grid, (cell, one, _) in zip(
             trace(module, size=(size, size)), looking(module, (size, size)), strict=True
         ):
-            if grid.field < 300:
+            if grid.field < 100:
                 assert one.centre == pytest.approx(grid.centre(cell))
 
 
@@ -272,7 +272,7 @@ def test_a_vision_transformer() -> None:
     )
     for grid in trace(vit):
         assert (grid.stride, grid.offset, grid.field) == (16, 7.5, math.inf)
-        assert grid.whole == ("Attention (attention)",)
+        assert "Attention (attention)" in grid.whole
 
 
 def test_grid_speaks() -> None:

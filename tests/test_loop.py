@@ -8,10 +8,12 @@ import torch
 
 from fullconv.data.drawn import LABELS
 from fullconv.errors import FullconvError
+from fullconv.geometry import Grid
 from fullconv.loop import Checkpoints, Training
 from fullconv.model import Model
 from fullconv.network.card import BackboneCard
 from fullconv.network.fcn import FCN
+from fullconv.network.scores import Scores
 from fullconv.settings import Settings
 
 
@@ -115,3 +117,14 @@ def test_checkpoints_within_an_epoch_are_minutes_apart_and_never_at_its_last_bat
     for index in range(4):
         eager.on_train_batch_end(trainer, None, None, None, index)
     assert len(saved) == 3
+
+
+def test_mixed_precision_reads_the_scores_in_full_precision():
+    """Half precision has 8 bits: read in it, scores around 100 would be off by up to 0.25."""
+    torch.manual_seed(0)
+    values = 100 + torch.randn(1, 3, 5, 6)
+    scores = Scores(values, Grid(8, 0), (33, 41))
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = scores.full()
+    assert mixed.dtype == torch.float32
+    assert torch.equal(mixed, scores.full())

@@ -54,7 +54,16 @@ def test_any_setting_survives_toml(
 
 @pytest.mark.parametrize(
     "text",
-    ['a "quoted" name', "C:\\new\\table", "two\nlines", "\r", "\t", "\x00\x1f\x7f", "Straße 路", ""],
+    [
+        'a "quoted" name',
+        "C:\\new\\table",
+        "two\nlines",
+        "\r",
+        "\t",
+        "\x00\x1f\x7f",
+        "Straße 路",
+        "",
+    ],
 )
 def test_awkward_text_survives_toml(text: str) -> None:
     assert tomllib.loads(to_toml({"data": {"root": text}})) == {"data": {"root": text}}

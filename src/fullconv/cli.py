@@ -17,7 +17,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from cyclopts import App, CycloptsError, Group, Parameter
+from cyclopts import App, CycloptsError, Group, Parameter, UnusedCliTokensError
 
 import fullconv
 from fullconv.errors import FullconvError
@@ -171,11 +171,15 @@ def predict(
 
     outputs = [kind.strip() for kind in save.split(",")]
     unknown = [kind for kind in outputs if kind not in OUTPUTS]
-    if unknown or not pictures:
-        what = f"no output {unknown[0]!r}" if unknown else "no picture was named"
+    if not pictures:
         raise FullconvError(
-            f"{what}; --save takes {', '.join(OUTPUTS)}.",
-            f"fullconv predict {model} photo.jpg --save mask,overlay",
+            "no picture was named; expected files, or folders of pictures, after the model.",
+            f"fullconv predict {model} photo.jpg",
+        )
+    if unknown:
+        raise FullconvError(
+            f"no output {unknown[0]!r}; --save takes {', '.join(OUTPUTS)}, with commas between.",
+            "--save mask,overlay",
         )
     found = list(find_pictures(pictures))
     predictor = load(model)
@@ -190,14 +194,8 @@ def predict(
                 continue
             written = save_outputs(segmentation, out / stem, outputs)
             results.append({**segmentation.to_dict(), "files": [str(p) for p in written]})
-    lines = []
-    for result in results:
-        largest = sorted(result["area"].items(), key=lambda item: -item[1])[:4]
-        lines.append(
-            f"{result['source']}: " + ", ".join(f"{name} {share:.0%}" for name, share in largest)
-        )
-    lines.append(f"{len(results)} of {len(found)} pictures -> {out}")
-    _emit({"pictures": results, "failed": failed}, "\n".join(lines), json)
+    text = "\n".join([*map(_largest, results), f"{len(results)} of {len(found)} pictures -> {out}"])
+    _emit({"pictures": results, "failed": failed}, text, json)
     if failed:
         raise FullconvError(
             "\n  ".join([f"{len(failed)} of {len(found)} pictures could not be read:", *failed]),
@@ -256,7 +254,7 @@ def run(argv: list[str]) -> int:
             return 1
         _say(
             f"This is a bug of fullconv {fullconv.__version__}; please report these lines:\n"
-            + traceback.format_exc()
+            + traceback.format_exc().rstrip()
         )
         return 2
 
@@ -267,7 +265,15 @@ def _options_in(argv: list[str]) -> frozenset[str]:
     return frozenset(f.name for f in fields(Settings) if typed & {f"__{f.name}", f"__no_{f.name}"})
 
 
+def _largest(result: dict[str, Any]) -> str:
+    """A picture's largest classes, in a line."""
+    areas = sorted(result["area"].items(), key=lambda item: -item[1])[:4]
+    return f"{result['source']}: " + ", ".join(f"{name} {share:.0%}" for name, share in areas)
+
+
 def _sentence(error: CycloptsError) -> str:
+    if isinstance(error, UnusedCliTokensError):
+        return f"too many words: {' '.join(error.unused_tokens or [])}."
     error.verbose = False
     return str(error)
 

@@ -59,9 +59,10 @@ def evaluate(
     report = check(dataset)
     report.raise_for_errors()
     if not dataset.splits.get(split):
+        there = [name for name, pairs in dataset.splits.items() if pairs]
         raise FullconvError(
-            f"{dataset.root} has no split {split!r}; it has {', '.join(dataset.splits)}.",
-            f"--split {next(iter(dataset.splits))}",
+            f"{dataset.root} has no pictures for the split {split!r}; it has {', '.join(there)}.",
+            f"--split {there[-1]}",
         )
     to_model = match_classes(dataset.labels, predictor.labels, report.class_pixels[split])
     pairs = dataset.splits[split]

@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -167,14 +167,15 @@ def probe(
 ) -> Grid:
     """The grid of one feature map, measured: where does the gradient of a cell fall?
 
-    Slower and coarser than `trace` (the offset is rounded to half a pixel) but it needs to know
-    nothing about the operations inside.
+    Slower than `trace`, but it needs to know nothing about the operations inside. Where cells see
+    a part of the picture, its middle is the centre; else the middle of what they see most is, which
+    is coarse.
 
     Args:
         module: maps (N, 3, H, W) to feature maps.
         tap: which of them.
         size: of the random picture (H, W), in pixels.
-        cells: how many cells around the middle are averaged, per axis.
+        cells: how many cells around the middle are looked at, per axis.
     """
     height, width = size or (CANONICAL_SIZE, CANONICAL_SIZE)
     parameter = next(module.parameters(), torch.zeros(()))
@@ -184,32 +185,54 @@ def probe(
     with evaluating(module), torch.enable_grad():
         feature = feature_maps(module(picture))[tap]
         rows = feature.shape[2]
-        stride = float(round(height / rows))
+        stride = _measured_stride(module, tap, picture, rows)
         middle = rows // 2
-        offsets, fields = [], []
+        centres, firsts, lasts = [], [], []  # of each cell, in pixels from where it would be
+        inside, field = True, 0
         for row in range(max(0, middle - cells // 2), min(rows, middle + cells // 2 + 1)):
+            if not feature.requires_grad:
+                break
             column = min(round(row * feature.shape[3] / rows), feature.shape[3] - 1)
             weights = torch.randn(feature.shape[1], generator=generator).to(feature)
             (gradient,) = torch.autograd.grad(
                 (feature[0, :, row, column] * weights).sum(), picture, retain_graph=True
             )
             profile = gradient[0].double().square().sum(dim=(0, 2))  # (H,)
-            seen = torch.nonzero(profile).flatten()
-            if len(seen) == 0:
+            seen = torch.nonzero(profile).flatten().tolist()
+            if not seen:
                 continue
             # Squared twice: a faint gradient from everywhere (attention) must not pull the centre.
             weight = profile.square()
             where = torch.arange(height, dtype=torch.float64, device=weight.device)
-            offsets.append(float((weight * where).sum() / weight.sum()) - stride * row)
-            fields.append(int(seen[-1] - seen[0]) + 1)
-    if not offsets:
+            centres.append(float((weight * where).sum() / weight.sum()) - stride * row)
+            firsts.append(seen[0] - stride * row)
+            lasts.append(seen[-1] - stride * row)
+            inside = inside and seen[0] > 0 and seen[-1] < height - 1
+            field = max(field, seen[-1] - seen[0] + 1)
+    if not centres:
         raise FullconvError(
             f"feature map {tap} does not depend on the picture: its gradient is zero everywhere."
         )
-    offset = round(2 * statistics.median(offsets)) / 2
-    if max(fields) >= height:
+    if inside:
+        first, last = min(firsts), max(lasts)
+        return Grid(stride, (first + last) / 2, last - first + 1)
+    offset = round(2 * statistics.median(centres)) / 2
+    if field > height - stride:  # rows that no cell sees may be left at the border
         return Grid(stride, offset, math.inf, ("probed: sees the whole picture",))
-    return Grid(stride, offset, float(max(fields)))
+    return Grid(stride, offset, float(field))
+
+
+def _measured_stride(module: nn.Module, tap: int, picture: Tensor, rows: int) -> float:
+    """By how many pixels more give how many rows more; of the size alone where the network takes no
+    other (257 pixels and 9 rows of stride 32 make 28.6)."""
+    height, more = picture.shape[2], 256
+    taller = picture.new_zeros(1, 3, height + more, picture.shape[3])
+    try:
+        with torch.no_grad():
+            ratio = more / (feature_maps(module(taller))[tap].shape[2] - rows)
+    except (RuntimeError, AssertionError, ValueError, ZeroDivisionError):
+        ratio = height / rows
+    return float(round(ratio)) if ratio >= 1 else ratio
 
 
 def _timm_pyramid(name: str) -> nn.Module:
@@ -260,7 +283,7 @@ def _as_grid(place: Place, name: str) -> Grid | None:
 
 def grids_of_modules(module: nn.Module) -> list[tuple[str, Grid]]:
     """Name and grid of every submodule whose output is a feature map, in the order they ran."""
-    found: list[tuple[str, State]] = []
+    found: list[tuple[str, Place]] = []
 
     def run(module: nn.Module, picture: Tensor) -> Any:
         def note(name: str) -> Any:
@@ -289,5 +312,9 @@ def grids_of_modules(module: nn.Module) -> list[tuple[str, Grid]]:
             raise FullconvError(
                 f"{type(module).__name__} does not run on a picture: {error}"
             ) from error
-    grids = [(name, _as_grid(state, name)) for name, state in found if isinstance(state, Place)]
+    grids = []
+    for name, state in found:
+        # Between two factorised convolutions rows and columns differ: no feature map of use.
+        with suppress(FullconvError):
+            grids.append((name, _as_grid(state, name)))
     return [(name, grid) for name, grid in grids if grid is not None]

@@ -18,7 +18,8 @@ def inspect(thing: str) -> tuple[dict[str, Any], str]:
     """Facts (JSON-able) and text about a backbone's name or card, a model folder or a data set."""
     path = Path(thing)
     inside = ("config.json", WEIGHTS, f"model/{WEIGHTS}", f"model.old/{WEIGHTS}")
-    if any((path / name).is_file() for name in inside) or path.suffix == ".safetensors":
+    signs = [*(path / name for name in inside), path.parent / f"{path.name}.old" / WEIGHTS]
+    if any(sign.is_file() for sign in signs) or path.suffix == ".safetensors":
         return _model(path)
     if path.is_dir():
         report = check(path)

@@ -88,7 +88,7 @@ class Labels:
             raise FullconvError(
                 f"ignore_index {self.ignore_index} is also the id of class "
                 f"{self.names[self.ignore_index]!r}; it must lie outside 0..{len(self.names) - 1}.",
-                "ignore_index = 255",
+                f"ignore_index = {255 if len(self.names) <= 255 else 65535}",
             )
 
     def __len__(self) -> int:

@@ -202,7 +202,7 @@ def _no_model(path: Path, folder: Path) -> FullconvError:
         what = "not a file"
     # Where the writing stopped between its two renames, the model before it waits beside.
     for lost in (folder, path / "model"):
-        previous = lost.with_name(f"{lost.name}.old")
+        previous = lost.parent / f"{lost.name}.old"
         if (previous / WEIGHTS).is_file():
             return FullconvError(
                 f"no model at {path}, but the one before it in {previous}: the last saving was "

@@ -99,17 +99,19 @@ class Predictor:
         return self.model.labels
 
     def __call__(self, picture: Any) -> Any:
-        """Segments one picture, or a list of them.
+        """Segments one picture, a list of them, or all in a folder.
 
         Args:
             picture: a path, a PIL picture, an (H, W, 3) or (H, W) uint8 array, a (3, H, W) uint8
-                tensor or float tensor 0-1, or a list of these.
+                tensor or float tensor 0-1; a list of these; or a folder.
 
         Returns:
-            A `Segmentation`, or a list.
+            A `Segmentation`; a list of them for a list or a folder.
         """
         if isinstance(picture, (list, tuple)):
             return [self.segment(item) for item in picture]
+        if isinstance(picture, (str, Path)) and Path(picture).is_dir():
+            return [self.segment(path) for path, _ in find_pictures([picture])]
         return self.segment(picture)
 
     def segment(self, picture: Picture) -> Segmentation:
@@ -153,8 +155,8 @@ def as_array(picture: Picture) -> np.ndarray:
     if isinstance(picture, Tensor):
         return _of_tensor(picture)
     raise FullconvError(
-        f"a {type(picture).__name__} is no picture; expected a path, a PIL picture, an (H, W, 3) "
-        "uint8 array, a (3, H, W) tensor, or a list of these.",
+        f"found something of type {type(picture).__name__}; expected a path, a PIL picture, an "
+        "(H, W, 3) uint8 array, a (3, H, W) tensor, or a list of these.",
         'model("photo.jpg")',
     )
 

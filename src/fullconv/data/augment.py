@@ -1,7 +1,8 @@
 """Training transforms: random magnification, crop, mirror and colour, picture and mask together.
 
 The window of the source that becomes the crop is cut out first and resized once. What lies outside
-the picture is the mean colour in the picture and *ignore* in the mask, always.
+the picture is *ignore* in the mask, always, and in the picture the mean colour (before the colours
+are varied).
 """
 
 from __future__ import annotations

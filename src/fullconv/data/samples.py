@@ -7,6 +7,7 @@ seen, with any number of reading processes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -95,9 +96,10 @@ class ShuffledBatches(Sampler[list[Key]]):
         order = torch.randperm(self.count, generator=generator).tolist()
         seeds = torch.randint(2**31, (self.count,), generator=generator).tolist()
         step = self.batch * self.world
-        while len(order) < step:  # fewer pictures than one batch: take them again
-            order, seeds = order + order, seeds + [seed + 1 for seed in seeds]
-        keys = list(zip(order, seeds, strict=True))
+        # Fewer pictures than one batch: they are taken again, each time with another chance.
+        rounds = max(1, math.ceil(step / max(1, self.count)))
+        once = list(zip(order, seeds, strict=True))
+        keys = [(index, seed + again) for again in range(rounds) for index, seed in once]
         for number in range(self.first_batch.get(epoch, 0), len(self)):
             yield keys[number * step : (number + 1) * step][self.rank :: self.world]
 

@@ -41,7 +41,9 @@ def reading_matrix(grid: Grid, cells: int, at: Grid, count: int) -> Tensor:
 
 def read(values: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """(N, K, h, w) with matrices (R, h) and (C, w) -> (N, K, R, C)."""
-    return rows @ values @ columns.T
+    # Mixed precision would multiply in half precision and blur the places of the cells.
+    with torch.autocast(values.device.type, enabled=False):
+        return rows @ values @ columns.T
 
 
 def full(values: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
@@ -74,7 +76,8 @@ def loss(
     """Mean softmax cross-entropy over the pixels of `target` (N, H, W) that are not ignored; 0
     where there is none. With class weights the mean is weighted, as in
     `torch.nn.CrossEntropyLoss`. Summed in float64."""
-    options = (ignore_index, class_weights, label_smoothing)
+    weights = None if class_weights is None else class_weights.to(values)
+    options = (ignore_index, weights, label_smoothing)
     result: Tensor = _StripLoss.apply(values, grid, target, options)
     return result
 

@@ -223,7 +223,11 @@ def _timm_pyramid(card: BackboneCard, pretrained: bool) -> tuple[nn.Module, list
         )
     overlay = {"file": str(card.weights)} if card.weights else None
     if card.weights:  # timm drops what does not fit in silence, so look first
-        load_weights(timm.create_model(card.name, **card.options), card)
+        try:
+            classifier = timm.create_model(card.name, **card.options)
+        except (TypeError, ValueError) as error:
+            raise FullconvError(f"timm's {card.name} cannot be built: {error}") from error
+        load_weights(classifier, card)
     if pretrained:
         _skip_retries_where_there_is_no_network()
     problem: Exception | None = None
@@ -281,6 +285,8 @@ def _torchvision_classifier(card: BackboneCard, pretrained: bool) -> nn.Module:
             classifier: nn.Module = torchvision.models.get_model(
                 card.name, weights="DEFAULT" if pretrained else None, **card.options
             )
+    except (TypeError, ValueError) as error:
+        raise FullconvError(f"torchvision's {card.name} cannot be built: {error}") from error
     except (OSError, RuntimeError) as error:
         raise _unreachable(card, error) from error
     load_weights(classifier, card)

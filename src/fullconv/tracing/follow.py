@@ -77,8 +77,10 @@ class _Follow(TorchFunctionMode):
         shapes = {id(t): tuple(t.shape) for t in inputs}  # in-place operations may change them
         output = func(*args, **kwargs)
         results = tensors(output)
+        op = getattr(func, "__name__", str(func)).strip("_")
+        if op == "setitem" and state_of(args[2]) is not None:
+            mark(args[0], Lost(frozenset({self.name("assignment")})))
         if states and results:
-            op = getattr(func, "__name__", str(func)).strip("_")
             state = after(op, Call(args, kwargs, output, states, shapes, self.name))
             for tensor in results:
                 mark(tensor, state)

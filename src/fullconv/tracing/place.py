@@ -56,12 +56,15 @@ class Axis:
     def split(self, factor: float, *, smooth: bool = False) -> Axis:
         """`factor` cells in the place of one: nearest or bilinear upsampling, pixel shuffle."""
         fine = self.stride / factor
-        spread = self.stride - fine if not smooth else self.stride
+        before, after = self.stride - fine, 0.0
+        if smooth:  # the cell before sits closer to the first half of the fine ones
+            uneven = fine / 2 * (factor % 2)
+            before, after = 1.5 * self.stride - fine - uneven, self.stride / 2 - uneven
         return Axis(
             fine,
             self.offset - (self.stride - fine) / 2,
-            self.low - spread,
-            self.high + (self.stride if smooth else 0.0),
+            self.low - before,
+            self.high + after,
         )
 
     def merge(self, other: Axis) -> Axis:
@@ -106,7 +109,8 @@ class Place:
         that would use up a main dimension."""
         axes = list(self.axes)
         for (axis, step), size in tags:
-            if step == max(d[1] for d in self.dims if isinstance(d, tuple) and d[0] == axis):
+            steps = [d[1] for d in self.dims if isinstance(d, tuple) and d[0] == axis]
+            if step >= max(steps, default=0):
                 return None
             axes[axis] = axes[axis].window(kernel=size, dilation=step)
         return replace(self, axes=(axes[0], axes[1]))

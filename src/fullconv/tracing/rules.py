@@ -178,6 +178,8 @@ def _padding(call: Call, place: Place) -> State:
 
 def _reduction(call: Call, place: Place) -> State:
     dims = call.argument(1, "dim")
+    if isinstance(dims, Tensor) or "other" in call.kwargs:  # max and min of two tensors
+        return call.elementwise()
     if dims is None:
         return call.lost("global pooling")
     rank = len(call.shape)
@@ -189,11 +191,11 @@ def _reduction(call: Call, place: Place) -> State:
     return replace(place, dims=tuple(d for i, d in enumerate(place.dims) if i not in chosen))
 
 
-def _along_channels(kind: str) -> Rule:
+def _along_channels(kind: str, position: int = 1, default: int = -1) -> Rule:
     """Softmax and the like: fine along a dimension that is not of the picture."""
 
     def rule(call: Call, place: Place) -> State:
-        dim = call.argument(1, "dim", -1)
+        dim = call.argument(position, "dim", default)
         return place if place.dims[dim] is None else call.lost(kind)
 
     return rule
@@ -307,14 +309,17 @@ RULES: dict[str, Rule] = {
     "conv_transpose2d": _on_maps(_transposed_convolution, "convolution of positions"),
     "avg_pool2d": _on_maps(_average_pooling, "pooling of positions"),
     # torch.nn.functional.max_pool2d goes by the name of its dispatcher, "fn".
-    **dict.fromkeys(("max_pool2d", "fn"), _on_maps(_max_pooling, "pooling of positions")),
+    **dict.fromkeys(
+        ("max_pool2d", "fn", "max_pool2d_with_indices"),
+        _on_maps(_max_pooling, "pooling of positions"),
+    ),
     "interpolate": _on_maps(_interpolation, "resizing"),
     "pixel_shuffle": _on_maps(_pixel_shuffle, "pixel shuffle"),
     "pixel_unshuffle": _on_maps(_pixel_unshuffle, "pixel unshuffle"),
     "pad": _padding,
     **dict.fromkeys(("mean", "sum", "amax", "amin", "max", "min", "var", "std"), _reduction),
     **dict.fromkeys(("softmax", "log_softmax"), _along_channels("attention")),
-    "normalize": _along_channels("normalisation over the picture"),
+    "normalize": _along_channels("normalisation over the picture", 2, 1),
     **dict.fromkeys(("layer_norm", "rms_norm"), _layer_norm),
     **dict.fromkeys(("group_norm", "instance_norm"), _sees_all),
     "linear": _linear,

@@ -1,0 +1,369 @@
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fullconv.errors import FullconvError
+from fullconv.geometry import Grid
+from fullconv.kernels import reference
+from fullconv.network.backbone import build
+from fullconv.network.card import BackboneCard
+from fullconv.network.fcn import FCN
+
+SAME = BackboneCard("timm", "mobilenetv2_035", {"pad_type": "same"})
+CONVNEXT = BackboneCard("timm", "convnext_atto", {"depths": (1, 1, 1, 1)})
+SWIN = BackboneCard(
+    "timm",
+    "swin_tiny_patch4_window7_224",
+    {"embed_dim": 6, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 1, 1)},
+)
+
+
+class Vgg(nn.Module):
+    """Five stages of 3x3 and 2x2 pooling; a list of maps, a dict of them, or class scores."""
+
+    def __init__(self, returned: str = "list", *, padding: int = 1) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(
+            nn.Conv2d(3 if i == 0 else 6, 6, 3, padding=padding) for i in range(5)
+        )
+        self.head = nn.Linear(6, 4)
+        self.returned = returned
+
+    def forward(self, x: Tensor) -> Any:
+        maps = []
+        for conv in self.convs:
+            x = nn.functional.max_pool2d(nn.functional.leaky_relu(conv(x), 0.3), 2)
+            maps.append(x)
+        if self.returned == "scores":
+            return self.head(x.mean((2, 3)))
+        return maps[1:] if self.returned == "list" else {f"x{i}": m for i, m in enumerate(maps)}
+
+
+class Centred(nn.Module):
+    """Stride by padded convolutions, as in a ResNet: offset 0 at every stride."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(
+            nn.Conv2d(3 if i == 0 else 6, 6, 3, stride=2, padding=1) for i in range(5)
+        )
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        maps = []
+        for conv in self.convs:
+            maps.append(x := nn.functional.leaky_relu(conv(x), 0.3))
+        return maps[1:]
+
+
+def lively(net: FCN, seed: int = 0) -> FCN:
+    """Every tap counts, and scores vary from cell to cell: after the first pictures, zero-started
+    skips would be silent and batch statistics far off."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None
+            nn.init.ones_(module.weight)
+    with torch.no_grad():
+        net.train()
+        for _ in range(2):
+            net(torch.randn(2, 3, 160, 160, generator=generator))
+        net.eval()
+        features = net.backbone(torch.randn(1, 3, 160, 160, generator=generator))
+        for score, feature in zip(net.score.values(), features, strict=True):
+            assert isinstance(score, nn.Conv2d)
+            spread = feature.std(dim=(2, 3)).mean() * feature.shape[1] ** 0.5
+            score.weight.copy_(torch.randn(score.weight.shape, generator=generator) / spread)
+            assert score.bias is not None
+            score.bias.copy_(-score(feature).mean(dim=(0, 2, 3)))
+    return net
+
+
+def picture(height: int, width: int, seed: int = 1) -> Tensor:
+    """Blurred noise: what networks answer to differs from place to place."""
+    noise = torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(seed))
+    return noise + 3 * nn.functional.avg_pool2d(noise, 9, 1, 4)
+
+
+def assert_same(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor], many: int = 2) -> None:
+    """Labels and scores (N, H, W), (N, K, H, W) of the same places: equal but for ties."""
+    assert one[0].shape == other[0].shape
+    assert one[0].numel() > 500
+    assert len(one[0].unique()) >= many  # else there would be nothing to see
+    differing = one[0] != other[0]
+    best = one[1].topk(2, dim=1).values
+    assert bool(((best[:, 0] - best[:, 1])[differing] < 1e-4).all())
+    assert differing.float().mean() < 1e-3
+
+
+# Small networks, each with half its widest field: a symmetric one, a SAME one, VGG, ConvNeXt.
+NETWORKS: dict[str, Any] = {
+    "resnet10t": "resnet10t",
+    "mobilenetv2": "mobilenetv2_035",
+    "same": SAME,
+    "vgg": Vgg(),
+    "unpadded": Vgg(padding=0),
+    "convnext": CONVNEXT,
+}
+
+
+@pytest.fixture(scope="module", params=list(NETWORKS))
+def net(request: pytest.FixtureRequest) -> FCN:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        return lively(FCN(copy.deepcopy(NETWORKS[request.param]), 5, stride=8))
+
+
+@torch.no_grad()
+def read(net: FCN, image: Tensor) -> tuple[Tensor, Tensor]:
+    scores = net(image)
+    return scores.labels(), scores.full()
+
+
+@pytest.mark.parametrize("added", [1, 7, 16, 31])
+def test_what_is_added_below_or_right_changes_nothing_far_from_it(net: FCN, added: int) -> None:
+    reach = int(net.backbone.grids[-1].field / 2) + 33  # a pixel is read up to 32 px away
+    long = reach + 97  # of no special remainder
+    image = picture(40, long + added)
+    clear = long - reach
+    labels, full = read(net, image[..., :long])
+    more_labels, more_full = read(net, image)
+    assert_same(
+        (labels[..., :clear], full[..., :clear]), (more_labels[..., :clear], more_full[..., :clear])
+    )
+    if added in (7, 31):  # and along the rows
+        image = image.transpose(2, 3).contiguous()
+        labels, full = read(net, image[:, :, :long])
+        more_labels, more_full = read(net, image)
+        assert_same(
+            (labels[:, :clear], full[:, :, :clear]), (more_labels[:, :clear], more_full[:, :, :clear])
+        )
+
+
+@pytest.mark.parametrize("added", [32, 96])
+def test_what_is_added_above_or_left_changes_nothing_far_from_it(net: FCN, added: int) -> None:
+    reach = int(net.backbone.grids[-1].field / 2) + 33
+    long = reach + 77
+    image = picture(added + long, 50)
+    labels, full = read(net, image[:, :, added:])
+    more_labels, more_full = (x[..., added:, :] for x in read(net, image))
+    assert_same(
+        (labels[:, reach:], full[:, :, reach:]), (more_labels[:, reach:], more_full[:, :, reach:])
+    )
+    if added == 32:
+        image = image.transpose(2, 3).contiguous()
+        labels, full = read(net, image[..., added:])
+        more_labels, more_full = (x[..., added:] for x in read(net, image))
+        assert_same(
+            (labels[..., reach:], full[..., reach:]),
+            (more_labels[..., reach:], more_full[..., reach:]),
+        )
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (33, 2), (64, 96), (65, 97)])
+def test_every_size_comes_out_as_it_went_in(net: FCN, size: tuple[int, int]) -> None:
+    with torch.no_grad():
+        scores = net(picture(*size))
+    assert scores.size == size
+    assert scores.labels().shape == (1, *size)
+    assert scores.full().isfinite().all()
+    assert scores.loss(torch.zeros(1, *size, dtype=torch.uint8)).isfinite()
+
+
+@pytest.mark.parametrize("stride", [32, 16, 8, 4])
+def test_strides_have_the_papers_names(stride: int) -> None:
+    net = FCN(Vgg(), 3, stride=stride)
+    assert net.name == f"FCN-{stride}s"
+    assert len(net.score) == [32, 16, 8, 4].index(stride) + 1
+    scores = net(torch.zeros(2, 3, 70, 45))
+    assert (scores.grid.stride, scores.grid.offset) == (stride, (stride - 1) / 2)
+    assert scores.values.shape[:2] == (2, 3)
+    assert scores.values.dtype == torch.float32
+
+
+@pytest.mark.parametrize("upsampling", ["bilinear", "learned_skips"])
+@pytest.mark.parametrize("source", [Vgg, Centred])
+def test_new_skips_change_nothing(source: Any, upsampling: str) -> None:
+    """The paper: an FCN-8s that starts from an FCN-32s begins with unchanged predictions. Exactly:
+    its scores at the stride-8 cells are the stride-32 ones read there, by way of stride 16."""
+    torch.manual_seed(0)
+    coarse = FCN(source(), 4, stride=32).eval()
+    fine = FCN(source(), 4, stride=8, upsampling=upsampling).eval()
+    result = fine.load_state_dict(coarse.state_dict(), strict=False)
+    assert not result.unexpected_keys
+    assert all(k.startswith(("score.", "skip_upsampling.")) for k in result.missing_keys)
+    image = picture(90, 121)
+    with torch.no_grad():
+        scores32, scores8 = coarse(image), fine(image)
+        counts = [feature.shape[2:] for feature in fine.backbone(image)]
+    values, grid = scores32.values, scores32.grid
+    assert values.std() > 1e-4
+    for finer, count in list(zip(fine.backbone.grids, counts, strict=True))[-2::-1]:
+        rows, columns = (
+            reference.reading_matrix(grid, have, finer, want).float()
+            for have, want in zip(values.shape[2:], count, strict=True)
+        )
+        values, grid = reference.read(values, rows, columns), finer
+    torch.testing.assert_close(scores8.values, values, rtol=0, atol=1e-5)
+    if source is Centred:
+        # Where fine cells sit on the coarse ones, a line stays a line: the scores of every pixel
+        # are the same, up to the outermost fine cell.
+        full8, full32 = (
+            scores.full()[:, :, :89, :121] for scores in (scores8, scores32)
+        )
+        torch.testing.assert_close(full8, full32, rtol=0, atol=1e-5)
+        assert (scores8.labels() == scores32.labels()).float().mean() > 0.999
+
+
+def test_every_tap_reaches_the_scores() -> None:
+    net = lively(FCN(Vgg(), 4, stride=8))
+    image = picture(64, 64)
+    with torch.no_grad():
+        before = net(image).values.clone()
+        for score in net.score.values():
+            assert isinstance(score, nn.Conv2d)
+            score.bias.data[2] += 1.0  # type: ignore[union-attr]
+            after = net(image).values
+            difference = after - before
+            assert difference[:, 2].sub(1).abs().max() < 1e-5  # added, once, everywhere
+            assert difference[:, [0, 1, 3]].abs().max() < 1e-5
+            before = after
+
+
+@pytest.mark.parametrize("upsampling", ["bilinear", "learned_skips", "learned"])
+def test_gradients_reach_every_parameter_after_one_step(upsampling: str) -> None:
+    torch.manual_seed(0)
+    net = FCN(Vgg(), 4, stride=8, upsampling=upsampling)
+    optimizer = torch.optim.SGD([p for n, p in net.named_parameters() if "head" not in n], lr=0.1)
+    target = torch.randint(0, 4, (2, 51, 43))
+    for _ in range(2):
+        optimizer.zero_grad()
+        net(torch.randn(2, 3, 51, 43)).loss(target).backward()
+        optimizer.step()
+    for name, parameter in net.named_parameters():
+        if "head" not in name:
+            assert parameter.grad is not None, name
+            assert parameter.grad.abs().sum() > 0, name
+
+
+def test_the_coarsest_score_starts_small_and_the_skips_at_zero() -> None:
+    net = FCN("test_resnet", 6, stride=8)
+    weights = {name: score.weight for name, score in net.score.items()}
+    assert list(weights) == ["stride8", "stride16", "stride32"]
+    assert weights["stride8"].abs().max() == weights["stride16"].abs().max() == 0  # type: ignore
+    assert 0.005 < weights["stride32"].std() < 0.02  # type: ignore[union-attr,operator]
+    assert all(score.bias.abs().max() == 0 for score in net.score.values())  # type: ignore
+
+
+@pytest.mark.parametrize(
+    "source", ["test_resnet", SAME, SWIN, CONVNEXT, "list", "dict", "scores", "unpadded"]
+)
+@pytest.mark.parametrize("upsampling", ["learned_skips", "learned"])
+def test_learned_upsampling_starts_as_bilinear(source: Any, upsampling: str) -> None:
+    """For offsets 0, 3.5 and the negative ones of unpadded networks; odd sizes."""
+    if source in ("list", "dict", "scores"):
+        source = Vgg(source)
+    elif source == "unpadded":
+        source = Vgg(padding=0)
+    plain = FCN(source, 3, stride=8).eval()
+    learned = FCN(plain.backbone, 3, stride=8, upsampling=upsampling).eval()
+    for score in plain.score.values():
+        nn.init.normal_(score.weight, std=0.2)  # type: ignore[arg-type]
+    learned.score.load_state_dict(plain.score.state_dict())
+    for size in ((65, 47), (31, 1)):
+        with torch.no_grad():
+            one, other = plain(picture(*size)), learned(picture(*size))
+        assert other.grid == (Grid(1, 0) if upsampling == "learned" else one.grid)
+        assert other.full().shape == (1, 3, *size)
+        torch.testing.assert_close(other.full(), one.full(), rtol=0, atol=1e-5)
+
+
+def test_learned_upsampling_at_stride_32_and_4() -> None:
+    for stride in (32, 4):
+        plain = FCN("test_resnet", 2, stride=stride).eval()
+        learned = FCN(plain.backbone, 2, stride=stride, upsampling="learned").eval()
+        learned.score.load_state_dict(plain.score.state_dict())
+        image = picture(37, 50)
+        with torch.no_grad():
+            torch.testing.assert_close(
+                learned(image).full(), plain(image).full(), rtol=0, atol=1e-5
+            )
+
+
+@pytest.mark.parametrize("returned", ["list", "dict", "scores"])
+def test_modules_of_ones_own_train(returned: str) -> None:
+    torch.manual_seed(0)
+    net = FCN(Vgg(returned), 3, stride=8)
+    net(torch.randn(1, 3, 50, 40)).loss(torch.zeros(1, 50, 40).long()).backward()
+    # A classifier is cut behind submodules: the last pooling is none.
+    expected = [6, 6] if returned == "scores" else [6, 6, 6]
+    assert [score.in_channels for score in net.score.values()] == expected
+
+
+def test_a_backbone_with_channels_last() -> None:
+    net = FCN(SWIN, 3, stride=4)
+    scores = net(picture(50, 70))
+    assert (scores.grid.stride, scores.grid.offset) == (4, 1.5)
+    assert scores.labels().shape == (1, 50, 70)
+
+
+def test_torchvision() -> None:
+    net = FCN("torchvision:mobilenet_v3_small", 3, stride=16)
+    assert net.backbone.card == BackboneCard("torchvision", "mobilenet_v3_small")
+    assert net.eval()(picture(45, 61)).labels().shape == (1, 45, 61)
+
+
+def test_a_vision_transformer_at_its_one_stride() -> None:
+    vit = BackboneCard(
+        "timm", "vit_tiny_patch16_224", {"embed_dim": 24, "num_heads": 1, "depth": 3}
+    )
+    net = FCN(vit, 3, stride=16).eval()
+    scores = net(picture(45, 61))
+    assert (scores.grid.stride, scores.grid.offset) == (16, 7.5)
+    assert scores.labels().shape == (1, 45, 61)
+    with pytest.raises(FullconvError, match="offers stride 16 only; stride 8 was asked for"):
+        FCN(vit, 3, stride=8)
+
+
+def test_scores_stay_single_under_mixed_precision() -> None:
+    net = lively(FCN(Vgg(), 4, stride=8))
+    image = picture(50, 70)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        scores = net(image)
+    assert scores.values.dtype == torch.float32
+    with torch.no_grad():
+        exact = net(image)
+    assert (scores.values - exact.values).abs().max() < 0.1 * exact.values.std()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message", "hint"),
+    [
+        (("resnet18", 0), {}, "num_classes is 0; it must be 1 or more", ""),
+        (("resnet18", 2), {"upsampling": "cubic"}, "'cubic' is not known; there are", "bilinear"),
+        (("resnet18", 2), {"stride": 2}, "offers stride 4, 8, 16 and 32; stride 2", "--stride 4"),
+        (("resnet1848", 2), {}, "timm has no network 'resnet1848'", "--backbone resnet18"),
+        (("nowhere.toml", 2), {}, "no backbone card at nowhere.toml", ""),
+        (
+            (nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2)), 2),
+            {},
+            "Sequential has no layer with cells 4, 8, 16 or 32 pixels apart",
+            "return [x8, x16, x32]",
+        ),
+    ],
+)
+def test_errors_read_well(arguments: Any, options: Any, message: str, hint: str) -> None:
+    with pytest.raises(FullconvError) as caught:
+        FCN(*arguments, **options)
+    assert message in caught.value.message
+    assert hint in caught.value.hint
+
+
+def test_a_built_backbone_is_taken_as_it_is() -> None:
+    backbone = build("test_resnet", stride=8)
+    net = FCN(backbone, 3, stride=8)
+    assert net.backbone is backbone

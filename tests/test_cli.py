@@ -1,0 +1,595 @@
+"""The command line: what it prints where, its exit codes, and what a person's mistakes become."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import fullconv
+from fullconv.cli import _options_in, main, run
+from fullconv.data.drawn import LABELS
+from fullconv.data.masks import read_values
+from fullconv.settings import Settings, to_toml
+
+COMMANDS = ("demo", "check", "train", "evaluate", "predict", "inspect")
+HEAVY = ("torch", "torchvision", "timm", "lightning", "numpy", "PIL", "matplotlib")
+
+Out = Callable[[list[Any]], tuple[int, str, str]]
+
+
+@pytest.fixture
+def cli(capfd: pytest.CaptureFixture[str]) -> Out:
+    """Runs a command: exit code, stdout, stderr. Of the file descriptors, so that nothing that a
+    library prints is overlooked."""
+
+    def call(argv: list[Any]) -> tuple[int, str, str]:
+        capfd.readouterr()
+        code = run([str(word) for word in argv])
+        return code, *capfd.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def data(scenes: Path, tmp_path: Path) -> Path:
+    """A copy of the drawn scenes to spoil."""
+    return Path(shutil.copytree(scenes, tmp_path / "data"))
+
+
+@pytest.fixture
+def model(model_folder: Path, tmp_path: Path) -> Path:
+    """A copy of the model to spoil."""
+    return Path(shutil.copytree(model_folder, tmp_path / "model"))
+
+
+def refused(result: tuple[int, str, str]) -> str:
+    """The message of a command that the person can mend."""
+    code, out, err = result
+    assert code == 1
+    assert out == ""
+    assert err.startswith("error: ")
+    assert "Traceback" not in err
+    return err.removeprefix("error: ")
+
+
+# Starting up.
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "import fullconv",
+        "import fullconv.cli",
+        "from fullconv.cli import run; assert run(['--help']) == 0",
+        "from fullconv.cli import run; assert run(['train', '--help']) == 0",
+    ],
+)
+def test_nothing_heavy_is_imported_before_it_is_needed(lines: str) -> None:
+    code = f"import sys; {lines}; print([m for m in {HEAVY} if m in sys.modules], file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "[]\n"
+    assert ("Usage: fullconv" in done.stdout) == ("help" in lines)
+
+
+def test_the_public_names_load_on_first_use() -> None:
+    assert set(fullconv.__all__) <= {*fullconv._HOMES, "FullconvError", "Labels", "geometry"}
+    for name in fullconv.__all__:
+        if name != "train":  # is tested where it is trained
+            assert getattr(fullconv, name).__name__.rpartition(".")[2].lower() == name.lower()
+    with pytest.raises(AttributeError, match="module 'fullconv' has no attribute 'trian'"):
+        fullconv.trian  # noqa: B018
+
+
+@pytest.mark.parametrize("argv", [[], ["--help"], ["-h"]])
+def test_help_lists_the_commands(cli: Out, argv: list[str]) -> None:
+    code, out, err = cli(argv)
+    assert (code, err) == (0, "")
+    assert out.startswith("Usage: fullconv COMMAND")
+    assert all(f" {command} " in out for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_its_options(cli: Out, command: str) -> None:
+    code, out, err = cli([command, "--help"])
+    assert (code, err) == (0, "")
+    assert out.startswith(f"Usage: fullconv {command}")
+    assert "given" not in out.lower().replace("--", "").split()
+    if command not in ("demo",):
+        assert "--json" in out
+
+
+def test_training_explains_every_setting(cli: Out) -> None:
+    text = cli(["train", "--help"])[1]
+    for name in Settings.__dataclass_fields__:
+        assert f"--{name.replace('_', '-')}" in text, name
+
+
+def test_the_version(cli: Out) -> None:
+    assert cli(["--version"]) == (0, f"{fullconv.__version__}\n", "")
+
+
+# check
+
+
+def test_check_prints_the_report(cli: Out, scenes: Path) -> None:
+    code, out, err = cli(["check", scenes])
+    assert (code, err) == (0, "")
+    assert "pictures: train 3, val 2, test 2" in out
+
+
+@pytest.mark.parametrize("spoilt", ["picture", "mask", "ids"])
+def test_check_has_exit_code_1_where_there_are_errors(cli: Out, data: Path, spoilt: str) -> None:
+    spoil(data, spoilt)
+    code, out, err = cli(["check", data])
+    assert (code, err) == (1, "")
+    assert "ERROR " in out
+    assert "street_0000" in out
+    assert "fix: " in out
+    code, out, err = cli(["check", data, "--json"])
+    assert (code, err) == (1, "")
+    assert json.loads(out)["errors"] >= 1
+
+
+def spoil(data: Path, what: str) -> None:
+    if what == "picture":
+        path = data / "images/test/street_0000.jpg"
+        path.write_bytes(path.read_bytes()[:300])
+    elif what == "mask":
+        path = data / "masks/test/street_0000.png"
+        path.write_bytes(path.read_bytes()[:100])
+    else:
+        ids = np.full((48, 64), 99, np.uint8)
+        Image.fromarray(ids).save(data / "masks/test/street_0000.png")
+
+
+def test_a_warning_is_no_error(cli: Out, data: Path) -> None:
+    shutil.copy(data / "images/train/street_0000.jpg", data / "images/train/alone.jpg")
+    code, out, _ = cli(["check", data, "--json"])
+    report = json.loads(out)
+    assert (code, report["errors"]) == (0, 0)
+    assert report["warnings"] + len(report["findings"]) > 0
+
+
+# evaluate
+
+
+def test_evaluate_prints_the_table_and_what_it_is_of(
+    cli: Out, model_folder: Path, scenes: Path
+) -> None:
+    code, out, err = cli(["evaluate", model_folder, scenes, "--split", "val"])
+    assert (code, err) == (0, "")
+    head, empty, first, *_ = out.splitlines()
+    assert head == f"{model_folder} on {scenes}, split val, 2 pictures, original size"
+    assert empty == ""
+    assert first.startswith("mean IoU ")
+    assert all(name in out for name in LABELS.names)
+
+
+def test_evaluate_as_json_is_one_object_with_the_names_of_the_paper(
+    cli: Out, model_folder: Path, scenes: Path
+) -> None:
+    code, out, err = cli(["evaluate", model_folder, scenes, "--json"])
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    numbers = ("mean_iou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou")
+    assert all(0 <= found[key] <= 1 for key in numbers)
+    assert set(found["per_class_iou"]) == set(LABELS.names)
+    assert found["protocol"]["split"] == "test"
+    table = cli(["evaluate", model_folder, scenes])[1]
+    assert f"{100 * found['mean_iou']:.2f}" in table
+
+
+@pytest.mark.parametrize("spoilt", ["picture", "mask", "ids"])
+def test_evaluate_refuses_faulty_data(
+    cli: Out, model_folder: Path, data: Path, spoilt: str
+) -> None:
+    spoil(data, spoilt)
+    message = refused(cli(["evaluate", model_folder, data, "--json"]))
+    assert f"1 error in the data set {data}:" in message
+    assert message.endswith(f"try: fullconv check {data}\n")
+
+
+# predict
+
+
+def test_predict_writes_masks_and_overlays_and_says_what_is_there(
+    cli: Out, model_folder: Path, scenes: Path, tmp_path: Path
+) -> None:
+    out_folder = tmp_path / "new" / "out"
+    pictures = scenes / "images/test"
+    code, out, err = cli(["predict", model_folder, pictures, "--out", out_folder])
+    assert (code, err) == (0, "")
+    *lines, last = out.splitlines()
+    assert last == f"2 of 2 pictures -> {out_folder}"
+    assert [line.split(":")[0] for line in lines] == [str(p) for p in sorted(pictures.iterdir())]
+    assert all("%" in line for line in lines)
+    assert sorted(p.name for p in out_folder.iterdir()) == [
+        "street_0000_mask.png",
+        "street_0000_overlay.png",
+        "street_0001_mask.png",
+        "street_0001_overlay.png",
+    ]
+    assert read_values(out_folder / "street_0000_mask.png").shape == (48, 64)
+
+
+def test_predict_as_json_is_one_object_with_every_file(
+    cli: Out, model_folder: Path, scenes: Path, tmp_path: Path
+) -> None:
+    picture = scenes / "images/test/street_0000.jpg"
+    argv = ["predict", model_folder, picture, "--out", tmp_path, "--json"]
+    code, out, err = cli([*argv, "--save", "mask, color,json"])
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    (result,) = found["pictures"]
+    assert found["failed"] == []
+    assert (result["source"], result["height"], result["width"]) == (str(picture), 48, 64)
+    assert sum(result["area"].values()) == pytest.approx(1)
+    ends = ("_mask.png", "_color.png", ".json")
+    assert result["files"] == [str(tmp_path / f"street_0000{end}") for end in ends]
+    assert all(Path(file).is_file() for file in result["files"])
+
+
+def test_pictures_of_the_same_stem_do_not_overwrite_each_other(
+    cli: Out, model_folder: Path, tmp_path: Path
+) -> None:
+    random = np.random.default_rng(0)
+    for number, name in enumerate(("in/a.jpg", "in/a.png", "in/deep/a.jpg", "in/deep/a.png")):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = random.integers(0, 256, (20 + number, 30, 3), np.uint8)
+        Image.fromarray(pixels).save(path)
+    argv = ["predict", model_folder, tmp_path / "in", "--out", tmp_path / "out", "--save", "mask"]
+    code, out, _ = cli([*argv, "--json"])
+    assert code == 0
+    files = {r["source"]: r["files"][0] for r in json.loads(out)["pictures"]}
+    assert len(set(files.values())) == 4
+    for number, name in enumerate(("in/a.jpg", "in/a.png", "in/deep/a.jpg", "in/deep/a.png")):
+        assert read_values(Path(files[str(tmp_path / name)])).shape == (20 + number, 30)
+    assert Path(files[str(tmp_path / "in/deep/a.png")]).parent == tmp_path / "out" / "deep"
+
+
+def test_a_corrupt_picture_does_not_cost_the_others(
+    cli: Out, model_folder: Path, data: Path, tmp_path: Path
+) -> None:
+    spoil(data, "picture")
+    argv = ["predict", model_folder, data / "images/test", "--out", tmp_path / "out"]
+    code, out, err = cli(argv)
+    assert code == 1
+    assert out.endswith(f"1 of 2 pictures -> {tmp_path / 'out'}\n")
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "street_0001_mask.png",
+        "street_0001_overlay.png",
+    ]
+    assert err.startswith("error: 1 of 2 pictures could not be read:\n  picture ")
+    assert str(data / "images/test/street_0000.jpg") in err
+    assert "Traceback" not in err
+    code, out, err = cli([*argv, "--json"])
+    found = json.loads(out)
+    assert (code, len(found["pictures"]), len(found["failed"])) == (1, 1, 1)
+    assert "street_0000.jpg" in found["failed"][0]
+
+
+@pytest.mark.parametrize(
+    ("argv", "said", "hint"),
+    [
+        (["MODEL"], "no picture was named", "fullconv predict MODEL photo.jpg"),
+        (["MODEL", "gone.jpg"], "no picture or folder gone.jpg", "fullconv predict MODEL photo"),
+        (["MODEL", "EMPTY"], "no picture in EMPTY", "fullconv predict MODEL photo.jpg"),
+        (["MODEL", "PICTURE", "--save", "heat"], "no output 'heat'", "--save mask,overlay"),
+        (["MODEL", "PICTURE", "--save", ""], "no output ''", "--save mask,overlay"),
+        (["MODEL", "PICTURE", "--out", "FILE"], "could not be written to FILE", "--out ANOTHER"),
+        (["gone", "PICTURE"], "no model at gone: nothing there", "fullconv train DATA"),
+        (["EMPTY", "PICTURE"], "no model at EMPTY: the folder holds nothing", "fullconv train"),
+        (["PICTURE", "PICTURE"], "is damaged or not a .safetensors file", "fullconv train"),
+    ],
+)
+def test_what_predict_cannot_do_it_says(
+    cli: Out,
+    model_folder: Path,
+    scenes: Path,
+    tmp_path: Path,
+    argv: list[str],
+    said: str,
+    hint: str,
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    places = {
+        "MODEL": str(model_folder),
+        "EMPTY": str(tmp_path / "empty"),
+        "FILE": str(tmp_path / "file"),
+        "PICTURE": str(scenes / "images/test/street_0000.jpg"),
+    }
+    if "--out" not in argv:
+        argv = [*argv, "--out", str(tmp_path / "out")]
+    message = refused(cli(["predict", *(places.get(word, word) for word in argv)]))
+    for name, place in places.items():
+        message = message.replace(place, name)
+    assert message.startswith(said) or said in message.splitlines()[0]
+    assert f"\n  try: {hint}" in message
+
+
+# inspect
+
+
+@pytest.mark.parametrize("thing", ["backbone", "model", "data"])
+def test_inspect_tells_what_a_thing_is(
+    cli: Out, model_folder: Path, scenes: Path, thing: str
+) -> None:
+    what = {"backbone": "test_resnet", "model": str(model_folder), "data": str(scenes)}[thing]
+    code, text, err = cli(["inspect", what])
+    assert (code, err) == (0, "")
+    code, out, err = cli(["inspect", what, "--json"])
+    assert (code, err) == (0, "")
+    facts = json.loads(out)
+    if thing == "data":
+        assert facts["pictures"]["train"] == 3
+    else:
+        assert f"{facts['grids'][0]['channels']}" in text if thing == "backbone" else True
+        assert [g["stride"] for g in facts["grids"]][-1] == 32
+
+
+# train
+
+
+class Recorder:
+    """Stands in for `fullconv.training`, whose import is slow; notes what it is asked."""
+
+    def __init__(self) -> None:
+        self.data: Any = None
+        self.options: dict[str, Any] = {}
+
+    def train(self, data: Any, **options: Any) -> Any:
+        self.data, self.options = data, options
+        metrics = {"mean_iou": 0.5, "epoch": 3, "protocol": {"split": "val"}}
+        return SimpleNamespace(folder=Path("run"), model=Path("run/model"), metrics=metrics)
+
+
+@pytest.fixture
+def training(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    recorder = Recorder()
+    monkeypatch.setitem(sys.modules, "fullconv.training", recorder)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    return recorder
+
+
+def test_only_the_options_that_were_typed_are_handed_on(cli: Out, training: Recorder) -> None:
+    code, out, err = cli(
+        ["train", "DATA", "--stride=16", "--no-flip", "--scale", 1, 1.5, "--label-smoothing", 0]
+    )
+    assert (code, err) == (0, "")
+    assert training.data == Path("DATA")
+    assert training.options == {
+        "out": None,
+        "resume": None,
+        "stride": 16,
+        "flip": False,
+        "scale": (1.0, 1.5),
+        "label_smoothing": 0.0,
+    }
+    assert out.splitlines() == [
+        "mean IoU 0.500 on val (epoch 3)",
+        f"model: {Path('run/model')}",
+        f"next: fullconv evaluate {Path('run/model')} DATA --split test",
+    ]
+
+
+def test_options_change_single_ones_of_a_configuration(
+    cli: Out, training: Recorder, tmp_path: Path
+) -> None:
+    config = tmp_path / "config.toml"
+    train = Settings(epochs=7, flip=False, crop=(64, 96)).to_dict()
+    config.write_text(to_toml({"data": {"root": "/there"}, "train": train}))
+    # --epochs 50 is the default, but was typed.
+    assert cli(["train", "--config", config, "--stride", "16", "--epochs", "50"])[0] == 0
+    assert training.data == Path("/there")
+    assert {k: v for k, v in training.options.items() if k not in ("out", "resume")} == {
+        **train,
+        "crop": [64, 96],
+        "scale": [0.5, 2.0],
+        "stride": 16,
+        "epochs": 50,
+    }
+    assert cli(["train", "here", "--config", config])[0] == 0
+    assert training.data == Path("here")
+
+
+def test_a_configuration_without_a_data_set_does_not_mean_this_folder(
+    cli: Out, training: Recorder, tmp_path: Path
+) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text("[train]\nepochs = 3\n")
+    assert cli(["train", "--config", config])[0] == 0
+    assert training.data is None  # which the training refuses
+
+
+def test_train_as_json_is_one_object(cli: Out, training: Recorder) -> None:
+    code, out, err = cli(["train", "DATA", "--json"])
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert (found["run"], found["mean_iou"]) == ("run", 0.5)
+    assert found["model"] == str(Path("run/model"))
+
+
+def test_the_other_processes_of_a_run_print_nothing(
+    cli: Out, training: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert cli(["train", "DATA"]) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        ([], set()),
+        (["DATA", "--out", "x", "--json", "--resume", "y"], set()),
+        (["--epochs", "3"], {"epochs"}),
+        (["--stride=16"], {"stride"}),
+        (["--no-flip", "--pretrained"], {"flip", "pretrained"}),
+        (["--backbone-rate", "1", "--weight_decay=2"], {"backbone_rate", "weight_decay"}),
+        (["epochs", "-e", "--epoch", "--no-epoch"], set()),
+    ],
+)
+def test_which_options_were_typed(words: list[str], names: set[str]) -> None:
+    assert _options_in(["train", *words]) == names
+
+
+def test_every_flag_of_the_settings_can_be_denied(cli: Out, training: Recorder) -> None:
+    assert cli(["train", "DATA", "--no-pretrained", "--flip"])[0] == 0
+    assert training.options["pretrained"] is False
+    assert training.options["flip"] is True
+
+
+# What a person gets wrong.
+
+
+@pytest.mark.parametrize(
+    ("argv", "said", "hint"),
+    [
+        (["bogus"], 'Unknown command "bogus". Available commands: demo', "fullconv --help"),
+        (["--bogus"], 'Unknown command "--bogus"', "fullconv --help"),
+        (["check"], "--data requires an argument", "fullconv check --help"),
+        (["check", "DATA", "more", "words"], "too many words: more words.", "fullconv check --he"),
+        (["check", "DATA", "--jsn"], "Unknown option: --jsn. Did you mean --json", "check --help"),
+        (["check", "DATA", "--json=maybe"], 'unable to convert "maybe"', "fullconv check --help"),
+        (["evaluate", "m", "DATA", "--split", "all"], 'Choose from: "train"', "evaluate --help"),
+        (["train", "DATA", "--epoch", "3"], "Did you mean --epochs", "fullconv train --help"),
+        (["train", "DATA", "--epochs", "x"], 'convert "x" into int', "fullconv train --help"),
+        (["train", "DATA", "--crop", "3"], "--crop requires 2", "fullconv train --help"),
+        (["train", "DATA", "--stride", "7"], "it must be one of 4, 8, 16, 32", "--stride 8"),
+        (["train", "DATA", "--rate", "nan"], "it must be a number", "--rate 0.002"),
+        (["train", "DATA", "--epochs", "0"], "it must be 1 or more", "--epochs 50"),
+        (["train", "--config", "gone.toml"], "no configuration at gone.toml", "fullconv train D"),
+        (["check", "gone"], "there is no folder gone; expected the folder of a data set", ""),
+        (["inspect", "gone/away"], "gone/away does not exist", "fullconv inspect resnet18"),
+        (["inspect", "resnet1"], "timm has no network 'resnet1'", "--backbone resnet18"),
+        (["evaluate", "gone", "DATA"], "no model at gone: nothing there", "fullconv train DATA"),
+    ],
+)
+def test_a_mistake_is_a_message_and_exit_code_1(
+    cli: Out, scenes: Path, argv: list[str], said: str, hint: str
+) -> None:
+    message = refused(cli([str(scenes) if word == "DATA" else word for word in argv]))
+    assert said in message
+    assert not hint or f"\n  try: {hint}" in message or hint in message.splitlines()[-1]
+
+
+def test_options_on_a_resumed_run(cli: Out, tmp_path: Path) -> None:
+    message = refused(cli(["train", "--resume", tmp_path, "--epochs", "3"]))
+    assert message == (
+        "a resumed run takes its data and options from its own config.toml.\n"
+        f"  try: fullconv train --resume {tmp_path}\n"
+    )
+    assert "no configuration at" in refused(cli(["train", "--resume", tmp_path]))
+    assert "no data set was named" in refused(cli(["train"]))
+
+
+@pytest.mark.parametrize("command", ["check", "evaluate", "inspect"])
+def test_an_empty_folder_is_no_data_set(
+    cli: Out, model_folder: Path, tmp_path: Path, command: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    words = [model_folder] if command == "evaluate" else []
+    message = refused(cli([command, *words, tmp_path / "empty"]))
+    assert f"{tmp_path / 'empty'} is not a data set that is known" in message
+    assert "Found an empty folder" in message
+    assert "DATA/images/train/a.jpg" in message
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict", "inspect"])
+@pytest.mark.parametrize("fault", ["no weights", "no config", "altered"])
+def test_a_model_with_a_fault(
+    cli: Out, model: Path, scenes: Path, tmp_path: Path, command: str, fault: str
+) -> None:
+    weights = model / "model.safetensors"
+    if fault == "no weights":
+        weights.unlink()
+    elif fault == "no config":
+        (model / "config.json").unlink()
+    else:
+        content = bytearray(weights.read_bytes())
+        content[-1] ^= 1
+        weights.write_bytes(content)
+    words = {
+        "evaluate": ["evaluate", model, scenes],
+        "predict": ["predict", model, scenes / "images/test", "--out", tmp_path / "out"],
+        "inspect": ["inspect", model],
+    }[command]
+    said = {
+        "no weights": f"no model at {model}: the folder holds README.md, config.json; expected",
+        "no config": f"{model} has no config.json; a model folder holds",
+        "altered": f"{weights} was altered or does not belong to its config.json",
+    }[fault]
+    assert refused(cli(words)).startswith(said)
+    assert not (tmp_path / "out").exists()
+
+
+# What is ours.
+
+
+def test_a_bug_asks_to_be_reported(cli: Out, scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("the sky fell")
+
+    monkeypatch.setattr("fullconv.data.check.check", fail)
+    code, out, err = cli(["check", scenes])
+    assert (code, out) == (2, "")
+    first, *rest = err.splitlines()
+    assert first == f"This is a bug of fullconv {fullconv.__version__}; please report these lines:"
+    assert rest[0] == "Traceback (most recent call last):"
+    assert rest[-1] == "RuntimeError: the sky fell"
+
+
+def test_an_interrupt_is_no_bug(cli: Out, scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fullconv.data.check.check", stop)
+    assert cli(["check", scenes]) == (1, "", "stopped.\n")
+
+
+def test_main_exits_with_the_code(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["bogus"])
+    assert caught.value.code == 1
+    monkeypatch.setattr(sys, "argv", ["fullconv", "--version"])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 0
+    assert capfd.readouterr().out == f"{fullconv.__version__}\n"
+
+
+@pytest.mark.parametrize("words", [["check", "DATA"], ["check", "DATA", "--json"]])
+def test_a_reader_that_goes_away_is_no_bug(scenes: Path, words: list[str]) -> None:
+    argv = [str(scenes) if word == "DATA" else word for word in words]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fullconv", *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    process.stdout.close()  # as `| true` does
+    _, err = process.communicate()
+    assert err == b""
+    assert process.returncode == 0
+
+
+def test_progress_is_a_line_on_a_terminal_that_is_wiped_afterwards(
+    scenes: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert run(["check", str(scenes), "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["errors"] == 0
+    assert err.startswith("\rchecked 1/7\rchecked 2/7")
+    assert err.endswith("checked 7/7\r\x1b[K")

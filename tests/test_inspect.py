@@ -1,0 +1,138 @@
+"""What a backbone, a model or a data set is said to be."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fullconv.data.check import check
+from fullconv.errors import FullconvError
+from fullconv.inspect import inspect
+from fullconv.model import Model, save_model
+
+MakeModel = Callable[..., Model]
+
+
+def test_a_backbone_has_a_grid_per_stride() -> None:
+    facts, text = inspect("resnet18")
+    assert [grid["stride"] for grid in facts["grids"]] == [4, 8, 16, 32]
+    assert [grid["offset"] for grid in facts["grids"]] == [0, 0, 0, 0]
+    assert [grid["field"] for grid in facts["grids"]] == [43, 99, 211, 435]
+    assert [grid["channels"] for grid in facts["grids"]] == [64, 128, 256, 512]
+    assert facts["backbone"]["source"] == "timm"
+    assert facts["parameters"] == pytest.approx(11.2e6, rel=0.01)
+    assert facts["size_phase"] is None
+    lines = text.splitlines()
+    assert lines[0] == "timm resnet18"
+    assert lines[1].split() == ["stride", "offset", "field", "channels"]
+    assert lines[2].split() == ["4", "0", "43", "64"]
+    assert len(lines) == 6
+    assert len({len(line) for line in lines[1:]}) == 1  # the columns are straight
+    assert json.loads(json.dumps(facts)) == facts
+
+
+def test_a_backbone_that_sees_the_whole_picture_says_by_what_and_stays_json() -> None:
+    facts, text = inspect("test_efficientnet")
+    assert None in {grid["field"] for grid in facts["grids"]}
+    assert " whole " in text
+    assert "sees the whole picture: " in text
+    assert "Infinity" not in json.dumps(facts)
+
+
+def test_a_backbone_whose_padding_depends_on_the_size(tmp_path: Path) -> None:
+    card = tmp_path / "card.toml"
+    card.write_text('source = "timm"\nname = "mobilenetv2_035"\noptions = { pad_type = "same" }')
+    facts, text = inspect(str(card))
+    assert facts["size_phase"] == 1
+    assert text.endswith("pictures are padded to one more than a multiple of 32 pixels")
+
+
+def test_a_backbone_without_stride_4_starts_at_the_finest_that_it_has() -> None:
+    facts, _ = inspect("test_vit")
+    assert [grid["stride"] for grid in facts["grids"]] == [16]
+
+
+def test_a_model_tells_its_classes_its_score_and_its_grids(
+    make_model: MakeModel, tmp_path: Path
+) -> None:
+    metrics = {
+        "mean_iou": 0.625,
+        "pixel_accuracy": 0.75,
+        "protocol": {"pictures": 4, "split": "val", "data_fingerprint": "0123456789abcdef"},
+    }
+    folder = save_model(make_model(metrics=metrics), tmp_path / "run" / "model")
+    facts, text = inspect(str(folder))
+    lines = text.splitlines()
+    assert lines[0] == "FCN-8s on timm test_resnet, 0.4 million parameters"
+    assert lines[1] == "classes: sky, road, tree"
+    assert lines[2] == "pretrained on nothing"
+    assert lines[3] == "mean IoU 0.625 on val of data 0123456789ab"
+    assert lines[4].split()[0] == "stride"
+    assert facts["classes"] == ["sky", "road", "tree"]
+    assert facts["metrics"] == metrics
+    assert facts["stride"] == 8
+    assert len(facts["grids"]) == 3
+    assert json.loads(json.dumps(facts)) == facts
+    for other in (folder.parent, folder / "model.safetensors"):
+        assert inspect(str(other)) == (facts, text)
+
+
+def test_a_model_without_a_score(model_folder: Path) -> None:
+    assert "mean IoU" not in inspect(str(model_folder))[1]
+
+
+def test_a_data_set_is_its_check(scenes: Path) -> None:
+    report = check(scenes)
+    assert inspect(str(scenes)) == (report.to_dict(), report.text())
+
+
+@pytest.mark.parametrize("lost", ["config.json", "model.safetensors"])
+def test_a_model_with_a_file_missing_is_still_taken_for_a_model(
+    model_folder: Path, tmp_path: Path, lost: str
+) -> None:
+    folder = Path(shutil.copytree(model_folder, tmp_path / "model"))
+    (folder / lost).unlink()
+    with pytest.raises(FullconvError, match=r"config\.json") as caught:
+        inspect(str(folder))
+    assert "data set" not in caught.value.message
+
+
+def test_a_model_whose_saving_was_interrupted_is_pointed_to(
+    model_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(model_folder, tmp_path / "model.old")
+    for thing in (tmp_path, tmp_path / "model"):
+        with pytest.raises(FullconvError, match="interrupted") as caught:
+            inspect(str(thing))
+        assert caught.value.hint == f"mv {tmp_path / 'model.old'} {tmp_path / 'model'}"
+
+
+def test_what_is_none_of_them(tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").touch()
+    with pytest.raises(FullconvError) as caught:
+        inspect(str(tmp_path / "photo.jpg"))
+    assert "photo.jpg is a file that is neither a backbone's name" in caught.value.message
+    assert caught.value.hint == "fullconv inspect resnet18"
+    with pytest.raises(FullconvError, match="gone does not exist, and is neither a backbone"):
+        inspect(str(tmp_path / "gone"))
+    with pytest.raises(FullconvError, match="is not a data set that is known"):
+        inspect(str(tmp_path))
+    with pytest.raises(FullconvError, match=r"no model at .*gone\.safetensors"):
+        inspect(str(tmp_path / "gone.safetensors"))
+    with pytest.raises(FullconvError, match=r"no backbone card at .*gone\.toml"):
+        inspect(str(tmp_path / "gone.toml"))
+
+
+def test_a_backbone_that_is_not_known_is_told_by_its_likes() -> None:
+    with pytest.raises(FullconvError) as caught:
+        inspect("resnet1")
+    assert "timm has no network 'resnet1'; it has " in caught.value.message
+    assert "resnet18" in caught.value.message
+    with pytest.raises(FullconvError, match="torchvision has no classifier 'nonet'"):
+        inspect("torchvision:nonet")
+    with pytest.raises(FullconvError, match="backbone source 'elsewhere' is not known"):
+        inspect("elsewhere:a/b")
