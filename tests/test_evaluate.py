@@ -202,6 +202,19 @@ def test_the_lines_for_an_unknown_class_of_a_colour_mask_name_its_colour() -> No
     assert caught.value.hint.endswith('[map]\n"#804080" = "ignore"\n200 = "ignore"')
 
 
+def test_a_class_must_be_known_only_in_the_split_where_it_occurs(
+    predictor: Predictor, scenes: Path, tmp_path: Path
+) -> None:
+    root = copied(scenes, tmp_path / "data", (*LABELS.names, "boat"))
+    mask = root / "masks/test/street_0001.png"
+    ids = ids_in(mask)
+    ids[:2] = K
+    Image.fromarray(ids.astype(np.uint8)).save(mask)
+    assert evaluate(predictor, root, split="val").protocol["pictures"] == 2
+    with pytest.raises(FullconvError, match="does not know: boat; the model has sky, "):
+        evaluate(predictor, root, split="test")
+
+
 def test_a_class_without_a_pixel_need_not_be_known() -> None:
     data, model = Labels(("sky", "moon", "sun")), Labels(("sun", "sky"))
     lookup = match_classes(data, model, [5, 0, 1])

@@ -66,3 +66,12 @@ def test_a_model_keeps_names_colors_and_ignore_but_no_file_values() -> None:
 def test_a_table_that_cannot_be_is_refused(arguments: tuple, message: str) -> None:
     with pytest.raises(FullconvError, match=message):
         Labels(*arguments)
+
+
+@pytest.mark.parametrize(("count", "hint"), [(255, 255), (256, 65535), (300, 65535)])
+def test_the_hint_for_a_taken_ignore_index_is_a_free_one(count: int, hint: int) -> None:
+    names = tuple(map(str, range(count)))
+    with pytest.raises(FullconvError) as caught:
+        Labels(names, ignore_index=count - 1)
+    assert caught.value.hint == f"ignore_index = {hint}"
+    assert Labels(names, ignore_index=hint).ignore_index == hint

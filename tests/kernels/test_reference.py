@@ -82,9 +82,7 @@ def cases(draw: st.DrawFn) -> dict[str, Any]:
     weights = torch.rand(classes, generator=generator) + 0.1
     return {
         "values": scale * torch.randn(count, classes, *cells, generator=generator).double(),
-        "grid": Grid(
-            draw(st.sampled_from([1, 2, 4, 8, 16, 32])), draw(st.integers(-80, 80)) / 2
-        ),
+        "grid": Grid(draw(st.sampled_from([1, 2, 4, 8, 16, 32])), draw(st.integers(-80, 80)) / 2),
         "target": target.masked_fill(ignored, 255),
         "class_weights": draw(st.sampled_from([None, weights])),
         "label_smoothing": draw(st.sampled_from([0.0, 0.1, 1.0])),

@@ -84,9 +84,10 @@ def lively(net: FCN, seed: int = 0) -> FCN:
 
 
 def picture(height: int, width: int, seed: int = 1) -> Tensor:
-    """Blurred noise: what networks answer to differs from place to place."""
+    """Noise of three sizes: what networks answer to differs from place to place."""
     noise = torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(seed))
-    return noise + 3 * nn.functional.avg_pool2d(noise, 9, 1, 4)
+    fine, wide = (nn.functional.avg_pool2d(noise, k, 1, k // 2) for k in (9, 41))
+    return noise + 3 * fine + 20 * wide
 
 
 def assert_same(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor], many: int = 2) -> None:
@@ -140,7 +141,8 @@ def test_what_is_added_below_or_right_changes_nothing_far_from_it(net: FCN, adde
         labels, full = read(net, image[:, :, :long])
         more_labels, more_full = read(net, image)
         assert_same(
-            (labels[:, :clear], full[:, :, :clear]), (more_labels[:, :clear], more_full[:, :, :clear])
+            (labels[:, :clear], full[:, :, :clear]),
+            (more_labels[:, :clear], more_full[:, :, :clear]),
         )
 
 
@@ -212,9 +214,7 @@ def test_new_skips_change_nothing(source: Any, upsampling: str) -> None:
     if source is Centred:
         # Where fine cells sit on the coarse ones, a line stays a line: the scores of every pixel
         # are the same, up to the outermost fine cell.
-        full8, full32 = (
-            scores.full()[:, :, :89, :121] for scores in (scores8, scores32)
-        )
+        full8, full32 = (scores.full()[:, :, :89, :121] for scores in (scores8, scores32))
         torch.testing.assert_close(full8, full32, rtol=0, atol=1e-5)
         assert (scores8.labels() == scores32.labels()).float().mean() > 0.999
 

@@ -98,5 +98,5 @@ def test_double_precision_in_double_precision_out() -> None:
 
 
 def test_only_whole_factors() -> None:
-    with pytest.raises(FullconvError, match="needs a whole factor; 32 px to 12 px is 2.66667"):
+    with pytest.raises(FullconvError, match=r"needs a whole factor; 32 px to 12 px is 2\.66667"):
         LearnedUpsampling(2, Grid(32, 0), Grid(12, 0))

@@ -82,6 +82,8 @@ def read_card(path: str | Path) -> BackboneCard:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FullconvError(f"no backbone card at {path}.") from None
+    except OSError as error:
+        raise FullconvError(f"{path} cannot be read: {error.strerror}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise FullconvError(f"{path} is not a TOML file: {error}") from None
     known = {f.name for f in fields(BackboneCard)}
@@ -95,6 +97,8 @@ def read_card(path: str | Path) -> BackboneCard:
         )
     for key in ("mean", "std", "missing"):
         if key in table:
+            if not isinstance(table[key], list):
+                raise FullconvError(f"{path}: {key} is {table[key]!r}, expected a list.")
             table[key] = tuple(table[key])
     for key in ("mean", "std"):
         if key in table and len(table[key]) != 3:

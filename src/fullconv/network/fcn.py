@@ -40,7 +40,7 @@ class FCN(nn.Module):
     >>> net = FCN("resnet18", num_classes=21, stride=8)
     >>> scores = net(torch.zeros(1, 3, 50, 70))
     >>> scores.values.shape, scores.labels().shape
-    (torch.Size([1, 21, 8, 10]), torch.Size([1, 50, 70]))
+    (torch.Size([1, 21, 9, 10]), torch.Size([1, 50, 70]))
     """
 
     def __init__(

@@ -35,6 +35,10 @@ def mark(tensor: Tensor, state: State | None) -> None:
     tensor.place = state  # type: ignore[attr-defined]
 
 
+# `constant.to(picture)` does not depend on the picture: the second tensor gives type and size.
+LIKE = frozenset(("to", "type_as", "expand_as", "view_as", "reshape_as"))
+
+
 class _Follow(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
@@ -72,12 +76,12 @@ class _Follow(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        inputs = tensors((args, kwargs))
+        op = getattr(func, "__name__", str(func)).strip("_")
+        inputs = tensors(args[0] if op in LIKE else (args, kwargs))
         states = [(t, s) for t in inputs if (s := state_of(t)) is not None]
         shapes = {id(t): tuple(t.shape) for t in inputs}  # in-place operations may change them
         output = func(*args, **kwargs)
         results = tensors(output)
-        op = getattr(func, "__name__", str(func)).strip("_")
         if op == "setitem" and state_of(args[2]) is not None:
             mark(args[0], Lost(frozenset({self.name("assignment")})))
         if states and results:

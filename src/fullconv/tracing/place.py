@@ -67,16 +67,18 @@ class Axis:
             self.high + after,
         )
 
-    def merge(self, other: Axis) -> Axis:
-        """Both seen by one cell. The path that localises best says where the cell sits (the
+    def merge(self, *others: Axis) -> Axis:
+        """All seen by one cell. The path that localises best says where the cell sits (the
         identity of a residual block, not its branch); equal ones meet in the middle."""
-        low, high = min(self.low, other.low), max(self.high, other.high)
-        mine, theirs = self.high - self.low, other.high - other.low
-        if mine == theirs:
-            offset = (self.offset + other.offset) / 2
-        else:
-            offset = self.offset if mine < theirs else other.offset
-        return Axis(self.stride, offset, low, high)
+        paths = (self, *others)
+        narrowest = min(path.high - path.low for path in paths)
+        offsets = [path.offset for path in paths if path.high - path.low == narrowest]
+        return Axis(
+            self.stride,
+            sum(offsets) / len(offsets),
+            min(path.low for path in paths),
+            max(path.high for path in paths),
+        )
 
 
 # A tensor dimension that runs along the picture: (0 for rows | 1 for columns, cells per step).
@@ -145,24 +147,19 @@ def state_of(tensor: Any) -> State | None:
 def merged(states: list[tuple[State, int]], ndim: int, unlike: str) -> State:
     """Element-wise on several tensors (state, number of dimensions), broadcast to `ndim`
     dimensions. `unlike` names the operation, should their cells not match."""
-    result: Place | None = None
+    places: list[Place] = []
     whole: frozenset[str] = frozenset()
     for state, own in states:
-        if isinstance(state, Lost):
-            whole |= state.why
-            continue
-        state = replace(state, dims=(None,) * (ndim - own) + state.dims)
-        if result is None:
-            result = state
-            continue
-        strides = [(a.stride, b.stride) for a, b in zip(result.axes, state.axes, strict=True)]
-        if result.dims != state.dims or any(a != b for a, b in strides):
-            return Lost(result.whole | state.whole | {unlike})
-        rows, columns = (a.merge(b) for a, b in zip(result.axes, state.axes, strict=True))
-        result = Place(result.dims, (rows, columns), result.whole | state.whole)
-    if result is None:
+        whole |= state.why if isinstance(state, Lost) else state.whole
+        if isinstance(state, Place):
+            places.append(replace(state, dims=(None,) * (ndim - own) + state.dims))
+    if not places:
         return Lost(whole)
-    return replace(result, whole=result.whole | whole)
+    kinds = {(place.dims, *(axis.stride for axis in place.axes)) for place in places}
+    if len(kinds) > 1:
+        return Lost(whole | {unlike})
+    rows, columns = (places[0].axes[i].merge(*(p.axes[i] for p in places[1:])) for i in (0, 1))
+    return Place(places[0].dims, (rows, columns), whole)
 
 
 def reshaped(place: Place, before: tuple[int, ...], after: tuple[int, ...]) -> Place | None:

@@ -327,7 +327,9 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("transpose", "swapaxes"), _transposition),
     **dict.fromkeys(("chunk", "split", "unbind", "tensor_split"), _pieces),
     "getitem": _index,
-    **dict.fromkeys(("view", "reshape", "flatten", "unflatten"), _reshaping),
+    **dict.fromkeys(
+        ("view", "reshape", "flatten", "unflatten", "view_as", "reshape_as"), _reshaping
+    ),
     "unsqueeze": _new_dimension,
     "squeeze": _fewer_dimensions,
 }
