@@ -351,7 +351,7 @@ class Recorder:
 
     def train(self, data: Any, **options: Any) -> Any:
         self.data, self.options = data, options
-        metrics = {"mean_iou": 0.5, "epoch": 3, "protocol": {"split": "val"}}
+        metrics = {"mean_iou": 0.5, "epoch": 3, "protocol": {"split": "val", "pictures": 4}}
         return SimpleNamespace(folder=Path("run"), model=Path("run/model"), metrics=metrics)
 
 
@@ -378,7 +378,7 @@ def test_only_the_options_that_were_typed_are_handed_on(cli: Out, training: Reco
         "label_smoothing": 0.0,
     }
     assert out.splitlines() == [
-        "mean IoU 0.500 on val (epoch 3)",
+        "mean IoU 0.500 on val (4 pictures), epoch 3",
         f"model: {Path('run/model')}",
         f"next: fullconv evaluate {Path('run/model')} DATA --split test",
     ]
@@ -487,7 +487,7 @@ def test_a_mistake_is_a_message_and_exit_code_1(
 def test_options_on_a_resumed_run(cli: Out, tmp_path: Path) -> None:
     message = refused(cli(["train", "--resume", tmp_path, "--epochs", "3"]))
     assert message == (
-        "a resumed run takes its data and options from its own config.toml.\n"
+        "a resumed run takes its data, folder and options from its own config.toml.\n"
         f"  try: fullconv train --resume {tmp_path}\n"
     )
     assert "no configuration at" in refused(cli(["train", "--resume", tmp_path]))

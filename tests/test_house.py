@@ -19,7 +19,7 @@ ORDER = (
     {"tracing", "geometry", "kernels", "network", "data", "metrics", "draw"},
     {"model"},
     {"predict"},
-    {"evaluate", "inspect"},
+    {"evaluation", "inspect"},
     {"progress", "loop", "training", "demo"},
     {"cli"},
     {"__main__"},
@@ -198,3 +198,12 @@ def test_nothing_unpickles_a_model(module: str) -> None:
         assert name.split(".")[0] not in ("pickle", "dill", "joblib"), f"{module}:{line}: {name}"
     if "torch.load(" in (SOURCE / module).read_text(encoding="utf-8"):
         assert module in ("training.py", "network/card.py"), module  # the latter in a hint
+
+
+def test_no_module_takes_the_place_of_a_public_function() -> None:
+    """Importing fullconv.x sets the attribute x of the package, and so would hide a function x."""
+    import fullconv
+
+    modules = {part_of(module) for module in FILES} - {"geometry"}  # public as a module
+    assert not modules & set(fullconv.__all__)
+    assert {name for name in fullconv.__all__ if not hasattr(fullconv, name)} == set()

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fullconv.metrics import Metrics, confusion_matrix, protocol_card, table
+from fullconv.metrics import Metrics, confusion_matrix, headline, protocol_card, table
 
 # Five pixels of class 0, four of 1, one of 2, none of 3; one pixel that does not count.
 TRUTH = np.array([[0, 0, 0, 0, 0, 1], [1, 1, 1, 2, 255, 255]])
@@ -227,3 +227,11 @@ def test_the_protocol_card_names_all_that_a_comparison_needs() -> None:
     assert "ignore" in card["void"]
     assert "one confusion matrix" in card["metric"]
     assert json.loads(json.dumps(card)) == card
+
+
+def test_the_headline_names_split_and_pictures_and_a_mean_that_is_not_defined() -> None:
+    card = {"split": "val", "pictures": 7}
+    assert headline({"mean_iou": 0.5, "protocol": card}) == "mean IoU 0.500 on val (7 pictures)"
+    nothing = Metrics(("a", "b"), np.zeros((2, 2), dtype=np.int64)).to_dict()
+    said = headline({**nothing, "protocol": card})
+    assert said == "mean IoU is not defined (no labelled pixel) on val (7 pictures)"

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,8 +15,10 @@ import torch
 from torch import nn
 
 import fullconv as fc
+from fullconv import training
 from fullconv.data import drawn
 from fullconv.data.check import check
+from fullconv.data.masks import write_mask
 from fullconv.errors import FullconvError
 from fullconv.settings import Settings
 from fullconv.training import balanced_weights, decide, train
@@ -191,13 +194,42 @@ def test_an_existing_run_is_not_overwritten(scenes, unstopped):
     assert "--resume" in caught.value.hint
 
 
+def test_a_split_without_a_labelled_pixel_still_gives_a_model(scenes, tmp_path, capsys):
+    copy = shutil.copytree(scenes, tmp_path / "data")
+    for mask in (copy / "masks/val").iterdir():
+        write_mask(mask, np.full((48, 64), 255, np.uint8), drawn.LABELS)
+    run = train(copy, out=tmp_path / "run", **{**SMALL, "epochs": 1})
+    assert run.metrics["mean_iou"] is None
+    assert fc.load(run.model)(next((copy / "images/val").iterdir())).mask.shape == (48, 64)
+
+
+def test_an_error_in_a_reading_process_arrives_as_a_sentence(scenes, tmp_path, monkeypatch):
+    copy = shutil.copytree(scenes, tmp_path / "data")
+    real = training._fit
+
+    def damaged(*args):  # after the check, before the first step
+        next((copy / "masks/train").iterdir()).write_bytes(b"not a picture")
+        return real(*args)
+
+    monkeypatch.setattr(training, "_fit", damaged)
+    with pytest.raises(FullconvError) as caught:
+        train(copy, out=tmp_path / "run", **{**SMALL, "workers": 1, "epochs": 1})
+    assert "masks/train" in caught.value.message
+    assert "Traceback" not in str(caught.value)
+    assert "DataLoader" not in str(caught.value)
+
+
 def test_resume_without_a_checkpoint(tmp_path):
     (tmp_path / "config.toml").write_text('[data]\nroot = "x"\n[train]\nepochs = 3\n')
     with pytest.raises(FullconvError, match="has no checkpoint to resume from"):
         train(resume=tmp_path)
+    (tmp_path / "config.toml").write_text("[train]\nepochs = 3\n")
+    with pytest.raises(FullconvError, match="does not say where the data set lies") as caught:
+        train(resume=tmp_path)
+    assert caught.value.hint == '[data]\nroot = "DATA"'
     with pytest.raises(FullconvError, match="no configuration at"):
         train(resume=tmp_path / "nowhere")
-    with pytest.raises(FullconvError, match="takes its data and options from its own"):
+    with pytest.raises(FullconvError, match="takes its data, folder and options from its own"):
         train(resume=tmp_path, epochs=4)
 
 

@@ -14,7 +14,7 @@ from fullconv.labels import Labels
 if TYPE_CHECKING:
     from fullconv import geometry
     from fullconv.data.check import check
-    from fullconv.evaluate import evaluate
+    from fullconv.evaluation import evaluate
     from fullconv.geometry import Grid
     from fullconv.model import Model
     from fullconv.network.fcn import FCN
@@ -32,7 +32,7 @@ _HOMES = {
     "Scores": "network.scores",
     "Segmentation": "predict",
     "check": "data.check",
-    "evaluate": "evaluate",
+    "evaluate": "evaluation",
     "load": "predict",
     "train": "training",
 }

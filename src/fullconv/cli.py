@@ -99,6 +99,7 @@ def train(
     json
         Print one JSON object and nothing else.
     """
+    from fullconv.metrics import headline
     from fullconv.settings import read_config
     from fullconv.training import train as train_model
 
@@ -112,8 +113,7 @@ def train(
     if os.environ.get("LOCAL_RANK", "0") != "0":
         return  # another process of the same run prints
     text = (
-        f"mean IoU {run.metrics['mean_iou']:.3f} on {run.metrics['protocol']['split']} "
-        f"(epoch {run.metrics['epoch']})\nmodel: {run.model}\n"
+        f"{headline(run.metrics)}, epoch {run.metrics['epoch']}\nmodel: {run.model}\n"
         f"next: fullconv evaluate {run.model} {data or 'DATA'} --split test"
     )
     _emit({"run": str(run.folder), "model": str(run.model), **run.metrics}, text, json)
@@ -134,7 +134,7 @@ def evaluate(model: Path, data: Path, *, split: Split = "test", json: Json = Fal
     json
         Print one JSON object and nothing else.
     """
-    from fullconv.evaluate import evaluate as evaluate_model
+    from fullconv.evaluation import evaluate as evaluate_model
     from fullconv.metrics import table
 
     with _counting("evaluated") as progress:

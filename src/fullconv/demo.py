@@ -21,7 +21,7 @@ from fullconv.data.layouts import read
 from fullconv.data.masks import read_mask
 from fullconv.data.pictures import read_picture
 from fullconv.errors import FullconvError
-from fullconv.evaluate import evaluate
+from fullconv.evaluation import evaluate
 from fullconv.metrics import Metrics, confusion_matrix, table
 from fullconv.predict import Predictor, load
 from fullconv.training import train

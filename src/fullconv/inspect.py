@@ -10,6 +10,7 @@ from typing import Any
 from fullconv.data.check import check
 from fullconv.errors import FullconvError
 from fullconv.geometry import Grid
+from fullconv.metrics import headline
 from fullconv.model import WEIGHTS, load_model
 from fullconv.network.backbone import STRIDES, Backbone, build
 
@@ -75,10 +76,8 @@ def _model(path: Path) -> tuple[dict[str, Any], str]:
         f"pretrained on {model.card.pretrained_on or 'nothing'}",
     ]
     if model.metrics:
-        lines.append(
-            f"mean IoU {model.metrics['mean_iou']:.3f} on {model.metrics['protocol']['split']} "
-            f"of data {model.metrics['protocol']['data_fingerprint'][:12]}"
-        )
+        fingerprint = model.metrics["protocol"]["data_fingerprint"]
+        lines.append(f"{headline(model.metrics)} of data {fingerprint[:12]}")
     return facts, "\n".join([*lines, *_lines(network.backbone)])
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
@@ -89,7 +90,8 @@ class Training(pl.LightningModule):
         if self.trainer.sanity_checking:
             return
         self.latest = Metrics(self.model.labels.names, confusion)
-        mean_iou = self.latest.mean_iou
+        # nan where no validation pixel is labelled: any model is then as good as another.
+        mean_iou = float(np.nan_to_num(self.latest.mean_iou))
         self.log("mean_iou", mean_iou, rank_zero_only=False)
         if mean_iou > self.best:
             self.best = mean_iou

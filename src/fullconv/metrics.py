@@ -97,6 +97,13 @@ class Metrics:
         return {name: _plain(v) for name, v in zip(self.names, values, strict=True)}
 
 
+def headline(metrics: Mapping[str, Any]) -> str:
+    """`Metrics.to_dict()` with its protocol card, in a line."""
+    card, value = metrics["protocol"], metrics["mean_iou"]
+    number = "is not defined (no labelled pixel)" if value is None else f"{value:.3f}"
+    return f"mean IoU {number} on {card['split']} ({card['pictures']} pictures)"
+
+
 def table(metrics: Mapping[str, Any]) -> str:
     """`Metrics.to_dict()` as text for a terminal: the four numbers, then a line per class."""
     lines = [

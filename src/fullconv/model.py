@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from fullconv.errors import FullconvError
 from fullconv.labels import Labels
+from fullconv.metrics import headline
 from fullconv.network.card import BackboneCard
 from fullconv.network.fcn import FCN
 
@@ -178,10 +179,7 @@ def model_card(model: Model) -> str:
         f"- trained on: data {config['training'].get('data_fingerprint', 'unknown')[:16]}",
     ]
     if metrics:
-        lines += [
-            f"- mean IoU {metrics['mean_iou']:.3f}, pixel accuracy {metrics['pixel_accuracy']:.3f} "
-            f"on {metrics['protocol']['pictures']} pictures ({metrics['protocol']['split']})",
-        ]
+        lines.append(f"- {headline(metrics)}")
     lines += [
         "",
         "```python",

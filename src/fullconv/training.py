@@ -84,13 +84,19 @@ def train(
     """
     if resume is not None:
         folder = Path(resume)
-        if options or settings or data:
+        if options or settings or data or out:
             raise FullconvError(
-                "a resumed run takes its data and options from its own config.toml.",
+                "a resumed run takes its data, folder and options from its own config.toml.",
                 f"fullconv train --resume {folder}",
             )
         config = read_config(folder / "config.toml")
-        data, settings = config["data"]["root"], Settings.from_dict(config["train"])
+        data = config.get("data", {}).get("root")
+        if data is None:
+            raise FullconvError(
+                f"{folder / 'config.toml'} does not say where the data set lies.",
+                '[data]\nroot = "DATA"',
+            )
+        settings = Settings.from_dict(config.get("train", {}))
         if not (folder / "checkpoint" / CHECKPOINT).is_file():
             raise FullconvError(
                 f"{folder} has no checkpoint to resume from.",
@@ -178,31 +184,15 @@ def _fit(
 ) -> Run:
     dataset = report.dataset
     labels = dataset.labels
-    torch.manual_seed(settings.seed)
-    backbone = build(
-        module if module is not None else settings.backbone,
-        stride=settings.stride,
-        pretrained=settings.pretrained,
-    )
-    network = FCN(backbone, len(labels), stride=settings.stride, upsampling=settings.upsampling).to(
-        memory_format=torch.channels_last
-    )  # type: ignore[call-overload]
-    card = backbone.card
-    if settings.pretrained and not card.pretrained_on:
-        card = replace(card, pretrained_on=f"{card.source}'s default weights")
-    facts = {
-        "data_fingerprint": report.fingerprint,
-        "fullconv": fullconv.__version__,
-        "settings": {k: v for k, v in settings.to_dict().items() if k != "backbone"},
-    }
-    model = Model(network, labels, card, training=facts)
-    split = next(name for name in ("val", "test", "train") if dataset.splits.get(name))
+    model = _fresh_model(report, settings, module)
+    # Never the test split: the best model is chosen by this one.
+    split = "val" if dataset.splits.get("val") else "train"
     protocol = protocol_card(
         fingerprint=report.fingerprint,
         split=split,
         pictures=len(dataset.splits[split]),
         classes=labels.names,
-        pretrained_on=card.pretrained_on,
+        pretrained_on=model.card.pretrained_on,
         ignored_pixels=report.ignored_pixels[split],
     )
     class_weights = None
@@ -230,6 +220,27 @@ def _fit(
     if trainer.is_global_zero:
         (folder / "metrics.json").write_text(json.dumps(metrics, indent=1), encoding="utf-8")
     return Run(folder, folder / "model", metrics)
+
+
+def _fresh_model(report: CheckReport, settings: Settings, module: Any) -> Model:
+    torch.manual_seed(settings.seed)
+    backbone = build(
+        module if module is not None else settings.backbone,
+        stride=settings.stride,
+        pretrained=settings.pretrained,
+    )
+    classes = report.dataset.labels
+    network = FCN(backbone, len(classes), stride=settings.stride, upsampling=settings.upsampling)
+    card = backbone.card
+    if settings.pretrained and not card.pretrained_on:
+        card = replace(card, pretrained_on=f"{card.source}'s default weights")
+    facts = {
+        "data_fingerprint": report.fingerprint,
+        "fullconv": fullconv.__version__,
+        "settings": {k: v for k, v in settings.to_dict().items() if k != "backbone"},
+    }
+    network = network.to(memory_format=torch.channels_last)
+    return Model(network, classes, card, training=facts)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from fullconv.data.check import check
 from fullconv.data.drawn import LABELS
 from fullconv.data.layouts import read
 from fullconv.errors import FullconvError
-from fullconv.evaluate import Evaluation, evaluate, match_classes
+from fullconv.evaluation import Evaluation, evaluate, match_classes
 from fullconv.labels import Labels
 from fullconv.model import Model
 from fullconv.predict import Predictor, load
