@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from method import save
 from torch import nn
 
-from fullconv.geometry import trace
+from fullconv.geometry import feature_maps, trace
 from fullconv.network.backbone import build
 from fullconv.network.scores import Scores
 
@@ -60,13 +60,16 @@ def ramp_error(backbone: str, stride: int) -> dict[str, float]:
     columns = torch.arange(SIZE, dtype=torch.float64).expand(1, 3, SIZE, SIZE)
     ones = torch.ones_like(columns)
     with torch.no_grad():
-        values, weight = network(columns)[0][:, :1], network(ones)[0][:, :1]
-    values = values / weight  # residual sums count a column more than once
+        # Residual sums count a column more than once: divide by what a picture of ones gives.
+        values = network(columns)[0][:, :1] / network(ones)[0][:, :1]
+        # As usual: the picture as it is, a multiple of 32, resized to its size.
+        tap, pyramid = network.taps[0], network.pyramid
+        usual = feature_maps(pyramid(columns))[tap] / feature_maps(pyramid(ones))[tap]
     grid = network.grids[0]
     inner = slice(SIZE // 2 - 16, SIZE // 2 + 16)
     truth = torch.arange(SIZE, dtype=torch.float64)[inner]
     exact = Scores(values, grid, (SIZE, SIZE)).full()[0, 0, SIZE // 2, inner]
-    naive = F.interpolate(values, size=(SIZE, SIZE), mode="bilinear", align_corners=False)
+    naive = F.interpolate(usual[:, :1], size=(SIZE, SIZE), mode="bilinear", align_corners=False)
     return {
         "exact": float((exact - truth).abs().max()),
         "interpolate": float((naive[0, 0, SIZE // 2, inner] - truth).abs().max()),

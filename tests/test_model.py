@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -409,14 +410,18 @@ def test_leftovers_of_an_interrupted_saving_are_not_in_the_way(folder: Path, oth
     assert sorted(p.name for p in folder.parent.iterdir()) == ["model"]
 
 
-@pytest.fixture
-def small_disk() -> Iterator[Callable[[int], None]]:
-    """No file may grow beyond so many bytes: the kernel itself refuses, for root too."""
+@contextmanager
+def small_disk(size: int) -> Iterator[None]:
+    """No file may grow beyond so many bytes: the kernel itself refuses, for root too. Only around
+    the call in question: pytest's own output may go to a file."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 @pytest.mark.parametrize("size", [0, 1000, 1_000_000])
@@ -424,11 +429,9 @@ def test_a_disk_that_fills_up_costs_the_new_model_only(
     folder: Path,
     other: Model,
     original: Model,
-    small_disk: Callable[[int], None],
     size: int,
 ) -> None:
-    small_disk(size)
-    with pytest.raises(FullconvError) as caught:
+    with pytest.raises(FullconvError) as caught, small_disk(size):
         save_model(other, folder)
     assert caught.value.message == (
         f"the model could not be written to {folder}: File too large. The previous model in "
@@ -439,11 +442,8 @@ def test_a_disk_that_fills_up_costs_the_new_model_only(
     assert same(load_model(folder).network, original.network)
 
 
-def test_a_full_disk_without_a_model_before(
-    other: Model, tmp_path: Path, small_disk: Callable[[int], None]
-) -> None:
-    small_disk(1000)
-    with pytest.raises(FullconvError) as caught:
+def test_a_full_disk_without_a_model_before(other: Model, tmp_path: Path) -> None:
+    with pytest.raises(FullconvError) as caught, small_disk(1000):
         save_model(other, tmp_path / "model")
     assert caught.value.message.endswith("File too large.")
     assert list(tmp_path.iterdir()) == []
@@ -523,16 +523,12 @@ def test_interrupted_between_the_two_renames_the_hint_brings_it_back(
     assert same(load_model(folder).network, original.network)
 
 
-def test_saving_again_after_that_goes_well(
-    folder: Path, other: Model, monkeypatch: pytest.MonkeyPatch, small_disk: Callable[[int], None]
-) -> None:
+def test_saving_again_after_that_goes_well(folder: Path, other: Model) -> None:
     folder.rename(folder.with_name("model.old"))
-    small_disk(1000)
-    with pytest.raises(FullconvError):
+    with pytest.raises(FullconvError), small_disk(1000):
         save_model(other, folder)
     # A second mishap does not cost the one good copy.
     load_model(folder)
-    small_disk(resource.getrlimit(resource.RLIMIT_FSIZE)[1])
     save_model(other, folder)
     assert same(load_model(folder).network, other.network)
     assert sorted(p.name for p in folder.parent.iterdir()) == ["model"]
