@@ -28,7 +28,7 @@ BACKBONES = {
     "convnext_atto": "ConvNeXt",
 }
 OTHERS = ("mobilenetv3_small_100", "efficientnet_b0", "regnety_002", "swin_tiny_patch4_window7_224")
-SIZE = 1024
+SIZE = 512
 
 
 def averaging(module: nn.Module) -> nn.Module:
