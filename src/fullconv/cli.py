@@ -37,7 +37,7 @@ Split = Literal["train", "val", "test"]
 
 
 @app.command(sort_key=1)
-def demo(*, out: Path = Path("demo"), epochs: int = 30, seed: int = 0) -> None:
+def demo(*, out: Path = Path("demo"), epochs: int = 20, seed: int = 0) -> None:
     """Drawn street scenes, trained, evaluated, and a sheet to look at; no download.
 
     Parameters
@@ -45,7 +45,7 @@ def demo(*, out: Path = Path("demo"), epochs: int = 30, seed: int = 0) -> None:
     out
         Folder for the scenes, the run and the sheet.
     epochs
-        Passes over the scenes; 30 take about three minutes on two cores.
+        Passes over the scenes; 20 take about four minutes on two cores.
     seed
         Of the training; the scenes are always the same.
     """

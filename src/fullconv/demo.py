@@ -32,15 +32,16 @@ OPTIONS: dict[str, Any] = {
     "backbone": BACKBONE,
     "pretrained": False,
     "stride": 8,
-    "batch": 8,
-    "rate": 0.003,
-    "scale": (0.8, 1.6),
+    "batch": 4,
+    "rate": 0.002,
+    "scale": (0.9, 1.3),
+    "color": 0.2,
 }
 SHOWN = 6
 
 
 def run_demo(
-    out: str | Path, *, epochs: int = 30, seed: int = 0, say: Callable[[str], None] = print
+    out: str | Path, *, epochs: int = 20, seed: int = 0, say: Callable[[str], None] = print
 ) -> dict[str, Any]:
     """Draws the scenes, trains, evaluates on the test scenes, saves the sheet.
 
