@@ -25,7 +25,7 @@ bench: $(READY)         ## what benchmarks/README.md describes; needs FULLCONV_S
 	$(BIN)/python benchmarks/geometry.py
 	$(BIN)/python benchmarks/accuracy.py
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml setup.py constraints.txt $(wildcard src/fullconv/kernels/compiled/*)
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Fullconv needs Python 3.11 or newer; try: make PYTHON=python3.12')"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "pip>=25.1"

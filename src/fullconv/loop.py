@@ -82,7 +82,7 @@ class Training(pl.LightningModule):
         with torch.autocast(self.device.type, enabled=False):
             labels = self.network(images).labels()
         counted = target != self.model.labels.ignore_index
-        self.confusion.update(labels[counted].long(), target[counted].long())
+        self.confusion.update(labels.long()[counted], target[counted].long())
 
     def on_validation_epoch_end(self) -> None:
         confusion = self.confusion.compute().cpu().numpy()  # summed over all processes

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fullconv.errors import FullconvError
 from fullconv.geometry import Grid, trace
-from fullconv.kernels import reference
+from fullconv.kernels import readings, reference
 from fullconv.network.backbone import Backbone, build
 from fullconv.network.card import BackboneCard
 from fullconv.network.scores import Scores
@@ -155,8 +155,8 @@ def test_the_three_readings_agree() -> None:
 
 
 def test_labels_have_the_smallest_type_that_holds_them() -> None:
-    assert scores_of(256).labels().dtype == torch.uint8
-    assert scores_of(257).labels().dtype == torch.int32
+    assert scores_of(255).labels().dtype == torch.uint8
+    assert scores_of(256).labels().dtype == torch.uint16
     many = torch.zeros(1, 300, 1, 1)
     many[:, 280] = 1
     assert Scores(many, Grid(32, 0), (2, 2)).labels().tolist() == [[[280, 280], [280, 280]]]
@@ -252,11 +252,13 @@ class Largest(TorchDispatchMode):
         return output
 
 
-def test_scores_of_full_size_never_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("way", ["", "reference"])
+def test_scores_of_full_size_never_exist(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
     def refuse(*_: Any) -> Tensor:
         raise AssertionError("full() was called")
 
     monkeypatch.setattr(reference, "full", refuse)
+    monkeypatch.setenv(readings.VARIABLE, way)
     monkeypatch.setattr(reference, "STRIP_BYTES", 2**16)
     values = torch.randn(2, 20, 25, 40, requires_grad=True)
     scores = Scores(values, Grid(8, 0), (193, 307))

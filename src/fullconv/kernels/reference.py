@@ -10,13 +10,14 @@ Shapes: N batch · K classes · H, W picture · h, w cells.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fullconv.errors import FullconvError
 from fullconv.geometry import Grid
 
 STRIP_BYTES = 8 * 2**20  # scores of one strip: small enough for a cache, large enough for threads
@@ -53,67 +54,190 @@ def full(values: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
 
 
 def labels(values: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
-    """The class with the largest score at every pixel: (N, K, h, w) -> (N, H, W), uint8 up to 256
-    classes, else int32. The lowest class id wins a tie."""
-    dtype = torch.uint8 if values.shape[1] <= 256 else torch.int32
-    out = torch.empty(values.shape[0], *size, dtype=dtype, device=values.device)
+    """The class with the largest score at every pixel: (N, K, h, w) -> (N, H, W), uint8 up to 255
+    classes, else uint16. The lowest class id wins a tie.
+
+    Between four cells every score is a convex combination of the four corners. So a class that is
+    the largest at all four is the largest everywhere between them (most gaps: filled), and one
+    whose largest corner is below another's smallest is nowhere the largest.
+    """
+    require_finite(values)
+    rows, columns = (
+        _Gaps(grid, cells, pixels, values)
+        for cells, pixels in zip(values.shape[2:], size, strict=True)
+    )
+    best = values.max(dim=1).indices  # like argmax, and several times faster
+    corners = torch.stack(
+        [
+            best[:, i][:, :, j]
+            for i in (rows.first, rows.second)
+            for j in (columns.first, columns.second)
+        ]
+    )
+    same = (corners == corners[0]).all(dim=0)
+    # Signed 32 bits until the end: there is next to no arithmetic for uint16.
+    out = corners[0].int()[:, rows.of_pixel][:, :, columns.of_pixel]
+    for where in (~same).nonzero().split(max(1, STRIP_BYTES // (16 * values.shape[1]))):
+        _choose(values, rows, columns, where, out)
+    return out.to(id_type(values.shape[1]))
+
+
+class _Gaps:
+    """Runs of pixels of one axis that are read between the same two cells, at most a stride long.
+
+    Attributes:
+        first, second: (G,) the two cells.
+        of_pixel: (pixels,) the gap of each pixel.
+        pixel: (G, S) the pixels of each gap; filled up with its last.
+        weight: (G, S) of the second cell there.
+    """
+
+    def __init__(self, grid: Grid, cells: int, pixels: int, like: Tensor) -> None:
+        where = (torch.arange(pixels, dtype=torch.float64) - grid.offset) / grid.stride
+        where = where.clamp(0, cells - 1)
+        first = where.floor().long()
+        longest = max(1, math.ceil(grid.stride))
+        index = torch.arange(pixels)
+        begins = torch.cat([torch.ones(1, dtype=torch.bool), first[1:] != first[:-1]])
+        start = torch.where(begins, index, 0).cummax(0).values
+        begins |= (index - start) % longest == 0  # beyond the outermost cells gaps have no end
+        self.of_pixel = (begins.cumsum(0) - 1).to(like.device)
+        starts = index[begins]
+        ends = torch.cat([starts[1:], torch.tensor([pixels])])
+        pixel = torch.minimum(starts[:, None] + torch.arange(longest), ends[:, None] - 1)
+        self.pixel = pixel.to(like.device)
+        self.first = first[starts].to(like.device)
+        self.second = (first[starts] + 1).clamp(max=cells - 1).to(like.device)
+        self.weight = (where - first)[pixel].to(like)
+
+
+def _choose(values: Tensor, rows: _Gaps, columns: _Gaps, where: Tensor, out: Tensor) -> None:
+    """Writes the ids of the gaps `where` (M, 3: picture, row gap, column gap), whose corners have
+    different classes, to `out`."""
+    picture, i, j = where.T
+    corners = torch.stack(
+        [
+            values[picture, :, y[i], x[j]]
+            for y in (rows.first, rows.second)
+            for x in (columns.first, columns.second)
+        ]
+    )  # (4, M, K)
+    needed = corners.amin(dim=0).amax(dim=1, keepdim=True)
+    gap, class_id = (corners.amax(dim=0) >= needed).nonzero().T
+    count = gap.bincount(minlength=len(where))
+    place = torch.arange(len(gap), device=gap.device) - (count.cumsum(0) - count)[gap]
+    most = int(count.max()) if len(where) else 0
+    candidates = class_id.new_full((len(where), most), -1)
+    candidates[gap, place] = class_id
+    few = 1
+    while few < most:  # gaps of 2 candidates, 3-4, 5-8, ...: little is computed for nothing
+        few = min(2 * few, most)
+        group = ((count > few // 2) & (count <= few)).nonzero()[:, 0]
+        pixels = rows.pixel.shape[1] * columns.pixel.shape[1]
+        for part in group.split(max(1, STRIP_BYTES // (4 * few * pixels))):
+            ids = candidates[part, :few]
+            a, b, c, d = corners[:, part[:, None], ids.clamp(min=0)].masked_fill(
+                ids < 0, torch.finfo(values.dtype).min
+            )
+            down, along = rows.weight[i[part]], columns.weight[j[part]]
+            left = torch.lerp(a[:, None], c[:, None], down[:, :, None])
+            right = torch.lerp(b[:, None], d[:, None], down[:, :, None])
+            scores = torch.lerp(left[:, :, None], right[:, :, None], along[:, None, :, None])
+            chosen = scores.max(dim=3).indices.flatten(1)
+            y, x = rows.pixel[i[part]], columns.pixel[j[part]]
+            out[picture[part][:, None, None], y[:, :, None], x[:, None]] = (
+                ids.gather(1, chosen).view(len(part), y.shape[1], x.shape[1]).int()
+            )
+
+
+def confidence(values: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
+    """The softmax probability of the class with the largest score at every pixel:
+    (N, K, h, w) -> (N, H, W), a fraction."""
+    require_finite(values)
+    out = torch.empty(values.shape[0], *size, dtype=values.dtype, device=values.device)
     for strip, cells, rows, columns in _strips(values, grid, size):
         scores = read(values[:, :, cells], rows, columns)
-        # max is several times faster than argmax along a strided dimension, with equal indices.
-        out[:, strip] = scores.max(dim=1).indices.to(dtype)
+        out[:, strip] = (scores.max(dim=1).values - scores.logsumexp(dim=1)).exp()
     return out
 
 
-def loss(
+def loss_and_gradient(
     values: Tensor,
     grid: Grid,
     target: Tensor,
     *,
-    ignore_index: int = 255,
-    class_weights: Tensor | None = None,
-    label_smoothing: float = 0.0,
-) -> Tensor:
-    """Mean softmax cross-entropy over the pixels of `target` (N, H, W) that are not ignored; 0
-    where there is none. With class weights the mean is weighted, as in
-    `torch.nn.CrossEntropyLoss`. Summed in float64."""
+    ignore_index: int,
+    class_weights: Tensor | None,
+    label_smoothing: float,
+    gradient: bool,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Softmax cross-entropy over the pixels of `target` (N, H, W) that are not ignored.
+
+    The gradient is computed together with the loss, strip by strip: nothing of full size is kept
+    for the backward pass.
+
+    Returns:
+        The sum over the pixels and the sum of their class weights (float64 scalars), and the
+        gradient of the first, like `values`, or None if it was not asked for.
+    """
+    if target.dtype != torch.int64:  # 256 and -1 are not what they seem in 8 bits
+        target = target.to(torch.int32)
+    require_ids(target, values.shape[1], ignore_index)
     weights = None if class_weights is None else class_weights.to(values)
-    options = (ignore_index, weights, label_smoothing)
-    result: Tensor = _StripLoss.apply(values, grid, target, options)
-    return result
+    total = torch.zeros((), dtype=torch.float64, device=values.device)
+    slope = torch.zeros_like(values) if gradient else None
+    size = (target.shape[1], target.shape[2])
+    for strip, cells, rows, columns in _strips(values, grid, size):
+        with torch.enable_grad():
+            part = values[:, :, cells].detach().requires_grad_(gradient)
+            pixels = F.cross_entropy(
+                read(part, rows, columns),
+                target[:, strip].long(),
+                weight=weights,
+                ignore_index=ignore_index,
+                label_smoothing=label_smoothing,
+                reduction="none",
+            )
+            summed = pixels.sum(dtype=torch.float64)
+        total += summed.detach()
+        if slope is not None:
+            slope[:, :, cells] += torch.autograd.grad(summed, part)[0]
+    return total, _total_weight(target, ignore_index, weights), slope
 
 
-class _StripLoss(torch.autograd.Function):
-    """Computes the gradient together with the loss, strip by strip: nothing of full size is kept
-    for the backward pass."""
+def id_type(classes: int) -> torch.dtype:
+    """The smallest type for ids of so many classes that leaves 255 to `ignore_index`."""
+    return torch.uint8 if classes <= 255 else torch.uint16
 
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, grid: Grid, target: Tensor, options: Any) -> Tensor:
-        ignore_index, class_weights, label_smoothing = options
-        total = torch.zeros((), dtype=torch.float64, device=values.device)
-        gradient = torch.zeros_like(values) if ctx.needs_input_grad[0] else None
-        size = (target.shape[1], target.shape[2])
-        for strip, cells, rows, columns in _strips(values, grid, size):
-            with torch.enable_grad():
-                part = values[:, :, cells].detach().requires_grad_(gradient is not None)
-                pixels = F.cross_entropy(
-                    read(part, rows, columns),
-                    target[:, strip].long(),
-                    weight=class_weights,
-                    ignore_index=ignore_index,
-                    label_smoothing=label_smoothing,
-                    reduction="none",
-                )
-                summed = pixels.sum(dtype=torch.float64)
-            total += summed.detach()
-            if gradient is not None:
-                gradient[:, :, cells] += torch.autograd.grad(summed, part)[0]
-        weight = _total_weight(target, ignore_index, class_weights).clamp(min=1e-12)
-        ctx.gradient = None if gradient is None else gradient / weight.to(values.dtype)
-        return (total / weight).to(values.dtype)
 
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Any) -> Any:
-        return ctx.gradient * grad_outputs[0], None, None, None
+def require_finite(values: Tensor) -> None:
+    """Raises FullconvError where a score is NaN or infinite: no class is the largest there."""
+    if not torch.isfinite(values).all():
+        raise not_finite()
+
+
+def not_finite() -> FullconvError:
+    """The one sentence of every way to run."""
+    return FullconvError(
+        "the scores hold NaN or infinite values, so there is no largest one. The weights are "
+        "broken (a training that diverged?) or the picture is not 0 to 1.",
+        "fullconv evaluate MODEL DATA --split val",
+    )
+
+
+def require_ids(target: Tensor, classes: int, ignore_index: int) -> None:
+    """Raises FullconvError where the target holds ids outside 0 .. K-1 that are not ignored."""
+    wrong = ((target < 0) | (target >= classes)) & (target != ignore_index)
+    if wrong.any():
+        raise not_a_class(target[wrong].unique()[:8].tolist(), classes, ignore_index)
+
+
+def not_a_class(found: list[int], classes: int, ignore_index: int) -> FullconvError:
+    """The one sentence of every way to run."""
+    return FullconvError(
+        f"target holds class ids {found}; expected 0..{classes - 1} or {ignore_index} (ignore).",
+        "fullconv check DATA",
+    )
 
 
 def _total_weight(target: Tensor, ignore_index: int, class_weights: Tensor | None) -> Tensor:

@@ -1,6 +1,6 @@
-"""Scores at the cells of a feature map, and their three bilinear readings: loss, labels, full.
+"""Scores at the cells of a feature map, and their readings: loss, labels, confidence, full.
 
-Scores at every pixel exist only where `full()` asks for them; `loss` and `labels` are computed from
+Scores at every pixel exist only where `full()` asks for them; the others are computed from
 the cells (Long et al. 2015, section 3.3, with the upsampling folded into the reading).
 
 Shapes: N batch · K classes · H, W picture · h, w cells.
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fullconv.errors import FullconvError
 from fullconv.geometry import Grid
-from fullconv.kernels import reference
+from fullconv.kernels import readings, reference
 
 
 @dataclass(frozen=True)
@@ -64,18 +64,8 @@ class Scores:
                 f"target is {tuple(target.shape)}; the pictures are "
                 f"{(self.values.shape[0], *self.size)} (N, H, W)."
             )
-        if target.dtype != torch.int64:  # 256 and -1 are not what they seem in 8 bits
-            target = target.to(torch.int32)
-        wrong = ((target < 0) | (target >= self.num_classes)) & (target != ignore_index)
-        if wrong.any():
-            found = sorted(set(target[wrong].tolist()))
-            raise FullconvError(
-                f"target holds class ids {found[:8]}; expected 0..{self.num_classes - 1} "
-                f"or {ignore_index} (ignore).",
-                "fullconv check DATA",
-            )
-        return reference.loss(
-            self.values.float(),
+        return readings.loss(
+            self._readable(),
             self.grid,
             target,
             ignore_index=ignore_index,
@@ -84,9 +74,26 @@ class Scores:
         )
 
     def labels(self) -> Tensor:
-        """Class ids (N, H, W): uint8 up to 256 classes, else int32."""
-        return reference.labels(self.values, self.grid, self.size)
+        """The class with the largest score at every pixel: ids (N, H, W), uint8 up to 255 classes,
+        else uint16. The lowest id wins a tie.
+
+        Raises:
+            FullconvError: a score is NaN or infinite.
+        """
+        return readings.labels(self._readable(), self.grid, self.size)
+
+    def confidence(self) -> Tensor:
+        """The softmax probability of that class, a fraction: float (N, H, W).
+
+        Raises:
+            FullconvError: a score is NaN or infinite.
+        """
+        return readings.confidence(self._readable(), self.grid, self.size)
 
     def full(self) -> Tensor:
-        """Scores at every pixel, (N, K, H, W). Large; `loss` and `labels` do without."""
+        """Scores at every pixel, (N, K, H, W). Large; the others do without."""
         return reference.full(self.values, self.grid, self.size)
+
+    def _readable(self) -> Tensor:
+        """Half precision is read, and summed, in single."""
+        return self.values if self.values.dtype == torch.float64 else self.values.float()

@@ -1,0 +1,64 @@
+"""The readings of scores as they are defined, written out pixel by pixel in float64: what every way
+to run them is tested against. Slow: for few pixels."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from fullconv.geometry import Grid
+
+
+def position(pixel: int, grid: Grid, cells: int) -> tuple[int, int, float]:
+    """The two cells around a pixel, and how far it is from the first to the second."""
+    u = min(max((pixel - grid.offset) / grid.stride, 0.0), cells - 1.0)
+    below = min(math.floor(u), cells - 1)
+    return below, min(below + 1, cells - 1), u - below
+
+
+def full_by_definition(values: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
+    rows = []
+    for y in range(size[0]):
+        top, bottom, down = position(y, grid, values.shape[2])
+        row = []
+        for x in range(size[1]):
+            left, right, along = position(x, grid, values.shape[3])
+            above = (1 - along) * values[:, :, top, left] + along * values[:, :, top, right]
+            below = (1 - along) * values[:, :, bottom, left] + along * values[:, :, bottom, right]
+            row.append((1 - down) * above + down * below)
+        rows.append(torch.stack(row, dim=-1))
+    return torch.stack(rows, dim=-2)
+
+
+def loss_by_definition(
+    values: Tensor,
+    grid: Grid,
+    target: Tensor,
+    *,
+    ignore_index: int,
+    class_weights: Tensor | None,
+    label_smoothing: float,
+) -> Tensor:
+    """The mean over the pixels that count of -sum_k q_k w_k log p_k, where q puts 1 - s on the true
+    class and spreads s over all; weighted by the weight of the true class."""
+    scores = full_by_definition(values, grid, (target.shape[1], target.shape[2]))
+    classes = values.shape[1]
+    weights = [1.0] * classes if class_weights is None else class_weights.tolist()
+    total, weight = 0 * scores.sum(), 0.0
+    for n in range(target.shape[0]):
+        for y in range(target.shape[1]):
+            for x in range(target.shape[2]):
+                true = int(target[n, y, x])
+                if true == ignore_index:
+                    continue
+                pixel = scores[n, :, y, x]
+                largest = pixel.detach().max()
+                normaliser = largest + (pixel - largest).exp().sum().log()
+                for k in range(classes):
+                    q = label_smoothing / classes + (1 - label_smoothing) * (k == true)
+                    if q:
+                        total = total + q * weights[k] * (normaliser - pixel[k])
+                weight += weights[true]
+    return total / weight if weight else total
