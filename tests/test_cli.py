@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -258,6 +259,34 @@ def test_pictures_of_the_same_stem_do_not_overwrite_each_other(
     assert Path(files[str(tmp_path / "in/deep/a.png")]).parent == tmp_path / "out" / "deep"
 
 
+def test_predict_twice_into_the_same_folder_predicts_the_same_pictures(
+    cli: Out, model_folder: Path, data: Path
+) -> None:
+    pictures = data / "images/test"
+    argv = ["predict", model_folder, pictures, "--out", pictures, "--save", "mask,color,overlay"]
+    first = cli(argv)
+    assert (first[0], first[2]) == (0, "")
+    files = sorted(path.name for path in pictures.iterdir())
+    code, out, err = cli(argv)
+    assert (code, out) == first[:2]
+    example = pictures / "street_0000_color.png"
+    assert err == f"note: results of earlier runs are left out: 6, such as {example}\n"
+    assert sorted(path.name for path in pictures.iterdir()) == files
+
+
+def test_predict_writes_over_no_picture_of_ones_own(
+    cli: Out, model_folder: Path, data: Path
+) -> None:
+    pictures = data / "images/test"
+    own = shutil.copy(data / "masks/test/street_0000.png", pictures / "street_0000_mask.png")
+    before = own.read_bytes()
+    message = refused(cli(["predict", model_folder, pictures, "--out", pictures]))
+    assert f"would be written over {own}, which is one of the pictures" in message
+    assert "\n  try: --out ANOTHER_FOLDER" in message
+    assert own.read_bytes() == before
+    assert len(list(pictures.iterdir())) == 3
+
+
 def test_a_corrupt_picture_does_not_cost_the_others(
     cli: Out, model_folder: Path, data: Path, tmp_path: Path
 ) -> None:
@@ -470,7 +499,7 @@ def test_every_flag_of_the_settings_can_be_denied(cli: Out, training: Recorder) 
         (["train", "DATA", "--rate", "nan"], "it must be a number", "--rate 0.002"),
         (["train", "DATA", "--epochs", "0"], "it must be 1 or more", "--epochs 50"),
         (["train", "--config", "gone.toml"], "no configuration at gone.toml", "fullconv train D"),
-        (["check", "gone"], "there is no folder gone; expected the folder of a data set", ""),
+        (["check", "gone"], "there is no folder gone; expected the folder of a data set", "ls ."),
         (["inspect", "gone/away"], "gone/away does not exist", "fullconv inspect resnet18"),
         (["inspect", "resnet1"], "timm has no network 'resnet1'", "--backbone resnet18"),
         (["evaluate", "gone", "DATA"], "no model at gone: nothing there", "fullconv train DATA"),
@@ -571,17 +600,50 @@ def test_main_exits_with_the_code(
     assert capfd.readouterr().out == f"{fullconv.__version__}\n"
 
 
-@pytest.mark.parametrize("words", [["check", "DATA"], ["check", "DATA", "--json"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["check", "DATA"],
+        ["check", "DATA", "--json"],
+        ["inspect", "DATA"],
+        ["--help"],
+        ["train", "--help"],
+        ["--version"],
+    ],
+)
 def test_a_reader_that_goes_away_is_no_bug(scenes: Path, words: list[str]) -> None:
     argv = [str(scenes) if word == "DATA" else word for word in words]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "fullconv", *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    assert process.stdout is not None
-    process.stdout.close()  # as `| true` does
-    _, err = process.communicate()
-    assert err == b""
-    assert process.returncode == 0
+    done = unread(argv, stderr=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_reader_that_goes_away_changes_no_exit_code(data: Path) -> None:
+    spoil(data, "mask")
+    done = unread(["check", str(data)], stderr=False)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+@pytest.mark.parametrize(
+    ("words", "code"), [(["check", "gone"], 1), (["check"], 1), (["--help"], 0), (["train"], 1)]
+)
+def test_a_message_that_nobody_reads_changes_no_exit_code(words: list[str], code: int) -> None:
+    assert unread(words, stderr=True).returncode == code
+
+
+def test_work_whose_progress_nobody_reads_any_more_stops(tmp_path: Path) -> None:
+    assert unread(["demo", "--out", str(tmp_path / "demo")], stderr=True).returncode == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def unread(words: list[str], *, stderr: bool) -> subprocess.CompletedProcess[bytes]:
+    """A command whose stdout, and perhaps stderr, goes to a closed pipe: as `| true` does."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    argv = [sys.executable, "-m", "fullconv", *words]
+    where = writer if stderr else subprocess.PIPE
+    done = subprocess.run(argv, stdout=writer, stderr=where, check=False)
+    os.close(writer)
+    return done
 
 
 def test_progress_is_a_line_on_a_terminal_that_is_wiped_afterwards(

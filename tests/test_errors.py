@@ -1,6 +1,16 @@
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+
+import pytest
+
 from fullconv.errors import FullconvError
+
+SOURCE = Path(__file__).parents[1] / "src" / "fullconv"
+FILES = sorted(path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*.py"))
+# The message itself says the one number that is wrong, and what it must be.
+PLAIN = ("data/drawn.py", "network/scores.py")
 
 
 def test_the_hint_stands_below_the_message() -> None:
@@ -11,3 +21,15 @@ def test_the_hint_stands_below_the_message() -> None:
 
 def test_without_a_hint_nothing_is_added() -> None:
     assert str(FullconvError("no folder 'x'.")) == "no folder 'x'."
+
+
+@pytest.mark.parametrize("module", [name for name in FILES if name not in PLAIN])
+def test_every_error_has_a_line_to_paste(module: str) -> None:
+    for node in ast.walk(ast.parse((SOURCE / module).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "FullconvError":
+            where = f"src/fullconv/{module}:{node.lineno}"
+            assert len(node.args) == 2, f"{where}: no hint"
+            ends = [node.args[1]]
+            if isinstance(ends[0], ast.IfExp):
+                ends = [ends[0].body, ends[0].orelse]
+            assert not any(isinstance(e, ast.Constant) and not e.value for e in ends), where

@@ -371,14 +371,17 @@ class Unknown(nn.Module):
 
 def test_an_unknown_operation_is_probed() -> None:
     torch.manual_seed(0)
-    assert trace(Unknown()) == [Grid(4, 1.5, 4)]
+    reason = "measured, not derived: 4 pixels or more"
+    assert trace(Unknown()) == [Grid(4, 1.5, math.inf, (reason,))]
 
 
 def test_the_probe_agrees_with_the_trace() -> None:
     torch.manual_seed(0)
     for layer in (nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(3, 4, 8, 8), nn.Conv2d(3, 4, 1)):
         (traced,) = trace(layer)
-        assert probe(layer) == traced
+        probed = probe(layer)
+        assert (probed.stride, probed.offset) == (traced.stride, traced.offset)
+        assert probed.whole == (f"measured, not derived: {traced.field:g} pixels or more",)
     # Where the gradient reaches over the whole picture, so does the field.
     pooled = nn.Sequential(nn.Conv2d(3, 4, 4, 4), Gate())
     measured = probe(pooled)

@@ -42,8 +42,9 @@ def test_names_have_ids_and_ignore_has_one() -> None:
     labels = Labels(("sky", "road"))
     assert (labels.index("road"), labels.index("ignore")) == (1, 255)
     assert len(labels) == labels.num_classes == 2
-    with pytest.raises(FullconvError, match="no class 'rode'; there are sky, road"):
+    with pytest.raises(FullconvError, match="no class 'rode'; there are sky, road") as caught:
         labels.index("rode")
+    assert caught.value.hint == '"road"'
 
 
 def test_a_model_keeps_names_colors_and_ignore_but_no_file_values() -> None:

@@ -17,7 +17,16 @@ from fullconv.data.masks import read_mask, read_values
 from fullconv.errors import FullconvError
 from fullconv.labels import Labels
 from fullconv.model import Model
-from fullconv.predict import Predictor, Segmentation, as_array, find_pictures, load, save_outputs
+from fullconv.predict import (
+    Predictor,
+    Segmentation,
+    as_array,
+    find_pictures,
+    is_result,
+    load,
+    save_outputs,
+    spare_pictures,
+)
 
 MakeModel = Callable[..., Model]
 ROTATED = 6  # EXIF: the camera was held upright; what is stored lies on its side
@@ -211,7 +220,7 @@ def test_more_than_256_classes(make_model: MakeModel, tmp_path: Path) -> None:
     torch.nn.init.zeros_(score.bias)
     score.bias.data[290] = 1000.0  # type: ignore[union-attr,index]
     segmentation = Predictor(model, device="cpu")(photo())
-    assert segmentation.mask.dtype == np.int32
+    assert segmentation.mask.dtype == np.uint16
     assert (segmentation.mask == 290).all()
     segmentation.save_mask(tmp_path / "a.png")
     assert (read_values(tmp_path / "a.png") == 290).all()
@@ -307,6 +316,54 @@ def test_no_such_file_and_a_folder_without_pictures(tmp_path: Path) -> None:
     with pytest.raises(FullconvError) as caught:
         list(find_pictures([tmp_path]))
     assert f"no picture in {tmp_path}; looked for .avif, .bmp, " in caught.value.message
+
+
+def test_results_of_an_earlier_run_are_no_pictures(predictor: Predictor, tmp_path: Path) -> None:
+    """By the mark inside: one's own photo of such a name stays a picture."""
+    own = written(tmp_path / "b_mask.png", photo())
+    picture = written(tmp_path / "a.png", photo())
+    before = list(find_pictures([tmp_path]))
+    for folder in (tmp_path, tmp_path / "deep"):
+        save_outputs(predictor(picture), folder / "a", ["mask", "color", "overlay", "json"])
+    touched(tmp_path, "empty_mask.png")
+    left_out: list[Path] = []
+    after = list(find_pictures([tmp_path], left_out=left_out))
+    assert after == [*before, (tmp_path / "empty_mask.png", Path("empty_mask"))]
+    assert [path for path, _ in before] == [picture, own]
+    kinds = ("color", "mask", "overlay")
+    results = [f / f"a_{kind}.png" for f in (tmp_path, tmp_path / "deep") for kind in kinds]
+    assert left_out == results
+    # What is named is taken, and so is a result under a name of its own.
+    assert [path for path, _ in find_pictures([results[0]])] == [results[0]]
+    renamed = results[0].rename(tmp_path / "deep" / "c.png")
+    assert renamed in [path for path, _ in find_pictures([tmp_path])]
+    renamed.unlink()
+    with pytest.raises(FullconvError) as caught:
+        list(find_pictures([tmp_path / "deep"]))
+    assert f"no picture in {tmp_path / 'deep'} but results of earlier" in caught.value.message
+
+
+def test_masks_of_more_than_256_classes_are_marked_too(
+    make_model: MakeModel, tmp_path: Path
+) -> None:
+    names = tuple(f"class {k}" for k in range(300))
+    segmentation = Predictor(make_model(names), device="cpu")(photo())
+    segmentation.save_mask(tmp_path / "a_mask.png")
+    assert is_result(tmp_path / "a_mask.png")
+    assert read_values(tmp_path / "a_mask.png").shape == (50, 33)
+
+
+def test_no_result_is_written_over_a_picture(tmp_path: Path) -> None:
+    found = [(tmp_path / "a.jpg", Path("a")), (tmp_path / "a_mask.png", Path("a_mask"))]
+    with pytest.raises(FullconvError) as caught:
+        spare_pictures(found, tmp_path / "x" / "..", ["overlay", "mask"])
+    assert caught.value.message == (
+        f"the mask of {tmp_path / 'a.jpg'} would be written over {tmp_path / 'a_mask.png'}, "
+        "which is one of the pictures; nothing was done."
+    )
+    assert caught.value.hint == "--out ANOTHER_FOLDER"
+    spare_pictures(found, tmp_path, ["overlay", "json"])
+    spare_pictures(found, tmp_path / "out", ["mask"])
 
 
 def test_a_folder_gives_one_segmentation_per_picture(predictor: Predictor, tmp_path: Path) -> None:

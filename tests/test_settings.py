@@ -88,10 +88,10 @@ def test_an_unknown_key_is_refused_with_the_nearest_one() -> None:
     assert caught.value.hint == "epochs = 5"
 
 
-def test_an_unknown_key_unlike_any_other_has_no_hint() -> None:
+def test_an_unknown_key_unlike_any_other_points_to_the_list() -> None:
     with pytest.raises(FullconvError, match="no option 'xyzzy'") as caught:
         Settings.from_dict({"xyzzy": 5})
-    assert caught.value.hint == ""
+    assert caught.value.hint == "fullconv train --help"
 
 
 @pytest.mark.parametrize("name", CHOICES)

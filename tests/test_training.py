@@ -12,13 +12,14 @@ import tomllib
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 import fullconv as fc
 from fullconv import training
 from fullconv.data import drawn
 from fullconv.data.check import check
-from fullconv.data.masks import write_mask
+from fullconv.data.masks import read_values, write_mask
 from fullconv.errors import FullconvError
 from fullconv.settings import Settings
 from fullconv.training import balanced_weights, decide, train
@@ -72,9 +73,14 @@ def test_a_run_holds_what_the_design_names(unstopped):
     assert metrics["protocol"]["pictures"] == 3
 
 
-def test_training_learns(scenes, unstopped):
-    rows = rows_of(unstopped)
-    assert float(rows[-1]["loss"]) < 0.95 * float(rows[0]["loss"])
+def test_training_learns(scenes, tmp_path):
+    """From a fresh start in 24 steps: the loss falls to 0.72 - 0.76 of the first epoch's, and 1.7
+    times as many pixels are right as if all were called by the commonest class (seeds 0 to 2)."""
+    run = train(scenes, out=tmp_path / "run", **{**SMALL, "epochs": 8})
+    rows = rows_of(run)
+    assert float(rows[-1]["loss"]) < 0.82 * float(rows[0]["loss"])
+    pixels = np.sum(run.metrics["confusion"], axis=1)
+    assert run.metrics["pixel_accuracy"] > 1.4 * pixels.max() / pixels.sum()
 
 
 def test_the_metrics_are_those_of_evaluate(scenes, unstopped):
@@ -149,12 +155,23 @@ def test_resume_of_a_finished_run_changes_nothing(unstopped):
 
 
 def test_two_processes_see_what_one_with_twice_the_batch_sees(scenes, tmp_path):
-    """Same data, same order; batch normalisation and the rounding of sums differ."""
-    one = train(scenes, out=tmp_path / "one", **SMALL)
+    """Same pictures, chances and steps: the same weights but for the rounding of sums.
+
+    Normalised per picture and position, not over a batch; every pixel labelled, so that the mean of
+    two processes' losses is the loss of both; and plain gradients, where Adam would divide those
+    near zero by their own size.
+    """
+    data = shutil.copytree(scenes, tmp_path / "data")
+    for mask in (data / "masks/train").iterdir():
+        ids = read_values(mask)
+        write_mask(mask, np.where(ids == 255, 0, ids), drawn.LABELS)
+    options = {"backbone": "test_convnext", "epochs": 1, "optimizer": "sgd", "scale": (1.1, 1.5)}
+    one = train(data, out=tmp_path / "one", **{**SMALL, **options})
     words = ["--no-pretrained", "--crop", "33", "65", "--workers", "0", "--precision", "float32"]
-    words += ["--backbone", "resnet10t", "--epochs", "3", "--batch", "2", "--devices", "2"]
+    words += ["--backbone", "test_convnext", "--epochs", "1", "--batch", "2", "--devices", "2"]
+    words += ["--optimizer", "sgd", "--scale", "1.1", "1.5"]
     folder = tmp_path / "two"
-    command = [sys.executable, "-m", "fullconv", "train", str(scenes), "--out", str(folder)]
+    command = [sys.executable, "-m", "fullconv", "train", str(data), "--out", str(folder)]
     done = subprocess.run(
         [*command, *words, "--accelerator", "cpu", "--json"],
         capture_output=True,
@@ -165,12 +182,19 @@ def test_two_processes_see_what_one_with_twice_the_batch_sees(scenes, tmp_path):
     assert done.returncode == 0, done.stderr
     two = json.loads(done.stdout)  # one object: the second process prints nothing
     # Summed, not averaged: every labelled pixel of the split is counted once.
-    assert np.sum(two["confusion"]) == np.sum(one.metrics["confusion"])
     assert (
         np.sum(two["confusion"], axis=1).tolist()
         == np.sum(one.metrics["confusion"], axis=1).tolist()
     )
-    assert two["mean_iou"] == pytest.approx(one.metrics["mean_iou"], abs=0.08)
+    together, apart = (load_file(run / "model/model.safetensors") for run in (one.folder, folder))
+    fresh = training._fresh_model(
+        check(data), Settings(backbone="test_convnext", pretrained=False), None
+    ).network.state_dict()
+    start, one_run, two_halves = (
+        torch.cat([state[name].flatten() for name in fresh]) for state in (fresh, together, apart)
+    )
+    assert (two_halves - one_run).norm() < 1e-4 * (one_run - start).norm()
+    assert two["mean_iou"] == pytest.approx(one.metrics["mean_iou"], abs=0.005)
 
 
 def test_a_loss_that_is_not_finite_stops_with_a_sentence(scenes, tmp_path):

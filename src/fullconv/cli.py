@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TextIO
 
 from cyclopts import App, CycloptsError, Group, Parameter, UnusedCliTokensError
 
@@ -34,6 +34,7 @@ Json = Annotated[bool, Parameter(name="--json", negative=())]
 # What the machine refuses: no space, no permission, a read-only disk.
 OUTSIDE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
 Split = Literal["train", "val", "test"]
+Precision = Literal["auto", "float32", "bfloat16"]
 
 
 @app.command(sort_key=1)
@@ -150,6 +151,8 @@ def predict(
     *pictures: Path,
     out: Path = Path("predictions"),
     save: str = "mask,overlay",
+    precision: Precision = "auto",
+    compile: bool = False,
     json: Json = False,
 ) -> None:
     """Label every pixel of pictures.
@@ -159,30 +162,32 @@ def predict(
     model
         A model folder, or the run that holds it.
     pictures
-        Files, or folders of pictures.
+        Files, or folders of pictures; results of earlier runs in them are left out.
     out
         Folder for the results.
     save
         What to write, with commas: mask (ids as a palette PNG), color, overlay, json.
+    precision
+        auto takes bfloat16 where it is faster and the model gives the same labels in it.
+    compile
+        Faster after a first picture that takes up to a minute; on a CPU it needs a C++ compiler.
     json
         Print one JSON object and nothing else.
     """
-    from fullconv.predict import OUTPUTS, find_pictures, load, save_outputs
+    from fullconv.predict import find_pictures, load, save_outputs, spare_pictures
 
-    outputs = [kind.strip() for kind in save.split(",")]
-    unknown = [kind for kind in outputs if kind not in OUTPUTS]
     if not pictures:
         raise FullconvError(
             "no picture was named; expected files, or folders of pictures, after the model.",
             f"fullconv predict {model} photo.jpg",
         )
-    if unknown:
-        raise FullconvError(
-            f"no output {unknown[0]!r}; --save takes {', '.join(OUTPUTS)}, with commas between.",
-            "--save mask,overlay",
-        )
-    found = list(find_pictures(pictures))
-    predictor = load(model)
+    outputs = _kinds(save)
+    earlier: list[Path] = []
+    found = list(find_pictures(pictures, left_out=earlier))
+    if earlier:
+        _say(f"note: results of earlier runs are left out: {len(earlier)}, such as {earlier[0]}")
+    spare_pictures(found, out, outputs)
+    predictor = load(model, precision=precision, compile=compile)
     results, failed = [], []
     with _counting("predicted") as progress:
         for done, (path, stem) in enumerate(found):
@@ -235,34 +240,47 @@ def run(argv: list[str]) -> int:
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except FullconvError as error:
-        _say(f"error: {error}")
-        return 1
+        return _end(f"error: {error}", 1)
     except CycloptsError as error:
         command_name = f"{argv[0]} " if argv and argv[0] in app else ""
-        _say(f"error: {_sentence(error)}\n  try: fullconv {command_name}--help")
-        return 1
+        return _end(f"error: {_sentence(error)}\n  try: fullconv {command_name}--help", 1)
     except KeyboardInterrupt:
-        _say("stopped.")
+        return _end("stopped.", 1)
+    except BrokenPipeError:  # nobody reads how it goes: `fullconv demo 2>&1 | head`
+        _let_go(sys.stdout)
+        _let_go(sys.stderr)
         return 1
-    except BrokenPipeError:  # the reader went away: `fullconv check data | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except SystemExit as ended:  # rich's, where nobody reads --help or --version
+        if isinstance(ended.__context__, BrokenPipeError):
+            return 0
+        raise
     except Exception as error:
         if isinstance(error, OSError) and error.errno in OUTSIDE:
             where = f": {error.filename}" if error.filename else ""
-            _say(f"error: {error.strerror}{where}\n  try: df -h   # or --out another folder")
-            return 1
-        _say(
-            f"This is a bug of fullconv {fullconv.__version__}; please report these lines:\n"
-            + traceback.format_exc().rstrip()
-        )
-        return 2
+            said = f"error: {error.strerror}{where}\n  try: df -h   # or --out another folder"
+            return _end(said, 1)
+        said = f"This is a bug of fullconv {fullconv.__version__}; please report these lines:\n"
+        return _end(said + traceback.format_exc().rstrip(), 2)
 
 
 def _options_in(argv: list[str]) -> frozenset[str]:
     """The training options that were typed: these alone change a configuration."""
     typed = {word.partition("=")[0].replace("-", "_") for word in argv if word.startswith("--")}
     return frozenset(f.name for f in fields(Settings) if typed & {f"__{f.name}", f"__no_{f.name}"})
+
+
+def _kinds(save: str) -> list[str]:
+    """mask, overlay of "mask,overlay"."""
+    from fullconv.predict import OUTPUTS
+
+    kinds = [kind.strip() for kind in save.split(",")]
+    unknown = [kind for kind in kinds if kind not in OUTPUTS]
+    if unknown:
+        raise FullconvError(
+            f"no output {unknown[0]!r}; --save takes {', '.join(OUTPUTS)}, with commas between.",
+            "--save mask,overlay",
+        )
+    return kinds
 
 
 def _largest(result: dict[str, Any]) -> str:
@@ -282,9 +300,26 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def _end(text: str, code: int) -> int:
+    """The last message, whether or not somebody reads it."""
+    try:
+        _say(text)
+    except BrokenPipeError:
+        _let_go(sys.stderr)
+    return code
+
+
+def _let_go(stream: TextIO) -> None:
+    """Sends what is still to be written nowhere, or Python itself would stumble over it on exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def _emit(facts: dict[str, Any], text: str, as_json: bool) -> None:
-    # Flushed here, where a reader that went away can still be met.
-    print(json.dumps(facts) if as_json else text.rstrip("\n"), flush=True)
+    # Flushed here, where a reader that went away can still be met: `fullconv check data | head`.
+    try:
+        print(json.dumps(facts) if as_json else text.rstrip("\n"), flush=True)
+    except BrokenPipeError:
+        _let_go(sys.stdout)
 
 
 @contextmanager

@@ -36,6 +36,7 @@ _WIDE_FONTS += ("PingFang", "Microsoft YaHei", "SimHei", "Hiragino Sans", "Arial
 _INK: RGB = (33, 37, 41)
 _PALE: RGB = (110, 116, 122)
 _PAPER: RGB = (255, 255, 255)
+_GRID = 'grid([[picture, ids]], ["picture", "labels"], ["street.jpg"], labels=labels)'
 
 
 def colorize(ids: Ids, labels: Labels) -> Picture:
@@ -90,7 +91,8 @@ def legend(
     """
     if width < 1 or font_size < 1:
         raise FullconvError(
-            f"a legend {width} pixels wide in a font of {font_size}; expected 1 or more."
+            f"a legend {width} pixels wide in a font of {font_size}; expected 1 or more.",
+            "legend(labels, width=480, font_size=15)",
         )
     if ids is None:
         return _strip([(name, "") for name in labels.names], labels, width, font_size)
@@ -237,7 +239,8 @@ def _rows(ids: Ids, labels: Labels) -> NDArray[np.int64]:
         more = ", ..." if strange.size > 8 else ""
         raise FullconvError(
             f"ids {listed}{more} belong to no class; expected 0..{len(labels) - 1} "
-            f"or {labels.ignore_index} for ignore."
+            f"or {labels.ignore_index} for ignore.",
+            f"np.where((ids >= 0) & (ids < {len(labels)}), ids, {labels.ignore_index})",
         )
     return np.where(ignored, len(labels), ids.astype(np.int64))
 
@@ -272,7 +275,8 @@ def _check_picture(picture: NDArray[Any]) -> None:
 def _check_ids(name: str, ids: NDArray[Any]) -> None:
     if ids.ndim != 2 or ids.dtype.kind not in "iu" or not ids.size:
         raise FullconvError(
-            f"{name} of shape {ids.shape} and type {ids.dtype}; expected (H, W) integers."
+            f"{name} of shape {ids.shape} and type {ids.dtype}; expected (H, W) integers.",
+            'np.asarray(ids).squeeze().astype("uint8")',
         )
 
 
@@ -281,7 +285,8 @@ def _check_size(one: str, first: NDArray[Any], other: str, second: NDArray[Any])
         (h, w), (k, m) = first.shape[:2], second.shape[:2]
         raise FullconvError(
             f"{one} of {h} x {w} pixels and {other} of {k} x {m} differ in size (height x width); "
-            "expected the same."
+            "expected the same.",
+            f"np.asarray(Image.fromarray(ids).resize(({w}, {h}), Image.Resampling.NEAREST))",
         )
 
 
@@ -290,17 +295,20 @@ def _check_rows(
 ) -> None:
     if not rows or not titles:
         raise FullconvError(
-            f"a sheet of {len(rows)} row(s) and {len(titles)} title(s); nothing to draw."
+            f"a sheet of {len(rows)} row(s) and {len(titles)} title(s); nothing to draw.",
+            _GRID,
         )
     for number, row in enumerate(rows):
         if len(row) != len(titles):
             raise FullconvError(
                 f"row {number} has {len(row)} picture(s) but there are {len(titles)} titles: "
-                f"{', '.join(titles)}."
+                f"{', '.join(titles)}.",
+                _GRID,
             )
     if captions is not None and len(captions) != len(rows):
         raise FullconvError(
-            f"{len(captions)} caption(s) for {len(rows)} row(s); expected one each."
+            f"{len(captions)} caption(s) for {len(rows)} row(s); expected one each.",
+            _GRID,
         )
 
 

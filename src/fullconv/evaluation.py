@@ -54,7 +54,7 @@ def evaluate(
     Raises:
         FullconvError: no such split, classes that do not match, or faulty data.
     """
-    predictor = model if isinstance(model, Predictor) else load(model)
+    predictor = model if isinstance(model, Predictor) else load(model, precision="float32")
     dataset = data if isinstance(data, Dataset) else read(data)
     report = check(dataset)
     report.raise_for_errors()

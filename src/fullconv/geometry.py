@@ -9,10 +9,11 @@ weights) and composes every layer on the way (Long et al. 2015, sections 3.1-3.2
 
 The bookkeeping is per tensor dimension, in `fullconv.tracing`; this file holds what it means.
 Where composition cannot follow (an operation it does not know), the tap is probed numerically: the
-gradient of one cell shows where it looks. Padding that depends on the picture's size (TensorFlow's
-SAME) makes the offset depend on it too: `trace` answers for the size it is given, and
-`fullconv.network.backbone` holds the phase by padding such pictures to `32 k + 1`, where SAME
-padding is symmetric.
+gradient of one cell shows where it looks. That is the least it can see (a branch whose last norm
+starts at zero shows nothing), so the field then counts as the whole picture. Padding that depends
+on the picture's size (TensorFlow's SAME) makes the offset depend on it too: `trace` answers for the
+size it is given, and `fullconv.network.backbone` holds the phase by padding such pictures to
+`32 k + 1`, where SAME padding is symmetric.
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ class Grid:
         stride: distance between neighbouring cells.
         offset: centre of cell 0; pixel 0's centre is 0.0.
         field: receptive field, the width that a cell sees around its centre; `math.inf` where an
-            operation sees the whole picture.
-        whole: those operations, named.
+            operation sees the whole picture, or where no bound could be derived.
+        whole: those operations, named; or what was measured in place of a bound.
 
     >>> Grid(stride=8, offset=3.5).centre(2)
     19.5
@@ -169,7 +170,8 @@ def probe(
 
     Slower than `trace`, but it needs to know nothing about the operations inside. Where cells see
     a part of the picture, its middle is the centre; else the middle of what they see most is, which
-    is coarse.
+    is coarse. The field is never promised: a branch may be silent with these weights and on this
+    picture, and speak with others. It is `math.inf`, and `whole` says what was measured.
 
     Args:
         module: maps (N, 3, H, W) to feature maps.
@@ -211,15 +213,20 @@ def probe(
             field = max(field, seen[-1] - seen[0] + 1)
     if not centres:
         raise FullconvError(
-            f"feature map {tap} does not depend on the picture: its gradient is zero everywhere."
+            f"feature map {tap} does not depend on the picture: its gradient is zero everywhere.",
+            "return [x8, x16, x32] from the module's forward",
         )
     if inside:
         first, last = min(firsts), max(lasts)
-        return Grid(stride, (first + last) / 2, last - first + 1)
+        return Grid(stride, (first + last) / 2, math.inf, _measured(last - first + 1))
     offset = round(2 * statistics.median(centres)) / 2
     if field > height - stride:  # rows that no cell sees may be left at the border
         return Grid(stride, offset, math.inf, ("probed: sees the whole picture",))
-    return Grid(stride, offset, float(field))
+    return Grid(stride, offset, math.inf, _measured(field))
+
+
+def _measured(field: float) -> tuple[str]:
+    return (f"measured, not derived: {field:g} pixels or more",)
 
 
 def _measured_stride(module: nn.Module, tap: int, picture: Tensor, rows: int) -> float:
@@ -261,7 +268,8 @@ def _run_at_first_size(
                 continue
             return [state_of(m) for m in maps], shape
     raise FullconvError(
-        f"{type(module).__name__} does not run on a picture of {sizes[0]} pixels: {problem}"
+        f"{type(module).__name__} does not run on a picture of {sizes[0]} pixels: {problem}",
+        "fullconv.geometry.trace(module, size=(224, 224))   # or another size that it takes",
     )
 
 
@@ -274,7 +282,8 @@ def _as_grid(place: Place, name: str) -> Grid | None:
         raise FullconvError(
             f"{name} has cells {rows.stride:g} px apart from {rows.offset:g} along the rows but "
             f"{columns.stride:g} px apart from {columns.offset:g} along the columns; "
-            "both must be equal."
+            "both must be equal.",
+            "kernel_size=3, stride=2, padding=1   # one number for both, in place of a pair",
         )
     reach = max(max(axis.offset - axis.low, axis.high - axis.offset) for axis in place.axes)
     field = math.inf if place.whole else 2 * reach + 1
@@ -310,7 +319,8 @@ def grids_of_modules(module: nn.Module) -> list[tuple[str, Grid]]:
     except (RuntimeError, ValueError, TypeError) as error:
         if not found:
             raise FullconvError(
-                f"{type(module).__name__} does not run on a picture: {error}"
+                f"{type(module).__name__} does not run on a picture: {error}",
+                f"module(torch.zeros(1, 3, {CANONICAL_SIZE}, {CANONICAL_SIZE}))   # must run",
             ) from error
     grids = []
     for name, state in found:

@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from fullconv.data.check import check
+from fullconv.engine import Engine
 from fullconv.errors import FullconvError
 from fullconv.geometry import Grid
 from fullconv.metrics import headline
@@ -78,6 +81,9 @@ def _model(path: Path) -> tuple[dict[str, Any], str]:
     if model.metrics:
         fingerprint = model.metrics["protocol"]["data_fingerprint"]
         lines.append(f"{headline(model.metrics)} of data {fingerprint[:12]}")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    facts["engine"] = Engine(model, device=device).describe()
+    lines.append(f"runs in {facts['engine']}")
     return facts, "\n".join([*lines, *_lines(network.backbone)])
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any
 
 from fullconv.errors import FullconvError
@@ -83,7 +84,10 @@ class Labels:
                 'classes = ["background", "road"]',
             )
         if len(self.colors) != len(self.names):
-            raise FullconvError(f"{len(self.names)} classes but {len(self.colors)} colours.")
+            raise FullconvError(
+                f"{len(self.names)} classes but {len(self.colors)} colours.",
+                "Labels(names)   # the colours of PASCAL VOC",
+            )
         if 0 <= self.ignore_index < len(self.names):
             raise FullconvError(
                 f"ignore_index {self.ignore_index} is also the id of class "
@@ -114,7 +118,10 @@ class Labels:
         if name == IGNORE:
             return self.ignore_index
         if name not in self.names:
-            raise FullconvError(f"no class {name!r}; there are {', '.join(self.names)}.")
+            near = get_close_matches(str(name), self.names, 1, 0)[0]
+            raise FullconvError(
+                f"no class {name!r}; there are {', '.join(self.names)}.", f'"{near}"'
+            )
         return self.names.index(name)
 
     def to_dict(self) -> dict[str, Any]:

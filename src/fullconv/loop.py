@@ -128,9 +128,9 @@ class Training(pl.LightningModule):
                     groups.append({"params": chosen, "lr": rate, "weight_decay": decay})
         optimizer: torch.optim.Optimizer
         if s.optimizer == "adamw":
-            optimizer = torch.optim.AdamW(groups)
+            optimizer = torch.optim.AdamW(groups, fused=True)
         else:
-            optimizer = torch.optim.SGD(groups, momentum=0.9, nesterov=True)
+            optimizer = torch.optim.SGD(groups, momentum=0.9, nesterov=True, fused=True)
         steps = int(self.trainer.estimated_stepping_batches)
         scheduler: torch.optim.lr_scheduler.LRScheduler
         if s.schedule == "onecycle":

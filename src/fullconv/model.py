@@ -43,6 +43,8 @@ class Model:
         card: its backbone, with the mean and std (fractions of 1) that pictures are normalised by.
         training: what it was trained on: data fingerprint, settings.
         metrics: the results it came with, with their protocol card.
+        bfloat16_disagreement: share of validation pixels (fraction) that get another label in
+            bfloat16 than in float32; None where it was not measured.
     """
 
     network: FCN
@@ -50,6 +52,7 @@ class Model:
     card: BackboneCard
     training: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    bfloat16_disagreement: float | None = None
 
     def normalise(self, pictures: Tensor) -> Tensor:
         """(N, 3, H, W) uint8 RGB -> float, as the backbone was trained: (x / 255 - mean) / std."""
@@ -71,6 +74,7 @@ class Model:
             "value_range": "RGB, 0-1 before mean and std",
             "training": dict(self.training),
             "metrics": dict(self.metrics),
+            "bfloat16_disagreement": self.bfloat16_disagreement,
         }
 
 
@@ -140,7 +144,7 @@ def load_model(path: str | Path, *, backbone: nn.Module | None = None) -> Model:
     try:
         card, labels = BackboneCard.from_dict(config["backbone"]), Labels.from_dict(config)
         num_classes, options = config["num_classes"], {k: config[k] for k in _OPTIONS}
-        facts = config["training"], config["metrics"]
+        facts = config["training"], config["metrics"], config.get("bfloat16_disagreement")
     except (KeyError, TypeError, ValueError) as error:
         raise FullconvError(
             f"the description in {weights} is incomplete: {type(error).__name__} {error}; expected "

@@ -16,16 +16,19 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor, nn
 
 from fullconv import draw
 from fullconv.data.masks import write_mask
-from fullconv.data.pictures import PICTURE_SUFFIXES, from_array, from_pil, read_picture
+from fullconv.data.pictures import PICTURE_SUFFIXES, from_array, from_pil, opened, read_picture
+from fullconv.engine import Engine
 from fullconv.errors import FullconvError
 from fullconv.labels import Labels
 from fullconv.model import Model, load_model
 
 OUTPUTS = ("mask", "color", "overlay", "json")
+MARK = ("Software", "fullconv")  # in every picture that is written here: a result, no photo
 _OVERSHOOT = 0.05  # beyond 0-1 of a float picture that was resized bicubically
 Picture = str | Path | Image.Image | np.ndarray | Tensor
 
@@ -35,7 +38,7 @@ class Segmentation:
     """The result for one picture.
 
     Args:
-        mask: (H, W) class ids in the picture's own size, uint8 (int32 above 256 classes).
+        mask: (H, W) class ids in the picture's own size, uint8 (uint16 above 255 classes).
         labels: the classes.
         picture: (H, W, 3) uint8 RGB, as it was read.
         source: the file it came from, or None.
@@ -76,7 +79,7 @@ class Segmentation:
 
     def save_mask(self, path: str | Path) -> None:
         """The ids as a palette PNG."""
-        write_mask(Path(path), self.mask, self.labels)
+        write_mask(Path(path), self.mask, self.labels, mark=_mark())
 
 
 class Predictor:
@@ -85,13 +88,20 @@ class Predictor:
     Args:
         model: as loaded.
         device: of torch; default: a GPU where there is one.
+        precision, compile: see `fullconv.engine.Engine`.
     """
 
-    def __init__(self, model: Model, *, device: str | torch.device | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        *,
+        device: str | torch.device | None = None,
+        precision: str = "auto",
+        compile: bool = False,
+    ) -> None:
         self.model = model
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        # Channels last is how convolutions are fast, on CPUs and GPUs alike.
-        model.network.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        self.engine = Engine(model, device=self.device, precision=precision, compile=compile)
 
     @property
     def labels(self) -> Labels:
@@ -122,10 +132,8 @@ class Predictor:
 
     def label_map(self, picture: np.ndarray) -> np.ndarray:
         """(H, W, 3) uint8 RGB -> (H, W) class ids."""
-        tensor = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].to(self.device)
-        images = self.model.normalise(tensor).contiguous(memory_format=torch.channels_last)
-        with torch.inference_mode():
-            return self.model.network(images).labels()[0].cpu().numpy()
+        tensor = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None]
+        return self.engine.scores(tensor).labels()[0].cpu().numpy()
 
 
 def load(
@@ -133,6 +141,8 @@ def load(
     *,
     backbone: nn.Module | None = None,
     device: str | torch.device | None = None,
+    precision: str = "auto",
+    compile: bool = False,
 ) -> Predictor:
     """A model from disk, ready to use: `fullconv.load("runs/.../model")("photo.jpg")`.
 
@@ -140,8 +150,10 @@ def load(
         path: a model folder, the run that holds it, or a .safetensors file.
         backbone: the module, where the model was trained on one of your own.
         device: of torch; default: a GPU where there is one.
+        precision, compile: see `fullconv.engine.Engine`.
     """
-    return Predictor(load_model(path, backbone=backbone), device=device)
+    model = load_model(path, backbone=backbone)
+    return Predictor(model, device=device, precision=precision, compile=compile)
 
 
 def as_array(picture: Picture) -> np.ndarray:
@@ -185,12 +197,18 @@ def _of_tensor(picture: Tensor) -> np.ndarray:
     return from_array(picture.permute(1, 2, 0).numpy())
 
 
-def find_pictures(paths: Sequence[str | Path]) -> Iterator[tuple[Path, Path]]:
+def find_pictures(
+    paths: Sequence[str | Path], *, left_out: list[Path] | None = None
+) -> Iterator[tuple[Path, Path]]:
     """Every picture among files and folders (with all below, but for what is hidden), each with
     the name that its results get: relative to the folder it was found in, without the suffix.
-    Where that was given away, the suffix (a.png: a_png) and then a number make it another one."""
+    Where that was given away, the suffix (a.png: a_png) and then a number make it another one.
+
+    Results that `save_outputs` wrote into a folder are no pictures; they are added to `left_out`.
+    A file that is named itself is always taken.
+    """
     taken: set[Path] = set()
-    for path, name in _walk(paths):
+    for path, name in _walk(paths, left_out if left_out is not None else []):
         stem = name.with_suffix("")
         if stem in taken:
             stem = name.with_name(name.name.replace(".", "_"))
@@ -202,7 +220,7 @@ def find_pictures(paths: Sequence[str | Path]) -> Iterator[tuple[Path, Path]]:
         yield path, stem
 
 
-def _walk(paths: Sequence[str | Path]) -> Iterator[tuple[Path, Path]]:
+def _walk(paths: Sequence[str | Path], left_out: list[Path]) -> Iterator[tuple[Path, Path]]:
     for given in map(Path, paths):
         if given.is_file():
             yield given, Path(given.name)
@@ -214,17 +232,62 @@ def _walk(paths: Sequence[str | Path]) -> Iterator[tuple[Path, Path]]:
                 and p.is_file()
                 and not any(part.startswith(".") for part in p.relative_to(given).parts)
             )
-            if not found:
+            pictures: list[Path] = []
+            for path in found:
+                (left_out if is_result(path) else pictures).append(path)
+            if not pictures:
                 raise FullconvError(
-                    f"no picture in {given}; looked for {', '.join(sorted(PICTURE_SUFFIXES))}.",
+                    f"no picture in {given}{' but results of earlier runs' if found else ''}; "
+                    f"looked for {', '.join(sorted(PICTURE_SUFFIXES))}.",
                     "fullconv predict MODEL photo.jpg",
                 )
-            yield from ((path, path.relative_to(given)) for path in found)
+            yield from ((path, path.relative_to(given)) for path in pictures)
         else:
             raise FullconvError(
                 f"no picture or folder {given}: there is nothing of that name.",
                 "fullconv predict MODEL photo.jpg",
             )
+
+
+def is_result(path: Path) -> bool:
+    """Whether `save_outputs` wrote this picture: by its name and by the mark inside, so that a
+    photo which is merely called street_mask.png is none."""
+    if not path.name.endswith(tuple(f"_{kind}.png" for kind in OUTPUTS)):
+        return False
+    try:
+        with opened(path) as image:
+            return image.info.get(MARK[0]) == MARK[1]
+    except FullconvError:  # reading it as a picture will say what is wrong with it
+        return False
+
+
+def _mark() -> PngInfo:
+    mark = PngInfo()
+    mark.add_text(*MARK)
+    return mark
+
+
+def output_path(stem: Path, kind: str) -> Path:
+    """The file that `save_outputs` writes for one kind of result."""
+    return stem.with_name(f"{stem.name}.json" if kind == "json" else f"{stem.name}_{kind}.png")
+
+
+def spare_pictures(found: Sequence[tuple[Path, Path]], out: Path, outputs: Sequence[str]) -> None:
+    """Refuses to write a result over one of the pictures that are to be predicted.
+
+    Raises:
+        FullconvError: a.jpg and a_mask.png are both pictures, and the results go beside them.
+    """
+    pictures = {path.resolve(): path for path, _ in found}
+    for path, stem in found:
+        for kind in outputs:
+            target = output_path(out / stem, kind).resolve()
+            if target in pictures:
+                raise FullconvError(
+                    f"the {kind} of {path} would be written over {pictures[target]}, which is one "
+                    "of the pictures; nothing was done.",
+                    "--out ANOTHER_FOLDER",
+                )
 
 
 def save_outputs(segmentation: Segmentation, stem: Path, outputs: Sequence[str]) -> list[Path]:
@@ -240,7 +303,7 @@ def save_outputs(segmentation: Segmentation, stem: Path, outputs: Sequence[str])
             raise FullconvError(
                 f"no output {kind!r}; there are {', '.join(OUTPUTS)}.", "--save mask,overlay"
             )
-        path = stem.with_name(f"{stem.name}.json" if kind == "json" else f"{stem.name}_{kind}.png")
+        path = output_path(stem, kind)
         try:
             stem.parent.mkdir(parents=True, exist_ok=True)
             if kind == "json":
@@ -248,9 +311,9 @@ def save_outputs(segmentation: Segmentation, stem: Path, outputs: Sequence[str])
             elif kind == "mask":
                 segmentation.save_mask(path)
             elif kind == "color":
-                segmentation.color().save(path)
+                segmentation.color().save(path, pnginfo=_mark())
             else:
-                segmentation.overlay().save(path)
+                segmentation.overlay().save(path, pnginfo=_mark())
         except OSError as error:
             raise FullconvError(
                 f"the result could not be written to {path}: {error.strerror or error}.",

@@ -82,6 +82,8 @@ class Settings:
     """Same seed, same machine, same result."""
     workers: int | None = None
     """Processes that read pictures. Default: up to 4, as many as there are cores."""
+    cache: float = 1.0
+    """GiB of memory for decoded pictures and masks; what does not fit is decoded every epoch."""
     accelerator: str = "auto"
     """auto, cpu or gpu."""
     devices: int = 1
@@ -97,7 +99,7 @@ class Settings:
             self._require(name, getattr(self, name) in choices, f"one of {wanted}")
         for name in ("epochs", "batch", "devices", "nodes"):
             self._require(name, getattr(self, name) >= 1, "1 or more")
-        for name in ("patience", "color", "workers", "weight_decay"):
+        for name in ("patience", "color", "workers", "cache", "weight_decay"):
             value = getattr(self, name)
             self._require(name, value is None or value >= 0, "0 or more")
         for name in ("rate", "backbone_rate"):
@@ -132,7 +134,7 @@ class Settings:
                 near = get_close_matches(key, known, n=1)
                 raise FullconvError(
                     f"no option {key!r}; there are {', '.join(known)}.",
-                    f"{near[0]} = {table[key]!r}" if near else "",
+                    f"{near[0]} = {table[key]!r}" if near else "fullconv train --help",
                 )
         return cls(**table)
 

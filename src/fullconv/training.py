@@ -29,18 +29,21 @@ from torch.utils.data import DataLoader
 
 import fullconv
 from fullconv.data.augment import Augmentation
+from fullconv.data.cache import Cache
 from fullconv.data.check import CheckReport, check
 from fullconv.data.layouts import Dataset
 from fullconv.data.samples import OrderedPictures, Samples, ShuffledBatches
+from fullconv.engine import computes_in_bfloat16, disagreement
 from fullconv.errors import FullconvError
 from fullconv.loop import CHECKPOINT, Checkpoints, Training
 from fullconv.metrics import protocol_card
-from fullconv.model import Model, load_model
+from fullconv.model import Model, load_model, save_model
 from fullconv.network.backbone import build
 from fullconv.network.fcn import FCN
 from fullconv.progress import Guards, Reporter
 from fullconv.settings import Settings, read_config, to_toml
 
+COMPARED = 8  # validation pictures that show whether bfloat16 gives the same labels
 _RUN_FOLDER = "FULLCONV_RUN_FOLDER"  # tells the other processes of a run where it is
 
 
@@ -218,8 +221,20 @@ def _fit(
     best = load_model(folder / "model", backbone=module)
     metrics = dict(best.metrics)
     if trainer.is_global_zero:
+        _compare_precisions(best, dataset, split, training.device)
+        save_model(best, folder / "model")
         (folder / "metrics.json").write_text(json.dumps(metrics, indent=1), encoding="utf-8")
     return Run(folder, folder / "model", metrics)
+
+
+def _compare_precisions(model: Model, dataset: Dataset, split: str, device: Any) -> None:
+    """Notes how far labels in bfloat16 differ, for those who use the model (fullconv.engine)."""
+    pairs = dataset.splits[split]
+    some = pairs[:: max(1, len(pairs) // COMPARED)][:COMPARED]
+    samples = Samples(some, model.labels)
+    if computes_in_bfloat16(device):
+        pictures = (samples[index, 0][0] for index in range(len(some)))
+        model.bfloat16_disagreement = disagreement(model, pictures, device)
 
 
 def _fresh_model(report: CheckReport, settings: Settings, module: Any) -> Model:
@@ -295,12 +310,7 @@ def _precision(settings: Settings) -> str:
         return names[settings.precision]
     if settings.accelerator != "cpu" and torch.cuda.is_available():
         return names["bfloat16" if torch.cuda.is_bf16_supported() else "float16"]
-    cpu = torch.cpu
-    has = any(
-        getattr(cpu, test, bool)()
-        for test in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    )
-    return names["bfloat16" if has else "float32"]
+    return names["bfloat16" if computes_in_bfloat16(torch.device("cpu")) else "float32"]
 
 
 def _loaders(
@@ -320,16 +330,17 @@ def _loaders(
     batches = ShuffledBatches(len(pairs), settings.batch, seed=settings.seed, **part)
     held_out = OrderedPictures(len(dataset.splits[split]), **part)
     workers = settings.workers or 0
+    cache = Cache(len(pairs) + len(dataset.splits[split]), round(settings.cache * 2**30))
     return (
         DataLoader(
-            Samples(pairs, model.labels, augmentation),
+            Samples(pairs, model.labels, augmentation, cache=cache),
             batch_sampler=batches,
             num_workers=workers,
             persistent_workers=workers > 0,
             worker_init_fn=_leave_interrupts_to_the_parent,
         ),
         DataLoader(
-            Samples(dataset.splits[split], model.labels),
+            Samples(dataset.splits[split], model.labels, cache=cache, first=len(pairs)),
             batch_sampler=held_out,
             num_workers=min(workers, 1),
             persistent_workers=workers > 0,

@@ -224,9 +224,10 @@ def test_a_layout_can_be_asked_for(tmp_path: Path) -> None:
 
 
 def test_what_is_no_data_set_is_told_what_was_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(FullconvError, match=r"there is no folder .*none; expected") as caught:
-        read(tmp_path / "none")
+    with pytest.raises(FullconvError, match=r"there is no folder .*none/deep; exp") as caught:
+        read(tmp_path / "none" / "deep")
     assert "DATA/images/train/a.jpg" in caught.value.message
+    assert caught.value.hint == f"ls {tmp_path}"
     with pytest.raises(FullconvError, match="Found an empty folder"):
         read(tmp_path)
     (tmp_path / "images").mkdir()
@@ -236,8 +237,9 @@ def test_what_is_no_data_set_is_told_what_was_looked_for(tmp_path: Path) -> None
     with pytest.raises(FullconvError, match=r"Found a\.txt, images/\. .*") as caught:
         read(tmp_path)
     assert "dataset.toml" in caught.value.hint
-    with pytest.raises(FullconvError, match=r"a\.txt is a file"):
+    with pytest.raises(FullconvError, match=r"a\.txt is a file") as caught:
         read(tmp_path / "a.txt")
+    assert caught.value.hint == f"fullconv check {tmp_path}"
 
 
 def test_names_that_do_not_agree_are_shown(tmp_path: Path) -> None:

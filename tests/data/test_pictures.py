@@ -155,16 +155,18 @@ def test_a_truncated_file_is_named(tmp_path: Path, suffix: str) -> None:
 def test_files_that_are_no_pictures_are_named(tmp_path: Path) -> None:
     (tmp_path / "empty.png").touch()
     (tmp_path / "text.png").write_text("hello")
-    for name, message in (
-        ("empty.png", "the file is empty"),
-        ("text.png", "cannot identify image"),
-        ("none.png", "there is no such file"),
-        (".", "is a folder"),
+    for name, message, hint in (
+        ("empty.png", "the file is empty", "copy or download empty.png again"),
+        ("text.png", "cannot identify image", "copy or download text.png again"),
+        ("none.png", "there is no such file", f"ls {tmp_path}"),
+        ("deep/none.png", "there is no such file", f"ls {tmp_path}"),
+        (".", "is a folder", f"ls {tmp_path}"),
     ):
         for read in (read_picture, picture_size):
             with pytest.raises(FullconvError, match=message) as caught:
                 read(tmp_path / name)
             assert str(tmp_path / name) in caught.value.message
+            assert caught.value.hint.startswith(hint)
     with pytest.raises(FullconvError, match="the picture cannot be read: the file is empty"):
         read_picture(io.BytesIO())
 

@@ -343,6 +343,14 @@ def test_building_leaves_a_module_as_it_was() -> None:
         assert torch.equal(tensor, before[name])
 
 
+def test_what_only_building_needs_is_let_go() -> None:
+    """A model that is copied or pickled takes no tables of shapes with it."""
+    backbone = build("test_resnet", stride=8)
+    own = vars(backbone).keys() - vars(torch.nn.Module()).keys()
+    assert [name for name in own if isinstance(vars(backbone)[name], dict)] == []
+    assert backbone(torch.zeros(1, 3, 50, 33))[0].shape[2:] == (7, 5)
+
+
 def test_fields_and_names_of_what_sees_all_are_kept() -> None:
     grids = build(VIT, stride=16).grids
     assert all(math.isinf(grid.field) and grid.whole for grid in grids)

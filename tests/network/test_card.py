@@ -20,6 +20,7 @@ def written(folder: Path, text: str) -> Path:
     return path
 
 
+SHORT = 'source = "timm"\nname = "a"\n'
 SMALL = 'source = "timm"\nname = "test_resnet"\nweights = "w.safetensors"\n'
 
 
@@ -67,35 +68,38 @@ def test_a_model_keeps_the_card_without_its_path(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "message", "hint"),
     [
-        ("source = timm", "is not a TOML file: "),
-        ('name = "resnet18"', "no source; a backbone card has"),
-        ("mean = [0, 0, 0]", "no name and no source"),
-        ('source = "timm"\nname = "a"\nweight = "b"', r"unknown keys \['weight'\]; .*weights"),
-        ('source = "timm"\nname = "a"\nmean = [0.5]', "mean has 1 numbers, expected 3"),
-        ('source = "timm"\nname = "a"\nstd = [1, 1, 1, 1]', "std has 4 numbers, expected 3"),
-        ('source = "timm"\nname = "a"\nmean = 0.5', "mean is 0.5, expected a list"),
-        ('source = "timm"\nname = "a"\nmissing = "fc"', "missing is 'fc', expected a list"),
-        ('source = "timm"\nname = "a"\nweights = "b.safetensors"', "b.safetensors, which are not"),
+        ("source = timm", "is not a TOML file: ", "source = "),
+        ('name = "resnet18"', "no source; a backbone card has", "source = "),
+        ("mean = [0, 0, 0]", "no name and no source", "source = "),
+        ('name = "a"\nweight = "b"', r"unknown keys \['weight'\]; .*weights", "source = "),
+        (f"{SHORT}mean = [0.5]", "mean has 1 numbers, expected 3", "mean = [0.5, 0.5, 0.5]"),
+        (f"{SHORT}std = [1, 1, 1, 1]", "std has 4 numbers, expected 3", "std = [0.5, 0.5, 0.5]"),
+        (f"{SHORT}mean = 0.5", "mean is 0.5, expected a list", "mean = [0.5, 0.5, 0.5]"),
+        (f"{SHORT}missing = 'fc'", "missing is 'fc', expected a list", 'missing = ["fc"]'),
+        (f"{SHORT}weights = 'b.safetensors'", "b.safetensors, which are not", "weights = "),
     ],
 )
-def test_mistakes_in_a_card_are_named(tmp_path: Path, text: str, message: str) -> None:
+def test_mistakes_in_a_card_are_named(tmp_path: Path, text: str, message: str, hint: str) -> None:
     path = written(tmp_path, text)
     with pytest.raises(FullconvError, match=message) as caught:
         read_card(path)
     assert str(path) in caught.value.message
+    assert caught.value.hint.startswith(hint)
 
 
 def test_cards_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(FullconvError, match=r"no backbone card at .*none\.toml"):
-        read_card(tmp_path / "none.toml")
+    with pytest.raises(FullconvError, match=r"no backbone card at .*none\.toml") as caught:
+        read_card(tmp_path / "deep" / "none.toml")
+    assert caught.value.hint == f"ls {tmp_path}"
     (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(FullconvError, match="is not a TOML file"):
         read_card(tmp_path / "bytes.toml")
     (tmp_path / "folder.toml").mkdir()
-    with pytest.raises(FullconvError, match=r"folder\.toml cannot be read: Is a directory"):
+    with pytest.raises(FullconvError, match=r"folder\.toml cannot be read: Is a dir") as caught:
         read_card(tmp_path / "folder.toml")
+    assert caught.value.hint == f"ls -ld {tmp_path / 'folder.toml'}"
 
 
 def test_weights_go_into_the_pyramid(tmp_path: Path, weights: dict[str, torch.Tensor]) -> None:

@@ -176,6 +176,17 @@ EXACT: list[tuple[str, Any, Grid]] = [
     ("channels and back", lambda x: x.sum(dim=1).unsqueeze(1), Grid(2, 0, 3)),
     ("squeezed", lambda x: x.unsqueeze(2).squeeze(2), Grid(2, 0, 3)),
     ("swapped twice", lambda x: x.transpose(2, 3).transpose(-1, -2), Grid(2, 0, 3)),
+    ("stacked", lambda x: torch.stack([x, conv_of(x, 3)], 1).sum(1), Grid(2, 0, 7)),
+    ("stacked behind", lambda x: torch.stack([x, x], dim=-1).mean(-1), Grid(2, 0, 3)),
+    ("stacked and flattened", lambda x: torch.stack([x, 2 * x], 2).flatten(1, 2), Grid(2, 0, 3)),
+    ("moved", lambda x: x.movedim(1, 3).movedim(3, 1), Grid(2, 0, 3)),
+    ("moved together", lambda x: x.moveaxis((1, 0), (-1, -2)).permute(2, 3, 0, 1), Grid(2, 0, 3)),
+    ("gated", lambda x: F.glu(x, dim=1), Grid(2, 0, 3)),
+    ("expanded", lambda x: x.expand(2, 2, -1, -1, -1).sum(0), Grid(2, 0, 3)),
+    ("one channel as four", lambda x: x[:, :1].expand(-1, 4, -1, -1), Grid(2, 0, 3)),
+    ("repeated", lambda x: x.repeat(1, 3, 1, 1)[:, 2:6], Grid(2, 0, 3)),
+    ("variance of channels", lambda x: x + 0 * torch.var_mean(x, 1, keepdim=True)[0],
+     Grid(2, 0, 3)),
     ("half precision and back", lambda x: x.float().double(), Grid(2, 0, 3)),
 ]  # fmt: skip
 
@@ -329,6 +340,11 @@ class Norm(nn.Module):
         (Norm(lambda x: F.normalize(x, dim=-1)), "Norm (normalisation over the picture)"),
         (Norm(lambda x: x.softmax(3)), "Norm (attention)"),
         (Norm(lambda x: x.roll(1, 2)), "Norm (positions rolled)"),
+        (Norm(lambda x: x[:, :, ::2].repeat(1, 1, 2, 1)), "Norm (copies of the picture)"),
+        (Norm(lambda x: x[:, :, :1].expand(-1, -1, 32, -1)), "Norm (copies of the picture)"),
+        (Norm(lambda x: F.glu(x, 3).repeat(1, 1, 1, 2)), "Norm (gate along the picture)"),
+        (Norm(lambda x: x - torch.var_mean(x, (2, 3), keepdim=True)[1]), "Norm (global pooling)"),
+        (Norm(lambda x: x / x.var(False)), "Norm (global pooling)"),
     ],
 )
 def test_what_sees_the_whole_picture_is_named(block: nn.Module, named: str | None) -> None:
@@ -365,11 +381,15 @@ def test_norms_over_channels_are_local(norm: Any, monkeypatch: pytest.MonkeyPatc
     assert trace(Net(norm), size=64) == [Grid(2, 0, 3)]
 
 
+def measured(grid: Grid) -> Grid:
+    """What the probe makes of it: the field it finds is the least that it can be."""
+    reason = f"measured, not derived: {grid.field:g} pixels or more"
+    return Grid(grid.stride, grid.offset, math.inf, (reason,))
+
+
 # No rule says what these do; the gradients must.
 UNKNOWN: list[tuple[str, Any, Grid]] = [
     ("product along channels", lambda x: x.cumsum(1), Grid(2, 0, 3)),
-    ("stacked", lambda x: torch.stack([x, x], 1).sum(1), Grid(2, 0, 3)),
-    ("moved", lambda x: x.movedim(1, 3).movedim(3, 1), Grid(2, 0, 3)),
     ("pooled by powers", lambda x: F.lp_pool2d(x, 2, 2), Grid(4, 1, 5)),
     ("resized at the corners", lambda x: F.interpolate(
         x, scale_factor=0.5, mode="area"), Grid(4, 1, 5)),
@@ -384,7 +404,7 @@ UNKNOWN: list[tuple[str, Any, Grid]] = [
 )
 def test_what_no_rule_knows_is_probed(operation: Any, expected: Grid) -> None:
     net = Net(operation)
-    assert trace(net, size=256) == [expected]
+    assert trace(net, size=256) == [measured(expected)]
     cell, one, other = seen_of(net)
     assert one.last - one.first + 1 == expected.field
     assert (one.first + one.last) / 2 == expected.centre(cell)
@@ -396,8 +416,35 @@ def test_a_probed_stride_is_that_of_the_cells(stride: int) -> None:
     """257 pixels and 9 rows make 28.6 pixels a row, and 32 are meant."""
     torch.manual_seed(0)
     layer = nn.Conv2d(3, 4, 3, stride, 1)
-    probed = geometry.probe(layer)
-    assert probed == Grid(stride, 0, 3) == trace(layer)[0]
+    assert trace(layer) == [Grid(stride, 0, 3)]
+    assert geometry.probe(layer) == measured(Grid(stride, 0, 3))
+
+
+class Fresh(nn.Module):
+    """A residual block whose branch is silent before training: its last norm starts at zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, 2, 1)
+        self.branch = nn.Sequential(nn.Conv2d(4, 4, 7, padding=3), nn.BatchNorm2d(4))
+        nn.init.zeros_(self.branch[1].weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        return (x + self.branch(x)).cumsum(1)
+
+
+def test_a_branch_that_is_silent_before_training_makes_no_field_too_small() -> None:
+    net = Fresh()
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    (fresh,) = trace(net)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
+    assert (fresh.stride, fresh.offset, fresh.field) == (2, 0, math.inf)
+    assert fresh.whole == ("measured, not derived: 3 pixels or more",)
+    nn.init.ones_(net.branch[1].weight)
+    (trained,) = trace(net)
+    assert (trained.stride, trained.offset, trained.field) == (2, 0, math.inf)
+    assert trained.whole == ("measured, not derived: 15 pixels or more",)
 
 
 def scripted() -> nn.Module:
@@ -428,9 +475,9 @@ def test_a_scripted_module_is_probed() -> None:
             return self.inner(self.stem(x)) * 2  # type: ignore[no-any-return]
 
     (grid,) = trace(Around())
-    assert grid == Grid(8, 3, 9)
+    assert grid == measured(Grid(8, 3, 9))
     whole = torch.jit.script(nn.Sequential(nn.Conv2d(3, 4, 4, 4)))
-    assert trace(whole) == [Grid(4, 1.5, 4)]
+    assert trace(whole) == [measured(Grid(4, 1.5, 4))]
 
 
 @pytest.mark.parametrize(

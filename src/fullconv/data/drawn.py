@@ -266,13 +266,13 @@ def _traffic(c: Canvas) -> list[Thing]:
     for lane in (-1, 1):
         if rng.random() < 0.6:  # this side has parked cars
             z = rng.uniform(4.5, 12)
-            while z < 60:
+            while z < 45:
                 if rng.random() < 0.6:
                     x, facing = lane * (c.road - 1.05), lane if rng.random() < 0.85 else -lane
                     things.append((z, partial(car, c, x, z, facing=facing)))
                 z += rng.uniform(5.8, 8.0)
         z = rng.uniform(7, 30)
-        while z < 75:
+        while z < 50:
             x = lane * (c.road - 3.0 if c.road > 4.2 else c.road * 0.48)
             things.append((z, partial(car, c, x + rng.normal(0, 0.15), z, facing=lane)))
             z += rng.uniform(9, 42)
@@ -291,14 +291,15 @@ def _sidewalk(c: Canvas) -> list[Thing]:
     walk = c.line - c.road
     for side in (-1, 1):
         if rng.random() < 0.75:
-            for z in np.arange(rng.uniform(6.5, 16), 75, rng.uniform(7, 15)):
+            for z in np.arange(rng.uniform(6.5, 16), 50, rng.uniform(8, 15)):
                 if rng.random() < 0.8:
                     things.append((z, partial(tree, c, side * (c.road + 0.8), z)))
-        for z in np.arange(rng.uniform(5.5, 14), 70, rng.uniform(8, 18)):
+        # None so far away that it is thinner than a pixel.
+        for z in np.arange(rng.uniform(5, 9), 22, rng.uniform(5, 9)):
             things.append((z, partial(pole, c, side * (c.road + 0.4), z)))
-    for place in range(int(rng.integers(4, 11))):
-        # the first two are near enough to be seen well
-        z = rng.uniform(5, 13) if place < 2 else rng.uniform(6, 32)
+    for place in range(int(rng.integers(4, 9))):
+        # the first three are near enough to be seen well
+        z = rng.uniform(4.5, 9) if place < 3 else rng.uniform(6, 18)
         if rng.random() < 0.22:
             things.append((z, partial(person, c, rng.uniform(-c.road, c.road), z)))
             continue

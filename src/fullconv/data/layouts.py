@@ -96,7 +96,11 @@ def read(root: str | Path, *, layout: str | None = None) -> Dataset:
         root = root.parent
     if not root.is_dir():
         there = f"{root} is a file" if root.exists() else f"there is no folder {root}"
-        raise FullconvError(f"{there}; expected the folder of a data set, for example\n{_EXAMPLE}")
+        nearest = next((p for p in root.parents if p.is_dir()), Path())
+        raise FullconvError(
+            f"{there}; expected the folder of a data set, for example\n{_EXAMPLE}",
+            f"fullconv check {nearest}" if root.exists() else f"ls {nearest}",
+        )
     if layout is not None and layout not in _LAYOUTS:
         near = difflib.get_close_matches(layout, _LAYOUTS, 1, 0)[0]
         raise FullconvError(

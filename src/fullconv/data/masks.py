@@ -21,6 +21,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
+from PIL.PngImagePlugin import PngInfo
 
 from fullconv.data.pictures import Source, opened, source_name, upright
 from fullconv.errors import FullconvError
@@ -84,10 +85,12 @@ def read_mask(path: Source, labels: Labels) -> Ids:
     return (ids - 1).astype(dtype)
 
 
-def write_mask(path: str | Path, ids: NDArray[Any], labels: Labels) -> None:
+def write_mask(
+    path: str | Path, ids: NDArray[Any], labels: Labels, *, mark: PngInfo | None = None
+) -> None:
     """Write class ids as a palette PNG in the colours of `labels` (16-bit grey PNG above 255
-    classes), whole or not at all. It holds class ids, not the values of the data set it came from:
-    read it back with a `Labels` that has no `values`."""
+    classes), whole or not at all, with what `mark` says beside the pixels. It holds class ids, not
+    the values of the data set it came from: read it back with a `Labels` that has no `values`."""
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise FullconvError(
@@ -96,14 +99,16 @@ def write_mask(path: str | Path, ids: NDArray[Any], labels: Labels) -> None:
         )
     if ids.ndim != 2 or ids.dtype.kind not in "ui" or ids.size == 0:
         raise FullconvError(
-            f"a mask of shape {ids.shape} and type {ids.dtype}; expected (H, W) whole numbers."
+            f"a mask of shape {ids.shape} and type {ids.dtype}; expected (H, W) whole numbers.",
+            'np.asarray(ids).squeeze().astype("uint8")',
         )
     dtype = mask_dtype(labels)
     strange = np.unique(ids[((ids < 0) | (ids >= len(labels))) & (ids != labels.ignore_index)])
     if strange.size:
         raise FullconvError(
             f"ids {strange[:_LISTED].tolist()} cannot be written to {path}: there are "
-            f"{len(labels)} classes (0..{len(labels) - 1}) and {labels.ignore_index} for ignore."
+            f"{len(labels)} classes (0..{len(labels) - 1}) and {labels.ignore_index} for ignore.",
+            f"np.where((ids >= 0) & (ids < {len(labels)}), ids, {labels.ignore_index})",
         )
     image = Image.fromarray(np.ascontiguousarray(ids.astype(dtype)))
     if dtype == np.uint8:
@@ -111,7 +116,7 @@ def write_mask(path: str | Path, ids: NDArray[Any], labels: Labels) -> None:
         palette[: len(labels)] = labels.colors
         palette[labels.ignore_index] = voc_color(255)
         image.putpalette([channel for color in palette for channel in color])
-    _save(image, path)
+    _save(image, path, mark)
 
 
 def is_lossy(path: Source) -> bool:
@@ -293,13 +298,13 @@ def describe(labels: Labels, limit: int = 30) -> str:
     return ", ".join(parts[:limit]) + rest
 
 
-def _save(image: Image.Image, path: Path) -> None:
+def _save(image: Image.Image, path: Path, mark: PngInfo | None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not tempfile: its files may be read by nobody but their owner.
     unfinished = path.with_name(f".{path.stem}-{uuid.uuid4().hex}.unfinished")
     try:
         with unfinished.open("xb") as file:
-            image.save(file, format="PNG")
+            image.save(file, format="PNG", pnginfo=mark)
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)

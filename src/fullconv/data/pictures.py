@@ -107,7 +107,9 @@ def from_array(array: NDArray[np.generic]) -> NDArray[np.uint8]:
         raise FullconvError(
             f"a picture array of shape {shape}; expected (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) "
             f"with at least one pixel{'; this one looks channels first' if first else ''}.",
-            "array.transpose(1, 2, 0)" if first else "",
+            "array.transpose(1, 2, 0)"
+            if first
+            else 'np.asarray(Image.open("photo.jpg").convert("RGB"))',
         )
     values = _to_8_bit(array) if array.dtype == np.uint16 else array.astype(np.uint8)
     if channels == 1:
@@ -128,9 +130,10 @@ def opened(
                 file = stack.enter_context(Path(source).open("rb"))
             yield stack.enter_context(Image.open(file))
     except FileNotFoundError as error:
-        raise FullconvError(f"no {what} {name}: there is no such file.") from error
+        nearest = next((p for p in Path(name).parents if p.is_dir()), Path())
+        raise FullconvError(f"no {what} {name}: there is no such file.", f"ls {nearest}") from error
     except IsADirectoryError as error:
-        raise FullconvError(f"{name} is a folder; expected a {what} file.") from error
+        raise FullconvError(f"{name} is a folder; expected a {what} file.", f"ls {name}") from error
     except Image.DecompressionBombError as error:
         raise FullconvError(
             f"{what} {name} has more pixels than Pillow opens unasked: {error}",

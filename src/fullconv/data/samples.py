@@ -10,11 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from fullconv.data.augment import Augmentation, to_tensors
+from fullconv.data.cache import Cache
 from fullconv.data.layouts import Pair
 from fullconv.data.masks import read_mask
 from fullconv.data.pictures import read_picture
@@ -32,28 +34,30 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
         pairs: from `fullconv.data.layouts.read`.
         labels: what the masks' values mean.
         augmentation: None gives pictures and masks as they are.
+        cache: keeps what was decoded, by the pair's number plus `first`.
     """
 
     def __init__(
-        self, pairs: Sequence[Pair], labels: Labels, augmentation: Augmentation | None = None
+        self,
+        pairs: Sequence[Pair],
+        labels: Labels,
+        augmentation: Augmentation | None = None,
+        *,
+        cache: Cache | None = None,
+        first: int = 0,
     ) -> None:
         self.pairs = pairs
         self.labels = labels
         self.augmentation = augmentation
+        self.cache = cache
+        self.first = first
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def __getitem__(self, key: Key) -> tuple[Tensor, Tensor]:
         index, seed = key
-        pair = self.pairs[max(index, 0)]
-        picture, mask = read_picture(pair.picture), read_mask(pair.mask, self.labels)
-        if picture.shape[:2] != mask.shape:
-            raise FullconvError(
-                f"{pair.picture} is {picture.shape[1]} x {picture.shape[0]} pixels but {pair.mask} "
-                f"is {mask.shape[1]} x {mask.shape[0]}.",
-                "fullconv check DATA",
-            )
+        picture, mask = self._decoded(max(index, 0))
         image, target = to_tensors(picture, mask)
         if index < 0:
             target = torch.full_like(target, self.labels.ignore_index)
@@ -62,6 +66,22 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return self.augmentation(image, target)
+
+    def _decoded(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        kept = self.cache.get(self.first + index) if self.cache else None
+        if kept is not None:
+            return kept
+        pair = self.pairs[index]
+        picture, mask = read_picture(pair.picture), read_mask(pair.mask, self.labels)
+        if picture.shape[:2] != mask.shape:
+            raise FullconvError(
+                f"{pair.picture} is {picture.shape[1]} x {picture.shape[0]} pixels but {pair.mask} "
+                f"is {mask.shape[1]} x {mask.shape[0]}.",
+                "fullconv check DATA",
+            )
+        if self.cache:
+            self.cache.put(self.first + index, picture, mask)
+        return picture, mask
 
 
 class ShuffledBatches(Sampler[list[Key]]):

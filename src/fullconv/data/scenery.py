@@ -157,12 +157,12 @@ def _wall(
 
 
 def tree(c: Canvas, x: float, z: float) -> None:
-    """A tree with leaves or, one time in six, without."""
+    """A tree with leaves or, one time in sixteen, without."""
     rng, high = c.rng, c.rng.uniform(4.0, 8.5)
     bark = c.pick(((92, 72, 56), (110, 100, 90), (70, 58, 50)))
     c.shade(x + c.sunny * high * 0.3, z, (high * 0.34, high * 0.2))
     c.bar((x, 0, z), (x, high * 0.5, z), high * 0.045, bark, TREE)
-    if rng.random() < 0.17:
+    if rng.random() < 0.06:
         _branch(c, (x, high * 0.34, z), math.pi / 2, high * 0.26, bark)
         return
     leaves = c.pick(_AUTUMN if rng.random() < (0.6 if c.autumn else 0.08) else LEAVES, spread=22)
@@ -290,24 +290,24 @@ def pole(c: Canvas, x: float, z: float) -> None:
     metal = c.pick(((86, 90, 94), (150, 154, 156), (60, 84, 72), (120, 96, 80)))
     kind = rng.choice(3, p=(0.45, 0.35, 0.2))
     high = (rng.uniform(4.8, 7.5), rng.uniform(2.5, 3.1), rng.uniform(3.0, 3.6))[kind]
-    c.bar((x, 0, z), (x, high, z), rng.uniform(0.15, 0.22), metal, POLE)
+    c.bar((x, 0, z), (x, high, z), rng.uniform(0.3, 0.42), metal, POLE)
     if kind == 0:
         tip = (x + inward * rng.uniform(0.8, 1.8), high + 0.25, z)
-        c.bar((x, high, z), tip, 0.14, metal, POLE)
+        c.bar((x, high, z), tip, 0.24, metal, POLE)
         lamp = (340, 310, 230) if c.light.lamps > 0.2 else (214, 214, 206)
-        c.disc(tip, (0.36, 0.16), lamp, POLE)
+        c.disc(tip, (0.5, 0.26), lamp, POLE)
     elif kind == 1:
         sign, white = c.pick(((40, 84, 170), (196, 36, 40), (236, 190, 40))), (238, 238, 234)
         if rng.random() < 0.5:
-            c.disc((x, high, z), (0.42, 0.42), sign, POLE)
-            c.disc((x, high, z), (0.28, 0.28), white, POLE)
+            c.disc((x, high, z), (0.6, 0.6), sign, POLE)
+            c.disc((x, high, z), (0.4, 0.4), white, POLE)
         else:
-            corners = ((-0.45, -0.3), (0.45, -0.3), (0.0, 0.5))
+            corners = ((-0.64, -0.42), (0.64, -0.42), (0.0, 0.7))
             c.shape([(x + a, high + y, z) for a, y in corners], sign, POLE)
             c.shape([(x + a * 0.55, high + y * 0.55, z) for a, y in corners], white, POLE)
     else:
-        c.bar((x, high - 0.5, z), (x, high + 0.5, z), 0.42, (34, 36, 38), POLE)
+        c.bar((x, high - 0.7, z), (x, high + 0.7, z), 0.6, (34, 36, 38), POLE)
         bright = int(rng.integers(3))
         for k, color in enumerate(((90, 235, 120), (250, 190, 40), (250, 50, 40))):
             tone = 1.0 if k == bright else 0.3
-            c.disc((x, high - 0.3 + 0.3 * k, z), (0.11, 0.11), shaded(color, tone), POLE)
+            c.disc((x, high - 0.42 + 0.42 * k, z), (0.16, 0.16), shaded(color, tone), POLE)

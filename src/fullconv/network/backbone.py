@@ -76,6 +76,7 @@ class Backbone(nn.Module):
         self.coarsest = int(grids[-1].stride)
         self.size_phase: int | None = None
         self._start = CANONICAL_SIZE
+        self._known_shapes: dict[int, list[tuple[int, ...]]] = {}  # while this is being built
         if not _runs(pyramid, CANONICAL_SIZE):
             self.size_phase, self._start = 0, CANONICAL_SIZE - 1
         elif _offsets(pyramid, CANONICAL_SIZE - 1, taps) != [grid.offset for grid in grids]:
@@ -92,6 +93,7 @@ class Backbone(nn.Module):
         self.before = max(0, math.ceil(reach / self.coarsest)) * self.coarsest
         self.grids = tuple(Grid(g.stride, g.offset - self.before, g.field, g.whole) for g in grids)
         self._growth = tuple(self._growth_of(tap) for tap in range(len(self.taps)))
+        del self._known_shapes
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(N, 3, H, W) of any size from 1 x 1 up -> one (N, C, h, w) per tap, finest first."""
@@ -144,8 +146,7 @@ class Backbone(nn.Module):
         return shape[1] if self.channels_last[tap] else shape[2]
 
     def _shapes(self, size: int) -> list[tuple[int, ...]]:
-        cache: dict[int, list[tuple[int, ...]]] = self.__dict__.setdefault("_shape_cache", {})
-        if size not in cache:
+        if size not in self._known_shapes:
             try:
                 maps = feature_maps(_shapes_only(self.pyramid, size))
             except (RuntimeError, AssertionError, ValueError) as error:
@@ -154,8 +155,8 @@ class Backbone(nn.Module):
                     f"({size} pixels: {error}).",
                     "--backbone resnet18   # or another network without fixed position embeddings",
                 ) from None
-            cache[size] = [tuple(maps[tap].shape) for tap in self.taps]
-        return cache[size]
+            self._known_shapes[size] = [tuple(maps[tap].shape) for tap in self.taps]
+        return self._known_shapes[size]
 
 
 def build(
@@ -226,7 +227,9 @@ def _timm_pyramid(card: BackboneCard, pretrained: bool) -> tuple[nn.Module, list
         try:
             classifier = timm.create_model(card.name, **card.options)
         except (TypeError, ValueError) as error:
-            raise FullconvError(f"timm's {card.name} cannot be built: {error}") from error
+            raise FullconvError(
+                f"timm's {card.name} cannot be built: {error}", "options = {}   # in the card"
+            ) from error
         load_weights(classifier, card)
     if pretrained:
         _skip_retries_where_there_is_no_network()
@@ -286,7 +289,9 @@ def _torchvision_classifier(card: BackboneCard, pretrained: bool) -> nn.Module:
                 card.name, weights="DEFAULT" if pretrained else None, **card.options
             )
     except (TypeError, ValueError) as error:
-        raise FullconvError(f"torchvision's {card.name} cannot be built: {error}") from error
+        raise FullconvError(
+            f"torchvision's {card.name} cannot be built: {error}", "options = {}   # in the card"
+        ) from error
     except (OSError, RuntimeError) as error:
         raise _unreachable(card, error) from error
     load_weights(classifier, card)

@@ -27,6 +27,7 @@ from fullconv.errors import FullconvError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+_CARD = 'source = "timm"\nname = "resnet18"'  # the shortest card
 
 
 @dataclass(frozen=True)
@@ -81,11 +82,12 @@ def read_card(path: str | Path) -> BackboneCard:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise FullconvError(f"no backbone card at {path}.") from None
+        nearest = next((p for p in path.parents if p.is_dir()), Path())
+        raise FullconvError(f"no backbone card at {path}.", f"ls {nearest}") from None
     except OSError as error:
-        raise FullconvError(f"{path} cannot be read: {error.strerror}.") from None
+        raise FullconvError(f"{path} cannot be read: {error.strerror}.", f"ls -ld {path}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise FullconvError(f"{path} is not a TOML file: {error}") from None
+        raise FullconvError(f"{path} is not a TOML file: {error}", _CARD) from None
     known = {f.name for f in fields(BackboneCard)}
     wrong = sorted(set(table) - known)
     lacking = sorted({"source", "name"} - set(table))
@@ -93,16 +95,22 @@ def read_card(path: str | Path) -> BackboneCard:
         what = f"unknown keys {wrong}" if wrong else f"no {' and no '.join(lacking)}"
         raise FullconvError(
             f"{path}: {what}; a backbone card has {', '.join(sorted(known))}.",
-            'source = "timm"\nname = "resnet18"',
+            _CARD,
         )
     for key in ("mean", "std", "missing"):
         if key in table:
             if not isinstance(table[key], list):
-                raise FullconvError(f"{path}: {key} is {table[key]!r}, expected a list.")
+                example = '["fc"]' if key == "missing" else "[0.5, 0.5, 0.5]"
+                raise FullconvError(
+                    f"{path}: {key} is {table[key]!r}, expected a list.", f"{key} = {example}"
+                )
             table[key] = tuple(table[key])
     for key in ("mean", "std"):
         if key in table and len(table[key]) != 3:
-            raise FullconvError(f"{path}: {key} has {len(table[key])} numbers, expected 3 (RGB).")
+            raise FullconvError(
+                f"{path}: {key} has {len(table[key])} numbers, expected 3 (RGB).",
+                f"{key} = [0.5, 0.5, 0.5]",
+            )
     if "weights" in table:
         table["weights"] = path.parent / table["weights"]
         if not table["weights"].is_file():
@@ -129,7 +137,10 @@ def load_weights(classifier: nn.Module, card: BackboneCard) -> None:
     try:
         found: dict[str, Tensor] = load_file(card.weights)
     except (safetensors.SafetensorError, OSError) as error:
-        raise FullconvError(f"{card.weights} cannot be read: {error}") from None
+        raise FullconvError(
+            f"{card.weights} cannot be read: {error}",
+            f"copy or download {card.weights.name} again",
+        ) from None
     expected = classifier.state_dict()
     absent = [
         name
@@ -156,6 +167,8 @@ def load_weights(classifier: nn.Module, card: BackboneCard) -> None:
         ]
         raise FullconvError(
             f"{card.weights.name} does not fit {card.source} {card.name}: {'; '.join(parts)}.",
-            f"missing = {absent[:4]}   # in the card, if they are to start fresh" if absent else "",
+            f"missing = {absent[:4]}   # in the card, if they are to start fresh"
+            if absent
+            else "name = ...   # in the card: the network that the weights are of",
         )
     classifier.load_state_dict(found, strict=False)

@@ -54,7 +54,10 @@ class FCN(nn.Module):
     ) -> None:
         super().__init__()
         if num_classes < 1:
-            raise FullconvError(f"num_classes is {num_classes}; it must be 1 or more.")
+            raise FullconvError(
+                f"num_classes is {num_classes}; it must be 1 or more.",
+                "num_classes=21   # background counts",
+            )
         if upsampling not in UPSAMPLING:
             raise FullconvError(
                 f"upsampling {upsampling!r} is not known; there are {', '.join(UPSAMPLING)}.",

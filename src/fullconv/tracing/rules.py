@@ -68,8 +68,8 @@ def after(op: str, call: Call) -> State:
     first = call.states[0][1]
     if op in ELEMENTWISE:
         return call.elementwise()
-    if op in CONCATENATIONS:
-        return _concatenation(call)
+    if op in JOINS:
+        return JOINS[op](call)
     if op in MIXING:
         return call.lost(MIXING[op])
     if op in RULES and isinstance(first, Place):
@@ -180,7 +180,7 @@ def _reduction(call: Call, place: Place) -> State:
     dims = call.argument(1, "dim")
     if isinstance(dims, Tensor) or "other" in call.kwargs:  # max and min of two tensors
         return call.elementwise()
-    if dims is None:
+    if dims is None or isinstance(dims, bool):  # x.var(False): of everything, biased
         return call.lost("global pooling")
     rank = len(call.shape)
     chosen = {d % rank for d in (dims if isinstance(dims, (list, tuple)) else [dims])}
@@ -231,8 +231,37 @@ def _concatenation(call: Call) -> State:
     return call.lost("concatenation along the picture")
 
 
+def _stacking(call: Call) -> State:
+    dim = call.argument(1, "dim", 0) % call.output.ndim
+    inputs = [(state, call.output.ndim - 1) for _, state in call.states]
+    result = merged(inputs, call.output.ndim - 1, call.name("cells of two kinds"))
+    if isinstance(result, Lost):
+        return result
+    return replace(result, dims=(*result.dims[:dim], None, *result.dims[dim:]))
+
+
+def _copies(call: Call, place: Place) -> State:
+    """Expanded or repeated: fine along new dimensions and those that are not of the picture."""
+    shape = tuple(call.output.shape)
+    dims = (None,) * (len(shape) - len(place.dims)) + place.dims
+    before = (1,) * (len(shape) - len(place.dims)) + call.shape
+    if any(tag and old != new for tag, old, new in zip(dims, before, shape, strict=True)):
+        return call.lost("copies of the picture")
+    return replace(place, dims=dims)
+
+
 def _permutation(call: Call, place: Place) -> State:
     order = call.kwargs.get("dims", call.args[1] if len(call.args) == 2 else call.args[1:])
+    return replace(place, dims=tuple(place.dims[d] for d in order))
+
+
+def _moved_dimensions(call: Call, place: Place) -> State:
+    ends = [call.argument(1, "source"), call.argument(2, "destination")]
+    rank = len(place.dims)
+    sources, targets = ([d % rank for d in ([e] if isinstance(e, int) else e)] for e in ends)
+    moved = dict(zip(targets, sources, strict=True))
+    others = iter(d for d in range(rank) if d not in sources)
+    order = [moved[d] if d in moved else next(others) for d in range(rank)]
     return replace(place, dims=tuple(place.dims[d] for d in order))
 
 
@@ -318,12 +347,16 @@ RULES: dict[str, Rule] = {
     "pixel_unshuffle": _on_maps(_pixel_unshuffle, "pixel unshuffle"),
     "pad": _padding,
     **dict.fromkeys(("mean", "sum", "amax", "amin", "max", "min", "var", "std"), _reduction),
+    **dict.fromkeys(("var_mean", "std_mean"), _reduction),
     **dict.fromkeys(("softmax", "log_softmax"), _along_channels("attention")),
+    "glu": _along_channels("gate along the picture"),
     "normalize": _along_channels("normalisation over the picture", 2, 1),
     **dict.fromkeys(("layer_norm", "rms_norm"), _layer_norm),
     **dict.fromkeys(("group_norm", "instance_norm"), _sees_all),
     "linear": _linear,
     "permute": _permutation,
+    **dict.fromkeys(("movedim", "moveaxis"), _moved_dimensions),
+    **dict.fromkeys(("expand", "repeat", "tile", "broadcast_to"), _copies),
     **dict.fromkeys(("transpose", "swapaxes"), _transposition),
     **dict.fromkeys(("chunk", "split", "unbind", "tensor_split"), _pieces),
     "getitem": _index,
@@ -334,7 +367,10 @@ RULES: dict[str, Rule] = {
     "squeeze": _fewer_dimensions,
 }
 
-CONCATENATIONS = frozenset(("cat", "concat", "concatenate"))
+JOINS: dict[str, Callable[[Call], State]] = {
+    **dict.fromkeys(("cat", "concat", "concatenate"), _concatenation),
+    "stack": _stacking,
+}
 
 MIXING = {
     **dict.fromkeys(("adaptive_avg_pool2d", "adaptive_max_pool2d"), "global pooling"),

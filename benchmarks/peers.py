@@ -1,0 +1,392 @@
+"""Fullconv's ResNet-18 FCN-8s beside the networks that others use, on a CPU.
+
+`predict`: from a picture to its label map, 21 classes, 320 x 480, one picture. `train`: one step on
+a batch of 8. Each peer runs as its own documentation shows it: eager, float32, channels first, and
+its own way to a label map. Weights are random: times, not accuracies. Writes results/peers.json.
+
+    pip install --no-deps --target PEERS segmentation-models-pytorch torchfcn
+    python benchmarks/peers.py --peers PEERS
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import inspect
+import os
+import subprocess
+import sys
+import tempfile
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.plugins.precision import MixedPrecision, Precision
+from method import MissingError, Section, compare, parser, run
+from torch import Tensor, nn
+
+from fullconv.labels import Labels
+from fullconv.loop import Training
+from fullconv.model import Model, load_model
+from fullconv.network.fcn import FCN
+from fullconv.predict import Predictor
+from fullconv.settings import Settings
+from fullconv.training import _precision, decide
+
+CLASSES = 21
+SIZE, QUICK_SIZE = (320, 480), (64, 96)
+OURS = "Fullconv ResNet-18 FCN-8s"
+COMPILED = f"{OURS}, compiled"
+TAUGHT = "ResNet-18 FCN-32s as taught"
+UNET, FPN, DEEPLAB = (f"smp {name} resnet18" for name in ("Unet", "FPN", "DeepLabV3+"))
+TORCHVISION, TORCHFCN = "torchvision fcn_resnet50", "torchfcn FCN8s VGG16"
+# How many times longer a peer should take, at least: as Fullconv chooses for itself, and compiled.
+WANTED = {TAUGHT: (3.5, 5.5), UNET: (5, 8), TORCHVISION: (18, 28), TORCHFCN: (38, 58)}
+
+
+class Taught(nn.Module):
+    """The FCN-32s of the textbooks (d2l.ai, "Fully Convolutional Networks"): ResNet-18 without its
+    head, 1x1 scores, and one 64x64 transposed convolution that starts as interpolation."""
+
+    def __init__(self, classes: int = CLASSES) -> None:
+        super().__init__()
+        from torchvision.models import resnet18
+
+        self.trunk = nn.Sequential(*list(resnet18(weights=None).children())[:-2])
+        self.scores = nn.Conv2d(512, classes, 1)
+        nn.init.xavier_uniform_(self.scores.weight)
+        self.upsampling = nn.ConvTranspose2d(classes, classes, 64, padding=16, stride=32)
+        with torch.no_grad():
+            self.upsampling.weight.zero_()
+            hat = 1 - (torch.arange(64) - 31.5).abs() / 32
+            for k in range(classes):
+                self.upsampling.weight[k, k] = hat[:, None] * hat
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) of multiples of 32 -> (N, K, H, W)."""
+        return self.upsampling(self.scores(self.trunk(images)))
+
+
+def taught_loss(scores: Tensor, target: Tensor) -> Tensor:
+    """As taught: a mean per picture, summed over the batch."""
+    return F.cross_entropy(scores, target, reduction="none").mean(1).mean(1).sum()
+
+
+def _smp(name: str) -> nn.Module:
+    try:
+        smp = importlib.import_module("segmentation_models_pytorch")
+    except ImportError as error:
+        raise MissingError(f"segmentation-models-pytorch ({error}); see --peers") from None
+    return getattr(smp, name)("resnet18", encoder_weights=None, classes=CLASSES)
+
+
+def _torchvision() -> nn.Module:
+    from torchvision.models.segmentation import fcn_resnet50
+
+    return fcn_resnet50(weights=None, weights_backbone=None, num_classes=CLASSES)
+
+
+def _torchfcn() -> nn.Module:
+    """The published package's network. Its `__init__` imports a trainer that needs packages of
+    2017, and the network's own file one that only downloads: neither is touched by the network."""
+    spec = importlib.util.find_spec("torchfcn")
+    if spec is None:
+        raise MissingError("torchfcn; see --peers")
+    if not hasattr(sys.modules.get("torchfcn"), "models"):
+        package = types.ModuleType("torchfcn")
+        package.__spec__ = spec
+        package.__path__ = list(spec.submodule_search_locations or ())
+        sys.modules["torchfcn"] = package
+        sys.modules.setdefault("fcn", types.ModuleType("fcn"))
+    network = importlib.import_module("torchfcn.models").FCN8s(n_class=CLASSES)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):  # all zeros until weights are copied in
+            nn.init.kaiming_normal_(module.weight)
+    return network
+
+
+def _first(output: Any) -> Tensor:
+    return output["out"] if isinstance(output, dict) else output
+
+
+# name -> the network, and its authors' way from scores to class ids
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[Tensor], Tensor]]] = {
+    TAUGHT: (Taught, lambda scores: scores.argmax(1)),
+    UNET: (lambda: _smp("Unet"), lambda scores: scores.argmax(1)),
+    FPN: (lambda: _smp("FPN"), lambda scores: scores.argmax(1)),
+    DEEPLAB: (lambda: _smp("DeepLabV3Plus"), lambda scores: scores.argmax(1)),
+    TORCHVISION: (_torchvision, lambda scores: scores.argmax(1)),
+    TORCHFCN: (_torchfcn, lambda scores: scores.max(1)[1]),
+}
+
+
+def peers() -> Iterator[tuple[str, nn.Module]]:
+    """Those that can be had; the others are named."""
+    for name, (build, _) in NETWORKS.items():
+        try:
+            yield name, build()
+        except MissingError as reason:
+            print(f"without {name}: {reason}", flush=True)
+
+
+def fullconv_model(classes: int, *, stride: int = 8, spread: float = 0.0) -> Model:
+    """A fresh ResNet-18 FCN.
+
+    Args:
+        spread: of the weights of all scores; 0 leaves them as training starts.
+    """
+    torch.manual_seed(0)
+    network = FCN("resnet18", classes, stride=stride)
+    if spread:
+        for score in network.score.values():
+            nn.init.normal_(score.weight, std=spread)
+    labels = Labels(tuple(f"class {k}" for k in range(classes)))
+    return Model(network, labels, network.backbone.card)
+
+
+class Bare:
+    """Fullconv's training step as `fullconv train` takes it, on a batch that lies ready: no loading
+    and no loop. Calling it takes one step."""
+
+    def __init__(self, classes: int, pictures: Tensor, target: Tensor) -> None:
+        size = tuple(pictures.shape[2:])
+        given = Settings(pretrained=False, batch=len(pictures), crop=size, accelerator="cpu")
+        settings = decide(given, None)
+        model = fullconv_model(classes)
+        model.network.to(memory_format=torch.channels_last)
+        self.training = Training(
+            model, settings, class_weights=None, protocol={}, folder=Path("unused")
+        )
+        self.trainer = _NoTrainer()
+        self.training.trainer = self.trainer
+        self.training.train()
+        chosen = self.training.configure_optimizers()
+        self.optimizer = chosen["optimizer"]
+        self.scheduler = chosen["lr_scheduler"]["scheduler"]
+        self.precision = _precision(settings)
+        mixed = self.precision != "32-true"
+        self.plugin = MixedPrecision(self.precision, "cpu") if mixed else Precision()
+        self.batch = pictures, target
+
+    def __call__(self) -> None:
+        """One step."""
+        self.optimizer.zero_grad()
+        with self.plugin.forward_context():
+            loss = self.training.training_step(self.batch, 0)
+        loss.backward()
+        self.optimizer.step()
+        self.scheduler.step()
+
+
+class _NoTrainer:
+    estimated_stepping_batches = 1_000_000
+
+
+# Lightning loads callbacks from packages that offer them: this one notes the time, and nothing in
+# `fullconv train` is changed.
+_CLOCK = '''
+import os, time
+from lightning.pytorch import Callback
+
+class Clock(Callback):
+    """Notes when batches and validation begin and end, and how many pictures there were."""
+    def note(self, *what):
+        with open(os.environ["SPEED_CLOCK"], "a") as file:
+            print(*what, file=file)
+    def on_train_epoch_start(self, trainer, module):
+        self.started, self.pictures = time.monotonic(), 0
+    def on_train_batch_end(self, trainer, module, outputs, batch, index):
+        self.ended, self.pictures = time.monotonic(), self.pictures + len(batch[0])
+    def on_validation_start(self, trainer, module):
+        self.note("train", self.pictures, self.ended - self.started)
+        self.pictures = 0
+    def on_validation_batch_end(self, trainer, module, outputs, batch, index, dataloader_idx=0):
+        self.pictures += len(batch[0])
+    def on_validation_epoch_end(self, trainer, module):
+        self.note("validation", self.pictures, time.monotonic() - self.ended)
+'''
+
+
+def linked_camvid(folder: Path, counts: tuple[int, int]) -> Path:
+    """CamVid's training split, and its test split where validation looks for one, as links."""
+    shared = os.environ.get("FULLCONV_SHARED")
+    source = Path(shared or "").resolve() / "data/camvid"
+    if not shared or not source.is_dir():
+        raise MissingError("CamVid: FULLCONV_SHARED names the folder that holds data/camvid")
+    for split, name, count in zip(("train", "test"), ("train", "val"), counts, strict=True):
+        for ending in ("", "annot"):
+            (folder / f"{name}{ending}").mkdir(parents=True)
+            for file in sorted((source / f"{split}{ending}").iterdir())[:count]:
+                (folder / f"{name}{ending}" / file.name).symlink_to(file)
+    return folder
+
+
+def train_rates(
+    data: Path, batch: int, crop: tuple[int, int], epochs: int, threads: int
+) -> dict[str, list[float]]:
+    """`fullconv train` in a process of its own: pictures per second in each epoch but the first, of
+    the training loop (from the epoch's start to its last step) and of validation (from there to its
+    last picture; the model and the checkpoint are written after that)."""
+    words = ["train", str(data), "--backbone", "resnet18", "--no-pretrained", "--stride", "8"]
+    words += ["--batch", str(batch), "--crop", *map(str, crop), "--epochs", str(epochs)]
+    with tempfile.TemporaryDirectory() as name:
+        offer = Path(name, "packages", "speed_clock-0.dist-info")
+        offer.mkdir(parents=True)
+        (offer / "METADATA").write_text("Metadata-Version: 2.1\nName: speed-clock\nVersion: 0\n")
+        (offer / "entry_points.txt").write_text(
+            "[lightning.pytorch.callbacks_factory]\nclock = speed_clock:Clock\n"
+        )
+        (offer.parent / "speed_clock.py").write_text(_CLOCK)
+        paths = [str(offer.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+        notes = Path(name, "clock.txt")
+        surroundings = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(paths),
+            "SPEED_CLOCK": str(notes),
+            "OMP_NUM_THREADS": str(threads),
+        }
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "fullconv",
+                *words,
+                "--accelerator",
+                "cpu",
+                "--out",
+                f"{name}/run",
+            ],
+            env=surroundings,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise RuntimeError(done.stderr[-3000:])
+        rates: dict[str, list[float]] = {"train": [], "validation": []}
+        for line in notes.read_text().splitlines():
+            what, pictures, seconds = line.split()
+            rates[what].append(int(pictures) / float(seconds))
+    return {what: values[1:] for what, values in rates.items()}
+
+
+def eager_step(network: nn.Module, batch: tuple[Tensor, Tensor], loss: Any) -> Callable[[], None]:
+    """A training step in float32, channels first, by stochastic gradient descent."""
+    network.train()
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, weight_decay=1e-3)
+    images, target = batch
+
+    def step() -> None:
+        loss(_first(network(images)), target).backward()
+        optimizer.step()
+        optimizer.zero_grad()  # here, so that no network keeps its gradients while others run
+
+    return step
+
+
+def a_picture(size: tuple[int, int]) -> np.ndarray:
+    """Large soft shapes with a little noise, (H, W, 3) uint8."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(1, 3, 6, 9, generator=generator)
+    soft = F.interpolate(coarse, size=size, mode="bicubic")[0].clamp(0, 1)
+    noisy = soft + 0.03 * torch.randn(3, *size, generator=generator)
+    return (255 * noisy.clamp(0, 1)).byte().permute(1, 2, 0).contiguous().numpy()
+
+
+def a_batch(size: tuple[int, int], count: int = 8) -> tuple[Tensor, Tensor]:
+    """Pictures (N, 3, H, W) uint8 and ids (N, H, W) uint8 without ignored pixels."""
+    generator = torch.Generator().manual_seed(0)
+    picture = torch.from_numpy(a_picture(size)).permute(2, 0, 1)
+    shifted = [picture.roll(17 * k, dims=2) for k in range(count)]
+    coarse = torch.randint(CLASSES, (count, size[0] // 32, size[1] // 32), generator=generator)
+    target = coarse.repeat_interleave(32, 1).repeat_interleave(32, 2)
+    return torch.stack(shifted), target.to(torch.uint8)
+
+
+def predict(arguments: argparse.Namespace) -> Section:
+    """Milliseconds from a picture to its label map."""
+    picture = a_picture(QUICK_SIZE if arguments.quick else SIZE)
+    model = load_model(arguments.model) if arguments.model else None
+    predictors = {OURS: Predictor(model or fullconv_model(CLASSES, spread=0.05), device="cpu")}
+    compiled = _compiled(arguments.model, picture)
+    if compiled:
+        predictors[COMPILED] = compiled
+    variants = {name: _ours(predictor, picture) for name, predictor in predictors.items()}
+    images = predictors[OURS].model.normalise(torch.from_numpy(picture).permute(2, 0, 1)[None])
+    for name, network in peers():
+        variants[name] = _theirs(network.eval(), images.contiguous(), NETWORKS[name][1])
+    timings = compare(variants, rounds=arguments.rounds)
+    section = Section(facts={"milliseconds": timings.to_dict(), "size": picture.shape[:2]})
+    section.facts["our_weights"] = "trained" if arguments.model else "random"
+    section.facts["engine"] = str(getattr(predictors[OURS], "engine", "not stated"))
+    for which, ours in enumerate(predictors):
+        for name in (name for name in NETWORKS if name in variants):
+            wanted = WANTED[name][which] if name in WANTED else None
+            title = f"{name} / {'compiled' if which else 'as chosen'}"
+            section.figures.append(timings.figure(title, ours, name, at_least=wanted))
+    return section
+
+
+def _compiled(model: Path | None, picture: np.ndarray) -> Predictor | None:
+    """A compiled predictor that has run once, or None, said why."""
+    if "compile" not in inspect.signature(Predictor).parameters:
+        print("without compile: Predictor has no such option", flush=True)
+        return None
+    loaded = load_model(model) if model else fullconv_model(CLASSES, spread=0.05)
+    try:
+        predictor = Predictor(loaded, device="cpu", compile=True)
+        predictor.label_map(picture)
+    except Exception as error:  # no C++ compiler, for one
+        print(f"without compile: {type(error).__name__}: {error}", flush=True)
+        return None
+    return predictor
+
+
+def _ours(predictor: Predictor, picture: np.ndarray) -> Callable[[], object]:
+    return lambda: predictor.label_map(picture)
+
+
+def _theirs(network: nn.Module, images: Tensor, ids: Callable[[Tensor], Tensor]) -> Any:
+    def label_map() -> Tensor:
+        with torch.inference_mode():
+            return ids(_first(network(images)))
+
+    return label_map
+
+
+def train(arguments: argparse.Namespace) -> Section:
+    """Pictures per second of a training step."""
+    pictures, target = a_batch(QUICK_SIZE if arguments.quick else SIZE)
+    bare = Bare(CLASSES, pictures, target)
+    variants: dict[str, Callable[[], object]] = {OURS: bare}
+    batch = bare.training.model.normalise(pictures).contiguous(), target.long()
+    for name, network in peers():
+        loss = taught_loss if name == TAUGHT else F.cross_entropy
+        variants[name] = eager_step(network, batch, loss)
+    rounds = min(arguments.rounds, 5)
+    timings = compare(variants, rounds=rounds, warmup=1)
+    rates = {name: len(pictures) / timings.spread(name, scale=1).median for name in variants}
+    facts = {"pictures_per_second": rates, "precision": bare.precision, "rounds": rounds}
+    section = Section(facts=facts)
+    for name in list(variants)[1:]:
+        section.figures.append(timings.figure(name, OURS, name, pictures=len(pictures)))
+    return section
+
+
+def main() -> None:
+    made = parser(__doc__, rounds=15)
+    made.add_argument("--peers", type=Path, help="folder of pip install --target")
+    made.add_argument("--model", type=Path, help="a trained ResNet-18 FCN-8s in place of a fresh")
+    arguments = made.parse_args()
+    if arguments.peers:
+        sys.path.append(str(arguments.peers.resolve()))
+    sys.exit(run("peers", {"predict": predict, "train": train}, arguments))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""How a model runs when it is used: prepared once, the same function, faster.
+
+Batch norm is folded into the convolutions, everything lies channels last, and the backbone runs in
+bfloat16 where the device computes in it and the model is known to give the same labels: the share
+of pixels that get another one was measured on validation pictures when it was trained, and stands
+in its config.json.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fullconv.errors import FullconvError
+from fullconv.model import Model
+from fullconv.network.folding import fold_batch_norm
+from fullconv.network.scores import Scores
+
+TOLERANCE = 0.01  # of the pixels may get another label in bfloat16 than in float32
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+class Engine:
+    """A model's network, ready for pictures.
+
+    Args:
+        model: stays as it is.
+        device: of torch.
+        precision: "auto" (see above), "float32" or "bfloat16".
+        compile: let torch.compile make the backbone into code of its own: seconds to a minute for
+            the first picture, then faster. On a CPU it needs a C++ compiler.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        device: torch.device,
+        precision: str = "auto",
+        compile: bool = False,
+    ) -> None:
+        self.model, self.device, self.compiled = model, device, compile
+        self.precision, self.reason = _choose(model, device, precision)
+        network = copy.deepcopy(model.network).eval().requires_grad_(False)
+        self.folded = fold_batch_norm(network)
+        network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.dtype = torch.bfloat16 if self.precision == "bfloat16" else torch.float32
+        if self.dtype != torch.float32:
+            network.backbone.to(self.dtype)
+            for name, score in network.score.items():
+                network.score[name] = _InSingle(score)
+        if compile:
+            freeze: dict[str, Any] = {"freezing": True} if device.type == "cpu" else {}
+            network.backbone.pyramid = torch.compile(network.backbone.pyramid, options=freeze)  # type: ignore[assignment]
+        self.network = network
+
+    def scores(self, pictures: Tensor) -> Scores:
+        """(N, 3, H, W) uint8 RGB on any device -> `Scores`."""
+        images = self.model.normalise(pictures.to(self.device))
+        images = images.to(self.dtype, memory_format=torch.channels_last)
+        try:
+            with torch.inference_mode():
+                scores: Scores = self.network(images)
+        except Exception as error:
+            if self.compiled and type(error).__module__.startswith(("torch._dynamo", "torch._ind")):
+                raise FullconvError(
+                    f"torch.compile could not compile this network: {str(error).splitlines()[0]}",
+                    "leave out --compile; on a CPU it needs a C++ compiler",
+                ) from error
+            raise
+        return scores
+
+    def describe(self) -> str:
+        """One line: what was chosen and why."""
+        parts = [f"{self.precision} ({self.reason})", f"{self.folded} batch norms folded"]
+        parts.append("channels last")
+        if self.compiled:
+            parts.append("torch.compile")
+        return ", ".join(parts)
+
+
+class _InSingle(nn.Module):
+    """Scores are computed in float32: rounded to the 8 bits of bfloat16 they would tie."""
+
+    def __init__(self, score: nn.Module) -> None:
+        super().__init__()
+        self.score = score
+
+    def forward(self, feature: Tensor) -> Any:
+        return self.score(feature.float())
+
+
+def disagreement(model: Model, pictures: Iterable[Tensor], device: torch.device) -> float:
+    """The share of pixels (fraction) that get another label in bfloat16 than in float32.
+
+    Args:
+        pictures: (3, H, W) uint8 RGB each.
+    """
+    exact, fast = (
+        Engine(model, device=device, precision=precision) for precision in ("float32", "bfloat16")
+    )
+    other = total = 0
+    for picture in pictures:
+        wanted = exact.scores(picture[None]).labels()
+        other += int((fast.scores(picture[None]).labels() != wanted).sum())
+        total += wanted.numel()
+    return other / max(total, 1)
+
+
+def computes_in_bfloat16(device: torch.device) -> bool:
+    """Whether the device has instructions for it: without them it is slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return device.type == "cpu" and any(getattr(torch.cpu, test, bool)() for test in tests)
+
+
+def _choose(model: Model, device: torch.device, precision: str) -> tuple[str, str]:
+    """The precision, and why."""
+    if precision not in PRECISIONS:
+        raise FullconvError(
+            f"precision {precision!r} is not known; there are {', '.join(PRECISIONS)}.",
+            "--precision auto",
+        )
+    if precision != "auto":
+        return precision, "as asked for"
+    share = model.bfloat16_disagreement
+    if share is None:
+        return "float32", "labels in bfloat16 were not compared when this model was trained"
+    said = f"{share:.2%} of the validation pixels get another label in bfloat16"
+    if share > TOLERANCE:
+        return "float32", f"{said}, more than {TOLERANCE:.0%}"
+    if not computes_in_bfloat16(device):
+        return "float32", f"this {device.type} has no bfloat16 instructions"
+    return "bfloat16", said
