@@ -22,8 +22,7 @@ format: $(READY)
 	$(BIN)/ruff format
 
 bench: $(READY)         ## what benchmarks/README.md describes; needs FULLCONV_SHARED
-	$(BIN)/python benchmarks/geometry.py
-	$(BIN)/python benchmarks/accuracy.py
+	for name in offsets speed memory peers plot; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 $(READY): pyproject.toml setup.py constraints.txt $(wildcard src/fullconv/kernels/compiled/*)
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Fullconv needs Python 3.11 or newer; try: make PYTHON=python3.12')"

@@ -27,21 +27,21 @@ from fullconv.predict import Predictor, load
 from fullconv.training import train
 
 # Small enough for two cores, with every stage of a ResNet; trained from a fresh start.
-BACKBONE = "resnet18"
+BACKBONE = "resnet10t"
 OPTIONS: dict[str, Any] = {
     "backbone": BACKBONE,
     "pretrained": False,
     "stride": 8,
     "batch": 4,
-    "rate": 0.002,
-    "scale": (0.9, 1.3),
-    "color": 0.2,
+    "rate": 0.003,
+    "scale": (0.95, 1.15),
+    "color": 0.0,
 }
 SHOWN = 6
 
 
 def run_demo(
-    out: str | Path, *, epochs: int = 20, seed: int = 0, say: Callable[[str], None] = print
+    out: str | Path, *, epochs: int = 26, seed: int = 0, say: Callable[[str], None] = print
 ) -> dict[str, Any]:
     """Draws the scenes, trains, evaluates on the test scenes, saves the sheet.
 

@@ -66,7 +66,7 @@ def test_masks_are_hard_and_every_class_occurs_in_most_scenes(scenes: Scenes) ->
         for value, size in zip(values, sizes, strict=True):
             if value != 255 and size >= 20:
                 counts[value] += 1
-    assert (counts >= 0.85 * len(scenes)).all(), dict(zip(LABELS.names, counts, strict=True))
+    assert (counts >= 0.75 * len(scenes)).all(), dict(zip(LABELS.names, counts, strict=True))
     assert 2 <= ignored <= len(scenes) // 2  # a bonnet in some scenes, not in most
 
 

@@ -53,7 +53,7 @@ class Canvas:
         self.brush = ImageDraw.Draw(self.photo, "RGBA")
         self.stamp = ImageDraw.Draw(self.mask)
         self.road = rng.uniform(3.4, 5.4)  # metres from the middle to the kerb
-        self.line = self.road + rng.uniform(2.2, 4.2)  # metres from the middle to the walls
+        self.line = self.road + rng.uniform(2.8, 4.8)  # metres from the middle to the walls
         self.sunny = int(rng.choice((-1, 1)))  # the side whose walls lie in the sun
         self.eye = (rng.uniform(-0.55, 0.7) * self.road, rng.uniform(1.35, 2.1))
         self.focal = 0.55 * (height + width) * rng.uniform(0.85, 1.15)

@@ -90,7 +90,7 @@ def scene(seed: int, *, size: tuple[int, int] = SIZE) -> tuple[np.ndarray, np.nd
 def write(
     root: Path | str,
     *,
-    train: int = 220,
+    train: int = 330,
     val: int = 40,
     test: int = 40,
     size: tuple[int, int] = SIZE,
@@ -250,7 +250,7 @@ def _houses(c: Canvas) -> list[Thing]:
             far = near + rng.uniform(7, 20)
             floors = int(np.clip(floors + rng.integers(-2, 3), 1, 6))
             things.append((far, partial(house, c, side, max(near, 1.0), far, floors, gable=gap)))
-            near, gap = far, bool(rng.random() < 0.4)
+            near, gap = far, bool(rng.random() < 0.25)
             if gap:
                 near += rng.uniform(3, 12)
                 if rng.random() < 0.7:
@@ -265,14 +265,14 @@ def _traffic(c: Canvas) -> list[Thing]:
     things: list[Thing] = []
     for lane in (-1, 1):
         if rng.random() < 0.6:  # this side has parked cars
-            z = rng.uniform(4.5, 12)
-            while z < 45:
+            z = rng.uniform(4.5, 10)
+            while z < 30:
                 if rng.random() < 0.6:
                     x, facing = lane * (c.road - 1.05), lane if rng.random() < 0.85 else -lane
                     things.append((z, partial(car, c, x, z, facing=facing)))
                 z += rng.uniform(5.8, 8.0)
-        z = rng.uniform(7, 30)
-        while z < 50:
+        z = rng.uniform(7, 20)
+        while z < 35:
             x = lane * (c.road - 3.0 if c.road > 4.2 else c.road * 0.48)
             things.append((z, partial(car, c, x + rng.normal(0, 0.15), z, facing=lane)))
             z += rng.uniform(9, 42)
@@ -290,19 +290,21 @@ def _sidewalk(c: Canvas) -> list[Thing]:
     things: list[Thing] = []
     walk = c.line - c.road
     for side in (-1, 1):
-        if rng.random() < 0.75:
-            for z in np.arange(rng.uniform(6.5, 16), 50, rng.uniform(8, 15)):
+        if rng.random() < 0.7:
+            for z in np.arange(rng.uniform(6.5, 14), 34, rng.uniform(9, 16)):
                 if rng.random() < 0.8:
                     things.append((z, partial(tree, c, side * (c.road + 0.8), z)))
-        # None so far away that it is thinner than a pixel.
-        for z in np.arange(rng.uniform(5, 9), 22, rng.uniform(5, 9)):
+        # None so far away that it is but a line.
+        for z in np.arange(rng.uniform(4.5, 8), 14, rng.uniform(4, 8)):
             things.append((z, partial(pole, c, side * (c.road + 0.4), z)))
-    for place in range(int(rng.integers(4, 9))):
-        # the first three are near enough to be seen well
-        z = rng.uniform(4.5, 9) if place < 3 else rng.uniform(6, 18)
-        if rng.random() < 0.22:
-            things.append((z, partial(person, c, rng.uniform(-c.road, c.road), z)))
+    for place in range(int(rng.integers(4, 8))):
+        if place < 2:  # near and in view, most often in the road
+            z = rng.uniform(4.5, 8)
+            x = c.eye[0] + rng.uniform(-0.42, 0.42) * z
+            ground = _KERB if abs(x) > c.road else 0.0
+            things.append((z, partial(person, c, x, z, ground=ground)))
             continue
+        z = rng.uniform(7, 12)
         side = rng.choice((-1, 1))
         for _ in range(1 if rng.random() < 0.7 else 2):  # alone, or two side by side
             x = side * (c.road + 0.3 + rng.uniform(0.1, 0.95) * walk)

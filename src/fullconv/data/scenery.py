@@ -157,19 +157,16 @@ def _wall(
 
 
 def tree(c: Canvas, x: float, z: float) -> None:
-    """A tree with leaves or, one time in sixteen, without."""
+    """A tree in leaf; one in five is a conifer."""
     rng, high = c.rng, c.rng.uniform(4.0, 8.5)
     bark = c.pick(((92, 72, 56), (110, 100, 90), (70, 58, 50)))
     c.shade(x + c.sunny * high * 0.3, z, (high * 0.34, high * 0.2))
     c.bar((x, 0, z), (x, high * 0.5, z), high * 0.045, bark, TREE)
-    if rng.random() < 0.06:
-        _branch(c, (x, high * 0.34, z), math.pi / 2, high * 0.26, bark)
-        return
     leaves = c.pick(_AUTUMN if rng.random() < (0.6 if c.autumn else 0.08) else LEAVES, spread=22)
     spread, tall = high * rng.uniform(0.2, 0.32), high * rng.uniform(0.24, 0.36)
     cone = rng.random() < 0.2  # a conifer: narrow above
     pixels = spread * c.focal / z / FINE
-    count = int(min(90, 10 + 2.2 * pixels))
+    count = int(min(110, 24 + 2.6 * pixels))
     turn, out = rng.uniform(0, 2 * math.pi, count), np.sqrt(rng.uniform(0, 1, count))
     middle = high - tall
     for k in range(count):
@@ -177,21 +174,12 @@ def tree(c: Canvas, x: float, z: float) -> None:
         narrow = 0.55 - 0.5 * y if cone else 1.0
         across = math.cos(turn[k]) * out[k] * narrow
         tone = 0.88 + 0.26 * y - 0.12 * across * c.sunny + rng.normal(0, 0.1)
-        r = spread * rng.uniform(0.12, 0.34) * (0.6 if cone else 1.0)
+        r = spread * rng.uniform(0.18, 0.36) * (0.6 if cone else 1.0)
         u, v = x + across * spread, middle + y * tall
         c.disc((u, v, z), (r, r * 0.8), shaded(leaves, tone), TREE)
         if pixels > 6:  # leaves that catch the light, on the upper side of each bough
             glint = (u + r * rng.uniform(-0.5, 0.5), v + r * rng.uniform(-0.1, 0.6), z)
             c.disc(glint, (r * 0.3, r * 0.2), shaded(leaves, tone * rng.uniform(0.75, 1.35)))
-
-
-def _branch(c: Canvas, foot: Point, turn: float, length: float, bark: Color) -> None:
-    tip = (foot[0] + math.cos(turn) * length, foot[1] + math.sin(turn) * length, foot[2])
-    c.bar(foot, tip, length * 0.07, bark, TREE)
-    if length > 0.3 and length * c.focal / foot[2] > 4.5 * FINE:
-        for side in (-1, 1):
-            swing = side * c.rng.uniform(0.2, 0.65)
-            _branch(c, tip, turn + swing, length * c.rng.uniform(0.66, 0.86), bark)
 
 
 def hedge(c: Canvas, side: int, near: float, far: float) -> None:
