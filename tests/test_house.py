@@ -15,7 +15,7 @@ MODULES = [name for name in FILES if not name.endswith("__init__.py")]
 # Imports point from the right to the left; within one entry they may go any way.
 ORDER = (
     {"errors"},
-    {"labels", "settings"},
+    {"labels", "settings", "memory"},
     {"tracing", "geometry", "kernels", "network", "data", "metrics", "draw"},
     {"model"},
     {"engine"},
@@ -36,7 +36,17 @@ KNOWS = {
     "draw": set(),
 }
 HEAVY = {"torch", "torchvision", "timm", "lightning", "torchmetrics", "matplotlib"}
-TORCHLESS = {"errors", "labels", "settings", "metrics", "draw", "cli", "__main__", "__init__"}
+TORCHLESS = {
+    "errors",
+    "labels",
+    "settings",
+    "memory",
+    "metrics",
+    "draw",
+    "cli",
+    "__main__",
+    "__init__",
+}
 LINES, FUNCTION_LINES = 400, 60
 
 

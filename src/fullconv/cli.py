@@ -21,6 +21,7 @@ from cyclopts import App, CycloptsError, Group, Parameter, UnusedCliTokensError
 
 import fullconv
 from fullconv.errors import FullconvError
+from fullconv.memory import use_large_pages
 from fullconv.settings import Settings
 
 app = App(
@@ -236,6 +237,8 @@ def run(argv: list[str]) -> int:
         command, bound, _ = app.parse_args(argv, exit_on_error=False, print_error=False)
         if command is train:
             bound.arguments["given"] = _options_in(argv)
+        if command in (evaluate, predict):
+            use_large_pages()
         result = command(*bound.args, **bound.kwargs)
         sys.stdout.flush()
         return result if isinstance(result, int) else 0

@@ -62,8 +62,9 @@ class Engine:
         """(N, 3, H, W) uint8 RGB on any device -> `Scores`."""
         images = self.model.normalise(pictures.to(self.device))
         images = images.to(self.dtype, memory_format=torch.channels_last)
+        # The compiler freezes weights under no_grad only.
         try:
-            with torch.inference_mode():
+            with torch.no_grad() if self.compiled else torch.inference_mode():
                 scores: Scores = self.network(images)
         except Exception as error:
             if self.compiled and type(error).__module__.startswith(("torch._dynamo", "torch._ind")):

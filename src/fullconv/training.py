@@ -36,6 +36,7 @@ from fullconv.data.samples import OrderedPictures, Samples, ShuffledBatches
 from fullconv.engine import computes_in_bfloat16, disagreement
 from fullconv.errors import FullconvError
 from fullconv.loop import CHECKPOINT, Checkpoints, Training
+from fullconv.memory import use_large_pages
 from fullconv.metrics import protocol_card
 from fullconv.model import Model, load_model, save_model
 from fullconv.network.backbone import build
@@ -185,6 +186,8 @@ def _fit(
     resuming: bool,
     quiet: bool,
 ) -> Run:
+    if settings.accelerator == "cpu" or not torch.cuda.is_available():
+        use_large_pages()
     dataset = report.dataset
     labels = dataset.labels
     model = _fresh_model(report, settings, module)
