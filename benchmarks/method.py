@@ -330,7 +330,7 @@ def commit() -> str:
     head = subprocess.run(
         [*words, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     ).stdout.strip()
-    code = ("src", ":(glob)benchmarks/*.py", "pyproject.toml")
+    code = ("src", "setup.py", ":(glob)benchmarks/*.py", "pyproject.toml")
     changed = subprocess.run(
         [*words, "status", "--porcelain", "--", *code], capture_output=True, text=True, check=False
     ).stdout

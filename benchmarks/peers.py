@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 from fullconv.labels import Labels
 from fullconv.loop import Training
+from fullconv.memory import use_large_pages
 from fullconv.model import Model, load_model
 from fullconv.network.fcn import FCN
 from fullconv.predict import Predictor
@@ -323,7 +324,7 @@ def predict(arguments: argparse.Namespace) -> Section:
     timings = compare(variants, rounds=arguments.rounds)
     section = Section(facts={"milliseconds": timings.to_dict(), "size": picture.shape[:2]})
     section.facts["our_weights"] = "trained" if arguments.model else "random"
-    section.facts["engine"] = str(getattr(predictors[OURS], "engine", "not stated"))
+    section.facts["engine"] = predictors[OURS].engine.describe()
     for which, ours in enumerate(predictors):
         for name in (name for name in NETWORKS if name in variants):
             wanted = WANTED[name][which] if name in WANTED else None
@@ -385,6 +386,7 @@ def main() -> None:
     arguments = made.parse_args()
     if arguments.peers:
         sys.path.append(str(arguments.peers.resolve()))
+    use_large_pages()  # as the command line does; the others have them too
     sys.exit(run("peers", {"predict": predict, "train": train}, arguments))
 
 

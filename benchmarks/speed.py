@@ -4,7 +4,7 @@
 training step against the textbook's FCN-32s, and the rate of the machine's convolutions ·
 `train_loop`, `validation` `fullconv train` on CamVid. Writes results/speed.json.
 
-    python benchmarks/speed.py --voc-model RUN [--only loss labels] [--rounds 15]
+    python benchmarks/speed.py [--voc-model RUN] [--only loss labels] [--rounds 15]
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fullconv.data.pictures import read_picture
 from fullconv.kernels import readings
+from fullconv.memory import use_large_pages
 from fullconv.model import load_model
 from fullconv.network.scores import Scores
 
@@ -383,7 +384,8 @@ def main() -> None:
     made = parser(__doc__, rounds=15)
     trained = ROOT / "runs/camvid_mobilenetv2_8s_seed0/model"
     made.add_argument("--camvid-model", type=Path, default=trained, help="of 11 classes, FCN-8s")
-    made.add_argument("--voc-model", type=Path, help="of 21 classes, FCN-8s")
+    voc = ROOT / "runs/voc_resnet18_8s/model"
+    made.add_argument("--voc-model", type=Path, default=voc, help="of 21 classes, FCN-8s")
     sections = {
         "loss": loss,
         "labels": labels,
@@ -391,6 +393,7 @@ def main() -> None:
         "train_loop": train_loop,
         "validation": validation,
     }
+    use_large_pages()  # as the command line does; the usual ways have them too
     sys.exit(run("speed", sections, made.parse_args()))
 
 

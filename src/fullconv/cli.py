@@ -171,7 +171,8 @@ def predict(
     precision
         auto takes bfloat16 where it is faster and the model gives the same labels in it.
     compile
-        Faster after a first picture that takes up to a minute; on a CPU it needs a C++ compiler.
+        Faster, after a first picture of each of two sizes that takes up to a minute; on a CPU it
+        needs a C++ compiler.
     json
         Print one JSON object and nothing else.
     """
@@ -237,7 +238,7 @@ def run(argv: list[str]) -> int:
         command, bound, _ = app.parse_args(argv, exit_on_error=False, print_error=False)
         if command is train:
             bound.arguments["given"] = _options_in(argv)
-        if command in (evaluate, predict):
+        if command in (train, evaluate, predict, demo):
             use_large_pages()
         result = command(*bound.args, **bound.kwargs)
         sys.stdout.flush()

@@ -69,8 +69,9 @@ class Engine:
         except Exception as error:
             if self.compiled and type(error).__module__.startswith(("torch._dynamo", "torch._ind")):
                 raise FullconvError(
-                    f"torch.compile could not compile this network: {str(error).splitlines()[0]}",
-                    "leave out --compile; on a CPU it needs a C++ compiler",
+                    "torch.compile could not compile this network (on a CPU it needs a C++ "
+                    f"compiler): {(str(error) or type(error).__name__).splitlines()[0]}",
+                    "fullconv predict MODEL PICTURES   # without --compile",
                 ) from error
             raise
         return scores
@@ -132,7 +133,7 @@ def _choose(model: Model, device: torch.device, precision: str) -> tuple[str, st
     share = model.bfloat16_disagreement
     if share is None:
         return "float32", "labels in bfloat16 were not compared when this model was trained"
-    said = f"{share:.2%} of the validation pixels get another label in bfloat16"
+    said = f"{share:.2%} of the pixels compared in training get another label in bfloat16"
     if share > TOLERANCE:
         return "float32", f"{said}, more than {TOLERANCE:.0%}"
     if not computes_in_bfloat16(device):

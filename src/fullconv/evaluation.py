@@ -55,6 +55,8 @@ def evaluate(
         FullconvError: no such split, classes that do not match, or faulty data.
     """
     predictor = model if isinstance(model, Predictor) else load(model, precision="float32")
+    if predictor.engine.precision != "float32":  # one number for a model, whatever runs it
+        predictor = Predictor(predictor.model, device=predictor.device, precision="float32")
     dataset = data if isinstance(data, Dataset) else read(data)
     report = check(dataset)
     report.raise_for_errors()

@@ -22,7 +22,8 @@ _LARGEST = 8 * 2**30
 
 @functools.cache
 def use_large_pages() -> bool:
-    """For the rest of this process; before the first large tensor. Whether the system agreed.
+    """For the rest of this process, so for one that is ours alone: the command line's, not a
+    notebook. To be called before the first large tensor. Whether the system agreed.
 
     The heap is stretched by up to a quarter of the memory that is available, at most 8 GiB; it
     takes up memory only where it is used.

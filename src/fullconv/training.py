@@ -36,7 +36,6 @@ from fullconv.data.samples import OrderedPictures, Samples, ShuffledBatches
 from fullconv.engine import computes_in_bfloat16, disagreement
 from fullconv.errors import FullconvError
 from fullconv.loop import CHECKPOINT, Checkpoints, Training
-from fullconv.memory import use_large_pages
 from fullconv.metrics import protocol_card
 from fullconv.model import Model, load_model, save_model
 from fullconv.network.backbone import build
@@ -186,8 +185,6 @@ def _fit(
     resuming: bool,
     quiet: bool,
 ) -> Run:
-    if settings.accelerator == "cpu" or not torch.cuda.is_available():
-        use_large_pages()
     dataset = report.dataset
     labels = dataset.labels
     model = _fresh_model(report, settings, module)
@@ -218,26 +215,35 @@ def _fit(
     path = checkpoints.path if resuming else None
     if path:
         _seek(batches, path)
+    device = trainer.strategy.root_device
     with warnings.catch_warnings(), _explained(settings):
         _silence_warnings()
         trainer.fit(training, *loaders, ckpt_path=path, weights_only=False if path else None)
-    best = load_model(folder / "model", backbone=module)
-    metrics = dict(best.metrics)
+    metrics = dict(model.metrics)
     if trainer.is_global_zero:
-        _compare_precisions(best, dataset, split, training.device)
-        save_model(best, folder / "model")
+        best = load_model(folder / "model", backbone=module)
+        metrics = dict(best.metrics)
         (folder / "metrics.json").write_text(json.dumps(metrics, indent=1), encoding="utf-8")
+        _compare_precisions(best, dataset, split, device, folder)
     return Run(folder, folder / "model", metrics)
 
 
-def _compare_precisions(model: Model, dataset: Dataset, split: str, device: Any) -> None:
-    """Notes how far labels in bfloat16 differ, for those who use the model (fullconv.engine)."""
+def _compare_precisions(
+    model: Model, dataset: Dataset, split: str, device: torch.device, folder: Path
+) -> None:
+    """Notes in the model how far labels in bfloat16 differ, for its use (fullconv.engine)."""
     pairs = dataset.splits[split]
     some = pairs[:: max(1, len(pairs) // COMPARED)][:COMPARED]
     samples = Samples(some, model.labels)
-    if computes_in_bfloat16(device):
-        pictures = (samples[index, 0][0] for index in range(len(some)))
+    if not computes_in_bfloat16(device):
+        return
+    pictures = (samples[index, 0][0] for index in range(len(some)))
+    try:
         model.bfloat16_disagreement = disagreement(model, pictures, device)
+    except RuntimeError as error:  # a backbone of one's own that makes float32 tensors
+        print(f"note: the model does not run in bfloat16: {error}", file=sys.stderr)
+        return
+    save_model(model, folder / "model")
 
 
 def _fresh_model(report: CheckReport, settings: Settings, module: Any) -> Model:
@@ -312,7 +318,7 @@ def _precision(settings: Settings) -> str:
     if settings.precision != "auto":
         return names[settings.precision]
     if settings.accelerator != "cpu" and torch.cuda.is_available():
-        return names["bfloat16" if torch.cuda.is_bf16_supported() else "float16"]
+        return names["bfloat16" if computes_in_bfloat16(torch.device("cuda")) else "float16"]
     return names["bfloat16" if computes_in_bfloat16(torch.device("cpu")) else "float32"]
 
 
@@ -333,20 +339,26 @@ def _loaders(
     batches = ShuffledBatches(len(pairs), settings.batch, seed=settings.seed, **part)
     held_out = OrderedPictures(len(dataset.splits[split]), **part)
     workers = settings.workers or 0
-    cache = Cache(len(pairs) + len(dataset.splits[split]), round(settings.cache * 2**30))
+    # The processes of one machine share the budget; the reading processes of each share its cache.
+    budget = round(settings.cache * 2**30 / settings.devices)
+    held_out_first = 0 if split == "train" else len(pairs)
+    cache = Cache(held_out_first + len(dataset.splits[split]), budget)
+    fork = "fork" if workers and sys.platform.startswith("linux") else None
     return (
         DataLoader(
             Samples(pairs, model.labels, augmentation, cache=cache),
             batch_sampler=batches,
             num_workers=workers,
             persistent_workers=workers > 0,
+            multiprocessing_context=fork,
             worker_init_fn=_leave_interrupts_to_the_parent,
         ),
         DataLoader(
-            Samples(dataset.splits[split], model.labels, cache=cache, first=len(pairs)),
+            Samples(dataset.splits[split], model.labels, cache=cache, first=held_out_first),
             batch_sampler=held_out,
             num_workers=min(workers, 1),
             persistent_workers=workers > 0,
+            multiprocessing_context=fork,
             worker_init_fn=_leave_interrupts_to_the_parent,
         ),
     ), batches

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from fullconv.data.cache import Cache
+from fullconv.errors import FullconvError
 
 
 def pair(seed: int, size: tuple[int, int] = (7, 5)) -> tuple[np.ndarray, np.ndarray]:
@@ -54,6 +55,13 @@ def test_no_budget_keeps_nothing() -> None:
     for cache in (Cache(3, 0), Cache(0, 100)):
         cache.put(0, *pair(0))
         assert cache.get(0) is None
+
+
+def test_more_than_the_machine_has() -> None:
+    with pytest.raises(FullconvError, match="there are no .* GiB of memory to keep") as caught:
+        Cache(1, 2**62)
+    assert caught.value.hint is not None
+    assert caught.value.hint.startswith("--cache 0.2")
 
 
 def test_a_process_that_starts_anew_has_one_that_keeps_nothing() -> None:

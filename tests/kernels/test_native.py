@@ -3,6 +3,7 @@ That it reads as defined is in test_readings.py."""
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,13 @@ from fullconv.kernels import native, readings, reference
 built = pytest.mark.skipif(
     not native.available(), reason="no C++ compiler when the package was installed"
 )
+
+
+def test_a_compiler_makes_them() -> None:
+    """Where there is one, kernels that do not compile are a failure, not a reason to skip."""
+    if not any(map(shutil.which, ("c++", "g++", "clang++"))):
+        pytest.skip("no C++ compiler")
+    assert native.available()
 
 
 @pytest.fixture

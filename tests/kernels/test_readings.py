@@ -305,6 +305,25 @@ def test_no_gradient_is_computed_where_none_is_asked(way: str) -> None:
     assert not again.requires_grad
 
 
+def test_options_that_do_not_fit(way: str) -> None:
+    values, target = torch.zeros(1, 5, 2, 2), torch.zeros(1, 9, 9, dtype=torch.uint8)
+    with pytest.raises(FullconvError, match=r"class_weights is \(2,\); expected one .* 5 classes"):
+        readings.loss(values, Grid(8, 0), target, class_weights=torch.ones(2))
+    with pytest.raises(FullconvError, match=r"label_smoothing is 1\.5; expected 0 to 1"):
+        readings.loss(values, Grid(8, 0), target, label_smoothing=1.5)
+    with pytest.raises(FullconvError, match="target is on meta and the scores on cpu") as caught:
+        readings.loss(values, Grid(8, 0), target.to("meta"))
+    assert caught.value.hint == "target = target.to(scores.values.device)"
+
+
+def test_a_gradient_of_the_gradient_is_refused(way: str) -> None:
+    values = torch.randn(1, 2, 3, 3, requires_grad=True)
+    loss = readings.loss(values, Grid(4, 0), torch.zeros(1, 9, 9, dtype=torch.uint8))
+    (slope,) = torch.autograd.grad(loss, values, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        slope.sum().backward()
+
+
 def test_a_way_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(readings.VARIABLE, "fortran")
     with pytest.raises(FullconvError, match="is 'fortran'; the ways to run are native, triton"):

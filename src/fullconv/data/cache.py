@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from fullconv.errors import FullconvError
+
 _CLAIMED, _READY = 1, 2
 _FIELDS = 5  # of an entry: whether it is there, place, height, width, bytes per id of the mask
 
@@ -29,7 +31,14 @@ class Cache:
         if not (count and budget):
             return
         # An anonymous mapping: shared by fork, and not limited as /dev/shm is in containers.
-        self._memory = mmap.mmap(-1, budget)
+        try:
+            self._memory = mmap.mmap(-1, budget)
+        except (OSError, OverflowError) as error:
+            raise FullconvError(
+                f"there are no {budget / 2**30:.3g} GiB of memory to keep decoded pictures in: "
+                f"{error}.",
+                "--cache 0.2   # GiB; 0 keeps none",
+            ) from None
         entries = mmap.mmap(-1, 8 * _FIELDS * (count + 1))
         self._entries = np.frombuffer(entries, np.int64).reshape(count + 1, _FIELDS)
         self._lock = multiprocessing.get_context("fork").Lock() if _can_fork() else _NoLock()

@@ -118,7 +118,7 @@ def _call(name: str, *arguments: Any, finite_only: bool = True) -> int:
     status = int(getattr(_required(), name)(*arguments))
     if status == _NO_MEMORY:
         raise FullconvError(
-            "there is not enough memory to read the scores.", "a smaller batch: --batch 1"
+            "there is not enough memory to read the scores.", "free -h   # or a smaller picture"
         )
     if status == _NOT_FINITE and finite_only:
         raise reference.not_finite()
@@ -171,21 +171,27 @@ def _required() -> Any:
 
 @functools.cache
 def _library() -> Any:
+    return _load()[0]
+
+
+@functools.cache
+def _load() -> tuple[Any, str]:
+    """The library, or why there is none."""
     for suffix in EXTENSION_SUFFIXES:
         path = Path(__file__).with_name(f"_native{suffix}")
         if path.is_file():
             try:
-                return ctypes.CDLL(str(path))
-            except OSError:  # built for another machine, or its OpenMP is gone
-                return None
-    return None
+                return ctypes.CDLL(str(path)), ""
+            except OSError as error:  # built for another machine, or its OpenMP is gone
+                return None, str(error)
+    return None, "no C++ compiler when it was installed"
 
 
 @functools.cache
 def _say_what_is_lost() -> None:
     print(
-        "fullconv: no compiled kernels (no C++ compiler when it was installed), so torch computes "
-        "losses and label maps: same results, several times slower. To change that, install a "
-        "compiler and run: pip install --force-reinstall --no-deps fullconv",
+        f"fullconv: no compiled kernels ({_load()[1]}), so torch computes losses and label maps: "
+        "same results, several times slower. To change that, install a compiler and run: "
+        "pip install --force-reinstall --no-deps fullconv",
         file=sys.stderr,
     )

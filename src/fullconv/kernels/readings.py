@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from fullconv.errors import FullconvError
 from fullconv.geometry import Grid
@@ -80,6 +81,23 @@ def loss(
     """Mean softmax cross-entropy over the pixels of `target` (N, H, W) that are not ignored; 0
     where there is none, NaN where a score is not finite. With class weights the mean is weighted,
     as in `torch.nn.CrossEntropyLoss`. Summed in float64."""
+    classes = values.shape[1]
+    if class_weights is not None and tuple(class_weights.shape) != (classes,):
+        raise FullconvError(
+            f"class_weights is {tuple(class_weights.shape)}; expected one weight for each of the "
+            f"{classes} classes.",
+            f"torch.ones({classes})",
+        )
+    if not 0 <= label_smoothing <= 1:
+        raise FullconvError(
+            f"label_smoothing is {label_smoothing}; expected 0 to 1.", "label_smoothing=0.1"
+        )
+    if target.device != values.device:
+        raise FullconvError(
+            f"the target is on {target.device} and the scores on {values.device}; expected both on "
+            "one device.",
+            "target = target.to(scores.values.device)",
+        )
     options = (ignore_index, class_weights, label_smoothing)
     result: Tensor = _Loss.apply(values, grid, target, options)
     return result
@@ -105,6 +123,7 @@ class _Loss(torch.autograd.Function):
         return mean
 
     @staticmethod
+    @once_differentiable  # the gradient is a number of its own: it has no graph
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
         slope = (grad_outputs[0].double() / ctx.weight).to(ctx.gradient.dtype)
         return ctx.gradient * slope, None, None, None

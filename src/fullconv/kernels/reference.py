@@ -220,8 +220,8 @@ def not_finite() -> FullconvError:
     """The one sentence of every way to run."""
     return FullconvError(
         "the scores hold NaN or infinite values, so there is no largest one. The weights are "
-        "broken (a training that diverged?) or the picture is not 0 to 1.",
-        "fullconv evaluate MODEL DATA --split val",
+        "broken: a training that diverged?",
+        "fullconv train DATA --rate 0.0005",
     )
 
 

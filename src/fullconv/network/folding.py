@@ -33,7 +33,7 @@ def fold_batch_norm(network: FCN) -> int:
         _fold(conv, norm)
     replaced = {id(norm): _what_is_left(norm) for _, norm in pairs}
     for parent in list(network.modules()):
-        for name, child in list(parent.named_children()):
+        for name, child in list(parent._modules.items()):  # one module may have two names
             if id(child) in replaced:
                 setattr(parent, name, replaced[id(child)])
     return len(pairs)
@@ -69,7 +69,7 @@ def _foldable(network: FCN) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
             assert isinstance(module, nn.BatchNorm2d)
             found.append((outputs[id(args[0])][0], module, args[0]))
 
-    kinds = [m for m in network.modules() if type(m) is nn.Conv2d or _is_plain(m)]
+    kinds = [m for m in network.modules() if _has_weight(m) or _is_plain(m)]
     handles = [module.register_forward_hook(note) for module in kinds]
     device = next(network.parameters()).device
     reads = _Reads()
@@ -84,6 +84,11 @@ def _foldable(network: FCN) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
         for conv, norm, between in found
         if calls[id(conv)] == calls[id(norm)] == reads.counts[id(between)] == 1
     ]
+
+
+def _has_weight(module: nn.Module) -> bool:
+    """A convolution whose weight is its own, not computed from others (weight norm)."""
+    return type(module) is nn.Conv2d and "weight" in module._parameters
 
 
 def _is_plain(module: nn.Module) -> bool:
@@ -111,5 +116,6 @@ def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
         bias = (0 if conv.bias is None else conv.bias.double()) - norm.running_mean.double()
         bias = bias * scale + (0 if norm.bias is None else norm.bias.double())
         weight = conv.weight.double() * scale[:, None, None, None]
-        conv.weight.copy_(weight)
+        # New ones: two convolutions may share theirs.
+        conv.weight = nn.Parameter(weight.to(conv.weight.dtype), requires_grad=False)
         conv.bias = nn.Parameter(bias.to(conv.weight.dtype), requires_grad=False)

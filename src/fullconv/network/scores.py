@@ -62,7 +62,8 @@ class Scores:
         if tuple(target.shape) != (self.values.shape[0], *self.size):
             raise FullconvError(
                 f"target is {tuple(target.shape)}; the pictures are "
-                f"{(self.values.shape[0], *self.size)} (N, H, W)."
+                f"{(self.values.shape[0], *self.size)} (N, H, W).",
+                "scores.loss(target)   # with a target of the pictures' own size",
             )
         return readings.loss(
             self._readable(),
