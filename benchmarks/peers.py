@@ -19,13 +19,14 @@ import subprocess
 import sys
 import tempfile
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from elsewhere import Elsewhere
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from method import MissingError, Section, compare, parser, run
 from torch import Tensor, nn
@@ -126,13 +127,46 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[Tensor], Tensor]]] 
 }
 
 
-def peers() -> Iterator[tuple[str, nn.Module]]:
-    """Those that can be had; the others are named."""
-    for name, (build, _) in NETWORKS.items():
+def peers(
+    arguments: argparse.Namespace, make: Callable[..., Callable[[], object]]
+) -> dict[str, Callable[[], object]]:
+    """Those that can be had, each in a process of its own; the others are named."""
+    size, found = QUICK_SIZE if arguments.quick else SIZE, {}
+    for name in NETWORKS:
         try:
-            yield name, build()
+            found[name] = Elsewhere(make, name, size, arguments.peers)
         except MissingError as reason:
             print(f"without {name}: {reason}", flush=True)
+    return found
+
+
+def peer_step(name: str, size: tuple[int, int], folder: Path | None) -> Callable[[], object]:
+    """A training step of a peer."""
+    _look_in(folder)
+    pictures, target = a_batch(size)
+    batch = pictures.float() / 128 - 1, target.long()
+    return eager_step(
+        NETWORKS[name][0](), batch, taught_loss if name == TAUGHT else F.cross_entropy
+    )
+
+
+def peer_label_map(name: str, size: tuple[int, int], folder: Path | None) -> Callable[[], object]:
+    """From a normalised picture to its label map, in a peer's own way."""
+    _look_in(folder)
+    build, ids = NETWORKS[name]
+    network = build().eval()
+    images = torch.from_numpy(a_picture(size)).permute(2, 0, 1)[None].float().contiguous() / 128 - 1
+
+    def label_map() -> Tensor:
+        with torch.inference_mode():
+            return ids(_first(network(images)))
+
+    return label_map
+
+
+def _look_in(folder: Path | None) -> None:
+    if folder:
+        sys.path.append(str(folder.resolve()))
 
 
 def fullconv_model(classes: int, *, stride: int = 8, spread: float = 0.0) -> Model:
@@ -318,9 +352,7 @@ def predict(arguments: argparse.Namespace) -> Section:
     if compiled:
         predictors[COMPILED] = compiled
     variants = {name: _ours(predictor, picture) for name, predictor in predictors.items()}
-    images = predictors[OURS].model.normalise(torch.from_numpy(picture).permute(2, 0, 1)[None])
-    for name, network in peers():
-        variants[name] = _theirs(network.eval(), images.contiguous(), NETWORKS[name][1])
+    variants |= peers(arguments, peer_label_map)
     timings = compare(variants, rounds=arguments.rounds)
     section = Section(facts={"milliseconds": timings.to_dict(), "size": picture.shape[:2]})
     section.facts["our_weights"] = "trained" if arguments.model else "random"
@@ -352,23 +384,12 @@ def _ours(predictor: Predictor, picture: np.ndarray) -> Callable[[], object]:
     return lambda: predictor.label_map(picture)
 
 
-def _theirs(network: nn.Module, images: Tensor, ids: Callable[[Tensor], Tensor]) -> Any:
-    def label_map() -> Tensor:
-        with torch.inference_mode():
-            return ids(_first(network(images)))
-
-    return label_map
-
-
 def train(arguments: argparse.Namespace) -> Section:
     """Pictures per second of a training step."""
     pictures, target = a_batch(QUICK_SIZE if arguments.quick else SIZE)
     bare = Bare(CLASSES, pictures, target)
     variants: dict[str, Callable[[], object]] = {OURS: bare}
-    batch = bare.training.model.normalise(pictures).contiguous(), target.long()
-    for name, network in peers():
-        loss = taught_loss if name == TAUGHT else F.cross_entropy
-        variants[name] = eager_step(network, batch, loss)
+    variants |= peers(arguments, peer_step)
     rounds = min(arguments.rounds, 5)
     timings = compare(variants, rounds=rounds, warmup=1)
     rates = {name: len(pictures) / timings.spread(name, scale=1).median for name in variants}
@@ -384,9 +405,7 @@ def main() -> None:
     made.add_argument("--peers", type=Path, help="folder of pip install --target")
     made.add_argument("--model", type=Path, help="a trained ResNet-18 FCN-8s in place of a fresh")
     arguments = made.parse_args()
-    if arguments.peers:
-        sys.path.append(str(arguments.peers.resolve()))
-    use_large_pages()  # as the command line does; the others have them too
+    use_large_pages()  # as the command line does
     sys.exit(run("peers", {"predict": predict, "train": train}, arguments))
 
 

@@ -1,7 +1,7 @@
-"""Draws results/peers.json: milliseconds from a picture to its label map, by network.
-Fullconv's bars have a colour of their own.
+"""Makes docs/performance.md, every figure of speed, memory and peers in tables, and docs/speed.svg:
+milliseconds from a picture to its label map, by network.
 
-    python benchmarks/plot.py [--results benchmarks/results] [--out docs/speed.svg]
+    python benchmarks/plot.py [--results benchmarks/results] [--out docs]
 """
 
 from __future__ import annotations
@@ -67,17 +67,71 @@ def draw(results: dict[str, Any], out: Path) -> None:
     plt.close(figure)
 
 
+TITLES = {"speed": "Speed", "memory": "Memory", "peers": "Beside other networks"}
+HEAD = """# Performance
+
+Ratios of two things measured in one run, turn by turn: medians with quartiles over the rounds.
+Those that fall short of what was wanted stand here like the others. How each is measured:
+[benchmarks/README.md](../benchmarks/README.md). A ratio is theirs over ours (ours over theirs for
+memory, errors and rates), so that what is wanted is a bound on it.
+
+![Milliseconds from a picture to its label map, by network](speed.svg)
+"""
+
+
+def page(results: dict[str, dict[str, Any]]) -> str:
+    """docs/performance.md."""
+    lines = [HEAD]
+    for name, facts in results.items():
+        lines += [f"## {TITLES[name]}", "", f"`{_words(facts['command'])}`, {facts['processor']}, "]
+        lines[-1] += f"{facts['cores']} cores, torch {facts['versions']['torch']}."
+        for title, section in facts["sections"].items():
+            stated = f"{section['rounds']} rounds, commit {section['commit']}"
+            lines += ["", f"**{title}** ({stated})", ""]
+            lines += [
+                "| | ours | theirs | | ratio | quartiles | wanted |",
+                "|---|---|---|---|---|---|---|",
+            ]
+            lines += [_row(figure) for figure in section["figures"]]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _words(command: str) -> str:
+    """The command without its options, which name folders of one machine."""
+    return " ".join(command.split()[:2])
+
+
+def _row(figure: dict[str, Any]) -> str:
+    def number(value: float | None) -> str:
+        if value is None:
+            return ""
+        return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+    ratio = figure["ratio"]
+    bounds = [("≥", figure["at_least"]), ("≤", figure["at_most"])]
+    wanted = " ".join(f"{sign} {number(value)}" for sign, value in bounds if value is not None)
+    if figure["verdict"] == "short":
+        wanted += " **short**"
+    cells = [figure["name"], number(figure["ours"]), number(figure["theirs"]), figure["unit"]]
+    spread = f"{number(ratio['low'])} – {number(ratio['high'])}"
+    return "| " + " | ".join([*cells, number(ratio["median"]), spread, wanted]) + " |"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("--results", type=Path, default=RESULTS)
-    default = Path(__file__).parent.parent / "docs/speed.svg"
-    parser.add_argument("--out", type=Path, default=default)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "docs")
     arguments = parser.parse_args()
-    path = arguments.results / "peers.json"
-    if not path.is_file():
-        sys.exit(f"no {path}: run benchmarks/peers.py first.")
-    draw(json.loads(path.read_text(encoding="utf-8")), arguments.out)
-    print(arguments.out)
+    found = {}
+    for name in TITLES:
+        path = arguments.results / f"{name}.json"
+        if not path.is_file():
+            sys.exit(f"no {path}: run benchmarks/{name}.py first.")
+        found[name] = json.loads(path.read_text(encoding="utf-8"))
+    draw(found["peers"], arguments.out / "speed.svg")
+    (arguments.out / "performance.md").write_text(page(found), encoding="utf-8")
+    print(arguments.out / "speed.svg", arguments.out / "performance.md")
 
 
 if __name__ == "__main__":

@@ -23,17 +23,20 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from elsewhere import Elsewhere
 from memory import BATCH, HALF, IGNORED, blobs, fused_gradient, smooth_scores, usual_gradient
 from method import Figure, MissingError, Section, Spread, compare, parser, run
 from peers import (
     CLASSES,
     QUICK_SIZE,
     SIZE,
+    TAUGHT,
     Bare,
     Taught,
     a_batch,
     eager_step,
     linked_camvid,
+    peer_step,
     taught_loss,
     train_rates,
 )
@@ -315,7 +318,9 @@ def step(arguments: argparse.Namespace) -> Section:
     images = bare.training.model.normalise(pictures).contiguous()
     taught = eager_step(Taught(), (images, target.long()), taught_loss)
     rates = convolutions(arguments.quick)
-    variants: dict[str, Callable[[], object]] = {"ours": bare, "taught": taught}
+    variants: dict[str, Callable[[], object]] = {"ours": bare, "taught in large pages": taught}
+    size = QUICK_SIZE if arguments.quick else SIZE
+    variants["taught"] = Elsewhere(peer_step, TAUGHT, size, None)
     variants |= {name: call for name, (call, _) in rates.items()}
     with FlopCounterMode(display=False) as counter:
         bare()
@@ -339,7 +344,10 @@ def step(arguments: argparse.Namespace) -> Section:
     against = timings.figure(
         "step, FCN-8s / taught FCN-32s", "ours", "taught", at_least=2.8, pictures=len(pictures)
     )
-    return Section([against, share], facts)
+    alike = timings.figure(
+        "the same, theirs in our large pages", "ours", "taught in large pages", pictures=BATCH
+    )
+    return Section([against, alike, share], facts)
 
 
 @functools.cache
@@ -393,7 +401,7 @@ def main() -> None:
         "train_loop": train_loop,
         "validation": validation,
     }
-    use_large_pages()  # as the command line does; the usual ways have them too
+    use_large_pages()  # as the command line does
     sys.exit(run("speed", sections, made.parse_args()))
 
 

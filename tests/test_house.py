@@ -21,7 +21,7 @@ ORDER = (
     {"engine"},
     {"predict"},
     {"evaluation", "inspect"},
-    {"progress", "loop", "training", "demo"},
+    {"progress", "loop", "finish", "training", "demo"},
     {"cli"},
     {"__main__"},
 )

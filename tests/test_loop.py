@@ -58,6 +58,8 @@ def test_a_batch_without_a_labelled_pixel_has_loss_zero_and_moves_nothing(traini
 def test_validation_counts_labelled_pixels_only(training):
     pictures, target = batch()
     training.eval()
+    training.trainer = SimpleNamespace(precision="32-true")
+    training.on_validation_start()
     with torch.inference_mode():
         training.validation_step((pictures, target), 0)
         predicted = training.network(training.model.normalise(pictures)).labels()

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from fullconv.engine import Engine
 from fullconv.errors import FullconvError
 from fullconv.metrics import Metrics
 from fullconv.model import Model, save_model
@@ -55,6 +56,7 @@ class Training(pl.LightningModule):
         self.confusion = MulticlassConfusionMatrix(len(model.labels), validate_args=False)
         self.protocol = protocol
         self.folder = folder
+        self.engine: Engine | None = None
         self.latest: Metrics | None = None
         self.best = -1.0
 
@@ -75,16 +77,23 @@ class Training(pl.LightningModule):
         )
         return loss
 
+    def on_validation_start(self) -> None:
+        # As it will be used, in the precision of the training: this number chooses an epoch. The
+        # one that goes with the model is computed at the end, in float32.
+        half = self.trainer.precision == "bf16-mixed"
+        precision = "bfloat16" if half else "float32"
+        self.engine = Engine(self.model, device=self.device, precision=precision)
+
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         pictures, target = batch
-        images = self.model.normalise(pictures).contiguous(memory_format=torch.channels_last)
-        # In full precision: the number must be the one that `fullconv evaluate` gives.
         with torch.autocast(self.device.type, enabled=False):
-            labels = self.network(images).labels()
+            assert self.engine is not None
+            labels = self.engine.scores(pictures).labels()
         counted = target != self.model.labels.ignore_index
         self.confusion.update(labels.long()[counted], target[counted].long())
 
     def on_validation_epoch_end(self) -> None:
+        self.engine = None
         confusion = self.confusion.compute().cpu().numpy()  # summed over all processes
         self.confusion.reset()
         if self.trainer.sanity_checking:

@@ -9,7 +9,6 @@ summed over processes, the model folder, and a resume that continues exactly whe
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
@@ -33,17 +32,17 @@ from fullconv.data.cache import Cache
 from fullconv.data.check import CheckReport, check
 from fullconv.data.layouts import Dataset
 from fullconv.data.samples import OrderedPictures, Samples, ShuffledBatches
-from fullconv.engine import computes_in_bfloat16, disagreement
+from fullconv.engine import computes_in_bfloat16
 from fullconv.errors import FullconvError
+from fullconv.finish import finish
 from fullconv.loop import CHECKPOINT, Checkpoints, Training
 from fullconv.metrics import protocol_card
-from fullconv.model import Model, load_model, save_model
+from fullconv.model import Model
 from fullconv.network.backbone import build
 from fullconv.network.fcn import FCN
 from fullconv.progress import Guards, Reporter
 from fullconv.settings import Settings, read_config, to_toml
 
-COMPARED = 8  # validation pictures that show whether bfloat16 gives the same labels
 _RUN_FOLDER = "FULLCONV_RUN_FOLDER"  # tells the other processes of a run where it is
 
 
@@ -221,29 +220,8 @@ def _fit(
         trainer.fit(training, *loaders, ckpt_path=path, weights_only=False if path else None)
     metrics = dict(model.metrics)
     if trainer.is_global_zero:
-        best = load_model(folder / "model", backbone=module)
-        metrics = dict(best.metrics)
-        (folder / "metrics.json").write_text(json.dumps(metrics, indent=1), encoding="utf-8")
-        _compare_precisions(best, dataset, split, device, folder)
+        metrics = finish(folder, dataset, split, device, module)
     return Run(folder, folder / "model", metrics)
-
-
-def _compare_precisions(
-    model: Model, dataset: Dataset, split: str, device: torch.device, folder: Path
-) -> None:
-    """Notes in the model how far labels in bfloat16 differ, for its use (fullconv.engine)."""
-    pairs = dataset.splits[split]
-    some = pairs[:: max(1, len(pairs) // COMPARED)][:COMPARED]
-    samples = Samples(some, model.labels)
-    if not computes_in_bfloat16(device):
-        return
-    pictures = (samples[index, 0][0] for index in range(len(some)))
-    try:
-        model.bfloat16_disagreement = disagreement(model, pictures, device)
-    except RuntimeError as error:  # a backbone of one's own that makes float32 tensors
-        print(f"note: the model does not run in bfloat16: {error}", file=sys.stderr)
-        return
-    save_model(model, folder / "model")
 
 
 def _fresh_model(report: CheckReport, settings: Settings, module: Any) -> Model:

@@ -58,7 +58,7 @@ def test_no_budget_keeps_nothing() -> None:
 
 
 def test_more_than_the_machine_has() -> None:
-    with pytest.raises(FullconvError, match="there are no .* GiB of memory to keep") as caught:
+    with pytest.raises(FullconvError, match=r"there are no .* GiB of memory to keep") as caught:
         Cache(1, 2**62)
     assert caught.value.hint is not None
     assert caught.value.hint.startswith("--cache 0.2")

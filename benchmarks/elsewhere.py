@@ -1,0 +1,47 @@
+"""A peer in a process of its own, run turn by turn with what is measured here: as its users run it,
+with the memory pages that the system gives by default, whatever this process has set."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+from method import MissingError
+
+
+class Elsewhere:
+    """Calling it runs the peer once over there and waits.
+
+    Args:
+        make: a function of a module, and its `arguments`; what it returns is what is run.
+    """
+
+    def __init__(self, make: Callable[..., Callable[[], object]], *arguments: Any) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._line, line = context.Pipe()
+        words = (line, make, arguments, torch.get_num_threads())
+        self._process = context.Process(target=_serve, args=words, daemon=True)
+        self._process.start()
+        problem = self._line.recv()
+        if problem:
+            raise MissingError(problem)
+
+    def __call__(self) -> None:
+        self._line.send("again")
+        self._line.recv()
+
+
+def _serve(line: Connection, make: Any, arguments: Any, threads: int) -> None:
+    torch.set_num_threads(threads)
+    try:
+        run = make(*arguments)
+    except MissingError as reason:
+        line.send(str(reason))
+        return
+    line.send("")
+    while line.recv():
+        run()
+        line.send("done")

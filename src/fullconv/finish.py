@@ -1,0 +1,58 @@
+"""What is noted in the best model when its training ends: its metrics, exactly, and whether
+bfloat16 gives the same labels."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fullconv.data.layouts import Dataset
+from fullconv.data.samples import Samples
+from fullconv.engine import computes_in_bfloat16, disagreement
+from fullconv.evaluation import evaluate
+from fullconv.model import Model, load_model, save_model
+from fullconv.predict import Predictor
+
+COMPARED = 8  # pictures that show whether bfloat16 gives the same labels
+
+
+def finish(
+    folder: Path, dataset: Dataset, split: str, device: torch.device, backbone: nn.Module | None
+) -> dict[str, Any]:
+    """Completes the best model of a run and writes its metrics.json.
+
+    Args:
+        folder: of the run.
+        dataset, split: what the model was chosen by.
+        device: of the training.
+        backbone: where it is a module of one's own.
+
+    Returns:
+        The metrics in float32, as `fullconv evaluate` gives them; while training they were those of
+        the training's precision.
+    """
+    model = load_model(folder / "model", backbone=backbone)
+    predictor = Predictor(model, device=device, precision="float32")
+    exact = evaluate(predictor, dataset, split=split).to_dict()
+    model.metrics = {**exact, "epoch": model.metrics["epoch"]}
+    (folder / "metrics.json").write_text(json.dumps(model.metrics, indent=1), encoding="utf-8")
+    if computes_in_bfloat16(device):
+        model.bfloat16_disagreement = _disagreement(model, dataset, split, device)
+    save_model(model, folder / "model")
+    return dict(model.metrics)
+
+
+def _disagreement(model: Model, dataset: Dataset, split: str, device: torch.device) -> float | None:
+    pairs = dataset.splits[split]
+    some = pairs[:: max(1, len(pairs) // COMPARED)][:COMPARED]
+    samples = Samples(some, dataset.labels)
+    try:
+        return disagreement(model, (samples[i, 0][0] for i in range(len(some))), device)
+    except RuntimeError as error:  # a backbone of one's own that makes float32 tensors
+        print(f"note: this network does not run in bfloat16: {error}", file=sys.stderr)
+        return None
