@@ -3,6 +3,7 @@ with the memory pages that the system gives by default, whatever this process ha
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -42,6 +43,7 @@ def _serve(line: Connection, make: Any, arguments: Any, threads: int) -> None:
         line.send(str(reason))
         return
     line.send("")
-    while line.recv():
-        run()
-        line.send("done")
+    with contextlib.suppress(EOFError):  # nobody asks any more
+        while line.recv():
+            run()
+            line.send("done")

@@ -53,7 +53,8 @@ class Training(pl.LightningModule):
         self.model = model
         self.settings = settings
         self.register_buffer("class_weights", class_weights, persistent=False)
-        self.confusion = MulticlassConfusionMatrix(len(model.labels), validate_args=False)
+        # One class more for what is ignored: cheaper than to pick out the other pixels.
+        self.confusion = MulticlassConfusionMatrix(len(model.labels) + 1, validate_args=False)
         self.protocol = protocol
         self.folder = folder
         self.engine: Engine | None = None
@@ -89,12 +90,14 @@ class Training(pl.LightningModule):
         with torch.autocast(self.device.type, enabled=False):
             assert self.engine is not None
             labels = self.engine.scores(pictures).labels()
-        counted = target != self.model.labels.ignore_index
-        self.confusion.update(labels.long()[counted], target[counted].long())
+        ignored = target == self.model.labels.ignore_index
+        self.confusion.update(
+            labels.int(), target.int().masked_fill(ignored, len(self.model.labels))
+        )
 
     def on_validation_epoch_end(self) -> None:
         self.engine = None
-        confusion = self.confusion.compute().cpu().numpy()  # summed over all processes
+        confusion = self.confusion.compute().cpu().numpy()[:-1, :-1]  # summed over all processes
         self.confusion.reset()
         if self.trainer.sanity_checking:
             return
