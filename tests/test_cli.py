@@ -22,7 +22,7 @@ from fullconv.data.drawn import LABELS
 from fullconv.data.masks import read_values
 from fullconv.settings import Settings, to_toml
 
-COMMANDS = ("demo", "check", "train", "evaluate", "predict", "inspect")
+COMMANDS = ("demo", "check", "train", "evaluate", "predict", "inspect", "convert")
 HEAVY = ("torch", "torchvision", "timm", "lightning", "numpy", "PIL", "matplotlib")
 
 Out = Callable[[list[Any]], tuple[int, str, str]]
@@ -117,6 +117,27 @@ def test_training_explains_every_setting(cli: Out) -> None:
 
 def test_the_version(cli: Out) -> None:
     assert cli(["--version"]) == (0, f"{fullconv.__version__}\n", "")
+
+
+# convert
+
+
+def test_convert_prints_what_it_made(cli: Out, tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    Image.new("RGB", (40, 30)).save(source / "a.png")
+    shape = {"label": "road", "points": [[0, 0], [9, 0], [9, 9]]}
+    text = json.dumps({"shapes": [shape], "imagePath": "a.png"})
+    (source / "a.json").write_text(text)
+    code, out, err = cli(["convert", source, tmp_path / "out", "--json"])
+    assert (code, err) == (0, "")
+    assert json.loads(out)["classes"] == ["background", "road"]
+    code, out, err = cli(["convert", source, tmp_path / "text", "--layout", "labelme"])
+    assert (code, err) == (0, "")
+    assert out.endswith(f"next: fullconv check {tmp_path / 'text'}\n")
+    assert "is not empty" in refused(cli(["convert", source, tmp_path / "out"]))
+    assert "--layout" in refused(cli(["convert", source, tmp_path / "new", "--layout", "voc"]))
+    assert (source / "a.json").read_text() == text
 
 
 # check
@@ -479,6 +500,44 @@ def test_every_flag_of_the_settings_can_be_denied(cli: Out, training: Recorder) 
     assert training.options["flip"] is True
 
 
+# ceiling
+
+
+def test_ceiling_prints_a_table_of_classes_and_strides(cli: Out, scenes: Path) -> None:
+    code, out, err = cli(["ceiling", scenes])
+    assert (code, err) == (0, "")
+    head, *lines = out.splitlines()
+    assert head.startswith(f"{scenes}, split val, 2 pictures, original size")
+    assert all(any(line.startswith(name) for line in lines) for name in LABELS.names)
+    assert f"{'mean IoU':<24}" in out
+    assert lines[-1].startswith("recommended: stride ")
+    code, out, err = cli(["ceiling", scenes, "--json", "--split", "train"])
+    found = json.loads(out)
+    assert (code, err, found["split"], found["pictures"]) == (0, "", "train", 3)
+    assert list(found["strides"]) == ["4", "8", "16", "32"]
+    for numbers in found["strides"].values():
+        assert 0 < numbers["mean_iou"] <= 1
+        assert tuple(numbers["per_class_iou"]) == LABELS.names
+    assert str(found["recommended_stride"]) in found["strides"]
+
+
+def test_ceiling_refuses_a_split_that_is_not_there(cli: Out, data: Path) -> None:
+    for kind in ("images", "masks"):
+        shutil.rmtree(data / kind / "test")
+    message = refused(cli(["ceiling", data, "--split", "test"]))
+    assert "has no pictures for the split 'test'; it has train, val." in message
+    assert message.endswith("\n  try: --split val\n")
+
+
+@pytest.mark.parametrize("spoilt", ["picture", "mask", "ids"])
+def test_ceiling_refuses_faulty_data(cli: Out, data: Path, spoilt: str) -> None:
+    spoil(data, spoilt)
+    message = refused(cli(["ceiling", data, "--split", "test"]))
+    assert f"1 error in the data set {data}:" in message
+    assert message.endswith(f"try: fullconv check {data}\n")
+    assert cli(["ceiling", data])[0] == 0  # the fault is in another split
+
+
 # What a person gets wrong.
 
 
@@ -492,6 +551,7 @@ def test_every_flag_of_the_settings_can_be_denied(cli: Out, training: Recorder) 
         (["check", "DATA", "--jsn"], "Unknown option: --jsn. Did you mean --json", "check --help"),
         (["check", "DATA", "--json=maybe"], 'unable to convert "maybe"', "fullconv check --help"),
         (["evaluate", "m", "DATA", "--split", "all"], 'Choose from: "train"', "evaluate --help"),
+        (["ceiling", "gone"], "there is no folder gone; expected the folder of a data set", "ls ."),
         (["train", "DATA", "--epoch", "3"], "Did you mean --epochs", "fullconv train --help"),
         (["train", "DATA", "--epochs", "x"], 'convert "x" into int', "fullconv train --help"),
         (["train", "DATA", "--crop", "3"], "--crop requires 2", "fullconv train --help"),
@@ -523,7 +583,7 @@ def test_options_on_a_resumed_run(cli: Out, tmp_path: Path) -> None:
     assert "no data set was named" in refused(cli(["train"]))
 
 
-@pytest.mark.parametrize("command", ["check", "evaluate", "inspect"])
+@pytest.mark.parametrize("command", ["check", "evaluate", "inspect", "ceiling"])
 def test_an_empty_folder_is_no_data_set(
     cli: Out, model_folder: Path, tmp_path: Path, command: str
 ) -> None:

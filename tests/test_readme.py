@@ -6,6 +6,7 @@ an example that was never run.
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -30,7 +31,9 @@ NOT_RUN = {
 }
 # The command as in README.md -> what is added to it here, to be done in seconds.
 RUN = {
+    "fullconv convert labelme/ converted": "",
     "fullconv check data": "",
+    "fullconv ceiling data": "",
     "fullconv train data": "--no-pretrained --epochs 1 --batch 2 --crop 33 33 --workers 0",
     "fullconv evaluate runs/<run> data --split val": "",
     "fullconv predict runs/<run> photos/ --out predictions": "",
@@ -46,10 +49,15 @@ REPLACED = {
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A person's folder: data/, photos/ and street.jpg, and the work goes on inside it."""
+    """A person's folder: data/, photos/, labelme/, street.jpg, and the work goes on inside it."""
     drawn.write(tmp_path / "data", train=4, val=2, test=2, size=(48, 64))
     photos = Path(shutil.copytree(tmp_path / "data/images/test", tmp_path / "photos"))
     shutil.copy(next(photos.iterdir()), tmp_path / "street.jpg")
+    drawn_by_hand = Path(shutil.copytree(photos, tmp_path / "labelme"))
+    for photo in sorted(drawn_by_hand.iterdir()):
+        shape = {"label": "road", "points": [[0, 30], [64, 30], [64, 48]]}
+        table = {"shapes": [shape], "imagePath": photo.name}
+        photo.with_suffix(".json").write_text(json.dumps(table))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

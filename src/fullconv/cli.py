@@ -171,8 +171,7 @@ def predict(
     precision
         auto takes bfloat16 where it is faster and the model gives the same labels in it.
     compile
-        Faster, after a first picture of each of two sizes that takes up to a minute; on a CPU it
-        needs a C++ compiler.
+        Faster, after up to a minute at each of two sizes; on a CPU it needs a C++ compiler.
     json
         Print one JSON object and nothing else.
     """
@@ -225,6 +224,58 @@ def inspect(thing: str, *, json: Json = False) -> None:
 
     facts, text = inspect_thing(thing)
     _emit(facts, text, json)
+
+
+@app.command(sort_key=8)
+def convert(
+    source: Path,
+    out: Path,
+    *,
+    layout: Literal["labelme", "coco"] | None = None,
+    order: Literal["auto", "area", "file"] = "auto",
+    json: Json = False,
+) -> None:
+    """Turn the JSON files of labelme or COCO into pictures, id masks and a dataset.toml.
+
+    Parameters
+    ----------
+    source
+        A folder with the files and the pictures, or one file. It is only read.
+    out
+        A new folder for the data set.
+    layout
+        Which of the two it is. Default: what the files hold.
+    order
+        Of COCO shapes that overlap: the smaller on top (area), or the later in the file (file).
+        auto takes the file's where labelme made it.
+    json
+        Print one JSON object and nothing else.
+    """
+    from fullconv.data.convert import convert as convert_data
+
+    with _counting("converted") as progress:
+        result = convert_data(source, out, layout=layout, order=order, progress=progress)
+    _emit(result.to_dict(), result.text(), json)
+
+
+@app.command(sort_key=7)
+def ceiling(data: Path, *, split: Split = "val", json: Json = False) -> None:
+    """Say about the best mean IoU that each stride could reach on these labels.
+
+    Parameters
+    ----------
+    data
+        The data set's folder.
+    split
+        Which part of it.
+    json
+        Print one JSON object and nothing else.
+    """
+    from fullconv.data.ceiling import ceiling as find_ceiling
+
+    with _counting("counted") as progress:
+        found = find_ceiling(data, split=split, progress=progress)
+    _emit(found.to_dict(), found.text(), json)
 
 
 def main(argv: list[str] | None = None) -> None:
