@@ -68,7 +68,7 @@ def test_the_share_of_other_labels_is_counted(
     [
         (None, True, "float32", "were not compared when this model was trained"),
         (0.002, True, "bfloat16", "0.20% of the pixels compared in training get another label"),
-        (0.02, True, "float32", "2.00% of the validation pixels .* more than 1%"),
+        (0.02, True, "float32", "2.00% of the pixels compared .* more than 1%"),
         (0.002, False, "float32", "this cpu has no bfloat16 instructions"),
     ],
 )

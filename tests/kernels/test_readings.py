@@ -319,7 +319,8 @@ def test_options_that_do_not_fit(way: str) -> None:
 def test_a_gradient_of_the_gradient_is_refused(way: str) -> None:
     values = torch.randn(1, 2, 3, 3, requires_grad=True)
     loss = readings.loss(values, Grid(4, 0), torch.zeros(1, 9, 9, dtype=torch.uint8))
-    (slope,) = torch.autograd.grad(loss, values, create_graph=True)
+    factor = torch.tensor(2.0, requires_grad=True)
+    (slope,) = torch.autograd.grad(factor * loss, values, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         slope.sum().backward()
 
