@@ -39,7 +39,7 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 
 @app.command(sort_key=1)
-def demo(*, out: Path = Path("demo"), epochs: int = 26, seed: int = 0) -> None:
+def demo(*, out: Path = Path("demo"), epochs: int = 28, seed: int = 0) -> None:
     """Drawn street scenes, trained, evaluated, and a sheet to look at; no download.
 
     Parameters

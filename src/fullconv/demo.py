@@ -41,7 +41,7 @@ SHOWN = 6
 
 
 def run_demo(
-    out: str | Path, *, epochs: int = 26, seed: int = 0, say: Callable[[str], None] = print
+    out: str | Path, *, epochs: int = 28, seed: int = 0, say: Callable[[str], None] = print
 ) -> dict[str, Any]:
     """Draws the scenes, trains, evaluates on the test scenes, saves the sheet.
 

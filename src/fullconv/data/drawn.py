@@ -266,13 +266,13 @@ def _traffic(c: Canvas) -> list[Thing]:
     for lane in (-1, 1):
         if rng.random() < 0.6:  # this side has parked cars
             z = rng.uniform(4.5, 10)
-            while z < 30:
+            while z < 25:
                 if rng.random() < 0.6:
                     x, facing = lane * (c.road - 1.05), lane if rng.random() < 0.85 else -lane
                     things.append((z, partial(car, c, x, z, facing=facing)))
                 z += rng.uniform(5.8, 8.0)
         z = rng.uniform(7, 20)
-        while z < 35:
+        while z < 28:
             x = lane * (c.road - 3.0 if c.road > 4.2 else c.road * 0.48)
             things.append((z, partial(car, c, x + rng.normal(0, 0.15), z, facing=lane)))
             z += rng.uniform(9, 42)
@@ -297,14 +297,14 @@ def _sidewalk(c: Canvas) -> list[Thing]:
         # None so far away that it is but a line.
         for z in np.arange(rng.uniform(4.5, 8), 14, rng.uniform(4, 8)):
             things.append((z, partial(pole, c, side * (c.road + 0.4), z)))
-    for place in range(int(rng.integers(4, 8))):
-        if place < 2:  # near and in view, most often in the road
-            z = rng.uniform(4.5, 8)
+    for place in range(int(rng.integers(3, 6))):
+        if place < 1:  # near and in view, most often in the road
+            z = rng.uniform(4, 7)
             x = c.eye[0] + rng.uniform(-0.42, 0.42) * z
             ground = _KERB if abs(x) > c.road else 0.0
             things.append((z, partial(person, c, x, z, ground=ground)))
             continue
-        z = rng.uniform(7, 12)
+        z = rng.uniform(7, 11)
         side = rng.choice((-1, 1))
         for _ in range(1 if rng.random() < 0.7 else 2):  # alone, or two side by side
             x = side * (c.road + 0.3 + rng.uniform(0.1, 0.95) * walk)
