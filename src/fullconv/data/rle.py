@@ -20,6 +20,8 @@ from fullconv.errors import FullconvError
 
 _LONGEST = 7  # groups of five bits: more than any picture needs
 
+FORM = '"segmentation": {"size": [2, 3], "counts": [1, 4, 1]}'  # 2 x 3 pixels: 1 out, 4 in, 1 out
+
 
 @dataclass(frozen=True, eq=False)
 class Runs:
@@ -54,15 +56,18 @@ def read_runs(table: Any) -> Runs:
     """
     size, counts = table.get("size"), table.get("counts")
     if not (isinstance(size, list) and len(size) == 2 and all(map(_is_count, size))):
-        raise FullconvError(f"run lengths of the size {size!r}; expected [height, width].")
+        raise FullconvError(f"run lengths of the size {size!r}; expected [height, width].", FORM)
     if isinstance(counts, str):
         counts = decompress(counts)
     if not (isinstance(counts, list) and all(map(_is_count, counts))):
-        raise FullconvError("run lengths that are neither text nor a list of numbers from 0 up.")
+        raise FullconvError(
+            "run lengths that are neither text nor a list of numbers from 0 up.", FORM
+        )
     total, area = sum(counts), size[0] * size[1]
     if total != area:
         raise FullconvError(
-            f"run lengths of {total} pixels in all; expected {size[0]} x {size[1]} = {area}."
+            f"run lengths of {total} pixels in all; expected {size[0]} x {size[1]} = {area}.",
+            FORM,
         )
     return Runs(np.array(counts, np.int64), (size[0], size[1]))
 
@@ -78,7 +83,7 @@ def decompress(text: str) -> list[int]:
     for character in text:
         code = ord(character) - 48
         if not 0 <= code < 64 or groups >= _LONGEST:
-            raise FullconvError(f"compressed run lengths with {character!r} out of place.")
+            raise FullconvError(f"compressed run lengths with {character!r} out of place.", FORM)
         value |= (code & 31) << 5 * groups
         groups += 1
         if code & 32:
@@ -88,7 +93,7 @@ def decompress(text: str) -> list[int]:
         counts.append(value + counts[-2] if len(counts) > 2 else value)
         value = groups = 0
     if groups:
-        raise FullconvError("compressed run lengths that end in the middle of a number.")
+        raise FullconvError("compressed run lengths that end in the middle of a number.", FORM)
     return counts
 
 

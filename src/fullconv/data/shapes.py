@@ -157,5 +157,8 @@ def numbered(what: str, entries: Any) -> Iterator[tuple[int, dict[str, Any]]]:
     """The entries of a list of objects, from 1."""
     for number, entry in enumerate(entries, 1):
         if not isinstance(entry, dict):
-            raise FullconvError(f"{what} {number} is {str(entry)[:40]!r}; expected an object.")
+            raise FullconvError(
+                f"{what} {number} is {str(entry)[:40]!r}; expected an object.",
+                f'"{what}": [{{"id": 1}}]',
+            )
         yield number, entry
