@@ -60,14 +60,8 @@ def evaluate(
     dataset = data if isinstance(data, Dataset) else read(data)
     report = check(dataset)
     report.raise_for_errors()
-    if not dataset.splits.get(split):
-        there = [name for name, pairs in dataset.splits.items() if pairs]
-        raise FullconvError(
-            f"{dataset.root} has no pictures for the split {split!r}; it has {', '.join(there)}.",
-            f"--split {there[-1]}",
-        )
+    pairs = dataset.pairs_of(split)
     to_model = match_classes(dataset.labels, predictor.labels, report.class_pixels[split])
-    pairs = dataset.splits[split]
     count = len(predictor.labels)
     confusion = np.zeros((count, count), dtype=np.int64)
     ignored = 0

@@ -38,7 +38,6 @@ from numpy.typing import NDArray
 from fullconv.data.check import check
 from fullconv.data.layouts import Dataset, read
 from fullconv.data.masks import Ids, read_mask
-from fullconv.errors import FullconvError
 
 STRIDES = (4, 8, 16, 32)
 # How far below the finest stride's mean IoU a recommended one may lie. By the paper's own table
@@ -160,13 +159,7 @@ def ceiling(
         FullconvError: no such split, or faulty data in it.
     """
     dataset = data if isinstance(data, Dataset) else read(data)
-    pairs = dataset.splits.get(split)
-    if not pairs:
-        there = [name for name, found in dataset.splits.items() if found]
-        raise FullconvError(
-            f"{dataset.root} has no pictures for the split {split!r}; it has {', '.join(there)}.",
-            f"--split {there[-1]}",
-        )
+    pairs = dataset.pairs_of(split)
     # Of masks that do not mean what they hold (0 and 255 only, say) a ceiling would be nonsense.
     report = check(replace(dataset, splits={split: pairs}))
     report.raise_for_errors()

@@ -72,6 +72,21 @@ class Dataset:
     unpaired_masks: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
 
+    def pairs_of(self, split: str) -> tuple[Pair, ...]:
+        """Those of a split.
+
+        Raises:
+            FullconvError: it has none.
+        """
+        pairs = self.splits.get(split)
+        if pairs:
+            return pairs
+        there = [name for name, found in self.splits.items() if found]
+        raise FullconvError(
+            f"{self.root} has no pictures for the split {split!r}; it has {', '.join(there)}.",
+            f"--split {there[-1]}",
+        )
+
 
 @dataclass
 class _Found:

@@ -169,7 +169,6 @@ def _required() -> Any:
     return library
 
 
-@functools.cache
 def _library() -> Any:
     return _load()[0]
 
