@@ -19,9 +19,9 @@ from textwrap import indent
 from typing import Any
 
 from fullconv.data import layouts, tables
+from fullconv.data.findings.rules import Finding, findings
+from fullconv.data.findings.scan import Facts, PairScan, scan_pair
 from fullconv.data.layouts import Dataset
-from fullconv.data.rules import Finding, findings
-from fullconv.data.scan import Facts, PairScan, scan_pair
 from fullconv.errors import FullconvError
 from fullconv.labels import format_color
 

@@ -21,10 +21,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from fullconv.data import coco, labelme
+from fullconv.data.annotations import coco, labelme
+from fullconv.data.annotations.shapes import Annotated, class_table, paint
 from fullconv.data.masks import write_mask
 from fullconv.data.pairing import pictures_in
-from fullconv.data.shapes import Annotated, class_table, paint
 from fullconv.data.tables import SETTINGS_NAME
 from fullconv.errors import FullconvError
 from fullconv.labels import IGNORE, Labels

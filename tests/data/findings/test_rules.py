@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from fullconv.data.check import CheckReport, check
+from fullconv.data.findings.rules import Finding
 from fullconv.data.masks import read_mask
-from fullconv.data.rules import Finding
 from fullconv.labels import voc_color
 
 NAMED = 'classes = ["sky", "road"]\n'

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fullconv.data.polygons import rectangle
-from fullconv.data.shapes import (
+from fullconv.data.annotations.polygons import rectangle
+from fullconv.data.annotations.shapes import (
     Annotated,
     Shape,
     Stamp,

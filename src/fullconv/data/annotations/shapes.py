@@ -16,9 +16,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fullconv.data.annotations.polygons import Patch, Size
 from fullconv.data.masks import mask_dtype
 from fullconv.data.pictures import PICTURE_SUFFIXES, Source, opened, picture_size, source_name
-from fullconv.data.polygons import Patch, Size
 from fullconv.errors import FullconvError
 from fullconv.labels import IGNORE, Labels
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fullconv.data import coco
-from fullconv.data.shapes import class_table, paint
+from fullconv.data.annotations import coco
+from fullconv.data.annotations.shapes import class_table, paint
 from fullconv.errors import FullconvError
 
 BOX = [[0, 0, 4, 0, 4, 4, 0, 4]]

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fullconv.data import labelme
-from fullconv.data.shapes import Annotated, class_table, paint
+from fullconv.data.annotations import labelme
+from fullconv.data.annotations.shapes import Annotated, class_table, paint
 from fullconv.errors import FullconvError
 
 SIZE = (20, 30)

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from fullconv.data.findings.scan import Facts, scan_pair
 from fullconv.data.layouts import read
-from fullconv.data.scan import Facts, scan_pair
 
 
 def test_one_pass_sums_up_what_the_files_hold(tmp_path: Path) -> None:

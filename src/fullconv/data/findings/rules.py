@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from fullconv.data import tables
+from fullconv.data.findings.scan import Facts, PairScan
 from fullconv.data.masks import Value, map_lines
 from fullconv.data.pairing import SPLITS
-from fullconv.data.scan import Facts, PairScan
 from fullconv.labels import RGB, format_color, voc_color
 
 Level: TypeAlias = Literal["error", "warning", "note"]

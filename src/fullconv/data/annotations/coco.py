@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from fullconv.data.annotations.polygons import Polygon, read_points
+from fullconv.data.annotations.rle import read_runs
+from fullconv.data.annotations.shapes import Annotated, Part, Shape, class_name, look_at, numbered
 from fullconv.data.pairing import SPLITS, folders_in, pictures_in
 from fullconv.data.pictures import PICTURE_SUFFIXES
-from fullconv.data.polygons import Polygon, read_points
-from fullconv.data.rle import read_runs
-from fullconv.data.shapes import Annotated, Part, Shape, class_name, look_at, numbered
 from fullconv.errors import FullconvError
 
 Find = Callable[[Path, str], Path]  # the picture that a file of annotations names

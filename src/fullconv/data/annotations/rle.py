@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fullconv.data.polygons import Patch, Size
+from fullconv.data.annotations.polygons import Patch, Size
 from fullconv.errors import FullconvError
 
 _LONGEST = 7  # groups of five bits: more than any picture needs

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fullconv.data import polygons
-from fullconv.data.polygons import Disc, Polygon, read_points, rectangle
+from fullconv.data.annotations import polygons
+from fullconv.data.annotations.polygons import Disc, Polygon, read_points, rectangle
 
 SIZE = (13, 17)
 # Eighths, inside and outside the picture, often just at the centre of a pixel.

@@ -17,10 +17,18 @@ from typing import Any
 
 import numpy as np
 
+from fullconv.data.annotations.polygons import Disc, Polygon, read_points, rectangle
+from fullconv.data.annotations.shapes import (
+    Annotated,
+    Part,
+    Shape,
+    Stamp,
+    class_name,
+    look_at,
+    numbered,
+)
 from fullconv.data.masks import read_values
 from fullconv.data.pairing import SPLITS
-from fullconv.data.polygons import Disc, Polygon, read_points, rectangle
-from fullconv.data.shapes import Annotated, Part, Shape, Stamp, class_name, look_at, numbered
 from fullconv.errors import FullconvError
 
 CLASS_LIST = "labels.txt"  # what labelme's own scripts are given: a name on a line

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fullconv.data.rle import decompress, read_runs
+from fullconv.data.annotations.rle import decompress, read_runs
 from fullconv.errors import FullconvError
 
 COUNTS = st.lists(st.integers(0, 5000), min_size=0, max_size=30)

@@ -1,0 +1,1 @@
+"""Annotation files that draw shapes: read, and painted into class ids."""
