@@ -31,6 +31,7 @@ from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from method import MissingError, Section, compare, parser, run
 from torch import Tensor, nn
 
+from fullconv.choices import decide
 from fullconv.labels import Labels
 from fullconv.loop import Training
 from fullconv.memory import use_large_pages
@@ -38,7 +39,7 @@ from fullconv.model import Model, load_model
 from fullconv.network.fcn import FCN
 from fullconv.predict import Predictor
 from fullconv.settings import Settings
-from fullconv.training import _precision, decide
+from fullconv.training import _precision
 
 CLASSES = 21
 SIZE, QUICK_SIZE = (320, 480), (64, 96)
@@ -191,7 +192,7 @@ class Bare:
     def __init__(self, classes: int, pictures: Tensor, target: Tensor) -> None:
         size = tuple(pictures.shape[2:])
         given = Settings(pretrained=False, batch=len(pictures), crop=size, accelerator="cpu")
-        settings = decide(given, None)
+        settings, _ = decide(given, None)
         model = fullconv_model(classes)
         model.network.to(memory_format=torch.channels_last)
         self.training = Training(

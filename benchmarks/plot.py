@@ -67,13 +67,24 @@ def draw(results: dict[str, Any], out: Path) -> None:
     plt.close(figure)
 
 
-TITLES = {"speed": "Speed", "memory": "Memory", "peers": "Beside other networks"}
+TITLES = {
+    "speed": "Speed",
+    "memory": "Memory",
+    "peers": "Beside other networks",
+    "amx/speed": "Speed, on a processor with matrix units",
+    "amx/peers": "Beside other networks, on a processor with matrix units",
+}
 HEAD = """# Performance
 
 Ratios of two things measured in one run, turn by turn: medians with quartiles over the rounds.
 Those that fall short of what was wanted stand here like the others. How each is measured:
 [benchmarks/README.md](../benchmarks/README.md). A ratio is theirs over ours (ours over theirs for
 memory, errors and rates), so that what is wanted is a bound on it.
+
+Matrix units (Intel's AMX) multiply in bfloat16 several times as fast as the processor does anything
+else. Against networks that run as usual the ratios grow there; what does not multiply matrices
+(normalisation, activations, loading, resizing) then takes most of a training's time, and the shares
+of the machine's rate fall.
 
 ![Milliseconds from a picture to its label map, by network](speed.svg)
 """
@@ -127,7 +138,7 @@ def main() -> None:
     for name in TITLES:
         path = arguments.results / f"{name}.json"
         if not path.is_file():
-            sys.exit(f"no {path}: run benchmarks/{name}.py first.")
+            sys.exit(f"no {path}: run benchmarks/{Path(name).name}.py first.")
         found[name] = json.loads(path.read_text(encoding="utf-8"))
     draw(found["peers"], arguments.out / "speed.svg")
     (arguments.out / "performance.md").write_text(page(found), encoding="utf-8")

@@ -12,6 +12,7 @@ import tomllib
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
@@ -22,7 +23,7 @@ from fullconv.data.check import check
 from fullconv.data.masks import read_values, write_mask
 from fullconv.errors import FullconvError
 from fullconv.settings import Settings
-from fullconv.training import balanced_weights, decide, train
+from fullconv.training import train
 
 SMALL = {
     "backbone": "resnet10t",
@@ -291,28 +292,34 @@ def test_early_stopping(scenes, tmp_path, monkeypatch):
 @pytest.mark.parametrize("schedule", ["poly", "onecycle"])
 def test_optimizers_and_schedules_end_low(scenes, tmp_path, name, schedule):
     options = {**SMALL, "epochs": 1, "optimizer": name, "schedule": schedule}
-    run = train(scenes, out=tmp_path / "run", class_weights="auto", **options)
+    run = train(scenes, out=tmp_path / "run", class_weights="balanced", **options)
     row = rows_of(run)[0]
     assert float(row["rate"]) < 1e-4
 
 
-def test_decisions_are_made_from_the_data(scenes):
-    report = check(scenes)
-    settings = decide(Settings(), report)
-    assert settings.crop == (33, 33)  # 48 x 64: the largest 32 k + 1 within
-    assert settings.rate == 0.002
-    assert settings.backbone_rate == 0.0005
-    assert decide(Settings(pretrained=False), report).backbone_rate == 0.002
-    assert decide(Settings(optimizer="sgd"), report).weight_decay == 0.0005
-    kept = decide(Settings(rate=1.0, backbone_rate=2.0, weight_decay=0.0, workers=0), report)
-    assert (kept.rate, kept.backbone_rate, kept.weight_decay, kept.workers) == (1.0, 2.0, 0.0, 0)
-
-
-def test_balanced_weights_average_to_one_over_the_pixels():
-    weights = balanced_weights([900, 100, 0])
-    assert weights[1] / weights[0] == pytest.approx(3.0)  # the square root of 9
-    assert 0.9 * weights[0] + 0.1 * weights[1] == pytest.approx(1.0)
-    assert weights[2] == 1.0
+def test_errors_keep_a_training_from_starting_unless_they_are_named(tmp_path, capsys):
+    """A mask of another size and an unknown value: each rule by name, and no other."""
+    root = drawn.write(tmp_path / "scenes", train=6, val=2, test=1, size=(48, 64))
+    masks = sorted((root / "masks" / "train").iterdir())
+    Image.fromarray(np.zeros((20, 30), np.uint8)).save(masks[0])
+    strange = np.array(Image.open(masks[1]))
+    strange[:8, :8] = 77
+    Image.fromarray(strange).save(masks[1])
+    options = {**SMALL, "epochs": 1, "quiet": False}
+    for rules, left in (("", "2 errors"), ("size", "1 error"), ("unknown-value", "1 error")):
+        with pytest.raises(FullconvError, match=f"{left} in the data set"):
+            train(root, out=tmp_path / "none", ignore_rules=rules, **options)
+    assert not (tmp_path / "none").exists()
+    capsys.readouterr()
+    run = train(root, out=tmp_path / "run", ignore_rules="size,unknown-value", **options)
+    said = capsys.readouterr().err
+    assert "ignored: size: 1 masks differ" in said
+    assert "5 train" in said
+    assert "crop" not in said
+    assert "class weights none: " in said
+    assert "--scale LOW HIGH" in said
+    assert 0 <= run.metrics["mean_iou"] <= 1
+    assert 'ignore_rules = "size,unknown-value"' in (run.folder / "config.toml").read_text()
 
 
 def test_the_voc_tree_needs_nothing_but_its_folder(shared, tmp_path):

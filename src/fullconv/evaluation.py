@@ -13,6 +13,7 @@ from fullconv.data.check import check
 from fullconv.data.layouts import Dataset, read
 from fullconv.data.masks import map_lines, read_mask
 from fullconv.data.pictures import read_picture
+from fullconv.data.tolerance import tolerated
 from fullconv.errors import FullconvError
 from fullconv.labels import Labels
 from fullconv.metrics import Metrics, confusion_matrix, protocol_card
@@ -41,6 +42,7 @@ def evaluate(
     data: Dataset | str | Path,
     *,
     split: str = "test",
+    ignore_rules: str = "",
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Predicts every picture of a split and compares it with its mask, at the original size.
@@ -49,6 +51,7 @@ def evaluate(
         model: a model or its path.
         data: a data set or its folder. Classes are matched by name.
         split: "train", "val" or "test".
+        ignore_rules: see `fullconv.data.tolerance.tolerated`.
         progress: called with (pictures done, pictures).
 
     Raises:
@@ -59,7 +62,7 @@ def evaluate(
         predictor = Predictor(predictor.model, device=predictor.device, precision="float32")
     dataset = data if isinstance(data, Dataset) else read(data)
     report = check(dataset)
-    report.raise_for_errors()
+    dataset = tolerated(report, ignore_rules)
     pairs = dataset.pairs_of(split)
     to_model = match_classes(dataset.labels, predictor.labels, report.class_pixels[split])
     count = len(predictor.labels)

@@ -22,7 +22,13 @@ COMPARED = 8  # pictures that show whether bfloat16 gives the same labels
 
 
 def finish(
-    folder: Path, dataset: Dataset, split: str, device: torch.device, backbone: nn.Module | None
+    folder: Path,
+    dataset: Dataset,
+    split: str,
+    device: torch.device,
+    backbone: nn.Module | None,
+    *,
+    ignore_rules: str = "",
 ) -> dict[str, Any]:
     """Completes the best model of a run and writes its metrics.json.
 
@@ -31,6 +37,7 @@ def finish(
         dataset, split: what the model was chosen by.
         device: of the training.
         backbone: where it is a module of one's own.
+        ignore_rules: of the training; see `fullconv.data.tolerance.tolerated`.
 
     Returns:
         The metrics in float32, as `fullconv evaluate` gives them; while training they were those of
@@ -38,7 +45,7 @@ def finish(
     """
     model = load_model(folder / "model", backbone=backbone)
     predictor = Predictor(model, device=device, precision="float32")
-    exact = evaluate(predictor, dataset, split=split).to_dict()
+    exact = evaluate(predictor, dataset, split=split, ignore_rules=ignore_rules).to_dict()
     model.metrics = {**exact, "epoch": model.metrics["epoch"]}
     (folder / "metrics.json").write_text(json.dumps(model.metrics, indent=1), encoding="utf-8")
     if computes_in_bfloat16(device):

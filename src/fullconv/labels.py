@@ -57,6 +57,7 @@ class Labels:
             triples. Integers that are not listed mean themselves; colours that are not listed
             are unknown, unless they are the `colors` of a class.
         closed: True where integers that are not listed in `values` have no class.
+        lenient: True where values without a class are ignored instead of refused.
 
     >>> Labels(("sky", "road"), values={11: 255}).class_of(11)
     255
@@ -67,6 +68,7 @@ class Labels:
     ignore_index: int = 255
     values: Mapping[int | RGB, int] = field(default_factory=dict)
     closed: bool = False
+    lenient: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", tuple(self.names))
@@ -105,13 +107,14 @@ class Labels:
 
     def class_of(self, value: int | RGB) -> int | None:
         """The class id (or `ignore_index`) of a value in a mask file, or None where it has none."""
+        none = self.ignore_index if self.lenient else None
         if value in self.values:
             return self.values[value]
         if isinstance(value, tuple):
-            return self.colors.index(value) if value in self.colors else None
+            return self.colors.index(value) if value in self.colors else none
         if value == self.ignore_index:
             return value
-        return value if 0 <= value < len(self) and not self.closed else None
+        return value if 0 <= value < len(self) and not self.closed else none
 
     def index(self, name: str) -> int:
         """The class id of a name; 'ignore' gives `ignore_index`."""

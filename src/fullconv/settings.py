@@ -22,7 +22,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "upsampling": ("bilinear", "learned_skips", "learned"),
     "optimizer": ("adamw", "sgd"),
     "schedule": ("onecycle", "poly"),
-    "class_weights": ("none", "auto"),
+    "class_weights": ("auto", "none", "balanced"),
     "precision": ("auto", "float32", "bfloat16", "float16"),
     "accelerator": ("auto", "cpu", "gpu"),
 }
@@ -54,8 +54,8 @@ class Settings:
     """Pictures per step and device."""
     crop: tuple[int, int] | None = None
     """Height and width of a training crop, in pixels. Default: from the picture sizes."""
-    scale: tuple[float, float] = (0.5, 2.0)
-    """Random magnification before the crop."""
+    scale: tuple[float, float] | None = None
+    """Random magnification before the crop. Default: from how fine the labels are."""
     flip: bool = True
     """Mirror half of the pictures left to right."""
     color: float = 0.3
@@ -70,8 +70,9 @@ class Settings:
     """Of weights, not of biases and normalisation. Default: 0.02 (adamw), 0.0005 (sgd)."""
     schedule: str = "onecycle"
     """onecycle (up, then down to zero by a cosine) or poly (down, power 0.9)."""
-    class_weights: str = "none"
-    """auto weighs rare classes up by the inverse square root of their share of the pixels."""
+    class_weights: str = "auto"
+    """balanced weighs a class by the inverse square root of its share of the pixels, none weighs
+    all alike, and auto takes balanced where one class covers nearly everything."""
     label_smoothing: float = 0.0
     """Share of the target spread over all classes."""
     precision: str = "auto"
@@ -82,6 +83,9 @@ class Settings:
     """Same seed, same machine, same result."""
     workers: int | None = None
     """Processes that read pictures. Default: up to 4, as many as there are cores."""
+    ignore_rules: str = ""
+    """Rules of `fullconv check`, with commas, whose errors do not keep the training from starting:
+    what they found is left out."""
     cache: float = 1.0
     """GiB of memory for decoded pictures and masks; what does not fit is decoded every epoch."""
     accelerator: str = "auto"
@@ -108,7 +112,8 @@ class Settings:
         self._require("seed", 0 <= self.seed < 2**32, f"from 0 to {2**32 - 1}")
         self._require("label_smoothing", 0 <= self.label_smoothing < 1, "from 0 to below 1")
         self._require("crop", self.crop is None or min(self.crop) >= 1, "two sizes of 1 or more")
-        self._require("scale", 0 < self.scale[0] <= self.scale[1], "two factors, low to high")
+        fine = self.scale is None or 0 < self.scale[0] <= self.scale[1]
+        self._require("scale", fine, "two factors, low to high")
 
     def _require(self, name: str, fine: bool, wanted: str) -> None:
         if not fine:
@@ -233,6 +238,6 @@ def _flag(option: Field[Any]) -> str:
     if isinstance(value, bool):
         return f"--{name}   # or --no-{name}"
     if value is None:
-        value = {"crop": (321, 481), "workers": 2}.get(option.name, 0.002)
+        value = {"crop": (321, 481), "scale": (0.5, 2.0), "workers": 2}.get(option.name, 0.002)
     words = value if isinstance(value, tuple) else (value,)
     return f"--{name} {' '.join(map(str, words))}"

@@ -27,11 +27,13 @@ from lightning.pytorch.callbacks import EarlyStopping
 from torch.utils.data import DataLoader
 
 import fullconv
+from fullconv.choices import balanced_weights, decide
 from fullconv.data.augment import Augmentation
 from fullconv.data.cache import Cache
 from fullconv.data.check import CheckReport, check
 from fullconv.data.layouts import Dataset
 from fullconv.data.samples import OrderedPictures, Samples, ShuffledBatches
+from fullconv.data.tolerance import tolerated
 from fullconv.engine import computes_in_bfloat16
 from fullconv.errors import FullconvError
 from fullconv.finish import finish
@@ -107,13 +109,13 @@ def train(
     elif data is None:
         raise FullconvError("no data set was named.", "fullconv train DATA")
     if options:
-        merged = {**(settings.to_dict() if settings else {}), **options}
-        settings = Settings.from_dict(merged)
+        settings = Settings.from_dict({**(settings.to_dict() if settings else {}), **options})
     report = check(data)
-    report.raise_for_errors()
+    settings = settings or Settings()
+    report = replace(report, dataset=tolerated(report, settings.ignore_rules))
+    settings, why = decide(settings, report, module)
     if not quiet and "LOCAL_RANK" not in os.environ:
-        print(_summary(report), file=sys.stderr)
-    settings = decide(settings or Settings(), report, module)
+        print("\n".join([_summary(report), *why]), file=sys.stderr)
     if resume is None:
         folder = _new_folder(out, report.dataset, settings)
         (folder / "config.toml").write_text(
@@ -130,50 +132,8 @@ def _summary(report: CheckReport) -> str:
     lines = [f"{dataset.root}: {counts}; {len(dataset.labels)} classes ({dataset.reason})"]
     lines += [f"note: {note}" for note in dataset.notes]
     lines += [f"warning: {finding.rule}: {finding.message}" for finding in report.warnings]
+    lines += [f"ignored: {finding.rule}: {finding.message}" for finding in report.errors]
     return "\n".join(lines)
-
-
-def decide(settings: Settings, report: CheckReport, module: Any = None) -> Settings:
-    """Every `None` decided: from the pictures' sizes, the optimizer and the machine."""
-    card_brings = str(settings.backbone).endswith(".toml")
-    warm = module is None and (settings.pretrained or card_brings)
-    rate = settings.rate or (0.002 if settings.optimizer == "adamw" else 0.02)
-    decay = settings.weight_decay
-    if decay is None:
-        decay = 0.02 if settings.optimizer == "adamw" else 0.0005
-    workers = settings.workers
-    if workers is None:
-        workers = min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
-    return replace(
-        settings,
-        pretrained=settings.pretrained and not card_brings and module is None,
-        backbone=str(Path(settings.backbone).resolve()) if card_brings else settings.backbone,
-        crop=settings.crop or _crop(report),
-        rate=rate,
-        backbone_rate=settings.backbone_rate or (rate / 4 if warm else rate),
-        weight_decay=decay,
-        workers=workers,
-    )
-
-
-def _crop(report: CheckReport) -> tuple[int, int]:
-    """The middle size of the pictures, at most 513, one more than a multiple of 32: what a
-    stride-32 pyramid covers without padding."""
-    sides = []
-    for axis in (0, 1):
-        lengths = sorted(size[axis] for size in report.sizes.elements())
-        middle = min(513, lengths[len(lengths) // 2])
-        sides.append(max(33, (middle - 1) // 32 * 32 + 1))
-    return sides[0], sides[1]
-
-
-def balanced_weights(class_pixels: list[int]) -> list[float]:
-    """Inverse square root of each class's share of the pixels, scaled so that the mean weight over
-    the pixels is 1; classes without a pixel weigh 1."""
-    total = max(sum(class_pixels), 1)
-    raw = [(total / count) ** 0.5 if count else 0.0 for count in class_pixels]
-    mean = sum(w * count / total for w, count in zip(raw, class_pixels, strict=True)) or 1.0
-    return [w / mean if w else 1.0 for w in raw]
 
 
 def _fit(
@@ -198,7 +158,7 @@ def _fit(
         ignored_pixels=report.ignored_pixels[split],
     )
     class_weights = None
-    if settings.class_weights == "auto":
+    if settings.class_weights == "balanced":
         class_weights = torch.tensor(balanced_weights(list(report.class_pixels["train"])))
     training = Training(
         model, settings, class_weights=class_weights, protocol=protocol, folder=folder
@@ -220,7 +180,7 @@ def _fit(
         trainer.fit(training, *loaders, ckpt_path=path, weights_only=False if path else None)
     metrics = dict(model.metrics)
     if trainer.is_global_zero:
-        metrics = finish(folder, dataset, split, device, module)
+        metrics = finish(folder, dataset, split, device, module, ignore_rules=settings.ignore_rules)
     return Run(folder, folder / "model", metrics)
 
 
@@ -304,6 +264,7 @@ def _loaders(
     dataset: Dataset, settings: Settings, model: Model, split: str, trainer: pl.Trainer
 ) -> tuple[tuple[DataLoader[Any], DataLoader[Any]], ShuffledBatches]:
     assert settings.crop is not None
+    assert settings.scale is not None
     augmentation = Augmentation(
         settings.crop,
         scale=settings.scale,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -85,6 +85,7 @@ def test_without_chance_a_picture_of_the_crops_size_is_left_as_it_is() -> None:
     flip=st.booleans(),
     seed=st.integers(0, 10**6),
 )
+@example(height=24, width=64, low=0.30078125, ratio=1.0, flip=False, seed=2578)
 @settings(max_examples=60, deadline=None)
 def test_colour_and_mask_tell_the_same_class_away_from_borders(
     height: int, width: int, low: float, ratio: float, flip: bool, seed: int
@@ -96,6 +97,9 @@ def test_colour_and_mask_tell_the_same_class_away_from_borders(
     # Within two pixels of a border, of the source or of the crop, the picture blends.
     reach = math.ceil(2 * max(1.0, low * ratio))
     inner = away_from_borders(mask, reach)
+    # At the crop's rim lie slivers of less than half a pixel, which the mask's nearest reading
+    # passes over and the picture's mean does not.
+    inner[[0, -1]] = inner[:, [0, -1]] = False
     inside, outside = inner & (mask != IGNORE), inner & (mask == IGNORE)
     assert torch.equal((picture[0, inside].int() + 5) // 50, mask[inside].int())
     assert (picture[:, outside] == torch.tensor([[255], [0], [255]])).all()

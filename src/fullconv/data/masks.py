@@ -81,6 +81,9 @@ def read_mask(path: Source, labels: Labels) -> Ids:
             known = {c[0]: k for c, k in _colors(labels).items() if c[0] == c[1] == c[2]}
         ids = _lookup(values, known, 1 << 8 * min(values.dtype.itemsize, 2))
     if not ids.all():
+        if labels.lenient:
+            ids[ids == 0] = labels.ignore_index + 1
+            return (ids - 1).astype(dtype)
         raise _unknown(source_name(path), values, ids == 0, labels)
     return (ids - 1).astype(dtype)
 
