@@ -446,7 +446,6 @@ def test_options_change_single_ones_of_a_configuration(
     assert {k: v for k, v in training.options.items() if k not in ("out", "resume")} == {
         **train,
         "crop": [64, 96],
-        "scale": [0.5, 2.0],
         "stride": 16,
         "epochs": 50,
     }
@@ -544,7 +543,7 @@ def test_ceiling_refuses_faulty_data(cli: Out, data: Path, spoilt: str) -> None:
 @pytest.mark.parametrize(
     ("argv", "said", "hint"),
     [
-        (["bogus"], 'Unknown command "bogus". Available commands: demo', "fullconv --help"),
+        (["bogus"], 'Unknown command "bogus". Available commands: check, ', "fullconv --help"),
         (["--bogus"], 'Unknown command "--bogus"', "fullconv --help"),
         (["check"], "--data requires an argument", "fullconv check --help"),
         (["check", "DATA", "more", "words"], "too many words: more words.", "fullconv check --he"),

@@ -22,7 +22,7 @@ ORDER = (
     {"predict"},
     {"evaluation", "inspect"},
     {"progress", "loop", "finish", "choices", "training", "demo"},
-    {"cli"},
+    {"terminal", "data_commands", "cli"},
     {"__main__"},
 )
 # Inside the third entry: whom each part knows beside itself.
@@ -43,6 +43,8 @@ TORCHLESS = {
     "memory",
     "metrics",
     "draw",
+    "terminal",
+    "data_commands",
     "cli",
     "__main__",
     "__init__",

@@ -7,34 +7,24 @@ Results go to stdout, progress and messages to stderr. Exit codes: 0 done, 1 the
 from __future__ import annotations
 
 import errno
-import json
 import os
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, TextIO
+from typing import Annotated, Any, Literal
 
-from cyclopts import App, CycloptsError, Group, Parameter, UnusedCliTokensError
+from cyclopts import CycloptsError, Parameter, UnusedCliTokensError
 
 import fullconv
+import fullconv.data_commands  # joins its commands to the application
 from fullconv.errors import FullconvError
 from fullconv.memory import use_large_pages
 from fullconv.settings import Settings
+from fullconv.terminal import Json, Split, app, counting, emit, let_go, say
 
-app = App(
-    name="fullconv",
-    help="A label for every pixel: fully convolutional networks from any classifier.",
-    version=fullconv.__version__,
-    help_format="plaintext",
-    group_commands=Group("Commands", sort_key=0),
-)
-Json = Annotated[bool, Parameter(name="--json", negative=())]
 # What the machine refuses: no space, no permission, a read-only disk.
 OUTSIDE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
-Split = Literal["train", "val", "test"]
 Precision = Literal["auto", "float32", "bfloat16"]
 
 
@@ -53,26 +43,7 @@ def demo(*, out: Path = Path("demo"), epochs: int = 28, seed: int = 0) -> None:
     """
     from fullconv.demo import run_demo
 
-    run_demo(out, epochs=epochs, seed=seed, say=_say)
-
-
-@app.command(sort_key=2)
-def check(data: Path, *, json: Json = False) -> int:
-    """Say what is wrong with a data set, and how to mend it. Exit code 1 where there are errors.
-
-    Parameters
-    ----------
-    data
-        The data set's folder.
-    json
-        Print one JSON object and nothing else.
-    """
-    from fullconv.data.check import check as check_data
-
-    with _counting("checked") as progress:
-        report = check_data(data, progress=progress)
-    _emit(report.to_dict(), report.text(), json)
-    return 1 if report.errors else 0
+    run_demo(out, epochs=epochs, seed=seed, say=say)
 
 
 @app.command(sort_key=3)
@@ -118,11 +89,18 @@ def train(
         f"{headline(run.metrics)}, epoch {run.metrics['epoch']}\nmodel: {run.model}\n"
         f"next: fullconv evaluate {run.model} {data or 'DATA'} --split test"
     )
-    _emit({"run": str(run.folder), "model": str(run.model), **run.metrics}, text, json)
+    emit({"run": str(run.folder), "model": str(run.model), **run.metrics}, text, json)
 
 
 @app.command(sort_key=4)
-def evaluate(model: Path, data: Path, *, split: Split = "test", json: Json = False) -> None:
+def evaluate(
+    model: Path,
+    data: Path,
+    *,
+    split: Split = "test",
+    ignore_rules: str = "",
+    json: Json = False,
+) -> None:
     """Score a model on a split: mean IoU and its kin, at the pictures' original size.
 
     Parameters
@@ -133,17 +111,21 @@ def evaluate(model: Path, data: Path, *, split: Split = "test", json: Json = Fal
         The data set's folder.
     split
         Which part of it.
+    ignore_rules
+        Rules of `fullconv check`, with commas: what they found is left out.
     json
         Print one JSON object and nothing else.
     """
     from fullconv.evaluation import evaluate as evaluate_model
     from fullconv.metrics import table
 
-    with _counting("evaluated") as progress:
-        result = evaluate_model(model, data, split=split, progress=progress).to_dict()
+    with counting("evaluated") as progress:
+        result = evaluate_model(
+            model, data, split=split, ignore_rules=ignore_rules, progress=progress
+        ).to_dict()
     protocol = result["protocol"]
     head = f"{model} on {data}, split {split}, {protocol['pictures']} pictures, original size\n\n"
-    _emit(result, head + table(result), json)
+    emit(result, head + table(result), json)
 
 
 @app.command(sort_key=5)
@@ -186,11 +168,11 @@ def predict(
     earlier: list[Path] = []
     found = list(find_pictures(pictures, left_out=earlier))
     if earlier:
-        _say(f"note: results of earlier runs are left out: {len(earlier)}, such as {earlier[0]}")
+        say(f"note: results of earlier runs are left out: {len(earlier)}, such as {earlier[0]}")
     spare_pictures(found, out, outputs)
     predictor = load(model, precision=precision, compile=compile)
     results, failed = [], []
-    with _counting("predicted") as progress:
+    with counting("predicted") as progress:
         for done, (path, stem) in enumerate(found):
             progress(done, len(found))
             try:
@@ -201,81 +183,12 @@ def predict(
             written = save_outputs(segmentation, out / stem, outputs)
             results.append({**segmentation.to_dict(), "files": [str(p) for p in written]})
     text = "\n".join([*map(_largest, results), f"{len(results)} of {len(found)} pictures -> {out}"])
-    _emit({"pictures": results, "failed": failed}, text, json)
+    emit({"pictures": results, "failed": failed}, text, json)
     if failed:
         raise FullconvError(
             "\n  ".join([f"{len(failed)} of {len(found)} pictures could not be read:", *failed]),
             "copy or download them again, or leave them out; the others are done",
         )
-
-
-@app.command(sort_key=6)
-def inspect(thing: str, *, json: Json = False) -> None:
-    """Say what a backbone, a model or a data set is: grids and receptive fields, classes, sizes.
-
-    Parameters
-    ----------
-    thing
-        A backbone's name or card, a model folder, or a data set's folder.
-    json
-        Print one JSON object and nothing else.
-    """
-    from fullconv.inspect import inspect as inspect_thing
-
-    facts, text = inspect_thing(thing)
-    _emit(facts, text, json)
-
-
-@app.command(sort_key=8)
-def convert(
-    source: Path,
-    out: Path,
-    *,
-    layout: Literal["labelme", "coco"] | None = None,
-    order: Literal["auto", "area", "file"] = "auto",
-    json: Json = False,
-) -> None:
-    """Turn the JSON files of labelme or COCO into pictures, id masks and a dataset.toml.
-
-    Parameters
-    ----------
-    source
-        A folder with the files and the pictures, or one file. It is only read.
-    out
-        A new folder for the data set.
-    layout
-        Which of the two it is. Default: what the files hold.
-    order
-        Of COCO shapes that overlap: the smaller on top (area), or the later in the file (file).
-        auto takes the file's where labelme made it.
-    json
-        Print one JSON object and nothing else.
-    """
-    from fullconv.data.convert import convert as convert_data
-
-    with _counting("converted") as progress:
-        result = convert_data(source, out, layout=layout, order=order, progress=progress)
-    _emit(result.to_dict(), result.text(), json)
-
-
-@app.command(sort_key=7)
-def ceiling(data: Path, *, split: Split = "val", json: Json = False) -> None:
-    """Say about the best mean IoU that each stride could reach on these labels.
-
-    Parameters
-    ----------
-    data
-        The data set's folder.
-    split
-        Which part of it.
-    json
-        Print one JSON object and nothing else.
-    """
-    from fullconv.data.ceiling import ceiling as find_ceiling
-
-    with _counting("counted") as progress:
-        found = find_ceiling(data, split=split, progress=progress)
-    _emit(found.to_dict(), found.text(), json)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -302,8 +215,8 @@ def run(argv: list[str]) -> int:
     except KeyboardInterrupt:
         return _end("stopped.", 1)
     except BrokenPipeError:  # nobody reads how it goes: `fullconv demo 2>&1 | head`
-        _let_go(sys.stdout)
-        _let_go(sys.stderr)
+        let_go(sys.stdout)
+        let_go(sys.stderr)
         return 1
     except SystemExit as ended:  # rich's, where nobody reads --help or --version
         if isinstance(ended.__context__, BrokenPipeError):
@@ -351,43 +264,10 @@ def _sentence(error: CycloptsError) -> str:
     return str(error)
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def _end(text: str, code: int) -> int:
     """The last message, whether or not somebody reads it."""
     try:
-        _say(text)
+        say(text)
     except BrokenPipeError:
-        _let_go(sys.stderr)
+        let_go(sys.stderr)
     return code
-
-
-def _let_go(stream: TextIO) -> None:
-    """Sends what is still to be written nowhere, or Python itself would stumble over it on exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-def _emit(facts: dict[str, Any], text: str, as_json: bool) -> None:
-    # Flushed here, where a reader that went away can still be met: `fullconv check data | head`.
-    try:
-        print(json.dumps(facts) if as_json else text.rstrip("\n"), flush=True)
-    except BrokenPipeError:
-        _let_go(sys.stdout)
-
-
-@contextmanager
-def _counting(what: str) -> Iterator[Any]:
-    """A line on a terminal that counts pictures; nothing elsewhere."""
-    if not sys.stderr.isatty():
-        yield lambda done, total: None
-        return
-
-    def progress(done: int, total: int) -> None:
-        print(f"\r{what} {done}/{total}", end="", file=sys.stderr, flush=True)
-
-    try:
-        yield progress
-    finally:
-        print("\r\x1b[K", end="", file=sys.stderr)

@@ -188,7 +188,7 @@ def test_the_face_sample_has_blended_colours_and_a_leak(shared: Path) -> None:
     report = check(shared / "data" / "fasseg_face")
     assert [finding.rule for finding in report.errors] == ["unknown-color"]
     assert "(2.34% of all pixels)" in report.errors[0].message
-    assert "not done unasked" in report.errors[0].message
+    assert "Meant are probably 6: #ff0000, #7f0000, #ffff00" in report.errors[0].fix
     leak = next(finding for finding in report.warnings if finding.rule == "leak")
     assert leak.message.startswith("6 pictures")
 

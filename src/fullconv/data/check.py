@@ -117,12 +117,14 @@ class CheckReport:
 def check(
     root_or_dataset: str | Path | Dataset,
     *,
+    layout: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> CheckReport:
-    """Look at every file of a data set. `progress` is called with (pairs done, pairs in all)."""
+    """Look at every file of a data set. `layout` is for `layouts.read`; `progress` is called with
+    (pairs done, pairs in all)."""
     dataset = root_or_dataset
     if not isinstance(dataset, Dataset):
-        dataset = layouts.read(dataset)
+        dataset = layouts.read(dataset, layout=layout)
     jobs = [(split, pair) for split, pairs in dataset.splits.items() for pair in pairs]
     scans: list[PairScan] = []
     # Threads: decoding and hashing leave Python's lock alone.

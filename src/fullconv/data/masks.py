@@ -73,19 +73,30 @@ def read_mask(path: Source, labels: Labels) -> Ids:
     """(H, W) class ids of a mask file: uint8, or uint16 where there are more than 255 classes."""
     values, gray_rgb, _ = _read(path)
     dtype = mask_dtype(labels)
+    ids = class_lookup(values, labels, gray_rgb=gray_rgb)
+    unknown = ids < 0
+    if unknown.any():
+        if not labels.lenient:
+            raise _unknown(source_name(path), values, unknown, labels)
+        ids[unknown] = labels.ignore_index
+    return ids.astype(dtype)
+
+
+def class_lookup(values: Ids, labels: Labels, *, gray_rgb: bool = False) -> NDArray[np.int32]:
+    """(H, W) class id or `ignore_index` of every value, -1 where it has none.
+
+    Args:
+        values: from `read_values`.
+        gray_rgb: they come from an RGB file with equal channels.
+    """
     if values.ndim == 3:
-        ids = _lookup(_pack(values), {_pack_one(c): k for c, k in _colors(labels).items()}, 1 << 24)
-    else:
-        known = _integers(labels)
-        if gray_rgb and _are_colors({int(v): 0 for v in np.unique(values)}, labels):
-            known = {c[0]: k for c, k in _colors(labels).items() if c[0] == c[1] == c[2]}
-        ids = _lookup(values, known, 1 << 8 * min(values.dtype.itemsize, 2))
-    if not ids.all():
-        if labels.lenient:
-            ids[ids == 0] = labels.ignore_index + 1
-            return (ids - 1).astype(dtype)
-        raise _unknown(source_name(path), values, ids == 0, labels)
-    return (ids - 1).astype(dtype)
+        return _lookup(
+            _pack(values), {_pack_one(c): k for c, k in _colors(labels).items()}, 1 << 24
+        )
+    known = _integers(labels)
+    if gray_rgb and _are_colors({int(v): 0 for v in np.unique(values)}, labels):
+        known = {c[0]: k for c, k in _colors(labels).items() if c[0] == c[1] == c[2]}
+    return _lookup(values, known, 1 << 8 * min(values.dtype.itemsize, 2))
 
 
 def write_mask(
@@ -233,18 +244,18 @@ def _colors(labels: Labels) -> dict[RGB, int]:
     return {key: found for key, found in known.items() if found is not None}
 
 
-def _lookup(values: Ids, known: Mapping[int, int], size: int) -> NDArray[Any]:
-    """Class id + 1 of every pixel; 0 where the value has none."""
+def _lookup(values: Ids, known: Mapping[int, int], size: int) -> NDArray[np.int32]:
+    """Class id of every pixel; -1 where the value has none."""
     if values.dtype.kind == "i":  # 32-bit files: any number may come
         found, inverse = np.unique(values, return_inverse=True)
-        few = np.array([known.get(int(v), -1) + 1 for v in found], np.uint32)
+        few = np.array([known.get(int(v), -1) for v in found], np.int32)
         return few[inverse.reshape(values.shape)]
     # zeros: the pages of the 24-bit table that no pixel touches are never made.
-    table = np.zeros(size, np.uint32)
+    table = np.zeros(size, np.int32)
     for value, class_id in known.items():
         if 0 <= value < size:
             table[value] = class_id + 1
-    return table[values]
+    return table[values] - 1
 
 
 def _pack(colors: NDArray[Any]) -> NDArray[Any]:

@@ -16,7 +16,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, TypeAlias
+from typing import IO, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -152,6 +152,18 @@ def upright(image: Image.Image) -> Image.Image:
     image.load()
     turn = _UPRIGHT.get(_orientation(image))
     return image.transpose(turn) if turn is not None else image
+
+
+def turn_upright(ids: NDArray[Any], picture: Source) -> NDArray[Any]:
+    """(H, W) values that were drawn on a picture as it lies in its file, turned as its EXIF
+    orientation turns it."""
+    with opened(picture) as image:
+        turn = _UPRIGHT.get(_orientation(image))
+    if turn is None:
+        return ids
+    # As 32 bit: Pillow turns those exactly, whatever the ids are.
+    turned = Image.fromarray(np.ascontiguousarray(ids, np.int32)).transpose(turn)
+    return np.asarray(turned).astype(ids.dtype)
 
 
 def source_name(source: Source) -> str:

@@ -23,12 +23,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from fullconv.data import masks
 from fullconv.errors import FullconvError
-from fullconv.labels import IGNORE, RGB, Labels, parse_color
+from fullconv.labels import IGNORE, RGB, Labels, parse_color, voc_color
 
 Settings: TypeAlias = dict[str, Any]
 
@@ -63,6 +64,9 @@ _NAME = r"[^\W\d][\w '&/.+-]{0,60}"  # begins with a letter or underscore; no ':
 _COLOR_LINE = re.compile(rf"(\d+)[\s,]+(\d+)[\s,]+(\d+)[\s,]+({_NAME})")
 _CVAT_LINE = re.compile(r"([^:]+):(\d+),(\d+),(\d+):[^:]*:[^:]*")  # name:r,g,b:parts:actions
 _VALUE_LINE = re.compile(rf"(\d+)[\s,:]+({_NAME})")
+_MOST_NOMINAL = 64
+_LEAST = 0.0003  # share of the pixels that a colour must have to be meant
+_ROUNDED = 8  # how far a blend may lie off the line between its two colours
 _MOST_CLASSES = 1000  # more than this many values are not class ids
 
 
@@ -181,6 +185,36 @@ def is_soft(counts: Mapping[Any, int]) -> bool:
     ends = counts[0] + counts[255]
     spread = len(between) >= 8 and max(between) > 200 and min(between) < 55
     return spread and ends >= 0.8 * sum(counts.values())
+
+
+def nominal_colors(counts: Mapping[Any, int]) -> tuple[RGB, ...]:
+    """The colours that were meant, of masks whose borders are blended: those that cover more than
+    `_LEAST` of the pixels and do not lie between two that are commoner. Black first, then as in
+    the VOC palette.
+
+    >>> nominal_colors({(0, 0, 0): 900, (128, 0, 0): 500, (64, 0, 0): 9, (90, 2, 0): 8})
+    ((0, 0, 0), (128, 0, 0))
+    """
+    colors = {v if isinstance(v, tuple) else (v, v, v): n for v, n in counts.items()}
+    least = _LEAST * sum(colors.values())
+    found: list[RGB] = []
+    for color in sorted(colors, key=lambda color: -colors[color]):
+        if colors[color] < least or len(found) == _MOST_NOMINAL:
+            break
+        if not any(_between(color, one, other) for one, other in combinations(found, 2)):
+            found.append(color)
+    order = {voc_color(k): k for k in range(256)}
+    return tuple(sorted(found, key=lambda color: (order.get(color, 256), color)))
+
+
+def _between(color: RGB, one: RGB, other: RGB) -> bool:
+    """Whether a colour is a blend of two others, up to rounding."""
+    line = [b - a for a, b in zip(one, other, strict=True)]
+    offset = [c - a for a, c in zip(one, color, strict=True)]
+    length = sum(x * x for x in line)
+    along = sum(x * y for x, y in zip(line, offset, strict=True)) / length
+    rest = sum((y - along * x) ** 2 for x, y in zip(line, offset, strict=True))
+    return 0 <= along <= 1 and rest <= _ROUNDED**2
 
 
 def _from_text_files(root: Path, notes: list[str]) -> Labels | None:

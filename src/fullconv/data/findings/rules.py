@@ -8,6 +8,7 @@ given a meaning.
 from __future__ import annotations
 
 import json
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,7 +18,6 @@ from typing import Literal, TypeAlias
 from fullconv.data import tables
 from fullconv.data.findings.scan import Facts, PairScan
 from fullconv.data.masks import Value, map_lines
-from fullconv.data.pairing import SPLITS
 from fullconv.labels import RGB, format_color, voc_color
 
 Level: TypeAlias = Literal["error", "warning", "note"]
@@ -133,8 +133,8 @@ def _lossy(facts: Facts) -> Iterator[Finding]:
             f"{len(lossy)} masks are in a lossy format (JPEG or the like), which invents values at "
             f"every border; {mask.name} holds {len(tally.counts)}",
             facts.names(path for path, _ in lossy),
-            "export them again as PNG. If they are black and white, this cuts them at half "
-            "grey into a new folder:\n" + _threshold(mask),
+            "export them again as PNG. If they are black and white or in a few colours, this "
+            f"makes a repaired copy:\n{_copy(facts)}",
         )
 
 
@@ -156,8 +156,8 @@ def _values(facts: Facts) -> Iterator[Finding]:
             f"the masks hold {len(facts.values)} grey values between black and white: blurred or "
             f"anti-aliased borders. Values without a class: {_shares(facts)}",
             where,
-            "export them again without anti-aliasing. This cuts them at half grey into a new "
-            "folder:\n" + _threshold(next(iter(facts.unknown_in))),
+            "export them again without anti-aliasing. This makes a repaired copy, cut in two at a "
+            f"threshold:\n{_copy(facts)}",
         )
     elif any(isinstance(value, tuple) for value in facts.unknown):
         yield _unknown_colors(facts, where, named)
@@ -191,9 +191,11 @@ def _two_valued(facts: Facts, where: list[Path]) -> Finding:
 def _unknown_colors(facts: Facts, where: tuple[str, ...], named: bool) -> Finding:
     colors = _colors(facts)
     if len(colors) > _PASTED:
+        nominal = [format_color(color) for color in _nominal(facts)]
         fix = (
-            "export the masks again without anti-aliasing (their colours are blended at the "
-            "borders); colours are not snapped to the nearest class unasked"
+            "export the masks again without anti-aliasing: their colours are blended at the "
+            f"borders. Meant are probably {len(nominal)}: {_some(nominal)}. This makes a repaired "
+            f"copy, where every other colour goes to the nearest of these:\n{_copy(facts)}"
         )
     elif named:
         # All that the table does not name itself, so that a colour which only happens to be the
@@ -214,7 +216,7 @@ def _unknown_colors(facts: Facts, where: tuple[str, ...], named: bool) -> Findin
         "error",
         "unknown-color" if named else "colors-without-table",
         f"{len(facts.unknown)} mask values {what} ({_share(facts)} of all pixels): "
-        f"{_shares(facts)}. Nearest-colour snapping is not done unasked",
+        f"{_shares(facts)}",
         where,
         fix,
     )
@@ -348,16 +350,16 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:_LISTED]) + (", ..." if len(names) > _LISTED else "")
 
 
-def _threshold(mask: Path) -> str:
-    """A command that makes black and white PNG masks in a new folder, and what to do with it."""
-    folder = mask.parent.parent if mask.parent.name.lower() in SPLITS else mask.parent
-    target = folder.with_name(folder.name + "_png")
-    return (
-        'python -c "from pathlib import Path; from PIL import Image, ImageOps; '
-        f"a, b = Path({str(folder)!r}), Path({str(target)!r}); "
-        "f = lambda p, o: (o.parent.mkdir(parents=True, exist_ok=True), "
-        "ImageOps.exif_transpose(Image.open(p)).convert('L').point(lambda v: 255 * (v > 127))"
-        f".save(o)); [f(p, (b / p.relative_to(a)).with_suffix('.png')) "
-        f"for p in a.rglob('*{mask.suffix}')]\"\n"
-        f'then name the new folder in dataset.toml: masks = "{target.name}"'
-    )
+def _nominal(facts: Facts) -> list[RGB]:
+    """The colours that the masks were drawn in: the table's, else the commonest."""
+    labels = facts.dataset.labels
+    if labels is tables.UNDECIDED:
+        return list(tables.nominal_colors(facts.values))
+    return [value for value in labels.values if isinstance(value, tuple)] or list(labels.colors)
+
+
+def _copy(facts: Facts) -> str:
+    """A command that writes a repaired copy."""
+    root = facts.dataset.root
+    better = root.resolve().parent / f"{root.resolve().name}_fixed"
+    return f"fullconv check {shlex.quote(str(root))} --fix {shlex.quote(str(better))}"

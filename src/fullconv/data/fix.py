@@ -1,0 +1,348 @@
+"""Fix: a repaired copy of a data set, as plain id masks; the original is only read.
+
+    OUT/images/[SPLIT/]a.jpg     copied byte for byte
+    OUT/masks/[SPLIT/]a.png      class ids, as a palette PNG
+    OUT/dataset.toml             the class names and colours; written last
+
+What each kind of mask becomes:
+
+    black and white    0 and 255, with the greys between where it is lossy or blurred: cut in two at
+                       a threshold that is found in the values (Otsu 1979)
+    colours            the nearest of the nominal colours (of the class table; where there is none,
+                       the few that cover nearly everything), the lower class where two are as near
+    ids                as the class table says; what has no class is ignored, and counted
+
+A mask that lies as its photo did before its EXIF rotation is turned with it. What cannot be mended
+(files that cannot be read, other sizes, ids in a lossy format) is left out, and named. Of a picture
+that stands in several splits byte for byte, the one in the last split stays: test, val, train.
+
+Shapes: H, W picture · K classes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fullconv.data import tables
+from fullconv.data.check import CheckReport
+from fullconv.data.masks import Ids, Value, class_lookup, is_lossy, read_values, tally, write_mask
+from fullconv.data.pairing import Pair
+from fullconv.data.pictures import picture_size, turn_upright
+from fullconv.errors import FullconvError
+from fullconv.labels import RGB, Labels, format_color
+
+_ORDER = ("test", "val", "train")  # of a picture in several splits the first one stays
+_LISTED = 20
+_AGAIN = "export the mask again as PNG, at the size of its picture"
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """What was mended.
+
+    Args:
+        source, out: the folders.
+        splits: split -> pairs written.
+        labels: the class table of the copy.
+        done: what was done, in words -> how often.
+        left_out: file, relative to the source -> why.
+    """
+
+    source: Path
+    out: Path
+    splits: dict[str, int]
+    labels: Labels
+    done: dict[str, int]
+    left_out: dict[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """One JSON object."""
+        return {
+            "source": str(self.source),
+            "out": str(self.out),
+            "pictures": self.splits,
+            "classes": list(self.labels.names),
+            "done": self.done,
+            "left_out": self.left_out,
+        }
+
+    def text(self) -> str:
+        """To read."""
+        counts = ", ".join(f"{split} {count}" for split, count in self.splits.items())
+        lines = [f"{self.source} -> {self.out}: {counts} pairs of pictures and id masks"]
+        lines += [f"  {what}: {count}" for what, count in self.done.items()]
+        names = list(self.left_out)
+        lines += [f"  left out: {name}: {self.left_out[name]}" for name in names[:_LISTED]]
+        lines += [f"  ... and {len(names) - _LISTED} more"] if len(names) > _LISTED else []
+        return "\n".join([*lines, f"next: fullconv check {self.out}"])
+
+
+@dataclass
+class _Plan:
+    """How masks become ids: `kind` is "cut", "snap" or "ids"."""
+
+    kind: str
+    labels: Labels  # of the copy
+    threshold: float = 0.0  # cut: values above it are `bright`
+    dark: int = 0
+    bright: int = 1
+    nominal: tuple[RGB, ...] = ()  # snap
+    nominal_ids: tuple[int, ...] = ()
+    to_id: dict[int, int] = field(default_factory=dict)  # ids: class id before -> after
+
+
+def fix(
+    report: CheckReport, out: str | Path, *, progress: Callable[[int, int], None] | None = None
+) -> Fixed:
+    """Write a repaired copy of the data set that a report is about.
+
+    Raises:
+        FullconvError: `out` is not new or lies inside the data set, or nothing can be mended.
+    """
+    dataset, out = report.dataset, Path(out)
+    _refuse_place(dataset.root, out)
+    jobs = [(split, pair) for split, pairs in dataset.splits.items() for pair in pairs]
+    plan = _plan(report, [pair for _, pair in jobs])
+    left_out = _leaks(report)
+    done: Counter[str] = Counter()
+    written: Counter[str] = Counter()
+    new = not out.exists()
+
+    def one(job: tuple[str, Pair]) -> tuple[str, Pair, str, Counter[str]]:
+        split, pair = job
+        if _name(dataset.root, pair.picture) in left_out:
+            return split, pair, "", Counter()
+        try:
+            ids, what = _mended(plan, dataset.labels, pair)
+        except FullconvError as error:
+            return split, pair, error.message, Counter()
+        write_mask(out / "masks" / split / f"{pair.name}.png", ids, plan.labels)
+        copy = out / "images" / split / (pair.name + pair.picture.suffix)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(pair.picture, copy)
+        written[split] += 1
+        return split, pair, "", what
+
+    try:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for count, (_, pair, why, what) in enumerate(pool.map(one, jobs), 1):
+                done += what
+                if why:
+                    left_out[_name(dataset.root, pair.mask)] = why
+                if progress is not None:
+                    progress(count, len(jobs))
+        if not written:
+            why = next(iter(left_out.values()), "it has no pairs")
+            raise FullconvError(
+                f"nothing in {dataset.root} can be mended: {why}", f"fullconv check {dataset.root}"
+            )
+        _write_table(out, plan.labels)
+    except BaseException:
+        for folder in (out / "images", out / "masks"):
+            shutil.rmtree(folder, ignore_errors=True)
+        if new:
+            shutil.rmtree(out, ignore_errors=True)
+        raise
+    alone = (*dataset.unpaired_pictures, *dataset.unpaired_masks)
+    left_out |= {_name(dataset.root, path): "it has no partner" for path in alone}
+    if plan.kind == "cut":
+        done[f"masks cut at {plan.threshold:g}"] = sum(written.values())
+    splits = {split: written[split] for split in dataset.splits if written[split]}
+    return Fixed(dataset.root, out, splits, plan.labels, dict(done), left_out)
+
+
+def otsu(counts: Mapping[int, int]) -> float:
+    """The threshold between two groups of grey levels that leaves the least spread inside them:
+    N. Otsu, "A threshold selection method from gray-level histograms", 1979. Halfway between the
+    two levels that it parts.
+
+    >>> otsu({0: 90, 10: 5, 250: 5, 255: 40})
+    130.0
+    """
+    levels = np.array(sorted(counts), np.float64)
+    weight = np.array([counts[int(level)] for level in levels], np.float64)
+    if len(levels) < 2:
+        return 127.5
+    below = np.cumsum(weight)[:-1]
+    above = weight.sum() - below
+    sums = np.cumsum(weight * levels)
+    between = below * above * (sums[:-1] / below - (sums[-1] - sums[:-1]) / above) ** 2
+    best = np.flatnonzero(between >= between.max() * (1 - 1e-12))
+    return float((levels[best[0]] + levels[best[-1] + 1]) / 2)
+
+
+def nearest(values: NDArray[np.uint8], colors: tuple[RGB, ...]) -> NDArray[np.int64]:
+    """(H, W) position of the nearest of some colours, by squared distance in RGB; the first one of
+    those that are equally near. `values` is (H, W, 3)."""
+    packed = values.astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
+    found, inverse = np.unique(packed, return_inverse=True)
+    rgb = np.stack([found >> 16, found >> 8 & 255, found & 255], axis=1)
+    table = np.array(colors, np.int64)
+    best = np.empty(len(found), np.int64)
+    for start in range(0, len(found), 1 << 14):
+        part = rgb[start : start + (1 << 14), None]
+        best[start : start + (1 << 14)] = ((part - table) ** 2).sum(axis=2).argmin(axis=1)
+    return best[inverse.reshape(values.shape[:2])]
+
+
+def _plan(report: CheckReport, pairs: list[Pair]) -> _Plan:
+    labels = report.dataset.labels
+    values: Counter[Value] = Counter()
+    lossy = False
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for found in pool.map(lambda pair: _tally(pair.mask), pairs):
+            if found is not None:
+                values.update(found.counts)
+                lossy = lossy or found.lossy
+    undecided = labels is tables.UNDECIDED
+    if any(isinstance(value, tuple) for value in values):
+        if undecided:
+            nominal = tables.nominal_colors(values)
+            names = tuple(f"class {k}" for k in range(len(nominal)))
+            return _Plan("snap", Labels(names, nominal), 0, 0, 1, nominal, tuple(range(len(names))))
+        colors = _colors_of(labels)
+        return _Plan(
+            "snap", _plain(labels), 0, 0, 1, tuple(colors), tuple(colors[c] for c in colors)
+        )
+    grey = {value: count for value, count in values.items() if isinstance(value, int)}
+    if tables.is_two_valued(grey) or tables.is_soft(grey) or (lossy and max(grey, default=0) > 200):
+        dark, bright = _two_classes(labels, undecided)
+        names = labels.names if not undecided else ("background", "object")
+        base = _plain(labels) if not undecided else Labels(names)
+        return _Plan("cut", base, otsu(grey), dark, bright)
+    kept = list(range(len(labels)))
+    if not report.dataset.named:  # close the gaps
+        totals = np.sum(list(report.class_pixels.values()), axis=0)
+        kept = [k for k in kept if totals[k]]
+    to_id = {old: new for new, old in enumerate(kept)}
+    names = tuple(labels.names[k] for k in kept)
+    closed = Labels(names, tuple(labels.colors[k] for k in kept), labels.ignore_index)
+    return _Plan("ids", closed, to_id=to_id)
+
+
+def _two_classes(labels: Labels, undecided: bool) -> tuple[int, int]:
+    """The classes of black and of white."""
+    if undecided:
+        return 0, 1
+    dark, bright = labels.class_of(0), labels.values.get(255)
+    if bright is None:
+        bright = 1 if len(labels) == 2 else None
+    if dark is None or bright is None:
+        raise FullconvError(
+            f"the masks are black and white, and the table does not say which of its "
+            f"{len(labels)} classes white is.",
+            f'in {tables.SETTINGS_NAME}: [map]\n255 = "{labels.names[-1]}"',
+        )
+    return dark, bright
+
+
+def _mended(plan: _Plan, labels: Labels, pair: Pair) -> tuple[Ids, Counter[str]]:
+    """(H, W) class ids of a pair's mask, and what was done to it."""
+    done: Counter[str] = Counter()
+    values = read_values(pair.mask)
+    if plan.kind == "cut":
+        if values.ndim == 3:
+            raise FullconvError("its mask holds colours, those of the others are grey.", _AGAIN)
+        ids = np.where(values > plan.threshold, plan.bright, plan.dark)
+        done["pixels between black and white"] += int(((values > 0) & (values < 255)).sum())
+    elif plan.kind == "snap":
+        colors = values if values.ndim == 3 else np.repeat(values[..., None], 3, axis=2)
+        place = nearest(colors.astype(np.uint8), plan.nominal)
+        exact = np.array(plan.nominal, np.uint8)[place]
+        done["pixels given the nearest colour"] += int((exact != colors).any(axis=2).sum())
+        ids = np.array(plan.nominal_ids)[place]
+    else:
+        if is_lossy(pair.mask):
+            raise FullconvError("its mask holds ids in a lossy format, which changed them.", _AGAIN)
+        before = class_lookup(values, labels)  # class id, or -1
+        table = np.full(max(len(labels), labels.ignore_index) + 2, plan.labels.ignore_index)
+        for old, new in plan.to_id.items():
+            table[old] = new
+        ids = table[before]
+        done["pixels without a class, now ignored"] += int((before < 0).sum())
+    size = picture_size(pair.picture)
+    if ids.shape != size:
+        if ids.shape != size[::-1]:
+            raise FullconvError(
+                f"its mask has {ids.shape[0]} x {ids.shape[1]} pixels (height x width), the "
+                f"picture {size[0]} x {size[1]}.",
+                _AGAIN,
+            )
+        ids = turn_upright(ids, pair.picture)
+        if ids.shape != size:
+            raise FullconvError("its mask is turned, and no EXIF orientation says how.", _AGAIN)
+        done["masks turned as their photo's EXIF orientation says"] += 1
+    return ids, +done
+
+
+def _colors_of(labels: Labels) -> dict[RGB, int]:
+    """Every colour that has a class (or is ignored), the lower class first."""
+    told = {value: k for value, k in labels.values.items() if isinstance(value, tuple)}
+    found = told or {color: k for k, color in enumerate(labels.colors)}
+    return dict(sorted(found.items(), key=lambda item: (item[1], item[0])))
+
+
+def _plain(labels: Labels) -> Labels:
+    """The same classes, without what mask values mean."""
+    return Labels(labels.names, labels.colors, labels.ignore_index)
+
+
+def _leaks(report: CheckReport) -> dict[str, str]:
+    """Pictures of which a later split has the same bytes -> why they are left out."""
+    root = report.dataset.root
+    named = {name for f in report.findings if f.rule == "leak" for name in f.files}
+    kept: dict[str, str] = {}
+    left_out: dict[str, str] = {}
+    for split in _ORDER:
+        for pair in report.dataset.splits.get(split, ()):
+            name = _name(root, pair.picture)
+            if name not in named:
+                continue
+            digest = hashlib.sha256(pair.picture.read_bytes()).hexdigest()
+            first = kept.setdefault(digest, f"{split}: {name}")
+            if not first.startswith(f"{split}: "):
+                left_out[name] = f"the same picture stays as {first.partition(': ')[2]}"
+    return left_out
+
+
+def _tally(path: Path) -> Any:
+    try:
+        return tally(path)
+    except FullconvError:
+        return None  # is left out later, and said
+
+
+def _name(root: Path, path: Path) -> str:
+    """As findings name it."""
+    return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
+
+
+def _write_table(out: Path, labels: Labels) -> None:
+    names = ", ".join(json.dumps(name, ensure_ascii=False) for name in labels.names)
+    lines = [f"classes = [{names}]", f"ignore_index = {labels.ignore_index}", "", "[colors]"]
+    for name, color in zip(labels.names, labels.colors, strict=True):
+        lines.append(f'{json.dumps(name, ensure_ascii=False)} = "{format_color(color)}"')
+    (out / tables.SETTINGS_NAME).write_text("\n".join(lines) + "\n", "utf-8", newline="\n")
+
+
+def _refuse_place(root: Path, out: Path) -> None:
+    """Nothing is written over, and nothing into the data set."""
+    better = root.resolve().parent / f"{root.resolve().name}_fixed"
+    hint = f"fullconv check {root} --fix {better}"
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        what = "is not empty" if out.is_dir() else "is a file"
+        raise FullconvError(f"{out} {what}; expected a new folder for the repaired copy.", hint)
+    if out.resolve().is_relative_to(root.resolve()):
+        raise FullconvError(f"{out} lies inside {root}, which is left as it is.", hint)

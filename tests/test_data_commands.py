@@ -1,0 +1,76 @@
+"""The commands about data sets: their options, what they print, and their exit codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fullconv.cli import run
+from fullconv.data import drawn
+
+
+def lossy(root: Path) -> Path:
+    """Four black and white masks, as JPEG."""
+    generator = np.random.default_rng(0)
+    for number in range(4):
+        for folder in ("images", "masks"):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+        photo = generator.integers(0, 256, (40, 50, 3), np.uint8)
+        Image.fromarray(photo).save(root / "images" / f"{number}.png")
+        mask = np.zeros((40, 50), np.uint8)
+        mask[10 : 20 + number, 5:30] = 255
+        Image.fromarray(mask).save(root / "masks" / f"{number}.jpg")
+    return root
+
+
+def test_a_repaired_copy_has_no_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = lossy(tmp_path / "data")
+    assert run(["check", str(root)]) == 1
+    capsys.readouterr()
+    assert run(["check", str(root), "--fix", str(tmp_path / "copy")]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"{root} -> {tmp_path / 'copy'}: train 3, val 1 pairs")
+    assert out.endswith(f"next: fullconv check {tmp_path / 'copy'}\n")
+    assert run(["check", str(tmp_path / "copy")]) == 0
+    assert run(["check", str(root)]) == 1  # the original stays as it was
+
+
+def test_a_repaired_copy_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root, copy = lossy(tmp_path / "data"), tmp_path / "copy"
+    assert run(["check", str(root), "--fix", str(copy), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["pictures"] == {"train": 3, "val": 1}
+    assert facts["classes"] == ["background", "object"]
+    assert facts["left_out"] == {}
+
+
+def test_the_layout_can_be_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = drawn.write(tmp_path / "scenes", train=2, val=1, test=1, size=(48, 64))
+    assert run(["check", str(root), "--layout", "folders"]) == 0
+    assert "layout folders" in capsys.readouterr().out
+    assert run(["check", str(root), "--layout", "voc"]) == 1
+    assert "JPEGImages/ and SegmentationClass/" in capsys.readouterr().err
+    assert run(["check", str(root), "--layout", "vox"]) == 1
+    assert 'try: layout="voc"' in capsys.readouterr().err
+
+
+def test_what_train_ignores_evaluate_ignores_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = drawn.write(tmp_path / "scenes", train=2, val=2, test=1, size=(48, 64))
+    mask = min((root / "masks" / "val").iterdir())
+    mask.write_bytes(b"")
+    words = "--backbone resnet10t --no-pretrained --epochs 1 --workers 0 --crop 33 33"
+    given = ["train", str(root), *words.split(), "--out", str(tmp_path / "run")]
+    assert run(given) == 1
+    assert "unreadable" in capsys.readouterr().err
+    assert run([*given, "--ignore-rules", "unreadable"]) == 0
+    again = ["evaluate", str(tmp_path / "run"), str(root), "--split", "val"]
+    assert run(again) == 1
+    capsys.readouterr()
+    assert run([*again, "--ignore-rules", "unreadable"]) == 0
+    assert ", 1 pictures, original size" in capsys.readouterr().out

@@ -1,0 +1,36 @@
+"""What the commands print with, where somebody looks and where nobody does."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+
+import pytest
+
+from fullconv.terminal import counting, emit, say
+
+
+def test_a_result_is_text_or_one_json_object(capsys: pytest.CaptureFixture[str]) -> None:
+    emit({"classes": 3}, "three classes\n", False)
+    assert capsys.readouterr() == ("three classes\n", "")
+    emit({"classes": 3}, "three classes\n", True)
+    assert json.loads(capsys.readouterr().out) == {"classes": 3}
+
+
+def test_messages_go_to_the_other_stream(capsys: pytest.CaptureFixture[str]) -> None:
+    say("note: this")
+    assert capsys.readouterr() == ("", "note: this\n")
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_counting_shows_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
+    class Stream(io.StringIO):
+        def isatty(self) -> bool:
+            return terminal
+
+    stream = Stream()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with counting("checked") as progress:
+        progress(3, 7)
+    assert stream.getvalue() == ("\rchecked 3/7\r\x1b[K" if terminal else "")
