@@ -20,12 +20,12 @@ SETS = {  # name -> rules whose findings must be there at first, and must be gon
     "cocostuff_sample": (),
     "ade20k_sample": (),
     "crackforest": ("black-and-white",),
-    "isbi2012_em": ("black-and-white",),
+    "isbi2012_em": (),
     "fasseg_face": ("unknown-color",),
     "kvasir_sample": ("lossy-mask",),
-    "labelme_examples/semantic_segmentation": ("convert",),
-    "labelme_examples/instance_segmentation": ("convert",),
-    "labelme_examples/video_annotation": ("convert",),
+    "labelme_examples/semantic_segmentation/data_annotated": ("convert",),
+    "labelme_examples/instance_segmentation/data_annotated": ("convert",),
+    "labelme_examples/video_annotation/data_annotated": ("convert",),
 }
 
 

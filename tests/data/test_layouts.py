@@ -216,7 +216,7 @@ def test_a_layout_can_be_asked_for(tmp_path: Path) -> None:
     draw(tmp_path, "images/p.jpg", "masks/p.png")
     assert read(tmp_path).layout == "voc"
     assert shape(read(tmp_path, layout="folders")) == {"train": ["p"]}
-    with pytest.raises(FullconvError, match="no layout 'folder'; there are voc, camvid") as caught:
+    with pytest.raises(FullconvError, match="no layout 'folder'; there are cityscapes, ") as caught:
         read(tmp_path, layout="folder")
     assert caught.value.hint == 'layout="folders"'
     with pytest.raises(FullconvError, match=r"Looked for camvid: train.txt with .* Found Imag"):
@@ -232,7 +232,7 @@ def test_what_is_no_data_set_is_told_what_was_looked_for(tmp_path: Path) -> None
         read(tmp_path)
     (tmp_path / "images").mkdir()
     (tmp_path / "a.txt").touch()
-    with pytest.raises(FullconvError, match=r"Looked for voc: JPEGImages.*camvid: .*folders: "):
+    with pytest.raises(FullconvError, match=r"Looked for citys.*voc: JPEGImages.*folders: "):
         read(tmp_path)
     with pytest.raises(FullconvError, match=r"Found a\.txt, images/\. .*") as caught:
         read(tmp_path)

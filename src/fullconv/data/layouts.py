@@ -16,27 +16,31 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from fullconv.data import tables
+from fullconv.data import published, tables
+from fullconv.data.annotations.kinds import convertible
 from fullconv.data.pairing import (
     MASK_ENDINGS,
     SPLITS,
+    Found,
     Pair,
+    add_lists,
+    add_rows,
     find_folder,
     folders_in,
     listed_pairs,
-    listed_stems,
-    pair_up,
+    masks_in,
     pictures_in,
-    resolve,
     split_lists,
 )
 from fullconv.errors import FullconvError
 from fullconv.labels import Labels
 
+_VOC_LISTS = ("trainval", "trainaug", "default")
 VAL_SHARE = 0.2  # of the pictures, where a validation split has to be made
 
 _PICTURES = ("images", "imgs", "image", "img", "pictures", "photos")
@@ -88,22 +92,6 @@ class Dataset:
         )
 
 
-@dataclass
-class _Found:
-    reason: str
-    splits: dict[str, list[Pair]] = field(default_factory=dict)
-    pictures: list[Path] = field(default_factory=list)  # unpaired
-    masks: list[Path] = field(default_factory=list)  # unpaired
-    notes: list[str] = field(default_factory=list)
-    known: Labels | None = None
-
-    def add(self, split: str, pictures: Iterable[Path], masks: Iterable[Path]) -> None:
-        pairs, alone, masks_alone = pair_up(pictures, masks)
-        self.splits[split] = [*self.splits.get(split, []), *pairs]
-        self.pictures += alone
-        self.masks += masks_alone
-
-
 def read(root: str | Path, *, layout: str | None = None) -> Dataset:
     """Recognise and read the data set in a folder (or that a dataset.toml lies in)."""
     root = Path(root)
@@ -147,7 +135,7 @@ def read(root: str | Path, *, layout: str | None = None) -> Dataset:
     )
 
 
-def _recognise(root: Path, layout: str | None) -> tuple[Path, str, _Found]:
+def _recognise(root: Path, layout: str | None) -> tuple[Path, str, Found]:
     """The layout of the folder, else of the one sub-folder, up to two levels down, that has one."""
     readers = {layout: _LAYOUTS[layout]} if layout else _LAYOUTS
     level = [root]
@@ -168,58 +156,64 @@ def _recognise(root: Path, layout: str | None) -> tuple[Path, str, _Found]:
                 f"fullconv check {hits[0][0]}",
             )
         level = [child for folder in level for child in folders_in(folder)]
-    raise _unknown(root, layout)
+    raise _to_convert(root) or _unknown(root, layout)
 
 
-def _voc(root: Path) -> _Found | None:
+def _voc(root: Path) -> Found | None:
     pictures = find_folder(root, ("JPEGImages",))
-    masks = find_folder(root, ("SegmentationClass", "SegmentationClassPNG"))
+    names = ("SegmentationClass", "SegmentationClassPNG", "SegmentationClassAug")
+    masks = find_folder(root, names, masks=True)
     if pictures is None or masks is None:
         return None
-    found = _Found(f"{pictures.name} and {masks.name}", known=tables.VOC)
-    lists = split_lists(root / "ImageSets" / "Segmentation", extra=("trainval",))
-    if len(lists) > 1:
-        lists.pop("trainval", None)  # is train and val together
-    if "trainval" in lists:
-        lists["train"] = lists.pop("trainval")
+    lists = split_lists(root / "ImageSets" / "Segmentation", extra=_VOC_LISTS)
+    everything = lists.pop("trainval", None)  # is train and val together
+    more = lists.pop("default", None)  # CVAT's, where nothing was split
+    augmented = lists.pop("trainaug", None)
+    if augmented is not None and (wide := find_folder(root, names[2:], masks=True)) is not None:
+        lists["train"], masks = augmented, wide
+    elif not lists and (everything or more):
+        lists["train"] = everything or more  # type: ignore[assignment]
+    found = Found(f"{pictures.name} and {masks.name}", known=tables.VOC)
     if not lists:
-        found.add("train", pictures_in(pictures), pictures_in(masks))
+        found.add("train", pictures_in(pictures), masks_in(masks))
         return found
-    found.reason += " and the lists in ImageSets/Segmentation"
-    _add_lists(found, lists, pictures_in(pictures), pictures_in(masks))
+    named = ", ".join(path.name for path in lists.values())
+    found.reason += f" and {named} in ImageSets/Segmentation"
+    add_lists(found, lists, pictures_in(pictures), masks_in(masks))
     return found
 
 
-def _camvid(root: Path) -> _Found | None:
+def _camvid(root: Path) -> Found | None:
     rows = {split: listed_pairs(path) for split, path in split_lists(root).items()}
     if rows and all(rows.values()):
-        found = _Found("lists with a picture and a mask on a line: " + ", ".join(rows))
+        found = Found("lists with a picture and a mask on a line: " + ", ".join(rows))
         for split, path in split_lists(root).items():
-            _add_rows(found, split, path, rows[split])
+            add_rows(found, split, path, rows[split])
     else:
-        found = _Found("")
+        found = Found("")
         for split, pictures, masks in _annotated_folders(root):
-            found.add(split, pictures_in(pictures), pictures_in(masks))
+            found.add(split, pictures_in(pictures), masks_in(masks))
             found.reason += f"{', ' if found.reason else ''}{pictures.name} and {masks.name}"
         if not found.splits:
             return None
-    masks_in = {pair.mask.parent.name for pairs in found.splits.values() for pair in pairs}
-    if masks_in and all(name.endswith("annot") for name in masks_in):
+    inside = {pair.mask.parent.name for pairs in found.splits.values() for pair in pairs}
+    if inside and all(name.endswith("annot") for name in inside):
         found.known = tables.CAMVID
     return found
 
 
-def _folders_layout(root: Path) -> _Found | None:
+def _folders_layout(root: Path) -> Found | None:
     settings = tables.read_settings(root)
     pictures, masks = _named(root, settings, "images"), _named(root, settings, "masks")
     pictures = pictures or find_folder(root, _PICTURES)
-    masks = masks or find_folder(root, tuple(name for name in _MASKS if pictures != root / name))
-    found = _Found("")
+    others = tuple(name for name in _MASKS if pictures != root / name)
+    masks = masks or find_folder(root, others, masks=True)
+    found = Found("")
     if pictures is None or masks is None:
         for folder in folders_in(root):
-            inner, truth = find_folder(folder, _PICTURES), find_folder(folder, _MASKS)
+            inner, truth = find_folder(folder, _PICTURES), find_folder(folder, _MASKS, masks=True)
             if folder.name.lower() in SPLITS and inner and truth:
-                found.add(SPLITS[folder.name.lower()], pictures_in(inner), pictures_in(truth))
+                found.add(SPLITS[folder.name.lower()], pictures_in(inner), masks_in(truth))
                 found.reason = f"{inner.name} and {truth.name} in a folder per split"
         return found if found.splits else None
     found.reason = f"{pictures.name} and {masks.name}"
@@ -227,74 +221,28 @@ def _folders_layout(root: Path) -> _Found | None:
     truths = {s.name.lower(): s for s in folders_in(masks)}
     for name in sorted(inside):
         twin = truths.get(name)
-        found.add(SPLITS[name], pictures_in(inside[name]), pictures_in(twin) if twin else [])
+        found.add(SPLITS[name], pictures_in(inside[name]), masks_in(twin) if twin else [])
     if found.splits:
         found.reason += " with a folder per split"
         return found
     lists = split_lists(root) or split_lists(root / "splits") or split_lists(pictures.parent)
     if lists:
         found.reason += f" with {', '.join(path.name for path in lists.values())}"
-        _add_lists(found, lists, pictures_in(pictures), pictures_in(masks))
+        add_lists(found, lists, pictures_in(pictures), masks_in(masks))
     else:
-        found.add("train", pictures_in(pictures), pictures_in(masks))
+        found.add("train", pictures_in(pictures), masks_in(masks))
     return found
 
 
-_LAYOUTS: dict[str, Callable[[Path], _Found | None]] = {
+_LAYOUTS: dict[str, Callable[[Path], Found | None]] = {
+    **published.LAYOUTS,
     "voc": _voc,
     "camvid": _camvid,
     "folders": _folders_layout,
 }
 
 
-def _add_lists(
-    found: _Found, lists: dict[str, Path], pictures: list[Path], masks: list[Path]
-) -> None:
-    """Splits from lists of stems (or file names); what is on no list is not looked at."""
-    known = {file.stem for file in (*pictures, *masks)}
-    known |= {mask.stem.removesuffix(end) for mask in masks for end in MASK_ENDINGS}
-    for split, path in lists.items():
-        stems = listed_stems(path)
-        if missing := sorted(stems - known):
-            raise FullconvError(
-                f"{path} lists {len(missing)} names that have neither a picture nor a mask: "
-                f"{', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}.",
-                f"take them out of {path.name}, or copy the files",
-            )
-        listed = stems | {stem + end for stem in stems for end in MASK_ENDINGS}
-        found.add(
-            split,
-            [pic for pic in pictures if pic.stem in stems],
-            [mask for mask in masks if mask.stem in listed],
-        )
-    used = {pair.picture for pairs in found.splits.values() for pair in pairs}
-    if rest := len(pictures) - len(used | set(found.pictures)):
-        found.notes.append(f"{rest} pictures are on no list and left out")
-
-
-def _add_rows(found: _Found, split: str, path: Path, rows: list[tuple[str, str]]) -> None:
-    """A split from lines "picture mask"."""
-    pairs: dict[str, Pair] = {}
-    for number, row in enumerate(rows, 1):
-        picture, mask = (resolve(path.parent, text) for text in row)
-        if picture is None and mask is None:
-            raise FullconvError(
-                f"{path}, entry {number}: neither {row[0]} nor {row[1]} exists, neither there nor "
-                f"below {path.parent}.",
-                f"take the line out of {path.name}, or copy the files",
-            )
-        if picture is None or mask is None:
-            found.pictures += [picture] if picture else []
-            found.masks += [mask] if mask else []
-            continue
-        name = picture.stem
-        while name in pairs and pairs[name].picture != picture:  # same stem in another folder
-            name = f"{picture.parent.name}_{name}"
-        pairs[name] = Pair(name, picture, mask)
-    found.splits[split] = list(pairs.values())
-
-
-def _make_val(found: _Found) -> None:
+def _make_val(found: Found) -> None:
     """Take a validation split out of train by a hash of the names, where there is none."""
     train = found.splits.get("train", [])
     if "val" in found.splits or len(train) < 2:
@@ -315,7 +263,7 @@ def _annotated_folders(root: Path) -> list[tuple[str, Path, Path]]:
     for name, split in SPLITS.items():
         pictures = [there[name + end] for end in ("", "_img", "_images") if name + end in there]
         masks = [there[name + end] for end in _ANNOTATED if name + end in there]
-        if pictures and masks and pictures_in(pictures[0]) and pictures_in(masks[0]):
+        if pictures and masks and pictures_in(pictures[0]) and masks_in(masks[0]):
             hits.append((split, pictures[0], masks[0]))
     return hits
 
@@ -336,7 +284,7 @@ def _by_name(pair: Pair) -> str:
     return pair.name
 
 
-def _no_pairs(root: Path, name: str, found: _Found) -> FullconvError:
+def _no_pairs(root: Path, name: str, found: Found) -> FullconvError:
     pictures, masks = found.pictures, found.masks
     examples = [path.name for path in (pictures[:1] + masks[:1])]
     return FullconvError(
@@ -347,10 +295,30 @@ def _no_pairs(root: Path, name: str, found: _Found) -> FullconvError:
     )
 
 
+def _to_convert(root: Path) -> FullconvError | None:
+    """What to do with a folder of annotation files, which hold shapes and no masks."""
+    for path in sorted(root.rglob("*.json")):
+        kind = convertible(path)
+        if kind is not None:
+            where = f"{path.relative_to(root)} is a file of {kind}"
+            break
+    else:
+        lists = sorted(root.glob("labels/**/*.txt"))
+        if not lists or not (root / "images").is_dir():
+            return None
+        where = f"{lists[0].relative_to(root)} has outlines as Ultralytics writes them"
+    better = root.resolve().parent / f"{root.resolve().name}_masks"
+    return FullconvError(
+        f"{root} holds annotations, not masks: {where}. They become id masks in a new folder.",
+        f"fullconv convert {shlex.quote(str(root))} {shlex.quote(str(better))}",
+    )
+
+
 def _unknown(root: Path, layout: str | None) -> FullconvError:
     there = sorted(path.name + "/" * path.is_dir() for path in root.iterdir())
     shown = ", ".join(there[:12]) + (", ..." if len(there) > 12 else "")
     looked = {
+        **published.LOOKED,
         "voc": "JPEGImages/ and SegmentationClass/",
         "camvid": "train.txt with 'picture mask' lines, or train/ and trainannot/",
         "folders": f"a folder of pictures ({', '.join(_PICTURES)}) and one of masks "

@@ -10,6 +10,7 @@ Shapes: H, W picture · K classes.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import uuid
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 from PIL.PngImagePlugin import PngInfo
 
+from fullconv.data import matlab
 from fullconv.data.pictures import Source, opened, source_name, upright
 from fullconv.errors import FullconvError
 from fullconv.labels import RGB, Labels, format_color, voc_color
@@ -31,6 +33,7 @@ Value: TypeAlias = int | RGB
 Ids: TypeAlias = NDArray[np.integer[Any]]
 
 _LOSSY = ("JPEG", "MPO", "AVIF", "WEBP")
+ARRAY_SUFFIXES = (".npy", ".mat")  # of masks that are no pictures
 _LISTED = 8  # unknown values that an error spells out
 
 
@@ -135,6 +138,8 @@ def write_mask(
 
 def is_lossy(path: Source) -> bool:
     """Whether the file's real format (not its suffix) changes values when it is written."""
+    if source_name(path).lower().endswith(ARRAY_SUFFIXES):
+        return False
     with opened(path, "mask") as image:
         return _is_lossy(image)
 
@@ -186,13 +191,18 @@ def mask_dtype(labels: Labels) -> type[np.uint8] | type[np.uint16]:
 
 def _read(source: Source, name: str = "") -> tuple[Ids, bool, bool]:
     """Values, whether they come from an RGB file with equal channels, whether it is lossy."""
+    name = name or source_name(source)
+    if name.lower().endswith(".mat"):
+        return _narrow(matlab.read_labels(source, name)), False, False
+    if name.lower().endswith(".npy"):
+        return _narrow(_read_array(source, name)), False, False
     with opened(source, "mask", name=name) as opened_image:
         lossy = _is_lossy(opened_image)
         step = {"L;2": 85, "L;4": 17}.get(_raw_mode(opened_image), 1)
         image = upright(opened_image)
         if image.mode == "F":
             raise FullconvError(
-                f"mask {name or source_name(source)} holds floating-point numbers; expected whole "
+                f"mask {name} holds floating-point numbers; expected whole "
                 "numbers (8 or 16 bit), palette indices or RGB colours.",
                 "save it again as 8-bit or 16-bit PNG",
             )
@@ -206,6 +216,36 @@ def _read(source: Source, name: str = "") -> tuple[Ids, bool, bool]:
     if (values[..., 0] == values[..., 1]).all() and (values[..., 1] == values[..., 2]).all():
         return np.ascontiguousarray(values[..., 0]), True, lossy
     return values, False, lossy
+
+
+def _read_array(source: Source, name: str) -> NDArray[Any]:
+    """(H, W) whole numbers of a .npy file; pickles in it are not opened."""
+    try:
+        content = Path(source).read_bytes() if isinstance(source, str | Path) else source.read()
+        values = np.load(io.BytesIO(content), allow_pickle=False)
+    except (OSError, ValueError, EOFError, SyntaxError, MemoryError) as error:
+        said = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+        raise FullconvError(
+            f"mask {name} cannot be read as a NumPy file: {said}.",
+            f"np.save({name!r}, ids.astype('uint8'))",
+        ) from error
+    if not isinstance(values, np.ndarray) or values.ndim != 2 or values.dtype.kind not in "uib":
+        what = f"{values.dtype} of shape {values.shape}" if hasattr(values, "dtype") else "no array"
+        one_hot = getattr(values, "ndim", 0) == 3
+        raise FullconvError(
+            f"mask {name} holds {what}; expected whole numbers (height, width).",
+            f"np.save({name!r}, {'array.argmax(-1)' if one_hot else 'array'}.astype('uint8'))",
+        )
+    return values
+
+
+def _narrow(values: NDArray[Any]) -> Ids:
+    """As 8 or 16 bit where they fit, else 32 bit with sign."""
+    if not values.size:
+        raise FullconvError("a mask without a pixel.", "export it again from its picture")
+    low, high = int(values.min()), int(values.max())
+    kind = np.uint8 if low >= 0 and high <= 255 else np.uint16 if 0 <= low <= high < 65536 else None
+    return np.ascontiguousarray(values.astype(kind or np.int32))
 
 
 def _raw_mode(image: ImageFile.ImageFile) -> str:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from fullconv.data.masks import ARRAY_SUFFIXES
 from fullconv.data.pictures import PICTURE_SUFFIXES
+from fullconv.errors import FullconvError
+from fullconv.labels import Labels
 
 SPLITS = {  # what a folder or a list may be called -> the split
     "train": "train",
@@ -25,6 +28,7 @@ SPLITS = {  # what a folder or a list may be called -> the split
 MASK_ENDINGS = (
     *("_mask", "_masks", "_label", "_labels", "_gt", "_seg", "_annotation", "-mask", "_L"),
 )
+PICTURE_ENDINGS = ("_image", "_img", "_sat", "_photo", "_rgb")  # a_sat.jpg and a_mask.png
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,25 @@ class Pair:
     name: str
     picture: Path
     mask: Path
+
+
+@dataclass
+class Found:
+    """What the reader of a layout found in a folder; `reason` says by what, in words."""
+
+    reason: str
+    splits: dict[str, list[Pair]] = field(default_factory=dict)
+    pictures: list[Path] = field(default_factory=list)  # unpaired
+    masks: list[Path] = field(default_factory=list)  # unpaired
+    notes: list[str] = field(default_factory=list)
+    known: Labels | None = None
+
+    def add(self, split: str, pictures: Iterable[Path], masks: Iterable[Path]) -> None:
+        """Pairs by stem."""
+        pairs, alone, masks_alone = pair_up(pictures, masks)
+        self.splits[split] = [*self.splits.get(split, []), *pairs]
+        self.pictures += alone
+        self.masks += masks_alone
 
 
 def pair_up(
@@ -47,7 +70,11 @@ def pair_up(
     pairs: dict[str, Pair] = {}
     alone = []
     for picture in pictures:
-        stems = (picture.stem, *(picture.stem + ending for ending in MASK_ENDINGS))
+        stems = [picture.stem, *(picture.stem + ending for ending in MASK_ENDINGS)]
+        for end in PICTURE_ENDINGS:
+            if picture.stem.endswith(end) and len(picture.stem) > len(end):
+                bare = picture.stem.removesuffix(end)
+                stems += [bare, *(bare + ending for ending in MASK_ENDINGS)]
         stem = next((stem for stem in stems if stem in by_stem), None)
         if stem is None or picture.stem in pairs:
             alone.append(picture)
@@ -108,23 +135,83 @@ def pictures_in(folder: Path) -> list[Path]:
     ]
 
 
+def masks_in(folder: Path) -> list[Path]:
+    """The masks that lie in a folder, by name: pictures, .npy and .mat."""
+    return [
+        path
+        for path in sorted(folder.iterdir())
+        if (_is_picture(path.name) or path.suffix.lower() in ARRAY_SUFFIXES)
+        and not path.name.startswith(".")
+        and path.is_file()
+    ]
+
+
 def folders_in(folder: Path) -> list[Path]:
     """The sub-folders, by name."""
     skipped = (".", "__")  # hidden, and __MACOSX
     return [p for p in sorted(folder.iterdir()) if p.is_dir() and not p.name.startswith(skipped)]
 
 
-def find_folder(root: Path, names: tuple[str, ...]) -> Path | None:
-    """The first sub-folder of that name, in any case, with pictures in it or in a split inside."""
+def find_folder(root: Path, names: tuple[str, ...], *, masks: bool = False) -> Path | None:
+    """The first sub-folder of that name, in any case, with pictures (or masks) in it or in a split
+    inside."""
+    inside = masks_in if masks else pictures_in
     there = {folder.name.lower(): folder for folder in folders_in(root)}
     for name in names:
         found = there.get(name.lower())
         if found is None:
             continue
         inner = [child for child in folders_in(found) if child.name.lower() in SPLITS]
-        if any(pictures_in(path) for path in (found, *inner)):
+        if any(inside(path) for path in (found, *inner)):
             return found
     return None
+
+
+def add_lists(
+    found: Found, lists: dict[str, Path], pictures: list[Path], masks: list[Path]
+) -> None:
+    """Splits from lists of stems (or file names); what is on no list is not looked at."""
+    known = {file.stem for file in (*pictures, *masks)}
+    known |= {mask.stem.removesuffix(end) for mask in masks for end in MASK_ENDINGS}
+    for split, path in lists.items():
+        stems = listed_stems(path)
+        if missing := sorted(stems - known):
+            raise FullconvError(
+                f"{path} lists {len(missing)} names that have neither a picture nor a mask: "
+                f"{', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}.",
+                f"take them out of {path.name}, or copy the files",
+            )
+        listed = stems | {stem + end for stem in stems for end in MASK_ENDINGS}
+        found.add(
+            split,
+            [pic for pic in pictures if pic.stem in stems],
+            [mask for mask in masks if mask.stem in listed],
+        )
+    used = {pair.picture for pairs in found.splits.values() for pair in pairs}
+    if rest := len(pictures) - len(used | set(found.pictures)):
+        found.notes.append(f"{rest} pictures are on no list and left out")
+
+
+def add_rows(found: Found, split: str, path: Path, rows: list[tuple[str, str]]) -> None:
+    """A split from lines "picture mask"."""
+    pairs: dict[str, Pair] = {}
+    for number, row in enumerate(rows, 1):
+        picture, mask = (resolve(path.parent, text) for text in row)
+        if picture is None and mask is None:
+            raise FullconvError(
+                f"{path}, entry {number}: neither {row[0]} nor {row[1]} exists, neither there nor "
+                f"below {path.parent}.",
+                f"take the line out of {path.name}, or copy the files",
+            )
+        if picture is None or mask is None:
+            found.pictures += [picture] if picture else []
+            found.masks += [mask] if mask else []
+            continue
+        name = picture.stem
+        while name in pairs and pairs[name].picture != picture:  # same stem in another folder
+            name = f"{picture.parent.name}_{name}"
+        pairs[name] = Pair(name, picture, mask)
+    found.splits[split] = list(pairs.values())
 
 
 def _lines(path: Path) -> list[str]:
