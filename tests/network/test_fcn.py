@@ -28,10 +28,12 @@ class Vgg(nn.Module):
 
     def __init__(self, returned: str = "list", *, padding: int = 1) -> None:
         super().__init__()
-        self.convs = nn.ModuleList(
-            nn.Conv2d(3 if i == 0 else 6, 6, 3, padding=padding) for i in range(5)
-        )
-        self.head = nn.Linear(6, 4)
+        with torch.random.fork_rng(devices=[]):  # the same weights whatever ran before
+            torch.manual_seed(3)
+            self.convs = nn.ModuleList(
+                nn.Conv2d(3 if i == 0 else 6, 6, 3, padding=padding) for i in range(5)
+            )
+            self.head = nn.Linear(6, 4)
         self.returned = returned
 
     def forward(self, x: Tensor) -> Any:
@@ -49,9 +51,11 @@ class Centred(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.convs = nn.ModuleList(
-            nn.Conv2d(3 if i == 0 else 6, 6, 3, stride=2, padding=1) for i in range(5)
-        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(3)
+            self.convs = nn.ModuleList(
+                nn.Conv2d(3 if i == 0 else 6, 6, 3, stride=2, padding=1) for i in range(5)
+            )
 
     def forward(self, x: Tensor) -> list[Tensor]:
         maps = []
@@ -192,7 +196,7 @@ def test_strides_have_the_papers_names(stride: int) -> None:
 def test_new_skips_change_nothing(source: Any, upsampling: str) -> None:
     """The paper: an FCN-8s that starts from an FCN-32s begins with unchanged predictions. Exactly:
     its scores at the stride-8 cells are the stride-32 ones read there, by way of stride 16."""
-    torch.manual_seed(0)
+    torch.manual_seed(3)
     coarse = FCN(source(), 4, stride=32).eval()
     fine = FCN(source(), 4, stride=8, upsampling=upsampling).eval()
     result = fine.load_state_dict(coarse.state_dict(), strict=False)
@@ -236,7 +240,7 @@ def test_every_tap_reaches_the_scores() -> None:
 
 @pytest.mark.parametrize("upsampling", ["bilinear", "learned_skips", "learned"])
 def test_gradients_reach_every_parameter_after_one_step(upsampling: str) -> None:
-    torch.manual_seed(0)
+    torch.manual_seed(3)
     net = FCN(Vgg(), 4, stride=8, upsampling=upsampling)
     optimizer = torch.optim.SGD([p for n, p in net.named_parameters() if "head" not in n], lr=0.1)
     target = torch.randint(0, 4, (2, 51, 43))
@@ -296,7 +300,7 @@ def test_learned_upsampling_at_stride_32_and_4() -> None:
 
 @pytest.mark.parametrize("returned", ["list", "dict", "scores"])
 def test_modules_of_ones_own_train(returned: str) -> None:
-    torch.manual_seed(0)
+    torch.manual_seed(3)
     net = FCN(Vgg(returned), 3, stride=8)
     net(torch.randn(1, 3, 50, 40)).loss(torch.zeros(1, 50, 40).long()).backward()
     # A classifier is cut behind submodules: the last pooling is none.
