@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,22 @@ if TYPE_CHECKING:
     from fullconv.model import Model
 
 sys.path.append(str(Path(__file__).parent))  # tests import `probe` from here
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _a_cache_of_our_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is remembered of files goes into a folder of the tests, not into the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture
+def small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures of a few pixels, whose masks can be read in the test, are not said to be tiny."""
+    from fullconv.data.findings import shares
+
+    monkeypatch.setattr(shares, "_SMALL", 1)
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ from fullconv.data.check import check
 from fullconv.data.layouts import read
 from fullconv.errors import FullconvError
 
+pytestmark = pytest.mark.usefixtures("small_pictures")
+
 TOML = 'classes = ["sky", "road"]\n'
 
 

@@ -19,9 +19,11 @@ from textwrap import indent
 from typing import Any
 
 from fullconv.data import layouts, tables
-from fullconv.data.findings.rules import Finding, findings
+from fullconv.data.findings.finding import Finding
+from fullconv.data.findings.rules import findings
 from fullconv.data.findings.scan import Facts, PairScan, scan_pair
 from fullconv.data.layouts import Dataset
+from fullconv.data.remembered import Remembered
 from fullconv.errors import FullconvError
 from fullconv.labels import format_color
 
@@ -128,8 +130,8 @@ def check(
     jobs = [(split, pair) for split, pairs in dataset.splits.items() for pair in pairs]
     scans: list[PairScan] = []
     # Threads: decoding and hashing leave Python's lock alone.
-    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-        for scan in pool.map(lambda job: scan_pair(*job), jobs):
+    with Remembered() as known, ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+        for scan in pool.map(lambda job: scan_pair(job[0], job[1], known), jobs):
             scans.append(scan)
             if progress is not None:
                 progress(len(scans), len(jobs))

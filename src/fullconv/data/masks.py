@@ -146,6 +146,11 @@ def is_lossy(path: Source) -> bool:
 
 def tally(path_or_file: Source, *, name: str = "") -> Tally:
     """Count the values of one mask file; all that `check` wants to know, in one decode."""
+    return read_tally(path_or_file, name=name)[0]
+
+
+def read_tally(path_or_file: Source, *, name: str = "") -> tuple[Tally, Ids]:
+    """What `tally` and `read_values` give, in one decode."""
     values, gray_rgb, lossy = _read(path_or_file, name)
     flat = _pack(values) if values.ndim == 3 else values
     if flat.dtype.itemsize <= 2 and flat.dtype.kind == "u":
@@ -159,7 +164,7 @@ def tally(path_or_file: Source, *, name: str = "") -> Tally:
         keys = [_unpack(int(v)) for v in found]
     height, width = values.shape[:2]
     counts = dict(zip(keys, pixels.tolist(), strict=True))
-    return Tally((height, width), counts, gray_rgb, lossy)
+    return Tally((height, width), counts, gray_rgb, lossy), values
 
 
 def map_lines(values: Mapping[Any, str]) -> str:

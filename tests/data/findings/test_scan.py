@@ -5,10 +5,12 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from fullconv.data.findings.scan import Facts, scan_pair
 from fullconv.data.layouts import read
+from fullconv.data.remembered import Remembered
 
 
 def test_one_pass_sums_up_what_the_files_hold(tmp_path: Path) -> None:
@@ -21,7 +23,7 @@ def test_one_pass_sums_up_what_the_files_hold(tmp_path: Path) -> None:
             image.save(tmp_path / folder / split / "a.png")
     (tmp_path / "dataset.toml").write_text('classes = ["sky", "road"]')
     data = read(tmp_path)
-    scans = [scan_pair(split, data.splits[split][0]) for split in data.splits]
+    scans = [scan_pair(split, data.splits[split][0], Remembered()) for split in data.splits]
     mask = tmp_path / "masks" / "train" / "a.png"
     assert scans[0].mask_hash == hashlib.sha256(mask.read_bytes()).hexdigest()
     assert scans[0].picture_size == (2, 2)
@@ -40,8 +42,60 @@ def test_files_that_cannot_be_read_are_noted(tmp_path: Path) -> None:
     pair = read(tmp_path).splits["train"][0]
     pair.picture.write_bytes(b"")
     pair.mask.unlink()
-    scan = scan_pair("train", pair)
-    assert (scan.picture_size, scan.tally, scan.mask_hash) == (None, None, "")
-    assert [path for path, _ in scan.errors] == [pair.picture, pair.mask]
-    assert "the file is empty" in scan.errors[0][1]
-    assert "No such file" in scan.errors[1][1]
+    scan = scan_pair("train", pair, Remembered())
+    assert (scan.picture, scan.tally, scan.mask_hash) == (None, None, "")
+    assert [path for path, _ in scan.errors] == [pair.mask, pair.picture]
+    assert "the file is empty" in scan.errors[1][1]
+    assert "No such file" in scan.errors[0][1]
+
+
+def test_what_was_seen_before_is_not_decoded_again(
+    scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = read(scenes)
+    with Remembered() as known:
+        first = [scan_pair("train", pair, known) for pair in data.splits["train"]]
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("decoded again")
+
+    monkeypatch.setattr("fullconv.data.findings.scan.read_tally", never)
+    monkeypatch.setattr("fullconv.data.findings.scan.read_reduced", never)
+    with Remembered() as known:
+        again = [scan_pair("train", pair, known) for pair in data.splits["train"]]
+    assert again == first
+    assert all(scan.picture and scan.tally for scan in again)
+
+
+def test_a_changed_file_is_decoded_again(tmp_path: Path) -> None:
+    for name in ("images/a.png", "masks/a.png"):
+        (tmp_path / name).parent.mkdir()
+        Image.new("L", (40, 40)).save(tmp_path / name)
+    pair = read(tmp_path).splits["train"][0]
+    for value in (0, 1, 2):
+        Image.new("L", (40, 40), value).save(pair.mask)
+        with Remembered() as known:
+            scan = scan_pair("train", pair, known)
+        assert scan.tally is not None
+        assert scan.tally.counts == {value: 1600}
+
+
+def test_mean_and_square_are_those_of_the_pixels(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (37, 51, 3), np.uint8)
+    for name in ("images/a.png", "masks/a.png"):
+        (tmp_path / name).parent.mkdir()
+        Image.fromarray(pixels if name[0] == "i" else pixels[..., 0] % 2).save(tmp_path / name)
+    scan = scan_pair("train", read(tmp_path).splits["train"][0], Remembered())
+    assert scan.picture is not None
+    np.testing.assert_allclose(scan.picture.mean, pixels.mean((0, 1), np.float64))
+    np.testing.assert_allclose(scan.picture.square, (pixels.astype(float) ** 2).mean((0, 1)))
+
+
+@pytest.mark.parametrize("table", [None, [], {}, {"size": [1, 2]}, "text"])
+def test_what_is_remembered_in_another_form_is_found_again(
+    scenes: Path, monkeypatch: pytest.MonkeyPatch, table: object
+) -> None:
+    known = Remembered()
+    monkeypatch.setattr(known, "get", lambda key: table)
+    scan = scan_pair("train", read(scenes).splits["train"][0], known)
+    assert scan.picture_size == (48, 64)

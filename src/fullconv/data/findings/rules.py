@@ -9,32 +9,18 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 from fullconv.data import tables
-from fullconv.data.findings.scan import Facts, PairScan
+from fullconv.data.findings import likeness, shares
+from fullconv.data.findings.finding import LISTED, Finding, some
+from fullconv.data.findings.scan import Facts
 from fullconv.data.masks import Value, map_lines
 from fullconv.labels import RGB, format_color, voc_color
 
-Level: TypeAlias = Literal["error", "warning", "note"]
-
-_LISTED = 12  # values that a message spells out
 _PASTED = 32  # values that a fix can reasonably ask a person to name
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong, the files it is wrong with (relative to the root), and its fix."""
-
-    level: Level
-    rule: str
-    message: str
-    files: tuple[str, ...] = ()
-    fix: str = ""
 
 
 def findings(facts: Facts) -> tuple[Finding, ...]:
@@ -194,7 +180,7 @@ def _unknown_colors(facts: Facts, where: tuple[str, ...], named: bool) -> Findin
         nominal = [format_color(color) for color in _nominal(facts)]
         fix = (
             "export the masks again without anti-aliasing: their colours are blended at the "
-            f"borders. Meant are probably {len(nominal)}: {_some(nominal)}. This makes a repaired "
+            f"borders. Meant are probably {len(nominal)}: {some(nominal)}. This makes a repaired "
             f"copy, where every other colour goes to the nearest of these:\n{_copy(facts)}"
         )
     elif named:
@@ -252,7 +238,7 @@ def _absent(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "absent-class",
-            f"{len(never)} of {len(labels)} classes never occur{gaps}: {_some(never)}",
+            f"{len(never)} of {len(labels)} classes never occur{gaps}: {some(never)}",
             (),
             fix,
         )
@@ -263,7 +249,7 @@ def _absent(facts: Facts) -> Iterator[Finding]:
             yield Finding(
                 "warning",
                 "class-not-in-train",
-                f"{len(new)} classes occur in {split} but not in train: {_some(new)}",
+                f"{len(new)} classes occur in {split} but not in train: {some(new)}",
                 (),
                 "move pictures that show them to train",
             )
@@ -274,7 +260,7 @@ def _absent(facts: Facts) -> Iterator[Finding]:
             "note",
             "class-only-in-train",
             f"{len(only_train)} classes occur in train only and will not be scored: "
-            f"{_some(only_train)}",
+            f"{some(only_train)}",
             (),
             "move pictures that show them to val or test",
         )
@@ -291,25 +277,6 @@ def _ignored(facts: Facts) -> Iterator[Finding]:
         )
 
 
-def _duplicates(facts: Facts) -> Iterator[Finding]:
-    places: dict[str, list[PairScan]] = defaultdict(list)
-    for scan in facts.scans:
-        if scan.picture_hash:
-            places[scan.picture_hash].append(scan)
-    twins = [scans for scans in places.values() if len({scan.split for scan in scans}) > 1]
-    if twins:
-        splits = sorted({scan.split for scans in twins for scan in scans})
-        first = " = ".join(facts.names([scan.pair.picture])[0] for scan in twins[0])
-        yield Finding(
-            "warning",
-            "leak",
-            f"{len(twins)} pictures stand in more than one split ({', '.join(splits)}), byte for "
-            f"byte: {first}. Scores on them say nothing about new pictures",
-            facts.names(scan.pair.picture for scans in twins for scan in scans),
-            "keep each picture in one split",
-        )
-
-
 _RULES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     _unreadable,
     _empty_split,
@@ -319,7 +286,12 @@ _RULES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     _values,
     _absent,
     _ignored,
-    _duplicates,
+    likeness.duplicates,
+    likeness.shifted,
+    shares.void,
+    shares.imbalance,
+    shares.one_class,
+    shares.extremes,
 )
 
 
@@ -341,13 +313,9 @@ def _shares(facts: Facts) -> str:
     """The table of value -> share of all pixels, the commonest first."""
     parts = [
         f"{value if isinstance(value, int) else format_color(value)} {_share_of(facts, value)}"
-        for value, _ in facts.unknown.most_common(_LISTED)
+        for value, _ in facts.unknown.most_common(LISTED)
     ]
-    return ", ".join(parts) + (", ..." if len(facts.unknown) > _LISTED else "")
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:_LISTED]) + (", ..." if len(names) > _LISTED else "")
+    return ", ".join(parts) + (", ..." if len(facts.unknown) > LISTED else "")
 
 
 def _nominal(facts: Facts) -> list[RGB]:

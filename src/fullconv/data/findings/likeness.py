@@ -1,0 +1,157 @@
+"""Rules about likeness: pictures that are the same, and masks that lie beside what they show."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import replace
+
+from fullconv.data.findings.finding import Finding
+from fullconv.data.findings.looks import Shift, alike
+from fullconv.data.findings.scan import Facts, PairScan
+
+# Within a split only what is as near as a copy that was compressed again: frames of a video differ
+# more, and are no mistake.
+_COPY = 0.03
+
+# A mask is said to be shifted where its borders stand out this much elsewhere and far less where it
+# lies: on real data sets, none of which was moved, no mask does; of CamVid's, moved by (5, -4)
+# pixels, seven in eight do.
+_CERTAIN = 4.5  # in units of how much the agreement wavers
+_LESS = 0.4  # of that
+_MOVED = 2  # steps at least
+# Weaker signs count where many masks agree on one offset.
+_VOTES = 8
+_NEAR = 2  # steps that two offsets may differ by
+_MAJORITY = 0.4
+
+
+def duplicates(facts: Facts) -> Iterator[Finding]:
+    """The same picture twice, byte for byte or nearly, across splits or within one."""
+    places: dict[str, list[PairScan]] = defaultdict(list)
+    for scan in facts.scans:
+        if scan.picture_hash:
+            places[scan.picture_hash].append(scan)
+    twins = [scans for scans in places.values() if len(scans) > 1]
+    across = [scans for scans in twins if len({scan.split for scan in scans}) > 1]
+    within = [scans for scans in twins if len({scan.split for scan in scans}) == 1]
+    if across:
+        yield _leak(facts, "leak", across, "byte for byte")
+    if within:
+        yield Finding(
+            "warning",
+            "duplicate",
+            f"{len(within)} pictures stand more than once in a split, byte for byte: "
+            f"{_first(facts, within)}. They count double, and their masks may differ",
+            facts.names(scan.pair.picture for scans in within for scan in scans),
+            "keep one of each",
+        )
+    yield from _near_duplicates(facts, [scans[0] for scans in places.values()])
+
+
+def _near_duplicates(facts: Facts, scans: list[PairScan]) -> Iterator[Finding]:
+    seen = [(scan, scan.picture.look) for scan in scans if scan.picture]
+    across, within = [], []
+    for i, j, apart in alike([look for _, look in seen]):
+        pair = [seen[i][0], seen[j][0]]
+        if pair[0].split != pair[1].split:
+            across.append(pair)
+        elif apart <= _COPY:
+            within.append(pair)
+    if across:
+        yield _leak(facts, "near-leak", across, "scaled, compressed or made lighter")
+    if within:
+        yield Finding(
+            "note",
+            "near-duplicate",
+            f"{len(within)} pairs of pictures in one split can hardly be told apart: "
+            f"{_first(facts, within)}. They count double",
+            facts.names(scan.pair.picture for pair in within for scan in pair),
+            "nothing, if they are frames of a video that stands still; else keep one of each",
+        )
+
+
+def _leak(facts: Facts, rule: str, groups: list[list[PairScan]], how: str) -> Finding:
+    splits = sorted({scan.split for scans in groups for scan in scans})
+    what = "pictures stand" if rule == "leak" else "pairs of pictures that look the same stand"
+    return Finding(
+        "warning",
+        rule,
+        f"{len(groups)} {what} in more than one split ({', '.join(splits)}), {how}: "
+        f"{_first(facts, groups)}. Scores on them say nothing about new pictures",
+        facts.names(scan.pair.picture for scans in groups for scan in scans),
+        "keep each picture in one split",
+    )
+
+
+def _first(facts: Facts, groups: list[list[PairScan]]) -> str:
+    return " = ".join(facts.names([scan.pair.picture])[0] for scan in groups[0])
+
+
+def shifted(facts: Facts) -> Iterator[Finding]:
+    """Masks whose borders fit their picture's edges better elsewhere than where they lie."""
+    known = [(scan, scan.shift) for scan in facts.scans if scan.shift is not None]
+    voted = _voted([found for _, found in known])
+    if voted is not None:
+        files = facts.names(scan.pair.mask for scan, found in known if _agrees(found, voted))
+        rows, columns = voted.rows, voted.columns
+        yield Finding(
+            "warning",
+            "shifted-masks",
+            f"the masks seem to lie {_where(-rows, -columns)} of what they show: the borders in "
+            f"{len(files)} of {len(known)} fit the edges of their pictures best when they are "
+            f"moved {_where(rows, columns)}",
+            files,
+            "export the masks again from the pictures that lie here: cropping, resizing and other "
+            "versions of a picture move them",
+        )
+        return
+    moved = [(scan, found) for scan, found in known if _is_certain(found)]
+    if moved:
+        first, found = moved[0]
+        yield Finding(
+            "warning",
+            "shifted-mask",
+            f"{len(moved)} masks seem to be shifted: the borders in {first.pair.mask.name} fit the "
+            f"edges of its picture far better when it is moved {_where(found.rows, found.columns)}",
+            facts.names(scan.pair.mask for scan, _ in moved),
+            "look at them (fullconv check DATA --sheet check.png), and export or draw them again",
+        )
+
+
+def _voted(found: list[Shift]) -> Shift | None:
+    """The offset that most masks agree on, where it is not about none."""
+    told = [shift for shift in found if shift.there > _CERTAIN / 2]
+    places = Counter(told)
+    if not told:
+        return None
+    best = max(places, key=lambda at: sum(n for o, n in places.items() if _agrees(o, at)))
+    agreed = [shift for shift in told if _agrees(shift, best)]
+    if len(agreed) < max(_VOTES, _MAJORITY * len(told)):
+        return None
+    rows = round(statistics.median(shift.rows for shift in agreed))
+    columns = round(statistics.median(shift.columns for shift in agreed))
+    if max(abs(rows), abs(columns)) <= _NEAR * best.step:
+        return None
+    return replace(best, rows=rows, columns=columns)
+
+
+def _agrees(found: Shift, at: Shift) -> bool:
+    room = _NEAR * max(found.step, at.step)
+    near = abs(found.rows - at.rows) <= room and abs(found.columns - at.columns) <= room
+    return near and found.there > _CERTAIN / 2
+
+
+def _is_certain(found: Shift) -> bool:
+    moved = max(abs(found.rows), abs(found.columns)) >= _MOVED * found.step
+    return moved and found.there >= _CERTAIN and found.here <= _LESS * found.there
+
+
+def _where(rows: int, columns: int) -> str:
+    """(5, -4) -> "5 pixels down and 4 left"."""
+    parts: list[str] = []
+    for count, words in ((rows, ("up", "down")), (columns, ("left", "right"))):
+        if count:
+            parts.append(f"{abs(count)} {'pixels ' * (not parts)}{words[count > 0]}")
+    return " and ".join(parts)

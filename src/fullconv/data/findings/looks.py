@@ -1,0 +1,145 @@
+"""Looks: what is kept of a picture, so that it is known again, and of how its mask lies on it.
+
+A look knows a picture again after it was scaled, compressed or made lighter: 32 x 32 grey levels,
+compared without their mean and in units of their spread. Pictures without anything in them (fog,
+black) are alike without being the same, so they are not compared.
+
+`shift` compares the borders in a mask with the edges in its picture, at every offset up to 12
+steps: where the mask was drawn on another version of the picture they agree elsewhere than at none.
+
+Shapes: H, W picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.fft
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.spatial import cKDTree
+
+SIDE = 32  # of a look, in cells
+SAME = 0.16  # largest distance of two looks of one picture, in units of its spread
+_COARSE = 8  # cells a side of what is looked up; 8 x 8 of them are compared first
+_PLAIN = 4.0  # grey levels of spread below which there is nothing to know again
+
+REACH = 12  # steps that a mask is moved, each way
+LONGEST = 512  # steps of a picture's longer side, at most: a step is then several pixels
+_BORDERS = 200  # pixels of border that a mask must have
+_STRONG = 90  # percentile of the edges that counts as fully strong
+
+
+def look(picture: NDArray[np.uint8]) -> bytes:
+    """(H, W, 3) RGB -> SIDE * SIDE grey levels, row by row."""
+    grey = Image.fromarray(picture).convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)
+    return grey.tobytes()
+
+
+def alike(looks: Sequence[bytes]) -> Iterator[tuple[int, int, float]]:
+    """The pairs (i, j), i < j, of looks of the same picture, and how far apart they are."""
+    if len(looks) < 2:
+        return
+    levels = np.frombuffer(b"".join(looks), np.uint8).reshape(len(looks), -1).astype(np.float32)
+    spread = levels.std(axis=1)
+    numbers = np.flatnonzero(spread >= _PLAIN)
+    cells = (levels[numbers] - levels[numbers].mean(axis=1, keepdims=True)) / spread[numbers, None]
+    step = SIDE // _COARSE
+    blocks = cells.reshape(-1, _COARSE, step, _COARSE, step).mean(axis=(2, 4))
+    # The mean over a block moves two looks no further apart (in root mean square) than they are.
+    tree = cKDTree(blocks.reshape(len(numbers), _COARSE**2))
+    near = tree.query_pairs(SAME * _COARSE, output_type="ndarray")
+    for start in range(0, len(near), 4096):
+        part = near[start : start + 4096]
+        apart = np.sqrt(((cells[part[:, 0]] - cells[part[:, 1]]) ** 2).mean(axis=1))
+        for (i, j), distance in zip(part, apart, strict=True):
+            if distance <= SAME:
+                yield int(numbers[i]), int(numbers[j]), float(distance)
+
+
+@dataclass(frozen=True)
+class Shift:
+    """How a mask lies on its picture.
+
+    Args:
+        rows, columns: where its borders agree best with the picture's edges, in pixels from where
+            they lie; positive is down and right.
+        step: of the offsets, in pixels.
+        there, here: how much better the edges fit there, and where the mask lies, than at a
+            middling offset; in units of how much this wavers over the other offsets.
+    """
+
+    rows: int
+    columns: int
+    step: int
+    there: float
+    here: float
+
+
+def shift(picture: NDArray[np.uint8], values: NDArray[Any], size: tuple[int, int]) -> Shift | None:
+    """Where a mask agrees best with its picture; None where it has too few borders to say.
+
+    Args:
+        picture: (h, w, 3) RGB, at any reduced size.
+        values: (H, W) or (H, W, 3), as in the mask's file.
+        size: (H, W) of both.
+    """
+    step = -(-max(size) // LONGEST)
+    few = values[step // 2 :: step, step // 2 :: step]
+    height, width = few.shape[:2]
+    if min(height, width) <= 4 * REACH:
+        return None
+    border = _borders(few)
+    count = int(border.sum())
+    if count < _BORDERS:
+        return None
+    image = Image.fromarray(picture).convert("L").resize((width, height), Image.Resampling.BOX)
+    edges = _edges(np.asarray(image, np.float32))
+    found = _agreement(edges, border) / count
+    row, column = (int(k) for k in np.unravel_index(found.argmax(), found.shape))
+    rows, columns = np.indices(found.shape)
+    far = np.maximum(abs(rows - row), abs(columns - column)) > 3
+    middle, wavers = float(np.median(found)), float(found[far].std()) or 1.0
+    around = found[REACH - 1 : REACH + 2, REACH - 1 : REACH + 2]
+    return Shift(
+        (row - REACH) * step,
+        (column - REACH) * step,
+        step,
+        (float(found.max()) - middle) / wavers,
+        (float(around.max()) - middle) / wavers,
+    )
+
+
+def _borders(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """(h, w) whether a pixel's right or lower neighbour is another one, away from the frame."""
+    different = np.zeros(values.shape[:2], bool)
+    for axis in (0, 1):
+        ahead = np.roll(values, -1, axis)
+        other = ahead != values
+        different |= other.any(axis=2) if other.ndim == 3 else other
+    different[:REACH] = different[-REACH - 1 :] = False
+    different[:, :REACH] = different[:, -REACH - 1 :] = False
+    return different
+
+
+def _edges(grey: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(h, w) how strong the edge between a pixel and its right and lower neighbours is, 0-1."""
+    down, right = np.zeros_like(grey), np.zeros_like(grey)
+    down[:-1] = grey[1:] - grey[:-1]
+    right[:, :-1] = grey[:, 1:] - grey[:, :-1]
+    strength = np.hypot(down, right)
+    strong = float(np.percentile(strength, _STRONG)) or 1.0
+    return np.minimum(strength / strong, 1).astype(np.float32)
+
+
+def _agreement(edges: NDArray[np.float32], border: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """(2 * REACH + 1, 2 * REACH + 1) the sum of the edges under the borders, moved by each offset
+    from -REACH to REACH."""
+    shape = [scipy.fft.next_fast_len(side, real=True) for side in edges.shape]
+    under = scipy.fft.rfft2(edges, shape) * scipy.fft.rfft2(border.astype(np.float32), shape).conj()
+    sums = scipy.fft.irfft2(under, shape)
+    offsets = np.arange(-REACH, REACH + 1)
+    return np.asarray(sums[np.ix_(offsets, offsets)], np.float32)

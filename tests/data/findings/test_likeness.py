@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from fullconv.data.check import CheckReport, check
+from fullconv.data.drawn import scene, write
+from fullconv.data.findings.finding import Finding
+from fullconv.data.masks import read_values
+
+
+def drawn(root: Path, train: int = 3) -> Path:
+    return write(root, train=train, val=2, test=2, size=(144, 208))
+
+
+def only(report: CheckReport, rule: str) -> Finding:
+    found = [finding for finding in report.findings if finding.rule == rule]
+    assert len(found) == 1, report.text()
+    return found[0]
+
+
+def files(root: Path, split: str, folder: str = "images") -> list[Path]:
+    return sorted((root / folder / split).iterdir())
+
+
+def name(root: Path, path: Path) -> str:
+    return path.relative_to(root).as_posix()
+
+
+def test_drawn_scenes_are_all_different_and_lie_where_they_should(tmp_path: Path) -> None:
+    rules = {finding.rule for finding in check(drawn(tmp_path, train=12)).findings}
+    assert not rules & {"leak", "near-leak", "duplicate", "near-duplicate"}
+    assert not rules & {"shifted-mask", "shifted-masks"}
+
+
+def test_the_same_file_in_two_splits(tmp_path: Path) -> None:
+    root = drawn(tmp_path)
+    one, other = files(root, "train")[0], files(root, "val")[1]
+    other.write_bytes(one.read_bytes())
+    finding = only(check(root), "leak")
+    assert finding.level == "warning"
+    assert finding.files == (name(root, one), name(root, other))
+    assert "1 pictures stand in more than one split (train, val), byte for byte" in finding.message
+
+
+def test_the_same_file_twice_in_a_split(tmp_path: Path) -> None:
+    root = drawn(tmp_path)
+    one, other = files(root, "train")[:2]
+    other.write_bytes(one.read_bytes())
+    report = check(root)
+    finding = only(report, "duplicate")
+    assert finding.files == (name(root, one), name(root, other))
+    assert "stand more than once in a split" in finding.message
+    assert "leak" not in {finding.rule for finding in report.findings}
+
+
+def test_a_picture_that_was_compressed_again(tmp_path: Path) -> None:
+    root = drawn(tmp_path)
+    one, there, here = files(root, "train")[0], files(root, "test")[0], files(root, "train")[2]
+    half = Image.open(one).resize((104, 72))
+    half.save(there.with_suffix(".png"))
+    there.unlink()
+    mask = files(root, "test", "masks")[0]
+    Image.open(mask).resize((104, 72), Image.Resampling.NEAREST).save(mask)
+    report = check(root)
+    finding = only(report, "near-leak")
+    assert finding.files == tuple(sorted((name(root, one), name(root, there)[:-4] + ".png")))
+    assert "look the same stand in more than one split (test, train)" in finding.message
+    Image.open(one).save(here.with_suffix(".png"))
+    here.unlink()
+    finding = only(check(root), "near-duplicate")
+    assert finding.level == "note"
+    assert finding.files == tuple(sorted((name(root, one), name(root, here)[:-4] + ".png")))
+
+
+def test_a_mask_that_was_moved(tmp_path: Path) -> None:
+    root = drawn(tmp_path, train=10)
+    mask = files(root, "train", "masks")[4]
+    Image.fromarray(np.roll(read_values(mask), (6, -5), (0, 1))).save(mask)
+    finding = only(check(root), "shifted-mask")
+    assert finding.files == (name(root, mask),)
+    assert "when it is moved" in finding.message
+    rows, columns = finding.message.rpartition("moved ")[2].split(" and ")
+    assert abs(int(rows.split()[0]) - 6) <= 1
+    assert abs(int(columns.split()[0]) - 5) <= 1
+    assert rows.endswith("up")
+    assert columns.endswith("right")
+
+
+def test_masks_that_were_all_moved(tmp_path: Path) -> None:
+    root = tmp_path
+    for folder in ("images", "masks"):
+        (root / folder).mkdir()
+    for seed in range(12):
+        picture, ids = scene(seed)
+        Image.fromarray(picture).save(root / f"images/{seed}.png")
+        Image.fromarray(np.roll(ids, (0, 6), (0, 1))).save(root / f"masks/{seed}.png")
+    report = check(root)
+    finding = only(report, "shifted-masks")
+    assert "shifted-mask" not in {finding.rule for finding in report.findings}
+    assert len(finding.files) == 12
+    assert "seem to lie 6 pixels right of what they show" in finding.message
+    assert "when they are moved 6 pixels left" in finding.message
+
+
+def test_camvid_stands_still_for_a_while_and_is_clean_otherwise(shared: Path) -> None:
+    report = check(shared / "data/camvid")
+    assert [(f.level, f.rule) for f in report.findings] == [("note", "near-duplicate")]
+    # Frames a second apart, while the car with the camera waits.
+    assert all("/0001TP_009" in file for file in report.findings[0].files)
