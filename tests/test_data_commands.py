@@ -48,6 +48,22 @@ def test_a_repaired_copy_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert facts["left_out"] == {}
 
 
+def test_check_recommends_a_stride_and_draws_a_sheet(
+    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sheet = tmp_path / "sheet.png"
+    assert run(["check", str(scenes), "--sheet", str(sheet)]) == 0
+    out = capsys.readouterr().out
+    assert "recommended: --stride 4, the coarsest within 5 points of stride 4's" in out
+    assert out.endswith(f"sheet: {sheet}\n")
+    assert sheet.is_file()
+    assert run(["check", str(scenes), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["recommended_stride"] == 4
+    bad = lossy(tmp_path / "data")
+    assert run(["check", str(bad), "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["recommended_stride"] is None
+
+
 def test_the_layout_can_be_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = drawn.write(tmp_path / "scenes", train=2, val=1, test=1, size=(48, 64))
     assert run(["check", str(root), "--layout", "folders"]) == 0

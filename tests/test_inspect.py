@@ -92,6 +92,13 @@ def test_a_data_set_is_its_check(scenes: Path) -> None:
     assert inspect(str(scenes)) == (report.to_dict(), report.text())
 
 
+def test_a_data_set_can_be_looked_at(scenes: Path, tmp_path: Path) -> None:
+    path = tmp_path / "sheet.png"
+    text = inspect(str(scenes), sheet=path)[1]
+    assert text.endswith(f"sheet: {path}\n")
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
 @pytest.mark.parametrize("lost", ["config.json", "model.safetensors"])
 def test_a_model_with_a_file_missing_is_still_taken_for_a_model(
     model_folder: Path, tmp_path: Path, lost: str

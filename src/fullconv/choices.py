@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fullconv.data.ceiling import ceiling
+from fullconv.data.ceiling import sampled
 from fullconv.data.check import CheckReport
 from fullconv.settings import Settings
 
@@ -21,7 +21,6 @@ DOMINANT = 0.9
 # What magnification 0.5 does to the labels is what twice the stride does. Where that would cost
 # more of the mean IoU that can be reached at all, pictures are not made smaller.
 FINE = 0.15
-_COUNTED = 32  # masks that tell how fine the labels are
 
 Reasons = list[str]
 
@@ -101,9 +100,9 @@ def _scale(report: CheckReport, stride: int) -> tuple[tuple[float, float], str]:
     """How small pictures may be made; twice as large is no risk for the labels."""
     if stride > 16:  # there is nothing fine that so coarse scores could lose
         return (0.5, 2.0), "photos show things near and far"
-    pairs = report.dataset.splits.get("train", ())
-    some = pairs[:: max(1, len(pairs) // _COUNTED)][:_COUNTED]
-    found = ceiling(replace(report.dataset, splits={"train": some}), split="train", checked=True)
+    found = sampled(report.dataset)
+    if found is None:
+        return (0.5, 2.0), "there are no labels to go by"
     here, halved = found.mean_iou[stride], found.mean_iou[2 * stride]
     reach = f"the labels allow a mean IoU of {halved:.2f} at half size, {here:.2f} as they are"
     if here - halved > FINE:

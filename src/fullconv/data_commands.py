@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from fullconv.terminal import Json, Split, app, counting, emit
+
+if TYPE_CHECKING:
+    from fullconv.data.check import CheckReport
 
 
 @app.command(sort_key=2)
 def check(
-    data: Path, *, layout: str | None = None, fix: Path | None = None, json: Json = False
+    data: Path,
+    *,
+    layout: str | None = None,
+    fix: Path | None = None,
+    sheet: Path | None = None,
+    json: Json = False,
 ) -> int:
     """Say what is wrong with a data set, and how to mend it. Exit code 1 where there are errors.
 
     Parameters
     ----------
     data
-        The data set's folder.
+        The data set's folder, or the name of a published one: voc2012, camvid ...
     layout
         How it lies on disk. Default: what is recognised.
     fix
         Write a repaired copy into this new folder; the data set itself is only read.
+    sheet
+        Write a PNG with pictures of what was found, and of a few pairs as they should be.
     json
         Print one JSON object and nothing else.
     """
@@ -30,8 +40,13 @@ def check(
 
     with counting("checked") as progress:
         report = check_data(data, layout=layout, progress=progress)
+    if sheet is not None:
+        from fullconv.sheet import save_sheet
+
+        save_sheet(report, sheet)
     if fix is None:
-        emit(report.to_dict(), report.text(), json)
+        facts, text = _with_stride(report)
+        emit(facts, f"{text}sheet: {sheet}" if sheet else text, json)
         return 1 if report.errors else 0
     with counting("written") as progress:
         fixed = fix_data(report, fix, progress=progress)
@@ -39,20 +54,37 @@ def check(
     return 0
 
 
+def _with_stride(report: CheckReport) -> tuple[dict[str, Any], str]:
+    """A report, and about the stride that its labels need where they can be read."""
+    from fullconv.data.ceiling import sampled
+
+    found = None if report.errors else sampled(report.dataset)
+    stride = found.recommended_stride if found else None
+    text = report.text()
+    if found and stride:
+        text += f"recommended: --stride {stride}, {found.reason} (see fullconv ceiling)\n"
+    return {**report.to_dict(), "recommended_stride": stride}, text
+
+
 @app.command(sort_key=6)
-def inspect(thing: str, *, json: Json = False) -> None:
+def inspect(thing: str, *, sheet: Path | None = None, json: Json = False) -> None:
     """Say what a backbone, a model or a data set is: grids and receptive fields, classes, sizes.
 
     Parameters
     ----------
     thing
-        A backbone's name or card, a model folder, or a data set's folder.
+        A backbone's name or card, a model folder, or a data set's folder or published name.
+    sheet
+        Of a data set: write a PNG with a few of its pictures, their labels over them.
     json
         Print one JSON object and nothing else.
     """
+    from fullconv.data.download import located
     from fullconv.inspect import inspect as inspect_thing
 
-    facts, text = inspect_thing(thing)
+    folder = located(thing)  # a published data set's, where the name is one
+    named = thing if folder == Path(thing) else str(folder)
+    facts, text = inspect_thing(named, sheet=sheet)
     emit(facts, text, json)
 
 
@@ -63,7 +95,7 @@ def ceiling(data: Path, *, split: Split = "val", json: Json = False) -> None:
     Parameters
     ----------
     data
-        The data set's folder.
+        The data set's folder, or the name of a published one: voc2012, camvid ...
     split
         Which part of it.
     json
@@ -81,23 +113,24 @@ def convert(
     source: Path,
     out: Path,
     *,
-    layout: Literal["labelme", "coco"] | None = None,
+    layout: str | None = None,
     order: Literal["auto", "area", "file"] = "auto",
     json: Json = False,
 ) -> None:
-    """Turn the JSON files of labelme or COCO into pictures, id masks and a dataset.toml.
+    """Turn annotations or masks, however they lie, into pictures, id masks and a dataset.toml.
 
     Parameters
     ----------
     source
-        A folder with the files and the pictures, or one file. It is only read.
+        A folder with the files and the pictures, or one JSON file. It is only read.
     out
         A new folder for the data set.
     layout
-        Which of the two it is. Default: what the files hold.
+        labelme, coco, label-studio, ultralytics, or a layout of masks such as voc or camvid.
+        Default: what is recognised.
     order
-        Of COCO shapes that overlap: the smaller on top (area), or the later in the file (file).
-        auto takes the file's where labelme made it.
+        Of COCO and Ultralytics shapes that overlap: the smaller on top (area), or the later in the
+        file (file). auto takes the area, but the file's order where labelme made it.
     json
         Print one JSON object and nothing else.
     """

@@ -16,10 +16,12 @@ from fullconv.geometry import Grid
 from fullconv.metrics import headline
 from fullconv.model import WEIGHTS, load_model
 from fullconv.network.backbone import STRIDES, Backbone, build
+from fullconv.sheet import save_sheet
 
 
-def inspect(thing: str) -> tuple[dict[str, Any], str]:
-    """Facts (JSON-able) and text about a backbone's name or card, a model folder or a data set."""
+def inspect(thing: str, *, sheet: str | Path | None = None) -> tuple[dict[str, Any], str]:
+    """Facts (JSON-able) and text about a backbone's name or card, a model folder or a data set; of
+    a data set also a picture of a few of its pairs, where `sheet` names a PNG file."""
     path = Path(thing)
     inside = ("config.json", WEIGHTS, f"model/{WEIGHTS}", f"model.old/{WEIGHTS}")
     signs = [*(path / name for name in inside), path.parent / f"{path.name}.old" / WEIGHTS]
@@ -27,7 +29,11 @@ def inspect(thing: str) -> tuple[dict[str, Any], str]:
         return _model(path)
     if path.is_dir():
         report = check(path)
-        return report.to_dict(), report.text()
+        text = report.text()
+        if sheet is not None:
+            save_sheet(report, sheet, findings=False)
+            text += f"sheet: {sheet}\n"
+        return report.to_dict(), text
     a_path = path.exists() or (len(path.parts) > 1 and ":" not in thing)
     if a_path and path.suffix != ".toml":
         there = "is a file that is" if path.exists() else "does not exist, and is"

@@ -31,6 +31,8 @@ from fullconv.choices import balanced_weights, decide
 from fullconv.data.augment import Augmentation
 from fullconv.data.cache import Cache
 from fullconv.data.check import CheckReport, check
+from fullconv.data.download import located
+from fullconv.data.findings.meanings import meanings_text
 from fullconv.data.layouts import Dataset
 from fullconv.data.samples import OrderedPictures, Samples, ShuffledBatches
 from fullconv.data.tolerance import tolerated
@@ -76,7 +78,8 @@ def train(
     """Trains an FCN on a data set: `train("data", backbone="resnet18", stride=8, epochs=50)`.
 
     Args:
-        data: the folder; see `fullconv.data.layouts`. It is checked first.
+        data: the folder, or the name of a published data set; see `fullconv.data.layouts` and
+            `fullconv.data.download`. It is checked first.
         settings: all options at once; `options` change single ones (see `Settings`).
         out: the run's folder. Default: runs/<date>_<name>.
         resume: a run's folder to continue; data and options are read from it.
@@ -110,6 +113,7 @@ def train(
         raise FullconvError("no data set was named.", "fullconv train DATA")
     if options:
         settings = Settings.from_dict({**(settings.to_dict() if settings else {}), **options})
+    data = located(data, quiet=quiet)
     report = check(data)
     settings = settings or Settings()
     report = replace(report, dataset=tolerated(report, settings.ignore_rules))
@@ -131,6 +135,7 @@ def _summary(report: CheckReport) -> str:
     counts = ", ".join(f"{len(pairs)} {split}" for split, pairs in dataset.splits.items())
     lines = [f"{dataset.root}: {counts}; {len(dataset.labels)} classes ({dataset.reason})"]
     lines += [f"note: {note}" for note in dataset.notes]
+    lines += [meanings_text(report.meanings)] if report.meanings else []
     lines += [f"warning: {finding.rule}: {finding.message}" for finding in report.warnings]
     lines += [f"ignored: {finding.rule}: {finding.message}" for finding in report.errors]
     return "\n".join(lines)
@@ -198,6 +203,7 @@ def _fresh_model(report: CheckReport, settings: Settings, module: Any) -> Model:
         card = replace(card, pretrained_on=f"{card.source}'s default weights")
     facts = {
         "data_fingerprint": report.fingerprint,
+        "mask_values": [meaning.to_dict() for meaning in report.meanings],
         "fullconv": fullconv.__version__,
         "settings": {k: v for k, v in settings.to_dict().items() if k != "backbone"},
     }

@@ -200,3 +200,21 @@ def test_black_and_white_masks_whose_classes_txt_says_what_255_is_are_read(share
     assert report.findings == ()
     assert report.dataset.labels.names == ("membrane", "cell")
     assert report.class_pixels["train"][1] > 3 * report.class_pixels["train"][0] > 0
+
+
+def test_mean_and_std_are_over_all_pixels(tmp_path: Path) -> None:
+    every = []
+    for number, (name, size) in enumerate({"train/a": (20, 30), "val/b": (50, 60)}.items()):
+        pixels = np.random.default_rng(number).integers(0, 100 + 99 * number, (*size, 3), np.uint8)
+        for folder, content in (("images", pixels), ("masks", np.zeros(size, np.uint8))):
+            path = tmp_path / folder / f"{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(content).save(path)
+        every.append(pixels.reshape(-1, 3))
+    (tmp_path / "dataset.toml").write_text(TOML)
+    report = check(tmp_path)
+    pixels = np.concatenate(every) / 255
+    np.testing.assert_allclose(report.mean, pixels.mean(0))
+    np.testing.assert_allclose(report.std, pixels.std(0))
+    shown = " ".join(f"{value:.3f}" for value in report.mean)
+    assert f"red, green and blue, 0-1: mean {shown}, std" in report.text()

@@ -14,7 +14,7 @@ from PIL import Image, ImageFilter
 
 from fullconv.data import drawn
 from fullconv.data.check import check
-from fullconv.data.fix import fix, nearest, otsu
+from fullconv.data.fix import fix, nearest
 from fullconv.data.masks import read_values
 from fullconv.errors import FullconvError
 
@@ -193,20 +193,6 @@ def test_white_needs_a_class(tmp_path: Path) -> None:
 def test_nearest_is_the_nearest(values: np.ndarray, colors: list[tuple[int, int, int]]) -> None:
     distance = ((values[:, :, None].astype(np.float64) - np.array(colors)) ** 2).sum(axis=3)
     np.testing.assert_array_equal(nearest(values, tuple(colors)), distance.argmin(axis=2))
-
-
-@given(st.dictionaries(st.integers(0, 255), st.integers(1, 1000), min_size=2, max_size=12))
-def test_otsu_leaves_the_least_spread(counts: dict[int, int]) -> None:
-    """Against every threshold there is, by the definition: the weighted variance of both sides."""
-    values = np.repeat(list(counts), list(counts.values())).astype(np.float64)
-
-    def spread(threshold: float) -> float:
-        sides = values[values <= threshold], values[values > threshold]
-        return sum(side.var() * side.size for side in sides if side.size)
-
-    levels = sorted(counts)
-    best = min(spread(level) for level in levels[:-1])
-    assert spread(otsu(counts)) <= best * (1 + 1e-9) + 1e-6
 
 
 @pytest.mark.parametrize(

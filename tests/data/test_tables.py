@@ -4,10 +4,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from fullconv.data import tables
-from fullconv.data.tables import UNDECIDED, infer, is_soft, parse_table, read_labels, read_settings
+from fullconv.data.tables import (
+    UNDECIDED,
+    infer,
+    is_soft,
+    otsu,
+    parse_table,
+    read_labels,
+    read_settings,
+)
 from fullconv.errors import FullconvError
 from fullconv.labels import Labels
 
@@ -202,3 +212,31 @@ def test_soft_is_not_many_classes_beside_ignore() -> None:
     assert is_soft(dict.fromkeys(range(0, 256, 20), 10) | {0: 1000, 255: 1000})
     assert not is_soft(dict.fromkeys(range(256), 10))
     assert not is_soft({0: 10, 255: 10})
+
+
+@given(st.dictionaries(st.integers(0, 255), st.integers(1, 1000), min_size=2, max_size=12))
+def test_otsu_leaves_the_least_spread(counts: dict[int, int]) -> None:
+    """Against every threshold there is, by the definition: the weighted variance of both sides."""
+    values = np.repeat(list(counts), list(counts.values())).astype(np.float64)
+
+    def spread(threshold: float) -> float:
+        sides = values[values <= threshold], values[values > threshold]
+        return sum(side.var() * side.size for side in sides if side.size)
+
+    levels = sorted(counts)
+    best = min(spread(level) for level in levels[:-1])
+    assert spread(otsu(counts)) <= best * (1 + 1e-9) + 1e-6
+
+
+def test_what_the_masks_hold_is_counted_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = grey(tmp_path, np.array([[0, 7]], np.uint8), np.array([[3, 255]], np.uint8))
+    first = infer(paths, [])
+    assert len(first) == 8
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("decoded again")
+
+    monkeypatch.setattr("fullconv.data.masks.tally", never)
+    assert infer(paths, []) == first

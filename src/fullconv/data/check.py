@@ -20,6 +20,7 @@ from typing import Any
 
 from fullconv.data import layouts, tables
 from fullconv.data.findings.finding import Finding
+from fullconv.data.findings.meanings import Meaning, meanings, meanings_text
 from fullconv.data.findings.rules import findings
 from fullconv.data.findings.scan import Facts, PairScan, scan_pair
 from fullconv.data.layouts import Dataset
@@ -41,6 +42,8 @@ class CheckReport:
         class_pixels: split -> pixels of each class (K long).
         ignored_pixels: split -> pixels that do not count.
         sizes: (H, W) of the pictures, upright -> how many.
+        mean, std: of red, green and blue over all pixels of all pictures, scaled to 0-1.
+        meanings: what the values in the mask files stand for, the commonest first.
         fingerprint: sha256 over splits, names, contents and class table; the same wherever the
             data lies and in whatever order its files are listed.
     """
@@ -50,6 +53,9 @@ class CheckReport:
     class_pixels: dict[str, list[int]]
     ignored_pixels: dict[str, int]
     sizes: Counter[tuple[int, int]]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    meanings: tuple[Meaning, ...]
     fingerprint: str
 
     @property
@@ -90,6 +96,9 @@ class CheckReport:
                 {"height": height, "width": width, "pictures": count}
                 for (height, width), count in self.sizes.most_common()
             ],
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "mask_values": [meaning.to_dict() for meaning in self.meanings],
             "fingerprint": self.fingerprint,
             "errors": len(self.errors),
             "warnings": len(self.warnings),
@@ -107,7 +116,8 @@ class CheckReport:
 
     def text(self) -> str:
         """The report as a person reads it."""
-        parts = [_head(self), _class_table(self), *(_paragraph(f) for f in self.findings)]
+        parts = [_head(self), meanings_text(self.meanings), _class_table(self)]
+        parts += [_paragraph(f) for f in self.findings]
         if not self.findings:
             parts.append("Nothing wrong found.")
         else:
@@ -142,8 +152,24 @@ def check(
         facts.classes,
         facts.ignored,
         Counter(scan.picture_size for scan in scans if scan.picture_size is not None),
+        *_moments(scans),
+        meanings(facts),
         _fingerprint(dataset, scans),
     )
+
+
+def _moments(scans: list[PairScan]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of red, green and blue, 0-1; every pixel counts the same."""
+    seen = [scan.picture for scan in scans if scan.picture]
+    pixels = sum(height * width for height, width in (one.size for one in seen))
+    if not pixels:
+        return (), ()
+    mean, square = (
+        [sum(getattr(p, of)[c] * p.size[0] * p.size[1] for p in seen) / pixels for c in range(3)]
+        for of in ("mean", "square")
+    )
+    std = [max(0.0, s - m * m) ** 0.5 for m, s in zip(mean, square, strict=True)]
+    return tuple(m / 255 for m in mean), tuple(s / 255 for s in std)
 
 
 def _fingerprint(dataset: Dataset, scans: list[PairScan]) -> str:
@@ -166,10 +192,15 @@ def _head(report: CheckReport) -> str:
         f"{data.root}: layout {data.layout} ({data.reason})",
         "pictures: " + ", ".join(f"{split} {len(pairs)}" for split, pairs in data.splits.items()),
         f"sizes (height x width): {shown}{more}",
+        f"red, green and blue, 0-1: mean {_three(report.mean)}, std {_three(report.std)}",
         f"fingerprint: {report.fingerprint}",
         *(f"note: {note}" for note in data.notes),
     ]
     return "\n".join(lines)
+
+
+def _three(values: tuple[float, ...]) -> str:
+    return " ".join(f"{value:.3f}" for value in values) or "-"
 
 
 def _class_table(report: CheckReport) -> str:

@@ -26,7 +26,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,7 +37,17 @@ from numpy.typing import NDArray
 
 from fullconv.data import tables
 from fullconv.data.check import CheckReport
-from fullconv.data.masks import Ids, Value, class_lookup, is_lossy, read_values, tally, write_mask
+from fullconv.data.layouts import Dataset
+from fullconv.data.masks import (
+    Ids,
+    Value,
+    class_lookup,
+    is_lossy,
+    read_mask,
+    read_values,
+    tally,
+    write_mask,
+)
 from fullconv.data.pairing import Pair
 from fullconv.data.pictures import picture_size, turn_upright
 from fullconv.errors import FullconvError
@@ -91,7 +101,7 @@ class Fixed:
 
 @dataclass
 class _Plan:
-    """How masks become ids: `kind` is "cut", "snap" or "ids"."""
+    """How masks become ids: `kind` is "cut", "snap", "ids" or "read" (as a training reads them)."""
 
     kind: str
     labels: Labels  # of the copy
@@ -113,37 +123,57 @@ def fix(
     """
     dataset, out = report.dataset, Path(out)
     _refuse_place(dataset.root, out)
+    plan = _plan(report, [pair for pairs in dataset.splits.values() for pair in pairs])
+    return _write(dataset, plan, _leaks(report), out, progress)
+
+
+def plain_copy(
+    dataset: Dataset, out: str | Path, *, progress: Callable[[int, int], None] | None = None
+) -> Fixed:
+    """Write a copy of a data set without errors: every class, name and split stays, and its masks
+    become ids as a training reads them."""
+    _refuse_place(dataset.root, Path(out))
+    return _write(dataset, _Plan("read", _plain(dataset.labels)), {}, Path(out), progress)
+
+
+def _write(
+    dataset: Dataset,
+    plan: _Plan,
+    left_out: dict[str, str],
+    out: Path,
+    progress: Callable[[int, int], None] | None,
+) -> Fixed:
+    """The copy; all of it, or nothing. `left_out` has files that are not looked at -> why."""
     jobs = [(split, pair) for split, pairs in dataset.splits.items() for pair in pairs]
-    plan = _plan(report, [pair for _, pair in jobs])
-    left_out = _leaks(report)
     done: Counter[str] = Counter()
     written: Counter[str] = Counter()
     new = not out.exists()
 
-    def one(job: tuple[str, Pair]) -> tuple[str, Pair, str, Counter[str]]:
+    def one(job: tuple[str, Pair]) -> tuple[str, Counter[str]] | None:
         split, pair = job
         if _name(dataset.root, pair.picture) in left_out:
-            return split, pair, "", Counter()
+            return None
         try:
             ids, what = _mended(plan, dataset.labels, pair)
         except FullconvError as error:
-            return split, pair, error.message, Counter()
+            return error.message, Counter()
         write_mask(out / "masks" / split / f"{pair.name}.png", ids, plan.labels)
         copy = out / "images" / split / (pair.name + pair.picture.suffix)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(pair.picture, copy)
-        written[split] += 1
-        return split, pair, "", what
+        return "", what
 
     try:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for count, (_, pair, why, what) in enumerate(pool.map(one, jobs), 1):
+            for count, ((split, pair), found) in enumerate(zip(jobs, pool.map(one, jobs)), 1):
+                why, what = found or ("", Counter())
                 done += what
+                written[split] += found is not None and not why
                 if why:
                     left_out[_name(dataset.root, pair.mask)] = why
                 if progress is not None:
                     progress(count, len(jobs))
-        if not written:
+        if not written.total():
             why = next(iter(left_out.values()), "it has no pairs")
             raise FullconvError(
                 f"nothing in {dataset.root} can be mended: {why}", f"fullconv check {dataset.root}"
@@ -158,29 +188,9 @@ def fix(
     alone = (*dataset.unpaired_pictures, *dataset.unpaired_masks)
     left_out |= {_name(dataset.root, path): "it has no partner" for path in alone}
     if plan.kind == "cut":
-        done[f"masks cut at {plan.threshold:g}"] = sum(written.values())
+        done[f"masks cut at {plan.threshold:g}"] = written.total()
     splits = {split: written[split] for split in dataset.splits if written[split]}
     return Fixed(dataset.root, out, splits, plan.labels, dict(done), left_out)
-
-
-def otsu(counts: Mapping[int, int]) -> float:
-    """The threshold between two groups of grey levels that leaves the least spread inside them:
-    N. Otsu, "A threshold selection method from gray-level histograms", 1979. Halfway between the
-    two levels that it parts.
-
-    >>> otsu({0: 90, 10: 5, 250: 5, 255: 40})
-    130.0
-    """
-    levels = np.array(sorted(counts), np.float64)
-    weight = np.array([counts[int(level)] for level in levels], np.float64)
-    if len(levels) < 2:
-        return 127.5
-    below = np.cumsum(weight)[:-1]
-    above = weight.sum() - below
-    sums = np.cumsum(weight * levels)
-    between = below * above * (sums[:-1] / below - (sums[-1] - sums[:-1]) / above) ** 2
-    best = np.flatnonzero(between >= between.max() * (1 - 1e-12))
-    return float((levels[best[0]] + levels[best[-1] + 1]) / 2)
 
 
 def nearest(values: NDArray[np.uint8], colors: tuple[RGB, ...]) -> NDArray[np.int64]:
@@ -221,7 +231,7 @@ def _plan(report: CheckReport, pairs: list[Pair]) -> _Plan:
         dark, bright = _two_classes(labels, undecided)
         names = labels.names if not undecided else ("background", "object")
         base = _plain(labels) if not undecided else Labels(names)
-        return _Plan("cut", base, otsu(grey), dark, bright)
+        return _Plan("cut", base, tables.otsu(grey), dark, bright)
     kept = list(range(len(labels)))
     if not report.dataset.named:  # close the gaps
         totals = np.sum(list(report.class_pixels.values()), axis=0)
@@ -251,27 +261,7 @@ def _two_classes(labels: Labels, undecided: bool) -> tuple[int, int]:
 def _mended(plan: _Plan, labels: Labels, pair: Pair) -> tuple[Ids, Counter[str]]:
     """(H, W) class ids of a pair's mask, and what was done to it."""
     done: Counter[str] = Counter()
-    values = read_values(pair.mask)
-    if plan.kind == "cut":
-        if values.ndim == 3:
-            raise FullconvError("its mask holds colours, those of the others are grey.", _AGAIN)
-        ids = np.where(values > plan.threshold, plan.bright, plan.dark)
-        done["pixels between black and white"] += int(((values > 0) & (values < 255)).sum())
-    elif plan.kind == "snap":
-        colors = values if values.ndim == 3 else np.repeat(values[..., None], 3, axis=2)
-        place = nearest(colors.astype(np.uint8), plan.nominal)
-        exact = np.array(plan.nominal, np.uint8)[place]
-        done["pixels given the nearest colour"] += int((exact != colors).any(axis=2).sum())
-        ids = np.array(plan.nominal_ids)[place]
-    else:
-        if is_lossy(pair.mask):
-            raise FullconvError("its mask holds ids in a lossy format, which changed them.", _AGAIN)
-        before = class_lookup(values, labels)  # class id, or -1
-        table = np.full(max(len(labels), labels.ignore_index) + 2, plan.labels.ignore_index)
-        for old, new in plan.to_id.items():
-            table[old] = new
-        ids = table[before]
-        done["pixels without a class, now ignored"] += int((before < 0).sum())
+    ids = _ids(plan, labels, pair.mask, done)
     size = picture_size(pair.picture)
     if ids.shape != size:
         if ids.shape != size[::-1]:
@@ -285,6 +275,32 @@ def _mended(plan: _Plan, labels: Labels, pair: Pair) -> tuple[Ids, Counter[str]]
             raise FullconvError("its mask is turned, and no EXIF orientation says how.", _AGAIN)
         done["masks turned as their photo's EXIF orientation says"] += 1
     return ids, +done
+
+
+def _ids(plan: _Plan, labels: Labels, mask: Path, done: Counter[str]) -> Ids:
+    """(H, W) class ids of a mask; `done` counts what was done to it."""
+    if plan.kind == "read":
+        return read_mask(mask, labels)
+    values = read_values(mask)
+    if plan.kind == "cut":
+        if values.ndim == 3:
+            raise FullconvError("its mask holds colours, those of the others are grey.", _AGAIN)
+        done["pixels between black and white"] += int(((values > 0) & (values < 255)).sum())
+        return np.where(values > plan.threshold, plan.bright, plan.dark)
+    if plan.kind == "snap":
+        colors = values if values.ndim == 3 else np.repeat(values[..., None], 3, axis=2)
+        place = nearest(colors.astype(np.uint8), plan.nominal)
+        exact = np.array(plan.nominal, np.uint8)[place]
+        done["pixels given the nearest colour"] += int((exact != colors).any(axis=2).sum())
+        return np.array(plan.nominal_ids)[place]
+    if is_lossy(mask):
+        raise FullconvError("its mask holds ids in a lossy format, which changed them.", _AGAIN)
+    before = class_lookup(values, labels)  # class id, or -1
+    table = np.full(max(len(labels), labels.ignore_index) + 2, plan.labels.ignore_index)
+    for old, new in plan.to_id.items():
+        table[old] = new
+    done["pixels without a class, now ignored"] += int((before < 0).sum())
+    return table[before]
 
 
 def _colors_of(labels: Labels) -> dict[RGB, int]:

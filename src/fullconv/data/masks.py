@@ -59,6 +59,25 @@ class Tally:
             return {value: labels.class_of((value,) * 3) for value in self.counts}  # type: ignore[arg-type]
         return {value: labels.class_of(value) for value in self.counts}
 
+    def to_plain(self) -> dict[str, Any]:
+        """As JSON holds it; `from_plain` reads it back."""
+        return {
+            "size": self.size,
+            "counts": list(self.counts.items()),
+            "gray_rgb": self.gray_rgb,
+            "lossy": self.lossy,
+        }
+
+    @classmethod
+    def from_plain(cls, table: Any) -> Tally | None:
+        """Of what `to_plain` made; None where it is not of that form."""
+        try:
+            counts = {tuple(v) if isinstance(v, list) else int(v): n for v, n in table["counts"]}
+            height, width = table["size"]
+            return cls((height, width), counts, table["gray_rgb"], table["lossy"])
+        except (TypeError, KeyError, ValueError):
+            return None
+
     def are_colors(self, labels: Labels) -> bool:
         """Whether integer counts mean grey colours: the table names each of them as a colour."""
         return self.gray_rgb and _are_colors(self.counts, labels)

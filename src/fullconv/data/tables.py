@@ -12,11 +12,14 @@
 
 classes.txt has one class per line: "value name", "r g b name" or "name"; void, ignore and
 unlabeled stand for pixels that do not count. Text that is none of these is left alone, and said.
+The YAML file that Ultralytics trains from (names, label_mapping) counts where there is neither.
 """
 
 from __future__ import annotations
 
 import difflib
+import hashlib
+import io
 import re
 import tomllib
 from collections import Counter
@@ -27,7 +30,11 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from fullconv.data import masks
+from fullconv.data.remembered import Remembered
+from fullconv.data.yaml_table import read_yaml
 from fullconv.errors import FullconvError
 from fullconv.labels import IGNORE, RGB, Labels, parse_color, voc_color
 
@@ -100,7 +107,8 @@ def read_labels(
 ) -> tuple[Labels, bool, list[str]]:
     """The class table of a data set, whether its names are real, and notes on where it is from.
 
-    dataset.toml first, then classes.txt, then `known` (from the layout), then the mask values.
+    dataset.toml first, then classes.txt, then `known` (from the layout), then the YAML file of
+    Ultralytics, then the mask values.
     """
     notes: list[str] = []
     base: Labels | None = None
@@ -111,6 +119,8 @@ def read_labels(
         if base is None and known is not None:
             base = known
             notes.append(f"class names: the {len(known)} that the layout is known for")
+        if base is None:
+            base = _from_yaml(root, notes)
         named = base is not None
         if base is None:
             base = infer(mask_paths, notes)
@@ -150,8 +160,8 @@ def infer(mask_paths: Iterable[Path], notes: list[str]) -> Labels:
     """Ids 0 .. max of the masks as "class 0" ...; `UNDECIDED` where the values are no ids."""
     counts: Counter[Any] = Counter()
     lossy = False
-    with ThreadPoolExecutor() as pool:
-        for tally in pool.map(_tally, mask_paths):
+    with Remembered() as known, ThreadPoolExecutor() as pool:
+        for tally in pool.map(lambda path: _tally(path, known), mask_paths):
             if tally is not None:
                 counts.update(tally.counts)
                 lossy = lossy or tally.lossy
@@ -185,6 +195,26 @@ def is_soft(counts: Mapping[Any, int]) -> bool:
     ends = counts[0] + counts[255]
     spread = len(between) >= 8 and max(between) > 200 and min(between) < 55
     return spread and ends >= 0.8 * sum(counts.values())
+
+
+def otsu(counts: Mapping[Any, int]) -> float:
+    """The threshold between two groups of grey levels that leaves the least spread inside them:
+    N. Otsu, "A threshold selection method from gray-level histograms", 1979. Halfway between the
+    two levels that it parts.
+
+    >>> otsu({0: 90, 10: 5, 250: 5, 255: 40})
+    130.0
+    """
+    levels = np.array(sorted(counts), np.float64)
+    weight = np.array([counts[int(level)] for level in levels], np.float64)
+    if len(levels) < 2:
+        return 127.5
+    below = np.cumsum(weight)[:-1]
+    above = weight.sum() - below
+    sums = np.cumsum(weight * levels)
+    between = below * above * (sums[:-1] / below - (sums[-1] - sums[:-1]) / above) ** 2
+    best = np.flatnonzero(between >= between.max() * (1 - 1e-12))
+    return float((levels[best[0]] + levels[best[-1] + 1]) / 2)
 
 
 def nominal_colors(counts: Mapping[Any, int]) -> tuple[RGB, ...]:
@@ -235,6 +265,19 @@ def _from_text_files(root: Path, notes: list[str]) -> Labels | None:
             f"{name} is not a class table (a line is 'value name', 'r g b name' or 'name')"
         )
     return None
+
+
+def _from_yaml(root: Path, notes: list[str]) -> Labels | None:
+    found = read_yaml(root)
+    if found is None:
+        return None
+    notes.append(f"class names from {found.path.name}")
+    names = tuple(found.listed)
+    if not found.mapping:
+        return _from_pairs(list(enumerate(names)))
+    ignore = 255 if len(names) <= 255 else 65535
+    values = {value: ignore if k is None else k for value, k in found.mapping.items()}
+    return Labels(names, ignore_index=ignore, values=values)
 
 
 def _all_match(pattern: re.Pattern[str], lines: list[str]) -> list[re.Match[str]]:
@@ -313,8 +356,15 @@ def _nearest(word: str, words: Iterable[str]) -> str:
     return (difflib.get_close_matches(word, words, 1, 0) or words)[0]
 
 
-def _tally(path: Path) -> masks.Tally | None:
+def _tally(path: Path, known: Remembered) -> masks.Tally | None:
     try:
-        return masks.tally(path)
-    except FullconvError:
+        content = path.read_bytes()
+        kind = path.suffix.lower() if path.suffix.lower() in masks.ARRAY_SUFFIXES else ""
+        key = f"mask {hashlib.sha256(content).hexdigest()} {kind}"
+        found = masks.Tally.from_plain(known.get(key))
+        if found is None:
+            found = masks.tally(io.BytesIO(content), name=str(path))
+            known.put(key, found.to_plain())
+        return found
+    except (FullconvError, OSError):
         return None  # `check` says what is wrong with it

@@ -65,7 +65,7 @@ def _near_duplicates(facts: Facts, scans: list[PairScan]) -> Iterator[Finding]:
         yield Finding(
             "note",
             "near-duplicate",
-            f"{len(within)} pairs of pictures in one split can hardly be told apart: "
+            f"{len(within)} pairs of pictures in one split are nearly the same: "
             f"{_first(facts, within)}. They count double",
             facts.names(scan.pair.picture for pair in within for scan in pair),
             "nothing, if they are frames of a video that stands still; else keep one of each",

@@ -142,8 +142,8 @@ def _values(facts: Facts) -> Iterator[Finding]:
             f"the masks hold {len(facts.values)} grey values between black and white: blurred or "
             f"anti-aliased borders. Values without a class: {_shares(facts)}",
             where,
-            "export them again without anti-aliasing. This makes a repaired copy, cut in two at a "
-            f"threshold:\n{_copy(facts)}",
+            "export them again without anti-aliasing. This makes a repaired copy, cut in two at "
+            f"{tables.otsu(facts.values):g}:\n{_copy(facts)}",
         )
     elif any(isinstance(value, tuple) for value in facts.unknown):
         yield _unknown_colors(facts, where, named)

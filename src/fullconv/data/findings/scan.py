@@ -26,7 +26,7 @@ from fullconv.data.pictures import read_reduced
 from fullconv.data.remembered import Remembered
 from fullconv.errors import FullconvError
 
-_VERSION = 1  # of what is remembered
+_VERSION = 2  # of what is remembered
 
 
 @dataclass(frozen=True)
@@ -175,10 +175,7 @@ def _plain(picture: PictureScan, tally: Tally, moved: Shift | None) -> dict[str,
         "mean": picture.mean,
         "square": picture.square,
         "look": base64.b64encode(picture.look).decode(),
-        "mask_size": tally.size,
-        "counts": list(tally.counts.items()),
-        "gray_rgb": tally.gray_rgb,
-        "lossy": tally.lossy,
+        "mask": tally.to_plain(),
         "shift": asdict(moved) if moved else None,
     }
 
@@ -190,8 +187,8 @@ def _known(table: Any) -> tuple[PictureScan, Tally, Shift | None] | None:
         picture = PictureScan(
             tuple(table["size"]), tuple(table["mean"]), tuple(table["square"]), look_bytes
         )
-        counts = {tuple(v) if isinstance(v, list) else v: n for v, n in table["counts"]}
-        tally = Tally(tuple(table["mask_size"]), counts, table["gray_rgb"], table["lossy"])
-        return picture, tally, Shift(**table["shift"]) if table["shift"] else None
+        tally = Tally.from_plain(table["mask"])
+        moved = Shift(**table["shift"]) if table["shift"] else None
+        return (picture, tally, moved) if tally else None
     except (TypeError, KeyError, ValueError):
         return None
