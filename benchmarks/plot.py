@@ -73,6 +73,8 @@ TITLES = {
     "peers": "Beside other networks",
     "amx/speed": "Speed, on a processor with matrix units",
     "amx/peers": "Beside other networks, on a processor with matrix units",
+    "avx2/speed": "Speed, on a processor without bfloat16",
+    "avx2/peers": "Beside other networks, on a processor without bfloat16",
 }
 HEAD = """# Performance
 
@@ -85,6 +87,10 @@ Matrix units (Intel's AMX) multiply in bfloat16 several times as fast as the pro
 else. Against networks that run as usual the ratios grow there; what does not multiply matrices
 (normalisation, activations, loading, resizing) then takes most of a training's time, and the shares
 of the machine's rate fall.
+
+Where a processor has neither bfloat16 nor AVX-512 (before Zen 4 and Sapphire Rapids), all networks
+run in float32 and take most of their time in the same convolutions; what is gained is then the
+upsampling, the loss and the label map alone.
 
 ![Milliseconds from a picture to its label map, by network](speed.svg)
 """

@@ -197,6 +197,21 @@ def test_evaluate_prints_the_table_and_what_it_is_of(
     assert all(name in out for name in LABELS.names)
 
 
+def test_a_published_data_set_goes_by_its_name(
+    cli: Out, model_folder: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FULLCONV_DATA", str(tmp_path))
+    monkeypatch.chdir(tmp_path.parent)
+    folder = shutil.copytree(scenes, tmp_path / "camvid")  # as if downloaded
+    for words in (["evaluate", model_folder, "--split", "val"], ["inspect"], ["ceiling"]):
+        named = cli([*words, "camvid"])
+        assert named[0] == 0, named[2]
+        assert named == tuple(
+            text.replace(f" on {folder}, ", " on camvid, ") if isinstance(text, str) else text
+            for text in cli([*words, folder])
+        )
+
+
 def test_evaluate_as_json_is_one_object_with_the_names_of_the_paper(
     cli: Out, model_folder: Path, scenes: Path
 ) -> None:

@@ -17,7 +17,7 @@ ORDER = (
     {"errors"},
     {"labels", "settings", "memory"},
     {"tracing", "geometry", "kernels", "network", "data", "metrics", "draw"},
-    {"model"},
+    {"model", "sheet"},
     {"engine"},
     {"predict"},
     {"evaluation", "inspect"},

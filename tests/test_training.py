@@ -155,6 +155,17 @@ def test_resume_of_a_finished_run_changes_nothing(unstopped):
     assert train(resume=unstopped.folder, quiet=True).metrics == unstopped.metrics
 
 
+def test_a_published_set_is_remembered_by_its_folder(scenes, tmp_path, monkeypatch):
+    monkeypatch.setenv("FULLCONV_DATA", str(tmp_path / "sets"))
+    folder = shutil.copytree(scenes, tmp_path / "sets" / "camvid")  # as if downloaded
+    monkeypatch.chdir(tmp_path)
+    run = train("CamVid", **SMALL | {"epochs": 1})
+    config = tomllib.loads((run.folder / "config.toml").read_text())
+    assert config["data"] == {"root": str(folder)}
+    assert run.folder.name.endswith("_camvid_8s")
+    assert train(resume=run.folder, quiet=True).metrics == run.metrics
+
+
 def test_two_processes_see_what_one_with_twice_the_batch_sees(scenes, tmp_path):
     """Same pictures, chances and steps: the same weights but for the rounding of sums.
 

@@ -62,7 +62,7 @@ def train(
     Parameters
     ----------
     data
-        The data set's folder.
+        The data set's folder, or the name of a published one: voc2012, camvid ...
     config
         Options of an earlier run (its config.toml); further options change single ones.
     resume
@@ -108,7 +108,7 @@ def evaluate(
     model
         A model folder, or the run that holds it.
     data
-        The data set's folder.
+        The data set's folder, or the name of a published one: voc2012, camvid ...
     split
         Which part of it.
     ignore_rules

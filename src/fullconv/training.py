@@ -111,11 +111,9 @@ def train(
             )
     elif data is None:
         raise FullconvError("no data set was named.", "fullconv train DATA")
-    if options:
-        settings = Settings.from_dict({**(settings.to_dict() if settings else {}), **options})
+    settings = Settings.from_dict({**(settings.to_dict() if settings else {}), **options})
     data = located(data, quiet=quiet)
     report = check(data)
-    settings = settings or Settings()
     report = replace(report, dataset=tolerated(report, settings.ignore_rules))
     settings, why = decide(settings, report, module)
     if not quiet and "LOCAL_RANK" not in os.environ:
@@ -123,7 +121,7 @@ def train(
     if resume is None:
         folder = _new_folder(out, report.dataset, settings)
         (folder / "config.toml").write_text(
-            to_toml({"data": {"root": str(Path(data).resolve())}, "train": settings.to_dict()}),
+            to_toml({"data": {"root": str(data.resolve())}, "train": settings.to_dict()}),
             encoding="utf-8",
         )
     return _fit(folder, report, settings, module, resume is not None, quiet)

@@ -1,5 +1,5 @@
-"""Converting: labelme and COCO to a data set that `layouts.read` and `check` accept, or all that is
-wrong at once, with nothing written and the source untouched."""
+"""Converting: every layout and every tool to a data set that `layouts.read` and `check` accept, or
+all that is wrong at once, with nothing written and the source untouched."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from trees import IDS, NAMES, SPLITS, TREES
 
 from fullconv.data import layouts
 from fullconv.data.check import check
@@ -72,6 +73,80 @@ def refused(source: Path, out: Path, **options: Any) -> str:
     return str(caught.value)
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools
+@pytest.mark.parametrize("name", TREES)
+def test_every_layout_and_every_tool_comes_back(tmp_path: Path, name: str) -> None:
+    source, out, tree = tmp_path / "in", tmp_path / "out", TREES[name]
+    tree.write(source)
+    before = fingerprint(source)
+    done = convert(source, out)
+    assert fingerprint(source) == before
+    assert (done.layout, done.splits) == (tree.layout, {"train": 3, "val": 1})
+    data = layouts.read(out)
+    assert (data.layout, data.named, data.labels.names) == ("folders", True, done.labels.names)
+    if not tree.shapes:
+        there = layouts.read(source)
+        assert data.labels.names == there.labels.names  # those that never occur too
+        assert data.labels.ignore_index == there.labels.ignore_index
+    seen = set()
+    for split, pairs in data.splits.items():
+        for pair in pairs:
+            stem = pair.name.removeprefix("ulm_").removeprefix("img_")
+            seen.add(stem)
+            ids = read_mask(pair.mask, data.labels)
+            if tree.shapes:
+                wanted = np.array(NAMES)[IDS[stem]]
+                np.testing.assert_array_equal(np.array(data.labels.names)[ids], wanted)
+            else:
+                np.testing.assert_array_equal(ids, IDS[stem])
+            assert name == "cvat" or split == SPLITS[stem]
+    assert seen == set(IDS)
+
+
+def test_masks_with_errors_are_not_converted(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    TREES["folders"].write(source)
+    Image.fromarray(np.full((24, 32), 77, np.uint8)).save(source / "masks/train/0.png")
+    said = refused(source, tmp_path / "out")
+    assert "unknown-value" in said
+    assert f"try: fullconv check {source}" in said
+
+
+def test_ignored_pixels_colours_and_doubtful_names_stay(tmp_path: Path) -> None:
+    """Of two classes only the first occurs, beside 255: no black-and-white mask."""
+    source, out = tmp_path / "in", tmp_path / "out"
+    values = np.zeros((6, 8), np.uint8)
+    values[2:] = 255
+    for name in ("a", "b"):
+        picture(source / f"images/{name}.png", seed=len(name))
+        (source / "masks").mkdir(exist_ok=True)
+        Image.fromarray(values).save(source / f"masks/{name}.png")
+    table = 'classes = ["sky", "road"]\n[map]\n255 = "ignore"\n[colors]\nroad = "#102030"\n'
+    write(source / "dataset.toml", table)
+    done = convert(source, out)
+    data = layouts.read(out)
+    assert data.labels.names == done.labels.names == ("sky", "road")
+    assert data.labels.colors[1] == (16, 32, 48)
+    for pairs in data.splits.values():
+        for pair in pairs:
+            np.testing.assert_array_equal(read_mask(pair.mask, data.labels), values)
+
+
+def test_masks_in_a_folder_below_and_names_of_layouts(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    TREES["voc"].write(source / "VOCdevkit/VOC2012")
+    done = convert(source, tmp_path / "out")
+    assert (done.layout, done.splits) == ("voc", {"train": 3, "val": 1})
+    assert "found in the sub-folder VOCdevkit/VOC2012" in done.notes
+    assert convert(source, tmp_path / "named", layout="voc").layout == "voc"
+    assert "Looked for camvid" in refused(source, tmp_path / "x", layout="camvid")
+    labelme(source, "a", ROAD)  # a folder below that lies as masks do says less than this
+    assert convert(source, tmp_path / "shapes").layout == "labelme"
+    TREES["folders"].write(source)  # but the folder itself says more
+    assert convert(source, tmp_path / "masks").layout == "folders"
+    assert convert(source, tmp_path / "chosen", layout="labelme").layout == "labelme"
+
+
 @pytest.mark.parametrize("folder", ["semantic_segmentation", "video_annotation"])
 def test_the_examples_of_labelme(shared: Path, tmp_path: Path, folder: str) -> None:
     source, out = shared / "data/labelme_examples" / folder, tmp_path / "out"
@@ -106,7 +181,9 @@ def test_labelme_and_coco_of_the_same_pictures_give_the_same_masks(
         np.testing.assert_array_equal(drawn[~void], runs[~void])
         ignored += int(void.sum())
     assert ignored > 0
-    assert "expected one of the two" in refused(source, tmp_path / "out")
+    said = refused(source, tmp_path / "out")
+    assert "annotations of 2 tools: labelme (3 files), coco (" in said
+    assert "--layout labelme   # or --layout coco" in said
 
 
 def test_names_with_spaces_and_slashes_and_pictures_inside(tmp_path: Path) -> None:
@@ -220,7 +297,7 @@ def test_places_that_are_refused(tmp_path: Path) -> None:
     source, out = tmp_path / "in", tmp_path / "out"
     assert "no folder or file" in refused(source, out)
     source.mkdir()
-    assert "no JSON file in" in refused(source, out)
+    assert "holds no annotations to convert, and no masks that can be" in refused(source, out)
     write(source / "x.json", {"key": 1})
     assert f"Found {source / 'x.json'} (key)" in refused(source, out)
     assert "no coco picture" in refused(source, out, layout="coco")
@@ -230,7 +307,9 @@ def test_places_that_are_refused(tmp_path: Path) -> None:
     write(out / "mine.txt", "mine")
     assert "is not empty" in refused(source, out)
     assert "is a file" in refused(source, out / "mine.txt")
-    assert "no layout 'voc'" in refused(source, tmp_path / "new", layout="voc")
+    said = refused(source, tmp_path / "new", layout="label_studio")
+    assert "no layout 'label_studio'; there are labelme, coco, label-studio, ultralytics, " in said
+    assert "try: --layout label-studio" in said
     assert "no order 'x'" in refused(source, tmp_path / "new", order="x")
 
 

@@ -165,7 +165,8 @@ def _write(
 
     try:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for count, ((split, pair), found) in enumerate(zip(jobs, pool.map(one, jobs)), 1):
+            for count, found in enumerate(pool.map(one, jobs), 1):
+                split, pair = jobs[count - 1]
                 why, what = found or ("", Counter())
                 done += what
                 written[split] += found is not None and not why

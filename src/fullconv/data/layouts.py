@@ -23,6 +23,8 @@ from pathlib import Path
 
 from fullconv.data import published, tables
 from fullconv.data.annotations.kinds import convertible
+from fullconv.data.annotations.ultralytics import label_files
+from fullconv.data.download import located, nearest
 from fullconv.data.pairing import (
     MASK_ENDINGS,
     SPLITS,
@@ -93,17 +95,13 @@ class Dataset:
 
 
 def read(root: str | Path, *, layout: str | None = None) -> Dataset:
-    """Recognise and read the data set in a folder (or that a dataset.toml lies in)."""
-    root = Path(root)
+    """Recognise and read the data set in a folder (or that a dataset.toml lies in), or the
+    published one of that name, which is downloaded where it is not there yet."""
+    root = located(root)
     if root.name == tables.SETTINGS_NAME and root.is_file():
         root = root.parent
     if not root.is_dir():
-        there = f"{root} is a file" if root.exists() else f"there is no folder {root}"
-        nearest = next((p for p in root.parents if p.is_dir()), Path())
-        raise FullconvError(
-            f"{there}; expected the folder of a data set, for example\n{_EXAMPLE}",
-            f"fullconv check {nearest}" if root.exists() else f"ls {nearest}",
-        )
+        raise _no_folder(root)
     if layout is not None and layout not in _LAYOUTS:
         near = difflib.get_close_matches(layout, _LAYOUTS, 1, 0)[0]
         raise FullconvError(
@@ -133,6 +131,11 @@ def read(root: str | Path, *, layout: str | None = None) -> Dataset:
         tuple(sorted(found.masks)),
         (*found.notes, *notes),
     )
+
+
+def holds_masks(root: Path) -> bool:
+    """Whether the folder itself, not one below it, lies as a data set of masks does."""
+    return any(reader(root) is not None for reader in _LAYOUTS.values())
 
 
 def _recognise(root: Path, layout: str | None) -> tuple[Path, str, Found]:
@@ -240,6 +243,7 @@ _LAYOUTS: dict[str, Callable[[Path], Found | None]] = {
     "camvid": _camvid,
     "folders": _folders_layout,
 }
+LAYOUTS = tuple(_LAYOUTS)
 
 
 def _make_val(found: Found) -> None:
@@ -284,6 +288,19 @@ def _by_name(pair: Pair) -> str:
     return pair.name
 
 
+def _no_folder(root: Path) -> FullconvError:
+    there = f"{root} is a file" if root.exists() else f"there is no folder {root}"
+    above = next((p for p in root.parents if p.is_dir()), Path())
+    hint = f"fullconv check {above}" if root.exists() else f"ls {above}"
+    names = [] if root.exists() else nearest(root)
+    if names:
+        there += f", nor a published data set of that name (nearest: {', '.join(names)})"
+        hint = f"fullconv check {names[0]}   # downloads it, where it is not there yet"
+    return FullconvError(
+        f"{there}; expected the folder of a data set, for example\n{_EXAMPLE}", hint
+    )
+
+
 def _no_pairs(root: Path, name: str, found: Found) -> FullconvError:
     pictures, masks = found.pictures, found.masks
     examples = [path.name for path in (pictures[:1] + masks[:1])]
@@ -303,8 +320,8 @@ def _to_convert(root: Path) -> FullconvError | None:
             where = f"{path.relative_to(root)} is a file of {kind}"
             break
     else:
-        lists = sorted(root.glob("labels/**/*.txt"))
-        if not lists or not (root / "images").is_dir():
+        lists = label_files(root)
+        if not lists:
             return None
         where = f"{lists[0].relative_to(root)} has outlines as Ultralytics writes them"
     better = root.resolve().parent / f"{root.resolve().name}_masks"

@@ -276,7 +276,9 @@ def _from_yaml(root: Path, notes: list[str]) -> Labels | None:
     if not found.mapping:
         return _from_pairs(list(enumerate(names)))
     ignore = 255 if len(names) <= 255 else 65535
-    values = {value: ignore if k is None else k for value, k in found.mapping.items()}
+    values: dict[int | RGB, int] = {
+        value: ignore if k is None else k for value, k in found.mapping.items()
+    }
     return Labels(names, ignore_index=ignore, values=values)
 
 

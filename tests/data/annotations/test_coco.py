@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from fullconv.data.annotations import coco
+from fullconv.data.annotations.places import Finder
 from fullconv.data.annotations.shapes import class_table, paint
 from fullconv.errors import FullconvError
 
@@ -33,7 +34,7 @@ def read(
         table,
         split="",
         order=order,
-        find=coco.Finder(folder),
+        find=Finder(folder, "file_name"),
         left_out=Counter() if left_out is None else left_out,
     )
 
@@ -142,21 +143,6 @@ def test_annotations_without_a_picture_are_counted(tmp_path: Path) -> None:
         "annotations of pictures that x.json does not list": 1,
         "polygons of less than three points": 1,
     }
-
-
-def test_pictures_are_found_by_their_name(tmp_path: Path) -> None:
-    """As COCO itself lies on disk: annotations/instances_val2017.json and val2017/."""
-    for name in ("val2017/a.jpg", "one/b.jpg", "two/b.jpg", "annotations/c.jpg"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    path = tmp_path / "annotations/instances_val2017.json"
-    for root in (tmp_path, path.parent):
-        find = coco.Finder(root)
-        assert find(path, "a.jpg") == tmp_path / "val2017/a.jpg"
-        assert find(path, "two\\b.jpg") == tmp_path / "two/b.jpg"
-        assert find(path, "c.jpg") == tmp_path / "annotations/c.jpg"
-        with pytest.raises(FullconvError, match="2 pictures have its name"):
-            find(path, "b.jpg")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
-"""Polygons and discs: against a definition in exact fractions, pixel by pixel."""
+"""Polygons, discs and ellipses: against definitions, pixel by pixel (of polygons in exact
+fractions), and against matplotlib and pycocotools."""
 
 from __future__ import annotations
 
@@ -9,9 +10,19 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.path import Path
+from pycocotools import mask as coco
 
 from fullconv.data.annotations import polygons
-from fullconv.data.annotations.polygons import Disc, Polygon, read_points, rectangle
+from fullconv.data.annotations.polygons import (
+    Disc,
+    Ellipse,
+    Polygon,
+    is_place,
+    read_points,
+    rectangle,
+    turned_rectangle,
+)
 
 SIZE = (13, 17)
 # Eighths, inside and outside the picture, often just at the centre of a pixel.
@@ -93,22 +104,31 @@ def test_a_self_crossing_outline_has_a_hole() -> None:
     assert mask.sum() == 81 - 9
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # its own
-def test_matplotlib_and_pycocotools_agree_up_to_the_outline() -> None:
-    """Two other readers, on a star in the middle of pixels: matplotlib at the same centres gives
-    the same pixels; pycocotools rounds to fifths of a pixel."""
-    path = pytest.importorskip("matplotlib.path")
-    angles = np.arange(11) * 2 * np.pi * 4 / 11
-    points = np.stack([80.3 + 70 * np.cos(angles), 60.7 + 55 * np.sin(angles)], axis=1)
-    mine = whole(Polygon(points), (120, 160))
-    rows, columns = np.indices(mine.shape) + 0.5
+def star(seed: int) -> np.ndarray:
+    """(N, 2) corners around a point, in a picture of 120 x 160 pixels; no two edges cross."""
+    rng = np.random.default_rng(seed)
+    angles = np.sort(rng.uniform(0, 2 * np.pi, 15))
+    reach = rng.uniform(10, 70, 15)[:, None]
+    return (80.3, 60.7) + reach * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_matplotlib_finds_the_same_pixels(seed: int) -> None:
+    points = star(seed)
+    rows, columns = np.indices((120, 160)) + 0.5
     centres = np.stack([columns.ravel(), rows.ravel()], axis=1)
-    star = whole(Polygon(points[:3]), mine.shape)
-    theirs = path.Path(points[:3]).contains_points(centres).reshape(mine.shape)
-    np.testing.assert_array_equal(star, theirs)
-    coco = pytest.importorskip("pycocotools.mask")
-    runs = coco.frPyObjects([points.ravel().tolist()], *mine.shape)
-    differ = mine != coco.decode(runs)[..., 0].astype(bool)
+    theirs = Path(points).contains_points(centres).reshape(rows.shape)
+    assert 500 < theirs.sum() < 15000
+    np.testing.assert_array_equal(whole(Polygon(points), rows.shape), theirs)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # its own
+@pytest.mark.parametrize("seed", range(10))
+def test_pycocotools_agrees_up_to_the_outline(seed: int) -> None:
+    """It rounds to fifths of a pixel."""
+    points = star(seed)
+    runs = coco.frPyObjects([points.ravel().tolist()], 120, 160)
+    differ = whole(Polygon(points), (120, 160)) != coco.decode(runs)[..., 0].astype(bool)
     length = np.abs(np.roll(points, -1, axis=0) - points).sum()
     assert differ.sum() < 0.25 * length
 
@@ -134,6 +154,44 @@ def test_a_disc_is_what_lies_within_its_radius() -> None:
     np.testing.assert_array_equal(whole(disc), np.hypot(rows - 6.4, columns - 8.2) <= 4.3)
     assert disc.area == pytest.approx(np.pi * 4.3**2)
     assert whole(Disc(0, 0, 5))[:3, :3].all()
+
+
+@pytest.mark.parametrize("turn", [0, 30, 90, -45, 400])
+@pytest.mark.parametrize("sides", [(6.0, 2.5), (1.5, 7.0), (4.0, 4.0)])
+def test_an_ellipse_is_a_circle_stretched_and_turned(turn: float, sides: tuple[float, ...]) -> None:
+    """A pixel's centre, turned back and squeezed, lies in the unit circle."""
+    ellipse = Ellipse(8.2, 6.4, *sides, turn)
+    back = np.exp(-1j * np.radians(turn))
+    rows, columns = np.indices(SIZE) + 0.5
+    place = ((columns - 8.2) + 1j * (rows - 6.4)) * back
+    expected = np.abs(place.real / sides[0] + 1j * place.imag / sides[1]) <= 1
+    np.testing.assert_array_equal(whole(ellipse), expected)
+    assert ellipse.area == pytest.approx(np.pi * sides[0] * sides[1])
+    if sides[0] == sides[1]:
+        np.testing.assert_array_equal(whole(ellipse), whole(Disc(8.2, 6.4, 4.0)))
+
+
+@pytest.mark.parametrize("sides", [(0, 3), (3, 0), (0, 0)])
+def test_a_flat_ellipse_covers_nothing(sides: tuple[int, int]) -> None:
+    assert not whole(Ellipse(5.5, 5.5, *sides, 20)).any()
+
+
+def test_a_rectangle_is_turned_about_its_upper_left_corner() -> None:
+    whole_one = turned_rectangle(3, 2, 6, 3, 0)
+    np.testing.assert_array_equal(whole(whole_one), whole(rectangle(3, 2, 9, 5)))
+    quarter = turned_rectangle(7, 2, 6, 3, 90)  # clockwise: down from the corner, to its left
+    np.testing.assert_array_equal(whole(quarter), whole(rectangle(4, 2, 7, 8)))
+    tilted = turned_rectangle(5, 1, 5, 10, 30)
+    cosine, sine = np.cos(np.pi / 6), np.sin(np.pi / 6)
+    expected = [[5, 1], [5 + 5 * cosine, 1 + 5 * sine]]
+    np.testing.assert_allclose(tilted.points[:2], expected)
+    np.testing.assert_allclose(tilted.points[3], [5 - 10 * sine, 1 + 10 * cosine])
+    assert tilted.area == pytest.approx(50)
+
+
+def test_what_a_coordinate_may_be() -> None:
+    assert all(map(is_place, (0, -1.5, 1e9)))
+    assert not any(map(is_place, (True, None, "1", float("nan"), float("inf"), 2e9)))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Run lengths: against the definition, run by run, and against pycocotools where it is there."""
+"""Run lengths: against the definition, run by run, and against pycocotools."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pycocotools import mask as coco
 
-from fullconv.data.annotations.rle import decompress, read_runs
+from fullconv.data.annotations.rle import decompress, read_runs, runs_of
 from fullconv.errors import FullconvError
 
 COUNTS = st.lists(st.integers(0, 5000), min_size=0, max_size=30)
@@ -55,12 +56,13 @@ def test_both_kinds_give_the_mask(mask: np.ndarray) -> None:
         assert (rows, columns) == (slice(0, mask.shape[0]), slice(0, mask.shape[1]))
         np.testing.assert_array_equal(found, mask)
         assert runs.area == mask.sum()
+    again = runs_of(mask)
+    assert (again.counts.tolist(), again.size) == (counts, mask.shape)
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # its own
 @pytest.mark.parametrize("mask", masks())
 def test_pycocotools_writes_and_reads_the_same(mask: np.ndarray) -> None:
-    coco = pytest.importorskip("pycocotools.mask")
     theirs = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
     text = theirs["counts"].decode()
     assert decompress(text) == encoded(mask)

@@ -8,22 +8,26 @@ regions of a crowd below all others; or all in the order of the file, where that
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from fullconv.data.annotations.places import Finder
 from fullconv.data.annotations.polygons import Polygon, read_points
 from fullconv.data.annotations.rle import read_runs
-from fullconv.data.annotations.shapes import Annotated, Part, Shape, class_name, look_at, numbered
-from fullconv.data.pairing import SPLITS, folders_in, pictures_in
-from fullconv.data.pictures import PICTURE_SUFFIXES
+from fullconv.data.annotations.shapes import (
+    Annotated,
+    Annotations,
+    Part,
+    Shape,
+    class_name,
+    look_at,
+    numbered,
+)
+from fullconv.data.pairing import SPLITS
 from fullconv.errors import FullconvError
-
-Find = Callable[[Path, str], Path]  # the picture that a file of annotations names
 
 
 @dataclass
@@ -51,13 +55,52 @@ def is_coco(table: Any) -> bool:
     return isinstance(table, dict) and all(isinstance(table.get(key), list) for key in keys)
 
 
+def gather(
+    root: Path, source: Path, tables: list[tuple[Path, dict[str, Any]]], order: str
+) -> Annotations:
+    """All files: one, or one for each split. `order` as in `read_file`."""
+    paths = [path for path, _ in tables]
+    listed = ", ".join(path.name for path in paths)
+    found = Annotations("coco", f'{listed} with "images", "annotations" and "categories"')
+    splits = [split_of(path) for path in paths] if len(paths) > 1 else [""] * len(paths)
+    if len(paths) > 1 and (not all(splits) or len({*splits}) < len(splits)):
+        raise FullconvError(
+            f"{source} holds {len(paths)} COCO files: {', '.join(map(str, paths[:8]))}; expected "
+            "one, or one for each of train, val and test with that word in its name.",
+            f"fullconv convert {paths[0]} OUT",
+        )
+    find, crowds, by_area = Finder(root, "file_name"), 0, False
+    for (path, table), split in zip(tables, splits, strict=True):
+        try:
+            contents = read_file(
+                path, table, split=split, order=order, find=find, left_out=found.left_out
+            )
+        except FullconvError as error:
+            found.problems.append(error)
+            continue
+        found.names += contents.names
+        found.pictures += contents.annotated
+        found.problems += contents.problems
+        crowds += contents.crowds
+        by_area = by_area or contents.by_area
+    found.notes.append(
+        "where shapes overlap, the smaller lies on top (--order file: the later in the file)"
+        if by_area
+        else "where shapes overlap, the later in the file lies on top (--order area: the smaller)"
+    )
+    if crowds:
+        below = ", below all other shapes" * by_area
+        found.notes.append(f"{crowds} regions of a crowd count as their class{below}")
+    return found
+
+
 def read_file(
     path: Path,
     table: dict[str, Any],
     *,
     split: str,
     order: str,
-    find: Find,
+    find: Finder,
     left_out: Counter[str],
 ) -> Contents:
     """All pictures of one file. `order` is "area", "file" or "auto": as in the file where it was
@@ -96,47 +139,6 @@ def split_of(path: Path) -> str:
     return named.pop() if len(named) == 1 else SPLITS.get(path.parent.name.lower(), "")
 
 
-class Finder:
-    """Finds the picture that a COCO file names: beside the file, from the root, else by its name
-    below the root or in a folder beside the file's."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.places: dict[str, set[Path]] | None = None
-
-    def __call__(self, path: Path, name: str) -> Path:
-        inside = name.replace("\\", "/")
-        for folder in (path.parent, self.root):
-            if (folder / inside).is_file():
-                return folder / inside
-        if self.places is None:
-            self.places = self._look(path)
-        hits = self.places.get(PurePosixPath(inside).name, set())
-        closest = {hit for hit in hits if hit.as_posix().endswith("/" + inside)} or hits
-        if len(closest) == 1:
-            return closest.pop()
-        if closest:
-            listed = ", ".join(map(str, sorted(closest)[:4]))
-            raise FullconvError(
-                f"{len(closest)} pictures have its name: {listed}; expected one.",
-                f'"file_name": "{os.path.relpath(min(closest), path.parent)}"',
-            )
-        raise FullconvError(
-            f"the picture is missing; there is no {path.parent / inside}, nor one of its name in "
-            f"or below {self.root}.",
-            f"cp /where/it/is/{PurePosixPath(inside).name} {path.parent}",
-        )
-
-    def _look(self, path: Path) -> dict[str, set[Path]]:
-        beside = path.resolve().parent.parent
-        found = [p for folder in folders_in(beside) for p in pictures_in(folder)]
-        below = (p for p in self.root.resolve().rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES)
-        places: dict[str, set[Path]] = {}
-        for picture in (*found, *below):
-            places.setdefault(picture.name, set()).add(picture)
-        return places
-
-
 def _categories(path: Path, table: dict[str, Any]) -> dict[int, str]:
     """Category id -> class name."""
     categories: dict[int, str] = {}
@@ -162,7 +164,7 @@ def _from_labelme(table: dict[str, Any]) -> bool:
 
 
 def _annotated(
-    path: Path, image: dict[str, Any], split: str, find: Find, shapes: tuple[Shape, ...]
+    path: Path, image: dict[str, Any], split: str, find: Finder, shapes: tuple[Shape, ...]
 ) -> Annotated:
     name = image.get("file_name")
     if not isinstance(name, str) or not name:

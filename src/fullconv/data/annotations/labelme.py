@@ -19,7 +19,9 @@ import numpy as np
 
 from fullconv.data.annotations.polygons import Disc, Polygon, read_points, rectangle
 from fullconv.data.annotations.shapes import (
+    BACKGROUND,
     Annotated,
+    Annotations,
     Part,
     Shape,
     Stamp,
@@ -30,6 +32,7 @@ from fullconv.data.annotations.shapes import (
 from fullconv.data.masks import read_values
 from fullconv.data.pairing import SPLITS
 from fullconv.errors import FullconvError
+from fullconv.labels import IGNORE
 
 CLASS_LIST = "labels.txt"  # what labelme's own scripts are given: a name on a line
 _POLYGONS = ("polygon", "rotation", "oriented_rectangle", None)
@@ -64,6 +67,43 @@ def read_file(path: Path, table: dict[str, Any], root: Path, left_out: Counter[s
     split = SPLITS.get(inside.parts[0].lower(), "") if len(inside.parts) > 1 else ""
     name = inside.with_name(path.name[: -len(path.suffix)]).as_posix()
     return Annotated(path, name, split, picture, suffix, size, tuple(shapes))
+
+
+def gather(root: Path, drawn: list[Annotated], problems: list[FullconvError]) -> Annotations:
+    """All files of a folder, of which some could not be read. Class names are those of the
+    labels.txt next to the files or above them, else those of the shapes."""
+    found = Annotations("labelme", f'{len(drawn) + len(problems)} JSON files with "shapes"')
+    found.pictures, found.problems = drawn, problems
+    lists: dict[Path, list[str]] = {}
+    for folder in {picture.source.parent for picture in drawn}:
+        above = [p for p in (folder, *folder.parents) if p.is_relative_to(root)]
+        nearest = read_classes([*above, root.resolve().parent])
+        if nearest is not None:
+            lists[nearest[1].resolve()] = nearest[0]
+    if len(lists) > 1:
+        listed = ", ".join(map(str, sorted(lists)))
+        raise FullconvError(
+            f"{root} holds {len(lists)} projects with class lists of their own: {listed}; "
+            "expected one.",
+            f"fullconv convert {min(lists).parent} OUT",
+        )
+    if not lists:
+        found.names = sorted({shape.name for picture in drawn for shape in picture.shapes})
+        found.notes.append(f"class names: the labels of the shapes, by name (no {CLASS_LIST})")
+    for path, names in lists.items():
+        found.names = names
+        found.notes.append(f"class names from {path}")
+        for picture in drawn:
+            strange = sorted({s.name for s in picture.shapes} - {*names, IGNORE, BACKGROUND})
+            if strange:
+                found.problems.append(
+                    FullconvError(
+                        f"{picture.source}: label {', '.join(map(repr, strange))} is not in "
+                        f"{path}, which has {', '.join(names)}.",
+                        f"echo {strange[0]!r} >> {path}",
+                    )
+                )
+    return found
 
 
 def picture_bytes(table: dict[str, Any]) -> bytes:

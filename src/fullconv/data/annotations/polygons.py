@@ -1,4 +1,4 @@
-"""Polygons and discs as pixels: a pixel belongs to a shape when its centre does.
+"""Polygons, discs and ellipses as pixels: a pixel belongs to a shape when its centre does.
 
 The pixel in row i and column j covers i .. i + 1 down and j .. j + 1 right, as labelme and COCO
 count; its centre is (j + 0.5, i + 0.5). Inside is even-odd. A centre on the outline itself belongs
@@ -81,6 +81,52 @@ class Disc:
         return rows, columns, down**2 + along**2 <= self.radius**2
 
 
+@dataclass(frozen=True, eq=False)
+class Ellipse:
+    """What lies inside an ellipse around (x, y).
+
+    Args:
+        across, down: half its width and height, in pixels, before it is turned.
+        turn: about its centre, in degrees, clockwise.
+    """
+
+    x: float
+    y: float
+    across: float
+    down: float
+    turn: float = 0.0
+
+    @property
+    def area(self) -> float:
+        """In square pixels."""
+        return float(np.pi * self.across * self.down)
+
+    def pixels(self, size: Size) -> Patch:
+        """The pixels whose centre is inside."""
+        farthest = max(self.across, self.down)
+        rows, columns = _around(self.y, farthest, size[0]), _around(self.x, farthest, size[1])
+        if not min(self.across, self.down) > 0:
+            return (
+                rows,
+                columns,
+                np.zeros((rows.stop - rows.start, columns.stop - columns.start), bool),
+            )
+        y = np.arange(rows.start, rows.stop)[:, None] + 0.5 - self.y
+        x = np.arange(columns.start, columns.stop)[None, :] + 0.5 - self.x
+        cosine, sine = np.cos(np.radians(self.turn)), np.sin(np.radians(self.turn))
+        along, aside = (x * cosine + y * sine) / self.across, (y * cosine - x * sine) / self.down
+        return rows, columns, along**2 + aside**2 <= 1
+
+
+def turned_rectangle(x: float, y: float, width: float, height: float, turn: float) -> Polygon:
+    """Of its upper left corner and its sides, turned about that corner by degrees, clockwise."""
+    cosine, sine = np.cos(np.radians(turn)), np.sin(np.radians(turn))
+    along = np.array([width * cosine, width * sine])
+    down = np.array([-height * sine, height * cosine])
+    corner = np.array([x, y], np.float64)
+    return Polygon(np.stack([corner, corner + along, corner + along + down, corner + down]))
+
+
 def rectangle(x0: float, y0: float, x1: float, y1: float) -> Polygon:
     """Of two opposite corners."""
     return Polygon(np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], np.float64))
@@ -94,20 +140,21 @@ def read_points(value: Any) -> NDArray[np.float64] | None:
         if not all(isinstance(entry, list) and len(entry) == 2 for entry in value):
             return None
         value = [number for entry in value for number in entry]
-    if len(value) % 2 or not all(_is_place(number) for number in value):
+    if len(value) % 2 or not all(is_place(number) for number in value):
         return None
     return np.array(value, np.float64).reshape(-1, 2)
 
 
-def _around(centre: float, radius: float, end: int) -> slice:
-    """The rows or columns that a disc may touch."""
-    first, last = np.floor(centre - radius), np.ceil(centre + radius)
-    return slice(int(np.clip(first, 0, end)), int(np.clip(last, 0, end)))
-
-
-def _is_place(number: Any) -> bool:
+def is_place(number: Any) -> bool:
+    """Whether it is a number that a coordinate may be."""
     good = isinstance(number, int | float) and not isinstance(number, bool)
     return good and abs(number) <= FARTHEST  # False for nan
+
+
+def _around(centre: float, radius: float, end: int) -> slice:
+    """The rows or columns that a disc or an ellipse may touch."""
+    first, last = np.floor(centre - radius), np.ceil(centre + radius)
+    return slice(int(np.clip(first, 0, end)), int(np.clip(last, 0, end)))
 
 
 def _crossings(

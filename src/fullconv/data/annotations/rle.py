@@ -72,6 +72,19 @@ def read_runs(table: Any) -> Runs:
     return Runs(np.array(counts, np.int64), (size[0], size[1]))
 
 
+def runs_of(mask: NDArray[np.bool_]) -> Runs:
+    """Of a mask (H, W).
+
+    >>> runs_of(np.array([[0, 1, 0], [1, 1, 0]], bool)).counts.tolist()
+    [1, 3, 2]
+    """
+    flat = mask.T.ravel()
+    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    starts = [0, 0] if flat[:1].any() else [0]  # the first run is of zeros
+    counts = np.diff(np.concatenate([starts, edges, [flat.size]]))
+    return Runs(counts.astype(np.int64), (mask.shape[0], mask.shape[1]))
+
+
 def decompress(text: str) -> list[int]:
     """The numbers in compressed run lengths.
 

@@ -8,8 +8,9 @@ Shapes: H, W picture.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,7 +30,7 @@ _SUFFIXES = {"JPEG": ".jpg", "JPEG2000": ".jp2"}  # of Pillow's formats; else th
 
 
 class Part(Protocol):
-    """Polygon, Disc, Runs or Stamp."""
+    """Polygon, Disc, Ellipse, Runs or Stamp."""
 
     @property
     def area(self) -> float: ...
@@ -91,6 +92,31 @@ class Annotated:
     suffix: str
     size: Size
     shapes: tuple[Shape, ...]
+
+
+@dataclass
+class Annotations:
+    """What the annotation files of one tool hold.
+
+    Args:
+        tool: "labelme", "coco", "label-studio" or "ultralytics".
+        reason: what it was recognised by, in words.
+        names: class names, in their order.
+        pictures: those that can be read.
+        problems: one for each file or picture that cannot.
+        notes: what was decided without being told.
+        left_out: what is read but leaves no pixel, in words -> how often.
+        others: JSON files of another kind, with their keys.
+    """
+
+    tool: str
+    reason: str
+    names: list[str] = field(default_factory=list)
+    pictures: list[Annotated] = field(default_factory=list)
+    problems: list[FullconvError] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+    others: list[str] = field(default_factory=list)
 
 
 def class_name(label: Any) -> str:

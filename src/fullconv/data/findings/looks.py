@@ -24,7 +24,7 @@ from scipy.spatial import cKDTree
 
 SIDE = 32  # of a look, in cells
 SAME = 0.16  # largest distance of two looks of one picture, in units of its spread
-_COARSE = 8  # cells a side of what is looked up; 8 x 8 of them are compared first
+_COARSE = 4  # cells a side of what is looked up: means of 8 x 8 others
 _PLAIN = 4.0  # grey levels of spread below which there is nothing to know again
 
 REACH = 12  # steps that a mask is moved, each way

@@ -1,0 +1,318 @@
+"""Label Studio: its JSON export, a list of tasks of a picture each, with brush strokes, bitmasks,
+polygons, rectangles and ellipses; also JSON-MIN, older exports, and a file for each task.
+
+A later region lies over an earlier one. Places are in percent of the picture's width and height. Of
+several annotations of a task one counts: the ground truth, else that of the lowest id; cancelled
+ones never do. What has no area (key points, choices, relations ...) leaves no pixel.
+
+Shapes: H, W picture.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import math
+import re
+from collections import Counter
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeAlias
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import numpy as np
+
+from fullconv.data.annotations.brush import AGAIN, read_brush
+from fullconv.data.annotations.coco import split_of
+from fullconv.data.annotations.places import Finder, split_in
+from fullconv.data.annotations.polygons import (
+    Ellipse,
+    Polygon,
+    Size,
+    is_place,
+    read_points,
+    turned_rectangle,
+)
+from fullconv.data.annotations.rle import Runs, runs_of
+from fullconv.data.annotations.shapes import (
+    Annotated,
+    Annotations,
+    Part,
+    Shape,
+    class_name,
+    look_at,
+    numbered,
+)
+from fullconv.data.pictures import PICTURE_SUFFIXES, opened
+from fullconv.errors import FullconvError
+
+Table: TypeAlias = dict[str, Any]
+
+_KINDS = ("brush", "bitmask", "polygon", "rectangle", "ellipse")
+_LABELS = tuple(f"{kind}labels" for kind in _KINDS)
+_WITH_AREA = (*_KINDS, *_LABELS, "labels")
+_UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio puts before the name of a file
+
+
+def is_label_studio(table: Any) -> bool:
+    """Whether a JSON file holds tasks of Label Studio, in one of the forms that are read."""
+    entries = table if isinstance(table, list) else [table]
+    return any(isinstance(entry, dict) and _form(entry) for entry in entries)
+
+
+def gather(root: Path, tables: list[tuple[Path, Any]]) -> Annotations:
+    """All tasks of all files. Classes are the labels of the regions, by name."""
+    found = Annotations(
+        "label-studio", f"{', '.join(path.name for path, _ in tables[:5])} of tasks"
+    )
+    find, seen, several = Finder(root, "image"), dict[Path, str](), 0
+    for path, table in tables:
+        split = split_of(path) if len(tables) > 1 else ""
+        for task in _tasks(path, table):
+            where = f"{path}, task {task.get('id')!r}"
+            kept = _kept(task)
+            if not kept:
+                found.left_out["tasks without an annotation"] += 1
+                continue
+            several += len(kept) > 1
+            try:
+                picture = find(path, *_names(task))
+                size, suffix = _looked_at(picture, kept[0])
+                shapes = _shapes(kept[0], size, found.left_out)
+                if picture.resolve() in seen:
+                    raise FullconvError(
+                        f"its picture {picture} is that of {seen[picture.resolve()]} too.",
+                        "delete one of the two tasks in Label Studio, and export again",
+                    )
+            except FullconvError as error:
+                found.problems.append(FullconvError(f"{where}: {error.message}", error.hint))
+                continue
+            seen[picture.resolve()] = where
+            whole, top = picture.resolve(), root.resolve()
+            inside = whole.relative_to(top) if whole.is_relative_to(top) else Path(picture.name)
+            found.pictures.append(
+                Annotated(
+                    path,
+                    inside.with_suffix("").as_posix(),
+                    split or split_in(inside),
+                    picture,
+                    suffix,
+                    size,
+                    shapes,
+                )
+            )
+    found.names = sorted({shape.name for picture in found.pictures for shape in picture.shapes})
+    found.notes.append("class names: the labels of the regions, by name")
+    if several:
+        found.notes.append(
+            f"{several} tasks have several annotations: of each the ground truth counts, else the "
+            "one of the lowest id"
+        )
+    return found
+
+
+def _form(entry: Table) -> str:
+    """ "task", "result" (an annotation that knows its task, as target storages have it), "min" or
+    "", of an object in a file."""
+    listed = entry.get("annotations", entry.get("completions"))
+    if isinstance(entry.get("data"), dict) and isinstance(listed, list):
+        return "task"
+    task = entry.get("task")
+    if isinstance(entry.get("result"), list) and isinstance(task, dict):
+        return "result" if isinstance(task.get("data"), dict) else ""
+    return "min" if _regions(entry) else ""
+
+
+def _regions(entry: Table) -> list[Table]:
+    """The regions in an object of JSON-MIN, as the results that they were."""
+    found = []
+    for value in entry.values():
+        for region in value if isinstance(value, list) else ():
+            kinds = [
+                kind for kind in (*_LABELS, "labels") if isinstance(region, dict) and kind in region
+            ]
+            if kinds and "original_width" in region:
+                found.append({**region, "type": kinds[0], "value": region})
+    return found
+
+
+def _tasks(path: Path, table: Any) -> list[Table]:
+    """The tasks in a file, each with its "data" and "annotations"."""
+    tasks: list[Table] = []
+    shortened: dict[Any, Table] = {}  # tasks of JSON-MIN, which has an object per annotation
+    for number, entry in numbered(f"{path}: task", table if isinstance(table, list) else [table]):
+        form = _form(entry)
+        if form == "task":
+            listed = entry.get("annotations", entry.get("completions"))
+            tasks.append({**entry, "annotations": listed})
+        elif form == "result":
+            tasks.append({**entry["task"], "annotations": [entry]})
+        elif not form and "annotation_id" not in entry:
+            tasks.append({**entry, "annotations": []})
+        else:
+            key = entry.get("id") if isinstance(entry.get("id"), int | str) else (number,)
+            if key not in shortened:
+                shortened[key] = {"id": entry.get("id"), "data": entry, "annotations": []}
+                tasks.append(shortened[key])
+            annotation = {"id": entry.get("annotation_id"), "result": _regions(entry)}
+            shortened[key]["annotations"].append(annotation)
+    return tasks
+
+
+def _kept(task: Table) -> list[Table]:
+    """The annotations of a task that were not cancelled, the one that counts first."""
+    kept = [
+        entry
+        for entry in task["annotations"]
+        if isinstance(entry, dict) and not (entry.get("was_cancelled") or entry.get("skipped"))
+    ]
+
+    def rank(entry: Table) -> tuple[bool, float]:
+        number = entry.get("id")
+        return not entry.get("ground_truth"), number if isinstance(number, int) else math.inf
+
+    return sorted(kept, key=rank)
+
+
+def _names(task: Table) -> list[str]:
+    """What the picture of a task may be called on disk, the likeliest first."""
+    paths = {key: _paths(text) for key, text in task["data"].items() if isinstance(text, str)}
+    pictures = [
+        key
+        for key, found in paths.items()
+        if PurePosixPath(found[0]).suffix.lower() in PICTURE_SUFFIXES
+    ]
+    key = "image" if "image" in paths else pictures[0] if len(pictures) == 1 else None
+    named = [PurePosixPath(path) for path in paths.get(key or "", []) if PurePosixPath(path).name]
+    if not named:
+        raise FullconvError(
+            f"it is open which picture it is of: {len(pictures)} of its data name one "
+            f"({', '.join(map(str, task['data'])) or 'there are none'}); expected one.",
+            '"data": {"image": "a.jpg"}',
+        )
+    bare = [path.with_name(_UPLOADED.sub("", path.name) or path.name) for path in named]
+    return list(dict.fromkeys(map(str, (*named, *bare))))
+
+
+def _paths(text: str) -> list[str]:
+    """/data/upload/1/a.jpg, s3://bucket/a.jpg?key=1, /data/local-files/?d=a.jpg -> paths"""
+    text = text.replace("\\", "/")
+    try:
+        address = urlsplit(text)
+    except ValueError:  # no address at all
+        return [text]
+    if "local-files" in address.path and (local := parse_qs(address.query).get("d")):
+        return [local[0]]
+    return [unquote(address.path)] if address.scheme else [unquote(text.partition("?")[0]), text]
+
+
+def _looked_at(picture: Path, annotation: Table) -> tuple[Size, str]:
+    """(H, W) of a picture, which must be that of every region, and the suffix of its format."""
+    size, suffix = look_at(picture, None, None)
+    for entry in _results(annotation):
+        look_at(picture, entry.get("original_height"), entry.get("original_width"))
+        if entry.get("image_rotation"):
+            raise FullconvError(
+                f"the picture was turned by {entry['image_rotation']} degrees in Label Studio, and "
+                "it is not known how its regions lie then.",
+                "turn the picture back in Label Studio, and export again",
+            )
+    return size, suffix
+
+
+def _results(annotation: Table) -> list[Table]:
+    """The results with an area."""
+    listed = annotation.get("result")
+    if not isinstance(listed, list):
+        raise FullconvError(f"its result is {str(listed)[:40]!r}; expected a list.", '"result": []')
+    found = [entry for _, entry in numbered("result", listed) if entry.get("type") in _WITH_AREA]
+    pictures = sorted({str(entry["to_name"]) for entry in found if entry.get("to_name")})
+    if len(pictures) > 1 or any(entry.get("item_index") for entry in found):
+        raise FullconvError(
+            f"regions on several pictures ({', '.join(pictures)}); expected a picture per task.",
+            "import each picture as a task of its own",
+        )
+    return found
+
+
+def _shapes(annotation: Table, size: Size, left_out: Counter[str]) -> tuple[Shape, ...]:
+    """The regions, the lowest first."""
+    results = _results(annotation)
+    for entry in annotation["result"]:
+        if entry.get("type") not in _WITH_AREA:
+            left_out[f"results of the type {entry.get('type')}, which has no area"] += 1
+    # Where labels and tools are apart in the interface, each region stands there twice.
+    labelled = {str(entry.get("id")) for entry in results if _labels(entry)}
+    shapes = []
+    for number, entry in enumerate(results, 1):
+        try:
+            labels, value = _labels(entry), entry["value"]
+            if not labels:
+                if str(entry.get("id")) not in labelled:
+                    left_out["regions without a label"] += 1
+                continue
+            if len(labels) > 1:
+                raise FullconvError(
+                    f"{len(labels)} labels: {', '.join(map(str, labels))}; expected one.",
+                    "give the region one label",
+                )
+            part = _part(value, size, left_out)
+            if part is not None:
+                shapes.append(Shape(class_name(labels[0]), (part,)))
+        except FullconvError as error:
+            where = f"region {number} ({entry['type']})"
+            raise FullconvError(f"{where}: {error.message}", error.hint) from error
+    return tuple(shapes)
+
+
+def _labels(entry: Table) -> list[Any]:
+    value = entry.get("value")
+    if not isinstance(value, dict):
+        raise FullconvError(f"its value is {str(value)[:40]!r}; expected an object.", AGAIN)
+    labels = value.get(entry["type"]) or value.get("labels") or []
+    return labels if isinstance(labels, list) else [labels]
+
+
+def _part(value: Table, size: Size, left_out: Counter[str]) -> Part | None:
+    """What a region covers, or None where it has no area."""
+    if "rle" in value:
+        return read_brush(value["rle"], size)
+    if "imageDataURL" in value:
+        return _bitmask(value["imageDataURL"], size)
+    height, width = size
+    if "points" in value:
+        points = read_points(value["points"])
+        if points is None:
+            raise FullconvError("its points are no list of [x, y] in percent.", AGAIN)
+        if len(points) < 3:
+            left_out["polygons of less than three points"] += 1
+            return None
+        return Polygon(points * (width, height) / 100)
+    round_one = "radiusX" in value
+    keys = ("x", "y", *(("radiusX", "radiusY") if round_one else ("width", "height")))
+    numbers: list[Any] = [value.get(key) for key in keys]
+    turn = value.get("rotation") or 0
+    if not all(is_place(number) for number in (*numbers, turn)) or min(numbers[2:]) < 0:
+        shown = ", ".join(f"{key} {number!r}" for key, number in zip(keys, numbers, strict=True))
+        raise FullconvError(
+            f"its {shown}, rotation {turn!r}; expected numbers, in percent and degrees.", AGAIN
+        )
+    x, y, right, down = np.array(numbers, np.float64) * (width, height, width, height) / 100
+    return (Ellipse if round_one else turned_rectangle)(x, y, right, down, turn)
+
+
+def _bitmask(text: Any, size: Size) -> Runs:
+    """Of a PNG as base64 text, whose pixels outside are transparent."""
+    try:
+        content = base64.b64decode(str(text).partition("base64,")[2], validate=False)
+    except (binascii.Error, ValueError):
+        content = b""
+    with opened(io.BytesIO(content), "bitmask") as image:
+        alpha = np.asarray(image.convert("RGBA"))[..., 3]
+    if alpha.shape != size:
+        raise FullconvError(
+            f"a bitmask of {alpha.shape[1]} x {alpha.shape[0]} pixels, but the picture has "
+            f"{size[1]} x {size[0]} (width x height).",
+            AGAIN,
+        )
+    return runs_of(alpha > 0)

@@ -1,0 +1,161 @@
+"""Ultralytics: a text file per picture with an outline per line; also what Roboflow writes for it.
+
+    images/train/a.jpg   labels/train/a.txt   or   train/images/a.jpg   train/labels/a.txt
+    0 0.1 0.2 0.4 0.2 0.4 0.7                      class id, then x and y from 0 to 1
+    data.yaml                                      names: [road, car]
+
+Larger outlines are painted first, as Ultralytics itself does to train semantic segmentation, or
+all in the order of the file. What none covers, as in an empty file, is background.
+
+Shapes: H, W picture.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+
+from fullconv.data.annotations.places import split_in
+from fullconv.data.annotations.polygons import Polygon
+from fullconv.data.annotations.shapes import Annotated, Annotations, Shape, class_name, look_at
+from fullconv.data.pairing import pictures_in
+from fullconv.data.yaml_table import NAME, read_yaml
+from fullconv.errors import FullconvError
+
+_BEYOND = 0.01  # how far outside 0 .. 1 Ultralytics lets a coordinate lie
+_LISTS = ("classes.txt", "labels.txt", "train.txt", "val.txt", "test.txt")  # no outlines in these
+_LINE = "0 0.1 0.2 0.4 0.2 0.4 0.7   # class id, then x and y of each corner, from 0 to 1"
+
+
+def label_files(root: Path) -> list[Path]:
+    """Its text files: those below a folder `labels` that has a folder `images` beside it."""
+    folders = [
+        folder
+        for folder in (root / "labels", *sorted(root.glob("*/labels")))
+        if folder.is_dir() and (folder.parent / "images").is_dir()
+    ]
+    return [
+        path
+        for folder in folders
+        for path in sorted(folder.rglob("*.txt"))
+        if path.name not in _LISTS and not path.name.startswith(".")
+    ]
+
+
+def gather(root: Path, files: list[Path], order: str) -> Annotations:
+    """All text files of a folder. `order` is "file", or else by area."""
+    found = Annotations("ultralytics", f"{len(files)} text files in labels, beside images")
+    names = _class_names(root, found)
+    found.names = [names[key] for key in sorted(names)]
+    by_area = order != "file"
+    pictures: dict[Path, dict[str, list[Path]]] = {}
+    for path in files:
+        try:
+            picture = _picture(path, pictures)
+            size, suffix = look_at(picture, None, None)
+            shapes = _shapes(path, names, size)
+        except FullconvError as error:
+            found.problems.append(error)
+            continue
+        if by_area:
+            shapes.sort(key=lambda shape: -shape.area)
+        inside = path.relative_to(root)
+        name = inside.with_name(path.stem).as_posix()
+        found.pictures.append(
+            Annotated(path, name, split_in(inside), picture, suffix, size, tuple(shapes))
+        )
+    found.notes.append(
+        "where outlines overlap, the smaller lies on top (--order file: the later in the file)"
+        if by_area
+        else "where outlines overlap, the later in the file lies on top (--order area: the smaller)"
+    )
+    return found
+
+
+def _class_names(root: Path, found: Annotations) -> dict[int, str]:
+    """Class id -> name, of the YAML file, or of the classes.txt that Label Studio writes."""
+    told = read_yaml(root)
+    if told is not None:
+        names, path = told.names, told.path
+    elif (path := root / "classes.txt").is_file():
+        lines = path.read_text("utf-8-sig", errors="replace").splitlines()
+        names = dict(enumerate(line for line in lines if line.strip()))
+    else:
+        raise FullconvError(
+            f"{root} has no class names; expected a {NAME} with names, as Ultralytics trains "
+            "from it, or classes.txt with a name per line.",
+            f"echo 'names: [road, car]' > {root / NAME}",
+        )
+    found.notes.append(f"class names from {path.name}")
+    return {key: class_name(name) for key, name in names.items()}
+
+
+def _picture(path: Path, known: dict[Path, dict[str, list[Path]]]) -> Path:
+    """The picture of a text file: of its stem, at the mirrored place below images."""
+    labels = next(folder for folder in path.parents if folder.name == "labels")
+    folder = labels.parent / "images" / path.parent.relative_to(labels)
+    if folder not in known:
+        by_stem: dict[str, list[Path]] = defaultdict(list)
+        for picture in pictures_in(folder) if folder.is_dir() else ():
+            by_stem[picture.stem].append(picture)
+        known[folder] = by_stem
+    hits = known[folder].get(path.stem, [])
+    if len(hits) != 1:
+        what = f"{len(hits)} pictures have its name" if hits else "the picture is missing"
+        raise FullconvError(
+            f"{path}: {what}; expected one {folder / path.stem}.jpg, or as another picture format.",
+            f"cp /where/it/is/{path.stem}.jpg {folder}" if not hits else f"rm {hits[-1]}",
+        )
+    return hits[0]
+
+
+def _shapes(path: Path, names: dict[int, str], size: tuple[int, int]) -> list[Shape]:
+    """The outlines in a file, for a picture of (H, W) pixels."""
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise FullconvError(f"{path} is no text: {error}.", _LINE) from error
+    shapes = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            shapes.append(_shape(line.split(), names, size))
+        except FullconvError as error:
+            raise FullconvError(f"{path}, line {number}: {error.message}", error.hint) from error
+    return shapes
+
+
+def _shape(words: list[str], names: dict[int, str], size: tuple[int, int]) -> Shape:
+    try:
+        values = np.array(words, np.float64)
+    except ValueError:
+        values = np.full(1, np.nan)
+    if not np.isfinite(values).all() or values[0] != round(values[0]):
+        raise FullconvError(f"{' '.join(words)[:60]!r} is no class id and outline.", _LINE)
+    if len(values) == 5:
+        raise FullconvError(
+            "4 numbers after the class: a box, as detection has it; a mask needs the outline.",
+            "export the labels again for segmentation (YOLO Segmentation), not for detection",
+        )
+    if len(values) < 7 or len(values) % 2 == 0:
+        raise FullconvError(
+            f"{len(values) - 1} numbers after the class; expected x and y of 3 corners or more.",
+            _LINE,
+        )
+    if values[0] not in names:
+        known = ", ".join(f"{key} {name}" for key, name in list(names.items())[:20])
+        raise FullconvError(
+            f"no class {values[0]:g}; there are {known}{', ...' if len(names) > 20 else ''}.",
+            f"names: {{{values[0]:g}: a_name}}   # in data.yaml, beside the others",
+        )
+    points = values[1:].reshape(-1, 2)
+    if points.min() < -_BEYOND or points.max() > 1 + _BEYOND:
+        raise FullconvError(
+            f"coordinates from {points.min():g} to {points.max():g}; expected shares of the "
+            "picture's width and height, from 0 to 1.",
+            _LINE,
+        )
+    return Shape(names[int(values[0])], (Polygon(points * (size[1], size[0])),))

@@ -1,0 +1,348 @@
+"""Drawn scenes, written as every layout and every tool has them on disk.
+
+Each writer takes an empty folder. `IDS` is what they hold: stem -> (24, 32) ids 0 .. 7, where 0 is
+the background of the tools, which draw nothing there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from scipy.io import savemat
+
+from fullconv.data import drawn
+from fullconv.data.catalogue import cityscapes
+from fullconv.labels import voc_color
+
+SIZE = (24, 32)
+IDS = {f"{k}": np.minimum(drawn.scene(k, size=SIZE)[1], 7) for k in range(4)}
+SPLITS = {"0": "train", "1": "train", "2": "train", "3": "val"}
+NAMES = ("background", *drawn.LABELS.names[1:])
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A writer, the layout it is recognised as, and whether it holds shapes, which must be
+    converted, or masks."""
+
+    write: Callable[[Path], None]
+    layout: str
+    shapes: bool = False
+
+
+def photo(path: Path, stem: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(drawn.scene(int(stem), size=SIZE)[0]).save(path)
+
+
+def png(path: Path, values: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values.astype(np.uint8)).save(path)
+
+
+def mat(path: Path, table: dict[str, object]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    savemat(path, table)
+
+
+def text(path: Path, *lines: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{line}\n" for line in lines))
+
+
+def lists(folder: Path) -> None:
+    text(folder / "train.txt", 0, 1, 2)
+    text(folder / "val.txt", 3)
+
+
+def folders(root: Path) -> None:
+    for stem, ids in IDS.items():
+        photo(root / f"images/{SPLITS[stem]}/{stem}.jpg", stem)
+        png(root / f"masks/{SPLITS[stem]}/{stem}.png", ids)
+    text(root / "classes.txt", *NAMES)
+
+
+def voc(root: Path) -> None:
+    for stem, ids in IDS.items():
+        photo(root / f"JPEGImages/{stem}.jpg", stem)
+        mask = Image.fromarray(ids.astype(np.uint8))
+        mask.putpalette([channel for k in range(256) for channel in voc_color(k)])
+        (root / "SegmentationClass").mkdir(exist_ok=True)
+        mask.save(root / f"SegmentationClass/{stem}.png")
+    lists(root / "ImageSets/Segmentation")
+
+
+def cvat(root: Path) -> None:
+    """Its "Segmentation mask": VOC in colours of its own, with a table of them, without a split."""
+    colors = np.array([(0, 0, 0), *drawn.LABELS.colors[1:]], np.uint8)
+    for stem, ids in IDS.items():
+        photo(root / f"JPEGImages/{stem}.jpg", stem)
+        png(root / f"SegmentationClass/{stem}.png", colors[ids])
+    rows = (f"{n}:{r},{g},{b}::" for n, (r, g, b) in zip(NAMES, colors.tolist(), strict=True))
+    text(root / "labelmap.txt", "# label:color_rgb:parts:actions", *rows)
+    text(root / "ImageSets/Segmentation/default.txt", *IDS)
+
+
+def camvid_folders(root: Path) -> None:
+    for stem, ids in IDS.items():
+        photo(root / f"{SPLITS[stem]}/{stem}.png", stem)
+        png(root / f"{SPLITS[stem]}annot/{stem}.png", ids)
+
+
+def camvid_lists(root: Path) -> None:
+    camvid_folders(root)
+    for split in ("train", "val"):
+        stems = [stem for stem in IDS if SPLITS[stem] == split]
+        home = f"/SegNet/CamVid/{split}"
+        text(root / f"{split}.txt", *(f"{home}/{s}.png {home}annot/{s}.png" for s in stems))
+
+
+def cityscapes_tree(root: Path) -> None:
+    labels = cityscapes(train_ids=False)
+    label_ids = np.array([min(v for v, k in labels.values.items() if k == c) for c in range(8)])
+    for stem, ids in IDS.items():
+        inside = f"{SPLITS[stem]}/ulm/ulm_{stem}"
+        photo(root / f"leftImg8bit/{inside}_leftImg8bit.png", stem)
+        png(root / f"gtFine/{inside}_gtFine_labelIds.png", label_ids[ids])
+
+
+def ade20k(root: Path) -> None:
+    for stem, ids in IDS.items():
+        split = {"train": "training", "val": "validation"}[SPLITS[stem]]
+        photo(root / f"images/{split}/{stem}.jpg", stem)
+        png(root / f"annotations/{split}/{stem}.png", ids + 1)
+
+
+def coco_stuff(root: Path) -> None:
+    for stem, ids in IDS.items():
+        photo(root / f"images/{SPLITS[stem]}2017/{stem}.jpg", stem)
+        png(root / f"annotations/{SPLITS[stem]}2017/{stem}.png", ids)
+    text(root / "labels.txt", "0: unlabeled", "1: person", "2: bicycle")
+
+
+def sbd(root: Path) -> None:
+    for stem, ids in IDS.items():
+        photo(root / f"img/{stem}.jpg", stem)
+        mat(root / f"cls/{stem}.mat", {"GTcls": {"Segmentation": ids}})
+    lists(root)
+
+
+def pascal_context(root: Path) -> None:
+    for stem, ids in IDS.items():
+        photo(root / f"JPEGImages/{stem}.jpg", stem)
+        mat(root / f"trainval/{stem}.mat", {"LabelMap": ids.astype(np.uint16) + 1})
+    text(root / "labels.txt", *(f"{k}: name {k}" for k in range(1, 460)))
+    lists(root)
+
+
+def sift_flow(root: Path) -> None:
+    names = np.array([f"name {k}" for k in range(33)], dtype=object)
+    for stem, ids in IDS.items():
+        photo(root / f"Images/scenes/{stem}.jpg", stem)
+        mat(root / f"SemanticLabels/scenes/{stem}.mat", {"S": ids + 1, "names": names})
+    lists(root)
+
+
+def nyud(root: Path) -> None:
+    for stem, ids in IDS.items():
+        photo(root / f"images/img_{stem}.png", stem)
+        mat(root / f"segmentation/img_{stem}.mat", {"segmentation": ids + 1})
+    lists(root)
+
+
+def ultralytics_masks(root: Path) -> None:
+    folders(root)
+    (root / "classes.txt").unlink()
+    text(root / "data.yaml", "train: images/train", "val: images/val", "masks_dir: masks", "names:")
+    with (root / "data.yaml").open("a") as file:
+        file.writelines(f"  {k}: {name}\n" for k, name in enumerate(NAMES))
+
+
+def rows(ids: np.ndarray) -> Iterator[tuple[int, list[tuple[int, int]]]]:
+    """Outlines that cover exactly the pixels of each class but 0: class id and corners (x, y) of
+    every run of pixels in a row."""
+    for row, line in enumerate(ids):
+        edges = [0, *(np.flatnonzero(np.diff(line.astype(int))) + 1).tolist(), len(line)]
+        for left, right in pairwise(edges):
+            if line[left]:
+                yield (
+                    int(line[left]),
+                    [(left, row), (right, row), (right, row + 1), (left, row + 1)],
+                )
+
+
+def labelme(root: Path) -> None:
+    for stem, ids in IDS.items():
+        path = root / SPLITS[stem] / f"{stem}.jpg"
+        photo(path, stem)
+        shapes = [
+            {"label": NAMES[k], "shape_type": "polygon", "points": corners}
+            for k, corners in rows(ids)
+        ]
+        size = {"imageHeight": SIZE[0], "imageWidth": SIZE[1]}
+        text(
+            path.with_suffix(".json"), json.dumps({"shapes": shapes, "imagePath": path.name} | size)
+        )
+
+
+def coco(root: Path, draw: Callable[[np.ndarray], list[tuple[int, object]]]) -> None:
+    """A file per split; `draw` gives class ids and what "segmentation" is."""
+    for split in ("train", "val"):
+        entries, images = [], []
+        for stem, ids in IDS.items():
+            if SPLITS[stem] != split:
+                continue
+            photo(root / f"{split}2017/{stem}.jpg", stem)
+            size = {"height": SIZE[0], "width": SIZE[1]}
+            images.append({"id": int(stem), "file_name": f"{stem}.jpg", **size})
+            for k, segmentation in draw(ids):
+                entry = {"id": len(entries), "image_id": int(stem), "category_id": 10 * k}
+                entries.append({**entry, "segmentation": segmentation})
+        categories = [{"id": 10 * k, "name": name} for k, name in enumerate(NAMES) if k]
+        table = {"images": images, "annotations": entries, "categories": categories}
+        text(root / f"annotations/instances_{split}2017.json", json.dumps(table))
+
+
+def coco_outlines(ids: np.ndarray) -> list[tuple[int, object]]:
+    """All parts of a class as one object."""
+    found = list(rows(ids))
+    return [
+        (k, [[n for corner in c for n in corner] for other, c in found if other == k])
+        for k in sorted({k for k, _ in found})
+    ]
+
+
+def coco_counts(ids: np.ndarray) -> list[tuple[int, object]]:
+    """Run lengths down the columns, counted pixel by pixel."""
+    drawn_ones = []
+    for k in np.unique(ids[ids > 0]).tolist():
+        counts, last = [0], False
+        for pixel in (ids.T.ravel() == k).tolist():
+            if pixel != last:
+                counts.append(0)
+            counts[-1] += 1
+            last = pixel
+        drawn_ones.append((k, {"size": list(SIZE), "counts": counts}))
+    return drawn_ones
+
+
+def coco_compressed(ids: np.ndarray) -> list[tuple[int, object]]:
+    """As COCO's own code writes it."""
+    from pycocotools import mask
+
+    found = []
+    for k in np.unique(ids[ids > 0]).tolist():
+        runs = mask.encode(np.asfortranarray(ids == k, np.uint8))
+        found.append((k, {"size": list(SIZE), "counts": runs["counts"].decode()}))
+    return found
+
+
+def packed(words: np.ndarray, sizes: tuple[int, ...] = (3, 4, 8, 16)) -> list[int]:
+    """Bytes in the bit stream of Label Studio's brush, by its definition: equal words in a row as
+    one chunk, single ones gathered into chunks of their own."""
+    most = 1 << max(sizes)
+
+    def chunk(repeats: bool, length: int, part: list[int]) -> str:
+        kind = next(i for i, size in enumerate(sizes) if length <= 1 << size)
+        head = f"{int(repeats)}{kind:02b}{length - 1:0{sizes[kind]}b}"
+        return head + "".join(f"{word:08b}" for word in part)
+
+    bits = [f"{len(words):032b}", f"{8 - 1:05b}", *(f"{size - 1:04b}" for size in sizes)]
+    edges = [0, *(np.flatnonzero(words[1:] != words[:-1]) + 1).tolist(), len(words)]
+    single: list[int] = []
+    for start, end in pairwise(edges):
+        word, length = int(words[start]), end - start
+        if single and (length > 1 or len(single) == most):
+            bits.append(chunk(False, len(single), single))
+            single = []
+        while length > 1:
+            bits.append(chunk(True, min(length, most), [word]))
+            length -= min(length, most)
+        single += [word] * length
+    bits += [chunk(False, len(single), single)] if single else []
+    whole = "".join(bits)
+    whole += "0" * (-len(whole) % 8)
+    return [int(whole[k : k + 8], 2) for k in range(0, len(whole), 8)]
+
+
+def brush(mask: np.ndarray) -> list[int]:
+    """A mask as Label Studio's brush has it: all four channels are its opacity."""
+    return packed(np.repeat(mask.ravel().astype(np.uint8) * 255, 4))
+
+
+def label_studio(
+    root: Path, draw: Callable[[np.ndarray], list[tuple[int, str, dict[str, object]]]]
+) -> None:
+    """An export beside the pictures, without the eight digits before their names; `draw` gives
+    class ids, types and values."""
+    tasks = []
+    for stem, ids in IDS.items():
+        photo(root / f"{SPLITS[stem]}/{stem}.jpg", stem)
+        size = {"original_height": SIZE[0], "original_width": SIZE[1], "image_rotation": 0}
+        results = [
+            {"type": kind, "to_name": "image", **size, "value": {**value, kind: [NAMES[k]]}}
+            for k, kind, value in draw(ids)
+        ]
+        data = {"image": f"/data/upload/7/0a1b2c3d-{stem}.jpg"}
+        annotation = {"id": 5, "was_cancelled": False, "result": results}
+        tasks.append({"id": int(stem), "data": data, "annotations": [annotation]})
+    text(root / "project-7-at-2026.json", json.dumps(tasks))
+
+
+def brush_results(ids: np.ndarray) -> list[tuple[int, str, dict[str, object]]]:
+    classes = np.unique(ids[ids > 0]).tolist()
+    return [(k, "brushlabels", {"format": "rle", "rle": brush(ids == k)}) for k in classes]
+
+
+def polygon_results(ids: np.ndarray) -> list[tuple[int, str, dict[str, object]]]:
+    scale = np.array([SIZE[1], SIZE[0]]) / 100
+    return [
+        (k, "polygonlabels", {"points": (np.array(corners) / scale).tolist(), "closed": True})
+        for k, corners in rows(ids)
+    ]
+
+
+def ultralytics(root: Path) -> None:
+    for stem, ids in IDS.items():
+        photo(root / f"images/{SPLITS[stem]}/{stem}.jpg", stem)
+        lines = [
+            f"{k - 1} " + " ".join(f"{x / SIZE[1]:.6f} {y / SIZE[0]:.6f}" for x, y in corners)
+            for k, corners in rows(ids)
+        ]
+        text(root / f"labels/{SPLITS[stem]}/{stem}.txt", *lines)
+    names = json.dumps(list(NAMES[1:]))
+    text(root / "data.yaml", "path: .", "train: images/train", "val: images/val", f"names: {names}")
+
+
+TREES = {
+    "folders": Tree(folders, "folders"),
+    "voc": Tree(voc, "voc"),
+    "cvat": Tree(cvat, "voc"),
+    "camvid, folders": Tree(camvid_folders, "camvid"),
+    "camvid, lists": Tree(camvid_lists, "camvid"),
+    "cityscapes": Tree(cityscapes_tree, "cityscapes"),
+    "ade20k": Tree(ade20k, "ade20k"),
+    "coco-stuff": Tree(coco_stuff, "coco-stuff"),
+    "sbd": Tree(sbd, "sbd"),
+    "pascal-context": Tree(pascal_context, "pascal-context"),
+    "sift-flow": Tree(sift_flow, "sift-flow"),
+    "nyud": Tree(nyud, "nyud"),
+    "ultralytics, masks": Tree(ultralytics_masks, "folders"),
+    "labelme": Tree(labelme, "labelme", True),
+    "coco, outlines": Tree(lambda root: coco(root, coco_outlines), "coco", True),
+    "coco, run lengths": Tree(lambda root: coco(root, coco_counts), "coco", True),
+    "coco, compressed": Tree(lambda root: coco(root, coco_compressed), "coco", True),
+    "label-studio, brush": Tree(
+        lambda root: label_studio(root, brush_results), "label-studio", True
+    ),
+    "label-studio, polygons": Tree(
+        lambda root: label_studio(root, polygon_results), "label-studio", True
+    ),
+    "ultralytics, outlines": Tree(ultralytics, "ultralytics", True),
+}
