@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from trees import TREES
 
 from fullconv.cli import run
 from fullconv.data import drawn
@@ -90,3 +91,18 @@ def test_what_train_ignores_evaluate_ignores_too(
     capsys.readouterr()
     assert run([*again, "--ignore-rules", "unreadable"]) == 0
     assert ", 1 pictures, original size" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["nyud", "label-studio, brush", "ultralytics, outlines"])
+def test_anything_is_converted(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out, tree = tmp_path / "in", tmp_path / "out", TREES[name]
+    tree.write(source)
+    assert run(["convert", str(source), str(out), "--layout", tree.layout, "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["layout"], facts["splits"]) == (tree.layout, {"train": 3, "val": 1})
+    assert run(["check", str(out)]) == 0
+    capsys.readouterr()
+    assert run(["convert", str(source), str(tmp_path / "x"), "--layout", "yolo"]) == 1
+    assert "there are labelme, coco, label-studio, ultralytics, city" in capsys.readouterr().err

@@ -122,7 +122,8 @@ def convert(
     Parameters
     ----------
     source
-        A folder with the files and the pictures, or one JSON file. It is only read.
+        A folder with the files and the pictures, one JSON file, or the name of a published data
+        set. It is only read.
     out
         A new folder for the data set.
     layout

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from trees import IDS, NAMES, SPLITS, TREES
+from trees import IDS, NAMES, SPLITS, TREES, brush
 
 from fullconv.data import layouts
 from fullconv.data.check import check
@@ -61,6 +61,24 @@ def coco(path: Path, names: list[str], *, pictures: Path, **more: Any) -> Path:
         picture(pictures / f"{name}.png", seed=len(name))
     table = {"images": images, "annotations": entries, "categories": [{"id": 7, "name": "road"}]}
     return write(path, {**table, **more})
+
+
+def label_studio(folder: Path) -> Path:
+    """A picture, and an export with a region of each kind on it."""
+    picture(folder / "d.png")
+    values = [
+        ("brushlabels", {"rle": brush(np.eye(6, 8, dtype=bool))}),
+        ("polygonlabels", {"points": [[0, 0], [50, 0], [50, 50]]}),
+        ("rectanglelabels", {"x": 1, "y": 2, "width": 30, "height": 40, "rotation": 5}),
+        ("ellipselabels", {"x": 50, "y": 50, "radiusX": 9, "radiusY": 9, "rotation": 5}),
+    ]
+    results = [
+        {"type": kind, "original_width": 8, "original_height": 6, "value": {**v, kind: ["road"]}}
+        for kind, v in values
+    ]
+    entry = {"id": 1, "was_cancelled": False, "result": results}
+    task = {"id": 1, "data": {"image": "/data/upload/1/01234567-d.png"}, "annotations": [entry]}
+    return write(folder / "x.json", [task])
 
 
 def refused(source: Path, out: Path, **options: Any) -> str:
@@ -145,6 +163,13 @@ def test_masks_in_a_folder_below_and_names_of_layouts(tmp_path: Path) -> None:
     TREES["folders"].write(source)  # but the folder itself says more
     assert convert(source, tmp_path / "masks").layout == "folders"
     assert convert(source, tmp_path / "chosen", layout="labelme").layout == "labelme"
+
+
+def test_a_published_data_set_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FULLCONV_DATA", str(tmp_path / "downloaded"))
+    TREES["camvid, folders"].write(tmp_path / "downloaded/camvid")
+    done = convert("camvid", tmp_path / "out")
+    assert (done.layout, done.splits) == ("camvid", {"train": 3, "val": 1})
 
 
 @pytest.mark.parametrize("folder", ["semantic_segmentation", "video_annotation"])
@@ -332,20 +357,21 @@ def test_what_breaks_while_writing_leaves_nothing(
 
 
 def test_damaged_files_never_become_a_traceback(tmp_path: Path) -> None:
-    """Values of the wrong kind at random places of either file."""
+    """Values of the wrong kind at random places of files of each tool."""
     rng = np.random.default_rng(0)
     source = tmp_path / "in"
     paths = (
         labelme(source / "l", "a", ROAD, imageHeight=6, imageWidth=8),
         coco(source / "c/x.json", ["b", "c"], pictures=source / "c"),
+        label_studio(source / "s"),
     )
     wrong = (None, -1, 1e300, "x", [], {}, [[]], True, [[1, 2]], {"size": [6, 8], "counts": "1"})
     done = 0
     for number in range(300):
-        path = paths[number % 2]
+        path = paths[number % 3]
         text = path.read_text()
         table = json.loads(text)
-        node, key = table, rng.choice(list(table))
+        node, key = (table, rng.choice(list(table))) if isinstance(table, dict) else (table, 0)
         while isinstance(node[key], dict | list) and node[key] and rng.random() < 0.85:
             node = node[key]
             key = rng.choice(list(node)) if isinstance(node, dict) else rng.integers(len(node))

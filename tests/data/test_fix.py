@@ -14,7 +14,7 @@ from PIL import Image, ImageFilter
 
 from fullconv.data import drawn
 from fullconv.data.check import check
-from fullconv.data.fix import fix, nearest
+from fullconv.data.fix import fix, nearest, plain_copy
 from fullconv.data.masks import read_values
 from fullconv.errors import FullconvError
 
@@ -175,6 +175,21 @@ def test_the_copy_goes_to_a_new_folder_outside_the_data(tmp_path: Path, scenes: 
     with pytest.raises(FullconvError, match="is a file") as caught:
         fix(report, tmp_path / "file")
     assert caught.value.hint == f"fullconv check {scenes} --fix {scenes.resolve()}_fixed"
+
+
+def test_a_plain_copy_keeps_everything(tmp_path: Path) -> None:
+    """The ids of classes that never occur too, whose gaps `fix` closes."""
+    root = pairs(tmp_path / "data", [Image.fromarray(2 * blobs(seed)) for seed in range(4)])
+    dataset = check(root).dataset
+    seen: list[tuple[int, int]] = []
+    copy = plain_copy(dataset, tmp_path / "out", progress=lambda *counts: seen.append(counts))
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert copy.labels.names == tuple(f"class {k}" for k in range(5))
+    assert (copy.splits, copy.left_out) == ({"train": 3, "val": 1}, {})
+    for name, ids in written(tmp_path / "out").items():
+        np.testing.assert_array_equal(ids, 2 * blobs(int(name)))
+    with pytest.raises(FullconvError, match="is not empty"):
+        plain_copy(dataset, tmp_path / "out")
 
 
 def test_white_needs_a_class(tmp_path: Path) -> None:

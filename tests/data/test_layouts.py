@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fullconv.data.layouts import Dataset, read
+from fullconv.data.layouts import LAYOUTS, Dataset, holds_masks, read
 from fullconv.data.tables import CAMVID, UNDECIDED, VOC
 from fullconv.errors import FullconvError
 
@@ -256,6 +256,13 @@ def test_two_data_sets_in_one_folder_are_not_mixed(tmp_path: Path) -> None:
     assert e.value.hint == f"fullconv check {tmp_path / 'one'}"
 
 
+def test_whether_the_folder_itself_holds_masks(tmp_path: Path) -> None:
+    home = voc(tmp_path / "VOCdevkit" / "VOC2012")
+    assert holds_masks(home)
+    assert not holds_masks(home.parent)
+    assert {"voc", "camvid", "folders", "cityscapes", "nyud"} <= set(LAYOUTS)
+
+
 def test_camvid_itself(shared: Path) -> None:
     data = read(shared / "data" / "camvid")
     assert {split: len(pairs) for split, pairs in data.splits.items()} == {
@@ -276,3 +283,24 @@ def test_the_face_sample(shared: Path) -> None:
     data = read(shared / "data" / "fasseg_face")
     assert {s: len(p) for s, p in data.splits.items()} == {"train": 16, "val": 4, "test": 50}
     assert data.labels.class_of((127, 0, 0)) == data.labels.index("hair")
+
+
+def test_dataset_toml_can_name_the_layout_for_every_command(tmp_path: Path) -> None:
+    """A folder that looks like VOC's and like plain folders: the file decides, until it is told
+    otherwise."""
+    for folder in ("JPEGImages", "SegmentationClass", "images", "masks"):
+        (tmp_path / folder).mkdir()
+        for name in "ab":
+            Image.new("L", (40, 40)).save(tmp_path / folder / f"{name}.png")
+    toml = tmp_path / "dataset.toml"
+    assert read(tmp_path).layout == "voc"
+    toml.write_text('layout = "folders"\nclasses = ["sky", "road"]\n')
+    assert read(tmp_path).layout == "folders"
+    assert read(tmp_path, layout="voc").layout == "voc"
+    toml.write_text('layout = "folder"\n')
+    with pytest.raises(FullconvError, match="no layout 'folder'; there are ") as caught:
+        read(tmp_path)
+    assert caught.value.hint == 'layout="folders"'
+    toml.write_text("layout = 3\n")
+    with pytest.raises(FullconvError, match="layout is 3; expected the name of a layout"):
+        read(tmp_path)

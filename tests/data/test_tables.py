@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fullconv.data import tables
+from fullconv.data import masks, tables
 from fullconv.data.tables import (
     UNDECIDED,
     infer,
@@ -240,3 +240,24 @@ def test_what_the_masks_hold_is_counted_once(
 
     monkeypatch.setattr("fullconv.data.masks.tally", never)
     assert infer(paths, []) == first
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "expected"),
+    [
+        ("names: [sky, road, void]", [[0, 1, 2]], [[0, 1, 255]]),
+        ("names: {0: sky, 1: road}", [[0, 1, 255]], [[0, 1, 255]]),
+        ("names: [sky, road]\nlabel_mapping: {3: ignore_label, 7: 1}", [[0, 7, 3]], [[0, 1, 255]]),
+    ],
+)
+def test_names_in_the_yaml_file_of_ultralytics(
+    tmp_path: Path, text: str, values: list[list[int]], expected: list[list[int]]
+) -> None:
+    paths = grey(tmp_path, np.array(values, np.uint8))
+    (tmp_path / "data.yaml").write_text(text)
+    labels, named, notes = read_labels(tmp_path, {}, paths)
+    assert (labels.names, named, notes) == (("sky", "road"), True, ["class names from data.yaml"])
+    assert masks.read_mask(paths[0], labels).tolist() == expected
+    assert read_labels(tmp_path, {}, paths, known=tables.CAMVID)[0] == tables.CAMVID
+    (tmp_path / "classes.txt").write_text("a\nb\nc\n")
+    assert read_labels(tmp_path, {}, paths)[0].names == ("a", "b", "c")

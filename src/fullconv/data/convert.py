@@ -99,8 +99,8 @@ def convert(
     order: str = "auto",
     progress: Progress | None = None,
 ) -> Converted:
-    """Turn a folder of annotations or masks, one JSON file, or a published data set that goes by its
-    name, into a data set of id masks.
+    """Turn a folder of annotations or masks, one JSON file, or a published data set by its name,
+    into a data set of id masks.
 
     `layout` overrules what is recognised: masks where the folder itself lies as a data set of masks
     does, else annotations, else masks in a folder below. `order` is of COCO and Ultralytics only:
@@ -156,7 +156,7 @@ def _from_masks(
         first = next(name for name, reason in copy.left_out.items() if reason == why)
         notes.append(f"left out: {count} files, such as {first}: {why}")
     if report.warnings:
-        notes.append(f"{len(report.warnings)} warnings: fullconv check {source}")
+        notes.append(f"warnings: {len(report.warnings)}; fullconv check {source} says which")
     reason = dataset.reason
     return Converted(source, out, dataset.layout, reason, copy.splits, copy.labels, tuple(notes))
 

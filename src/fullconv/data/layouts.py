@@ -1,6 +1,6 @@
 """Layouts: recognise a labelled data set on disk and read which picture belongs to which mask.
 
-Three are known, tried in this order:
+Those of `published` are tried first, then these three:
 
     voc      JPEGImages/ SegmentationClass/ ImageSets/Segmentation/{train,val}.txt
     camvid   train.txt, val.txt, test.txt with "picture mask" on a line; or train/ trainannot/ ...
@@ -102,6 +102,7 @@ def read(root: str | Path, *, layout: str | None = None) -> Dataset:
         root = root.parent
     if not root.is_dir():
         raise _no_folder(root)
+    layout = layout or tables.read_settings(root).get("layout")
     if layout is not None and layout not in _LAYOUTS:
         near = difflib.get_close_matches(layout, _LAYOUTS, 1, 0)[0]
         raise FullconvError(

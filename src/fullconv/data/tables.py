@@ -4,6 +4,7 @@
     ignore_index = 255
     images = "photos"                     # optional: the folders, relative to this file
     masks = "truth"
+    layout = "folders"                    # optional: where another one is recognised
     [map]                                 # optional: value in a mask file -> class, or "ignore"
     255 = "road"
     "#804080" = "road"
@@ -65,6 +66,7 @@ _EXPECTED: dict[str, tuple[str, type, str]] = {  # in words, the type, an exampl
     "colors": ("a table", dict, '[colors]\nroad = "#804080"'),
     "images": ("a folder", str, 'images = "images"'),
     "masks": ("a folder", str, 'masks = "masks"'),
+    "layout": ("the name of a layout", str, 'layout = "folders"'),
 }
 _IGNORED = {"void", IGNORE, "ignored", "unlabeled", "unlabelled", "__ignore__"}
 _NAME = r"[^\W\d][\w '&/.+-]{0,60}"  # begins with a letter or underscore; no ':', '=' or '('

@@ -42,7 +42,7 @@ def read_brush(numbers: Any, size: Size) -> Runs:
 def unpack(data: bytes, count: int) -> bytearray:
     """The words in a stream, which must be `count` bytes.
 
-    >>> list(unpack(bytes([0, 0, 0, 3, 57, 27, 252, 168, 224]), 3))
+    >>> list(unpack(bytes([0, 0, 0, 3, 57, 27, 252, 64, 224]), 3))
     [7, 7, 7]
     """
     end = 8 * len(data)
