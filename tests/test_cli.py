@@ -136,7 +136,8 @@ def test_convert_prints_what_it_made(cli: Out, tmp_path: Path) -> None:
     assert (code, err) == (0, "")
     assert out.endswith(f"next: fullconv check {tmp_path / 'text'}\n")
     assert "is not empty" in refused(cli(["convert", source, tmp_path / "out"]))
-    assert "--layout" in refused(cli(["convert", source, tmp_path / "new", "--layout", "voc"]))
+    said = refused(cli(["convert", source, tmp_path / "new", "--layout", "voc"]))
+    assert "holds annotations, not masks" in said
     assert (source / "a.json").read_text() == text
 
 

@@ -32,7 +32,7 @@ NOT_RUN = {
 # The command as in README.md -> what is added to it here, to be done in seconds.
 RUN = {
     "fullconv convert labelme/ converted": "",
-    "fullconv check data": "",
+    "fullconv check data --sheet check.png": "",
     "fullconv ceiling data": "",
     "fullconv train data": "--no-pretrained --epochs 1 --batch 2 --crop 33 33 --workers 0",
     "fullconv evaluate runs/<run> data --split val": "",
