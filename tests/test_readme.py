@@ -85,7 +85,7 @@ def test_the_tables_hold_nothing_that_is_gone() -> None:
 
 
 def test_a_command_that_no_table_has_is_not_known() -> None:
-    assert known("fullconv check    data     # what is wrong")
+    assert known("fullconv ceiling    data     # what can be reached")
     assert not known("fullconv check data --strict")
     assert not known("pip install fullconv")
 
