@@ -1,16 +1,22 @@
 from __future__ import annotations
 
+import ast
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
+from fullconv.data import drawn
 from fullconv.data.check import check
+from fullconv.data.findings import rules
 from fullconv.data.layouts import read
 from fullconv.errors import FullconvError
+from fullconv.labels import voc_color
 
 pytestmark = pytest.mark.usefixtures("small_pictures")
 
@@ -218,3 +224,199 @@ def test_mean_and_std_are_over_all_pixels(tmp_path: Path) -> None:
     np.testing.assert_allclose(report.std, pixels.std(0))
     shown = " ".join(f"{value:.3f}" for value in report.mean)
     assert f"red, green and blue, 0-1: mean {shown}, std" in report.text()
+
+
+# Each rule's fault, planted into drawn scenes.
+
+TABLE = 'classes = ["sky", "building", "road", "pavement", "tree", "car", "person", "pole"]\n'
+
+
+def values_of(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.array(image)
+
+
+def put(values: np.ndarray, path: Path) -> None:
+    Image.fromarray(values.astype(np.uint8)).save(path)
+
+
+def every(root: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Changes the values of all masks."""
+    for mask in root.glob("masks/*/*.png"):
+        put(change(values_of(mask)), mask)
+
+
+def replaced(*pairs: tuple[int, int]) -> Callable[[np.ndarray], np.ndarray]:
+    def change(values: np.ndarray) -> np.ndarray:
+        table = np.arange(256)
+        for old, new in pairs:
+            table[old] = new
+        return table[values]
+
+    return change
+
+
+def without_table(root: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    every(root, change)
+    (root / "dataset.toml").unlink()
+
+
+def blurred(values: np.ndarray) -> np.ndarray:
+    white = Image.fromarray(np.where(values == 2, 255, 0).astype(np.uint8))
+    return np.asarray(white.filter(ImageFilter.GaussianBlur(1)))
+
+
+def as_jpeg(root: Path) -> None:
+    for mask in list(root.glob("masks/*/*.png")):
+        Image.fromarray(values_of(mask)).save(mask.with_suffix(".jpg"))
+        mask.unlink()
+
+
+def turned(root: Path) -> None:
+    picture = root / "images/train/street_0000.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(picture) as image:
+        image.load()
+        image.save(picture, exif=exif)
+
+
+def saved_again(root: Path, source: str, target: str, **options: Any) -> None:
+    """A picture saved again in the place of another one, byte for byte without options."""
+    there = root / f"images/{target}.jpg"
+    if not options:
+        there.write_bytes((root / f"images/{source}.jpg").read_bytes())
+        return
+    with Image.open(root / f"images/{source}.jpg") as image:
+        image.save(there, **options)
+
+
+def moved(root: Path, *names: str, by: tuple[int, int]) -> None:
+    for name in names:
+        mask = root / f"masks/{name}.png"
+        put(np.roll(values_of(mask), by, (0, 1)), mask)
+
+
+def enlarged(root: Path, name: str, factor: int) -> None:
+    for path in (root / f"images/{name}.jpg", root / f"masks/{name}.png"):
+        values = values_of(path).repeat(factor, 0).repeat(factor, 1)
+        put(values[:192], path)  # long, not high
+
+
+def reduced(root: Path, name: str) -> None:
+    for path in (root / f"images/{name}.jpg", root / f"masks/{name}.png"):
+        put(values_of(path)[:31], path)
+
+
+def only_in(root: Path, split: str) -> None:
+    """Class 7 stays in one split."""
+    for mask in root.glob("masks/*/*.png"):
+        if mask.parent.name != split:
+            put(replaced((7, 1))(values_of(mask)), mask)
+
+
+def named_background(root: Path) -> None:
+    (root / "dataset.toml").write_text(TABLE.replace("sky", "background"))
+
+
+def emptied(root: Path) -> None:
+    named_background(root)
+    mask = root / "masks/train/street_0001.png"
+    put(values_of(mask) * 0, mask)
+
+
+def filled_with(root: Path, value: int, name: str = "train/street_0001") -> None:
+    mask = root / f"masks/{name}.png"
+    put(values_of(mask) * 0 + value, mask)
+
+
+ALL = [f"train/street_000{k}" for k in range(8)]
+ALL += [f"{split}/street_000{k}" for split in ("val", "test") for k in range(2)]
+SPARE = "train/street_0001"
+# rule -> what is done, and what follows from it by necessity.
+FAULTS: dict[str, tuple[Callable[[Path], None], set[str]]] = {
+    "unreadable": (lambda r: (r / f"images/{SPARE}.jpg").write_bytes(b"no picture"), set()),
+    "doubled-stem": (lambda r: put(np.zeros((9, 9, 3)), r / f"images/{SPARE}.png"), set()),
+    "unpaired-picture": (lambda r: put(np.zeros((9, 9)), r / "images/val/more.png"), set()),
+    "unpaired-mask": (lambda r: put(np.zeros((9, 9)), r / "masks/val/more.png"), set()),
+    "empty-split": (
+        lambda r: [p.unlink() for p in (*r.glob("images/val/*"), *r.glob("masks/val/*"))],  # type: ignore[func-returns-value]
+        set(),
+    ),
+    "size": (turned, set()),
+    "lossy-mask": (as_jpeg, set()),
+    "black-and-white": (
+        lambda r: without_table(r, lambda v: np.where(v == 2, 255, 0)),
+        set(),
+    ),
+    "soft-mask": (lambda r: without_table(r, blurred), set()),
+    "unknown-value": (lambda r: every(r, replaced((7, 77))), {"absent-class"}),
+    "unknown-color": (
+        lambda r: every(r, lambda v: np.array([voc_color(k + 1) for k in range(256)])[v]),
+        {"absent-class"},
+    ),
+    "colors-without-table": (
+        lambda r: without_table(r, lambda v: np.array([voc_color(k) for k in range(256)])[v]),
+        set(),
+    ),
+    "absent-class": (lambda r: every(r, replaced((7, 1))), set()),
+    "class-not-in-train": (lambda r: only_in(r, "val"), set()),
+    "class-only-in-train": (lambda r: only_in(r, "train"), set()),
+    "all-ignored": (lambda r: filled_with(r, 255), set()),
+    "leak": (lambda r: saved_again(r, SPARE, "val/street_0000"), set()),
+    "duplicate": (lambda r: saved_again(r, SPARE, "train/street_0002"), set()),
+    "near-leak": (lambda r: saved_again(r, SPARE, "val/street_0000", quality=40), set()),
+    "near-duplicate": (lambda r: saved_again(r, SPARE, "train/street_0002", quality=92), set()),
+    "shifted-mask": (lambda r: moved(r, SPARE, by=(6, -5)), set()),
+    "shifted-masks": (lambda r: moved(r, *ALL, by=(0, 6)), set()),
+    "void-share": (lambda r: every(r, replaced((1, 255), (2, 255))), {"absent-class"}),
+    "imbalance": (
+        lambda r: every(r, lambda v: np.where(np.indices(v.shape)[1] > 8, 2, v)),
+        {"absent-class", "class-not-in-train", "class-only-in-train"},
+    ),
+    "empty-mask": (emptied, set()),
+    "one-class-mask": (lambda r: filled_with(r, 2), set()),
+    "tiny-picture": (lambda r: reduced(r, SPARE), set()),
+    "huge-picture": (lambda r: enlarged(r, SPARE, 20), set()),
+}
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return drawn.write(tmp_path_factory.mktemp("clean"), train=8, val=2, test=2)
+
+
+def test_clean_scenes_have_no_finding(clean: Path) -> None:
+    assert check(clean).findings == ()
+
+
+@pytest.mark.parametrize("rule", FAULTS)
+def test_a_planted_fault_is_the_only_one_found(
+    clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str
+) -> None:
+    monkeypatch.undo()  # here tiny pictures are meant to be found
+    root = Path(shutil.copytree(clean, tmp_path / "data"))
+    (root / "dataset.toml").write_text(TABLE)
+    plant, besides = FAULTS[rule]
+    plant(root)
+    found = {finding.rule for finding in check(root).findings}
+    assert rule in found
+    assert found <= {rule, *besides}
+
+
+def test_every_rule_has_its_fault() -> None:
+    source = Path(rules.__file__).parent
+    text = "".join(path.read_text(encoding="utf-8") for path in source.glob("*.py"))
+    calls = [
+        node
+        for node in ast.walk(ast.parse(text.replace("from __future__ import annotations", "")))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("Finding", "_leak")
+    ]
+    names = {
+        word
+        for call in calls
+        for part in ast.walk(call.args[1])
+        if isinstance(part, ast.Constant) and isinstance(word := part.value, str)
+    }
+    names -= {"unpaired-"}
+    assert names == set(FAULTS) - {"unpaired-picture", "unpaired-mask"}
