@@ -4,7 +4,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint format bench clean
+.PHONY: install demo test lint format bench clean
+
+install: $(READY)       ## the command line, in .venv
 
 demo: $(READY)          ## drawn street scenes: trained, evaluated, a sheet to look at
 	$(BIN)/fullconv demo --out demo

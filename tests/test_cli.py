@@ -414,11 +414,18 @@ class Recorder:
     def __init__(self) -> None:
         self.data: Any = None
         self.options: dict[str, Any] = {}
+        self.splits = ("train", "val", "test")
 
     def train(self, data: Any, **options: Any) -> Any:
         self.data, self.options = data, options
         metrics = {"mean_iou": 0.5, "epoch": 3, "protocol": {"split": "val", "pictures": 4}}
-        return SimpleNamespace(folder=Path("run"), model=Path("run/model"), metrics=metrics)
+        return SimpleNamespace(
+            folder=Path("run"),
+            model=Path("run/model"),
+            metrics=metrics,
+            data=Path("DATA"),
+            splits=self.splits,
+        )
 
 
 @pytest.fixture
@@ -448,6 +455,12 @@ def test_only_the_options_that_were_typed_are_handed_on(cli: Out, training: Reco
         f"model: {Path('run/model')}",
         f"next: fullconv evaluate {Path('run/model')} DATA --split test",
     ]
+
+
+def test_the_next_command_names_a_split_that_there_is(cli: Out, training: Recorder) -> None:
+    training.splits = ("train", "val")
+    out = cli(["train", "--resume", "run"])[1]
+    assert out.endswith(f"next: fullconv evaluate {Path('run/model')} DATA --split val\n")
 
 
 def test_options_change_single_ones_of_a_configuration(

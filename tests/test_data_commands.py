@@ -54,9 +54,9 @@ def test_check_recommends_a_stride_and_draws_a_sheet(
 ) -> None:
     sheet = tmp_path / "sheet.png"
     assert run(["check", str(scenes), "--sheet", str(sheet)]) == 0
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
     assert "recommended: --stride 4, the coarsest within 5 points of stride 4's" in out
-    assert out.endswith(f"sheet: {sheet}\n")
+    assert err == f"sheet: {sheet}\n"
     assert sheet.is_file()
     assert run(["check", str(scenes), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["recommended_stride"] == 4

@@ -27,6 +27,7 @@ COMMANDS = [line for text in SHELL for line in text.splitlines() if line.strip()
 NOT_RUN = {
     "make demo": "installs everything and trains for minutes; tests/test_demo.py runs a small one",
     "make test": "runs every test, and so this one",
+    "make install": "installs everything, as was done for the tests",
     "source .venv/bin/activate": "the tests run in such an environment already",
 }
 # The command as in README.md -> what is added to it here, to be done in seconds.

@@ -85,9 +85,10 @@ def train(
     run = train_model(data, out=out, resume=resume, **options)
     if os.environ.get("LOCAL_RANK", "0") != "0":
         return  # another process of the same run prints
+    unseen = "test" if "test" in run.splits else run.metrics["protocol"]["split"]
     text = (
         f"{headline(run.metrics)}, epoch {run.metrics['epoch']}\nmodel: {run.model}\n"
-        f"next: fullconv evaluate {run.model} {data or 'DATA'} --split test"
+        f"next: fullconv evaluate {run.model} {data or run.data} --split {unseen}"
     )
     emit({"run": str(run.folder), "model": str(run.model), **run.metrics}, text, json)
 

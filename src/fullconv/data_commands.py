@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from fullconv.terminal import Json, Split, app, counting, emit
+from fullconv.terminal import Json, Split, app, counting, emit, say
 
 if TYPE_CHECKING:
     from fullconv.data.check import CheckReport
@@ -41,12 +41,16 @@ def check(
     with counting("checked") as progress:
         report = check_data(data, layout=layout, progress=progress)
     if sheet is not None:
-        from fullconv.sheet import save_sheet
+        from fullconv.sheet import refuse_place, save_sheet
 
-        save_sheet(report, sheet)
+        refuse_place(sheet, report)
     if fix is None:
         facts, text = _with_stride(report)
-        emit(facts, f"{text}sheet: {sheet}" if sheet else text, json)
+        emit(facts, text, json)  # first: what cannot be drawn can be read
+    if sheet is not None:
+        save_sheet(report, sheet)
+        say(f"sheet: {sheet}")
+    if fix is None:
         return 1 if report.errors else 0
     with counting("written") as progress:
         fixed = fix_data(report, fix, progress=progress)

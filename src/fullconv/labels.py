@@ -7,6 +7,7 @@ colour.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -79,7 +80,7 @@ class Labels:
             raise FullconvError(
                 "a class table without a class.", 'classes = ["background", "road"]'
             )
-        doubled = {name for name in self.names if self.names.count(name) > 1}
+        doubled = {name for name, count in Counter(self.names).items() if count > 1}
         if doubled or IGNORE in self.names:
             raise FullconvError(
                 f"class names must differ and must not be {IGNORE!r}; found {sorted(self.names)}.",

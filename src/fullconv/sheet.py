@@ -38,10 +38,7 @@ def save_sheet(report: CheckReport, path: str | Path, *, findings: bool = True) 
         FullconvError: no pair can be read, or the file cannot be written.
     """
     path = Path(path)
-    if path.suffix.lower() != ".png":
-        raise FullconvError(
-            f"a sheet is written as PNG, not as {path.name!r}.", f"--sheet {path.stem}.png"
-        )
+    refuse_place(path, report)
     wanted = _named(report) if findings else []
     wanted += [(pair, f"{split}: {pair.name}") for split, pair in _spread(report)]
     rows, captions = [], []
@@ -66,6 +63,26 @@ def save_sheet(report: CheckReport, path: str | Path, *, findings: bool = True) 
             f"the sheet could not be written to {path}: {error.strerror or error}.",
             "--sheet another_folder/sheet.png",
         ) from error
+
+
+def refuse_place(path: Path, report: CheckReport) -> None:
+    """A sheet is a PNG, and none of the data set's own files.
+
+    Raises:
+        FullconvError: it would not be.
+    """
+    if path.suffix.lower() != ".png":
+        raise FullconvError(
+            f"a sheet is written as PNG, not as {path.name!r}.", f"--sheet {path.stem}.png"
+        )
+    pairs = [pair for pairs in report.dataset.splits.values() for pair in pairs]
+    alone = [*report.dataset.unpaired_pictures, *report.dataset.unpaired_masks]
+    theirs = {file.resolve() for pair in pairs for file in (pair.picture, pair.mask)}
+    if path.resolve() in theirs | {file.resolve() for file in alone}:
+        raise FullconvError(
+            f"{path} belongs to the data set; a sheet would be written over it.",
+            "--sheet sheet.png",
+        )
 
 
 def _named(report: CheckReport) -> list[tuple[Pair, str]]:

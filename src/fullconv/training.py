@@ -58,11 +58,14 @@ class Run:
         folder: of the run.
         model: folder of the best model, for `fullconv.load`.
         metrics: of the best model on the validation split, with the protocol card.
+        data, splits: the data set's folder, and which splits it has.
     """
 
     folder: Path
     model: Path
     metrics: dict[str, Any]
+    data: Path
+    splits: tuple[str, ...]
 
 
 def train(
@@ -184,7 +187,7 @@ def _fit(
     metrics = dict(model.metrics)
     if trainer.is_global_zero:
         metrics = finish(folder, dataset, split, device, module, ignore_rules=settings.ignore_rules)
-    return Run(folder, folder / "model", metrics)
+    return Run(folder, folder / "model", metrics, dataset.root, tuple(dataset.splits))
 
 
 def _fresh_model(report: CheckReport, settings: Settings, module: Any) -> Model:

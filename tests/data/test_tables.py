@@ -247,7 +247,11 @@ def test_what_the_masks_hold_is_counted_once(
     [
         ("names: [sky, road, void]", [[0, 1, 2]], [[0, 1, 255]]),
         ("names: {0: sky, 1: road}", [[0, 1, 255]], [[0, 1, 255]]),
-        ("names: [sky, road]\nlabel_mapping: {3: ignore_label, 7: 1}", [[0, 7, 3]], [[0, 1, 255]]),
+        (
+            "names: [sky, road]\nlabel_mapping: {0: 0, 3: ignore_label, 7: 1}",
+            [[0, 7, 3]],
+            [[0, 1, 255]],
+        ),
     ],
 )
 def test_names_in_the_yaml_file_of_ultralytics(
@@ -261,3 +265,9 @@ def test_names_in_the_yaml_file_of_ultralytics(
     assert read_labels(tmp_path, {}, paths, known=tables.CAMVID)[0] == tables.CAMVID
     (tmp_path / "classes.txt").write_text("a\nb\nc\n")
     assert read_labels(tmp_path, {}, paths)[0].names == ("a", "b", "c")
+
+
+def test_what_a_mapping_leaves_out_has_no_class(tmp_path: Path) -> None:
+    (tmp_path / "data.yaml").write_text("names: [sky, road]\nlabel_mapping: {7: 0, 8: 1}")
+    labels = read_labels(tmp_path, {}, [])[0]
+    assert [labels.class_of(value) for value in (7, 8, 0, 1)] == [0, 1, None, None]

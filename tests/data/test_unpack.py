@@ -117,7 +117,7 @@ def test_what_ends_half_way_leaves_nothing(tmp_path: Path, end: BaseException) -
     path = tar(tmp_path / "x.tar")
 
     def stop(done: int, total: int) -> None:
-        if (tmp_path / "mine").exists() or not list(tmp_path.glob(".mine-*/tree/set/images/*")):
+        if (tmp_path / "mine").exists() or not list(tmp_path.glob("unpacking/tree/set/images/*")):
             pytest.fail("not half way")
         raise end
 
@@ -127,10 +127,10 @@ def test_what_ends_half_way_leaves_nothing(tmp_path: Path, end: BaseException) -
 
 
 def test_what_a_killed_process_left_is_cleared_away(tmp_path: Path) -> None:
-    (tmp_path / ".mine-abc" / "tree").mkdir(parents=True)
-    (tmp_path / ".other-abc").mkdir()
+    (tmp_path / "unpacking" / "tree").mkdir(parents=True)
+    (tmp_path / ".mine-abc").mkdir()  # somebody's own
     unpack([(tar(tmp_path / "x.tar"), "")], "set", tmp_path / "mine")
-    assert sorted(p.name for p in tmp_path.iterdir()) == [".other-abc", "mine", "x.tar"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".mine-abc", "mine", "x.tar"]
 
 
 def test_an_archive_without_the_folder(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,24 +138,30 @@ def check(
     if not isinstance(dataset, Dataset):
         dataset = layouts.read(dataset, layout=layout)
     jobs = [(split, pair) for split, pairs in dataset.splits.items() for pair in pairs]
-    scans: list[PairScan] = []
     # Threads: decoding and hashing leave Python's lock alone.
     with Remembered() as known, ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-        for scan in pool.map(lambda job: scan_pair(job[0], job[1], known), jobs):
-            scans.append(scan)
-            if progress is not None:
-                progress(len(scans), len(jobs))
-    facts = Facts(dataset, scans)
+        scans = pool.map(lambda job: scan_pair(job[0], job[1], known), jobs)
+        facts = Facts(dataset, _told(scans, len(jobs), progress))
     return CheckReport(
         dataset,
         findings(facts),
         facts.classes,
         facts.ignored,
-        Counter(scan.picture_size for scan in scans if scan.picture_size is not None),
-        *_moments(scans),
+        Counter(scan.picture_size for scan in facts.scans if scan.picture_size is not None),
+        *_moments(facts.scans),
         meanings(facts),
-        _fingerprint(dataset, scans),
+        _fingerprint(dataset, facts.scans),
     )
+
+
+def _told(
+    scans: Iterable[PairScan], count: int, progress: Callable[[int, int], None] | None
+) -> Iterator[PairScan]:
+    """The scans, one after another, each of which is told."""
+    for done, scan in enumerate(scans, 1):
+        yield scan
+        if progress is not None:
+            progress(done, count)
 
 
 def _moments(scans: list[PairScan]) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -100,11 +100,14 @@ def fetch(archive: Archive, folder: Path, *, again: str, teller: Teller) -> Path
     for address in archive.addresses:
         try:
             _download(address, part, teller)
+            _accept(archive, part, path, again, teller)
+            return path
         except _AddressError as refused:
             reasons.append(f"{address}: {refused}")
-            continue
-        _accept(archive, part, path, again, teller)
-        return path
+        except FullconvError as wrong:  # another file under that name: the next may have the right
+            if len(archive.addresses) == 1:
+                raise
+            reasons.append(f"{address}: {wrong.message}")
     raise FullconvError(
         f"{archive.file} could not be downloaded.\n  "
         + "\n  ".join(reasons)

@@ -10,14 +10,13 @@ Shapes: H, W picture · K classes.
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,16 +24,28 @@ from PIL import Image, ImageFile
 from PIL.PngImagePlugin import PngInfo
 
 from fullconv.data import matlab
-from fullconv.data.pictures import Source, opened, source_name, upright
+from fullconv.data.arrays import read_array
+from fullconv.data.limits import room
+from fullconv.data.pictures import Source, opened, pixels_to_decode, source_name, upright
+from fullconv.data.values import (
+    Ids,
+    Value,
+    are_colors,
+    bands,
+    colors_of,
+    counted,
+    finder,
+    integers_of,
+    unpack,
+)
 from fullconv.errors import FullconvError
-from fullconv.labels import RGB, Labels, format_color, voc_color
-
-Value: TypeAlias = int | RGB
-Ids: TypeAlias = NDArray[np.integer[Any]]
+from fullconv.labels import Labels, format_color, voc_color
 
 _LOSSY = ("JPEG", "MPO", "AVIF", "WEBP")
 ARRAY_SUFFIXES = (".npy", ".mat")  # of masks that are no pictures
 _LISTED = 8  # unknown values that an error spells out
+_DENSEST = 1000  # pixels per byte of a packed array
+_COLORS = 1 << 12  # that a tally keeps; a drawn mask has far fewer, one saved as JPEG far more
 
 
 @dataclass(frozen=True)
@@ -46,12 +57,16 @@ class Tally:
         counts: value -> pixels.
         gray_rgb: an RGB file whose three channels are equal everywhere; `counts` has integers.
         lossy: see `is_lossy`.
+        more, more_pixels: colours that are left out of `counts`, which has the commonest, and the
+            pixels that have them.
     """
 
     size: tuple[int, int]
     counts: dict[Value, int]
     gray_rgb: bool = False
     lossy: bool = False
+    more: int = 0
+    more_pixels: int = 0
 
     def classes(self, labels: Labels) -> dict[Value, int | None]:
         """Class id, `ignore_index` or None of every value in the file."""
@@ -66,6 +81,7 @@ class Tally:
             "counts": list(self.counts.items()),
             "gray_rgb": self.gray_rgb,
             "lossy": self.lossy,
+            "more": [self.more, self.more_pixels],
         }
 
     @classmethod
@@ -74,13 +90,16 @@ class Tally:
         try:
             counts = {tuple(v) if isinstance(v, list) else int(v): n for v, n in table["counts"]}
             height, width = table["size"]
-            return cls((height, width), counts, table["gray_rgb"], table["lossy"])
+            more, more_pixels = table["more"]
+            return cls(
+                (height, width), counts, table["gray_rgb"], table["lossy"], more, more_pixels
+            )
         except (TypeError, KeyError, ValueError):
             return None
 
     def are_colors(self, labels: Labels) -> bool:
         """Whether integer counts mean grey colours: the table names each of them as a colour."""
-        return self.gray_rgb and _are_colors(self.counts, labels)
+        return self.gray_rgb and are_colors(self.counts, labels)
 
 
 def read_values(path: Source) -> Ids:
@@ -94,14 +113,17 @@ def read_values(path: Source) -> Ids:
 def read_mask(path: Source, labels: Labels) -> Ids:
     """(H, W) class ids of a mask file: uint8, or uint16 where there are more than 255 classes."""
     values, gray_rgb, _ = _read(path)
-    dtype = mask_dtype(labels)
-    ids = class_lookup(values, labels, gray_rgb=gray_rgb)
-    unknown = ids < 0
-    if unknown.any():
-        if not labels.lenient:
-            raise _unknown(source_name(path), values, unknown, labels)
-        ids[unknown] = labels.ignore_index
-    return ids.astype(dtype)
+    ids = np.empty(values.shape[:2], mask_dtype(labels))
+    find = finder(values, labels, gray_rgb=gray_rgb)
+    for rows in bands(values):
+        found = find(values[rows])
+        unknown = found < 0
+        if unknown.any():
+            if not labels.lenient:
+                raise _unknown(source_name(path), values, gray_rgb, labels)
+            found[unknown] = labels.ignore_index
+        ids[rows] = found
+    return ids
 
 
 def class_lookup(values: Ids, labels: Labels, *, gray_rgb: bool = False) -> NDArray[np.int32]:
@@ -111,14 +133,7 @@ def class_lookup(values: Ids, labels: Labels, *, gray_rgb: bool = False) -> NDAr
         values: from `read_values`.
         gray_rgb: they come from an RGB file with equal channels.
     """
-    if values.ndim == 3:
-        return _lookup(
-            _pack(values), {_pack_one(c): k for c, k in _colors(labels).items()}, 1 << 24
-        )
-    known = _integers(labels)
-    if gray_rgb and _are_colors({int(v): 0 for v in np.unique(values)}, labels):
-        known = {c[0]: k for c, k in _colors(labels).items() if c[0] == c[1] == c[2]}
-    return _lookup(values, known, 1 << 8 * min(values.dtype.itemsize, 2))
+    return finder(values, labels, gray_rgb=gray_rgb)(values)
 
 
 def write_mask(
@@ -164,26 +179,40 @@ def is_lossy(path: Source) -> bool:
 
 
 def tally(path_or_file: Source, *, name: str = "") -> Tally:
-    """Count the values of one mask file; all that `check` wants to know, in one decode."""
-    return read_tally(path_or_file, name=name)[0]
+    """Count the values of one mask file; all that `check` wants to know, in one decode. Threads
+    wait for each other where they would decode much at once."""
+    with room.of(mask_pixels(path_or_file, name=name)):
+        return read_tally(path_or_file, name=name)[0]
 
 
 def read_tally(path_or_file: Source, *, name: str = "") -> tuple[Tally, Ids]:
-    """What `tally` and `read_values` give, in one decode."""
+    """What `tally` and `read_values` give, in one decode; without waiting."""
     values, gray_rgb, lossy = _read(path_or_file, name)
-    flat = _pack(values) if values.ndim == 3 else values
-    if flat.dtype.itemsize <= 2 and flat.dtype.kind == "u":
-        pixels = np.bincount(flat.ravel())
-        found = np.flatnonzero(pixels)
-        pixels = pixels[found]
-    else:
-        found, pixels = np.unique(flat, return_counts=True)
-    keys: list[Value] = [int(v) for v in found]
+    found, pixels = counted(values, name or source_name(path_or_file))
+    total, kinds = int(pixels.sum()), len(found)
+    if values.ndim == 3 and kinds > _COLORS:
+        commonest = np.sort(np.argsort(-pixels, kind="stable")[:_COLORS])
+        found, pixels = found[commonest], pixels[commonest]
+    keys: list[Value] = found.tolist()
     if values.ndim == 3:
-        keys = [_unpack(int(v)) for v in found]
+        keys = [unpack(value) for value in found.tolist()]
     height, width = values.shape[:2]
     counts = dict(zip(keys, pixels.tolist(), strict=True))
-    return Tally((height, width), counts, gray_rgb, lossy), values
+    more, more_pixels = kinds - len(keys), total - int(pixels.sum())
+    return Tally((height, width), counts, gray_rgb, lossy, more, more_pixels), values
+
+
+def mask_pixels(source: Source, *, name: str = "") -> int:
+    """How many pixels a mask file has by its header; of arrays, about how many it can have."""
+    name = name or source_name(source)
+    if not name.lower().endswith(ARRAY_SUFFIXES):
+        return pixels_to_decode(source, name=name)
+    if isinstance(source, str | Path):
+        size = Path(source).stat().st_size if Path(source).is_file() else 0
+    else:
+        size = source.seek(0, os.SEEK_END)
+        source.seek(0)
+    return size * (_DENSEST if name.lower().endswith(".mat") else 1)
 
 
 def map_lines(values: Mapping[Any, str]) -> str:
@@ -217,9 +246,9 @@ def _read(source: Source, name: str = "") -> tuple[Ids, bool, bool]:
     """Values, whether they come from an RGB file with equal channels, whether it is lossy."""
     name = name or source_name(source)
     if name.lower().endswith(".mat"):
-        return _narrow(matlab.read_labels(source, name)), False, False
+        return _narrow(matlab.read_labels(source, name), name), False, False
     if name.lower().endswith(".npy"):
-        return _narrow(_read_array(source, name)), False, False
+        return _narrow(read_array(source, name), name), False, False
     with opened(source, "mask", name=name) as opened_image:
         lossy = _is_lossy(opened_image)
         step = {"L;2": 85, "L;4": 17}.get(_raw_mode(opened_image), 1)
@@ -242,34 +271,18 @@ def _read(source: Source, name: str = "") -> tuple[Ids, bool, bool]:
     return values, False, lossy
 
 
-def _read_array(source: Source, name: str) -> NDArray[Any]:
-    """(H, W) whole numbers of a .npy file; pickles in it are not opened."""
-    try:
-        content = Path(source).read_bytes() if isinstance(source, str | Path) else source.read()
-        values = np.load(io.BytesIO(content), allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError, MemoryError) as error:
-        said = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
-        raise FullconvError(
-            f"mask {name} cannot be read as a NumPy file: {said}.",
-            f"np.save({name!r}, ids.astype('uint8'))",
-        ) from error
-    if not isinstance(values, np.ndarray) or values.ndim != 2 or values.dtype.kind not in "uib":
-        what = f"{values.dtype} of shape {values.shape}" if hasattr(values, "dtype") else "no array"
-        one_hot = getattr(values, "ndim", 0) == 3
-        raise FullconvError(
-            f"mask {name} holds {what}; expected whole numbers (height, width).",
-            f"np.save({name!r}, {'array.argmax(-1)' if one_hot else 'array'}.astype('uint8'))",
-        )
-    return values
-
-
-def _narrow(values: NDArray[Any]) -> Ids:
+def _narrow(values: NDArray[Any], name: str) -> Ids:
     """As 8 or 16 bit where they fit, else 32 bit with sign."""
     if not values.size:
-        raise FullconvError("a mask without a pixel.", "export it again from its picture")
+        raise FullconvError(f"mask {name} has no pixel.", "export it again from its picture")
     low, high = int(values.min()), int(values.max())
-    kind = np.uint8 if low >= 0 and high <= 255 else np.uint16 if 0 <= low <= high < 65536 else None
-    return np.ascontiguousarray(values.astype(kind or np.int32))
+    for kind in (np.uint8, np.uint16, np.int32):
+        if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
+            return np.ascontiguousarray(values, kind)
+    raise FullconvError(
+        f"mask {name} holds numbers from {low} to {high}; expected class ids.",
+        "save the class ids as 8-bit PNG",
+    )
 
 
 def _raw_mode(image: ImageFile.ImageFile) -> str:
@@ -290,68 +303,31 @@ def _is_lossy(image: ImageFile.ImageFile) -> bool:
     return image.format in _LOSSY
 
 
-def _are_colors(counts: Mapping[Any, int], labels: Labels) -> bool:
-    """Whether the grey levels of an RGB file are all colours that the table names itself."""
-    return all((value, value, value) in labels.values for value in counts)
-
-
-def _integers(labels: Labels) -> dict[int, int]:
-    """Integer value -> class id, of every integer that has one."""
-    keys = [*range(len(labels)), labels.ignore_index, *labels.values]
-    known = {key: labels.class_of(key) for key in keys if isinstance(key, int)}
-    return {key: found for key, found in known.items() if found is not None}
-
-
-def _colors(labels: Labels) -> dict[RGB, int]:
-    keys = [*labels.colors, *labels.values]
-    known = {key: labels.class_of(key) for key in keys if isinstance(key, tuple)}
-    return {key: found for key, found in known.items() if found is not None}
-
-
-def _lookup(values: Ids, known: Mapping[int, int], size: int) -> NDArray[np.int32]:
-    """Class id of every pixel; -1 where the value has none."""
-    if values.dtype.kind == "i":  # 32-bit files: any number may come
-        found, inverse = np.unique(values, return_inverse=True)
-        few = np.array([known.get(int(v), -1) for v in found], np.int32)
-        return few[inverse.reshape(values.shape)]
-    # zeros: the pages of the 24-bit table that no pixel touches are never made.
-    table = np.zeros(size, np.int32)
-    for value, class_id in known.items():
-        if 0 <= value < size:
-            table[value] = class_id + 1
-    return table[values] - 1
-
-
-def _pack(colors: NDArray[Any]) -> NDArray[Any]:
-    """24 bit, as uint32."""
-    wide = colors.astype(np.uint32)
-    return wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
-
-
-def _pack_one(color: RGB) -> int:
-    return color[0] << 16 | color[1] << 8 | color[2]
-
-
-def _unpack(number: int) -> RGB:
-    return number >> 16, number >> 8 & 255, number & 255
-
-
-def _unknown(name: str, values: Ids, where: NDArray[np.bool_], labels: Labels) -> FullconvError:
-    flat = _pack(values) if values.ndim == 3 else values
-    found, counts = np.unique(flat[where], return_counts=True)
+def _unknown(name: str, values: Ids, gray_rgb: bool, labels: Labels) -> FullconvError:
+    found, counts = counted(values, name)
+    rows = np.array([unpack(v) for v in found.tolist()], np.uint8) if values.ndim == 3 else found
+    find = finder(values, labels, gray_rgb=gray_rgb)
+    lost = find(rows.astype(values.dtype)[None])[0] < 0
+    found, counts = found[lost], counts[lost]
     order = np.argsort(-counts, kind="stable")[:_LISTED]
-    keys: list[Value] = [int(v) for v in found[order]]
+    keys: list[Value] = found[order].tolist()
     if values.ndim == 3:
-        keys = [_unpack(v) for v in found[order].tolist()]
+        keys = [unpack(v) for v in found[order].tolist()]
     shown = ", ".join(
         f"{key if isinstance(key, int) else format_color(key)} ({count} pixels)"
         for key, count in zip(keys, counts[order].tolist(), strict=True)
     )
     more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
-    row, column = np.argwhere(where)[0].tolist()
+    row, column = next(
+        (rows.start + int(at[0]), int(at[1]))
+        for rows in bands(values)
+        for at in np.argwhere(find(values[rows]) < 0)[:1]
+    )
+    height, width = values.shape[:2]
+    lost_pixels = f"{int(counts.sum())} of {height * width} pixels"
     return FullconvError(
-        f"mask {name}: {int(where.sum())} of {where.size} pixels hold a value without a class: "
-        f"{shown}{more}; the first at row {row}, column {column}. Expected {describe(labels)}.",
+        f"mask {name}: {lost_pixels} hold a value without a class: {shown}{more}; the first at row "
+        f"{row}, column {column}. Expected {describe(labels)}.",
         "in dataset.toml, with a class name in place of ignore where it is one:\n"
         + map_lines(dict.fromkeys(keys, "ignore")),
     )
@@ -365,7 +341,7 @@ def describe(labels: Labels, limit: int = 30) -> str:
     """
     colored = any(isinstance(value, tuple) for value in labels.values)
     table: Mapping[Any, int] = (
-        _colors(labels) if colored else dict(sorted(_integers(labels).items()))
+        colors_of(labels) if colored else dict(sorted(integers_of(labels).items()))
     )
     parts = [
         f"{value if isinstance(value, int) else format_color(value)} "

@@ -4,7 +4,8 @@ Upright means: the EXIF orientation is applied, everywhere a picture or its size
 Alpha is dropped, never composited: the stored RGB values stay (a predictor must not invent a
 background colour). 16-bit and 32-bit grey is scaled from 0..65535 to 0..255. Of several frames the
 first one counts. Float pictures are refused: their range is not known.
-A file that cannot be read is a `FullconvError` that names it and quotes Pillow.
+A file that cannot be read is a `FullconvError` that names it and quotes Pillow, which itself says
+nothing. So is one with more pixels than Pillow's limit, by its header: it is not decoded.
 
 Shapes: H, W picture · C channels.
 """
@@ -22,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from fullconv.data.limits import quiet, refuse_large
 from fullconv.errors import FullconvError
 
 Source: TypeAlias = str | Path | IO[bytes]
@@ -31,8 +33,16 @@ PICTURE_SUFFIXES = frozenset(
     | {".gif", ".ppm", ".pgm", ".pbm"}
 )
 
-# What Pillow is known to raise on broken files, beside OSError (which UnidentifiedImageError is).
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, TypeError)
+# The formats of these suffixes; MPO is opened as JPEG. Of the others that Pillow knows some begin
+# like nothing in particular, so that random bytes are pictures, and one starts another program.
+_FORMATS = ("JPEG", "PNG", "BMP", "DIB", "TIFF", "WEBP", "AVIF", "JPEG2000", "GIF", "PPM")
+
+# What Pillow raises on broken files; UnidentifiedImageError is an OSError.
+_BROKEN = (
+    *(OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, TypeError),
+    *(RuntimeError, KeyError, OverflowError, MemoryError),
+)
+_BAND = 1 << 20  # numbers that are scaled at once
 _ORIENTATION = 0x0112  # EXIF tag
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -70,15 +80,25 @@ def read_reduced(
         return size, from_pil(image, name=name or source_name(path_or_file))
 
 
+def pixels_to_decode(source: Source, shortest: int = 0, *, name: str = "") -> int:
+    """How many pixels take memory when a picture is read, or read reduced; by its header."""
+    with opened(source, name=name) as image:
+        whole = image.size[0] * image.size[1]
+        if shortest:
+            image.draft(None, (shortest, shortest))
+        # A progressive JPEG is kept in whole, packed, before it is reduced.
+        return max(image.size[0] * image.size[1], whole // 4)
+
+
 def from_pil(image: Image.Image, *, name: str = "the picture") -> NDArray[np.uint8]:
     """(H, W, 3) uint8 RGB of a PIL picture in any mode but float, upright."""
-    image = upright(image)
     if image.mode == "F":
         raise FullconvError(
             f"{name} holds floating-point numbers (mode 'F'), whose range is not known; "
             "expected 8 or 16 bit per channel.",
             "save it again as 8-bit PNG",
         )
+    image = upright(image)
     if image.mode == "I" or image.mode.startswith("I;16"):
         return _stack(_to_8_bit(np.asarray(image)))
     if image.mode in ("P", "PA", "LA", "La", "RGBa"):
@@ -127,10 +147,13 @@ def opened(
     name = name or source_name(source)
     try:
         with ExitStack() as stack:
+            stack.enter_context(quiet)
             file = source
             if isinstance(source, str | Path):
                 file = stack.enter_context(Path(source).open("rb"))
-            yield stack.enter_context(Image.open(file))
+            image = stack.enter_context(Image.open(file, formats=_FORMATS))
+            refuse_large((image.size[1], image.size[0]), what, name)
+            yield image
     except FileNotFoundError as error:
         nearest = next((p for p in Path(name).parents if p.is_dir()), Path())
         raise FullconvError(f"no {what} {name}: there is no such file.", f"ls {nearest}") from error
@@ -193,8 +216,12 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _to_8_bit(values: NDArray[np.generic]) -> NDArray[np.uint8]:
-    wide = np.clip(values.astype(np.int64), 0, 65535)
-    return ((wide + 128) // 257).astype(np.uint8)  # 65535 / 257 = 255
+    flat = values.ravel()
+    scaled = np.empty(flat.shape, np.uint8)
+    for start in range(0, len(flat), _BAND):  # in parts, for the wide numbers between
+        wide = np.clip(flat[start : start + _BAND].astype(np.int64), 0, 65535)
+        scaled[start : start + _BAND] = (wide + 128) // 257  # 65535 / 257 = 255
+    return scaled.reshape(values.shape)
 
 
 def _stack(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -214,5 +241,5 @@ def _what_pillow_said(error: BaseException, source: Source) -> str:
     if _is_empty(source):
         return "the file is empty (0 bytes)"
     if isinstance(error, UnidentifiedImageError):  # whose own text shows a Python object
-        return "cannot identify image file: Pillow knows no picture format that begins like this"
+        return "cannot identify image file: no picture format that is read begins like this"
     return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")

@@ -17,6 +17,7 @@ from typing import Any
 
 _FILE = "scans.sqlite"
 _MOST = 400_000  # rows; the oldest are forgotten
+_HELD = 1 << 24  # characters of what is new that are held before they are written
 _TROUBLE = (sqlite3.Error, OSError, ValueError)
 
 
@@ -27,19 +28,20 @@ def cache_folder() -> Path:
 
 
 class Remembered:
-    """Key -> anything that JSON holds. For many threads; to be used in a `with` block, at whose end
+    """Key -> anything that JSON holds. For many threads; to be used in a `with` block, by whose end
     what is new is written."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._new: dict[str, str] = {}
+        self._size = 0  # of what is new, in characters
         self._file: sqlite3.Connection | None = None
 
     def __enter__(self) -> Remembered:
         with contextlib.suppress(*_TROUBLE, RuntimeError):  # a user without a home
             folder = cache_folder()
             folder.mkdir(parents=True, exist_ok=True)
-            self._file = sqlite3.connect(folder / _FILE, timeout=5, check_same_thread=False)
+            self._file = sqlite3.connect(folder / _FILE, timeout=0.5, check_same_thread=False)
             self._file.execute(
                 "CREATE TABLE IF NOT EXISTS found (key TEXT PRIMARY KEY, value TEXT)"
             )
@@ -53,9 +55,10 @@ class Remembered:
     ) -> None:
         if self._file is None:
             return
+        self._write()
+        if self._file is None:
+            return
         with contextlib.suppress(*_TROUBLE), self._file:
-            rows = list(self._new.items())
-            self._file.executemany("INSERT OR REPLACE INTO found VALUES (?, ?)", rows)
             oldest = "SELECT rowid FROM found ORDER BY rowid DESC LIMIT -1 OFFSET ?"
             self._file.execute(f"DELETE FROM found WHERE rowid IN ({oldest})", (_MOST,))
         self._file.close()
@@ -65,13 +68,33 @@ class Remembered:
         """What was kept, or None."""
         if self._file is None:
             return None
-        with contextlib.suppress(*_TROUBLE), self._lock:
-            row = self._file.execute("SELECT value FROM found WHERE key = ?", (key,)).fetchone()
-            return json.loads(row[0]) if row else None
-        return None
+        with self._lock:
+            if self._file is None:
+                return None
+            try:
+                found = self._file.execute("SELECT value FROM found WHERE key = ?", (key,))
+                row = found.fetchone()
+                return json.loads(row[0]) if row else None
+            except _TROUBLE:  # it is locked or broken, and will be for the next file too
+                self._file = None
+                return None
 
     def put(self, key: str, value: Any) -> None:
         """Keeps something."""
-        if self._file is not None:
-            with self._lock:
-                self._new[key] = json.dumps(value)
+        if self._file is None:
+            return
+        text = json.dumps(value)
+        with self._lock:
+            self._new[key] = text
+            self._size += len(text)
+            if self._size > _HELD:
+                self._write()
+
+    def _write(self) -> None:
+        if self._file is None:
+            return
+        with contextlib.suppress(*_TROUBLE), self._file:
+            rows = list(self._new.items())
+            self._file.executemany("INSERT OR REPLACE INTO found VALUES (?, ?)", rows)
+        self._new.clear()
+        self._size = 0

@@ -74,6 +74,7 @@ _COLOR_LINE = re.compile(rf"(\d+)[\s,]+(\d+)[\s,]+(\d+)[\s,]+({_NAME})")
 _CVAT_LINE = re.compile(r"([^:]+):(\d+),(\d+),(\d+):[^:]*:[^:]*")  # name:r,g,b:parts:actions
 _VALUE_LINE = re.compile(rf"(\d+)[\s,:]+({_NAME})")
 _MOST_NOMINAL = 64
+_VERSION = 2  # of what is remembered of a mask
 _LEAST = 0.0003  # share of the pixels that a colour must have to be meant
 _ROUNDED = 8  # how far a blend may lie off the line between its two colours
 _MOST_CLASSES = 1000  # more than this many values are not class ids
@@ -281,7 +282,8 @@ def _from_yaml(root: Path, notes: list[str]) -> Labels | None:
     values: dict[int | RGB, int] = {
         value: ignore if k is None else k for value, k in found.mapping.items()
     }
-    return Labels(names, ignore_index=ignore, values=values)
+    # What the mapping leaves out has no class: it is said, not guessed.
+    return Labels(names, ignore_index=ignore, values=values, closed=True)
 
 
 def _all_match(pattern: re.Pattern[str], lines: list[str]) -> list[re.Match[str]]:
@@ -364,7 +366,7 @@ def _tally(path: Path, known: Remembered) -> masks.Tally | None:
     try:
         content = path.read_bytes()
         kind = path.suffix.lower() if path.suffix.lower() in masks.ARRAY_SUFFIXES else ""
-        key = f"mask {hashlib.sha256(content).hexdigest()} {kind}"
+        key = f"mask {_VERSION} {hashlib.sha256(content).hexdigest()} {kind}"
         found = masks.Tally.from_plain(known.get(key))
         if found is None:
             found = masks.tally(io.BytesIO(content), name=str(path))

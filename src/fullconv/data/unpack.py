@@ -1,18 +1,18 @@
 """Unpack archives so that a folder is either whole or not there.
 
-Everything goes into a hidden folder beside the one that is wanted, which is renamed at the end. An
-archive may name places outside the folder, or link to them: a member with such a name is refused,
-links are left out (no data set needs one).
+Everything goes into a folder beside the archives, and what is wanted of it is renamed at the end.
+An archive may name places outside the folder, or link to them: a member with such a name is
+refused, links are left out (no data set needs one).
 """
 
 from __future__ import annotations
 
 import gzip
+import lzma
 import shlex
 import shutil
 import stat
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -22,6 +22,10 @@ from fullconv.errors import FullconvError
 
 Progress = Callable[[int, int], None]
 _BROKEN = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError)
+_ALSO_BROKEN = (
+    *(lzma.LZMAError, RuntimeError, NotImplementedError),  # locked with a password, packed oddly
+    *(NotADirectoryError, IsADirectoryError, FileExistsError),  # a member inside another one
+)
 
 
 def unpack(
@@ -42,9 +46,9 @@ def unpack(
         FullconvError: an archive that is broken or climbs out of the folder, or has no `root`.
         OSError: no room, or no permission. Nothing is left behind then, as after any other end.
     """
-    for left in folder.parent.glob(f".{folder.name}-*"):  # by a process that was killed
-        shutil.rmtree(left, ignore_errors=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    scratch = parts[0][0].with_name("unpacking")  # among the archives: nobody else's
+    shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed
+    scratch.mkdir()
     try:
         tree = scratch / "tree"
         for path, into in parts:
@@ -70,7 +74,7 @@ def _unpack_one(path: Path, into: Path, progress: Progress) -> None:
             _unpack_zip(path, into, progress)
         else:
             shutil.copyfile(path, into / path.name)
-    except _BROKEN as error:
+    except (*_BROKEN, *_ALSO_BROKEN) as error:
         raise FullconvError(
             f"{path} cannot be unpacked: {error}.", f"rm {shlex.quote(str(path))}   # to start anew"
         ) from error

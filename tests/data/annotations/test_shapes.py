@@ -106,7 +106,7 @@ def test_the_suffix_is_that_of_the_format_where_the_name_has_none(tmp_path: Path
     (tmp_path / "a.png").rename(tmp_path / "a.jfif")
     assert look_at(tmp_path / "a.jfif", None, None)[1] == ".png"
     Image.new("RGB", (6, 4)).save(tmp_path / "b.ico")
-    with pytest.raises(FullconvError, match="no picture format that is known"):
+    with pytest.raises(FullconvError, match="no picture format that is read"):
         look_at(tmp_path / "b.ico", None, None)
 
 

@@ -74,10 +74,18 @@ def test_a_changed_file_is_decoded_again(tmp_path: Path) -> None:
     pair = read(tmp_path).splits["train"][0]
     for value in (0, 1, 2):
         Image.new("L", (40, 40), value).save(pair.mask)
+        Image.new("L", (40, 40), 50 * value).save(pair.picture)
         with Remembered() as known:
             scan = scan_pair("train", pair, known)
         assert scan.tally is not None
         assert scan.tally.counts == {value: 1600}
+        assert scan.picture is not None
+        assert scan.picture.mean == (50 * value,) * 3
+        Image.new("L", (40, 40), 7).save(pair.picture)  # the picture alone
+        with Remembered() as known:
+            scan = scan_pair("train", pair, known)
+        assert scan.picture is not None
+        assert scan.picture.mean == (7, 7, 7)
 
 
 def test_mean_and_square_are_those_of_the_pixels(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ Shapes: H, W picture.
 
 from __future__ import annotations
 
+import shlex
 from collections import defaultdict
 from pathlib import Path
 
@@ -86,7 +87,7 @@ def _class_names(root: Path, found: Annotations) -> dict[int, str]:
         raise FullconvError(
             f"{root} has no class names; expected a {NAME} with names, as Ultralytics trains "
             "from it, or classes.txt with a name per line.",
-            f"echo 'names: [road, car]' > {root / NAME}",
+            f"names: [road, car]   # in {root / NAME}",
         )
     found.notes.append(f"class names from {path.name}")
     return {key: class_name(name) for key, name in names.items()}
@@ -106,7 +107,7 @@ def _picture(path: Path, known: dict[Path, dict[str, list[Path]]]) -> Path:
         what = f"{len(hits)} pictures have its name" if hits else "the picture is missing"
         raise FullconvError(
             f"{path}: {what}; expected one {folder / path.stem}.jpg, or as another picture format.",
-            f"cp /where/it/is/{path.stem}.jpg {folder}" if not hits else f"rm {hits[-1]}",
+            f"ls {shlex.quote(str(folder))}   # one picture for {path.stem}",
         )
     return hits[0]
 

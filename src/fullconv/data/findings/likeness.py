@@ -7,6 +7,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 
+import numpy as np
+
 from fullconv.data.findings.finding import Finding
 from fullconv.data.findings.looks import Shift, alike
 from fullconv.data.findings.scan import Facts, PairScan
@@ -92,7 +94,8 @@ def _first(facts: Facts, groups: list[list[PairScan]]) -> str:
 def shifted(facts: Facts) -> Iterator[Finding]:
     """Masks whose borders fit their picture's edges better elsewhere than where they lie."""
     known = [(scan, scan.shift) for scan in facts.scans if scan.shift is not None]
-    voted = _voted([found for _, found in known])
+    distinct = {scan.mask_hash: found for scan, found in known}  # one mask, one vote
+    voted = _voted(list(distinct.values()))
     if voted is not None:
         files = facts.names(scan.pair.mask for scan, found in known if _agrees(found, voted))
         rows, columns = voted.rows, voted.columns
@@ -123,12 +126,21 @@ def shifted(facts: Facts) -> Iterator[Finding]:
 def _voted(found: list[Shift]) -> Shift | None:
     """The offset that most masks agree on, where it is not about none."""
     told = [shift for shift in found if shift.there > _CERTAIN / 2]
-    places = Counter(told)
     if not told:
         return None
-    best = max(places, key=lambda at: sum(n for o, n in places.items() if _agrees(o, at)))
+    # Place by place, of which there are few, not mask by mask.
+    counts = Counter((shift.rows, shift.columns, shift.step) for shift in told)
+    places, votes = np.array(list(counts)), np.array(list(counts.values()))
+    agreed_on = []
+    for place in places:
+        room = _NEAR * np.maximum(places[:, 2], place[2])
+        near = (abs(places[:, :2] - place[:2]) <= room[:, None]).all(axis=1)
+        agreed_on.append(votes[near].sum())
+    at = list(counts)[int(np.argmax(agreed_on))]
+    best = next(shift for shift in told if (shift.rows, shift.columns, shift.step) == at)
     agreed = [shift for shift in told if _agrees(shift, best)]
-    if len(agreed) < max(_VOTES, _MAJORITY * len(told)):
+    moved = sum(shift.here <= _LESS * shift.there for shift in agreed)
+    if moved < max(_VOTES, _MAJORITY * len(told)):
         return None
     rows = round(statistics.median(shift.rows for shift in agreed))
     columns = round(statistics.median(shift.columns for shift in agreed))

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.fft
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.spatial import cKDTree
@@ -25,6 +24,9 @@ from scipy.spatial import cKDTree
 SIDE = 32  # of a look, in cells
 SAME = 0.16  # largest distance of two looks of one picture, in units of its spread
 _COARSE = 4  # cells a side of what is looked up: means of 8 x 8 others
+_NEIGHBOURS = 8  # that each look is compared with
+_ENOUGH = 16  # looks that tell how much the pictures of a set differ
+_USUAL = 0.5  # how much those of street scenes do, in units of their spread
 _PLAIN = 4.0  # grey levels of spread below which there is nothing to know again
 
 REACH = 12  # steps that a mask is moved, each way
@@ -33,14 +35,17 @@ _BORDERS = 200  # pixels of border that a mask must have
 _STRONG = 90  # percentile of the edges that counts as fully strong
 
 
-def look(picture: NDArray[np.uint8]) -> bytes:
-    """(H, W, 3) RGB -> SIDE * SIDE grey levels, row by row."""
-    grey = Image.fromarray(picture).convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)
-    return grey.tobytes()
+def look(grey: Image.Image) -> bytes:
+    """SIDE * SIDE grey levels, row by row."""
+    return grey.resize((SIDE, SIDE), Image.Resampling.BOX).tobytes()
 
 
 def alike(looks: Sequence[bytes]) -> Iterator[tuple[int, int, float]]:
-    """The pairs (i, j), i < j, of looks of the same picture, and how far apart they are."""
+    """The pairs (i, j), i < j, of looks of the same picture, and how far apart they are; of each
+    look with the few that are nearest to it, so that thousands of equal ones take no longer.
+
+    Where all pictures of a set are alike (one frame around them, a camera that stands still), only
+    those count that are nearer than such pictures are anyway."""
     if len(looks) < 2:
         return
     levels = np.frombuffer(b"".join(looks), np.uint8).reshape(len(looks), -1).astype(np.float32)
@@ -49,15 +54,28 @@ def alike(looks: Sequence[bytes]) -> Iterator[tuple[int, int, float]]:
     cells = (levels[numbers] - levels[numbers].mean(axis=1, keepdims=True)) / spread[numbers, None]
     step = SIDE // _COARSE
     blocks = cells.reshape(-1, _COARSE, step, _COARSE, step).mean(axis=(2, 4))
+    if len(numbers) < 2:
+        return
+    limit = SAME
+    if len(numbers) >= _ENOUGH:
+        differ = float((cells - cells.mean(axis=0)).std())
+        limit *= min(1.0, differ / _USUAL)
     # The mean over a block moves two looks no further apart (in root mean square) than they are.
-    tree = cKDTree(blocks.reshape(len(numbers), _COARSE**2))
-    near = tree.query_pairs(SAME * _COARSE, output_type="ndarray")
-    for start in range(0, len(near), 4096):
-        part = near[start : start + 4096]
-        apart = np.sqrt(((cells[part[:, 0]] - cells[part[:, 1]]) ** 2).mean(axis=1))
-        for (i, j), distance in zip(part, apart, strict=True):
-            if distance <= SAME:
-                yield int(numbers[i]), int(numbers[j]), float(distance)
+    points = blocks.reshape(len(numbers), _COARSE**2)
+    nearest = min(_NEIGHBOURS + 1, len(points))
+    room = max(limit * _COARSE, 1e-6)
+    _, found = cKDTree(points).query(points, nearest, distance_upper_bound=room)
+    found = found.reshape(len(points), nearest)
+    pairs = {
+        (min(i, j), max(i, j))
+        for i, row in enumerate(found.tolist())
+        for j in row
+        if j < len(points) and j != i
+    }
+    for i, j in sorted(pairs):
+        apart = float(np.sqrt(((cells[i] - cells[j]) ** 2).mean()))
+        if apart <= limit:
+            yield int(numbers[i]), int(numbers[j]), apart
 
 
 @dataclass(frozen=True)
@@ -79,25 +97,39 @@ class Shift:
     here: float
 
 
-def shift(picture: NDArray[np.uint8], values: NDArray[Any], size: tuple[int, int]) -> Shift | None:
+def step_of(size: tuple[int, int]) -> int:
+    """Pixels of a step, for a picture of (H, W)."""
+    return -(-max(size) // LONGEST)
+
+
+def picture_steps(grey: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """(h, w) grey levels step by step, of a picture of (H, W) that was read at any reduced size."""
+    step = step_of(size)
+    height, width = (-(-(side - step // 2) // step) for side in size)
+    return np.asarray(grey.resize((width, height), Image.Resampling.BOX))
+
+
+def mask_steps(values: NDArray[Any]) -> NDArray[Any]:
+    """(h, w) or (h, w, 3) values step by step, of those in a mask's file."""
+    step = step_of((values.shape[0], values.shape[1]))
+    return values[step // 2 :: step, step // 2 :: step].copy()
+
+
+def shift(grey: NDArray[np.uint8], values: NDArray[Any], step: int) -> Shift | None:
     """Where a mask agrees best with its picture; None where it has too few borders to say.
 
     Args:
-        picture: (h, w, 3) RGB, at any reduced size.
-        values: (H, W) or (H, W, 3), as in the mask's file.
-        size: (H, W) of both.
+        grey, values: (h, w) and (h, w) or (h, w, 3), step by step, of a picture and a mask of one
+            size.
+        step: in pixels.
     """
-    step = -(-max(size) // LONGEST)
-    few = values[step // 2 :: step, step // 2 :: step]
-    height, width = few.shape[:2]
-    if min(height, width) <= 4 * REACH:
+    if min(grey.shape) <= 4 * REACH:
         return None
-    border = _borders(few)
+    border = _borders(values)
     count = int(border.sum())
     if count < _BORDERS:
         return None
-    image = Image.fromarray(picture).convert("L").resize((width, height), Image.Resampling.BOX)
-    edges = _edges(np.asarray(image, np.float32))
+    edges = _edges(grey.astype(np.float32))
     found = _agreement(edges, border) / count
     row, column = (int(k) for k in np.unravel_index(found.argmax(), found.shape))
     rows, columns = np.indices(found.shape)
@@ -138,6 +170,8 @@ def _edges(grey: NDArray[np.float32]) -> NDArray[np.float32]:
 def _agreement(edges: NDArray[np.float32], border: NDArray[np.bool_]) -> NDArray[np.float32]:
     """(2 * REACH + 1, 2 * REACH + 1) the sum of the edges under the borders, moved by each offset
     from -REACH to REACH."""
+    import scipy.fft  # here: it takes a third of a second, and what is remembered needs it not
+
     shape = [scipy.fft.next_fast_len(side, real=True) for side in edges.shape]
     under = scipy.fft.rfft2(edges, shape) * scipy.fft.rfft2(border.astype(np.float32), shape).conj()
     sums = scipy.fft.irfft2(under, shape)

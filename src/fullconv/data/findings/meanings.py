@@ -50,7 +50,7 @@ def meanings(facts: Facts) -> tuple[Meaning, ...]:
     """The commonest values first; () where every value is the id of its class and no table says
     otherwise."""
     labels, values = facts.dataset.labels, facts.values
-    total = max(1, values.total())
+    total = max(1, facts.pixels)
     common = values.most_common(_KEPT)
     if labels is tables.UNDECIDED:
         names = _proposals(facts)
@@ -104,5 +104,7 @@ def _proposals(facts: Facts) -> dict[Value, str]:
             if color in grey:
                 found[value] = f"class {grey[color]}"
         return found
+    if not (tables.is_two_valued(values) or tables.is_soft(values)):
+        return {}
     threshold = tables.otsu(values)
     return {v: "object" if v > threshold else "background" for v in values}  # type: ignore[operator]

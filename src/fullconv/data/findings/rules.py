@@ -87,9 +87,9 @@ def _empty_split(facts: Facts) -> Iterator[Finding]:
 
 def _sizes(facts: Facts) -> Iterator[Finding]:
     wrong = [
-        (scan, scan.picture_size, tally.size)
-        for scan, tally in facts.read
-        if scan.picture_size is not None and scan.picture_size != tally.size
+        (scan, scan.picture_size, mask.size)
+        for scan, mask in facts.read
+        if scan.picture_size is not None and scan.picture_size != mask.size
     ]
     if wrong:
         first, (height, width), size = wrong[0]
@@ -110,14 +110,14 @@ def _sizes(facts: Facts) -> Iterator[Finding]:
 
 
 def _lossy(facts: Facts) -> Iterator[Finding]:
-    lossy = [(scan.pair.mask, tally) for scan, tally in facts.read if tally.lossy]
+    lossy = [(scan.pair.mask, mask) for scan, mask in facts.read if mask.lossy]
     if lossy:
-        mask, tally = lossy[0]
+        path, mask = lossy[0]
         yield Finding(
             "error",
             "lossy-mask",
             f"{len(lossy)} masks are in a lossy format (JPEG or the like), which invents values at "
-            f"every border; {mask.name} holds {len(tally.counts)}",
+            f"every border; {path.name} holds {mask.values}",
             facts.names(path for path, _ in lossy),
             "export them again as PNG. If they are black and white or in a few colours, this "
             f"makes a repaired copy:\n{_copy(facts)}",
@@ -127,13 +127,12 @@ def _lossy(facts: Facts) -> Iterator[Finding]:
 def _values(facts: Facts) -> Iterator[Finding]:
     """Values without a class; one finding, of the kind that explains them best."""
     labels, named = facts.dataset.labels, facts.dataset.named
-    lossy = {scan.pair.mask for scan, tally in facts.read if tally.lossy}
-    with_255 = [(scan.pair.mask, tally) for scan, tally in facts.read if 255 in tally.counts]
-    told = 255 in labels.values or all(tally.are_colors(labels) for _, tally in with_255)
+    lossy = {scan.pair.mask for scan, mask in facts.read if mask.lossy}
+    told = 255 in labels.values or facts.colors_255
     where = facts.names(facts.unknown_in)
     if tables.is_two_valued(facts.values) and not told:
-        yield _two_valued(facts, [mask for mask, _ in with_255])
-    elif not facts.unknown or set(facts.unknown_in) <= lossy:
+        yield _two_valued(facts, facts.with_255)
+    elif not facts.unknown_pixels or set(facts.unknown_in) <= lossy:
         return
     elif tables.is_soft(facts.values):
         yield Finding(
@@ -151,7 +150,7 @@ def _values(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "error",
             "unknown-value",
-            f"{len(facts.unknown)} mask values have no class ({_share(facts)} of all pixels): "
+            f"{_number_unknown(facts)} mask values have no class ({_share(facts)} of all pixels): "
             f"{_shares(facts)}",
             where,
             _toml(facts, "ignore leaves the pixels out; a class name puts them there")
@@ -201,7 +200,7 @@ def _unknown_colors(facts: Facts, where: tuple[str, ...], named: bool) -> Findin
     return Finding(
         "error",
         "unknown-color" if named else "colors-without-table",
-        f"{len(facts.unknown)} mask values {what} ({_share(facts)} of all pixels): "
+        f"{_number_unknown(facts)} mask values {what} ({_share(facts)} of all pixels): "
         f"{_shares(facts)}",
         where,
         fix,
@@ -302,11 +301,15 @@ def _toml(facts: Facts, words: str) -> str:
 
 
 def _share_of(facts: Facts, value: Value) -> str:
-    return f"{facts.values[value] / max(1, facts.values.total()):.2%}"
+    return f"{facts.values[value] / max(1, facts.pixels):.2%}"
+
+
+def _number_unknown(facts: Facts) -> str:
+    return f"{'more than ' if facts.thinned else ''}{len(facts.unknown)}"
 
 
 def _share(facts: Facts) -> str:
-    return f"{facts.unknown.total() / max(1, facts.values.total()):.2%}"
+    return f"{facts.unknown_pixels / max(1, facts.pixels):.2%}"
 
 
 def _shares(facts: Facts) -> str:

@@ -11,22 +11,34 @@ import hashlib
 import io
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from fullconv.data.findings.looks import LONGEST, Shift, look, shift
+from fullconv.data.findings.looks import (
+    LONGEST,
+    Shift,
+    look,
+    mask_steps,
+    picture_steps,
+    shift,
+    step_of,
+)
 from fullconv.data.layouts import Dataset
-from fullconv.data.masks import ARRAY_SUFFIXES, Tally, Value, read_tally
+from fullconv.data.limits import read_content, room
+from fullconv.data.masks import ARRAY_SUFFIXES, Tally, mask_pixels, read_tally
 from fullconv.data.pairing import Pair
-from fullconv.data.pictures import read_reduced
+from fullconv.data.pictures import pixels_to_decode, read_reduced
 from fullconv.data.remembered import Remembered
+from fullconv.data.values import Value, bands
 from fullconv.errors import FullconvError
 
-_VERSION = 2  # of what is remembered
+_VERSION = 3  # of what is remembered
+_MOST_VALUES = 1 << 18  # that are told apart in all masks together
 
 
 @dataclass(frozen=True)
@@ -65,45 +77,72 @@ class PairScan:
         return self.picture.size if self.picture else None
 
 
-class Facts:
-    """All scans of a data set, and the sums that several rules need."""
+@dataclass(frozen=True)
+class Counted:
+    """What is kept of a mask once its values are added up: (H, W), upright; how many values it
+    holds; see `Tally.lossy`."""
 
-    def __init__(self, dataset: Dataset, scans: list[PairScan]) -> None:
+    size: tuple[int, int]
+    values: int
+    lossy: bool
+
+
+class Facts:
+    """All scans of a data set, and the sums that several rules need. What a mask holds is added up
+    and let go as the scans come."""
+
+    def __init__(self, dataset: Dataset, scans: Iterable[PairScan]) -> None:
         self.dataset = dataset
-        self.scans = scans
         labels = dataset.labels
         self.told = set(labels.values)  # the values that the table names itself
+        self.pixels = 0
         self.values: Counter[Value] = Counter()  # value -> pixels, of the whole data set
         self.unknown: Counter[Value] = Counter()  # those without a class
+        self.unknown_pixels = 0
+        self.thinned = False  # whether some values are in neither: the rarest of very many
         self.unknown_in: dict[Path, int] = {}
+        self.with_255: list[Path] = []
+        self.colors_255 = True  # whether 255 is part of a colour in all of these
         self.classes: dict[str, list[int]] = {s: [0] * len(labels) for s in dataset.splits}
         self.ignored: dict[str, int] = dict.fromkeys(dataset.splits, 0)
         self.all_ignored: list[Path] = []
         self.all_one: dict[int, list[Path]] = {}  # class id -> masks that hold nothing else
-        # The scans whose mask could be read.
-        self.read = [(scan, scan.tally) for scan in scans if scan.tally is not None]
-        for scan, found in self.read:
-            self._add(scan, found)
+        self.scans: list[PairScan] = []
+        self.read: list[tuple[PairScan, Counted]] = []  # those whose mask could be read
+        for scan in scans:
+            kept = replace(scan, tally=None)
+            self.scans.append(kept)
+            if scan.tally is not None:
+                self._add(scan, scan.tally)
+                kinds = len(scan.tally.counts) + scan.tally.more
+                self.read.append((kept, Counted(scan.tally.size, kinds, scan.tally.lossy)))
 
     def _add(self, scan: PairScan, mask: Tally) -> None:
-        counts, ignore = mask.counts, self.dataset.labels.ignore_index
+        counts, labels, path = mask.counts, self.dataset.labels, scan.pair.mask
+        self.pixels += sum(counts.values()) + mask.more_pixels
         self.values.update(counts)
-        found = mask.classes(self.dataset.labels)
+        found = mask.classes(labels)
+        lost = {value: counts[value] for value, class_id in found.items() if class_id is None}
+        self.unknown.update(lost)
+        lost_pixels = sum(lost.values()) + mask.more_pixels
+        if lost_pixels:
+            self.unknown_pixels += lost_pixels
+            self.unknown_in[path] = self.unknown_in.get(path, 0) + lost_pixels
+        self.thinned |= mask.more > 0 or _thin(self.values)
+        _thin(self.unknown)
+        if 255 in counts:
+            self.with_255.append(path)
+            self.colors_255 = self.colors_255 and mask.are_colors(labels)
         for value, class_id in found.items():
-            if class_id is None:
-                self.unknown[value] += counts[value]
-                self.unknown_in[scan.pair.mask] = (
-                    self.unknown_in.get(scan.pair.mask, 0) + counts[value]
-                )
-            elif class_id == ignore:
+            if class_id == labels.ignore_index:
                 self.ignored[scan.split] += counts[value]
-            else:
+            elif class_id is not None:
                 self.classes[scan.split][class_id] += counts[value]
         held = set(found.values())
-        if held == {ignore}:
-            self.all_ignored.append(scan.pair.mask)
+        if held == {labels.ignore_index}:
+            self.all_ignored.append(path)
         elif len(held) == 1 and None not in held:
-            self.all_one.setdefault(held.pop(), []).append(scan.pair.mask)  # type: ignore[arg-type]
+            self.all_one.setdefault(held.pop(), []).append(path)  # type: ignore[arg-type]
 
     def names(self, paths: Iterable[Path]) -> tuple[str, ...]:
         """Paths relative to the root, in order."""
@@ -115,30 +154,31 @@ class Facts:
 def scan_pair(split: str, pair: Pair, remembered: Remembered) -> PairScan:
     """Read and hash a picture and its mask once; decode them where they are new."""
     errors: list[tuple[Path, str]] = []
-    picture_bytes, picture_hash = _content(pair.picture, errors)
-    mask_bytes, mask_hash = _content(pair.mask, errors)
+    picture_bytes, picture_hash = _content(pair.picture, "picture", errors)
+    mask_bytes, mask_hash = _content(pair.mask, "mask", errors)
     # How a mask is read hangs on its suffix too.
     kind = pair.mask.suffix.lower() if pair.mask.suffix.lower() in ARRAY_SUFFIXES else ""
     key = f"pair {_VERSION} {picture_hash} {mask_hash} {kind}"
     if not errors and (known := _known(remembered.get(key))) is not None:
         return PairScan(split, pair, picture_hash, mask_hash, *known)
     seen = _decoded(pair.picture, picture_bytes, _picture, errors)
-    read = _decoded(pair.mask, mask_bytes, read_tally, errors)
+    read = _decoded(pair.mask, mask_bytes, _mask, errors)
     picture: PictureScan | None = seen[0] if seen else None
     tally: Tally | None = read[0] if read else None
     moved = None
     if picture and tally:
         if picture.size == tally.size:
-            moved = shift(seen[1], read[1], picture.size)
-        remembered.put(key, _plain(picture, tally, moved))
+            moved = shift(seen[1], read[1], step_of(picture.size))
+        if not tally.more:  # a long list, of a mask that is not what it should be
+            remembered.put(key, _plain(picture, tally, moved))
     return PairScan(split, pair, picture_hash, mask_hash, picture, tally, moved, tuple(errors))
 
 
-def _content(path: Path, errors: list[tuple[Path, str]]) -> tuple[bytes | None, str]:
+def _content(path: Path, what: str, errors: list[tuple[Path, str]]) -> tuple[bytes | None, str]:
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        errors.append((path, f"{path}: {error.strerror or error}"))
+        content = read_content(path, what)
+    except FullconvError as error:
+        errors.append((path, error.message.rstrip(".")))
         return None, ""
     return content, hashlib.sha256(content).hexdigest()
 
@@ -158,14 +198,36 @@ def _decoded(
 
 
 def _picture(file: io.BytesIO, *, name: str) -> tuple[PictureScan, NDArray[np.uint8]]:
-    size, pixels = read_reduced(file, LONGEST, name=name)
-    # Counted, not summed: exact, and no copy as wide numbers.
-    levels = np.arange(256)
-    shares = [np.bincount(pixels[..., c].ravel(), minlength=256) for c in range(3)]
-    area = pixels.shape[0] * pixels.shape[1]
-    mean = tuple(float(share @ levels / area) for share in shares)
-    square = tuple(float(share @ levels**2 / area) for share in shares)
-    return PictureScan(size, mean, square, look(pixels)), pixels
+    """What is known of a picture, and its grey levels step by step."""
+    with room.of(pixels_to_decode(file, LONGEST, name=name)):
+        size, pixels = read_reduced(file, LONGEST, name=name)
+        # Counted, not summed: exact, and no copy as wide numbers.
+        shares = np.zeros((3, 256), np.int64)
+        for rows in bands(pixels):
+            for c in range(3):
+                shares[c] += np.bincount(pixels[rows, :, c].ravel(), minlength=256)
+        area, levels = pixels.shape[0] * pixels.shape[1], np.arange(256)
+        mean = tuple(float(share @ levels / area) for share in shares)
+        square = tuple(float(share @ levels**2 / area) for share in shares)
+        grey = Image.fromarray(pixels).convert("L")
+        return PictureScan(size, mean, square, look(grey)), picture_steps(grey, size)
+
+
+def _mask(file: io.BytesIO, *, name: str) -> tuple[Tally, NDArray[Any]]:
+    """What is in a mask, and its values step by step."""
+    with room.of(mask_pixels(file, name=name)):
+        tally, values = read_tally(file, name=name)
+        return tally, mask_steps(values)
+
+
+def _thin(counter: Counter[Value]) -> bool:
+    """Lets go of the rarest values where there are too many; whether it did."""
+    if len(counter) <= _MOST_VALUES:
+        return False
+    kept = dict(counter.most_common(_MOST_VALUES // 2))
+    counter.clear()
+    counter.update(kept)
+    return True
 
 
 def _plain(picture: PictureScan, tally: Tally, moved: Shift | None) -> dict[str, Any]:
