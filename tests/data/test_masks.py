@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import damage
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -20,6 +23,7 @@ from fullconv.data.masks import (
     tally,
     write_mask,
 )
+from fullconv.data.pictures import picture_size, read_picture, read_reduced
 from fullconv.errors import FullconvError
 from fullconv.labels import Labels, voc_color
 
@@ -283,3 +287,46 @@ def test_voc_masks_read_right(shared: Path) -> None:
     with Image.open(path) as image:
         colors = np.array(image.convert("RGB"))
     assert (np.array([voc_color(i) for i in range(256)], np.uint8)[ids] == colors).all()
+
+
+def outcomes(path: Path, is_array: bool) -> list[str]:
+    """What each reader makes of a file: "read", or the hint of its error."""
+    ways: list[Callable[[], object]] = [
+        partial(tally, path),
+        partial(read_mask, path, Labels(tuple("abcdefgh"))),
+    ]
+    if not is_array:
+        ways += [partial(read_picture, path), partial(picture_size, path)]
+        ways += [partial(read_reduced, path, 32)]
+    found = []
+    for way in ways:
+        try:
+            way()
+            found.append("read")
+        except FullconvError as error:
+            found.append(error.hint)
+    return found
+
+
+def test_headers_that_lie_are_refused_in_words(tmp_path: Path) -> None:
+    """No memory is taken for what a header promises. Those that are what they say, and merely
+    large, take seconds and are left out."""
+    for file in damage.promises():
+        if "_large." in file.name:
+            continue
+        path = tmp_path / file.name
+        path.write_bytes(file.content)
+        assert all(outcomes(path, file.is_array)), file.name
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_damaged_files_are_read_or_refused_in_words(tmp_path: Path, seed: int) -> None:
+    """Never a traceback or a warning, which is an error here: files that are cut, flipped,
+    overwritten, renamed and glued together."""
+    found = []
+    for file in list(damage.files(420, seed=seed))[120::2]:
+        path = tmp_path / file.name
+        path.write_bytes(file.content)
+        found += outcomes(path, file.is_array)
+    assert all(found)
+    assert 20 < found.count("read") < len(found) - 100
