@@ -88,9 +88,8 @@ else. Against networks that run as usual the ratios grow there; what does not mu
 (normalisation, activations, loading, resizing) then takes most of a training's time, and the shares
 of the machine's rate fall.
 
-Where a processor has neither bfloat16 nor AVX-512 (before Zen 4 and Sapphire Rapids), all networks
-run in float32 and take most of their time in the same convolutions; what is gained is then the
-upsampling, the loss and the label map alone.
+Where a processor has neither bfloat16 nor AVX-512, Fullconv runs in float32 like the others, and
+the ratios are the smallest.
 
 ![Milliseconds from a picture to its label map, by network](speed.svg)
 """

@@ -106,3 +106,12 @@ def test_anything_is_converted(
     capsys.readouterr()
     assert run(["convert", str(source), str(tmp_path / "x"), "--layout", "yolo"]) == 1
     assert "there are labelme, coco, label-studio, ultralytics, city" in capsys.readouterr().err
+
+
+def test_a_sheet_that_cannot_be_written_does_not_cost_the_report(
+    scenes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["check", str(scenes), "--sheet", "sheet.jpg"]) == 1
+    out, err = capsys.readouterr()
+    assert "recommended: --stride" in out
+    assert "a sheet is written as PNG, not as 'sheet.jpg'" in err

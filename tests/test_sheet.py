@@ -82,3 +82,13 @@ def test_what_cannot_be_drawn_or_written_is_said(scenes: Path, tmp_path: Path) -
         picture.write_bytes(b"")
     with pytest.raises(FullconvError, match=r"no pair of .* can be drawn: .*file is empty"):
         save_sheet(check(root), tmp_path / "a.png")
+
+
+def test_a_sheet_is_never_written_over_a_file_of_the_data_set(tmp_path: Path) -> None:
+    root = drawn.write(tmp_path / "data", train=1, val=1, test=1, size=(48, 64))
+    report = check(root)
+    mask = root / "masks/train/street_0000.png"
+    before = mask.read_bytes()
+    with pytest.raises(FullconvError, match="belongs to the data set; a sheet would be written"):
+        save_sheet(report, mask)
+    assert mask.read_bytes() == before

@@ -40,14 +40,12 @@ def check(
 
     with counting("checked") as progress:
         report = check_data(data, layout=layout, progress=progress)
-    if sheet is not None:
-        from fullconv.sheet import refuse_place, save_sheet
-
-        refuse_place(sheet, report)
     if fix is None:
         facts, text = _with_stride(report)
         emit(facts, text, json)  # first: what cannot be drawn can be read
     if sheet is not None:
+        from fullconv.sheet import save_sheet
+
         save_sheet(report, sheet)
         say(f"sheet: {sheet}")
     if fix is None:

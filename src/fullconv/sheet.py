@@ -38,20 +38,21 @@ def save_sheet(report: CheckReport, path: str | Path, *, findings: bool = True) 
         FullconvError: no pair can be read, or the file cannot be written.
     """
     path = Path(path)
-    refuse_place(path, report)
+    _refuse_place(path, report)
     wanted = _named(report) if findings else []
     wanted += [(pair, f"{split}: {pair.name}") for split, pair in _spread(report)]
-    rows, captions = [], []
+    rows, captions, reason = [], [], "it has none"
     for pair, caption in wanted:
         try:
             rows.append(_row(pair, report.dataset.labels))
             captions.append(caption)
         except FullconvError as error:  # the report says it at length
-            if not rows and (pair, caption) == wanted[-1]:
-                raise FullconvError(
-                    f"no pair of {report.dataset.root} can be drawn: {error.message}",
-                    f"fullconv check {report.dataset.root}",
-                ) from error
+            reason = error.message
+    if not rows:
+        raise FullconvError(
+            f"no pair of {report.dataset.root} can be drawn: {reason}",
+            f"fullconv check {report.dataset.root}",
+        )
     undecided = report.dataset.labels is tables.UNDECIDED
     legend = None if undecided else report.dataset.labels
     sheet = draw.grid(rows, _TITLES, captions, labels=legend)
@@ -65,7 +66,7 @@ def save_sheet(report: CheckReport, path: str | Path, *, findings: bool = True) 
         ) from error
 
 
-def refuse_place(path: Path, report: CheckReport) -> None:
+def _refuse_place(path: Path, report: CheckReport) -> None:
     """A sheet is a PNG, and none of the data set's own files.
 
     Raises:

@@ -19,33 +19,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
-from scipy.io import savemat
+from trees import IDS, mat, photo, png
 
 from fullconv.cli import run
-from fullconv.data import drawn, fetch
+from fullconv.data import fetch
 from fullconv.data.download import home, located, nearest
 from fullconv.data.layouts import read
 from fullconv.data.sources import SOURCES, Archive
 from fullconv.errors import FullconvError
 
 Fill = Callable[[Path], None]
-IDS = {f"{k}": np.minimum(drawn.scene(k, size=(24, 32))[1], 7) for k in range(4)}
-
-
-def photo(path: Path, stem: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(drawn.scene(int(stem), size=(24, 32))[0]).save(path)
-
-
-def png(path: Path, values: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(values.astype(np.uint8)).save(path)
-
-
-def mat(path: Path, table: dict[str, object]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    savemat(path, table)
 
 
 def lists(folder: Path, **splits: str) -> None:

@@ -405,3 +405,19 @@ def test_a_quiet_teller_says_nothing(capsys: pytest.CaptureFixture[str]) -> None
 def test_sizes_in_words(count: int, text: str) -> None:
     assert size_of(count) == text
     assert size_of(1_999_639_040) == "2.0 GB"
+
+
+def test_the_next_address_is_asked_where_another_file_came(
+    host: Host, get: Get, tmp_path: Path
+) -> None:
+    host.files["parked"] = b"<html>this domain is for sale</html>"
+    addresses = host.address("parked"), host.address("a.tar")
+    archive = Archive(addresses, SHA256, name="a.tar")
+    with Teller() as teller:
+        path = fetch(archive, tmp_path / "there", again="fullconv check a", teller=teller)
+    assert path.read_bytes() == BODY
+    assert len(host.asked) == 2
+    both = Archive((addresses[0], addresses[0]), SHA256, name="b.tar")
+    with pytest.raises(FullconvError) as caught, Teller() as teller:
+        fetch(both, tmp_path / "there", again="fullconv check a", teller=teller)
+    assert caught.value.message.count(f"{addresses[0]}: ") == 2

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -75,3 +77,21 @@ def test_the_oldest_are_forgotten(folder: Path, monkeypatch: pytest.MonkeyPatch)
     with Remembered() as known:
         assert [known.get(key) for key in "abcde"] == [None, None, "c", "d", "e"]
     assert os.listdir(folder) == ["scans.sqlite"]
+
+
+def test_a_locked_file_is_waited_for_once(folder: Path) -> None:
+    with Remembered() as known:
+        known.put("a", 1)
+    other = sqlite3.connect(folder / "scans.sqlite")
+    other.execute("BEGIN EXCLUSIVE")
+    try:
+        with Remembered() as known:
+            started = time.monotonic()
+            assert [known.get("a") for _ in range(20)] == [None] * 20
+            assert time.monotonic() - started < 5  # 20 waits of half a second would be 10
+            known.put("b", 2)
+    finally:
+        other.rollback()
+        other.close()
+    with Remembered() as known:
+        assert known.get("a") == 1

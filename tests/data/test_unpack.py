@@ -142,3 +142,15 @@ def test_an_archive_without_the_folder(tmp_path: Path) -> None:
     )
     assert caught.value.hint == f"rm -r {tmp_path}   # to download anew"
     assert [p.name for p in tmp_path.iterdir()] == ["x.tar"]
+
+
+def test_a_zip_file_with_a_password_is_refused_in_words(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "x.zip", {"set/a.jpg": b"picture"})
+    data = bytearray(path.read_bytes())
+    for mark, at in ((b"PK\3\4", 6), (b"PK\1\2", 8)):  # the flag that says so, at both places
+        start = data.rfind(mark)
+        data[start + at] |= 1
+    path.write_bytes(data)
+    with pytest.raises(FullconvError, match=r"x\.zip cannot be unpacked: .*password"):
+        unpack([(path, "")], "set", tmp_path / "mine")
+    assert [p.name for p in tmp_path.iterdir()] == ["x.zip"]

@@ -1,8 +1,8 @@
 """Check: everything that is wrong with a data set, each finding with its fix; the fingerprint.
 
-Every mask is decoded once and every picture is decoded too (JPEG at an eighth of its size), so
-that truncated files are found before a training finds them. The rules are in `rules`; the class
-shares and the fingerprint come from the same pass.
+Every mask and every picture is decoded (large JPEG files at a reduced size), unless the same bytes
+were seen before, so that truncated files are found before a training finds them. The rules are in
+`findings`; the class shares and the fingerprint come from the same pass.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ class CheckReport:
         class_pixels: split -> pixels of each class (K long).
         ignored_pixels: split -> pixels that do not count.
         sizes: (H, W) of the pictures, upright -> how many.
-        mean, std: of red, green and blue over all pixels of all pictures, scaled to 0-1.
+        mean, std: of red, green and blue over the pixels of all pictures, scaled to 0-1; of large
+            JPEG files at the reduced size, where the deviation is a little smaller.
         meanings: what the values in the mask files stand for, the commonest first.
         fingerprint: sha256 over splits, names, contents and class table; the same wherever the
             data lies and in whatever order its files are listed.

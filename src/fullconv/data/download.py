@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fullconv.data.fetch import Teller, fetch
+from fullconv.data.remembered import cache_folder
 from fullconv.data.sources import ELSEWHERE, SOURCES
 from fullconv.data.unpack import unpack
 from fullconv.errors import FullconvError
@@ -61,8 +62,7 @@ def home() -> Path:
     told = os.environ.get("FULLCONV_DATA")
     if told:
         return Path(told).expanduser().absolute()
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    return cache.absolute() / "fullconv" / "data"
+    return cache_folder() / "data"
 
 
 def nearest(path: Path) -> list[str]:

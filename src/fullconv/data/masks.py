@@ -10,6 +10,7 @@ Shapes: H, W picture · K classes.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import uuid
@@ -200,6 +201,14 @@ def read_tally(path_or_file: Source, *, name: str = "") -> tuple[Tally, Ids]:
     counts = dict(zip(keys, pixels.tolist(), strict=True))
     more, more_pixels = kinds - len(keys), total - int(pixels.sum())
     return Tally((height, width), counts, gray_rgb, lossy, more, more_pixels), values
+
+
+def content_key(content: bytes, path: Path) -> str:
+    """What a mask file holds, as a key: its bytes, and its suffix where that decides how they are
+    read."""
+    suffix = path.suffix.lower()
+    kind = suffix if suffix in ARRAY_SUFFIXES else ""
+    return f"{hashlib.sha256(content).hexdigest()} {kind}"
 
 
 def mask_pixels(source: Source, *, name: str = "") -> int:

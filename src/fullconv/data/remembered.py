@@ -23,8 +23,8 @@ _TROUBLE = (sqlite3.Error, OSError, ValueError)
 
 def cache_folder() -> Path:
     """Where Fullconv keeps what can be made again: ~/.cache/fullconv, or below XDG_CACHE_HOME."""
-    given = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(given) if given else Path.home() / ".cache") / "fullconv"
+    given = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(given).expanduser().absolute() / "fullconv"
 
 
 class Remembered:
@@ -56,8 +56,6 @@ class Remembered:
         if self._file is None:
             return
         self._write()
-        if self._file is None:
-            return
         with contextlib.suppress(*_TROUBLE), self._file:
             oldest = "SELECT rowid FROM found ORDER BY rowid DESC LIMIT -1 OFFSET ?"
             self._file.execute(f"DELETE FROM found WHERE rowid IN ({oldest})", (_MOST,))
@@ -66,8 +64,6 @@ class Remembered:
 
     def get(self, key: str) -> Any:
         """What was kept, or None."""
-        if self._file is None:
-            return None
         with self._lock:
             if self._file is None:
                 return None
@@ -76,23 +72,23 @@ class Remembered:
                 row = found.fetchone()
                 return json.loads(row[0]) if row else None
             except _TROUBLE:  # it is locked or broken, and will be for the next file too
+                self._file.close()
                 self._file = None
                 return None
 
     def put(self, key: str, value: Any) -> None:
         """Keeps something."""
-        if self._file is None:
-            return
         text = json.dumps(value)
         with self._lock:
+            if self._file is None:
+                return
             self._new[key] = text
             self._size += len(text)
             if self._size > _HELD:
                 self._write()
 
     def _write(self) -> None:
-        if self._file is None:
-            return
+        assert self._file is not None
         with contextlib.suppress(*_TROUBLE), self._file:
             rows = list(self._new.items())
             self._file.executemany("INSERT OR REPLACE INTO found VALUES (?, ?)", rows)

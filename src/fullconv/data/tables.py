@@ -19,7 +19,6 @@ The YAML file that Ultralytics trains from (names, label_mapping) counts where t
 from __future__ import annotations
 
 import difflib
-import hashlib
 import io
 import re
 import tomllib
@@ -365,8 +364,7 @@ def _nearest(word: str, words: Iterable[str]) -> str:
 def _tally(path: Path, known: Remembered) -> masks.Tally | None:
     try:
         content = path.read_bytes()
-        kind = path.suffix.lower() if path.suffix.lower() in masks.ARRAY_SUFFIXES else ""
-        key = f"mask {_VERSION} {hashlib.sha256(content).hexdigest()} {kind}"
+        key = f"mask {_VERSION} {masks.content_key(content, path)}"
         found = masks.Tally.from_plain(known.get(key))
         if found is None:
             found = masks.tally(io.BytesIO(content), name=str(path))

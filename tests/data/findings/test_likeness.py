@@ -110,3 +110,36 @@ def test_camvid_stands_still_for_a_while_and_is_clean_otherwise(shared: Path) ->
     assert [(f.level, f.rule) for f in report.findings] == [("note", "near-duplicate")]
     # Frames a second apart, while the car with the camera waits.
     assert all("/0001TP_009" in file for file in report.findings[0].files)
+
+
+def framed(seed: int, size: tuple[int, int] = (192, 256)) -> np.ndarray:
+    """A round field on black with a dark spot, as through a dermatoscope: all much alike."""
+    random = np.random.default_rng(seed)
+    rows, columns = np.indices(size) - np.array(size)[:, None, None] / 2
+    field = rows**2 + columns**2 < 88**2
+    (down, right), (tall, wide) = random.normal(0, 14, 2), random.uniform(15, 45, 2)
+    spot = ((rows - down) / tall) ** 2 + ((columns - right) / wide) ** 2 < 1
+    skin = np.array([200, 160, 140]) + random.normal(0, 12, 3)
+    picture = np.zeros((*size, 3))
+    picture[field], picture[field & spot] = skin, skin * random.uniform(0.4, 0.75)
+    noisy = picture + random.normal(0, 4, picture.shape)
+    return np.clip(noisy, 0, 255).astype(np.uint8)
+
+
+def test_one_frame_around_all_pictures_makes_them_no_copies(tmp_path: Path) -> None:
+    for split, seeds in (("train", range(16)), ("val", range(16, 24))):
+        for folder in ("images", "masks"):
+            (tmp_path / folder / split).mkdir(parents=True)
+        for seed in seeds:
+            picture = framed(seed)
+            Image.fromarray(picture).save(tmp_path / f"images/{split}/{seed}.png")
+            ids = (picture[..., 0] > 150).astype(np.uint8)
+            Image.fromarray(ids).save(tmp_path / f"masks/{split}/{seed}.png")
+    (tmp_path / "dataset.toml").write_text('classes = ["dark", "skin"]\n')
+    found = {finding.rule for finding in check(tmp_path).findings}
+    assert not found & {"leak", "near-leak", "near-duplicate"}
+    # A real copy among them is found all the same.
+    copy = tmp_path / "images/val/20.png"
+    copy.unlink()
+    Image.fromarray(framed(3)).save(copy.with_suffix(".jpg"), quality=60)
+    assert only(check(tmp_path), "near-leak").files == ("images/train/3.png", "images/val/20.jpg")

@@ -52,10 +52,10 @@ def alike(looks: Sequence[bytes]) -> Iterator[tuple[int, int, float]]:
     spread = levels.std(axis=1)
     numbers = np.flatnonzero(spread >= _PLAIN)
     cells = (levels[numbers] - levels[numbers].mean(axis=1, keepdims=True)) / spread[numbers, None]
-    step = SIDE // _COARSE
-    blocks = cells.reshape(-1, _COARSE, step, _COARSE, step).mean(axis=(2, 4))
     if len(numbers) < 2:
         return
+    step = SIDE // _COARSE
+    blocks = cells.reshape(-1, _COARSE, step, _COARSE, step).mean(axis=(2, 4))
     limit = SAME
     if len(numbers) >= _ENOUGH:
         differ = float((cells - cells.mean(axis=0)).std())

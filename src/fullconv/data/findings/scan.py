@@ -30,7 +30,7 @@ from fullconv.data.findings.looks import (
 )
 from fullconv.data.layouts import Dataset
 from fullconv.data.limits import read_content, room
-from fullconv.data.masks import ARRAY_SUFFIXES, Tally, mask_pixels, read_tally
+from fullconv.data.masks import Tally, content_key, mask_pixels, read_tally
 from fullconv.data.pairing import Pair
 from fullconv.data.pictures import pixels_to_decode, read_reduced
 from fullconv.data.remembered import Remembered
@@ -156,9 +156,7 @@ def scan_pair(split: str, pair: Pair, remembered: Remembered) -> PairScan:
     errors: list[tuple[Path, str]] = []
     picture_bytes, picture_hash = _content(pair.picture, "picture", errors)
     mask_bytes, mask_hash = _content(pair.mask, "mask", errors)
-    # How a mask is read hangs on its suffix too.
-    kind = pair.mask.suffix.lower() if pair.mask.suffix.lower() in ARRAY_SUFFIXES else ""
-    key = f"pair {_VERSION} {picture_hash} {mask_hash} {kind}"
+    key = f"pair {_VERSION} {picture_hash} {content_key(mask_bytes or b'', pair.mask)}"
     if not errors and (known := _known(remembered.get(key))) is not None:
         return PairScan(split, pair, picture_hash, mask_hash, *known)
     seen = _decoded(pair.picture, picture_bytes, _picture, errors)
