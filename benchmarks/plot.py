@@ -1,4 +1,4 @@
-"""Makes docs/performance.md, every figure of speed, memory and peers in tables, and docs/speed.svg:
+"""Makes docs/performance.md, every figure but those of accuracy in tables, and docs/speed.svg:
 milliseconds from a picture to its label map, by network.
 
     python benchmarks/plot.py [--results benchmarks/results] [--out docs]
@@ -71,6 +71,7 @@ TITLES = {
     "speed": "Speed",
     "memory": "Memory",
     "peers": "Beside other networks",
+    "data": "Checking data",
     "amx/speed": "Speed, on a processor with matrix units",
     "amx/peers": "Beside other networks, on a processor with matrix units",
     "avx2/speed": "Speed, on a processor without bfloat16",
@@ -81,7 +82,8 @@ HEAD = """# Performance
 Ratios of two things measured in one run, turn by turn: medians with quartiles over the rounds.
 Those that fall short of what was wanted stand here like the others. How each is measured:
 [benchmarks/README.md](../benchmarks/README.md). A ratio is theirs over ours (ours over theirs for
-memory, errors and rates), so that what is wanted is a bound on it.
+memory, errors and rates), so that what is wanted is a bound on it. Where a limit is stated in
+seconds or bytes, it stands in the place of theirs.
 
 Matrix units (Intel's AMX) multiply in bfloat16 several times as fast as the processor does anything
 else. Against networks that run as usual the ratios grow there; what does not multiply matrices

@@ -1,6 +1,5 @@
 """Damaged mask and picture files, made from whole ones of every format, the same from a seed.
 
-    whole()          a small file of every format and mode, undamaged
     files(count)     damaged ones: headers that lie and files that are no pictures first, then files
                      cut, flipped, overwritten, renamed and glued together at random places
     bombs()          whole files of few bytes that have as many pixels as may be read, or more
@@ -18,20 +17,15 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from scipy.io import savemat
-from scipy.sparse import csc_matrix
-
-from fullconv.labels import voc_color
+from sound import PNG, chunk, png, saved, tiff, whole
 
 ARRAYS = (".npy", ".mat")
-SIZE = (40, 56)  # H, W of the whole ones
 HUGE = (60_000, 60_000)
-LARGE = (9_400, 9_500)  # just below what Pillow opens without a word
+HALF = (6_600, 6_700)  # just below half of what Pillow opens without a word
+LARGE = (9_400, 9_500)  # just below all of it
 LARGER = (13_300, 13_400)  # just below what Pillow opens with a warning
-PASSES = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2))
 ODD = (0, 1, 2, 3, 7, 8, 255, 256, 4096, 32767, 65535, 60_000, 2**24, 2**31 - 1, 2**31, 2**32 - 1)
-PNG, HDF5 = b"\x89PNG\r\n\x1a\n", b"\x89HDF\r\n\x1a\n"
 TEXTS = {
     "text": b"hello",
     "page": b"<!DOCTYPE html>\n<html><head><title>404</title></head><body>gone</body></html>\n",
@@ -80,207 +74,6 @@ def files(count: int, *, seed: int = 0) -> Iterator[Damaged]:
         yield Damaged(f"{number:05d}_{kind}", content)
 
 
-def whole() -> dict[str, bytes]:
-    """Name -> a small file that can be read, but for a few .npy and .mat files without a mask."""
-    random = np.random.default_rng(0)
-    ids = np.kron(random.integers(0, 8, (5, 7)), np.ones((8, 8), int)).astype(np.uint8)
-    coarse = Image.fromarray(random.integers(0, 256, (5, 7, 3), np.uint8))
-    noise = random.integers(0, 20, (*SIZE, 3), np.uint8)
-    rgb = np.asarray(coarse.resize(SIZE[::-1], Image.Resampling.BILINEAR)) // 2 + noise
-    return {**_png_files(ids, rgb), **_pillow_files(ids, rgb), **_tiffs(ids), **_arrays(ids)}
-
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    """One of a PNG file."""
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def png(
-    samples: np.ndarray, bits: int = 8, kind: int = 0, *, woven: bool = False, extra: bytes = b""
-) -> bytes:
-    """(H, W, C) samples as a PNG file of a colour type; `woven`: interlaced."""
-    height, width = samples.shape[:2]
-    header = struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, woven)
-    parts = [samples]
-    if woven:
-        parts = [samples[y::dy, x::dx] for y, x, dy, dx in PASSES] + [samples[1::2]]
-    lines = b"".join(_lines(part, bits) for part in parts if part.size)
-    if kind == 3:
-        extra = chunk(b"PLTE", bytes(c for k in range(256) for c in voc_color(k))) + extra
-    pixels = chunk(b"IDAT", zlib.compress(lines, 1))
-    return PNG + chunk(b"IHDR", header) + extra + pixels + chunk(b"IEND", b"")
-
-
-def _lines(samples: np.ndarray, bits: int) -> bytes:
-    if bits == 8:
-        packed = np.ascontiguousarray(samples, np.uint8).reshape(len(samples), -1)
-    else:
-        single = samples[..., None] >> np.arange(bits - 1, -1, -1) & 1
-        packed = np.packbits(single.astype(np.uint8).reshape(len(samples), -1), axis=1)
-    return np.pad(packed, ((0, 0), (1, 0))).tobytes()
-
-
-def _png_files(ids: np.ndarray, rgb: np.ndarray) -> dict[str, bytes]:
-    grey, wide = ids[..., None], rgb.astype(np.uint16) * 257
-    alpha = np.dstack([rgb, ids])
-    turned = chunk(b"eXIf", b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0")
-    notes = chunk(b"tEXt", b"Comment\0hello") + chunk(b"zTXt", b"a\0\0" + zlib.compress(b"b" * 99))
-    notes += chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0<x tiff:Orientation='6'/>")
-    notes += chunk(b"gAMA", struct.pack(">I", 45455)) + chunk(b"tRNS", bytes(6))
-    return {
-        "palette.png": png(grey, 8, 3),
-        "palette4.png": png(grey, 4, 3),
-        "palette_clear.png": png(grey, 8, 3, extra=chunk(b"tRNS", bytes(range(0, 200, 20)))),
-        "palette_woven.png": png(grey, 8, 3, woven=True),
-        "grey.png": png(grey),
-        "grey1.png": png(grey % 2, 1),
-        "grey2.png": png(grey % 4, 2),
-        "grey4.png": png(grey, 4),
-        "grey16.png": png(grey.astype(np.uint16) * 300, 16),
-        "grey16_woven.png": png(grey.astype(np.uint16) * 300, 16, woven=True),
-        "grey_alpha.png": png(np.dstack([ids, ids]), 8, 4),
-        "rgb.png": png(rgb, 8, 2),
-        "rgb16.png": png(wide, 16, 2),
-        "rgb_woven.png": png(rgb, 8, 2, woven=True),
-        "rgb_notes.png": png(rgb, 8, 2, extra=notes),
-        "rgb_turned.png": png(rgb, 8, 2, extra=turned),
-        "rgba.png": png(alpha, 8, 6),
-        "rgba_woven.png": png(alpha, 8, 6, woven=True),
-    }
-
-
-def _pillow_files(ids: np.ndarray, rgb: np.ndarray) -> dict[str, bytes]:
-    photo, mask, two = Image.fromarray(rgb), Image.fromarray(ids), Image.fromarray(ids % 2 == 1)
-    painted = Image.fromarray(ids)
-    painted.putpalette([c for k in range(256) for c in voc_color(k)])
-    exif, notes = Image.Exif(), PngInfo()
-    exif[0x0112], exif[0x010E] = 6, "a street"
-    notes.add_itxt("Title", "a street")
-    more = {"save_all": True, "append_images": [painted.rotate(180), painted]}
-    wide = Image.fromarray(ids.astype(np.uint16) * 300)
-    cases: dict[str, tuple[Image.Image, str, dict[str, object]]] = {
-        "animated.png": (photo, "PNG", {"save_all": True, "append_images": [photo.rotate(180)]}),
-        "notes.png": (painted, "PNG", {"pnginfo": notes, "exif": exif}),
-        "photo.jpg": (photo, "JPEG", {}),
-        "progressive.jpg": (photo, "JPEG", {"progressive": True}),
-        "grey.jpg": (mask, "JPEG", {}),
-        "inks.jpg": (photo.convert("CMYK"), "JPEG", {}),
-        "turned.jpg": (photo, "JPEG", {"exif": exif}),
-        "pair.mpo": (photo, "MPO", {"save_all": True, "append_images": [photo]}),
-        "still.gif": (painted, "GIF", {}),
-        "animated.gif": (painted, "GIF", more),
-        "mask.bmp": (painted, "BMP", {}),
-        "photo.bmp": (photo, "BMP", {}),
-        "two.bmp": (two, "BMP", {}),
-        "photo.webp": (photo, "WEBP", {"exif": exif}),
-        "mask.webp": (photo, "WEBP", {"lossless": True}),
-        "animated.webp": (photo, "WEBP", {"save_all": True, "append_images": [photo.rotate(180)]}),
-        "photo.avif": (photo, "AVIF", {}),
-        "photo.jp2": (photo, "JPEG2000", {}),
-        "mask.jp2": (mask, "JPEG2000", {}),
-        "photo.ppm": (photo, "PPM", {}),
-        "mask.pgm": (mask, "PPM", {}),
-        "wide.pgm": (wide, "PPM", {}),
-        "two.pbm": (two, "PPM", {}),
-        "raw.tif": (mask, "TIFF", {}),
-        "lzw.tif": (painted, "TIFF", {"compression": "tiff_lzw"}),
-        "deflate.tif": (photo, "TIFF", {"compression": "tiff_adobe_deflate"}),
-        "packbits.tif": (photo, "TIFF", {"compression": "packbits"}),
-        "jpeg.tif": (photo, "TIFF", {"compression": "jpeg"}),
-        "fax.tif": (two, "TIFF", {"compression": "group4"}),
-        "frames.tif": (painted, "TIFF", {**more, "compression": "tiff_lzw"}),
-        "wide.tif": (wide, "TIFF", {"compression": "tiff_lzw"}),
-        "real.tif": (mask.convert("F"), "TIFF", {}),
-        "whole.tif": (mask.convert("I"), "TIFF", {}),
-        "inks.tif": (photo.convert("CMYK"), "TIFF", {}),
-        "big.tif": (mask, "TIFF", {"big_tiff": True}),
-    }
-    return {name: saved(*case) for name, case in cases.items()}
-
-
-def saved(image: Image.Image, kind: str, options: dict[str, object] | None = None) -> bytes:
-    """By Pillow."""
-    file = io.BytesIO()
-    image.save(file, kind, **(options or {}))
-    return file.getvalue()
-
-
-def tiff(parts: list[bytes], tags: dict[int, tuple[int, ...]]) -> bytes:
-    """Its strips (or tiles, where tags 324 and 325 are among them) and its tags, 32 bit each."""
-    places, sizes = (324, 325) if 322 in tags else (273, 279)
-    starts = [8 + sum(map(len, parts[:k])) for k in range(len(parts))]
-    tags = {places: tuple(starts), sizes: tuple(map(len, parts)), **tags}
-    data = b"".join(parts)
-    directory = struct.pack("<H", len(tags))
-    for tag in sorted(tags):
-        values = struct.pack(f"<{len(tags[tag])}I", *tags[tag])
-        place = values
-        if len(values) > 4:
-            place, data = struct.pack("<I", 8 + len(data)), data + values
-        directory += struct.pack("<HHI", tag, 4, len(tags[tag])) + place
-    return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + directory + bytes(4)
-
-
-def _tiffs(ids: np.ndarray) -> dict[str, bytes]:
-    padded = np.pad(ids, ((0, 8), (0, 8)))
-    tiles = [
-        padded[y : y + 16, x : x + 16].tobytes() for y in (0, 16, 32) for x in range(0, 64, 16)
-    ]
-    tags = {256: (56,), 257: (40,), 258: (8,), 262: (1,), 277: (1,), 322: (16,), 323: (16,)}
-    return {
-        "tiled.tif": tiff(tiles, {**tags, 259: (1,)}),
-        "tiled_deflate.tif": tiff([zlib.compress(t) for t in tiles], {**tags, 259: (8,)}),
-    }
-
-
-def _arrays(ids: np.ndarray) -> dict[str, bytes]:
-    kinds = {
-        "byte": ids,
-        "wide": ids.astype(np.uint16) * 300,
-        "long": ids.astype(np.int64),
-        "big_endian": ids.astype(">i4"),
-        "fortran": np.asfortranarray(ids),
-        "flags": ids > 3,
-        "real": ids / 2,
-        "complex": ids.astype(complex),
-        "dates": ids.astype("datetime64[s]"),
-        "words": ids.astype("U1"),
-        "records": ids.astype(np.uint8).view([("a", "u1")]),
-        "objects": ids.astype(object),
-        "volume": np.stack([ids] * 3),
-        "line": ids.ravel(),
-        "number": np.array(3),
-        "empty": ids[:0],
-    }
-    found = {}
-    for name, array in kinds.items():
-        file = io.BytesIO()
-        np.save(file, array, allow_pickle=True)
-        found[f"{name}.npy"] = file.getvalue()
-    file = io.BytesIO()
-    np.savez(file, ids)
-    found["archive.npy"] = file.getvalue()
-    edges = np.empty((2, 1), object)
-    edges[:, 0] = csc_matrix(ids), csc_matrix(ids)
-    struct_ = {"GTcls": {"Segmentation": ids, "Boundaries": edges, "CategoriesPresent": [1, 2]}}
-    names = np.array(["sky", "road"], object)
-    for name, table, options in (
-        ("five", {"S": ids, "names": names}, {}),
-        ("packed", {"LabelMap": ids.astype(np.uint16)}, {"do_compression": True}),
-        ("sbd", struct_, {}),
-        ("sbd_packed", struct_, {"do_compression": True}),
-        ("real", {"labels": ids.astype(float), "note": "made by hand"}, {}),
-        ("sparse", {"labels": csc_matrix(ids)}, {}),
-        ("four", {"labels": ids.astype(float)}, {"format": "4"}),
-        ("four_bytes", {"labels": ids}, {"format": "4"}),
-    ):
-        file = io.BytesIO()
-        savemat(file, table, **options)
-        found[f"{name}.mat"] = file.getvalue()
-    found["hdf5.mat"] = b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(512) + HDF5 + bytes(600)
-    return found
-
-
 def promises() -> list[Damaged]:
     """Small files whose headers promise much."""
     sound, found = whole(), []
@@ -288,7 +81,7 @@ def promises() -> list[Damaged]:
     def add(name: str, content: bytes) -> None:
         found.append(Damaged(name, content))
 
-    for word, size in (("huge", HUGE), ("large", LARGE), ("larger", LARGER)):
+    for word, size in (("huge", HUGE), ("half", HALF), ("large", LARGE), ("larger", LARGER)):
         height, width = size
         for name in ("palette", "grey1", "grey16", "rgb", "rgba_woven"):
             content = sound[f"{name}.png"]
@@ -413,7 +206,8 @@ def bombs() -> dict[str, Callable[[], bytes]]:
         return PNG + chunk(b"IHDR", header) + data + chunk(b"IEND", b"")
 
     def pillow(mode: str, kind: str, **options: object) -> bytes:
-        return saved(Image.new(mode, LARGE[::-1]), kind, options)
+        size = HALF if kind in ("WEBP", "AVIF", "JPEG2000") else LARGE
+        return saved(Image.new(mode, size[::-1]), kind, options)
 
     def runs() -> bytes:
         """A BMP file of runs."""
@@ -465,6 +259,7 @@ def bombs() -> dict[str, Callable[[], bytes]]:
         "flat.webp": lambda: pillow("RGB", "WEBP", quality=0, method=0),
         "flat_lossless.webp": lambda: pillow("RGB", "WEBP", lossless=True, quality=0, method=0),
         "flat.jp2": lambda: pillow("RGB", "JPEG2000"),
+        "flat_rgba.jp2": lambda: pillow("RGBA", "JPEG2000"),
         "flat.avif": lambda: pillow("RGB", "AVIF", speed=10),
         "flat_bytes.mat": lambda: matlab(np.uint8, LARGE),
         "flat_real.mat": lambda: matlab(np.float64, LARGE),

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import damage
 import numpy as np
 import pytest
 from PIL import Image
@@ -115,3 +119,27 @@ def test_a_sheet_that_cannot_be_written_does_not_cost_the_report(
     out, err = capsys.readouterr()
     assert "recommended: --stride" in out
     assert "a sheet is written as PNG, not as 'sheet.jpg'" in err
+
+
+def test_check_says_all_that_is_wrong_with_damaged_files_and_libraries_say_nothing(
+    scenes: Path, tmp_path: Path
+) -> None:
+    picture, mask = (next((scenes / k / "train").iterdir()) for k in ("images", "masks"))
+    files = [f for f in damage.files(900) if "_half." not in f.name and "_large." not in f.name]
+    files = [f for f in files if f.name.endswith((".tif", ".png", ".jpg", ".npy", ".mat"))][::2]
+    for number, file in enumerate(files):
+        hurt = number % 2 if not file.is_array else 1
+        for side, (folder, sound) in enumerate((("images", picture), ("masks", mask))):
+            name = file.name if side == hurt else sound.name
+            path = tmp_path / folder / ("val" if number % 5 == 4 else "train")
+            path.mkdir(parents=True, exist_ok=True)
+            content = file.content if side == hurt else sound.read_bytes()
+            (path / f"{number}{Path(name).suffix}").write_bytes(content)
+    shutil.copy(scenes / "dataset.toml", tmp_path)
+    words = [sys.executable, "-m", "fullconv", "check", str(tmp_path), "--json"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "")
+    report = json.loads(done.stdout)
+    assert sum(report["pictures"].values()) == len(files) > 200
+    found = {finding["rule"]: len(finding["files"]) for finding in report["findings"]}
+    assert 100 < found["unreadable"] < len(files)

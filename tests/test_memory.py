@@ -25,8 +25,9 @@ print(huge() - before)
 """
 
 
-def in_a_process_of_its_own(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+def in_a_process_of_its_own(code: str, *words: str) -> str:
+    command = [sys.executable, "-c", code, *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
 
@@ -56,3 +57,38 @@ def test_what_is_available_is_read() -> None:
     if not re.match("linux", sys.platform):
         pytest.skip("Linux only")
     assert memory._available() > 2**20
+
+
+GIVEN_BACK = """
+import re, sys, threading
+from pathlib import Path
+from fullconv.memory import give_back, use_large_pages
+
+def resident():
+    return int(re.search(r"VmRSS:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+
+def work():
+    blocks = [bytearray(100_000) for _ in range(1500)]
+    kept.append(blocks.pop())
+
+kept = []
+if "pages" in sys.argv:
+    use_large_pages()
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+before = resident()
+give_back()
+print(before - resident())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_what_a_thread_freed_is_given_back() -> None:
+    kib = int(in_a_process_of_its_own(GIVEN_BACK))
+    assert kib > 100_000  # of 150 MB
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_nothing_is_given_back_where_it_is_kept_on_purpose() -> None:
+    assert int(in_a_process_of_its_own(GIVEN_BACK, "pages")) < 10_000

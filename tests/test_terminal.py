@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 import sys
 
 import pytest
 
-from fullconv.terminal import counting, emit, say
+from fullconv.terminal import counting, emit, python_only, say
 
 
 def test_a_result_is_text_or_one_json_object(capsys: pytest.CaptureFixture[str]) -> None:
@@ -34,3 +35,35 @@ def test_counting_shows_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch, term
     with counting("checked") as progress:
         progress(3, 7)
     assert stream.getvalue() == ("\rchecked 3/7\r\x1b[K" if terminal else "")
+
+
+SPEAKING = """
+import os, sys
+from fullconv.terminal import python_only, say
+def library(): os.write(2, b"library ")
+library()
+with python_only():
+    library()
+    say("inside")
+    print("also", file=sys.stderr)
+library()
+say("after")
+"""
+
+
+def test_what_libraries_say_past_python_is_not_heard() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SPEAKING], capture_output=True, text=True, check=True
+    )
+    assert done.stderr == "library inside\nalso\nlibrary after\n"
+
+
+def test_another_stream_in_the_place_of_stderr_stays_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with python_only():
+        say("inside")
+    assert sys.stderr is stream
+    assert stream.getvalue() == "inside\n"

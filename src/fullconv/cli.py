@@ -10,6 +10,7 @@ import errno
 import os
 import sys
 import traceback
+from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,7 +22,7 @@ import fullconv.data_commands  # joins its commands to the application
 from fullconv.errors import FullconvError
 from fullconv.memory import use_large_pages
 from fullconv.settings import Settings
-from fullconv.terminal import Json, Split, app, counting, emit, let_go, say
+from fullconv.terminal import Json, Split, app, counting, emit, let_go, python_only, say
 
 # What the machine refuses: no space, no permission, a read-only disk.
 OUTSIDE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
@@ -205,7 +206,10 @@ def run(argv: list[str]) -> int:
             bound.arguments["given"] = _options_in(argv)
         if command in (train, evaluate, predict, demo):
             use_large_pages()
-        result = command(*bound.args, **bound.kwargs)
+        # Those about data sets open what comes, and say themselves what is wrong with it.
+        about_data = command.__module__ == fullconv.data_commands.__name__
+        with python_only() if about_data else nullcontext():
+            result = command(*bound.args, **bound.kwargs)
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except FullconvError as error:

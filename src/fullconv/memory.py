@@ -1,4 +1,4 @@
-"""Large pages for large tensors, on Linux.
+"""Large pages for large tensors, on Linux; and memory given back.
 
 By default the C library gives every tensor of some ten megabytes back to the system when it is
 freed, and the system hands it out anew in pages of 4 KB, each cleared first: a seventh of a
@@ -44,6 +44,15 @@ def use_large_pages() -> bool:
         start, end = -(-before // _PAGE) * _PAGE, libc.sbrk(0)
         return bool(end > start and libc.madvise(start, end - start, _MADV_HUGEPAGE) == 0)
     return False
+
+
+def give_back() -> None:
+    """What was freed goes back to the system; the C library would keep much of it, for each thread
+    apart. Not in a process that keeps it on purpose."""
+    if use_large_pages.cache_info().currsize:
+        return
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _available() -> int:

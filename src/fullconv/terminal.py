@@ -9,7 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Annotated, Any, Literal, TextIO
 
 from cyclopts import App, Group, Parameter
@@ -60,3 +60,30 @@ def counting(what: str) -> Iterator[Any]:
         yield progress
     finally:
         print("\r\x1b[K", end="", file=sys.stderr)
+
+
+@contextmanager
+def python_only() -> Iterator[None]:
+    """What libraries in C write to stderr goes nowhere, such as libtiff's word on every odd tag of
+    every file; what Python writes there arrives."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # there is no stderr
+        yield
+        return
+    before, nowhere = sys.stderr, os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        with suppress(AttributeError, OSError, ValueError):  # not a file at all
+            if before.fileno() == 2:
+                errors = before.errors or "backslashreplace"
+                sys.stderr = open(kept, "w", 1, before.encoding, errors, closefd=False)  # noqa: SIM115
+        yield
+    finally:
+        if sys.stderr is not before:
+            with suppress(OSError):  # nobody reads it
+                sys.stderr.close()
+            sys.stderr = before
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

@@ -17,6 +17,9 @@ def test_what_has_more_pixels_than_pillow_opens_is_refused(monkeypatch: pytest.M
     with pytest.raises(FullconvError, match=r"60000 x 60000 pixels .*3600 million") as caught:
         refuse_large((60_000, 60_000), "mask", "a.npy")
     assert "MAX_IMAGE_PIXELS" in caught.value.hint
+    refuse_large((6_000, 7_000), "mask", "a.jp2", share=1 / 2)
+    with pytest.raises(FullconvError, match="at most 45 million are read"):
+        refuse_large((7_000, 7_000), "mask", "a.jp2", share=1 / 2)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     refuse_large((60_000, 60_000), "mask", "a.npy")
 

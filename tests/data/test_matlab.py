@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.io import savemat
+import scipy.io
+from scipy.io import loadmat, savemat
 
 from fullconv.data.masks import read_values
-from fullconv.data.matlab import read_names
+from fullconv.data.matlab import read_labels, read_names
 from fullconv.errors import FullconvError
 
 IDS = np.array([[0, 1, 2], [2, 1, 0]], np.uint8)
@@ -68,3 +70,41 @@ def test_damaged_files_are_errors_and_nothing_else(tmp_path: Path) -> None:
         (tmp_path / "b.mat").write_bytes(data)
         with contextlib.suppress(FullconvError):
             assert read_values(tmp_path / "b.mat").ndim == 2
+
+
+@pytest.mark.parametrize("kind", ["u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8", "?"])
+def test_numbers_of_every_type_are_those_that_scipy_reads(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a.mat"
+    values = np.random.default_rng(0).integers(0, 2 if kind == "?" else 100, (7, 5)).astype(kind)
+    ways = [{}, {"do_compression": True}]
+    if kind in ("u1", "u2", "i2", "i4", "f4", "f8"):  # all that version 4 has
+        ways.append({"format": "4"})
+    for options in ways:
+        savemat(path, {"labels": values}, **options)
+        found = read_labels(path, "a.mat")
+        np.testing.assert_array_equal(found, loadmat(path)["labels"])
+        assert found.shape == (7, 5)
+
+
+def test_files_that_matlab_itself_wrote_are_read_as_scipy_reads_them() -> None:
+    """Those that scipy brings along for its own tests: versions 4 to 7, from SPARC and Intel."""
+    folder = Path(scipy.io.__file__).parent / "matlab/tests/data"
+    read = 0
+    for path in sorted(folder.glob("test*.mat")):
+        with warnings.catch_warnings(), contextlib.suppress(NotImplementedError):
+            warnings.simplefilter("ignore")
+            table = {k: v for k, v in loadmat(path).items() if k[:2] != "__"}
+            arrays = [v for v in table.values() if isinstance(v, np.ndarray) and v.ndim == 2]
+            numbers = [v for v in arrays if v.dtype.kind in "uif" and v.size]
+            if len(numbers) == len(table) == 1 and (numbers[0] % 1 == 0).all():
+                np.testing.assert_array_equal(read_labels(path, path.name), numbers[0])
+                read += 1
+    if not read:
+        pytest.skip("this scipy comes without its tests")
+    assert read >= 8
+
+
+def test_a_variable_that_unpacks_to_very_much_is_refused_by_its_header(tmp_path: Path) -> None:
+    savemat(tmp_path / "a.mat", {"S": np.zeros((10_000, 9_000), np.uint8)}, do_compression=True)
+    with pytest.raises(FullconvError, match="says that it has 10000 x 9000 pixels"):
+        read_values(tmp_path / "a.mat")

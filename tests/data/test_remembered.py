@@ -95,3 +95,16 @@ def test_a_locked_file_is_waited_for_once(folder: Path) -> None:
         other.close()
     with Remembered() as known:
         assert known.get("a") == 1
+
+
+def test_much_that_is_new_is_written_before_the_end(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fullconv.data.remembered._HELD", 1000)
+    with Remembered() as known:
+        for key in range(10):
+            known.put(str(key), "x" * 300)
+        assert known.get("0") == "x" * 300
+        assert known.get("9") is None  # not yet
+    with Remembered() as known:
+        assert known.get("9") == "x" * 300

@@ -19,17 +19,20 @@ from types import TracebackType
 from PIL import Image
 
 from fullconv.errors import FullconvError
+from fullconv.memory import give_back
 
 _AT_ONCE = 1 << 26  # pixels that are decoded by all threads together
+_LARGE = 1 << 24  # pixels of a picture before which memory is tidied up
 _MOST_BYTES = 1 << 30  # of a file that is read whole
 
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # else it writes to stderr
 
 
-def refuse_large(size: tuple[int, int], what: str, name: str) -> None:
-    """(H, W) of more pixels than are read at once: Pillow's own limit, which can be moved."""
-    most = Image.MAX_IMAGE_PIXELS
-    if most is not None and size[0] * size[1] > most:
+def refuse_large(size: tuple[int, int], what: str, name: str, *, share: float = 1) -> None:
+    """(H, W) of more pixels than are read at once: Pillow's own limit, which can be moved, or a
+    share of it."""
+    most = share * (Image.MAX_IMAGE_PIXELS or float("inf"))
+    if size[0] * size[1] > most:
         raise FullconvError(
             f"{what} {name} says that it has {size[0]} x {size[1]} pixels (height x width), "
             f"{size[0] * size[1] / 1e6:.0f} million; at most {most / 1e6:.0f} million are read.",
@@ -96,6 +99,8 @@ class _Room:
         with self._change:
             self._change.wait_for(lambda: not self._taken or self._taken + pixels <= self._pixels)
             self._taken += pixels
+        if pixels >= _LARGE:
+            give_back()
         try:
             yield
         finally:

@@ -215,7 +215,7 @@ def mask_pixels(source: Source, *, name: str = "") -> int:
     """How many pixels a mask file has by its header; of arrays, about how many it can have."""
     name = name or source_name(source)
     if not name.lower().endswith(ARRAY_SUFFIXES):
-        return pixels_to_decode(source, name=name)
+        return pixels_to_decode(source, what="mask", name=name)
     if isinstance(source, str | Path):
         size = Path(source).stat().st_size if Path(source).is_file() else 0
     else:

@@ -35,7 +35,8 @@ PICTURE_SUFFIXES = frozenset(
 
 # The formats of these suffixes; MPO is opened as JPEG. Of the others that Pillow knows some begin
 # like nothing in particular, so that random bytes are pictures, and one starts another program.
-_FORMATS = ("JPEG", "PNG", "BMP", "DIB", "TIFF", "WEBP", "AVIF", "JPEG2000", "GIF", "PPM")
+_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "AVIF", "JPEG2000", "GIF", "PPM")
+_DOUBLED = ("WEBP", "AVIF", "JPEG2000")  # whose decoders hold a picture more than once
 
 # What Pillow raises on broken files; UnidentifiedImageError is an OSError.
 _BROKEN = (
@@ -80,9 +81,11 @@ def read_reduced(
         return size, from_pil(image, name=name or source_name(path_or_file))
 
 
-def pixels_to_decode(source: Source, shortest: int = 0, *, name: str = "") -> int:
+def pixels_to_decode(
+    source: Source, shortest: int = 0, *, what: str = "picture", name: str = ""
+) -> int:
     """How many pixels take memory when a picture is read, or read reduced; by its header."""
-    with opened(source, name=name) as image:
+    with opened(source, what, name=name) as image:
         whole = image.size[0] * image.size[1]
         if shortest:
             image.draft(None, (shortest, shortest))
@@ -152,7 +155,8 @@ def opened(
             if isinstance(source, str | Path):
                 file = stack.enter_context(Path(source).open("rb"))
             image = stack.enter_context(Image.open(file, formats=_FORMATS))
-            refuse_large((image.size[1], image.size[0]), what, name)
+            share = 1 / 2 if image.format in _DOUBLED else 1
+            refuse_large((image.size[1], image.size[0]), what, name, share=share)
             yield image
     except FileNotFoundError as error:
         nearest = next((p for p in Path(name).parents if p.is_dir()), Path())

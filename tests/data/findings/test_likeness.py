@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 from PIL import Image
@@ -8,7 +9,11 @@ from PIL import Image
 from fullconv.data.check import CheckReport, check
 from fullconv.data.drawn import scene, write
 from fullconv.data.findings.finding import Finding
+from fullconv.data.findings.likeness import shifted
+from fullconv.data.findings.looks import Shift
+from fullconv.data.findings.scan import PairScan
 from fullconv.data.masks import read_values
+from fullconv.data.pairing import Pair
 
 
 def drawn(root: Path, train: int = 3) -> Path:
@@ -143,3 +148,16 @@ def test_one_frame_around_all_pictures_makes_them_no_copies(tmp_path: Path) -> N
     copy.unlink()
     Image.fromarray(framed(3)).save(copy.with_suffix(".jpg"), quality=60)
     assert only(check(tmp_path), "near-leak").files == ("images/train/3.png", "images/val/20.jpg")
+
+
+def test_the_offset_that_most_masks_agree_on_is_found_among_thousands() -> None:
+    random = np.random.default_rng(0)
+    places = random.integers((-12, -12, 1), (13, 13, 3), (6000, 3)).tolist()
+    found = [Shift(r, c, step, 9.0 + k, 1.0) for k, (r, c, step) in enumerate(places)]
+    found += [Shift(6, -5, 1, 9.0, 1.0)] * 5000
+    pair = Pair("a", Path("a.jpg"), Path("a.png"))
+    scans = [PairScan("train", pair, "", f"{k}", None, None, one) for k, one in enumerate(found)]
+    facts = SimpleNamespace(scans=scans, names=lambda paths: tuple(map(str, paths)))
+    (finding,) = shifted(facts)  # type: ignore[arg-type]
+    assert "fit the edges of their pictures best when they are moved" in finding.message
+    assert "moved 6 pixels down and 5 left" in finding.message

@@ -107,3 +107,28 @@ def test_what_is_remembered_in_another_form_is_found_again(
     monkeypatch.setattr(known, "get", lambda key: table)
     scan = scan_pair("train", read(scenes).splits["train"][0], known)
     assert scan.picture_size == (48, 64)
+
+
+def test_of_very_many_values_the_commonest_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Masks that are photos: what is added up stays small, and no pixel is lost."""
+    random = np.random.default_rng(0)
+    for number in range(4):
+        noise = random.integers(0, 256, (40, 50, 3), np.uint8)
+        noise[:10] = (1, 2, 3)
+        for folder in ("images", "masks"):
+            path = tmp_path / folder / f"{number}.png"
+            path.parent.mkdir(exist_ok=True)
+            Image.fromarray(noise).save(path)
+    monkeypatch.setattr("fullconv.data.findings.scan._MOST_VALUES", 2000)
+    (tmp_path / "dataset.toml").write_text('classes = ["sky", "road"]')
+    data = read(tmp_path)
+    pairs = [(split, pair) for split in data.splits for pair in data.splits[split]]
+    facts = Facts(data, (scan_pair(split, pair, Remembered()) for split, pair in pairs))
+    assert facts.thinned
+    assert len(facts.values) <= 2000
+    assert facts.values[1, 2, 3] == 4 * 10 * 50
+    assert facts.pixels == facts.unknown_pixels == 4 * 40 * 50
+    assert all(mask.values > 1400 for _, mask in facts.read)
+    assert all(scan.tally is None for scan in facts.scans)

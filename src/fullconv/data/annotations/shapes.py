@@ -170,13 +170,7 @@ def look_at(picture: Source, height: Any, width: Any) -> tuple[Size, str]:
         picture.seek(0)
     with opened(picture) as image:
         kind = str(image.format)
-    suffix = _SUFFIXES.get(kind, f".{kind.lower()}")
-    if suffix not in PICTURE_SUFFIXES:
-        raise FullconvError(
-            f"{source_name(picture)} is a {kind} file, which is no picture format that is known.",
-            "save it again as PNG",
-        )
-    return size, suffix
+    return size, _SUFFIXES.get(kind, f".{kind.lower()}")
 
 
 def numbered(what: str, entries: Any) -> Iterator[tuple[int, dict[str, Any]]]:
