@@ -20,8 +20,8 @@ ORDER = (
     {"model", "sheet"},
     {"engine"},
     {"predict"},
-    {"evaluation", "inspect"},
-    {"progress", "loop", "finish", "choices", "training", "demo"},
+    {"evaluation", "inspect", "probe"},
+    {"progress", "loop", "finish", "choices", "start", "stages", "training", "demo"},
     {"terminal", "data_commands", "cli"},
     {"__main__"},
 )

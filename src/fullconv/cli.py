@@ -11,7 +11,7 @@ import os
 import sys
 import traceback
 from contextlib import nullcontext
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -75,6 +75,7 @@ def train(
     """
     from fullconv.metrics import headline
     from fullconv.settings import read_config
+    from fullconv.stages import table as stages_table
     from fullconv.training import train as train_model
 
     options = {name: getattr(settings, name) for name in given}
@@ -87,11 +88,13 @@ def train(
     if os.environ.get("LOCAL_RANK", "0") != "0":
         return  # another process of the same run prints
     unseen = "test" if "test" in run.splits else run.metrics["protocol"]["split"]
-    text = (
+    text = f"{stages_table(run.stages)}\n" if run.stages else ""
+    text += (
         f"{headline(run.metrics)}, epoch {run.metrics['epoch']}\nmodel: {run.model}\n"
         f"next: fullconv evaluate {run.model} {data or run.data} --split {unseen}"
     )
-    emit({"run": str(run.folder), "model": str(run.model), **run.metrics}, text, json)
+    stages = {"stages": [asdict(stage) for stage in run.stages]} if run.stages else {}
+    emit({"run": str(run.folder), "model": str(run.model), **stages, **run.metrics}, text, json)
 
 
 @app.command(sort_key=4)
