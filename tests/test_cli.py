@@ -23,7 +23,7 @@ from fullconv.data.masks import read_values
 from fullconv.settings import Settings, to_toml
 from fullconv.stages import Stage
 
-COMMANDS = ("demo", "check", "train", "evaluate", "predict", "inspect", "convert")
+COMMANDS = ("demo", "check", "train", "evaluate", "predict", "inspect", "convert", "heatmap")
 HEAVY = ("torch", "torchvision", "timm", "lightning", "numpy", "PIL", "matplotlib")
 
 Out = Callable[[list[Any]], tuple[int, str, str]]

@@ -17,12 +17,12 @@ ORDER = (
     {"errors"},
     {"labels", "settings", "memory"},
     {"tracing", "geometry", "kernels", "network", "data", "metrics", "draw"},
-    {"model", "sheet"},
+    {"model", "sheet", "heatmap", "draw_heat"},
     {"engine"},
     {"predict"},
     {"evaluation", "inspect", "probe"},
     {"progress", "loop", "finish", "choices", "start", "stages", "training", "demo"},
-    {"terminal", "data_commands", "cli"},
+    {"terminal", "data_commands", "paper_commands", "cli"},
     {"__main__"},
 )
 # Inside the third entry: whom each part knows beside itself.
@@ -45,6 +45,7 @@ TORCHLESS = {
     "draw",
     "terminal",
     "data_commands",
+    "paper_commands",
     "cli",
     "__main__",
     "__init__",

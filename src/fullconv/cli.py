@@ -18,7 +18,8 @@ from typing import Annotated, Any, Literal
 from cyclopts import CycloptsError, Parameter, UnusedCliTokensError
 
 import fullconv
-import fullconv.data_commands  # joins its commands to the application
+import fullconv.data_commands
+import fullconv.paper_commands  # these two join their commands to the application
 from fullconv.errors import FullconvError
 from fullconv.memory import use_large_pages
 from fullconv.settings import Settings
