@@ -21,7 +21,7 @@ def heatmap(
     classifier: str,
     picture: Path,
     *,
-    classes: Annotated[tuple[str, ...], Parameter(name="--class", negative=())] = (),
+    classes: Annotated[tuple[str, ...], Parameter(name="--class", negative=(), show_default=False)] = (),
     scales: str = "1,1.5,2",
     out: Path = Path("heatmap.png"),
     top: int = 5,
