@@ -141,3 +141,27 @@ def test_cats_and_dogs_are_found_where_they_are(cli: Out, shared: Path, tmp_path
     assert best["probability"] > 0.5
     mask = np.asarray(Image.open(voc / "SegmentationClass/2008_002160.png"))
     assert mask[best["row"], best["column"]] == 12  # VOC's dog
+
+
+def test_a_probe_prints_the_four_scores(cli: Out, scenes: Path, model_folder: Path) -> None:
+    words = ["probe", str(model_folder), str(scenes), "--foreground", "car, person"]
+    code, out, err = cli(*words)
+    assert (code, err) == (0, "")
+    lines = [line.split() for line in out.splitlines()]
+    assert lines[0][-2:] == ["2", "pictures"]
+    kinds = [["whole", "pictures"], ["foreground", "alone"], ["background", "alone"]]
+    assert [line[:2] for line in lines[3:7]] == [*kinds, ["shape", "alone"]]
+    code, out, err = cli(*words, "--json")
+    result = json.loads(out)
+    assert result["things"] == ["car", "person"]
+    assert result["everything"]["confusion"] != result["shape"]["confusion"]
+    assert float(lines[3][2]) == pytest.approx(
+        100 * result["everything"]["foreground_mean_iou"], abs=0.051
+    )
+
+
+def test_a_probe_asks_what_things_are(cli: Out, scenes: Path, model_folder: Path) -> None:
+    code, _, err = cli("probe", model_folder, scenes)
+    assert code == 1
+    assert "none is called background" in err
+    assert "try: --foreground" in err

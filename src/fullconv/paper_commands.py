@@ -1,4 +1,4 @@
-"""The commands that do what the paper's figures and analyses do: heatmap."""
+"""The commands that do what the papers' figures and analyses do: heatmap, probe."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from fullconv.errors import FullconvError
-from fullconv.terminal import Json, app, emit, say
+from fullconv.terminal import Json, Split, app, counting, emit, say
 
 if TYPE_CHECKING:
     from fullconv.heatmap import Heatmap
@@ -21,7 +21,9 @@ def heatmap(
     classifier: str,
     picture: Path,
     *,
-    classes: Annotated[tuple[str, ...], Parameter(name="--class", negative=(), show_default=False)] = (),
+    classes: Annotated[
+        tuple[str, ...], Parameter(name="--class", negative=(), show_default=False)
+    ] = (),
     scales: str = "1,1.5,2",
     out: Path = Path("heatmap.png"),
     top: int = 5,
@@ -61,6 +63,52 @@ def heatmap(
     for caveat in dense.caveats():
         say(f"note: {dense.name}: {caveat}.")
     emit({**facts, "picture": str(picture), "out": str(out)}, f"{text}\nheat map: {out}", json)
+
+
+@app.command(sort_key=10)
+def probe(
+    model: Path,
+    data: Path,
+    *,
+    split: Split = "val",
+    foreground: str = "",
+    ignore_rules: str = "",
+    json: Json = False,
+) -> None:
+    """Show what a model lives on: its scores where all but things, what is around them, or their
+    shapes is hidden.
+
+    Parameters
+    ----------
+    model
+        A model folder, or the run that holds it.
+    data
+        The data set's folder, or the name of a published one.
+    split
+        Which part of it.
+    foreground
+        Classes that are things, with commas between. Default: all but the background.
+    ignore_rules
+        Rules of `fullconv check`, with commas: what they found is left out.
+    json
+        Print one JSON object and nothing else.
+    """
+    from fullconv.probe import probe as probe_model
+    from fullconv.probe import table
+
+    things = [name.strip() for name in foreground.split(",") if name.strip()]
+    with counting("evaluated") as progress:
+        result = probe_model(
+            model,
+            data,
+            split=split,
+            foreground=things,
+            ignore_rules=ignore_rules,
+            progress=progress,
+        )
+    pictures = result.evaluations["everything"].protocol["pictures"]
+    head = f"{model} on {data}, split {split}, {pictures} pictures\n\n"
+    emit(result.to_dict(), head + table(result), json)
 
 
 def _found(

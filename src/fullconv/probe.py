@@ -52,7 +52,7 @@ class Probe:
     def to_dict(self) -> dict[str, Any]:
         """JSON-able: per kind the mean IoU of the foreground, and all metrics."""
         return {
-            "foreground": list(self.foreground),
+            "things": list(self.foreground),
             **{
                 shown: {"foreground_mean_iou": self.mean_iou(shown), **result.to_dict()}
                 for shown, result in self.evaluations.items()
