@@ -18,13 +18,17 @@ def position(pixel: int, grid: Grid, cells: int) -> tuple[int, int, float]:
     return below, min(below + 1, cells - 1), u - below
 
 
-def full_by_definition(values: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
+Grids = Grid | tuple[Grid, Grid]  # of both axes, or along the rows and along the columns
+
+
+def full_by_definition(values: Tensor, grid: Grids, size: tuple[int, int]) -> Tensor:
     rows = []
+    across, along_rows = grid if isinstance(grid, tuple) else (grid, grid)
     for y in range(size[0]):
-        top, bottom, down = position(y, grid, values.shape[2])
+        top, bottom, down = position(y, across, values.shape[2])
         row = []
         for x in range(size[1]):
-            left, right, along = position(x, grid, values.shape[3])
+            left, right, along = position(x, along_rows, values.shape[3])
             above = (1 - along) * values[:, :, top, left] + along * values[:, :, top, right]
             below = (1 - along) * values[:, :, bottom, left] + along * values[:, :, bottom, right]
             row.append((1 - down) * above + down * below)
@@ -34,7 +38,7 @@ def full_by_definition(values: Tensor, grid: Grid, size: tuple[int, int]) -> Ten
 
 def loss_by_definition(
     values: Tensor,
-    grid: Grid,
+    grid: Grids,
     target: Tensor,
     *,
     ignore_index: int,

@@ -101,6 +101,24 @@ def test_a_model_comes_back_to_the_bit(
         assert torch.equal(found.network(picture).full(), model.network(picture).full())
 
 
+def test_border_and_placement_are_kept(make_model: MakeModel, tmp_path: Path) -> None:
+    model = make_model()
+    card = model.card
+    model.network = FCN(card, 3, stride=8, border="zeros", placement="half_pixel").eval()
+    found = load_model(save_model(model, tmp_path / "model"))
+    assert found.network.border == "zeros"
+    assert found.network.backbone.placement == "half_pixel"
+    picture = torch.randn(1, 3, 37, 50)
+    with torch.no_grad():
+        assert torch.equal(found.network(picture).full(), model.network(picture).full())
+
+
+def test_a_model_from_before_there_was_a_choice_of_either(folder: Path) -> None:
+    rewritten(folder, lambda table: (table.pop("border"), table.pop("placement")))
+    network = load_model(folder).network
+    assert (network.border, network.backbone.placement) == ("replicate", "exact")
+
+
 def test_mean_std_ignore_index_and_metrics_are_kept(make_model: MakeModel, tmp_path: Path) -> None:
     model = make_model(metrics=METRICS)
     model.labels = Labels(model.labels.names, ignore_index=9)

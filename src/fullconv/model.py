@@ -30,6 +30,7 @@ from fullconv.network.fcn import FCN
 
 FORMAT = "fullconv/1"
 _OPTIONS = ("stride", "upsampling")  # of the network
+_PLACES = ("border", "placement")  # not in models from before there was a choice
 WEIGHTS, CONFIG, README = "model.safetensors", "config.json", "README.md"
 
 
@@ -68,6 +69,8 @@ class Model:
             "stride": self.network.stride,
             "num_classes": self.network.num_classes,
             "upsampling": self.network.upsampling,
+            "border": self.network.border,
+            "placement": self.network.backbone.placement,
             **self.labels.to_dict(),
             "mean": list(self.card.mean),
             "std": list(self.card.std),
@@ -144,6 +147,7 @@ def load_model(path: str | Path, *, backbone: nn.Module | None = None) -> Model:
     try:
         card, labels = BackboneCard.from_dict(config["backbone"]), Labels.from_dict(config)
         num_classes, options = config["num_classes"], {k: config[k] for k in _OPTIONS}
+        options |= {k: config[k] for k in _PLACES if k in config}
         facts = config["training"], config["metrics"], config.get("bfloat16_disagreement")
     except (KeyError, TypeError, ValueError) as error:
         raise FullconvError(

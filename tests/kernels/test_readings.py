@@ -53,11 +53,13 @@ def cases(draw: st.DrawFn) -> dict[str, Any]:
     values = torch.randn(count, classes, *cells, generator=generator)
     layout = draw(st.sampled_from([torch.contiguous_format, torch.channels_last]))
     weights = torch.rand(classes, generator=generator) + 0.1
+    grids = [
+        Grid(draw(st.sampled_from([1, 2, 2.5, 4, 8, 16, 32])), draw(st.integers(-80, 80)) / 2)
+        for _ in range(draw(st.sampled_from([1, 1, 2])))
+    ]
     return {
         "values": (draw(st.sampled_from([1.0, 30.0])) * values).to(memory_format=layout),
-        "grid": Grid(
-            draw(st.sampled_from([1, 2, 2.5, 4, 8, 16, 32])), draw(st.integers(-80, 80)) / 2
-        ),
+        "grid": grids[0] if len(grids) == 1 else tuple(grids),
         "target": target.masked_fill(ignored, 255),
         "class_weights": draw(st.sampled_from([None, weights])),
         "label_smoothing": draw(st.sampled_from([0.0, 0.1, 1.0])),

@@ -350,6 +350,20 @@ def test_scores_stay_single_under_mixed_precision() -> None:
         (("resnet18", 0), {}, "num_classes is 0; it must be 1 or more", ""),
         (("resnet18", 2), {"upsampling": "cubic"}, "'cubic' is not known; there are", "bilinear"),
         (("resnet18", 2), {"stride": 2}, "offers stride 4, 8, 16 and 32; stride 2", "--stride 4"),
+        (("resnet18", 2), {"border": "mirror"}, "border 'mirror' is not known", "replicate"),
+        (("resnet18", 2), {"placement": "left"}, "placement 'left' is not known; there", "exact"),
+        (
+            ("test_resnet", 2),
+            {"placement": "stretched", "upsampling": "learned"},
+            "stretched scores have not",
+            "half_pixel",
+        ),
+        (
+            (build("test_resnet", stride=8), 2),
+            {"placement": "stretched"},
+            "built with placement 'exact'; 'stretched' was asked for",
+            'placement="stretched"',
+        ),
         (("resnet1848", 2), {}, "timm has no network 'resnet1848'", "--backbone resnet18"),
         (("nowhere.toml", 2), {}, "no backbone card at nowhere.toml", ""),
         (
@@ -365,6 +379,143 @@ def test_errors_read_well(arguments: Any, options: Any, message: str, hint: str)
         FCN(*arguments, **options)
     assert message in caught.value.message
     assert hint in caught.value.hint
+
+
+class Taught(nn.Module):
+    """The FCN-32s that courses build (d2l.ai, "Fully Convolutional Networks"): a ResNet-18 without
+    its pooling and last layer, 1x1 scores, and one transposed convolution that starts bilinear."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        from torchvision.models import resnet18
+
+        self.trunk = nn.Sequential(*list(resnet18(weights=None).children())[:-2])
+        self.scores = nn.Conv2d(512, classes, 1)
+        nn.init.xavier_uniform_(self.scores.weight)
+        self.upsampling = nn.ConvTranspose2d(classes, classes, 64, padding=16, stride=32)
+        with torch.no_grad():
+            self.upsampling.weight.zero_()
+            line = 1 - (torch.arange(64) - 31.5).abs() / 32
+            for k in range(classes):
+                self.upsampling.weight[k, k] = line[:, None] * line
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.upsampling(self.scores(self.trunk(x)))
+        return scores
+
+
+def test_it_can_be_the_network_that_courses_build() -> None:
+    """Equal scores, gradients and first step, on a picture of multiples of 32."""
+    torch.manual_seed(3)
+    theirs = Taught(21).eval()
+    assert theirs.upsampling.bias is not None
+    theirs.upsampling.bias.requires_grad_(False).zero_()  # zero, and ours has none
+    ours = FCN(
+        "torchvision:resnet18",
+        21,
+        stride=32,
+        upsampling="learned",
+        placement="half_pixel",
+        border="zeros",
+    ).eval()
+    trunk = dict(
+        zip(
+            ["conv1", "bn1", "", "", "layer1", "layer2", "layer3", "layer4"],
+            theirs.trunk,
+            strict=True,
+        )
+    )
+    for name, module in trunk.items():
+        if name:
+            ours.backbone.pyramid.get_submodule(name).load_state_dict(module.state_dict())
+    ours.score["stride32"].load_state_dict(theirs.scores.state_dict())
+    assert ours.final_upsampling is not None
+    torch.testing.assert_close(
+        ours.final_upsampling.weight, theirs.upsampling.weight, rtol=0, atol=1e-7
+    )
+    images, target = torch.randn(1, 3, 64, 96), torch.randint(0, 21, (1, 64, 96))
+    scores, wanted = ours(images), theirs(images)
+    assert scores.full().shape == wanted.shape
+    scale = wanted.detach().abs().max().item()
+    torch.testing.assert_close(scores.full(), wanted, rtol=0, atol=1e-5 * scale)
+    scores.loss(target).backward()
+    nn.functional.cross_entropy(wanted, target).backward()
+    for one, other in (
+        (ours.final_upsampling.weight, theirs.upsampling.weight),
+        (ours.score["stride32"].weight, theirs.scores.weight),
+        (ours.backbone.pyramid.get_submodule("conv1").weight, theirs.trunk[0].weight),
+    ):
+        assert one.grad is not None
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("stride", "upsampling"), [(32, "bilinear"), (16, "learned"), (8, "bilinear"), (8, "learned")]
+)
+def test_zeros_outside_and_half_pixels_are_plain_transposed_convolutions(
+    stride: int, upsampling: str
+) -> None:
+    """Kernel 2 s, padding s / 2, as in the textbooks: from stride to stride, then to the pixels."""
+    net = lively(
+        FCN(
+            "test_resnet",
+            4,
+            stride=stride,
+            upsampling=upsampling,
+            placement="half_pixel",
+            border="zeros",
+        )
+    )
+    image = picture(64, 96)
+    with torch.no_grad():
+        features = net.backbone(image)
+        total, coarse = None, 32
+        for feature, step in zip(reversed(features), (32, 16, 8), strict=False):
+            assert feature.shape[2:] == (64 // step, 96 // step)
+            score = net.score[f"stride{step}"](feature)
+            total = score if total is None else score + textbook(total, coarse // step)
+            coarse = step
+        assert total is not None
+        torch.testing.assert_close(
+            net(image).full(), textbook(total, stride), rtol=0, atol=1e-5 * float(total.abs().max())
+        )
+
+
+def textbook(x: Tensor, factor: int) -> Tensor:
+    line = 1 - (torch.arange(2 * factor) - factor + 0.5).abs() / factor
+    weight = (line[:, None] * line).expand(x.shape[1], 1, -1, -1)
+    return nn.functional.conv_transpose2d(
+        x, weight, stride=factor, padding=factor // 2, groups=x.shape[1]
+    )
+
+
+@pytest.mark.parametrize("stride", [32, 8])
+def test_stretched_scores_are_those_of_interpolate(stride: int) -> None:
+    net = lively(FCN("test_resnet", 4, stride=stride, placement="stretched"))
+    for size in ((64, 96), (1, 1), (50, 71), (33, 129)):
+        image = picture(*size)
+        with torch.no_grad():
+            features = net.backbone.pyramid(image)[-len(net.score) :]
+            total = None
+            for feature, score in zip(features[::-1], reversed(net.score.values()), strict=True):
+                found = score(feature)
+                if total is not None:
+                    shape = found.shape[2:]
+                    found = found + nn.functional.interpolate(total, shape, mode="bilinear")
+                total = found
+            assert total is not None
+            scores, wanted = net(image), nn.functional.interpolate(total, size, mode="bilinear")
+        atol = 1e-5 * float(wanted.abs().max())
+        torch.testing.assert_close(scores.full(), wanted, rtol=0, atol=atol)
+        best = wanted.topk(2, dim=1).values
+        clear = best[:, 0] - best[:, 1] > 10 * atol
+        assert (scores.labels() == wanted.argmax(1))[clear].all()
+
+
+def test_stretched_scores_of_networks_that_must_pad() -> None:
+    for source in (SAME, Vgg()):
+        scores = FCN(source, 3, stride=8, placement="stretched")(picture(1, 45))
+        assert scores.labels().shape == (1, 1, 45)
 
 
 def test_a_built_backbone_is_taken_as_it_is() -> None:

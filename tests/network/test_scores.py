@@ -134,6 +134,44 @@ def test_plain_interpolation_is_half_a_stride_off_on_a_resnet() -> None:
     assert (exact[0, 0, :, 16] - numbers)[inside].abs().max() < 1e-3
 
 
+@pytest.mark.parametrize("stride", [1, 7.5, 32])
+def test_each_axis_may_have_a_grid_of_its_own(stride: float) -> None:
+    """As torch stretches a map over a size that is no multiple."""
+    values = torch.randn(2, 4, 3, 5, generator=torch.Generator().manual_seed(1))
+    size = (round(3 * stride) + 1, round(5 * stride) + 5)
+    rows, columns = (Grid(n / m, (n / m - 1) / 2) for n, m in zip(size, (3, 5), strict=True))
+    scores = Scores(values, rows, size, columns)
+    wanted = F.interpolate(values, size, mode="bilinear", align_corners=False)
+    torch.testing.assert_close(scores.full(), wanted, rtol=0, atol=1e-5)
+    assert (scores.labels() == wanted.argmax(1)).float().mean() > 0.999
+    largest = wanted.softmax(1).max(1).values
+    torch.testing.assert_close(scores.confidence(), largest, rtol=0, atol=1e-5)
+    target = torch.randint(0, 4, (2, *size))
+    theirs = values.clone().requires_grad_()
+    loss = F.cross_entropy(F.interpolate(theirs, size, mode="bilinear"), target)
+    loss.backward()
+    ours = values.clone().requires_grad_()
+    found = Scores(ours, rows, size, columns).loss(target)
+    found.backward()
+    assert found.item() == pytest.approx(loss.item(), rel=1e-5)
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(20, 44), (7, 9), (61, 22)])
+def test_scores_of_a_resized_picture_are_read_at_the_first_one(size: tuple[int, int]) -> None:
+    """Pixel x of the picture of n pixels lies at (x + 1/2) m / n - 1/2 of the one of m."""
+    values = torch.randn(1, 3, 4, 6, generator=torch.Generator().manual_seed(1))
+    small = Scores(values, Grid(8, 3.5), (31, 47))
+    found = small.resized(size)
+    assert found.size == size
+    grid = F.affine_grid(torch.eye(2, 3)[None], [1, 1, *size], align_corners=False)
+    # grid_sample has -1 and 1 at the outer edges of the cells, which reach from -0.5 to 31.5.
+    reach = torch.tensor([47 / 48, 31 / 32])
+    shifted = (grid + 1) * reach - 1
+    wanted = F.grid_sample(values, shifted, padding_mode="border", align_corners=False)
+    torch.testing.assert_close(found.full(), wanted, rtol=0, atol=1e-4)
+
+
 def scores_of(
     classes: int = 3, cells: tuple[int, int] = (2, 3), size: tuple[int, int] = (9, 11)
 ) -> Scores:

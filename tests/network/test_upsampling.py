@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from fullconv.errors import FullconvError
 from fullconv.geometry import Grid
@@ -68,6 +69,28 @@ def test_it_starts_as_bilinear_reading(
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
     if fine == Grid(1, 0):
         torch.testing.assert_close(found, full(scores, coarse, size), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("cells", [(1, 1), (2, 5), (7, 4)])
+@pytest.mark.parametrize("shift", [0, 12.5, 15.5, -91])
+def test_with_zeros_outside_it_is_a_plain_transposed_convolution(
+    cells: tuple[int, int], shift: float
+) -> None:
+    """On a canvas with room on all sides, cell 0 put where the grid has it."""
+    factor = 32 if shift != -91 else 8
+    scores = torch.randn(1, 2, *cells, generator=torch.Generator().manual_seed(4))
+    layer = LearnedUpsampling(2, Grid(factor, shift), Grid(1, 0), border="zeros")
+    layer.weight.data.normal_()
+    size = (61, 40)
+    found = layer(scores, size)
+    plain = F.conv_transpose2d(scores, layer.weight, stride=factor)
+    _, first = bilinear_kernel(factor, shift)
+    for y in range(size[0]):
+        for x in range(size[1]):
+            at = (y - first, x - first)
+            inside = 0 <= at[0] < plain.shape[2] and 0 <= at[1] < plain.shape[3]
+            wanted = plain[0, :, at[0], at[1]] if inside else torch.zeros(2)
+            torch.testing.assert_close(found[0, :, y, x], wanted, rtol=0, atol=1e-4)
 
 
 def test_classes_do_not_mix_at_the_start_but_may_learn_to() -> None:

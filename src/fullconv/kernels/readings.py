@@ -6,7 +6,8 @@
 | triton    | Triton, float32 on CUDA                          | cuda.py      |
 | reference | torch, any type on any device: always works      | reference.py |
 
-The environment variable FULLCONV_KERNELS names one of them to force it.
+The environment variable FULLCONV_KERNELS names one of them to force it. Scores whose two axes have
+grids of their own are always read by the reference.
 
 Shapes: N batch · K classes · H, W picture · h, w cells.
 """
@@ -22,8 +23,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from fullconv.errors import FullconvError
-from fullconv.geometry import Grid
 from fullconv.kernels import reference
+from fullconv.kernels.reference import Grids
 
 WAYS = ("native", "triton", "reference")
 VARIABLE = "FULLCONV_KERNELS"
@@ -56,22 +57,22 @@ def way(values: Tensor) -> ModuleType:
     return reference
 
 
-def labels(values: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
+def labels(values: Tensor, grid: Grids, size: tuple[int, int]) -> Tensor:
     """The class with the largest score at every pixel: (N, K, h, w) -> (N, H, W), uint8 up to 255
     classes, else uint16. The lowest class id wins a tie."""
-    ids: Tensor = way(values).labels(values, grid, size)
+    ids: Tensor = _way(values, grid).labels(values, grid, size)
     return ids
 
 
-def confidence(values: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
+def confidence(values: Tensor, grid: Grids, size: tuple[int, int]) -> Tensor:
     """The softmax probability of that class at every pixel, a fraction: (N, H, W)."""
-    probability: Tensor = way(values).confidence(values, grid, size)
+    probability: Tensor = _way(values, grid).confidence(values, grid, size)
     return probability
 
 
 def loss(
     values: Tensor,
-    grid: Grid,
+    grid: Grids,
     target: Tensor,
     *,
     ignore_index: int = 255,
@@ -103,13 +104,17 @@ def loss(
     return result
 
 
+def _way(values: Tensor, grid: Grids) -> ModuleType:
+    return reference if isinstance(grid, tuple) else way(values)
+
+
 class _Loss(torch.autograd.Function):
     """The gradient is computed together with the loss, in one pass."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, grid: Grid, target: Tensor, options: Any) -> Tensor:
+    def forward(ctx: Any, values: Tensor, grid: Grids, target: Tensor, options: Any) -> Tensor:
         ignore_index, class_weights, label_smoothing = options
-        total, weight, gradient = way(values).loss_and_gradient(
+        total, weight, gradient = _way(values, grid).loss_and_gradient(
             values,
             grid,
             target,

@@ -3,7 +3,8 @@
 Scores (N, K, h, w) sit on a `Grid`. The score at pixel x is read between the two cells around
 `u = (x - offset) / stride`; outside the outermost centres it stays what it is there. Reading is a
 product with two sparse matrices, one per axis, which also makes its gradient a product and
-repeatable. Loss and labels go over strips of rows, so that (N, K, H, W) never exists.
+repeatable; each axis may have a grid of its own. Loss and labels go over strips of rows, so that
+(N, K, H, W) never exists.
 
 Shapes: N batch · K classes · H, W picture · h, w cells.
 """
@@ -21,6 +22,7 @@ from fullconv.errors import FullconvError
 from fullconv.geometry import Grid
 
 STRIP_BYTES = 8 * 2**20  # scores of one strip: small enough for a cache, large enough for threads
+Grids = Grid | tuple[Grid, Grid]  # of both axes, or along the rows and along the columns
 
 
 def reading_matrix(grid: Grid, cells: int, at: Grid, count: int) -> Tensor:
@@ -47,13 +49,13 @@ def read(values: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         return rows @ values @ columns.T
 
 
-def full(values: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
+def full(values: Tensor, grid: Grids, size: tuple[int, int]) -> Tensor:
     """Scores at every pixel: (N, K, h, w) -> (N, K, H, W)."""
     rows, columns = _matrices(values, grid, size)
     return read(values, rows, columns)
 
 
-def labels(values: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
+def labels(values: Tensor, grid: Grids, size: tuple[int, int]) -> Tensor:
     """The class with the largest score at every pixel: (N, K, h, w) -> (N, H, W), uint8 up to 255
     classes, else uint16. The lowest class id wins a tie.
 
@@ -63,8 +65,8 @@ def labels(values: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
     """
     require_finite(values)
     rows, columns = (
-        _Gaps(grid, cells, pixels, values)
-        for cells, pixels in zip(values.shape[2:], size, strict=True)
+        _Gaps(axis, cells, pixels, values)
+        for axis, cells, pixels in zip(axes(grid), values.shape[2:], size, strict=True)
     )
     best = values.max(dim=1).indices  # like argmax, and several times faster
     corners = torch.stack(
@@ -150,7 +152,7 @@ def _choose(values: Tensor, rows: _Gaps, columns: _Gaps, where: Tensor, out: Ten
             )
 
 
-def confidence(values: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
+def confidence(values: Tensor, grid: Grids, size: tuple[int, int]) -> Tensor:
     """The softmax probability of the class with the largest score at every pixel:
     (N, K, h, w) -> (N, H, W), a fraction."""
     require_finite(values)
@@ -163,7 +165,7 @@ def confidence(values: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
 
 def loss_and_gradient(
     values: Tensor,
-    grid: Grid,
+    grid: Grids,
     target: Tensor,
     *,
     ignore_index: int,
@@ -203,6 +205,11 @@ def loss_and_gradient(
         if slope is not None:
             slope[:, :, cells] += torch.autograd.grad(summed, part)[0]
     return total, _total_weight(target, ignore_index, weights), slope
+
+
+def axes(grid: Grids) -> tuple[Grid, Grid]:
+    """The grid along the rows and the one along the columns."""
+    return grid if isinstance(grid, tuple) else (grid, grid)
 
 
 def id_type(classes: int) -> torch.dtype:
@@ -247,17 +254,17 @@ def _total_weight(target: Tensor, ignore_index: int, class_weights: Tensor | Non
     return class_weights.double()[target[valid].long()].sum()
 
 
-def _matrices(values: Tensor, grid: Grid, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def _matrices(values: Tensor, grid: Grids, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     pixels = Grid(1, 0)
     rows, columns = (
-        reading_matrix(grid, cells, pixels, count).to(values)
-        for cells, count in zip(values.shape[2:], size, strict=True)
+        reading_matrix(axis, cells, pixels, count).to(values)
+        for axis, cells, count in zip(axes(grid), values.shape[2:], size, strict=True)
     )
     return rows, columns
 
 
 def _strips(
-    values: Tensor, grid: Grid, size: tuple[int, int]
+    values: Tensor, grid: Grids, size: tuple[int, int]
 ) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
     """Rows of the picture, the rows of cells that they need, and the two matrices between them."""
     rows, columns = _matrices(values, grid, size)

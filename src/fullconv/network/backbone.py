@@ -38,9 +38,11 @@ from fullconv.geometry import (
     run_on_meta,
     trace,
 )
-from fullconv.network.card import BackboneCard, load_weights, read_card
+from fullconv.network import original
+from fullconv.network.card import BackboneCard, load_weights, read_card, unreachable
 
 STRIDES = (4, 8, 16, 32)
+PLACEMENTS = ("exact", "half_pixel", "stretched")
 # timm's options that let networks with windows or position embeddings take any size, where needed.
 ANY_SIZE: tuple[dict[str, Any], ...] = (
     {},
@@ -57,16 +59,25 @@ class Backbone(nn.Module):
         taps: which of them to use, finest first.
         grids: the grid of each tap.
         card: where the network comes from.
+        placement: "exact" (`grids`, as traced), "half_pixel" (every cell in the middle of its
+            stride x stride pixels, whatever was traced), or "stretched" (the cells of each axis
+            spread evenly over its pixels, as `F.interpolate(align_corners=False)` does).
 
     Attributes:
         channels: C of each tap.
-        grids: of each tap, in pixels of the unpadded picture.
+        grids: of each tap, in pixels of the unpadded picture; where "stretched" they hold for
+            multiples of the stride.
         size_phase: sizes are padded to this remainder modulo the coarsest stride, because padding
             depends on the size (1) or the network takes only multiples (0); None: any size will do.
     """
 
     def __init__(
-        self, pyramid: nn.Module, taps: Sequence[int], grids: Sequence[Grid], card: BackboneCard
+        self,
+        pyramid: nn.Module,
+        taps: Sequence[int],
+        grids: Sequence[Grid],
+        card: BackboneCard,
+        placement: str = "exact",
     ) -> None:
         super().__init__()
         self.pyramid = pyramid
@@ -81,6 +92,9 @@ class Backbone(nn.Module):
             self.size_phase, self._start = 0, CANONICAL_SIZE - 1
         elif _offsets(pyramid, CANONICAL_SIZE - 1, taps) != [grid.offset for grid in grids]:
             self.size_phase = 1
+        self.placement = placement
+        if placement != "exact":
+            grids = [Grid(g.stride, (g.stride - 1) / 2, g.field, g.whole) for g in grids]
         shapes = self._shapes(self._start)
         # timm's Swin and its kin return (N, h, w, C): the last dimension is the one that stays.
         wider = self._shapes(self._start + self.coarsest)
@@ -122,9 +136,10 @@ class Backbone(nn.Module):
         return (pixels - threshold) // stride + 1
 
     def _covers(self, size: int, pixels: int) -> bool:
+        reaches = self.placement == "stretched"  # whatever the size
         return all(
             (cells := self.cells(tap, size)) >= 1
-            and pixels - 1 - grid.centre(cells - 1) <= grid.stride / 2
+            and (reaches or pixels - 1 - grid.centre(cells - 1) <= grid.stride / 2)
             for tap, grid in enumerate(self.grids)
         )
 
@@ -160,16 +175,21 @@ class Backbone(nn.Module):
 
 
 def build(
-    backbone: str | Path | BackboneCard | nn.Module, *, stride: int, pretrained: bool = False
+    backbone: str | Path | BackboneCard | nn.Module,
+    *,
+    stride: int,
+    pretrained: bool = False,
+    placement: str | None = None,
 ) -> Backbone:
     """A backbone with taps at `stride` and at every coarser stride up to 32 that it has.
 
     Args:
-        backbone: a timm name ("resnet18"), "torchvision:NAME", the path of a backbone card, a card,
-            or a module of your own.
+        backbone: a timm name ("resnet18"), "torchvision:NAME", "paper:NAME" (see
+            `fullconv.network.original`), the path of a backbone card, a card, or a module.
         stride: of the finest tap: 32, 16, 8 or 4 pixels.
         pretrained: load the source's published weights (needs the network once). A card brings its
             own weights.
+        placement: see `Backbone`; None: as the network was published.
 
     Raises:
         FullconvError: unknown name, weights out of reach, no such stride.
@@ -179,11 +199,15 @@ def build(
         pyramid, grids = _pyramid_of(backbone, card)
     elif card.source == "timm":
         pyramid, grids = _timm_pyramid(card, pretrained)
+    elif card.source == "paper":
+        pyramid, card = original.build_trunk(card, pretrained=pretrained)
+        grids = _grids(pyramid)
     elif card.source == "torchvision":
         pyramid, grids = _pyramid_of(torchvision_classifier(card, pretrained), card)
     else:
         raise FullconvError(
-            f"backbone source {card.source!r} is not known.", 'source = "timm"  # or "torchvision"'
+            f"backbone source {card.source!r} is not known.",
+            'source = "timm"  # or "torchvision" or "paper"',
         )
     last = {grid.stride: index for index, grid in enumerate(grids)}
     if stride not in STRIDES or stride not in last:
@@ -197,7 +221,8 @@ def build(
             f"--stride {offered[0]}" if offered else "--backbone resnet18",
         )
     taps = [last[s] for s in STRIDES if stride <= s and s in last]
-    return Backbone(pyramid, taps, [grids[tap] for tap in taps], card)
+    placed = placement or str(getattr(pyramid, "placement", PLACEMENTS[0]))
+    return Backbone(pyramid, taps, [grids[tap] for tap in taps], card, placed)
 
 
 def card_of(backbone: Any) -> BackboneCard:
@@ -209,6 +234,8 @@ def card_of(backbone: Any) -> BackboneCard:
     if isinstance(backbone, Path) or str(backbone).endswith(".toml"):
         return read_card(backbone)
     source, _, name = str(backbone).rpartition(":")
+    if source == "paper":
+        return original.card_of(name)
     return BackboneCard(source or "timm", name)
 
 
@@ -237,7 +264,7 @@ def _timm_pyramid(card: BackboneCard, pretrained: bool) -> tuple[nn.Module, list
         except (TypeError, RuntimeError, AssertionError, AttributeError) as error:
             problem = problem or error
         except Exception as error:
-            raise _unreachable(card, error) from error
+            raise unreachable(card, error) from error
     raise FullconvError(
         f"timm's {card.name} cannot be used at any size: {problem}", "--backbone resnet18"
     )
@@ -255,7 +282,7 @@ def timm_classifier(card: BackboneCard, pretrained: bool) -> nn.Module:
         classifier: nn.Module = timm.create_model(card.name, pretrained=published, **card.options)
     except Exception as error:
         if published and not isinstance(error, (TypeError, ValueError)):
-            raise _unreachable(card, error) from error
+            raise unreachable(card, error) from error
         raise FullconvError(
             f"timm's {card.name} cannot be built: {error}", "options = {}   # in the card"
         ) from error
@@ -288,14 +315,6 @@ def _skip_retries_where_there_is_no_network() -> None:
         constants.HF_HUB_OFFLINE = True
 
 
-def _unreachable(card: BackboneCard, error: Exception) -> FullconvError:
-    return FullconvError(
-        f"the pretrained weights of {card.name} could not be loaded "
-        f"({type(error).__name__}: {str(error).splitlines()[0][:200]}).",
-        "--no-pretrained   # or --backbone card.toml with a weights file of your own",
-    )
-
-
 def torchvision_classifier(card: BackboneCard, pretrained: bool) -> nn.Module:
     """The whole classifier, with a card's weights if it has some."""
     import torchvision
@@ -315,7 +334,7 @@ def torchvision_classifier(card: BackboneCard, pretrained: bool) -> nn.Module:
             f"torchvision's {card.name} cannot be built: {error}", "options = {}   # in the card"
         ) from error
     except (OSError, RuntimeError) as error:
-        raise _unreachable(card, error) from error
+        raise unreachable(card, error) from error
     load_weights(classifier, card)
     return classifier
 

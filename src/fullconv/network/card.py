@@ -1,6 +1,6 @@
 """The backbone card: a small TOML file that says all one must know to start from given weights.
 
-    source  = "timm"                          # or "torchvision"
+    source  = "timm"                          # or "torchvision", or "paper"
     name    = "mobilenetv2_100"
     options = { pad_type = "same" }           # passed to the source's constructor
     weights = "mobilenetv2_100.safetensors"   # relative to the card; no pickles
@@ -35,10 +35,11 @@ class BackboneCard:
     """Where a backbone comes from and what its pictures looked like.
 
     Args:
-        source: "timm", "torchvision", or "module" (a module of the user's own).
+        source: "timm", "torchvision", "paper" (see `fullconv.network.original`), or "module" (a
+            module of the user's own).
         name: in that source.
         options: keywords of the source's constructor.
-        weights: a .safetensors file, or None.
+        weights: a .safetensors file (of the paper's networks also .caffemodel or .pth), or None.
         missing: modules (name prefixes) that the file lacks.
         mean, std: of RGB pictures scaled to 0-1, three fractions each.
         pretrained_on: what the weights were trained on; empty for a fresh start.
@@ -119,6 +120,15 @@ def read_card(path: str | Path) -> BackboneCard:
                 'weights = "FILE.safetensors"   # relative to the card',
             )
     return BackboneCard(**table)
+
+
+def unreachable(card: BackboneCard, error: Exception) -> FullconvError:
+    """Weights that a source publishes could not be fetched."""
+    return FullconvError(
+        f"the pretrained weights of {card.name} could not be loaded "
+        f"({type(error).__name__}: {str(error).splitlines()[0][:200]}).",
+        "--no-pretrained   # or --backbone card.toml with a weights file of your own",
+    )
 
 
 def load_weights(classifier: nn.Module, card: BackboneCard) -> None:

@@ -8,20 +8,22 @@ Shapes: N batch · C channels · K classes · H, W picture · h, w cells.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fullconv.errors import FullconvError
 from fullconv.geometry import Grid
 from fullconv.kernels.reference import read, reading_matrix
-from fullconv.network.backbone import Backbone, build
+from fullconv.network.backbone import PLACEMENTS, Backbone, build
 from fullconv.network.card import BackboneCard
 from fullconv.network.scores import Scores
 from fullconv.network.upsampling import LearnedUpsampling
 
 UPSAMPLING = ("bilinear", "learned_skips", "learned")
+BORDERS = ("replicate", "zeros")
 
 
 class FCN(nn.Module):
@@ -35,8 +37,16 @@ class FCN(nn.Module):
         upsampling: "bilinear" (fixed), "learned_skips" (transposed convolutions between the scores,
             as published: the last step fixed), or "learned" (the last step too; the scores then
             have full size).
+        border: what lies outside the scores: "replicate" (the outermost ones go on) or "zeros" (as
+            a transposed convolution sees it).
+        placement: where the cells are taken to sit: "exact" (where they do), "half_pixel" or
+            "stretched"; see `fullconv.network.backbone.Backbone`.
         pretrained: start from the backbone's published weights.
 
+    `border` and `placement` are by default as the backbone was published: zeros for the paper's
+    networks in their original form, else replicate; stretched for torchvision's FCNs, else exact.
+
+    >>> import torch
     >>> net = FCN("resnet18", num_classes=21, stride=8)
     >>> scores = net(torch.zeros(1, 3, 50, 70))
     >>> scores.values.shape, scores.labels().shape
@@ -50,6 +60,8 @@ class FCN(nn.Module):
         *,
         stride: int = 8,
         upsampling: str = "bilinear",
+        border: str | None = None,
+        placement: str | None = None,
         pretrained: bool = False,
     ) -> None:
         super().__init__()
@@ -58,13 +70,18 @@ class FCN(nn.Module):
                 f"num_classes is {num_classes}; it must be 1 or more.",
                 "num_classes=21   # background counts",
             )
-        if upsampling not in UPSAMPLING:
-            raise FullconvError(
-                f"upsampling {upsampling!r} is not known; there are {', '.join(UPSAMPLING)}.",
-                'upsampling="bilinear"',
-            )
+        _require_known(upsampling=upsampling, border=border, placement=placement)
         if not isinstance(backbone, Backbone):
-            backbone = build(backbone, stride=stride, pretrained=pretrained)
+            backbone = build(backbone, stride=stride, pretrained=pretrained, placement=placement)
+        elif placement not in (None, backbone.placement):
+            raise FullconvError(
+                f"this backbone was built with placement {backbone.placement!r}; {placement!r} was "
+                "asked for.",
+                f'fullconv.network.backbone.build("{backbone.card.name}", stride={stride}, '
+                f'placement="{placement}")',
+            )
+        published = getattr(backbone.pyramid, "published", False)
+        self.border = border or ("zeros" if published else "replicate")
         self.backbone = backbone
         self.num_classes = num_classes
         self.stride = stride
@@ -75,23 +92,32 @@ class FCN(nn.Module):
                 for grid, channels in zip(backbone.grids, backbone.channels, strict=True)
             }
         )
-        for name, score in self.score.items():
-            # Zero, as in the paper: a new skip changes nothing. Only the coarsest scores start with
-            # small weights, so that the backbone learns from the first step.
-            assert isinstance(score, nn.Conv2d)
-            std = 0.01 if name == _score_name(backbone.grids[-1]) else 0.0
-            nn.init.normal_(score.weight, std=std)
-            nn.init.zeros_(score.bias)  # type: ignore[arg-type]
+        self._start_scores(still=published)
         grids = backbone.grids
+        if upsampling != "bilinear" and backbone.placement == "stretched":
+            raise FullconvError(
+                "a transposed convolution has one factor for all sizes, stretched scores have not.",
+                'placement="half_pixel"   # or upsampling="bilinear"',
+            )
         steps = list(zip(grids[1:], grids[:-1], strict=True)) if upsampling != "bilinear" else []
         self.skip_upsampling = nn.ModuleDict(
-            {_score_name(a): LearnedUpsampling(num_classes, a, b) for a, b in steps}
+            {_score_name(a): LearnedUpsampling(num_classes, a, b, self.border) for a, b in steps}
         )
         self.final_upsampling = (
-            LearnedUpsampling(num_classes, grids[0], Grid(1, 0))
+            LearnedUpsampling(num_classes, grids[0], Grid(1, 0), self.border)
             if upsampling == "learned"
             else None
         )
+
+    def _start_scores(self, *, still: bool) -> None:
+        """Zero, as in the paper: a new skip changes nothing. Only the coarsest scores start with
+        small weights, so that the backbone learns from the first step; `still` are they too in the
+        released networks."""
+        coarsest = _score_name(self.backbone.grids[-1])
+        for name, score in self.score.items():
+            assert isinstance(score, nn.Conv2d)
+            nn.init.normal_(score.weight, std=0.01 if name == coarsest and not still else 0.0)
+            nn.init.zeros_(score.bias)  # type: ignore[arg-type]
 
     @property
     def name(self) -> str:
@@ -107,23 +133,62 @@ class FCN(nn.Module):
         for grid, feature in zip(reversed(self.backbone.grids), reversed(features), strict=True):
             score = self.score[_score_name(grid)](feature).float()
             if total is not None:
-                score = score + self._read_at(total, previous, grid, score.shape[2:])
+                score = score + self._read_at(total, previous, grid, score, size)
             total, previous = score, grid
         assert total is not None
         if self.final_upsampling is not None:
-            total, previous = self.final_upsampling(total, size), Grid(1, 0)
-        return Scores(total, previous, size)
+            return Scores(self.final_upsampling(total, size), Grid(1, 0), size)
+        values, (rows, columns) = self._placed(total, previous, size)
+        return Scores(values, rows, size, columns if columns != rows else None)
 
-    def _read_at(self, coarse: Tensor, of: Grid, at: Grid, cells: torch.Size) -> Tensor:
+    def _read_at(
+        self, coarse: Tensor, of: Grid, at: Grid, fine: Tensor, size: tuple[int, int]
+    ) -> Tensor:
         """Coarse scores at the cells of a finer map."""
+        cells = tuple(fine.shape[2:])
         if self.upsampling != "bilinear":
-            fine: Tensor = self.skip_upsampling[_score_name(of)](coarse, tuple(cells))
-            return fine
+            learned: Tensor = self.skip_upsampling[_score_name(of)](coarse, cells)
+            return learned
+        values, sources = self._placed(coarse, of, size)
         rows, columns = (
-            reading_matrix(of, have, at, count).to(coarse)
-            for have, count in zip(coarse.shape[2:], cells, strict=True)
+            reading_matrix(source, have, target, count).to(coarse)
+            for source, have, target, count in zip(
+                sources, values.shape[2:], self._axes(at, cells, size), cells, strict=True
+            )
         )
-        return read(coarse, rows, columns)
+        return read(values, rows, columns)
+
+    def _placed(
+        self, values: Tensor, grid: Grid, size: tuple[int, int]
+    ) -> tuple[Tensor, tuple[Grid, Grid]]:
+        """Scores to be read, and where their cells sit along the rows and the columns. Zeros
+        outside are a ring of cells that hold zero."""
+        axes = self._axes(grid, values.shape[2:], size)
+        if self.border == "zeros":
+            values = F.pad(values, (1, 1, 1, 1))
+            rows, columns = (Grid(a.stride, a.offset - a.stride) for a in axes)
+            return values, (rows, columns)
+        return values, axes
+
+    def _axes(self, grid: Grid, cells: Sequence[int], size: tuple[int, int]) -> tuple[Grid, Grid]:
+        if self.backbone.placement != "stretched":
+            return grid, grid
+        steps = (
+            (pixels + self.backbone.padding(pixels)) / count
+            for pixels, count in zip(size, cells, strict=True)
+        )
+        rows, columns = (Grid(step, (step - 1) / 2) for step in steps)
+        return rows, columns
+
+
+def _require_known(**options: str | None) -> None:
+    known = {"upsampling": UPSAMPLING, "border": BORDERS, "placement": PLACEMENTS}
+    for name, value in options.items():
+        if value is not None and value not in known[name]:
+            raise FullconvError(
+                f"{name} {value!r} is not known; there are {', '.join(known[name])}.",
+                f'{name}="{known[name][0]}"',
+            )
 
 
 def _score_name(grid: Grid) -> str:

@@ -26,16 +26,31 @@ class Scores:
         values: class scores before softmax, float (N, K, h, w).
         grid: where the cells sit, in pixels of the picture.
         size: of the picture, (H, W) in pixels.
+        columns: where they sit along a row, if `grid` holds along a column only.
     """
 
     values: Tensor
     grid: Grid
     size: tuple[int, int]
+    columns: Grid | None = None
 
     @property
     def num_classes(self) -> int:
         """K; background counts."""
         return self.values.shape[1]
+
+    def resized(self, size: tuple[int, int]) -> Scores:
+        """The same scores, to be read at the pixels of the picture as it was before it was resized
+        for the network: of size (H, W), stretched over the same area."""
+        rows, columns = (
+            Grid(g.stride * factor, (g.offset + 0.5) * factor - 0.5)
+            for g, factor in zip(
+                reference.axes(self._grids),
+                (new / old for new, old in zip(size, self.size, strict=True)),
+                strict=True,
+            )
+        )
+        return Scores(self.values, rows, size, columns if columns != rows else None)
 
     def loss(
         self,
@@ -67,7 +82,7 @@ class Scores:
             )
         return readings.loss(
             self._readable(),
-            self.grid,
+            self._grids,
             target,
             ignore_index=ignore_index,
             class_weights=class_weights,
@@ -81,7 +96,7 @@ class Scores:
         Raises:
             FullconvError: a score is NaN or infinite.
         """
-        return readings.labels(self._readable(), self.grid, self.size)
+        return readings.labels(self._readable(), self._grids, self.size)
 
     def confidence(self) -> Tensor:
         """The softmax probability of that class, a fraction: float (N, H, W).
@@ -89,11 +104,15 @@ class Scores:
         Raises:
             FullconvError: a score is NaN or infinite.
         """
-        return readings.confidence(self._readable(), self.grid, self.size)
+        return readings.confidence(self._readable(), self._grids, self.size)
 
     def full(self) -> Tensor:
         """Scores at every pixel, (N, K, H, W). Large; the others do without."""
-        return reference.full(self.values, self.grid, self.size)
+        return reference.full(self.values, self._grids, self.size)
+
+    @property
+    def _grids(self) -> reference.Grids:
+        return self.grid if self.columns is None else (self.grid, self.columns)
 
     def _readable(self) -> Tensor:
         """Half precision is read, and summed, in single."""

@@ -42,11 +42,12 @@ class LearnedUpsampling(nn.Module):
     Args:
         channels: K.
         coarse, fine: the two grids; the coarse stride is a whole multiple of the fine one.
+        border: what lies outside the scores: "replicate" (the outermost ones go on) or "zeros".
 
     The weight (K, K, k, k) starts as bilinear interpolation within each class, 0 between classes.
     """
 
-    def __init__(self, channels: int, coarse: Grid, fine: Grid) -> None:
+    def __init__(self, channels: int, coarse: Grid, fine: Grid, border: str = "replicate") -> None:
         super().__init__()
         factor = coarse.stride / fine.stride
         if factor != int(factor):
@@ -56,6 +57,7 @@ class LearnedUpsampling(nn.Module):
                 'upsampling="bilinear"',
             )
         self.factor = int(factor)
+        self.mode = "constant" if border == "zeros" else border
         kernel, self.first = bilinear_kernel(
             self.factor, (coarse.offset - fine.offset) / fine.stride
         )
@@ -66,13 +68,13 @@ class LearnedUpsampling(nn.Module):
     def forward(self, scores: Tensor, size: tuple[int, int]) -> Tensor:
         """(N, K, h, w) -> (N, K, *size) at the first cells of the fine grid."""
         size_of_kernel = self.weight.shape[-1]
-        # Enough copies of the border cells that every fine cell lies between two coarse ones.
+        # Enough cells beyond the border that every fine cell lies between two coarse ones.
         before = max(1, -(-(self.first + size_of_kernel) // self.factor))
         after = [
             max(1, -(-(count - self.first) // self.factor) - cells + 1)
             for count, cells in zip(size, scores.shape[2:], strict=True)
         ]
-        padded = F.pad(scores, (before, after[1], before, after[0]), mode="replicate")
+        padded = F.pad(scores, (before, after[1], before, after[0]), mode=self.mode)
         fine = F.conv_transpose2d(padded, self.weight.to(padded.dtype), stride=self.factor)
         start = self.factor * before - self.first
         return fine[:, :, start : start + size[0], start : start + size[1]]
