@@ -50,7 +50,7 @@ def layer_of(name: str, blobs: Sequence[Tensor], *, legacy: bool = False, **opti
     """A V1LayerParameter or a LayerParameter, with some of what else stands in one."""
     bodies = [blob_of(blob, legacy=legacy, **options) for blob in blobs]
     if legacy:
-        kind = LEGACY_TYPES[blobs[0].ndim] if blobs else 18
+        kind = LEGACY_TYPES.get(blobs[0].ndim, 26) if blobs else 18
         head = block(2, b"below") + block(3, name.encode()) + block(4, name.encode())
         rates = b"".join(varint(7 << 3 | 5) + struct.pack("<f", rate) for rate in (1, 2))
         return block(2, head + number(5, kind) + b"".join(block(6, b) for b in bodies) + rates)

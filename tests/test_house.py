@@ -17,7 +17,7 @@ ORDER = (
     {"errors"},
     {"labels", "settings", "memory"},
     {"tracing", "geometry", "kernels", "network", "data", "metrics", "draw"},
-    {"model", "sheet", "heatmap", "draw_heat"},
+    {"model", "foreign", "sheet", "heatmap", "draw_heat"},
     {"engine"},
     {"predict"},
     {"evaluation", "inspect", "probe"},

@@ -21,6 +21,7 @@ from fullconv.network.folding import fold_batch_norm
 from fullconv.network.scores import Scores
 
 TOLERANCE = 0.01  # of the pixels may get another label in bfloat16 than in float32
+LONGEST = 4  # sides: a picture that is resized has no more on its longer side
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 
@@ -60,7 +61,8 @@ class Engine:
 
     def scores(self, pictures: Tensor) -> Scores:
         """(N, 3, H, W) uint8 RGB on any device -> `Scores`."""
-        images = self.model.normalise(pictures.to(self.device))
+        size = (int(pictures.shape[2]), int(pictures.shape[3]))
+        images = self.model.normalise(self._resized(pictures.to(self.device)))
         images = images.to(self.dtype, memory_format=torch.channels_last)
         # The compiler freezes weights under no_grad only.
         try:
@@ -74,7 +76,17 @@ class Engine:
                     "fullconv predict MODEL PICTURES   # without --compile",
                 ) from error
             raise
-        return scores
+        return scores if scores.size == size else scores.resized(size)
+
+    def _resized(self, pictures: Tensor) -> Tensor:
+        side = self.model.short_side
+        if side is None or min(pictures.shape[2:]) == side:
+            return pictures
+        from torchvision.transforms.functional import resize  # as torchvision's presets do
+
+        # A very long picture would become huge.
+        resized: Tensor = resize(pictures, [side], max_size=LONGEST * side, antialias=True)
+        return resized
 
     def describe(self) -> str:
         """One line: what was chosen and why."""

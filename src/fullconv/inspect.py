@@ -14,7 +14,7 @@ from fullconv.engine import Engine
 from fullconv.errors import FullconvError
 from fullconv.geometry import Grid
 from fullconv.metrics import headline
-from fullconv.model import WEIGHTS, load_model
+from fullconv.model import WEIGHTS, is_foreign, load_model
 from fullconv.network.backbone import STRIDES, Backbone, build
 from fullconv.sheet import save_sheet
 
@@ -25,7 +25,8 @@ def inspect(thing: str, *, sheet: str | Path | None = None) -> tuple[dict[str, A
     path = Path(thing)
     inside = ("config.json", WEIGHTS, f"model/{WEIGHTS}", f"model.old/{WEIGHTS}")
     signs = [*(path / name for name in inside), path.parent / f"{path.name}.old" / WEIGHTS]
-    if any(sign.is_file() for sign in signs) or path.suffix == ".safetensors":
+    file_of_others = path.is_file() and is_foreign(path)
+    if any(sign.is_file() for sign in signs) or path.suffix == ".safetensors" or file_of_others:
         return _model(path)
     if path.is_dir():
         report = check(path)

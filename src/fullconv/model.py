@@ -31,6 +31,7 @@ from fullconv.network.fcn import FCN
 FORMAT = "fullconv/1"
 _OPTIONS = ("stride", "upsampling")  # of the network
 _PLACES = ("border", "placement")  # not in models from before there was a choice
+FOREIGN = (".caffemodel", ".pth", ".pt", ".tar", ".h5")  # files of others
 WEIGHTS, CONFIG, README = "model.safetensors", "config.json", "README.md"
 
 
@@ -46,6 +47,8 @@ class Model:
         metrics: the results it came with, with their protocol card.
         bfloat16_disagreement: share of validation pixels (fraction) that get another label in
             bfloat16 than in float32; None where it was not measured.
+        short_side: pictures are resized so that their shorter side has so many pixels, and labels
+            read back at their own size; None: the network sees them as they are.
     """
 
     network: FCN
@@ -54,6 +57,7 @@ class Model:
     training: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     bfloat16_disagreement: float | None = None
+    short_side: int | None = None
 
     def normalise(self, pictures: Tensor) -> Tensor:
         """(N, 3, H, W) uint8 RGB -> float, as the backbone was trained: (x / 255 - mean) / std."""
@@ -78,6 +82,7 @@ class Model:
             "training": dict(self.training),
             "metrics": dict(self.metrics),
             "bfloat16_disagreement": self.bfloat16_disagreement,
+            "short_side": self.short_side,
         }
 
 
@@ -122,16 +127,34 @@ def save_model(model: Model, folder: str | Path) -> Path:
     return folder
 
 
-def load_model(path: str | Path, *, backbone: nn.Module | None = None) -> Model:
-    """Reads a model: its folder, the run that holds it, or the .safetensors file alone.
+def load_model(
+    path: str | Path,
+    *,
+    backbone: nn.Module | str | None = None,
+    weights: str | Path | None = None,
+    labels: Labels | None = None,
+) -> Model:
+    """Reads a model: its folder, the run that holds it, the .safetensors file alone; or a model of
+    others, see `fullconv.foreign`.
 
     Args:
         backbone: needed where the model was trained on a module of one's own.
+        weights, labels: of a model of others.
 
     Raises:
         FullconvError: nothing there, a file missing or altered, or a format of the future.
     """
     path = Path(path)
+    if is_foreign(path):
+        from fullconv.foreign import load_foreign
+
+        name = backbone if isinstance(backbone, str) else None
+        return load_foreign(path, weights=weights, backbone=name, labels=labels)
+    if weights is not None or labels is not None:
+        raise FullconvError(
+            f"{path} is a model of fullconv and has its own weights and classes.",
+            f"fc.load({str(path)!r})",
+        )
     folder = path / "model" if (path / "model").is_dir() else path
     weights = folder / WEIGHTS if folder.is_dir() else folder
     if not weights.is_file():
@@ -149,6 +172,7 @@ def load_model(path: str | Path, *, backbone: nn.Module | None = None) -> Model:
         num_classes, options = config["num_classes"], {k: config[k] for k in _OPTIONS}
         options |= {k: config[k] for k in _PLACES if k in config}
         facts = config["training"], config["metrics"], config.get("bfloat16_disagreement")
+        short_side = config.get("short_side")
     except (KeyError, TypeError, ValueError) as error:
         raise FullconvError(
             f"the description in {weights} is incomplete: {type(error).__name__} {error}; expected "
@@ -169,7 +193,18 @@ def load_model(path: str | Path, *, backbone: nn.Module | None = None) -> Model:
             f"{error}",
             "copy the whole model folder again",
         ) from None
-    return Model(network.eval(), labels, card, *facts)
+    return Model(network.eval(), labels, card, *facts, short_side)
+
+
+def is_foreign(path: str | Path) -> bool:
+    """Whether this is the name of a published model, or a file of weights that others wrote."""
+    if str(path).startswith(("torchvision:", "paper:")):
+        return True
+    if not Path(path).is_file():
+        return False
+    with Path(path).open("rb") as file:
+        head = file.read(2)
+    return Path(path).suffix in FOREIGN or head in (b"PK", b"\x80\x02")
 
 
 def model_card(model: Model) -> str:

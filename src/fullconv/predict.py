@@ -25,7 +25,7 @@ from fullconv.data.pictures import PICTURE_SUFFIXES, from_array, from_pil, opene
 from fullconv.engine import Engine
 from fullconv.errors import FullconvError
 from fullconv.labels import Labels
-from fullconv.model import Model, load_model
+from fullconv.model import Model, load_model, save_model
 
 OUTPUTS = ("mask", "color", "overlay", "json")
 MARK = ("Software", "fullconv")  # in every picture that is written here: a result, no photo
@@ -124,6 +124,10 @@ class Predictor:
             return [self.segment(path) for path, _ in find_pictures([picture])]
         return self.segment(picture)
 
+    def save(self, folder: str | Path) -> Path:
+        """Writes the model as a folder that `load` reads, without network."""
+        return save_model(self.model, folder)
+
     def segment(self, picture: Picture) -> Segmentation:
         """One picture."""
         array = as_array(picture)
@@ -139,7 +143,9 @@ class Predictor:
 def load(
     path: str | Path,
     *,
-    backbone: nn.Module | None = None,
+    backbone: nn.Module | str | None = None,
+    weights: str | Path | None = None,
+    labels: Labels | None = None,
     device: str | torch.device | None = None,
     precision: str = "auto",
     compile: bool = False,
@@ -147,12 +153,14 @@ def load(
     """A model from disk, ready to use: `fullconv.load("runs/.../model")("photo.jpg")`.
 
     Args:
-        path: a model folder, the run that holds it, or a .safetensors file.
+        path: a model folder, the run that holds it, a .safetensors file; or a model of others:
+            "torchvision:fcn_resnet50", a .caffemodel, a .pth (see `fullconv.foreign`).
         backbone: the module, where the model was trained on one of your own.
+        weights, labels: of a model of others, if not the published ones.
         device: of torch; default: a GPU where there is one.
         precision, compile: see `fullconv.engine.Engine`.
     """
-    model = load_model(path, backbone=backbone)
+    model = load_model(path, backbone=backbone, weights=weights, labels=labels)
     return Predictor(model, device=device, precision=precision, compile=compile)
 
 

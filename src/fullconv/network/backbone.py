@@ -38,7 +38,7 @@ from fullconv.geometry import (
     run_on_meta,
     trace,
 )
-from fullconv.network import original
+from fullconv.network import original, torchvision_fcn
 from fullconv.network.card import BackboneCard, load_weights, read_card, unreachable
 
 STRIDES = (4, 8, 16, 32)
@@ -199,8 +199,9 @@ def build(
         pyramid, grids = _pyramid_of(backbone, card)
     elif card.source == "timm":
         pyramid, grids = _timm_pyramid(card, pretrained)
-    elif card.source == "paper":
-        pyramid, card = original.build_trunk(card, pretrained=pretrained)
+    elif card.source == "paper" or (card.source, card.name) in torchvision_fcn.CARDS:
+        make = original.build_trunk if card.source == "paper" else torchvision_fcn.build_pyramid
+        pyramid, card = make(card, pretrained=pretrained)
         grids = _grids(pyramid)
     elif card.source == "torchvision":
         pyramid, grids = _pyramid_of(torchvision_classifier(card, pretrained), card)

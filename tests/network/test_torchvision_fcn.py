@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from fullconv.errors import FullconvError
+from fullconv.network import torchvision_fcn
+from fullconv.network.backbone import build
+from fullconv.network.card import BackboneCard
+from fullconv.network.fcn import FCN
+from fullconv.network.weights import Weights
+
+CARD = BackboneCard("torchvision", "fcn_resnet50")
+
+
+@pytest.fixture(scope="module")
+def theirs() -> nn.Module:
+    """torchvision's network with its second head, whose norms know what they see."""
+    torch.manual_seed(4)
+    network: nn.Module = torchvision.models.segmentation.fcn_resnet50(
+        weights=None, weights_backbone=None, num_classes=6, aux_loss=True
+    )
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None
+    with torch.no_grad():
+        network(torch.randn(2, 3, 64, 64))
+    return network.eval()
+
+
+def filled(theirs: nn.Module, **options: Any) -> FCN:
+    net = FCN(CARD, 6, stride=8, **options).eval()
+    weights = Weights(Path("file.pth"), theirs.state_dict(), "torch")
+    torchvision_fcn.fill_pyramid(net.backbone.pyramid, weights)  # type: ignore[arg-type]
+    torchvision_fcn.fill_score(net.score["stride8"], weights)
+    return net
+
+
+def test_scores_and_labels_are_torchvisions(theirs: nn.Module) -> None:
+    net = filled(theirs)
+    assert net.backbone.placement == "stretched"
+    for size in ((48, 64), (49, 83), (33, 20)):
+        images = torch.randn(1, 3, *size)
+        with torch.no_grad():
+            raw = theirs.classifier(theirs.backbone(images)["out"])  # type: ignore[operator,index]
+            wanted, scores = theirs(images)["out"], net(images)
+        scale = float(raw.abs().max())
+        torch.testing.assert_close(scores.values, raw, rtol=0, atol=1e-5 * scale)
+        torch.testing.assert_close(scores.full(), wanted, rtol=0, atol=1e-5 * scale)
+        best = wanted.topk(2, dim=1).values
+        clear = best[:, 0] - best[:, 1] > 1e-4 * scale
+        assert clear.float().mean() > 0.9
+        assert (scores.labels() == wanted.argmax(1))[clear].all()
+        assert len(scores.labels().unique()) > 1
+
+
+def test_the_cells_where_they_are_may_be_asked_for(theirs: nn.Module) -> None:
+    net = filled(theirs, placement="exact")
+    (grid,) = net.backbone.grids
+    assert (grid.stride, grid.offset) == (8, 0)
+    images = torch.randn(1, 3, 41, 65)
+    with torch.no_grad():
+        full = net(images).full()
+        cells = theirs.classifier(theirs.backbone(images)["out"])  # type: ignore[operator,index]
+    scale = float(cells.abs().max())
+    torch.testing.assert_close(full[:, :, ::8, ::8], cells, rtol=0, atol=1e-5 * scale)
+
+
+def test_which_network_weights_are_of(theirs: nn.Module) -> None:
+    def name(tensors: Any) -> str:
+        return torchvision_fcn.name_of(Weights(Path("a"), tensors, "torch"))
+
+    assert name(theirs.state_dict()) == "fcn_resnet50"
+    with torch.device("meta"):
+        deeper = torchvision.models.segmentation.fcn_resnet101(
+            weights=None, weights_backbone=None
+        ).state_dict()
+        resnet = torchvision.models.resnet50().state_dict()
+    assert name(deeper) == "fcn_resnet101"
+    assert name(resnet) == ""
+    weights = Weights(Path("a"), deeper, "torch")
+    assert torchvision_fcn.classes_of(weights) == 21
+
+
+def test_a_card_with_weights(theirs: nn.Module, tmp_path: Path) -> None:
+    path = tmp_path / "fcn.pth"
+    torch.save(theirs.state_dict(), path)
+    backbone = build(replace(CARD, weights=path), stride=8)
+    assert torch.equal(
+        backbone.pyramid.get_submodule("classifier.0").weight,  # type: ignore[arg-type]
+        theirs.get_submodule("classifier.0").weight,  # type: ignore[arg-type]
+    )
+    (tmp_path / "card.toml").write_text(
+        'source = "torchvision"\nname = "fcn_resnet50"\nweights = "fcn.pth"\n'
+    )
+    again = build(tmp_path / "card.toml", stride=8)
+    assert all(
+        torch.equal(one, other)
+        for one, other in zip(
+            again.state_dict().values(), backbone.state_dict().values(), strict=True
+        )
+    )
+
+
+def test_published_weights_come_with_their_checksum(
+    theirs: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def get(**options: Any) -> Any:
+        asked.append(options)
+        return theirs.state_dict()
+
+    chosen = SimpleNamespace(DEFAULT=SimpleNamespace(get_state_dict=get))
+    monkeypatch.setattr(torchvision.models, "get_model_weights", lambda name: chosen)
+    backbone = build(CARD, stride=8, pretrained=True)
+    assert asked == [{"progress": False, "check_hash": True}]
+    assert backbone.card.pretrained_on == "COCO train2017, the classes of PASCAL VOC"
+
+
+@pytest.mark.parametrize("problem", [OSError("no route to host"), RuntimeError("invalid hash")])
+def test_weights_out_of_reach(problem: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def get(**_options: Any) -> Any:
+        raise problem
+
+    chosen = SimpleNamespace(DEFAULT=SimpleNamespace(get_state_dict=get))
+    monkeypatch.setattr(torchvision.models, "get_model_weights", lambda name: chosen)
+    with pytest.raises(FullconvError, match="weights of fcn_resnet50 could not be loaded") as error:
+        torchvision_fcn.published_weights(CARD)
+    assert str(problem) in error.value.message
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"backbone.conv1.weight": None}, "backbone.conv1.weight is missing"),
+        ({"backbone.conv9.weight": torch.zeros(1)}, "backbone.conv9.weight is one too many"),
+        (
+            {"classifier.0.weight": torch.zeros(2, 2)},
+            r"classifier.0.weight is \(2, 2\) \(expected \(512, 2048, 3, 3\)\)",
+        ),
+    ],
+)
+def test_weights_that_do_not_fit(theirs: nn.Module, change: Any, message: str) -> None:
+    state = {**theirs.state_dict(), **change}
+    state = {name: tensor for name, tensor in state.items() if tensor is not None}
+    backbone = build(CARD, stride=8)
+    with pytest.raises(FullconvError, match=message) as error:
+        torchvision_fcn.fill_pyramid(
+            backbone.pyramid,  # type: ignore[arg-type]
+            Weights(Path("dir/file.pth"), state, "torch"),
+        )
+    assert error.value.message.startswith("file.pth does not fit torchvision's network")
+
+
+def test_options_that_there_are_not() -> None:
+    with pytest.raises(FullconvError, match="fcn_resnet50 has no options; found"):
+        build(replace(CARD, options={"depth": 3}), stride=8)
