@@ -20,6 +20,7 @@ from fullconv.errors import FullconvError
 from fullconv.foreign import load_foreign
 from fullconv.labels import Labels
 from fullconv.model import is_foreign, load_model, save_model
+from fullconv.network import torchvision_fcn
 
 WIDTH = 1 / 16
 # net of caffe_nets -> the score layers of its file, and its transposed convolutions with kernels
@@ -212,33 +213,38 @@ def tv_file(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Path]:
 
 
 def test_torchvisions_model_labels_as_torchvision_does(
-    tv_file: tuple[nn.Module, Path], monkeypatch: pytest.MonkeyPatch
+    tv_file: tuple[nn.Module, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     """With its preprocessing (here to a shorter side of 64 pixels, to be quick), read back at the
-    picture's own size; by name with a file, and by the file's content."""
-    from fullconv.network import torchvision_fcn
-
+    picture's own size: by name with a file, saved as one of ours, and by the file's content."""
     network, path = tv_file
     monkeypatch.setattr(torchvision_fcn, "SIDE", 64)
     picture = photo(41, 60)
     image = torch.from_numpy(picture).permute(2, 0, 1)
     preset = torchvision.transforms._presets.SemanticSegmentation(resize_size=64)
     with torch.no_grad():
-        small = network(preset(image)[None])["out"]
         cells = network.classifier(network.backbone(preset(image)[None])["out"])  # type: ignore
-    assert small.shape[2:] == (64, 93)
     wanted = nn.functional.interpolate(cells, (41, 60), mode="bilinear")
-    for model in (fc.load("torchvision:fcn_resnet50", weights=path), fc.load(path)):
-        assert_labels(model.label_map(picture), wanted)
-        assert model.model.card.pretrained_on == "fcn_resnet50_coco.pth"
+    model = fc.load("torchvision:fcn_resnet50", weights=path)
+    labels = model.label_map(picture)
+    assert_labels(labels, wanted)
+    assert model.model.card.pretrained_on == "fcn_resnet50_coco.pth"
     names = torchvision.models.segmentation.FCN_ResNet50_Weights.DEFAULT.meta["categories"]
+    assert (names[0], model.labels.names[0]) == ("__background__", "background")
     assert model.labels.names[1:] == tuple(names[1:])
-    assert names[0] == "__background__"
+    assert np.array_equal(fc.load(model.save(tmp_path / "model")).label_map(picture), labels)
+    Image.fromarray(picture).save(tmp_path / "photo.png")
+    words = ["predict", str(path), str(tmp_path / "photo.png"), "--out", str(tmp_path)]
+    assert run(words) == 0
+    with Image.open(tmp_path / "photo_mask.png") as mask:
+        assert np.array_equal(np.asarray(mask), labels)
+    assert "1 of 1 pictures" in capfd.readouterr().out
 
 
 def test_pictures_are_resized_as_torchvision_says() -> None:
-    from fullconv.network import torchvision_fcn
-
     for weights in ("FCN_ResNet50_Weights", "FCN_ResNet101_Weights"):
         preset = getattr(torchvision.models.segmentation, weights).DEFAULT.transforms()
         assert preset.resize_size == [torchvision_fcn.SIDE]
@@ -247,22 +253,15 @@ def test_pictures_are_resized_as_torchvision_says() -> None:
 
 
 def test_from_the_command_line_and_saved_as_one_of_ours(
-    tv_file: tuple[nn.Module, Path],
-    tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from fullconv.network import torchvision_fcn
-
-    monkeypatch.setattr(torchvision_fcn, "SIDE", 64)
-    monkeypatch.chdir(tmp_path)
-    Image.fromarray(photo(40, 60)).save("photo.png")
+    photo_file = tmp_path / "photo.png"
+    Image.fromarray(photo(40, 60)).save(photo_file)
     caffe = write_caffemodel(tmp_path / "fcn8s.caffemodel", blobs_of_file("8s"))
-    for source in (caffe, tv_file[1]):
-        assert run(["predict", str(source), "photo.png", "--out", "one"]) == 0
-        saved = save_model(load_model(source), tmp_path / "model")
-        with Image.open("one/photo_mask.png") as one:
-            assert np.array_equal(np.asarray(one), fc.load(saved).label_map(photo(40, 60)))
+    assert run(["predict", str(caffe), str(photo_file), "--out", str(tmp_path)]) == 0
+    saved = save_model(load_model(caffe), tmp_path / "model")
+    with Image.open(tmp_path / "photo_mask.png") as mask:
+        assert np.array_equal(np.asarray(mask), fc.load(saved).label_map(photo(40, 60)))
     assert run(["inspect", str(caffe)]) == 0
     shown = capfd.readouterr().out
     assert "background, aeroplane" in shown

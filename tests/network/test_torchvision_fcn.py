@@ -12,8 +12,7 @@ from torch import nn
 
 from fullconv.errors import FullconvError
 from fullconv.network import torchvision_fcn
-from fullconv.network.backbone import build
-from fullconv.network.card import BackboneCard
+from fullconv.network.card import BackboneCard, read_card
 from fullconv.network.fcn import FCN
 from fullconv.network.weights import Weights
 
@@ -35,16 +34,11 @@ def theirs() -> nn.Module:
     return network.eval()
 
 
-def filled(theirs: nn.Module, **options: Any) -> FCN:
-    net = FCN(CARD, 6, stride=8, **options).eval()
+def test_scores_and_labels_are_torchvisions(theirs: nn.Module) -> None:
+    net = FCN(CARD, 6, stride=8).eval()
     weights = Weights(Path("file.pth"), theirs.state_dict(), "torch")
     torchvision_fcn.fill_pyramid(net.backbone.pyramid, weights)  # type: ignore[arg-type]
     torchvision_fcn.fill_score(net.score["stride8"], weights)
-    return net
-
-
-def test_scores_and_labels_are_torchvisions(theirs: nn.Module) -> None:
-    net = filled(theirs)
     assert net.backbone.placement == "stretched"
     for size in ((48, 64), (49, 83), (33, 20)):
         images = torch.randn(1, 3, *size)
@@ -59,18 +53,6 @@ def test_scores_and_labels_are_torchvisions(theirs: nn.Module) -> None:
         assert clear.float().mean() > 0.9
         assert (scores.labels() == wanted.argmax(1))[clear].all()
         assert len(scores.labels().unique()) > 1
-
-
-def test_the_cells_where_they_are_may_be_asked_for(theirs: nn.Module) -> None:
-    net = filled(theirs, placement="exact")
-    (grid,) = net.backbone.grids
-    assert (grid.stride, grid.offset) == (8, 0)
-    images = torch.randn(1, 3, 41, 65)
-    with torch.no_grad():
-        full = net(images).full()
-        cells = theirs.classifier(theirs.backbone(images)["out"])  # type: ignore[operator,index]
-    scale = float(cells.abs().max())
-    torch.testing.assert_close(full[:, :, ::8, ::8], cells, rtol=0, atol=1e-5 * scale)
 
 
 def test_which_network_weights_are_of(theirs: nn.Module) -> None:
@@ -90,23 +72,14 @@ def test_which_network_weights_are_of(theirs: nn.Module) -> None:
 
 
 def test_a_card_with_weights(theirs: nn.Module, tmp_path: Path) -> None:
-    path = tmp_path / "fcn.pth"
-    torch.save(theirs.state_dict(), path)
-    backbone = build(replace(CARD, weights=path), stride=8)
-    assert torch.equal(
-        backbone.pyramid.get_submodule("classifier.0").weight,  # type: ignore[arg-type]
-        theirs.get_submodule("classifier.0").weight,  # type: ignore[arg-type]
-    )
+    torch.save(dict(list(theirs.state_dict().items())), tmp_path / "fcn.pth")
     (tmp_path / "card.toml").write_text(
         'source = "torchvision"\nname = "fcn_resnet50"\nweights = "fcn.pth"\n'
     )
-    again = build(tmp_path / "card.toml", stride=8)
-    assert all(
-        torch.equal(one, other)
-        for one, other in zip(
-            again.state_dict().values(), backbone.state_dict().values(), strict=True
-        )
-    )
+    pyramid, _ = torchvision_fcn.build_pyramid(read_card(tmp_path / "card.toml"))
+    state = theirs.state_dict()
+    for name, tensor in pyramid.state_dict().items():
+        assert torch.equal(tensor, state[name]), name
 
 
 def test_published_weights_come_with_their_checksum(
@@ -120,9 +93,9 @@ def test_published_weights_come_with_their_checksum(
 
     chosen = SimpleNamespace(DEFAULT=SimpleNamespace(get_state_dict=get))
     monkeypatch.setattr(torchvision.models, "get_model_weights", lambda name: chosen)
-    backbone = build(CARD, stride=8, pretrained=True)
+    _, card = torchvision_fcn.build_pyramid(CARD, pretrained=True)
     assert asked == [{"progress": False, "check_hash": True}]
-    assert backbone.card.pretrained_on == "COCO train2017, the classes of PASCAL VOC"
+    assert card.pretrained_on == "COCO train2017, the classes of PASCAL VOC"
 
 
 @pytest.mark.parametrize("problem", [OSError("no route to host"), RuntimeError("invalid hash")])
@@ -151,15 +124,12 @@ def test_weights_out_of_reach(problem: Exception, monkeypatch: pytest.MonkeyPatc
 def test_weights_that_do_not_fit(theirs: nn.Module, change: Any, message: str) -> None:
     state = {**theirs.state_dict(), **change}
     state = {name: tensor for name, tensor in state.items() if tensor is not None}
-    backbone = build(CARD, stride=8)
+    pyramid = torchvision_fcn.DilatedPyramid(theirs)
     with pytest.raises(FullconvError, match=message) as error:
-        torchvision_fcn.fill_pyramid(
-            backbone.pyramid,  # type: ignore[arg-type]
-            Weights(Path("dir/file.pth"), state, "torch"),
-        )
+        torchvision_fcn.fill_pyramid(pyramid, Weights(Path("dir/file.pth"), state, "torch"))
     assert error.value.message.startswith("file.pth does not fit torchvision's network")
 
 
 def test_options_that_there_are_not() -> None:
     with pytest.raises(FullconvError, match="fcn_resnet50 has no options; found"):
-        build(replace(CARD, options={"depth": 3}), stride=8)
+        FCN(replace(CARD, options={"depth": 3}), 2)
