@@ -94,9 +94,9 @@ def _torchvision() -> nn.Module:
     return fcn_resnet50(weights=None, weights_backbone=None, num_classes=CLASSES)
 
 
-def _torchfcn() -> nn.Module:
-    """The published package's network. Its `__init__` imports a trainer that needs packages of
-    2017, and the network's own file one that only downloads: neither is touched by the network."""
+def torchfcn_models() -> Any:
+    """The networks of the published package. Its `__init__` imports a trainer that needs packages
+    of 2017, and the networks' own files one that only downloads: neither is touched by them."""
     spec = importlib.util.find_spec("torchfcn")
     if spec is None:
         raise MissingError("torchfcn; see --peers")
@@ -106,7 +106,11 @@ def _torchfcn() -> nn.Module:
         package.__path__ = list(spec.submodule_search_locations or ())
         sys.modules["torchfcn"] = package
         sys.modules.setdefault("fcn", types.ModuleType("fcn"))
-    network = importlib.import_module("torchfcn.models").FCN8s(n_class=CLASSES)
+    return importlib.import_module("torchfcn.models")
+
+
+def _torchfcn() -> nn.Module:
+    network: nn.Module = torchfcn_models().FCN8s(n_class=CLASSES)
     for module in network.modules():
         if isinstance(module, nn.Conv2d):  # all zeros until weights are copied in
             nn.init.kaiming_normal_(module.weight)

@@ -13,6 +13,7 @@ from fullconv.data.check import check
 from fullconv.errors import FullconvError
 from fullconv.inspect import inspect
 from fullconv.model import Model, save_model
+from fullconv.network.fcn import FCN
 
 MakeModel = Callable[..., Model]
 
@@ -81,6 +82,14 @@ def test_a_model_tells_its_classes_its_score_and_its_grids(
     assert json.loads(json.dumps(facts)) == facts
     for other in (folder.parent, folder / "model.safetensors"):
         assert inspect(str(other)) == (facts, text)
+
+
+def test_stretched_scores_are_said(make_model: MakeModel, tmp_path: Path) -> None:
+    model = make_model()
+    model.network = FCN("test_resnet", 3, stride=8, placement="stretched")
+    facts, text = inspect(str(save_model(model, tmp_path / "model")))
+    assert facts["placement"] == "stretched"
+    assert "scores are stretched over the picture" in text
 
 
 def test_a_model_without_a_score(model_folder: Path) -> None:

@@ -105,6 +105,10 @@ def _lines(backbone: Backbone) -> list[str]:
     phase = {0: "multiples of", 1: "one more than a multiple of"}.get(backbone.size_phase or 0)
     if backbone.size_phase is not None:
         rows.append(f"pictures are padded to {phase} {backbone.coarsest} pixels")
+    if backbone.placement == "stretched":
+        rows.append(
+            "scores are stretched over the picture: offsets hold for multiples of the stride"
+        )
     return rows
 
 

@@ -200,11 +200,14 @@ def is_foreign(path: str | Path) -> bool:
     """Whether this is the name of a published model, or a file of weights that others wrote."""
     if str(path).startswith(("torchvision:", "paper:")):
         return True
-    if not Path(path).is_file():
+    path = Path(path)
+    if not path.is_file() or path.suffix in FOREIGN:
+        return path.is_file()
+    try:
+        with path.open("rb") as file:
+            return file.read(2) in (b"PK", b"\x80\x02")  # a .pth of today, and of before 2020
+    except OSError:  # reading it as a model will say so
         return False
-    with Path(path).open("rb") as file:
-        head = file.read(2)
-    return Path(path).suffix in FOREIGN or head in (b"PK", b"\x80\x02")
 
 
 def model_card(model: Model) -> str:

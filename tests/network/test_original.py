@@ -387,7 +387,7 @@ def test_pretrained_takes_torchvisions_weights(monkeypatch: pytest.MonkeyPatch) 
     chosen = types.SimpleNamespace(DEFAULT=Weights())
     monkeypatch.setattr(torchvision.models, "get_model_weights", lambda name: chosen)
     backbone = build(narrow("vgg16"), stride=8, pretrained=True)
-    assert asked == [{"progress": False, "check_hash": True}]
+    assert asked == [{"progress": True, "check_hash": True}]
     kernel = backbone.pyramid.get_submodule("conv1_1").weight
     assert torch.equal(kernel, state["features.0.weight"])  # type: ignore[arg-type]
     assert "ImageNet" in backbone.card.pretrained_on

@@ -94,7 +94,7 @@ def test_published_weights_come_with_their_checksum(
     chosen = SimpleNamespace(DEFAULT=SimpleNamespace(get_state_dict=get))
     monkeypatch.setattr(torchvision.models, "get_model_weights", lambda name: chosen)
     _, card = torchvision_fcn.build_pyramid(CARD, pretrained=True)
-    assert asked == [{"progress": False, "check_hash": True}]
+    assert asked == [{"progress": True, "check_hash": True}]
     assert card.pretrained_on == "COCO train2017, the classes of PASCAL VOC"
 
 

@@ -293,7 +293,7 @@ def _of_torchvision(card: BackboneCard) -> Weights:
         )
     try:
         tensors = get_model_weights(names[card.name]).DEFAULT.get_state_dict(
-            progress=False, check_hash=True
+            progress=True, check_hash=True
         )
     except (OSError, RuntimeError) as error:
         raise unreachable(card, error) from error

@@ -87,7 +87,7 @@ def published_weights(card: BackboneCard) -> Weights:
 
     try:
         tensors = get_model_weights(card.name).DEFAULT.get_state_dict(
-            progress=False, check_hash=True
+            progress=True, check_hash=True
         )
     except (OSError, RuntimeError) as error:
         raise unreachable(card, error) from error

@@ -1,0 +1,99 @@
+"""The paper's networks and torchvision's, with the weights of others: how far are the scores apart?
+
+Random weights in full width go into the peer's network and, through the same file that a user
+would load, into ours. Compared are the scores of every pixel and the labels, for pictures of odd
+sizes. Writes results/originals.json.
+
+    pip install --no-deps --target PEERS torchfcn
+    python benchmarks/originals.py --peers PEERS
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from method import MissingError, save
+from peers import torchfcn_models
+from torch import Tensor, nn
+
+from fullconv.model import load_model
+
+SIZES = ((1, 1), (33, 50), (97, 64), (131, 77), (186, 219))
+MEAN_BGR = torch.tensor((104.00699, 116.66877, 122.67892)).view(3, 1, 1)
+
+
+def torchfcn(name: str) -> tuple[nn.Module, Any]:
+    """One of its networks with random weights, and how it takes a picture (3, H, W) uint8 RGB."""
+    network: nn.Module = getattr(torchfcn_models(), name)()
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            nn.init.normal_(module.bias, std=0.1)  # type: ignore[arg-type]
+    return network, lambda picture: network(picture.float().flip(0)[None] - MEAN_BGR)
+
+
+def torchvision_fcn(name: str) -> tuple[nn.Module, Any]:
+    """One of its networks with random weights, and how it takes a picture."""
+    from torchvision.models import get_model
+    from torchvision.transforms._presets import SemanticSegmentation
+
+    network: nn.Module = get_model(name, weights=None, weights_backbone=None, aux_loss=True)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None
+    with torch.no_grad():
+        network(torch.randn(2, 3, 96, 96))
+    preset = SemanticSegmentation(resize_size=None)
+    return network, lambda picture: network(preset(picture)[None])["out"]
+
+
+def compared(peer: nn.Module, scores_of: Any, name: str) -> list[dict[str, Any]]:
+    """Ours, loaded from the peer's saved weights, against the peer."""
+    peer.eval()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{name}.pth"
+        torch.save({"arch": name, "model_state_dict": peer.state_dict()}, path)
+        model = load_model(path)
+    rows = []
+    generator = torch.Generator().manual_seed(0)
+    for size in SIZES:
+        picture = torch.randint(0, 256, (3, *size), generator=generator, dtype=torch.uint8)
+        with torch.no_grad():
+            wanted: Tensor = scores_of(picture)
+            scores = model.network(model.normalise(picture[None]))
+        apart = (scores.full() - wanted).abs().max() / wanted.abs().max()
+        alike = (scores.labels().long() == wanted.argmax(1)).float().mean()
+        said = f"{size[0]} x {size[1]}"
+        rows.append({"size": said, "difference": float(apart), "labels_alike": float(alike)})
+    return rows
+
+
+def main() -> None:
+    words = argparse.ArgumentParser(description=__doc__)
+    words.add_argument("--peers", type=Path, help="a folder with torchfcn in it")
+    arguments = words.parse_args()
+    if arguments.peers:
+        sys.path.append(str(arguments.peers.resolve()))
+    torch.manual_seed(0)
+    networks = dict.fromkeys(("FCN32s", "FCN16s", "FCN8s", "FCN8sAtOnce"), torchfcn)
+    networks |= dict.fromkeys(("fcn_resnet50", "fcn_resnet101"), torchvision_fcn)
+    table = {}
+    for name, make in networks.items():
+        try:
+            table[f"{make.__name__} {name}"] = rows = compared(*make(name), name)
+        except MissingError as reason:
+            print(f"without {name}: {reason}")
+            continue
+        worst = max(row["difference"] for row in rows)
+        print(f"{name}: at most {worst:.1e} of the largest score apart")
+    command = "python benchmarks/originals.py --peers PEERS"
+    save("originals", command, {"difference": "largest, of the largest score", "networks": table})
+
+
+if __name__ == "__main__":
+    main()
