@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from caffe_nets import MEAN_BGR, Blobs, drawn_blobs, scores_of, upsampled
+from caffe_nets import MEAN_BGR, bilinear, blobs_of_file, scores_of, upsampled
 from caffemodel import write_caffemodel
 from PIL import Image
 from torch import Tensor, nn
@@ -23,35 +23,6 @@ from fullconv.model import is_foreign, load_model, save_model
 from fullconv.network import torchvision_fcn
 
 WIDTH = 1 / 16
-# net of caffe_nets -> the score layers of its file, and its transposed convolutions with kernels
-FILES = {
-    "32s": (("score_fr",), {"upscore": 64}),
-    "16s": (("score_fr", "score_pool4"), {"upscore2": 4, "upscore16": 32}),
-    "8s": (
-        ("score_fr", "score_pool4", "score_pool3"),
-        {"upscore2": 4, "upscore_pool4": 4, "upscore8": 16},
-    ),
-    "alexnet": (("score_fr",), {"upscore": 63}),
-}
-
-
-def bilinear(classes: int, kernel: int) -> Tensor:
-    """The weight of a Deconvolution layer after surgery.interp."""
-    eye = torch.eye(classes).view(classes, classes, 1, 1)
-    return upsampled(eye, kernel, kernel)[:, :, :kernel, :kernel]
-
-
-def blobs_of_file(net: str, classes: int = 21, **changed: Any) -> Blobs:
-    """All layers of a released network's file."""
-    kind = "8s" if net == "8s-atonce" else net
-    scores, deconvolutions = FILES[kind]
-    blobs = drawn_blobs("alexnet" if net == "alexnet" else "vgg16", classes, width=WIDTH)
-    blobs = {n: b for n, b in blobs.items() if not n.startswith("score") or n in scores}
-    blobs |= {name: [bilinear(classes, k)] for name, k in deconvolutions.items()}
-    if net == "8s-atonce":
-        blobs["scale_pool4"] = [torch.full((32,), 0.01)]
-        blobs["scale_pool3"] = [torch.full((16,), 0.0001)]
-    return {name: b for name, b in {**blobs, **changed}.items() if b is not None}
 
 
 def photo(height: int, width: int) -> np.ndarray:

@@ -155,6 +155,24 @@ def load_model(
             f"{path} is a model of fullconv and has its own weights and classes.",
             f"fc.load({str(path)!r})",
         )
+    return _load_ours(path, backbone)
+
+
+def is_foreign(path: str | Path) -> bool:
+    """Whether this is the name of a published model, or a file of weights that others wrote."""
+    if str(path).startswith(("torchvision:", "paper:")):
+        return True
+    path = Path(path)
+    if not path.is_file() or path.suffix in FOREIGN:
+        return path.is_file()
+    try:
+        with path.open("rb") as file:
+            return file.read(2) in (b"PK", b"\x80\x02")  # a .pth of today, and of before 2020
+    except OSError:  # reading it as a model will say so
+        return False
+
+
+def _load_ours(path: Path, backbone: nn.Module | str | None) -> Model:
     folder = path / "model" if (path / "model").is_dir() else path
     weights = folder / WEIGHTS if folder.is_dir() else folder
     if not weights.is_file():
@@ -194,20 +212,6 @@ def load_model(
             "copy the whole model folder again",
         ) from None
     return Model(network.eval(), labels, card, *facts, short_side)
-
-
-def is_foreign(path: str | Path) -> bool:
-    """Whether this is the name of a published model, or a file of weights that others wrote."""
-    if str(path).startswith(("torchvision:", "paper:")):
-        return True
-    path = Path(path)
-    if not path.is_file() or path.suffix in FOREIGN:
-        return path.is_file()
-    try:
-        with path.open("rb") as file:
-            return file.read(2) in (b"PK", b"\x80\x02")  # a .pth of today, and of before 2020
-    except OSError:  # reading it as a model will say so
-        return False
 
 
 def model_card(model: Model) -> str:
