@@ -21,7 +21,7 @@ ORDER = (
     {"engine"},
     {"predict"},
     {"evaluation", "inspect"},
-    {"progress", "loop", "finish", "choices", "training", "demo"},
+    {"progress", "loop", "finish", "choices", "names", "training", "demo"},
     {"terminal", "data_commands", "cli"},
     {"__main__"},
 )

@@ -12,7 +12,7 @@ import io
 import re
 from pathlib import Path
 
-from fullconv.errors import FullconvError
+from fullconv.errors import FullconvError, command
 from fullconv.labels import RGB, Labels
 
 _CITYSCAPES: tuple[tuple[str, int, RGB], ...] = (
@@ -217,7 +217,7 @@ def ade20k(table: Path | None) -> Labels:
             raise FullconvError(
                 f"{table} names {len(found)} classes; expected 150 lines below its head, each with "
                 "another name in its last column.",
-                f"rm {table}   # the names of SceneParsing are known",
+                f"{command('rm', table)}   # the names of SceneParsing are known",
             )
         names = tuple(found)
     values: dict[int | RGB, int] = {0: 255, **{k + 1: k for k in range(len(names))}}
