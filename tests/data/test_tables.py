@@ -11,6 +11,7 @@ from PIL import Image
 from fullconv.data import masks, tables
 from fullconv.data.tables import (
     UNDECIDED,
+    Undecided,
     infer,
     is_soft,
     otsu,
@@ -104,6 +105,75 @@ def test_free_text_is_left_alone_and_said(tmp_path: Path) -> None:
     assert (labels, named) == (tables.VOC, True)
     assert "classes.txt is not a class table" in notes[0]
     assert notes[1] == "class names: the 21 that the layout is known for"
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "names", "said"),
+    [
+        ("dry (old)\n2-wheeler\n", [0, 1, 255], ("dry (old)", "2-wheeler"), "a name on each line"),
+        ("a (1)\nvoid\nc", [0, 1, 2], ("a (1)", "c"), "a name on each line"),
+        ("sky\nroad", [0, 1], ("sky", "road"), "a name on each line"),
+        ("sky\nroad\ncar", [0, 1], ("sky", "road", "car"), ""),
+        ("a (1)\nb\nc", [0, 1], ("a (1)", "b", "c"), "a name on each line"),
+        ("crack", [0, 1], ("background", "crack"), "the rest is background"),
+        ("crack (old)", [0, 1, 255], ("background", "crack (old)"), "the rest is background"),
+    ],
+)
+def test_a_list_of_names_counts_where_it_fits_the_ids(
+    tmp_path: Path, text: str, values: list[int], names: tuple[str, ...], said: str
+) -> None:
+    paths = grey(tmp_path, np.array([values], np.uint8))
+    (tmp_path / "classes.txt").write_text(text)
+    labels, named, notes = read_labels(tmp_path, {}, paths)
+    assert (labels.names, named) == (names, True)
+    assert notes == [f"class names from classes.txt{': ' * bool(said)}{said}"]
+    assert labels.class_of(255) == 255
+
+
+@pytest.mark.parametrize("values", [[0, 255], [*[0] * 60, *[255] * 60, *range(0, 256, 16)]])
+@pytest.mark.parametrize(
+    ("text", "proposed"),
+    [
+        ("dry\nwet", ("dry", "wet")),
+        ("crack", ("background", "crack")),
+        ("crack (old)", ("background", "crack (old)")),
+    ],
+)
+def test_names_for_black_and_white_are_proposed_not_taken(
+    tmp_path: Path, text: str, proposed: tuple[str, ...], values: list[int]
+) -> None:
+    paths = grey(tmp_path, np.array([values], np.uint8))
+    (tmp_path / "classes.txt").write_text(text)
+    labels, named, notes = read_labels(tmp_path, {}, paths)
+    assert isinstance(labels, Undecided)
+    assert (labels.proposed, named) == (proposed, False)
+    assert notes[0].startswith("class names from classes.txt: ")
+    assert labels.class_of(255) is None
+    # With a map somebody has said what is meant.
+    toml(tmp_path, f'[map]\n255 = "{proposed[1]}"\n')
+    labels, named, _ = read_labels(tmp_path, read_settings(tmp_path), paths)
+    assert (labels.names, named, labels.class_of(255), labels.class_of(0)) == (proposed, True, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "said"),
+    [
+        ("a (1)\nb", [0, 1, 2], "is set aside: its 2 names do not fit mask values to 2"),
+        ("a (1)\nb\nc", [0, 255], "is set aside: its 3 names do not fit mask values to 255"),
+        ("crack (old)", [0, 1, 2], "is set aside: its 1 name does not fit mask values to 2"),
+        ("masks: 0, 255", [0, 1], "is not a class table (a line is 'value name', 'r g b name' or"),
+    ],
+)
+def test_a_list_of_names_that_does_not_fit_is_set_aside_and_said(
+    tmp_path: Path, text: str, values: list[int], said: str
+) -> None:
+    paths = grey(tmp_path, np.array([values], np.uint8))
+    (tmp_path / "classes.txt").write_text(text)
+    labels, named, notes = read_labels(tmp_path, {}, paths)
+    assert not named
+    assert notes[0].startswith(f"classes.txt {said}")
+    assert labels.names[0] == "class 0"
+    assert "see" not in " ".join(notes)  # `check` prints them
 
 
 def test_a_wrong_classes_txt_is_named(tmp_path: Path) -> None:

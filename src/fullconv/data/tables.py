@@ -272,7 +272,8 @@ def _from_text_files(
         why = "is not a class table (a line is 'value name', 'r g b name' or 'name')"
         if names and held is not None:
             top = max((v for v in held()[0] if isinstance(v, int)), default="none")
-            why = f"is set aside: its {plural(len(names), 'name')} do not fit mask values to {top}"
+            fit = plural(len(names), "name does", "names do")
+            why = f"is set aside: its {fit} not fit mask values to {top}"
         notes.append(f"{name} {why}")
     return None
 

@@ -48,6 +48,7 @@ def test_the_same_file_in_two_splits(tmp_path: Path) -> None:
     assert finding.level == "warning"
     assert finding.files == (name(root, one), name(root, other))
     assert "1 picture stands in more than one split (train, val), byte for byte" in finding.message
+    assert finding.fix.endswith(f":\nfullconv check {root} --fix {root}_fixed")
 
 
 def test_the_same_file_twice_in_a_split(tmp_path: Path) -> None:
@@ -76,6 +77,7 @@ def test_a_picture_that_was_compressed_again(tmp_path: Path) -> None:
         "1 pair of pictures that look the same stands in more than one split (test, train)"
         in finding.message
     )
+    assert finding.fix.endswith(f":\nfullconv check {root} --fix {root}_fixed")
     Image.open(one).save(here.with_suffix(".png"))
     here.unlink()
     finding = only(check(root), "near-duplicate")

@@ -12,6 +12,7 @@ from PIL import Image
 from fullconv.cli import run
 from fullconv.data.check import CheckReport, check
 from fullconv.data.findings.finding import Finding
+from fullconv.data.fix import fix
 from fullconv.data.masks import read_mask
 from fullconv.labels import voc_color
 
@@ -190,6 +191,23 @@ def test_soft_masks_are_an_error(tmp_path: Path, toml: str) -> None:
     assert "anti-aliased" in report.errors[0].message
     command = shlex.split(report.errors[0].fix.split("\n")[1])
     assert command == ["fullconv", "check", str(tmp_path), "--fix", f"{tmp_path}_fixed"]
+
+
+def test_names_in_a_list_are_those_of_black_and_white(tmp_path: Path) -> None:
+    """From the list to the table to paste, the repaired copy and what `check` says of both."""
+    masks = {f"train/{k}": 255 * (IDS if k % 2 else OTHER) for k in range(4)}
+    root = draw(tmp_path / "data", {**masks, "val/v": 255 * IDS}, toml="")
+    (root / "classes.txt").write_text("crack (old)\n")
+    report = check(root)
+    assert rules(report) == ["black-and-white"]
+    first = report.text().splitlines()[0]
+    assert first.endswith("class names from classes.txt: the rest is background)")
+    assert "crack (old) (proposed)" in report.text()
+    fix(report, tmp_path / "copy")
+    assert check(tmp_path / "copy").dataset.labels.names == ("background", "crack (old)")
+    paste(root, report.errors[0].fix)
+    assert check(root).errors == ()
+    assert check(root).dataset.labels.names == ("background", "crack (old)")
 
 
 def test_colours_without_a_table_get_one_to_paste(tmp_path: Path) -> None:
