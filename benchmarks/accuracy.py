@@ -1,8 +1,10 @@
 """CamVid, FCN-32s, 16s and 8s with one recipe: `fullconv train`, then `fullconv evaluate` on test.
 
-Runs that are there already are not trained again. Writes results/camvid_<recipe>.json.
+A recipe that is staged makes them of one training, each from the one before. Runs that are there
+already are not trained again. Writes results/<recipe>.json.
 
     python benchmarks/accuracy.py recipes/camvid_mobilenetv2.toml --strides 32 16 8 --runs runs
+    python benchmarks/accuracy.py recipes/camvid_staged.toml --seeds 0 1 2
 """
 
 from __future__ import annotations
@@ -11,9 +13,11 @@ import argparse
 import csv
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +26,23 @@ from method import save
 FULLCONV = [sys.executable, "-m", "fullconv"]
 
 
-def one(recipe: Path, stride: int, seed: int, runs: Path, shared: Path) -> dict[str, Any]:
-    """Trains (if need be) and evaluates one network."""
-    data = shared / "data/camvid"
-    folder = runs / f"{recipe.stem}_{stride}s_seed{seed}"
-    card = shared / "weights/mobilenetv2_100_tf_quant_in1k.toml"
-    command = ["train", str(data), "--config", str(recipe), "--backbone", str(card)]
-    command += ["--stride", str(stride)]
-    command += ["--seed", str(seed), "--out", str(folder)]
+def trained(folder: Path, recipe: Path, options: list[str], shared: Path) -> Path:
+    """Trains, or goes on with a training that was stopped, if need be."""
     if not (folder / "metrics.json").is_file():
+        card = shared / "weights/mobilenetv2_100_tf_quant_in1k.toml"
+        words = ["train", str(shared / "data/camvid"), "--config", str(recipe)]
+        words += ["--backbone", str(card), *options, "--out", str(folder)]
+        if (folder / "config.toml").is_file():
+            words = ["train", "--resume", str(folder)]
         started = time.monotonic()
-        resume = (folder / "checkpoint/last.ckpt").is_file()
-        words = ["train", "--resume", str(folder)] if resume else command
         subprocess.run([*FULLCONV, *words], check=True, stdout=subprocess.DEVNULL)
         (folder / "seconds.txt").write_text(f"{time.monotonic() - started:.0f}")
-    words = ["evaluate", str(folder), str(data), "--split", "test", "--json"]
+    return folder
+
+
+def scored(folder: Path, stride: int, seed: int, shared: Path) -> dict[str, Any]:
+    """What a run's model does on test, and what the run took."""
+    words = ["evaluate", str(folder), str(shared / "data/camvid"), "--split", "test", "--json"]
     done = subprocess.run([*FULLCONV, *words], check=True, capture_output=True, text=True)
     with (folder / "log.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -52,6 +58,55 @@ def one(recipe: Path, stride: int, seed: int, runs: Path, shared: Path) -> dict[
     }
 
 
+def one(recipe: Path, stride: int, seed: int, runs: Path, shared: Path) -> dict[str, Any]:
+    """One network, trained by itself."""
+    folder = runs / f"{recipe.stem}_{stride}s_seed{seed}"
+    options = ["--stride", str(stride), "--seed", str(seed)]
+    return scored(trained(folder, recipe, options, shared), stride, seed, shared)
+
+
+def in_stages(recipe: Path, seed: int, runs: Path, shared: Path) -> list[dict[str, Any]]:
+    """All networks of a staged training."""
+    folder = trained(runs / f"{recipe.stem}_seed{seed}", recipe, ["--seed", str(seed)], shared)
+    stages = json.loads((folder / "stages.json").read_text(encoding="utf-8"))
+    results = []
+    for stage in stages:
+        place = Path(stage["model"]).parent
+        result = scored(place, int(stage["name"][4:-1]), seed, shared)
+        results.append({**result, "unchanged_at_start": stage["unchanged"]})
+    return results
+
+
+def summary(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Test mean IoU by stride, coarsest first: mean and standard deviation over the seeds, and of
+    the gain over the stride before."""
+    by_stride: dict[int, dict[int, float]] = {}
+    for r in results:
+        by_stride.setdefault(r["stride"], {})[r["seed"]] = r["test"]["mean_iou"]
+    rows: list[dict[str, Any]] = []
+    before: dict[int, float] = {}
+    for stride in sorted(by_stride, reverse=True):
+        found = by_stride[stride]
+        gains = [found[seed] - before[seed] for seed in found if seed in before]
+        minutes = [r["training_seconds"] / 60 for r in results if r["stride"] == stride]
+        rows.append(
+            {
+                "stride": stride,
+                "seeds": len(found),
+                "mean_iou": spread(list(found.values())),
+                "gain": spread(gains) if gains else None,
+                "minutes": statistics.mean(minutes),
+            }
+        )
+        before = found
+    return rows
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return {"mean": statistics.mean(values), "standard_deviation": deviation}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("recipe", type=Path)
@@ -59,20 +114,31 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     arguments = parser.parse_args()
-    shared = os.environ.get("FULLCONV_SHARED")
-    if not shared:
+    if not os.environ.get("FULLCONV_SHARED"):
         sys.exit("FULLCONV_SHARED is not set: it names the folder that holds data/camvid.")
-    results = [
-        one(arguments.recipe, stride, seed, arguments.runs, Path(shared).resolve())
-        for stride in arguments.strides
-        for seed in arguments.seeds
-    ]
-    for r in results:
-        iou = r["test"]["mean_iou"]
-        print(f"FCN-{r['stride']}s seed {r['seed']}: test mean IoU {iou:.4f}")
-    strides = " ".join(map(str, arguments.strides))
-    command = f"python benchmarks/accuracy.py {arguments.recipe} --strides {strides}"
-    save(arguments.recipe.stem, command, {"runs": results})
+    shared = Path(os.environ["FULLCONV_SHARED"]).resolve()
+    recipe, runs = arguments.recipe, arguments.runs
+    command = f"python benchmarks/accuracy.py {recipe}"
+    if tomllib.loads(recipe.read_text(encoding="utf-8"))["train"].get("staged"):
+        parts = [in_stages(recipe, seed, runs, shared) for seed in arguments.seeds]
+        results = [result for part in parts for result in part]
+    else:
+        command += f" --strides {' '.join(map(str, arguments.strides))}"
+        results = [
+            one(recipe, stride, seed, runs, shared)
+            for stride in arguments.strides
+            for seed in arguments.seeds
+        ]
+    if arguments.seeds != [0]:
+        command += f" --seeds {' '.join(map(str, arguments.seeds))}"
+    rows = summary(results)
+    for row in rows:
+        gain, iou = row["gain"], row["mean_iou"]
+        said = f"test mean IoU {iou['mean']:.4f} +- {iou['standard_deviation']:.4f}"
+        if gain:
+            said += f", gain {gain['mean']:+.4f} +- {gain['standard_deviation']:.4f}"
+        print(f"FCN-{row['stride']}s: {said}, {row['minutes']:.1f} min, {row['seeds']} seeds")
+    save(recipe.stem, command, {"summary": rows, "runs": results})
 
 
 if __name__ == "__main__":

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from fullconv.choices import balanced_weights, decide
+from fullconv.choices import balanced_weights, decide, mean_rate
 from fullconv.data.check import CheckReport, check
-from fullconv.settings import Settings
+from fullconv.errors import FullconvError
+from fullconv.settings import Settings, read_config
 
 SIZE = (96, 160)
 
@@ -110,3 +112,70 @@ def test_balanced_weights_average_to_one_over_the_pixels() -> None:
     assert weights[1] / weights[0] == pytest.approx(3.0)  # the square root of 9
     assert 0.9 * weights[0] + 0.1 * weights[1] == pytest.approx(1.0)
     assert weights[2] == 1.0
+
+
+def test_the_published_rates_of_a_summed_loss_are_those_of_the_mean_loss() -> None:
+    """A VOC picture of 500 x 375 pixels: 1e-10, 1e-12 and 1e-14 summed."""
+    rates = [mean_rate(summed, 500 * 375) for summed in (1e-10, 1e-12, 1e-14)]
+    assert [f"{rate:.1e}" for rate in rates] == ["1.9e-05", "1.9e-07", "1.9e-09"]
+
+
+def test_a_summed_rate_is_converted_by_the_labelled_pixels_of_a_step(tmp_path: Path) -> None:
+    mask = np.zeros(SIZE, np.uint8)
+    mask[:, 80:] = 1
+    mask[:24] = 255  # a quarter counts not
+    report = report_of(tmp_path, mask)
+    paper = Settings(
+        summed_rate=1e-6, optimizer="sgd", momentum=0.99, batch=1, crop=(0, 0), schedule="fixed"
+    )
+    settings, reasons = decide(paper, report)
+    labelled = 72 * 160
+    assert settings.rate == settings.backbone_rate == pytest.approx(1e-6 * labelled)
+    assert settings.weight_decay == pytest.approx(0.0005 / labelled)
+    assert settings.summed_rate is None  # config.toml says what was decided
+    assert settings.scale == (1.0, 1.0)
+    assert "rate 0.0115 of the mean loss: 1e-06 of the summed loss x 11,520 labelled" in reasons[-1]
+    crops, reasons = decide(replace(paper, crop=(64, 32), batch=4), report)
+    assert crops.rate == pytest.approx(1e-6 * 4 * 64 * 32 * 0.75)
+    assert "1,536 labelled pixels of a crop x 4 pictures" in reasons[-1]
+
+
+def test_whole_pictures_of_several_sizes_make_no_batch(tmp_path: Path) -> None:
+    report_of(tmp_path, np.zeros(SIZE, np.uint8))
+    for folder in ("images", "masks"):
+        Image.new("RGB" if folder == "images" else "L", (50, 40)).save(tmp_path / folder / "x.png")
+    report = check(tmp_path)
+    with pytest.raises(FullconvError, match="of 2 different sizes make no batch of 8") as caught:
+        decide(Settings(crop=(0, 0)), report)
+    assert caught.value.hint == "--batch 1 --accumulate 8"
+    assert decide(Settings(crop=(0, 0), batch=1), report)[0].scale == (1.0, 1.0)
+
+
+def test_sgd_moves_as_far_at_any_momentum(scenes: Path) -> None:
+    report = check(scenes)
+    for momentum, rate in ((0.9, 0.02), (0.99, 0.002), (0.0, 0.2)):
+        found, _ = decide(Settings(optimizer="sgd", momentum=momentum), report)
+        assert found.rate == pytest.approx(rate)
+
+
+def test_a_model_to_start_from_brings_its_weights(scenes: Path) -> None:
+    settings, _ = decide(Settings(start="runs/a"), check(scenes))
+    assert not settings.pretrained
+    assert settings.backbone_rate == 0.0005
+
+
+def test_the_recipes_of_the_papers_are_read_and_give_their_rates(tmp_path: Path) -> None:
+    """On pictures of 500 x 375 pixels, without void ones, as in the released solvers."""
+    report = report_of(tmp_path, np.zeros((375, 500), np.uint8))
+    recipes = sorted((Path(__file__).parents[1] / "recipes").glob("paper_*.toml"))
+    assert len(recipes) == 5
+    for path in recipes:
+        given = Settings.from_dict(read_config(path)["train"])
+        settings, _ = decide(given, report)
+        heavy = given.summed_rate is not None
+        assert settings.rate == settings.backbone_rate == pytest.approx(1.875e-5 if heavy else 1e-4)
+        assert settings.momentum == (0.99 if heavy else 0.9)
+        assert settings.batch * settings.accumulate == (1 if heavy else 20)
+        assert (settings.crop, settings.scale) == ((0, 0), (1.0, 1.0))
+        assert settings.backbone.startswith("paper:")
+        assert str(path.name) in path.read_text()

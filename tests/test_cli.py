@@ -21,8 +21,9 @@ from fullconv.cli import _options_in, main, run
 from fullconv.data.drawn import LABELS
 from fullconv.data.masks import read_values
 from fullconv.settings import Settings, to_toml
+from fullconv.stages import Stage
 
-COMMANDS = ("demo", "check", "train", "evaluate", "predict", "inspect", "convert")
+COMMANDS = ("demo", "check", "train", "evaluate", "predict", "inspect", "convert", "heatmap")
 HEAVY = ("torch", "torchvision", "timm", "lightning", "numpy", "PIL", "matplotlib")
 
 Out = Callable[[list[Any]], tuple[int, str, str]]
@@ -417,6 +418,7 @@ class Recorder:
         self.data: Any = None
         self.options: dict[str, Any] = {}
         self.splits = ("train", "val", "test")
+        self.stages: tuple[Stage, ...] = ()
 
     def train(self, data: Any, **options: Any) -> Any:
         self.data, self.options = data, options
@@ -428,6 +430,7 @@ class Recorder:
             metrics=metrics,
             data=Path("DATA"),
             splits=self.splits,
+            stages=self.stages,
         )
 
 
@@ -437,6 +440,19 @@ def training(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     monkeypatch.setitem(sys.modules, "fullconv.training", recorder)
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     return recorder
+
+
+def test_what_each_stage_came_to_is_printed(cli: Out, training: Recorder) -> None:
+    training.stages = (
+        Stage("FCN-32s", "run/32s/model", 0.5, 0.8, None, None, 2, 60.0),
+        Stage("FCN-16s", "run/model", 0.54, 0.82, 0.04, 1.0, 2, 90.0),
+    )
+    code, out, _ = cli(["train", "DATA", "--staged", "--stride", 16])
+    assert code == 0
+    assert training.options == {"staged": True, "stride": 16, "out": None, "resume": None}
+    assert out.splitlines()[2].split()[:3] == ["FCN-16s", "0.540", "+0.040"]
+    code, out, _ = cli(["train", "DATA", "--staged", "--json"])
+    assert json.loads(out)["stages"][1]["gain"] == 0.04
 
 
 def test_only_the_options_that_were_typed_are_handed_on(cli: Out, training: Recorder) -> None:

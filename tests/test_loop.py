@@ -1,11 +1,15 @@
 """One step of an FCN and its checkpoints, without a training around them."""
 
+import copy
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+from fullconv.choices import mean_rate
 from fullconv.data.drawn import LABELS
 from fullconv.errors import FullconvError
 from fullconv.geometry import Grid
@@ -111,6 +115,7 @@ def test_checkpoints_within_an_epoch_are_minutes_apart_and_never_at_its_last_bat
         is_global_zero=True,
         num_training_batches=4,
         world_size=1,
+        accumulate_grad_batches=1,
     )
     patient, eager = Checkpoints(tmp_path, seconds=3600), Checkpoints(tmp_path, seconds=-1)
     for index in range(4):
@@ -130,3 +135,87 @@ def test_mixed_precision_reads_the_scores_in_full_precision():
         mixed = scores.full()
     assert mixed.dtype == torch.float32
     assert torch.equal(mixed, scores.full())
+
+
+def test_biases_have_a_rate_of_their_own_and_normalisation_has_not(training):
+    training.settings = replace(training.settings, bias_rate=2, schedule="fixed", optimizer="sgd")
+    training.trainer = SimpleNamespace(estimated_stepping_batches=10)
+    optimizer = training.configure_optimizers()  # no schedule
+    names = {id(p): name for name, p in training.network.named_parameters()}
+    found = {
+        names[id(p)]: (group["lr"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for p in group["params"]
+    }
+    assert found["score.stride32.bias"] == (0.02, 0.0)
+    assert found["score.stride32.weight"] == (0.01, 0.1)
+    assert found["backbone.pyramid.bn1.bias"] == (0.001, 0.0)  # of a batch norm
+    assert found["backbone.pyramid.bn1.weight"] == (0.001, 0.0)
+    assert optimizer.param_groups[0]["momentum"] == 0.9
+    assert not optimizer.param_groups[0]["nesterov"]
+
+
+def test_a_frozen_backbone_keeps_its_weights_and_its_running_means(training, tmp_path):
+    settings = replace(training.settings, frozen=True, schedule="fixed", optimizer="sgd", rate=1.0)
+    frozen = Training(training.model, settings, class_weights=None, protocol={}, folder=tmp_path)
+    frozen.trainer = SimpleNamespace(estimated_stepping_batches=10, global_step=0)
+    before = copy.deepcopy(frozen.network.state_dict())
+    optimizer = frozen.configure_optimizers()
+    frozen.training_step(batch(), 0).backward()
+    optimizer.step()
+    changed = {k for k, v in frozen.network.state_dict().items() if not torch.equal(v, before[k])}
+    assert changed
+    assert all(name.startswith("score.") for name in changed)
+    assert frozen.network.score.training
+    assert not any(m.training for m in frozen.network.backbone.modules())
+
+
+def test_the_converted_rate_moves_weights_as_the_summed_loss_does():
+    """Two steps of heavy learning as in the published solvers: momentum 0.99, weight decay, biases
+    at twice the rate; by hand in float64 with a loss that is summed over the labelled pixels."""
+    torch.manual_seed(0)
+    images = torch.randn(1, 4, 6, 5, dtype=torch.float64)
+    target = torch.randint(3, (1, 6, 5))
+    target[:, :2] = 255
+    labelled, summed, momentum, decay = 20, 1e-3, 0.99, 5e-2
+    layer = nn.Conv2d(4, 3, 1).double()
+    weight, bias = (p.detach().clone() for p in layer.parameters())
+    moved = [torch.zeros_like(weight), torch.zeros_like(bias)]
+    rate = mean_rate(summed, labelled)
+    ours = torch.optim.SGD(
+        [
+            {"params": [layer.weight], "lr": rate, "weight_decay": decay / labelled},
+            {"params": [layer.bias], "lr": 2 * rate},
+        ],
+        momentum=momentum,
+    )
+    for _ in range(2):
+        ours.zero_grad()
+        torch.nn.functional.cross_entropy(layer(images), target, ignore_index=255).backward()
+        ours.step()
+        weight, bias = weight.requires_grad_(), bias.requires_grad_()
+        scores = torch.nn.functional.conv2d(images, weight, bias)
+        loss = torch.nn.functional.cross_entropy(scores, target, ignore_index=255, reduction="sum")
+        of_weight, of_bias = torch.autograd.grad(loss, (weight, bias))
+        with torch.no_grad():  # Caffe: v = m v + rate (gradient + decay w); w = w - v
+            moved[0] = momentum * moved[0] + summed * (of_weight + decay * weight)
+            moved[1] = momentum * moved[1] + 2 * summed * of_bias
+            weight, bias = weight - moved[0], bias - moved[1]
+    torch.testing.assert_close(layer.weight.detach(), weight, rtol=1e-12, atol=0)
+    torch.testing.assert_close(layer.bias.detach(), bias, rtol=1e-12, atol=0)
+
+
+def test_no_checkpoint_between_the_passes_of_a_step(tmp_path):
+    (tmp_path / "checkpoint").mkdir()
+    saved = []
+    trainer = SimpleNamespace(
+        save_checkpoint=lambda path: (saved.append(index), path.touch()),
+        is_global_zero=True,
+        num_training_batches=7,
+        world_size=1,
+        accumulate_grad_batches=3,
+    )
+    eager = Checkpoints(tmp_path, seconds=-1)
+    for index in range(7):
+        eager.on_train_batch_end(trainer, None, None, None, index)
+    assert saved == [2, 5]

@@ -21,7 +21,9 @@ from fullconv import training
 from fullconv.data import drawn
 from fullconv.data.check import check
 from fullconv.data.masks import read_values, write_mask
+from fullconv.data.samples import Samples, ShuffledBatches
 from fullconv.errors import FullconvError
+from fullconv.model import load_model
 from fullconv.settings import Settings
 from fullconv.training import train
 
@@ -199,8 +201,8 @@ def test_two_processes_see_what_one_with_twice_the_batch_sees(scenes, tmp_path):
         == np.sum(one.metrics["confusion"], axis=1).tolist()
     )
     together, apart = (load_file(run / "model/model.safetensors") for run in (one.folder, folder))
-    fresh = training._fresh_model(
-        check(data), Settings(backbone="test_convnext", pretrained=False), None
+    fresh = training.fresh_model(
+        check(data), Settings(backbone="test_convnext", pretrained=False), None, quiet=True
     ).network.state_dict()
     start, one_run, two_halves = (
         torch.cat([state[name].flatten() for name in fresh]) for state in (fresh, together, apart)
@@ -348,3 +350,40 @@ def test_the_voc_tree_needs_nothing_but_its_folder(shared, tmp_path):
     assert list(run.metrics["per_class_iou"])[:3] == ["background", "aeroplane", "bicycle"]
     result = fc.evaluate(run.model, copy, split="val").to_dict()
     assert result["confusion"] == run.metrics["confusion"]
+
+
+def test_a_step_of_several_passes_is_that_of_all_their_pictures(scenes, tmp_path):
+    """Whole pictures, one to a pass, seven passes to a step, the backbone as it is: each of the two
+    steps of an epoch must be the one that is computed here from the mean gradient."""
+    options = {"frozen": True, "optimizer": "sgd", "momentum": 0.5, "rate": 0.5, "flip": False}
+    options |= {"weight_decay": 0.01, "bias_rate": 2.0, "schedule": "fixed", "color": 0.0}
+    options |= {"crop": (0, 0), "batch": 1, "accumulate": 7, "epochs": 1}
+    earlier = train(scenes, out=tmp_path / "a", **{**SMALL, "epochs": 1, "stride": 32})
+    run = train(
+        scenes,
+        out=tmp_path / "b",
+        **{**SMALL, "stride": 32, "start": str(earlier.folder), **options},
+    )
+    model = load_model(earlier.model)
+    score = model.network.score["stride32"]
+    samples = Samples(check(scenes).dataset.splits["train"], model.labels)
+    order = [i for [(i, _)] in ShuffledBatches(14, 1, seed=0)]
+    moved = {}
+    for step in (order[:7], order[7:]):
+        score.zero_grad()
+        for index in step:
+            picture, target = samples[index, 0]
+            full = model.network(model.normalise(picture[None])).full()
+            loss = torch.nn.functional.cross_entropy(full, target[None].long(), ignore_index=255)
+            (loss / 7).backward()
+        with torch.no_grad():
+            for name, p in score.named_parameters():
+                gradient = p.grad + (0.01 * p if name == "weight" else 0)
+                moved[name] = 0.5 * moved.get(name, 0) + gradient
+                p -= (1.0 if name == "bias" else 0.5) * moved[name]
+    trained = load_model(run.model).network
+    for name, p in score.named_parameters():
+        found = dict(trained.score["stride32"].named_parameters())[name]
+        torch.testing.assert_close(found, p, rtol=1e-4, atol=1e-6)
+    before = load_model(earlier.model).network.backbone.state_dict()
+    assert all(torch.equal(v, before[k]) for k, v in trained.backbone.state_dict().items())

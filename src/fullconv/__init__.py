@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fullconv.evaluation import evaluate
     from fullconv.geometry import Grid
     from fullconv.model import Model
+    from fullconv.network.convolutionalize import convolutionalize
     from fullconv.network.fcn import FCN
     from fullconv.network.scores import Scores
     from fullconv.predict import Predictor, Segmentation, load
@@ -32,6 +33,7 @@ _HOMES = {
     "Scores": "network.scores",
     "Segmentation": "predict",
     "check": "data.check",
+    "convolutionalize": "network.convolutionalize",
     "evaluate": "evaluation",
     "load": "predict",
     "train": "training",
@@ -47,6 +49,7 @@ __all__ = [
     "Scores",
     "Segmentation",
     "check",
+    "convolutionalize",
     "evaluate",
     "geometry",
     "load",

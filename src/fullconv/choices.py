@@ -1,5 +1,8 @@
 """What a training leaves open, decided from the data: crop, scale, class weights, rates.
 
+Rates are for the loss that is averaged over the labelled pixels. The original networks were trained
+with a sum in its place, whose rate hangs on the size of the pictures; it is converted here.
+
 Each choice that depends on the data comes with its reason in words and the option that overrules
 it. The same data gives the same choices: they hang on sizes and shares of pixels alone.
 """
@@ -13,7 +16,8 @@ from typing import Any
 
 from fullconv.data.ceiling import sampled
 from fullconv.data.check import CheckReport
-from fullconv.settings import Settings
+from fullconv.errors import FullconvError
+from fullconv.settings import WHOLE, Settings
 
 LONGEST = 513  # pixels of a crop's side
 # One class covers so much that predicting nothing else is a comfortable answer for the loss.
@@ -35,25 +39,45 @@ def decide(
         report: of the data set; None leaves crop, scale and class weights at what suits any.
         module: a backbone of one's own, which starts fresh.
     """
+    if report is not None:
+        settings, reasons = _from_data(settings, report)
+    else:
+        reasons = []
     card_brings = str(settings.backbone).endswith(".toml")
-    warm = module is None and (settings.pretrained or card_brings)
-    rate = settings.rate or (0.002 if settings.optimizer == "adamw" else 0.02)
+    warm = bool(settings.start) or (module is None and (settings.pretrained or card_brings))
+    # Of sgd the rate over 1 - momentum, by which it moves in the long run, stays the same.
+    usual = 0.002 if settings.optimizer == "adamw" else round(0.2 * (1 - settings.momentum), 12)
+    rate = settings.rate or usual
     decay = settings.weight_decay
     if decay is None:
         decay = 0.02 if settings.optimizer == "adamw" else 0.0005
     workers = settings.workers
     if workers is None:
         workers = min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
-    settings = replace(
+    decided = replace(
         settings,
-        pretrained=settings.pretrained and not card_brings and module is None,
+        pretrained=settings.pretrained and not (card_brings or module or settings.start),
         backbone=str(Path(settings.backbone).resolve()) if card_brings else settings.backbone,
+        start=str(Path(settings.start).resolve()) if settings.start else "",
         rate=rate,
         backbone_rate=settings.backbone_rate or (rate / 4 if warm else rate),
         weight_decay=decay,
         workers=workers,
     )
-    return _from_data(settings, report) if report is not None else (settings, [])
+    return decided, reasons
+
+
+def mean_rate(summed: float, pixels: float) -> float:
+    """The rate for a loss averaged over pixels that moves weights as `summed` does for their sum.
+
+    Args:
+        summed: as published, 1e-10 for FCN-32s.
+        pixels: labelled pixels of a step.
+
+    >>> f"{mean_rate(1e-10, 375 * 500):.2g}"  # a picture of PASCAL VOC
+    '1.9e-05'
+    """
+    return summed * pixels
 
 
 def balanced_weights(class_pixels: list[int]) -> list[float]:
@@ -71,6 +95,8 @@ def _from_data(settings: Settings, report: CheckReport) -> tuple[Settings, Reaso
         crop, why = _crop(report)
         settings = replace(settings, crop=crop)
         reasons.append(f"crop {crop[0]} x {crop[1]}: {why} (--crop HEIGHT WIDTH)")
+    if settings.crop == WHOLE:
+        settings = _whole(settings, report)
     if settings.scale is None:
         scale, why = _scale(report, settings.stride)
         settings = replace(settings, scale=scale)
@@ -80,7 +106,48 @@ def _from_data(settings: Settings, report: CheckReport) -> tuple[Settings, Reaso
         settings = replace(settings, class_weights=kind)
         other = "none" if kind == "balanced" else "balanced"
         reasons.append(f"class weights {kind}: {why} (--class-weights {other})")
+    if settings.summed_rate is not None:
+        settings, why = _converted(settings, report)
+        reasons.append(why)
     return settings, reasons
+
+
+def _whole(settings: Settings, report: CheckReport) -> Settings:
+    """Whole pictures make one batch where their sizes are the same, and keep their scale."""
+    scale = settings.scale or (1.0, 1.0)
+    if settings.batch > 1 and len(report.sizes) > 1:
+        raise FullconvError(
+            f"whole pictures (crop 0 0) of {len(report.sizes)} different sizes make no batch of "
+            f"{settings.batch}.",
+            f"--batch 1 --accumulate {settings.batch}",
+        )
+    return replace(settings, scale=scale)
+
+
+def _converted(settings: Settings, report: CheckReport) -> tuple[Settings, str]:
+    """The rate, and the weight decay beside it, of a loss summed over pixels (FCN's solvers)."""
+    assert settings.crop is not None
+    assert settings.summed_rate is not None
+    labelled, pictures = sum(report.class_pixels["train"]), len(report.dataset.splits["train"])
+    each = labelled / max(pictures, 1)
+    where = "a picture, on average"
+    if settings.crop != WHOLE:
+        share = labelled / max(labelled + report.ignored_pixels["train"], 1)
+        each = settings.crop[0] * settings.crop[1] * share
+        where = "a crop"
+    pixels = max(1.0, each * settings.batch)
+    rate = mean_rate(settings.summed_rate, pixels)
+    decay = settings.weight_decay if settings.weight_decay is not None else 0.0005
+    batch = f" x {settings.batch} pictures" if settings.batch > 1 else ""
+    why = (
+        f"rate {rate:.3g} of the mean loss: {settings.summed_rate:g} of the summed loss x "
+        f"{each:,.0f} labelled pixels of {where}{batch}; weight decay {decay / pixels:.3g}: "
+        f"{decay:g} over the same (--rate, --weight-decay)"
+    )
+    settings = replace(
+        settings, summed_rate=None, rate=rate, backbone_rate=rate, weight_decay=decay / pixels
+    )
+    return settings, why
 
 
 def _crop(report: CheckReport) -> tuple[tuple[int, int], str]:

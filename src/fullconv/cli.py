@@ -11,7 +11,7 @@ import os
 import sys
 import traceback
 from contextlib import nullcontext
-from dataclasses import fields
+from dataclasses import asdict, fields
 from inspect import Parameter as Place
 from inspect import signature
 from pathlib import Path
@@ -20,7 +20,8 @@ from typing import Annotated, Any, Literal
 from cyclopts import CycloptsError, MissingArgumentError, Parameter, UnusedCliTokensError
 
 import fullconv
-import fullconv.data_commands  # joins its commands to the application
+import fullconv.data_commands
+import fullconv.paper_commands  # these two join their commands to the application
 from fullconv.errors import DownloadError, FullconvError, command, some
 from fullconv.memory import use_large_pages
 from fullconv.settings import Settings
@@ -78,6 +79,7 @@ def train(
     from fullconv.metrics import headline, never_predicted
     from fullconv.names import require_backbone
     from fullconv.settings import read_config
+    from fullconv.stages import table as stages_table
     from fullconv.training import train as train_model
 
     options = {name: getattr(settings, name) for name in given}
@@ -92,13 +94,15 @@ def train(
     if os.environ.get("LOCAL_RANK", "0") != "0":
         return  # another process of the same run prints
     unseen = "test" if "test" in run.splits else run.metrics["protocol"]["split"]
-    lines = [f"{headline(run.metrics)}, epoch {run.metrics['epoch']}"]
+    lines = [stages_table(run.stages)] if run.stages else []
+    lines.append(f"{headline(run.metrics)}, epoch {run.metrics['epoch']}")
     if never := never_predicted(run.metrics):
         lines.append(f"never predicted: {some(never)}")
     lines.append(f"model: {run.model}")
     again = command("fullconv", "evaluate", run.model, data or run.data, "--split", unseen)
     lines.append(f"next: {again}")
-    facts = {"run": str(run.folder), "model": str(run.model), **run.metrics}
+    stages = {"stages": [asdict(stage) for stage in run.stages]} if run.stages else {}
+    facts = {"run": str(run.folder), "model": str(run.model), **stages, **run.metrics}
     emit(facts, "\n".join(lines), json)
 
 

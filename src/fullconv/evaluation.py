@@ -46,6 +46,7 @@ def evaluate(
     *,
     split: str = "test",
     ignore_rules: str = "",
+    alter: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Predicts every picture of a split and compares it with its mask, at the original size.
@@ -55,6 +56,8 @@ def evaluate(
         data: a data set or its folder. Classes are matched by name.
         split: "train", "val" or "test".
         ignore_rules: see `fullconv.data.tolerance.tolerated`.
+        alter: makes of a picture (H, W, 3) and its true ids (H, W) of the model the picture that
+            the model is shown; see `fullconv.probe`.
         progress: called with (pictures done, pictures).
 
     Raises:
@@ -73,7 +76,8 @@ def evaluate(
     ignored = 0
     for done, pair in enumerate(pairs):
         truth = to_model[read_mask(pair.mask, dataset.labels)]
-        prediction = predictor.label_map(read_picture(pair.picture))
+        picture = read_picture(pair.picture)
+        prediction = predictor.label_map(alter(picture, truth) if alter else picture)
         confusion += confusion_matrix(truth, prediction, count)
         ignored += int((truth >= count).sum())
         if progress:

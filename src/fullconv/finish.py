@@ -5,20 +5,21 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fullconv.data.layouts import Dataset
 from fullconv.data.samples import Samples
-from fullconv.engine import computes_in_bfloat16, disagreement
+from fullconv.engine import Engine, computes_in_bfloat16, disagreement
 from fullconv.evaluation import evaluate
 from fullconv.model import Model, load_model, save_model
 from fullconv.predict import Predictor
 
-COMPARED = 8  # pictures that show whether bfloat16 gives the same labels
+COMPARED = 8  # pictures that show whether two networks give the same labels
 
 
 def finish(
@@ -54,12 +55,18 @@ def finish(
     return dict(model.metrics)
 
 
-def _disagreement(model: Model, dataset: Dataset, split: str, device: torch.device) -> float | None:
+def some_pictures(dataset: Dataset, split: str) -> Iterator[Tensor]:
+    """A few pictures from all over a split, (3, H, W) uint8 RGB each."""
     pairs = dataset.splits[split]
     some = pairs[:: max(1, len(pairs) // COMPARED)][:COMPARED]
     samples = Samples(some, dataset.labels)
+    return (samples[i, 0][0] for i in range(len(some)))
+
+
+def _disagreement(model: Model, dataset: Dataset, split: str, device: torch.device) -> float | None:
+    exact, fast = (Engine(model, device=device, precision=p) for p in ("float32", "bfloat16"))
     try:
-        return disagreement(model, (samples[i, 0][0] for i in range(len(some))), device)
+        return disagreement(exact, fast, some_pictures(dataset, split))
     except RuntimeError as error:  # a backbone of one's own that makes float32 tensors
         print(f"note: this network does not run in bfloat16: {error}", file=sys.stderr)
         return None

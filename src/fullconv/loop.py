@@ -15,13 +15,14 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from fullconv.engine import Engine
 from fullconv.errors import FullconvError
 from fullconv.metrics import Metrics
 from fullconv.model import Model, save_model
+from fullconv.network.fcn import FCN
 from fullconv.settings import Settings
 
 CHECKPOINT = "last.ckpt"
@@ -60,10 +61,22 @@ class Training(pl.LightningModule):
         self.engine: Engine | None = None
         self.latest: Metrics | None = None
         self.best = -1.0
+        if settings.frozen:
+            self.network.backbone.requires_grad_(False)
+            self.train()  # Lightning leaves the modes as they are
+
+    def train(self, mode: bool = True) -> Training:
+        """What is frozen keeps its running means, too, and drops nothing out."""
+        super().train(mode)
+        if self.settings.frozen:
+            self.network.backbone.eval()
+        return self
 
     def on_train_batch_start(self, batch: Any, index: int) -> None:
         # Dropout and the like: the same at this step, whether or not the training was stopped.
-        torch.manual_seed(self.settings.seed * 1_000_003 + self.global_step)
+        passes = self.settings.accumulate
+        step = self.global_step * passes + index % passes
+        torch.manual_seed(self.settings.seed * 1_000_003 + step)
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         pictures, target = batch
@@ -123,27 +136,15 @@ class Training(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         s = self.settings
-        assert s.rate is not None
-        assert s.backbone_rate is not None
-        assert s.weight_decay is not None
-        groups: list[dict[str, Any]] = []
-        backbone = {id(p) for p in self.network.backbone.parameters()}
-        for of_backbone, rate in ((True, s.backbone_rate), (False, s.rate)):
-            for decays in (True, False):  # biases and normalisation are not pulled to zero
-                chosen = [
-                    p
-                    for p in self.network.parameters()
-                    if (id(p) in backbone) == of_backbone and (p.ndim > 1) == decays
-                ]
-                decay = s.weight_decay if decays else 0.0
-                if chosen:
-                    groups.append({"params": chosen, "lr": rate, "weight_decay": decay})
+        groups = _groups(self.network, s)
         optimizer: torch.optim.Optimizer
         if s.optimizer == "adamw":
             optimizer = torch.optim.AdamW(groups, fused=True)
         else:
-            optimizer = torch.optim.SGD(groups, momentum=0.9, nesterov=True, fused=True)
+            optimizer = torch.optim.SGD(groups, momentum=s.momentum, fused=True)
         steps = int(self.trainer.estimated_stepping_batches)
+        if s.schedule == "fixed":
+            return optimizer
         scheduler: torch.optim.lr_scheduler.LRScheduler
         if s.schedule == "onecycle":
             scheduler = torch.optim.lr_scheduler.OneCycleLR(
@@ -159,6 +160,28 @@ class Training(pl.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
+
+
+def _groups(network: FCN, settings: Settings) -> list[dict[str, Any]]:
+    """Parameters by what they have in common: rate and weight decay. Biases and normalisation are
+    not pulled to zero; biases may have a rate of their own (Caffe's lr_mult 2)."""
+    rates = {True: settings.backbone_rate, False: settings.rate}
+    backbone = {id(p) for p in network.backbone.parameters()}
+    biases = {
+        id(layer.bias)
+        for layer in network.modules()
+        if isinstance(layer, (nn.modules.conv._ConvNd, nn.Linear)) and layer.bias is not None
+    }
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for parameter in network.parameters():
+        if not parameter.requires_grad:
+            continue
+        rate, decay = rates[id(parameter) in backbone], settings.weight_decay
+        assert rate is not None
+        assert decay is not None
+        rate *= settings.bias_rate if id(parameter) in biases else 1
+        groups.setdefault((rate, decay if parameter.ndim > 1 else 0.0), []).append(parameter)
+    return [{"params": p, "lr": r, "weight_decay": d} for (r, d), p in groups.items()]
 
 
 class Checkpoints(pl.Callback):
@@ -186,8 +209,11 @@ class Checkpoints(pl.Callback):
         self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, index: int
     ) -> None:
         # After the last batch comes validation, and then the epoch's own checkpoint. Several
-        # processes must save together, and their clocks differ: they save at epochs only.
+        # processes must save together, and their clocks differ: they save at epochs only. Gradients
+        # of a step that is not taken yet would be lost.
         if index + 1 >= trainer.num_training_batches or trainer.world_size > 1:
+            return
+        if (index + 1) % trainer.accumulate_grad_batches:
             return
         if self.interrupted or time.monotonic() - self.saved > self.seconds:
             self.save(trainer)

@@ -41,10 +41,11 @@ class Reporter(pl.Callback):
         self.loss_sum, self.loss_count = 0.0, 0
         self.best = -1.0
         self.started = 0.0
-        self.steps_here = 0
+        self.first_step = 0
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self.started = time.monotonic()
+        self.first_step = trainer.global_step
         total = int(trainer.estimated_stepping_batches)
         self.task = self.bar.add_task("", total=total, completed=trainer.global_step, state="")
         self.bar.start()
@@ -54,7 +55,6 @@ class Reporter(pl.Callback):
     ) -> None:
         self.loss_sum += float(outputs["loss"].detach())
         self.loss_count += 1
-        self.steps_here += 1
         if not self.bar.disable:
             best = f"mean IoU {self.best:.3f}  " if self.best >= 0 else ""
             self.bar.update(
@@ -96,7 +96,8 @@ class Reporter(pl.Callback):
 
     def _left(self, trainer: pl.Trainer) -> str:
         left = int(trainer.estimated_stepping_batches) - trainer.global_step
-        seconds = (time.monotonic() - self.started) / max(self.steps_here, 1) * left
+        here = max(trainer.global_step - self.first_step, 1)
+        seconds = (time.monotonic() - self.started) / here * left
         minutes, seconds = divmod(int(seconds), 60)
         hours, minutes = divmod(minutes, 60)
         return (

@@ -21,11 +21,12 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "stride": (4, 8, 16, 32),
     "upsampling": ("bilinear", "learned_skips", "learned"),
     "optimizer": ("adamw", "sgd"),
-    "schedule": ("onecycle", "poly"),
+    "schedule": ("onecycle", "poly", "fixed"),
     "class_weights": ("auto", "none", "balanced"),
     "precision": ("auto", "float32", "bfloat16", "float16"),
     "accelerator": ("auto", "cpu", "gpu"),
 }
+WHOLE = (0, 0)  # as a crop: none is cut
 _KINDS = {
     "str": "text",
     "bool": "true or false",
@@ -49,27 +50,46 @@ class Settings:
     upsampling: str = "bilinear"
     """bilinear, learned_skips (transposed convolutions between the scores) or learned."""
     epochs: int = 50
-    """Passes over the training pictures."""
+    """Passes over the training pictures; of each stage, where it is staged."""
     batch: int = 8
-    """Pictures per step and device."""
+    """Pictures per pass and device."""
+    accumulate: int = 1
+    """Passes whose gradients are averaged into one step: more pictures than memory holds."""
     crop: tuple[int, int] | None = None
-    """Height and width of a training crop, in pixels. Default: from the picture sizes."""
+    """Height and width of a training crop, in pixels; 0 0: whole pictures. Default: from the
+    picture sizes."""
     scale: tuple[float, float] | None = None
     """Random magnification before the crop. Default: from how fine the labels are."""
     flip: bool = True
     """Mirror half of the pictures left to right."""
     color: float = 0.3
     """Random brightness, contrast and saturation, up to this fraction."""
+    start: str = ""
+    """A model to start from, of the same backbone: an FCN-16s from an FCN-32s, say. Scores that it
+    has for the same classes are taken over."""
+    staged: bool = False
+    """Train FCN-32s first, 16s from it, and so on down to the stride."""
+    stage_rate: float = 0.5
+    """Rates of each stage in units of the one before."""
+    frozen: bool = False
+    """The backbone stays as it is; only the scores are trained."""
     optimizer: str = "adamw"
-    """adamw or sgd (momentum 0.9)."""
+    """adamw or sgd."""
+    momentum: float = 0.9
+    """Of sgd."""
     rate: float | None = None
-    """Learning rate of the scores. Default: 0.002 (adamw), 0.02 (sgd)."""
+    """Learning rate of the scores. Default: 0.002 (adamw), 0.02 (sgd, momentum 0.9)."""
+    summed_rate: float | None = None
+    """In place of rate and backbone_rate: a rate for a loss that is summed over pixels, 1e-10 as
+    published for FCNs. It is converted: times the labelled pixels of a step."""
+    bias_rate: float = 1.0
+    """Rate of biases in units of that of weights. The paper's networks were trained with 2."""
     backbone_rate: float | None = None
     """Learning rate of the backbone. Default: a quarter of rate where pretrained, else rate."""
     weight_decay: float | None = None
     """Of weights, not of biases and normalisation. Default: 0.02 (adamw), 0.0005 (sgd)."""
     schedule: str = "onecycle"
-    """onecycle (up, then down to zero by a cosine) or poly (down, power 0.9)."""
+    """onecycle (up, then down to zero by a cosine), poly (down, power 0.9) or fixed."""
     class_weights: str = "auto"
     """balanced weighs a class by the inverse square root of its share of the pixels, none weighs
     all alike, and auto takes balanced where one class covers nearly everything."""
@@ -101,17 +121,22 @@ class Settings:
         for name, choices in CHOICES.items():
             wanted = ", ".join(map(str, choices))
             self._require(name, getattr(self, name) in choices, f"one of {wanted}")
-        for name in ("epochs", "batch", "devices", "nodes"):
+        for name in ("epochs", "batch", "accumulate", "devices", "nodes"):
             self._require(name, getattr(self, name) >= 1, "1 or more")
         for name in ("patience", "color", "workers", "cache", "weight_decay"):
             value = getattr(self, name)
             self._require(name, value is None or value >= 0, "0 or more")
-        for name in ("rate", "backbone_rate"):
+        for name in ("rate", "backbone_rate", "summed_rate", "stage_rate"):
             value = getattr(self, name)
             self._require(name, value is None or value > 0, "more than 0")
+        alone = self.summed_rate is None or self.rate is None is self.backbone_rate
+        self._require("summed_rate", alone, "given without rate and backbone_rate")
+        self._require("bias_rate", self.bias_rate >= 0, "0 or more")
+        self._require("momentum", 0 <= self.momentum < 1, "from 0 to below 1")
         self._require("seed", 0 <= self.seed < 2**32, f"from 0 to {2**32 - 1}")
         self._require("label_smoothing", 0 <= self.label_smoothing < 1, "from 0 to below 1")
-        self._require("crop", self.crop is None or min(self.crop) >= 1, "two sizes of 1 or more")
+        fine = self.crop is None or self.crop == WHOLE or min(self.crop) >= 1
+        self._require("crop", fine, "two sizes of 1 or more, or 0 0 for whole pictures")
         fine = self.scale is None or 0 < self.scale[0] <= self.scale[1]
         self._require("scale", fine, "two factors, low to high")
 
@@ -238,6 +263,7 @@ def _flag(option: Field[Any]) -> str:
     if isinstance(value, bool):
         return f"--{name}   # or --no-{name}"
     if value is None:
-        value = {"crop": (321, 481), "scale": (0.5, 2.0), "workers": 2}.get(option.name, 0.002)
+        examples = {"crop": (321, 481), "scale": (0.5, 2.0), "workers": 2, "summed_rate": 1e-10}
+        value = examples.get(option.name, 0.002)
     words = value if isinstance(value, tuple) else (value,)
     return f"--{name} {' '.join(map(str, words))}"

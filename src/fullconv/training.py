@@ -9,6 +9,7 @@ summed over processes, the model folder, and a resume that continues exactly whe
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -26,7 +27,6 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping
 from torch.utils.data import DataLoader
 
-import fullconv
 from fullconv.choices import balanced_weights, decide
 from fullconv.data.augment import Augmentation
 from fullconv.data.cache import Cache
@@ -43,9 +43,10 @@ from fullconv.loop import CHECKPOINT, Checkpoints, Training
 from fullconv.metrics import protocol_card
 from fullconv.model import Model
 from fullconv.network.backbone import build
-from fullconv.network.fcn import FCN
 from fullconv.progress import Guards, Reporter
 from fullconv.settings import Settings, read_config, to_toml
+from fullconv.stages import Stage, train_stages
+from fullconv.start import fresh_model
 
 _RUN_FOLDER = "FULLCONV_RUN_FOLDER"  # tells the other processes of a run where it is
 
@@ -59,6 +60,7 @@ class Run:
         model: folder of the best model, for `fullconv.load`.
         metrics: of the best model on the validation split, with the protocol card.
         data, splits: the data set's folder, and which splits it has.
+        stages: what each stage came to, where it was trained in stages; all else is the last one's.
     """
 
     folder: Path
@@ -66,6 +68,7 @@ class Run:
     metrics: dict[str, Any]
     data: Path
     splits: tuple[str, ...]
+    stages: tuple[Stage, ...] = ()
 
 
 def train(
@@ -99,19 +102,7 @@ def train(
                 "a resumed run takes its data, folder and options from its own config.toml.",
                 f"fullconv train --resume {folder}",
             )
-        config = read_config(folder / "config.toml")
-        data = config.get("data", {}).get("root")
-        if data is None:
-            raise FullconvError(
-                f"{folder / 'config.toml'} does not say where the data set lies.",
-                '[data]\nroot = "DATA"',
-            )
-        settings = Settings.from_dict(config.get("train", {}))
-        if not (folder / "checkpoint" / CHECKPOINT).is_file():
-            raise FullconvError(
-                f"{folder} has no checkpoint to resume from.",
-                f"fullconv train --config {folder / 'config.toml'}",
-            )
+        data, settings = _resumed(folder)
     elif data is None:
         raise FullconvError("no data set was named.", "fullconv train DATA")
     settings = Settings.from_dict({**(settings.to_dict() if settings else {}), **options})
@@ -123,11 +114,58 @@ def train(
         print("\n".join([_summary(report), *why]), file=sys.stderr)
     if resume is None:
         folder = _new_folder(out, report.dataset, settings)
-        (folder / "config.toml").write_text(
-            to_toml({"data": {"root": str(data.resolve())}, "train": settings.to_dict()}),
-            encoding="utf-8",
-        )
+        _save_config(folder, data, settings)
+    if settings.staged:
+        return _fit_stages(folder, data, report, settings, module, quiet)
     return _fit(folder, report, settings, module, resume is not None, quiet)
+
+
+def _resumed(folder: Path) -> tuple[str, Settings]:
+    """The data and the options of a run that was stopped."""
+    config = read_config(folder / "config.toml")
+    data = config.get("data", {}).get("root")
+    if data is None:
+        raise FullconvError(
+            f"{folder / 'config.toml'} does not say where the data set lies.",
+            '[data]\nroot = "DATA"',
+        )
+    settings = Settings.from_dict(config.get("train", {}))
+    if not settings.staged and not (folder / "checkpoint" / CHECKPOINT).is_file():
+        raise FullconvError(
+            f"{folder} has no checkpoint to resume from.",
+            f"fullconv train --config {folder / 'config.toml'}",
+        )
+    return data, settings
+
+
+def _save_config(folder: Path, data: Path, settings: Settings) -> None:
+    text = to_toml({"data": {"root": str(data.resolve())}, "train": settings.to_dict()})
+    (folder / "config.toml").write_text(text, encoding="utf-8")
+
+
+def _fit_stages(
+    folder: Path, data: Path, report: CheckReport, settings: Settings, module: Any, quiet: bool
+) -> Run:
+    if settings.devices * settings.nodes > 1:
+        raise FullconvError(
+            f"stages are trained by one process, not by {settings.devices * settings.nodes}.",
+            "--devices 1   # or --stride 32, then --stride 16 --start RUN, then --stride 8",
+        )
+
+    def fit(part: Path, stage: Settings, resuming: bool) -> None:
+        if not quiet:
+            print(f"FCN-{stage.stride}s, rate {stage.rate:.3g}", file=sys.stderr)
+        if part != folder:
+            (part / "checkpoint").mkdir(parents=True, exist_ok=True)
+            _save_config(part, data, stage)
+        _fit(part, report, stage, module, resuming, quiet)
+
+    grids = build(module if module is not None else settings.backbone, stride=settings.stride).grids
+    strides = [int(grid.stride) for grid in reversed(grids)]
+    stages = train_stages(folder, settings, strides, fit)
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    splits = tuple(report.dataset.splits)
+    return Run(folder, folder / "model", metrics, report.dataset.root, splits, stages)
 
 
 def _summary(report: CheckReport) -> str:
@@ -152,7 +190,7 @@ def _fit(
 ) -> Run:
     dataset = report.dataset
     labels = dataset.labels
-    model = _fresh_model(report, settings, module)
+    model = fresh_model(report, settings, module, quiet=quiet or resuming)
     # Never the test split: the best model is chosen by this one.
     split = "val" if dataset.splits.get("val") else "train"
     protocol = protocol_card(
@@ -190,28 +228,6 @@ def _fit(
     return Run(folder, folder / "model", metrics, dataset.root, tuple(dataset.splits))
 
 
-def _fresh_model(report: CheckReport, settings: Settings, module: Any) -> Model:
-    torch.manual_seed(settings.seed)
-    backbone = build(
-        module if module is not None else settings.backbone,
-        stride=settings.stride,
-        pretrained=settings.pretrained,
-    )
-    classes = report.dataset.labels
-    network = FCN(backbone, len(classes), stride=settings.stride, upsampling=settings.upsampling)
-    card = backbone.card
-    if settings.pretrained and not card.pretrained_on:
-        card = replace(card, pretrained_on=f"{card.source}'s default weights")
-    facts = {
-        "data_fingerprint": report.fingerprint,
-        "mask_values": [meaning.to_dict() for meaning in report.meanings],
-        "fullconv": fullconv.__version__,
-        "settings": {k: v for k, v in settings.to_dict().items() if k != "backbone"},
-    }
-    network = network.to(memory_format=torch.channels_last)
-    return Model(network, classes, card, training=facts)
-
-
 @contextmanager
 def _explained(settings: Settings) -> Iterator[None]:
     """What goes wrong on the way, in words: errors of the reading processes arrive wrapped in their
@@ -246,6 +262,7 @@ def _trainer(settings: Settings, callbacks: list[Any], folder: Path) -> pl.Train
         num_nodes=settings.nodes,
         precision=_precision(settings),  # type: ignore[arg-type]
         max_epochs=settings.epochs,
+        accumulate_grad_batches=settings.accumulate,
         callbacks=callbacks,
         default_root_dir=folder,
         logger=False,

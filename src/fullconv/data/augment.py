@@ -31,7 +31,7 @@ class Augmentation:
     """Random transforms of a picture and its mask, from torch's random state.
 
     Args:
-        crop: (height, width) of what comes out, in pixels.
+        crop: (height, width) of what comes out, in pixels; (0, 0): the picture's own.
         scale: (low, high) magnification, drawn evenly on a logarithmic scale.
         flip: mirror half of the pictures left to right.
         color: brightness, contrast and saturation vary by up to this fraction.
@@ -59,7 +59,8 @@ class Augmentation:
     def _window(self, picture: Tensor, mask: Tensor) -> Pair:
         low, high = (math.log(s) for s in self.scale)
         factor = math.exp(low + (high - low) * float(torch.rand(())))
-        size = [max(1, round(side / factor)) for side in self.crop]
+        out = list(self.crop if any(self.crop) else mask.shape)
+        size = [max(1, round(side / factor)) for side in out]
         starts = [
             _randint(min(0, have - want), max(0, have - want))
             for have, want in zip(mask.shape, size, strict=True)
@@ -78,7 +79,6 @@ class Augmentation:
             color = [round(255 * fraction) for fraction in self.mean]
             picture = tv.pad_image(picture, padding, fill=color)
             mask = tv.pad_image(mask, padding, fill=self.ignore_index)
-        out = list(self.crop)
         picture = tv.resize_image(picture, out, antialias=True)
         # torchvision's own rule for masks is NEAREST, which lies half a pixel off the picture's.
         mask = tv.resize_image(mask, out, interpolation=v2.InterpolationMode.NEAREST_EXACT)

@@ -174,13 +174,13 @@ def build(
     Raises:
         FullconvError: unknown name, weights out of reach, no such stride.
     """
-    card = _card_of(backbone)
+    card = card_of(backbone)
     if isinstance(backbone, nn.Module):
         pyramid, grids = _pyramid_of(backbone, card)
     elif card.source == "timm":
         pyramid, grids = _timm_pyramid(card, pretrained)
     elif card.source == "torchvision":
-        pyramid, grids = _pyramid_of(_torchvision_classifier(card, pretrained), card)
+        pyramid, grids = _pyramid_of(torchvision_classifier(card, pretrained), card)
     else:
         raise FullconvError(
             f"backbone source {card.source!r} is not known.", 'source = "timm"  # or "torchvision"'
@@ -200,7 +200,8 @@ def build(
     return Backbone(pyramid, taps, [grids[tap] for tap in taps], card)
 
 
-def _card_of(backbone: Any) -> BackboneCard:
+def card_of(backbone: Any) -> BackboneCard:
+    """Of a name, a card's path, a card, or a module."""
     if isinstance(backbone, BackboneCard):
         return backbone
     if isinstance(backbone, nn.Module):
@@ -214,23 +215,10 @@ def _card_of(backbone: Any) -> BackboneCard:
 def _timm_pyramid(card: BackboneCard, pretrained: bool) -> tuple[nn.Module, list[Grid]]:
     import timm
 
-    # It lists the classifier's weights as left over each time a pyramid is cut from it.
-    logging.getLogger("timm").setLevel(logging.ERROR)
-    if not timm.is_model(card.name):
-        near = timm.list_models(f"*{card.name}*")[:5]
-        raise FullconvError(
-            f"timm has no network {card.name!r}{'; it has ' + ', '.join(near) if near else ''}.",
-            "--backbone resnet18   # or torchvision:NAME, or a card.toml",
-        )
+    _refuse_unknown(card)
     overlay = {"file": str(card.weights)} if card.weights else None
     if card.weights:  # timm drops what does not fit in silence, so look first
-        try:
-            classifier = timm.create_model(card.name, **card.options)
-        except (TypeError, ValueError) as error:
-            raise FullconvError(
-                f"timm's {card.name} cannot be built: {error}", "options = {}   # in the card"
-            ) from error
-        load_weights(classifier, card)
+        timm_classifier(card, pretrained=False)
     if pretrained:
         _skip_retries_where_there_is_no_network()
     problem: Exception | None = None
@@ -255,6 +243,39 @@ def _timm_pyramid(card: BackboneCard, pretrained: bool) -> tuple[nn.Module, list
     )
 
 
+def timm_classifier(card: BackboneCard, pretrained: bool) -> nn.Module:
+    """The whole classifier, with a card's weights if it has some."""
+    import timm
+
+    _refuse_unknown(card)
+    published = pretrained and card.weights is None
+    if published:
+        _skip_retries_where_there_is_no_network()
+    try:
+        classifier: nn.Module = timm.create_model(card.name, pretrained=published, **card.options)
+    except Exception as error:
+        if published and not isinstance(error, (TypeError, ValueError)):
+            raise _unreachable(card, error) from error
+        raise FullconvError(
+            f"timm's {card.name} cannot be built: {error}", "options = {}   # in the card"
+        ) from error
+    load_weights(classifier, card)
+    return classifier
+
+
+def _refuse_unknown(card: BackboneCard) -> None:
+    import timm
+
+    # It lists the classifier's weights as left over each time a pyramid is cut from it.
+    logging.getLogger("timm").setLevel(logging.ERROR)
+    if not timm.is_model(card.name):
+        near = timm.list_models(f"*{card.name}*")[:5]
+        raise FullconvError(
+            f"timm has no network {card.name!r}{'; it has ' + ', '.join(near) if near else ''}.",
+            "--backbone resnet18   # or torchvision:NAME, or a card.toml",
+        )
+
+
 def _skip_retries_where_there_is_no_network() -> None:
     """The hub's client tries for most of a minute; weights in its cache are found either way."""
     from huggingface_hub import constants
@@ -275,7 +296,8 @@ def _unreachable(card: BackboneCard, error: Exception) -> FullconvError:
     )
 
 
-def _torchvision_classifier(card: BackboneCard, pretrained: bool) -> nn.Module:
+def torchvision_classifier(card: BackboneCard, pretrained: bool) -> nn.Module:
+    """The whole classifier, with a card's weights if it has some."""
     import torchvision
 
     if card.name not in torchvision.models.list_models(module=torchvision.models):
