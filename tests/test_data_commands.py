@@ -103,7 +103,7 @@ def test_what_train_ignores_evaluate_ignores_too(
     assert run(again) == 1
     capsys.readouterr()
     assert run([*again, "--ignore-rules", "unreadable"]) == 0
-    assert ", 1 pictures, original size" in capsys.readouterr().out
+    assert ", 1 picture, original size" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["nyud", "label-studio, brush", "ultralytics, outlines"])

@@ -22,7 +22,7 @@ from cyclopts import CycloptsError, MissingArgumentError, Parameter, UnusedCliTo
 import fullconv
 import fullconv.data_commands
 import fullconv.paper_commands  # these two join their commands to the application
-from fullconv.errors import DownloadError, FullconvError, command, some
+from fullconv.errors import DownloadError, FullconvError, command, plural, some
 from fullconv.memory import use_large_pages
 from fullconv.settings import Settings
 from fullconv.terminal import Json, Split, app, counting, emit, let_go, python_only, say
@@ -138,7 +138,8 @@ def evaluate(
             model, data, split=split, ignore_rules=ignore_rules, progress=progress
         ).to_dict()
     protocol = result["protocol"]
-    head = f"{model} on {data}, split {split}, {protocol['pictures']} pictures, original size\n\n"
+    pictures = plural(protocol["pictures"], "picture")
+    head = f"{model} on {data}, split {split}, {pictures}, original size\n\n"
     emit(result, head + table(result), json)
 
 
@@ -196,13 +197,13 @@ def predict(
                 continue
             written = save_outputs(segmentation, out / stem, outputs)
             results.append({**segmentation.to_dict(), "files": [str(p) for p in written]})
-    text = "\n".join([*map(_largest, results), f"{len(results)} of {len(found)} pictures -> {out}"])
+    every = plural(len(found), "picture")
+    text = "\n".join([*map(_largest, results), f"{len(results)} of {every} -> {out}"])
     emit({"pictures": results, "failed": failed}, text, json)
     if failed:
-        raise FullconvError(
-            "\n  ".join([f"{len(failed)} of {len(found)} pictures could not be read:", *failed]),
-            "copy or download them again, or leave them out; the others are done",
-        )
+        said = "\n  ".join([f"{len(failed)} of {every} could not be read:", *failed])
+        hint = "copy or download them again, or leave them out; the others are done"
+        raise FullconvError(said, hint)
 
 
 def main(argv: list[str] | None = None) -> None:

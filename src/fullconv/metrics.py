@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fullconv.errors import LISTED, some
+from fullconv.errors import LISTED, plural, some
 
 
 def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, num_classes: int) -> np.ndarray:
@@ -103,7 +103,7 @@ def headline(metrics: Mapping[str, Any]) -> str:
     """`Metrics.to_dict()` with its protocol card, in a line."""
     card, value = metrics["protocol"], metrics["mean_iou"]
     number = "is not defined (no labelled pixel)" if value is None else f"{value:.3f}"
-    return f"mean IoU {number} on {card['split']} ({card['pictures']} pictures)"
+    return f"mean IoU {number} on {card['split']} ({plural(card['pictures'], 'picture')})"
 
 
 def table(metrics: Mapping[str, Any]) -> str:
