@@ -114,6 +114,8 @@ def test_training_explains_every_setting(cli: Out) -> None:
     text = cli(["train", "--help"])[1]
     for name in Settings.__dataclass_fields__:
         assert f"--{name.replace('_', '-')}" in text, name
+    assert "--no-flip" in text
+    assert "--empty" not in text  # there is no empty crop
 
 
 def test_the_version(cli: Out) -> None:
@@ -421,6 +423,7 @@ class Recorder:
     def train(self, data: Any, **options: Any) -> Any:
         self.data, self.options = data, options
         metrics = {"mean_iou": 0.5, "epoch": 3, "protocol": {"split": "val", "pictures": 4}}
+        metrics |= {"per_class_iou": {"sky": 0.5}, "confusion": [[1]]}
         return SimpleNamespace(
             folder=Path("run"),
             model=Path("run/model"),
@@ -471,6 +474,22 @@ def test_only_the_options_that_were_typed_are_handed_on(cli: Out, training: Reco
         f"model: {Path('run/model')}",
         f"next: fullconv evaluate {Path('run/model')} DATA --split test",
     ]
+
+
+def test_a_class_that_was_never_predicted_is_said_at_the_end(
+    cli: Out, training: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(*_: Any, **__: Any) -> Any:
+        run = Recorder().train(Path("my data"))
+        run.metrics["per_class_iou"] = {"ground": 0.98, "object": 0.0}
+        run.metrics["confusion"] = [[98, 0], [2, 0]]
+        run.model = Path("my run/model")
+        return run
+
+    monkeypatch.setattr(training, "train", train)
+    lines = cli(["train", "my data"])[1].splitlines()
+    assert lines[1] == "never predicted: object"
+    assert lines[-1] == "next: fullconv evaluate 'my run/model' 'my data' --split test"
 
 
 def test_the_next_command_names_a_split_that_there_is(cli: Out, training: Recorder) -> None:
@@ -554,7 +573,8 @@ def test_ceiling_prints_a_table_of_classes_and_strides(cli: Out, scenes: Path) -
     assert head.startswith(f"{scenes}, split val, 2 pictures, original size")
     assert all(any(line.startswith(name) for line in lines) for name in LABELS.names)
     assert f"{'mean IoU':<24}" in out
-    assert lines[-1].startswith("recommended: stride ")
+    assert lines[-1].startswith("recommended: --stride 4: stride 8 can reach about ")
+    assert lines[-1].endswith(" (counted in 2 masks of val)")
     code, out, err = cli(["ceiling", scenes, "--json", "--split", "train"])
     found = json.loads(out)
     assert (code, err, found["split"], found["pictures"]) == (0, "", "train", 3)
@@ -590,7 +610,10 @@ def test_ceiling_refuses_faulty_data(cli: Out, data: Path, spoilt: str) -> None:
     [
         (["bogus"], 'Unknown command "bogus". Available commands: check, ', "fullconv --help"),
         (["--bogus"], 'Unknown command "--bogus"', "fullconv --help"),
-        (["check"], "--data requires an argument", "fullconv check --help"),
+        (["check"], "DATA is missing.", "fullconv check DATA"),
+        (["evaluate", "m"], "DATA is missing.", "fullconv evaluate MODEL DATA"),
+        (["predict"], "MODEL is missing.", "fullconv predict MODEL PICTURES"),
+        (["check", "DATA", "--fix"], "--fix requires an argument", "fullconv check --help"),
         (["check", "DATA", "more", "words"], "too many words: more words.", "fullconv check --he"),
         (["check", "DATA", "--jsn"], "Unknown option: --jsn. Did you mean --json", "check --help"),
         (["check", "DATA", "--json=maybe"], 'unable to convert "maybe"', "fullconv check --help"),
@@ -634,8 +657,7 @@ def test_an_empty_folder_is_no_data_set(
     (tmp_path / "empty").mkdir()
     words = [model_folder] if command == "evaluate" else []
     message = refused(cli([command, *words, tmp_path / "empty"]))
-    assert f"{tmp_path / 'empty'} is not a data set that is known" in message
-    assert "Found an empty folder" in message
+    assert f"{tmp_path / 'empty'} holds no pictures: there is nothing in it." in message
     assert "DATA/images/train/a.jpg" in message
 
 

@@ -38,7 +38,9 @@ def test_a_repaired_copy_has_no_errors(tmp_path: Path, capsys: pytest.CaptureFix
     capsys.readouterr()
     assert run(["check", str(root), "--fix", str(tmp_path / "copy")]) == 0
     out = capsys.readouterr().out
-    assert out.startswith(f"{root} -> {tmp_path / 'copy'}: train 3, val 1 pairs")
+    assert out.startswith(
+        f"{root} -> {tmp_path / 'copy'}: pairs of pictures and id masks: train 3, "
+    )
     assert out.endswith(f"next: fullconv check {tmp_path / 'copy'}\n")
     assert run(["check", str(tmp_path / "copy")]) == 0
     assert run(["check", str(root)]) == 1  # the original stays as it was
@@ -59,11 +61,18 @@ def test_check_recommends_a_stride_and_draws_a_sheet(
     sheet = tmp_path / "sheet.png"
     assert run(["check", str(scenes), "--sheet", str(sheet)]) == 0
     out, err = capsys.readouterr()
-    assert "recommended: --stride 4, the coarsest within 5 points of stride 4's" in out
+    said = next(line for line in out.splitlines() if line.startswith("recommended: "))
+    assert said.startswith("recommended: --stride 4: stride 8 can reach about ")
+    assert said.endswith(" (counted in 2 masks of val)")
+    assert out.endswith(f"\n  fullconv ceiling {scenes}   # shows each class\n")
     assert err == f"sheet: {sheet}\n"
     assert sheet.is_file()
     assert run(["check", str(scenes), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["recommended_stride"] == 4
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["recommended_stride"] == 4
+    assert f"recommended: --stride 4: {facts['recommended_stride_reason']}" == said
+    assert run(["ceiling", str(scenes)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == said  # they never contradict
     bad = lossy(tmp_path / "data")
     assert run(["check", str(bad), "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["recommended_stride"] is None
@@ -76,7 +85,7 @@ def test_the_layout_can_be_named(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert run(["check", str(root), "--layout", "voc"]) == 1
     assert "JPEGImages/ and SegmentationClass/" in capsys.readouterr().err
     assert run(["check", str(root), "--layout", "vox"]) == 1
-    assert 'try: layout="voc"' in capsys.readouterr().err
+    assert "try: --layout voc" in capsys.readouterr().err
 
 
 def test_what_train_ignores_evaluate_ignores_too(
@@ -94,7 +103,7 @@ def test_what_train_ignores_evaluate_ignores_too(
     assert run(again) == 1
     capsys.readouterr()
     assert run([*again, "--ignore-rules", "unreadable"]) == 0
-    assert ", 1 pictures, original size" in capsys.readouterr().out
+    assert ", 1 picture, original size" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["nyud", "label-studio, brush", "ultralytics, outlines"])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -169,37 +171,68 @@ def test_a_data_set_with_fewer_classes_than_the_model(
     agree(result, by_definition(pairs, K))
 
 
+def paste(root: Path, hint: str, **changes: str) -> None:
+    """Do what a hint says: what stands below its sentence becomes dataset.toml; `changes` are of
+    lines, by the value that they begin with."""
+    sentence, _, lines = hint.partition(":\n")
+    assert str(root / "dataset.toml") in sentence
+    for value, name in changes.items():
+        lines = re.sub(f'(?m)^{value} = "ignore"', f'{value} = "{name}"', lines)
+    (root / "dataset.toml").write_text(lines)
+
+
 def test_an_unknown_class_is_an_error_whose_lines_mend_it(
     predictor: Predictor, scenes: Path, tmp_path: Path
 ) -> None:
+    """Also where a class of the model takes the place of ignore, as the lines say."""
     names = tuple({"car": "vehicle", "tree": "vegetation"}.get(n, n) for n in LABELS.names)
     root = copied(scenes, tmp_path / "data", names)
     with pytest.raises(FullconvError) as caught:
         evaluate(predictor, root)
     assert caught.value.message == (
-        "the data set has classes that the model does not know: vegetation, vehicle; the model "
-        "has sky, building, road, pavement, tree, car, person, pole."
+        f"the model does not know vegetation, vehicle, which test of {root} shows; it has sky, "
+        "building, road, pavement, tree, car, person, pole."
     )
-    advice, table, *lines = caught.value.hint.splitlines()
-    assert "in dataset.toml" in advice
-    assert (table, lines) == ("[map]", ['4 = "ignore"', '5 = "ignore"'])
-    with (root / "dataset.toml").open("a") as file:
-        file.write("\n".join([table, *lines]))
+    hint = caught.value.hint
+    assert '4 = "ignore"   # vegetation' in hint.splitlines()
+    assert "fullconv train" not in hint
+    paste(root, hint)
     result = evaluate(predictor, root)
     truths = [ids_in(path) for path in (scenes / "masks/test").iterdir()]
     assert result.protocol["ignored_pixels"] == sum(np.isin(t, (4, 5, 255)).sum() for t in truths)
     assert result.metrics.class_accuracy[5:6].tolist() == pytest.approx([np.nan], nan_ok=True)
+    paste(root, hint, **{"4": "tree", "5": "car"})
+    whole = evaluate(predictor, scenes)
+    assert (evaluate(predictor, root).metrics.confusion == whole.metrics.confusion).all()
 
 
-def test_the_lines_for_an_unknown_class_of_a_colour_mask_name_its_colour() -> None:
-    data = Labels(
-        ("sky", "moon", "sun"),
-        values={(1, 2, 3): 0, (128, 64, 128): 1, 200: 1, 7: 2},
-        closed=True,
+def test_data_of_other_classes_altogether_are_for_another_model(
+    predictor: Predictor, tmp_path: Path
+) -> None:
+    """Colours, a table beside them, and folders of other names: all of it stays readable."""
+    root = tmp_path / "my data"
+    colors = np.array([(9, 9, 9), (128, 64, 128)], np.uint8)
+    for folder in ("photos", "truth"):
+        (root / folder).mkdir(parents=True)
+        for name in "abc":
+            pixels = (
+                colors[np.indices((40, 50))[1] // 25]
+                if folder == "truth"
+                else np.zeros((40, 50, 3), np.uint8)
+            )
+            Image.fromarray(pixels).save(root / folder / f"{name}.png")
+    (root / "dataset.toml").write_text(
+        'images = "photos"\nmasks = "truth"\nclasses = ["wall", "door"]\n'
+        '[map]\n"#090909" = "wall"\n"#804080" = "door"\n'
     )
     with pytest.raises(FullconvError) as caught:
-        match_classes(data, Labels(("sky", "sun")), [5, 1, 1])
-    assert caught.value.hint.endswith('[map]\n"#804080" = "ignore"\n200 = "ignore"')
+        evaluate(predictor, root, split="val")
+    first, _, rest = caught.value.hint.partition("\n")
+    assert first == f"fullconv train '{root}'   # a model of these classes; or"
+    assert '"#804080" = "ignore"   # door' in rest
+    paste(root, rest, **{'"#804080"': "building"})
+    result = evaluate(predictor, root, split="val")
+    assert result.metrics.confusion.sum(axis=1).tolist() == [0, 40 * 25, *[0] * (K - 2)]
 
 
 def test_a_class_must_be_known_only_in_the_split_where_it_occurs(
@@ -211,13 +244,18 @@ def test_a_class_must_be_known_only_in_the_split_where_it_occurs(
     ids[:2] = K
     Image.fromarray(ids.astype(np.uint8)).save(mask)
     assert evaluate(predictor, root, split="val").protocol["pictures"] == 2
-    with pytest.raises(FullconvError, match="does not know: boat; the model has sky, "):
+    with pytest.raises(FullconvError, match=r"does not know boat, which test of .*; it has sky, "):
         evaluate(predictor, root, split="test")
+
+
+def reported(labels: Labels, pixels: list[int]) -> Any:
+    """As much of a report as classes are matched by."""
+    return SimpleNamespace(dataset=SimpleNamespace(labels=labels), class_pixels={"val": pixels})
 
 
 def test_a_class_without_a_pixel_need_not_be_known() -> None:
     data, model = Labels(("sky", "moon", "sun")), Labels(("sun", "sky"))
-    lookup = match_classes(data, model, [5, 0, 1])
+    lookup = match_classes(reported(data, [5, 0, 1]), model, "val")
     assert lookup[[0, 2]].tolist() == [1, 0]
     assert lookup[1] >= len(model)
     assert lookup[255] >= len(model)
@@ -227,7 +265,8 @@ def test_a_class_without_a_pixel_need_not_be_known() -> None:
 def test_ignored_pixels_stay_ignored_with_more_classes_than_255() -> None:
     names = tuple(map(str, range(300)))
     data = Labels(names, ignore_index=65535)
-    lookup = match_classes(data, Labels(names[::-1], ignore_index=65535), [1] * 300)
+    model = Labels(names[::-1], ignore_index=65535)
+    lookup = match_classes(reported(data, [1] * 300), model, "val")
     assert lookup[:300].tolist() == list(range(300))[::-1]
     assert lookup[65535] >= 300
 

@@ -21,7 +21,7 @@ ORDER = (
     {"engine"},
     {"predict"},
     {"evaluation", "inspect", "probe"},
-    {"progress", "loop", "finish", "choices", "start", "stages", "training", "demo"},
+    {"progress", "loop", "finish", "choices", "names", "start", "stages", "training", "demo"},
     {"terminal", "data_commands", "paper_commands", "cli"},
     {"__main__"},
 )

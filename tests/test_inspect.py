@@ -137,7 +137,7 @@ def test_what_is_none_of_them(tmp_path: Path) -> None:
     assert caught.value.hint == "fullconv inspect resnet18"
     with pytest.raises(FullconvError, match="gone does not exist, and is neither a backbone"):
         inspect(str(tmp_path / "gone"))
-    with pytest.raises(FullconvError, match="is not a data set that is known"):
+    with pytest.raises(FullconvError, match=r"holds 1 picture and no masks"):
         inspect(str(tmp_path))
     with pytest.raises(FullconvError, match=r"no model at .*gone\.safetensors"):
         inspect(str(tmp_path / "gone.safetensors"))

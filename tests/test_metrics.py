@@ -12,7 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fullconv.metrics import Metrics, confusion_matrix, headline, protocol_card, table
+from fullconv.metrics import (
+    Metrics,
+    confusion_matrix,
+    headline,
+    never_predicted,
+    protocol_card,
+    table,
+)
 
 # Five pixels of class 0, four of 1, one of 2, none of 3; one pixel that does not count.
 TRUTH = np.array([[0, 0, 0, 0, 0, 1], [1, 1, 1, 2, 255, 255]])
@@ -202,6 +209,23 @@ def test_the_table_has_every_class_and_says_which_are_left_out() -> None:
     assert ["bus", "-", "-"] in words
     assert lines[-1] == "neither present nor predicted, left out of the means: bus"
     assert len({len(line) for line in lines[5:10]}) == 1  # the columns are straight
+
+
+def test_a_class_that_is_never_predicted_is_named() -> None:
+    """One that occurs and that nothing was called; not one that was called where it is not."""
+    metrics = of([([0, 0, 1, 1, 2, 2], [0, 0, 0, 2, 0, 0])], 4).to_dict()
+    assert never_predicted(metrics) == ["class 1"]
+    assert "never predicted: class 1" in table(metrics).splitlines()
+    good = of([([0, 1], [0, 1])], 2).to_dict()
+    assert never_predicted(good) == []
+    assert "never predicted" not in table(good)
+
+
+def test_many_classes_that_are_absent_are_counted() -> None:
+    lines = table(of([([0, 1], [0, 1])], 60).to_dict()).splitlines()
+    assert lines[-1].startswith("neither present nor predicted, left out of the means: class 2, ")
+    assert lines[-1].endswith(", class 13 and 46 more")
+    assert len(lines) == 4 + 1 + 1 + 2 + 1 + 1  # a line for each of two classes
 
 
 def test_a_class_that_is_only_predicted_has_an_iou_but_no_accuracy_in_the_table() -> None:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from fullconv import draw
 from fullconv.data import drawn
 from fullconv.data.check import check
 from fullconv.errors import FullconvError
@@ -17,34 +20,137 @@ def colors_of(path: Path) -> set[tuple[int, ...]]:
     return set(map(tuple, np.unique(pixels, axis=0).tolist()))
 
 
-def rows_of(path: Path, cell: int = 240) -> float:
-    """About how many rows of scenes (48 x 64, drawn `cell` pixels wide) a sheet has."""
-    with Image.open(path) as image:
-        return image.height / (cell * 48 / 64)
+@pytest.fixture
+def drawn_rows(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The captions of the rows, in the order in which they are drawn."""
+    found: list[str] = []
+
+    def grid(rows: Any, titles: Any, captions: list[str], **options: Any) -> Image.Image:
+        found.extend(captions)
+        return real(rows, titles, captions, **options)
+
+    real = draw.grid
+    monkeypatch.setattr(draw, "grid", grid)
+    return found
 
 
-def test_photos_and_labels_stand_side_by_side(scenes: Path, tmp_path: Path) -> None:
-    report = check(scenes)
+@pytest.fixture
+def legends(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, tuple[int, ...]]]:
+    """The legends that are drawn."""
+    found: list[dict[str, tuple[int, ...]]] = []
+
+    def swatches(colors: Any, **options: Any) -> np.ndarray:
+        found.append(dict(colors))
+        return real(colors, **options)
+
+    real = draw.swatches
+    monkeypatch.setattr(draw, "swatches", swatches)
+    return found
+
+
+def two_colors(root: Path, *, toml: str = 'classes = ["sky", "road"]\n', white: int = 1) -> Path:
+    """Two pairs whose photo is one colour, and whose mask is class 0 above and `white` below."""
+    values = np.zeros((240, 300), np.uint8)
+    values[120:] = white
+    for folder, content in (("images", np.full((240, 300, 3), PHOTO, np.uint8)), ("masks", values)):
+        for name in "ab":
+            path = root / folder / f"{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(content).save(path)
+    if toml:
+        (root / "dataset.toml").write_text(toml)
+    return root
+
+
+PHOTO = (40, 101, 200)
+
+
+def cells_of(path: Path) -> list[list[tuple[int, ...]]]:
+    """Of each picture of the first row, the colours in the middle of its upper and lower half."""
+    pixels = np.asarray(Image.open(path).convert("RGB"))
+    line = pixels[100]  # through all pictures, below the titles
+    there = np.flatnonzero((line != 255).any(axis=1))
+    starts = [int(there[0]), *(int(b) for a, b in pairwise(there) if b - a > 2)]
+    return [[tuple(pixels[y, x + 150].tolist()) for y in (100, 230)] for x in starts]
+
+
+def test_photos_and_labels_stand_side_by_side(
+    tmp_path: Path, drawn_rows: list[str], legends: list[dict[str, tuple[int, ...]]]
+) -> None:
     path = tmp_path / "deep" / "sheet.png"
-    save_sheet(report, path)
-    assert set(drawn.LABELS.colors) <= colors_of(path)
-    assert 6 < rows_of(path) < 10  # six of the seven pairs, and a legend
+    save_sheet(check(two_colors(tmp_path / "data")), path, findings=False)
+    sky, road = (0, 0, 0), (128, 0, 0)
+    over_sky = tuple((channel + 1) // 2 for channel in PHOTO)
+    over_road = ((40 + 128 + 1) // 2, *over_sky[1:])
+    assert cells_of(path) == [[PHOTO, PHOTO], [sky, road], [over_sky, over_road]]
+    assert over_sky[1] == 51  # a half, upwards
+    assert drawn_rows == ["train: a", "val: b"]
+    assert legends == [{"sky": sky, "road": road}]
 
 
-def test_what_was_found_comes_first(tmp_path: Path) -> None:
-    root = drawn.write(tmp_path / "data", train=2, val=1, test=1, size=(48, 64))
-    mask = root / "masks" / "train" / "street_0000.png"
-    ids = np.array(Image.open(mask))
-    ids[:20] = 77
-    image = Image.fromarray(ids)
-    image.putpalette([0] * 768)
-    image.save(mask)
+def test_the_legend_has_what_is_shown_and_what_does_not_count(
+    tmp_path: Path, legends: list[dict[str, tuple[int, ...]]]
+) -> None:
+    root = two_colors(tmp_path / "data", toml='classes = ["sky", "road", "car"]\n', white=255)
+    save_sheet(check(root), tmp_path / "a.png")
+    assert legends == [{"sky": (0, 0, 0), "(ignored)": draw.NEUTRAL}]
+    root = two_colors(tmp_path / "strange", white=9)
+    save_sheet(check(root), tmp_path / "b.png")
+    assert legends[1:] == [{"sky": (0, 0, 0), "(no class)": (255, 0, 255)}]
+    assert cells_of(tmp_path / "b.png")[1] == [(0, 0, 0), (255, 0, 255)]
+    root = two_colors(tmp_path / "white", toml="", white=255)
+    save_sheet(check(root), tmp_path / "c.png")
+    names = {"background (proposed)": (0, 0, 0), "object (proposed)": (255, 255, 255)}
+    assert legends[2:] == [names]
+    # The photo where nothing is drawn, and what is drawn in a colour that is seen.
+    over = tuple((a + b + 1) // 2 for a, b in zip(PHOTO, (255, 0, 255), strict=True))
+    assert cells_of(tmp_path / "c.png")[-1] == [PHOTO, over]
+
+
+def test_what_was_found_comes_first_and_no_pair_twice(
+    tmp_path: Path, drawn_rows: list[str]
+) -> None:
+    """Two rows of each finding, one for a pair that two findings name, and six others."""
+    root = drawn.write(tmp_path / "data", train=12, val=2, test=1, size=(48, 64))
+    masks = sorted((root / "masks" / "train").iterdir())
+    for number, mask in enumerate(masks[:5]):
+        ids = np.array(Image.open(mask))
+        ids[:20] = 77
+        image = Image.fromarray(ids)
+        image.putpalette([0] * 768)
+        image.save(mask)
+        if number == 1:
+            pair = root / "images/val/street_0000.jpg"
+            (root / "images/train" / f"{mask.stem}.jpg").write_bytes(pair.read_bytes())
     report = check(root)
-    with_, without = tmp_path / "a.png", tmp_path / "b.png"
-    save_sheet(report, with_)
-    save_sheet(report, without, findings=False)
-    assert rows_of(with_) > rows_of(without) + 0.8
-    assert (255, 0, 255) in colors_of(with_)  # values without a class are loud
+    assert [finding.rule for finding in report.findings] == ["unknown-value", "leak"]
+    save_sheet(report, tmp_path / "a.png")
+    assert drawn_rows[:3] == [
+        "error unknown-value: train/street_0000",
+        "error unknown-value, warning leak: train/street_0001",
+        "warning leak: val/street_0000",
+    ]
+    assert len(drawn_rows) == 9
+    names = [caption.rpartition("/")[2].rpartition(" ")[2] for caption in drawn_rows]
+    assert len({(c.split(": ")[-1], n) for c, n in zip(drawn_rows, names, strict=True)}) == 9
+    assert all(not caption.startswith(("error", "warning")) for caption in drawn_rows[3:])
+    drawn_rows.clear()
+    save_sheet(report, tmp_path / "b.png", findings=False)
+    assert len(drawn_rows) == 6
+    assert (drawn_rows[0], drawn_rows[-1]) == ("train: street_0000", "test: street_0000")
+
+
+@pytest.mark.parametrize("size", [(40, 500), (500, 40), (240, 320), (9, 7)])
+def test_a_sheet_is_no_tower(tmp_path: Path, size: tuple[int, int]) -> None:
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+        for number in range(12):
+            ids = np.indices(size)[1] % 2
+            Image.fromarray(ids.astype(np.uint8)).save(tmp_path / folder / f"{number}.png")
+    (tmp_path / "dataset.toml").write_text('classes = ["a", "b"]\n')
+    save_sheet(check(tmp_path), tmp_path / "sheet.png")
+    with Image.open(tmp_path / "sheet.png") as image:
+        assert image.height < 2400  # 12 rows of such would be 6000
 
 
 @pytest.mark.parametrize("kind", ["black and white", "colours", "ids"])

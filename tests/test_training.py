@@ -326,7 +326,7 @@ def test_errors_keep_a_training_from_starting_unless_they_are_named(tmp_path, ca
     capsys.readouterr()
     run = train(root, out=tmp_path / "run", ignore_rules="size,unknown-value", **options)
     said = capsys.readouterr().err
-    assert "ignored: size: 1 masks differ" in said
+    assert "ignored: size: 1 mask differs" in said
     assert "5 train" in said
     assert "crop" not in said
     assert "class weights none: " in said

@@ -12,15 +12,17 @@ import sys
 import traceback
 from contextlib import nullcontext
 from dataclasses import asdict, fields
+from inspect import Parameter as Place
+from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from cyclopts import CycloptsError, Parameter, UnusedCliTokensError
+from cyclopts import CycloptsError, MissingArgumentError, Parameter, UnusedCliTokensError
 
 import fullconv
 import fullconv.data_commands
 import fullconv.paper_commands  # these two join their commands to the application
-from fullconv.errors import FullconvError
+from fullconv.errors import DownloadError, FullconvError, command, plural, some
 from fullconv.memory import use_large_pages
 from fullconv.settings import Settings
 from fullconv.terminal import Json, Split, app, counting, emit, let_go, python_only, say
@@ -74,7 +76,8 @@ def train(
     json
         Print one JSON object and nothing else.
     """
-    from fullconv.metrics import headline
+    from fullconv.metrics import headline, never_predicted
+    from fullconv.names import require_backbone
     from fullconv.settings import read_config
     from fullconv.stages import table as stages_table
     from fullconv.training import train as train_model
@@ -85,17 +88,22 @@ def train(
         root = table.get("data", {}).get("root")
         data = data or (Path(root) if root else None)
         options = {**table.get("train", {}), **options}
+    if resume is None and "backbone" in options:
+        require_backbone(str(options["backbone"]))
     run = train_model(data, out=out, resume=resume, **options)
     if os.environ.get("LOCAL_RANK", "0") != "0":
         return  # another process of the same run prints
     unseen = "test" if "test" in run.splits else run.metrics["protocol"]["split"]
-    text = f"{stages_table(run.stages)}\n" if run.stages else ""
-    text += (
-        f"{headline(run.metrics)}, epoch {run.metrics['epoch']}\nmodel: {run.model}\n"
-        f"next: fullconv evaluate {run.model} {data or run.data} --split {unseen}"
-    )
+    lines = [stages_table(run.stages)] if run.stages else []
+    lines.append(f"{headline(run.metrics)}, epoch {run.metrics['epoch']}")
+    if never := never_predicted(run.metrics):
+        lines.append(f"never predicted: {some(never)}")
+    lines.append(f"model: {run.model}")
+    again = command("fullconv", "evaluate", run.model, data or run.data, "--split", unseen)
+    lines.append(f"next: {again}")
     stages = {"stages": [asdict(stage) for stage in run.stages]} if run.stages else {}
-    emit({"run": str(run.folder), "model": str(run.model), **stages, **run.metrics}, text, json)
+    facts = {"run": str(run.folder), "model": str(run.model), **stages, **run.metrics}
+    emit(facts, "\n".join(lines), json)
 
 
 @app.command(sort_key=4)
@@ -130,7 +138,8 @@ def evaluate(
             model, data, split=split, ignore_rules=ignore_rules, progress=progress
         ).to_dict()
     protocol = result["protocol"]
-    head = f"{model} on {data}, split {split}, {protocol['pictures']} pictures, original size\n\n"
+    pictures = plural(protocol["pictures"], "picture")
+    head = f"{model} on {data}, split {split}, {pictures}, original size\n\n"
     emit(result, head + table(result), json)
 
 
@@ -168,7 +177,7 @@ def predict(
     if not pictures:
         raise FullconvError(
             "no picture was named; expected files, or folders of pictures, after the model.",
-            f"fullconv predict {model} photo.jpg",
+            command("fullconv", "predict", model, "photo.jpg"),
         )
     outputs = _kinds(save)
     earlier: list[Path] = []
@@ -188,13 +197,13 @@ def predict(
                 continue
             written = save_outputs(segmentation, out / stem, outputs)
             results.append({**segmentation.to_dict(), "files": [str(p) for p in written]})
-    text = "\n".join([*map(_largest, results), f"{len(results)} of {len(found)} pictures -> {out}"])
+    every = plural(len(found), "picture")
+    text = "\n".join([*map(_largest, results), f"{len(results)} of {every} -> {out}"])
     emit({"pictures": results, "failed": failed}, text, json)
     if failed:
-        raise FullconvError(
-            "\n  ".join([f"{len(failed)} of {len(found)} pictures could not be read:", *failed]),
-            "copy or download them again, or leave them out; the others are done",
-        )
+        said = "\n  ".join([f"{len(failed)} of {every} could not be read:", *failed])
+        hint = "copy or download them again, or leave them out; the others are done"
+        raise FullconvError(said, hint)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -205,22 +214,23 @@ def main(argv: list[str] | None = None) -> None:
 def run(argv: list[str]) -> int:
     """Runs a command; returns the exit code."""
     try:
-        command, bound, _ = app.parse_args(argv, exit_on_error=False, print_error=False)
-        if command is train:
+        chosen, bound, _ = app.parse_args(argv, exit_on_error=False, print_error=False)
+        if chosen is train:
             bound.arguments["given"] = _options_in(argv)
-        if command in (train, evaluate, predict, demo):
+        if chosen in (train, evaluate, predict, demo):
             use_large_pages()
         # Those about data sets open what comes, and say themselves what is wrong with it.
-        about_data = command.__module__ == fullconv.data_commands.__name__
+        about_data = chosen.__module__ == fullconv.data_commands.__name__
         with python_only() if about_data else nullcontext():
-            result = command(*bound.args, **bound.kwargs)
+            result = chosen(*bound.args, **bound.kwargs)
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
+    except DownloadError as error:
+        return _end(f"error: {error.typed(command('fullconv', *argv))}", 1)
     except FullconvError as error:
         return _end(f"error: {error}", 1)
     except CycloptsError as error:
-        command_name = f"{argv[0]} " if argv and argv[0] in app else ""
-        return _end(f"error: {_sentence(error)}\n  try: fullconv {command_name}--help", 1)
+        return _end(f"error: {_sentence(error)}\n  try: {_usage(argv, error)}", 1)
     except KeyboardInterrupt:
         return _end("stopped.", 1)
     except BrokenPipeError:  # nobody reads how it goes: `fullconv demo 2>&1 | head`
@@ -266,7 +276,30 @@ def _largest(result: dict[str, Any]) -> str:
     return f"{result['source']}: " + ", ".join(f"{name} {share:.0%}" for name, share in areas)
 
 
+def _usage(argv: list[str], error: CycloptsError) -> str:
+    """The words that a command wants where one is missing, else where they stand."""
+    if not argv or argv[0] not in app:
+        return "fullconv --help"
+    wanted = signature(app[argv[0]].default_command).parameters.values()  # type: ignore[arg-type]
+    places = (Place.POSITIONAL_OR_KEYWORD, Place.VAR_POSITIONAL)
+    named = [one.name.upper() for one in wanted if one.kind in places]
+    if _missing_word(error):
+        return " ".join(["fullconv", argv[0], *named])
+    return command("fullconv", argv[0], "--help")
+
+
+def _missing_word(error: CycloptsError) -> str:
+    """DATA, of an argument that needs no option before it; else ""."""
+    if not isinstance(error, MissingArgumentError) or error.argument is None:
+        return ""
+    if error.keyword or error.argument.tokens or not error.argument.field_info.is_positional:
+        return ""
+    return error.argument.name.removeprefix("--").upper()
+
+
 def _sentence(error: CycloptsError) -> str:
+    if word := _missing_word(error):
+        return f"{word} is missing."
     if isinstance(error, UnusedCliTokensError):
         return f"too many words: {' '.join(error.unused_tokens or [])}."
     error.verbose = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from fullconv.errors import command
 from fullconv.terminal import Json, Split, app, counting, emit, say
 
 if TYPE_CHECKING:
@@ -57,15 +58,22 @@ def check(
 
 
 def _with_stride(report: CheckReport) -> tuple[dict[str, Any], str]:
-    """A report, and about the stride that its labels need where they can be read."""
+    """A report, and about the stride that its labels need where they can be read: on the split that
+    `fullconv ceiling` counts whole."""
     from fullconv.data.ceiling import sampled
 
-    found = None if report.errors else sampled(report.dataset)
+    data = report.dataset
+    split = "val" if data.splits.get("val") else "train"
+    found = None if report.errors else sampled(data, split)
     stride = found.recommended_stride if found else None
+    facts = {**report.to_dict(), "recommended_stride": stride, "recommended_stride_reason": None}
     text = report.text()
     if found and stride:
-        text += f"recommended: --stride {stride}, {found.reason} (see fullconv ceiling)\n"
-    return {**report.to_dict(), "recommended_stride": stride}, text
+        facts["recommended_stride_reason"] = found.reason
+        whole = command("fullconv", "ceiling", data.root)
+        counts = "shows each class" if found.pictures == found.pictures_in_split else "counts all"
+        text += f"recommended: --stride {stride}: {found.reason}\n  {whole}   # {counts}\n"
+    return facts, text
 
 
 @app.command(sort_key=6)

@@ -8,7 +8,7 @@ written or shown here, and sizes must agree: pictures are resized for display al
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -95,9 +95,14 @@ def legend(
             "legend(labels, width=480, font_size=15)",
         )
     if ids is None:
-        return _strip([(name, "") for name in labels.names], labels, width, font_size)
+        return _strip([(name, "") for name in labels.names], _swatches(labels), width, font_size)
     shares = [(name, _percent(share)) for name, share in area(ids, labels).items()]
-    return _strip(shares, labels, width, font_size)
+    return _strip(shares, _swatches(labels), width, font_size)
+
+
+def swatches(colors: Mapping[str, RGB], *, width: int = 480, font_size: int = 15) -> Picture:
+    """A white strip, `width` pixels wide or more: the swatch and name of each colour."""
+    return _strip([(name, "") for name in colors], colors, width, font_size)
 
 
 def overlay_with_legend(
@@ -202,10 +207,17 @@ def _key(
     names = [*labels.names]
     if any((item == labels.ignore_index).any() for item in ids):
         names.append(IGNORE)
-    return _strip([(name, "") for name in names], labels, width, font_size)
+    return _strip([(name, "") for name in names], _swatches(labels), width, font_size)
 
 
-def _strip(entries: list[tuple[str, str]], labels: Labels, width: int, size: int) -> Picture:
+def _swatches(labels: Labels) -> dict[str, RGB]:
+    """Name -> colour, that of ignored pixels too."""
+    return {**dict(zip(labels.names, labels.colors, strict=True)), IGNORE: NEUTRAL}
+
+
+def _strip(
+    entries: list[tuple[str, str]], colors: Mapping[str, RGB], width: int, size: int
+) -> Picture:
     """Swatch, name and share of each (name, share), in columns of equal width."""
     row, box, space, gap = round(size * 1.7), size, round(size * 0.45), round(size * 1.6)
     spans = [
@@ -218,7 +230,7 @@ def _strip(entries: list[tuple[str, str]], labels: Labels, width: int, size: int
     pen = ImageDraw.Draw(sheet)
     for k, (name, share) in enumerate(entries):
         x, y = k % columns * (cell + gap), k // columns * row + row // 2
-        color = NEUTRAL if name == IGNORE else labels.colors[labels.index(name)]
+        color = colors[name]
         swatch = (x, y - box // 2, x + box - 1, y - box // 2 + box - 1)
         pen.rectangle(swatch, fill=color, outline=tuple(c * 3 // 4 for c in color))
         left = x + box + space

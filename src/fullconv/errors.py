@@ -5,6 +5,11 @@ Anything else that escapes is a bug of ours (exit code 2 on the command line).
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
+
+LISTED = 12  # values or names that a message spells out
+
 
 class FullconvError(Exception):
     """A mistake the user can fix.
@@ -25,3 +30,44 @@ class FullconvError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}\n  try: {self.hint}" if self.hint else self.message
+
+
+class DownloadError(FullconvError):
+    """What the same command may not meet another time.
+
+    Args:
+        message, hint: see `FullconvError`.
+        again: the command in the hint; the command line puts there what was typed.
+    """
+
+    def __init__(self, message: str, hint: str, again: str) -> None:
+        super().__init__(message, hint)
+        self.again = again
+
+    def typed(self, line: str) -> FullconvError:
+        """The same, with the command that was typed in its hint."""
+        return FullconvError(self.message, self.hint.replace(self.again, line))
+
+
+def plural(count: int, one: str, many: str = "") -> str:
+    """So many of something, in words that agree with it.
+
+    >>> plural(1, "mask"), plural(2, "mask"), plural(1, "mask holds", "masks hold")
+    ('1 mask', '2 masks', '1 mask holds')
+    """
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
+def some(names: Sequence[str]) -> str:
+    """The first of them, with commas, and how many more there are."""
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(names[:LISTED]) + more
+
+
+def command(*words: object) -> str:
+    """A command to paste, each word quoted where a shell would take it apart.
+
+    >>> command("fullconv", "check", "my data")
+    "fullconv check 'my data'"
+    """
+    return shlex.join(map(str, words))

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fullconv.data.check import check
+from fullconv.data.check import CheckReport, check
 from fullconv.data.layouts import Dataset, read
-from fullconv.data.masks import map_lines, read_mask
+from fullconv.data.masks import Value, map_lines, read_mask
 from fullconv.data.pictures import read_picture
+from fullconv.data.tables import read_settings
 from fullconv.data.tolerance import tolerated
-from fullconv.errors import FullconvError
-from fullconv.labels import Labels
+from fullconv.data.writable import table_line
+from fullconv.errors import FullconvError, command, some
+from fullconv.labels import IGNORE, Labels
 from fullconv.metrics import Metrics, confusion_matrix, protocol_card
 from fullconv.predict import Predictor, load
 
@@ -67,7 +70,7 @@ def evaluate(
     report = check(dataset)
     dataset = tolerated(report, ignore_rules)
     pairs = dataset.pairs_of(split)
-    to_model = match_classes(dataset.labels, predictor.labels, report.class_pixels[split])
+    to_model = match_classes(report, predictor.labels, split)
     count = len(predictor.labels)
     confusion = np.zeros((count, count), dtype=np.int64)
     ignored = 0
@@ -90,25 +93,27 @@ def evaluate(
     return Evaluation(Metrics(predictor.labels.names, confusion), card)
 
 
-def match_classes(data: Labels, model: Labels, pixels: Sequence[int]) -> np.ndarray:
-    """Lookup from the data set's class ids to the model's, by name; ignore stays out of range.
+def match_classes(report: CheckReport, model: Labels, split: str) -> np.ndarray:
+    """Lookup from a data set's class ids to a model's, by name; ignore stays out of range.
 
     Args:
-        data, model: the two class tables.
-        pixels: (K,) of each class of the data set; one without a pixel need not be known.
+        report: of the data set.
+        model: the model's class table.
+        split: whose classes must be known. One without a pixel there need not be.
 
     Raises:
         FullconvError: a class of the data set that the model does not know.
     """
-    unknown = [k for k, name in enumerate(data.names) if name not in model.names and pixels[k]]
-    if unknown:
-        lines = map_lines(dict.fromkeys((v for k in unknown for v in _values(data, k)), "ignore"))
+    data, pixels = report.dataset.labels, report.class_pixels[split]
+    shown = [name for name, count in zip(data.names, pixels, strict=True) if count]
+    lost = [name for name in shown if name not in model.names]
+    if lost:
+        root = report.dataset.root
+        other = f"{command('fullconv', 'train', root)}   # a model of these classes; or\n"
         raise FullconvError(
-            "the data set has classes that the model does not know: "
-            f"{', '.join(data.names[k] for k in unknown)}; "
-            f"the model has {', '.join(model.names)}.",
-            f"in dataset.toml, with one of the model's classes in place of ignore where it fits:\n"
-            f"{lines}",
+            f"the model does not know {some(lost)}, which {split} of {root} shows; it has "
+            f"{some([*model.names])}.",
+            other * (lost == shown) + _own_table(report, model),
         )
     beyond = max(data.ignore_index, len(data)) + 1
     lookup = np.full(beyond, np.iinfo(np.int32).max, dtype=np.int32)
@@ -118,7 +123,25 @@ def match_classes(data: Labels, model: Labels, pixels: Sequence[int]) -> np.ndar
     return lookup
 
 
-def _values(labels: Labels, class_id: int) -> list[Any]:
-    """What may stand in a mask file for a class."""
-    told = [value for value, k in labels.values.items() if k == class_id]
-    return told if labels.class_of(class_id) != class_id else [class_id, *told]
+def _own_table(report: CheckReport, model: Labels) -> str:
+    """A whole dataset.toml in which the classes are the model's."""
+    dataset = report.dataset
+    told = read_settings(dataset.root)
+    values: dict[Value, str] = {meaning.value: meaning.name for meaning in report.meanings}
+    if not values:  # every value is the id of its class
+        every = zip(*report.class_pixels.values(), strict=True)
+        values = {k: dataset.labels.names[k] for k, counts in enumerate(every) if any(counts)}
+    named = [(value, name) for value, name in values.items() if name]
+    known = {value: name if name in model.names else IGNORE for value, name in named}
+    head, *lines = map_lines(known).splitlines()
+    lost = [name * (name not in (*model.names, IGNORE)) for _, name in named]
+    lines = [line + f"   # {name}" * bool(name) for line, name in zip(lines, lost, strict=True)]
+    kept = [key for key in ("images", "masks", "layout") if key in told]
+    return "\n".join([
+        f"{table_line(dataset.root, whole=True)} (another class of the model in place of ignore, "
+        "where it means the same):",
+        *(f"{key} = {json.dumps(told[key])}" for key in kept),
+        f"classes = {json.dumps(list(model.names), ensure_ascii=False)}",
+        head,
+        *lines,
+    ])  # fmt: skip

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from fullconv.errors import LISTED, plural, some
+
 
 def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, num_classes: int) -> np.ndarray:
     """(K, K) pixel counts of true class i called class j, int64.
@@ -101,7 +103,7 @@ def headline(metrics: Mapping[str, Any]) -> str:
     """`Metrics.to_dict()` with its protocol card, in a line."""
     card, value = metrics["protocol"], metrics["mean_iou"]
     number = "is not defined (no labelled pixel)" if value is None else f"{value:.3f}"
-    return f"mean IoU {number} on {card['split']} ({card['pictures']} pictures)"
+    return f"mean IoU {number} on {card['split']} ({plural(card['pictures'], 'picture')})"
 
 
 def table(metrics: Mapping[str, Any]) -> str:
@@ -116,14 +118,27 @@ def table(metrics: Mapping[str, Any]) -> str:
         )
     ]
     lines += ["", f"{'class':<24}{'IoU':>6}{'accuracy':>10}"]
+    absent = [name for name, iou in metrics["per_class_iou"].items() if iou is None]
     lines += [
         f"{name[:23]:<24}{_percent(iou)}{_percent(metrics['per_class_accuracy'][name]):>10}"
         for name, iou in metrics["per_class_iou"].items()
+        if iou is not None or len(absent) <= LISTED
     ]
-    absent = [name for name, iou in metrics["per_class_iou"].items() if iou is None]
+    never = never_predicted(metrics)
+    if absent or never:
+        lines.append("")
+    if never:
+        lines.append(f"never predicted: {some(never)}")
     if absent:
-        lines += ["", f"neither present nor predicted, left out of the means: {', '.join(absent)}"]
+        lines.append(f"neither present nor predicted, left out of the means: {some(absent)}")
     return "\n".join(lines)
+
+
+def never_predicted(metrics: Mapping[str, Any]) -> list[str]:
+    """The classes in `Metrics.to_dict()` that occur in the truth and that no pixel was called."""
+    confusion = np.asarray(metrics["confusion"])
+    both = zip(metrics["per_class_iou"], confusion.sum(axis=1), confusion.sum(axis=0), strict=True)
+    return [name for name, own, called in both if own and not called]
 
 
 def protocol_card(

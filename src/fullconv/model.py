@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fullconv.errors import FullconvError
+from fullconv.errors import FullconvError, command
 from fullconv.labels import Labels
 from fullconv.metrics import headline
 from fullconv.network.card import BackboneCard
@@ -255,7 +255,7 @@ def _no_model(path: Path, folder: Path) -> FullconvError:
             return FullconvError(
                 f"no model at {path}, but the one before it in {previous}: the last saving was "
                 f"interrupted.",
-                f"mv {previous} {lost}",
+                command("mv", previous, lost),
             )
     return FullconvError(
         f"no model at {path}: {what}; expected {WEIGHTS} and {CONFIG}.", "fullconv train DATA"

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from fullconv import draw
 from fullconv.data import tables
@@ -14,13 +15,15 @@ from fullconv.data.check import CheckReport
 from fullconv.data.masks import Ids, class_lookup, read_values
 from fullconv.data.pairing import Pair
 from fullconv.data.pictures import read_picture
-from fullconv.errors import FullconvError
-from fullconv.labels import Labels, voc_color
+from fullconv.errors import FullconvError, command
+from fullconv.labels import RGB, Labels, voc_color
 
 PAIRS = 6  # that are shown as they should be
 _EACH = 2  # files of each finding
 _LONGEST = 640  # pixels of a side that are kept
-_UNKNOWN = (255, 0, 255)  # values without a class: loud
+_NARROW, _CELL = 240, 480  # pixels of a picture's longer side on the sheet, at least and at most
+_ALONE = 3  # rows that stand in one column
+_LOUD = (255, 0, 255)  # values without a class
 _TITLES = ("photo", "labels", "labels over the photo")
 
 Picture = NDArray[np.uint8]
@@ -39,23 +42,26 @@ def save_sheet(report: CheckReport, path: str | Path, *, findings: bool = True) 
     """
     path = Path(path)
     _refuse_place(path, report)
-    wanted = _named(report) if findings else []
-    wanted += [(pair, f"{split}: {pair.name}") for split, pair in _spread(report)]
+    wanted = _named(report) if findings else {}
+    for split, pair in _spread(report, set(wanted)):
+        wanted[pair] = f"{split}: {pair.name}"
     rows, captions, reason = [], [], "it has none"
-    for pair, caption in wanted:
+    shown: set[int] = set()
+    for pair, caption in wanted.items():
         try:
-            rows.append(_row(pair, report.dataset.labels))
-            captions.append(caption)
+            row, ids = _row(pair, report.dataset.labels)
         except FullconvError as error:  # the report says it at length
             reason = error.message
+            continue
+        rows.append(row)
+        captions.append(caption)
+        shown |= ids
     if not rows:
         raise FullconvError(
             f"no pair of {report.dataset.root} can be drawn: {reason}",
-            f"fullconv check {report.dataset.root}",
+            command("fullconv", "check", report.dataset.root),
         )
-    undecided = report.dataset.labels is tables.UNDECIDED
-    legend = None if undecided else report.dataset.labels
-    sheet = draw.grid(rows, _TITLES, captions, labels=legend)
+    sheet = _beside(rows, captions, _legend(report, shown))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(path)
@@ -74,7 +80,8 @@ def _refuse_place(path: Path, report: CheckReport) -> None:
     """
     if path.suffix.lower() != ".png":
         raise FullconvError(
-            f"a sheet is written as PNG, not as {path.name!r}.", f"--sheet {path.stem}.png"
+            f"a sheet is written as PNG, not as {path.name!r}.",
+            command("--sheet", f"{path.stem}.png"),
         )
     pairs = [pair for pairs in report.dataset.splits.values() for pair in pairs]
     alone = [*report.dataset.unpaired_pictures, *report.dataset.unpaired_masks]
@@ -86,8 +93,8 @@ def _refuse_place(path: Path, report: CheckReport) -> None:
         )
 
 
-def _named(report: CheckReport) -> list[tuple[Pair, str]]:
-    """Pairs that findings name, with the rule."""
+def _named(report: CheckReport) -> dict[Pair, str]:
+    """Pairs that findings name -> the rules, and which pair it is."""
     root = report.dataset.root
     by_name: dict[str, tuple[str, Pair]] = {}
     for split, pairs in report.dataset.splits.items():
@@ -95,45 +102,110 @@ def _named(report: CheckReport) -> list[tuple[Pair, str]]:
             for file in (pair.picture, pair.mask):
                 name = file.relative_to(root) if file.is_relative_to(root) else file
                 by_name[name.as_posix()] = split, pair
-    found = []
+    rules: dict[Pair, list[str]] = {}
+    ends: dict[Pair, str] = {}
     for finding in report.findings:
-        here = [by_name[name] for name in finding.files if name in by_name]
-        found += [
-            (pair, f"{finding.level} {finding.rule}: {split}/{pair.name}")
-            for split, pair in here[:_EACH]
-        ]
-    return found
+        files = finding.groups[0] if finding.groups else finding.files
+        for split, pair in [by_name[name] for name in files if name in by_name][:_EACH]:
+            rules.setdefault(pair, []).append(f"{finding.level} {finding.rule}")
+            ends[pair] = f"{split}/{pair.name}"
+    return {pair: f"{', '.join(named)}: {ends[pair]}" for pair, named in rules.items()}
 
 
-def _spread(report: CheckReport) -> list[tuple[str, Pair]]:
-    """A few pairs, spread evenly over all."""
-    every = [(split, pair) for split, pairs in report.dataset.splits.items() for pair in pairs]
+def _spread(report: CheckReport, shown: set[Pair]) -> list[tuple[str, Pair]]:
+    """A few pairs that are not shown yet, spread evenly over all."""
+    every = [
+        (split, pair)
+        for split, pairs in report.dataset.splits.items()
+        for pair in pairs
+        if pair not in shown
+    ]
     places = np.linspace(0, len(every) - 1, min(PAIRS, len(every))).round().astype(int)
     return [every[place] for place in sorted(set(places.tolist()))]
 
 
-def _row(pair: Pair, labels: Labels) -> list[Picture]:
+def _row(pair: Pair, labels: Labels) -> tuple[list[Picture], set[int]]:
+    """The pictures of a row, and the class ids in it: -1 for none, `ignore_index` for ignored."""
     photo = _smaller(read_picture(pair.picture))
-    mask = _colors(_smaller(read_values(pair.mask)), labels)
+    values = _smaller(read_values(pair.mask))
+    mask, ids = _colors(values, labels)
     if photo.shape != mask.shape:
-        return [photo, mask, np.full_like(photo, 255)]
-    mixed = (photo.astype(np.uint16) + mask + 1) // 2
-    return [photo, mask, mixed.astype(np.uint8)]
+        return [photo, mask, np.full_like(photo, 255)], ids
+    if not isinstance(labels, tables.Undecided):
+        return [photo, mask, _mixed(photo, mask)], ids
+    # Black is background, most often; white is hard to see over a photo.
+    white = np.array((255, 255, 255), np.uint8)
+    loud = np.where((mask == white).all(axis=2, keepdims=True), _LOUD, mask).astype(np.uint8)
+    return [photo, mask, np.where(mask.any(axis=2, keepdims=True), _mixed(photo, loud), photo)], ids
 
 
-def _colors(values: Ids, labels: Labels) -> Picture:
-    """(h, w, 3) the class colours; what the file holds itself where no table says what it means."""
-    if labels is not tables.UNDECIDED:
+def _mixed(photo: Picture, mask: Picture) -> Picture:
+    """The mean of both, halves upwards."""
+    return ((photo.astype(np.uint16) + mask + 1) // 2).astype(np.uint8)
+
+
+def _colors(values: Ids, labels: Labels) -> tuple[Picture, set[int]]:
+    """(h, w, 3) the class colours, and the class ids in it; what the file holds itself, and no id,
+    where no table says what it means."""
+    if not isinstance(labels, tables.Undecided):
         ids = class_lookup(values, labels)
         colors = draw.colorize(np.where(ids < 0, labels.ignore_index, ids), labels)
-        colors[ids < 0] = _UNKNOWN
-        return colors
+        colors[ids < 0] = _LOUD
+        return colors, set(np.unique(ids).tolist())
     if values.ndim == 3:
-        return np.asarray(values, np.uint8)
+        return np.asarray(values, np.uint8), set()
     if values.max() > 64:  # grey levels, not ids
-        return np.repeat(np.clip(values, 0, 255).astype(np.uint8)[..., None], 3, axis=2)
+        grey = np.clip(values, 0, 255).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2), set()
     palette = np.array([voc_color(k) for k in range(256)], np.uint8)
-    return palette[np.clip(values, 0, 255)]
+    return palette[np.clip(values, 0, 255)], set()
+
+
+def _legend(report: CheckReport, shown: set[int]) -> dict[str, RGB]:
+    """Name -> colour of what the sheet shows."""
+    labels = report.dataset.labels
+    found: dict[str, RGB] = {}
+    if isinstance(labels, tables.Undecided):
+        for one in report.meanings:  # the commonest value of each name
+            if one.proposed and one.color is not None:
+                found.setdefault(f"{one.name} (proposed)", one.color)
+        return found
+    for k, (name, color) in enumerate(zip(labels.names, labels.colors, strict=True)):
+        if k in shown:
+            found[name] = color
+    if labels.ignore_index in shown:
+        found["(ignored)"] = draw.NEUTRAL
+    if -1 in shown:
+        found["(no class)"] = _LOUD
+    return found
+
+
+def _beside(rows: list[list[Picture]], captions: list[str], legend: dict[str, RGB]) -> Image.Image:
+    """The rows in one column or two, and the legend below."""
+    shapes = [picture.shape for row in rows for picture in row]
+    widest = max(shape[1] for shape in shapes)
+    small = widest * -(-_NARROW // widest)  # a whole factor keeps the pixels of small maps square
+    cell = small if widest < _NARROW else min(widest, _CELL)
+    highest = max(shape[0] / shape[1] for shape in shapes)
+    cell = max(1, min(cell, round(_CELL / highest)))
+    half = len(rows) if len(rows) <= _ALONE else -(-len(rows) // 2)
+    parts = [
+        draw.grid(rows[at : at + half], _TITLES, captions[at : at + half], cell=cell)
+        for at in range(0, len(rows), half)
+    ]
+    width, height = sum(part.width for part in parts), max(part.height for part in parts)
+    margin = (parts[0].width - 3 * cell) * 2 // 5  # that of the grid, or nearly
+    key = draw.swatches(legend, width=width - 2 * margin, font_size=20) if legend else None
+    below = key.shape[0] + margin if key is not None else 0
+    whole = max(width, key.shape[1] + 2 * margin if key is not None else 0)
+    sheet = Image.new("RGB", (whole, height + below), (255, 255, 255))
+    left = 0
+    for part in parts:
+        sheet.paste(part, (left, 0))
+        left += part.width
+    if key is not None:
+        sheet.paste(Image.fromarray(key), (margin, height))
+    return sheet
 
 
 def _smaller(array: NDArray[Any]) -> NDArray[Any]:

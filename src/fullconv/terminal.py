@@ -22,6 +22,7 @@ app = App(
     version=fullconv.__version__,
     help_format="plaintext",
     group_commands=Group("Commands", sort_key=0),
+    default_parameter=Parameter(negative_iterable=()),  # no --empty-crop
 )
 Json = Annotated[bool, Parameter(name="--json", negative=())]
 Split = Literal["train", "val", "test"]

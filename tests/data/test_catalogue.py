@@ -35,7 +35,7 @@ def test_ade20k_counts_from_one(shared: Path) -> None:
 def test_a_short_table_of_ade20k_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "objectInfo150.csv"
     path.write_text("Idx,Name\n1,wall\n")
-    with pytest.raises(FullconvError, match="names 1 classes; expected 150"):
+    with pytest.raises(FullconvError, match="names 1 class; expected 150"):
         ade20k(path)
 
 

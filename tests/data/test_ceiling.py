@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from fullconv.data.ceiling import MARGIN, STRIDES, Ceiling, ceiling, down_and_up
+from fullconv.data.ceiling import MARGIN, STRIDES, Ceiling, ceiling, down_and_up, sampled
 from fullconv.data.layouts import read
 from fullconv.data.masks import read_mask
 from fullconv.errors import FullconvError
@@ -198,12 +198,13 @@ def test_one_class_is_reached_by_every_stride(tmp_path: Path) -> None:
 
 def test_a_split_without_a_labelled_pixel(tmp_path: Path) -> None:
     found = ceiling(save(tmp_path, "val", np.full((5, 7), 255, np.uint8), toml=TOLD))
-    assert (found.recommended_stride, found.reason) == (None, "no pixel is labelled")
+    assert (found.recommended_stride, found.reason) == (None, NOTHING)
     assert found.to_dict()["strides"]["4"]["mean_iou"] is None
-    assert "recommended: stride -, no pixel is labelled" in found.text()
+    assert f"recommended: none: {NOTHING}" in found.text()
     assert found.ignored == 1
 
 
+NOTHING = "no pixel is labelled (counted in 1 mask of val)"
 TOLD = 'classes = ["a", "b", "c"]\n\n[map]\n255 = "ignore"\n'
 
 
@@ -243,7 +244,7 @@ def test_masks_that_mean_something_else_are_refused(tmp_path: Path) -> None:
 @pytest.fixture
 def of() -> Callable[..., Ceiling]:
     return lambda *means: Ceiling(
-        "data", "val", 1, 0.0, ("a",), {s: (m,) for s, m in zip(STRIDES, means, strict=True)}
+        "data", "val", 1, 1, 0.0, ("a",), {s: (m,) for s, m in zip(STRIDES, means, strict=True)}
     )
 
 
@@ -251,18 +252,53 @@ def test_by_the_table_of_the_paper_it_is_stride_8(of: Callable[..., Ceiling]) ->
     found = of(0.985, 0.964, 0.928, 0.861)
     assert found.recommended_stride == 8
     assert found.reason == (
-        "the coarsest within 5 points of stride 4's 98.5: it can reach 96.4, stride 16 92.8"
+        "it can reach about 96.4, within 5 points of stride 4's 98.5; stride 16 about 92.8 "
+        "(counted in 1 mask of val)"
     )
     assert "a suffers most: stride 32 leaves it about 86.10" in found.text()
 
 
 def test_the_coarsest_and_the_finest_can_be_recommended(of: Callable[..., Ceiling]) -> None:
     assert of(1, 1, 1, 1 - MARGIN).recommended_stride == 32
+    counted = " (counted in 1 mask of val)"
     assert of(1, 1, 1, 1).reason == (
-        "the coarsest within 5 points of stride 4's 100.0: it can reach 100.0"
+        "it can reach about 100.0, within 5 points of stride 4's 100.0" + counted
     )
     assert of(0.9, 0.8, 0.7, 0.6).recommended_stride == 4
-    assert of(0.9, 0.8, 0.7, 0.6).reason.endswith("it can reach 90.0, stride 8 80.0")
+    assert of(0.9, 0.8, 0.7, 0.6).reason == (
+        "stride 8 can reach about 80.0, more than 5 points below stride 4's 90.0" + counted
+    )
+
+
+def test_a_sample_is_spread_over_the_split_and_says_its_size(tmp_path: Path) -> None:
+    """40 masks, of which the last 8 are fine: the first 32 would not show them."""
+    flat, fine = np.zeros((32, 32), np.uint8), checkerboard(32, 32, 4)
+    flat[:, 16:] = 1
+    root = save(tmp_path, "train", *[flat] * 2)
+    save(root, "val", *[flat] * 32, *[fine] * 8)
+    names = sorted((root / "masks/val").iterdir(), key=lambda path: int(path.stem))
+    for number, path in enumerate(names):  # in the order of their names, too
+        for folder in ("images", "masks"):
+            file = root / folder / "val" / path.name
+            file.rename(file.with_name(f"m{number:02}.png"))
+    data = read(root)
+    found = sampled(data, "val")
+    assert found is not None
+    assert (found.pictures, found.pictures_in_split) == (32, 40)
+    assert found.reason.endswith("(counted in 32 of 40 masks of val)")
+    every = ceiling(data, split="val").mean_iou
+    assert found.mean_iou[8] == pytest.approx(every[8], abs=0.03)
+    assert found.mean_iou[8] < ceiling(data, split="train").mean_iou[8] - 0.05
+    assert sampled(data) == replace(ceiling(data, split="train"), pictures_in_split=2)
+    assert sampled(replace(data, splits={"val": data.splits["val"]})) is None
+
+
+def test_many_classes_that_a_split_lacks_are_counted_not_listed(tmp_path: Path) -> None:
+    names = ", ".join(f'"c{k}"' for k in range(20))
+    root = save(tmp_path, "val", checkerboard(32, 32, 8), toml=f"classes = [{names}]\n")
+    lines = ceiling(root).text().splitlines()
+    assert [line.split()[0] for line in lines[4:7]] == ["c0", "c1", "mean"]
+    assert "left out: 18 classes that val lacks" in lines
 
 
 # Real pictures.

@@ -86,7 +86,7 @@ def test_errors_are_raised_with_their_fixes(tmp_path: Path) -> None:
     with pytest.raises(FullconvError) as caught:
         report.raise_for_errors()
     assert f"1 error in the data set {tmp_path}:" in caught.value.message
-    assert "unknown-value: 1 mask values have no class (50.00%" in caught.value.message
+    assert "unknown-value: 1 mask value has no class (50.00%" in caught.value.message
     assert '9 = "ignore"' in caught.value.message
     assert caught.value.hint == f"fullconv check {tmp_path}"
 
@@ -135,6 +135,30 @@ def test_rare_classes_are_not_shown_as_absent(tmp_path: Path) -> None:
         Image.fromarray(mask).save(tmp_path / "masks" / f"{name}.png")
         Image.new("RGB", (200, 200)).save(tmp_path / "images" / f"{name}.png")
     assert " road <0.01% <0.01% " in " ".join(check(tmp_path).text().split())
+
+
+def test_many_classes_that_never_occur_are_counted(tmp_path: Path) -> None:
+    names = ", ".join(f'"thing {k}"' for k in range(75))
+    text = check(draw(tmp_path, toml=f"classes = [{names}]\n")).text()
+    rows = [line for line in text.splitlines() if " #" in line]
+    assert [row.split()[3] for row in rows] == ["0", "1"]
+    assert "      ... and 73 classes that never occur\n" in text
+    assert "73 of 75 classes never occur: thing 2, " in text
+    assert "thing 13 and 61 more.\n" in text
+    few = check(draw(tmp_path, toml='classes = ["a", "b", "c"]\n')).text()
+    assert " 2  #008000  c " in few
+
+
+def test_thousands_of_files_are_counted_too(tmp_path: Path) -> None:
+    draw(tmp_path)
+    for number in range(3000):
+        (tmp_path / f"images/train/z{number:04}.png").touch()
+    report = check(tmp_path)
+    assert len(report.to_dict()["findings"][0]["files"]) == 3000
+    text = report.text()
+    assert "left out: 3000 pictures without a mask of the same name.\n" in text
+    assert "z0004.png\n    ... and 2995 more\n" in text
+    assert len(text.splitlines()) < 30
 
 
 def copied(shared: Path, name: str, tmp_path: Path, *folders: str) -> Path:

@@ -157,7 +157,7 @@ def test_masks_in_a_folder_below_and_names_of_layouts(tmp_path: Path) -> None:
     assert (done.layout, done.splits) == ("voc", {"train": 3, "val": 1})
     assert "found in the sub-folder VOCdevkit/VOC2012" in done.notes
     assert convert(source, tmp_path / "named", layout="voc").layout == "voc"
-    assert "Looked for camvid" in refused(source, tmp_path / "x", layout="camvid")
+    assert "Looked for train.txt" in refused(source, tmp_path / "x", layout="camvid")
     labelme(source, "a", ROAD)  # a folder below that lies as masks do says less than this
     assert convert(source, tmp_path / "shapes").layout == "labelme"
     TREES["folders"].write(source)  # but the folder itself says more
@@ -256,7 +256,7 @@ def test_coco_with_a_file_for_each_split(tmp_path: Path) -> None:
     done = convert(source, out)
     assert done.splits == {"train": 2, "val": 2}
     assert done.labels.names == ("background", "road")
-    assert any("1 JSON files of another kind" in note for note in done.notes)
+    assert any("1 JSON file of another kind" in note for note in done.notes)
     assert [pair.name for pair in layouts.read(out).splits["train"]] == ["train 1", "train_2"]
     one = convert(source / "annotations/instances_val2017.json", tmp_path / "one")
     assert one.splits == {"all": 2}
@@ -278,8 +278,8 @@ def test_the_report(tmp_path: Path) -> None:
         "class names: the labels of the shapes, by name (no labels.txt)",
         'class 0 is "background": what no shape covers',
         "left out: 1 points or lines, which have no area",
-        f"left out: 1 pictures without annotations, such as {source.resolve() / 'left.png'}",
-        "1 shapes hold the centre of no pixel and leave none",
+        f"left out: 1 picture without annotations, such as {source.resolve() / 'left.png'}",
+        "left out: 1 shape without the centre of a pixel inside",
     )
     assert json.loads(json.dumps(done.to_dict()))["classes"] == ["background", "road"]
     lines = done.text().splitlines()

@@ -9,9 +9,12 @@ import errno
 import hashlib
 import http.server
 import json
+import shlex
 import shutil
+import socket
 import tarfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -347,10 +350,41 @@ def test_without_a_network_the_way_by_hand_works(
     assert (
         f"error: {archive.file} could not be downloaded.\n  {archive.addresses[0]}: HTTP 404" in err
     )
-    assert f"put it into {folder} under this name and run the command again." in err
-    assert err.endswith("try: fullconv check voc2012\n")
+    assert f"put it into {folder} under this name." in err
+    assert err.endswith(
+        "try: fullconv check voc2012   # once there is a network, or the file is there\n"
+    )
     (folder / archive.file).write_bytes(body)
     assert run(["check", "voc2012"]) == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["check", "voc2012", "--sheet", "my sheet.png"],
+        ["train", "voc2012", "--epochs", "3"],
+        ["ceiling", "voc2012"],
+        ["convert", "voc2012", "out"],
+    ],
+)
+def test_without_a_network_the_hint_is_what_was_typed(
+    cache: Path,
+    offer: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+) -> None:
+    def nowhere(*_: Any, **__: Any) -> None:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    (archive,) = offer("voc2012")
+    monkeypatch.setattr(socket, "getaddrinfo", nowhere)
+    assert run(words) == 1
+    err = capsys.readouterr().err
+    assert f"  {archive.addresses[0]}: there is no network, or no host of that name\n" in err
+    assert "Errno" not in err
+    line = err.rpartition("  try: ")[2].partition("   # ")[0]
+    assert shlex.split(line) == ["fullconv", *words]
 
 
 def test_a_wrong_file_is_set_aside(
@@ -424,18 +458,19 @@ def test_a_place_that_cannot_be_written(
 
 
 def test_of_two_processes_one_downloads(
-    cache: Path, host: Host, offer: Any, capsys: pytest.CaptureFixture[str]
+    cache: Path, host: Host, offer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (archive,) = offer("voc2012")
     host.open.clear()
     found: list[Path] = []
+    said: list[str] = []
+    monkeypatch.setattr(fetch.Teller, "say", lambda _, text: said.append(text))
     # A lock is of an open file: two threads keep each other out like two processes.
     threads = [threading.Thread(target=lambda: found.append(located("voc2012"))) for _ in "ab"]
     for thread in threads:
         thread.start()
-    err = ""
-    while "another process downloads" not in err:
-        err += capsys.readouterr().err
+    while not any(text.startswith("another process downloads") for text in said):
+        time.sleep(0.01)
     host.open.set()
     for thread in threads:
         thread.join()

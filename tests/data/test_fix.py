@@ -135,8 +135,36 @@ def test_of_a_picture_in_two_splits_the_one_in_test_stays(tmp_path: Path) -> Non
     done = fix(check(root), tmp_path / "out")
     assert done.splits == {"train": 3, "val": 1, "test": 2}
     name = f"images/train/{train.name}"
-    assert done.left_out == {name: f"the same picture stays as images/test/{test.name}"}
+    assert done.left_out == {name: f"the same picture stays in test as images/test/{test.name}"}
     assert "leak" not in [finding.rule for finding in check(tmp_path / "out").findings]
+
+
+def test_of_pictures_that_look_the_same_one_split_keeps_its_own(tmp_path: Path) -> None:
+    root = drawn.write(tmp_path / "scenes", train=4, val=2, test=1, size=(144, 208))
+    train, val = (sorted((root / "images" / split).iterdir())[1] for split in ("train", "val"))
+    train.unlink()
+    with Image.open(val) as image:
+        image.save(train, quality=60)
+    report = check(root)
+    (leak,) = (finding for finding in report.findings if finding.rule == "near-leak")
+    names = tuple(f"images/{split}/{file.name}" for split, file in (("train", train), ("val", val)))
+    assert leak.groups == (names,)
+    done = fix(report, tmp_path / "out")
+    assert done.splits == {"train": 3, "val": 2, "test": 1}
+    assert done.left_out == {names[0]: f"a picture that looks the same stays in val as {names[1]}"}
+    assert "near-leak" not in [finding.rule for finding in check(tmp_path / "out").findings]
+
+
+def test_one_file_on_two_lists_stays_on_one(tmp_path: Path) -> None:
+    root = pairs(tmp_path / "data", [Image.fromarray(blobs(seed)) for seed in range(5)])
+    (root / "train.txt").write_text("0\n1\n2\n")
+    (root / "val.txt").write_text("2\n3\n4\n")
+    report = check(root)
+    assert "leak" in [finding.rule for finding in report.findings]
+    done = fix(report, tmp_path / "out")
+    assert done.splits == {"train": 2, "val": 3}
+    (name,) = done.left_out
+    assert done.left_out == {name: f"the same picture stays in val as {name}"}
 
 
 def test_what_cannot_be_mended_is_left_out_and_named(tmp_path: Path) -> None:

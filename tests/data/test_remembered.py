@@ -44,9 +44,9 @@ def test_trouble_costs_nothing_but_time(folder: Path, trouble: str) -> None:
     else:
         folder.mkdir()
         (folder / "scans.sqlite").mkdir()
-    for _ in range(2):
+    for again in range(2):
         with Remembered() as known:
-            assert known.get("a") is None
+            assert known.get("a") == (1 if again and trouble == "damaged" else None)
             known.put("a", 1)
 
 
@@ -69,14 +69,53 @@ def test_many_threads_and_two_at_once(folder: Path) -> None:
         assert [known.get(str(key)) for key in range(200)] == list(range(200))
 
 
-def test_the_oldest_are_forgotten(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fullconv.data.remembered._MOST", 3)
-    for key in "abcde":
+def test_the_older_half_is_forgotten_where_the_file_is_too_large(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By what the rows hold, not by how many there are."""
+    monkeypatch.setattr("fullconv.data.remembered._MOST_BYTES", 200_000)
+    values = {f"{key:02}": f"{key:02}" * 5_000 for key in range(18)}
+    for key, value in values.items():
         with Remembered() as known:
-            known.put(key, key)
+            known.put(key, value)
+    with Remembered() as known:  # 18 x 10 kB are not too much
+        assert [known.get(key) for key in values] == list(values.values())
+        known.put("x", "x" * 30_000)
     with Remembered() as known:
-        assert [known.get(key) for key in "abcde"] == [None, None, "c", "d", "e"]
+        kept = [key for key in values if known.get(key) is not None]
+        assert known.get("x") == "x" * 30_000
+    assert kept == [f"{key:02}" for key in range(12, 18)]  # 30 kB and 6 x 10 kB; 7 would be more
     assert os.listdir(folder) == ["scans.sqlite"]
+    for number in range(60):
+        with Remembered() as known:
+            known.put(f"more {number}", "y" * 10_000)
+    assert (folder / "scans.sqlite").stat().st_size < 300_000
+
+
+@pytest.mark.parametrize("part", ["all", "header", "middle"])
+def test_a_damaged_file_is_replaced(folder: Path, part: str) -> None:
+    with Remembered() as known:
+        for key in range(200):
+            known.put(str(key), "x" * 1000)
+    file = folder / "scans.sqlite"
+    content = bytearray(file.read_bytes())
+    if part == "all":
+        content = bytearray(b"no database" * 1000)
+    elif part == "header":
+        content[:100] = b"y" * 100
+    else:
+        content[4096:] = b"\xff" * (len(content) - 4096)
+    file.write_bytes(content)
+    for _ in range(2):  # the first finds out, at the latest when it reads
+        with Remembered() as known:
+            found = [known.get(str(key)) for key in range(200)]
+            known.put("new", 7)
+    assert set(found) == {None}
+    with Remembered() as known:
+        assert known.get("new") == 7
+        known.put("more", 8)
+    with Remembered() as known:
+        assert (known.get("new"), known.get("more")) == (7, 8)
 
 
 def test_a_locked_file_is_waited_for_once(folder: Path) -> None:

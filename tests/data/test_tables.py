@@ -11,10 +11,10 @@ from PIL import Image
 from fullconv.data import masks, tables
 from fullconv.data.tables import (
     UNDECIDED,
+    Undecided,
     infer,
     is_soft,
     otsu,
-    parse_table,
     read_labels,
     read_settings,
 )
@@ -99,68 +99,81 @@ def test_without_dataset_toml_there_are_no_settings(tmp_path: Path) -> None:
     assert read_settings(tmp_path) == {}
 
 
-def test_value_and_name() -> None:
-    labels = parse_table("0 sky\n1 potted plant\n2 tv/monitor\n\n255 void\n")
-    assert labels is not None
-    assert labels.names == ("sky", "potted plant", "tv/monitor")
-    assert [labels.class_of(v) for v in (0, 1, 2, 255, 3)] == [0, 1, 2, 255, None]
-
-
-def test_values_that_are_no_ids_close_the_table() -> None:
-    labels = parse_table("0 membrane\n255 cell")
-    assert labels is not None
-    assert [labels.class_of(v) for v in (0, 255, 1)] == [0, 1, None]
-    merged = parse_table("5 car\n3 road\n4 car")
-    assert merged is not None
-    assert merged.names == ("road", "car")
-    assert [merged.class_of(v) for v in (3, 4, 5, 0, 1)] == [0, 1, 1, None, None]
-
-
-def test_colors_and_names() -> None:
-    for text in (
-        "128 64 128 road\n0 0 0 Void\n9,8,7 sky",
-        "road:128,64,128::\nvoid:0,0,0::\nsky:9,8,7::",
-    ):
-        labels = parse_table("# label:color_rgb:parts:actions\n" + text)
-        assert labels is not None
-        assert labels.names == ("road", "sky")
-        assert labels.colors == ((128, 64, 128), (9, 8, 7))
-        found = [labels.class_of(v) for v in ((128, 64, 128), (9, 8, 7), (0, 0, 0), (1, 1, 1))]
-        assert found == [0, 1, 255, None]
-
-
-def test_names_alone_are_counted() -> None:
-    labels = parse_table("sky\nvoid\nroad")
-    assert labels is not None
-    assert labels.names == ("sky", "road")
-    assert [labels.class_of(v) for v in (0, 1, 2)] == [0, 255, 1]
-    labelme = parse_table("__ignore__\n_background_\ncar")
-    assert labelme is not None
-    assert [labelme.class_of(v) for v in (0, 1, 255, 2)] == [0, 1, 255, None]
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "0..127 background\n128..255 polyp (JPEG mask: threshold needed)",
-        "masks/: 0 background, 255 crack",
-        "index = COCO-Stuff id - 1 (0..90 things)",
-        "void",
-        "300 0 0 road",
-        "0 sky\nroad",
-    ],
-)
-def test_free_text_is_no_table(text: str) -> None:
-    assert parse_table(text) is None
-
-
 def test_free_text_is_left_alone_and_said(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("see the paper: 0, 255")
     labels, named, notes = labels_of(tmp_path, known=tables.VOC)
     assert (labels, named) == (tables.VOC, True)
     assert "classes.txt is not a class table" in notes[0]
     assert notes[1] == "class names: the 21 that the layout is known for"
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "names", "said"),
+    [
+        ("dry (old)\n2-wheeler\n", [0, 1, 255], ("dry (old)", "2-wheeler"), "a name on each line"),
+        ("a (1)\nvoid\nc", [0, 1, 2], ("a (1)", "c"), "a name on each line"),
+        ("sky\nroad", [0, 1], ("sky", "road"), "a name on each line"),
+        ("sky\nroad\ncar", [0, 1], ("sky", "road", "car"), ""),
+        ("a (1)\nb\nc", [0, 1], ("a (1)", "b", "c"), "a name on each line"),
+        ("crack", [0, 1], ("background", "crack"), "the rest is background"),
+        ("crack (old)", [0, 1, 255], ("background", "crack (old)"), "the rest is background"),
+    ],
+)
+def test_a_list_of_names_counts_where_it_fits_the_ids(
+    tmp_path: Path, text: str, values: list[int], names: tuple[str, ...], said: str
+) -> None:
+    paths = grey(tmp_path, np.array([values], np.uint8))
+    (tmp_path / "classes.txt").write_text(text)
+    labels, named, notes = read_labels(tmp_path, {}, paths)
+    assert (labels.names, named) == (names, True)
+    assert notes == [f"class names from classes.txt{': ' * bool(said)}{said}"]
+    assert labels.class_of(255) == 255
+
+
+@pytest.mark.parametrize("values", [[0, 255], [*[0] * 60, *[255] * 60, *range(0, 256, 16)]])
+@pytest.mark.parametrize(
+    ("text", "proposed"),
+    [
+        ("dry\nwet", ("dry", "wet")),
+        ("crack", ("background", "crack")),
+        ("crack (old)", ("background", "crack (old)")),
+    ],
+)
+def test_names_for_black_and_white_are_proposed_not_taken(
+    tmp_path: Path, text: str, proposed: tuple[str, ...], values: list[int]
+) -> None:
+    paths = grey(tmp_path, np.array([values], np.uint8))
+    (tmp_path / "classes.txt").write_text(text)
+    labels, named, notes = read_labels(tmp_path, {}, paths)
+    assert isinstance(labels, Undecided)
+    assert (labels.proposed, named) == (proposed, False)
+    assert notes[0].startswith("class names from classes.txt: ")
+    assert labels.class_of(255) is None
+    # With a map somebody has said what is meant.
+    toml(tmp_path, f'[map]\n255 = "{proposed[1]}"\n')
+    labels, named, _ = read_labels(tmp_path, read_settings(tmp_path), paths)
+    assert (labels.names, named, labels.class_of(255), labels.class_of(0)) == (proposed, True, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "said"),
+    [
+        ("a (1)\nb", [0, 1, 2], "is set aside: its 2 names do not fit mask values to 2"),
+        ("a (1)\nb\nc", [0, 255], "is set aside: its 3 names do not fit mask values to 255"),
+        ("crack (old)", [0, 1, 2], "is set aside: its 1 name does not fit mask values to 2"),
+        ("masks: 0, 255", [0, 1], "is not a class table (a line is 'value name', 'r g b name' or"),
+    ],
+)
+def test_a_list_of_names_that_does_not_fit_is_set_aside_and_said(
+    tmp_path: Path, text: str, values: list[int], said: str
+) -> None:
+    paths = grey(tmp_path, np.array([values], np.uint8))
+    (tmp_path / "classes.txt").write_text(text)
+    labels, named, notes = read_labels(tmp_path, {}, paths)
+    assert not named
+    assert notes[0].startswith(f"classes.txt {said}")
+    assert labels.names[0] == "class 0"
+    assert "see" not in " ".join(notes)  # `check` prints them
 
 
 def test_a_wrong_classes_txt_is_named(tmp_path: Path) -> None:

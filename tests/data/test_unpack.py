@@ -81,12 +81,53 @@ def test_a_member_that_climbs_out_is_refused(tmp_path: Path, make: Make, name: s
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.FIFOTYPE])
 def test_links_and_devices_are_left_out(tmp_path: Path, kind: bytes) -> None:
     link = tarfile.TarInfo("set/passwords")
     link.type, link.linkname = kind, "/etc/passwd"
     unpack([(tar(tmp_path / "x.tar", FILES, link), "")], "set", tmp_path / "mine")
     assert sorted(p.name for p in (tmp_path / "mine").iterdir()) == ["images", "masks"]
+
+
+def linked(name: str, to: str) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = tarfile.LNKTYPE, to
+    return member
+
+
+def test_a_file_that_tar_holds_twice_is_there_twice(tmp_path: Path) -> None:
+    """As `tar` writes two names of one file: the second as a hard link."""
+    source = tmp_path / "made" / "set" / "images"
+    source.mkdir(parents=True)
+    (source / "a.jpg").write_bytes(b"picture")
+    (source / "b.jpg").hardlink_to(source / "a.jpg")
+    (source.parent / "more").mkdir()
+    (source.parent / "more" / "c.jpg").hardlink_to(source / "a.jpg")
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        archive.add(tmp_path / "made" / "set", "set")
+        assert sum(member.islnk() for member in archive.getmembers()) == 2
+    unpack([(tmp_path / "x.tar", "")], "set", tmp_path / "mine")
+    assert there(tmp_path / "mine") == ["images/a.jpg", "images/b.jpg", "more/c.jpg"]
+    for path in (tmp_path / "mine").rglob("*.jpg"):
+        assert path.read_bytes() == b"picture"
+        assert path.stat().st_nlink == 1
+
+
+@pytest.mark.parametrize(
+    ("to", "said"),
+    [
+        ("/etc/passwd", "holds the member '/etc/passwd', which would be written outside"),
+        ("set/../../x", "which would be written outside the folder"),
+        ("set/gone.jpg", "'set/b.jpg' as a link to 'set/gone.jpg', which is not in it"),
+    ],
+)
+def test_a_hard_link_to_what_is_not_there_is_refused(tmp_path: Path, to: str, said: str) -> None:
+    path = tar(tmp_path / "x y.tar", FILES, linked("set/b.jpg", to))
+    with pytest.raises(FullconvError) as caught:
+        unpack([(path, "")], "set", tmp_path / "mine")
+    assert said in caught.value.message
+    assert caught.value.hint.startswith(f"rm '{path}'   # ")
+    assert [p.name for p in tmp_path.iterdir()] == ["x y.tar"]
 
 
 def test_links_in_a_zip_are_left_out(tmp_path: Path) -> None:

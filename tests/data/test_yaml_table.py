@@ -29,7 +29,7 @@ def test_names(tmp_path: Path, text: str, names: dict[int, str]) -> None:
     "text",
     [
         *("", "names: road", "names: []", "names: {a: b}", "names: {-1: b}", "names: {0: [x]}"),
-        *("names: [yes, no]", "names: {99999999: x}", "[1, 2]", "names: [", "a: &a [*a]", "- x: 1"),
+        *("names: [~, [x]]", "names: {99999999: x}", "[1, 2]", "names: [", "a: &a [*a]", "- x: 1"),
     ],
 )
 def test_what_has_no_names_is_passed_over(tmp_path: Path, text: str) -> None:
@@ -39,6 +39,17 @@ def test_what_has_no_names_is_passed_over(tmp_path: Path, text: str) -> None:
     found = read_yaml(tmp_path)
     assert found is not None
     assert found.path.name == "zz.yaml"
+
+
+def test_names_that_yaml_takes_for_something_else_are_names(tmp_path: Path) -> None:
+    (tmp_path / "data.yaml").write_text("names: [yes, no, on, 3, 1.50]\n")
+    found = read_yaml(tmp_path)
+    assert found is not None
+    assert found.listed == ["yes", "no", "on", "3", "1.50"]
+    (tmp_path / "data.yaml").write_text("names: {0: off, 1: true}\nlabel_mapping: {4: 0, no: 1}\n")
+    found = read_yaml(tmp_path)
+    assert found is not None
+    assert (found.listed, found.mapping) == (["off", "true"], {4: 0})
 
 
 def test_which_file_counts(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import io
 import re
 from pathlib import Path
 
-from fullconv.errors import FullconvError
+from fullconv.errors import FullconvError, command, plural
 from fullconv.labels import RGB, Labels
 
 _CITYSCAPES: tuple[tuple[str, int, RGB], ...] = (
@@ -215,9 +215,9 @@ def ade20k(table: Path | None) -> Labels:
         ]
         if len(found) != len(_ADE20K) or len(set(found)) != len(found):
             raise FullconvError(
-                f"{table} names {len(found)} classes; expected 150 lines below its head, each with "
-                "another name in its last column.",
-                f"rm {table}   # the names of SceneParsing are known",
+                f"{table} names {plural(len(found), 'class', 'classes')}; expected 150 "
+                "lines below its head, each with another name in its last column.",
+                f"{command('rm', table)}   # the names of SceneParsing are known",
             )
         names = tuple(found)
     values: dict[int | RGB, int] = {0: 255, **{k + 1: k for k in range(len(names))}}

@@ -38,6 +38,7 @@ from numpy.typing import NDArray
 from fullconv.data.check import check
 from fullconv.data.layouts import Dataset, read
 from fullconv.data.masks import Ids, read_mask
+from fullconv.errors import LISTED, plural
 
 STRIDES = (4, 8, 16, 32)
 # How far below the finest stride's mean IoU a recommended one may lie. By the paper's own table
@@ -56,7 +57,8 @@ class Ceiling:
     Args:
         root: folder of the data set.
         split: "train", "val" or "test".
-        pictures: how many; each counts at its own size.
+        pictures: how many were counted; each counts at its own size.
+        pictures_in_split: how many there are.
         ignored: share of their pixels that do not count, 0-1.
         names: of the K classes.
         class_iou: stride in pixels, the finest first -> IoU of each of the K classes, 0-1; nan
@@ -66,6 +68,7 @@ class Ceiling:
     root: str
     split: str
     pictures: int
+    pictures_in_split: int
     ignored: float
     names: tuple[str, ...]
     class_iou: dict[int, tuple[float, ...]]
@@ -85,17 +88,28 @@ class Ceiling:
 
     @property
     def reason(self) -> str:
-        """Why that stride, in words."""
+        """Why that stride, in words, and what was counted."""
         means, stride = self.mean_iou, self.recommended_stride
         if stride is None:
-            return "no pixel is labelled"
+            return f"no pixel is labelled ({self._counted})"
         finest = min(means)
-        text = (
-            f"the coarsest within {100 * MARGIN:g} points of stride {finest}'s "
-            f"{100 * means[finest]:.1f}: it can reach {100 * means[stride]:.1f}"
-        )
         coarser = min((other for other in means if other > stride), default=None)
-        return f"{text}, stride {coarser} {100 * means[coarser]:.1f}" if coarser else text
+        if stride > finest:
+            text = f"it can reach about {100 * means[stride]:.1f}, "
+            text += f"within {100 * MARGIN:g} points of stride {finest}'s {100 * means[finest]:.1f}"
+            text += f"; stride {coarser} about {100 * means[coarser]:.1f}" if coarser else ""
+        else:
+            assert coarser is not None
+            text = f"stride {coarser} can reach about {100 * means[coarser]:.1f}, "
+            text += f"more than {100 * MARGIN:g} points below stride {finest}'s "
+            text += f"{100 * means[finest]:.1f}"
+        return f"{text} ({self._counted})"
+
+    @property
+    def _counted(self) -> str:
+        masks = plural(self.pictures_in_split, "mask")
+        some = "" if self.pictures == self.pictures_in_split else f"{self.pictures} of "
+        return f"counted in {some}{masks} of {self.split}"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able; None for nan."""
@@ -103,6 +117,7 @@ class Ceiling:
             "root": self.root,
             "split": self.split,
             "pictures": self.pictures,
+            "pictures_in_split": self.pictures_in_split,
             "ignored": self.ignored,
             "strides": {
                 str(stride): {
@@ -120,14 +135,19 @@ class Ceiling:
         strides = list(self.class_iou)
         ignored = f", {self.ignored:.1%} of the pixels ignored" if self.ignored else ""
         lines = [
-            f"{self.root}, split {self.split}, {self.pictures} pictures, original size{ignored}",
+            f"{self.root}, split {self.split}, {plural(self.pictures, 'picture')}, original size"
+            + ignored,
             "about the best IoU at each stride: the truth, counted in its cells and read back",
             "",
             f"{'class':<24}" + "".join(f"{f'stride {stride}':>11}" for stride in strides),
         ]
         rows = [*zip(self.names, *self.class_iou.values(), strict=True)]
-        for name, *values in (*rows, ("mean IoU", *self.mean_iou.values())):
+        present = [row for row in rows if not math.isnan(row[1])]
+        few = len(rows) - len(present) <= LISTED
+        for name, *values in (*(rows if few else present), ("mean IoU", *self.mean_iou.values())):
             lines.append(f"{name[:23]:<24}" + "".join(f"{_percent(v):>11}" for v in values))
+        if not few:
+            lines.append(f"left out: {len(rows) - len(present)} classes that {self.split} lacks")
         coarsest = self.class_iou[strides[-1]]
         known = [k for k, iou in enumerate(coarsest) if not math.isnan(iou)]
         lines.append("")
@@ -137,7 +157,8 @@ class Ceiling:
                 f"{self.names[k]} suffers most: stride {strides[-1]} leaves it about "
                 f"{_percent(coarsest[k])}"
             )
-        lines.append(f"recommended: stride {self.recommended_stride or '-'}, {self.reason}")
+        stride = self.recommended_stride
+        lines.append(f"recommended: {f'--stride {stride}' if stride else 'none'}: {self.reason}")
         return "\n".join(lines)
 
 
@@ -183,6 +204,7 @@ def ceiling(
         str(dataset.root),
         split,
         len(pairs),
+        len(pairs),
         (pixels - labelled) / max(1, pixels),
         dataset.labels.names,
         {stride: _iou(*found) for stride, found in zip(STRIDES, sums, strict=True)},
@@ -193,10 +215,12 @@ def sampled(dataset: Dataset, split: str = "train") -> Ceiling | None:
     """The ceiling on 32 masks at most, spread evenly over a split without errors; None where it has
     no pair."""
     pairs = dataset.splits.get(split, ())
-    some = pairs[:: max(1, len(pairs) // _SAMPLE)][:_SAMPLE]
-    return (
-        ceiling(replace(dataset, splits={split: some}), split=split, checked=True) if some else None
-    )
+    if not pairs:
+        return None
+    count = min(_SAMPLE, len(pairs))
+    some = tuple(pairs[k * len(pairs) // count] for k in range(count))
+    found = ceiling(replace(dataset, splits={split: some}), split=split, checked=True)
+    return replace(found, pictures_in_split=len(pairs))
 
 
 def down_and_up(ids: Ids, stride: int, num_classes: int) -> Ids:

@@ -19,13 +19,13 @@ from textwrap import indent
 from typing import Any
 
 from fullconv.data import layouts, tables
-from fullconv.data.findings.finding import Finding
+from fullconv.data.findings.finding import Finding, percent
 from fullconv.data.findings.meanings import Meaning, meanings, meanings_text
 from fullconv.data.findings.rules import findings
 from fullconv.data.findings.scan import Facts, PairScan, scan_pair
 from fullconv.data.layouts import Dataset
 from fullconv.data.remembered import Remembered
-from fullconv.errors import FullconvError
+from fullconv.errors import LISTED, FullconvError, command, plural
 from fullconv.labels import format_color
 
 _SHOWN_FILES = 5
@@ -71,11 +71,11 @@ class CheckReport:
         """Raise a `FullconvError` that lists the errors, if there are any."""
         if not self.errors:
             return
-        lines = [f"{_number(len(self.errors), 'error')} in the data set {self.dataset.root}:"]
+        lines = [f"{plural(len(self.errors), 'error')} in the data set {self.dataset.root}:"]
         for finding in self.errors:
             lines.append(f"  {finding.rule}: {finding.message}.")
             lines += ["    fix: " + indent(finding.fix, "      ").lstrip()] if finding.fix else []
-        raise FullconvError("\n".join(lines), f"fullconv check {self.dataset.root}")
+        raise FullconvError("\n".join(lines), command("fullconv", "check", self.dataset.root))
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON holds it."""
@@ -123,7 +123,7 @@ class CheckReport:
             parts.append("Nothing wrong found.")
         else:
             count = Counter(finding.level for finding in self.findings)
-            parts.append(", ".join(_number(count[x], x) for x in ("error", "warning", "note")))
+            parts.append(", ".join(plural(count[x], x) for x in ("error", "warning", "note")))
         return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -194,7 +194,7 @@ def _head(report: CheckReport) -> str:
     data = report.dataset
     sizes = report.sizes.most_common(3)
     shown = ", ".join(f"{count} of {height} x {width}" for (height, width), count in sizes)
-    more = f" and {len(report.sizes) - 3} more sizes" if len(report.sizes) > 3 else ""
+    more = f" and {plural(len(report.sizes) - 3, 'more size')}" if len(report.sizes) > 3 else ""
     lines = [
         f"{data.root}: layout {data.layout} ({data.reason})",
         "pictures: " + ", ".join(f"{split} {len(pairs)}" for split, pairs in data.splits.items()),
@@ -212,19 +212,25 @@ def _three(values: tuple[float, ...]) -> str:
 
 def _class_table(report: CheckReport) -> str:
     """Class id, colour, name and the share of the pixels that have a class, per split."""
-    if report.dataset.labels is tables.UNDECIDED:
+    if isinstance(report.dataset.labels, tables.Undecided):
         return ""
-    names = report.dataset.labels.names
-    colors = report.dataset.labels.colors
-    width = max(len(name) for name in (*names[:_SHOWN_CLASSES], "(ignored)"))
+    names, colors = report.dataset.labels.names, report.dataset.labels.colors
     splits = list(report.class_pixels)
+    shown = [k for k in range(len(names)) if any(report.class_pixels[s][k] for s in splits)]
+    absent = len(names) - len(shown)
+    if absent <= LISTED:
+        shown, absent = list(range(len(names))), 0
+    more = len(shown) - _SHOWN_CLASSES
+    width = max(len(name) for name in (*(names[k] for k in shown[:_SHOWN_CLASSES]), "(ignored)"))
     lines = [f"{'id':>4}  {'colour':7}  {'class':{width}}" + "".join(f"{s:>9}" for s in splits)]
     totals = {split: max(1, sum(report.class_pixels[split])) for split in splits}
-    for k, name in enumerate(names[:_SHOWN_CLASSES]):
+    for k in shown[:_SHOWN_CLASSES]:
         cells = "".join(_percent(report.class_pixels[s][k], totals[s]) for s in splits)
-        lines.append(f"{k:>4}  {format_color(colors[k])}  {name:{width}}{cells}")
-    if len(names) > _SHOWN_CLASSES:
-        lines.append(f"      ... and {len(names) - _SHOWN_CLASSES} more classes")
+        lines.append(f"{k:>4}  {format_color(colors[k])}  {names[k]:{width}}{cells}")
+    if more > 0:
+        lines.append(f"      ... and {plural(more, 'more class', 'more classes')}")
+    if absent:
+        lines.append(f"      ... and {absent} classes that never occur")
     ignored = report.ignored_pixels
     cells = "".join(_percent(ignored[s], max(1, ignored[s] + totals[s])) for s in splits)
     lines.append(f"{'':4}  {'':7}  {'(ignored)':{width}}{cells}  of all pixels")
@@ -232,8 +238,7 @@ def _class_table(report: CheckReport) -> str:
 
 
 def _percent(part: int, whole: int) -> str:
-    text = f"{part / whole:.2%}" if part else "-"
-    return f"{'<0.01%' if text == '0.00%' else text:>9}"
+    return f"{percent(part / whole) if part else '-':>9}"
 
 
 def _paragraph(finding: Finding) -> str:
@@ -244,7 +249,3 @@ def _paragraph(finding: Finding) -> str:
     if finding.fix:
         lines.append("  fix: " + indent(finding.fix, "    ").lstrip())
     return "\n".join(lines)
-
-
-def _number(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -33,7 +33,8 @@ from fullconv.data.fix import plain_copy
 from fullconv.data.masks import write_mask
 from fullconv.data.pairing import pictures_in
 from fullconv.data.tables import SETTINGS_NAME
-from fullconv.errors import FullconvError
+from fullconv.data.writable import fresh, require_new
+from fullconv.errors import FullconvError, command, plural
 from fullconv.labels import Labels
 
 Progress = Callable[[int, int], None]
@@ -84,10 +85,10 @@ class Converted:
         names = ", ".join(self.labels.names)
         return "\n".join([
             f"{self.source}: {self.layout}, because of {self.reason}",
-            f"{sum(self.splits.values())} pictures ({parts}) -> {self.out}",
-            f"{len(self.labels)} classes: {names}",
+            f"{plural(sum(self.splits.values()), 'picture')} ({parts}) -> {self.out}",
+            f"{plural(len(self.labels), 'class', 'classes')}: {names}",
             *(f"note: {note}" for note in self.notes),
-            f"next: fullconv check {self.out}",
+            f"next: {command('fullconv', 'check', self.out)}",
         ])  # fmt: skip
 
 
@@ -111,10 +112,11 @@ def convert(
     source, out = located(source), Path(out)
     if not source.exists():
         nearest = next((p for p in source.parents if p.is_dir()), Path())
-        raise FullconvError(f"there is no folder or file {source}.", f"ls {nearest}")
+        raise FullconvError(f"there is no folder or file {source}.", command("ls", nearest))
     alone = source.is_file() and source.name != SETTINGS_NAME  # one file of annotations
     root = source.parent if source.is_file() else source
-    _refuse_place(root, source, out)
+    again = command("fullconv", "convert", source, fresh(root, "_masks"))
+    require_new(out, source, "the data set", again)
     if layout in layouts.LAYOUTS or (layout is None and not alone and layouts.holds_masks(root)):
         return _from_masks(source, layouts.read(source, layout=layout), out, progress)
     found = kinds.read(root, source, tool=layout, order=order)
@@ -138,7 +140,7 @@ def _from_annotations(
     notes = [*found.notes, *_left_alone(pictures, found)]
     lost = _write(pictures, labels, out, progress)
     if lost:
-        notes.append(f"{lost} shapes hold the centre of no pixel and leave none")
+        notes.append(f"left out: {plural(lost, 'shape')} without the centre of a pixel inside")
     counted = Counter(picture.split or "all" for picture in pictures)
     splits = {split: counted[split] for split in ("train", "val", "test", "all") if counted[split]}
     return Converted(source, out, found.tool, found.reason, splits, labels, tuple(notes))
@@ -154,22 +156,12 @@ def _from_masks(
     notes = list(dataset.notes)
     for why, count in Counter(copy.left_out.values()).items():
         first = next(name for name, reason in copy.left_out.items() if reason == why)
-        notes.append(f"left out: {count} files, such as {first}: {why}")
+        notes.append(f"left out: {plural(count, 'file')}, such as {first}: {why}")
     if report.warnings:
-        notes.append(f"warnings: {len(report.warnings)}; fullconv check {source} says which")
+        says = command("fullconv", "check", source)
+        notes.append(f"warnings: {len(report.warnings)}; {says} says which")
     reason = dataset.reason
     return Converted(source, out, dataset.layout, reason, copy.splits, copy.labels, tuple(notes))
-
-
-def _refuse_place(root: Path, source: Path, out: Path) -> None:
-    """Nothing is written over, and nothing into the source."""
-    better = root.resolve().parent / f"{root.resolve().name}_masks"
-    hint = f"fullconv convert {source} {better}"
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        what = "is not empty" if out.is_dir() else "is a file"
-        raise FullconvError(f"{out} {what}; expected a new folder for the data set.", hint)
-    if source.is_dir() and out.resolve().is_relative_to(root.resolve()):
-        raise FullconvError(f"{out} lies inside {source}, which is left as it is.", hint)
 
 
 def _with_splits(pictures: list[Annotated]) -> list[Annotated]:
@@ -195,10 +187,11 @@ def _left_alone(pictures: list[Annotated], found: Annotations) -> list[str]:
     used = {picture.picture.resolve() for picture in pictures if picture.picture}
     there = {path for folder in {path.parent for path in used} for path in pictures_in(folder)}
     if alone := sorted(there - used):
-        notes.append(f"left out: {len(alone)} pictures without annotations, such as {alone[0]}")
+        pictures_alone = plural(len(alone), "picture")
+        notes.append(f"left out: {pictures_alone} without annotations, such as {alone[0]}")
     if found.others:
-        count = len(found.others)
-        notes.append(f"left out: {count} JSON files of another kind, such as {found.others[0]}")
+        files = plural(len(found.others), "JSON file")
+        notes.append(f"left out: {files} of another kind, such as {found.others[0]}")
     return notes
 
 
@@ -249,7 +242,7 @@ def _refusal(source: Path, found: Annotations) -> FullconvError:
     if not problems:
         return FullconvError(
             f"{source} holds no {found.tool} picture to convert. {kinds.EXPECTED}{_seen(found)}",
-            f"fullconv check {source}",
+            command("fullconv", "check", source),
         )
     if len(problems) == 1:
         return problems[0]

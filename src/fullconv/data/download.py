@@ -21,7 +21,7 @@ from fullconv.data.fetch import Teller, fetch
 from fullconv.data.remembered import cache_folder
 from fullconv.data.sources import ELSEWHERE, SOURCES
 from fullconv.data.unpack import unpack
-from fullconv.errors import FullconvError
+from fullconv.errors import DownloadError, FullconvError, command
 
 try:
     import fcntl
@@ -98,7 +98,7 @@ def _bring(name: str, folder: Path, teller: Teller) -> None:
         )
         parts = []
         for archive in source.archives:
-            path = fetch(archive, archives, again=f"fullconv check {name}", teller=teller)
+            path = fetch(archive, archives, again=command("fullconv", "check", name), teller=teller)
             parts.append((path, archive.into))
         unpack(parts, source.root, folder, teller.counter("unpacked"))
         teller.say(f"{name} is in {folder}; {archives} is not needed any more")
@@ -128,7 +128,7 @@ def _in_words(name: str, folder: Path) -> Iterator[None]:
         what = (
             f"there is no room left for {name} in {folder}" if full else f"{where} cannot be used"
         )
-        raise FullconvError(
-            f"{what}: {error.strerror or error}.",
-            f"FULLCONV_DATA=/another/place fullconv check {name}",
+        again = command("fullconv", "check", name)
+        raise DownloadError(
+            f"{what}: {error.strerror or error}.", f"FULLCONV_DATA=/another/place {again}", again
         ) from error

@@ -1,7 +1,7 @@
 """Fetch a file by HTTP: continued where it was cut, checked, and whole or not there.
 
 It comes as FILE.part, with what tells this version of it from others (its ETag or date) in
-FILE.part.tag, and gets its name when the checksum is right; FILE.bad is one that was wrong.
+FILE.part.tag, and gets its name when the checksum is right; FILE.bad (.bad2 ...) was wrong.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import errno
 import hashlib
 import http.client
 import shutil
+import socket
 import ssl
 import sys
 import time
@@ -17,11 +18,12 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import chain, count
 from pathlib import Path
 
 import fullconv
 from fullconv.data.sources import Archive
-from fullconv.errors import FullconvError
+from fullconv.errors import DownloadError, FullconvError
 
 PAUSES = (1.0, 2.0, 5.0, 10.0)  # seconds before each new try, while nothing more comes
 TIMEOUT = 30.0  # seconds without a byte
@@ -55,11 +57,11 @@ class Teller:
     def counter(self, what: str) -> Callable[[int, int], None]:
         """Shows (bytes done, bytes in all, or 0 where nobody knows), ten times a second at most."""
 
-        def count(done: int, total: int) -> None:
+        def tell(done: int, total: int) -> None:
             if time.monotonic() - self._shown >= 0.1:
                 self.line(f"{what} {size_of(done)}" + (f" of {size_of(total)}" if total else ""))
 
-        return count
+        return tell
 
     def line(self, text: str) -> None:
         """A line that the next one replaces."""
@@ -108,11 +110,11 @@ def fetch(archive: Archive, folder: Path, *, again: str, teller: Teller) -> Path
             if len(archive.addresses) == 1:
                 raise
             reasons.append(f"{address}: {wrong.message}")
-    raise FullconvError(
+    raise DownloadError(
         f"{archive.file} could not be downloaded.\n  "
         + "\n  ".join(reasons)
-        + f"\nIf it can be had in another way, put it into {folder} under this name and run the "
-        "command again.",
+        + f"\nIf it can be had in another way, put it into {folder} under this name.",
+        f"{again}   # once there is a network, or the file is there",
         again,
     )
 
@@ -132,7 +134,7 @@ def _download(address: str, part: Path, teller: Teller) -> None:
             if error.code < 500 and error.code not in (408, 429):
                 raise _AddressError(reason) from error
         except (*_TRANSIENT, ssl.SSLError) as error:
-            reason = str(getattr(error, "reason", None) or error) or type(error).__name__
+            reason = _words(error)
             if isinstance(error, urllib.error.URLError) and not came:  # no network, no such host
                 raise _AddressError(reason) from error
         more = _size(part) > before
@@ -142,6 +144,18 @@ def _download(address: str, part: Path, teller: Teller) -> None:
         pause = PAUSES[max(failures - 1, 0)]
         teller.say(f"{address}: {reason} at {size_of(_size(part))}; again in {pause:g} s")
         time.sleep(pause)
+
+
+def _words(error: Exception) -> str:
+    """Why a connection failed, as a person says it."""
+    cause = getattr(error, "reason", None) or error
+    if isinstance(cause, socket.gaierror):
+        return "there is no network, or no host of that name"
+    if isinstance(cause, TimeoutError):
+        return f"no answer within {TIMEOUT:g} s"
+    if isinstance(cause, ConnectionRefusedError):
+        return "the host, or something on the way there, refuses the connection"
+    return getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
 
 
 def _attempt(address: str, part: Path, teller: Teller) -> bool:
@@ -174,14 +188,14 @@ def _attempt(address: str, part: Path, teller: Teller) -> bool:
         _require_room(part, total - have)
         there = f", continued at {size_of(have)}" if have else ""
         teller.say(f"{address}, {size_of(total) if total else 'of unknown size'}{there}")
-        count = teller.counter(f"{part.name.removesuffix('.part')}:")
+        told = teller.counter(f"{part.name.removesuffix('.part')}:")
         with part.open("ab" if have else "wb") as file:
             if not have:  # after the file was emptied: the tag is of what is in it
                 _remember(response.headers, tag)
             while chunk := response.read(_CHUNK):
                 file.write(chunk)
                 have += len(chunk)
-                count(have, total)
+                told(have, total)
     return have >= total
 
 
@@ -231,16 +245,18 @@ def _accept(archive: Archive, came: Path, path: Path, again: str, teller: Teller
 
 
 def _set_aside(came: Path, path: Path, what: str, again: str) -> None:
-    bad = path.with_name(f"{path.name}.bad")
+    names = (f"{path.name}.bad{again}" for again in chain([""], count(2)))
+    bad = next(place for name in names if not (place := path.with_name(name)).exists())
     with came.open("rb") as file:
         page = file.read(512).lstrip()[:1] == b"<"
     came.replace(bad)
     came.with_name(f"{came.name}.tag").unlink(missing_ok=True)
     guess = " It is a web page: does this network ask for a login?" if page else ""
-    raise FullconvError(
+    raise DownloadError(
         f"{path.name} is not the file that was published: {what} ({size_of(_size(bad))}).{guess} "
         f"It was set aside as {bad}.",
         f"{again}   # downloads it anew",
+        again,
     )
 
 

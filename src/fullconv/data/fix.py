@@ -13,15 +13,14 @@ What each kind of mask becomes:
     ids                as the class table says; what has no class is ignored, and counted
 
 A mask that lies as its photo did before its EXIF rotation is turned with it. What cannot be mended
-(files that cannot be read, other sizes, ids in a lossy format) is left out, and named. Of a picture
-that stands in several splits byte for byte, the one in the last split stays: test, val, train.
+(files that cannot be read, other sizes, ids in a lossy format) is left out, and named. A picture in
+several splits (rules `leak` and `near-leak`) stays in one: test before val before train.
 
 Shapes: H, W picture · K classes.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -30,7 +29,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,8 +49,11 @@ from fullconv.data.masks import (
 )
 from fullconv.data.pairing import Pair
 from fullconv.data.pictures import picture_size, turn_upright
-from fullconv.errors import FullconvError
+from fullconv.data.writable import copying, fresh, require_new, table_line
+from fullconv.errors import FullconvError, command, plural
 from fullconv.labels import RGB, Labels, format_color
+
+_Skipped: TypeAlias = dict[tuple[str, str], str]  # split and picture -> why it is left out
 
 _ORDER = ("test", "val", "train")  # of a picture in several splits the first one stays
 _LISTED = 20
@@ -91,12 +93,12 @@ class Fixed:
     def text(self) -> str:
         """To read."""
         counts = ", ".join(f"{split} {count}" for split, count in self.splits.items())
-        lines = [f"{self.source} -> {self.out}: {counts} pairs of pictures and id masks"]
+        lines = [f"{self.source} -> {self.out}: pairs of pictures and id masks: {counts}"]
         lines += [f"  {what}: {count}" for what, count in self.done.items()]
         names = list(self.left_out)
         lines += [f"  left out: {name}: {self.left_out[name]}" for name in names[:_LISTED]]
         lines += [f"  ... and {len(names) - _LISTED} more"] if len(names) > _LISTED else []
-        return "\n".join([*lines, f"next: fullconv check {self.out}"])
+        return "\n".join([*lines, f"next: {command('fullconv', 'check', self.out)}"])
 
 
 @dataclass
@@ -122,7 +124,7 @@ def fix(
         FullconvError: `out` is not new or lies inside the data set, or nothing can be mended.
     """
     dataset, out = report.dataset, Path(out)
-    _refuse_place(dataset.root, out)
+    require_new(out, dataset.root, "the repaired copy", copying(dataset.root))
     plan = _plan(report, [pair for pairs in dataset.splits.values() for pair in pairs])
     return _write(dataset, plan, _leaks(report), out, progress)
 
@@ -132,26 +134,28 @@ def plain_copy(
 ) -> Fixed:
     """Write a copy of a data set without errors: every class, name and split stays, and its masks
     become ids as a training reads them."""
-    _refuse_place(dataset.root, Path(out))
+    again = command("fullconv", "convert", dataset.root, fresh(dataset.root, "_masks"))
+    require_new(Path(out), dataset.root, "the copy", again)
     return _write(dataset, _Plan("read", _plain(dataset.labels)), {}, Path(out), progress)
 
 
 def _write(
     dataset: Dataset,
     plan: _Plan,
-    left_out: dict[str, str],
+    skipped: _Skipped,
     out: Path,
     progress: Callable[[int, int], None] | None,
 ) -> Fixed:
-    """The copy; all of it, or nothing. `left_out` has files that are not looked at -> why."""
+    """The copy; all of it, or nothing."""
     jobs = [(split, pair) for split, pairs in dataset.splits.items() for pair in pairs]
     done: Counter[str] = Counter()
     written: Counter[str] = Counter()
+    left_out = {name: why for (_, name), why in skipped.items()}
     new = not out.exists()
 
     def one(job: tuple[str, Pair]) -> tuple[str, Counter[str]] | None:
         split, pair = job
-        if _name(dataset.root, pair.picture) in left_out:
+        if (split, _name(dataset.root, pair.picture)) in skipped:
             return None
         try:
             ids, what = _mended(plan, dataset.labels, pair)
@@ -177,7 +181,8 @@ def _write(
         if not written.total():
             why = next(iter(left_out.values()), "it has no pairs")
             raise FullconvError(
-                f"nothing in {dataset.root} can be mended: {why}", f"fullconv check {dataset.root}"
+                f"nothing in {dataset.root} can be mended: {why}",
+                command("fullconv", "check", dataset.root),
             )
         _write_table(out, plan.labels)
     except BaseException:
@@ -217,9 +222,8 @@ def _plan(report: CheckReport, pairs: list[Pair]) -> _Plan:
             if found is not None:
                 values.update(found.counts)
                 lossy = lossy or found.lossy
-    undecided = labels is tables.UNDECIDED
     if any(isinstance(value, tuple) for value in values):
-        if undecided:
+        if isinstance(labels, tables.Undecided):
             nominal = tables.nominal_colors(values)
             names = tuple(f"class {k}" for k in range(len(nominal)))
             return _Plan("snap", Labels(names, nominal), 0, 0, 1, nominal, tuple(range(len(names))))
@@ -229,9 +233,8 @@ def _plan(report: CheckReport, pairs: list[Pair]) -> _Plan:
         )
     grey = {value: count for value, count in values.items() if isinstance(value, int)}
     if tables.is_two_valued(grey) or tables.is_soft(grey) or (lossy and max(grey, default=0) > 200):
-        dark, bright = _two_classes(labels, undecided)
-        names = labels.names if not undecided else ("background", "object")
-        base = _plain(labels) if not undecided else Labels(names)
+        dark, bright = _two_classes(report.dataset.root, labels)
+        base = Labels(labels.proposed) if isinstance(labels, tables.Undecided) else _plain(labels)
         return _Plan("cut", base, tables.otsu(grey), dark, bright)
     kept = list(range(len(labels)))
     if not report.dataset.named:  # close the gaps
@@ -243,9 +246,9 @@ def _plan(report: CheckReport, pairs: list[Pair]) -> _Plan:
     return _Plan("ids", closed, to_id=to_id)
 
 
-def _two_classes(labels: Labels, undecided: bool) -> tuple[int, int]:
+def _two_classes(root: Path, labels: Labels) -> tuple[int, int]:
     """The classes of black and of white."""
-    if undecided:
+    if isinstance(labels, tables.Undecided):
         return 0, 1
     dark, bright = labels.class_of(0), labels.values.get(255)
     if bright is None:
@@ -253,8 +256,8 @@ def _two_classes(labels: Labels, undecided: bool) -> tuple[int, int]:
     if dark is None or bright is None:
         raise FullconvError(
             f"the masks are black and white, and the table does not say which of its "
-            f"{len(labels)} classes white is.",
-            f'in {tables.SETTINGS_NAME}: [map]\n255 = "{labels.names[-1]}"',
+            f"{plural(len(labels), 'class', 'classes')} white is.",
+            f'{table_line(root)}:\n[map]\n255 = "{labels.names[-1]}"',
         )
     return dark, bright
 
@@ -316,22 +319,22 @@ def _plain(labels: Labels) -> Labels:
     return Labels(labels.names, labels.colors, labels.ignore_index)
 
 
-def _leaks(report: CheckReport) -> dict[str, str]:
-    """Pictures of which a later split has the same bytes -> why they are left out."""
-    root = report.dataset.root
-    named = {name for f in report.findings if f.rule == "leak" for name in f.files}
-    kept: dict[str, str] = {}
-    left_out: dict[str, str] = {}
+def _leaks(report: CheckReport) -> _Skipped:
+    """Pictures that stand in an earlier split of `_ORDER`, too -> why they are left out here."""
+    root, dataset = report.dataset.root, report.dataset
+    splits: dict[str, list[str]] = {}
     for split in _ORDER:
-        for pair in report.dataset.splits.get(split, ()):
-            name = _name(root, pair.picture)
-            if name not in named:
-                continue
-            digest = hashlib.sha256(pair.picture.read_bytes()).hexdigest()
-            first = kept.setdefault(digest, f"{split}: {name}")
-            if not first.startswith(f"{split}: "):
-                left_out[name] = f"the same picture stays as {first.partition(': ')[2]}"
-    return left_out
+        for pair in dataset.splits.get(split, ()):
+            splits.setdefault(_name(root, pair.picture), []).append(split)
+    skipped: _Skipped = {}
+    for finding in report.findings:
+        same = "the same picture" if finding.rule == "leak" else "a picture that looks the same"
+        for group in finding.groups:
+            every = [(_ORDER.index(split), name) for name in group for split in splits[name]]
+            at, first = min(every)
+            why = f"{same} stays in {_ORDER[at]} as {first}"
+            skipped |= {(_ORDER[k], name): why for k, name in every if k > at}
+    return skipped
 
 
 def _tally(path: Path) -> Any:
@@ -352,14 +355,3 @@ def _write_table(out: Path, labels: Labels) -> None:
     for name, color in zip(labels.names, labels.colors, strict=True):
         lines.append(f'{json.dumps(name, ensure_ascii=False)} = "{format_color(color)}"')
     (out / tables.SETTINGS_NAME).write_text("\n".join(lines) + "\n", "utf-8", newline="\n")
-
-
-def _refuse_place(root: Path, out: Path) -> None:
-    """Nothing is written over, and nothing into the data set."""
-    better = root.resolve().parent / f"{root.resolve().name}_fixed"
-    hint = f"fullconv check {root} --fix {better}"
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        what = "is not empty" if out.is_dir() else "is a file"
-        raise FullconvError(f"{out} {what}; expected a new folder for the repaired copy.", hint)
-    if out.resolve().is_relative_to(root.resolve()):
-        raise FullconvError(f"{out} lies inside {root}, which is left as it is.", hint)

@@ -16,17 +16,16 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from fullconv.data import published, tables
-from fullconv.data.annotations.kinds import convertible
-from fullconv.data.annotations.ultralytics import label_files
-from fullconv.data.download import located, nearest
+from fullconv.data.download import located
 from fullconv.data.pairing import (
-    MASK_ENDINGS,
+    MASK_FOLDERS,
+    PICTURE_FOLDERS,
     SPLITS,
     Found,
     Pair,
@@ -36,21 +35,19 @@ from fullconv.data.pairing import (
     folders_in,
     listed_pairs,
     masks_in,
+    pair_up,
     pictures_in,
     split_lists,
 )
-from fullconv.errors import FullconvError
+from fullconv.data.unknown import no_folder, no_pairs, not_laid_out, several, unknown
+from fullconv.errors import FullconvError, plural
 from fullconv.labels import Labels
 
+_Reader: TypeAlias = Callable[[Path], Found | None]
 _VOC_LISTS = ("trainval", "trainaug", "default")
 VAL_SHARE = 0.2  # of the pictures, where a validation split has to be made
 
-_PICTURES = ("images", "imgs", "image", "img", "pictures", "photos")
-_MASKS = ("masks", "mask", "labels", "label", "annotations", "annotation", "annots", "gt")
 _ANNOTATED = ("annot", "_annot", "_labels", "_label", "_masks", "_mask", "_gt", "_annotations")
-_EXAMPLE = """\
-DATA/images/train/a.jpg   DATA/masks/train/a.png
-DATA/images/val/b.jpg     DATA/masks/val/b.png"""
 
 
 @dataclass(frozen=True)
@@ -101,17 +98,20 @@ def read(root: str | Path, *, layout: str | None = None) -> Dataset:
     if root.name == tables.SETTINGS_NAME and root.is_file():
         root = root.parent
     if not root.is_dir():
-        raise _no_folder(root)
-    layout = layout or tables.read_settings(root).get("layout")
-    if layout is not None and layout not in _LAYOUTS:
-        near = difflib.get_close_matches(layout, _LAYOUTS, 1, 0)[0]
+        raise no_folder(root)
+    settings = tables.read_settings(root)
+    told = layout or settings.get("layout")
+    where = "" if layout or told is None else f"{root / tables.SETTINGS_NAME}: "
+    if told is not None and told not in _LAYOUTS:
+        near = difflib.get_close_matches(told, _LAYOUTS, 1, 0)[0]
         raise FullconvError(
-            f"no layout {layout!r}; there are {', '.join(_LAYOUTS)}.", f'layout="{near}"'
+            f"{where}no layout {told!r}; there are {', '.join(_LAYOUTS)}.",
+            f'layout = "{near}"' if where else f"--layout {near}",
         )
-    found_root, name, found = _recognise(root, layout)
-    settings = tables.read_settings(found_root) or tables.read_settings(root)
+    found_root, name, found = _recognise(root, told, where)
+    settings = tables.read_settings(found_root) or settings
     if not any(found.splits.values()):
-        raise _no_pairs(found_root, name, found)
+        raise no_pairs(found_root, name, found)
     _make_val(found)
     ordered = [split for split in ("train", "val", "test") if split in found.splits]
     splits: dict[str, tuple[Pair, ...]] = {
@@ -119,12 +119,14 @@ def read(root: str | Path, *, layout: str | None = None) -> Dataset:
     }
     paths = [pair.mask for pairs in splits.values() for pair in pairs]
     labels, named, notes = tables.read_labels(found_root, settings, paths, known=found.known)
+    told = [note for note in notes if note.startswith("class names from ")]
+    notes = [note for note in notes if note not in told]
     if found_root != root:
         found.notes.insert(0, f"found in the sub-folder {found_root.relative_to(root)}")
     return Dataset(
         found_root,
         name,
-        found.reason,
+        "; ".join([found.reason, *told]),
         splits,
         labels,
         named,
@@ -139,28 +141,26 @@ def holds_masks(root: Path) -> bool:
     return any(reader(root) is not None for reader in _LAYOUTS.values())
 
 
-def _recognise(root: Path, layout: str | None) -> tuple[Path, str, Found]:
+def _recognise(root: Path, layout: str | None, told_in: str) -> tuple[Path, str, Found]:
     """The layout of the folder, else of the one sub-folder, up to two levels down, that has one."""
     readers = {layout: _LAYOUTS[layout]} if layout else _LAYOUTS
     level = [root]
     for _ in range(3):
-        hits = []
-        for folder in level:
-            for name, reader in readers.items():
-                found = reader(folder)
-                if found is not None:
-                    hits.append((folder, name, found))
-                    break
+        hits = [(folder, *hit) for folder in level if (hit := _first(folder, readers)) is not None]
         if len(hits) == 1:
             return hits[0]
         if hits:
-            listed = ", ".join(str(folder) for folder, _, _ in hits[:8])
-            raise FullconvError(
-                f"{root} holds {len(hits)} data sets: {listed}; expected one.",
-                f"fullconv check {hits[0][0]}",
-            )
+            raise several(root, [folder for folder, _, _ in hits])
         level = [child for folder in level for child in folders_in(folder)]
-    raise _to_convert(root) or _unknown(root, layout)
+    if layout:
+        raise not_laid_out(root, layout, told_in)
+    raise unknown(root, lambda folder: (_first(folder, _LAYOUTS) or ("", None))[1])
+
+
+def _first(folder: Path, readers: Mapping[str, _Reader]) -> tuple[str, Found] | None:
+    """The first layout that fits a folder, and what was found."""
+    hits = ((name, reader(folder)) for name, reader in readers.items())
+    return next(((name, found) for name, found in hits if found is not None), None)
 
 
 def _voc(root: Path) -> Found | None:
@@ -209,18 +209,24 @@ def _camvid(root: Path) -> Found | None:
 def _folders_layout(root: Path) -> Found | None:
     settings = tables.read_settings(root)
     pictures, masks = _named(root, settings, "images"), _named(root, settings, "masks")
-    pictures = pictures or find_folder(root, _PICTURES)
-    others = tuple(name for name in _MASKS if pictures != root / name)
+    pictures = pictures or find_folder(root, PICTURE_FOLDERS)
+    others = tuple(name for name in MASK_FOLDERS if pictures != root / name)
     masks = masks or find_folder(root, others, masks=True)
+    if pictures is None and masks is not None and pair_up(pictures_in(root), masks_in(masks))[0]:
+        pictures = root  # photos, and a folder of their masks among them
     found = Found("")
     if pictures is None or masks is None:
         for folder in folders_in(root):
-            inner, truth = find_folder(folder, _PICTURES), find_folder(folder, _MASKS, masks=True)
+            inner, truth = (
+                find_folder(folder, PICTURE_FOLDERS),
+                find_folder(folder, MASK_FOLDERS, masks=True),
+            )
             if folder.name.lower() in SPLITS and inner and truth:
                 found.add(SPLITS[folder.name.lower()], pictures_in(inner), masks_in(truth))
                 found.reason = f"{inner.name} and {truth.name} in a folder per split"
         return found if found.splits else None
-    found.reason = f"{pictures.name} and {masks.name}"
+    beside = f"pictures beside {masks.name}"
+    found.reason = beside if pictures == root else f"{pictures.name} and {masks.name}"
     inside = {s.name.lower(): s for s in folders_in(pictures) if s.name.lower() in SPLITS}
     truths = {s.name.lower(): s for s in folders_in(masks)}
     for name in sorted(inside):
@@ -238,7 +244,7 @@ def _folders_layout(root: Path) -> Found | None:
     return found
 
 
-_LAYOUTS: dict[str, Callable[[Path], Found | None]] = {
+_LAYOUTS: dict[str, _Reader] = {
     **published.LAYOUTS,
     "voc": _voc,
     "camvid": _camvid,
@@ -256,7 +262,7 @@ def _make_val(found: Found) -> None:
     count = max(1, round(VAL_SHARE * len(train)))
     found.splits["val"], found.splits["train"] = order[:count], order[count:]
     found.notes.append(
-        f"no val split found: {count} of {len(train)} train pictures "
+        f"no val split found: {count} of {plural(len(train), 'train picture')} "
         f"({count / len(train):.0%}) taken for it by a hash of their names"
     )
 
@@ -287,64 +293,3 @@ def _named(root: Path, settings: tables.Settings, key: str) -> Path | None:
 
 def _by_name(pair: Pair) -> str:
     return pair.name
-
-
-def _no_folder(root: Path) -> FullconvError:
-    there = f"{root} is a file" if root.exists() else f"there is no folder {root}"
-    above = next((p for p in root.parents if p.is_dir()), Path())
-    hint = f"fullconv check {above}" if root.exists() else f"ls {above}"
-    names = [] if root.exists() else nearest(root)
-    if names:
-        there += f", nor a published data set of that name (nearest: {', '.join(names)})"
-        hint = f"fullconv check {names[0]}   # downloads it, where it is not there yet"
-    return FullconvError(
-        f"{there}; expected the folder of a data set, for example\n{_EXAMPLE}", hint
-    )
-
-
-def _no_pairs(root: Path, name: str, found: Found) -> FullconvError:
-    pictures, masks = found.pictures, found.masks
-    examples = [path.name for path in (pictures[:1] + masks[:1])]
-    return FullconvError(
-        f"{root} looks like the layout {name!r} ({found.reason}), but no picture has a mask: "
-        f"{len(pictures)} pictures and {len(masks)} masks, such as {' and '.join(examples)}. "
-        f"A mask has its picture's stem, or that and one of {', '.join(MASK_ENDINGS)}.",
-        "rename the masks to the names of their pictures: images/a.jpg masks/a.png",
-    )
-
-
-def _to_convert(root: Path) -> FullconvError | None:
-    """What to do with a folder of annotation files, which hold shapes and no masks."""
-    for path in sorted(root.rglob("*.json")):
-        kind = convertible(path)
-        if kind is not None:
-            where = f"{path.relative_to(root)} is a file of {kind}"
-            break
-    else:
-        lists = label_files(root)
-        if not lists:
-            return None
-        where = f"{lists[0].relative_to(root)} has outlines as Ultralytics writes them"
-    better = root.resolve().parent / f"{root.resolve().name}_masks"
-    return FullconvError(
-        f"{root} holds annotations, not masks: {where}. They become id masks in a new folder.",
-        f"fullconv convert {shlex.quote(str(root))} {shlex.quote(str(better))}",
-    )
-
-
-def _unknown(root: Path, layout: str | None) -> FullconvError:
-    there = sorted(path.name + "/" * path.is_dir() for path in root.iterdir())
-    shown = ", ".join(there[:12]) + (", ..." if len(there) > 12 else "")
-    looked = {
-        **published.LOOKED,
-        "voc": "JPEGImages/ and SegmentationClass/",
-        "camvid": "train.txt with 'picture mask' lines, or train/ and trainannot/",
-        "folders": f"a folder of pictures ({', '.join(_PICTURES)}) and one of masks "
-        f"({', '.join(_MASKS)})",
-    }
-    wanted = "; ".join(f"{key}: {text}" for key, text in looked.items() if layout in (None, key))
-    return FullconvError(
-        f"{root} is not a data set that is known. Looked for {wanted} (folders without a picture "
-        f"do not count). Found {shown or 'an empty folder'}. Expected for example\n{_EXAMPLE}",
-        f'in {root / tables.SETTINGS_NAME}: images = "..." and masks = "..."',
-    )

@@ -18,7 +18,7 @@ from types import TracebackType
 
 from PIL import Image
 
-from fullconv.errors import FullconvError
+from fullconv.errors import FullconvError, command
 from fullconv.memory import give_back
 
 _AT_ONCE = 1 << 26  # pixels that are decoded by all threads together
@@ -48,7 +48,9 @@ def read_content(path: Path, what: str = "picture") -> bytes:
             return path.read_bytes()
     except OSError as error:
         said = error.strerror or error
-        raise FullconvError(f"{what} {path} cannot be read: {said}.", f"ls -l {path}") from error
+        raise FullconvError(
+            f"{what} {path} cannot be read: {said}.", command("ls", "-l", path)
+        ) from error
     raise FullconvError(
         f"{what} {path} has {size / 1e9:.1f} GB; files up to {_MOST_BYTES / 1e9:.1f} GB are read.",
         "cut it into tiles",

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from fullconv.data.masks import ARRAY_SUFFIXES
 from fullconv.data.pictures import PICTURE_SUFFIXES
-from fullconv.errors import FullconvError
+from fullconv.errors import FullconvError, plural
 from fullconv.labels import Labels
 
 SPLITS = {  # what a folder or a list may be called -> the split
@@ -28,6 +28,8 @@ SPLITS = {  # what a folder or a list may be called -> the split
 MASK_ENDINGS = (
     *("_mask", "_masks", "_label", "_labels", "_gt", "_seg", "_annotation", "-mask", "_L"),
 )
+PICTURE_FOLDERS = ("images", "imgs", "image", "img", "pictures", "photos")
+MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "annotation", "annots", "gt")
 PICTURE_ENDINGS = ("_image", "_img", "_sat", "_photo", "_rgb")  # a_sat.jpg and a_mask.png
 
 
@@ -177,7 +179,7 @@ def add_lists(
         stems = listed_stems(path)
         if missing := sorted(stems - known):
             raise FullconvError(
-                f"{path} lists {len(missing)} names that have neither a picture nor a mask: "
+                f"{path} lists {plural(len(missing), 'name')} with neither a picture nor a mask: "
                 f"{', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}.",
                 f"take them out of {path.name}, or copy the files",
             )
@@ -189,7 +191,7 @@ def add_lists(
         )
     used = {pair.picture for pairs in found.splits.values() for pair in pairs}
     if rest := len(pictures) - len(used | set(found.pictures)):
-        found.notes.append(f"{rest} pictures are on no list and left out")
+        found.notes.append(f"left out: {plural(rest, 'picture')} on no list")
 
 
 def add_rows(found: Found, split: str, path: Path, rows: list[tuple[str, str]]) -> None:

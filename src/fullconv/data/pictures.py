@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from fullconv.data.limits import quiet, refuse_large
-from fullconv.errors import FullconvError
+from fullconv.errors import FullconvError, command
 
 Source: TypeAlias = str | Path | IO[bytes]
 
@@ -160,9 +160,13 @@ def opened(
             yield image
     except FileNotFoundError as error:
         nearest = next((p for p in Path(name).parents if p.is_dir()), Path())
-        raise FullconvError(f"no {what} {name}: there is no such file.", f"ls {nearest}") from error
+        raise FullconvError(
+            f"no {what} {name}: there is no such file.", command("ls", nearest)
+        ) from error
     except IsADirectoryError as error:
-        raise FullconvError(f"{name} is a folder; expected a {what} file.", f"ls {name}") from error
+        raise FullconvError(
+            f"{name} is a folder; expected a {what} file.", command("ls", name)
+        ) from error
     except Image.DecompressionBombError as error:
         raise FullconvError(
             f"{what} {name} has more pixels than Pillow opens unasked: {error}",

@@ -1,7 +1,7 @@
 """Remembered: what was found in a file before, keyed by its content, so that it is found once.
 
 A small SQLite file in the user's cache folder. It only ever saves time: where it cannot be opened,
-read or written, everything is simply found again.
+read or written, everything is simply found again; where it is damaged, a new one takes its place.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any
 
 _FILE = "scans.sqlite"
-_MOST = 400_000  # rows; the oldest are forgotten
+_MOST_BYTES = 1 << 28  # of the file; where it is larger, the oldest half is forgotten
 _HELD = 1 << 24  # characters of what is new that are held before they are written
 _TROUBLE = (sqlite3.Error, OSError, ValueError)
 
@@ -41,10 +41,13 @@ class Remembered:
         with contextlib.suppress(*_TROUBLE, RuntimeError):  # a user without a home
             folder = cache_folder()
             folder.mkdir(parents=True, exist_ok=True)
-            self._file = sqlite3.connect(folder / _FILE, timeout=0.5, check_same_thread=False)
-            self._file.execute(
-                "CREATE TABLE IF NOT EXISTS found (key TEXT PRIMARY KEY, value TEXT)"
-            )
+            try:
+                self._open(folder / _FILE)
+            except sqlite3.DatabaseError as error:
+                if _is_damaged(error):
+                    self._replace(folder / _FILE)
+                else:
+                    raise
         return self
 
     def __exit__(
@@ -57,10 +60,38 @@ class Remembered:
             return
         self._write()
         with contextlib.suppress(*_TROUBLE), self._file:
-            oldest = "SELECT rowid FROM found ORDER BY rowid DESC LIMIT -1 OFFSET ?"
-            self._file.execute(f"DELETE FROM found WHERE rowid IN ({oldest})", (_MOST,))
+            self._forget(self._file)
         self._file.close()
         self._file = None
+
+    def _open(self, path: Path) -> None:
+        file = sqlite3.connect(path, timeout=0.5, check_same_thread=False)
+        try:
+            file.execute("CREATE TABLE IF NOT EXISTS found (key TEXT PRIMARY KEY, value TEXT)")
+        except BaseException:
+            file.close()
+            raise
+        self._file = file
+
+    def _replace(self, path: Path) -> None:
+        """A new file in place of one that is no database, or not any more."""
+        for end in ("", "-journal"):
+            path.with_name(path.name + end).unlink(missing_ok=True)
+        self._open(path)
+
+    @staticmethod
+    def _forget(file: sqlite3.Connection) -> None:
+        """The older half of the bytes, where there are too many."""
+        pages, free, size = (
+            file.execute(f"PRAGMA {of}").fetchone()[0]
+            for of in ("page_count", "freelist_count", "page_size")
+        )
+        if (pages - free) * size > _MOST_BYTES:
+            newest = "SUM(LENGTH(key) + LENGTH(value)) OVER (ORDER BY rowid DESC)"
+            old = (
+                f"SELECT id FROM (SELECT rowid AS id, {newest} AS bytes FROM found) WHERE bytes > ?"
+            )
+            file.execute(f"DELETE FROM found WHERE rowid IN ({old})", (_MOST_BYTES // 2,))
 
     def get(self, key: str) -> Any:
         """What was kept, or None."""
@@ -71,9 +102,12 @@ class Remembered:
                 found = self._file.execute("SELECT value FROM found WHERE key = ?", (key,))
                 row = found.fetchone()
                 return json.loads(row[0]) if row else None
-            except _TROUBLE:  # it is locked or broken, and will be for the next file too
+            except _TROUBLE as error:  # locked or broken, and will be for the next file too
                 self._file.close()
                 self._file = None
+                if _is_damaged(error):
+                    with contextlib.suppress(*_TROUBLE):
+                        self._replace(cache_folder() / _FILE)
                 return None
 
     def put(self, key: str, value: Any) -> None:
@@ -94,3 +128,8 @@ class Remembered:
             self._file.executemany("INSERT OR REPLACE INTO found VALUES (?, ?)", rows)
         self._new.clear()
         self._size = 0
+
+
+def _is_damaged(error: Exception) -> bool:
+    """Whether it is no database, or malformed; what else there is (locked ...) has other types."""
+    return type(error) is sqlite3.DatabaseError

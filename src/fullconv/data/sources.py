@@ -157,11 +157,11 @@ ELSEWHERE = {  # sets that nothing is downloaded of -> why, where they are, and 
     "imagenet": "ImageNet is handed out to those with an account (https://image-net.org/download), "
     "and its pictures have a class each, not one per pixel; a backbone starts from weights that "
     "were trained on it without your having it",
-    "sift-flow": "no checksum of SIFT Flow is published: get "
+    "sift-flow": "SIFT Flow comes from two places: get "
     "http://www.cs.unc.edu/~jtighe/Papers/ECCV10/siftflow/SiftFlowDataset.zip and, from "
     "https://github.com/shelhamer/fcn.berkeleyvision.org/tree/master/data/sift-flow, trainval.txt "
     "and test.txt, and put the lists beside Images/ and SemanticLabels/",
-    "nyud": "NYUDv2 in 40 classes is not one archive with a checksum: see "
+    "nyud": "NYUDv2 in 40 classes comes from several places: see "
     "https://github.com/shelhamer/fcn.berkeleyvision.org/tree/master/data/nyud for where its "
     "parts are, and put images/, segmentation/, train.txt, val.txt and test.txt into one folder",
 }

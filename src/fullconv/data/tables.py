@@ -11,8 +11,8 @@
     [colors]                              # optional: the VOC palette where left out
     road = "#804080"
 
-classes.txt has one class per line: "value name", "r g b name" or "name"; void, ignore and
-unlabeled stand for pixels that do not count. Text that is none of these is left alone, and said.
+classes.txt has one class per line: see `fullconv.data.text_table`. Text that is no table is left
+alone, and said.
 The YAML file that Ultralytics trains from (names, label_mapping) counts where there is neither.
 """
 
@@ -20,12 +20,12 @@ from __future__ import annotations
 
 import difflib
 import io
-import re
 import tomllib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cache
 from itertools import combinations
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -34,8 +34,9 @@ import numpy as np
 
 from fullconv.data import masks
 from fullconv.data.remembered import Remembered
+from fullconv.data.text_table import from_pairs, name_list, parse_table
 from fullconv.data.yaml_table import read_yaml
-from fullconv.errors import FullconvError
+from fullconv.errors import FullconvError, plural
 from fullconv.labels import IGNORE, RGB, Labels, parse_color, voc_color
 
 Settings: TypeAlias = dict[str, Any]
@@ -54,9 +55,21 @@ CAMVID = Labels(
      (192, 128, 128), (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192)),
     values={11: 255},
 )  # fmt: skip
-# Where the masks do not say which classes there are. Not even 255 has a meaning here, so that
-# nothing can be trained before `check` was read.
-UNDECIDED = Labels(("class 0",), ignore_index=254)
+
+
+@dataclass(frozen=True)
+class Undecided(Labels):
+    """Where the masks do not say which classes there are. Not even 255 has a meaning here, so that
+    nothing can be trained before `check` was read.
+
+    Args:
+        proposed: the names of black and white, where a person says that they are meant.
+    """
+
+    proposed: tuple[str, ...] = ("background", "object")
+
+
+UNDECIDED = Undecided(("class 0",), ignore_index=254)
 
 _EXPECTED: dict[str, tuple[str, type, str]] = {  # in words, the type, an example to paste
     "classes": ("a list of names", list, 'classes = ["background", "road"]'),
@@ -67,11 +80,6 @@ _EXPECTED: dict[str, tuple[str, type, str]] = {  # in words, the type, an exampl
     "masks": ("a folder", str, 'masks = "masks"'),
     "layout": ("the name of a layout", str, 'layout = "folders"'),
 }
-_IGNORED = {"void", IGNORE, "ignored", "unlabeled", "unlabelled", "__ignore__"}
-_NAME = r"[^\W\d][\w '&/.+-]{0,60}"  # begins with a letter or underscore; no ':', '=' or '('
-_COLOR_LINE = re.compile(rf"(\d+)[\s,]+(\d+)[\s,]+(\d+)[\s,]+({_NAME})")
-_CVAT_LINE = re.compile(r"([^:]+):(\d+),(\d+),(\d+):[^:]*:[^:]*")  # name:r,g,b:parts:actions
-_VALUE_LINE = re.compile(rf"(\d+)[\s,:]+({_NAME})")
 _MOST_NOMINAL = 64
 _VERSION = 2  # of what is remembered of a mask
 _LEAST = 0.0003  # share of the pixels that a colour must have to be meant
@@ -115,7 +123,8 @@ def read_labels(
     notes: list[str] = []
     base: Labels | None = None
     if "classes" not in settings:
-        base = _from_text_files(root, notes)
+        held = cache(lambda: _held(mask_paths))
+        base = _from_text_files(root, held if known is None else None, "map" in settings, notes)
         if base is not None and known is not None and base.names == known.names:
             base = replace(base, colors=known.colors)
         if base is None and known is not None:
@@ -123,43 +132,21 @@ def read_labels(
             notes.append(f"class names: the {len(known)} that the layout is known for")
         if base is None:
             base = _from_yaml(root, notes)
-        named = base is not None
+        named = base is not None and not isinstance(base, Undecided)
         if base is None:
-            base = infer(mask_paths, notes)
+            base = _infer(held(), notes)
     else:
         named = True
     return (_apply(settings, base, root / SETTINGS_NAME) if settings else base), named, notes  # type: ignore[return-value]
 
 
-def parse_table(text: str) -> Labels | None:
-    """The class table in the text of a classes.txt, or None where it is none.
-
-    >>> parse_table("0 sky\\n1 road\\n2 void").values
-    {2: 255}
-    """
-    lines = [line.strip() for line in text.splitlines()]
-    lines = [line for line in lines if line and not line.startswith("#")]
-    pairs: list[tuple[int | RGB, str]] = []
-    if not lines:
-        return None
-    if found := _all_match(_COLOR_LINE, lines):
-        pairs = [((int(m[1]), int(m[2]), int(m[3])), m[4]) for m in found]
-    elif found := _all_match(_CVAT_LINE, lines):
-        pairs = [((int(m[2]), int(m[3]), int(m[4])), m[1]) for m in found]
-    elif found := _all_match(_VALUE_LINE, lines):
-        pairs = [(int(m[1]), m[2]) for m in found]
-        pairs.sort(key=lambda pair: pair[0])
-    elif _all_match(re.compile(_NAME), lines):
-        # labelme counts from -1, where it lists what is to be ignored.
-        start = -1 if lines[0] == "__ignore__" else 0
-        pairs = [(value, name) for value, name in enumerate(lines, start) if value >= 0]
-    if any(isinstance(value, tuple) and max(value) > 255 for value, _ in pairs):
-        return None
-    return _from_pairs(pairs)
-
-
 def infer(mask_paths: Iterable[Path], notes: list[str]) -> Labels:
     """Ids 0 .. max of the masks as "class 0" ...; `UNDECIDED` where the values are no ids."""
+    return _infer(_held(mask_paths), notes)
+
+
+def _held(mask_paths: Iterable[Path]) -> tuple[Counter[Any], bool]:
+    """How many pixels of all masks have each value, and whether one is lossy."""
     counts: Counter[Any] = Counter()
     lossy = False
     with Remembered() as known, ThreadPoolExecutor() as pool:
@@ -167,9 +154,14 @@ def infer(mask_paths: Iterable[Path], notes: list[str]) -> Labels:
             if tally is not None:
                 counts.update(tally.counts)
                 lossy = lossy or tally.lossy
+    return counts, lossy
+
+
+def _infer(held: tuple[Counter[Any], bool], notes: list[str]) -> Labels:
+    counts, lossy = held
     colored = any(isinstance(value, tuple) for value in counts)
     if colored or lossy or not counts or is_two_valued(counts) or is_soft(counts):
-        notes.append("no class table, and the mask values are no class ids: see `fullconv check`")
+        notes.append("no class table, and the mask values are no class ids: they need a meaning")
         return UNDECIDED
     ignore = 65535 if max(counts) > 255 else 255
     top = max((value for value in counts if value != ignore), default=0)
@@ -249,24 +241,54 @@ def _between(color: RGB, one: RGB, other: RGB) -> bool:
     return 0 <= along <= 1 and rest <= _ROUNDED**2
 
 
-def _from_text_files(root: Path, notes: list[str]) -> Labels | None:
+def _from_text_files(
+    root: Path,
+    held: Callable[[], tuple[Counter[Any], bool]] | None,
+    mapped: bool,
+    notes: list[str],
+) -> Labels | None:
+    """Of classes.txt and its like. A plain list of names counts where it fits the values that the
+    masks hold (None: the layout has names); `mapped`: dataset.toml says what these mean."""
     for name in ("classes.txt", "class_names.txt", "labelmap.txt"):
         path = root / name
         if not path.is_file():
             continue
         try:
-            labels = parse_table(path.read_text("utf-8-sig"))
+            text = path.read_text("utf-8-sig")
+            labels, names = parse_table(text), name_list(text)
         except UnicodeDecodeError:
-            labels = None
+            labels, names = None, []
         except FullconvError as error:
             raise FullconvError(f"{path}: {error.message}", error.hint) from error
+        if names and held is not None and (labels is None or len(names) <= 2):
+            fitting = _fitting(names, mapped, *held())
+            if fitting is not None:
+                order = "a name on each line" * (len(names) > 1) or "the rest is background"
+                notes.append(f"class names from {name}: {order}")
+                return fitting
         if labels is not None:
             notes.append(f"class names from {name}")
             return labels
-        notes.append(
-            f"{name} is not a class table (a line is 'value name', 'r g b name' or 'name')"
-        )
+        why = "is not a class table (a line is 'value name', 'r g b name' or 'name')"
+        if names and held is not None:
+            top = max((v for v in held()[0] if isinstance(v, int)), default="none")
+            fit = plural(len(names), "name does", "names do")
+            why = f"is set aside: its {fit} not fit mask values to {top}"
+        notes.append(f"{name} {why}")
     return None
+
+
+def _fitting(names: list[str], mapped: bool, counts: Counter[Any], lossy: bool) -> Labels | None:
+    """The names for the values in the masks: for the ids in their order, or for black and white;
+    one name alone is what is not background. None where they do not fit."""
+    if not counts or any(isinstance(value, tuple) for value in counts):
+        return None
+    if len(names) == 1 and names[0].lower() != "background":
+        names = ["background", *names]
+    if not mapped and (lossy or is_two_valued(counts) or is_soft(counts)):
+        return replace(UNDECIDED, proposed=tuple(names)) if len(names) == 2 else None
+    fits = mapped or set(counts) <= {*range(len(names)), 255, 65535}
+    return from_pairs(list(enumerate(names))) if fits else None
 
 
 def _from_yaml(root: Path, notes: list[str]) -> Labels | None:
@@ -276,36 +298,13 @@ def _from_yaml(root: Path, notes: list[str]) -> Labels | None:
     notes.append(f"class names from {found.path.name}")
     names = tuple(found.listed)
     if not found.mapping:
-        return _from_pairs(list(enumerate(names)))
+        return from_pairs(list(enumerate(names)))
     ignore = 255 if len(names) <= 255 else 65535
     values: dict[int | RGB, int] = {
         value: ignore if k is None else k for value, k in found.mapping.items()
     }
     # What the mapping leaves out has no class: it is said, not guessed.
     return Labels(names, ignore_index=ignore, values=values, closed=True)
-
-
-def _all_match(pattern: re.Pattern[str], lines: list[str]) -> list[re.Match[str]]:
-    found = [pattern.fullmatch(line) for line in lines]
-    return [match for match in found if match] if all(found) else []
-
-
-def _from_pairs(pairs: list[tuple[int | RGB, str]]) -> Labels | None:
-    names = list(dict.fromkeys(name for _, name in pairs if name.lower() not in _IGNORED))
-    if not names:
-        return None
-    ignore = 255 if len(names) <= 255 else 65535
-    values = {v: names.index(n) if n in names else ignore for v, n in pairs}
-    colors: dict[str, RGB] = {}
-    for value, name in pairs:
-        if isinstance(value, tuple) and name in names:
-            colors.setdefault(name, value)
-    if all(value == class_id or class_id == ignore for value, class_id in values.items()):
-        rest = {value: class_id for value, class_id in values.items() if class_id == ignore}
-        return Labels(tuple(names), ignore_index=ignore, values=rest)
-    return Labels(
-        tuple(names), tuple(colors.values()), ignore, values, closed=not colors
-    )  # every value is listed: what is not has no class
 
 
 def _apply(settings: Settings, base: Labels | None, path: Path) -> Labels:

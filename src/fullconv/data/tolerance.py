@@ -13,7 +13,7 @@ from pathlib import Path
 from fullconv.data import tables
 from fullconv.data.check import CheckReport
 from fullconv.data.layouts import Dataset
-from fullconv.errors import FullconvError
+from fullconv.errors import FullconvError, command
 
 _LEFT_OUT = ("unreadable", "size")  # rules that name files which no training can use
 
@@ -37,12 +37,12 @@ def tolerated(report: CheckReport, ignore_rules: str = "") -> Dataset:
     if not ignored:
         return report.dataset
     dataset = report.dataset
-    if dataset.labels is tables.UNDECIDED:
+    if isinstance(dataset.labels, tables.Undecided):
         rule = ignored[0]
         raise FullconvError(
             f"{rule.rule} cannot be ignored: what the mask values of {dataset.root} mean is open, "
             f"so nothing is left to learn. {rule.message}.",
-            rule.fix or f"fullconv check {dataset.root}",
+            rule.fix or command("fullconv", "check", dataset.root),
         )
     gone = {name for f in ignored if f.rule in _LEFT_OUT for name in f.files}
     splits = {
@@ -57,7 +57,7 @@ def tolerated(report: CheckReport, ignore_rules: str = "") -> Dataset:
         raise FullconvError(
             f"nothing is left to train on in {dataset.root}: every pair has an ignored error "
             f"({', '.join(f.rule for f in ignored)}).",
-            f"fullconv check {dataset.root}",
+            command("fullconv", "check", dataset.root),
         )
     return replace(dataset, splits=splits, labels=replace(dataset.labels, lenient=True))
 

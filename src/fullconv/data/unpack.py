@@ -2,14 +2,14 @@
 
 Everything goes into a folder beside the archives, and what is wanted of it is renamed at the end.
 An archive may name places outside the folder, or link to them: a member with such a name is
-refused, links are left out (no data set needs one).
+refused, symbolic links are left out (no data set needs one). A hard link, which is how tar writes a
+file that it holds twice, becomes a copy.
 """
 
 from __future__ import annotations
 
 import gzip
 import lzma
-import shlex
 import shutil
 import stat
 import tarfile
@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from fullconv.errors import FullconvError
+from fullconv.errors import FullconvError, command
 
 Progress = Callable[[int, int], None]
 _BROKEN = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError)
@@ -58,7 +58,7 @@ def unpack(
             raise FullconvError(
                 f"{' and '.join(path.name for path, _ in parts)} should hold the folder {root}, "
                 f"but what came out is {there}.",
-                f"rm -r {shlex.quote(str(parts[0][0].parent))}   # to download anew",
+                f"{command('rm', '-r', parts[0][0].parent)}   # to download anew",
             )
         (tree / root).rename(folder)
     finally:
@@ -76,7 +76,7 @@ def _unpack_one(path: Path, into: Path, progress: Progress) -> None:
             shutil.copyfile(path, into / path.name)
     except (*_BROKEN, *_ALSO_BROKEN) as error:
         raise FullconvError(
-            f"{path} cannot be unpacked: {error}.", f"rm {shlex.quote(str(path))}   # to start anew"
+            f"{path} cannot be unpacked: {error}.", f"{command('rm', path)}   # to start anew"
         ) from error
 
 
@@ -89,7 +89,23 @@ def _unpack_tar(path: Path, into: Path, progress: Progress) -> None:
             _require_inside(path, member.name)
             if member.isreg() or member.isdir():
                 tar.extract(member, into)
+            elif member.islnk():
+                _copy_linked(path, into, member)
             progress(file.tell(), size)
+
+
+def _copy_linked(path: Path, into: Path, member: tarfile.TarInfo) -> None:
+    _require_inside(path, member.linkname)
+    first = into / member.linkname
+    if not first.is_file():
+        raise FullconvError(
+            f"{path} holds the member {member.name!r} as a link to {member.linkname!r}, which is "
+            "not in it.",
+            f"{command('rm', path)}   # to start anew",
+        )
+    copy = into / member.name
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(first, copy)
 
 
 def _unpack_zip(path: Path, into: Path, progress: Progress) -> None:
@@ -110,5 +126,5 @@ def _require_inside(path: Path, name: str) -> None:
         raise FullconvError(
             f"{path} holds the member {name!r}, which would be written outside the folder that it "
             "is unpacked into; nothing was unpacked.",
-            f"rm {shlex.quote(str(path))}   # and get it from elsewhere",
+            f"{command('rm', path)}   # and get it from elsewhere",
         )

@@ -37,14 +37,15 @@ def read_yaml(root: Path) -> YamlTable | None:
     paths = [path for path in root.iterdir() if path.suffix.lower() in (".yaml", ".yml")]
     for path in sorted(paths, key=lambda p: (p.stem not in _LIKELY, p.name)):
         try:
-            table = yaml.safe_load(path.read_text("utf-8-sig"))
+            # All as text: YAML takes the names yes, no, on and off for true and false.
+            table = yaml.load(path.read_text("utf-8-sig"), yaml.BaseLoader)
         except (yaml.YAMLError, OSError, ValueError, RecursionError):
             continue
         names = table.get("names") if isinstance(table, dict) else None
-        names = dict(enumerate(names)) if isinstance(names, list) else names
+        names = {str(k): n for k, n in enumerate(names)} if isinstance(names, list) else names
         if isinstance(names, dict) and names and all(map(_is_name, names.items())):
-            texts = {key: str(name) for key, name in names.items()}
-            return YamlTable(path, texts, _mapping(table.get("label_mapping"), max(names)))
+            texts = {int(key): name for key, name in names.items()}
+            return YamlTable(path, texts, _mapping(table.get("label_mapping"), max(texts)))
     return None
 
 
@@ -52,7 +53,7 @@ def _mapping(table: Any, last: int) -> dict[int, int | None]:
     if not isinstance(table, dict):
         return {}
     return {
-        value: class_id if _is_id(class_id) and class_id <= last else None
+        int(value): int(class_id) if _is_id(class_id) and int(class_id) <= last else None
         for value, class_id in table.items()
         if _is_id(value)
     }
@@ -60,8 +61,8 @@ def _mapping(table: Any, last: int) -> dict[int, int | None]:
 
 def _is_name(item: tuple[Any, Any]) -> bool:
     key, name = item
-    return _is_id(key) and isinstance(name, str | int) and not isinstance(name, bool)
+    return _is_id(key) and isinstance(name, str) and bool(name)
 
 
-def _is_id(number: Any) -> bool:
-    return isinstance(number, int) and not isinstance(number, bool) and 0 <= number < _MOST
+def _is_id(text: Any) -> bool:
+    return isinstance(text, str) and text.isdecimal() and int(text) < _MOST

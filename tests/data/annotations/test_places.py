@@ -26,6 +26,17 @@ def test_pictures_are_found_by_their_name(tmp_path: Path) -> None:
         assert caught.value.hint == '"file_name": "../one/b.jpg"'
 
 
+def test_each_file_finds_what_lies_beside_its_own_folder(tmp_path: Path) -> None:
+    for part in ("one", "two"):
+        (tmp_path / part / "json").mkdir(parents=True)
+        (tmp_path / part / "photos").mkdir()
+        (tmp_path / part / "photos" / f"{part}.jpg").touch()
+    find = Finder(tmp_path / "one" / "json", "image")
+    for part in ("one", "two"):
+        found = find(tmp_path / part / "json" / "a.json", f"{part}.jpg")
+        assert found == tmp_path / part / "photos" / f"{part}.jpg"
+
+
 def test_the_first_name_that_is_there_counts(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").touch()
     find, path = Finder(tmp_path, "image"), tmp_path / "x.json"

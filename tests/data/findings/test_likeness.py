@@ -10,7 +10,7 @@ from fullconv.data.check import CheckReport, check
 from fullconv.data.drawn import scene, write
 from fullconv.data.findings.finding import Finding
 from fullconv.data.findings.likeness import shifted
-from fullconv.data.findings.looks import Shift
+from fullconv.data.findings.looks import Shift, shift
 from fullconv.data.findings.scan import PairScan
 from fullconv.data.masks import read_values
 from fullconv.data.pairing import Pair
@@ -47,7 +47,8 @@ def test_the_same_file_in_two_splits(tmp_path: Path) -> None:
     finding = only(check(root), "leak")
     assert finding.level == "warning"
     assert finding.files == (name(root, one), name(root, other))
-    assert "1 pictures stand in more than one split (train, val), byte for byte" in finding.message
+    assert "1 picture stands in more than one split (train, val), byte for byte" in finding.message
+    assert finding.fix.endswith(f":\nfullconv check {root} --fix {root}_fixed")
 
 
 def test_the_same_file_twice_in_a_split(tmp_path: Path) -> None:
@@ -57,7 +58,7 @@ def test_the_same_file_twice_in_a_split(tmp_path: Path) -> None:
     report = check(root)
     finding = only(report, "duplicate")
     assert finding.files == (name(root, one), name(root, other))
-    assert "stand more than once in a split" in finding.message
+    assert "1 picture stands more than once in a split" in finding.message
     assert "leak" not in {finding.rule for finding in report.findings}
 
 
@@ -72,7 +73,11 @@ def test_a_picture_that_was_compressed_again(tmp_path: Path) -> None:
     report = check(root)
     finding = only(report, "near-leak")
     assert finding.files == tuple(sorted((name(root, one), name(root, there)[:-4] + ".png")))
-    assert "look the same stand in more than one split (test, train)" in finding.message
+    assert (
+        "1 pair of pictures that look the same stands in more than one split (test, train)"
+        in finding.message
+    )
+    assert finding.fix.endswith(f":\nfullconv check {root} --fix {root}_fixed")
     Image.open(one).save(here.with_suffix(".png"))
     here.unlink()
     finding = only(check(root), "near-duplicate")
@@ -148,6 +153,89 @@ def test_one_frame_around_all_pictures_makes_them_no_copies(tmp_path: Path) -> N
     copy.unlink()
     Image.fromarray(framed(3)).save(copy.with_suffix(".jpg"), quality=60)
     assert only(check(tmp_path), "near-leak").files == ("images/train/3.png", "images/val/20.jpg")
+
+
+def standing(root: Path, seed: int) -> Path:
+    """Frames of a camera that stands still, with noise and things that move, and one mask of two
+    zones for all of them."""
+    random = np.random.default_rng(seed)
+    blocks = Image.fromarray(random.integers(0, 256, (12, 16, 3), np.uint8))
+    back = np.asarray(blocks.resize((256, 192), Image.Resampling.NEAREST)).astype(float)
+    zones = np.zeros((192, 256), np.uint8)
+    for zone in (1, 2):
+        top, left = random.integers(10, 90, 2)
+        zones[top : top + 80, left : left + 100] = zone
+    for frame in range(24):
+        picture = back + random.normal(0, random.uniform(4, 40), back.shape)
+        for _ in range(4):
+            top, left = random.integers(0, 150, 2)
+            picture[top : top + 40, left : left + 40] = random.integers(0, 256, 3)
+        for folder, content in (("images", np.clip(picture, 0, 255)), ("masks", zones)):
+            path = root / folder / ("train" if frame % 4 else "val") / f"{frame:02}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(content.astype(np.uint8)).save(path)
+    (root / "dataset.toml").write_text('classes = ["floor", "door", "belt"]\n')
+    return root
+
+
+def test_one_mask_for_all_frames_of_a_standing_camera_is_not_shifted(tmp_path: Path) -> None:
+    for seed in (2, 5):  # where the borders of the zones fit edges elsewhere, by chance
+        report = check(standing(tmp_path / f"{seed}", seed))
+        assert report.findings == (), report.text()
+    # A mask of its own among them still counts.
+    root = tmp_path / "2"
+    masks = sorted((root / "masks/train").iterdir())
+    known = [only_shift(root, mask) for mask in masks]
+    most = masks[int(np.argmax(known))]
+    ids = np.array(Image.open(most))
+    ids[0, 0] = 1  # on the frame of the picture, where nothing is compared
+    Image.fromarray(ids).save(most)
+    assert only(check(root), "shifted-mask").files == (name(root, most),)
+
+
+def only_shift(root: Path, mask: Path) -> float:
+    """How certain a mask is to fit elsewhere than where it lies."""
+    with Image.open(root / "images/train" / mask.name) as picture:
+        grey = np.asarray(picture.convert("L"))
+    found = shift(grey, read_values(mask), 1)
+    assert found is not None
+    return found.there - 3 * max(found.here, 0)
+
+
+def votes(
+    offsets: list[tuple[int, int]], *, here: float = 0.0, there: float = 9.0, still: int = 0
+) -> list[Finding]:
+    """What the rule says of masks with these offsets, and of `still` others, which fit as well
+    where they lie as each at a place of its own."""
+    shifts = [Shift(rows, columns, 1, there, here) for rows, columns in offsets]
+    alone = [(r, c) for r in range(-12, 13, 5) for c in range(-12, 13, 5) if (r, c) != (3, 3)]
+    shifts += [Shift(rows, columns, 1, there, there) for rows, columns in alone[:still]]
+    pair = Pair("a", Path("a.jpg"), Path("a.png"))
+    scans = [PairScan("train", pair, "", f"{k}", None, None, one) for k, one in enumerate(shifts)]
+    facts = SimpleNamespace(
+        scans=scans, names=lambda paths: tuple(map(str, paths)), dataset=SimpleNamespace(root="D")
+    )
+    return list(shifted(facts))  # type: ignore[arg-type]
+
+
+def test_eight_masks_and_four_in_ten_must_agree() -> None:
+    """Fewer are single masks that were moved, where they are certain, and else nothing."""
+    (all_of_them,) = votes([(5, 3)] * 8)
+    assert all_of_them.rule == "shifted-masks"
+    assert [f.rule for f in votes([(5, 3)] * 7)] == ["shifted-mask"]
+    assert [f.rule for f in votes([(5, 3)] * 8, still=12)] == ["shifted-masks"]  # 8 of 20
+    assert [f.rule for f in votes([(5, 3)] * 8, still=13)] == ["shifted-mask"]
+    assert [f.rule for f in votes([(5, 3)] * 8, there=4.0)] == ["shifted-masks"]
+    assert votes([(5, 3)] * 7, there=4.0) == []
+    assert votes([(5, 3)] * 8, there=2.0) == []  # too faint to count
+
+
+def test_a_mask_must_fit_far_better_elsewhere() -> None:
+    """At most two fifths of the agreement may be left where it lies, of one mask and of many."""
+    assert [f.rule for f in votes([(5, 3)], here=3.59)] == ["shifted-mask"]
+    assert votes([(5, 3)], here=3.61) == []
+    assert [f.rule for f in votes([(5, 3)] * 8, here=3.59)] == ["shifted-masks"]
+    assert votes([(5, 3)] * 8, here=3.61) == []
 
 
 def test_the_offset_that_most_masks_agree_on_is_found_among_thousands() -> None:

@@ -96,3 +96,9 @@ def test_long_tables_are_cut() -> None:
     assert len(text.splitlines()) == 1 + 24 + 1
     assert text.endswith("more values, of 1.00% and less")
     assert meanings_text(()) == ""
+
+
+def test_what_is_there_is_never_shown_as_nothing() -> None:
+    rows = [Meaning(0, None, 0.99998, ""), Meaning(1, None, 0.00002, "")]
+    shares = [line.split()[1] for line in meanings_text(rows).splitlines()[1:]]
+    assert shares == [">99.99%", "<0.01%"]

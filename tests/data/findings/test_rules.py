@@ -12,6 +12,7 @@ from PIL import Image
 from fullconv.cli import run
 from fullconv.data.check import CheckReport, check
 from fullconv.data.findings.finding import Finding
+from fullconv.data.fix import fix
 from fullconv.data.masks import read_mask
 from fullconv.labels import voc_color
 
@@ -81,7 +82,7 @@ def test_unpaired_files_are_warned_of(tmp_path: Path) -> None:
     assert [finding.level for finding in report.findings] == ["warning", "warning"]
     assert only(report, "unpaired-picture").files == ("images/train/c.png",)
     assert only(report, "unpaired-mask").files == ("masks/val/d.png",)
-    assert "1 pictures have no mask" in only(report, "unpaired-picture").message
+    assert "left out: 1 picture without a mask" in only(report, "unpaired-picture").message
 
 
 def test_doubled_stems_are_an_error(tmp_path: Path) -> None:
@@ -192,6 +193,23 @@ def test_soft_masks_are_an_error(tmp_path: Path, toml: str) -> None:
     assert command == ["fullconv", "check", str(tmp_path), "--fix", f"{tmp_path}_fixed"]
 
 
+def test_names_in_a_list_are_those_of_black_and_white(tmp_path: Path) -> None:
+    """From the list to the table to paste, the repaired copy and what `check` says of both."""
+    masks = {f"train/{k}": 255 * (IDS if k % 2 else OTHER) for k in range(4)}
+    root = draw(tmp_path / "data", {**masks, "val/v": 255 * IDS}, toml="")
+    (root / "classes.txt").write_text("crack (old)\n")
+    report = check(root)
+    assert rules(report) == ["black-and-white"]
+    first = report.text().splitlines()[0]
+    assert first.endswith("class names from classes.txt: the rest is background)")
+    assert "crack (old) (proposed)" in report.text()
+    fix(report, tmp_path / "copy")
+    assert check(tmp_path / "copy").dataset.labels.names == ("background", "crack (old)")
+    paste(root, report.errors[0].fix)
+    assert check(root).errors == ()
+    assert check(root).dataset.labels.names == ("background", "crack (old)")
+
+
 def test_colours_without_a_table_get_one_to_paste(tmp_path: Path) -> None:
     colors = np.array([voc_color(0), voc_color(1), (1, 2, 3)], np.uint8)
     ids = np.array([[0, 1], [2, 2]])
@@ -211,7 +229,7 @@ def test_unknown_colours_show_those_that_match_by_chance_too(tmp_path: Path) -> 
     rgb = np.array([[(128, 0, 0), (1, 2, 3)]], np.uint8)  # the palette's colour of class 1
     draw(tmp_path, {"train/a": rgb, "val/b": rgb})
     finding = only(check(tmp_path), "unknown-color")
-    assert "1 mask values have no class (50.00% of all pixels): #010203" in finding.message
+    assert "1 mask value has no class (50.00% of all pixels): #010203" in finding.message
     assert '"#800000" = "road"' in finding.fix
     paste(tmp_path, finding.fix)
     assert check(tmp_path).errors == ()
@@ -240,7 +258,7 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
 def test_classes_that_never_occur_are_a_warning(tmp_path: Path) -> None:
     report = check(good(tmp_path, toml='classes = ["sky", "road", "car"]'))
     assert rules(report) == ["absent-class"]
-    assert report.warnings[0].message == "1 of 3 classes never occur: car"
+    assert report.warnings[0].message == "1 of 3 classes never occurs: car"
 
 
 def test_gaps_between_made_up_ids_can_be_closed(tmp_path: Path) -> None:
@@ -258,7 +276,7 @@ def test_classes_in_one_split_only(tmp_path: Path) -> None:
     draw(tmp_path, {"train/a": IDS * 0, "val/b": OTHER})
     report = check(tmp_path)
     assert rules(report) == ["class-not-in-train", "one-class-mask"]
-    assert "1 classes occur in val but not in train: road" in report.warnings[0].message
+    assert "1 class occurs in val but not in train: road" in report.warnings[0].message
     draw(tmp_path, {"train/a": OTHER, "val/b": IDS * 0})
     report = check(tmp_path)
     assert rules(report) == ["class-only-in-train", "one-class-mask"]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fullconv.data.check import check
 from fullconv.data.findings.scan import Facts, scan_pair
 from fullconv.data.layouts import read
 from fullconv.data.remembered import Remembered
@@ -33,6 +34,26 @@ def test_one_pass_sums_up_what_the_files_hold(tmp_path: Path) -> None:
     assert facts.ignored == {"train": 1, "val": 4}
     assert facts.names(facts.all_ignored) == ("masks/val/a.png",)
     assert facts.unknown == Counter()
+
+
+def test_the_same_bytes_under_a_name_that_reads_them_otherwise_are_read_again(
+    tmp_path: Path,
+) -> None:
+    """An array is none any more when it is called .png, though its content was seen before."""
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+    Image.new("RGB", (4, 3)).save(tmp_path / "images/a.png")
+    array, image = tmp_path / "masks/a.npy", tmp_path / "masks/a.png"
+    np.save(array, np.ones((3, 4), np.uint8))
+    (tmp_path / "dataset.toml").write_text('classes = ["sky", "road"]')
+    for known in (False, True):  # the second time from what is remembered
+        report = check(tmp_path)
+        assert (report.class_pixels["train"], report.errors) == ([0, 12], ()), known
+    array.rename(image)
+    (error,) = check(tmp_path).errors
+    assert error.rule == "unreadable"
+    image.rename(array)
+    assert check(tmp_path).errors == ()
 
 
 def test_files_that_cannot_be_read_are_noted(tmp_path: Path) -> None:

@@ -40,11 +40,18 @@ def test_shares_that_are_usual_are_no_finding(tmp_path: Path) -> None:
     assert draw(tmp_path, masks, "background road").findings == ()
 
 
-def test_much_that_is_ignored(tmp_path: Path) -> None:
-    masks = {"train/a": filled(0, 1, 255, 255), "val/b": filled(0, 1, 255, 255)}
-    finding = only(draw(tmp_path, masks, "sky road"), "void-share")
+def test_more_than_a_third_that_is_ignored(tmp_path: Path) -> None:
+    def ignoring(rows: int) -> np.ndarray:
+        ids = filled(0, 1)
+        ids[:rows] = 255
+        return ids
+
+    masks = {"train/a": ignoring(34), "val/b": ignoring(34)}
+    finding = only(draw(tmp_path / "much", masks, "sky road"), "void-share")
     assert finding.level == "note"
-    assert finding.message.startswith("50% of all pixels are ignored")
+    assert finding.message.startswith("34% of all pixels are ignored")
+    masks = {"train/a": ignoring(33), "val/b": ignoring(33)}
+    assert draw(tmp_path / "less", masks, "sky road").findings == ()
 
 
 def test_one_class_nearly_everywhere(tmp_path: Path) -> None:
@@ -59,7 +66,7 @@ def test_a_class_nearly_nowhere(tmp_path: Path) -> None:
     ids = filled(0, 1)
     ids[0, 0] = 2
     finding = only(draw(tmp_path, {"train/a": ids, "val/b": ids}, "sky road pole"), "imbalance")
-    assert "1 classes cover less than 0.02% each: pole" in finding.message
+    assert "1 class covers less than 0.02% of them: pole" in finding.message
 
 
 @pytest.mark.parametrize(("empty", "level"), [(1, "note"), (3, "warning")])
@@ -68,7 +75,7 @@ def test_empty_masks(tmp_path: Path, empty: int, level: str) -> None:
     masks |= {"train/x": filled(0, 1), "val/y": filled(0, 1)}
     finding = only(draw(tmp_path, masks, "background road"), "empty-mask")
     assert finding.level == level
-    assert f"{empty} of {empty + 2} masks are empty: nothing but background" in finding.message
+    assert f"{empty} of {empty + 2} masks hold nothing but background" in finding.message
     assert finding.files == tuple(f"masks/train/{k}.png" for k in range(empty))
 
 
@@ -76,7 +83,7 @@ def test_masks_that_are_all_one_class(tmp_path: Path) -> None:
     masks = {"train/a": filled(1), "train/b": filled(0, 1), "val/c": filled(0, 1)}
     finding = only(draw(tmp_path, masks, "background road"), "one-class-mask")
     assert finding.files == ("masks/train/a.png",)
-    assert "1 masks hold one class and nothing else: road 1" in finding.message
+    assert "1 mask holds one class and nothing else: road 1" in finding.message
     # Where class 0 is no background, nothing else is not empty.
     masks = {"train/a": filled(0), "train/b": filled(0, 1), "val/c": filled(0, 1)}
     finding = only(draw(tmp_path / "other", masks, "sky road"), "one-class-mask")
@@ -90,4 +97,4 @@ def test_tiny_and_huge_pictures(tmp_path: Path) -> None:
     masks = {"train/a": filled(0, 1, size=(40, 4097)), "val/b": filled(0, 1, size=(40, 4096))}
     finding = only(draw(tmp_path / "huge", masks, "sky road"), "huge-picture")
     assert finding.files == ("images/train/a.png",)
-    assert "1 pictures have a side longer than 4096 pixels" in finding.message
+    assert "1 picture has a side longer than 4096 pixels" in finding.message

@@ -27,7 +27,7 @@ from fullconv.data.annotations.shapes import (
     numbered,
 )
 from fullconv.data.pairing import SPLITS
-from fullconv.errors import FullconvError
+from fullconv.errors import FullconvError, command
 
 
 @dataclass
@@ -67,7 +67,7 @@ def gather(
         raise FullconvError(
             f"{source} holds {len(paths)} COCO files: {', '.join(map(str, paths[:8]))}; expected "
             "one, or one for each of train, val and test with that word in its name.",
-            f"fullconv convert {paths[0]} OUT",
+            command("fullconv", "convert", paths[0], "OUT"),
         )
     find, crowds, by_area = Finder(root, "file_name"), 0, False
     for (path, table), split in zip(tables, splits, strict=True):

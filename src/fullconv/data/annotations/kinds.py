@@ -14,7 +14,7 @@ from typing import Any
 
 from fullconv.data.annotations import coco, labelme, labelstudio, ultralytics
 from fullconv.data.annotations.shapes import Annotated, Annotations
-from fullconv.errors import FullconvError
+from fullconv.errors import FullconvError, command, plural
 
 TOOLS = ("labelme", "coco", "label-studio", "ultralytics")
 EXPECTED = (
@@ -44,11 +44,11 @@ class _Found:
     def tools(self) -> dict[str, str]:
         """Those that files are of -> how many, or which."""
         named = {
-            "labelme": f"{len(self.drawn) + len(self.problems)} files"
+            "labelme": plural(len(self.drawn) + len(self.problems), "file")
             * bool(self.drawn or self.problems),
             "coco": str(self.tables[0][0]) if self.tables else "",
             "label-studio": str(self.tasks[0][0]) if self.tasks else "",
-            "ultralytics": f"{len(self.texts)} text files" * bool(self.texts),
+            "ultralytics": plural(len(self.texts), "text file") * bool(self.texts),
         }
         return {tool: text for tool, text in named.items() if text}
 
@@ -68,7 +68,8 @@ def read(root: Path, source: Path, *, tool: str | None, order: str) -> Annotatio
         first, second, *_ = tools
         raise FullconvError(
             f"{source} holds annotations of {len(tools)} tools: {listed}; expected those of one.",
-            f"fullconv convert {source} OUT --layout {first}   # or --layout {second}",
+            command("fullconv", "convert", source, "OUT", "--layout", first)
+            + f"   # or --layout {second}",
         )
     tool = tool or next(iter(tools), "labelme" if found.broken else "")
     if tool not in tools:
@@ -114,18 +115,16 @@ def convertible(path: Path) -> str | None:
 
 def read_json(path: Path) -> Any:
     """A JSON file."""
-    data = path.read_bytes()
+    data, again = path.read_bytes(), command("python", "-m", "json.tool", path)
     try:
         return json.loads(data)
     except json.JSONDecodeError as error:
         where = f"{path}, line {error.lineno}, column {error.colno}"
         what = f"{error.msg} (the file ends in the middle, or was changed by hand)"
         said = f"{where}: {what}" if data.strip() else f"{path}: the file is empty"
-        raise FullconvError(f"{said}; expected JSON.", f"python -m json.tool {path}") from error
+        raise FullconvError(f"{said}; expected JSON.", again) from error
     except (ValueError, RecursionError) as error:
-        raise FullconvError(
-            f"{path} cannot be read as JSON: {error}.", f"python -m json.tool {path}"
-        ) from error
+        raise FullconvError(f"{path} cannot be read as JSON: {error}.", again) from error
 
 
 def _look(root: Path, source: Path, tool: str | None) -> _Found:

@@ -31,7 +31,7 @@ from fullconv.data.annotations.shapes import (
 )
 from fullconv.data.masks import read_values
 from fullconv.data.pairing import SPLITS
-from fullconv.errors import FullconvError
+from fullconv.errors import FullconvError, command, plural
 from fullconv.labels import IGNORE
 
 CLASS_LIST = "labels.txt"  # what labelme's own scripts are given: a name on a line
@@ -72,7 +72,8 @@ def read_file(path: Path, table: dict[str, Any], root: Path, left_out: Counter[s
 def gather(root: Path, drawn: list[Annotated], problems: list[FullconvError]) -> Annotations:
     """All files of a folder, of which some could not be read. Class names are those of the
     labels.txt next to the files or above them, else those of the shapes."""
-    found = Annotations("labelme", f'{len(drawn) + len(problems)} JSON files with "shapes"')
+    files = plural(len(drawn) + len(problems), "JSON file")
+    found = Annotations("labelme", f'{files} with "shapes"')
     found.pictures, found.problems = drawn, problems
     lists: dict[Path, list[str]] = {}
     for folder in {picture.source.parent for picture in drawn}:
@@ -85,7 +86,7 @@ def gather(root: Path, drawn: list[Annotated], problems: list[FullconvError]) ->
         raise FullconvError(
             f"{root} holds {len(lists)} projects with class lists of their own: {listed}; "
             "expected one.",
-            f"fullconv convert {min(lists).parent} OUT",
+            command("fullconv", "convert", min(lists).parent, "OUT"),
         )
     if not lists:
         found.names = sorted({shape.name for picture in drawn for shape in picture.shapes})
@@ -100,7 +101,7 @@ def gather(root: Path, drawn: list[Annotated], problems: list[FullconvError]) ->
                     FullconvError(
                         f"{picture.source}: label {', '.join(map(repr, strange))} is not in "
                         f"{path}, which has {', '.join(names)}.",
-                        f"echo {strange[0]!r} >> {path}",
+                        f"{command('echo', strange[0])} >> {command(path)}",
                     )
                 )
     return found
@@ -184,5 +185,5 @@ def _picture(path: Path, table: dict[str, Any]) -> Path:
             return place
     raise FullconvError(
         f"{path}: the picture is missing; its imagePath is {named!r}, and there is no {places[0]}.",
-        f"cp /where/it/is/{relative.name} {path.parent}",
+        command("cp", f"/where/it/is/{relative.name}", path.parent),
     )

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from fullconv.data.pairing import SPLITS, folders_in, pictures_in
 from fullconv.data.pictures import PICTURE_SUFFIXES
-from fullconv.errors import FullconvError
+from fullconv.errors import FullconvError, command
 
 
 class Finder:
-    """Finds a picture: beside the file that names it, from the root, else by its name below the
-    root or in a folder beside the file's. `key` is what the file calls it by."""
+    """Finds the picture that an annotation file names: where it says, seen from the file's folder
+    or from the root; else by its name anywhere below the root, or in a folder beside the file's.
+
+    Args:
+        root: the folder of all annotation files.
+        key: what the files call a picture by, for the line to paste.
+    """
 
     def __init__(self, root: Path, key: str) -> None:
         self.root = root
         self.key = key
-        self.places: dict[str, set[Path]] | None = None
+        self.below: dict[str, set[Path]] | None = None  # name -> pictures
+        self.beside: dict[Path, dict[str, set[Path]]] = {}  # for each folder
 
     def __call__(self, path: Path, *names: str) -> Path:
         """The picture of the first name that there is one of. `path` is the annotation file."""
@@ -27,9 +34,7 @@ class Finder:
             for folder in (path.parent, self.root):
                 if (folder / name).is_file():
                     return folder / name
-            if self.places is None:
-                self.places = self._look(path)
-            hits = self.places.get(PurePosixPath(name).name, set())
+            hits = self._called(PurePosixPath(name).name, path.resolve().parent.parent)
             closest = {hit for hit in hits if hit.as_posix().endswith("/" + name)} or hits
             top = self.root.resolve()
             closest = {hit for hit in closest if hit.is_relative_to(top)} or closest
@@ -46,17 +51,24 @@ class Finder:
         raise FullconvError(
             f"the picture is missing; there is no {path.parent / inside[0]}, nor one {which} in or "
             f"below {self.root}.",
-            f"cp /where/it/is/{PurePosixPath(inside[0]).name} {path.parent}",
+            command("cp", f"/where/it/is/{PurePosixPath(inside[0]).name}", path.parent),
         )
 
-    def _look(self, path: Path) -> dict[str, set[Path]]:
-        beside = path.resolve().parent.parent
-        found = [p for folder in folders_in(beside) for p in pictures_in(folder)]
-        below = (p for p in self.root.resolve().rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES)
-        places: dict[str, set[Path]] = {}
-        for picture in (*found, *below):
-            places.setdefault(picture.name, set()).add(picture)
-        return places
+    def _called(self, name: str, beside: Path) -> set[Path]:
+        """All pictures of a name, below the root and in the folders of another one."""
+        if self.below is None:
+            files = self.root.resolve().rglob("*")
+            self.below = _by_name(p for p in files if p.suffix.lower() in PICTURE_SUFFIXES)
+        if beside not in self.beside:
+            self.beside[beside] = _by_name(p for f in folders_in(beside) for p in pictures_in(f))
+        return self.below.get(name, set()) | self.beside[beside].get(name, set())
+
+
+def _by_name(pictures: Iterable[Path]) -> dict[str, set[Path]]:
+    found: dict[str, set[Path]] = {}
+    for picture in pictures:
+        found.setdefault(picture.name, set()).add(picture)
+    return found
 
 
 def split_in(inside: Path) -> str:

@@ -12,7 +12,6 @@ Shapes: H, W picture.
 
 from __future__ import annotations
 
-import shlex
 from collections import defaultdict
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from fullconv.data.annotations.polygons import Polygon
 from fullconv.data.annotations.shapes import Annotated, Annotations, Shape, class_name, look_at
 from fullconv.data.pairing import pictures_in
 from fullconv.data.yaml_table import NAME, read_yaml
-from fullconv.errors import FullconvError
+from fullconv.errors import FullconvError, command, plural
 
 _BEYOND = 0.01  # how far outside 0 .. 1 Ultralytics lets a coordinate lie
 _LISTS = ("classes.txt", "labels.txt", "train.txt", "val.txt", "test.txt")  # no outlines in these
@@ -47,7 +46,9 @@ def label_files(root: Path) -> list[Path]:
 
 def gather(root: Path, files: list[Path], order: str) -> Annotations:
     """All text files of a folder. `order` is "file", or else by area."""
-    found = Annotations("ultralytics", f"{len(files)} text files in labels, beside images")
+    found = Annotations(
+        "ultralytics", f"{plural(len(files), 'text file')} in labels, beside images"
+    )
     names = _class_names(root, found)
     found.names = [names[key] for key in sorted(names)]
     by_area = order != "file"
@@ -107,7 +108,7 @@ def _picture(path: Path, known: dict[Path, dict[str, list[Path]]]) -> Path:
         what = f"{len(hits)} pictures have its name" if hits else "the picture is missing"
         raise FullconvError(
             f"{path}: {what}; expected one {folder / path.stem}.jpg, or as another picture format.",
-            f"ls {shlex.quote(str(folder))}   # one picture for {path.stem}",
+            f"{command('ls', folder)}   # one picture for {path.stem}",
         )
     return hits[0]
 
@@ -143,7 +144,8 @@ def _shape(words: list[str], names: dict[int, str], size: tuple[int, int]) -> Sh
         )
     if len(values) < 7 or len(values) % 2 == 0:
         raise FullconvError(
-            f"{len(values) - 1} numbers after the class; expected x and y of 3 corners or more.",
+            f"{plural(len(values) - 1, 'number')} after the class; expected x and y of 3 corners "
+            "or more.",
             _LINE,
         )
     if values[0] not in names:

@@ -12,6 +12,8 @@ import numpy as np
 from fullconv.data.findings.finding import Finding
 from fullconv.data.findings.looks import Shift, alike
 from fullconv.data.findings.scan import Facts, PairScan
+from fullconv.data.writable import copying
+from fullconv.errors import command, plural
 
 # Within a split only what is as near as a copy that was compressed again: frames of a video differ
 # more, and are no mistake.
@@ -26,6 +28,9 @@ _MOVED = 2  # steps at least
 _VOTES = 8
 _NEAR = 2  # steps that two offsets may differ by
 _MAJORITY = 0.4
+# One mask on as many pictures as this shows a zone before a camera that stands still, and not what
+# is to be seen in any of them: its borders fit edges by chance alone.
+_ZONE = 3
 
 
 def duplicates(facts: Facts) -> Iterator[Finding]:
@@ -43,10 +48,12 @@ def duplicates(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "duplicate",
-            f"{len(within)} pictures stand more than once in a split, byte for byte: "
-            f"{_first(facts, within)}. They count double, and their masks may differ",
+            f"{plural(len(within), 'picture stands', 'pictures stand')} more than once in a split, "
+            f"byte for byte: {_first(facts, within)}. What stands twice counts double, and the "
+            "masks may differ",
             facts.names(scan.pair.picture for scans in within for scan in scans),
             "keep one of each",
+            tuple(facts.names(scan.pair.picture for scan in scans) for scans in within),
         )
     yield from _near_duplicates(facts, [scans[0] for scans in places.values()])
 
@@ -66,23 +73,32 @@ def _near_duplicates(facts: Facts, scans: list[PairScan]) -> Iterator[Finding]:
         yield Finding(
             "note",
             "near-duplicate",
-            f"{len(within)} pairs of pictures in one split are nearly the same: "
-            f"{_first(facts, within)}. They count double",
+            f"{plural(len(within), 'pair of pictures', 'pairs of pictures')} in one split "
+            f"{'is' if len(within) == 1 else 'are'} nearly the same: {_first(facts, within)}. "
+            "What stands twice counts double",
             facts.names(scan.pair.picture for pair in within for scan in pair),
             "nothing, if they are frames of a video that stands still; else keep one of each",
+            tuple(facts.names(scan.pair.picture for scan in pair) for pair in within),
         )
 
 
 def _leak(facts: Facts, rule: str, groups: list[list[PairScan]], how: str) -> Finding:
     splits = sorted({scan.split for scans in groups for scan in scans})
-    what = "pictures stand" if rule == "leak" else "pairs of pictures that look the same stand"
+    words = ("picture stands", "pictures stand")
+    if rule == "near-leak":
+        words = (
+            "pair of pictures that look the same stands",
+            "pairs of pictures that look the same stand",
+        )
     return Finding(
         "warning",
         rule,
-        f"{len(groups)} {what} in more than one split ({', '.join(splits)}), {how}: "
-        f"{_first(facts, groups)}. Scores on them say nothing about new pictures",
+        f"{plural(len(groups), *words)} in more than one split ({', '.join(splits)}), {how}: "
+        f"{_first(facts, groups)}. Scores on what was trained on say nothing about new pictures",
         facts.names(scan.pair.picture for scans in groups for scan in scans),
-        "keep each picture in one split",
+        "keep each picture in one split. This makes a copy where it stays in test, else in val:\n"
+        + copying(facts.dataset.root),
+        tuple(facts.names(scan.pair.picture for scan in scans) for scans in groups),
     )
 
 
@@ -109,16 +125,23 @@ def shifted(facts: Facts) -> Iterator[Finding]:
             "versions of a picture move them",
         )
         return
-    moved = [(scan, found) for scan, found in known if _is_certain(found)]
+    drawn = Counter(scan.mask_hash for scan, _ in known)
+    moved = [
+        (scan, found)
+        for scan, found in known
+        if drawn[scan.mask_hash] < _ZONE and _is_certain(found)
+    ]
     if moved:
         first, found = moved[0]
         yield Finding(
             "warning",
             "shifted-mask",
-            f"{len(moved)} masks seem to be shifted: the borders in {first.pair.mask.name} fit the "
-            f"edges of its picture far better when it is moved {_where(found.rows, found.columns)}",
+            f"{plural(len(moved), 'mask seems', 'masks seem')} to be shifted: the borders in "
+            f"{first.pair.mask.name} fit the edges of its picture far better when it is moved "
+            f"{_where(found.rows, found.columns)}",
             facts.names(scan.pair.mask for scan, _ in moved),
-            "look at them (fullconv check DATA --sheet check.png), and export or draw them again",
+            "look at what --sheet draws, and export or draw the mask again where it is true:\n"
+            + command("fullconv", "check", facts.dataset.root, "--sheet", "check.png"),
         )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fullconv.data import tables
+from fullconv.data.findings.finding import percent
 from fullconv.data.findings.scan import Facts
 from fullconv.data.masks import Value
 from fullconv.labels import IGNORE, RGB, format_color
@@ -52,8 +53,8 @@ def meanings(facts: Facts) -> tuple[Meaning, ...]:
     labels, values = facts.dataset.labels, facts.values
     total = max(1, facts.pixels)
     common = values.most_common(_KEPT)
-    if labels is tables.UNDECIDED:
-        names = _proposals(facts)
+    if isinstance(labels, tables.Undecided):
+        names = _proposals(facts, labels)
         colors = {v: v if isinstance(v, tuple) else (v, v, v) for v, _ in common if v in names}
         return tuple(
             Meaning(v, colors.get(v), n / total, names.get(v, ""), v in names) for v, n in common
@@ -85,14 +86,14 @@ def meanings_text(found: Sequence[Meaning]) -> str:
         color = format_color(one.color) if one.color else ""
         name = one.name or "none"
         more = " (proposed)" if one.proposed else ""
-        lines.append(f"{value!s:>9}  {color:7}  {one.share:>8.2%}  {name}{more}")
+        lines.append(f"{value!s:>9}  {color:7}  {percent(one.share):>8}  {name}{more}")
     if len(found) > _LISTED:
         least = found[_LISTED].share
-        lines.append(f"{'...':>9}  {'':7}  {'':8}  more values, of {least:.2%} and less")
+        lines.append(f"{'...':>9}  {'':7}  {'':8}  more values, of {percent(least)} and less")
     return "\n".join(lines)
 
 
-def _proposals(facts: Facts) -> dict[Value, str]:
+def _proposals(facts: Facts, labels: tables.Undecided) -> dict[Value, str]:
     """Value -> the class that `check` proposes for it."""
     values = facts.values
     if any(isinstance(value, tuple) for value in values):
@@ -107,4 +108,5 @@ def _proposals(facts: Facts) -> dict[Value, str]:
     if not (tables.is_two_valued(values) or tables.is_soft(values)):
         return {}
     threshold = tables.otsu(values)
-    return {v: "object" if v > threshold else "background" for v in values}  # type: ignore[operator]
+    black, white = labels.proposed
+    return {v: white if v > threshold else black for v in values}  # type: ignore[operator]

@@ -8,16 +8,17 @@ given a meaning.
 from __future__ import annotations
 
 import json
-import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from fullconv.data import tables
 from fullconv.data.findings import likeness, shares
-from fullconv.data.findings.finding import LISTED, Finding, some
+from fullconv.data.findings.finding import Finding, percent
 from fullconv.data.findings.scan import Facts
 from fullconv.data.masks import Value, map_lines
+from fullconv.data.writable import copying, table_line
+from fullconv.errors import LISTED, plural, some
 from fullconv.labels import RGB, format_color, voc_color
 
 _PASTED = 32  # values that a fix can reasonably ask a person to name
@@ -36,7 +37,7 @@ def _unreadable(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "error",
             "unreadable",
-            f"{len(broken)} files cannot be read: {broken[0][1]}",
+            f"{plural(len(broken), 'file')} cannot be read: {broken[0][1]}",
             facts.names(path for path, _ in broken),
             "copy or download them again, or take them and their partners out of the data",
         )
@@ -57,8 +58,8 @@ def _unpaired(facts: Facts) -> Iterator[Finding]:
             yield Finding(
                 "error",
                 "doubled-stem",
-                f"{len(doubled)} {kind} files differ from another one in the suffix only, so it is "
-                "open which one counts",
+                f"{plural(len(doubled), f'{kind} file differs', f'{kind} files differ')} from "
+                "another one in the suffix only, so it is open which one counts",
                 facts.names(doubled),
                 f"keep one {kind} file per name",
             )
@@ -66,7 +67,7 @@ def _unpaired(facts: Facts) -> Iterator[Finding]:
             yield Finding(
                 "warning",
                 f"unpaired-{kind}",
-                f"{len(rest)} {kind}s have no {other} and are left out",
+                f"left out: {plural(len(rest), kind)} without a {other} of the same name",
                 facts.names(rest),
                 f"add {other}s of the same name, or move these files away",
             )
@@ -101,9 +102,9 @@ def _sizes(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "error",
             "size",
-            f"{len(wrong)} masks differ in size from their picture (upright, after its EXIF "
-            f"orientation): {first.pair.picture.name} has {height} x {width} pixels (height x "
-            f"width), its mask {size[0]} x {size[1]}{turned}",
+            f"{plural(len(wrong), 'mask differs', 'masks differ')} in size from the picture "
+            f"(upright, after its EXIF orientation): {first.pair.picture.name} has {height} x "
+            f"{width} pixels (height x width), its mask {size[0]} x {size[1]}{turned}",
             facts.names(scan.pair.mask for scan, _, _ in wrong),
             "export the masks again at the size of the pictures",
         )
@@ -116,11 +117,11 @@ def _lossy(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "error",
             "lossy-mask",
-            f"{len(lossy)} masks are in a lossy format (JPEG or the like), which invents values at "
-            f"every border; {path.name} holds {mask.values}",
+            f"{plural(len(lossy), 'mask is', 'masks are')} in a lossy format (JPEG or the like), "
+            f"which invents values at every border; {path.name} holds {mask.values}",
             facts.names(path for path, _ in lossy),
             "export them again as PNG. If they are black and white or in a few colours, this "
-            f"makes a repaired copy:\n{_copy(facts)}",
+            f"makes a repaired copy:\n{copying(facts.dataset.root)}",
         )
 
 
@@ -142,7 +143,7 @@ def _values(facts: Facts) -> Iterator[Finding]:
             f"anti-aliased borders. Values without a class: {_shares(facts)}",
             where,
             "export them again without anti-aliasing. This makes a repaired copy, cut in two at "
-            f"{tables.otsu(facts.values):g}:\n{_copy(facts)}",
+            f"{tables.otsu(facts.values):g}:\n{copying(facts.dataset.root)}",
         )
     elif any(isinstance(value, tuple) for value in facts.unknown):
         yield _unknown_colors(facts, where, named)
@@ -150,8 +151,7 @@ def _values(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "error",
             "unknown-value",
-            f"{_number_unknown(facts)} mask values have no class ({_share(facts)} of all pixels): "
-            f"{_shares(facts)}",
+            f"{_unknown(facts)} no class ({_share(facts)} of all pixels): {_shares(facts)}",
             where,
             _toml(facts, "ignore leaves the pixels out; a class name puts them there")
             + map_lines(dict.fromkeys(sorted(facts.unknown, key=str)[:_PASTED], "ignore")),
@@ -161,7 +161,9 @@ def _values(facts: Facts) -> Iterator[Finding]:
 def _two_valued(facts: Facts, where: list[Path]) -> Finding:
     labels, named = facts.dataset.labels, facts.dataset.named
     good = named and len(labels) == 2
-    names = list(labels.names) if good else ["background", "object"]
+    names = list(labels.names) if good else list(tables.UNDECIDED.proposed)
+    if isinstance(labels, tables.Undecided):
+        names = list(labels.proposed)
     head = "" if good else f"classes = {json.dumps(names)}\n\n"
     return Finding(
         "error",
@@ -180,7 +182,8 @@ def _unknown_colors(facts: Facts, where: tuple[str, ...], named: bool) -> Findin
         fix = (
             "export the masks again without anti-aliasing: their colours are blended at the "
             f"borders. Meant are probably {len(nominal)}: {some(nominal)}. This makes a repaired "
-            f"copy, where every other colour goes to the nearest of these:\n{_copy(facts)}"
+            "copy, where every other colour goes to the nearest of these:\n"
+            + copying(facts.dataset.root)
         )
     elif named:
         # All that the table does not name itself, so that a colour which only happens to be the
@@ -196,12 +199,11 @@ def _unknown_colors(facts: Facts, where: tuple[str, ...], named: bool) -> Findin
         fix = _toml(facts, "with the real names in place of class 0, class 1, ...")
         fix += f"classes = {json.dumps(names)}\n\n"
         fix += map_lines(dict(zip(ordered, names, strict=True)))
-    what = "have no class" if named else "are colours, and no table says what they mean"
+    what = "no class" if named else "colours that no table gives a meaning"
     return Finding(
         "error",
         "unknown-color" if named else "colors-without-table",
-        f"{_number_unknown(facts)} mask values {what} ({_share(facts)} of all pixels): "
-        f"{_shares(facts)}",
+        f"{_unknown(facts)} {what} ({_share(facts)} of all pixels): {_shares(facts)}",
         where,
         fix,
     )
@@ -221,7 +223,7 @@ def _colors(facts: Facts) -> dict[RGB, str]:
 
 def _absent(facts: Facts) -> Iterator[Finding]:
     labels, splits = facts.dataset.labels, facts.dataset.splits
-    if labels is tables.UNDECIDED or not facts.read:
+    if isinstance(labels, tables.Undecided) or not facts.read:
         return
     seen = {split: {k for k, n in enumerate(facts.classes[split]) if n} for split in splits}
     anywhere = set().union(*seen.values())
@@ -237,7 +239,8 @@ def _absent(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "absent-class",
-            f"{len(never)} of {len(labels)} classes never occur{gaps}: {some(never)}",
+            f"{len(never)} of {plural(len(labels), 'class', 'classes')} never "
+            f"{'occurs' if len(never) == 1 else 'occur'}{gaps}: {some(never)}",
             (),
             fix,
         )
@@ -248,7 +251,8 @@ def _absent(facts: Facts) -> Iterator[Finding]:
             yield Finding(
                 "warning",
                 "class-not-in-train",
-                f"{len(new)} classes occur in {split} but not in train: {some(new)}",
+                f"{plural(len(new), 'class occurs', 'classes occur')} in {split} but not in "
+                f"train: {some(new)}",
                 (),
                 "move pictures that show them to train",
             )
@@ -258,8 +262,8 @@ def _absent(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "note",
             "class-only-in-train",
-            f"{len(only_train)} classes occur in train only and will not be scored: "
-            f"{some(only_train)}",
+            f"{plural(len(only_train), 'class occurs', 'classes occur')} in train only and will "
+            f"not be scored: {some(only_train)}",
             (),
             "move pictures that show them to val or test",
         )
@@ -270,7 +274,8 @@ def _ignored(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "all-ignored",
-            f"{len(facts.all_ignored)} masks are entirely ignored: nothing is learned from them",
+            f"{plural(len(facts.all_ignored), 'mask is', 'masks are')} entirely ignored: nothing "
+            "is learned there",
             facts.names(facts.all_ignored),
             "take them out, or look whether their values mean what the class table says",
         )
@@ -296,20 +301,22 @@ _RULES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
 
 def _toml(facts: Facts, words: str) -> str:
     """The sentence before lines for dataset.toml; it is all that stands on the first line."""
-    path = facts.dataset.root / tables.SETTINGS_NAME
-    return f"{'add to' if path.is_file() else 'write'} {path} ({words}):\n"
+    return f"{table_line(facts.dataset.root)} ({words}):\n"
 
 
 def _share_of(facts: Facts, value: Value) -> str:
-    return f"{facts.values[value] / max(1, facts.pixels):.2%}"
+    return percent(facts.values[value] / max(1, facts.pixels))
 
 
-def _number_unknown(facts: Facts) -> str:
-    return f"{'more than ' if facts.thinned else ''}{len(facts.unknown)}"
+def _unknown(facts: Facts) -> str:
+    """So many mask values have ..."""
+    if facts.thinned:
+        return f"more than {len(facts.unknown)} mask values have"
+    return plural(len(facts.unknown), "mask value has", "mask values have")
 
 
 def _share(facts: Facts) -> str:
-    return f"{facts.unknown_pixels / max(1, facts.pixels):.2%}"
+    return percent(facts.unknown_pixels / max(1, facts.pixels))
 
 
 def _shares(facts: Facts) -> str:
@@ -318,19 +325,13 @@ def _shares(facts: Facts) -> str:
         f"{value if isinstance(value, int) else format_color(value)} {_share_of(facts, value)}"
         for value, _ in facts.unknown.most_common(LISTED)
     ]
-    return ", ".join(parts) + (", ..." if len(facts.unknown) > LISTED else "")
+    more = f" and {len(facts.unknown) - LISTED} more" if len(facts.unknown) > LISTED else ""
+    return ", ".join(parts) + more
 
 
 def _nominal(facts: Facts) -> list[RGB]:
     """The colours that the masks were drawn in: the table's, else the commonest."""
     labels = facts.dataset.labels
-    if labels is tables.UNDECIDED:
+    if isinstance(labels, tables.Undecided):
         return list(tables.nominal_colors(facts.values))
     return [value for value in labels.values if isinstance(value, tuple)] or list(labels.colors)
-
-
-def _copy(facts: Facts) -> str:
-    """A command that writes a repaired copy."""
-    root = facts.dataset.root
-    better = root.resolve().parent / f"{root.resolve().name}_fixed"
-    return f"fullconv check {shlex.quote(str(root))} --fix {shlex.quote(str(better))}"

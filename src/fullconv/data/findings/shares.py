@@ -6,8 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fullconv.data import tables
-from fullconv.data.findings.finding import Finding, some
+from fullconv.data.findings.finding import Finding
 from fullconv.data.findings.scan import Facts
+from fullconv.errors import plural, some
 
 _VOID = 1 / 3  # share of all pixels that are ignored
 _MOST = 0.95  # share of the labelled pixels that one class covers
@@ -36,7 +37,7 @@ def imbalance(facts: Facts) -> Iterator[Finding]:
     """One class nearly everywhere, or classes nearly nowhere, in train."""
     labels, pixels = facts.dataset.labels, facts.classes.get("train", [])
     total = sum(pixels)
-    if labels is tables.UNDECIDED or sum(n > 0 for n in pixels) < 2:
+    if isinstance(labels, tables.Undecided) or sum(n > 0 for n in pixels) < 2:
         return
     most = max(range(len(pixels)), key=pixels.__getitem__)
     rare = [labels.names[k] for k, n in enumerate(pixels) if 0 < n < _LEAST * total]
@@ -44,7 +45,8 @@ def imbalance(facts: Facts) -> Iterator[Finding]:
     if pixels[most] > _MOST * total:
         parts.append(f"{labels.names[most]} covers {pixels[most] / total:.1%} of them")
     if rare:
-        parts.append(f"{len(rare)} classes cover less than {_LEAST:.2%} each: {some(rare)}")
+        each = plural(len(rare), "class covers", "classes cover")
+        parts.append(f"{each} less than {_LEAST:.2%} of them: {some(rare)}")
     if parts:
         yield Finding(
             "note",
@@ -60,7 +62,7 @@ def imbalance(facts: Facts) -> Iterator[Finding]:
 def one_class(facts: Facts) -> Iterator[Finding]:
     """Masks that hold one class and nothing else: empty ones, and full ones."""
     labels = facts.dataset.labels
-    if labels is tables.UNDECIDED or len(labels) < 2:
+    if isinstance(labels, tables.Undecided) or len(labels) < 2:
         return
     empty = facts.all_one.get(0, []) if _is_background(labels.names[0]) else []
     if empty:
@@ -68,7 +70,7 @@ def one_class(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "warning" if share > 0.5 else "note",
             "empty-mask",
-            f"{len(empty)} of {len(facts.read)} masks are empty: nothing but {labels.names[0]}",
+            f"{len(empty)} of {plural(len(facts.read), 'mask')} hold nothing but {labels.names[0]}",
             facts.names(empty),
             "nothing, if there is nothing to see in those pictures; else their labels are missing",
         )
@@ -78,7 +80,7 @@ def one_class(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "note",
             "one-class-mask",
-            f"{count} masks hold one class and nothing else: "
+            f"{plural(count, 'mask holds', 'masks hold')} one class and nothing else: "
             f"{some([f'{labels.names[k]} {len(full[k])}' for k in sorted(full)])}",
             facts.names(path for paths in full.values() for path in paths),
             "nothing, if those pictures show nothing else; else they were filled by mistake",
@@ -94,8 +96,8 @@ def extremes(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "note",
             "tiny-picture",
-            f"{len(small)} pictures have a side shorter than {_SMALL} pixels, which is one cell of "
-            "the coarsest scores",
+            f"{plural(len(small), 'picture has', 'pictures have')} a side shorter than {_SMALL} "
+            "pixels, which is one cell of the coarsest scores",
             facts.names(small),
             "enlarge them by a whole factor, pictures bicubically and masks by nearest neighbour",
         )
@@ -103,8 +105,8 @@ def extremes(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "note",
             "huge-picture",
-            f"{len(large)} pictures have a side longer than {_LARGE} pixels: a training crop sees "
-            "little of them, and each is decoded whole for it",
+            f"{plural(len(large), 'picture has', 'pictures have')} a side longer than {_LARGE} "
+            "pixels: a training crop sees little of that, and the file is decoded whole for it",
             facts.names(large),
             "cut pictures and masks into tiles of about 1024 x 1024 pixels, or train on reduced "
             "copies if what matters is large",
