@@ -1,5 +1,6 @@
-"""Makes docs/performance.md, every figure but those of accuracy in tables, and docs/speed.svg:
-milliseconds from a picture to its label map, by network.
+"""Makes docs/performance.md, the figures of speed and memory in tables, docs/speed.svg:
+milliseconds from a picture to its label map, by network; and docs/classifiers.md: classifiers made
+dense.
 
     python benchmarks/plot.py [--results benchmarks/results] [--out docs]
 """
@@ -136,6 +137,86 @@ def _row(figure: dict[str, Any]) -> str:
     return "| " + " | ".join([*cells, number(ratio["median"]), spread, wanted]) + " |"
 
 
+CLASSIFIERS = """# Classifiers made dense
+
+`fc.convolutionalize(NAME)` and `fullconv heatmap NAME PICTURE` take any of these. Each was built
+with random weights (statistics of batch norm, scales and biases stirred), made dense, and compared
+with the classifier that it was.
+
+- **own size**: on a picture of the classifier's own size there is one cell. The largest difference
+  of its scores from the classifier's, over the largest score.
+- **windows**: on a larger picture, the largest difference of any cell's scores from what the
+  classifier's own end (pooling, fully connected layers) gives for the window of the trunk's feature
+  map at that cell.
+- **crop**: the difference of one cell amid a larger picture of noise from the classifier on the
+  crop of its window. It is no error: at the crop's border padding puts zeros where the cell sees
+  what the picture has there, and what sees the whole picture (last column) sees the crop alone.
+  Nearly all networks pad, so that nothing is claimed about crops; where a network neither pads nor
+  sees the whole picture, cell and crop are equal, as tests/network/test_sliding.py proves at every
+  cell.
+- **cells** of a picture of 500 x 500 pixels; **stride, offset**: cell i looks at pixel
+  `offset + stride * i`. `+ 32 k` behind the pixels: padding depends on the size, or not every size
+  is taken, and pictures are cut to the own size and a multiple of that many pixels.
+
+"""
+
+
+def classifiers_page(results: dict[str, Any]) -> str:
+    """docs/classifiers.md."""
+    section, heat = results["sections"]["dense"], results["sections"]["heat"]
+    dense = [row for row in section["rows"] if "refused" not in row]
+    refused = [row for row in section["rows"] if "refused" in row]
+    lines = [
+        f"{CLASSIFIERS}`{_words(results['command'])}`, torch {results['versions']['torch']}, "
+        f"torchvision {results['versions']['torchvision']}, timm {results['versions']['timm']}. "
+        f"{section['equal']} classifiers of {section['families']} families are equal within "
+        f"{section['tolerance']:g}; {len(refused)} are refused, with the reason, below.",
+        "",
+        "| classifier | pixels | own size | windows | crop | cells | stride, offset "
+        "| sees the whole picture |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [_dense_row(row) for row in dense]
+    lines += ["", "## Not made dense", "", "| classifier | why |", "|---|---|"]
+    lines += [f"| {_classifier(row['name'])} | {row['refused']} |" for row in refused]
+    scales = [name for name in heat if name.startswith(("scale ", "best "))]
+    lines += [
+        "",
+        "## Where the heat lies",
+        "",
+        f"{heat['pictures']} photos of cats and dogs of the VOC sample, MobileNetV2 with weights "
+        "of ImageNet. Of ImageNet's 123 cats and dogs the class that is most probable anywhere in "
+        "the photo is taken. Is the pixel that its best cell looks at on an animal, by VOC's mask? "
+        "Beside it, the share of all cells that look at one.",
+        "",
+        "| | best cell on the animal | any cell |",
+        "|---|---|---|",
+    ]
+    lines += [
+        f"| {name} | {heat[name]['inside']:.0%} | {heat[name]['chance']:.0%} |" for name in scales
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _dense_row(row: dict[str, Any]) -> str:
+    grid, shown = row["grid"], row["cells"].get("500")
+    cells = [
+        _classifier(row["name"]),
+        str(row["size"]) + (f" + {row['step']} k" if row["step"] > 1 else ""),
+        f"{row['native']:.0e}",
+        f"{row['windows']:.0e}",
+        f"{row['crop']:.1g}",
+        f"{shown[0]} x {shown[1]}" if shown else "",
+        f"{grid['stride']:g}, {grid['offset']:g}",
+        ", ".join(grid["whole"]),
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _classifier(name: str) -> str:
+    return f"`{name}`"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -149,7 +230,12 @@ def main() -> None:
         found[name] = json.loads(path.read_text(encoding="utf-8"))
     draw(found["peers"], arguments.out / "speed.svg")
     (arguments.out / "performance.md").write_text(page(found), encoding="utf-8")
-    print(arguments.out / "speed.svg", arguments.out / "performance.md")
+    path = arguments.results / "classifiers.json"
+    if not path.is_file():
+        sys.exit(f"no {path}: run benchmarks/classifiers.py first.")
+    text = classifiers_page(json.loads(path.read_text(encoding="utf-8")))
+    (arguments.out / "classifiers.md").write_text(text, encoding="utf-8")
+    print(*(arguments.out / name for name in ("speed.svg", "performance.md", "classifiers.md")))
 
 
 if __name__ == "__main__":

@@ -45,6 +45,7 @@ RUN = {
     "fullconv evaluate runs/<run> data --split val": "",
     "fullconv predict runs/<run> photos/ --out predictions": "",
     "fullconv predict fcn8s-heavy-pascal.caffemodel photos/": "",
+    "fullconv heatmap resnet18 street.jpg --class sports car": "--no-pretrained --scales 5,6",
 }
 # What a block of Python begins to do -> what is written otherwise here, for the same reason.
 REPLACED = {
@@ -52,6 +53,7 @@ REPLACED = {
         "epochs=50": 'epochs=1, pretrained=False, batch=2, crop=(33, 33), workers=0, out="run"'
     },
     "net = fc.FCN(": {},
+    "dense = fc.convolutionalize(": {},
 }
 
 
@@ -113,6 +115,9 @@ def test_the_commands_run_one_after_the_other(
             (folder,) = (place / "runs").iterdir()
             words = [w.replace("runs/<run>", str(folder.relative_to(place))) for w in words]
         assert run(words) == 0, f"{command}\n{capfd.readouterr().err}"
+    if "fullconv heatmap" in text:
+        assert (place / "heatmap.png").is_file()
+        return
     if "runs/<run>" in text:
         assert [folder.name[-8:] for folder in (place / "runs").iterdir()] == ["_data_8s"]
     assert sorted(path.name for path in (place / "predictions").iterdir()) == [
@@ -151,3 +156,13 @@ def test_the_network_alone() -> None:
     assert names["mask"].shape == (1, 97, 131)
     (grid,) = (grid for grid in fc.geometry.trace("resnet18") if grid.stride == 8)
     assert f"[..., {grid}, ...]" in text
+
+
+def test_a_classifier_made_dense() -> None:
+    text = block("dense = fc.convolutionalize(")
+    names = executed(text)
+    dense = names["dense"]
+    assert f"# {tuple(names['scores'].shape)}" in text
+    assert f"dense.names[817]  # {dense.names[817]!r}" in text
+    assert 0 < dense.difference < 1e-5
+    assert "zeros" in dense.caveats()[0]

@@ -32,7 +32,6 @@ CLASSIFIERS: list[str | BackboneCard] = [
     BackboneCard("timm", "mobilenetv2_035", {"pad_type": "same"}),
     "torchvision:squeezenet1_1",  # conv, pool
     "torchvision:shufflenet_v2_x0_5",  # mean in the forward
-    "torchvision:mobilenet_v3_small",  # two fully connected layers, squeeze-excite
 ]
 
 
@@ -262,6 +261,34 @@ def test_padding_that_depends_on_the_size_keeps_its_phase(down: int, right: int)
         cut = dense(images[:, :, : 96 + down // 32 * 32, : 96 + right // 32 * 32])
     assert found.shape[2:] == (1 + down // 32, 1 + right // 32)
     assert torch.equal(found, cut)
+
+
+class Shortcut(nn.Module):
+    """Halves by a convolution that rounds up, and beside it by a pooling that rounds down."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, 4, 3, stride=2, padding=1)
+        self.pool = nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(channels, 4, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x) + self.pool(x)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("level", range(4))
+def test_networks_that_run_at_some_sizes_only(level: int) -> None:
+    """At every size: a map that is odd at one level alone is met at some of them."""
+    layers = [
+        Shortcut(4 if k else 3) if k == level else nn.Conv2d(4 if k else 3, 4, 2, stride=2)
+        for k in range(4)
+    ]
+    end = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    dense = convolutionalize(nn.Sequential(*layers, end), size=64)
+    assert dense.step == 16
+    with torch.inference_mode():
+        for side in range(64, 97):
+            rows, columns = dense(torch.zeros(1, 3, side, 160 - side)).shape[2:]
+            assert (rows, columns) == (1 + (side - 64) // 16, 1 + (96 - side) // 16)
 
 
 _SAME: list[DenseClassifier] = []

@@ -221,18 +221,25 @@ def _larger(network: nn.Module, found: Classifier, size: tuple[int, int]) -> Ten
 
 
 def _step(network: nn.Module, found: Classifier, grid: Grid) -> int:
-    """1, or the stride where the padding of other sizes differs, or they are not taken."""
-    try:
-        other = trace(network, size=_unlike(found.size, round(grid.stride)))[0]
-    except FullconvError:
-        return round(grid.stride)
-    return 1 if other.offset == grid.offset else round(grid.stride)
-
-
-def _unlike(size: int, stride: int) -> int:
-    """A size a little larger that is odd at every level where this one is even, and even where it
-    is odd: padding that depends on the size differs at each of them."""
+    """1, or the stride where the padding of other sizes differs, or they are not taken: looked for
+    at sizes that are odd at one level each, and at one that is odd at all."""
+    stride = round(grid.stride)
     levels = max(1, math.ceil(math.log2(stride)))
+    sizes = [found.size + 2**level for level in range(levels)]
+    sizes += [_unlike(found.size, levels)] * (2 - levels % 2)  # two at a time: rows and columns
+    for size in zip(sizes[0::2], sizes[1::2], strict=True):
+        try:
+            other = trace(network, size=size)[0]
+        except FullconvError:  # such a size does not run, or rows and columns differ
+            return stride
+        if other.offset != grid.offset:
+            return stride
+    return 1
+
+
+def _unlike(size: int, levels: int) -> int:
+    """A size a little larger that is odd at every level where this one is even, and even where it
+    is odd, where each level is half of the one before, rounded up."""
 
     def parities(n: int) -> list[int]:
         found = []
