@@ -43,9 +43,9 @@ def test_a_heat_map_of_an_untrained_network(cli: Out, photo: Path, tmp_path: Pat
     assert lines[0].startswith(
         "timm test_resnet, 200 x 260 pixels, dense and the classifier differ by"
     )
-    assert lines[1].split() == ["probability", "x", "y", "scale"]
+    assert lines[1].split() == ["probability", "x", "y", "scale", "class"]
     assert len(lines) == 7  # three classes, the one asked for, and where the picture is
-    assert any(line.startswith("tabby, tabby cat") for line in lines)
+    assert any(line.endswith("  tabby, tabby cat") for line in lines)
     assert lines[-1] == f"heat map: {out}"
     assert err.startswith("note: timm test_resnet: cells see up to 323 pixels through the padding")
     with Image.open(out) as image:

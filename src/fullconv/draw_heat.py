@@ -19,6 +19,7 @@ _FAINT, _STRONG = (
     0.1,
     0.75,
 )  # weight of the colours where a class is improbable, and where it is not
+_KEY = "the class's highest probability; pale: no cell looks there; frame: what the best cell saw"
 _INK, _PAPER = (33, 37, 41), (255, 255, 255)
 
 Picture = NDArray[np.uint8]
@@ -90,7 +91,7 @@ def _with_key(image: Image.Image) -> Image.Image:
     whole.paste(image, (0, 0))
     pen = ImageDraw.Draw(whole)
     x, y = image.width // 41, image.height - size // 2
-    for text in ("0", bar, "the class's highest probability; pale: no cell looks there"):
+    for text in ("0", bar, _KEY):
         if isinstance(text, str):
             pen.text((x, y + size // 2), text, fill=_INK, font=font, anchor="lm")
             x += round(font.getlength(text)) + size // 2

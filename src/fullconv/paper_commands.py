@@ -190,14 +190,12 @@ def _facts(
         ],
     }
     listed = [*places, *(found.best(k) for k in shown if k not in [p.class_id for p in places])]
-    width = max(len(place.name) for place in listed) + 2
     lines = [
         f"{dense.name}, {found.size[0]} x {found.size[1]} pixels, dense and the classifier differ "
         f"by {dense.difference:.0e} of the largest score",
-        f"{'':{width}}{'probability':>11}{'x':>7}{'y':>7}{'scale':>7}",
+        f"{'probability':>11}{'x':>7}{'y':>7}{'scale':>7}  class",
     ]
     lines += [
-        f"{p.name:{width}}{p.probability:>10.1%} {p.column:>7}{p.row:>7}{p.scale:>7g}"
-        for p in listed
+        f"{p.probability:>11.1%}{p.column:>7}{p.row:>7}{p.scale:>7g}  {p.name}" for p in listed
     ]
     return facts, "\n".join(lines)
