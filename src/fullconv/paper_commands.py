@@ -117,12 +117,13 @@ def _found(
     """The dense classifier, what it finds, and the ids of the classes to draw."""
     import torch
 
-    from fullconv.data.pictures import picture_size
+    from fullconv.data.pictures import opened
     from fullconv.heatmap import heatmap as find_heat
     from fullconv.network.class_names import find_class
     from fullconv.network.convolutionalize import convolutionalize
 
-    picture_size(picture)  # what cannot be read is said before a network is built
+    with opened(picture):  # what is no picture is said before a network is built
+        pass
     dense = convolutionalize(classifier, pretrained)
     asked = [find_class(name, dense.names, dense.num_classes) for name in classes]
     dense.to("cuda" if torch.cuda.is_available() else "cpu")
