@@ -164,6 +164,16 @@ def test_a_model_to_start_from_brings_its_weights(scenes: Path) -> None:
     assert settings.backbone_rate == 0.0005
 
 
+def test_where_a_model_to_start_from_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for start, found in (
+        ("runs/a", str(tmp_path.resolve() / "runs/a")),
+        ("torchvision:fcn_resnet50", "torchvision:fcn_resnet50"),
+        ("", ""),
+    ):
+        assert decide(Settings(start=start), None)[0].start == found
+
+
 def test_the_recipes_of_the_papers_are_read_and_give_their_rates(tmp_path: Path) -> None:
     """On pictures of 500 x 375 pixels, without void ones, as in the released solvers."""
     report = report_of(tmp_path, np.zeros((375, 500), np.uint8))

@@ -404,9 +404,14 @@ def test_a_photo_is_no_model(tmp_path: Path) -> None:
     assert "is damaged or not a .safetensors file" in refused(path).message
 
 
-def test_a_pickle_is_not_opened(tmp_path: Path) -> None:
+def test_a_pickle_is_no_model_of_ours(tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(3)}, tmp_path / "model.pt")
-    assert "is damaged or not a .safetensors file" in refused(tmp_path / "model.pt").message
+    assert (
+        "no model that labels pixels and is known: its layers are a;"
+        in refused(tmp_path / "model.pt").message
+    )
+    torch.save({"a": nn.Linear(1, 1)}, tmp_path / "model.safetensors")  # by content, not by name
+    assert "a pickle that needs code" in refused(tmp_path / "model.safetensors").message
 
 
 # Writing in place of the model that is there.

@@ -58,7 +58,7 @@ def decide(
         settings,
         pretrained=settings.pretrained and not (card_brings or module or settings.start),
         backbone=str(Path(settings.backbone).resolve()) if card_brings else settings.backbone,
-        start=str(Path(settings.start).resolve()) if settings.start else "",
+        start=_resolved(settings.start),
         rate=rate,
         backbone_rate=settings.backbone_rate or (rate / 4 if warm else rate),
         weight_decay=decay,
@@ -78,6 +78,12 @@ def mean_rate(summed: float, pixels: float) -> float:
     '1.9e-05'
     """
     return summed * pixels
+
+
+def _resolved(start: str) -> str:
+    """A path that holds from everywhere; a published model's name stays one."""
+    named = not start or start.startswith("torchvision:")
+    return start if named else str(Path(start).resolve())
 
 
 def balanced_weights(class_pixels: list[int]) -> list[float]:

@@ -120,7 +120,7 @@ def evaluate(
     Parameters
     ----------
     model
-        A model folder, or the run that holds it.
+        A model folder, the run that holds it, torchvision:fcn_resnet50, or a .caffemodel or .pth.
     data
         The data set's folder, or the name of a published one: voc2012, camvid ...
     split
@@ -158,7 +158,7 @@ def predict(
     Parameters
     ----------
     model
-        A model folder, or the run that holds it.
+        A model folder, the run that holds it, torchvision:fcn_resnet50, or a .caffemodel or .pth.
     pictures
         Files, or folders of pictures; results of earlier runs in them are left out.
     out

@@ -147,7 +147,7 @@ def _recognised(weights: Weights) -> tuple[BackboneCard, int]:
     tensors = weights.tensors
     first = next((name for name in _FIRST if f"{name}.weight" in tensors), None)
     if first is None or "score_fr.weight" not in tensors or "score_fr.bias" not in tensors:
-        layers = list(dict.fromkeys(name.rpartition(".")[0] for name in tensors))
+        layers = list(dict.fromkeys(name.rpartition(".")[0] or name for name in tensors))
         raise FullconvError(
             f"{weights.path} is no model that labels pixels and is known: its layers are "
             f"{', '.join(layers[:6])}{', ...' if len(layers) > 6 else ''}; expected those of a "

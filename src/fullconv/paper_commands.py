@@ -81,7 +81,7 @@ def probe(
     Parameters
     ----------
     model
-        A model folder, or the run that holds it.
+        A model folder, the run that holds it, torchvision:fcn_resnet50, or a .caffemodel or .pth.
     data
         The data set's folder, or the name of a published one.
     split

@@ -42,7 +42,7 @@ class Settings:
     """The options of `fullconv train` and `fullconv.train`."""
 
     backbone: str = "resnet18"
-    """A timm name, torchvision:NAME, or the path of a backbone card (.toml)."""
+    """A timm name, torchvision:NAME, paper:NAME, or the path of a backbone card (.toml)."""
     pretrained: bool = True
     """Start from the backbone's published weights. A card brings its own."""
     stride: int = 8

@@ -86,8 +86,8 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_torch(path: Path) -> Weights:
     try:
-        with torch.serialization.safe_globals(_numbers_of_numpy()):
-            found = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file, torch.serialization.safe_globals(_numbers_of_numpy()):
+            found = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # many kinds: of zip, of pickle, of torch
         said = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         if "weights_only" in str(error) or "Weights only" in str(error):
