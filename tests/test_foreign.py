@@ -212,7 +212,7 @@ def test_torchvisions_model_labels_as_torchvision_does(
     assert run(words) == 0
     with Image.open(tmp_path / "photo_mask.png") as mask:
         assert np.array_equal(np.asarray(mask), labels)
-    assert "1 of 1 pictures" in capfd.readouterr().out
+    assert "1 of 1 picture" in capfd.readouterr().out
 
 
 def test_pictures_are_resized_as_torchvision_says() -> None:
