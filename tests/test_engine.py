@@ -56,11 +56,11 @@ def test_the_share_of_other_labels_is_counted(
     make_model: Callable[..., Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = as_trained(make_model())
-    share = disagreement(model, pictures(), CPU)
     engines = [Engine(model, device=CPU, precision=p) for p in ("float32", "bfloat16")]
+    share = disagreement(*engines, pictures())
     one, two = (ready.scores(pictures()).labels() for ready in engines)
     assert share == pytest.approx(float((one != two).double().mean()), abs=1e-3)
-    assert disagreement(model, [], CPU) == 0
+    assert disagreement(*engines, []) == 0
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from fullconv.data import tables
-from fullconv.errors import FullconvError
+from fullconv.errors import FullconvError, command
 from fullconv.labels import Labels
 from fullconv.model import Model
 from fullconv.network import original, torchvision_fcn
@@ -69,7 +69,7 @@ def load_foreign(
     if name.startswith("paper:"):
         raise FullconvError(
             f"{name} is a network without trained scores; expected a file of weights, or a model.",
-            f"fullconv train DATA --backbone {name}",
+            command("fullconv", "train", "DATA", "--backbone", name),
         )
     found = read_weights(source)
     known = torchvision_fcn.name_of(found)
@@ -84,7 +84,8 @@ def _torchvision(name: str, weights: str | Path | None, labels: Labels | None) -
         raise FullconvError(
             f"torchvision:{name} is no network that labels pixels; there are "
             f"{' and '.join(f'torchvision:{n}' for n in torchvision_fcn.NAMES)}.",
-            f"fullconv train DATA --backbone torchvision:{name}   # to make a classifier into one",
+            command("fullconv", "train", "DATA", "--backbone", f"torchvision:{name}")
+            + "   # to make a classifier into one",
         )
     if weights is not None:
         return _of_torchvision(card, read_weights(weights), labels)
@@ -93,7 +94,8 @@ def _torchvision(name: str, weights: str | Path | None, labels: Labels | None) -
     except FullconvError as error:
         raise FullconvError(
             error.message,
-            f"fullconv predict {name}.pth PICTURE   # the file of its weights, from elsewhere",
+            command("fullconv", "predict", f"{name}.pth", "PICTURE")
+            + "   # the file of its weights, from elsewhere",
         ) from error
     card = replace(card, pretrained_on=torchvision_fcn.PRETRAINED_ON)
     return _of_torchvision(card, found, labels)
@@ -105,7 +107,7 @@ def _of_torchvision(card: BackboneCard, weights: Weights, labels: Labels | None)
         raise FullconvError(
             f"{weights.path.name} holds no weights of {card.name}"
             f"{f', but of {known}' if known else ''}.",
-            f"fullconv predict torchvision:{known or card.name} PICTURE",
+            command("fullconv", "predict", f"torchvision:{known or card.name}", "PICTURE"),
         )
     classes = torchvision_fcn.classes_of(weights)
     network = FCN(card, classes, stride=8)

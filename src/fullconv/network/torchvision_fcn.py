@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fullconv.errors import FullconvError
+from fullconv.errors import FullconvError, command
 from fullconv.network.card import BackboneCard, unreachable
 from fullconv.network.weights import Weights, read_weights
 
@@ -148,7 +148,7 @@ def _fill(module: nn.Module, found: Mapping[str, Tensor], path: Path) -> None:
         more = f"; and {len(wrong) - 4} more" if len(wrong) > 4 else ""
         raise FullconvError(
             f"{path.name} does not fit torchvision's network: {'; '.join(wrong[:4])}{more}.",
-            f"fullconv predict torchvision:{NAMES[0]} PICTURE   # or {NAMES[1]}",
+            command("fullconv", "predict", f"torchvision:{NAMES[0]}", "PICTURE"),
         )
     with torch.no_grad():
         module.load_state_dict(dict(found))

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fullconv.errors import FullconvError
+from fullconv.errors import FullconvError, command
 from fullconv.network.caffe import read_caffemodel
 
 # Keys under which training scripts keep the weights in a checkpoint.
@@ -52,7 +52,7 @@ def read_weights(path: str | Path) -> Weights:
             head = file.read(16)
     except OSError as error:
         raise FullconvError(
-            f"the weights {path} cannot be read: {error.strerror}.", f"ls -l {path}"
+            f"the weights {path} cannot be read: {error.strerror}.", command("ls", "-l", path)
         ) from None
     if head.startswith(b"\x89HDF"):
         raise FullconvError(
