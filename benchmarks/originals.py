@@ -18,10 +18,12 @@ from typing import Any
 
 import torch
 from method import MissingError, save
-from peers import torchfcn_models
 from torch import Tensor, nn
 
 from fullconv.model import load_model
+
+sys.path.append(str(Path(__file__).parent.parent / "tests"))
+from others import torchfcn_models
 
 SIZES = ((1, 1), (33, 50), (97, 64), (131, 77), (186, 219))
 MEAN_BGR = torch.tensor((104.00699, 116.66877, 122.67892)).view(3, 1, 1)
@@ -29,7 +31,10 @@ MEAN_BGR = torch.tensor((104.00699, 116.66877, 122.67892)).view(3, 1, 1)
 
 def torchfcn(name: str) -> tuple[nn.Module, Any]:
     """One of its networks with random weights, and how it takes a picture (3, H, W) uint8 RGB."""
-    network: nn.Module = getattr(torchfcn_models(), name)()
+    models = torchfcn_models()
+    if models is None:
+        raise MissingError("torchfcn is not installed; see --peers")
+    network: nn.Module = getattr(models, name)()
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")

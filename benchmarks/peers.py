@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import importlib.util
 import inspect
 import os
 import subprocess
 import sys
 import tempfile
-import types
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +40,9 @@ from fullconv.predict import Predictor
 from fullconv.settings import Settings
 from fullconv.training import _precision
 
+sys.path.append(str(Path(__file__).parent.parent / "tests"))
+from others import Taught, torchfcn_models
+
 CLASSES = 21
 SIZE, QUICK_SIZE = (320, 480), (64, 96)
 OURS = "Fullconv ResNet-18 FCN-8s"
@@ -50,29 +52,6 @@ UNET, FPN, DEEPLAB = (f"smp {name} resnet18" for name in ("Unet", "FPN", "DeepLa
 TORCHVISION, TORCHFCN = "torchvision fcn_resnet50", "torchfcn FCN8s VGG16"
 # How many times longer a peer should take, at least: as Fullconv chooses for itself, and compiled.
 WANTED = {TAUGHT: (3.5, 5.5), UNET: (5, 8), TORCHVISION: (18, 28), TORCHFCN: (38, 58)}
-
-
-class Taught(nn.Module):
-    """The FCN-32s of the textbooks (d2l.ai, "Fully Convolutional Networks"): ResNet-18 without its
-    head, 1x1 scores, and one 64x64 transposed convolution that starts as interpolation."""
-
-    def __init__(self, classes: int = CLASSES) -> None:
-        super().__init__()
-        from torchvision.models import resnet18
-
-        self.trunk = nn.Sequential(*list(resnet18(weights=None).children())[:-2])
-        self.scores = nn.Conv2d(512, classes, 1)
-        nn.init.xavier_uniform_(self.scores.weight)
-        self.upsampling = nn.ConvTranspose2d(classes, classes, 64, padding=16, stride=32)
-        with torch.no_grad():
-            self.upsampling.weight.zero_()
-            hat = 1 - (torch.arange(64) - 31.5).abs() / 32
-            for k in range(classes):
-                self.upsampling.weight[k, k] = hat[:, None] * hat
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) of multiples of 32 -> (N, K, H, W)."""
-        return self.upsampling(self.scores(self.trunk(images)))
 
 
 def taught_loss(scores: Tensor, target: Tensor) -> Tensor:
@@ -94,23 +73,11 @@ def _torchvision() -> nn.Module:
     return fcn_resnet50(weights=None, weights_backbone=None, num_classes=CLASSES)
 
 
-def torchfcn_models() -> Any:
-    """The networks of the published package. Its `__init__` imports a trainer that needs packages
-    of 2017, and the networks' own files one that only downloads: neither is touched by them."""
-    spec = importlib.util.find_spec("torchfcn")
-    if spec is None:
-        raise MissingError("torchfcn; see --peers")
-    if not hasattr(sys.modules.get("torchfcn"), "models"):
-        package = types.ModuleType("torchfcn")
-        package.__spec__ = spec
-        package.__path__ = list(spec.submodule_search_locations or ())
-        sys.modules["torchfcn"] = package
-        sys.modules.setdefault("fcn", types.ModuleType("fcn"))
-    return importlib.import_module("torchfcn.models")
-
-
 def _torchfcn() -> nn.Module:
-    network: nn.Module = torchfcn_models().FCN8s(n_class=CLASSES)
+    models = torchfcn_models()
+    if models is None:
+        raise MissingError("torchfcn; see --peers")
+    network: nn.Module = models.FCN8s(n_class=CLASSES)
     for module in network.modules():
         if isinstance(module, nn.Conv2d):  # all zeros until weights are copied in
             nn.init.kaiming_normal_(module.weight)
@@ -123,7 +90,7 @@ def _first(output: Any) -> Tensor:
 
 # name -> the network, and its authors' way from scores to class ids
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[Tensor], Tensor]]] = {
-    TAUGHT: (Taught, lambda scores: scores.argmax(1)),
+    TAUGHT: (partial(Taught, CLASSES), lambda scores: scores.argmax(1)),
     UNET: (lambda: _smp("Unet"), lambda scores: scores.argmax(1)),
     FPN: (lambda: _smp("FPN"), lambda scores: scores.argmax(1)),
     DEEPLAB: (lambda: _smp("DeepLabV3Plus"), lambda scores: scores.argmax(1)),

@@ -5,6 +5,7 @@ the definition that everything dense is held against. Nothing here uses `fullcon
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,19 @@ class Made(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.end(self.features(x))  # type: ignore[operator, no-any-return]
+
+
+class End(nn.Module):
+    """A function with layers."""
+
+    def __init__(self, run: Callable[[Any, Tensor], Tensor], **layers: Any) -> None:
+        super().__init__()
+        self.run = run
+        for name, layer in layers.items():
+            setattr(self, name, layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.run(self, x)
 
 
 def random_weights(module: nn.Module, *, seed: int = 0) -> nn.Module:

@@ -38,10 +38,7 @@ def test_every_error_has_a_line_to_paste(module: str) -> None:
 COMMANDS = ("fullconv ", "ls ", "cp ", "mv ", "rm ", "mkdir ", "echo ", "python ", "chmod ")
 
 
-BY_HAND = ("loop.py", "training.py", "network/card.py")  # where folders are not quoted yet
-
-
-@pytest.mark.parametrize("module", [name for name in FILES if name not in BY_HAND])
+@pytest.mark.parametrize("module", FILES)
 def test_what_stands_in_a_command_to_paste_is_quoted(module: str) -> None:
     """Folders have spaces in their names: `command` writes such lines, no f-string does."""
     for node in ast.walk(ast.parse((SOURCE / module).read_text(encoding="utf-8"))):

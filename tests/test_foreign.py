@@ -11,6 +11,7 @@ import torch
 import torchvision
 from caffe_nets import MEAN_BGR, bilinear, blobs_of_file, scores_of, upsampled
 from caffemodel import write_caffemodel
+from others import torchvision_fcn as torchvision_network
 from PIL import Image
 from torch import Tensor, nn
 
@@ -162,22 +163,9 @@ def test_other_classes(tmp_path: Path) -> None:
     assert fc.load(path, labels=labels).labels == labels
 
 
-def tv_network(classes: int = 21) -> nn.Module:
-    torch.manual_seed(4)
-    network: nn.Module = torchvision.models.segmentation.fcn_resnet50(
-        weights=None, weights_backbone=None, num_classes=classes, aux_loss=True
-    )
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = None
-    with torch.no_grad():
-        network(torch.randn(2, 3, 64, 64))
-    return network.eval()
-
-
 @pytest.fixture(scope="module")
 def tv_file(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Path]:
-    network = tv_network()
+    network = torchvision_network(21)
     path = tmp_path_factory.mktemp("tv") / "fcn_resnet50_coco.pth"
     torch.save(network.state_dict(), path)
     return network, path

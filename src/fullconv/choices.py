@@ -56,7 +56,8 @@ def decide(
         workers = min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
     decided = replace(
         settings,
-        pretrained=settings.pretrained and not (card_brings or module or settings.start),
+        pretrained=settings.pretrained
+        and not (card_brings or module is not None or settings.start),
         backbone=str(Path(settings.backbone).resolve()) if card_brings else settings.backbone,
         start=_resolved(settings.start),
         rate=rate,

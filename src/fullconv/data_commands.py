@@ -63,8 +63,7 @@ def _with_stride(report: CheckReport) -> tuple[dict[str, Any], str]:
     from fullconv.data.ceiling import sampled
 
     data = report.dataset
-    split = "val" if data.splits.get("val") else "train"
-    found = None if report.errors else sampled(data, split)
+    found = None if report.errors else sampled(data, data.held_out)
     stride = found.recommended_stride if found else None
     facts = {**report.to_dict(), "recommended_stride": stride, "recommended_stride_reason": None}
     text = report.text()

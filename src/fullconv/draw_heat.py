@@ -15,10 +15,8 @@ if TYPE_CHECKING:
     from fullconv.heatmap import Heat, Heatmap, Place
 
 COLORS = "inferno"  # of matplotlib: even steps in brightness, readable in grey
-_FAINT, _STRONG = (
-    0.1,
-    0.75,
-)  # weight of the colours where a class is improbable, and where it is not
+# Weight of the colours where a class is improbable, and where it is not.
+_FAINT, _STRONG = 0.1, 0.75
 _KEY = "the class's highest probability; pale: no cell looks there; frame: what the best cell saw"
 _INK, _PAPER = (33, 37, 41), (255, 255, 255)
 

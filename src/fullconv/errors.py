@@ -58,10 +58,10 @@ def plural(count: int, one: str, many: str = "") -> str:
     return f"{count} {one if count == 1 else many or one + 's'}"
 
 
-def some(names: Sequence[str]) -> str:
+def some(names: Sequence[str], most: int = LISTED) -> str:
     """The first of them, with commas, and how many more there are."""
-    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return ", ".join(names[:LISTED]) + more
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def command(*words: object) -> str:

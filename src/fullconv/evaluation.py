@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -21,6 +21,8 @@ from fullconv.errors import FullconvError, command, some
 from fullconv.labels import IGNORE, Labels
 from fullconv.metrics import Metrics, confusion_matrix, protocol_card
 from fullconv.predict import Predictor, load
+
+Alteration: TypeAlias = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,6 @@ def evaluate(
     *,
     split: str = "test",
     ignore_rules: str = "",
-    alter: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Predicts every picture of a split and compares it with its mask, at the original size.
@@ -56,12 +57,33 @@ def evaluate(
         data: a data set or its folder. Classes are matched by name.
         split: "train", "val" or "test".
         ignore_rules: see `fullconv.data.tolerance.tolerated`.
-        alter: makes of a picture (H, W, 3) and its true ids (H, W) of the model the picture that
-            the model is shown; see `fullconv.probe`.
         progress: called with (pictures done, pictures).
 
     Raises:
         FullconvError: no such split, classes that do not match, or faulty data.
+    """
+    (result,) = evaluate_altered(
+        model, data, [None], split=split, ignore_rules=ignore_rules, progress=progress
+    )
+    return result
+
+
+def evaluate_altered(
+    model: Predictor | str | Path,
+    data: Dataset | str | Path,
+    alterations: Sequence[Alteration | None],
+    *,
+    split: str,
+    ignore_rules: str = "",
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Evaluation]:
+    """As `evaluate`, once for each way in which the pictures are altered before the model sees
+    them; None leaves them as they are.
+
+    Args:
+        alterations: make of a picture (H, W, 3) uint8 and its true ids (H, W) of the model the
+            picture that is shown; see `fullconv.probe`.
+        progress: called with (predictions done, predictions).
     """
     predictor = model if isinstance(model, Predictor) else load(model, precision="float32")
     if predictor.engine.precision != "float32":  # one number for a model, whatever runs it
@@ -72,16 +94,18 @@ def evaluate(
     pairs = dataset.pairs_of(split)
     to_model = match_classes(report, predictor.labels, split)
     count = len(predictor.labels)
-    confusion = np.zeros((count, count), dtype=np.int64)
-    ignored = 0
-    for done, pair in enumerate(pairs):
+    confusions = np.zeros((len(alterations), count, count), dtype=np.int64)
+    done = ignored = 0
+    for pair in pairs:
         truth = to_model[read_mask(pair.mask, dataset.labels)]
         picture = read_picture(pair.picture)
-        prediction = predictor.label_map(alter(picture, truth) if alter else picture)
-        confusion += confusion_matrix(truth, prediction, count)
         ignored += int((truth >= count).sum())
-        if progress:
-            progress(done + 1, len(pairs))
+        for confusion, alter in zip(confusions, alterations, strict=True):
+            prediction = predictor.label_map(alter(picture, truth) if alter else picture)
+            confusion += confusion_matrix(truth, prediction, count)
+            done += 1
+            if progress:
+                progress(done, len(pairs) * len(alterations))
     card = protocol_card(
         fingerprint=report.fingerprint,
         split=split,
@@ -90,7 +114,8 @@ def evaluate(
         pretrained_on=predictor.model.card.pretrained_on,
         ignored_pixels=ignored,
     )
-    return Evaluation(Metrics(predictor.labels.names, confusion), card)
+    names = predictor.labels.names
+    return [Evaluation(Metrics(names, confusion), card) for confusion in confusions]
 
 
 def match_classes(report: CheckReport, model: Labels, split: str) -> np.ndarray:

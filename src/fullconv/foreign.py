@@ -34,7 +34,7 @@ from fullconv.network.transplant import (
     layers_of,
     turn_to_rgb,
 )
-from fullconv.network.weights import Weights, read_weights
+from fullconv.network.weights import Weights, read_weights, torchvision_weights
 
 # Score layers and transposed convolutions of the released networks, by the stride of their cells.
 SCORES = {32: "score_fr", 16: "score_pool4", 8: "score_pool3"}
@@ -90,7 +90,7 @@ def _torchvision(name: str, weights: str | Path | None, labels: Labels | None) -
     if weights is not None:
         return _of_torchvision(card, read_weights(weights), labels)
     try:
-        found = torchvision_fcn.published_weights(card)
+        found = torchvision_weights(card, name)
     except FullconvError as error:
         raise FullconvError(
             error.message,

@@ -216,13 +216,9 @@ def _heat(dense: DenseClassifier, image: Image.Image, scale: float, size: tuple[
         top : shape[0] - left_over[0] + top, left : shape[1] - left_over[1] + left
     ]
     like = next(dense.parameters())
-    batch = torch.tensor(inner).permute(2, 0, 1)[None].to(like)
-    mean, std = (
-        torch.tensor(values).view(1, 3, 1, 1).to(like)
-        for values in (dense.card.mean, dense.card.std)
-    )
+    batch = torch.tensor(inner, device=like.device).permute(2, 0, 1)[None]
     with torch.inference_mode():
-        scores = dense((batch / 255 - mean) / std)[0]
+        scores = dense(dense.card.normalise(batch).to(like))[0]
         probabilities = scores.float().softmax(dim=0).cpu().numpy()
     axes = list(zip(size, shape, (top, left), strict=True))
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from fullconv.engine import Engine
-from fullconv.errors import FullconvError
+from fullconv.errors import FullconvError, command
 from fullconv.metrics import Metrics
 from fullconv.model import Model, save_model
 from fullconv.network.fcn import FCN
@@ -254,5 +254,5 @@ class Checkpoints(pl.Callback):
             raise FullconvError(
                 f"stopped in epoch {trainer.current_epoch + 1} of {trainer.max_epochs}; all is "
                 "saved.",
-                f"fullconv train --resume {self.folder}",
+                command("fullconv", "train", "--resume", self.folder),
             )

@@ -61,9 +61,7 @@ class Model:
 
     def normalise(self, pictures: Tensor) -> Tensor:
         """(N, 3, H, W) uint8 RGB -> float, as the backbone was trained: (x / 255 - mean) / std."""
-        mean = torch.tensor(self.card.mean, device=pictures.device).view(3, 1, 1)
-        std = torch.tensor(self.card.std, device=pictures.device).view(3, 1, 1)
-        return (pictures.float() / 255 - mean) / std
+        return self.card.normalise(pictures)
 
     def config(self) -> dict[str, Any]:
         """config.json, without the checksum of the weights."""

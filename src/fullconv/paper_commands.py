@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from fullconv.errors import FullconvError
+from fullconv.errors import FullconvError, plural
 from fullconv.terminal import Json, Split, app, counting, emit, say
 
 if TYPE_CHECKING:
@@ -106,8 +106,8 @@ def probe(
             ignore_rules=ignore_rules,
             progress=progress,
         )
-    pictures = result.evaluations["everything"].protocol["pictures"]
-    head = f"{model} on {data}, split {split}, {pictures} pictures\n\n"
+    pictures = plural(result.evaluations["everything"].protocol["pictures"], "picture")
+    head = f"{model} on {data}, split {split}, {pictures}\n\n"
     emit(result.to_dict(), head + table(result), json)
 
 

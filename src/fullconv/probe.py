@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from fullconv.data.layouts import Dataset, read
+from fullconv.data.layouts import Dataset
 from fullconv.errors import FullconvError
-from fullconv.evaluation import Evaluation, evaluate
+from fullconv.evaluation import Evaluation, evaluate_altered
 from fullconv.predict import Predictor, load
 
 SHOWN = ("everything", "foreground", "background", "shape")
@@ -78,30 +78,25 @@ def probe(
         split: "train", "val" or "test".
         foreground: names of the classes that are things; by default all but the background.
         ignore_rules: see `fullconv.data.tolerance.tolerated`.
-        progress: called with (pictures done, pictures), over all four.
+        progress: called with (predictions done, predictions), over all four.
 
     Raises:
-        FullconvError: no class is, or all are, background; see also `evaluate`.
+        FullconvError: no class is, or all are, background; see also `fullconv.evaluate`.
     """
     predictor = model if isinstance(model, Predictor) else load(model, precision="float32")
-    dataset = data if isinstance(data, Dataset) else read(data)
     names = predictor.labels.names
     things = _things(names, foreground)
     mean = tuple(round(255 * fraction) for fraction in predictor.model.card.mean)
     is_thing = np.array([name in things for name in names])
-    count = 4 * len(dataset.pairs_of(split))
-    results = {}
-    for number, shown in enumerate(SHOWN):
-        before = number * count // 4
-        results[shown] = evaluate(
-            predictor,
-            dataset,
-            split=split,
-            ignore_rules=ignore_rules,
-            alter=partial(hidden, is_thing=is_thing, shown=shown, color=mean),
-            progress=_shifted(progress, before, count),
-        )
-    return Probe(things, results)
+    results = evaluate_altered(
+        predictor,
+        data,
+        [partial(hidden, is_thing=is_thing, shown=shown, color=mean) for shown in SHOWN],
+        split=split,
+        ignore_rules=ignore_rules,
+        progress=progress,
+    )
+    return Probe(things, dict(zip(SHOWN, results, strict=True)))
 
 
 def hidden(
@@ -172,9 +167,3 @@ def _things(names: Sequence[str], foreground: Sequence[str]) -> tuple[str, ...]:
             f"--foreground {names[-1]}   # with commas between: the classes that are things",
         )
     return things
-
-
-def _shifted(
-    progress: Callable[[int, int], None] | None, before: int, count: int
-) -> Callable[[int, int], None] | None:
-    return None if progress is None else lambda done, _: progress(before + done, count)

@@ -131,6 +131,11 @@ class Settings:
             self._require(name, value is None or value > 0, "more than 0")
         alone = self.summed_rate is None or self.rate is None is self.backbone_rate
         self._require("summed_rate", alone, "given without rate and backbone_rate")
+        if self.staged and self.devices * self.nodes > 1:
+            raise FullconvError(
+                f"stages are trained by one process, not by {self.devices * self.nodes}.",
+                "--devices 1   # or --stride 32, then --stride 16 --start RUN, then --stride 8",
+            )
         self._require("bias_rate", self.bias_rate >= 0, "0 or more")
         self._require("momentum", 0 <= self.momentum < 1, "from 0 to below 1")
         self._require("seed", 0 <= self.seed < 2**32, f"from 0 to {2**32 - 1}")

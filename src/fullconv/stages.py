@@ -27,7 +27,7 @@ class Stage:
         unchanged: share of the pixels (fraction) that had the label of the stage before when this
             one began; None for the first.
         epochs: all that it took.
-        seconds: of training and validation.
+        seconds: of training and validation, since it was last started or resumed.
     """
 
     name: str
@@ -44,7 +44,7 @@ def train_stages(
     folder: Path,
     settings: Settings,
     strides: Sequence[int],
-    fit: Callable[[Path, Settings, bool], None],
+    fit: Callable[[Path, Settings], None],
 ) -> tuple[Stage, ...]:
     """Trains one stage after the other; those that are done already are left as they are.
 
@@ -53,8 +53,7 @@ def train_stages(
         settings: decided, for the first stage. Each further one has `stage_rate` times the rates of
             the one before.
         strides: coarsest first.
-        fit: trains in a folder with its settings; the third argument says whether it goes on from
-            a checkpoint that is there.
+        fit: trains in a folder with its settings, or goes on with what was stopped there.
     """
     stages: list[Stage] = []
     for number, stride in enumerate(strides):
@@ -73,7 +72,7 @@ def train_stages(
             start = str(Path(stages[-1].model).resolve())
             stage = replace(stage, start=start, pretrained=False)
         if not (part / "metrics.json").is_file():
-            fit(part, stage, (part / "checkpoint" / "last.ckpt").is_file())
+            fit(part, stage)
         stages.append(_stage_of(part, f"FCN-{stride}s", stages[-1] if stages else None))
     (folder / "stages.json").write_text(
         json.dumps([asdict(stage) for stage in stages], indent=1), encoding="utf-8"

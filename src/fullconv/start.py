@@ -38,13 +38,8 @@ def fresh_model(report: CheckReport, settings: Settings, module: Any, *, quiet: 
         quiet: do not say what is taken over from a model to start from.
     """
     torch.manual_seed(settings.seed)
-    earlier = load_model(settings.start, backbone=module) if settings.start else None
-    named = earlier.card if earlier else settings.backbone
-    backbone = build(
-        module if module is not None else named,
-        stride=settings.stride,
-        pretrained=settings.pretrained,
-    )
+    named, earlier = _begun_with(settings, module)
+    backbone = build(named, stride=settings.stride, pretrained=settings.pretrained)
     classes = report.dataset.labels
     network = FCN(backbone, len(classes), stride=settings.stride, upsampling=settings.upsampling)
     card = backbone.card
@@ -69,12 +64,24 @@ def fresh_model(report: CheckReport, settings: Settings, module: Any, *, quiet: 
     return model
 
 
+def strides_of(settings: Settings, module: Any) -> list[int]:
+    """The strides of the backbone down to the one that is asked for, coarsest first."""
+    named, _ = _begun_with(settings, module)
+    return [int(grid.stride) for grid in reversed(build(named, stride=settings.stride).grids)]
+
+
+def _begun_with(settings: Settings, module: Any) -> tuple[Any, Model | None]:
+    """What the backbone is built from, and the model to start from."""
+    earlier = load_model(settings.start, backbone=module) if settings.start else None
+    named = earlier.card if earlier else settings.backbone
+    return (module if module is not None else named), earlier
+
+
 def _unchanged(model: Model, earlier: Model, dataset: Dataset) -> float:
     """The share of pixels (fraction) of some pictures that an untrained successor labels alike."""
     device = torch.device("cpu")
     one, other = (Engine(m, device=device, precision="float32") for m in (model, earlier))
-    split = "val" if dataset.splits.get("val") else "train"
-    return 1 - disagreement(one, other, some_pictures(dataset, split))
+    return 1 - disagreement(one, other, some_pictures(dataset, dataset.held_out))
 
 
 def take_over(network: FCN, labels: Labels, earlier: Model) -> str:

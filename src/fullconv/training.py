@@ -37,16 +37,15 @@ from fullconv.data.layouts import Dataset
 from fullconv.data.samples import OrderedPictures, Samples, ShuffledBatches
 from fullconv.data.tolerance import tolerated
 from fullconv.engine import computes_in_bfloat16
-from fullconv.errors import FullconvError
+from fullconv.errors import FullconvError, command
 from fullconv.finish import finish
 from fullconv.loop import CHECKPOINT, Checkpoints, Training
 from fullconv.metrics import protocol_card
 from fullconv.model import Model
-from fullconv.network.backbone import build
 from fullconv.progress import Guards, Reporter
 from fullconv.settings import Settings, read_config, to_toml
 from fullconv.stages import Stage, train_stages
-from fullconv.start import fresh_model
+from fullconv.start import fresh_model, strides_of
 
 _RUN_FOLDER = "FULLCONV_RUN_FOLDER"  # tells the other processes of a run where it is
 
@@ -100,7 +99,7 @@ def train(
         if options or settings or data or out:
             raise FullconvError(
                 "a resumed run takes its data, folder and options from its own config.toml.",
-                f"fullconv train --resume {folder}",
+                command("fullconv", "train", "--resume", folder),
             )
         data, settings = _resumed(folder)
     elif data is None:
@@ -133,7 +132,7 @@ def _resumed(folder: Path) -> tuple[str, Settings]:
     if not settings.staged and not (folder / "checkpoint" / CHECKPOINT).is_file():
         raise FullconvError(
             f"{folder} has no checkpoint to resume from.",
-            f"fullconv train --config {folder / 'config.toml'}",
+            command("fullconv", "train", "--config", folder / "config.toml"),
         )
     return data, settings
 
@@ -146,23 +145,16 @@ def _save_config(folder: Path, data: Path, settings: Settings) -> None:
 def _fit_stages(
     folder: Path, data: Path, report: CheckReport, settings: Settings, module: Any, quiet: bool
 ) -> Run:
-    if settings.devices * settings.nodes > 1:
-        raise FullconvError(
-            f"stages are trained by one process, not by {settings.devices * settings.nodes}.",
-            "--devices 1   # or --stride 32, then --stride 16 --start RUN, then --stride 8",
-        )
-
-    def fit(part: Path, stage: Settings, resuming: bool) -> None:
+    def fit(part: Path, stage: Settings) -> None:
         if not quiet:
             print(f"FCN-{stage.stride}s, rate {stage.rate:.3g}", file=sys.stderr)
         if part != folder:
             (part / "checkpoint").mkdir(parents=True, exist_ok=True)
             _save_config(part, data, stage)
+        resuming = (part / "checkpoint" / CHECKPOINT).is_file()
         _fit(part, report, stage, module, resuming, quiet)
 
-    grids = build(module if module is not None else settings.backbone, stride=settings.stride).grids
-    strides = [int(grid.stride) for grid in reversed(grids)]
-    stages = train_stages(folder, settings, strides, fit)
+    stages = train_stages(folder, settings, strides_of(settings, module), fit)
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     splits = tuple(report.dataset.splits)
     return Run(folder, folder / "model", metrics, report.dataset.root, splits, stages)
@@ -190,9 +182,10 @@ def _fit(
 ) -> Run:
     dataset = report.dataset
     labels = dataset.labels
-    model = fresh_model(report, settings, module, quiet=quiet or resuming)
+    silent = quiet or resuming or "LOCAL_RANK" in os.environ
+    model = fresh_model(report, settings, module, quiet=silent)
     # Never the test split: the best model is chosen by this one.
-    split = "val" if dataset.splits.get("val") else "train"
+    split = dataset.held_out
     protocol = protocol_card(
         fingerprint=report.fingerprint,
         split=split,
@@ -351,7 +344,7 @@ def _new_folder(out: str | Path | None, dataset: Dataset, settings: Settings) ->
         if (folder / "config.toml").exists() and "LOCAL_RANK" not in os.environ:
             raise FullconvError(
                 f"{folder} already holds a run.",
-                f"fullconv train --resume {folder}   # or --out NEW",
+                f"{command('fullconv', 'train', '--resume', folder)}   # or --out NEW",
             )
     try:
         (folder / "checkpoint").mkdir(parents=True, exist_ok=True)

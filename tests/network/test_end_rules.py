@@ -3,30 +3,16 @@ spelling, stand in test_sliding.py."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 import torch
 import torch.nn.functional as F
-from sliding import CHANNELS, WINDOW, Made, random_weights
+from sliding import CHANNELS, WINDOW, End, Made, random_weights
 from torch import Tensor, nn
 
 from fullconv.errors import FullconvError
 from fullconv.network.convolutionalize import convolutionalize
 
 FLAT = CHANNELS * 25
-
-
-class End(nn.Module):
-    def __init__(self, run: Callable[[Any, Tensor], Tensor], **layers: Any) -> None:
-        super().__init__()
-        self.run = run
-        for name, layer in layers.items():
-            setattr(self, name, layer)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.run(self, x)
 
 
 class Attention(nn.Module):

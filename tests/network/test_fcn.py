@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from others import Taught
 from torch import Tensor, nn
 
 from fullconv.errors import FullconvError
@@ -379,29 +380,6 @@ def test_errors_read_well(arguments: Any, options: Any, message: str, hint: str)
         FCN(*arguments, **options)
     assert message in caught.value.message
     assert hint in caught.value.hint
-
-
-class Taught(nn.Module):
-    """The FCN-32s that courses build (d2l.ai, "Fully Convolutional Networks"): a ResNet-18 without
-    its pooling and last layer, 1x1 scores, and one transposed convolution that starts bilinear."""
-
-    def __init__(self, classes: int) -> None:
-        super().__init__()
-        from torchvision.models import resnet18
-
-        self.trunk = nn.Sequential(*list(resnet18(weights=None).children())[:-2])
-        self.scores = nn.Conv2d(512, classes, 1)
-        nn.init.xavier_uniform_(self.scores.weight)
-        self.upsampling = nn.ConvTranspose2d(classes, classes, 64, padding=16, stride=32)
-        with torch.no_grad():
-            self.upsampling.weight.zero_()
-            line = 1 - (torch.arange(64) - 31.5).abs() / 32
-            for k in range(classes):
-                self.upsampling.weight[k, k] = line[:, None] * line
-
-    def forward(self, x: Tensor) -> Tensor:
-        scores: Tensor = self.upsampling(self.scores(self.trunk(x)))
-        return scores
 
 
 def test_it_can_be_the_network_that_courses_build() -> None:

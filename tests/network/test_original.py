@@ -1,9 +1,6 @@
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import math
-import sys
 import types
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from caffe_nets import MEAN_BGR, Blobs, drawn_blobs, scores_of
+from others import torchfcn_models
 from torch import Tensor, nn
 
 from fullconv.data import drawn
@@ -128,18 +126,10 @@ def test_the_original_form_equals_torchfcn(network: str) -> None:
 
 
 def torchfcn(network: str) -> Any:
-    """Its networks' files alone: its `__init__` imports a trainer with packages of 2017, and the
-    networks import one that only downloads."""
-    spec = importlib.util.find_spec("torchfcn")
-    if spec is None:
+    models = torchfcn_models()
+    if models is None:
         pytest.skip("torchfcn is not installed (pip install --no-deps --target DIR torchfcn)")
-    if not hasattr(sys.modules.get("torchfcn"), "models"):
-        package = types.ModuleType("torchfcn")
-        package.__spec__ = spec
-        package.__path__ = list(spec.submodule_search_locations or ())
-        sys.modules["torchfcn"] = package
-        sys.modules.setdefault("fcn", types.ModuleType("fcn"))
-    return getattr(importlib.import_module("torchfcn.models"), network)
+    return getattr(models, network)
 
 
 @pytest.mark.parametrize(

@@ -3,30 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from sliding import CHANNELS, STRIDE, WINDOW, Made, over_crops, picture, random_weights
+from sliding import CHANNELS, STRIDE, WINDOW, End, Made, over_crops, picture, random_weights
 from torch import Tensor, nn
 
 from fullconv.network.convolutionalize import convolutionalize
 
 SIDE = 5  # cells of the map on the classifier's own pictures
-
-
-class End(nn.Module):
-    """A function with layers."""
-
-    def __init__(self, run: Callable[[Any, Tensor], Tensor], **layers: Any) -> None:
-        super().__init__()
-        self.run = run
-        for name, layer in layers.items():
-            setattr(self, name, layer)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.run(self, x)
 
 
 class Normed(nn.Module):

@@ -8,30 +8,21 @@ from typing import Any
 import pytest
 import torch
 import torchvision
+from others import torchvision_fcn as torchvision_network
 from torch import nn
 
 from fullconv.errors import FullconvError
 from fullconv.network import torchvision_fcn
 from fullconv.network.card import BackboneCard, read_card
 from fullconv.network.fcn import FCN
-from fullconv.network.weights import Weights
+from fullconv.network.weights import Weights, torchvision_weights
 
 CARD = BackboneCard("torchvision", "fcn_resnet50")
 
 
 @pytest.fixture(scope="module")
 def theirs() -> nn.Module:
-    """torchvision's network with its second head, whose norms know what they see."""
-    torch.manual_seed(4)
-    network: nn.Module = torchvision.models.segmentation.fcn_resnet50(
-        weights=None, weights_backbone=None, num_classes=6, aux_loss=True
-    )
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = None
-    with torch.no_grad():
-        network(torch.randn(2, 3, 64, 64))
-    return network.eval()
+    return torchvision_network(6)
 
 
 def test_scores_and_labels_are_torchvisions(theirs: nn.Module) -> None:
@@ -106,7 +97,7 @@ def test_weights_out_of_reach(problem: Exception, monkeypatch: pytest.MonkeyPatc
     chosen = SimpleNamespace(DEFAULT=SimpleNamespace(get_state_dict=get))
     monkeypatch.setattr(torchvision.models, "get_model_weights", lambda name: chosen)
     with pytest.raises(FullconvError, match="weights of fcn_resnet50 could not be loaded") as error:
-        torchvision_fcn.published_weights(CARD)
+        torchvision_weights(CARD, CARD.name)
     assert str(problem) in error.value.message
 
 

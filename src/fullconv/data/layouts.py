@@ -75,6 +75,11 @@ class Dataset:
     unpaired_masks: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
 
+    @property
+    def held_out(self) -> str:
+        """The split that a training is judged by; never test."""
+        return "val" if self.splits.get("val") else "train"
+
     def pairs_of(self, split: str) -> tuple[Pair, ...]:
         """Those of a split.
 

@@ -29,7 +29,7 @@ from fullconv.data.pairing import (
     pictures_in,
 )
 from fullconv.data.writable import fresh, table_line
-from fullconv.errors import FullconvError, command, plural
+from fullconv.errors import FullconvError, command, plural, some
 
 _EXAMPLE = """\
 DATA/images/train/a.jpg   DATA/masks/train/a.png
@@ -45,6 +45,7 @@ _LISTED = 8
 _ABOVE = 3  # folders up to the data set that a folder may be a part of
 _BELOW = 2  # folders down to the pictures
 _WALKED = 2000  # folders that are looked into for pictures further down
+_COMPARED = 40  # folders, the fullest ones, whose names are held against each other
 
 
 def no_folder(root: Path) -> FullconvError:
@@ -65,8 +66,7 @@ def no_folder(root: Path) -> FullconvError:
 
 def several(root: Path, folders: list[Path]) -> FullconvError:
     """Of a folder with more than one data set."""
-    more = f" and {len(folders) - _LISTED} more" if len(folders) > _LISTED else ""
-    listed = ", ".join(map(str, folders[:_LISTED])) + more
+    listed = some([str(folder) for folder in folders], _LISTED)
     return FullconvError(
         f"{root} holds {len(folders)} data sets: {listed}; expected one.",
         command("fullconv", "check", folders[0]),
@@ -216,10 +216,12 @@ def _two_folders(root: Path, folders: dict[Path, list[Path]]) -> tuple[tuple[str
     """The folder of pictures and that of their masks, relative to the root, where most names agree;
     and how many do."""
     hits = []
-    for pictures, photos in folders.items():
-        for masks, files in folders.items():
+    fullest = sorted(folders, key=lambda folder: -len(folders[folder]))[:_COMPARED]
+    for pictures in fullest:
+        for masks in fullest:
             if pictures == masks:
                 continue
+            photos, files = folders[pictures], folders[masks]
             agree = len(pair_up(photos, files)[0])
             lossy = sum(path.suffix.lower() in (".jpg", ".jpeg") for path in photos)
             weight = sum(path.stat().st_size for path in photos[:20])
@@ -235,5 +237,4 @@ def _two_folders(root: Path, folders: dict[Path, list[Path]]) -> tuple[tuple[str
 
 def _content(root: Path) -> str:
     there = sorted(path.name + "/" * path.is_dir() for path in root.iterdir())
-    more = f" and {len(there) - _LISTED} more" if len(there) > _LISTED else ""
-    return (", ".join(there[:_LISTED]) + more) if there else "nothing in it"
+    return some(there, _LISTED) if there else "nothing in it"

@@ -21,9 +21,10 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from fullconv.errors import FullconvError
+from fullconv.errors import FullconvError, command
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -56,6 +57,12 @@ class BackboneCard:
     pretrained_on: str = ""
     license: str = ""
 
+    def normalise(self, pictures: Tensor) -> Tensor:
+        """(N, 3, H, W) uint8 RGB -> float, as the weights expect it: (x / 255 - mean) / std."""
+        mean = torch.tensor(self.mean, device=pictures.device).view(3, 1, 1)
+        std = torch.tensor(self.std, device=pictures.device).view(3, 1, 1)
+        return (pictures.float() / 255 - mean) / std
+
     def to_dict(self) -> dict[str, Any]:
         """For config.json: everything but the path of the weights."""
         table = asdict(self)
@@ -84,9 +91,11 @@ def read_card(path: str | Path) -> BackboneCard:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         nearest = next((p for p in path.parents if p.is_dir()), Path())
-        raise FullconvError(f"no backbone card at {path}.", f"ls {nearest}") from None
+        raise FullconvError(f"no backbone card at {path}.", command("ls", nearest)) from None
     except OSError as error:
-        raise FullconvError(f"{path} cannot be read: {error.strerror}.", f"ls -ld {path}") from None
+        raise FullconvError(
+            f"{path} cannot be read: {error.strerror}.", command("ls", "-ld", path)
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise FullconvError(f"{path} is not a TOML file: {error}", _CARD) from None
     known = {f.name for f in fields(BackboneCard)}

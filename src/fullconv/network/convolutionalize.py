@@ -41,9 +41,8 @@ from fullconv.network.ending import RUN_ERRORS, Opened, Run, first_line, follow,
 from fullconv.network.sliding import slide
 from fullconv.tracing.place import Place, state_of
 
-TOLERANCE = (
-    1e-4  # of the largest score: what float32 may differ by where sums are ordered otherwise
-)
+# Of the largest score: what float32 may differ by where sums are ordered otherwise.
+TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)

@@ -25,16 +25,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fullconv.errors import FullconvError
-from fullconv.network.card import IMAGENET_MEAN, IMAGENET_STD, BackboneCard, unreachable
+from fullconv.network.card import IMAGENET_MEAN, IMAGENET_STD, BackboneCard
 from fullconv.network.transplant import CAFFE_MEAN, CAFFE_STD, fill_trunk
-from fullconv.network.weights import Weights, read_weights
+from fullconv.network.weights import Weights, read_weights, torchvision_weights
 
 FORMS = ("original", "aligned")
 PAD = 100  # pixels, of the first convolution in the original form
@@ -280,9 +279,7 @@ def build_trunk(card: BackboneCard, *, pretrained: bool = False) -> tuple[Trunk,
 
 
 def _of_torchvision(card: BackboneCard) -> Weights:
-    """Its ImageNet weights, downloaded once and checked by their checksum."""
-    from torchvision.models import get_model_weights
-
+    """Its ImageNet weights."""
     names = {"vgg16": "vgg16", "alexnet_owt": "alexnet"}
     if card.name not in names:
         raise FullconvError(
@@ -291,10 +288,4 @@ def _of_torchvision(card: BackboneCard) -> Weights:
             f"--no-pretrained   # or --backbone card.toml, with:\n"
             f'source = "paper"\nname = "{card.name}"\nweights = "FILE.caffemodel"',
         )
-    try:
-        tensors = get_model_weights(names[card.name]).DEFAULT.get_state_dict(
-            progress=True, check_hash=True
-        )
-    except (OSError, RuntimeError) as error:
-        raise unreachable(card, error) from error
-    return Weights(Path(f"torchvision's {names[card.name]}"), tensors, "torch")
+    return torchvision_weights(card, names[card.name])

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from fullconv.errors import FullconvError, command
-from fullconv.network.card import BackboneCard, unreachable
-from fullconv.network.weights import Weights, read_weights
+from fullconv.network.card import BackboneCard
+from fullconv.network.weights import Weights, read_weights, torchvision_weights
 
 NAMES = ("fcn_resnet50", "fcn_resnet101")
 CARDS = tuple(("torchvision", name) for name in NAMES)  # source and name
@@ -72,26 +72,9 @@ def build_pyramid(
     if card.weights is not None:
         fill_pyramid(pyramid, read_weights(card.weights))
     elif pretrained:
-        fill_pyramid(pyramid, published_weights(card))
+        fill_pyramid(pyramid, torchvision_weights(card, card.name))
         card = replace(card, pretrained_on=PRETRAINED_ON)
     return pyramid, card
-
-
-def published_weights(card: BackboneCard) -> Weights:
-    """torchvision's own, downloaded once and checked by their checksum.
-
-    Raises:
-        FullconvError: no network, and they were never downloaded.
-    """
-    from torchvision.models import get_model_weights
-
-    try:
-        tensors = get_model_weights(card.name).DEFAULT.get_state_dict(
-            progress=True, check_hash=True
-        )
-    except (OSError, RuntimeError) as error:
-        raise unreachable(card, error) from error
-    return Weights(Path(f"torchvision's {card.name}"), tensors, "torch")
 
 
 def name_of(weights: Weights) -> str:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fullconv.errors import FullconvError, command
 from fullconv.network.caffe import read_caffemodel
+from fullconv.network.card import BackboneCard, unreachable
 
 # Keys under which training scripts keep the weights in a checkpoint.
 _NESTED = ("model_state_dict", "state_dict", "model")
@@ -70,6 +71,22 @@ def read_weights(path: str | Path) -> Weights:
         for i, blob in enumerate(blobs)
     }
     return Weights(path, tensors, "caffe")
+
+
+def torchvision_weights(card: BackboneCard, name: str) -> Weights:
+    """The default weights of torchvision's network `name`, for a card: downloaded once and checked
+    by their checksum.
+
+    Raises:
+        FullconvError: no network, and they were never downloaded.
+    """
+    from torchvision.models import get_model_weights
+
+    try:
+        tensors = get_model_weights(name).DEFAULT.get_state_dict(progress=True, check_hash=True)
+    except (OSError, RuntimeError) as error:
+        raise unreachable(card, error) from error
+    return Weights(Path(f"torchvision's {name}"), tensors, "torch")
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

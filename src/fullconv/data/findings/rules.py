@@ -18,7 +18,7 @@ from fullconv.data.findings.finding import Finding, percent
 from fullconv.data.findings.scan import Facts
 from fullconv.data.masks import Value, map_lines
 from fullconv.data.writable import copying, table_line
-from fullconv.errors import LISTED, plural, some
+from fullconv.errors import plural, some
 from fullconv.labels import RGB, format_color, voc_color
 
 _PASTED = 32  # values that a fix can reasonably ask a person to name
@@ -321,12 +321,12 @@ def _share(facts: Facts) -> str:
 
 def _shares(facts: Facts) -> str:
     """The table of value -> share of all pixels, the commonest first."""
-    parts = [
-        f"{value if isinstance(value, int) else format_color(value)} {_share_of(facts, value)}"
-        for value, _ in facts.unknown.most_common(LISTED)
-    ]
-    more = f" and {len(facts.unknown) - LISTED} more" if len(facts.unknown) > LISTED else ""
-    return ", ".join(parts) + more
+    return some(
+        [
+            f"{value if isinstance(value, int) else format_color(value)} {_share_of(facts, value)}"
+            for value, _ in facts.unknown.most_common()
+        ]
+    )
 
 
 def _nominal(facts: Facts) -> list[RGB]:
