@@ -12,7 +12,7 @@ the aligned one is asked for.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from fullconv.data import tables
 from fullconv.errors import FullconvError, command
 from fullconv.labels import Labels
-from fullconv.model import Model
 from fullconv.network import original, torchvision_fcn
 from fullconv.network.card import BackboneCard
 from fullconv.network.fcn import FCN
@@ -44,13 +43,23 @@ _SCALES = {"scale_pool4": 0.01, "scale_pool3": 0.0001}
 _FIRST = {"conv1_1": ("vgg16", 64), "conv1": ("alexnet", 96)}  # layer -> network, its channels
 
 
+@dataclass(frozen=True)
+class Foreign:
+    """What a model of others is made of; see `fullconv.model.Model`."""
+
+    network: FCN
+    labels: Labels
+    card: BackboneCard
+    short_side: int | None = None
+
+
 def load_foreign(
     source: str | Path,
     *,
     weights: str | Path | None = None,
     backbone: str | None = None,
     labels: Labels | None = None,
-) -> Model:
+) -> Foreign:
     """A model of others.
 
     Args:
@@ -78,7 +87,7 @@ def load_foreign(
     return _released(found, backbone, labels)
 
 
-def _torchvision(name: str, weights: str | Path | None, labels: Labels | None) -> Model:
+def _torchvision(name: str, weights: str | Path | None, labels: Labels | None) -> Foreign:
     card = BackboneCard("torchvision", name)
     if name not in torchvision_fcn.NAMES:
         raise FullconvError(
@@ -101,7 +110,7 @@ def _torchvision(name: str, weights: str | Path | None, labels: Labels | None) -
     return _of_torchvision(card, found, labels)
 
 
-def _of_torchvision(card: BackboneCard, weights: Weights, labels: Labels | None) -> Model:
+def _of_torchvision(card: BackboneCard, weights: Weights, labels: Labels | None) -> Foreign:
     known = torchvision_fcn.name_of(weights)
     if known != card.name:
         raise FullconvError(
@@ -116,12 +125,10 @@ def _of_torchvision(card: BackboneCard, weights: Weights, labels: Labels | None)
     torchvision_fcn.fill_pyramid(pyramid, weights)
     torchvision_fcn.fill_score(network.score["stride8"], weights)
     card = replace(card, pretrained_on=card.pretrained_on or weights.path.name)
-    model = Model(network.eval(), labels or _classes(classes), card)
-    model.short_side = torchvision_fcn.SIDE
-    return model
+    return Foreign(network.eval(), labels or _classes(classes), card, torchvision_fcn.SIDE)
 
 
-def _released(weights: Weights, backbone: str | None, labels: Labels | None) -> Model:
+def _released(weights: Weights, backbone: str | None, labels: Labels | None) -> Foreign:
     """One of the paper's networks, by its layers."""
     found, stride = _recognised(weights)
     card = found
@@ -141,7 +148,7 @@ def _released(weights: Weights, backbone: str | None, labels: Labels | None) -> 
         network = fixed
     card = replace(card, mean=CAFFE_MEAN, std=CAFFE_STD, pretrained_on=weights.path.name)
     network.backbone.card = card
-    return Model(network.eval(), labels or _classes(classes), card)
+    return Foreign(network.eval(), labels or _classes(classes), card)
 
 
 def _recognised(weights: Weights) -> tuple[BackboneCard, int]:

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from fullconv.errors import FullconvError, command
+from fullconv.foreign import load_foreign
 from fullconv.labels import Labels
 from fullconv.metrics import headline
 from fullconv.network.card import BackboneCard
@@ -144,10 +145,9 @@ def load_model(
     """
     path = Path(path)
     if is_foreign(path):
-        from fullconv.foreign import load_foreign
-
         name = backbone if isinstance(backbone, str) else None
-        return load_foreign(path, weights=weights, backbone=name, labels=labels)
+        found = load_foreign(path, weights=weights, backbone=name, labels=labels)
+        return Model(found.network, found.labels, found.card, short_side=found.short_side)
     if weights is not None or labels is not None:
         raise FullconvError(
             f"{path} is a model of fullconv and has its own weights and classes.",

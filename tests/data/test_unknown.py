@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from fullconv.cli import run
+from fullconv.data import unknown
 from fullconv.data.layouts import read
 from fullconv.errors import FullconvError
 
@@ -183,3 +185,24 @@ def test_a_broken_data_set_above_does_not_get_in_the_way(tmp_path: Path) -> None
     (tmp_path / "train.txt").write_text("gone.jpg gone.png\n")
     root = draw(tmp_path / "photos", "a.jpg")
     assert "holds 1 picture and no masks" in refused(root).message
+
+
+def test_of_very_many_folders_only_the_fullest_are_held_against_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Photos sorted into folders by what they show: comparing all would take the square of them."""
+    for number in range(60):
+        folder = tmp_path / f"kind{number}"
+        folder.mkdir()
+        Image.new("RGB", (8, 8)).save(folder / f"{number}.png")
+    compared: list[int] = []
+    real = unknown.pair_up
+
+    def counted(pictures: list[Path], masks: list[Path]) -> Any:
+        compared.append(len(pictures))
+        return real(pictures, masks)
+
+    monkeypatch.setattr(unknown, "pair_up", counted)
+    with pytest.raises(FullconvError, match="holds 60 pictures in 60 folders and no masks"):
+        read(tmp_path)
+    assert 0 < len(compared) <= 40 * 39
