@@ -37,7 +37,15 @@ from fullconv.geometry import Grid, trace
 from fullconv.network.card import BackboneCard
 from fullconv.network.class_names import class_names
 from fullconv.network.classifier import Classifier, load_classifier
-from fullconv.network.ending import RUN_ERRORS, Opened, Run, first_line, follow, open_classifier
+from fullconv.network.ending import (
+    RUN_ERRORS,
+    Opened,
+    Run,
+    first_line,
+    follow,
+    open_classifier,
+    seen,
+)
 from fullconv.network.sliding import slide
 from fullconv.tracing.place import Place, state_of
 
@@ -182,7 +190,7 @@ def convolutionalize(
     grid = trace(network, size=found.size)[0]
     stride = round(grid.stride)
     larger = (found.size + stride, found.size + 2 * stride)
-    output = _larger(network, found, larger)
+    output = _larger(network, found, opened, larger)
     dense = DenseClassifier(network, found, grid, _step(network, found, grid), output.shape[1])
     dense.eval()
     dense.proof = _prove(found, opened, network, larger)
@@ -197,7 +205,7 @@ def convolutionalize(
     return dense
 
 
-def _larger(network: nn.Module, found: Classifier, size: tuple[int, int]) -> Tensor:
+def _larger(network: nn.Module, found: Classifier, opened: Opened, size: tuple[int, int]) -> Tensor:
     """What comes out for a larger picture, on the meta device."""
     own = f"{found.size} x {found.size}"
     try:
@@ -205,7 +213,7 @@ def _larger(network: nn.Module, found: Classifier, size: tuple[int, int]) -> Ten
     except FullconvError as error:
         raise FullconvError(
             f"{found.name} takes pictures of {own} pixels alone, and so cannot be made dense: "
-            f"{error.message}",
+            f"{error.message}.{seen(opened.state)}",
             'fc.convolutionalize("resnet18")   # or another without position embeddings',
         ) from error
     rows, columns = output.shape[2:]

@@ -103,7 +103,7 @@ def follow(module: nn.Module, size: tuple[int, int], name: str) -> Any:
 
 def first_line(error: Exception | None) -> str:
     """Of what an error says."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip(".")
 
 
 def _noted(network: fx.GraphModule, values: dict[str, Any]) -> nn.Module:
