@@ -35,7 +35,9 @@ def stub(_: Predictor, picture: np.ndarray) -> np.ndarray:
 @pytest.fixture
 def predictor(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Predictor:
     """A model of known behaviour."""
-    monkeypatch.setattr(Predictor, "label_map", stub)
+    monkeypatch.setattr(
+        Predictor, "label_maps", lambda self, picture, inputs: [stub(self, picture)]
+    )
     return load(model_folder, device="cpu")
 
 

@@ -16,6 +16,7 @@ from fullconv.finish import finish
 from fullconv.labels import Labels
 from fullconv.model import Model, load_model, save_model
 from fullconv.network.fcn import FCN
+from fullconv.settings import Settings
 
 BEFORE: dict[str, Any] = {
     "mean_iou": 0.5,
@@ -39,7 +40,7 @@ def test_the_metrics_are_those_of_evaluate(
     run: Path, scenes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(finishing, "computes_in_bfloat16", lambda _: True)
-    metrics = finish(run, read(scenes), "val", CPU, None)
+    metrics = finish(run, read(scenes), "val", CPU, None, Settings())
     expected = evaluate(run, scenes, split="val").to_dict()
     assert metrics == {**expected, "epoch": 3}
     assert json.loads((run / "metrics.json").read_text()) == metrics
@@ -53,7 +54,7 @@ def test_without_bfloat16_nothing_is_compared(
     run: Path, scenes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(finishing, "computes_in_bfloat16", lambda _: False)
-    finish(run, read(scenes), "val", CPU, None)
+    finish(run, read(scenes), "val", CPU, None, Settings())
     assert load_model(run).bfloat16_disagreement is None
 
 
@@ -67,7 +68,7 @@ def test_values_of_the_mask_files_are_those_of_the_data(
     data = shutil.copytree(scenes, tmp_path / "data")
     table = (data / "dataset.toml").read_text()
     (data / "dataset.toml").write_text(table + '\n[map]\n255 = "ignore"\n')
-    finish(run, read(data), "val", CPU, None)
+    finish(run, read(data), "val", CPU, None, Settings())
     assert load_model(run).bfloat16_disagreement is not None
 
 
@@ -94,7 +95,7 @@ def test_a_network_that_does_not_run_in_bfloat16_is_still_finished(
     network = FCN(Stubborn(), len(labels), stride=8)
     model = Model(network, Labels(labels.names), network.backbone.card, metrics=BEFORE)
     save_model(model, tmp_path / "run" / "model")
-    metrics = finish(tmp_path / "run", read(scenes), "val", CPU, Stubborn())
+    metrics = finish(tmp_path / "run", read(scenes), "val", CPU, Stubborn(), Settings())
     assert metrics["epoch"] == 3
     assert (tmp_path / "run" / "metrics.json").is_file()
     assert "does not run in bfloat16" in capsys.readouterr().err

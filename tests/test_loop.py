@@ -67,7 +67,7 @@ def test_validation_counts_labelled_pixels_only(training):
     with torch.inference_mode():
         training.validation_step((pictures, target), 0)
         predicted = training.network(training.model.normalise(pictures)).labels()
-    confusion = training.confusion.compute().numpy()[:-1, :-1]  # the last: ignored
+    confusion = training.confusions[0].compute().numpy()[:-1, :-1]  # the last: ignored
     expected = np.zeros_like(confusion)
     for truth, guess in zip(target.flatten().tolist(), predicted.flatten().tolist(), strict=True):
         if truth != 255:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,8 +44,8 @@ def data(tmp_path: Path) -> Path:
 class Seer(Predictor):
     """Labels by a rule in place of a network."""
 
-    def label_map(self, picture: np.ndarray) -> np.ndarray:
-        return self.rule(np.asarray(picture).astype(int))  # type: ignore[attr-defined,no-any-return]
+    def label_maps(self, picture: np.ndarray, inputs: Any = ()) -> list[np.ndarray]:
+        return [self.rule(np.asarray(picture).astype(int))]  # type: ignore[attr-defined]
 
 
 def seer(make_model, rule) -> Seer:

@@ -27,7 +27,7 @@ def trainer(**facts):
 
 
 def module(confusion):
-    return SimpleNamespace(latest=Metrics(("sky", "road"), np.array(confusion)))
+    return SimpleNamespace(latest=Metrics(("sky", "road"), np.array(confusion)), others={})
 
 
 def epoch(reporter, number, loss):

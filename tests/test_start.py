@@ -50,13 +50,17 @@ def fresh(stride: int, labels: Labels = LABELS, *, upsampling: str = "bilinear")
     return FCN(Pyramid(), len(labels), stride=stride, upsampling=upsampling).eval()
 
 
+def begun(network: FCN, labels: Labels, earlier: Model) -> str:
+    return take_over(Model(network, labels, earlier.card), earlier)
+
+
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(("coarse", "fine"), [(32, 16), (16, 8), (32, 8)])
 def test_a_finer_network_first_says_what_the_coarser_one_says(
     coarse: int, fine: int, size: tuple[int, int]
 ) -> None:
     earlier, network = model_of(coarse), fresh(fine)
-    take_over(network, LABELS, earlier)
+    begun(network, LABELS, earlier)
     images = torch.randn(2, 3, *size)
     with torch.no_grad():
         before, after = earlier.network(images), network(images)
@@ -68,7 +72,7 @@ def test_a_finer_network_first_says_what_the_coarser_one_says(
 
 def test_other_sizes_are_padded_by_stride_and_alike_away_from_there() -> None:
     earlier, network = model_of(32), fresh(8)
-    take_over(network, LABELS, earlier)
+    begun(network, LABELS, earlier)
     images = torch.randn(1, 3, 151, 170)
     with torch.no_grad():
         before, after = earlier.network(images).full(), network(images).full()
@@ -78,14 +82,14 @@ def test_other_sizes_are_padded_by_stride_and_alike_away_from_there() -> None:
 
 
 def test_what_is_taken_over_is_said() -> None:
-    said = take_over(fresh(8), LABELS, model_of(16))
+    said = begun(fresh(8), LABELS, model_of(16))
     assert said == "its backbone and its scores at stride16, stride32"
 
 
 def test_other_classes_get_fresh_scores_on_the_same_backbone() -> None:
     earlier, network = model_of(16), fresh(16, OTHERS)
     scores = copy.deepcopy(network.score.state_dict())
-    said = take_over(network, OTHERS, earlier)
+    said = begun(network, OTHERS, earlier)
     assert said == "its backbone; the scores start afresh, for other classes"
     for key, value in network.score.state_dict().items():
         assert torch.equal(value, scores[key])
@@ -100,10 +104,10 @@ def test_learned_skips_are_kept_and_the_last_step_is_not_where_the_stride_is_ano
             step.weight += 1  # type: ignore[union-attr,operator]
     same, finer = fresh(16, upsampling="learned"), fresh(8, upsampling="learned")
     images = torch.randn(1, 3, 65, 65)
-    take_over(same, LABELS, earlier)
+    begun(same, LABELS, earlier)
     torch.testing.assert_close(same(images).values, earlier.network(images).values)
     own = copy.deepcopy(finer.final_upsampling.state_dict())  # type: ignore[union-attr]
-    take_over(finer, LABELS, earlier)
+    begun(finer, LABELS, earlier)
     assert torch.equal(finer.final_upsampling.weight, own["weight"])  # type: ignore[union-attr]
     kept = finer.skip_upsampling["stride32"].weight
     assert torch.equal(kept, earlier.network.skip_upsampling["stride32"].weight)  # type: ignore[arg-type]
@@ -112,7 +116,7 @@ def test_learned_skips_are_kept_and_the_last_step_is_not_where_the_stride_is_ano
 def test_another_backbone_is_refused_in_words() -> None:
     other = FCN("resnet10t", len(LABELS), stride=16)
     with pytest.raises(FullconvError) as caught:
-        take_over(other, LABELS, model_of(16))
+        begun(other, LABELS, model_of(16))
     assert "an FCN-16s on Pyramid, which has other weights" in caught.value.message
     assert "such as backbone.pyramid.conv1.0.weight" in caught.value.message
     assert caught.value.hint == "--backbone module:Pyramid"

@@ -294,7 +294,7 @@ def test_early_stopping(scenes, tmp_path, monkeypatch):
     from fullconv.loop import Training
 
     def perfect(self, batch, index):  # from the first epoch on: nothing can improve
-        self.confusion.update(batch[1].clamp(max=7).long(), batch[1].clamp(max=7).long())
+        self.confusions[0].update(batch[1].clamp(max=7).long(), batch[1].clamp(max=7).long())
 
     monkeypatch.setattr(Training, "validation_step", perfect)
     run = train(scenes, out=tmp_path / "run", **{**SMALL, "epochs": 9, "patience": 2})

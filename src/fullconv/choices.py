@@ -10,6 +10,7 @@ it. The same data gives the same choices: they hang on sizes and shares of pixel
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,10 @@ Reasons = list[str]
 
 
 def decide(
-    settings: Settings, report: CheckReport | None, module: Any = None
+    settings: Settings,
+    report: CheckReport | None,
+    module: Any = None,
+    others: Sequence[CheckReport] = (),
 ) -> tuple[Settings, Reasons]:
     """Every `None` and "auto" decided, and the reasons of what the data decided.
 
@@ -38,9 +42,10 @@ def decide(
         settings: as given.
         report: of the data set; None leaves crop, scale and class weights at what suits any.
         module: a backbone of one's own, which starts fresh.
+        others: reports of further heads, which have a say about class weights.
     """
     if report is not None:
-        settings, reasons = _from_data(settings, report)
+        settings, reasons = _from_data(settings, report, others)
     else:
         reasons = []
     card_brings = str(settings.backbone).endswith(".toml")
@@ -96,7 +101,9 @@ def balanced_weights(class_pixels: list[int]) -> list[float]:
     return [w / mean if w else 1.0 for w in raw]
 
 
-def _from_data(settings: Settings, report: CheckReport) -> tuple[Settings, Reasons]:
+def _from_data(
+    settings: Settings, report: CheckReport, others: Sequence[CheckReport]
+) -> tuple[Settings, Reasons]:
     reasons: Reasons = []
     if settings.crop is None:
         crop, why = _crop(report)
@@ -109,7 +116,8 @@ def _from_data(settings: Settings, report: CheckReport) -> tuple[Settings, Reaso
         settings = replace(settings, scale=scale)
         reasons.append(f"scale {scale[0]:g} to {scale[1]:g}: {why} (--scale LOW HIGH)")
     if settings.class_weights == "auto":
-        kind, why = _weights(report)
+        found = [_weights(one) for one in (report, *others)]
+        kind, why = next((one for one in found if one[0] == "balanced"), found[0])
         settings = replace(settings, class_weights=kind)
         other = "none" if kind == "balanced" else "balanced"
         reasons.append(f"class weights {kind}: {why} (--class-weights {other})")

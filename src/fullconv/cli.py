@@ -112,6 +112,8 @@ def evaluate(
     data: Path,
     *,
     split: Split = "test",
+    heads: str = "",
+    inputs: str = "",
     ignore_rules: str = "",
     json: Json = False,
 ) -> None:
@@ -125,6 +127,10 @@ def evaluate(
         The data set's folder, or the name of a published one: voc2012, camvid ...
     split
         Which part of it.
+    heads
+        Folders of a model's further heads in the data set, with commas, if not called like them.
+    inputs
+        Folders of a model's further inputs in the data set, with commas, if not called like them.
     ignore_rules
         Rules of `fullconv check`, with commas: what they found is left out.
     json
@@ -135,7 +141,13 @@ def evaluate(
 
     with counting("evaluated") as progress:
         result = evaluate_model(
-            model, data, split=split, ignore_rules=ignore_rules, progress=progress
+            model,
+            data,
+            split=split,
+            heads=heads,
+            inputs=inputs,
+            ignore_rules=ignore_rules,
+            progress=progress,
         ).to_dict()
     protocol = result["protocol"]
     pictures = plural(protocol["pictures"], "picture")
@@ -149,6 +161,7 @@ def predict(
     *pictures: Path,
     out: Path = Path("predictions"),
     save: str = "mask,overlay",
+    inputs: str = "",
     precision: Precision = "auto",
     compile: bool = False,
     json: Json = False,
@@ -165,6 +178,8 @@ def predict(
         Folder for the results.
     save
         What to write, with commas: mask (ids as a palette PNG), color, overlay, json.
+    inputs
+        Folders with a file for each picture, with commas, of a model that takes depth and the like.
     precision
         auto takes bfloat16 where it is faster and the model gives the same labels in it.
     compile
@@ -172,26 +187,20 @@ def predict(
     json
         Print one JSON object and nothing else.
     """
-    from fullconv.predict import find_pictures, load, save_outputs, spare_pictures
+    from fullconv.data.beside import names_of
+    from fullconv.predict import load, save_outputs, spare_pictures
 
-    if not pictures:
-        raise FullconvError(
-            "no picture was named; expected files, or folders of pictures, after the model.",
-            command("fullconv", "predict", model, "photo.jpg"),
-        )
+    found = _pictures(model, pictures)
     outputs = _kinds(save)
-    earlier: list[Path] = []
-    found = list(find_pictures(pictures, left_out=earlier))
-    if earlier:
-        say(f"note: results of earlier runs are left out: {len(earlier)}, such as {earlier[0]}")
     spare_pictures(found, out, outputs)
     predictor = load(model, precision=precision, compile=compile)
+    beside = predictor.inputs_of([path for path, _ in found], names_of(inputs))
     results, failed = [], []
     with counting("predicted") as progress:
         for done, (path, stem) in enumerate(found):
             progress(done, len(found))
             try:
-                segmentation = predictor.segment(path)
+                segmentation = predictor.segment(path, inputs=beside[done])
             except FullconvError as error:  # one bad picture does not cost the others
                 failed.append(error.message)
                 continue
@@ -201,9 +210,30 @@ def predict(
     text = "\n".join([*map(_largest, results), f"{len(results)} of {every} -> {out}"])
     emit({"pictures": results, "failed": failed}, text, json)
     if failed:
-        said = "\n  ".join([f"{len(failed)} of {every} could not be read:", *failed])
-        hint = "copy or download them again, or leave them out; the others are done"
-        raise FullconvError(said, hint)
+        raise _unread(failed, every)
+
+
+def _pictures(model: Path, named: tuple[Path, ...]) -> list[tuple[Path, Path]]:
+    """Those among files and folders, with the names of their results."""
+    from fullconv.predict import find_pictures
+
+    if not named:
+        raise FullconvError(
+            "no picture was named; expected files, or folders of pictures, after the model.",
+            command("fullconv", "predict", model, "photo.jpg"),
+        )
+    earlier: list[Path] = []
+    found = list(find_pictures(named, left_out=earlier))
+    if earlier:
+        say(f"note: results of earlier runs are left out: {len(earlier)}, such as {earlier[0]}")
+    return found
+
+
+def _unread(failed: list[str], every: str) -> FullconvError:
+    said = "\n  ".join([f"{len(failed)} of {every} could not be read:", *failed])
+    return FullconvError(
+        said, "copy or download them again, or leave them out; the others are done"
+    )
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -17,6 +17,8 @@ def check(
     data: Path,
     *,
     layout: str | None = None,
+    heads: str = "",
+    inputs: str = "",
     fix: Path | None = None,
     sheet: Path | None = None,
     json: Json = False,
@@ -29,6 +31,10 @@ def check(
         The data set's folder, or the name of a published one: voc2012, camvid ...
     layout
         How it lies on disk. Default: what is recognised.
+    heads
+        Further folders of masks in it, with commas: each is checked, too.
+    inputs
+        Folders of depth and the like in it, with commas: whether each picture has its file.
     fix
         Write a repaired copy into this new folder; the data set itself is only read.
     sheet
@@ -36,13 +42,20 @@ def check(
     json
         Print one JSON object and nothing else.
     """
+    from fullconv.data.beside import head_of, measured, names_of, with_inputs
     from fullconv.data.check import check as check_data
     from fullconv.data.fix import fix as fix_data
 
     with counting("checked") as progress:
         report = check_data(data, layout=layout, progress=progress)
+    others = {name: check_data(head_of(report.dataset, name)) for name in names_of(heads)}
+    if inputs:
+        measured(with_inputs(report.dataset, names_of(inputs)))
     if fix is None:
         facts, text = _with_stride(report)
+        for name, other in others.items():
+            text += f"\nhead {name}\n\n{other.text()}"
+        facts |= {"heads": {name: of.to_dict() for name, of in others.items()}} if others else {}
         emit(facts, text, json)  # first: what cannot be drawn can be read
     if sheet is not None:
         from fullconv.sheet import save_sheet
@@ -50,7 +63,7 @@ def check(
         save_sheet(report, sheet)
         say(f"sheet: {sheet}")
     if fix is None:
-        return 1 if report.errors else 0
+        return 1 if any(one.errors for one in (report, *others.values())) else 0
     with counting("written") as progress:
         fixed = fix_data(report, fix, progress=progress)
     emit(fixed.to_dict(), fixed.text(), json)

@@ -59,8 +59,13 @@ class Engine:
             network.backbone.pyramid = torch.compile(network.backbone.pyramid, options=freeze)  # type: ignore[assignment]
         self.network = network
 
+    def labels(self, pictures: Tensor) -> list[Tensor]:
+        """As `scores`; the ids (N, H, W) of each head."""
+        return [scores.labels() for scores in self.model.split(self.scores(pictures))]
+
     def scores(self, pictures: Tensor) -> Scores:
-        """(N, 3, H, W) uint8 RGB on any device -> `Scores`."""
+        """(N, 3, H, W) uint8 RGB on any device, channels of further inputs behind -> `Scores`, of
+        all heads."""
         size = (int(pictures.shape[2]), int(pictures.shape[3]))
         images = self.model.normalise(self._resized(pictures.to(self.device)))
         images = images.to(self.dtype, memory_format=torch.channels_last)
@@ -112,13 +117,14 @@ def disagreement(one: Engine, other: Engine, pictures: Iterable[Tensor]) -> floa
     """The share of pixels (fraction) that get another label from one engine than from the other.
 
     Args:
-        pictures: (3, H, W) uint8 RGB each.
+        pictures: (3, H, W) uint8 RGB each, channels of further inputs behind.
     """
     unlike = total = 0
     for picture in pictures:
-        labels = one.scores(picture[None]).labels()
-        unlike += int((other.scores(picture[None]).labels() != labels).sum())
-        total += labels.numel()
+        pairs = zip(one.labels(picture[None]), other.labels(picture[None]), strict=True)
+        for labels, others in pairs:
+            unlike += int((others != labels).sum())
+            total += labels.numel()
     return unlike / max(total, 1)
 
 

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from fullconv.data.beside import bare, fingerprint, names_of, with_heads, with_inputs
 from fullconv.data.check import CheckReport, check
 from fullconv.data.layouts import Dataset, read
 from fullconv.data.masks import Value, map_lines, read_mask
 from fullconv.data.pictures import read_picture
 from fullconv.data.tables import read_settings
-from fullconv.data.tolerance import tolerated
 from fullconv.data.writable import table_line
-from fullconv.errors import FullconvError, command, some
+from fullconv.errors import FullconvError, command, plural, some
 from fullconv.labels import IGNORE, Labels
-from fullconv.metrics import Metrics, confusion_matrix, protocol_card
+from fullconv.metrics import Metrics, confusion_matrix, further_metrics, protocol_card
+from fullconv.model import Model
 from fullconv.predict import Predictor, load
 
 Alteration: TypeAlias = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -32,14 +33,18 @@ class Evaluation:
     Args:
         metrics: from the confusion matrix of the whole split.
         protocol: what the numbers mean; see `fullconv.metrics.protocol_card`.
+        heads: metrics of the further heads whose masks the data set has, by name.
     """
 
     metrics: Metrics
     protocol: dict[str, Any]
+    heads: dict[str, Metrics] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able: the metrics, and the card under "protocol"."""
-        return {**self.metrics.to_dict(), "protocol": self.protocol}
+        """JSON-able: the metrics, those of further heads under "heads", and the card under
+        "protocol"."""
+        further = further_metrics(self.heads)
+        return {**self.metrics.to_dict(), **further, "protocol": self.protocol}
 
 
 def evaluate(
@@ -47,6 +52,8 @@ def evaluate(
     data: Dataset | str | Path,
     *,
     split: str = "test",
+    heads: str = "",
+    inputs: str = "",
     ignore_rules: str = "",
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
@@ -56,6 +63,9 @@ def evaluate(
         model: a model or its path.
         data: a data set or its folder. Classes are matched by name.
         split: "train", "val" or "test".
+        heads: of a model with several, the folders of the further masks, with commas. Default: of
+            the heads' names, where the data set has them; others are not scored.
+        inputs: of a model with further inputs, their folders. Default: of the inputs' names.
         ignore_rules: see `fullconv.data.tolerance.tolerated`.
         progress: called with (pictures done, pictures).
 
@@ -63,7 +73,13 @@ def evaluate(
         FullconvError: no such split, classes that do not match, or faulty data.
     """
     (result,) = evaluate_altered(
-        model, data, [None], split=split, ignore_rules=ignore_rules, progress=progress
+        model,
+        data,
+        [None],
+        split=split,
+        folders=(names_of(heads), names_of(inputs)),
+        ignore_rules=ignore_rules,
+        progress=progress,
     )
     return result
 
@@ -74,6 +90,7 @@ def evaluate_altered(
     alterations: Sequence[Alteration | None],
     *,
     split: str,
+    folders: tuple[Sequence[str], Sequence[str]] = ((), ()),
     ignore_rules: str = "",
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Evaluation]:
@@ -83,39 +100,102 @@ def evaluate_altered(
     Args:
         alterations: make of a picture (H, W, 3) uint8 and its true ids (H, W) of the model the
             picture that is shown; see `fullconv.probe`.
+        folders: of further heads and inputs, where they are not called like these.
         progress: called with (predictions done, predictions).
     """
     predictor = model if isinstance(model, Predictor) else load(model, precision="float32")
     if predictor.engine.precision != "float32":  # one number for a model, whatever runs it
         predictor = Predictor(predictor.model, device=predictor.device, precision="float32")
-    dataset = data if isinstance(data, Dataset) else read(data)
-    report = check(dataset)
-    dataset = tolerated(report, ignore_rules)
+    heads, dataset, print_of_data = _heads(predictor.model, data, split, folders, ignore_rules)
     pairs = dataset.pairs_of(split)
-    to_model = match_classes(report, predictor.labels, split)
-    count = len(predictor.labels)
-    confusions = np.zeros((len(alterations), count, count), dtype=np.int64)
+    confusions = [[head.confusion.copy() for head in heads] for _ in alterations]
     done = ignored = 0
     for pair in pairs:
-        truth = to_model[read_mask(pair.mask, dataset.labels)]
+        truths = [
+            head.to_model[read_mask(path, head.of_data)]
+            for head, path in zip(heads, (pair.mask, *pair.masks), strict=True)
+        ]
         picture = read_picture(pair.picture)
-        ignored += int((truth >= count).sum())
-        for confusion, alter in zip(confusions, alterations, strict=True):
-            prediction = predictor.label_map(alter(picture, truth) if alter else picture)
-            confusion += confusion_matrix(truth, prediction, count)
+        ignored += int((truths[0] >= len(predictor.labels)).sum())
+        for counts, alter in zip(confusions, alterations, strict=True):
+            shown = alter(picture, truths[0]) if alter else picture
+            found = predictor.label_maps(shown, pair.inputs)
+            for head, confusion, truth in zip(heads, counts, truths, strict=True):
+                confusion += confusion_matrix(truth, found[head.number], len(confusion))
             done += 1
             if progress:
                 progress(done, len(pairs) * len(alterations))
     card = protocol_card(
-        fingerprint=report.fingerprint,
+        fingerprint=print_of_data,
         split=split,
         pictures=len(pairs),
         classes=predictor.labels.names,
         pretrained_on=predictor.model.card.pretrained_on,
         ignored_pixels=ignored,
     )
-    names = predictor.labels.names
-    return [Evaluation(Metrics(names, confusion), card) for confusion in confusions]
+    results = []
+    for counts in confusions:
+        first, *further = (Metrics(head.names, of) for head, of in zip(heads, counts, strict=True))
+        named = zip([head.name for head in heads[1:]], further, strict=True)
+        results.append(Evaluation(first, card, dict(named)))
+    return results
+
+
+@dataclass(frozen=True)
+class _Head:
+    """One that the data set has masks for: its place in the model, its class tables, the lookup
+    from the data set's ids to the model's, and no pixel counted yet."""
+
+    name: str
+    number: int
+    of_data: Labels
+    names: tuple[str, ...]
+    to_model: np.ndarray
+
+    @property
+    def confusion(self) -> np.ndarray:
+        return np.zeros((len(self.names), len(self.names)), dtype=np.int64)
+
+
+def _heads(
+    model: Model,
+    data: Dataset | str | Path,
+    split: str,
+    folders: tuple[Sequence[str], Sequence[str]],
+    ignore_rules: str,
+) -> tuple[list[_Head], Dataset, str]:
+    """The heads that can be scored, the data set with their masks and the model's further inputs,
+    and its fingerprint."""
+    dataset = data if isinstance(data, Dataset) else read(data)
+    dataset.pairs_of(split)
+    report = check(bare(dataset))
+    of_heads, of_inputs = folders
+    _require_as_many(of_heads, list(model.heads), "heads")
+    _require_as_many(of_inputs, [one.name for one in model.inputs], "inputs")
+    there = dict(zip(model.heads, of_heads or model.heads, strict=True))
+    if not of_heads:
+        there = {name: name for name in there if (dataset.root / name).is_dir()}
+    dataset, others = with_heads(report, list(there.values()), ignore_rules=ignore_rules)
+    dataset = with_inputs(dataset, of_inputs or [one.name for one in model.inputs])
+    every = [model.head, *model.heads]
+    heads = []
+    for name, found, of_data in zip(
+        [model.head, *there], [report, *others], dataset.tables, strict=True
+    ):
+        number = every.index(name)
+        labels = model.tables[number]
+        lookup = match_classes(found, labels, split)
+        heads.append(_Head(name, number, of_data, labels.names, lookup))
+    return heads, dataset, fingerprint(report, dataset)
+
+
+def _require_as_many(folders: Sequence[str], names: Sequence[str], kind: str) -> None:
+    if folders and len(folders) != len(names):
+        raise FullconvError(
+            f"{plural(len(folders), 'folder')} of further {kind} named; the model has "
+            f"{some(names) or 'none'}.",
+            f"--{kind} {','.join(names)}" if names else f"leave --{kind} out",
+        )
 
 
 def match_classes(report: CheckReport, model: Labels, split: str) -> np.ndarray:

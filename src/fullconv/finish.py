@@ -18,6 +18,7 @@ from fullconv.engine import Engine, computes_in_bfloat16, disagreement
 from fullconv.evaluation import evaluate
 from fullconv.model import Model, load_model, save_model
 from fullconv.predict import Predictor
+from fullconv.settings import Settings
 
 COMPARED = 8  # pictures that show whether two networks give the same labels
 
@@ -28,8 +29,7 @@ def finish(
     split: str,
     device: torch.device,
     backbone: nn.Module | None,
-    *,
-    ignore_rules: str = "",
+    settings: Settings,
 ) -> dict[str, Any]:
     """Completes the best model of a run and writes its metrics.json.
 
@@ -38,7 +38,7 @@ def finish(
         dataset, split: what the model was chosen by.
         device: of the training.
         backbone: where it is a module of one's own.
-        ignore_rules: of the training; see `fullconv.data.tolerance.tolerated`.
+        settings: of the training.
 
     Returns:
         The metrics in float32, as `fullconv evaluate` gives them; while training they were those of
@@ -46,7 +46,14 @@ def finish(
     """
     model = load_model(folder / "model", backbone=backbone)
     predictor = Predictor(model, device=device, precision="float32")
-    exact = evaluate(predictor, dataset, split=split, ignore_rules=ignore_rules).to_dict()
+    exact = evaluate(
+        predictor,
+        dataset,
+        split=split,
+        heads=settings.heads,
+        inputs=settings.inputs,
+        ignore_rules=settings.ignore_rules,
+    ).to_dict()
     model.metrics = {**exact, "epoch": model.metrics["epoch"]}
     (folder / "metrics.json").write_text(json.dumps(model.metrics, indent=1), encoding="utf-8")
     if computes_in_bfloat16(device):
@@ -56,10 +63,11 @@ def finish(
 
 
 def some_pictures(dataset: Dataset, split: str) -> Iterator[Tensor]:
-    """A few pictures from all over a split, (3, H, W) uint8 RGB each."""
+    """A few pictures from all over a split, (3, H, W) uint8 RGB each, channels of further inputs
+    behind."""
     pairs = dataset.splits[split]
     some = pairs[:: max(1, len(pairs) // COMPARED)][:COMPARED]
-    samples = Samples(some, dataset.labels)
+    samples = Samples(some, dataset.labels, further=dataset.tables[1:])
     return (samples[i, 0][0] for i in range(len(some)))
 
 

@@ -11,7 +11,7 @@ import torch
 
 from fullconv.data.check import check
 from fullconv.engine import Engine
-from fullconv.errors import FullconvError
+from fullconv.errors import FullconvError, plural
 from fullconv.geometry import Grid
 from fullconv.metrics import headline
 from fullconv.model import WEIGHTS, is_foreign, load_model
@@ -83,6 +83,12 @@ def _model(path: Path) -> tuple[dict[str, Any], str]:
         f"{network.name} on {model.card.source} {model.card.name}, "
         f"{facts['parameters'] / 1e6:.1f} million parameters",
         f"classes: {', '.join(model.labels.names)}",
+        *(f"head {name}: {', '.join(labels.names)}" for name, labels in model.heads.items()),
+        *(
+            f"takes {one.name} beside each picture: {plural(one.channels, 'channel')}, "
+            f"{model.fusion} fusion"
+            for one in model.inputs
+        ),
         f"pretrained on {model.card.pretrained_on or 'nothing'}",
     ]
     if model.metrics:

@@ -18,9 +18,10 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from fullconv.data.samples import common_ignore
 from fullconv.engine import Engine
 from fullconv.errors import FullconvError, command
-from fullconv.metrics import Metrics
+from fullconv.metrics import Metrics, further_metrics
 from fullconv.model import Model, save_model
 from fullconv.network.fcn import FCN
 from fullconv.settings import Settings
@@ -35,7 +36,7 @@ class Training(pl.LightningModule):
     Args:
         model: what is trained.
         settings: decided.
-        class_weights: (K,) or None.
+        class_weights: (K,) of each head, or None.
         protocol: of the validation split; goes with the metrics into the model.
         folder: of the run; the best model is saved there.
     """
@@ -45,7 +46,7 @@ class Training(pl.LightningModule):
         model: Model,
         settings: Settings,
         *,
-        class_weights: Tensor | None,
+        class_weights: list[Tensor] | None,
         protocol: dict[str, Any],
         folder: Path,
     ) -> None:
@@ -53,17 +54,26 @@ class Training(pl.LightningModule):
         self.network = model.network
         self.model = model
         self.settings = settings
-        self.register_buffer("class_weights", class_weights, persistent=False)
+        self.class_weights = class_weights
+        self.ignore_index = common_ignore(model.tables)
         # One class more for what is ignored: cheaper than to pick out the other pixels.
-        self.confusion = MulticlassConfusionMatrix(len(model.labels) + 1, validate_args=False)
+        self.confusions = nn.ModuleList(
+            MulticlassConfusionMatrix(len(labels) + 1, validate_args=False)
+            for labels in model.tables
+        )
         self.protocol = protocol
         self.folder = folder
         self.engine: Engine | None = None
         self.latest: Metrics | None = None
+        self.others: dict[str, Metrics] = {}  # of further heads
         self.best = -1.0
         if settings.frozen:
             self.network.backbone.requires_grad_(False)
             self.train()  # Lightning leaves the modes as they are
+
+    def on_fit_start(self) -> None:
+        if self.class_weights:
+            self.class_weights = [weights.to(self.device) for weights in self.class_weights]
 
     def train(self, mode: bool = True) -> Training:
         """What is frozen keeps its running means, too, and drops nothing out."""
@@ -81,15 +91,21 @@ class Training(pl.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         pictures, target = batch
         images = self.model.normalise(pictures).contiguous(memory_format=torch.channels_last)
-        scores = self.network(images)
-        weights = self.class_weights if isinstance(self.class_weights, Tensor) else None
-        loss: Tensor = scores.loss(
-            target,
-            ignore_index=self.model.labels.ignore_index,
-            class_weights=weights,
-            label_smoothing=self.settings.label_smoothing,
-        )
-        return loss
+        heads = self.model.split(self.network(images))
+        losses = [
+            scores.loss(
+                truth,
+                ignore_index=self.ignore_index,
+                class_weights=self.class_weights[k] if self.class_weights else None,
+                label_smoothing=self.settings.label_smoothing,
+            )
+            for k, (scores, truth) in enumerate(zip(heads, self._truths(target), strict=True))
+        ]
+        return torch.stack(losses).sum() if len(losses) > 1 else losses[0]
+
+    def _truths(self, target: Tensor) -> list[Tensor]:
+        """(N, H, W) of each head."""
+        return [target] if target.ndim == 3 else list(target.unbind(1))
 
     def on_validation_start(self) -> None:
         # As it will be used, in the precision of the training: this number chooses an epoch. The
@@ -102,26 +118,32 @@ class Training(pl.LightningModule):
         pictures, target = batch
         with torch.autocast(self.device.type, enabled=False):
             assert self.engine is not None
-            labels = self.engine.scores(pictures).labels()
-        ignored = target == self.model.labels.ignore_index
-        self.confusion.update(
-            labels.int(), target.int().masked_fill(ignored, len(self.model.labels))
-        )
+            found = self.engine.labels(pictures)
+        rows = zip(self.confusions, found, self._truths(target), self.model.tables, strict=True)
+        for confusion, labels, truth, table in rows:
+            ignored = truth == self.ignore_index
+            confusion.update(labels.int(), truth.int().masked_fill(ignored, len(table)))  # type: ignore[operator]
 
     def on_validation_epoch_end(self) -> None:
         self.engine = None
-        confusion = self.confusion.compute().cpu().numpy()[:-1, :-1]  # summed over all processes
-        self.confusion.reset()
+        heads = []
+        for confusion, table in zip(self.confusions, self.model.tables, strict=True):
+            counts = confusion.compute().cpu().numpy()[:-1, :-1]  # type: ignore[operator]  # of all processes
+            confusion.reset()  # type: ignore[operator]
+            heads.append(Metrics(table.names, counts))
         if self.trainer.sanity_checking:
             return
-        self.latest = Metrics(self.model.labels.names, confusion)
-        # nan where no validation pixel is labelled: any model is then as good as another.
-        mean_iou = float(np.nan_to_num(self.latest.mean_iou))
+        self.latest, *further = heads
+        self.others = dict(zip(self.model.heads, further, strict=True))
+        # Of several heads the mean. nan where no validation pixel is labelled: any model is then as
+        # good as another.
+        mean_iou = float(np.mean([np.nan_to_num(head.mean_iou) for head in heads]))
         self.log("mean_iou", mean_iou, rank_zero_only=False)
         if mean_iou > self.best:
             self.best = mean_iou
             self.model.metrics = {
                 **self.latest.to_dict(),
+                **further_metrics(self.others),
                 "epoch": self.current_epoch + 1,
                 "protocol": self.protocol,
             }

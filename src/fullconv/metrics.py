@@ -102,12 +102,34 @@ class Metrics:
 def headline(metrics: Mapping[str, Any]) -> str:
     """`Metrics.to_dict()` with its protocol card, in a line."""
     card, value = metrics["protocol"], metrics["mean_iou"]
-    number = "is not defined (no labelled pixel)" if value is None else f"{value:.3f}"
+    further = "".join(f", {k} {_number(v['mean_iou'])}" for k, v in _heads(metrics).items())
+    number = _number(value) + further
     return f"mean IoU {number} on {card['split']} ({plural(card['pictures'], 'picture')})"
 
 
+def _number(value: float | None) -> str:
+    return "is not defined (no labelled pixel)" if value is None else f"{value:.3f}"
+
+
+def _heads(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    return dict(metrics.get("heads", {}))
+
+
+def further_metrics(heads: Mapping[str, Metrics]) -> dict[str, Any]:
+    """What goes beside `Metrics.to_dict()` of the first head where there are further ones: theirs,
+    by name, under "heads"."""
+    return {"heads": {name: of.to_dict() for name, of in heads.items()}} if heads else {}
+
+
 def table(metrics: Mapping[str, Any]) -> str:
-    """`Metrics.to_dict()` as text for a terminal: the four numbers, then a line per class."""
+    """`Metrics.to_dict()` as text for a terminal: the four numbers, then a line per class. Further
+    heads follow."""
+    tables = [_table(metrics)]
+    tables += [f"head {name}\n\n{_table(of)}" for name, of in _heads(metrics).items()]
+    return "\n\n".join(tables)
+
+
+def _table(metrics: Mapping[str, Any]) -> str:
     lines = [
         f"{title:<24}{_percent(metrics[key])}"
         for title, key in (

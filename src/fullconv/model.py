@@ -16,18 +16,22 @@ import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from fullconv.data.channels import Input
 from fullconv.errors import FullconvError, command
 from fullconv.foreign import load_foreign
 from fullconv.labels import Labels
 from fullconv.metrics import headline
 from fullconv.network.card import BackboneCard
 from fullconv.network.fcn import FCN
+from fullconv.network.fusion import fuse
+from fullconv.network.scores import Scores
 
 FORMAT = "fullconv/1"
 _OPTIONS = ("stride", "upsampling")  # of the network
@@ -50,6 +54,10 @@ class Model:
             bfloat16 than in float32; None where it was not measured.
         short_side: pictures are resized so that their shorter side has so many pixels, and labels
             read back at their own size; None: the network sees them as they are.
+        head: what the first head is called, where there are several.
+        heads: the class tables of further heads, by name. Their scores lie behind the first one's.
+        inputs: what the network takes beside pictures.
+        fusion: "early" or "late", where there are inputs; see `fullconv.network.fusion`.
     """
 
     network: FCN
@@ -59,10 +67,32 @@ class Model:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     bfloat16_disagreement: float | None = None
     short_side: int | None = None
+    head: str = ""
+    heads: Mapping[str, Labels] = field(default_factory=dict)
+    inputs: tuple[Input, ...] = ()
+    fusion: str = ""
+
+    @property
+    def tables(self) -> tuple[Labels, ...]:
+        """The class tables of all heads, the first one first."""
+        return (self.labels, *self.heads.values())
+
+    def split(self, scores: Scores) -> list[Scores]:
+        """Of each head."""
+        return scores.split([len(labels) for labels in self.tables])
 
     def normalise(self, pictures: Tensor) -> Tensor:
-        """(N, 3, H, W) uint8 RGB -> float, as the backbone was trained: (x / 255 - mean) / std."""
-        return self.card.normalise(pictures)
+        """(N, 3, H, W) uint8 RGB -> float, as the backbone was trained: (x / 255 - mean) / std.
+        Channels of further inputs come behind, in the files' own numbers: (x - mean) / std."""
+        colors = self.card.normalise(pictures[:, :3])
+        if not self.inputs:
+            return colors
+        mean, std = (
+            torch.tensor([x for one in self.inputs for x in values(one)]).view(-1, 1, 1)
+            for values in (attrgetter("mean"), attrgetter("std"))
+        )
+        extra = pictures[:, 3:].float()
+        return torch.cat([colors, (extra - mean.to(extra)) / std.to(extra)], dim=1)
 
     def config(self) -> dict[str, Any]:
         """config.json, without the checksum of the weights."""
@@ -82,7 +112,19 @@ class Model:
             "metrics": dict(self.metrics),
             "bfloat16_disagreement": self.bfloat16_disagreement,
             "short_side": self.short_side,
+            **self._further(),
         }
+
+    def _further(self) -> dict[str, Any]:
+        """What only models with several heads or inputs have in their config.json."""
+        table: dict[str, Any] = {}
+        if self.heads:
+            table["head"] = self.head
+            table["heads"] = {name: labels.to_dict() for name, labels in self.heads.items()}
+        if self.inputs:
+            table["inputs"] = [one.to_dict() for one in self.inputs]
+            table["fusion"] = self.fusion
+        return table
 
 
 def save_model(model: Model, folder: str | Path) -> Path:
@@ -189,6 +231,9 @@ def _load_ours(path: Path, backbone: nn.Module | str | None) -> Model:
         options |= {k: config[k] for k in _PLACES if k in config}
         facts = config["training"], config["metrics"], config.get("bfloat16_disagreement")
         short_side = config.get("short_side")
+        heads = {name: Labels.from_dict(table) for name, table in config.get("heads", {}).items()}
+        inputs = tuple(Input.from_dict(table) for table in config.get("inputs", ()))
+        head, fusion = config.get("head", ""), config.get("fusion", "")
     except (KeyError, TypeError, ValueError) as error:
         raise FullconvError(
             f"the description in {weights} is incomplete: {type(error).__name__} {error}; expected "
@@ -201,6 +246,8 @@ def _load_ours(path: Path, backbone: nn.Module | str | None) -> Model:
             f"fc.load({str(path)!r}, backbone={card.name}())",
         )
     network = FCN(backbone if backbone is not None else card, num_classes, **options)
+    if inputs:
+        fuse(network, [one.channels for one in inputs], fusion)
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
@@ -209,7 +256,7 @@ def _load_ours(path: Path, backbone: nn.Module | str | None) -> Model:
             f"{error}",
             "copy the whole model folder again",
         ) from None
-    return Model(network.eval(), labels, card, *facts, short_side)
+    return Model(network.eval(), labels, card, *facts, short_side, head, heads, inputs, fusion)
 
 
 def model_card(model: Model) -> str:
@@ -220,6 +267,11 @@ def model_card(model: Model) -> str:
         f"# {model.network.name} on {model.card.name}",
         "",
         f"Semantic segmentation into {len(model.labels)} classes: {', '.join(model.labels.names)}.",
+        *(
+            f"Head {name}: {len(labels)} classes: {', '.join(labels.names)}."
+            for name, labels in model.heads.items()
+        ),
+        *(f"Takes {one.name} beside each picture ({model.fusion} fusion)." for one in model.inputs),
         "",
         f"- backbone: {model.card.source} {model.card.name}, pretrained on "
         f"{model.card.pretrained_on or 'nothing'}, licence of its weights: "

@@ -8,8 +8,8 @@ segmentation.mask, segmentation.area["road"], segmentation.overlay().save("stree
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor, nn
 
 from fullconv import draw
+from fullconv.data.beside import files_of
+from fullconv.data.channels import channels_of
 from fullconv.data.masks import write_mask
 from fullconv.data.pictures import PICTURE_SUFFIXES, from_array, from_pil, opened, read_picture
 from fullconv.engine import Engine
@@ -42,12 +44,14 @@ class Segmentation:
         labels: the classes.
         picture: (H, W, 3) uint8 RGB, as it was read.
         source: the file it came from, or None.
+        heads: of a model with several, the results of the further ones, by name.
     """
 
     mask: np.ndarray
     labels: Labels
     picture: np.ndarray
     source: Path | None = None
+    heads: Mapping[str, Segmentation] = field(default_factory=dict)
 
     @property
     def area(self) -> dict[str, float]:
@@ -69,13 +73,18 @@ class Segmentation:
         return Image.fromarray(draw.overlay(self.picture, self.mask, self.labels))
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able: source, size in pixels, area by class."""
+        """JSON-able: source, size in pixels, area by class; that of further heads under "heads"."""
+        heads = {name: of._areas() for name, of in self.heads.items()}
         return {
             "source": str(self.source) if self.source else None,
             "height": int(self.mask.shape[0]),
             "width": int(self.mask.shape[1]),
-            "area": {name: share for name, share in self.area.items() if share > 0},
+            "area": self._areas(),
+            **({"heads": heads} if heads else {}),
         }
+
+    def _areas(self) -> dict[str, float]:
+        return {name: share for name, share in self.area.items() if share > 0}
 
     def save_mask(self, path: str | Path) -> None:
         """The ids as a palette PNG."""
@@ -108,36 +117,93 @@ class Predictor:
         """The classes."""
         return self.model.labels
 
-    def __call__(self, picture: Any) -> Any:
+    def __call__(self, picture: Any, *, inputs: Any = ()) -> Any:
         """Segments one picture, a list of them, or all in a folder.
 
         Args:
             picture: a path, a PIL picture, an (H, W, 3) or (H, W) uint8 array, a (3, H, W) uint8
                 tensor or float tensor 0-1; a list of these; or a folder.
+            inputs: of a model that takes more than pictures, for each of its inputs, in its order:
+                a path or an (H, W) or (H, W, 3) array in the numbers that it was trained with. For
+                several pictures, the folders in which each has a file of its name.
 
         Returns:
             A `Segmentation`; a list of them for a list or a folder.
         """
-        if isinstance(picture, (list, tuple)):
-            return [self.segment(item) for item in picture]
         if isinstance(picture, (str, Path)) and Path(picture).is_dir():
-            return [self.segment(path) for path, _ in find_pictures([picture])]
-        return self.segment(picture)
+            picture = [path for path, _ in find_pictures([picture])]
+        if isinstance(picture, (list, tuple)):
+            beside = self.inputs_of(picture, inputs)
+            return [self.segment(one, inputs=of) for one, of in zip(picture, beside, strict=True)]
+        return self.segment(picture, inputs=inputs)
 
     def save(self, folder: str | Path) -> Path:
         """Writes the model as a folder that `load` reads, without network."""
         return save_model(self.model, folder)
 
-    def segment(self, picture: Picture) -> Segmentation:
-        """One picture."""
+    def segment(self, picture: Picture, *, inputs: Sequence[Any] = ()) -> Segmentation:
+        """One picture, and what belongs to it."""
         array = as_array(picture)
         source = Path(picture) if isinstance(picture, (str, Path)) else None
-        return Segmentation(self.label_map(array), self.labels, array, source)
+        first, *further = self.label_maps(array, inputs)
+        heads = {
+            name: Segmentation(mask, labels, array, source)
+            for (name, labels), mask in zip(self.model.heads.items(), further, strict=True)
+        }
+        return Segmentation(first, self.labels, array, source, heads)
 
-    def label_map(self, picture: np.ndarray) -> np.ndarray:
-        """(H, W, 3) uint8 RGB -> (H, W) class ids."""
-        tensor = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None]
-        return self.engine.scores(tensor).labels()[0].cpu().numpy()
+    def inputs_of(
+        self, pictures: Sequence[Any], folders: Sequence[str | Path]
+    ) -> list[tuple[Path, ...]]:
+        """The files of further inputs of each picture, one folder for each input."""
+        self._require_inputs(folders)
+        if not folders:
+            return [() for _ in pictures]
+        nameless = [one for one in pictures if not isinstance(one, (str, Path))]
+        if nameless:
+            raise FullconvError(
+                f"pictures of type {type(nameless[0]).__name__} have no names to find their inputs "
+                "by; expected paths.",
+                "[model(picture, inputs=[depth]) for picture, depth in zip(pictures, depths)]",
+            )
+        paths = [Path(one) for one in pictures]
+        found = [
+            files_of(paths, Path(folder), one.name)
+            for folder, one in zip(folders, self.model.inputs, strict=True)
+        ]
+        return list(zip(*found, strict=True))
+
+    def label_map(self, picture: np.ndarray, inputs: Sequence[Any] = ()) -> np.ndarray:
+        """(H, W, 3) uint8 RGB -> (H, W) class ids, of the first head."""
+        return self.label_maps(picture, inputs)[0]
+
+    def label_maps(self, picture: np.ndarray, inputs: Sequence[Any] = ()) -> list[np.ndarray]:
+        """(H, W, 3) uint8 RGB -> (H, W) class ids, of each head.
+
+        Args:
+            inputs: a path or an array for each of the model's further inputs.
+        """
+        self._require_inputs(inputs)
+        tensor = torch.from_numpy(picture.copy()).permute(2, 0, 1)
+        if inputs:
+            found = [
+                channels_of(given, one, picture.shape[:2])
+                for given, one in zip(inputs, self.model.inputs, strict=True)
+            ]
+            beside = torch.from_numpy(np.concatenate(found, axis=2)).permute(2, 0, 1)
+            tensor = torch.cat([tensor.float(), beside.float()])
+        return [labels[0].cpu().numpy() for labels in self.engine.labels(tensor[None])]
+
+    def _require_inputs(self, inputs: Sequence[Any]) -> None:
+        wanted = [one.name for one in self.model.inputs]
+        if len(inputs) != len(wanted):
+            raise FullconvError(
+                f"the model takes {' and '.join(wanted) or 'nothing'} beside each picture; "
+                f"{len(inputs) or 'nothing'} was given.",
+                f"--inputs {','.join(wanted)}   # folders; model(picture, inputs=[...]) in Python"
+                if wanted
+                else "model(picture)   # without inputs",
+            )
 
 
 def load(
@@ -300,7 +366,7 @@ def spare_pictures(found: Sequence[tuple[Path, Path]], out: Path, outputs: Seque
 
 def save_outputs(segmentation: Segmentation, stem: Path, outputs: Sequence[str]) -> list[Path]:
     """Writes the chosen kinds of result as `stem` + "_mask.png", "_color.png", "_overlay.png",
-    ".json"; returns the files.
+    ".json"; of further heads as `stem` + "_HEAD_mask.png" and so on. Returns the files.
 
     Raises:
         FullconvError: no such kind, or a file that could not be written.
@@ -328,4 +394,7 @@ def save_outputs(segmentation: Segmentation, stem: Path, outputs: Sequence[str])
                 "--out ANOTHER_FOLDER   # or df -h, if the disk is full",
             ) from error
         written.append(path)
+    for name, head in segmentation.heads.items():
+        kinds = [kind for kind in outputs if kind != "json"]  # the first one's file has them all
+        written += save_outputs(head, stem.with_name(f"{stem.name}_{name}"), kinds)
     return written

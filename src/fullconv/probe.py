@@ -84,6 +84,12 @@ def probe(
         FullconvError: no class is, or all are, background; see also `fullconv.evaluate`.
     """
     predictor = model if isinstance(model, Predictor) else load(model, precision="float32")
+    if predictor.model.inputs:
+        raise FullconvError(
+            f"the model takes {predictor.model.inputs[0].name} beside pictures, in which things "
+            "would still be seen where the picture hides them.",
+            "fullconv probe MODEL DATA   # with a model of pictures alone",
+        )
     names = predictor.labels.names
     things = _things(names, foreground)
     mean = tuple(round(255 * fraction) for fraction in predictor.model.card.mean)

@@ -77,11 +77,12 @@ class Reporter(pl.Callback):
             *(round(metrics.get(key) or 0.0, 5) for key in ("mean_iou", "pixel_accuracy")),
             round(time.monotonic() - self.started, 1),
         )
+        heads = "".join(f"{name} {of.mean_iou:.3f}  " for name, of in module.others.items())
         if trainer.is_global_zero:
             self._write(row)
             self.console.print(
                 f"epoch {row[0]}/{trainer.max_epochs}  loss {loss:.3f}  "
-                f"mean IoU {row[4]:.3f}  pixel accuracy {row[5]:.3f}  {self._left(trainer)}"
+                f"mean IoU {row[4]:.3f}  pixel accuracy {row[5]:.3f}  {heads}{self._left(trainer)}"
             )
 
     def teardown(self, trainer: pl.Trainer, module: Any, stage: str) -> None:

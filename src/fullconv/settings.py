@@ -19,6 +19,7 @@ from fullconv.errors import FullconvError
 
 CHOICES: dict[str, tuple[Any, ...]] = {
     "stride": (4, 8, 16, 32),
+    "fusion": ("early", "late"),
     "upsampling": ("bilinear", "learned_skips", "learned"),
     "optimizer": ("adamw", "sgd"),
     "schedule": ("onecycle", "poly", "fixed"),
@@ -49,6 +50,14 @@ class Settings:
     """Of the finest scores, in pixels: 32, 16, 8 or 4 (FCN-32s ... FCN-4s)."""
     upsampling: str = "bilinear"
     """bilinear, learned_skips (transposed convolutions between the scores) or learned."""
+    heads: str = ""
+    """Further folders of masks in the data set, with commas: each trains a head of its own on the
+    same backbone. The losses are summed."""
+    inputs: str = ""
+    """Folders of depth, infrared and the like in the data set, with commas: a file for each
+    picture, that goes into the network beside it."""
+    fusion: str = "early"
+    """Of inputs: early (a wider first convolution) or late (a trunk each, scores averaged)."""
     epochs: int = 50
     """Passes over the training pictures; of each stage, where it is staged."""
     batch: int = 8

@@ -19,10 +19,10 @@ from fullconv.data.layouts import Dataset
 from fullconv.engine import Engine, disagreement
 from fullconv.errors import FullconvError
 from fullconv.finish import some_pictures
-from fullconv.labels import Labels
 from fullconv.model import Model, load_model
 from fullconv.network.backbone import build
 from fullconv.network.fcn import FCN
+from fullconv.network.fusion import fuse
 from fullconv.settings import Settings
 
 _BACKBONE, _SCORE, _LAST_STEP = "backbone.", "score.", "final_upsampling."
@@ -32,7 +32,7 @@ def fresh_model(report: CheckReport, settings: Settings, module: Any, *, quiet: 
     """The model that a training begins with.
 
     Args:
-        report: of the data set.
+        report: of the data set; further heads and inputs are those of `report.dataset`.
         settings: decided.
         module: a backbone of one's own, or None.
         quiet: do not say what is taken over from a model to start from.
@@ -40,8 +40,9 @@ def fresh_model(report: CheckReport, settings: Settings, module: Any, *, quiet: 
     torch.manual_seed(settings.seed)
     named, earlier = _begun_with(settings, module)
     backbone = build(named, stride=settings.stride, pretrained=settings.pretrained)
-    classes = report.dataset.labels
-    network = FCN(backbone, len(classes), stride=settings.stride, upsampling=settings.upsampling)
+    dataset = report.dataset
+    total = sum(len(labels) for labels in dataset.tables)
+    network = FCN(backbone, total, stride=settings.stride, upsampling=settings.upsampling)
     card = backbone.card
     if settings.pretrained and not card.pretrained_on:
         card = replace(card, pretrained_on=f"{card.source}'s default weights")
@@ -52,16 +53,31 @@ def fresh_model(report: CheckReport, settings: Settings, module: Any, *, quiet: 
         "fullconv": fullconv.__version__,
         "settings": settings_kept,
     }
-    network = network.to(memory_format=torch.channels_last)
-    model = Model(network, classes, card, training=facts)
+    model = Model(network, dataset.labels, card, training=facts, heads=dict(dataset.heads))
+    if dataset.heads:
+        model.head = dataset.name_of_masks
+    said = ""
+    if earlier and not earlier.inputs:  # what it knows of pictures, before there is more
+        said = take_over(model, earlier)
+    if dataset.inputs:
+        fuse(network, [one.channels for one in dataset.inputs], settings.fusion)
+        model.inputs, model.fusion = dataset.inputs, settings.fusion
+    if earlier and earlier.inputs:
+        said = take_over(model, earlier)
+    network.to(memory_format=torch.channels_last)
     if earlier:
-        said = take_over(network, classes, earlier)
-        if earlier.labels.names == classes.names:
-            facts["unchanged_at_start"] = _unchanged(model, earlier, report.dataset)
+        alike = [_names(one) for one in (model, earlier)]
+        if alike[0] == alike[1]:
+            facts["unchanged_at_start"] = _unchanged(model, earlier, dataset)
             said += f"; {facts['unchanged_at_start']:.2%} of the pixels keep their label"
         if not quiet:
             print(f"starts from {settings.start}: {said}", file=sys.stderr)
     return model
+
+
+def _names(model: Model) -> tuple[list[tuple[str, ...]], list[str]]:
+    """Of the classes of all heads, and of the further inputs."""
+    return [labels.names for labels in model.tables], [one.name for one in model.inputs]
 
 
 def strides_of(settings: Settings, module: Any) -> list[int]:
@@ -84,14 +100,13 @@ def _unchanged(model: Model, earlier: Model, dataset: Dataset) -> float:
     return 1 - disagreement(one, other, some_pictures(dataset, dataset.held_out))
 
 
-def take_over(network: FCN, labels: Labels, earlier: Model) -> str:
-    """Copies the backbone of an earlier model into a fresh network, and the scores where the
-    classes are the same.
+def take_over(model: Model, earlier: Model) -> str:
+    """Copies the backbone of an earlier model into a fresh one, and the scores where the classes
+    of all heads are the same.
 
     Args:
-        network: on the same backbone. Its scores at strides that the earlier one has not stay as
+        model: on the same backbone. Its scores at strides that the earlier one has not stay as
             they are, zero.
-        labels: its classes.
 
     Returns:
         What was taken over, in words.
@@ -99,6 +114,7 @@ def take_over(network: FCN, labels: Labels, earlier: Model) -> str:
     Raises:
         FullconvError: the backbones differ.
     """
+    network = model.network
     fresh = network.state_dict()
     known = {
         key: value
@@ -113,7 +129,7 @@ def take_over(network: FCN, labels: Labels, earlier: Model) -> str:
             f"{lacking[0]}.",
             f"--backbone {earlier.card.source}:{earlier.card.name}",
         )
-    if labels.names != earlier.labels.names:
+    if _names(model)[0] != _names(earlier)[0]:
         known = {key: value for key, value in known.items() if key.startswith(_BACKBONE)}
     elif network.stride != earlier.network.stride:  # to the pixels: another filter per stride
         known = {key: value for key, value in known.items() if not key.startswith(_LAST_STEP)}

@@ -29,13 +29,13 @@ from torch.utils.data import DataLoader
 
 from fullconv.choices import balanced_weights, decide
 from fullconv.data.augment import Augmentation
+from fullconv.data.beside import fingerprint, measured, names_of, with_heads, with_inputs
 from fullconv.data.cache import Cache
 from fullconv.data.check import CheckReport, check
 from fullconv.data.download import located
 from fullconv.data.findings.meanings import meanings_text
 from fullconv.data.layouts import Dataset
-from fullconv.data.samples import OrderedPictures, Samples, ShuffledBatches
-from fullconv.data.tolerance import tolerated
+from fullconv.data.samples import OrderedPictures, Samples, ShuffledBatches, common_ignore
 from fullconv.engine import computes_in_bfloat16
 from fullconv.errors import FullconvError, command
 from fullconv.finish import finish
@@ -106,17 +106,29 @@ def train(
         raise FullconvError("no data set was named.", "fullconv train DATA")
     settings = Settings.from_dict({**(settings.to_dict() if settings else {}), **options})
     data = located(data, quiet=quiet)
-    report = check(data)
-    report = replace(report, dataset=tolerated(report, settings.ignore_rules))
-    settings, why = decide(settings, report, module)
+    report, others = _checked(data, settings)
+    settings, why = decide(settings, report, module, others)
     if not quiet and "LOCAL_RANK" not in os.environ:
-        print("\n".join([_summary(report), *why]), file=sys.stderr)
+        print("\n".join([_summary(report, others), *why]), file=sys.stderr)
     if resume is None:
         folder = _new_folder(out, report.dataset, settings)
         _save_config(folder, data, settings)
     if settings.staged:
-        return _fit_stages(folder, data, report, settings, module, quiet)
-    return _fit(folder, report, settings, module, resume is not None, quiet)
+        return _fit_stages(folder, data, [report, *others], settings, module, quiet)
+    return _fit(folder, [report, *others], settings, module, resume is not None, quiet)
+
+
+def _checked(data: Path, settings: Settings) -> tuple[CheckReport, list[CheckReport]]:
+    """The data set's report, with all that goes in and comes out of a network, and those of further
+    heads."""
+    report = check(data)
+    dataset, others = with_heads(
+        report, names_of(settings.heads), ignore_rules=settings.ignore_rules
+    )
+    dataset = with_inputs(dataset, names_of(settings.inputs))
+    if dataset.inputs:
+        dataset = measured(dataset)
+    return replace(report, dataset=dataset, fingerprint=fingerprint(report, dataset)), others
 
 
 def _resumed(folder: Path) -> tuple[str, Settings]:
@@ -143,8 +155,15 @@ def _save_config(folder: Path, data: Path, settings: Settings) -> None:
 
 
 def _fit_stages(
-    folder: Path, data: Path, report: CheckReport, settings: Settings, module: Any, quiet: bool
+    folder: Path,
+    data: Path,
+    reports: list[CheckReport],
+    settings: Settings,
+    module: Any,
+    quiet: bool,
 ) -> Run:
+    dataset = reports[0].dataset
+
     def fit(part: Path, stage: Settings) -> None:
         if not quiet:
             print(f"FCN-{stage.stride}s, rate {stage.rate:.3g}", file=sys.stderr)
@@ -152,21 +171,26 @@ def _fit_stages(
             (part / "checkpoint").mkdir(parents=True, exist_ok=True)
             _save_config(part, data, stage)
         resuming = (part / "checkpoint" / CHECKPOINT).is_file()
-        _fit(part, report, stage, module, resuming, quiet)
+        _fit(part, reports, stage, module, resuming, quiet)
 
     stages = train_stages(folder, settings, strides_of(settings, module), fit)
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    splits = tuple(report.dataset.splits)
-    return Run(folder, folder / "model", metrics, report.dataset.root, splits, stages)
+    return Run(folder, folder / "model", metrics, dataset.root, tuple(dataset.splits), stages)
 
 
-def _summary(report: CheckReport) -> str:
+def _summary(report: CheckReport, others: list[CheckReport]) -> str:
     """What is about to be trained on, and what the check found."""
     dataset = report.dataset
     counts = ", ".join(f"{len(pairs)} {split}" for split, pairs in dataset.splits.items())
     lines = [f"{dataset.root}: {counts}; {len(dataset.labels)} classes ({dataset.reason})"]
     lines += [f"note: {note}" for note in dataset.notes]
     lines += [meanings_text(report.meanings)] if report.meanings else []
+    for (name, labels), other in zip(dataset.heads, others, strict=True):
+        lines.append(f"head {name}: {len(labels)} classes, {', '.join(labels.names)}")
+        lines += [meanings_text(other.meanings)] if other.meanings else []
+    for one in dataset.inputs:
+        numbers = (" ".join(f"{x:.4g}" for x in of) for of in (one.mean, one.std))
+        lines.append(f"input {one.name}: mean {next(numbers)}, spread {next(numbers)}")
     lines += [f"warning: {finding.rule}: {finding.message}" for finding in report.warnings]
     lines += [f"ignored: {finding.rule}: {finding.message}" for finding in report.errors]
     return "\n".join(lines)
@@ -174,14 +198,14 @@ def _summary(report: CheckReport) -> str:
 
 def _fit(
     folder: Path,
-    report: CheckReport,
+    reports: list[CheckReport],
     settings: Settings,
     module: Any,
     resuming: bool,
     quiet: bool,
 ) -> Run:
-    dataset = report.dataset
-    labels = dataset.labels
+    report = reports[0]
+    dataset, labels = report.dataset, report.dataset.labels
     silent = quiet or resuming or "LOCAL_RANK" in os.environ
     model = fresh_model(report, settings, module, quiet=silent)
     # Never the test split: the best model is chosen by this one.
@@ -196,7 +220,9 @@ def _fit(
     )
     class_weights = None
     if settings.class_weights == "balanced":
-        class_weights = torch.tensor(balanced_weights(list(report.class_pixels["train"])))
+        class_weights = [
+            torch.tensor(balanced_weights(list(of.class_pixels["train"]))) for of in reports
+        ]
     training = Training(
         model, settings, class_weights=class_weights, protocol=protocol, folder=folder
     )
@@ -217,7 +243,7 @@ def _fit(
         trainer.fit(training, *loaders, ckpt_path=path, weights_only=False if path else None)
     metrics = dict(model.metrics)
     if trainer.is_global_zero:
-        metrics = finish(folder, dataset, split, device, module, ignore_rules=settings.ignore_rules)
+        metrics = finish(folder, dataset, split, device, module, settings)
     return Run(folder, folder / "model", metrics, dataset.root, tuple(dataset.splits))
 
 
@@ -288,8 +314,10 @@ def _loaders(
         flip=settings.flip,
         color=settings.color,
         mean=model.card.mean,
-        ignore_index=model.labels.ignore_index,
+        ignore_index=common_ignore(model.tables),
+        extra_mean=[x for one in model.inputs for x in one.mean],
     )
+    further = list(model.heads.values())
     part = {"rank": trainer.global_rank, "world": trainer.world_size}
     pairs = dataset.splits["train"]
     batches = ShuffledBatches(len(pairs), settings.batch, seed=settings.seed, **part)
@@ -302,7 +330,7 @@ def _loaders(
     fork = "fork" if workers and sys.platform.startswith("linux") else None
     return (
         DataLoader(
-            Samples(pairs, model.labels, augmentation, cache=cache),
+            Samples(pairs, model.labels, augmentation, further=further, cache=cache),
             batch_sampler=batches,
             num_workers=workers,
             persistent_workers=workers > 0,
@@ -310,7 +338,13 @@ def _loaders(
             worker_init_fn=_leave_interrupts_to_the_parent,
         ),
         DataLoader(
-            Samples(dataset.splits[split], model.labels, cache=cache, first=held_out_first),
+            Samples(
+                dataset.splits[split],
+                model.labels,
+                further=further,
+                cache=cache,
+                first=held_out_first,
+            ),
             batch_sampler=held_out,
             num_workers=min(workers, 1),
             persistent_workers=workers > 0,

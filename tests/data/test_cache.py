@@ -43,7 +43,7 @@ def test_ids_beyond_a_byte() -> None:
 
 
 def test_what_does_not_fit_is_not_kept() -> None:
-    cache = Cache(3, 310)  # one pair takes 152 bytes
+    cache = Cache(3, 440)  # one pair takes 216 bytes
     for number in range(3):
         cache.put(number, *pair(number))
     assert [cache.get(number) is not None for number in range(3)] == [True, True, False]
@@ -75,7 +75,7 @@ def test_a_process_that_starts_anew_has_one_that_keeps_nothing() -> None:
 )
 def test_forked_processes_share_it() -> None:
     count = 40
-    cache = Cache(count, count * 152)
+    cache = Cache(count, count * 216)
     context = multiprocessing.get_context("fork")
 
     def fill(first: int) -> None:

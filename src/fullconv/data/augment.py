@@ -20,8 +20,13 @@ from torchvision.transforms.v2 import functional as tv
 Pair = tuple[Tensor, Tensor]
 
 
+def with_channels(picture: Tensor, extra: Tensor | None) -> Tensor:
+    """(3, H, W) uint8 and (E, H, W) -> (3 + E, H, W) float32; as it is where there is no extra."""
+    return picture if extra is None else torch.cat([picture.float(), extra])
+
+
 def to_tensors(picture: np.ndarray, mask: np.ndarray) -> Pair:
-    """(H, W, 3) uint8 and (H, W) ids -> (3, H, W) uint8 and (H, W) uint8 (int32 above 255)."""
+    """(H, W, 3) uint8 and (..., H, W) ids -> (3, H, W) uint8 and uint8 ids (int32 above 255)."""
     ids = mask if mask.dtype == np.uint8 else mask.astype(np.int32)
     return torch.from_numpy(picture).permute(2, 0, 1), torch.from_numpy(ids)
 
@@ -37,6 +42,7 @@ class Augmentation:
         color: brightness, contrast and saturation vary by up to this fraction.
         mean: colour (RGB fractions 0-1) of what lies outside the picture.
         ignore_index: class id of what lies outside the mask.
+        extra_mean: of the channels beside the colours, for what lies outside.
     """
 
     crop: tuple[int, int]
@@ -45,44 +51,53 @@ class Augmentation:
     color: float = 0.3
     mean: Sequence[float] = (0.5, 0.5, 0.5)
     ignore_index: int = 255
+    extra_mean: Sequence[float] = ()
 
-    def __call__(self, picture: Tensor, mask: Tensor) -> Pair:
-        """(3, H, W) uint8 and (H, W) ids -> the same kinds at the crop's size."""
-        picture, mask = self._window(picture, mask)
+    def __call__(self, picture: Tensor, mask: Tensor, extra: Tensor | None = None) -> Pair:
+        """(3, H, W) uint8 and (H, W) or (heads, H, W) ids -> the same kinds at the crop's size.
+        `extra`, (E, H, W) float, goes the same way, but for its colours; the picture is (3 + E, H,
+        W) float32 then."""
+        planes = [picture, mask] if extra is None else [picture, mask, extra]
+        planes = self._window(planes)
         if self.flip and torch.rand(()) < 0.5:
-            picture, mask = tv.horizontal_flip(picture), tv.horizontal_flip(mask)
+            planes = [tv.horizontal_flip(plane) for plane in planes]
         if self.color:
             jitter = v2.ColorJitter(self.color, self.color, self.color)
-            picture = jitter(picture)
-        return picture.contiguous(), mask.contiguous()
+            planes[0] = jitter(planes[0])
+        picture = with_channels(planes[0], planes[2] if extra is not None else None)
+        return picture.contiguous(), planes[1].contiguous()
 
-    def _window(self, picture: Tensor, mask: Tensor) -> Pair:
+    def _window(self, planes: list[Tensor]) -> list[Tensor]:
+        sides = planes[1].shape[-2:]
         low, high = (math.log(s) for s in self.scale)
         factor = math.exp(low + (high - low) * float(torch.rand(())))
-        out = list(self.crop if any(self.crop) else mask.shape)
+        out = list(self.crop if any(self.crop) else sides)
         size = [max(1, round(side / factor)) for side in out]
         starts = [
             _randint(min(0, have - want), max(0, have - want))
-            for have, want in zip(mask.shape, size, strict=True)
+            for have, want in zip(sides, size, strict=True)
         ]
         top, left = starts
         padding = [  # left, top, right, bottom
             max(0, -left),
             max(0, -top),
-            max(0, left + size[1] - mask.shape[1]),
-            max(0, top + size[0] - mask.shape[0]),
+            max(0, left + size[1] - sides[1]),
+            max(0, top + size[0] - sides[0]),
         ]
         box = [max(0, top), max(0, left), size[0] - padding[1] - padding[3], 0]
         box[3] = size[1] - padding[0] - padding[2]
-        picture, mask = tv.crop_image(picture, *box), tv.crop_image(mask[None], *box)
-        if any(padding):
-            color = [round(255 * fraction) for fraction in self.mean]
-            picture = tv.pad_image(picture, padding, fill=color)
-            mask = tv.pad_image(mask, padding, fill=self.ignore_index)
-        picture = tv.resize_image(picture, out, antialias=True)
-        # torchvision's own rule for masks is NEAREST, which lies half a pixel off the picture's.
-        mask = tv.resize_image(mask, out, interpolation=v2.InterpolationMode.NEAREST_EXACT)
-        return picture, mask[0]
+        color = [round(255 * fraction) for fraction in self.mean]
+        outside = [color, self.ignore_index, list(self.extra_mean)]
+        found = []
+        for k, plane in enumerate(planes):
+            window = tv.crop_image(plane if plane.ndim == 3 else plane[None], *box)
+            if any(padding):
+                window = tv.pad_image(window, padding, fill=outside[k])
+            # Of masks torchvision's own rule is NEAREST, which lies half a pixel off the picture's.
+            how = v2.InterpolationMode.NEAREST_EXACT if k == 1 else v2.InterpolationMode.BILINEAR
+            window = tv.resize_image(window, out, interpolation=how, antialias=k != 1)
+            found.append(window if plane.ndim == 3 else window[0])
+        return found
 
 
 def _randint(low: int, high: int) -> int:

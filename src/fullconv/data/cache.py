@@ -1,8 +1,11 @@
 """Decoded pictures and masks, kept in memory that all reading processes share: each file is decoded
-once per training, not once per epoch, as long as the budget lasts."""
+once per training, not once per epoch, as long as the budget lasts.
+
+In memory each array is a head of `_HEAD` whole numbers (its kind, its shape) and its bytes."""
 
 from __future__ import annotations
 
+import math
 import mmap
 import multiprocessing
 from typing import Any
@@ -12,17 +15,20 @@ import numpy as np
 from fullconv.errors import FullconvError
 
 _CLAIMED, _READY = 1, 2
-_FIELDS = 5  # of an entry: whether it is there, place, height, width, bytes per id of the mask
+_FIELDS = 3  # of an entry: whether it is there, place, how many arrays
+_HEAD = 4
+_KINDS = (np.dtype(np.uint8), np.dtype(np.int32), np.dtype(np.float32))
 
 
 class Cache:
-    """Keeps pairs of a picture (H, W, 3 uint8) and its mask (H, W, uint8 or int32) by number.
+    """Keeps by number the arrays of a pair: its picture, its masks, further channels. They come
+    back as uint8 or float32 where they are that, else as int32.
 
     Memory is taken from the system only as it is filled. It is shared with processes that are
     forked; where they are started anew (Windows, macOS), they have a cache that keeps nothing.
 
     Args:
-        count: of pairs.
+        count: of pairs, none of whose arrays is empty or has more than three dimensions.
         budget: in bytes.
     """
 
@@ -46,26 +52,29 @@ class Cache:
     def __reduce__(self) -> Any:
         return Cache, (0, 0)
 
-    def get(self, number: int) -> tuple[np.ndarray, np.ndarray] | None:
-        """The pair, as views that must not be written to; None if it is not there."""
+    def get(self, number: int) -> list[np.ndarray] | None:
+        """The arrays, as views that must not be written to; None if they are not there."""
         if not (self.count and self.budget):
             return None
-        there, place, height, width, size = (int(x) for x in self._entries[number])
+        there, place, count = (int(x) for x in self._entries[number])
         if there != _READY:
             return None
-        pixels = height * width
-        picture = np.frombuffer(self._memory, np.uint8, 3 * pixels, place)
-        ids = np.frombuffer(
-            self._memory, np.uint8 if size == 1 else np.int32, pixels, place + _even(3 * pixels)
-        )
-        return picture.reshape(height, width, 3), ids.reshape(height, width)
+        found = []
+        for _ in range(count):
+            kind, *sides = np.frombuffer(self._memory, np.int64, _HEAD, place).tolist()
+            shape = [side for side in sides if side]
+            place += 8 * _HEAD
+            array = np.frombuffer(self._memory, _KINDS[kind], math.prod(shape), place)
+            found.append(array.reshape(shape))
+            place += _even(array.nbytes)
+        return found
 
-    def put(self, number: int, picture: np.ndarray, mask: np.ndarray) -> None:
-        """Keeps a pair if the budget allows."""
+    def put(self, number: int, *arrays: np.ndarray) -> None:
+        """Keeps them if the budget allows."""
         if not (self.count and self.budget):
             return
-        ids = mask if mask.dtype == np.uint8 else mask.astype(np.int32)
-        size = _even(picture.size) + _even(ids.nbytes)
+        kept = [a if a.dtype in _KINDS else a.astype(np.int32) for a in arrays]
+        size = sum(8 * _HEAD + _even(array.nbytes) for array in kept)
         used = self._entries[self.count]
         with self._lock:
             place = int(used[0])
@@ -73,10 +82,14 @@ class Cache:
                 return
             used[0] = place + size
             self._entries[number, 0] = _CLAIMED  # no other process takes room for it
-        for at, array in ((place, picture), (place + _even(picture.size), ids)):
-            kept = np.frombuffer(self._memory, np.uint8, array.nbytes, at)
-            kept[:] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        self._entries[number, 1:] = place, *ids.shape, ids.itemsize
+        self._entries[number, 1:] = place, len(kept)
+        for array in kept:
+            head = np.frombuffer(self._memory, np.int64, _HEAD, place)
+            head[:] = [_KINDS.index(array.dtype), *array.shape, *[0] * (3 - array.ndim)]
+            place += 8 * _HEAD
+            room = np.frombuffer(self._memory, np.uint8, array.nbytes, place)
+            room[:] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+            place += _even(array.nbytes)
         self._entries[number, 0] = _READY  # last: another process may look at any time
 
 

@@ -262,7 +262,8 @@ def pascal_context(labels: Path, chosen: Path | None) -> Labels:
 
 
 def from_one(names: list[str]) -> Labels:
-    """Values 1-K with these names; 0 is ignored, as in SIFT Flow and NYUDv2."""
+    """Values 1-K with these names; 0 is ignored, as in SIFT Flow and NYUDv2, and -1, as in the
+    geometric labels of SIFT Flow."""
     ignore = 255 if len(names) <= 255 else 65535
-    values: dict[int | RGB, int] = {0: ignore, **{k + 1: k for k in range(len(names))}}
+    values: dict[int | RGB, int] = {-1: ignore, 0: ignore, **{k + 1: k for k in range(len(names))}}
     return Labels(tuple(names), (), ignore, values, closed=True)

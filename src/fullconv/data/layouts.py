@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from fullconv.data import published, tables
+from fullconv.data.channels import Input
 from fullconv.data.download import located
 from fullconv.data.pairing import (
     MASK_FOLDERS,
@@ -63,6 +64,8 @@ class Dataset:
         named: whether the class names are real; made up from ids ("class 3") where not.
         unpaired_pictures, unpaired_masks: files without a partner, doubled stems among them.
         notes: what was decided without being told.
+        heads: names and class tables of further heads; every pair has their `masks`.
+        inputs: what goes into the network beside the pictures; every pair has their `inputs`.
     """
 
     root: Path
@@ -74,6 +77,21 @@ class Dataset:
     unpaired_pictures: tuple[Path, ...] = ()
     unpaired_masks: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
+    heads: tuple[tuple[str, Labels], ...] = ()
+    inputs: tuple[Input, ...] = ()
+
+    @property
+    def tables(self) -> tuple[Labels, ...]:
+        """The class tables of all heads, the first one first."""
+        return (self.labels, *(labels for _, labels in self.heads))
+
+    @property
+    def name_of_masks(self) -> str:
+        """What the folder of the masks is called: "masks", "SegmentationClass"."""
+        mask = next(pair.mask for pairs in self.splits.values() for pair in pairs)
+        inside = mask.is_relative_to(self.root)
+        parts = mask.relative_to(self.root).parts if inside else mask.parent.parts[-1:]
+        return parts[0] if len(parts) > 1 or not inside else "masks"
 
     @property
     def held_out(self) -> str:

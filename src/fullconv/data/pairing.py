@@ -35,11 +35,14 @@ PICTURE_ENDINGS = ("_image", "_img", "_sat", "_photo", "_rgb")  # a_sat.jpg and 
 
 @dataclass(frozen=True)
 class Pair:
-    """A picture and its mask. `name` is the picture's stem, unique in its split."""
+    """A picture and its mask, and files of further folders, see `fullconv.data.beside`. `name` is
+    the picture's stem, unique in its split."""
 
     name: str
     picture: Path
     mask: Path
+    masks: tuple[Path, ...] = ()  # of further heads
+    inputs: tuple[Path, ...] = ()  # depth, infrared ...
 
 
 @dataclass

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from fullconv.data.augment import Augmentation, to_tensors
+from fullconv.data.augment import Augmentation, to_tensors, with_channels
 from fullconv.data.cache import Cache
-from fullconv.data.layouts import Pair
+from fullconv.data.channels import read_channels, require_size
 from fullconv.data.masks import read_mask
+from fullconv.data.pairing import Pair
 from fullconv.data.pictures import read_picture
 from fullconv.errors import FullconvError
 from fullconv.labels import Labels
@@ -28,11 +29,15 @@ IDLE: Key = (-1, 0)
 
 
 class Samples(Dataset[tuple[Tensor, Tensor]]):
-    """Pairs as (3, h, w) uint8 RGB and (h, w) class ids.
+    """Pairs as (3, h, w) uint8 RGB and (h, w) class ids. Where pairs have further inputs or masks,
+    as (3 + E, h, w) float32, the E channels behind red, green and blue in the files' own numbers,
+    and as (heads, h, w).
 
     Args:
         pairs: from `fullconv.data.layouts.read`.
         labels: what the masks' values mean.
+        further: the class tables of the further masks. What each ignores is `ignore_index` of the
+            augmentation then.
         augmentation: None gives pictures and masks as they are.
         cache: keeps what was decoded, by the pair's number plus `first`.
     """
@@ -43,11 +48,13 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
         labels: Labels,
         augmentation: Augmentation | None = None,
         *,
+        further: Sequence[Labels] = (),
         cache: Cache | None = None,
         first: int = 0,
     ) -> None:
         self.pairs = pairs
-        self.labels = labels
+        self.tables = (labels, *further)
+        self.ignore_index = common_ignore(self.tables)
         self.augmentation = augmentation
         self.cache = cache
         self.first = first
@@ -57,31 +64,57 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, key: Key) -> tuple[Tensor, Tensor]:
         index, seed = key
-        picture, mask = self._decoded(max(index, 0))
+        picture, mask, *beside = self._decoded(max(index, 0))
         image, target = to_tensors(picture, mask)
+        extra = torch.from_numpy(beside[0]).permute(2, 0, 1).float() if beside else None
         if index < 0:
-            target = torch.full_like(target, self.labels.ignore_index)
+            target = torch.full_like(target, self.ignore_index)
         if self.augmentation is None:
-            return image, target
+            return with_channels(image, extra), target
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return self.augmentation(image, target)
+            return self.augmentation(image, target, extra)
 
-    def _decoded(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def _decoded(self, index: int) -> list[np.ndarray]:
+        """Picture, ids and, where there are some, the channels of the further inputs."""
         kept = self.cache.get(self.first + index) if self.cache else None
         if kept is not None:
             return kept
         pair = self.pairs[index]
-        picture, mask = read_picture(pair.picture), read_mask(pair.mask, self.labels)
-        if picture.shape[:2] != mask.shape:
-            raise FullconvError(
-                f"{pair.picture} is {picture.shape[1]} x {picture.shape[0]} pixels but {pair.mask} "
-                f"is {mask.shape[1]} x {mask.shape[0]}.",
-                "fullconv check DATA",
-            )
+        picture = read_picture(pair.picture)
+        size, masks = picture.shape[:2], []
+        for path, labels in zip((pair.mask, *pair.masks), self.tables, strict=True):
+            mask = read_mask(path, labels)
+            if size != mask.shape:
+                raise FullconvError(
+                    f"{pair.picture} is {size[1]} x {size[0]} pixels but {path} is "
+                    f"{mask.shape[1]} x {mask.shape[0]}.",
+                    "fullconv check DATA",
+                )
+            masks.append(_ignoring(mask, labels.ignore_index, self.ignore_index))
+        decoded = [picture, masks[0] if len(masks) == 1 else np.stack(masks)]
+        if pair.inputs:
+            found = [read_channels(path) for path in pair.inputs]
+            for path, channels in zip(pair.inputs, found, strict=True):
+                require_size(channels, path, size, str(pair.picture))
+            decoded.append(np.concatenate(found, axis=2))
         if self.cache:
-            self.cache.put(self.first + index, picture, mask)
-        return picture, mask
+            self.cache.put(self.first + index, *decoded)
+        return decoded
+
+
+def common_ignore(tables: Sequence[Labels]) -> int:
+    """One id for what is ignored by each of several heads; a single one's own."""
+    if len(tables) == 1:
+        return tables[0].ignore_index
+    return 255 if max(len(labels) for labels in tables) <= 255 else 65535
+
+
+def _ignoring(mask: np.ndarray, own: int, common: int) -> np.ndarray:
+    if own == common:
+        return mask
+    wide = mask if common < 256 else mask.astype(np.uint16)
+    return np.where(mask == own, wide.dtype.type(common), wide)
 
 
 class ShuffledBatches(Sampler[list[Key]]):

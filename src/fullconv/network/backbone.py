@@ -65,6 +65,7 @@ class Backbone(nn.Module):
 
     Attributes:
         channels: C of each tap.
+        in_channels: of the pictures, 3; more where `fullconv.network.fusion` added some.
         grids: of each tap, in pixels of the unpadded picture; where "stretched" they hold for
             multiples of the stride.
         size_phase: sizes are padded to this remainder modulo the coarsest stride, because padding
@@ -83,6 +84,7 @@ class Backbone(nn.Module):
         self.pyramid = pyramid
         self.taps = tuple(taps)
         self.card = card
+        self.in_channels = 3
         self._raw = tuple(grids)
         self.coarsest = int(grids[-1].stride)
         self.size_phase: int | None = None

@@ -75,7 +75,7 @@ def _foldable(network: FCN) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
     reads = _Reads()
     try:
         with torch.no_grad(), reads:
-            network(torch.zeros(1, 3, _PICTURE, _PICTURE, device=device))
+            network(torch.zeros(1, network.backbone.in_channels, _PICTURE, _PICTURE, device=device))
     finally:
         for handle in handles:
             handle.remove()

@@ -8,7 +8,8 @@ Shapes: N batch · K classes · H, W picture · h, w cells.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -38,6 +39,12 @@ class Scores:
     def num_classes(self) -> int:
         """K; background counts."""
         return self.values.shape[1]
+
+    def split(self, counts: Sequence[int]) -> list[Scores]:
+        """The scores of each of several heads, by how many classes each has."""
+        if len(counts) == 1:
+            return [self]
+        return [replace(self, values=values) for values in self.values.split(list(counts), dim=1)]
 
     def resized(self, size: tuple[int, int]) -> Scores:
         """The same scores, to be read at the pixels of the picture as it was before it was resized
