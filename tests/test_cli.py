@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import cards
 import numpy as np
 import pytest
 from PIL import Image
@@ -781,3 +782,38 @@ def test_progress_is_a_line_on_a_terminal_that_is_wiped_afterwards(
     assert json.loads(out)["errors"] == 0
     assert err.startswith("\rchecked 1/7\rchecked 2/7")
     assert err.endswith("checked 7/7\r\x1b[K")
+
+
+def test_heads_and_inputs_from_folders_by_the_command_line(tmp_path, capsys):
+    """The whole way, as a person with depth and two kinds of labels goes it."""
+    data, out = cards.write(tmp_path / "cards", sized=True, train=4, val=2), tmp_path / "run"
+    assert run(["check", str(data), "--heads", "order", "--inputs", "depth"]) == 0
+    said = capsys.readouterr().out
+    assert "head order" in said
+    assert "near" in said
+    small = ["--no-pretrained", "--epochs", "1", "--batch", "2", "--workers", "0"]
+    small += ["--crop", "33", "33"]
+    more = ["--heads", "order", "--inputs", "depth", "--backbone", "resnet10t", "--out", str(out)]
+    assert run(["train", str(data), *small, *more]) == 0
+    said = capsys.readouterr()
+    assert "head order: 3 classes, wall, far, near" in said.err
+    assert "input depth: mean " in said.err
+    assert ", order 0." in said.out
+    assert run(["evaluate", str(out), str(data), "--split", "val"]) == 0
+    said = capsys.readouterr()
+    assert "head order" in said.out
+    assert "not scored" not in said.err
+    assert run(["inspect", str(out)]) == 0
+    assert "takes depth beside each picture: 1 channel, early fusion" in capsys.readouterr().out
+    photos, results = str(data / "images/val"), tmp_path / "results"
+    assert run(["predict", str(out), photos, "--out", str(results)]) == 1
+    assert "--inputs depth" in capsys.readouterr().err
+    given = ["--inputs", str(data / "depth/val"), "--out", str(results), "--save", "mask,json"]
+    assert run(["predict", str(out), photos, *given]) == 0
+    names = {path.name for path in results.iterdir()}
+    each = ("_mask.png", "_order_mask.png", ".json")
+    assert names == {f"card_{k:03}{end}" for k in (0, 1) for end in each}
+    assert set(json.loads((results / "card_000.json").read_text())["heads"]) == {"order"}
+    shutil.rmtree(data / "order")
+    assert run(["evaluate", str(out), str(data), "--split", "val"]) == 0
+    assert "for order, not scored (--heads FOLDER)" in capsys.readouterr().err

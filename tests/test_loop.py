@@ -13,6 +13,7 @@ from fullconv.choices import mean_rate
 from fullconv.data.drawn import LABELS
 from fullconv.errors import FullconvError
 from fullconv.geometry import Grid
+from fullconv.labels import Labels
 from fullconv.loop import Checkpoints, Training
 from fullconv.model import Model
 from fullconv.network.card import BackboneCard
@@ -219,3 +220,27 @@ def test_no_checkpoint_between_the_passes_of_a_step(tmp_path):
     for index in range(7):
         eager.on_train_batch_end(trainer, None, None, None, index)
     assert saved == [2, 5]
+
+
+def test_the_loss_of_several_heads_is_the_sum(training):
+    """Also where they ignore different ids; each with its own class weights."""
+    order = Labels(("wall", "far", "near"))
+    network = FCN(BackboneCard("timm", "resnet10t"), len(LABELS) + 3, stride=8).eval()
+    for score in network.score.values():
+        torch.nn.init.normal_(score.weight, std=0.1)
+    weights = [torch.rand(len(LABELS)) + 0.1, torch.tensor([1.0, 3.0, 0.2])]
+    model = Model(network, LABELS, training.model.card, heads={"order": order})
+    two = Training(
+        model, training.settings, class_weights=weights, protocol={}, folder=training.folder
+    ).eval()
+    pictures, target = batch()
+    second = (target % 4).masked_fill(target % 4 == 3, 255)
+    loss = two.training_step((pictures, torch.stack([target, second], 1)), 0).detach()
+    full = network(model.normalise(pictures)).full().double()
+    expected = sum(
+        torch.nn.functional.cross_entropy(part, ids.long(), weight.double(), ignore_index=255)
+        for part, ids, weight in zip(
+            full.split([len(LABELS), 3], 1), (target, second), weights, strict=True
+        )
+    )
+    assert float(loss) == pytest.approx(float(expected.detach()), rel=1e-5)

@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 
+import cards
 import numpy as np
 import pytest
 import torch
@@ -19,11 +21,13 @@ from torch import nn
 import fullconv as fc
 from fullconv import training
 from fullconv.data import drawn
+from fullconv.data.beside import measured, with_inputs
 from fullconv.data.check import check
 from fullconv.data.masks import read_values, write_mask
 from fullconv.data.samples import Samples, ShuffledBatches
 from fullconv.errors import FullconvError
 from fullconv.model import load_model
+from fullconv.probe import probe
 from fullconv.settings import Settings
 from fullconv.training import train
 
@@ -387,3 +391,107 @@ def test_a_step_of_several_passes_is_that_of_all_their_pictures(scenes, tmp_path
         torch.testing.assert_close(found, p, rtol=1e-4, atol=1e-6)
     before = load_model(earlier.model).network.backbone.state_dict()
     assert all(torch.equal(v, before[k]) for k, v in trained.backbone.state_dict().items())
+
+
+@pytest.fixture(scope="module")
+def both_kinds(tmp_path_factory):
+    """Cards with materials, order and depth."""
+    root = tmp_path_factory.mktemp("cards") / "cards"
+    return cards.write(root, sized=True, train=8, val=3)
+
+
+@pytest.fixture(scope="module", params=["early", "late"])
+def fused(request, both_kinds, tmp_path_factory):
+    out = tmp_path_factory.mktemp("fused") / "run"
+    options = {"heads": "order", "inputs": "depth", "fusion": request.param}
+    return train(both_kinds, out=out, **{**SMALL, "epochs": 2, **options})
+
+
+def test_heads_and_inputs_train_and_come_back(fused, both_kinds):
+    assert set(fused.metrics["heads"]) == {"order"}
+    assert fused.metrics["heads"]["order"]["per_class_iou"].keys() == {"wall", "far", "near"}
+    model = fc.load(fused.model, device="cpu")
+    assert model.model.heads["order"].names == cards.ORDER.names
+    found = fc.evaluate(model, both_kinds, split="val").to_dict()
+    assert found["confusion"] == fused.metrics["confusion"]
+    assert found["heads"] == fused.metrics["heads"]
+    assert found["protocol"] == fused.metrics["protocol"]
+    assert fc.load(fused.model, device="cpu").model.config() == model.model.config()
+
+
+def test_each_head_is_scored_against_its_own_masks(fused, both_kinds):
+    """By the definition, from the predictions of single pictures."""
+    model = fc.load(fused.model, device="cpu")
+    counts = np.zeros((3, 3), int)
+    for k in range(3):
+        _, _, order, _ = cards.scene(100_000 + k, sized=True)
+        name = f"val/card_{k:03}.png"
+        found = model(both_kinds / "images" / name, inputs=[both_kinds / "depth" / name])
+        np.add.at(counts, (order, found.heads["order"].mask), 1)
+    assert counts.tolist() == fused.metrics["heads"]["order"]["confusion"]
+
+
+def test_the_depth_is_seen(fused, both_kinds):
+    model = fc.load(fused.model, device="cpu")
+    picture, _, _, depth = cards.scene(3, sized=True)
+    near, far = (model.engine.scores(scene_of(picture, z)).values for z in (depth, depth * 3))
+    assert not torch.equal(near, far)
+    shifted = model(picture, inputs=[depth.astype(np.float32)])
+    assert (shifted.mask == model(picture, inputs=[depth]).mask).all()
+
+
+def scene_of(picture, depth):
+    colors = torch.from_numpy(picture).permute(2, 0, 1).float()
+    return torch.cat([colors, torch.from_numpy(depth.astype(np.float32))[None]])[None]
+
+
+def test_resumed_with_heads_and_inputs(fused):
+    assert train(resume=fused.folder, quiet=True).metrics == fused.metrics
+
+
+def test_the_depth_must_be_there(fused, both_kinds, tmp_path):
+    model = fc.load(fused.model, device="cpu")
+    photo = both_kinds / "images/val/card_000.png"
+    with pytest.raises(FullconvError, match="takes depth beside each picture; nothing was") as no:
+        model(photo)
+    assert no.value.hint.startswith("--inputs depth ")
+    with pytest.raises(FullconvError, match="96 pixels but the picture is 128 x 96"):
+        model(photo, inputs=[np.zeros((96, 96), np.uint16)])
+    with pytest.raises(FullconvError, match="have no names to find their inputs by"):
+        model([np.zeros((9, 9, 3), np.uint8)], inputs=[tmp_path])
+    bare = shutil.copytree(both_kinds, tmp_path / "bare")
+    shutil.rmtree(bare / "depth")
+    with pytest.raises(FullconvError, match="no folder depth in"):
+        fc.evaluate(model, bare, split="val")
+    shutil.rmtree(bare / "order")
+    shutil.copytree(both_kinds / "depth", bare / "d")
+    found = fc.evaluate(model, bare, split="val", inputs="d")  # what has no masks is not scored
+    assert found.heads == {}
+    assert found.left_out == ("order",)
+    assert found.to_dict()["confusion"] == fused.metrics["confusion"]
+    with pytest.raises(FullconvError, match="2 folders of further inputs named; the model has"):
+        fc.evaluate(model, bare, split="val", inputs="d,e")
+    with pytest.raises(FullconvError, match="the model takes depth beside pictures, in which"):
+        probe(model, both_kinds)
+
+
+def test_a_model_of_pictures_is_where_depth_begins(both_kinds, tmp_path):
+    plain = train(both_kinds, out=tmp_path / "plain", **{**SMALL, "epochs": 1})
+    report = check(both_kinds)
+    dataset = measured(with_inputs(report.dataset, ["depth"]))
+    settings = Settings.from_dict({**SETTLED, "start": str(plain.model), "fusion": "late"})
+    late = training.fresh_model(
+        replace(report, dataset=dataset), replace(settings, inputs="depth"), None, quiet=True
+    )
+    earlier = load_model(plain.model)
+    picture, _, _, depth = cards.scene(0, sized=True)
+    batch = scene_of(picture, depth)
+    scores = late.network.eval()(late.normalise(batch)).values
+    grey = (late.normalise(batch)[:, 3:]).expand(-1, 3, -1, -1)
+    wanted = (
+        earlier.network(earlier.normalise(batch[:, :3])).values + earlier.network(grey).values
+    ) / 2
+    torch.testing.assert_close(scores, wanted, atol=1e-5, rtol=1e-5)
+
+
+SETTLED = {key: value for key, value in SMALL.items() if key != "quiet"}

@@ -148,11 +148,13 @@ def evaluate(
             inputs=inputs,
             ignore_rules=ignore_rules,
             progress=progress,
-        ).to_dict()
-    protocol = result["protocol"]
-    pictures = plural(protocol["pictures"], "picture")
+        )
+    facts = result.to_dict()
+    pictures = plural(facts["protocol"]["pictures"], "picture")
     head = f"{model} on {data}, split {split}, {pictures}, original size\n\n"
-    emit(result, head + table(result), json)
+    if result.left_out:
+        say(f"note: no masks in {data} for {some(result.left_out)}, not scored (--heads FOLDER)")
+    emit(facts, head + table(facts), json)
 
 
 @app.command(sort_key=5)

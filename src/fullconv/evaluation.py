@@ -34,11 +34,13 @@ class Evaluation:
         metrics: from the confusion matrix of the whole split.
         protocol: what the numbers mean; see `fullconv.metrics.protocol_card`.
         heads: metrics of the further heads whose masks the data set has, by name.
+        left_out: heads whose masks it has not.
     """
 
     metrics: Metrics
     protocol: dict[str, Any]
     heads: dict[str, Metrics] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able: the metrics, those of further heads under "heads", and the card under
@@ -133,11 +135,12 @@ def evaluate_altered(
         pretrained_on=predictor.model.card.pretrained_on,
         ignored_pixels=ignored,
     )
+    left_out = tuple(set(predictor.model.heads) - {head.name for head in heads})
     results = []
     for counts in confusions:
         first, *further = (Metrics(head.names, of) for head, of in zip(heads, counts, strict=True))
         named = zip([head.name for head in heads[1:]], further, strict=True)
-        results.append(Evaluation(first, card, dict(named)))
+        results.append(Evaluation(first, card, dict(named), left_out))
     return results
 
 
