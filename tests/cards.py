@@ -50,16 +50,19 @@ def scene(seed: int, *, sized: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray
     return picture.clip(0, 255).astype(np.uint8), materials, order, seen.round().astype(np.uint16)
 
 
-def write(root: Path, *, sized: bool, train: int = 60, val: int = 16, labels: str = "both") -> Path:
+def write(
+    root: Path, *, sized: bool, train: int, val: int, test: int = 0, labels: str = "both"
+) -> Path:
     """images/, depth/ (16 bit of mm) and masks/, each with a folder per split.
 
     Args:
         labels: "materials" or "order" as the masks; "both": materials, and order/ beside them.
     """
     first = ORDER if labels == "order" else MATERIALS
-    for part, (split, count) in enumerate((("train", train), ("val", val))):
+    for part, (split, count) in enumerate((("train", train), ("val", val), ("test", test))):
         for folder in ("images", "masks", "depth", *["order"] * (labels == "both")):
-            (root / folder / split).mkdir(parents=True)
+            if count:
+                (root / folder / split).mkdir(parents=True)
         for k in range(count):
             picture, materials, order, depth = scene(part * 100_000 + k, sized=sized)
             Image.fromarray(picture).save(root / f"images/{split}/card_{k:03}.png")
