@@ -255,7 +255,7 @@ def test_weights_that_cannot_be_fetched_are_said(
     monkeypatch.setattr(torchvision.models, "get_model_weights", lambda name: chosen)
     assert run(["predict", "torchvision:fcn_resnet50", __file__]) == 1
     said = capfd.readouterr().err
-    assert "the pretrained weights of fcn_resnet50 could not be loaded (URLError" in said
+    assert "the pretrained weights of fcn_resnet50 are not on this machine" in said
     assert "try: fullconv predict fcn_resnet50.pth PICTURE" in said
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import pytest
 import timm
@@ -11,7 +12,14 @@ from safetensors.torch import load_file, save_file
 
 from fullconv.errors import FullconvError
 from fullconv.network.backbone import build
-from fullconv.network.card import IMAGENET_MEAN, IMAGENET_STD, BackboneCard, load_weights, read_card
+from fullconv.network.card import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    BackboneCard,
+    load_weights,
+    read_card,
+    unreachable,
+)
 
 
 def written(folder: Path, text: str) -> Path:
@@ -227,3 +235,20 @@ def test_the_resnet_card_starts_layer4_fresh(shared: Path) -> None:
     assert len(convolutions) == 4
     state = backbone.pyramid.state_dict()
     assert all(state[name].std() > 0.01 for name in convolutions)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (URLError("no route"), "there is no network, or the host does not answer."),
+        (ConnectionResetError(104, "reset"), "there is no network, or the host does not answer."),
+        (OSError("disk on fire.\nTraceback ..."), "disk on fire."),
+        (RuntimeError(), "RuntimeError."),
+    ],
+)
+def test_weights_out_of_reach_say_why_in_words(error: Exception, said: str) -> None:
+    found = unreachable(BackboneCard("timm", "resnet18"), error)
+    assert found.message == (
+        "the pretrained weights of resnet18 are not on this machine and could not be loaded: "
+        + said
+    )

@@ -392,7 +392,7 @@ def test_weights_out_of_reach_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
     chosen = types.SimpleNamespace(DEFAULT=Weights())
     monkeypatch.setattr(torchvision.models, "get_model_weights", lambda name: chosen)
-    with pytest.raises(FullconvError, match=r"weights of vgg16 could not be loaded.*no route"):
+    with pytest.raises(FullconvError, match=r"weights of vgg16 are not on this .*no route"):
         build(narrow("vgg16"), stride=8, pretrained=True)
     with pytest.raises(FullconvError, match="nobody offers weights of alexnet") as caught:
         build(narrow("alexnet"), stride=32, pretrained=True)

@@ -96,7 +96,7 @@ def test_weights_out_of_reach(problem: Exception, monkeypatch: pytest.MonkeyPatc
 
     chosen = SimpleNamespace(DEFAULT=SimpleNamespace(get_state_dict=get))
     monkeypatch.setattr(torchvision.models, "get_model_weights", lambda name: chosen)
-    with pytest.raises(FullconvError, match="weights of fcn_resnet50 could not be loaded") as error:
+    with pytest.raises(FullconvError, match="weights of fcn_resnet50 are not on this") as error:
         torchvision_weights(CARD, CARD.name)
     assert str(problem) in error.value.message
 

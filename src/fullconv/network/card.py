@@ -28,6 +28,8 @@ from fullconv.errors import FullconvError, command
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+# What the clients raise then, whose own words name their internals.
+_NO_NETWORK = ("LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectError", "URLError")
 _CARD = 'source = "timm"\nname = "resnet18"'  # the shortest card
 
 
@@ -133,9 +135,12 @@ def read_card(path: str | Path) -> BackboneCard:
 
 def unreachable(card: BackboneCard, error: Exception) -> FullconvError:
     """Weights that a source publishes could not be fetched."""
+    lost = type(error).__name__ in _NO_NETWORK or isinstance(error, ConnectionError | TimeoutError)
+    said = (str(error) or type(error).__name__).splitlines()[0][:200].rstrip(".")
+    why = "there is no network, or the host does not answer" if lost else said
     return FullconvError(
-        f"the pretrained weights of {card.name} could not be loaded "
-        f"({type(error).__name__}: {str(error).splitlines()[0][:200]}).",
+        f"the pretrained weights of {card.name} are not on this machine and could not be loaded: "
+        f"{why}.",
         "--no-pretrained   # or --backbone card.toml with a weights file of your own",
     )
 
