@@ -26,7 +26,7 @@ from fullconv.data.check import check
 from fullconv.data.masks import read_values, write_mask
 from fullconv.data.samples import Samples, ShuffledBatches
 from fullconv.errors import FullconvError
-from fullconv.model import load_model
+from fullconv.model import Model, load_model, save_model
 from fullconv.probe import probe
 from fullconv.settings import Settings
 from fullconv.training import train
@@ -495,3 +495,30 @@ def test_a_model_of_pictures_is_where_depth_begins(both_kinds, tmp_path):
 
 
 SETTLED = {key: value for key, value in SMALL.items() if key != "quiet"}
+
+
+def test_a_model_of_more_than_pictures_starts_its_like_only(fused, both_kinds, tmp_path):
+    fusion = load_model(fused.model).fusion
+    options = {"heads": "order", "start": str(fused.model), "epochs": 1}
+    with pytest.raises(FullconvError, match=f"takes depth beside pictures, by {fusion}") as caught:
+        train(both_kinds, out=tmp_path / "no", **{**SMALL, **options})
+    assert caught.value.hint == f"--inputs depth --fusion {fusion}"
+    options |= {"inputs": "depth", "fusion": fusion, "stride": 4}
+    train(both_kinds, out=tmp_path / "yes", **{**SMALL, **options})
+    facts = load_model(tmp_path / "yes").training
+    assert facts["unchanged_at_start"] > 0.95  # finer strides are padded less, at the border
+
+
+@pytest.mark.parametrize("kept", [{"placement": "half_pixel"}, {"border": "zeros"}])
+def test_where_the_cells_sit_is_kept_from_the_start(kept, both_kinds, tmp_path):
+    torch.manual_seed(0)
+    network = fc.FCN("resnet10t", len(cards.MATERIALS), stride=16, **kept).eval()
+    torch.nn.init.normal_(network.score["stride16"].weight)
+    earlier = Model(network, cards.MATERIALS, network.backbone.card)
+    start = save_model(earlier, tmp_path / "model")
+    settings = Settings.from_dict({**SETTLED, "stride": 16, "start": str(start)})
+    fresh = training.fresh_model(check(both_kinds), settings, None, quiet=True)
+    images = torch.randn(1, 3, 50, 70)
+    with torch.no_grad():
+        found, wanted = (net.eval()(images).full() for net in (fresh.network, network))
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)

@@ -39,11 +39,11 @@ def fresh_model(report: CheckReport, settings: Settings, module: Any, *, quiet: 
     """
     torch.manual_seed(settings.seed)
     named, earlier = _begun_with(settings, module)
-    backbone = build(named, stride=settings.stride, pretrained=settings.pretrained)
     dataset = report.dataset
-    total = sum(len(labels) for labels in dataset.tables)
-    network = FCN(backbone, total, stride=settings.stride, upsampling=settings.upsampling)
-    card = backbone.card
+    if earlier:
+        _require_its_inputs(earlier, dataset, settings)
+    network = _network(named, earlier, dataset, settings)
+    card = network.backbone.card
     if settings.pretrained and not card.pretrained_on:
         card = replace(card, pretrained_on=f"{card.source}'s default weights")
     settings_kept = {k: v for k, v in settings.to_dict().items() if k not in ("backbone", "start")}
@@ -73,6 +73,37 @@ def fresh_model(report: CheckReport, settings: Settings, module: Any, *, quiet: 
         if not quiet:
             print(f"starts from {settings.start}: {said}", file=sys.stderr)
     return model
+
+
+def _network(named: Any, earlier: Model | None, dataset: Dataset, settings: Settings) -> FCN:
+    """Fresh, for pictures alone. Where its cells sit stays as it was in the model to start from."""
+    before = earlier.network if earlier else None
+    backbone = build(
+        named,
+        stride=settings.stride,
+        pretrained=settings.pretrained,
+        placement=before.backbone.placement if before else None,
+    )
+    return FCN(
+        backbone,
+        sum(len(labels) for labels in dataset.tables),
+        stride=settings.stride,
+        upsampling=settings.upsampling,
+        border=before.border if before else None,
+    )
+
+
+def _require_its_inputs(earlier: Model, dataset: Dataset, settings: Settings) -> None:
+    """A model of pictures may become one of more; one of more stays what it is."""
+    theirs = [(one.name, one.channels) for one in earlier.inputs]
+    ours = [(one.name, one.channels) for one in dataset.inputs]
+    if theirs and (theirs != ours or earlier.fusion != settings.fusion):
+        names = [name for name, _ in theirs]
+        raise FullconvError(
+            f"the model to start from takes {' and '.join(names)} beside pictures, by "
+            f"{earlier.fusion} fusion; this training would not.",
+            f"--inputs {','.join(names)} --fusion {earlier.fusion}",
+        )
 
 
 def _names(model: Model) -> tuple[list[tuple[str, ...]], list[str]]:
