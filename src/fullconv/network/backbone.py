@@ -115,7 +115,7 @@ class Backbone(nn.Module):
         """(N, 3, H, W) of any size from 1 x 1 up -> one (N, C, h, w) per tap, finest first."""
         height, width = images.shape[2:]
         below, right = self.padding(height), self.padding(width)
-        if below or right or self.before:
+        if torch.compiler.is_exporting() or below or right or self.before:
             images = F.pad(images, (self.before, right, self.before, below))
         maps = feature_maps(self.pyramid(images))
         return [
@@ -124,26 +124,24 @@ class Backbone(nn.Module):
         ]
 
     def padding(self, pixels: int) -> int:
-        """How many pixels are added below (right of) a picture of so many."""
-        size, step = pixels + self.before, 1
+        """How many pixels are added below (right of) a picture of so many. In whole numbers from 0
+        up (ONNX divides others another way) and without a branch: it is exported for any size."""
+        size = pixels + self.before
+        for (threshold, stride), grid in zip(self._growth, self.grids, strict=True):
+            beyond = 0  # cells beyond the first
+            if self.placement != "stretched":  # which reaches, whatever the size
+                reach = torch.sym_max(0, 2 * pixels - 2 - stride - round(2 * grid.offset))
+                beyond = (reach + 2 * stride - 1) // (2 * stride)
+            size = torch.sym_max(size, threshold + stride * beyond)
         if self.size_phase is not None:
-            size, step = size + (self.size_phase - size) % self.coarsest, self.coarsest
-        while not self._covers(size, pixels):
-            size += step
+            over = (size - self.size_phase) % self.coarsest
+            size = size + (self.coarsest - over) % self.coarsest
         return size - self.before - pixels
 
     def cells(self, tap: int, pixels: int) -> int:
         """How many cells a tap has along a (padded) picture of so many pixels."""
         threshold, stride = self._growth[tap]
         return (pixels - threshold) // stride + 1
-
-    def _covers(self, size: int, pixels: int) -> bool:
-        reaches = self.placement == "stretched"  # whatever the size
-        return all(
-            (cells := self.cells(tap, size)) >= 1
-            and (reaches or pixels - 1 - grid.centre(cells - 1) <= grid.stride / 2)
-            for tap, grid in enumerate(self.grids)
-        )
 
     def _growth_of(self, tap: int) -> tuple[int, int]:
         """The size at which a tap has its first cell, if its cells are counted back from here, and

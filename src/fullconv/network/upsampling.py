@@ -71,7 +71,7 @@ class LearnedUpsampling(nn.Module):
         # Enough cells beyond the border that every fine cell lies between two coarse ones.
         before = max(1, -(-(self.first + size_of_kernel) // self.factor))
         after = [
-            max(1, -(-(count - self.first) // self.factor) - cells + 1)
+            torch.sym_max(1, (count - self.first + self.factor - 1) // self.factor - cells + 1)
             for count, cells in zip(size, scores.shape[2:], strict=True)
         ]
         padded = F.pad(scores, (before, after[1], before, after[0]), mode=self.mode)
