@@ -20,6 +20,7 @@ ORDER = (
     {"foreign"},
     {"model", "sheet", "heatmap", "draw_heat"},
     {"engine"},
+    {"outputs"},
     {"predict"},
     {"evaluation", "inspect", "probe"},
     {"progress", "loop", "finish", "choices", "names", "start", "stages", "training", "demo"},

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from fullconv.network.convolutionalize import convolutionalize
     from fullconv.network.fcn import FCN
     from fullconv.network.scores import Scores
-    from fullconv.predict import Predictor, Segmentation, load
+    from fullconv.outputs import Segmentation
+    from fullconv.predict import Predictor, load
     from fullconv.training import train
 
 __version__ = "0.1.0"
@@ -31,7 +32,7 @@ _HOMES = {
     "Model": "model",
     "Predictor": "predict",
     "Scores": "network.scores",
-    "Segmentation": "predict",
+    "Segmentation": "outputs",
     "check": "data.check",
     "convolutionalize": "network.convolutionalize",
     "evaluate": "evaluation",

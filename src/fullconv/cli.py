@@ -190,7 +190,8 @@ def predict(
         Print one JSON object and nothing else.
     """
     from fullconv.data.beside import names_of
-    from fullconv.predict import load, save_outputs, spare_pictures
+    from fullconv.outputs import save_outputs, spare_pictures
+    from fullconv.predict import load
 
     found = _pictures(model, pictures)
     outputs = _kinds(save)
@@ -217,7 +218,7 @@ def predict(
 
 def _pictures(model: Path, named: tuple[Path, ...]) -> list[tuple[Path, Path]]:
     """Those among files and folders, with the names of their results."""
-    from fullconv.predict import find_pictures
+    from fullconv.outputs import find_pictures
 
     if not named:
         raise FullconvError(
@@ -290,7 +291,7 @@ def _options_in(argv: list[str]) -> frozenset[str]:
 
 def _kinds(save: str) -> list[str]:
     """mask, overlay of "mask,overlay"."""
-    from fullconv.predict import OUTPUTS
+    from fullconv.outputs import OUTPUTS
 
     kinds = [kind.strip() for kind in save.split(",")]
     unknown = [kind for kind in kinds if kind not in OUTPUTS]

@@ -126,9 +126,9 @@ class Backbone(nn.Module):
     def padding(self, pixels: int) -> int:
         """How many pixels are added below (right of) a picture of so many. In whole numbers from 0
         up (ONNX divides others another way) and without a branch: it is exported for any size."""
-        size = pixels + self.before
+        size: Any = pixels + self.before
         for (threshold, stride), grid in zip(self._growth, self.grids, strict=True):
-            beyond = 0  # cells beyond the first
+            beyond: Any = 0  # cells beyond the first
             if self.placement != "stretched":  # which reaches, whatever the size
                 reach = torch.sym_max(0, 2 * pixels - 2 - stride - round(2 * grid.offset))
                 beyond = (reach + 2 * stride - 1) // (2 * stride)

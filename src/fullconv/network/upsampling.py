@@ -8,6 +8,7 @@ learned upsampling begins with the very scores of one without.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -70,7 +71,7 @@ class LearnedUpsampling(nn.Module):
         size_of_kernel = self.weight.shape[-1]
         # Enough cells beyond the border that every fine cell lies between two coarse ones.
         before = max(1, -(-(self.first + size_of_kernel) // self.factor))
-        after = [
+        after: list[Any] = [
             torch.sym_max(1, (count - self.first + self.factor - 1) // self.factor - cells + 1)
             for count, cells in zip(size, scores.shape[2:], strict=True)
         ]
