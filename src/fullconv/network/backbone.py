@@ -66,8 +66,8 @@ class Backbone(nn.Module):
     Attributes:
         channels: C of each tap.
         in_channels: of the pictures, 3; more where `fullconv.network.fusion` added some.
-        grids: of each tap, in pixels of the unpadded picture; where "stretched" they hold for
-            multiples of the stride.
+        grids: of each tap, in pixels of the unpadded picture ("stretched": of multiples of the
+            stride); traced: the cells as they are, in pixels of the padded one.
         size_phase: sizes are padded to this remainder modulo the coarsest stride, because padding
             depends on the size (1) or the network takes only multiples (0); None: any size will do.
     """
@@ -85,7 +85,7 @@ class Backbone(nn.Module):
         self.taps = tuple(taps)
         self.card = card
         self.in_channels = 3
-        self._raw = tuple(grids)
+        self.traced = tuple(grids)
         self.coarsest = int(grids[-1].stride)
         self.size_phase: int | None = None
         self._start = CANONICAL_SIZE
@@ -148,7 +148,7 @@ class Backbone(nn.Module):
     def _growth_of(self, tap: int) -> tuple[int, int]:
         """The size at which a tap has its first cell, if its cells are counted back from here, and
         its stride: one more cell for every stride pixels."""
-        stride = int(self._raw[tap].stride)
+        stride = int(self.traced[tap].stride)
         start = self._start
         if self.size_phase is None:  # else sizes step by the coarsest stride: all is regular there
             count, end = self._count(tap, start), start + stride
