@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pictures import photo, written
 from PIL import Image
 
 import fullconv as fc
@@ -17,26 +18,16 @@ from fullconv.data.masks import read_mask, read_values
 from fullconv.errors import FullconvError
 from fullconv.labels import Labels
 from fullconv.model import Model
+from fullconv.outputs import save_outputs
 from fullconv.predict import (
     Predictor,
     Segmentation,
     as_array,
-    find_pictures,
-    is_result,
     load,
-    save_outputs,
-    spare_pictures,
 )
 
 MakeModel = Callable[..., Model]
 ROTATED = 6  # EXIF: the camera was held upright; what is stored lies on its side
-
-
-def photo(height: int = 50, width: int = 33, seed: int = 0) -> np.ndarray:
-    """Blotches of colour, so that a random network calls them by several classes."""
-    random = np.random.default_rng(seed)
-    small = Image.fromarray(random.integers(0, 256, (5, 4, 3), np.uint8))
-    return np.asarray(small.resize((width, height), Image.Resampling.BICUBIC))
 
 
 @pytest.fixture(scope="module")
@@ -56,12 +47,6 @@ def by_hand(predictor: Predictor, picture: np.ndarray) -> np.ndarray:
     images = torch.from_numpy(values.astype(np.float32)).permute(2, 0, 1)[None]
     with torch.no_grad():
         return network(images).full().argmax(dim=1)[0].numpy()
-
-
-def written(path: Path, array: np.ndarray, **options: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(array).save(path, **options)
-    return path
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (7, 1), (50, 33), (64, 64), (65, 97)])
@@ -247,128 +232,52 @@ def test_the_mask_reads_back_as_the_ids_in_the_class_colours(
         assert image.height >= 50
 
 
-def test_the_json_file_is_the_dictionary(predictor: Predictor, tmp_path: Path) -> None:
-    segmentation = predictor(photo())
-    (path,) = save_outputs(segmentation, tmp_path / "a", ["json"])
-    assert path == tmp_path / "a.json"
-    assert json.loads(path.read_text()) == segmentation.to_dict()
-
-
-def test_an_output_that_is_not_known(predictor: Predictor, tmp_path: Path) -> None:
-    with pytest.raises(FullconvError) as caught:
-        save_outputs(predictor(photo(2, 2)), tmp_path / "a", ["heatmap"])
-    assert caught.value.message == "no output 'heatmap'; there are mask, color, overlay, json."
-    assert caught.value.hint == "--save mask,overlay"
-
-
-@pytest.mark.parametrize("kind", ["mask", "color", "overlay", "json"])
-def test_a_result_that_cannot_be_written(predictor: Predictor, tmp_path: Path, kind: str) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(FullconvError) as caught:
-        save_outputs(predictor(photo(2, 2)), tmp_path / "file" / "a", [kind])
-    assert f"could not be written to {tmp_path / 'file' / 'a'}" in caught.value.message
-    assert "--out" in caught.value.hint
-
-
-def touched(root: Path, *names: str) -> None:
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
-
-
-def test_files_and_folders_are_found_with_the_names_of_their_results(tmp_path: Path) -> None:
-    touched(tmp_path, "in/b.JPG", "in/deep/er/a.png", "in/notes.txt", "in/c.d.tiff", "one.webp")
-    found = list(find_pictures([tmp_path / "in", tmp_path / "one.webp"]))
-    assert found == [
-        (tmp_path / "in/b.JPG", Path("b")),
-        (tmp_path / "in/c.d.tiff", Path("c.d")),
-        (tmp_path / "in/deep/er/a.png", Path("deep/er/a")),
-        (tmp_path / "one.webp", Path("one")),
-    ]
-
-
-def test_what_is_hidden_or_a_folder_is_no_picture(tmp_path: Path) -> None:
-    touched(tmp_path, "a.png", ".b.png", "._a.png", ".cache/c.png", "folder.png/notes.txt")
-    assert [path.name for path, _ in find_pictures([tmp_path])] == ["a.png"]
-
-
-def test_pictures_of_the_same_stem_get_names_of_their_own(tmp_path: Path) -> None:
-    touched(tmp_path, "x/a.jpg", "x/a.png", "x/in/a.jpg", "x/in/a.png", "y/a.jpg", "y/a.png")
-    touched(tmp_path, "z/a.png", "z/a_png.png")
-    found = list(find_pictures([tmp_path / "x", tmp_path / "y", tmp_path / "z"]))
-    names = [name.as_posix() for _, name in found]
-    assert names == ["a", "a_png", "in/a", "in/a_png", "a_jpg", "a_png_2", "a_png_3", "a_png_png"]
-    assert len(set(names)) == len(names) == 8
-
-
-def test_many_pictures_are_found_in_little_time(tmp_path: Path) -> None:
-    files = [tmp_path / f"{number}" / "a.png" for number in range(400)]
-    touched(tmp_path, *(str(file) for file in files))
-    names = [name for _, name in find_pictures(files)]
-    assert len(set(names)) == 400
-
-
-def test_no_such_file_and_a_folder_without_pictures(tmp_path: Path) -> None:
-    with pytest.raises(FullconvError) as caught:
-        list(find_pictures([tmp_path / "gone.jpg"]))
-    assert f"no picture or folder {tmp_path / 'gone.jpg'}: there is nothing" in caught.value.message
-    assert caught.value.hint == "fullconv predict MODEL photo.jpg"
-    with pytest.raises(FullconvError) as caught:
-        list(find_pictures([tmp_path]))
-    assert f"no picture in {tmp_path}; looked for .avif, .bmp, " in caught.value.message
-
-
-def test_results_of_an_earlier_run_are_no_pictures(predictor: Predictor, tmp_path: Path) -> None:
-    """By the mark inside: one's own photo of such a name stays a picture."""
-    own = written(tmp_path / "b_mask.png", photo())
-    picture = written(tmp_path / "a.png", photo())
-    before = list(find_pictures([tmp_path]))
-    for folder in (tmp_path, tmp_path / "deep"):
-        save_outputs(predictor(picture), folder / "a", ["mask", "color", "overlay", "json"])
-    touched(tmp_path, "empty_mask.png")
-    left_out: list[Path] = []
-    after = list(find_pictures([tmp_path], left_out=left_out))
-    assert after == [*before, (tmp_path / "empty_mask.png", Path("empty_mask"))]
-    assert [path for path, _ in before] == [picture, own]
-    kinds = ("color", "mask", "overlay")
-    results = [f / f"a_{kind}.png" for f in (tmp_path, tmp_path / "deep") for kind in kinds]
-    assert left_out == results
-    # What is named is taken, and so is a result under a name of its own.
-    assert [path for path, _ in find_pictures([results[0]])] == [results[0]]
-    renamed = results[0].rename(tmp_path / "deep" / "c.png")
-    assert renamed in [path for path, _ in find_pictures([tmp_path])]
-    renamed.unlink()
-    with pytest.raises(FullconvError) as caught:
-        list(find_pictures([tmp_path / "deep"]))
-    assert f"no picture in {tmp_path / 'deep'} but results of earlier" in caught.value.message
-
-
-def test_masks_of_more_than_256_classes_are_marked_too(
-    make_model: MakeModel, tmp_path: Path
-) -> None:
-    names = tuple(f"class {k}" for k in range(300))
-    segmentation = Predictor(make_model(names), device="cpu")(photo())
-    segmentation.save_mask(tmp_path / "a_mask.png")
-    assert is_result(tmp_path / "a_mask.png")
-    assert read_values(tmp_path / "a_mask.png").shape == (50, 33)
-
-
-def test_no_result_is_written_over_a_picture(tmp_path: Path) -> None:
-    found = [(tmp_path / "a.jpg", Path("a")), (tmp_path / "a_mask.png", Path("a_mask"))]
-    with pytest.raises(FullconvError) as caught:
-        spare_pictures(found, tmp_path / "x" / "..", ["overlay", "mask"])
-    assert caught.value.message == (
-        f"the mask of {tmp_path / 'a.jpg'} would be written over {tmp_path / 'a_mask.png'}, "
-        "which is one of the pictures; nothing was done."
-    )
-    assert caught.value.hint == "--out ANOTHER_FOLDER"
-    spare_pictures(found, tmp_path, ["overlay", "json"])
-    spare_pictures(found, tmp_path / "out", ["mask"])
-
-
 def test_a_folder_gives_one_segmentation_per_picture(predictor: Predictor, tmp_path: Path) -> None:
     for name, seed in (("b.png", 1), ("a.png", 2)):
         written(tmp_path / "photos" / name, photo(seed=seed))
     found = predictor(tmp_path / "photos")
     assert [s.source.name for s in found] == ["a.png", "b.png"]
     assert np.array_equal(found[1].mask, by_hand(predictor, photo(seed=1)))
+
+
+@pytest.mark.parametrize("size", [(301, 205), (97, 400)])
+def test_tiles_give_the_mask_of_the_whole_picture(
+    predictor: Predictor, size: tuple[int, int]
+) -> None:
+    tiled = Predictor(predictor.model, device="cpu", tile=96)
+    picture = photo(*size)
+    mask = tiled.label_map(picture)
+    assert tiled.tiles is not None
+    assert tiled.tiles.exact
+    # Float32 rounds in another order in other shapes.
+    assert (mask != predictor.label_map(picture)).mean() < 1e-4
+    small = Predictor(predictor.model, device="cpu", tile=400)
+    assert (small.label_map(picture) == predictor.label_map(picture)).all()
+    assert small.tiles is None
+
+
+def test_large_pictures_are_cut_unasked(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh = Predictor(predictor.model, device="cpu")
+    fresh.label_map(photo(100, 100))
+    assert fresh.tiles is None
+    monkeypatch.setattr("fullconv.predict.WHOLE", 9_999)
+    mask = fresh.label_map(photo(100, 100))
+    assert fresh.tiles is not None
+    assert (mask != predictor.label_map(photo(100, 100))).mean() < 1e-3
+
+
+def test_pictures_that_are_resized_as_a_whole_are_not_cut(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = predictor.model
+    model = Model(made.network, made.labels, made.card, short_side=64)
+    with pytest.raises(FullconvError) as caught:
+        Predictor(model, device="cpu", tile=96)
+    assert "resized as a whole, to 64 pixels" in caught.value.message
+    assert "without --tile" in caught.value.hint
+    monkeypatch.setattr("fullconv.predict.WHOLE", 1)
+    fresh = Predictor(model, device="cpu")
+    fresh.label_map(photo(100, 100))
+    assert fresh.tiles is None

@@ -7,8 +7,7 @@ segmentation.mask, segmentation.area["road"], segmentation.overlay().save("stree
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,21 +15,20 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from torch import Tensor, nn
 
 from fullconv import draw
 from fullconv.data.beside import files_of
 from fullconv.data.channels import channels_of
-from fullconv.data.masks import write_mask
-from fullconv.data.pictures import PICTURE_SUFFIXES, from_array, from_pil, opened, read_picture
+from fullconv.data.masks import mask_dtype, write_mask
+from fullconv.data.pictures import from_array, from_pil, read_picture
 from fullconv.engine import Engine
 from fullconv.errors import FullconvError
 from fullconv.labels import Labels
 from fullconv.model import Model, load_model, save_model
+from fullconv.outputs import find_pictures, mark
+from fullconv.tiles import WHOLE, Tiles, window_of
 
-OUTPUTS = ("mask", "color", "overlay", "json")
-MARK = ("Software", "fullconv")  # in every picture that is written here: a result, no photo
 _OVERSHOOT = 0.05  # beyond 0-1 of a float picture that was resized bicubically
 Picture = str | Path | Image.Image | np.ndarray | Tensor
 
@@ -88,7 +86,7 @@ class Segmentation:
 
     def save_mask(self, path: str | Path) -> None:
         """The ids as a palette PNG."""
-        write_mask(Path(path), self.mask, self.labels, mark=_mark())
+        write_mask(Path(path), self.mask, self.labels, mark=mark())
 
 
 class Predictor:
@@ -98,6 +96,8 @@ class Predictor:
         model: as loaded.
         device: of torch; default: a GPU where there is one.
         precision, compile: see `fullconv.engine.Engine`.
+        tile: pixels; pictures that are longer are cut into tiles of so many pixels a side. Default:
+            pictures of more than 16.8 million pixels are, see `fullconv.tiles`.
     """
 
     def __init__(
@@ -107,8 +107,16 @@ class Predictor:
         device: str | torch.device | None = None,
         precision: str = "auto",
         compile: bool = False,
+        tile: int | None = None,
     ) -> None:
-        self.model = model
+        if tile is not None and model.short_side is not None:
+            raise FullconvError(
+                "the model wants pictures that are resized as a whole, to "
+                f"{model.short_side} pixels: tiles of them would be other pictures.",
+                "fullconv predict MODEL PICTURES   # without --tile",
+            )
+        self.model, self.tile = model, tile
+        self.tiles: Tiles | None = None  # once a picture was cut
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.engine = Engine(model, device=self.device, precision=precision, compile=compile)
 
@@ -192,7 +200,30 @@ class Predictor:
             ]
             beside = torch.from_numpy(np.concatenate(found, axis=2)).permute(2, 0, 1)
             tensor = torch.cat([tensor.float(), beside.float()])
-        return [labels[0].cpu().numpy() for labels in self.engine.labels(tensor[None])]
+        if not self._is_cut(picture.shape[:2]):
+            return [labels[0].cpu().numpy() for labels in self.engine.labels(tensor[None])]
+        maps = [np.empty(picture.shape[:2], mask_dtype(of)) for of in self.model.tables]
+        tiled = self.tiles_of(picture.shape[:2]).scores(picture.shape[:2], window_of(tensor))
+        for rows, columns, scores in tiled:
+            for ids, of_head in zip(maps, self.model.split(scores), strict=True):
+                ids[slice(*rows), slice(*columns)] = of_head.labels()[0].cpu().numpy()
+        return maps
+
+    def _is_cut(self, size: tuple[int, int]) -> bool:
+        if self.tile is None:
+            return size[0] * size[1] > WHOLE and self.model.short_side is None
+        return max(size) > self.tile
+
+    def tiles_of(self, size: tuple[int, int]) -> Tiles:
+        """How a picture (H, W) is cut; into one tile, if it is small."""
+        if not self._is_cut(size):
+            return Tiles(self.model.network, self.engine.scores, tile=max(size))
+        if self.tiles is None:
+            running = self.model.network if self.engine.compiled else self.engine.network
+            self.tiles = Tiles(
+                self.model.network, self.engine.scores, tile=self.tile, running=running.backbone
+            )
+        return self.tiles
 
     def _require_inputs(self, inputs: Sequence[Any]) -> None:
         wanted = [one.name for one in self.model.inputs]
@@ -215,6 +246,7 @@ def load(
     device: str | torch.device | None = None,
     precision: str = "auto",
     compile: bool = False,
+    tile: int | None = None,
 ) -> Predictor:
     """A model from disk, ready to use: `fullconv.load("runs/.../model")("photo.jpg")`.
 
@@ -225,9 +257,10 @@ def load(
         weights, labels: of a model of others, if not the published ones.
         device: of torch; default: a GPU where there is one.
         precision, compile: see `fullconv.engine.Engine`.
+        tile: see `Predictor`.
     """
     model = load_model(path, backbone=backbone, weights=weights, labels=labels)
-    return Predictor(model, device=device, precision=precision, compile=compile)
+    return Predictor(model, device=device, precision=precision, compile=compile, tile=tile)
 
 
 def as_array(picture: Picture) -> np.ndarray:
@@ -269,132 +302,3 @@ def _of_tensor(picture: Tensor) -> np.ndarray:
             )
         picture = picture.clamp(0, 1).mul(255).round().to(torch.uint8)
     return from_array(picture.permute(1, 2, 0).numpy())
-
-
-def find_pictures(
-    paths: Sequence[str | Path], *, left_out: list[Path] | None = None
-) -> Iterator[tuple[Path, Path]]:
-    """Every picture among files and folders (with all below, but for what is hidden), each with
-    the name that its results get: relative to the folder it was found in, without the suffix.
-    Where that was given away, the suffix (a.png: a_png) and then a number make it another one.
-
-    Results that `save_outputs` wrote into a folder are no pictures; they are added to `left_out`.
-    A file that is named itself is always taken.
-    """
-    taken: set[Path] = set()
-    for path, name in _walk(paths, left_out if left_out is not None else []):
-        stem = name.with_suffix("")
-        if stem in taken:
-            stem = name.with_name(name.name.replace(".", "_"))
-        first, number = stem, 1
-        while stem in taken:
-            number += 1
-            stem = first.with_name(f"{first.name}_{number}")
-        taken.add(stem)
-        yield path, stem
-
-
-def _walk(paths: Sequence[str | Path], left_out: list[Path]) -> Iterator[tuple[Path, Path]]:
-    for given in map(Path, paths):
-        if given.is_file():
-            yield given, Path(given.name)
-        elif given.is_dir():
-            found = sorted(
-                p
-                for p in given.rglob("*")
-                if p.suffix.lower() in PICTURE_SUFFIXES
-                and p.is_file()
-                and not any(part.startswith(".") for part in p.relative_to(given).parts)
-            )
-            pictures: list[Path] = []
-            for path in found:
-                (left_out if is_result(path) else pictures).append(path)
-            if not pictures:
-                raise FullconvError(
-                    f"no picture in {given}{' but results of earlier runs' if found else ''}; "
-                    f"looked for {', '.join(sorted(PICTURE_SUFFIXES))}.",
-                    "fullconv predict MODEL photo.jpg",
-                )
-            yield from ((path, path.relative_to(given)) for path in pictures)
-        else:
-            raise FullconvError(
-                f"no picture or folder {given}: there is nothing of that name.",
-                "fullconv predict MODEL photo.jpg",
-            )
-
-
-def is_result(path: Path) -> bool:
-    """Whether `save_outputs` wrote this picture: by its name and by the mark inside, so that a
-    photo which is merely called street_mask.png is none."""
-    if not path.name.endswith(tuple(f"_{kind}.png" for kind in OUTPUTS)):
-        return False
-    try:
-        with opened(path) as image:
-            return image.info.get(MARK[0]) == MARK[1]
-    except FullconvError:  # reading it as a picture will say what is wrong with it
-        return False
-
-
-def _mark() -> PngInfo:
-    mark = PngInfo()
-    mark.add_text(*MARK)
-    return mark
-
-
-def output_path(stem: Path, kind: str) -> Path:
-    """The file that `save_outputs` writes for one kind of result."""
-    return stem.with_name(f"{stem.name}.json" if kind == "json" else f"{stem.name}_{kind}.png")
-
-
-def spare_pictures(found: Sequence[tuple[Path, Path]], out: Path, outputs: Sequence[str]) -> None:
-    """Refuses to write a result over one of the pictures that are to be predicted.
-
-    Raises:
-        FullconvError: a.jpg and a_mask.png are both pictures, and the results go beside them.
-    """
-    pictures = {path.resolve(): path for path, _ in found}
-    for path, stem in found:
-        for kind in outputs:
-            target = output_path(out / stem, kind).resolve()
-            if target in pictures:
-                raise FullconvError(
-                    f"the {kind} of {path} would be written over {pictures[target]}, which is one "
-                    "of the pictures; nothing was done.",
-                    "--out ANOTHER_FOLDER",
-                )
-
-
-def save_outputs(segmentation: Segmentation, stem: Path, outputs: Sequence[str]) -> list[Path]:
-    """Writes the chosen kinds of result as `stem` + "_mask.png", "_color.png", "_overlay.png",
-    ".json"; of further heads as `stem` + "_HEAD_mask.png" and so on. Returns the files.
-
-    Raises:
-        FullconvError: no such kind, or a file that could not be written.
-    """
-    written = []
-    for kind in outputs:
-        if kind not in OUTPUTS:
-            raise FullconvError(
-                f"no output {kind!r}; there are {', '.join(OUTPUTS)}.", "--save mask,overlay"
-            )
-        path = output_path(stem, kind)
-        try:
-            stem.parent.mkdir(parents=True, exist_ok=True)
-            if kind == "json":
-                path.write_text(json.dumps(segmentation.to_dict(), indent=1), encoding="utf-8")
-            elif kind == "mask":
-                segmentation.save_mask(path)
-            elif kind == "color":
-                segmentation.color().save(path, pnginfo=_mark())
-            else:
-                segmentation.overlay().save(path, pnginfo=_mark())
-        except OSError as error:
-            raise FullconvError(
-                f"the result could not be written to {path}: {error.strerror or error}.",
-                "--out ANOTHER_FOLDER   # or df -h, if the disk is full",
-            ) from error
-        written.append(path)
-    for name, head in segmentation.heads.items():
-        kinds = [kind for kind in outputs if kind != "json"]  # the first one's file has them all
-        written += save_outputs(head, stem.with_name(f"{stem.name}_{name}"), kinds)
-    return written

@@ -1,0 +1,153 @@
+"""The files of results: which pictures there are, what results are called, and writing them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL.PngImagePlugin import PngInfo
+
+from fullconv.data.geotiff import software_of
+from fullconv.data.pictures import PICTURE_SUFFIXES, opened
+from fullconv.errors import FullconvError
+
+if TYPE_CHECKING:
+    from fullconv.predict import Segmentation
+
+OUTPUTS = ("mask", "color", "overlay", "json")
+MARK = ("Software", "fullconv")  # in every picture that is written here: a result, no photo
+
+
+def find_pictures(
+    paths: Sequence[str | Path], *, left_out: list[Path] | None = None
+) -> Iterator[tuple[Path, Path]]:
+    """Every picture among files and folders (with all below, but for what is hidden), each with
+    the name that its results get: relative to the folder it was found in, without the suffix.
+    Where that was given away, the suffix (a.png: a_png) and then a number make it another one.
+
+    Results that `save_outputs` wrote into a folder are no pictures; they are added to `left_out`.
+    A file that is named itself is always taken.
+    """
+    taken: set[Path] = set()
+    for path, name in _walk(paths, left_out if left_out is not None else []):
+        stem = name.with_suffix("")
+        if stem in taken:
+            stem = name.with_name(name.name.replace(".", "_"))
+        first, number = stem, 1
+        while stem in taken:
+            number += 1
+            stem = first.with_name(f"{first.name}_{number}")
+        taken.add(stem)
+        yield path, stem
+
+
+def _walk(paths: Sequence[str | Path], left_out: list[Path]) -> Iterator[tuple[Path, Path]]:
+    for given in map(Path, paths):
+        if given.is_file():
+            yield given, Path(given.name)
+        elif given.is_dir():
+            found = sorted(
+                p
+                for p in given.rglob("*")
+                if p.suffix.lower() in PICTURE_SUFFIXES
+                and p.is_file()
+                and not any(part.startswith(".") for part in p.relative_to(given).parts)
+            )
+            pictures: list[Path] = []
+            for path in found:
+                (left_out if is_result(path) else pictures).append(path)
+            if not pictures:
+                raise FullconvError(
+                    f"no picture in {given}{' but results of earlier runs' if found else ''}; "
+                    f"looked for {', '.join(sorted(PICTURE_SUFFIXES))}.",
+                    "fullconv predict MODEL photo.jpg",
+                )
+            yield from ((path, path.relative_to(given)) for path in pictures)
+        else:
+            raise FullconvError(
+                f"no picture or folder {given}: there is nothing of that name.",
+                "fullconv predict MODEL photo.jpg",
+            )
+
+
+def is_result(path: Path) -> bool:
+    """Whether `save_outputs` wrote this picture: by its name and by the mark inside, so that a
+    photo which is merely called street_mask.png is none."""
+    if path.name.endswith("_mask.tif"):
+        return software_of(path) == MARK[1]
+    if not path.name.endswith(tuple(f"_{kind}.png" for kind in OUTPUTS)):
+        return False
+    try:
+        with opened(path) as image:
+            return image.info.get(MARK[0]) == MARK[1]
+    except FullconvError:  # reading it as a picture will say what is wrong with it
+        return False
+
+
+def mark() -> PngInfo:
+    """For a picture that is written here: a result, no photo."""
+    made = PngInfo()
+    made.add_text(*MARK)
+    return made
+
+
+def output_path(stem: Path, kind: str) -> Path:
+    """The file that `save_outputs` writes for one kind of result."""
+    return stem.with_name(f"{stem.name}.json" if kind == "json" else f"{stem.name}_{kind}.png")
+
+
+def spare_pictures(found: Sequence[tuple[Path, Path]], out: Path, outputs: Sequence[str]) -> None:
+    """Refuses to write a result over one of the pictures that are to be predicted.
+
+    Raises:
+        FullconvError: a.jpg and a_mask.png are both pictures, and the results go beside them.
+    """
+    pictures = {path.resolve(): path for path, _ in found}
+    for path, stem in found:
+        for kind in outputs:
+            target = output_path(out / stem, kind).resolve()
+            for one in (target, target.with_suffix(".tif")):  # the mask of a GeoTIFF
+                if one in pictures and (one == target or kind == "mask"):
+                    raise FullconvError(
+                        f"the {kind} of {path} would be written over {pictures[one]}, which is one "
+                        "of the pictures; nothing was done.",
+                        "--out ANOTHER_FOLDER",
+                    )
+
+
+def save_outputs(segmentation: Segmentation, stem: Path, outputs: Sequence[str]) -> list[Path]:
+    """Writes the chosen kinds of result as `stem` + "_mask.png", "_color.png", "_overlay.png",
+    ".json"; of further heads as `stem` + "_HEAD_mask.png" and so on. Returns the files.
+
+    Raises:
+        FullconvError: no such kind, or a file that could not be written.
+    """
+    written = []
+    for kind in outputs:
+        if kind not in OUTPUTS:
+            raise FullconvError(
+                f"no output {kind!r}; there are {', '.join(OUTPUTS)}.", "--save mask,overlay"
+            )
+        path = output_path(stem, kind)
+        try:
+            stem.parent.mkdir(parents=True, exist_ok=True)
+            if kind == "json":
+                path.write_text(json.dumps(segmentation.to_dict(), indent=1), encoding="utf-8")
+            elif kind == "mask":
+                segmentation.save_mask(path)
+            elif kind == "color":
+                segmentation.color().save(path, pnginfo=mark())
+            else:
+                segmentation.overlay().save(path, pnginfo=mark())
+        except OSError as error:
+            raise FullconvError(
+                f"the result could not be written to {path}: {error.strerror or error}.",
+                "--out ANOTHER_FOLDER   # or df -h, if the disk is full",
+            ) from error
+        written.append(path)
+    for name, head in segmentation.heads.items():
+        kinds = [kind for kind in outputs if kind != "json"]  # the first one's file has them all
+        written += save_outputs(head, stem.with_name(f"{stem.name}_{name}"), kinds)
+    return written
