@@ -85,6 +85,10 @@ def differences(backbones: Sequence[str], sizes: Sequence[tuple[int, int]]) -> S
             tiles = Tiles(net, net, tile=TILE)
             row: dict[str, Any] = {"backbone": backbone, "stride": stride, "halo": tiles.halo}
             row |= {"reasons": list(tiles.reasons), "tile": tiles.tile}
+            chosen = Tiles(net, net)
+            row["chosen_tile"] = chosen.tile  # by the memory that a window may take
+            if chosen.exact:
+                row["new_share"] = (chosen.tile / (chosen.tile + 2 * chosen.halo)) ** 2
             for kind in ("float32", "float64"):
                 net.to(getattr(torch, kind))
                 row[kind] = []

@@ -27,7 +27,7 @@ from fullconv.errors import FullconvError
 from fullconv.labels import Labels
 from fullconv.model import Model, load_model, save_model
 from fullconv.outputs import find_pictures, mark
-from fullconv.tiles import WHOLE, Tiles, window_of
+from fullconv.tiles import WHOLE, Tiles, require_tile, window_of
 
 _OVERSHOOT = 0.05  # beyond 0-1 of a float picture that was resized bicubically
 Picture = str | Path | Image.Image | np.ndarray | Tensor
@@ -109,6 +109,7 @@ class Predictor:
         compile: bool = False,
         tile: int | None = None,
     ) -> None:
+        require_tile(tile)
         if tile is not None and model.short_side is not None:
             raise FullconvError(
                 "the model wants pictures that are resized as a whole, to "

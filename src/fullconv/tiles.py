@@ -36,6 +36,7 @@ from torch import Tensor, nn
 
 from fullconv.errors import FullconvError
 from fullconv.geometry import Grid, grids_of_modules
+from fullconv.memory import give_back
 from fullconv.network.activations import bytes_per_pixel
 from fullconv.network.fcn import FCN
 from fullconv.network.scores import Scores
@@ -77,8 +78,7 @@ class Tiles:
         self.network, self.run = network, run
         self.reasons = why_not_exact(network)
         self.step = _coarsest_inside(network)
-        if tile is not None and tile < 1:
-            raise FullconvError(f"tiles of {tile} pixels; expected 1 or more.", "--tile 1024")
+        require_tile(tile)
         self.halo = 0 if self.reasons else self._halo()
         if tile is None:
             backbone = network.backbone if running is None else running
@@ -87,6 +87,7 @@ class Tiles:
         self.tile = -(-tile // self.step) * self.step
         if self.reasons:
             self.halo = -(-self.tile // 8 // self.step) * self.step
+        self._shape: tuple[int, ...] = ()
         self._kept: OrderedDict[tuple[Span, Span], tuple[Tensor, tuple[int, int]]] = OrderedDict()
 
     @property
@@ -172,7 +173,7 @@ class Tiles:
 
     def _run(self, size: tuple[int, int], read: Read, windows: tuple[Span, Span]) -> Scores:
         """Of a window, on the picture's own grid."""
-        scores = self.run(read(*windows)[None])
+        scores = self.run(self._read(read, windows)[None])
         if self.network.backbone.placement != "stretched":
             return scores
         ring = int(self.network.border == "zeros")
@@ -184,6 +185,13 @@ class Tiles:
             for pixels, (start, _) in zip(size, windows, strict=True)
         )
         return replace(scores, grid=rows, columns=columns if columns != rows else None)
+
+    def _read(self, read: Read, windows: tuple[Span, Span]) -> Tensor:
+        shape = tuple(stop - start for start, stop in windows)
+        if shape != self._shape:  # else the holes of the last shape stay, too small for this one
+            self._shape = shape
+            give_back(kept=True)
+        return read(*windows)
 
     def _blended(self, size: tuple[int, int], read: Read, rows: Span, columns: Span) -> Scores:
         """Tiles go on below their block and right of it, and fade there into the next ones: up to
@@ -256,7 +264,7 @@ class Tiles:
             (self._padded_alike(pixels, start), min(pixels, stop + self.halo + 2 * self.step))
             for pixels, (start, stop) in zip(size, (rows, columns), strict=True)
         )
-        values = self.run(read(top, left)[None]).values
+        values = self.run(self._read(read, (top, left))[None]).values
         stride = 1 if self.network.upsampling == "learned" else self.network.stride
         self._kept[rows, columns] = values, (top[0] // stride, left[0] // stride)
         held = sum(kept.nbytes for kept, _ in self._kept.values())
@@ -310,6 +318,12 @@ def difference(tiles: Tiles, picture: Tensor, classes: Sequence[int]) -> Differe
 def window_of(picture: Tensor) -> Read:
     """Reads windows of a picture (C, H, W) in memory."""
     return lambda rows, columns: picture[:, slice(*rows), slice(*columns)]
+
+
+def require_tile(tile: int | None) -> None:
+    """Refuses tiles without pixels."""
+    if tile is not None and tile < 1:
+        raise FullconvError(f"tiles of {tile} pixels; expected 1 or more.", "--tile 1024")
 
 
 def why_not_exact(network: FCN) -> tuple[str, ...]:
