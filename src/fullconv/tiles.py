@@ -43,7 +43,6 @@ from fullconv.network.scores import Scores
 
 WHOLE = 1 << 24  # pixels up to which a picture is not cut unasked
 BUDGET = 1 << 30  # bytes that the network may take for a window
-_GRAIN = 256  # pixels: blocks are multiples of it, as those of the files that are written
 _KEPT = 1 << 28  # bytes of scores of neighbouring tiles, where they are blended
 
 Span = tuple[int, int]  # pixels or cells [start, stop) of one axis
@@ -83,7 +82,7 @@ class Tiles:
         if tile is None:
             backbone = network.backbone if running is None else running
             side = math.isqrt(int(BUDGET / bytes_per_pixel(backbone, network.backbone.in_channels)))
-            tile = max(side - 2 * self.halo, self.halo, _GRAIN) // _GRAIN * _GRAIN
+            tile = max((side - 2 * self.halo) // self.step * self.step, self.halo, self.step)
         self.tile = -(-tile // self.step) * self.step
         if self.reasons:
             self.halo = -(-self.tile // 8 // self.step) * self.step
@@ -159,10 +158,7 @@ class Tiles:
 
     def _cut(self, pixels: int) -> list[Span]:
         count = -(-pixels // self.tile)
-        grain = math.lcm(self.step, _GRAIN)
-        if self.tile < 2 * grain or self.tile % grain:
-            grain = self.step
-        length = -(-pixels // count // grain) * grain
+        length = -(-pixels // count // self.step) * self.step
         return [(start, min(start + length, pixels)) for start in range(0, pixels, length)]
 
     def _exact(self, size: tuple[int, int], read: Read, rows: Span, columns: Span) -> Scores:
