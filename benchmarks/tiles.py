@@ -28,7 +28,6 @@ from method import Figure, MissingError, Section, Spread, _status, in_fresh_proc
 from torch import Tensor, nn
 
 from fullconv.data.drawn import LABELS, scene
-from fullconv.memory import use_large_pages
 from fullconv.model import Model, save_model
 from fullconv.network.fcn import FCN
 from fullconv.tiles import Difference, Tiles, difference
@@ -240,8 +239,7 @@ def _smooth(field: np.ndarray, rows: np.ndarray, columns: np.ndarray, step: int)
 
 
 def measure(model: str, small: str, big: str, threads: str) -> None:
-    """In a process of its own: prints what it took, as JSON."""
-    use_large_pages()
+    """In a process of its own, as `fullconv predict` with a GeoTIFF; prints JSON."""
     torch.set_num_threads(int(threads))
     from fullconv.predict import load
     from fullconv.rasters import predict_raster

@@ -194,6 +194,7 @@ def predict(
         Print one JSON object and nothing else.
     """
     from fullconv.data.beside import names_of
+    from fullconv.data.geotiff import wants_windows
     from fullconv.data.limits import any_size
     from fullconv.outputs import spare_pictures
     from fullconv.predict import load
@@ -201,6 +202,8 @@ def predict(
     found = _pictures(model, pictures)
     outputs = _kinds(save)
     spare_pictures(found, out, outputs)
+    if not any(wants_windows(path) for path, _ in found):
+        use_large_pages()  # which take more memory, where windows shall keep to little
     predictor = load(model, precision=precision, compile=compile, tile=tile)
     beside = predictor.inputs_of([path for path, _ in found], names_of(inputs))
     with any_size() if huge else nullcontext():
@@ -288,7 +291,7 @@ def run(argv: list[str]) -> int:
         chosen, bound, _ = app.parse_args(argv, exit_on_error=False, print_error=False)
         if chosen is train:
             bound.arguments["given"] = _options_in(argv)
-        if chosen in (train, evaluate, predict, demo):
+        if chosen in (train, evaluate, demo):
             use_large_pages()
         # Those about data sets open what comes, and say themselves what is wrong with it.
         about_data = chosen.__module__ == fullconv.data_commands.__name__

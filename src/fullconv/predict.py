@@ -7,7 +7,7 @@ segmentation.mask, segmentation.area["road"], segmentation.overlay().save("stree
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,9 @@ from fullconv.engine import Engine
 from fullconv.errors import FullconvError
 from fullconv.labels import Labels
 from fullconv.model import Model, load_model, save_model
+from fullconv.network.scores import Scores
 from fullconv.outputs import find_pictures, mark
-from fullconv.tiles import WHOLE, Tiles, require_tile, window_of
+from fullconv.tiles import WHOLE, Read, Span, Tiles, require_tile, window_of
 
 _OVERSHOOT = 0.05  # beyond 0-1 of a float picture that was resized bicubically
 Picture = str | Path | Image.Image | np.ndarray | Tensor
@@ -201,30 +202,26 @@ class Predictor:
             ]
             beside = torch.from_numpy(np.concatenate(found, axis=2)).permute(2, 0, 1)
             tensor = torch.cat([tensor.float(), beside.float()])
-        if not self._is_cut(picture.shape[:2]):
-            return [labels[0].cpu().numpy() for labels in self.engine.labels(tensor[None])]
         maps = [np.empty(picture.shape[:2], mask_dtype(of)) for of in self.model.tables]
-        tiled = self.tiles_of(picture.shape[:2]).scores(picture.shape[:2], window_of(tensor))
-        for rows, columns, scores in tiled:
+        for rows, columns, scores in self.scores(picture.shape[:2], window_of(tensor)):
             for ids, of_head in zip(maps, self.model.split(scores), strict=True):
                 ids[slice(*rows), slice(*columns)] = of_head.labels()[0].cpu().numpy()
         return maps
 
-    def _is_cut(self, size: tuple[int, int]) -> bool:
-        if self.tile is None:
-            return size[0] * size[1] > WHOLE and self.model.short_side is None
-        return max(size) > self.tile
-
-    def tiles_of(self, size: tuple[int, int]) -> Tiles:
-        """How a picture (H, W) is cut; into one tile, if it is small."""
-        if not self._is_cut(size):
-            return Tiles(self.model.network, self.engine.scores, tile=max(size))
+    def scores(self, size: tuple[int, int], read: Read) -> Iterator[tuple[Span, Span, Scores]]:
+        """Of a picture (H, W), in as many blocks as it is cut into, one if it is small: rows,
+        columns and scores of all heads. `read` gives the pixels of a window, (C, h, w)."""
+        long = max(size) > self.tile if self.tile else size[0] * size[1] > WHOLE
+        if not long or self.model.short_side is not None:
+            rows, columns = (0, size[0]), (0, size[1])
+            yield rows, columns, self.engine.scores(read(rows, columns)[None])
+            return
         if self.tiles is None:
             running = self.model.network if self.engine.compiled else self.engine.network
             self.tiles = Tiles(
                 self.model.network, self.engine.scores, tile=self.tile, running=running.backbone
             )
-        return self.tiles
+        yield from self.tiles.scores(size, read)
 
     def _require_inputs(self, inputs: Sequence[Any]) -> None:
         wanted = [one.name for one in self.model.inputs]

@@ -47,7 +47,7 @@ def predict_raster(
 
     Args:
         outputs: of mask, color, overlay, json.
-        progress: told how many blocks are done, of how many.
+        progress: told how many rows of pixels are done, of how many.
 
     Returns:
         Source, height, width, files, and "area": the share of the pixels with data of each class
@@ -68,18 +68,15 @@ def predict_raster(
         if "mask" in outputs:
             for result in results:
                 result.open(stack)
-        tiles = predictor.tiles_of(raster.size)
-        every = sum(1 for _ in tiles.blocks(raster.size))
 
         def window(rows: Span, columns: Span) -> Tensor:
             return torch.from_numpy(raster.read(rows, columns)).permute(2, 0, 1)
 
-        for done, (rows, columns, scores) in enumerate(tiles.scores(raster.size, window)):
-            progress(done, every)
+        for rows, columns, scores in predictor.scores(raster.size, window):
             valid = raster.valid(rows, columns)
             for result, of_head in zip(results, model.split(scores), strict=True):
                 result.add(rows, columns, of_head.labels()[0].cpu().numpy(), valid)
-        progress(every, every)
+            progress(rows[1], raster.size[0])
         files = [path for result in results for path in result.previews(outputs)]
     files += [result.mask for result in results if "mask" in outputs]
     areas = [result.area() for result in results]

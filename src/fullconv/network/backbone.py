@@ -198,7 +198,7 @@ def build(
     """
     card = card_of(backbone)
     if isinstance(backbone, nn.Module):
-        pyramid, grids = _pyramid_of(backbone, card)
+        pyramid, grids = _pyramid_of(backbone, card, stride)
     elif card.source == "timm":
         pyramid, grids = _timm_pyramid(card, pretrained)
     elif card.source == "paper" or (card.source, card.name) in torchvision_fcn.CARDS:
@@ -206,7 +206,7 @@ def build(
         pyramid, card = make(card, pretrained=pretrained)
         grids = _grids(pyramid)
     elif card.source == "torchvision":
-        pyramid, grids = _pyramid_of(torchvision_classifier(card, pretrained), card)
+        pyramid, grids = _pyramid_of(torchvision_classifier(card, pretrained), card, stride)
     else:
         raise FullconvError(
             f"backbone source {card.source!r} is not known.",
@@ -342,14 +342,14 @@ def torchvision_classifier(card: BackboneCard, pretrained: bool) -> nn.Module:
     return classifier
 
 
-def _pyramid_of(module: nn.Module, card: BackboneCard) -> tuple[nn.Module, list[Grid]]:
-    """A module as a pyramid: as it is where it returns feature maps, else cut behind the last
-    submodule of each stride."""
+def _pyramid_of(net: nn.Module, card: BackboneCard, stride: int) -> tuple[nn.Module, list[Grid]]:
+    """A module as a pyramid, and its grids: as it is where it returns feature maps, else cut behind
+    the last submodule of each stride from `stride` up."""
     try:
-        return module, _grids(module)
+        return net, _grids(net)
     except FullconvError as error:
         problem = error
-    found = grids_of_modules(module)
+    found = grids_of_modules(net)
     last = OrderedDict(
         (grid.stride, (name, grid)) for name, grid in found if grid.stride in STRIDES
     )
@@ -360,9 +360,9 @@ def _pyramid_of(module: nn.Module, card: BackboneCard) -> tuple[nn.Module, list[
         )
     from torchvision.models.feature_extraction import create_feature_extractor
 
-    nodes = {name: f"stride{stride:g}" for stride, (name, _) in sorted(last.items())}
+    nodes = {last[s][0]: f"stride{s:g}" for s in sorted(last) if s >= stride or stride not in last}
     try:
-        pyramid = create_feature_extractor(module, return_nodes=nodes)
+        pyramid = create_feature_extractor(net, return_nodes=nodes)
     except (RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise FullconvError(
             f"{card.name} cannot be cut at {', '.join(nodes)}: {error}",
