@@ -25,6 +25,7 @@ Shapes: N batch · C channels · K classes · H, W picture · h, w cells.
 
 from __future__ import annotations
 
+import gc
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -42,7 +43,7 @@ from fullconv.network.fcn import FCN
 from fullconv.network.scores import Scores
 
 WHOLE = 1 << 24  # pixels up to which a picture is not cut unasked
-BUDGET = 1 << 30  # bytes that the network may take for a window
+BUDGET = 3 << 28  # bytes that the network may take for a window
 _KEPT = 1 << 28  # bytes of scores of neighbouring tiles, where they are blended
 
 Span = tuple[int, int]  # pixels or cells [start, stop) of one axis
@@ -107,6 +108,7 @@ class Tiles:
             read: gives the pixels of a window, (C, h, w), from its rows and columns.
         """
         self._kept.clear()
+        gc.collect()  # a classifier that a network was cut from may still be there
         for rows, columns in self.blocks(size):
             one = self._exact if self.exact else self._blended
             yield rows, columns, one(size, read, rows, columns)
