@@ -9,9 +9,10 @@ it. Why the scores in the block are those of the whole picture, to the rounding 
    or shorter than the picture by multiples of the coarsest stride, and so get the same padding.
 3. Elsewhere a window is cut, and every layer pads zeros where the picture goes on. Say that a cell
    is clean if all pixels of its receptive field, as `geometry.trace` gives it, lie in the window.
-   The cells that a layer pads are not: their fields reach beyond the cut. The field of a cell holds
-   the fields of all cells that it is computed from. So a clean cell is computed from clean cells
-   alone, down to the pixels, which are the same: it has the value that it has in the picture.
+   The cells that a layer pads are not: their fields reach beyond the cut (whatever the padding, if
+   no layer crops its map). The field of a cell holds the fields of all cells that it is computed
+   from. So a clean cell is computed from clean cells alone, down to the pixels, which are the same:
+   it has the value that it has in the picture.
 4. A block is read from the two finest cells around each of its pixels, these from the two coarser
    cells around each, and so on. `window` follows this chain and returns the pixels that all of them
    see; where the chain leaves the outermost cells, the window goes to the border.
@@ -58,7 +59,6 @@ class Tiles:
         run: pictures (1, C, h, w) -> `Scores`: the network, with what belongs before it.
         tile: pixels a side of a block; None: as many as `BUDGET` allows.
         running: the network as it runs, whose memory is estimated; default: `network`.
-        channels: C of the pictures.
 
     Attributes:
         reasons: what keeps tiles from being exact; empty where they are.
