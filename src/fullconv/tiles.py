@@ -44,7 +44,7 @@ from fullconv.network.fcn import FCN
 from fullconv.network.scores import Scores
 
 WHOLE = 1 << 24  # pixels up to which a picture is not cut unasked
-BUDGET = 3 << 28  # bytes that the network may take for a window
+BUDGET = 1 << 30  # bytes that the network may take for a window
 _KEPT = 1 << 28  # bytes of scores of neighbouring tiles, where they are blended
 
 Span = tuple[int, int]  # pixels or cells [start, stop) of one axis
@@ -132,8 +132,7 @@ class Tiles:
             last = max(last, seen if right < cells else pixels)
             low, high = grid.centre(max(left, 0)), grid.centre(min(right, cells - 1))
         start = max(0, math.floor(first / self.step) * self.step)
-        stop = min(pixels, (math.floor(last / self.step) + 1) * self.step)
-        return self._padded_alike(pixels, start), stop
+        return self._padded_alike(pixels, start), min(pixels, math.floor(last) + 1)
 
     def _grids(self, pixels: int) -> tuple[Grid, ...]:
         """Where the cells of each tap are read, along an axis of so many pixels."""
