@@ -21,6 +21,9 @@ import fullconv
 from fullconv.cli import _options_in, main, run
 from fullconv.data.drawn import LABELS
 from fullconv.data.masks import read_values
+from fullconv.data.pictures import read_picture
+from fullconv.model import Model, save_model
+from fullconv.network.fcn import FCN
 from fullconv.settings import Settings, to_toml
 from fullconv.stages import Stage
 
@@ -358,6 +361,7 @@ def test_a_corrupt_picture_does_not_cost_the_others(
         (["MODEL", "PICTURE", "--save", "heat"], "no output 'heat'", "--save mask,overlay"),
         (["MODEL", "PICTURE", "--save", ""], "no output ''", "--save mask,overlay"),
         (["MODEL", "PICTURE", "--out", "FILE"], "could not be written to FILE", "--out ANOTHER"),
+        (["MODEL", "PICTURE", "--tile", "0"], "tiles of 0 pixels; expected 1", "--tile 1024"),
         (["gone", "PICTURE"], "no model at gone: nothing there", "fullconv train DATA"),
         (["EMPTY", "PICTURE"], "no model at EMPTY: the folder holds nothing", "fullconv train"),
         (["PICTURE", "PICTURE"], "is damaged or not a .safetensors file", "fullconv train"),
@@ -387,6 +391,68 @@ def test_what_predict_cannot_do_it_says(
         message = message.replace(place, name)
     assert message.startswith(said) or said in message.splitlines()[0]
     assert f"\n  try: {hint}" in message
+
+
+def test_predict_in_tiles_gives_the_same_mask(
+    cli: Out, model_folder: Path, scenes: Path, tmp_path: Path
+) -> None:
+    picture = str(scenes / "images/test/street_0000.jpg")
+    for name, more in (("whole", []), ("tiles", ["--tile", "32"])):
+        argv = ["predict", str(model_folder), picture, "--out", str(tmp_path / name), *more]
+        code, _, err = cli(argv)
+        assert (code, err) == (0, "")
+    masks = [read_values(tmp_path / name / "street_0000_mask.png") for name in ("whole", "tiles")]
+    assert (masks[0] != masks[1]).mean() < 1e-3
+
+
+def test_huge_lifts_the_limit_on_pixels(
+    cli: Out, model_folder: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1600)
+    picture = str(scenes / "images/test/street_0000.jpg")
+    argv = ["predict", str(model_folder), picture, "--out", str(tmp_path), "--save", "mask"]
+    code, _, err = cli(argv)
+    assert code == 1
+    assert "1600 " in err or "0 million are read" in err
+    assert "try: --huge" in err
+    assert cli([*argv, "--huge"])[0] == 0
+    assert Image.MAX_IMAGE_PIXELS == 1600
+
+
+def test_a_geotiff_keeps_its_place(
+    cli: Out, model_folder: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rasterio = pytest.importorskip("rasterio", reason="rasterio is not installed")
+    pixels = np.asarray(read_picture(scenes / "images/test/street_0000.jpg")).transpose(2, 0, 1)
+    place = {"crs": "EPSG:32632", "transform": rasterio.Affine(2, 0, 5e5, 0, -2, 5e6)}
+    size = {"count": 3, "height": pixels.shape[1], "width": pixels.shape[2], "dtype": "uint8"}
+    with rasterio.open(tmp_path / "a.tif", "w", driver="GTiff", **size, **place) as file:
+        file.write(pixels)
+    argv = ["predict", str(model_folder), str(tmp_path / "a.tif"), "--out", str(tmp_path / "out")]
+    code, out, err = cli([*argv, "--json"])
+    assert (code, err) == (0, "")
+    files = json.loads(out)["pictures"][0]["files"]
+    assert sorted(Path(f).name for f in files) == ["a_mask.tif", "a_overlay.png"]
+    with rasterio.open(tmp_path / "out" / "a_mask.tif") as mask:
+        assert {"crs": mask.crs, "transform": mask.transform} == place
+    monkeypatch.setattr("fullconv.data.geotiff.available", lambda: False)
+    code, _, err = cli(argv)
+    assert code == 0
+    assert 'will not be georeferenced without rasterio: pip install "fullconv[geo]"' in err
+    assert (tmp_path / "out" / "a_mask.png").is_file()
+
+
+def test_blended_seams_are_said(
+    cli: Out, make_model: Callable[..., Any], scenes: Path, tmp_path: Path
+) -> None:
+    network = FCN("test_efficientnet", 3)
+    made = make_model()
+    save_model(Model(network.eval(), made.labels, network.backbone.card), tmp_path / "model")
+    picture = str(scenes / "images/test/street_0000.jpg")
+    argv = ["predict", str(tmp_path / "model"), picture, "--out", str(tmp_path), "--tile", "32"]
+    code, _, err = cli(argv)
+    assert code == 0
+    assert err.startswith("note: large pictures were cut into tiles with blended seams, because of")
 
 
 # inspect

@@ -8,12 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
+from fullconv.data.channels import Input
 from fullconv.data.check import check
 from fullconv.errors import FullconvError
 from fullconv.inspect import inspect
 from fullconv.model import Model, save_model
 from fullconv.network.fcn import FCN
+from fullconv.network.fusion import fuse
 
 MakeModel = Callable[..., Model]
 
@@ -154,3 +157,51 @@ def test_a_backbone_that_is_not_known_is_told_by_its_likes() -> None:
         inspect("torchvision:nonet")
     with pytest.raises(FullconvError, match="backbone source 'elsewhere' is not known"):
         inspect("elsewhere:a/b")
+
+
+def test_a_model_says_that_tiles_are_exact_and_what_was_measured(model_folder: Path) -> None:
+    facts, text = inspect(str(model_folder))
+    tiles = facts["tiles"]
+    assert (tiles["exact"], tiles["reasons"]) == (True, [])
+    assert tiles["measured"]["scores"] < 1e-4 * tiles["measured"]["spread"]
+    assert tiles["measured"]["size"][1] > 2 * tiles["halo"] + tiles["measured"]["tile"]
+    assert f"tiles with a halo of {tiles['halo']} pixels give the labels of the whole" in text
+    assert "proven by the receptive field\nmeasured on a drawn picture of 97 x " in text
+    assert "pixels get another label, scores differ by up to" in text
+
+
+def test_a_model_that_sees_the_whole_picture_says_that_its_seams_are_blended(
+    make_model: MakeModel, tmp_path: Path
+) -> None:
+    made = make_model()
+    network = FCN("test_efficientnet", 3)
+    for score in network.score.values():
+        torch.nn.init.normal_(score.weight)
+    model = Model(network.eval(), made.labels, network.backbone.card)
+    facts, text = inspect(str(save_model(model, tmp_path / "model")))
+    tiles = facts["tiles"]
+    assert not tiles["exact"]
+    assert tiles["measured"]["scores"] > 0
+    assert f"tiles are not exact, because of {tiles['reasons'][0]}" in text
+    assert ": seams are blended\nmeasured on a drawn picture of 384 x 640 in tiles of 256: " in text
+    assert f"{tiles['measured']['labels']} of 245760 pixels get another label" in text
+
+
+def test_a_model_that_wants_resized_pictures_has_no_tiles(
+    make_model: MakeModel, tmp_path: Path
+) -> None:
+    made = make_model()
+    model = Model(made.network, made.labels, made.card, short_side=64)
+    facts, text = inspect(str(save_model(model, tmp_path / "model")))
+    assert "tiles: none, pictures are resized as a whole, to 64 pixels" in text
+    assert not facts["tiles"]["exact"]
+
+
+def test_tiles_of_a_model_with_further_inputs(make_model: MakeModel, tmp_path: Path) -> None:
+    made = make_model()
+    fuse(made.network, [1], "late")
+    depth = Input("depth", 1, (5.0,), (2.0,))
+    model = Model(made.network, made.labels, made.card, inputs=(depth,), fusion="late")
+    tiles = inspect(str(save_model(model, tmp_path / "model")))[0]["tiles"]
+    assert tiles["exact"]
+    assert tiles["measured"]["scores"] < 1e-4 * tiles["measured"]["spread"]

@@ -78,7 +78,7 @@ thread = threading.Thread(target=work)
 thread.start()
 thread.join()
 before = resident()
-give_back()
+give_back(kept="too" in sys.argv)
 print(before - resident())
 """
 
@@ -92,3 +92,8 @@ def test_what_a_thread_freed_is_given_back() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_nothing_is_given_back_where_it_is_kept_on_purpose() -> None:
     assert int(in_a_process_of_its_own(GIVEN_BACK, "pages")) < 10_000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_what_is_kept_on_purpose_is_given_back_if_that_is_meant() -> None:
+    assert int(in_a_process_of_its_own(GIVEN_BACK, "pages", "too")) > 100_000

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from pictures import photo, written
 
 from fullconv.data.masks import read_values
 from fullconv.errors import FullconvError
@@ -28,22 +27,9 @@ MakeModel = Callable[..., Model]
 ROTATED = 6  # EXIF: the camera was held upright; what is stored lies on its side
 
 
-def photo(height: int = 50, width: int = 33, seed: int = 0) -> np.ndarray:
-    """Blotches of colour, so that a random network calls them by several classes."""
-    random = np.random.default_rng(seed)
-    small = Image.fromarray(random.integers(0, 256, (5, 4, 3), np.uint8))
-    return np.asarray(small.resize((width, height), Image.Resampling.BICUBIC))
-
-
 @pytest.fixture(scope="module")
 def predictor(make_model: MakeModel) -> Predictor:
     return Predictor(make_model(), device="cpu")
-
-
-def written(path: Path, array: np.ndarray, **options: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(array).save(path, **options)
-    return path
 
 
 def test_the_area_has_every_class_and_the_dictionary_those_that_occur() -> None:

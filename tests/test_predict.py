@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pictures import photo, written
 from PIL import Image
 
 import fullconv as fc
@@ -21,13 +22,6 @@ from fullconv.predict import Predictor, as_array, load
 
 MakeModel = Callable[..., Model]
 ROTATED = 6  # EXIF: the camera was held upright; what is stored lies on its side
-
-
-def photo(height: int = 50, width: int = 33, seed: int = 0) -> np.ndarray:
-    """Blotches of colour, so that a random network calls them by several classes."""
-    random = np.random.default_rng(seed)
-    small = Image.fromarray(random.integers(0, 256, (5, 4, 3), np.uint8))
-    return np.asarray(small.resize((width, height), Image.Resampling.BICUBIC))
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +41,6 @@ def by_hand(predictor: Predictor, picture: np.ndarray) -> np.ndarray:
     images = torch.from_numpy(values.astype(np.float32)).permute(2, 0, 1)[None]
     with torch.no_grad():
         return network(images).full().argmax(dim=1)[0].numpy()
-
-
-def written(path: Path, array: np.ndarray, **options: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(array).save(path, **options)
-    return path
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (7, 1), (50, 33), (64, 64), (65, 97)])
@@ -236,3 +224,46 @@ def test_a_folder_gives_one_segmentation_per_picture(predictor: Predictor, tmp_p
     found = predictor(tmp_path / "photos")
     assert [s.source.name for s in found] == ["a.png", "b.png"]
     assert np.array_equal(found[1].mask, by_hand(predictor, photo(seed=1)))
+
+
+@pytest.mark.parametrize("size", [(301, 205), (97, 400)])
+def test_tiles_give_the_mask_of_the_whole_picture(
+    predictor: Predictor, size: tuple[int, int]
+) -> None:
+    tiled = Predictor(predictor.model, device="cpu", tile=96)
+    picture = photo(*size)
+    mask = tiled.label_map(picture)
+    assert tiled.tiles is not None
+    assert tiled.tiles.exact
+    # Float32 rounds in another order in other shapes.
+    assert (mask != predictor.label_map(picture)).mean() < 1e-4
+    small = Predictor(predictor.model, device="cpu", tile=400)
+    assert (small.label_map(picture) == predictor.label_map(picture)).all()
+    assert small.tiles is None
+
+
+def test_large_pictures_are_cut_unasked(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh = Predictor(predictor.model, device="cpu")
+    fresh.label_map(photo(100, 100))
+    assert fresh.tiles is None
+    monkeypatch.setattr("fullconv.predict.WHOLE", 9_999)
+    mask = fresh.label_map(photo(100, 100))
+    assert fresh.tiles is not None
+    assert (mask != predictor.label_map(photo(100, 100))).mean() < 1e-3
+
+
+def test_pictures_that_are_resized_as_a_whole_are_not_cut(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = predictor.model
+    model = Model(made.network, made.labels, made.card, short_side=64)
+    with pytest.raises(FullconvError) as caught:
+        Predictor(model, device="cpu", tile=96)
+    assert "resized as a whole, to 64 pixels" in caught.value.message
+    assert "without --tile" in caught.value.hint
+    monkeypatch.setattr("fullconv.predict.WHOLE", 1)
+    fresh = Predictor(model, device="cpu")
+    fresh.label_map(photo(100, 100))
+    assert fresh.tiles is None

@@ -166,6 +166,8 @@ def predict(
     inputs: str = "",
     precision: Precision = "auto",
     compile: bool = False,
+    tile: int | None = None,
+    huge: bool = False,
     json: Json = False,
 ) -> None:
     """Label every pixel of pictures.
@@ -186,34 +188,72 @@ def predict(
         auto takes bfloat16 where it is faster and the model gives the same labels in it.
     compile
         Faster, after up to a minute at each of two sizes; on a CPU it needs a C++ compiler.
+    tile
+        Cut pictures that are longer into tiles of so many pixels; by default above 16.8 million.
+    huge
+        Read files of any size, also where a damaged one may only say that it is large.
     json
         Print one JSON object and nothing else.
     """
     from fullconv.data.beside import names_of
-    from fullconv.outputs import save_outputs, spare_pictures
+    from fullconv.data.geotiff import wants_windows
+    from fullconv.data.limits import any_size
+    from fullconv.outputs import spare_pictures
     from fullconv.predict import load
 
     found = _pictures(model, pictures)
     outputs = _kinds(save)
     spare_pictures(found, out, outputs)
-    predictor = load(model, precision=precision, compile=compile)
+    if not any(wants_windows(path) for path, _ in found):
+        use_large_pages()  # which take more memory, where windows shall keep to little
+    predictor = load(model, precision=precision, compile=compile, tile=tile)
     beside = predictor.inputs_of([path for path, _ in found], names_of(inputs))
-    results, failed = [], []
+    with any_size() if huge else nullcontext():
+        results, failed = _predicted(predictor, found, beside, out, outputs)
+    every = plural(len(found), "picture")
+    text = "\n".join([*map(_largest, results), f"{len(results)} of {every} -> {out}"])
+    emit({"pictures": results, "failed": failed}, text, json)
+    if failed:
+        raise _unread(failed, every)
+
+
+def _predicted(
+    predictor: Any,
+    found: list[tuple[Path, Path]],
+    beside: list[tuple[Path, ...]],
+    out: Path,
+    outputs: list[str],
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """What was found in each picture, and what is wrong with those that could not be read."""
+    from fullconv.data.geotiff import loses_its_place, wants_windows
+    from fullconv.outputs import save_outputs
+    from fullconv.rasters import predict_raster
+
+    results: list[dict[str, Any]] = []
+    failed = []
     with counting("predicted") as progress:
         for done, (path, stem) in enumerate(found):
             progress(done, len(found))
             try:
+                if wants_windows(path):
+                    told = {"progress": progress} if len(found) == 1 else {}
+                    results.append(predict_raster(predictor, path, out / stem, outputs, **told))
+                    continue
+                if loses_its_place(path):
+                    say(
+                        f"note: the mask of {path} will not be georeferenced without rasterio: pip "
+                        'install "fullconv[geo]"'
+                    )
                 segmentation = predictor.segment(path, inputs=beside[done])
             except FullconvError as error:  # one bad picture does not cost the others
                 failed.append(error.message)
                 continue
             written = save_outputs(segmentation, out / stem, outputs)
             results.append({**segmentation.to_dict(), "files": [str(p) for p in written]})
-    every = plural(len(found), "picture")
-    text = "\n".join([*map(_largest, results), f"{len(results)} of {every} -> {out}"])
-    emit({"pictures": results, "failed": failed}, text, json)
-    if failed:
-        raise _unread(failed, every)
+    if predictor.tiles is not None and not predictor.tiles.exact:
+        reasons = ", ".join(predictor.tiles.reasons)
+        say(f"note: large pictures were cut into tiles with blended seams, because of {reasons}")
+    return results, failed
 
 
 def _pictures(model: Path, named: tuple[Path, ...]) -> list[tuple[Path, Path]]:
@@ -235,7 +275,10 @@ def _pictures(model: Path, named: tuple[Path, ...]) -> list[tuple[Path, Path]]:
 def _unread(failed: list[str], every: str) -> FullconvError:
     said = "\n  ".join([f"{len(failed)} of {every} could not be read:", *failed])
     return FullconvError(
-        said, "copy or download them again, or leave them out; the others are done"
+        said,
+        "copy or download them again, or leave them out; the others are done"
+        if "million are read" not in said
+        else "--huge   # reads pictures of any size",
     )
 
 
@@ -250,7 +293,7 @@ def run(argv: list[str]) -> int:
         chosen, bound, _ = app.parse_args(argv, exit_on_error=False, print_error=False)
         if chosen is train:
             bound.arguments["given"] = _options_in(argv)
-        if chosen in (train, evaluate, predict, demo):
+        if chosen in (train, evaluate, demo):
             use_large_pages()
         # Those about data sets open what comes, and say themselves what is wrong with it.
         about_data = chosen.__module__ == fullconv.data_commands.__name__

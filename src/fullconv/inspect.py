@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from fullconv.data.check import check
+from fullconv.data.drawn import scene
 from fullconv.engine import Engine
 from fullconv.errors import FullconvError, plural
 from fullconv.geometry import Grid
@@ -17,6 +19,7 @@ from fullconv.metrics import headline
 from fullconv.model import WEIGHTS, is_foreign, load_model
 from fullconv.network.backbone import STRIDES, Backbone, build
 from fullconv.sheet import save_sheet
+from fullconv.tiles import Tiles, difference
 
 
 def inspect(thing: str, *, sheet: str | Path | None = None) -> tuple[dict[str, Any], str]:
@@ -95,9 +98,44 @@ def _model(path: Path) -> tuple[dict[str, Any], str]:
         fingerprint = model.metrics["protocol"]["data_fingerprint"]
         lines.append(f"{headline(model.metrics)} of data {fingerprint[:12]}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    facts["engine"] = Engine(model, device=device).describe()
+    engine = Engine(model, device=device)
+    facts["engine"] = engine.describe()
     lines.append(f"runs in {facts['engine']}")
-    return facts, "\n".join([*lines, *_lines(network.backbone)])
+    facts["tiles"], said = _tiles(engine)
+    return facts, "\n".join([*lines, *_lines(network.backbone), *said])
+
+
+def _tiles(engine: Engine) -> tuple[dict[str, Any], list[str]]:
+    """Whether large pictures are cut without a trace, and what was measured."""
+    model = engine.model
+    if model.short_side is not None:
+        said = f"pictures are resized as a whole, to {model.short_side} pixels"
+        return {"exact": False, "reasons": [said]}, [f"tiles: none, {said}"]
+    if engine.precision != "float32":  # what tiles do must not drown in rounding
+        engine = Engine(model, device=engine.device, precision="float32")
+    tiles = Tiles(model.network, engine.scores, tile=256)
+    height, width = 384, 640
+    if tiles.exact:  # a strip that is longer than what a window sees
+        tiles = Tiles(model.network, engine.scores, tile=max(64, tiles.halo // 2))
+        height, width = 97, 2 * tiles.halo + 4 * tiles.tile + 1
+    picture = torch.from_numpy(scene(0, size=(height, width))[0]).permute(2, 0, 1)
+    for one in model.inputs:  # grey, in the numbers of the input
+        grey = picture[:1].float() / 127.5 - 1
+        beside = [grey * std + mean for mean, std in zip(one.mean, one.std, strict=True)]
+        picture = torch.cat([picture.float(), *beside])
+    found = difference(tiles, picture, [len(labels) for labels in model.tables])
+    facts = {"exact": tiles.exact, "halo": tiles.halo, "reasons": list(tiles.reasons)}
+    facts |= {"measured": {**asdict(found), "size": [height, width], "tile": tiles.tile}}
+    measured = (
+        f"measured on a drawn picture of {height} x {width} in tiles of {tiles.tile}: "
+        f"{found.labels} of {plural(found.pixels, 'pixel')} get another label, scores differ by "
+        f"up to {found.scores / max(found.spread, 1e-9):.1g} of their spread"
+    )
+    if tiles.exact:
+        halo = f"tiles with a halo of {tiles.halo} pixels give the labels of the whole picture"
+        return facts, [f"{halo}: proven by the receptive field", measured]
+    why = ", ".join(tiles.reasons)
+    return facts, [f"tiles are not exact, because of {why}: seams are blended", measured]
 
 
 def _lines(backbone: Backbone) -> list[str]:

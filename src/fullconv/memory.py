@@ -46,10 +46,11 @@ def use_large_pages() -> bool:
     return False
 
 
-def give_back() -> None:
+def give_back(*, kept: bool = False) -> None:
     """What was freed goes back to the system; the C library would keep much of it, for each thread
-    apart. Not in a process that keeps it on purpose."""
-    if use_large_pages.cache_info().currsize:
+    apart. In a process that keeps it on purpose only if `kept`: where tensors of other sizes come,
+    for which its holes are too small."""
+    if use_large_pages.cache_info().currsize and not kept:
         return
     with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)

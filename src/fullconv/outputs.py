@@ -16,6 +16,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from fullconv import draw
+from fullconv.data.geotiff import software_of
 from fullconv.data.masks import write_mask
 from fullconv.data.pictures import PICTURE_SUFFIXES, opened
 from fullconv.errors import FullconvError
@@ -78,7 +79,7 @@ class Segmentation:
 
     def save_mask(self, path: str | Path) -> None:
         """The ids as a palette PNG."""
-        write_mask(Path(path), self.mask, self.labels, mark=_mark())
+        write_mask(Path(path), self.mask, self.labels, mark=mark())
 
 
 def find_pictures(
@@ -136,6 +137,8 @@ def _walk(paths: Sequence[str | Path], left_out: list[Path]) -> Iterator[tuple[P
 def is_result(path: Path) -> bool:
     """Whether `save_outputs` wrote this picture: by its name and by the mark inside, so that a
     photo which is merely called street_mask.png is none."""
+    if path.name.endswith("_mask.tif"):
+        return software_of(path) == MARK[1]
     if not path.name.endswith(tuple(f"_{kind}.png" for kind in OUTPUTS)):
         return False
     try:
@@ -145,10 +148,11 @@ def is_result(path: Path) -> bool:
         return False
 
 
-def _mark() -> PngInfo:
-    mark = PngInfo()
-    mark.add_text(*MARK)
-    return mark
+def mark() -> PngInfo:
+    """For a picture that is written here: a result, no photo."""
+    made = PngInfo()
+    made.add_text(*MARK)
+    return made
 
 
 def output_path(stem: Path, kind: str) -> Path:
@@ -166,12 +170,13 @@ def spare_pictures(found: Sequence[tuple[Path, Path]], out: Path, outputs: Seque
     for path, stem in found:
         for kind in outputs:
             target = output_path(out / stem, kind).resolve()
-            if target in pictures:
-                raise FullconvError(
-                    f"the {kind} of {path} would be written over {pictures[target]}, which is one "
-                    "of the pictures; nothing was done.",
-                    "--out ANOTHER_FOLDER",
-                )
+            for one in (target, target.with_suffix(".tif")):  # the mask of a GeoTIFF
+                if one in pictures and (one == target or kind == "mask"):
+                    raise FullconvError(
+                        f"the {kind} of {path} would be written over {pictures[one]}, which is one "
+                        "of the pictures; nothing was done.",
+                        "--out ANOTHER_FOLDER",
+                    )
 
 
 def save_outputs(segmentation: Segmentation, stem: Path, outputs: Sequence[str]) -> list[Path]:
@@ -195,9 +200,9 @@ def save_outputs(segmentation: Segmentation, stem: Path, outputs: Sequence[str])
             elif kind == "mask":
                 segmentation.save_mask(path)
             elif kind == "color":
-                segmentation.color().save(path, pnginfo=_mark())
+                segmentation.color().save(path, pnginfo=mark())
             else:
-                segmentation.overlay().save(path, pnginfo=_mark())
+                segmentation.overlay().save(path, pnginfo=mark())
         except OSError as error:
             raise FullconvError(
                 f"the result could not be written to {path}: {error.strerror or error}.",

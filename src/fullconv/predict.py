@@ -7,7 +7,7 @@ segmentation.mask, segmentation.area["road"], segmentation.overlay().save("stree
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,9 @@ from fullconv.engine import Engine
 from fullconv.errors import FullconvError
 from fullconv.labels import Labels
 from fullconv.model import Model, load_model, save_model
+from fullconv.network.scores import Scores
 from fullconv.outputs import Segmentation, find_pictures
+from fullconv.tiles import WHOLE, Read, Span, Tiles, require_tile, window_of
 
 _OVERSHOOT = 0.05  # beyond 0-1 of a float picture that was resized bicubically
 Picture = str | Path | Image.Image | np.ndarray | Tensor
@@ -36,6 +38,8 @@ class Predictor:
         model: as loaded.
         device: of torch; default: a GPU where there is one.
         precision, compile: see `fullconv.engine.Engine`.
+        tile: pixels; pictures that are longer are cut into tiles of so many pixels a side. Default:
+            pictures of more than 16.8 million pixels are, see `fullconv.tiles`.
     """
 
     def __init__(
@@ -45,8 +49,17 @@ class Predictor:
         device: str | torch.device | None = None,
         precision: str = "auto",
         compile: bool = False,
+        tile: int | None = None,
     ) -> None:
-        self.model = model
+        require_tile(tile)
+        if tile is not None and model.short_side is not None:
+            raise FullconvError(
+                "the model wants pictures that are resized as a whole, to "
+                f"{model.short_side} pixels: tiles of them would be other pictures.",
+                "fullconv predict MODEL PICTURES   # without --tile",
+            )
+        self.model, self.tile = model, tile
+        self.tiles: Tiles | None = None  # once a picture was cut
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.engine = Engine(model, device=self.device, precision=precision, compile=compile)
 
@@ -130,7 +143,27 @@ class Predictor:
             ]
             beside = torch.from_numpy(np.concatenate(found, axis=2)).permute(2, 0, 1)
             tensor = torch.cat([tensor.float(), beside.float()])
-        return [labels[0].cpu().numpy() for labels in self.engine.labels(tensor[None])]
+        kinds = [np.uint8 if len(of) <= 255 else np.uint16 for of in self.model.tables]
+        maps = [np.empty(picture.shape[:2], kind) for kind in kinds]
+        for rows, columns, scores in self.scores(picture.shape[:2], window_of(tensor)):
+            for ids, of_head in zip(maps, self.model.split(scores), strict=True):
+                ids[slice(*rows), slice(*columns)] = of_head.labels()[0].cpu().numpy()
+        return maps
+
+    def scores(self, size: tuple[int, int], read: Read) -> Iterator[tuple[Span, Span, Scores]]:
+        """Of a picture (H, W), in as many blocks as it is cut into, one if it is small: rows,
+        columns and scores of all heads. `read` gives the pixels of a window, (C, h, w)."""
+        long = max(size) > self.tile if self.tile else size[0] * size[1] > WHOLE
+        if not long or self.model.short_side is not None:
+            rows, columns = (0, size[0]), (0, size[1])
+            yield rows, columns, self.engine.scores(read(rows, columns)[None])
+            return
+        if self.tiles is None:
+            running = self.model.network if self.engine.compiled else self.engine.network
+            self.tiles = Tiles(
+                self.model.network, self.engine.scores, tile=self.tile, running=running.backbone
+            )
+        yield from self.tiles.scores(size, read)
 
     def _require_inputs(self, inputs: Sequence[Any]) -> None:
         wanted = [one.name for one in self.model.inputs]
@@ -153,6 +186,7 @@ def load(
     device: str | torch.device | None = None,
     precision: str = "auto",
     compile: bool = False,
+    tile: int | None = None,
 ) -> Predictor:
     """A model from disk, ready to use: `fullconv.load("runs/.../model")("photo.jpg")`.
 
@@ -163,9 +197,10 @@ def load(
         weights, labels: of a model of others, if not the published ones.
         device: of torch; default: a GPU where there is one.
         precision, compile: see `fullconv.engine.Engine`.
+        tile: see `Predictor`.
     """
     model = load_model(path, backbone=backbone, weights=weights, labels=labels)
-    return Predictor(model, device=device, precision=precision, compile=compile)
+    return Predictor(model, device=device, precision=precision, compile=compile, tile=tile)
 
 
 def as_array(picture: Picture) -> np.ndarray:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from fullconv.data import limits
-from fullconv.data.limits import quiet, read_content, refuse_large, room
+from fullconv.data.limits import any_size, quiet, read_content, refuse_large, room
 from fullconv.errors import FullconvError
 
 
@@ -22,6 +22,13 @@ def test_what_has_more_pixels_than_pillow_opens_is_refused(monkeypatch: pytest.M
         refuse_large((7_000, 7_000), "mask", "a.jp2", share=1 / 2)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     refuse_large((60_000, 60_000), "mask", "a.npy")
+
+
+def test_any_size_is_read_for_a_while() -> None:
+    before = Image.MAX_IMAGE_PIXELS
+    with any_size():
+        refuse_large((60_000, 60_000), "mask", "a.npy")
+    assert before == Image.MAX_IMAGE_PIXELS is not None
 
 
 def test_files_are_read_up_to_a_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -172,6 +172,21 @@ def test_scores_of_a_resized_picture_are_read_at_the_first_one(size: tuple[int, 
     torch.testing.assert_close(found.full(), wanted, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("grid", [Grid(8, 3.5), Grid(8, -4.0), Grid(1, 0), Grid(2.5, 0.75)])
+@pytest.mark.parametrize("part", [((0, 40), (0, 50)), ((13, 14), (20, 37)), ((39, 40), (0, 1))])
+def test_a_part_is_read_as_it_is_in_the_whole(
+    grid: Grid, part: tuple[tuple[int, int], tuple[int, int]]
+) -> None:
+    cells = [math.ceil(pixels / grid.stride) for pixels in (40, 50)]
+    values = torch.randn(1, 3, *cells, dtype=torch.float64)
+    whole = Scores(values, grid, (40, 50), Grid(8, 1.0) if grid.stride == 8 else None)
+    here = (..., slice(*part[0]), slice(*part[1]))
+    found = whole.part(*part)
+    assert torch.allclose(found.full(), whole.full()[here], atol=1e-12)
+    assert (found.labels() == whole.labels()[here]).all()
+    assert found.values.shape[2] <= (part[0][1] - part[0][0] - 1) / grid.stride + 3
+
+
 def scores_of(
     classes: int = 3, cells: tuple[int, int] = (2, 3), size: tuple[int, int] = (9, 11)
 ) -> Scores:

@@ -40,6 +40,16 @@ def refuse_large(size: tuple[int, int], what: str, name: str, *, share: float = 
         )
 
 
+@contextmanager
+def any_size() -> Iterator[None]:
+    """Pictures of any number of pixels are read meanwhile."""
+    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
 def read_content(path: Path, what: str = "picture") -> bytes:
     """The bytes of a file of a size that a picture or a mask can have."""
     try:

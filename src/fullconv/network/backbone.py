@@ -66,8 +66,8 @@ class Backbone(nn.Module):
     Attributes:
         channels: C of each tap.
         in_channels: of the pictures, 3; more where `fullconv.network.fusion` added some.
-        grids: of each tap, in pixels of the unpadded picture; where "stretched" they hold for
-            multiples of the stride.
+        grids: of each tap, in pixels of the unpadded picture ("stretched": of multiples of the
+            stride); traced: the cells as they are, in pixels of the padded one.
         size_phase: sizes are padded to this remainder modulo the coarsest stride, because padding
             depends on the size (1) or the network takes only multiples (0); None: any size will do.
     """
@@ -85,7 +85,7 @@ class Backbone(nn.Module):
         self.taps = tuple(taps)
         self.card = card
         self.in_channels = 3
-        self._raw = tuple(grids)
+        self.traced = tuple(grids)
         self.coarsest = int(grids[-1].stride)
         self.size_phase: int | None = None
         self._start = CANONICAL_SIZE
@@ -146,7 +146,7 @@ class Backbone(nn.Module):
     def _growth_of(self, tap: int) -> tuple[int, int]:
         """The size at which a tap has its first cell, if its cells are counted back from here, and
         its stride: one more cell for every stride pixels."""
-        stride = int(self._raw[tap].stride)
+        stride = int(self.traced[tap].stride)
         start = self._start
         if self.size_phase is None:  # else sizes step by the coarsest stride: all is regular there
             count, end = self._count(tap, start), start + stride
@@ -196,7 +196,7 @@ def build(
     """
     card = card_of(backbone)
     if isinstance(backbone, nn.Module):
-        pyramid, grids = _pyramid_of(backbone, card)
+        pyramid, grids = _pyramid_of(backbone, card, stride)
     elif card.source == "timm":
         pyramid, grids = _timm_pyramid(card, pretrained)
     elif card.source == "paper" or (card.source, card.name) in torchvision_fcn.CARDS:
@@ -204,7 +204,7 @@ def build(
         pyramid, card = make(card, pretrained=pretrained)
         grids = _grids(pyramid)
     elif card.source == "torchvision":
-        pyramid, grids = _pyramid_of(torchvision_classifier(card, pretrained), card)
+        pyramid, grids = _pyramid_of(torchvision_classifier(card, pretrained), card, stride)
     else:
         raise FullconvError(
             f"backbone source {card.source!r} is not known.",
@@ -340,14 +340,14 @@ def torchvision_classifier(card: BackboneCard, pretrained: bool) -> nn.Module:
     return classifier
 
 
-def _pyramid_of(module: nn.Module, card: BackboneCard) -> tuple[nn.Module, list[Grid]]:
-    """A module as a pyramid: as it is where it returns feature maps, else cut behind the last
-    submodule of each stride."""
+def _pyramid_of(net: nn.Module, card: BackboneCard, stride: int) -> tuple[nn.Module, list[Grid]]:
+    """A module as a pyramid, and its grids: as it is where it returns feature maps, else cut behind
+    the last submodule of each stride from `stride` up."""
     try:
-        return module, _grids(module)
+        return net, _grids(net)
     except FullconvError as error:
         problem = error
-    found = grids_of_modules(module)
+    found = grids_of_modules(net)
     last = OrderedDict(
         (grid.stride, (name, grid)) for name, grid in found if grid.stride in STRIDES
     )
@@ -358,9 +358,9 @@ def _pyramid_of(module: nn.Module, card: BackboneCard) -> tuple[nn.Module, list[
         )
     from torchvision.models.feature_extraction import create_feature_extractor
 
-    nodes = {name: f"stride{stride:g}" for stride, (name, _) in sorted(last.items())}
+    nodes = {last[s][0]: f"stride{s:g}" for s in sorted(last) if s >= stride or stride not in last}
     try:
-        pyramid = create_feature_extractor(module, return_nodes=nodes)
+        pyramid = create_feature_extractor(net, return_nodes=nodes)
     except (RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise FullconvError(
             f"{card.name} cannot be cut at {', '.join(nodes)}: {error}",

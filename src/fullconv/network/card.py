@@ -63,7 +63,8 @@ class BackboneCard:
         """(N, 3, H, W) uint8 RGB -> float, as the weights expect it: (x / 255 - mean) / std."""
         mean = torch.tensor(self.mean, device=pictures.device).view(3, 1, 1)
         std = torch.tensor(self.std, device=pictures.device).view(3, 1, 1)
-        return (pictures.float() / 255 - mean) / std
+        # In place: large pictures are held once.
+        return torch.true_divide(pictures, 255).float().sub_(mean).div_(std)
 
     def to_dict(self) -> dict[str, Any]:
         """For config.json: everything but the path of the weights."""

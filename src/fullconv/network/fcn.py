@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -125,13 +126,14 @@ class FCN(nn.Module):
         return f"FCN-{self.stride}s"
 
     def forward(self, images: Tensor) -> Scores:
-        """Normalised pictures (N, 3, H, W) -> `Scores` in float32."""
+        """Normalised pictures (N, 3, H, W) -> `Scores` in float32; float64 gives float64."""
         size = (int(images.shape[2]), int(images.shape[3]))
         features = self.backbone(images)
         total: Tensor | None = None
         previous = self.backbone.grids[-1]
         for grid, feature in zip(reversed(self.backbone.grids), reversed(features), strict=True):
-            score = self.score[_score_name(grid)](feature).float()
+            score = self.score[_score_name(grid)](feature)
+            score = score if score.dtype == torch.float64 else score.float()
             if total is not None:
                 score = score + self._read_at(total, previous, grid, score, size)
             total, previous = score, grid

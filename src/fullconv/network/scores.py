@@ -8,6 +8,7 @@ Shapes: N batch · K classes · H, W picture · h, w cells.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -45,6 +46,22 @@ class Scores:
         if len(counts) == 1:
             return [self]
         return [replace(self, values=values) for values in self.values.split(list(counts), dim=1)]
+
+    def part(self, rows: tuple[int, int], columns: tuple[int, int]) -> Scores:
+        """The scores of a part of the picture, pixels [start, stop) of each axis: they are read
+        between the same cells, and so read the same. Shares memory."""
+        cells, grids = [], []
+        for grid, count, (start, stop) in zip(
+            reference.axes(self._grids), self.values.shape[2:], (rows, columns), strict=True
+        ):
+            first = math.floor((start - grid.offset) / grid.stride)
+            last = math.ceil((stop - 1 - grid.offset) / grid.stride)
+            first, last = min(max(first, 0), count - 1), min(max(last, 0), count - 1)
+            cells.append(slice(first, last + 1))
+            grids.append(replace(grid, offset=grid.centre(first) - start))
+        values = self.values[:, :, cells[0], cells[1]]
+        size = (rows[1] - rows[0], columns[1] - columns[0])
+        return Scores(values, grids[0], size, grids[1] if grids[1] != grids[0] else None)
 
     def resized(self, size: tuple[int, int]) -> Scores:
         """The same scores, to be read at the pixels of the picture as it was before it was resized

@@ -1,0 +1,158 @@
+"""Pictures that are never in memory as a whole: a georeferenced TIFF in, one of class ids out.
+
+Windows are read, predicted and written one after the other (`fullconv.tiles`), so that memory is
+bounded whatever the size.
+
+Shapes: H, W picture · h, w window.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fullconv import draw
+from fullconv.data.geotiff import IdFile, Raster, Span, opened_raster, writing_ids
+from fullconv.data.masks import mask_dtype
+from fullconv.errors import FullconvError
+from fullconv.labels import Labels
+from fullconv.model import Model
+from fullconv.outputs import MARK, mark, output_path
+from fullconv.predict import Predictor
+
+PREVIEW = 2000  # pixels on the longer side of color and overlay
+
+
+def predict_raster(
+    predictor: Predictor,
+    source: str | Path,
+    stem: str | Path,
+    outputs: Sequence[str] = ("mask", "overlay"),
+    *,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> dict[str, Any]:
+    """Predicts a TIFF window by window.
+
+    The mask is a GeoTIFF, `stem` + "_mask.tif": size, CRS and transform of the source, class ids
+    with their colours, and the ignored id, 255, as nodata where the source has no data. `color` and
+    `overlay` are previews, PNG files of at most `PREVIEW` pixels on the longer side.
+
+    Args:
+        outputs: of mask, color, overlay, json.
+        progress: told how many rows of pixels are done, of how many.
+
+    Returns:
+        Source, height, width, files, and "area": the share of the pixels with data of each class
+        that occurs; that of further heads under "heads".
+
+    Raises:
+        FullconvError: a file that cannot be read or written; a model that takes more than pictures,
+            or that wants them resized.
+    """
+    source, stem, model = Path(source), Path(stem), predictor.model
+    _require_windows(model, source)
+    with opened_raster(source) as raster, ExitStack() as stack:
+        heads = {"": model.labels, **model.heads}
+        results = [
+            _Result(stem.with_name(f"{stem.name}_{name}" if name else stem.name), labels, raster)
+            for name, labels in heads.items()
+        ]
+        if "mask" in outputs:
+            for result in results:
+                result.open(stack)
+
+        def window(rows: Span, columns: Span) -> Tensor:
+            return torch.from_numpy(raster.read(rows, columns)).permute(2, 0, 1)
+
+        for rows, columns, scores in predictor.scores(raster.size, window):
+            valid = raster.valid(rows, columns)
+            for result, of_head in zip(results, model.split(scores), strict=True):
+                result.add(rows, columns, of_head.labels()[0].cpu().numpy(), valid)
+            progress(rows[1], raster.size[0])
+        files = [path for result in results for path in result.previews(outputs)]
+    files += [result.mask for result in results if "mask" in outputs]
+    areas = [result.area() for result in results]
+    facts: dict[str, Any] = {"source": str(source), "height": raster.size[0]}
+    facts |= {"width": raster.size[1], "area": areas[0]}
+    if model.heads:
+        facts["heads"] = dict(zip(model.heads, areas[1:], strict=True))
+    if "json" in outputs:
+        files.append(output_path(stem, "json"))
+        files[-1].write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    return {**facts, "files": [str(path) for path in files]}
+
+
+def _require_windows(model: Model, source: Path) -> None:
+    if model.inputs or model.short_side is not None:
+        wants = "further inputs" if model.inputs else "pictures that are resized as a whole"
+        raise FullconvError(
+            f"{source} is read in windows; the model takes {wants}, which cannot be.",
+            "save it as PNG, and predict that",
+        )
+
+
+class _Result:
+    """What is kept and written of one head."""
+
+    def __init__(self, stem: Path, labels: Labels, raster: Raster) -> None:
+        self.stem, self.labels, self.raster = stem, labels, raster
+        self.mask = output_path(stem, "mask").with_suffix(".tif")
+        self._file: IdFile | None = None
+        self._counts = np.zeros(len(labels), np.int64)
+        shape = raster.reduced(PREVIEW)
+        # The pixels of the picture that the preview shows.
+        self._shown = [
+            ((np.arange(few) + 0.5) * many / few).astype(int)
+            for few, many in zip(shape, raster.size, strict=True)
+        ]
+        self._ids = np.full(shape, labels.ignore_index, mask_dtype(labels))
+
+    def open(self, stack: ExitStack) -> None:
+        """The file, until the stack is left."""
+        self._file = stack.enter_context(
+            writing_ids(self.mask, self.raster, self.labels, software=MARK[1])
+        )
+
+    def add(self, rows: Span, columns: Span, ids: np.ndarray, valid: np.ndarray | None) -> None:
+        """(h, w) ids of a window, and where it has data."""
+        if valid is not None:
+            ids = np.where(valid, ids, self._ids.dtype.type(self.labels.ignore_index))
+        found = np.bincount(ids.ravel(), minlength=len(self._counts))
+        self._counts += found[: len(self._counts)]
+        if self._file is not None:
+            self._file.write(rows, columns, ids)
+        shown = [
+            slice(*np.searchsorted(where, span))
+            for where, span in zip(self._shown, (rows, columns), strict=True)
+        ]
+        inside = np.ix_(self._shown[0][shown[0]] - rows[0], self._shown[1][shown[1]] - columns[0])
+        self._ids[shown[0], shown[1]] = ids[inside]
+
+    def area(self) -> dict[str, float]:
+        """Share of the pixels with data (fraction) of each class that occurs."""
+        total = max(1, int(self._counts.sum()))
+        pairs = zip(self.labels.names, self._counts.tolist(), strict=True)
+        return {name: count / total for name, count in pairs if count}
+
+    def previews(self, outputs: Sequence[str]) -> list[Path]:
+        """Writes color and overlay, as far as they are wanted."""
+        written = []
+        for kind in ("color", "overlay"):
+            if kind in outputs:
+                if kind == "color":
+                    pixels = draw.colorize(self._ids, self.labels)
+                else:
+                    picture = self.raster.preview(PREVIEW)
+                    pixels = draw.overlay_with_legend(picture, self._ids, self.labels)
+                written.append(output_path(self.stem, kind))
+                written[-1].parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(written[-1], pnginfo=mark())
+        return written

@@ -1,0 +1,128 @@
+"""A GeoTIFF predicted in windows, against the same picture predicted whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pictures import photo
+
+from fullconv.data.pictures import picture_size, read_picture
+from fullconv.errors import FullconvError
+from fullconv.labels import Labels
+from fullconv.model import Model
+from fullconv.outputs import find_pictures, is_result
+from fullconv.predict import Predictor
+from fullconv.rasters import predict_raster
+
+rasterio = pytest.importorskip("rasterio", reason="rasterio is not installed")
+MakeModel = Callable[..., Model]
+
+
+def placed(path: Path, picture: np.ndarray, **options: Any) -> Path:
+    """(H, W, 3) as a GeoTIFF."""
+    height, width = picture.shape[:2]
+    profile = {"driver": "GTiff", "count": 3, "height": height, "width": width, "dtype": "uint8"}
+    place = {"crs": "EPSG:32632", "transform": rasterio.Affine(2, 0, 5e5, 0, -2, 5e6)}
+    with rasterio.open(path, "w", **profile, **place, **options) as file:
+        file.write(picture.transpose(2, 0, 1))
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(make_model: MakeModel) -> Model:
+    return make_model()
+
+
+def test_the_mask_is_that_of_the_whole_picture_and_lies_where_the_picture_lies(
+    model: Model, tmp_path: Path
+) -> None:
+    picture = photo(301, 205)
+    source = placed(tmp_path / "a.tif", picture)
+    told: list[tuple[int, int]] = []
+    tiled = Predictor(model, device="cpu", tile=96)
+    facts = predict_raster(
+        tiled,
+        source,
+        tmp_path / "out" / "a",
+        ["mask", "color", "overlay", "json"],
+        progress=lambda done, of: told.append((done, of)),
+    )
+    whole = Predictor(model, device="cpu")(picture)
+    with rasterio.open(tmp_path / "out" / "a_mask.tif") as found, rasterio.open(source) as given:
+        assert (found.crs, found.transform) == (given.crs, given.transform)
+        ids = found.read(1)
+    # Float32 rounds in another order in other shapes: a pixel on the edge may fall either way.
+    assert (ids != whole.mask).mean() < 1e-4
+    assert len(np.unique(ids)) == 3
+    names = ["a_color.png", "a_mask.tif", "a_overlay.png", "a.json"]
+    assert sorted(facts["files"]) == sorted(str(tmp_path / "out" / name) for name in names)
+    assert (read_picture(tmp_path / "out" / "a_color.png") == _colored(model, ids)).all()
+    assert picture_size(tmp_path / "out" / "a_overlay.png")[1] >= 205
+    stored = json.loads((tmp_path / "out" / "a.json").read_text())
+    assert stored == {k: v for k, v in facts.items() if k != "files"}
+    assert (stored["height"], stored["width"]) == (301, 205)
+    assert stored["area"]["sky"] == (ids == 0).mean()
+    assert told == [(rows, 301) for rows in (96, 192, 288, 301) for _ in range(3)]
+    assert all(map(is_result, (tmp_path / "out").glob("*_mask.tif")))
+    assert [path for path, _ in find_pictures([tmp_path])] == [source]
+
+
+def _colored(model: Model, ids: np.ndarray) -> np.ndarray:
+    return np.array(model.labels.colors, np.uint8)[ids]
+
+
+def test_pixels_without_data_get_no_class(model: Model, tmp_path: Path) -> None:
+    picture = photo(120, 140) // 2 + 1
+    picture[30:60, :70] = 0
+    source = placed(tmp_path / "a.tif", picture, nodata=0)
+    facts = predict_raster(Predictor(model, device="cpu", tile=64), source, tmp_path / "a")
+    with rasterio.open(tmp_path / "a_mask.tif") as found:
+        ids = found.read(1)
+        assert found.nodata == 255
+    assert ((ids == 255) == (picture[..., 0] == 0)).all()
+    assert sum(facts["area"].values()) == pytest.approx(1)
+    assert facts["area"]["road"] == pytest.approx((ids == 1).sum() / (ids != 255).sum())
+
+
+def test_a_large_picture_has_small_previews(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fullconv.rasters.PREVIEW", 50)
+    source = placed(tmp_path / "a.tif", photo(200, 130))
+    predict_raster(Predictor(model, device="cpu", tile=96), source, tmp_path / "a", ["color"])
+    assert picture_size(tmp_path / "a_color.png") == (50, 32)
+    assert not (tmp_path / "a_mask.tif").exists()
+    whole = _colored(model, Predictor(model, device="cpu")(photo(200, 130)).mask)
+    shown = read_picture(tmp_path / "a_color.png")
+    rows, columns = ((np.arange(n) + 0.5) * m // n for n, m in ((50, 200), (32, 130)))
+    assert (shown == whole[np.ix_(rows.astype(int), columns.astype(int))]).all(axis=2).mean() > 0.99
+
+
+def test_further_heads_have_files_of_their_own(make_model: MakeModel, tmp_path: Path) -> None:
+    made = make_model(("a", "b", "c", "d", "e"))
+    heads = {"wet": Labels(("dry", "wet"), ((0, 0, 0), (0, 0, 255)))}
+    model = Model(made.network, Labels(("a", "b", "c")), made.card, head="kind", heads=heads)
+    predictor = Predictor(model, device="cpu", tile=64)
+    source = placed(tmp_path / "a.tif", photo(90, 100))
+    facts = predict_raster(predictor, source, tmp_path / "a", ["mask"])
+    whole = Predictor(model, device="cpu")(photo(90, 100))
+    for name, mask in (("a_mask.tif", whole.mask), ("a_wet_mask.tif", whole.heads["wet"].mask)):
+        with rasterio.open(tmp_path / name) as found:
+            assert (found.read(1) != mask).mean() < 1e-3
+    assert set(facts["heads"]["wet"]) <= {"dry", "wet"}
+
+
+def test_a_model_that_wants_the_whole_picture_resized(
+    make_model: MakeModel, tmp_path: Path
+) -> None:
+    made = make_model()
+    model = Model(made.network, made.labels, made.card, short_side=64)
+    source = placed(tmp_path / "a.tif", photo(90, 100))
+    with pytest.raises(FullconvError, match="pictures that are resized as a whole") as caught:
+        predict_raster(Predictor(model, device="cpu"), source, tmp_path / "a")
+    assert caught.value.hint == "save it as PNG, and predict that"
