@@ -15,13 +15,15 @@ from dataclasses import asdict, fields
 from inspect import Parameter as Place
 from inspect import signature
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 from cyclopts import CycloptsError, MissingArgumentError, Parameter, UnusedCliTokensError
 
 import fullconv
 import fullconv.data_commands
-import fullconv.paper_commands  # these two join their commands to the application
+import fullconv.export_command
+import fullconv.paper_commands
+import fullconv.predict_command  # these four join their commands to the application
 from fullconv.errors import DownloadError, FullconvError, command, plural, some
 from fullconv.memory import use_large_pages
 from fullconv.settings import Settings
@@ -29,7 +31,6 @@ from fullconv.terminal import Json, Split, app, counting, emit, let_go, python_o
 
 # What the machine refuses: no space, no permission, a read-only disk.
 OUTSIDE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
-Precision = Literal["auto", "float32", "bfloat16"]
 
 
 @app.command(sort_key=1)
@@ -157,131 +158,6 @@ def evaluate(
     emit(facts, head + table(facts), json)
 
 
-@app.command(sort_key=5)
-def predict(
-    model: Path,
-    *pictures: Path,
-    out: Path = Path("predictions"),
-    save: str = "mask,overlay",
-    inputs: str = "",
-    precision: Precision = "auto",
-    compile: bool = False,
-    tile: int | None = None,
-    huge: bool = False,
-    json: Json = False,
-) -> None:
-    """Label every pixel of pictures.
-
-    Parameters
-    ----------
-    model
-        A model folder, the run that holds it, torchvision:fcn_resnet50, or a .caffemodel or .pth.
-    pictures
-        Files, or folders of pictures; results of earlier runs in them are left out.
-    out
-        Folder for the results.
-    save
-        What to write, with commas: mask (ids as a palette PNG), color, overlay, json.
-    inputs
-        Folders with a file for each picture, with commas, of a model that takes depth and the like.
-    precision
-        auto takes bfloat16 where it is faster and the model gives the same labels in it.
-    compile
-        Faster, after up to a minute at each of two sizes; on a CPU it needs a C++ compiler.
-    tile
-        Cut pictures that are longer into tiles of so many pixels; by default above 16.8 million.
-    huge
-        Read files of any size, also where a damaged one may only say that it is large.
-    json
-        Print one JSON object and nothing else.
-    """
-    from fullconv.data.beside import names_of
-    from fullconv.data.geotiff import wants_windows
-    from fullconv.data.limits import any_size
-    from fullconv.outputs import spare_pictures
-    from fullconv.predict import load
-
-    found = _pictures(model, pictures)
-    outputs = _kinds(save)
-    spare_pictures(found, out, outputs)
-    if not any(wants_windows(path) for path, _ in found):
-        use_large_pages()  # which take more memory, where windows shall keep to little
-    predictor = load(model, precision=precision, compile=compile, tile=tile)
-    beside = predictor.inputs_of([path for path, _ in found], names_of(inputs))
-    with any_size() if huge else nullcontext():
-        results, failed = _predicted(predictor, found, beside, out, outputs)
-    every = plural(len(found), "picture")
-    text = "\n".join([*map(_largest, results), f"{len(results)} of {every} -> {out}"])
-    emit({"pictures": results, "failed": failed}, text, json)
-    if failed:
-        raise _unread(failed, every)
-
-
-def _predicted(
-    predictor: Any,
-    found: list[tuple[Path, Path]],
-    beside: list[tuple[Path, ...]],
-    out: Path,
-    outputs: list[str],
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """What was found in each picture, and what is wrong with those that could not be read."""
-    from fullconv.data.geotiff import loses_its_place, wants_windows
-    from fullconv.outputs import save_outputs
-    from fullconv.rasters import predict_raster
-
-    results: list[dict[str, Any]] = []
-    failed = []
-    with counting("predicted") as progress:
-        for done, (path, stem) in enumerate(found):
-            progress(done, len(found))
-            try:
-                if wants_windows(path):
-                    told = {"progress": progress} if len(found) == 1 else {}
-                    results.append(predict_raster(predictor, path, out / stem, outputs, **told))
-                    continue
-                if loses_its_place(path):
-                    say(
-                        f"note: the mask of {path} will not be georeferenced without rasterio: pip "
-                        'install "fullconv[geo]"'
-                    )
-                segmentation = predictor.segment(path, inputs=beside[done])
-            except FullconvError as error:  # one bad picture does not cost the others
-                failed.append(error.message)
-                continue
-            written = save_outputs(segmentation, out / stem, outputs)
-            results.append({**segmentation.to_dict(), "files": [str(p) for p in written]})
-    if predictor.tiles is not None and not predictor.tiles.exact:
-        reasons = ", ".join(predictor.tiles.reasons)
-        say(f"note: large pictures were cut into tiles with blended seams, because of {reasons}")
-    return results, failed
-
-
-def _pictures(model: Path, named: tuple[Path, ...]) -> list[tuple[Path, Path]]:
-    """Those among files and folders, with the names of their results."""
-    from fullconv.outputs import find_pictures
-
-    if not named:
-        raise FullconvError(
-            "no picture was named; expected files, or folders of pictures, after the model.",
-            command("fullconv", "predict", model, "photo.jpg"),
-        )
-    earlier: list[Path] = []
-    found = list(find_pictures(named, left_out=earlier))
-    if earlier:
-        say(f"note: results of earlier runs are left out: {len(earlier)}, such as {earlier[0]}")
-    return found
-
-
-def _unread(failed: list[str], every: str) -> FullconvError:
-    said = "\n  ".join([f"{len(failed)} of {every} could not be read:", *failed])
-    return FullconvError(
-        said,
-        "copy or download them again, or leave them out; the others are done"
-        if "million are read" not in said
-        else "--huge   # reads pictures of any size",
-    )
-
-
 def main(argv: list[str] | None = None) -> None:
     """Runs a command and exits."""
     sys.exit(run(sys.argv[1:] if argv is None else argv))
@@ -330,26 +206,6 @@ def _options_in(argv: list[str]) -> frozenset[str]:
     """The training options that were typed: these alone change a configuration."""
     typed = {word.partition("=")[0].replace("-", "_") for word in argv if word.startswith("--")}
     return frozenset(f.name for f in fields(Settings) if typed & {f"__{f.name}", f"__no_{f.name}"})
-
-
-def _kinds(save: str) -> list[str]:
-    """mask, overlay of "mask,overlay"."""
-    from fullconv.outputs import OUTPUTS
-
-    kinds = [kind.strip() for kind in save.split(",")]
-    unknown = [kind for kind in kinds if kind not in OUTPUTS]
-    if unknown:
-        raise FullconvError(
-            f"no output {unknown[0]!r}; --save takes {', '.join(OUTPUTS)}, with commas between.",
-            "--save mask,overlay",
-        )
-    return kinds
-
-
-def _largest(result: dict[str, Any]) -> str:
-    """A picture's largest classes, in a line."""
-    areas = sorted(result["area"].items(), key=lambda item: -item[1])[:4]
-    return f"{result['source']}: " + ", ".join(f"{name} {share:.0%}" for name, share in areas)
 
 
 def _usage(argv: list[str], error: CycloptsError) -> str:

@@ -23,7 +23,8 @@ from fullconv.data.pictures import read_picture
 from fullconv.errors import FullconvError
 from fullconv.evaluation import evaluate
 from fullconv.metrics import Metrics, confusion_matrix, table
-from fullconv.predict import Predictor, load
+from fullconv.model import load_model
+from fullconv.predict import Predictor
 from fullconv.training import train
 
 # Small enough for two cores, with every stage of a ResNet; trained from a fresh start.
@@ -65,7 +66,7 @@ def run_demo(
     run = train(scenes, out=run_folder, epochs=epochs, seed=seed, **OPTIONS)
     result = evaluate(run.model, scenes, split="test").to_dict()
     sheet = out / "predictions.png"
-    save_sheet(load(run.model), scenes, sheet)
+    save_sheet(Predictor(load_model(run.model)), scenes, sheet)
     say(f"\non {result['protocol']['pictures']} scenes it never saw:\n\n{table(result)}\n")
     say(f"{time.monotonic() - started:.0f} seconds. Look at {sheet}")
     say(f"next: fullconv predict {run.model} {scenes / 'images' / 'test'}")

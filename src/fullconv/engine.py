@@ -53,7 +53,7 @@ class Engine:
         if self.dtype != torch.float32:
             network.backbone.to(self.dtype)
             for name, score in network.score.items():
-                network.score[name] = _InSingle(score)
+                network.score[name] = InSingle(score)
         if compile:
             freeze: dict[str, Any] = {"freezing": True} if device.type == "cpu" else {}
             network.backbone.pyramid = torch.compile(network.backbone.pyramid, options=freeze)  # type: ignore[assignment]
@@ -102,7 +102,7 @@ class Engine:
         return ", ".join(parts)
 
 
-class _InSingle(nn.Module):
+class InSingle(nn.Module):
     """Scores are computed in float32: rounded to the 8 bits of bfloat16 they would tie."""
 
     def __init__(self, score: nn.Module) -> None:

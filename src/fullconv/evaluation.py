@@ -20,8 +20,8 @@ from fullconv.data.writable import table_line
 from fullconv.errors import FullconvError, command, plural, some
 from fullconv.labels import IGNORE, Labels
 from fullconv.metrics import Metrics, confusion_matrix, further_metrics, protocol_card
-from fullconv.model import Model
 from fullconv.predict import Predictor, load
+from fullconv.segmenter import Segmenter
 
 Alteration: TypeAlias = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -50,7 +50,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: Predictor | str | Path,
+    model: Segmenter | str | Path,
     data: Dataset | str | Path,
     *,
     split: str = "test",
@@ -87,7 +87,7 @@ def evaluate(
 
 
 def evaluate_altered(
-    model: Predictor | str | Path,
+    model: Segmenter | str | Path,
     data: Dataset | str | Path,
     alterations: Sequence[Alteration | None],
     *,
@@ -105,10 +105,11 @@ def evaluate_altered(
         folders: of further heads and inputs, where they are not called like these.
         progress: called with (predictions done, predictions).
     """
-    predictor = model if isinstance(model, Predictor) else load(model, precision="float32")
-    if predictor.engine.precision != "float32":  # one number for a model, whatever runs it
+    predictor = model if isinstance(model, Segmenter) else load(model, precision="float32")
+    if isinstance(predictor, Predictor) and predictor.engine.precision != "float32":
+        # One number for a model, whatever runs it.
         predictor = Predictor(predictor.model, device=predictor.device, precision="float32")
-    heads, dataset, print_of_data = _heads(predictor.model, data, split, folders, ignore_rules)
+    heads, dataset, print_of_data = _heads(predictor, data, split, folders, ignore_rules)
     pairs = dataset.pairs_of(split)
     confusions = [[head.confusion.copy() for head in heads] for _ in alterations]
     done = ignored = 0
@@ -132,10 +133,10 @@ def evaluate_altered(
         split=split,
         pictures=len(pairs),
         classes=predictor.labels.names,
-        pretrained_on=predictor.model.card.pretrained_on,
+        pretrained_on=predictor.pretrained_on,
         ignored_pixels=ignored,
     )
-    left_out = tuple(set(predictor.model.heads) - {head.name for head in heads})
+    left_out = tuple(set(predictor.heads) - {head.name for head in heads})
     results = []
     for counts in confusions:
         first, *further = (Metrics(head.names, of) for head, of in zip(heads, counts, strict=True))
@@ -161,7 +162,7 @@ class _Head:
 
 
 def _heads(
-    model: Model,
+    model: Segmenter,
     data: Dataset | str | Path,
     split: str,
     folders: tuple[Sequence[str], Sequence[str]],

@@ -84,6 +84,12 @@ def probe(
         FullconvError: no class is, or all are, background; see also `fullconv.evaluate`.
     """
     predictor = model if isinstance(model, Predictor) else load(model, precision="float32")
+    if not isinstance(predictor, Predictor):
+        raise FullconvError(
+            f"{model} is an exported model, which does not say what colour its backbone sees as "
+            "nothing.",
+            "fullconv probe MODEL DATA   # with the model that it was made of",
+        )
     if predictor.model.inputs:
         raise FullconvError(
             f"the model takes {predictor.model.inputs[0].name} beside pictures, in which things "

@@ -26,6 +26,7 @@ app = App(
 )
 Json = Annotated[bool, Parameter(name="--json", negative=())]
 Split = Literal["train", "val", "test"]
+Precision = Literal["auto", "float32", "bfloat16"]
 
 
 def say(text: str) -> None:

@@ -12,8 +12,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import sys
-from importlib.machinery import EXTENSION_SUFFIXES
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,10 +20,19 @@ from torch import Tensor
 from fullconv.errors import FullconvError
 from fullconv.geometry import Grid
 from fullconv.kernels import reference
+from fullconv.kernels.library import (
+    NO_MEMORY,
+    NOT_FINITE,
+    STRAY_ID,
+    integers,
+    load,
+    no_memory,
+    not_finite,
+    scores_for,
+)
 
 INSTRUCTIONS = ("baseline", "AVX2", "AVX-512")
 _ID_TYPES = {torch.uint8: 0, torch.int32: 1, torch.int64: 2}
-_NO_MEMORY, _NOT_FINITE, _STRAY_ID = 1, 2, 3
 
 
 def available() -> bool:
@@ -100,14 +107,14 @@ def loss_and_gradient(
         _pointer(class_weights),
         ctypes.c_float(label_smoothing),
         _pointer(slope),
-        _integers(slope.stride() if slope is not None else ()),
+        integers(slope.stride() if slope is not None else ()),
         _threads(),
         _pointer(sums),
         finite_only=False,
     )
-    if status == _STRAY_ID:
+    if status == STRAY_ID:
         reference.require_ids(target.to(torch.int64), values.shape[1], ignore_index)
-    if status == _NOT_FINITE:
+    if status == NOT_FINITE:
         sums[0] = torch.nan
         slope = None if slope is None else slope.fill_(torch.nan)
     return sums[0], sums[1], slope
@@ -116,12 +123,10 @@ def loss_and_gradient(
 def _call(name: str, *arguments: Any, finite_only: bool = True) -> int:
     """Runs a function of the library; gives its status."""
     status = int(getattr(_required(), name)(*arguments))
-    if status == _NO_MEMORY:
-        raise FullconvError(
-            "there is not enough memory to read the scores.", "free -h   # or a smaller picture"
-        )
-    if status == _NOT_FINITE and finite_only:
-        raise reference.not_finite()
+    if status == NO_MEMORY:
+        raise no_memory()
+    if status == NOT_FINITE and finite_only:
+        raise not_finite()
     return status
 
 
@@ -136,21 +141,11 @@ def _readable(values: Tensor) -> Tensor:
 
 
 def _scores(values: Tensor, grid: Grid, size: tuple[int, int]) -> tuple[Any, ...]:
-    return (
-        _pointer(values),
-        _integers(values.shape),
-        _integers(values.stride()),
-        (ctypes.c_double * 2)(grid.offset, grid.stride),
-        _integers(size),
-    )
+    return scores_for(values.data_ptr(), values.shape, values.stride(), grid, size)
 
 
 def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
     return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
-
-
-def _integers(numbers: Any) -> Any:
-    return (ctypes.c_int64 * max(1, len(numbers)))(*numbers)
 
 
 def _threads() -> ctypes.c_int:
@@ -170,26 +165,13 @@ def _required() -> Any:
 
 
 def _library() -> Any:
-    return _load()[0]
-
-
-@functools.cache
-def _load() -> tuple[Any, str]:
-    """The library, or why there is none."""
-    for suffix in EXTENSION_SUFFIXES:
-        path = Path(__file__).with_name(f"_native{suffix}")
-        if path.is_file():
-            try:
-                return ctypes.CDLL(str(path)), ""
-            except OSError as error:  # built for another machine, or its OpenMP is gone
-                return None, str(error)
-    return None, "no C++ compiler when it was installed"
+    return load()[0]
 
 
 @functools.cache
 def _say_what_is_lost() -> None:
     print(
-        f"fullconv: no compiled kernels ({_load()[1]}), so torch computes losses and label maps: "
+        f"fullconv: no compiled kernels ({load()[1]}), so torch computes losses and label maps: "
         "same results, several times slower. To change that, install a compiler and run: "
         "pip install --force-reinstall --no-deps fullconv",
         file=sys.stderr,

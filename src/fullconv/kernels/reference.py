@@ -20,6 +20,7 @@ from torch import Tensor
 
 from fullconv.errors import FullconvError
 from fullconv.geometry import Grid
+from fullconv.kernels.library import not_finite
 
 STRIP_BYTES = 8 * 2**20  # scores of one strip: small enough for a cache, large enough for threads
 Grids = Grid | tuple[Grid, Grid]  # of both axes, or along the rows and along the columns
@@ -221,15 +222,6 @@ def require_finite(values: Tensor) -> None:
     """Raises FullconvError where a score is NaN or infinite: no class is the largest there."""
     if not torch.isfinite(values).all():
         raise not_finite()
-
-
-def not_finite() -> FullconvError:
-    """The one sentence of every way to run."""
-    return FullconvError(
-        "the scores hold NaN or infinite values, so there is no largest one. The weights are "
-        "broken: a training that diverged?",
-        "fullconv train DATA --rate 0.0005",
-    )
 
 
 def require_ids(target: Tensor, classes: int, ignore_index: int) -> None:

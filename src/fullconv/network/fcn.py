@@ -127,7 +127,7 @@ class FCN(nn.Module):
 
     def forward(self, images: Tensor) -> Scores:
         """Normalised pictures (N, 3, H, W) -> `Scores` in float32; float64 gives float64."""
-        size = (int(images.shape[2]), int(images.shape[3]))
+        size = (images.shape[2], images.shape[3])  # not int(): exported for any size
         features = self.backbone(images)
         total: Tensor | None = None
         previous = self.backbone.grids[-1]

@@ -1,0 +1,170 @@
+"""Segmenter: what every model does with pictures, whoever computes its labels.
+
+Nothing here needs torch, so that exported models run without it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from fullconv.data.beside import files_of
+from fullconv.data.channels import Input, channels_of
+from fullconv.data.pictures import from_array, from_pil, read_picture
+from fullconv.errors import FullconvError
+from fullconv.labels import Labels
+from fullconv.outputs import Segmentation, find_pictures
+
+
+class Segmenter(ABC):
+    """A model that is ready for pictures of any size.
+
+    Attributes:
+        windows: whether files too large for memory can be read window by window.
+        seams: what kept the tiles of large pictures from being exact; empty where nothing did.
+    """
+
+    windows = False
+    seams: tuple[str, ...] = ()
+
+    @property
+    @abstractmethod
+    def labels(self) -> Labels:
+        """The classes."""
+
+    @property
+    @abstractmethod
+    def heads(self) -> Mapping[str, Labels]:
+        """The classes of further heads, by name."""
+
+    @property
+    @abstractmethod
+    def head(self) -> str:
+        """What the first head is called, where there are several."""
+
+    @property
+    @abstractmethod
+    def pretrained_on(self) -> str:
+        """What its backbone started from; empty for a fresh start."""
+
+    @property
+    def tables(self) -> tuple[Labels, ...]:
+        """The class tables of all heads, the first one first."""
+        return (self.labels, *self.heads.values())
+
+    @property
+    @abstractmethod
+    def inputs(self) -> tuple[Input, ...]:
+        """What it takes beside pictures."""
+
+    @abstractmethod
+    def label_maps(self, picture: np.ndarray, inputs: Sequence[Any] = ()) -> list[np.ndarray]:
+        """(H, W, 3) uint8 RGB -> (H, W) class ids, of each head.
+
+        Args:
+            inputs: a path or an array for each of the model's further inputs.
+        """
+
+    def as_array(self, picture: Any) -> np.ndarray:
+        """Any picture as (H, W, 3) uint8 RGB."""
+        return as_array(picture)
+
+    def __call__(self, picture: Any, *, inputs: Any = ()) -> Any:
+        """Segments one picture, a list of them, or all in a folder.
+
+        Args:
+            picture: a path, a PIL picture, an (H, W, 3) or (H, W) uint8 array, a (3, H, W) uint8
+                tensor or float tensor 0-1; a list of these; or a folder.
+            inputs: of a model that takes more than pictures, for each of its inputs, in its order:
+                a path or an (H, W) or (H, W, 3) array in the numbers that it was trained with. For
+                several pictures, the folders in which each has a file of its name.
+
+        Returns:
+            A `Segmentation`; a list of them for a list or a folder.
+        """
+        if isinstance(picture, (str, Path)) and Path(picture).is_dir():
+            picture = [path for path, _ in find_pictures([picture])]
+        if isinstance(picture, (list, tuple)):
+            beside = self.inputs_of(picture, inputs)
+            return [self.segment(one, inputs=of) for one, of in zip(picture, beside, strict=True)]
+        return self.segment(picture, inputs=inputs)
+
+    def segment(self, picture: Any, *, inputs: Sequence[Any] = ()) -> Segmentation:
+        """One picture, and what belongs to it."""
+        array = self.as_array(picture)
+        source = Path(picture) if isinstance(picture, (str, Path)) else None
+        first, *further = self.label_maps(array, inputs)
+        heads = {
+            name: Segmentation(mask, labels, array, source)
+            for (name, labels), mask in zip(self.heads.items(), further, strict=True)
+        }
+        return Segmentation(first, self.labels, array, source, heads)
+
+    def inputs_of(
+        self, pictures: Sequence[Any], folders: Sequence[str | Path]
+    ) -> list[tuple[Path, ...]]:
+        """The files of further inputs of each picture, one folder for each input."""
+        self.require_inputs(folders)
+        if not folders:
+            return [() for _ in pictures]
+        nameless = [one for one in pictures if not isinstance(one, (str, Path))]
+        if nameless:
+            raise FullconvError(
+                f"pictures of type {type(nameless[0]).__name__} have no names to find their inputs "
+                "by; expected paths.",
+                "[model(picture, inputs=[depth]) for picture, depth in zip(pictures, depths)]",
+            )
+        paths = [Path(one) for one in pictures]
+        found = [
+            files_of(paths, Path(folder), one.name)
+            for folder, one in zip(folders, self.inputs, strict=True)
+        ]
+        return list(zip(*found, strict=True))
+
+    def label_map(self, picture: np.ndarray, inputs: Sequence[Any] = ()) -> np.ndarray:
+        """(H, W, 3) uint8 RGB -> (H, W) class ids, of the first head."""
+        return self.label_maps(picture, inputs)[0]
+
+    def joined(self, picture: np.ndarray, inputs: Sequence[Any] = ()) -> np.ndarray:
+        """(H, W, 3) uint8 RGB and what belongs to it -> what the network takes: (H, W, 3) uint8, or
+        (H, W, 3 + E) float32 where there are further inputs."""
+        self.require_inputs(inputs)
+        if not inputs:
+            return picture
+        found = [
+            channels_of(given, one, (picture.shape[0], picture.shape[1]))
+            for given, one in zip(inputs, self.inputs, strict=True)
+        ]
+        return np.concatenate([picture, *found], axis=2).astype(np.float32)
+
+    def require_inputs(self, inputs: Sequence[Any]) -> None:
+        """Refuse more or fewer than the model takes."""
+        wanted = [one.name for one in self.inputs]
+        if len(inputs) != len(wanted):
+            raise FullconvError(
+                f"the model takes {' and '.join(wanted) or 'nothing'} beside each picture; "
+                f"{len(inputs) or 'nothing'} was given.",
+                f"--inputs {','.join(wanted)}   # folders; model(picture, inputs=[...]) in Python"
+                if wanted
+                else "model(picture)   # without inputs",
+            )
+
+
+def as_array(picture: Any) -> np.ndarray:
+    """A path, a PIL picture or an array as (H, W, 3) uint8 RGB."""
+    if isinstance(picture, (str, Path)):
+        return read_picture(picture)
+    if isinstance(picture, Image.Image):
+        return from_pil(picture)
+    if isinstance(picture, np.ndarray):
+        return from_array(picture)
+    raise FullconvError(
+        f"found something of type {type(picture).__name__}; expected a path, a PIL picture, an "
+        "(H, W, 3) uint8 array, a (3, H, W) tensor, or a list of these.",
+        'model("photo.jpg")',
+    )

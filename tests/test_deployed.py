@@ -1,0 +1,54 @@
+"""Exported files that cannot be read; what they do where they can is in test_export."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from fullconv.deployed import is_deployed, load_deployed
+from fullconv.errors import FullconvError
+
+onnx = pytest.importorskip("onnx")
+
+
+def test_which_files_are_meant(tmp_path: Path) -> None:
+    (tmp_path / "ov").mkdir()
+    assert not is_deployed(tmp_path / "ov")
+    (tmp_path / "ov/model.xml").touch()
+    assert is_deployed(tmp_path / "ov")
+    assert is_deployed("a/model.onnx")
+    assert not is_deployed("runs/model")
+
+
+def test_nothing_there_or_damaged(tmp_path: Path) -> None:
+    with pytest.raises(FullconvError, match=r"no exported model at .*gone\.onnx") as caught:
+        load_deployed(tmp_path / "gone.onnx")
+    assert caught.value.hint == "fullconv export MODEL --to onnx"
+    (tmp_path / "a.onnx").write_bytes(b"no network")
+    with pytest.raises(FullconvError, match=r"a\.onnx cannot be read: \w"):
+        load_deployed(tmp_path / "a.onnx")
+
+
+def test_a_network_of_others(tmp_path: Path) -> None:
+    value = onnx.helper.make_tensor_value_info
+    node = onnx.helper.make_node("Identity", ["pictures"], ["scores"])
+    sides = [1, 3, 4, 4]
+    graph = onnx.helper.make_graph(
+        [node], "g", [value("pictures", 1, sides)], [value("scores", 1, sides)]
+    )
+    opset = [onnx.helper.make_opsetid("", 20)]
+    onnx.save(
+        onnx.helper.make_model(graph, opset_imports=opset, ir_version=10), tmp_path / "b.onnx"
+    )
+    with pytest.raises(FullconvError, match="expected a file that fullconv wrote"):
+        load_deployed(tmp_path / "b.onnx")
+
+
+def test_the_engine_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "c.onnx").touch()
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(FullconvError, match="runs in onnxruntime, which is not") as caught:
+        load_deployed(tmp_path / "c.onnx")
+    assert caught.value.hint == "pip install onnxruntime"
