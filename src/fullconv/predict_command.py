@@ -51,22 +51,13 @@ def predict(
         Print one JSON object and nothing else.
     """
     from fullconv.data.beside import names_of
-    from fullconv.data.geotiff import wants_windows
     from fullconv.data.limits import any_size
-    from fullconv.deployed import is_deployed, load_deployed
     from fullconv.outputs import spare_pictures
 
     found = _pictures(model, pictures)
     outputs = _kinds(save)
     spare_pictures(found, out, outputs)
-    if is_deployed(model):  # which needs no torch
-        predictor: Any = load_deployed(model, tile=tile)
-    else:
-        from fullconv.predict import load
-
-        if not any(wants_windows(path) for path, _ in found):
-            use_large_pages()  # which take more memory, where windows shall keep to little
-        predictor = load(model, precision=precision, compile=compile, tile=tile)
+    predictor = _loaded(model, found, precision=precision, compile=compile, tile=tile)
     beside = predictor.inputs_of([path for path, _ in found], names_of(inputs))
     with any_size() if huge else nullcontext():
         results, failed = _predicted(predictor, found, beside, out, outputs)
@@ -77,6 +68,20 @@ def predict(
         raise _unread(failed, every)
 
 
+def _loaded(model: Path, found: list[tuple[Path, Path]], **options: Any) -> Any:
+    """A Deployed for an exported file, which needs no torch, else a Predictor."""
+    from fullconv.data.geotiff import wants_windows
+    from fullconv.deployed import is_deployed, load_deployed
+
+    if is_deployed(model):
+        return load_deployed(model, tile=options["tile"])
+    from fullconv.predict import load
+
+    if not any(wants_windows(path) for path, _ in found):
+        use_large_pages()  # which take more memory, where windows shall keep to little
+    return load(model, **options)
+
+
 def _predicted(
     predictor: Any,  # a Predictor or a Deployed, whose modules are loaded only when needed
     found: list[tuple[Path, Path]],
@@ -85,7 +90,7 @@ def _predicted(
     outputs: list[str],
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """What was found in each picture, and what is wrong with those that could not be read."""
-    from fullconv.data.geotiff import loses_its_place, wants_windows
+    from fullconv.data.geotiff import wants_windows
     from fullconv.outputs import save_outputs
 
     results: list[dict[str, Any]] = []
@@ -100,11 +105,8 @@ def _predicted(
                     told = {"progress": progress} if len(found) == 1 else {}
                     results.append(predict_raster(predictor, path, out / stem, outputs, **told))
                     continue
-                if loses_its_place(path):
-                    say(
-                        f"note: the mask of {path} will not be georeferenced without rasterio: pip "
-                        'install "fullconv[geo]"'
-                    )
+                if lost := _lost_place(predictor, path):
+                    say(f"note: the mask of {path} will not be georeferenced{lost}")
                 segmentation = predictor.segment(path, inputs=beside[done])
             except FullconvError as error:  # one bad picture does not cost the others
                 failed.append(error.message)
@@ -115,6 +117,15 @@ def _predicted(
         reasons = ", ".join(predictor.seams)
         say(f"note: large pictures were cut into tiles with blended seams, because of {reasons}")
     return results, failed
+
+
+def _lost_place(predictor: Any, path: Path) -> str:
+    """Why the mask of a GeoTIFF will know no place; "" where there is none to lose."""
+    from fullconv.data.geotiff import loses_its_place, wants_windows
+
+    if not predictor.windows and wants_windows(path):
+        return ": exported models take each picture whole"
+    return ' without rasterio: pip install "fullconv[geo]"' if loses_its_place(path) else ""
 
 
 def _pictures(model: Path, named: tuple[Path, ...]) -> list[tuple[Path, Path]]:
