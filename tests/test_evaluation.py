@@ -21,6 +21,7 @@ from fullconv.errors import FullconvError
 from fullconv.evaluation import Evaluation, evaluate, match_classes
 from fullconv.labels import Labels
 from fullconv.model import Model
+from fullconv.options import Options
 from fullconv.predict import Predictor, load
 
 MakeModel = Callable[..., Model]
@@ -330,3 +331,22 @@ def test_paths_data_sets_and_progress(model_folder: Path, scenes: Path) -> None:
     other = evaluate(load(model_folder), read(scenes))
     assert one.to_dict() == other.to_dict()
     assert json.loads(json.dumps(one.to_dict())) == one.to_dict()
+
+
+def test_several_views_are_evaluated_and_stand_in_the_card(
+    model_folder: Path, scenes: Path
+) -> None:
+    predictor = load(model_folder, device="cpu", precision="float32")
+    plain = evaluate(predictor, scenes)
+    assert plain.protocol["test_time_augmentation"] == "none"
+    found = evaluate(predictor, scenes, flip=True, scales=(0.5, 1.0))
+    assert found.protocol["test_time_augmentation"] == "flip, scales 0.5 1"
+    assert predictor.options == Options()  # a model that was handed over stays as it is
+    predictor.use(Options(flip=True, scales=(0.5, 1.0)))
+    pairs = [
+        (ids_in(scenes / "masks/test" / f"{path.stem}.png"), predictor(path).mask)
+        for path in sorted((scenes / "images/test").iterdir())
+    ]
+    agree(found, by_definition(pairs, K))
+    assert found.metrics.mean_iou != plain.metrics.mean_iou
+    assert evaluate(predictor, scenes).to_dict() == found.to_dict()

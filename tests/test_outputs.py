@@ -15,6 +15,7 @@ from fullconv.errors import FullconvError
 from fullconv.labels import Labels
 from fullconv.model import Model
 from fullconv.outputs import (
+    OUTPUTS,
     Segmentation,
     find_pictures,
     is_result,
@@ -50,11 +51,14 @@ def test_the_area_has_every_class_and_the_dictionary_those_that_occur() -> None:
 def test_an_output_that_is_not_known(predictor: Predictor, tmp_path: Path) -> None:
     with pytest.raises(FullconvError) as caught:
         save_outputs(predictor(photo(2, 2)), tmp_path / "a", ["heatmap"])
-    assert caught.value.message == "no output 'heatmap'; there are mask, color, overlay, json."
+    assert caught.value.message == (
+        "no output 'heatmap'; there are mask, color, overlay, confidence, probability, polygons, "
+        "coco, json."
+    )
     assert caught.value.hint == "--save mask,overlay"
 
 
-@pytest.mark.parametrize("kind", ["mask", "color", "overlay", "json"])
+@pytest.mark.parametrize("kind", OUTPUTS)
 def test_a_result_that_cannot_be_written(predictor: Predictor, tmp_path: Path, kind: str) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(FullconvError) as caught:

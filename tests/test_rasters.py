@@ -15,6 +15,7 @@ from fullconv.data.pictures import picture_size, read_picture
 from fullconv.errors import FullconvError
 from fullconv.labels import Labels
 from fullconv.model import Model
+from fullconv.options import Options
 from fullconv.outputs import find_pictures, is_result
 from fullconv.predict import Predictor
 from fullconv.rasters import predict_raster
@@ -126,3 +127,18 @@ def test_a_model_that_wants_the_whole_picture_resized(
     with pytest.raises(FullconvError, match="pictures that are resized as a whole") as caught:
         predict_raster(Predictor(model, device="cpu"), source, tmp_path / "a")
     assert caught.value.hint == "save it as PNG, and predict that"
+
+
+def test_what_there_is_not_of_windows(make_model: MakeModel, tmp_path: Path) -> None:
+    source = placed(tmp_path / "a.tif", photo(90, 100))
+    predictor = Predictor(make_model(), device="cpu")
+    with pytest.raises(FullconvError) as caught:
+        predict_raster(predictor, source, tmp_path / "a", ["mask", "polygons"])
+    assert caught.value.message == (
+        f"{source} is read in windows, of which there is no polygons; there are mask, color, "
+        "overlay, json."
+    )
+    predictor.use(Options(flip=True, min_area=9))
+    with pytest.raises(FullconvError, match="where there is no --flip and no --min-area"):
+        predict_raster(predictor, source, tmp_path / "a")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tif"]

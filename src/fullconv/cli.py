@@ -116,6 +116,8 @@ def evaluate(
     heads: str = "",
     inputs: str = "",
     ignore_rules: str = "",
+    flip: bool = False,
+    scales: str = "",
     json: Json = False,
 ) -> None:
     """Score a model on a split: mean IoU and its kin, at the pictures' original size.
@@ -134,11 +136,16 @@ def evaluate(
         Folders of a model's further inputs in the data set, with commas, if not called like them.
     ignore_rules
         Rules of `fullconv check`, with commas: what they found is left out.
+    flip
+        Average the probabilities of each picture and its mirror image.
+    scales
+        Average them over the picture at these sizes, with commas: 0.75,1,1.25.
     json
         Print one JSON object and nothing else.
     """
     from fullconv.evaluation import evaluate as evaluate_model
     from fullconv.metrics import table
+    from fullconv.options import scales_of
 
     with counting("evaluated") as progress:
         result = evaluate_model(
@@ -148,11 +155,15 @@ def evaluate(
             heads=heads,
             inputs=inputs,
             ignore_rules=ignore_rules,
+            flip=flip,
+            scales=scales_of(scales),
             progress=progress,
         )
     facts = result.to_dict()
     pictures = plural(facts["protocol"]["pictures"], "picture")
-    head = f"{model} on {data}, split {split}, {pictures}, original size\n\n"
+    views = facts["protocol"]["test_time_augmentation"]
+    how = "original size" + f", averaged over {views}" * (views != "none")
+    head = f"{model} on {data}, split {split}, {pictures}, {how}\n\n"
     if result.left_out:
         say(f"note: no masks in {data} for {some(result.left_out)}, not scored (--heads FOLDER)")
     emit(facts, head + table(facts), json)

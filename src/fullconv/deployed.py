@@ -23,6 +23,8 @@ from fullconv.errors import FullconvError, command
 from fullconv.kernels import arrays
 from fullconv.kernels.arrays import Place
 from fullconv.labels import Labels
+from fullconv.options import Options
+from fullconv.probabilities import Probabilities, softmax
 from fullconv.segmenter import Segmenter
 
 KEY = "fullconv"  # of the description in a file's metadata
@@ -74,27 +76,79 @@ class Deployed(Segmenter):
 
     def scores(self, picture: np.ndarray, inputs: Sequence[Any] = ()) -> np.ndarray:
         """(H, W, 3) uint8 RGB -> class scores at the cells, (K, h, w) float32, of all heads."""
-        return self._outputs(picture, inputs)[0][0]
+        return self._outputs(self.joined(picture, inputs))[0][0]
 
-    def label_maps(self, picture: np.ndarray, inputs: Sequence[Any] = ()) -> list[np.ndarray]:
-        """(H, W, 3) uint8 RGB -> (H, W) class ids, of each head.
+    def use(self, options: Options) -> None:
+        """Also refuses what needs scores, of a file that gives labels alone."""
+        if self.labels_inside and options.from_probabilities:
+            raise self._no_scores()
+        super().use(options)
 
-        Args:
-            inputs: a path or an array for each of the model's further inputs.
-        """
-        found = self._outputs(picture, inputs)
+    def labels_in(self, planes: np.ndarray) -> list[np.ndarray]:
+        """(H, W, C), as `joined` gives it -> (H, W) class ids of each head."""
         if self.labels_inside:
-            return [ids[0] for ids in found]
-        ends = np.cumsum([len(self.labels), *(len(labels) for labels in self.heads.values())])
-        size = (picture.shape[0], picture.shape[1])
-        return [
-            arrays.labels(values, self.grid, size)[0]
-            for values in np.split(found[0], ends[:-1], axis=1)
-        ]
+            return [ids[0] for ids in self._outputs(planes)]
+        return self.read(planes, (planes.shape[0], planes.shape[1])).label_maps()
 
-    def _outputs(self, picture: np.ndarray, inputs: Sequence[Any]) -> list[np.ndarray]:
-        planes = self.joined(picture, inputs).transpose(2, 0, 1)[None]
-        return self.run(np.ascontiguousarray(planes))
+    def read(self, planes: np.ndarray, size: tuple[int, int]) -> Probabilities:
+        """See `Segmenter.read`."""
+        if self.labels_inside:
+            raise self._no_scores()
+        (values,) = self._outputs(planes)
+        counts = tuple(map(len, self.tables))
+        # As `fullconv.Scores.resized` has it.
+        rows, columns = (
+            Place(self.grid.stride * new / old, (self.grid.offset + 0.5) * new / old - 0.5)
+            for new, old in zip(size, planes.shape[:2], strict=True)
+        )
+        heads = np.split(values, np.cumsum(counts)[:-1], axis=1)
+        places = (rows, columns) if size != planes.shape[:2] else (self.grid, self.grid)
+        return _Cells(heads, places, size)
+
+    def _no_scores(self) -> FullconvError:
+        return FullconvError(
+            f"{self.name} gives labels and no scores: probabilities, and what is made of them, "
+            "cannot be had from it.",
+            "fullconv export MODEL --to onnx   # without --labels-inside",
+        )
+
+    def _outputs(self, planes: np.ndarray) -> list[np.ndarray]:
+        try:
+            return self.run(np.ascontiguousarray(planes.transpose(2, 0, 1)[None]))
+        except Exception as error:  # each engine has a family of its own, without a common ancestor
+            size = f"{planes.shape[1]} x {planes.shape[0]} pixels"
+            raise FullconvError(
+                f"{self.name} could not be run on a picture of {size}: {_said(error)}",
+                "fullconv predict MODEL_FOLDER PICTURE   # the model that it was exported from",
+            ) from error
+
+
+class _Cells(Probabilities):
+    """Read from the scores of each head (1, K, h, w), whose cells sit at places along the columns
+    and along the rows."""
+
+    def __init__(
+        self, values: Sequence[np.ndarray], places: tuple[Place, Place], size: tuple[int, int]
+    ) -> None:
+        self.values, self.places, self.size = values, places, size
+        self.counts = tuple(of.shape[1] for of in values)
+
+    def rows(self, head: int, start: int, stop: int) -> np.ndarray:
+        """See `Probabilities`."""
+        found = arrays.scores(self.values[head][0], self.places, range(start, stop), self.size[1])
+        return softmax(found)
+
+    def labels(self, head: int) -> np.ndarray:
+        """Faster, where both axes have the same places."""
+        if self.places[0] != self.places[1]:
+            return super().labels(head)
+        return arrays.labels(self.values[head], self.places[0], self.size)[0]
+
+    def confidence(self, head: int) -> np.ndarray:
+        """Faster, where both axes have the same places."""
+        if self.places[0] != self.places[1]:
+            return super().confidence(head)
+        return arrays.confidence(self.values[head], self.places[0], self.size)[0]
 
 
 def is_deployed(path: str | Path) -> bool:
@@ -105,7 +159,11 @@ def is_deployed(path: str | Path) -> bool:
 
 
 def load_deployed(
-    path: str | Path, *, threads: int | None = None, tile: int | None = None
+    path: str | Path,
+    *,
+    threads: int | None = None,
+    tile: int | None = None,
+    options: Options | None = None,
 ) -> Deployed:
     """An exported model, ready to use.
 
@@ -113,6 +171,7 @@ def load_deployed(
         path: an .onnx file, an OpenVINO .xml file or the folder that it lies in.
         tile: refused: exported models take each picture whole.
         threads: of the engine; None: as many as it likes.
+        options: see `fullconv.options.Options`.
 
     Raises:
         FullconvError: no such file, a damaged one or one of others, or its engine is not installed.
@@ -136,19 +195,21 @@ def load_deployed(
     except FullconvError:
         raise
     except Exception as error:  # each engine has a family of its own, without a common ancestor
-        said = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise FullconvError(
-            f"{path} cannot be read: {said}", "fullconv export MODEL --to onnx   # once more"
+            f"{path} cannot be read: {_said(error)}",
+            "fullconv export MODEL --to onnx   # once more",
         ) from error
     try:
         about = json.loads(described)
-        return Deployed(run, about, str(path))
+        model = Deployed(run, about, str(path))
     except (TypeError, ValueError, KeyError) as error:
         raise FullconvError(
             f"{path} holds a network, but not what its classes are and where its scores sit; "
             "expected a file that fullconv wrote.",
             "fullconv export MODEL --to onnx",
         ) from error
+    model.use(options or Options())
+    return model
 
 
 def _onnx(path: Path, threads: int | None) -> tuple[Run, str]:
@@ -179,6 +240,10 @@ def _openvino(path: Path, threads: int | None) -> tuple[Run, str]:
         return [np.array(value) for value in compiled(planes).values()]
 
     return run, described
+
+
+def _said(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def _engine(name: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -20,6 +21,7 @@ from fullconv.data.writable import table_line
 from fullconv.errors import FullconvError, command, plural, some
 from fullconv.labels import IGNORE, Labels
 from fullconv.metrics import Metrics, confusion_matrix, further_metrics, protocol_card
+from fullconv.options import Options
 from fullconv.predict import Predictor, load
 from fullconv.segmenter import Segmenter
 
@@ -57,6 +59,8 @@ def evaluate(
     heads: str = "",
     inputs: str = "",
     ignore_rules: str = "",
+    flip: bool = False,
+    scales: Sequence[float] = (1.0,),
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Predicts every picture of a split and compares it with its mask, at the original size.
@@ -69,6 +73,8 @@ def evaluate(
             the heads' names, where the data set has them; others are not scored.
         inputs: of a model with further inputs, their folders. Default: of the inputs' names.
         ignore_rules: see `fullconv.data.tolerance.tolerated`.
+        flip, scales: test-time augmentation, see `fullconv.options.Options`. By themselves those
+            of the model, which has none unless it was told to.
         progress: called with (pictures done, pictures).
 
     Raises:
@@ -81,6 +87,7 @@ def evaluate(
         split=split,
         folders=(names_of(heads), names_of(inputs)),
         ignore_rules=ignore_rules,
+        options=Options(flip=flip, scales=tuple(scales)),
         progress=progress,
     )
     return result
@@ -94,6 +101,7 @@ def evaluate_altered(
     split: str,
     folders: tuple[Sequence[str], Sequence[str]] = ((), ()),
     ignore_rules: str = "",
+    options: Options | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Evaluation]:
     """As `evaluate`, once for each way in which the pictures are altered before the model sees
@@ -103,12 +111,10 @@ def evaluate_altered(
         alterations: make of a picture (H, W, 3) uint8 and its true ids (H, W) of the model the
             picture that is shown; see `fullconv.probe`.
         folders: of further heads and inputs, where they are not called like these.
+        options: of which `flip` and `scales` count here. Without either, those of the model.
         progress: called with (predictions done, predictions).
     """
-    predictor = model if isinstance(model, Segmenter) else load(model, precision="float32")
-    if isinstance(predictor, Predictor) and predictor.engine.precision != "float32":
-        # One number for a model, whatever runs it.
-        predictor = Predictor(predictor.model, device=predictor.device, precision="float32")
+    predictor = _in_single(model, options)
     heads, dataset, print_of_data = _heads(predictor, data, split, folders, ignore_rules)
     pairs = dataset.pairs_of(split)
     confusions = [[head.confusion.copy() for head in heads] for _ in alterations]
@@ -135,6 +141,7 @@ def evaluate_altered(
         classes=predictor.labels.names,
         pretrained_on=predictor.pretrained_on,
         ignored_pixels=ignored,
+        augmentation=predictor.options.describe(),
     )
     left_out = tuple(set(predictor.heads) - {head.name for head in heads})
     results = []
@@ -143,6 +150,16 @@ def evaluate_altered(
         named = zip([head.name for head in heads[1:]], further, strict=True)
         results.append(Evaluation(first, card, dict(named), left_out))
     return results
+
+
+def _in_single(model: Segmenter | str | Path, options: Options | None) -> Segmenter:
+    """One number for a model, whatever runs it; a model that was handed over stays as it is."""
+    given = copy(model) if isinstance(model, Segmenter) else load(model, precision="float32")
+    predictor = given
+    if isinstance(given, Predictor) and given.engine.precision != "float32":
+        predictor = Predictor(given.model, device=given.device, precision="float32")
+    predictor.use(options if options and options.averaged else given.options)
+    return predictor
 
 
 @dataclass(frozen=True)

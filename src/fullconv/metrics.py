@@ -171,6 +171,7 @@ def protocol_card(
     classes: Sequence[str],
     pretrained_on: str,
     ignored_pixels: int,
+    augmentation: str = "none",
 ) -> dict[str, Any]:
     """What a number means: two numbers may be compared only where these agree."""
     return {
@@ -182,7 +183,7 @@ def protocol_card(
         "ignored_pixels": ignored_pixels,
         "classes": list(classes),
         "pretrained_on": pretrained_on or "nothing",
-        "test_time_augmentation": "none",
+        "test_time_augmentation": augmentation,
         "metric": "one confusion matrix over all pixels of the split",
     }
 

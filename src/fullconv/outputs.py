@@ -6,7 +6,7 @@ Nothing here needs torch, so that exported models run without it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,23 @@ from fullconv.data.geotiff import software_of
 from fullconv.data.masks import write_mask
 from fullconv.data.pictures import PICTURE_SUFFIXES, opened
 from fullconv.errors import FullconvError
-from fullconv.labels import Labels
+from fullconv.labels import IGNORE, RGB, Labels
+from fullconv.options import UNSURE
+from fullconv.polygons import coco, geojson
+from fullconv.probabilities import Probabilities, write_probabilities
 
-OUTPUTS = ("mask", "color", "overlay", "json")
+FILES = {  # what is added to the picture's name
+    "mask": "_mask.png",
+    "color": "_color.png",
+    "overlay": "_overlay.png",
+    "confidence": "_confidence.png",
+    "probability": "_probability.npz",
+    "polygons": ".geojson",
+    "coco": "_coco.json",
+    "json": ".json",
+}
+OUTPUTS = tuple(FILES)
+_UNSURE_COLORS: tuple[RGB, ...] = ((255, 0, 200), (255, 120, 0), (0, 255, 255), (255, 255, 255))
 MARK = ("Software", "fullconv")  # in every picture that is written here: a result, no photo
 
 
@@ -36,6 +50,9 @@ class Segmentation:
         picture: (H, W, 3) uint8 RGB, as it was read.
         source: the file it came from, or None.
         heads: of a model with several, the results of the further ones, by name.
+        unsure: (H, W) where the likeliest class was less likely than was asked for; the mask has
+            the ignored id there. None where that was not asked.
+        probabilities: gives those of the picture, of all heads; `number` is this one's.
     """
 
     mask: np.ndarray
@@ -43,25 +60,62 @@ class Segmentation:
     picture: np.ndarray
     source: Path | None = None
     heads: Mapping[str, Segmentation] = field(default_factory=dict)
+    unsure: np.ndarray | None = None
+    probabilities: Callable[[], Probabilities] | None = field(default=None, repr=False)
+    number: int = 0
 
     @property
     def area(self) -> dict[str, float]:
-        """Share of the picture (fraction) of each class, by name."""
-        counts = np.bincount(self.mask.ravel(), minlength=len(self.labels))
-        return {
-            name: float(count / self.mask.size)
-            for name, count in zip(self.labels.names, counts, strict=True)
-        }
+        """Share of the picture (fraction) of each class, by name. Where there are such pixels,
+        "ignore" has those of no class; where it was asked for, "unsure" has those.
+        """
+        shown, labels = self._shown()
+        known = shown[shown != labels.ignore_index]
+        counts = np.bincount(known, minlength=len(labels)).tolist()
+        pairs = [*zip(labels.names, counts, strict=True), (IGNORE, shown.size - known.size)]
+        return {name: count / shown.size for name, count in pairs if count or name != IGNORE}
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """The probability (fraction) of each pixel's likeliest class, (H, W) float32. The network
+        runs once more for it, unless the model's options keep scores."""
+        return self._probabilities().confidence(self.number)
+
+    @property
+    def probability(self) -> np.ndarray:
+        """The probability (fraction) of each class at each pixel, (K, H, W) float32: large."""
+        strips = self._probabilities().strips(self.number)
+        return np.concatenate([found for _, found in strips], axis=1)
+
+    def _probabilities(self) -> Probabilities:
+        if self.probabilities is None:
+            raise FullconvError(
+                "this result was made without a model, and has no probabilities.",
+                'model("photo.jpg").confidence',
+            )
+        return self.probabilities()
+
+    def _shown(self) -> tuple[np.ndarray, Labels]:
+        """The ids with what is unsure as a class of its own, as people see them."""
+        if self.unsure is None:
+            return self.mask, self.labels
+        names, colors = self.labels.names, self.labels.colors
+        named = UNSURE if UNSURE not in names else f"{UNSURE} (no class)"
+        color = next(one for one in _UNSURE_COLORS if one not in colors)
+        ignored = max(self.labels.ignore_index, len(self.labels) + 1)
+        ids = self.mask.astype(np.int32)
+        ids[ids == self.labels.ignore_index] = ignored
+        ids[self.unsure] = len(self.labels)
+        return ids, Labels((*names, named), (*colors, color), ignored)
 
     def color(self) -> Image.Image:
         """The class colours."""
-        return Image.fromarray(draw.colorize(self.mask, self.labels))
+        return Image.fromarray(draw.colorize(*self._shown()))
 
     def overlay(self, *, legend: bool = True) -> Image.Image:
         """The class colours over the picture, with a legend of the classes that occur."""
-        if legend:
-            return Image.fromarray(draw.overlay_with_legend(self.picture, self.mask, self.labels))
-        return Image.fromarray(draw.overlay(self.picture, self.mask, self.labels))
+        drawn = draw.overlay_with_legend if legend else draw.overlay
+        return Image.fromarray(drawn(self.picture, *self._shown()))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able: source, size in pixels, area by class; that of further heads under "heads"."""
@@ -76,6 +130,32 @@ class Segmentation:
 
     def _areas(self) -> dict[str, float]:
         return {name: share for name, share in self.area.items() if share > 0}
+
+    def to_geojson(self) -> dict[str, Any]:
+        """The regions of the classes as outlines, see `fullconv.polygons.geojson`."""
+        return geojson(self.mask, self.labels, str(self.source) if self.source else None)
+
+    def to_coco(self) -> dict[str, Any]:
+        """The regions of the classes as COCO has them, see `fullconv.polygons.coco`."""
+        return coco(self.mask, self.labels, self.source.name if self.source else "")
+
+    def save(self, path: Path, kind: str) -> None:
+        """Writes one kind of result, of `OUTPUTS`."""
+        tables = {"json": self.to_dict, "polygons": self.to_geojson, "coco": self.to_coco}
+        pictures = {"color": self.color, "overlay": self.overlay, "confidence": self._grey}
+        if kind in tables:
+            indent = 1 if kind == "json" else None
+            path.write_text(json.dumps(tables[kind](), indent=indent), encoding="utf-8")
+        elif kind in pictures:
+            pictures[kind]().save(path, pnginfo=mark())
+        elif kind == "probability":
+            write_probabilities(path, self._probabilities(), self.number, self.labels)
+        else:
+            self.save_mask(path)
+
+    def _grey(self) -> Image.Image:
+        """The confidence, 0 .. 1 as 0 .. 255."""
+        return Image.fromarray(np.round(self.confidence * 255).astype(np.uint8))
 
     def save_mask(self, path: str | Path) -> None:
         """The ids as a palette PNG."""
@@ -157,7 +237,7 @@ def mark() -> PngInfo:
 
 def output_path(stem: Path, kind: str) -> Path:
     """The file that `save_outputs` writes for one kind of result."""
-    return stem.with_name(f"{stem.name}.json" if kind == "json" else f"{stem.name}_{kind}.png")
+    return stem.with_name(stem.name + FILES[kind])
 
 
 def spare_pictures(found: Sequence[tuple[Path, Path]], out: Path, outputs: Sequence[str]) -> None:
@@ -180,8 +260,8 @@ def spare_pictures(found: Sequence[tuple[Path, Path]], out: Path, outputs: Seque
 
 
 def save_outputs(segmentation: Segmentation, stem: Path, outputs: Sequence[str]) -> list[Path]:
-    """Writes the chosen kinds of result as `stem` + "_mask.png", "_color.png", "_overlay.png",
-    ".json"; of further heads as `stem` + "_HEAD_mask.png" and so on. Returns the files.
+    """Writes the chosen kinds of result as `stem` + "_mask.png" and so on, see `FILES`; of further
+    heads as `stem` + "_HEAD_mask.png". Returns the files.
 
     Raises:
         FullconvError: no such kind, or a file that could not be written.
@@ -195,14 +275,7 @@ def save_outputs(segmentation: Segmentation, stem: Path, outputs: Sequence[str])
         path = output_path(stem, kind)
         try:
             stem.parent.mkdir(parents=True, exist_ok=True)
-            if kind == "json":
-                path.write_text(json.dumps(segmentation.to_dict(), indent=1), encoding="utf-8")
-            elif kind == "mask":
-                segmentation.save_mask(path)
-            elif kind == "color":
-                segmentation.color().save(path, pnginfo=mark())
-            else:
-                segmentation.overlay().save(path, pnginfo=mark())
+            segmentation.save(path, kind)
         except OSError as error:
             raise FullconvError(
                 f"the result could not be written to {path}: {error.strerror or error}.",

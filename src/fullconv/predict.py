@@ -24,6 +24,8 @@ from fullconv.errors import FullconvError
 from fullconv.labels import Labels
 from fullconv.model import Model, load_model, save_model
 from fullconv.network.scores import Scores
+from fullconv.options import Options
+from fullconv.probabilities import Probabilities
 from fullconv.segmenter import Segmenter
 from fullconv.segmenter import as_array as array_of
 from fullconv.tiles import WHOLE, Read, Span, Tiles, require_tile, window_of
@@ -99,20 +101,42 @@ class Predictor(Segmenter):
         """Also of a tensor."""
         return as_array(picture)
 
-    def label_maps(self, picture: np.ndarray, inputs: Sequence[Any] = ()) -> list[np.ndarray]:
-        """(H, W, 3) uint8 RGB -> (H, W) class ids, of each head.
+    def use(self, options: Options) -> None:
+        """Also refuses scales where pictures are resized anyway, or cut into tiles."""
+        if options.scales != (1.0,):
+            if self.model.short_side is not None:
+                raise FullconvError(
+                    f"the model resizes every picture to {self.model.short_side} pixels on its "
+                    "shorter side: other scales would make no other picture.",
+                    "--flip   # without --scales",
+                )
+            if self.tile is not None:
+                raise FullconvError(
+                    "pictures at other scales are taken whole: --scales and --tile do not go "
+                    "together.",
+                    f"--tile {self.tile}   # without --scales",
+                )
+        super().use(options)
 
-        Args:
-            inputs: a path or an array for each of the model's further inputs.
-        """
-        tensor = torch.from_numpy(self.joined(picture, inputs).copy()).permute(2, 0, 1)
-        size = (picture.shape[0], picture.shape[1])
+    def labels_in(self, planes: np.ndarray) -> list[np.ndarray]:
+        """(H, W, C), as `joined` gives it -> (H, W) class ids of each head; of blocks, one after
+        the other."""
+        size = (planes.shape[0], planes.shape[1])
         kinds = [np.uint8 if len(of) <= 255 else np.uint16 for of in self.tables]
         maps = [np.empty(size, kind) for kind in kinds]
-        for rows, columns, scores in self.scores(size, window_of(tensor)):
+        for rows, columns, scores in self.scores(size, window_of(_tensor(planes))):
             for ids, of_head in zip(maps, self.model.split(scores), strict=True):
                 ids[slice(*rows), slice(*columns)] = of_head.labels()[0].cpu().numpy()
         return maps
+
+    def read(self, planes: np.ndarray, size: tuple[int, int]) -> Probabilities:
+        """See `Segmenter.read`."""
+        shown = (planes.shape[0], planes.shape[1])
+        if shown != size:  # which is never cut
+            scores = self.engine.scores(_tensor(planes)[None]).resized(size)
+            return Blocks(size, [((0, size[0]), (0, size[1]), self.model.split(scores))])
+        found = self.scores(size, window_of(_tensor(planes)))
+        return Blocks(size, [(r, c, self.model.split(scores)) for r, c, scores in found])
 
     def scores(self, size: tuple[int, int], read: Read) -> Iterator[tuple[Span, Span, Scores]]:
         """Of a picture (H, W), in as many blocks as it is cut into, one if it is small: rows,
@@ -131,6 +155,46 @@ class Predictor(Segmenter):
         yield from self.tiles.scores(size, read)
 
 
+class Blocks(Probabilities):
+    """Read from the scores of the blocks of a picture.
+
+    Args:
+        size: of the picture, (H, W).
+        blocks: rows, columns and the scores of each head.
+    """
+
+    def __init__(
+        self, size: tuple[int, int], blocks: Sequence[tuple[Span, Span, Sequence[Scores]]]
+    ) -> None:
+        self.size, self.blocks = size, blocks
+        self.counts = tuple(of.num_classes for of in blocks[0][2])
+
+    def rows(self, head: int, start: int, stop: int) -> np.ndarray:
+        """See `Probabilities`."""
+        out = np.empty((self.counts[head], stop - start, self.size[1]), np.float32)
+        for (top, bottom), (left, right), heads in self.blocks:
+            low, high = max(start, top), min(stop, bottom)
+            if low < high:
+                part = heads[head].part((low - top, high - top), (0, right - left))
+                found = part.full().softmax(dim=1)[0]
+                out[:, low - start : high - start, left:right] = found.cpu().numpy()
+        return out
+
+    def labels(self, head: int) -> np.ndarray:
+        """Read block by block."""
+        out = np.empty(self.size, np.uint8 if self.counts[head] <= 255 else np.uint16)
+        for rows, columns, heads in self.blocks:
+            out[slice(*rows), slice(*columns)] = heads[head].labels()[0].cpu().numpy()
+        return out
+
+    def confidence(self, head: int) -> np.ndarray:
+        """Read block by block."""
+        out = np.empty(self.size, np.float32)
+        for rows, columns, heads in self.blocks:
+            out[slice(*rows), slice(*columns)] = heads[head].confidence()[0].cpu().numpy()
+        return out
+
+
 def load(
     path: str | Path,
     *,
@@ -141,6 +205,7 @@ def load(
     precision: str = "auto",
     compile: bool = False,
     tile: int | None = None,
+    options: Options | None = None,
 ) -> Segmenter:
     """A model from disk, ready to use: `fullconv.load("runs/.../model")("photo.jpg")`.
 
@@ -153,19 +218,28 @@ def load(
         device: of torch; default: a GPU where there is one.
         precision, compile: see `fullconv.engine.Engine`.
         tile: see `Predictor`.
+        options: averages over views, classes that are wanted, and the like: see
+            `fullconv.options.Options`.
 
     Returns:
         A `Predictor`; of an exported model a `fullconv.deployed.Deployed`.
     """
     if is_deployed(path):
-        return load_deployed(path, tile=tile)
+        return load_deployed(path, tile=tile, options=options)
     model = load_model(path, backbone=backbone, weights=weights, labels=labels)
-    return Predictor(model, device=device, precision=precision, compile=compile, tile=tile)
+    predictor = Predictor(model, device=device, precision=precision, compile=compile, tile=tile)
+    predictor.use(options or Options())
+    return predictor
 
 
 def as_array(picture: Picture) -> np.ndarray:
     """Any picture as (H, W, 3) uint8 RGB."""
     return _of_tensor(picture) if isinstance(picture, Tensor) else array_of(picture)
+
+
+def _tensor(planes: np.ndarray) -> Tensor:
+    """(H, W, C) -> (C, H, W)"""
+    return torch.from_numpy(planes.copy()).permute(2, 0, 1)
 
 
 def _of_tensor(picture: Tensor) -> np.ndarray:

@@ -3,12 +3,39 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from cyclopts import Parameter
 
 from fullconv.errors import FullconvError, command, plural
 from fullconv.memory import use_large_pages
 from fullconv.terminal import Json, Precision, app, counting, emit, say
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of a model beside its labels, as it is typed."""
+
+    classes: str = ""
+    """Only these, with commas; all other pixels get the ignored id."""
+    unsure: float | None = None
+    """Pixels whose class has a lower probability than this fraction get the ignored id."""
+    min_area: int = 0
+    """Regions of fewer pixels take the class that surrounds them most."""
+    flip: bool = False
+    """Average the probabilities of each picture and its mirror image."""
+    scales: str = ""
+    """Average them over the picture at these sizes, with commas: 0.75,1,1.25."""
+
+    def options(self, outputs: list[str]) -> Any:
+        """The `fullconv.options.Options`."""
+        from fullconv.options import Options, listed, scales_of
+
+        keep = "confidence" in outputs or "probability" in outputs
+        scales, classes = scales_of(self.scales), listed(self.classes)
+        return Options(self.flip, scales, classes, self.unsure, self.min_area, keep)
 
 
 @app.command(sort_key=5)
@@ -23,6 +50,7 @@ def predict(
     tile: int | None = None,
     huge: bool = False,
     json: Json = False,
+    asked: Annotated[Asked | None, Parameter(name="*")] = None,
 ) -> None:
     """Label every pixel of pictures.
 
@@ -36,7 +64,8 @@ def predict(
     out
         Folder for the results.
     save
-        What to write, with commas: mask (ids as a palette PNG), color, overlay, json.
+        With commas: mask (ids as a palette PNG), color, overlay, json, confidence (grey),
+        probability (of each class, for NumPy), polygons (GeoJSON), coco.
     inputs
         Folders with a file for each picture, with commas, of a model that takes depth and the like.
     precision
@@ -51,30 +80,39 @@ def predict(
         Print one JSON object and nothing else.
     """
     from fullconv.data.beside import names_of
-    from fullconv.data.geotiff import wants_windows
     from fullconv.data.limits import any_size
-    from fullconv.deployed import is_deployed, load_deployed
     from fullconv.outputs import spare_pictures
 
-    found = _pictures(model, pictures)
     outputs = _kinds(save)
+    options = (asked or Asked()).options(outputs)
+    found = _pictures(model, pictures)
     spare_pictures(found, out, outputs)
-    if is_deployed(model):  # which needs no torch
-        predictor: Any = load_deployed(model, tile=tile)
-    else:
-        from fullconv.predict import load
-
-        if not any(wants_windows(path) for path, _ in found):
-            use_large_pages()  # which take more memory, where windows shall keep to little
-        predictor = load(model, precision=precision, compile=compile, tile=tile)
+    predictor = _loaded(
+        model, found, precision=precision, compile=compile, tile=tile, options=options
+    )
     beside = predictor.inputs_of([path for path, _ in found], names_of(inputs))
     with any_size() if huge else nullcontext():
         results, failed = _predicted(predictor, found, beside, out, outputs)
     every = plural(len(found), "picture")
-    text = "\n".join([*map(_largest, results), f"{len(results)} of {every} -> {out}"])
-    emit({"pictures": results, "failed": failed}, text, json)
+    lines = [*map(_largest, results), f"{len(results)} of {every} -> {out}"]
+    emit({"pictures": results, "failed": failed}, "\n".join(lines), json)
     if failed:
         raise _unread(failed, every)
+
+
+def _loaded(
+    model: Path, found: list[tuple[Path, Path]], *, tile: int | None, options: Any, **how: Any
+) -> Any:
+    from fullconv.data.geotiff import wants_windows
+    from fullconv.deployed import is_deployed, load_deployed
+
+    if is_deployed(model):  # which needs no torch
+        return load_deployed(model, tile=tile, options=options)
+    from fullconv.predict import load
+
+    if not any(wants_windows(path) for path, _ in found):
+        use_large_pages()  # which take more memory, where windows shall keep to little
+    return load(model, tile=tile, options=options, **how)
 
 
 def _predicted(
@@ -85,7 +123,7 @@ def _predicted(
     outputs: list[str],
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """What was found in each picture, and what is wrong with those that could not be read."""
-    from fullconv.data.geotiff import loses_its_place, wants_windows
+    from fullconv.data.geotiff import wants_windows
     from fullconv.outputs import save_outputs
 
     results: list[dict[str, Any]] = []
@@ -100,11 +138,8 @@ def _predicted(
                     told = {"progress": progress} if len(found) == 1 else {}
                     results.append(predict_raster(predictor, path, out / stem, outputs, **told))
                     continue
-                if loses_its_place(path):
-                    say(
-                        f"note: the mask of {path} will not be georeferenced without rasterio: pip "
-                        'install "fullconv[geo]"'
-                    )
+                if lost := _lost_place(predictor, path):
+                    say(f"note: the mask of {path} will not be georeferenced{lost}")
                 segmentation = predictor.segment(path, inputs=beside[done])
             except FullconvError as error:  # one bad picture does not cost the others
                 failed.append(error.message)
@@ -115,6 +150,15 @@ def _predicted(
         reasons = ", ".join(predictor.seams)
         say(f"note: large pictures were cut into tiles with blended seams, because of {reasons}")
     return results, failed
+
+
+def _lost_place(predictor: Any, path: Path) -> str:
+    """Why the mask of a GeoTIFF will know no place; "" where there is none to lose."""
+    from fullconv.data.geotiff import loses_its_place, wants_windows
+
+    if not predictor.windows and wants_windows(path):
+        return ": exported models take each picture whole"
+    return ' without rasterio: pip install "fullconv[geo]"' if loses_its_place(path) else ""
 
 
 def _pictures(model: Path, named: tuple[Path, ...]) -> list[tuple[Path, Path]]:

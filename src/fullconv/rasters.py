@@ -28,6 +28,7 @@ from fullconv.model import Model
 from fullconv.outputs import MARK, mark, output_path
 from fullconv.predict import Predictor
 
+KINDS = ("mask", "color", "overlay", "json")
 PREVIEW = 2000  # pixels on the longer side of color and overlay
 
 
@@ -59,6 +60,8 @@ def predict_raster(
     """
     source, stem, model = Path(source), Path(stem), predictor.model
     _require_windows(model, source)
+    predictor.options.require_windows(source)
+    _require_kinds(outputs, source)
     with opened_raster(source) as raster, ExitStack() as stack:
         heads = {"": model.labels, **model.heads}
         results = [
@@ -95,6 +98,16 @@ def _require_windows(model: Model, source: Path) -> None:
         wants = "further inputs" if model.inputs else "pictures that are resized as a whole"
         raise FullconvError(
             f"{source} is read in windows; the model takes {wants}, which cannot be.",
+            "save it as PNG, and predict that",
+        )
+
+
+def _require_kinds(outputs: Sequence[str], source: Path) -> None:
+    further = [kind for kind in outputs if kind not in KINDS]
+    if further:
+        raise FullconvError(
+            f"{source} is read in windows, of which there is no {further[0]}; there are "
+            f"{', '.join(KINDS)}.",
             "save it as PNG, and predict that",
         )
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,9 @@ from fullconv.data.channels import Input, channels_of
 from fullconv.data.pictures import from_array, from_pil, read_picture
 from fullconv.errors import FullconvError
 from fullconv.labels import Labels
+from fullconv.options import Options
 from fullconv.outputs import Segmentation, find_pictures
+from fullconv.probabilities import Probabilities, averaged
 
 
 class Segmenter(ABC):
@@ -27,10 +31,21 @@ class Segmenter(ABC):
     Attributes:
         windows: whether files too large for memory can be read window by window.
         seams: what kept the tiles of large pictures from being exact; empty where nothing did.
+        options: what is asked of it; set by `use`.
     """
 
     windows = False
     seams: tuple[str, ...] = ()
+    options = Options()
+
+    def use(self, options: Options) -> None:
+        """Label pictures so from now on.
+
+        Raises:
+            FullconvError: classes that no head has, or what this model cannot do.
+        """
+        options.require_classes(self.tables)
+        self.options = options
 
     @property
     @abstractmethod
@@ -62,13 +77,40 @@ class Segmenter(ABC):
     def inputs(self) -> tuple[Input, ...]:
         """What it takes beside pictures."""
 
-    @abstractmethod
     def label_maps(self, picture: np.ndarray, inputs: Sequence[Any] = ()) -> list[np.ndarray]:
-        """(H, W, 3) uint8 RGB -> (H, W) class ids, of each head.
+        """(H, W, 3) uint8 RGB -> (H, W) class ids, of each head: the likeliest class of every
+        pixel, by the views that `options` names.
 
         Args:
             inputs: a path or an array for each of the model's further inputs.
         """
+        planes = self.joined(picture, inputs)
+        if self.options.averaged:
+            return self._probabilities(planes).label_maps()
+        return self.labels_in(planes)
+
+    @abstractmethod
+    def labels_in(self, planes: np.ndarray) -> list[np.ndarray]:
+        """(H, W, C), as `joined` gives it -> (H, W) class ids of each head, of this one view."""
+
+    @abstractmethod
+    def read(self, planes: np.ndarray, size: tuple[int, int]) -> Probabilities:
+        """(h, w, C) -> probabilities at the pixels of a picture of size (H, W): of this one, or of
+        the one that was resized to it."""
+
+    def probabilities(self, picture: np.ndarray, inputs: Sequence[Any] = ()) -> Probabilities:
+        """(H, W, 3) uint8 RGB -> the probability of each class at every pixel, by the views that
+        `options` names.
+
+        Args:
+            inputs: a path or an array for each of the model's further inputs.
+        """
+        return self._probabilities(self.joined(picture, inputs))
+
+    def _probabilities(self, planes: np.ndarray) -> Probabilities:
+        if self.options.averaged:
+            return averaged(self.read, planes, self.options)
+        return self.read(planes, (planes.shape[0], planes.shape[1]))
 
     def as_array(self, picture: Any) -> np.ndarray:
         """Any picture as (H, W, 3) uint8 RGB."""
@@ -98,12 +140,18 @@ class Segmenter(ABC):
         """One picture, and what belongs to it."""
         array = self.as_array(picture)
         source = Path(picture) if isinstance(picture, (str, Path)) else None
-        first, *further = self.label_maps(array, inputs)
-        heads = {
-            name: Segmentation(mask, labels, array, source)
-            for (name, labels), mask in zip(self.heads.items(), further, strict=True)
-        }
-        return Segmentation(first, self.labels, array, source, heads)
+        again = partial(self.probabilities, array, inputs)  # the network runs once more
+        found = again() if self.options.from_probabilities else None
+        maps = found.label_maps() if found else self.label_maps(array, inputs)
+        of_result = (lambda: found) if found and self.options.keep else again
+        results = []
+        for number, (ids, labels) in enumerate(zip(maps, self.tables, strict=True)):
+            sure = found.confidence(number) if found and self.options.unsure is not None else None
+            ids, unsure = self.options.refined(ids, labels, sure)
+            made = Segmentation(ids, labels, array, source, unsure=unsure)
+            results.append(replace(made, probabilities=of_result, number=number))
+        first, *further = results
+        return replace(first, heads=dict(zip(self.heads, further, strict=True)))
 
     def inputs_of(
         self, pictures: Sequence[Any], folders: Sequence[str | Path]

@@ -73,3 +73,28 @@ def test_scores_that_are_not_finite(way: str, bad: float) -> None:
     for read in (arrays.labels, arrays.confidence):
         with pytest.raises(FullconvError, match="NaN or infinite"):
             read(values, Place(8, 0), (30, 30))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    st.tuples(st.floats(0.5, 33), st.floats(-20, 20)),
+    st.tuples(st.floats(0.5, 33), st.floats(-20, 20)),
+    st.data(),
+)
+def test_the_scores_in_some_rows(
+    cells: tuple[int, int],
+    size: tuple[int, int],
+    down: tuple[float, float],
+    along: tuple[float, float],
+    data: st.DataObject,
+) -> None:
+    """Of both axes with places of their own."""
+    start = data.draw(st.integers(0, size[0] - 1))
+    stop = data.draw(st.integers(start + 1, size[0]))
+    values = np.random.default_rng(0).normal(size=(3, *cells)).astype(np.float32)
+    grids = (Grid(*down), Grid(*along))
+    full = reference.full(torch.from_numpy(values).double()[None], grids, size)[0].numpy()
+    found = arrays.scores(values, (Place(*down), Place(*along)), range(start, stop), size[1])
+    np.testing.assert_allclose(found, full[:, start:stop], atol=1e-5)

@@ -46,6 +46,19 @@ def confidence(values: NDArray[np.float32], grid: Place, size: tuple[int, int]) 
     return out
 
 
+def scores(
+    values: NDArray[np.float32], grids: tuple[Place, Place], rows: range, width: int
+) -> NDArray[np.float32]:
+    """(K, h, w) float32, with cells at places of their own along the columns and along the rows ->
+    the scores in some rows of the picture, (K, rows, W)."""
+    down = _matrix(grids[0], values.shape[1], rows.stop, rows.start)
+    used = np.flatnonzero(down.any(axis=0))
+    cells = slice(used[0], used[-1] + 1)
+    along = _matrix(grids[1], values.shape[2], width)
+    read: NDArray[Any] = down[:, cells] @ values[:, cells] @ along.T
+    return read
+
+
 def _compiled(
     name: str, values: NDArray[np.float32], grid: Place, out: NDArray[Any], *further: Any
 ) -> bool:
@@ -79,8 +92,8 @@ def _strips(
         yield rows, down[rows] @ values @ along.T
 
 
-def _matrix(grid: Place, cells: int, pixels: int) -> NDArray[np.float32]:
+def _matrix(grid: Place, cells: int, pixels: int, start: int = 0) -> NDArray[np.float32]:
     """Weights (pixels, cells), as `fullconv.kernels.reference.reading_matrix` has them."""
-    where = ((np.arange(pixels) - grid.offset) / grid.stride).clip(0, cells - 1)[:, None]
+    where = ((np.arange(start, pixels) - grid.offset) / grid.stride).clip(0, cells - 1)[:, None]
     weights: NDArray[np.float64] = (1 - abs(where - np.arange(cells))).clip(min=0)
     return weights.astype(np.float32)
