@@ -57,13 +57,18 @@ class Uploads:
     def __init__(self, limits: Limits) -> None:
         self.limits, self.held = limits, 0
 
-    async def read(self, stream: AsyncIterator[bytes], held: list[int]) -> bytes:
+    async def read(self, stream: AsyncIterator[bytes], said: str, held: list[int]) -> bytes:
         """The whole upload. What it takes is added to `held[0]`; `release` gives it back.
+
+        Args:
+            said: its Content-Length, which may be missing.
 
         Raises:
             RefusedError: 413 for too many bytes, 503 where other uploads hold too many.
         """
         parts = bytearray()
+        if said.isdecimal() and int(said[:20]) > self.limits.bytes + _EXTRA:
+            raise too_long(self.limits)
         async for part in stream:
             self.held += len(part)
             held[0] += len(part)

@@ -74,6 +74,16 @@ class Labelling:
             for n, picture in enumerate(pictures)
         ]
 
+    def surely(self, picture: np.ndarray, number: int) -> tuple[Segmentation, np.ndarray]:
+        """The same of one picture, and the probability of each pixel's class, (H, W) float32, by
+        the head of that number; in one run of the network.
+
+        Raises:
+            FullconvError: an exported file that gives class ids and no scores.
+        """
+        found = self.model.probabilities(picture)
+        return self._segmentation(picture, found.label_maps()), found.confidence(number)
+
     def _segmentation(self, picture: np.ndarray, maps: Sequence[np.ndarray]) -> Segmentation:
         heads = {
             name: Segmentation(ids, labels, picture)
@@ -96,31 +106,3 @@ class Labelling:
         scores = model.engine.scores(torch.from_numpy(planes))
         maps = [one.labels().cpu().numpy() for one in model.model.split(scores)]
         return scores.values.float().cpu().numpy(), maps
-
-
-def confidence(model: Segmenter, picture: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 RGB -> (H, W) softmax probability of the winner, of the first head.
-
-    Raises:
-        FullconvError: an exported file that gives class ids and no scores.
-    """
-    size = (picture.shape[0], picture.shape[1])
-    any_model: Any = model
-    if isinstance(model, Deployed):
-        if model.labels_inside:
-            raise FullconvError(
-                "the exported file gives class ids and no scores, and so no confidence.",
-                "fullconv export MODEL --to onnx   # without --labels-inside",
-            )
-        values = model.scores(picture)[None, : len(model.labels)]
-        return np.asarray(arrays.confidence(values, model.grid, size))[0]
-    import torch
-
-    from fullconv.tiles import window_of
-
-    tensor = torch.from_numpy(picture.copy()).permute(2, 0, 1)
-    found = np.empty(size, np.float32)
-    for rows, columns, scores in any_model.scores(size, window_of(tensor)):
-        first = any_model.model.split(scores)[0]
-        found[slice(*rows), slice(*columns)] = first.confidence()[0].float().cpu().numpy()
-    return found

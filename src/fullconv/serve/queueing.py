@@ -7,13 +7,12 @@ import threading
 from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from fullconv.outputs import Segmentation
 from fullconv.serve.guard import RefusedError
-from fullconv.serve.labelling import Labelling, confidence
+from fullconv.serve.labelling import Labelling
 from fullconv.serve.metrics import Metrics
 
 MOST = 8  # pictures that run at once
@@ -23,8 +22,8 @@ _PIXELS = 4  # times the largest picture: so many pixels wait together
 @dataclass(eq=False)  # compared as what it is: arrays have no single answer
 class _Job:
     picture: np.ndarray
-    sure: bool  # wants confidence
-    done: Future[tuple[Segmentation, Any]] = field(default_factory=Future)
+    sure: int | None  # the head whose confidence is wanted
+    done: Future[tuple[Segmentation, np.ndarray | None]] = field(default_factory=Future)
 
 
 class Queue:
@@ -49,8 +48,11 @@ class Queue:
     def __len__(self) -> int:
         return len(self._jobs)
 
-    async def result(self, picture: np.ndarray, sure: bool) -> tuple[Segmentation, Any]:
-        """What the model finds, and the confidence where it is wanted.
+    async def result(
+        self, picture: np.ndarray, sure: int | None = None
+    ) -> tuple[Segmentation, np.ndarray | None]:
+        """What the model finds in (H, W, 3) uint8 RGB, and the confidence of the head with the
+        number `sure`.
 
         Raises:
             RefusedError: 503 where the queue is full.
@@ -92,26 +94,26 @@ class Queue:
         """The first one, and others of its size that may run with it."""
         batch = [self._jobs.popleft()]
         for job in list(self._jobs):
-            if len(batch) == MOST:
+            if len(batch) == MOST or batch[0].sure is not None:
                 break
-            alike = job.picture.shape == batch[0].picture.shape
+            alike = job.picture.shape == batch[0].picture.shape and job.sure is None
             if alike and self.labelling.together([one.picture for one in [*batch, job]]):
                 batch.append(job)
                 self._jobs.remove(job)
         return batch
 
     def _run(self, batch: list[_Job]) -> None:
+        first = batch[0]
+        found: list[tuple[Segmentation, np.ndarray | None]]
         try:
-            found = self.labelling.label([job.picture for job in batch])
+            if first.sure is not None:
+                found = [self.labelling.surely(first.picture, first.sure)]
+            else:
+                labelled = self.labelling.label([job.picture for job in batch])
+                found = [(segmentation, None) for segmentation in labelled]
         except BaseException as error:  # goes to those who wait
             for job in batch:
                 job.done.set_exception(error)
             return
-        for job, segmentation in zip(batch, found, strict=True):
-            try:
-                model = self.labelling.model
-                sure = confidence(model, job.picture) if job.sure else None
-            except BaseException as error:
-                job.done.set_exception(error)
-                continue
-            job.done.set_result((segmentation, sure))
+        for job, one in zip(batch, found, strict=True):
+            job.done.set_result(one)
