@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -21,14 +18,12 @@ from hypothesis import strategies as st
 from pictures import photo, written
 
 from fullconv import many
-from fullconv.cli import run
 from fullconv.data.masks import read_values
 from fullconv.errors import FullconvError
 from fullconv.finished import FOLDER, Finished
 from fullconv.labels import Labels
 from fullconv.many import Picture, _Room, predict_many
 from fullconv.outputs import Segmentation
-from fullconv.predict import load
 
 LABELS = Labels(("dark", "light"))
 
@@ -71,7 +66,8 @@ def go(predictor: Any, pictures: list[Picture], out: Path, job: str = "job", **m
 
 def stamps(out: Path) -> dict[str, tuple[int, int]]:
     """Of every result; another inode is another writing."""
-    files = [p for p in out.rglob("*") if p.is_file() and FOLDER not in p.parts]
+    hidden = (FOLDER, many.PART)
+    files = [p for p in out.rglob("*") if p.is_file() and not any(h in str(p) for h in hidden)]
     return {p.relative_to(out).as_posix(): (p.stat().st_ino, p.stat().st_mtime_ns) for p in files}
 
 
@@ -273,186 +269,45 @@ def test_ctrl_c_leaves_whole_files_only(tmp_path: Path) -> None:
     assert before.items() <= stamps(out).items()
 
 
-# The command
+KILLED = """
+import sys
+from pathlib import Path
+sys.path.append({tests!r})
+from test_many import Threshold, go
+from fullconv.many import Picture
+pictures = [Picture(path, Path(path.stem)) for path in sorted(Path({photos!r}).iterdir())]
+go(Threshold(slow=0.002), pictures, Path({out!r}))
+"""
 
 
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    """30 pictures in two folders; two are damaged."""
-    for number in range(30):
-        folder = "a" if number % 2 else "b"
-        written(tmp_path / "photos" / folder / f"{number:02}.png", photo(20, 24, seed=number))
-    for damaged in ("a/05.png", "b/06.png"):
-        (tmp_path / "photos" / damaged).write_bytes(b"\x89PNG\r\n\x1a\nno more")
-    return tmp_path / "photos"
-
-
-ARGV = ("--save", "mask")
-
-
-def test_many_pictures_get_few_lines_and_json_has_them_all(
-    photos: Path, model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    argv = ["predict", str(model_folder), str(photos), "--out", str(tmp_path / "out"), *ARGV]
-    assert run(argv) == 1
-    said = capsys.readouterr()
-    lines = said.out.splitlines()
-    assert len(lines) == 22
-    assert lines[0].startswith(f"{photos}/a/01.png: ")
-    assert lines[20:] == ["... and 8 more", f"28 of 30 pictures -> {tmp_path / 'out'}"]
-    assert said.err.startswith("error: 2 of 30 pictures could not be read:\n  picture ")
-    assert said.err.count("cannot be read") == 2
-    assert run([*argv, "--json"]) == 1
-    said = capsys.readouterr()
-    found = json.loads(said.out)
-    assert (len(found["pictures"]), len(found["failed"]), found["skipped"]) == (28, 2, 28)
-    assert "process" not in found
-    note, _, rest = said.err.partition("\n")
-    assert note == ("note: 28 pictures were done before and left as found (--again does all again)")
-    assert rest.startswith("error: 2 of 30")
-    assert run([*argv, "--precision", "float32"]) == 1
-    note = capsys.readouterr().err.partition("\n")[0]
-    assert note == (
-        "note: 28 pictures have results of another model or other options in "
-        f"{tmp_path / 'out'}; made again"
+def test_killed_anywhere_nothing_is_lost_or_done_twice(tmp_path: Path) -> None:
+    count, out = 400, tmp_path / "out"
+    pictures = pictures_in(tmp_path / "photos", count)
+    pictures = [Picture(one.path, Path(one.path.stem)) for one in pictures]
+    script = KILLED.format(
+        tests=str(Path(__file__).parent), photos=str(tmp_path / "photos"), out=str(out)
     )
-    assert run([*argv, "--precision", "float32", "--again"]) == 1
-    assert capsys.readouterr().err.startswith("error: 2 of 30")
-
-
-def test_very_many_errors_are_counted(
-    photos: Path,
-    model_folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setattr("fullconv.predict_command.UNREAD", 1)
-    assert run(["predict", str(model_folder), str(photos), "--out", str(tmp_path / "out")]) == 1
-    said = capsys.readouterr().err
-    assert said.count("cannot be read") == 1
-    assert "\n  and 1 more; --json names them all\n  try: " in said
-
-
-@pytest.fixture(scope="module")
-def environment() -> dict[str, str]:
-    """Of processes, without who shares a job."""
-    odd = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_PROCID", "SLURM_NTASKS")
-    kept = {name: value for name, value in os.environ.items() if name not in odd}
-    return {**kept, "OMP_NUM_THREADS": "1"}
-
-
-def test_torchrun_shares_the_pictures(
-    photos: Path, model_folder: Path, tmp_path: Path, environment: dict[str, str]
-) -> None:
-    """Results land among the pictures while others list them."""
-    shutil.copytree(photos, tmp_path / "alone")
-    one = load(model_folder, device="cpu")
-    words = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "fullconv"]
-    argv = ["predict", model_folder, photos, "--out", photos, *ARGV, "--json"]
-    done = subprocess.run(
-        [sys.executable, "-m", *words, *map(str, argv)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment,
-    )
-    assert done.returncode == 1
-    assert "This is a bug" not in done.stderr
-    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    assert sorted(part["process"]["rank"] for part in found) == [0, 1]
-    assert [part["process"]["of"] for part in found] == [2, 2]
-    assert [len(part["pictures"]) + len(part["failed"]) for part in found] == [15, 15]
-    sources = [result["source"] for part in found for result in part["pictures"]]
-    assert len(set(sources)) == len(sources) == 28
-    assert {Path(s).relative_to(photos) for s in sources} == {
-        path.relative_to(tmp_path / "alone")
-        for path in (tmp_path / "alone").rglob("*.png")
-        if path.name not in ("05.png", "06.png")
-    }
-    for part in found:
-        for result in part["pictures"]:
-            (file,) = result["files"]
-            assert (read_values(Path(file)) == one(result["source"]).mask).all()
-
-
-@pytest.mark.parametrize("rank", ["0", "1"])
-def test_srun_shares_them_too_and_each_tells_its_own(
-    photos: Path,
-    model_folder: Path,
-    tmp_path: Path,
-    rank: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """Both damaged pictures fall to the same process."""
-    monkeypatch.setenv("SLURM_PROCID", rank)
-    monkeypatch.setenv("SLURM_NTASKS", "2")
-    out = tmp_path / "out"
-    code = run(["predict", str(model_folder), str(photos), "--out", str(out), *ARGV])
-    said = capsys.readouterr()
-    order = sorted(photos.rglob("*.png"))[int(rank) :: 2]
-    bad = sum(path.name in ("05.png", "06.png") for path in order)
-    assert code == (1 if bad else 0)
-    last = said.out.splitlines()[-1]
-    assert last == f"process {int(rank) + 1} of 2: {15 - bad} of 15 pictures -> {out}"
-    alone = "note: SLURM_NTASKS is 2: this is process 1 of 2 and does its part; start all of them "
-    assert said.err.startswith(alone) == (rank == "0")
-    assert (out / FOLDER / f"{rank}.jsonl").is_file()
-
-
-def test_standard_input_is_for_one_process(
-    model_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("RANK", "0")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert run(["predict", str(model_folder), "-"]) == 1
-    said = capsys.readouterr().err
-    assert said.startswith(
-        "error: standard input can be read by one process only, and not by each of 2 processes."
-    )
-    assert said.endswith(" @list.txt\n")
-
-
-@pytest.mark.skipif(os.name == "nt", reason="signals")
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_stopped_anywhere_nothing_is_lost_or_done_twice(
-    photos: Path, model_folder: Path, tmp_path: Path, environment: dict[str, str], how: int
-) -> None:
-    for number in range(300):
-        shutil.copy(photos / "a" / "01.png", photos / f"{number:03}.png")
-    out = tmp_path / "out"
-    words = ["-m", "fullconv", "predict", model_folder, photos, "--out", out, "--save", "mask,json"]
-    started = subprocess.Popen(
-        [sys.executable, *map(str, words)], stderr=subprocess.PIPE, text=True, env=environment
-    )
+    started = subprocess.Popen([sys.executable, "-c", script])
     while started.poll() is None and len(list(out.glob("*.json"))) < 40:
-        time.sleep(0.005)
-    started.send_signal(how)
-    _, said = started.communicate()
-    if how == signal.SIGINT:
-        assert (started.returncode, said) == (1, "stopped.\n")
-        assert leftovers(out) == []
+        time.sleep(0.002)
+    started.kill()
+    started.wait()
     before = stamps(out)
-    assert 80 <= len(before) < 2 * 328
+    assert 120 <= len(before) < 3 * count
     for name in before:  # whole
         if name.endswith(".png"):
-            assert read_values(out / name).shape == (20, 24)
+            assert read_values(out / name).shape == (20 + int(name[1:4]), 15)
         else:
             json.loads((out / name).read_text())
-    pairs = {name.removesuffix("_mask.png").removesuffix(".json") for name in before}
-    complete = {
-        name: stamp
-        for name, stamp in before.items()
-        if {f"{p}_mask.png" for p in pairs if name.startswith(p)} <= set(before)
-        and {f"{p}.json" for p in pairs if name.startswith(p)} <= set(before)
-    }
-    assert len(before) - len(complete) <= 8  # between the moves of one picture's files
-    done = run(
-        ["predict", str(model_folder), str(photos), "--out", str(out), "--save", "mask,json"]
-    )
-    assert done == 1  # two are damaged
+    ends = ("_mask.png", ".json", "_zero_mask.png")
+    complete = [
+        one.stem.name for one in pictures if all(f"{one.stem.name}{end}" in before for end in ends)
+    ]
+    assert len(before) - 3 * len(complete) <= 2 * many.MOST_THREADS  # whose files were being moved
+    predictor = Threshold()
+    assert go(predictor, pictures, out).skipped == len(complete)
+    assert len(predictor.segmented) == count - len(complete)
     after = stamps(out)
-    assert len(after) == 2 * 328
-    assert complete.items() <= after.items()
+    assert len(after) == 3 * count
+    assert all(after[f"{name}{end}"] == before[f"{name}{end}"] for name in complete for end in ends)
     assert leftovers(out) == []

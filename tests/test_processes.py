@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from itertools import chain
-from pathlib import Path
 
 import pytest
 import torch
@@ -103,30 +99,3 @@ def test_each_process_of_a_machine_has_a_gpu_of_its_own(
 def test_nobody_waits_who_was_not_started_by_torchrun() -> None:
     wait_for_the_others(Share(1, 2), {"RANK": "1", "WORLD_SIZE": "2"})
     wait_for_the_others(Share(), {"TORCHELASTIC_RUN_ID": "none"})
-
-
-WAITING = """
-import sys, time
-from fullconv.processes import share_of, wait_for_the_others
-share = share_of()
-if share.rank == 0:
-    time.sleep(1)
-    print("0 is done", flush=True)
-wait_for_the_others(share)
-sys.exit(share.rank)
-"""
-
-
-def test_one_that_fails_early_does_not_end_the_others(tmp_path: Path) -> None:
-    """Torchrun ends all when one of them fails."""
-    (tmp_path / "waiting.py").write_text(WAITING)
-    words = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [sys.executable, "-m", *words, tmp_path / "waiting.py"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 1
-    assert "0 is done" in done.stdout, done.stderr

@@ -17,7 +17,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -96,23 +96,24 @@ def predict_many(
     ]
     left = [k for k, found in enumerate(earlier) if found is None]
     done = Done(skipped=len(pictures) - len(left))
-    results = {k: {"source": str(pictures[k].path), **found} for k, found in _those(earlier)}
+    results: dict[int, dict[str, Any]] = {}
+    for k, found in enumerate(earlier):
+        if found is not None:
+            results[k] = {**found, "source": str(pictures[k].path)}
+            with suppress(OSError):  # of a process that was killed when all was moved
+                _part(finished.out / pictures[k].stem).rmdir()
     progress(done.skipped, len(pictures))
     with _Line(predictor, finished, outputs) as line:
         todo = [(pictures[k], sources[k]) for k in left]
-        for count, (k, found) in enumerate(zip(left, line.run(todo, progress), strict=True), 1):
-            if isinstance(found, FullconvError):
-                done.failed.append(found.message)
+        for count, (k, made) in enumerate(zip(left, line.run(todo, progress), strict=True), 1):
+            if isinstance(made, FullconvError):
+                done.failed.append(made.message)
             else:
-                results[k] = found
+                results[k] = made
             progress(done.skipped + count, len(pictures))
     done.placeless = line.placeless
     done.results = [results[k] for k in sorted(results)]
     return done
-
-
-def _those(found: Sequence[dict[str, Any] | None]) -> Iterator[tuple[int, dict[str, Any]]]:
-    return ((k, one) for k, one in enumerate(found) if one is not None)
 
 
 class _Line:
@@ -295,7 +296,7 @@ class _Room:
 @contextmanager
 def _aside(stem: Path) -> Iterator[Path]:
     """The same name in a hidden folder beside it, which is gone afterwards."""
-    part = stem.with_name(PART + stem.name)
+    part = _part(stem)
     try:
         shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
         part.mkdir(parents=True)
@@ -308,6 +309,10 @@ def _aside(stem: Path) -> Iterator[Path]:
         yield part / stem.name
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _part(stem: Path) -> Path:
+    return stem.with_name(PART + stem.name)
 
 
 def _already(result: dict[str, Any]) -> Future[dict[str, Any]]:

@@ -62,6 +62,25 @@ def predict(
     json
         Print one JSON object and nothing else.
     """
+    how = {"precision": precision, "compile": compile, "tile": tile}
+    _predict(
+        model, pictures, out, _kinds(save), how, inputs=inputs, huge=huge, again=again, json=json
+    )
+
+
+def _predict(
+    model: Path,
+    named: tuple[Path, ...],
+    out: Path,
+    outputs: list[str],
+    how: dict[str, Any],
+    *,
+    inputs: str,
+    huge: bool,
+    again: bool,
+    json: bool,
+) -> None:
+    """As `predict`; `how` is what `fullconv.predict.load` wants to know."""
     from fullconv.data.beside import names_of
     from fullconv.data.limits import any_size
     from fullconv.finished import Finished, job_of
@@ -70,16 +89,13 @@ def predict(
     from fullconv.processes import share_of, wait_for_the_others
 
     share = share_of()
-    every = _pictures(model, pictures, share)
-    outputs = _kinds(save)
+    every = _pictures(model, named, share)
     spare_pictures(every, out, outputs)
-    predictor = _loaded(model, every, share, precision=precision, compile=compile, tile=tile)
+    predictor = _loaded(model, every, share, **how)
     mine = share.part(every)
     beside = predictor.inputs_of([path for path, _ in mine], names_of(inputs))
     todo = [Picture(*one, of) for one, of in zip(mine, beside, strict=True)]
-    # What results depend on, beside the model, the picture and the kind of result.
-    options = {"precision": precision, "compile": compile, "tile": tile, "inputs": inputs}
-    job = job_of(model, options)
+    job = job_of(model, {**how, "inputs": inputs})
     finished = Finished(out, job, [one.stem for one in todo], rank=share.rank)
     with (
         any_size() if huge else nullcontext(),
