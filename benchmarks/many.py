@@ -150,7 +150,7 @@ def killed(
         env=environment(arguments),
     )
     while process.poll() is None and len(masks(out)) < len(one) / 2:
-        time.sleep(0.1)
+        time.sleep(0.5)
     process.kill()
     process.wait()
     before = masks(out)
