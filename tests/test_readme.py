@@ -44,6 +44,7 @@ RUN = {
     "fullconv train data": "--no-pretrained --epochs 1 --batch 2 --crop 33 33 --workers 0",
     "fullconv evaluate runs/<run> data --split val": "",
     "fullconv predict runs/<run> photos/ --out predictions": "",
+    "fullconv predict runs/<run> photos/**/*.jpg --out predictions": "",
     "fullconv predict fcn8s-heavy-pascal.caffemodel photos/": "",
     "fullconv heatmap resnet18 street.jpg --class sports car": "--no-pretrained --scales 5,6",
 }
