@@ -124,7 +124,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.served = served
         super().__init__(*args)
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         if self.path == "/":
             self.send(200, PAGE.read_bytes(), "text/html; charset=utf-8", {})
         elif self.path == "/model":
@@ -132,7 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.answer(lambda: (404, {"error": f"no {self.path}", "try": "/"}, {}))
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         content = self.rfile.read(int(self.headers["Content-Length"]))
         assert self.path == "/predict?output=json&include=ids,mask,confidence"
         self.answer(lambda: self.served.predict(content))
