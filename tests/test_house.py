@@ -26,7 +26,7 @@ ORDER = (
     {"predict"},
     {"rasters"},
     {"listed", "finished", "processes", "many"},
-    {"evaluation", "inspect", "probe", "graph", "export"},
+    {"evaluation", "inspect", "probe", "graph", "export", "web"},
     {"progress", "loop", "finish", "choices", "names", "start", "stages", "training", "demo"},
     {"terminal", "data_commands", "paper_commands", "export_command", "predict_command", "cli"},
     {"__main__"},
@@ -144,6 +144,7 @@ def test_every_test_file_has_its_source() -> None:
             "readme.py",
             "sets.py",
             "walkthrough.py",
+            "page.py",
         ), f"tests/{path} tests no src/fullconv/{source}"
 
 

@@ -37,6 +37,8 @@ NOT_RUN = {
     " trains a narrow one",
     "fullconv predict torchvision:fcn_resnet50 photos/": "downloads 135 MB; tests/test_foreign.py"
     " does it with a file",
+    "fullconv export runs/<run> --to web --out page": "npm fetches what it runs in;"
+    " tests/test_web.py has it already",
 }
 # The command as in README.md -> what is added to it here, to be done in seconds.
 RUN = {
