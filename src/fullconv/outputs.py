@@ -6,7 +6,7 @@ Nothing here needs torch, so that exported models run without it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -185,8 +185,15 @@ def find_pictures(
     Results that `save_outputs` wrote into a folder are no pictures; they are added to `left_out`.
     A file that is named itself is always taken.
     """
+    skipped = left_out if left_out is not None else []
+    return with_stems(pair for path in paths for pair in pictures_below(Path(path), skipped))
+
+
+def with_stems(found: Iterable[tuple[Path, Path]]) -> Iterator[tuple[Path, Path]]:
+    """Pictures and their relative paths -> pictures and the names of their results, each another
+    one, see `find_pictures`."""
     taken: set[Path] = set()
-    for path, name in _walk(paths, left_out if left_out is not None else []):
+    for path, name in found:
         stem = name.with_suffix("")
         if stem in taken:
             stem = name.with_name(name.name.replace(".", "_"))
@@ -198,33 +205,33 @@ def find_pictures(
         yield path, stem
 
 
-def _walk(paths: Sequence[str | Path], left_out: list[Path]) -> Iterator[tuple[Path, Path]]:
-    for given in map(Path, paths):
-        if given.is_file():
-            yield given, Path(given.name)
-        elif given.is_dir():
-            found = sorted(
-                p
-                for p in given.rglob("*")
-                if p.suffix.lower() in PICTURE_SUFFIXES
-                and p.is_file()
-                and not any(part.startswith(".") for part in p.relative_to(given).parts)
-            )
-            pictures: list[Path] = []
-            for path in found:
-                (left_out if is_result(path) else pictures).append(path)
-            if not pictures:
-                raise FullconvError(
-                    f"no picture in {given}{' but results of earlier runs' if found else ''}; "
-                    f"looked for {', '.join(sorted(PICTURE_SUFFIXES))}.",
-                    "fullconv predict MODEL photo.jpg",
-                )
-            yield from ((path, path.relative_to(given)) for path in pictures)
-        else:
+def pictures_below(given: Path, left_out: list[Path]) -> Iterator[tuple[Path, Path]]:
+    """A picture, or all in a folder, each with its path relative to that."""
+    if given.is_file():
+        yield given, Path(given.name)
+    elif given.is_dir():
+        found = sorted(
+            p
+            for p in given.rglob("*")
+            if p.suffix.lower() in PICTURE_SUFFIXES
+            and p.is_file()
+            and not any(part.startswith(".") for part in p.relative_to(given).parts)
+        )
+        pictures: list[Path] = []
+        for path in found:
+            (left_out if is_result(path) else pictures).append(path)
+        if not pictures:
             raise FullconvError(
-                f"no picture or folder {given}: there is nothing of that name.",
+                f"no picture in {given}{' but results of earlier runs' if found else ''}; "
+                f"looked for {', '.join(sorted(PICTURE_SUFFIXES))}.",
                 "fullconv predict MODEL photo.jpg",
             )
+        yield from ((path, path.relative_to(given)) for path in pictures)
+    else:
+        raise FullconvError(
+            f"no picture or folder {given}: there is nothing of that name.",
+            "fullconv predict MODEL photo.jpg",
+        )
 
 
 def is_result(path: Path) -> bool:
