@@ -23,7 +23,8 @@ import fullconv
 import fullconv.data_commands
 import fullconv.export_command
 import fullconv.paper_commands
-import fullconv.predict_command  # these four join their commands to the application
+import fullconv.predict_command
+import fullconv.serve_command  # these five join their commands to the application
 from fullconv.errors import DownloadError, FullconvError, command, plural, some
 from fullconv.memory import use_large_pages
 from fullconv.settings import Settings

@@ -64,8 +64,8 @@ def protocol(seconds: float) -> type[H11Protocol]:
 
 
 class UntilStopped(Server):
-    """Ends when it is told to, by SIGINT or SIGTERM, after what it took is finished. A second SIGINT
-    ends it at once.
+    """Ends when it is told to, by SIGINT or SIGTERM, after what it took is finished. A second
+    SIGINT ends it at once.
 
     Args:
         app: what answers.

@@ -104,8 +104,8 @@ BODY: dict[str, Any] = {
 }
 PNG: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "A PNG picture of the same size (an overlay has a legend beside it), or what "
-        "was found as JSON.",
+        "description": "A PNG picture of the same size (an overlay has a legend beside it), or "
+        "what was found as JSON.",
         "content": {"image/png": {"schema": _BINARY}},
     }
 }
