@@ -8,7 +8,6 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from fullconv.serve.guard import RefusedError
 
 FIELD = "picture"
-_HEADER = 1 << 12  # bytes of the headers of a part
 
 
 def picture_in(content: bytes, content_type: str) -> bytes:
@@ -57,15 +56,10 @@ class _Fields:
         self._inside = False
 
     def _header_name(self, data: bytes, start: int, end: int) -> None:
-        self._add(self._name, data[start:end])
+        self._name += data[start:end]
 
     def _header_value(self, data: bytes, start: int, end: int) -> None:
-        self._add(self._value, data[start:end])
-
-    def _add(self, to: bytearray, part: bytes) -> None:
-        if len(to) + len(part) > _HEADER:
-            raise FormParserError("a header of a part is too long")
-        to += part
+        self._value += data[start:end]
 
     def _header(self) -> None:
         name, value = bytes(self._name).lower(), bytes(self._value)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import UnidentifiedImageError
 
+from fullconv.data.limits import TooLargeError
 from fullconv.data.pictures import opened, read_picture
 from fullconv.errors import FullconvError
 
@@ -107,22 +108,27 @@ def picture_of(content: bytes, limits: Limits) -> np.ndarray:
     if len(content) > limits.bytes:
         raise too_long(limits)
     try:
-        with opened(io.BytesIO(content), name="the upload") as image:
+        with opened(io.BytesIO(content), name="in the upload") as image:
             width, height = image.size
         if width * height > limits.pixels:
-            raise RefusedError(
-                413,
+            raise _too_large(
                 f"the picture has {height} x {width} pixels (height x width); at most "
-                f"{limits.pixels} are taken.",
-                "send a smaller picture, or start the server with a larger --max-pixels",
+                f"{limits.pixels} are taken."
             )
-        return read_picture(io.BytesIO(content))
+        return read_picture(io.BytesIO(content), name="in the upload")
     except RefusedError:
         raise
+    except TooLargeError as error:
+        raise _too_large(error.message) from error
     except FullconvError as error:
         unknown = isinstance(error.__cause__, UnidentifiedImageError)
         hint = "send a JPEG, PNG, WebP, TIFF, BMP or GIF that opens in a viewer"
         raise RefusedError(415 if unknown else 422, error.message, hint) from error
+
+
+def _too_large(message: str) -> RefusedError:
+    hint = "send a smaller picture, or start the server with a larger --max-pixels"
+    return RefusedError(413, message, hint)
 
 
 def require_kind(content_type: str) -> bool:
