@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
-from fastapi.security import APIKeyHeader, HTTPBearer
+from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -87,14 +87,17 @@ def _guard(key: str) -> dict[str, Any]:
     async def wanted(request: Request) -> None:
         require_key(request.headers, key)
 
-    ways = [
-        Depends(HTTPBearer(auto_error=False)),
-        Depends(APIKeyHeader(name="X-API-Key", auto_error=False)),
-    ]
-    return {"dependencies": [*ways, Depends(wanted)], "statuses": (401,)}
+    described = Depends(HTTPBearer(auto_error=False))
+    return {"dependencies": [described, Depends(wanted)], "statuses": (401,)}
 
 
 def _add_predict(app: FastAPI, service: Service, guarded: dict[str, Any]) -> None:
+    named = Query(
+        "",
+        description="Of a model with several; without a name the first.",
+        json_schema_extra={"enum": [*service.heads]},
+    )
+
     @app.post(
         "/predict",
         dependencies=guarded["dependencies"],
@@ -109,7 +112,7 @@ def _add_predict(app: FastAPI, service: Service, guarded: dict[str, Any]) -> Non
         include: Annotated[
             str, Query(pattern=_INCLUDE, description="Pictures in a JSON answer, with commas.")
         ] = "",
-        head: Annotated[str, Query(description="Of a model with several; else the first.")] = "",
+        head: str = named,
     ) -> Response:
         async def gone() -> None:
             while (await request.receive())["type"] != "http.disconnect":
@@ -139,7 +142,7 @@ def _add_facts(app: FastAPI, service: Service, told: About, guarded: dict[str, A
     @app.get(
         "/metrics",
         dependencies=guarded["dependencies"],
-        response_class=PlainTextResponse,
+        response_class=Response,  # of no type: errors are JSON
         responses={**TEXT, **problems(*guarded["statuses"])},
         summary="What was counted.",
     )

@@ -149,10 +149,8 @@ def require_key(headers: Mapping[str, str], key: str) -> None:
     """401 where a key is wanted and another one, or none, was sent."""
     if not key:
         return
-    given = headers.get("x-api-key", "")
     scheme, _, token = headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer":
-        given = token.strip()
+    given = token.strip() if scheme.lower() == "bearer" else ""
     if not hmac.compare_digest(given.encode("utf-8", "replace"), key.encode()):
         raise RefusedError(
             401,

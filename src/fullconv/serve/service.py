@@ -53,19 +53,26 @@ class Service:
         self.queue.close()
         self._threads.shutdown()
 
+    @property
+    def heads(self) -> list[str]:
+        """What a request may ask for; without a name, the first one."""
+        names = ["", self.model.head, *self.model.heads] if self.model.heads else [""]
+        return list(dict.fromkeys(names))
+
     def number_of(self, head: str) -> int:
-        """Which head is called that; the first one without a name."""
-        names = [self.model.head, *self.model.heads]
-        if not head:
-            return 0
-        if head not in names:
-            known = ", ".join(name for name in names if name)
+        """Which head is called that.
+
+        Raises:
+            RefusedError: 422, there is none.
+        """
+        if head not in self.heads:
+            known = ", ".join(name for name in self.heads if name)
             raise RefusedError(
                 422,
                 f"the model has no head {head[:80]!r}; it has {known or 'one without a name'}.",
                 "/predict   # without head",
             )
-        return names.index(head)
+        return [self.model.head, *self.model.heads].index(head) if head else 0
 
     async def answer(
         self, headers: Mapping[str, str], stream: AsyncIterator[bytes], gone: Gone, asked: Asked
