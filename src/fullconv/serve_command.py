@@ -65,26 +65,31 @@ def serve(
     """
     _require_packages()
     from fullconv.data.limits import any_size
-    from fullconv.serve.app import create_app
-    from fullconv.serve.connections import UntilStopped
     from fullconv.serve.guard import Limits
 
+    _require_sense(max_bytes, max_pixels, max_seconds, queue, key)
     limits = Limits(max_bytes, max_pixels, max_seconds, queue)
     with _listening(host, port) as listener, any_size():  # but for `max_pixels`
-        address = _address(listener)
         loaded = _loaded(model, precision=precision, compile=compile, tile=tile)
-        name = name_of(model)
-        application = create_app(loaded, name, limits, key)
-        if not key and not _is_loopback(listener):
-            say(
-                f"note: whoever reaches {address} may use it, for there is no key: "
-                "--key WORD, or FULLCONV_KEY"
-            )
-        text = f"{name} at {address}   # Ctrl-C ends it"
-        facts = {"address": address, "model": name}
-        server = UntilStopped(application, max_seconds, lambda: emit(facts, text, json))
-        server.run(sockets=[listener])
+        _run(loaded, name_of(model), listener, limits, key, json)
     say("ended; what was taken is finished")
+
+
+def _run(model: Any, name: str, listener: socket.socket, limits: Any, key: str, json: bool) -> None:
+    """Answers until it is told to end."""
+    from fullconv.serve.app import create_app
+    from fullconv.serve.connections import UntilStopped
+
+    address = _address(listener)
+    if not key and not _is_loopback(listener):
+        say(
+            f"note: whoever reaches {address} may use it, for there is no key: "
+            "--key WORD, or FULLCONV_KEY"
+        )
+    text, facts = f"{name} at {address}   # Ctrl-C ends it", {"address": address, "model": name}
+    application = create_app(model, name, limits, key)
+    server = UntilStopped(application, limits.seconds, lambda: emit(facts, text, json))
+    server.run(sockets=[listener])
 
 
 def _require_packages() -> None:
@@ -95,6 +100,28 @@ def _require_packages() -> None:
             raise FullconvError(
                 f"a server needs {name}, which is not installed.", 'pip install "fullconv[serve]"'
             ) from error
+
+
+def _require_sense(
+    max_bytes: int, max_pixels: int, max_seconds: float, queue: int, key: str
+) -> None:
+    for option, count, usual in (
+        ("--max-bytes", max_bytes, 32 << 20),
+        ("--max-pixels", max_pixels, 50_000_000),
+        ("--queue", queue, 32),
+    ):
+        if count < 1:
+            raise FullconvError(f"{option} {count}; expected 1 or more.", f"{option} {usual}")
+    if not 0 < max_seconds < float("inf"):
+        raise FullconvError(
+            f"--max-seconds {max_seconds}; expected more than 0.", "--max-seconds 60"
+        )
+    if not all(33 <= ord(one) < 127 for one in key):
+        raise FullconvError(
+            "the key has characters that a header cannot carry; expected letters, digits and "
+            "signs of ASCII, without spaces.",
+            "--key $(openssl rand -hex 16)",
+        )
 
 
 def _loaded(model: Path, **how: Any) -> Any:

@@ -13,7 +13,6 @@ from fullconv.data import drawn
 from fullconv.data.beside import Input
 from fullconv.deployed import load_deployed
 from fullconv.errors import FullconvError
-from fullconv.export import export
 from fullconv.labels import Labels
 from fullconv.predict import Predictor
 from fullconv.serve.labelling import Labelling
@@ -64,9 +63,8 @@ def test_a_batch_that_gives_other_scores_is_not_used(
     assert labelling.known == {(3, 64, 96, 3): False}
 
 
-def test_an_exported_file_in_batches(tmp_path: Path) -> None:
-    path = export(lively(), tmp_path).path
-    model = load_deployed(path)
+def test_an_exported_file_in_batches(exported: Path) -> None:
+    model = load_deployed(exported)
     for found, picture in zip(Labelling(model).label(SCENES), SCENES, strict=True):
         assert np.array_equal(found.mask, model.segment(picture).mask)
     found, sure = Labelling(model).surely(SCENES[0], 0)
