@@ -69,7 +69,7 @@ class Segmentation:
         """Share of the picture (fraction) of each class, by name. Where there are such pixels,
         "ignore" has those of no class; where it was asked for, "unsure" has those.
         """
-        shown, labels = self._shown()
+        shown, labels = self.shown()
         known = shown[shown != labels.ignore_index]
         counts = np.bincount(known, minlength=len(labels)).tolist()
         pairs = [*zip(labels.names, counts, strict=True), (IGNORE, shown.size - known.size)]
@@ -95,8 +95,8 @@ class Segmentation:
             )
         return self.probabilities()
 
-    def _shown(self) -> tuple[np.ndarray, Labels]:
-        """The ids with what is unsure as a class of its own, as people see them."""
+    def shown(self) -> tuple[np.ndarray, Labels]:
+        """(H, W) ids and their class table, where what is unsure is a class of its own."""
         if self.unsure is None:
             return self.mask, self.labels
         names, colors = self.labels.names, self.labels.colors
@@ -110,12 +110,12 @@ class Segmentation:
 
     def color(self) -> Image.Image:
         """The class colours."""
-        return Image.fromarray(draw.colorize(*self._shown()))
+        return Image.fromarray(draw.colorize(*self.shown()))
 
     def overlay(self, *, legend: bool = True) -> Image.Image:
         """The class colours over the picture, with a legend of the classes that occur."""
         drawn = draw.overlay_with_legend if legend else draw.overlay
-        return Image.fromarray(drawn(self.picture, *self._shown()))
+        return Image.fromarray(drawn(self.picture, *self.shown()))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able: source, size in pixels, area by class; that of further heads under "heads"."""

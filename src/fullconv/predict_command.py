@@ -28,6 +28,8 @@ class Asked:
     """Average the probabilities of each picture and its mirror image."""
     scales: str = ""
     """Average them over the picture at these sizes, with commas: 0.75,1,1.25."""
+    every: int = 1
+    """Of videos: label each so-many-th frame; those between show the labels before."""
 
     def options(self, outputs: list[str]) -> Any:
         """The `fullconv.options.Options`."""
@@ -43,7 +45,7 @@ def predict(
     model: Path,
     *pictures: Path,
     out: Path = Path("predictions"),
-    save: str = "mask,overlay",
+    save: str = "",
     inputs: str = "",
     precision: Precision = "auto",
     compile: bool = False,
@@ -57,15 +59,14 @@ def predict(
     Parameters
     ----------
     model
-        A model folder, the run that holds it, an exported file, torchvision:fcn_resnet50, or a
-        .caffemodel or .pth.
+        A model's folder or its run, an exported file, torchvision:fcn_resnet50, .caffemodel, .pth.
     pictures
-        Files, or folders of pictures; results of earlier runs in them are left out.
+        Files, or folders of pictures; results of earlier runs in them are left out. Or videos.
     out
         Folder for the results.
     save
         With commas: mask (ids as a palette PNG), color, overlay, json, confidence (grey),
-        probability (of each class, for NumPy), polygons (GeoJSON), coco.
+        probability (of each class, for NumPy), polygons (GeoJSON), coco. Default: mask,overlay.
     inputs
         Folders with a file for each picture, with commas, of a model that takes depth and the like.
     precision
@@ -82,14 +83,16 @@ def predict(
     from fullconv.data.beside import names_of
     from fullconv.data.limits import any_size
     from fullconv.outputs import spare_pictures
+    from fullconv.video import is_video
 
-    outputs = _kinds(save)
-    options = (asked or Asked()).options(outputs)
+    asked, how = asked or Asked(), {"precision": precision, "compile": compile, "tile": tile}
+    if any(map(is_video, pictures)):
+        _videos(model, pictures, out, _kinds(save or "overlay"), asked, how, json)
+        return
+    outputs = _kinds(save or "mask,overlay")
     found = _pictures(model, pictures)
     spare_pictures(found, out, outputs)
-    predictor = _loaded(
-        model, found, precision=precision, compile=compile, tile=tile, options=options
-    )
+    predictor = _loaded(model, found, options=asked.options(outputs), **how)
     beside = predictor.inputs_of([path for path, _ in found], names_of(inputs))
     with any_size() if huge else nullcontext():
         results, failed = _predicted(predictor, found, beside, out, outputs)
@@ -101,7 +104,7 @@ def predict(
 
 
 def _loaded(
-    model: Path, found: list[tuple[Path, Path]], *, tile: int | None, options: Any, **how: Any
+    model: Path, found: list[tuple[Path, Path]], *, tile: Any, options: Any, **how: Any
 ) -> Any:
     from fullconv.data.geotiff import wants_windows
     from fullconv.deployed import is_deployed, load_deployed
@@ -113,6 +116,48 @@ def _loaded(
     if not any(wants_windows(path) for path, _ in found):
         use_large_pages()  # which take more memory, where windows shall keep to little
     return load(model, tile=tile, options=options, **how)
+
+
+def _videos(
+    model: Path,
+    named: tuple[Path, ...],
+    out: Path,
+    outputs: list[str],
+    asked: Asked,
+    how: dict[str, Any],
+    as_json: bool,
+) -> None:
+    """Labels videos, one after the other."""
+    from fullconv.outputs import find_pictures
+    from fullconv.video import is_video, predict_video
+
+    others = [path for path in named if not is_video(path)]
+    if others:
+        raise FullconvError(
+            f"{others[0]} is no video, and others that were named are; each kind is predicted on "
+            "its own.",
+            command("fullconv", "predict", model, *others),
+        )
+    found = list(find_pictures(named))
+    predictor = _loaded(model, [], options=asked.options(outputs), **how)
+    results, failed = [], []
+    for path, stem in found:
+        with counting(f"frames of {path.name}") as progress:
+            try:
+                result = predict_video(
+                    predictor, path, out / stem, outputs, every=asked.every, progress=progress
+                )
+            except FullconvError as error:  # one bad video does not cost the others
+                failed.append(error.message)
+                continue
+        if result["damaged"]:
+            say(f"note: {result['damaged']}")
+        results.append(result)
+    every = plural(len(found), "video")
+    lines = [*map(_largest, results), f"{len(results)} of {every} -> {out}"]
+    emit({"videos": results, "failed": failed}, "\n".join(lines), as_json)
+    if failed:
+        raise _unread(failed, every)
 
 
 def _predicted(
