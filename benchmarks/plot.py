@@ -73,6 +73,7 @@ TITLES = {
     "memory": "Memory",
     "peers": "Beside other networks",
     "data": "Checking data",
+    "tiles": "Large pictures in tiles",
     "amx/speed": "Speed, on a processor with matrix units",
     "amx/peers": "Beside other networks, on a processor with matrix units",
     "avx2/speed": "Speed, on a processor without bfloat16",

@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from fullconv.deployed import is_deployed, load_deployed
+from fullconv.deployed import Deployed, is_deployed, load_deployed
 from fullconv.errors import FullconvError
+from fullconv.labels import Labels
 
 onnx = pytest.importorskip("onnx")
 
@@ -27,7 +29,7 @@ def test_nothing_there_or_damaged(tmp_path: Path) -> None:
         load_deployed(tmp_path / "gone.onnx")
     assert caught.value.hint == "fullconv export MODEL --to onnx"
     (tmp_path / "a.onnx").write_bytes(b"no network")
-    with pytest.raises(FullconvError, match=r"a\.onnx cannot be read: \w"):
+    with pytest.raises(FullconvError, match=r"a\.onnx cannot be read: \[ONNXRuntimeError\]"):
         load_deployed(tmp_path / "a.onnx")
 
 
@@ -52,3 +54,18 @@ def test_the_engine_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(FullconvError, match="runs in onnxruntime, which is not") as caught:
         load_deployed(tmp_path / "c.onnx")
     assert caught.value.hint == "pip install onnxruntime"
+
+
+def test_a_picture_that_the_engine_cannot_take(tmp_path: Path) -> None:
+    about = {**Labels(("a", "b")).to_dict(), "grid": [1, 0], "labels_inside": False}
+
+    def run(planes: np.ndarray) -> list[np.ndarray]:
+        raise RuntimeError("Check 'cmp::le' failed\nand more")
+
+    found = Deployed(run, about, "model.xml")
+    with pytest.raises(
+        FullconvError, match=r"model\.xml could not be run on a picture of 3 x 2 pixels: Check 'cmp"
+    ) as caught:
+        found.label_map(np.zeros((2, 3, 3), np.uint8))
+    assert "more" not in caught.value.message
+    assert "the model that it was exported from" in caught.value.hint

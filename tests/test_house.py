@@ -25,7 +25,8 @@ ORDER = (
     {"deployed"},
     {"predict"},
     {"rasters", "video"},
-    {"evaluation", "inspect", "probe", "graph", "export"},
+    {"listed", "finished", "processes", "many"},
+    {"evaluation", "inspect", "probe", "graph", "export", "web"},
     {"progress", "loop", "finish", "choices", "names", "start", "stages", "training", "demo"},
     {"terminal", "data_commands", "paper_commands", "export_command", "predict_command", "cli"},
     {"__main__"},
@@ -60,6 +61,11 @@ TORCHLESS = {
     "segmenter",
     "video",
     "deployed",
+    "listed",
+    "finished",
+    "processes",
+    "many",
+    "predict_command",
     "cli",
     "__main__",
     "__init__",
@@ -139,6 +145,7 @@ def test_every_test_file_has_its_source() -> None:
             "readme.py",
             "sets.py",
             "walkthrough.py",
+            "page.py",
         ), f"tests/{path} tests no src/fullconv/{source}"
 
 

@@ -1,18 +1,30 @@
-"""The options of `fullconv predict`, as they are typed; its loop is tested in test_cli."""
+"""The command that labels pictures: its options, what it says of many, and how processes share
+them; one picture at a time is tested in test_cli."""
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from pictures import photo, written
+from PIL import Image
 
+from fullconv import deployed
 from fullconv.cli import run
 from fullconv.data.masks import read_values
+from fullconv.finished import FOLDER
+from fullconv.labels import Labels
 from fullconv.options import Options
-from fullconv.predict import load
+from fullconv.predict import Predictor, load
+from fullconv.segmenter import Segmenter
 
 
 @pytest.fixture
@@ -69,3 +81,217 @@ def test_what_is_refused(
     assert said in error
     assert hint in error.split("try:")[1]
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file whose graph gives the picture's own red and green as scores of two classes."""
+
+    def onnx(path: Path, threads: int | None) -> tuple[deployed.Run, str]:
+        about = {**Labels(("red", "green")).to_dict(), "grid": [1, 0], "labels_inside": False}
+        return lambda planes: [planes[:, :2].astype(np.float32)], deployed.json.dumps(about)
+
+    monkeypatch.setattr(deployed, "_onnx", onnx)
+    (tmp_path / "m.onnx").touch()
+    return tmp_path / "m.onnx"
+
+
+def test_an_exported_file_labels_pictures(exported: Path, tmp_path: Path) -> None:
+    pixels = np.zeros((4, 6, 3), np.uint8)
+    pixels[:, :2, 0], pixels[:, 2:, 1] = 200, 200
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    assert run(["predict", str(exported), str(tmp_path / "a.png"), "--out", str(tmp_path)]) == 0
+    assert read_values(tmp_path / "a_mask.png").tolist() == [[0, 0, 1, 1, 1, 1]] * 4
+
+
+def test_an_exported_file_takes_a_geotiff_as_a_picture(
+    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rasterio = pytest.importorskip("rasterio", reason="rasterio is not installed")
+    size = {"count": 3, "height": 5, "width": 7, "dtype": "uint8"}
+    place = {"crs": "EPSG:32632", "transform": rasterio.Affine(2, 0, 5e5, 0, -2, 5e6)}
+    with rasterio.open(tmp_path / "a.tif", "w", driver="GTiff", **size, **place) as file:
+        file.write(np.full((3, 5, 7), 9, np.uint8))
+    assert run(["predict", str(exported), str(tmp_path / "a.tif"), "--out", str(tmp_path)]) == 0
+    said = capsys.readouterr().err
+    assert "a.tif will not be georeferenced: exported models take each picture whole" in said
+    assert read_values(tmp_path / "a_mask.png").shape == (5, 7)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """30 pictures in two folders; two are damaged."""
+    for number in range(30):
+        folder = "a" if number % 2 else "b"
+        written(tmp_path / "photos" / folder / f"{number:02}.png", photo(20, 24, seed=number))
+    for damaged in ("a/05.png", "b/06.png"):
+        (tmp_path / "photos" / damaged).write_bytes(b"\x89PNG\r\n\x1a\nno more")
+    return tmp_path / "photos"
+
+
+ARGV = ("--save", "mask")
+
+
+def test_many_pictures_get_few_lines_and_json_has_them_all(
+    photos: Path, model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["predict", str(model_folder), str(photos), "--out", str(tmp_path / "out"), *ARGV]
+    assert run(argv) == 1
+    said = capsys.readouterr()
+    lines = said.out.splitlines()
+    assert len(lines) == 22
+    assert lines[0].startswith(f"{photos}/a/01.png: ")
+    assert lines[20:] == ["... and 8 more", f"28 of 30 pictures -> {tmp_path / 'out'}"]
+    assert said.err.startswith("error: 2 of 30 pictures could not be read:\n  picture ")
+    assert said.err.count("cannot be read") == 2
+    assert run([*argv, "--json"]) == 1
+    said = capsys.readouterr()
+    found = json.loads(said.out)
+    assert (len(found["pictures"]), len(found["failed"]), found["skipped"]) == (28, 2, 28)
+    assert "process" not in found
+    note, _, rest = said.err.partition("\n")
+    assert note == ("note: 28 pictures were done before and left as found (--again does all again)")
+    assert rest.startswith("error: 2 of 30")
+    assert run([*argv, "--precision", "float32"]) == 1
+    note = capsys.readouterr().err.partition("\n")[0]
+    assert note == (
+        "note: 28 pictures have results of another model or other options in "
+        f"{tmp_path / 'out'}; made again"
+    )
+    assert run([*argv, "--precision", "float32", "--again"]) == 1
+    assert capsys.readouterr().err.startswith("error: 2 of 30")
+
+
+def test_very_many_errors_are_counted(
+    photos: Path,
+    model_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("fullconv.predict_command.UNREAD", 1)
+    assert run(["predict", str(model_folder), str(photos), "--out", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr().err
+    assert said.count("cannot be read") == 1
+    assert "\n  and 1 more; --json names them all\n  try: " in said
+
+
+@pytest.fixture(scope="module")
+def environment() -> dict[str, str]:
+    """Of processes, without who shares a job."""
+    odd = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_PROCID", "SLURM_NTASKS")
+    kept = {name: value for name, value in os.environ.items() if name not in odd}
+    return {**kept, "OMP_NUM_THREADS": "1"}
+
+
+SLOW = """
+import os, sys, time
+from fullconv import many
+from fullconv.cli import main
+read = many.read_picture
+if os.environ["RANK"] == "1":
+    many.read_picture = lambda path: (time.sleep(0.2), read(path))[1]
+main()
+"""
+
+
+def test_torchrun_shares_the_pictures(
+    photos: Path, model_folder: Path, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """Results land among the pictures while others list them. Torchrun ends all when one fails:
+    the one with the damaged pictures has to wait for the other, which is slow."""
+    shutil.copytree(photos, tmp_path / "alone")
+    one = load(model_folder, device="cpu")
+    (tmp_path / "slow.py").write_text(SLOW)
+    words = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", tmp_path / "slow.py"]
+    argv = ["predict", model_folder, photos, "--out", photos, *ARGV, "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", *map(str, [*words, *argv])],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
+    assert done.returncode == 1
+    assert "This is a bug" not in done.stderr
+    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert sorted(part["process"]["rank"] for part in found) == [0, 1]
+    assert [part["process"]["of"] for part in found] == [2, 2]
+    assert [len(part["pictures"]) + len(part["failed"]) for part in found] == [15, 15]
+    sources = [result["source"] for part in found for result in part["pictures"]]
+    assert len(set(sources)) == len(sources) == 28
+    assert {Path(s).relative_to(photos) for s in sources} == {
+        path.relative_to(tmp_path / "alone")
+        for path in (tmp_path / "alone").rglob("*.png")
+        if path.name not in ("05.png", "06.png")
+    }
+    for part in found:
+        for result in part["pictures"]:
+            (file,) = result["files"]
+            assert (read_values(Path(file)) == one(result["source"]).mask).all()
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_srun_shares_them_too_and_each_tells_its_own(
+    photos: Path,
+    model_folder: Path,
+    tmp_path: Path,
+    rank: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Both damaged pictures fall to the same process."""
+    monkeypatch.setenv("SLURM_PROCID", rank)
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    out = tmp_path / "out"
+    code = run(["predict", str(model_folder), str(photos), "--out", str(out), *ARGV])
+    said = capsys.readouterr()
+    order = sorted(photos.rglob("*.png"))[int(rank) :: 2]
+    bad = sum(path.name in ("05.png", "06.png") for path in order)
+    assert code == (1 if bad else 0)
+    last = said.out.splitlines()[-1]
+    assert last == f"process {int(rank) + 1} of 2: {15 - bad} of 15 pictures -> {out}"
+    alone = "note: SLURM_NTASKS is 2: this is process 1 of 2 and does its part; start all of them "
+    assert said.err.startswith(alone) == (rank == "0")
+    assert (out / FOLDER / f"{rank}.jsonl").is_file()
+
+
+def test_standard_input_is_for_one_process(
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert run(["predict", str(model_folder), "-"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(
+        "error: standard input can be read by one process only, and not by each of 2 processes."
+    )
+    assert said.endswith(" @list.txt\n")
+
+
+def test_ctrl_c_ends_it_with_one_word(
+    photos: Path,
+    model_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    count = 0
+
+    def segment(self: Predictor, *words: Any, **more: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == 12:
+            signal.raise_signal(signal.SIGINT)
+        return Segmenter.segment(self, *words, **more)
+
+    monkeypatch.setattr(Predictor, "segment", segment)
+    out = tmp_path / "out"
+    assert run(["predict", str(model_folder), str(photos), "--out", str(out), *ARGV]) == 1
+    assert capsys.readouterr() == ("", "stopped.\n")
+    files = [path for path in out.rglob("*") if path.is_file() and FOLDER not in path.parts]
+    assert 1 <= len(files) <= 11
+    for path in files:
+        assert path.name.endswith("_mask.png")
+        assert read_values(path).shape == (20, 24)
+    assert not list(out.rglob(".part*"))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -24,17 +26,30 @@ def test_messages_go_to_the_other_stream(capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr() == ("", "note: this\n")
 
 
-@pytest.mark.parametrize("terminal", [True, False])
-def test_counting_shows_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
+@pytest.mark.parametrize(("terminal", "shown"), [(True, True), (True, False), (False, True)])
+def test_counting_shows_on_a_terminal_only(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool, shown: bool
+) -> None:
     class Stream(io.StringIO):
         def isatty(self) -> bool:
             return terminal
 
     stream = Stream()
     monkeypatch.setattr(sys, "stderr", stream)
-    with counting("checked") as progress:
-        progress(3, 7)
-    assert stream.getvalue() == ("\rchecked 3/7\r\x1b[K" if terminal else "")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    with counting("checked", shown=shown) as progress:
+        for done in (0, 2, 4, 6):
+            progress(done, 10)
+            time.sleep(0.02)
+    text = stream.getvalue()
+    if not (terminal and shown):
+        assert text == ""
+        return
+    assert "checked 6/10" in text
+    assert "/s" in text
+    assert re.search(r"\d:\d\d:\d\d left", re.sub(r"\x1b\[[\d;]*m", "", text))
+    assert text.endswith("\x1b[2K")  # nothing stays
 
 
 SPEAKING = """

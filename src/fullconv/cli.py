@@ -177,6 +177,8 @@ def main(argv: list[str] | None = None) -> None:
 def run(argv: list[str]) -> int:
     """Runs a command; returns the exit code."""
     try:
+        # The parser takes a word that begins with a dash for an option, even where that is all.
+        argv = ["@-" if word == "-" else word for word in argv]
         chosen, bound, _ = app.parse_args(argv, exit_on_error=False, print_error=False)
         if chosen is train:
             bound.arguments["given"] = _options_in(argv)

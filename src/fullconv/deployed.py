@@ -113,7 +113,14 @@ class Deployed(Segmenter):
         )
 
     def _outputs(self, planes: np.ndarray) -> list[np.ndarray]:
-        return self.run(np.ascontiguousarray(planes.transpose(2, 0, 1)[None]))
+        try:
+            return self.run(np.ascontiguousarray(planes.transpose(2, 0, 1)[None]))
+        except Exception as error:  # each engine has a family of its own, without a common ancestor
+            size = f"{planes.shape[1]} x {planes.shape[0]} pixels"
+            raise FullconvError(
+                f"{self.name} could not be run on a picture of {size}: {_said(error)}",
+                "fullconv predict MODEL_FOLDER PICTURE   # the model that it was exported from",
+            ) from error
 
 
 class _Cells(Probabilities):
@@ -188,9 +195,9 @@ def load_deployed(
     except FullconvError:
         raise
     except Exception as error:  # each engine has a family of its own, without a common ancestor
-        said = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise FullconvError(
-            f"{path} cannot be read: {said}", "fullconv export MODEL --to onnx   # once more"
+            f"{path} cannot be read: {_said(error)}",
+            "fullconv export MODEL --to onnx   # once more",
         ) from error
     try:
         about = json.loads(described)
@@ -233,6 +240,10 @@ def _openvino(path: Path, threads: int | None) -> tuple[Run, str]:
         return [np.array(value) for value in compiled(planes).values()]
 
     return run, described
+
+
+def _said(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def _engine(name: str) -> Any:

@@ -26,7 +26,7 @@ from torch import Tensor
 from fullconv.data import drawn
 from fullconv.deployed import KEY, Deployed, load_deployed
 from fullconv.engine import Engine
-from fullconv.errors import FullconvError
+from fullconv.errors import FullconvError, command
 from fullconv.graph import WRITERS, Graph, quantize, quiet
 from fullconv.model import Model
 
@@ -166,7 +166,7 @@ def _require_exportable(
     if why:
         raise FullconvError(
             f"this model cannot be exported as one file for all sizes: {why}.",
-            f"fullconv train DATA --start {model.card.source}:{model.card.name}",
+            command("fullconv", "train", "DATA", "--backbone", model.card.name),
         )
     if precision == "int8" and to != "onnx":
         raise FullconvError(f"int8 is written for onnx, not for {to}.", "--to onnx")

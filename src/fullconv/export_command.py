@@ -1,11 +1,11 @@
-"""The command that makes a model a file for other engines: export."""
+"""The command that makes a model a file for other engines, or a web page: export."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal
 
-from fullconv.errors import command
+from fullconv.errors import FullconvError, command
 from fullconv.terminal import Json, app, emit, say
 
 MOST = 64  # pictures that int8 is calibrated with
@@ -15,11 +15,12 @@ MOST = 64  # pictures that int8 is calibrated with
 def export(
     model: Path,
     *,
-    to: Literal["onnx", "openvino", "torch"] = "onnx",
+    to: Literal["onnx", "openvino", "torch", "web"] = "onnx",
     out: Path = Path("exported"),
     precision: Literal["float32", "float16", "int8"] = "float32",
     labels_inside: bool = False,
     calibrate: Path | None = None,
+    ort: Path | None = None,
     json: Json = False,
 ) -> None:
     """Write a model as one file for another engine; what it gives there is compared first.
@@ -29,7 +30,8 @@ def export(
     model
         A model folder, or the run that holds it.
     to
-        onnx (ONNX Runtime), openvino or torch (torch.export).
+        onnx (ONNX Runtime), openvino, torch (torch.export), or web: a page that labels pictures in
+        the browser.
     out
         Folder for the file.
     precision
@@ -40,6 +42,8 @@ def export(
     calibrate
         A folder of pictures (or one) like those that the model will see: int8 needs some, and all
         are compared on them, too.
+    ort
+        For web: an unpacked npm package onnxruntime-web. Without it, npm fetches one.
     json
         Print one JSON object and nothing else.
     """
@@ -47,19 +51,46 @@ def export(
     from fullconv.export import export as export_model
     from fullconv.model import load_model
     from fullconv.outputs import find_pictures
+    from fullconv.web import export_web
 
+    _require_together(to, labels_inside, ort)
     found = [path for path, _ in find_pictures([calibrate])] if calibrate else []
     some = found[:: max(1, len(found) // MOST)][:MOST]
     say(f"{model} -> {to}, {precision}: takes a minute or two")
-    result = export_model(
-        load_model(model),
-        out,
-        to=to,
-        precision=precision,
-        labels_inside=labels_inside,
-        pictures=[read_picture(path) for path in some],
-    )
-    text = result.text()
-    if to != "torch":
-        text += f"\nnext: {command('fullconv', 'predict', result.path, 'PICTURES')}"
-    emit(result.to_dict(), text, json)
+    loaded, pictures = load_model(model), [read_picture(path) for path in some]
+    if to == "web":
+        name = _name(model)
+        result = export_web(loaded, out, name=name, precision=precision, pictures=pictures, ort=ort)
+    else:
+        result = export_model(
+            loaded, out, to=to, precision=precision, labels_inside=labels_inside, pictures=pictures
+        )
+    emit(result.to_dict(), "\n".join([result.text(), *_next(to, result.path)]), json)
+
+
+def _require_together(to: str, labels_inside: bool, ort: Path | None) -> None:
+    if to == "web" and labels_inside:
+        raise FullconvError(
+            "the page reads labels and confidence from scores; --labels-inside leaves none.",
+            "--to web   # without --labels-inside",
+        )
+    if to != "web" and ort is not None:
+        raise FullconvError(f"--ort is for --to web, not for {to}.", "--to web")
+
+
+def _name(model: Path) -> str:
+    """What the page calls it: the run that a model folder lies in, or the folder."""
+    path = model.resolve()
+    return path.parent.name if path.name == "model" else path.name
+
+
+def _next(to: str, file: Path) -> list[str]:
+    if to == "web":
+        words = ("python", "-m", "http.server", "--directory", file.parent)
+        return [
+            f"next: {command(*words)}   # and open the address that it prints",
+            "A browser that opens index.html as a file does not let it read the model.",
+        ]
+    if to == "torch":
+        return []
+    return [f"next: {command('fullconv', 'predict', file, 'PICTURES')}"]

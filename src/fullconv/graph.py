@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -69,6 +70,51 @@ class Graph(nn.Module):
         return found
 
 
+class _Whole(nn.Module):
+    """A pooling layer with `ceil_mode`: its last window, which reaches beyond the map, is filled up
+    here, for engines count it in different ways, or refuse maps that are smaller than a window."""
+
+    def __init__(self, pool: nn.MaxPool2d | nn.AvgPool2d) -> None:
+        super().__init__()
+        self.pool = copy.copy(pool)
+        self.pool.ceil_mode = False
+        self.mean = isinstance(pool, nn.AvgPool2d)
+        self.kernel, self.stride = (
+            (size, size) if isinstance(size, int) else tuple(size)
+            for size in (pool.kernel_size, pool.stride)
+        )
+
+    @staticmethod
+    def fits(layer: nn.Module) -> bool:
+        """Whether it is such a layer: no padding of its own, and windows without gaps."""
+        if not isinstance(layer, nn.MaxPool2d | nn.AvgPool2d) or not layer.ceil_mode:
+            return False
+        kernel, stride, padding = (
+            (size, size) if isinstance(size, int) else tuple(size)
+            for size in (layer.kernel_size, layer.stride, layer.padding)
+        )
+        plain = getattr(layer, "dilation", 1) in (1, (1, 1))
+        plain = plain and getattr(layer, "divisor_override", None) is None
+        return plain and not any(padding) and all(map(int.__le__, stride, kernel))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        below, right = (self._missing(maps, axis) for axis in (0, 1))
+        sides = (0, right, 0, below)
+        if not self.mean:
+            found: Tensor = self.pool(nn.functional.pad(maps, sides, value=-math.inf))
+            return found
+        # The mean over what is there, not over the zeros that fill up.
+        there = nn.functional.pad(torch.ones_like(maps[:1, :1]), sides)
+        found = self.pool(nn.functional.pad(maps, sides))
+        return found / self.pool(there)
+
+    def _missing(self, maps: Tensor, axis: int) -> Any:
+        """No operand is negative: engines round such divisions in different ways."""
+        kernel, stride = self.kernel[axis], self.stride[axis]
+        ahead = -(-kernel // stride) * stride - kernel
+        return (stride - (maps.shape[2 + axis] + ahead) % stride) % stride
+
+
 def _settle(network: nn.Module) -> None:
     """SAME padding hangs on the size; at the one phase that pictures are padded to it is the same
     above and below, and a number."""
@@ -85,6 +131,14 @@ def _settle(network: nn.Module) -> None:
                 setattr(layer, name, plain)
 
 
+def fill_windows(network: nn.Module) -> None:
+    """Writes out pooling over a part of a window."""
+    for layer in list(network.modules()):
+        for name, child in list(layer.named_children()):
+            if _Whole.fits(child):
+                setattr(layer, name, _Whole(child))  # type: ignore[arg-type]
+
+
 def _example(model: Model, further: int) -> tuple[Tensor, Any]:
     """A batch to trace with, and which of its sides are open."""
     channels = model.network.backbone.in_channels
@@ -99,6 +153,7 @@ def _write_onnx(graph: Graph, file: Path, about: str, further: int, model: Model
     onnx = _module("onnx")
     _module("onnxscript")
     pictures, sides = _example(model, further)
+    fill_windows(graph.network)
     names = [SCORES]
     if graph.labels_inside:
         names = [LABELS, *(f"{LABELS}_{name}" for name in model.heads)]
@@ -166,6 +221,11 @@ def quantize(file: Path, model: Model, pictures: Sequence[np.ndarray]) -> None:
         Pictures(),
         quant_format=quantization.QuantFormat.QDQ,
         per_channel=True,
+        # Processors without VNNI add pairs of products in 16 bits: weights of 7 bits do not
+        # overflow there, so that the file gives the same labels everywhere.
+        activation_type=quantization.QuantType.QUInt8,
+        weight_type=quantization.QuantType.QInt8,
+        reduce_range=True,
         op_types_to_quantize=["Conv", "Add", "MaxPool", "Clip", "Relu"],
         nodes_to_exclude=scores,
     )

@@ -6,7 +6,7 @@ Nothing here needs torch, so that exported models run without it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from fullconv import draw
 from fullconv.data.geotiff import software_of
 from fullconv.data.masks import write_mask
 from fullconv.data.pictures import PICTURE_SUFFIXES, opened
+from fullconv.data.videos import is_video, mark_of
 from fullconv.errors import FullconvError
 from fullconv.labels import IGNORE, RGB, Labels
 from fullconv.options import UNSURE
@@ -147,7 +148,9 @@ class Segmentation:
             indent = 1 if kind == "json" else None
             path.write_text(json.dumps(tables[kind](), indent=indent), encoding="utf-8")
         elif kind in pictures:
-            pictures[kind]().save(path, pnginfo=mark())
+            # A photo packed harder takes four times as long and is a tenth smaller.
+            level = 1 if kind == "overlay" else 6
+            pictures[kind]().save(path, pnginfo=mark(), compress_level=level)
         elif kind == "probability":
             write_probabilities(path, self._probabilities(), self.number, self.labels)
         else:
@@ -172,8 +175,15 @@ def find_pictures(
     Results that `save_outputs` wrote into a folder are no pictures; they are added to `left_out`.
     A file that is named itself is always taken.
     """
+    skipped = left_out if left_out is not None else []
+    return with_stems(pair for path in paths for pair in pictures_below(Path(path), skipped))
+
+
+def with_stems(found: Iterable[tuple[Path, Path]]) -> Iterator[tuple[Path, Path]]:
+    """Pictures and their relative paths -> pictures and the names of their results, each another
+    one, see `find_pictures`."""
     taken: set[Path] = set()
-    for path, name in _walk(paths, left_out if left_out is not None else []):
+    for path, name in found:
         stem = name.with_suffix("")
         if stem in taken:
             stem = name.with_name(name.name.replace(".", "_"))
@@ -185,41 +195,45 @@ def find_pictures(
         yield path, stem
 
 
-def _walk(paths: Sequence[str | Path], left_out: list[Path]) -> Iterator[tuple[Path, Path]]:
-    for given in map(Path, paths):
-        if given.is_file():
-            yield given, Path(given.name)
-        elif given.is_dir():
-            found = sorted(
-                p
-                for p in given.rglob("*")
-                if p.suffix.lower() in PICTURE_SUFFIXES
-                and p.is_file()
-                and not any(part.startswith(".") for part in p.relative_to(given).parts)
-            )
-            pictures: list[Path] = []
-            for path in found:
-                (left_out if is_result(path) else pictures).append(path)
-            if not pictures:
-                raise FullconvError(
-                    f"no picture in {given}{' but results of earlier runs' if found else ''}; "
-                    f"looked for {', '.join(sorted(PICTURE_SUFFIXES))}.",
-                    "fullconv predict MODEL photo.jpg",
-                )
-            yield from ((path, path.relative_to(given)) for path in pictures)
-        else:
+def pictures_below(
+    given: Path, left_out: list[Path], suffixes: Sequence[str] = tuple(sorted(PICTURE_SUFFIXES))
+) -> Iterator[tuple[Path, Path]]:
+    """A picture, or all in a folder, each with its path relative to that."""
+    if given.is_file():
+        yield given, Path(given.name)
+    elif given.is_dir():
+        found = sorted(
+            p
+            for p in given.rglob("*")
+            if p.suffix.lower() in suffixes
+            and p.is_file()
+            and not any(part.startswith(".") for part in p.relative_to(given).parts)
+        )
+        pictures: list[Path] = []
+        for path in found:
+            (left_out if is_result(path) else pictures).append(path)
+        if not pictures:
             raise FullconvError(
-                f"no picture or folder {given}: there is nothing of that name.",
+                f"no picture in {given}{' but results of earlier runs' if found else ''}; "
+                f"looked for {', '.join(suffixes)}.",
                 "fullconv predict MODEL photo.jpg",
             )
+        yield from ((path, path.relative_to(given)) for path in pictures)
+    else:
+        raise FullconvError(
+            f"no picture or folder {given}: there is nothing of that name.",
+            "fullconv predict MODEL photo.jpg",
+        )
 
 
 def is_result(path: Path) -> bool:
-    """Whether `save_outputs` wrote this picture: by its name and by the mark inside, so that a
+    """Whether a picture or a video was written here: by its name and by the mark inside, so that a
     photo which is merely called street_mask.png is none."""
     if path.name.endswith("_mask.tif"):
         return software_of(path) == MARK[1]
-    if not path.name.endswith(tuple(f"_{kind}.png" for kind in OUTPUTS)):
+    if is_video(path):
+        return path.stem.endswith(("_mask", "_color", "_overlay")) and mark_of(path) == MARK[1]
+    if not path.name.endswith(tuple(f"_{kind}.png" for kind in (*OUTPUTS, "legend"))):
         return False
     try:
         with opened(path) as image:
@@ -249,14 +263,21 @@ def spare_pictures(found: Sequence[tuple[Path, Path]], out: Path, outputs: Seque
     pictures = {path.resolve(): path for path, _ in found}
     for path, stem in found:
         for kind in outputs:
-            target = output_path(out / stem, kind).resolve()
-            for one in (target, target.with_suffix(".tif")):  # the mask of a GeoTIFF
-                if one in pictures and (one == target or kind == "mask"):
+            for one in _targets(path, output_path(out / stem, kind).resolve(), kind):
+                if one in pictures:
                     raise FullconvError(
                         f"the {kind} of {path} would be written over {pictures[one]}, which is one "
                         "of the pictures; nothing was done.",
                         "--out ANOTHER_FOLDER",
                     )
+
+
+def _targets(path: Path, target: Path, kind: str) -> list[Path]:
+    """Where a result may go: as other files too, of a video or of a GeoTIFF."""
+    if is_video(path) and kind != "json":
+        legend = target.with_name(target.name.replace(f"_{kind}.", "_legend."))
+        return [target.with_suffix(".mp4"), target.with_suffix(".mkv"), legend]
+    return [target, *([target.with_suffix(".tif")] * (kind == "mask"))]
 
 
 def save_outputs(segmentation: Segmentation, stem: Path, outputs: Sequence[str]) -> list[Path]:

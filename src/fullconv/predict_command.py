@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from fullconv.errors import FullconvError, command, plural
 from fullconv.memory import use_large_pages
 from fullconv.terminal import Json, Precision, app, counting, emit, say
+
+if TYPE_CHECKING:
+    from fullconv.finished import Finished
+    from fullconv.many import Done
+    from fullconv.processes import Share
+
+SHOWN = 20  # results that get a line
+UNREAD = 100  # pictures whose error is spelt out
 
 
 @dataclass(frozen=True)
@@ -37,7 +45,7 @@ class Asked:
 
         keep = "confidence" in outputs or "probability" in outputs
         scales, classes = scales_of(self.scales), listed(self.classes)
-        return Options(self.flip, scales, classes, self.unsure, self.min_area, keep)
+        return Options(self.flip, scales, classes, self.unsure, self.min_area, keep, self.every)
 
 
 @app.command(sort_key=5)
@@ -45,28 +53,31 @@ def predict(
     model: Path,
     *pictures: Path,
     out: Path = Path("predictions"),
-    save: str = "",
+    save: str = "mask,overlay",
     inputs: str = "",
     precision: Precision = "auto",
     compile: bool = False,
     tile: int | None = None,
     huge: bool = False,
+    again: bool = False,
     json: Json = False,
     asked: Annotated[Asked | None, Parameter(name="*")] = None,
 ) -> None:
-    """Label every pixel of pictures.
+    """Label every pixel of pictures and videos.
 
     Parameters
     ----------
     model
-        A model's folder or its run, an exported file, torchvision:fcn_resnet50, .caffemodel, .pth.
+        A model folder, the run that holds it, an exported file, torchvision:fcn_resnet50, or a
+        .caffemodel or .pth.
     pictures
-        Files, or folders of pictures; results of earlier runs in them are left out. Or videos.
+        Files, folders with all below, patterns such as "photos/**/*.jpg"; @list.txt for a file with
+        a path a line, - for the same from standard input. Results of earlier runs are left out.
     out
-        Folder for the results.
+        Folder for the results. Pictures whose results are there already are not done again.
     save
         With commas: mask (ids as a palette PNG), color, overlay, json, confidence (grey),
-        probability (of each class, for NumPy), polygons (GeoJSON), coco. Default: mask,overlay.
+        probability (of each class, for NumPy), polygons (GeoJSON), coco.
     inputs
         Folders with a file for each picture, with commas, of a model that takes depth and the like.
     precision
@@ -77,151 +88,167 @@ def predict(
         Cut pictures that are longer into tiles of so many pixels; by default above 16.8 million.
     huge
         Read files of any size, also where a damaged one may only say that it is large.
+    again
+        Also pictures whose results are there already.
     json
         Print one JSON object and nothing else.
     """
-    from fullconv.data.beside import names_of
-    from fullconv.data.limits import any_size
-    from fullconv.outputs import spare_pictures
-    from fullconv.video import is_video
-
-    asked, how = asked or Asked(), {"precision": precision, "compile": compile, "tile": tile}
-    if any(map(is_video, pictures)):
-        _videos(model, pictures, out, _kinds(save or "overlay"), asked, how, json)
-        return
-    outputs = _kinds(save or "mask,overlay")
-    found = _pictures(model, pictures)
-    spare_pictures(found, out, outputs)
-    predictor = _loaded(model, found, options=asked.options(outputs), **how)
-    beside = predictor.inputs_of([path for path, _ in found], names_of(inputs))
-    with any_size() if huge else nullcontext():
-        results, failed = _predicted(predictor, found, beside, out, outputs)
-    every = plural(len(found), "picture")
-    lines = [*map(_largest, results), f"{len(results)} of {every} -> {out}"]
-    emit({"pictures": results, "failed": failed}, "\n".join(lines), json)
-    if failed:
-        raise _unread(failed, every)
+    how = {"precision": precision, "compile": compile, "tile": tile}
+    asked = asked or Asked()
+    _predict(
+        model,
+        pictures,
+        out,
+        _kinds(save),
+        how,
+        asked,
+        inputs=inputs,
+        huge=huge,
+        again=again,
+        json=json,
+    )
 
 
-def _loaded(
-    model: Path, found: list[tuple[Path, Path]], *, tile: Any, options: Any, **how: Any
-) -> Any:
-    from fullconv.data.geotiff import wants_windows
-    from fullconv.deployed import is_deployed, load_deployed
-
-    if is_deployed(model):  # which needs no torch
-        return load_deployed(model, tile=tile, options=options)
-    from fullconv.predict import load
-
-    if not any(wants_windows(path) for path, _ in found):
-        use_large_pages()  # which take more memory, where windows shall keep to little
-    return load(model, tile=tile, options=options, **how)
-
-
-def _videos(
+def _predict(
     model: Path,
     named: tuple[Path, ...],
     out: Path,
     outputs: list[str],
-    asked: Asked,
     how: dict[str, Any],
-    as_json: bool,
+    asked: Asked,
+    *,
+    inputs: str,
+    huge: bool,
+    again: bool,
+    json: bool,
 ) -> None:
-    """Labels videos, one after the other."""
-    from fullconv.outputs import find_pictures
-    from fullconv.video import is_video, predict_video
+    """As `predict`; `how` is what `fullconv.predict.load` wants to know."""
+    from fullconv.data.beside import names_of
+    from fullconv.data.limits import any_size
+    from fullconv.finished import Finished, job_of
+    from fullconv.many import Picture, predict_many
+    from fullconv.outputs import spare_pictures
+    from fullconv.processes import share_of, wait_for_the_others
 
-    others = [path for path in named if not is_video(path)]
-    if others:
-        raise FullconvError(
-            f"{others[0]} is no video, and others that were named are; each kind is predicted on "
-            "its own.",
-            command("fullconv", "predict", model, *others),
+    options = asked.options(outputs)
+    share = share_of()
+    every = _pictures(model, named, share)
+    spare_pictures(every, out, outputs)
+    predictor = _loaded(model, every, share, options=options, **how)
+    mine = share.part(every)
+    beside = predictor.inputs_of([path for path, _ in mine], names_of(inputs))
+    todo = [Picture(*one, of) for one, of in zip(mine, beside, strict=True)]
+    job = job_of(model, {**how, **asdict(asked), "inputs": inputs})
+    finished = Finished(out, job, [one.stem for one in todo], rank=share.rank)
+    with (
+        any_size() if huge else nullcontext(),
+        counting("predicted", shown=share.local == 0) as progress,
+    ):
+        done = predict_many(predictor, todo, finished, outputs, again=again, progress=progress)
+    _note(done, finished, predictor, again)
+    emit(_facts(done, share), _text(done, len(todo), share, out), json)
+    wait_for_the_others(share)
+    if done.failed:
+        raise _unread(done.failed, plural(len(todo), "picture"))
+
+
+def _loaded(
+    model: Path,
+    every: list[tuple[Path, Path]],
+    share: Share,
+    *,
+    tile: int | None,
+    options: Any,
+    **how: Any,
+) -> Any:
+    """The model, on the device and with the threads of this process."""
+    from fullconv.data.geotiff import wants_windows
+    from fullconv.deployed import is_deployed, load_deployed
+
+    if is_deployed(model):  # which needs no torch
+        return load_deployed(model, tile=tile, threads=share.threads(), options=options)
+    from fullconv.predict import load
+
+    if not any(wants_windows(path) for path, _ in every):
+        use_large_pages()  # which take more memory, where windows shall keep to little
+    share.use_threads()
+    return load(model, device=share.device(), tile=tile, options=options, **how)
+
+
+def _pictures(model: Path, named: tuple[Path, ...], share: Share) -> list[tuple[Path, Path]]:
+    """Those that are named, with the names of their results."""
+    from fullconv.listed import STANDARD_INPUT, find_named
+
+    if share.alone:
+        say(
+            f"note: SLURM_NTASKS is {share.of}: this is process 1 of {share.of} and does its part; "
+            "start all of them with srun"
         )
-    found = list(find_pictures(named))
-    predictor = _loaded(model, [], options=asked.options(outputs), **how)
-    results, failed = [], []
-    for path, stem in found:
-        with counting(f"frames of {path.name}") as progress:
-            try:
-                result = predict_video(
-                    predictor, path, out / stem, outputs, every=asked.every, progress=progress
-                )
-            except FullconvError as error:  # one bad video does not cost the others
-                failed.append(error.message)
-                continue
-        if result["damaged"]:
-            say(f"note: {result['damaged']}")
-        results.append(result)
-    every = plural(len(found), "video")
-    lines = [*map(_largest, results), f"{len(results)} of {every} -> {out}"]
-    emit({"videos": results, "failed": failed}, "\n".join(lines), as_json)
-    if failed:
-        raise _unread(failed, every)
-
-
-def _predicted(
-    predictor: Any,  # a Predictor or a Deployed, whose modules are loaded only when needed
-    found: list[tuple[Path, Path]],
-    beside: list[tuple[Path, ...]],
-    out: Path,
-    outputs: list[str],
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """What was found in each picture, and what is wrong with those that could not be read."""
-    from fullconv.data.geotiff import loses_its_place, wants_windows
-    from fullconv.outputs import save_outputs
-
-    results: list[dict[str, Any]] = []
-    failed = []
-    with counting("predicted") as progress:
-        for done, (path, stem) in enumerate(found):
-            progress(done, len(found))
-            try:
-                if predictor.windows and wants_windows(path):
-                    from fullconv.rasters import predict_raster  # which needs torch
-
-                    told = {"progress": progress} if len(found) == 1 else {}
-                    results.append(predict_raster(predictor, path, out / stem, outputs, **told))
-                    continue
-                if loses_its_place(path):
-                    say(
-                        f"note: the mask of {path} will not be georeferenced without rasterio: pip "
-                        'install "fullconv[geo]"'
-                    )
-                segmentation = predictor.segment(path, inputs=beside[done])
-            except FullconvError as error:  # one bad picture does not cost the others
-                failed.append(error.message)
-                continue
-            written = save_outputs(segmentation, out / stem, outputs)
-            results.append({**segmentation.to_dict(), "files": [str(p) for p in written]})
-    if predictor.seams:
-        reasons = ", ".join(predictor.seams)
-        say(f"note: large pictures were cut into tiles with blended seams, because of {reasons}")
-    return results, failed
-
-
-def _pictures(model: Path, named: tuple[Path, ...]) -> list[tuple[Path, Path]]:
-    """Those among files and folders, with the names of their results."""
-    from fullconv.outputs import find_pictures
-
+    if share.of > 1 and Path(STANDARD_INPUT) in named:
+        raise FullconvError(
+            "standard input can be read by one process only, and not by each of "
+            f"{share.of} processes.",
+            command("fullconv", "predict", model, "@list.txt"),
+        )
     if not named:
         raise FullconvError(
             "no picture was named; expected files, or folders of pictures, after the model.",
             command("fullconv", "predict", model, "photo.jpg"),
         )
     earlier: list[Path] = []
-    found = list(find_pictures(named, left_out=earlier))
+    found = find_named(named, earlier)
     if earlier:
         say(f"note: results of earlier runs are left out: {len(earlier)}, such as {earlier[0]}")
     return found
 
 
+def _note(done: Done, finished: Finished, predictor: Any, again: bool) -> None:
+    """What is worth a note."""
+    if done.skipped:
+        pictures = plural(done.skipped, "picture was", "pictures were")
+        say(f"note: {pictures} done before and left as found (--again does all again)")
+    if finished.others and not again:
+        results = plural(finished.others, "picture has results", "pictures have results")
+        say(f"note: {results} of another model or other options in {finished.out}; made again")
+    for result in done.results:
+        if result.get("damaged"):
+            say(f"note: {result['damaged']}")
+    if done.placeless:
+        some = f" and {len(done.placeless) - 1} more" if len(done.placeless) > 1 else ""
+        why = (
+            ' without rasterio: pip install "fullconv[geo]"'
+            if predictor.windows
+            else ": exported models take each picture whole"
+        )
+        say(f"note: the mask of {done.placeless[0]}{some} will not be georeferenced{why}")
+    if predictor.seams:
+        reasons = ", ".join(predictor.seams)
+        say(f"note: large pictures were cut into tiles with blended seams, because of {reasons}")
+
+
+def _facts(done: Done, share: Share) -> dict[str, Any]:
+    facts: dict[str, Any] = {"pictures": done.results, "failed": done.failed}
+    facts["skipped"] = done.skipped
+    if share.of > 1:
+        facts["process"] = {"rank": share.rank, "of": share.of}
+    return facts
+
+
+def _text(done: Done, count: int, share: Share, out: Path) -> str:
+    lines = [_largest(result) for result in done.results[:SHOWN]]
+    if len(done.results) > SHOWN:
+        lines.append(f"... and {len(done.results) - SHOWN} more")
+    who = f"process {share.rank + 1} of {share.of}: " if share.of > 1 else ""
+    return "\n".join([*lines, f"{who}{len(done.results)} of {plural(count, 'picture')} -> {out}"])
+
+
 def _unread(failed: list[str], every: str) -> FullconvError:
-    said = "\n  ".join([f"{len(failed)} of {every} could not be read:", *failed])
+    more = [f"and {len(failed) - UNREAD} more; --json names them all"] * (len(failed) > UNREAD)
+    said = [f"{len(failed)} of {every} could not be read:", *failed[:UNREAD], *more]
     return FullconvError(
-        said,
+        "\n  ".join(said),
         "copy or download them again, or leave them out; the others are done"
-        if "million are read" not in said
+        if not any("million are read" in one for one in failed)
         else "--huge   # reads pictures of any size",
     )
 

@@ -49,19 +49,34 @@ def emit(facts: dict[str, Any], text: str, as_json: bool) -> None:
 
 
 @contextmanager
-def counting(what: str) -> Iterator[Any]:
-    """A line on a terminal that counts pictures; nothing elsewhere."""
-    if not sys.stderr.isatty():
+def counting(what: str, *, shown: bool = True) -> Iterator[Any]:
+    """A bar on a terminal that counts pictures, with how many a second and the time left; nothing
+    elsewhere."""
+    if not (shown and sys.stderr.isatty()):
         yield lambda done, total: None
         return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=28),
+        TextColumn("{task.fields[speed_said]}"),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    task = bar.add_task(what, total=None, speed_said="")
 
     def progress(done: int, total: int) -> None:
-        print(f"\r{what} {done}/{total}", end="", file=sys.stderr, flush=True)
+        speed = bar.tasks[0].speed
+        said = f"{speed:.1f}/s" if speed else ""
+        text = f"{what} {done}/{total}"
+        bar.update(task, completed=done, total=total, description=text, speed_said=said)
 
-    try:
+    with bar:
         yield progress
-    finally:
-        print("\r\x1b[K", end="", file=sys.stderr)
 
 
 @contextmanager

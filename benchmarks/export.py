@@ -1,0 +1,171 @@
+"""Does an exported file give what the model gives, and what do fewer bits cost and bring?
+
+`parity`: every format and precision of trained CamVid models, at five sizes and on all test
+pictures: labels that are those of the model in float32, the largest difference of a score over the
+largest score, megabytes, mean IoU on the test split. `speed`: ONNX Runtime in int8 and float16
+against float32, and against Fullconv in torch, on test pictures. Writes results/export.json.
+
+    python benchmarks/export.py --models RUN RUN [--only parity speed]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from method import Figure, MissingError, Section, Spread, compare, parser, run
+
+from fullconv.data.layouts import read
+from fullconv.data.masks import read_mask
+from fullconv.data.pictures import read_picture
+from fullconv.deployed import Deployed, load_deployed
+from fullconv.engine import Engine
+from fullconv.export import SIZES, Exported, export, load_program
+from fullconv.metrics import Metrics, confusion_matrix
+from fullconv.model import Model, load_model
+from fullconv.predict import Predictor
+
+FILES = (
+    *(("onnx", "float32"), ("onnx", "float16"), ("onnx", "int8")),
+    *(("openvino", "float32"), ("openvino", "float16"), ("torch", "float32")),
+)
+EQUAL = 0.9999  # of the labels in float32
+MOST_LOST = 0.01  # mean IoU of int8
+FASTER = 1.5  # int8 over float32 in the same engine
+CALIBRATED = 64  # pictures
+
+
+def camvid() -> Any:
+    """The data set."""
+    shared = os.environ.get("FULLCONV_SHARED")
+    if not shared:
+        raise MissingError("FULLCONV_SHARED names no folder with data/camvid")
+    return read(Path(shared) / "data/camvid")
+
+
+def written(model: Model, to: str, precision: str, place: Path) -> tuple[Deployed, Exported]:
+    """A file, calibrated on training pictures."""
+    train = camvid().splits["train"]
+    some = train[:: max(1, len(train) // CALIBRATED)][:CALIBRATED] if precision == "int8" else ()
+    pictures = [read_picture(pair.picture) for pair in some]
+    out = place / f"{to}-{precision}"
+    result = export(model, out, to=to, precision=precision, pictures=pictures)
+    found = load_program(result.path, model) if to == "torch" else load_deployed(result.path)
+    return found, result
+
+
+def compared(model: Model, found: Deployed, count: int | None) -> dict[str, float]:
+    """Of the test split, and of crops of its first pictures at `SIZES`."""
+    exact = Engine(model, device=torch.device("cpu"), precision="float32")
+    dataset = camvid()
+    pairs = dataset.splits["test"][:count]
+    unlike = pixels = 0
+    error = largest = 0.0
+    confusion = np.zeros((2, len(model.labels), len(model.labels)), np.int64)
+    shown = [(pair, None) for pair in pairs]
+    shown += [(pair, size) for pair in pairs[:8] for size in SIZES]
+    for pair, size in shown:
+        picture = read_picture(pair.picture)
+        if size:
+            picture = np.ascontiguousarray(picture[: size[0], : size[1]])
+        scores = exact.scores(torch.from_numpy(picture.copy()).permute(2, 0, 1)[None])
+        wanted, values = scores.labels()[0].numpy(), scores.values[0].numpy()
+        ids = found.label_map(picture)
+        unlike, pixels = unlike + int((ids != wanted).sum()), pixels + ids.size
+        error = max(error, float(abs(found.scores(picture) - values).max()))
+        largest = max(largest, float(abs(values).max()))
+        if not size:
+            truth = read_mask(pair.mask, dataset.labels)
+            for total, of in zip(confusion, (ids, wanted), strict=True):
+                total += confusion_matrix(truth, of, len(model.labels))
+    ours, theirs = (Metrics(model.labels.names, of).mean_iou for of in confusion)
+    return {"equal": 1 - unlike / pixels, "error": error / largest, "ours": ours, "theirs": theirs}
+
+
+def parity(arguments: argparse.Namespace) -> Section:
+    """Every format."""
+    section, rows = Section(), []
+    for folder in arguments.models:
+        model = load_model(folder)
+        name = model.card.name
+        for to, precision in FILES:
+            with tempfile.TemporaryDirectory() as place:
+                found, result = written(model, to, precision, Path(place))
+                row = compared(model, found, 4 if arguments.quick else None)
+            rows.append({"model": name, "to": to, "precision": precision, **row})
+            rows[-1]["megabytes"] = result.bytes / 1e6
+            title = f"{name} FCN-{model.network.stride}s, {to} {precision}"
+            exact = precision == "float32"
+            section.figures.append(
+                Figure(
+                    f"{title}: labels equal",
+                    None,
+                    None,
+                    "",
+                    Spread.of([row["equal"]]),
+                    EQUAL if exact else None,
+                    None,
+                    f"scores to {row['error']:.1e}, {result.bytes / 1e6:.1f} MB",
+                )
+            )
+            if not exact:
+                lost = row["theirs"] - row["ours"]
+                section.figures.append(
+                    Figure(
+                        f"{title}: mean IoU lost",
+                        row["ours"],
+                        row["theirs"],
+                        "mean IoU",
+                        Spread.of([lost]),
+                        None,
+                        MOST_LOST,
+                    )
+                )
+    section.facts["files"] = rows
+    return section
+
+
+def speed(arguments: argparse.Namespace) -> Section:
+    """Label maps of a CamVid picture."""
+    section = Section()
+    picture = read_picture(camvid().splits["test"][0].picture)
+    for folder in arguments.models:
+        model = load_model(folder)
+        predictor = Predictor(model, device="cpu", precision="float32")
+        with tempfile.TemporaryDirectory() as place:
+            variants = {"torch": partial(predictor.label_map, picture)}
+            for to, precision in FILES[:5]:
+                _, result = written(model, to, precision, Path(place))
+                found = load_deployed(result.path, threads=arguments.threads)
+                variants[f"{to} {precision}"] = partial(found.label_map, picture)
+            timings = compare(variants, rounds=arguments.rounds)
+        name = f"{model.card.name} FCN-{model.network.stride}s, {picture.shape[1]} x "
+        name += f"{picture.shape[0]}: "
+        for ours, theirs, wanted in (
+            ("onnx int8", "onnx float32", FASTER),
+            ("onnx float16", "onnx float32", None),
+            ("onnx float32", "torch", None),
+            ("openvino float32", "torch", None),
+            ("openvino float16", "openvino float32", None),
+        ):
+            title = f"{name}{ours} against {theirs}"
+            section.figures.append(timings.figure(title, ours, theirs, at_least=wanted))
+    return section
+
+
+def main() -> int:
+    """Runs the sections."""
+    options = parser(__doc__, rounds=9)
+    options.add_argument("--models", nargs="+", required=True, metavar="RUN", help="on CamVid")
+    return run("export", {"parity": parity, "speed": speed}, options.parse_args())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,267 @@
+"""`predict` on many pictures: is each done once, and what do reading and writing cost?
+
+`job`: 10,000 small drawn pictures, 50 of them damaged, through the command line with a tiny model:
+in one process; in one that is killed half-way and started again; in two that torchrun starts.
+Wanted: 50 reported, 9,950 written, none twice, and the same labels. `overlap`: pictures a second
+from files to files over those of the bare network, which has them decoded in memory, computes the
+labels and writes nothing; and over the same files one after the other. CamVid's test pictures as
+they are, and as JPEG of 720 x 960; ResNet-18 FCN-8s with random weights. Writes results/many.json.
+
+    python benchmarks/many.py [--only job overlap] [--threads 2]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from method import Figure, MissingError, Section, Spread, compare, parser, run
+from PIL import Image
+
+from fullconv.data.drawn import LABELS, scene
+from fullconv.data.masks import read_values
+from fullconv.data.pictures import read_picture
+from fullconv.finished import FOLDER, Finished
+from fullconv.many import Picture, predict_many
+from fullconv.memory import use_large_pages
+from fullconv.model import Model, save_model
+from fullconv.network.fcn import FCN
+from fullconv.outputs import save_outputs
+from fullconv.predict import Predictor
+
+MANY, DAMAGED = 10_000, 50
+SCENES = 48  # that are drawn; the others are these, shifted, mirrored and in other light
+SMALL = (96, 128)  # H, W
+LARGE = (720, 960)
+AT_LEAST = 0.85
+SAVED = (("mask",), ("mask", "overlay"))
+TINY, MIDDLE = "resnet10t", "resnet18"
+
+
+def random_model(backbone: str, stride: int) -> Model:
+    """With random weights that call pixels by several classes."""
+    torch.manual_seed(0)
+    network = FCN(backbone, len(LABELS), stride=stride, pretrained=False).eval()
+    for score in network.score.values():
+        torch.nn.init.normal_(score.weight, std=0.1)
+    return Model(network, LABELS, network.backbone.card)
+
+
+def draw(folder: Path, count: int, damaged: int) -> None:
+    """JPEG files in ten folders; every so many is cut short."""
+    scenes = [scene(number, size=SMALL)[0] for number in range(SCENES)]
+    chance = np.random.default_rng(0)
+    for number in range(count):
+        picture = np.roll(scenes[number % SCENES], chance.integers(0, 128), axis=1)
+        picture = picture[:, :: chance.choice([-1, 1])]
+        light = picture * chance.uniform(0.7, 1.3, 3)
+        path = folder / f"{number % 10}" / f"{number:05}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.clip(light, 0, 255).astype(np.uint8)).save(path, quality=85)
+        if number % (count // damaged) == 7:
+            path.write_bytes(path.read_bytes()[:200])
+
+
+def words(place: Path, out: str) -> list[str]:
+    given = [place / "model", place / "photos", "--out", place / out, "--save", "mask", "--json"]
+    return ["-m", "fullconv", "predict", *map(str, given)]
+
+
+def environment(arguments: argparse.Namespace) -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": str(arguments.threads)}
+
+
+def done(arguments: argparse.Namespace, *command: str) -> tuple[int, list[Any]]:
+    """Exit code of a command, and the JSON objects that it printed."""
+    ended = subprocess.run(
+        [sys.executable, *command],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+        env=environment(arguments),
+    )
+    lines = ended.stdout.splitlines()
+    return ended.returncode, [json.loads(line) for line in lines if line.startswith("{")]
+
+
+def masks(out: Path) -> dict[str, tuple[int, int]]:
+    """Every mask, with inode and time: another writing has others."""
+    found = {}
+    for path in out.rglob("*_mask.png"):
+        if not any(part.startswith(".") for part in path.relative_to(out).parts):
+            facts = path.stat()
+            found[path.relative_to(out).as_posix()] = (facts.st_ino, facts.st_mtime_ns)
+    return found
+
+
+def counted(name: str, found: int, wanted: int) -> Figure:
+    """A count over the one that it should be; anything but 1 is short."""
+    ratio = found / wanted if wanted else 1.0 + found
+    return Figure(name, found, wanted, "", Spread.of([ratio]), at_least=1, at_most=1)
+
+
+def job(arguments: argparse.Namespace) -> Section:
+    count, damaged = (200, 10) if arguments.quick else (MANY, DAMAGED)
+    good = count - damaged
+    section = Section(facts={"pictures": count, "damaged": damaged, "model": f"{TINY}, stride 32"})
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        draw(place / "photos", count, damaged)
+        save_model(random_model(TINY, 32), place / "model")
+        started = time.perf_counter()
+        code, (facts,) = done(arguments, *words(place, "one"))
+        section.facts["seconds_one"] = time.perf_counter() - started
+        one = masks(place / "one")
+        section.figures += [
+            counted("exit code", code, 1),
+            counted("reported", len(facts["failed"]), damaged),
+            counted("written", len(one), good),
+        ]
+        section.figures += killed(arguments, place, one, section.facts)
+        section.figures += shared(arguments, place, one, section.facts)
+        _, (facts,) = done(arguments, *words(place, "one"))
+        section.figures += [
+            counted("skipped when all is there", facts["skipped"], good),
+            counted(
+                "changed when all is there", len(one.items() ^ masks(place / "one").items()), 0
+            ),
+        ]
+    return section
+
+
+def killed(
+    arguments: argparse.Namespace, place: Path, one: dict[str, Any], facts: dict[str, Any]
+) -> Iterator[Figure]:
+    """SIGKILL half-way, then started again."""
+    out = place / "killed"
+    process = subprocess.Popen(
+        [sys.executable, *words(place, "killed")],
+        stdout=subprocess.DEVNULL,
+        env=environment(arguments),
+    )
+    while process.poll() is None and len(masks(out)) < len(one) / 2:
+        time.sleep(0.5)
+    process.kill()
+    process.wait()
+    before = masks(out)
+    _, (told,) = done(arguments, *words(place, "killed"))
+    after = masks(out)
+    kept = sum(after.get(name) == stamp for name, stamp in before.items())
+    facts["done_when_killed"] = len(before)
+    yield counted("killed and started again: written", len(after), len(one))
+    yield counted("of those before the kill, not touched", kept, len(before))
+    yield counted("of those before the kill, skipped", told["skipped"], len(before))
+    yield counted("killed: masks unlike one process's", unlike(place / "one", out, one), 0)
+    hidden = [path for path in out.rglob(".*") if path.name != FOLDER]
+    yield counted("killed: leftovers", len(hidden), 0)
+
+
+def shared(
+    arguments: argparse.Namespace, place: Path, one: dict[str, Any], facts: dict[str, Any]
+) -> Iterator[Figure]:
+    """Two processes by torchrun."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    started = time.perf_counter()
+    _, told = done(arguments, *torchrun, *words(place, "two"))
+    facts["seconds_two"] = time.perf_counter() - started
+    sources = [result["source"] for part in told for result in part["pictures"]]
+    failed = sum(len(part["failed"]) for part in told)
+    yield counted("torchrun: processes that told", len(told), 2)
+    yield counted("torchrun: reported", failed, facts["damaged"])
+    yield counted("torchrun: written", len(masks(place / "two")), len(one))
+    yield counted("torchrun: pictures done twice", len(sources) - len(set(sources)), 0)
+    yield counted(
+        "torchrun: masks unlike one process's", unlike(place / "one", place / "two", one), 0
+    )
+
+
+def unlike(one: Path, other: Path, names: Sequence[str] | dict[str, Any]) -> int:
+    """How many masks differ in any pixel, or are missing."""
+    return sum(
+        not (other / name).is_file()
+        or not np.array_equal(read_values(one / name), read_values(other / name))
+        for name in names
+    )
+
+
+def overlap(arguments: argparse.Namespace) -> Section:
+    folder = Path(os.environ.get("FULLCONV_SHARED", "")) / "data" / "camvid" / "test"
+    if not folder.is_dir():
+        raise MissingError("FULLCONV_SHARED names no folder with data/camvid")
+    count = 2 if arguments.quick else 24
+    paths = sorted(folder.iterdir())
+    paths = paths[:: max(1, len(paths) // count)][:count]
+    use_large_pages()  # as the command does
+    predictor = Predictor(random_model(MIDDLE, 8), device="cpu")
+    section = Section(facts={"pictures": len(paths), "model": f"{MIDDLE}, stride 8"})
+    with tempfile.TemporaryDirectory() as name:
+        large = [as_jpeg(path, Path(name), LARGE) for path in paths]
+        height, width = read_picture(paths[0]).shape[:2]
+        for size, files in ((f"{height} x {width} PNG", paths), ("720 x 960 JPEG", large)):
+            timings = compare(
+                variants(predictor, files, Path(name) / "out"), rounds=arguments.rounds, warmup=1
+            )
+            for kinds in SAVED:
+                many, plain = "+".join(kinds), "one after the other " + "+".join(kinds)
+                section.figures += [
+                    timings.figure(
+                        f"{size}, {many}, over the bare network",
+                        *(many, "bare"),
+                        pictures=len(files),
+                        at_least=AT_LEAST,
+                    ),
+                    timings.figure(
+                        f"{size}, {many}, over one after the other",
+                        *(many, plain),
+                        pictures=len(files),
+                    ),
+                ]
+            section.facts[size] = timings.to_dict()
+    return section
+
+
+def as_jpeg(path: Path, folder: Path, size: tuple[int, int]) -> Path:
+    made = folder / f"{path.stem}.jpg"
+    picture = Image.fromarray(read_picture(path))
+    picture.resize(size[::-1], Image.Resampling.BICUBIC).save(made, quality=92)
+    return made
+
+
+def variants(
+    predictor: Predictor, files: Sequence[Path], out: Path
+) -> dict[str, Callable[[], object]]:
+    """The bare network; and for each choice of results the command's way and the plain one."""
+    pictures = [Picture(path, Path(path.stem)) for path in files]
+    decoded = [read_picture(path) for path in files]
+
+    def bare() -> None:
+        for picture in decoded:
+            predictor.segment(picture)
+
+    def many(kinds: tuple[str, ...]) -> None:
+        finished = Finished(out, "benchmark", [one.stem for one in pictures])
+        predict_many(predictor, pictures, finished, kinds, again=True)
+
+    def plain(kinds: tuple[str, ...]) -> None:
+        for one in pictures:
+            save_outputs(predictor.segment(one.path), out / one.stem, kinds)
+
+    made: dict[str, Callable[[], object]] = {"bare": bare}
+    for kinds in SAVED:
+        made["+".join(kinds)] = lambda kinds=kinds: many(kinds)
+        made["one after the other " + "+".join(kinds)] = lambda kinds=kinds: plain(kinds)
+    return made
+
+
+if __name__ == "__main__":
+    sys.exit(run("many", {"job": job, "overlap": overlap}, parser(__doc__, rounds=5).parse_args()))

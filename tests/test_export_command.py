@@ -1,0 +1,94 @@
+"""fullconv export: files, messages, the next command; predictions from the file without torch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from lively import lively
+from PIL import Image
+
+from fullconv.cli import run
+from fullconv.data import drawn
+from fullconv.export import MOST_UNLIKE
+from fullconv.model import Model, save_model
+from fullconv.predict import Predictor
+
+pytest.importorskip("onnxruntime")
+WITHOUT_TORCH = "import sys; sys.modules['torch'] = None; from fullconv.cli import main; main()"
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return lively()
+
+
+@pytest.fixture(scope="module")
+def folder(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(model, tmp_path_factory.mktemp("m") / "model")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("photos")
+    for seed in range(3):
+        Image.fromarray(drawn.scene(seed, size=(61, 90))[0]).save(place / f"{seed}.png")
+    return place
+
+
+def test_a_file_and_predictions_from_it_where_there_is_no_torch(
+    model: Model, folder: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "my files"
+    assert run(["export", str(folder), "--out", str(out), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["path"] == str(out / "model.onnx")
+    assert facts["labels_that_differ"] <= 1e-4
+    assert facts["bytes"] == (out / "model.onnx").stat().st_size
+    words = ["predict", facts["path"], str(photos), "--out", str(tmp_path / "out")]
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, *words, "--save", "mask,overlay,json"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    predictor = Predictor(model, device="cpu", precision="float32")
+    for seed in range(3):
+        ids = np.asarray(Image.open(tmp_path / f"out/{seed}_mask.png"))
+        wanted = predictor.label_map(np.asarray(Image.open(photos / f"{seed}.png")))
+        assert len(np.unique(wanted)) > 3
+        assert (ids == wanted).mean() > 0.999
+        assert (tmp_path / f"out/{seed}_overlay.png").is_file()
+
+
+def test_what_is_printed_can_be_pasted(
+    folder: Path,
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Random weights leave less between the classes than trained ones do.
+    monkeypatch.setitem(MOST_UNLIKE, "int8", 0.25)
+    words = ["export", str(folder), "--out", str(tmp_path / "my files"), "--precision", "int8"]
+    assert run([*words, "--calibrate", str(photos)]) == 0
+    said = capsys.readouterr().out
+    assert "int8\ncompared with the model on 8 pictures of 6 sizes: " in said
+    assert f"next: fullconv predict '{tmp_path / 'my files' / 'model.onnx'}' PICTURES" in said
+    assert run(["predict", str(tmp_path / "my files/model.onnx"), str(photos), "--tile", "64"]) == 1
+    assert "takes each picture whole; tiles are for models in torch" in capsys.readouterr().err
+
+
+def test_int8_wants_pictures(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["export", str(folder), "--precision", "int8", "--out", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    assert "int8 is calibrated on pictures like those it will see; none were given." in said
+    assert "try: --calibrate PICTURES" in said
+    assert not list(tmp_path.iterdir())

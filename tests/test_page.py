@@ -1,0 +1,322 @@
+"""The web page in a browser, with a server that answers as `fullconv serve` does."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from browser import Served, chromium, node_modules, serving
+from lively import lively
+from PIL import Image
+
+from fullconv.data import drawn
+from fullconv.outputs import Segmentation
+from fullconv.predict import Predictor
+
+SIZE = (150, 212)
+DROP = """([content, name]) => {
+  const bytes = Uint8Array.from(atob(content), (one) => one.charCodeAt(0));
+  const data = new DataTransfer();
+  data.items.add(new File([bytes], name, {type: "image/png"}));
+  for (const kind of ["dragenter", "dragover", "drop"]) {
+    document.body.dispatchEvent(new DragEvent(kind, {dataTransfer: data, bubbles: true}));
+  }
+}"""
+PASTE = """([content, name]) => {
+  const bytes = Uint8Array.from(atob(content), (one) => one.charCodeAt(0));
+  const data = new DataTransfer();
+  data.items.add(new File([bytes], name, {type: "image/png"}));
+  document.body.dispatchEvent(new ClipboardEvent("paste", {clipboardData: data, bubbles: true}));
+}"""
+SHOWN = "name => result?.name === name && document.querySelector('#busy').hidden"
+CANVAS = """(id) => {
+  const canvas = document.getElementById(id);
+  const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d");
+  copy.drawImage(canvas, 0, 0);
+  const {data} = copy.getImageData(0, 0, canvas.width, canvas.height);
+  return btoa(Array.from(data, (value) => String.fromCharCode(value)).join(""));
+}"""
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    return Predictor(lively(), device="cpu", precision="float32")
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("page") / "my scene.png"
+    Image.fromarray(drawn.scene(4, size=SIZE)[0]).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def wanted(predictor: Predictor, scene: Path) -> Segmentation:
+    found: Segmentation = predictor(scene)
+    assert len(np.unique(found.mask)) > 3
+    return found
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def served(predictor: Predictor) -> Served:
+    return Served(predictor)
+
+
+@pytest.fixture(scope="module")
+def address(served: Served) -> Iterator[str]:
+    with serving(served) as url:
+        yield url
+
+
+@pytest.fixture
+def page(browser: Any, address: str) -> Iterator[Any]:
+    """The page, which must not complain on its console."""
+    with Opened(browser, address) as found:
+        yield found
+
+
+class Opened:
+    """A page in a context of its own."""
+
+    def __init__(self, browser: Any, address: str, **options: Any) -> None:
+        self.context = browser.new_context(viewport={"width": 1200, "height": 800}, **options)
+        self.faults: list[str] = []
+        self.page = self.context.new_page()
+        self.page.on("console", lambda message: self.faults.append(message.text))
+        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
+        self.page.goto(address)
+        self.page.wait_for_function("about !== null || problem !== null")
+
+    def __enter__(self) -> Any:
+        return self.page
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        self.context.close()
+        # What a browser itself says of every answer that is no 2xx, or that never came.
+        faults = [fault for fault in self.faults if "Failed to load resource" not in fault]
+        assert kind or not faults
+
+
+def give(page: Any, path: Path, script: str = DROP) -> None:
+    page.evaluate(script, [base64.b64encode(path.read_bytes()).decode(), path.name])
+    page.wait_for_function(SHOWN, arg=path.name)
+
+
+def canvas(page: Any, name: str) -> np.ndarray:
+    """(H, W, 4) of one of the two."""
+    values = np.frombuffer(base64.b64decode(page.evaluate(CANVAS, name)), np.uint8)
+    return values.reshape(*SIZE, 4)
+
+
+def at(page: Any, row: int, column: int) -> tuple[float, float]:
+    """Where a pixel is on the screen."""
+    box = page.locator("#stage").bounding_box()
+    x = box["x"] + (column + 0.5) / SIZE[1] * box["width"]
+    return x, box["y"] + (row + 0.5) / SIZE[0] * box["height"]
+
+
+@pytest.mark.parametrize("script", [DROP, PASTE], ids=["dropped", "pasted"])
+def test_a_picture_gets_its_overlay(
+    page: Any, script: str, scene: Path, wanted: Segmentation
+) -> None:
+    give(page, scene, script)
+    colors = np.array(wanted.labels.colors)[wanted.mask]
+    over = canvas(page, "over")
+    assert np.array_equal(over[..., :3], colors)
+    assert (over[..., 3] == 255).all()
+    assert np.array_equal(canvas(page, "under")[..., :3], wanted.picture)
+    count = len(np.unique(wanted.mask))
+    assert page.inner_text("#status") == f"{count} classes found in 0.1 s."
+    page.locator("#opacity").fill("25")
+    assert page.evaluate("getComputedStyle(document.getElementById('over')).opacity") == "0.25"
+    assert page.inner_text("#opacityNow") == "25 %"
+
+
+def test_areas_stand_beside_their_classes_largest_first(
+    page: Any, scene: Path, wanted: Segmentation
+) -> None:
+    give(page, scene)
+    counts = np.bincount(wanted.mask.ravel(), minlength=len(wanted.labels))
+    order = sorted(np.flatnonzero(counts), key=lambda k: (-counts[k], k))
+    rows = page.locator("#classes button").all()
+    assert [row.locator(".name").inner_text() for row in rows] == [
+        wanted.labels.names[k] for k in order
+    ]
+    assert [row.locator(".pixels").inner_text() for row in rows] == [
+        f"{counts[k]:,} px" for k in order
+    ]
+    first = counts[order[0]] / wanted.mask.size
+    assert rows[0].locator(".share").inner_text() == f"{100 * first:.0f} %"
+    for k in np.flatnonzero(counts == 0):
+        assert wanted.labels.names[k] in page.inner_text("#missing")
+
+
+def test_the_pointer_and_the_keys_name_what_is_there(
+    page: Any, scene: Path, wanted: Segmentation
+) -> None:
+    give(page, scene)
+    confidence = wanted.confidence
+    for row, column in ((5, 7), (80, 100), (149, 190), (120, 30), (60, 211)):
+        page.mouse.move(*at(page, row, column))
+        name, sure = page.locator("#said b"), page.locator("#said span:last-child")
+        assert name.inner_text() == wanted.labels.names[wanted.mask[row, column]]
+        share = float(sure.inner_text().removesuffix(" %")) / 100
+        assert share == pytest.approx(confidence[row, column], abs=0.0075)
+    page.focus("#stage")
+    for key in ("ArrowUp", "ArrowLeft", "Shift+ArrowDown", "Shift+ArrowRight"):
+        page.keyboard.press(key)
+    row, column = SIZE[0] // 2 + 1, SIZE[1] // 2 - 5 + 1
+    name = wanted.labels.names[wanted.mask[row, column]]
+    spoken = page.inner_text("#point")
+    assert spoken.startswith(f"{name}, ")
+    assert spoken.endswith(f" %, column {column}, row {row}")
+    box = page.locator("#marker").bounding_box()
+    middle = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    assert middle == pytest.approx(at(page, row, column), abs=1)
+    page.keyboard.press("Escape")
+    assert page.locator("#marker").is_hidden()
+
+
+def test_a_class_alone_and_all_again(page: Any, scene: Path, wanted: Segmentation) -> None:
+    give(page, scene)
+    before, row = canvas(page, "over"), page.locator("#classes button").nth(1)
+    name = row.locator(".name").inner_text()
+    row.focus()
+    page.keyboard.press("Enter")
+    inside, over = wanted.mask == wanted.labels.index(name), canvas(page, "over")
+    assert np.array_equal(over[inside], before[inside])
+    assert (over[~inside, :3] < 40).all()  # in the shade
+    assert (over[~inside, 3] == 140).all()
+    assert row.get_attribute("aria-pressed") == "true"
+    assert page.inner_text("#status") == f"{name} alone is shown."
+    page.click("#all")
+    assert np.array_equal(canvas(page, "over"), before)
+    assert page.locator("#all").is_hidden()
+
+
+def test_downloads(page: Any, scene: Path, served: Served, wanted: Segmentation) -> None:
+    give(page, scene)
+    found = {}
+    for button in ("#saveMask", "#saveOverlay", "#saveJson"):
+        with page.expect_download() as download:
+            page.click(button)
+        found[download.value.suggested_filename] = Path(download.value.path()).read_bytes()
+    assert set(found) == {"my scene_mask.png", "my scene_overlay.png", "my scene.json"}
+    sent = served.table(wanted)["mask"].partition(",")[2]
+    assert found["my scene_mask.png"] == base64.b64decode(sent)
+    overlay = np.asarray(Image.open(io.BytesIO(found["my scene_overlay.png"])).convert("RGB"))
+    colors = np.array(wanted.labels.colors)[wanted.mask]
+    assert np.abs(0.6 * colors + 0.4 * wanted.picture - overlay).max() <= 2
+    table = json.loads(found["my scene.json"])
+    assert (table["height"], table["width"]) == SIZE
+    shares = {one["name"]: one["share"] for one in table["classes"] if one["pixels"]}
+    assert shares == pytest.approx({name: of for name, of in wanted.area.items() if of})
+
+
+def test_colours_for_every_vision(page: Any, scene: Path, wanted: Segmentation) -> None:
+    give(page, scene)
+    page.select_option("#colours", "safe")
+    colors = np.array([page.evaluate("colour", k) for k in range(len(wanted.labels))])
+    assert np.array_equal(canvas(page, "over")[..., :3], colors[wanted.mask])
+    assert colors[:4].tolist() == [[230, 159, 0], [86, 180, 233], [0, 158, 115], [240, 228, 66]]
+    page.evaluate("about.classes = Array.from({length: 40}, (_, id) => ({id, name: `${id}`}))")
+    assert len({tuple(page.evaluate("colour", k)) for k in range(40)}) == 40
+
+
+def test_the_drawn_street(page: Any) -> None:
+    page.click("#drop .sample")
+    page.wait_for_function(SHOWN, arg="street.png")
+    assert page.evaluate("[result.width, result.height]") == [768, 480]
+
+
+def test_other_languages_light_and_width(browser: Any, address: str, scene: Path) -> None:
+    phone = {"locale": "zh-CN", "color_scheme": "dark", "has_touch": True}
+    with Opened(browser, address, **phone) as page:
+        page.set_viewport_size({"width": 360, "height": 740})
+        assert page.inner_text("#drop strong") == "把图片拖到这里"
+        assert page.get_attribute("html", "lang") == "zh-CN"
+        give(page, scene)
+        assert "个类别，用时 0.1 秒" in page.inner_text("#status")
+        assert page.evaluate("document.documentElement.scrollWidth") == 360
+        paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert paper == "rgb(20, 24, 27)"
+        page.tap("#stage")
+        assert page.locator("#said b").inner_text()
+        page.click("#language")
+        assert page.inner_text("#titleClasses") == "Classes"
+
+
+def test_errors_are_said_in_the_words_of_the_server(
+    page: Any, served: Served, scene: Path, wanted: Segmentation
+) -> None:
+    busy = {"error": "32 pictures are waiting already.", "try": "send it again"}
+    served.refusals = [(503, busy, {"Retry-After": "7"})]
+    page.set_input_files("#file", str(scene))
+    page.wait_for_selector("#error:not([hidden])")
+    assert page.inner_text("#error h2") == "The server is busy"
+    assert page.inner_text("#error .what") == f"{busy['error']} It has room again in about 7 s."
+    assert page.inner_text("#error .try") == "Try: send it again"
+    page.click("#again")
+    page.wait_for_function(SHOWN, arg=scene.name)
+    assert page.locator("#error").is_hidden()
+    page.set_input_files("#file", {"name": "a.txt", "mimeType": "text/plain", "buffer": b"words"})
+    page.wait_for_selector("#error:not([hidden])")
+    assert page.inner_text("#error h2") == "This is no picture"
+    assert np.array_equal(page.evaluate("[...result.ids]"), wanted.mask.ravel())  # still there
+    large = {"name": "a.png", "mimeType": "image/png", "buffer": bytes(5 << 20)}
+    page.set_input_files("#file", large)
+    page.wait_for_function("problem?.kind === 413")
+    assert "The file has 5.2 MB" in page.inner_text("#error .what")
+    page.route("**/predict*", lambda route: route.abort())
+    page.set_input_files("#file", str(scene))
+    page.wait_for_function("problem?.kind === 'network'")
+
+
+def test_a_key_is_asked_for_where_one_is_wanted(
+    browser: Any, predictor: Predictor, scene: Path
+) -> None:
+    with serving(Served(predictor, key="open sesame")) as url, Opened(browser, url) as page:
+        assert page.inner_text("#error h2") == "The server wants a key"
+        page.get_by_label("Key of the server").fill("wrong")
+        page.keyboard.press("Enter")
+        page.wait_for_function("problem !== null")
+        page.get_by_label("Key of the server").fill("open sesame")
+        page.keyboard.press("Enter")
+        page.wait_for_function("about !== null")
+        give(page, scene)
+        assert page.evaluate("sessionStorage.getItem('fullconv-key')") == "open sesame"
+        assert page.evaluate("localStorage.length") == 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_bars_anybody(browser: Any, address: str, scheme: str, scene: Path) -> None:
+    axe = (node_modules() / "axe-core/axe.min.js").read_text(encoding="utf-8")
+    with Opened(browser, address, color_scheme=scheme) as page:
+        page.evaluate(axe)
+        for step in ("empty", "result", "alone", "error"):
+            if step == "result":
+                give(page, scene)
+            elif step == "alone":
+                page.click("#classes button >> nth=0")
+            elif step == "error":
+                page.evaluate("complain(new Problem(401, 'the key is missing.', '--key'))")
+            found = page.evaluate("axe.run()")
+            faults = [
+                (fault["id"], [node["target"] for node in fault["nodes"]])
+                for fault in found["violations"]
+                if fault["impact"] in ("serious", "critical")
+            ]
+            assert not faults, step
+            assert len(found["passes"]) > 10
