@@ -4,7 +4,7 @@ and the labels that the model gives its frames."""
 from __future__ import annotations
 
 import json
-import sys
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +18,12 @@ from lively import lively
 from fullconv.data.channels import Input
 from fullconv.errors import FullconvError, UnwrittenError
 from fullconv.labels import Labels
+from fullconv.listed import find_named
 from fullconv.model import Model
 from fullconv.options import Options
+from fullconv.outputs import Segmentation, is_result, spare_pictures
 from fullconv.predict import Predictor
-from fullconv.video import predict_video
+from fullconv.video import KINDS, predict_video
 
 av = pytest.importorskip("av")
 
@@ -183,9 +185,7 @@ def test_what_is_no_video(predictor: Predictor, tmp_path: Path) -> None:
     assert error.message == f"{tmp_path / 'tone.mkv'} shows no frame; expected a video."
 
 
-def test_what_makes_no_sense(
-    make_model: MakeModel, predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_makes_no_sense(predictor: Predictor, tmp_path: Path) -> None:
     source = film(tmp_path / "clip.mkv", EVEN[:2])
     assert refused(predictor, source, outputs=["polygons"]).message == (
         f"{source} is a video, of which there is no polygons; there are mask, color, overlay, json."
@@ -193,10 +193,6 @@ def test_what_makes_no_sense(
     (tmp_path / "file").touch()
     with pytest.raises(UnwrittenError, match=r"could not be written to .*a_mask\.mkv: File exists"):
         predict_video(predictor, source, tmp_path / "file" / "a", ["mask"])
-    monkeypatch.setitem(sys.modules, "av", None)
-    error = refused(predictor, source)
-    assert error.message == "videos are read with PyAV, which is not installed."
-    assert error.hint == 'pip install "fullconv[video]"'
 
 
 def test_a_model_that_takes_more(make_model: MakeModel, tmp_path: Path) -> None:
@@ -204,3 +200,62 @@ def test_a_model_that_takes_more(make_model: MakeModel, tmp_path: Path) -> None:
     model = replace(make_model(), inputs=(depth,), fusion="early")
     error = refused(Predictor(model, device="cpu"), film(tmp_path / "clip.mkv", EVEN[:2]))
     assert "the model takes depth beside each picture, which" in error.message
+
+
+class Bright:
+    """Calls a pixel light where its green is; a model of which one knows what it says. It is
+    interrupted at a frame."""
+
+    inputs = ()
+    options = Options()
+
+    def __init__(self, last: int = -1) -> None:
+        self.left = last
+
+    def segment(self, picture: np.ndarray) -> Segmentation:
+        if not self.left:
+            raise KeyboardInterrupt
+        self.left -= 1
+        ids = (picture[..., 1] > 127).astype(np.uint8)
+        return Segmentation(ids, Labels(("dark", "light")), picture)
+
+
+def test_nothing_is_left_of_one_that_was_interrupted(tmp_path: Path) -> None:
+    source = film(tmp_path / "clip.mp4", sound="aac")
+    with pytest.raises(KeyboardInterrupt):
+        predict_video(Bright(5), source, tmp_path / "out/a", KINDS)  # type: ignore[arg-type]
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_memory_does_not_grow_with_the_video(tmp_path: Path) -> None:
+    """Of 40 and of 200 frames of 230 kB, the most that is held at once."""
+    peaks = []
+    for count in (40, 200):
+        stamps = tuple(range(0, count * 512, 512))
+        source = film(tmp_path / f"{count}.mkv", stamps, size=(240, 320), codec="mpeg4")
+        tracemalloc.start()
+        facts = predict_video(Bright(), source, tmp_path / "a", KINDS)  # type: ignore[arg-type]
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert facts["frames"] == count
+    assert peaks[1] < peaks[0] + 3 * 240 * 320 * 3 < 40 * 240 * 320 * 3
+
+
+def test_results_are_no_videos_to_label(tmp_path: Path) -> None:
+    """By the mark inside: what others call clip_mask.mkv stays a video."""
+    own = film(tmp_path / "clip_mask.mkv", EVEN[:2])
+    source = film(tmp_path / "film.mkv", EVEN[:2])
+    facts = predict_video(Bright(), source, tmp_path / "film", KINDS)  # type: ignore[arg-type]
+    results = [Path(path) for path in facts["files"] if not path.endswith(".json")]
+    assert len(results) == 4
+    assert all(map(is_result, results))
+    left_out: list[Path] = []
+    assert find_named([tmp_path], left_out) == [(own, Path(own.stem)), (source, Path("film"))]
+    assert sorted(left_out) == sorted(results)
+    for name in ("film_overlay.mp4", "film_overlay.mkv", "film_legend.png"):
+        found = [(source, Path("film")), (tmp_path / name, Path(name).with_suffix(""))]
+        with pytest.raises(
+            FullconvError, match=f"the overlay of .* would be written over .*{name}"
+        ):
+            spare_pictures(found, tmp_path, ["overlay"])
+        spare_pictures(found, tmp_path, ["json"])

@@ -111,6 +111,8 @@ def test_without_pyav(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = film(tmp_path / "clip.mkv")
     monkeypatch.setitem(sys.modules, "av", None)
     error = refused(source)
-    assert error.message == "videos are read with PyAV, which is not installed."
+    assert (
+        error.message == f"{source} is a video, which is read with PyAV, and that is not installed."
+    )
     assert error.hint == 'pip install "fullconv[video]"'
     assert mark_of(source) == ""

@@ -23,6 +23,8 @@ from fullconv.errors import FullconvError, plural
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".mpg", ".mpeg", ".mts", ".3gp"}
 )
+NO_PYAV = "which is read with PyAV, and that is not installed"
+INSTALL = 'pip install "fullconv[video]"'
 MARK = "comment"  # the metadata that each of the formats keeps
 _LOST = 2.0  # frames that a header may promise too many, without the file being called damaged
 
@@ -32,23 +34,21 @@ def is_video(path: Path) -> bool:
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
-def pyav() -> Any:
-    """The module.
+def open_video(path: Path, mode: str = "r", **options: Any) -> Any:
+    """A file as PyAV has it, to read or to write; 12:30.mp4 is a file too, and no address.
 
     Raises:
-        FullconvError: it is not installed.
+        FullconvError: PyAV is not installed.
     """
     try:
-        return importlib.import_module("av")
+        return pyav().open(f"file:{path}", mode, **options)
     except ImportError as error:
-        raise FullconvError(
-            "videos are read with PyAV, which is not installed.", 'pip install "fullconv[video]"'
-        ) from error
+        raise FullconvError(f"{path} is a video, {NO_PYAV}.", INSTALL) from error
 
 
-def open_video(path: Path, mode: str = "r", **options: Any) -> Any:
-    """A file as PyAV has it, to read or to write; 12:30.mp4 is a file too, and no address."""
-    return pyav().open(f"file:{path}", mode, **options)
+def pyav() -> Any:
+    """The module."""
+    return importlib.import_module("av")
 
 
 def mark_of(path: Path) -> str:
@@ -62,6 +62,8 @@ def mark_of(path: Path) -> str:
 def _reading(source: Path) -> Iterator[None]:
     try:
         yield
+    except FullconvError:
+        raise
     except (pyav().FFmpegError, OSError) as error:
         raise FullconvError(
             f"{source} cannot be read as a video: {in_words(error)}.", "copy or download it again"
