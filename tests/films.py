@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def film(
         if heard is not None:
             heard.layout = "mono"
         for number, stamp in enumerate(stamps):
-            frame = av.VideoFrame.from_ndarray(drawing(number, size), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(drawing(number % 40, size), format="rgb24")
             frame.pts, frame.time_base = stamp, Fraction(1, 12800)
             file.mux(stream.encode(frame.reformat(format=stream.pix_fmt)))
         file.mux(stream.encode(None))
@@ -80,6 +81,7 @@ def cut(path: Path, share: float) -> Path:
     return path
 
 
+@lru_cache
 def drawing(number: int, size: tuple[int, int] = (48, 64)) -> np.ndarray:
     return scene(number, size=size)[0]
 
