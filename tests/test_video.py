@@ -202,6 +202,15 @@ def test_a_model_that_takes_more(make_model: MakeModel, tmp_path: Path) -> None:
     assert "the model takes depth beside each picture, which" in error.message
 
 
+def test_times_that_mp4_does_not_hold(predictor: Predictor, tmp_path: Path) -> None:
+    """A month between two frames; it costs this video, and not those behind it."""
+    source = film(tmp_path / "clip.mkv", (0, 512, 12800 * 86400 * 30))
+    error = refused(predictor, source, outputs=["overlay"])
+    assert not isinstance(error, UnwrittenError)
+    assert error.message.startswith(f"{source} has times or a sound that no .mp4 file holds: ")
+    assert error.hint == f"ffmpeg -i {source} mended.mp4"
+
+
 class Bright:
     """Calls a pixel light where its green is; a model of which one knows what it says. It is
     interrupted at a frame."""

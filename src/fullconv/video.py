@@ -26,7 +26,7 @@ from fullconv import draw
 from fullconv.data.masks import mask_dtype
 from fullconv.data.videos import MARK as MARKED
 from fullconv.data.videos import Film, Frame, in_words, open_video, pyav
-from fullconv.errors import FullconvError, UnwrittenError
+from fullconv.errors import FullconvError, UnwrittenError, command
 from fullconv.labels import Labels
 from fullconv.outputs import MARK, Segmentation, mark, output_path
 from fullconv.segmenter import Segmenter
@@ -80,7 +80,7 @@ def predict_video(
     files = [*results.files, *results.legends()]
     if "json" in outputs:
         files.append(output_path(stem, "json"))
-        with _writing(files[-1]):
+        with _writing(files[-1], source):
             files[-1].parent.mkdir(parents=True, exist_ok=True)
             files[-1].write_text(json.dumps(facts, indent=1), encoding="utf-8")
     return {**facts, "files": [str(path) for path in files]}
@@ -153,7 +153,7 @@ class _Results:
     def legends(self) -> list[Path]:
         """The classes and their colours, a picture for each head; written."""
         for path, labels in self._legends.items():
-            with _writing(path):
+            with _writing(path, self.film.source):
                 Image.fromarray(draw.legend(labels)).save(path, pnginfo=mark())
         return list(self._legends)
 
@@ -176,7 +176,7 @@ class _Writer:
         self.path = stem.with_name(f"{stem.name}_{kind}{suffix}")
         name = f".{self.path.stem}-{uuid.uuid4().hex}.unfinished{suffix}"
         self._unfinished = self.path.with_name(name)
-        with _writing(self.path):
+        with _writing(self.path, self.film.source):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             options = {"movflags": "+faststart"} if suffix == ".mp4" else {}
             self._file = open_video(self._unfinished, "w", options=options)
@@ -206,7 +206,7 @@ class _Writer:
     def __exit__(self, kind: Any, *_: Any) -> None:
         try:
             if kind is None:
-                with _writing(self.path):
+                with _writing(self.path, self.film.source):
                     self._file.mux(self.video.encode(None))
                     self._file.close()
                     self._unfinished.replace(self.path)
@@ -218,7 +218,7 @@ class _Writer:
     def add(self, found: Segmentation, frame: Frame) -> None:
         """The labels over a frame."""
         av = pyav()
-        with _writing(self.path):
+        with _writing(self.path, self.film.source):
             if self.kind == "mask":
                 made = av.VideoFrame.from_ndarray(
                     found.mask.astype(self.dtype), format=self.video.pix_fmt
@@ -236,7 +236,7 @@ class _Writer:
 
     def copy(self, packet: Any) -> None:
         """Sound, as it is."""
-        with _writing(self.path):
+        with _writing(self.path, self.film.source):
             index, stream = packet.stream.index, packet.stream
             packet.stream = self._sounds[index]
             self._file.mux(packet)
@@ -244,10 +244,16 @@ class _Writer:
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def _writing(path: Path, source: Path) -> Iterator[None]:
+    av = pyav()
     try:
         yield
-    except (OSError, pyav().FFmpegError) as error:
+    except (av.ArgumentError, av.InvalidDataError, av.PatchWelcomeError) as error:
+        raise FullconvError(
+            f"{source} has times or a sound that no {path.suffix} file holds: {in_words(error)}.",
+            command("ffmpeg", "-i", source, "mended.mp4"),
+        ) from error
+    except (OSError, av.FFmpegError) as error:
         raise UnwrittenError(
             f"the result could not be written to {path}: {in_words(error)}.",
             "--out ANOTHER_FOLDER   # or df -h, if the disk is full",

@@ -87,6 +87,38 @@ def test_one_with_a_hole(tmp_path: Path) -> None:
     assert (np.diff(found) > 0).all()
 
 
+def test_sound_that_goes_back_is_left_out(tmp_path: Path) -> None:
+    """A single number of the file is larger by 98 ms; so the packet behind it is too early."""
+    source = film(tmp_path / "a.mkv", sound="aac")
+    before = sounds(source)
+    whole = source.read_bytes()
+    track, wrong = b"\x82", (290).to_bytes(2, "big")
+    assert whole.count(track + (192).to_bytes(2, "big")) == 1
+    source.write_bytes(whole.replace(track + (192).to_bytes(2, "big"), track + wrong))
+    heard: list[bytes] = []
+    with Film.opened(source) as opened:
+        list(opened.frames(lambda packet: heard.append(bytes(packet))))
+        assert opened.facts()["damaged"] == f"{source}: its sound is broken; 8 frames could be read"
+    assert heard == [of for of, at in before if at * 1000 != 192]
+
+
+def test_metadata_of_another_encoding(tmp_path: Path) -> None:
+    source = film(tmp_path / "a.mkv")
+    whole = source.read_bytes()
+    source.write_bytes(whole.replace(b"Lavf", b"L\xe4vf"))
+    assert mark_of(source) == ""
+    with Film.opened(source) as opened:
+        assert len(list(opened.frames(lambda packet: None))) == 8
+
+
+def test_sound_of_no_known_kind_is_left_out(tmp_path: Path) -> None:
+    source = film(tmp_path / "a.mkv", sound="aac")
+    source.write_bytes(source.read_bytes().replace(b"A_AAC", b"A_XYZ"))
+    with Film.opened(source) as opened:
+        assert opened.sounds == []
+        assert len(list(opened.frames(lambda packet: None))) == 8
+
+
 def refused(source: Path) -> FullconvError:
     with pytest.raises(FullconvError) as caught, Film.opened(source):
         pass

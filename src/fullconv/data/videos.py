@@ -41,7 +41,8 @@ def open_video(path: Path, mode: str = "r", **options: Any) -> Any:
         FullconvError: PyAV is not installed.
     """
     try:
-        return pyav().open(f"file:{path}", mode, **options)
+        # Metadata are of any encoding, whatever they should be.
+        return pyav().open(f"file:{path}", mode, metadata_errors="replace", **options)
     except ImportError as error:
         raise FullconvError(f"{path} is a video, {NO_PYAV}.", INSTALL) from error
 
@@ -94,7 +95,8 @@ class Film:
     def __init__(self, source: Path, container: Any, first: Any) -> None:
         self.source, self.container, self.damaged = source, container, ""
         self.video = container.streams.best("video")
-        self.sounds = list(container.streams.audio)
+        # Without a codec it is of a kind that nothing here knows, and cannot be copied.
+        self.sounds = [one for one in container.streams.audio if one.codec_context is not None]
         self.announced = int(self.video.frames)
         self.size = upright(first, first.to_ndarray(format="rgb24")).shape[:2]
         self.rate = Fraction(self.video.average_rate or self.video.guessed_rate or 25)
@@ -103,6 +105,7 @@ class Film:
         self.aspect = 1 / aspect if first.rotation % 180 else aspect
         self.count, self.seconds, self._end = 0, 0.0, 0.0
         self._last: int | None = None
+        self._heard: dict[int, int] = {}
 
     @classmethod
     @contextmanager
@@ -131,12 +134,23 @@ class Film:
         self.video.thread_type = "AUTO"
         for packet in self._packets():
             if packet is not None and packet.stream.type == "audio":
-                if packet.dts is not None:  # else it only says that this was all
+                if self._is_later(packet):
                     sound(packet)
                 continue
             yield from map(self._frame, self._decoded(packet))
         if self._promised() - self._end > float((_LOST + 1) / self.rate):
             self.damaged = self.damaged or "it ends early"
+
+    def _is_later(self, packet: Any) -> bool:
+        """Than the packet of the same sound before it, as none other may be written."""
+        if packet.dts is None:  # it only says that this was all
+            return False
+        last = self._heard.get(packet.stream.index)
+        if last is not None and packet.dts <= last:
+            self.damaged = self.damaged or "its sound is broken"
+            return False
+        self._heard[packet.stream.index] = packet.dts
+        return True
 
     def _promised(self) -> float:
         """How many seconds its header says that its frames last; 0 where it does not."""
