@@ -4,6 +4,7 @@ and the labels that the model gives its frames."""
 from __future__ import annotations
 
 import json
+import signal
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
@@ -233,6 +234,25 @@ def test_nothing_is_left_of_one_that_was_interrupted(tmp_path: Path) -> None:
     source = film(tmp_path / "clip.mp4", sound="aac")
     with pytest.raises(KeyboardInterrupt):
         predict_video(Bright(5), source, tmp_path / "out/a", KINDS)  # type: ignore[arg-type]
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_disk_that_is_full(tmp_path: Path) -> None:
+    """Played by a limit on the size of files."""
+    resource = pytest.importorskip("resource", reason="limits are of POSIX")
+    source = film(tmp_path / "clip.mp4", sound="aac")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1500, before[1]))
+    try:
+        with pytest.raises(
+            UnwrittenError, match=r"could not be written to .*: File too large"
+        ) as e:
+            predict_video(Bright(), source, tmp_path / "out/a", KINDS)  # type: ignore[arg-type]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert e.value.hint.startswith("--out ANOTHER_FOLDER")
     assert list((tmp_path / "out").iterdir()) == []
 
 

@@ -14,7 +14,7 @@ import io
 import json
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -211,7 +211,8 @@ class _Writer:
                     self._file.close()
                     self._unfinished.replace(self.path)
             else:
-                self._file.close()
+                with suppress(OSError, pyav().FFmpegError):  # the first error is the one to tell
+                    self._file.close()
         finally:
             self._unfinished.unlink(missing_ok=True)
 
