@@ -105,6 +105,14 @@ def test_an_exported_file_labels_pictures(exported: Path, tmp_path: Path) -> Non
     assert read_values(tmp_path / "a_mask.png").tolist() == [[0, 0, 1, 1, 1, 1]] * 4
 
 
+def test_an_exported_file_labels_videos(exported: Path, tmp_path: Path) -> None:
+    pytest.importorskip("av", reason="PyAV is not installed")
+    source = film(tmp_path / "a.mkv")
+    assert run(["predict", str(exported), str(source), "--out", str(tmp_path / "out")]) == 0
+    for frame, mask in zip(pixels_of(source), masks_of(tmp_path / "out/a_mask.mkv"), strict=True):
+        assert (mask == (frame[..., 1] > frame[..., 0])).all()
+
+
 def test_an_exported_file_takes_a_geotiff_as_a_picture(
     exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
