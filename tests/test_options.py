@@ -28,6 +28,7 @@ LABELS = Labels(("sky", "road", "sidewalk", "car"))
         ({"unsure": 0.0}, "a probability of 0; expected a fraction between 0 and 1", "--unsure"),
         ({"unsure": 60.0}, "a probability of 60; expected a fraction", "--unsure 0.6"),
         ({"min_area": -1}, "a smallest area of -1 pixels; expected 0 or more", "--min-area 64"),
+        ({"every": 0}, "every 0 frames; expected 1 or more", "--every 5"),
     ],
 )
 def test_what_makes_no_sense(wrong: dict[str, Any], said: str, hint: str) -> None:

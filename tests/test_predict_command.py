@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from films import cut, film, masks_of, pixels_of
 from pictures import photo, written
 from PIL import Image
 
@@ -104,6 +105,14 @@ def test_an_exported_file_labels_pictures(exported: Path, tmp_path: Path) -> Non
     assert read_values(tmp_path / "a_mask.png").tolist() == [[0, 0, 1, 1, 1, 1]] * 4
 
 
+def test_an_exported_file_labels_videos(exported: Path, tmp_path: Path) -> None:
+    pytest.importorskip("av", reason="PyAV is not installed")
+    source = film(tmp_path / "a.mkv")
+    assert run(["predict", str(exported), str(source), "--out", str(tmp_path / "out")]) == 0
+    for frame, mask in zip(pixels_of(source), masks_of(tmp_path / "out/a_mask.mkv"), strict=True):
+        assert (mask == (frame[..., 1] > frame[..., 0])).all()
+
+
 def test_an_exported_file_takes_a_geotiff_as_a_picture(
     exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -130,6 +139,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 ARGV = ("--save", "mask")
+KINDS = ("mask", "overlay")
 
 
 def test_many_pictures_get_few_lines_and_json_has_them_all(
@@ -254,6 +264,114 @@ def test_srun_shares_them_too_and_each_tells_its_own(
     alone = "note: SLURM_NTASKS is 2: this is process 1 of 2 and does its part; start all of them "
     assert said.err.startswith(alone) == (rank == "0")
     assert (out / FOLDER / f"{rank}.jsonl").is_file()
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Path:
+    """Two pictures and three videos, one of which is none, and one damaged at its end."""
+    pytest.importorskip("av", reason="PyAV is not installed")
+    place = tmp_path / "mixed"
+    film(place / "deep/clip.mp4")
+    cut(film(place / "cut.mkv", tuple(range(0, 16 * 512, 512))), 0.6)
+    for name in ("clip.png", "deep/clip.png"):
+        written(place / name, photo(48, 64))
+    (place / "bad.webm").write_text("no video")
+    return place
+
+
+def test_pictures_and_videos_together(
+    mixed: Path, model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    argv = ["predict", str(model_folder), str(mixed), "--out", str(out), "--every", "3"]
+    assert run(argv) == 1
+    said = capsys.readouterr()
+    cut_off, bad = mixed / "cut.mkv", mixed / "bad.webm"
+    assert said.out.splitlines()[-1] == f"4 of 5 files -> {out}"
+    assert f"note: {cut_off}: " in said.err
+    assert "frames could be read" in said.err
+    assert f"1 of 5 files could not be read:\n  {bad} cannot be read as a video: Inv" in said.err
+    videos = ("cut_mask.mkv", "cut_overlay.mp4", "cut_legend.png")
+    deep = ("deep/clip_mask.mkv", "deep/clip_overlay.mp4", "deep/clip_legend.png")
+    pictures = [f"{name}_{kind}.png" for name in ("clip", "deep/clip_png") for kind in KINDS]
+    results = [path for path in out.rglob("*") if path.is_file() and FOLDER not in path.parts]
+    found = {path.relative_to(out).as_posix() for path in results}
+    assert found == {*videos, *deep, *pictures}
+    one = load(model_folder, device="cpu")
+    masks = masks_of(out / "deep/clip_mask.mkv")
+    for number, mask in enumerate(masks):
+        frame = pixels_of(mixed / "deep/clip.mp4")[number // 3 * 3]
+        assert (mask == one(frame).mask).all()
+    assert len(masks) == 8
+    before = {path: path.stat().st_mtime_ns for path in results}
+    assert run([*argv, "--json"]) == 1
+    said = capsys.readouterr()
+    assert said.err.startswith("note: 4 files were done before and left as found")
+    assert f"note: {cut_off}: " in said.err
+    told = json.loads(said.out)
+    assert [Path(one["source"]).name for one in told["pictures"]] == [
+        "clip.png", "cut.mkv", "clip.mp4", "clip.png",
+    ]  # fmt: skip
+    assert told["pictures"][2]["labelled"] == 3
+    assert {path: path.stat().st_mtime_ns for path in results} == before
+    assert run(["predict", str(model_folder), str(mixed), "--out", str(out), "--every", "2"]) == 1
+    assert "4 files have results of another model or other options" in capsys.readouterr().err
+
+
+def test_what_videos_have_not_costs_the_pictures_nothing(
+    mixed: Path, model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    argv = ["predict", str(model_folder), str(mixed), "--out", str(out), "--save", "polygons"]
+    assert run(argv) == 1
+    said = capsys.readouterr().err
+    assert f"{mixed / 'cut.mkv'} is a video, of which there is no polygons" in said
+    assert sorted(path.name for path in out.rglob("*.geojson")) == [
+        "clip.geojson", "clip_png.geojson",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_processes_share_videos_too(
+    mixed: Path,
+    model_folder: Path,
+    tmp_path: Path,
+    rank: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    argv = ["predict", str(model_folder), str(mixed), "--out", str(tmp_path / "out"), "--json"]
+    assert run(argv) == (1 if rank == "0" else 0)
+    told = json.loads(capsys.readouterr().out)
+    names = [Path(one["source"]).name for one in told["pictures"]]
+    assert names == (["cut.mkv", "clip.png"] if rank == "0" else ["clip.png", "clip.mp4"])
+
+
+def test_a_single_video(
+    mixed: Path, model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["predict", str(model_folder), str(mixed / "deep/clip.mp4"), "--out", str(tmp_path)]
+    assert run([*argv, "--save", "overlay"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"1 of 1 video -> {tmp_path}"
+    assert (tmp_path / "clip_overlay.mp4").is_file()
+    assert not list(tmp_path.glob("*mask*"))
+
+
+def test_without_pyav_pictures_are_done(
+    mixed: Path,
+    model_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    argv = ["predict", str(model_folder), str(mixed), "--out", str(tmp_path / "out")]
+    assert run(argv) == 1
+    said = capsys.readouterr()
+    assert said.out.splitlines()[-1].startswith("2 of 5 files")
+    assert said.err.rstrip().endswith('try: pip install "fullconv[video]"')
 
 
 def test_standard_input_is_for_one_process(

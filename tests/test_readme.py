@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from caffe_nets import blobs_of_file
 from caffemodel import write_caffemodel
+from films import film
 from lively import lively
 
 from fullconv.cli import run
@@ -52,6 +53,7 @@ RUN = {
     "fullconv export runs/<run>": "",
     "fullconv predict exported/model.onnx photos/": "",
     "fullconv predict runs/<run> photos/**/*.jpg --out predictions": "",
+    "fullconv predict runs/<run> drive.mp4 --out predictions": "",
     "fullconv predict fcn8s-heavy-pascal.caffemodel photos/": "",
     "fullconv heatmap resnet18 street.jpg --class sports car": "--no-pretrained --scales 5,6",
 }
@@ -67,11 +69,12 @@ REPLACED = {
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A person's folder: data/, photos/, labelme/, street.jpg, a .caffemodel; the work goes on
-    inside it."""
+    """A person's folder: data/, photos/, labelme/, street.jpg, drive.mp4, a .caffemodel; the work
+    goes on inside it."""
     drawn.write(tmp_path / "data", train=4, val=2, test=2, size=(48, 64))
     photos = Path(shutil.copytree(tmp_path / "data/images/test", tmp_path / "photos"))
     shutil.copy(next(photos.iterdir()), tmp_path / "street.jpg")
+    film(tmp_path / "drive.mp4")
     drawn_by_hand = Path(shutil.copytree(photos, tmp_path / "labelme"))
     for photo in sorted(drawn_by_hand.iterdir()):
         shape = {"label": "road", "points": [[0, 30], [64, 30], [64, 48]]}
@@ -130,8 +133,10 @@ def test_the_commands_run_one_after_the_other(
         return
     if "runs/<run>" in text:
         assert [folder.name[-8:] for folder in (place / "runs").iterdir()] == ["_data_8s"]
+    videos = ("drive_legend.png", "drive_mask.mkv", "drive_overlay.mp4")
     assert sorted(path.name for path in (place / "predictions").glob("[!.]*")) == [
-        f"street_000{number}_{kind}.png" for number in (0, 1) for kind in ("mask", "overlay")
+        *(videos if "drive.mp4" in text else ()),
+        *(f"street_000{number}_{kind}.png" for number in (0, 1) for kind in ("mask", "overlay")),
     ]
 
 

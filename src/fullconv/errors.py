@@ -32,6 +32,10 @@ class FullconvError(Exception):
         return f"{self.message}\n  try: {self.hint}" if self.hint else self.message
 
 
+class UnwrittenError(FullconvError):
+    """A result that cannot be written, so that there is no use in going on with others."""
+
+
 class DownloadError(FullconvError):
     """What the same command may not meet another time.
 

@@ -15,16 +15,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fullconv.data.pictures import PICTURE_SUFFIXES
+from fullconv.data.videos import VIDEO_SUFFIXES
 from fullconv.errors import FullconvError, command
 from fullconv.outputs import is_result, pictures_below, with_stems
 
 STANDARD_INPUT = "@-"
+_SUFFIXES = (*sorted(PICTURE_SUFFIXES), *sorted(VIDEO_SUFFIXES))
 
 
 def find_named(words: Sequence[Path], left_out: list[Path]) -> list[tuple[Path, Path]]:
-    """Every picture that the words name, once, each with the name that its results get: relative
-    to the folder, to the fixed beginning of a pattern, or to the place of a list, without the
-    suffix. In the order of the words, sorted within folders and patterns.
+    """Every picture and video that the words name, once, each with the name that its results get:
+    relative to the folder, to the fixed beginning of a pattern, or to the place of a list, without
+    the suffix. In the order of the words, sorted within folders and patterns.
 
     Results of earlier runs among them are no pictures; they are added to `left_out`. A path in a
     list is taken whether or not there is such a file: reading it will say so.
@@ -51,7 +53,7 @@ def _named(word: Path, left_out: list[Path]) -> Iterator[tuple[Path, Path]]:
         return _of_list(text[1:], left_out)
     if glob.has_magic(text) and not word.exists():
         return _of_pattern(text, left_out)
-    return pictures_below(word, left_out)
+    return pictures_below(word, left_out, _SUFFIXES)
 
 
 def _of_pattern(pattern: str, left_out: list[Path]) -> Iterator[tuple[Path, Path]]:
@@ -61,13 +63,13 @@ def _of_pattern(pattern: str, left_out: list[Path]) -> Iterator[tuple[Path, Path
     found = [
         path
         for path in map(Path, sorted(glob.glob(pattern, recursive=True)))
-        if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()
+        if path.suffix.lower() in _SUFFIXES and path.is_file()
     ]
     pictures = _without_results(found, left_out)
     if not pictures:
         raise FullconvError(
             f"no picture fits {pattern}{' but results of earlier runs' if found else ''}; looked "
-            f"for {', '.join(sorted(PICTURE_SUFFIXES))}.",
+            f"for {', '.join(_SUFFIXES)}.",
             command("ls", root),
         )
     yield from ((path, path.relative_to(root)) for path in pictures)
@@ -100,7 +102,7 @@ def _of_list(name: str, left_out: list[Path]) -> Iterator[tuple[Path, Path]]:
     place = Path() if from_input else Path(name).parent
     for path in _without_results([place / line for line in paths], left_out):
         if path.is_dir():
-            yield from pictures_below(path, left_out)
+            yield from pictures_below(path, left_out, _SUFFIXES)
         else:
             yield path, _below(path, place)
 

@@ -26,10 +26,12 @@ import numpy as np
 
 from fullconv.data.geotiff import loses_its_place, wants_windows
 from fullconv.data.pictures import pixels_to_decode, read_picture
-from fullconv.errors import FullconvError
+from fullconv.data.videos import is_video
+from fullconv.errors import FullconvError, UnwrittenError
 from fullconv.finished import Finished, Seen, seen
 from fullconv.outputs import Segmentation, save_outputs
 from fullconv.processes import processors
+from fullconv.video import predict_video
 
 PIXELS = 1 << 25  # of pictures that are held at once, read or not yet written
 PART = ".part."  # begins the folder of results that are not whole yet
@@ -84,7 +86,7 @@ def predict_many(
         outputs: see `save_outputs`.
         again: also those that are finished.
         progress: told how many pictures are done, of how many; of a single one that is read in
-            windows, how many rows.
+            windows, how many rows; of a single video, how many frames.
 
     Raises:
         FullconvError: a result that cannot be written.
@@ -155,12 +157,12 @@ class _Line:
                     self.placeless.append(picture.path)
                 if read.pixels is None:
                     told = progress if len(todo) == 1 else lambda done, of: None
-                    behind.append(_already(self._windows(picture, sources, told)))
+                    behind.append(_already(self._in_parts(picture, sources, told)))
                 else:
                     found = self._segmented(picture, read)
                     write = self.writers.submit(self._write, found, picture, sources, read.room)
                     behind.append(write)
-            except _UnwrittenError as error:
+            except UnwrittenError as error:
                 raise FullconvError(error.message, error.hint) from error
             except FullconvError as error:  # one bad picture does not cost the others
                 behind.append(error)
@@ -174,7 +176,7 @@ class _Line:
         inside = 0
         try:
             windows = wants_windows(path)
-            if windows and self.predictor.windows:
+            if is_video(path) or (windows and self.predictor.windows):
                 return _Read(None, 0, False)
             inside = pixels_to_decode(path)
         finally:
@@ -194,18 +196,20 @@ class _Line:
         heads = {name: replace(head, source=picture.path) for name, head in found.heads.items()}
         return replace(found, source=picture.path, heads=heads)
 
-    def _windows(
+    def _in_parts(
         self,
         picture: Picture,
         sources: Sequence[Seen | None],
         progress: Callable[[int, int], None],
     ) -> dict[str, Any]:
-        from fullconv.rasters import predict_raster  # which needs torch
+        """Of what is never in memory as a whole."""
+        predict: Callable[..., dict[str, Any]] = predict_video
+        if not is_video(picture.path):
+            from fullconv.rasters import predict_raster  # which needs torch
 
+            predict = predict_raster
         with _aside(self.finished.out / picture.stem) as stem:
-            found = predict_raster(
-                self.predictor, picture.path, stem, self.outputs, progress=progress
-            )
+            found = predict(self.predictor, picture.path, stem, self.outputs, progress=progress)
             return self._moved(picture, sources, [Path(path) for path in found["files"]], found)
 
     def _write(
@@ -237,7 +241,7 @@ class _Line:
             for file, to in moves.items():
                 os.replace(file, to)
         except OSError as error:
-            raise _UnwrittenError(
+            raise UnwrittenError(
                 f"the result could not be written to {place}: {error.strerror or error}.",
                 "--out ANOTHER_FOLDER",
             ) from error
@@ -246,16 +250,12 @@ class _Line:
 
 @dataclass(frozen=True)
 class _Read:
-    """A picture in memory, (H, W, 3) uint8 RGB, None if it is read in windows; how many pixels of
-    the room it takes."""
+    """A picture in memory, (H, W, 3) uint8 RGB, None if it is read in windows or frame by frame;
+    how many pixels of the room it takes."""
 
     pixels: np.ndarray | None
     room: int
     loses_its_place: bool
-
-
-class _UnwrittenError(FullconvError):
-    """There is no use in going on."""
 
 
 class _Room:
@@ -302,7 +302,7 @@ def _aside(stem: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
         part.mkdir(parents=True)
     except OSError as error:
-        raise _UnwrittenError(
+        raise UnwrittenError(
             f"the result could not be written to {stem}: {error.strerror or error}.",
             "--out ANOTHER_FOLDER   # or df -h, if the disk is full",
         ) from error

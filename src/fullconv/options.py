@@ -37,6 +37,7 @@ class Options:
             `fullconv.regions.without_small`; what is ignored and what is unsure count as classes.
         keep: results keep the scores of their pictures, so that their probabilities cost no second
             run of the network.
+        every: of a video, label each so-many-th frame; those between show the labels before.
     """
 
     flip: bool = False
@@ -45,6 +46,7 @@ class Options:
     unsure: float | None = None
     min_area: int = 0
     keep: bool = False
+    every: int = 1
 
     def __post_init__(self) -> None:
         low, high = _SCALES
@@ -64,6 +66,11 @@ class Options:
         if self.min_area < 0:
             raise FullconvError(
                 f"a smallest area of {self.min_area} pixels; expected 0 or more.", "--min-area 64"
+            )
+        if self.every < 1:
+            raise FullconvError(
+                f"every {self.every} frames; expected 1 or more.",
+                "--every 5   # each fifth frame of a video",
             )
 
     @property

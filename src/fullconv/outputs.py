@@ -20,6 +20,7 @@ from fullconv import draw
 from fullconv.data.geotiff import software_of
 from fullconv.data.masks import mask_picture, write_mask
 from fullconv.data.pictures import PICTURE_SUFFIXES, opened
+from fullconv.data.videos import is_video, mark_of
 from fullconv.errors import FullconvError
 from fullconv.labels import IGNORE, RGB, Labels
 from fullconv.options import UNSURE
@@ -70,7 +71,7 @@ class Segmentation:
         """Share of the picture (fraction) of each class, by name. Where there are such pixels,
         "ignore" has those of no class; where it was asked for, "unsure" has those.
         """
-        shown, labels = self._shown()
+        shown, labels = self.shown()
         known = shown[shown != labels.ignore_index]
         counts = np.bincount(known, minlength=len(labels)).tolist()
         pairs = [*zip(labels.names, counts, strict=True), (IGNORE, shown.size - known.size)]
@@ -96,8 +97,8 @@ class Segmentation:
             )
         return self.probabilities()
 
-    def _shown(self) -> tuple[np.ndarray, Labels]:
-        """The ids with what is unsure as a class of its own, as people see them."""
+    def shown(self) -> tuple[np.ndarray, Labels]:
+        """(H, W) ids and their class table, where what is unsure is a class of its own."""
         if self.unsure is None:
             return self.mask, self.labels
         names, colors = self.labels.names, self.labels.colors
@@ -111,12 +112,12 @@ class Segmentation:
 
     def color(self) -> Image.Image:
         """The class colours."""
-        return Image.fromarray(draw.colorize(*self._shown()))
+        return Image.fromarray(draw.colorize(*self.shown()))
 
     def overlay(self, *, legend: bool = True) -> Image.Image:
         """The class colours over the picture, with a legend of the classes that occur."""
         drawn = draw.overlay_with_legend if legend else draw.overlay
-        return Image.fromarray(drawn(self.picture, *self._shown()))
+        return Image.fromarray(drawn(self.picture, *self.shown()))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able: source, size in pixels, area by class; that of further heads under "heads"."""
@@ -205,7 +206,9 @@ def with_stems(found: Iterable[tuple[Path, Path]]) -> Iterator[tuple[Path, Path]
         yield path, stem
 
 
-def pictures_below(given: Path, left_out: list[Path]) -> Iterator[tuple[Path, Path]]:
+def pictures_below(
+    given: Path, left_out: list[Path], suffixes: Sequence[str] = tuple(sorted(PICTURE_SUFFIXES))
+) -> Iterator[tuple[Path, Path]]:
     """A picture, or all in a folder, each with its path relative to that."""
     if given.is_file():
         yield given, Path(given.name)
@@ -213,7 +216,7 @@ def pictures_below(given: Path, left_out: list[Path]) -> Iterator[tuple[Path, Pa
         found = sorted(
             p
             for p in given.rglob("*")
-            if p.suffix.lower() in PICTURE_SUFFIXES
+            if p.suffix.lower() in suffixes
             and p.is_file()
             and not any(part.startswith(".") for part in p.relative_to(given).parts)
         )
@@ -223,7 +226,7 @@ def pictures_below(given: Path, left_out: list[Path]) -> Iterator[tuple[Path, Pa
         if not pictures:
             raise FullconvError(
                 f"no picture in {given}{' but results of earlier runs' if found else ''}; "
-                f"looked for {', '.join(sorted(PICTURE_SUFFIXES))}.",
+                f"looked for {', '.join(suffixes)}.",
                 "fullconv predict MODEL photo.jpg",
             )
         yield from ((path, path.relative_to(given)) for path in pictures)
@@ -235,11 +238,13 @@ def pictures_below(given: Path, left_out: list[Path]) -> Iterator[tuple[Path, Pa
 
 
 def is_result(path: Path) -> bool:
-    """Whether `save_outputs` wrote this picture: by its name and by the mark inside, so that a
+    """Whether a picture or a video was written here: by its name and by the mark inside, so that a
     photo which is merely called street_mask.png is none."""
     if path.name.endswith("_mask.tif"):
         return software_of(path) == MARK[1]
-    if not path.name.endswith(tuple(f"_{kind}.png" for kind in OUTPUTS)):
+    if is_video(path):
+        return path.stem.endswith(("_mask", "_color", "_overlay")) and mark_of(path) == MARK[1]
+    if not path.name.endswith(tuple(f"_{kind}.png" for kind in (*OUTPUTS, "legend"))):
         return False
     try:
         with opened(path) as image:
@@ -269,14 +274,21 @@ def spare_pictures(found: Sequence[tuple[Path, Path]], out: Path, outputs: Seque
     pictures = {path.resolve(): path for path, _ in found}
     for path, stem in found:
         for kind in outputs:
-            target = output_path(out / stem, kind).resolve()
-            for one in (target, target.with_suffix(".tif")):  # the mask of a GeoTIFF
-                if one in pictures and (one == target or kind == "mask"):
+            for one in _targets(path, output_path(out / stem, kind).resolve(), kind):
+                if one in pictures:
                     raise FullconvError(
                         f"the {kind} of {path} would be written over {pictures[one]}, which is one "
                         "of the pictures; nothing was done.",
                         "--out ANOTHER_FOLDER",
                     )
+
+
+def _targets(path: Path, target: Path, kind: str) -> list[Path]:
+    """Where a result may go: as other files too, of a video or of a GeoTIFF."""
+    if is_video(path) and kind != "json":
+        legend = target.with_name(target.name.replace(f"_{kind}.", "_legend."))
+        return [target.with_suffix(".mp4"), target.with_suffix(".mkv"), legend]
+    return [target, *([target.with_suffix(".tif")] * (kind == "mask"))]
 
 
 def save_outputs(segmentation: Segmentation, stem: Path, outputs: Sequence[str]) -> list[Path]:

@@ -36,6 +36,8 @@ class Asked:
     """Average the probabilities of each picture and its mirror image."""
     scales: str = ""
     """Average them over the picture at these sizes, with commas: 0.75,1,1.25."""
+    every: int = 1
+    """Of videos: label each so-many-th frame; those between show the labels before."""
 
     def options(self, outputs: list[str]) -> Any:
         """The `fullconv.options.Options`."""
@@ -43,7 +45,7 @@ class Asked:
 
         keep = "confidence" in outputs or "probability" in outputs
         scales, classes = scales_of(self.scales), listed(self.classes)
-        return Options(self.flip, scales, classes, self.unsure, self.min_area, keep)
+        return Options(self.flip, scales, classes, self.unsure, self.min_area, keep, self.every)
 
 
 @app.command(sort_key=5)
@@ -61,7 +63,7 @@ def predict(
     json: Json = False,
     asked: Annotated[Asked | None, Parameter(name="*")] = None,
 ) -> None:
-    """Label every pixel of pictures.
+    """Label every pixel of pictures and videos.
 
     Parameters
     ----------
@@ -69,13 +71,15 @@ def predict(
         A model folder, the run that holds it, an exported file, torchvision:fcn_resnet50, or a
         .caffemodel or .pth.
     pictures
-        Files, folders with all below, patterns such as "photos/**/*.jpg"; @list.txt for a file with
-        a path a line, - for the same from standard input. Results of earlier runs are left out.
+        Pictures or videos: files, folders with all below, patterns such as "photos/**/*.jpg";
+        @list.txt for a file with a path a line, - for the same from standard input. Results of
+        earlier runs are left out.
     out
         Folder for the results. Pictures whose results are there already are not done again.
     save
         With commas: mask (ids as a palette PNG), color, overlay, json, confidence (grey),
-        probability (of each class, for NumPy), polygons (GeoJSON), coco.
+        probability (of each class, for NumPy), polygons (GeoJSON), coco. The first four also of
+        videos, as videos.
     inputs
         Folders with a file for each picture, with commas, of a model that takes depth and the like.
     precision
@@ -143,11 +147,12 @@ def _predict(
         counting("predicted", shown=share.local == 0) as progress,
     ):
         done = predict_many(predictor, todo, finished, outputs, again=again, progress=progress)
-    _note(done, finished, predictor, again)
-    emit(_facts(done, share), _text(done, len(todo), share, out), json)
+    kind = _kind([one.path for one in todo])
+    _note(done, finished, predictor, again, kind)
+    emit(_facts(done, share), _text(done, plural(len(todo), kind), share, out), json)
     wait_for_the_others(share)
     if done.failed:
-        raise _unread(done.failed, plural(len(todo), "picture"))
+        raise _unread(done.failed, plural(len(todo), kind))
 
 
 def _loaded(
@@ -200,14 +205,25 @@ def _pictures(model: Path, named: tuple[Path, ...], share: Share) -> list[tuple[
     return found
 
 
-def _note(done: Done, finished: Finished, predictor: Any, again: bool) -> None:
+def _kind(paths: list[Path]) -> str:
+    """What they are, in a word."""
+    from fullconv.data.videos import is_video
+
+    videos = sum(map(is_video, paths))
+    return "picture" if not videos else "video" if videos == len(paths) else "file"
+
+
+def _note(done: Done, finished: Finished, predictor: Any, again: bool, kind: str) -> None:
     """What is worth a note."""
     if done.skipped:
-        pictures = plural(done.skipped, "picture was", "pictures were")
-        say(f"note: {pictures} done before and left as found (--again does all again)")
+        files = plural(done.skipped, f"{kind} was", f"{kind}s were")
+        say(f"note: {files} done before and left as found (--again does all again)")
     if finished.others and not again:
-        results = plural(finished.others, "picture has results", "pictures have results")
+        results = plural(finished.others, f"{kind} has results", f"{kind}s have results")
         say(f"note: {results} of another model or other options in {finished.out}; made again")
+    for result in done.results:
+        if result.get("damaged"):
+            say(f"note: {result['damaged']}")
     if done.placeless:
         some = f" and {len(done.placeless) - 1} more" if len(done.placeless) > 1 else ""
         why = (
@@ -229,23 +245,26 @@ def _facts(done: Done, share: Share) -> dict[str, Any]:
     return facts
 
 
-def _text(done: Done, count: int, share: Share, out: Path) -> str:
+def _text(done: Done, every: str, share: Share, out: Path) -> str:
     lines = [_largest(result) for result in done.results[:SHOWN]]
     if len(done.results) > SHOWN:
         lines.append(f"... and {len(done.results) - SHOWN} more")
     who = f"process {share.rank + 1} of {share.of}: " if share.of > 1 else ""
-    return "\n".join([*lines, f"{who}{len(done.results)} of {plural(count, 'picture')} -> {out}"])
+    return "\n".join([*lines, f"{who}{len(done.results)} of {every} -> {out}"])
 
 
 def _unread(failed: list[str], every: str) -> FullconvError:
+    from fullconv.data.videos import INSTALL, NO_PYAV
+
     more = [f"and {len(failed) - UNREAD} more; --json names them all"] * (len(failed) > UNREAD)
     said = [f"{len(failed)} of {every} could not be read:", *failed[:UNREAD], *more]
-    return FullconvError(
-        "\n  ".join(said),
-        "copy or download them again, or leave them out; the others are done"
-        if not any("million are read" in one for one in failed)
-        else "--huge   # reads pictures of any size",
-    )
+    hints = {
+        NO_PYAV: INSTALL,
+        "million are read": "--huge   # reads pictures of any size",
+        "": "copy or download them again, or leave them out; the others are done",
+    }
+    hint = next(hint for part, hint in hints.items() if any(part in one for one in failed))
+    return FullconvError("\n  ".join(said), hint)
 
 
 def _kinds(save: str) -> list[str]:

@@ -1,0 +1,115 @@
+"""Videos drawn for tests, and what is in a video."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fullconv.data.drawn import scene
+
+EVEN = tuple(range(0, 8 * 512, 512))  # time stamps of a steady clip, in units of 1 / 12800
+UNEVEN = (0, 512, 1024, 4096, 4300, 9000, 9512, 20000)
+
+
+def film(
+    path: Path,
+    stamps: tuple[int, ...] = EVEN,
+    *,
+    size: tuple[int, int] = (48, 64),
+    sound: str = "",
+    turned: int = 0,
+    codec: str = "libx264",
+    **options: str,
+) -> Path:
+    """Drawn streets, 25 frames a second where they are even; a sine tone."""
+    import av
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w", options=options) as file:
+        stream = file.add_stream(codec, rate=25, options={"crf": "1"} if "264" in codec else {})
+        stream.height, stream.width = size
+        stream.pix_fmt = "bgr0" if codec == "ffv1" else "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 12800)
+        if codec.startswith("mpeg"):
+            stream.codec_context.time_base = Fraction(1, 25)
+        if turned:
+            stream.set_display_rotation(turned)
+        heard = file.add_stream(sound, rate=16000) if sound else None
+        if heard is not None:
+            heard.layout = "mono"
+        for number, stamp in enumerate(stamps):
+            frame = av.VideoFrame.from_ndarray(drawing(number % 40, size), format="rgb24")
+            frame.pts, frame.time_base = stamp, Fraction(1, 12800)
+            file.mux(stream.encode(frame.reformat(format=stream.pix_fmt)))
+        file.mux(stream.encode(None))
+        if heard is not None:
+            _sing(file, heard)
+    return path
+
+
+def _sing(file: Any, heard: Any) -> None:
+    import av
+
+    tone = np.sin(np.arange(1024 * 6) / 16000 * 440 * 2 * np.pi).astype(np.float32)
+    for start in range(0, len(tone), 1024):
+        part = tone[None, start : start + 1024]
+        made = av.AudioFrame.from_ndarray(part, format="fltp", layout="mono")
+        made.sample_rate, made.pts = 16000, start
+        file.mux(heard.encode(made))
+    file.mux(heard.encode(None))
+
+
+def tone(path: Path) -> Path:
+    """Sound without pictures."""
+    import av
+
+    with av.open(str(path), "w") as file:
+        heard = file.add_stream("aac", rate=16000)
+        heard.layout = "mono"
+        _sing(file, heard)
+    return path
+
+
+def cut(path: Path, share: float) -> Path:
+    """Only the first part of its bytes."""
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * share)])
+    return path
+
+
+@lru_cache
+def drawing(number: int, size: tuple[int, int] = (48, 64)) -> np.ndarray:
+    return scene(number, size=size)[0]
+
+
+def shown(path: Path) -> list[Any]:
+    import av
+
+    with av.open(str(path)) as file:
+        return list(file.decode(video=0))
+
+
+def pixels_of(path: Path) -> list[np.ndarray]:
+    return [frame.to_ndarray(format="rgb24") for frame in shown(path)]
+
+
+def masks_of(path: Path) -> list[np.ndarray]:
+    return [frame.to_ndarray() for frame in shown(path)]
+
+
+def times(path: Path) -> list[Fraction]:
+    """Seconds at which frames are shown."""
+    return [frame.pts * frame.time_base for frame in shown(path)]
+
+
+def sounds(path: Path) -> list[tuple[bytes, Fraction]]:
+    """The packets of sound as they are stored, and their seconds."""
+    import av
+
+    with av.open(str(path)) as file:
+        packets = [p for p in file.demux(audio=0) if p.size]
+        return [(bytes(p), p.pts * p.time_base) for p in packets]
