@@ -39,6 +39,10 @@ def protocol(seconds: float) -> type[H11Protocol]:
                 return
             self._timer = self.loop.call_later(seconds / _LOOKS, self._look)
 
+        def on_response_complete(self) -> None:
+            self._since = self.loop.time()  # a quick one may lie between two looks
+            super().on_response_complete()
+
         def connection_lost(self, exc: Exception | None) -> None:
             self._timer.cancel()
             super().connection_lost(exc)
