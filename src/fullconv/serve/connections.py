@@ -32,7 +32,8 @@ def protocol(seconds: float) -> type[H11Protocol]:
 
         def _look(self) -> None:
             now = self.loop.time()
-            if self.cycle is not None and not self.cycle.response_complete:
+            asked = self.cycle is not None and not self.cycle.response_complete
+            if asked and not self.flow.write_paused:  # else it waits for the client to read
                 self._since = now
             if now - self._since >= seconds:
                 self.transport.abort()
