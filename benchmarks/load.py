@@ -169,6 +169,7 @@ class Load:
 
     def run(self, seconds: float, clients: int) -> float:
         """Sends until time is up, and waits for the last answers; seconds until time was up."""
+        self._stop.clear()
         threads = [threading.Thread(target=self._client) for _ in range(clients)]
         began = time.monotonic()
         for thread in threads:

@@ -58,6 +58,7 @@ LIMITS = {
     "queue": 16,  # half of the clients: some are told to come again
 }
 LAST = 12  # requests under way when the server is told to end
+WARM = 0.5  # of the seconds: for so long there is load beforehand. The plain way has a round, too
 GROWTH_AT_MOST = 1.1  # of memory, in the second half
 _SAID = "ended; what was taken is finished"
 
@@ -217,7 +218,6 @@ def load(arguments: argparse.Namespace) -> Section:
         before = in_fresh_process(__file__, *words, *options)
         with serving(arguments.model, LIMITS, arguments.threads, place / "stderr") as server:
             clients = Load(server.host_and_port, pictures, bad, LIMITS["max-seconds"])
-            warm_up(clients, pictures)
             facts = loaded(server, clients, arguments)
             facts["sigterm"] = ended(server, clients, pictures)
         after = in_fresh_process(__file__, *words, *options)
@@ -238,22 +238,17 @@ def pixels_of(path: Path) -> int:
         return image.width * image.height
 
 
-def warm_up(clients: Load, pictures: Sequence[Upload]) -> None:
-    """Everything once, as many at once as may wait: the plain way is warmed up too."""
-    for want in ANSWERS:
-        for at in range(0, len(pictures), LIMITS["queue"]):
-            for thread in clients.at_once(pictures[at : at + LIMITS["queue"]], want):
-                thread.join()
-    clients.tally.forget()
-
-
 def loaded(server: Process, clients: Load, arguments: argparse.Namespace) -> dict[str, Any]:
     """Runs the clients; what is seen meanwhile."""
+    fresh = server.resident()
+    clients.run(arguments.seconds * WARM, arguments.clients)
+    clients.tally.forget()
     own, theirs = resource.getrusage(resource.RUSAGE_SELF), server.cpu_seconds()
     with server.watched():
         lasted = clients.run(arguments.seconds, arguments.clients)
     used = resource.getrusage(resource.RUSAGE_SELF)
     metrics = server.get("/metrics")
+    under_load = [(second, size) for second, size in server.memory if second <= lasted]
     return {
         "seconds": lasted,
         "clients": arguments.clients,
@@ -261,7 +256,7 @@ def loaded(server: Process, clients: Load, arguments: argparse.Namespace) -> dic
         "share_of_retry_after_waited": PATIENCE,
         "client_cpu_seconds": used.ru_utime + used.ru_stime - own.ru_utime - own.ru_stime,
         "server_cpu_seconds": server.cpu_seconds() - theirs,
-        "memory_mb": memory_facts(server.memory),
+        "memory_mb": {"before_any_request": fresh / 1e6, **memory_facts(under_load)},
         "mean_batch_size": batch_size(metrics),
         "metrics": [line for line in metrics.splitlines() if not line.startswith("#")],
     }
