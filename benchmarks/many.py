@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from method import Figure, MissingError, Section, Spread, compare, parser, run
+from method import Figure, MissingError, Section, compare, counted, parser, run
 from PIL import Image
 
 from fullconv.data.drawn import LABELS, scene
@@ -102,12 +102,6 @@ def masks(out: Path) -> dict[str, tuple[int, int]]:
             facts = path.stat()
             found[path.relative_to(out).as_posix()] = (facts.st_ino, facts.st_mtime_ns)
     return found
-
-
-def counted(name: str, found: int, wanted: int) -> Figure:
-    """A count over the one that it should be; anything but 1 is short."""
-    ratio = found / wanted if wanted else 1.0 + found
-    return Figure(name, found, wanted, "", Spread.of([ratio]), at_least=1, at_most=1)
 
 
 def job(arguments: argparse.Namespace) -> Section:

@@ -93,6 +93,12 @@ class Figure:
         return {**asdict(self), "verdict": self.verdict}
 
 
+def counted(name: str, found: int, wanted: int) -> Figure:
+    """A count over the one that it should be; anything but 1 is short."""
+    ratio = found / wanted if wanted else 1.0 + found
+    return Figure(name, found, wanted, "", Spread.of([ratio]), at_least=1, at_most=1)
+
+
 @dataclass(frozen=True)
 class Timings:
     """Seconds of one run of each variant, round by round."""

@@ -156,6 +156,7 @@ def test_every_test_file_has_its_source() -> None:
             "sets.py",
             "walkthrough.py",
             "page.py",
+            "load.py",
         ), f"tests/{path} tests no src/fullconv/{source}"
 
 

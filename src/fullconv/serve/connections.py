@@ -32,12 +32,17 @@ def protocol(seconds: float) -> type[H11Protocol]:
 
         def _look(self) -> None:
             now = self.loop.time()
-            if self.cycle is not None and not self.cycle.response_complete:
+            asked = self.cycle is not None and not self.cycle.response_complete
+            if asked and not self.flow.write_paused:  # else it waits for the client to read
                 self._since = now
             if now - self._since >= seconds:
                 self.transport.abort()
                 return
             self._timer = self.loop.call_later(seconds / _LOOKS, self._look)
+
+        def on_response_complete(self) -> None:
+            self._since = self.loop.time()  # a quick one may lie between two looks
+            super().on_response_complete()
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._timer.cancel()

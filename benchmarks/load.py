@@ -1,0 +1,358 @@
+"""Clients of a server, many at once: most send pictures, some what no server likes to get.
+
+They share the machine with the server, so they do little: uploads lie ready, and of answers that
+are alike one is kept, to be looked at afterwards. No torch here.
+"""
+
+from __future__ import annotations
+
+import http.client
+import itertools
+import json
+import random
+import re
+import select
+import socket
+import struct
+import threading
+import time
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+ANSWERS = {  # what is asked for, and how
+    "mask": "/predict?output=mask",
+    "json": "/predict?output=json&include=ids,confidence",
+    "overlay": "/predict?output=overlay",
+}
+OFTEN = {"mask": 2, "json": 1, "overlay": 1}
+PICTURE, SLOW, LEFT, GONE = "picture", "slow", "left", "gone"
+# Of 200 requests: how many are of a kind, and which answers are right.
+KINDS: dict[str, tuple[int, tuple[int, ...]]] = {
+    PICTURE: (172, (200, 503)),
+    "cut short": (6, (422,)),  # these three are 5 %
+    "text": (2, (415,)),
+    "empty": (2, (422,)),
+    "too many bytes": (4, (413,)),
+    "too many pixels": (4, (413,)),
+    SLOW: (2, (408,)),
+    LEFT: (4, ()),  # in the middle of the upload
+    GONE: (4, ()),  # while the answer is awaited
+}
+PATIENCE = 0.5  # of the seconds that Retry-After names
+LATE = 1.5  # seconds over the server's limit within which slow uploads have to be refused
+_PAUSE = 0.25  # seconds between the bytes of a slow upload
+_EXAMPLES = 20
+_SECONDS = re.compile(rb'"seconds": [0-9.e-]+')  # the part of a JSON answer that changes
+
+
+@dataclass(frozen=True)
+class Upload:
+    """What is sent.
+
+    Args:
+        name: of the picture.
+        content: all of it.
+        kind: the Content-Type.
+        chunked: without saying beforehand how long it is.
+    """
+
+    name: str
+    content: bytes
+    kind: str
+    chunked: bool = False
+
+
+@dataclass
+class Tally:
+    """What came back.
+
+    Args:
+        statuses: how often which kind of request had which status; 0 is no answer.
+        refusals: the messages, without their numbers.
+        unexpected: how many were not as they should be, and some of them.
+        done: how often which picture was answered with what, until time was up.
+        seconds: that these took.
+        kept: of each picture, answer and hash: how often, and the first one.
+    """
+
+    statuses: Counter[tuple[str, int]] = field(default_factory=Counter)
+    refusals: Counter[str] = field(default_factory=Counter)
+    unexpected: int = 0
+    examples: list[str] = field(default_factory=list)
+    done: Counter[tuple[str, str]] = field(default_factory=Counter)
+    seconds: list[float] = field(default_factory=list)
+    kept: dict[tuple[str, str, bytes], bytes] = field(default_factory=dict)
+    often: Counter[tuple[str, str, bytes]] = field(default_factory=Counter)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def count(self, kind: str, status: int) -> None:
+        """One more."""
+        with self._lock:
+            self.statuses[kind, status] += 1
+
+    def wrong(self, what: str) -> None:
+        """Something that should not be."""
+        with self._lock:
+            self.unexpected += 1
+            if len(self.examples) < _EXAMPLES:
+                self.examples.append(what[:400])
+
+    def answered(self, kind: str, status: int, content: bytes, retry: str | None) -> None:
+        """Counts an answer, and looks at all but the pictures in it."""
+        self.count(kind, status)
+        if status not in KINDS[kind][1]:
+            self.wrong(f"{kind}: {status} {content[:300]!r}")
+            return
+        if status == 200:
+            return
+        try:
+            said = json.loads(content)["error"]
+            json.loads(content)["try"]
+        except (ValueError, KeyError, TypeError):
+            self.wrong(f"{kind}: {status} without error and try: {content[:300]!r}")
+            return
+        with self._lock:
+            self.refusals[f"{status} {re.sub(r'[0-9]+', 'N', said)}"] += 1
+        if status == 503 and not (retry or "").isdecimal():
+            self.wrong(f"{kind}: 503 with Retry-After {retry!r}")
+
+    def keep(self, name: str, want: str, content: bytes) -> None:
+        """A result, to be compared afterwards."""
+        same = _SECONDS.sub(b"", content, count=1) if want == "json" else content
+        key = (name, want, blake2b(same, digest_size=16).digest())
+        with self._lock:
+            self.often[key] += 1
+            self.kept.setdefault(key, content)
+
+    def finished(self, name: str, want: str, seconds: float) -> None:
+        """A result before time was up."""
+        with self._lock:
+            self.done[name, want] += 1
+            self.seconds.append(seconds)
+
+    def forget(self) -> None:
+        """What came until now is no part of the rates; whether it was right still counts."""
+        self.done.clear()
+        self.seconds.clear()
+
+
+class Load:
+    """Clients, each of which sends one request after another.
+
+    Args:
+        address: host and port.
+        pictures: what the server should answer.
+        bad: uploads by the kind, of `KINDS`, that they are.
+        max_seconds: that the server gives a request.
+        seed: of the order of requests.
+    """
+
+    def __init__(
+        self,
+        address: tuple[str, int],
+        pictures: Sequence[Upload],
+        bad: dict[str, Sequence[Upload]],
+        max_seconds: float,
+        seed: int = 0,
+    ) -> None:
+        self.address, self.max_seconds, self.tally = address, max_seconds, Tally()
+        self._stop, self._lock = threading.Event(), threading.Lock()
+        chance = random.Random(seed)
+        wants = [(one, want) for one in pictures for want, n in OFTEN.items() for _ in range(n)]
+        kinds = [kind for kind, (count, _) in KINDS.items() for _ in range(count)]
+        self._kinds = itertools.cycle(chance.sample(kinds, len(kinds)))
+        self._wants = itertools.cycle(chance.sample(wants, len(wants)))
+        self._bad = {kind: itertools.cycle(some) for kind, some in bad.items()}
+
+    def run(self, seconds: float, clients: int) -> float:
+        """Sends until time is up, and waits for the last answers; seconds until time was up."""
+        self._stop.clear()
+        threads = [threading.Thread(target=self._client) for _ in range(clients)]
+        began = time.monotonic()
+        for thread in threads:
+            thread.start()
+        time.sleep(seconds)
+        self._stop.set()
+        lasted = time.monotonic() - began
+        for thread in threads:
+            thread.join()
+        return lasted
+
+    def _client(self) -> None:
+        connection = self.connect()
+        while not self._stop.is_set():
+            with self._lock:
+                kind = next(self._kinds)
+                one, want = next(self._wants)
+                one = next(self._bad[kind]) if kind in self._bad else one
+            try:
+                rest = self._request(connection, kind, one, want)
+            except (OSError, http.client.HTTPException) as error:
+                self._missing(kind, error)
+                rest = 0.1
+                connection.close()
+            self._stop.wait(rest)
+        connection.close()
+
+    def connect(self) -> http.client.HTTPConnection:
+        """One that connects when something is sent, and again when it was closed."""
+        return http.client.HTTPConnection(*self.address, timeout=self.max_seconds + 30)
+
+    def _request(
+        self, connection: http.client.HTTPConnection, kind: str, one: Upload, want: str
+    ) -> float:
+        """One request; how many seconds to wait after it."""
+        if kind == LEFT:
+            start(connection, one, want)
+            connection.send(one.content[: len(one.content) // 2])
+            leave(connection, rudely=len(one.content) % 2 == 0)
+        elif kind == GONE:
+            send(connection, one, want)
+            time.sleep(0.05)
+            leave(connection, rudely=len(one.content) % 2 == 0)
+        elif kind == SLOW:
+            self._slowly(connection, one, want)
+        else:
+            return self.ask(connection, kind, one, want)
+        if kind != SLOW:
+            self.tally.count(kind, 0)
+        return 0.0
+
+    def _missing(self, kind: str, error: Exception) -> None:
+        self.tally.count(kind, 0)
+        self.tally.wrong(f"{kind}: no answer: {type(error).__name__}: {error}")
+
+    def at_once(self, pictures: Sequence[Upload], want: str) -> list[threading.Thread]:
+        """Sends all, each over a connection of its own; the threads that wait for the answers."""
+
+        def one_of_them(one: Upload) -> None:
+            connection = self.connect()
+            try:
+                self.ask(connection, PICTURE, one, want)
+            except (OSError, http.client.HTTPException) as error:
+                self._missing(PICTURE, error)
+            connection.close()
+
+        threads = [threading.Thread(target=one_of_them, args=(one,)) for one in pictures]
+        for thread in threads:
+            thread.start()
+        return threads
+
+    def ask(
+        self, connection: http.client.HTTPConnection, kind: str, one: Upload, want: str
+    ) -> float:
+        """Sends, and takes the answer; how many seconds to wait after it."""
+        began = time.monotonic()
+        send(connection, one, want)
+        response = connection.getresponse()
+        content = response.read()
+        retry = response.getheader("Retry-After")
+        self.tally.answered(kind, response.status, content, retry)
+        if response.status == 200 and kind == PICTURE:
+            self.tally.keep(one.name, want, content)
+            if not self._stop.is_set():
+                self.tally.finished(one.name, want, time.monotonic() - began)
+        return PATIENCE * float(retry) if retry else 0.0
+
+    def _slowly(self, connection: http.client.HTTPConnection, one: Upload, want: str) -> None:
+        """A byte now and then, until there is an answer."""
+        began = time.monotonic()
+        start(connection, one, want)
+        for byte in one.content:
+            connection.send(bytes([byte]))
+            if select.select([connection.sock], [], [], _PAUSE)[0]:
+                break
+        response = connection.getresponse()
+        content = response.read()
+        self.tally.answered(SLOW, response.status, content, response.getheader("Retry-After"))
+        late = time.monotonic() - began - self.max_seconds
+        if late > LATE:
+            self.tally.wrong(f"{SLOW}: {response.status} came {late:.1f} s after the limit")
+        connection.close()
+
+
+def start(connection: http.client.HTTPConnection, one: Upload, want: str) -> None:
+    """The head of a request."""
+    connection.putrequest("POST", ANSWERS[want])
+    connection.putheader("Content-Type", one.kind)
+    if one.chunked:
+        connection.putheader("Transfer-Encoding", "chunked")
+    else:
+        connection.putheader("Content-Length", str(len(one.content)))
+    connection.endheaders()
+
+
+def send(connection: http.client.HTTPConnection, one: Upload, want: str) -> None:
+    """All of a request."""
+    start(connection, one, want)
+    if one.chunked:
+        for at in range(0, len(one.content), 1 << 16):
+            part = one.content[at : at + (1 << 16)]
+            connection.send(b"%x\r\n%b\r\n" % (len(part), part))
+        connection.send(b"0\r\n\r\n")
+    elif one.content:
+        connection.send(one.content)
+
+
+def leave(connection: http.client.HTTPConnection, *, rudely: bool) -> None:
+    """Closes; rudely, without the handshake."""
+    if rudely:
+        now = struct.pack("ii", 1, 0)
+        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, now)
+    connection.close()
+
+
+def as_form(one: Upload) -> Upload:
+    """The same as a web page's form sends it."""
+    head = (
+        "--edge\r\nContent-Disposition: form-data; name=picture; filename=photo\r\n"
+        f"Content-Type: {one.kind}\r\n\r\n"
+    )
+    content = head.encode() + one.content + b"\r\n--edge--\r\n"
+    return Upload(one.name, content, "multipart/form-data; boundary=edge")
+
+
+def bad_uploads(
+    pictures: Sequence[Upload], max_bytes: int, max_pixels: int
+) -> dict[str, list[Upload]]:
+    """By kind, what a server with these limits should refuse."""
+    noise = random.Random(0).randbytes(max_bytes + (1 << 20))
+    jpeg = next(one.content for one in pictures if one.kind == "image/jpeg")
+    side = 1 + int(max_pixels**0.5)
+    bombs = [black_png(30_000, 30_000), black_png(side, side)]
+    return {
+        "cut short": [
+            Upload("", one.content[: len(one.content) * share // 100], one.kind)
+            for share in (20, 60, 90)
+            for one in pictures
+            if one.kind.startswith("image/")
+        ],
+        "text": [
+            Upload("", b"this is no picture. " * 500, "image/jpeg"),
+            Upload("", b"this is no picture. " * 500, "text/plain"),
+        ],
+        "empty": [Upload("", b"", kind) for kind in ("image/jpeg", "image/png")],
+        "too many bytes": [
+            Upload("", noise, "image/png"),  # refused before it is read
+            Upload("", noise, "image/png", chunked=True),  # refused while it is read
+            Upload("", jpeg + noise[: max_bytes + 1 - len(jpeg)], "image/jpeg"),  # one too many
+        ],
+        "too many pixels": [Upload("", bomb, "image/png") for bomb in bombs],
+    }
+
+
+def black_png(height: int, width: int) -> bytes:
+    """A whole PNG of one bit a pixel: few bytes, many pixels."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        checked = name + data
+        return struct.pack(">I", len(data)) + checked + struct.pack(">I", zlib.crc32(checked))
+
+    packer, row = zlib.compressobj(6), bytes(1 + (width + 7) // 8)
+    packed = b"".join([packer.compress(row) for _ in range(height)]) + packer.flush()
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    ends = (chunk(b"IHDR", header), chunk(b"IDAT", packed), chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(ends)

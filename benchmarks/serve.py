@@ -1,0 +1,343 @@
+"""`serve` under load: are all answers right, does memory stay, and what does serving cost?
+
+`load`: 32 clients for a minute over loopback. CamVid's test pictures and crops of them, asked for
+as mask, JSON and overlay; among them uploads that are broken, too large or too slow, and
+connections that are cut. Wanted: each kind of request has the answer that it should have, and no
+result is unlike what `predict` writes. Pictures a second over one after the other, in a process of
+its own, before and after. At the end SIGTERM, with requests under way. Writes results/serve.json.
+
+    python benchmarks/serve.py [--model RUN] [--seconds 60] [--clients 32] [--threads 2]
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import io
+import json
+import os
+import resource
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from load import ANSWERS, PATIENCE, PICTURE, Load, Tally, Upload, as_form, bad_uploads
+from method import (
+    Figure,
+    MissingError,
+    Section,
+    Spread,
+    counted,
+    in_fresh_process,
+    parser,
+    run,
+)
+from PIL import Image
+from serving import Process, batch_size, environment, memory_facts, serving
+
+from fullconv.data.masks import read_values
+from fullconv.data.pictures import read_picture
+
+ROOT = Path(__file__).parents[1]
+EACH = 12  # whole pictures, crops of one size, crops of other sizes
+CROP = (240, 320)  # H, W
+SMALLEST = (60, 80)
+LIMITS = {
+    "max-bytes": 2 << 20,
+    "max-pixels": 4_000_000,
+    "max-seconds": 8.0,
+    "queue": 16,  # half of the clients: some are told to come again
+}
+LAST = 12  # requests under way when the server is told to end
+WARM = 0.5  # of the seconds: for so long there is load beforehand. The plain way has a round, too
+GROWTH_AT_MOST = 1.1  # of memory, in the second half
+_SAID = "ended; what was taken is finished"
+
+
+def mix(source: Path, folder: Path, each: int) -> list[Upload]:
+    """Pictures as files in a folder, and as they are sent; every fourth in a form."""
+    paths = sorted(source.iterdir())
+    chance, uploads = np.random.default_rng(0), []
+    folder.mkdir()
+    for number, path in enumerate(paths[:: max(1, len(paths) // (3 * each))][: 3 * each]):
+        kind = number % 3
+        made = folder / f"{number:02}{path.suffix}"
+        if kind == 0:
+            made.write_bytes(path.read_bytes())
+        else:
+            picture = read_picture(path)
+            size = CROP if kind == 1 else chance.integers(SMALLEST, picture.shape[:2])
+            top, left = chance.integers(0, np.subtract(picture.shape[:2], size) + 1)
+            cut = Image.fromarray(picture[top : top + size[0], left : left + size[1]])
+            made = made.with_suffix((".png", ".jpg")[number // 3 % 2])
+            cut.save(made, **({"quality": 92} if made.suffix == ".jpg" else {}))
+        media = "image/png" if made.suffix == ".png" else "image/jpeg"
+        one = Upload(made.name, made.read_bytes(), media)
+        uploads.append(as_form(one) if number % 4 == 3 else one)
+    return uploads
+
+
+def predicted(arguments: argparse.Namespace, pictures: Path, out: Path) -> None:
+    """What the command `predict` writes of the pictures."""
+    words = [arguments.model, pictures, "--out", out, "--save", "mask,overlay,confidence", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "fullconv", "predict", *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment(arguments.threads),
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr[-3000:])
+
+
+def wrong_answers(tally: Tally, expected: Path) -> tuple[int, list[str]]:
+    """How many results are unlike what `predict` wrote, and of which pictures."""
+    wrong, named = 0, []
+    for key, content in tally.kept.items():
+        name, want, _ = key
+        if not equal(content, want, expected / Path(name).stem):
+            wrong += tally.often[key]
+            named.append(f"{name} {want} x {tally.often[key]}")
+    return wrong, named
+
+
+def equal(content: bytes, want: str, stem: Path) -> bool:
+    """Whether a result is what stem_mask.png and the others hold. Confidence may differ by one of
+    its 255 steps."""
+    if want != "json":
+        return content == stem.with_name(f"{stem.name}_{want}.png").read_bytes()
+    found = json.loads(content)
+    ids = read_values(stem.with_name(f"{stem.name}_mask.png"))
+    counts = np.bincount(ids.ravel(), minlength=len(found["classes"]))
+    sure = grey(stem.with_name(f"{stem.name}_confidence.png").read_bytes())
+    said = grey(base64.b64decode(found["confidence"].partition(",")[2]))
+    return (
+        np.array_equal(grey(base64.b64decode(found["ids"].partition(",")[2])), ids)
+        and [one["pixels"] for one in found["classes"]] == counts.tolist()
+        and sure.shape == said.shape
+        and int(np.abs(sure - said).max()) <= 1
+    )
+
+
+def grey(png: bytes) -> np.ndarray:
+    """(H, W) of a grey picture."""
+    return np.asarray(Image.open(io.BytesIO(png))).astype(np.int32)
+
+
+def plain(model: str, folder: Path, threads: int, rounds: int) -> dict[str, list[float]]:
+    """Seconds of each picture and answer without a server, one after the other: decoded, labelled,
+    encoded. Runs in a process of its own."""
+    import torch
+
+    from fullconv.memory import use_large_pages
+    from fullconv.outputs import Segmentation
+    from fullconv.predict import load
+    from fullconv.serve.answers import Asked, answer
+
+    torch.set_num_threads(threads)
+    use_large_pages()
+    predictor = load(model)
+    asked = {"json": Asked("json", ("ids", "confidence"))}
+
+    def one(content: bytes, want: str) -> None:
+        picture, sure = read_picture(io.BytesIO(content)), None
+        if want == "json":  # both of one run of the network
+            found = predictor.probabilities(picture)
+            made = Segmentation(found.label_maps()[0], predictor.labels, picture)
+            sure = found.confidence(0)
+        else:
+            made = predictor.segment(picture)
+        answer(made, sure, asked.get(want, Asked(want)), 0.0)  # type: ignore[arg-type]
+
+    files = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    seconds: dict[str, list[float]] = {}
+    for turn in range(1 + rounds):
+        for name, content in files.items():
+            for want in ANSWERS:
+                began = time.perf_counter()
+                one(content, want)
+                if turn:  # the first one warms up
+                    seconds.setdefault(f"{name} {want}", []).append(time.perf_counter() - began)
+    return seconds
+
+
+def sum_of(seconds: dict[str, list[float]], done: Counter[tuple[str, str]]) -> list[float]:
+    """How long the plain way takes for the very answers that the server gave, by its rounds."""
+    rounds = len(next(iter(seconds.values())))
+    return [
+        sum(often * seconds[f"{name} {want}"][turn] for (name, want), often in done.items())
+        for turn in range(rounds)
+    ]
+
+
+def ended(server: Process, load: Load, pictures: Sequence[Upload]) -> dict[str, Any]:
+    """SIGTERM with requests under way: how many were answered, and how it ended."""
+    before = load.tally.statuses[PICTURE, 200]
+    largest = sorted(pictures, key=lambda one: -len(one.content))[:LAST]
+    threads = load.at_once(largest, "json")
+    waiting, give_up = 0, time.monotonic() + 2
+    while waiting < len(largest) // 2 and time.monotonic() < give_up:
+        waiting = json.loads(server.get("/health"))["waiting"]
+    server.process.send_signal(signal.SIGTERM)
+    began = time.monotonic()
+    for thread in threads:
+        thread.join()
+    code = server.process.wait(timeout=60)
+    return {
+        "sent": len(largest),
+        "waiting_when_told": waiting,
+        "answered": load.tally.statuses[PICTURE, 200] - before,
+        "exit_code": code,
+        "seconds": time.monotonic() - began,
+    }
+
+
+def load(arguments: argparse.Namespace) -> Section:
+    source = Path(os.environ.get("FULLCONV_SHARED", "")) / "data" / "camvid" / "test"
+    if not source.is_dir():
+        raise MissingError("FULLCONV_SHARED names no folder with data/camvid")
+    if not Path(arguments.model).exists():
+        raise MissingError(f"no model {arguments.model}: give a trained one as --model")
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        pictures = mix(source, place / "pictures", 2 if arguments.quick else EACH)
+        bad = bad_uploads(pictures, LIMITS["max-bytes"], LIMITS["max-pixels"])
+        predicted(arguments, place / "pictures", place / "expected")
+        words = ("--plain", str(arguments.model), str(place / "pictures"))
+        options = ("--threads", str(arguments.threads), "--rounds", str(arguments.rounds))
+        before = in_fresh_process(__file__, *words, *options)
+        with serving(arguments.model, LIMITS, arguments.threads, place / "stderr") as server:
+            clients = Load(server.host_and_port, pictures, bad, LIMITS["max-seconds"])
+            facts = loaded(server, clients, arguments)
+            facts["sigterm"] = ended(server, clients, pictures)
+        after = in_fresh_process(__file__, *words, *options)
+        said = (place / "stderr").read_text(encoding="utf-8").strip()
+        if said != _SAID:
+            clients.tally.wrong(f"stderr: {said}")
+        wrong, named = wrong_answers(clients.tally, place / "expected")
+        sizes = {path.name: pixels_of(path) for path in (place / "pictures").iterdir()}
+    facts |= {"wrong": named, **told(clients.tally), "model": Path(arguments.model).name}
+    figures = faults(clients.tally, wrong, facts)
+    figures += costs(clients.tally, facts, sum_of(before, clients.tally.done), sizes, "before")
+    figures += costs(clients.tally, facts, sum_of(after, clients.tally.done), sizes, "after")
+    return Section([*figures, growth(facts["memory_mb"])], facts)
+
+
+def pixels_of(path: Path) -> int:
+    with Image.open(path) as image:
+        return image.width * image.height
+
+
+def loaded(server: Process, clients: Load, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Runs the clients; what is seen meanwhile."""
+    fresh = server.resident()
+    clients.run(arguments.seconds * WARM, arguments.clients)
+    clients.tally.forget()
+    own, theirs = resource.getrusage(resource.RUSAGE_SELF), server.cpu_seconds()
+    with server.watched():
+        lasted = clients.run(arguments.seconds, arguments.clients)
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    metrics = server.get("/metrics")
+    under_load = [(second, size) for second, size in server.memory if second <= lasted]
+    return {
+        "seconds": lasted,
+        "clients": arguments.clients,
+        "limits": LIMITS,
+        "share_of_retry_after_waited": PATIENCE,
+        "client_cpu_seconds": used.ru_utime + used.ru_stime - own.ru_utime - own.ru_stime,
+        "server_cpu_seconds": server.cpu_seconds() - theirs,
+        "memory_mb": {"before_any_request": fresh / 1e6, **memory_facts(under_load)},
+        "mean_batch_size": batch_size(metrics),
+        "metrics": [line for line in metrics.splitlines() if not line.startswith("#")],
+    }
+
+
+def told(tally: Tally) -> dict[str, Any]:
+    """The tally for the JSON file."""
+    kinds: dict[str, dict[str, int]] = {}
+    for (kind, status), often in sorted(tally.statuses.items()):
+        kinds.setdefault(kind, {})[str(status) if status else "no answer"] = often
+    return {
+        "answers": kinds,
+        "refusals": dict(tally.refusals.most_common()),
+        "unexpected": tally.examples,
+        "seconds_of_an_answer": asdict(Spread.of(tally.seconds or [0.0])),
+        "slowest_answer_seconds": max(tally.seconds, default=0.0),
+    }
+
+
+def faults(tally: Tally, wrong: int, facts: dict[str, Any]) -> list[Figure]:
+    """What has to be none, and what has to be all."""
+    results = tally.statuses[PICTURE, 200]
+    failed = sum(n for (_, status), n in tally.statuses.items() if status >= 500 and status != 503)
+    end = facts["sigterm"]
+    return [
+        counted("answers of 500 and more but 503", failed, 0),
+        counted("answers that are not as they should be", tally.unexpected, 0),
+        counted("results compared with predict's", sum(tally.often.values()), results),
+        counted("results unlike predict's", wrong, 0),
+        counted("SIGTERM: answered of those under way", end["answered"], end["sent"]),
+        counted("SIGTERM: exit code", end["exit_code"], 0),
+    ]
+
+
+def costs(
+    tally: Tally,
+    facts: dict[str, Any],
+    seconds: Sequence[float],
+    sizes: dict[str, int],
+    when: str,
+) -> list[Figure]:
+    """Rates over those of one picture after the other."""
+    lasted, middle = facts["seconds"], statistics.median(seconds)
+    ratio = Spread.of([one / lasted for one in seconds])
+    pictures = sum(tally.done.values())
+    pixels = sum(often * sizes[name] for (name, _), often in tally.done.items()) / 1e6
+    rates = {"pictures/s": pictures, "megapixels/s": pixels}
+    return [
+        Figure(
+            f"{unit} over one after the other, {when}",
+            *(count / lasted, count / middle if middle else 0.0),
+            unit,
+            ratio,
+        )
+        for unit, count in rates.items()
+    ]
+
+
+def growth(memory: dict[str, float]) -> Figure:
+    """Memory at the end over the middle."""
+    ends = (memory["end"], memory["middle"])
+    ratio = Spread.of([ends[0] / ends[1]])
+    return Figure("memory at the end over half-way", *ends, "MB", ratio, at_most=GROWTH_AT_MOST)
+
+
+def main() -> None:
+    made = parser(__doc__, rounds=2)
+    trained = ROOT / "runs/camvid_mobilenetv2_8s_seed0/model"
+    made.add_argument("--model", type=Path, default=trained, help="of CamVid's classes")
+    made.add_argument("--seconds", type=float, default=60.0, help="default 60")
+    made.add_argument("--clients", type=int, default=32, help="default 32")
+    made.add_argument("--plain", nargs=2, metavar=("MODEL", "PICTURES"), help=argparse.SUPPRESS)
+    arguments = made.parse_args()
+    if arguments.plain:
+        model, folder = arguments.plain
+        print(json.dumps(plain(model, Path(folder), arguments.threads, arguments.rounds)))
+        return
+    if arguments.quick:
+        arguments.seconds, arguments.clients = min(arguments.seconds, 3.0), 8
+    sys.exit(run("serve", {"load": load}, arguments))
+
+
+if __name__ == "__main__":
+    main()

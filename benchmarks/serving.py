@@ -1,0 +1,137 @@
+"""A server in a process of its own, looked at from outside: memory, processor time, metrics."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+
+EVERY = 0.25  # seconds between two looks at the server's memory
+
+
+@dataclass
+class Process:
+    """A server that runs, and what is seen of it from outside.
+
+    Args:
+        process, address: of the server.
+        memory: bytes that are resident, by seconds since the load began.
+    """
+
+    process: subprocess.Popen[str]
+    address: str
+    memory: list[tuple[float, float]] = field(default_factory=list)
+
+    def get(self, path: str) -> str:
+        """What it says there."""
+        with urllib.request.urlopen(self.address + path, timeout=30) as answer:
+            return str(answer.read().decode())
+
+    @property
+    def host_and_port(self) -> tuple[str, int]:
+        parts = urlsplit(self.address)
+        return parts.hostname or "", parts.port or 0
+
+    def resident(self) -> float:
+        """Bytes."""
+        text = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8")
+        return 1024.0 * int(re.findall(r"VmRSS:\s+(\d+)", text)[0])
+
+    def cpu_seconds(self) -> float:
+        """User and system."""
+        text = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="utf-8")
+        words = text.rpartition(")")[2].split()
+        return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Its memory is looked at meanwhile."""
+        began, stop = time.monotonic(), threading.Event()
+
+        def look() -> None:
+            while True:
+                self.memory.append((time.monotonic() - began, self.resident()))
+                if stop.wait(EVERY):
+                    return
+
+        watcher = threading.Thread(target=look)
+        watcher.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            watcher.join()
+
+
+@contextmanager
+def serving(model: Path, limits: Mapping[str, float], threads: int, log: Path) -> Iterator[Process]:
+    """A server of the model, with --max-seconds and the like as `limits`; what it prints on stderr
+    goes to `log`."""
+    words = [word for name, value in limits.items() for word in (f"--{name}", str(value))]
+    command = [sys.executable, "-m", "fullconv", "serve", str(model), "--port", "0", "--json"]
+    with log.open("w") as said:
+        process = subprocess.Popen(
+            [*command, *words],
+            stdout=subprocess.PIPE,
+            stderr=said,
+            text=True,
+            env=environment(threads),
+        )
+        assert process.stdout is not None
+        try:
+            line = process.stdout.readline()
+            if not line:
+                raise RuntimeError(log.read_text(encoding="utf-8"))
+            yield Process(process, json.loads(line)["address"])
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+            process.stdout.close()
+
+
+def environment(threads: int) -> dict[str, str]:
+    """For a process with so many threads of torch."""
+    return {**os.environ, "OMP_NUM_THREADS": str(threads)}
+
+
+def batch_size(metrics: str) -> float:
+    """How many pictures ran at once, in the mean."""
+    total, count = (
+        float(re.findall(rf"fullconv_batch_size_{part} (\S+)", metrics)[0])
+        for part in ("sum", "count")
+    )
+    return total / max(1.0, count)
+
+
+def memory_facts(memory: Sequence[tuple[float, float]]) -> dict[str, float]:
+    """Resident MB at times, and MB a minute in the second half (least squares)."""
+    times, values = np.array(memory).T
+    last = times[-1]
+
+    def about(second: float) -> float:
+        near = np.abs(times - second) <= max(EVERY, 0.03 * last)
+        return float(np.median(values[near])) / 1e6
+
+    half = times >= last / 2
+    slope = np.polyfit(times[half], values[half], 1)[0]
+    return {
+        "start": values[0] / 1e6,
+        "after_10_s": about(min(10.0, last)),
+        "middle": about(last / 2),
+        "end": about(0.97 * last),
+        "highest": float(values.max()) / 1e6,
+        "mb_a_minute_in_the_second_half": 60 * float(slope) / 1e6,
+    }

@@ -1,0 +1,267 @@
+"""The clients that benchmarks/serve.py sends at a server, held against servers whose faults are
+known: each fault is found, and nothing is found where there is none."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import re
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from pictures import photo
+from PIL import Image
+
+SCRIPT = Path(__file__).parents[1] / "benchmarks" / "load.py"
+MAX_BYTES, MAX_PIXELS, MAX_SECONDS = 100_000, 20_000, 0.5
+
+
+def load_script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("load_of_benchmarks", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look there
+    spec.loader.exec_module(module)
+    return module
+
+
+load = load_script()
+
+
+def uploads() -> list[Any]:
+    """A JPEG and a PNG of 120 x 160."""
+    made = []
+    for kind in ("jpeg", "png"):
+        file = io.BytesIO()
+        Image.fromarray(photo(120, 160, seed=1)).save(file, kind)
+        made.append(load.Upload(f"a.{kind}", file.getvalue(), f"image/{kind}"))
+    return made
+
+
+class Honest(BaseHTTPRequestHandler):
+    """Answers each kind of request as it should be; a result is the picture's own size."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        try:
+            status, content = self.judged(self.body())
+            self.say(status, content)
+        except OSError:
+            self.close_connection = True
+
+    def body(self) -> bytes | None:
+        """The upload; None where it takes too long."""
+        if self.headers.get("Transfer-Encoding") == "chunked":
+            parts = []
+            while size := int(self.rfile.readline(), 16):
+                parts.append(self.rfile.read(size))
+                self.rfile.readline()
+            self.rfile.readline()
+            return b"".join(parts)
+        began, found = time.monotonic(), b""
+        while len(found) < int(self.headers["Content-Length"]):
+            if time.monotonic() - began > MAX_SECONDS:
+                self.close_connection = True
+                return None
+            part = self.rfile.read1(int(self.headers["Content-Length"]) - len(found))
+            if not part:
+                raise ConnectionResetError
+            found += part
+        return found
+
+    def judged(self, content: bytes | None) -> tuple[int, bytes]:
+        if content is None:
+            return 408, b""
+        if len(content) > MAX_BYTES:
+            return 413, b""
+        if not content:
+            return 422, b""
+        try:
+            with Image.open(io.BytesIO(content)) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    return 413, b""
+                image.load()
+                return 200, f"{image.size}".encode()
+        except OSError as error:
+            return (415 if "identify" in str(error) else 422), b""
+
+    def say(self, status: int, content: bytes) -> None:
+        if status != 200:
+            content = json.dumps({"error": f"no {status}", "try": "again"}).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        if status == 503:
+            self.send_header("Retry-After", "1")
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def served(handler: type[BaseHTTPRequestHandler]) -> Iterator[tuple[str, int]]:
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, *_: object) -> None:  # clients that leave are part of it
+            pass
+
+    with Server(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield ("127.0.0.1", server.server_address[1])
+        server.shutdown()
+        thread.join()
+
+
+def sent(handler: type[BaseHTTPRequestHandler], seconds: float = 1.5) -> Any:
+    """What was counted."""
+    with served(handler) as address, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(load, "_PAUSE", 0.05)
+        pictures = uploads()
+        bad = load.bad_uploads(pictures, MAX_BYTES, MAX_PIXELS)
+        clients = load.Load(address, pictures, bad, MAX_SECONDS)
+        lasted = clients.run(seconds, 6)
+        assert lasted == pytest.approx(seconds, abs=1)
+        return clients.tally
+
+
+def test_a_server_without_faults_has_none() -> None:
+    tally = sent(Honest)
+    assert (tally.unexpected, tally.examples) == (0, [])
+    found = {kind for kind, _ in tally.statuses}
+    assert found == set(load.KINDS)
+    assert tally.statuses["picture", 200] == sum(tally.often.values()) >= sum(tally.done.values())
+    assert set(tally.kept.values()) == {b"(160, 120)"}
+    assert set(tally.done) == {(p.name, want) for p in uploads() for want in load.ANSWERS}
+    assert len(tally.seconds) == sum(tally.done.values()) > 100
+
+
+def test_one_request_in_twenty_is_broken() -> None:
+    counts = {kind: count for kind, (count, _) in load.KINDS.items()}
+    broken = counts["cut short"] + counts["text"] + counts["empty"]
+    assert broken / sum(counts.values()) == 0.05
+
+
+class Failing(Honest):
+    def judged(self, content: bytes | None) -> tuple[int, bytes]:
+        status, content = super().judged(content)
+        return (500, b"") if status == 200 else (status, content)
+
+
+class Credulous(Honest):
+    """Takes anything."""
+
+    def judged(self, content: bytes | None) -> tuple[int, bytes]:
+        return 200, b"ok"
+
+
+class Rude(Honest):
+    """Refuses without a reason."""
+
+    def say(self, status: int, content: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+
+class Closing(Honest):
+    """Does not answer pictures."""
+
+    def say(self, status: int, content: bytes) -> None:
+        if status == 200:
+            raise ConnectionResetError
+        super().say(status, content)
+
+
+class Forgetful(Honest):
+    """Too busy, and does not say when to come again."""
+
+    def judged(self, content: bytes | None) -> tuple[int, bytes]:
+        status, content = super().judged(content)
+        return (503 if status == 200 else status), content
+
+    def send_header(self, keyword: str, value: str) -> None:
+        if keyword != "Retry-After":
+            super().send_header(keyword, value)
+
+
+@pytest.mark.parametrize(
+    ("handler", "message"),
+    [
+        (Failing, r"picture: 500 b'.*no 500"),
+        (Credulous, r"(text|empty|cut short|too many \w+|slow): 200 b'ok'"),
+        (Rude, r"(text|empty|cut short|too many \w+|slow): \d+ without error and try: b''"),
+        (Closing, r"picture: no answer: (RemoteDisconnected|ConnectionResetError)"),
+        (Forgetful, r"picture: 503 with Retry-After None"),
+    ],
+)
+def test_each_fault_is_found_and_told(handler: type[BaseHTTPRequestHandler], message: str) -> None:
+    tally = sent(handler, 0.5)
+    assert tally.unexpected >= len(tally.examples) > 0
+    strange = [one for one in tally.examples if not re.match(message, one)]
+    assert not strange
+
+
+def test_a_slow_upload_that_is_refused_late_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "LATE", 0.2)
+
+    class Patient(Honest):
+        def say(self, status: int, content: bytes) -> None:
+            time.sleep(0.5 if status == 408 else 0)
+            super().say(status, content)
+
+    with served(Patient) as address:
+        clients = load.Load(address, uploads(), {}, MAX_SECONDS)
+        clients._slowly(clients.connect(), uploads()[0], "mask")
+    assert clients.tally.statuses["slow", 408] == 1
+    assert re.match(r"slow: 408 came \d\.\d s after the limit", clients.tally.examples[0])
+
+
+def test_results_that_differ_are_kept_apart_and_those_that_do_not_are_counted() -> None:
+    tally = load.Tally()
+    for seconds, ids in ((0.25, "x"), (1.5, "x"), (0.25, "y")):
+        tally.keep("a", "json", json.dumps({"seconds": seconds, "ids": ids}).encode())
+    tally.keep("a", "mask", b"m")
+    tally.keep("b", "mask", b"m")
+    assert sorted(tally.often.values()) == [1, 1, 1, 2]
+    assert len(tally.kept) == 4
+
+
+def test_a_client_that_is_told_to_come_again_waits() -> None:
+    class Busy(Honest):
+        def judged(self, content: bytes | None) -> tuple[int, bytes]:
+            return 503, b""
+
+    with served(Busy) as address:
+        clients = load.Load(address, uploads(), {}, MAX_SECONDS)
+        with closing(clients.connect()) as connection:
+            assert clients.ask(connection, "picture", uploads()[0], "mask") == load.PATIENCE
+
+
+def test_the_black_png_is_whole_and_small() -> None:
+    content = load.black_png(1234, 567)
+    with Image.open(io.BytesIO(content)) as image:
+        assert (image.size, image.mode, image.getextrema()) == ((567, 1234), "1", (0, 0))
+    assert len(content) < 1000
+
+
+def test_a_form_holds_the_picture() -> None:
+    one = uploads()[0]
+    form = load.as_form(one)
+    assert form.content.count(one.content) == 1
+    edge = form.kind.partition("boundary=")[2].encode()
+    assert form.content.startswith(b"--" + edge + b"\r\n")
+    assert form.content.endswith(b"--" + edge + b"--\r\n")
