@@ -11,8 +11,8 @@ install: $(READY)       ## the command line, in .venv
 demo: $(READY)          ## drawn street scenes: trained, evaluated, a sheet to look at
 	$(BIN)/fullconv demo --out demo
 
-test: $(READY)          ## every test
-	$(BIN)/python -m pytest
+test: $(READY)          ## every test, in a process for each processor
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(READY)          ## style, format and types
 	$(BIN)/ruff check
