@@ -74,6 +74,7 @@ TITLES = {
     "peers": "Beside other networks",
     "data": "Checking data",
     "tiles": "Large pictures in tiles",
+    "serve": "A server under load",
     "amx/speed": "Speed, on a processor with matrix units",
     "amx/peers": "Beside other networks, on a processor with matrix units",
     "avx2/speed": "Speed, on a processor without bfloat16",
