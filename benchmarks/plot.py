@@ -76,7 +76,7 @@ TITLES = {
     "tiles": "Large pictures in tiles",
     "many": "Many pictures",
     "export": "Exported files",
-    "serve": "The server under load",
+    "serve": "A server under load",
     "amx/speed": "Speed, on a processor with matrix units",
     "amx/peers": "Beside other networks, on a processor with matrix units",
     "avx2/speed": "Speed, on a processor without bfloat16",

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -116,22 +117,24 @@ def batch_size(metrics: str) -> float:
     return total / max(1.0, count)
 
 
-def memory_facts(memory: Sequence[tuple[float, float]]) -> dict[str, float]:
-    """Resident MB at times, and MB a minute in the second half (least squares)."""
+def memory_facts(memory: Sequence[tuple[float, float]]) -> dict[str, Any]:
+    """Resident MB at times, and MB a minute in the second half (least squares). What a few pictures
+    take for a while is given back; what stays shows in the lowest values of a while."""
     times, values = np.array(memory).T
-    last = times[-1]
+    values, last = values / 1e6, times[-1]
 
-    def about(second: float) -> float:
-        near = np.abs(times - second) <= max(EVERY, 0.03 * last)
-        return float(np.median(values[near])) / 1e6
+    def within(start: float, end: float) -> np.ndarray:
+        return values[(times >= start * last) & (times <= end * last)]
 
     half = times >= last / 2
-    slope = np.polyfit(times[half], values[half], 1)[0]
     return {
-        "start": values[0] / 1e6,
-        "after_10_s": about(min(10.0, last)),
-        "middle": about(last / 2),
-        "end": about(0.97 * last),
-        "highest": float(values.max()) / 1e6,
-        "mb_a_minute_in_the_second_half": 60 * float(slope) / 1e6,
+        "start": values[0],
+        "after_10_s": values[np.abs(times - 10).argmin()],
+        "middle": values[np.abs(times - last / 2).argmin()],
+        "end": values[-1],
+        "highest": values.max(),
+        "lowest_in_the_middle_fifth": within(0.4, 0.6).min(),
+        "lowest_in_the_last_fifth": within(0.8, 1.0).min(),
+        "a_minute_in_the_second_half": 60 * np.polyfit(times[half], values[half], 1)[0],
+        "every_2_s": [round(value) for value in values[:: round(2 / EVERY)]],
     }

@@ -10,32 +10,44 @@ import re
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 from pictures import photo
 from PIL import Image
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "load.py"
+from fullconv.labels import Labels
+from fullconv.outputs import Segmentation
+from fullconv.serve.answers import Asked, answer
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 MAX_BYTES, MAX_PIXELS, MAX_SECONDS = 100_000, 20_000, 0.5
 
 
-def load_script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("load_of_benchmarks", SCRIPT)
+def script(name: str) -> ModuleType:
+    """benchmarks/NAME.py, which finds the files beside it."""
+    spec = importlib.util.spec_from_file_location(
+        f"{name}_of_benchmarks", BENCHMARKS / f"{name}.py"
+    )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look there
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(BENCHMARKS))
+        spec.loader.exec_module(module)
     return module
 
 
-load = load_script()
+load, serving, serve = map(script, ("load", "serving", "serve"))
 
 
 def uploads() -> list[Any]:
@@ -46,6 +58,11 @@ def uploads() -> list[Any]:
         Image.fromarray(photo(120, 160, seed=1)).save(file, kind)
         made.append(load.Upload(f"a.{kind}", file.getvalue(), f"image/{kind}"))
     return made
+
+
+@cache
+def bad_uploads() -> Any:
+    return load.bad_uploads(uploads(), MAX_BYTES, MAX_PIXELS)
 
 
 class Honest(BaseHTTPRequestHandler):
@@ -130,9 +147,7 @@ def sent(handler: type[BaseHTTPRequestHandler], seconds: float = 1.5) -> Any:
     """What was counted."""
     with served(handler) as address, pytest.MonkeyPatch.context() as patch:
         patch.setattr(load, "_PAUSE", 0.05)
-        pictures = uploads()
-        bad = load.bad_uploads(pictures, MAX_BYTES, MAX_PIXELS)
-        clients = load.Load(address, pictures, bad, MAX_SECONDS)
+        clients = load.Load(address, uploads(), bad_uploads(), MAX_SECONDS)
         lasted = clients.run(seconds, 6)
         assert lasted == pytest.approx(seconds, abs=1)
         return clients.tally
@@ -265,3 +280,69 @@ def test_a_form_holds_the_picture() -> None:
     edge = form.kind.partition("boundary=")[2].encode()
     assert form.content.startswith(b"--" + edge + b"\r\n")
     assert form.content.endswith(b"--" + edge + b"--\r\n")
+
+
+@pytest.fixture
+def result(tmp_path: Path) -> tuple[Segmentation, np.ndarray, Path]:
+    """A result, its confidence, and where its files are."""
+    ids = np.random.default_rng(0).integers(0, 3, (20, 30)).astype(np.uint8)
+    sure = np.linspace(0.1, 0.9, 600, dtype=np.float32).reshape(20, 30)
+    made = Segmentation(ids, Labels(("sky", "road", "car")), photo(20, 30))
+    made.save(tmp_path / "a_mask.png", "mask")
+    made.save(tmp_path / "a_overlay.png", "overlay")
+    Image.fromarray(np.round(255 * sure).astype(np.uint8)).save(tmp_path / "a_confidence.png")
+    return made, sure, tmp_path
+
+
+ASKED = (Asked("mask"), Asked("overlay"), Asked("json", ("ids", "confidence")))
+
+
+@pytest.mark.parametrize("asked", ASKED, ids=lambda asked: asked.output)
+def test_a_result_is_held_against_the_files(
+    asked: Asked, result: tuple[Segmentation, np.ndarray, Path]
+) -> None:
+    made, sure, folder = result
+    tally = load.Tally()
+    tally.keep("a.png", asked.output, answer(made, sure, asked, 0.5).content)
+    tally.keep("a.png", asked.output, answer(made, sure, asked, 0.5).content)
+    assert serve.wrong_answers(tally, folder) == (0, [])
+    other = made.mask.copy()
+    other[7, 9] = (other[7, 9] + 1) % 3
+    wrong = Segmentation(other, made.labels, made.picture)
+    for _ in range(3):
+        tally.keep("a.png", asked.output, answer(wrong, sure, asked, 0.5).content)
+    assert serve.wrong_answers(tally, folder) == (3, [f"a.png {asked.output} x 3"])
+
+
+def test_confidence_may_differ_by_one_step(
+    result: tuple[Segmentation, np.ndarray, Path],
+) -> None:
+    made, sure, folder = result
+    for steps, equal in ((1, True), (2, False)):
+        sure[3, 4] += 1 / 255
+        content = answer(made, sure, ASKED[2], 0.5).content
+        assert serve.equal(content, "json", folder / "a") is equal, steps
+
+
+def test_the_plain_way_is_charged_for_what_the_server_gave() -> None:
+    seconds = {"a mask": [1.0, 2.0], "a json": [10.0, 20.0], "b mask": [100.0, 200.0]}
+    done = Counter({("a", "mask"): 3, ("b", "mask"): 1})
+    assert serve.sum_of(seconds, done) == [103.0, 206.0]
+
+
+def test_memory_that_grows_is_told_from_what_is_given_back() -> None:
+    seconds = np.arange(0, 60.25, 0.25)
+    steady = np.full_like(seconds, 1e8)
+    steady[(seconds > 47) & (seconds < 59)] *= 3
+    found = serving.memory_facts(list(zip(seconds, steady, strict=True)))
+    assert serve.growth(found).ratio.median == 1
+    assert (found["start"], found["end"], found["highest"]) == (100, 100, pytest.approx(300))
+    found = serving.memory_facts(list(zip(seconds, 1e8 + 1e6 * seconds, strict=True)))
+    assert found["a_minute_in_the_second_half"] == pytest.approx(60)
+    assert serve.growth(found).ratio.median == pytest.approx(148 / 124)
+    assert serve.growth(found).verdict == "short"
+    assert found["every_2_s"][:3] == [100, 102, 104]
+
+
+def test_the_size_of_batches_is_read_from_metrics() -> None:
+    assert serving.batch_size("fullconv_batch_size_sum 9\nfullconv_batch_size_count 4\n") == 2.25

@@ -200,7 +200,7 @@ def test_a_full_queue(model: Held) -> None:
         while ask(url, path="health").table["waiting"] == 0:
             assert not second.done()
         reply = ask(url, png(photo(30, 33)))
-        assert reply.error == (503, "the queue is full: 1 pictures wait.", "send it again")
+        assert reply.error == (503, "the queue is full: 1 picture waits.", "send it again")
         assert int(reply.headers["retry-after"]) > 0
         model.may.set()
         assert first.result().status == second.result().status == 200

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
+import io
 import json
 import socket
 import threading
@@ -10,9 +13,11 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 from lively import lively
 from pictures import photo
+from PIL import Image
 from served import Held, ask, png, serving
 
 from fullconv.serve.guard import Limits
@@ -72,6 +77,18 @@ def test_a_connection_is_kept_for_the_next_request(address: str) -> None:
     assert rest(line).count(b'"status":"ok"') == 2
 
 
+def test_a_connection_is_kept_through_many_quick_requests(address: str) -> None:
+    client = http.client.HTTPConnection(urlsplit(address).netloc, timeout=20)
+    client.connect()
+    first, end = client.sock.getsockname(), time.monotonic() + 2.5 * SECONDS
+    while time.monotonic() < end:
+        client.request("GET", "/health")
+        assert client.getresponse().read()
+        assert client.sock.getsockname() == first  # it is the same connection
+        time.sleep(SECONDS / 9)
+    client.close()
+
+
 def test_a_slow_upload_is_told_so_and_cut(address: str) -> None:
     head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
     head += b"Content-Length: 99\r\n\r\n"
@@ -87,13 +104,16 @@ def test_what_is_no_http(address: str) -> None:
     )
 
 
-def test_an_answer_that_nobody_reads_is_not_kept(model: Held) -> None:
-    large = png(photo(1500, 1500))
-    head = "POST /predict?output=overlay HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+@pytest.mark.parametrize("requests", [1, 3])
+def test_an_answer_that_nobody_reads_is_not_kept(model: Held, requests: int) -> None:
+    large = noise(1500)  # whose overlay has 6 MB: more than the system's own buffers take
+    head = "POST /predict?output=overlay HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n"
     head += f"Content-Length: {len(large)}\r\n\r\n"
     with serving(model, Limits(seconds=8)) as url:
-        line = connected(url, head.encode() + large)
+        line = connected(url, b"")
         line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 12)
+        asking = threading.Thread(target=_send, args=(line, requests * (head.encode() + large)))
+        asking.start()
         assert line.recv(15) == b"HTTP/1.1 200 OK"
         parts = urlsplit(url)
         end = time.monotonic() + 60
@@ -101,6 +121,21 @@ def test_an_answer_that_nobody_reads_is_not_kept(model: Held) -> None:
             assert time.monotonic() < end
             time.sleep(0.2)
         line.close()
+        asking.join(20)
+
+
+def noise(side: int) -> bytes:
+    """As JPEG."""
+    values = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(values).save(file, "JPEG", quality=50)
+    return file.getvalue()
+
+
+def _send(line: socket.socket, content: bytes) -> None:
+    """As far as the server reads."""
+    with contextlib.suppress(OSError):
+        line.sendall(content)
 
 
 def _open(port: int) -> int:

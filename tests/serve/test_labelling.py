@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -37,30 +38,49 @@ def test_a_batch_gives_what_each_gives_alone(predictor: Predictor) -> None:
             assert found.labels == alone.labels
             assert np.array_equal(found.heads["material"].mask, alone.heads["material"].mask)
             assert np.array_equal(found.picture, picture)
-    assert list(labelling.known) == [(3, 64, 96, 3)]
+        assert list(labelling.equal) == [(3, 64, 96, 3)]
+        labelling.faster = {(64, 96, 3): True}  # whatever the machine made of it
     assert len(np.unique(found.mask)) > 2
 
 
-def test_a_batch_that_gives_other_scores_is_not_used(
-    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    labelling = Labelling(predictor)
-    batch, sizes = labelling._batch, []
+class Watched(Labelling):
+    """Whose batches are counted, give noise where `noise` is, and take their time."""
 
-    def noisy(pictures: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-        sizes.append(len(pictures))
-        values, maps = batch(pictures)
-        if len(pictures) > 1:  # the last bit of a score, and labels that nobody may see
-            values = np.nextafter(values, np.float32(np.inf))
-            maps = [ids * 0 for ids in maps]
+    noise = 0.0
+    slow = 0.0
+
+    def _batch(self, pictures: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+        self.sizes = [*getattr(self, "sizes", []), len(pictures)]
+        values, maps = super()._batch(pictures)
+        if len(pictures) > 1 and self.noise:  # a last bit, and labels that nobody may see
+            return np.nextafter(values, np.float32(np.inf)), [ids * 0 for ids in maps]
+        time.sleep(self.slow if len(pictures) > 1 else 0.5)
         return values, maps
 
-    monkeypatch.setattr(labelling, "_batch", noisy)
+
+def labelled_twice(labelling: Watched, predictor: Predictor) -> list[int]:
+    """The batches that ran; the labels are those of the model."""
     for _ in range(2):
         for found, picture in zip(labelling.label(SCENES), SCENES, strict=True):
             assert np.array_equal(found.mask, predictor.segment(picture).mask)
-    assert sizes == [3, 1, 1, 1]  # it is not tried again
-    assert labelling.known == {(3, 64, 96, 3): False}
+    return labelling.sizes
+
+
+def test_a_batch_that_gives_other_scores_is_not_used(predictor: Predictor) -> None:
+    labelling = Watched(predictor)
+    labelling.noise = 1.0
+    assert labelled_twice(labelling, predictor) == [3, 1, 1, 1, 3]  # it is not tried again
+    assert labelling.equal == {(3, 64, 96, 3): False}
+    assert labelling.together(SCENES)  # other numbers may be equal
+
+
+def test_a_batch_is_used_where_it_is_faster(predictor: Predictor) -> None:
+    quick, slow = Watched(predictor), Watched(predictor)
+    slow.slow = 5.0
+    assert labelled_twice(quick, predictor) == [3, 1, 1, 1, 3, 3]
+    assert labelled_twice(slow, predictor) == [3, 1, 1, 1, 3]
+    assert quick.together(SCENES)
+    assert not slow.together(SCENES)
 
 
 def test_an_exported_file_in_batches(exported: Path) -> None:

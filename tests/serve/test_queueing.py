@@ -132,7 +132,7 @@ def test_pixels_that_wait_are_bounded() -> None:
     async def go() -> None:
         first = await begun(line, work)
         tasks = await sent(line, photo(50, 70))
-        with pytest.raises(RefusedError, match="the queue is full: 1 pictures wait"):
+        with pytest.raises(RefusedError, match="the queue is full: 1 picture waits"):
             await line.result(photo(50, 11))
         tasks += await sent(line, photo(50, 10))
         work.may.set()

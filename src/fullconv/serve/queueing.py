@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from fullconv.errors import plural
 from fullconv.outputs import Segmentation
 from fullconv.serve.guard import RefusedError
 from fullconv.serve.labelling import Labelling
@@ -59,16 +60,23 @@ class Queue:
         """
         job = _Job(picture, sure)
         with self._change:
-            held = sum(one.picture[..., 0].size for one in self._jobs)
-            crowded = held + picture[..., 0].size > self.pixels and bool(self._jobs)
-            if self._closed or len(self._jobs) >= self.waiting or crowded:
-                raise RefusedError(
-                    503, f"the queue is full: {len(self._jobs)} pictures wait.", "send it again"
-                )
+            self.require_room(picture[..., 0].size)
             self._jobs.append(job)
             self._change.notify()
         # Given up on (time is over, nobody listens), its future is cancelled, and it is not run.
         return await asyncio.wrap_future(job.done)
+
+    def require_room(self, pixels: int = 0) -> None:
+        """For a picture of so many pixels.
+
+        Raises:
+            RefusedError: 503 where there is none.
+        """
+        count = len(self._jobs)
+        held = sum(one.picture[..., 0].size for one in list(self._jobs))
+        if self._closed or count >= self.waiting or (count and held + pixels > self.pixels):
+            waiting = plural(count, "picture waits", "pictures wait")
+            raise RefusedError(503, f"the queue is full: {waiting}.", "send it again")
 
     def close(self) -> None:
         """Finishes what waits, and ends the thread."""

@@ -91,6 +91,7 @@ class Service:
                 content = await self.uploads.read(stream, said, held)
                 if form:
                     content = picture_in(content, headers.get("content-type", ""))
+                self.queue.require_room()  # else it would be decoded for nothing
                 work = self._labelled(content, held, asked)
                 return await _while_wanted(work, gone)
         except TimeoutError as error:
