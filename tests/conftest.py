@@ -91,3 +91,13 @@ def _make_model(
                 score.bias = torch.nn.Parameter(-score(feature).mean(dim=(0, 2, 3)))
     labels = Labels(names, colors, ignore_index=255 if len(names) <= 255 else 65535)
     return Model(network, labels, network.backbone.card, training or {}, metrics or {})
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`lively()` as an .onnx file."""
+    from lively import lively
+
+    from fullconv.export import export
+
+    return export(lively(), tmp_path_factory.mktemp("exported")).path

@@ -66,6 +66,19 @@ def test_a_file_and_predictions_from_it_where_there_is_no_torch(
         assert (tmp_path / f"out/{seed}_overlay.png").is_file()
 
 
+def test_what_needs_torch_says_so_where_there_is_none(
+    folder: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for module in [name for name in sys.modules if name.startswith("fullconv.network")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.delitem(sys.modules, "fullconv.predict")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert run(["predict", str(folder), str(photos)]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: this needs torch, which is not installed; without it, exported")
+    assert said.endswith("  try: pip install fullconv\n")
+
+
 def test_what_is_printed_can_be_pasted(
     folder: Path,
     photos: Path,

@@ -28,7 +28,16 @@ ORDER = (
     {"listed", "finished", "processes", "many"},
     {"evaluation", "inspect", "probe", "graph", "export", "web"},
     {"progress", "loop", "finish", "choices", "names", "start", "stages", "training", "demo"},
-    {"terminal", "data_commands", "paper_commands", "export_command", "predict_command", "cli"},
+    {"serve"},
+    {
+        "terminal",
+        "data_commands",
+        "paper_commands",
+        "export_command",
+        "predict_command",
+        "serve_command",
+        "cli",
+    },
     {"__main__"},
 )
 # Inside the third entry: whom each part knows beside itself.
@@ -66,6 +75,7 @@ TORCHLESS = {
     "processes",
     "many",
     "predict_command",
+    "serve_command",
     "cli",
     "__main__",
     "__init__",

@@ -1,23 +1,26 @@
-"""The web page in a browser, with a server that answers as `fullconv serve` does."""
+"""The web page in a browser, and the server that it talks to."""
 
 from __future__ import annotations
 
 import base64
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from browser import Served, chromium, node_modules, serving
+from browser import Refusals, chromium, node_modules
 from lively import lively
 from PIL import Image
+from served import serving
 
 from fullconv.data import drawn
 from fullconv.outputs import Segmentation
 from fullconv.predict import Predictor
+from fullconv.serve.guard import Limits
 
 SIZE = (150, 212)
 DROP = """([content, name]) => {
@@ -70,13 +73,14 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def served(predictor: Predictor) -> Served:
-    return Served(predictor)
+def refusals() -> Refusals:
+    return Refusals()
 
 
 @pytest.fixture(scope="module")
-def address(served: Served) -> Iterator[str]:
-    with serving(served) as url:
+def address(predictor: Predictor, refusals: Refusals) -> Iterator[str]:
+    limits = Limits(bytes=1 << 22, pixels=10**7)
+    with serving(predictor, limits, wrap=refusals.before) as url:
         yield url
 
 
@@ -138,7 +142,8 @@ def test_a_picture_gets_its_overlay(
     assert (over[..., 3] == 255).all()
     assert np.array_equal(canvas(page, "under")[..., :3], wanted.picture)
     count = len(np.unique(wanted.mask))
-    assert page.inner_text("#status") == f"{count} classes found in 0.1 s."
+    said = rf"{count} classes found in \d+\.\d s\."
+    assert re.fullmatch(said, page.inner_text("#status"))
     page.locator("#opacity").fill("25")
     assert page.evaluate("getComputedStyle(document.getElementById('over')).opacity") == "0.25"
     assert page.inner_text("#opacityNow") == "25 %"
@@ -206,7 +211,7 @@ def test_a_class_alone_and_all_again(page: Any, scene: Path, wanted: Segmentatio
     assert page.locator("#all").is_hidden()
 
 
-def test_downloads(page: Any, scene: Path, served: Served, wanted: Segmentation) -> None:
+def test_downloads(page: Any, scene: Path, wanted: Segmentation) -> None:
     give(page, scene)
     found = {}
     for button in ("#saveMask", "#saveOverlay", "#saveJson"):
@@ -214,8 +219,7 @@ def test_downloads(page: Any, scene: Path, served: Served, wanted: Segmentation)
             page.click(button)
         found[download.value.suggested_filename] = Path(download.value.path()).read_bytes()
     assert set(found) == {"my scene_mask.png", "my scene_overlay.png", "my scene.json"}
-    sent = served.table(wanted)["mask"].partition(",")[2]
-    assert found["my scene_mask.png"] == base64.b64decode(sent)
+    assert found["my scene_mask.png"] == wanted.encoded("mask")
     overlay = np.asarray(Image.open(io.BytesIO(found["my scene_overlay.png"])).convert("RGB"))
     colors = np.array(wanted.labels.colors)[wanted.mask]
     assert np.abs(0.6 * colors + 0.4 * wanted.picture - overlay).max() <= 2
@@ -248,7 +252,7 @@ def test_other_languages_light_and_width(browser: Any, address: str, scene: Path
         assert page.inner_text("#drop strong") == "把图片拖到这里"
         assert page.get_attribute("html", "lang") == "zh-CN"
         give(page, scene)
-        assert "个类别，用时 0.1 秒" in page.inner_text("#status")
+        assert re.search(r"个类别，用时 \d+\.\d 秒", page.inner_text("#status"))
         assert page.evaluate("document.documentElement.scrollWidth") == 360
         paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert paper == "rgb(20, 24, 27)"
@@ -259,10 +263,10 @@ def test_other_languages_light_and_width(browser: Any, address: str, scene: Path
 
 
 def test_errors_are_said_in_the_words_of_the_server(
-    page: Any, served: Served, scene: Path, wanted: Segmentation
+    page: Any, refusals: Refusals, scene: Path, wanted: Segmentation
 ) -> None:
     busy = {"error": "32 pictures are waiting already.", "try": "send it again"}
-    served.refusals = [(503, busy, {"Retry-After": "7"})]
+    refusals.next = [(503, busy, {"Retry-After": "7"})]
     page.set_input_files("#file", str(scene))
     page.wait_for_selector("#error:not([hidden])")
     assert page.inner_text("#error h2") == "The server is busy"
@@ -287,16 +291,16 @@ def test_errors_are_said_in_the_words_of_the_server(
 def test_a_key_is_asked_for_where_one_is_wanted(
     browser: Any, predictor: Predictor, scene: Path
 ) -> None:
-    with serving(Served(predictor, key="open sesame")) as url, Opened(browser, url) as page:
+    with serving(predictor, key="sesame-7") as url, Opened(browser, url) as page:
         assert page.inner_text("#error h2") == "The server wants a key"
         page.get_by_label("Key of the server").fill("wrong")
         page.keyboard.press("Enter")
         page.wait_for_function("problem !== null")
-        page.get_by_label("Key of the server").fill("open sesame")
+        page.get_by_label("Key of the server").fill("sesame-7")
         page.keyboard.press("Enter")
         page.wait_for_function("about !== null")
         give(page, scene)
-        assert page.evaluate("sessionStorage.getItem('fullconv-key')") == "open sesame"
+        assert page.evaluate("sessionStorage.getItem('fullconv-key')") == "sesame-7"
         assert page.evaluate("localStorage.length") == 0
 
 

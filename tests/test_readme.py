@@ -40,6 +40,7 @@ NOT_RUN = {
     " does it with a file",
     "fullconv export runs/<run> --to web --out page": "npm fetches what it runs in;"
     " tests/test_web.py has it already",
+    "fullconv serve runs/<run>": "answers until it is stopped; tests/test_serve_command.py asks it",
 }
 # The command as in README.md -> what is added to it here, to be done in seconds.
 RUN = {

@@ -23,7 +23,8 @@ import fullconv
 import fullconv.data_commands
 import fullconv.export_command
 import fullconv.paper_commands
-import fullconv.predict_command  # these four join their commands to the application
+import fullconv.predict_command
+import fullconv.serve_command  # these five join their commands to the application
 from fullconv.errors import DownloadError, FullconvError, command, plural, some
 from fullconv.memory import use_large_pages
 from fullconv.settings import Settings
@@ -206,13 +207,25 @@ def run(argv: list[str]) -> int:
         if isinstance(ended.__context__, BrokenPipeError):
             return 0
         raise
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "torchvision", "timm", "lightning", "torchmetrics"):
+            return _bug()
+        return _end(
+            f"error: this needs {error.name}, which is not installed; without it, exported files "
+            "are predicted with and served.\n  try: pip install fullconv",
+            1,
+        )
     except Exception as error:
         if isinstance(error, OSError) and error.errno in OUTSIDE:
             where = f": {error.filename}" if error.filename else ""
             said = f"error: {error.strerror}{where}\n  try: df -h   # or --out another folder"
             return _end(said, 1)
-        said = f"This is a bug of fullconv {fullconv.__version__}; please report these lines:\n"
-        return _end(said + traceback.format_exc().rstrip(), 2)
+        return _bug()
+
+
+def _bug() -> int:
+    said = f"This is a bug of fullconv {fullconv.__version__}; please report these lines:\n"
+    return _end(said + traceback.format_exc().rstrip(), 2)
 
 
 def _options_in(argv: list[str]) -> frozenset[str]:

@@ -65,6 +65,11 @@ class Deployed(Segmenter):
         return str(self.about.get("head", ""))
 
     @property
+    def backbone(self) -> str:
+        """What its backbone is called."""
+        return str(self.about["backbone"]["name"])
+
+    @property
     def pretrained_on(self) -> str:
         """What its backbone started from; empty for a fresh start."""
         return str(self.about["backbone"]["pretrained_on"])

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from fullconv.errors import FullconvError, command
-from fullconv.terminal import Json, app, emit, say
+from fullconv.terminal import Json, app, emit, name_of, say
 
 MOST = 64  # pictures that int8 is calibrated with
 
@@ -59,7 +59,7 @@ def export(
     say(f"{model} -> {to}, {precision}: takes a minute or two")
     loaded, pictures = load_model(model), [read_picture(path) for path in some]
     if to == "web":
-        name = _name(model)
+        name = name_of(model)
         result = export_web(loaded, out, name=name, precision=precision, pictures=pictures, ort=ort)
     else:
         result = export_model(
@@ -76,12 +76,6 @@ def _require_together(to: str, labels_inside: bool, ort: Path | None) -> None:
         )
     if to != "web" and ort is not None:
         raise FullconvError(f"--ort is for --to web, not for {to}.", "--to web")
-
-
-def _name(model: Path) -> str:
-    """What the page calls it: the run that a model folder lies in, or the folder."""
-    path = model.resolve()
-    return path.parent.name if path.name == "model" else path.name
 
 
 def _next(to: str, file: Path) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from fullconv import draw
 from fullconv.data.geotiff import software_of
-from fullconv.data.masks import write_mask
+from fullconv.data.masks import mask_picture, write_mask
 from fullconv.data.pictures import PICTURE_SUFFIXES, opened
 from fullconv.data.videos import is_video, mark_of
 from fullconv.errors import FullconvError
@@ -143,18 +144,28 @@ class Segmentation:
     def save(self, path: Path, kind: str) -> None:
         """Writes one kind of result, of `OUTPUTS`."""
         tables = {"json": self.to_dict, "polygons": self.to_geojson, "coco": self.to_coco}
-        pictures = {"color": self.color, "overlay": self.overlay, "confidence": self._grey}
         if kind in tables:
             indent = 1 if kind == "json" else None
             path.write_text(json.dumps(tables[kind](), indent=indent), encoding="utf-8")
-        elif kind in pictures:
-            # A photo packed harder takes four times as long and is a tenth smaller.
-            level = 1 if kind == "overlay" else 6
-            pictures[kind]().save(path, pnginfo=mark(), compress_level=level)
         elif kind == "probability":
             write_probabilities(path, self._probabilities(), self.number, self.labels)
-        else:
+        elif kind == "mask":
             self.save_mask(path)
+        else:
+            path.write_bytes(self.encoded(kind))
+
+    def encoded(self, kind: str) -> bytes:
+        """The PNG that `save` writes: of mask, color, overlay or confidence."""
+        pictures = {"color": self.color, "overlay": self.overlay, "confidence": self._grey}
+        if kind == "mask":
+            image = mask_picture(self.mask, self.labels, "the mask")
+        else:
+            image = pictures[kind]()
+        # A photo packed harder takes four times as long and is a tenth smaller.
+        level = 1 if kind == "overlay" else 6
+        file = BytesIO()
+        image.save(file, format="PNG", pnginfo=mark(), compress_level=level)
+        return file.getvalue()
 
     def _grey(self) -> Image.Image:
         """The confidence, 0 .. 1 as 0 .. 255."""

@@ -84,6 +84,11 @@ class Predictor(Segmenter):
         return self.model.head
 
     @property
+    def backbone(self) -> str:
+        """What its backbone is called."""
+        return self.model.card.name
+
+    @property
     def pretrained_on(self) -> str:
         """What its backbone started from; empty for a fresh start."""
         return self.model.card.pretrained_on

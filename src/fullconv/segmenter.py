@@ -64,6 +64,11 @@ class Segmenter(ABC):
 
     @property
     @abstractmethod
+    def backbone(self) -> str:
+        """What its backbone is called."""
+
+    @property
+    @abstractmethod
     def pretrained_on(self) -> str:
         """What its backbone started from; empty for a fresh start."""
 

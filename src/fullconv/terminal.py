@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Annotated, Any, Literal, TextIO
 
 from cyclopts import App, Group, Parameter
@@ -32,6 +33,14 @@ Precision = Literal["auto", "float32", "bfloat16"]
 def say(text: str) -> None:
     """To stderr."""
     print(text, file=sys.stderr, flush=True)
+
+
+def name_of(model: Path) -> str:
+    """What a model is called: as the run that it lies in, or as its own folder or file."""
+    path = model.resolve()
+    if path.name == "model":  # of a run
+        return path.parent.name
+    return path.stem if path.is_file() else path.name
 
 
 def let_go(stream: TextIO) -> None:

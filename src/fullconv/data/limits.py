@@ -28,12 +28,16 @@ _MOST_BYTES = 1 << 30  # of a file that is read whole
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # else it writes to stderr
 
 
+class TooLargeError(FullconvError):
+    """More pixels than are read."""
+
+
 def refuse_large(size: tuple[int, int], what: str, name: str, *, share: float = 1) -> None:
     """(H, W) of more pixels than are read at once: Pillow's own limit, which can be moved, or a
     share of it."""
     most = share * (Image.MAX_IMAGE_PIXELS or float("inf"))
     if size[0] * size[1] > most:
-        raise FullconvError(
+        raise TooLargeError(
             f"{what} {name} says that it has {size[0]} x {size[1]} pixels (height x width), "
             f"{size[0] * size[1] / 1e6:.0f} million; at most {most / 1e6:.0f} million are read.",
             "cut it into tiles, or set PIL.Image.MAX_IMAGE_PIXELS = None",

@@ -149,6 +149,15 @@ def write_mask(
             f"a mask is written as PNG, not as {path.name!r}: other formats change its values.",
             f"{path.stem}.png",
         )
+    _save(mask_picture(ids, labels, str(path)), path, mark)
+
+
+def mask_picture(ids: NDArray[Any], labels: Labels, name: str) -> Image.Image:
+    """(H, W) class ids with the colours of `labels` as a palette; above 255 classes 16-bit grey.
+
+    Args:
+        name: of the file that it is for, in messages.
+    """
     if ids.ndim != 2 or ids.dtype.kind not in "ui" or ids.size == 0:
         raise FullconvError(
             f"a mask of shape {ids.shape} and type {ids.dtype}; expected (H, W) whole numbers.",
@@ -158,7 +167,7 @@ def write_mask(
     strange = np.unique(ids[((ids < 0) | (ids >= len(labels))) & (ids != labels.ignore_index)])
     if strange.size:
         raise FullconvError(
-            f"ids {strange[:_LISTED].tolist()} cannot be written to {path}: there are "
+            f"ids {strange[:_LISTED].tolist()} cannot be written to {name}: there are "
             f"{len(labels)} classes (0..{len(labels) - 1}) and {labels.ignore_index} for ignore.",
             f"np.where((ids >= 0) & (ids < {len(labels)}), ids, {labels.ignore_index})",
         )
@@ -168,7 +177,7 @@ def write_mask(
         palette[: len(labels)] = labels.colors
         palette[labels.ignore_index] = voc_color(255)
         image.putpalette([channel for color in palette for channel in color])
-    _save(image, path, mark)
+    return image
 
 
 def is_lossy(path: Source) -> bool:

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from fullconv.data.limits import quiet, refuse_large
+from fullconv.data.limits import TooLargeError, quiet, refuse_large
 from fullconv.errors import FullconvError, command
 
 Source: TypeAlias = str | Path | IO[bytes]
@@ -56,10 +56,14 @@ _UPRIGHT = {
 }
 
 
-def read_picture(path_or_file: Source) -> NDArray[np.uint8]:
-    """The picture in a file. (H, W, 3) uint8 RGB, upright."""
-    with opened(path_or_file) as image:
-        return from_pil(image, name=source_name(path_or_file))
+def read_picture(path_or_file: Source, *, name: str = "") -> NDArray[np.uint8]:
+    """The picture in a file. (H, W, 3) uint8 RGB, upright.
+
+    Args:
+        name: in messages, if not that of the file.
+    """
+    with opened(path_or_file, name=name) as image:
+        return from_pil(image, name=name or source_name(path_or_file))
 
 
 def picture_size(path: Source) -> tuple[int, int]:
@@ -168,7 +172,7 @@ def opened(
             f"{name} is a folder; expected a {what} file.", command("ls", name)
         ) from error
     except Image.DecompressionBombError as error:
-        raise FullconvError(
+        raise TooLargeError(
             f"{what} {name} has more pixels than Pillow opens unasked: {error}",
             "cut it into tiles, or set PIL.Image.MAX_IMAGE_PIXELS = None",
         ) from error

@@ -1,0 +1,1 @@
+"""A server: pictures in, segmentations out, over HTTP."""

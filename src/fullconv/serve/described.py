@@ -1,0 +1,143 @@
+"""Described: what the server takes and gives, as OpenAPI has it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+
+class Problem(BaseModel):
+    """Why there is no result."""
+
+    error: str = Field(description="What was found, and what was expected.")
+    hint: str = Field(alias="try", description="A command or a line that mends it.")
+
+
+class Area(BaseModel):
+    """Of one class in a picture."""
+
+    id: int
+    name: str
+    pixels: int
+    share: float = Field(description="Of the picture's pixels, a fraction.")
+
+
+class Found(BaseModel):
+    """What was found in a picture."""
+
+    height: int
+    width: int
+    classes: list[Area] = Field(description="All of them, by their ids.")
+    seconds: float = Field(description="From the end of the upload to the labels.")
+    heads: dict[str, list[Area]] = Field(
+        default={}, description="Of a model with several heads, what the further ones found."
+    )
+    ids: str = Field(default="", description="data:image/png, grey: class ids; 255 is ignored.")
+    mask: str = Field(default="", description="data:image/png, class ids with a palette.")
+    confidence: str = Field(
+        default="",
+        description="data:image/png, grey: the probability of each pixel's class, times 255.",
+    )
+
+
+class Class(BaseModel):
+    """One class."""
+
+    id: int
+    name: str
+    color: tuple[int, int, int] = Field(description="RGB, 0 to 255.")
+
+
+class Head(BaseModel):
+    """A further head."""
+
+    classes: list[Class]
+    ignore_index: int
+
+
+class Bounds(BaseModel):
+    """What one request may take."""
+
+    bytes: int
+    pixels: int
+    seconds: float
+
+
+class About(BaseModel):
+    """The model."""
+
+    name: str
+    classes: list[Class]
+    ignore_index: int
+    backbone: str
+    pretrained_on: str
+    heads: dict[str, Head]
+    limits: Bounds
+    version: str = Field(description="Of fullconv.")
+
+
+class Health(BaseModel):
+    """That it works."""
+
+    status: str
+    waiting: int = Field(description="Pictures in the queue.")
+
+
+_BINARY = {"type": "string", "format": "binary"}
+BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "A picture: JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF, JPEG 2000 or PNM.",
+        "content": {
+            "application/octet-stream": {"schema": _BINARY},
+            "image/*": {"schema": _BINARY},
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "properties": {"picture": _BINARY},
+                    "required": ["picture"],
+                }
+            },
+        },
+    }
+}
+PNG: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "A PNG picture of the same size (an overlay has a legend beside it), or "
+        "what was found as JSON.",
+        "content": {"image/png": {"schema": _BINARY}},
+    }
+}
+PAGE: dict[int | str, dict[str, Any]] = {
+    200: {"description": "A page to try the model on.", "content": {"text/html": {}}}
+}
+TEXT: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "In the text format of Prometheus.",
+        "content": {"text/plain": {"schema": {"type": "string"}}},
+    }
+}
+_WHY = {
+    401: "The key is missing or wrong.",
+    408: "The upload took too long.",
+    413: "Too many bytes or pixels.",
+    415: "This is no picture.",
+    422: "A damaged picture, or something that is not known was asked for.",
+    503: "Too much waits, or it took too long.",
+}
+_HEADERS = {
+    401: ("WWW-Authenticate", {"type": "string"}, "Bearer"),
+    503: ("Retry-After", {"type": "integer"}, "Seconds."),
+}
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """How each of these errors looks."""
+    found: dict[int | str, dict[str, Any]] = {}
+    for status in statuses:
+        found[status] = {"model": Problem, "description": _WHY[status]}
+        if status in _HEADERS:
+            name, schema, said = _HEADERS[status]
+            found[status]["headers"] = {name: {"schema": schema, "description": said}}
+    return found

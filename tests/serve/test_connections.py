@@ -1,0 +1,130 @@
+"""Connections that come to nothing, and the end of the server."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from lively import lively
+from pictures import photo
+from served import Held, ask, png, serving
+
+from fullconv.serve.guard import Limits
+
+SECONDS = 1.0
+
+
+@pytest.fixture(scope="module")
+def model() -> Held:
+    found = Held(lively(), device="cpu", precision="float32")
+    found.may.set()
+    return found
+
+
+@pytest.fixture(scope="module")
+def address(model: Held) -> Iterator[str]:
+    with serving(model, Limits(seconds=SECONDS)) as url:
+        yield url
+
+
+def connected(address: str, sent: bytes) -> socket.socket:
+    parts = urlsplit(address)
+    line = socket.create_connection((parts.hostname or "", parts.port or 0), timeout=20)
+    line.sendall(sent)
+    return line
+
+
+def rest(line: socket.socket) -> bytes:
+    """What comes until the server ends the connection."""
+    found = b""
+    try:
+        while part := line.recv(1 << 16):
+            found += part
+    except ConnectionResetError:
+        pass
+    line.close()
+    return found
+
+
+def answer(content: bytes) -> tuple[int, Any]:
+    head, _, body = content.partition(b"\r\n\r\n")
+    return int(head.split()[1]), json.loads(body)
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /health HT", b"GET /health HTTP/1.1\r\nHost: x\r\n"])
+def test_a_request_that_does_not_come_is_not_waited_for(address: str, sent: bytes) -> None:
+    began = time.monotonic()
+    assert rest(connected(address, sent)) == b""
+    assert time.monotonic() - began >= 0.9 * SECONDS
+    assert ask(address, path="health").status == 200
+
+
+def test_a_connection_is_kept_for_the_next_request(address: str) -> None:
+    line = connected(address, b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+    time.sleep(SECONDS / 2)
+    line.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert rest(line).count(b'"status":"ok"') == 2
+
+
+def test_a_slow_upload_is_told_so_and_cut(address: str) -> None:
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+    head += b"Content-Length: 99\r\n\r\n"
+    status, table = answer(rest(connected(address, head + b"a")))
+    assert (status, table["error"]) == (408, "the upload took more than 1 seconds.")
+
+
+def test_what_is_no_http(address: str) -> None:
+    status, table = answer(rest(connected(address, b"\x16\x03\x01 hello\r\n\r\n")))
+    assert (status, table) == (
+        400,
+        {"error": "this is no HTTP request.", "try": "curl ADDRESS/health"},
+    )
+
+
+def test_an_answer_that_nobody_reads_is_not_kept(model: Held) -> None:
+    large = png(photo(1500, 1500))
+    head = "POST /predict?output=overlay HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+    head += f"Content-Length: {len(large)}\r\n\r\n"
+    with serving(model, Limits(seconds=8)) as url:
+        line = connected(url, head.encode() + large)
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 12)
+        assert line.recv(15) == b"HTTP/1.1 200 OK"
+        parts = urlsplit(url)
+        end = time.monotonic() + 60
+        while _open(parts.port or 0) > 0:  # the server's end of it
+            assert time.monotonic() < end
+            time.sleep(0.2)
+        line.close()
+
+
+def _open(port: int) -> int:
+    """Connections that the system holds established on the server's side."""
+    with open("/proc/net/tcp", encoding="ascii") as file:
+        rows = [line.split() for line in file][1:]
+    return sum(row[1].endswith(f":{port:04X}") and row[3] == "01" for row in rows)
+
+
+def test_what_was_taken_is_finished_at_the_end(model: Held) -> None:
+    model.working.clear()
+    model.may.clear()
+    replies: list[Any] = []
+    with serving(model, Limits(seconds=30)) as url:
+        content = png(photo(30, 40))
+        clients = [
+            threading.Thread(target=lambda: replies.append(ask(url, content))) for _ in range(3)
+        ]
+        for client in clients:
+            client.start()
+        assert model.working.wait(20)
+        while ask(url, path="health").table["waiting"] < 2:
+            time.sleep(0.01)
+        threading.Timer(0.5, model.may.set).start()
+    for client in clients:
+        client.join(20)
+    assert [reply.status for reply in replies] == [200] * 3

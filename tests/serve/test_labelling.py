@@ -1,0 +1,98 @@
+"""Several pictures at once get the labels that each gets alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from lively import lively
+from pictures import photo
+
+from fullconv.data import drawn
+from fullconv.data.beside import Input
+from fullconv.deployed import load_deployed
+from fullconv.errors import FullconvError
+from fullconv.labels import Labels
+from fullconv.predict import Predictor
+from fullconv.serve.labelling import Labelling
+
+SCENES = [drawn.scene(seed, size=(64, 96))[0] for seed in range(3)]
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    heads = {"material": Labels(("hard", "soft", "wet"))}
+    model = lively(heads=heads, head="things")
+    return Predictor(model, device="cpu", precision="float32")
+
+
+def test_a_batch_gives_what_each_gives_alone(predictor: Predictor) -> None:
+    labelling = Labelling(predictor)
+    assert labelling.together(SCENES)
+    for _ in range(2):  # found out, and then known
+        for found, picture in zip(labelling.label(SCENES), SCENES, strict=True):
+            alone = predictor.segment(picture)
+            assert np.array_equal(found.mask, alone.mask)
+            assert found.labels == alone.labels
+            assert np.array_equal(found.heads["material"].mask, alone.heads["material"].mask)
+            assert np.array_equal(found.picture, picture)
+    assert list(labelling.known) == [(3, 64, 96, 3)]
+    assert len(np.unique(found.mask)) > 2
+
+
+def test_a_batch_that_gives_other_scores_is_not_used(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labelling = Labelling(predictor)
+    batch, sizes = labelling._batch, []
+
+    def noisy(pictures: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+        sizes.append(len(pictures))
+        values, maps = batch(pictures)
+        if len(pictures) > 1:  # the last bit of a score, and labels that nobody may see
+            values = np.nextafter(values, np.float32(np.inf))
+            maps = [ids * 0 for ids in maps]
+        return values, maps
+
+    monkeypatch.setattr(labelling, "_batch", noisy)
+    for _ in range(2):
+        for found, picture in zip(labelling.label(SCENES), SCENES, strict=True):
+            assert np.array_equal(found.mask, predictor.segment(picture).mask)
+    assert sizes == [3, 1, 1, 1]  # it is not tried again
+    assert labelling.known == {(3, 64, 96, 3): False}
+
+
+def test_an_exported_file_in_batches(exported: Path) -> None:
+    model = load_deployed(exported)
+    for found, picture in zip(Labelling(model).label(SCENES), SCENES, strict=True):
+        assert np.array_equal(found.mask, model.segment(picture).mask)
+    found, sure = Labelling(model).surely(SCENES[0], 0)
+    assert np.array_equal(sure, model.probabilities(SCENES[0]).confidence(0))
+
+
+def test_large_pictures_go_alone(predictor: Predictor) -> None:
+    large = np.broadcast_to(np.uint8(7), (1100, 1000, 3))
+    assert Labelling(predictor).together([large])
+    assert not Labelling(predictor).together([large, large])
+    tiled = Predictor(lively(), device="cpu", precision="float32", tile=64)
+    assert not Labelling(tiled).together(SCENES)
+    for found, picture in zip(Labelling(tiled).label(SCENES), SCENES, strict=True):
+        assert np.array_equal(found.mask, tiled.segment(picture).mask)
+
+
+def test_confidence_is_the_probability_of_what_was_found(predictor: Predictor) -> None:
+    picture = photo(40, 56)
+    for number in (0, 1):
+        found, sure = Labelling(predictor).surely(picture, number)
+        alone = predictor.segment(picture)
+        head = [alone, alone.heads["material"]][number]
+        every = head.probability.astype(np.float64)
+        assert np.array_equal(found.mask, alone.mask)
+        assert np.allclose(sure, every.max(axis=0 if every.shape[1:] == sure.shape else -1))
+
+
+def test_a_model_that_takes_more_than_pictures_is_refused() -> None:
+    model = lively(inputs=(Input("depth", 1, (0.0,), (1.0,)),))
+    with pytest.raises(FullconvError, match=r"takes depth beside each picture; only models of"):
+        Labelling(Predictor(model, device="cpu"))

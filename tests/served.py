@@ -1,0 +1,118 @@
+"""`fullconv serve` on a port of its own, in this process; and what it answers."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+import socket
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+from PIL import Image
+
+from fullconv.predict import Predictor
+from fullconv.segmenter import Segmenter
+from fullconv.serve.app import create_app
+from fullconv.serve.connections import UntilStopped
+from fullconv.serve.guard import Limits
+
+PNG = {"Content-Type": "image/png"}
+
+
+@contextmanager
+def serving(
+    model: Segmenter,
+    limits: Limits | None = None,
+    key: str = "",
+    wrap: Callable[[Any], Any] = lambda app: app,
+) -> Iterator[str]:
+    """The address; `wrap` puts something of the test's own before the application."""
+    limits, ready = limits or Limits(), threading.Event()
+    app = wrap(create_app(model, "street", limits, key))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = UntilStopped(app, limits.seconds, ready.set)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        assert ready.wait(30)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        server.should_exit = True
+        thread.join(60)
+        assert not thread.is_alive()
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back."""
+
+    status: int
+    content: bytes
+    headers: Any
+
+    @property
+    def table(self) -> Any:
+        """Of JSON."""
+        return json.loads(self.content)
+
+    @property
+    def error(self) -> tuple[int, str, str]:
+        """Status, what was found, what may be tried; no more is said of an error."""
+        assert set(self.table) == {"error", "try"}
+        return self.status, self.table["error"], self.table["try"]
+
+
+def ask(
+    address: str,
+    content: bytes | None = None,
+    path: str = "predict",
+    headers: dict[str, str] = PNG,
+    method: str = "",
+) -> Reply:
+    """Sends `content` to a path of the server; without any, asks for it."""
+    parts = urlsplit(address)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
+    method = method or ("GET" if content is None else "POST")
+    connection.request(method, f"/{path}", content, headers)
+    answer = connection.getresponse()
+    reply = Reply(answer.status, answer.read(), answer.headers)
+    connection.close()
+    return reply
+
+
+def png(picture: np.ndarray, kind: str = "PNG", **options: Any) -> bytes:
+    """(H, W, 3) or (H, W) -> a file of that kind."""
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, kind, **options)
+    return file.getvalue()
+
+
+def pixels(content: bytes) -> np.ndarray:
+    """What a PNG holds: ids of one with a palette, too."""
+    return np.asarray(Image.open(io.BytesIO(content)))
+
+
+def bomb(height: int = 30_000, width: int = 30_000) -> bytes:
+    """A small PNG that promises so many pixels, and holds the first rows of them."""
+    file = bytearray(png(np.zeros((8, 8, 3), np.uint8)))
+    file[16:24] = width.to_bytes(4) + height.to_bytes(4)
+    file[29:33] = zlib.crc32(file[12:29]).to_bytes(4)
+    return bytes(file)
+
+
+class Held(Predictor):
+    """Labels when it may, and says that it is at work."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.working, self.may = threading.Event(), threading.Event()
+
+    def segment(self, picture: Any, **options: Any) -> Any:
+        self.working.set()
+        assert self.may.wait(60)
+        return super().segment(picture, **options)
