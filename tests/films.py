@@ -21,6 +21,7 @@ def film(
     *,
     size: tuple[int, int] = (48, 64),
     sound: str = "",
+    sound_first: bool = False,
     turned: int = 0,
     codec: str = "libx264",
     **options: str,
@@ -30,6 +31,7 @@ def film(
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", options=options) as file:
+        heard = file.add_stream(sound, rate=16000) if sound_first else None
         stream = file.add_stream(codec, rate=25, options={"crf": "1"} if "264" in codec else {})
         stream.height, stream.width = size
         stream.pix_fmt = "bgr0" if codec == "ffv1" else "yuv420p"
@@ -38,7 +40,8 @@ def film(
             stream.codec_context.time_base = Fraction(1, 25)
         if turned:
             stream.set_display_rotation(turned)
-        heard = file.add_stream(sound, rate=16000) if sound else None
+        if sound and heard is None:
+            heard = file.add_stream(sound, rate=16000)
         if heard is not None:
             heard.layout = "mono"
         for number, stamp in enumerate(stamps):
