@@ -405,7 +405,11 @@ def test_ctrl_c_ends_it_with_one_word(
 
     monkeypatch.setattr(Predictor, "segment", segment)
     out = tmp_path / "out"
-    assert run(["predict", str(model_folder), str(photos), "--out", str(out), *ARGV]) == 1
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests
+    try:
+        assert run(["predict", str(model_folder), str(photos), "--out", str(out), *ARGV]) == 1
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert capsys.readouterr() == ("", "stopped.\n")
     files = [path for path in out.rglob("*") if path.is_file() and FOLDER not in path.parts]
     assert 1 <= len(files) <= 11

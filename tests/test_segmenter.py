@@ -249,7 +249,7 @@ class Red(Segmenter):
         self.further = further
 
     labels = Labels(("dark", "red"))  # type: ignore[assignment]
-    pretrained_on = ""  # type: ignore[assignment]
+    backbone = pretrained_on = ""  # type: ignore[assignment]
 
     @property
     def head(self) -> str:
