@@ -192,7 +192,6 @@ class _Writer:
             self.video.pix_fmt = "yuv420p" if lossy else grey
             self.video.codec_context.time_base = film.time_base
             self.video.thread_type = "AUTO"  # else slices of a frame, which H.264 packs worse
-            self.video.thread_type = "AUTO"  # else slices of a frame, which H.264 packs worse
             self.video.sample_aspect_ratio = film.aspect
             if lossy:
                 for tag in ("color_primaries", "color_trc", "colorspace", "color_range"):
