@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
 import jsonschema
 import numpy as np
 import pytest
+import requests
 from lively import lively
 from pictures import photo
 from served import PNG, Held, Reply, ask, bomb, pixels, png, serving
@@ -73,13 +73,13 @@ def test_ways_to_send_a_picture(address: str, model: Held) -> None:
     content = png(SCENE)
     for headers in (PNG, {"Content-Type": "image/x"}, {"Content-Type": "application/octet-stream"}):
         assert np.array_equal(pixels(ask(address, content, headers=headers).content), wanted)
-    sent = httpx.post(f"{address}predict", files={"picture": ("a.png", content)})
+    sent = requests.post(f"{address}predict", files={"picture": ("a.png", content)}, timeout=60)
     assert np.array_equal(pixels(sent.content), wanted)
 
     def in_pieces() -> Iterator[bytes]:  # without a length
         yield from (content[at : at + 100] for at in range(0, len(content), 100))
 
-    sent = httpx.post(f"{address}predict", content=in_pieces(), headers=PNG)
+    sent = requests.post(f"{address}predict", data=in_pieces(), headers=PNG, timeout=60)
     assert np.array_equal(pixels(sent.content), wanted)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import httpx
 import pytest
+import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,10 +12,11 @@ from fullconv.serve.guard import RefusedError
 
 
 def form(fields: list[tuple[str, bytes]]) -> tuple[bytes, str]:
-    """What httpx makes of it, and its type."""
+    """What requests makes of it, and its type."""
     sent = [(name, ("a file.png", content, "image/png")) for name, content in fields]
-    request = httpx.Request("POST", "http://here/", files=sent)
-    return request.read(), request.headers["content-type"]
+    request = requests.Request("POST", "http://here/", files=sent).prepare()
+    assert isinstance(request.body, bytes)
+    return request.body, request.headers["content-type"]
 
 
 @given(st.binary(max_size=300), st.lists(st.sampled_from(["a", "Picture", "pictures"]), max_size=3))
