@@ -32,11 +32,11 @@ PICTURE, SLOW, LEFT, GONE = "picture", "slow", "left", "gone"
 # Of 200 requests: how many are of a kind, and which answers are right.
 KINDS: dict[str, tuple[int, tuple[int, ...]]] = {
     PICTURE: (172, (200, 503)),
-    "cut short": (6, (422,)),  # these three are 5 %
-    "text": (2, (415,)),
-    "empty": (2, (422,)),
-    "too many bytes": (4, (413,)),
-    "too many pixels": (4, (413,)),
+    "cut short": (6, (422, 503)),  # these three are 5 %
+    "text": (2, (415, 503)),
+    "empty": (2, (422, 503)),
+    "too many bytes": (4, (413, 503)),
+    "too many pixels": (4, (413, 503)),
     SLOW: (2, (408,)),
     LEFT: (4, ()),  # in the middle of the upload
     GONE: (4, ()),  # while the answer is awaited

@@ -19,6 +19,7 @@ from PIL import Image
 
 import fullconv
 from fullconv.cli import _options_in, main, run
+from fullconv.data import drawn
 from fullconv.data.drawn import LABELS
 from fullconv.data.masks import read_values
 from fullconv.data.pictures import read_picture
@@ -26,8 +27,10 @@ from fullconv.model import Model, save_model
 from fullconv.network.fcn import FCN
 from fullconv.settings import Settings, to_toml
 from fullconv.stages import Stage
+from fullconv.terminal import app
 
 COMMANDS = ("demo", "check", "train", "evaluate", "predict", "inspect", "convert", "heatmap")
+COMMANDS += ("doctor", "completion")
 HEAVY = ("torch", "torchvision", "timm", "lightning", "numpy", "PIL", "matplotlib")
 
 Out = Callable[[list[Any]], tuple[int, str, str]]
@@ -203,6 +206,7 @@ def test_evaluate_prints_the_table_and_what_it_is_of(
     assert empty == ""
     assert first.startswith("mean IoU ")
     assert all(name in out for name in LABELS.names)
+    assert out.endswith(f"\nnext: fullconv predict {model_folder} PICTURES\n")
 
 
 def test_a_published_data_set_goes_by_its_name(
@@ -254,8 +258,9 @@ def test_predict_writes_masks_and_overlays_and_says_what_is_there(
     pictures = scenes / "images/test"
     code, out, err = cli(["predict", model_folder, pictures, "--out", out_folder])
     assert (code, err) == (0, "")
-    *lines, last = out.splitlines()
+    *lines, last, ahead = out.splitlines()
     assert last == f"2 of 2 pictures -> {out_folder}"
+    assert ahead == f"next: fullconv serve {model_folder}"
     assert [line.split(":")[0] for line in lines] == [str(p) for p in sorted(pictures.iterdir())]
     assert all("%" in line for line in lines)
     assert sorted(p.name for p in out_folder.glob("[!.]*")) == [
@@ -467,6 +472,12 @@ def test_inspect_tells_what_a_thing_is(
     what = {"backbone": "test_resnet", "model": str(model_folder), "data": str(scenes)}[thing]
     code, text, err = cli(["inspect", what])
     assert (code, err) == (0, "")
+    ahead = {
+        "backbone": "fullconv train DATA --backbone test_resnet",
+        "model": f"fullconv predict {model_folder} PICTURES",
+        "data": f"fullconv check {scenes}",
+    }[thing]
+    assert text.endswith(f"\nnext: {ahead}\n")
     code, out, err = cli(["inspect", what, "--json"])
     assert (code, err) == (0, "")
     facts = json.loads(out)
@@ -638,8 +649,9 @@ def test_every_flag_of_the_settings_can_be_denied(cli: Out, training: Recorder) 
 def test_ceiling_prints_a_table_of_classes_and_strides(cli: Out, scenes: Path) -> None:
     code, out, err = cli(["ceiling", scenes])
     assert (code, err) == (0, "")
-    head, *lines = out.splitlines()
+    head, *lines, ahead = out.splitlines()
     assert head.startswith(f"{scenes}, split val, 2 pictures, original size")
+    assert ahead == f"next: fullconv train {scenes} --stride 4"
     assert all(any(line.startswith(name) for line in lines) for name in LABELS.names)
     assert f"{'mean IoU':<24}" in out
     assert lines[-1].startswith("recommended: --stride 4: stride 8 can reach about ")
@@ -677,7 +689,7 @@ def test_ceiling_refuses_faulty_data(cli: Out, data: Path, spoilt: str) -> None:
 @pytest.mark.parametrize(
     ("argv", "said", "hint"),
     [
-        (["bogus"], 'Unknown command "bogus". Available commands: check, ', "fullconv --help"),
+        (["bogus"], 'Unknown command "bogus". Available commands: ', "fullconv --help"),
         (["--bogus"], 'Unknown command "--bogus"', "fullconv --help"),
         (["check"], "DATA is missing.", "fullconv check DATA"),
         (["evaluate", "m"], "DATA is missing.", "fullconv evaluate MODEL DATA"),
@@ -756,6 +768,60 @@ def test_a_model_with_a_fault(
     }[fault]
     assert refused(cli(words)).startswith(said)
     assert not (tmp_path / "out").exists()
+
+
+# --quiet
+
+
+def test_quiet_leaves_results_alone(cli: Out, tmp_path: Path) -> None:
+    data = drawn.write(tmp_path / "data", train=2, val=1, test=1, size=(48, 64))
+    small = "--backbone resnet10t --no-pretrained --epochs 1 --workers 0 --crop 33 33"
+    out = tmp_path / "run"
+    code, said, err = cli(["--quiet", "train", data, *small.split(), "--out", out])
+    assert (code, err) == (0, "")
+    assert said.startswith("mean IoU ")
+    assert said.endswith(f"next: fullconv evaluate {out / 'model'} {data} --split test\n")
+    again = ["predict", out, data / "images/test", "--out", tmp_path / "out"]
+    assert cli(again)[2] == ""
+    code, heard, err = cli(again)
+    assert err.startswith("note: 1 picture was done before")
+    assert cli([*again, "--quiet"]) == (0, heard, "")
+
+
+def test_quiet_leaves_errors_alone(cli: Out, scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert refused(cli(["--quiet", "check", "gone"])).startswith("there is no folder gone;")
+    assert refused(cli(["check", "--quiet"])) == "DATA is missing.\n  try: fullconv check DATA\n"
+    assert refused(cli(["--quiet", "check", scenes, "--fix"])).endswith("fullconv check --help\n")
+    assert "Unknown option" in refused(cli(["check", scenes, "--no-quiet"]))
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("the sky fell")
+
+    monkeypatch.setattr("fullconv.data.check.check", fail)
+    code, out, err = cli(["check", scenes, "--quiet"])
+    assert (code, out) == (2, "")
+    assert err.endswith("RuntimeError: the sky fell\n")
+
+
+def test_every_command_has_quiet_in_its_help(cli: Out) -> None:
+    for words in ([], *([name] for name in app if not name.startswith("-"))):
+        assert "--quiet  No progress and no notes" in cli([*words, "--help"])[1], words
+
+
+def test_the_demo_ends_with_its_result_and_the_next_command(
+    cli: Out, model_folder: Path, scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_demo(*_: Any, say: Callable[[str], None], **__: Any) -> Any:
+        say("drawing street scenes ...")
+        return fullconv.evaluate(model_folder, scenes, split="test").to_dict()
+
+    monkeypatch.setattr("fullconv.demo.run_demo", run_demo)
+    code, out, err = cli(["demo", "--out", "my demo"])
+    assert (code, err) == (0, "drawing street scenes ...\n")
+    assert out.startswith("on 2 scenes it never saw:\n\nmean IoU ")
+    ahead = "fullconv predict 'my demo/run' 'my demo/scenes/images/test'"
+    assert out.endswith(f"\nlook at my demo/predictions.png\nnext: {ahead}\n")
+    assert cli(["demo", "--out", "my demo", "--quiet"]) == (0, out, "")
 
 
 # What is ours.

@@ -35,7 +35,8 @@ def lossy(root: Path) -> Path:
 def test_a_repaired_copy_has_no_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = lossy(tmp_path / "data")
     assert run(["check", str(root)]) == 1
-    capsys.readouterr()
+    ahead = capsys.readouterr().out.splitlines()[-1]
+    assert ahead == f"next: fullconv check {root} --fix {tmp_path / 'data_fixed'}"
     assert run(["check", str(root), "--fix", str(tmp_path / "copy")]) == 0
     out = capsys.readouterr().out
     assert out.startswith(
@@ -64,7 +65,8 @@ def test_check_recommends_a_stride_and_draws_a_sheet(
     said = next(line for line in out.splitlines() if line.startswith("recommended: "))
     assert said.startswith("recommended: --stride 4: stride 8 can reach about ")
     assert said.endswith(" (counted in 2 masks of val)")
-    assert out.endswith(f"\n  fullconv ceiling {scenes}   # shows each class\n")
+    assert f"\n  fullconv ceiling {scenes}   # shows each class\n" in out
+    assert out.endswith(f"\nnext: fullconv train {scenes} --stride 4\n")
     assert err == f"sheet: {sheet}\n"
     assert sheet.is_file()
     assert run(["check", str(scenes), "--json"]) == 0
@@ -72,7 +74,9 @@ def test_check_recommends_a_stride_and_draws_a_sheet(
     assert facts["recommended_stride"] == 4
     assert f"recommended: --stride 4: {facts['recommended_stride_reason']}" == said
     assert run(["ceiling", str(scenes)]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == said  # they never contradict
+    *_, again, ahead = capsys.readouterr().out.splitlines()
+    assert again == said  # they never contradict
+    assert ahead == f"next: fullconv train {scenes} --stride 4"
     bad = lossy(tmp_path / "data")
     assert run(["check", str(bad), "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["recommended_stride"] is None

@@ -19,7 +19,10 @@ def test_the_demo_ends_with_a_score_and_a_sheet(tmp_path, monkeypatch):
     assert result["protocol"]["split"] == "test"
     assert result["protocol"]["pictures"] == 3
     assert 0 < result["mean_iou"] < 1
-    assert any("on 3 scenes it never saw" in line for line in said)
+    assert any("drawing street scenes in" in line for line in said)
+    text = demo.text_of(result, tmp_path / "demo")
+    assert text.startswith("on 3 scenes it never saw:\n\nmean IoU ")
+    assert text.endswith(f"look at {tmp_path / 'demo/predictions.png'}")
     with Image.open(tmp_path / "demo/predictions.png") as sheet:
         assert sheet.width > 4 * 200
         assert sheet.height > 3 * 100

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from lively import lively
 from PIL import Image
 
+from fullconv import export_command
 from fullconv.cli import run
 from fullconv.data import drawn
 from fullconv.export import MOST_UNLIKE
@@ -95,6 +98,18 @@ def test_what_is_printed_can_be_pasted(
     assert f"next: fullconv predict '{tmp_path / 'my files' / 'model.onnx'}' PICTURES" in said
     assert run(["predict", str(tmp_path / "my files/model.onnx"), str(photos), "--tile", "64"]) == 1
     assert "takes each picture whole; tiles are for models in torch" in capsys.readouterr().err
+
+
+def test_the_next_command_reads_a_program_of_torch(tmp_path: Path) -> None:
+    (tmp_path / "my files").mkdir()
+    file = tmp_path / "my files" / "model.pt2"
+    program = torch.export.export(torch.nn.ReLU(), (torch.zeros(2),))
+    torch.export.save(program, file)
+    (line,) = export_command._next("torch", file)
+    words = shlex.split(line.removeprefix("next: "))
+    assert words[0] == "python"
+    done = subprocess.run([sys.executable, *words[1:]], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("ExportedProgram:")
 
 
 def test_int8_wants_pictures(

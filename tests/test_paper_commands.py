@@ -44,9 +44,12 @@ def test_a_heat_map_of_an_untrained_network(cli: Out, photo: Path, tmp_path: Pat
         "timm test_resnet, 200 x 260 pixels, dense and the classifier differ by"
     )
     assert lines[1].split() == ["probability", "x", "y", "scale", "class"]
-    assert len(lines) == 7  # three classes, the one asked for, and where the picture is
+    assert len(lines) == 8  # three classes, the one asked for, where the picture is, and what next
     assert any(line.endswith("  tabby, tabby cat") for line in lines)
-    assert lines[-1] == f"heat map: {out}"
+    assert lines[-2:] == [
+        f"heat map: {out}",
+        "next: fullconv train DATA --backbone test_resnet",
+    ]
     assert err.startswith("note: timm test_resnet: cells see up to 323 pixels through the padding")
     with Image.open(out) as image:
         assert image.format == "PNG"
@@ -151,6 +154,7 @@ def test_a_probe_prints_the_four_scores(cli: Out, scenes: Path, model_folder: Pa
     assert lines[0][-2:] == ["2", "pictures"]
     kinds = [["whole", "pictures"], ["foreground", "alone"], ["background", "alone"]]
     assert [line[:2] for line in lines[3:7]] == [*kinds, ["shape", "alone"]]
+    assert out.endswith(f"\nnext: fullconv predict {model_folder} PICTURES\n")
     code, out, err = cli(*words, "--json")
     result = json.loads(out)
     assert result["things"] == ["car", "person"]

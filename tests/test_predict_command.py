@@ -354,7 +354,8 @@ def test_a_single_video(
 ) -> None:
     argv = ["predict", str(model_folder), str(mixed / "deep/clip.mp4"), "--out", str(tmp_path)]
     assert run([*argv, "--save", "overlay"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == f"1 of 1 video -> {tmp_path}"
+    *_, last, ahead = capsys.readouterr().out.splitlines()
+    assert (last, ahead) == (f"1 of 1 video -> {tmp_path}", f"next: fullconv serve {model_folder}")
     assert (tmp_path / "clip_overlay.mp4").is_file()
     assert not list(tmp_path.glob("*mask*"))
 

@@ -1,6 +1,8 @@
 """What a training says: rows of the log, the time left, and the guard against collapse."""
 
 import csv
+import io
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -55,6 +57,23 @@ def test_every_epoch_becomes_a_row_and_a_repeated_one_replaces_it(tmp_path, caps
 def test_quiet_says_nothing(tmp_path, capsys):
     epoch(Reporter(tmp_path / "log.csv", quiet=True), 0, 1.0)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("kind", "moves"), [("xterm", True), ("dumb", False)])
+def test_the_bar_moves_on_a_terminal_that_can(tmp_path, monkeypatch, kind, moves):
+    class Stream(io.StringIO):
+        def isatty(self):
+            return True
+
+    stream = Stream()
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("TERM", kind)
+    reporter = Reporter(tmp_path / "log.csv")
+    reporter.on_train_start(trainer(), None)
+    epoch(reporter, 0, 1.0)
+    reporter.teardown(trainer(), None, "fit")
+    assert "epoch 1/5  loss 1.000" in stream.getvalue()
+    assert ("\x1b[" in stream.getvalue()) == moves
 
 
 def test_the_loss_so_far_survives_a_stop(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -113,11 +114,18 @@ def test_an_open_door_is_noted(
     key: str,
     noted: bool,
 ) -> None:
-    monkeypatch.setattr(UntilStopped, "run", lambda *_, **__: None)
+    monkeypatch.setattr(UntilStopped, "run", lambda self, **_: self._ready())
     monkeypatch.setenv("FULLCONV_KEY", key)
     assert run(["serve", str(model), "--host", host, "--port", "0"]) == 0
     note = "note: whoever reaches http://0.0.0.0:"
-    assert (note in capsys.readouterr().err) == noted
+    out, err = capsys.readouterr()
+    assert (note in err) == noted
+    listens, ahead = out.splitlines()
+    address = listens.removeprefix("a street at ").removesuffix("   # Ctrl-C ends it")
+    words = shlex.split(ahead.removeprefix("next: "))
+    assert words[:3] == ["curl", "-H", "Content-Type: image/jpeg"]
+    assert words[-3:] == [f"{address}/predict", ">", "mask.png"]
+    assert ("Authorization: Bearer KEY" in words) == bool(key)
 
 
 @pytest.fixture

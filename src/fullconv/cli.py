@@ -10,6 +10,7 @@ import errno
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, fields
 from inspect import Parameter as Place
@@ -17,18 +18,30 @@ from inspect import signature
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import CycloptsError, MissingArgumentError, Parameter, UnusedCliTokensError
+from cyclopts import CycloptsError, Group, MissingArgumentError, Parameter, UnusedCliTokensError
 
 import fullconv
+import fullconv.completion_command
 import fullconv.data_commands
+import fullconv.doctor_command
 import fullconv.export_command
 import fullconv.paper_commands
 import fullconv.predict_command
-import fullconv.serve_command  # these five join their commands to the application
+import fullconv.serve_command  # these seven join their commands to the application
 from fullconv.errors import DownloadError, FullconvError, command, plural, some
 from fullconv.memory import use_large_pages
 from fullconv.settings import Settings
-from fullconv.terminal import Json, Split, app, counting, emit, let_go, python_only, say
+from fullconv.terminal import (
+    Json,
+    Split,
+    app,
+    counting,
+    emit,
+    let_go,
+    python_only,
+    results_only,
+    say,
+)
 
 # What the machine refuses: no space, no permission, a read-only disk.
 OUTSIDE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
@@ -47,9 +60,11 @@ def demo(*, out: Path = Path("demo"), epochs: int = 28, seed: int = 0) -> None:
     seed
         Of the training; the scenes are always the same.
     """
-    from fullconv.demo import run_demo
+    from fullconv.demo import run_demo, text_of
 
-    run_demo(out, epochs=epochs, seed=seed, say=say)
+    result = run_demo(out, epochs=epochs, seed=seed, say=say)
+    ahead = command("fullconv", "predict", out / "run", out / "scenes/images/test")
+    emit(result, text_of(result, out), False, ahead=ahead)
 
 
 @app.command(sort_key=3)
@@ -167,7 +182,37 @@ def evaluate(
     head = f"{model} on {data}, split {split}, {pictures}, {how}\n\n"
     if result.left_out:
         say(f"note: no masks in {data} for {some(result.left_out)}, not scored (--heads FOLDER)")
-    emit(facts, head + table(facts), json)
+    ahead = command("fullconv", "predict", model, "PICTURES")
+    emit(facts, head + table(facts), json, ahead=ahead)
+
+
+app.meta.group_parameters = Group("Of every command")
+
+
+@app.meta.default
+def launch(
+    *words: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+    quiet: Annotated[bool, Parameter(negative=())] = False,
+) -> int:
+    """Runs the command that the words name; returns the exit code.
+
+    Parameters
+    ----------
+    words
+        The command and what it takes.
+    quiet
+        No progress and no notes: results and errors alone.
+    """
+    chosen, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
+    if chosen is train:
+        bound.arguments["given"] = _options_in(words)
+    if chosen in (train, evaluate, demo):
+        use_large_pages()
+    # Those about data sets open what comes, and say themselves what is wrong with it.
+    about_data = chosen.__module__ == fullconv.data_commands.__name__
+    with results_only() if quiet else nullcontext(), python_only() if about_data else nullcontext():
+        result = chosen(*bound.args, **bound.kwargs)
+    return result if isinstance(result, int) else 0
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -180,15 +225,8 @@ def run(argv: list[str]) -> int:
     try:
         # The parser takes a word that begins with a dash for an option, even where that is all.
         argv = ["@-" if word == "-" else word for word in argv]
-        chosen, bound, _ = app.parse_args(argv, exit_on_error=False, print_error=False)
-        if chosen is train:
-            bound.arguments["given"] = _options_in(argv)
-        if chosen in (train, evaluate, demo):
-            use_large_pages()
-        # Those about data sets open what comes, and say themselves what is wrong with it.
-        about_data = chosen.__module__ == fullconv.data_commands.__name__
-        with python_only() if about_data else nullcontext():
-            result = chosen(*bound.args, **bound.kwargs)
+        chosen, bound, _ = app.meta.parse_args(argv, exit_on_error=False, print_error=False)
+        result = chosen(*bound.args, **bound.kwargs)
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except DownloadError as error:
@@ -196,7 +234,8 @@ def run(argv: list[str]) -> int:
     except FullconvError as error:
         return _end(f"error: {error}", 1)
     except CycloptsError as error:
-        return _end(f"error: {_sentence(error)}\n  try: {_usage(argv, error)}", 1)
+        words = [word for word in argv if word != "--quiet"]
+        return _end(f"error: {_sentence(error)}\n  try: {_usage(words, error)}", 1)
     except KeyboardInterrupt:
         return _end("stopped.", 1)
     except BrokenPipeError:  # nobody reads how it goes: `fullconv demo 2>&1 | head`
@@ -228,7 +267,7 @@ def _bug() -> int:
     return _end(said + traceback.format_exc().rstrip(), 2)
 
 
-def _options_in(argv: list[str]) -> frozenset[str]:
+def _options_in(argv: Sequence[str]) -> frozenset[str]:
     """The training options that were typed: these alone change a configuration."""
     typed = {word.partition("=")[0].replace("-", "_") for word in argv if word.startswith("--")}
     return frozenset(f.name for f in fields(Settings) if typed & {f"__{f.name}", f"__no_{f.name}"})

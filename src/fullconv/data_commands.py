@@ -45,6 +45,7 @@ def check(
     from fullconv.data.beside import head_of, measured, names_of, with_inputs
     from fullconv.data.check import check as check_data
     from fullconv.data.fix import fix as fix_data
+    from fullconv.data.writable import copying
 
     with counting("checked") as progress:
         report = check_data(data, layout=layout, progress=progress)
@@ -56,7 +57,9 @@ def check(
         for name, other in others.items():
             text += f"\nhead {name}\n\n{other.text()}"
         facts |= {"heads": {name: of.to_dict() for name, of in others.items()}} if others else {}
-        emit(facts, text, json)  # first: what cannot be drawn can be read
+        root = report.dataset.root
+        ahead = copying(root) if report.errors else _training(root, facts, heads, inputs)
+        emit(facts, text, json, ahead=ahead)  # first: what cannot be drawn can be read
     if sheet is not None:
         from fullconv.sheet import save_sheet
 
@@ -88,6 +91,13 @@ def _with_stride(report: CheckReport) -> tuple[dict[str, Any], str]:
     return facts, text
 
 
+def _training(root: Path | str, facts: dict[str, Any], heads: str = "", inputs: str = "") -> str:
+    """The command that trains on a data set, at the stride that its labels need."""
+    words = ["--stride", str(facts["recommended_stride"])] * bool(facts["recommended_stride"])
+    words += ["--heads", heads] * bool(heads) + ["--inputs", inputs] * bool(inputs)
+    return command("fullconv", "train", root, *words)
+
+
 @app.command(sort_key=6)
 def inspect(thing: str, *, sheet: Path | None = None, json: Json = False) -> None:
     """Say what a backbone, a model or a data set is: grids and receptive fields, classes, sizes.
@@ -107,7 +117,15 @@ def inspect(thing: str, *, sheet: Path | None = None, json: Json = False) -> Non
     folder = located(thing)  # a published data set's, where the name is one
     named = thing if folder == Path(thing) else str(folder)
     facts, text = inspect_thing(named, sheet=sheet)
-    emit(facts, text, json)
+    emit(facts, text, json, ahead=_after(named, facts))
+
+
+def _after(named: str, facts: dict[str, Any]) -> str:
+    if "layout" in facts:  # a data set
+        return command("fullconv", "check", named)
+    if "engine" in facts:  # a model
+        return command("fullconv", "predict", named, "PICTURES")
+    return command("fullconv", "train", "DATA", "--backbone", named)
 
 
 @app.command(sort_key=7)
@@ -127,7 +145,8 @@ def ceiling(data: Path, *, split: Split = "val", json: Json = False) -> None:
 
     with counting("counted") as progress:
         found = find_ceiling(data, split=split, progress=progress)
-    emit(found.to_dict(), found.text(), json)
+    facts = found.to_dict()
+    emit(facts, found.text(), json, ahead=_training(found.root, facts))
 
 
 @app.command(sort_key=8)

@@ -39,18 +39,19 @@ OPTIONS: dict[str, Any] = {
     "color": 0.0,
 }
 SHOWN = 6
+SHEET = "predictions.png"
 
 
 def run_demo(
     out: str | Path, *, epochs: int = 28, seed: int = 0, say: Callable[[str], None] = print
 ) -> dict[str, Any]:
-    """Draws the scenes, trains, evaluates on the test scenes, saves the sheet.
+    """Draws the scenes, trains, evaluates on the test scenes, saves the sheet, out/predictions.png.
 
     Args:
         out: folder for all of it; a demo that is there is replaced.
         epochs: passes over the training scenes.
         seed: of the training.
-        say: takes each line that is printed.
+        say: takes each line about how it goes.
 
     Returns:
         The metrics on the test scenes, as `Evaluation.to_dict()`.
@@ -65,12 +66,15 @@ def run_demo(
     drawn.write(scenes)
     run = train(scenes, out=run_folder, epochs=epochs, seed=seed, **OPTIONS)
     result = evaluate(run.model, scenes, split="test").to_dict()
-    sheet = out / "predictions.png"
-    save_sheet(Predictor(load_model(run.model)), scenes, sheet)
-    say(f"\non {result['protocol']['pictures']} scenes it never saw:\n\n{table(result)}\n")
-    say(f"{time.monotonic() - started:.0f} seconds. Look at {sheet}")
-    say(f"next: fullconv predict {run.model} {scenes / 'images' / 'test'}")
+    save_sheet(Predictor(load_model(run.model)), scenes, out / SHEET)
+    say(f"{time.monotonic() - started:.0f} seconds\n")
     return result
+
+
+def text_of(result: dict[str, Any], out: Path) -> str:
+    """What a demo came to, to read."""
+    scenes = result["protocol"]["pictures"]
+    return f"on {scenes} scenes it never saw:\n\n{table(result)}\n\nlook at {out / SHEET}"
 
 
 def save_sheet(

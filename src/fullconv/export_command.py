@@ -86,5 +86,6 @@ def _next(to: str, file: Path) -> list[str]:
             "A browser that opens index.html as a file does not let it read the model.",
         ]
     if to == "torch":
-        return []
+        code = f"import torch; print(torch.export.load({str(file)!r}))"
+        return [f"next: {command('python', '-c', code)}"]
     return [f"next: {command('fullconv', 'predict', file, 'PICTURES')}"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from fullconv.errors import FullconvError, plural
+from fullconv.errors import FullconvError, command, plural
 from fullconv.terminal import Json, Split, app, counting, emit, say
 
 if TYPE_CHECKING:
@@ -62,7 +62,9 @@ def heatmap(
     _write(found, shown, out)
     for caveat in dense.caveats():
         say(f"note: {dense.name}: {caveat}.")
-    emit({**facts, "picture": str(picture), "out": str(out)}, f"{text}\nheat map: {out}", json)
+    facts |= {"picture": str(picture), "out": str(out)}
+    ahead = command("fullconv", "train", "DATA", "--backbone", classifier)
+    emit(facts, f"{text}\nheat map: {out}", json, ahead=ahead)
 
 
 @app.command(sort_key=10)
@@ -108,7 +110,8 @@ def probe(
         )
     pictures = plural(result.evaluations["everything"].protocol["pictures"], "picture")
     head = f"{model} on {data}, split {split}, {pictures}\n\n"
-    emit(result.to_dict(), head + table(result), json)
+    ahead = command("fullconv", "predict", model, "PICTURES")
+    emit(result.to_dict(), head + table(result), json, ahead=ahead)
 
 
 def _found(

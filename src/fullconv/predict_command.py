@@ -149,7 +149,10 @@ def _predict(
         done = predict_many(predictor, todo, finished, outputs, again=again, progress=progress)
     kind = _kind([one.path for one in todo])
     _note(done, finished, predictor, again, kind)
-    emit(_facts(done, share), _text(done, plural(len(todo), kind), share, out), json)
+    text = _text(done, plural(len(todo), kind), share, out)
+    # What failed has a hint of its own, and of several processes none is the last.
+    ahead = "" if done.failed or share.of > 1 else _after(model, predictor)
+    emit(_facts(done, share), text, json, ahead=ahead)
     wait_for_the_others(share)
     if done.failed:
         raise _unread(done.failed, plural(len(todo), kind))
@@ -251,6 +254,12 @@ def _text(done: Done, every: str, share: Share, out: Path) -> str:
         lines.append(f"... and {len(done.results) - SHOWN} more")
     who = f"process {share.rank + 1} of {share.of}: " if share.of > 1 else ""
     return "\n".join([*lines, f"{who}{len(done.results)} of {every} -> {out}"])
+
+
+def _after(model: Path, predictor: Any) -> str:
+    if predictor.inputs:  # which no server takes
+        return command("fullconv", "evaluate", model, "DATA")
+    return command("fullconv", "serve", model)
 
 
 def _unread(failed: list[str], every: str) -> FullconvError:

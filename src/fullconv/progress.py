@@ -20,8 +20,8 @@ COLUMNS = ("epoch", "step", "loss", "rate", "mean_iou", "pixel_accuracy", "secon
 
 
 class Reporter(pl.Callback):
-    """A progress bar with the loss, the best mean IoU so far and the time left; where stderr is no
-    terminal, a line per epoch. Every epoch becomes a row of log.csv.
+    """A progress bar with the loss, the best mean IoU so far and the time left, and a line per
+    epoch, which is all where stderr is no terminal. Every epoch becomes a row of log.csv.
 
     Args:
         log: the CSV file; it is continued where it exists.
@@ -36,7 +36,7 @@ class Reporter(pl.Callback):
             BarColumn(bar_width=28),
             TextColumn("{task.fields[state]}"),
             console=self.console,
-            disable=quiet or not sys.stderr.isatty(),
+            disable=quiet or not sys.stderr.isatty() or self.console.is_dumb_terminal,
         )
         self.loss_sum, self.loss_count = 0.0, 0
         self.best = -1.0

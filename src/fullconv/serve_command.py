@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import socket
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -88,7 +89,11 @@ def _run(model: Any, name: str, listener: socket.socket, limits: Any, key: str, 
         )
     text, facts = f"{name} at {address}   # Ctrl-C ends it", {"address": address, "model": name}
     application = create_app(model, name, limits, key)
-    server = UntilStopped(application, limits.seconds, lambda: emit(facts, text, json))
+    sent = ["-H", "Content-Type: image/jpeg", "--data-binary", "@photo.jpg"]
+    sent += ["-H", "Authorization: Bearer KEY"] * bool(key)
+    ahead = f"{command('curl', *sent, f'{address}/predict')} > mask.png"
+    listening = partial(emit, facts, text, json, ahead=ahead)
+    server = UntilStopped(application, limits.seconds, listening)
     server.run(sockets=[listener])
 
 

@@ -1,15 +1,19 @@
 """The terminal: the application that commands join, and how they print.
 
-Results go to stdout, progress and messages to stderr.
+Results go to stdout, progress and messages to stderr: on a terminal a bar that moves, elsewhere
+plain lines. NO_COLOR is heard by rich, which draws the bars and the help.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, TextIO
 
@@ -28,6 +32,7 @@ app = App(
 Json = Annotated[bool, Parameter(name="--json", negative=())]
 Split = Literal["train", "val", "test"]
 Precision = Literal["auto", "float32", "bfloat16"]
+PAUSE = 30.0  # seconds between lines of progress where there is no terminal
 
 
 def say(text: str) -> None:
@@ -48,21 +53,22 @@ def let_go(stream: TextIO) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def emit(facts: dict[str, Any], text: str, as_json: bool) -> None:
-    """The result, as text or as one JSON object."""
+def emit(facts: dict[str, Any], text: str, as_json: bool, *, ahead: str = "") -> None:
+    """The result, as text that may end with the command to type next, or as one JSON object."""
+    text = text.rstrip("\n") + (f"\nnext: {ahead}" if ahead else "")
     # Flushed here, where a reader that went away can still be met: `fullconv check data | head`.
     try:
-        print(json.dumps(facts) if as_json else text.rstrip("\n"), flush=True)
+        print(json.dumps(facts) if as_json else text, flush=True)
     except BrokenPipeError:
         let_go(sys.stdout)
 
 
 @contextmanager
 def counting(what: str, *, shown: bool = True) -> Iterator[Any]:
-    """A bar on a terminal that counts pictures, with how many a second and the time left; nothing
-    elsewhere."""
-    if not (shown and sys.stderr.isatty()):
-        yield lambda done, total: None
+    """A bar on a terminal that counts pictures, with how many a second and the time left; elsewhere
+    a line with the same every half a minute."""
+    if not (shown and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"):
+        yield _lines_of(what) if shown else lambda done, total: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -86,6 +92,32 @@ def counting(what: str, *, shown: bool = True) -> Iterator[Any]:
 
     with bar:
         yield progress
+
+
+def _lines_of(what: str) -> Callable[[int, int], None]:
+    started = last = time.monotonic()
+
+    def progress(done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= PAUSE and 0 < done < total:
+            last, speed = now, done / (now - started)
+            left = timedelta(seconds=int((total - done) / speed))
+            say(f"{what} {done}/{total}  {speed:.1f}/s  {left} left")
+
+    return progress
+
+
+@contextmanager
+def results_only() -> Iterator[None]:
+    """What Python writes to stderr goes nowhere: progress, notes, warnings."""
+    with redirect_stderr(_Nowhere()):
+        yield
+
+
+class _Nowhere(io.TextIOBase):
+    def write(self, text: str) -> int:
+        return len(text)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import http.client
+import os
 import shutil
 import socket
 import ssl
@@ -37,7 +38,8 @@ class Teller:
 
     def __init__(self, quiet: bool = False) -> None:
         self.quiet = quiet
-        self._line = not quiet and sys.stderr.isatty()
+        moves = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self._line = not quiet and moves
         self._shown = 0.0
 
     def __enter__(self) -> Teller:

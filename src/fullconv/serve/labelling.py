@@ -1,9 +1,9 @@
 """Labelling: the network, for one picture or for several of one size at once.
 
 Several run together only where that gives the very scores that each gives alone, bit for bit, and
-takes less time. Whether it is faster is found out the first time that pictures of a size meet, and
-whether it is equal the first time that so many of them do. It rests on one thing: which order sums
-are taken in depends on the shapes and not on the values.
+takes much less time. Whether it is faster is found out the first time that pictures of a size meet,
+and whether it is equal the first time that so many of them do. It rests on one thing: which order
+sums are taken in depends on the shapes and not on the values.
 
 Shapes: N pictures · H, W picture.
 """
@@ -24,6 +24,7 @@ from fullconv.outputs import Segmentation
 from fullconv.segmenter import Segmenter
 
 _LARGEST = 1 << 21  # pixels of pictures that run together
+_MUCH = 0.8  # of the time of single pictures; a little less may be chance
 _KNOWN = 4096  # shapes that are remembered
 
 
@@ -35,7 +36,7 @@ class Labelling:
         model: as loaded.
 
     Attributes:
-        faster: by the shape of pictures, whether several take less time than one after the other.
+        faster: by the shape of pictures, whether several take much less time than one by one.
         equal: by their number and shape, whether they give the scores of single ones.
     """
 
@@ -89,7 +90,7 @@ class Labelling:
         if shape not in self.faster:
             began = time.perf_counter()
             self._at_once(pictures)  # once more: the first run of a shape takes longer
-            self.faster[shape] = time.perf_counter() - began < seconds
+            self.faster[shape] = time.perf_counter() - began < _MUCH * seconds
         return found if equal else [one for _, (one,) in alone]
 
     def _at_once(self, pictures: Sequence[np.ndarray]) -> tuple[np.ndarray, list[Segmentation]]:
