@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -214,6 +215,28 @@ def test_reading_network_and_writing_overlap(
     monkeypatch.setattr(predictor, "segment", slow("network", predictor.segment))
     go(predictor, pictures_in(tmp_path, 20), tmp_path / "out")
     assert frozenset({"read", "network", "write"}) in together
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own here")
+def test_reading_and_writing_let_the_network_go_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: dict[str, set[int]] = {"read": set(), "network": set(), "write": set()}
+
+    def noted(name: str, what: Callable[..., Any]) -> Callable[..., Any]:
+        def noting(*words: Any, **more: Any) -> Any:
+            found[name].add(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+            return what(*words, **more)
+
+        return noting
+
+    predictor = Threshold()
+    monkeypatch.setattr(many, "read_picture", noted("read", many.read_picture))
+    monkeypatch.setattr(many, "save_outputs", noted("write", many.save_outputs))
+    monkeypatch.setattr(predictor, "segment", noted("network", predictor.segment))
+    own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    go(predictor, pictures_in(tmp_path, 8), tmp_path / "out")
+    assert found == {"read": {19}, "network": {own}, "write": {19}}
 
 
 @pytest.mark.parametrize("where", ["read", "network", "write"])

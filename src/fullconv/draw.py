@@ -59,14 +59,23 @@ def overlay(
     if not 0.0 <= alpha <= 1.0:
         raise FullconvError(f"alpha is {alpha}; expected a fraction from 0 to 1.", "alpha=0.5")
     rows = _rows(ids, labels)
-    colors = colorize(ids, labels)
-    mixed = picture * np.float64(1 - alpha) + colors * np.float64(alpha)
-    blended = np.floor(mixed + 0.5).astype(np.uint8)
-    shown = rows < len(labels)
+    blended = np.empty_like(picture)
+    for channel, blends in enumerate(_blends(labels.colors, alpha)):
+        blended[..., channel] = blends.take(256 * rows + picture[..., channel])
     if outline:
-        border = _border(rows, max(1, round(min(rows.shape) / 500))) & shown
-        blended[border] = colors[border]
-    return np.where(shown[..., None], blended, picture)
+        border = _border(rows, max(1, round(min(rows.shape) / 500))) & (rows < len(labels))
+        blended[border] = np.array(labels.colors, dtype=np.uint8)[rows[border]]
+    return blended
+
+
+@lru_cache(maxsize=4)
+def _blends(colors: tuple[RGB, ...], alpha: float) -> Picture:
+    """(3, K + 1, 256): what each value of a channel becomes under each class, and as it is."""
+    levels = np.arange(256.0)
+    under = np.array(colors).T[..., None] * np.float64(alpha)  # (3, K, 1)
+    blended = np.floor(levels * np.float64(1 - alpha) + under + 0.5)
+    photographed = np.broadcast_to(levels, (3, 1, 256))
+    return np.concatenate((blended, photographed), axis=1).astype(np.uint8)
 
 
 def area(ids: Ids, labels: Labels) -> dict[str, float]:
