@@ -29,6 +29,8 @@ def _command(part: str) -> str:
     part = part.split("**Of every command**:")[0]
     head, *groups = re.split(r"^\*\*(?:Arguments|Parameters)\*\*:\n", part, flags=re.MULTILINE)
     head = head.replace("```console", "```text").replace(" [ARGS]", "")
+    # cyclopts puts how it was started itself between the two: python -m mkdocs.
+    head = re.sub(r"^(fullconv \w+) .*?\[OPTIONS\]", r"\1 [OPTIONS]", head, flags=re.MULTILINE)
     rows = "\n".join(groups)
     return f"## {head.strip()}\n\n{_table(rows)}\n"
 
@@ -43,7 +45,9 @@ def _table(text: str) -> str:
         if "env" in remarks:
             what += f" Or the environment variable `{remarks['env']}`."
         default = "required" if "**[required]**" in rest else remarks.get("default", "")
-        default = f"`{default}`" if default not in ("", "required", '""') else default.strip('"')
+        default = {"False": "off", "True": "on", '""': ""}.get(default, default)
+        if default not in ("", "required", "off", "on"):
+            default = f"`{default}`"
         names, what = (one.replace("|", "\\|") for one in (names, what))
         lines.append(f"| `{_named(names)}` | {what} | {default} |")
     return "\n".join(lines)

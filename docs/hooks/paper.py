@@ -37,8 +37,8 @@ def linked(markdown: str) -> str:
     def link(found: re.Match[str]) -> str:
         path, name = found[1], found[2]
         line = line_of(path, name)
-        page = f"../files/src/fullconv/{path}.md"
-        return f"[`{path}:{name}`]({page}#line-0-{line})"
+        page = f"../files/src/fullconv/{path}.html"  # HTML: Markdown does not know of its lines
+        return f'<a href="{page}#line-0-{line}"><code>{path}:{name}</code></a>'
 
     return SYMBOL.sub(link, markdown)
 

@@ -1,4 +1,4 @@
-"""What the site has beyond the pages of docs/: files that they link to, and parts made of the source.
+"""What the site has beyond the pages of docs/: files that they link to, parts made of the source.
 
 A link that leaves docs/ (../src/fullconv/tiles.py) leads to a copy below files/: source and tables
 as pages with numbered lines, all else as it is. `<!-- made: NAME -->` stands where a part is put
@@ -53,6 +53,26 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
         return markdown  # source, not text
     path = uri.removeprefix("files/") if uri.startswith("files/") else f"docs/{uri}"
     return LINK.sub(lambda found: relinked(path, uri, found), markdown)
+
+
+def on_page_context(context: Any, *, page: Any, config: Any, **_: Any) -> Any:
+    """The language menu leads to the same page in the other language, where there is one."""
+    uri = page.file.src_uri
+    for one in config.extra["alternate"]:
+        there = _in_language(uri, one["lang"])
+        known = there and (Path(config.docs_dir) / there).is_file()
+        start = "zh/index.md" if one["lang"] == "zh" else "index.md"
+        one["link"] = (there if known else start).removesuffix(".md") + ".html"
+    return context
+
+
+def _in_language(uri: str, language: str) -> str:
+    """howto/cpu.md of zh/howto/cpu.md and back, walkthrough.zh-CN.md of walkthrough.md."""
+    bare = uri.removeprefix("zh/").replace(".zh-CN.", ".")
+    if language == "en":
+        return bare
+    beside = bare.replace(".md", ".zh-CN.md")
+    return beside if bare == "walkthrough.md" else f"zh/{bare}"
 
 
 def on_post_page(output: str, *, page: Any, **_: Any) -> str:
