@@ -10,11 +10,6 @@ SOURCE = Path(__file__).parents[2] / "src/fullconv"
 SYMBOL = re.compile(r"`([\w/]+\.py):([\w.]+)`")
 
 
-def sources(markdown: str) -> set[str]:
-    """The files that a page names, from the root of the repository."""
-    return {f"src/fullconv/{path}" for path, _ in SYMBOL.findall(markdown)}
-
-
 def line_of(path: str, name: str) -> int:
     """The line where a function, a class, a method (Class.method) or a constant is defined.
 

@@ -14,11 +14,12 @@ from typing import Any
 
 import commands
 import paper
+import source
 import tables
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[2]
-MADE = {"commands": commands.commands, **tables.MADE}
+MADE = {"commands": commands.commands, "source": source.source, **tables.MADE}
 SHOWN = {".py": "python", ".toml": "toml", ".md": "", ".cpp": "cpp", ".inc": "cpp"}
 LINK = re.compile(r"(?<=\]\()([^()\s#]+)(#[^()\s]+)?(?=\))")
 EXTRA = ("CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md")  # in the navigation
@@ -27,7 +28,7 @@ EXTRA = ("CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md")  # in the na
 def on_files(files: Files, config: Any) -> Files:
     """Adds the files outside docs/ that pages link to, and those that these link to."""
     texts = {f"docs/{f.src_uri}": f.content_string for f in files.documentation_pages()}
-    todo = {*EXTRA, *paper.sources(texts["docs/explanation/paper.md"])}
+    todo = {*EXTRA, *(path.relative_to(ROOT).as_posix() for path in source.files())}
     for path, text in texts.items():
         todo |= outside(path, text)
     done: set[str] = set()
