@@ -165,6 +165,7 @@ def test_every_test_file_has_its_source() -> None:
             "walkthrough.py",
             "page.py",
             "load.py",
+            "docs.py",
         ), f"tests/{path} tests no src/fullconv/{source}"
 
 
