@@ -10,7 +10,6 @@ import json
 import re
 import shlex
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +24,6 @@ from PIL import Image
 from fullconv.cli import run
 from fullconv.data import drawn
 from fullconv.data.channels import Input
-from fullconv.export import export
 from fullconv.model import save_model
 
 ROOT = Path(__file__).parents[1]
@@ -41,8 +39,11 @@ _SERVER = "answers until it is stopped; tests/test_serve_command.py asks it"
 _LOADED = "downloads 135 MB; tests/test_foreign.py does it with a file"
 _MANY = "wants several processes; tests/test_predict_command.py starts some"
 _VGG = "has 134 million parameters; tests/network/test_original.py trains a narrow one"
+_EXPORT = "takes half a minute; tests/test_export.py and tests/test_export_command.py do each kind"
 _INSTALLS = "installs packages, as was done for the tests"
 _NPM = "npm fetches what it runs in; tests/test_web.py has it already"
+DEPTH = Path("runs/depth_32s")
+FURNISHED = {"fullconv export runs/<run>"}  # run by `furnish`
 NOT_RUN = {
     "make demo": "installs everything and trains for minutes; tests/test_demo.py runs a small one",
     "make test": "runs every test, and so this one",
@@ -66,12 +67,17 @@ NOT_RUN = {
     " -m fullconv train data --devices 4 --nodes 2 --out runs/large": "wants two machines",
     "fullconv predict torchvision:fcn_resnet50 photos/": _LOADED,
     "fullconv evaluate torchvision:fcn_resnet50 voc2012 --split val": _LOADED,
+    "fullconv evaluate fcn8s_from_caffe.pth voc2012 --split val": "downloads 2 GB;"
+    " tests/test_evaluation.py matches classes by name",
     "torchrun --nproc-per-node 4 -m fullconv predict runs/<run> photos/ --out predictions": _MANY,
     "srun --ntasks 16 fullconv predict runs/<run> photos/ --out /shared/predictions": _MANY,
     "srun fullconv predict runs/<run> photos/ --out /shared/predictions": _MANY,
     "find photos -name *.jpg | fullconv predict runs/<run> - --out predictions":
     "is two programs; tests/test_listed.py reads such a list",
     "fullconv predict runs/<run> photos/ --compile": "compiles for a minute; tests/test_engine.py",
+    "fullconv export runs/<run> --precision int8 --calibrate photos/": _EXPORT,
+    "fullconv export runs/<run> --to openvino": _EXPORT,
+    "fullconv export runs/<run> --to torch": _EXPORT,
     "fullconv export runs/<run> --to web --out page": _NPM,
     "fullconv export runs/<run> --to web --out page --ort package": _NPM,
     "python -m http.server --directory page": "answers until it is stopped; tests/test_page.py",
@@ -141,44 +147,46 @@ def typed(line: str) -> list[str]:
     if command in ADDED:
         words += ADDED[command].split()
     elif words[1] == "train":
+        if "--epochs" in words:  # and how many, which SMALL says
+            at = words.index("--epochs")
+            del words[at : at + 2]
         words += SMALL.split() + TINY.split() * ("--backbone" not in words)
-    return words[1:]
+    return [in_folder(word) for word in words[1:]]
 
 
 def python_of(text: str) -> str:
     """A block of Python as it is run here."""
     for old, new in REPLACED.items():
         text = text.replace(old, new)
-    return text
+    return in_folder(text)
+
+
+def in_folder(text: str) -> str:
+    """With the last run in the current folder in place of runs/<run>, and the furnished model with
+    a further input for runs/<depth>."""
+    runs = [path.parent for path in Path("runs").glob("*/config.toml")]
+    last = max(runs, key=lambda run: (run / "config.toml").stat().st_mtime, default=Path("runs"))
+    return text.replace("runs/<run>", str(last)).replace("runs/<depth>", str(DEPTH))
 
 
 def furnish(place: Path) -> Path:
     """Makes a person's folder, with everything that the documentation takes for granted."""
     _data(place)
     _others(place)
-    named = ["train", str(place / "data"), "--out", str(place / "runs/2026_data_8s"), "--quiet"]
+    trained = place / "runs/2026_data_32s"
+    named = ["train", str(place / "data"), "--out", str(trained), "--quiet", "--stride", "32"]
     assert run([*named, *SMALL.split(), *TINY.split()]) == 0
     depth = Input("depth", 1, (0.5,), (0.3,))
-    save_model(lively(inputs=(depth,)), place / "runs/2026_depth_8s/model")
-    export(lively(), place / "exported")
-    shutil.copytree(place / "runs/2026_data_8s", place / "demo/run")
+    save_model(lively(inputs=(depth,), fusion="early"), place / DEPTH / "model")
+    # As `fullconv export runs/<run>` does it, which takes longest: once.
+    assert run(["export", str(trained), "--out", str(place / "exported"), "--quiet"]) == 0
+    shutil.copytree(trained, place / "demo/run")
     shutil.copytree(place / "data", place / "demo/scenes")
-    made = ["predict", str(place / "runs/2026_data_8s"), "--out", str(place / "predictions")]
+    made = ["predict", str(trained), "--out", str(place / "predictions")]
     shown = [str(place / "street.jpg"), "--save", "mask,overlay,probability", "--quiet"]
     assert run([*made, *shown]) == 0
     assert run([*made, str(place / "drive.mp4"), "--save", "mask,overlay", "--quiet"]) == 0
     return place
-
-
-def in_folder(words: list[str]) -> list[str]:
-    """With the runs of the furnished folder."""
-    named = {"runs/<run>": "runs/2026_data_8s", "runs/<depth>": "runs/2026_depth_8s"}
-    return ["".join(_put(word, named)) for word in words]
-
-
-def _put(word: str, named: dict[str, str]) -> Iterator[str]:
-    for part in re.split(r"(runs/<\w+>)", word):
-        yield named.get(part, part)
 
 
 def _data(place: Path) -> None:

@@ -19,6 +19,7 @@ import pytest
 from documented import (
     ADDED,
     CHINESE,
+    FURNISHED,
     NOT_RUN,
     PAGES,
     REPLACED,
@@ -27,7 +28,6 @@ from documented import (
     Block,
     blocks_of,
     furnish,
-    in_folder,
     known,
     python_of,
     text_of,
@@ -43,7 +43,7 @@ from fullconv.network.card import read_card
 from fullconv.settings import Settings, read_config
 
 ENGLISH = [page for page in PAGES if page not in CHINESE and page not in WALKTHROUGH]
-DONE: set[str] = set()  # commands that ran on an earlier page; README.md is the first
+DONE = set(FURNISHED)  # and commands that ran on an earlier page; README.md is the first
 TOMLS = [block for page in ENGLISH for block in blocks_of(page) if block.language == "toml"]
 RUNNING = [page for page in ENGLISH if {b.language for b in blocks_of(page)} & {"sh", "python"}]
 LEFT = (  # what somebody has who typed all that stands in README.md
@@ -113,7 +113,7 @@ def _run(block: Block, capfd: pytest.CaptureFixture[str]) -> None:
         made_here = "converted" in command or "tiles" in command  # of what the page made before
         if not command or command in NOT_RUN or (command in DONE and not made_here):
             continue
-        code = run(in_folder(typed(line)))
+        code = run(typed(line))
         said = capfd.readouterr()
         assert code == 0, f"{command}\n{said.out}{said.err}"
         DONE.add(command)
