@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: install demo test lint format bench clean
+.PHONY: install demo test lint format docs bench clean
 
 install: $(READY)       ## the command line, in .venv
 
@@ -22,6 +22,9 @@ lint: $(READY)          ## style, format and types
 format: $(READY)
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+docs: $(READY)          ## the documentation as a site: build/site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 bench: $(READY)         ## what benchmarks/README.md describes; needs FULLCONV_SHARED
 	for name in offsets speed memory peers data classifiers tiles many serve plot; do $(BIN)/python benchmarks/$$name.py || exit 1; done

@@ -164,7 +164,9 @@ def test_every_test_file_has_its_source() -> None:
             "sets.py",
             "walkthrough.py",
             "page.py",
+            "pictures.py",
             "load.py",
+            "docs.py",
         ), f"tests/{path} tests no src/fullconv/{source}"
 
 
