@@ -151,7 +151,8 @@ class Quality:
         scored = classes < len(self.names)
         sizes, good, classes = sizes[scored], good[scored], classes[scored]
         place = np.searchsorted(AREAS, sizes, side="right") - 1
-        for row, amount in enumerate((1, 2 * good >= sizes, sizes, good)):
+        amounts = (np.ones_like(sizes), (2 * good >= sizes).astype(np.int64), sizes, good)
+        for row, amount in enumerate(amounts):
             np.add.at(self.objects[:, row], (place, classes), amount)
 
     def _count_confidence(

@@ -76,7 +76,7 @@ def line_chart(
         parts.append(f'<text x="{left + 3}" y="{_TOP + 9}">{escape(name)}</text>')
     for k, line in enumerate(lines):
         parts.append(_drawn(line, k, place))
-    return _svg([*parts, _key([line.name for line in lines])], said)
+    return _svg([*parts, _key(lines)], said)
 
 
 def bar_chart(
@@ -183,18 +183,19 @@ def _drawn(line: Line, number: int, place: _Axes) -> str:
     parts = [f'<polyline class="{style}" points="{" ".join(p)}"/>' for p in pieces if len(p) > 1]
     dots = [point for p in pieces for point in p if len(p) == 1 or len(line.points) <= 24]
     for point in dots if not line.dashed else []:
-        x, y = point.split(",")
-        parts.append(f'<circle class="f{number}" cx="{x}" cy="{y}" r="2.6"/>')
+        left, down = point.split(",")
+        parts.append(f'<circle class="f{number}" cx="{left}" cy="{down}" r="2.6"/>')
     return "".join(parts)
 
 
-def _key(names: Sequence[str]) -> str:
-    """Swatch and name of each line, above the axes; none of a single one."""
+def _key(lines: Sequence[Line]) -> str:
+    """A piece and the name of each line, above the axes; none of a single one."""
     parts, x = [], _LEFT
-    for k, name in enumerate(names if len(names) > 1 else ()):
-        text = f'<text class="name" x="{x + 17}" y="13">{escape(name)}</text>'
-        parts.append(f'<rect class="f{k}" x="{x}" y="7" width="12" height="4"/>{text}')
-        x += 34 + round(6.2 * len(name))
+    for k, line in enumerate(lines if len(lines) > 1 else ()):
+        style = f"line l{k}" + " dashed" * line.dashed
+        parts.append(f'<line class="{style}" x1="{x}" x2="{x + 16}" y1="9" y2="9"/>')
+        parts.append(f'<text class="name" x="{x + 21}" y="13">{escape(line.name)}</text>')
+        x += 40 + round(6.2 * len(line.name))
     return "".join(parts)
 
 

@@ -160,14 +160,14 @@ def matrix_of(metrics: Metrics) -> tuple[tuple[str, ...], tuple[tuple[Cell, ...]
     counts = np.asarray(metrics.confusion)
     wrong = counts.sum(axis=0) + counts.sum(axis=1) - 2 * np.diag(counts)
     shown = np.flatnonzero(counts.sum(axis=0) + counts.sum(axis=1))
-    names = [metrics.names[k] for k in shown]
+    names = [metrics.names[int(k)] for k in shown]
     if len(shown) > MATRIX:
         kept = np.sort(shown[np.argsort(-wrong[shown], kind="stable")[: MATRIX - 1]])
         group = np.full(len(counts), len(kept))
         group[kept] = np.arange(len(kept))
         small = np.zeros((len(kept) + 1, len(kept) + 1), counts.dtype)
         np.add.at(small, (group[:, None], group[None]), counts)
-        counts, names = small, [*(metrics.names[k] for k in kept), OTHERS]
+        counts, names = small, [*(metrics.names[int(k)] for k in kept), OTHERS]
     else:
         counts = counts[np.ix_(shown, shown)]
     wholes = np.maximum(1, counts.sum(axis=1, keepdims=True))

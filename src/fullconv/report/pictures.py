@@ -142,17 +142,19 @@ def _crops(
     place = regions == sizes.argmax()
     down, right = np.nonzero(place.any(axis=1))[0], np.nonzero(place.any(axis=0))[0]
     side = max(_LEAST, round(1.5 * max(np.ptp(down), np.ptp(right)) + 1))
-    rows = _span((down[0] + down[-1]) // 2, side, picture.shape[0])
-    columns = _span((right[0] + right[-1]) // 2, side, picture.shape[1])
+    # No side is more than thrice the other, of pictures like ribbons.
+    tall, wide = (min(side, 3 * size) for size in (picture.shape[1], picture.shape[0]))
+    rows = _span((down[0] + down[-1]) // 2, tall, picture.shape[0])
+    columns = _span((right[0] + right[-1]) // 2, wide, picture.shape[1])
     photo = picture.copy()
     photo[edge_pixels(confused) & confused] = draw.WRONG
     parts = [photo, draw.colorize(truth, labels), draw.colorize(ids, labels)]
-    strip = Image.new("RGB", (3 * _CROP + 2 * _GAP, _CROP), (255, 255, 255))
+    height, width = rows.stop - rows.start, columns.stop - columns.start
+    size = (_CROP, max(1, round(_CROP * height / width)))
+    strip = Image.new("RGB", (3 * _CROP + 2 * _GAP, size[1]), (255, 255, 255))
     for k, part in enumerate(parts):
         cut = Image.fromarray(np.ascontiguousarray(part[rows, columns]))
-        factor = _CROP / max(cut.size)
-        size = (max(1, round(cut.width * factor)), max(1, round(cut.height * factor)))
-        kind = Image.Resampling.NEAREST if k or factor > 1 else Image.Resampling.LANCZOS
+        kind = Image.Resampling.NEAREST if k or width < _CROP else Image.Resampling.LANCZOS
         strip.paste(cut.resize(size, kind), (k * (_CROP + _GAP), 0))
     return strip
 

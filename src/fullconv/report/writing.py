@@ -26,7 +26,7 @@ from fullconv.installed import version_of
 from fullconv.predict import Predictor
 from fullconv.quality import AREAS, BINS, WIDTHS, Quality
 from fullconv.report.charts import STYLE, Line, alone, bar_chart, line_chart
-from fullconv.report.facts import facts_of
+from fullconv.report.facts import HeadFacts, facts_of
 from fullconv.report.history import History, read_history, total_seconds
 from fullconv.report.pictures import TITLES, HeadPictures, data_uri, pictures_of
 
@@ -84,7 +84,7 @@ def save_report(
         )
     )
     _write(page, html)
-    files = _save_images(page, pictures, {**curves, **charts[0]})
+    files = _save_images(page, facts, pictures, {**curves, **charts[0]})
     markdown = (
         _templates()
         .get_template("report.md")
@@ -142,6 +142,8 @@ def curves_of(history: Sequence[History]) -> dict[str, str]:
     stages, done = [], 0
     for stage in history:
         stages.append((done + 0.5, stage.name))
+        for of in points.values():
+            of.append((done, math.nan))  # no line leads from one stage to the next
         for epoch in stage.epochs:
             values = (epoch.loss, epoch.mean_iou, epoch.pixel_accuracy, epoch.rate)
             for of, value in zip(points.values(), values, strict=True):
@@ -181,9 +183,8 @@ def _told(
     epoch = model.model.metrics.get("epoch") if isinstance(model, Predictor) else None
     times = [("evaluation", scored.seconds)]
     if history:
-        times = [(f"training {stage.name}", stage.seconds) for stage in history] + times
-        if len(history) > 1:
-            times.append(("training, all stages", total_seconds(history)))
+        whole = [("training, all stages", total_seconds(history))] * (len(history) > 1)
+        times = [*((f"training {s.name}", s.seconds) for s in history), *whole, *times]
     return {
         "name": report.dataset.root.resolve().name,
         "network": f"FCN-{model.stride}s, {model.backbone}",
@@ -278,20 +279,23 @@ def _memory() -> list[tuple[str, str]]:
 
 
 def _save_images(
-    page: Path, pictures: Sequence[HeadPictures], charts: Mapping[str, str]
+    page: Path,
+    facts: Sequence[HeadFacts],
+    pictures: Sequence[HeadPictures],
+    charts: Mapping[str, str],
 ) -> dict[Any, str]:
     """The files that report.md shows, beside it; where each is."""
     folder = page.parent / "images"
     folder.mkdir(exist_ok=True)
     files: dict[Any, str] = {}
-    for k, of_head in enumerate(pictures):
+    for k, (head, of_head) in enumerate(zip(facts, pictures, strict=True)):
         stem = page.stem + f"-head{k + 1}" * (len(pictures) > 1)
         for shown in of_head.shown:
             files[k, shown.rank] = f"images/{stem}-{shown.rank}.jpg"
             shown.sheet().save(page.parent / files[k, shown.rank], quality=85, optimize=True)
-        for number, (pair, crop) in enumerate(of_head.crops.items(), 1):
+        for number, pair in enumerate(head.confused, 1):
             files[k, pair] = f"images/{stem}-confused-{number}.jpg"
-            crop.save(page.parent / files[k, pair], quality=85, optimize=True)
+            of_head.crops[pair].save(page.parent / files[k, pair], quality=85, optimize=True)
     for name, chart in charts.items():
         files[name] = f"images/{page.stem}-{name}.svg"
         _write(page.parent / files[name], alone(chart))
