@@ -552,6 +552,7 @@ def test_only_the_options_that_were_typed_are_handed_on(cli: Out, training: Reco
     assert out.splitlines() == [
         "mean IoU 0.500 on val (4 pictures), epoch 3",
         f"model: {Path('run/model')}",
+        f"report: {Path('run/report.html')}",
         f"next: fullconv evaluate {Path('run/model')} DATA --split test",
     ]
 

@@ -22,8 +22,11 @@ def test_the_demo_ends_with_a_score_and_a_sheet(tmp_path, monkeypatch):
     assert any("drawing street scenes in" in line for line in said)
     text = demo.text_of(result, tmp_path / "demo")
     assert text.startswith("on 3 scenes it never saw:\n\nmean IoU ")
-    assert text.endswith(f"look at {tmp_path / 'demo/predictions.png'}")
-    with Image.open(tmp_path / "demo/predictions.png") as sheet:
+    sheet, report = (tmp_path / "demo" / name for name in ("predictions.png", "report.html"))
+    assert text.endswith(f"look at {sheet} and {report}")
+    assert "FCN-8s, resnet10t</h1>" in report.read_text()
+    assert "loss by epoch" in report.read_text()
+    with Image.open(sheet) as sheet:
         assert sheet.width > 4 * 200
         assert sheet.height > 3 * 100
     demo.run_demo(tmp_path / "demo", epochs=1, say=said.append)  # again, in its place

@@ -37,7 +37,7 @@ def stub(_: Predictor, picture: np.ndarray) -> np.ndarray:
 def predictor(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Predictor:
     """A model of known behaviour."""
     monkeypatch.setattr(
-        Predictor, "label_maps", lambda self, picture, inputs: [stub(self, picture)]
+        Predictor, "rated_maps", lambda self, picture, inputs: [(stub(self, picture), None)]
     )
     return load(model_folder, device="cpu")
 

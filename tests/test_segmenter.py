@@ -250,6 +250,7 @@ class Red(Segmenter):
 
     labels = Labels(("dark", "red"))  # type: ignore[assignment]
     backbone = pretrained_on = ""  # type: ignore[assignment]
+    stride = 1  # type: ignore[assignment]
 
     @property
     def head(self) -> str:

@@ -24,18 +24,17 @@ import fullconv
 import fullconv.completion_command
 import fullconv.data_commands
 import fullconv.doctor_command
+import fullconv.evaluate_command
 import fullconv.export_command
 import fullconv.paper_commands
 import fullconv.predict_command
-import fullconv.serve_command  # these seven join their commands to the application
-from fullconv.errors import DownloadError, FullconvError, command, plural, some
+import fullconv.serve_command  # these eight join their commands to the application
+from fullconv.errors import DownloadError, FullconvError, command, some
 from fullconv.memory import use_large_pages
 from fullconv.settings import Settings
 from fullconv.terminal import (
     Json,
-    Split,
     app,
-    counting,
     emit,
     let_go,
     python_only,
@@ -93,6 +92,7 @@ def train(
     json
         Print one JSON object and nothing else.
     """
+    from fullconv.finish import REPORT
     from fullconv.metrics import headline, never_predicted
     from fullconv.names import require_backbone
     from fullconv.settings import read_config
@@ -115,75 +115,14 @@ def train(
     lines.append(f"{headline(run.metrics)}, epoch {run.metrics['epoch']}")
     if never := never_predicted(run.metrics):
         lines.append(f"never predicted: {some(never)}")
-    lines.append(f"model: {run.model}")
+    page = run.folder / REPORT
+    lines += [f"model: {run.model}", f"report: {page}"]
     again = command("fullconv", "evaluate", run.model, data or run.data, "--split", unseen)
     lines.append(f"next: {again}")
     stages = {"stages": [asdict(stage) for stage in run.stages]} if run.stages else {}
-    facts = {"run": str(run.folder), "model": str(run.model), **stages, **run.metrics}
+    named = {"run": str(run.folder), "model": str(run.model), "report": str(page)}
+    facts = {**named, **stages, **run.metrics}
     emit(facts, "\n".join(lines), json)
-
-
-@app.command(sort_key=4)
-def evaluate(
-    model: Path,
-    data: Path,
-    *,
-    split: Split = "test",
-    heads: str = "",
-    inputs: str = "",
-    ignore_rules: str = "",
-    flip: bool = False,
-    scales: str = "",
-    json: Json = False,
-) -> None:
-    """Score a model on a split: mean IoU and its kin, at the pictures' original size.
-
-    Parameters
-    ----------
-    model
-        A model folder, the run that holds it, torchvision:fcn_resnet50, or a .caffemodel or .pth.
-    data
-        The data set's folder, or the name of a published one: voc2012, camvid ...
-    split
-        Which part of it.
-    heads
-        Folders of a model's further heads in the data set, with commas, if not called like them.
-    inputs
-        Folders of a model's further inputs in the data set, with commas, if not called like them.
-    ignore_rules
-        Rules of `fullconv check`, with commas: what they found is left out.
-    flip
-        Average the probabilities of each picture and its mirror image.
-    scales
-        Average them over the picture at these sizes, with commas: 0.75,1,1.25.
-    json
-        Print one JSON object and nothing else.
-    """
-    from fullconv.evaluation import evaluate as evaluate_model
-    from fullconv.metrics import table
-    from fullconv.options import scales_of
-
-    with counting("evaluated") as progress:
-        result = evaluate_model(
-            model,
-            data,
-            split=split,
-            heads=heads,
-            inputs=inputs,
-            ignore_rules=ignore_rules,
-            flip=flip,
-            scales=scales_of(scales),
-            progress=progress,
-        )
-    facts = result.to_dict()
-    pictures = plural(facts["protocol"]["pictures"], "picture")
-    views = facts["protocol"]["test_time_augmentation"]
-    how = "original size" + f", averaged over {views}" * (views != "none")
-    head = f"{model} on {data}, split {split}, {pictures}, {how}\n\n"
-    if result.left_out:
-        say(f"note: no masks in {data} for {some(result.left_out)}, not scored (--heads FOLDER)")
-    ahead = command("fullconv", "predict", model, "PICTURES")
-    emit(facts, head + table(facts), json, ahead=ahead)
 
 
 app.meta.group_parameters = Group("Of every command")
@@ -206,7 +145,7 @@ def launch(
     chosen, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
     if chosen is train:
         bound.arguments["given"] = _options_in(words)
-    if chosen in (train, evaluate, demo):
+    if chosen in (train, fullconv.evaluate_command.evaluate, demo):
         use_large_pages()
     # Those about data sets open what comes, and say themselves what is wrong with it.
     about_data = chosen.__module__ == fullconv.data_commands.__name__

@@ -1,6 +1,6 @@
-"""The demo: drawn street scenes, a small FCN-8s from a fresh start, its score, and a sheet to see.
+"""The demo: drawn street scenes, a small FCN-8s from a fresh start, its score, and what to look at.
 
-    demo/scenes/  demo/run/  demo/predictions.png
+    demo/scenes/  demo/run/  demo/predictions.png  demo/report.html
 
 No download. The scenes are always the same; the test scenes are not seen in training.
 """
@@ -20,11 +20,12 @@ from fullconv.data import drawn
 from fullconv.data.layouts import read
 from fullconv.data.masks import read_mask
 from fullconv.data.pictures import read_picture
-from fullconv.errors import FullconvError
+from fullconv.errors import FullconvError, command
 from fullconv.evaluation import evaluate
 from fullconv.metrics import Metrics, confusion_matrix, table
 from fullconv.model import load_model
 from fullconv.predict import Predictor
+from fullconv.report.writing import save_report
 from fullconv.training import train
 
 # Small enough for two cores, with every stage of a ResNet; trained from a fresh start.
@@ -40,12 +41,14 @@ OPTIONS: dict[str, Any] = {
 }
 SHOWN = 6
 SHEET = "predictions.png"
+REPORT = "report.html"
 
 
 def run_demo(
     out: str | Path, *, epochs: int = 28, seed: int = 0, say: Callable[[str], None] = print
 ) -> dict[str, Any]:
-    """Draws the scenes, trains, evaluates on the test scenes, saves the sheet, out/predictions.png.
+    """Draws the scenes, trains, evaluates on the test scenes, saves the sheet, out/predictions.png,
+    and the report, out/report.html.
 
     Args:
         out: folder for all of it; a demo that is there is replaced.
@@ -65,16 +68,19 @@ def run_demo(
     say(f"drawing street scenes in {scenes} ...")
     drawn.write(scenes)
     run = train(scenes, out=run_folder, epochs=epochs, seed=seed, **OPTIONS)
-    result = evaluate(run.model, scenes, split="test").to_dict()
+    result = evaluate(run.model, scenes, split="test")
+    again = command("fullconv", "evaluate", run.model, scenes, "--split", "test")
+    save_report(result, out / REPORT, run=run_folder, repeat=again)
     save_sheet(Predictor(load_model(run.model)), scenes, out / SHEET)
     say(f"{time.monotonic() - started:.0f} seconds\n")
-    return result
+    return result.to_dict()
 
 
 def text_of(result: dict[str, Any], out: Path) -> str:
     """What a demo came to, to read."""
     scenes = result["protocol"]["pictures"]
-    return f"on {scenes} scenes it never saw:\n\n{table(result)}\n\nlook at {out / SHEET}"
+    look = f"look at {out / SHEET} and {out / REPORT}"
+    return f"on {scenes} scenes it never saw:\n\n{table(result)}\n\n{look}"
 
 
 def save_sheet(

@@ -70,6 +70,11 @@ class Deployed(Segmenter):
         return str(self.about["backbone"]["name"])
 
     @property
+    def stride(self) -> int:
+        """Of its scores, in pixels."""
+        return round(self.grid.stride)
+
+    @property
     def pretrained_on(self) -> str:
         """What its backbone started from; empty for a fresh start."""
         return str(self.about["backbone"]["pretrained_on"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from fullconv.data.beside import bare, fingerprint, names_of, with_heads, with_i
 from fullconv.data.check import CheckReport, check
 from fullconv.data.layouts import Dataset, read
 from fullconv.data.masks import Value, map_lines, read_mask
+from fullconv.data.pairing import Pair
 from fullconv.data.pictures import read_picture
 from fullconv.data.tables import read_settings
 from fullconv.data.writable import table_line
@@ -23,6 +25,7 @@ from fullconv.labels import IGNORE, Labels
 from fullconv.metrics import Metrics, confusion_matrix, further_metrics, protocol_card
 from fullconv.options import Options
 from fullconv.predict import Predictor, load
+from fullconv.quality import Quality
 from fullconv.segmenter import Segmenter
 
 Alteration: TypeAlias = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -37,18 +40,51 @@ class Evaluation:
         protocol: what the numbers mean; see `fullconv.metrics.protocol_card`.
         heads: metrics of the further heads whose masks the data set has, by name.
         left_out: heads whose masks it has not.
+        qualities: near edges, by object size and of the confidence: of the first head, then of the
+            further ones; empty where it was not asked for.
+        scored: what was evaluated, for `fullconv.save_report`.
     """
 
     metrics: Metrics
     protocol: dict[str, Any]
     heads: dict[str, Metrics] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    qualities: tuple[Quality, ...] = ()
+    scored: Scored | None = field(default=None, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able: the metrics, those of further heads under "heads", and the card under
-        "protocol"."""
+        """JSON-able: the metrics and qualities, those of further heads under "heads", and the card
+        under "protocol"."""
         further = further_metrics(self.heads)
-        return {**self.metrics.to_dict(), **further, "protocol": self.protocol}
+        first, *others = [quality.to_dict() for quality in self.qualities] or [{}]
+        for name, quality in zip(self.heads, others, strict=bool(self.qualities)):
+            further["heads"][name] |= quality
+        return {**self.metrics.to_dict(), **first, **further, "protocol": self.protocol}
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What was evaluated.
+
+    Args:
+        model: as it was used.
+        dataset: with the masks of the heads and the model's further inputs.
+        report: of the check.
+        split: of its pairs.
+        heads: that were scored.
+        seconds: that the pass over the pictures took.
+    """
+
+    model: Segmenter
+    dataset: Dataset
+    report: CheckReport
+    split: str
+    heads: tuple[Head, ...]
+    seconds: float
+
+    def truths(self, pair: Pair) -> list[np.ndarray]:
+        """(H, W) ids of the model, of each head; ignored pixels are out of range."""
+        return _truths(self.heads, pair)
 
 
 def evaluate(
@@ -61,6 +97,7 @@ def evaluate(
     ignore_rules: str = "",
     flip: bool = False,
     scales: Sequence[float] = (1.0,),
+    quality: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Predicts every picture of a split and compares it with its mask, at the original size.
@@ -75,6 +112,7 @@ def evaluate(
         ignore_rules: see `fullconv.data.tolerance.tolerated`.
         flip, scales: test-time augmentation, see `fullconv.options.Options`. By themselves those
             of the model, which has none unless it was told to.
+        quality: also count what `fullconv.quality` describes.
         progress: called with (pictures done, pictures).
 
     Raises:
@@ -88,6 +126,7 @@ def evaluate(
         folders=(names_of(heads), names_of(inputs)),
         ignore_rules=ignore_rules,
         options=Options(flip=flip, scales=tuple(scales)),
+        quality=quality,
         progress=progress,
     )
     return result
@@ -102,6 +141,7 @@ def evaluate_altered(
     folders: tuple[Sequence[str], Sequence[str]] = ((), ()),
     ignore_rules: str = "",
     options: Options | None = None,
+    quality: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Evaluation]:
     """As `evaluate`, once for each way in which the pictures are altered before the model sees
@@ -112,30 +152,34 @@ def evaluate_altered(
             picture that is shown; see `fullconv.probe`.
         folders: of further heads and inputs, where they are not called like these.
         options: of which `flip` and `scales` count here. Without either, those of the model.
+        quality: see `evaluate`.
         progress: called with (predictions done, predictions).
     """
     predictor = _in_single(model, options)
-    heads, dataset, print_of_data = _heads(predictor, data, split, folders, ignore_rules)
+    heads, dataset, report = _heads(predictor, data, split, folders, ignore_rules)
     pairs = dataset.pairs_of(split)
     confusions = [[head.confusion.copy() for head in heads] for _ in alterations]
+    qualities = [[Quality(head.names) for head in heads if quality] for _ in alterations]
     done = ignored = 0
+    started = time.monotonic()
     for pair in pairs:
-        truths = [
-            head.to_model[read_mask(path, head.of_data)]
-            for head, path in zip(heads, (pair.mask, *pair.masks), strict=True)
-        ]
+        truths = _truths(heads, pair)
         picture = read_picture(pair.picture)
         ignored += int((truths[0] >= len(predictor.labels)).sum())
-        for counts, alter in zip(confusions, alterations, strict=True):
+        for counts, kinds, alter in zip(confusions, qualities, alterations, strict=True):
             shown = alter(picture, truths[0]) if alter else picture
-            found = predictor.label_maps(shown, pair.inputs)
-            for head, confusion, truth in zip(heads, counts, truths, strict=True):
-                confusion += confusion_matrix(truth, found[head.number], len(confusion))
+            found = _found(predictor, shown, pair, quality)
+            for k, (head, truth) in enumerate(zip(heads, truths, strict=True)):
+                ids, confidence = found[head.number]
+                confusion = confusion_matrix(truth, ids, len(head.names))
+                counts[k] += confusion
+                if quality:
+                    kinds[k].add(truth, ids, confusion, confidence)
             done += 1
             if progress:
                 progress(done, len(pairs) * len(alterations))
     card = protocol_card(
-        fingerprint=print_of_data,
+        fingerprint=fingerprint(report, dataset),
         split=split,
         pictures=len(pairs),
         classes=predictor.labels.names,
@@ -144,12 +188,28 @@ def evaluate_altered(
         augmentation=predictor.options.describe(),
     )
     left_out = tuple(set(predictor.heads) - {head.name for head in heads})
+    seconds = time.monotonic() - started
+    scored = Scored(predictor, dataset, report, split, tuple(heads), seconds)
     results = []
-    for counts in confusions:
+    for counts, kinds in zip(confusions, qualities, strict=True):
         first, *further = (Metrics(head.names, of) for head, of in zip(heads, counts, strict=True))
-        named = zip([head.name for head in heads[1:]], further, strict=True)
-        results.append(Evaluation(first, card, dict(named), left_out))
+        named = dict(zip([head.name for head in heads[1:]], further, strict=True))
+        results.append(Evaluation(first, card, named, left_out, tuple(kinds), scored))
     return results
+
+
+def _truths(heads: Sequence[Head], pair: Pair) -> list[np.ndarray]:
+    paths = zip(heads, (pair.mask, *pair.masks), strict=True)
+    return [head.to_model[read_mask(path, head.of_data)] for head, path in paths]
+
+
+def _found(
+    model: Segmenter, picture: np.ndarray, pair: Pair, rated: bool
+) -> list[tuple[np.ndarray, np.ndarray | None]]:
+    """(H, W) ids of every head of the model and, where it is asked for, their confidence."""
+    if rated:
+        return model.rated_maps(picture, pair.inputs)
+    return [(ids, None) for ids in model.label_maps(picture, pair.inputs)]
 
 
 def _in_single(model: Segmenter | str | Path, options: Options | None) -> Segmenter:
@@ -163,7 +223,7 @@ def _in_single(model: Segmenter | str | Path, options: Options | None) -> Segmen
 
 
 @dataclass(frozen=True)
-class _Head:
+class Head:
     """One that the data set has masks for: its place in the model, its class tables, the lookup
     from the data set's ids to the model's, and no pixel counted yet."""
 
@@ -184,9 +244,9 @@ def _heads(
     split: str,
     folders: tuple[Sequence[str], Sequence[str]],
     ignore_rules: str,
-) -> tuple[list[_Head], Dataset, str]:
+) -> tuple[list[Head], Dataset, CheckReport]:
     """The heads that can be scored, the data set with their masks and the model's further inputs,
-    and its fingerprint."""
+    and its report."""
     dataset = data if isinstance(data, Dataset) else read(data)
     dataset.pairs_of(split)
     report = check(bare(dataset))
@@ -206,8 +266,8 @@ def _heads(
         number = every.index(name)
         labels = model.tables[number]
         lookup = match_classes(found, labels, split)
-        heads.append(_Head(name, number, of_data, labels.names, lookup))
-    return heads, dataset, fingerprint(report, dataset)
+        heads.append(Head(name, number, of_data, labels.names, lookup))
+    return heads, dataset, report
 
 
 def _require_as_many(folders: Sequence[str], names: Sequence[str], kind: str) -> None:

@@ -1,5 +1,5 @@
 """What is noted in the best model when its training ends: its metrics, exactly, and whether
-bfloat16 gives the same labels."""
+bfloat16 gives the same labels; and the report of its run."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ from torch import Tensor, nn
 from fullconv.data.layouts import Dataset
 from fullconv.data.samples import Samples
 from fullconv.engine import Engine, computes_in_bfloat16, disagreement
+from fullconv.errors import command
 from fullconv.evaluation import evaluate
 from fullconv.model import Model, load_model, save_model
 from fullconv.predict import Predictor
+from fullconv.report.writing import save_report
 from fullconv.settings import Settings
 
 COMPARED = 8  # pictures that show whether two networks give the same labels
+REPORT = "report.html"
 
 
 def finish(
@@ -31,7 +34,7 @@ def finish(
     backbone: nn.Module | None,
     settings: Settings,
 ) -> dict[str, Any]:
-    """Completes the best model of a run and writes its metrics.json.
+    """Completes the best model of a run and writes its metrics.json and its report.
 
     Args:
         folder: of the run.
@@ -46,19 +49,21 @@ def finish(
     """
     model = load_model(folder / "model", backbone=backbone)
     predictor = Predictor(model, device=device, precision="float32")
-    exact = evaluate(
+    result = evaluate(
         predictor,
         dataset,
         split=split,
         heads=settings.heads,
         inputs=settings.inputs,
         ignore_rules=settings.ignore_rules,
-    ).to_dict()
-    model.metrics = {**exact, "epoch": model.metrics["epoch"]}
+    )
+    model.metrics = {**result.to_dict(), "epoch": model.metrics["epoch"]}
     (folder / "metrics.json").write_text(json.dumps(model.metrics, indent=1), encoding="utf-8")
     if computes_in_bfloat16(device):
         model.bfloat16_disagreement = _disagreement(model, dataset, split, device)
     save_model(model, folder / "model")
+    again = command("fullconv", "train", "--config", folder / "config.toml", "--out", "NEW")
+    save_report(result, folder / REPORT, run=folder, repeat=again)
     return dict(model.metrics)
 
 

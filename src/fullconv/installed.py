@@ -24,6 +24,7 @@ NEEDS = {
     "rich": "13.9",
     "matplotlib": "3.9",
     "pyyaml": "6.0",
+    "jinja2": "3.1",
 }
 EXTRAS = {
     "geo": {"rasterio": "1.4"},

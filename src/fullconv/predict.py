@@ -89,6 +89,11 @@ class Predictor(Segmenter):
         return self.model.card.name
 
     @property
+    def stride(self) -> int:
+        """Of its scores, in pixels."""
+        return self.model.network.stride
+
+    @property
     def pretrained_on(self) -> str:
         """What its backbone started from; empty for a fresh start."""
         return self.model.card.pretrained_on

@@ -22,7 +22,7 @@ from fullconv.errors import FullconvError
 from fullconv.labels import Labels
 from fullconv.options import Options
 from fullconv.outputs import Segmentation, find_pictures
-from fullconv.probabilities import Probabilities, averaged
+from fullconv.probabilities import LARGEST, Probabilities, averaged
 
 
 class Segmenter(ABC):
@@ -30,11 +30,13 @@ class Segmenter(ABC):
 
     Attributes:
         windows: whether files too large for memory can be read window by window.
+        labels_inside: whether it gives no scores, and so no probabilities.
         seams: what kept the tiles of large pictures from being exact; empty where nothing did.
         options: what is asked of it; set by `use`.
     """
 
     windows = False
+    labels_inside = False
     seams: tuple[str, ...] = ()
     options = Options()
 
@@ -69,6 +71,11 @@ class Segmenter(ABC):
 
     @property
     @abstractmethod
+    def stride(self) -> int:
+        """Of its scores, in pixels."""
+
+    @property
+    @abstractmethod
     def pretrained_on(self) -> str:
         """What its backbone started from; empty for a fresh start."""
 
@@ -93,6 +100,17 @@ class Segmenter(ABC):
         if self.options.averaged:
             return self._probabilities(planes).label_maps()
         return self.labels_in(planes)
+
+    def rated_maps(
+        self, picture: np.ndarray, inputs: Sequence[Any] = ()
+    ) -> list[tuple[np.ndarray, np.ndarray | None]]:
+        """As `label_maps`, each with the probability of the class that every pixel got, (H, W)
+        float32, of the same run of the network; None where there are labels alone, and of pictures
+        that are cut into tiles."""
+        if self.labels_inside or picture.shape[0] * picture.shape[1] > LARGEST:
+            return [(ids, None) for ids in self.label_maps(picture, inputs)]
+        found = self.probabilities(picture, inputs)
+        return [(ids, found.confidence(head)) for head, ids in enumerate(found.label_maps())]
 
     @abstractmethod
     def labels_in(self, planes: np.ndarray) -> list[np.ndarray]:

@@ -5,6 +5,7 @@ an FCN needs: the per-pixel loss straight from the scores, two learning rates, t
 summed over processes, the model folder, and a resume that continues exactly where it stopped.
 
     runs/<date>_<name>/  model/ checkpoint/ config.toml log.csv metrics.json
+                         report.html report.md images/
 """
 
 from __future__ import annotations

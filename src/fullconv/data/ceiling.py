@@ -168,8 +168,9 @@ def ceiling(
     split: str = "val",
     progress: Callable[[int, int], None] | None = None,
     checked: bool = False,
+    strides: tuple[int, ...] = STRIDES,
 ) -> Ceiling:
-    """About the best IoU that scores at each of `STRIDES` can reach on a split: paper, appendix A.
+    """About the best IoU that scores at some strides can reach on a split: paper, appendix A.
 
     As in `fullconv.metrics`, an IoU counts the pixels of the whole split, and a mean is over the
     classes that occur. Nothing is learned or predicted; the masks say it all.
@@ -179,6 +180,7 @@ def ceiling(
         split: "train", "val" or "test".
         progress: called with (masks done, masks).
         checked: the data set is known to have no errors, and is not looked at again.
+        strides: in pixels, of `STRIDES`.
 
     Raises:
         FullconvError: no such split, or faulty data in it.
@@ -189,11 +191,13 @@ def ceiling(
     if not checked:
         check(replace(dataset, splits={split: pairs})).raise_for_errors()
     count = len(dataset.labels)
-    sums = np.zeros((len(STRIDES), 3, count), dtype=np.int64)
+    sums = np.zeros((len(strides), 3, count), dtype=np.int64)
     pixels = 0
     # Threads: decoding and numpy leave Python's lock alone.
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-        masks = pool.map(lambda pair: _sums(read_mask(pair.mask, dataset.labels), count), pairs)
+        masks = pool.map(
+            lambda pair: _sums(read_mask(pair.mask, dataset.labels), count, strides), pairs
+        )
         for done, (found, size) in enumerate(masks):
             sums += found
             pixels += size
@@ -207,7 +211,7 @@ def ceiling(
         len(pairs),
         (pixels - labelled) / max(1, pixels),
         dataset.labels.names,
-        {stride: _iou(*found) for stride, found in zip(STRIDES, sums, strict=True)},
+        {stride: _iou(*found) for stride, found in zip(strides, sums, strict=True)},
     )
 
 
@@ -294,13 +298,13 @@ def _read(corners: NDArray[np.float32], weights: NDArray[np.float32], classes: I
     return drawn
 
 
-def _sums(ids: Ids, num_classes: int) -> tuple[NDArray[np.int64], int]:
+def _sums(ids: Ids, num_classes: int, strides: tuple[int, ...]) -> tuple[NDArray[np.int64], int]:
     """Of one mask, (strides, 3, K) pixels of each class, those of them that another class is drawn
     over, and those that it is drawn over itself; and how many pixels it has."""
     scored = ids < num_classes
     truth = np.bincount(ids[scored], minlength=num_classes)
     sums = []
-    for stride in STRIDES:
+    for stride in strides:
         drawn = down_and_up(ids, stride, num_classes)
         wrong = scored & (drawn != ids)
         lost, gained = (np.bincount(kind[wrong], minlength=num_classes) for kind in (ids, drawn))

@@ -1,0 +1,57 @@
+"""What it costs to count edges, objects and confidence while a split is evaluated, on CamVid's
+validation pictures: `evaluate` with and without, turn by turn. Writes results/quality.json.
+
+    python benchmarks/quality.py --model RUN
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from method import RESULTS, compare, save
+
+from fullconv.data.layouts import read
+from fullconv.evaluation import evaluate
+from fullconv.predict import load
+
+PICTURES = 24
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", required=True, help="a run on data/camvid")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    dataset = read(Path(os.environ["FULLCONV_SHARED"]) / "data/camvid")
+    few = dataset.pairs_of("val")[:: len(dataset.pairs_of("val")) // PICTURES][:PICTURES]
+    dataset = replace(dataset, splits={"val": few})
+    model = load(asked.model, device="cpu", precision="float32")
+    variants = {
+        name: partial(evaluate, model, dataset, split="val", quality=quality)
+        for name, quality in (("with", True), ("without", False))
+    }
+    timings = compare(variants, rounds=asked.rounds)
+    ratio = timings.ratio("with", "without")
+    print(f"{ratio.median:.2f} times as long ({ratio.low:.2f} - {ratio.high:.2f})")
+    results = {
+        "model": model.backbone,
+        "stride": model.stride,
+        "pictures": len(few),
+        "threads": asked.threads,
+        "milliseconds": timings.to_dict(),
+        "times_as_long": asdict(ratio),
+    }
+    words = f"python benchmarks/quality.py --model RUN --rounds {asked.rounds}"
+    save("quality", words, results, folder=asked.out)
+
+
+if __name__ == "__main__":
+    main()

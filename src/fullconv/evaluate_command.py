@@ -1,0 +1,142 @@
+"""The command that scores a model: evaluate."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fullconv.errors import FullconvError, command, plural, some
+from fullconv.terminal import Json, Split, app, counting, emit, name_of, say
+
+if TYPE_CHECKING:
+    from fullconv.evaluation import Evaluation
+
+ELSEWHERE = Path("reports")  # for what is no run
+
+
+@app.command(sort_key=4)
+def evaluate(
+    model: Path,
+    data: Path,
+    *,
+    split: Split = "test",
+    heads: str = "",
+    inputs: str = "",
+    ignore_rules: str = "",
+    flip: bool = False,
+    scales: str = "",
+    report: str = "auto",
+    json: Json = False,
+) -> None:
+    """Score a model on a split: mean IoU and its kin, at the pictures' original size.
+
+    Parameters
+    ----------
+    model
+        A model folder, the run that holds it, torchvision:fcn_resnet50, or a .caffemodel or .pth.
+    data
+        The data set's folder, or the name of a published one: voc2012, camvid ...
+    split
+        Which part of it.
+    heads
+        Folders of a model's further heads in the data set, with commas, if not called like them.
+    inputs
+        Folders of a model's further inputs in the data set, with commas, if not called like them.
+    ignore_rules
+        Rules of `fullconv check`, with commas: what they found is left out.
+    flip
+        Average the probabilities of each picture and its mirror image.
+    scales
+        Average them over the picture at these sizes, with commas: 0.75,1,1.25.
+    report
+        The page with curves, pictures and confusions: an .html file, none, or auto, which is
+        report-SPLIT.html in the run, or in reports/ where there is no run.
+    json
+        Print one JSON object and nothing else.
+    """
+    from fullconv.evaluation import evaluate as evaluate_model
+    from fullconv.options import scales_of
+
+    page = _place(model, split, report)
+    folders = {"heads": heads, "inputs": inputs, "ignore_rules": ignore_rules}
+    typed = {"split": split, **folders, "scales": scales}
+    words = [word for key, value in typed.items() if value for word in (_option(key), value)]
+    again = command("fullconv", "evaluate", model, data, *words, *["--flip"] * flip)
+    with counting("evaluated") as progress:
+        result = evaluate_model(
+            model,
+            data,
+            split=split,
+            flip=flip,
+            scales=scales_of(scales),
+            quality=True,
+            progress=progress,
+            **folders,
+        )
+    lost = _save(result, page, model, again) if page else None
+    _print(result, model, data, None if lost else page, json)
+    if lost:
+        raise lost
+
+
+def _option(key: str) -> str:
+    return f"--{key.replace('_', '-')}"
+
+
+def _print(result: Evaluation, model: Path, data: Path, page: Path | None, json: bool) -> None:
+    from fullconv.metrics import table
+
+    facts: dict[str, Any] = result.to_dict()
+    card = facts["protocol"]
+    views = card["test_time_augmentation"]
+    how = "original size" + f", averaged over {views}" * (views != "none")
+    pictures = plural(card["pictures"], "picture")
+    text = f"{model} on {data}, split {card['split']}, {pictures}, {how}\n\n{table(facts)}"
+    if result.left_out:
+        say(f"note: no masks in {data} for {some(result.left_out)}, not scored (--heads FOLDER)")
+    if page:
+        facts["report"] = str(page)
+        text += f"\n\nreport: {page}"
+    emit(facts, text, json, ahead=command("fullconv", "predict", model, "PICTURES"))
+
+
+def _place(model: Path, split: str, report: str) -> Path | None:
+    """Of the page; None where none is wanted."""
+    if report == "none":
+        return None
+    if report != "auto":
+        page = Path(report)
+        if page.suffix.lower() not in (".html", ".htm"):
+            raise FullconvError(
+                f"the report {report} would be no page; expected auto, none or a name that ends "
+                "in .html.",
+                command("--report", page.with_suffix(".html")),
+            )
+        return page
+    run = _run_of(model)
+    if run is not None and os.access(run, os.W_OK):
+        return run / f"report-{split}.html"
+    return ELSEWHERE / f"{name_of(model).replace(':', '-')}-{split}.html"
+
+
+def _run_of(model: Path) -> Path | None:
+    """The run's folder that a model lies in."""
+    for folder in (model, model.parent):
+        if (folder / "config.toml").is_file() and (folder / "model").is_dir():
+            return folder
+    return None
+
+
+def _save(result: Evaluation, page: Path, model: Path, again: str) -> FullconvError | None:
+    """Writes the report; what kept it from being written. The numbers are printed all the same."""
+    from fullconv.report.writing import save_report
+
+    try:
+        save_report(result, page, run=_run_of(model), repeat=again)
+    except OSError as error:
+        return FullconvError(
+            f"the report {page} could not be written: {error.strerror}. The numbers are above.",
+            f"{again} --report report.html",
+        )
+    return None
