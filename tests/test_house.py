@@ -18,7 +18,7 @@ ORDER = (
     {"labels", "settings", "memory"},
     {"tracing", "geometry", "kernels", "network", "data", "metrics", "draw"},
     {"foreign"},
-    {"model", "sheet", "heatmap", "draw_heat"},
+    {"model", "sheet", "album", "heatmap", "draw_heat"},
     {"engine"},
     {"tiles", "regions", "polygons", "options", "probabilities", "outputs"},
     {"segmenter"},
@@ -28,7 +28,8 @@ ORDER = (
     {"listed", "finished", "processes", "many"},
     {"machine", "installed"},
     {"evaluation", "inspect", "probe", "graph", "export", "web", "doctor"},
-    {"progress", "loop", "finish", "choices", "names", "start", "stages", "training", "demo"},
+    {"progress", "loop", "finish", "choices", "names", "start", "stages", "watch", "training"},
+    {"demo"},
     {"serve"},
     {
         "terminal",

@@ -69,8 +69,16 @@ def decide(
         backbone_rate=settings.backbone_rate or (rate / 4 if warm else rate),
         weight_decay=decay,
         workers=workers,
+        pictures_every=_pictures_every(settings),
     )
     return decided, reasons
+
+
+def _pictures_every(settings: Settings) -> int:
+    """Ten sheets or so show how a training goes, however long it is."""
+    if settings.pictures_every is not None:
+        return settings.pictures_every
+    return max(1, round(settings.epochs / 10))
 
 
 def mean_rate(summed: float, pixels: float) -> float:

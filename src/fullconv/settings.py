@@ -108,6 +108,9 @@ class Settings:
     """auto (bfloat16 where the device has it), float32, bfloat16 or float16."""
     patience: int = 0
     """Stop after so many epochs without a better mean IoU; 0: never."""
+    pictures_every: int | None = None
+    """Draw the same few validation pictures each so-many-th epoch, and the first batches before
+    the first step, into images/; 0: never. Default: about ten times."""
     seed: int = 0
     """Same seed, same machine, same result."""
     workers: int | None = None
@@ -132,7 +135,7 @@ class Settings:
             self._require(name, getattr(self, name) in choices, f"one of {wanted}")
         for name in ("epochs", "batch", "accumulate", "devices", "nodes"):
             self._require(name, getattr(self, name) >= 1, "1 or more")
-        for name in ("patience", "color", "workers", "cache", "weight_decay"):
+        for name in ("patience", "pictures_every", "color", "workers", "cache", "weight_decay"):
             value = getattr(self, name)
             self._require(name, value is None or value >= 0, "0 or more")
         for name in ("rate", "backbone_rate", "summed_rate", "stage_rate"):
@@ -278,6 +281,7 @@ def _flag(option: Field[Any]) -> str:
         return f"--{name}   # or --no-{name}"
     if value is None:
         examples = {"crop": (321, 481), "scale": (0.5, 2.0), "workers": 2, "summed_rate": 1e-10}
+        examples["pictures_every"] = 5
         value = examples.get(option.name, 0.002)
     words = value if isinstance(value, tuple) else (value,)
     return f"--{name} {' '.join(map(str, words))}"

@@ -4,7 +4,7 @@ The loop, mixed precision, several devices and early stopping are Lightning's; w
 an FCN needs: the per-pixel loss straight from the scores, two learning rates, the confusion matrix
 summed over processes, the model folder, and a resume that continues exactly where it stopped.
 
-    runs/<date>_<name>/  model/ checkpoint/ config.toml log.csv metrics.json
+    runs/<date>_<name>/  model/ checkpoint/ images/ config.toml log.csv metrics.json
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -42,10 +40,11 @@ from fullconv.finish import finish
 from fullconv.loop import CHECKPOINT, Checkpoints, Training
 from fullconv.metrics import protocol_card
 from fullconv.model import Model
-from fullconv.progress import Guards, Reporter
+from fullconv.progress import Guards, Reporter, explained
 from fullconv.settings import Settings, read_config, to_toml
 from fullconv.stages import Stage, train_stages
 from fullconv.start import fresh_model, strides_of
+from fullconv.watch import Watch
 
 _RUN_FOLDER = "FULLCONV_RUN_FOLDER"  # tells the other processes of a run where it is
 
@@ -228,6 +227,7 @@ def _fit(
     )
     checkpoints = Checkpoints(folder)
     callbacks = [Reporter(folder / "log.csv", quiet=quiet), Guards(labels.names), checkpoints]
+    callbacks.append(Watch(folder, settings, reports, split, quiet=silent))
     if settings.patience:
         callbacks.append(EarlyStopping("mean_iou", mode="max", patience=settings.patience))
     for name in ("lightning.pytorch", "lightning.fabric"):  # device lists and advertisements
@@ -238,40 +238,13 @@ def _fit(
     if path:
         _seek(batches, path)
     device = trainer.strategy.root_device
-    with warnings.catch_warnings(), _explained(settings):
+    with warnings.catch_warnings(), explained(settings):
         _silence_warnings()
         trainer.fit(training, *loaders, ckpt_path=path, weights_only=False if path else None)
     metrics = dict(model.metrics)
     if trainer.is_global_zero:
         metrics = finish(folder, dataset, split, device, module, settings)
     return Run(folder, folder / "model", metrics, dataset.root, tuple(dataset.splits))
-
-
-@contextmanager
-def _explained(settings: Settings) -> Iterator[None]:
-    """What goes wrong on the way, in words: errors of the reading processes arrive wrapped in their
-    traceback, and memory runs out without a hint."""
-    try:
-        yield
-    except FullconvError as error:
-        if "DataLoader worker" not in error.message:
-            raise
-        message, _, hint = error.message.rpartition("FullconvError: ")[2].partition("\n  try: ")
-        raise FullconvError(message.strip(), hint.strip()) from None
-    except torch.OutOfMemoryError as error:
-        raise FullconvError(
-            f"the device's memory does not hold {settings.batch} pictures of "
-            f"{settings.crop} pixels: {str(error).splitlines()[0]}",
-            f"--batch {max(1, settings.batch // 2)}",
-        ) from error
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise FullconvError(
-            f"a process that reads pictures was ended from outside, most often for memory: "
-            f"{str(error).splitlines()[0]}",
-            "--workers 0",
-        ) from error
 
 
 def _trainer(settings: Settings, callbacks: list[Any], folder: Path) -> pl.Trainer:
