@@ -41,6 +41,8 @@ NOT_RUN = {
     "fullconv export runs/<run> --to web --out page": "npm fetches what it runs in;"
     " tests/test_web.py has it already",
     "fullconv completion": "writes into the home folder; tests/test_completion_command.py has one",
+    "fullconv push runs/<run> user/name": "needs an account; tests/test_publish_command.py has one",
+    "fullconv predict hf://user/name photos/": "needs a network; tests/test_hub.py has a hub",
     "fullconv serve runs/<run>": "answers until it is stopped; tests/test_serve_command.py asks it",
 }
 # The command as in README.md -> what is added to it here, to be done in seconds.

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fullconv.network.scores import Scores
     from fullconv.outputs import Segmentation
     from fullconv.predict import Predictor, load
+    from fullconv.publish import push
     from fullconv.training import train
 
 __version__ = "0.1.0"
@@ -37,6 +38,7 @@ _HOMES = {
     "convolutionalize": "network.convolutionalize",
     "evaluate": "evaluation",
     "load": "predict",
+    "push": "publish",
     "train": "training",
 }
 
@@ -54,6 +56,7 @@ __all__ = [
     "evaluate",
     "geometry",
     "load",
+    "push",
     "train",
 ]
 

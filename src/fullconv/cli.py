@@ -27,8 +27,9 @@ import fullconv.doctor_command
 import fullconv.export_command
 import fullconv.paper_commands
 import fullconv.predict_command
-import fullconv.serve_command  # these seven join their commands to the application
-from fullconv.errors import DownloadError, FullconvError, command, plural, some
+import fullconv.publish_command
+import fullconv.serve_command  # these eight join their commands to the application
+from fullconv.errors import DownloadError, FullconvError, as_typed, command, plural, some
 from fullconv.memory import use_large_pages
 from fullconv.settings import Settings
 from fullconv.terminal import (
@@ -141,7 +142,7 @@ def evaluate(
     Parameters
     ----------
     model
-        A model folder, the run that holds it, torchvision:fcn_resnet50, or a .caffemodel or .pth.
+        A model folder or run, hf://user/name, torchvision:fcn_resnet50, a .caffemodel or .pth.
     data
         The data set's folder, or the name of a published one: voc2012, camvid ...
     split
@@ -179,7 +180,7 @@ def evaluate(
     pictures = plural(facts["protocol"]["pictures"], "picture")
     views = facts["protocol"]["test_time_augmentation"]
     how = "original size" + f", averaged over {views}" * (views != "none")
-    head = f"{model} on {data}, split {split}, {pictures}, {how}\n\n"
+    head = f"{as_typed(model)} on {data}, split {split}, {pictures}, {how}\n\n"
     if result.left_out:
         say(f"note: no masks in {data} for {some(result.left_out)}, not scored (--heads FOLDER)")
     ahead = command("fullconv", "predict", model, "PICTURES")

@@ -140,7 +140,7 @@ class Training(pl.LightningModule):
         # Of several heads the mean. nan where no validation pixel is labelled: any model is then as
         # good as another.
         mean_iou = float(np.mean([np.nan_to_num(head.mean_iou) for head in heads]))
-        self.log("mean_iou", mean_iou, rank_zero_only=False)
+        self.log("mean_iou", mean_iou, rank_zero_only=False, logger=False)  # for early stopping
         if mean_iou > self.best:
             self.best = mean_iou
             self.model.metrics = {

@@ -108,6 +108,8 @@ class Settings:
     """auto (bfloat16 where the device has it), float32, bfloat16 or float16."""
     patience: int = 0
     """Stop after so many epochs without a better mean IoU; 0: never."""
+    logger: str = ""
+    """tensorboard, wandb or both, with a comma: what log.csv and images/ hold goes there, too."""
     pictures_every: int | None = None
     """Draw the same few validation pictures each so-many-th epoch, and the first batches before
     the first step, into images/; 0: never. Default: about ten times."""
@@ -143,6 +145,10 @@ class Settings:
             self._require(name, value is None or value > 0, "more than 0")
         alone = self.summed_rate is None or self.rate is None is self.backbone_rate
         self._require("summed_rate", alone, "given without rate and backbone_rate")
+        known = ("tensorboard", "wandb")
+        named = [word.strip() for word in self.logger.split(",") if word.strip()]
+        fine = set(named) <= set(known) and len(set(named)) == len(named)
+        self._require("logger", fine, "tensorboard, wandb, or both with a comma")
         if self.staged and self.devices * self.nodes > 1:
             raise FullconvError(
                 f"stages are trained by one process, not by {self.devices * self.nodes}.",

@@ -37,6 +37,7 @@ from fullconv.data.samples import OrderedPictures, Samples, ShuffledBatches, com
 from fullconv.engine import computes_in_bfloat16
 from fullconv.errors import FullconvError, command
 from fullconv.finish import finish
+from fullconv.loggers import Teller, loggers_of, require_loggers
 from fullconv.loop import CHECKPOINT, Checkpoints, Training
 from fullconv.metrics import protocol_card
 from fullconv.model import Model
@@ -104,6 +105,7 @@ def train(
     elif data is None:
         raise FullconvError("no data set was named.", "fullconv train DATA")
     settings = Settings.from_dict({**(settings.to_dict() if settings else {}), **options})
+    require_loggers(settings)
     data = located(data, quiet=quiet)
     report, others = _checked(data, settings)
     settings, why = decide(settings, report, module, others)
@@ -226,13 +228,18 @@ def _fit(
         model, settings, class_weights=class_weights, protocol=protocol, folder=folder
     )
     checkpoints = Checkpoints(folder)
-    callbacks = [Reporter(folder / "log.csv", quiet=quiet), Guards(labels.names), checkpoints]
-    callbacks.append(Watch(folder, settings, reports, split, quiet=silent))
+    watch = Watch(folder, settings, reports, split, quiet=silent)
+    callbacks = [Reporter(folder / "log.csv", quiet=quiet), Guards(labels.names), watch]
+    loggers = loggers_of(settings, folder, quiet=quiet)
+    if loggers:
+        facts = {"data": dataset.root.name, "data_fingerprint": report.fingerprint}
+        callbacks.append(Teller(settings, facts, watch))
+    callbacks.append(checkpoints)  # behind those who note an epoch: it may stop there
     if settings.patience:
         callbacks.append(EarlyStopping("mean_iou", mode="max", patience=settings.patience))
     for name in ("lightning.pytorch", "lightning.fabric"):  # device lists and advertisements
         logging.getLogger(name).setLevel(logging.ERROR)
-    trainer = _trainer(settings, callbacks, folder)
+    trainer = _trainer(settings, callbacks, loggers, folder)
     loaders, batches = _loaders(dataset, settings, model, split, trainer)
     path = checkpoints.path if resuming else None
     if path:
@@ -247,7 +254,9 @@ def _fit(
     return Run(folder, folder / "model", metrics, dataset.root, tuple(dataset.splits))
 
 
-def _trainer(settings: Settings, callbacks: list[Any], folder: Path) -> pl.Trainer:
+def _trainer(
+    settings: Settings, callbacks: list[Any], loggers: list[Any], folder: Path
+) -> pl.Trainer:
     return pl.Trainer(
         accelerator=settings.accelerator,
         devices=settings.devices,
@@ -257,7 +266,7 @@ def _trainer(settings: Settings, callbacks: list[Any], folder: Path) -> pl.Train
         accumulate_grad_batches=settings.accumulate,
         callbacks=callbacks,
         default_root_dir=folder,
-        logger=False,
+        logger=loggers or False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,

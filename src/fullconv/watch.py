@@ -7,6 +7,7 @@ in a thread of the first process, while all processes train on.
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain, islice
@@ -16,6 +17,7 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from fullconv import album
@@ -61,6 +63,8 @@ class Watch(pl.Callback):
         self.pen: ThreadPoolExecutor | None = None
         self.drawing: Future[None] | None = None
         self.failed = False
+        self.keeps = False  # whether somebody takes what is done
+        self.done: deque[tuple[str, Image.Image, int]] = deque()  # name, sheet, step
 
     def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
         if not self.every or not trainer.is_global_zero:
@@ -75,7 +79,7 @@ class Watch(pl.Callback):
         how = _how(self.settings, [crop.outside.shape for crop in crops])
         tables = _tables(module.model)
         sheet = album.batches_sheet(crops, tables, module.model.inputs, module.ignore_index, how)
-        self._save(sheet, album.BATCHES)
+        self._save(sheet, album.BATCHES, ("batches", sheet, 0))
         if not (self.quiet or self.failed):
             print(f"pictures: {self.folder / album.BATCHES} ...", file=sys.stderr)
 
@@ -117,9 +121,11 @@ class Watch(pl.Callback):
         self._wait()
         self.pen = self.pen or ThreadPoolExecutor(1, "pictures")
 
+        step = trainer.global_step
+
         def draw() -> None:
             sheet = album.epoch_sheet(kept, tables, ignore_index, heading)
-            self._save(sheet, f"epoch_{epoch:04}.png")
+            self._save(sheet, f"epoch_{epoch:04}.png", ("validation", sheet, step))
 
         self.drawing = self.pen.submit(draw)
 
@@ -138,8 +144,10 @@ class Watch(pl.Callback):
         if self.drawing is not None:
             self.drawing.result()
 
-    def _save(self, sheet: Any, name: str) -> None:
+    def _save(self, sheet: Image.Image, name: str, told: tuple[str, Image.Image, int]) -> None:
         """A picture that cannot be written does not end a training."""
+        if self.keeps:
+            self.done.append(told)
         try:
             album.save(sheet, self.folder / name)
         except OSError as error:
