@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    import hub as stand_in
+
     from fullconv.model import Model
 
 sys.path.append(str(Path(__file__).parent))  # tests import `probe` from here
@@ -101,3 +103,21 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from fullconv.export import export
 
     return export(lively(), tmp_path_factory.mktemp("exported")).path
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[stand_in.Hub]:
+    """A hub of the tests, with no token on this machine and nothing in its cache."""
+    import hub as serving_hub
+    import huggingface_hub
+    from huggingface_hub import constants
+
+    with serving_hub.serving() as found:
+        monkeypatch.setenv("HF_ENDPOINT", found.address)
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        yield found
+        huggingface_hub.close_session()

@@ -22,7 +22,8 @@ from torch import nn
 
 from fullconv.errors import FullconvError
 from fullconv.labels import Labels
-from fullconv.model import FORMAT, Model, load_model, model_card, save_model
+from fullconv.model import FORMAT, Model, load_model, save_model
+from fullconv.model_card import model_card
 from fullconv.network.card import BackboneCard
 from fullconv.network.fcn import FCN
 
@@ -211,16 +212,8 @@ def test_the_run_the_folder_and_the_file_alone_are_all_the_model(
     assert same(load_model(alone).network, expected)
 
 
-def test_the_card_tells_a_person_what_it_is(make_model: MakeModel) -> None:
-    model = make_model(metrics=METRICS, training={"data_fingerprint": "0123456789abcdef" * 4})
-    text = model_card(model)
-    assert text.startswith("# FCN-8s on test_resnet\n")
-    assert "into 3 classes: sky, road, tree." in text
-    assert "pretrained on nothing, licence of its weights: not stated" in text
-    assert "trained on: data 0123456789abcdef\n" in text
-    assert "mean IoU 0.500 on val (4 pictures)" in text
-    assert 'fc.load("model")("photo.jpg")' in text
-    assert "mean IoU" not in model_card(make_model())
+def test_the_card_lies_beside_it(folder: Path, original: Model) -> None:
+    assert (folder / "README.md").read_text(encoding="utf-8") == model_card(original.config())
 
 
 # What may be wrong with a folder. Each message is read whole.

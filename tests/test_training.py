@@ -213,6 +213,9 @@ def test_two_processes_see_what_one_with_twice_the_batch_sees(scenes, tmp_path):
     )
     assert (two_halves - one_run).norm() < 1e-4 * (one_run - start).norm()
     assert two["mean_iou"] == pytest.approx(one.metrics["mean_iou"], abs=0.005)
+    # The first process draws, of what it labelled itself.
+    names = ["batches.png", "epoch_0001.png"]
+    assert sorted(path.name for path in (folder / "images").iterdir()) == names
 
 
 def test_a_loss_that_is_not_finite_stops_with_a_sentence(scenes, tmp_path):
@@ -299,6 +302,7 @@ def test_early_stopping(scenes, tmp_path, monkeypatch):
 
     def perfect(self, batch, index):  # from the first epoch on: nothing can improve
         self.confusions[0].update(batch[1].clamp(max=7).long(), batch[1].clamp(max=7).long())
+        return {"found": [batch[1]]}
 
     monkeypatch.setattr(Training, "validation_step", perfect)
     run = train(scenes, out=tmp_path / "run", **{**SMALL, "epochs": 9, "patience": 2})

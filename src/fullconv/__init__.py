@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fullconv.network.scores import Scores
     from fullconv.outputs import Segmentation
     from fullconv.predict import Predictor, load
+    from fullconv.publish import push
     from fullconv.report.writing import save_report
     from fullconv.training import train
 
@@ -38,6 +39,7 @@ _HOMES = {
     "convolutionalize": "network.convolutionalize",
     "evaluate": "evaluation",
     "load": "predict",
+    "push": "publish",
     "save_report": "report.writing",
     "train": "training",
 }
@@ -56,6 +58,7 @@ __all__ = [
     "evaluate",
     "geometry",
     "load",
+    "push",
     "save_report",
     "train",
 ]

@@ -18,6 +18,7 @@ from typing import Any
 from fullconv.data.ceiling import sampled
 from fullconv.data.check import CheckReport
 from fullconv.errors import FullconvError
+from fullconv.hub import is_hub_name
 from fullconv.settings import WHOLE, Settings
 
 LONGEST = 513  # pixels of a crop's side
@@ -69,8 +70,16 @@ def decide(
         backbone_rate=settings.backbone_rate or (rate / 4 if warm else rate),
         weight_decay=decay,
         workers=workers,
+        pictures_every=_pictures_every(settings),
     )
     return decided, reasons
+
+
+def _pictures_every(settings: Settings) -> int:
+    """Ten sheets or so show how a training goes, however long it is."""
+    if settings.pictures_every is not None:
+        return settings.pictures_every
+    return max(1, round(settings.epochs / 10))
 
 
 def mean_rate(summed: float, pixels: float) -> float:
@@ -88,7 +97,7 @@ def mean_rate(summed: float, pixels: float) -> float:
 
 def _resolved(start: str) -> str:
     """A path that holds from everywhere; a published model's name stays one."""
-    named = not start or start.startswith("torchvision:")
+    named = not start or start.startswith("torchvision:") or is_hub_name(start)
     return start if named else str(Path(start).resolve())
 
 

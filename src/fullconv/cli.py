@@ -28,7 +28,8 @@ import fullconv.evaluate_command
 import fullconv.export_command
 import fullconv.paper_commands
 import fullconv.predict_command
-import fullconv.serve_command  # these eight join their commands to the application
+import fullconv.publish_command
+import fullconv.serve_command  # these nine join their commands to the application
 from fullconv.errors import DownloadError, FullconvError, command, some
 from fullconv.memory import use_large_pages
 from fullconv.settings import Settings

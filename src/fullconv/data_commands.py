@@ -105,7 +105,8 @@ def inspect(thing: str, *, sheet: Path | None = None, json: Json = False) -> Non
     Parameters
     ----------
     thing
-        A backbone's name or card, a model folder, or a data set's folder or published name.
+        A backbone's name or card, a model (a folder or hf://user/name), or a data set's folder or
+        published name.
     sheet
         Of a data set: write a PNG with a few of its pictures, their labels over them.
     json

@@ -74,4 +74,15 @@ def command(*words: object) -> str:
     >>> command("fullconv", "check", "my data")
     "fullconv check 'my data'"
     """
-    return shlex.join(map(str, words))
+    return shlex.join(map(as_typed, words))
+
+
+def as_typed(word: object) -> str:
+    """A word of a command, also where a model's name on a hub became a path.
+
+    >>> from pathlib import Path
+    >>> as_typed(Path("hf://user/name"))
+    'hf://user/name'
+    """
+    text = str(word)
+    return f"hf://{text[4:]}" if text.startswith("hf:/") and text[4:5] != "/" else text

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fullconv.errors import FullconvError, command, plural, some
+from fullconv.errors import FullconvError, as_typed, command, plural, some
 from fullconv.terminal import Json, Split, app, counting, emit, name_of, say
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def evaluate(
     Parameters
     ----------
     model
-        A model folder, the run that holds it, torchvision:fcn_resnet50, or a .caffemodel or .pth.
+        A model folder or run, hf://user/name, torchvision:fcn_resnet50, a .caffemodel or .pth.
     data
         The data set's folder, or the name of a published one: voc2012, camvid ...
     split
@@ -92,7 +92,8 @@ def _print(result: Evaluation, model: Path, data: Path, page: Path | None, json:
     views = card["test_time_augmentation"]
     how = "original size" + f", averaged over {views}" * (views != "none")
     pictures = plural(card["pictures"], "picture")
-    text = f"{model} on {data}, split {card['split']}, {pictures}, {how}\n\n{table(facts)}"
+    head = f"{as_typed(model)} on {data}, split {card['split']}, {pictures}, {how}"
+    text = f"{head}\n\n{table(facts)}"
     if result.left_out:
         say(f"note: no masks in {data} for {some(result.left_out)}, not scored (--heads FOLDER)")
     if page:

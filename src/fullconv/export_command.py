@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from fullconv.errors import FullconvError, command
+from fullconv.errors import FullconvError, as_typed, command
 from fullconv.terminal import Json, app, emit, name_of, say
 
 MOST = 64  # pictures that int8 is calibrated with
@@ -28,7 +28,7 @@ def export(
     Parameters
     ----------
     model
-        A model folder, or the run that holds it.
+        A model folder, the run that holds it, or hf://user/name.
     to
         onnx (ONNX Runtime), openvino, torch (torch.export), or web: a page that labels pictures in
         the browser.
@@ -56,7 +56,7 @@ def export(
     _require_together(to, labels_inside, ort)
     found = [path for path, _ in find_pictures([calibrate])] if calibrate else []
     some = found[:: max(1, len(found) // MOST)][:MOST]
-    say(f"{model} -> {to}, {precision}: takes a minute or two")
+    say(f"{as_typed(model)} -> {to}, {precision}: takes a minute or two")
     loaded, pictures = load_model(model), [read_picture(path) for path in some]
     if to == "web":
         name = name_of(model)

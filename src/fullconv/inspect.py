@@ -15,6 +15,7 @@ from fullconv.data.drawn import scene
 from fullconv.engine import Engine
 from fullconv.errors import FullconvError, plural
 from fullconv.geometry import Grid
+from fullconv.hub import is_hub_name, local
 from fullconv.metrics import headline
 from fullconv.model import WEIGHTS, is_foreign, load_model
 from fullconv.network.backbone import STRIDES, Backbone, build
@@ -25,6 +26,8 @@ from fullconv.tiles import Tiles, difference
 def inspect(thing: str, *, sheet: str | Path | None = None) -> tuple[dict[str, Any], str]:
     """Facts (JSON-able) and text about a backbone's name or card, a model folder or a data set; of
     a data set also a picture of a few of its pairs, where `sheet` names a PNG file."""
+    if is_hub_name(thing):
+        return _model(local(thing))
     path = Path(thing)
     inside = ("config.json", WEIGHTS, f"model/{WEIGHTS}", f"model.old/{WEIGHTS}")
     signs = [*(path / name for name in inside), path.parent / f"{path.name}.old" / WEIGHTS]

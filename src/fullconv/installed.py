@@ -17,6 +17,7 @@ NEEDS = {
     "lightning": "2.5",
     "torchmetrics": "1.6",
     "safetensors": "0.5",
+    "huggingface_hub": "1.0",
     "numpy": "2.0",
     "scipy": "1.14",
     "pillow": "11.0",
@@ -31,7 +32,9 @@ EXTRAS = {
     "onnx": {"onnx": "1.18", "onnxscript": "0.5", "onnxruntime": "1.22"},
     "openvino": {"onnx": "1.18", "onnxscript": "0.5", "openvino": "2025.2"},
     "serve": {"fastapi": "0.115", "uvicorn": "0.34", "python-multipart": "0.0.20"},
+    "tensorboard": {"tensorboard": "2.19"},
     "video": {"av": "18.0"},
+    "wandb": {"wandb": "0.21"},
 }
 _BOUND = re.compile(r"(==|>=|<=|!=|<|>)\s*([\w.*+]+)")
 

@@ -114,7 +114,8 @@ class Training(pl.LightningModule):
         precision = "bfloat16" if half else "float32"
         self.engine = Engine(self.model, device=self.device, precision=precision)
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+    def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> dict[str, Any]:
+        """The labels found, (N, H, W) of each head; they are counted here, and drawn elsewhere."""
         pictures, target = batch
         with torch.autocast(self.device.type, enabled=False):
             assert self.engine is not None
@@ -123,6 +124,7 @@ class Training(pl.LightningModule):
         for confusion, labels, truth, table in rows:
             ignored = truth == self.ignore_index
             confusion.update(labels.int(), truth.int().masked_fill(ignored, len(table)))  # type: ignore[operator]
+        return {"found": found}
 
     def on_validation_epoch_end(self) -> None:
         self.engine = None
@@ -138,7 +140,7 @@ class Training(pl.LightningModule):
         # Of several heads the mean. nan where no validation pixel is labelled: any model is then as
         # good as another.
         mean_iou = float(np.mean([np.nan_to_num(head.mean_iou) for head in heads]))
-        self.log("mean_iou", mean_iou, rank_zero_only=False)
+        self.log("mean_iou", mean_iou, rank_zero_only=False, logger=False)  # for early stopping
         if mean_iou > self.best:
             self.best = mean_iou
             self.model.metrics = {

@@ -26,8 +26,9 @@ from torch import Tensor, nn
 from fullconv.data.channels import Input
 from fullconv.errors import FullconvError, command
 from fullconv.foreign import load_foreign
+from fullconv.hub import local
 from fullconv.labels import Labels
-from fullconv.metrics import headline
+from fullconv.model_card import model_card
 from fullconv.network.card import BackboneCard
 from fullconv.network.fcn import FCN
 from fullconv.network.fusion import fuse
@@ -150,7 +151,7 @@ def save_model(model: Model, folder: str | Path) -> Path:
         fresh.mkdir(parents=True)
         _write(fresh / WEIGHTS, weights)
         _write(fresh / CONFIG, json.dumps(config, indent=1).encode())
-        _write(fresh / README, model_card(model).encode())
+        _write(fresh / README, model_card(config).encode())
         if folder.exists():
             shutil.rmtree(previous, ignore_errors=True)
             folder.rename(previous)
@@ -175,8 +176,8 @@ def load_model(
     weights: str | Path | None = None,
     labels: Labels | None = None,
 ) -> Model:
-    """Reads a model: its folder, the run that holds it, the .safetensors file alone; or a model of
-    others, see `fullconv.foreign`.
+    """Reads a model: its folder, the run that holds it, the .safetensors file alone; one on a hub,
+    see `fullconv.hub`; or a model of others, see `fullconv.foreign`.
 
     Args:
         backbone: needed where the model was trained on a module of one's own.
@@ -185,7 +186,7 @@ def load_model(
     Raises:
         FullconvError: nothing there, a file missing or altered, or a format of the future.
     """
-    path = Path(path)
+    path = local(path)
     if is_foreign(path):
         name = backbone if isinstance(backbone, str) else None
         found = load_foreign(path, weights=weights, backbone=name, labels=labels)
@@ -212,7 +213,25 @@ def is_foreign(path: str | Path) -> bool:
         return False
 
 
-def _load_ours(path: Path, backbone: nn.Module | str | None) -> Model:
+def described(path: str | Path) -> tuple[Path, dict[str, Any]]:
+    """The folder of a model, and its config.json without the checksum, both as they should be.
+
+    Raises:
+        FullconvError: as `load_model`; or it is a file alone.
+    """
+    path = Path(path)
+    if path.is_file():
+        raise FullconvError(
+            f"{path} is a file alone; expected a model folder, with {CONFIG} and {README} beside "
+            "the weights, or the run that holds it.",
+            f"fc.load({str(path)!r}).save('model')   # makes one",
+        )
+    folder, config, _ = _read_ours(path)
+    return folder, config
+
+
+def _read_ours(path: Path) -> tuple[Path, dict[str, Any], dict[str, Tensor]]:
+    """The folder (or file), config.json and weights of a model of ours."""
     folder = path / "model" if (path / "model").is_dir() else path
     weights = folder / WEIGHTS if folder.is_dir() else folder
     if not weights.is_file():
@@ -225,6 +244,12 @@ def _load_ours(path: Path, backbone: nn.Module | str | None) -> Model:
         )
     if folder.is_dir():
         _verify(folder, weights, config)
+    return folder, config, tensors
+
+
+def _load_ours(path: Path, backbone: nn.Module | str | None) -> Model:
+    folder, config, tensors = _read_ours(path)
+    weights = folder / WEIGHTS if folder.is_dir() else folder
     try:
         card, labels = BackboneCard.from_dict(config["backbone"]), Labels.from_dict(config)
         num_classes, options = config["num_classes"], {k: config[k] for k in _OPTIONS}
@@ -257,38 +282,6 @@ def _load_ours(path: Path, backbone: nn.Module | str | None) -> Model:
             "copy the whole model folder again",
         ) from None
     return Model(network.eval(), labels, card, *facts, short_side, head, heads, inputs, fusion)
-
-
-def model_card(model: Model) -> str:
-    """README.md of the model folder."""
-    config = model.config()
-    metrics = config["metrics"]
-    lines = [
-        f"# {model.network.name} on {model.card.name}",
-        "",
-        f"Semantic segmentation into {len(model.labels)} classes: {', '.join(model.labels.names)}.",
-        *(
-            f"Head {name}: {len(labels)} classes: {', '.join(labels.names)}."
-            for name, labels in model.heads.items()
-        ),
-        *(f"Takes {one.name} beside each picture ({model.fusion} fusion)." for one in model.inputs),
-        "",
-        f"- backbone: {model.card.source} {model.card.name}, pretrained on "
-        f"{model.card.pretrained_on or 'nothing'}, licence of its weights: "
-        f"{model.card.license or 'not stated'}",
-        f"- trained on: data {config['training'].get('data_fingerprint', 'unknown')[:16]}",
-    ]
-    if metrics:
-        lines.append(f"- {headline(metrics)}")
-    lines += [
-        "",
-        "```python",
-        "import fullconv as fc",
-        'segmentation = fc.load("model")("photo.jpg")',
-        "```",
-        "",
-    ]
-    return "\n".join(lines)
 
 
 def _no_model(path: Path, folder: Path) -> FullconvError:

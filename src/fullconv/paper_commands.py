@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from fullconv.errors import FullconvError, command, plural
+from fullconv.errors import FullconvError, as_typed, command, plural
 from fullconv.terminal import Json, Split, app, counting, emit, say
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def probe(
     Parameters
     ----------
     model
-        A model folder, the run that holds it, torchvision:fcn_resnet50, or a .caffemodel or .pth.
+        A model folder or run, hf://user/name, torchvision:fcn_resnet50, a .caffemodel or .pth.
     data
         The data set's folder, or the name of a published one.
     split
@@ -109,7 +109,7 @@ def probe(
             progress=progress,
         )
     pictures = plural(result.evaluations["everything"].protocol["pictures"], "picture")
-    head = f"{model} on {data}, split {split}, {pictures}\n\n"
+    head = f"{as_typed(model)} on {data}, split {split}, {pictures}\n\n"
     ahead = command("fullconv", "predict", model, "PICTURES")
     emit(result.to_dict(), head + table(result), json, ahead=ahead)
 

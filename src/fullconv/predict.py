@@ -21,6 +21,7 @@ from fullconv.data.pictures import from_array
 from fullconv.deployed import is_deployed, load_deployed
 from fullconv.engine import Engine
 from fullconv.errors import FullconvError
+from fullconv.hub import local
 from fullconv.labels import Labels
 from fullconv.model import Model, load_model, save_model
 from fullconv.network.scores import Scores
@@ -221,8 +222,9 @@ def load(
 
     Args:
         path: a model folder, the run that holds it, a .safetensors file; what `fullconv.export`
-            wrote (see `fullconv.deployed`); or a model of others: "torchvision:fcn_resnet50", a
-            .caffemodel, a .pth (see `fullconv.foreign`).
+            wrote (see `fullconv.deployed`); hf://user/name, a model on a hub (see `fullconv.hub`);
+            or a model of others: "torchvision:fcn_resnet50", a .caffemodel, a .pth (see
+            `fullconv.foreign`).
         backbone: the module, where the model was trained on one of your own.
         weights, labels: of a model of others, if not the published ones.
         device: of torch; default: a GPU where there is one.
@@ -234,6 +236,7 @@ def load(
     Returns:
         A `Predictor`; of an exported model a `fullconv.deployed.Deployed`.
     """
+    path = local(path)
     if is_deployed(path):
         return load_deployed(path, tile=tile, options=options)
     model = load_model(path, backbone=backbone, weights=weights, labels=labels)

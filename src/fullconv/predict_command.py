@@ -68,8 +68,8 @@ def predict(
     Parameters
     ----------
     model
-        A model folder, the run that holds it, an exported file, torchvision:fcn_resnet50, or a
-        .caffemodel or .pth.
+        A model folder, the run that holds it, an exported file, hf://user/name on the Hugging Face
+        hub, torchvision:fcn_resnet50, or a .caffemodel or .pth.
     pictures
         Pictures or videos: files, folders with all below, patterns such as "photos/**/*.jpg";
         @list.txt for a file with a path a line, - for the same from standard input. Results of
@@ -128,6 +128,7 @@ def _predict(
     from fullconv.data.beside import names_of
     from fullconv.data.limits import any_size
     from fullconv.finished import Finished, job_of
+    from fullconv.hub import local
     from fullconv.many import Picture, predict_many
     from fullconv.outputs import spare_pictures
     from fullconv.processes import share_of, wait_for_the_others
@@ -136,11 +137,12 @@ def _predict(
     share = share_of()
     every = _pictures(model, named, share)
     spare_pictures(every, out, outputs)
-    predictor = _loaded(model, every, share, options=options, **how)
+    there = local(model)
+    predictor = _loaded(there, every, share, options=options, **how)
     mine = share.part(every)
     beside = predictor.inputs_of([path for path, _ in mine], names_of(inputs))
     todo = [Picture(*one, of) for one, of in zip(mine, beside, strict=True)]
-    job = job_of(model, {**how, **asdict(asked), "inputs": inputs})
+    job = job_of(there, {**how, **asdict(asked), "inputs": inputs})
     finished = Finished(out, job, [one.stem for one in todo], rank=share.rank)
     with (
         any_size() if huge else nullcontext(),

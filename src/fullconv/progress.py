@@ -1,4 +1,5 @@
-"""What a training says while it runs: a bar or plain lines on stderr, log.csv, and the guards."""
+"""What a training says while it runs: a bar or plain lines on stderr, log.csv, and the guards; and
+what it says where it cannot go on."""
 
 from __future__ import annotations
 
@@ -6,15 +7,19 @@ import csv
 import math
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from torch import Tensor
 
 from fullconv.errors import FullconvError
+from fullconv.settings import Settings
 
 COLUMNS = ("epoch", "step", "loss", "rate", "mean_iou", "pixel_accuracy", "seconds")
 
@@ -160,3 +165,30 @@ class Guards(pl.Callback):
                 "  try: --class-weights auto, --rate 0.0005, or a pretrained backbone",
                 file=sys.stderr,
             )
+
+
+@contextmanager
+def explained(settings: Settings) -> Iterator[None]:
+    """What goes wrong on the way, in words: errors of the reading processes arrive wrapped in their
+    traceback, and memory runs out without a hint."""
+    try:
+        yield
+    except FullconvError as error:
+        if "DataLoader worker" not in error.message:
+            raise
+        message, _, hint = error.message.rpartition("FullconvError: ")[2].partition("\n  try: ")
+        raise FullconvError(message.strip(), hint.strip()) from None
+    except torch.OutOfMemoryError as error:
+        raise FullconvError(
+            f"the device's memory does not hold {settings.batch} pictures of "
+            f"{settings.crop} pixels: {str(error).splitlines()[0]}",
+            f"--batch {max(1, settings.batch // 2)}",
+        ) from error
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise FullconvError(
+            f"a process that reads pictures was ended from outside, most often for memory: "
+            f"{str(error).splitlines()[0]}",
+            "--workers 0",
+        ) from error

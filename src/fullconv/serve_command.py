@@ -40,7 +40,8 @@ def serve(
     Parameters
     ----------
     model
-        A model folder, the run that holds it, a file that was exported, or a model of others.
+        A model folder, the run that holds it, an exported file, hf://user/name, or a model of
+        others.
     host
         The address to listen at. Other machines reach 0.0.0.0 (any) or a name of this one.
     port
@@ -131,7 +132,9 @@ def _require_sense(
 
 def _loaded(model: Path, **how: Any) -> Any:
     from fullconv.deployed import is_deployed, load_deployed
+    from fullconv.hub import local
 
+    model = local(model)
     if is_deployed(model):  # which needs no torch
         return load_deployed(model, tile=how["tile"])
     from fullconv.predict import load

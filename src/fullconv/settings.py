@@ -108,6 +108,11 @@ class Settings:
     """auto (bfloat16 where the device has it), float32, bfloat16 or float16."""
     patience: int = 0
     """Stop after so many epochs without a better mean IoU; 0: never."""
+    logger: str = ""
+    """tensorboard, wandb or both, with a comma: what log.csv and images/ hold goes there, too."""
+    pictures_every: int | None = None
+    """Draw the same few validation pictures each so-many-th epoch, and the first batches before
+    the first step, into images/; 0: never. Default: about ten times."""
     seed: int = 0
     """Same seed, same machine, same result."""
     workers: int | None = None
@@ -132,7 +137,7 @@ class Settings:
             self._require(name, getattr(self, name) in choices, f"one of {wanted}")
         for name in ("epochs", "batch", "accumulate", "devices", "nodes"):
             self._require(name, getattr(self, name) >= 1, "1 or more")
-        for name in ("patience", "color", "workers", "cache", "weight_decay"):
+        for name in ("patience", "pictures_every", "color", "workers", "cache", "weight_decay"):
             value = getattr(self, name)
             self._require(name, value is None or value >= 0, "0 or more")
         for name in ("rate", "backbone_rate", "summed_rate", "stage_rate"):
@@ -140,6 +145,10 @@ class Settings:
             self._require(name, value is None or value > 0, "more than 0")
         alone = self.summed_rate is None or self.rate is None is self.backbone_rate
         self._require("summed_rate", alone, "given without rate and backbone_rate")
+        known = ("tensorboard", "wandb")
+        named = [word.strip() for word in self.logger.split(",") if word.strip()]
+        fine = set(named) <= set(known) and len(set(named)) == len(named)
+        self._require("logger", fine, "tensorboard, wandb, or both with a comma")
         if self.staged and self.devices * self.nodes > 1:
             raise FullconvError(
                 f"stages are trained by one process, not by {self.devices * self.nodes}.",
@@ -278,6 +287,7 @@ def _flag(option: Field[Any]) -> str:
         return f"--{name}   # or --no-{name}"
     if value is None:
         examples = {"crop": (321, 481), "scale": (0.5, 2.0), "workers": 2, "summed_rate": 1e-10}
+        examples["pictures_every"] = 5
         value = examples.get(option.name, 0.002)
     words = value if isinstance(value, tuple) else (value,)
     return f"--{name} {' '.join(map(str, words))}"

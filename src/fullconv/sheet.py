@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from fullconv import draw
 from fullconv.data import tables
@@ -22,6 +23,7 @@ PAIRS = 6  # that are shown as they should be
 _EACH = 2  # files of each finding
 _LONGEST = 640  # pixels of a side that are kept
 _NARROW, _CELL = 240, 480  # pixels of a picture's longer side on the sheet, at least and at most
+_HEADING = 22  # pixels of its letters
 _ALONE = 3  # rows that stand in one column
 _LOUD = (255, 0, 255)  # values without a class
 _TITLES = ("photo", "labels", "labels over the photo")
@@ -61,7 +63,7 @@ def save_sheet(report: CheckReport, path: str | Path, *, findings: bool = True) 
             f"no pair of {report.dataset.root} can be drawn: {reason}",
             command("fullconv", "check", report.dataset.root),
         )
-    sheet = _beside(rows, captions, _legend(report, shown))
+    sheet = beside(rows, _TITLES, captions, _legend(report, shown))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(path)
@@ -126,8 +128,8 @@ def _spread(report: CheckReport, shown: set[Pair]) -> list[tuple[str, Pair]]:
 
 def _row(pair: Pair, labels: Labels) -> tuple[list[Picture], set[int]]:
     """The pictures of a row, and the class ids in it: -1 for none, `ignore_index` for ignored."""
-    photo = _smaller(read_picture(pair.picture))
-    values = _smaller(read_values(pair.mask))
+    photo = smaller(read_picture(pair.picture))
+    values = smaller(read_values(pair.mask))
     mask, ids = _colors(values, labels)
     if photo.shape != mask.shape:
         return [photo, mask, np.full_like(photo, 255)], ids
@@ -180,35 +182,57 @@ def _legend(report: CheckReport, shown: set[int]) -> dict[str, RGB]:
     return found
 
 
-def _beside(rows: list[list[Picture]], captions: list[str], legend: dict[str, RGB]) -> Image.Image:
-    """The rows in one column or two, and the legend below."""
+def beside(
+    rows: Sequence[Sequence[Picture]],
+    titles: Sequence[str],
+    captions: Sequence[str],
+    legend: Mapping[str, RGB],
+    *,
+    heading: str = "",
+    widest: int = _CELL,
+) -> Image.Image:
+    """A sheet: the rows in one column or two, a heading above and the legend below.
+
+    Args:
+        rows: pictures (H, W, 3), one for each title.
+        captions: one for each row.
+        legend: name -> colour.
+        widest: pixels of a picture's longer side on the sheet, at most; maps of fewer than 240
+            are enlarged.
+    """
     shapes = [picture.shape for row in rows for picture in row]
-    widest = max(shape[1] for shape in shapes)
-    small = widest * -(-_NARROW // widest)  # a whole factor keeps the pixels of small maps square
-    cell = small if widest < _NARROW else min(widest, _CELL)
+    width = max(shape[1] for shape in shapes)
+    small = width * -(-_NARROW // width)  # a whole factor keeps the pixels of small maps square
+    cell = small if width < _NARROW else min(width, widest)
     highest = max(shape[0] / shape[1] for shape in shapes)
-    cell = max(1, min(cell, round(_CELL / highest)))
+    cell = max(1, min(cell, round(widest / highest)))
     half = len(rows) if len(rows) <= _ALONE else -(-len(rows) // 2)
     parts = [
-        draw.grid(rows[at : at + half], _TITLES, captions[at : at + half], cell=cell)
+        draw.grid(rows[at : at + half], titles, captions[at : at + half], cell=cell)
         for at in range(0, len(rows), half)
     ]
     width, height = sum(part.width for part in parts), max(part.height for part in parts)
-    margin = (parts[0].width - 3 * cell) * 2 // 5  # that of the grid, or nearly
+    # That of the grid, or nearly.
+    margin = (parts[0].width - len(titles) * cell) * 4 // (len(titles) + 7)
     key = draw.swatches(legend, width=width - 2 * margin, font_size=20) if legend else None
     below = key.shape[0] + margin if key is not None else 0
+    above = 2 * _HEADING if heading else 0
+    font = ImageFont.load_default(size=_HEADING)
     whole = max(width, key.shape[1] + 2 * margin if key is not None else 0)
-    sheet = Image.new("RGB", (whole, height + below), (255, 255, 255))
+    whole = max(whole, round(font.getlength(heading)) + 2 * margin)
+    sheet = Image.new("RGB", (whole, above + height + below), (255, 255, 255))
+    place = (margin, round(1.4 * _HEADING))
+    ImageDraw.Draw(sheet).text(place, heading, fill=(33, 37, 41), font=font, anchor="lm")
     left = 0
     for part in parts:
-        sheet.paste(part, (left, 0))
+        sheet.paste(part, (left, above))
         left += part.width
     if key is not None:
-        sheet.paste(Image.fromarray(key), (margin, height))
+        sheet.paste(Image.fromarray(key), (margin, above + height))
     return sheet
 
 
-def _smaller(array: NDArray[Any]) -> NDArray[Any]:
+def smaller(array: NDArray[Any]) -> NDArray[Any]:
     """Every n-th pixel: no value is mixed."""
     step = -(-max(array.shape[:2]) // _LONGEST)
     return np.ascontiguousarray(array[::step, ::step])

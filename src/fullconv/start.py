@@ -21,6 +21,7 @@ from fullconv.errors import FullconvError
 from fullconv.finish import some_pictures
 from fullconv.model import Model, load_model
 from fullconv.network.backbone import build
+from fullconv.network.card import published_license
 from fullconv.network.fcn import FCN
 from fullconv.network.fusion import fuse
 from fullconv.settings import Settings
@@ -45,14 +46,18 @@ def fresh_model(report: CheckReport, settings: Settings, module: Any, *, quiet: 
     network = _network(named, earlier, dataset, settings)
     card = network.backbone.card
     if settings.pretrained and not card.pretrained_on:
-        card = replace(card, pretrained_on=f"{card.source}'s default weights")
+        licence = card.license or published_license(card)
+        card = replace(card, pretrained_on=f"{card.source}'s default weights", license=licence)
     settings_kept = {k: v for k, v in settings.to_dict().items() if k not in ("backbone", "start")}
     facts: dict[str, Any] = {
         "data_fingerprint": report.fingerprint,
         "mask_values": [meaning.to_dict() for meaning in report.meanings],
         "fullconv": fullconv.__version__,
         "settings": settings_kept,
+        "data": _about(report),
     }
+    if earlier:
+        facts["start"] = f"{earlier.network.name} on {earlier.card.name}"
     model = Model(network, dataset.labels, card, training=facts, heads=dict(dataset.heads))
     if dataset.heads:
         model.head = dataset.name_of_masks
@@ -73,6 +78,28 @@ def fresh_model(report: CheckReport, settings: Settings, module: Any, *, quiet: 
         if not quiet:
             print(f"starts from {settings.start}: {said}", file=sys.stderr)
     return model
+
+
+def _about(report: CheckReport) -> dict[str, Any]:
+    """What a model notes of its training data; sizes are (height, width) in pixels."""
+    dataset, sizes = report.dataset, report.sizes
+    names, pixels = dataset.labels.names, report.class_pixels.get("train", [])
+    facts: dict[str, Any] = {
+        "name": dataset.root.resolve().name,
+        "named": dataset.named,
+        "pictures": {split: len(pairs) for split, pairs in dataset.splits.items()},
+        "class_pixels": dict(zip(names, pixels, strict=False)),
+        "ignored_pixels": report.ignored_pixels.get("train", 0),
+    }
+    if sizes:
+        small, large = (of(sizes, key=lambda size: size[0] * size[1]) for of in (min, max))
+        common = sizes.most_common(1)[0][0]
+        facts["sizes"] = {
+            "smallest": list(small),
+            "largest": list(large),
+            "commonest": list(common),
+        }
+    return facts
 
 
 def _network(named: Any, earlier: Model | None, dataset: Dataset, settings: Settings) -> FCN:

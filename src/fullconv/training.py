@@ -16,8 +16,6 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -40,13 +38,15 @@ from fullconv.data.samples import OrderedPictures, Samples, ShuffledBatches, com
 from fullconv.engine import computes_in_bfloat16
 from fullconv.errors import FullconvError, command
 from fullconv.finish import finish
+from fullconv.loggers import Teller, loggers_of, require_loggers
 from fullconv.loop import CHECKPOINT, Checkpoints, Training
 from fullconv.metrics import protocol_card
 from fullconv.model import Model
-from fullconv.progress import Guards, Reporter
+from fullconv.progress import Guards, Reporter, explained
 from fullconv.settings import Settings, read_config, to_toml
 from fullconv.stages import Stage, train_stages
 from fullconv.start import fresh_model, strides_of
+from fullconv.watch import Watch
 
 _RUN_FOLDER = "FULLCONV_RUN_FOLDER"  # tells the other processes of a run where it is
 
@@ -106,6 +106,7 @@ def train(
     elif data is None:
         raise FullconvError("no data set was named.", "fullconv train DATA")
     settings = Settings.from_dict({**(settings.to_dict() if settings else {}), **options})
+    require_loggers(settings)
     data = located(data, quiet=quiet)
     report, others = _checked(data, settings)
     settings, why = decide(settings, report, module, others)
@@ -228,18 +229,24 @@ def _fit(
         model, settings, class_weights=class_weights, protocol=protocol, folder=folder
     )
     checkpoints = Checkpoints(folder)
-    callbacks = [Reporter(folder / "log.csv", quiet=quiet), Guards(labels.names), checkpoints]
+    watch = Watch(folder, settings, reports, split, quiet=silent)
+    callbacks = [Reporter(folder / "log.csv", quiet=quiet), Guards(labels.names), watch]
+    loggers = loggers_of(settings, folder, quiet=quiet)
+    if loggers:
+        facts = {"data": dataset.root.name, "data_fingerprint": report.fingerprint}
+        callbacks.append(Teller(settings, facts, watch))
+    callbacks.append(checkpoints)  # behind those who note an epoch: it may stop there
     if settings.patience:
         callbacks.append(EarlyStopping("mean_iou", mode="max", patience=settings.patience))
     for name in ("lightning.pytorch", "lightning.fabric"):  # device lists and advertisements
         logging.getLogger(name).setLevel(logging.ERROR)
-    trainer = _trainer(settings, callbacks, folder)
+    trainer = _trainer(settings, callbacks, loggers, folder)
     loaders, batches = _loaders(dataset, settings, model, split, trainer)
     path = checkpoints.path if resuming else None
     if path:
         _seek(batches, path)
     device = trainer.strategy.root_device
-    with warnings.catch_warnings(), _explained(settings):
+    with warnings.catch_warnings(), explained(settings):
         _silence_warnings()
         trainer.fit(training, *loaders, ckpt_path=path, weights_only=False if path else None)
     metrics = dict(model.metrics)
@@ -248,34 +255,9 @@ def _fit(
     return Run(folder, folder / "model", metrics, dataset.root, tuple(dataset.splits))
 
 
-@contextmanager
-def _explained(settings: Settings) -> Iterator[None]:
-    """What goes wrong on the way, in words: errors of the reading processes arrive wrapped in their
-    traceback, and memory runs out without a hint."""
-    try:
-        yield
-    except FullconvError as error:
-        if "DataLoader worker" not in error.message:
-            raise
-        message, _, hint = error.message.rpartition("FullconvError: ")[2].partition("\n  try: ")
-        raise FullconvError(message.strip(), hint.strip()) from None
-    except torch.OutOfMemoryError as error:
-        raise FullconvError(
-            f"the device's memory does not hold {settings.batch} pictures of "
-            f"{settings.crop} pixels: {str(error).splitlines()[0]}",
-            f"--batch {max(1, settings.batch // 2)}",
-        ) from error
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise FullconvError(
-            f"a process that reads pictures was ended from outside, most often for memory: "
-            f"{str(error).splitlines()[0]}",
-            "--workers 0",
-        ) from error
-
-
-def _trainer(settings: Settings, callbacks: list[Any], folder: Path) -> pl.Trainer:
+def _trainer(
+    settings: Settings, callbacks: list[Any], loggers: list[Any], folder: Path
+) -> pl.Trainer:
     return pl.Trainer(
         accelerator=settings.accelerator,
         devices=settings.devices,
@@ -285,7 +267,7 @@ def _trainer(settings: Settings, callbacks: list[Any], folder: Path) -> pl.Train
         accumulate_grad_batches=settings.accumulate,
         callbacks=callbacks,
         default_root_dir=folder,
-        logger=False,
+        logger=loggers or False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,

@@ -50,6 +50,21 @@ def test_without_augmentation_a_sample_is_the_files(tmp_path: Path) -> None:
     assert (picture.dtype, target.dtype) == (torch.uint8, torch.uint8)
 
 
+def test_outside_is_where_a_mask_without_ignored_pixels_is_ignored(tmp_path: Path) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    one = pair(tmp_path, picture, np.ones((20, 30), np.uint8))
+    beyond = inside = 0
+    for crop in ((33, 17), (9, 41), (20, 30), (0, 0)):
+        samples = Samples([one], LABELS, Augmentation(crop, color=0.4))
+        for seed in range(8):
+            target, outside = samples[0, seed][1], samples.outside((0, seed))
+            assert torch.equal(outside, target == 255)
+            beyond, inside = beyond + int(outside.sum()), inside + int((~outside).sum())
+    assert beyond > 0
+    assert inside > 0
+    assert not Samples([one], LABELS).outside((0, 3)).any()
+
+
 def test_ids_above_255(tmp_path: Path) -> None:
     labels = Labels(tuple(map(str, range(400))), ignore_index=65535)
     mask = np.array([[0, 399], [65535, 256]], np.uint16)

@@ -11,9 +11,9 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import indent
 from typing import Any
@@ -47,6 +47,7 @@ class CheckReport:
         meanings: what the values in the mask files stand for, the commonest first.
         fingerprint: sha256 over splits, names, contents and class table; the same wherever the
             data lies and in whatever order its files are listed.
+        shown: mask -> class id -> pixels.
     """
 
     dataset: Dataset
@@ -58,6 +59,7 @@ class CheckReport:
     std: tuple[float, ...]
     meanings: tuple[Meaning, ...]
     fingerprint: str
+    shown: Mapping[Path, Mapping[int, int]] = field(default_factory=dict)
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -152,6 +154,7 @@ def check(
         *_moments(facts.scans),
         meanings(facts),
         _fingerprint(dataset, facts.scans),
+        facts.shown,
     )
 
 

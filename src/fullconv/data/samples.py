@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -74,6 +75,18 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return self.augmentation(image, target, extra)
+
+    def outside(self, key: Key) -> Tensor:
+        """(h, w) bool: where a sample shows nothing of its picture, for its crop is larger."""
+        index, seed = key
+        height, width = self._decoded(max(index, 0))[0].shape[:2]
+        nothing = torch.zeros((height, width), dtype=torch.uint8)
+        if self.augmentation is None:
+            return nothing.bool()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            marking = replace(self.augmentation, ignore_index=1, color=0.0)  # drawn last: the same
+            return marking(nothing.expand(3, -1, -1), nothing)[1] == 1
 
     def _decoded(self, index: int) -> list[np.ndarray]:
         """Picture, ids and, where there are some, the channels of the further inputs."""

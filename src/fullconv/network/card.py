@@ -134,6 +134,16 @@ def read_card(path: str | Path) -> BackboneCard:
     return BackboneCard(**table)
 
 
+def published_license(card: BackboneCard) -> str:
+    """Of the weights that timm publishes for a network, where it says so; else ""."""
+    if card.source != "timm":
+        return ""
+    import timm
+
+    published = timm.get_pretrained_cfg(card.name, allow_unregistered=True)
+    return str(published.license or "") if published else ""
+
+
 def unreachable(card: BackboneCard, error: Exception) -> FullconvError:
     """Weights that a source publishes could not be fetched."""
     lost = type(error).__name__ in _NO_NETWORK or isinstance(error, ConnectionError | TimeoutError)

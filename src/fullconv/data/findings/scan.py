@@ -107,6 +107,7 @@ class Facts:
         self.ignored: dict[str, int] = dict.fromkeys(dataset.splits, 0)
         self.all_ignored: list[Path] = []
         self.all_one: dict[int, list[Path]] = {}  # class id -> masks that hold nothing else
+        self.shown: dict[Path, dict[int, int]] = {}  # mask -> class id -> pixels
         self.scans: list[PairScan] = []
         self.read: list[tuple[PairScan, Counted]] = []  # those whose mask could be read
         for scan in scans:
@@ -133,11 +134,14 @@ class Facts:
         if 255 in counts:
             self.with_255.append(path)
             self.colors_255 = self.colors_255 and mask.are_colors(labels)
+        shown: Counter[int] = Counter()
         for value, class_id in found.items():
             if class_id == labels.ignore_index:
                 self.ignored[scan.split] += counts[value]
             elif class_id is not None:
                 self.classes[scan.split][class_id] += counts[value]
+                shown[class_id] += counts[value]
+        self.shown[path] = dict(shown)
         held = set(found.values())
         if held == {labels.ignore_index}:
             self.all_ignored.append(path)
