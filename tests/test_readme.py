@@ -40,6 +40,8 @@ NOT_RUN = {
     " does it with a file",
     "fullconv export runs/<run> --to web --out page": "npm fetches what it runs in;"
     " tests/test_web.py has it already",
+    "fullconv compare runs/<run> runs/<other>": "needs a second training;"
+    " tests/test_compare_command.py has two",
     "fullconv completion": "writes into the home folder; tests/test_completion_command.py has one",
     "fullconv serve runs/<run>": "answers until it is stopped; tests/test_serve_command.py asks it",
 }

@@ -13,6 +13,7 @@ from fullconv.labels import Labels
 
 if TYPE_CHECKING:
     from fullconv import geometry
+    from fullconv.comparison import compare
     from fullconv.data.check import check
     from fullconv.evaluation import evaluate
     from fullconv.geometry import Grid
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from fullconv.network.scores import Scores
     from fullconv.outputs import Segmentation
     from fullconv.predict import Predictor, load
+    from fullconv.run import Run, open_run
     from fullconv.training import train
 
 __version__ = "0.1.0"
@@ -31,12 +33,15 @@ _HOMES = {
     "Grid": "geometry",
     "Model": "model",
     "Predictor": "predict",
+    "Run": "run",
     "Scores": "network.scores",
     "Segmentation": "outputs",
     "check": "data.check",
+    "compare": "comparison",
     "convolutionalize": "network.convolutionalize",
     "evaluate": "evaluation",
     "load": "predict",
+    "open_run": "run",
     "train": "training",
 }
 
@@ -47,13 +52,16 @@ __all__ = [
     "Labels",
     "Model",
     "Predictor",
+    "Run",
     "Scores",
     "Segmentation",
     "check",
+    "compare",
     "convolutionalize",
     "evaluate",
     "geometry",
     "load",
+    "open_run",
     "train",
 ]
 

@@ -16,18 +16,19 @@ from dataclasses import asdict, fields
 from inspect import Parameter as Place
 from inspect import signature
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import CycloptsError, Group, MissingArgumentError, Parameter, UnusedCliTokensError
 
 import fullconv
+import fullconv.compare_command
 import fullconv.completion_command
 import fullconv.data_commands
 import fullconv.doctor_command
 import fullconv.export_command
 import fullconv.paper_commands
 import fullconv.predict_command
-import fullconv.serve_command  # these seven join their commands to the application
+import fullconv.serve_command  # these eight join their commands to the application
 from fullconv.errors import DownloadError, FullconvError, command, plural, some
 from fullconv.memory import use_large_pages
 from fullconv.settings import Settings
@@ -42,6 +43,10 @@ from fullconv.terminal import (
     results_only,
     say,
 )
+
+if TYPE_CHECKING:
+    from fullconv.counts import PictureCounts
+    from fullconv.evaluation import Evaluation
 
 # What the machine refuses: no space, no permission, a read-only disk.
 OUTSIDE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
@@ -134,6 +139,7 @@ def evaluate(
     ignore_rules: str = "",
     flip: bool = False,
     scales: str = "",
+    counts: Path | None = None,
     json: Json = False,
 ) -> None:
     """Score a model on a split: mean IoU and its kin, at the pictures' original size.
@@ -156,13 +162,16 @@ def evaluate(
         Average the probabilities of each picture and its mirror image.
     scales
         Average them over the picture at these sizes, with commas: 0.75,1,1.25.
+    counts
+        File (.npz) for what `fullconv compare` needs. Default: in the run, named by split.
     json
         Print one JSON object and nothing else.
     """
+    from fullconv.counts import require_npz
     from fullconv.evaluation import evaluate as evaluate_model
-    from fullconv.metrics import table
     from fullconv.options import scales_of
 
+    require_npz(counts)
     with counting("evaluated") as progress:
         result = evaluate_model(
             model,
@@ -175,15 +184,35 @@ def evaluate(
             scales=scales_of(scales),
             progress=progress,
         )
+    if result.left_out:
+        say(f"note: no masks in {data} for {some(result.left_out)}, not scored (--heads FOLDER)")
+    text = _table(result, f"{model} on {data}, split {split}")
+    emit(result.to_dict(), text, json, ahead=command("fullconv", "predict", model, "PICTURES"))
+    _keep(result.counts, model, counts)
+
+
+def _table(result: Evaluation, head: str) -> str:
+    from fullconv.metrics import table
+
     facts = result.to_dict()
     pictures = plural(facts["protocol"]["pictures"], "picture")
     views = facts["protocol"]["test_time_augmentation"]
     how = "original size" + f", averaged over {views}" * (views != "none")
-    head = f"{model} on {data}, split {split}, {pictures}, {how}\n\n"
-    if result.left_out:
-        say(f"note: no masks in {data} for {some(result.left_out)}, not scored (--heads FOLDER)")
-    ahead = command("fullconv", "predict", model, "PICTURES")
-    emit(facts, head + table(facts), json, ahead=ahead)
+    return f"{head}, {pictures}, {how}\n\n{table(facts)}"
+
+
+def _keep(counts: PictureCounts | None, model: Path, path: Path | None) -> None:
+    """Where it was asked for, or in the run; a run that cannot be written to is no error."""
+    from fullconv.counts import keep, run_of
+
+    assert counts is not None
+    if path is not None:
+        counts.save(path)
+    elif (run := run_of(model)) is not None:
+        try:
+            keep(counts, run)
+        except FullconvError as error:
+            say(f"note: {error}")
 
 
 app.meta.group_parameters = Group("Of every command")

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from fullconv.counts import Counts, PictureCounts, Sparse, content_of, sparse
 from fullconv.data.beside import bare, fingerprint, names_of, with_heads, with_inputs
 from fullconv.data.check import CheckReport, check
 from fullconv.data.layouts import Dataset, read
 from fullconv.data.masks import Value, map_lines, read_mask
 from fullconv.data.pictures import read_picture
+from fullconv.data.seen import told
 from fullconv.data.tables import read_settings
 from fullconv.data.writable import table_line
 from fullconv.errors import FullconvError, command, plural, some
@@ -37,18 +39,25 @@ class Evaluation:
         protocol: what the numbers mean; see `fullconv.metrics.protocol_card`.
         heads: metrics of the further heads whose masks the data set has, by name.
         left_out: heads whose masks it has not.
+        counts: the confusion matrix of every picture, of all heads.
     """
 
     metrics: Metrics
     protocol: dict[str, Any]
     heads: dict[str, Metrics] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    counts: PictureCounts | None = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able: the metrics, those of further heads under "heads", and the card under
         "protocol"."""
         further = further_metrics(self.heads)
         return {**self.metrics.to_dict(), **further, "protocol": self.protocol}
+
+    def _repr_html_(self) -> str:
+        from fullconv.shown import evaluation_html
+
+        return evaluation_html(self)
 
 
 def evaluate(
@@ -115,41 +124,62 @@ def evaluate_altered(
         progress: called with (predictions done, predictions).
     """
     predictor = _in_single(model, options)
-    heads, dataset, print_of_data = _heads(predictor, data, split, folders, ignore_rules)
-    pairs = dataset.pairs_of(split)
-    confusions = [[head.confusion.copy() for head in heads] for _ in alterations]
+    heads, report = _heads(predictor, data, split, folders, ignore_rules)
+    pairs = report.dataset.pairs_of(split)
+    found_in: list[list[list[Sparse]]] = [[[] for _ in heads] for _ in alterations]
     done = ignored = 0
+    sizes = set()
     for pair in pairs:
         truths = [
             head.to_model[read_mask(path, head.of_data)]
             for head, path in zip(heads, (pair.mask, *pair.masks), strict=True)
         ]
         picture = read_picture(pair.picture)
+        sizes.add(picture.shape[:2])
         ignored += int((truths[0] >= len(predictor.labels)).sum())
-        for counts, alter in zip(confusions, alterations, strict=True):
+        for rows, alter in zip(found_in, alterations, strict=True):
             shown = alter(picture, truths[0]) if alter else picture
             found = predictor.label_maps(shown, pair.inputs)
-            for head, confusion, truth in zip(heads, counts, truths, strict=True):
-                confusion += confusion_matrix(truth, found[head.number], len(confusion))
+            for head, row, truth in zip(heads, rows, truths, strict=True):
+                row.append(sparse(confusion_matrix(truth, found[head.number], len(head.names))))
             done += 1
             if progress:
                 progress(done, len(pairs) * len(alterations))
     card = protocol_card(
-        fingerprint=print_of_data,
+        fingerprint=fingerprint(report, report.dataset),
         split=split,
         pictures=len(pairs),
         classes=predictor.labels.names,
         pretrained_on=predictor.pretrained_on,
         ignored_pixels=ignored,
+        trained_on=told(predictor.training.get("trained_on", ()), report),
+        sizes=sizes,
         augmentation=predictor.options.describe(),
     )
     left_out = tuple(set(predictor.heads) - {head.name for head in heads})
-    results = []
-    for counts in confusions:
-        first, *further = (Metrics(head.names, of) for head, of in zip(heads, counts, strict=True))
-        named = zip([head.name for head in heads[1:]], further, strict=True)
-        results.append(Evaluation(first, card, dict(named), left_out))
-    return results
+    return [_evaluation(heads, rows, card, left_out, report) for rows in found_in]
+
+
+def _evaluation(
+    heads: Sequence[_Head],
+    found: Sequence[Sequence[Sparse]],
+    card: dict[str, Any],
+    left_out: tuple[str, ...],
+    report: CheckReport,
+) -> Evaluation:
+    """Of the matrices of every picture, of each head."""
+    names = [head.name for head in heads]
+    of_heads = [Counts.of(head.names, rows) for head, rows in zip(heads, found, strict=True)]
+    first, *further = (Metrics(of.classes, of.confusion()) for of in of_heads)
+    pairs = report.dataset.pairs_of(card["split"])
+    counts = PictureCounts(
+        tuple(pair.name for pair in pairs),
+        tuple(content_of(report.contents[card["split"], pair.name]) for pair in pairs),
+        dict(zip(names, of_heads, strict=True)),
+        card,
+        str(report.dataset.root.resolve()),
+    )
+    return Evaluation(first, card, dict(zip(names[1:], further, strict=True)), left_out, counts)
 
 
 def _in_single(model: Segmenter | str | Path, options: Options | None) -> Segmenter:
@@ -164,18 +194,14 @@ def _in_single(model: Segmenter | str | Path, options: Options | None) -> Segmen
 
 @dataclass(frozen=True)
 class _Head:
-    """One that the data set has masks for: its place in the model, its class tables, the lookup
-    from the data set's ids to the model's, and no pixel counted yet."""
+    """One that the data set has masks for: its place in the model, its class tables, and the lookup
+    from the data set's ids to the model's."""
 
     name: str
     number: int
     of_data: Labels
     names: tuple[str, ...]
     to_model: np.ndarray
-
-    @property
-    def confusion(self) -> np.ndarray:
-        return np.zeros((len(self.names), len(self.names)), dtype=np.int64)
 
 
 def _heads(
@@ -184,9 +210,9 @@ def _heads(
     split: str,
     folders: tuple[Sequence[str], Sequence[str]],
     ignore_rules: str,
-) -> tuple[list[_Head], Dataset, str]:
-    """The heads that can be scored, the data set with their masks and the model's further inputs,
-    and its fingerprint."""
+) -> tuple[list[_Head], CheckReport]:
+    """The heads that can be scored, and the report of the data set with their masks and the model's
+    further inputs."""
     dataset = data if isinstance(data, Dataset) else read(data)
     dataset.pairs_of(split)
     report = check(bare(dataset))
@@ -207,7 +233,7 @@ def _heads(
         labels = model.tables[number]
         lookup = match_classes(found, labels, split)
         heads.append(_Head(name, number, of_data, labels.names, lookup))
-    return heads, dataset, fingerprint(report, dataset)
+    return heads, replace(report, dataset=dataset)
 
 
 def _require_as_many(folders: Sequence[str], names: Sequence[str], kind: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fullconv.counts import keep
 from fullconv.data.layouts import Dataset
 from fullconv.data.samples import Samples
 from fullconv.engine import Engine, computes_in_bfloat16, disagreement
@@ -31,7 +32,7 @@ def finish(
     backbone: nn.Module | None,
     settings: Settings,
 ) -> dict[str, Any]:
-    """Completes the best model of a run and writes its metrics.json.
+    """Completes the best model of a run and writes its metrics.json and the counts of its pictures.
 
     Args:
         folder: of the run.
@@ -46,19 +47,21 @@ def finish(
     """
     model = load_model(folder / "model", backbone=backbone)
     predictor = Predictor(model, device=device, precision="float32")
-    exact = evaluate(
+    found = evaluate(
         predictor,
         dataset,
         split=split,
         heads=settings.heads,
         inputs=settings.inputs,
         ignore_rules=settings.ignore_rules,
-    ).to_dict()
-    model.metrics = {**exact, "epoch": model.metrics["epoch"]}
+    )
+    model.metrics = {**found.to_dict(), "epoch": model.metrics["epoch"]}
     (folder / "metrics.json").write_text(json.dumps(model.metrics, indent=1), encoding="utf-8")
     if computes_in_bfloat16(device):
         model.bfloat16_disagreement = _disagreement(model, dataset, split, device)
     save_model(model, folder / "model")
+    assert found.counts is not None
+    keep(found.counts, folder)  # of the model that lies there now
     return dict(model.metrics)
 
 
