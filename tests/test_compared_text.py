@@ -30,7 +30,7 @@ def compared(
 def test_all_of_it_is_there(tmp_path: Path) -> None:
     found = compared(tmp_path, [matrices(30, right=r) for r in (0.6, 0.75)], ["a", "b"])
     text = found.text()
-    assert text.startswith("split val: 30 pictures, 360 x 480; points in percent\n")
+    assert text.startswith("split val: 30 pictures, 360 x 480; in percent\n")
     value = found.runs[0].metrics.mean_iou
     assert f"a     {100 * value:.2f}" in text
     assert "stride  8  16" in text
@@ -90,6 +90,7 @@ def test_of_very_many_classes_those_that_differ_most(tmp_path: Path) -> None:
         (Interval(0.02, 0.01, 0.03), "better", "+1.00 .. +3.00"),
         (Interval(-0.02, -0.03, -0.01), "worse", "-3.00 .. -1.00"),
         (Interval(0.02, -0.01, 0.05), "not told apart", "-1.00 .. +5.00"),
+        (Interval(0.0, 0.0, 0.0), "the same", "0.00 .. 0.00"),
         (Interval(0.02, NAN, NAN), "", ""),
         (Interval(NAN, NAN, NAN), "", ""),
     ],

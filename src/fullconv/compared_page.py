@@ -81,7 +81,7 @@ def _drawn(of: Comparison, found: Difference) -> list[tuple[str, Interval]]:
 def _parts(of: Comparison) -> list[Node]:
     parts = [quiet(heading(of)), _scores(of)]
     if of.apart:
-        parts += [element("p", "What differs")]
+        parts += [quiet("What differs")]
         parts += [table(["", *_names(of)], [[name, *row] for name, row in of.apart.items()])]
     if curves.has_curves(_logs(of)):
         parts.append(curves.svg(curves.curves(_logs(of))))

@@ -30,7 +30,7 @@ def heading(of: Comparison) -> str:
     card = of.runs[0].protocol
     head = f", head {of.head}" if of.head else ""
     size = str(card["picture_size"]).removeprefix("original, ")
-    return f"split {of.split}{head}: {of.pictures} pictures, {size}; points in percent"
+    return f"split {of.split}{head}: {of.pictures} pictures, {size}; in percent"
 
 
 def notes(of: Comparison) -> list[str]:
@@ -68,9 +68,11 @@ def notes(of: Comparison) -> list[str]:
 
 
 def verdict(one: Interval) -> str:
-    """better, worse or nothing that can be told."""
+    """better, worse, the same, or not told apart; empty where there is no interval."""
     if np.isnan(one.low):
         return ""
+    if one.low == one.high == 0:
+        return "the same"
     return ("better" if one.value > 0 else "worse") if one.real else "not told apart"
 
 
@@ -82,6 +84,8 @@ def points(value: float, *, sign: bool = False) -> str:
     """
     if np.isnan(value):
         return "-"
+    if abs(value) < 0.00005:
+        return "0.00"
     return f"{100 * value:+.2f}" if sign else f"{100 * value:.2f}"
 
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 Logs = Mapping[str, Mapping[str, Sequence[float]]]
 
-# Readable on white and on black, and told apart by those who see few colours (Okabe & Ito).
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+# Readable on white and on black, and told apart by those who see few colours (after Okabe & Ito).
+COLORS = ("#1f83c4", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _INK = "#010203"  # stands for the colour of the text, where the drawing is part of a page
 _PANELS = (("loss", "training loss"), ("mean_iou", "mean IoU, validation"))
 
@@ -102,7 +102,8 @@ def _draw_curves(axes: Sequence[Axes], logs: Logs) -> None:
                 dashes = ("-", "--", ":")[k // len(COLORS) % 3]
                 panel.plot(epochs, values, dashes, color=color, marker=mark, label=name)
         _inked(panel, title)
-        panel.set_xlabel("epoch", color=_INK)
+        panel.set_xlabel("epoch", color=_INK, fontsize=8)
+        panel.xaxis.get_major_locator().set_params(integer=True)
     handles, names = axes[0].get_legend_handles_labels()
     if len(logs) > 1 and handles:
         made = axes[-1].legend(handles, names, frameon=False, fontsize=8)

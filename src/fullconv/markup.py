@@ -21,7 +21,8 @@ Child: TypeAlias = "str | Node | Iterable[Child]"
 
 STYLE = """
 .fullconv { font-size: 13px; line-height: 1.45; max-width: 1000px; }
-.fullconv table { border-collapse: collapse; margin: 6px 0 10px; border: 0; }
+.fullconv table { border-collapse: collapse; margin: 6px 0 10px; border: 0; font-size: inherit;
+  color: inherit; }
 .fullconv th, .fullconv td { padding: 2px 12px 2px 0; text-align: left; border: 0;
   border-bottom: 1px solid rgba(127, 127, 127, 0.3); background: transparent; font-weight: normal;
   vertical-align: middle; }
