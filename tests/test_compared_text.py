@@ -45,7 +45,7 @@ def test_all_of_it_is_there(tmp_path: Path) -> None:
     assert "200 resamples of the 30 pictures" in text
     assert "not what another seed of the training would" in text
     assert "Of 3 classes some lie outside by chance" in text
-    assert "fewer than" not in text
+    assert "ewer than" not in text
 
 
 def test_what_the_intervals_cannot_say_is_said(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_what_the_intervals_cannot_say_is_said(tmp_path: Path) -> None:
     names = ("sky", "road", "tree", "pole")
     found = compared(tmp_path, ones, ["a", "b", "c"], classes=names)
     text = text_of(found)
-    assert "With fewer than 20 pictures" in text
+    assert "Fewer than 20 pictures: how often" in text
     assert "Too few pictures for an interval (fewer than 6): pole." in text
     assert "2 runs against one: each has a chance to look real by luck." in text
 

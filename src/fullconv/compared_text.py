@@ -22,7 +22,7 @@ TITLES = dict(
 )
 _WIDEST = 28  # columns of a name; longer ones are cut
 _SHOWN = 40  # classes that the terminal lists
-SURE = 20  # pictures, from which on the intervals hold the truth as often as they say
+SURE = 20  # pictures, from which on it was measured how often the intervals hold the truth
 
 
 def heading(of: Comparison) -> str:
@@ -53,8 +53,7 @@ def notes(of: Comparison) -> list[str]:
         )
     if of.pictures < SURE:
         lines.append(
-            f"With fewer than {SURE} pictures the intervals hold the truth less often than in 95 % "
-            "of cases."
+            f"Fewer than {SURE} pictures: how often such intervals hold the truth was not measured."
         )
     lost = [
         name
