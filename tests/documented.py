@@ -53,6 +53,8 @@ NOT_RUN = {
     "pip install fullconv[serve]": _INSTALLS,
     "pip install --no-deps fullconv": _INSTALLS,
     "pip install numpy scipy pillow cyclopts rich pyyaml onnxruntime": _INSTALLS,
+    "fullconv compare runs/<run> runs/<other>": "needs a second training;"
+    " tests/test_compare_command.py has two",
     "hf auth login": "needs an account",
     "fullconv push runs/<run> user/name": "needs an account; tests/test_publish_command.py has one",
     "fullconv push runs/<run> user/streets": "needs an account; tests/test_publish_command.py",

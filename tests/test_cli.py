@@ -30,7 +30,7 @@ from fullconv.stages import Stage
 from fullconv.terminal import app
 
 COMMANDS = ("demo", "check", "train", "evaluate", "predict", "inspect", "convert", "heatmap")
-COMMANDS += ("doctor", "completion")
+COMMANDS += ("doctor", "completion", "compare")
 HEAVY = ("torch", "torchvision", "timm", "lightning", "numpy", "PIL", "matplotlib")
 
 Out = Callable[[list[Any]], tuple[int, str, str]]
@@ -236,6 +236,29 @@ def test_evaluate_as_json_is_one_object_with_the_names_of_the_paper(
     assert found["protocol"]["split"] == "test"
     table = cli(["evaluate", model_folder, scenes])[1]
     assert f"{100 * found['mean_iou']:.2f}" in table
+
+
+def test_evaluate_keeps_what_compare_needs(
+    cli: Out, model: Path, scenes: Path, tmp_path: Path
+) -> None:
+    words = ["evaluate", model, scenes, "--split", "val"]
+    assert cli(words)[0] == 0
+    assert not list(tmp_path.glob("*.npz"))  # the model lies in no run
+    (tmp_path / "config.toml").write_text("[train]\n")
+    assert cli(words)[0] == 0
+    assert cli([*words, "--counts", tmp_path / "new" / "other.npz"])[0] == 0
+    files = [tmp_path / "counts_val.npz", tmp_path / "new" / "other.npz"]
+    code, out, err = cli(["compare", *files, "--resamples", 100])
+    assert (code, err) == (0, "")
+    assert out.startswith("split val: 2 pictures, 48 x 64;")
+    files[0].unlink()
+    files[0].mkdir()
+    code, out, err = cli(words)
+    assert code == 0
+    assert "mean IoU" in out
+    assert err.startswith(f"note: the counts of single pictures could not be written to {files[0]}")
+    message = refused(cli([*words, "--counts", "counts"]))
+    assert message.endswith("try: --counts counts.npz\n")
 
 
 @pytest.mark.parametrize("spoilt", ["picture", "mask", "ids"])

@@ -17,6 +17,7 @@ from PIL import Image
 from fullconv.data.check import check
 from fullconv.data.drawn import LABELS
 from fullconv.data.layouts import read
+from fullconv.data.seen import trained_on
 from fullconv.errors import FullconvError
 from fullconv.evaluation import Evaluation, evaluate, match_classes
 from fullconv.labels import Labels
@@ -312,14 +313,40 @@ def test_the_protocol_card_is_complete(predictor: Predictor, scenes: Path) -> No
         "data_fingerprint": check(scenes).fingerprint,
         "split": "val",
         "pictures": 2,
-        "picture_size": "original",
+        "picture_size": "original, 48 x 64",
         "void": "pixels marked ignore in the truth are left out",
         "ignored_pixels": check(scenes).ignored_pixels["val"],
         "classes": list(LABELS.names),
         "pretrained_on": "nothing",
+        "trained_on": "not stated",
         "test_time_augmentation": "none",
         "metric": "one confusion matrix over all pixels of the split",
     }
+
+
+def test_the_card_says_which_pictures_the_model_was_trained_on(
+    make_model: MakeModel, scenes: Path
+) -> None:
+    report = check(scenes)
+    model = make_model(LABELS.names, training={"trained_on": trained_on(report, None)})
+    card = evaluate(Predictor(model, device="cpu"), scenes, split="val").protocol
+    assert card["trained_on"] == "train (3 pictures)"
+
+
+def test_what_was_counted_in_every_picture_is_there(predictor: Predictor, scenes: Path) -> None:
+    result = evaluate(predictor, scenes, split="test")
+    counts = result.counts
+    assert counts is not None
+    assert counts.pictures == ("street_0000", "street_0001")
+    assert counts.protocol == result.protocol
+    assert counts.data == str(scenes.resolve())
+    for k, name in enumerate(counts.pictures):
+        truth = ids_in(scenes / f"masks/test/{name}.png")
+        called = stub(predictor, picture_in(scenes / f"images/test/{name}.jpg"))
+        expected = np.zeros((K, K), np.int64)
+        np.add.at(expected, (truth[truth < K], called[truth < K]), 1)
+        assert (counts.head().confusion(k) == expected).all()
+    assert (counts.head().confusion() == result.metrics.confusion).all()
 
 
 def test_paths_data_sets_and_progress(model_folder: Path, scenes: Path) -> None:

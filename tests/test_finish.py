@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fullconv import finish as finishing
+from fullconv.counts import PictureCounts, weights_of
 from fullconv.data.layouts import read
 from fullconv.evaluation import evaluate
 from fullconv.finish import finish
@@ -48,6 +49,9 @@ def test_the_metrics_are_those_of_evaluate(
     assert model.metrics == metrics
     assert model.bfloat16_disagreement is not None
     assert 0 <= model.bfloat16_disagreement < 0.2
+    counts = PictureCounts.read(run / "counts_val.npz")
+    assert counts.head().confusion().tolist() == metrics["confusion"]
+    assert counts.weights == weights_of(run)  # of the model as it is now
 
 
 def test_without_bfloat16_nothing_is_compared(

@@ -247,10 +247,28 @@ def test_the_protocol_card_names_all_that_a_comparison_needs() -> None:
     )
     assert asked(card) == ("ab12", "val", 3, "original", 17, ["sky", "road"])
     assert card["pretrained_on"] == "nothing"
+    assert card["trained_on"] == "not stated"
     assert card["test_time_augmentation"] == "none"
     assert "ignore" in card["void"]
     assert "one confusion matrix" in card["metric"]
     assert json.loads(json.dumps(card)) == card
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        ([], "original"),
+        ([(360, 480), (360, 480)], "original, 360 x 480"),
+        ([(9, 9), (500, 333), (4, 20)], "original, 3 sizes from 4 x 20 to 500 x 333"),
+    ],
+)
+def test_the_protocol_card_says_the_sizes(sizes: list[tuple[int, int]], said: str) -> None:
+    card = protocol_card(
+        fingerprint="", split="val", pictures=3, classes=("sky",), pretrained_on="",
+        ignored_pixels=0, trained_on="train (3 pictures)", sizes=sizes,
+    )  # fmt: skip
+    assert card["picture_size"] == said
+    assert card["trained_on"] == "train (3 pictures)"
 
 
 def test_the_headline_names_split_and_pictures_and_a_mean_that_is_not_defined() -> None:

@@ -13,6 +13,7 @@ from fullconv.labels import Labels
 
 if TYPE_CHECKING:
     from fullconv import geometry
+    from fullconv.comparison import compare
     from fullconv.data.check import check
     from fullconv.evaluation import evaluate
     from fullconv.geometry import Grid
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from fullconv.predict import Predictor, load
     from fullconv.publish import push
     from fullconv.report.writing import save_report
+    from fullconv.run import Run, open_run
     from fullconv.training import train
 
 __version__ = "0.1.0"
@@ -33,12 +35,15 @@ _HOMES = {
     "Grid": "geometry",
     "Model": "model",
     "Predictor": "predict",
+    "Run": "run",
     "Scores": "network.scores",
     "Segmentation": "outputs",
     "check": "data.check",
+    "compare": "comparison",
     "convolutionalize": "network.convolutionalize",
     "evaluate": "evaluation",
     "load": "predict",
+    "open_run": "run",
     "push": "publish",
     "save_report": "report.writing",
     "train": "training",
@@ -51,13 +56,16 @@ __all__ = [
     "Labels",
     "Model",
     "Predictor",
+    "Run",
     "Scores",
     "Segmentation",
     "check",
+    "compare",
     "convolutionalize",
     "evaluate",
     "geometry",
     "load",
+    "open_run",
     "push",
     "save_report",
     "train",

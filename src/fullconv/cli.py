@@ -21,6 +21,7 @@ from typing import Annotated
 from cyclopts import CycloptsError, Group, MissingArgumentError, Parameter, UnusedCliTokensError
 
 import fullconv
+import fullconv.compare_command
 import fullconv.completion_command
 import fullconv.data_commands
 import fullconv.doctor_command
@@ -29,7 +30,7 @@ import fullconv.export_command
 import fullconv.paper_commands
 import fullconv.predict_command
 import fullconv.publish_command
-import fullconv.serve_command  # these nine join their commands to the application
+import fullconv.serve_command  # these ten join their commands to the application
 from fullconv.errors import DownloadError, FullconvError, command, some
 from fullconv.memory import use_large_pages
 from fullconv.settings import Settings

@@ -80,6 +80,11 @@ class Deployed(Segmenter):
         return str(self.about["backbone"]["pretrained_on"])
 
     @property
+    def training(self) -> Mapping[str, Any]:
+        """What is known of its training."""
+        return dict(self.about.get("training", {}))
+
+    @property
     def inputs(self) -> tuple[Input, ...]:
         """What it takes beside pictures."""
         return self._inputs

@@ -10,6 +10,7 @@ from fullconv.errors import FullconvError, as_typed, command, plural, some
 from fullconv.terminal import Json, Split, app, counting, emit, name_of, say
 
 if TYPE_CHECKING:
+    from fullconv.counts import PictureCounts
     from fullconv.evaluation import Evaluation
 
 ELSEWHERE = Path("reports")  # for what is no run
@@ -27,6 +28,7 @@ def evaluate(
     flip: bool = False,
     scales: str = "",
     report: str = "auto",
+    counts: Path | None = None,
     json: Json = False,
 ) -> None:
     """Score a model on a split: mean IoU and its kin, at the pictures' original size.
@@ -52,12 +54,16 @@ def evaluate(
     report
         The page with curves, pictures and confusions: an .html file, none, or auto, which is
         report-SPLIT.html in the run, or in reports/ where there is no run.
+    counts
+        File (.npz) for what `fullconv compare` needs. Default: in the run, named by split.
     json
         Print one JSON object and nothing else.
     """
+    from fullconv.counts import require_npz
     from fullconv.evaluation import evaluate as evaluate_model
     from fullconv.options import scales_of
 
+    require_npz(counts)
     page = _place(model, split, report)
     folders = {"heads": heads, "inputs": inputs, "ignore_rules": ignore_rules}
     typed = {"split": split, **folders, "scales": scales}
@@ -76,8 +82,23 @@ def evaluate(
         )
     lost = _save(result, page, model, again) if page else None
     _print(result, model, data, None if lost else page, json)
+    _keep(result.counts, model, counts)
     if lost:
         raise lost
+
+
+def _keep(found: PictureCounts | None, model: Path, path: Path | None) -> None:
+    """Where it was asked for, or in the run; a run that cannot be written to is no error."""
+    from fullconv.counts import keep, run_of
+
+    assert found is not None
+    if path is not None:
+        found.save(path)
+    elif (run := run_of(model)) is not None:
+        try:
+            keep(found, run)
+        except FullconvError as error:
+            say(f"note: {error}")
 
 
 def _option(key: str) -> str:

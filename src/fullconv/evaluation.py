@@ -6,18 +6,20 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from fullconv.counts import Counts, PictureCounts, Sparse, content_of, sparse
 from fullconv.data.beside import bare, fingerprint, names_of, with_heads, with_inputs
 from fullconv.data.check import CheckReport, check
 from fullconv.data.layouts import Dataset, read
 from fullconv.data.masks import Value, map_lines, read_mask
 from fullconv.data.pairing import Pair
 from fullconv.data.pictures import read_picture
+from fullconv.data.seen import told
 from fullconv.data.tables import read_settings
 from fullconv.data.writable import table_line
 from fullconv.errors import FullconvError, command, plural, some
@@ -43,6 +45,7 @@ class Evaluation:
         qualities: near edges, by object size and of the confidence: of the first head, then of the
             further ones; empty where it was not asked for.
         scored: what was evaluated, for `fullconv.save_report`.
+        counts: the confusion matrix of every picture, of all heads.
     """
 
     metrics: Metrics
@@ -51,6 +54,7 @@ class Evaluation:
     left_out: tuple[str, ...] = ()
     qualities: tuple[Quality, ...] = ()
     scored: Scored | None = field(default=None, repr=False)
+    counts: PictureCounts | None = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able: the metrics and qualities, those of further heads under "heads", and the card
@@ -61,6 +65,11 @@ class Evaluation:
             further["heads"][name] |= quality
         return {**self.metrics.to_dict(), **first, **further, "protocol": self.protocol}
 
+    def _repr_html_(self) -> str:
+        from fullconv.shown import evaluation_html
+
+        return evaluation_html(self)
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -68,19 +77,22 @@ class Scored:
 
     Args:
         model: as it was used.
-        dataset: with the masks of the heads and the model's further inputs.
-        report: of the check.
+        report: of the check of the data set, with the masks of the heads and the model's inputs.
         split: of its pairs.
         heads: that were scored.
         seconds: that the pass over the pictures took.
     """
 
     model: Segmenter
-    dataset: Dataset
     report: CheckReport
     split: str
     heads: tuple[Head, ...]
     seconds: float
+
+    @property
+    def dataset(self) -> Dataset:
+        """That was evaluated."""
+        return self.report.dataset
 
     def truths(self, pair: Pair) -> list[np.ndarray]:
         """(H, W) ids of the model, of each head; ignored pixels are out of range."""
@@ -156,46 +168,71 @@ def evaluate_altered(
         progress: called with (predictions done, predictions).
     """
     predictor = _in_single(model, options)
-    heads, dataset, report = _heads(predictor, data, split, folders, ignore_rules)
-    pairs = dataset.pairs_of(split)
-    confusions = [[head.confusion.copy() for head in heads] for _ in alterations]
+    heads, report = _heads(predictor, data, split, folders, ignore_rules)
+    pairs = report.dataset.pairs_of(split)
+    found_in: list[list[list[Sparse]]] = [[[] for _ in heads] for _ in alterations]
     qualities = [[Quality(head.names) for head in heads if quality] for _ in alterations]
     done = ignored = 0
+    sizes = set()
     started = time.monotonic()
     for pair in pairs:
         truths = _truths(heads, pair)
         picture = read_picture(pair.picture)
+        sizes.add(picture.shape[:2])
         ignored += int((truths[0] >= len(predictor.labels)).sum())
-        for counts, kinds, alter in zip(confusions, qualities, alterations, strict=True):
+        for rows, kinds, alter in zip(found_in, qualities, alterations, strict=True):
             shown = alter(picture, truths[0]) if alter else picture
             found = _found(predictor, shown, pair, quality)
             for k, (head, truth) in enumerate(zip(heads, truths, strict=True)):
                 ids, confidence = found[head.number]
                 confusion = confusion_matrix(truth, ids, len(head.names))
-                counts[k] += confusion
+                rows[k].append(sparse(confusion))
                 if quality:
                     kinds[k].add(truth, ids, confusion, confidence)
             done += 1
             if progress:
                 progress(done, len(pairs) * len(alterations))
     card = protocol_card(
-        fingerprint=fingerprint(report, dataset),
+        fingerprint=fingerprint(report, report.dataset),
         split=split,
         pictures=len(pairs),
         classes=predictor.labels.names,
         pretrained_on=predictor.pretrained_on,
         ignored_pixels=ignored,
+        trained_on=told(predictor.training.get("trained_on", ()), report),
+        sizes=sizes,
         augmentation=predictor.options.describe(),
     )
     left_out = tuple(set(predictor.heads) - {head.name for head in heads})
-    seconds = time.monotonic() - started
-    scored = Scored(predictor, dataset, report, split, tuple(heads), seconds)
-    results = []
-    for counts, kinds in zip(confusions, qualities, strict=True):
-        first, *further = (Metrics(head.names, of) for head, of in zip(heads, counts, strict=True))
-        named = dict(zip([head.name for head in heads[1:]], further, strict=True))
-        results.append(Evaluation(first, card, named, left_out, tuple(kinds), scored))
-    return results
+    scored = Scored(predictor, report, split, tuple(heads), time.monotonic() - started)
+    return [
+        _evaluation(scored, rows, card, left_out, tuple(kinds))
+        for rows, kinds in zip(found_in, qualities, strict=True)
+    ]
+
+
+def _evaluation(
+    scored: Scored,
+    found: Sequence[Sequence[Sparse]],
+    card: dict[str, Any],
+    left_out: tuple[str, ...],
+    qualities: tuple[Quality, ...],
+) -> Evaluation:
+    """Of the matrices of every picture, of each head."""
+    names = [head.name for head in scored.heads]
+    of_heads = [Counts.of(head.names, rows) for head, rows in zip(scored.heads, found, strict=True)]
+    first, *further = (Metrics(of.classes, of.confusion()) for of in of_heads)
+    named = dict(zip(names[1:], further, strict=True))
+    report = scored.report
+    pairs = report.dataset.pairs_of(scored.split)
+    counts = PictureCounts(
+        tuple(pair.name for pair in pairs),
+        tuple(content_of(report.contents[scored.split, pair.name]) for pair in pairs),
+        dict(zip(names, of_heads, strict=True)),
+        card,
+        str(report.dataset.root.resolve()),
+    )
+    return Evaluation(first, card, named, left_out, qualities, scored, counts)
 
 
 def _truths(heads: Sequence[Head], pair: Pair) -> list[np.ndarray]:
@@ -224,18 +261,14 @@ def _in_single(model: Segmenter | str | Path, options: Options | None) -> Segmen
 
 @dataclass(frozen=True)
 class Head:
-    """One that the data set has masks for: its place in the model, its class tables, the lookup
-    from the data set's ids to the model's, and no pixel counted yet."""
+    """One that the data set has masks for: its place in the model, its class tables, and the lookup
+    from the data set's ids to the model's."""
 
     name: str
     number: int
     of_data: Labels
     names: tuple[str, ...]
     to_model: np.ndarray
-
-    @property
-    def confusion(self) -> np.ndarray:
-        return np.zeros((len(self.names), len(self.names)), dtype=np.int64)
 
 
 def _heads(
@@ -244,9 +277,9 @@ def _heads(
     split: str,
     folders: tuple[Sequence[str], Sequence[str]],
     ignore_rules: str,
-) -> tuple[list[Head], Dataset, CheckReport]:
-    """The heads that can be scored, the data set with their masks and the model's further inputs,
-    and its report."""
+) -> tuple[list[Head], CheckReport]:
+    """The heads that can be scored, and the report of the data set with their masks and the model's
+    further inputs."""
     dataset = data if isinstance(data, Dataset) else read(data)
     dataset.pairs_of(split)
     report = check(bare(dataset))
@@ -267,7 +300,7 @@ def _heads(
         labels = model.tables[number]
         lookup = match_classes(found, labels, split)
         heads.append(Head(name, number, of_data, labels.names, lookup))
-    return heads, dataset, report
+    return heads, replace(report, dataset=dataset)
 
 
 def _require_as_many(folders: Sequence[str], names: Sequence[str], kind: str) -> None:

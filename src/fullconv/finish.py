@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fullconv.counts import keep
 from fullconv.data.layouts import Dataset
 from fullconv.data.samples import Samples
 from fullconv.engine import Engine, computes_in_bfloat16, disagreement
@@ -34,7 +35,7 @@ def finish(
     backbone: nn.Module | None,
     settings: Settings,
 ) -> dict[str, Any]:
-    """Completes the best model of a run and writes its metrics.json and its report.
+    """Completes the best model of a run; writes its metrics.json, its pictures' counts, its report.
 
     Args:
         folder: of the run.
@@ -62,6 +63,8 @@ def finish(
     if computes_in_bfloat16(device):
         model.bfloat16_disagreement = _disagreement(model, dataset, split, device)
     save_model(model, folder / "model")
+    assert result.counts is not None
+    keep(result.counts, folder)  # of the model that lies there now
     again = command("fullconv", "train", "--config", folder / "config.toml", "--out", "NEW")
     save_report(result, folder / REPORT, run=folder, repeat=again)
     return dict(model.metrics)

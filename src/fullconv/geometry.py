@@ -77,8 +77,22 @@ class Grid:
             "whole": list(self.whole),
         }
 
+    def _repr_html_(self) -> str:
+        from fullconv.shown import grids_html
 
-def trace(network: str | nn.Module, *, size: int | tuple[int, int] | None = None) -> list[Grid]:
+        return grids_html([self])
+
+
+class Grids(list[Grid]):
+    """A list of grids that notebooks show as a table and a drawing."""
+
+    def _repr_html_(self) -> str:
+        from fullconv.shown import grids_html
+
+        return grids_html(self)
+
+
+def trace(network: str | nn.Module, *, size: int | tuple[int, int] | None = None) -> Grids:
     """The grid of every feature map that a network returns.
 
     Args:
@@ -104,7 +118,7 @@ def trace(network: str | nn.Module, *, size: int | tuple[int, int] | None = None
         name = f"feature map {index} of {type(module).__name__}"
         grid = _as_grid(state, name) if isinstance(state, Place) else None
         grids.append(grid or probe(module, tap=index, size=shape))
-    return grids
+    return Grids(grids)
 
 
 def feature_maps(output: Any) -> list[Tensor]:

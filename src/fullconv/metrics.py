@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,6 +95,11 @@ class Metrics:
             "confusion": np.asarray(self.confusion).tolist(),
         }
 
+    def _repr_html_(self) -> str:
+        from fullconv.shown import metrics_html
+
+        return metrics_html(self)
+
     def _by_name(self, values: np.ndarray) -> dict[str, float | None]:
         return {name: _plain(v) for name, v in zip(self.names, values, strict=True)}
 
@@ -171,21 +176,38 @@ def protocol_card(
     classes: Sequence[str],
     pretrained_on: str,
     ignored_pixels: int,
+    trained_on: str = "",
+    sizes: Collection[tuple[int, int]] = (),
     augmentation: str = "none",
 ) -> dict[str, Any]:
-    """What a number means: two numbers may be compared only where these agree."""
+    """What a number means: two numbers may be compared only where these agree.
+
+    Args:
+        trained_on: which pictures the model was trained on, see `fullconv.data.seen.told`.
+        sizes: (H, W) of the pictures.
+    """
     return {
         "data_fingerprint": fingerprint,
         "split": split,
         "pictures": pictures,
-        "picture_size": "original",
+        "picture_size": f"original{_range(sizes)}",
         "void": "pixels marked ignore in the truth are left out",
         "ignored_pixels": ignored_pixels,
         "classes": list(classes),
         "pretrained_on": pretrained_on or "nothing",
+        "trained_on": trained_on or "not stated",
         "test_time_augmentation": augmentation,
         "metric": "one confusion matrix over all pixels of the split",
     }
+
+
+def _range(sizes: Collection[tuple[int, int]]) -> str:
+    """Height x width: the one there is, or how many from the smallest to the largest."""
+    known = sorted(set(sizes), key=lambda size: (size[0] * size[1], size))
+    if not known:
+        return ""
+    first, last = (f"{height} x {width}" for height, width in (known[0], known[-1]))
+    return f", {first}" if len(known) == 1 else f", {len(known)} sizes from {first} to {last}"
 
 
 def _ratio(part: float, whole: float) -> float:

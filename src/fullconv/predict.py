@@ -100,6 +100,11 @@ class Predictor(Segmenter):
         return self.model.card.pretrained_on
 
     @property
+    def training(self) -> Mapping[str, Any]:
+        """What is known of its training; empty of models of others."""
+        return self.model.training
+
+    @property
     def inputs(self) -> tuple[Input, ...]:
         """What it takes beside pictures."""
         return self.model.inputs

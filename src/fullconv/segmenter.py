@@ -80,6 +80,11 @@ class Segmenter(ABC):
         """What its backbone started from; empty for a fresh start."""
 
     @property
+    def training(self) -> Mapping[str, Any]:
+        """What is known of its training; empty of models of others."""
+        return {}
+
+    @property
     def tables(self) -> tuple[Labels, ...]:
         """The class tables of all heads, the first one first."""
         return (self.labels, *self.heads.values())

@@ -16,6 +16,7 @@ import torch
 import fullconv
 from fullconv.data.check import CheckReport
 from fullconv.data.layouts import Dataset
+from fullconv.data.seen import trained_on
 from fullconv.engine import Engine, disagreement
 from fullconv.errors import FullconvError
 from fullconv.finish import some_pictures
@@ -51,6 +52,7 @@ def fresh_model(report: CheckReport, settings: Settings, module: Any, *, quiet: 
     settings_kept = {k: v for k, v in settings.to_dict().items() if k not in ("backbone", "start")}
     facts: dict[str, Any] = {
         "data_fingerprint": report.fingerprint,
+        "trained_on": trained_on(report, earlier.training if earlier else None),
         "mask_values": [meaning.to_dict() for meaning in report.meanings],
         "fullconv": fullconv.__version__,
         "settings": settings_kept,

@@ -4,7 +4,7 @@ The loop, mixed precision, several devices and early stopping are Lightning's; w
 an FCN needs: the per-pixel loss straight from the scores, two learning rates, the confusion matrix
 summed over processes, the model folder, and a resume that continues exactly where it stopped.
 
-    runs/<date>_<name>/  model/ checkpoint/ config.toml log.csv metrics.json
+    runs/<date>_<name>/  model/ checkpoint/ config.toml log.csv metrics.json counts_<split>.npz
                          report.html report.md images/
 """
 
@@ -16,7 +16,7 @@ import os
 import signal
 import sys
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from fullconv.data.download import located
 from fullconv.data.findings.meanings import meanings_text
 from fullconv.data.layouts import Dataset
 from fullconv.data.samples import OrderedPictures, Samples, ShuffledBatches, common_ignore
+from fullconv.data.seen import told
 from fullconv.engine import computes_in_bfloat16
 from fullconv.errors import FullconvError, command
 from fullconv.finish import finish
@@ -43,32 +44,13 @@ from fullconv.loop import CHECKPOINT, Checkpoints, Training
 from fullconv.metrics import protocol_card
 from fullconv.model import Model
 from fullconv.progress import Guards, Reporter, explained
+from fullconv.run import Run
 from fullconv.settings import Settings, read_config, to_toml
-from fullconv.stages import Stage, train_stages
+from fullconv.stages import train_stages
 from fullconv.start import fresh_model, strides_of
 from fullconv.watch import Watch
 
 _RUN_FOLDER = "FULLCONV_RUN_FOLDER"  # tells the other processes of a run where it is
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished training.
-
-    Args:
-        folder: of the run.
-        model: folder of the best model, for `fullconv.load`.
-        metrics: of the best model on the validation split, with the protocol card.
-        data, splits: the data set's folder, and which splits it has.
-        stages: what each stage came to, where it was trained in stages; all else is the last one's.
-    """
-
-    folder: Path
-    model: Path
-    metrics: dict[str, Any]
-    data: Path
-    splits: tuple[str, ...]
-    stages: tuple[Stage, ...] = ()
 
 
 def train(
@@ -219,6 +201,8 @@ def _fit(
         classes=labels.names,
         pretrained_on=model.card.pretrained_on,
         ignored_pixels=report.ignored_pixels[split],
+        trained_on=told(model.training["trained_on"], report),
+        sizes=report.sizes,  # of all splits; `finish` has those of this one
     )
     class_weights = None
     if settings.class_weights == "balanced":

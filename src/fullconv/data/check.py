@@ -47,6 +47,8 @@ class CheckReport:
         meanings: what the values in the mask files stand for, the commonest first.
         fingerprint: sha256 over splits, names, contents and class table; the same wherever the
             data lies and in whatever order its files are listed.
+        contents: split and name of a pair -> sha256 of its picture and of its mask; "" of a file
+            that cannot be read.
         shown: mask -> class id -> pixels.
     """
 
@@ -59,6 +61,7 @@ class CheckReport:
     std: tuple[float, ...]
     meanings: tuple[Meaning, ...]
     fingerprint: str
+    contents: Mapping[tuple[str, str], tuple[str, str]]
     shown: Mapping[Path, Mapping[int, int]] = field(default_factory=dict)
 
     @property
@@ -117,6 +120,11 @@ class CheckReport:
             ],
         }
 
+    def _repr_html_(self) -> str:
+        from fullconv.shown import report_html
+
+        return report_html(self)
+
     def text(self) -> str:
         """The report as a person reads it."""
         parts = [_head(self), meanings_text(self.meanings), _class_table(self)]
@@ -154,6 +162,7 @@ def check(
         *_moments(facts.scans),
         meanings(facts),
         _fingerprint(dataset, facts.scans),
+        {(s.split, s.pair.name): (s.picture_hash, s.mask_hash) for s in facts.scans},
         facts.shown,
     )
 
