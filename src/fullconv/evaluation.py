@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +26,7 @@ from fullconv.labels import IGNORE, Labels
 from fullconv.metrics import Metrics, confusion_matrix, further_metrics, protocol_card
 from fullconv.options import Options
 from fullconv.predict import Predictor, load
-from fullconv.quality import Quality
+from fullconv.quality import Behind, Quality
 from fullconv.segmenter import Segmenter
 
 Alteration: TypeAlias = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -160,11 +161,9 @@ def evaluate_altered(
     pairs = dataset.pairs_of(split)
     confusions = [[head.confusion.copy() for head in heads] for _ in alterations]
     qualities = [[Quality(head.names) for head in heads if quality] for _ in alterations]
-    done = ignored = 0
+    behind, done, ignored = Behind(), 0, 0
     started = time.monotonic()
-    for pair in pairs:
-        truths = _truths(heads, pair)
-        picture = read_picture(pair.picture)
+    for pair, picture, truths in _read_ahead(heads, pairs):
         ignored += int((truths[0] >= len(predictor.labels)).sum())
         for counts, kinds, alter in zip(confusions, qualities, alterations, strict=True):
             shown = alter(picture, truths[0]) if alter else picture
@@ -174,10 +173,13 @@ def evaluate_altered(
                 confusion = confusion_matrix(truth, ids, len(head.names))
                 counts[k] += confusion
                 if quality:
-                    kinds[k].add(truth, ids, confusion, confidence)
+                    behind(kinds[k].add, truth, ids, confusion, confidence)
             done += 1
             if progress:
                 progress(done, len(pairs) * len(alterations))
+    behind.wait()
+    seconds = time.monotonic() - started
+    scored = Scored(predictor, dataset, report, split, tuple(heads), seconds)
     card = protocol_card(
         fingerprint=fingerprint(report, dataset),
         split=split,
@@ -188,14 +190,36 @@ def evaluate_altered(
         augmentation=predictor.options.describe(),
     )
     left_out = tuple(set(predictor.heads) - {head.name for head in heads})
-    seconds = time.monotonic() - started
-    scored = Scored(predictor, dataset, report, split, tuple(heads), seconds)
     results = []
     for counts, kinds in zip(confusions, qualities, strict=True):
-        first, *further = (Metrics(head.names, of) for head, of in zip(heads, counts, strict=True))
-        named = dict(zip([head.name for head in heads[1:]], further, strict=True))
-        results.append(Evaluation(first, card, named, left_out, tuple(kinds), scored))
+        first, further = _metrics(heads, counts)
+        results.append(Evaluation(first, card, further, left_out, tuple(kinds), scored))
     return results
+
+
+def _metrics(
+    heads: Sequence[Head], counts: Sequence[np.ndarray]
+) -> tuple[Metrics, dict[str, Metrics]]:
+    """Of the first head, and by name of the others."""
+    first, *further = (Metrics(head.names, of) for head, of in zip(heads, counts, strict=True))
+    return first, dict(zip([head.name for head in heads[1:]], further, strict=True))
+
+
+def _read_ahead(
+    heads: Sequence[Head], pairs: Sequence[Pair]
+) -> Iterator[tuple[Pair, np.ndarray, list[np.ndarray]]]:
+    """Each pair with its picture and its truths; the next one is read meanwhile."""
+    with ThreadPoolExecutor(1) as pool:
+        ahead = pool.submit(_read, heads, pairs[0])
+        for pair, after in zip(pairs, [*pairs[1:], None], strict=True):
+            picture, truths = ahead.result()
+            if after is not None:
+                ahead = pool.submit(_read, heads, after)
+            yield pair, picture, truths
+
+
+def _read(heads: Sequence[Head], pair: Pair) -> tuple[np.ndarray, list[np.ndarray]]:
+    return read_picture(pair.picture), _truths(heads, pair)
 
 
 def _truths(heads: Sequence[Head], pair: Pair) -> list[np.ndarray]:
