@@ -377,3 +377,21 @@ def test_several_views_are_evaluated_and_stand_in_the_card(
     agree(found, by_definition(pairs, K))
     assert found.metrics.mean_iou != plain.metrics.mean_iou
     assert evaluate(predictor, scenes).to_dict() == found.to_dict()
+
+
+def test_qualities_stand_beside_the_metrics_and_can_be_left_out(
+    model_folder: Path, scenes: Path
+) -> None:
+    predictor = load(model_folder, device="cpu", precision="float32")
+    whole = evaluate(predictor, scenes)
+    (quality,) = whole.qualities
+    found = whole.to_dict()
+    assert {**whole.metrics.to_dict(), **quality.to_dict(), "protocol": whole.protocol} == found
+    sizes = [ids_in(path) for path in (scenes / "masks/test").iterdir()]
+    assert sum(found["calibration"]["pixels"]) == sum(int((t < K).sum()) for t in sizes)
+    for pair, iou in zip(read(scenes).splits["test"], quality.picture_iou, strict=True):
+        truth, called = ids_in(pair.mask), predictor.label_map(picture_in(pair.picture))
+        assert iou == pytest.approx(by_definition([(truth, called)], K)["mean_iou"])
+    plain = evaluate(predictor, scenes, quality=False)
+    assert plain.qualities == ()
+    assert plain.to_dict() == {**whole.metrics.to_dict(), "protocol": whole.protocol}

@@ -16,7 +16,7 @@ from PIL import Image
 from scipy import ndimage
 
 from fullconv.metrics import confusion_matrix
-from fullconv.quality import AREAS, BINS, TOLERANCE, WIDTHS, Quality
+from fullconv.quality import AREAS, BINS, TOLERANCE, WIDTHS, Behind, Quality
 
 Triple = tuple[np.ndarray, np.ndarray, np.ndarray | None]  # truth, prediction, confidence
 VOID = 255
@@ -249,3 +249,15 @@ def test_any_number_of_classes(count: int) -> None:
     quality = counted([(truth, truth, None)], count)
     assert quality.pictures_f1.tolist() == ([1, 1] if count > 1 else [0, 0])
     assert quality.objects.sum() == (1 + 1 + 2 * 1200 if count == 1 else 4 + 4 + 2 * 1200)
+
+
+def test_counting_behind_is_in_order_and_its_errors_are_seen() -> None:
+    behind, counted_so_far = Behind(), []
+    for number in range(50):
+        behind(counted_so_far.append, number)
+    behind.wait()
+    assert counted_so_far == list(range(50))
+    quality = Quality(["a"])
+    behind(quality.add, np.zeros((3, 3), int), np.zeros((4, 4), int), np.ones((1, 1), int))
+    with pytest.raises(ValueError, match="broadcast"):
+        behind.wait()

@@ -72,6 +72,35 @@ def test_the_network_runs_again_only_for_what_was_not_kept(
     assert len(runs) == 7
 
 
+def test_labels_and_their_confidence_come_of_one_run(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = predictor(photo())
+    sure = plain.confidence
+    runs, run = [], predictor.engine.scores
+    monkeypatch.setattr(predictor.engine, "scores", lambda x: (runs.append(1), run(x))[1])
+    ((ids, confidence),) = predictor.rated_maps(photo())
+    assert len(runs) == 1
+    assert (ids == plain.mask).all()
+    assert confidence is not None
+    assert (confidence == sure).all()
+    predictor.use(Options(flip=True))
+    ((ids, confidence),) = predictor.rated_maps(photo())
+    assert (ids == predictor.label_map(photo())).all()
+    assert confidence is not None
+    assert (confidence != sure).any()
+    monkeypatch.setattr("fullconv.segmenter.LARGEST", 100)
+    ((ids, confidence),) = predictor.rated_maps(photo())
+    assert confidence is None
+
+
+def test_a_model_of_labels_alone_has_no_confidence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Red, "labels_inside", True)
+    ((ids, confidence),) = Red().rated_maps(np.full((2, 3, 3), 200, np.uint8))
+    assert confidence is None
+    assert ids.tolist() == [[1, 1, 1], [1, 1, 1]]
+
+
 def test_a_result_without_a_model() -> None:
     ids = np.zeros((2, 2), np.uint8)
     made = Segmentation(ids, WOOD, np.zeros((2, 2, 3), np.uint8))

@@ -66,9 +66,7 @@ def evaluate(
     require_npz(counts)
     page = _place(model, split, report)
     folders = {"heads": heads, "inputs": inputs, "ignore_rules": ignore_rules}
-    typed = {"split": split, **folders, "scales": scales}
-    words = [word for key, value in typed.items() if value for word in (_option(key), value)]
-    again = command("fullconv", "evaluate", model, data, *words, *["--flip"] * flip)
+    again = _again(model, data, {"split": split, **folders, "scales": scales}, flip)
     with counting("evaluated") as progress:
         result = evaluate_model(
             model,
@@ -101,8 +99,11 @@ def _keep(found: PictureCounts | None, model: Path, path: Path | None) -> None:
             say(f"note: {error}")
 
 
-def _option(key: str) -> str:
-    return f"--{key.replace('_', '-')}"
+def _again(model: Path, data: Path, options: dict[str, str], flip: bool) -> str:
+    """The command, with the options that are not as they are by themselves."""
+    typed = {f"--{key.replace('_', '-')}": value for key, value in options.items() if value}
+    words = [word for pair in typed.items() for word in pair]
+    return command("fullconv", "evaluate", model, data, *words, *["--flip"] * flip)
 
 
 def _print(result: Evaluation, model: Path, data: Path, page: Path | None, json: bool) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from fullconv.labels import IGNORE, Labels
 from fullconv.metrics import Metrics, confusion_matrix, further_metrics, protocol_card
 from fullconv.options import Options
 from fullconv.predict import Predictor, load
-from fullconv.quality import Quality
+from fullconv.quality import Behind, Quality
 from fullconv.segmenter import Segmenter
 
 Alteration: TypeAlias = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -172,12 +173,10 @@ def evaluate_altered(
     pairs = report.dataset.pairs_of(split)
     found_in: list[list[list[Sparse]]] = [[[] for _ in heads] for _ in alterations]
     qualities = [[Quality(head.names) for head in heads if quality] for _ in alterations]
-    done = ignored = 0
+    behind, done, ignored = Behind(), 0, 0
     sizes = set()
     started = time.monotonic()
-    for pair in pairs:
-        truths = _truths(heads, pair)
-        picture = read_picture(pair.picture)
+    for pair, picture, truths in _read_ahead(heads, pairs):
         sizes.add(picture.shape[:2])
         ignored += int((truths[0] >= len(predictor.labels)).sum())
         for rows, kinds, alter in zip(found_in, qualities, alterations, strict=True):
@@ -188,10 +187,12 @@ def evaluate_altered(
                 confusion = confusion_matrix(truth, ids, len(head.names))
                 rows[k].append(sparse(confusion))
                 if quality:
-                    kinds[k].add(truth, ids, confusion, confidence)
+                    behind(kinds[k].add, truth, ids, confusion, confidence)
             done += 1
             if progress:
                 progress(done, len(pairs) * len(alterations))
+    behind.wait()
+    scored = Scored(predictor, report, split, tuple(heads), time.monotonic() - started)
     card = protocol_card(
         fingerprint=fingerprint(report, report.dataset),
         split=split,
@@ -204,7 +205,6 @@ def evaluate_altered(
         augmentation=predictor.options.describe(),
     )
     left_out = tuple(set(predictor.heads) - {head.name for head in heads})
-    scored = Scored(predictor, report, split, tuple(heads), time.monotonic() - started)
     return [
         _evaluation(scored, rows, card, left_out, tuple(kinds))
         for rows, kinds in zip(found_in, qualities, strict=True)
@@ -233,6 +233,23 @@ def _evaluation(
         str(report.dataset.root.resolve()),
     )
     return Evaluation(first, card, named, left_out, qualities, scored, counts)
+
+
+def _read_ahead(
+    heads: Sequence[Head], pairs: Sequence[Pair]
+) -> Iterator[tuple[Pair, np.ndarray, list[np.ndarray]]]:
+    """Each pair with its picture and its truths; the next one is read meanwhile."""
+    with ThreadPoolExecutor(1) as pool:
+        ahead = pool.submit(_read, heads, pairs[0])
+        for pair, after in zip(pairs, [*pairs[1:], None], strict=True):
+            picture, truths = ahead.result()
+            if after is not None:
+                ahead = pool.submit(_read, heads, after)
+            yield pair, picture, truths
+
+
+def _read(heads: Sequence[Head], pair: Pair) -> tuple[np.ndarray, list[np.ndarray]]:
+    return read_picture(pair.picture), _truths(heads, pair)
 
 
 def _truths(heads: Sequence[Head], pair: Pair) -> list[np.ndarray]:

@@ -21,7 +21,8 @@ Nothing here needs torch. Shapes: H, W picture · K classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
 
@@ -112,14 +113,18 @@ class Quality:
         if not edge.any():
             return
         # One class more for what does not count: cheaper than to pick out the other pixels.
-        count = len(self.names)
+        count, bands = len(self.names), len(self.near)
         away = distance_transform_cdt(~edge, "chessboard")
-        band = _BAND_OF[np.minimum(away, WIDTHS[-1])] * (count + 1)
-        called = np.where(ids < count, found, count)
-        both = np.where(right, ids, count)
-        for row, classes in enumerate((ids, called, both)):
-            cells = np.bincount((band + classes).ravel(), minlength=len(self.near) * (count + 1))
-            self.near[:, row] += cells.reshape(-1, count + 1)[:, :count]
+        band = np.take(_BAND_OF * (count + 1), away, mode="clip")
+        of_truth = np.bincount(
+            2 * (band + ids).ravel() + right.ravel(), minlength=2 * bands * (count + 1)
+        )
+        either = of_truth.reshape(bands, count + 1, 2)[:, :count]
+        band += np.where(ids < count, found, count)
+        called = np.bincount(band.ravel(), minlength=bands * (count + 1))
+        self.near[:, 0] += either.sum(axis=2)
+        self.near[:, 1] += called.reshape(bands, count + 1)[:, :count]
+        self.near[:, 2] += either[:, :, 1]
 
     def _count_edges(self, ids: NDArray[Any], found: NDArray[Any], edge: NDArray[np.bool_]) -> None:
         count = len(self.names)
@@ -225,6 +230,25 @@ class Quality:
                 "accuracy": _listed(_ratios(good, in_bin)),
             },
         }
+
+
+class Behind:
+    """Counts in a thread of its own what was given, while the next picture is labelled; never more
+    than one picture waits."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1)
+        self._last: Future[None] | None = None
+
+    def __call__(self, add: Callable[..., None], *given: Any) -> None:
+        """Calls `Quality.add`, once what was given before is counted."""
+        self.wait()
+        self._last = self._pool.submit(add, *given)
+
+    def wait(self) -> None:
+        """Until all is counted."""
+        if self._last is not None:
+            self._last.result()
 
 
 def edge_pixels(ids: NDArray[Any]) -> NDArray[np.bool_]:

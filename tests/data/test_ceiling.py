@@ -334,3 +334,9 @@ def test_counting_leaves_no_poles_at_stride_32(shared: Path) -> None:
     falling = [found.class_iou[stride][pole] for stride in STRIDES]
     assert falling == sorted(falling, reverse=True)
     assert falling[-1] < 0.15 < 0.6 < falling[0]
+
+
+def test_only_the_strides_that_are_asked_for(scenes: Path) -> None:
+    every, some = ceiling(scenes, split="val"), ceiling(scenes, split="val", strides=(16, 32))
+    assert list(some.class_iou) == [16, 32]
+    assert all(some.mean_iou[stride] == every.mean_iou[stride] for stride in (16, 32))

@@ -67,35 +67,17 @@ def save_report(
     facts = facts_of(evaluation, scored)
     pictures = pictures_of(scored, facts)
     history = read_history(Path(run), scored.model.stride) if run is not None else []
-    told = _told(evaluation, scored, history, repeat)
     charts = [head_charts(head.quality) for head in facts]
     curves = curves_of(history)
+    told = _told(evaluation, scored, history, repeat)
+    told |= {"heads": list(zip(facts, pictures, charts, strict=True)), "curves": curves}
     page.parent.mkdir(parents=True, exist_ok=True)
-    html = (
-        _templates()
-        .get_template("report.html")
-        .render(
-            told,
-            heads=list(zip(facts, pictures, charts, strict=True)),
-            curves={name: Markup(chart) for name, chart in curves.items()},
-            style=Markup(STYLE),
-            uri=data_uri,
-            titles=TITLES,
-        )
-    )
-    _write(page, html)
+    templates = _templates()
+    shown = {"style": Markup(STYLE), "uri": data_uri, "titles": TITLES}
+    _write(page, templates.get_template("report.html").render(told, **shown))
     files = _save_images(page, facts, pictures, {**curves, **charts[0]})
-    markdown = (
-        _templates()
-        .get_template("report.md")
-        .render(
-            told,
-            heads=list(zip(facts, pictures, charts, strict=True)),
-            curves=curves,
-            files=files,
-        )
-    )
-    _write(page.with_suffix(".md"), markdown)
+    text = templates.get_template("report.md").render(told, files=files)
+    _write(page.with_suffix(".md"), text)
     return page
 
 
@@ -107,7 +89,7 @@ def head_charts(quality: Quality) -> dict[str, Markup]:
     )
     objects, _, pixels, right = quality.objects.sum(axis=2).T
     shares = [r / p if p else math.nan for r, p in zip(right, pixels, strict=True)]
-    counts = [f"{count:,}" if count < 10_000 else f"{count / 1000:,.0f}k" for count in objects]
+    counts = [f"{count}" if count < 1000 else f"{count / 1000:.3g}k" for count in objects]
     in_bin, good, sure = quality.sure.T
     met = [(s / n, g / n) for n, g, s in zip(in_bin, good, sure, strict=True) if n]
     charts = {
@@ -136,8 +118,8 @@ def head_charts(quality: Quality) -> dict[str, Markup]:
     return {name: Markup(chart) for name, chart in charts.items() if chart}
 
 
-def curves_of(history: Sequence[History]) -> dict[str, str]:
-    """ "loss", "mean IoU" and "rate" by epoch, stage after stage."""
+def curves_of(history: Sequence[History]) -> dict[str, Markup]:
+    """ "loss", "scores" and "rate" by epoch, stage after stage."""
     points: dict[str, list[tuple[float, float]]] = {"loss": [], "iou": [], "right": [], "rate": []}
     stages, done = [], 0
     for stage in history:
@@ -170,7 +152,7 @@ def curves_of(history: Sequence[History]) -> dict[str, str]:
             stages=rules,
         ),
     }
-    return {name: chart for name, chart in charts.items() if chart}
+    return {name: Markup(chart) for name, chart in charts.items() if chart}
 
 
 def _told(
