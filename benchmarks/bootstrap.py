@@ -145,13 +145,18 @@ def measured(
     return section
 
 
-def drawn(kinds: Sequence[str], sizes: tuple[int, ...], arguments: argparse.Namespace) -> Section:
+def drawn(
+    kinds: Sequence[str],
+    effects: Sequence[str],
+    sizes: tuple[int, ...],
+    arguments: argparse.Namespace,
+) -> Section:
     """Made-up pictures."""
     count = 500 if arguments.quick else EVERY
     populations = {
-        f"{kind}, effect {effect}": population(kind, size, count, seed=3)
+        f"{kind}, effect {effect}": population(kind, EFFECTS[effect], count, seed=3)
         for kind in kinds
-        for effect, size in EFFECTS.items()
+        for effect in effects
     }
     return measured(populations, sizes[:1] if arguments.quick else sizes, arguments)
 
@@ -181,9 +186,9 @@ def main() -> int:
     if arguments.quick:
         arguments.pairs, arguments.resamples = 5, 200
     sections = {
-        "common": partial(drawn, ["as CamVid"], PICTURES),
-        "rare": partial(drawn, ["rare classes"], PICTURES),
-        "many": partial(drawn, [*KINDS], MANY),
+        "common": partial(drawn, ["as CamVid"], [*EFFECTS], PICTURES),
+        "rare": partial(drawn, ["rare classes"], [*EFFECTS], PICTURES),
+        "many": partial(drawn, [*KINDS], ["none", "large"], MANY),
         "camvid": camvid,
     }
     return run("bootstrap", sections, arguments)

@@ -148,6 +148,22 @@ def test_a_file_that_was_cut_off_is_refused(tmp_path: Path, length: int) -> None
         PictureCounts.read(tmp_path / "d.npz")
 
 
+def test_damage_is_refused_or_does_not_matter(tmp_path: Path) -> None:
+    """A byte here and there is another one; checksums find it nearly everywhere."""
+    path = counted(matrices(3)).save(tmp_path / "c.npz")
+    whole, chance = path.read_bytes(), np.random.default_rng(0)
+    refused = 0
+    for _ in range(150):
+        damaged = bytearray(whole)
+        damaged[chance.integers(len(whole))] ^= int(chance.integers(1, 256))
+        path.write_bytes(damaged)
+        try:
+            assert (PictureCounts.read(path).head().confusion() == matrices(3).sum(0)).all()
+        except FullconvError:
+            refused += 1
+    assert refused > 75
+
+
 def test_another_archive_is_refused(tmp_path: Path) -> None:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:

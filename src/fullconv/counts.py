@@ -16,7 +16,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import struct
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -29,6 +32,10 @@ import numpy as np
 from fullconv.errors import FullconvError, command
 
 FORMAT = "fullconv-counts/1"
+# What zipfile, NumPy and json are known to raise on damaged files.
+_BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError)
+_ALSO_BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError, SyntaxError,
+                RuntimeError, OverflowError, MemoryError)  # fmt: skip
 Sparse: TypeAlias = tuple[np.ndarray, np.ndarray]  # cells and pixels of one picture
 
 
@@ -192,7 +199,7 @@ class PictureCounts:
             )
         except FileNotFoundError:
             said = "there is no such file"
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        except (*_BROKEN, *_ALSO_BROKEN) as error:
             said = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
         raise FullconvError(
             f"{path} cannot be read as counts of single pictures: {said}.",

@@ -103,7 +103,7 @@ def _draw_curves(axes: Sequence[Axes], logs: Logs) -> None:
                 panel.plot(epochs, values, dashes, color=color, marker=mark, label=name)
         _inked(panel, title)
         panel.set_xlabel("epoch", color=_INK, fontsize=8)
-        panel.xaxis.get_major_locator().set_params(integer=True)
+        panel.locator_params(axis="x", integer=True)
     handles, names = axes[0].get_legend_handles_labels()
     if len(logs) > 1 and handles:
         made = axes[-1].legend(handles, names, frameon=False, fontsize=8)
