@@ -65,19 +65,11 @@ def evaluate(
 
     require_npz(counts)
     page = _place(model, split, report)
-    folders = {"heads": heads, "inputs": inputs, "ignore_rules": ignore_rules}
-    again = _again(model, data, {"split": split, **folders, "scales": scales}, flip)
+    given = {"split": split, "heads": heads, "inputs": inputs, "ignore_rules": ignore_rules}
+    again = _again(model, data, {**given, "scales": scales}, flip)
+    views = {"flip": flip, "scales": scales_of(scales)}
     with counting("evaluated") as progress:
-        result = evaluate_model(
-            model,
-            data,
-            split=split,
-            flip=flip,
-            scales=scales_of(scales),
-            quality=True,
-            progress=progress,
-            **folders,
-        )
+        result = evaluate_model(model, data, **given, **views, progress=progress)
     lost = _save(result, page, model, again) if page else None
     _print(result, model, data, None if lost else page, json)
     _keep(result.counts, model, counts)
