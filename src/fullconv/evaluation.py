@@ -189,20 +189,19 @@ def evaluate_altered(
         ignored_pixels=ignored,
         augmentation=predictor.options.describe(),
     )
-    left_out = tuple(set(predictor.heads) - {head.name for head in heads})
-    results = []
-    for counts, kinds in zip(confusions, qualities, strict=True):
-        first, further = _metrics(heads, counts)
-        results.append(Evaluation(first, card, further, left_out, tuple(kinds), scored))
-    return results
+    both = zip(confusions, qualities, strict=True)
+    return [_evaluation(scored, counts, kinds, card) for counts, kinds in both]
 
 
-def _metrics(
-    heads: Sequence[Head], counts: Sequence[np.ndarray]
-) -> tuple[Metrics, dict[str, Metrics]]:
-    """Of the first head, and by name of the others."""
+def _evaluation(
+    scored: Scored, counts: Sequence[np.ndarray], kinds: Sequence[Quality], card: dict[str, Any]
+) -> Evaluation:
+    """Of what was counted of each head."""
+    heads = scored.heads
     first, *further = (Metrics(head.names, of) for head, of in zip(heads, counts, strict=True))
-    return first, dict(zip([head.name for head in heads[1:]], further, strict=True))
+    named = dict(zip([head.name for head in heads[1:]], further, strict=True))
+    left_out = tuple(set(scored.model.heads) - {head.name for head in heads})
+    return Evaluation(first, card, named, left_out, tuple(kinds), scored)
 
 
 def _read_ahead(
