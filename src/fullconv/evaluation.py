@@ -204,26 +204,21 @@ def evaluate_altered(
         sizes=sizes,
         augmentation=predictor.options.describe(),
     )
-    left_out = tuple(set(predictor.heads) - {head.name for head in heads})
-    return [
-        _evaluation(scored, rows, card, left_out, tuple(kinds))
-        for rows, kinds in zip(found_in, qualities, strict=True)
-    ]
+    both = zip(found_in, qualities, strict=True)
+    return [_evaluation(scored, rows, kinds, card) for rows, kinds in both]
 
 
 def _evaluation(
     scored: Scored,
     found: Sequence[Sequence[Sparse]],
+    kinds: Sequence[Quality],
     card: dict[str, Any],
-    left_out: tuple[str, ...],
-    qualities: tuple[Quality, ...],
 ) -> Evaluation:
-    """Of the matrices of every picture, of each head."""
-    names = [head.name for head in scored.heads]
-    of_heads = [Counts.of(head.names, rows) for head, rows in zip(scored.heads, found, strict=True)]
+    """Of the matrices of every picture, and of what else was counted, of each head."""
+    heads, report = scored.heads, scored.report
+    names = [head.name for head in heads]
+    of_heads = [Counts.of(head.names, rows) for head, rows in zip(heads, found, strict=True)]
     first, *further = (Metrics(of.classes, of.confusion()) for of in of_heads)
-    named = dict(zip(names[1:], further, strict=True))
-    report = scored.report
     pairs = report.dataset.pairs_of(scored.split)
     counts = PictureCounts(
         tuple(pair.name for pair in pairs),
@@ -232,7 +227,9 @@ def _evaluation(
         card,
         str(report.dataset.root.resolve()),
     )
-    return Evaluation(first, card, named, left_out, qualities, scored, counts)
+    named = dict(zip(names[1:], further, strict=True))
+    left_out = tuple(set(scored.model.heads) - set(names))
+    return Evaluation(first, card, named, left_out, tuple(kinds), scored, counts)
 
 
 def _read_ahead(
