@@ -38,7 +38,7 @@ STYLE = """
 .fullconv img { max-width: 100%; height: auto; margin: 4px 6px 4px 0; background: #fff; }
 .fullconv figure { display: inline-block; margin: 4px 12px 6px 0; vertical-align: top; }
 .fullconv figcaption { opacity: 0.75; }
-.fullconv svg { max-width: 100%; height: auto; }
+.fullconv svg { max-width: 100%; height: auto; vertical-align: middle; }
 .fullconv summary { cursor: pointer; }
 .fullconv .wide { overflow-x: auto; }
 """

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -144,13 +145,14 @@ def run_html(of: Run) -> str:
     from fullconv import curves
 
     settings, log = of.settings, of.log
-    told = [str(settings[k]) for k in ("backbone",) if k in settings]
+    told = [str(settings["backbone"])] if "backbone" in settings else []
+    told = [Path(name).stem if name.endswith(".toml") else name for name in told]
     told += [f"FCN-{settings['stride']}s"] if "stride" in settings else []
     epochs = len(log.get("epoch", ()))
     told += [plural(epochs, "epoch")] if epochs else []
     told += [f"best in epoch {of.metrics['epoch']}"] if "epoch" in of.metrics else []
     card = of.metrics.get("protocol", {})
-    parts: list[Node] = [title(of.folder.name), quiet(" · ".join(told)) if told else quiet()]
+    parts: list[Node] = [title(of.folder.name), *([quiet(" · ".join(told))] if told else [])]
     if of.stages:
         rows = [[s.name, _percent(s.mean_iou), _percent(s.pixel_accuracy)] for s in of.stages]
         parts.append(table(["stage", "mean IoU", "pixel accuracy"], rows, numbers=2))
