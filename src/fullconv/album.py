@@ -114,7 +114,7 @@ def batches_sheet(
         rows.append([smaller(picture) for picture in (*crop.seen, *maps)])
         captions.append(crop.name)
     titles = ["as the network sees it", *(one.name for one in inputs)]
-    titles += [f"labels {name}".rstrip() for name, _ in tables]
+    titles += [f"labels: {name}".removesuffix(": ") for name, _ in tables]
     shown = [[ids[~crop.outside] for ids in crop.targets] for crop in crops]
     key = _legend(shown, tables, ignore_index)
     if any(crop.outside.any() for crop in crops):
@@ -143,7 +143,7 @@ def epoch_sheet(
         captions.append(": ".join([one.name, *[", ".join(right)] * bool(right)]))
     titles = ["photo"]
     for name, _ in tables:
-        titles += [f"{what} {name}".rstrip() for what in ("truth", "prediction")]
+        titles += [f"{what}: {name}".removesuffix(": ") for what in ("truth", "prediction")]
     key = _legend([one.truths for one in pictures], tables, ignore_index)
     key |= _legend([one.found for one in pictures], tables, ignore_index)
     return beside(rows, titles, captions, key, heading=heading, widest=_CELL)

@@ -75,7 +75,7 @@ def _wandb(folder: Path, quiet: bool) -> Any:
         file.write(uuid.uuid4().hex[:8])
     # A stage lies in the folder of the whole.
     stage = (folder.parent / "config.toml").is_file()
-    return WandbLogger(
+    logger = WandbLogger(
         name="/".join(folder.resolve().parts[-2:]) if stage else folder.resolve().name,
         save_dir=folder,
         id=known.read_text(encoding="utf-8").strip(),
@@ -83,6 +83,15 @@ def _wandb(folder: Path, quiet: bool) -> Any:
         resume="allow",
         settings=wandb.Settings(silent=quiet, console="off"),
     )
+    try:
+        _ = logger.experiment  # now, before anything is trained
+    except wandb.errors.Error as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise FullconvError(
+            f"Weights & Biases could not start: {said.rstrip('.')}.",
+            "wandb login   # or WANDB_MODE=offline, to keep everything in the run's folder",
+        ) from error
+    return logger
 
 
 class Teller(pl.Callback):
@@ -98,24 +107,12 @@ class Teller(pl.Callback):
     def __init__(self, settings: Settings, facts: Mapping[str, Any], watch: Watch) -> None:
         self.settings, self.facts, self.watch = settings, facts, watch
         self.losses: list[float] = []
-        self.started: list[Any] = []
+        self.loggers: list[Any] = []
         watch.keeps = True
 
     def setup(self, trainer: pl.Trainer, module: Any, stage: str) -> None:
-        """Where one of them cannot start, nothing is trained yet."""
-        loggers: list[Any] = list(trainer.loggers)
-        for logger in loggers:
-            try:
-                _ = logger.experiment
-            except Exception as error:  # of wandb's own family, or of its service
-                if type(error).__module__.partition(".")[0] != "wandb":
-                    raise
-                said = " ".join(str(error).split()) or type(error).__name__
-                raise FullconvError(
-                    f"Weights & Biases could not start: {said.rstrip('.')}.",
-                    "wandb login   # or WANDB_MODE=offline, to keep everything in the run's folder",
-                ) from error
-            self.started.append(logger)
+        self.loggers = list(trainer.loggers)
+        for logger in self.loggers:
             logger.log_hyperparams({**self.settings.to_dict(), **self.facts})
 
     def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
@@ -151,14 +148,14 @@ class Teller(pl.Callback):
             self.losses.clear()
 
     def _tell(self, trainer: pl.Trainer, values: dict[str, Any]) -> None:
-        for logger in self.started:
+        for logger in self.loggers:
             logger.log_metrics(values, trainer.global_step)
 
     def _pictures(self) -> None:
         """Those that are done. Loggers are spoken to by one thread alone."""
         while self.watch.done:
             name, sheet, step = self.watch.done.popleft()
-            for logger in self.started:
+            for logger in self.loggers:
                 if hasattr(logger, "log_image"):
                     logger.log_image(f"pictures/{name}", [sheet], step)
                 else:
@@ -168,7 +165,7 @@ class Teller(pl.Callback):
 
     def _end(self) -> None:
         self._pictures()
-        for logger in self.started:
+        for logger in self.loggers:
             if hasattr(logger, "log_image"):  # another stage is another run
                 logger.experiment.finish()
 

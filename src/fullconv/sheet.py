@@ -24,6 +24,7 @@ _EACH = 2  # files of each finding
 _LONGEST = 640  # pixels of a side that are kept
 _NARROW, _CELL = 240, 480  # pixels of a picture's longer side on the sheet, at least and at most
 _HEADING = 22  # pixels of its letters
+_BROAD = 4  # pictures of a row; of more, rows stand in one column, too
 _ALONE = 3  # rows that stand in one column
 _LOUD = (255, 0, 255)  # values without a class
 _TITLES = ("photo", "labels", "labels over the photo")
@@ -206,7 +207,8 @@ def beside(
     cell = small if width < _NARROW else min(width, widest)
     highest = max(shape[0] / shape[1] for shape in shapes)
     cell = max(1, min(cell, round(widest / highest)))
-    half = len(rows) if len(rows) <= _ALONE else -(-len(rows) // 2)
+    alone = len(rows) <= _ALONE or len(titles) > _BROAD
+    half = len(rows) if alone else -(-len(rows) // 2)
     parts = [
         draw.grid(rows[at : at + half], titles, captions[at : at + half], cell=cell)
         for at in range(0, len(rows), half)

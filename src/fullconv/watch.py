@@ -111,13 +111,10 @@ class Watch(pl.Callback):
         if not kept or module.latest is None:
             return
         epoch = trainer.current_epoch + 1
-        heads = {name: of.mean_iou for name, of in module.others.items()}
-        further = "".join(f", {name} {value:.3f}" for name, value in heads.items())
-        heading = (
-            f"epoch {epoch} of {trainer.max_epochs}: mean IoU {module.latest.mean_iou:.3f}"
-            f"{further} on {self.split}"
-        )
         tables, ignore_index = _tables(module.model), module.ignore_index
+        heads = zip(tables, (module.latest, *module.others.values()), strict=True)
+        reached = ", ".join(f"{name} {of.mean_iou:.3f}".strip() for (name, _), of in heads)
+        heading = f"epoch {epoch} of {trainer.max_epochs}: mean IoU {reached} on {self.split}"
         self._wait()
         self.pen = self.pen or ThreadPoolExecutor(1, "pictures")
 
