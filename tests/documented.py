@@ -69,6 +69,8 @@ NOT_RUN = {
     "fullconv train sbd --config recipes/paper_vgg16.toml": "downloads 1.4 GB and trains for days;"
     " tests/test_settings.py reads the recipes",
     "fullconv train data --start torchvision:fcn_resnet50": _LOADED,
+    "fullconv train data --seed 1 --out runs/seed1": "is as with --seed 0, which is run",
+    "fullconv train data --seed 2 --out runs/seed2": "is as with --seed 0, which is run",
     "fullconv train data --devices 4": "wants four devices; tests/test_training.py has two",
     "torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint first:29500"
     " -m fullconv train data --devices 4 --nodes 2 --out runs/large": "wants two machines",
@@ -109,6 +111,7 @@ ADDED = {
 }
 # In a block of Python, what is written otherwise here.
 REPLACED = {
+    'fc.train("data", backbone="resnet18"': 'fc.train("data", backbone="test_resnet"',
     "epochs=50": 'epochs=1, pretrained=False, batch=2, crop=(33, 33), workers=0, out="run"',
     'fc.load("torchvision:fcn_resnet50")': 'fc.load("fcn8s-heavy-pascal.caffemodel")',
     'fc.FCN("paper:vgg16", ': 'fc.FCN("resnet18", ',  # 134 million parameters

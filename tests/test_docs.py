@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from browser import chromium
 from documented import (
     ADDED,
     CHINESE,
@@ -328,13 +329,36 @@ def test_the_reference_of_commands_has_every_option_of_the_help(
         assert f"fullconv-{name}" in page.anchors
         assert run([name, "--help"]) == 0
         wanted = set(re.findall(r"--[a-z][\w-]*", capsys.readouterr().out))
-        assert wanted - shown <= {"--no-json"}, name
+        # A word like DATA may be typed as --data, too.
+        assert {one for one in wanted - shown if one[2:].upper() not in page.words} == set(), name
 
 
 def test_the_reference_of_files_has_every_key(site: dict[Path, Page]) -> None:
     (page,) = (p for path, p in site.items() if path.parts[-2:] == ("reference", "files.html"))
     words = set(page.words)
     assert {*Settings().to_dict(), "crop", "classes", "ignore_index", "pretrained_on"} <= words
+
+
+@pytest.mark.parametrize(
+    ("asked", "wanted"), [("receptive field", "The one idea"), ("跳跃连接", "术语")]
+)
+def test_the_search_works_in_pages_that_are_opened_from_disk(
+    site: dict[Path, Page], asked: str, wanted: str
+) -> None:
+    start = next(path for path in site if path.name == "start.html" and path.parent.name != "zh")
+    with chromium() as browser:
+        page = browser.new_page()
+        requested: list[str] = []
+        page.on("request", lambda request: requested.append(request.url))
+        page.goto(start.as_uri())
+        field = page.get_by_role("textbox", name="Search")
+        field.click()
+        field.fill(asked)
+        field.press("End")
+        found = page.locator(".md-search-result__item", has_text=wanted)
+        found.first.wait_for(state="attached", timeout=60_000)
+        page.close()
+    assert [url for url in requested if not url.startswith(("file:", "data:", "blob:"))] == []
 
 
 def test_chinese_pages_say_their_language(site: dict[Path, Page]) -> None:

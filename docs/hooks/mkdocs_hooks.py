@@ -57,8 +57,10 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
 
 
 def on_page_context(context: Any, *, page: Any, config: Any, **_: Any) -> Any:
-    """The language menu leads to the same page in the other language, where there is one."""
+    """Menus are in the language of the page, and the choice of a language leads to the same page in
+    the other one, where there is one."""
     uri = page.file.src_uri
+    config.theme["language"] = "zh" if uri.startswith("zh/") or ".zh-CN." in uri else "en"
     for one in config.extra["alternate"]:
         there = _in_language(uri, one["lang"])
         known = there and (Path(config.docs_dir) / there).is_file()
@@ -74,12 +76,6 @@ def _in_language(uri: str, language: str) -> str:
         return bare
     beside = bare.replace(".md", ".zh-CN.md")
     return beside if bare == "walkthrough.md" else f"zh/{bare}"
-
-
-def on_post_page(output: str, *, page: Any, **_: Any) -> str:
-    """Says the language of the Chinese pages."""
-    chinese = page.file.src_uri.startswith("zh/") or ".zh-CN." in page.file.src_uri
-    return output.replace('<html lang="en"', '<html lang="zh"', 1) if chinese else output
 
 
 def target_of(path: str, link: str) -> str | None:
