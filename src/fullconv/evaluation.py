@@ -204,8 +204,7 @@ def evaluate_altered(
         sizes=sizes,
         augmentation=predictor.options.describe(),
     )
-    both = zip(found_in, qualities, strict=True)
-    return [_evaluation(scored, rows, kinds, card) for rows, kinds in both]
+    return [_evaluation(scored, *of, card) for of in zip(found_in, qualities, strict=True)]
 
 
 def _evaluation(
