@@ -149,7 +149,9 @@ def test_pictures_of_one_alone_and_changed_ones_are_errors() -> None:
     changed = PictureCounts(
         one.pictures, ("0" * 16, *one.contents[1:]), one.heads, one.protocol, one.data
     )
-    with pytest.raises(FullconvError, match=r"street_0000 \(1 picture\) or its mask is another"):
+    with pytest.raises(
+        FullconvError, match=r"street_0000 \(1 picture\) or its mask is another in b"
+    ):
         require_same_pictures(("a", one), ("b", changed))
 
 

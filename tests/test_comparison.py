@@ -14,8 +14,9 @@ from evaluated import CLASSES, counted, matrices, written
 import fullconv as fc
 from fullconv.comparison import Comparison, compare
 from fullconv.counts import Counts, PictureCounts, file_in, keep, sparse
+from fullconv.data import drawn
 from fullconv.errors import FullconvError
-from fullconv.evaluation import Evaluation
+from fullconv.evaluation import Evaluation, evaluate
 from fullconv.metrics import Metrics
 
 ONE, OTHER = matrices(30, right=0.6), matrices(30, right=0.7)
@@ -228,3 +229,21 @@ def test_what_notebooks_show(runs: tuple[Path, Path]) -> None:
     found = compare(*runs, resamples=100)
     assert isinstance(found, Comparison)
     assert "large against small" in found._repr_html_()
+
+
+def test_a_model_on_pictures_of_another_size_and_on_mirrored_ones(
+    model_folder: Path, scenes: Path, tmp_path: Path
+) -> None:
+    """From the files to the refusal."""
+    small = drawn.write(tmp_path / "small", train=3, val=2, test=2, size=(40, 56))
+    plain = evaluate(model_folder, scenes, split="val")
+    other = evaluate(model_folder, small, split="val")
+    said = refused(plain, other).message
+    assert "  picture_size: original, 48 x 64 | original, 40 x 56" in said
+    assert "street_0000, street_0001 (2 pictures) or their masks are others" in said
+    mirrored = evaluate(model_folder, scenes, split="val", flip=True)
+    error = refused(plain, mirrored)
+    assert "  test_time_augmentation: none | flip" in error.message
+    found = compare(plain, mirrored, varying=["test_time_augmentation"], resamples=100)
+    assert found.apart == {"test_time_augmentation": ["none", "flip"]}
+    assert found.runs[0].metrics.mean_iou == plain.metrics.mean_iou

@@ -122,7 +122,7 @@ def _apart(
     if changed:
         count = plural(len(changed), "picture")
         what = "its mask is another" if len(changed) == 1 else "their masks are others"
-        parts.append(f"{some(changed, _SHOWN)} ({count}) or {what}")
+        parts.append(f"{some(changed, _SHOWN)} ({count}) or {what} in {second}")
     return "; ".join(parts)
 
 

@@ -18,7 +18,7 @@ from fullconv.compared_text import (
     verdict,
 )
 from fullconv.errors import FullconvError
-from fullconv.markup import Node, element, page, quiet, table, title
+from fullconv.markup import Child, Node, element, page, quiet, table, title
 from fullconv.markup import fragment as as_fragment
 from fullconv.resampling import METRICS, Difference, Interval
 
@@ -106,11 +106,11 @@ def _differences(of: Comparison, iou: np.ndarray, found: Difference) -> list[Nod
     first = of.runs[0].metrics
     every = [*found.metrics.values(), *found.classes]
     reach = max((abs(x) for one in every for x in (one.low, one.high) if np.isfinite(x)), default=0)
-    whole = [
+    whole: list[list[Child]] = [
         [TITLES[name], points(one.value, sign=True), interval(one), _line(one, reach), verdict(one)]
         for name, one in found.metrics.items()
     ]
-    rows = []
+    rows: list[list[Child]] = []
     for k, (name, one) in enumerate(zip(first.names, found.classes, strict=True)):
         if np.isnan([first.class_iou[k], iou[k]]).all():
             continue
