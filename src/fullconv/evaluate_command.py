@@ -65,9 +65,14 @@ def evaluate(
 
     require_npz(counts)
     page = _place(model, split, report)
-    given = {"split": split, "heads": heads, "inputs": inputs, "ignore_rules": ignore_rules}
+    given: dict[str, Any] = {
+        "split": split,
+        "heads": heads,
+        "inputs": inputs,
+        "ignore_rules": ignore_rules,
+    }
     again = _again(model, data, {**given, "scales": scales}, flip)
-    views = {"flip": flip, "scales": scales_of(scales)}
+    views: dict[str, Any] = {"flip": flip, "scales": scales_of(scales)}
     with counting("evaluated") as progress:
         result = evaluate_model(model, data, **given, **views, progress=progress)
     lost = _save(result, page, model, again) if page else None
