@@ -26,6 +26,15 @@ def _a_cache_of_our_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _reports_of_our_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Reports of models that are no run's go into a folder of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("reports")
+        patch.setattr("fullconv.evaluate_command.ELSEWHERE", folder)
+        yield
+
+
 @pytest.fixture
 def small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures of a few pixels, whose masks can be read in the test, are not said to be tiny."""

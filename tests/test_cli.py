@@ -844,7 +844,8 @@ def test_the_demo_ends_with_its_result_and_the_next_command(
     assert (code, err) == (0, "drawing street scenes ...\n")
     assert out.startswith("on 2 scenes it never saw:\n\nmean IoU ")
     ahead = "fullconv predict 'my demo/run' 'my demo/scenes/images/test'"
-    assert out.endswith(f"\nlook at my demo/predictions.png\nnext: {ahead}\n")
+    look = "look at my demo/predictions.png and my demo/report.html"
+    assert out.endswith(f"\n{look}\nnext: {ahead}\n")
     assert cli(["demo", "--out", "my demo", "--quiet"]) == (0, out, "")
 
 

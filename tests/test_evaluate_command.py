@@ -15,6 +15,7 @@ from fullconv.cli import run
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A person's folder, where the work goes on."""
+    monkeypatch.setattr("fullconv.evaluate_command.ELSEWHERE", Path("reports"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

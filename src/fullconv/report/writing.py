@@ -13,6 +13,7 @@ import platform
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -291,6 +292,7 @@ def _write(path: Path, text: str) -> None:
     fresh.replace(path)
 
 
+@lru_cache(maxsize=1)
 def _templates() -> Environment:
     found = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
