@@ -80,7 +80,8 @@ def test_360_x_480_against_another_size() -> None:
         "table)",
     ]
     assert error.hint == (
-        "fullconv evaluate runs/b '/small data' --split val   # on the data of a, then compare"
+        "fullconv evaluate runs/b '/small data' --split val   # on the first one's data, then "
+        "compare"
     )
 
 
@@ -123,8 +124,14 @@ def test_the_hint_says_how_to_ask_or_how_to_mend() -> None:
     both = counted(EVERY, trained_on="x", pretrained_on="y")
     assert "--varying trained_on,pretrained_on " in refused(one, both, "trained_on").hint
     flipped = counted(EVERY, test_time_augmentation="flip", data="/d")
-    assert refused(one, flipped).hint == "fullconv evaluate runs/b /d --split val"
-    assert refused(flipped, one).hint == "fullconv evaluate runs/a /d --split val"
+    also = "   # or, if that is compared, --varying test_time_augmentation"
+    assert refused(one, flipped).hint == f"fullconv evaluate runs/b /d --split val{also}"
+    assert refused(flipped, one).hint == f"fullconv evaluate runs/a /d --split val{also}"
+    with pytest.raises(FullconvError) as caught:
+        require_alike(("a", one), ("b", flipped), (), ("runs/a", "my b.npz"), 1)
+    assert caught.value.hint == (
+        f"fullconv evaluate MODEL /d --split val --counts 'my b.npz'{also}"
+    )
 
 
 def test_pictures_are_paired_by_name() -> None:
@@ -141,11 +148,11 @@ def test_pictures_of_one_alone_and_changed_ones_are_errors() -> None:
     one = counted(EVERY, data="/d")
     names = [f"street_{k:04}" for k in range(5)]
     with pytest.raises(FullconvError) as caught:
-        require_same_pictures(("a", one), ("b", counted(EVERY[:5], names=names)))
+        require_same_pictures(("a", one), ("b", counted(EVERY[:5], names=names)), "runs/b")
     assert caught.value.message == (
         "a and b were not evaluated on the same pictures: only a has street_0005 (1 picture)."
     )
-    assert caught.value.hint == "fullconv evaluate b /d --split val"
+    assert caught.value.hint == "fullconv evaluate runs/b /d --split val"
     changed = PictureCounts(
         one.pictures, ("0" * 16, *one.contents[1:]), one.heads, one.protocol, one.data
     )

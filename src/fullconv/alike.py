@@ -45,18 +45,16 @@ def require_alike(
     rows += [f"  {line}: {_values(line, of.protocol, against.protocol)}" for line in unlike]
     if "data_fingerprint" in unlike and of.protocol.get("split") == against.protocol.get("split"):
         rows.append(f"  {_pictures_apart(one, other)}")
-    hint = _mended(unlike, (of, against), (places[0], places[number]))
-    if hint:
-        hint += f"   # on the data of {first}, then compare" * ("data_fingerprint" in unlike)
-    else:
-        may = [*varying, *(line for line in unlike if line in VARYING)]
-        words = [*places, "--split", _split(of), "--varying", ",".join(may)]
-        hint = f"{command('fullconv', 'compare', *words)}   # where that is what is compared"
+    hint = _mended(unlike, (of, against), places, number, varying)
     raise FullconvError("\n".join(rows), hint)
 
 
-def require_same_pictures(one: Named, other: Named) -> np.ndarray:
+def require_same_pictures(one: Named, other: Named, place: Path | str = "RUN") -> np.ndarray:
     """The place in the other evaluation of each picture of the one.
+
+    Args:
+        one, other: name and counts.
+        place: of the other, for lines to paste.
 
     Raises:
         FullconvError: pictures that only one of them has, or of another content.
@@ -74,7 +72,7 @@ def require_same_pictures(one: Named, other: Named) -> np.ndarray:
         said = _apart(first, second, lacking, more, changed)
         raise FullconvError(
             f"{first} and {second} were not evaluated on the same pictures: {said}.",
-            command("fullconv", "evaluate", second, of.data or "DATA", "--split", _split(of)),
+            _evaluating(place, of),
         )
     return np.array([places[name] for name in of.pictures], dtype=np.int64)
 
@@ -131,14 +129,28 @@ def _split(of: PictureCounts) -> str:
 
 
 def _mended(
-    unlike: Sequence[str], counts: tuple[PictureCounts, PictureCounts], places: tuple[Any, Any]
+    unlike: Sequence[str],
+    counts: tuple[PictureCounts, PictureCounts],
+    places: Sequence[Path | str],
+    number: int,
+    varying: Sequence[str],
 ) -> str:
-    """The line that makes the cards alike; "" where they differ in what a model is made of."""
+    """The line that makes the cards alike, or that says what is compared."""
     first = counts[0]
-    again = (first.data or "DATA", "--split", _split(first))
     if any(line not in VARYING for line in unlike):
-        return command("fullconv", "evaluate", places[1], *again)
+        return f"{_evaluating(places[number], first)}   # on the first one's data, then compare"
+    words = ("--varying", ",".join([*varying, *unlike]))
     if list(unlike) == [AUGMENTATION]:
         plain = [of.protocol.get(AUGMENTATION) == "none" for of in counts]
-        return command("fullconv", "evaluate", places[plain.index(False)], *again)
-    return ""
+        other = places[0] if plain[1] else places[number]
+        return f"{_evaluating(other, first)}   # or, if that is compared, {' '.join(words)}"
+    line = command("fullconv", "compare", *places, "--split", _split(first), *words)
+    return f"{line}   # where that is what is compared"
+
+
+def _evaluating(place: Path | str, of: PictureCounts) -> str:
+    """The command that evaluates a run, or the model whose counts a file has, on these data."""
+    words = (of.data or "DATA", "--split", _split(of))
+    if str(place).endswith(".npz"):
+        return command("fullconv", "evaluate", "MODEL", *words, "--counts", place)
+    return command("fullconv", "evaluate", place, *words)

@@ -107,7 +107,13 @@ def _differences(of: Comparison, iou: np.ndarray, found: Difference) -> list[Nod
     every = [*found.metrics.values(), *found.classes]
     reach = max((abs(x) for one in every for x in (one.low, one.high) if np.isfinite(x)), default=0)
     whole: list[list[Child]] = [
-        [TITLES[name], points(one.value, sign=True), interval(one), _line(one, reach), verdict(one)]
+        [
+            TITLES[name],
+            points(one.value, sign=True),
+            interval(one),
+            _whole(verdict(one)),
+            _line(one, reach),
+        ]
         for name, one in found.metrics.items()
     ]
     rows: list[list[Child]] = []
@@ -116,10 +122,14 @@ def _differences(of: Comparison, iou: np.ndarray, found: Difference) -> list[Nod
             continue
         said = verdict(one) + " *" * one.together
         values = [points(first.class_iou[k]), points(iou[k]), points(one.value, sign=True)]
-        rows.append([name, *values, interval(one), _line(one, reach), said])
+        rows.append([name, *values, interval(one), _whole(said), _line(one, reach)])
     head = ["", "difference", "95 % interval", "", ""]
     classes = ["IoU of", "first", "this", "difference", "95 % interval", "", ""]
     return [table(head, whole, numbers=2), table(classes, rows, numbers=4)]
+
+
+def _whole(words: str) -> Node:
+    return element("span", words, class_="whole")
 
 
 def _line(one: Interval, reach: float) -> Sequence[Node]:

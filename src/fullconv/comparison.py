@@ -174,8 +174,8 @@ def compare(
         require_alike((names[0], every[0]), (name, of), varying, places, number)
     counts = [of.head(head) for of in every]
     margins = [counts[0].margins]
-    for name, of, one in zip(names[1:], every[1:], counts[1:], strict=True):
-        order = require_same_pictures((names[0], every[0]), (name, of))
+    for name, place, of, one in zip(names[1:], places[1:], every[1:], counts[1:], strict=True):
+        order = require_same_pictures((names[0], every[0]), (name, of), place)
         if one.classes != counts[0].classes:
             raise FullconvError(
                 f"the head {head} of {names[0]} and {name} has other classes: "

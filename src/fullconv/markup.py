@@ -39,6 +39,8 @@ STYLE = """
 .fullconv figure { display: inline-block; margin: 4px 12px 6px 0; vertical-align: top; }
 .fullconv figcaption { opacity: 0.75; }
 .fullconv svg { max-width: 100%; height: auto; vertical-align: middle; }
+.fullconv td svg { max-width: none; }
+.fullconv .whole { white-space: nowrap; }
 .fullconv summary { cursor: pointer; }
 .fullconv .wide { overflow-x: auto; }
 """
@@ -104,13 +106,14 @@ def table(head: Sequence[Child], rows: Sequence[Sequence[Child]], *, numbers: in
         numbers: so many columns after the first hold numbers.
     """
     if len(rows) <= _ROWS:
-        return element("div", _table(head, rows, numbers), class_="wide")
+        return element("div", _table(head, rows, numbers), class_="wide", tabindex=0)
     rest = element("summary", f"all {len(rows)}")
     return element(
         "div",
         _table(head, rows[:_ROWS], numbers),
         element("details", rest, _table(head, rows[_ROWS:], numbers)),
         class_="wide",
+        tabindex=0,
     )
 
 
