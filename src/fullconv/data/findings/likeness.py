@@ -184,8 +184,7 @@ def _is_certain(found: Shift) -> bool:
 
 def _where(rows: int, columns: int) -> str:
     """(5, -4) -> "5 pixels down and 4 left"."""
-    parts: list[str] = []
-    for count, words in ((rows, ("up", "down")), (columns, ("left", "right"))):
-        if count:
-            parts.append(f"{abs(count)} {'pixels ' * (not parts)}{words[count > 0]}")
-    return " and ".join(parts)
+    unit = "" if rows else "pixels "
+    down = f"{abs(rows)} pixels down" if rows > 0 else f"{abs(rows)} pixels up"
+    right = f"{abs(columns)} {unit}right" if columns > 0 else f"{abs(columns)} {unit}left"
+    return " and ".join([down] * bool(rows) + [right] * bool(columns))
