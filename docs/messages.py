@@ -81,10 +81,10 @@ def missing(said: Iterable[Said], table: dict[str, Any]) -> list[Said]:
     known, same = entries(table), kept(table)
     found = []
     for one in said:
-        if shape(one.text) in same or not has_words(one.text):
+        if shape(one.text) in same:
             continue
         entry = known.get(shape(one.text))
-        if entry is None or _words(_text(entry[1])) != _words(one.text):
+        if entry is None or entry[0] != KIND[one.kind] or _words(_text(entry[1])) != _words(one.text):
             found.append(one)
     return found
 

@@ -24,8 +24,8 @@ _WIDE = 24  # alternatives of one text
 # Holes of these names are for words, wherever those come from.
 _PASTED = {"again", "ahead", "fix", "hint", "line", "usage"}  # these for what is to be typed
 _WORDY = _PASTED | {
-    *("caveat", "error", "how", "left_out", "message", "note", "problem", "reason", "said"),
-    *("text", "what", "why", "words"),
+    *("caveat", "engine", "error", "how", "left_out", "message", "note", "problem", "reason", "said"),
+    *("text", "what", "why", "words", "wrong"),
 }
 # Functions that return text for people, line by line.
 PRINTED = {
@@ -33,7 +33,7 @@ PRINTED = {
     "choices.py": ("_from_data", "_whole", "_crop", "_scale", "_weights", "_converted"),
     "completion_command.py": ("completion",),
     "data/ceiling.py": ("text", "reason", "_reason"),
-    "inspect.py": ("_tiles", "_lines", "_of_model", "_of_data", "_of_backbone"),
+    "inspect.py": ("_tiles", "_lines", "_model", "_backbone"),
     "data/check.py": ("text", "_head", "_class_table", "_paragraph", "raise_for_errors"),
     "data/convert.py": ("text",),
     "data/findings/meanings.py": ("meanings_text",),
@@ -41,6 +41,7 @@ PRINTED = {
     "data_commands.py": ("_with_stride", "check"),
     "demo.py": ("text_of",),
     "doctor.py": ("text", "_sizes", "_tried"),
+    "engine.py": ("describe",),
     "export.py": ("text",),
     "export_command.py": ("_next",),
     "language.py": ("failure",),
@@ -52,6 +53,9 @@ PRINTED = {
     "terminal.py": ("emit",),
     "training.py": ("_summary",),
 }
+
+
+_LISTS = ("notes.append", "reasons.append", "wrong.append")  # of texts
 
 
 @dataclass(frozen=True)
@@ -308,6 +312,8 @@ class Reader:
                 items = self._items(node.iter)
                 targets = [(node.target, item) for item in items]
             for target, value in targets:
+                if isinstance(value, ast.Subscript) and isinstance(value.value, ast.Name):
+                    value = self._constant(value.value.id, self.scopes[value].module) or value
                 for one in _bound(target, value, name):
                     texts = self.values(one, deep)
                     known = known or texts is not None
@@ -465,9 +471,11 @@ class Reader:
             if has_words(str(separator)):
                 return [(Hole(_named(given), True),)]
             return None
+        between = node.func.value.value if isinstance(node.func.value, ast.Constant) else ""
+        kind = "line" if "\n" in str(between) else "words"
         for text in worded:
             for line in lines(text):
-                self.keep("words", _stripped(line), node)
+                self.keep(kind, _stripped(line), node)
         return [(Hole(_named(given), True),)]
 
     def _pieces(self, node: ast.expr | None, deep: int = 0) -> Iterator[ast.expr]:
@@ -540,7 +548,9 @@ class Reader:
                     if _names(node) & _PASTED:
                         self._hints(node.value)
                     elif _names(node) & _WORDY:
-                        self._lines("words", node.value)
+                        listed = self._pieces(node.value) if "wrong" in _names(node) else ()
+                        for piece in (node.value, *listed):
+                            self._lines("words", piece)
                     target = node.targets[0] if isinstance(node, ast.Assign) else node.target
                     if isinstance(target, ast.Subscript) and _named(target.value) == "done":
                         self._lines("words", target.slice)
@@ -564,15 +574,15 @@ class Reader:
         elif name == "add" and len(node.args) == 3:  # of doctor
             self._lines("words", node.args[0])
             self._message(node, node.args[1], node.args[2:3])
-        elif name in ("_told", "problem", "Problem") and len(node.args) >= 3:
-            self._message(node, node.args[1], node.args[2:3])
+        elif name == "_told" and len(node.args) >= 4:  # of the server
+            self._message(node, node.args[2], node.args[3:4])
         elif name in ("say", "said", "counting", "line") and node.args:
             self._lines("line", node.args[0])
         elif name == "Found" and node.args:
             self._lines("words", node.args[0])
         elif name == "print" and any("stderr" in ast.unparse(k.value) for k in node.keywords):
             self._lines("line", node.args[0])
-        elif name == "append" and ast.unparse(node.func).endswith(("notes.append", "reasons.append")):
+        elif name == "append" and ast.unparse(node.func).endswith(_LISTS):
             self._lines("words", node.args[0])
         elif name == "warn" and node.args:
             self._lines("line", node.args[0])
@@ -638,7 +648,7 @@ class Reader:
 _COMMENT = "   # "
 _HEADS = (
     "--", "-", "fullconv", "pip ", "ls ", "cp ", "mv ", "rm ", "mkdir", "echo", "python", "chmod",
-    "export ", "unset", "df -h", "free -h", "curl", "docker", "find ", "gdal", "ffmpeg", "nvidia",
+    "export FULLCONV", "export OMP", "export XDG", "unset", "df -h", "free -h", "curl", "docker", "find ", "gdal", "ffmpeg", "nvidia",
     "grep", "sudo", "[", "#", "/", "names:", "fc.", "torch.", "np.", "scipy.", "model(", "Image.",
     "safetensors.", "timm.", "array", "cell=", "size=", "seed=", "labels=", "Labels(", "write(",
     "kernel_size", "read_channels", "classifier(", "module(", "x.mean", "return [", "target =",
@@ -766,6 +776,8 @@ def _bound(target: ast.expr, value: ast.expr, name: str) -> list[ast.expr]:
     if isinstance(target, ast.Tuple):
         if isinstance(value, ast.IfExp):
             return _bound(target, value.body, name) + _bound(target, value.orelse, name)
+        if isinstance(value, ast.Dict):
+            return [found for one in value.values for found in _bound(target, one, name)]
         if isinstance(value, ast.Tuple) and len(value.elts) == len(target.elts):
             pairs = zip(target.elts, value.elts, strict=True)
             return [found for one, part in pairs for found in _bound(one, part, name)]

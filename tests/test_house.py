@@ -14,7 +14,7 @@ MODULES = [name for name in FILES if not name.endswith("__init__.py")]
 
 # Imports point from the right to the left; within one entry they may go any way.
 ORDER = (
-    {"errors"},
+    {"errors", "language"},
     {"labels", "settings", "memory"},
     {"tracing", "geometry", "kernels", "network", "data", "metrics", "draw"},
     {"foreign"},
@@ -56,6 +56,7 @@ KNOWS = {
 HEAVY = {"torch", "torchvision", "timm", "lightning", "torchmetrics", "matplotlib"}
 TORCHLESS = {
     "errors",
+    "language",
     "labels",
     "settings",
     "memory",
@@ -165,6 +166,7 @@ def test_every_test_file_has_its_source() -> None:
             "walkthrough.py",
             "page.py",
             "load.py",
+            "messages.py",
         ), f"tests/{path} tests no src/fullconv/{source}"
 
 

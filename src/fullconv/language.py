@@ -16,7 +16,7 @@ import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ class Hole:
     @property
     def counts(self) -> bool:
         """Whether it is for a whole number: its name is count, or count2 ..."""
-        return self.name.rstrip("0123456789") == "count"
+        return self.name.rstrip("0123456789") == "count" and not self.words
 
 
 Pieces = tuple[str | Hole, ...]
@@ -76,18 +76,26 @@ class Template:
     english: Pieces
     other: Pieces
 
-    @property
+    @cached_property
     def certain(self) -> bool:
         """Whether it is known by words of its own, and not only by those in its holes."""
-        own = "".join(piece for piece in self.english if isinstance(piece, str))
         labelled = isinstance(self.english[0], str) and self.english[0].endswith(": ")
-        worded = any(isinstance(piece, Hole) and piece.words for piece in self.english)
-        return labelled or not worded or sum(map(str.isalpha, own)) >= _OWN
+        return labelled or not self.worded or sum(map(str.isalpha, self.own)) >= _OWN
 
-    @property
-    def length(self) -> int:
-        """How much of a text it says itself."""
-        return sum(len(piece) for piece in self.english if isinstance(piece, str))
+    def understood(self, told: Mapping[str, _Told | None]) -> bool:
+        """Whether its holes hold words of ours; of `{path~}: {message~}` the last will do."""
+        ends = [*told.values()][-1:] if ": " in self.own else told.values()
+        return all(ends)
+
+    @cached_property
+    def worded(self) -> tuple[Hole, ...]:
+        """Its holes for words."""
+        return tuple(piece for piece in self.english if isinstance(piece, Hole) and piece.words)
+
+    @cached_property
+    def own(self) -> str:
+        """What it says itself."""
+        return "".join(piece for piece in self.english if isinstance(piece, str))
 
     def found_in(self, text: str) -> dict[str, str] | None:
         """What stands in its holes where a text is made of it; None where it is not."""
@@ -125,12 +133,13 @@ class Translation:
         self.language = language
         self._fixed: dict[bool, dict[str, str]] = {True: {}, False: {}}
         self._open: dict[bool, list[Template]] = {True: [], False: []}
+        self._met: dict[tuple[str, bool], _Told | None] = {}  # while one text is looked at
         for kind in KINDS:
             for entry in table.get(kind, ()):
                 for english in variants(entry):
                     self._add(english, str(entry[language]), inside=kind in ("words", "system"))
         for templates in self._open.values():
-            templates.sort(key=lambda one: (-one.length, len(one.english)))
+            templates.sort(key=lambda one: -len(one.own))
 
     def _add(self, english: str, other: str, *, inside: bool) -> None:
         template = Template(pieces_of(english), pieces_of(other))
@@ -143,82 +152,102 @@ class Translation:
 
     def text(self, english: str) -> str:
         """One message, whose values may have several lines; or what is known of its lines."""
-        known = self._known(english, False, 0)
-        return self.lines(english) if known is None else known
+        self._met.clear()
+        head, _, rest = english.partition("\n")
+        whole = self._known(english, False, 0)
+        if whole and not (rest and "\n" not in whole.said and self._known(head, False, 0)):
+            return whole.text
+        return self.lines(english)
 
     def lines(self, english: str) -> str:
         """Many, each on a line of its own."""
-        return "\n".join(self._line(line, False, 0) for line in english.split("\n"))
+        self._met.clear()
+        return "\n".join(self._line(line, False, 0).text for line in english.split("\n"))
 
     def labelled(self, english: str, after: str) -> str:
         """A text behind a label such as "error: ", where the text may be anything."""
         label = english.removesuffix(after)
         return self.text(label + _ANYTHING).replace(_ANYTHING, self.text(after))
 
-    def _line(self, line: str, inside: bool, deep: int) -> str:
+    def _line(self, line: str, inside: bool, deep: int) -> _Told:
         """With the blanks at its ends; behind a command, its comment alone."""
         text = line.strip(" ")
         known = self._known(text, inside, deep)
         if known is None and _COMMENT in text:
             head, _, comment = text.partition(_COMMENT)
-            told = self._known(comment.strip(), True, deep + 1)
-            known = self._line(head, inside, deep) + _COMMENT + (told or comment)
+            told = self._known(comment.strip(), True, deep + 1) or _Told(comment)
+            first = self._line(head, inside, deep)
+            known = _Told(first.text + _COMMENT + told.text, first.said + told.said)
         if known is None:
-            return line
+            return _Told(line)
         before = line[: len(line) - len(line.lstrip(" "))]
-        return before + known + line[len(line.rstrip(" ")) :]
+        return _Told(before + known.text + line[len(line.rstrip(" ")) :], known.said)
 
-    def _known(self, text: str, inside: bool, deep: int) -> str | None:
+    def _known(self, text: str, inside: bool, deep: int) -> _Told | None:
+        """The template that says most of a text, itself and in its holes."""
         if deep > _DEEP or not text:
             return None
         if text in self._fixed[inside]:
-            return self._fixed[inside][text]
-        fallback = None
+            return _Told(self._fixed[inside][text], text)
+        if (text, inside) not in self._met:
+            self._met[text, inside] = self._best(text, inside, deep)
+        return self._met[text, inside]
+
+    def _best(self, text: str, inside: bool, deep: int) -> _Told | None:
+        best, most = None, 0
         for template in self._open[inside]:
             found = template.found_in(text)
             if found is None:
                 continue
-            told = {
-                hole.name: self._words(found[hole.name], deep + 1)
-                for hole in template.english
-                if isinstance(hole, Hole) and hole.words
-            }
-            # Without words of its own, it is this template only if those in its holes are ours; of
-            # `{path~}: {message~}` the last will do.
-            if template.certain or None not in told.values():
-                return _filled(template, found, told)
-            if fallback is None and [*told.values()][-1] is not None:
-                fallback = _filled(template, found, told)
-        return fallback
+            words = {hole.name: found[hole.name] for hole in template.worded}
+            if len(template.own) + sum(map(len, words.values())) <= most:
+                continue  # it cannot say more than the best so far
+            told = {name: self._words(value, deep + 1) for name, value in words.items()}
+            if not template.certain and not template.understood(told):
+                continue
+            said = template.own + "".join(one.said for one in told.values() if one)
+            if len(said) > most:
+                best, most = _Told(_filled(template, found, told), said), len(said)
+        return best
 
-    def _words(self, text: str, deep: int) -> str | None:
+    def _words(self, text: str, deep: int) -> _Told | None:
         """What stands in a hole for words: one text of ours, or several in a row."""
         if deep > _DEEP:
             return None
-        if "; " in text:
-            each = [self._words(part, deep + 1) for part in text.split("; ")]
-            if None not in each:
-                return "；".join(map(str, each))
-        known = self._known(text, True, deep)
-        if known is not None:
-            return known
+        ways = [self._known(text, True, deep)]
         if "\n" in text:
-            told = "\n".join(self._line(line, True, deep) for line in text.split("\n"))
-            return told if told != text else None
-        if _COMMENT in text:
-            told = self._line(text, True, deep)
-            return told if told != text else None
-        for separator, other in _SEPARATORS.items():
-            parts = text.split(separator)
-            if len(parts) > 1:
-                each = [self._words(part, deep + 1) for part in parts]
-                if any(each):
-                    pairs = zip(each, parts, strict=True)
-                    return other.join(part if one is None else one for one, part in pairs)
-        return None
+            lines = [self._line(line, True, deep) for line in text.split("\n")]
+            ways.append(_Told("\n".join(t.text for t in lines), "".join(t.said for t in lines)))
+        elif _COMMENT in text:
+            ways.append(self._line(text, True, deep))
+        elif ways[0] is None or "; " in text:
+            ways += [self._row(text, separator, deep) for separator in _SEPARATORS]
+        return max((way for way in ways if way and way.said), key=_length, default=None)
+
+    def _row(self, text: str, separator: str, deep: int) -> _Told | None:
+        parts = text.split(separator)
+        if len(parts) < 2:
+            return None
+        each = [self._words(part, deep + 1) or _Told(part) for part in parts]
+        if any(not one.said and " " in one.text for one in each):
+            return None  # words of others
+        other = _SEPARATORS[separator]
+        return _Told(other.join(t.text for t in each), "".join(t.said for t in each))
 
 
-def _filled(template: Template, found: dict[str, str], told: Mapping[str, str | None]) -> str:
+@dataclass(frozen=True)
+class _Told:
+    """A text in the other language, and all that was understood of the English one."""
+
+    text: str
+    said: str = ""
+
+
+def _length(told: _Told) -> int:
+    return len(told.said)
+
+
+def _filled(template: Template, found: dict[str, str], told: Mapping[str, _Told | None]) -> str:
     """A template in the other language; a blank parts its signs from letters and digits in words
     that were translated."""
     text, told_last = "", False
@@ -228,9 +257,9 @@ def _filled(template: Template, found: dict[str, str], told: Mapping[str, str | 
                 text += " "
             text, told_last = text + piece, False
         else:
-            value = told.get(piece.name)
-            told_last = value is not None
-            value = found[piece.name] if value is None else value
+            words = told.get(piece.name)
+            told_last = words is not None
+            value = words.text if words else found[piece.name]
             text += " " * (told_last and _parted(text[-1:], value[:1])) + value
     return text
 

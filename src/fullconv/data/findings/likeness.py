@@ -84,16 +84,17 @@ def _near_duplicates(facts: Facts, scans: list[PairScan]) -> Iterator[Finding]:
 
 def _leak(facts: Facts, rule: str, groups: list[list[PairScan]], how: str) -> Finding:
     splits = sorted({scan.split for scans in groups for scan in scans})
-    words = ("picture stands", "pictures stand")
+    what = plural(len(groups), "picture stands", "pictures stand")
     if rule == "near-leak":
-        words = (
+        what = plural(
+            len(groups),
             "pair of pictures that look the same stands",
             "pairs of pictures that look the same stand",
         )
     return Finding(
         "warning",
         rule,
-        f"{plural(len(groups), *words)} in more than one split ({', '.join(splits)}), {how}: "
+        f"{what} in more than one split ({', '.join(splits)}), {how}: "
         f"{_first(facts, groups)}. Scores on what was trained on say nothing about new pictures",
         facts.names(scan.pair.picture for scans in groups for scan in scans),
         "keep each picture in one split. This makes a copy where it stays in test, else in val:\n"
