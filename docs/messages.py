@@ -18,9 +18,18 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "src")]
 
-from texts_in_code import SOURCE, Hole, Reader, Said, Text, has_words, shape, written
+from texts_in_code import (  # noqa: E402 - what stands beside this file
+    SOURCE,
+    Hole,
+    Reader,
+    Said,
+    Text,
+    has_words,
+    shape,
+    written,
+)
 
-from fullconv.language import pieces_of, read_table, variants
+from fullconv.language import pieces_of, read_table, variants  # noqa: E402
 
 PAGE = Path(__file__).with_name("messages.md")
 KIND = {"message": "messages", "hint": "hints", "line": "lines", "words": "words"}
@@ -44,9 +53,10 @@ ROOMS = {
 
 HEAD = """# What Fullconv says, and what to do about it
 
-Every error, and every finding of `check` and `doctor`: the text in English and in Chinese, why it comes up where the text does not
-say that itself, and the fix that stands below it. What is in braces is filled in. `--lang zh`, or `LANG=zh_CN.UTF-8`, prints the
-Chinese; commands to paste, results in JSON and `--help` are the same in every language.
+Every error, and every finding of `check` and `doctor`: the text in English and in Chinese, why it
+comes up, and the fix that stands below it. What is in braces is filled in. `--lang zh`, or
+`LANG=zh_CN.UTF-8`, prints the Chinese; commands to paste, results in JSON and `--help` are the same
+in every language.
 
 This page is written by `python docs/messages.py` from the source and from
 [the file of translations](../src/fullconv/messages.zh.toml).
@@ -84,7 +94,11 @@ def missing(said: Iterable[Said], table: dict[str, Any]) -> list[Said]:
         if shape(one.text) in same:
             continue
         entry = known.get(shape(one.text))
-        if entry is None or entry[0] != KIND[one.kind] or _words(_text(entry[1])) != _words(one.text):
+        if (
+            entry is None
+            or entry[0] != KIND[one.kind]
+            or _words(_text(entry[1])) != _words(one.text)
+        ):
             found.append(one)
     return found
 
@@ -128,7 +142,12 @@ def page(said: Iterable[Said], table: dict[str, Any]) -> str:
 
 def _room(module: str) -> str:
     """The longest beginning of a file's name decides; what nothing is said of is about models."""
-    fitting = [(len(begin), room) for room, all_ in ROOMS.items() for begin in all_ if module.startswith(begin)]
+    fitting = [
+        (len(begin), room)
+        for room, all_ in ROOMS.items()
+        for begin in all_
+        if module.startswith(begin)
+    ]
     return max(fitting)[1]
 
 

@@ -24,7 +24,18 @@ _WIDE = 24  # alternatives of one text
 # Holes of these names are for words, wherever those come from.
 _PASTED = {"again", "ahead", "fix", "hint", "line", "usage"}  # these for what is to be typed
 _WORDY = _PASTED | {
-    *("caveat", "engine", "error", "how", "left_out", "message", "note", "problem", "reason", "said"),
+    *(
+        "caveat",
+        "engine",
+        "error",
+        "how",
+        "left_out",
+        "message",
+        "note",
+        "problem",
+        "reason",
+        "said",
+    ),
     *("text", "what", "why", "words", "wrong"),
 }
 # Functions that return text for people, line by line.
@@ -254,7 +265,9 @@ class Reader:
             if node.format_spec is not None and isinstance(node.value, ast.Constant):
                 return [_padded(node.value.value, node.format_spec)]
             if node.format_spec is not None and isinstance(node.value, ast.JoinedStr):
-                return [joined([*text, Hole("blanks")]) for text in self.values(node.value, deep) or ()]
+                return [
+                    joined([*text, Hole("blanks")]) for text in self.values(node.value, deep) or ()
+                ]
             if node.conversion == ord("r") or node.format_spec is not None:
                 return [(Hole(_named(node.value)),)]
             return self._filled(node.value, deep)
@@ -341,29 +354,44 @@ class Reader:
     def _local(self, node: ast.Name) -> ast.expr | None:
         for function in self.scopes[node].functions[::-1]:
             for one in ast.walk(function):
-                if isinstance(one, ast.Assign) and isinstance(one.targets[0], ast.Name):
-                    if one.targets[0].id == node.id:
-                        return one.value
+                if (
+                    isinstance(one, ast.Assign)
+                    and isinstance(one.targets[0], ast.Name)
+                    and one.targets[0].id == node.id
+                ):
+                    return one.value
         return None
 
     def _given(
-        self, function: ast.FunctionDef | ast.AsyncFunctionDef, name: str, places: list[str], deep: int
+        self,
+        function: ast.FunctionDef | ast.AsyncFunctionDef,
+        name: str,
+        places: list[str],
+        deep: int,
     ) -> list[Text] | None:
         """What the calls of a function give for a parameter."""
         nodes: list[ast.expr] = []
         method = places[:1] in (["self"], ["cls"])
         called = [function.name]
         if function.name == "__init__":
-            called = [n.name for n in ast.walk(self.trees[self.scopes[function].module]) if isinstance(n, ast.ClassDef) and function in n.body]
+            called = [
+                n.name
+                for n in ast.walk(self.trees[self.scopes[function].module])
+                if isinstance(n, ast.ClassDef) and function in n.body
+            ]
         for call in (c for name_ in called for c in self.calls[name_]):
-            if function.name != "__init__":
-                if self._function(function.name, self.scopes[call].module) is not function:
-                    continue
+            if (
+                function.name != "__init__"
+                and self._function(function.name, self.scopes[call].module) is not function
+            ):
+                continue
             keyword = next((k.value for k in call.keywords if k.arg == name), None)
             position = places.index(name) - method
             if keyword is not None:
                 nodes.append(keyword)
-            elif position < len(call.args) and not any(isinstance(a, ast.Starred) for a in call.args):
+            elif position < len(call.args) and not any(
+                isinstance(a, ast.Starred) for a in call.args
+            ):
                 nodes.append(call.args[position])
         for parameter, default in _defaults(function) if nodes else ():
             if parameter == name and not (isinstance(default, ast.Constant) and not default.value):
@@ -377,17 +405,23 @@ class Reader:
                 isinstance(t, ast.Name) and t.id == name for t in node.targets
             ):
                 return node.value
-            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-                if node.target.id == name:
-                    return node.value
+            if (
+                isinstance(node, ast.AnnAssign)
+                and isinstance(node.target, ast.Name)
+                and node.target.id == name
+            ):
+                return node.value
             if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple):
                 for one in _bound(node.targets[0], node.value, name):
                     return one
-            if isinstance(node, ast.ImportFrom) and node.module:
-                if any((a.asname or a.name) == name for a in node.names):
-                    path = node.module.removeprefix("fullconv.").replace(".", "/") + ".py"
-                    original = next(a.name for a in node.names if (a.asname or a.name) == name)
-                    return self._constant(original, path) if path in self.trees else None
+            if (
+                isinstance(node, ast.ImportFrom)
+                and node.module
+                and any((a.asname or a.name) == name for a in node.names)
+            ):
+                path = node.module.removeprefix("fullconv.").replace(".", "/") + ".py"
+                original = next(a.name for a in node.names if (a.asname or a.name) == name)
+                return self._constant(original, path) if path in self.trees else None
         return None
 
     def _function(self, name: str, module: str) -> ast.FunctionDef | None:
@@ -397,20 +431,26 @@ class Reader:
         own = [one for one in known if self.scopes[one].module == module]
         if not own:
             for node in self.trees[module].body:
-                if isinstance(node, ast.ImportFrom) and node.module:
-                    if any(a.name == name for a in node.names):
-                        path = node.module.removeprefix("fullconv.").replace(".", "/") + ".py"
-                        own = [one for one in known if self.scopes[one].module == path]
+                if (
+                    isinstance(node, ast.ImportFrom)
+                    and node.module
+                    and any(a.name == name for a in node.names)
+                ):
+                    path = node.module.removeprefix("fullconv.").replace(".", "/") + ".py"
+                    own = [one for one in known if self.scopes[one].module == path]
         found = own or known
         return found[0] if len(found) == 1 else None
 
     def _module(self, name: str, module: str) -> str:
         """The module that a name stands for in another one, where it does."""
         for node in self.trees[module].body:
-            if isinstance(node, ast.ImportFrom) and node.module:
-                if any((a.asname or a.name) == name for a in node.names):
-                    path = f"{node.module}.{name}".removeprefix("fullconv.").replace(".", "/")
-                    return f"{path}.py" if f"{path}.py" in self.trees else ""
+            if (
+                isinstance(node, ast.ImportFrom)
+                and node.module
+                and any((a.asname or a.name) == name for a in node.names)
+            ):
+                path = f"{node.module}.{name}".removeprefix("fullconv.").replace(".", "/")
+                return f"{path}.py" if f"{path}.py" in self.trees else ""
         return ""
 
     def _call(self, node: ast.Call, deep: int) -> list[Text] | None:
@@ -423,7 +463,9 @@ class Reader:
             return [(Hole("command"),)]
         if name == "indent":
             return self.values(node.args[0], deep)
-        if name in ("rstrip", "strip", "lstrip", "capitalize") and isinstance(node.func, ast.Attribute):
+        if name in ("rstrip", "strip", "lstrip", "capitalize") and isinstance(
+            node.func, ast.Attribute
+        ):
             return self.values(node.func.value, deep)
         if name == "replace" and isinstance(node.func, ast.Attribute):
             return None
@@ -451,9 +493,11 @@ class Reader:
         if isinstance(node.args[-1], ast.Starred):
             return [(Hole(_named(node.args[-1].value), True),)]
         ones = self._filled_apart(node.args[1], deep)
-        manys = self._filled_apart(node.args[2], deep) if len(node.args) > 2 else [
-            joined([*one, "s"]) for one in ones
-        ]
+        manys = (
+            self._filled_apart(node.args[2], deep)
+            if len(node.args) > 2
+            else [joined([*one, "s"]) for one in ones]
+        )
         count = Hole("count")  # of this name: a whole number
         return [joined([count, " ", *words]) for words in (*ones, *manys)]
 
@@ -566,7 +610,11 @@ class Reader:
             start = int(name == "RefusedError")
             self._message(node, node.args[start], node.args[start + 1 : start + 2])
         elif name.endswith("Error") and node.args:
-            if name in self.functions or name[0] == "_" or name in ("UnlikeError", "ValueError", "FormParserError"):
+            if (
+                name in self.functions
+                or name[0] == "_"
+                or name in ("UnlikeError", "ValueError", "FormParserError")
+            ):
                 for text in self.values(node.args[0]) or ():
                     self.keep("words", text, node)
         elif name == "Finding" and len(node.args) >= 5:
@@ -637,7 +685,12 @@ class Reader:
                 inner |= {key for key in node.keys if key is not None}
             if isinstance(node, ast.arguments):
                 inner |= set(ast.walk(node))
-            if isinstance(node, ast.Call) and _called(node) in ("command", "get", "emit", "getattr"):
+            if isinstance(node, ast.Call) and _called(node) in (
+                "command",
+                "get",
+                "emit",
+                "getattr",
+            ):
                 inner |= set(ast.walk(node))
         for node in ast.walk(function):
             text = isinstance(node, ast.Constant) and isinstance(node.value, str)
@@ -648,7 +701,8 @@ class Reader:
 _COMMENT = "   # "
 _HEADS = (
     "--", "-", "fullconv", "pip ", "ls ", "cp ", "mv ", "rm ", "mkdir", "echo", "python", "chmod",
-    "export FULLCONV", "export OMP", "export XDG", "unset", "df -h", "free -h", "curl", "docker", "find ", "gdal", "ffmpeg", "nvidia",
+    "export FULLCONV", "export OMP", "export XDG", "unset", "df -h", "free -h", "curl", "docker", "find ",
+    "gdal", "ffmpeg", "nvidia",
     "grep", "sudo", "[", "#", "/", "names:", "fc.", "torch.", "np.", "scipy.", "model(", "Image.",
     "safetensors.", "timm.", "array", "cell=", "size=", "seed=", "labels=", "Labels(", "write(",
     "kernel_size", "read_channels", "classifier(", "module(", "x.mean", "return [", "target =",
@@ -725,7 +779,11 @@ def _named(node: ast.expr) -> str:
             return _named(value)
         case ast.Call(func=ast.Name(id="some"), args=[value, *_]):
             return _named(value)
-        case ast.Call(func=ast.Attribute(value=value, attr="rstrip" | "lstrip" | "strip" | "splitlines" | "resolve")):
+        case ast.Call(
+            func=ast.Attribute(
+                value=value, attr="rstrip" | "lstrip" | "strip" | "splitlines" | "resolve"
+            )
+        ):
             return _named(value)
         case ast.Call(func=func):
             return _named(func)

@@ -16,7 +16,8 @@ DOCS = Path(__file__).parents[1] / "docs"
 
 def loaded(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
-    assert spec and spec.loader
+    assert spec
+    assert spec.loader
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
@@ -80,7 +81,8 @@ def read(source: str, tmp_path: Path) -> list[str]:
             ["{count} mask", "{count} masks", "{plural~} lost."],
         ),
         (
-            "def f(what):\n    raise FullconvError(f'no {what} here.', 'ls -l')\nf('mask')\nf('head')",
+            "def f(what):\n    raise FullconvError(f'no {what} here.', 'ls -l')\n"
+            "f('mask')\nf('head')",
             ["mask", "head", "no {what~} here."],
         ),
         (

@@ -146,7 +146,9 @@ class Translation:
         # What may stand alone may stand in a hole, too.
         for where in (True,) if inside else (True, False):
             if len(template.english) == 1 and isinstance(template.english[0], str):
-                self._fixed[where].setdefault(template.english[0], "".join(map(str, template.other)))
+                self._fixed[where].setdefault(
+                    template.english[0], "".join(map(str, template.other))
+                )
             else:
                 self._open[where].append(template)
 
@@ -200,12 +202,13 @@ class Translation:
             if found is None:
                 continue
             words = {hole.name: found[hole.name] for hole in template.worded}
-            if len(template.own) + sum(map(len, words.values())) <= most:
+            own = template.own if template.certain else "".join(filter(str.isalpha, template.own))
+            if len(own) + sum(map(len, words.values())) <= most:
                 continue  # it cannot say more than the best so far
             told = {name: self._words(value, deep + 1) for name, value in words.items()}
             if not template.certain and not template.understood(told):
                 continue
-            said = template.own + "".join(one.said for one in told.values() if one)
+            said = own + "".join(one.said for one in told.values() if one)
             if len(said) > most:
                 best, most = _Told(_filled(template, found, told), said), len(said)
         return best
@@ -301,7 +304,7 @@ def language_asked(words: Sequence[str], environ: Mapping[str, str] | None = Non
     """
     environ = os.environ if environ is None else environ
     told = next((environ[name] for name in VARIABLES if environ.get(name)), "")
-    for word, after in zip(words, [*words[1:], ""], strict=True):
+    for word, after in zip(words, [*words, ""][1:], strict=True):
         if word == "--":
             break
         if word == OPTION or word.startswith(OPTION + "="):
@@ -314,7 +317,9 @@ def _prints(language: str) -> bool:
     """Whether both streams can carry the signs of a language."""
     try:
         for stream in (sys.stdout, sys.stderr):
-            ("错误：中文" if language == "zh" else "").encode(getattr(stream, "encoding", "") or "utf-8")
+            ("错误：中文" if language == "zh" else "").encode(
+                getattr(stream, "encoding", "") or "utf-8"
+            )
     except (UnicodeEncodeError, LookupError):
         return False
     return True

@@ -87,9 +87,9 @@ def counting(what: str, *, shown: bool = True) -> Iterator[Any]:
 
     def progress(done: int, total: int) -> None:
         speed = bar.tasks[0].speed
-        said = f"{speed:.1f}/s" if speed else ""
+        pace = f"{speed:.1f}/s" if speed else ""
         text = f"{said(what)} {done}/{total}"
-        bar.update(task, completed=done, total=total, description=text, speed_said=said)
+        bar.update(task, completed=done, total=total, description=text, speed_said=pace)
 
     with bar:
         yield progress
