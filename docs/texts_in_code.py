@@ -701,8 +701,8 @@ class Reader:
 _COMMENT = "   # "
 _HEADS = (
     "--", "-", "fullconv", "pip ", "ls ", "cp ", "mv ", "rm ", "mkdir", "echo", "python", "chmod",
-    "export FULLCONV", "export OMP", "export XDG", "unset", "df -h", "free -h", "curl", "docker", "find ",
-    "gdal", "ffmpeg", "nvidia",
+    "export FULLCONV", "export OMP", "export XDG", "unset", "df -h", "free -h", "curl",
+    "docker", "find ", "gdal", "ffmpeg", "nvidia",
     "grep", "sudo", "[", "#", "/", "names:", "fc.", "torch.", "np.", "scipy.", "model(", "Image.",
     "safetensors.", "timm.", "array", "cell=", "size=", "seed=", "labels=", "Labels(", "write(",
     "kernel_size", "read_channels", "classifier(", "module(", "x.mean", "return [", "target =",
