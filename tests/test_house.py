@@ -14,7 +14,7 @@ MODULES = [name for name in FILES if not name.endswith("__init__.py")]
 
 # Imports point from the right to the left; within one entry they may go any way.
 ORDER = (
-    {"errors"},
+    {"errors", "language"},
     {"labels", "settings", "memory"},
     {"markup"},
     {
@@ -85,6 +85,7 @@ KNOWS = {
 HEAVY = {"torch", "torchvision", "timm", "lightning", "torchmetrics", "matplotlib"}
 TORCHLESS = {
     "errors",
+    "language",
     "labels",
     "settings",
     "memory",
@@ -213,6 +214,7 @@ def test_every_test_file_has_its_source() -> None:
             "pictures.py",
             "load.py",
             "docs.py",
+            "messages.py",
         ), f"tests/{path} tests no src/fullconv/{source}"
 
 

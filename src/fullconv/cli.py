@@ -16,7 +16,7 @@ from dataclasses import asdict, fields
 from inspect import Parameter as Place
 from inspect import signature
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import CycloptsError, Group, MissingArgumentError, Parameter, UnusedCliTokensError
 
@@ -32,6 +32,7 @@ import fullconv.predict_command
 import fullconv.publish_command
 import fullconv.serve_command  # these ten join their commands to the application
 from fullconv.errors import DownloadError, FullconvError, command, some
+from fullconv.language import OPTION, failure, language_asked, said, speak
 from fullconv.memory import use_large_pages
 from fullconv.settings import Settings
 from fullconv.terminal import (
@@ -134,6 +135,7 @@ app.meta.group_parameters = Group("Of every command")
 def launch(
     *words: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
     quiet: Annotated[bool, Parameter(negative=())] = False,
+    lang: Literal["en", "zh"] | None = None,
 ) -> int:
     """Runs the command that the words name; returns the exit code.
 
@@ -143,6 +145,8 @@ def launch(
         The command and what it takes.
     quiet
         No progress and no notes: results and errors alone.
+    lang
+        Messages in English or Chinese. Default: as LC_ALL, LC_MESSAGES or LANG says.
     """
     chosen, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
     if chosen is train:
@@ -163,6 +167,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def run(argv: list[str]) -> int:
     """Runs a command; returns the exit code."""
+    speak(language_asked(argv))  # before anything can go wrong, the words themselves included
     try:
         # The parser takes a word that begins with a dash for an option, even where that is all.
         argv = ["@-" if word == "-" else word for word in argv]
@@ -171,14 +176,13 @@ def run(argv: list[str]) -> int:
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except DownloadError as error:
-        return _end(f"error: {error.typed(command('fullconv', *argv))}", 1)
+        return _failed(error.typed(command("fullconv", *argv)))
     except FullconvError as error:
-        return _end(f"error: {error}", 1)
+        return _failed(error)
     except CycloptsError as error:
-        words = [word for word in argv if word != "--quiet"]
-        return _end(f"error: {_sentence(error)}\n  try: {_usage(words, error)}", 1)
+        return _failed(FullconvError(_sentence(error), _usage(_own_words(argv), error)))
     except KeyboardInterrupt:
-        return _end("stopped.", 1)
+        return _end(said("stopped."), 1)
     except BrokenPipeError:  # nobody reads how it goes: `fullconv demo 2>&1 | head`
         let_go(sys.stdout)
         let_go(sys.stderr)
@@ -190,22 +194,38 @@ def run(argv: list[str]) -> int:
     except ModuleNotFoundError as error:
         if error.name not in ("torch", "torchvision", "timm", "lightning", "torchmetrics"):
             return _bug()
-        return _end(
-            f"error: this needs {error.name}, which is not installed; without it, exported files "
-            "are predicted with and served.\n  try: pip install fullconv",
-            1,
+        return _failed(
+            FullconvError(
+                f"this needs {error.name}, which is not installed; without it, exported files are "
+                "predicted with and served.",
+                "pip install fullconv",
+            )
         )
     except Exception as error:
         if isinstance(error, OSError) and error.errno in OUTSIDE:
             where = f": {error.filename}" if error.filename else ""
-            said = f"error: {error.strerror}{where}\n  try: df -h   # or --out another folder"
-            return _end(said, 1)
+            what = f"{error.strerror}{where}"
+            return _failed(FullconvError(what, "df -h   # or --out another folder"))
         return _bug()
 
 
 def _bug() -> int:
-    said = f"This is a bug of fullconv {fullconv.__version__}; please report these lines:\n"
-    return _end(said + traceback.format_exc().rstrip(), 2)
+    head = f"This is a bug of fullconv {fullconv.__version__}; please report these lines:"
+    return _end(f"{said(head)}\n{traceback.format_exc().rstrip()}", 2)
+
+
+def _failed(error: FullconvError) -> int:
+    return _end(failure(error.message, error.hint), 1)
+
+
+def _own_words(argv: Sequence[str]) -> list[str]:
+    """A command line without what stands before the command: --quiet, --lang zh."""
+    skipped = {at + 1 for at, word in enumerate(argv) if word == OPTION}
+    return [
+        word
+        for at, word in enumerate(argv)
+        if at not in skipped and word.partition("=")[0] not in ("--quiet", OPTION)
+    ]
 
 
 def _options_in(argv: Sequence[str]) -> frozenset[str]:
@@ -247,7 +267,7 @@ def _sentence(error: CycloptsError) -> str:
 def _end(text: str, code: int) -> int:
     """The last message, whether or not somebody reads it."""
     try:
-        say(text)
+        print(text, file=sys.stderr, flush=True)
     except BrokenPipeError:
         let_go(sys.stderr)
     return code

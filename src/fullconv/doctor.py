@@ -65,29 +65,34 @@ class Health:
         """As a person reads it."""
         rows = [("fullconv", self.facts["fullconv"]), ("python", self.facts["python"]["said"])]
         rows += [(name, version or "-") for name, version in self.facts["packages"].items()]
+        lines = [f"{name:<13}{version}" for name, version in rows]
         if self.facts[_MATCH] is not None:
             match = "match" if self.facts[_MATCH] else "do not match"
-            rows.insert(4, ("", f"torch and torchvision {match}"))
-        rows += [("device", one["said"]) for one in self.facts["devices"]]
-        rows += [("kernels", f"{name}: {why}") for name, why in self.facts["kernels"].items()]
-        rows += [("compiler", self.facts["compiler"] or "none"), *self._sizes()]
-        rows += [
-            (f"[{name}]", "installed" if one["installed"] else f"not here: {one['line']}")
-            for name, one in self.facts["extras"].items()
+            lines.insert(4, f"{'':<13}torch and torchvision {match}")
+        lines += [f"{'device':<13}{one['said']}" for one in self.facts["devices"]]
+        lines += [f"{'kernels':<13}{name}: {why}" for name, why in self.facts["kernels"].items()]
+        lines += [f"{'compiler':<13}{self.facts['compiler'] or 'none'}", *self._sizes()]
+        lines += [
+            f"{f'[{extra}]':<13}installed"
+            if one["installed"]
+            else f"{f'[{extra}]':<13}not here: {one['line']}"
+            for extra, one in self.facts["extras"].items()
         ]
-        lines = [f"{name:<13}{said}" for name, said in rows]
         for one in self.findings:
             lines += ["", f"{one.level}: {one.message}", f"  try: {one.line}"]
         if not self.broken:
             lines += ["", "nothing is broken"]
         return "\n".join(lines)
 
-    def _sizes(self) -> list[tuple[str, str]]:
+    def _sizes(self) -> list[str]:
         found = self.facts["memory"]
-        rows = [("memory", f"{_size(found['available'])} of {_size(found['total'])} available")]
-        return rows + [
-            ("disk", f"{_size(place['free'])} free in {place['folder']} ({name})")
-            for name, place in self.facts["disk"].items()
+        free, total = _size(found["available"]), _size(found["total"])
+        return [
+            f"{'memory':<13}{free} of {total} available",
+            *(
+                f"{'disk':<13}{_size(place['free'])} free in {place['folder']} ({what})"
+                for what, place in self.facts["disk"].items()
+            ),
         ]
 
 
@@ -191,7 +196,7 @@ def _devices(health: Health, torch: Any) -> None:
 
     quick = computes_in_bfloat16(torch.device("cpu"))
     cpu = health.facts["devices"][0] | {"bfloat16": quick}
-    cpu["said"] += f", {'with' if quick else 'no'} bfloat16 instructions"
+    cpu["said"] += ", with bfloat16 instructions" if quick else ", no bfloat16 instructions"
     health.facts["devices"] = [cpu]
     for number in range(torch.cuda.device_count()):
         one = torch.cuda.get_device_properties(number)

@@ -18,6 +18,7 @@ from fullconv.data.samples import Samples
 from fullconv.engine import Engine, computes_in_bfloat16, disagreement
 from fullconv.errors import command
 from fullconv.evaluation import evaluate
+from fullconv.language import said
 from fullconv.model import Model, load_model, save_model
 from fullconv.predict import Predictor
 from fullconv.report.writing import save_report
@@ -84,5 +85,5 @@ def _disagreement(model: Model, dataset: Dataset, split: str, device: torch.devi
     try:
         return disagreement(exact, fast, some_pictures(dataset, split))
     except RuntimeError as error:  # a backbone of one's own that makes float32 tensors
-        print(f"note: this network does not run in bfloat16: {error}", file=sys.stderr)
+        print(said(f"note: this network does not run in bfloat16: {error}"), file=sys.stderr)
         return None

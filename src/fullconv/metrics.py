@@ -136,13 +136,10 @@ def table(metrics: Mapping[str, Any]) -> str:
 
 def _table(metrics: Mapping[str, Any]) -> str:
     lines = [
-        f"{title:<24}{_percent(metrics[key])}"
-        for title, key in (
-            ("mean IoU", "mean_iou"),
-            ("pixel accuracy", "pixel_accuracy"),
-            ("mean accuracy", "mean_accuracy"),
-            ("frequency weighted IoU", "frequency_weighted_iou"),
-        )
+        f"{'mean IoU':<24}{_percent(metrics['mean_iou'])}",
+        f"{'pixel accuracy':<24}{_percent(metrics['pixel_accuracy'])}",
+        f"{'mean accuracy':<24}{_percent(metrics['mean_accuracy'])}",
+        f"{'frequency weighted IoU':<24}{_percent(metrics['frequency_weighted_iou'])}",
     ]
     lines += ["", f"{'class':<24}{'IoU':>6}{'accuracy':>10}"]
     absent = [name for name, iou in metrics["per_class_iou"].items() if iou is None]

@@ -19,6 +19,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from torch import Tensor
 
 from fullconv.errors import FullconvError
+from fullconv.language import said
 from fullconv.settings import Settings
 
 COLUMNS = ("epoch", "step", "loss", "rate", "mean_iou", "pixel_accuracy", "seconds")
@@ -65,8 +66,10 @@ class Reporter(pl.Callback):
             self.bar.update(
                 self.task,
                 completed=trainer.global_step,
-                description=f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}",
-                state=f"loss {self.loss_sum / self.loss_count:.3f}  {best}{self._left(trainer)}",
+                description=said(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"),
+                state=said(
+                    f"loss {self.loss_sum / self.loss_count:.3f}  {best}{self._left(trainer)}"
+                ),
             )
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
@@ -86,8 +89,10 @@ class Reporter(pl.Callback):
         if trainer.is_global_zero:
             self._write(row)
             self.console.print(
-                f"epoch {row[0]}/{trainer.max_epochs}  loss {loss:.3f}  "
-                f"mean IoU {row[4]:.3f}  pixel accuracy {row[5]:.3f}  {heads}{self._left(trainer)}"
+                said(
+                    f"epoch {row[0]}/{trainer.max_epochs}  loss {loss:.3f}  mean IoU {row[4]:.3f}  "
+                    f"pixel accuracy {row[5]:.3f}  {heads}{self._left(trainer)}"
+                )
             )
 
     def teardown(self, trainer: pl.Trainer, module: Any, stage: str) -> None:
@@ -158,13 +163,13 @@ class Guards(pl.Callback):
         if self.collapsed >= self.patience and not self.warned and trainer.is_global_zero:
             self.warned = True
             name = self.names[int(predicted.argmax())]
-            print(
+            text = (
                 f"warning: for {self.collapsed} epochs every pixel has been called {name!r}. "
                 "It may recover; if it does not, the usual causes are masks that are nearly all "
                 f"{name!r}, too high a rate, or a fresh start on few pictures.\n"
-                "  try: --class-weights auto, --rate 0.0005, or a pretrained backbone",
-                file=sys.stderr,
+                "  try: --class-weights auto, --rate 0.0005, or a pretrained backbone"
             )
+            print(said(text), file=sys.stderr)
 
 
 @contextmanager

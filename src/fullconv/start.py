@@ -20,6 +20,7 @@ from fullconv.data.seen import trained_on
 from fullconv.engine import Engine, disagreement
 from fullconv.errors import FullconvError
 from fullconv.finish import some_pictures
+from fullconv.language import said
 from fullconv.model import Model, load_model
 from fullconv.network.backbone import build
 from fullconv.network.card import published_license
@@ -63,22 +64,22 @@ def fresh_model(report: CheckReport, settings: Settings, module: Any, *, quiet: 
     model = Model(network, dataset.labels, card, training=facts, heads=dict(dataset.heads))
     if dataset.heads:
         model.head = dataset.name_of_masks
-    said = ""
+    how = ""
     if earlier and not earlier.inputs:  # what it knows of pictures, before there is more
-        said = take_over(model, earlier)
+        how = take_over(model, earlier)
     if dataset.inputs:
         fuse(network, [one.channels for one in dataset.inputs], settings.fusion)
         model.inputs, model.fusion = dataset.inputs, settings.fusion
     if earlier and earlier.inputs:
-        said = take_over(model, earlier)
+        how = take_over(model, earlier)
     network.to(memory_format=torch.channels_last)
     if earlier:
         alike = [_names(one) for one in (model, earlier)]
         if alike[0] == alike[1]:
             facts["unchanged_at_start"] = _unchanged(model, earlier, dataset)
-            said += f"; {facts['unchanged_at_start']:.2%} of the pixels keep their label"
+            how += f"; {facts['unchanged_at_start']:.2%} of the pixels keep their label"
         if not quiet:
-            print(f"starts from {settings.start}: {said}", file=sys.stderr)
+            print(said(f"starts from {settings.start}: {how}"), file=sys.stderr)
     return model
 
 

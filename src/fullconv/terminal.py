@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal, TextIO
 from cyclopts import App, Group, Parameter
 
 import fullconv
+from fullconv.language import said
 
 app = App(
     name="fullconv",
@@ -36,8 +37,8 @@ PAUSE = 30.0  # seconds between lines of progress where there is no terminal
 
 
 def say(text: str) -> None:
-    """To stderr."""
-    print(text, file=sys.stderr, flush=True)
+    """To stderr, in the language that is spoken."""
+    print(said(text), file=sys.stderr, flush=True)
 
 
 def name_of(model: Path) -> str:
@@ -58,7 +59,7 @@ def emit(facts: dict[str, Any], text: str, as_json: bool, *, ahead: str = "") ->
     text = text.rstrip("\n") + (f"\nnext: {ahead}" if ahead else "")
     # Flushed here, where a reader that went away can still be met: `fullconv check data | head`.
     try:
-        print(json.dumps(facts) if as_json else text, flush=True)
+        print(json.dumps(facts) if as_json else said(text), flush=True)
     except BrokenPipeError:
         let_go(sys.stdout)
 
@@ -78,7 +79,7 @@ def counting(what: str, *, shown: bool = True) -> Iterator[Any]:
         BarColumn(bar_width=28),
         TextColumn("{task.fields[speed_said]}"),
         TimeRemainingColumn(),
-        TextColumn("left"),
+        TextColumn(said("left")),
         console=Console(stderr=True),
         transient=True,
     )
@@ -86,9 +87,9 @@ def counting(what: str, *, shown: bool = True) -> Iterator[Any]:
 
     def progress(done: int, total: int) -> None:
         speed = bar.tasks[0].speed
-        said = f"{speed:.1f}/s" if speed else ""
-        text = f"{what} {done}/{total}"
-        bar.update(task, completed=done, total=total, description=text, speed_said=said)
+        pace = f"{speed:.1f}/s" if speed else ""
+        text = f"{said(what)} {done}/{total}"
+        bar.update(task, completed=done, total=total, description=text, speed_said=pace)
 
     with bar:
         yield progress

@@ -39,6 +39,7 @@ from fullconv.data.seen import told
 from fullconv.engine import computes_in_bfloat16
 from fullconv.errors import FullconvError, command
 from fullconv.finish import finish
+from fullconv.language import said
 from fullconv.loggers import Teller, loggers_of, require_loggers
 from fullconv.loop import CHECKPOINT, Checkpoints, Training
 from fullconv.metrics import protocol_card
@@ -93,7 +94,7 @@ def train(
     report, others = _checked(data, settings)
     settings, why = decide(settings, report, module, others)
     if not quiet and "LOCAL_RANK" not in os.environ:
-        print("\n".join([_summary(report, others), *why]), file=sys.stderr)
+        print(said("\n".join([_summary(report, others), *why])), file=sys.stderr)
     if resume is None:
         folder = _new_folder(out, report.dataset, settings)
         _save_config(folder, data, settings)
@@ -150,7 +151,7 @@ def _fit_stages(
 
     def fit(part: Path, stage: Settings) -> None:
         if not quiet:
-            print(f"FCN-{stage.stride}s, rate {stage.rate:.3g}", file=sys.stderr)
+            print(said(f"FCN-{stage.stride}s, rate {stage.rate:.3g}"), file=sys.stderr)
         if part != folder:
             (part / "checkpoint").mkdir(parents=True, exist_ok=True)
             _save_config(part, data, stage)

@@ -94,16 +94,18 @@ class Ceiling:
             return f"no pixel is labelled ({self._counted})"
         finest = min(means)
         coarser = min((other for other in means if other > stride), default=None)
-        if stride > finest:
-            text = f"it can reach about {100 * means[stride]:.1f}, "
-            text += f"within {100 * MARGIN:g} points of stride {finest}'s {100 * means[finest]:.1f}"
-            text += f"; stride {coarser} about {100 * means[coarser]:.1f}" if coarser else ""
-        else:
+        if stride == finest:
             assert coarser is not None
-            text = f"stride {coarser} can reach about {100 * means[coarser]:.1f}, "
-            text += f"more than {100 * MARGIN:g} points below stride {finest}'s "
-            text += f"{100 * means[finest]:.1f}"
-        return f"{text} ({self._counted})"
+            return (
+                f"stride {coarser} can reach about {100 * means[coarser]:.1f}, more than "
+                f"{100 * MARGIN:g} points below stride {finest}'s {100 * means[finest]:.1f} "
+                f"({self._counted})"
+            )
+        below = f"; stride {coarser} about {100 * means[coarser]:.1f}" if coarser else ""
+        return (
+            f"it can reach about {100 * means[stride]:.1f}, within {100 * MARGIN:g} points of "
+            f"stride {finest}'s {100 * means[finest]:.1f}{below} ({self._counted})"
+        )
 
     @property
     def _counted(self) -> str:

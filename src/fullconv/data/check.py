@@ -30,6 +30,7 @@ from fullconv.labels import format_color
 
 _SHOWN_FILES = 5
 _SHOWN_CLASSES = 60
+_LEVELS = {"error": "ERROR", "warning": "WARNING", "note": "NOTE"}
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,8 @@ class CheckReport:
             parts.append("Nothing wrong found.")
         else:
             count = Counter(finding.level for finding in self.findings)
-            parts.append(", ".join(plural(count[x], x) for x in ("error", "warning", "note")))
+            errors, warnings = plural(count["error"], "error"), plural(count["warning"], "warning")
+            parts.append(f"{errors}, {warnings}, {plural(count['note'], 'note')}")
         return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -254,7 +256,7 @@ def _percent(part: int, whole: int) -> str:
 
 
 def _paragraph(finding: Finding) -> str:
-    lines = [f"{finding.level.upper()} {finding.rule}: {finding.message}."]
+    lines = [f"{_LEVELS[finding.level]} {finding.rule}: {finding.message}."]
     lines += [f"    {name}" for name in finding.files[:_SHOWN_FILES]]
     if len(finding.files) > _SHOWN_FILES:
         lines.append(f"    ... and {len(finding.files) - _SHOWN_FILES} more")

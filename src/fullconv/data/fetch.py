@@ -25,6 +25,7 @@ from pathlib import Path
 import fullconv
 from fullconv.data.sources import Archive
 from fullconv.errors import DownloadError, FullconvError
+from fullconv.language import said
 
 PAUSES = (1.0, 2.0, 5.0, 10.0)  # seconds before each new try, while nothing more comes
 TIMEOUT = 30.0  # seconds without a byte
@@ -54,7 +55,7 @@ class Teller:
         """A sentence."""
         if not self.quiet:
             self._wipe()
-            print(text, file=sys.stderr, flush=True)
+            print(said(text), file=sys.stderr, flush=True)
 
     def counter(self, what: str) -> Callable[[int, int], None]:
         """Shows (bytes done, bytes in all, or 0 where nobody knows), ten times a second at most."""
@@ -69,7 +70,7 @@ class Teller:
         """A line that the next one replaces."""
         if self._line:
             self._shown = time.monotonic()
-            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+            print(f"\r\x1b[K{said(text)}", end="", file=sys.stderr, flush=True)
 
     def _wipe(self) -> None:
         if self._shown:

@@ -179,7 +179,8 @@ def _write(
                 if progress is not None:
                     progress(count, len(jobs))
         if not written.total():
-            why = next(iter(left_out.values()), "it has no pairs")
+            why = "it has no pairs"
+            why = next(iter(left_out.values()), why)
             raise FullconvError(
                 f"nothing in {dataset.root} can be mended: {why}",
                 command("fullconv", "check", dataset.root),
@@ -192,7 +193,8 @@ def _write(
             shutil.rmtree(out, ignore_errors=True)
         raise
     alone = (*dataset.unpaired_pictures, *dataset.unpaired_masks)
-    left_out |= {_name(dataset.root, path): "it has no partner" for path in alone}
+    why = "it has no partner"
+    left_out |= {_name(dataset.root, path): why for path in alone}
     if plan.kind == "cut":
         done[f"masks cut at {plan.threshold:g}"] = written.total()
     splits = {split: written[split] for split in dataset.splits if written[split]}

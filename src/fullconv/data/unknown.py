@@ -129,21 +129,21 @@ def _part(root: Path, recognised: Callable[[Path], Found | None]) -> FullconvErr
         with suppress(FullconvError, OSError):
             found = recognised(above)
             pairs = [pair for some in found.splits.values() for pair in some] if found else []
-            for files, other in (("pictures", "masks"), ("masks", "pictures")):
-                here = [p for p in pairs if _file(p, files).is_relative_to(inside)]
+            for kind, other in (("picture", "mask"), ("mask", "picture")):
+                here = [p for p in pairs if _file(p, kind).is_relative_to(inside)]
                 if here and found:
                     shown = above if root.is_absolute() else Path(os.path.relpath(above))
                     where = _file(here[0], other).parent.relative_to(above)
                     return FullconvError(
-                        f"{root} holds {plural(len(here), files[:-1])} and no {other}. It is a "
-                        f"part of the data set {shown}, which has those in {where}.",
+                        f"{root} holds {plural(len(here), kind)} and no {other}s. It is a part of "
+                        f"the data set {shown}, which has those in {where}.",
                         command("fullconv", "check", shown),
                     )
     return None
 
 
-def _file(pair: object, files: str) -> Path:
-    path: Path = getattr(pair, files[:-1])
+def _file(pair: object, kind: str) -> Path:
+    path: Path = getattr(pair, kind)
     return path
 
 

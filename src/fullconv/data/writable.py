@@ -35,16 +35,15 @@ def table_line(root: Path, *, whole: bool = False) -> str:
     of it, and nothing that stands there is kept."""
     path = root / SETTINGS_NAME
     there = path.is_file()
-    verb = "add to" if there and not whole else "write"
-    rest = ", in place of what it holds" if there and whole else ""
+    rest = ", in place of what it holds" if there else ""
     if _is_writable(path if there else root):
-        return f"{verb} {path}{rest}"
+        return f"add to {path}" if there and not whole else f"write {path}{rest}"
     copy = fresh(root, "_copy")
-    return (
-        f"{root} cannot be written, so copy it "
-        f"({command('cp', '-r', root, copy)} && {command('chmod', '-R', 'u+w', copy)}) and "
-        f"{verb} {copy / SETTINGS_NAME}{rest}"
-    )
+    how = f"{command('cp', '-r', root, copy)} && {command('chmod', '-R', 'u+w', copy)}"
+    path = copy / SETTINGS_NAME
+    if there and not whole:
+        return f"{root} cannot be written, so copy it ({how}) and add to {path}"
+    return f"{root} cannot be written, so copy it ({how}) and write {path}{rest}"
 
 
 def require_new(out: Path, root: Path, purpose: str, hint: str) -> None:

@@ -30,6 +30,7 @@ from fullconv.kernels.library import (
     not_finite,
     scores_for,
 )
+from fullconv.language import said
 
 INSTRUCTIONS = ("baseline", "AVX2", "AVX-512")
 _ID_TYPES = {torch.uint8: 0, torch.int32: 1, torch.int64: 2}
@@ -170,9 +171,9 @@ def _library() -> Any:
 
 @functools.cache
 def _say_what_is_lost() -> None:
-    print(
+    text = (
         f"fullconv: no compiled kernels ({load()[1]}), so torch computes losses and label maps: "
         "same results, several times slower. To change that, install a compiler and run: "
-        "pip install --force-reinstall --no-deps fullconv",
-        file=sys.stderr,
+        "pip install --force-reinstall --no-deps fullconv"
     )
+    print(said(text), file=sys.stderr)

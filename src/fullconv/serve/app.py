@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import fullconv
 from fullconv.labels import Labels
+from fullconv.language import language_accepted, translation
 from fullconv.segmenter import Segmenter
 from fullconv.serve.answers import Asked, Output, include_of
 from fullconv.serve.described import (
@@ -183,28 +184,30 @@ def _classes(labels: Labels) -> list[dict[str, Any]]:
 def _add_errors(app: FastAPI) -> None:
     """All in one form."""
 
-    async def refused(_: Request, error: RefusedError) -> Response:
+    async def refused(request: Request, error: RefusedError) -> Response:
         headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": str(_AGAIN)}}
-        return _told(error.status, error.message, error.hint, headers.get(error.status))
+        found = headers.get(error.status)
+        return _told(request, error.status, error.message, error.hint, found)
 
     async def missing(request: Request, error: HTTPException) -> Response:
         asked = f"{request.method} {request.url.path}"[:120]
         said = "there is nothing here" if error.status_code == 404 else str(error.detail)
         hint = "GET /openapi.json   # all that there is"
-        return _told(error.status_code, f"{asked}: {said}.", hint, error.headers)
+        return _told(request, error.status_code, f"{asked}: {said}.", hint, error.headers)
 
-    async def unknown(_: Request, error: RequestValidationError) -> Response:
+    async def unknown(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         where = first["loc"][-1] if first["loc"] else "the request"
         hint = "/predict?output=json&include=ids,mask,confidence"
-        return _told(422, f"{where}={str(first.get('input'))[:80]}: {first['msg']}.", hint)
+        message = f"{where}={str(first.get('input'))[:80]}: {first['msg']}."
+        return _told(request, 422, message, hint)
 
     async def left(_: Request, error: Exception) -> Response:
         return Response(status_code=_LEFT)
 
-    async def fault(_: Request, error: Exception) -> Response:
+    async def fault(request: Request, error: Exception) -> Response:
         said = f"this is a bug of fullconv {fullconv.__version__}."
-        return _told(500, said, "report what the server printed")
+        return _told(request, 500, said, "report what the server printed")
 
     handlers: dict[Any, Callable[..., Awaitable[Response]]] = {
         RefusedError: refused,
@@ -218,7 +221,13 @@ def _add_errors(app: FastAPI) -> None:
         app.add_exception_handler(kind, handler)
 
 
-def _told(status: int, error: str, hint: str, headers: Any = None) -> JSONResponse:
+def _told(
+    request: Request, status: int, error: str, hint: str, headers: Any = None
+) -> JSONResponse:
+    """In the language that the request likes best, of those there are."""
+    into = translation(language_accepted(request.headers.get("accept-language", "")))
+    if into is not None:
+        error, hint = into.text(error), into.text(hint)
     return JSONResponse({"error": error, "try": hint}, status, headers)
 
 

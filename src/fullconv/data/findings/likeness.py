@@ -84,16 +84,17 @@ def _near_duplicates(facts: Facts, scans: list[PairScan]) -> Iterator[Finding]:
 
 def _leak(facts: Facts, rule: str, groups: list[list[PairScan]], how: str) -> Finding:
     splits = sorted({scan.split for scans in groups for scan in scans})
-    words = ("picture stands", "pictures stand")
+    what = plural(len(groups), "picture stands", "pictures stand")
     if rule == "near-leak":
-        words = (
+        what = plural(
+            len(groups),
             "pair of pictures that look the same stands",
             "pairs of pictures that look the same stand",
         )
     return Finding(
         "warning",
         rule,
-        f"{plural(len(groups), *words)} in more than one split ({', '.join(splits)}), {how}: "
+        f"{what} in more than one split ({', '.join(splits)}), {how}: "
         f"{_first(facts, groups)}. Scores on what was trained on say nothing about new pictures",
         facts.names(scan.pair.picture for scans in groups for scan in scans),
         "keep each picture in one split. This makes a copy where it stays in test, else in val:\n"
@@ -184,8 +185,7 @@ def _is_certain(found: Shift) -> bool:
 
 def _where(rows: int, columns: int) -> str:
     """(5, -4) -> "5 pixels down and 4 left"."""
-    parts: list[str] = []
-    for count, words in ((rows, ("up", "down")), (columns, ("left", "right"))):
-        if count:
-            parts.append(f"{abs(count)} {'pixels ' * (not parts)}{words[count > 0]}")
-    return " and ".join(parts)
+    unit = "" if rows else "pixels "
+    down = f"{abs(rows)} pixels down" if rows > 0 else f"{abs(rows)} pixels up"
+    right = f"{abs(columns)} {unit}right" if columns > 0 else f"{abs(columns)} {unit}left"
+    return " and ".join([down] * bool(rows) + [right] * bool(columns))
