@@ -421,7 +421,7 @@ def test_heads_and_inputs_train_and_come_back(fused, both_kinds):
 
 def test_each_head_is_scored_against_its_own_masks(fused, both_kinds):
     """By the definition, from the predictions of single pictures."""
-    model = fc.load(fused.model, device="cpu")
+    model = fc.load(fused.model, device="cpu", precision="float32")
     counts = np.zeros((3, 3), int)
     for k in range(3):
         _, _, order, _ = cards.scene(100_000 + k, sized=True)
