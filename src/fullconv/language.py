@@ -155,11 +155,11 @@ class Translation:
     def text(self, english: str) -> str:
         """One message, whose values may have several lines; or what is known of its lines."""
         self._met.clear()
-        head, _, rest = english.partition("\n")
         whole = self._known(english, False, 0)
-        if whole and not (rest and "\n" not in whole.said and self._known(head, False, 0)):
+        lines = [self._line(line, False, 0) for line in english.split("\n")]
+        if whole and len(whole.said) >= sum(len(line.said) for line in lines):
             return whole.text
-        return self.lines(english)
+        return "\n".join(line.text for line in lines)
 
     def lines(self, english: str) -> str:
         """Many, each on a line of its own."""
