@@ -52,8 +52,7 @@ def evaluate(
     scales
         Average them over the picture at these sizes, with commas: 0.75,1,1.25.
     report
-        The page with curves, pictures and confusions: an .html file, none, or auto, which is
-        report-SPLIT.html in the run, or in reports/ where there is no run.
+        An .html file, none, or auto: report-SPLIT.html in the run, or in reports/ without one.
     counts
         File (.npz) for what `fullconv compare` needs. Default: in the run, named by split.
     json
@@ -65,12 +64,8 @@ def evaluate(
 
     require_npz(counts)
     page = _place(model, split, report)
-    given: dict[str, Any] = {
-        "split": split,
-        "heads": heads,
-        "inputs": inputs,
-        "ignore_rules": ignore_rules,
-    }
+    folders: dict[str, Any] = {"heads": heads, "inputs": inputs, "ignore_rules": ignore_rules}
+    given: dict[str, Any] = {"split": split, **folders}
     again = _again(model, data, {**given, "scales": scales}, flip)
     views: dict[str, Any] = {"flip": flip, "scales": scales_of(scales)}
     with counting("evaluated") as progress:
