@@ -42,6 +42,7 @@ _VGG = "has 134 million parameters; tests/network/test_original.py trains a narr
 _EXPORT = "takes half a minute; tests/test_export.py and tests/test_export_command.py do each kind"
 _INSTALLS = "installs packages, as was done for the tests"
 _NPM = "npm fetches what it runs in; tests/test_web.py has it already"
+_TWO = "needs a second training; tests/test_compare_command.py has two"
 DEPTH = Path("runs/depth_32s")
 FURNISHED = {"fullconv export runs/<run>"}  # run by `furnish`
 NOT_RUN = {
@@ -53,8 +54,12 @@ NOT_RUN = {
     "pip install fullconv[serve]": _INSTALLS,
     "pip install --no-deps fullconv": _INSTALLS,
     "pip install numpy scipy pillow cyclopts rich pyyaml onnxruntime": _INSTALLS,
-    "fullconv compare runs/<run> runs/<other>": "needs a second training;"
-    " tests/test_compare_command.py has two",
+    "fullconv compare runs/<run> runs/<other>": _TWO,
+    "fullconv compare runs/a runs/b": _TWO,
+    "fullconv compare runs/a runs/b runs/c --split val": _TWO,
+    "fullconv compare runs/a runs/b --out compare.html": _TWO,
+    "fullconv compare runs/a runs/b --json": _TWO,
+    "fullconv compare runs/a onnx.npz --split val": _TWO,
     "hf auth login": "needs an account",
     "fullconv push runs/<run> user/name": "needs an account; tests/test_publish_command.py has one",
     "fullconv push runs/<run> user/streets": "needs an account; tests/test_publish_command.py",

@@ -34,6 +34,7 @@ from documented import (
     text_of,
     typed,
 )
+from PIL import Image
 from pymdownx.slugs import slugify
 
 import fullconv
@@ -99,6 +100,7 @@ def test_the_blocks_of_a_page_run_one_after_the_other(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)  # some blocks lift it
     monkeypatch.chdir(shutil.copytree(furnished, tmp_path / "place"))
     for block in blocks_of(page):
         if block.language == "python":

@@ -67,7 +67,10 @@ def finish(
     assert result.counts is not None
     keep(result.counts, folder)  # of the model that lies there now
     again = command("fullconv", "train", "--config", folder / "config.toml", "--out", "NEW")
-    save_report(result, folder / REPORT, run=folder, repeat=again)
+    try:
+        save_report(result, folder / REPORT, run=folder, repeat=again)
+    except OSError as error:  # the model is there, whatever becomes of the page
+        print(said(f"note: no report in {folder}: {error.strerror or error}"), file=sys.stderr)
     return dict(model.metrics)
 
 
