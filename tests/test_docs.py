@@ -3,7 +3,6 @@ without a warning and needs nothing from elsewhere, and the Chinese pages show t
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import shutil
@@ -36,6 +35,7 @@ from documented import (
 )
 from PIL import Image
 from pymdownx.slugs import slugify
+from scripts import script
 
 import fullconv
 from fullconv.cli import app, run
@@ -58,14 +58,7 @@ LEFT = (  # what somebody has who typed all that stands in README.md
 
 def hook(name: str) -> Any:
     """A module of docs/hooks."""
-    path = ROOT / f"docs/hooks/{name}.py"
-    spec = importlib.util.spec_from_file_location(f"docs_{name}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return script(f"docs/hooks/{name}.py", f"docs_{name}")
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,9 @@ known: each fault is found, and nothing is found where there is none."""
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
 import re
-import sys
 import threading
 import time
 from collections import Counter
@@ -16,13 +14,13 @@ from contextlib import closing, contextmanager
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 from pictures import photo
 from PIL import Image
+from scripts import script
 
 from fullconv.labels import Labels
 from fullconv.outputs import Segmentation
@@ -32,22 +30,10 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 MAX_BYTES, MAX_PIXELS, MAX_SECONDS = 100_000, 20_000, 0.5
 
 
-def script(name: str) -> ModuleType:
-    """benchmarks/NAME.py, which finds the files beside it."""
-    spec = importlib.util.spec_from_file_location(
-        f"{name}_of_benchmarks", BENCHMARKS / f"{name}.py"
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look there
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(BENCHMARKS))
-        spec.loader.exec_module(module)
-    return module
-
-
-load, serving, serve = map(script, ("load", "serving", "serve"))
+load, serving, serve = (
+    script(f"benchmarks/{name}.py", f"{name}_of_benchmarks")
+    for name in ("load", "serving", "serve")
+)
 
 
 def uploads() -> list[Any]:

@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+from scripts import script
 
 from fullconv.language import read_table
 
 DOCS = Path(__file__).parents[1] / "docs"
 
 
-def loaded(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-texts = loaded("texts_in_code")
-messages = loaded("messages")
+texts = script("docs/texts_in_code.py", "texts_in_code")
+messages = script("docs/messages.py", "messages")
 SAID = texts.Reader().read()
 TABLE = read_table("zh")
 

@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shlex
 from pathlib import Path
-from types import ModuleType
 from xml.etree import ElementTree
 
 import pytest
 from PIL import Image
+from scripts import script
 
 ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "pictures"
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def made_by() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("pictures_maker", ROOT / "examples/pictures.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-maker = made_by()
+maker = script("examples/pictures.py", "pictures_maker")
 
 
 def texts(svg: str) -> list[str]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from scripts import script
 
 ROOT = Path(__file__).parents[1]
 MAKER = ROOT / "examples" / "walkthrough.py"
@@ -17,16 +16,7 @@ FENCE = re.compile(r"^```(\w+)\n(.*?)\n```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(!?)\[[^\]]*\]\(([^)]+)\)")
 
 
-def made_by() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("walkthrough_maker", MAKER)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-maker = made_by()
+maker = script("examples/walkthrough.py", "walkthrough_maker")
 
 
 def cells(name: str, kind: str) -> list[str]:

@@ -10,7 +10,6 @@ import numpy as np
 
 from fullconv import curves
 from fullconv.compared_text import (
-    TITLES,
     heading,
     interval,
     notes,
@@ -20,6 +19,7 @@ from fullconv.compared_text import (
 from fullconv.errors import FullconvError
 from fullconv.markup import Child, Node, element, page, quiet, table, title
 from fullconv.markup import fragment as as_fragment
+from fullconv.metrics import TITLES
 from fullconv.resampling import METRICS, Difference, Interval
 
 if TYPE_CHECKING:

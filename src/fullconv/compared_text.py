@@ -8,18 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fullconv.errors import some
+from fullconv.metrics import TITLES
 from fullconv.resampling import FEW, METRICS, Difference, Interval
 
 if TYPE_CHECKING:
     from fullconv.comparison import Comparison
 
-TITLES = dict(
-    zip(
-        METRICS,
-        ("mean IoU", "pixel accuracy", "mean accuracy", "frequency weighted IoU"),
-        strict=True,
-    )
-)
 _WIDEST = 28  # columns of a name; longer ones are cut
 _SHOWN = 40  # classes that the terminal lists
 SURE = 20  # pictures, from which on it was measured how often the intervals hold the truth
@@ -100,16 +94,14 @@ def text_of(of: Comparison) -> str:
     blocks = [heading(of), _scores(of)]
     if of.apart:
         rows = [[name, *values] for name, values in of.apart.items()]
-        blocks.append("what differs\n" + _columns([["", *_numbers(of)], *rows], left=True))
+        blocks.append(
+            "what differs\n" + _columns([["", *(run.name for run in of.runs)], *rows], left=True)
+        )
     for run, found in zip(of.runs[1:], of.differences, strict=True):
         title = f"{run.name} against {of.runs[0].name}"
         blocks += [f"{title}\n{_metrics(found)}", _classes(of, run.metrics.class_iou, found)]
     blocks.append("\n".join(notes(of)))
     return "\n\n".join(blocks)
-
-
-def _numbers(of: Comparison) -> list[str]:
-    return [run.name for run in of.runs]
 
 
 def _scores(of: Comparison) -> str:

@@ -20,8 +20,7 @@ from fullconv.counts import PictureCounts, file_in, run_of, weights_of
 from fullconv.errors import FullconvError, command, some
 from fullconv.metrics import Metrics
 from fullconv.resampling import METRICS, RESAMPLES, Difference, Interval, differences
-from fullconv.run import Run, read_log
-from fullconv.settings import read_config
+from fullconv.run import Run, read_log, read_settings
 
 if TYPE_CHECKING:
     from fullconv.evaluation import Evaluation
@@ -319,9 +318,7 @@ def _data(one: Any, first: Any) -> str:
             return _given(run).data or "DATA"
         for split in _splits_of(run):
             return PictureCounts.read(file_in(folder, split)).data or "DATA"
-        config = folder / "config.toml"
-        root = read_config(config).get("data", {}).get("root") if config.is_file() else None
-        if root:
+        if root := read_settings(folder).get("data", {}).get("root"):
             return str(root)
     return "DATA"
 
@@ -330,9 +327,7 @@ def _history(folder: Path | None) -> tuple[dict[str, Any], dict[str, list[float]
     """Settings and log."""
     if folder is None:
         return {}, {}
-    config = folder / "config.toml"
-    settings = read_config(config).get("train", {}) if config.is_file() else {}
-    return settings, read_log(folder / "log.csv")
+    return read_settings(folder).get("train", {}), read_log(folder / "log.csv")
 
 
 def _said(value: Any) -> str:

@@ -118,6 +118,8 @@ def _print(result: Evaluation, model: Path, data: Path, page: Path | None, json:
 
 def _place(model: Path, split: str, report: str) -> Path | None:
     """Of the page; None where none is wanted."""
+    from fullconv.counts import run_of
+
     if report == "none":
         return None
     if report != "auto":
@@ -129,26 +131,19 @@ def _place(model: Path, split: str, report: str) -> Path | None:
                 command("--report", page.with_suffix(".html")),
             )
         return page
-    run = _run_of(model)
+    run = run_of(model)
     if run is not None and os.access(run, os.W_OK):
         return run / f"report-{split}.html"
     return ELSEWHERE / f"{name_of(model).replace(':', '-')}-{split}.html"
 
 
-def _run_of(model: Path) -> Path | None:
-    """The run's folder that a model lies in."""
-    for folder in (model, model.parent):
-        if (folder / "config.toml").is_file() and (folder / "model").is_dir():
-            return folder
-    return None
-
-
 def _save(result: Evaluation, page: Path, model: Path, again: str) -> FullconvError | None:
     """Writes the report; what kept it from being written. The numbers are printed all the same."""
+    from fullconv.counts import run_of
     from fullconv.report.writing import save_report
 
     try:
-        save_report(result, page, run=_run_of(model), repeat=again)
+        save_report(result, page, run=run_of(model), repeat=again)
     except OSError as error:
         return FullconvError(
             f"the report {page} could not be written: {error.strerror}. The numbers are above.",

@@ -21,13 +21,12 @@ import numpy as np
 
 from fullconv.data.beside import names_of
 from fullconv.errors import FullconvError
-from fullconv.metrics import Metrics
+from fullconv.metrics import TITLES, Metrics
 from fullconv.settings import Settings
 from fullconv.watch import Watch
 
 PACKAGES = {"tensorboard": "TensorBoard", "wandb": "Weights & Biases"}
 STEPS = 20  # between two values of the loss
-_NAMES = ("mean_iou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou")
 
 
 def require_loggers(settings: Settings) -> None:
@@ -172,6 +171,6 @@ class Teller(pl.Callback):
 
 def _metrics(metrics: Metrics) -> dict[str, float]:
     table = metrics.to_dict()
-    found = {name: table[name] for name in _NAMES}
+    found = {name: table[name] for name in TITLES}
     found |= {f"iou/{name}": value for name, value in table["per_class_iou"].items()}
     return {name: value for name, value in found.items() if value is not None}

@@ -14,6 +14,14 @@ import numpy as np
 
 from fullconv.errors import LISTED, plural, some
 
+# What the paper's four numbers are called.
+TITLES = {
+    "mean_iou": "mean IoU",
+    "pixel_accuracy": "pixel accuracy",
+    "mean_accuracy": "mean accuracy",
+    "frequency_weighted_iou": "frequency weighted IoU",
+}
+
 
 def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, num_classes: int) -> np.ndarray:
     """(K, K) pixel counts of true class i called class j, int64.
@@ -52,29 +60,29 @@ class Metrics:
     @property
     def class_accuracy(self) -> np.ndarray:
         """(K,) share of each class's pixels that are right."""
-        return _ratios(np.diag(self._hist), self._hist.sum(axis=1))
+        return ratios(np.diag(self._hist), self._hist.sum(axis=1))
 
     @property
     def class_iou(self) -> np.ndarray:
         """(K,) intersection over union of truth and prediction."""
         hist = self._hist
         union = hist.sum(axis=1) + hist.sum(axis=0) - np.diag(hist)
-        return _ratios(np.diag(hist), union)
+        return ratios(np.diag(hist), union)
 
     @property
     def mean_accuracy(self) -> float:
         """Mean over the classes that occur in the truth."""
-        return _mean(self.class_accuracy)
+        return known_mean(self.class_accuracy)
 
     @property
     def mean_iou(self) -> float:
         """Mean over the classes that occur in the truth or in the prediction."""
-        return _mean(self.class_iou)
+        return known_mean(self.class_iou)
 
     @property
     def mean_iou_present(self) -> float:
         """Mean over the classes that occur in the truth only (the paper's rule for SIFT Flow)."""
-        return _mean(self.class_iou[self._hist.sum(axis=1) > 0])
+        return known_mean(self.class_iou[self._hist.sum(axis=1) > 0])
 
     @property
     def frequency_weighted_iou(self) -> float:
@@ -85,11 +93,11 @@ class Metrics:
     def to_dict(self) -> dict[str, Any]:
         """JSON-able; None for nan."""
         return {
-            "mean_iou": _plain(self.mean_iou),
-            "pixel_accuracy": _plain(self.pixel_accuracy),
-            "mean_accuracy": _plain(self.mean_accuracy),
-            "frequency_weighted_iou": _plain(self.frequency_weighted_iou),
-            "mean_iou_present": _plain(self.mean_iou_present),
+            "mean_iou": plain(self.mean_iou),
+            "pixel_accuracy": plain(self.pixel_accuracy),
+            "mean_accuracy": plain(self.mean_accuracy),
+            "frequency_weighted_iou": plain(self.frequency_weighted_iou),
+            "mean_iou_present": plain(self.mean_iou_present),
             "per_class_iou": self._by_name(self.class_iou),
             "per_class_accuracy": self._by_name(self.class_accuracy),
             "confusion": np.asarray(self.confusion).tolist(),
@@ -101,7 +109,7 @@ class Metrics:
         return metrics_html(self)
 
     def _by_name(self, values: np.ndarray) -> dict[str, float | None]:
-        return {name: _plain(v) for name, v in zip(self.names, values, strict=True)}
+        return {name: plain(v) for name, v in zip(self.names, values, strict=True)}
 
 
 def headline(metrics: Mapping[str, Any]) -> str:
@@ -211,16 +219,19 @@ def _ratio(part: float, whole: float) -> float:
     return float(part / whole) if whole else float("nan")
 
 
-def _ratios(parts: np.ndarray, wholes: np.ndarray) -> np.ndarray:
-    return np.divide(parts, wholes, out=np.full(len(parts), np.nan), where=wholes > 0)
+def ratios(parts: np.ndarray, wholes: np.ndarray) -> np.ndarray:
+    """Of any shape; nan where there is no whole."""
+    return np.divide(parts, wholes, out=np.full(np.shape(wholes), np.nan), where=wholes > 0)
 
 
-def _mean(values: np.ndarray) -> float:
+def known_mean(values: np.ndarray) -> float:
+    """Of those that are not nan; nan where none is."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else float("nan")
 
 
-def _plain(value: float) -> float | None:
+def plain(value: float) -> float | None:
+    """JSON-able: None for nan."""
     return None if np.isnan(value) else float(value)
 
 

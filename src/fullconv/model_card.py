@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fullconv.errors import command, plural, some
-from fullconv.metrics import headline, never_predicted
+from fullconv.metrics import TITLES, headline, never_predicted
 from fullconv.settings import Settings
 
 RARE = 0.01  # of the labelled training pixels (fraction): fewer make a rare class
@@ -187,10 +187,8 @@ def _metrics(config: Table) -> str:
 
 
 def _numbers(metrics: Table) -> list[str]:
-    keys = ("mean_iou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou")
-    names = ("mean IoU", "pixel accuracy", "mean accuracy", "frequency weighted IoU")
-    lines = ["| " + " | ".join(names) + " |", "|---|---|---|---|"]
-    lines += ["| " + " | ".join(_fraction(metrics.get(key)) for key in keys) + " |"]
+    lines = ["| " + " | ".join(TITLES.values()) + " |", "|---|---|---|---|"]
+    lines += ["| " + " | ".join(_fraction(metrics.get(key)) for key in TITLES) + " |"]
     ious, accuracies = metrics.get("per_class_iou", {}), metrics.get("per_class_accuracy", {})
     if ious:
         lines += ["", "| class | IoU | accuracy |", "|---|---|---|"]

@@ -50,6 +50,6 @@ def push(
         message=message,
         pictures=pictures,
     )
-    lines = [f"{done.address}   # {', '.join(done.files)}"]
+    text = f"{done.address}   # {', '.join(done.files)}"
     ahead = command("fullconv", "predict", done.name, "PICTURES")
-    emit(asdict(done), "\n".join(lines), json, ahead=ahead)
+    emit(asdict(done), text, json, ahead=ahead)

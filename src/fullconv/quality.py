@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fullconv.metrics import Metrics
+from fullconv.metrics import Metrics, known_mean, plain, ratios
 from fullconv.regions import regions_of
 
 WIDTHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 35, 40)  # of the bands, in pixels
@@ -177,39 +177,39 @@ class Quality:
     def band_iou(self) -> NDArray[np.float64]:
         """(widths,) mean IoU in the band of each width, over the classes that occur there."""
         truth, called, both = self.near[:-1].cumsum(axis=0).transpose(1, 0, 2)
-        return np.array([_mean(of) for of in _ratios(both, truth + called - both)])
+        return np.array([known_mean(of) for of in ratios(both, truth + called - both)])
 
     @property
     def band_accuracy(self) -> NDArray[np.float64]:
         """(widths,) share of the pixels in the band that are right."""
         truth, _, both = self.near[:-1].cumsum(axis=0).sum(axis=2).T
-        return _ratios(both, truth)
+        return ratios(both, truth)
 
     @property
     def boundary_f1(self) -> float:
         """Mean over pictures of the mean over the classes whose edges the truth shows."""
-        return float(_ratios(self.pictures_f1[:1], self.pictures_f1[1:])[0])
+        return float(ratios(self.pictures_f1[:1], self.pictures_f1[1:])[0])
 
     @property
     def class_f1(self) -> NDArray[np.float64]:
         """(K,) mean over the pictures whose truth shows an edge of the class."""
-        return _ratios(*self.edges)
+        return ratios(*self.edges)
 
     @property
     def calibration_error(self) -> float:
         """Mean distance of confidence and accuracy over the bins, by their pixels; nan where the
         confidence is not known."""
         pixels, right, sure = self.sure.T
-        return float(_ratios(np.abs(right - sure).sum(keepdims=True), pixels.sum(keepdims=True))[0])
+        return float(ratios(np.abs(right - sure).sum(keepdims=True), pixels.sum(keepdims=True))[0])
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able; None for nan. What goes beside `Metrics.to_dict()`."""
         objects, found, pixels, right = self.objects.sum(axis=2).T
-        by_class = _ratios(self.objects[:, 3], self.objects[:, 2]).T
+        by_class = ratios(self.objects[:, 3], self.objects[:, 2]).T
         in_bin, good, sure = self.sure.T
         return {
             "boundary": {
-                "f1": _plain(self.boundary_f1),
+                "f1": plain(self.boundary_f1),
                 "f1_tolerance": TOLERANCE,
                 "per_class_f1": dict(zip(self.names, _listed(self.class_f1), strict=True)),
                 "band_width": list(WIDTHS),
@@ -219,15 +219,15 @@ class Quality:
             "object_size": {
                 "area_from": list(AREAS),
                 "objects": objects.tolist(),
-                "found": _listed(_ratios(found, objects)),
-                "accuracy": _listed(_ratios(right, pixels)),
+                "found": _listed(ratios(found, objects)),
+                "accuracy": _listed(ratios(right, pixels)),
                 "per_class_accuracy": dict(zip(self.names, map(_listed, by_class), strict=True)),
             },
             "calibration": {
-                "expected_error": _plain(self.calibration_error),
+                "expected_error": plain(self.calibration_error),
                 "pixels": in_bin.astype(np.int64).tolist(),
-                "confidence": _listed(_ratios(sure, in_bin)),
-                "accuracy": _listed(_ratios(good, in_bin)),
+                "confidence": _listed(ratios(sure, in_bin)),
+                "accuracy": _listed(ratios(good, in_bin)),
             },
         }
 
@@ -297,18 +297,5 @@ def _offsets(within: float) -> tuple[tuple[int, int], ...]:
     return tuple(sorted(near, key=lambda step: math.hypot(*step)))
 
 
-def _ratios(parts: NDArray[Any], wholes: NDArray[Any]) -> NDArray[np.float64]:
-    return np.divide(parts, wholes, out=np.full(parts.shape, np.nan), where=wholes > 0)
-
-
-def _mean(values: NDArray[np.float64]) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else math.nan
-
-
-def _plain(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)
-
-
 def _listed(values: NDArray[np.float64]) -> list[float | None]:
-    return [_plain(float(value)) for value in values]
+    return [plain(float(value)) for value in values]

@@ -27,7 +27,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-METRICS = ("mean_iou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou")
+from fullconv.metrics import TITLES, ratios
+
+METRICS = tuple(TITLES)
 RESAMPLES = 4000
 LEVEL = 0.95
 FEW = 6  # pictures that show a class; where fewer do, there is no interval
@@ -72,14 +74,14 @@ def values_of(sums: np.ndarray) -> np.ndarray:
     """(..., 3, K) right, true and called pixels, summed -> (..., 4 + K): `METRICS` and the IoU of
     each class; nan where a class does not occur. As `fullconv.metrics.Metrics` has them."""
     right, true, called = np.moveaxis(np.asarray(sums, np.float64), -2, 0)
-    iou = _ratio(right, true + called - right)
-    accuracy = _ratio(right, true)
+    iou = ratios(right, true + called - right)
+    accuracy = ratios(right, true)
     whole = true.sum(-1)
     metrics = (
         _mean(iou),
-        _ratio(right.sum(-1), whole),
+        ratios(right.sum(-1), whole),
         _mean(accuracy),
-        _ratio((true * np.nan_to_num(iou)).sum(-1), whole),
+        ratios((true * np.nan_to_num(iou)).sum(-1), whole),
     )
     return np.concatenate([np.stack(metrics, -1), iou], -1)
 
@@ -201,11 +203,7 @@ def _together(
     return found
 
 
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=whole > 0)
-
-
 def _mean(values: np.ndarray) -> np.ndarray:
     """Over the last axis, of what is known."""
     known = ~np.isnan(values)
-    return _ratio(np.where(known, values, 0).sum(-1), known.sum(-1))
+    return ratios(np.where(known, values, 0).sum(-1), known.sum(-1))

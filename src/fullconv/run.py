@@ -38,8 +38,7 @@ class Run:
     @property
     def settings(self) -> dict[str, Any]:
         """The options of the training, as its config.toml has them; empty where there is none."""
-        path = self.folder / "config.toml"
-        return read_config(path).get("train", {}) if path.is_file() else {}
+        return read_settings(self.folder).get("train", {})
 
     @property
     def log(self) -> dict[str, list[float]]:
@@ -76,8 +75,7 @@ def open_run(folder: str | Path) -> Run:
             f"{folder / 'metrics.json'} cannot be read: {error}.",
             command("fullconv", "evaluate", folder, "DATA", "--split", "val"),
         ) from None
-    config = folder / "config.toml"
-    root = read_config(config).get("data", {}).get("root", "") if config.is_file() else ""
+    root = read_settings(folder).get("data", {}).get("root", "")
     table = folder / "stages.json"
     rows = json.loads(table.read_text(encoding="utf-8")) if table.is_file() else []
     return Run(
@@ -88,6 +86,12 @@ def open_run(folder: str | Path) -> Run:
         (metrics["protocol"]["split"],) if "protocol" in metrics else (),
         tuple(Stage(**row) for row in rows),
     )
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """The config.toml of a run; empty where there is none."""
+    path = folder / "config.toml"
+    return read_config(path) if path.is_file() else {}
 
 
 def read_log(path: Path) -> dict[str, list[float]]:

@@ -30,6 +30,7 @@ from fullconv.markup import (
     table,
     title,
 )
+from fullconv.metrics import TITLES
 
 if TYPE_CHECKING:
     from fullconv.data.check import CheckReport
@@ -44,12 +45,6 @@ _LONGEST = 720  # pixels of a result's longer side
 _THUMB = 240  # and of a data set's pictures
 _THUMBS = 6
 _RULER = 72  # pixels of the picture that the drawing of grids shows
-_METRICS = {
-    "mean_iou": "mean IoU",
-    "pixel_accuracy": "pixel accuracy",
-    "mean_accuracy": "mean accuracy",
-    "frequency_weighted_iou": "frequency weighted IoU",
-}
 
 
 def segmentation_html(of: Segmentation) -> str:
@@ -112,7 +107,7 @@ def metrics_html(of: Metrics) -> str:
 
 
 def _metrics(names: Sequence[str], facts: Mapping[str, Any]) -> list[Node]:
-    numbers = [[said, _percent(facts[key])] for key, said in _METRICS.items()]
+    numbers = [[said, _percent(facts[key])] for key, said in TITLES.items()]
     iou, accuracy = facts["per_class_iou"], facts["per_class_accuracy"]
     rows: list[list[Any]] = [
         [name, _percent(iou[name]), _percent(accuracy[name]), _bar(iou[name])] for name in names

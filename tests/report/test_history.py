@@ -58,3 +58,9 @@ def test_columns_go_by_their_names_and_may_lack(tmp_path: Path) -> None:
     (epoch,) = read_history(tmp_path, 8)[0].epochs
     assert (epoch.number, epoch.mean_iou) == (1, 0.25)
     assert all(math.isnan(x) for x in (epoch.loss, epoch.rate, epoch.seconds))
+
+
+def test_a_row_that_was_cut_off_is_left_out(tmp_path: Path) -> None:
+    log(tmp_path, "1,10,1.5,0.001,0.25,0.5,3.0", "2,20,1.0,0.00")
+    (stage,) = read_history(tmp_path, 8)
+    assert [epoch.number for epoch in stage.epochs] == [1]

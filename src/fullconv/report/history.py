@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from fullconv.run import read_log
 
 
 @dataclass(frozen=True)
@@ -73,18 +74,13 @@ def _stage(path: Path) -> re.Match[str] | None:
 
 
 def _epochs(log: Path) -> tuple[Epoch, ...]:
-    if not log.is_file():
-        return ()
-    with log.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    columns = read_log(log)
+    numbers = columns.get("epoch", [])
+    lacking = [math.nan] * len(numbers)
     named = ("loss", "rate", "mean_iou", "pixel_accuracy", "seconds")
+    rows = zip(*(columns.get(name, lacking) for name in named), strict=True)
     return tuple(
-        Epoch(int(row["epoch"]), *(_number(row.get(key)) for key in named)) for row in rows
+        Epoch(int(number), *row)
+        for number, row in zip(numbers, rows, strict=True)
+        if math.isfinite(number)
     )
-
-
-def _number(text: str | None) -> float:
-    try:
-        return float(text or "nan")
-    except ValueError:
-        return math.nan
