@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: install demo test lint format docs bench clean
+.PHONY: install demo test explore lint format docs bench clean
 
 install: $(READY)       ## the command line, in .venv
 
@@ -13,6 +13,9 @@ demo: $(READY)          ## drawn street scenes: trained, evaluated, a sheet to l
 
 test: $(READY)          ## every test, in a process for each processor
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+
+explore: $(READY)       ## the properties again, on examples that no run has seen
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m hypothesis --hypothesis-profile explore
 
 lint: $(READY)          ## style, format and types
 	$(BIN)/ruff check

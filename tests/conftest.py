@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     import hub as stand_in
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
     from fullconv.model import Model
 
 sys.path.append(str(Path(__file__).parent))  # tests import `probe` from here
+
+# The same examples in every run, so that a change is judged by what it changes; `make explore`
+# draws new ones. No deadline: how long an example takes depends on what else the machine does.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("explore", deadline=None, max_examples=500)
+settings.load_profile("repeatable")
 
 
 @pytest.fixture(autouse=True, scope="session")

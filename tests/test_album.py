@@ -45,7 +45,7 @@ def photo(height: int, width: int) -> NDArray[np.uint8]:
     st.lists(st.floats(0.05, 2.0), min_size=3, max_size=3),
     st.integers(0, 2**32 - 1),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_normalised_and_put_back_is_the_very_picture(
     count: int, height: int, width: int, mean: list[float], std: list[float], seed: int
 ) -> None:

@@ -27,7 +27,7 @@ from fullconv.counts import (
 from fullconv.errors import FullconvError
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 9), st.integers(1, 7), st.integers(0, 10**6))
 def test_every_matrix_comes_back(pictures: int, classes: int, seed: int) -> None:
     chance = np.random.default_rng(seed)

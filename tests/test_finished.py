@@ -121,9 +121,7 @@ def test_a_line_without_its_files_says_nothing(tmp_path: Path, picture: Path) ->
     assert found(out, picture) is None
 
 
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cut=st.integers(0, 400))
 def test_a_record_that_ends_anywhere_is_continued(tmp_path: Path, picture: Path, cut: int) -> None:
     out = tmp_path / "out"

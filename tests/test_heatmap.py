@@ -85,7 +85,7 @@ def test_each_cell_is_the_classifier_on_a_crop_of_the_scaled_picture(
                 assert heat.columns.centre(j) == pytest.approx(middle[1])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.data())
 def test_a_spot_is_found_where_it_is(
     dense: DenseClassifier, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

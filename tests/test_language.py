@@ -74,7 +74,7 @@ WORDS = st.text("街景数据0123456789_%{}'", min_size=1, max_size=8)
 
 
 @given(data=st.data())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_a_filled_template_gives_the_filled_translation(data: st.DataObject) -> None:
     _, english, chinese = data.draw(
         st.sampled_from([t for t in OPEN if t[0] in ("messages", "hints", "lines")])

@@ -147,7 +147,7 @@ def test_another_job_or_again_does_all(tmp_path: Path, job: str, more: dict[str,
     assert go(Threshold(), pictures, out, job).skipped == 3
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=40))
 def test_pictures_in_memory_never_have_more_pixels_than_there_is_room(sizes: list[int]) -> None:
     """Those larger than all of it are alone."""

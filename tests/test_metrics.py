@@ -138,7 +138,7 @@ def splits(draw: st.DrawFn) -> tuple[list[tuple[list[int], list[int]]], int]:
 
 
 @given(splits())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_split_gives_the_numbers_of_the_definition(
     case: tuple[list[tuple[list[int], list[int]]], int],
 ) -> None:

@@ -172,7 +172,7 @@ def test_what_is_not_known_is_said_to_be_unknown(make_model: MakeModel) -> None:
         },
     )
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_its_command_is_read_as_the_very_settings(options: dict[str, Any]) -> None:
     config = trained(MODEL_OF, **options)
     config["training"]["settings"]["workers"] = 3  # of the machine, not of the recipe

@@ -103,7 +103,7 @@ def test_the_mean_over_all_views_at_every_pixel(
     assert (predictor.label_map(picture) == found.labels(0)).all()
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.integers(1, 70), st.integers(1, 70), st.sampled_from([(1.0,), (0.6, 1.0)]))
 def test_the_result_for_a_mirrored_picture_is_the_mirrored_result(
     model: Model, height: int, width: int, scales: tuple[float, ...]

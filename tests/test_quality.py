@@ -105,7 +105,7 @@ maps = st.integers(2, 26).flatmap(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(maps, st.integers(1, 4), st.sampled_from([1, 3, 6]), st.booleans())
 def test_the_numbers_are_those_of_the_definitions(
     drawn: tuple[int, int, int], count: int, grain: int, void: bool

@@ -18,7 +18,7 @@ def margins(every: np.ndarray) -> np.ndarray:
     return Counts.of(names, [sparse(one) for one in every]).margins
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(1, 6), st.integers(1, 5), st.integers(0, 10**6))
 def test_the_values_are_those_of_the_metrics(pictures: int, classes: int, seed: int) -> None:
     """Classes that are nowhere, in the truth alone and in the prediction alone among them."""

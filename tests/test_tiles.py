@@ -155,7 +155,7 @@ class Layers(nn.Module):
 
 
 @given(data=st.data())
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 def test_any_layers_and_any_sizes(data: st.DataObject) -> None:
     draw = data.draw
     kernels = draw(st.lists(st.integers(2, 5), min_size=5, max_size=5))
@@ -200,7 +200,7 @@ def test_the_halo_is_what_the_receptive_field_and_the_readings_take() -> None:
 
 
 @given(st.tuples(st.integers(1, 3000), st.integers(1, 3000)), st.integers(1, 1500))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_blocks_hold_every_pixel_once(small: FCN, size: tuple[int, int], tile: int) -> None:
     tiles = Tiles(small, small, tile=tile)
     covered = torch.zeros(size, dtype=torch.uint8)

@@ -60,7 +60,7 @@ def report_of(counts: np.ndarray) -> Any:
 
 
 @given(st.data(), st.integers(1, 7), st.integers(1, 6), st.integers(1, 4), st.integers(0, 99))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_what_is_chosen_shows_nearly_as_much_as_any_choice_could(
     given_data: st.DataObject, pictures: int, classes: int, count: int, seed: int
 ) -> None:

@@ -86,7 +86,7 @@ def test_without_chance_a_picture_of_the_crops_size_is_left_as_it_is() -> None:
     seed=st.integers(0, 10**6),
 )
 @example(height=24, width=64, low=0.30078125, ratio=1.0, flip=False, seed=2578)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_colour_and_mask_tell_the_same_class_away_from_borders(
     height: int, width: int, low: float, ratio: float, flip: bool, seed: int
 ) -> None:

@@ -85,7 +85,7 @@ def checkerboard(height: int, width: int, tile: int) -> np.ndarray:
 # One mask.
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(masks(0, 1, 2, 255), st.sampled_from((2, 4, 8, 16, 32)))
 def test_it_is_the_definition(ids: np.ndarray, stride: int) -> None:
     found = down_and_up(ids, stride, CLASSES)
@@ -94,7 +94,7 @@ def test_it_is_the_definition(ids: np.ndarray, stride: int) -> None:
     assert (found[scored] == slow(ids, stride)[scored]).all()
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(masks(0, 1, 2), st.sampled_from(STRIDES))
 def test_cells_are_read_as_the_scores_of_a_network_are(ids: np.ndarray, stride: int) -> None:
     (height, width), (h, w) = ids.shape, (-(-size // stride) for size in ids.shape)
@@ -156,7 +156,7 @@ def test_a_large_mask_is_read_in_bands_that_fit() -> None:
 # A data set.
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(st.lists(masks(0, 1, 2, 255), min_size=1, max_size=3))
 def test_its_iou_is_that_of_the_metrics_over_all_pictures(
     tmp_path_factory: pytest.TempPathFactory, all_ids: list[np.ndarray]

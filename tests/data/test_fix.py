@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageFilter
@@ -232,7 +232,6 @@ def test_white_needs_a_class(tmp_path: Path) -> None:
     arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3))),
     st.lists(st.tuples(*[st.integers(0, 255)] * 3), min_size=1, max_size=6, unique=True),
 )
-@settings(deadline=None)
 def test_nearest_is_the_nearest(values: np.ndarray, colors: list[tuple[int, int, int]]) -> None:
     distance = ((values[:, :, None].astype(np.float64) - np.array(colors)) ** 2).sum(axis=3)
     np.testing.assert_array_equal(nearest(values, tuple(colors)), distance.argmin(axis=2))

@@ -206,7 +206,7 @@ def test_a_tally_counts_values(tmp_path: Path) -> None:
     assert found.counts == {-5: 1, 70000: 1}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 400), st.data())
 def test_what_is_written_is_read(count: int, data: st.DataObject) -> None:
     ignore = 255 if count <= 255 else 65535

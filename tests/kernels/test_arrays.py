@@ -45,7 +45,7 @@ def test_as_the_definition(way: str, grid: Place, classes: int) -> None:
     np.testing.assert_allclose(sure, full.softmax(1).amax(1).numpy(), atol=1e-5)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.tuples(st.integers(1, 40), st.integers(1, 40)),
     st.sampled_from([4, 8, 16, 32]),
@@ -75,7 +75,7 @@ def test_scores_that_are_not_finite(way: str, bad: float) -> None:
             read(values, Place(8, 0), (30, 30))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.tuples(st.integers(1, 6), st.integers(1, 6)),
     st.tuples(st.integers(1, 40), st.integers(1, 40)),

@@ -94,7 +94,7 @@ def cases(draw: st.DrawFn) -> dict[str, Any]:
 
 @runs
 @given(case=cases())
-@settings(max_examples=14, deadline=None, derandomize=True, database=None)
+@settings(max_examples=14)
 def test_every_reading_is_as_defined(case: dict[str, Any]) -> None:
     values, grid, target = case["scale"] * case["values"], case["grid"], case["target"]
     weights = case["class_weights"]

@@ -74,7 +74,7 @@ def test_the_number_of_threads_changes_nothing(threads: None) -> None:
     smoothing=st.sampled_from([0.0, 0.3]),
     seed=st.integers(0, 100),
 )
-@settings(max_examples=150, deadline=None, derandomize=True, database=None)
+@settings(max_examples=150)
 def test_any_size_stride_and_offset(
     size: tuple[int, int],
     cells: tuple[int, int],

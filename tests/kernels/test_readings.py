@@ -68,9 +68,6 @@ def cases(draw: st.DrawFn) -> dict[str, Any]:
 
 HERE = settings(
     max_examples=20,
-    deadline=None,
-    derandomize=True,
-    database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 

@@ -19,7 +19,7 @@ from fullconv.kernels import readings, reference
     offset=st.integers(-80, 80),
     size=st.sampled_from([(1, 1), (3, 5), (8, 8), (2, 13)]),
 )
-@settings(max_examples=40, deadline=None, derandomize=True, database=None)
+@settings(max_examples=40)
 def test_full_is_as_defined(
     cells: tuple[int, int], stride: float, offset: int, size: tuple[int, int]
 ) -> None:

@@ -139,7 +139,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         read_caffemodel(tmp_path / "net.caffemodel")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(seed=st.integers(0, 2**32), legacy=st.booleans(), packed=st.booleans())
 def test_damaged_files_are_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, seed: int, legacy: bool, packed: bool

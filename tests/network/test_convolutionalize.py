@@ -165,7 +165,7 @@ def test_vggs_fc6_is_a_convolution_of_7_x_7() -> None:
                 torch.testing.assert_close(found[:, :, i, j], module.classifier(cut))  # type: ignore[operator]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(WINDOW, 70), st.integers(WINDOW, 70))
 def test_without_padding_every_cell_of_any_size_is_the_crop(height: int, width: int) -> None:
     dense, classifier = local()
@@ -248,7 +248,7 @@ def test_squeeze_excite_is_named_and_what_it_does_is_so() -> None:
     assert text.startswith("cells see up to 323 pixels through the padding inside, where a crop")
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.integers(0, 70), st.integers(0, 70))
 def test_padding_that_depends_on_the_size_keeps_its_phase(down: int, right: int) -> None:
     """SAME padding: what is left over below and right is cut, so that each cell stays itself."""

@@ -7,13 +7,13 @@ from itertools import pairwise
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fullconv.report.charts import HEIGHT, WIDTH, Line, alone, bar_chart, line_chart, ticks
 
 SVG = "{http://www.w3.org/2000/svg}"
-numbers = st.floats(-1e6, 1e6, allow_nan=False) | st.just(math.nan)
+numbers = st.floats(-1e6, 1e6) | st.floats(-1e100, 1e100) | st.just(math.nan)
 
 
 def parsed(chart: str) -> ElementTree.Element:
@@ -30,6 +30,9 @@ def places(chart: str) -> list[tuple[float, float]]:
 
 
 @given(st.lists(st.tuples(st.integers(0, 500), numbers), max_size=30), st.booleans())
+@example([(0, 5e-324)], False)  # as a rate that has decayed to nothing
+@example([(0, 1e6), (1, math.nextafter(1e6, 2e6))], False)
+@example([(0, 1e-10), (1, 3e-10)], False)
 def test_whatever_the_points_are_they_lie_in_the_chart(
     points: list[tuple[int, float]], percent: bool
 ) -> None:
@@ -41,6 +44,13 @@ def test_whatever_the_points_are_they_lie_in_the_chart(
         found = places(chart)
         assert len(set(found)) <= len(known)
         assert all(0 <= x <= WIDTH and 0 <= y <= HEIGHT for x, y in found)
+
+
+def test_small_rates_are_told_apart() -> None:
+    """As the paper's, for a loss that is summed over pixels."""
+    chart = line_chart([Line("rate", [(0, 1e-10), (1, 3e-10)])], across="x", said="a")
+    texts = ["".join(text.itertext()) for text in parsed(chart).iter(f"{SVG}text")]
+    assert {"1e-10", "2e-10", "3e-10"} <= set(texts)
 
 
 def test_higher_is_higher_and_later_is_further_right() -> None:

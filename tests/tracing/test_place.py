@@ -93,7 +93,7 @@ windows = st.tuples(st.integers(1, 5), st.integers(1, 4), st.integers(0, 3), st.
 
 
 @given(st.lists(windows, min_size=1, max_size=4), st.integers(0, 9))
-@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@settings(max_examples=60)
 def test_windows_compose_as_cells_do(layers: list[tuple[int, int, int, int]], cell: int) -> None:
     """Against a walk back through the layers, from one cell to the pixels that it sees."""
     axis = Axis()
@@ -107,7 +107,7 @@ def test_windows_compose_as_cells_do(layers: list[tuple[int, int, int, int]], ce
 
 
 @given(st.integers(1, 5), st.integers(1, 4), st.integers(0, 3), st.integers(1, 3))
-@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@settings(max_examples=60)
 def test_transposed_windows(kernel: int, stride: int, before: int, dilation: int) -> None:
     """Against the definition: coarse cell i adds to the fine cells stride * i - before + k * d."""
     axis = Axis(8, 3.5, 0, 7)

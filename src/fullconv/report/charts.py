@@ -10,6 +10,7 @@ from html import escape
 
 WIDTH, HEIGHT = 420, 236
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 14, 24, 40  # around the axes, in the chart's units
+_SMALLEST = 1e-30  # what is nearer to 0 is drawn as 0
 STYLE = """
 :root { --ink: #1f2429; --pale: #596069; --rule: #d9dde1 }
 :root { --c0: #1d4ed8; --c1: #b45309; --c2: #596069 }
@@ -120,10 +121,11 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
     >>> ticks(0, 1), ticks(3, 52)
     ([0.0, 0.2, 0.4, 0.6, 0.8, 1.0], [10.0, 20.0, 30.0, 40.0, 50.0])
     """
-    step = 10.0 ** math.floor(math.log10((high - low) / most))
+    power = math.floor(math.log10((high - low) / most))
+    step = 10.0**power
     step *= next(k for k in (1, 2, 5, 10) if (high - low) / (step * k) <= most + 1e-9)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [round(k * step, 12) for k in range(first, last + 1)]
+    return [round(k * step, 2 - power) for k in range(first, last + 1)]
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,11 @@ def _span(low: float, high: float) -> tuple[float, float]:
     """A little more than the points need; from 0 where that is near."""
     if low >= 0 and low < 0.5 * high:
         low = 0.0
-    room = (high - low) or abs(high) or 1.0
+    size, room = max(abs(low), abs(high)), high - low
+    if room <= 1e-9 * size:  # one value, but for what is lost in adding
+        room = size
+    if room < _SMALLEST:
+        room = 1.0
     return (low if low == 0 else low - 0.05 * room), high + 0.08 * room
 
 

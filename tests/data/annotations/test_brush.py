@@ -25,7 +25,7 @@ def found(numbers: Any, size: tuple[int, int]) -> np.ndarray:
     return runs.pixels(size)[2]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(runs=RUNS, sizes=SIZES)
 def test_words_come_back(runs: list[tuple[int, int]], sizes: tuple[int, ...]) -> None:
     words = np.concatenate([np.full(n if n > 8 else 1, 85 * k, np.uint8) for k, n in runs])

@@ -51,14 +51,14 @@ def defined(points: list[tuple[float, float]], size: tuple[int, int] = SIZE) -> 
     return mask
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(points=OUTLINE)
 def test_a_pixel_belongs_when_its_centre_does(points: list[tuple[float, float]]) -> None:
     found = whole(Polygon(np.array(points, np.float64)))
     np.testing.assert_array_equal(found, defined(points))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(points=OUTLINE)
 def test_the_direction_and_the_first_point_do_not_matter(points: list[tuple[float, float]]) -> None:
     array = np.array(points, np.float64)

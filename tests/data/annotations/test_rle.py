@@ -71,7 +71,7 @@ def test_pycocotools_writes_and_reads_the_same(mask: np.ndarray) -> None:
     np.testing.assert_array_equal(mine, coco.decode(theirs).astype(bool))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(counts=COUNTS)
 def test_compressed_numbers_come_back(counts: list[int]) -> None:
     assert decompress(compressed(counts)) == counts
