@@ -4,8 +4,8 @@
 difference of a score at a pixel over the spread of the scores, in float32 (wanted: at most 1e-4)
 and float64, and the pixels that get another label. `blended`: the same where an operation sees the
 whole picture. `geotiff`: a drawn landscape of 20,000 x 20,000 pixels, predicted from file to file:
-highest memory of the process, and pixels per second against a file of 2,000 x 2,000 in the same
-process. Writes results/tiles.json.
+highest memory of a process, and, in another, pixels per second against a file of 2,000 x 2,000.
+Writes results/tiles.json.
 
     python benchmarks/tiles.py [--only exact blended geotiff] [--threads 2]
 """
@@ -150,6 +150,7 @@ def geotiff(arguments: argparse.Namespace) -> Section:
         files = [landscape(Path(folder) / f"{side}.tif", side) for side in (small, big)]
         words = [str(model), *map(str, files), str(arguments.threads)]
         found = in_fresh_process(__file__, "--measure", *words)
+        found |= in_fresh_process(__file__, "--memory", words[0], words[2], words[3])
         with rasterio.open(found["mask"]) as mask, rasterio.open(files[1]) as source:
             same = all(
                 getattr(mask, k) == getattr(source, k) for k in ("crs", "transform", "shape")
@@ -166,7 +167,7 @@ def geotiff(arguments: argparse.Namespace) -> Section:
     if not found["georeference_kept"]:
         raise RuntimeError("the mask has another CRS, transform or size than its source")
     rates = np.array([found["pixels_per_second"][k] for k in ("big", "small")]) / 1e6
-    memory = found["highest_memory"] / 1e9
+    highest = found["highest_memory"] / 1e9
     return Section(
         [
             *(
@@ -183,8 +184,8 @@ def geotiff(arguments: argparse.Namespace) -> Section:
             ),
             Figure(
                 "highest memory of the process",
-                *(memory, MOST_MEMORY / 1e9, "GB"),
-                Spread.of([memory * 1e9 / MOST_MEMORY]),
+                *(highest, MOST_MEMORY / 1e9, "GB"),
+                Spread.of([highest * 1e9 / MOST_MEMORY]),
                 at_most=1,
             ),
         ],
@@ -276,7 +277,6 @@ def measure(model: str, small: str, big: str, threads: str) -> None:
             "big": list(sides[1] ** 2 / taken),
         },
         "seconds_are": ["of the clock", "of the processor"],
-        "highest_memory": _status("VmHWM"),
         "tile": predictor.tiles.tile if predictor.tiles else None,
         "halo": predictor.tiles.halo if predictor.tiles else None,
         "mask": str(out / f"{sides[1]}_mask.tif"),
@@ -284,9 +284,21 @@ def measure(model: str, small: str, big: str, threads: str) -> None:
     print(json.dumps(facts))
 
 
+def memory(model: str, big: str, threads: str) -> None:
+    """The same with nothing beside it, in a process of its own; prints JSON."""
+    torch.set_num_threads(int(threads))
+    from fullconv.predict import load
+    from fullconv.rasters import predict_raster
+
+    predict_raster(load(model, device="cpu"), big, Path(big).with_name("alone"), ["mask"])
+    print(json.dumps({"highest_memory": _status("VmHWM")}))
+
+
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--measure"]:
         measure(*sys.argv[2:])
+    elif sys.argv[1:2] == ["--memory"]:
+        memory(*sys.argv[2:])
     else:
         made = {"exact": exact, "blended": blended, "geotiff": geotiff}
         sys.exit(run("tiles", made, parser(__doc__, rounds=1).parse_args()))

@@ -123,7 +123,8 @@ def overlay_with_legend(
     """
     top = overlay(picture, ids, labels, alpha=alpha, outline=outline)
     factor = -(-_READABLE // top.shape[1])
-    top = top.repeat(factor, axis=0).repeat(factor, axis=1)
+    if factor > 1:
+        top = top.repeat(factor, axis=0).repeat(factor, axis=1)
     size = max(13, round(top.shape[1] / 42))
     pad = size // 2
     strip = legend(labels, ids, width=top.shape[1] - 2 * pad, font_size=size)

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import cache
 from typing import Any
 
 from fullconv.errors import FullconvError
@@ -19,6 +20,7 @@ RGB = tuple[int, int, int]
 IGNORE = "ignore"  # the class name that stands for the ignore index in dataset.toml
 
 
+@cache
 def voc_color(index: int) -> RGB:
     """Colour `index` (0-255) of the PASCAL VOC palette: the bits of the index, spread over RGB.
 

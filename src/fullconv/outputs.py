@@ -72,9 +72,10 @@ class Segmentation:
         "ignore" has those of no class; where it was asked for, "unsure" has those.
         """
         shown, labels = self.shown()
-        known = shown[shown != labels.ignore_index]
-        counts = np.bincount(known, minlength=len(labels)).tolist()
-        pairs = [*zip(labels.names, counts, strict=True), (IGNORE, shown.size - known.size)]
+        counts = np.bincount(shown.ravel(), minlength=len(labels))
+        counts[labels.ignore_index : labels.ignore_index + 1] = 0
+        known = counts[: len(labels)].tolist()
+        pairs = [*zip(labels.names, known, strict=True), (IGNORE, shown.size - sum(known))]
         return {name: count / shown.size for name, count in pairs if count or name != IGNORE}
 
     @property
