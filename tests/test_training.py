@@ -233,10 +233,32 @@ def test_faulty_data_stops_before_anything_is_written(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_an_existing_run_is_not_overwritten(scenes, unstopped):
+def test_an_existing_run_is_not_overwritten(scenes, unstopped, monkeypatch):
+    """That is said before the data are read."""
+    monkeypatch.setattr(training, "check", lambda _: pytest.fail("read"))
     with pytest.raises(FullconvError, match="already holds a run") as caught:
         train(scenes, out=unstopped.folder, **SMALL)
     assert "--resume" in caught.value.hint
+
+
+@pytest.mark.parametrize("staged", [False, True])
+def test_a_run_that_cannot_begin_leaves_no_folder(scenes, tmp_path, monkeypatch, staged):
+    """As where weights cannot be downloaded: the next try may have the same name."""
+
+    def offline(*_, **__):
+        raise FullconvError("there is no network.", "--no-pretrained")
+
+    options = {**SMALL, "epochs": 1, "stride": 16 if staged else 8, "staged": staged}
+    with monkeypatch.context() as patch, pytest.raises(FullconvError, match="no network"):
+        patch.setattr(training, "fresh_model", offline)
+        train(scenes, out=tmp_path / "runs" / "first", **options)
+    assert list((tmp_path / "runs").iterdir()) == []
+    (tmp_path / "runs" / "first").mkdir()
+    (tmp_path / "runs" / "first" / "mine.txt").touch()
+    with monkeypatch.context() as patch, pytest.raises(FullconvError, match="no network"):
+        patch.setattr(training, "fresh_model", offline)
+        train(scenes, out=tmp_path / "runs" / "first", **options)
+    assert (tmp_path / "runs" / "first" / "mine.txt").is_file()
 
 
 def test_a_split_without_a_labelled_pixel_still_gives_a_model(scenes, tmp_path, capsys):

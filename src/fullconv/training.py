@@ -89,6 +89,8 @@ def train(
     elif data is None:
         raise FullconvError("no data set was named.", "fullconv train DATA")
     settings = Settings.from_dict({**(settings.to_dict() if settings else {}), **options})
+    if resume is None and out is not None:
+        _require_free(Path(out))
     require_loggers(settings)
     data = located(data, quiet=quiet)
     report, others = _checked(data, settings)
@@ -98,9 +100,13 @@ def train(
     if resume is None:
         folder = _new_folder(out, report.dataset, settings)
         _save_config(folder, data, settings)
-    if settings.staged:
-        return _fit_stages(folder, data, [report, *others], settings, module, quiet)
-    return _fit(folder, [report, *others], settings, module, resume is not None, quiet)
+    try:
+        if settings.staged:
+            return _fit_stages(folder, data, [report, *others], settings, module, quiet)
+        return _fit(folder, [report, *others], settings, module, resume is not None, quiet)
+    except BaseException:
+        _leave_nothing_behind(folder)
+        raise
 
 
 def _checked(data: Path, settings: Settings) -> tuple[CheckReport, list[CheckReport]]:
@@ -156,7 +162,11 @@ def _fit_stages(
             (part / "checkpoint").mkdir(parents=True, exist_ok=True)
             _save_config(part, data, stage)
         resuming = (part / "checkpoint" / CHECKPOINT).is_file()
-        _fit(part, reports, stage, module, resuming, quiet)
+        try:
+            _fit(part, reports, stage, module, resuming, quiet)
+        except BaseException:
+            _leave_nothing_behind(part)
+            raise
 
     stages = train_stages(folder, settings, strides_of(settings, module), fit)
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
@@ -335,6 +345,24 @@ def _seek(batches: ShuffledBatches, checkpoint: Path) -> None:
     batches.first_batch[state["epoch"]] = progress["processed"]
 
 
+def _require_free(folder: Path) -> None:
+    if (folder / "config.toml").exists() and "LOCAL_RANK" not in os.environ:
+        raise FullconvError(
+            f"{folder} already holds a run.",
+            f"{command('fullconv', 'train', '--resume', folder)}   # or --out NEW",
+        )
+
+
+def _leave_nothing_behind(folder: Path) -> None:
+    """Of a run that could not begin, whose folder would be in the way of the next try."""
+    made = [folder / "config.toml", folder / "checkpoint"]
+    if "LOCAL_RANK" in os.environ or set(folder.rglob("*")) != set(made):
+        return
+    made[0].unlink()
+    made[1].rmdir()
+    folder.rmdir()
+
+
 def _new_folder(out: str | Path | None, dataset: Dataset, settings: Settings) -> Path:
     if out is None and _RUN_FOLDER in os.environ and "LOCAL_RANK" in os.environ:
         return Path(os.environ[_RUN_FOLDER])
@@ -343,11 +371,6 @@ def _new_folder(out: str | Path | None, dataset: Dataset, settings: Settings) ->
         folder = Path("runs") / name
     else:
         folder = Path(out)
-        if (folder / "config.toml").exists() and "LOCAL_RANK" not in os.environ:
-            raise FullconvError(
-                f"{folder} already holds a run.",
-                f"{command('fullconv', 'train', '--resume', folder)}   # or --out NEW",
-            )
     try:
         (folder / "checkpoint").mkdir(parents=True, exist_ok=True)
     except OSError as error:
