@@ -573,10 +573,10 @@ def test_only_the_options_that_were_typed_are_handed_on(cli: Out, training: Reco
         "label_smoothing": 0.0,
     }
     assert out.splitlines() == [
-        "mean IoU 0.500 on val (4 pictures), epoch 3",
+        "mean IoU 50.0% on val (4 pictures), epoch 3",
         f"model: {Path('run/model')}",
         f"report: {Path('run/report.html')}",
-        f"next: fullconv evaluate {Path('run/model')} DATA --split test",
+        "next: fullconv evaluate run DATA --split test",
     ]
 
 
@@ -587,19 +587,19 @@ def test_a_class_that_was_never_predicted_is_said_at_the_end(
         run = Recorder().train(Path("my data"))
         run.metrics["per_class_iou"] = {"ground": 0.98, "object": 0.0}
         run.metrics["confusion"] = [[98, 0], [2, 0]]
-        run.model = Path("my run/model")
+        run.folder = Path("my run")
         return run
 
     monkeypatch.setattr(training, "train", train)
     lines = cli(["train", "my data"])[1].splitlines()
     assert lines[1] == "never predicted: object"
-    assert lines[-1] == "next: fullconv evaluate 'my run/model' 'my data' --split test"
+    assert lines[-1] == "next: fullconv evaluate 'my run' 'my data' --split test"
 
 
-def test_the_next_command_names_a_split_that_there_is(cli: Out, training: Recorder) -> None:
+def test_without_a_test_split_there_is_nothing_left_to_score(cli: Out, training: Recorder) -> None:
     training.splits = ("train", "val")
     out = cli(["train", "--resume", "run"])[1]
-    assert out.endswith(f"next: fullconv evaluate {Path('run/model')} DATA --split val\n")
+    assert out.endswith("\nnext: fullconv predict run PICTURES\n")
 
 
 def test_options_change_single_ones_of_a_configuration(
@@ -804,7 +804,7 @@ def test_quiet_leaves_results_alone(cli: Out, tmp_path: Path) -> None:
     code, said, err = cli(["--quiet", "train", data, *small.split(), "--out", out])
     assert (code, err) == (0, "")
     assert said.startswith("mean IoU ")
-    assert said.endswith(f"next: fullconv evaluate {out / 'model'} {data} --split test\n")
+    assert said.endswith(f"\nreport: {out / 'report.html'}\n")  # and nothing to type next
     again = ["predict", out, data / "images/test", "--out", tmp_path / "out"]
     assert cli(again)[2] == ""
     code, heard, err = cli(again)
@@ -872,6 +872,15 @@ def test_an_interrupt_is_no_bug(cli: Out, scenes: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr("fullconv.data.check.check", stop)
     assert cli(["check", scenes]) == (1, "", "stopped.\n")
+
+
+def test_a_stop_that_saved_all_is_no_error(cli: Out, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: Any, **__: Any) -> None:
+        raise StoppedError("stopped in epoch 2 of 3; all is saved.", "fullconv train --resume r")
+
+    monkeypatch.setattr("fullconv.training.train", stop)
+    told = "stopped in epoch 2 of 3; all is saved.\nnext: fullconv train --resume r\n"
+    assert cli(["train", "data"]) == (1, "", told)
 
 
 def test_main_exits_with_the_code(

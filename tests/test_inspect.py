@@ -74,7 +74,7 @@ def test_a_model_tells_its_classes_its_score_and_its_grids(
     assert lines[0] == "FCN-8s on timm test_resnet, 0.4 million parameters"
     assert lines[1] == "classes: sky, road, tree"
     assert lines[2] == "pretrained on nothing"
-    assert lines[3] == "mean IoU 0.625 on val (4 pictures) of data 0123456789ab"
+    assert lines[3] == "mean IoU 62.5% on val (4 pictures) of data 0123456789ab"
     assert lines[4].startswith("runs in float32 (labels in bfloat16 were not compared")
     assert facts["engine"] in lines[4]
     assert lines[5].split()[0] == "stride"

@@ -59,6 +59,7 @@ def by_definition(
         else nan,
         "class_iou": ious,
         "class_accuracy": accuracies,
+        "class_precision": [hits[k] / called[k] if called[k] else nan for k in classes],
     }
 
 
@@ -73,6 +74,8 @@ def test_a_case_computed_by_hand() -> None:
     assert metrics.confusion.tolist() == [[3, 2, 0, 0], [1, 3, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]]
     assert metrics.pixel_accuracy == pytest.approx(6 / 10)
     assert metrics.class_accuracy[:3].tolist() == pytest.approx([3 / 5, 3 / 4, 0])
+    assert metrics.class_precision[:2].tolist() == pytest.approx([3 / 4, 3 / 6])
+    assert np.isnan(metrics.class_precision[2:]).all()  # nothing was called so
     assert metrics.mean_accuracy == pytest.approx((3 / 5 + 3 / 4 + 0) / 3)
     assert metrics.class_iou[:3].tolist() == pytest.approx([3 / 6, 3 / 7, 0])
     assert metrics.mean_iou == pytest.approx((3 / 6 + 3 / 7 + 0) / 3)
@@ -190,10 +193,12 @@ def test_the_dictionary_has_the_names_and_plain_numbers() -> None:
         "mean_iou_present",
         "per_class_iou",
         "per_class_accuracy",
+        "per_class_precision",
         "confusion",
     ]
     assert found["per_class_iou"] == {"a": 0.5, "b": pytest.approx(3 / 7), "c": 0.0, "d": None}
     assert found["per_class_accuracy"]["d"] is None
+    assert found["per_class_precision"] == {"a": 0.75, "b": 0.5, "c": None, "d": None}
     assert sum(map(sum, found["confusion"])) == 10
 
 
@@ -205,10 +210,16 @@ def test_the_table_has_every_class_and_says_which_are_left_out() -> None:
     assert words[1] == ["pixel", "accuracy", "60.00"]
     assert words[2] == ["mean", "accuracy", "45.00"]
     assert words[3] == ["frequency", "weighted", "IoU", "42.14"]
-    assert ["sky", "50.00", "60.00"] in words
-    assert ["bus", "-", "-"] in words
+    assert ["sky", "50.00", "60.00", "75.00"] in words
+    assert ["bus", "-", "-", "-"] in words
     assert lines[-1] == "neither present nor predicted, left out of the means: bus"
     assert len({len(line) for line in lines[5:10]}) == 1  # the columns are straight
+
+
+def test_metrics_of_an_earlier_version_have_no_precision_in_the_table() -> None:
+    found = Metrics(("sky", "car", "pole", "bus"), confusion_matrix(TRUTH, CALLED, 4)).to_dict()
+    del found["per_class_precision"]
+    assert ["sky", "50.00", "60.00", "-"] in [line.split() for line in table(found).splitlines()]
 
 
 def test_a_class_that_is_never_predicted_is_named() -> None:
@@ -230,7 +241,7 @@ def test_many_classes_that_are_absent_are_counted() -> None:
 
 def test_a_class_that_is_only_predicted_has_an_iou_but_no_accuracy_in_the_table() -> None:
     text = table(of([([0, 0], [0, 1])], 2).to_dict())
-    assert text.splitlines()[-1].split() == ["class", "1", "0.00", "-"]
+    assert text.splitlines()[-1].split() == ["class", "1", "0.00", "-", "0.00"]
 
 
 def test_the_protocol_card_names_all_that_a_comparison_needs() -> None:
@@ -273,7 +284,7 @@ def test_the_protocol_card_says_the_sizes(sizes: list[tuple[int, int]], said: st
 
 def test_the_headline_names_split_and_pictures_and_a_mean_that_is_not_defined() -> None:
     card = {"split": "val", "pictures": 7}
-    assert headline({"mean_iou": 0.5, "protocol": card}) == "mean IoU 0.500 on val (7 pictures)"
+    assert headline({"mean_iou": 0.5, "protocol": card}) == "mean IoU 50.0% on val (7 pictures)"
     nothing = Metrics(("a", "b"), np.zeros((2, 2), dtype=np.int64)).to_dict()
     said = headline({**nothing, "protocol": card})
     assert said == "mean IoU is not defined (no labelled pixel) on val (7 pictures)"

@@ -228,6 +228,23 @@ def test_nothing_there(tmp_path: Path) -> None:
     assert error.hint == "fullconv train DATA"
 
 
+def test_what_is_near_is_proposed(tmp_path: Path, original: Model) -> None:
+    """Runs in the folder, the last first; beside a name that is wrong the most alike first."""
+    for number, name in enumerate(("crack", "roads", "cracks")):
+        save_model(original, tmp_path / "my runs" / name / "model")
+        os.utime(tmp_path / "my runs" / name, (number, number))
+    (tmp_path / "my runs" / "notes").mkdir()
+    runs = tmp_path / "my runs"
+    error = refused(runs)
+    listed = ", ".join(str(runs / name) for name in ("cracks", "roads", "crack"))
+    assert error.message.endswith(f"config.json. There are models at {listed}.")
+    assert error.hint == f"fullconv inspect '{runs / 'cracks'}'"
+    error = refused(runs / "road")
+    assert error.message.startswith(f"no model at {runs / 'road'}: nothing there; expected ")
+    assert error.hint == f"fullconv inspect '{runs / 'roads'}'"
+    assert refused(runs / "notes").hint == "fullconv train DATA"  # that is no misspelt name
+
+
 def test_an_empty_folder(tmp_path: Path) -> None:
     assert (
         f"no model at {tmp_path}: the folder holds nothing; expected" in refused(tmp_path).message

@@ -51,7 +51,7 @@ def test_every_epoch_becomes_a_row_and_a_repeated_one_replaces_it(tmp_path, caps
     assert float(rows[0]["mean_iou"]) == pytest.approx((9 / 10 + 10 / 11) / 2, abs=1e-5)
     said = capsys.readouterr()
     assert said.out == ""
-    assert "epoch 1/5  loss 2.000  mean IoU 0.905  pixel accuracy 0.950" in said.err
+    assert "epoch 1/5  loss 2.000  mean IoU 90.5%  pixel accuracy 95.0%" in said.err
 
 
 def test_quiet_says_nothing(tmp_path, capsys):

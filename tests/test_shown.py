@@ -110,6 +110,7 @@ def test_metrics_show_the_four_numbers_and_every_class() -> None:
     shown = Shown(of)
     for value in (of.mean_iou, of.pixel_accuracy, of.mean_accuracy, of.frequency_weighted_iou):
         assert f"{100 * value:.2f}" in shown.words
+    assert re.search(r"85\.71 +", shown.words)  # precision: 6 of the 7 that are called so
     assert "not there" in shown.words
     assert "b" not in shown.tags
     many = Shown(Metrics([f"class {k}" for k in range(171)], np.eye(171)))

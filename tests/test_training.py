@@ -25,7 +25,7 @@ from fullconv.data.beside import measured, with_inputs
 from fullconv.data.check import check
 from fullconv.data.masks import read_values, write_mask
 from fullconv.data.samples import Samples, ShuffledBatches
-from fullconv.errors import FullconvError
+from fullconv.errors import FullconvError, StoppedError
 from fullconv.model import Model, load_model, save_model
 from fullconv.probe import probe
 from fullconv.settings import Settings
@@ -149,7 +149,7 @@ def test_interrupted_saves_within_the_epoch_and_continues_there(
 
     monkeypatch.setattr(Training, "on_train_batch_start", interrupt)
     folder = tmp_path / "interrupted"
-    with pytest.raises(FullconvError, match="stopped in epoch 2 of 3; all is saved") as caught:
+    with pytest.raises(StoppedError, match="stopped in epoch 2 of 3; all is saved") as caught:
         train(scenes, out=folder, **SMALL)
     assert caught.value.hint == f"fullconv train --resume {folder}"
     resumed = train(resume=folder, quiet=True)
@@ -248,17 +248,17 @@ def test_a_run_that_cannot_begin_leaves_no_folder(scenes, tmp_path, monkeypatch,
     def offline(*_, **__):
         raise FullconvError("there is no network.", "--no-pretrained")
 
+    monkeypatch.setattr(training, "fresh_model", offline)
     options = {**SMALL, "epochs": 1, "stride": 16 if staged else 8, "staged": staged}
-    with monkeypatch.context() as patch, pytest.raises(FullconvError, match="no network"):
-        patch.setattr(training, "fresh_model", offline)
-        train(scenes, out=tmp_path / "runs" / "first", **options)
+    folder = tmp_path / "runs" / "first"
+    with pytest.raises(FullconvError, match="no network"):
+        train(scenes, out=folder, **options)
     assert list((tmp_path / "runs").iterdir()) == []
-    (tmp_path / "runs" / "first").mkdir()
-    (tmp_path / "runs" / "first" / "mine.txt").touch()
-    with monkeypatch.context() as patch, pytest.raises(FullconvError, match="no network"):
-        patch.setattr(training, "fresh_model", offline)
-        train(scenes, out=tmp_path / "runs" / "first", **options)
-    assert (tmp_path / "runs" / "first" / "mine.txt").is_file()
+    folder.mkdir()
+    (folder / "mine.txt").touch()
+    with pytest.raises(FullconvError, match="no network"):
+        train(scenes, out=folder, **options)
+    assert (folder / "mine.txt").is_file()
 
 
 def test_a_split_without_a_labelled_pixel_still_gives_a_model(scenes, tmp_path, capsys):

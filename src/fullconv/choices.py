@@ -195,7 +195,7 @@ def _scale(report: CheckReport, stride: int) -> tuple[tuple[float, float], str]:
     if found is None:
         return (0.5, 2.0), "there are no labels to go by"
     here, halved = found.mean_iou[stride], found.mean_iou[2 * stride]
-    reach = f"the labels allow a mean IoU of {halved:.2f} at half size, {here:.2f} as they are"
+    reach = f"the labels allow a mean IoU of {halved:.1%} at half size, {here:.1%} as they are"
     if here - halved > FINE:
         return (1.0, 2.0), f"{reach}, so nothing is made smaller"
     return (0.5, 2.0), reach

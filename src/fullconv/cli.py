@@ -31,7 +31,7 @@ import fullconv.paper_commands
 import fullconv.predict_command
 import fullconv.publish_command
 import fullconv.serve_command  # these ten join their commands to the application
-from fullconv.errors import DownloadError, FullconvError, command, some
+from fullconv.errors import DownloadError, FullconvError, StoppedError, command, some
 from fullconv.language import OPTION, failure, language_asked, said, speak
 from fullconv.memory import use_large_pages
 from fullconv.settings import Settings
@@ -113,19 +113,19 @@ def train(
     run = train_model(data, out=out, resume=resume, **options)
     if os.environ.get("LOCAL_RANK", "0") != "0":
         return  # another process of the same run prints
-    unseen = "test" if "test" in run.splits else run.metrics["protocol"]["split"]
     lines = [stages_table(run.stages)] if run.stages else []
     lines.append(f"{headline(run.metrics)}, epoch {run.metrics['epoch']}")
     if never := never_predicted(run.metrics):
         lines.append(f"never predicted: {some(never)}")
     page = run.folder / REPORT
     lines += [f"model: {run.model}", f"report: {page}"]
-    again = command("fullconv", "evaluate", run.model, data or run.data, "--split", unseen)
-    lines.append(f"next: {again}")
+    ahead = command("fullconv", "predict", run.folder, "PICTURES")  # nothing is left to score
+    if "test" in run.splits:
+        ahead = command("fullconv", "evaluate", run.folder, data or run.data, "--split", "test")
     stages = {"stages": [asdict(stage) for stage in run.stages]} if run.stages else {}
     named = {"run": str(run.folder), "model": str(run.model), "report": str(page)}
     facts = {**named, **stages, **run.metrics}
-    emit(facts, "\n".join(lines), json)
+    emit(facts, "\n".join(lines), json, ahead=ahead)
 
 
 app.meta.group_parameters = Group("Of every command")
@@ -177,6 +177,8 @@ def run(argv: list[str]) -> int:
         return result if isinstance(result, int) else 0
     except DownloadError as error:
         return _failed(error.typed(command("fullconv", *argv)))
+    except StoppedError as stopped:
+        return _end(said(f"{stopped.message}\nnext: {stopped.hint}"), 1)
     except FullconvError as error:
         return _failed(error)
     except CycloptsError as error:

@@ -22,10 +22,12 @@ from fullconv.data.masks import read_mask
 from fullconv.data.pictures import read_picture
 from fullconv.errors import FullconvError, command
 from fullconv.evaluation import evaluate
+from fullconv.loop import CHECKPOINT
 from fullconv.metrics import Metrics, confusion_matrix, table
 from fullconv.model import load_model
 from fullconv.predict import Predictor
 from fullconv.report.writing import save_report
+from fullconv.settings import read_config
 from fullconv.training import train
 
 # Small enough for two cores, with every stage of a ResNet; trained from a fresh start.
@@ -51,7 +53,7 @@ def run_demo(
     and the report, out/report.html.
 
     Args:
-        out: folder for all of it; a demo that is there is replaced.
+        out: folder for all of it; a demo that is there is replaced, one that was stopped goes on.
         epochs: passes over the training scenes.
         seed: of the training.
         say: takes each line about how it goes.
@@ -64,16 +66,28 @@ def run_demo(
     scenes, run_folder = out / "scenes", out / "run"
     if run_folder.is_dir() and not (run_folder / "config.toml").is_file():
         raise FullconvError(f"{run_folder} is not a demo's.", "fullconv demo --out another_folder")
-    shutil.rmtree(run_folder, ignore_errors=True)
-    say(f"drawing street scenes in {scenes} ...")
-    drawn.write(scenes)
-    run = train(scenes, out=run_folder, epochs=epochs, seed=seed, **OPTIONS)
+    if _stopped(run_folder, epochs, seed):
+        say(f"going on with the training in {run_folder} that was stopped ...")
+        run = train(resume=run_folder)
+    else:
+        shutil.rmtree(run_folder, ignore_errors=True)
+        say(f"drawing street scenes in {scenes} ...")
+        drawn.write(scenes)
+        run = train(scenes, out=run_folder, epochs=epochs, seed=seed, **OPTIONS)
     result = evaluate(run.model, scenes, split="test")
     again = command("fullconv", "evaluate", run.model, scenes, "--split", "test")
     save_report(result, out / REPORT, run=run_folder, repeat=again)
     save_sheet(Predictor(load_model(run.model)), scenes, out / SHEET)
     say(f"{time.monotonic() - started:.0f} seconds\n")
     return result.to_dict()
+
+
+def _stopped(run: Path, epochs: int, seed: int) -> bool:
+    """Whether a training of so many epochs was begun there and not ended."""
+    if not (run / "checkpoint" / CHECKPOINT).is_file() or (run / "metrics.json").is_file():
+        return False
+    asked = read_config(run / "config.toml").get("train", {})
+    return (asked.get("epochs"), asked.get("seed")) == (epochs, seed)
 
 
 def text_of(result: dict[str, Any], out: Path) -> str:
@@ -114,6 +128,6 @@ def save_sheet(
         mean_iou, name, picture, truth, prediction = scored[index]
         errors = draw.error_map(truth, prediction, labels.ignore_index, picture=picture)
         rows.append([picture, truth, prediction, errors])
-        captions.append(f"{name}: mean IoU {mean_iou:.2f}, number {index + 1} of {len(scored)}")
+        captions.append(f"{name}: mean IoU {mean_iou:.1%}, number {index + 1} of {len(scored)}")
     titles = ["photo", "truth", "prediction", "errors (red)"]
     draw.grid(rows, titles, captions, labels=labels).save(path)

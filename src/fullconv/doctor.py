@@ -65,17 +65,17 @@ class Health:
         """As a person reads it."""
         rows = [("fullconv", self.facts["fullconv"]), ("python", self.facts["python"]["said"])]
         rows += [(name, version or "-") for name, version in self.facts["packages"].items()]
-        lines = [f"{name:<13}{version}" for name, version in rows]
+        lines = [f"{name:<17}{version}" for name, version in rows]
         if self.facts[_MATCH] is not None:
             match = "match" if self.facts[_MATCH] else "do not match"
-            lines.insert(4, f"{'':<13}torch and torchvision {match}")
-        lines += [f"{'device':<13}{one['said']}" for one in self.facts["devices"]]
-        lines += [f"{'kernels':<13}{name}: {why}" for name, why in self.facts["kernels"].items()]
-        lines += [f"{'compiler':<13}{self.facts['compiler'] or 'none'}", *self._sizes()]
+            lines.insert(4, f"{'':<17}torch and torchvision {match}")
+        lines += [f"{'device':<17}{one['said']}" for one in self.facts["devices"]]
+        lines += [f"{'kernels':<17}{name}: {why}" for name, why in self.facts["kernels"].items()]
+        lines += [f"{'compiler':<17}{self.facts['compiler'] or 'none'}", *self._sizes()]
         lines += [
-            f"{f'[{extra}]':<13}installed"
+            f"{f'[{extra}]':<17}installed"
             if one["installed"]
-            else f"{f'[{extra}]':<13}not here: {one['line']}"
+            else f"{f'[{extra}]':<17}not here: {one['line']}"
             for extra, one in self.facts["extras"].items()
         ]
         for one in self.findings:
@@ -88,9 +88,9 @@ class Health:
         found = self.facts["memory"]
         free, total = _size(found["available"]), _size(found["total"])
         return [
-            f"{'memory':<13}{free} of {total} available",
+            f"{'memory':<17}{free} of {total} available",
             *(
-                f"{'disk':<13}{_size(place['free'])} free in {place['folder']} ({what})"
+                f"{'disk':<17}{_size(place['free'])} free in {place['folder']} ({what})"
                 for what, place in self.facts["disk"].items()
             ),
         ]

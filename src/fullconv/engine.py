@@ -45,7 +45,7 @@ class Engine:
         compile: bool = False,
     ) -> None:
         self.model, self.device, self.compiled = model, device, compile
-        self.precision, self.reason = _choose(model, device, precision)
+        self.precision, self.reason = chosen_precision(model, device, precision)
         network = copy.deepcopy(model.network).eval().requires_grad_(False)
         self.folded = fold_batch_norm(network)
         network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -136,8 +136,10 @@ def computes_in_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and any(getattr(torch.cpu, test, bool)() for test in tests)
 
 
-def _choose(model: Model, device: torch.device, precision: str) -> tuple[str, str]:
-    """The precision, and why."""
+def chosen_precision(
+    model: Model, device: torch.device, precision: str = "auto"
+) -> tuple[str, str]:
+    """Of the backbone on a device, and why; see the top of this file."""
     if precision not in PRECISIONS:
         raise FullconvError(
             f"precision {precision!r} is not known; there are {', '.join(PRECISIONS)}.",

@@ -36,6 +36,10 @@ class UnwrittenError(FullconvError):
     """A result that cannot be written, so that there is no use in going on with others."""
 
 
+class StoppedError(FullconvError):
+    """No mistake at all: it was asked to stop, and can go on by the line in the hint."""
+
+
 class DownloadError(FullconvError):
     """What the same command may not meet another time.
 

@@ -77,7 +77,7 @@ class Exported:
         error = "" if self.error is None else f"; scores to {self.error:.1e} of the largest"
         return (
             f"{self.path}: {self.bytes / 1e6:.1f} MB, {self.precision}\n"
-            f"compared with the model on {len(self.sizes)} pictures of "
+            f"compared with the model in float32 on {len(self.sizes)} pictures of "
             f"{len(set(self.sizes))} sizes: {1 - self.unlike:.4%} of {self.pixels} labels are equal"
             f"{error}"
         )

@@ -47,7 +47,10 @@ def export(
     json
         Print one JSON object and nothing else.
     """
+    import torch
+
     from fullconv.data.pictures import read_picture
+    from fullconv.engine import chosen_precision
     from fullconv.export import export as export_model
     from fullconv.model import load_model
     from fullconv.outputs import find_pictures
@@ -64,6 +67,13 @@ def export(
     else:
         result = export_model(
             loaded, out, to=to, precision=precision, labels_inside=labels_inside, pictures=pictures
+        )
+    device = torch.device("cpu")
+    if precision == "float32" and chosen_precision(loaded, device)[0] != precision:
+        say(
+            f"note: on this machine the model itself runs in bfloat16, and labels some pixels "
+            f"otherwise; as the file does: {command('fullconv', 'predict', model, 'PICTURES')} "
+            "--precision float32"
         )
     emit(result.to_dict(), "\n".join([result.text(), *_next(to, result.path)]), json)
 

@@ -20,7 +20,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from fullconv.data.samples import common_ignore
 from fullconv.engine import Engine
-from fullconv.errors import FullconvError, command
+from fullconv.errors import FullconvError, StoppedError, command
 from fullconv.metrics import Metrics, further_metrics
 from fullconv.model import Model, save_model
 from fullconv.network.fcn import FCN
@@ -275,7 +275,7 @@ class Checkpoints(pl.Callback):
 
     def _stop_if_interrupted(self, trainer: pl.Trainer) -> None:
         if self.interrupted:
-            raise FullconvError(
+            raise StoppedError(
                 f"stopped in epoch {trainer.current_epoch + 1} of {trainer.max_epochs}; all is "
                 "saved.",
                 command("fullconv", "train", "--resume", self.folder),

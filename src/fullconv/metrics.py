@@ -63,6 +63,11 @@ class Metrics:
         return ratios(np.diag(self._hist), self._hist.sum(axis=1))
 
     @property
+    def class_precision(self) -> np.ndarray:
+        """(K,) share of the pixels called each class that are right."""
+        return ratios(np.diag(self._hist), self._hist.sum(axis=0))
+
+    @property
     def class_iou(self) -> np.ndarray:
         """(K,) intersection over union of truth and prediction."""
         hist = self._hist
@@ -100,6 +105,7 @@ class Metrics:
             "mean_iou_present": plain(self.mean_iou_present),
             "per_class_iou": self._by_name(self.class_iou),
             "per_class_accuracy": self._by_name(self.class_accuracy),
+            "per_class_precision": self._by_name(self.class_precision),
             "confusion": np.asarray(self.confusion).tolist(),
         }
 
@@ -121,7 +127,7 @@ def headline(metrics: Mapping[str, Any]) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "is not defined (no labelled pixel)" if value is None else f"{value:.3f}"
+    return "is not defined (no labelled pixel)" if value is None else f"{value:.1%}"
 
 
 def _heads(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -149,10 +155,12 @@ def _table(metrics: Mapping[str, Any]) -> str:
         f"{'mean accuracy':<24}{_percent(metrics['mean_accuracy'])}",
         f"{'frequency weighted IoU':<24}{_percent(metrics['frequency_weighted_iou'])}",
     ]
-    lines += ["", f"{'class':<24}{'IoU':>6}{'accuracy':>10}"]
+    lines += ["", f"{'class':<24}{'IoU':>6}{'accuracy':>10}{'precision':>11}"]
+    right = metrics["per_class_accuracy"]
+    precise = metrics.get("per_class_precision", {})  # not in files of earlier versions
     absent = [name for name, iou in metrics["per_class_iou"].items() if iou is None]
     lines += [
-        f"{name[:23]:<24}{_percent(iou)}{_percent(metrics['per_class_accuracy'][name]):>10}"
+        f"{name[:23]:<24}{_percent(iou)}{_percent(right[name]):>10}{_percent(precise.get(name)):>11}"
         for name, iou in metrics["per_class_iou"].items()
         if iou is not None or len(absent) <= LISTED
     ]

@@ -16,6 +16,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from difflib import SequenceMatcher
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from fullconv.data.channels import Input
-from fullconv.errors import FullconvError, command
+from fullconv.errors import FullconvError, command, some
 from fullconv.foreign import load_foreign
 from fullconv.hub import local
 from fullconv.labels import Labels
@@ -300,9 +301,29 @@ def _no_model(path: Path, folder: Path) -> FullconvError:
                 f"interrupted.",
                 command("mv", previous, lost),
             )
+    near = _models_near(path)
+    also = f" There are models at {some([str(one) for one in near])}." if near else ""
     return FullconvError(
-        f"no model at {path}: {what}; expected {WEIGHTS} and {CONFIG}.", "fullconv train DATA"
+        f"no model at {path}: {what}; expected {WEIGHTS} and {CONFIG}.{also}",
+        command("fullconv", "inspect", near[0]) if near else "fullconv train DATA",
     )
+
+
+def _models_near(path: Path) -> list[Path]:
+    """Runs and models in the folder, or, where nothing is there, beside it: the most alike first,
+    else the last first."""
+    folder, name = (path, "") if path.is_dir() else (path.parent, path.name)
+    there = folder.iterdir() if folder.is_dir() else ()
+    found = [
+        p for p in there if p != path and any((q / WEIGHTS).is_file() for q in (p / "model", p))
+    ]
+    alike = SequenceMatcher(b=name)
+
+    def rank(one: Path) -> tuple[float, float]:
+        alike.set_seq1(one.name)
+        return -alike.ratio() if name else 0.0, -one.stat().st_mtime
+
+    return sorted(found, key=rank)
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -62,7 +62,7 @@ class Reporter(pl.Callback):
         self.loss_sum += float(outputs["loss"].detach())
         self.loss_count += 1
         if not self.bar.disable:
-            best = f"mean IoU {self.best:.3f}  " if self.best >= 0 else ""
+            best = f"best mean IoU {self.best:.1%}  " if self.best >= 0 else ""
             self.bar.update(
                 self.task,
                 completed=trainer.global_step,
@@ -85,13 +85,13 @@ class Reporter(pl.Callback):
             *(round(metrics.get(key) or 0.0, 5) for key in ("mean_iou", "pixel_accuracy")),
             round(time.monotonic() - self.started, 1),
         )
-        heads = "".join(f"{name} {of.mean_iou:.3f}  " for name, of in module.others.items())
+        heads = "".join(f"{name} {of.mean_iou:.1%}  " for name, of in module.others.items())
         if trainer.is_global_zero:
             self._write(row)
             self.console.print(
                 said(
-                    f"epoch {row[0]}/{trainer.max_epochs}  loss {loss:.3f}  mean IoU {row[4]:.3f}  "
-                    f"pixel accuracy {row[5]:.3f}  {heads}{self._left(trainer)}"
+                    f"epoch {row[0]}/{trainer.max_epochs}  loss {loss:.3f}  mean IoU {row[4]:.1%}  "
+                    f"pixel accuracy {row[5]:.1%}  {heads}{self._left(trainer)}"
                 )
             )
 

@@ -108,13 +108,14 @@ def metrics_html(of: Metrics) -> str:
 
 def _metrics(names: Sequence[str], facts: Mapping[str, Any]) -> list[Node]:
     numbers = [[said, _percent(facts[key])] for key, said in TITLES.items()]
-    iou, accuracy = facts["per_class_iou"], facts["per_class_accuracy"]
+    iou, precise = facts["per_class_iou"], facts.get("per_class_precision", {})
+    columns = (iou, facts["per_class_accuracy"], precise)
     rows: list[list[Any]] = [
-        [name, _percent(iou[name]), _percent(accuracy[name]), _bar(iou[name])] for name in names
+        [name, *(_percent(of.get(name)) for of in columns), _bar(iou[name])] for name in names
     ]
     return [
         table([], numbers, numbers=1),
-        table(["class", "IoU, %", "accuracy, %", ""], rows, numbers=2),
+        table(["class", "IoU, %", "accuracy, %", "precision, %", ""], rows, numbers=3),
     ]
 
 

@@ -86,10 +86,10 @@ def table(stages: Sequence[Stage]) -> str:
         f"{'':<10}{'mean IoU':>9}{'gain':>8}{'pixel acc.':>12}{'kept at start':>15}{'time':>10}"
     ]
     for s in stages:
-        gain = "" if s.gain is None else f"{s.gain:+.3f}"
+        gain = "" if s.gain is None else f"{100 * s.gain:+.1f}"
         kept = "" if s.unchanged is None else f"{s.unchanged:.2%}"
         iou, accuracy = (
-            "-" if value is None else f"{value:.3f}" for value in (s.mean_iou, s.pixel_accuracy)
+            "-" if value is None else f"{value:.1%}" for value in (s.mean_iou, s.pixel_accuracy)
         )
         time = f"{s.seconds / 60:.1f} min"
         lines.append(f"{s.name:<10}{iou:>9}{gain:>8}{accuracy:>12}{kept:>15}{time:>10}")

@@ -33,6 +33,7 @@ app = App(
 Json = Annotated[bool, Parameter(name="--json", negative=())]
 Split = Literal["train", "val", "test"]
 Precision = Literal["auto", "float32", "bfloat16"]
+_NEXT = "next: "
 PAUSE = 30.0  # seconds between lines of progress where there is no terminal
 
 
@@ -56,7 +57,9 @@ def let_go(stream: TextIO) -> None:
 
 def emit(facts: dict[str, Any], text: str, as_json: bool, *, ahead: str = "") -> None:
     """The result, as text that may end with the command to type next, or as one JSON object."""
-    text = text.rstrip("\n") + (f"\nnext: {ahead}" if ahead else "")
+    text = text.rstrip("\n") + (f"\n{_NEXT}{ahead}" if ahead else "")
+    if isinstance(sys.stderr, _Nowhere):  # results alone
+        text = "\n".join(line for line in text.splitlines() if not line.startswith(_NEXT))
     # Flushed here, where a reader that went away can still be met: `fullconv check data | head`.
     try:
         print(json.dumps(facts) if as_json else said(text), flush=True)

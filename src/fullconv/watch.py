@@ -113,7 +113,7 @@ class Watch(pl.Callback):
         epoch = trainer.current_epoch + 1
         tables, ignore_index = _tables(module.model), module.ignore_index
         heads = zip(tables, (module.latest, *module.others.values()), strict=True)
-        reached = ", ".join(f"{name} {of.mean_iou:.3f}".strip() for (name, _), of in heads)
+        reached = ", ".join(f"{name} {of.mean_iou:.1%}".strip() for (name, _), of in heads)
         heading = f"epoch {epoch} of {trainer.max_epochs}: mean IoU {reached} on {self.split}"
         self._wait()
         self.pen = self.pen or ThreadPoolExecutor(1, "pictures")

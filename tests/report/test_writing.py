@@ -80,8 +80,10 @@ def test_the_page_says_what_the_evaluation_found(run: Path, data: Path) -> None:
     text = " ".join(reader.text.split())
     for value in (metrics.mean_iou, metrics.pixel_accuracy, metrics.mean_accuracy):
         assert f" {100 * value:.1f} " in text
-    for name, iou in zip(LABELS.names, metrics.class_iou, strict=True):
-        assert re.search(rf"{name} {100 * iou:.1f} [\d.]+ ", text), name
+    columns = (metrics.class_iou, metrics.class_accuracy, metrics.class_precision)
+    for name, *shares in zip(LABELS.names, *columns, strict=True):
+        iou, accuracy, precision = (f"{100 * x:.1f}" if x == x else "[^ ]+" for x in shares)
+        assert re.search(rf"{name} {iou} [\d.]+ {accuracy} {precision} ", text), name
     assert f"Boundary F1 {100 * quality.boundary_f1:.1f} within" in text
     assert f"calibration error: {100 * quality.calibration_error:.1f}," in text
     assert f"Mean IoU within 5 pixels of a true edge: {100 * quality.band_iou[4]:.1f}." in text

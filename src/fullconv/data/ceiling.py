@@ -97,14 +97,14 @@ class Ceiling:
         if stride == finest:
             assert coarser is not None
             return (
-                f"stride {coarser} can reach about {100 * means[coarser]:.1f}, more than "
-                f"{100 * MARGIN:g} points below stride {finest}'s {100 * means[finest]:.1f} "
+                f"stride {coarser} can reach a mean IoU of about {means[coarser]:.1%}, more than "
+                f"{100 * MARGIN:g} points below stride {finest}'s {means[finest]:.1%} "
                 f"({self._counted})"
             )
-        below = f"; stride {coarser} about {100 * means[coarser]:.1f}" if coarser else ""
+        below = f"; stride {coarser} about {means[coarser]:.1%}" if coarser else ""
         return (
-            f"it can reach about {100 * means[stride]:.1f}, within {100 * MARGIN:g} points of "
-            f"stride {finest}'s {100 * means[finest]:.1f}{below} ({self._counted})"
+            f"it can reach a mean IoU of about {means[stride]:.1%}, within {100 * MARGIN:g} "
+            f"points of stride {finest}'s {means[finest]:.1%}{below} ({self._counted})"
         )
 
     @property

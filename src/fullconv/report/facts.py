@@ -26,7 +26,7 @@ class Row:
     Args:
         name, color: of the class, the latter as "#rrggbb".
         share: of the labelled pixels.
-        iou, accuracy, boundary_f1: fractions.
+        iou, accuracy, precision, boundary_f1: fractions.
         ceiling: about the best IoU that the model's stride can reach.
     """
 
@@ -36,6 +36,7 @@ class Row:
     iou: float
     ceiling: float
     accuracy: float
+    precision: float
     boundary_f1: float
 
 
@@ -142,15 +143,17 @@ def _rows(
 ) -> tuple[tuple[Row, ...], tuple[str, ...]]:
     truth = metrics.confusion.sum(axis=1)
     rows, absent = [], []
-    columns = zip(metrics.class_iou, metrics.class_accuracy, quality.class_f1, strict=True)
-    for k, (iou, accuracy, f1) in enumerate(columns):
+    both = (metrics.class_accuracy, metrics.class_precision)
+    columns = zip(metrics.class_iou, *both, quality.class_f1, strict=True)
+    for k, (iou, accuracy, precision, f1) in enumerate(columns):
         name = labels.names[k]
         if math.isnan(iou):
             absent.append(name)
             continue
         share = truth[k] / max(1, truth.sum())
         color = format_color(labels.colors[k])
-        rows.append(Row(name, color, share, iou, best.get(name, math.nan), accuracy, f1))
+        reach = best.get(name, math.nan)
+        rows.append(Row(name, color, share, iou, reach, accuracy, precision, f1))
     return tuple(rows), tuple(absent)
 
 

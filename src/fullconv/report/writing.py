@@ -149,7 +149,7 @@ def curves_of(history: Sequence[History]) -> dict[str, Markup]:
         "rate": line_chart(
             [Line("rate", points["rate"])],
             across=across,
-            said="learning rate by epoch",
+            said="learning rate of the first layers by epoch",
             stages=rules,
         ),
     }
