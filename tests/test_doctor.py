@@ -58,7 +58,7 @@ def test_what_it_says_is_what_is_here() -> None:
     assert facts["threads"] == torch.get_num_threads()
     assert facts["devices"][0]["name"] == "cpu"
     assert len(facts["devices"]) == 1 + torch.cuda.device_count()
-    assert f"torch        {torch.__version__}\n" in text
+    assert f"torch            {torch.__version__}\n" in text
     assert "torch and torchvision match\n" in text
     assert "8.0 GiB of 16.0 GiB available\n" in text
     assert f"10.0 GiB free in {Path.cwd()} (this folder)\n" in text
@@ -107,7 +107,7 @@ def test_no_compiled_kernels(
     monkeypatch.setattr(doctor, "compiler", lambda: where)
     health = examine()
     assert health.facts["kernels"]["cpu"] == "reference, torch"
-    assert f"compiler     {where or 'none'}\n" in health.text()
+    assert f"compiler         {where or 'none'}\n" in health.text()
     assert only(health) == Finding(
         "slow",
         "there are no compiled kernels (no C++ compiler when it was installed): torch computes "
@@ -166,7 +166,7 @@ def test_packages_that_are_too_old_or_gone(monkeypatch: pytest.MonkeyPatch) -> N
     assert set(health.facts["extras"]) == set(EXTRAS)
     assert health.facts["extras"]["video"]["missing"] == ["av"]
     assert "onnxruntime" in health.facts["extras"]["onnx"]["missing"]
-    assert '[video]      not here: pip install "fullconv[video]"\n' in health.text()
+    assert '[video]          not here: pip install "fullconv[video]"\n' in health.text()
 
 
 def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,7 +292,7 @@ def test_it_works_where_nothing_is_installed_but_the_command_line() -> None:
     assert '\n  try: pip install "torch>=2.8" "torchvision>=0.23" "timm>=1.0.20" ' in done.out
     assert done.out.count("broken: ") == 1
     assert "match" not in done.out
-    assert "torch        -\n" in done.out
+    assert "torch            -\n" in done.out
     facts = json.loads(without(gone, "ModuleNotFoundError('gone')", ", '--json'").out)
     assert facts["broken"]
     assert facts["packages"]["torch"] is None

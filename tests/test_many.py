@@ -239,6 +239,23 @@ def test_reading_and_writing_let_the_network_go_first(
     assert found == {"read": {19}, "network": {own}, "write": {19}}
 
 
+def test_threads_beside_the_network_have_short_turns_while_it_runs(tmp_path: Path) -> None:
+    found: list[float] = []
+
+    class Asking(Threshold):
+        def segment(self, picture: np.ndarray, *, inputs: Any = ()) -> Segmentation:
+            found.append(sys.getswitchinterval())
+            if len(found) == 3:
+                raise ZeroDivisionError
+            return super().segment(picture, inputs=inputs)
+
+    before = sys.getswitchinterval()
+    with pytest.raises(ZeroDivisionError):
+        go(Asking(), pictures_in(tmp_path, 5), tmp_path / "out")
+    assert found == pytest.approx([many._TURN] * 3)
+    assert sys.getswitchinterval() == before > many._TURN
+
+
 @pytest.mark.parametrize("where", ["read", "network", "write"])
 def test_a_bug_ends_it_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     def broken(*words: Any, **more: Any) -> Any:

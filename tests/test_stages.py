@@ -123,8 +123,8 @@ def test_the_table_shows_gain_and_cost() -> None:
         Stage("FCN-8s", "c", None, None, None, 1.0, 2, 150.0),
     ]
     lines = table(stages).splitlines()
-    assert lines[1].split() == ["FCN-32s", "0.500", "0.800", "1.5", "min"]
-    assert lines[2].split() == ["FCN-16s", "0.562", "+0.062", "0.850", "99.87%", "2.0", "min"]
+    assert lines[1].split() == ["FCN-32s", "50.0%", "80.0%", "1.5", "min"]
+    assert lines[2].split() == ["FCN-16s", "56.2%", "+6.2", "85.0%", "99.87%", "2.0", "min"]
     assert lines[3].split() == ["FCN-8s", "-", "-", "100.00%", "2.5", "min"]
     assert len({len(line) for line in lines}) == 1
 

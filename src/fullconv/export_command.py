@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from fullconv.errors import FullconvError, as_typed, command
 from fullconv.terminal import Json, app, emit, name_of, say
+
+if TYPE_CHECKING:
+    from fullconv.model import Model
 
 MOST = 64  # pictures that int8 is calibrated with
 
@@ -47,10 +50,7 @@ def export(
     json
         Print one JSON object and nothing else.
     """
-    import torch
-
     from fullconv.data.pictures import read_picture
-    from fullconv.engine import chosen_precision
     from fullconv.export import export as export_model
     from fullconv.model import load_model
     from fullconv.outputs import find_pictures
@@ -68,14 +68,22 @@ def export(
         result = export_model(
             loaded, out, to=to, precision=precision, labels_inside=labels_inside, pictures=pictures
         )
-    device = torch.device("cpu")
-    if precision == "float32" and chosen_precision(loaded, device)[0] != precision:
+    if precision == "float32":
+        _say_where_the_model_differs(loaded, model)
+    emit(result.to_dict(), "\n".join([result.text(), *_next(to, result.path)]), json)
+
+
+def _say_where_the_model_differs(loaded: Model, model: Path) -> None:
+    import torch
+
+    from fullconv.engine import chosen_precision
+
+    if chosen_precision(loaded, torch.device("cpu"))[0] != "float32":
         say(
-            f"note: on this machine the model itself runs in bfloat16, and labels some pixels "
+            "note: on this machine the model itself runs in bfloat16, and labels some pixels "
             f"otherwise; as the file does: {command('fullconv', 'predict', model, 'PICTURES')} "
             "--precision float32"
         )
-    emit(result.to_dict(), "\n".join([result.text(), *_next(to, result.path)]), json)
 
 
 def _require_together(to: str, labels_inside: bool, ort: Path | None) -> None:

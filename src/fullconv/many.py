@@ -37,6 +37,7 @@ from fullconv.video import predict_video
 PIXELS = 1 << 25  # of pictures that are held at once, read or not yet written
 PART = ".part."  # begins the folder of results that are not whole yet
 MOST_THREADS = 8  # that read, and that write
+_TURN = 0.0005  # seconds
 _LAST = 19  # the lowest priority
 
 
@@ -107,7 +108,7 @@ def predict_many(
             with suppress(OSError):  # of a process that was killed when all was moved
                 _part(finished.out / pictures[k].stem).rmdir()
     progress(done.skipped, len(pictures))
-    with _Line(predictor, finished, outputs) as line:
+    with _short_turns(), _Line(predictor, finished, outputs) as line:
         todo = [(pictures[k], sources[k]) for k in left]
         for count, (k, made) in enumerate(zip(left, line.run(todo, progress), strict=True), 1):
             if isinstance(made, FullconvError):
@@ -301,6 +302,18 @@ def _let_the_network_go_first() -> None:
     thread beside them that takes its processor for a while costs the time of them all."""
     if sys.platform == "linux":  # elsewhere threads have no priority of their own
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LAST)
+
+
+@contextmanager
+def _short_turns() -> Iterator[None]:
+    """The network asks Python for its turn at every operation, and would wait each time for as long
+    as a thread beside it may go on: 5 ms, unless something shorter is said."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(min(before, _TURN))
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
 
 
 @contextmanager

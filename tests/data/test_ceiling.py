@@ -252,7 +252,8 @@ def test_by_the_table_of_the_paper_it_is_stride_8(of: Callable[..., Ceiling]) ->
     found = of(0.985, 0.964, 0.928, 0.861)
     assert found.recommended_stride == 8
     assert found.reason == (
-        "it can reach about 96.4, within 5 points of stride 4's 98.5; stride 16 about 92.8 "
+        "it can reach a mean IoU of about 96.4%, within 5 points of stride 4's 98.5%; stride 16 "
+        "about 92.8% "
         "(counted in 1 mask of val)"
     )
     assert "a suffers most: stride 32 leaves it about 86.10" in found.text()
@@ -262,11 +263,12 @@ def test_the_coarsest_and_the_finest_can_be_recommended(of: Callable[..., Ceilin
     assert of(1, 1, 1, 1 - MARGIN).recommended_stride == 32
     counted = " (counted in 1 mask of val)"
     assert of(1, 1, 1, 1).reason == (
-        "it can reach about 100.0, within 5 points of stride 4's 100.0" + counted
+        "it can reach a mean IoU of about 100.0%, within 5 points of stride 4's 100.0%" + counted
     )
     assert of(0.9, 0.8, 0.7, 0.6).recommended_stride == 4
     assert of(0.9, 0.8, 0.7, 0.6).reason == (
-        "stride 8 can reach about 80.0, more than 5 points below stride 4's 90.0" + counted
+        "stride 8 can reach a mean IoU of about 80.0%, more than 5 points below stride 4's 90.0%"
+        + counted
     )
 
 
