@@ -160,6 +160,16 @@ class Labels:
             "ignore_index": self.ignore_index,
         }
 
+    def to_list(self) -> list[dict[str, Any]]:
+        """For the web page, a class each: id, name, color (0-255), and whether an overlay shows it
+        (`painted`)."""
+        pairs = enumerate(zip(self.names, self.colors, strict=True))
+        bare = self.unpainted
+        return [
+            {"id": k, "name": name, "color": color, "painted": k not in bare}
+            for k, (name, color) in pairs
+        ]
+
     @classmethod
     def from_dict(cls, table: Mapping[str, Any]) -> Labels:
         """Of what `to_dict` wrote."""
