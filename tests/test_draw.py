@@ -8,9 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from fullconv import draw
+from fullconv.data.tables import CAMVID, VOC
 from fullconv.errors import FullconvError
 from fullconv.labels import Labels
 
@@ -36,6 +39,28 @@ def texts(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
     monkeypatch.setattr(ImageDraw.ImageDraw, "text", text)
     return written
+
+
+def defined(picture: np.ndarray, ids: np.ndarray, labels: Labels, bare: set[int]) -> np.ndarray:
+    """The overlay, pixel by pixel: at half strength, with an outline of one pixel. `bare`: the
+    classes without a colour."""
+    (height, width), none = ids.shape, {*bare, labels.ignore_index}
+    shown = picture.copy()
+
+    def around(y: int, x: int, ways: list[tuple[int, int]]) -> list[int]:
+        places = [(y + dy, x + dx) for dy, dx in ways]
+        return [int(ids[i, j]) for i, j in places if 0 <= i < height and 0 <= j < width]
+
+    for y, x in np.ndindex(height, width):
+        own = int(ids[y, x])
+        if own in none:
+            continue
+        sides = around(y, x, [(1, 0), (0, 1), (-1, 0), (0, -1)])
+        border = any(other != own for other in around(y, x, [(1, 0), (0, 1)]))
+        strength = 1.0 if border or any(other in bare for other in sides) else 0.5
+        mixed = (1 - strength) * picture[y, x].astype(np.float64)
+        shown[y, x] = np.floor(mixed + strength * np.array(labels.colors[own], np.float64) + 0.5)
+    return shown
 
 
 def has(picture: np.ndarray, color: tuple[int, int, int]) -> bool:
@@ -89,6 +114,69 @@ def test_overlay_outlines_the_border_in_the_full_colour() -> None:
     assert (lined[1:, 3] == picture[1:, 3]).all()  # ignored: as photographed
 
 
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 99), st.sampled_from([0, 2, 255]))
+def test_overlay_is_what_is_defined(height: int, width: int, seed: int, common: int) -> None:
+    """With a black background; `common`: what the rest is full of."""
+    colors = ((0, 0, 0), (128, 0, 0), (5, 250, 125), (0, 0, 0))
+    labels = Labels(("background", "crack", "leaf", "hole"), colors)
+    rng = np.random.default_rng(seed)
+    ids = rng.choice(np.array([0, 1, 2, 3, 255], np.uint8), (height, width))
+    ids[rng.random((height, width)) < 0.6] = common
+    picture = photo(height, width, seed)
+    assert (draw.overlay(picture, ids, labels) == defined(picture, ids, labels, {0})).all()
+
+
+@pytest.mark.parametrize("name", ["background", "_background_", "__background__", "Background"])
+def test_a_black_background_stays_as_photographed(name: str) -> None:
+    ids = np.zeros((7, 9), dtype=np.int64)
+    ids[3, 2:7] = 1  # one pixel thin
+    picture, labels = photo(7, 9), Labels((name, "crack"))
+    for outline in (False, True):
+        shown = draw.overlay(picture, ids, labels, alpha=0.7, outline=outline)
+        assert (shown[ids == 0] == picture[ids == 0]).all()
+        assert (shown[ids == 1] != picture[ids == 1]).any()
+    assert (shown[ids == 1] == labels.colors[1]).all()  # all of it is outline
+
+
+@pytest.mark.parametrize(
+    ("name", "color"),
+    [("background", (0, 0, 1)), ("background", (255, 255, 255)), ("sky", (0,) * 3)],
+)
+def test_any_other_class_is_painted(name: str, color: tuple[int, int, int]) -> None:
+    ids = np.zeros((6, 8), dtype=np.uint8)
+    ids[2:4, 3:6] = 1
+    labels = Labels((name, "crack"), (color, (128, 0, 0)))
+    shown = draw.overlay(photo(6, 8), ids, labels)
+    assert (shown == defined(photo(6, 8), ids, labels, set())).all()
+    assert (shown[0, 0] == (photo(6, 8)[0, 0] + np.array(color) + 1) // 2).all()
+
+
+def test_the_outline_beside_the_background_is_closed_and_grows_with_the_picture() -> None:
+    ids = np.zeros((1000, 1000), dtype=np.uint8)
+    ids[300:320, 400:440] = 1
+    shown = draw.overlay(np.full((1000, 1000, 3), 200, np.uint8), ids, Labels(("background", "a")))
+    full = (shown == (128, 0, 0)).all(axis=2)
+    wanted = ids == 1
+    wanted[302:318, 402:438] = False
+    assert np.array_equal(full, wanted)
+    assert (shown[ids == 0] == 200).all()
+
+
+def test_streets_of_camvid_have_no_background(shared: Any) -> None:
+    """Every class is painted there, and the outline is above and left of a border alone."""
+    root = shared / "data/camvid"
+    picture = np.asarray(Image.open(root / "test/0001TP_008550.jpg").convert("RGB"))[
+        180:260, 100:220
+    ]
+    mask = np.asarray(Image.open(root / "testannot/0001TP_008550.png"))[180:260, 100:220]
+    ids = np.where(mask == 11, 255, mask)
+    assert len(np.unique(ids)) > 5
+    assert (ids == 255).any()
+    assert (draw.overlay(picture, ids, CAMVID) == defined(picture, ids, CAMVID, set())).all()
+    assert CAMVID.unpainted == ()
+    assert VOC.unpainted == (0,)
+
+
 def test_the_outline_grows_with_the_picture() -> None:
     ids = np.zeros((1000, 1200), dtype=np.uint8)
     ids[:, 600:] = 1
@@ -123,6 +211,25 @@ def test_the_legend_shows_the_present_classes_with_their_shares(texts: list[str]
     assert has(strip, LABELS.colors[1])
     assert has(strip, draw.NEUTRAL)
     assert not has(strip, LABELS.colors[2])
+
+
+def test_over_a_photo_what_is_not_painted_has_an_empty_swatch(texts: list[str]) -> None:
+    labels = Labels(("background", "crack"))
+    ids = np.array([[0, 0, 1, 255]], dtype=np.uint8)
+    plain, over = draw.legend(labels, ids), draw.legend(labels, ids, over_photo=True)
+    assert texts[:6] == texts[6:] == ["background", "50.0 %", "crack", "25.0 %", "ignore", "25.0 %"]
+    for color in ((0, 0, 0), draw.NEUTRAL):
+        assert has(plain, color)
+        assert not has(over, color)
+    assert has(over, labels.colors[1])
+    assert draw.shown_over_photo(labels) == {
+        "background": None,
+        "crack": (128, 0, 0),
+        "ignore": None,
+    }
+    below = draw.overlay_with_legend(photo(300, 400), np.zeros((300, 400), np.uint8), labels)[300:]
+    assert texts[-2:] == ["background", "100.0 %"]
+    assert not has(below, (0, 0, 0))
 
 
 def test_the_legend_without_ids_shows_all_classes_in_order(texts: list[str]) -> None:
@@ -209,7 +316,7 @@ def test_grid_shows_ignore_in_its_legend_only_where_there_is_some(texts: list[st
 def test_grid_scales_maps_without_inventing_colours_and_photos_smoothly() -> None:
     ids = np.random.default_rng(0).integers(0, 3, (700, 1000)).astype(np.uint8)
     sheet = np.asarray(draw.grid([[ids]], ["ids"], labels=LABELS))
-    known = {*LABELS.colors, draw._PAPER}
+    known = {*LABELS.colors, (255, 255, 255)}
     middle = sheet[120:300, 60:400].reshape(-1, 3)
     assert {tuple(pixel) for pixel in np.unique(middle, axis=0).tolist()} <= known
     noise = photo(700, 1000)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from fullconv.errors import FullconvError
-from fullconv.labels import Labels, format_color, parse_color, voc_color
+from fullconv.labels import Labels, format_color, is_background, parse_color, voc_color
 
 
 def test_the_voc_palette_is_the_published_one() -> None:
@@ -23,6 +23,37 @@ def test_a_bad_color_is_named(text: str) -> None:
     with pytest.raises(FullconvError, match="not of the form '#rrggbb'") as caught:
         parse_color(text)
     assert repr(text) in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("name", "rest"),
+    [
+        ("background", True),
+        ("_background_", True),
+        ("__Background__", True),
+        ("BG", True),
+        ("others", True),
+        ("void", True),
+        ("unlabelled", True),
+        ("sky", False),
+        ("background building", False),
+        ("class 0", False),
+        ("", False),
+    ],
+)
+def test_a_background_is_known_by_its_name(name: str, rest: bool) -> None:
+    assert is_background(name) is rest
+
+
+def test_over_a_photo_a_black_background_has_no_colour() -> None:
+    names = ("road", "Background", "other", "hole")
+    black = (0, 0, 0)
+    assert Labels(names, ((128, 64, 128), black, black, black)).unpainted == (1, 2)
+    assert Labels(names, (black, (1, 0, 0), (0, 0, 9), black)).unpainted == ()
+    assert Labels(("background", "crack")).to_list() == [
+        {"id": 0, "name": "background", "color": (0, 0, 0), "painted": False},
+        {"id": 1, "name": "crack", "color": (128, 0, 0), "painted": True},
+    ]
 
 
 def test_a_value_means_what_is_listed_then_itself() -> None:

@@ -69,6 +69,9 @@ def test_every_row_of_a_table_is_there(count: int) -> None:
 
 def test_swatches_and_bars() -> None:
     assert 'style="background: #804080"' in fragment(swatch((128, 64, 128)))
+    empty = swatch(None)
+    assert empty.get("class") == "swatch none"
+    assert empty.get("style") is None
     assert 'style="width: 25.0%"' in fragment(bar(0.25))
     assert 'style="width: 100.0%"' in fragment(bar(7))
 

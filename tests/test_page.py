@@ -18,6 +18,8 @@ from PIL import Image
 from served import serving
 
 from fullconv.data import drawn
+from fullconv.labels import Labels
+from fullconv.model import Model
 from fullconv.outputs import Segmentation
 from fullconv.predict import Predictor
 from fullconv.serve.guard import Limits
@@ -227,6 +229,61 @@ def test_downloads(page: Any, scene: Path, wanted: Segmentation) -> None:
     assert (table["height"], table["width"]) == SIZE
     shares = {one["name"]: one["share"] for one in table["classes"] if one["pixels"]}
     assert shares == pytest.approx({name: of for name, of in wanted.area.items() if of})
+
+
+@pytest.fixture(scope="module")
+def backed(predictor: Predictor, wanted: Segmentation) -> Predictor:
+    """The class that covers most is called background, and is black."""
+    model, most = predictor.model, int(np.bincount(wanted.mask.ravel()).argmax())
+    names, colors = list(model.labels.names), list(model.labels.colors)
+    names[most], colors[most] = "background", (0, 0, 0)
+    labels = Labels(tuple(names), tuple(colors), model.labels.ignore_index)
+    return Predictor(Model(model.network, labels, model.card), device="cpu", precision="float32")
+
+
+def test_a_black_background_is_clear_unless_it_is_alone(
+    browser: Any, backed: Predictor, scene: Path
+) -> None:
+    found = backed(scene)
+    bare = found.mask == backed.labels.index("background")
+    colors = np.array(backed.labels.colors)[found.mask]
+    with serving(backed) as url, Opened(browser, url) as page:
+        give(page, scene)
+        row = page.locator("#classes button").nth(0)
+        swatch = "getComputedStyle(document.querySelector('#classes .swatch'))"
+        for palette in ("model", "safe"):
+            page.select_option("#colours", palette)
+            over = canvas(page, "over")
+            assert (over[bare, 3] == 0).all()
+            assert (over[~bare, 3] == 255).all()
+            assert (palette == "safe") | np.array_equal(over[~bare, :3], colors[~bare])
+            assert row.locator(".name").inner_text() == "background"
+            assert row.locator(".share").inner_text() == f"{100 * bare.mean():.0f} %"
+            assert "linear-gradient" in page.evaluate(f"{swatch}.backgroundImage")
+            row.click()
+            over = canvas(page, "over")
+            fill = {
+                "model": (255, 255, 255),
+                "safe": page.evaluate(f"colour({found.mask[bare][0]})"),
+            }
+            assert (over[bare] == (*fill[palette], 255)).all()
+            assert (over[~bare, 3] == 140).all()
+            shown = page.evaluate(f"{swatch}.backgroundColor")
+            assert shown == f"rgb({', '.join(map(str, fill[palette]))})"
+            page.click("#all")
+        y, x = np.argwhere(bare)[len(np.argwhere(bare)) // 2]
+        page.mouse.move(*at(page, int(y), int(x)))
+        assert page.locator("#said b").inner_text() == "background"
+        page.select_option("#colours", "model")
+        with page.expect_download() as download:
+            page.click("#saveOverlay")
+        saved = np.asarray(Image.open(download.value.path()).convert("RGB"))
+        assert np.array_equal(saved[bare], found.picture[bare])
+        mixed = 0.6 * colors[~bare] + 0.4 * found.picture[~bare]
+        assert np.abs(mixed - saved[~bare]).max() <= 2
+        with page.expect_download() as download:
+            page.click("#saveMask")
+        assert Path(download.value.path()).read_bytes() == found.encoded("mask")
 
 
 def test_colours_for_every_vision(page: Any, scene: Path, wanted: Segmentation) -> None:

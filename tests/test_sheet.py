@@ -11,6 +11,7 @@ from PIL import Image
 from fullconv import draw
 from fullconv.data import drawn
 from fullconv.data.check import check
+from fullconv.data.fix import fix
 from fullconv.errors import FullconvError
 from fullconv.sheet import save_sheet
 
@@ -98,13 +99,49 @@ def test_the_legend_has_what_is_shown_and_what_does_not_count(
     save_sheet(check(root), tmp_path / "b.png")
     assert legends[1:] == [{"sky": (0, 0, 0), "(no class)": (255, 0, 255)}]
     assert cells_of(tmp_path / "b.png")[1] == [(0, 0, 0), (255, 0, 255)]
-    root = two_colors(tmp_path / "white", toml="", white=255)
-    save_sheet(check(root), tmp_path / "c.png")
-    names = {"background (proposed)": (0, 0, 0), "object (proposed)": (255, 255, 255)}
-    assert legends[2:] == [names]
-    # The photo where nothing is drawn, and what is drawn in a colour that is seen.
-    over = tuple((a + b + 1) // 2 for a, b in zip(PHOTO, (255, 0, 255), strict=True))
-    assert cells_of(tmp_path / "c.png")[-1] == [PHOTO, over]
+
+
+BLACK, RED = (0, 0, 0), (128, 0, 0)
+OVER_RED = tuple((a + b + 1) // 2 for a, b in zip(PHOTO, RED, strict=True))
+
+
+def test_a_black_background_is_not_drawn_over_the_photo(
+    tmp_path: Path, legends: list[dict[str, tuple[int, ...]]]
+) -> None:
+    root = two_colors(tmp_path / "data", toml='classes = ["background", "crack"]\n')
+    save_sheet(check(root), tmp_path / "a.png")
+    assert cells_of(tmp_path / "a.png") == [[PHOTO, PHOTO], [BLACK, RED], [PHOTO, OVER_RED]]
+    assert legends == [{"background": BLACK, "crack": RED}]
+    # The first row of the crack is its outline.
+    pixels = np.asarray(Image.open(tmp_path / "a.png").convert("RGB"))
+    column = pixels[:, np.flatnonzero((pixels == OVER_RED).all(axis=2).any(axis=0))[-1]]
+    first = int(np.flatnonzero((column == OVER_RED).all(axis=1))[0])
+    assert [tuple(column[y].tolist()) for y in (first - 2, first - 1)] == [PHOTO, RED]
+    toml = 'classes = ["background", "crack"]\n[colors]\nbackground = "#0000ff"\n'
+    save_sheet(check(two_colors(tmp_path / "blue", toml=toml)), tmp_path / "b.png")
+    over = tuple((a + b + 1) // 2 for a, b in zip(PHOTO, (0, 0, 255), strict=True))
+    assert cells_of(tmp_path / "b.png")[-1] == [over, OVER_RED]
+
+
+@pytest.mark.parametrize("blurred", [False, True])
+def test_black_and_white_is_drawn_as_it_is_proposed(
+    tmp_path: Path, legends: list[dict[str, tuple[int, ...]]], blurred: bool
+) -> None:
+    """In the colours of the legend, which are those of a repaired copy."""
+    root = two_colors(tmp_path / "data", toml="", white=255)
+    for mask in (root / "masks").iterdir() if blurred else ():
+        values = np.array(Image.open(mask))
+        values[115:125] = np.linspace(12, 243, 10).round()[:, None]
+        Image.fromarray(values).save(mask)
+    report = check(root)
+    save_sheet(report, tmp_path / "a.png")
+    assert legends == [{"background (proposed)": BLACK, "object (proposed)": RED}]
+    assert cells_of(tmp_path / "a.png") == [[PHOTO, PHOTO], [BLACK, RED], [PHOTO, OVER_RED]]
+    assert {one.color for one in report.meanings} == {BLACK, RED}
+    fix(report, tmp_path / "fixed")
+    save_sheet(check(tmp_path / "fixed"), tmp_path / "b.png", findings=False)
+    assert legends[1] == {"background": BLACK, "object": RED}
+    assert cells_of(tmp_path / "b.png") == cells_of(tmp_path / "a.png")
 
 
 def test_what_was_found_comes_first_and_no_pair_twice(
@@ -153,17 +190,17 @@ def test_a_sheet_is_no_tower(tmp_path: Path, size: tuple[int, int]) -> None:
         assert image.height < 2400  # 12 rows of such would be 6000
 
 
-@pytest.mark.parametrize("kind", ["black and white", "colours", "ids"])
+@pytest.mark.parametrize("kind", ["colours", "ids"])
 def test_masks_without_a_meaning_are_shown_as_they_are(tmp_path: Path, kind: str) -> None:
     values = np.zeros((40, 50, 3), np.uint8)
-    values[:20] = {"black and white": 255, "colours": (200, 30, 90), "ids": 3}[kind]
+    values[:20] = {"colours": (200, 30, 90), "ids": 3}[kind]
     for folder in ("images", "masks"):
         (tmp_path / folder).mkdir()
         for name in "ab":
             content = values if kind == "colours" or folder == "images" else values[..., 0]
             Image.fromarray(content).save(tmp_path / folder / f"{name}.png")
     save_sheet(check(tmp_path), tmp_path / "sheet.png")
-    wanted = {"black and white": (255,) * 3, "colours": (200, 30, 90), "ids": (128, 128, 0)}[kind]
+    wanted = {"colours": (200, 30, 90), "ids": (128, 128, 0)}[kind]
     assert wanted in colors_of(tmp_path / "sheet.png")
 
 

@@ -74,6 +74,17 @@ def test_a_segmentation_shows_its_classes_and_their_shares() -> None:
     assert np.abs(np.stack([upper, lower]) - expected).max() < 8
 
 
+def test_a_black_background_is_no_veil() -> None:
+    one = segmentation()
+    labels = Labels(("background", "crack", "leaf"))
+    found = Segmentation(one.mask, labels, one.picture)
+    upper, lower = (np.asarray(Shown(found).pictures[0])[row, 30].astype(int) for row in (5, 35))
+    assert np.abs(upper - 200).max() < 8
+    assert np.abs(lower - (164, 100, 100)).max() < 8
+    assert re.search(r'class="swatch none"[^<]*</span>background', found._repr_html_())
+    assert re.search(r'style="background: #800000"></span>crack', found._repr_html_())
+
+
 def test_a_large_result_is_shown_small() -> None:
     large = segmentation(3000, 5000)
     shown = Shown(large)

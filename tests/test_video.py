@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 from films import EVEN, UNEVEN, cut, film, masks_of, pixels_of, shown, sounds, times
 from lively import lively
+from PIL import Image
 
+from fullconv import draw
 from fullconv.data.channels import Input
 from fullconv.errors import FullconvError, UnwrittenError
 from fullconv.labels import Labels
@@ -76,6 +78,18 @@ def test_every_frame_its_labels_its_time_and_the_sound(
     assert facts["seconds"] == pytest.approx(stamps[-1] / 12800)
     written = json.loads(files[-1].read_text())
     assert written == {key: value for key, value in facts.items() if key != "files"}
+
+
+def test_the_legend_of_an_overlay_shows_what_is_not_painted(
+    make_model: MakeModel, tmp_path: Path
+) -> None:
+    labels = Labels(("background", "road", "tree"))
+    predictor = Predictor(make_model(labels.names), device="cpu")
+    source = film(tmp_path / "clip.mp4", EVEN[:2])
+    for kinds, over in ((["overlay"], True), (["overlay", "color"], False)):
+        predict_video(predictor, source, tmp_path / "a", kinds)
+        with Image.open(tmp_path / "a_legend.png") as image:
+            assert np.array_equal(np.asarray(image), draw.legend(labels, over_photo=over))
 
 
 def test_labels_are_repeated_between(predictor: Predictor, tmp_path: Path) -> None:

@@ -65,6 +65,7 @@ def test_the_folder_and_how_to_look_at_it(said: Any, model: Model) -> None:
     assert about["name"] == "town"
     assert [one["name"] for one in about["classes"]] == list(model.labels.names)
     assert [tuple(one["color"]) for one in about["classes"]] == list(model.labels.colors)
+    assert all(one["painted"] for one in about["classes"])  # streets have no background
     assert about["bytes"] == (site / "model.onnx").stat().st_size
     page = (site / "index.html").read_text()
     assert '<meta name="fullconv-engine" content="onnx">' in page

@@ -1,5 +1,7 @@
 """What people look at: class ids in colour, over the photo, with a legend; error maps; sheets.
 
+Over a photo, the classes of `Labels.unpainted` and ignored pixels have no colour.
+
 Pictures are (H, W, 3) uint8 RGB arrays; ids, truth and prediction are (H, W) arrays of class ids
 and the ignore index. All functions give new arrays, `grid` gives a Pillow image. Nothing is read,
 written or shown here, and sizes must agree: pictures are resized for display alone (`grid`,
@@ -14,8 +16,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from fullconv.draw_legend import INK, PAPER, strip, write
 from fullconv.errors import FullconvError
 from fullconv.labels import IGNORE, RGB, Labels
 
@@ -31,11 +34,6 @@ _DIM = 0.45  # what is left of the photo's brightness where a prediction is righ
 _READABLE = 240  # pixels; narrower pictures are enlarged for display
 _WIDEST = 480  # pixels; a column of a sheet is not wider unless asked for
 _FLAT = 256  # a picture with no more colours than this is a map, not a photo
-_WIDE_FONTS: tuple[str, ...] = ("Noto Sans CJK", "Noto Sans SC", "Source Han Sans", "WenQuanYi")
-_WIDE_FONTS += ("PingFang", "Microsoft YaHei", "SimHei", "Hiragino Sans", "Arial Unicode")
-_INK: RGB = (33, 37, 41)
-_PALE: RGB = (110, 116, 122)
-_PAPER: RGB = (255, 255, 255)
 _GRID = 'grid([[picture, ids]], ["picture", "labels"], ["street.jpg"], labels=labels)'
 
 
@@ -51,8 +49,10 @@ def overlay(
     """The photo under the colours of the classes: the rounded
     (1 - alpha) * photo + alpha * colour, halves upwards.
 
-    Ignored pixels stay as photographed. With `outline`, the border between two classes is drawn in
-    the full colour of the class above or left of it, a pixel wide per 500 of the short side.
+    Ignored pixels and the classes of `Labels.unpainted` stay as photographed. With `outline`, the
+    border between two classes is drawn in the full colour of the class above or left of it, a pixel
+    wide per 500 of the short side. Beside an unpainted class it is drawn on all sides, in the
+    colour of the other.
     """
     _check_picture(picture)
     _check_size("the picture", picture, "the ids", ids)
@@ -60,20 +60,37 @@ def overlay(
         raise FullconvError(f"alpha is {alpha}; expected a fraction from 0 to 1.", "alpha=0.5")
     rows = _rows(ids, labels)
     blended = np.empty_like(picture)
-    for channel, blends in enumerate(_blends(labels.colors, alpha)):
+    for channel, blends in enumerate(_blends(labels.colors, labels.unpainted, alpha)):
         blended[..., channel] = blends.take(256 * rows + picture[..., channel])
     if outline:
-        border = _border(rows, max(1, round(min(rows.shape) / 500))) & (rows < len(labels))
+        width = max(1, round(min(rows.shape) / 500))
+        border, counted = _border(ids, width), ids != labels.ignore_index
+        if labels.unpainted:
+            bare = np.any([ids == k for k in labels.unpainted], axis=0)
+            border = border & ~bare | rim(bare, width)
+        border &= counted
         blended[border] = np.array(labels.colors, dtype=np.uint8)[rows[border]]
     return blended
 
 
+def rim(bare: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
+    """(H, W): pixels that lie within `width` pixels above, below, left or right of bare ones, and
+    are none themselves."""
+    near = np.zeros_like(bare)
+    for step in range(1, width + 1):
+        for one, other in ((bare, near), (bare.T, near.T)):
+            other[step:] |= one[:-step]
+            other[:-step] |= one[step:]
+    return near & ~bare
+
+
 @lru_cache(maxsize=4)
-def _blends(colors: tuple[RGB, ...], alpha: float) -> Picture:
+def _blends(colors: tuple[RGB, ...], unpainted: tuple[int, ...], alpha: float) -> Picture:
     """(3, K + 1, 256): what each value of a channel becomes under each class, and as it is."""
     levels = np.arange(256.0)
     under = np.array(colors).T[..., None] * np.float64(alpha)  # (3, K, 1)
     blended = np.floor(levels * np.float64(1 - alpha) + under + 0.5)
+    blended[:, list(unpainted)] = levels
     photographed = np.broadcast_to(levels, (3, 1, 256))
     return np.concatenate((blended, photographed), axis=1).astype(np.uint8)
 
@@ -91,12 +108,18 @@ def area(ids: Ids, labels: Labels) -> dict[str, float]:
 
 
 def legend(
-    labels: Labels, ids: Ids | None = None, *, width: int = 480, font_size: int = 15
+    labels: Labels,
+    ids: Ids | None = None,
+    *,
+    width: int = 480,
+    font_size: int = 15,
+    over_photo: bool = False,
 ) -> Picture:
     """A white strip, `width` pixels wide: swatch, name and, given `ids`, the share of the area.
 
     Without `ids` every class in the order of `labels`; with them the present ones, largest first.
-    It grows in rows; a strip is never narrower than its longest entry.
+    It grows in rows; a strip is never narrower than its longest entry. With `over_photo` the swatch
+    of what an overlay leaves as photographed is empty.
     """
     if width < 1 or font_size < 1:
         raise FullconvError(
@@ -104,14 +127,23 @@ def legend(
             "legend(labels, width=480, font_size=15)",
         )
     if ids is None:
-        return _strip([(name, "") for name in labels.names], _swatches(labels), width, font_size)
-    shares = [(name, _percent(share)) for name, share in area(ids, labels).items()]
-    return _strip(shares, _swatches(labels), width, font_size)
+        entries = [(name, "") for name in labels.names]
+    else:
+        entries = [(name, _percent(share)) for name, share in area(ids, labels).items()]
+    colors = shown_over_photo(labels) if over_photo else _colors(labels)
+    return strip(entries, colors, width, font_size)
 
 
-def swatches(colors: Mapping[str, RGB], *, width: int = 480, font_size: int = 15) -> Picture:
-    """A white strip, `width` pixels wide or more: the swatch and name of each colour."""
-    return _strip([(name, "") for name in colors], colors, width, font_size)
+def shown_over_photo(labels: Labels) -> dict[str, RGB | None]:
+    """Name -> colour in an overlay, None where that leaves the photo as it is; 'ignore', too."""
+    bare = {labels.names[k] for k in labels.unpainted} | {IGNORE}
+    return {name: None if name in bare else color for name, color in _colors(labels).items()}
+
+
+def swatches(colors: Mapping[str, RGB | None], *, width: int = 480, font_size: int = 15) -> Picture:
+    """A white strip, `width` pixels wide or more: the swatch and name of each colour; an empty
+    swatch where there is none."""
+    return strip([(name, "") for name in colors], colors, width, font_size)
 
 
 def overlay_with_legend(
@@ -127,12 +159,13 @@ def overlay_with_legend(
         top = top.repeat(factor, axis=0).repeat(factor, axis=1)
     size = max(13, round(top.shape[1] / 42))
     pad = size // 2
-    strip = legend(labels, ids, width=top.shape[1] - 2 * pad, font_size=size)
-    width = max(top.shape[1], strip.shape[1] + 2 * pad)
-    sheet = np.full((top.shape[0] + strip.shape[0] + 2 * pad, width, 3), _PAPER, dtype=np.uint8)
+    room = top.shape[1] - 2 * pad
+    below = legend(labels, ids, width=room, font_size=size, over_photo=True)
+    width = max(top.shape[1], below.shape[1] + 2 * pad)
+    sheet = np.full((top.shape[0] + below.shape[0] + 2 * pad, width, 3), PAPER, dtype=np.uint8)
     left = (width - top.shape[1]) // 2
     sheet[: top.shape[0], left : left + top.shape[1]] = top
-    sheet[top.shape[0] + pad : -pad, pad : pad + strip.shape[1]] = strip
+    sheet[top.shape[0] + pad : -pad, pad : pad + below.shape[1]] = below
     return sheet
 
 
@@ -189,11 +222,11 @@ def grid(
     width = width if key is None else max(width, key.shape[1] + 2 * margin)
     body = sum(height + under for height in heights) + gap * (len(rows) - 1)
     bottom = margin if key is None else gap + key.shape[0] + margin // 2
-    sheet = Image.new("RGB", (width, margin // 2 + head + body + bottom), _PAPER)
+    sheet = Image.new("RGB", (width, margin // 2 + head + body + bottom), PAPER)
     pen = ImageDraw.Draw(sheet)
     for k, title in enumerate(titles):
         x = margin + k * (cell + gap) + cell // 2
-        _write(pen, (x, margin // 2 + head // 2), title, size, cell, anchor="mm", ink=_INK)
+        write(pen, (x, margin // 2 + head // 2), title, size, cell, anchor="mm", ink=INK)
     y = margin // 2 + head
     for r, row in enumerate(scaled):
         for k, image in enumerate(row):
@@ -202,7 +235,8 @@ def grid(
         y += heights[r]
         if captions is not None:
             place = (margin, y + under // 2)
-            _write(pen, place, captions[r], round(size * 0.85), width - 2 * margin, anchor="lm")
+            room = width - 2 * margin
+            write(pen, place, captions[r], round(size * 0.85), room, anchor="lm")
         y += under + gap
     if key is not None:
         sheet.paste(Image.fromarray(key), (margin, y))
@@ -217,38 +251,12 @@ def _key(
     names = [*labels.names]
     if any((item == labels.ignore_index).any() for item in ids):
         names.append(IGNORE)
-    return _strip([(name, "") for name in names], _swatches(labels), width, font_size)
+    return strip([(name, "") for name in names], _colors(labels), width, font_size)
 
 
-def _swatches(labels: Labels) -> dict[str, RGB]:
+def _colors(labels: Labels) -> dict[str, RGB]:
     """Name -> colour, that of ignored pixels too."""
     return {**dict(zip(labels.names, labels.colors, strict=True)), IGNORE: NEUTRAL}
-
-
-def _strip(
-    entries: list[tuple[str, str]], colors: Mapping[str, RGB], width: int, size: int
-) -> Picture:
-    """Swatch, name and share of each (name, share), in columns of equal width."""
-    row, box, space, gap = round(size * 1.7), size, round(size * 0.45), round(size * 1.6)
-    spans = [
-        (_span(name, size), _span(share, size) + space if share else 0) for name, share in entries
-    ]
-    cell = max(box + space + sum(span) for span in spans)
-    columns = max(1, (width + gap) // (cell + gap))
-    lines = -(-len(entries) // columns)
-    sheet = Image.new("RGB", (max(width, cell), lines * row), _PAPER)
-    pen = ImageDraw.Draw(sheet)
-    for k, (name, share) in enumerate(entries):
-        x, y = k % columns * (cell + gap), k // columns * row + row // 2
-        color = colors[name]
-        swatch = (x, y - box // 2, x + box - 1, y - box // 2 + box - 1)
-        pen.rectangle(swatch, fill=color, outline=tuple(c * 3 // 4 for c in color))
-        left = x + box + space
-        pen.text((left, y), name, fill=_INK, font=_font(size, name), anchor="lm")
-        if share:
-            left += spans[k][0] + space
-            pen.text((left, y), share, fill=_PALE, font=_font(size, share), anchor="lm")
-    return np.asarray(sheet)
 
 
 def _rows(ids: Ids, labels: Labels) -> NDArray[np.int64]:
@@ -264,15 +272,17 @@ def _rows(ids: Ids, labels: Labels) -> NDArray[np.int64]:
             f"or {labels.ignore_index} for ignore.",
             f"np.where((ids >= 0) & (ids < {len(labels)}), ids, {labels.ignore_index})",
         )
-    return np.where(ignored, len(labels), ids.astype(np.int64))
+    rows = ids.astype(np.int64)
+    rows[ignored] = len(labels)
+    return rows
 
 
-def _border(rows: NDArray[np.int64], width: int) -> NDArray[np.bool_]:
-    """Pixels within `width` above or left of a pixel of another row number."""
-    border = np.zeros(rows.shape, dtype=bool)
+def _border(ids: Ids, width: int) -> NDArray[np.bool_]:
+    """Pixels within `width` above or left of a pixel of another id."""
+    border = np.zeros(ids.shape, dtype=bool)
     for step in range(1, width + 1):
-        border[:-step] |= rows[:-step] != rows[step:]
-        border[:, :-step] |= rows[:, :-step] != rows[:, step:]
+        border[:-step] |= ids[:-step] != ids[step:]
+        border[:, :-step] |= ids[:, :-step] != ids[:, step:]
     return border
 
 
@@ -349,49 +359,3 @@ def _fit(picture: Picture, width: int) -> Image.Image:
     size = (width, max(1, round(image.height * width / image.width)))
     flat = image.getcolors(_FLAT) is not None
     return image.resize(size, Image.Resampling.NEAREST if flat else Image.Resampling.LANCZOS)
-
-
-def _write(
-    pen: ImageDraw.ImageDraw,
-    place: tuple[int, int],
-    text: str,
-    size: int,
-    room: int,
-    *,
-    anchor: str,
-    ink: RGB = _PALE,
-) -> None:
-    """One line of text, smaller where it would not fit into `room` pixels, cut at nine points."""
-    while _span(text, size) > room and size > 9:
-        size -= 1
-    cut = text
-    while _span(cut, size) > room and len(cut) > 1:
-        cut = cut.removesuffix("…")[:-1] + "…"
-    pen.text(place, cut, fill=ink, font=_font(size, cut), anchor=anchor)
-
-
-def _span(text: str, size: int) -> int:
-    """Width of a text in pixels, with one to spare for its soft edge."""
-    return int(_font(size, text).getlength(text)) + 2
-
-
-def _font(size: int, text: str) -> Any:
-    """Pillow's own font, or an installed one for scripts it has no letters for."""
-    return _loaded(_wide_font() if any(ord(letter) > 0x2E7F for letter in text) else None, size)
-
-
-@lru_cache(maxsize=64)
-def _loaded(path: str | None, size: int) -> Any:
-    return ImageFont.load_default(size=size) if path is None else ImageFont.truetype(path, size)
-
-
-@lru_cache(maxsize=1)
-def _wide_font() -> str | None:
-    """A font with Chinese, Japanese and Korean letters, if one is installed."""
-    from matplotlib import font_manager  # slow to import, and rarely needed
-
-    for name in _WIDE_FONTS:
-        for font in font_manager.fontManager.ttflist:
-            if font.name.startswith(name):
-                return str(font.fname)
-    return None

@@ -18,6 +18,7 @@ from fullconv.errors import FullconvError
 
 RGB = tuple[int, int, int]
 IGNORE = "ignore"  # the class name that stands for the ignore index in dataset.toml
+_BACKGROUNDS = {"background", "bg", "other", "others", "none", "void", "unlabeled", "unlabelled"}
 
 
 @cache
@@ -46,6 +47,15 @@ def parse_color(text: str) -> RGB:
 def format_color(color: RGB) -> str:
     """(128, 64, 128) -> '#804080'."""
     return "#{:02x}{:02x}{:02x}".format(*color)
+
+
+def is_background(name: str) -> bool:
+    """Whether a class of this name is what is left over: pixels that show none of the others.
+
+    >>> is_background("Background"), is_background("__background__"), is_background("sky")
+    (True, True, False)
+    """
+    return name.lower().strip("_") in _BACKGROUNDS
 
 
 @dataclass(frozen=True)
@@ -108,6 +118,17 @@ class Labels:
         """K; background counts."""
         return len(self.names)
 
+    @property
+    def unpainted(self) -> tuple[int, ...]:
+        """The class ids that lie over a photo without a colour: a background in black, which would
+        only darken it.
+
+        >>> Labels(("background", "crack")).unpainted
+        (0,)
+        """
+        pairs = enumerate(zip(self.names, self.colors, strict=True))
+        return tuple(k for k, (name, color) in pairs if color == (0, 0, 0) and is_background(name))
+
     def class_of(self, value: int | RGB) -> int | None:
         """The class id (or `ignore_index`) of a value in a mask file, or None where it has none."""
         none = self.ignore_index if self.lenient else None
@@ -138,6 +159,16 @@ class Labels:
             "colors": [format_color(color) for color in self.colors],
             "ignore_index": self.ignore_index,
         }
+
+    def to_list(self) -> list[dict[str, Any]]:
+        """For the web page, a class each: id, name, color (0-255), and whether an overlay shows it
+        (`painted`)."""
+        pairs = enumerate(zip(self.names, self.colors, strict=True))
+        bare = self.unpainted
+        return [
+            {"id": k, "name": name, "color": color, "painted": k not in bare}
+            for k, (name, color) in pairs
+        ]
 
     @classmethod
     def from_dict(cls, table: Mapping[str, Any]) -> Labels:

@@ -32,6 +32,8 @@ STYLE = """
 .fullconv .quiet { opacity: 0.75; margin: 4px 0; }
 .fullconv .swatch { display: inline-block; width: 12px; height: 12px; border-radius: 2px;
   border: 1px solid rgba(127, 127, 127, 0.7); vertical-align: -1px; margin-right: 7px; }
+.fullconv .none { background: linear-gradient(to top right, transparent 46%,
+  rgba(127, 127, 127, 0.9) 46% 54%, transparent 54%); }
 .fullconv .track { display: block; width: 180px; height: 9px; border-radius: 2px;
   background: rgba(127, 127, 127, 0.2); }
 .fullconv .bar { display: block; height: 9px; border-radius: 2px; background: #4c8bd8; }
@@ -128,8 +130,10 @@ def _table(head: Sequence[Child], rows: Sequence[Sequence[Child]], numbers: int)
     return element("table", [element("thead", line(head, "th"))] * any(head), body)
 
 
-def swatch(color: RGB) -> Node:
-    """A small square of a colour."""
+def swatch(color: RGB | None) -> Node:
+    """A small square of a colour, or an empty one, struck through."""
+    if color is None:
+        return element("span", class_="swatch none", title="as photographed")
     return element("span", class_="swatch", style=f"background: {format_color(color)}")
 
 

@@ -19,10 +19,10 @@ import numpy as np
 from fullconv.data.layouts import Dataset
 from fullconv.errors import FullconvError
 from fullconv.evaluation import Evaluation, evaluate_altered
+from fullconv.labels import is_background
 from fullconv.predict import Predictor, load
 
 SHOWN = ("everything", "foreground", "background", "shape")
-BACKGROUNDS = frozenset({"background", "_background_", "bg", "other", "others", "unlabeled"})
 _BLACK = (0, 0, 0)
 
 
@@ -172,7 +172,7 @@ def _things(names: Sequence[str], foreground: Sequence[str]) -> tuple[str, ...]:
             f"the model has no class {unknown[0]!r}; it has {', '.join(names)}.",
             f"--foreground {names[-1]}",
         )
-    things = tuple(foreground) or tuple(n for n in names if n.lower() not in BACKGROUNDS)
+    things = tuple(foreground) or tuple(n for n in names if not is_background(n))
     if len(things) == len(names):
         raise FullconvError(
             f"all of {', '.join(names)} would be foreground; none is called background.",

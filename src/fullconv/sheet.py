@@ -48,11 +48,12 @@ def save_sheet(report: CheckReport, path: str | Path, *, findings: bool = True) 
     wanted = _named(report) if findings else {}
     for split, pair in _spread(report, set(wanted)):
         wanted[pair] = f"{split}: {pair.name}"
+    labels = _meant(report)
     rows, captions, reason = [], [], "it has none"
     shown: set[int] = set()
     for pair, caption in wanted.items():
         try:
-            row, ids = _row(pair, report.dataset.labels)
+            row, ids = _row(pair, labels)
         except FullconvError as error:  # the report says it at length
             reason = error.message
             continue
@@ -64,7 +65,7 @@ def save_sheet(report: CheckReport, path: str | Path, *, findings: bool = True) 
             f"no pair of {report.dataset.root} can be drawn: {reason}",
             command("fullconv", "check", report.dataset.root),
         )
-    sheet = beside(rows, _TITLES, captions, _legend(report, shown))
+    sheet = beside(rows, _TITLES, captions, _legend(report, labels, shown))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(path)
@@ -73,6 +74,20 @@ def save_sheet(report: CheckReport, path: str | Path, *, findings: bool = True) 
             f"the sheet could not be written to {path}: {error.strerror or error}.",
             "--sheet another_folder/sheet.png",
         ) from error
+
+
+def _meant(report: CheckReport) -> Labels:
+    """The class table that masks are drawn by. Of black and white ones without a table it is the
+    one that is proposed: white is hard to see over a photo, and a sheet shows what comes of it."""
+    labels = report.dataset.labels
+    if not isinstance(labels, tables.Undecided):
+        return labels
+    values: dict[int | RGB, int] = {
+        one.value: labels.proposed.index(one.name)
+        for one in report.meanings
+        if one.proposed and one.name in labels.proposed
+    }
+    return Labels(labels.proposed, values=values, closed=True) if values else labels
 
 
 def _refuse_place(path: Path, report: CheckReport) -> None:
@@ -131,51 +146,52 @@ def _row(pair: Pair, labels: Labels) -> tuple[list[Picture], set[int]]:
     """The pictures of a row, and the class ids in it: -1 for none, `ignore_index` for ignored."""
     photo = smaller(read_picture(pair.picture))
     values = smaller(read_values(pair.mask))
-    mask, ids = _colors(values, labels)
-    if photo.shape != mask.shape:
-        return [photo, mask, np.full_like(photo, 255)], ids
-    if not isinstance(labels, tables.Undecided):
-        return [photo, mask, _mixed(photo, mask)], ids
-    # Black is background, most often; white is hard to see over a photo.
-    white = np.array((255, 255, 255), np.uint8)
-    loud = np.where((mask == white).all(axis=2, keepdims=True), _LOUD, mask).astype(np.uint8)
-    return [photo, mask, np.where(mask.any(axis=2, keepdims=True), _mixed(photo, loud), photo)], ids
-
-
-def _mixed(photo: Picture, mask: Picture) -> Picture:
-    """The mean of both, halves upwards."""
-    return ((photo.astype(np.uint16) + mask + 1) // 2).astype(np.uint8)
-
-
-def _colors(values: Ids, labels: Labels) -> tuple[Picture, set[int]]:
-    """(h, w, 3) the class colours, and the class ids in it; what the file holds itself, and no id,
-    where no table says what it means."""
-    if not isinstance(labels, tables.Undecided):
+    if isinstance(labels, tables.Undecided):
+        mask, shown = _as_it_is(values), set[int]()
+        bare = ~mask.any(axis=2)  # black is background, most often
+        edge = np.zeros_like(bare)  # blended colours have none
+    else:
         ids = class_lookup(values, labels)
-        colors = draw.colorize(np.where(ids < 0, labels.ignore_index, ids), labels)
-        colors[ids < 0] = _LOUD
-        return colors, set(np.unique(ids).tolist())
+        mask, shown = _colors(ids, labels), set(np.unique(ids).tolist())
+        bare = np.asarray(np.isin(ids, labels.unpainted))
+        edge = draw.rim(bare, 1)  # so that thin things are seen
+    if photo.shape != mask.shape:
+        return [photo, mask, np.full_like(photo, 255)], shown
+    mixed = ((photo.astype(np.uint16) + mask + 1) // 2).astype(np.uint8)  # halves upwards
+    mixed[bare], mixed[edge] = photo[bare], mask[edge]
+    return [photo, mask, mixed], shown
+
+
+def _colors(ids: Ids, labels: Labels) -> Picture:
+    """(h, w, 3) the class colours; loud where there is no class."""
+    colors = draw.colorize(np.where(ids < 0, labels.ignore_index, ids), labels)
+    colors[ids < 0] = _LOUD
+    return colors
+
+
+def _as_it_is(values: Ids) -> Picture:
+    """(h, w, 3) what the file holds, where no table says what it means."""
     if values.ndim == 3:
-        return np.asarray(values, np.uint8), set()
+        return np.asarray(values, np.uint8)
     if values.max() > 64:  # grey levels, not ids
         grey = np.clip(values, 0, 255).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2), set()
+        return np.repeat(grey[..., None], 3, axis=2)
     palette = np.array([voc_color(k) for k in range(256)], np.uint8)
-    return palette[np.clip(values, 0, 255)], set()
+    return palette[np.clip(values, 0, 255)]
 
 
-def _legend(report: CheckReport, shown: set[int]) -> dict[str, RGB]:
+def _legend(report: CheckReport, labels: Labels, shown: set[int]) -> dict[str, RGB]:
     """Name -> colour of what the sheet shows."""
-    labels = report.dataset.labels
     found: dict[str, RGB] = {}
     if isinstance(labels, tables.Undecided):
         for one in report.meanings:  # the commonest value of each name
             if one.proposed and one.color is not None:
                 found.setdefault(f"{one.name} (proposed)", one.color)
         return found
+    proposed = " (proposed)" if isinstance(report.dataset.labels, tables.Undecided) else ""
     for k, (name, color) in enumerate(zip(labels.names, labels.colors, strict=True)):
         if k in shown:
-            found[name] = color
+            found[name + proposed] = color
     if labels.ignore_index in shown:
         found["(ignored)"] = draw.NEUTRAL
     if -1 in shown:

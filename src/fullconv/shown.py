@@ -17,7 +17,7 @@ from PIL import Image
 
 from fullconv import draw
 from fullconv.errors import FullconvError, plural
-from fullconv.labels import IGNORE, Labels
+from fullconv.labels import Labels
 from fullconv.markup import (
     Node,
     bar,
@@ -60,7 +60,7 @@ def _segmentation(of: Segmentation, head: str) -> list[Node]:
     ids, labels = of.shown()
     names = [*([str(of.source)] if of.source else []), *([f"head {head}"] if head else [])]
     size = f"{ids.shape[0]} x {ids.shape[1]} pixels, height x width"
-    colors = {**dict(zip(labels.names, labels.colors, strict=True)), IGNORE: draw.NEUTRAL}
+    colors = draw.shown_over_photo(labels)
     shares = sorted(of.area.items(), key=lambda item: -item[1])
     rows: list[list[Any]] = [
         [[swatch(colors[name]), name], f"{100 * share:.1f}", bar(share)]
@@ -232,13 +232,14 @@ def report_html(of: CheckReport) -> str:
 def _dataset(of: Dataset, shares: Sequence[tuple[str, Sequence[float]]]) -> list[Node]:
     counts = ", ".join(f"{split} {len(pairs)}" for split, pairs in of.splits.items())
     head = ["id", *(f"{split}, %" for split, _ in shares), "class"]
+    colors = draw.shown_over_photo(of.labels)
     rows: list[list[Any]] = [
         [
             str(k),
             *(f"{share[k]:.2f}" if share[k] else "-" for _, share in shares),
-            [swatch(color), name],
+            [swatch(colors[name]), name],
         ]
-        for k, (name, color) in enumerate(zip(of.labels.names, of.labels.colors, strict=True))
+        for k, name in enumerate(of.labels.names)
     ]
     return [
         title(str(of.root)),

@@ -154,7 +154,9 @@ class _Results:
         """The classes and their colours, a picture for each head; written."""
         for path, labels in self._legends.items():
             with _writing(path, self.film.source):
-                Image.fromarray(draw.legend(labels)).save(path, pnginfo=mark())
+                over = "color" not in self.kinds  # else it is the legend of both
+                legend = draw.legend(labels, over_photo=over)
+                Image.fromarray(legend).save(path, pnginfo=mark())
         return list(self._legends)
 
     def facts(self) -> dict[str, Any]:

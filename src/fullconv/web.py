@@ -87,14 +87,13 @@ def _page() -> str:
 
 
 def _about(file: Deployed, name: str, result: Exported) -> dict[str, Any]:
-    pairs = zip(file.labels.names, file.labels.colors, strict=True)
     return {
         "engine": "onnx",
         "file": result.path.name,
         "bytes": result.bytes,
         "grid": list(file.grid),
         "name": name,
-        "classes": [{"id": i, "name": of, "color": color} for i, (of, color) in enumerate(pairs)],
+        "classes": file.labels.to_list(),
         "ignore_index": file.labels.ignore_index,
         "backbone": file.about["backbone"]["name"],
         "pretrained_on": file.pretrained_on,

@@ -113,6 +113,7 @@ def test_facts(address: str, schema: Any) -> None:
     assert about["name"] == "street"
     assert [one["name"] for one in about["classes"]] == list(drawn.LABELS.names)
     assert [tuple(one["color"]) for one in about["classes"]] == list(drawn.LABELS.colors)
+    assert all(one["painted"] for one in about["classes"])  # streets have no background
     assert about["backbone"] == "test_resnet"
     assert [one["name"] for one in about["heads"]["material"]["classes"]] == ["hard", "soft"]
     assert about["limits"] == {"bytes": 1 << 16, "pixels": 40_000, "seconds": 20.0}

@@ -21,7 +21,6 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import fullconv
-from fullconv.labels import Labels
 from fullconv.language import language_accepted, translation
 from fullconv.segmenter import Segmenter
 from fullconv.serve.answers import Asked, Output, include_of
@@ -158,14 +157,14 @@ def _add_facts(app: FastAPI, service: Service, told: About, guarded: dict[str, A
 def about(model: Segmenter, name: str, limits: Limits) -> About:
     """What is said of a model."""
     heads = {
-        head: {"classes": _classes(labels), "ignore_index": labels.ignore_index}
+        head: {"classes": labels.to_list(), "ignore_index": labels.ignore_index}
         for head, labels in model.heads.items()
     }
     bounds = {"bytes": limits.bytes, "pixels": limits.pixels, "seconds": limits.seconds}
     return About.model_validate(
         {
             "name": name,
-            "classes": _classes(model.labels),
+            "classes": model.labels.to_list(),
             "ignore_index": model.labels.ignore_index,
             "backbone": model.backbone,
             "pretrained_on": model.pretrained_on,
@@ -174,11 +173,6 @@ def about(model: Segmenter, name: str, limits: Limits) -> About:
             "version": fullconv.__version__,
         }
     )
-
-
-def _classes(labels: Labels) -> list[dict[str, Any]]:
-    pairs = zip(labels.names, labels.colors, strict=True)
-    return [{"id": k, "name": name, "color": color} for k, (name, color) in enumerate(pairs)]
 
 
 def _add_errors(app: FastAPI) -> None:

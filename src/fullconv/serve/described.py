@@ -47,6 +47,9 @@ class Class(BaseModel):
     id: int
     name: str
     color: tuple[int, int, int] = Field(description="RGB, 0 to 255.")
+    painted: bool = Field(
+        description="Whether overlays show it; a background in black stays as photographed."
+    )
 
 
 class Head(BaseModel):

@@ -11,7 +11,7 @@ from fullconv.data import tables
 from fullconv.data.findings.finding import percent
 from fullconv.data.findings.scan import Facts
 from fullconv.data.masks import Value
-from fullconv.labels import IGNORE, RGB, format_color
+from fullconv.labels import IGNORE, RGB, Labels, format_color
 
 _LISTED = 24  # rows of the table
 _KEPT = 256
@@ -23,7 +23,8 @@ class Meaning:
 
     Args:
         value: in the mask files.
-        color: it is drawn in; None where no class has been given to it.
+        color: it is drawn in, where it is a proposal that of the class that is proposed; None where
+            no class has been given to it.
         share: of all pixels of all masks, 0-1.
         name: of the class, "ignore", or "" where it has none.
         proposed: whether that is a proposal, which `check` gives as lines to paste; nothing is
@@ -55,7 +56,9 @@ def meanings(facts: Facts) -> tuple[Meaning, ...]:
     common = values.most_common(_KEPT)
     if isinstance(labels, tables.Undecided):
         names = _proposals(facts, labels)
+        drawn_in = dict(zip(labels.proposed, Labels(labels.proposed).colors, strict=True))
         colors = {v: v if isinstance(v, tuple) else (v, v, v) for v, _ in common if v in names}
+        colors |= {v: drawn_in[name] for v, name in names.items() if name in drawn_in}
         return tuple(
             Meaning(v, colors.get(v), n / total, names.get(v, ""), v in names) for v, n in common
         )

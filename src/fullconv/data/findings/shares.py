@@ -9,13 +9,13 @@ from fullconv.data import tables
 from fullconv.data.findings.finding import Finding
 from fullconv.data.findings.scan import Facts
 from fullconv.errors import plural, some
+from fullconv.labels import is_background
 
 _VOID = 1 / 3  # share of all pixels that are ignored
 _MOST = 0.95  # share of the labelled pixels that one class covers
 _LEAST = 0.0002  # below it a class is seldom learned
 _SMALL = 32  # pixels of the shorter side: one cell of the coarsest scores
 _LARGE = 4096  # of the longer side: a crop of 513 pixels sees less than a sixtieth of it
-_BACKGROUNDS = ("background", "other", "others", "unlabeled", "unlabelled", "none")
 
 
 def void(facts: Facts) -> Iterator[Finding]:
@@ -64,7 +64,7 @@ def one_class(facts: Facts) -> Iterator[Finding]:
     labels = facts.dataset.labels
     if isinstance(labels, tables.Undecided) or len(labels) < 2:
         return
-    empty = facts.all_one.get(0, []) if _is_background(labels.names[0]) else []
+    empty = facts.all_one.get(0, []) if is_background(labels.names[0]) else []
     if empty:
         share = len(empty) / max(1, len(facts.read))
         yield Finding(
@@ -111,7 +111,3 @@ def extremes(facts: Facts) -> Iterator[Finding]:
             "cut pictures and masks into tiles of about 1024 x 1024 pixels, or train on reduced "
             "copies if what matters is large",
         )
-
-
-def _is_background(name: str) -> bool:
-    return name.lower().strip("_") in _BACKGROUNDS

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from fullconv.draw_legend import PAPER, strip, write
+
+RED = (200, 0, 0)
+
+
+def swatch(color: tuple[int, int, int] | None, size: int = 20) -> np.ndarray:
+    """The swatch of a strip with one entry."""
+    shown = strip([("a", "")], {"a": color}, 100, size)
+    top = round(size * 1.7) // 2 - size // 2
+    return shown[top : top + size, :size]
+
+
+@pytest.mark.parametrize("size", [9, 13, 20, 31])
+def test_a_swatch_is_full_of_its_colour_with_a_darker_border(size: int) -> None:
+    shown = swatch(RED, size)
+    assert (shown[1:-1, 1:-1] == RED).all()
+    assert (shown[[0, -1]] == (150, 0, 0)).all()
+    assert (shown[:, [0, -1]] == (150, 0, 0)).all()
+
+
+@pytest.mark.parametrize("size", [9, 13, 20, 31])
+def test_an_empty_swatch_is_no_white_one(size: int) -> None:
+    shown = swatch(None, size)
+    inner = shown[1:-1, 1:-1]
+    struck = (inner != PAPER).any(axis=2)
+    assert np.array_equal(struck, np.eye(size - 2, dtype=bool)[::-1])  # one stroke, else paper
+    assert (shown[[0, -1]] < 150).all()
+    assert (shown[:, [0, -1]] < 150).all()
+    white = swatch((255, 255, 255), size)
+    assert (white[1:-1, 1:-1] == 255).all()
+
+
+def test_entries_wrap_into_rows_and_a_strip_is_as_wide_as_asked() -> None:
+    entries, colors = [(name, "50.0 %") for name in "abcd"], dict.fromkeys("abcd", RED)
+    one, two = strip(entries, colors, 2000, 15), strip(entries, colors, 10, 15)
+    assert one.shape[1] == 2000
+    assert two.shape[0] == 4 * one.shape[0]
+    assert (one == RED).all(axis=2).sum() == (two == RED).all(axis=2).sum() == 4 * 13 * 13
+
+
+@pytest.mark.parametrize(("text", "room"), [("a few words", 60), ("many words " * 20, 90)])
+def test_a_line_that_is_too_long_becomes_smaller_and_is_cut(text: str, room: int) -> None:
+    def width(room: int) -> int:
+        image = Image.new("RGB", (3000, 60), PAPER)
+        write(ImageDraw.Draw(image), (0, 30), text, 20, room, anchor="lm", ink=(0, 0, 0))
+        return int(np.flatnonzero((np.asarray(image) < 128).any(axis=(0, 2)))[-1])
+
+    assert width(3000) > room
+    assert 0 < width(room) <= room
