@@ -43,31 +43,29 @@ _EXPORT = "takes half a minute; tests/test_export.py and tests/test_export_comma
 _INSTALLS = "installs packages, as was done for the tests"
 _NPM = "npm fetches what it runs in; tests/test_web.py has it already"
 _TWO = "needs a second training; tests/test_compare_command.py has two"
-DEPTH = Path("runs/depth_32s")
-FURNISHED = {"fullconv export runs/<run>"}  # run by `furnish`
+FIRST, DEPTH = Path("runs/first"), Path("runs/depth")
+FURNISHED = {"fullconv export runs/first"}  # run by `furnish`
 NOT_RUN = {
     "make demo": "installs everything and trains for minutes; tests/test_demo.py runs a small one",
     "make test": "runs every test, and so this one",
     "make install": _INSTALLS,
     "source .venv/bin/activate": "the tests run in such an environment already",
-    "pip install fullconv[onnx]": _INSTALLS,
-    "pip install fullconv[serve]": _INSTALLS,
-    "pip install --no-deps fullconv": _INSTALLS,
+    "pip install -e .[serve]": _INSTALLS,
+    "pip install -e .[onnx]": _INSTALLS,
+    "pip install --no-deps .": _INSTALLS,
     "pip install numpy scipy pillow cyclopts rich pyyaml onnxruntime": _INSTALLS,
-    "fullconv compare runs/<run> runs/<other>": _TWO,
-    "fullconv compare runs/a runs/b": _TWO,
-    "fullconv compare runs/a runs/b runs/c --split val": _TWO,
-    "fullconv compare runs/a runs/b --out compare.html": _TWO,
-    "fullconv compare runs/a runs/b --json": _TWO,
-    "fullconv compare runs/a onnx.npz --split val": _TWO,
+    "fullconv compare runs/first runs/second": _TWO,
+    "fullconv compare runs/first runs/second runs/third --split val": _TWO,
+    "fullconv compare runs/first runs/second --out compare.html": _TWO,
+    "fullconv compare runs/first runs/second --json": _TWO,
+    "fullconv compare runs/first onnx.npz --split val": _TWO,
     "hf auth login": "needs an account",
-    "fullconv push runs/<run> user/name": "needs an account; tests/test_publish_command.py has one",
-    "fullconv push runs/<run> user/streets": "needs an account; tests/test_publish_command.py",
+    "fullconv push runs/first user/name": "needs an account; tests/test_publish_command.py has one",
+    "fullconv push runs/first user/streets": "needs an account; tests/test_publish_command.py",
     "fullconv predict hf://user/name photos/": "needs a network; tests/test_hub.py has a hub",
     "fullconv predict hf://user/streets photos/": "needs a network; tests/test_hub.py has a hub",
     "fullconv demo": "trains for minutes; tests/test_demo.py runs a small one",
-    "fullconv train data --backbone paper:vgg16": f"downloads 528 MB; {_VGG}",
-    "fullconv train data --backbone paper:vgg16 --stride 32": _VGG,
+    "fullconv train data --backbone paper:vgg16 --stride 32": f"downloads 528 MB; {_VGG}",
     "fullconv train data --backbone paper:vgg16-aligned": _VGG,
     "fullconv train data --stride 16 --start fcn32s-heavy-pascal.caffemodel --backbone paper:vgg16":
     "is for weights of the full size; tests/test_start.py starts from others",
@@ -76,29 +74,30 @@ NOT_RUN = {
     "fullconv train data --start torchvision:fcn_resnet50": _LOADED,
     "fullconv train data --seed 1 --out runs/seed1": "is as with --seed 0, which is run",
     "fullconv train data --seed 2 --out runs/seed2": "is as with --seed 0, which is run",
-    "fullconv train data --devices 4": "wants four devices; tests/test_training.py has two",
+    "fullconv train data --devices 4 --out runs/first":
+    "wants four devices; tests/test_training.py has two",
     "torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint first:29500"
     " -m fullconv train data --devices 4 --nodes 2 --out runs/large": "wants two machines",
     "fullconv predict torchvision:fcn_resnet50 photos/": _LOADED,
     "fullconv evaluate torchvision:fcn_resnet50 voc2012 --split val": _LOADED,
     "fullconv evaluate fcn8s_from_caffe.pth voc2012 --split val": "downloads 2 GB;"
     " tests/test_evaluation.py matches classes by name",
-    "torchrun --nproc-per-node 4 -m fullconv predict runs/<run> photos/ --out predictions": _MANY,
-    "srun --ntasks 16 fullconv predict runs/<run> photos/ --out /shared/predictions": _MANY,
-    "srun fullconv predict runs/<run> photos/ --out /shared/predictions": _MANY,
-    "find photos -name *.jpg | fullconv predict runs/<run> - --out predictions":
+    "torchrun --nproc-per-node 4 -m fullconv predict runs/first photos/ --out predictions": _MANY,
+    "srun --ntasks 16 fullconv predict runs/first photos/ --out /shared/predictions": _MANY,
+    "srun fullconv predict runs/first photos/ --out /shared/predictions": _MANY,
+    "find photos -name *.jpg | fullconv predict runs/first - --out predictions":
     "is two programs; tests/test_listed.py reads such a list",
-    "fullconv predict runs/<run> photos/ --compile": "compiles for a minute; tests/test_engine.py",
-    "fullconv export runs/<run> --precision int8 --calibrate photos/": _EXPORT,
-    "fullconv export runs/<run> --to openvino": _EXPORT,
-    "fullconv export runs/<run> --to torch": _EXPORT,
-    "fullconv export runs/<run> --to web --out page": _NPM,
-    "fullconv export runs/<run> --to web --out page --ort package": _NPM,
+    "fullconv predict runs/first photos/ --compile": "compiles for a minute; tests/test_engine.py",
+    "fullconv export runs/first --precision int8 --calibrate photos/": _EXPORT,
+    "fullconv export runs/first --to openvino": _EXPORT,
+    "fullconv export runs/first --to torch": _EXPORT,
+    "fullconv export runs/first --to web --out page": _NPM,
+    "fullconv export runs/first --to web --out page --ort package": _NPM,
     "python -m http.server --directory page": "answers until it is stopped; tests/test_page.py",
     "fullconv completion": "writes into the home folder; tests/test_completion_command.py has one",
-    "fullconv serve runs/<run>": _SERVER,
+    "fullconv serve runs/first": _SERVER,
     "fullconv serve exported/model.onnx": _SERVER,
-    "FULLCONV_KEY=... fullconv serve runs/<run> --host 0.0.0.0": _SERVER,
+    "FULLCONV_KEY=... fullconv serve runs/first --host 0.0.0.0": _SERVER,
     "curl --data-binary @street.jpg -H Content-Type: image/jpeg localhost:8000/predict"
     " > street_mask.png": _SERVER,
     "curl -F picture=@street.jpg localhost:8000/predict?output=json": _SERVER,
@@ -109,10 +108,10 @@ TINY = "--backbone test_resnet"
 # What else is added to a command, to be done in seconds.
 ADDED = {
     "fullconv heatmap resnet18 street.jpg --class sports car": "--no-pretrained --scales 5,6",
-    "fullconv train --resume runs/<run>": "",
-    "fullconv train --config runs/<run>/config.toml": "--epochs 1",
-    "fullconv train data --start runs/<run>": SMALL,
-    "fullconv train data --stride 16 --start runs/<run>": SMALL,
+    "fullconv train --resume runs/first": "",
+    "fullconv train --config runs/first/config.toml": "--epochs 1",
+    "fullconv train data --start runs/first": SMALL,
+    "fullconv train data --stride 16 --start runs/first": SMALL,
 }
 # In a block of Python, what is written otherwise here.
 REPLACED = {
@@ -120,6 +119,7 @@ REPLACED = {
     "epochs=50": 'epochs=1, pretrained=False, batch=2, crop=(33, 33), workers=0, out="run"',
     'fc.load("torchvision:fcn_resnet50")': 'fc.load("fcn8s-heavy-pascal.caffemodel")',
     'fc.FCN("paper:vgg16", ': 'fc.FCN("resnet18", ',  # 134 million parameters
+    'timm.create_model("resnet18", pretrained=True)': 'timm.create_model("resnet18")',
 }  # fmt: skip
 
 
@@ -166,34 +166,26 @@ def typed(line: str) -> list[str]:
             at = words.index("--epochs")
             del words[at : at + 2]
         words += SMALL.split() + TINY.split() * ("--backbone" not in words)
-    return [in_folder(word) for word in words[1:]]
+    return words[1:]
 
 
 def python_of(text: str) -> str:
     """A block of Python as it is run here."""
     for old, new in REPLACED.items():
         text = text.replace(old, new)
-    return in_folder(text)
-
-
-def in_folder(text: str) -> str:
-    """With the last run in the current folder in place of runs/<run>, and the furnished model with
-    a further input for runs/<depth>."""
-    runs = [path.parent for path in Path("runs").glob("*/config.toml")]
-    last = max(runs, key=lambda run: (run / "config.toml").stat().st_mtime, default=Path("runs"))
-    return text.replace("runs/<run>", str(last)).replace("runs/<depth>", str(DEPTH))
+    return text
 
 
 def furnish(place: Path) -> Path:
     """Makes a person's folder, with everything that the documentation takes for granted."""
     _data(place)
     _others(place)
-    trained = place / "runs/2026_data_32s"
+    trained = place / FIRST
     named = ["train", str(place / "data"), "--out", str(trained), "--quiet", "--stride", "32"]
     assert run([*named, *SMALL.split(), *TINY.split()]) == 0
     depth = Input("depth", 1, (0.5,), (0.3,))
     save_model(lively(inputs=(depth,), fusion="early"), place / DEPTH / "model")
-    # As `fullconv export runs/<run>` does it, which takes longest: once.
+    # As `fullconv export runs/first` does it, which takes longest: once.
     assert run(["export", str(trained), "--out", str(place / "exported"), "--quiet"]) == 0
     shutil.copytree(trained, place / "demo/run")
     shutil.copytree(place / "data", place / "demo/scenes")
@@ -215,6 +207,8 @@ def _data(place: Path) -> None:
         _depth(photo, data / "depth" / photo.parent.name)
     for photo in sorted(photos.iterdir()):
         _depth(photo, place / "depth-of-photos")
+    card = next(block for block in blocks_of("docs/reference/files.md") if "source" in block.text)
+    (place / "card.toml").write_text(card.text, encoding="utf-8")
     (place / "list.txt").write_text("".join(f"photos/{p.name}\n" for p in sorted(photos.iterdir())))
     street = Image.open(place / "street.jpg")
     for name in ("orthophoto.tif", "scan.png", "poster.png"):
