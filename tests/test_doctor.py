@@ -95,8 +95,8 @@ def test_kernels_that_do_not_exist_or_cannot_run(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("where", "line"),
     [
-        ("/usr/bin/c++", "pip install --force-reinstall --no-deps fullconv"),
-        (None, "sudo apt install g++ && pip install --force-reinstall --no-deps fullconv"),
+        ("/usr/bin/c++", "pip install --force-reinstall --no-deps --editable CLONE"),
+        (None, "sudo apt install g++ && pip install --force-reinstall --no-deps --editable CLONE"),
     ],
 )
 def test_no_compiled_kernels(
@@ -166,7 +166,7 @@ def test_packages_that_are_too_old_or_gone(monkeypatch: pytest.MonkeyPatch) -> N
     assert set(health.facts["extras"]) == set(EXTRAS)
     assert health.facts["extras"]["video"]["missing"] == ["av"]
     assert "onnxruntime" in health.facts["extras"]["onnx"]["missing"]
-    assert '[video]          not here: pip install "fullconv[video]"\n' in health.text()
+    assert '[video]          not here: pip install "av>=18.0"\n' in health.text()
 
 
 def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:

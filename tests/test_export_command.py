@@ -79,7 +79,7 @@ def test_what_needs_torch_says_so_where_there_is_none(
     assert run(["predict", str(folder), str(photos)]) == 1
     said = capsys.readouterr().err
     assert said.startswith("error: this needs torch, which is not installed; without it, exported")
-    assert said.endswith("  try: pip install fullconv\n")
+    assert said.endswith("  try: pip install torch torchvision timm lightning torchmetrics\n")
 
 
 def test_what_is_printed_can_be_pasted(

@@ -198,7 +198,7 @@ def test_what_is_not_installed_is_said_before_anything_else(
         train(tmp_path / "there is no data", logger=name)
     assert f"--logger {name}: " in caught.value.message
     assert f"the package {name}, which is not installed" in caught.value.message
-    assert caught.value.hint == f'pip install "fullconv[{name}]"'
+    assert caught.value.hint == f"pip install {name}"
 
 
 def test_loggers_that_nobody_knows(capsys: pytest.CaptureFixture[str]) -> None:

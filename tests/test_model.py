@@ -346,7 +346,7 @@ def test_a_format_of_the_future(folder: Path) -> None:
     for path in (folder, folder / "model.safetensors"):
         error = refused(path)
         assert "has format 'fullconv/2'; this version reads 'fullconv/1'." in error.message
-        assert error.hint == "pip install -U fullconv"
+        assert error.hint == "git pull && make install"
 
 
 def test_a_format_of_the_future_that_keeps_its_checksum_elsewhere(folder: Path) -> None:

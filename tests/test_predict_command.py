@@ -372,7 +372,7 @@ def test_without_pyav_pictures_are_done(
     assert run(argv) == 1
     said = capsys.readouterr()
     assert said.out.splitlines()[-1].startswith("2 of 5 files")
-    assert said.err.rstrip().endswith('try: pip install "fullconv[video]"')
+    assert said.err.rstrip().endswith("try: pip install av")
 
 
 def test_standard_input_is_for_one_process(

@@ -173,4 +173,4 @@ def test_packages_that_are_missing(refused: Any, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     said = refused()
     assert "a server needs uvicorn, which is not installed." in said
-    assert 'try: pip install "fullconv[serve]"' in said
+    assert "try: pip install fastapi uvicorn python-multipart" in said

@@ -200,7 +200,7 @@ def run(argv: list[str]) -> int:
             FullconvError(
                 f"this needs {error.name}, which is not installed; without it, exported files are "
                 "predicted with and served.",
-                "pip install fullconv",
+                "pip install torch torchvision timm lightning torchmetrics",
             )
         )
     except Exception as error:

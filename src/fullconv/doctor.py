@@ -25,7 +25,7 @@ _KERNELS, _THREADS = "FULLCONV_KERNELS", "OMP_NUM_THREADS"
 _MATCH = "torch_and_torchvision_match"
 _IDLE_GPU = Path("/dev/nvidia0")
 _SHARED = Path("/dev/shm")
-_REBUILD = "pip install --force-reinstall --no-deps fullconv"
+_REBUILD = "pip install --force-reinstall --no-deps --editable CLONE"
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def _extras(health: Health) -> None:
             for name, least in parts.items()
             if not meets(version_of(name) or "0", f">={least}")
         ]
-        line = f'pip install "fullconv[{extra}]"'
+        line = " ".join(["pip install", *(f'"{name}>={least}"' for name, least in parts.items())])
         health.facts["extras"][extra] = {"installed": not gone, "missing": gone, "line": line}
 
 

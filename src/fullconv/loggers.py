@@ -1,7 +1,7 @@
 """Loggers: what a training tells TensorBoard and Weights & Biases, beside its own log.csv.
 
-    runs/<run>/tensorboard/   tensorboard --logdir runs
-    runs/<run>/wandb/         sent to Weights & Biases, or kept here where WANDB_MODE is offline
+    runs/first/tensorboard/   tensorboard --logdir runs
+    runs/first/wandb/         sent to Weights & Biases, or kept here where WANDB_MODE is offline
 
 Both are Lightning's, and packages of their own.
 """
@@ -40,7 +40,7 @@ def require_loggers(settings: Settings) -> None:
             raise FullconvError(
                 f"--logger {name}: {PACKAGES[name]} writes through the package {name}, which is "
                 "not installed.",
-                f'pip install "fullconv[{name}]"',
+                f"pip install {name}",
             )
 
 

@@ -241,7 +241,7 @@ def _read_ours(path: Path) -> tuple[Path, dict[str, Any], dict[str, Tensor]]:
     if config.get("format") != FORMAT:
         raise FullconvError(
             f"{weights} has format {config.get('format')!r}; this version reads {FORMAT!r}.",
-            "pip install -U fullconv",
+            "git pull && make install",
         )
     if folder.is_dir():
         _verify(folder, weights, config)

@@ -132,8 +132,9 @@ def _what(config: Table) -> str:
 def _use(source: str) -> str:
     return f"""## How to use it
 
+Where Fullconv is installed:
+
 ```sh
-pip install fullconv
 {command("fullconv", "predict", source, "photos/", "--out", "predictions")}
 ```
 

@@ -232,7 +232,7 @@ def _note(done: Done, finished: Finished, predictor: Any, again: bool, kind: str
     if done.placeless:
         some = f" and {len(done.placeless) - 1} more" if len(done.placeless) > 1 else ""
         why = (
-            ' without rasterio: pip install "fullconv[geo]"'
+            " without rasterio: pip install rasterio"
             if predictor.windows
             else ": exported models take each picture whole"
         )

@@ -104,7 +104,8 @@ def _require_packages() -> None:
             __import__(name)
         except ImportError as error:
             raise FullconvError(
-                f"a server needs {name}, which is not installed.", 'pip install "fullconv[serve]"'
+                f"a server needs {name}, which is not installed.",
+                "pip install fastapi uvicorn python-multipart",
             ) from error
 
 

@@ -128,7 +128,7 @@ def test_which_files_are_read_in_windows(tmp_path: Path, monkeypatch: pytest.Mon
     said = "rasterio, which is not installed"
     with pytest.raises(FullconvError, match=said) as caught, opened_raster(plain):
         pass
-    assert caught.value.hint == 'pip install "fullconv[geo]"'
+    assert caught.value.hint == "pip install rasterio"
 
 
 def test_ids_are_written_in_windows_with_place_and_colours(tmp_path: Path) -> None:

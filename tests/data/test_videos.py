@@ -146,5 +146,5 @@ def test_without_pyav(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (
         error.message == f"{source} is a video, which is read with PyAV, and that is not installed."
     )
-    assert error.hint == 'pip install "fullconv[video]"'
+    assert error.hint == "pip install av"
     assert mark_of(source) == ""

@@ -151,7 +151,7 @@ def test_its_absence_is_said_once_and_torch_works(
     assert said.count("\n") == 1
     assert "no compiled kernels" in said
     assert "same results, several times slower" in said
-    assert "pip install --force-reinstall --no-deps fullconv" in said
+    assert "pip install --force-reinstall --no-deps --editable CLONE" in said
     native._say_what_is_lost.cache_clear()
 
 

@@ -1,6 +1,6 @@
 """TIFF files read and written in windows, with rasterio: of any size, and with their georeference.
 
-rasterio is an extra (`pip install "fullconv[geo]"`) and imported where it is used. Without it a
+rasterio is an extra (`pip install rasterio`) and imported where it is used. Without it a
 georeferenced TIFF is a picture like any other, as far as Pillow reads it.
 
 Shapes: H, W picture · h, w window · C channels.
@@ -165,7 +165,7 @@ def opened_raster(path: Path) -> Iterator[Raster]:
     if not available():
         raise FullconvError(
             f"{path} is read in windows with rasterio, which is not installed.",
-            'pip install "fullconv[geo]"',
+            "pip install rasterio",
         )
     import rasterio
 

@@ -1,6 +1,6 @@
 """Videos, frame by frame with PyAV, however long they are.
 
-PyAV is an extra (`pip install "fullconv[video]"`) and imported where it is used.
+PyAV is an extra (`pip install av`) and imported where it is used.
 
 Shapes: H, W frame, upright.
 """
@@ -24,7 +24,7 @@ VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".mpg", ".mpeg", ".mts", ".3gp"}
 )
 NO_PYAV = "which is read with PyAV, and that is not installed"
-INSTALL = 'pip install "fullconv[video]"'
+INSTALL = "pip install av"
 MARK = "comment"  # the metadata that each of the formats keeps
 _LOST = 2.0  # frames that a header may promise too many, without the file being called damaged
 

@@ -160,7 +160,7 @@ def _required() -> Any:
         raise FullconvError(
             "there are no compiled kernels in this installation, and they were asked for.",
             "export FULLCONV_KERNELS=reference   # or reinstall with a C++ compiler: "
-            "pip install --force-reinstall --no-deps fullconv",
+            "pip install --force-reinstall --no-deps --editable CLONE",
         )
     return library
 
@@ -174,6 +174,6 @@ def _say_what_is_lost() -> None:
     text = (
         f"fullconv: no compiled kernels ({load()[1]}), so torch computes losses and label maps: "
         "same results, several times slower. To change that, install a compiler and run: "
-        "pip install --force-reinstall --no-deps fullconv"
+        "pip install --force-reinstall --no-deps --editable CLONE"
     )
     print(said(text), file=sys.stderr)
