@@ -95,10 +95,12 @@ def done(arguments: argparse.Namespace, *command: str) -> tuple[int, list[Any]]:
 
 
 def masks(out: Path) -> dict[str, tuple[int, int]]:
-    """Every mask, with inode and time: another writing has others."""
+    """Every mask, with inode and time: another writing has others. Hidden folders come and go while
+    a process writes."""
     found = {}
-    for path in out.rglob("*_mask.png"):
-        if not any(part.startswith(".") for part in path.relative_to(out).parts):
+    for folder, folders, names in os.walk(out):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for path in (Path(folder, name) for name in names if name.endswith("_mask.png")):
             facts = path.stat()
             found[path.relative_to(out).as_posix()] = (facts.st_ino, facts.st_mtime_ns)
     return found
