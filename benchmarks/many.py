@@ -81,14 +81,16 @@ def environment(arguments: argparse.Namespace) -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": str(arguments.threads)}
 
 
-def done(arguments: argparse.Namespace, *command: str) -> tuple[int, list[Any]]:
+def done(
+    arguments: argparse.Namespace, *command: str, environ: dict[str, str] | None = None
+) -> tuple[int, list[Any]]:
     """Exit code of a command, and the JSON objects that it printed."""
     ended = subprocess.run(
         [sys.executable, *command],
         stdout=subprocess.PIPE,
         text=True,
         check=False,
-        env=environment(arguments),
+        env=environment(arguments) if environ is None else environ,
     )
     lines = ended.stdout.splitlines()
     return ended.returncode, [json.loads(line) for line in lines if line.startswith("{")]
@@ -165,10 +167,11 @@ def killed(
 def shared(
     arguments: argparse.Namespace, place: Path, one: dict[str, Any], facts: dict[str, Any]
 ) -> Iterator[Figure]:
-    """Two processes by torchrun."""
+    """Two processes by torchrun, which divide the processors as where nobody says how many."""
+    environ = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     started = time.perf_counter()
-    _, told = done(arguments, *torchrun, *words(place, "two"))
+    _, told = done(arguments, *torchrun, *words(place, "two"), environ=environ)
     facts["seconds_two"] = time.perf_counter() - started
     sources = [result["source"] for part in told for result in part["pictures"]]
     failed = sum(len(part["failed"]) for part in told)

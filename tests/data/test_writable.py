@@ -40,6 +40,23 @@ def test_a_place_beside_the_data_that_is_not_taken(tmp_path: Path) -> None:
     assert copying(root) == f"fullconv check {root} --fix {tmp_path / 'data_fixed_3'}"
 
 
+def test_beside_the_data_by_the_way_that_they_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that a line to paste is as short as the one that was typed."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "work" / "inside").mkdir(parents=True)
+    (tmp_path / "work" / "link").symlink_to(tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    assert copying(Path("data")) == "fullconv check data --fix data_fixed"
+    monkeypatch.chdir(tmp_path / "work")
+    assert copying(Path("../data")) == "fullconv check ../data --fix ../data_fixed"
+    assert fresh(Path("link"), "_fixed") == tmp_path / "data_fixed"
+    assert fresh(Path(), "_fixed") == tmp_path / "work_fixed"
+    monkeypatch.chdir("inside")
+    assert fresh(Path(".."), "_fixed") == tmp_path / "work_fixed"
+
+
 def test_here_where_nothing_can_be_written_beside_the_data(locked: Path) -> None:
     assert fresh(locked, "_fixed") == Path("my data_fixed")
     Path("my data_fixed").mkdir()

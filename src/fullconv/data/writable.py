@@ -14,10 +14,11 @@ from fullconv.errors import FullconvError, command
 
 
 def fresh(root: Path, ending: str) -> Path:
-    """A folder that does not exist, named as a data set and an ending: beside the data set, else in
-    the current folder (or the user's own, where that one lies inside the data set)."""
-    root = root.resolve()
-    place = root.parent
+    """A folder that does not exist, named as a data set and an ending: beside the data set, by the
+    same way that this is named, else in the current folder (or the user's own, where that one lies
+    inside the data set)."""
+    beside, root = root.parent, root.resolve()
+    place = beside if beside.resolve() == root.parent else root.parent
     if not _is_writable(place):
         place = Path.home() if Path.cwd().is_relative_to(root) else Path()
     first = place / f"{root.name or 'data'}{ending}"
