@@ -261,6 +261,22 @@ def test_a_run_that_cannot_begin_leaves_no_folder(scenes, tmp_path, monkeypatch,
     assert (folder / "mine.txt").is_file()
 
 
+def test_a_staged_run_that_is_resumed_keeps_its_configuration(scenes, tmp_path, monkeypatch):
+    """It was there before, whatever becomes of the next try."""
+    config = tmp_path / "config.toml"
+    (tmp_path / "checkpoint").mkdir()
+    config.write_text(f'[data]\nroot = "{scenes}"\n[train]\nstaged = true\npretrained = false\n')
+
+    def offline(*_, **__):
+        raise FullconvError("there is no network.")
+
+    monkeypatch.setattr(training, "fresh_model", offline)
+    with pytest.raises(FullconvError, match="no network"):
+        train(resume=tmp_path, quiet=True)
+    assert config.is_file()
+    assert not (tmp_path / "32s").exists()
+
+
 def test_a_split_without_a_labelled_pixel_still_gives_a_model(scenes, tmp_path, capsys):
     copy = shutil.copytree(scenes, tmp_path / "data")
     for mask in (copy / "masks/val").iterdir():

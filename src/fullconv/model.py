@@ -314,9 +314,7 @@ def _models_near(path: Path) -> list[Path]:
     else the last first."""
     folder, name = (path, "") if path.is_dir() else (path.parent, path.name)
     there = folder.iterdir() if folder.is_dir() else ()
-    found = [
-        p for p in there if p != path and any((q / WEIGHTS).is_file() for q in (p / "model", p))
-    ]
+    found = [p for p in there if any((of / WEIGHTS).is_file() for of in (p / "model", p))]
     alike = SequenceMatcher(b=name)
 
     def rank(one: Path) -> tuple[float, float]:

@@ -16,6 +16,8 @@ import os
 import signal
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -100,13 +102,10 @@ def train(
     if resume is None:
         folder = _new_folder(out, report.dataset, settings)
         _save_config(folder, data, settings)
-    try:
+    with _gone_unless_begun(folder) if resume is None else nullcontext():
         if settings.staged:
             return _fit_stages(folder, data, [report, *others], settings, module, quiet)
         return _fit(folder, [report, *others], settings, module, resume is not None, quiet)
-    except BaseException:
-        _leave_nothing_behind(folder)
-        raise
 
 
 def _checked(data: Path, settings: Settings) -> tuple[CheckReport, list[CheckReport]]:
@@ -162,11 +161,8 @@ def _fit_stages(
             (part / "checkpoint").mkdir(parents=True, exist_ok=True)
             _save_config(part, data, stage)
         resuming = (part / "checkpoint" / CHECKPOINT).is_file()
-        try:
+        with _gone_unless_begun(part) if part != folder else nullcontext():
             _fit(part, reports, stage, module, resuming, quiet)
-        except BaseException:
-            _leave_nothing_behind(part)
-            raise
 
     stages = train_stages(folder, settings, strides_of(settings, module), fit)
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
@@ -353,14 +349,18 @@ def _require_free(folder: Path) -> None:
         )
 
 
-def _leave_nothing_behind(folder: Path) -> None:
-    """Of a run that could not begin, whose folder would be in the way of the next try."""
-    made = [folder / "config.toml", folder / "checkpoint"]
-    if "LOCAL_RANK" in os.environ or set(folder.rglob("*")) != set(made):
-        return
-    made[0].unlink()
-    made[1].rmdir()
-    folder.rmdir()
+@contextmanager
+def _gone_unless_begun(folder: Path) -> Iterator[None]:
+    """A run that cannot begin leaves no folder, which would be in the way of the next try."""
+    try:
+        yield
+    except BaseException:
+        config, checkpoint = folder / "config.toml", folder / "checkpoint"
+        if "LOCAL_RANK" not in os.environ and set(folder.rglob("*")) == {config, checkpoint}:
+            config.unlink()
+            checkpoint.rmdir()
+            folder.rmdir()
+        raise
 
 
 def _new_folder(out: str | Path | None, dataset: Dataset, settings: Settings) -> Path:
