@@ -46,6 +46,7 @@ from serving import Process, batch_size, environment, memory_facts, serving
 
 from fullconv.data.masks import read_values
 from fullconv.data.pictures import read_picture
+from fullconv.outputs import output_path
 
 ROOT = Path(__file__).parents[1]
 EACH = 12  # whole pictures, crops of one size, crops of other sizes
@@ -115,7 +116,7 @@ def equal(content: bytes, want: str, stem: Path) -> bool:
     """Whether a result is what stem_mask.png and the others hold. Confidence may differ by one of
     its 255 steps."""
     if want != "json":
-        return content == stem.with_name(f"{stem.name}_{want}.png").read_bytes()
+        return content == output_path(stem, want).read_bytes()
     found = json.loads(content)
     ids = read_values(stem.with_name(f"{stem.name}_mask.png"))
     counts = np.bincount(ids.ravel(), minlength=len(found["classes"]))

@@ -17,7 +17,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ TILE = 256
 CLASSES = 8
 AT_MOST = 1e-4
 BIG, SMALL = 20_000, 2_000  # pixels a side
+BESIDE = 20  # turns that the small one has before the large one, and after it
 BACKBONE = "torchvision:alexnet"  # the paper's FCN-AlexNet in torchvision's form
 MOST_MEMORY = 2e9
 AT_LEAST = 0.9
@@ -252,23 +253,15 @@ def measure(model: str, small: str, big: str, threads: str) -> None:
     predictor = load(model, device="cpu")
     out = Path(big).parent / "out"
 
-    def seconds(source: str, progress: Callable[[int, int], None] = lambda done, of: None) -> Any:
+    def seconds(source: str) -> Any:
         started = np.array([time.perf_counter(), time.process_time()])
-        predict_raster(predictor, source, out / Path(source).stem, ["mask"], progress=progress)
+        predict_raster(predictor, source, out / Path(source).stem, ["mask"])
         return np.array([time.perf_counter(), time.process_time()]) - started
 
     seconds(small)
-    turns = [seconds(small)]
-    rows = [0]
-
-    def between(done: int, of: int) -> None:
-        """Behind each row of tiles the small one has its turn: what else the machine does falls on
-        both alike."""
-        if rows[-1] != done:
-            rows.append(done)
-            turns.append(seconds(small))
-
-    taken = seconds(big, between) - sum(turns[1:])
+    turns = [seconds(small) for _ in range(BESIDE)]
+    taken = seconds(big)
+    turns += [seconds(small) for _ in range(BESIDE)]
     sides = [int(Path(one).stem) for one in (small, big)]
     facts = {
         "seconds": {"small": [list(t) for t in turns], "big": list(taken)},

@@ -289,9 +289,9 @@ def test_predict_writes_masks_and_overlays_and_says_what_is_there(
     assert all("%" in line for line in lines)
     assert sorted(p.name for p in out_folder.glob("[!.]*")) == [
         "street_0000_mask.png",
-        "street_0000_overlay.png",
+        "street_0000_overlay.jpg",
         "street_0001_mask.png",
-        "street_0001_overlay.png",
+        "street_0001_overlay.jpg",
     ]
     assert read_values(out_folder / "street_0000_mask.png").shape == (48, 64)
 
@@ -372,7 +372,7 @@ def test_a_corrupt_picture_does_not_cost_the_others(
     assert out.endswith(f"1 of 2 pictures -> {tmp_path / 'out'}\n")
     assert sorted(p.name for p in (tmp_path / "out").glob("[!.]*")) == [
         "street_0001_mask.png",
-        "street_0001_overlay.png",
+        "street_0001_overlay.jpg",
     ]
     assert err.startswith("error: 1 of 2 pictures could not be read:\n  picture ")
     assert str(data / "images/test/street_0000.jpg") in err
@@ -463,7 +463,7 @@ def test_a_geotiff_keeps_its_place(
     code, out, err = cli([*argv, "--json"])
     assert (code, err) == (0, "")
     files = json.loads(out)["pictures"][0]["files"]
-    assert sorted(Path(f).name for f in files) == ["a_mask.tif", "a_overlay.png"]
+    assert sorted(Path(f).name for f in files) == ["a_mask.tif", "a_overlay.jpg"]
     with rasterio.open(tmp_path / "out" / "a_mask.tif") as mask:
         assert {"crs": mask.crs, "transform": mask.transform} == place
     monkeypatch.setattr("fullconv.data.geotiff.available", lambda: False)

@@ -52,7 +52,7 @@ TOMLS = [block for page in ENGLISH for block in blocks_of(page) if block.languag
 RUNNING = [page for page in ENGLISH if {b.language for b in blocks_of(page)} & {"sh", "python"}]
 LEFT = (  # what somebody has who typed all that stands in README.md
     "check.png", "heatmap.png", "street.png", "exported/model.onnx", "converted/dataset.toml",
-    "predictions/street_0000_mask.png", "predictions/street_0001_overlay.png",
+    "predictions/street_0000_mask.png", "predictions/street_0001_overlay.jpg",
     "predictions/drive_mask.mkv", "predictions/drive_overlay.mp4", "predictions/drive_legend.png",
 )  # fmt: skip
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from fullconv.draw_legend import PAPER, strip, write
+from fullconv.draw_legend import INK, PALE, PAPER, _font, _span, strip, write
 
 RED = (200, 0, 0)
 
@@ -42,6 +42,22 @@ def test_entries_wrap_into_rows_and_a_strip_is_as_wide_as_asked() -> None:
     assert one.shape[1] == 2000
     assert two.shape[0] == 4 * one.shape[0]
     assert (one == RED).all(axis=2).sum() == (two == RED).all(axis=2).sum() == 4 * 13 * 13
+
+
+@pytest.mark.parametrize("name", ["sky", "fjÄgq|", "WWW", "_void_", "a name of several words"])
+@pytest.mark.parametrize("size", [9, 13, 24])
+def test_an_entry_is_its_name_and_its_share_written_side_by_side(name: str, size: int) -> None:
+    """As Pillow writes them onto the strip itself; also when they come again."""
+    space, row = round(size * 0.45), round(size * 1.7)
+    for _ in range(2):
+        shown = strip([(name, "12.3 %")], {name: RED}, 400, size)
+        wanted = Image.fromarray(shown.copy())
+        pen, left = ImageDraw.Draw(wanted), size + space
+        pen.rectangle((left - space, 0, 400, row), fill=PAPER)
+        pen.text((left, row // 2), name, fill=INK, font=_font(size, name), anchor="lm")
+        left += _span(name, size) + space
+        pen.text((left, row // 2), "12.3 %", fill=PALE, font=_font(size, name), anchor="lm")
+        assert (shown == np.asarray(wanted)).all()
 
 
 @pytest.mark.parametrize(("text", "room"), [("a few words", 60), ("many words " * 20, 90)])

@@ -66,7 +66,7 @@ def test_a_file_and_predictions_from_it_where_there_is_no_torch(
         wanted = predictor.label_map(np.asarray(Image.open(photos / f"{seed}.png")))
         assert len(np.unique(wanted)) > 3
         assert (ids == wanted).mean() > 0.999
-        assert (tmp_path / f"out/{seed}_overlay.png").is_file()
+        assert (tmp_path / f"out/{seed}_overlay.jpg").is_file()
 
 
 def test_what_needs_torch_says_so_where_there_is_none(

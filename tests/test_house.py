@@ -15,7 +15,7 @@ MODULES = [name for name in FILES if not name.endswith("__init__.py")]
 # Imports point from the right to the left; within one entry they may go any way.
 ORDER = (
     {"errors", "language"},
-    {"labels", "settings", "memory"},
+    {"labels", "settings", "memory", "threads"},
     {"markup"},
     {
         "tracing",
@@ -90,6 +90,7 @@ TORCHLESS = {
     "labels",
     "settings",
     "memory",
+    "threads",
     "metrics",
     "draw",
     "draw_legend",

@@ -275,7 +275,7 @@ def result(tmp_path: Path) -> tuple[Segmentation, np.ndarray, Path]:
     sure = np.linspace(0.1, 0.9, 600, dtype=np.float32).reshape(20, 30)
     made = Segmentation(ids, Labels(("sky", "road", "car")), photo(20, 30))
     made.save(tmp_path / "a_mask.png", "mask")
-    made.save(tmp_path / "a_overlay.png", "overlay")
+    made.save(tmp_path / "a_overlay.jpg", "overlay")
     Image.fromarray(np.round(255 * sure).astype(np.uint8)).save(tmp_path / "a_confidence.png")
     return made, sure, tmp_path
 

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pictures import photo, written
 
-from fullconv import many
+from fullconv import many, threads
 from fullconv.data.masks import read_values
 from fullconv.errors import FullconvError
 from fullconv.finished import FOLDER, Finished
@@ -252,8 +252,8 @@ def test_threads_beside_the_network_have_short_turns_while_it_runs(tmp_path: Pat
     before = sys.getswitchinterval()
     with pytest.raises(ZeroDivisionError):
         go(Asking(), pictures_in(tmp_path, 5), tmp_path / "out")
-    assert found == pytest.approx([many._TURN] * 3)
-    assert sys.getswitchinterval() == before > many._TURN
+    assert found == pytest.approx([threads.TURN] * 3)
+    assert sys.getswitchinterval() == before > threads.TURN
 
 
 @pytest.mark.parametrize("where", ["read", "network", "write"])

@@ -118,6 +118,7 @@ def test_no_such_file_and_a_folder_without_pictures(tmp_path: Path) -> None:
 def test_results_of_an_earlier_run_are_no_pictures(predictor: Predictor, tmp_path: Path) -> None:
     """By the mark inside: one's own photo of such a name stays a picture."""
     own = written(tmp_path / "b_mask.png", photo())
+    likewise = written(tmp_path / "b_overlay.jpg", photo())
     picture = written(tmp_path / "a.png", photo())
     before = list(find_pictures([tmp_path]))
     for folder in (tmp_path, tmp_path / "deep"):
@@ -126,9 +127,9 @@ def test_results_of_an_earlier_run_are_no_pictures(predictor: Predictor, tmp_pat
     left_out: list[Path] = []
     after = list(find_pictures([tmp_path], left_out=left_out))
     assert after == [*before, (tmp_path / "empty_mask.png", Path("empty_mask"))]
-    assert [path for path, _ in before] == [picture, own]
-    kinds = ("color", "mask", "overlay")
-    results = [f / f"a_{kind}.png" for f in (tmp_path, tmp_path / "deep") for kind in kinds]
+    assert [path for path, _ in before] == [picture, own, likewise]
+    kinds = ("color.png", "mask.png", "overlay.jpg")
+    results = [f / f"a_{kind}" for f in (tmp_path, tmp_path / "deep") for kind in kinds]
     assert left_out == results
     # What is named is taken, and so is a result under a name of its own.
     assert [path for path, _ in find_pictures([results[0]])] == [results[0]]

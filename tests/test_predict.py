@@ -195,7 +195,7 @@ def test_the_mask_reads_back_as_the_ids_in_the_class_colours(
 ) -> None:
     segmentation = predictor(photo())
     files = save_outputs(segmentation, tmp_path / "new" / "a.b", ["mask", "color", "overlay"])
-    assert [p.name for p in files] == ["a.b_mask.png", "a.b_color.png", "a.b_overlay.png"]
+    assert [p.name for p in files] == ["a.b_mask.png", "a.b_color.png", "a.b_overlay.jpg"]
     mask, color, overlay = files
     assert (read_values(mask) == expected).all()
     assert (read_mask(mask, predictor.labels) == expected).all()

@@ -24,6 +24,7 @@ from fullconv.data.masks import read_values
 from fullconv.finished import FOLDER
 from fullconv.labels import Labels
 from fullconv.options import Options
+from fullconv.outputs import FILES
 from fullconv.predict import Predictor, load
 from fullconv.segmenter import Segmenter
 
@@ -47,7 +48,7 @@ def test_every_kind_of_result_with_every_option(
     assert sorted(Path(path).name for path in result["files"]) == [
         "street_0000.geojson", "street_0000.json", "street_0000_coco.json",
         "street_0000_color.png", "street_0000_confidence.png", "street_0000_mask.png",
-        "street_0000_overlay.png", "street_0000_probability.npz",
+        "street_0000_overlay.jpg", "street_0000_probability.npz",
     ]  # fmt: skip
     assert (read_values(tmp_path / "street_0000_mask.png") == wanted.mask).all()
     with np.load(tmp_path / "street_0000_probability.npz") as found:
@@ -293,7 +294,7 @@ def test_pictures_and_videos_together(
     assert f"1 of 5 files could not be read:\n  {bad} cannot be read as a video: Inv" in said.err
     videos = ("cut_mask.mkv", "cut_overlay.mp4", "cut_legend.png")
     deep = ("deep/clip_mask.mkv", "deep/clip_overlay.mp4", "deep/clip_legend.png")
-    pictures = [f"{name}_{kind}.png" for name in ("clip", "deep/clip_png") for kind in KINDS]
+    pictures = [f"{name}{FILES[kind]}" for name in ("clip", "deep/clip_png") for kind in KINDS]
     results = [path for path in out.rglob("*") if path.is_file() and FOLDER not in path.parts]
     found = {path.relative_to(out).as_posix() for path in results}
     assert found == {*videos, *deep, *pictures}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 from pictures import photo
 
+from fullconv.data.geotiff import IdFile, Raster
 from fullconv.data.pictures import picture_size, read_picture
 from fullconv.errors import FullconvError
 from fullconv.labels import Labels
@@ -60,10 +63,10 @@ def test_the_mask_is_that_of_the_whole_picture_and_lies_where_the_picture_lies(
     # Float32 rounds in another order in other shapes: a pixel on the edge may fall either way.
     assert (ids != whole.mask).mean() < 1e-4
     assert len(np.unique(ids)) == 3
-    names = ["a_color.png", "a_mask.tif", "a_overlay.png", "a.json"]
+    names = ["a_color.png", "a_mask.tif", "a_overlay.jpg", "a.json"]
     assert sorted(facts["files"]) == sorted(str(tmp_path / "out" / name) for name in names)
     assert (read_picture(tmp_path / "out" / "a_color.png") == _colored(model, ids)).all()
-    assert picture_size(tmp_path / "out" / "a_overlay.png")[1] >= 205
+    assert picture_size(tmp_path / "out" / "a_overlay.jpg")[1] >= 205
     stored = json.loads((tmp_path / "out" / "a.json").read_text())
     assert stored == {k: v for k, v in facts.items() if k != "files"}
     assert (stored["height"], stored["width"]) == (301, 205)
@@ -142,3 +145,72 @@ def test_what_there_is_not_of_windows(make_model: MakeModel, tmp_path: Path) -> 
     with pytest.raises(FullconvError, match="where there is no --flip and no --min-area"):
         predict_raster(predictor, source, tmp_path / "a")
     assert [path.name for path in tmp_path.iterdir()] == ["a.tif"]
+
+
+def test_the_next_window_is_read_and_the_last_one_written_while_the_network_runs(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which thread does what; and at most one window is read ahead."""
+    source = placed(tmp_path / "a.tif", photo(301, 205))
+    predictor = Predictor(model, device="cpu", tile=96)
+    seen: list[tuple[str, str]] = []
+
+    def noted(what: str, run: Any) -> Any:
+        def noting(*given: Any, **named: Any) -> Any:
+            seen.append((what, threading.current_thread().name))
+            return run(*given, **named)
+
+        return noting
+
+    monkeypatch.setattr(Raster, "read", noted("read", Raster.read))
+    monkeypatch.setattr(IdFile, "write", noted("write", IdFile.write))
+    monkeypatch.setattr(predictor.engine, "scores", noted("network", predictor.engine.scores))
+    predict_raster(predictor, source, tmp_path / "a", ["mask"])
+    names = {what: {name for other, name in seen if other == what} for what, _ in seen}
+    assert all(name.startswith("ahead") for name in names["read"])
+    assert names["network"] == {threading.current_thread().name}
+    assert all(name.startswith("behind") for name in names["write"])
+    done = {"read": 0, "network": 0, "write": 0}
+    for what, _ in seen:
+        done[what] += 1
+        assert done["read"] <= done["network"] + 2
+        assert done["network"] <= done["write"] + 2
+    assert set(done.values()) == {12}
+
+
+def test_a_mask_that_cannot_be_written_to_the_end(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as on a full disk: said once, and nothing is left."""
+    source = placed(tmp_path / "a.tif", photo(301, 205))
+    write, rows_written = IdFile.write, []
+
+    def full(self: IdFile, rows: Any, columns: Any, ids: np.ndarray) -> None:
+        rows_written.append(rows)
+        if len(rows_written) == 5:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(self, rows, columns, ids)
+
+    monkeypatch.setattr(IdFile, "write", full)
+    before = threading.active_count()
+    with pytest.raises(FullconvError) as caught:
+        predict_raster(Predictor(model, device="cpu", tile=96), source, tmp_path / "out" / "a")
+    target = tmp_path / "out" / "a_mask.tif"
+    assert caught.value.message == (
+        f"the result could not be written to {target}: No space left on device"
+    )
+    assert caught.value.hint == "--out ANOTHER_FOLDER   # or df -h, if the disk is full"
+    assert list((tmp_path / "out").iterdir()) == []
+    assert len(rows_written) == 5
+    assert threading.active_count() == before
+
+
+def test_a_picture_that_cannot_be_read_to_the_end(model: Model, tmp_path: Path) -> None:
+    source = placed(tmp_path / "a.tif", photo(301, 205), tiled=True, blockxsize=64, blockysize=64)
+    source.write_bytes(source.read_bytes()[:-20_000])
+    before = threading.active_count()
+    with pytest.raises(FullconvError, match=r"a\.tif cannot be read at rows \d+ to 301") as caught:
+        predict_raster(Predictor(model, device="cpu", tile=96), source, tmp_path / "out" / "a")
+    assert caught.value.hint == "copy or download a.tif again"
+    assert list((tmp_path / "out").iterdir()) == []
+    assert threading.active_count() == before

@@ -302,7 +302,7 @@ def test_a_field_that_was_only_measured_proves_nothing(small: FCN) -> None:
 def test_a_window_takes_no_more_than_the_budget(small: FCN) -> None:
     tiles = Tiles(small, small)
     side = tiles.tile + 2 * tiles.halo
-    each = bytes_per_pixel(small.backbone, 3)
+    each = bytes_per_pixel(small.backbone)
     assert 0.7 * tiles_file.BUDGET < side**2 * each <= tiles_file.BUDGET
 
 

@@ -11,7 +11,6 @@ written or shown here, and sizes must agree: pictures are resized for display al
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -40,14 +39,12 @@ _GRID = 'grid([[picture, ids]], ["picture", "labels"], ["street.jpg"], labels=la
 def colorize(ids: Ids, labels: Labels) -> Picture:
     """Each pixel in the colour of its class; ignored ones in `NEUTRAL`. (H, W) -> (H, W, 3)."""
     table = np.array([*labels.colors, NEUTRAL], dtype=np.uint8)  # (K + 1, 3)
-    return table[_rows(ids, labels)]
+    return table.take(_rows(ids, labels), axis=0)
 
 
-def overlay(
-    picture: Picture, ids: Ids, labels: Labels, *, alpha: float = 0.5, outline: bool = True
-) -> Picture:
-    """The photo under the colours of the classes: the rounded
-    (1 - alpha) * photo + alpha * colour, halves upwards.
+def overlay(picture: Picture, ids: Ids, labels: Labels, *, outline: bool = True) -> Picture:
+    """The photo under the colours of the classes at half strength: the rounded mean of both, halves
+    upwards.
 
     Ignored pixels and the classes of `Labels.unpainted` stay as photographed. With `outline`, the
     border between two classes is drawn in the full colour of the class above or left of it, a pixel
@@ -56,20 +53,24 @@ def overlay(
     """
     _check_picture(picture)
     _check_size("the picture", picture, "the ids", ids)
-    if not 0.0 <= alpha <= 1.0:
-        raise FullconvError(f"alpha is {alpha}; expected a fraction from 0 to 1.", "alpha=0.5")
     rows = _rows(ids, labels)
-    blended = np.empty_like(picture)
-    for channel, blends in enumerate(_blends(labels.colors, labels.unpainted, alpha)):
-        blended[..., channel] = blends.take(256 * rows + picture[..., channel])
+    colors = np.array([*labels.colors, NEUTRAL], dtype=np.uint8)  # (K + 1, 3)
+    blended = colors.take(rows, axis=0)
+    ignored = ids == labels.ignore_index
+    bare = np.any([ids == k for k in labels.unpainted], axis=0) if labels.unpainted else None
+    where = np.flatnonzero(ignored if bare is None else ignored | bare)
+    blended.reshape(-1, 3)[where] = picture.reshape(-1, 3)[where]
+    # a + b = 2 (a | b) - (a ^ b): the mean without a wider type.
+    unlike = (picture ^ blended) >> 1
+    blended |= picture
+    blended -= unlike
     if outline:
         width = max(1, round(min(rows.shape) / 500))
-        border, counted = _border(ids, width), ids != labels.ignore_index
-        if labels.unpainted:
-            bare = np.any([ids == k for k in labels.unpainted], axis=0)
+        border = _border(ids, width)
+        if bare is not None:
             border = border & ~bare | rim(bare, width)
-        border &= counted
-        blended[border] = np.array(labels.colors, dtype=np.uint8)[rows[border]]
+        where = np.flatnonzero(border & ~ignored)
+        blended.reshape(-1, 3)[where] = colors.take(rows.ravel()[where], axis=0)
     return blended
 
 
@@ -82,17 +83,6 @@ def rim(bare: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
             other[step:] |= one[:-step]
             other[:-step] |= one[step:]
     return near & ~bare
-
-
-@lru_cache(maxsize=4)
-def _blends(colors: tuple[RGB, ...], unpainted: tuple[int, ...], alpha: float) -> Picture:
-    """(3, K + 1, 256): what each value of a channel becomes under each class, and as it is."""
-    levels = np.arange(256.0)
-    under = np.array(colors).T[..., None] * np.float64(alpha)  # (3, K, 1)
-    blended = np.floor(levels * np.float64(1 - alpha) + under + 0.5)
-    blended[:, list(unpainted)] = levels
-    photographed = np.broadcast_to(levels, (3, 1, 256))
-    return np.concatenate((blended, photographed), axis=1).astype(np.uint8)
 
 
 def area(ids: Ids, labels: Labels) -> dict[str, float]:
@@ -147,13 +137,13 @@ def swatches(colors: Mapping[str, RGB | None], *, width: int = 480, font_size: i
 
 
 def overlay_with_legend(
-    picture: Picture, ids: Ids, labels: Labels, *, alpha: float = 0.5, outline: bool = True
+    picture: Picture, ids: Ids, labels: Labels, *, outline: bool = True
 ) -> Picture:
     """The overlay with the legend of its present classes below.
 
     The text grows with the picture; one too narrow for a legend is enlarged by a whole factor.
     """
-    top = overlay(picture, ids, labels, alpha=alpha, outline=outline)
+    top = overlay(picture, ids, labels, outline=outline)
     factor = -(-_READABLE // top.shape[1])
     if factor > 1:
         top = top.repeat(factor, axis=0).repeat(factor, axis=1)
@@ -162,7 +152,7 @@ def overlay_with_legend(
     room = top.shape[1] - 2 * pad
     below = legend(labels, ids, width=room, font_size=size, over_photo=True)
     width = max(top.shape[1], below.shape[1] + 2 * pad)
-    sheet = np.full((top.shape[0] + below.shape[0] + 2 * pad, width, 3), PAPER, dtype=np.uint8)
+    sheet = np.full((top.shape[0] + below.shape[0] + 2 * pad, width, 3), 255, dtype=np.uint8)
     left = (width - top.shape[1]) // 2
     sheet[: top.shape[0], left : left + top.shape[1]] = top
     sheet[top.shape[0] + pad : -pad, pad : pad + below.shape[1]] = below

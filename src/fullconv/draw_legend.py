@@ -15,6 +15,7 @@ from fullconv.labels import RGB
 INK: RGB = (33, 37, 41)
 PALE: RGB = (110, 116, 122)
 PAPER: RGB = (255, 255, 255)
+_ASIDE = 2  # pixels left and right of a line that its letters may reach into
 
 _WIDE_FONTS: tuple[str, ...] = ("Noto Sans CJK", "Noto Sans SC", "Source Han Sans", "WenQuanYi")
 _WIDE_FONTS += ("PingFang", "Microsoft YaHei", "SimHei", "Hiragino Sans", "Arial Unicode")
@@ -37,10 +38,10 @@ def strip(
         x, y = k % columns * (cell + gap), k // columns * row + row // 2
         _swatch(pen, (x, y - box // 2, x + box - 1, y - box // 2 + box - 1), colors[name])
         left = x + box + space
-        pen.text((left, y), name, fill=INK, font=_font(size, name), anchor="lm")
-        if share:
-            left += spans[k][0] + space
-            pen.text((left, y), share, fill=PALE, font=_font(size, share), anchor="lm")
+        for text, ink in ((name, INK), (share, PALE)):
+            if text:
+                sheet.paste(_line(text, size, row, ink), (left - _ASIDE, y - row // 2))
+                left += spans[k][0] + space
     return np.asarray(sheet)
 
 
@@ -73,9 +74,19 @@ def _swatch(pen: ImageDraw.ImageDraw, place: tuple[int, int, int, int], color: R
     pen.line((left, bottom, right, top), fill=PALE)
 
 
+@lru_cache(maxsize=4096)
 def _span(text: str, size: int) -> int:
     """Width of a text in pixels, with one to spare for its soft edge."""
     return int(_font(size, text).getlength(text)) + 2
+
+
+@lru_cache(maxsize=4096)
+def _line(text: str, size: int, height: int, ink: RGB) -> Image.Image:
+    """A line of text as a picture: legends have the same ones again and again."""
+    line = Image.new("RGB", (_span(text, size) + 2 * _ASIDE, height), PAPER)
+    place = (_ASIDE, height // 2)
+    ImageDraw.Draw(line).text(place, text, fill=ink, font=_font(size, text), anchor="lm")
+    return line
 
 
 def _font(size: int, text: str) -> Any:

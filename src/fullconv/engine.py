@@ -68,11 +68,13 @@ class Engine:
         all heads."""
         size = (int(pictures.shape[2]), int(pictures.shape[3]))
         images = self.model.normalise(self._resized(pictures.to(self.device)))
+        shown = (int(images.shape[2]), int(images.shape[3]))
         images = images.to(self.dtype, memory_format=torch.channels_last)
+        images = self.network.backbone.padded(images)  # the only ones that are kept
         # The compiler freezes weights under no_grad only.
         try:
             with torch.no_grad() if self.compiled else torch.inference_mode():
-                scores: Scores = self.network(images)
+                scores = self.network.of_padded(images, shown)
         except Exception as error:
             if self.compiled and type(error).__module__.startswith(("torch._dynamo", "torch._ind")):
                 raise FullconvError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,6 +29,7 @@ from fullconv.options import Options
 from fullconv.predict import Predictor, load
 from fullconv.quality import Behind, Quality
 from fullconv.segmenter import Segmenter
+from fullconv.threads import ahead
 
 Alteration: TypeAlias = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -235,17 +235,10 @@ def _read_ahead(
     heads: Sequence[Head], pairs: Sequence[Pair]
 ) -> Iterator[tuple[Pair, np.ndarray, list[np.ndarray]]]:
     """Each pair with its picture and its truths; the next one is read meanwhile."""
-    with ThreadPoolExecutor(1) as pool:
-        ahead = pool.submit(_read, heads, pairs[0])
-        for pair, after in zip(pairs, [*pairs[1:], None], strict=True):
-            picture, truths = ahead.result()
-            if after is not None:
-                ahead = pool.submit(_read, heads, after)
-            yield pair, picture, truths
-
-
-def _read(heads: Sequence[Head], pair: Pair) -> tuple[np.ndarray, list[np.ndarray]]:
-    return read_picture(pair.picture), _truths(heads, pair)
+    for pair, (picture, truths) in ahead(
+        lambda pair: (read_picture(pair.picture), _truths(heads, pair)), pairs
+    ):
+        yield pair, picture, truths
 
 
 def _truths(heads: Sequence[Head], pair: Pair) -> list[np.ndarray]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -32,13 +31,12 @@ from fullconv.errors import FullconvError, UnwrittenError
 from fullconv.finished import Finished, Seen, seen
 from fullconv.outputs import Segmentation, save_outputs
 from fullconv.processes import processors
+from fullconv.threads import let_the_network_go_first, short_turns
 from fullconv.video import predict_video
 
 PIXELS = 1 << 25  # of pictures that are held at once, read or not yet written
 PART = ".part."  # begins the folder of results that are not whole yet
 MOST_THREADS = 8  # that read, and that write
-_TURN = 0.0005  # seconds
-_LAST = 19  # the lowest priority
 
 
 @dataclass(frozen=True)
@@ -108,7 +106,7 @@ def predict_many(
             with suppress(OSError):  # of a process that was killed when all was moved
                 _part(finished.out / pictures[k].stem).rmdir()
     progress(done.skipped, len(pictures))
-    with _short_turns(), _Line(predictor, finished, outputs) as line:
+    with short_turns(), _Line(predictor, finished, outputs) as line:
         todo = [(pictures[k], sources[k]) for k in left]
         for count, (k, made) in enumerate(zip(left, line.run(todo, progress), strict=True), 1):
             if isinstance(made, FullconvError):
@@ -129,8 +127,8 @@ class _Line:
         self.placeless: list[Path] = []
         self.count = min(MOST_THREADS, max(2, processors() // 2))
         self.room = _Room(PIXELS)
-        self.readers = ThreadPoolExecutor(self.count, "reading", _let_the_network_go_first)
-        self.writers = ThreadPoolExecutor(self.count, "writing", _let_the_network_go_first)
+        self.readers = ThreadPoolExecutor(self.count, "reading", let_the_network_go_first)
+        self.writers = ThreadPoolExecutor(self.count, "writing", let_the_network_go_first)
 
     def __enter__(self) -> _Line:
         return self
@@ -295,25 +293,6 @@ class _Room:
     def _fits(self, turn: int, pixels: int) -> bool:
         fits = not self._inside or self._inside + pixels <= self._pixels
         return turn == self._turn and fits
-
-
-def _let_the_network_go_first() -> None:
-    """In a thread. All threads of the network wait for the last one at every operation, so that one
-    thread beside them that takes its processor for a while costs the time of them all."""
-    if sys.platform == "linux":  # elsewhere threads have no priority of their own
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LAST)
-
-
-@contextmanager
-def _short_turns() -> Iterator[None]:
-    """The network asks Python for its turn at every operation, and would wait each time for as long
-    as a thread beside it may go on: 5 ms, unless something shorter is said."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(min(before, _TURN))
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before)
 
 
 @contextmanager

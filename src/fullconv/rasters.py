@@ -1,7 +1,7 @@
 """Pictures that are never in memory as a whole: a georeferenced TIFF in, one of class ids out.
 
-Windows are read, predicted and written one after the other (`fullconv.tiles`), so that memory is
-bounded whatever the size.
+Windows are predicted one after the other (`fullconv.tiles`), so that memory is bounded whatever the
+size; meanwhile one thread reads the next and another writes the last.
 
 Shapes: H, W picture · h, w window.
 """
@@ -9,8 +9,9 @@ Shapes: H, W picture · h, w window.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,14 @@ from fullconv.data.masks import mask_dtype
 from fullconv.errors import FullconvError
 from fullconv.labels import Labels
 from fullconv.model import Model
-from fullconv.outputs import MARK, mark, output_path
+from fullconv.outputs import MARK, encoded, output_path
 from fullconv.predict import Predictor
+from fullconv.threads import behind, short_turns
 
 KINDS = ("mask", "color", "overlay", "json")
 PREVIEW = 2000  # pixels on the longer side of color and overlay
+_STRIP = 256  # rows
+Block = tuple[Span, Span, list[np.ndarray]]  # rows, columns, (h, w) ids of every head
 
 
 def predict_raster(
@@ -44,7 +48,7 @@ def predict_raster(
 
     The mask is a GeoTIFF, `stem` + "_mask.tif": size, CRS and transform of the source, class ids
     with their colours, and the ignored id, 255, as nodata where the source has no data. `color` and
-    `overlay` are previews, PNG files of at most `PREVIEW` pixels on the longer side.
+    `overlay` are previews of at most `PREVIEW` pixels on the longer side.
 
     Args:
         outputs: of mask, color, overlay, json.
@@ -72,25 +76,42 @@ def predict_raster(
             for result in results:
                 result.open(stack)
 
-        def window(rows: Span, columns: Span) -> Tensor:
-            return torch.from_numpy(raster.read(rows, columns)).permute(2, 0, 1)
-
-        for rows, columns, scores in predictor.scores(raster.size, window):
-            valid = raster.valid(rows, columns)
-            for result, of_head in zip(results, model.split(scores), strict=True):
-                result.add(rows, columns, of_head.labels()[0].cpu().numpy(), valid)
-            progress(rows[1], raster.size[0])
+        with short_turns(), closing(_blocks(predictor, raster)) as blocks:
+            for done in behind(partial(_add, raster, results), blocks):
+                progress(done, raster.size[0])
         files = [path for result in results for path in result.previews(outputs)]
     files += [result.mask for result in results if "mask" in outputs]
     areas = [result.area() for result in results]
-    facts: dict[str, Any] = {"source": str(source), "height": raster.size[0]}
-    facts |= {"width": raster.size[1], "area": areas[0]}
+    height, width = raster.size
+    facts = {"source": str(source), "height": height, "width": width, "area": areas[0]}
     if model.heads:
         facts["heads"] = dict(zip(model.heads, areas[1:], strict=True))
     if "json" in outputs:
         files.append(output_path(stem, "json"))
         files[-1].write_text(json.dumps(facts, indent=1), encoding="utf-8")
     return {**facts, "files": [str(path) for path in files]}
+
+
+def _blocks(predictor: Predictor, raster: Raster) -> Generator[Block]:
+    """What is found, block by block."""
+
+    def window(rows: Span, columns: Span) -> Tensor:
+        return torch.from_numpy(raster.read(rows, columns)).permute(2, 0, 1)
+
+    for rows, columns, scores in predictor.scores(raster.size, window):
+        maps = [head.labels()[0].cpu().numpy() for head in predictor.model.split(scores)]
+        del scores  # not to be held while the network runs
+        yield rows, columns, maps
+        del maps
+
+
+def _add(raster: Raster, results: Sequence[_Result], block: Block) -> int:
+    """Of every head. Returns up to which row that was."""
+    rows, columns, maps = block
+    valid = raster.valid(rows, columns)
+    for result, ids in zip(results, maps, strict=True):
+        result.add(rows, columns, ids, valid)
+    return rows[1]
 
 
 def _require_windows(model: Model, source: Path) -> None:
@@ -138,8 +159,9 @@ class _Result:
         """(h, w) ids of a window, and where it has data."""
         if valid is not None:
             ids = np.where(valid, ids, self._ids.dtype.type(self.labels.ignore_index))
-        found = np.bincount(ids.ravel(), minlength=len(self._counts))
-        self._counts += found[: len(self._counts)]
+        for start in range(0, len(ids), _STRIP):  # bincount takes 8 bytes for each id
+            found = np.bincount(ids[start : start + _STRIP].ravel(), minlength=len(self._counts))
+            self._counts += found[: len(self._counts)]
         if self._file is not None:
             self._file.write(rows, columns, ids)
         shown = [
@@ -167,5 +189,5 @@ class _Result:
                     pixels = draw.overlay_with_legend(picture, self._ids, self.labels)
                 written.append(output_path(self.stem, kind))
                 written[-1].parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(pixels).save(written[-1], pnginfo=mark())
+                written[-1].write_bytes(encoded(Image.fromarray(pixels), kind))
         return written

@@ -34,14 +34,16 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fullconv.errors import FullconvError
 from fullconv.geometry import Grid, grids_of_modules
 from fullconv.memory import give_back
 from fullconv.network.activations import bytes_per_pixel
+from fullconv.network.backbone import Backbone
 from fullconv.network.fcn import FCN
 from fullconv.network.scores import Scores
+from fullconv.threads import ahead
 
 WHOLE = 1 << 24  # pixels up to which a picture is not cut unasked
 BUDGET = 1 << 30  # bytes that the network may take for a window
@@ -58,7 +60,7 @@ class Tiles:
         network: whose geometry it is.
         run: pictures (1, C, h, w) -> `Scores`: the network, with what belongs before it.
         tile: pixels a side of a block; None: as many as `BUDGET` allows.
-        running: the network as it runs, whose memory is estimated; default: `network`.
+        running: its backbone as it runs, whose memory is estimated; default: the network's own.
 
     Attributes:
         reasons: what keeps tiles from being exact; empty where they are.
@@ -73,7 +75,7 @@ class Tiles:
         run: Callable[[Tensor], Scores],
         *,
         tile: int | None = None,
-        running: nn.Module | None = None,
+        running: Backbone | None = None,
     ) -> None:
         self.network, self.run = network, run
         self.reasons = why_not_exact(network)
@@ -81,13 +83,12 @@ class Tiles:
         require_tile(tile)
         self.halo = 0 if self.reasons else self._halo()
         if tile is None:
-            backbone = network.backbone if running is None else running
-            side = math.isqrt(int(BUDGET / bytes_per_pixel(backbone, network.backbone.in_channels)))
+            side = math.isqrt(int(BUDGET / bytes_per_pixel(running or network.backbone)))
             tile = max((side - 2 * self.halo) // self.step * self.step, self.halo, self.step)
         self.tile = -(-tile // self.step) * self.step
         if self.reasons:
             self.halo = -(-self.tile // 8 // self.step) * self.step
-        self._shape: tuple[int, ...] = ()
+        self._shape = torch.Size()
         self._kept: OrderedDict[tuple[Span, Span], tuple[Tensor, tuple[int, int]]] = OrderedDict()
 
     @property
@@ -105,13 +106,12 @@ class Tiles:
         """Rows, columns and scores of every block of a picture (H, W).
 
         Args:
-            read: gives the pixels of a window, (C, h, w), from its rows and columns.
+            read: gives the pixels of a window, (C, h, w), from its rows and columns; from another
+                thread, where tiles are exact: while the network runs, the next window is read.
         """
         self._kept.clear()
         gc.collect()  # a classifier that a network was cut from may still be there
-        for rows, columns in self.blocks(size):
-            one = self._exact if self.exact else self._blended
-            yield rows, columns, one(size, read, rows, columns)
+        yield from self._exact(size, read) if self.exact else self._blended(size, read)
         self._kept.clear()
 
     def window(self, pixels: int, block: Span) -> Span:
@@ -162,15 +162,22 @@ class Tiles:
         length = -(-pixels // count // self.step) * self.step
         return [(start, min(start + length, pixels)) for start in range(0, pixels, length)]
 
-    def _exact(self, size: tuple[int, int], read: Read, rows: Span, columns: Span) -> Scores:
-        windows = (self.window(size[0], rows), self.window(size[1], columns))
-        scores = self._run(size, read, windows)
-        (top, _), (left, _) = windows
-        return scores.part((rows[0] - top, rows[1] - top), (columns[0] - left, columns[1] - left))
+    def _exact(self, size: tuple[int, int], read: Read) -> Iterator[tuple[Span, Span, Scores]]:
+        windows = (
+            (rows, columns, (self.window(size[0], rows), self.window(size[1], columns)))
+            for rows, columns in self.blocks(size)
+        )
+        for (rows, columns, seen), pixels in ahead(lambda place: read(*place[2]), windows):
+            scores = self._run(size, pixels, seen)
+            del pixels  # not to be held while the scores are read
+            (top, _), (left, _) = seen
+            part = (rows[0] - top, rows[1] - top), (columns[0] - left, columns[1] - left)
+            yield rows, columns, scores.part(*part)
 
-    def _run(self, size: tuple[int, int], read: Read, windows: tuple[Span, Span]) -> Scores:
+    def _run(self, size: tuple[int, int], pixels: Tensor, windows: tuple[Span, Span]) -> Scores:
         """Of a window, on the picture's own grid."""
-        scores = self.run(self._read(read, windows)[None])
+        self._make_room(pixels)
+        scores = self.run(pixels[None])
         if self.network.backbone.placement != "stretched":
             return scores
         ring = int(self.network.border == "zeros")
@@ -183,14 +190,16 @@ class Tiles:
         )
         return replace(scores, grid=rows, columns=columns if columns != rows else None)
 
-    def _read(self, read: Read, windows: tuple[Span, Span]) -> Tensor:
-        shape = tuple(stop - start for start, stop in windows)
-        if shape != self._shape:  # else the holes of the last shape stay, too small for this one
-            self._shape = shape
+    def _make_room(self, pixels: Tensor) -> None:
+        if pixels.shape != self._shape:  # else the holes of the last shape stay, too small for this
+            self._shape = pixels.shape
             give_back(kept=True)
-        return read(*windows)
 
-    def _blended(self, size: tuple[int, int], read: Read, rows: Span, columns: Span) -> Scores:
+    def _blended(self, size: tuple[int, int], read: Read) -> Iterator[tuple[Span, Span, Scores]]:
+        for rows, columns in self.blocks(size):
+            yield rows, columns, self._mixed(size, read, rows, columns)
+
+    def _mixed(self, size: tuple[int, int], read: Read, rows: Span, columns: Span) -> Scores:
         """Tiles go on below their block and right of it, and fade there into the next ones: up to
         four make a block."""
         axes = [self._layout(pixels) for pixels in size]
@@ -261,7 +270,9 @@ class Tiles:
             (self._padded_alike(pixels, start), min(pixels, stop + self.halo + 2 * self.step))
             for pixels, (start, stop) in zip(size, (rows, columns), strict=True)
         )
-        values = self.run(self._read(read, (top, left))[None]).values
+        pixels = read(top, left)
+        self._make_room(pixels)
+        values = self.run(pixels[None]).values
         stride = 1 if self.network.upsampling == "learned" else self.network.stride
         self._kept[rows, columns] = values, (top[0] // stride, left[0] // stride)
         held = sum(kept.nbytes for kept, _ in self._kept.values())

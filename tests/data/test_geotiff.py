@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,26 @@ def test_windows_are_parts_of_the_picture(tmp_path: Path, count: int) -> None:
         assert (found == colors[:, 13:60, 5:90].transpose(1, 2, 0)).all()
         assert (raster.preview(1000) == colors.transpose(1, 2, 0)).all()
         assert raster.preview(45).shape == (35, 45, 3)
+
+
+def test_any_threads_may_read(tmp_path: Path) -> None:
+    """GDAL does not allow two at once."""
+    bands = np.random.default_rng(0).integers(0, 256, (3, 700, 900), np.uint8)
+    path = placed(tmp_path / "a.tif", bands, compress="deflate", nodata=0)
+    chance = np.random.default_rng(1)
+    starts = chance.integers(0, 600, (200, 2)).tolist()
+
+    def right(start: list[int]) -> bool:
+        rows, columns = (start[0], start[0] + 90), (start[1], start[1] + 70)
+        wanted = bands[:, slice(*rows), slice(*columns)]
+        valid = raster.valid(rows, columns)
+        assert valid is not None
+        return (raster.read(rows, columns) == wanted.transpose(1, 2, 0)).all() and (
+            valid == wanted.any(axis=0)
+        ).all()
+
+    with opened_raster(path) as raster, ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(right, starts))
 
 
 def test_of_16_bits_the_upper_8_count(tmp_path: Path) -> None:

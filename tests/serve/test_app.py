@@ -24,6 +24,7 @@ from served import PNG, Held, Reply, ask, bomb, pixels, png, serving
 import fullconv
 from fullconv.data import drawn
 from fullconv.labels import Labels
+from fullconv.outputs import output_path
 from fullconv.serve.guard import Limits
 
 SCENE = drawn.scene(1, size=(64, 96))[0]
@@ -61,10 +62,11 @@ def test_pictures_are_those_that_predict_writes(
     address: str, model: Held, tmp_path: Path, kind: str
 ) -> None:
     found = model.segment(SCENE)
-    found.save(tmp_path / "wanted.png", kind)
+    found.save(wanted := output_path(tmp_path / "a", kind), kind)
+    media = "image/jpeg" if kind == "overlay" else "image/png"
     reply = ask(address, png(SCENE), f"predict?output={kind}")
-    assert (reply.status, reply.headers["content-type"]) == (200, "image/png")
-    assert reply.content == (tmp_path / "wanted.png").read_bytes()
+    assert (reply.status, reply.headers["content-type"]) == (200, media)
+    assert reply.content == wanted.read_bytes()
     assert len(np.unique(found.mask)) > 2
 
 

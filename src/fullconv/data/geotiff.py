@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -74,7 +75,7 @@ def software_of(path: Path) -> str:
 
 
 class Raster:
-    """An open TIFF, read in windows.
+    """An open TIFF, read in windows, by any threads.
 
     Attributes:
         size: (H, W) in pixels.
@@ -83,6 +84,7 @@ class Raster:
 
     def __init__(self, file: Any, path: Path) -> None:
         self._file, self._path = file, path
+        self._turn = threading.Lock()  # a file is read by one thread at a time
         self.size: tuple[int, int] = (file.height, file.width)
         self.profile: dict[str, Any] = {
             "height": file.height,
@@ -146,7 +148,8 @@ class Raster:
 
         window = Window(columns[0], rows[0], columns[1] - columns[0], rows[1] - rows[0])
         try:
-            return read(self._bands, window=window, out_shape=(len(self._bands), *shape))
+            with self._turn:
+                return read(self._bands, window=window, out_shape=(len(self._bands), *shape))
         except rasterio.errors.RasterioError as error:
             raise FullconvError(
                 f"picture {self._path} cannot be read at rows {rows[0]} to {rows[1]}, columns "

@@ -14,10 +14,11 @@ import hashlib
 import json
 import os
 import uuid
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -370,13 +371,18 @@ def describe(labels: Labels, limit: int = 30) -> str:
     return ", ".join(parts[:limit]) + rest
 
 
+def save_png(image: Image.Image, file: IO[bytes], mark: PngInfo | None) -> None:
+    """With run lengths alone: masks in half the time, and no larger."""
+    image.save(file, format="PNG", pnginfo=mark, compress_type=zlib.Z_RLE)
+
+
 def _save(image: Image.Image, path: Path, mark: PngInfo | None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not tempfile: its files may be read by nobody but their owner.
     unfinished = path.with_name(f".{path.stem}-{uuid.uuid4().hex}.unfinished")
     try:
         with unfinished.open("xb") as file:
-            image.save(file, format="PNG", pnginfo=mark)
+            save_png(image, file, mark)
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)

@@ -16,13 +16,14 @@ from torch.utils._pytree import tree_iter
 from torch.utils.weak import WeakIdKeyDictionary
 
 from fullconv.geometry import run_for_real, run_on_meta
+from fullconv.network.backbone import Backbone
 
 
-def bytes_per_pixel(backbone: nn.Module, channels: int) -> float:
+def bytes_per_pixel(backbone: Backbone) -> float:
     """What the tensors that live at the same time take, at most, for every pixel of a picture:
     counted in float32, without arithmetic where the network lets itself be run so. The picture is
-    in it as it is handed over, normalised and padded."""
-    counted, side = _Counted(backbone), 2049
+    in it as it is handed over, and normalised (and padded, in its place)."""
+    counted, side, channels = _Counted(backbone), 2049, backbone.in_channels
     try:
         run_on_meta(counted, torch.empty(1, channels, side, side, device="meta"))
     except (RuntimeError, NotImplementedError):
@@ -32,15 +33,16 @@ def bytes_per_pixel(backbone: nn.Module, channels: int) -> float:
 
 
 class _Counted(nn.Module):
-    """A module whose tensors are counted while it runs."""
+    """A backbone whose tensors are counted while it runs on pictures that are padded."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, backbone: Backbone) -> None:
         super().__init__()
-        self.module, self.live = module, _Live()
+        self.backbone, self.live = backbone, _Live()
 
-    def forward(self, images: Tensor) -> Any:
+    def forward(self, images: Tensor) -> list[Tensor]:
+        images = self.backbone.padded(images)
         with self.live:
-            return self.module(images)
+            return self.backbone.features(images)
 
 
 class _Live(TorchDispatchMode):

@@ -18,7 +18,6 @@ import logging
 import math
 import socket
 import warnings
-from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -113,11 +112,18 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(N, 3, H, W) of any size from 1 x 1 up -> one (N, C, h, w) per tap, finest first."""
-        height, width = images.shape[2:]
-        below, right = self.padding(height), self.padding(width)
+        return self.features(self.padded(images))
+
+    def padded(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) -> with the zeros around it that `features` expects."""
+        below, right = (self.padding(pixels) for pixels in images.shape[2:])
         if torch.compiler.is_exporting() or below or right or self.before:
             images = F.pad(images, (self.before, right, self.before, below))
-        maps = feature_maps(self.pyramid(images))
+        return images
+
+    def features(self, padded: Tensor) -> list[Tensor]:
+        """As `forward`, of pictures that are padded."""
+        maps = feature_maps(self.pyramid(padded))
         return [
             maps[tap].permute(0, 3, 1, 2) if last else maps[tap]
             for tap, last in zip(self.taps, self.channels_last, strict=True)
@@ -260,9 +266,7 @@ def _timm_pyramid(card: BackboneCard, pretrained: bool) -> tuple[nn.Module, list
                 **{**card.options, **extra},
             )
             return pyramid, _grids(pyramid)
-        except FullconvError as error:
-            problem = problem or error
-        except (TypeError, RuntimeError, AssertionError, AttributeError) as error:
+        except (FullconvError, TypeError, RuntimeError, AssertionError, AttributeError) as error:
             problem = problem or error
         except Exception as error:
             raise unreachable(card, error) from error
@@ -348,9 +352,7 @@ def _pyramid_of(net: nn.Module, card: BackboneCard, stride: int) -> tuple[nn.Mod
     except FullconvError as error:
         problem = error
     found = grids_of_modules(net)
-    last = OrderedDict(
-        (grid.stride, (name, grid)) for name, grid in found if grid.stride in STRIDES
-    )
+    last = {grid.stride: name for name, grid in found if grid.stride in STRIDES}
     if not last:
         raise FullconvError(
             f"{card.name} has no layer with cells 4, 8, 16 or 32 pixels apart: {problem.message}",
@@ -358,7 +360,7 @@ def _pyramid_of(net: nn.Module, card: BackboneCard, stride: int) -> tuple[nn.Mod
         )
     from torchvision.models.feature_extraction import create_feature_extractor
 
-    nodes = {last[s][0]: f"stride{s:g}" for s in sorted(last) if s >= stride or stride not in last}
+    nodes = {last[s]: f"stride{s:g}" for s in sorted(last) if s >= stride or stride not in last}
     try:
         pyramid = create_feature_extractor(net, return_nodes=nodes)
     except (RuntimeError, ValueError, TypeError, AttributeError) as error:

@@ -128,7 +128,12 @@ class FCN(nn.Module):
     def forward(self, images: Tensor) -> Scores:
         """Normalised pictures (N, 3, H, W) -> `Scores` in float32; float64 gives float64."""
         size = (images.shape[2], images.shape[3])  # not int(): exported for any size
-        features = self.backbone(images)
+        return self.of_padded(self.backbone.padded(images), size)
+
+    def of_padded(self, padded: Tensor, size: tuple[int, int]) -> Scores:
+        """As `forward`, of pictures of so many pixels (H, W) that `backbone.padded` has padded: who
+        keeps no others holds them once."""
+        features = self.backbone.features(padded)
         total: Tensor | None = None
         previous = self.backbone.grids[-1]
         for grid, feature in zip(reversed(self.backbone.grids), reversed(features), strict=True):

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from fullconv.labels import Labels
-from fullconv.outputs import Segmentation
+from fullconv.outputs import FILES, Segmentation
 
 Output = Literal["mask", "overlay", "color", "json"]
 INCLUDE = ("ids", "mask", "confidence")  # in a JSON answer
@@ -62,7 +62,8 @@ def answer(
     heads = [segmentation, *segmentation.heads.values()]
     chosen = heads[asked.number]
     if asked.output != "json":
-        return Answer(chosen.encoded(asked.output), "image/png")
+        kind = "image/jpeg" if FILES[asked.output].endswith(".jpg") else "image/png"
+        return Answer(chosen.encoded(asked.output), kind)
     found: dict[str, Any] = {
         "height": int(chosen.mask.shape[0]),
         "width": int(chosen.mask.shape[1]),

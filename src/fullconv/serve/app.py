@@ -27,7 +27,7 @@ from fullconv.serve.answers import Asked, Output, include_of
 from fullconv.serve.described import (
     BODY,
     PAGE,
-    PNG,
+    PICTURE,
     TEXT,
     About,
     Found,
@@ -102,7 +102,7 @@ def _add_predict(app: FastAPI, service: Service, guarded: dict[str, Any]) -> Non
         "/predict",
         dependencies=guarded["dependencies"],
         response_model=Found,
-        responses={**PNG, **problems(*guarded["statuses"], 408, 413, 415, 422, 503)},
+        responses={**PICTURE, **problems(*guarded["statuses"], 408, 413, 415, 422, 503)},
         openapi_extra=BODY,
         summary="Label every pixel of a picture.",
     )

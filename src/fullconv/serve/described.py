@@ -105,11 +105,11 @@ BODY: dict[str, Any] = {
         },
     }
 }
-PNG: dict[int | str, dict[str, Any]] = {
+PICTURE: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "A PNG picture of the same size (an overlay has a legend beside it), or "
-        "what was found as JSON.",
-        "content": {"image/png": {"schema": _BINARY}},
+        "description": "A PNG picture of the same size; an overlay as JPEG, with a legend below; "
+        "or what was found as JSON.",
+        "content": {"image/png": {"schema": _BINARY}, "image/jpeg": {"schema": _BINARY}},
     }
 }
 PAGE: dict[int | str, dict[str, Any]] = {

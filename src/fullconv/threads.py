@@ -1,0 +1,67 @@
+"""Threads that read and write beside the network, without holding it up."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+
+_ANY = TypeVar("_ANY")
+_MADE = TypeVar("_MADE")
+TURN = 0.0005  # seconds
+_LAST = 19  # the lowest priority
+
+
+def let_the_network_go_first() -> None:
+    """In a thread. All threads of the network wait for the last one at every operation, so that one
+    thread beside them that takes its processor for a while costs the time of them all."""
+    if sys.platform == "linux":  # elsewhere threads have no priority of their own
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LAST)
+
+
+@contextmanager
+def short_turns() -> Iterator[None]:
+    """The network asks Python for its turn at every operation, and would wait each time for as long
+    as a thread beside it may go on: 5 ms, unless something shorter is said."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(min(before, TURN))
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
+def ahead(read: Callable[[_ANY], _MADE], things: Iterable[_ANY]) -> Iterator[tuple[_ANY, _MADE]]:
+    """Each thing and what was read of it, in their order: while the caller works on one, a thread
+    reads the next. What was handed out is not held here."""
+    with ThreadPoolExecutor(1, "ahead", let_the_network_go_first) as pool:
+        waiting: deque[tuple[_ANY, Future[_MADE]]] = deque()
+        for thing in things:
+            waiting.append((thing, pool.submit(read, thing)))
+            if len(waiting) > 1:
+                yield _result(*waiting.popleft())
+        if waiting:
+            yield _result(*waiting.popleft())
+
+
+def _result(thing: _ANY, job: Future[_MADE]) -> tuple[_ANY, _MADE]:
+    return thing, job.result()
+
+
+def behind(write: Callable[[_ANY], _MADE], things: Iterator[_ANY]) -> Iterator[_MADE]:
+    """What `write` returns for each thing, in their order: while a thread writes one, the next is
+    made. What is written is not held here."""
+    with ThreadPoolExecutor(1, "behind", let_the_network_go_first) as pool:
+        waiting: deque[Future[_MADE]] = deque()
+        for thing in things:
+            if waiting:
+                yield waiting.popleft().result()
+            waiting.append(pool.submit(write, thing))
+            del thing
+        if waiting:
+            yield waiting.popleft().result()
