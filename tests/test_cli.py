@@ -374,7 +374,7 @@ def test_a_corrupt_picture_does_not_cost_the_others(
         "street_0001_mask.png",
         "street_0001_overlay.jpg",
     ]
-    assert err.startswith("error: 1 of 2 pictures could not be read:\n  picture ")
+    assert err.startswith("error: 1 of 2 pictures could not be labelled:\n  picture ")
     assert str(data / "images/test/street_0000.jpg") in err
     assert "Traceback" not in err
     code, out, err = cli([*argv, "--json"])

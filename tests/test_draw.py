@@ -30,7 +30,7 @@ def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
 @pytest.fixture
 def texts(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Every text that is drawn, in order."""
-    monkeypatch.setattr(draw_legend, "_line", draw_legend._line.__wrapped__)  # none is kept
+    monkeypatch.setattr(draw_legend, "_KEPT_SIZE", 0)  # each is written anew
     written: list[str] = []
     plain = ImageDraw.ImageDraw.text
 

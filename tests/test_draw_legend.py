@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from fullconv import draw_legend
 from fullconv.draw_legend import INK, PALE, PAPER, _font, _span, strip, write
 
 RED = (200, 0, 0)
@@ -69,3 +70,11 @@ def test_a_line_that_is_too_long_becomes_smaller_and_is_cut(text: str, room: int
 
     assert width(3000) > room
     assert 0 < width(room) <= room
+
+
+def test_lines_of_large_pictures_are_not_kept() -> None:
+    """A thousand different shares of a picture 8000 pixels wide would be hundreds of megabytes."""
+    before = draw_legend._kept.cache_info().currsize
+    for share in range(5):
+        strip([("sky", f"{share}.5 %")], {"sky": RED}, 8000, 190)
+    assert draw_legend._kept.cache_info().currsize == before

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fullconv.errors import FullconvError
+from fullconv.errors import UnwrittenError
 from fullconv.finished import FOLDER, Finished, job_of, seen
 
 STEM = Path("deep/a")
@@ -106,6 +106,17 @@ def test_another_model_or_other_options_or_further_kinds_are_not_finished(
     assert found(out, picture, job="one") is None  # its files are those of the other one
 
 
+@pytest.mark.parametrize("ranks", [(0, 1), (1, 0), (1, 1)])
+def test_what_was_done_again_is_finished_whichever_process_did_it(
+    tmp_path: Path, picture: Path, ranks: tuple[int, int]
+) -> None:
+    """The older line is no longer true, wherever it stands."""
+    out = tmp_path / "out"
+    finish(out, picture, rank=ranks[0])
+    finish(out, picture, content=b"another mask", rank=ranks[1])
+    assert found(out, picture)
+
+
 def test_a_line_without_its_files_says_nothing(tmp_path: Path, picture: Path) -> None:
     """Killed between the record and the move, first over nothing, then over an older result of
     the same size."""
@@ -176,7 +187,7 @@ def test_of_an_openvino_file_the_weights_beside_it_count(tmp_path: Path) -> None
 def test_a_record_that_cannot_be_written(tmp_path: Path, picture: Path) -> None:
     (tmp_path / "file").touch()
     record = Finished(tmp_path / "file", "one", [STEM])
-    with pytest.raises(FullconvError) as caught:
+    with pytest.raises(UnwrittenError) as caught:
         record.add(STEM, [seen(picture)], ["mask"], {}, RESULT)
     said = f"the record could not be written to {tmp_path / 'file' / FOLDER / '0.jsonl'}: "
     assert caught.value.message.startswith(said)

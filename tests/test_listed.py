@@ -164,5 +164,7 @@ def test_a_dash_on_the_command_line_is_the_list_on_standard_input(
     assert run(["predict", str(model_folder), "-", "--out", "out", "--save", "mask"]) == 1
     said = capsys.readouterr()
     assert said.out.endswith("1 of 2 pictures -> out\n")
-    assert "1 of 2 pictures could not be read:\n  no picture in/gone.png: there is no" in said.err
+    assert (
+        "1 of 2 pictures could not be labelled:\n  no picture in/gone.png: there is no" in said.err
+    )
     assert Path("out/in/deep/a_mask.png").is_file()

@@ -84,10 +84,11 @@ def test_all_are_labelled_in_order_and_the_bad_ones_cost_nothing(tmp_path: Path)
     good = [one for k, one in enumerate(pictures) if k not in (0, 7, 8, 11, 29)]
     assert [result["source"] for result in done.results] == [str(one.path) for one in good]
     assert predictor.segmented == [result["height"] for result in done.results]
+    messages = [one.message for one in done.failed]
     assert [next(name for name in ("000", "007", "008", "gone", "029") if name in one)
-            for one in done.failed] == ["000", "007", "008", "gone", "029"]  # fmt: skip
-    assert "cannot be read" in done.failed[0]
-    assert done.failed[3].endswith("gone.png: there is no such file.")
+            for one in messages] == ["000", "007", "008", "gone", "029"]  # fmt: skip
+    assert "cannot be read" in messages[0]
+    assert messages[3].endswith("gone.png: there is no such file.")
     assert told == [(k, 30) for k in range(31)]
     for one, result in zip(good, done.results, strict=True):
         stem = tmp_path / "out" / one.stem
@@ -110,7 +111,7 @@ def test_one_that_the_model_refuses_costs_nothing_either(tmp_path: Path) -> None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(many, "PIXELS", 200)
         done = go(Threshold(), pictures, tmp_path / "out")
-    assert done.failed == ["13 rows bring bad luck."] * 40
+    assert [one.message for one in done.failed] == ["13 rows bring bad luck."] * 40
     assert [result["height"] for result in done.results] == [14]
 
 
@@ -275,7 +276,7 @@ def test_where_nothing_can_be_written_it_ends_at_once(tmp_path: Path, what: str)
     pictures, out = pictures_in(tmp_path, 20), tmp_path / "out"
     if what == "folder":
         (out / "deep" / "p002_mask.png").mkdir(parents=True)  # in a result's place
-        where = out / "deep"
+        where = out / "deep" / "p002_mask.png"
     else:
         out.touch()
         where = out / "deep" / "p000"

@@ -128,6 +128,29 @@ def test_an_exported_file_takes_a_geotiff_as_a_picture(
     assert read_values(tmp_path / "a_mask.png").shape == (5, 7)
 
 
+def test_what_cannot_be_labelled_comes_with_its_own_way_out(
+    model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And the others are done."""
+    rasterio = pytest.importorskip("rasterio", reason="rasterio is not installed")
+    size = {"count": 3, "height": 40, "width": 50}
+    place = {"crs": "EPSG:32632", "transform": rasterio.Affine(2, 0, 5e5, 0, -2, 5e6)}
+    path = tmp_path / "photos" / "heights.tif"
+    written(tmp_path / "photos" / "a.png", photo(20, 24))
+    with rasterio.open(path, "w", driver="GTiff", dtype="float32", **size, **place) as file:
+        file.write(np.zeros((3, 40, 50), np.float32))
+    argv = ["predict", str(model_folder), str(path.parent), "--out", str(tmp_path / "out"), *ARGV]
+    assert run(argv) == 1
+    said = capsys.readouterr()
+    assert said.out.splitlines()[-1].startswith("1 of 2 pictures -> ")
+    assert f"1 of 2 pictures could not be labelled:\n  {path} holds float32" in said.err
+    assert f"try: gdal_translate -ot Byte -scale {path} heights_8bit.tif" in said.err
+    (tmp_path / "photos" / "b.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
+    path.unlink()
+    assert run(argv) == 1
+    assert "try: copy or download them again, or leave them out" in capsys.readouterr().err
+
+
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     """30 pictures in two folders; two are damaged."""
@@ -153,7 +176,7 @@ def test_many_pictures_get_few_lines_and_json_has_them_all(
     assert len(lines) == 22
     assert lines[0].startswith(f"{photos}/a/01.png: ")
     assert lines[20:] == ["... and 8 more", f"28 of 30 pictures -> {tmp_path / 'out'}"]
-    assert said.err.startswith("error: 2 of 30 pictures could not be read:\n  picture ")
+    assert said.err.startswith("error: 2 of 30 pictures could not be labelled:\n  picture ")
     assert said.err.count("cannot be read") == 2
     assert run([*argv, "--json"]) == 1
     said = capsys.readouterr()
@@ -180,7 +203,7 @@ def test_very_many_errors_are_counted(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("fullconv.predict_command.UNREAD", 1)
+    monkeypatch.setattr("fullconv.predict_command.UNDONE", 1)
     assert run(["predict", str(model_folder), str(photos), "--out", str(tmp_path / "out")]) == 1
     said = capsys.readouterr().err
     assert said.count("cannot be read") == 1
@@ -291,7 +314,7 @@ def test_pictures_and_videos_together(
     assert said.out.splitlines()[-1] == f"4 of 5 files -> {out}"
     assert f"note: {cut_off}: " in said.err
     assert "frames could be read" in said.err
-    assert f"1 of 5 files could not be read:\n  {bad} cannot be read as a video: Inv" in said.err
+    assert f"1 of 5 files could not be labelled:\n  {bad} cannot be read as a video: " in said.err
     videos = ("cut_mask.mkv", "cut_overlay.mp4", "cut_legend.png")
     deep = ("deep/clip_mask.mkv", "deep/clip_overlay.mp4", "deep/clip_legend.png")
     pictures = [f"{name}{FILES[kind]}" for name in ("clip", "deep/clip_png") for kind in KINDS]

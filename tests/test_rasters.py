@@ -15,8 +15,10 @@ from pictures import photo
 
 from fullconv.data.geotiff import IdFile, Raster
 from fullconv.data.pictures import picture_size, read_picture
-from fullconv.errors import FullconvError
+from fullconv.errors import FullconvError, UnwrittenError
+from fullconv.finished import Finished
 from fullconv.labels import Labels
+from fullconv.many import Picture, predict_many
 from fullconv.model import Model
 from fullconv.options import Options
 from fullconv.outputs import find_pictures, is_result
@@ -214,3 +216,35 @@ def test_a_picture_that_cannot_be_read_to_the_end(model: Model, tmp_path: Path) 
     assert caught.value.hint == "copy or download a.tif again"
     assert list((tmp_path / "out").iterdir()) == []
     assert threading.active_count() == before
+
+
+def test_a_full_disk_ends_the_whole_job(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not hours of pictures that cannot be written either, each counted as one that is damaged."""
+    tried: list[Path] = []
+
+    def full(self: IdFile, rows: Any, columns: Any, ids: np.ndarray) -> None:
+        tried.append(self._file.name)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(IdFile, "write", full)
+    sources = [placed(tmp_path / f"{name}.tif", photo(90, 100)) for name in "abc"]
+    pictures = [Picture(path, Path(path.stem)) for path in sources]
+    finished = Finished(tmp_path / "out", "job", [one.stem for one in pictures])
+    predictor = Predictor(model, device="cpu", tile=64)
+    with pytest.raises(FullconvError, match="No space left on device") as caught:
+        predict_many(predictor, pictures, finished, ["mask"])
+    assert "or df -h" in caught.value.hint
+    assert len(set(tried)) == 1
+
+
+def test_areas_alone_make_their_folder(model: Model, tmp_path: Path) -> None:
+    source = placed(tmp_path / "a.tif", photo(90, 100))
+    facts = predict_raster(Predictor(model, device="cpu"), source, tmp_path / "new" / "a", ["json"])
+    assert facts["files"] == [str(tmp_path / "new" / "a.json")]
+    (tmp_path / "file").touch()
+    for kind in ("json", "color"):
+        with pytest.raises(UnwrittenError, match="could not be written to") as caught:
+            predict_raster(Predictor(model, device="cpu"), source, tmp_path / "file" / "a", [kind])
+        assert "--out ANOTHER_FOLDER" in caught.value.hint

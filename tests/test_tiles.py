@@ -3,6 +3,8 @@ operation sees the whole picture, that this is said and how far off they are."""
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,7 +21,7 @@ from fullconv.geometry import Grid
 from fullconv.network.backbone import build
 from fullconv.network.fcn import FCN
 from fullconv.network.scores import Scores
-from fullconv.tiles import Tiles, bytes_per_pixel, difference, why_not_exact, window_of
+from fullconv.tiles import Span, Tiles, bytes_per_pixel, difference, why_not_exact, window_of
 
 
 def network(backbone: Any, **options: Any) -> FCN:
@@ -304,6 +306,38 @@ def test_a_window_takes_no_more_than_the_budget(small: FCN) -> None:
     side = tiles.tile + 2 * tiles.halo
     each = bytes_per_pixel(small.backbone)
     assert 0.7 * tiles_file.BUDGET < side**2 * each <= tiles_file.BUDGET
+
+
+def test_scores_of_full_size_count_too() -> None:
+    """With learned upsampling every class has a score at every pixel, in float32."""
+    few, many = (
+        Tiles(net, net)
+        for classes in (3, 150)
+        for net in [FCN("test_resnet", classes, stride=8, upsampling="learned")]
+    )
+    side = many.tile + 2 * many.halo
+    each = bytes_per_pixel(many.network.backbone) + 4 * 150
+    assert side**2 * each <= tiles_file.BUDGET
+    assert many.tile < few.tile
+
+
+def test_nothing_of_a_window_is_held_while_the_next_one_runs(small: FCN) -> None:
+    """Neither its pixels nor its scores, if the caller holds none."""
+    seen: list[weakref.ref[Any]] = []
+
+    def run(picture: Tensor) -> Scores:
+        gc.collect()
+        assert all(one() is None for one in seen)
+        scores: Scores = small(picture)
+        seen.append(weakref.ref(scores.values))
+        return scores
+
+    def read(rows: Span, columns: Span) -> Tensor:
+        return torch.zeros(3, rows[1] - rows[0], columns[1] - columns[0], dtype=torch.float64)
+
+    for block in Tiles(small, run, tile=64).scores((200, 200), read):
+        del block
+    assert len(seen) > 5
 
 
 @pytest.mark.parametrize("tile", [0, -5])

@@ -80,6 +80,16 @@ def test_every_frame_its_labels_its_time_and_the_sound(
     assert written == {key: value for key, value in facts.items() if key != "files"}
 
 
+def test_areas_alone_of_a_video_with_sound(predictor: Predictor, tmp_path: Path) -> None:
+    """Nobody writes the sound."""
+    source = film(tmp_path / "clip.mp4", EVEN, sound="aac", sound_first=True)
+    facts = predict_video(predictor, source, tmp_path / "out/clip", ["json"])
+    assert facts["files"] == [str(tmp_path / "out/clip.json")]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["clip.json"]
+    both = predict_video(predictor, source, tmp_path / "both/clip", ["mask", "json"])
+    assert {**facts, "files": both["files"]} == both
+
+
 def test_the_legend_of_an_overlay_shows_what_is_not_painted(
     make_model: MakeModel, tmp_path: Path
 ) -> None:

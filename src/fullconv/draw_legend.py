@@ -15,6 +15,7 @@ from fullconv.labels import RGB
 INK: RGB = (33, 37, 41)
 PALE: RGB = (110, 116, 122)
 PAPER: RGB = (255, 255, 255)
+_KEPT_SIZE = 24  # of a font, pixels: up to here 2048 lines take some 30 MB
 _ASIDE = 2  # pixels left and right of a line that its letters may reach into
 
 _WIDE_FONTS: tuple[str, ...] = ("Noto Sans CJK", "Noto Sans SC", "Source Han Sans", "WenQuanYi")
@@ -80,13 +81,20 @@ def _span(text: str, size: int) -> int:
     return int(_font(size, text).getlength(text)) + 2
 
 
-@lru_cache(maxsize=4096)
 def _line(text: str, size: int, height: int, ink: RGB) -> Image.Image:
-    """A line of text as a picture: legends have the same ones again and again."""
+    """A line of text as a picture. Legends have the same ones again and again: small ones are
+    kept."""
+    return (_kept if size <= _KEPT_SIZE else _written)(text, size, height, ink)
+
+
+def _written(text: str, size: int, height: int, ink: RGB) -> Image.Image:
     line = Image.new("RGB", (_span(text, size) + 2 * _ASIDE, height), PAPER)
     place = (_ASIDE, height // 2)
     ImageDraw.Draw(line).text(place, text, fill=ink, font=_font(size, text), anchor="lm")
     return line
+
+
+_kept = lru_cache(maxsize=2048)(_written)
 
 
 def _font(size: int, text: str) -> Any:

@@ -2,9 +2,10 @@
 
 `.fullconv/` in that folder holds a file for each process that ever wrote there, with a line of JSON
 for each picture: which model and options made its results, what the picture was (path, size, time),
-and what the results are (name, size, time). A picture is finished when its last line of the same
-model and options still says what is there. The line is written before the results are moved to
-their names: a process that is killed between the two leaves a line that says what is not there.
+and what the results are (name, size, time). A picture is finished when a line of the same model and
+options still says what is there; which of several processes wrote last, nobody can tell. The line
+is written before the results are moved to their names: a process that is killed between the two
+leaves a line that says what is not there.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from fullconv.errors import FullconvError
+from fullconv.errors import UnwrittenError
 
 FOLDER = ".fullconv"
 _BLOCK = 1 << 20  # bytes that are read at once
@@ -41,12 +42,12 @@ class Finished:
         self.out, self.job = out, job
         self._path = out / FOLDER / f"{rank}.jsonl"
         self._file: int | None = None
-        self._lines: dict[str, bytes] = {}
+        self._lines: dict[str, list[bytes]] = {}
         wanted, others = {stem.as_posix() for stem in stems}, set()
         for line, row in _rows(out / FOLDER):
             if row["picture"] in wanted:
                 if row["job"] == job:
-                    self._lines[row["picture"]] = line
+                    self._lines.setdefault(row["picture"], []).append(line)
                 else:
                     others.add(row["picture"])
         self.others = len(others - set(self._lines))
@@ -60,17 +61,15 @@ class Finished:
             sources: the picture and the files beside it, see `seen`.
             kinds: the results that are wanted.
         """
-        line = self._lines.get(stem.as_posix())
-        if line is None:
-            return None
-        row = json.loads(line)
         there = [list(one) if one else None for one in sources]
-        if row["sources"] != there or not set(kinds) <= set(row["kinds"]):
-            return None
-        files = [self.out / name for name, _, _ in row["files"]]
-        if [_stamp(path) for path in files] != [tuple(of) for _, *of in row["files"]]:
-            return None
-        return {**row["result"], "files": [str(path) for path in files]}
+        for line in self._lines.get(stem.as_posix(), []):
+            row = json.loads(line)
+            if row["sources"] != there or not set(kinds) <= set(row["kinds"]):
+                continue
+            files = [self.out / name for name, _, _ in row["files"]]
+            if [_stamp(path) for path in files] == [tuple(of) for _, *of in row["files"]]:
+                return {**row["result"], "files": [str(path) for path in files]}
+        return None
 
     def add(
         self,
@@ -101,7 +100,7 @@ class Finished:
                 self._file = self._opened()
             os.write(self._file, json.dumps(row).encode() + b"\n")  # at once: others append too
         except OSError as error:
-            raise FullconvError(
+            raise UnwrittenError(
                 f"the record could not be written to {self._path}: {error.strerror or error}.",
                 "--out ANOTHER_FOLDER   # or df -h, if the disk is full",
             ) from error

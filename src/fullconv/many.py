@@ -29,7 +29,7 @@ from fullconv.data.pictures import pixels_to_decode, read_picture
 from fullconv.data.videos import is_video
 from fullconv.errors import FullconvError, UnwrittenError
 from fullconv.finished import Finished, Seen, seen
-from fullconv.outputs import Segmentation, save_outputs
+from fullconv.outputs import Segmentation, save_outputs, writing
 from fullconv.processes import processors
 from fullconv.threads import let_the_network_go_first, short_turns
 from fullconv.video import predict_video
@@ -60,13 +60,13 @@ class Done:
 
     Attributes:
         results: of each that could be read, in their order: `Segmentation.to_dict` and "files".
-        failed: what is wrong with each of the others, and why.
+        failed: what is wrong with each of the others, and what mends it.
         skipped: how many of the results are of earlier runs.
         placeless: pictures whose masks will lack the georeference that they have.
     """
 
     results: list[dict[str, Any]] = field(default_factory=list)
-    failed: list[str] = field(default_factory=list)
+    failed: list[FullconvError] = field(default_factory=list)
     skipped: int = 0
     placeless: list[Path] = field(default_factory=list)
 
@@ -110,7 +110,7 @@ def predict_many(
         todo = [(pictures[k], sources[k]) for k in left]
         for count, (k, made) in enumerate(zip(left, line.run(todo, progress), strict=True), 1):
             if isinstance(made, FullconvError):
-                done.failed.append(made.message)
+                done.failed.append(made)
             else:
                 results[k] = made
             progress(done.skipped + count, len(pictures))
@@ -238,14 +238,9 @@ class _Line:
         place = (self.finished.out / picture.stem).parent
         moves = {file: place / file.name for file in files}
         self.finished.add(picture.stem, sources, self.outputs, moves, result)
-        try:
-            for file, to in moves.items():
+        for file, to in moves.items():
+            with writing(to):
                 os.replace(file, to)
-        except OSError as error:
-            raise UnwrittenError(
-                f"the result could not be written to {place}: {error.strerror or error}.",
-                "--out ANOTHER_FOLDER",
-            ) from error
         return {**result, "files": [str(path) for path in moves.values()]}
 
 
@@ -299,14 +294,9 @@ class _Room:
 def _aside(stem: Path) -> Iterator[Path]:
     """The same name in a hidden folder beside it, which is gone afterwards."""
     part = _part(stem)
-    try:
+    with writing(stem):
         shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
         part.mkdir(parents=True)
-    except OSError as error:
-        raise UnwrittenError(
-            f"the result could not be written to {stem}: {error.strerror or error}.",
-            "--out ANOTHER_FOLDER   # or df -h, if the disk is full",
-        ) from error
     try:
         yield part / stem.name
     finally:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -21,7 +22,7 @@ from fullconv.data.geotiff import software_of
 from fullconv.data.masks import mask_picture, save_png, write_mask
 from fullconv.data.pictures import PICTURE_SUFFIXES, opened
 from fullconv.data.videos import is_video, mark_of
-from fullconv.errors import FullconvError
+from fullconv.errors import FullconvError, UnwrittenError
 from fullconv.labels import IGNORE, RGB, Labels
 from fullconv.options import UNSURE
 from fullconv.polygons import coco, geojson
@@ -251,7 +252,7 @@ def is_result(path: Path) -> bool:
         return software_of(path) == MARK[1]
     if is_video(path):
         return path.stem.endswith(("_mask", "_color", "_overlay")) and mark_of(path) == MARK[1]
-    if not path.name.endswith((*FILES.values(), "_legend.png")):
+    if not path.name.endswith((*FILES.values(), "_legend.png", "_overlay.png")):  # as they were
         return False
     try:
         with opened(path) as image:
@@ -315,12 +316,29 @@ def _targets(path: Path, target: Path, kind: str) -> list[Path]:
     return [target, *([target.with_suffix(".tif")] * (kind == "mask"))]
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """A result into its folder, which is made.
+
+    Raises:
+        UnwrittenError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise UnwrittenError(
+            f"the result could not be written to {path}: {error.strerror or error}.",
+            "--out ANOTHER_FOLDER   # or df -h, if the disk is full",
+        ) from error
+
+
 def save_outputs(segmentation: Segmentation, stem: Path, outputs: Sequence[str]) -> list[Path]:
     """Writes the chosen kinds of result as `stem` + "_mask.png" and so on, see `FILES`; of further
     heads as `stem` + "_HEAD_mask.png". Returns the files.
 
     Raises:
-        FullconvError: no such kind, or a file that could not be written.
+        FullconvError: no such kind; `UnwrittenError`: a file that could not be written.
     """
     written = []
     for kind in outputs:
@@ -329,14 +347,8 @@ def save_outputs(segmentation: Segmentation, stem: Path, outputs: Sequence[str])
                 f"no output {kind!r}; there are {', '.join(OUTPUTS)}.", "--save mask,overlay"
             )
         path = output_path(stem, kind)
-        try:
-            stem.parent.mkdir(parents=True, exist_ok=True)
+        with writing(path):
             segmentation.save(path, kind)
-        except OSError as error:
-            raise FullconvError(
-                f"the result could not be written to {path}: {error.strerror or error}.",
-                "--out ANOTHER_FOLDER   # or df -h, if the disk is full",
-            ) from error
         written.append(path)
     for name, head in segmentation.heads.items():
         kinds = [kind for kind in outputs if kind != "json"]  # the first one's file has them all

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fullconv.processes import Share
 
 SHOWN = 20  # results that get a line
-UNREAD = 100  # pictures whose error is spelt out
+UNDONE = 100  # pictures whose error is spelt out
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def _predict(
     emit(_facts(done, share), text, json, ahead=ahead)
     wait_for_the_others(share)
     if done.failed:
-        raise _unread(done.failed, plural(len(todo), kind))
+        raise _undone(done.failed, plural(len(todo), kind))
 
 
 def _loaded(
@@ -243,7 +243,10 @@ def _note(done: Done, finished: Finished, predictor: Any, again: bool, kind: str
 
 
 def _facts(done: Done, share: Share) -> dict[str, Any]:
-    facts: dict[str, Any] = {"pictures": done.results, "failed": done.failed}
+    facts: dict[str, Any] = {
+        "pictures": done.results,
+        "failed": [one.message for one in done.failed],
+    }
     facts["skipped"] = done.skipped
     if share.of > 1:
         facts["process"] = {"rank": share.rank, "of": share.of}
@@ -264,18 +267,20 @@ def _after(model: Path, predictor: Any) -> str:
     return command("fullconv", "serve", model)
 
 
-def _unread(failed: list[str], every: str) -> FullconvError:
-    from fullconv.data.videos import INSTALL, NO_PYAV
+def _undone(failed: list[FullconvError], every: str) -> FullconvError:
+    from fullconv.data.limits import TooLargeError
 
-    more = [f"and {len(failed) - UNREAD} more; --json names them all"] * (len(failed) > UNREAD)
-    said = [f"{len(failed)} of {every} could not be read:", *failed[:UNREAD], *more]
-    hints = {
-        NO_PYAV: INSTALL,
-        "million are read": "--huge   # reads pictures of any size",
-        "": "copy or download them again, or leave them out; the others are done",
-    }
-    hint = next(hint for part, hint in hints.items() if any(part in one for one in failed))
-    return FullconvError("\n  ".join(said), hint)
+    more = [f"and {len(failed) - UNDONE} more; --json names them all"] * (len(failed) > UNDONE)
+    named = [one.message for one in failed[:UNDONE]]
+    said = [f"{len(failed)} of {every} could not be labelled:", *named, *more]
+    hints = [
+        "--huge   # reads pictures of any size" for one in failed if isinstance(one, TooLargeError)
+    ]
+    hints += [
+        one.hint for one in failed if one.hint and not one.hint.startswith("copy or download ")
+    ]
+    hints.append("copy or download them again, or leave them out; the others are done")
+    return FullconvError("\n  ".join(said), hints[0])
 
 
 def _kinds(save: str) -> list[str]:

@@ -26,7 +26,7 @@ from fullconv.data.masks import mask_dtype
 from fullconv.errors import FullconvError
 from fullconv.labels import Labels
 from fullconv.model import Model
-from fullconv.outputs import MARK, encoded, output_path
+from fullconv.outputs import MARK, encoded, output_path, writing
 from fullconv.predict import Predictor
 from fullconv.threads import behind, short_turns
 
@@ -88,7 +88,8 @@ def predict_raster(
         facts["heads"] = dict(zip(model.heads, areas[1:], strict=True))
     if "json" in outputs:
         files.append(output_path(stem, "json"))
-        files[-1].write_text(json.dumps(facts, indent=1), encoding="utf-8")
+        with writing(files[-1]):
+            files[-1].write_text(json.dumps(facts, indent=1), encoding="utf-8")
     return {**facts, "files": [str(path) for path in files]}
 
 
@@ -188,6 +189,6 @@ class _Result:
                     picture = self.raster.preview(PREVIEW)
                     pixels = draw.overlay_with_legend(picture, self._ids, self.labels)
                 written.append(output_path(self.stem, kind))
-                written[-1].parent.mkdir(parents=True, exist_ok=True)
-                written[-1].write_bytes(encoded(Image.fromarray(pixels), kind))
+                with writing(written[-1]):
+                    written[-1].write_bytes(encoded(Image.fromarray(pixels), kind))
         return written

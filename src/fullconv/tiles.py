@@ -83,7 +83,10 @@ class Tiles:
         require_tile(tile)
         self.halo = 0 if self.reasons else self._halo()
         if tile is None:
-            side = math.isqrt(int(BUDGET / bytes_per_pixel(running or network.backbone)))
+            each = bytes_per_pixel(running or network.backbone)
+            if network.upsampling == "learned":  # float32 scores of full size
+                each += 4 * network.num_classes
+            side = math.isqrt(int(BUDGET / each))
             tile = max((side - 2 * self.halo) // self.step * self.step, self.halo, self.step)
         self.tile = -(-tile // self.step) * self.step
         if self.reasons:
@@ -173,6 +176,7 @@ class Tiles:
             (top, _), (left, _) = seen
             part = (rows[0] - top, rows[1] - top), (columns[0] - left, columns[1] - left)
             yield rows, columns, scores.part(*part)
+            del scores  # not to be held while the network runs
 
     def _run(self, size: tuple[int, int], pixels: Tensor, windows: tuple[Span, Span]) -> Scores:
         """Of a window, on the picture's own grid."""

@@ -124,14 +124,14 @@ class _Results:
 
     def add(self, found: Segmentation, frame: Frame) -> None:
         """A frame and its labels."""
-        if not self._writers:
+        if not self._writers and self.kinds:
             self._open(found)
         for (name, _), writer in self._writers.items():
             writer.add(replace(found.heads[name] if name else found, picture=frame.pixels), frame)
 
     def sound(self, packet: Any) -> None:
         """What is heard at that place."""
-        if not self._writers:
+        if not self._writers and self.kinds:
             self._unheard.append(packet)
         for (_, kind), writer in self._writers.items():
             if kind != "mask":
@@ -146,9 +146,9 @@ class _Results:
                 self.files.append(writer.path)
             if {"overlay", "color"} & {*self.kinds}:
                 self._legends[stem.with_name(f"{stem.name}_legend.png")] = head.shown()[1]
-        for packet in self._unheard:
+        unheard, self._unheard = self._unheard, []
+        for packet in unheard:
             self.sound(packet)
-        self._unheard = []
 
     def legends(self) -> list[Path]:
         """The classes and their colours, a picture for each head; written."""

@@ -23,7 +23,7 @@ from PIL import Image
 from fullconv.data.limits import quiet
 from fullconv.data.masks import mask_dtype
 from fullconv.data.pictures import from_array, opened
-from fullconv.errors import FullconvError, command
+from fullconv.errors import FullconvError, UnwrittenError, command
 from fullconv.labels import Labels, voc_color
 
 SUFFIXES = (".tif", ".tiff")
@@ -204,7 +204,7 @@ def writing_ids(path: Path, raster: Raster, labels: Labels, software: str) -> It
     ignored id as nodata. It is there when all is written, or not at all.
 
     Raises:
-        FullconvError: it cannot be written.
+        UnwrittenError: it cannot be written.
     """
     import rasterio
 
@@ -225,7 +225,7 @@ def writing_ids(path: Path, raster: Raster, labels: Labels, software: str) -> It
             yield IdFile(file, nodata)
         os.replace(part, path)
     except (OSError, rasterio.errors.RasterioError) as error:
-        raise FullconvError(
+        raise UnwrittenError(
             f"the result could not be written to {path}: {getattr(error, 'strerror', '') or error}",
             "--out ANOTHER_FOLDER   # or df -h, if the disk is full",
         ) from error
