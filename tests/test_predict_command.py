@@ -114,7 +114,46 @@ def test_an_exported_file_labels_videos(exported: Path, tmp_path: Path) -> None:
         assert (mask == (frame[..., 1] > frame[..., 0])).all()
 
 
-def test_an_exported_file_takes_a_geotiff_as_a_picture(
+def test_a_geotiff_that_fits_into_memory_has_all_that_pictures_have(
+    model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And keeps its place, in the mask and in the polygons."""
+    rasterio = pytest.importorskip("rasterio", reason="rasterio is not installed")
+    size = {"count": 3, "height": 60, "width": 80, "dtype": "uint8", "nodata": 0}
+    place = {"crs": "EPSG:32632", "transform": rasterio.Affine(2, 0, 5e5, 0, -2, 5e6)}
+    pixels = photo(60, 80) // 2 + 1
+    pixels[:10, :10] = 0
+    with rasterio.open(tmp_path / "a.tif", "w", driver="GTiff", **size, **place) as file:
+        file.write(pixels.transpose(2, 0, 1))
+    out, kinds = tmp_path / "out", "mask,color,overlay,confidence,probability,polygons,coco,json"
+    words = ["--save", kinds, "--flip", "--min-area", "4", "--unsure", "0.4", "--out", str(out)]
+    assert run(["predict", str(model_folder), str(tmp_path / "a.tif"), *words]) == 0
+    assert capsys.readouterr().err == ""
+    names = {path.name for path in out.iterdir() if path.is_file()}
+    assert names == {"a_mask.tif", *(f"a{FILES[k]}" for k in kinds.split(",")[1:])}
+    with rasterio.open(out / "a_mask.tif") as file:
+        assert {"crs": file.crs, "transform": file.transform} == place
+        ids = file.read(1)
+    assert (ids[:10, :10] == 255).all()
+    options = Options(flip=True, min_area=4, unsure=0.4)
+    wanted = load(model_folder, device="cpu", options=options)(pixels)
+    outside = np.ones((60, 80), bool)
+    outside[:10, :10] = False
+    assert (ids == wanted.mask)[outside].all()
+    assert json.loads((out / "a.json").read_text())["area"]["ignore"] == pytest.approx(100 / 4800)
+    features = json.loads((out / "a.geojson").read_text())["features"]
+    from rasterio.features import rasterize
+    from rasterio.warp import transform_geom
+
+    shapes = [
+        (transform_geom("EPSG:4326", place["crs"], one["geometry"]), one["properties"]["class_id"])
+        for one in features
+    ]
+    drawn = rasterize(shapes, (60, 80), fill=255, transform=place["transform"], dtype="uint8")
+    assert (drawn == ids).all()
+
+
+def test_an_exported_file_keeps_the_place_of_a_geotiff(
     exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rasterio = pytest.importorskip("rasterio", reason="rasterio is not installed")
@@ -123,9 +162,10 @@ def test_an_exported_file_takes_a_geotiff_as_a_picture(
     with rasterio.open(tmp_path / "a.tif", "w", driver="GTiff", **size, **place) as file:
         file.write(np.full((3, 5, 7), 9, np.uint8))
     assert run(["predict", str(exported), str(tmp_path / "a.tif"), "--out", str(tmp_path)]) == 0
-    said = capsys.readouterr().err
-    assert "a.tif will not be georeferenced: exported models take each picture whole" in said
-    assert read_values(tmp_path / "a_mask.png").shape == (5, 7)
+    assert capsys.readouterr().err == ""
+    with rasterio.open(tmp_path / "a_mask.tif") as file:
+        assert {"crs": file.crs, "transform": file.transform} == place
+        assert file.shape == (5, 7)
 
 
 def test_what_cannot_be_labelled_comes_with_its_own_way_out(

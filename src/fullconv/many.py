@@ -18,13 +18,13 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fullconv.data.geotiff import loses_its_place, wants_windows
+from fullconv.data.geotiff import Place, loses_its_place, raster_size, read_placed
 from fullconv.data.pictures import pixels_to_decode, read_picture
 from fullconv.data.videos import is_video
 from fullconv.errors import FullconvError, UnwrittenError
@@ -176,17 +176,24 @@ class _Line:
         """In a thread."""
         inside = 0
         try:
-            windows = wants_windows(path)
-            if is_video(path) or (windows and self.predictor.windows):
-                return _Read(None, 0, False)
-            inside = pixels_to_decode(path)
+            size = raster_size(path)
+            if is_video(path) or (size and self._in_windows(size)):
+                return _Read(None, 0)
+            inside = size[0] * size[1] if size else pixels_to_decode(path)
         finally:
             self.room.enter(turn, inside)  # also where it cannot be read: those behind it wait
         try:
-            return _Read(read_picture(path), inside, windows or loses_its_place(path))
+            if size:
+                pixels, place = read_placed(path)
+                return _Read(pixels, inside, place)
+            return _Read(read_picture(path), inside, loses_its_place=loses_its_place(path))
         except BaseException:
             self.room.leave(inside)
             raise
+
+    def _in_windows(self, size: tuple[int, int]) -> bool:
+        predictor = self.predictor
+        return predictor.windows and not predictor.inputs and bool(predictor.cuts(size))
 
     def _segmented(self, picture: Picture, read: _Read) -> Segmentation:
         try:
@@ -194,8 +201,7 @@ class _Line:
         except BaseException:
             self.room.leave(read.room)
             raise
-        heads = {name: replace(head, source=picture.path) for name, head in found.heads.items()}
-        return replace(found, source=picture.path, heads=heads)
+        return found.of_file(picture.path, read.place)
 
     def _in_parts(
         self,
@@ -247,11 +253,12 @@ class _Line:
 @dataclass(frozen=True)
 class _Read:
     """A picture in memory, (H, W, 3) uint8 RGB, None if it is read in windows or frame by frame;
-    how many pixels of the room it takes."""
+    how many pixels of the room it takes; where it lies, or whether nobody can tell any more."""
 
     pixels: np.ndarray | None
     room: int
-    loses_its_place: bool
+    place: Place | None = None
+    loses_its_place: bool = False
 
 
 class _Room:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from fullconv import draw
-from fullconv.data.geotiff import software_of
+from fullconv.data.geotiff import SUFFIXES, Place, software_of, write_ids
 from fullconv.data.masks import mask_picture, save_png, write_mask
 from fullconv.data.pictures import PICTURE_SUFFIXES, opened
 from fullconv.data.videos import is_video, mark_of
@@ -58,6 +58,7 @@ class Segmentation:
         unsure: (H, W) where the likeliest class was less likely than was asked for; the mask has
             the ignored id there. None where that was not asked.
         probabilities: gives those of the picture, of all heads; `number` is this one's.
+        place: where the picture lies on the earth; None where that is not known.
     """
 
     mask: np.ndarray
@@ -68,6 +69,17 @@ class Segmentation:
     unsure: np.ndarray | None = None
     probabilities: Callable[[], Probabilities] | None = field(default=None, repr=False)
     number: int = 0
+    place: Place | None = None
+
+    def of_file(self, source: Path, place: Place | None = None) -> Segmentation:
+        """The same with the file that the picture came from, and where it lies: what has no data
+        there has no class, the mask is saved as a GeoTIFF, and polygons lie on the earth."""
+        mask, unsure = self.mask, self.unsure
+        if place and place.valid is not None:
+            mask = np.where(place.valid, mask, mask.dtype.type(self.labels.ignore_index))
+            unsure = None if unsure is None else unsure & place.valid
+        heads = {name: of.of_file(source, place) for name, of in self.heads.items()}
+        return replace(self, source=source, place=place, mask=mask, unsure=unsure, heads=heads)
 
     @property
     def area(self) -> dict[str, float]:
@@ -148,8 +160,10 @@ class Segmentation:
         return {name: share for name, share in self.area.items() if share > 0}
 
     def to_geojson(self) -> dict[str, Any]:
-        """The regions of the classes as outlines, see `fullconv.polygons.geojson`."""
-        return geojson(self.mask, self.labels, str(self.source) if self.source else None)
+        """The regions of the classes as outlines, see `fullconv.polygons.geojson`; in longitude and
+        latitude where the picture lies on the earth."""
+        at = self.place.on_earth if self.place else None
+        return geojson(self.mask, self.labels, str(self.source) if self.source else None, at)
 
     def to_coco(self) -> dict[str, Any]:
         """The regions of the classes as COCO has them, see `fullconv.polygons.coco`."""
@@ -180,8 +194,11 @@ class Segmentation:
         return Image.fromarray(np.round(self.confidence * 255).astype(np.uint8))
 
     def save_mask(self, path: str | Path) -> None:
-        """The ids as a palette PNG."""
-        write_mask(Path(path), self.mask, self.labels, mark=mark())
+        """The ids as a palette PNG; as a GeoTIFF (.tif), too, if the picture lies on the earth."""
+        if self.place and Path(path).suffix.lower() in SUFFIXES:
+            write_ids(Path(path), self.mask, self.place, self.labels, MARK[1])
+        else:
+            write_mask(Path(path), self.mask, self.labels, mark=mark())
 
 
 def find_pictures(
@@ -347,6 +364,8 @@ def save_outputs(segmentation: Segmentation, stem: Path, outputs: Sequence[str])
                 f"no output {kind!r}; there are {', '.join(OUTPUTS)}.", "--save mask,overlay"
             )
         path = output_path(stem, kind)
+        if kind == "mask" and segmentation.place:
+            path = path.with_suffix(".tif")
         with writing(path):
             segmentation.save(path, kind)
         written.append(path)

@@ -15,7 +15,7 @@ Nothing here needs torch. Shapes: H, W picture · N points (x, y).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,12 +68,19 @@ def outlines(ids: NDArray[Any], labels: Labels) -> list[Region]:
     ]
 
 
-def geojson(ids: NDArray[Any], labels: Labels, source: str | None = None) -> dict[str, Any]:
+def geojson(
+    ids: NDArray[Any],
+    labels: Labels,
+    source: str | None = None,
+    at: Callable[[Ring], list[list[float]]] | None = None,
+) -> dict[str, Any]:
     """A FeatureCollection: a Polygon for each region, with "class", "class_id" and "area" (pixels).
 
     Args:
         source: the picture, for the member "picture", which GeoJSON does not know.
+        at: gives the coordinates of points; None: pixels.
     """
+    at = at or (lambda ring: ring.tolist())
     features = [
         {
             "type": "Feature",
@@ -85,7 +92,7 @@ def geojson(ids: NDArray[Any], labels: Labels, source: str | None = None) -> dic
             },
             "geometry": {
                 "type": "Polygon",
-                "coordinates": [[*ring.tolist(), ring[0].tolist()] for ring in region.rings],
+                "coordinates": [at(np.concatenate([ring, ring[:1]])) for ring in region.rings],
             },
         }
         for number, region in enumerate(outlines(ids, labels))

@@ -154,11 +154,15 @@ class Predictor(Segmenter):
         found = self.scores(size, window_of(_tensor(planes)))
         return Blocks(size, [(r, c, self.model.split(scores)) for r, c, scores in found])
 
+    def cuts(self, size: tuple[int, int]) -> bool:
+        """See `Segmenter.cuts`."""
+        long = max(size) > self.tile if self.tile else size[0] * size[1] > WHOLE
+        return long and self.model.short_side is None
+
     def scores(self, size: tuple[int, int], read: Read) -> Iterator[tuple[Span, Span, Scores]]:
         """Of a picture (H, W), in as many blocks as it is cut into, one if it is small: rows,
         columns and scores of all heads. `read` gives the pixels of a window, (C, h, w)."""
-        long = max(size) > self.tile if self.tile else size[0] * size[1] > WHOLE
-        if not long or self.model.short_side is not None:
+        if not self.cuts(size):
             rows, columns = (0, size[0]), (0, size[1])
             yield rows, columns, self.engine.scores(read(rows, columns)[None])
             return

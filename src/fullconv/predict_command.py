@@ -170,14 +170,14 @@ def _loaded(
     **how: Any,
 ) -> Any:
     """The model, on the device and with the threads of this process."""
-    from fullconv.data.geotiff import wants_windows
+    from fullconv.data.geotiff import raster_size
     from fullconv.deployed import is_deployed, load_deployed
 
     if is_deployed(model):  # which needs no torch
         return load_deployed(model, tile=tile, threads=share.threads(), options=options)
     from fullconv.predict import load
 
-    if not any(wants_windows(path) for path, _ in every):
+    if not any(raster_size(path) for path, _ in every):
         use_large_pages()  # which take more memory, where windows shall keep to little
     share.use_threads()
     return load(model, device=share.device(), tile=tile, options=options, **how)
@@ -231,12 +231,10 @@ def _note(done: Done, finished: Finished, predictor: Any, again: bool, kind: str
             say(f"note: {result['damaged']}")
     if done.placeless:
         some = f" and {len(done.placeless) - 1} more" if len(done.placeless) > 1 else ""
-        why = (
-            " without rasterio: pip install rasterio"
-            if predictor.windows
-            else ": exported models take each picture whole"
+        say(
+            f"note: the mask of {done.placeless[0]}{some} will not be georeferenced without "
+            "rasterio: pip install rasterio"
         )
-        say(f"note: the mask of {done.placeless[0]}{some} will not be georeferenced{why}")
     if predictor.seams:
         reasons = ", ".join(predictor.seams)
         say(f"note: large pictures were cut into tiles with blended seams, because of {reasons}")

@@ -24,7 +24,7 @@ from fullconv import draw
 from fullconv.data.geotiff import IdFile, Raster, Span, opened_raster, writing_ids
 from fullconv.data.masks import mask_dtype
 from fullconv.errors import FullconvError
-from fullconv.labels import Labels
+from fullconv.labels import IGNORE, Labels
 from fullconv.model import Model
 from fullconv.outputs import MARK, encoded, output_path, writing
 from fullconv.predict import Predictor
@@ -55,8 +55,8 @@ def predict_raster(
         progress: told how many rows of pixels are done, of how many.
 
     Returns:
-        Source, height, width, files, and "area": the share of the pixels with data of each class
-        that occurs; that of further heads under "heads".
+        Source, height, width, files, and "area", as `Segmentation.to_dict`; that of further heads
+        under "heads".
 
     Raises:
         FullconvError: a file that cannot be read or written; a model that takes more than pictures,
@@ -173,10 +173,11 @@ class _Result:
         self._ids[shown[0], shown[1]] = ids[inside]
 
     def area(self) -> dict[str, float]:
-        """Share of the pixels with data (fraction) of each class that occurs."""
-        total = max(1, int(self._counts.sum()))
-        pairs = zip(self.labels.names, self._counts.tolist(), strict=True)
-        return {name: count / total for name, count in pairs if count}
+        """Share of the pixels (fraction) of each class that occurs, and of those of none."""
+        height, width = self.raster.size
+        none = height * width - int(self._counts.sum())
+        pairs = zip((*self.labels.names, IGNORE), (*self._counts.tolist(), none), strict=True)
+        return {name: count / (height * width) for name, count in pairs if count}
 
     def previews(self, outputs: Sequence[str]) -> list[Path]:
         """Writes color and overlay, as far as they are wanted."""

@@ -17,6 +17,7 @@ from PIL import Image
 
 from fullconv.data.beside import files_of
 from fullconv.data.channels import Input, channels_of
+from fullconv.data.geotiff import raster_size, read_placed
 from fullconv.data.pictures import from_array, from_pil, read_picture
 from fullconv.errors import FullconvError
 from fullconv.labels import Labels
@@ -117,6 +118,10 @@ class Segmenter(ABC):
         found = self.probabilities(picture, inputs)
         return [(ids, found.confidence(head)) for head, ids in enumerate(found.label_maps())]
 
+    def cuts(self, size: tuple[int, int]) -> bool:
+        """Whether pictures of (H, W) are cut, and so may be read window by window."""
+        return False
+
     @abstractmethod
     def labels_in(self, planes: np.ndarray) -> list[np.ndarray]:
         """(H, W, C), as `joined` gives it -> (H, W) class ids of each head, of this one view."""
@@ -166,8 +171,11 @@ class Segmenter(ABC):
 
     def segment(self, picture: Any, *, inputs: Sequence[Any] = ()) -> Segmentation:
         """One picture, and what belongs to it."""
-        array = self.as_array(picture)
         source = Path(picture) if isinstance(picture, (str, Path)) else None
+        if source and raster_size(source):
+            array, place = read_placed(source)
+            return self.segment(array, inputs=inputs).of_file(source, place)
+        array = self.as_array(picture)
         again = partial(self.probabilities, array, inputs)  # the network runs once more
         found = again() if self.options.from_probabilities else None
         maps = found.label_maps() if found else self.label_maps(array, inputs)

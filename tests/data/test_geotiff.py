@@ -14,11 +14,13 @@ from fullconv.data import geotiff
 from fullconv.data.geotiff import (
     loses_its_place,
     opened_raster,
+    raster_size,
+    read_placed,
     software_of,
-    wants_windows,
+    write_ids,
     writing_ids,
 )
-from fullconv.data.limits import quiet
+from fullconv.data.limits import TooLargeError, quiet
 from fullconv.errors import FullconvError
 from fullconv.labels import Labels
 
@@ -139,12 +141,12 @@ def test_which_files_are_read_in_windows(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "broken.tif").write_bytes(b"II*\0")
     georeferenced = placed(tmp_path / "a.tif", noise(3))
     files = [georeferenced, plain, png, tmp_path / "broken.tif", tmp_path / "gone.tif"]
-    assert [wants_windows(path) for path in files] == [True, False, False, False, False]
+    assert [raster_size(path) for path in files] == [SIZE, None, None, None, None]
     assert not any(map(loses_its_place, files))
     monkeypatch.setattr(geotiff, "_LARGE", 1000)
-    assert wants_windows(plain)
+    assert raster_size(plain) == SIZE
     monkeypatch.setattr(geotiff, "available", lambda: False)
-    assert not any(map(wants_windows, files))
+    assert not any(map(raster_size, files))
     assert [loses_its_place(path) for path in files] == [True, False, False, False, False]
     said = "rasterio, which is not installed"
     with pytest.raises(FullconvError, match=said) as caught, opened_raster(plain):
@@ -208,3 +210,53 @@ def test_more_than_255_classes(tmp_path: Path) -> None:
     with rasterio.open(tmp_path / "b.tif") as found:
         assert (found.read(1) == ids).all()
         assert (found.dtypes, found.nodata) == (("uint16",), 65535)
+
+
+def test_a_whole_picture_and_its_place(tmp_path: Path) -> None:
+    bands = noise(3)
+    bands[:, :9, :4] = 0
+    path = placed(tmp_path / "a.tif", bands, nodata=0)
+    pixels, place = read_placed(path)
+    assert (pixels == bands.transpose(1, 2, 0)).all()
+    assert place.valid is not None
+    assert (place.valid == bands.any(axis=0)).all()
+    ids = np.where(place.valid, 1, 255).astype(np.uint8)
+    write_ids(tmp_path / "b.tif", ids, place, LABELS, "someone")
+    with rasterio.open(path) as source, rasterio.open(tmp_path / "b.tif") as found:
+        assert (found.crs, found.transform) == (source.crs, source.transform)
+        assert (found.read(1) == ids).all()
+        assert found.nodata == 255
+    assert software_of(tmp_path / "b.tif") == "someone"
+
+
+def test_more_pixels_than_pillow_opens_are_not_read_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = placed(tmp_path / "a.tif", noise(3))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 6000)
+    with pytest.raises(TooLargeError, match=r"a\.tif says that it has 70 x 90 pixels"):
+        read_placed(path)
+
+
+@pytest.mark.parametrize("crs", ["EPSG:32632", "EPSG:3857", "EPSG:4326", None])
+@pytest.mark.parametrize("north_up", [True, False])
+def test_points_on_the_earth(tmp_path: Path, crs: str | None, north_up: bool) -> None:
+    """Against rasterio, point by point; and rings turn as RFC 7946 wants it."""
+    step = 1e-4 if crs == "EPSG:4326" else 2.0
+    corner = {"EPSG:4326": (11.0, 46.0), None: (0.0, 0.0)}.get(crs or "", (650_000.0, 5_100_000.0))
+    down = -step if north_up else step
+    transform = rasterio.Affine(step, 0.1 * step, corner[0], 0, down, corner[1])
+    path = placed(tmp_path / "a.tif", noise(3), crs=crs, transform=transform)
+    _, place = read_placed(path)
+    ring = np.array([[3, 5], [40, 5], [40, 60], [3, 60], [3, 5]])  # from x to y
+    found = place.on_earth(ring)
+    points = [transform @ (float(x), float(y)) for x, y in (ring[::-1] if north_up else ring)]
+    if crs:
+        points = [
+            tuple(one[0] for one in rasterio.warp.transform(crs, "EPSG:4326", [x], [y]))
+            for x, y in points
+        ]
+        assert all(-180 <= x <= 180 and -90 <= y <= 90 for x, y in found)
+    assert np.allclose(found, points, rtol=1e-12)
+    x, y = np.array(found).T
+    assert (x[:-1] * y[1:] - x[1:] * y[:-1]).sum() > 0

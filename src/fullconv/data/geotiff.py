@@ -13,6 +13,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fullconv.data.limits import quiet
+from fullconv.data.limits import quiet, refuse_large
 from fullconv.data.masks import mask_dtype
 from fullconv.data.pictures import from_array, opened
 from fullconv.errors import FullconvError, UnwrittenError, command
@@ -35,23 +36,56 @@ _CACHE = 64  # MB of decoded blocks
 Span = tuple[int, int]  # pixels [start, stop) of one axis
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a picture lies on the earth, and where it has data.
+
+    Args:
+        profile: what a result shares with it: CRS, transform, size.
+        gcps: ground control points and their CRS, where it has these.
+        valid: (H, W); None where all is data.
+    """
+
+    profile: Mapping[str, Any]
+    gcps: Any
+    valid: NDArray[np.bool_] | None
+
+    def on_earth(self, ring: NDArray[Any]) -> list[list[float]]:
+        """(N, 2) x, y in pixels -> longitude and latitude, as RFC 7946 wants it, outer rings
+        counter-clockwise; where no CRS is known, in the units of the file."""
+        transform = self.profile["transform"]
+        if transform.determinant < 0:  # north is up: what turned clockwise still does
+            ring = ring[::-1]
+        x, y = ring.astype(float).T
+        across = transform.a * x + transform.b * y + transform.c
+        along = transform.d * x + transform.e * y + transform.f
+        if self.profile["crs"] is not None:
+            from rasterio.warp import transform as warped
+
+            across, along = warped(self.profile["crs"], "EPSG:4326", across, along)
+        return [[float(x), float(y)] for x, y in zip(across, along, strict=True)]
+
+
 def available() -> bool:
     """Whether rasterio is there."""
     return importlib.util.find_spec("rasterio") is not None
 
 
-def wants_windows(path: Path) -> bool:
-    """Whether a file is a TIFF that is georeferenced, or larger than what Pillow opens unasked."""
+def raster_size(path: Path) -> tuple[int, int] | None:
+    """(H, W) of a TIFF that is georeferenced, or larger than what Pillow opens unasked, and so is
+    read with rasterio; None of any other file."""
     if path.suffix.lower() not in SUFFIXES or not available():
-        return False
+        return None
     import rasterio
 
     try:
         with quiet, rasterio.open(path, driver="GTiff") as file:
             placed = file.crs is not None or not file.transform.is_identity or file.gcps[0]
-            return bool(placed) or file.width * file.height > _LARGE
+            if placed or file.width * file.height > _LARGE:
+                return int(file.height), int(file.width)
     except rasterio.errors.RasterioError:  # Pillow will say what is wrong with it
-        return False
+        pass
+    return None
 
 
 def loses_its_place(path: Path) -> bool:
@@ -184,6 +218,25 @@ def opened_raster(path: Path) -> Iterator[Raster]:
             yield Raster(file, path)
 
 
+def read_placed(path: Path) -> tuple[NDArray[np.uint8], Place]:
+    """A whole TIFF, as `Raster.read`, and its place.
+
+    Raises:
+        FullconvError: as `opened_raster`; `TooLargeError`: more pixels than Pillow opens.
+    """
+    with opened_raster(path) as raster:
+        refuse_large(raster.size, "picture", str(path))
+        everything = ((0, raster.size[0]), (0, raster.size[1]))
+        place = Place(raster.profile, raster.gcps, raster.valid(*everything))
+        return raster.read(*everything), place
+
+
+def write_ids(path: Path, ids: NDArray[Any], place: Place, labels: Labels, software: str) -> None:
+    """(H, W) ids as `writing_ids`."""
+    with writing_ids(path, place, labels, software) as file:
+        file.write((0, ids.shape[0]), (0, ids.shape[1]), ids)
+
+
 class IdFile:
     """A GeoTIFF of class ids that is being written."""
 
@@ -199,7 +252,9 @@ class IdFile:
 
 
 @contextmanager
-def writing_ids(path: Path, raster: Raster, labels: Labels, software: str) -> Iterator[IdFile]:
+def writing_ids(
+    path: Path, raster: Raster | Place, labels: Labels, software: str
+) -> Iterator[IdFile]:
     """A new GeoTIFF with the place of another: compressed, tiled, with the class colours, and the
     ignored id as nodata. It is there when all is written, or not at all.
 
