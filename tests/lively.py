@@ -8,16 +8,19 @@ import torch
 from torch import nn
 
 from fullconv.data import drawn
+from fullconv.labels import Labels
 from fullconv.model import Model
 from fullconv.network.fcn import FCN
 from fullconv.network.fusion import fuse
 
 
-def lively(backbone: str = "test_resnet", stride: int = 32, **further: Any) -> Model:
-    """Of the classes of drawn street scenes; `further` as of `Model`. Every branch speaks, and the
-    scores of each class have mean 0 and spread 1 over a drawn scene."""
+def lively(
+    backbone: str = "test_resnet", stride: int = 32, labels: Labels = drawn.LABELS, **further: Any
+) -> Model:
+    """Of the classes of drawn street scenes or of others; `further` as of `Model`. Every branch
+    speaks, and the scores of each class have mean 0 and spread 1 over a drawn scene."""
     heads = further.get("heads", {})
-    count = len(drawn.LABELS) + sum(map(len, heads.values()))
+    count = len(labels) + sum(map(len, heads.values()))
     scene = torch.from_numpy(drawn.scene(1, size=(160, 224))[0].copy()).permute(2, 0, 1)[None]
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
@@ -34,4 +37,4 @@ def lively(backbone: str = "test_resnet", stride: int = 32, **further: Any) -> M
             score.bias.copy_(-score(feature).mean(dim=(0, 2, 3)))
         if further.get("inputs"):
             fuse(network, [one.channels for one in further["inputs"]], "early")
-    return Model(network, drawn.LABELS, network.backbone.card, **further)
+    return Model(network, labels, network.backbone.card, **further)

@@ -56,6 +56,16 @@ def test_the_engine_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert caught.value.hint == "pip install onnxruntime"
 
 
+@pytest.mark.parametrize(("count", "kind"), [(2, np.uint8), (255, np.uint8), (256, np.uint16)])
+def test_ids_of_a_file_without_scores_are_as_narrow_as_all_are(count: int, kind: type) -> None:
+    ids = np.arange(6, dtype=np.int32).reshape(1, 2, 3) * (count - 1) // 5
+    names = tuple(f"class {k}" for k in range(count))
+    about = {**Labels(names, ignore_index=65535).to_dict(), "grid": [1, 0], "labels_inside": True}
+    found = Deployed(lambda _: [ids], about, "model.xml").label_map(np.zeros((2, 3, 3), np.uint8))
+    assert found.dtype == kind
+    assert np.array_equal(found, ids[0])
+
+
 def test_a_picture_that_the_engine_cannot_take(tmp_path: Path) -> None:
     about = {**Labels(("a", "b")).to_dict(), "grid": [1, 0], "labels_inside": False}
 

@@ -6,6 +6,8 @@ import base64
 import io
 import json
 import re
+import struct
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,11 @@ import pytest
 from browser import Refusals, chromium, node_modules
 from lively import lively
 from PIL import Image
-from served import serving
+from served import pixels, png, serving
 
 from fullconv.data import drawn
+from fullconv.deployed import Deployed, load_deployed
+from fullconv.export import export
 from fullconv.labels import Labels
 from fullconv.model import Model
 from fullconv.outputs import Segmentation
@@ -359,6 +363,108 @@ def test_a_key_is_asked_for_where_one_is_wanted(
         give(page, scene)
         assert page.evaluate("sessionStorage.getItem('fullconv-key')") == "sesame-7"
         assert page.evaluate("localStorage.length") == 0
+
+
+@pytest.fixture(scope="module")
+def sparing(tmp_path_factory: pytest.TempPathFactory) -> Deployed:
+    """A file that gives class ids and no scores."""
+    made = export(lively(), tmp_path_factory.mktemp("inside"), labels_inside=True)
+    return load_deployed(made.path)
+
+
+def test_a_model_without_scores(browser: Any, sparing: Deployed, scene: Path) -> None:
+    found = sparing(scene)
+    row, column = SIZE[0] // 2, SIZE[1] // 2
+    name = found.labels.names[found.mask[row, column]]
+    with serving(sparing) as url, Opened(browser, url) as page:
+        give(page, scene)
+        assert page.locator("#error").is_hidden()
+        colors = np.array(found.labels.colors)[found.mask]
+        assert np.array_equal(canvas(page, "over")[..., :3], colors)
+        page.mouse.move(*at(page, row, column))
+        assert page.inner_text("#said") == name
+        assert page.locator("#said span:last-child").is_hidden()
+        page.focus("#stage")
+        page.keyboard.press("Home")
+        assert page.inner_text("#point") == f"{name}, column {column}, row {row}"
+        with page.expect_download() as download:
+            page.click("#saveMask")
+        assert Path(download.value.path()).read_bytes() == found.encoded("mask")
+
+
+def test_more_classes_than_a_byte_has_values(browser: Any, scene: Path) -> None:
+    names = tuple(f"class {k}" for k in range(300))
+    colors = tuple((k // 2, 255 - k // 2, k % 7 + 1) for k in range(300))
+    model = lively(labels=Labels(names, colors, 65535))
+    predictor = Predictor(model, device="cpu", precision="float32")
+    found = predictor(scene)
+    assert (found.mask > 255).any()
+    assert len(np.unique(found.mask & 255)) > 3  # and the upper bytes alone would not do
+    row, column = (int(of) for of in np.argwhere(found.mask > 255)[0])
+    name = names[found.mask[row, column]]
+    with serving(predictor) as url, Opened(browser, url) as page:
+        give(page, scene)
+        assert np.array_equal(page.evaluate("[...result.ids]"), found.mask.ravel())
+        assert np.array_equal(canvas(page, "over")[..., :3], np.array(colors)[found.mask])
+        page.mouse.move(*at(page, row, column))
+        assert page.inner_text("#said b") == name
+        page.locator("#classes button").filter(has=page.get_by_text(name, exact=True)).click()
+        inside, over = found.mask == found.mask[row, column], canvas(page, "over")
+        assert np.array_equal(over[..., 3] == 255, inside)
+        with page.expect_download() as download:
+            page.click("#saveMask")
+        assert Path(download.value.path()).read_bytes() == found.encoded("mask")
+
+
+def filtered(values: np.ndarray) -> bytes:
+    """A grey PNG of (H, W) uint8 or uint16, whose rows take turns with the five ways to tell bytes
+    by what is left of them and above."""
+    height, width = values.shape
+    size = values.itemsize
+    raw = np.frombuffer(values.astype(f">u{size}").tobytes(), np.uint8).reshape(height, -1)
+    left = np.pad(raw.astype(int), ((0, 0), (size, 0)))[:, :-size]
+    above, corner = (np.pad(of, ((1, 0), (0, 0)))[:-1] for of in (raw.astype(int), left))
+    near = np.stack([left, above, corner])
+    paeth = np.take_along_axis(near, np.abs(left + above - corner - near).argmin(0)[None], 0)[0]
+    ways = np.arange(height)[:, None] % 5
+    told = raw - np.choose(ways, [raw * 0, left, above, (left + above) // 2, paeth])
+    rows = zlib.compress(np.hstack([ways, told]).astype(np.uint8).tobytes())
+    head = struct.pack(">IIBBBBB", width, height, 8 * size, 0, 0, 0, 0)
+    parts = [(b"IHDR", head), (b"IDAT", rows[:9]), (b"IDAT", rows[9:]), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(of)) + name + of + struct.pack(">I", zlib.crc32(name + of))
+        for name, of in parts
+    )
+
+
+def test_numbers_come_through_as_they_were_sent(page: Any) -> None:
+    random = np.random.default_rng(0)
+    for kind in (np.uint8, np.uint16):
+        noise = random.integers(0, np.iinfo(kind).max, (41, 53), kind, endpoint=True)
+        slope = np.add.outer(np.arange(41) ** 2, 31 * np.arange(53)).astype(kind)
+        for values in (noise, slope, noise[:1], noise[:, :1], noise[7:8, 7:8]):
+            for file in (filtered(values), png(values)):
+                assert np.array_equal(pixels(file), values)
+                url = "data:image/png;base64," + base64.b64encode(file).decode()
+                found = page.evaluate("async (url) => [...await grey(url)]", url)
+                assert np.array_equal(found, values.ravel())
+
+
+@pytest.mark.parametrize(("locale", "into"), [("en-US", "zh"), ("zh-CN", "en")])
+def test_the_server_speaks_the_language_that_was_chosen(
+    browser: Any, address: str, locale: str, into: str
+) -> None:
+    words = {"name": "a.png", "mimeType": "image/png", "buffer": b"words"}
+    with Opened(browser, address, locale=locale) as page:
+        page.click("#language")
+        page.set_input_files("#file", words)
+        page.wait_for_function("problem?.kind === 415")
+        what, hint = page.inner_text("#error .what"), page.inner_text("#error .try")
+        for text in (what, hint):
+            assert bool(re.search("[\u4e00-\u9fff]", text)) == (into == "zh"), text
+        page.click("#language")
+        page.set_input_files("#file", words)
+        page.wait_for_function("(what) => problem?.what && problem.what !== what", arg=what)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -102,7 +102,8 @@ class Deployed(Segmenter):
     def labels_in(self, planes: np.ndarray) -> list[np.ndarray]:
         """(H, W, C), as `joined` gives it -> (H, W) class ids of each head."""
         if self.labels_inside:
-            return [ids[0] for ids in self._outputs(planes)]
+            found = zip(self._outputs(planes), self.tables, strict=True)
+            return [ids[0].astype(np.uint8 if len(of) <= 255 else np.uint16) for ids, of in found]
         return self.read(planes, (planes.shape[0], planes.shape[1])).label_maps()
 
     def read(self, planes: np.ndarray, size: tuple[int, int]) -> Probabilities:

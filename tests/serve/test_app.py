@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import io
+import re
 import socket
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,12 +22,17 @@ import pytest
 import requests
 from lively import lively
 from pictures import photo
+from PIL import Image
 from served import PNG, Held, Reply, ask, bomb, pixels, png, serving
 
 import fullconv
 from fullconv.data import drawn
+from fullconv.deployed import Deployed, load_deployed
+from fullconv.export import export
 from fullconv.labels import Labels
 from fullconv.outputs import output_path
+from fullconv.serve import service
+from fullconv.serve.form import picture_in
 from fullconv.serve.guard import Limits
 
 SCENE = drawn.scene(1, size=(64, 96))[0]
@@ -101,6 +109,56 @@ def test_json(address: str, model: Held, schema: Any) -> None:
     assert "confidence" not in head
 
 
+def test_forms_are_read_aside(model: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, may = threading.Event(), threading.Event()
+
+    def slowly(*form: Any) -> bytes:
+        begun.set()
+        assert may.wait(20)  # until the server has answered something else
+        return picture_in(*form)
+
+    monkeypatch.setattr(service, "picture_in", slowly)
+    files = {"picture": ("a.png", png(SCENE))}
+    with serving(model, LIMITS) as url, ThreadPoolExecutor(1) as clients:
+        sent = clients.submit(requests.post, f"{url}predict", files=files, timeout=60)
+        assert begun.wait(20)
+        assert ask(url, path="health").status == 200
+        may.set()
+        assert np.array_equal(pixels(sent.result().content), model.segment(SCENE).mask)
+
+
+@pytest.fixture(scope="module")
+def sparing(tmp_path_factory: pytest.TempPathFactory) -> Deployed:
+    """A file that gives class ids and no scores."""
+    made = export(lively(), tmp_path_factory.mktemp("inside"), labels_inside=True)
+    return load_deployed(made.path)
+
+
+def test_a_model_without_scores(sparing: Deployed) -> None:
+    found = sparing.segment(SCENE)
+    with serving(sparing, LIMITS) as url:
+        document = ask(url, path="openapi.json").table
+        assert not valid(ask(url, path="model"), document, "About")["confidence"]
+        (include,) = (
+            one["schema"]["pattern"]
+            for one in document["paths"]["/predict"]["post"]["parameters"]
+            if one["name"] == "include"
+        )
+        assert re.search(include, "mask,ids")
+        assert not re.search(include, "ids,confidence")
+        assert np.array_equal(pixels(ask(url, png(SCENE)).content), found.mask)
+        table = ask(url, png(SCENE), "predict?output=json&include=ids,mask").table
+        ids = Image.open(io.BytesIO(base64.b64decode(table["ids"].split(",")[1])))
+        assert ids.mode == "L"
+        assert np.array_equal(np.asarray(ids), found.mask)
+        asked = ask(url, png(SCENE), "predict?output=json&include=ids,mask,confidence")
+    assert asked.error == (
+        422,
+        "the model gives labels and no scores: there is no confidence.",
+        "/predict?output=json&include=ids,mask   # or a file exported without --labels-inside",
+    )
+
+
 def test_many_at_once_get_their_own_labels(address: str, model: Held) -> None:
     sizes = [(64, 96), (64, 96), (50, 33), (64, 96), (33, 50), (64, 96)] * 4
     scenes = [drawn.scene(seed, size=size)[0] for seed, size in enumerate(sizes)]
@@ -113,6 +171,7 @@ def test_many_at_once_get_their_own_labels(address: str, model: Held) -> None:
 def test_facts(address: str, schema: Any) -> None:
     about = valid(ask(address, path="model"), schema, "About")
     assert about["name"] == "street"
+    assert about["confidence"]
     assert [one["name"] for one in about["classes"]] == list(drawn.LABELS.names)
     assert [tuple(one["color"]) for one in about["classes"]] == list(drawn.LABELS.colors)
     assert all(one["painted"] for one in about["classes"])  # streets have no background

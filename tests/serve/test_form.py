@@ -7,7 +7,7 @@ import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fullconv.serve.form import picture_in
+from fullconv.serve.form import PARTS, picture_in
 from fullconv.serve.guard import RefusedError
 
 
@@ -45,3 +45,10 @@ def test_what_is_no_form() -> None:
     assert refusal(content, "multipart/form-data") == no_boundary
     assert refusal(b"words", kind).startswith("the form cannot be read: ")
     assert "has no field" in refusal(b"", kind)
+
+
+def test_a_form_of_very_many_parts() -> None:
+    fields = [("a", b"")] * (PARTS - 1)
+    assert picture_in(*form([*fields, ("picture", b"one")])) == b"one"
+    many = refusal(*form([*fields, ("picture", b"one"), ("a", b"")]))
+    assert many == f"the form has more than {PARTS} parts; one is expected, the field 'picture'."

@@ -92,6 +92,13 @@ def _guard(key: str) -> dict[str, Any]:
 
 
 def _add_predict(app: FastAPI, service: Service, guarded: dict[str, Any]) -> None:
+    sure = not service.model.labels_inside
+    included = Query(
+        "",
+        pattern=_INCLUDE,  # what is none of these; a model without scores says so itself
+        description="Pictures in a JSON answer, with commas.",
+        json_schema_extra={"pattern": _INCLUDE if sure else _INCLUDE.replace("|confidence", "")},
+    )
     named = Query(
         "",
         description="Of a model with several; without a name the first.",
@@ -109,9 +116,7 @@ def _add_predict(app: FastAPI, service: Service, guarded: dict[str, Any]) -> Non
     async def predict(
         request: Request,
         output: Annotated[Output, Query(description="What is sent back.")] = "mask",
-        include: Annotated[
-            str, Query(pattern=_INCLUDE, description="Pictures in a JSON answer, with commas.")
-        ] = "",
+        include: str = included,
         head: str = named,
     ) -> Response:
         async def gone() -> None:
@@ -169,6 +174,7 @@ def about(model: Segmenter, name: str, limits: Limits) -> About:
             "backbone": model.backbone,
             "pretrained_on": model.pretrained_on,
             "heads": heads,
+            "confidence": not model.labels_inside,
             "limits": bounds,
             "version": fullconv.__version__,
         }

@@ -33,7 +33,11 @@ class Found(BaseModel):
     heads: dict[str, list[Area]] = Field(
         default={}, description="Of a model with several heads, what the further ones found."
     )
-    ids: str = Field(default="", description="data:image/png, grey: class ids; 255 is ignored.")
+    ids: str = Field(
+        default="",
+        description="data:image/png, grey, of 8 bits, or of 16 where there are more than 255 "
+        "classes: class ids; ignore_index of /model where nothing is said.",
+    )
     mask: str = Field(default="", description="data:image/png, class ids with a palette.")
     confidence: str = Field(
         default="",
@@ -76,6 +80,9 @@ class About(BaseModel):
     backbone: str
     pretrained_on: str
     heads: dict[str, Head]
+    confidence: bool = Field(
+        description="Whether it can be asked for; a file that gives labels alone has none."
+    )
     limits: Bounds
     version: str = Field(description="Of fullconv.")
 

@@ -8,13 +8,14 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from fullconv.serve.guard import RefusedError
 
 FIELD = "picture"
+PARTS = 64  # of a form, at most: each takes longer than the bytes that it has
 
 
 def picture_in(content: bytes, content_type: str) -> bytes:
     """What the field `picture` holds.
 
     Raises:
-        RefusedError: 422, no form, or one without that field.
+        RefusedError: 422, no form, one without that field, or one of more than `PARTS` parts.
     """
     boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
     fields = _Fields()
@@ -41,7 +42,7 @@ class _Fields:
     def __init__(self) -> None:
         self.found: bytearray | None = None
         self._name, self._value = bytearray(), bytearray()
-        self._inside = False
+        self._inside, self._parts = False, 0
 
     def callbacks(self) -> dict[str, object]:
         return {
@@ -54,6 +55,11 @@ class _Fields:
 
     def _begin(self) -> None:
         self._inside = False
+        self._parts += 1
+        if self._parts > PARTS:
+            raise _refused(
+                f"the form has more than {PARTS} parts; one is expected, the field {FIELD!r}."
+            )
 
     def _header_name(self, data: bytes, start: int, end: int) -> None:
         self._name += data[start:end]

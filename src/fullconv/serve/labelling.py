@@ -106,7 +106,8 @@ class Labelling:
         the head of that number; in one run of the network.
 
         Raises:
-            FullconvError: an exported file that gives class ids and no scores.
+            FullconvError: an exported file that gives class ids and no scores; `labels_inside` of
+                the model tells.
         """
         found = self.model.probabilities(picture)
         return self._segmentation(picture, found.label_maps()), found.confidence(number)

@@ -14,6 +14,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+import numpy as np
+
 from fullconv.errors import FullconvError
 from fullconv.segmenter import Segmenter
 from fullconv.serve.answers import Answer, Asked, answer
@@ -85,19 +87,20 @@ class Service:
         """Of one upload.
 
         Raises:
-            RefusedError: 408, 413, 415, 422 or 503.
+            RefusedError: 408, 413, 415, 422 or 503; 422 also where confidence is asked of a model
+                that gives labels alone.
             LeftError: nobody waits for it any more.
         """
         held, content = [0], None
         try:
             async with asyncio.timeout(self.limits.seconds):
+                self._require_scores(asked)
                 form = require_kind(headers.get("content-type", ""))
                 said = headers.get("content-length", "")
                 content = await self.uploads.read(stream, said, held)
-                if form:
-                    content = picture_in(content, headers.get("content-type", ""))
                 self.queue.require_room()  # else it would be decoded for nothing
-                work = self._labelled(content, held, asked)
+                of_form = headers["content-type"] if form else ""
+                work = self._labelled(content, of_form, held, asked)
                 return await _while_wanted(work, gone)
         except TimeoutError as error:
             raise self._late(uploaded=content is not None) from error
@@ -114,10 +117,23 @@ class Service:
         finally:
             self.uploads.release(held)
 
-    async def _labelled(self, content: bytes, held: list[int], asked: Asked) -> Answer:
+    def _require_scores(self, asked: Asked) -> None:
+        if asked.sure and self.model.labels_inside:
+            raise RefusedError(
+                422,
+                "the model gives labels and no scores: there is no confidence.",
+                "/predict?output=json&include=ids,mask   # or a file exported without "
+                "--labels-inside",
+            )
+
+    async def _labelled(
+        self, content: bytes, of_form: str, held: list[int], asked: Asked
+    ) -> Answer:
+        """Of an upload; `of_form` is its type where it is a form."""
         began, loop = time.monotonic(), asyncio.get_running_loop()
-        picture = await loop.run_in_executor(self._threads, picture_of, content, self.limits)
-        del content
+        read = partial(_read, content, of_form, self.limits)
+        picture = await loop.run_in_executor(self._threads, read)
+        del content, read
         self.uploads.release(held)
         found, sure = await self.queue.result(picture, asked.number if asked.sure else None)
         self.metrics.pixels += found.mask.size
@@ -138,6 +154,11 @@ class Service:
             f"the picture was not done within {seconds}.",
             "send it again, or start the server with a larger --max-seconds",
         )
+
+
+def _read(content: bytes, of_form: str, limits: Limits) -> np.ndarray:
+    """The picture, (H, W, 3) uint8 RGB, of an upload, which may be a form of that type."""
+    return picture_of(picture_in(content, of_form) if of_form else content, limits)
 
 
 async def _while_wanted(work: Awaitable[Answer], gone: Gone) -> Answer:
