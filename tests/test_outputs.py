@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from pictures import photo, written
+from PIL import Image
 
+from fullconv import outputs
+from fullconv.data.geotiff import Place
 from fullconv.data.masks import read_values
 from fullconv.errors import FullconvError
 from fullconv.labels import Labels
@@ -46,6 +51,43 @@ def test_the_area_has_every_class_and_the_dictionary_those_that_occur() -> None:
         "area": {"sky": 2 / 6, "tree": 4 / 6},
     }
     assert json.loads(json.dumps(table)) == table
+
+
+def test_a_result_whose_picture_lies_somewhere(tmp_path: Path) -> None:
+    """No class where there is no data, in every head; each head has a GeoTIFF."""
+    rasterio = pytest.importorskip("rasterio", reason="rasterio is not installed")
+    ids, sure = np.array([[0, 1, 1], [1, 0, 1]], np.uint8), np.zeros((2, 3), bool)
+    light = Segmentation(1 - ids, Labels(("dark", "light")), photo(2, 3))
+    made = Segmentation(
+        ids, Labels(("sky", "road")), photo(2, 3), heads={"light": light}, unsure=~sure
+    )
+    valid = np.array([[True, True, False], [True, False, True]])
+    transform = rasterio.Affine(2, 0, 5e5, 0, -2, 5e6)
+    profile = {"height": 2, "width": 3, "crs": "EPSG:32632", "transform": transform}
+    found = made.of_file(Path("a.tif"), Place(profile, ([], None), valid))
+    assert (found.mask == np.where(valid, ids, 255)).all()
+    assert found.mask.dtype == np.uint8
+    assert found.unsure is not None
+    assert (found.unsure == valid).all()
+    assert (made.mask == ids).all()  # it is another one
+    files = save_outputs(found, tmp_path / "a", ["mask", "overlay"])
+    assert [path.name for path in files] == [
+        *("a_mask.tif", "a_overlay.jpg", "a_light_mask.tif", "a_light_overlay.jpg")
+    ]
+    for name, wanted in (("a", ids), ("a_light", 1 - ids)):
+        with rasterio.open(tmp_path / f"{name}_mask.tif") as file:
+            assert file.transform == transform
+            assert (file.read(1) == np.where(valid, wanted, 255)).all()
+    found.save_mask(tmp_path / "plain.png")
+    assert (read_values(tmp_path / "plain.png") == found.mask).all()
+
+
+def test_an_overlay_longer_than_a_jpeg_can_be_is_made_smaller(monkeypatch: Any) -> None:
+    monkeypatch.setattr(outputs, "_JPEG_SIDE", 300)
+    made = Segmentation(np.zeros((90, 600), np.uint8), Labels(("sky", "road")), photo(90, 600))
+    with Image.open(BytesIO(made.encoded("overlay"))) as image:
+        assert image.width == 300
+        assert image.format == "JPEG"
 
 
 def test_an_output_that_is_not_known(predictor: Predictor, tmp_path: Path) -> None:
