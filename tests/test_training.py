@@ -157,6 +157,29 @@ def test_interrupted_saves_within_the_epoch_and_continues_there(
     assert resumed.metrics == unstopped.metrics
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_interrupted_at_the_end_of_an_epoch_continues_with_the_next(
+    scenes, unstopped, tmp_path, monkeypatch, workers
+):
+    """Also where worker processes read ahead."""
+    from fullconv.loop import Training
+
+    real = Training.on_validation_epoch_start
+
+    def interrupt(self):
+        if self.global_step == 6:  # behind the second epoch's last step
+            os.kill(os.getpid(), signal.SIGINT)
+        real(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "on_validation_epoch_start", interrupt)
+        with pytest.raises(StoppedError, match="stopped in epoch 2 of 3; all is saved"):
+            train(scenes, out=tmp_path / "run", **{**SMALL, "workers": workers})
+    resumed = train(resume=tmp_path / "run", quiet=True)
+    assert [row["step"] for row in rows_of(resumed)] == ["3", "6", "9"]
+    assert resumed.metrics == unstopped.metrics
+
+
 def test_resume_of_a_finished_run_changes_nothing(unstopped):
     assert train(resume=unstopped.folder, quiet=True).metrics == unstopped.metrics
 

@@ -333,12 +333,16 @@ def _leave_interrupts_to_the_parent(_worker: int) -> None:
 
 
 def _seek(batches: ShuffledBatches, checkpoint: Path) -> None:
-    """Begins the epoch that was interrupted at the batch that came next."""
+    """Begins at the batch that came next: of the epoch that was interrupted, or of the next one.
+    Worker processes ask for batches before Lightning says which epoch it is."""
     # Our own file, written by Lightning: plain numbers, tensors and containers.
     state = torch.load(checkpoint, map_location="cpu", weights_only=False)
     progress = state["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]
-    batches.set_epoch(state["epoch"])
-    batches.first_batch[state["epoch"]] = progress["processed"]
+    epoch, batch = state["epoch"], progress["processed"]
+    if batch >= len(batches):
+        epoch, batch = epoch + 1, 0
+    batches.set_epoch(epoch)
+    batches.first_batch[epoch] = batch
 
 
 def _require_free(folder: Path) -> None:
