@@ -137,7 +137,9 @@ def test_a_model_that_wants_the_whole_picture_resized(
     source = placed(tmp_path / "a.tif", photo(90, 100))
     with pytest.raises(FullconvError, match="pictures that are resized as a whole") as caught:
         predict_raster(Predictor(model, device="cpu"), source, tmp_path / "a")
-    assert caught.value.hint == "save it as PNG, and predict that"
+    assert caught.value.hint == (
+        "without --tile, where that is given; else save it as PNG, and predict that"
+    )
 
 
 def test_what_there_is_not_of_windows(make_model: MakeModel, tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ class Options:
         if asked:
             raise FullconvError(
                 f"{source} is read in windows, where there is no {' and no '.join(asked)}.",
-                "save it as PNG, and predict that",
+                "without --tile, where that is given; else save it as PNG, and predict that",
             )
 
     def refined(

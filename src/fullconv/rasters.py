@@ -120,7 +120,7 @@ def _require_windows(model: Model, source: Path) -> None:
         wants = "further inputs" if model.inputs else "pictures that are resized as a whole"
         raise FullconvError(
             f"{source} is read in windows; the model takes {wants}, which cannot be.",
-            "save it as PNG, and predict that",
+            "without --tile, where that is given; else save it as PNG, and predict that",
         )
 
 
@@ -130,7 +130,7 @@ def _require_kinds(outputs: Sequence[str], source: Path) -> None:
         raise FullconvError(
             f"{source} is read in windows, of which there is no {further[0]}; there are "
             f"{', '.join(KINDS)}.",
-            "save it as PNG, and predict that",
+            "without --tile, where that is given; else save it as PNG, and predict that",
         )
 
 

@@ -173,13 +173,18 @@ def test_what_cannot_be_mended_is_left_out_and_named(tmp_path: Path) -> None:
     first.write_bytes(b"no picture")
     Image.fromarray(np.zeros((9, 9), np.uint8)).save(second)
     photo(root / "images/train/alone.png", (48, 64), 0)
+    cut = sorted((root / "images" / "train").glob("*.jpg"))[2]
+    cut.write_bytes(cut.read_bytes()[:-300])  # its header is whole
     done = fix(check(root), tmp_path / "out")
-    assert done.splits["train"] == 2
+    assert done.splits["train"] == 1
     why = {Path(name).name: text for name, text in done.left_out.items()}
     assert "cannot be read" in why[first.name]
     assert "9 x 9 pixels (height x width), the picture 48 x 64" in why[second.name]
     assert why["alone.png"] == "it has no partner"
     assert f"left out: masks/train/{first.name}" in done.text()
+    assert cut.name in why[f"{cut.stem}.png"]
+    assert not list((tmp_path / "out" / "images").rglob(cut.name))
+    assert "unreadable" not in {finding.rule for finding in check(tmp_path / "out").errors}
 
 
 def test_nothing_is_left_behind_where_nothing_can_be_mended(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ from fullconv.data.masks import (
     write_mask,
 )
 from fullconv.data.pairing import Pair
-from fullconv.data.pictures import picture_size, turn_upright
+from fullconv.data.pictures import read_reduced, turn_upright
 from fullconv.data.writable import copying, fresh, require_new, table_line
 from fullconv.errors import FullconvError, command, plural
 from fullconv.labels import RGB, Labels, format_color
@@ -268,7 +268,7 @@ def _mended(plan: _Plan, labels: Labels, pair: Pair) -> tuple[Ids, Counter[str]]
     """(H, W) class ids of a pair's mask, and what was done to it."""
     done: Counter[str] = Counter()
     ids = _ids(plan, labels, pair.mask, done)
-    size = picture_size(pair.picture)
+    size, _ = read_reduced(pair.picture, 1)  # to its end: it may be cut off
     if ids.shape != size:
         if ids.shape != size[::-1]:
             raise FullconvError(
