@@ -32,7 +32,6 @@ LABELS = Labels(("dark", "light"))
 class Threshold:
     """Calls a pixel light where its red is: a model of which one knows what it says."""
 
-    windows = False
     seams = ()
 
     def __init__(self, slow: float = 0.0) -> None:

@@ -16,7 +16,8 @@ from PIL import Image
 from scipy import ndimage
 
 from fullconv.metrics import confusion_matrix
-from fullconv.quality import AREAS, BINS, TOLERANCE, WIDTHS, Behind, Quality
+from fullconv.quality import AREAS, BINS, TOLERANCE, WIDTHS, Quality
+from fullconv.threads import Behind
 
 Triple = tuple[np.ndarray, np.ndarray, np.ndarray | None]  # truth, prediction, confidence
 VOID = 255

@@ -7,12 +7,11 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from fullconv.threads import TURN, ahead, behind, let_the_network_go_first, short_turns
+from fullconv.threads import TURN, Behind, ahead, let_the_network_go_first, short_turns
 
 SECONDS = 20  # after which something that is waited for will not come
 
@@ -41,27 +40,27 @@ def test_the_next_is_read_while_the_caller_works() -> None:
 
 def test_the_next_is_made_while_one_is_written() -> None:
     made = [threading.Event() for _ in range(4)]
-    written = []
+    written: list[tuple[int, int]] = []
 
-    def things() -> Iterator[int]:
-        for number in range(4):
-            made[number].set()
-            yield number
-
-    def write(number: int) -> int:
+    def write(number: int) -> None:
         if number < 3:
             assert made[number + 1].wait(SECONDS)
         written.append((number, threading.get_ident()))
-        return number * number
 
-    assert list(behind(write, things())) == [0, 1, 4, 9]
+    with Behind() as behind:
+        for number in range(4):
+            made[number].set()
+            behind(write, number)
+            assert len(written) >= number - 1  # never more than one waits
+        behind.wait()
     assert [number for number, _ in written] == [0, 1, 2, 3]
     assert threading.get_ident() not in {thread for _, thread in written}
 
 
-@pytest.mark.parametrize("way", [ahead, behind])
-def test_nothing_to_do(way: Callable[..., Iterator[object]]) -> None:
-    assert list(way(abs, iter(()))) == []
+def test_nothing_to_do() -> None:
+    assert list(ahead(abs, [])) == []
+    with Behind() as behind:
+        behind.wait()
 
 
 def test_an_error_comes_at_its_place() -> None:
@@ -69,10 +68,14 @@ def test_an_error_comes_at_its_place() -> None:
     assert [next(reading)[0] for _ in range(2)] == [0, 1]
     with pytest.raises(ZeroDivisionError):
         next(reading)
-    writing = behind(lambda number: number // (2 - number), iter(range(4)))
-    assert [next(writing) for _ in range(2)] == [0, 1]
-    with pytest.raises(ZeroDivisionError):
-        next(writing)
+    done: list[int] = []
+    with Behind() as behind:
+        for number in range(3):
+            behind(lambda number: done.append(number // (2 - number)), number)
+        with pytest.raises(ZeroDivisionError):
+            behind(done.append, 3)
+        behind.wait()  # it is told once
+    assert done == [0, 1]
 
 
 def test_what_was_handed_out_is_not_held() -> None:
@@ -92,17 +95,17 @@ def test_what_was_handed_out_is_not_held() -> None:
 
 def test_what_was_written_is_not_held() -> None:
     seen: list[weakref.ref[Thing]] = []
-
-    def things() -> Iterator[Thing]:
+    with Behind() as behind:
         for _ in range(5):
-            gc.collect()
-            assert all(one() is None for one in seen[:-1])  # the last one is being written
             thing = Thing()
             seen.append(weakref.ref(thing))
-            yield thing
+            behind(lambda _: None, thing)
             del thing
-
-    assert list(behind(lambda _: None, things())) == [None] * 5
+            gc.collect()
+            assert all(one() is None for one in seen[:-1])  # the last one is being written
+        behind.wait()
+        gc.collect()
+        assert all(one() is None for one in seen)
 
 
 def test_who_stops_early_leaves_no_thread() -> None:
@@ -110,9 +113,8 @@ def test_who_stops_early_leaves_no_thread() -> None:
     reading = ahead(lambda number: number, range(100))
     next(reading)
     reading.close()  # type: ignore[attr-defined]
-    writing = behind(lambda number: number, iter(range(100)))
-    next(writing)
-    writing.close()  # type: ignore[attr-defined]
+    with Behind() as behind:
+        behind(abs, 1)
     assert threading.active_count() == before
 
 

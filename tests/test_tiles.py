@@ -323,15 +323,19 @@ def test_scores_of_full_size_count_too() -> None:
 def test_nothing_of_a_window_is_held_while_the_next_one_runs(small: FCN) -> None:
     """Neither its pixels nor its scores, if the caller holds none."""
     seen: list[weakref.ref[Any]] = []
+    windows: list[weakref.ref[Any]] = []
 
     def run(picture: Tensor) -> Scores:
-        assert all(one() is None for one in seen)
+        assert all(one() is None for one in (*seen, *windows[: len(seen)]))
         scores: Scores = small(picture)
         seen.append(weakref.ref(scores.values))
         return scores
 
     def read(rows: Span, columns: Span) -> Tensor:
-        return torch.zeros(3, rows[1] - rows[0], columns[1] - columns[0], dtype=torch.float64)
+        size = (rows[1] - rows[0], columns[1] - columns[0])
+        pixels = torch.zeros(3, *size, dtype=torch.float64)
+        windows.append(weakref.ref(pixels))
+        return pixels
 
     for block in Tiles(small, run, tile=64).scores((200, 100), read):
         del block

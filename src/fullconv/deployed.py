@@ -24,7 +24,7 @@ from fullconv.kernels import arrays
 from fullconv.kernels.arrays import Place
 from fullconv.labels import Labels
 from fullconv.options import Options
-from fullconv.probabilities import Probabilities, softmax
+from fullconv.probabilities import Probabilities, ids_dtype, softmax
 from fullconv.segmenter import Segmenter
 
 KEY = "fullconv"  # of the description in a file's metadata
@@ -103,7 +103,7 @@ class Deployed(Segmenter):
         """(H, W, C), as `joined` gives it -> (H, W) class ids of each head."""
         if self.labels_inside:
             found = zip(self._outputs(planes), self.tables, strict=True)
-            return [ids[0].astype(np.uint8 if len(of) <= 255 else np.uint16) for ids, of in found]
+            return [ids[0].astype(ids_dtype(len(of))) for ids, of in found]
         return self.read(planes, (planes.shape[0], planes.shape[1])).label_maps()
 
     def read(self, planes: np.ndarray, size: tuple[int, int]) -> Probabilities:

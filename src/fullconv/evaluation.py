@@ -27,9 +27,9 @@ from fullconv.labels import IGNORE, Labels
 from fullconv.metrics import Metrics, confusion_matrix, further_metrics, protocol_card
 from fullconv.options import Options
 from fullconv.predict import Predictor, load
-from fullconv.quality import Behind, Quality
+from fullconv.quality import Quality
 from fullconv.segmenter import Segmenter
-from fullconv.threads import ahead
+from fullconv.threads import Behind, ahead
 
 Alteration: TypeAlias = Callable[[np.ndarray, np.ndarray], np.ndarray]
 

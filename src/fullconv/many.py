@@ -72,7 +72,7 @@ class Done:
 
 
 def predict_many(
-    predictor: Any,  # a Segmenter; windows are for a Predictor
+    predictor: Any,  # a Segmenter
     pictures: Sequence[Picture],
     finished: Finished,
     outputs: Sequence[str],
@@ -177,7 +177,8 @@ class _Line:
         inside = 0
         try:
             size = raster_size(path)
-            if is_video(path) or (size and self._in_windows(size)):
+            windows = size and not self.predictor.inputs and self.predictor.cuts(size)
+            if is_video(path) or windows:
                 return _Read(None, 0)
             inside = size[0] * size[1] if size else pixels_to_decode(path)
         finally:
@@ -190,10 +191,6 @@ class _Line:
         except BaseException:
             self.room.leave(inside)
             raise
-
-    def _in_windows(self, size: tuple[int, int]) -> bool:
-        predictor = self.predictor
-        return predictor.windows and not predictor.inputs and bool(predictor.cuts(size))
 
     def _segmented(self, picture: Picture, read: _Read) -> Segmentation:
         try:

@@ -26,7 +26,7 @@ from fullconv.labels import Labels
 from fullconv.model import Model, load_model, save_model
 from fullconv.network.scores import Scores
 from fullconv.options import Options
-from fullconv.probabilities import Probabilities
+from fullconv.probabilities import Probabilities, ids_dtype
 from fullconv.segmenter import Segmenter
 from fullconv.segmenter import as_array as array_of
 from fullconv.tiles import WHOLE, Read, Span, Tiles, require_tile, window_of
@@ -45,8 +45,6 @@ class Predictor(Segmenter):
         tile: pixels; pictures that are longer are cut into tiles of so many pixels a side. Default:
             pictures of more than 16.8 million pixels are, see `fullconv.tiles`.
     """
-
-    windows = True
 
     def __init__(
         self,
@@ -138,8 +136,7 @@ class Predictor(Segmenter):
         """(H, W, C), as `joined` gives it -> (H, W) class ids of each head; of blocks, one after
         the other."""
         size = (planes.shape[0], planes.shape[1])
-        kinds = [np.uint8 if len(of) <= 255 else np.uint16 for of in self.tables]
-        maps = [np.empty(size, kind) for kind in kinds]
+        maps = [np.empty(size, ids_dtype(len(of))) for of in self.tables]
         for rows, columns, scores in self.scores(size, window_of(_tensor(planes))):
             for ids, of_head in zip(maps, self.model.split(scores), strict=True):
                 ids[slice(*rows), slice(*columns)] = of_head.labels()[0].cpu().numpy()
@@ -202,7 +199,7 @@ class Blocks(Probabilities):
 
     def labels(self, head: int) -> np.ndarray:
         """Read block by block."""
-        out = np.empty(self.size, np.uint8 if self.counts[head] <= 255 else np.uint16)
+        out = np.empty(self.size, ids_dtype(self.counts[head]))
         for rows, columns, heads in self.blocks:
             out[slice(*rows), slice(*columns)] = heads[head].labels()[0].cpu().numpy()
         return out

@@ -31,6 +31,11 @@ _STRIP = 1 << 21  # probabilities that are looked at together
 LARGEST = 1 << 24  # pixels of a view at another size, which is never cut into tiles
 
 
+def ids_dtype(classes: int) -> type[np.uint8] | type[np.uint16]:
+    """Of the ids of so many classes."""
+    return np.uint8 if classes <= 255 else np.uint16
+
+
 class Probabilities(ABC):
     """Of a picture.
 
@@ -59,7 +64,7 @@ class Probabilities(ABC):
 
     def labels(self, head: int) -> NDArray[Any]:
         """The likeliest class at every pixel, (H, W); the lowest id wins a tie."""
-        ids = np.empty(self.size, np.uint8 if self.counts[head] <= 255 else np.uint16)
+        ids = np.empty(self.size, ids_dtype(self.counts[head]))
         for rows, found in self.strips(head):
             ids[rows] = found.argmax(axis=0)
         return ids

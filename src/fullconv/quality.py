@@ -21,8 +21,7 @@ Nothing here needs torch. Shapes: H, W picture · K classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -230,25 +229,6 @@ class Quality:
                 "accuracy": _listed(ratios(good, in_bin)),
             },
         }
-
-
-class Behind:
-    """Counts in a thread of its own what was given, while the next picture is labelled; never more
-    than one picture waits."""
-
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1)
-        self._last: Future[None] | None = None
-
-    def __call__(self, add: Callable[..., None], *given: Any) -> None:
-        """Calls `Quality.add`, once what was given before is counted."""
-        self.wait()
-        self._last = self._pool.submit(add, *given)
-
-    def wait(self) -> None:
-        """Until all is counted."""
-        if self._last is not None:
-            self._last.result()
 
 
 def edge_pixels(ids: NDArray[Any]) -> NDArray[np.bool_]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, closing
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +27,11 @@ from fullconv.labels import IGNORE, Labels
 from fullconv.model import Model
 from fullconv.outputs import MARK, encoded, output_path, writing
 from fullconv.predict import Predictor
-from fullconv.threads import behind, short_turns
+from fullconv.threads import Behind, short_turns
 
 KINDS = ("mask", "color", "overlay", "json")
 PREVIEW = 2000  # pixels on the longer side of color and overlay
 _STRIP = 256  # rows
-Block = tuple[Span, Span, list[np.ndarray]]  # rows, columns, (h, w) ids of every head
 
 
 def predict_raster(
@@ -76,9 +74,11 @@ def predict_raster(
             for result in results:
                 result.open(stack)
 
-        with short_turns(), closing(_blocks(predictor, raster)) as blocks:
-            for done in behind(partial(_add, raster, results), blocks):
-                progress(done, raster.size[0])
+        with short_turns(), closing(_blocks(predictor, raster)) as blocks, Behind() as behind:
+            for rows, columns, maps in blocks:
+                behind(_add, raster, results, rows, columns, maps)
+                progress(rows[1], raster.size[0])
+            behind.wait()
         files = [path for result in results for path in result.previews(outputs)]
     files += [result.mask for result in results if "mask" in outputs]
     areas = [result.area() for result in results]
@@ -93,8 +93,8 @@ def predict_raster(
     return {**facts, "files": [str(path) for path in files]}
 
 
-def _blocks(predictor: Predictor, raster: Raster) -> Generator[Block]:
-    """What is found, block by block."""
+def _blocks(predictor: Predictor, raster: Raster) -> Generator[tuple[Span, Span, list[np.ndarray]]]:
+    """Rows, columns and (h, w) ids of every head, block by block."""
 
     def window(rows: Span, columns: Span) -> Tensor:
         return torch.from_numpy(raster.read(rows, columns)).permute(2, 0, 1)
@@ -106,13 +106,17 @@ def _blocks(predictor: Predictor, raster: Raster) -> Generator[Block]:
         del maps
 
 
-def _add(raster: Raster, results: Sequence[_Result], block: Block) -> int:
-    """Of every head. Returns up to which row that was."""
-    rows, columns, maps = block
+def _add(
+    raster: Raster,
+    results: Sequence[_Result],
+    rows: Span,
+    columns: Span,
+    maps: Sequence[np.ndarray],
+) -> None:
+    """What was found in a block, of every head."""
     valid = raster.valid(rows, columns)
     for result, ids in zip(results, maps, strict=True):
         result.add(rows, columns, ids, valid)
-    return rows[1]
 
 
 def _require_windows(model: Model, source: Path) -> None:

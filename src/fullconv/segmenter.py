@@ -30,13 +30,11 @@ class Segmenter(ABC):
     """A model that is ready for pictures of any size.
 
     Attributes:
-        windows: whether files too large for memory can be read window by window.
         labels_inside: whether it gives no scores, and so no probabilities.
         seams: what kept the tiles of large pictures from being exact; empty where nothing did.
         options: what is asked of it; set by `use`.
     """
 
-    windows = False
     labels_inside = False
     seams: tuple[str, ...] = ()
     options = Options()

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 _ANY = TypeVar("_ANY")
 _MADE = TypeVar("_MADE")
@@ -53,15 +53,27 @@ def _result(thing: _ANY, job: Future[_MADE]) -> tuple[_ANY, _MADE]:
     return thing, job.result()
 
 
-def behind(write: Callable[[_ANY], _MADE], things: Iterator[_ANY]) -> Iterator[_MADE]:
-    """What `write` returns for each thing, in their order: while a thread writes one, the next is
-    made. What is written is not held here."""
-    with ThreadPoolExecutor(1, "behind", let_the_network_go_first) as pool:
-        waiting: deque[Future[_MADE]] = deque()
-        for thing in things:
-            if waiting:
-                yield waiting.popleft().result()
-            waiting.append(pool.submit(write, thing))
-            del thing
-        if waiting:
-            yield waiting.popleft().result()
+class Behind:
+    """Does one thing after the other in a thread, while the caller goes on; never more than one
+    waits. What was done is not held, and an error comes with the next one."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, "behind", let_the_network_go_first)
+        self._last: Future[None] | None = None
+
+    def __enter__(self) -> Behind:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._pool.shutdown()
+
+    def __call__(self, do: Callable[..., None], *given: Any) -> None:
+        """Once what was given before is done."""
+        self.wait()
+        self._last = self._pool.submit(do, *given)
+
+    def wait(self) -> None:
+        """Until all is done."""
+        last, self._last = self._last, None
+        if last is not None:
+            last.result()

@@ -372,7 +372,7 @@ def describe(labels: Labels, limit: int = 30) -> str:
 
 
 def save_png(image: Image.Image, file: IO[bytes], mark: PngInfo | None) -> None:
-    """With run lengths alone: masks in half the time, and no larger."""
+    """With run lengths alone: sooner packed, and masks of large regions hardly grow by it."""
     image.save(file, format="PNG", pnginfo=mark, compress_type=zlib.Z_RLE)
 
 
