@@ -32,7 +32,7 @@ docs: $(READY)          ## the documentation as a site: build/site/index.html
 bench: $(READY)         ## what benchmarks/README.md describes; needs FULLCONV_SHARED
 	for name in offsets speed memory peers data bootstrap classifiers tiles many serve plot; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
-$(READY): pyproject.toml setup.py constraints.txt $(wildcard src/fullconv/kernels/compiled/*)
+$(READY): pyproject.toml setup.py constraints.txt $(wildcard src/fullconv/network/kernels/compiled/*)
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Fullconv needs Python 3.11 or newer; try: make PYTHON=python3.12')"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "pip>=25.1"

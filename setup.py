@@ -37,10 +37,10 @@ class BuildKernels(build_ext):
 setup(
     ext_modules=[
         Extension(
-            "fullconv.kernels._native",
-            sources=["src/fullconv/kernels/compiled/native.cpp"],
+            "fullconv.network.kernels._native",
+            sources=["src/fullconv/network/kernels/compiled/native.cpp"],
             depends=[
-                f"src/fullconv/kernels/compiled/{name}"
+                f"src/fullconv/network/kernels/compiled/{name}"
                 for name in ("plan.h", "vectors.inc", "loss.inc", "labels.inc", "walks.inc")
             ],
             extra_compile_args=FLAGS,

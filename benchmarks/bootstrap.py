@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from method import Figure, MissingError, Section, Spread, parser, run
 
-from fullconv.counts import PictureCounts, file_in
-from fullconv.resampling import FEW, METRICS, differences, values_of
+from fullconv.evaluation.bootstrap import FEW, METRICS, differences, values_of
+from fullconv.evaluation.per_image import PictureCounts, file_in
 
 EVERY = 20_000  # pictures that there are
 CLASSES = 11

@@ -22,12 +22,12 @@ import torch
 from method import Figure, MissingError, Section, Spread, parser, run
 from torch import Tensor, nn
 
-from fullconv.data.masks import read_values
-from fullconv.errors import FullconvError
-from fullconv.geometry import run_for_real, run_on_meta
-from fullconv.heatmap import Heatmap, heatmap
-from fullconv.network.classifier import load_classifier
-from fullconv.network.convolutionalize import TOLERANCE, DenseClassifier, convolutionalize
+from fullconv.core.errors import FullconvError
+from fullconv.data.io.masks import read_values
+from fullconv.geometry.trace_network import run_for_real, run_on_meta
+from fullconv.inference.heatmap import Heatmap, heatmap
+from fullconv.network.dense.classifier import load_classifier
+from fullconv.network.dense.convolutionalize import TOLERANCE, DenseClassifier, convolutionalize
 
 WANTED = 45  # classifiers equal within the tolerance
 NEAR = 1e-5  # above this the difference is taken in float64 too

@@ -31,10 +31,10 @@ import numpy as np
 from method import Figure, MissingError, Section, Spread, in_fresh_process, parser, run
 from PIL import Image
 
-from fullconv.data import drawn
-from fullconv.data.masks import read_mask, tally, write_mask
-from fullconv.data.pictures import picture_size, read_picture, read_reduced
-from fullconv.errors import FullconvError
+from fullconv.core.errors import FullconvError
+from fullconv.data.io.images import picture_size, read_picture, read_reduced
+from fullconv.data.io.masks import read_mask, tally, write_mask
+from fullconv.data.synthetic import scenes as drawn
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 import damage

@@ -22,15 +22,15 @@ import numpy as np
 import torch
 from method import Figure, MissingError, Section, Spread, compare, parser, run
 
-from fullconv.data.layouts import read
-from fullconv.data.masks import read_mask
-from fullconv.data.pictures import read_picture
-from fullconv.deployed import Deployed, load_deployed
-from fullconv.engine import Engine
-from fullconv.export import SIZES, Exported, export, load_program
-from fullconv.metrics import Metrics, confusion_matrix
-from fullconv.model import Model, load_model
-from fullconv.predict import Predictor
+from fullconv.data.io.images import read_picture
+from fullconv.data.io.masks import read_mask
+from fullconv.data.layouts.dataset import read
+from fullconv.deploy.export import SIZES, Exported, export, load_program
+from fullconv.evaluation.metrics import Metrics, confusion_matrix
+from fullconv.inference.exported import Deployed, load_deployed
+from fullconv.inference.predictor import Predictor
+from fullconv.inference.runtime import Engine
+from fullconv.models.model import Model, load_model
 
 FILES = (
     *(("onnx", "float32"), ("onnx", "float16"), ("onnx", "int8")),

@@ -28,16 +28,16 @@ import torch
 from method import Figure, MissingError, Section, compare, counted, parser, run
 from PIL import Image
 
-from fullconv.data.drawn import LABELS, scene
-from fullconv.data.masks import read_values
-from fullconv.data.pictures import read_picture
-from fullconv.finished import FOLDER, Finished
-from fullconv.many import Picture, predict_many
-from fullconv.memory import use_large_pages
-from fullconv.model import Model, save_model
+from fullconv.core._fold_memory import use_large_pages
+from fullconv.data.io.images import read_picture
+from fullconv.data.io.masks import read_values
+from fullconv.data.synthetic.scenes import LABELS, scene
+from fullconv.inference.batch import Picture, predict_many
+from fullconv.inference.manifest import FOLDER, Finished
+from fullconv.inference.predictor import Predictor
+from fullconv.inference.segmentation import save_outputs
+from fullconv.models.model import Model, save_model
 from fullconv.network.fcn import FCN
-from fullconv.outputs import save_outputs
-from fullconv.predict import Predictor
 
 MANY, DAMAGED = 10_000, 50
 SCENES = 48  # that are drawn; the others are these, shifted, mirrored and in other light

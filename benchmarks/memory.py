@@ -21,10 +21,10 @@ from method import Figure, Section, Spread, extra_memory, in_fresh_process, pars
 from peers import QUICK_SIZE, SIZE, a_picture, fullconv_model
 from torch import Tensor
 
-from fullconv.geometry import Grid
+from fullconv.geometry.trace_network import Grid
+from fullconv.inference.predictor import Predictor
 from fullconv.network.fcn import FCN
 from fullconv.network.scores import Scores
-from fullconv.predict import Predictor
 
 LOSS_CLASSES = (11, 21, 150)
 LOSS_AT_MOST = 0.05  # of what the usual way takes

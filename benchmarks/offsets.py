@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from method import save
 from torch import nn
 
-from fullconv.geometry import feature_maps, trace
+from fullconv.geometry.trace_network import feature_maps, trace
 from fullconv.network.backbone import build
 from fullconv.network.scores import Scores
 

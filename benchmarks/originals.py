@@ -20,7 +20,7 @@ import torch
 from method import MissingError, save
 from torch import Tensor, nn
 
-from fullconv.model import load_model
+from fullconv.models.model import load_model
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 from others import torchfcn_models

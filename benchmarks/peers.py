@@ -30,15 +30,15 @@ from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from method import MissingError, Section, compare, parser, run
 from torch import Tensor, nn
 
-from fullconv.choices import decide
-from fullconv.labels import Labels
-from fullconv.loop import Training
-from fullconv.memory import use_large_pages
-from fullconv.model import Model, load_model
+from fullconv.core._fold_memory import use_large_pages
+from fullconv.core.labels import Labels
+from fullconv.core.settings import Settings
+from fullconv.inference.predictor import Predictor
+from fullconv.models.model import Model, load_model
 from fullconv.network.fcn import FCN
-from fullconv.predict import Predictor
-from fullconv.settings import Settings
-from fullconv.training import _precision
+from fullconv.training.auto_settings import decide
+from fullconv.training.lightning_module import Training
+from fullconv.training.train import _precision
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 from others import Taught, torchfcn_models

@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 from method import RESULTS, compare, save
 
-from fullconv.data.layouts import read
-from fullconv.evaluation import evaluate
-from fullconv.predict import load
+from fullconv.data.layouts.dataset import read
+from fullconv.evaluation.evaluate import evaluate
+from fullconv.inference.predictor import load
 
 PICTURES = 24
 

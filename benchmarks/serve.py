@@ -44,9 +44,9 @@ from method import (
 from PIL import Image
 from serving import Process, batch_size, environment, memory_facts, serving
 
-from fullconv.data.masks import read_values
-from fullconv.data.pictures import read_picture
-from fullconv.outputs import output_path
+from fullconv.data.io.images import read_picture
+from fullconv.data.io.masks import read_values
+from fullconv.inference.segmentation import output_path
 
 ROOT = Path(__file__).parents[1]
 EACH = 12  # whole pictures, crops of one size, crops of other sizes
@@ -140,10 +140,10 @@ def plain(model: str, folder: Path, threads: int, rounds: int) -> dict[str, list
     encoded. Runs in a process of its own."""
     import torch
 
-    from fullconv.memory import use_large_pages
-    from fullconv.outputs import Segmentation
-    from fullconv.predict import load
-    from fullconv.serve.answers import Asked, answer
+    from fullconv.core._fold_memory import use_large_pages
+    from fullconv.deploy.serve.responses import Asked, answer
+    from fullconv.inference.predictor import load
+    from fullconv.inference.segmentation import Segmentation
 
     torch.set_num_threads(threads)
     use_large_pages()

@@ -44,10 +44,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from fullconv.data.pictures import read_picture
-from fullconv.kernels import readings
-from fullconv.memory import use_large_pages
-from fullconv.model import load_model
+from fullconv.core._fold_memory import use_large_pages
+from fullconv.data.io.images import read_picture
+from fullconv.models.model import load_model
+from fullconv.network.kernels import dispatch as readings
 from fullconv.network.scores import Scores
 
 ROOT = Path(__file__).parent.parent

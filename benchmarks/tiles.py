@@ -27,10 +27,10 @@ import torch
 from method import Figure, MissingError, Section, Spread, _status, in_fresh_process, parser, run
 from torch import Tensor, nn
 
-from fullconv.data.drawn import LABELS, scene
-from fullconv.model import Model, save_model
+from fullconv.data.synthetic.scenes import LABELS, scene
+from fullconv.inference.tiling import Difference, Tiles, difference
+from fullconv.models.model import Model, save_model
 from fullconv.network.fcn import FCN
-from fullconv.tiles import Difference, Tiles, difference
 
 EXACT = (
     *("resnet18", "resnet10t", "mobilenetv1_100", "mobilenetv2_050", "regnetx_002", "repvgg_a0"),
@@ -249,8 +249,8 @@ def _smooth(field: np.ndarray, rows: np.ndarray, columns: np.ndarray, step: int)
 def measure(model: str, small: str, big: str, threads: str) -> None:
     """In a process of its own, as `fullconv predict` with a GeoTIFF; prints JSON."""
     torch.set_num_threads(int(threads))
-    from fullconv.predict import load
-    from fullconv.rasters import predict_raster
+    from fullconv.inference.geotiff import predict_raster
+    from fullconv.inference.predictor import load
 
     predictor = load(model, device="cpu")
     out = Path(big).parent / "out"
@@ -282,8 +282,8 @@ def measure(model: str, small: str, big: str, threads: str) -> None:
 def memory(model: str, big: str, threads: str) -> None:
     """The same with nothing beside it, in a process of its own; prints JSON."""
     torch.set_num_threads(int(threads))
-    from fullconv.predict import load
-    from fullconv.rasters import predict_raster
+    from fullconv.inference.geotiff import predict_raster
+    from fullconv.inference.predictor import load
 
     predict_raster(load(model, device="cpu"), big, Path(big).with_name("alone"), ["mask"])
     print(json.dumps({"highest_memory": _status("VmHWM")}))

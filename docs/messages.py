@@ -29,7 +29,7 @@ from texts_in_code import (  # noqa: E402 - what stands beside this file
     written,
 )
 
-from fullconv.language import pieces_of, read_table, variants  # noqa: E402
+from fullconv.core.i18n import pieces_of, read_table, variants  # noqa: E402
 
 PAGE = Path(__file__).with_name("messages.md")
 KIND = {"message": "messages", "hint": "hints", "line": "lines", "words": "words"}

@@ -22,7 +22,7 @@ from xml.sax.saxutils import escape
 
 from PIL import Image
 
-from fullconv.data import drawn
+from fullconv.data.synthetic import scenes as drawn
 
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
 SESSION = (

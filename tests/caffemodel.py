@@ -1,5 +1,5 @@
 """Writes .caffemodel files from the definition of the wire format (Protocol Buffers, "Encoding")
-and the field numbers of caffe.proto: what `fullconv.network.caffe` reads back."""
+and the field numbers of caffe.proto: what `fullconv.network.paper.caffemodel` reads back."""
 
 from __future__ import annotations
 

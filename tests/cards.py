@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fullconv.data.masks import write_mask
-from fullconv.labels import Labels
+from fullconv.core.labels import Labels
+from fullconv.data.io.masks import write_mask
 
 SIZE = (96, 128)  # H, W in pixels
 MATERIALS = Labels(("wall", "plain", "striped", "dotted"))

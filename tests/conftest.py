@@ -14,7 +14,7 @@ from hypothesis import settings
 if TYPE_CHECKING:
     import hub as stand_in
 
-    from fullconv.model import Model
+    from fullconv.models.model import Model
 
 sys.path.append(str(Path(__file__).parent))  # tests import `probe` from here
 
@@ -38,14 +38,14 @@ def _reports_of_our_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
     """Reports of models that are no run's go into a folder of the tests."""
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("reports")
-        patch.setattr("fullconv.evaluate_command.ELSEWHERE", folder)
+        patch.setattr("fullconv.cli.evaluate.ELSEWHERE", folder)
         yield
 
 
 @pytest.fixture
 def small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures of a few pixels, whose masks can be read in the test, are not said to be tiny."""
-    from fullconv.data.findings import shares
+    from fullconv.data.check import rules_balance as shares
 
     monkeypatch.setattr(shares, "_SMALL", 1)
 
@@ -68,8 +68,8 @@ def make_model() -> Callable[..., Model]:
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved model with the classes of the drawn scenes. Look, do not change."""
-    from fullconv.data.drawn import LABELS
-    from fullconv.model import save_model
+    from fullconv.data.synthetic.scenes import LABELS
+    from fullconv.models.model import save_model
 
     model = _make_model(LABELS.names, colors=LABELS.colors)
     return save_model(model, tmp_path_factory.mktemp("models") / "model")
@@ -78,7 +78,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A few drawn scenes: 3 to train, 2 each to validate and to test. Look, do not change."""
-    from fullconv.data import drawn
+    from fullconv.data.synthetic import scenes as drawn
 
     return drawn.write(tmp_path_factory.mktemp("scenes"), train=3, val=2, test=2, size=(48, 64))
 
@@ -94,8 +94,8 @@ def _make_model(
 ) -> Model:
     import torch
 
-    from fullconv.labels import Labels
-    from fullconv.model import Model
+    from fullconv.core.labels import Labels
+    from fullconv.models.model import Model
     from fullconv.network.fcn import FCN
 
     with torch.random.fork_rng(devices=[]):
@@ -116,7 +116,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`lively()` as an .onnx file."""
     from lively import lively
 
-    from fullconv.export import export
+    from fullconv.deploy.export import export
 
     return export(lively(), tmp_path_factory.mktemp("exported")).path
 

@@ -21,10 +21,10 @@ from films import film
 from lively import lively
 from PIL import Image
 
-from fullconv.cli import run
-from fullconv.data import drawn
-from fullconv.data.channels import Input
-from fullconv.model import save_model
+from fullconv.cli.main import run
+from fullconv.data.io.extra_channels import Input
+from fullconv.data.synthetic import scenes as drawn
+from fullconv.models.model import save_model
 
 ROOT = Path(__file__).parents[1]
 # The notebooks that they are made of are run by tests/test_walkthrough.py.

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from fullconv.counts import Counts, PictureCounts, content_of, keep, sparse
-from fullconv.metrics import Metrics, protocol_card
-from fullconv.settings import to_toml
+from fullconv.core.settings import to_toml
+from fullconv.evaluation.metrics import Metrics, protocol_card
+from fullconv.evaluation.per_image import Counts, PictureCounts, content_of, keep, sparse
 
 CLASSES = ("sky", "road", "tree")
 

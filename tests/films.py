@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fullconv.data.drawn import scene
+from fullconv.data.synthetic.scenes import scene
 
 EVEN = tuple(range(0, 8 * 512, 512))  # time stamps of a steady clip, in units of 1 / 12800
 UNEVEN = (0, 512, 1024, 4096, 4300, 9000, 9512, 20000)

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from fullconv.data import drawn
-from fullconv.labels import Labels
-from fullconv.model import Model
+from fullconv.core.labels import Labels
+from fullconv.data.synthetic import scenes as drawn
+from fullconv.models.model import Model
 from fullconv.network.fcn import FCN
-from fullconv.network.fusion import fuse
+from fullconv.network.multi_input import fuse
 
 
 def lively(

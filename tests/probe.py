@@ -3,7 +3,7 @@
 A network is reduced to averaging: uniform convolutions, no biases, no norms, no gates, average
 pooling for max pooling, attention silenced. What one cell sees is then a mass distribution over the
 picture: its centre is the cell's centre, its support the receptive field, and a ramp comes out of
-it as the coordinate of each cell. Nothing here uses a formula of `fullconv.tracing`.
+it as the coordinate of each cell. Nothing here uses a formula of `fullconv.geometry`.
 """
 
 from __future__ import annotations

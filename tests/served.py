@@ -17,11 +17,11 @@ from urllib.parse import urlsplit
 import numpy as np
 from PIL import Image
 
-from fullconv.predict import Predictor
-from fullconv.segmenter import Segmenter
-from fullconv.serve.app import create_app
-from fullconv.serve.connections import UntilStopped
-from fullconv.serve.guard import Limits
+from fullconv.deploy.serve.app import create_app
+from fullconv.deploy.serve.server import UntilStopped
+from fullconv.deploy.serve.uploads import Limits
+from fullconv.inference.predictor import Predictor
+from fullconv.inference.segmenter import Segmenter
 
 PNG = {"Content-Type": "image/png"}
 

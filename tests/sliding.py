@@ -1,5 +1,5 @@
 """Small classifiers without padding, whose cells must be the classifier on the crop of its window:
-the definition that everything dense is held against. Nothing here uses `fullconv.network.sliding`.
+the definition that everything dense is held against. Nothing here uses `fullconv.network.dense.rewrite`.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from PIL.PngImagePlugin import PngInfo
 from scipy.io import savemat
 from scipy.sparse import csc_matrix
 
-from fullconv.labels import voc_color
+from fullconv.core.labels import voc_color
 
 SIZE = (40, 56)  # H, W
 PASSES = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2))

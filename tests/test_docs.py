@@ -38,12 +38,12 @@ from pymdownx.slugs import slugify
 from scripts import script
 
 import fullconv
-from fullconv.cli import app, run
-from fullconv.data import tables
-from fullconv.data.sources import SOURCES
-from fullconv.labels import parse_color
-from fullconv.network.card import read_card
-from fullconv.settings import Settings, read_config
+from fullconv.cli.main import app, run
+from fullconv.core.labels import parse_color
+from fullconv.core.settings import Settings, read_config
+from fullconv.data.download.registry import SOURCES
+from fullconv.data.layouts import class_table as tables
+from fullconv.network.backbone_card import read_card
 
 ENGLISH = [page for page in PAGES if page not in CHINESE and page not in WALKTHROUGH]
 MADE = {"converted", "repaired", "tiles"}  # folders that a page makes of data
@@ -237,7 +237,9 @@ def test_what_the_page_about_the_paper_names_is_there() -> None:
             .splitlines()[paper.line_of(path, name) - 1]
         )
         assert name.split(".")[-1] in line or line.strip().startswith("@"), (path, name, line)
-    with pytest.raises(LookupError, match=r"src/fullconv/metrics.py has no Metrics.kappa"):
+    with pytest.raises(
+        LookupError, match=r"src/fullconv/evaluation/metrics.py has no Metrics.kappa"
+    ):
         paper.line_of("metrics.py", "Metrics.kappa")
 
 

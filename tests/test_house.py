@@ -281,7 +281,7 @@ def test_no_two_files_import_each_other() -> None:
 
 
 def prefixes(name: str) -> list[str]:
-    """fullconv.data.masks.read_mask -> that, and fullconv.data.masks"""
+    """fullconv.data.io.masks.read_mask -> that, and fullconv.data.io.masks"""
     return [name, name.rpartition(".")[0]]
 
 

@@ -22,9 +22,9 @@ from pictures import photo
 from PIL import Image
 from scripts import script
 
-from fullconv.labels import Labels
-from fullconv.outputs import Segmentation
-from fullconv.serve.answers import Asked, answer
+from fullconv.core.labels import Labels
+from fullconv.deploy.serve.responses import Asked, answer
+from fullconv.inference.segmentation import Segmentation
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 MAX_BYTES, MAX_PIXELS, MAX_SECONDS = 100_000, 20_000, 0.5

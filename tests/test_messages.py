@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from scripts import script
 
-from fullconv.language import read_table
+from fullconv.core.i18n import read_table
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -44,7 +44,7 @@ def test_the_catalogue_is_what_the_code_gives() -> None:
 
 
 def read(source: str, tmp_path: Path) -> list[str]:
-    errors = (DOCS.parent / "src/fullconv/errors.py").read_text(encoding="utf-8")
+    errors = (DOCS.parent / "src/fullconv/core/errors.py").read_text(encoding="utf-8")
     (tmp_path / "errors.py").write_text(errors, encoding="utf-8")
     (tmp_path / "a.py").write_text(source, encoding="utf-8")
     found = texts.Reader(tmp_path).read()

@@ -19,14 +19,14 @@ from lively import lively
 from PIL import Image
 from served import pixels, png, serving
 
-from fullconv.data import drawn
-from fullconv.deployed import Deployed, load_deployed
-from fullconv.export import export
-from fullconv.labels import Labels
-from fullconv.model import Model
-from fullconv.outputs import Segmentation
-from fullconv.predict import Predictor
-from fullconv.serve.guard import Limits
+from fullconv.core.labels import Labels
+from fullconv.data.synthetic import scenes as drawn
+from fullconv.deploy.export import export
+from fullconv.deploy.serve.uploads import Limits
+from fullconv.inference.exported import Deployed, load_deployed
+from fullconv.inference.predictor import Predictor
+from fullconv.inference.segmentation import Segmentation
+from fullconv.models.model import Model
 
 SIZE = (150, 212)
 DROP = """([content, name]) => {

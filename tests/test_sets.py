@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from fullconv.cli import run
+from fullconv.cli.main import run
 
 QUICK = "--backbone resnet10t --no-pretrained --stride 32 --epochs 1 --crop 65 65 --workers 0"
 SETS = {  # name -> rules whose findings must be there at first, and must be gone in the end

@@ -16,9 +16,9 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
-from fullconv.data import drawn
-from fullconv.data.catalogue import cityscapes
-from fullconv.labels import voc_color
+from fullconv.core.labels import voc_color
+from fullconv.data.layouts.class_catalogue import cityscapes
+from fullconv.data.synthetic import scenes as drawn
 
 SIZE = (24, 32)
 IDS = {f"{k}": np.minimum(drawn.scene(k, size=SIZE)[1], 7) for k in range(4)}

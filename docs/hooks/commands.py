@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from fullconv.cli import app
+from fullconv.cli.main import app
 
 ROW = re.compile(r"^\* `([^`]+)`: ?(.*(?:\n {4}.*)*)$", re.MULTILINE)
 REMARK = re.compile(r" ?(?:\*\[(\w+): (.*?)\]\*|\*\*\[required\]\*\*)(?= |$)", re.DOTALL)

@@ -13,8 +13,8 @@ from pathlib import Path
 import timm
 import torch
 
-from fullconv.geometry import Grid, run_on_meta, trace
-from fullconv.kernels.reference import reading_matrix
+from fullconv.geometry.trace_network import Grid, run_on_meta, trace
+from fullconv.network.kernels.reference import reading_matrix
 
 FOLDER = Path(__file__).parents[1] / "drawings"
 SIZE = 97  # pixels of the row

@@ -1,6 +1,6 @@
 """What the site has beyond the pages of docs/: files that they link to, parts made of the source.
 
-A link that leaves docs/ (../src/fullconv/tiles.py) leads to a copy below files/: source and tables
+A link that leaves docs/ (../src/fullconv/inference/tiling.py) leads to a copy below files/: source and tables
 as pages with numbered lines, all else as it is. `<!-- made: NAME -->` stands where a part is put
 that is made from the source when the site is built, so that it cannot be out of date.
 """

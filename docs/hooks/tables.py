@@ -9,13 +9,13 @@ from collections.abc import Iterable
 from dataclasses import MISSING, fields
 from typing import Any
 
-from fullconv.data.tables import _EXPECTED as DATASET
-from fullconv.network.card import BackboneCard
-from fullconv.settings import CHOICES, Settings
+from fullconv.core.settings import CHOICES, Settings
+from fullconv.data.layouts.class_table import _EXPECTED as DATASET
+from fullconv.network.backbone_card import BackboneCard
 
 
 def settings() -> str:
-    """Of `[train]` in a config.toml: `fullconv.settings.Settings`."""
+    """Of `[train]` in a config.toml: `fullconv.core.settings.Settings`."""
     said = _said_below(Settings)
     rows = []
     for one in fields(Settings):
@@ -28,7 +28,7 @@ def settings() -> str:
 
 
 def card() -> str:
-    """Of a backbone card: `fullconv.network.card.BackboneCard`."""
+    """Of a backbone card: `fullconv.network.backbone_card.BackboneCard`."""
     said = _said_in_args(BackboneCard)
     rows = [(f.name, _kind(f.type), _default(f), said[f.name]) for f in fields(BackboneCard)]
     return _table(("key", "type", "default", ""), rows)

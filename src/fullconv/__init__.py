@@ -8,45 +8,45 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from fullconv.errors import FullconvError
-from fullconv.labels import Labels
+from fullconv.core.errors import FullconvError
+from fullconv.core.labels import Labels
 
 if TYPE_CHECKING:
     from fullconv import geometry
-    from fullconv.comparison import compare
-    from fullconv.data.check import check
-    from fullconv.evaluation import evaluate
-    from fullconv.geometry import Grid
-    from fullconv.model import Model
-    from fullconv.network.convolutionalize import convolutionalize
+    from fullconv.data.check.check import check
+    from fullconv.deploy.push import push
+    from fullconv.evaluation.compare import compare
+    from fullconv.evaluation.evaluate import evaluate
+    from fullconv.evaluation.report.build import save_report
+    from fullconv.geometry.trace_network import Grid
+    from fullconv.inference.predictor import Predictor, load
+    from fullconv.inference.segmentation import Segmentation
+    from fullconv.models.model import Model
+    from fullconv.models.run import Run, open_run
+    from fullconv.network.dense.convolutionalize import convolutionalize
     from fullconv.network.fcn import FCN
     from fullconv.network.scores import Scores
-    from fullconv.outputs import Segmentation
-    from fullconv.predict import Predictor, load
-    from fullconv.publish import push
-    from fullconv.report.writing import save_report
-    from fullconv.run import Run, open_run
-    from fullconv.training import train
+    from fullconv.training.train import train
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "FCN": "network.fcn",
-    "Grid": "geometry",
-    "Model": "model",
-    "Predictor": "predict",
-    "Run": "run",
+    "Grid": "geometry.trace_network",
+    "Model": "models.model",
+    "Predictor": "inference.predictor",
+    "Run": "models.run",
     "Scores": "network.scores",
-    "Segmentation": "outputs",
-    "check": "data.check",
-    "compare": "comparison",
-    "convolutionalize": "network.convolutionalize",
-    "evaluate": "evaluation",
-    "load": "predict",
-    "open_run": "run",
-    "push": "publish",
-    "save_report": "report.writing",
-    "train": "training",
+    "Segmentation": "inference.segmentation",
+    "check": "data.check.check",
+    "compare": "evaluation.compare",
+    "convolutionalize": "network.dense.convolutionalize",
+    "evaluate": "evaluation.evaluate",
+    "load": "inference.predictor",
+    "open_run": "models.run",
+    "push": "deploy.push",
+    "save_report": "evaluation.report.build",
+    "train": "training.train",
 }
 
 __all__ = [

@@ -1,5 +1,5 @@
 """`python -m fullconv` is `fullconv`."""
 
-from fullconv.cli import main
+from fullconv.cli.main import main
 
 main()

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fullconv.errors import FullconvError
-from fullconv.geometry import Grid
+from fullconv.core.errors import FullconvError
+from fullconv.geometry.trace_network import Grid
 from fullconv.network.backbone import Backbone, build
-from fullconv.network.card import BackboneCard
+from fullconv.network.backbone_card import BackboneCard
 
 
 class Chain(nn.Module):

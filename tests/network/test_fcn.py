@@ -8,12 +8,12 @@ import torch
 from others import Taught
 from torch import Tensor, nn
 
-from fullconv.errors import FullconvError
-from fullconv.geometry import Grid
-from fullconv.kernels import reference
+from fullconv.core.errors import FullconvError
+from fullconv.geometry.trace_network import Grid
 from fullconv.network.backbone import build
-from fullconv.network.card import BackboneCard
+from fullconv.network.backbone_card import BackboneCard
 from fullconv.network.fcn import FCN
+from fullconv.network.kernels import reference
 
 SAME = BackboneCard("timm", "mobilenetv2_035", {"pad_type": "same"})
 CONVNEXT = BackboneCard("timm", "convnext_atto", {"depths": (1, 1, 1, 1)})

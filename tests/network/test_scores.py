@@ -10,11 +10,12 @@ from probe import averaged
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fullconv.errors import FullconvError
-from fullconv.geometry import Grid, trace
-from fullconv.kernels import readings, reference
+from fullconv.core.errors import FullconvError
+from fullconv.geometry.trace_network import Grid, trace
 from fullconv.network.backbone import Backbone, build
-from fullconv.network.card import BackboneCard
+from fullconv.network.backbone_card import BackboneCard
+from fullconv.network.kernels import dispatch as readings
+from fullconv.network.kernels import reference
 from fullconv.network.scores import Scores
 
 

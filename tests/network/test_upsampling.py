@@ -4,9 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fullconv.errors import FullconvError
-from fullconv.geometry import Grid
-from fullconv.kernels.reference import full, read, reading_matrix
+from fullconv.core.errors import FullconvError
+from fullconv.geometry.trace_network import Grid
+from fullconv.network.kernels.reference import full, read, reading_matrix
 from fullconv.network.upsampling import LearnedUpsampling, bilinear_kernel
 
 

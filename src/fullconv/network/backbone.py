@@ -27,8 +27,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fullconv.errors import FullconvError
-from fullconv.geometry import (
+from fullconv.core.errors import FullconvError
+from fullconv.geometry.trace_network import (
     CANONICAL_SIZE,
     Grid,
     feature_maps,
@@ -37,8 +37,9 @@ from fullconv.geometry import (
     run_on_meta,
     trace,
 )
-from fullconv.network import original, torchvision_fcn
-from fullconv.network.card import BackboneCard, load_weights, read_card, unreachable
+from fullconv.network.backbone_card import BackboneCard, load_weights, read_card, unreachable
+from fullconv.network.paper import nets as original
+from fullconv.network.paper import torchvision_fcn
 
 STRIDES = (4, 8, 16, 32)
 PLACEMENTS = ("exact", "half_pixel", "stretched")
@@ -64,7 +65,7 @@ class Backbone(nn.Module):
 
     Attributes:
         channels: C of each tap.
-        in_channels: of the pictures, 3; more where `fullconv.network.fusion` added some.
+        in_channels: of the pictures, 3; more where `fullconv.network.multi_input` added some.
         grids: of each tap, in pixels of the unpadded picture ("stretched": of multiples of the
             stride); traced: the cells as they are, in pixels of the padded one.
         size_phase: sizes are padded to this remainder modulo the coarsest stride, because padding
@@ -191,7 +192,7 @@ def build(
 
     Args:
         backbone: a timm name ("resnet18"), "torchvision:NAME", "paper:NAME" (see
-            `fullconv.network.original`), the path of a backbone card, a card, or a module.
+            `fullconv.network.paper.nets`), the path of a backbone card, a card, or a module.
         stride: of the finest tap: 32, 16, 8 or 4 pixels.
         pretrained: load the source's published weights (needs the network once). A card brings its
             own weights.

@@ -15,11 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fullconv.errors import FullconvError
-from fullconv.geometry import Grid
-from fullconv.kernels.reference import read, reading_matrix
+from fullconv.core.errors import FullconvError
+from fullconv.geometry.trace_network import Grid
 from fullconv.network.backbone import PLACEMENTS, Backbone, build
-from fullconv.network.card import BackboneCard
+from fullconv.network.backbone_card import BackboneCard
+from fullconv.network.kernels.reference import read, reading_matrix
 from fullconv.network.scores import Scores
 from fullconv.network.upsampling import LearnedUpsampling
 

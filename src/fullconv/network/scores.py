@@ -15,9 +15,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from fullconv.errors import FullconvError
-from fullconv.geometry import Grid
-from fullconv.kernels import readings, reference
+from fullconv.core.errors import FullconvError
+from fullconv.geometry.trace_network import Grid
+from fullconv.network.kernels import dispatch as readings
+from fullconv.network.kernels import reference
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fullconv.errors import FullconvError
-from fullconv.geometry import Grid
+from fullconv.core.errors import FullconvError
+from fullconv.geometry.trace_network import Grid
 
 
 def bilinear_kernel(factor: int, shift: float) -> tuple[Tensor, int]:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fullconv.core.errors import FullconvError
 from fullconv.data.annotations import coco
-from fullconv.data.annotations.places import Finder
+from fullconv.data.annotations.image_finder import Finder
 from fullconv.data.annotations.shapes import class_table, paint
-from fullconv.errors import FullconvError
 
 BOX = [[0, 0, 4, 0, 4, 4, 0, 4]]
 CATEGORIES = [{"id": 90, "name": "car"}, {"id": 3, "name": "road"}]

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fullconv.core.errors import FullconvError
 from fullconv.data.annotations import labelme
 from fullconv.data.annotations.shapes import Annotated, class_table, paint
-from fullconv.errors import FullconvError
 
 SIZE = (20, 30)
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fullconv.data.annotations.polygons import rectangle
+from fullconv.core.errors import FullconvError
+from fullconv.data.annotations.rasterize import rectangle
 from fullconv.data.annotations.shapes import (
     Annotated,
     Shape,
@@ -20,7 +21,6 @@ from fullconv.data.annotations.shapes import (
     numbered,
     paint,
 )
-from fullconv.errors import FullconvError
 
 
 def of(*shapes: Shape, size: tuple[int, int] = (4, 6)) -> Annotated:

@@ -10,9 +10,9 @@ import pytest
 from matplotlib.path import Path as Outline
 from PIL import Image
 
+from fullconv.core.errors import FullconvError
 from fullconv.data.annotations import ultralytics
 from fullconv.data.annotations.shapes import Annotations, class_table, paint
-from fullconv.errors import FullconvError
 
 SIZE = (20, 40)
 LEFT, ALL = "0 0 0 0.5 0 0.5 1 0 1", "1 0 0 1 0 1 1 0 1"

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from fullconv.data.annotations.places import Finder
-from fullconv.data.annotations.polygons import Polygon, read_points
-from fullconv.data.annotations.rle import read_runs
+from fullconv.core.errors import FullconvError, command
+from fullconv.data.annotations._fold_rle import read_runs
+from fullconv.data.annotations.image_finder import Finder
+from fullconv.data.annotations.rasterize import Polygon, read_points
 from fullconv.data.annotations.shapes import (
     Annotated,
     Annotations,
@@ -26,8 +27,7 @@ from fullconv.data.annotations.shapes import (
     look_at,
     numbered,
 )
-from fullconv.data.pairing import SPLITS
-from fullconv.errors import FullconvError, command
+from fullconv.data.layouts.pairing import SPLITS
 
 
 @dataclass

@@ -17,7 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from fullconv.data.annotations.polygons import Disc, Polygon, read_points, rectangle
+from fullconv.core.errors import FullconvError, command, plural
+from fullconv.core.labels import IGNORE
+from fullconv.data.annotations.rasterize import Disc, Polygon, read_points, rectangle
 from fullconv.data.annotations.shapes import (
     BACKGROUND,
     Annotated,
@@ -29,10 +31,8 @@ from fullconv.data.annotations.shapes import (
     look_at,
     numbered,
 )
-from fullconv.data.masks import read_values
-from fullconv.data.pairing import SPLITS
-from fullconv.errors import FullconvError, command, plural
-from fullconv.labels import IGNORE
+from fullconv.data.io.masks import read_values
+from fullconv.data.layouts.pairing import SPLITS
 
 CLASS_LIST = "labels.txt"  # what labelme's own scripts are given: a name on a line
 _POLYGONS = ("polygon", "rotation", "oriented_rectangle", None)

@@ -22,10 +22,12 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import numpy as np
 
-from fullconv.data.annotations.brush import AGAIN, read_brush
+from fullconv.core.errors import FullconvError
+from fullconv.data.annotations._fold_brush import AGAIN, read_brush
+from fullconv.data.annotations._fold_rle import Runs, runs_of
 from fullconv.data.annotations.coco import split_of
-from fullconv.data.annotations.places import Finder, split_in
-from fullconv.data.annotations.polygons import (
+from fullconv.data.annotations.image_finder import Finder, split_in
+from fullconv.data.annotations.rasterize import (
     Ellipse,
     Polygon,
     Size,
@@ -33,7 +35,6 @@ from fullconv.data.annotations.polygons import (
     read_points,
     turned_rectangle,
 )
-from fullconv.data.annotations.rle import Runs, runs_of
 from fullconv.data.annotations.shapes import (
     Annotated,
     Annotations,
@@ -43,8 +44,7 @@ from fullconv.data.annotations.shapes import (
     look_at,
     numbered,
 )
-from fullconv.data.pictures import PICTURE_SUFFIXES, opened
-from fullconv.errors import FullconvError
+from fullconv.data.io.images import PICTURE_SUFFIXES, opened
 
 Table: TypeAlias = dict[str, Any]
 

@@ -17,11 +17,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fullconv.data.annotations.polygons import Patch, Size
-from fullconv.data.masks import mask_dtype
-from fullconv.data.pictures import PICTURE_SUFFIXES, Source, opened, picture_size, source_name
-from fullconv.errors import FullconvError
-from fullconv.labels import IGNORE, Labels
+from fullconv.core.errors import FullconvError
+from fullconv.core.labels import IGNORE, Labels
+from fullconv.data.annotations.rasterize import Patch, Size
+from fullconv.data.io.images import PICTURE_SUFFIXES, Source, opened, picture_size, source_name
+from fullconv.data.io.masks import mask_dtype
 
 BACKGROUND = "background"  # class 0
 _BACKGROUNDS = ("background", "_background_", "__background__")

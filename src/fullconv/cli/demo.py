@@ -1,0 +1,133 @@
+"""The demo: drawn street scenes, a small FCN-8s from a fresh start, its score, and what to look at.
+
+    demo/scenes/  demo/run/  demo/predictions.png  demo/report.html
+
+No download. The scenes are always the same; the test scenes are not seen in training.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fullconv.core.errors import FullconvError, command
+from fullconv.core.settings import read_config
+from fullconv.data.io.images import read_picture
+from fullconv.data.io.masks import read_mask
+from fullconv.data.layouts.dataset import read
+from fullconv.data.synthetic import scenes as drawn
+from fullconv.evaluation.evaluate import evaluate
+from fullconv.evaluation.metrics import Metrics, confusion_matrix, table
+from fullconv.evaluation.report.build import save_report
+from fullconv.inference.predictor import Predictor
+from fullconv.models.model import load_model
+from fullconv.training.lightning_module import CHECKPOINT
+from fullconv.training.train import train
+from fullconv.visualization import overlay as draw
+
+# Small enough for two cores, with every stage of a ResNet; trained from a fresh start.
+BACKBONE = "resnet10t"
+OPTIONS: dict[str, Any] = {
+    "backbone": BACKBONE,
+    "pretrained": False,
+    "stride": 8,
+    "batch": 4,
+    "rate": 0.003,
+    "scale": (0.95, 1.15),
+    "color": 0.0,
+}
+SHOWN = 6
+SHEET = "predictions.png"
+REPORT = "report.html"
+
+
+def run_demo(
+    out: str | Path, *, epochs: int = 28, seed: int = 0, say: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """Draws the scenes, trains, evaluates on the test scenes, saves the sheet, out/predictions.png,
+    and the report, out/report.html.
+
+    Args:
+        out: folder for all of it; a demo that is there is replaced, one that was stopped goes on.
+        epochs: passes over the training scenes.
+        seed: of the training.
+        say: takes each line about how it goes.
+
+    Returns:
+        The metrics on the test scenes, as `Evaluation.to_dict()`.
+    """
+    out = Path(out)
+    started = time.monotonic()
+    scenes, run_folder = out / "scenes", out / "run"
+    if run_folder.is_dir() and not (run_folder / "config.toml").is_file():
+        raise FullconvError(f"{run_folder} is not a demo's.", "fullconv demo --out another_folder")
+    if _stopped(run_folder, epochs, seed):
+        say(f"going on with the training in {run_folder} that was stopped ...")
+        run = train(resume=run_folder)
+    else:
+        shutil.rmtree(run_folder, ignore_errors=True)
+        say(f"drawing street scenes in {scenes} ...")
+        drawn.write(scenes)
+        run = train(scenes, out=run_folder, epochs=epochs, seed=seed, **OPTIONS)
+    result = evaluate(run.model, scenes, split="test")
+    again = command("fullconv", "evaluate", run.model, scenes, "--split", "test")
+    save_report(result, out / REPORT, run=run_folder, repeat=again)
+    save_sheet(Predictor(load_model(run.model)), scenes, out / SHEET)
+    say(f"{time.monotonic() - started:.0f} seconds\n")
+    return result.to_dict()
+
+
+def _stopped(run: Path, epochs: int, seed: int) -> bool:
+    """Whether a training of so many epochs was begun there and not ended."""
+    if not (run / "checkpoint" / CHECKPOINT).is_file() or (run / "metrics.json").is_file():
+        return False
+    asked = read_config(run / "config.toml").get("train", {})
+    return (asked.get("epochs"), asked.get("seed")) == (epochs, seed)
+
+
+def text_of(result: dict[str, Any], out: Path) -> str:
+    """What a demo came to, to read."""
+    scenes = result["protocol"]["pictures"]
+    look = f"look at {out / SHEET} and {out / REPORT}"
+    return f"on {scenes} scenes it never saw:\n\n{table(result)}\n\n{look}"
+
+
+def save_sheet(
+    predictor: Predictor, data: str | Path, path: Path, *, split: str = "test", shown: int = SHOWN
+) -> None:
+    """A sheet of photo, truth, prediction and errors, from the best to the worst picture.
+
+    Args:
+        predictor: a model.
+        data: the data set's folder.
+        path: of the PNG.
+        split: whose pictures.
+        shown: how many, spread evenly over the order by mean IoU.
+    """
+    dataset = read(data)
+    labels = predictor.labels
+    scored = []
+    for pair in dataset.splits[split]:
+        picture, truth = read_picture(pair.picture), read_mask(pair.mask, dataset.labels)
+        prediction = predictor.label_map(picture)
+        confusion = confusion_matrix(truth, prediction, len(labels))
+        scored.append(
+            (Metrics(labels.names, confusion).mean_iou, pair.name, picture, truth, prediction)
+        )
+    scored.sort(key=lambda entry: -entry[0])
+    chosen = sorted(
+        set(np.linspace(0, len(scored) - 1, min(shown, len(scored))).round().astype(int))
+    )
+    rows, captions = [], []
+    for index in chosen:
+        mean_iou, name, picture, truth, prediction = scored[index]
+        errors = draw.error_map(truth, prediction, labels.ignore_index, picture=picture)
+        rows.append([picture, truth, prediction, errors])
+        captions.append(f"{name}: mean IoU {mean_iou:.1%}, number {index + 1} of {len(scored)}")
+    titles = ["photo", "truth", "prediction", "errors (red)"]
+    draw.grid(rows, titles, captions, labels=labels).save(path)

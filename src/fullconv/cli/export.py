@@ -1,0 +1,109 @@
+"""The command that makes a model a file for other engines, or a web page: export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from fullconv.cli.app import Json, app, emit, name_of, say
+from fullconv.core.errors import FullconvError, as_typed, command
+
+if TYPE_CHECKING:
+    from fullconv.models.model import Model
+
+MOST = 64  # pictures that int8 is calibrated with
+
+
+@app.command(sort_key=5)
+def export(
+    model: Path,
+    *,
+    to: Literal["onnx", "openvino", "torch", "web"] = "onnx",
+    out: Path = Path("exported"),
+    precision: Literal["float32", "float16", "int8"] = "float32",
+    labels_inside: bool = False,
+    calibrate: Path | None = None,
+    ort: Path | None = None,
+    json: Json = False,
+) -> None:
+    """Write a model as one file for another engine; what it gives there is compared first.
+
+    Parameters
+    ----------
+    model
+        A model folder, the run that holds it, or hf://user/name.
+    to
+        onnx (ONNX Runtime), openvino, torch (torch.export), or web: a page that labels pictures in
+        the browser.
+    out
+        Folder for the file.
+    precision
+        float32, float16, or int8, which is calibrated on pictures.
+    labels_inside
+        The file gives class ids at every pixel, not scores at the cells. Slower, and needs nothing
+        of fullconv to be read.
+    calibrate
+        A folder of pictures (or one) like those that the model will see: int8 needs some, and all
+        are compared on them, too.
+    ort
+        For web: an unpacked npm package onnxruntime-web. Without it, npm fetches one.
+    json
+        Print one JSON object and nothing else.
+    """
+    from fullconv.data.io.images import read_picture
+    from fullconv.deploy.export import export as export_model
+    from fullconv.deploy.export_web import export_web
+    from fullconv.inference.segmentation import find_pictures
+    from fullconv.models.model import load_model
+
+    _require_together(to, labels_inside, ort)
+    found = [path for path, _ in find_pictures([calibrate])] if calibrate else []
+    some = found[:: max(1, len(found) // MOST)][:MOST]
+    say(f"{as_typed(model)} -> {to}, {precision}: takes a minute or two")
+    loaded, pictures = load_model(model), [read_picture(path) for path in some]
+    if to == "web":
+        name = name_of(model)
+        result = export_web(loaded, out, name=name, precision=precision, pictures=pictures, ort=ort)
+    else:
+        result = export_model(
+            loaded, out, to=to, precision=precision, labels_inside=labels_inside, pictures=pictures
+        )
+    if precision == "float32":
+        _say_where_the_model_differs(loaded, model)
+    emit(result.to_dict(), "\n".join([result.text(), *_next(to, result.path)]), json)
+
+
+def _say_where_the_model_differs(loaded: Model, model: Path) -> None:
+    import torch
+
+    from fullconv.inference.runtime import chosen_precision
+
+    if chosen_precision(loaded, torch.device("cpu"))[0] != "float32":
+        say(
+            "note: on this machine the model itself runs in bfloat16, and labels some pixels "
+            f"otherwise; as the file does: {command('fullconv', 'predict', model, 'PICTURES')} "
+            "--precision float32"
+        )
+
+
+def _require_together(to: str, labels_inside: bool, ort: Path | None) -> None:
+    if to == "web" and labels_inside:
+        raise FullconvError(
+            "the page reads labels and confidence from scores; --labels-inside leaves none.",
+            "--to web   # without --labels-inside",
+        )
+    if to != "web" and ort is not None:
+        raise FullconvError(f"--ort is for --to web, not for {to}.", "--to web")
+
+
+def _next(to: str, file: Path) -> list[str]:
+    if to == "web":
+        words = ("python", "-m", "http.server", "--directory", file.parent)
+        return [
+            f"next: {command(*words)}   # and open the address that it prints",
+            "A browser that opens index.html as a file does not let it read the model.",
+        ]
+    if to == "torch":
+        code = f"import torch; print(torch.export.load({str(file)!r}))"
+        return [f"next: {command('python', '-c', code)}"]
+    return [f"next: {command('fullconv', 'predict', file, 'PICTURES')}"]

@@ -1,0 +1,275 @@
+"""The command line: parse, call, print. The only module that knows argv.
+
+Results go to stdout, progress and messages to stderr. Exit codes: 0 done, 1 the user can fix it,
+2 a bug of ours. Nothing heavy is imported before a command needs it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, fields
+from inspect import Parameter as Place
+from inspect import signature
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import CycloptsError, Group, MissingArgumentError, Parameter, UnusedCliTokensError
+
+import fullconv
+import fullconv.cli._fold_compare_command
+import fullconv.cli._fold_completion_command
+import fullconv.cli._fold_doctor_command
+import fullconv.cli._fold_publish_command
+import fullconv.cli.data
+import fullconv.cli.evaluate
+import fullconv.cli.export
+import fullconv.cli.paper
+import fullconv.cli.predict
+import fullconv.cli.serve  # these ten join their commands to the application
+from fullconv.cli.app import (
+    Json,
+    app,
+    emit,
+    let_go,
+    python_only,
+    results_only,
+    say,
+)
+from fullconv.core._fold_memory import use_large_pages
+from fullconv.core.errors import DownloadError, FullconvError, StoppedError, command, some
+from fullconv.core.i18n import OPTION, failure, language_asked, said, speak
+from fullconv.core.settings import Settings
+
+# What the machine refuses: no space, no permission, a read-only disk.
+OUTSIDE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+@app.command(sort_key=1)
+def demo(*, out: Path = Path("demo"), epochs: int = 28, seed: int = 0) -> None:
+    """Drawn street scenes, trained, evaluated, and a sheet to look at; no download.
+
+    Parameters
+    ----------
+    out
+        Folder for the scenes, the run and the sheet.
+    epochs
+        Passes over the scenes; 20 take about four minutes on two cores.
+    seed
+        Of the training; the scenes are always the same.
+    """
+    from fullconv.cli.demo import run_demo, text_of
+
+    result = run_demo(out, epochs=epochs, seed=seed, say=say)
+    ahead = command("fullconv", "predict", out / "run", out / "scenes/images/test")
+    emit(result, text_of(result, out), False, ahead=ahead)
+
+
+@app.command(sort_key=3)
+def train(
+    data: Path | None = None,
+    *,
+    config: Path | None = None,
+    resume: Path | None = None,
+    out: Path | None = None,
+    json: Json = False,
+    settings: Annotated[Settings | None, Parameter(name="*")] = None,
+    given: Annotated[frozenset[str], Parameter(parse=False)] = frozenset(),
+) -> None:
+    """Train an FCN on a data set; it is checked first.
+
+    Parameters
+    ----------
+    data
+        The data set's folder, or the name of a published one: voc2012, camvid ...
+    config
+        Options of an earlier run (its config.toml); further options change single ones.
+    resume
+        A run's folder to continue where it stopped.
+    out
+        The run's folder. Default: runs/<date>_<name>.
+    json
+        Print one JSON object and nothing else.
+    """
+    from fullconv.core.settings import read_config
+    from fullconv.evaluation.metrics import headline, never_predicted
+    from fullconv.training._fold_names import require_backbone
+    from fullconv.training.finalize import REPORT
+    from fullconv.training.staged import table as stages_table
+    from fullconv.training.train import train as train_model
+
+    options = {name: getattr(settings, name) for name in given}
+    if config is not None:
+        table = read_config(config)
+        root = table.get("data", {}).get("root")
+        data = data or (Path(root) if root else None)
+        options = {**table.get("train", {}), **options}
+    if resume is None and "backbone" in options:
+        require_backbone(str(options["backbone"]))
+    run = train_model(data, out=out, resume=resume, **options)
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        return  # another process of the same run prints
+    lines = [stages_table(run.stages)] if run.stages else []
+    lines.append(f"{headline(run.metrics)}, epoch {run.metrics['epoch']}")
+    if never := never_predicted(run.metrics):
+        lines.append(f"never predicted: {some(never)}")
+    page = run.folder / REPORT
+    lines += [f"model: {run.model}", f"report: {page}"]
+    ahead = command("fullconv", "predict", run.folder, "PICTURES")  # nothing is left to score
+    if "test" in run.splits:
+        ahead = command("fullconv", "evaluate", run.folder, data or run.data, "--split", "test")
+    stages = {"stages": [asdict(stage) for stage in run.stages]} if run.stages else {}
+    named = {"run": str(run.folder), "model": str(run.model), "report": str(page)}
+    facts = {**named, **stages, **run.metrics}
+    emit(facts, "\n".join(lines), json, ahead=ahead)
+
+
+app.meta.group_parameters = Group("Of every command")
+
+
+@app.meta.default
+def launch(
+    *words: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+    quiet: Annotated[bool, Parameter(negative=())] = False,
+    lang: Literal["en", "zh"] | None = None,
+) -> int:
+    """Runs the command that the words name; returns the exit code.
+
+    Parameters
+    ----------
+    words
+        The command and what it takes.
+    quiet
+        No progress and no notes: results and errors alone.
+    lang
+        Messages in English or Chinese. Default: as LC_ALL, LC_MESSAGES or LANG says.
+    """
+    chosen, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
+    if chosen is train:
+        bound.arguments["given"] = _options_in(words)
+    if chosen in (train, fullconv.cli.evaluate.evaluate, demo):
+        use_large_pages()
+    # Those about data sets open what comes, and say themselves what is wrong with it.
+    about_data = chosen.__module__ == fullconv.cli.data.__name__
+    with results_only() if quiet else nullcontext(), python_only() if about_data else nullcontext():
+        result = chosen(*bound.args, **bound.kwargs)
+    return result if isinstance(result, int) else 0
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs a command and exits."""
+    sys.exit(run(sys.argv[1:] if argv is None else argv))
+
+
+def run(argv: list[str]) -> int:
+    """Runs a command; returns the exit code."""
+    speak(language_asked(argv))  # before anything can go wrong, the words themselves included
+    try:
+        # The parser takes a word that begins with a dash for an option, even where that is all.
+        argv = ["@-" if word == "-" else word for word in argv]
+        chosen, bound, _ = app.meta.parse_args(argv, exit_on_error=False, print_error=False)
+        result = chosen(*bound.args, **bound.kwargs)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except DownloadError as error:
+        return _failed(error.typed(command("fullconv", *argv)))
+    except StoppedError as stopped:
+        return _end(said(f"{stopped.message}\nnext: {stopped.hint}"), 1)
+    except FullconvError as error:
+        return _failed(error)
+    except CycloptsError as error:
+        return _failed(FullconvError(_sentence(error), _usage(_own_words(argv), error)))
+    except KeyboardInterrupt:
+        return _end(said("stopped."), 1)
+    except BrokenPipeError:  # nobody reads how it goes: `fullconv demo 2>&1 | head`
+        let_go(sys.stdout)
+        let_go(sys.stderr)
+        return 1
+    except SystemExit as ended:  # rich's, where nobody reads --help or --version
+        if isinstance(ended.__context__, BrokenPipeError):
+            return 0
+        raise
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "torchvision", "timm", "lightning", "torchmetrics"):
+            return _bug()
+        return _failed(
+            FullconvError(
+                f"this needs {error.name}, which is not installed; without it, exported files are "
+                "predicted with and served.",
+                "pip install torch torchvision timm lightning torchmetrics",
+            )
+        )
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in OUTSIDE:
+            where = f": {error.filename}" if error.filename else ""
+            what = f"{error.strerror}{where}"
+            return _failed(FullconvError(what, "df -h   # or --out another folder"))
+        return _bug()
+
+
+def _bug() -> int:
+    head = f"This is a bug of fullconv {fullconv.__version__}; please report these lines:"
+    return _end(f"{said(head)}\n{traceback.format_exc().rstrip()}", 2)
+
+
+def _failed(error: FullconvError) -> int:
+    return _end(failure(error.message, error.hint), 1)
+
+
+def _own_words(argv: Sequence[str]) -> list[str]:
+    """A command line without what stands before the command: --quiet, --lang zh."""
+    skipped = {at + 1 for at, word in enumerate(argv) if word == OPTION}
+    return [
+        word
+        for at, word in enumerate(argv)
+        if at not in skipped and word.partition("=")[0] not in ("--quiet", OPTION)
+    ]
+
+
+def _options_in(argv: Sequence[str]) -> frozenset[str]:
+    """The training options that were typed: these alone change a configuration."""
+    typed = {word.partition("=")[0].replace("-", "_") for word in argv if word.startswith("--")}
+    return frozenset(f.name for f in fields(Settings) if typed & {f"__{f.name}", f"__no_{f.name}"})
+
+
+def _usage(argv: list[str], error: CycloptsError) -> str:
+    """The words that a command wants where one is missing, else where they stand."""
+    if not argv or argv[0] not in app:
+        return "fullconv --help"
+    wanted = signature(app[argv[0]].default_command).parameters.values()  # type: ignore[arg-type]
+    places = (Place.POSITIONAL_OR_KEYWORD, Place.VAR_POSITIONAL)
+    named = [one.name.upper() for one in wanted if one.kind in places]
+    if _missing_word(error):
+        return " ".join(["fullconv", argv[0], *named])
+    return command("fullconv", argv[0], "--help")
+
+
+def _missing_word(error: CycloptsError) -> str:
+    """DATA, of an argument that needs no option before it; else ""."""
+    if not isinstance(error, MissingArgumentError) or error.argument is None:
+        return ""
+    if error.keyword or error.argument.tokens or not error.argument.field_info.is_positional:
+        return ""
+    return error.argument.name.removeprefix("--").upper()
+
+
+def _sentence(error: CycloptsError) -> str:
+    if word := _missing_word(error):
+        return f"{word} is missing."
+    if isinstance(error, UnusedCliTokensError):
+        return f"too many words: {' '.join(error.unused_tokens or [])}."
+    error.verbose = False
+    return str(error)
+
+
+def _end(text: str, code: int) -> int:
+    """The last message, whether or not somebody reads it."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        let_go(sys.stderr)
+    return code

@@ -1,0 +1,256 @@
+"""Sheet: a data set as a picture: photos with their labels, and what `check` found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from fullconv.core.errors import FullconvError, command
+from fullconv.core.labels import RGB, Labels, voc_color
+from fullconv.data.check.check import CheckReport
+from fullconv.data.io.images import read_picture
+from fullconv.data.io.masks import Ids, class_lookup, read_values
+from fullconv.data.layouts import class_table as tables
+from fullconv.data.layouts.pairing import Pair
+from fullconv.visualization import overlay as draw
+
+PAIRS = 6  # that are shown as they should be
+_EACH = 2  # files of each finding
+_LONGEST = 640  # pixels of a side that are kept
+_NARROW, _CELL = 240, 480  # pixels of a picture's longer side on the sheet, at least and at most
+_HEADING = 22  # pixels of its letters
+_BROAD = 4  # pictures of a row; of more, rows stand in one column, too
+_ALONE = 3  # rows that stand in one column
+_LOUD = (255, 0, 255)  # values without a class
+_TITLES = ("photo", "labels", "labels over the photo")
+
+Picture = NDArray[np.uint8]
+
+
+def save_sheet(report: CheckReport, path: str | Path, *, findings: bool = True) -> None:
+    """Writes a PNG with a row per picture: the photo, its mask, and the mask over the photo.
+
+    Args:
+        report: of the data set.
+        path: of the PNG.
+        findings: begin with files that findings name, two of each.
+
+    Raises:
+        FullconvError: no pair can be read, or the file cannot be written.
+    """
+    path = Path(path)
+    _refuse_place(path, report)
+    wanted = _named(report) if findings else {}
+    for split, pair in _spread(report, set(wanted)):
+        wanted[pair] = f"{split}: {pair.name}"
+    labels = _meant(report)
+    rows, captions, reason = [], [], "it has none"
+    shown: set[int] = set()
+    for pair, caption in wanted.items():
+        try:
+            row, ids = _row(pair, labels)
+        except FullconvError as error:  # the report says it at length
+            reason = error.message
+            continue
+        rows.append(row)
+        captions.append(caption)
+        shown |= ids
+    if not rows:
+        raise FullconvError(
+            f"no pair of {report.dataset.root} can be drawn: {reason}",
+            command("fullconv", "check", report.dataset.root),
+        )
+    sheet = beside(rows, _TITLES, captions, _legend(report, labels, shown))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sheet.save(path)
+    except OSError as error:
+        raise FullconvError(
+            f"the sheet could not be written to {path}: {error.strerror or error}.",
+            "--sheet another_folder/sheet.png",
+        ) from error
+
+
+def _meant(report: CheckReport) -> Labels:
+    """The class table that masks are drawn by. Of black and white ones without a table it is the
+    one that is proposed: white is hard to see over a photo, and a sheet shows what comes of it."""
+    labels = report.dataset.labels
+    if not isinstance(labels, tables.Undecided):
+        return labels
+    values: dict[int | RGB, int] = {
+        one.value: labels.proposed.index(one.name)
+        for one in report.meanings
+        if one.proposed and one.name in labels.proposed
+    }
+    return Labels(labels.proposed, values=values, closed=True) if values else labels
+
+
+def _refuse_place(path: Path, report: CheckReport) -> None:
+    """A sheet is a PNG, and none of the data set's own files.
+
+    Raises:
+        FullconvError: it would not be.
+    """
+    if path.suffix.lower() != ".png":
+        raise FullconvError(
+            f"a sheet is written as PNG, not as {path.name!r}.",
+            command("--sheet", f"{path.stem}.png"),
+        )
+    pairs = [pair for pairs in report.dataset.splits.values() for pair in pairs]
+    alone = [*report.dataset.unpaired_pictures, *report.dataset.unpaired_masks]
+    theirs = {file.resolve() for pair in pairs for file in (pair.picture, pair.mask)}
+    if path.resolve() in theirs | {file.resolve() for file in alone}:
+        raise FullconvError(
+            f"{path} belongs to the data set; a sheet would be written over it.",
+            "--sheet sheet.png",
+        )
+
+
+def _named(report: CheckReport) -> dict[Pair, str]:
+    """Pairs that findings name -> the rules, and which pair it is."""
+    root = report.dataset.root
+    by_name: dict[str, tuple[str, Pair]] = {}
+    for split, pairs in report.dataset.splits.items():
+        for pair in pairs:
+            for file in (pair.picture, pair.mask):
+                name = file.relative_to(root) if file.is_relative_to(root) else file
+                by_name[name.as_posix()] = split, pair
+    rules: dict[Pair, list[str]] = {}
+    ends: dict[Pair, str] = {}
+    for finding in report.findings:
+        files = finding.groups[0] if finding.groups else finding.files
+        for split, pair in [by_name[name] for name in files if name in by_name][:_EACH]:
+            rules.setdefault(pair, []).append(f"{finding.level} {finding.rule}")
+            ends[pair] = f"{split}/{pair.name}"
+    return {pair: f"{', '.join(named)}: {ends[pair]}" for pair, named in rules.items()}
+
+
+def _spread(report: CheckReport, shown: set[Pair]) -> list[tuple[str, Pair]]:
+    """A few pairs that are not shown yet, spread evenly over all."""
+    every = [
+        (split, pair)
+        for split, pairs in report.dataset.splits.items()
+        for pair in pairs
+        if pair not in shown
+    ]
+    places = np.linspace(0, len(every) - 1, min(PAIRS, len(every))).round().astype(int)
+    return [every[place] for place in sorted(set(places.tolist()))]
+
+
+def _row(pair: Pair, labels: Labels) -> tuple[list[Picture], set[int]]:
+    """The pictures of a row, and the class ids in it: -1 for none, `ignore_index` for ignored."""
+    photo = smaller(read_picture(pair.picture))
+    values = smaller(read_values(pair.mask))
+    if isinstance(labels, tables.Undecided):
+        mask, shown = _as_it_is(values), set[int]()
+        bare = ~mask.any(axis=2)  # black is background, most often
+        edge = np.zeros_like(bare)  # blended colours have none
+    else:
+        ids = class_lookup(values, labels)
+        mask, shown = _colors(ids, labels), set(np.unique(ids).tolist())
+        bare = np.asarray(np.isin(ids, labels.unpainted))
+        edge = draw.rim(bare, 1)  # so that thin things are seen
+    if photo.shape != mask.shape:
+        return [photo, mask, np.full_like(photo, 255)], shown
+    mixed = ((photo.astype(np.uint16) + mask + 1) // 2).astype(np.uint8)  # halves upwards
+    mixed[bare], mixed[edge] = photo[bare], mask[edge]
+    return [photo, mask, mixed], shown
+
+
+def _colors(ids: Ids, labels: Labels) -> Picture:
+    """(h, w, 3) the class colours; loud where there is no class."""
+    colors = draw.colorize(np.where(ids < 0, labels.ignore_index, ids), labels)
+    colors[ids < 0] = _LOUD
+    return colors
+
+
+def _as_it_is(values: Ids) -> Picture:
+    """(h, w, 3) what the file holds, where no table says what it means."""
+    if values.ndim == 3:
+        return np.asarray(values, np.uint8)
+    if values.max() > 64:  # grey levels, not ids
+        grey = np.clip(values, 0, 255).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2)
+    palette = np.array([voc_color(k) for k in range(256)], np.uint8)
+    return palette[np.clip(values, 0, 255)]
+
+
+def _legend(report: CheckReport, labels: Labels, shown: set[int]) -> dict[str, RGB]:
+    """Name -> colour of what the sheet shows."""
+    found: dict[str, RGB] = {}
+    if isinstance(labels, tables.Undecided):
+        for one in report.meanings:  # the commonest value of each name
+            if one.proposed and one.color is not None:
+                found.setdefault(f"{one.name} (proposed)", one.color)
+        return found
+    proposed = " (proposed)" if isinstance(report.dataset.labels, tables.Undecided) else ""
+    for k, (name, color) in enumerate(zip(labels.names, labels.colors, strict=True)):
+        if k in shown:
+            found[name + proposed] = color
+    if labels.ignore_index in shown:
+        found["(ignored)"] = draw.NEUTRAL
+    if -1 in shown:
+        found["(no class)"] = _LOUD
+    return found
+
+
+def beside(
+    rows: Sequence[Sequence[Picture]],
+    titles: Sequence[str],
+    captions: Sequence[str],
+    legend: Mapping[str, RGB],
+    *,
+    heading: str = "",
+    widest: int = _CELL,
+) -> Image.Image:
+    """A sheet: the rows in one column or two, a heading above and the legend below.
+
+    Args:
+        rows: pictures (H, W, 3), one for each title.
+        captions: one for each row.
+        legend: name -> colour.
+        widest: pixels of a picture's longer side on the sheet, at most; maps of fewer than 240
+            are enlarged.
+    """
+    shapes = [picture.shape for row in rows for picture in row]
+    width = max(shape[1] for shape in shapes)
+    small = width * -(-_NARROW // width)  # a whole factor keeps the pixels of small maps square
+    cell = small if width < _NARROW else min(width, widest)
+    highest = max(shape[0] / shape[1] for shape in shapes)
+    cell = max(1, min(cell, round(widest / highest)))
+    alone = len(rows) <= _ALONE or len(titles) > _BROAD
+    half = len(rows) if alone else -(-len(rows) // 2)
+    parts = [
+        draw.grid(rows[at : at + half], titles, captions[at : at + half], cell=cell)
+        for at in range(0, len(rows), half)
+    ]
+    width, height = sum(part.width for part in parts), max(part.height for part in parts)
+    # That of the grid, or nearly.
+    margin = (parts[0].width - len(titles) * cell) * 4 // (len(titles) + 7)
+    key = draw.swatches(legend, width=width - 2 * margin, font_size=20) if legend else None
+    below = key.shape[0] + margin if key is not None else 0
+    above = 2 * _HEADING if heading else 0
+    font = ImageFont.load_default(size=_HEADING)
+    whole = max(width, key.shape[1] + 2 * margin if key is not None else 0)
+    whole = max(whole, round(font.getlength(heading)) + 2 * margin)
+    sheet = Image.new("RGB", (whole, above + height + below), (255, 255, 255))
+    place = (margin, round(1.4 * _HEADING))
+    ImageDraw.Draw(sheet).text(place, heading, fill=(33, 37, 41), font=font, anchor="lm")
+    left = 0
+    for part in parts:
+        sheet.paste(part, (left, above))
+        left += part.width
+    if key is not None:
+        sheet.paste(Image.fromarray(key), (margin, above + height))
+    return sheet
+
+
+def smaller(array: NDArray[Any]) -> NDArray[Any]:
+    """Every n-th pixel: no value is mixed."""
+    step = -(-max(array.shape[:2]) // _LONGEST)
+    return np.ascontiguousarray(array[::step, ::step])

@@ -1,0 +1,136 @@
+"""Labelling: the network, for one picture or for several of one size at once.
+
+Several run together only where that gives the very scores that each gives alone, bit for bit, and
+takes much less time. Whether it is faster is found out the first time that pictures of a size meet,
+and whether it is equal the first time that so many of them do. It rests on one thing: which order
+sums are taken in depends on the shapes and not on the values.
+
+Shapes: N pictures · H, W picture.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from fullconv.core.errors import FullconvError
+from fullconv.inference.exported import Deployed
+from fullconv.inference.segmentation import Segmentation
+from fullconv.inference.segmenter import Segmenter
+from fullconv.network.kernels import numpy_arrays as arrays
+
+_LARGEST = 1 << 21  # pixels of pictures that run together
+_MUCH = 0.8  # of the time of single pictures; a little less may be chance
+_KNOWN = 4096  # shapes that are remembered
+
+
+@dataclass
+class Labelling:
+    """A model, and which batches give the scores of single pictures.
+
+    Args:
+        model: as loaded.
+
+    Attributes:
+        faster: by the shape of pictures, whether several take much less time than one by one.
+        equal: by their number and shape, whether they give the scores of single ones.
+    """
+
+    model: Segmenter
+    faster: dict[tuple[int, ...], bool] = field(default_factory=dict)
+    equal: dict[tuple[int, ...], bool] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.model.inputs:
+            names = " and ".join(one.name for one in self.model.inputs)
+            raise FullconvError(
+                f"the model takes {names} beside each picture; only models of pictures alone "
+                "are served.",
+                "fullconv predict MODEL PICTURES --inputs FOLDER",
+            )
+
+    def together(self, pictures: Sequence[np.ndarray]) -> bool:
+        """Whether pictures of one size may run at once; may be asked of any number."""
+        shape = pictures[0].shape
+        pixels = len(pictures) * shape[0] * shape[1]
+        if pixels > _LARGEST or not self.faster.get(shape, True):
+            return False
+        if isinstance(self.model, Deployed):
+            return not self.model.labels_inside
+        tile = getattr(self.model, "tile", None)
+        return not (tile and max(shape) > tile)
+
+    def label(self, pictures: Sequence[np.ndarray]) -> list[Segmentation]:
+        """(H, W, 3) uint8 RGB, each -> what `Segmenter.segment` gives of it."""
+        if len(pictures) > 1 and self.together(pictures):
+            shape = pictures[0].shape
+            if (len(pictures), *shape) not in self.equal:
+                return self._tried(pictures)
+            if self.equal[len(pictures), *shape]:
+                return self._at_once(pictures)[1]
+        return [self.model.segment(one) for one in pictures]
+
+    def _tried(self, pictures: Sequence[np.ndarray]) -> list[Segmentation]:
+        """Both ways, which tells what is to be done with such pictures."""
+        shape = pictures[0].shape
+        if len(self.equal) >= _KNOWN:
+            self.faster.clear()
+            self.equal.clear()
+        values, found = self._at_once(pictures)
+        began = time.perf_counter()
+        alone = [self._at_once([one]) for one in pictures]
+        seconds = time.perf_counter() - began
+        pairs = zip(values, alone, strict=True)
+        equal = all(np.array_equal(ours, theirs[0]) for ours, (theirs, _) in pairs)
+        self.equal[len(pictures), *shape] = equal
+        if shape not in self.faster:
+            began = time.perf_counter()
+            self._at_once(pictures)  # once more: the first run of a shape takes longer
+            self.faster[shape] = time.perf_counter() - began < _MUCH * seconds
+        return found if equal else [one for _, (one,) in alone]
+
+    def _at_once(self, pictures: Sequence[np.ndarray]) -> tuple[np.ndarray, list[Segmentation]]:
+        """Scores at the cells, and the segmentations."""
+        values, maps = self._batch(np.stack(pictures))
+        return values, [
+            self._segmentation(picture, [ids[n] for ids in maps])
+            for n, picture in enumerate(pictures)
+        ]
+
+    def surely(self, picture: np.ndarray, number: int) -> tuple[Segmentation, np.ndarray]:
+        """The same of one picture, and the probability of each pixel's class, (H, W) float32, by
+        the head of that number; in one run of the network.
+
+        Raises:
+            FullconvError: an exported file that gives class ids and no scores; `labels_inside` of
+                the model tells.
+        """
+        found = self.model.probabilities(picture)
+        return self._segmentation(picture, found.label_maps()), found.confidence(number)
+
+    def _segmentation(self, picture: np.ndarray, maps: Sequence[np.ndarray]) -> Segmentation:
+        heads = {
+            name: Segmentation(ids, labels, picture)
+            for (name, labels), ids in zip(self.model.heads.items(), maps[1:], strict=True)
+        }
+        return Segmentation(maps[0], self.model.labels, picture, None, heads)
+
+    def _batch(self, pictures: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+        """(N, H, W, 3) uint8 -> scores at the cells, and (N, H, W) class ids of each head."""
+        planes = np.ascontiguousarray(pictures.transpose(0, 3, 1, 2))
+        size = (pictures.shape[1], pictures.shape[2])
+        model: Any = self.model
+        if isinstance(model, Deployed):
+            values = model.run(planes)[0]
+            ends = np.cumsum([len(labels) for labels in model.tables])
+            parts = np.split(values, ends[:-1], axis=1)
+            return values, [arrays.labels(one, model.grid, size) for one in parts]
+        import torch  # which a model that is no exported one has loaded
+
+        scores = model.engine.scores(torch.from_numpy(planes))
+        maps = [one.labels().cpu().numpy() for one in model.model.split(scores)]
+        return scores.values.float().cpu().numpy(), maps

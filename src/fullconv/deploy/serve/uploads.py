@@ -1,0 +1,159 @@
+"""Guard: what an upload may be. Everything is checked before memory is taken for it.
+
+Shapes: H, W picture.
+"""
+
+from __future__ import annotations
+
+import hmac
+import io
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import UnidentifiedImageError
+
+from fullconv.core.errors import FullconvError
+from fullconv.data.io.images import opened, read_picture
+from fullconv.data.io.limits import TooLargeError
+
+UPLOADS = 8  # times the largest upload: so many bytes are held for all clients together
+_EXTRA = 1 << 16  # bytes that a form may have around its picture
+_SEND = "curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg' ADDRESS/predict"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request may take.
+
+    Args:
+        bytes: of an upload.
+        pixels: of its picture.
+        seconds: for all of a request, the upload included.
+        waiting: pictures in the queue.
+    """
+
+    bytes: int = 32 << 20
+    pixels: int = 50_000_000
+    seconds: float = 60.0
+    waiting: int = 32
+
+
+class RefusedError(FullconvError):
+    """A request that is not answered with a result.
+
+    Args:
+        status: of HTTP.
+        message, hint: see `FullconvError`.
+    """
+
+    def __init__(self, status: int, message: str, hint: str) -> None:
+        super().__init__(message, hint)
+        self.status = status
+
+
+class Uploads:
+    """Reads uploads, and counts what all of them hold together."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits, self.held = limits, 0
+
+    async def read(self, stream: AsyncIterator[bytes], said: str, held: list[int]) -> bytes:
+        """The whole upload. What it takes is added to `held[0]`; `release` gives it back.
+
+        Args:
+            said: its Content-Length, which may be missing.
+
+        Raises:
+            RefusedError: 413 for too many bytes, 503 where other uploads hold too many.
+        """
+        parts = bytearray()
+        if said.isdecimal() and int(said[:20]) > self.limits.bytes + _EXTRA:
+            raise too_long(self.limits)
+        async for part in stream:
+            self.held += len(part)
+            held[0] += len(part)
+            if len(parts) + len(part) > self.limits.bytes + _EXTRA:
+                raise too_long(self.limits)
+            if self.held > UPLOADS * (self.limits.bytes + _EXTRA):
+                raise RefusedError(
+                    503, "other uploads take all the memory there is for them.", "send it again"
+                )
+            parts += part
+        return bytes(parts)
+
+    def release(self, held: list[int]) -> None:
+        """An upload is done with."""
+        self.held -= held[0]
+        held[0] = 0
+
+
+def too_long(limits: Limits) -> RefusedError:
+    """413 for too many bytes."""
+    return RefusedError(
+        413,
+        f"the upload has more than {limits.bytes} bytes, which is the most that is taken.",
+        "send a smaller picture, or start the server with a larger --max-bytes",
+    )
+
+
+def picture_of(content: bytes, limits: Limits) -> np.ndarray:
+    """The picture in an upload, (H, W, 3) uint8 RGB, upright. Its size is checked by its header.
+
+    Raises:
+        RefusedError: 413 too large, 415 no picture, 422 a damaged one.
+    """
+    if not content:
+        raise RefusedError(422, "the upload is empty (0 bytes); expected a picture.", _SEND)
+    if len(content) > limits.bytes:
+        raise too_long(limits)
+    try:
+        with opened(io.BytesIO(content), name="in the upload") as image:
+            width, height = image.size
+        if width * height > limits.pixels:
+            raise _too_large(
+                f"the picture has {height} x {width} pixels (height x width); at most "
+                f"{limits.pixels} are taken."
+            )
+        return read_picture(io.BytesIO(content), name="in the upload")
+    except RefusedError:
+        raise
+    except TooLargeError as error:
+        raise _too_large(error.message) from error
+    except FullconvError as error:
+        unknown = isinstance(error.__cause__, UnidentifiedImageError)
+        hint = "send a JPEG, PNG, WebP, TIFF, BMP or GIF that opens in a viewer"
+        raise RefusedError(415 if unknown else 422, error.message, hint) from error
+
+
+def _too_large(message: str) -> RefusedError:
+    hint = "send a smaller picture, or start the server with a larger --max-pixels"
+    return RefusedError(413, message, hint)
+
+
+def require_kind(content_type: str) -> bool:
+    """Whether an upload of this type is a form; 415 where it is neither a form nor a picture."""
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        return True
+    if kind.startswith("image/") or kind == "application/octet-stream":
+        return False
+    raise RefusedError(
+        415,
+        f"an upload of type {kind[:80] or 'unknown'!r}; expected image/* or multipart/form-data.",
+        _SEND,
+    )
+
+
+def require_key(headers: Mapping[str, str], key: str) -> None:
+    """401 where a key is wanted and another one, or none, was sent."""
+    if not key:
+        return
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    given = token.strip() if scheme.lower() == "bearer" else ""
+    if not hmac.compare_digest(given.encode("utf-8", "replace"), key.encode()):
+        raise RefusedError(
+            401,
+            "the key is missing or wrong.",
+            "curl -H 'Authorization: Bearer KEY' ...   # the server's --key",
+        )

@@ -1,0 +1,156 @@
+"""Whether two evaluations may be compared: their protocol cards, line by line, and their pictures.
+
+Unlike cards are never ranked; the line that differs is named. Of the lines three say what a model
+is made of and how it is asked; they may differ where that is said, for then they are the question.
+All others say on what and how it was measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fullconv.core.errors import FullconvError, command, plural, some
+from fullconv.evaluation.per_image import PictureCounts
+
+AUGMENTATION = "test_time_augmentation"
+VARYING = ("pretrained_on", "trained_on", AUGMENTATION)
+_SHOWN = 5  # names that a message spells out
+
+Named = tuple[str, PictureCounts]
+
+
+def require_alike(
+    one: Named, other: Named, varying: Sequence[str], places: Sequence[Path | str], number: int
+) -> None:
+    """Refuses evaluations whose protocol cards differ.
+
+    Args:
+        one, other: name and counts.
+        varying: lines that may differ.
+        places: of all that are compared, for lines to paste; the one is the first of them.
+        number: of the other among them.
+
+    Raises:
+        FullconvError: with each line that differs, and its two values.
+    """
+    (first, of), (second, against) = one, other
+    unlike = [line for line in _unlike(of.protocol, against.protocol) if line not in varying]
+    if not unlike:
+        return
+    rows = [f"{first} and {second} cannot be compared: their protocol cards are not alike."]
+    rows += [f"  {line}: {_values(line, of.protocol, against.protocol)}" for line in unlike]
+    if "data_fingerprint" in unlike and of.protocol.get("split") == against.protocol.get("split"):
+        rows.append(f"  {_pictures_apart(one, other)}")
+    hint = _mended(unlike, (of, against), places, number, varying)
+    raise FullconvError("\n".join(rows), hint)
+
+
+def require_same_pictures(one: Named, other: Named, place: Path | str = "RUN") -> np.ndarray:
+    """The place in the other evaluation of each picture of the one.
+
+    Args:
+        one, other: name and counts.
+        place: of the other, for lines to paste.
+
+    Raises:
+        FullconvError: pictures that only one of them has, or of another content.
+    """
+    (first, of), (second, against) = one, other
+    places = {name: k for k, name in enumerate(against.pictures)}
+    lacking = [name for name in of.pictures if name not in places]
+    more = sorted(set(against.pictures) - set(of.pictures))
+    changed = [
+        name
+        for name, content in zip(of.pictures, of.contents, strict=True)
+        if name in places and against.contents[places[name]] != content
+    ]
+    if lacking or more or changed:
+        said = _apart(first, second, lacking, more, changed)
+        raise FullconvError(
+            f"{first} and {second} were not evaluated on the same pictures: {said}.",
+            _evaluating(place, of),
+        )
+    return np.array([places[name] for name in of.pictures], dtype=np.int64)
+
+
+def _unlike(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """The lines that differ, the plainest first: what a fingerprint tells comes last."""
+    lines = [line for line in dict.fromkeys([*one, *other]) if one.get(line) != other.get(line)]
+    return sorted(lines, key=lambda line: line == "data_fingerprint")
+
+
+def _values(line: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """Both values of a line; of a class table what sets them apart."""
+    a, b = one.get(line, "not stated"), other.get(line, "not stated")
+    if line == "classes":
+        only = [[name for name in x if name not in y] for x, y in ((a, b), (b, a))]
+        if not any(only):
+            return f"the same {len(a)} in another order"
+        return " | ".join(f"{len(x)}, {'also ' + some(o) if o else 'no other'}" for x, o in
+                          zip((a, b), only, strict=True))  # fmt: skip
+    if line == "data_fingerprint":
+        a, b = str(a)[:16], str(b)[:16]
+    return f"{a} | {b}"
+
+
+def _pictures_apart(one: Named, other: Named) -> str:
+    """What of the split's pictures makes two data sets differ."""
+    try:
+        require_same_pictures(one, other)
+    except FullconvError as error:
+        return error.message.partition(": ")[2].rstrip(".")
+    return (
+        f"(the pictures and masks of {_split(one[1])} are the same; what differs are other splits "
+        "or the class table)"
+    )
+
+
+def _apart(
+    first: str, second: str, lacking: Sequence[str], more: Sequence[str], changed: Sequence[str]
+) -> str:
+    parts = []
+    for name, only in ((first, lacking), (second, more)):
+        if only:
+            count = plural(len(only), "picture")
+            parts.append(f"only {name} has {some(only, _SHOWN)} ({count})")
+    if changed:
+        count = plural(len(changed), "picture")
+        what = "its mask is another" if len(changed) == 1 else "their masks are others"
+        parts.append(f"{some(changed, _SHOWN)} ({count}) or {what} in {second}")
+    return "; ".join(parts)
+
+
+def _split(of: PictureCounts) -> str:
+    return str(of.protocol.get("split", "val"))
+
+
+def _mended(
+    unlike: Sequence[str],
+    counts: tuple[PictureCounts, PictureCounts],
+    places: Sequence[Path | str],
+    number: int,
+    varying: Sequence[str],
+) -> str:
+    """The line that makes the cards alike, or that says what is compared."""
+    first = counts[0]
+    if any(line not in VARYING for line in unlike):
+        return f"{_evaluating(places[number], first)}   # on the first one's data, then compare"
+    words = ("--varying", ",".join([*varying, *unlike]))
+    if list(unlike) == [AUGMENTATION]:
+        plain = [of.protocol.get(AUGMENTATION) == "none" for of in counts]
+        other = places[0] if plain[1] else places[number]
+        return f"{_evaluating(other, first)}   # or, if that is compared, {' '.join(words)}"
+    line = command("fullconv", "compare", *places, "--split", _split(first), *words)
+    return f"{line}   # where that is what is compared"
+
+
+def _evaluating(place: Path | str, of: PictureCounts) -> str:
+    """The command that evaluates a run, or the model whose counts a file has, on these data."""
+    words = (of.data or "DATA", "--split", _split(of))
+    if str(place).endswith(".npz"):
+        return command("fullconv", "evaluate", "MODEL", *words, "--counts", place)
+    return command("fullconv", "evaluate", place, *words)

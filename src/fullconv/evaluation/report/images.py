@@ -1,0 +1,165 @@
+"""The pictures of a report: the best, the middle and the worst one, and crops of what is confused.
+
+They are predicted once more; nothing is kept while a split is evaluated.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from PIL import Image
+
+from fullconv.core.labels import Labels
+from fullconv.data.io.images import read_picture
+from fullconv.evaluation.error_analysis import edge_pixels
+from fullconv.evaluation.evaluate import Scored
+from fullconv.evaluation.report.tables import Confused, HeadFacts
+from fullconv.inference.postprocess import regions_of
+from fullconv.visualization import overlay as draw
+
+WIDEST = 640  # pixels; a picture of a report is not wider
+_NARROW, _MANY = 400, 3  # pixels, where there are more heads than this
+_CROP, _GAP = 200, 6  # pixels of a crop as it is shown, and between two
+_LEAST = 96  # pixels of the picture that a crop shows
+TITLES = ("photo", "truth", "prediction", "errors")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture in its four ways.
+
+    Args:
+        rank: "best", "median" or "worst".
+        name: of the picture.
+        mean_iou: of it alone, over the classes that it shows or is given.
+        images: as `TITLES` names them.
+    """
+
+    rank: str
+    name: str
+    mean_iou: float
+    images: tuple[Image.Image, ...]
+
+    def sheet(self) -> Image.Image:
+        """All four in a row."""
+        cells = [np.asarray(image.convert("RGB")) for image in self.images]
+        return draw.grid([cells], TITLES)
+
+
+@dataclass
+class HeadPictures:
+    """Of one head.
+
+    Args:
+        shown: best, median and worst.
+        crops: of each of its most confused pairs: photo, truth and prediction beside each other.
+    """
+
+    shown: list[Shown] = field(default_factory=list)
+    crops: dict[Confused, Image.Image] = field(default_factory=dict)
+
+
+def pictures_of(scored: Scored, facts: Sequence[HeadFacts]) -> list[HeadPictures]:
+    """Of every head, each picture read and predicted once."""
+    found = [HeadPictures() for _ in facts]
+    ranks = [ranked(head.quality.picture_iou) for head in facts]
+    wanted = {n for of in ranks for n in of.values()}
+    wanted |= {pair.picture for head in facts for pair in head.confused}
+    pairs = scored.dataset.pairs_of(scored.split)
+    width = WIDEST if len(facts) <= _MANY else _NARROW
+    for number in sorted(wanted):
+        picture = read_picture(pairs[number].picture)
+        maps = scored.model.label_maps(picture, pairs[number].inputs)
+        truths = scored.truths(pairs[number])
+        for k, head in enumerate(facts):
+            ids, labels = maps[head.number], head.labels
+            truth = np.where(truths[k] < len(labels), truths[k], labels.ignore_index)
+            for rank in [rank for rank, n in ranks[k].items() if n == number]:
+                images = _four_ways(picture, truth, ids, labels, width)
+                iou = head.quality.picture_iou[number]
+                found[k].shown.append(Shown(rank, pairs[number].name, iou, images))
+            for pair in [pair for pair in head.confused if pair.picture == number]:
+                found[k].crops[pair] = _crops(picture, truth, ids, labels, pair)
+    for pictures, order in zip(found, ranks, strict=True):
+        pictures.shown.sort(key=lambda one: list(order).index(one.rank))
+    return found
+
+
+def ranked(picture_iou: Sequence[float]) -> dict[str, int]:
+    """Best, median and worst -> number of the picture, each only once; none where nothing is
+    labelled.
+
+    >>> ranked([0.5, float("nan"), 0.9, 0.7]), ranked([0.4])
+    ({'best': 2, 'median': 3, 'worst': 0}, {'best': 0})
+    """
+    known = [k for k, iou in enumerate(picture_iou) if iou == iou]
+    known.sort(key=lambda k: -picture_iou[k])
+    places = {"best": 0, "median": len(known) // 2, "worst": len(known) - 1}
+    chosen: dict[str, int] = {}
+    for rank in ("best", "worst", "median"):
+        if known and known[places[rank]] not in chosen.values():
+            chosen[rank] = known[places[rank]]
+    return {rank: chosen[rank] for rank in places if rank in chosen}
+
+
+def data_uri(image: Image.Image) -> str:
+    """The content of a picture for a page: JPEG, or PNG where it has a palette."""
+    buffer = io.BytesIO()
+    if image.mode == "P":
+        image.save(buffer, "PNG", optimize=True)
+    else:
+        image.save(buffer, "JPEG", quality=82, optimize=True)
+    kind = "png" if image.mode == "P" else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _four_ways(
+    picture: np.ndarray, truth: np.ndarray, ids: np.ndarray, labels: Labels, width: int
+) -> tuple[Image.Image, ...]:
+    errors = draw.error_map(truth, ids, labels.ignore_index, picture=picture)
+    factor = min(1.0, width / picture.shape[1])
+    height, width = (max(1, round(pixels * factor)) for pixels in picture.shape[:2])
+    smooth, nearest = Image.Resampling.LANCZOS, Image.Resampling.NEAREST
+    photo, wrong = (Image.fromarray(of).resize((width, height), smooth) for of in (picture, errors))
+    maps = []
+    for of in (truth, ids):
+        image = Image.fromarray(draw.colorize(of, labels)).resize((width, height), nearest)
+        maps.append(image.quantize(256, dither=Image.Dither.NONE))  # a palette: small as PNG
+    return photo, *maps, wrong
+
+
+def _crops(
+    picture: np.ndarray, truth: np.ndarray, ids: np.ndarray, labels: Labels, pair: Confused
+) -> Image.Image:
+    """Around the largest place where one class was called the other."""
+    confused = (truth == pair.truth) & (ids == pair.called)
+    regions = regions_of(confused)
+    sizes = np.bincount(regions[confused], minlength=1)
+    place = regions == sizes.argmax()
+    down, right = np.nonzero(place.any(axis=1))[0], np.nonzero(place.any(axis=0))[0]
+    side = max(_LEAST, round(1.5 * max(np.ptp(down), np.ptp(right)) + 1))
+    # No side is more than thrice the other, of pictures like ribbons.
+    tall, wide = (min(side, 3 * size) for size in (picture.shape[1], picture.shape[0]))
+    rows = _span((down[0] + down[-1]) // 2, tall, picture.shape[0])
+    columns = _span((right[0] + right[-1]) // 2, wide, picture.shape[1])
+    photo = picture.copy()
+    photo[edge_pixels(confused) & confused] = draw.WRONG
+    parts = [photo, draw.colorize(truth, labels), draw.colorize(ids, labels)]
+    height, width = rows.stop - rows.start, columns.stop - columns.start
+    size = (_CROP, max(1, round(_CROP * height / width)))
+    strip = Image.new("RGB", (3 * _CROP + 2 * _GAP, size[1]), (255, 255, 255))
+    for k, part in enumerate(parts):
+        cut = Image.fromarray(np.ascontiguousarray(part[rows, columns]))
+        kind = Image.Resampling.NEAREST if k or width < _CROP else Image.Resampling.LANCZOS
+        strip.paste(cut.resize(size, kind), (k * (_CROP + _GAP), 0))
+    return strip
+
+
+def _span(middle: int, side: int, size: int) -> slice:
+    """So many pixels around the middle, moved into the picture."""
+    start = max(0, min(int(middle) - side // 2, size - side))
+    return slice(start, min(size, start + side))

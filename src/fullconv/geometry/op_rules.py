@@ -1,0 +1,401 @@
+"""What each operation does to the place of its input: one rule per operation, in tables.
+
+Convolutions, pooling and padding compose; element-wise operations merge; views, permutes, slices
+and space-to-depth move dimensions around; pooling over the picture and attention lose the place. An
+operation that stands in no table loses it too: better to say so than to guess.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+from fullconv.geometry.positions import (
+    Axis,
+    Dim,
+    Lost,
+    Place,
+    State,
+    Tokens,
+    merged,
+    reshaped,
+    state_of,
+)
+
+
+@dataclass
+class Call:
+    """One operation as it was called.
+
+    Args:
+        args, kwargs, output: of the function.
+        states: the inputs that depend on the picture, each with its state before the call.
+        shapes: of all input tensors before the call, by id.
+        name: "the module that runs (kind of operation)".
+    """
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    output: Any
+    states: list[tuple[Tensor, State]]
+    shapes: dict[int, tuple[int, ...]]
+    name: Callable[[str], str]
+
+    def argument(self, position: int, name: str, default: Any = None) -> Any:
+        """By position or by keyword."""
+        return self.args[position] if len(self.args) > position else self.kwargs.get(name, default)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the first input that depends on the picture, before the call."""
+        return self.shapes[id(self.states[0][0])]
+
+    def lost(self, kind: str) -> Lost:
+        """The positions end here. What was lost before keeps its first reason, save that attention
+        is named where it is met."""
+        why: set[str] = set()
+        for _, state in self.states:
+            if isinstance(state, Place):
+                why |= state.whole | {self.name(kind)}
+            else:
+                why |= state.why | ({self.name(kind)} if kind == "attention" else set())
+        return Lost(frozenset(why))
+
+    def elementwise(self) -> State:
+        """Merged over all inputs."""
+        inputs = [(state, len(self.shapes[id(tensor)])) for tensor, state in self.states]
+        return merged(inputs, tensors(self.output)[0].ndim, self.name("cells of two kinds"))
+
+
+Rule = Callable[[Call, Place], State]
+
+
+def after(op: str, call: Call) -> State:
+    """The state of what an operation returned."""
+    first = call.states[0][1]
+    if op in ELEMENTWISE:
+        return call.elementwise()
+    if op in JOINS:
+        return JOINS[op](call)
+    if op in MIXING:
+        return call.lost(MIXING[op])
+    if op in RULES and isinstance(first, Place):
+        return RULES[op](call, first)
+    return call.lost(op)
+
+
+def tensors(value: Any) -> list[Tensor]:
+    """All tensors in nested arguments."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, dict):
+        value = tuple(value.values())
+    if isinstance(value, (list, tuple)):
+        return [t for item in value for t in tensors(item)]
+    return []
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    if isinstance(value, (list, tuple)):
+        return (int(value[0]), int(value[-1]))
+    return (int(value), int(value))
+
+
+def _on_maps(change: Callable[[Call, int, Axis], Axis | None], kind: str) -> Rule:
+    """A rule for (N, C, h, w) maps, given what it does to axis 0 and 1."""
+
+    def rule(call: Call, place: Place) -> State:
+        if place.dims != (None, None, (0, 1), (1, 1)):
+            return call.lost(kind)
+        rows, columns = (change(call, i, axis) for i, axis in enumerate(place.axes))
+        if rows is None or columns is None:
+            return call.lost(kind)
+        return replace(place, axes=(rows, columns))
+
+    return rule
+
+
+def _convolution(call: Call, i: int, axis: Axis) -> Axis:
+    kernel = call.argument(1, "weight").shape[2 + i]
+    stride = _pair(call.argument(3, "stride", 1))[i]
+    dilation = _pair(call.argument(5, "dilation", 1))[i]
+    padding = call.argument(4, "padding", 0)
+    if padding == "same":  # torch's own: stride 1 only, the odd cell of padding comes after
+        before = (kernel - 1) * dilation // 2
+    else:
+        before = 0 if padding == "valid" else _pair(padding)[i]
+    return axis.window(kernel, stride, before, dilation)
+
+
+def _transposed_convolution(call: Call, i: int, axis: Axis) -> Axis:
+    return axis.transposed(
+        call.argument(1, "weight").shape[2 + i],
+        _pair(call.argument(3, "stride", 1))[i],
+        _pair(call.argument(4, "padding", 0))[i],
+        _pair(call.argument(7, "dilation", 1))[i],
+    )
+
+
+def _average_pooling(call: Call, i: int, axis: Axis) -> Axis:
+    kernel = call.argument(1, "kernel_size")
+    stride = call.argument(2, "stride") or kernel
+    before = call.argument(3, "padding", 0)
+    return axis.window(_pair(kernel)[i], _pair(stride)[i], _pair(before)[i])
+
+
+def _max_pooling(call: Call, i: int, axis: Axis) -> Axis:
+    kernel = call.argument(1, "kernel_size")
+    stride = call.argument(2, "stride") or kernel
+    before, dilation = call.argument(3, "padding", 0), call.argument(4, "dilation", 1)
+    return axis.window(_pair(kernel)[i], _pair(stride)[i], _pair(before)[i], _pair(dilation)[i])
+
+
+def _interpolation(call: Call, i: int, axis: Axis) -> Axis | None:
+    factor, size = call.argument(2, "scale_factor"), call.argument(1, "size")
+    if factor is None:
+        factor = _pair(size)[i] / call.shape[2 + i]
+    elif isinstance(factor, (list, tuple)):
+        factor = factor[i]
+    mode = call.argument(3, "mode", "nearest")
+    known = mode in ("nearest", "nearest-exact", "bilinear")
+    if not known or call.argument(4, "align_corners") or factor % 1:
+        return None
+    return axis.split(factor, smooth=mode == "bilinear")
+
+
+def _pixel_shuffle(call: Call, i: int, axis: Axis) -> Axis:
+    return axis.split(call.argument(1, "upscale_factor"))
+
+
+def _pixel_unshuffle(call: Call, i: int, axis: Axis) -> Axis:
+    factor = call.argument(1, "downscale_factor")
+    return axis.window(factor, factor)
+
+
+def _padding(call: Call, place: Place) -> State:
+    axes = list(place.axes)
+    for position, before in enumerate(list(call.argument(1, "pad"))[0::2]):
+        dim = place.dims[-1 - position]
+        if isinstance(dim, Tokens):
+            return call.lost("padded tokens")
+        if dim:
+            axes[dim[0]] = axes[dim[0]].shifted(-before * dim[1])
+    return replace(place, axes=(axes[0], axes[1]))
+
+
+def _reduction(call: Call, place: Place) -> State:
+    dims = call.argument(1, "dim")
+    if isinstance(dims, Tensor) or "other" in call.kwargs:  # max and min of two tensors
+        return call.elementwise()
+    if dims is None or isinstance(dims, bool):  # x.var(False): of everything, biased
+        return call.lost("global pooling")
+    rank = len(call.shape)
+    chosen = {d % rank for d in (dims if isinstance(dims, (list, tuple)) else [dims])}
+    if any(place.dims[d] for d in chosen):
+        return call.lost("global pooling")
+    if tensors(call.output)[0].ndim == rank:
+        return place
+    return replace(place, dims=tuple(d for i, d in enumerate(place.dims) if i not in chosen))
+
+
+def _along_channels(kind: str, position: int = 1, default: int = -1) -> Rule:
+    """Softmax and the like: fine along a dimension that is not of the picture."""
+
+    def rule(call: Call, place: Place) -> State:
+        dim = call.argument(position, "dim", default)
+        return place if place.dims[dim] is None else call.lost(kind)
+
+    return rule
+
+
+def _sees_all(call: Call, place: Place) -> State:
+    """Group and instance normalisation: cells stay, their statistics are of the whole picture."""
+    return replace(place, whole=place.whole | {call.name("normalisation over the picture")})
+
+
+def _layer_norm(call: Call, place: Place) -> State:
+    count = len(call.argument(1, "normalized_shape"))
+    return _sees_all(call, place) if any(place.dims[-count:]) else place
+
+
+def _linear(call: Call, place: Place) -> State:
+    return place if place.dims[-1] is None else call.lost("fully connected")
+
+
+def _concatenation(call: Call) -> State:
+    output = call.output
+    dim = call.argument(1, "dim", 0)
+    inputs = [(state, output.ndim) for _, state in call.states]
+    result = merged(inputs, output.ndim, call.name("cells of two kinds"))
+    if not isinstance(result, Place) or result.dims[dim] is None:
+        return result
+    tokens, last = result.dims[dim], tensors(call.args)[-1]
+    if isinstance(tokens, Tokens) and len(inputs) == 1 and state_of(last) is not None:
+        dims = list(result.dims)
+        more = tokens.prefix + output.shape[dim] - last.shape[dim]
+        dims[dim] = replace(tokens, prefix=more)
+        return replace(result, dims=tuple(dims))
+    return call.lost("concatenation along the picture")
+
+
+def _stacking(call: Call) -> State:
+    dim = call.argument(1, "dim", 0) % call.output.ndim
+    inputs = [(state, call.output.ndim - 1) for _, state in call.states]
+    result = merged(inputs, call.output.ndim - 1, call.name("cells of two kinds"))
+    if isinstance(result, Lost):
+        return result
+    return replace(result, dims=(*result.dims[:dim], None, *result.dims[dim:]))
+
+
+def _copies(call: Call, place: Place) -> State:
+    """Expanded or repeated: fine along new dimensions and those that are not of the picture."""
+    shape = tuple(call.output.shape)
+    dims = (None,) * (len(shape) - len(place.dims)) + place.dims
+    before = (1,) * (len(shape) - len(place.dims)) + call.shape
+    if any(tag and old != new for tag, old, new in zip(dims, before, shape, strict=True)):
+        return call.lost("copies of the picture")
+    return replace(place, dims=dims)
+
+
+def _permutation(call: Call, place: Place) -> State:
+    order = call.kwargs.get("dims", call.args[1] if len(call.args) == 2 else call.args[1:])
+    return replace(place, dims=tuple(place.dims[d] for d in order))
+
+
+def _moved_dimensions(call: Call, place: Place) -> State:
+    ends = [call.argument(1, "source"), call.argument(2, "destination")]
+    rank = len(place.dims)
+    sources, targets = ([d % rank for d in ([e] if isinstance(e, int) else e)] for e in ends)
+    moved = dict(zip(targets, sources, strict=True))
+    others = iter(d for d in range(rank) if d not in sources)
+    order = [moved[d] if d in moved else next(others) for d in range(rank)]
+    return replace(place, dims=tuple(place.dims[d] for d in order))
+
+
+def _transposition(call: Call, place: Place) -> State:
+    dims = list(place.dims)
+    first, second = call.argument(1, "dim0"), call.argument(2, "dim1")
+    dims[first], dims[second] = dims[second], dims[first]
+    return replace(place, dims=tuple(dims))
+
+
+def _pieces(call: Call, place: Place) -> State:
+    removed = call.output[0].ndim < len(call.shape)  # unbind
+    dim = call.argument(1 if removed else 2, "dim", 0) % len(call.shape)
+    if place.dims[dim] is not None:
+        return call.lost("slices of the picture")
+    dims = tuple(d for i, d in enumerate(place.dims) if not (removed and i == dim))
+    return replace(place, dims=dims)
+
+
+def _index(call: Call, place: Place) -> State:
+    index = call.args[1] if isinstance(call.args[1], tuple) else (call.args[1],)
+    if any(isinstance(item, (Tensor, list)) for item in index):
+        return call.lost("indexing")
+    missing = len(call.shape) - sum(i is not None and i is not Ellipsis for i in index)
+    full: list[Any] = []
+    for item in index:
+        full.extend([slice(None)] * missing if item is Ellipsis else [item])
+    full.extend([slice(None)] * (len(call.shape) - sum(i is not None for i in full)))
+    dims: list[Dim | None] = []
+    axes = list(place.axes)
+    sources = iter(zip(place.dims, call.shape, strict=True))
+    for item in full:
+        if item is None:
+            dims.append(None)
+            continue
+        tag, size = next(sources)
+        if isinstance(item, slice):
+            start, stop, step = item.indices(size)
+            if isinstance(tag, Tokens) and (start, stop, step) != (0, size, 1):
+                if stop != size or step != 1 or start > tag.prefix:
+                    return call.lost("some of the tokens")
+                tag = replace(tag, prefix=tag.prefix - start)
+            elif isinstance(tag, tuple):
+                axes[tag[0]] = axes[tag[0]].shifted(start * tag[1])
+                tag = (tag[0], tag[1] * step)
+            dims.append(tag)
+        elif tag:
+            return call.lost("one row of the picture")
+    return Place(tuple(dims), (axes[0], axes[1]), place.whole).tidy()
+
+
+def _reshaping(call: Call, place: Place) -> State:
+    return reshaped(place, call.shape, tuple(call.output.shape)) or call.lost(
+        "positions rearranged"
+    )
+
+
+def _new_dimension(call: Call, place: Place) -> State:
+    dim = call.argument(1, "dim") % call.output.ndim
+    return replace(place, dims=(*place.dims[:dim], None, *place.dims[dim:]))
+
+
+def _fewer_dimensions(call: Call, place: Place) -> State:
+    dim = call.argument(1, "dim")
+    shape = call.shape
+    chosen = [d for d, n in enumerate(shape) if n == 1] if dim is None else [dim % len(shape)]
+    if any(place.dims[d] for d in chosen):
+        return call.lost("one row of the picture")
+    return replace(place, dims=tuple(d for i, d in enumerate(place.dims) if i not in chosen))
+
+
+RULES: dict[str, Rule] = {
+    "conv2d": _on_maps(_convolution, "convolution of positions"),
+    "conv_transpose2d": _on_maps(_transposed_convolution, "convolution of positions"),
+    "avg_pool2d": _on_maps(_average_pooling, "pooling of positions"),
+    # torch.nn.functional.max_pool2d goes by the name of its dispatcher, "fn".
+    **dict.fromkeys(
+        ("max_pool2d", "fn", "max_pool2d_with_indices"),
+        _on_maps(_max_pooling, "pooling of positions"),
+    ),
+    "interpolate": _on_maps(_interpolation, "resizing"),
+    "pixel_shuffle": _on_maps(_pixel_shuffle, "pixel shuffle"),
+    "pixel_unshuffle": _on_maps(_pixel_unshuffle, "pixel unshuffle"),
+    "pad": _padding,
+    **dict.fromkeys(("mean", "sum", "amax", "amin", "max", "min", "var", "std"), _reduction),
+    **dict.fromkeys(("var_mean", "std_mean"), _reduction),
+    **dict.fromkeys(("softmax", "log_softmax"), _along_channels("attention")),
+    "glu": _along_channels("gate along the picture"),
+    "normalize": _along_channels("normalisation over the picture", 2, 1),
+    **dict.fromkeys(("layer_norm", "rms_norm"), _layer_norm),
+    **dict.fromkeys(("group_norm", "instance_norm"), _sees_all),
+    "linear": _linear,
+    "permute": _permutation,
+    **dict.fromkeys(("movedim", "moveaxis"), _moved_dimensions),
+    **dict.fromkeys(("expand", "repeat", "tile", "broadcast_to"), _copies),
+    **dict.fromkeys(("transpose", "swapaxes"), _transposition),
+    **dict.fromkeys(("chunk", "split", "unbind", "tensor_split"), _pieces),
+    "getitem": _index,
+    **dict.fromkeys(
+        ("view", "reshape", "flatten", "unflatten", "view_as", "reshape_as"), _reshaping
+    ),
+    "unsqueeze": _new_dimension,
+    "squeeze": _fewer_dimensions,
+}
+
+JOINS: dict[str, Callable[[Call], State]] = {
+    **dict.fromkeys(("cat", "concat", "concatenate"), _concatenation),
+    "stack": _stacking,
+}
+
+MIXING = {
+    **dict.fromkeys(("adaptive_avg_pool2d", "adaptive_max_pool2d"), "global pooling"),
+    **dict.fromkeys(
+        ("scaled_dot_product_attention", "matmul", "bmm", "baddbmm", "einsum"), "attention"
+    ),
+    "roll": "positions rolled",
+}
+
+_ELEMENTWISE = """
+add iadd radd sub isub rsub mul imul rmul div truediv itruediv rtruediv pow sqrt rsqrt square exp
+log abs neg sign clamp clamp_min clamp_max minimum maximum where reciprocal erf lerp addcmul
+relu relu6 gelu silu hardswish hardsigmoid hardtanh sigmoid logsigmoid tanh softplus softsign mish
+elu leaky_relu prelu selu celu threshold dropout dropout2d feature_dropout alpha_dropout bernoulli
+batch_norm local_response_norm contiguous to type type_as float half bfloat16 double cpu cuda clone
+detach requires_grad copy expand_as nan_to_num channel_shuffle
+"""
+ELEMENTWISE = frozenset(_ELEMENTWISE.split())

@@ -1,0 +1,325 @@
+"""Many pictures: read ahead, labelled one after the other, written behind, each once.
+
+    threads     read pictures, in their order, as far ahead as memory is meant to go
+    this one    runs the network
+    threads     write results: into a hidden folder beside their place, then moved there whole
+
+A picture that cannot be read costs the others nothing. Stopped at any point, by Ctrl-C or by a
+power cut, the results that have their names are whole, and the next run does the rest.
+Nothing here needs torch, so that exported models run without it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fullconv.core.concurrency import let_the_network_go_first, short_turns
+from fullconv.core.errors import FullconvError, UnwrittenError
+from fullconv.data.io.geotiff import Place, loses_its_place, raster_size, read_placed
+from fullconv.data.io.images import pixels_to_decode, read_picture
+from fullconv.data.io.video import is_video
+from fullconv.inference.manifest import Finished, Seen, seen
+from fullconv.inference.segmentation import Segmentation, save_outputs, writing
+from fullconv.inference.sharding import processors
+from fullconv.inference.video import predict_video
+
+PIXELS = 1 << 25  # of pictures that are held at once, read or not yet written
+PART = ".part."  # begins the folder of results that are not whole yet
+MOST_THREADS = 8  # that read, and that write
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What is to be labelled.
+
+    Args:
+        path: the file.
+        stem: the name of its results, relative to their folder.
+        beside: files of the model's further inputs.
+    """
+
+    path: Path
+    stem: Path
+    beside: tuple[Path, ...] = ()
+
+
+@dataclass
+class Done:
+    """What became of many pictures.
+
+    Attributes:
+        results: of each that could be read, in their order: `Segmentation.to_dict` and "files".
+        failed: what is wrong with each of the others, and what mends it.
+        skipped: how many of the results are of earlier runs.
+        placeless: pictures whose masks will lack the georeference that they have.
+    """
+
+    results: list[dict[str, Any]] = field(default_factory=list)
+    failed: list[FullconvError] = field(default_factory=list)
+    skipped: int = 0
+    placeless: list[Path] = field(default_factory=list)
+
+
+def predict_many(
+    predictor: Any,  # a Segmenter
+    pictures: Sequence[Picture],
+    finished: Finished,
+    outputs: Sequence[str],
+    *,
+    again: bool = False,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> Done:
+    """Labels pictures and writes the results, but for those that are finished.
+
+    Args:
+        finished: the record of the folder that they go to.
+        outputs: see `save_outputs`.
+        again: also those that are finished.
+        progress: told how many pictures are done, of how many; of a single one that is read in
+            windows, how many rows; of a single video, how many frames.
+
+    Raises:
+        FullconvError: a result that cannot be written.
+    """
+    sources = [[seen(path) for path in (one.path, *one.beside)] for one in pictures]
+    earlier = [
+        None if again else finished.result(one.stem, of, outputs)
+        for one, of in zip(pictures, sources, strict=True)
+    ]
+    left = [k for k, found in enumerate(earlier) if found is None]
+    done = Done(skipped=len(pictures) - len(left))
+    results: dict[int, dict[str, Any]] = {}
+    for k, found in enumerate(earlier):
+        if found is not None:
+            results[k] = {**found, "source": str(pictures[k].path)}
+            with suppress(OSError):  # of a process that was killed when all was moved
+                _part(finished.out / pictures[k].stem).rmdir()
+    progress(done.skipped, len(pictures))
+    with short_turns(), _Line(predictor, finished, outputs) as line:
+        todo = [(pictures[k], sources[k]) for k in left]
+        for count, (k, made) in enumerate(zip(left, line.run(todo, progress), strict=True), 1):
+            if isinstance(made, FullconvError):
+                done.failed.append(made)
+            else:
+                results[k] = made
+            progress(done.skipped + count, len(pictures))
+    done.placeless = line.placeless
+    done.results = [results[k] for k in sorted(results)]
+    return done
+
+
+class _Line:
+    """Readers, the network and writers. Left early, nothing is begun that was not."""
+
+    def __init__(self, predictor: Any, finished: Finished, outputs: Sequence[str]) -> None:
+        self.predictor, self.finished, self.outputs = predictor, finished, outputs
+        self.placeless: list[Path] = []
+        self.count = min(MOST_THREADS, max(2, processors() // 2))
+        self.room = _Room(PIXELS)
+        self.readers = ThreadPoolExecutor(self.count, "reading", let_the_network_go_first)
+        self.writers = ThreadPoolExecutor(self.count, "writing", let_the_network_go_first)
+
+    def __enter__(self) -> _Line:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.room.close()
+        for pool in (self.readers, self.writers):
+            pool.shutdown(cancel_futures=True)
+        self.finished.close()
+
+    def run(
+        self,
+        todo: Sequence[tuple[Picture, Sequence[Seen | None]]],
+        progress: Callable[[int, int], None],
+    ) -> Iterator[dict[str, Any] | FullconvError]:
+        """What is found in each picture, or why it cannot be read; as soon as those before it are
+        written."""
+        ahead: deque[Future[_Read]] = deque()
+        behind: deque[Future[dict[str, Any]] | FullconvError] = deque()
+        for k, (picture, sources) in enumerate(todo):
+            while len(ahead) + k < min(len(todo), k + 2 * self.count):
+                turn = len(ahead) + k
+                ahead.append(self.readers.submit(self._read, todo[turn][0].path, turn))
+            try:
+                read = ahead.popleft().result()
+                if read.loses_its_place:
+                    self.placeless.append(picture.path)
+                if read.pixels is None:
+                    told = progress if len(todo) == 1 else lambda done, of: None
+                    behind.append(_already(self._in_parts(picture, sources, told)))
+                else:
+                    found = self._segmented(picture, read)
+                    write = self.writers.submit(self._write, found, picture, sources, read.room)
+                    behind.append(write)
+            except UnwrittenError as error:
+                raise FullconvError(error.message, error.hint) from error
+            except FullconvError as error:  # one bad picture does not cost the others
+                behind.append(error)
+            while behind and (len(behind) > 2 * self.count or _is_ready(behind[0])):
+                yield _result(behind.popleft())
+        while behind:
+            yield _result(behind.popleft())
+
+    def _read(self, path: Path, turn: int) -> _Read:
+        """In a thread."""
+        inside = 0
+        try:
+            size = raster_size(path)
+            windows = size and not self.predictor.inputs and self.predictor.cuts(size)
+            if is_video(path) or windows:
+                return _Read(None, 0)
+            inside = size[0] * size[1] if size else pixels_to_decode(path)
+        finally:
+            self.room.enter(turn, inside)  # also where it cannot be read: those behind it wait
+        try:
+            if size:
+                pixels, place = read_placed(path)
+                return _Read(pixels, inside, place)
+            return _Read(read_picture(path), inside, loses_its_place=loses_its_place(path))
+        except BaseException:
+            self.room.leave(inside)
+            raise
+
+    def _segmented(self, picture: Picture, read: _Read) -> Segmentation:
+        try:
+            found: Segmentation = self.predictor.segment(read.pixels, inputs=picture.beside)
+        except BaseException:
+            self.room.leave(read.room)
+            raise
+        return found.of_file(picture.path, read.place)
+
+    def _in_parts(
+        self,
+        picture: Picture,
+        sources: Sequence[Seen | None],
+        progress: Callable[[int, int], None],
+    ) -> dict[str, Any]:
+        """Of what is never in memory as a whole."""
+        predict: Callable[..., dict[str, Any]] = predict_video
+        if not is_video(picture.path):
+            from fullconv.inference.geotiff import predict_raster  # which needs torch
+
+            predict = predict_raster
+        with _aside(self.finished.out / picture.stem) as stem:
+            found = predict(self.predictor, picture.path, stem, self.outputs, progress=progress)
+            return self._moved(picture, sources, [Path(path) for path in found["files"]], found)
+
+    def _write(
+        self,
+        segmentation: Segmentation,
+        picture: Picture,
+        sources: Sequence[Seen | None],
+        room: int,
+    ) -> dict[str, Any]:
+        """In a thread."""
+        try:
+            with _aside(self.finished.out / picture.stem) as stem:
+                files = save_outputs(segmentation, stem, self.outputs)
+                return self._moved(picture, sources, files, segmentation.to_dict())
+        finally:
+            self.room.leave(room)
+
+    def _moved(
+        self,
+        picture: Picture,
+        sources: Sequence[Seen | None],
+        files: Sequence[Path],
+        result: dict[str, Any],
+    ) -> dict[str, Any]:
+        place = (self.finished.out / picture.stem).parent
+        moves = {file: place / file.name for file in files}
+        self.finished.add(picture.stem, sources, self.outputs, moves, result)
+        for file, to in moves.items():
+            with writing(to):
+                os.replace(file, to)
+        return {**result, "files": [str(path) for path in moves.values()]}
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A picture in memory, (H, W, 3) uint8 RGB, None if it is read in windows or frame by frame;
+    how many pixels of the room it takes; where it lies, or whether nobody can tell any more."""
+
+    pixels: np.ndarray | None
+    room: int
+    place: Place | None = None
+    loses_its_place: bool = False
+
+
+class _Room:
+    """Lets pictures in, one after the other, while those inside have few enough pixels together,
+    or when nothing is inside."""
+
+    def __init__(self, pixels: int) -> None:
+        self._pixels, self._inside, self._turn = pixels, 0, 0
+        self._closed = False
+        self._change = threading.Condition()
+
+    def enter(self, turn: int, pixels: int) -> None:
+        """Waits for its turn, from 0, and for room."""
+        with self._change:
+            self._change.wait_for(lambda: self._closed or self._fits(turn, pixels))
+            if self._closed:
+                raise CancelledError
+            self._turn += 1
+            self._inside += pixels
+            self._change.notify_all()
+
+    def leave(self, pixels: int) -> None:
+        """So many are written, or were not to be read."""
+        with self._change:
+            self._inside -= pixels
+            self._change.notify_all()
+
+    def close(self) -> None:
+        """Nobody is to enter any more; those who wait are sent away."""
+        with self._change:
+            self._closed = True
+            self._change.notify_all()
+
+    def _fits(self, turn: int, pixels: int) -> bool:
+        fits = not self._inside or self._inside + pixels <= self._pixels
+        return turn == self._turn and fits
+
+
+@contextmanager
+def _aside(stem: Path) -> Iterator[Path]:
+    """The same name in a hidden folder beside it, which is gone afterwards."""
+    part = _part(stem)
+    with writing(stem):
+        shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
+        part.mkdir(parents=True)
+    try:
+        yield part / stem.name
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _part(stem: Path) -> Path:
+    return stem.with_name(PART + stem.name)
+
+
+def _already(result: dict[str, Any]) -> Future[dict[str, Any]]:
+    made: Future[dict[str, Any]] = Future()
+    made.set_result(result)
+    return made
+
+
+def _is_ready(one: Future[dict[str, Any]] | FullconvError) -> bool:
+    return isinstance(one, FullconvError) or one.done()
+
+
+def _result(one: Future[dict[str, Any]] | FullconvError) -> dict[str, Any] | FullconvError:
+    return one if isinstance(one, FullconvError) else one.result()

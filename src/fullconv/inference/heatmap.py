@@ -1,0 +1,231 @@
+"""Where in a picture a classifier sees its classes (Long et al. 2015, figure 2), at several scales.
+
+A dense classifier looks at the picture through windows of its own size, a stride apart: at every
+scale as many as fit, laid centrally. Each gives a probability per class. Scale 1 is the picture as
+it is, but a photo whose shorter side has more than twice the pixels of the classifier's own
+pictures is first reduced to twice: windows of 224 pixels on a photo of 4000 see single tiles of a
+roof.
+
+Shapes: K classes · H, W picture · h, w cells. Places are pixels of the picture as it was given.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from fullconv.core.errors import FullconvError
+from fullconv.data.io.images import picture_size, read_reduced
+from fullconv.geometry.trace_network import Grid
+from fullconv.network.dense.convolutionalize import DenseClassifier
+from fullconv.network.kernels.reference import reading_matrix
+
+MOST_PIXELS = 6_000_000  # of a scaled picture: VGG takes about 3 GB for it
+ENOUGH = 2  # times the classifier's size: what the shorter side is reduced to at scale 1
+SHOWN = 480  # pixels of a drawn picture's longer side
+
+Picture = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Heat:
+    """Probabilities at one scale.
+
+    Args:
+        scale: as it was asked for.
+        size: (H, W) of the scaled picture, in pixels.
+        rows, columns: where the cells look, in pixels of the picture as it was given.
+        windows: the same of the windows: the field is their width.
+        probabilities: float32 (K, h, w), fractions; the sum over the classes is 1 at each cell.
+    """
+
+    scale: float
+    size: tuple[int, int]
+    rows: Grid
+    columns: Grid
+    windows: tuple[Grid, Grid]
+    probabilities: NDArray[np.float32]
+
+    def read(self, class_id: int, size: tuple[int, int], shown: tuple[int, int]) -> NDArray[Any]:
+        """A class's probability over a picture of (H, W) pixels shown in (h, w): bilinear between
+        the cells; NaN further than half a stride outside the outermost, where no cell looks."""
+        values = torch.from_numpy(self.probabilities[class_id].astype(np.float64))
+        matrices, outside = [], []
+        for grid, cells, n, m in zip(
+            (self.rows, self.columns), values.shape, size, shown, strict=True
+        ):
+            pixels = Grid(n / m, (n / m - 1) / 2)
+            matrices.append(reading_matrix(grid, cells, pixels, m))
+            where = (pixels.offset + pixels.stride * np.arange(m) - grid.offset) / grid.stride
+            outside.append((where < -0.5) | (where > cells - 0.5))
+        read = (matrices[0] @ values @ matrices[1].T).numpy()
+        read[outside[0]] = np.nan
+        read[:, outside[1]] = np.nan
+        return read
+
+
+@dataclass(frozen=True)
+class Place:
+    """The cell where a class is most probable.
+
+    Args:
+        class_id, name: the class.
+        probability: fraction.
+        row, column: the pixel that the cell looks at.
+        window: (top, left, bottom, right) of what the classifier saw, in pixels.
+        scale: at which it was found.
+    """
+
+    class_id: int
+    name: str
+    probability: float
+    row: int
+    column: int
+    window: tuple[int, int, int, int]
+    scale: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {
+            "id": self.class_id,
+            "class": self.name,
+            "probability": round(self.probability, 6),
+            "row": self.row,
+            "column": self.column,
+            "window": list(self.window),
+            "scale": self.scale,
+        }
+
+
+@dataclass(frozen=True)
+class Heatmap:
+    """What a classifier sees in a picture.
+
+    Args:
+        names: of the classes; empty where they are not known.
+        size: (H, W) of the picture.
+        picture: (h, w, 3) uint8 RGB, reduced for display.
+        heats: one per scale.
+    """
+
+    names: tuple[str, ...]
+    size: tuple[int, int]
+    picture: Picture
+    heats: tuple[Heat, ...]
+
+    def places(self, class_id: int) -> list[Place]:
+        """The best place at each scale."""
+        return [self._place(heat, class_id) for heat in self.heats]
+
+    def best(self, class_id: int) -> Place:
+        """The best place at any scale."""
+        return max(self.places(class_id), key=lambda place: place.probability)
+
+    def top(self, count: int) -> list[Place]:
+        """The classes that are most probable anywhere, each at its best place."""
+        highest = np.max([heat.probabilities.max(axis=(1, 2)) for heat in self.heats], axis=0)
+        return [self.best(int(k)) for k in np.argsort(-highest, kind="stable")[:count]]
+
+    def _place(self, heat: Heat, class_id: int) -> Place:
+        values = heat.probabilities[class_id]
+        cell = divmod(int(values.argmax()), values.shape[1])
+        row, column = (
+            min(max(round(grid.centre(k)), 0), pixels - 1)
+            for grid, k, pixels in zip((heat.rows, heat.columns), cell, self.size, strict=True)
+        )
+        # Edges lie between pixels: those of the first one at -0.5 and 0.5.
+        middle = [grid.centre(k) + 0.5 for grid, k in zip(heat.windows, cell, strict=True)]
+        half = [grid.field / 2 for grid in heat.windows]
+        window = (
+            *(round(m - h) for m, h in zip(middle, half, strict=True)),
+            *(round(m + h) for m, h in zip(middle, half, strict=True)),
+        )
+        name = self.names[class_id] if self.names else f"class {class_id}"
+        probability = float(values[cell])
+        return Place(class_id, name, probability, row, column, window, heat.scale)  # type: ignore[arg-type]
+
+
+def heatmap(
+    dense: DenseClassifier, picture: str | Path, *, scales: Sequence[float] = (1.0,)
+) -> Heatmap:
+    """The probabilities of every class over a picture.
+
+    Args:
+        dense: what `fullconv.convolutionalize` returns.
+        picture: a file.
+        scales: of the picture; see above what scale 1 is.
+
+    Raises:
+        FullconvError: no picture; at some scale it is smaller than the classifier's own pictures,
+            or has more pixels than fit into memory.
+    """
+    size = picture_size(picture)
+    unit = min(1.0, ENOUGH * dense.size / min(size))
+    sizes = [_scaled(size, unit, scale, dense, picture) for scale in scales]
+    _, pixels = read_reduced(picture, max(min(shape) for shape in sizes))
+    image = Image.fromarray(pixels)
+    heats = []
+    for scale, shape in zip(scales, sizes, strict=True):
+        scaled = image.resize(shape[::-1], Image.Resampling.BICUBIC, reducing_gap=3.0)
+        heats.append(_heat(dense, scaled, scale, size))
+    factor = min(1.0, SHOWN / max(size))
+    shown = [max(1, round(n * factor)) for n in size[::-1]]
+    small = np.asarray(image.resize(shown, Image.Resampling.LANCZOS, reducing_gap=3.0))
+    return Heatmap(dense.names, size, small, tuple(heats))
+
+
+def _scaled(
+    size: tuple[int, int], unit: float, scale: float, dense: DenseClassifier, picture: str | Path
+) -> tuple[int, int]:
+    """(H, W) of the scaled picture."""
+    if not (math.isfinite(scale) and scale > 0):
+        raise FullconvError(f"scale {scale}; expected a number above 0.", "--scales 1,1.5,2")
+    height, width = (round(n * unit * scale) for n in size)
+    what = f"{picture} has {height} x {width} pixels at scale {scale:g} (height x width)"
+    if min(height, width) < dense.size:
+        fitting = dense.size / (min(size) * unit)
+        raise FullconvError(
+            f"{what}; {dense.name} looks at {dense.size} x {dense.size}, and takes nothing "
+            "smaller.",
+            f"--scales {math.ceil(fitting * 100) / 100:g}",
+        )
+    if height * width > MOST_PIXELS:
+        fitting = math.sqrt(MOST_PIXELS / (size[0] * size[1])) / unit
+        raise FullconvError(
+            f"{what}; at most {MOST_PIXELS / 1e6:g} million fit into memory.",
+            f"--scales {math.floor(fitting * 10) / 10:g}",
+        )
+    return height, width
+
+
+def _heat(dense: DenseClassifier, image: Image.Image, scale: float, size: tuple[int, int]) -> Heat:
+    """Of a scaled picture, as many whole windows as fit."""
+    shape = (image.height, image.width)
+    stride = round(dense.grid.stride)
+    left_over = [(n - dense.size) % stride for n in shape]
+    top, left = (n // 2 for n in left_over)
+    inner = np.asarray(image)[
+        top : shape[0] - left_over[0] + top, left : shape[1] - left_over[1] + left
+    ]
+    like = next(dense.parameters())
+    batch = torch.tensor(inner, device=like.device).permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        scores = dense(dense.card.normalise(batch).to(like))[0]
+        probabilities = scores.float().softmax(dim=0).cpu().numpy()
+    axes = list(zip(size, shape, (top, left), strict=True))
+
+    def back(offset: float, n: int, m: int, field: float = 1) -> Grid:
+        return Grid(dense.grid.stride * n / m, (offset + 0.5) * n / m - 0.5, field * n / m)
+
+    rows, columns = (back(dense.grid.offset + before, n, m) for n, m, before in axes)
+    middle = (dense.size - 1) / 2
+    windows = [back(middle + before, n, m, dense.size) for n, m, before in axes]
+    return Heat(scale, shape, rows, columns, (windows[0], windows[1]), probabilities)

@@ -1,0 +1,121 @@
+"""What was named on the command line: files, folders, patterns and lists of paths.
+
+photos/                 a folder, with all below
+photos/**/*.jpg         a pattern that no shell has expanded
+@list.txt               a file with a path a line, relative to its folder; # begins a comment
+@-                      the same from standard input, relative to the current folder
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from fullconv.core.errors import FullconvError, command
+from fullconv.data.io.images import PICTURE_SUFFIXES
+from fullconv.data.io.video import VIDEO_SUFFIXES
+from fullconv.inference.segmentation import is_result, pictures_below, with_stems
+
+STANDARD_INPUT = "@-"
+_SUFFIXES = (*sorted(PICTURE_SUFFIXES), *sorted(VIDEO_SUFFIXES))
+
+
+def find_named(words: Sequence[Path], left_out: list[Path]) -> list[tuple[Path, Path]]:
+    """Every picture and video that the words name, once, each with the name that its results get:
+    relative to the folder, to the fixed beginning of a pattern, or to the place of a list, without
+    the suffix. In the order of the words, sorted within folders and patterns.
+
+    Results of earlier runs among them are no pictures; they are added to `left_out`. A path in a
+    list is taken whether or not there is such a file: reading it will say so.
+
+    Raises:
+        FullconvError: nothing of that name, no picture in it, or a list that is none.
+    """
+    seen: set[str] = set()
+
+    def once() -> Iterator[tuple[Path, Path]]:
+        for word in words:
+            for path, name in _named(word, left_out):
+                key = os.path.abspath(path)
+                if key not in seen:
+                    seen.add(key)
+                    yield path, name
+
+    return list(with_stems(once()))
+
+
+def _named(word: Path, left_out: list[Path]) -> Iterator[tuple[Path, Path]]:
+    text = str(word)
+    if text.startswith("@") and not word.exists():
+        return _of_list(text[1:], left_out)
+    if glob.has_magic(text) and not word.exists():
+        return _of_pattern(text, left_out)
+    return pictures_below(word, left_out, _SUFFIXES)
+
+
+def _of_pattern(pattern: str, left_out: list[Path]) -> Iterator[tuple[Path, Path]]:
+    parts = Path(pattern).parts
+    fixed = next(k for k, part in enumerate(parts) if glob.has_magic(part))
+    root = Path(*parts[:fixed])
+    found = [
+        path
+        for path in map(Path, sorted(glob.glob(pattern, recursive=True)))
+        if path.suffix.lower() in _SUFFIXES and path.is_file()
+    ]
+    pictures = _without_results(found, left_out)
+    if not pictures:
+        raise FullconvError(
+            f"no picture fits {pattern}{' but results of earlier runs' if found else ''}; looked "
+            f"for {', '.join(_SUFFIXES)}.",
+            command("ls", root),
+        )
+    yield from ((path, path.relative_to(root)) for path in pictures)
+
+
+def _of_list(name: str, left_out: list[Path]) -> Iterator[tuple[Path, Path]]:
+    from_input = f"@{name}" == STANDARD_INPUT
+    said = "standard input" if from_input else name
+    try:
+        content = sys.stdin.buffer.read() if from_input else Path(name).read_bytes()
+    except OSError as error:
+        raise FullconvError(
+            f"the list {said} cannot be read: {error.strerror or error}.",
+            "fullconv predict MODEL @list.txt   # a file with a path a line",
+        ) from error
+    if b"\0" in content:
+        raise FullconvError(
+            f"{said} is no list: it holds zero bytes; expected text in UTF-8, a path a line.",
+            "find photos -name '*.jpg' > list.txt",
+        )
+    lines = [
+        line.strip() for line in os.fsdecode(content.removeprefix(b"\xef\xbb\xbf")).split("\n")
+    ]
+    paths = [line for line in lines if line and not line.startswith("#")]
+    if not paths:
+        raise FullconvError(
+            f"{said} names no picture; expected a path a line.",
+            "find photos -name '*.jpg' | fullconv predict MODEL -",
+        )
+    place = Path() if from_input else Path(name).parent
+    for path in _without_results([place / line for line in paths], left_out):
+        if path.is_dir():
+            yield from pictures_below(path, left_out, _SUFFIXES)
+        else:
+            yield path, _below(path, place)
+
+
+def _below(path: Path, place: Path) -> Path:
+    """Where its results go: as it lies below the list's place; from elsewhere with all of its
+    folders, so that two of the same name stay apart."""
+    whole, root = Path(os.path.abspath(path)), Path(os.path.abspath(place))
+    return whole.relative_to(root if whole.is_relative_to(root) else whole.anchor)
+
+
+def _without_results(found: list[Path], left_out: list[Path]) -> list[Path]:
+    pictures: list[Path] = []
+    for path in found:
+        (left_out if is_result(path) else pictures).append(path)
+    return pictures

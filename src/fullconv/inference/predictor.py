@@ -1,0 +1,285 @@
+"""Predictor: pictures in, segmentations out, in each picture's own size.
+
+model = fullconv.load("runs/.../model")
+segmentation = model("street.jpg")
+segmentation.mask, segmentation.area["road"], segmentation.overlay().save("street.png")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from fullconv.core.errors import FullconvError
+from fullconv.core.labels import Labels
+from fullconv.data.io.extra_channels import Input
+from fullconv.data.io.images import from_array
+from fullconv.inference.exported import is_deployed, load_deployed
+from fullconv.inference.options import Options
+from fullconv.inference.probabilities import Probabilities, ids_dtype
+from fullconv.inference.runtime import Engine
+from fullconv.inference.segmenter import Segmenter
+from fullconv.inference.segmenter import as_array as array_of
+from fullconv.inference.tiling import WHOLE, Read, Span, Tiles, require_tile, window_of
+from fullconv.models.hub import local
+from fullconv.models.model import Model, load_model, save_model
+from fullconv.network.scores import Scores
+
+_OVERSHOOT = 0.05  # beyond 0-1 of a float picture that was resized bicubically
+Picture = str | Path | Image.Image | np.ndarray | Tensor
+
+
+class Predictor(Segmenter):
+    """A model, ready for pictures of any size.
+
+    Args:
+        model: as loaded.
+        device: of torch; default: a GPU where there is one.
+        precision, compile: see `fullconv.inference.runtime.Engine`.
+        tile: pixels; pictures that are longer are cut into tiles of so many pixels a side. Default:
+            pictures of more than 16.8 million pixels are, see `fullconv.inference.tiling`.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        device: str | torch.device | None = None,
+        precision: str = "auto",
+        compile: bool = False,
+        tile: int | None = None,
+    ) -> None:
+        require_tile(tile)
+        if tile is not None and model.short_side is not None:
+            raise FullconvError(
+                "the model wants pictures that are resized as a whole, to "
+                f"{model.short_side} pixels: tiles of them would be other pictures.",
+                "fullconv predict MODEL PICTURES   # without --tile",
+            )
+        self.model, self.tile = model, tile
+        self.tiles: Tiles | None = None  # once a picture was cut
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.engine = Engine(model, device=self.device, precision=precision, compile=compile)
+
+    @property
+    def labels(self) -> Labels:
+        """The classes."""
+        return self.model.labels
+
+    @property
+    def heads(self) -> Mapping[str, Labels]:
+        """The classes of further heads, by name."""
+        return self.model.heads
+
+    @property
+    def head(self) -> str:
+        """What the first head is called, where there are several."""
+        return self.model.head
+
+    @property
+    def backbone(self) -> str:
+        """What its backbone is called."""
+        return self.model.card.name
+
+    @property
+    def stride(self) -> int:
+        """Of its scores, in pixels."""
+        return self.model.network.stride
+
+    @property
+    def pretrained_on(self) -> str:
+        """What its backbone started from; empty for a fresh start."""
+        return self.model.card.pretrained_on
+
+    @property
+    def training(self) -> Mapping[str, Any]:
+        """What is known of its training; empty of models of others."""
+        return self.model.training
+
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        """What it takes beside pictures."""
+        return self.model.inputs
+
+    def save(self, folder: str | Path) -> Path:
+        """Writes the model as a folder that `load` reads, without network."""
+        return save_model(self.model, folder)
+
+    def as_array(self, picture: Any) -> np.ndarray:
+        """Also of a tensor."""
+        return as_array(picture)
+
+    def use(self, options: Options) -> None:
+        """Also refuses scales where pictures are resized anyway, or cut into tiles."""
+        if options.scales != (1.0,):
+            if self.model.short_side is not None:
+                raise FullconvError(
+                    f"the model resizes every picture to {self.model.short_side} pixels on its "
+                    "shorter side: other scales would make no other picture.",
+                    "--flip   # without --scales",
+                )
+            if self.tile is not None:
+                raise FullconvError(
+                    "pictures at other scales are taken whole: --scales and --tile do not go "
+                    "together.",
+                    f"--tile {self.tile}   # without --scales",
+                )
+        super().use(options)
+
+    def labels_in(self, planes: np.ndarray) -> list[np.ndarray]:
+        """(H, W, C), as `joined` gives it -> (H, W) class ids of each head; of blocks, one after
+        the other."""
+        size = (planes.shape[0], planes.shape[1])
+        maps = [np.empty(size, ids_dtype(len(of))) for of in self.tables]
+        for rows, columns, scores in self.scores(size, window_of(_tensor(planes))):
+            for ids, of_head in zip(maps, self.model.split(scores), strict=True):
+                ids[slice(*rows), slice(*columns)] = of_head.labels()[0].cpu().numpy()
+        return maps
+
+    def read(self, planes: np.ndarray, size: tuple[int, int]) -> Probabilities:
+        """See `Segmenter.read`."""
+        shown = (planes.shape[0], planes.shape[1])
+        if shown != size:  # which is never cut
+            scores = self.engine.scores(_tensor(planes)[None]).resized(size)
+            return Blocks(size, [((0, size[0]), (0, size[1]), self.model.split(scores))])
+        found = self.scores(size, window_of(_tensor(planes)))
+        return Blocks(size, [(r, c, self.model.split(scores)) for r, c, scores in found])
+
+    def cuts(self, size: tuple[int, int]) -> bool:
+        """See `Segmenter.cuts`."""
+        long = max(size) > self.tile if self.tile else size[0] * size[1] > WHOLE
+        return long and self.model.short_side is None
+
+    def scores(self, size: tuple[int, int], read: Read) -> Iterator[tuple[Span, Span, Scores]]:
+        """Of a picture (H, W), in as many blocks as it is cut into, one if it is small: rows,
+        columns and scores of all heads. `read` gives the pixels of a window, (C, h, w)."""
+        if not self.cuts(size):
+            rows, columns = (0, size[0]), (0, size[1])
+            yield rows, columns, self.engine.scores(read(rows, columns)[None])
+            return
+        if self.tiles is None:
+            running = self.model.network if self.engine.compiled else self.engine.network
+            self.tiles = Tiles(
+                self.model.network, self.engine.scores, tile=self.tile, running=running.backbone
+            )
+            self.seams = self.tiles.reasons
+        yield from self.tiles.scores(size, read)
+
+
+class Blocks(Probabilities):
+    """Read from the scores of the blocks of a picture.
+
+    Args:
+        size: of the picture, (H, W).
+        blocks: rows, columns and the scores of each head.
+    """
+
+    def __init__(
+        self, size: tuple[int, int], blocks: Sequence[tuple[Span, Span, Sequence[Scores]]]
+    ) -> None:
+        self.size, self.blocks = size, blocks
+        self.counts = tuple(of.num_classes for of in blocks[0][2])
+
+    def rows(self, head: int, start: int, stop: int) -> np.ndarray:
+        """See `Probabilities`."""
+        out = np.empty((self.counts[head], stop - start, self.size[1]), np.float32)
+        for (top, bottom), (left, right), heads in self.blocks:
+            low, high = max(start, top), min(stop, bottom)
+            if low < high:
+                part = heads[head].part((low - top, high - top), (0, right - left))
+                found = part.full().softmax(dim=1)[0]
+                out[:, low - start : high - start, left:right] = found.cpu().numpy()
+        return out
+
+    def labels(self, head: int) -> np.ndarray:
+        """Read block by block."""
+        out = np.empty(self.size, ids_dtype(self.counts[head]))
+        for rows, columns, heads in self.blocks:
+            out[slice(*rows), slice(*columns)] = heads[head].labels()[0].cpu().numpy()
+        return out
+
+    def confidence(self, head: int) -> np.ndarray:
+        """Read block by block."""
+        out = np.empty(self.size, np.float32)
+        for rows, columns, heads in self.blocks:
+            out[slice(*rows), slice(*columns)] = heads[head].confidence()[0].cpu().numpy()
+        return out
+
+
+def load(
+    path: str | Path,
+    *,
+    backbone: nn.Module | str | None = None,
+    weights: str | Path | None = None,
+    labels: Labels | None = None,
+    device: str | torch.device | None = None,
+    precision: str = "auto",
+    compile: bool = False,
+    tile: int | None = None,
+    options: Options | None = None,
+) -> Segmenter:
+    """A model from disk, ready to use: `fullconv.load("runs/.../model")("photo.jpg")`.
+
+    Args:
+        path: a model folder, the run that holds it, a .safetensors file; what `fullconv.deploy.export`
+            wrote (see `fullconv.inference.exported`); hf://user/name, a model on a hub (see `fullconv.models.hub`);
+            or a model of others: "torchvision:fcn_resnet50", a .caffemodel, a .pth (see
+            `fullconv.models.third_party`).
+        backbone: the module, where the model was trained on one of your own.
+        weights, labels: of a model of others, if not the published ones.
+        device: of torch; default: a GPU where there is one.
+        precision, compile: see `fullconv.inference.runtime.Engine`.
+        tile: see `Predictor`.
+        options: averages over views, classes that are wanted, and the like: see
+            `fullconv.inference.options.Options`.
+
+    Returns:
+        A `Predictor`; of an exported model a `fullconv.inference.exported.Deployed`.
+    """
+    path = local(path)
+    if is_deployed(path):
+        return load_deployed(path, tile=tile, options=options)
+    model = load_model(path, backbone=backbone, weights=weights, labels=labels)
+    predictor = Predictor(model, device=device, precision=precision, compile=compile, tile=tile)
+    predictor.use(options or Options())
+    return predictor
+
+
+def as_array(picture: Picture) -> np.ndarray:
+    """Any picture as (H, W, 3) uint8 RGB."""
+    return _of_tensor(picture) if isinstance(picture, Tensor) else array_of(picture)
+
+
+def _tensor(planes: np.ndarray) -> Tensor:
+    """(H, W, C) -> (C, H, W)"""
+    return torch.from_numpy(planes.copy()).permute(2, 0, 1)
+
+
+def _of_tensor(picture: Tensor) -> np.ndarray:
+    shape = tuple(picture.shape)
+    if picture.ndim != 3 or shape[0] not in (1, 3, 4) or picture.numel() == 0:
+        hint = 'model("photo.jpg")'
+        if picture.ndim == 4:
+            hint = "model(list(pictures))   # one after the other"
+        elif picture.ndim == 3 and shape[2] in (1, 3, 4):
+            hint = "model(picture.permute(2, 0, 1))"
+        raise FullconvError(
+            f"a tensor {shape} is no picture; expected (3, H, W) with at least one pixel.", hint
+        )
+    picture = picture.detach().cpu()
+    if picture.is_floating_point():
+        low, high = float(picture.min()), float(picture.max())
+        if not (low >= -_OVERSHOOT and high <= 1 + _OVERSHOOT):
+            raise FullconvError(
+                f"a float tensor with values from {low:.3g} to {high:.3g}; expected 0 to 1 (not "
+                "0 to 255, and not normalised: the model does that itself).",
+                "model(picture / 255)",
+            )
+        picture = picture.clamp(0, 1).mul(255).round().to(torch.uint8)
+    return from_array(picture.permute(1, 2, 0).numpy())

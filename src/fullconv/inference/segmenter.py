@@ -1,0 +1,252 @@
+"""Segmenter: what every model does with pictures, whoever computes its labels.
+
+Nothing here needs torch, so that exported models run without it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from fullconv.core.errors import FullconvError
+from fullconv.core.labels import Labels
+from fullconv.data.io.extra_channels import Input, channels_of
+from fullconv.data.io.geotiff import raster_size, read_placed
+from fullconv.data.io.images import from_array, from_pil, read_picture
+from fullconv.data.layouts.extra_folders import files_of
+from fullconv.inference.options import Options
+from fullconv.inference.probabilities import LARGEST, Probabilities, averaged
+from fullconv.inference.segmentation import Segmentation, find_pictures
+
+
+class Segmenter(ABC):
+    """A model that is ready for pictures of any size.
+
+    Attributes:
+        labels_inside: whether it gives no scores, and so no probabilities.
+        seams: what kept the tiles of large pictures from being exact; empty where nothing did.
+        options: what is asked of it; set by `use`.
+    """
+
+    labels_inside = False
+    seams: tuple[str, ...] = ()
+    options = Options()
+
+    def use(self, options: Options) -> None:
+        """Label pictures so from now on.
+
+        Raises:
+            FullconvError: classes that no head has, or what this model cannot do.
+        """
+        options.require_classes(self.tables)
+        self.options = options
+
+    @property
+    @abstractmethod
+    def labels(self) -> Labels:
+        """The classes."""
+
+    @property
+    @abstractmethod
+    def heads(self) -> Mapping[str, Labels]:
+        """The classes of further heads, by name."""
+
+    @property
+    @abstractmethod
+    def head(self) -> str:
+        """What the first head is called, where there are several."""
+
+    @property
+    @abstractmethod
+    def backbone(self) -> str:
+        """What its backbone is called."""
+
+    @property
+    @abstractmethod
+    def stride(self) -> int:
+        """Of its scores, in pixels."""
+
+    @property
+    @abstractmethod
+    def pretrained_on(self) -> str:
+        """What its backbone started from; empty for a fresh start."""
+
+    @property
+    def training(self) -> Mapping[str, Any]:
+        """What is known of its training; empty of models of others."""
+        return {}
+
+    @property
+    def tables(self) -> tuple[Labels, ...]:
+        """The class tables of all heads, the first one first."""
+        return (self.labels, *self.heads.values())
+
+    @property
+    @abstractmethod
+    def inputs(self) -> tuple[Input, ...]:
+        """What it takes beside pictures."""
+
+    def label_maps(self, picture: np.ndarray, inputs: Sequence[Any] = ()) -> list[np.ndarray]:
+        """(H, W, 3) uint8 RGB -> (H, W) class ids, of each head: the likeliest class of every
+        pixel, by the views that `options` names.
+
+        Args:
+            inputs: a path or an array for each of the model's further inputs.
+        """
+        planes = self.joined(picture, inputs)
+        if self.options.averaged:
+            return self._probabilities(planes).label_maps()
+        return self.labels_in(planes)
+
+    def rated_maps(
+        self, picture: np.ndarray, inputs: Sequence[Any] = ()
+    ) -> list[tuple[np.ndarray, np.ndarray | None]]:
+        """As `label_maps`, each with the probability of the class that every pixel got, (H, W)
+        float32, of the same run of the network; None where there are labels alone, and of pictures
+        that are cut into tiles."""
+        if self.labels_inside or picture.shape[0] * picture.shape[1] > LARGEST:
+            return [(ids, None) for ids in self.label_maps(picture, inputs)]
+        found = self.probabilities(picture, inputs)
+        return [(ids, found.confidence(head)) for head, ids in enumerate(found.label_maps())]
+
+    def cuts(self, size: tuple[int, int]) -> bool:
+        """Whether pictures of (H, W) are cut, and so may be read window by window."""
+        return False
+
+    @abstractmethod
+    def labels_in(self, planes: np.ndarray) -> list[np.ndarray]:
+        """(H, W, C), as `joined` gives it -> (H, W) class ids of each head, of this one view."""
+
+    @abstractmethod
+    def read(self, planes: np.ndarray, size: tuple[int, int]) -> Probabilities:
+        """(h, w, C) -> probabilities at the pixels of a picture of size (H, W): of this one, or of
+        the one that was resized to it."""
+
+    def probabilities(self, picture: np.ndarray, inputs: Sequence[Any] = ()) -> Probabilities:
+        """(H, W, 3) uint8 RGB -> the probability of each class at every pixel, by the views that
+        `options` names.
+
+        Args:
+            inputs: a path or an array for each of the model's further inputs.
+        """
+        return self._probabilities(self.joined(picture, inputs))
+
+    def _probabilities(self, planes: np.ndarray) -> Probabilities:
+        if self.options.averaged:
+            return averaged(self.read, planes, self.options)
+        return self.read(planes, (planes.shape[0], planes.shape[1]))
+
+    def as_array(self, picture: Any) -> np.ndarray:
+        """Any picture as (H, W, 3) uint8 RGB."""
+        return as_array(picture)
+
+    def __call__(self, picture: Any, *, inputs: Any = ()) -> Any:
+        """Segments one picture, a list of them, or all in a folder.
+
+        Args:
+            picture: a path, a PIL picture, an (H, W, 3) or (H, W) uint8 array, a (3, H, W) uint8
+                tensor or float tensor 0-1; a list of these; or a folder.
+            inputs: of a model that takes more than pictures, for each of its inputs, in its order:
+                a path or an (H, W) or (H, W, 3) array in the numbers that it was trained with. For
+                several pictures, the folders in which each has a file of its name.
+
+        Returns:
+            A `Segmentation`; a list of them for a list or a folder.
+        """
+        if isinstance(picture, (str, Path)) and Path(picture).is_dir():
+            picture = [path for path, _ in find_pictures([picture])]
+        if isinstance(picture, (list, tuple)):
+            beside = self.inputs_of(picture, inputs)
+            return [self.segment(one, inputs=of) for one, of in zip(picture, beside, strict=True)]
+        return self.segment(picture, inputs=inputs)
+
+    def segment(self, picture: Any, *, inputs: Sequence[Any] = ()) -> Segmentation:
+        """One picture, and what belongs to it."""
+        source = Path(picture) if isinstance(picture, (str, Path)) else None
+        if source and raster_size(source):
+            array, place = read_placed(source)
+            return self.segment(array, inputs=inputs).of_file(source, place)
+        array = self.as_array(picture)
+        again = partial(self.probabilities, array, inputs)  # the network runs once more
+        found = again() if self.options.from_probabilities else None
+        maps = found.label_maps() if found else self.label_maps(array, inputs)
+        of_result = (lambda: found) if found and self.options.keep else again
+        results = []
+        for number, (ids, labels) in enumerate(zip(maps, self.tables, strict=True)):
+            sure = found.confidence(number) if found and self.options.unsure is not None else None
+            ids, unsure = self.options.refined(ids, labels, sure)
+            made = Segmentation(ids, labels, array, source, unsure=unsure)
+            results.append(replace(made, probabilities=of_result, number=number))
+        first, *further = results
+        return replace(first, heads=dict(zip(self.heads, further, strict=True)))
+
+    def inputs_of(
+        self, pictures: Sequence[Any], folders: Sequence[str | Path]
+    ) -> list[tuple[Path, ...]]:
+        """The files of further inputs of each picture, one folder for each input."""
+        self.require_inputs(folders)
+        if not folders:
+            return [() for _ in pictures]
+        nameless = [one for one in pictures if not isinstance(one, (str, Path))]
+        if nameless:
+            raise FullconvError(
+                f"pictures of type {type(nameless[0]).__name__} have no names to find their inputs "
+                "by; expected paths.",
+                "[model(picture, inputs=[depth]) for picture, depth in zip(pictures, depths)]",
+            )
+        paths = [Path(one) for one in pictures]
+        found = [
+            files_of(paths, Path(folder), one.name)
+            for folder, one in zip(folders, self.inputs, strict=True)
+        ]
+        return list(zip(*found, strict=True))
+
+    def label_map(self, picture: np.ndarray, inputs: Sequence[Any] = ()) -> np.ndarray:
+        """(H, W, 3) uint8 RGB -> (H, W) class ids, of the first head."""
+        return self.label_maps(picture, inputs)[0]
+
+    def joined(self, picture: np.ndarray, inputs: Sequence[Any] = ()) -> np.ndarray:
+        """(H, W, 3) uint8 RGB and what belongs to it -> what the network takes: (H, W, 3) uint8, or
+        (H, W, 3 + E) float32 where there are further inputs."""
+        self.require_inputs(inputs)
+        if not inputs:
+            return picture
+        found = [
+            channels_of(given, one, (picture.shape[0], picture.shape[1]))
+            for given, one in zip(inputs, self.inputs, strict=True)
+        ]
+        return np.concatenate([picture, *found], axis=2).astype(np.float32)
+
+    def require_inputs(self, inputs: Sequence[Any]) -> None:
+        """Refuse more or fewer than the model takes."""
+        wanted = [one.name for one in self.inputs]
+        if len(inputs) != len(wanted):
+            raise FullconvError(
+                f"the model takes {' and '.join(wanted) or 'nothing'} beside each picture; "
+                f"{len(inputs) or 'nothing'} was given.",
+                f"--inputs {','.join(wanted)}   # folders; model(picture, inputs=[...]) in Python"
+                if wanted
+                else "model(picture)   # without inputs",
+            )
+
+
+def as_array(picture: Any) -> np.ndarray:
+    """A path, a PIL picture or an array as (H, W, 3) uint8 RGB."""
+    if isinstance(picture, (str, Path)):
+        return read_picture(picture)
+    if isinstance(picture, Image.Image):
+        return from_pil(picture)
+    if isinstance(picture, np.ndarray):
+        return from_array(picture)
+    raise FullconvError(
+        f"found something of type {type(picture).__name__}; expected a path, a PIL picture, an "
+        "(H, W, 3) uint8 array, a (3, H, W) tensor, or a list of these.",
+        'model("photo.jpg")',
+    )

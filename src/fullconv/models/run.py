@@ -1,0 +1,113 @@
+"""A run: what a training left in its folder.
+
+runs/<date>_<name>/  model/ checkpoint/ config.toml log.csv metrics.json counts_<split>.npz
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fullconv.core.errors import FullconvError, command
+from fullconv.core.settings import read_config
+from fullconv.training.staged import Stage
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training.
+
+    Args:
+        folder: of the run.
+        model: folder of the best model, for `fullconv.load`.
+        metrics: of the best model on the validation split, with the protocol card.
+        data, splits: the data set's folder, and which splits it has.
+        stages: what each stage came to, where it was trained in stages; all else is the last one's.
+    """
+
+    folder: Path
+    model: Path
+    metrics: dict[str, Any]
+    data: Path
+    splits: tuple[str, ...]
+    stages: tuple[Stage, ...] = ()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The options of the training, as its config.toml has them; empty where there is none."""
+        return read_settings(self.folder).get("train", {})
+
+    @property
+    def log(self) -> dict[str, list[float]]:
+        """The columns of log.csv, a number per epoch; see `read_log`."""
+        return read_log(self.folder / "log.csv")
+
+    def _repr_html_(self) -> str:
+        from fullconv.evaluation.report.notebook import run_html
+
+        return run_html(self)
+
+
+def open_run(folder: str | Path) -> Run:
+    """A run of another day: `open_run("runs/2026-05-01_101500_data_8s")`.
+
+    Raises:
+        FullconvError: there is no finished run.
+    """
+    folder = Path(folder)
+    folder = folder.parent if folder.name == "model" else folder
+    try:
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        if not isinstance(metrics, dict):
+            raise ValueError("no JSON object")
+    except FileNotFoundError:
+        started = (folder / "config.toml").is_file()
+        said = "has not come to its end" if started else "is no folder of a run"
+        raise FullconvError(
+            f"{folder} {said}: it has no metrics.json.",
+            command("fullconv", "train", "--resume", folder) if started else "fullconv train DATA",
+        ) from None
+    except (OSError, ValueError) as error:
+        raise FullconvError(
+            f"{folder / 'metrics.json'} cannot be read: {error}.",
+            command("fullconv", "evaluate", folder, "DATA", "--split", "val"),
+        ) from None
+    root = read_settings(folder).get("data", {}).get("root", "")
+    table = folder / "stages.json"
+    rows = json.loads(table.read_text(encoding="utf-8")) if table.is_file() else []
+    return Run(
+        folder,
+        folder / "model",
+        metrics,
+        Path(root),
+        (metrics["protocol"]["split"],) if "protocol" in metrics else (),
+        tuple(Stage(**row) for row in rows),
+    )
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """The config.toml of a run; empty where there is none."""
+    path = folder / "config.toml"
+    return read_config(path) if path.is_file() else {}
+
+
+def read_log(path: Path) -> dict[str, list[float]]:
+    """The columns of a log.csv, a number per epoch; empty where there is none. What is no number
+    becomes nan, and a row that was cut off is left out."""
+    if not path.is_file():
+        return {}
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    head, body = (rows[0], rows[1:]) if rows else ([], [])
+    whole = [row for row in body if len(row) == len(head)]
+    return {name: [_number(row[k]) for row in whole] for k, name in enumerate(head)}
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")

@@ -1,0 +1,179 @@
+"""The readings of scores in compiled C++: float32 on the CPU, with threads.
+
+The library is built when the package is installed (compiled/*.cpp, see setup.py) and called through
+ctypes: it takes plain pointers and links nothing of torch. It chooses AVX-512, AVX2 or what every
+processor has when it is loaded. Without a compiler there is none; `reference` works all the same.
+
+Shapes: N batch · K classes · H, W picture · h, w cells.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import sys
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fullconv.core.errors import FullconvError
+from fullconv.core.i18n import said
+from fullconv.geometry.trace_network import Grid
+from fullconv.network.kernels import reference
+from fullconv.network.kernels.library import (
+    NO_MEMORY,
+    NOT_FINITE,
+    STRAY_ID,
+    integers,
+    load,
+    no_memory,
+    not_finite,
+    scores_for,
+)
+
+INSTRUCTIONS = ("baseline", "AVX2", "AVX-512")
+_ID_TYPES = {torch.uint8: 0, torch.int32: 1, torch.int64: 2}
+
+
+def available() -> bool:
+    """Whether the compiled library is there. Says once what its absence costs."""
+    if _library() is not None:
+        return True
+    _say_what_is_lost()
+    return False
+
+
+def instructions(choice: str | None = None) -> str:
+    """The instructions in use, one of `INSTRUCTIONS`; `choice` sets them, for tests and timing.
+
+    Raises:
+        FullconvError: this processor has not the ones chosen, or there is no compiled library.
+    """
+    level = -1 if choice is None else INSTRUCTIONS.index(choice)
+    now = _required().fullconv_instructions(level)
+    if now < 0:
+        raise FullconvError(f"this processor has no {choice}.", f"one of {INSTRUCTIONS}")
+    return INSTRUCTIONS[now]
+
+
+def labels(values: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
+    """As `reference.labels`."""
+    values = _readable(values)
+    dtype = reference.id_type(values.shape[1])
+    out = torch.empty(values.shape[0], *size, dtype=dtype)
+    if out.numel():
+        wide = ctypes.c_int(dtype == torch.uint16)
+        _call("fullconv_labels", *_scores(values, grid, size), _threads(), _pointer(out), wide)
+    return out
+
+
+def confidence(values: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
+    """As `reference.confidence`."""
+    values = _readable(values)
+    out = torch.empty(values.shape[0], *size)
+    if out.numel():
+        _call("fullconv_confidence", *_scores(values, grid, size), _threads(), _pointer(out))
+    return out
+
+
+def loss_and_gradient(
+    values: Tensor,
+    grid: Grid,
+    target: Tensor,
+    *,
+    ignore_index: int,
+    class_weights: Tensor | None,
+    label_smoothing: float,
+    gradient: bool,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """As `reference.loss_and_gradient`, in one pass over the gaps between cells."""
+    values = _readable(values)
+    if target.dtype not in _ID_TYPES:
+        target = target.to(torch.int32)
+    target = target.contiguous()
+    if class_weights is not None:
+        class_weights = class_weights.detach().to("cpu", torch.float32).contiguous()
+    slope = torch.zeros_like(values) if gradient else None
+    sums = torch.zeros(2, dtype=torch.float64)
+    if target.numel() == 0:
+        return sums[0], sums[1], slope
+    size = (target.shape[1], target.shape[2])
+    status = _call(
+        "fullconv_loss",
+        *_scores(values, grid, size),
+        _pointer(target),
+        ctypes.c_int(_ID_TYPES[target.dtype]),
+        ctypes.c_int64(ignore_index),
+        _pointer(class_weights),
+        ctypes.c_float(label_smoothing),
+        _pointer(slope),
+        integers(slope.stride() if slope is not None else ()),
+        _threads(),
+        _pointer(sums),
+        finite_only=False,
+    )
+    if status == STRAY_ID:
+        reference.require_ids(target.to(torch.int64), values.shape[1], ignore_index)
+    if status == NOT_FINITE:
+        sums[0] = torch.nan
+        slope = None if slope is None else slope.fill_(torch.nan)
+    return sums[0], sums[1], slope
+
+
+def _call(name: str, *arguments: Any, finite_only: bool = True) -> int:
+    """Runs a function of the library; gives its status."""
+    status = int(getattr(_required(), name)(*arguments))
+    if status == NO_MEMORY:
+        raise no_memory()
+    if status == NOT_FINITE and finite_only:
+        raise not_finite()
+    return status
+
+
+def _readable(values: Tensor) -> Tensor:
+    if values.device.type != "cpu" or values.dtype != torch.float32:
+        raise FullconvError(
+            f"scores of type {values.dtype} on {values.device}; the compiled kernels read float32 "
+            "on the CPU.",
+            "export FULLCONV_KERNELS=reference",
+        )
+    return values.detach()
+
+
+def _scores(values: Tensor, grid: Grid, size: tuple[int, int]) -> tuple[Any, ...]:
+    return scores_for(values.data_ptr(), values.shape, values.stride(), grid, size)
+
+
+def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
+    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+
+
+def _threads() -> ctypes.c_int:
+    """As many as torch uses: the library leaves torch's own setting alone."""
+    return ctypes.c_int(torch.get_num_threads())
+
+
+def _required() -> Any:
+    library = _library()
+    if library is None:
+        raise FullconvError(
+            "there are no compiled kernels in this installation, and they were asked for.",
+            "export FULLCONV_KERNELS=reference   # or reinstall with a C++ compiler: "
+            "pip install --force-reinstall --no-deps --editable CLONE",
+        )
+    return library
+
+
+def _library() -> Any:
+    return load()[0]
+
+
+@functools.cache
+def _say_what_is_lost() -> None:
+    text = (
+        f"fullconv: no compiled kernels ({load()[1]}), so torch computes losses and label maps: "
+        "same results, several times slower. To change that, install a compiler and run: "
+        "pip install --force-reinstall --no-deps --editable CLONE"
+    )
+    print(said(text), file=sys.stderr)

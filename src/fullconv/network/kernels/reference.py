@@ -1,0 +1,269 @@
+"""The bilinear readings of scores in plain torch: the definition that every faster way must equal.
+
+Scores (N, K, h, w) sit on a `Grid`. The score at pixel x is read between the two cells around
+`u = (x - offset) / stride`; outside the outermost centres it stays what it is there. Reading is a
+product with two sparse matrices, one per axis, which also makes its gradient a product and
+repeatable; each axis may have a grid of its own. Loss and labels go over strips of rows, so that
+(N, K, H, W) never exists.
+
+Shapes: N batch · K classes · H, W picture · h, w cells.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fullconv.core.errors import FullconvError
+from fullconv.geometry.trace_network import Grid
+from fullconv.network.kernels.library import not_finite
+
+STRIP_BYTES = 8 * 2**20  # scores of one strip: small enough for a cache, large enough for threads
+Grids = Grid | tuple[Grid, Grid]  # of both axes, or along the rows and along the columns
+
+
+def reading_matrix(grid: Grid, cells: int, at: Grid, count: int) -> Tensor:
+    """Weights (count, cells) in float64 which read a row of `cells` on `grid` at the first `count`
+    cells of another grid. `Grid(1, 0)` are the pixels.
+
+    >>> reading_matrix(Grid(2, 0), cells=2, at=Grid(1, 0), count=4)
+    tensor([[1.0000, 0.0000],
+            [0.5000, 0.5000],
+            [0.0000, 1.0000],
+            [0.0000, 1.0000]], dtype=torch.float64)
+    """
+    where = (
+        at.offset + at.stride * torch.arange(count, dtype=torch.float64) - grid.offset
+    ) / grid.stride
+    where = where.clamp(0, cells - 1)[:, None]
+    return (1 - (where - torch.arange(cells, dtype=torch.float64)).abs()).clamp(min=0)
+
+
+def read(values: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """(N, K, h, w) with matrices (R, h) and (C, w) -> (N, K, R, C)."""
+    # Mixed precision would multiply in half precision and blur the places of the cells.
+    with torch.autocast(values.device.type, enabled=False):
+        return rows @ values @ columns.T
+
+
+def full(values: Tensor, grid: Grids, size: tuple[int, int]) -> Tensor:
+    """Scores at every pixel: (N, K, h, w) -> (N, K, H, W)."""
+    rows, columns = _matrices(values, grid, size)
+    return read(values, rows, columns)
+
+
+def labels(values: Tensor, grid: Grids, size: tuple[int, int]) -> Tensor:
+    """The class with the largest score at every pixel: (N, K, h, w) -> (N, H, W), uint8 up to 255
+    classes, else uint16. The lowest class id wins a tie.
+
+    Between four cells every score is a convex combination of the four corners. So a class that is
+    the largest at all four is the largest everywhere between them (most gaps: filled), and one
+    whose largest corner is below another's smallest is nowhere the largest.
+    """
+    require_finite(values)
+    rows, columns = (
+        _Gaps(axis, cells, pixels, values)
+        for axis, cells, pixels in zip(axes(grid), values.shape[2:], size, strict=True)
+    )
+    best = values.max(dim=1).indices  # like argmax, and several times faster
+    corners = torch.stack(
+        [
+            best[:, i][:, :, j]
+            for i in (rows.first, rows.second)
+            for j in (columns.first, columns.second)
+        ]
+    )
+    same = (corners == corners[0]).all(dim=0)
+    # Signed 32 bits until the end: there is next to no arithmetic for uint16.
+    out = corners[0].int()[:, rows.of_pixel][:, :, columns.of_pixel]
+    for where in (~same).nonzero().split(max(1, STRIP_BYTES // (16 * values.shape[1]))):
+        _choose(values, rows, columns, where, out)
+    return out.to(id_type(values.shape[1]))
+
+
+class _Gaps:
+    """Runs of pixels of one axis that are read between the same two cells, at most a stride long.
+
+    Attributes:
+        first, second: (G,) the two cells.
+        of_pixel: (pixels,) the gap of each pixel.
+        pixel: (G, S) the pixels of each gap; filled up with its last.
+        weight: (G, S) of the second cell there.
+    """
+
+    def __init__(self, grid: Grid, cells: int, pixels: int, like: Tensor) -> None:
+        where = (torch.arange(pixels, dtype=torch.float64) - grid.offset) / grid.stride
+        where = where.clamp(0, cells - 1)
+        first = where.floor().long()
+        longest = max(1, math.ceil(grid.stride))
+        index = torch.arange(pixels)
+        begins = torch.cat([torch.ones(1, dtype=torch.bool), first[1:] != first[:-1]])
+        start = torch.where(begins, index, 0).cummax(0).values
+        begins |= (index - start) % longest == 0  # beyond the outermost cells gaps have no end
+        self.of_pixel = (begins.cumsum(0) - 1).to(like.device)
+        starts = index[begins]
+        ends = torch.cat([starts[1:], torch.tensor([pixels])])
+        pixel = torch.minimum(starts[:, None] + torch.arange(longest), ends[:, None] - 1)
+        self.pixel = pixel.to(like.device)
+        self.first = first[starts].to(like.device)
+        self.second = (first[starts] + 1).clamp(max=cells - 1).to(like.device)
+        self.weight = (where - first)[pixel].to(like)
+
+
+def _choose(values: Tensor, rows: _Gaps, columns: _Gaps, where: Tensor, out: Tensor) -> None:
+    """Writes the ids of the gaps `where` (M, 3: picture, row gap, column gap), whose corners have
+    different classes, to `out`."""
+    picture, i, j = where.T
+    corners = torch.stack(
+        [
+            values[picture, :, y[i], x[j]]
+            for y in (rows.first, rows.second)
+            for x in (columns.first, columns.second)
+        ]
+    )  # (4, M, K)
+    needed = corners.amin(dim=0).amax(dim=1, keepdim=True)
+    gap, class_id = (corners.amax(dim=0) >= needed).nonzero().T
+    count = gap.bincount(minlength=len(where))
+    place = torch.arange(len(gap), device=gap.device) - (count.cumsum(0) - count)[gap]
+    most = int(count.max()) if len(where) else 0
+    candidates = class_id.new_full((len(where), most), -1)
+    candidates[gap, place] = class_id
+    few = 1
+    while few < most:  # gaps of 2 candidates, 3-4, 5-8, ...: little is computed for nothing
+        few = min(2 * few, most)
+        group = ((count > few // 2) & (count <= few)).nonzero()[:, 0]
+        pixels = rows.pixel.shape[1] * columns.pixel.shape[1]
+        for part in group.split(max(1, STRIP_BYTES // (4 * few * pixels))):
+            ids = candidates[part, :few]
+            a, b, c, d = corners[:, part[:, None], ids.clamp(min=0)].masked_fill(
+                ids < 0, torch.finfo(values.dtype).min
+            )
+            down, along = rows.weight[i[part]], columns.weight[j[part]]
+            left = torch.lerp(a[:, None], c[:, None], down[:, :, None])
+            right = torch.lerp(b[:, None], d[:, None], down[:, :, None])
+            scores = torch.lerp(left[:, :, None], right[:, :, None], along[:, None, :, None])
+            chosen = scores.max(dim=3).indices.flatten(1)
+            y, x = rows.pixel[i[part]], columns.pixel[j[part]]
+            out[picture[part][:, None, None], y[:, :, None], x[:, None]] = (
+                ids.gather(1, chosen).view(len(part), y.shape[1], x.shape[1]).int()
+            )
+
+
+def confidence(values: Tensor, grid: Grids, size: tuple[int, int]) -> Tensor:
+    """The softmax probability of the class with the largest score at every pixel:
+    (N, K, h, w) -> (N, H, W), a fraction."""
+    require_finite(values)
+    out = torch.empty(values.shape[0], *size, dtype=values.dtype, device=values.device)
+    for strip, cells, rows, columns in _strips(values, grid, size):
+        scores = read(values[:, :, cells], rows, columns)
+        out[:, strip] = (scores.max(dim=1).values - scores.logsumexp(dim=1)).exp()
+    return out
+
+
+def loss_and_gradient(
+    values: Tensor,
+    grid: Grids,
+    target: Tensor,
+    *,
+    ignore_index: int,
+    class_weights: Tensor | None,
+    label_smoothing: float,
+    gradient: bool,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Softmax cross-entropy over the pixels of `target` (N, H, W) that are not ignored.
+
+    The gradient is computed together with the loss, strip by strip: nothing of full size is kept
+    for the backward pass.
+
+    Returns:
+        The sum over the pixels and the sum of their class weights (float64 scalars), and the
+        gradient of the first, like `values`, or None if it was not asked for.
+    """
+    if target.dtype != torch.int64:  # 256 and -1 are not what they seem in 8 bits
+        target = target.to(torch.int32)
+    require_ids(target, values.shape[1], ignore_index)
+    weights = None if class_weights is None else class_weights.to(values)
+    total = torch.zeros((), dtype=torch.float64, device=values.device)
+    slope = torch.zeros_like(values) if gradient else None
+    size = (target.shape[1], target.shape[2])
+    for strip, cells, rows, columns in _strips(values, grid, size):
+        with torch.enable_grad():
+            part = values[:, :, cells].detach().requires_grad_(gradient)
+            pixels = F.cross_entropy(
+                read(part, rows, columns),
+                target[:, strip].long(),
+                weight=weights,
+                ignore_index=ignore_index,
+                label_smoothing=label_smoothing,
+                reduction="none",
+            )
+            summed = pixels.sum(dtype=torch.float64)
+        total += summed.detach()
+        if slope is not None:
+            slope[:, :, cells] += torch.autograd.grad(summed, part)[0]
+    return total, _total_weight(target, ignore_index, weights), slope
+
+
+def axes(grid: Grids) -> tuple[Grid, Grid]:
+    """The grid along the rows and the one along the columns."""
+    return grid if isinstance(grid, tuple) else (grid, grid)
+
+
+def id_type(classes: int) -> torch.dtype:
+    """The smallest type for ids of so many classes that leaves 255 to `ignore_index`."""
+    return torch.uint8 if classes <= 255 else torch.uint16
+
+
+def require_finite(values: Tensor) -> None:
+    """Raises FullconvError where a score is NaN or infinite: no class is the largest there."""
+    if not torch.isfinite(values).all():
+        raise not_finite()
+
+
+def require_ids(target: Tensor, classes: int, ignore_index: int) -> None:
+    """Raises FullconvError where the target holds ids outside 0 .. K-1 that are not ignored."""
+    wrong = ((target < 0) | (target >= classes)) & (target != ignore_index)
+    if wrong.any():
+        raise not_a_class(target[wrong].unique()[:8].tolist(), classes, ignore_index)
+
+
+def not_a_class(found: list[int], classes: int, ignore_index: int) -> FullconvError:
+    """The one sentence of every way to run."""
+    return FullconvError(
+        f"target holds class ids {found}; expected 0..{classes - 1} or {ignore_index} (ignore).",
+        "fullconv check DATA",
+    )
+
+
+def _total_weight(target: Tensor, ignore_index: int, class_weights: Tensor | None) -> Tensor:
+    valid = target != ignore_index
+    if class_weights is None:
+        return valid.sum().double()
+    return class_weights.double()[target[valid].long()].sum()
+
+
+def _matrices(values: Tensor, grid: Grids, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    pixels = Grid(1, 0)
+    rows, columns = (
+        reading_matrix(axis, cells, pixels, count).to(values)
+        for axis, cells, count in zip(axes(grid), values.shape[2:], size, strict=True)
+    )
+    return rows, columns
+
+
+def _strips(
+    values: Tensor, grid: Grids, size: tuple[int, int]
+) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
+    """Rows of the picture, the rows of cells that they need, and the two matrices between them."""
+    rows, columns = _matrices(values, grid, size)
+    row_bytes = values.shape[0] * values.shape[1] * size[1] * values.element_size()
+    step = max(1, STRIP_BYTES // row_bytes)
+    for start in range(0, size[0], step):
+        strip = slice(start, min(start + step, size[0]))
+        used = torch.nonzero(rows[strip].any(dim=0)).flatten()
+        cells = slice(int(used[0]), int(used[-1]) + 1)
+        yield strip, cells, rows[strip, cells], columns

@@ -1,0 +1,218 @@
+"""Reads a .caffemodel without Caffe: the weights of each layer, by name.
+
+The file is one protobuf message (caffe.proto of BVLC Caffe). Of its wire format a few lines are
+needed: every field is a tag (number and wire type) and a value. The fields that matter:
+
+    NetParameter      layers = 2 (V1LayerParameter, until 2014) · layer = 100 (LayerParameter)
+    V1LayerParameter  name = 4 · blobs = 6
+    LayerParameter    name = 1 · blobs = 7
+    BlobProto         num, channels, height, width = 1 .. 4 (until 2014) · data = 5 (float)
+                      · shape = 7 · double_data = 8
+    BlobShape         dim = 1
+
+Repeated numbers are packed (one field with all of them) or not (one field each). A file is believed
+nothing: every length is held against what is there, so that reading takes no more memory than the
+file is long, plus its numbers as float32.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fullconv.core.errors import FullconvError, command
+
+VARINT, LENGTH = 0, 2  # wire types
+WIDTH = {1: 8, 5: 4}  # wire types of fixed width, in bytes
+LAYERS = {2: (4, 6), 100: (1, 7)}  # field of NetParameter -> its fields name and blobs
+LEGACY, SHAPE = (1, 2, 3, 4), 7  # fields of BlobProto
+NUMBERS = {5: "<f4", 8: "<f8"}  # and those of its numbers
+MOST_FIELDS = 50_000  # a network has some thousand; more is no network
+MOST_DIMENSIONS = 32  # Caffe's own limit
+
+
+class _DamagedError(Exception):
+    """What is wrong, and at which byte."""
+
+
+@dataclass(frozen=True)
+class _Field:
+    """One field: its number, its wire type, and its value (of a varint) or where its bytes are. Of
+    fixed width all that follow with the same tag: where the first is, how many, how far apart."""
+
+    number: int
+    wire: int
+    value: int
+    content: slice
+    count: int = 1
+    step: int = 0
+
+
+def read_caffemodel(path: str | Path) -> dict[str, list[Tensor]]:
+    """The weights in a .caffemodel: layer name -> its blobs (float32) in order, as a rule weight
+    (O, I, k, k) and bias (O). Layers without weights are left out. Blobs from before 2014 have four
+    dimensions, (1, 1, 1, O) for a bias.
+
+    Raises:
+        FullconvError: no such file; damaged, cut off, or something else; two layers of one name.
+    """
+    path = Path(path)
+    try:
+        data = np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))
+    except (OSError, ValueError) as error:  # an empty file cannot be mapped
+        raise FullconvError(f"{path} cannot be read: {error}.", command("ls", "-l", path)) from None
+    layers: dict[str, list[Tensor]] = {}
+    reader = _Reader(data)
+    try:
+        for entry in reader.fields(slice(0, len(data))):
+            if entry.number in LAYERS and entry.wire == LENGTH:
+                name, blobs = reader.layer(entry)
+                if blobs and name in layers:
+                    raise FullconvError(
+                        f"{path} has two layers with weights named {name!r}; expected one.",
+                        f"copy or download {path.name} again",
+                    )
+                if blobs:
+                    layers[name] = blobs
+    except _DamagedError as error:
+        raise FullconvError(
+            f"{path} is damaged, cut off or no .caffemodel: {error}.",
+            f"copy or download {path.name} again",
+        ) from None
+    if not layers:
+        raise FullconvError(
+            f"{path} holds no layer with weights; expected a .caffemodel of a trained network.",
+            command("ls", "-l", path),
+        )
+    return layers
+
+
+class _Reader:
+    def __init__(self, data: np.ndarray) -> None:
+        self.data = data
+        self.seen = 0
+
+    def fields(self, within: slice) -> Iterator[_Field]:
+        """All fields of a message, which lies in these bytes."""
+        at = within.start
+        while at < within.stop:
+            self.seen += 1
+            if self.seen > MOST_FIELDS:
+                raise _DamagedError(f"more than {MOST_FIELDS} fields up to byte {at}")
+            start = at
+            tag, at = self.varint(at, within.stop)
+            number, wire = tag >> 3, tag & 7
+            if wire == VARINT:
+                value, at = self.varint(at, within.stop)
+                yield _Field(number, wire, value, slice(at, at))
+                continue
+            if wire not in WIDTH and wire != LENGTH:
+                raise _DamagedError(f"byte {start} begins no field (wire type {wire})")
+            length = WIDTH.get(wire, 0)
+            if wire == LENGTH:
+                length, at = self.varint(at, within.stop)
+            if length > within.stop - at:
+                raise _DamagedError(
+                    f"field {number} at byte {start} says that it has {length} bytes, and "
+                    f"{within.stop - at} are left"
+                )
+            content = slice(at, at + length)
+            count = self.run(start, at, length, within.stop) if wire in WIDTH else 1
+            step = at - start + length
+            yield _Field(number, wire, 0, content, count, step)
+            at = start + count * step
+
+    def run(self, start: int, at: int, width: int, end: int) -> int:
+        """How many values of so many bytes follow each other from `start`, all with the tag that
+        ends at `at`. Looked for in growing steps, so that a tag is not compared with all the rest
+        of the file each time."""
+        tag, size = self.data[start:at], at - start + width
+        count, step = 1, 64
+        while True:
+            rows = min(step, (end - start) // size - count)
+            block = self.data[start + count * size :][: rows * size].reshape(rows, size)
+            same = (block[:, : len(tag)] == tag).all(axis=1)
+            count += rows if same.all() else int(same.argmin())
+            if rows < step or not same.all():
+                return count
+            step *= 2
+
+    def varint(self, at: int, end: int) -> tuple[int, int]:
+        """A whole number, seven bits a byte, and where the next thing begins."""
+        value = 0
+        for position in range(at, min(at + 10, end)):
+            byte = int(self.data[position])
+            value |= (byte & 0x7F) << (7 * (position - at))
+            if byte < 0x80:
+                return value, position + 1
+        raise _DamagedError(f"the number at byte {at} does not end")
+
+    def layer(self, entry: _Field) -> tuple[str, list[Tensor]]:
+        """Name and blobs."""
+        name_field, blobs_field = LAYERS[entry.number]
+        name, blobs = "", []
+        for part in self.fields(entry.content):
+            if part.number == name_field and part.wire == LENGTH:
+                name = bytes(self.data[part.content]).decode("utf-8", "replace")[:200]
+            elif part.number == blobs_field and part.wire == LENGTH:
+                blobs.append(self.blob(part, name))
+        return name, blobs
+
+    def blob(self, entry: _Field, layer: str) -> Tensor:
+        """The numbers of a BlobProto, float32, in its shape."""
+        legacy = [0, 0, 0, 0]
+        shape: tuple[int, ...] | None = None
+        parts: dict[int, list[np.ndarray]] = {}
+        for part in self.fields(entry.content):
+            if part.number in LEGACY and part.wire == VARINT:
+                legacy[part.number - 1] = part.value
+            elif part.number == SHAPE and part.wire == LENGTH:
+                shape = self.shape(part)
+            elif part.number in NUMBERS:
+                parts.setdefault(part.number, []).append(self.numbers(part))
+        if shape is None:
+            shape = tuple(legacy)
+        chunks = [chunk for kind in parts.values() for chunk in kind]
+        count = sum(map(len, chunks))
+        if not count or math.prod(shape) != count or len(parts) > 1:
+            raise _DamagedError(
+                f"weights of layer {layer!r} at byte {entry.content.start} have the shape {shape} "
+                f"and {count} numbers"
+            )
+        numbers = np.concatenate([np.zeros(0, np.float32), *chunks], dtype=np.float32)
+        return torch.from_numpy(numbers).reshape(shape)
+
+    def shape(self, entry: _Field) -> tuple[int, ...]:
+        """Of a BlobShape."""
+        dims: list[int] = []
+        for part in self.fields(entry.content):
+            if part.number == 1 and part.wire == VARINT:
+                dims.append(part.value)
+            elif part.number == 1 and part.wire == LENGTH:
+                at = part.content.start
+                while at < part.content.stop and len(dims) <= MOST_DIMENSIONS:
+                    value, at = self.varint(at, part.content.stop)
+                    dims.append(value)
+            if len(dims) > MOST_DIMENSIONS:
+                raise _DamagedError(f"a shape of more than {MOST_DIMENSIONS} dimensions")
+        return tuple(dims)
+
+    def numbers(self, entry: _Field) -> np.ndarray:
+        """Packed or not."""
+        kind = np.dtype(NUMBERS[entry.number])
+        start, length = entry.content.start, entry.content.stop - entry.content.start
+        if entry.wire == LENGTH and length % kind.itemsize == 0:
+            return self.data[entry.content].view(kind)
+        if WIDTH.get(entry.wire) == kind.itemsize:
+            whole = self.data[start : start + (entry.count - 1) * entry.step + length]
+            rows = np.lib.stride_tricks.as_strided(
+                whole, (entry.count, length), (entry.step, 1), writeable=False
+            )
+            return np.ascontiguousarray(rows).view(kind)[:, 0]
+        raise _DamagedError(f"the numbers at byte {start} are of no known kind")

@@ -1,0 +1,351 @@
+"""What people look at: class ids in colour, over the photo, with a legend; error maps; sheets.
+
+Over a photo, the classes of `Labels.unpainted` and ignored pixels have no colour.
+
+Pictures are (H, W, 3) uint8 RGB arrays; ids, truth and prediction are (H, W) arrays of class ids
+and the ignore index. All functions give new arrays, `grid` gives a Pillow image. Nothing is read,
+written or shown here, and sizes must agree: pictures are resized for display alone (`grid`,
+`overlay_with_legend`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from fullconv.core.errors import FullconvError
+from fullconv.core.labels import IGNORE, RGB, Labels
+from fullconv.visualization.legend import INK, PAPER, strip, write
+
+Picture = NDArray[np.uint8]  # (H, W, 3) RGB
+Ids = NDArray[Any]  # (H, W) integers
+
+NEUTRAL: RGB = (224, 224, 192)  # ignored pixels; the colour VOC prints them in
+RIGHT: RGB = (52, 58, 64)  # in an error map
+WRONG: RGB = (235, 52, 52)
+IGNORED: RGB = (165, 165, 165)
+
+_DIM = 0.45  # what is left of the photo's brightness where a prediction is right
+_READABLE = 240  # pixels; narrower pictures are enlarged for display
+_WIDEST = 480  # pixels; a column of a sheet is not wider unless asked for
+_FLAT = 256  # a picture with no more colours than this is a map, not a photo
+_GRID = 'grid([[picture, ids]], ["picture", "labels"], ["street.jpg"], labels=labels)'
+
+
+def colorize(ids: Ids, labels: Labels) -> Picture:
+    """Each pixel in the colour of its class; ignored ones in `NEUTRAL`. (H, W) -> (H, W, 3)."""
+    table = np.array([*labels.colors, NEUTRAL], dtype=np.uint8)  # (K + 1, 3)
+    return table.take(_rows(ids, labels), axis=0)
+
+
+def overlay(picture: Picture, ids: Ids, labels: Labels, *, outline: bool = True) -> Picture:
+    """The photo under the colours of the classes at half strength: the rounded mean of both, halves
+    upwards.
+
+    Ignored pixels and the classes of `Labels.unpainted` stay as photographed. With `outline`, the
+    border between two classes is drawn in the full colour of the class above or left of it, a pixel
+    wide per 500 of the short side. Beside an unpainted class it is drawn on all sides, in the
+    colour of the other.
+    """
+    _check_picture(picture)
+    _check_size("the picture", picture, "the ids", ids)
+    colored = colorize(ids, labels)
+    ignored = ids == labels.ignore_index
+    bare = np.any([ids == k for k in labels.unpainted], axis=0) if labels.unpainted else None
+    # a + b = 2 (a | b) - (a ^ b): the mean without a wider type.
+    blended = (picture | colored) - ((picture ^ colored) >> 1)
+    _put(blended, picture, ignored if bare is None else ignored | bare)
+    if outline:
+        width = max(1, round(min(ids.shape) / 500))
+        border = _border(ids, width)
+        if bare is not None:
+            border = border & ~bare | rim(bare, width)
+        _put(blended, colored, border & ~ignored)
+    return blended
+
+
+def _put(onto: Picture, other: Picture, where: NDArray[np.bool_]) -> None:
+    """The pixels of another picture where (H, W) says so; by number, which is faster for few."""
+    places = np.flatnonzero(where)
+    onto.reshape(-1, 3)[places] = other.reshape(-1, 3)[places]
+
+
+def rim(bare: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
+    """(H, W): pixels that lie within `width` pixels above, below, left or right of bare ones, and
+    are none themselves."""
+    near = np.zeros_like(bare)
+    for step in range(1, width + 1):
+        for one, other in ((bare, near), (bare.T, near.T)):
+            other[step:] |= one[:-step]
+            other[:-step] |= one[step:]
+    return near & ~bare
+
+
+def area(ids: Ids, labels: Labels) -> dict[str, float]:
+    """Class name -> fraction of all pixels, largest first, present classes only; 'ignore' counts.
+
+    >>> area(np.array([[0, 1, 1, 255]]), Labels(("sky", "road")))
+    {'road': 0.5, 'sky': 0.25, 'ignore': 0.25}
+    """
+    counts = np.bincount(_rows(ids, labels).ravel(), minlength=len(labels) + 1)
+    names = (*labels.names, IGNORE)
+    order = sorted(np.flatnonzero(counts).tolist(), key=lambda k: (-counts[k], k))
+    return {names[k]: float(counts[k] / ids.size) for k in order}
+
+
+def legend(
+    labels: Labels,
+    ids: Ids | None = None,
+    *,
+    width: int = 480,
+    font_size: int = 15,
+    over_photo: bool = False,
+) -> Picture:
+    """A white strip, `width` pixels wide: swatch, name and, given `ids`, the share of the area.
+
+    Without `ids` every class in the order of `labels`; with them the present ones, largest first.
+    It grows in rows; a strip is never narrower than its longest entry. With `over_photo` the swatch
+    of what an overlay leaves as photographed is empty.
+    """
+    if width < 1 or font_size < 1:
+        raise FullconvError(
+            f"a legend {width} pixels wide in a font of {font_size}; expected 1 or more.",
+            "legend(labels, width=480, font_size=15)",
+        )
+    if ids is None:
+        entries = [(name, "") for name in labels.names]
+    else:
+        entries = [(name, _percent(share)) for name, share in area(ids, labels).items()]
+    colors = shown_over_photo(labels) if over_photo else _colors(labels)
+    return strip(entries, colors, width, font_size)
+
+
+def shown_over_photo(labels: Labels) -> dict[str, RGB | None]:
+    """Name -> colour in an overlay, None where that leaves the photo as it is; 'ignore', too."""
+    bare = {labels.names[k] for k in labels.unpainted} | {IGNORE}
+    return {name: None if name in bare else color for name, color in _colors(labels).items()}
+
+
+def swatches(colors: Mapping[str, RGB | None], *, width: int = 480, font_size: int = 15) -> Picture:
+    """A white strip, `width` pixels wide or more: the swatch and name of each colour; an empty
+    swatch where there is none."""
+    return strip([(name, "") for name in colors], colors, width, font_size)
+
+
+def overlay_with_legend(
+    picture: Picture, ids: Ids, labels: Labels, *, outline: bool = True
+) -> Picture:
+    """The overlay with the legend of its present classes below.
+
+    The text grows with the picture; one too narrow for a legend is enlarged by a whole factor.
+    """
+    top = overlay(picture, ids, labels, outline=outline)
+    factor = -(-_READABLE // top.shape[1])
+    if factor > 1:
+        top = top.repeat(factor, axis=0).repeat(factor, axis=1)
+    size = max(13, round(top.shape[1] / 42))
+    pad = size // 2
+    room = top.shape[1] - 2 * pad
+    below = legend(labels, ids, width=room, font_size=size, over_photo=True)
+    width = max(top.shape[1], below.shape[1] + 2 * pad)
+    sheet = np.full((top.shape[0] + below.shape[0] + 2 * pad, width, 3), 255, dtype=np.uint8)
+    left = (width - top.shape[1]) // 2
+    sheet[: top.shape[0], left : left + top.shape[1]] = top
+    sheet[top.shape[0] + pad : -pad, pad : pad + below.shape[1]] = below
+    return sheet
+
+
+def error_map(
+    truth: Ids, prediction: Ids, ignore_index: int = 255, *, picture: Picture | None = None
+) -> Picture:
+    """Where a prediction is wrong: wrong pixels red, ignored ones grey, right ones dark.
+
+    Given the `picture`, right pixels show it in dim grey, to find the mistake in the photo.
+    """
+    for name, ids in (("the truth", truth), ("the prediction", prediction)):
+        _check_ids(name, ids)
+    _check_size("the truth", truth, "the prediction", prediction)
+    sheet = np.empty((*truth.shape, 3), dtype=np.uint8)
+    sheet[:] = RIGHT
+    if picture is not None:
+        _check_picture(picture)
+        _check_size("the picture", picture, "the truth", truth)
+        grey = np.asarray(Image.fromarray(np.ascontiguousarray(picture)).convert("L"))
+        sheet[:] = (grey * np.float32(_DIM) + np.float32(0.5)).astype(np.uint8)[..., None]
+    sheet[truth != prediction] = WRONG
+    sheet[truth == ignore_index] = IGNORED
+    return sheet
+
+
+def grid(
+    rows: Sequence[Sequence[NDArray[Any]]],
+    titles: Sequence[str],
+    captions: Sequence[str] | None = None,
+    *,
+    labels: Labels | None = None,
+    cell: int | None = None,
+) -> Image.Image:
+    """A sheet: one column per title, a caption under each row, a legend of `labels` at the bottom.
+
+    A cell is a picture, or, given `labels`, ids. Columns are `cell` pixels wide (by itself 240-480,
+    by the widest picture). Photos are scaled by Lanczos, maps (256 colours or fewer) by nearest
+    neighbour, which invents no class.
+    """
+    _check_rows(rows, titles, captions)
+    pictures = [[_cell(item, labels) for item in row] for row in rows]
+    widest = max(picture.shape[1] for row in pictures for picture in row)
+    if cell is None:  # a whole factor keeps the pixels of a small map square
+        cell = widest * -(-_READABLE // widest) if widest < _READABLE else min(widest, _WIDEST)
+    if cell < 1:
+        raise FullconvError(f"a column {cell} pixels wide; expected 1 or more.", "cell=320")
+    scaled = [[_fit(picture, cell) for picture in row] for row in pictures]
+    size = max(13, min(28, round(cell / 19)))
+    margin, gap, head = size * 2, max(6, size // 2), round(size * 2.2)
+    under = 0 if captions is None else round(size * 1.7)
+    heights = [max(image.height for image in row) for row in scaled]
+    width = 2 * margin + len(titles) * cell + (len(titles) - 1) * gap
+    key = None if labels is None else _key(rows, labels, width - 2 * margin, round(size * 0.9))
+    width = width if key is None else max(width, key.shape[1] + 2 * margin)
+    body = sum(height + under for height in heights) + gap * (len(rows) - 1)
+    bottom = margin if key is None else gap + key.shape[0] + margin // 2
+    sheet = Image.new("RGB", (width, margin // 2 + head + body + bottom), PAPER)
+    pen = ImageDraw.Draw(sheet)
+    for k, title in enumerate(titles):
+        x = margin + k * (cell + gap) + cell // 2
+        write(pen, (x, margin // 2 + head // 2), title, size, cell, anchor="mm", ink=INK)
+    y = margin // 2 + head
+    for r, row in enumerate(scaled):
+        for k, image in enumerate(row):
+            x = margin + k * (cell + gap) + (cell - image.width) // 2
+            sheet.paste(image, (x, y + (heights[r] - image.height) // 2))
+        y += heights[r]
+        if captions is not None:
+            place = (margin, y + under // 2)
+            room = width - 2 * margin
+            write(pen, place, captions[r], round(size * 0.85), room, anchor="lm")
+        y += under + gap
+    if key is not None:
+        sheet.paste(Image.fromarray(key), (margin, y))
+    return sheet
+
+
+def _key(
+    rows: Sequence[Sequence[NDArray[Any]]], labels: Labels, width: int, font_size: int
+) -> Picture:
+    """The legend of a sheet: all classes, and 'ignore' where some ids hold it."""
+    ids = [item for row in rows for item in row if item.ndim == 2]
+    names = [*labels.names]
+    if any((item == labels.ignore_index).any() for item in ids):
+        names.append(IGNORE)
+    return strip([(name, "") for name in names], _colors(labels), width, font_size)
+
+
+def _colors(labels: Labels) -> dict[str, RGB]:
+    """Name -> colour, that of ignored pixels too."""
+    return {**dict(zip(labels.names, labels.colors, strict=True)), IGNORE: NEUTRAL}
+
+
+def _rows(ids: Ids, labels: Labels) -> NDArray[np.int64]:
+    """Row of the colour table for each pixel: the class id, or K where ignored."""
+    _check_ids("the ids", ids)
+    ignored = ids == labels.ignore_index
+    strange = np.unique(ids[((ids < 0) | (ids >= len(labels))) & ~ignored])
+    if strange.size:
+        listed = ", ".join(str(value) for value in strange[:8].tolist())
+        more = ", ..." if strange.size > 8 else ""
+        raise FullconvError(
+            f"ids {listed}{more} belong to no class; expected 0..{len(labels) - 1} "
+            f"or {labels.ignore_index} for ignore.",
+            f"np.where((ids >= 0) & (ids < {len(labels)}), ids, {labels.ignore_index})",
+        )
+    rows = ids.astype(np.int64)
+    rows[ignored] = len(labels)
+    return rows
+
+
+def _border(ids: Ids, width: int) -> NDArray[np.bool_]:
+    """Pixels within `width` above or left of a pixel of another id."""
+    border = np.zeros(ids.shape, dtype=bool)
+    for step in range(1, width + 1):
+        border[:-step] |= ids[:-step] != ids[step:]
+        border[:, :-step] |= ids[:, :-step] != ids[:, step:]
+    return border
+
+
+def _percent(share: float) -> str:
+    """0.5 -> '50.0 %'; what is there is never shown as nothing.
+
+    >>> _percent(0.5), _percent(0.0001)
+    ('50.0 %', '< 0.1 %')
+    """
+    return f"{share:.1%}".replace("%", " %") if share >= 0.0005 else "< 0.1 %"
+
+
+def _check_picture(picture: NDArray[Any]) -> None:
+    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 or not picture.size:
+        raise FullconvError(
+            f"a picture of shape {picture.shape} and type {picture.dtype}; "
+            "expected (H, W, 3) uint8 RGB.",
+            'np.asarray(Image.open("photo.jpg").convert("RGB"))',
+        )
+
+
+def _check_ids(name: str, ids: NDArray[Any]) -> None:
+    if ids.ndim != 2 or ids.dtype.kind not in "iu" or not ids.size:
+        raise FullconvError(
+            f"{name} of shape {ids.shape} and type {ids.dtype}; expected (H, W) integers.",
+            'np.asarray(ids).squeeze().astype("uint8")',
+        )
+
+
+def _check_size(one: str, first: NDArray[Any], other: str, second: NDArray[Any]) -> None:
+    if first.shape[:2] != second.shape[:2]:
+        (h, w), (k, m) = first.shape[:2], second.shape[:2]
+        raise FullconvError(
+            f"{one} of {h} x {w} pixels and {other} of {k} x {m} differ in size (height x width); "
+            "expected the same.",
+            f"np.asarray(Image.fromarray(ids).resize(({w}, {h}), Image.Resampling.NEAREST))",
+        )
+
+
+def _check_rows(
+    rows: Sequence[Sequence[NDArray[Any]]], titles: Sequence[str], captions: Sequence[str] | None
+) -> None:
+    if not rows or not titles:
+        raise FullconvError(
+            f"a sheet of {len(rows)} row(s) and {len(titles)} title(s); nothing to draw.",
+            _GRID,
+        )
+    for number, row in enumerate(rows):
+        if len(row) != len(titles):
+            raise FullconvError(
+                f"row {number} has {len(row)} picture(s) but there are {len(titles)} titles: "
+                f"{', '.join(titles)}.",
+                _GRID,
+            )
+    if captions is not None and len(captions) != len(rows):
+        raise FullconvError(
+            f"{len(captions)} caption(s) for {len(rows)} row(s); expected one each.",
+            _GRID,
+        )
+
+
+def _cell(item: NDArray[Any], labels: Labels | None) -> Picture:
+    if item.ndim == 2 and labels is not None:
+        return colorize(item, labels)
+    if item.ndim == 2:
+        raise FullconvError("a sheet with ids in it needs the class table.", "labels=LABELS")
+    _check_picture(item)
+    return item
+
+
+def _fit(picture: Picture, width: int) -> Image.Image:
+    """The picture, `width` pixels wide."""
+    image = Image.fromarray(np.ascontiguousarray(picture))
+    size = (width, max(1, round(image.height * width / image.width)))
+    flat = image.getcolors(_FLAT) is not None
+    return image.resize(size, Image.Resampling.NEAREST if flat else Image.Resampling.LANCZOS)

@@ -1,0 +1,169 @@
+"""What the commands print with, where somebody looks and where nobody does."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fullconv.cli import app as terminal
+from fullconv.cli.app import counting, emit, python_only, results_only, say
+
+COLOR = re.compile(r"\x1b\[(\d+;)*([34]\d|9\d|10\d)")  # of letters or of what is behind them
+
+
+def test_a_result_is_text_or_one_json_object(capsys: pytest.CaptureFixture[str]) -> None:
+    emit({"classes": 3}, "three classes\n", False)
+    assert capsys.readouterr() == ("three classes\n", "")
+    emit({"classes": 3}, "three classes\n", True)
+    assert json.loads(capsys.readouterr().out) == {"classes": 3}
+
+
+def test_a_result_may_say_what_to_type_next(capsys: pytest.CaptureFixture[str]) -> None:
+    emit({"classes": 3}, "three classes\n", False, ahead="fullconv train data")
+    assert capsys.readouterr().out == "three classes\nnext: fullconv train data\n"
+    emit({"classes": 3}, "three classes", True, ahead="fullconv train data")
+    assert json.loads(capsys.readouterr().out) == {"classes": 3}
+
+
+def test_messages_go_to_the_other_stream(capsys: pytest.CaptureFixture[str]) -> None:
+    say("note: this")
+    assert capsys.readouterr() == ("", "note: this\n")
+
+
+@pytest.mark.parametrize(("terminal", "shown"), [(True, True), (True, False), (False, True)])
+def test_counting_shows_on_a_terminal_only(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool, shown: bool
+) -> None:
+    class Stream(io.StringIO):
+        def isatty(self) -> bool:
+            return terminal
+
+    stream = Stream()
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    with counting("checked", shown=shown) as progress:
+        for done in (0, 2, 4, 6):
+            progress(done, 10)
+            time.sleep(0.02)
+    text = stream.getvalue()
+    if not (terminal and shown):
+        assert text == ""
+        return
+    assert "checked 6/10" in text
+    assert "/s" in text
+    assert re.search(r"\d:\d\d:\d\d left", re.sub(r"\x1b\[[\d;]*m", "", text))
+    assert text.endswith("\x1b[2K")  # nothing stays
+
+
+SPEAKING = """
+import os, sys
+from fullconv.cli.app import python_only, say
+def library(): os.write(2, b"library ")
+library()
+with python_only():
+    library()
+    say("inside")
+    print("also", file=sys.stderr)
+library()
+say("after")
+"""
+
+
+def test_what_libraries_say_past_python_is_not_heard() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SPEAKING], capture_output=True, text=True, check=True
+    )
+    assert done.stderr == "library inside\nalso\nlibrary after\n"
+
+
+def test_another_stream_in_the_place_of_stderr_stays_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with python_only():
+        say("inside")
+    assert sys.stderr is stream
+    assert stream.getvalue() == "inside\n"
+
+
+def test_elsewhere_progress_is_a_line_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with counting("predicted") as progress:
+        for done in range(0, 1001, 10):  # ten a second
+            progress(done, 1000)
+            now[0] += 1.0
+    assert capsys.readouterr() == (
+        "",
+        "predicted 300/1000  10.0/s  0:01:10 left\n"
+        "predicted 600/1000  10.0/s  0:00:40 left\n"
+        "predicted 900/1000  10.0/s  0:00:10 left\n",
+    )
+    monkeypatch.setattr(terminal, "PAUSE", 0.0)
+    with counting("predicted", shown=False) as progress:
+        progress(1, 2)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_where_only_results_are_wanted_nothing_else_is_heard(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(terminal, "PAUSE", 0.0)
+    with results_only(), python_only(), counting("read") as progress:
+        progress(1, 2)
+        say("note: this")
+        print("warning", file=sys.stderr)
+        assert not sys.stderr.isatty()
+        emit({}, "three classes", False)
+    say("error: that")
+    assert capsys.readouterr() == ("three classes\n", "error: that\n")
+
+
+def on_terminal(*words: str, **changed: str) -> str:
+    """What a command sends to a terminal."""
+    ours, its = pty.openpty()
+    environ = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "CI")}
+    argv = [sys.executable, "-m", "fullconv", *words]
+    with subprocess.Popen(
+        argv, stdin=its, stdout=its, stderr=its, env={**environ, "TERM": "xterm", **changed}
+    ) as process:
+        os.close(its)
+        text = b""
+        try:
+            while part := os.read(ours, 1 << 16):
+                text += part
+        except OSError:  # Linux says so that the other side is closed
+            pass
+        os.close(ours)
+    assert process.returncode == 0, text
+    return text.decode().replace("\r\n", "\n")
+
+
+def test_a_terminal_that_wants_no_color_gets_none(scenes: Path) -> None:
+    shown = on_terminal("check", str(scenes))
+    assert "checked 7/7" in shown
+    assert COLOR.search(shown)
+    plain = on_terminal("check", str(scenes), NO_COLOR="1")
+    assert "checked 7/7" in plain
+    assert not COLOR.search(plain)
+    assert not COLOR.search(on_terminal("train", "--help", NO_COLOR="1"))
+
+
+def test_a_terminal_that_moves_nothing_gets_plain_lines(scenes: Path) -> None:
+    shown = on_terminal("check", str(scenes), TERM="dumb")
+    assert "pictures: train 3, val 2, test 2" in shown
+    assert "\x1b" not in shown
+    assert on_terminal("check", str(scenes), "--quiet") == shown[: shown.index("next: ")]

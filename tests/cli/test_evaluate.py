@@ -1,0 +1,94 @@
+"""Where `fullconv evaluate` puts its report; what it prints is in test_cli."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from fullconv.cli.main import run
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A person's folder, where the work goes on."""
+    monkeypatch.setattr("fullconv.cli.evaluate.ELSEWHERE", Path("reports"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def trained(place: Path, model_folder: Path) -> Path:
+    """As much of a run as its folder tells."""
+    shutil.copytree(model_folder, place / "my run/model")
+    (place / "my run/config.toml").touch()
+    return Path("my run")
+
+
+@pytest.mark.parametrize("named", ["", "model"])
+def test_a_runs_report_lies_in_the_run(
+    trained: Path, named: str, scenes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = trained / named
+    assert run(["evaluate", str(model), str(scenes), "--split", "val"]) == 0
+    page = trained / "report-val.html"
+    assert f"\n\nreport: {page}\nnext: fullconv predict '{model}" in capsys.readouterr().out
+    text = page.read_text(encoding="utf-8")
+    assert f"fullconv evaluate &#39;{model}&#39; {scenes} --split val</code>" in text
+    assert (trained / "report-val.md").is_file()
+
+
+def test_another_models_report_lies_in_reports(
+    model_folder: Path, scenes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["evaluate", str(model_folder), str(scenes), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    page = Path(found["report"])
+    assert page.parent == Path("reports")
+    assert page.name.endswith("-test.html")
+    assert page.is_file()
+    assert set(found["boundary"]) >= {"f1", "per_class_f1", "band_width", "band_iou"}
+    assert set(found["calibration"]) >= {"expected_error", "confidence", "accuracy"}
+    assert set(found["object_size"]) >= {"area_from", "accuracy", "objects"}
+
+
+def test_where_one_wants_it_or_nowhere(
+    model_folder: Path, scenes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evaluate", str(model_folder), str(scenes)]
+    assert run([*words, "--flip", "--report", "out/page.html"]) == 0
+    assert "report: out/page.html\n" in capsys.readouterr().out
+    assert "--split test --flip</code>" in Path("out/page.html").read_text(encoding="utf-8")
+    shutil.rmtree("out")
+    assert run([*words, "--report", "none"]) == 0
+    assert "report" not in capsys.readouterr().out
+    assert os.listdir() == []
+
+
+def test_what_is_no_page_is_refused_at_once(
+    model_folder: Path, scenes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evaluate", str(model_folder), str(scenes), "--report", "my report.pdf"]
+    assert run(words) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == (
+        "error: the report my report.pdf would be no page; expected auto, none or a name that ends "
+        "in .html.\n  try: --report 'my report.html'\n"
+    )
+
+
+def test_the_numbers_are_printed_where_the_report_cannot_be_written(
+    model_folder: Path, scenes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("full").touch()  # a file where a folder would be
+    words = ["evaluate", str(model_folder), str(scenes), "--report", "full/page.html"]
+    assert run(words) == 1
+    out, err = capsys.readouterr()
+    assert out.startswith(f"{model_folder} on {scenes}, split test")
+    assert "report:" not in out
+    assert "the report full/page.html could not be written: " in err
+    assert err.endswith("--split test --report report.html\n")

@@ -1,0 +1,207 @@
+"""What a backbone, a model or a data set is said to be."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from fullconv.cli.inspect import inspect
+from fullconv.core.errors import FullconvError
+from fullconv.data.check.check import check
+from fullconv.data.io.extra_channels import Input
+from fullconv.models.model import Model, save_model
+from fullconv.network.fcn import FCN
+from fullconv.network.multi_input import fuse
+
+MakeModel = Callable[..., Model]
+
+
+def test_a_backbone_has_a_grid_per_stride() -> None:
+    facts, text = inspect("resnet18")
+    assert [grid["stride"] for grid in facts["grids"]] == [4, 8, 16, 32]
+    assert [grid["offset"] for grid in facts["grids"]] == [0, 0, 0, 0]
+    assert [grid["field"] for grid in facts["grids"]] == [43, 99, 211, 435]
+    assert [grid["channels"] for grid in facts["grids"]] == [64, 128, 256, 512]
+    assert facts["backbone"]["source"] == "timm"
+    assert facts["parameters"] == pytest.approx(11.2e6, rel=0.01)
+    assert facts["size_phase"] is None
+    lines = text.splitlines()
+    assert lines[0] == "timm resnet18"
+    assert lines[1].split() == ["stride", "offset", "field", "channels"]
+    assert lines[2].split() == ["4", "0", "43", "64"]
+    assert len(lines) == 6
+    assert len({len(line) for line in lines[1:]}) == 1  # the columns are straight
+    assert json.loads(json.dumps(facts)) == facts
+
+
+def test_a_backbone_that_sees_the_whole_picture_says_by_what_and_stays_json() -> None:
+    facts, text = inspect("test_efficientnet")
+    assert None in {grid["field"] for grid in facts["grids"]}
+    assert " whole " in text
+    assert "sees the whole picture: " in text
+    assert "Infinity" not in json.dumps(facts)
+
+
+def test_a_backbone_whose_padding_depends_on_the_size(tmp_path: Path) -> None:
+    card = tmp_path / "card.toml"
+    card.write_text('source = "timm"\nname = "mobilenetv2_035"\noptions = { pad_type = "same" }')
+    facts, text = inspect(str(card))
+    assert facts["size_phase"] == 1
+    assert text.endswith("pictures are padded to one more than a multiple of 32 pixels")
+
+
+def test_a_backbone_without_stride_4_starts_at_the_finest_that_it_has() -> None:
+    facts, _ = inspect("test_vit")
+    assert [grid["stride"] for grid in facts["grids"]] == [16]
+
+
+def test_a_model_tells_its_classes_its_score_and_its_grids(
+    make_model: MakeModel, tmp_path: Path
+) -> None:
+    metrics = {
+        "mean_iou": 0.625,
+        "pixel_accuracy": 0.75,
+        "protocol": {"pictures": 4, "split": "val", "data_fingerprint": "0123456789abcdef"},
+    }
+    folder = save_model(make_model(metrics=metrics), tmp_path / "run" / "model")
+    facts, text = inspect(str(folder))
+    lines = text.splitlines()
+    assert lines[0] == "FCN-8s on timm test_resnet, 0.4 million parameters"
+    assert lines[1] == "classes: sky, road, tree"
+    assert lines[2] == "pretrained on nothing"
+    assert lines[3] == "mean IoU 62.5% on val (4 pictures) of data 0123456789ab"
+    assert lines[4].startswith("runs in float32 (labels in bfloat16 were not compared")
+    assert facts["engine"] in lines[4]
+    assert lines[5].split()[0] == "stride"
+    assert facts["classes"] == ["sky", "road", "tree"]
+    assert facts["metrics"] == metrics
+    assert facts["stride"] == 8
+    assert len(facts["grids"]) == 3
+    assert json.loads(json.dumps(facts)) == facts
+    for other in (folder.parent, folder / "model.safetensors"):
+        assert inspect(str(other)) == (facts, text)
+
+
+def test_stretched_scores_are_said(make_model: MakeModel, tmp_path: Path) -> None:
+    model = make_model()
+    model.network = FCN("test_resnet", 3, stride=8, placement="stretched")
+    facts, text = inspect(str(save_model(model, tmp_path / "model")))
+    assert facts["placement"] == "stretched"
+    assert "scores are stretched over the picture" in text
+
+
+def test_a_model_without_a_score(model_folder: Path) -> None:
+    assert "mean IoU" not in inspect(str(model_folder))[1]
+
+
+def test_a_data_set_is_its_check(scenes: Path) -> None:
+    report = check(scenes)
+    assert inspect(str(scenes)) == (report.to_dict(), report.text())
+
+
+def test_a_data_set_can_be_looked_at(scenes: Path, tmp_path: Path) -> None:
+    path = tmp_path / "sheet.png"
+    text = inspect(str(scenes), sheet=path)[1]
+    assert text.endswith(f"sheet: {path}\n")
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("lost", ["config.json", "model.safetensors"])
+def test_a_model_with_a_file_missing_is_still_taken_for_a_model(
+    model_folder: Path, tmp_path: Path, lost: str
+) -> None:
+    folder = Path(shutil.copytree(model_folder, tmp_path / "model"))
+    (folder / lost).unlink()
+    with pytest.raises(FullconvError, match=r"config\.json") as caught:
+        inspect(str(folder))
+    assert "data set" not in caught.value.message
+
+
+def test_a_model_whose_saving_was_interrupted_is_pointed_to(
+    model_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(model_folder, tmp_path / "model.old")
+    for thing in (tmp_path, tmp_path / "model"):
+        with pytest.raises(FullconvError, match="interrupted") as caught:
+            inspect(str(thing))
+        assert caught.value.hint == f"mv {tmp_path / 'model.old'} {tmp_path / 'model'}"
+
+
+def test_what_is_none_of_them(tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").touch()
+    with pytest.raises(FullconvError) as caught:
+        inspect(str(tmp_path / "photo.jpg"))
+    assert "photo.jpg is a file that is neither a backbone's name" in caught.value.message
+    assert caught.value.hint == "fullconv inspect resnet18"
+    with pytest.raises(FullconvError, match="gone does not exist, and is neither a backbone"):
+        inspect(str(tmp_path / "gone"))
+    with pytest.raises(FullconvError, match=r"holds 1 picture and no masks"):
+        inspect(str(tmp_path))
+    with pytest.raises(FullconvError, match=r"no model at .*gone\.safetensors"):
+        inspect(str(tmp_path / "gone.safetensors"))
+    with pytest.raises(FullconvError, match=r"no backbone card at .*gone\.toml"):
+        inspect(str(tmp_path / "gone.toml"))
+
+
+def test_a_backbone_that_is_not_known_is_told_by_its_likes() -> None:
+    with pytest.raises(FullconvError) as caught:
+        inspect("resnet1")
+    assert "timm has no network 'resnet1'; it has " in caught.value.message
+    assert "resnet18" in caught.value.message
+    with pytest.raises(FullconvError, match="torchvision has no classifier 'nonet'"):
+        inspect("torchvision:nonet")
+    with pytest.raises(FullconvError, match="backbone source 'elsewhere' is not known"):
+        inspect("elsewhere:a/b")
+
+
+def test_a_model_says_that_tiles_are_exact_and_what_was_measured(model_folder: Path) -> None:
+    facts, text = inspect(str(model_folder))
+    tiles = facts["tiles"]
+    assert (tiles["exact"], tiles["reasons"]) == (True, [])
+    assert tiles["measured"]["scores"] < 1e-4 * tiles["measured"]["spread"]
+    assert tiles["measured"]["size"][1] > 2 * tiles["halo"] + tiles["measured"]["tile"]
+    assert f"tiles with a halo of {tiles['halo']} pixels give the labels of the whole" in text
+    assert "proven by the receptive field\nmeasured on a drawn picture of 97 x " in text
+    assert "pixels get another label, scores differ by up to" in text
+
+
+def test_a_model_that_sees_the_whole_picture_says_that_its_seams_are_blended(
+    make_model: MakeModel, tmp_path: Path
+) -> None:
+    made = make_model()
+    network = FCN("test_efficientnet", 3)
+    for score in network.score.values():
+        torch.nn.init.normal_(score.weight)
+    model = Model(network.eval(), made.labels, network.backbone.card)
+    facts, text = inspect(str(save_model(model, tmp_path / "model")))
+    tiles = facts["tiles"]
+    assert not tiles["exact"]
+    assert tiles["measured"]["scores"] > 0
+    assert f"tiles are not exact, because of {tiles['reasons'][0]}" in text
+    assert ": seams are blended\nmeasured on a drawn picture of 384 x 640 in tiles of 256: " in text
+    assert f"{tiles['measured']['labels']} of 245760 pixels get another label" in text
+
+
+def test_a_model_that_wants_resized_pictures_has_no_tiles(
+    make_model: MakeModel, tmp_path: Path
+) -> None:
+    made = make_model()
+    model = Model(made.network, made.labels, made.card, short_side=64)
+    facts, text = inspect(str(save_model(model, tmp_path / "model")))
+    assert "tiles: none, pictures are resized as a whole, to 64 pixels" in text
+    assert not facts["tiles"]["exact"]
+
+
+def test_tiles_of_a_model_with_further_inputs(make_model: MakeModel, tmp_path: Path) -> None:
+    made = make_model()
+    fuse(made.network, [1], "late")
+    depth = Input("depth", 1, (5.0,), (2.0,))
+    model = Model(made.network, made.labels, made.card, inputs=(depth,), fusion="late")
+    tiles = inspect(str(save_model(model, tmp_path / "model")))[0]["tiles"]
+    assert tiles["exact"]
+    assert tiles["measured"]["scores"] < 1e-4 * tiles["measured"]["spread"]

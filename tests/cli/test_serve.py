@@ -1,0 +1,176 @@
+"""`fullconv serve`, as it is typed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from lively import lively
+from served import ask, pixels, png
+
+from fullconv.cli.main import run
+from fullconv.data.synthetic import scenes as drawn
+from fullconv.deploy.serve.server import UntilStopped
+from fullconv.inference.predictor import load
+from fullconv.models.model import save_model
+
+SCENE = drawn.scene(1, size=(64, 96))[0]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "a street"
+    save_model(lively(), folder / "model")
+    return folder
+
+
+@contextmanager
+def started(*words: Any, env: dict[str, str] | None = None) -> Iterator[Any]:
+    """A process, and what it said when it listened."""
+    words = (sys.executable, "-m", "fullconv", "serve", *map(str, words), "--port", "0", "--json")
+    environment = {**os.environ, **(env or {})}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True, env=environment) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line:
+            pytest.fail(process.communicate()[1])
+        try:
+            yield process, json.loads(line)
+        finally:
+            process.kill()
+
+
+def ended(process: Any) -> tuple[int, str, str]:
+    out, said = process.communicate(timeout=60)
+    return process.returncode, out, said
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as line:
+        return line.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_it_ends_when_it_is_told_to_and_finishes_what_it_took(model: Path) -> None:
+    content = png(SCENE)
+    with started(model, "--key", "sesame") as (process, told):
+        assert told["model"] == "a street"
+        parts = urlsplit(told["address"])
+        assert parts.hostname == "127.0.0.1"
+        assert ask(told["address"], path="model", headers={}).status == 401
+        head = "POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+        head += f"Authorization: Bearer sesame\r\nContent-Length: {len(content)}\r\n\r\n"
+        with socket.create_connection((parts.hostname, parts.port or 0), timeout=60) as line:
+            line.sendall(head.encode() + content[:500])
+            while ask(told["address"], path="health").status != 200:
+                pass
+            process.send_signal(signal.SIGTERM)
+            while listens(parts.port or 0):  # until nothing new is taken
+                assert process.poll() is None
+            line.sendall(content[500:])
+            answer = b""
+            while part := line.recv(1 << 16):
+                answer += part
+        assert ended(process) == (0, "", "ended; what was taken is finished\n")
+    found, body = answer.split(b"\r\n\r\n", 1)
+    assert found.startswith(b"HTTP/1.1 200 OK")
+    assert np.array_equal(pixels(body), load(model, device="cpu")(SCENE).mask)
+
+
+def test_an_exported_file_is_served_without_torch(exported: Path, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['torch'] = None\n")
+    source = Path(__file__).parents[2] / "src"
+    places = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{source}", "FULLCONV_KEY": "sesame"}
+    with started(exported, env=places) as (process, told):
+        assert ask(told["address"], png(SCENE)).status == 401
+        key = {"Content-Type": "image/png", "Authorization": "Bearer sesame"}
+        found = pixels(ask(told["address"], png(SCENE), headers=key).content)
+        process.send_signal(signal.SIGINT)
+        assert ended(process)[::2] == (0, "ended; what was taken is finished\n")
+    assert np.array_equal(found, load(exported)(SCENE).mask)
+
+
+@pytest.mark.parametrize(
+    ("host", "key", "noted"),
+    [("0.0.0.0", "", True), ("0.0.0.0", "x", False), ("localhost", "", False)],
+)
+def test_an_open_door_is_noted(
+    model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    host: str,
+    key: str,
+    noted: bool,
+) -> None:
+    monkeypatch.setattr(UntilStopped, "run", lambda self, **_: self._ready())
+    monkeypatch.setenv("FULLCONV_KEY", key)
+    assert run(["serve", str(model), "--host", host, "--port", "0"]) == 0
+    note = "note: whoever reaches http://0.0.0.0:"
+    out, err = capsys.readouterr()
+    assert (note in err) == noted
+    listens, ahead = out.splitlines()
+    address = listens.removeprefix("a street at ").removesuffix("   # Ctrl-C ends it")
+    words = shlex.split(ahead.removeprefix("next: "))
+    assert words[:3] == ["curl", "-H", "Content-Type: image/jpeg"]
+    assert words[-3:] == [f"{address}/predict", ">", "mask.png"]
+    assert ("Authorization: Bearer KEY" in words) == bool(key)
+
+
+@pytest.fixture
+def refused(model: Path, capsys: pytest.CaptureFixture[str]) -> Any:
+    def said(*words: str, of: Path = model) -> str:
+        assert run(["serve", str(of), *words]) == 1
+        return capsys.readouterr().err
+
+    return said
+
+
+def test_a_port_that_is_taken(refused: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        said = refused("--port", str(port))
+    assert f"port {port} is in use: another program listens at 127.0.0.1:{port}." in said
+    assert "try: --port 0" in said
+
+
+def test_addresses_that_are_none(refused: Any) -> None:
+    assert "port 70000; expected 0 to 65535." in refused("--port", "70000")
+    assert "there is no host 'no such host'" in refused("--host", "no such host")
+    assert "192.0.2.7:0 is no address of this machine" in refused(
+        "--host", "192.0.2.7", "--port", "0"
+    )
+
+
+def test_limits_that_are_none(refused: Any) -> None:
+    for option, value, said in (
+        ("--max-bytes", "0", "--max-bytes 0; expected 1 or more."),
+        ("--max-pixels", "-3", "--max-pixels -3; expected 1 or more."),
+        ("--max-seconds", "0", "--max-seconds 0.0; expected more than 0."),
+        ("--queue", "0", "--queue 0; expected 1 or more."),
+        ("--key", "schlüssel", "the key has characters that a header cannot carry"),
+        ("--key", "two words", "the key has characters that a header cannot carry"),
+    ):
+        assert said in refused(option, value)
+
+
+def test_a_model_that_is_none(refused: Any, tmp_path: Path) -> None:
+    assert "no model" in refused("--port", "0", of=tmp_path / "gone")
+
+
+def test_packages_that_are_missing(refused: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    said = refused()
+    assert "a server needs uvicorn, which is not installed." in said
+    assert "try: pip install fastapi uvicorn python-multipart" in said

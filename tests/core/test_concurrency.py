@@ -1,0 +1,139 @@
+"""Threads beside the network: what runs at the same time, in which order, and what they hold."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import threading
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from fullconv.core.concurrency import TURN, Behind, ahead, let_the_network_go_first, short_turns
+
+SECONDS = 20  # after which something that is waited for will not come
+
+
+class Thing:
+    """Something that one can ask whether it is still there."""
+
+
+def test_the_next_is_read_while_the_caller_works() -> None:
+    started = [threading.Event() for _ in range(4)]
+    readers = set()
+
+    def read(number: int) -> int:
+        readers.add(threading.get_ident())
+        started[number].set()
+        return number * number
+
+    for number, square in ahead(read, range(4)):
+        assert square == number * number
+        if number < 3:
+            assert started[number + 1].wait(SECONDS)
+        assert not any(event.is_set() for event in started[number + 2 :])
+    assert len(readers) == 1
+    assert threading.get_ident() not in readers
+
+
+def test_the_next_is_made_while_one_is_written() -> None:
+    made = [threading.Event() for _ in range(4)]
+    written: list[tuple[int, int]] = []
+
+    def write(number: int) -> None:
+        if number < 3:
+            assert made[number + 1].wait(SECONDS)
+        written.append((number, threading.get_ident()))
+
+    with Behind() as behind:
+        for number in range(4):
+            made[number].set()
+            behind(write, number)
+            assert len(written) >= number - 1  # never more than one waits
+        behind.wait()
+    assert [number for number, _ in written] == [0, 1, 2, 3]
+    assert threading.get_ident() not in {thread for _, thread in written}
+
+
+def test_nothing_to_do() -> None:
+    assert list(ahead(abs, [])) == []
+    with Behind() as behind:
+        behind.wait()
+
+
+def test_an_error_comes_at_its_place() -> None:
+    reading = ahead(lambda number: 1 // (2 - number), range(4))
+    assert [next(reading)[0] for _ in range(2)] == [0, 1]
+    with pytest.raises(ZeroDivisionError):
+        next(reading)
+    done: list[int] = []
+    with Behind() as behind:
+        for number in range(3):
+            behind(lambda number: done.append(number // (2 - number)), number)
+        with pytest.raises(ZeroDivisionError):
+            behind(done.append, 3)
+        behind.wait()  # it is told once
+    assert done == [0, 1]
+
+
+def test_what_was_handed_out_is_not_held() -> None:
+    """Windows of large pictures are tens of megabytes."""
+    seen: list[weakref.ref[Thing]] = []
+
+    def made(_: int) -> Thing:
+        thing = Thing()
+        seen.append(weakref.ref(thing))
+        return thing
+
+    for number, thing in ahead(made, range(5)):
+        del thing
+        gc.collect()
+        assert all(one() is None for one in seen[: number + 1])
+
+
+def test_what_was_written_is_not_held() -> None:
+    seen: list[weakref.ref[Thing]] = []
+    with Behind() as behind:
+        for _ in range(5):
+            thing = Thing()
+            seen.append(weakref.ref(thing))
+            behind(lambda _: None, thing)
+            del thing
+            gc.collect()
+            assert all(one() is None for one in seen[:-1])  # the last one is being written
+        behind.wait()
+        gc.collect()
+        assert all(one() is None for one in seen)
+
+
+def test_who_stops_early_leaves_no_thread() -> None:
+    before = threading.active_count()
+    reading = ahead(lambda number: number, range(100))
+    next(reading)
+    reading.close()  # type: ignore[attr-defined]
+    with Behind() as behind:
+        behind(abs, 1)
+    assert threading.active_count() == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
+def test_threads_beside_the_network_come_last() -> None:
+    own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    with ThreadPoolExecutor(1, initializer=let_the_network_go_first) as pool:
+        found = pool.submit(lambda: os.getpriority(os.PRIO_PROCESS, 0)).result()
+    assert found == 19
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == own
+
+
+@pytest.mark.parametrize(("usual", "wanted"), [(0.005, TURN), (TURN / 2, TURN / 2)])
+def test_turns_are_short_for_a_while(usual: float, wanted: float) -> None:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(usual)
+    try:
+        with short_turns():
+            assert sys.getswitchinterval() == pytest.approx(wanted)
+        assert sys.getswitchinterval() == pytest.approx(usual)
+    finally:
+        sys.setswitchinterval(before)

@@ -1,0 +1,223 @@
+"""Options: what may be said, what is refused and how, and the way into TOML and back."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fullconv.core.errors import FullconvError
+from fullconv.core.settings import CHOICES, Settings, read_config, to_toml
+
+FLOATS = st.floats(allow_nan=False, allow_infinity=False)
+# Surrogates are no text: UTF-8 has none.
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
+
+
+def round_trip(settings: Settings) -> Settings:
+    return Settings.from_dict(tomllib.loads(to_toml({"train": settings.to_dict()}))["train"])
+
+
+def test_the_defaults_survive_toml() -> None:
+    assert round_trip(Settings()) == Settings()
+
+
+def test_none_is_left_out_and_comes_back_as_none() -> None:
+    table = Settings().to_dict()
+    assert "crop" not in table
+    assert "rate" not in table
+    assert Settings.from_dict(table).crop is None
+
+
+@given(
+    text=TEXTS,
+    rate=st.floats(min_value=1e-300, allow_infinity=False),
+    low=st.floats(min_value=1e-10, max_value=1),
+    high=st.floats(min_value=1, max_value=1e22),
+    crop=st.none() | st.tuples(st.integers(1, 10**6), st.integers(1, 10**6)),
+    flip=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_any_setting_survives_toml(
+    text: str, rate: float, low: float, high: float, crop: Any, flip: bool, seed: int
+) -> None:
+    settings = Settings(
+        backbone=text, rate=rate, scale=(low, high), crop=crop, flip=flip, seed=seed
+    )
+    assert round_trip(settings) == settings
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'a "quoted" name',
+        "C:\\new\\table",
+        "two\nlines",
+        "\r",
+        "\t",
+        "\x00\x1f\x7f",
+        "Straße 路",
+        "",
+    ],
+)
+def test_awkward_text_survives_toml(text: str) -> None:
+    assert tomllib.loads(to_toml({"data": {"root": text}})) == {"data": {"root": text}}
+
+
+@given(st.lists(TEXTS | FLOATS | st.integers(-(2**63), 2**63 - 1) | st.booleans()))
+def test_any_list_of_plain_values_survives_toml(values: list[Any]) -> None:
+    found = tomllib.loads(to_toml({"a": {"values": values}}))["a"]["values"]
+    assert found == values
+    assert [type(v) for v in found] == [type(v) for v in values]
+
+
+@pytest.mark.parametrize("number", [1e-10, 1e16, 1e300, 0.1, -0.0, 5e-324])
+def test_small_and_large_numbers_survive_toml(number: float) -> None:
+    assert tomllib.loads(to_toml({"a": {"b": number}}))["a"]["b"] == number
+
+
+def test_an_unknown_key_is_refused_with_the_nearest_one() -> None:
+    with pytest.raises(FullconvError) as caught:
+        Settings.from_dict({"epoch": 5})
+    assert caught.value.message.startswith("no option 'epoch'; there are backbone, pretrained, ")
+    assert caught.value.hint == "epochs = 5"
+
+
+def test_an_unknown_key_unlike_any_other_points_to_the_list() -> None:
+    with pytest.raises(FullconvError, match="no option 'xyzzy'") as caught:
+        Settings.from_dict({"xyzzy": 5})
+    assert caught.value.hint == "fullconv train --help"
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_every_choice_is_taken_and_nothing_else(name: str) -> None:
+    for value in CHOICES[name]:
+        assert getattr(Settings.from_dict({name: value}), name) == value
+    wrong = 7 if name == "stride" else "best"
+    with pytest.raises(FullconvError) as caught:
+        Settings.from_dict({name: wrong})
+    assert caught.value.message.startswith(f"{name} is {wrong!r}; it must be one of ")
+    assert all(str(value) in caught.value.message for value in CHOICES[name])
+    default = getattr(Settings(), name)
+    assert caught.value.hint == f"--{name.replace('_', '-')} {default}"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said", "hint"),
+    [
+        ("epochs", 0, "epochs is 0; it must be 1 or more", "--epochs 50"),
+        ("batch", -1, "1 or more", "--batch 8"),
+        ("devices", 0, "1 or more", "--devices 1"),
+        ("nodes", 0, "1 or more", "--nodes 1"),
+        ("patience", -1, "0 or more", "--patience 0"),
+        ("color", -0.1, "0 or more", "--color 0.3"),
+        ("workers", -1, "0 or more", "--workers 2"),
+        ("weight_decay", -0.1, "0 or more", "--weight-decay 0.002"),
+        ("rate", 0, "rate is 0.0; it must be more than 0", "--rate 0.002"),
+        ("backbone_rate", -1, "more than 0", "--backbone-rate 0.002"),
+        ("seed", -1, "from 0 to 4294967295", "--seed 0"),
+        ("seed", 2**32, "from 0 to 4294967295", "--seed 0"),
+        ("label_smoothing", 1, "from 0 to below 1", "--label-smoothing 0.0"),
+        ("crop", (0, 64), "two sizes of 1 or more", "--crop 321 481"),
+        ("scale", (2, 1), "two factors, low to high", "--scale 0.5 2.0"),
+        ("scale", (0, 1), "two factors, low to high", "--scale 0.5 2.0"),
+    ],
+)
+def test_values_out_of_range_are_refused(name: str, value: Any, said: str, hint: str) -> None:
+    with pytest.raises(FullconvError) as caught:
+        Settings.from_dict({name: value})
+    assert said in caught.value.message
+    assert caught.value.hint == hint
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('stride = "eight"', "stride is 'eight'; it must be a whole number."),
+        ("stride = 8.0", "stride is 8.0; it must be a whole number."),
+        ('epochs = "x"', "epochs is 'x'; it must be a whole number."),
+        ("epochs = 1.5", "epochs is 1.5; it must be a whole number."),
+        ("epochs = true", "epochs is True; it must be a whole number."),
+        ('rate = "fast"', "rate is 'fast'; it must be a number."),
+        ("rate = nan", "rate is nan; it must be a number."),
+        ("rate = inf", "rate is inf; it must be a number."),
+        ('flip = "yes"', "flip is 'yes'; it must be true or false."),
+        ("flip = 1", "flip is 1; it must be true or false."),
+        ("backbone = 18", "backbone is 18; it must be text."),
+        ("crop = 64", "crop is 64; it must be two whole numbers."),
+        ("crop = [64]", "crop is [64]; it must be two whole numbers."),
+        ("crop = [64.5, 64]", "it must be two whole numbers."),
+        ('crop = ["a", "b"]', "it must be two whole numbers."),
+        ("scale = [1]", "scale is [1]; it must be two numbers."),
+        ("scale = []", "scale is []; it must be two numbers."),
+        ("seed = 1979-05-27", "it must be a whole number."),
+        ("batch = {}", "batch is {}; it must be a whole number."),
+    ],
+)
+def test_values_of_the_wrong_kind_are_refused(line: str, said: str) -> None:
+    with pytest.raises(FullconvError) as caught:
+        Settings.from_dict(tomllib.loads(line))
+    assert said in caught.value.message
+    assert caught.value.hint.startswith(f"--{line.split()[0]}")
+
+
+def test_whole_numbers_lists_paths_and_numpys_numbers_are_taken_as_plain_ones() -> None:
+    settings = Settings.from_dict(
+        {
+            "rate": 1,
+            "scale": [1, np.float32(2)],
+            "crop": [64, np.int64(96)],
+            "epochs": np.int64(3),
+            "backbone": Path("card.toml"),
+        }
+    )
+    assert settings == Settings(
+        rate=1.0, scale=(1.0, 2.0), crop=(64, 96), epochs=3, backbone="card.toml"
+    )
+    assert type(settings.epochs) is int
+    assert type(settings.scale[1]) is float
+    assert round_trip(settings) == settings
+
+
+def test_a_configuration_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    tables = {"data": {"root": "/a b"}, "train": Settings(epochs=3).to_dict()}
+    path.write_text(to_toml(tables), encoding="utf-8")
+    assert read_config(path)["data"] == {"root": "/a b"}
+    assert Settings.from_dict(read_config(path)["train"]) == Settings(epochs=3)
+
+
+@pytest.mark.parametrize(
+    ("content", "said", "hint"),
+    [
+        (None, "no configuration at", "fullconv train DATA"),
+        (b"[train", "is not a TOML file", "[train]\nstride = 8"),
+        (b"\xff\xfe", "is not a TOML file", "[train]\nstride = 8"),
+        (b"epochs = 5", "has 'epochs' at its top; expected the tables", "[train]\nepochs = 5"),
+        (b'data = "here"', "has 'data' at its top", '[train]\ndata = "here"'),
+        (b"[training]\nepochs = 5", "has 'training' at its top", "[train]"),
+        (b"[data]\nroot = 5", "root is 5; expected the folder", 'root = "DATA"'),
+    ],
+)
+def test_a_faulty_configuration_is_refused(
+    tmp_path: Path, content: bytes | None, said: str, hint: str
+) -> None:
+    path = tmp_path / "config.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(FullconvError) as caught:
+        read_config(path)
+    assert said in caught.value.message
+    assert str(path) in caught.value.message
+    assert caught.value.hint == hint
+
+
+def test_a_folder_is_no_configuration(tmp_path: Path) -> None:
+    with pytest.raises(FullconvError, match="cannot be read: Is a directory") as caught:
+        read_config(tmp_path)
+    assert caught.value.hint == "fullconv train --config RUN/config.toml"

@@ -1,0 +1,72 @@
+"""What is left of a data set where errors are ignored by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fullconv.core.errors import FullconvError
+from fullconv.data.check.check import check
+from fullconv.data.check.ignore_rules import tolerated
+from fullconv.data.io.masks import read_mask
+from fullconv.data.synthetic import scenes as drawn
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A drawn set whose first training mask is broken and whose second holds a strange value."""
+    root = drawn.write(tmp_path / "scenes", train=4, val=2, test=1, size=(48, 64))
+    masks = sorted((root / "masks" / "train").iterdir())
+    masks[0].write_bytes(masks[0].read_bytes()[:60])
+    ids = np.array(Image.open(masks[1]))
+    ids[3, 4] = 77
+    Image.fromarray(ids).save(masks[1])
+    return root
+
+
+def test_only_what_the_rules_found_is_left_out(root: Path) -> None:
+    report = check(root)
+    dataset = tolerated(report, " unreadable, unknown-value ,leak")
+    before, after = report.dataset.splits, dataset.splits
+    assert [p.name for p in after["train"]] == [p.name for p in before["train"]][1:]
+    assert after["val"] == before["val"]
+    assert after["test"] == before["test"]
+    ids = read_mask(after["train"][0].mask, dataset.labels)
+    assert ids[3, 4] == dataset.labels.ignore_index
+    assert (ids == dataset.labels.ignore_index).sum() == 1
+    check(dataset).raise_for_errors()  # what is left has none
+
+
+@pytest.mark.parametrize("rules", ["", "unreadable", "unknown-value", "size"])
+def test_errors_that_are_not_named_stop(root: Path, rules: str) -> None:
+    with pytest.raises(FullconvError, match=r"errors? in the data set"):
+        tolerated(check(root), rules)
+
+
+def test_a_clean_data_set_stays_itself(scenes: Path) -> None:
+    report = check(scenes)
+    assert tolerated(report, "size") is report.dataset
+
+
+def test_masks_without_a_meaning_cannot_be_ignored(tmp_path: Path) -> None:
+    for number in range(4):
+        mask = np.zeros((8, 8), np.uint8)
+        mask[number:, 2:] = 255
+        for folder in ("images", "masks"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            Image.fromarray(mask).save(tmp_path / folder / f"{number}.png")
+    report = check(tmp_path)
+    rule = report.errors[0].rule
+    with pytest.raises(FullconvError, match=f"{rule} cannot be ignored: what the mask values"):
+        tolerated(report, rule)
+
+
+def test_nothing_left_to_train_on(tmp_path: Path) -> None:
+    root = drawn.write(tmp_path / "scenes", train=2, val=1, test=1, size=(48, 64))
+    for mask in (root / "masks" / "train").iterdir():
+        mask.write_bytes(b"")
+    with pytest.raises(FullconvError, match="nothing is left to train on"):
+        tolerated(check(root), "unreadable")

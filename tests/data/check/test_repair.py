@@ -1,0 +1,261 @@
+"""Repaired copies of drawn sets with each fault, against what was drawn."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image, ImageFilter
+
+from fullconv.core.errors import FullconvError
+from fullconv.data.check.check import check
+from fullconv.data.check.repair import fix, nearest, plain_copy
+from fullconv.data.io.masks import read_values
+from fullconv.data.synthetic import scenes as drawn
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def photo(path: Path, size: tuple[int, int], seed: int, **options: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
+    Image.fromarray(noise).save(path, **options)  # type: ignore[arg-type]
+
+
+def blobs(seed: int, size: tuple[int, int] = (60, 80)) -> np.ndarray:
+    """(H, W) ids 0, 1, 2 of a few rectangles."""
+    random = np.random.default_rng(seed)
+    ids = np.zeros(size, np.uint8)
+    for value in (1, 2, 1):
+        top, left = random.integers(0, 30, 2)
+        ids[top : top + 25, left : left + 30] = value
+    return ids
+
+
+def pairs(root: Path, masks: list[Image.Image], suffix: str = ".png") -> Path:
+    for number, mask in enumerate(masks):
+        photo(root / f"images/{number}.png", mask.size[::-1], number)
+        (root / "masks").mkdir(exist_ok=True)
+        mask.save(root / f"masks/{number}{suffix}")
+    return root
+
+
+def written(out: Path) -> dict[str, np.ndarray]:
+    return {path.stem: np.asarray(read_values(path)) for path in out.glob("masks/*/*.png")}
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_blurred_and_lossy_masks_are_cut_where_their_edges_are(tmp_path: Path, suffix: str) -> None:
+    truth = [blobs(seed) > 0 for seed in range(5)]
+    masks = [Image.fromarray(np.uint8(255 * t)).filter(ImageFilter.BoxBlur(1)) for t in truth]
+    root = pairs(tmp_path / "data", masks, suffix)
+    before = hashes(root)
+    report = check(root)
+    assert report.errors
+    done = fix(report, tmp_path / "out")
+    assert hashes(root) == before
+    assert done.labels.names == ("background", "object")
+    assert done.done["pixels between black and white"] > 100
+    again = check(tmp_path / "out")
+    assert again.errors == ()
+    for name, ids in written(tmp_path / "out").items():
+        # A blur over 3 pixels moves no straight edge; corners lose or gain a pixel.
+        assert (ids != truth[int(name)]).sum() <= 24, name
+    for copy in (tmp_path / "out/images").rglob("*.png"):
+        assert copy.read_bytes() == (root / "images" / copy.name).read_bytes()
+
+
+def test_blended_colours_go_to_the_nearest_nominal_one(tmp_path: Path) -> None:
+    palette = np.array([(0, 0, 0), (200, 30, 30), (30, 40, 220)], np.uint8)
+    truth = [blobs(seed, (120, 160)) for seed in range(4)]
+    images = [Image.fromarray(palette[ids]).filter(ImageFilter.GaussianBlur(0.6)) for ids in truth]
+    root = pairs(tmp_path / "data", images)
+    done = fix(check(root), tmp_path / "out")
+    assert sorted(done.labels.colors) == sorted(map(tuple, palette.tolist()))
+    ids_of = [done.labels.colors.index(tuple(color)) for color in palette.tolist()]
+    for name, ids in written(tmp_path / "out").items():
+        blurred = np.asarray(images[int(name)], np.float64)
+        distance = ((blurred[:, :, None] - palette) ** 2).sum(axis=3)
+        wanted = np.array(ids_of)[distance.argmin(axis=2)]
+        tied = np.sort(distance, axis=2)
+        clear = tied[..., 0] < tied[..., 1]
+        np.testing.assert_array_equal(ids[clear], wanted[clear])
+    assert check(tmp_path / "out").errors == ()
+
+
+def test_a_mask_drawn_before_the_rotation_is_turned_with_its_photo(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    upright = blobs(3)
+    lying = np.ascontiguousarray(np.rot90(upright))  # orientation 6 turns it clockwise again
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name, ids in (("a", lying), ("b", lying)):
+        photo(root / f"images/{name}.jpg", ids.shape, ord(name), exif=exif)
+        (root / "masks").mkdir(exist_ok=True)
+        Image.fromarray(ids).save(root / f"masks/{name}.png")
+    report = check(root)
+    assert [finding.rule for finding in report.errors] == ["size"]
+    done = fix(report, tmp_path / "out")
+    assert done.done["masks turned as their photo's EXIF orientation says"] == 2
+    assert check(tmp_path / "out").errors == ()
+    for ids in written(tmp_path / "out").values():
+        np.testing.assert_array_equal(ids, upright)
+
+
+def test_gaps_are_closed_and_strange_values_ignored(tmp_path: Path) -> None:
+    sparse = np.array([0, 3, 7], np.uint8)
+    root = pairs(tmp_path / "gaps", [Image.fromarray(sparse[blobs(s)]) for s in range(4)])
+    done = fix(check(root), tmp_path / "closed")
+    assert done.labels.names == ("class 0", "class 3", "class 7")
+    for name, ids in written(tmp_path / "closed").items():
+        np.testing.assert_array_equal(ids, blobs(int(name)))
+    named = drawn.write(tmp_path / "named", train=3, val=1, test=1, size=(48, 64))
+    mask = min((named / "masks" / "train").iterdir())
+    ids = np.array(Image.open(mask))
+    ids[:2, :5] = 99
+    Image.fromarray(ids).save(mask)
+    done = fix(check(named), tmp_path / "ignored")
+    assert done.done == {"pixels without a class, now ignored": 10}
+    copy = read_values(tmp_path / "ignored/masks/train" / mask.name)
+    assert (copy == 255).sum() == 10 + (ids == 255).sum()
+
+
+def test_of_a_picture_in_two_splits_the_one_in_test_stays(tmp_path: Path) -> None:
+    root = drawn.write(tmp_path / "scenes", train=4, val=1, test=2, size=(48, 64))
+    train, test = (min((root / "images" / split).iterdir()) for split in ("train", "test"))
+    train.write_bytes(test.read_bytes())
+    done = fix(check(root), tmp_path / "out")
+    assert done.splits == {"train": 3, "val": 1, "test": 2}
+    name = f"images/train/{train.name}"
+    assert done.left_out == {name: f"the same picture stays in test as images/test/{test.name}"}
+    assert "leak" not in [finding.rule for finding in check(tmp_path / "out").findings]
+
+
+def test_of_pictures_that_look_the_same_one_split_keeps_its_own(tmp_path: Path) -> None:
+    root = drawn.write(tmp_path / "scenes", train=4, val=2, test=1, size=(144, 208))
+    train, val = (sorted((root / "images" / split).iterdir())[1] for split in ("train", "val"))
+    train.unlink()
+    with Image.open(val) as image:
+        image.save(train, quality=60)
+    report = check(root)
+    (leak,) = (finding for finding in report.findings if finding.rule == "near-leak")
+    names = tuple(f"images/{split}/{file.name}" for split, file in (("train", train), ("val", val)))
+    assert leak.groups == (names,)
+    done = fix(report, tmp_path / "out")
+    assert done.splits == {"train": 3, "val": 2, "test": 1}
+    assert done.left_out == {names[0]: f"a picture that looks the same stays in val as {names[1]}"}
+    assert "near-leak" not in [finding.rule for finding in check(tmp_path / "out").findings]
+
+
+def test_one_file_on_two_lists_stays_on_one(tmp_path: Path) -> None:
+    root = pairs(tmp_path / "data", [Image.fromarray(blobs(seed)) for seed in range(5)])
+    (root / "train.txt").write_text("0\n1\n2\n")
+    (root / "val.txt").write_text("2\n3\n4\n")
+    report = check(root)
+    assert "leak" in [finding.rule for finding in report.findings]
+    done = fix(report, tmp_path / "out")
+    assert done.splits == {"train": 2, "val": 3}
+    (name,) = done.left_out
+    assert done.left_out == {name: f"the same picture stays in val as {name}"}
+
+
+def test_what_cannot_be_mended_is_left_out_and_named(tmp_path: Path) -> None:
+    root = drawn.write(tmp_path / "scenes", train=4, val=1, test=1, size=(48, 64))
+    first, second, *_ = sorted((root / "masks" / "train").iterdir())
+    first.write_bytes(b"no picture")
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(second)
+    photo(root / "images/train/alone.png", (48, 64), 0)
+    cut = sorted((root / "images" / "train").glob("*.jpg"))[2]
+    cut.write_bytes(cut.read_bytes()[:-300])  # its header is whole
+    done = fix(check(root), tmp_path / "out")
+    assert done.splits["train"] == 1
+    why = {Path(name).name: text for name, text in done.left_out.items()}
+    assert "cannot be read" in why[first.name]
+    assert "9 x 9 pixels (height x width), the picture 48 x 64" in why[second.name]
+    assert why["alone.png"] == "it has no partner"
+    assert f"left out: masks/train/{first.name}" in done.text()
+    assert cut.name in why[f"{cut.stem}.png"]
+    assert not list((tmp_path / "out" / "images").rglob(cut.name))
+    assert "unreadable" not in {finding.rule for finding in check(tmp_path / "out").errors}
+
+
+def test_nothing_is_left_behind_where_nothing_can_be_mended(tmp_path: Path) -> None:
+    root = drawn.write(tmp_path / "scenes", train=2, val=1, test=1, size=(48, 64))
+    for mask in (root / "masks").rglob("*.png"):
+        mask.write_bytes(b"")
+    with pytest.raises(FullconvError, match="can be mended"):
+        fix(check(root), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_copy_goes_to_a_new_folder_outside_the_data(tmp_path: Path, scenes: Path) -> None:
+    report = check(scenes)
+    with pytest.raises(FullconvError, match="lies inside"):
+        fix(report, scenes / "fixed")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/mine.txt").write_text("mine")
+    with pytest.raises(FullconvError, match="is not empty"):
+        fix(report, tmp_path / "full")
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(FullconvError, match="is a file") as caught:
+        fix(report, tmp_path / "file")
+    assert caught.value.hint == f"fullconv check {scenes} --fix {scenes.resolve()}_fixed"
+
+
+def test_a_plain_copy_keeps_everything(tmp_path: Path) -> None:
+    """The ids of classes that never occur too, whose gaps `fix` closes."""
+    root = pairs(tmp_path / "data", [Image.fromarray(2 * blobs(seed)) for seed in range(4)])
+    dataset = check(root).dataset
+    seen: list[tuple[int, int]] = []
+    copy = plain_copy(dataset, tmp_path / "out", progress=lambda *counts: seen.append(counts))
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert copy.labels.names == tuple(f"class {k}" for k in range(5))
+    assert (copy.splits, copy.left_out) == ({"train": 3, "val": 1}, {})
+    for name, ids in written(tmp_path / "out").items():
+        np.testing.assert_array_equal(ids, 2 * blobs(int(name)))
+    with pytest.raises(FullconvError, match="is not empty"):
+        plain_copy(dataset, tmp_path / "out")
+
+
+def test_white_needs_a_class(tmp_path: Path) -> None:
+    masks = [Image.fromarray(np.uint8(255 * (blobs(s) > 0))) for s in range(3)]
+    root = pairs(tmp_path / "data", masks, ".jpg")
+    (root / "dataset.toml").write_text('classes = ["a", "b", "c"]\n')
+    with pytest.raises(FullconvError, match="which of its 3 classes white is"):
+        fix(check(root), tmp_path / "out")
+
+
+@given(
+    arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3))),
+    st.lists(st.tuples(*[st.integers(0, 255)] * 3), min_size=1, max_size=6, unique=True),
+)
+def test_nearest_is_the_nearest(values: np.ndarray, colors: list[tuple[int, int, int]]) -> None:
+    distance = ((values[:, :, None].astype(np.float64) - np.array(colors)) ** 2).sum(axis=3)
+    np.testing.assert_array_equal(nearest(values, tuple(colors)), distance.argmin(axis=2))
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "share"),
+    [
+        ("crackforest", ("background", "object"), 0.016),
+        ("kvasir_sample", ("background", "object"), 0.24),
+        ("fasseg_face", ("background", "hair", "skin", "eyes", "nose", "mouth"), 0.31),
+    ],
+)
+def test_the_real_sets_have_no_error_left(
+    shared: Path, tmp_path: Path, name: str, classes: tuple[str, ...], share: float
+) -> None:
+    done = fix(check(shared / "data" / name), tmp_path / "out")
+    report = check(tmp_path / "out")
+    assert report.errors == ()
+    assert done.labels.names == report.dataset.labels.names == classes
+    pixels = np.sum(list(report.class_pixels.values()), axis=0)
+    assert pixels[1] / pixels.sum() == pytest.approx(share, rel=0.05)

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fullconv.data.check.check import check
+from fullconv.data.check.scan import Facts, scan_pair
+from fullconv.data.io.scan_cache import Remembered
+from fullconv.data.layouts.dataset import read
+
+
+def test_one_pass_sums_up_what_the_files_hold(tmp_path: Path) -> None:
+    for split, values in (("train", ((0, 1), (1, 255))), ("val", ((255, 255), (255, 255)))):
+        for folder, image in (
+            ("images", Image.new("RGB", (2, 2))),
+            ("masks", Image.fromarray(np.array(values, np.uint8))),
+        ):
+            (tmp_path / folder / split).mkdir(parents=True)
+            image.save(tmp_path / folder / split / "a.png")
+    (tmp_path / "dataset.toml").write_text('classes = ["sky", "road"]')
+    data = read(tmp_path)
+    scans = [scan_pair(split, data.splits[split][0], Remembered()) for split in data.splits]
+    mask = tmp_path / "masks" / "train" / "a.png"
+    assert scans[0].mask_hash == hashlib.sha256(mask.read_bytes()).hexdigest()
+    assert scans[0].picture_size == (2, 2)
+    facts = Facts(data, scans)
+    assert facts.values == {0: 1, 1: 2, 255: 5}
+    assert facts.classes == {"train": [1, 2], "val": [0, 0]}
+    assert facts.ignored == {"train": 1, "val": 4}
+    assert facts.names(facts.all_ignored) == ("masks/val/a.png",)
+    assert facts.unknown == Counter()
+
+
+def test_the_same_bytes_under_a_name_that_reads_them_otherwise_are_read_again(
+    tmp_path: Path,
+) -> None:
+    """An array is none any more when it is called .png, though its content was seen before."""
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+    Image.new("RGB", (4, 3)).save(tmp_path / "images/a.png")
+    array, image = tmp_path / "masks/a.npy", tmp_path / "masks/a.png"
+    np.save(array, np.ones((3, 4), np.uint8))
+    (tmp_path / "dataset.toml").write_text('classes = ["sky", "road"]')
+    for known in (False, True):  # the second time from what is remembered
+        report = check(tmp_path)
+        assert (report.class_pixels["train"], report.errors) == ([0, 12], ()), known
+    array.rename(image)
+    (error,) = check(tmp_path).errors
+    assert error.rule == "unreadable"
+    image.rename(array)
+    assert check(tmp_path).errors == ()
+
+
+def test_files_that_cannot_be_read_are_noted(tmp_path: Path) -> None:
+    for name in ("images/a.png", "masks/a.png"):
+        (tmp_path / name).parent.mkdir()
+        Image.new("L", (2, 2)).save(tmp_path / name)
+    pair = read(tmp_path).splits["train"][0]
+    pair.picture.write_bytes(b"")
+    pair.mask.unlink()
+    scan = scan_pair("train", pair, Remembered())
+    assert (scan.picture, scan.tally, scan.mask_hash) == (None, None, "")
+    assert [path for path, _ in scan.errors] == [pair.mask, pair.picture]
+    assert "the file is empty" in scan.errors[1][1]
+    assert "No such file" in scan.errors[0][1]
+
+
+def test_what_was_seen_before_is_not_decoded_again(
+    scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = read(scenes)
+    with Remembered() as known:
+        first = [scan_pair("train", pair, known) for pair in data.splits["train"]]
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("decoded again")
+
+    monkeypatch.setattr("fullconv.data.check.scan.read_tally", never)
+    monkeypatch.setattr("fullconv.data.check.scan.read_reduced", never)
+    with Remembered() as known:
+        again = [scan_pair("train", pair, known) for pair in data.splits["train"]]
+    assert again == first
+    assert all(scan.picture and scan.tally for scan in again)
+
+
+def test_a_changed_file_is_decoded_again(tmp_path: Path) -> None:
+    for name in ("images/a.png", "masks/a.png"):
+        (tmp_path / name).parent.mkdir()
+        Image.new("L", (40, 40)).save(tmp_path / name)
+    pair = read(tmp_path).splits["train"][0]
+    for value in (0, 1, 2):
+        Image.new("L", (40, 40), value).save(pair.mask)
+        Image.new("L", (40, 40), 50 * value).save(pair.picture)
+        with Remembered() as known:
+            scan = scan_pair("train", pair, known)
+        assert scan.tally is not None
+        assert scan.tally.counts == {value: 1600}
+        assert scan.picture is not None
+        assert scan.picture.mean == (50 * value,) * 3
+        Image.new("L", (40, 40), 7).save(pair.picture)  # the picture alone
+        with Remembered() as known:
+            scan = scan_pair("train", pair, known)
+        assert scan.picture is not None
+        assert scan.picture.mean == (7, 7, 7)
+
+
+def test_mean_and_square_are_those_of_the_pixels(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (37, 51, 3), np.uint8)
+    for name in ("images/a.png", "masks/a.png"):
+        (tmp_path / name).parent.mkdir()
+        Image.fromarray(pixels if name[0] == "i" else pixels[..., 0] % 2).save(tmp_path / name)
+    scan = scan_pair("train", read(tmp_path).splits["train"][0], Remembered())
+    assert scan.picture is not None
+    np.testing.assert_allclose(scan.picture.mean, pixels.mean((0, 1), np.float64))
+    np.testing.assert_allclose(scan.picture.square, (pixels.astype(float) ** 2).mean((0, 1)))
+
+
+@pytest.mark.parametrize("table", [None, [], {}, {"size": [1, 2]}, "text"])
+def test_what_is_remembered_in_another_form_is_found_again(
+    scenes: Path, monkeypatch: pytest.MonkeyPatch, table: object
+) -> None:
+    known = Remembered()
+    monkeypatch.setattr(known, "get", lambda key: table)
+    scan = scan_pair("train", read(scenes).splits["train"][0], known)
+    assert scan.picture_size == (48, 64)
+
+
+def test_of_very_many_values_the_commonest_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Masks that are photos: what is added up stays small, and no pixel is lost."""
+    random = np.random.default_rng(0)
+    for number in range(4):
+        noise = random.integers(0, 256, (40, 50, 3), np.uint8)
+        noise[:10] = (1, 2, 3)
+        for folder in ("images", "masks"):
+            path = tmp_path / folder / f"{number}.png"
+            path.parent.mkdir(exist_ok=True)
+            Image.fromarray(noise).save(path)
+    monkeypatch.setattr("fullconv.data.check.scan._MOST_VALUES", 2000)
+    (tmp_path / "dataset.toml").write_text('classes = ["sky", "road"]')
+    data = read(tmp_path)
+    pairs = [(split, pair) for split in data.splits for pair in data.splits[split]]
+    facts = Facts(data, (scan_pair(split, pair, Remembered()) for split, pair in pairs))
+    assert facts.thinned
+    assert len(facts.values) <= 2000
+    assert facts.values[1, 2, 3] == 4 * 10 * 50
+    assert facts.pixels == facts.unknown_pixels == 4 * 40 * 50
+    assert all(mask.values > 1400 for _, mask in facts.read)
+    assert all(scan.tally is None for scan in facts.scans)

@@ -1,0 +1,53 @@
+"""Which pictures a model was trained on, however the data set lies."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from fullconv.data.check.check import CheckReport, check
+from fullconv.data.check.training_overlap import told, trained_on
+from fullconv.data.synthetic import scenes as drawn
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("scenes")
+    return drawn.write(place, train=3, val=2, test=2, size=(48, 64))
+
+
+def added(root: Path, to: Path, source: str, target: str) -> CheckReport:
+    """The data set with the pictures of one split in another, too."""
+    shutil.copytree(root, to)
+    for part in ("images", "masks"):
+        for path in (to / part / source).iterdir():
+            shutil.copy(path, to / part / target / f"more_{path.name}")
+    return check(to)
+
+
+def test_a_split_is_known_by_its_pictures(root: Path) -> None:
+    report = check(root)
+    seen = trained_on(report, None)
+    assert told(seen, report) == "train (3 pictures)"
+    assert len(seen[0]["fingerprint"]) == 16
+    assert told([], report) == ""
+
+
+def test_train_and_val_together_are_known_in_the_official_split(root: Path, tmp_path: Path) -> None:
+    both = added(root, tmp_path / "both", "val", "train")
+    assert told(trained_on(both, None), check(root)) == "train+val (5 pictures)"
+    assert told(trained_on(both, None), both) == "train (5 pictures)"
+    assert told(trained_on(check(root), None), both).startswith("3 other pictures (fingerprint ")
+
+
+def test_what_was_seen_before_counts_too(root: Path, tmp_path: Path) -> None:
+    report = check(root)
+    both = added(root, tmp_path / "both", "test", "train")
+    earlier = {"trained_on": trained_on(both, None)}
+    seen = trained_on(report, earlier)
+    assert told(seen, report) == "train+test (5 pictures), then train (3 pictures)"
+    assert trained_on(report, {"trained_on": seen}) == seen  # the same again adds nothing
+    unknown = trained_on(report, {})
+    assert told(unknown, report) == "pictures that are not stated, then train (3 pictures)"

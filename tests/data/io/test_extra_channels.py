@@ -1,0 +1,129 @@
+"""Channels beside the colours: numbers as they are in the file, or a refusal in words."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fullconv.core.errors import FullconvError
+from fullconv.data.io.extra_channels import (
+    Input,
+    channels_of,
+    from_numbers,
+    read_channels,
+    require_size,
+)
+
+RNG = np.random.default_rng(0)
+GREY = RNG.integers(0, 256, (5, 7), np.uint8)
+WIDE = RNG.integers(0, 65536, (5, 7), np.uint16)
+COLORS = RNG.integers(0, 256, (5, 7, 3), np.uint8)
+METRES = RNG.uniform(-1, 80, (5, 7)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("array", "name", "kind"),
+    [
+        (GREY, "a.png", np.uint8),
+        (WIDE, "a.png", np.float32),
+        (WIDE, "a.tif", np.float32),
+        (METRES, "a.tif", np.float32),
+        (COLORS, "a.png", np.uint8),
+        (np.dstack([COLORS, GREY]), "a.png", np.uint8),
+        (np.dstack([GREY, GREY]), "a.png", np.uint8),
+    ],
+)
+def test_pictures_keep_their_numbers(
+    tmp_path: Path, array: np.ndarray, name: str, kind: type
+) -> None:
+    Image.fromarray(array).save(tmp_path / name)
+    found = read_channels(tmp_path / name)
+    count = {2: 1}.get(array.ndim) or {2: 1, 3: 3, 4: 3}[array.shape[2]]
+    assert found.shape == (5, 7, count)
+    assert found.dtype == kind
+    assert np.array_equal(found, array.reshape(5, 7, -1)[..., :count].astype(kind))
+
+
+@pytest.mark.parametrize(
+    "array", [METRES, METRES.astype(np.float64), WIDE, COLORS, np.asfortranarray(METRES), GREY > 9]
+)
+def test_arrays_keep_their_numbers(tmp_path: Path, array: np.ndarray) -> None:
+    np.save(tmp_path / "a.npy", array)
+    found = read_channels(tmp_path / "a.npy")
+    assert found.dtype == (np.uint8 if array.dtype == np.uint8 else np.float32)
+    assert np.array_equal(found, array.reshape(5, 7, -1).astype(found.dtype))
+
+
+def test_palettes_are_colours(tmp_path: Path) -> None:
+    image = Image.fromarray(COLORS).quantize(8)
+    image.save(tmp_path / "a.png")
+    assert np.array_equal(read_channels(tmp_path / "a.png"), np.asarray(image.convert("RGB")))
+
+
+def test_a_turned_file_is_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(GREY).save(tmp_path / "a.png", exif=exif)
+    found = read_channels(tmp_path / "a.png")
+    assert np.array_equal(found[..., 0], np.rot90(GREY, -1))
+
+
+@pytest.mark.parametrize(
+    ("array", "said"),
+    [
+        (np.zeros((5, 7, 4)), "float64 of shape (5, 7, 4)"),
+        (np.zeros(5), "float64 of shape (5,)"),
+        (np.zeros((0, 7)), "float64 of shape (0, 7)"),
+        (np.zeros((5, 7), complex), "complex128 of shape (5, 7)"),
+        (np.array([["a"]]), "<U1 of shape (1, 1)"),
+    ],
+)
+def test_what_is_no_plane_of_numbers_is_refused(array: np.ndarray, said: str) -> None:
+    with pytest.raises(FullconvError, match="expected numbers") as caught:
+        from_numbers(array)
+    assert said in caught.value.message
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_numbers_that_are_none_are_refused(bad: float) -> None:
+    depth = METRES.copy()
+    depth[2, 3] = bad
+    with pytest.raises(FullconvError, match="not finite") as caught:
+        from_numbers(depth, "depth/a.npy")
+    assert caught.value.message.startswith("depth/a.npy ")
+    assert "np.nan_to_num(depth, nan=0, posinf=0, neginf=0)" in caught.value.hint
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    with pytest.raises(FullconvError, match=r"no input .*gone\.npy"):
+        read_channels(tmp_path / "gone.npy")
+    with pytest.raises(FullconvError, match=r"no input .*gone\.png"):
+        read_channels(tmp_path / "gone.png")
+    np.save(tmp_path / "cut.npy", METRES)
+    whole = (tmp_path / "cut.npy").read_bytes()
+    for content in (b"", whole[:30], whole[:-9], b"text", pickle.dumps(METRES)):
+        (tmp_path / "cut.npy").write_bytes(content)
+        with pytest.raises(FullconvError, match=r"cut\.npy cannot be read as a NumPy file: \w"):
+            read_channels(tmp_path / "cut.npy")
+    np.save(tmp_path / "cut.npy", np.array([[{}]], dtype=object), allow_pickle=True)
+    with pytest.raises(FullconvError, match=r"cut\.npy cannot be read as a NumPy file: \w"):
+        read_channels(tmp_path / "cut.npy")
+
+
+def test_another_size_and_another_kind_are_refused() -> None:
+    with pytest.raises(FullconvError, match=r"7 x 5 pixels but a\.jpg is 9 x 5") as caught:
+        require_size(GREY[..., None], Path("d/a.png"), (5, 9), "a.jpg")
+    assert caught.value.hint == 'Image.open("a.png").resize((9, 5), Image.NEAREST)'
+    depth = Input("depth", 1, (0.0,), (1.0,))
+    assert channels_of(METRES, depth, (5, 7)).shape == (5, 7, 1)
+    with pytest.raises(FullconvError, match="input depth has 3 channels; 1 channel of depth"):
+        channels_of(COLORS, depth, (5, 7))
+
+
+def test_an_input_survives_config_json() -> None:
+    one = Input("hha", 3, (1.5, 2.0, 3.0), (0.5, 1.0, 2.0))
+    assert Input.from_dict(one.to_dict()) == one

@@ -1,0 +1,262 @@
+"""GeoTIFF in windows, against rasterio's own reading of the whole file."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fullconv.core.errors import FullconvError
+from fullconv.core.labels import Labels
+from fullconv.data.io import geotiff
+from fullconv.data.io.geotiff import (
+    loses_its_place,
+    opened_raster,
+    raster_size,
+    read_placed,
+    software_of,
+    write_ids,
+    writing_ids,
+)
+from fullconv.data.io.limits import TooLargeError, quiet
+
+rasterio = pytest.importorskip("rasterio", reason="rasterio is not installed")
+LABELS = Labels(("sky", "road"), ((1, 2, 3), (200, 100, 50)))
+SIZE = (70, 90)  # H, W
+
+
+def placed(path: Path, bands: np.ndarray, **options: Any) -> Path:
+    """(C, H, W) as a GeoTIFF somewhere in the Alps, in metres."""
+    profile = {
+        "driver": "GTiff",
+        "count": bands.shape[0],
+        "height": bands.shape[1],
+        "width": bands.shape[2],
+        "dtype": bands.dtype,
+        "crs": "EPSG:32632",
+        "transform": rasterio.Affine(0.5, 0, 500_000, 0, -0.5, 5_100_000),
+        **options,
+    }
+    with quiet, rasterio.open(path, "w", **profile) as file:
+        file.write(bands)
+    return path
+
+
+def noise(count: int, dtype: Any = np.uint8) -> np.ndarray:
+    most = np.iinfo(dtype).max
+    return np.random.default_rng(0).integers(0, most + 1, (count, *SIZE), dtype)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_windows_are_parts_of_the_picture(tmp_path: Path, count: int) -> None:
+    bands = noise(count)
+    colors = bands[:3] if count >= 3 else bands[[0, 0, 0]]
+    with opened_raster(placed(tmp_path / "a.tif", bands)) as raster:
+        assert raster.size == SIZE
+        found = raster.read((13, 60), (5, 90))
+        assert found.dtype == np.uint8
+        assert (found == colors[:, 13:60, 5:90].transpose(1, 2, 0)).all()
+        assert (raster.preview(1000) == colors.transpose(1, 2, 0)).all()
+        assert raster.preview(45).shape == (35, 45, 3)
+
+
+def test_any_threads_may_read(tmp_path: Path) -> None:
+    """GDAL does not allow two at once."""
+    bands = np.random.default_rng(0).integers(0, 256, (3, 700, 900), np.uint8)
+    path = placed(tmp_path / "a.tif", bands, compress="deflate", nodata=0)
+    chance = np.random.default_rng(1)
+    starts = chance.integers(0, 600, (200, 2)).tolist()
+
+    def right(start: list[int]) -> bool:
+        rows, columns = (start[0], start[0] + 90), (start[1], start[1] + 70)
+        wanted = bands[:, slice(*rows), slice(*columns)]
+        valid = raster.valid(rows, columns)
+        assert valid is not None
+        return (raster.read(rows, columns) == wanted.transpose(1, 2, 0)).all() and (
+            valid == wanted.any(axis=0)
+        ).all()
+
+    with opened_raster(path) as raster, ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(right, starts))
+
+
+def test_of_16_bits_the_upper_8_count(tmp_path: Path) -> None:
+    bands = noise(3, np.uint16)
+    with opened_raster(placed(tmp_path / "a.tif", bands)) as raster:
+        found = raster.read((0, 70), (0, 90)).transpose(2, 0, 1)
+    assert np.abs(found - bands / 257).max() <= 0.5
+
+
+def test_a_palette_is_seen_as_its_colours(tmp_path: Path) -> None:
+    ids = noise(1) % 3
+    path = placed(tmp_path / "a.tif", ids)
+    table = {0: (9, 8, 7, 255), 1: (0, 255, 0, 255), 2: (255, 0, 4, 255)}
+    with rasterio.open(path, "r+") as file:
+        file.write_colormap(1, table)
+    with opened_raster(path) as raster:
+        found = raster.read((0, 70), (0, 90))
+    assert (found == np.array([table[k][:3] for k in range(3)], np.uint8)[ids[0]]).all()
+
+
+def test_bands_in_another_order_are_found_by_their_names(tmp_path: Path) -> None:
+    from rasterio.enums import ColorInterp as Color
+
+    bands = noise(4)
+    path = placed(tmp_path / "a.tif", bands)
+    with rasterio.open(path, "r+") as file:
+        file.colorinterp = (Color.undefined, Color.blue, Color.green, Color.red)
+    with opened_raster(path) as raster:
+        assert (raster.read((0, 70), (0, 90)) == bands[[3, 2, 1]].transpose(1, 2, 0)).all()
+
+
+def test_where_there_is_data(tmp_path: Path) -> None:
+    bands = noise(3) // 2 + 1
+    bands[:, 20:30, 40:] = 0
+    spans = ((10, 70), (0, 90))
+    with opened_raster(placed(tmp_path / "a.tif", bands)) as raster:
+        assert raster.valid(*spans) is None
+    with opened_raster(placed(tmp_path / "b.tif", bands, nodata=0)) as raster:
+        valid = raster.valid(*spans)
+        assert valid is not None
+        assert (valid == (bands[0, 10:] > 0)).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int16"])
+def test_numbers_of_unknown_range_are_refused(tmp_path: Path, dtype: str) -> None:
+    path = placed(tmp_path / "a.tif", np.zeros((1, *SIZE), dtype))
+    said = f"holds {dtype}, whose range is not known"
+    with pytest.raises(FullconvError, match=said) as caught, opened_raster(path):
+        pass
+    assert caught.value.hint.startswith("gdal_translate -ot Byte -scale ")
+
+
+def test_which_files_are_read_in_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, png = tmp_path / "plain.tif", tmp_path / "a.png"
+    for path in (plain, png):
+        Image.fromarray(noise(3).transpose(1, 2, 0)).save(path)
+    (tmp_path / "broken.tif").write_bytes(b"II*\0")
+    georeferenced = placed(tmp_path / "a.tif", noise(3))
+    files = [georeferenced, plain, png, tmp_path / "broken.tif", tmp_path / "gone.tif"]
+    assert [raster_size(path) for path in files] == [SIZE, None, None, None, None]
+    assert not any(map(loses_its_place, files))
+    monkeypatch.setattr(geotiff, "_LARGE", 1000)
+    assert raster_size(plain) == SIZE
+    monkeypatch.setattr(geotiff, "available", lambda: False)
+    assert not any(map(raster_size, files))
+    assert [loses_its_place(path) for path in files] == [True, False, False, False, False]
+    said = "rasterio, which is not installed"
+    with pytest.raises(FullconvError, match=said) as caught, opened_raster(plain):
+        pass
+    assert caught.value.hint == "pip install rasterio"
+
+
+def test_ids_are_written_in_windows_with_place_and_colours(tmp_path: Path) -> None:
+    source, out = placed(tmp_path / "a.tif", noise(3)), tmp_path / "new" / "a_mask.tif"
+    ids = noise(1)[0] % 2
+    ids[:5] = 255
+    with opened_raster(source) as raster, writing_ids(out, raster, LABELS, "us") as file:
+        for rows in ((0, 41), (41, 70)):
+            for columns in ((0, 17), (17, 90)):
+                file.write(rows, columns, ids[slice(*rows), slice(*columns)])
+        assert not out.exists()
+    with rasterio.open(out) as found, rasterio.open(source) as given:
+        assert (found.read(1) == ids).all()
+        assert (found.crs, found.transform) == (given.crs, given.transform)
+        assert (found.dtypes, found.nodata, found.compression.name) == (("uint8",), 255, "deflate")
+        assert found.profile["tiled"]
+        assert found.block_shapes == [(256, 256)]
+        assert found.colormap(1)[1] == (200, 100, 50, 255)
+        assert found.colormap(1)[255][3] == 0
+    assert software_of(out) == "us"
+    assert software_of(source) == ""
+    assert [path.name for path in out.parent.iterdir()] == ["a_mask.tif"]
+
+
+def test_a_file_that_was_not_finished_is_not_there(tmp_path: Path) -> None:
+    source = placed(tmp_path / "a.tif", noise(3))
+    with opened_raster(source) as raster:
+        unfinished = writing_ids(tmp_path / "b.tif", raster, LABELS, "")
+        with pytest.raises(KeyboardInterrupt), unfinished:
+            raise KeyboardInterrupt
+        (tmp_path / "file").touch()
+        nowhere = writing_ids(tmp_path / "file" / "b.tif", raster, LABELS, "")
+        with pytest.raises(FullconvError, match="could not be written to") as caught, nowhere:
+            pass
+    assert "--out" in caught.value.hint
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tif", "file"]
+
+
+def test_a_truncated_file_is_named(tmp_path: Path) -> None:
+    path = placed(tmp_path / "a.tif", noise(3), compress="deflate")
+    path.write_bytes(path.read_bytes()[:-9000])
+    said = r"picture .*a\.tif cannot be read"
+    with pytest.raises(FullconvError, match=said) as caught, opened_raster(path) as raster:
+        raster.read((0, 70), (0, 90))
+    assert "again" in caught.value.hint
+
+
+def test_more_than_255_classes(tmp_path: Path) -> None:
+    labels = Labels(tuple(f"class {k}" for k in range(300)), ignore_index=65535)
+    ids = (noise(1, np.uint16)[0] % 300).astype(np.uint16)
+    with (
+        opened_raster(placed(tmp_path / "a.tif", noise(3))) as raster,
+        writing_ids(tmp_path / "b.tif", raster, labels, "") as file,
+    ):
+        file.write((0, 70), (0, 90), ids)
+    with rasterio.open(tmp_path / "b.tif") as found:
+        assert (found.read(1) == ids).all()
+        assert (found.dtypes, found.nodata) == (("uint16",), 65535)
+
+
+def test_a_whole_picture_and_its_place(tmp_path: Path) -> None:
+    bands = noise(3)
+    bands[:, :9, :4] = 0
+    path = placed(tmp_path / "a.tif", bands, nodata=0)
+    pixels, place = read_placed(path)
+    assert (pixels == bands.transpose(1, 2, 0)).all()
+    assert place.valid is not None
+    assert (place.valid == bands.any(axis=0)).all()
+    ids = np.where(place.valid, 1, 255).astype(np.uint8)
+    write_ids(tmp_path / "b.tif", ids, place, LABELS, "someone")
+    with rasterio.open(path) as source, rasterio.open(tmp_path / "b.tif") as found:
+        assert (found.crs, found.transform) == (source.crs, source.transform)
+        assert (found.read(1) == ids).all()
+        assert found.nodata == 255
+    assert software_of(tmp_path / "b.tif") == "someone"
+
+
+def test_more_pixels_than_pillow_opens_are_not_read_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = placed(tmp_path / "a.tif", noise(3))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 6000)
+    with pytest.raises(TooLargeError, match=r"a\.tif says that it has 70 x 90 pixels"):
+        read_placed(path)
+
+
+@pytest.mark.parametrize("crs", ["EPSG:32632", "EPSG:3857", "EPSG:4326", None])
+@pytest.mark.parametrize("north_up", [True, False])
+def test_points_on_the_earth(tmp_path: Path, crs: str | None, north_up: bool) -> None:
+    """Against rasterio, point by point; and rings turn as RFC 7946 wants it."""
+    step = 1e-4 if crs == "EPSG:4326" else 2.0
+    corner = {"EPSG:4326": (11.0, 46.0), None: (0.0, 0.0)}.get(crs or "", (650_000.0, 5_100_000.0))
+    down = -step if north_up else step
+    transform = rasterio.Affine(step, 0.1 * step, corner[0], 0, down, corner[1])
+    path = placed(tmp_path / "a.tif", noise(3), crs=crs, transform=transform)
+    _, place = read_placed(path)
+    ring = np.array([[3, 5], [40, 5], [40, 60], [3, 60], [3, 5]])  # from x to y
+    found = place.on_earth(ring)
+    points = [transform @ (float(x), float(y)) for x, y in (ring[::-1] if north_up else ring)]
+    if crs:
+        points = [
+            tuple(one[0] for one in rasterio.warp.transform(crs, "EPSG:4326", [x], [y]))
+            for x, y in points
+        ]
+        assert all(-180 <= x <= 180 and -90 <= y <= 90 for x, y in found)
+    assert np.allclose(found, points, rtol=1e-12)
+    x, y = np.array(found).T
+    assert (x[:-1] * y[1:] - x[1:] * y[:-1]).sum() > 0

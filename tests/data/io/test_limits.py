@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import threading
+import warnings
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from fullconv.core.errors import FullconvError
+from fullconv.data.io import limits
+from fullconv.data.io.limits import any_size, quiet, read_content, refuse_large, room
+
+
+def test_what_has_more_pixels_than_pillow_opens_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_large((1000, 1000), "mask", "a.npy")
+    with pytest.raises(FullconvError, match=r"60000 x 60000 pixels .*3600 million") as caught:
+        refuse_large((60_000, 60_000), "mask", "a.npy")
+    assert "MAX_IMAGE_PIXELS" in caught.value.hint
+    refuse_large((6_000, 7_000), "mask", "a.jp2", share=1 / 2)
+    with pytest.raises(FullconvError, match="at most 45 million are read"):
+        refuse_large((7_000, 7_000), "mask", "a.jp2", share=1 / 2)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    refuse_large((60_000, 60_000), "mask", "a.npy")
+
+
+def test_any_size_is_read_for_a_while() -> None:
+    before = Image.MAX_IMAGE_PIXELS
+    with any_size():
+        refuse_large((60_000, 60_000), "mask", "a.npy")
+    assert before == Image.MAX_IMAGE_PIXELS is not None
+
+
+def test_files_are_read_up_to_a_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(b"12345")
+    assert read_content(path) == b"12345"
+    monkeypatch.setattr(limits, "_MOST_BYTES", 4)
+    with pytest.raises(FullconvError, match=r"mask .*a\.png has 0\.0 GB; files up to"):
+        read_content(path, "mask")
+    with pytest.raises(FullconvError, match=r"picture .*none\.png cannot be read: No such file"):
+        read_content(tmp_path / "none.png")
+
+
+def test_nothing_is_said_inside_and_everything_after(recwarn: pytest.WarningsRecorder) -> None:
+    with quiet:
+        with quiet:
+            warnings.warn("inside", stacklevel=1)
+        warnings.warn("still inside", stacklevel=1)
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match="outside"):
+        warnings.warn("outside", stacklevel=1)
+
+
+def test_threads_take_turns_where_they_would_decode_much_at_once() -> None:
+    most, inside, peak = limits._AT_ONCE, 0, 0
+    lock = threading.Lock()
+
+    def work(pixels: int) -> None:
+        nonlocal inside, peak
+        with room.of(pixels):
+            with lock:
+                inside += pixels
+                peak = max(peak, inside)
+            threading.Event().wait(0.005)
+            with lock:
+                inside -= pixels
+
+    sizes = [most // 3 + 1] * 8 + [2 * most]  # one that is larger than all has it to itself
+    threads = [threading.Thread(target=work, args=(size,)) for size in sizes]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert inside == 0
+    assert peak == 2 * most
+
+
+def test_room_is_given_back_after_an_error() -> None:
+    for _ in range(3):
+        with pytest.raises(ValueError, match="no"), room.of(limits._AT_ONCE):
+            raise ValueError("no")

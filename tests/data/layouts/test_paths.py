@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fullconv.cli.main import run
+from fullconv.core.errors import FullconvError
+from fullconv.data.layouts.paths import copying, fresh, require_new, table_line
+
+
+@pytest.fixture
+def locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A data set in a folder that nobody is meant to write into, root neither; we are elsewhere."""
+    root = tmp_path / "locked" / "my data"
+    root.mkdir(parents=True)
+    (root / "a.txt").write_text("a")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for folder in (root, root.parent):
+        folder.chmod(0o555)
+    yield root
+    for folder in (root.parent, root):
+        folder.chmod(0o755)
+
+
+def test_a_place_beside_the_data_that_is_not_taken(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    root.mkdir()
+    assert fresh(root, "_fixed") == tmp_path / "data_fixed"
+    (tmp_path / "data_fixed").mkdir()
+    (tmp_path / "data_fixed_2").touch()
+    assert fresh(root, "_fixed") == tmp_path / "data_fixed_3"
+    assert copying(root) == f"fullconv check {root} --fix {tmp_path / 'data_fixed_3'}"
+
+
+def test_beside_the_data_by_the_way_that_they_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that a line to paste is as short as the one that was typed."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "work" / "inside").mkdir(parents=True)
+    (tmp_path / "work" / "link").symlink_to(tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    assert copying(Path("data")) == "fullconv check data --fix data_fixed"
+    monkeypatch.chdir(tmp_path / "work")
+    assert copying(Path("../data")) == "fullconv check ../data --fix ../data_fixed"
+    assert fresh(Path("link"), "_fixed") == tmp_path / "data_fixed"
+    assert fresh(Path(), "_fixed") == tmp_path / "work_fixed"
+    monkeypatch.chdir("inside")
+    assert fresh(Path(".."), "_fixed") == tmp_path / "work_fixed"
+
+
+def test_here_where_nothing_can_be_written_beside_the_data(locked: Path) -> None:
+    assert fresh(locked, "_fixed") == Path("my data_fixed")
+    Path("my data_fixed").mkdir()
+    assert copying(locked) == f"fullconv check '{locked}' --fix 'my data_fixed_2'"
+
+
+def test_at_home_where_here_is_inside_the_data(
+    locked: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(locked)
+    assert fresh(Path(), "_fixed") == Path.home() / "my data_fixed"
+
+
+def test_lines_for_a_table(tmp_path: Path) -> None:
+    assert table_line(tmp_path) == f"write {tmp_path / 'dataset.toml'}"
+    (tmp_path / "dataset.toml").touch()
+    assert table_line(tmp_path) == f"add to {tmp_path / 'dataset.toml'}"
+    whole = table_line(tmp_path, whole=True)
+    assert whole == f"write {tmp_path / 'dataset.toml'}, in place of what it holds"
+
+
+def test_lines_for_a_table_where_none_can_be_written(locked: Path) -> None:
+    line = table_line(locked)
+    first, _, rest = line.partition(" (")
+    assert first == f"{locked} cannot be written, so copy it"
+    copying, _, last = rest.partition(") and ")
+    assert last == f"write {Path('my data_copy/dataset.toml')}"
+    subprocess.run(["sh", "-c", copying], check=True)
+    Path("my data_copy/dataset.toml").write_text("")
+    assert Path("my data_copy/a.txt").read_text() == "a"
+    assert os.stat("my data_copy").st_mode & 0o200
+    assert shlex.split(copying)[:2] == ["cp", "-r"]
+
+
+def test_nothing_is_written_over(tmp_path: Path) -> None:
+    root, full = tmp_path / "data", tmp_path / "full"
+    for folder in (root, full):
+        folder.mkdir()
+    (full / "mine.txt").touch()
+    require_new(tmp_path / "new", root, "the copy", "a hint")
+    (tmp_path / "empty").mkdir()
+    require_new(tmp_path / "empty", root, "the copy", "a hint")
+    for out, said in (
+        (full, f"{full} is not empty; expected a new folder for the copy."),
+        (full / "mine.txt", f"{full / 'mine.txt'} is a file; expected a new folder"),
+        (root / "x", f"{root / 'x'} lies inside {root}, which is left as it is."),
+    ):
+        with pytest.raises(FullconvError) as caught:
+            require_new(out, root, "the copy", "a hint")
+        assert caught.value.message.startswith(said)
+        assert caught.value.hint == "a hint"
+
+
+def test_a_read_only_data_set_is_checked_and_repaired_here(
+    locked: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both lines that `check` proposes, pasted."""
+    locked.chmod(0o755)
+    for folder, white in (("images", 90), ("masks", 255)):
+        (locked / folder).mkdir()
+        for name in "abcd":
+            pixels = np.zeros((40, 50), np.uint8)
+            pixels[10 + ord(name) % 7 : 20, 5:30] = white
+            Image.fromarray(pixels).save(locked / folder / f"{name}.png")
+    locked.chmod(0o555)
+    before = {path: path.read_bytes() for path in locked.rglob("*") if path.is_file()}
+    assert run(["check", str(locked)]) == 1
+    out = capsys.readouterr().out
+    assert (
+        f"fix: {locked} cannot be written, so copy it (cp -r '{locked}' 'my data_copy' && " in out
+    )
+    assert run(["check", str(locked), "--fix", "."]) == 0  # here is a new folder: it is empty
+    assert run(["check", str(locked), "--fix", "."]) == 1
+    hint = capsys.readouterr().err.rpartition("  try: ")[2].strip()
+    assert hint == f"fullconv check '{locked}' --fix 'my data_fixed'"
+    assert run(shlex.split(hint)[1:]) == 0
+    assert run(["check", "my data_fixed"]) == 0
+    assert before == {path: path.read_bytes() for path in locked.rglob("*") if path.is_file()}

@@ -1,0 +1,348 @@
+"""What a client meets, over a real connection."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+import socket
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import jsonschema
+import numpy as np
+import pytest
+import requests
+from lively import lively
+from pictures import photo
+from PIL import Image
+from served import PNG, Held, Reply, ask, bomb, pixels, png, serving
+
+import fullconv
+from fullconv.core.labels import Labels
+from fullconv.data.synthetic import scenes as drawn
+from fullconv.deploy.export import export
+from fullconv.deploy.serve import service
+from fullconv.deploy.serve._fold_form import picture_in
+from fullconv.deploy.serve.uploads import Limits
+from fullconv.inference.exported import Deployed, load_deployed
+from fullconv.inference.segmentation import output_path
+
+SCENE = drawn.scene(1, size=(64, 96))[0]
+LIMITS = Limits(bytes=1 << 16, pixels=40_000, seconds=20)
+
+
+@pytest.fixture(scope="module")
+def model() -> Held:
+    heads = {"material": Labels(("hard", "soft"))}
+    found = Held(lively(heads=heads, head="things"), device="cpu", precision="float32")
+    found.may.set()
+    return found
+
+
+@pytest.fixture(scope="module")
+def address(model: Held) -> Iterator[str]:
+    with serving(model, LIMITS) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def schema(address: str) -> Any:
+    return ask(address, path="openapi.json").table
+
+
+def valid(reply: Reply, schema: Any, name: str) -> Any:
+    """What came back, if it is as the OpenAPI document says."""
+    whole = {**schema, "$ref": f"#/components/schemas/{name}"}
+    jsonschema.Draft202012Validator(whole).validate(reply.table)
+    return reply.table
+
+
+@pytest.mark.parametrize("kind", ["mask", "overlay", "color"])
+def test_pictures_are_those_that_predict_writes(
+    address: str, model: Held, tmp_path: Path, kind: str
+) -> None:
+    found = model.segment(SCENE)
+    found.save(wanted := output_path(tmp_path / "a", kind), kind)
+    media = "image/jpeg" if kind == "overlay" else "image/png"
+    reply = ask(address, png(SCENE), f"predict?output={kind}")
+    assert (reply.status, reply.headers["content-type"]) == (200, media)
+    assert reply.content == wanted.read_bytes()
+    assert len(np.unique(found.mask)) > 2
+
+
+def test_ways_to_send_a_picture(address: str, model: Held) -> None:
+    wanted = model.segment(SCENE).mask
+    content = png(SCENE)
+    for headers in (PNG, {"Content-Type": "image/x"}, {"Content-Type": "application/octet-stream"}):
+        assert np.array_equal(pixels(ask(address, content, headers=headers).content), wanted)
+    sent = requests.post(f"{address}predict", files={"picture": ("a.png", content)}, timeout=60)
+    assert np.array_equal(pixels(sent.content), wanted)
+
+    def in_pieces() -> Iterator[bytes]:  # without a length
+        yield from (content[at : at + 100] for at in range(0, len(content), 100))
+
+    sent = requests.post(f"{address}predict", data=in_pieces(), headers=PNG, timeout=60)
+    assert np.array_equal(pixels(sent.content), wanted)
+
+
+def test_json(address: str, model: Held, schema: Any) -> None:
+    found = model.segment(SCENE)
+    reply = ask(address, png(SCENE), "predict?output=json&include=ids,mask,confidence")
+    table = valid(reply, schema, "Found")
+    shares = {one["name"]: one["share"] for one in table["classes"] if one["pixels"]}
+    assert shares == pytest.approx({name: of for name, of in found.area.items() if of})
+    sent = {name: base64.b64decode(table[name].split(",")[1]) for name in ("ids", "confidence")}
+    assert np.array_equal(pixels(sent["ids"]), found.mask)
+    assert np.abs(pixels(sent["confidence"]) - 255.0 * found.confidence).max() <= 0.5001
+    assert sum(one["pixels"] for one in table["heads"]["material"]) == SCENE[..., 0].size
+    head = ask(address, png(SCENE), "predict?output=json&include=ids&head=material").table
+    ids = pixels(base64.b64decode(head["ids"].split(",")[1]))
+    assert np.array_equal(ids, found.heads["material"].mask)
+    assert "confidence" not in head
+
+
+def test_forms_are_read_aside(model: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, may = threading.Event(), threading.Event()
+
+    def slowly(*form: Any) -> bytes:
+        begun.set()
+        assert may.wait(20)  # until the server has answered something else
+        return picture_in(*form)
+
+    monkeypatch.setattr(service, "picture_in", slowly)
+    files = {"picture": ("a.png", png(SCENE))}
+    with serving(model, LIMITS) as url, ThreadPoolExecutor(1) as clients:
+        sent = clients.submit(requests.post, f"{url}predict", files=files, timeout=60)
+        assert begun.wait(20)
+        assert ask(url, path="health").status == 200
+        may.set()
+        assert np.array_equal(pixels(sent.result().content), model.segment(SCENE).mask)
+
+
+@pytest.fixture(scope="module")
+def sparing(tmp_path_factory: pytest.TempPathFactory) -> Deployed:
+    """A file that gives class ids and no scores."""
+    made = export(lively(), tmp_path_factory.mktemp("inside"), labels_inside=True)
+    return load_deployed(made.path)
+
+
+def test_a_model_without_scores(sparing: Deployed) -> None:
+    found = sparing.segment(SCENE)
+    with serving(sparing, LIMITS) as url:
+        document = ask(url, path="openapi.json").table
+        assert not valid(ask(url, path="model"), document, "About")["confidence"]
+        (include,) = (
+            one["schema"]["pattern"]
+            for one in document["paths"]["/predict"]["post"]["parameters"]
+            if one["name"] == "include"
+        )
+        assert re.search(include, "mask,ids")
+        assert not re.search(include, "ids,confidence")
+        assert np.array_equal(pixels(ask(url, png(SCENE)).content), found.mask)
+        table = ask(url, png(SCENE), "predict?output=json&include=ids,mask").table
+        ids = Image.open(io.BytesIO(base64.b64decode(table["ids"].split(",")[1])))
+        assert ids.mode == "L"
+        assert np.array_equal(np.asarray(ids), found.mask)
+        asked = ask(url, png(SCENE), "predict?output=json&include=ids,mask,confidence")
+    assert asked.error == (
+        422,
+        "the model gives labels and no scores: there is no confidence.",
+        "/predict?output=json&include=ids,mask   # or a file exported without --labels-inside",
+    )
+
+
+def test_many_at_once_get_their_own_labels(address: str, model: Held) -> None:
+    sizes = [(64, 96), (64, 96), (50, 33), (64, 96), (33, 50), (64, 96)] * 4
+    scenes = [drawn.scene(seed, size=size)[0] for seed, size in enumerate(sizes)]
+    with ThreadPoolExecutor(len(scenes)) as clients:
+        replies = list(clients.map(lambda scene: ask(address, png(scene)), scenes))
+    for reply, scene in zip(replies, scenes, strict=True):
+        assert np.array_equal(pixels(reply.content), model.segment(scene).mask)
+
+
+def test_facts(address: str, schema: Any) -> None:
+    about = valid(ask(address, path="model"), schema, "About")
+    assert about["name"] == "street"
+    assert about["confidence"]
+    assert [one["name"] for one in about["classes"]] == list(drawn.LABELS.names)
+    assert [tuple(one["color"]) for one in about["classes"]] == list(drawn.LABELS.colors)
+    assert all(one["painted"] for one in about["classes"])  # streets have no background
+    assert about["backbone"] == "test_resnet"
+    assert [one["name"] for one in about["heads"]["material"]["classes"]] == ["hard", "soft"]
+    assert about["limits"] == {"bytes": 1 << 16, "pixels": 40_000, "seconds": 20.0}
+    assert about["version"] == fullconv.__version__
+    assert ask(address, path="health").table == {"status": "ok", "waiting": 0}
+    page = ask(address, path="")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert b'<meta name="fullconv-engine" content="server">' in page.content
+
+
+def test_metrics_count_what_was_answered(address: str) -> None:
+    def counted(status: int) -> int:
+        text = ask(address, path="metrics").content.decode()
+        lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if line[0] != "#")
+        return int(lines.get(f'fullconv_requests_total{{status="{status}"}}', 0))
+
+    before = counted(200), counted(415)
+    ask(address, png(SCENE))
+    ask(address, b"words")
+    ask(address, path="health")
+    assert (counted(200), counted(415)) == (before[0] + 1, before[1] + 1)
+
+
+def test_refusals(address: str, schema: Any) -> None:
+    large = png(np.random.default_rng(0).integers(0, 256, (200, 199, 3), np.uint8))
+    for status, said, reply in (
+        (404, "GET /nothing: there is nothing here.", ask(address, path="nothing")),
+        (405, "GET /predict: Method Not Allowed.", ask(address, path="predict")),
+        (413, "the upload has more than 65536 bytes", ask(address, large)),
+        (413, "picture in the upload has more pixels", ask(address, bomb())),
+        (413, "the picture has 201 x 200 pixels", ask(address, png(np.zeros((201, 200), "u1")))),
+        (415, "picture in the upload cannot be read", ask(address, b"words")),
+        (
+            415,
+            "an upload of type 'text/plain'",
+            ask(address, b"a", headers={"Content-Type": "text/plain"}),
+        ),
+        (422, "the upload is empty (0 bytes)", ask(address, b"")),
+        (422, "picture in the upload cannot be read", ask(address, png(SCENE)[:-99])),
+        (
+            422,
+            "output=words: Input should be 'mask'",
+            ask(address, png(SCENE), "predict?output=words"),
+        ),
+        (
+            422,
+            "include=ids,x: String should match",
+            ask(address, png(SCENE), "predict?include=ids,x"),
+        ),
+        (422, "the model has no head 'x'", ask(address, png(SCENE), "predict?head=x")),
+        (
+            422,
+            "the form cannot be read",
+            ask(address, b"a", headers={"Content-Type": "multipart/form-data"}),
+        ),
+    ):
+        found, message, hint = reply.error
+        assert (found, message[: len(said)]) == (status, said)
+        assert hint
+        valid(reply, schema, "Problem")
+    assert ask(address, path="predict").headers["allow"] == "POST"
+
+
+def test_a_key(model: Held) -> None:
+    with serving(model, LIMITS, key="sesame") as url:
+        for path, content in (("predict", png(SCENE)), ("model", None), ("metrics", None)):
+            reply = ask(url, content, path)
+            assert reply.error[:2] == (401, "the key is missing or wrong.")
+            assert reply.headers["www-authenticate"] == "Bearer"
+            given = {**PNG, "Authorization": "Bearer sesame"}
+            assert ask(url, content, path, given).status == 200
+        for path in ("", "health", "openapi.json"):  # nothing of the model is told there
+            assert ask(url, path=path).status == 200
+        ways = ask(url, path="openapi.json").table["components"]["securitySchemes"]
+        assert {one["scheme"] for one in ways.values()} == {"bearer"}
+
+
+def test_a_full_queue(model: Held) -> None:
+    model.working.clear()
+    model.may.clear()
+    with serving(model, Limits(waiting=1)) as url, ThreadPoolExecutor(2) as clients:
+        first = clients.submit(ask, url, png(photo(30, 31)))
+        assert model.working.wait(30)
+        second = clients.submit(ask, url, png(photo(30, 32)))
+        while ask(url, path="health").table["waiting"] == 0:
+            assert not second.done()
+        reply = ask(url, png(photo(30, 33)))
+        assert reply.error == (503, "the queue is full: 1 picture waits.", "send it again")
+        assert int(reply.headers["retry-after"]) > 0
+        model.may.set()
+        assert first.result().status == second.result().status == 200
+
+
+def test_cut_connections_leave_nothing_behind(address: str, model: Held) -> None:
+    content, parts = png(SCENE), urlsplit(address)
+    length = f"Content-Length: {len(content)}"
+    head = "\r\n".join(["POST /predict HTTP/1.1", "Host: x", "Content-Type: image/png", length])
+    head += "\r\n\r\n"
+    for sent in (head.encode()[:30], head.encode() + content[:100], head.encode() + content):
+        for _ in range(5):
+            with socket.create_connection((parts.hostname or "", parts.port or 0)) as line:
+                line.sendall(sent)
+    reply = ask(address, content)
+    assert np.array_equal(pixels(reply.content), model.segment(SCENE).mask)
+    counted = ask(address, path="metrics").content.decode()
+    assert 'status="499"' in counted
+    assert 'status="500"' not in counted
+
+
+def test_a_bug_is_told_as_one(model: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+    def segment(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(model, "segment", segment)
+    with serving(model, LIMITS) as url:
+        reply = ask(url, png(SCENE))
+    said = f"this is a bug of fullconv {fullconv.__version__}."
+    assert reply.error == (500, said, "report what the server printed")
+
+
+PICTURES = """
+import io, schemathesis
+from hypothesis import strategies as st
+from PIL import Image
+
+def picture(size, kind):
+    file = io.BytesIO()
+    Image.new("RGB", size, (9, 90, 200)).save(file, kind)
+    return file.getvalue()
+
+found = st.builds(picture, st.tuples(*[st.integers(1, 40)] * 2), st.sampled_from(["PNG", "JPEG"]))
+schemathesis.openapi.media_type("application/octet-stream", found)
+schemathesis.openapi.media_type("image/*", found)
+schemathesis.openapi.format("binary", found)
+"""
+
+
+@pytest.mark.parametrize("key", ["", "sesame"])
+def test_every_answer_is_as_the_openapi_says(
+    model: Held, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    """Schemathesis makes requests of all kinds out of the document, and checks the answers: with
+    any bytes as a picture, which no schema can tell from one, and with pictures."""
+    seen: Counter[tuple[str, int]] = Counter()
+
+    def noting(app: Any) -> Any:
+        async def counted(scope: Any, receive: Any, send: Any) -> None:
+            async def sent(message: Any) -> None:
+                if message["type"] == "http.response.start":
+                    seen[scope["path"], message["status"]] += 1
+                await send(message)
+
+            await app(scope, receive, sent)
+
+        return counted
+
+    options = ["--checks=all", "--max-examples=10", "--seed=1", "--generation-database=none"]
+    if key:
+        (tmp_path / "pictures.py").write_text(PICTURES, encoding="utf-8")
+        monkeypatch.setenv("SCHEMATHESIS_HOOKS", "pictures")
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        options.append(f"--header=Authorization: Bearer {key}")
+    else:
+        options.append("--exclude-checks=positive_data_acceptance")
+    with serving(model, LIMITS, key, noting) as url:
+        words = [sys.executable, "-m", "schemathesis.cli", "run", f"{url}openapi.json", *options]
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stdout + done.stderr
+    wanted = {("/predict", 200 if key else 415), ("/predict", 422)}
+    assert wanted | {("/model", 200), ("/metrics", 200), ("/", 200)} <= set(seen)
+    assert not [status for _, status in seen if status >= 500]

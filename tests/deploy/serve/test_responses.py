@@ -1,0 +1,79 @@
+"""What is sent back is what the files of `predict` hold."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pictures import photo
+from served import pixels
+
+from fullconv.core.labels import Labels
+from fullconv.deploy.serve.responses import Asked, answer, include_of
+from fullconv.inference.segmentation import Segmentation, output_path
+
+LABELS = Labels(("sky", "road", "car"), colors=((0, 0, 255), (90, 90, 90), (255, 0, 0)))
+SIZE = (13, 21)
+
+
+@pytest.fixture
+def found() -> Segmentation:
+    random = np.random.default_rng(0)
+    mask = random.choice(np.array([0, 2, 255], np.uint8), SIZE)
+    other = Segmentation(1 - mask % 2, Labels(("dark", "light")), photo(*SIZE))
+    return Segmentation(mask, LABELS, photo(*SIZE), heads={"light": other})
+
+
+@pytest.mark.parametrize("kind", ["mask", "color", "overlay"])
+def test_pictures_are_the_files(found: Segmentation, tmp_path: Path, kind: Any) -> None:
+    for number, one in enumerate((found, found.heads["light"])):
+        path = output_path(tmp_path / f"{number}", kind)
+        one.save(path, kind)
+        sent = answer(found, None, Asked(kind, number=number), 1.0)
+        assert sent.content == path.read_bytes()
+        assert sent.kind == ("image/jpeg" if kind == "overlay" else "image/png")
+    assert np.array_equal(pixels(sent.content), found.heads["light"].mask) == (kind == "mask")
+
+
+def test_json_counts_pixels(found: Segmentation) -> None:
+    sent = answer(found, None, Asked("json"), 1.23456)
+    table = json.loads(sent.content)
+    assert sent.kind == "application/json"
+    assert (table["height"], table["width"], table["seconds"]) == (*SIZE, 1.2346)
+    assert [one["name"] for one in table["classes"]] == list(LABELS.names)
+    for number, one in enumerate(table["classes"]):
+        count = int((found.mask == number).sum())
+        assert (one["id"], one["pixels"]) == (number, count)
+        assert one["share"] == count / (13 * 21)
+    assert sum(one["pixels"] for one in table["classes"]) < 13 * 21  # some are ignored
+    assert sum(one["pixels"] for one in table["heads"]["light"]) == 13 * 21
+    assert not {"ids", "mask", "confidence"} & set(table)
+
+
+def test_json_carries_pictures(found: Segmentation) -> None:
+    confidence = np.linspace(0, 1, 13 * 21, dtype=np.float32).reshape(SIZE)
+    asked = Asked("json", ("ids", "mask", "confidence"))
+    table = json.loads(answer(found, confidence, asked, 1.0).content)
+    sent = {}
+    for name in asked.include:
+        kind, _, text = table[name].partition(",")
+        assert kind == "data:image/png;base64"
+        sent[name] = base64.b64decode(text)
+    assert np.array_equal(pixels(sent["ids"]), found.mask)
+    assert sent["mask"] == answer(found, None, Asked("mask"), 1.0).content
+    assert np.abs(pixels(sent["confidence"]) - 255 * confidence.astype(np.float64)).max() <= 0.5001
+
+
+def test_confidence_is_worked_out_where_it_is_sent() -> None:
+    assert Asked("json", ("ids", "confidence")).sure
+    assert not Asked("json", ("ids",)).sure
+    assert not Asked("mask", ("confidence",)).sure
+
+
+def test_names_with_commas() -> None:
+    assert include_of("ids,mask,ids") == ("ids", "mask")
+    assert include_of("") == ()

@@ -1,0 +1,147 @@
+"""One request, from its upload to its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from lively import lively
+from pictures import photo
+from served import Held, pixels, png
+
+from fullconv.core.errors import FullconvError
+from fullconv.core.labels import Labels
+from fullconv.deploy.serve.responses import Asked
+from fullconv.deploy.serve.service import LeftError, Service
+from fullconv.deploy.serve.uploads import Limits, RefusedError
+
+PICTURE = photo(40, 56)
+TYPE = {"content-type": "image/png"}
+
+
+@pytest.fixture(scope="module")
+def model() -> Held:
+    heads = {"material": Labels(("hard", "soft"))}
+    return Held(lively(heads=heads, head="things"), device="cpu", precision="float32")
+
+
+@pytest.fixture
+def service(model: Held) -> Iterator[Service]:
+    model.may.set()
+    made = Service(model, Limits(seconds=20))
+    yield made
+    model.may.set()
+    made.close()
+
+
+async def upload(*parts: bytes, pause: float = 0.0) -> AsyncIterator[bytes]:
+    for part in parts:
+        await asyncio.sleep(pause)
+        yield part
+
+
+async def never() -> None:
+    await asyncio.sleep(60)
+
+
+def answered(service: Service, *parts: bytes, asked: Asked | None = None, **how: Any) -> Any:
+    gone = how.pop("gone", never)
+    stream = upload(*parts, **how)
+    return asyncio.run(service.answer(TYPE, stream, gone, asked or Asked()))
+
+
+def test_an_answer_is_of_the_head_that_is_asked_for(service: Service, model: Held) -> None:
+    alone, content = model.segment(PICTURE), png(PICTURE)
+    for number, name in enumerate(["things", "material"]):
+        assert service.number_of(name) == number
+        found = answered(service, content[:99], content[99:], asked=Asked(number=number))
+        wanted = [alone, alone.heads["material"]][number]
+        assert np.array_equal(pixels(found.content), wanted.mask)
+    assert service.number_of("") == 0
+    with pytest.raises(RefusedError, match="no head 'cars'; it has things, material") as caught:
+        service.number_of("cars")
+    assert (caught.value.status, caught.value.hint) == (422, "/predict   # without head")
+    assert service.metrics.pixels == 2 * 40 * 56
+    assert service.uploads.held == 0
+
+
+def test_a_model_without_names_for_heads() -> None:
+    service = Service(Held(lively(), device="cpu"), Limits())
+    with pytest.raises(RefusedError, match="no head 'cars'; it has one without a name"):
+        service.number_of("cars")
+    service.close()
+
+
+def refusal(service: Service, *parts: bytes, **how: Any) -> RefusedError:
+    with pytest.raises(RefusedError) as caught:
+        answered(service, *parts, **how)
+    assert service.uploads.held == 0
+    return caught.value
+
+
+def test_a_slow_upload_and_a_slow_network(service: Service, model: Held) -> None:
+    service.limits = Limits(seconds=0.2)
+    late = refusal(service, b"a", b"b", pause=5)
+    assert (late.status, late.message) == (408, "the upload took more than 0.2 seconds.")
+    model.may.clear()
+    late = refusal(service, png(PICTURE))
+    assert (late.status, late.message) == (503, "the picture was not done within 0.2 seconds.")
+    assert late.hint == "send it again, or start the server with a larger --max-seconds"
+
+
+def test_nothing_is_worked_out_for_those_who_left(service: Service, model: Held) -> None:
+    async def soon() -> None:
+        await asyncio.sleep(0.05)
+
+    model.may.clear()
+    with pytest.raises(LeftError):
+        answered(service, png(PICTURE), gone=soon)
+    assert service.uploads.held == 0
+
+
+def test_what_the_model_says_of_a_picture(
+    service: Service, model: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(error: Exception) -> Any:
+        def segment(*_: Any, **__: Any) -> None:
+            raise error
+
+        monkeypatch.setattr(model, "segment", segment)
+        return service
+
+    said = refusal(failing(FullconvError("it is too dark.", "a lamp")), png(PICTURE))
+    assert (said.status, said.message, said.hint) == (422, "it is too dark.", "a lamp")
+    for error in (MemoryError(), RuntimeError("CUDA out of memory. Tried to")):
+        said = refusal(failing(error), png(PICTURE))
+        assert said.status == 503
+        assert said.message == "there is too little memory for this picture now."
+    with pytest.raises(RuntimeError, match="a bug"):
+        answered(failing(RuntimeError("a bug")), png(PICTURE))
+
+
+def test_pictures_are_let_go(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = []
+    result = service.queue.result
+
+    async def noting(picture: np.ndarray, *more: Any) -> Any:
+        kept.append(weakref.ref(picture))
+        return await result(picture, *more)
+
+    monkeypatch.setattr(service.queue, "result", noting)
+    answered(service, png(PICTURE))
+    for _ in range(100):
+        gc.collect()
+        if kept[0]() is None:
+            break
+        asyncio.run(asyncio.sleep(0.02))
+    assert kept[0]() is None
+
+
+def test_the_type_is_looked_at_before_the_upload(service: Service) -> None:
+    with pytest.raises(RefusedError, match="an upload of type 'text/plain'"):
+        asyncio.run(service.answer({"content-type": "text/plain"}, upload(b"a"), never, Asked()))

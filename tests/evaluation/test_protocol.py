@@ -1,0 +1,167 @@
+"""Unlike cards are refused, with the line that differs and both its values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from evaluated import CLASSES, counted, matrices
+
+from fullconv.core.errors import FullconvError
+from fullconv.evaluation.per_image import PictureCounts
+from fullconv.evaluation.protocol import VARYING, require_alike, require_same_pictures
+
+PLACES = ("runs/a", "runs/b")
+EVERY = matrices(6)
+
+
+def refused(one: PictureCounts, other: PictureCounts, *varying: str) -> FullconvError:
+    with pytest.raises(FullconvError) as caught:
+        require_alike(("a", one), ("b", other), varying, PLACES, 1)
+    return caught.value
+
+
+def lines(error: FullconvError) -> list[str]:
+    first, *rest = error.message.splitlines()
+    assert first == "a and b cannot be compared: their protocol cards are not alike."
+    return [line.strip() for line in rest]
+
+
+def test_equal_cards_pass() -> None:
+    require_alike(("a", counted(EVERY)), ("b", counted(EVERY)), (), PLACES, 1)
+
+
+@pytest.mark.parametrize(
+    ("line", "value", "said"),
+    [
+        (
+            "picture_size",
+            "original, 720 x 960",
+            "picture_size: original, 360 x 480 | original, 720 x 960",
+        ),
+        (
+            "trained_on",
+            "train+val (468 pictures)",
+            "trained_on: train (367 pictures) | train+val (468 pictures)",
+        ),
+        ("pretrained_on", "nothing", "pretrained_on: ImageNet-1k | nothing"),
+        ("split", "test", "split: val | test"),
+        ("ignored_pixels", 7, "ignored_pixels: 0 | 7"),
+        ("pictures", 5, "pictures: 6 | 5"),
+        (
+            "void",
+            "counts as wrong",
+            "void: pixels marked ignore in the truth are left out | counts as wrong",
+        ),
+        ("test_time_augmentation", "flip", "test_time_augmentation: none | flip"),
+        (
+            "metric",
+            "mean over pictures",
+            "metric: one confusion matrix over all pixels of the split | mean over pictures",
+        ),
+        ("a line of tomorrow", "x", "a line of tomorrow: not stated | x"),
+    ],
+)
+def test_the_line_that_differs_is_named_with_both_values(line: str, value: Any, said: str) -> None:
+    assert lines(refused(counted(EVERY), counted(EVERY, **{line: value}))) == [said]
+
+
+def test_360_x_480_against_another_size() -> None:
+    """Other pictures have another fingerprint, too; the size says why, and stands first."""
+    other = counted(
+        EVERY, data="/big", picture_size="original, 720 x 960", data_fingerprint="0" * 64
+    )
+    error = refused(counted(EVERY, data="/small data"), other)
+    assert lines(error) == [
+        "picture_size: original, 360 x 480 | original, 720 x 960",
+        f"data_fingerprint: {'f' * 16} | {'0' * 16}",
+        "(the pictures and masks of val are the same; what differs are other splits or the class "
+        "table)",
+    ]
+    assert error.hint == (
+        "fullconv evaluate runs/b '/small data' --split val   # on the first one's data, then "
+        "compare"
+    )
+
+
+def test_other_pictures_are_named() -> None:
+    names = [f"street_{k:04}" for k in range(6)]
+    other = counted(EVERY, names=[*names[:4], "x", "y"], data_fingerprint="0" * 64)
+    said = lines(refused(counted(EVERY, names=names), other))[-1]
+    assert said == (
+        "only a has street_0004, street_0005 (2 pictures); only b has x, y (2 pictures)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("classes", "said"),
+    [
+        (("tree", "sky", "road"), "classes: the same 3 in another order"),
+        (("sky", "road", "wood"), "classes: 3, also tree | 3, also wood"),
+        (("sky", "road", "tree", "car"), "classes: 3, no other | 4, also car"),
+    ],
+)
+def test_class_tables_by_what_sets_them_apart(classes: tuple[str, ...], said: str) -> None:
+    every = matrices(6, len(classes))
+    assert lines(refused(counted(EVERY), counted(every, classes=classes))) == [said]
+
+
+@pytest.mark.parametrize("line", VARYING)
+def test_what_a_model_is_made_of_may_vary_where_that_is_said(line: str) -> None:
+    one, other = counted(EVERY), counted(EVERY, **{line: "something else"})
+    require_alike(("a", one), ("b", other), (line,), PLACES, 1)
+    assert lines(refused(one, other, *(set(VARYING) - {line})))[0].startswith(f"{line}: ")
+
+
+def test_the_hint_says_how_to_ask_or_how_to_mend() -> None:
+    one = counted(EVERY, data="/d")
+    trained = counted(EVERY, trained_on="x")
+    assert refused(one, trained).hint == (
+        "fullconv compare runs/a runs/b --split val --varying trained_on   "
+        "# where that is what is compared"
+    )
+    both = counted(EVERY, trained_on="x", pretrained_on="y")
+    assert "--varying trained_on,pretrained_on " in refused(one, both, "trained_on").hint
+    flipped = counted(EVERY, test_time_augmentation="flip", data="/d")
+    also = "   # or, if that is compared, --varying test_time_augmentation"
+    assert refused(one, flipped).hint == f"fullconv evaluate runs/b /d --split val{also}"
+    assert refused(flipped, one).hint == f"fullconv evaluate runs/a /d --split val{also}"
+    with pytest.raises(FullconvError) as caught:
+        require_alike(("a", one), ("b", flipped), (), ("runs/a", "my b.npz"), 1)
+    assert caught.value.hint == (
+        f"fullconv evaluate MODEL /d --split val --counts 'my b.npz'{also}"
+    )
+
+
+def test_pictures_are_paired_by_name() -> None:
+    order = [3, 0, 5, 1, 4, 2]
+    names = [f"street_{k:04}" for k in range(6)]
+    one = counted(EVERY, names=names)
+    other = counted(EVERY[order], names=[names[k] for k in order])
+    places = require_same_pictures(("a", one), ("b", other))
+    assert [other.pictures[k] for k in places] == list(one.pictures)
+    assert (other.head().margins[places] == one.head().margins).all()
+
+
+def test_pictures_of_one_alone_and_changed_ones_are_errors() -> None:
+    one = counted(EVERY, data="/d")
+    names = [f"street_{k:04}" for k in range(5)]
+    with pytest.raises(FullconvError) as caught:
+        require_same_pictures(("a", one), ("b", counted(EVERY[:5], names=names)), "runs/b")
+    assert caught.value.message == (
+        "a and b were not evaluated on the same pictures: only a has street_0005 (1 picture)."
+    )
+    assert caught.value.hint == "fullconv evaluate runs/b /d --split val"
+    changed = PictureCounts(
+        one.pictures, ("0" * 16, *one.contents[1:]), one.heads, one.protocol, one.data
+    )
+    with pytest.raises(
+        FullconvError, match=r"street_0000 \(1 picture\) or its mask is another in b"
+    ):
+        require_same_pictures(("a", one), ("b", changed))
+
+
+def test_the_classes_of_the_tests_are_those_of_the_card() -> None:
+    assert counted(EVERY).protocol["classes"] == list(CLASSES)
+    assert np.all(EVERY.sum((1, 2)) > 300)

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fullconv.geometry.positions import Axis, Lost, Place, Tokens, merged, reshaped, state_of
+
+MAP = Place((None, None, (0, 1), (1, 1)), (Axis(4, 1.5, 0, 3), Axis(4, 1.5, 0, 3)))
+
+
+def positions(place: Place, shape: tuple[int, ...]) -> list[torch.Tensor]:
+    """Row and column number of every entry, of the main cells; what the tags claim."""
+    found = []
+    for axis in (0, 1):
+        total = torch.zeros(shape)
+        for dim, tag in enumerate(place.dims):
+            if isinstance(tag, tuple) and tag[0] == axis:
+                view = [1] * len(shape)
+                view[dim] = -1
+                total = total + place.axes[axis].stride / 4 * tag[1] * torch.arange(
+                    shape[dim]
+                ).view(view)
+        found.append(total.expand(shape))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "kept"),
+    [
+        ((1, 8, 6, 4), (1, 2, 4, 6, 4), True),  # channels split
+        ((1, 8, 6, 4), (2, 4, 6, 4), True),
+        ((1, 8, 6, 4), (1, 8, 3, 2, 4), True),  # rows split: windows
+        ((1, 8, 6, 4), (1, 8, 3, 2, 2, 2), True),
+        ((1, 8, 6, 4), (1, 8, 24), True),  # tokens
+        ((1, 8, 6, 4), (1, 8, 1, 24), True),
+        ((1, 8, 6, 4), (1, 8, 4, 6), False),  # rows and columns mixed
+        ((1, 8, 6, 4), (1, 8, 2, 12), True),  # rows split, the inner ones joined with columns
+        ((1, 8, 6, 4), (1, 192), False),  # flattened with the channels
+        ((1, 8, 6, 4), (192,), False),
+        ((1, 8, 6, 4), (1, 6, 4, 8), False),  # no permute
+    ],
+)
+def test_reshaping_keeps_the_place_or_says_that_it_does_not(
+    before: tuple[int, ...], after: tuple[int, ...], kept: bool
+) -> None:
+    place = reshaped(MAP, before, after)
+    assert (place is not None) == kept
+    if place is None:
+        return
+    assert len(place.dims) == len(after)
+    numbers = [
+        torch.arange(n)
+        .view([-1 if d == dim else 1 for d in range(4)])
+        .expand(before)
+        .reshape(after)
+        for dim, n in ((2, 6), (3, 4))
+    ]
+    if not any(isinstance(d, Tokens) for d in place.dims):
+        for claimed, true in zip(positions(place, after), numbers, strict=True):
+            assert torch.equal(claimed, true.float())
+
+
+def test_tokens_come_apart_again() -> None:
+    tokens = reshaped(MAP, (1, 8, 6, 4), (1, 8, 24))
+    assert tokens is not None
+    assert tokens.dims == (None, None, Tokens((((0, 1), 6), ((1, 1), 4))))
+    assert reshaped(tokens, (1, 8, 24), (1, 8, 6, 4)) == MAP
+    assert reshaped(tokens, (1, 8, 24), (1, 8, 4, 6)) is None
+    assert reshaped(tokens, (1, 8, 24), (1, 8, 3, 2, 4)) is not None
+
+
+def test_phases_join_the_channels() -> None:
+    """Space to depth: 2 x 2 cells become one, which sits between them and sees all four."""
+    split = reshaped(MAP, (1, 8, 6, 4), (1, 8, 3, 2, 2, 2))
+    assert split is not None
+    order = (0, 2, 4, 1, 3, 5)
+    moved = Place(tuple(split.dims[i] for i in order), split.axes)
+    joined = reshaped(moved, (1, 3, 2, 8, 2, 2), (1, 3, 2, 32))
+    assert joined is not None
+    assert joined.dims == (None, (0, 1), (1, 1), None)
+    assert joined.axes == (Axis(8, 3.5, 0, 7), Axis(8, 3.5, 0, 7))
+
+
+def seen_by(axis: Axis, cell: int) -> tuple[float, float, float]:
+    """Centre, first and last pixel of a cell."""
+    at = axis.stride * cell
+    return axis.offset + at, axis.low + at, axis.high + at
+
+
+windows = st.tuples(st.integers(1, 5), st.integers(1, 4), st.integers(0, 3), st.integers(1, 3))
+
+
+@given(st.lists(windows, min_size=1, max_size=4), st.integers(0, 9))
+@settings(max_examples=60)
+def test_windows_compose_as_cells_do(layers: list[tuple[int, int, int, int]], cell: int) -> None:
+    """Against a walk back through the layers, from one cell to the pixels that it sees."""
+    axis = Axis()
+    for kernel, stride, before, dilation in layers:
+        axis = axis.window(kernel, stride, before, dilation)
+    first = last = cell
+    for kernel, stride, before, dilation in reversed(layers):
+        first = first * stride - before
+        last = last * stride - before + (kernel - 1) * dilation
+    assert seen_by(axis, cell) == ((first + last) / 2, first, last)
+
+
+@given(st.integers(1, 5), st.integers(1, 4), st.integers(0, 3), st.integers(1, 3))
+@settings(max_examples=60)
+def test_transposed_windows(kernel: int, stride: int, before: int, dilation: int) -> None:
+    """Against the definition: coarse cell i adds to the fine cells stride * i - before + k * d."""
+    axis = Axis(8, 3.5, 0, 7)
+    fine = axis.transposed(kernel, stride, before, dilation)
+    assert fine.stride == 8 / stride
+    offsets = []
+    for j in range(40, 40 + stride):
+        coarse = [
+            i
+            for i in range(-20, 90)
+            for k in range(kernel)
+            if stride * i - before + k * dilation == j
+        ]
+        for i in coarse:
+            assert seen_by(fine, j)[1] <= seen_by(axis, i)[1]
+            assert seen_by(axis, i)[2] <= seen_by(fine, j)[2] + 8 * (stride - 1) / stride
+        offsets += [seen_by(axis, i)[0] - seen_by(fine, j)[0] for i in coarse]
+    assert sum(offsets) == pytest.approx(0, abs=1e-9)
+
+
+def test_shifts_and_steps() -> None:
+    axis = Axis(4, 1.5, 0, 3)
+    assert axis.shifted(2) == Axis(4, 9.5, 8, 11)
+    assert axis.every(3) == Axis(12, 1.5, 0, 3)
+
+
+def test_merging_keeps_the_path_that_localises_best() -> None:
+    narrow, wide, same = Axis(4, 1.5, 0, 3), Axis(4, 5.5, -10, 21), Axis(4, 3.5, 2, 5)
+    assert narrow.merge(wide) == wide.merge(narrow) == Axis(4, 1.5, -10, 21)
+    assert narrow.merge(same) == Axis(4, 2.5, 0, 5)
+    assert narrow.merge(narrow) == narrow
+    # All at once: met in pairs, the first two would look wider than the third.
+    slices = [narrow.shifted(cells) for cells in (0, 1, 0, 1)]
+    assert slices[0].merge(*slices[1:]) == Axis(4, 3.5, 0, 7)
+
+
+def test_merging_broadcasts_and_names_what_does_not_match() -> None:
+    assert merged([(MAP, 4), (Place(MAP.dims[1:], MAP.axes), 3)], 4, "x") == MAP
+    assert merged([(MAP, 4), (Lost(frozenset({"why"})), 4)], 4, "x") == Place(
+        MAP.dims, MAP.axes, frozenset({"why"})
+    )
+    turned = Place((None, None, (1, 1), (0, 1)), MAP.axes)
+    finer = Place(MAP.dims, (Axis(2), Axis(2)))
+    for other in (turned, finer):
+        assert merged([(MAP, 4), (other, 4)], 4, "two kinds") == Lost(frozenset({"two kinds"}))
+    assert merged([(Lost(frozenset("a")), 4), (Lost(frozenset("b")), 4)], 4, "x") == Lost(
+        frozenset("ab")
+    )
+
+
+def test_a_tensor_knows_nothing_by_itself() -> None:
+    assert state_of(torch.zeros(1)) is None
+    assert state_of(None) is None

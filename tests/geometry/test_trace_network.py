@@ -1,0 +1,471 @@
+from __future__ import annotations
+
+import copy
+import json
+import math
+from typing import Any
+
+import pytest
+import timm
+import torch
+from probe import averaged, looking
+from torch import Tensor, nn
+
+from fullconv.core.errors import FullconvError
+from fullconv.geometry.trace_network import (
+    Grid,
+    evaluating,
+    feature_maps,
+    grids_of_modules,
+    probe,
+    run_for_real,
+    run_on_meta,
+    trace,
+)
+
+
+def upscored(grid: Grid, kernel: int, factor: int) -> Grid:
+    """After Caffe's transposed convolution: without padding, cell i spreads over the fine cells
+    `factor * i` to `factor * i + kernel - 1`, which makes
+    `factor * i + (kernel - 1) / 2` its centre."""
+    fine = grid.stride / factor
+    return Grid(fine, grid.offset - fine * (kernel - 1) / 2)
+
+
+def crop(of: Grid, to: Grid) -> float:
+    """How many cells of `of` are cut off to begin where `to` begins: Caffe's Crop offset."""
+    assert of.stride == to.stride
+    return (to.offset - of.offset) / of.stride
+
+
+class VGG16(nn.Module):
+    """The layers of FCN-VGG16: pad 100, 2x2 pooling rounded up, fc6 7x7 without padding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        sizes, channels = [2, 2, 3, 3, 3], 3
+        self.stages = nn.ModuleList()
+        for stage, count in enumerate(sizes):
+            layers: list[nn.Module] = []
+            for i in range(count):
+                layers += [
+                    nn.Conv2d(channels, 2, 3, padding=100 if (stage, i) == (0, 0) else 1),
+                    nn.ReLU(inplace=True),
+                ]
+                channels = 2
+            self.stages.append(nn.Sequential(*layers, nn.MaxPool2d(2, 2, ceil_mode=True)))
+        self.fc = nn.Sequential(
+            nn.Conv2d(2, 4, 7), nn.ReLU(), nn.Dropout(), nn.Conv2d(4, 4, 1), nn.ReLU(), nn.Dropout()
+        )
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        taps = []
+        for stage in self.stages:
+            taps.append(x := stage(x))
+        return [taps[2], taps[3], self.fc(x)]  # pool3, pool4, fc7
+
+
+def test_the_papers_crop_offsets() -> None:
+    pixels = Grid(1, 0)
+    pool3, pool4, fc7 = trace(VGG16())
+    assert (pool3.stride, pool3.offset) == (8, -95.5)
+    assert (pool4.stride, pool4.offset) == (16, -91.5)
+    assert (fc7.stride, fc7.offset, fc7.field) == (32, 12.5, 404)  # the paper's field, 404
+    # 32s: upscore 64/32, then score = crop(upscore) to the picture.
+    assert crop(upscored(fc7, 64, 32), pixels) == 19
+    # 16s: score_pool4 is cropped to upscore2 (4/2); the sum sits where upscore2 does.
+    upscore2 = upscored(fc7, 4, 2)
+    assert crop(pool4, upscore2) == 5
+    assert crop(upscored(upscore2, 32, 16), pixels) == 27
+    # 8s: score_pool3 is cropped to upscore_pool4 (4/2).
+    upscore_pool4 = upscored(upscore2, 4, 2)
+    assert crop(pool3, upscore_pool4) == 9
+    assert crop(upscored(upscore_pool4, 16, 8), pixels) == 31
+
+
+def test_the_papers_crop_offset_of_alexnet() -> None:
+    caffenet = nn.Sequential(
+        *(nn.Conv2d(3, 4, 11, stride=4, padding=100), nn.ReLU()),
+        *(nn.MaxPool2d(3, 2, ceil_mode=True), nn.LocalResponseNorm(5)),
+        *(nn.Conv2d(4, 4, 5, padding=2, groups=2), nn.ReLU()),
+        *(nn.MaxPool2d(3, 2, ceil_mode=True), nn.LocalResponseNorm(5)),
+        *(nn.Conv2d(4, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1), nn.ReLU()),
+        *(nn.Conv2d(4, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(3, 2, ceil_mode=True)),
+        *(nn.Conv2d(4, 4, 6), nn.ReLU(), nn.Dropout(), nn.Conv2d(4, 4, 1)),
+    )
+    (fc7,) = trace(caffenet)
+    assert (fc7.stride, fc7.offset, fc7.field) == (32, 13, 355)
+    assert crop(upscored(fc7, 63, 32), Grid(1, 0)) == 18
+
+
+SWIN = {
+    "embed_dim": 6,
+    "depths": (1, 1, 2, 1),
+    "num_heads": (1, 1, 1, 1),
+    "strict_img_size": False,
+}
+DENSE = {"block_config": (1, 2, 2, 1), "growth_rate": 8}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "offset"),
+    [
+        ("vgg11", {}, 15.5),
+        ("convnext_atto", {}, 15.5),
+        ("swin_tiny_patch4_window7_224", SWIN, 15.5),
+        ("resnet18", {}, 0),
+        ("mobilenetv2_035", {}, 0),
+        ("mobilenetv3_small_050", {}, 0),
+        ("efficientnet_b0", {}, 0),
+        ("regnety_002", {}, 0),
+        ("densenet121", {}, 14),
+    ],
+)
+def test_offsets_of_known_backbones_at_stride_32(
+    name: str, options: dict[str, Any], offset: float
+) -> None:
+    coarsest = trace(pyramid(name, options), size=256 if "swin" in name else None)[-1]
+    assert (coarsest.stride, coarsest.offset) == (32, offset)
+
+
+def pyramid(name: str, options: dict[str, Any]) -> nn.Module:
+    if name.startswith("vgg"):  # its fully connected layers are large and thrown away at once
+        with torch.device("meta"):
+            module: nn.Module = timm.create_model(name, features_only=True)
+        return module.to_empty(device="cpu")
+    return timm.create_model(name, features_only=True, **options)  # type: ignore[no-any-return]
+
+
+# Checked by mass and support: every path through these networks has the same centre, so reduced to
+# averaging their cells see a distribution that is symmetric around it.
+SYMMETRIC = [
+    ("resnet18", {}),
+    ("seresnet18", {}),
+    ("resnetv2_18", {}),
+    ("vgg11", {}),
+    ("densenet121", DENSE),
+    ("mobilenetv1_100", {}),
+    ("mobilenetv2_035", {}),
+    ("mobilenetv2_035", {"pad_type": "same"}),
+    ("mobilenetv3_small_050", {}),
+    ("mobilenetv4_conv_small_035", {}),
+    ("tf_efficientnet_lite0", {}),
+    ("tinynet_e", {}),
+    ("regnetx_002", {}),
+    ("regnety_002", {}),
+    ("gernet_s", {}),
+    ("convnext_atto", {"depths": (1, 1, 2, 1)}),
+    ("convnextv2_atto", {"depths": (1, 1, 2, 1)}),
+    ("swin_tiny_patch4_window7_224", SWIN),
+    ("mnasnet_small", {}),
+    ("spnasnet_100", {}),
+    ("fbnetc_100", {}),
+    ("hardcorenas_a", {}),
+    ("lcnet_035", {}),
+    ("ghostnet_050", {}),
+    ("repghostnet_050", {}),
+    ("repvgg_a0", {}),
+    ("rexnet_100", {}),
+    ("darknet17", {}),
+    ("cs3darknet_s", {}),
+    ("ese_vovnet19b_slim_dw", {}),
+    ("dpn48b", {}),
+    ("inception_next_atto", {}),
+]
+# Checked by support only: paths with different centres meet here, and by design the cell sits where
+# the path that localises best puts it, not at the mean of all. That path is a 2x2 pooling, half a
+# cell further at each level: the shortcuts of ResNet-D from stride 4 on (4/2, + 8/2, + 16/2), those
+# of DLA from stride 2 on; and once, in the stem, of HGNet.
+LOPSIDED = [
+    ("resnet10t", (0, 0, 2, 6, 14)),
+    ("dla46_c", (0, 1, 3, 7, 15)),
+    ("hgnetv2_b0", (1, 1, 1, 1)),
+]
+
+
+def looked_at(name: str, options: dict[str, Any]) -> list[tuple[Grid, Grid, tuple[int, Any, Any]]]:
+    """Per feature map: its grid, its grid when reduced to averaging, and what its cells see."""
+    module = pyramid(name, options)
+    multiples = name.startswith("swin")
+    grids = trace(module, size=256 if multiples else None)
+    reduced = trace(averaged(module), size=256 if multiples else None)
+    # Silenced attention and gates leave a finite field; the picture holds it and a few cells more.
+    rows = 32 * math.ceil((reduced[-1].field + 3 * 32) / 32)
+    same = name.startswith("tf_") or options.get("pad_type") == "same"
+    size = (rows + 1, 33) if same else (rows, 32)
+    return list(zip(grids, reduced, looking(module, size), strict=True))
+
+
+@pytest.mark.parametrize(("name", "options"), SYMMETRIC, ids=str)
+def test_cells_look_where_the_trace_says(name: str, options: dict[str, Any]) -> None:
+    for grid, reduced, (cell, one, other) in looked_at(name, options):
+        assert one.centre == pytest.approx(grid.centre(cell), abs=1e-6)
+        assert other.centre - one.centre == pytest.approx(32 if grid.stride <= 32 else 64)
+        assert (reduced.stride, reduced.offset) == (grid.stride, grid.offset)
+        assert reduced.field == one.last - one.first + 1
+        assert grid.field in (reduced.field, math.inf)
+        assert bool(grid.whole) == math.isinf(grid.field)
+
+
+@pytest.mark.parametrize(("name", "offsets"), LOPSIDED)
+def test_cells_of_lopsided_networks_see_the_field(name: str, offsets: tuple[int, ...]) -> None:
+    found = looked_at(name, {})
+    assert tuple(grid.offset for grid, *_ in found) == offsets
+    for grid, reduced, (cell, one, other) in found:
+        centre = grid.centre(cell)
+        assert 2 * max(centre - one.first, one.last - centre) + 1 == reduced.field
+        assert (other.first - one.first, other.last - one.last) == (32, 32)
+        assert abs(centre - one.centre) < grid.stride / 2
+        assert grid == reduced
+
+
+def test_a_high_resolution_network_sees_the_field() -> None:
+    """HRNet adds maps upsampled from coarser ones: cells differ by their phase, 32 px repeat."""
+    for grid, reduced, (cell, one, other) in looked_at("hrnet_w18_small", {}):
+        centre = grid.centre(cell)
+        assert (other.first - one.first, other.last - one.last) == (32, 32)
+        assert 2 * max(centre - one.first, one.last - centre) + 1 <= reduced.field
+        assert (grid.stride, grid.offset) == (reduced.stride, reduced.offset)
+
+
+def test_inceptions_unpadded_layers() -> None:
+    """Its field is larger than a quick test allows; three finer maps must do."""
+    module = averaged(pyramid("inception_v3", {}))
+    grids = trace(module)
+    assert [g.offset for g in grids] == [3, 9, 13, 21, 37]
+    for grid, (cell, one, _) in list(zip(grids, looking(module, (320, 96)), strict=True))[:3]:
+        assert one.centre == pytest.approx(grid.centre(cell))
+        assert one.last - one.first + 1 == grid.field
+
+
+def test_columns_are_traced_as_rows_are() -> None:
+    module = averaged(pyramid("densenet121", DENSE))
+    grids = trace(module)
+    for grid, (cell, one, _) in zip(grids, looking(module, (32, 320), axis=1), strict=True):
+        assert one.centre == pytest.approx(grid.centre(cell))
+
+
+def test_same_padding_depends_on_the_size() -> None:
+    """TensorFlow's SAME: symmetric at 32 k + 1, one row more below than above at even sizes."""
+    module = pyramid("mobilenetv2_035", {"pad_type": "same"})
+    assert [g.offset for g in trace(module)] == [0, 0, 0, 0, 0]
+    assert [g.offset for g in trace(module, size=256)] == [1, 3, 7, 15, 31]
+    averaged(module)
+    for size in (160, 161, 166):
+        for grid, (cell, one, _) in zip(
+            trace(module, size=(size, size)), looking(module, (size, size)), strict=True
+        ):
+            if grid.field < 100:
+                assert one.centre == pytest.approx(grid.centre(cell))
+
+
+def test_attention_and_gates_are_named() -> None:
+    grids = trace("mobilenetv3_small_050")
+    assert grids[0].whole == ()
+    assert grids[1].whole == ("SqueezeExcite (global pooling)",)
+    assert math.isinf(grids[1].field)
+    swin = trace(pyramid("swin_tiny_patch4_window7_224", SWIN), size=256)[-1]
+    assert swin.whole == (
+        "SwinTransformerBlock (positions rolled)",
+        "WindowAttention (attention)",
+    )
+
+
+def test_a_vision_transformer() -> None:
+    vit = timm.create_model(
+        "vit_tiny_patch16_224", features_only=True, embed_dim=24, num_heads=1, depth=12
+    )
+    for grid in trace(vit):
+        assert (grid.stride, grid.offset, grid.field) == (16, 7.5, math.inf)
+        assert "Attention (attention)" in grid.whole
+
+
+def test_grid_speaks() -> None:
+    grid = Grid(32, 15.5, 404)
+    assert [grid.centre(i) for i in (0, 1, 2.5)] == [15.5, 47.5, 95.5]
+    assert repr(grid) == "Grid(stride=32, offset=15.5, field=404)"
+    whole = Grid(32, 0, math.inf, ("SqueezeExcite (global pooling)",))
+    assert "whole picture" in repr(whole)
+    assert "SqueezeExcite" in repr(whole)
+    assert json.loads(json.dumps(whole.to_dict())) == {
+        "stride": 32,
+        "offset": 0,
+        "field": None,
+        "whole": ["SqueezeExcite (global pooling)"],
+    }
+
+
+class Mapped(nn.Module):
+    """Of one's own, with batch statistics, a shared layer and layers in training mode."""
+
+    def __init__(self, returned: str = "list") -> None:
+        super().__init__()
+        self.returned = returned
+        self.stem = nn.Conv2d(3, 4, 3, stride=2, padding=1)
+        self.norm = nn.BatchNorm2d(4)
+        self.twice = nn.Conv2d(4, 4, 3, padding=1)
+        self.tied = nn.Conv2d(4, 4, 3, padding=1)
+        self.tied.weight = self.twice.weight
+        self.norms = nn.ModuleList([self.norm])  # one module in two places
+
+    def forward(self, x: Tensor) -> Any:
+        x = self.norms[0](self.norm(self.stem(x)))
+        y = self.tied(self.twice(self.twice(x)))
+        return {"list": [x, y], "tuple": (x, y), "dict": {"a": x, "b": y}, "one": y}[self.returned]
+
+
+@pytest.mark.parametrize("returned", ["list", "tuple", "dict"])
+def test_maps_in_a_list_a_tuple_or_a_dict(returned: str) -> None:
+    assert trace(Mapped(returned)) == [Grid(2, 0, 3), Grid(2, 0, 15)]
+    assert trace(Mapped("one")) == [Grid(2, 0, 15)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_tracing_leaves_the_network_as_it_was(dtype: torch.dtype) -> None:
+    module = Mapped().to(dtype).train()
+    module.norm.eval()
+    before = copy.deepcopy(module.state_dict())
+    modes = [child.training for child in module.modules()]
+    trace(module)
+    probe(module)
+    run_for_real(module, torch.empty(1, 3, 9, 9, device="meta"))
+    grids_of_modules(module)
+    assert [child.training for child in module.modules()] == modes
+    for name, tensor in module.state_dict().items():
+        assert tensor.device.type == "cpu"
+        assert torch.equal(tensor, before[name]), name
+    assert module.tied.weight is module.twice.weight
+    assert all(p.grad is None for p in module.parameters())
+    assert not any(child._forward_hooks for child in module.modules())
+
+
+def test_modes_come_back_after_an_error() -> None:
+    module = Mapped().train()
+
+    def fail() -> None:
+        with evaluating(module):
+            assert not module.norm.training
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert all(child.training for child in module.modules())
+
+
+def test_running_on_meta_gives_the_true_shapes() -> None:
+    module = Mapped("one").eval()
+    picture = torch.rand(1, 3, 33, 50)
+    assert run_on_meta(module, picture.to("meta")).shape == module(picture).shape
+
+
+class Unknown(nn.Module):
+    """An operation that stands in no table."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 4, stride=4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cumprod(self.conv(x), dim=1)
+
+
+def test_an_unknown_operation_is_probed() -> None:
+    torch.manual_seed(0)
+    reason = "measured, not derived: 4 pixels or more"
+    assert trace(Unknown()) == [Grid(4, 1.5, math.inf, (reason,))]
+
+
+def test_the_probe_agrees_with_the_trace() -> None:
+    torch.manual_seed(0)
+    for layer in (nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(3, 4, 8, 8), nn.Conv2d(3, 4, 1)):
+        (traced,) = trace(layer)
+        probed = probe(layer)
+        assert (probed.stride, probed.offset) == (traced.stride, traced.offset)
+        assert probed.whole == (f"measured, not derived: {traced.field:g} pixels or more",)
+    # Where the gradient reaches over the whole picture, so does the field.
+    pooled = nn.Sequential(nn.Conv2d(3, 4, 4, 4), Gate())
+    measured = probe(pooled)
+    assert (measured.stride, measured.field) == (4, math.inf)
+    assert measured.whole == ("probed: sees the whole picture",)
+
+
+class Gate(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * x.mean((2, 3), keepdim=True)
+
+
+def test_what_does_not_depend_on_the_picture_is_no_map() -> None:
+    class Constant(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.ones(1, 2, 8, 8, requires_grad=True) * 2 + 0 * x.sum()
+
+    with pytest.raises(FullconvError, match="feature map 0 does not depend on the picture"):
+        trace(Constant())
+
+
+def test_feature_maps_only() -> None:
+    class Scores(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.mean((2, 3))
+
+    message = r"expected feature maps \(N, C, h, w\), found \[\(1, 3\)\]"
+    with pytest.raises(FullconvError, match=message) as caught:
+        trace(Scores())
+    assert "return [x8, x16, x32]" in caught.value.hint
+    with pytest.raises(FullconvError, match="found str"):
+        feature_maps("text")
+    with pytest.raises(FullconvError, match=r"found \['NoneType'\]"):
+        feature_maps([None])
+
+
+def test_rows_and_columns_must_agree() -> None:
+    for layer, message in (
+        (nn.Conv2d(3, 4, 3, stride=(2, 4)), "2 px apart from 1 along the rows but 4 px apart from"),
+        (nn.Conv2d(3, 4, (3, 5), padding=1), "1 px apart from 0 along the rows but 1 px apart"),
+    ):
+        with pytest.raises(FullconvError, match=message):
+            trace(layer)
+
+
+def test_errors_name_the_network() -> None:
+    with pytest.raises(FullconvError, match="timm has no pyramid of 'resnet81'"):
+        trace("resnet81")
+    with pytest.raises(FullconvError, match="Linear does not run on a picture of 257 pixels"):
+        trace(nn.Linear(4, 4))
+
+
+def test_a_network_of_a_fixed_size_is_traced_at_that_size() -> None:
+    class Fixed(nn.Module):
+        def __init__(self, size: int) -> None:
+            super().__init__()
+            self.size = size
+            self.conv = nn.Conv2d(3, 4, 4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            assert x.shape[-1] == self.size
+            return self.conv(x)  # type: ignore[no-any-return]
+
+    assert trace(Fixed(224)) == trace(Fixed(256)) == [Grid(4, 1.5, 4)]
+    assert trace(Fixed(48), size=48) == trace(Fixed(48), size=(24, 48)) == [Grid(4, 1.5, 4)]
+
+
+def test_grids_of_modules_in_the_order_they_ran() -> None:
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+    assert grids_of_modules(net) == [
+        ("0", Grid(2, 0, 3)),
+        ("1", Grid(2, 0, 3)),
+        ("2", Grid(4, 1, 5)),
+    ]
+    # What comes after a layer that does not fit is not there; what ran before is.
+    broken = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.Linear(7, 7))
+    assert grids_of_modules(broken) == [("0", Grid(2, 0, 3))]
+    with pytest.raises(FullconvError, match="Sequential does not run on a picture"):
+        grids_of_modules(nn.Sequential(nn.Linear(7, 7)))
+
+
+def test_modules_between_factorised_convolutions_are_left_out() -> None:
+    """After 1x3 without padding, rows and columns differ; after 3x1 they agree again."""
+    net = nn.Sequential(nn.Conv2d(3, 4, (1, 3)), nn.Conv2d(4, 4, (3, 1)), nn.Conv2d(4, 4, 4, 4))
+    assert [name for name, _ in grids_of_modules(net)] == ["1", "2"]

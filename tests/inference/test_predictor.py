@@ -1,0 +1,269 @@
+"""Pictures in, segmentations out: every kind of picture, every size, and what is written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pictures import photo, written
+from PIL import Image
+
+import fullconv as fc
+from fullconv.core.errors import FullconvError
+from fullconv.data.io.masks import read_mask, read_values
+from fullconv.inference.predictor import Predictor, as_array, load
+from fullconv.inference.segmentation import save_outputs
+from fullconv.models.model import Model
+
+MakeModel = Callable[..., Model]
+ROTATED = 6  # EXIF: the camera was held upright; what is stored lies on its side
+
+
+@pytest.fixture(scope="module")
+def predictor(make_model: MakeModel) -> Predictor:
+    return Predictor(make_model(), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def expected(predictor: Predictor) -> np.ndarray:
+    """What the network says of `photo()`, from the scores at every pixel."""
+    return by_hand(predictor, photo())
+
+
+def by_hand(predictor: Predictor, picture: np.ndarray) -> np.ndarray:
+    card, network = predictor.model.card, predictor.model.network
+    values = (picture.astype(np.float32) / 255 - card.mean) / np.float32(card.std)
+    images = torch.from_numpy(values.astype(np.float32)).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        return network(images).full().argmax(dim=1)[0].numpy()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (7, 1), (50, 33), (64, 64), (65, 97)])
+def test_every_size_gives_the_largest_score_at_every_pixel(
+    predictor: Predictor, size: tuple[int, int]
+) -> None:
+    picture = photo(*size)
+    segmentation = predictor(picture)
+    assert segmentation.mask.shape == size
+    assert segmentation.mask.dtype == np.uint8
+    assert (segmentation.mask == by_hand(predictor, picture)).all()
+    assert (segmentation.picture == picture).all()
+    assert segmentation.overlay().size[0] >= size[1]
+    assert segmentation.overlay(legend=False).size == segmentation.color().size == size[::-1]
+    assert sum(segmentation.area.values()) == pytest.approx(1)
+
+
+def test_the_network_tells_classes_apart_in_these_tests(expected: np.ndarray) -> None:
+    assert set(np.unique(expected)) == {0, 1, 2}
+
+
+def test_every_way_to_hand_over_a_picture_gives_the_same(
+    predictor: Predictor, expected: np.ndarray, tmp_path: Path
+) -> None:
+    picture = photo()
+    path = written(tmp_path / "a.png", picture)
+    tensor = torch.from_numpy(picture.copy()).permute(2, 0, 1)
+    ways = {
+        "path": path,
+        "text": str(path),
+        "PIL": Image.fromarray(picture),
+        "array": picture,
+        "array not contiguous": np.ascontiguousarray(picture[:, ::-1])[:, ::-1],
+        "array with alpha": np.dstack([picture, np.full(picture.shape[:2], 9, np.uint8)]),
+        "16 bit": picture.astype(np.uint16) * 257,
+        "tensor": tensor,
+        "float tensor": tensor / 255,
+        "double tensor": tensor.double() / 255,
+        "tensor with gradient": (tensor / 255).requires_grad_(True),
+    }
+    for name, way in ways.items():
+        assert (predictor(way).mask == expected).all(), name
+    many = predictor(list(ways.values()))
+    assert len(many) == len(ways)
+    assert all((segmentation.mask == expected).all() for segmentation in many)
+    assert [s.source for s in predictor((str(path), picture))] == [path, None]
+    assert predictor([]) == []
+
+
+def test_grey_pictures_are_grey_in_all_three_channels(predictor: Predictor, tmp_path: Path) -> None:
+    grey = photo()[..., 0]
+    expected = predictor(np.repeat(grey[..., None], 3, 2)).mask
+    path = written(tmp_path / "grey.png", grey)
+    ways = [grey, grey[..., None], path, torch.from_numpy(grey[None].copy()), Image.open(path)]
+    ways.append(written(tmp_path / "16.png", grey.astype(np.uint16) * 257))
+    for way in ways:
+        assert (predictor(way).mask == expected).all()
+
+
+def test_alpha_is_dropped_and_a_palette_is_seen_as_its_colours(
+    predictor: Predictor, expected: np.ndarray, tmp_path: Path
+) -> None:
+    with_alpha = np.dstack([photo(), np.arange(33, dtype=np.uint8)[None].repeat(50, 0)])
+    assert (predictor(written(tmp_path / "alpha.png", with_alpha)).mask == expected).all()
+    flat = Image.fromarray(photo()).quantize(16)
+    flat.save(tmp_path / "palette.png")
+    seen = np.asarray(flat.convert("RGB"))
+    assert (predictor(tmp_path / "palette.png").mask == predictor(seen).mask).all()
+
+
+def test_a_turned_photo_is_segmented_as_it_is_seen(
+    predictor: Predictor, expected: np.ndarray, tmp_path: Path
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = ROTATED
+    stored = np.ascontiguousarray(np.rot90(photo()))
+    path = written(tmp_path / "turned.png", stored, exif=exif)
+    assert stored.shape[:2] == (33, 50)
+    segmentation = predictor(path)
+    assert segmentation.mask.shape == (50, 33)
+    assert (segmentation.mask == expected).all()
+    assert (predictor(Image.open(path)).mask == expected).all()
+    assert (segmentation.to_dict()["height"], segmentation.to_dict()["width"]) == (50, 33)
+
+
+@pytest.mark.parametrize(
+    ("picture", "said", "hint"),
+    [
+        (None, "found something of type NoneType; expected a path", 'model("photo.jpg")'),
+        (5, "something of type int", "photo.jpg"),
+        ([[1]], "something of type list", "photo.jpg"),
+        (np.zeros((4, 5, 3)), "a picture array of float64, whose range is not known", "* 255"),
+        (np.zeros((3, 4, 5), np.uint8), "this one looks channels first", "transpose(1, 2, 0)"),
+        (np.zeros((0, 5, 3), np.uint8), "with at least one pixel", ""),
+        (torch.zeros(1, 3, 4, 5), "a tensor (1, 3, 4, 5) is no picture", "model(list(pictures))"),
+        (torch.zeros(9, 5, 3), "a tensor (9, 5, 3) is no picture; expected (3, H", "permute(2, 0"),
+        (torch.zeros(4, 5), "a tensor (4, 5) is no picture", "photo.jpg"),
+        (torch.zeros(3, 0, 5), "with at least one pixel", "photo.jpg"),
+        (torch.full((3, 4, 5), 255.0), "values from 255 to 255; expected 0 to 1", "/ 255"),
+        (torch.full((3, 4, 5), -2.0), "values from -2 to -2; expected 0 to 1", "/ 255"),
+        (torch.full((3, 4, 5), float("nan")), "values from nan to nan", "/ 255"),
+        (torch.zeros(3, 4, 5, dtype=torch.int64), "a picture array of int64", "uint8"),
+        ("gone.jpg", "no picture gone.jpg: there is no such file", ""),
+        (".", ". is a folder; expected a picture file", ""),
+    ],
+)
+def test_what_is_no_picture_is_refused(picture: Any, said: str, hint: str) -> None:
+    with pytest.raises(FullconvError) as caught:
+        as_array([picture] if isinstance(picture, list) else picture)
+    assert said in caught.value.message
+    assert hint in caught.value.hint
+
+
+def test_a_little_overshoot_of_a_resized_float_picture_is_cut() -> None:
+    tensor = torch.tensor([-0.02, 0.5, 1.02]).view(3, 1, 1)
+    assert as_array(tensor).tolist() == [[[0, 128, 255]]]
+
+
+def test_the_loaded_model_is_the_public_way_in(model_folder: Path) -> None:
+    model = fc.load(model_folder, device="cpu")
+    segmentation = model(photo())
+    assert isinstance(segmentation, fc.Segmentation)
+    assert segmentation.labels.names[0] == "sky"
+    assert model.device == torch.device("cpu")
+    assert not model.model.network.training
+    assert segmentation.area["sky"] == pytest.approx((segmentation.mask == 0).mean())
+    assert (load(str(model_folder), device="cpu")(photo()).mask == segmentation.mask).all()
+
+
+def test_a_prediction_depends_on_nothing_that_came_before(
+    predictor: Predictor, expected: np.ndarray
+) -> None:
+    predictor(photo(40, 70, seed=1))
+    assert (predictor(photo()).mask == expected).all()
+
+
+def test_more_than_256_classes(make_model: MakeModel, tmp_path: Path) -> None:
+    names = tuple(f"class {k}" for k in range(300))
+    model = make_model(names)
+    score = model.network.score["stride32"]
+    torch.nn.init.zeros_(score.bias)
+    score.bias.data[290] = 1000.0  # type: ignore[union-attr,index]
+    segmentation = Predictor(model, device="cpu")(photo())
+    assert segmentation.mask.dtype == np.uint16
+    assert (segmentation.mask == 290).all()
+    segmentation.save_mask(tmp_path / "a.png")
+    assert (read_values(tmp_path / "a.png") == 290).all()
+
+
+def test_the_mask_reads_back_as_the_ids_in_the_class_colours(
+    predictor: Predictor, expected: np.ndarray, tmp_path: Path
+) -> None:
+    segmentation = predictor(photo())
+    files = save_outputs(segmentation, tmp_path / "new" / "a.b", ["mask", "color", "overlay"])
+    assert [p.name for p in files] == ["a.b_mask.png", "a.b_color.png", "a.b_overlay.jpg"]
+    mask, color, overlay = files
+    assert (read_values(mask) == expected).all()
+    assert (read_mask(mask, predictor.labels) == expected).all()
+    colors = np.array(predictor.labels.colors, np.uint8)[expected]
+    with Image.open(mask) as image:
+        assert image.mode == "P"
+        assert (np.asarray(image.convert("RGB")) == colors).all()
+    with Image.open(color) as image:
+        assert (np.asarray(image) == colors).all()
+    with Image.open(overlay) as image:
+        assert image.mode == "RGB"
+        assert image.width >= 33
+        assert image.height >= 50
+
+
+def test_the_json_file_is_the_dictionary(predictor: Predictor, tmp_path: Path) -> None:
+    segmentation = predictor(photo())
+    (path,) = save_outputs(segmentation, tmp_path / "a", ["json"])
+    assert path == tmp_path / "a.json"
+    assert json.loads(path.read_text()) == segmentation.to_dict()
+
+
+def test_a_folder_gives_one_segmentation_per_picture(predictor: Predictor, tmp_path: Path) -> None:
+    for name, seed in (("b.png", 1), ("a.png", 2)):
+        written(tmp_path / "photos" / name, photo(seed=seed))
+    found = predictor(tmp_path / "photos")
+    assert [s.source.name for s in found] == ["a.png", "b.png"]
+    assert np.array_equal(found[1].mask, by_hand(predictor, photo(seed=1)))
+
+
+@pytest.mark.parametrize("size", [(301, 205), (97, 400)])
+def test_tiles_give_the_mask_of_the_whole_picture(
+    predictor: Predictor, size: tuple[int, int]
+) -> None:
+    tiled = Predictor(predictor.model, device="cpu", tile=96)
+    picture = photo(*size)
+    mask = tiled.label_map(picture)
+    assert tiled.tiles is not None
+    assert tiled.tiles.exact
+    # Float32 rounds in another order in other shapes.
+    assert (mask != predictor.label_map(picture)).mean() < 1e-4
+    small = Predictor(predictor.model, device="cpu", tile=400)
+    assert (small.label_map(picture) == predictor.label_map(picture)).all()
+    assert small.tiles is None
+
+
+def test_large_pictures_are_cut_unasked(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh = Predictor(predictor.model, device="cpu")
+    fresh.label_map(photo(100, 100))
+    assert fresh.tiles is None
+    monkeypatch.setattr("fullconv.inference.predictor.WHOLE", 9_999)
+    mask = fresh.label_map(photo(100, 100))
+    assert fresh.tiles is not None
+    assert (mask != predictor.label_map(photo(100, 100))).mean() < 1e-3
+
+
+def test_pictures_that_are_resized_as_a_whole_are_not_cut(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = predictor.model
+    model = Model(made.network, made.labels, made.card, short_side=64)
+    with pytest.raises(FullconvError) as caught:
+        Predictor(model, device="cpu", tile=96)
+    assert "resized as a whole, to 64 pixels" in caught.value.message
+    assert "without --tile" in caught.value.hint
+    monkeypatch.setattr("fullconv.inference.predictor.WHOLE", 1)
+    fresh = Predictor(model, device="cpu")
+    fresh.label_map(photo(100, 100))
+    assert fresh.tiles is None

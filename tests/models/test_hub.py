@@ -1,0 +1,257 @@
+"""Models on a hub by name, against a stand-in that speaks HTTP: what is fetched, what is found
+without network, and what is said where there is no model."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import hub as stand_in
+import numpy as np
+import pytest
+from huggingface_hub import constants
+from PIL import Image
+
+import fullconv as fc
+from fullconv.cli.main import run
+from fullconv.core.errors import DownloadError, FullconvError
+from fullconv.core.settings import Settings
+from fullconv.models.hub import HubName, is_hub_name, local, parse
+from fullconv.models.model import Model, load_model, save_model
+from fullconv.training.auto_settings import decide
+
+NAME = "hf://someone/streets"
+MakeModel = Callable[..., Model]
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture
+def there(hub: stand_in.Hub, model_folder: Path) -> stand_in.Hub:
+    """With a model, beside which lie files that no model needs."""
+    others = {"checkpoint/last.ckpt": b"\x80\x02pickle", "pytorch_model.bin": b"PK"}
+    hub.add("someone/streets", {**files_of(model_folder), **others})
+    return hub
+
+
+def refused(name: str | Path) -> FullconvError:
+    with pytest.raises(FullconvError) as caught:
+        load_model(name)
+    return caught.value
+
+
+def picture() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (41, 67, 3), np.uint8)
+
+
+def test_a_model_from_the_hub_is_the_very_model(there: stand_in.Hub, model_folder: Path) -> None:
+    expected = fc.load(model_folder, device="cpu")(picture()).mask
+    for name in (NAME, Path(NAME), f"{NAME}@main"):
+        assert np.array_equal(fc.load(name, device="cpu")(picture()).mask, expected)
+
+
+def test_nothing_is_fetched_but_what_a_model_needs(there: stand_in.Hub) -> None:
+    folder = local(NAME)
+    assert set(there.fetched()) == {"config.json", "model.safetensors"}
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_what_is_in_the_cache_is_not_fetched_again_unless_it_changed(
+    there: stand_in.Hub, make_model: MakeModel, tmp_path: Path
+) -> None:
+    first = local(NAME)
+    there.requests.clear()
+    assert local(NAME) == first
+    assert there.fetched() == []
+    names = ("one", "two")
+    there.repos["someone/streets"].add(files_of(save_model(make_model(names), tmp_path / "model")))
+    assert load_model(NAME).labels.names == names
+    assert set(there.fetched()) == {"config.json", "model.safetensors"}
+
+
+def test_branches_and_commits_are_revisions(
+    there: stand_in.Hub, make_model: MakeModel, tmp_path: Path
+) -> None:
+    repo = there.repos["someone/streets"]
+    before = repo.branches["main"]
+    other = save_model(make_model(("one", "two")), tmp_path / "model")
+    repo.add(files_of(other), "small/v2")
+    assert load_model(f"{NAME}@small/v2").labels.names == ("one", "two")
+    assert load_model(NAME).labels.names == load_model(f"{NAME}@{before}").labels.names
+    assert len(load_model(NAME).labels) > 2
+
+
+def test_without_network_the_cache_is_enough(
+    there: stand_in.Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = local(NAME)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # where nothing listens
+    assert local(NAME) == folder
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert local(NAME) == folder
+    there.requests.clear()
+    error = refused("hf://someone/else")
+    assert error.message == (
+        "hf://someone/else is not in the cache of this machine: HF_HUB_OFFLINE keeps this machine "
+        "from the network."
+    )
+    assert error.hint == "HF_HUB_OFFLINE=0 fullconv inspect hf://someone/else"
+    assert there.requests == []
+
+
+def test_no_network_and_nothing_in_the_cache(
+    hub: stand_in.Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    error = refused(NAME)
+    assert isinstance(error, DownloadError)
+    assert error.message == (
+        f"{NAME} is not in the cache of this machine and could not be fetched: there is no "
+        "network, or http://127.0.0.1:9 does not answer."
+    )
+    assert error.hint == f"fullconv inspect {NAME}   # again, with a network"
+
+
+def test_a_model_that_is_not_there_and_one_that_is_private_look_alike(
+    there: stand_in.Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there.repos["someone/streets"].private = True
+    for name in ("someone/streets", "someone/nothing"):
+        error = refused(f"hf://{name}")
+        assert error.message == (
+            f"there is no model {name} on {there.address}, or it is private: this machine sends "
+            "no token."
+        )
+        assert error.hint.startswith("hf auth login")
+    monkeypatch.setenv("HF_TOKEN", stand_in.TOKEN)
+    assert load_model(NAME).labels
+    assert "the token that this machine sends may not see it" in refused("hf://a/b").message
+
+
+def test_terms_that_are_not_accepted(there: stand_in.Hub) -> None:
+    there.repos["someone/streets"].gated = True
+    error = refused(NAME)
+    assert f"{NAME} asks that its terms are accepted before it is fetched" in error.message
+    assert f"accept them at {there.address}/someone/streets" in error.hint
+
+
+def test_a_revision_that_is_not_there(there: stand_in.Hub) -> None:
+    there.repos["someone/streets"].add({}, "v1")
+    error = refused(f"{NAME}@v3")
+    assert error.message == ("someone/streets has no branch, tag or commit 'v3'; it has main, v1.")
+    assert error.hint == f"fullconv inspect {NAME}"
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (
+            {
+                "config.json": json.dumps({"model_type": "bert"}).encode(),
+                "model.safetensors": b"large",
+            },
+            "its config.json is of something else (model_type 'bert'), it holds config.json, "
+            "model.safetensors",
+        ),
+        ({"pytorch_model.bin": b"x"}, "it has no config.json, it holds pytorch_model.bin"),
+        ({"config.json": b"{"}, "its config.json is not JSON, it holds config.json"),
+        ({"config.json": b"[]"}, "its config.json is of something else, it holds config.json"),
+    ],
+)
+def test_a_model_of_others_is_refused_before_its_weights_are_fetched(
+    hub: stand_in.Hub, files: dict[str, bytes], said: str
+) -> None:
+    hub.add("someone/other", files)
+    error = refused("hf://someone/other")
+    assert error.message == (
+        f"hf://someone/other is no model of fullconv: {said}; expected config.json and "
+        "model.safetensors as `fullconv push` sends them."
+    )
+    assert "model.safetensors" not in hub.fetched()
+
+
+def test_a_damaged_model(there: stand_in.Hub, model_folder: Path) -> None:
+    weights = bytearray((model_folder / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    there.repos["someone/streets"].add({"model.safetensors": bytes(weights)})
+    assert "was altered or does not belong to its config.json" in refused(NAME).message
+
+
+def test_a_hub_that_is_ill(there: stand_in.Hub) -> None:
+    there.broken = 503
+    error = refused(NAME)
+    assert isinstance(error, DownloadError)
+    assert there.address in error.message
+    assert f"fullconv inspect {NAME}" in error.hint
+
+
+@pytest.mark.parametrize("name", ["hf://streets", "hf://a/b/c", "hf://a/b c", "hf://a/..", "hf://"])
+def test_what_is_no_name(name: str) -> None:
+    assert is_hub_name(name)
+    with pytest.raises(FullconvError, match="is no name of a model on the hub: expected hf://USER"):
+        parse(name)
+
+
+def test_names() -> None:
+    assert parse("a/b") == HubName("a/b")
+    assert str(parse("hf:/a_1/b-2.c@refs/pr/1")) == "hf://a_1/b-2.c@refs/pr/1"
+    assert not is_hub_name("runs/hf")
+    assert local("runs/hf") == Path("runs/hf")
+
+
+def test_a_training_may_start_from_one() -> None:
+    settings = Settings(start=NAME)
+    assert decide(settings, None)[0].start == NAME
+
+
+def test_every_command_that_takes_a_model_takes_one_of_the_hub(
+    there: stand_in.Hub, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ["--out", str(tmp_path / "out")]
+    photo = next((scenes / "images/test").iterdir())
+    assert run(["predict", NAME, str(photo), *out]) == 0
+    assert (tmp_path / "out" / f"{photo.stem}_mask.png").is_file()
+    assert run(["predict", NAME, str(photo), *out, "--json"]) == 0  # done already
+    assert run(["inspect", NAME]) == 0
+    assert run(["evaluate", NAME, str(scenes)]) == 0
+    said = capsys.readouterr().out
+    assert f"next: fullconv predict {NAME} PICTURES" in said
+    assert f"{NAME} on {scenes}, split test" in said
+    assert "hf:/someone" not in said
+    assert run(["predict", "hf://someone/nothing", str(photo), *out]) == 1
+    assert "there is no model someone/nothing" in capsys.readouterr().err
+
+
+def test_from_one_process_to_the_next_and_offline(
+    there: stand_in.Hub, tmp_path: Path, model_folder: Path
+) -> None:
+    """As a person does it: what the environment says is heard from the start."""
+    Image.fromarray(picture()).save(tmp_path / "a.png")
+    env = {**os.environ, "HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": there.address}
+
+    def predict(folder: str, **more: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "fullconv", "predict", NAME, str(tmp_path / "a.png")]
+        return subprocess.run(
+            [*command, "--out", str(tmp_path / folder)],
+            env={**env, **more},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    first = predict("one")
+    assert first.returncode == 0, first.stderr
+    there.requests.clear()
+    offline = predict("two", HF_HUB_OFFLINE="1")
+    assert offline.returncode == 0, offline.stderr
+    assert there.requests == []
+    expected = fc.load(model_folder, device="cpu")(picture()).mask
+    for folder in ("one", "two"):
+        assert np.array_equal(np.asarray(Image.open(tmp_path / folder / "a_mask.png")), expected)

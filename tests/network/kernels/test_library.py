@@ -1,0 +1,30 @@
+"""The compiled library's door: what it is called with, and what is said where it fails."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fullconv.network.kernels import library
+from fullconv.network.kernels.numpy_arrays import Place
+
+
+def test_scores_are_described_as_the_library_reads_them() -> None:
+    values = np.zeros((2, 3, 4, 5), np.float32)
+    pointer, shape, strides, grid, size = library.scores_for(
+        values.ctypes.data, values.shape, [60, 20, 5, 1], Place(8, -3.5), (30, 40)
+    )
+    assert pointer.value == values.ctypes.data
+    assert list(shape) == [2, 3, 4, 5]
+    assert list(strides) == [60, 20, 5, 1]
+    assert list(grid) == [-3.5, 8.0]  # offset, stride
+    assert list(size) == [30, 40]
+
+
+def test_why_there_is_none_is_said_or_it_is_there() -> None:
+    found, why = library.load()
+    assert (found is None) == bool(why)
+
+
+def test_sentences() -> None:
+    assert "no largest one" in library.not_finite().message
+    assert "not enough memory" in library.no_memory().message

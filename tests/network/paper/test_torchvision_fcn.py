@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from others import torchvision_fcn as torchvision_network
+from torch import nn
+
+from fullconv.core.errors import FullconvError
+from fullconv.network.backbone_card import BackboneCard, read_card
+from fullconv.network.fcn import FCN
+from fullconv.network.paper import torchvision_fcn
+from fullconv.network.paper.weight_files import Weights, torchvision_weights
+
+CARD = BackboneCard("torchvision", "fcn_resnet50")
+
+
+@pytest.fixture(scope="module")
+def theirs() -> nn.Module:
+    return torchvision_network(6)
+
+
+def test_scores_and_labels_are_torchvisions(theirs: nn.Module) -> None:
+    net = FCN(CARD, 6, stride=8).eval()
+    weights = Weights(Path("file.pth"), theirs.state_dict(), "torch")
+    torchvision_fcn.fill_pyramid(net.backbone.pyramid, weights)  # type: ignore[arg-type]
+    torchvision_fcn.fill_score(net.score["stride8"], weights)
+    assert net.backbone.placement == "stretched"
+    for size in ((48, 64), (49, 83), (33, 20)):
+        images = torch.randn(1, 3, *size)
+        with torch.no_grad():
+            raw = theirs.classifier(theirs.backbone(images)["out"])  # type: ignore[operator,index]
+            wanted, scores = theirs(images)["out"], net(images)
+        scale = float(raw.abs().max())
+        torch.testing.assert_close(scores.values, raw, rtol=0, atol=1e-5 * scale)
+        torch.testing.assert_close(scores.full(), wanted, rtol=0, atol=1e-5 * scale)
+        best = wanted.topk(2, dim=1).values
+        clear = best[:, 0] - best[:, 1] > 1e-4 * scale
+        assert clear.float().mean() > 0.9
+        assert (scores.labels() == wanted.argmax(1))[clear].all()
+        assert len(scores.labels().unique()) > 1
+
+
+def test_which_network_weights_are_of(theirs: nn.Module) -> None:
+    def name(tensors: Any) -> str:
+        return torchvision_fcn.name_of(Weights(Path("a"), tensors, "torch"))
+
+    assert name(theirs.state_dict()) == "fcn_resnet50"
+    with torch.device("meta"):
+        deeper = torchvision.models.segmentation.fcn_resnet101(
+            weights=None, weights_backbone=None
+        ).state_dict()
+        resnet = torchvision.models.resnet50().state_dict()
+    assert name(deeper) == "fcn_resnet101"
+    assert name(resnet) == ""
+    weights = Weights(Path("a"), deeper, "torch")
+    assert torchvision_fcn.classes_of(weights) == 21
+
+
+def test_a_card_with_weights(theirs: nn.Module, tmp_path: Path) -> None:
+    torch.save(dict(list(theirs.state_dict().items())), tmp_path / "fcn.pth")
+    (tmp_path / "card.toml").write_text(
+        'source = "torchvision"\nname = "fcn_resnet50"\nweights = "fcn.pth"\n'
+    )
+    pyramid, _ = torchvision_fcn.build_pyramid(read_card(tmp_path / "card.toml"))
+    state = theirs.state_dict()
+    for name, tensor in pyramid.state_dict().items():
+        assert torch.equal(tensor, state[name]), name
+
+
+def test_published_weights_come_with_their_checksum(
+    theirs: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def get(**options: Any) -> Any:
+        asked.append(options)
+        return theirs.state_dict()
+
+    chosen = SimpleNamespace(DEFAULT=SimpleNamespace(get_state_dict=get))
+    monkeypatch.setattr(torchvision.models, "get_model_weights", lambda name: chosen)
+    _, card = torchvision_fcn.build_pyramid(CARD, pretrained=True)
+    assert asked == [{"progress": True, "check_hash": True}]
+    assert card.pretrained_on == "COCO train2017, the classes of PASCAL VOC"
+
+
+@pytest.mark.parametrize("problem", [OSError("no route to host"), RuntimeError("invalid hash")])
+def test_weights_out_of_reach(problem: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def get(**_options: Any) -> Any:
+        raise problem
+
+    chosen = SimpleNamespace(DEFAULT=SimpleNamespace(get_state_dict=get))
+    monkeypatch.setattr(torchvision.models, "get_model_weights", lambda name: chosen)
+    with pytest.raises(FullconvError, match="weights of fcn_resnet50 are not on this") as error:
+        torchvision_weights(CARD, CARD.name)
+    assert str(problem) in error.value.message
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"backbone.conv1.weight": None}, "backbone.conv1.weight is missing"),
+        ({"backbone.conv9.weight": torch.zeros(1)}, "backbone.conv9.weight is one too many"),
+        (
+            {"classifier.0.weight": torch.zeros(2, 2)},
+            r"classifier.0.weight is \(2, 2\) \(expected \(512, 2048, 3, 3\)\)",
+        ),
+    ],
+)
+def test_weights_that_do_not_fit(theirs: nn.Module, change: Any, message: str) -> None:
+    state = {**theirs.state_dict(), **change}
+    state = {name: tensor for name, tensor in state.items() if tensor is not None}
+    pyramid = torchvision_fcn.DilatedPyramid(theirs)
+    with pytest.raises(FullconvError, match=message) as error:
+        torchvision_fcn.fill_pyramid(pyramid, Weights(Path("dir/file.pth"), state, "torch"))
+    assert error.value.message.startswith("file.pth does not fit torchvision's network")
+
+
+def test_options_that_there_are_not() -> None:
+    with pytest.raises(FullconvError, match="fcn_resnet50 has no options; found"):
+        FCN(replace(CARD, options={"depth": 3}), 2)

@@ -1,0 +1,191 @@
+"""What the data decides, against the sizes and shares that the test itself draws."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fullconv.core.errors import FullconvError
+from fullconv.core.settings import Settings, read_config
+from fullconv.data.check.check import CheckReport, check
+from fullconv.training.auto_settings import balanced_weights, decide, mean_rate
+
+SIZE = (96, 160)
+
+
+def report_of(root: Path, mask: np.ndarray, names: str = '["background", "thing"]') -> CheckReport:
+    """Of six pictures with one and the same mask."""
+    generator = np.random.default_rng(0)
+    for number in range(6):
+        for folder in ("images", "masks"):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+        photo = generator.integers(0, 256, (*mask.shape, 3), np.uint8)
+        Image.fromarray(photo).save(root / "images" / f"{number}.png")
+        Image.fromarray(mask).save(root / "masks" / f"{number}.png")
+    (root / "dataset.toml").write_text(f"classes = {names}\n")
+    report = check(root)
+    report.raise_for_errors()
+    return report
+
+
+def test_rates_follow_the_optimizer_and_the_crop_the_pictures(scenes: Path) -> None:
+    report = check(scenes)
+    settings, reasons = decide(Settings(), report)
+    assert settings.crop == (33, 33)  # 48 x 64: the largest 32 k + 1 within
+    assert "48 x 64" in reasons[0]
+    assert "--crop" in reasons[0]
+    assert (settings.rate, settings.backbone_rate) == (0.002, 0.0005)
+    assert decide(Settings(pretrained=False), report)[0].backbone_rate == 0.002
+    assert decide(Settings(optimizer="sgd"), report)[0].weight_decay == 0.0005
+    given = Settings(rate=1.0, backbone_rate=2.0, weight_decay=0.0, workers=0)
+    kept, _ = decide(given, report)
+    assert (kept.rate, kept.backbone_rate, kept.weight_decay, kept.workers) == (1.0, 2.0, 0.0, 0)
+
+
+def test_what_is_given_is_kept_and_needs_no_reason(scenes: Path) -> None:
+    given = Settings(crop=(65, 97), scale=(0.9, 1.1), class_weights="balanced")
+    settings, reasons = decide(given, check(scenes))
+    assert (settings.crop, settings.scale, settings.class_weights) == (
+        (65, 97),
+        (0.9, 1.1),
+        "balanced",
+    )
+    assert reasons == []
+
+
+def test_large_pictures_are_cropped_and_the_reason_says_so(tmp_path: Path) -> None:
+    mask = np.zeros((700, 600), np.uint8)
+    mask[:, 300:] = 1
+    settings, reasons = decide(Settings(), report_of(tmp_path, mask))
+    assert settings.crop == (513, 513)
+    assert "700 x 600, at most 513" in reasons[0]
+
+
+@pytest.mark.parametrize(("width", "low"), [(4, 1.0), (60, 0.5)])
+def test_thin_things_are_not_made_thinner(tmp_path: Path, width: int, low: float) -> None:
+    """Lines 4 pixels wide keep most of their area in the cells of stride 4, and lose it at 8."""
+    mask = np.zeros(SIZE, np.uint8)
+    mask[:, 20 : 20 + width] = 1
+    mask[40 : 40 + width] = 1
+    settings, reasons = decide(Settings(stride=4), report_of(tmp_path, mask))
+    assert settings.scale == (low, 2.0)
+    assert reasons[1].startswith(f"scale {low:g} to 2: the labels allow a mean IoU of ")
+    assert ("so nothing is made smaller" in reasons[1]) == (low == 1.0)
+
+
+@pytest.mark.parametrize(("share", "kind"), [(0.05, "balanced"), (0.3, "none")])
+def test_one_class_that_covers_nearly_all_calls_for_weights(
+    tmp_path: Path, share: float, kind: str
+) -> None:
+    mask = np.zeros(SIZE, np.uint8)
+    mask[:, : round(SIZE[1] * share)] = 1
+    settings, reasons = decide(Settings(), report_of(tmp_path, mask))
+    assert settings.class_weights == kind
+    assert f"background covers {1 - share:.1%}" in reasons[2]
+
+
+def test_camvid_keeps_the_recipe_of_the_literature(shared: Path) -> None:
+    settings, reasons = decide(Settings(), check(shared / "data/camvid"))
+    assert settings.crop == (353, 449)
+    assert settings.scale == (0.5, 2.0), reasons
+    assert settings.class_weights == "none"
+
+
+def test_cracks_are_weighed_up(shared: Path, tmp_path: Path) -> None:
+    """1.6 % of the pixels: the masks hold 0 and 255, to which dataset.toml gives a meaning."""
+    for folder in ("images", "masks"):
+        (tmp_path / folder).symlink_to(shared / "data/crackforest" / folder)
+    (tmp_path / "dataset.toml").write_text(
+        'classes = ["background", "crack"]\n[map]\n255 = "crack"\n'
+    )
+    settings, reasons = decide(Settings(), check(tmp_path))
+    assert settings.class_weights == "balanced"
+    assert "background covers 98." in reasons[2]
+
+
+def test_balanced_weights_average_to_one_over_the_pixels() -> None:
+    weights = balanced_weights([900, 100, 0])
+    assert weights[1] / weights[0] == pytest.approx(3.0)  # the square root of 9
+    assert 0.9 * weights[0] + 0.1 * weights[1] == pytest.approx(1.0)
+    assert weights[2] == 1.0
+
+
+def test_the_published_rates_of_a_summed_loss_are_those_of_the_mean_loss() -> None:
+    """A VOC picture of 500 x 375 pixels: 1e-10, 1e-12 and 1e-14 summed."""
+    rates = [mean_rate(summed, 500 * 375) for summed in (1e-10, 1e-12, 1e-14)]
+    assert [f"{rate:.1e}" for rate in rates] == ["1.9e-05", "1.9e-07", "1.9e-09"]
+
+
+def test_a_summed_rate_is_converted_by_the_labelled_pixels_of_a_step(tmp_path: Path) -> None:
+    mask = np.zeros(SIZE, np.uint8)
+    mask[:, 80:] = 1
+    mask[:24] = 255  # a quarter counts not
+    report = report_of(tmp_path, mask)
+    paper = Settings(
+        summed_rate=1e-6, optimizer="sgd", momentum=0.99, batch=1, crop=(0, 0), schedule="fixed"
+    )
+    settings, reasons = decide(paper, report)
+    labelled = 72 * 160
+    assert settings.rate == settings.backbone_rate == pytest.approx(1e-6 * labelled)
+    assert settings.weight_decay == pytest.approx(0.0005 / labelled)
+    assert settings.summed_rate is None  # config.toml says what was decided
+    assert settings.scale == (1.0, 1.0)
+    assert "rate 0.0115 of the mean loss: 1e-06 of the summed loss x 11,520 labelled" in reasons[-1]
+    crops, reasons = decide(replace(paper, crop=(64, 32), batch=4), report)
+    assert crops.rate == pytest.approx(1e-6 * 4 * 64 * 32 * 0.75)
+    assert "1,536 labelled pixels of a crop x 4 pictures" in reasons[-1]
+
+
+def test_whole_pictures_of_several_sizes_make_no_batch(tmp_path: Path) -> None:
+    report_of(tmp_path, np.zeros(SIZE, np.uint8))
+    for folder in ("images", "masks"):
+        Image.new("RGB" if folder == "images" else "L", (50, 40)).save(tmp_path / folder / "x.png")
+    report = check(tmp_path)
+    with pytest.raises(FullconvError, match="of 2 different sizes make no batch of 8") as caught:
+        decide(Settings(crop=(0, 0)), report)
+    assert caught.value.hint == "--batch 1 --accumulate 8"
+    assert decide(Settings(crop=(0, 0), batch=1), report)[0].scale == (1.0, 1.0)
+
+
+def test_sgd_moves_as_far_at_any_momentum(scenes: Path) -> None:
+    report = check(scenes)
+    for momentum, rate in ((0.9, 0.02), (0.99, 0.002), (0.0, 0.2)):
+        found, _ = decide(Settings(optimizer="sgd", momentum=momentum), report)
+        assert found.rate == pytest.approx(rate)
+
+
+def test_a_model_to_start_from_brings_its_weights(scenes: Path) -> None:
+    settings, _ = decide(Settings(start="runs/a"), check(scenes))
+    assert not settings.pretrained
+    assert settings.backbone_rate == 0.0005
+
+
+def test_where_a_model_to_start_from_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for start, found in (
+        ("runs/a", str(tmp_path.resolve() / "runs/a")),
+        ("torchvision:fcn_resnet50", "torchvision:fcn_resnet50"),
+        ("", ""),
+    ):
+        assert decide(Settings(start=start), None)[0].start == found
+
+
+def test_the_recipes_of_the_papers_are_read_and_give_their_rates(tmp_path: Path) -> None:
+    """On pictures of 500 x 375 pixels, without void ones, as in the released solvers."""
+    report = report_of(tmp_path, np.zeros((375, 500), np.uint8))
+    recipes = sorted((Path(__file__).parents[2] / "recipes").glob("paper_*.toml"))
+    assert len(recipes) == 5
+    for path in recipes:
+        given = Settings.from_dict(read_config(path)["train"])
+        settings, _ = decide(given, report)
+        heavy = given.summed_rate is not None
+        assert settings.rate == settings.backbone_rate == pytest.approx(1.875e-5 if heavy else 1e-4)
+        assert settings.momentum == (0.99 if heavy else 0.9)
+        assert settings.batch * settings.accumulate == (1 if heavy else 20)
+        assert (settings.crop, settings.scale) == ((0, 0), (1.0, 1.0))
+        assert settings.backbone.startswith("paper:")
+        assert str(path.name) in path.read_text()

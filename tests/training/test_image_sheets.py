@@ -1,0 +1,182 @@
+"""The album: what a network sees, back in colours, and sheets whose pixels can be accounted for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lively import lively
+from numpy.typing import NDArray
+from PIL import Image
+
+from fullconv.core.labels import Labels
+from fullconv.data.io.extra_channels import Input
+from fullconv.training.image_sheets import Crop, Labelled, as_seen, batches_sheet, epoch_sheet, save
+from fullconv.visualization import overlay as draw
+
+LABELS = Labels(("sky", "road"), ((10, 200, 30), (200, 20, 90)))
+OTHER = Labels(("far", "near"), ((1, 60, 250), (250, 160, 0)), ignore_index=7)
+DEPTH = Input("depth", 1, (300.0,), (50.0,))
+HHA = Input("hha", 3, (1.0, 2.0, 3.0), (1.0, 2.0, 4.0))
+PHOTO = (90, 100, 110)
+
+
+def shares(sheet: Image.Image) -> dict[tuple[int, ...], int]:
+    """Colour -> how many pixels of the sheet have it."""
+    found, counts = np.unique(np.asarray(sheet).reshape(-1, 3), axis=0, return_counts=True)
+    return dict(zip(map(tuple, found.tolist()), counts.tolist(), strict=True))
+
+
+def photo(height: int, width: int) -> NDArray[np.uint8]:
+    return np.full((height, width, 3), PHOTO, np.uint8)
+
+
+@given(
+    st.integers(1, 3),
+    st.integers(1, 9),
+    st.integers(1, 9),
+    st.lists(st.floats(0.0, 1.0), min_size=3, max_size=3),
+    st.lists(st.floats(0.05, 2.0), min_size=3, max_size=3),
+    st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=60)
+def test_normalised_and_put_back_is_the_very_picture(
+    count: int, height: int, width: int, mean: list[float], std: list[float], seed: int
+) -> None:
+    model = MODEL
+    model.card = replace(model.card, mean=tuple(mean), std=tuple(std))
+    generator = torch.Generator().manual_seed(seed)
+    pictures = torch.randint(256, (count, 3, height, width), generator=generator).byte()
+    shown = as_seen(model, pictures)
+    assert len(shown) == count
+    for picture, (back,) in zip(pictures, shown, strict=True):
+        assert np.array_equal(back, picture.permute(1, 2, 0).numpy())
+
+
+MODEL = lively()
+
+
+def test_further_inputs_are_grey_about_their_mean_and_colours_where_they_are_three() -> None:
+    model = replace(lively(), inputs=(DEPTH, HHA))
+    batch = torch.zeros(1, 7, 1, 5)
+    batch[0, 3] = torch.tensor([0.0, 200.0, 300.0, 400.0, 1000.0])  # mean 300, spread 50
+    batch[0, 4:, 0, 0] = torch.tensor([1.0, 2.0 + 4.0, 3.0 - 8.0])  # mean, two above, two below
+    colors, depth, hha = as_seen(model, batch)[0]
+    assert colors.shape == depth.shape == hha.shape == (1, 5, 3)
+    assert depth[0].tolist() == [[0] * 3, [0] * 3, [128] * 3, [255] * 3, [255] * 3]
+    assert hha[0, 0].tolist() == [128, 255, 0]
+
+
+def test_a_crop_shows_its_void_and_stripes_where_it_is_beyond_the_picture() -> None:
+    ids = np.zeros((240, 320), np.uint8)
+    ids[:, 160:] = 1
+    ids[:60] = 255  # void
+    outside = np.zeros((240, 320), bool)
+    outside[200:] = True
+    ids[200:] = 255
+    crop = Crop("a", [photo(240, 320)], [ids], outside)
+    found = shares(batches_sheet([crop], [("", LABELS)], (), 255, "the first crop"))
+    assert found[PHOTO] == 240 * 320
+    cells = {"sky": 140 * 160, "road": 140 * 160}
+    for name, color in zip(LABELS.names, LABELS.colors, strict=True):
+        assert cells[name] < found[color] < cells[name] + 500  # and its swatch in the legend
+    assert 60 * 320 < found[draw.NEUTRAL] < 60 * 320 + 500
+    # Half of what is outside is grey, the other half as white as the paper.
+    assert 0.4 * 40 * 320 < found[196, 202, 208] < 0.6 * 40 * 320 + 500
+
+
+def test_what_is_not_there_is_not_in_the_legend(legends: list[dict[str, Any]]) -> None:
+    inside = np.zeros((240, 320), bool)
+    ids = np.zeros((240, 320), np.uint8)
+    batches_sheet([Crop("a", [photo(240, 320)], [ids], inside)], [("", LABELS)], (), 255, "")
+    assert legends == [{"sky": LABELS.colors[0]}]
+
+
+@pytest.fixture
+def legends(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The legends that are drawn."""
+    found: list[dict[str, Any]] = []
+    real = draw.swatches
+
+    def swatches(colors: Any, **options: Any) -> Any:
+        found.append(dict(colors))
+        return real(colors, **options)
+
+    monkeypatch.setattr(draw, "swatches", swatches)
+    return found
+
+
+def test_two_heads_have_columns_and_a_legend_of_their_own(legends: list[dict[str, Any]]) -> None:
+    """They share one ignored id, which is none of the second table's."""
+    first, second = np.zeros((240, 320), np.uint8), np.ones((240, 320), np.uint8)
+    second[:100] = 255
+    tables = [("kinds", LABELS), ("distance", OTHER)]
+    wrong = np.ones_like(first)
+    pictures = [Labelled("a", photo(240, 320), [first, second], [wrong, wrong])]
+    sheet = epoch_sheet(pictures, tables, 255, "epoch 1 of 2")
+    found = shares(sheet)
+    assert found[PHOTO] == 240 * 320
+    assert found[OTHER.colors[1]] > (140 + 240) * 320  # truth and prediction
+    assert found[LABELS.colors[0]] > 240 * 320
+    assert found[LABELS.colors[1]] > 240 * 320
+    assert found[draw.NEUTRAL] > 100 * 320
+    assert list(legends[0]) == ["kinds: sky", "distance: near", "(ignored)", "kinds: road"]
+    assert sheet.width > 5 * 320
+
+
+def test_captions_say_which_share_of_the_labelled_pixels_is_right(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[str] = []
+    real = draw.grid
+
+    def grid(rows: Any, titles: Any, captions: Any, **options: Any) -> Any:
+        said.extend(captions)
+        return real(rows, titles, captions, **options)
+
+    monkeypatch.setattr(draw, "grid", grid)
+    truth = np.zeros((8, 10), np.uint8)
+    truth[:4] = 255
+    found = np.zeros((8, 10), np.uint8)
+    found[4] = 1  # one of four labelled rows
+    void = np.full((8, 10), 255, np.uint8)
+    pictures = [
+        Labelled("a", photo(8, 10), [truth], [found]),
+        Labelled("b", photo(8, 10), [void], [found]),
+    ]
+    epoch_sheet(pictures, [("", LABELS)], 255, "")
+    assert said == ["a: 75.0 % right", "b"]
+
+
+@pytest.mark.parametrize("size", [(2, 3), (640, 480), (40, 640), (640, 33)])
+def test_a_sheet_of_six_pictures_of_any_shape_can_be_looked_at(size: tuple[int, int]) -> None:
+    ids = np.zeros(size, np.uint8)
+    pictures = [Labelled("a name that is long " * 9, photo(*size), [ids], [ids])] * 6
+    sheet = epoch_sheet(pictures, [("", LABELS)], 255, "epoch 1 of 1: mean IoU 0.123 on val")
+    assert 400 < sheet.width <= 2300
+    assert sheet.height <= 1800
+
+
+def test_a_sheet_that_cannot_be_written_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "images/epoch_0001.png"
+    save(Image.new("RGB", (4, 4), (1, 2, 3)), path)
+    before = path.read_bytes()
+    with Image.open(path) as image:
+        assert image.size == (4, 4)
+
+    def full(self: Any, file: Any, *_: Any, **__: Any) -> None:
+        Path(file).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(OSError, match="No space"):
+        save(Image.new("RGB", (5, 5)), path)
+    assert path.read_bytes() == before

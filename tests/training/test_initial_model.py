@@ -1,0 +1,122 @@
+"""What a training starts from: what is taken over from an earlier model, and what is not."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from fullconv.core.errors import FullconvError
+from fullconv.core.labels import Labels
+from fullconv.models.model import Model
+from fullconv.network.backbone_card import BackboneCard
+from fullconv.network.fcn import FCN
+from fullconv.training.initial_model import take_over
+
+LABELS = Labels(("sky", "road", "tree"))
+OTHERS = Labels(("cat", "dog", "tree"))
+SIZES = [(65, 97), (129, 33)]  # 32 k + 1: no stride needs padding
+
+
+class Pyramid(nn.Module):
+    """Cells at 0, s, 2s ..., as in a ResNet: those of a coarser map are among those of a finer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            nn.Conv2d(3 if k == 0 else 6, 6, 3, stride=2, padding=1) for k in range(5)
+        )
+
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        maps = []
+        for layer in self.layers:
+            images = (4 * layer(images)).tanh()  # lively enough for all classes to occur
+            maps.append(images)
+        return maps[2:]
+
+
+def model_of(stride: int, labels: Labels = LABELS, *, upsampling: str = "bilinear") -> Model:
+    torch.manual_seed(stride)
+    network = FCN(Pyramid(), len(labels), stride=stride, upsampling=upsampling)
+    for score in network.score.values():
+        nn.init.normal_(score.weight)  # type: ignore[arg-type]
+    return Model(network.eval(), labels, BackboneCard("module", "Pyramid"))
+
+
+def fresh(stride: int, labels: Labels = LABELS, *, upsampling: str = "bilinear") -> FCN:
+    torch.manual_seed(99)
+    return FCN(Pyramid(), len(labels), stride=stride, upsampling=upsampling).eval()
+
+
+def begun(network: FCN, labels: Labels, earlier: Model) -> str:
+    return take_over(Model(network, labels, earlier.card), earlier)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("coarse", "fine"), [(32, 16), (16, 8), (32, 8)])
+def test_a_finer_network_first_says_what_the_coarser_one_says(
+    coarse: int, fine: int, size: tuple[int, int]
+) -> None:
+    earlier, network = model_of(coarse), fresh(fine)
+    begun(network, LABELS, earlier)
+    images = torch.randn(2, 3, *size)
+    with torch.no_grad():
+        before, after = earlier.network(images), network(images)
+    assert after.values.shape[2] > before.values.shape[2]
+    torch.testing.assert_close(after.full(), before.full(), atol=1e-5, rtol=1e-5)
+    assert torch.equal(after.labels(), before.labels())
+    assert len(before.labels().unique()) > 1
+
+
+def test_other_sizes_are_padded_by_stride_and_alike_away_from_there() -> None:
+    earlier, network = model_of(32), fresh(8)
+    begun(network, LABELS, earlier)
+    images = torch.randn(1, 3, 151, 170)
+    with torch.no_grad():
+        before, after = earlier.network(images).full(), network(images).full()
+    assert (before - after).abs().max() > 1e-3
+    far = 63 + 32  # the field of a cell, and one cell
+    torch.testing.assert_close(after[..., :-far, :-far], before[..., :-far, :-far])
+
+
+def test_what_is_taken_over_is_said() -> None:
+    said = begun(fresh(8), LABELS, model_of(16))
+    assert said == "its backbone and its scores at stride16, stride32"
+
+
+def test_other_classes_get_fresh_scores_on_the_same_backbone() -> None:
+    earlier, network = model_of(16), fresh(16, OTHERS)
+    scores = copy.deepcopy(network.score.state_dict())
+    said = begun(network, OTHERS, earlier)
+    assert said == "its backbone; the scores start afresh, for other classes"
+    for key, value in network.score.state_dict().items():
+        assert torch.equal(value, scores[key])
+    for key, value in network.backbone.state_dict().items():
+        assert torch.equal(value, earlier.network.backbone.state_dict()[key])
+
+
+def test_learned_skips_are_kept_and_the_last_step_is_not_where_the_stride_is_another() -> None:
+    earlier = model_of(16, upsampling="learned")
+    with torch.no_grad():
+        for step in (*earlier.network.skip_upsampling.values(), earlier.network.final_upsampling):
+            step.weight += 1  # type: ignore[union-attr,operator]
+    same, finer = fresh(16, upsampling="learned"), fresh(8, upsampling="learned")
+    images = torch.randn(1, 3, 65, 65)
+    begun(same, LABELS, earlier)
+    torch.testing.assert_close(same(images).values, earlier.network(images).values)
+    own = copy.deepcopy(finer.final_upsampling.state_dict())  # type: ignore[union-attr]
+    begun(finer, LABELS, earlier)
+    assert torch.equal(finer.final_upsampling.weight, own["weight"])  # type: ignore[union-attr]
+    kept = finer.skip_upsampling["stride32"].weight
+    assert torch.equal(kept, earlier.network.skip_upsampling["stride32"].weight)  # type: ignore[arg-type]
+
+
+def test_another_backbone_is_refused_in_words() -> None:
+    other = FCN("resnet10t", len(LABELS), stride=16)
+    with pytest.raises(FullconvError) as caught:
+        begun(other, LABELS, model_of(16))
+    assert "an FCN-16s on Pyramid, which has other weights" in caught.value.message
+    assert "such as backbone.pyramid.conv1.0.weight" in caught.value.message
+    assert caught.value.hint == "--backbone module:Pyramid"

@@ -1,0 +1,246 @@
+"""One step of an FCN and its checkpoints, without a training around them."""
+
+import copy
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fullconv.core.errors import FullconvError
+from fullconv.core.labels import Labels
+from fullconv.core.settings import Settings
+from fullconv.data.synthetic.scenes import LABELS
+from fullconv.geometry.trace_network import Grid
+from fullconv.models.model import Model
+from fullconv.network.backbone_card import BackboneCard
+from fullconv.network.fcn import FCN
+from fullconv.network.scores import Scores
+from fullconv.training.auto_settings import mean_rate
+from fullconv.training.lightning_module import Checkpoints, Training
+
+
+@pytest.fixture
+def training(tmp_path):
+    torch.manual_seed(0)
+    card = BackboneCard("timm", "resnet10t")
+    network = FCN(card, len(LABELS), stride=8)
+    settings = Settings(rate=0.01, backbone_rate=0.001, weight_decay=0.1)
+    model = Model(network, LABELS, card)
+    return Training(model, settings, class_weights=None, protocol={}, folder=tmp_path)
+
+
+def batch():
+    generator = torch.Generator().manual_seed(1)
+    pictures = torch.randint(256, (2, 3, 33, 65), generator=generator, dtype=torch.uint8)
+    target = torch.randint(len(LABELS), (2, 33, 65), generator=generator, dtype=torch.uint8)
+    target[:, :5] = 255
+    return pictures, target
+
+
+def test_the_loss_is_cross_entropy_over_the_labelled_pixels(training):
+    pictures, target = batch()
+    training.eval()
+    loss = training.training_step((pictures, target), 0).detach()
+    mean, std = (
+        torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    )
+    full = training.network((pictures / 255 - mean) / std).full()
+    expected = torch.nn.functional.cross_entropy(full.double(), target.long(), ignore_index=255)
+    assert float(loss) == pytest.approx(float(expected.detach()), rel=1e-5)
+
+
+def test_a_batch_without_a_labelled_pixel_has_loss_zero_and_moves_nothing(training):
+    pictures, target = batch()
+    loss = training.training_step((pictures, torch.full_like(target, 255)), 0)
+    loss.backward()
+    assert float(loss.detach()) == 0.0
+    assert all(p.grad is None or not p.grad.any() for p in training.network.parameters())
+
+
+def test_validation_counts_labelled_pixels_only(training):
+    pictures, target = batch()
+    training.eval()
+    training.trainer = SimpleNamespace(precision="32-true")
+    training.on_validation_start()
+    with torch.inference_mode():
+        training.validation_step((pictures, target), 0)
+        predicted = training.network(training.model.normalise(pictures)).labels()
+    confusion = training.confusions[0].compute().numpy()[:-1, :-1]  # the last: ignored
+    expected = np.zeros_like(confusion)
+    for truth, guess in zip(target.flatten().tolist(), predicted.flatten().tolist(), strict=True):
+        if truth != 255:
+            expected[truth, guess] += 1
+    assert (confusion == expected).all()
+
+
+def test_rates_and_decay_by_group(training):
+    training.trainer = SimpleNamespace(estimated_stepping_batches=10)
+    optimizer = training.configure_optimizers()["optimizer"]
+    names = {id(p): name for name, p in training.network.named_parameters()}
+    found = {}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            found[names[id(parameter)]] = (group["max_lr"], group["weight_decay"])
+    assert set(found) == set(names.values())
+    for name, (rate, decay) in found.items():
+        one_dimensional = dict(training.network.named_parameters())[name].ndim == 1
+        assert rate == (0.001 if name.startswith("backbone.") else 0.01), name
+        assert decay == (0.0 if one_dimensional else 0.1), name
+
+
+def test_a_full_disk_keeps_the_old_checkpoint(tmp_path):
+    (tmp_path / "checkpoint").mkdir()
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.path.write_bytes(b"old")
+
+    def full(path):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    trainer = SimpleNamespace(save_checkpoint=full, is_global_zero=True)
+    with pytest.raises(FullconvError, match="No space left on device") as caught:
+        checkpoints.save(trainer)
+    assert "previous one and the best model are untouched" in caught.value.message
+    assert checkpoints.path.read_bytes() == b"old"
+    assert [p.name for p in (tmp_path / "checkpoint").iterdir()] == ["last.ckpt"]
+
+
+def test_checkpoints_within_an_epoch_are_minutes_apart_and_never_at_its_last_batch(tmp_path):
+    (tmp_path / "checkpoint").mkdir()
+    saved = []
+    trainer = SimpleNamespace(
+        save_checkpoint=lambda path: (saved.append(path), path.touch()),
+        is_global_zero=True,
+        num_training_batches=4,
+        world_size=1,
+        accumulate_grad_batches=1,
+    )
+    patient, eager = Checkpoints(tmp_path, seconds=3600), Checkpoints(tmp_path, seconds=-1)
+    for index in range(4):
+        patient.on_train_batch_end(trainer, None, None, None, index)
+    assert saved == []
+    for index in range(4):
+        eager.on_train_batch_end(trainer, None, None, None, index)
+    assert len(saved) == 3
+
+
+def test_mixed_precision_reads_the_scores_in_full_precision():
+    """Half precision has 8 bits: read in it, scores around 100 would be off by up to 0.25."""
+    torch.manual_seed(0)
+    values = 100 + torch.randn(1, 3, 5, 6)
+    scores = Scores(values, Grid(8, 0), (33, 41))
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = scores.full()
+    assert mixed.dtype == torch.float32
+    assert torch.equal(mixed, scores.full())
+
+
+def test_biases_have_a_rate_of_their_own_and_normalisation_has_not(training):
+    training.settings = replace(training.settings, bias_rate=2, schedule="fixed", optimizer="sgd")
+    training.trainer = SimpleNamespace(estimated_stepping_batches=10)
+    optimizer = training.configure_optimizers()  # no schedule
+    names = {id(p): name for name, p in training.network.named_parameters()}
+    found = {
+        names[id(p)]: (group["lr"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for p in group["params"]
+    }
+    assert found["score.stride32.bias"] == (0.02, 0.0)
+    assert found["score.stride32.weight"] == (0.01, 0.1)
+    assert found["backbone.pyramid.bn1.bias"] == (0.001, 0.0)  # of a batch norm
+    assert found["backbone.pyramid.bn1.weight"] == (0.001, 0.0)
+    assert optimizer.param_groups[0]["momentum"] == 0.9
+    assert not optimizer.param_groups[0]["nesterov"]
+
+
+def test_a_frozen_backbone_keeps_its_weights_and_its_running_means(training, tmp_path):
+    settings = replace(training.settings, frozen=True, schedule="fixed", optimizer="sgd", rate=1.0)
+    frozen = Training(training.model, settings, class_weights=None, protocol={}, folder=tmp_path)
+    frozen.trainer = SimpleNamespace(estimated_stepping_batches=10, global_step=0)
+    before = copy.deepcopy(frozen.network.state_dict())
+    optimizer = frozen.configure_optimizers()
+    frozen.training_step(batch(), 0).backward()
+    optimizer.step()
+    changed = {k for k, v in frozen.network.state_dict().items() if not torch.equal(v, before[k])}
+    assert changed
+    assert all(name.startswith("score.") for name in changed)
+    assert frozen.network.score.training
+    assert not any(m.training for m in frozen.network.backbone.modules())
+
+
+def test_the_converted_rate_moves_weights_as_the_summed_loss_does():
+    """Two steps of heavy learning as in the published solvers: momentum 0.99, weight decay, biases
+    at twice the rate; by hand in float64 with a loss that is summed over the labelled pixels."""
+    torch.manual_seed(0)
+    images = torch.randn(1, 4, 6, 5, dtype=torch.float64)
+    target = torch.randint(3, (1, 6, 5))
+    target[:, :2] = 255
+    labelled, summed, momentum, decay = 20, 1e-3, 0.99, 5e-2
+    layer = nn.Conv2d(4, 3, 1).double()
+    weight, bias = (p.detach().clone() for p in layer.parameters())
+    moved = [torch.zeros_like(weight), torch.zeros_like(bias)]
+    rate = mean_rate(summed, labelled)
+    ours = torch.optim.SGD(
+        [
+            {"params": [layer.weight], "lr": rate, "weight_decay": decay / labelled},
+            {"params": [layer.bias], "lr": 2 * rate},
+        ],
+        momentum=momentum,
+    )
+    for _ in range(2):
+        ours.zero_grad()
+        torch.nn.functional.cross_entropy(layer(images), target, ignore_index=255).backward()
+        ours.step()
+        weight, bias = weight.requires_grad_(), bias.requires_grad_()
+        scores = torch.nn.functional.conv2d(images, weight, bias)
+        loss = torch.nn.functional.cross_entropy(scores, target, ignore_index=255, reduction="sum")
+        of_weight, of_bias = torch.autograd.grad(loss, (weight, bias))
+        with torch.no_grad():  # Caffe: v = m v + rate (gradient + decay w); w = w - v
+            moved[0] = momentum * moved[0] + summed * (of_weight + decay * weight)
+            moved[1] = momentum * moved[1] + 2 * summed * of_bias
+            weight, bias = weight - moved[0], bias - moved[1]
+    torch.testing.assert_close(layer.weight.detach(), weight, rtol=1e-12, atol=0)
+    torch.testing.assert_close(layer.bias.detach(), bias, rtol=1e-12, atol=0)
+
+
+def test_no_checkpoint_between_the_passes_of_a_step(tmp_path):
+    (tmp_path / "checkpoint").mkdir()
+    saved = []
+    trainer = SimpleNamespace(
+        save_checkpoint=lambda path: (saved.append(index), path.touch()),
+        is_global_zero=True,
+        num_training_batches=7,
+        world_size=1,
+        accumulate_grad_batches=3,
+    )
+    eager = Checkpoints(tmp_path, seconds=-1)
+    for index in range(7):
+        eager.on_train_batch_end(trainer, None, None, None, index)
+    assert saved == [2, 5]
+
+
+def test_the_loss_of_several_heads_is_the_sum(training):
+    """Also where they ignore different ids; each with its own class weights."""
+    order = Labels(("wall", "far", "near"))
+    network = FCN(BackboneCard("timm", "resnet10t"), len(LABELS) + 3, stride=8).eval()
+    for score in network.score.values():
+        torch.nn.init.normal_(score.weight, std=0.1)
+    weights = [torch.rand(len(LABELS)) + 0.1, torch.tensor([1.0, 3.0, 0.2])]
+    model = Model(network, LABELS, training.model.card, heads={"order": order})
+    two = Training(
+        model, training.settings, class_weights=weights, protocol={}, folder=training.folder
+    ).eval()
+    pictures, target = batch()
+    second = (target % 4).masked_fill(target % 4 == 3, 255)
+    loss = two.training_step((pictures, torch.stack([target, second], 1)), 0).detach()
+    full = network(model.normalise(pictures)).full().double()
+    expected = sum(
+        torch.nn.functional.cross_entropy(part, ids.long(), weight.double(), ignore_index=255)
+        for part, ids, weight in zip(
+            full.split([len(LABELS), 3], 1), (target, second), weights, strict=True
+        )
+    )
+    assert float(loss) == pytest.approx(float(expected.detach()), rel=1e-5)

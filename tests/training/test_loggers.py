@@ -1,0 +1,209 @@
+"""What TensorBoard and Weights & Biases are told, read back from their own files."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import io
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fullconv.cli.main import run as type_command
+from fullconv.core.errors import FullconvError
+from fullconv.core.settings import Settings
+from fullconv.data.synthetic import scenes as drawn
+from fullconv.training.lightning_module import Checkpoints
+from fullconv.training.train import train
+
+SMALL: dict[str, Any] = {
+    "backbone": "test_resnet",
+    "pretrained": False,
+    "stride": 32,
+    "epochs": 2,
+    "batch": 4,
+    "crop": (33, 65),
+    "workers": 0,
+    "precision": "float32",
+    "accelerator": "cpu",
+    "quiet": True,
+}
+# Of the packages themselves, as they are imported.
+QUIET = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("scenes")
+    return drawn.write(root, train=9, val=3, test=2, size=(48, 64))
+
+
+def log_of(folder: Path) -> list[dict[str, str]]:
+    with (folder / "log.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
+def told_tensorboard(folder: Path) -> Any:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = EventAccumulator(str(folder / "tensorboard"), size_guidance={"images": 0})
+    return found.Reload()
+
+
+@QUIET
+def test_tensorboard_is_told_what_the_log_and_the_pictures_hold(data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    run = train(data, out=tmp_path / "run", logger="tensorboard", **SMALL)
+    told = told_tensorboard(run.folder)
+    rows = log_of(run.folder)
+    for name in ("mean_iou", "pixel_accuracy"):
+        values = [(event.step, round(event.value, 5)) for event in told.Scalars(name)]
+        expected = [(int(row["step"]), float(row[name])) for row in rows]
+        assert values == [(step, pytest.approx(value, abs=2e-5)) for step, value in expected]
+    losses = [event.value for event in told.Scalars("loss")]
+    assert losses == pytest.approx([float(row["loss"]) for row in rows], abs=1e-4)
+    assert {f"iou/{name}" for name in drawn.LABELS.names} >= {
+        name for name in told.Tags()["scalars"] if name.startswith("iou/")
+    }
+    files = {"pictures/batches": ["batches"], "pictures/validation": ["epoch_0001", "epoch_0002"]}
+    for name, stems in files.items():
+        shown = told.Images(name)
+        for event, stem in zip(shown, stems, strict=True):
+            there = np.asarray(Image.open(io.BytesIO(event.encoded_image_string)).convert("RGB"))
+            assert np.array_equal(there, pixels(run.folder / f"images/{stem}.png"))
+    options = (run.folder / "tensorboard/hparams.yaml").read_text()
+    assert "backbone: test_resnet" in options
+    assert f"data_fingerprint: {run.metrics['protocol']['data_fingerprint']}" in options
+
+
+@QUIET
+def test_a_resumed_run_goes_on_in_the_same_place(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorboard")
+    real = Checkpoints.on_train_epoch_end
+
+    def interrupt(self: Checkpoints, trainer: Any, module: Any) -> None:
+        self.interrupted = trainer.current_epoch == 0
+        real(self, trainer, module)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "on_train_epoch_end", interrupt)
+        with pytest.raises(FullconvError, match="stopped in epoch 1 of 2"):
+            train(data, out=tmp_path / "run", logger="tensorboard", **SMALL)
+    run = train(resume=tmp_path / "run", quiet=True)
+    told = told_tensorboard(run.folder)
+    steps = [int(row["step"]) for row in log_of(run.folder)]
+    assert [event.step for event in told.Scalars("mean_iou")] == steps == [2, 4]
+
+
+def records(path: Path) -> list[Any]:
+    """Of a .wandb file: blocks of 32 KiB, in which records lie whole or in parts, each behind a
+    checksum, its length and its kind."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    content, at, found, part = path.read_bytes(), 7, [], b""
+    while at + 7 <= len(content):
+        if 32768 - at % 32768 < 7:
+            at += 32768 - at % 32768
+            continue
+        size, kind = int.from_bytes(content[at + 4 : at + 6], "little"), content[at + 6]
+        part += content[at + 7 : at + 7 + size]
+        at += 7 + size
+        if kind in (1, 4):  # whole, or the last part
+            found.append(Record.FromString(part))
+            part = b""
+    return found
+
+
+@pytest.fixture
+def fresh_wandb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """It reads its settings once in a process."""
+    wandb = pytest.importorskip("wandb")
+    for name in ("WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    wandb.teardown()
+    yield
+    wandb.teardown()
+
+
+@QUIET
+@pytest.mark.usefixtures("fresh_wandb")
+def test_weights_and_biases_keeps_the_same_where_it_is_offline(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    run = train(data, out=tmp_path / "run", logger="wandb", **SMALL)
+    (file,) = (run.folder / "wandb").glob("offline-run-*/*.wandb")
+    assert file.stem == f"run-{(run.folder / 'wandb/id.txt').read_text()}"
+    values: dict[str, list[Any]] = {}
+    about: dict[str, Any] = {}
+    for record in records(file):
+        for item in record.history.item:
+            key = item.key or "/".join(item.nested_key)
+            values.setdefault(key, []).append(json.loads(item.value_json))
+        for item in (*record.config.update, *record.run.config.update):
+            about[item.key or "/".join(item.nested_key)] = json.loads(item.value_json)
+    rows = log_of(run.folder)
+    for name in ("mean_iou", "pixel_accuracy"):
+        assert values[name] == pytest.approx([float(row[name]) for row in rows], abs=2e-5)
+    assert values["loss"] == pytest.approx([float(row["loss"]) for row in rows], abs=1e-4)
+    assert about["backbone"] == "test_resnet"
+    shown = sorted((file.parent / "files/media/images/pictures").glob("*.png"))
+    names = {re.sub(r"_\d+_.*", "", path.name) for path in shown}
+    assert names == {"batches", "validation"}
+    kept = [pixels(path) for path in (run.folder / "images").iterdir()]
+    for path in shown:
+        assert any(np.array_equal(pixels(path), one) for one in kept)
+
+
+@QUIET
+@pytest.mark.usefixtures("fresh_wandb")
+def test_without_an_account_nothing_is_trained(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("WANDB_MODE", "WANDB_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    with pytest.raises(FullconvError, match="Weights & Biases could not start: ") as caught:
+        train(data, out=tmp_path / "run", logger="wandb", **SMALL)
+    assert caught.value.hint.startswith("wandb login   # or WANDB_MODE=offline")
+    assert not (tmp_path / "run/log.csv").exists()
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "wandb"])
+def test_what_is_not_installed_is_said_before_anything_else(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = importlib.util.find_spec
+
+    def find(wanted: str, package: str | None = None) -> Any:
+        return None if wanted == name else real(wanted, package)
+
+    monkeypatch.setattr(importlib.util, "find_spec", find)
+    with pytest.raises(FullconvError) as caught:
+        train(tmp_path / "there is no data", logger=name)
+    assert f"--logger {name}: " in caught.value.message
+    assert f"the package {name}, which is not installed" in caught.value.message
+    assert caught.value.hint == f"pip install {name}"
+
+
+def test_loggers_that_nobody_knows(capsys: pytest.CaptureFixture[str]) -> None:
+    assert Settings(logger="tensorboard, wandb").logger == "tensorboard, wandb"
+    for wrong in ("mlflow", "wandb,wandb"):
+        assert type_command(["train", "data", "--logger", wrong]) == 1
+        said = capsys.readouterr().err
+        assert f"logger is {wrong!r}; it must be tensorboard, wandb, or both with a comma" in said

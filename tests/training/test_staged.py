@@ -1,0 +1,144 @@
+"""Training in stages on drawn scenes: each goes on where the one before ended."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from fullconv.core.errors import FullconvError
+from fullconv.core.labels import Labels
+from fullconv.data.synthetic import scenes as drawn
+from fullconv.models.model import load_model
+from fullconv.training.staged import Stage, table
+from fullconv.training.train import Run, train
+
+SMALL: dict[str, Any] = {
+    "pretrained": False,
+    "epochs": 2,
+    "batch": 3,
+    "crop": (33, 65),
+    "workers": 0,
+    "quiet": True,
+    "precision": "float32",
+    "staged": True,
+    "stage_rate": 0.25,
+    "rate": 0.004,
+    "backbone_rate": 0.002,
+}
+
+
+class Small(nn.Module):
+    """A pyramid of one's own with cells at 0, s, 2s ..."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        steps = [nn.Conv2d(3 if k == 0 else 8, 8, 3, stride=2, padding=1) for k in range(5)]
+        self.steps = nn.ModuleList(steps)
+
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        maps = []
+        for step in self.steps:
+            images = step(images).relu()
+            maps.append(images)
+        return maps[2:]
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of 32 k + 1 pixels: no stride needs padding."""
+    root = tmp_path_factory.mktemp("scenes")
+    return drawn.write(root, train=3, val=2, test=2, size=(65, 97))
+
+
+@pytest.fixture(scope="module")
+def staged(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return train(scenes, out=tmp_path_factory.mktemp("runs") / "r", module=Small(), **SMALL)
+
+
+def test_each_stage_starts_from_the_one_before(staged: Run) -> None:
+    assert [stage.name for stage in staged.stages] == ["FCN-32s", "FCN-16s", "FCN-8s"]
+    assert [stage.unchanged for stage in staged.stages] == [None, 1.0, 1.0]
+    assert [stage.epochs for stage in staged.stages] == [2, 2, 2]
+    found = [(staged.folder / part / "log.csv").read_text() for part in ("32s", "16s", ".")]
+    assert all(len(log.splitlines()) == 3 for log in found)
+    networks = [load_model(staged.folder / p, backbone=Small()) for p in ("32s", "16s", ".")]
+    assert [list(n.network.score) for n in networks] == [
+        ["stride32"],
+        ["stride16", "stride32"],
+        ["stride8", "stride16", "stride32"],
+    ]
+    assert staged.metrics == json.loads((staged.folder / "metrics.json").read_text())
+
+
+def test_gains_are_differences_of_the_stages(staged: Run) -> None:
+    values = [
+        json.loads((staged.folder / part / "metrics.json").read_text())["mean_iou"]
+        for part in ("32s", "16s", ".")
+    ]
+    assert [stage.mean_iou for stage in staged.stages] == values
+    assert staged.stages[0].gain is None
+    for number in (1, 2):
+        assert staged.stages[number].gain == values[number] - values[number - 1]
+    assert json.loads((staged.folder / "stages.json").read_text())[2]["mean_iou"] == values[2]
+
+
+def test_rates_shrink_from_stage_to_stage(staged: Run) -> None:
+    rates = []
+    for part in ("32s", "16s", "."):
+        settings = load_model(staged.folder / part, backbone=Small()).training["settings"]
+        rates.append((settings["rate"], settings["backbone_rate"]))
+    assert rates == [(0.004, 0.002), (0.001, 0.0005), (0.00025, 0.000125)]
+
+
+def test_a_stopped_one_goes_on_with_the_stage_that_is_missing(staged: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "r"
+    shutil.copytree(staged.folder, folder)
+    for name in ("metrics.json", "stages.json", "log.csv", "checkpoint/last.ckpt"):
+        (folder / name).unlink()
+    shutil.rmtree(folder / "model")
+    weights = (folder / "16s/model/model.safetensors").stat().st_mtime_ns
+    again = train(resume=folder, quiet=True, module=Small())
+    assert again.metrics == staged.metrics
+    assert (folder / "16s/model/model.safetensors").stat().st_mtime_ns == weights
+    assert [stage.mean_iou for stage in again.stages] == [s.mean_iou for s in staged.stages]
+
+
+def test_several_processes_are_refused_in_words(scenes: Path, tmp_path: Path) -> None:
+    with pytest.raises(FullconvError, match="by one process, not by 2") as caught:
+        train(scenes, out=tmp_path / "r", module=Small(), devices=2, **SMALL)
+    assert "--stride 16 --start RUN" in caught.value.hint
+
+
+def test_the_table_shows_gain_and_cost() -> None:
+    stages = [
+        Stage("FCN-32s", "a", 0.5, 0.8, None, None, 2, 90.0),
+        Stage("FCN-16s", "b", 0.5625, 0.85, 0.0625, 0.9987, 2, 120.0),
+        Stage("FCN-8s", "c", None, None, None, 1.0, 2, 150.0),
+    ]
+    lines = table(stages).splitlines()
+    assert lines[1].split() == ["FCN-32s", "50.0%", "80.0%", "1.5", "min"]
+    assert lines[2].split() == ["FCN-16s", "56.2%", "+6.2", "85.0%", "99.87%", "2.0", "min"]
+    assert lines[3].split() == ["FCN-8s", "-", "-", "100.00%", "2.5", "min"]
+    assert len({len(line) for line in lines}) == 1
+
+
+def test_new_classes_from_an_old_model(
+    scenes: Path, staged: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "data"
+    shutil.copytree(scenes, root)
+    text = (root / "dataset.toml").read_text()
+    assert "pole" in text
+    (root / "dataset.toml").write_text(text.replace("pole", "post"))
+    options = {**SMALL, "staged": False, "epochs": 1, "quiet": False}
+    run = train(root, out=tmp_path / "r", module=Small(), start=str(staged.folder), **options)
+    assert "its backbone; the scores start afresh" in capsys.readouterr().err
+    assert "post" in load_model(run.model, backbone=Small()).labels.names
+    assert isinstance(load_model(run.model, backbone=Small()).labels, Labels)
