@@ -28,7 +28,7 @@ import torch
 from method import Figure, MissingError, Section, compare, counted, parser, run
 from PIL import Image
 
-from fullconv.core._fold_memory import use_large_pages
+from fullconv.core.hardware import use_large_pages
 from fullconv.data.io.images import read_picture
 from fullconv.data.io.masks import read_values
 from fullconv.data.synthetic.scenes import LABELS, scene

@@ -30,7 +30,7 @@ from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from method import MissingError, Section, compare, parser, run
 from torch import Tensor, nn
 
-from fullconv.core._fold_memory import use_large_pages
+from fullconv.core.hardware import use_large_pages
 from fullconv.core.labels import Labels
 from fullconv.core.settings import Settings
 from fullconv.inference.predictor import Predictor

@@ -140,7 +140,7 @@ def plain(model: str, folder: Path, threads: int, rounds: int) -> dict[str, list
     encoded. Runs in a process of its own."""
     import torch
 
-    from fullconv.core._fold_memory import use_large_pages
+    from fullconv.core.hardware import use_large_pages
     from fullconv.deploy.serve.responses import Asked, answer
     from fullconv.inference.predictor import load
     from fullconv.inference.segmentation import Segmentation

@@ -44,7 +44,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from fullconv.core._fold_memory import use_large_pages
+from fullconv.core.hardware import use_large_pages
 from fullconv.data.io.images import read_picture
 from fullconv.models.model import load_model
 from fullconv.network.kernels import dispatch as readings

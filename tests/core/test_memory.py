@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from fullconv.core import _fold_memory as memory
+from fullconv.core import hardware as memory
 
 CODE = """
 import re
 from pathlib import Path
-from fullconv.core._fold_memory import use_large_pages
+from fullconv.core.hardware import use_large_pages
 
 def huge():
     text = Path("/proc/self/smaps_rollup").read_text()
@@ -62,7 +62,7 @@ def test_what_is_available_is_read() -> None:
 GIVEN_BACK = """
 import re, sys, threading
 from pathlib import Path
-from fullconv.core._fold_memory import give_back, use_large_pages
+from fullconv.core.hardware import give_back, use_large_pages
 
 def resident():
     return int(re.search(r"VmRSS:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])

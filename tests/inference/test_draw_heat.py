@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from fullconv.geometry.trace_network import Grid
-from fullconv.inference._fold_draw_heat import marked, sheet, warm
-from fullconv.inference.heatmap import Heat, Heatmap
+from fullconv.inference.heatmap import Heat, Heatmap, marked, sheet, warm
 
 
 def found(*, brightest: tuple[int, int] = (1, 2)) -> Heatmap:

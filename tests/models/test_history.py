@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fullconv.models._fold_history import read_history, total_seconds
+from fullconv.models.run import read_history, total_seconds
 from fullconv.training.callbacks import COLUMNS
 
 HEAD = ",".join(COLUMNS)

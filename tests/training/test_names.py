@@ -6,7 +6,7 @@ import pytest
 
 from fullconv.cli.main import run
 from fullconv.core.errors import FullconvError
-from fullconv.training._fold_names import require_backbone
+from fullconv.training.initial_model import require_backbone
 
 
 @pytest.mark.parametrize(

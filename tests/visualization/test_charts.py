@@ -10,15 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fullconv.visualization._fold_charts import (
-    HEIGHT,
-    WIDTH,
-    Line,
-    alone,
-    bar_chart,
-    line_chart,
-    ticks,
-)
+from fullconv.visualization.plots import HEIGHT, WIDTH, Line, alone, bar_chart, line_chart, ticks
 
 SVG = "{http://www.w3.org/2000/svg}"
 numbers = st.floats(-1e6, 1e6) | st.floats(-1e100, 1e100) | st.just(math.nan)

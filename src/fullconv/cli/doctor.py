@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import fullconv
+from fullconv.cli.app import Json, app, emit
 from fullconv.core.errors import FullconvError, plural
 from fullconv.core.hardware import compiler, cores, free, granted, memory
 from fullconv.core.packages import EXTRAS, NEEDS, meets, version_of, wanted_by
@@ -346,3 +347,20 @@ def _first_line(error: Exception) -> str:
 
 def _size(count: int | None) -> str:
     return "unknown" if count is None else f"{count / GIB:.1f} GiB"
+
+
+@app.command(sort_key=11)
+def doctor(*, json: Json = False) -> int:
+    """Say whether this installation works, what makes it slow, and the lines that mend it. Exit
+    code 1 where something is broken.
+
+    Parameters
+    ----------
+    json
+        Print one JSON object and nothing else.
+    """
+
+    health = examine()
+    ahead = "" if health.broken else "fullconv check DATA   # or: fullconv demo"
+    emit(health.to_dict(), health.text(), json, ahead=ahead)
+    return int(health.broken)

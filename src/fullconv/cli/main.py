@@ -16,18 +16,16 @@ from dataclasses import asdict, fields
 from inspect import Parameter as Place
 from inspect import signature
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from cyclopts import CycloptsError, Group, MissingArgumentError, Parameter, UnusedCliTokensError
 
 import fullconv
-import fullconv.cli._fold_compare_command
-import fullconv.cli._fold_completion_command
-import fullconv.cli._fold_doctor_command
-import fullconv.cli._fold_publish_command
 import fullconv.cli.data
+import fullconv.cli.doctor
 import fullconv.cli.evaluate
 import fullconv.cli.export
+import fullconv.cli.main
 import fullconv.cli.paper
 import fullconv.cli.predict
 import fullconv.cli.serve  # these ten join their commands to the application
@@ -40,8 +38,8 @@ from fullconv.cli.app import (
     results_only,
     say,
 )
-from fullconv.core._fold_memory import use_large_pages
 from fullconv.core.errors import DownloadError, FullconvError, StoppedError, command, some
+from fullconv.core.hardware import use_large_pages
 from fullconv.core.i18n import OPTION, failure, language_asked, said, speak
 from fullconv.core.settings import Settings
 
@@ -97,8 +95,8 @@ def train(
     """
     from fullconv.core.settings import read_config
     from fullconv.evaluation.metrics import headline, never_predicted
-    from fullconv.training._fold_names import require_backbone
     from fullconv.training.finalize import REPORT
+    from fullconv.training.initial_model import require_backbone
     from fullconv.training.staged import table as stages_table
     from fullconv.training.train import train as train_model
 
@@ -273,3 +271,45 @@ def _end(text: str, code: int) -> int:
     except BrokenPipeError:
         let_go(sys.stderr)
     return code
+
+
+Shell = Literal["bash", "zsh", "fish"]
+
+
+@app.command(sort_key=12)
+def completion(shell: Shell | None = None, *, json: Json = False) -> None:
+    """Let the Tab key complete commands and options in your shell.
+
+    The script goes to the shell's own place for such; a line that reads it is added to ~/.bashrc
+    or ~/.zshrc.
+
+    Parameters
+    ----------
+    shell
+        Default: the one that $SHELL names.
+    json
+        Print one JSON object and nothing else.
+    """
+    shell = shell or _shell()
+    try:
+        path = app.install_completion(shell=shell)
+    except OSError as error:
+        raise FullconvError(
+            f"the script for {shell} could not be written: {error.strerror or error}: "
+            f"{error.filename}.",
+            command("ls", "-ld", Path(error.filename or ".").parent),
+        ) from error
+    facts = {"shell": shell, "script": str(path)}
+    ahead = f"exec {shell}   # or open a new terminal"
+    emit(facts, f"completion for {shell}: {path}", json, ahead=ahead)
+
+
+def _shell() -> Shell:
+    named = Path(os.environ.get("SHELL", "")).name
+    for shell in get_args(Shell):
+        if shell == named:
+            return shell
+    said = f"SHELL is {named!r}" if named else "SHELL is not set"
+    raise FullconvError(
+        f"{said}; words are completed in {', '.join(get_args(Shell))}.", "fullconv completion bash"
+    )

@@ -122,7 +122,7 @@ def _found(
 
     from fullconv.data.io.images import opened
     from fullconv.inference.heatmap import heatmap as find_heat
-    from fullconv.network.dense._fold_class_names import find_class
+    from fullconv.network.dense.classifier import find_class
     from fullconv.network.dense.convolutionalize import convolutionalize
 
     with opened(picture):  # what is no picture is said before a network is built
@@ -135,7 +135,7 @@ def _found(
 
 
 def _write(found: Heatmap, shown: list[int], out: Path) -> None:
-    from fullconv.inference._fold_draw_heat import sheet
+    from fullconv.inference.heatmap import sheet
 
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from fullconv.cli.app import Json, Precision, app, counting, emit, say
-from fullconv.core._fold_memory import use_large_pages
 from fullconv.core.errors import FullconvError, command, plural
+from fullconv.core.hardware import use_large_pages
 
 if TYPE_CHECKING:
     from fullconv.inference.batch import Done

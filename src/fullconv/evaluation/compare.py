@@ -121,7 +121,7 @@ class Comparison:
 
     def text(self) -> str:
         """For a terminal."""
-        from fullconv.evaluation.report._fold_compared_text import text_of
+        from fullconv.evaluation.report.comparison import text_of
 
         return text_of(self)
 

@@ -36,9 +36,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from fullconv.core._fold_memory import give_back
 from fullconv.core.concurrency import ahead
 from fullconv.core.errors import FullconvError
+from fullconv.core.hardware import give_back
 from fullconv.geometry.trace_network import Grid, grids_of_modules
 from fullconv.network.backbone import Backbone
 from fullconv.network.fcn import FCN

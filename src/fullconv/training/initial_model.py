@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from fullconv.data.layouts.dataset import Dataset
 from fullconv.inference.runtime import Engine, disagreement
 from fullconv.models.model import Model, load_model
 from fullconv.network.backbone import build
-from fullconv.network.backbone_card import published_license
+from fullconv.network.backbone_card import published_license, read_card
 from fullconv.network.fcn import FCN
 from fullconv.network.multi_input import fuse
 from fullconv.training.finalize import some_pictures
@@ -199,3 +200,39 @@ def take_over(model: Model, earlier: Model) -> str:
     if scores:
         return f"its backbone and its scores at {', '.join(scores)}"
     return "its backbone; the scores start afresh, for other classes"
+
+
+def require_backbone(name: str) -> None:
+    """Says at once that timm or torchvision has no network of a name, or what is wrong with a card;
+    whether it can be built, and with which weights, is seen when it is.
+
+    Args:
+        name: a timm name, "torchvision:NAME", or the path of a backbone card.
+
+    Raises:
+        FullconvError: there is none of that name, or a card that cannot be read.
+    """
+    card = read_card(name) if name.endswith(".toml") else None
+    source, _, plain = (f"{card.source}:{card.name}" if card else name).rpartition(":")
+    source = source or "timm"
+    if source == "timm":
+        import timm
+
+        known, models = timm.is_model(plain), timm.list_models()
+    elif source == "torchvision":
+        import torchvision
+
+        models = torchvision.models.list_models(module=torchvision.models)
+        known = plain in models
+    else:
+        return  # `fullconv.network.backbone.build` says which sources there are
+    if known:
+        return
+    near = get_close_matches(plain, models, 4)
+    nearest = f"; the nearest are {', '.join(near)}" if near else ""
+    prefix = "" if source == "timm" else f"{source}:"
+    best = (near or ["resnet18"])[0]
+    raise FullconvError(
+        f"{source} has no network {plain!r}{nearest}.",
+        f'name = "{best}"   # in {name}' if card else f"--backbone {prefix}{best}",
+    )

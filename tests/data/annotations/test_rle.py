@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco
 
 from fullconv.core.errors import FullconvError
-from fullconv.data.annotations._fold_rle import decompress, read_runs, runs_of
+from fullconv.data.annotations.rasterize import decompress, read_runs, runs_of
 
 COUNTS = st.lists(st.integers(0, 5000), min_size=0, max_size=30)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fullconv.core.errors import FullconvError
-from fullconv.data.download._fold_unpack import unpack
+from fullconv.data.download.fetch import unpack
 
 FILES = {"set/images/a.jpg": b"picture", "set/masks/a.png": b"mask", "code/read.m": b"code"}
 Make = Callable[..., Path]

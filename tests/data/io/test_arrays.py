@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fullconv.core.errors import FullconvError
-from fullconv.data.io._fold_arrays import read_array
+from fullconv.data.io.array_masks import read_array
 
 
 def saved(array: np.ndarray, **options: bool) -> bytes:

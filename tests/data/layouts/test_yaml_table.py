@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fullconv.data.layouts._fold_yaml_table import read_yaml
+from fullconv.data.layouts.class_table_files import read_yaml
 
 
 @pytest.mark.parametrize(

@@ -30,8 +30,7 @@ from fullconv.core.labels import Labels
 from fullconv.data.synthetic import scenes as drawn
 from fullconv.deploy.export import export
 from fullconv.deploy.serve import service
-from fullconv.deploy.serve._fold_form import picture_in
-from fullconv.deploy.serve.uploads import Limits
+from fullconv.deploy.serve.uploads import Limits, picture_in
 from fullconv.inference.exported import Deployed, load_deployed
 from fullconv.inference.segmentation import output_path
 

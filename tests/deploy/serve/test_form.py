@@ -7,8 +7,7 @@ import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fullconv.deploy.serve._fold_form import PARTS, picture_in
-from fullconv.deploy.serve.uploads import RefusedError
+from fullconv.deploy.serve.uploads import PARTS, RefusedError, picture_in
 
 
 def form(fields: list[tuple[str, bytes]]) -> tuple[bytes, str]:

@@ -12,7 +12,7 @@ import pytest
 from pictures import photo
 
 from fullconv.core.labels import Labels
-from fullconv.deploy.serve._fold_queueing import MOST, Queue
+from fullconv.deploy.serve.batching import MOST, Queue
 from fullconv.deploy.serve.metrics import Metrics
 from fullconv.deploy.serve.uploads import RefusedError
 from fullconv.inference.segmentation import Segmentation

@@ -12,7 +12,7 @@ from rich.cells import cell_len
 
 from fullconv.evaluation.bootstrap import Interval
 from fullconv.evaluation.compare import Comparison, compare
-from fullconv.evaluation.report._fold_compared_text import interval, points, text_of, verdict
+from fullconv.evaluation.report.comparison import interval, points, text_of, verdict
 
 NAN = float("nan")
 

@@ -6,7 +6,7 @@ import pytest
 
 from fullconv.core.errors import FullconvError
 from fullconv.network.backbone_card import BackboneCard
-from fullconv.network.dense._fold_class_names import class_names, find_class
+from fullconv.network.dense.classifier import class_names, find_class
 
 RESNET = BackboneCard("timm", "resnet18")
 

@@ -15,9 +15,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fullconv.core.errors import FullconvError, command
-from fullconv.data.annotations._fold_rle import read_runs
 from fullconv.data.annotations.image_finder import Finder
-from fullconv.data.annotations.rasterize import Polygon, read_points
+from fullconv.data.annotations.rasterize import Polygon, read_points, read_runs
 from fullconv.data.annotations.shapes import (
     Annotated,
     Annotations,

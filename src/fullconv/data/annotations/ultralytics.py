@@ -21,7 +21,7 @@ from fullconv.core.errors import FullconvError, command, plural
 from fullconv.data.annotations.image_finder import split_in
 from fullconv.data.annotations.rasterize import Polygon
 from fullconv.data.annotations.shapes import Annotated, Annotations, Shape, class_name, look_at
-from fullconv.data.layouts._fold_yaml_table import NAME, read_yaml
+from fullconv.data.layouts.class_table_files import NAME, read_yaml
 from fullconv.data.layouts.pairing import pictures_in
 
 _BEYOND = 0.01  # how far outside 0 .. 1 Ultralytics lets a coordinate lie

@@ -18,8 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fullconv.core.errors import DownloadError, FullconvError, command
-from fullconv.data.download._fold_unpack import unpack
-from fullconv.data.download.fetch import Teller, fetch
+from fullconv.data.download.fetch import Teller, fetch, unpack
 from fullconv.data.download.registry import ELSEWHERE, SOURCES
 from fullconv.data.io.scan_cache import cache_folder
 

@@ -13,8 +13,10 @@ Shapes: H, W picture.
 
 from __future__ import annotations
 
+import io
 import math
 import struct
+import tokenize
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,10 +24,11 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from fullconv.core.errors import FullconvError
-from fullconv.data.io.limits import read_content, refuse_large
+from fullconv.data.io.limits import quiet, read_content, refuse_large
 
 # Variables that hold labels, by data set.
 _LABELS = ("LabelMap", "S", "segmentation", "labels", "mask", "label")
@@ -304,3 +307,56 @@ def _whole(matrix: _Matrix, name: str) -> NDArray[Any]:
 
 def _cut_off(missing: int) -> ValueError:
     return ValueError(f"it is cut off, {missing} bytes are missing")
+
+
+# What NumPy is known to raise on broken headers, which it reads with Python's own parser.
+_NPY_BROKEN = (ValueError, TypeError, KeyError, SyntaxError, EOFError, tokenize.TokenError)
+_NPY_ALSO_BROKEN = (OverflowError, RecursionError, MemoryError)
+
+
+def read_array(source: str | Path | IO[bytes], name: str) -> NDArray[Any]:
+    """(H, W) whole numbers.
+
+    Raises:
+        FullconvError: it cannot be read, or it holds something else.
+    """
+    is_path = isinstance(source, str | Path)
+    content = read_content(Path(source), "mask") if is_path else source.read()  # type: ignore
+    file = io.BytesIO(content)
+    try:
+        shape, fortran, kind = _header(file)
+    except (*_NPY_BROKEN, *_NPY_ALSO_BROKEN) as error:
+        raise _npy_unreadable(name, str(error) or type(error).__name__) from error
+    if len(shape) != 2 or kind.kind not in "uib":
+        one_hot = "array.argmax(-1)" if len(shape) == 3 else "array"
+        raise FullconvError(
+            f"mask {name} holds {kind} of shape {shape}; expected whole numbers (height, width).",
+            f"np.save({name!r}, {one_hot}.astype('uint8'))",
+        )
+    refuse_large((shape[0], shape[1]), "mask", name)
+    missing = math.prod(shape) * kind.itemsize - (len(content) - file.tell())
+    if missing > 0:
+        raise _npy_unreadable(name, f"it is cut off, {missing} bytes are missing")
+    values = np.frombuffer(content, kind, math.prod(shape), file.tell())
+    return values.reshape(shape, order="F" if fortran else "C")
+
+
+def _header(file: io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether columns come first, and the type of the numbers."""
+    with quiet:
+        version = npy.read_magic(file)
+        if version not in ((1, 0), (2, 0), (3, 0)):
+            raise ValueError(f"version {version[0]}.{version[1]} of the format is not known")
+        # Version 3 differs from 2 in the names of fields alone, which no mask has.
+        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, fortran, kind = read(file)
+    if min(shape, default=0) < 0:
+        raise ValueError(f"an array of shape {shape}")
+    return shape, fortran, kind
+
+
+def _npy_unreadable(name: str, said: str) -> FullconvError:
+    return FullconvError(
+        f"mask {name} cannot be read as a NumPy file: {said.splitlines()[0].rstrip('.')}.",
+        f"copy or download {Path(name).name} again, or np.save({name!r}, ids.astype('uint8'))",
+    )

@@ -28,7 +28,7 @@ from PIL.PngImagePlugin import PngInfo
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels, format_color, voc_color
 from fullconv.data.io import array_masks as matlab
-from fullconv.data.io._fold_arrays import read_array
+from fullconv.data.io.array_masks import read_array
 from fullconv.data.io.images import Source, opened, pixels_to_decode, source_name, upright
 from fullconv.data.io.limits import room
 from fullconv.data.io.mask_values import (

@@ -36,8 +36,7 @@ from fullconv.core.errors import FullconvError, plural
 from fullconv.core.labels import IGNORE, RGB, Labels, parse_color, voc_color
 from fullconv.data.io import masks
 from fullconv.data.io.scan_cache import Remembered
-from fullconv.data.layouts._fold_yaml_table import read_yaml
-from fullconv.data.layouts.class_table_files import from_pairs, name_list, parse_table
+from fullconv.data.layouts.class_table_files import from_pairs, name_list, parse_table, read_yaml
 
 Settings: TypeAlias = dict[str, Any]
 

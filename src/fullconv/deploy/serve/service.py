@@ -1,7 +1,7 @@
 """Service: one request from its upload to its answer, whoever carries it.
 
 An upload is read, decoded in one of a few threads, labelled in the one thread that runs the network
-(see `fullconv.deploy.serve._fold_queueing`), and encoded in those threads again.
+(see `fullconv.deploy.serve.batching`), and encoded in those threads again.
 """
 
 from __future__ import annotations
@@ -17,12 +17,17 @@ from functools import partial
 import numpy as np
 
 from fullconv.core.errors import FullconvError
-from fullconv.deploy.serve._fold_form import picture_in
-from fullconv.deploy.serve._fold_queueing import Queue
-from fullconv.deploy.serve.batching import Labelling
+from fullconv.deploy.serve.batching import Labelling, Queue
 from fullconv.deploy.serve.metrics import Metrics
 from fullconv.deploy.serve.responses import Answer, Asked, answer
-from fullconv.deploy.serve.uploads import Limits, RefusedError, Uploads, picture_of, require_kind
+from fullconv.deploy.serve.uploads import (
+    Limits,
+    RefusedError,
+    Uploads,
+    picture_in,
+    picture_of,
+    require_kind,
+)
 from fullconv.inference.segmenter import Segmenter
 
 _THREADS = 4  # at most, that decode and encode

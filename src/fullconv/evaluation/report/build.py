@@ -28,8 +28,8 @@ from fullconv.evaluation.evaluate import Evaluation, Scored
 from fullconv.evaluation.report.images import TITLES, HeadPictures, data_uri, pictures_of
 from fullconv.evaluation.report.tables import HeadFacts, facts_of
 from fullconv.inference.predictor import Predictor
-from fullconv.models._fold_history import History, read_history, total_seconds
-from fullconv.visualization._fold_charts import STYLE, Line, alone, bar_chart, line_chart
+from fullconv.models.run import History, read_history, total_seconds
+from fullconv.visualization.plots import STYLE, Line, alone, bar_chart, line_chart
 
 FINDINGS = 20  # that are spelt out
 PACKAGES = ("torch", "torchvision", "timm", "lightning", "numpy", "scipy", "pillow", "onnxruntime")

@@ -36,8 +36,7 @@ from fullconv.core.errors import FullconvError
 from fullconv.geometry.positions import Place, state_of
 from fullconv.geometry.trace_network import Grid, trace
 from fullconv.network.backbone_card import BackboneCard
-from fullconv.network.dense._fold_class_names import class_names
-from fullconv.network.dense.classifier import Classifier, load_classifier
+from fullconv.network.dense.classifier import Classifier, class_names, load_classifier
 from fullconv.network.dense.classifier_graph import (
     RUN_ERRORS,
     Opened,
