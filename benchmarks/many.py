@@ -35,7 +35,7 @@ from fullconv.data.synthetic.scenes import LABELS, scene
 from fullconv.inference.batch import Picture, predict_many
 from fullconv.inference.manifest import FOLDER, Finished
 from fullconv.inference.predictor import Predictor
-from fullconv.inference.segmentation import save_outputs
+from fullconv.inference.writers import save_outputs
 from fullconv.models.model import Model, save_model
 from fullconv.network.fcn import FCN
 

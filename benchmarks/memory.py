@@ -21,7 +21,7 @@ from method import Figure, Section, Spread, extra_memory, in_fresh_process, pars
 from peers import QUICK_SIZE, SIZE, a_picture, fullconv_model
 from torch import Tensor
 
-from fullconv.geometry.trace_network import Grid
+from fullconv.geometry.grid import Grid
 from fullconv.inference.predictor import Predictor
 from fullconv.network.fcn import FCN
 from fullconv.network.scores import Scores

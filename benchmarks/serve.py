@@ -46,7 +46,7 @@ from serving import Process, batch_size, environment, memory_facts, serving
 
 from fullconv.data.io.images import read_picture
 from fullconv.data.io.masks import read_values
-from fullconv.inference.segmentation import output_path
+from fullconv.inference.result_files import output_path
 
 ROOT = Path(__file__).parents[1]
 EACH = 12  # whole pictures, crops of one size, crops of other sizes

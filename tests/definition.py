@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from fullconv.geometry.trace_network import Grid
+from fullconv.geometry.grid import Grid
 
 
 def position(pixel: int, grid: Grid, cells: int) -> tuple[int, int, float]:

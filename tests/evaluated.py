@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from fullconv.core.settings import to_toml
-from fullconv.evaluation.metrics import Metrics, protocol_card
+from fullconv.evaluation.metrics import Metrics
 from fullconv.evaluation.per_image import Counts, PictureCounts, content_of, keep, sparse
+from fullconv.evaluation.protocol import protocol_card
 
 CLASSES = ("sky", "road", "tree")
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import timm
 import torch
 
-from fullconv.geometry.trace_network import Grid, run_on_meta, trace
+from fullconv.geometry.grid import Grid
+from fullconv.geometry.trace_network import run_on_meta, trace
 from fullconv.network.kernels.reference import reading_matrix
 
 FOLDER = Path(__file__).parents[1] / "drawings"

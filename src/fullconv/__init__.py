@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fullconv.evaluation.compare import compare
     from fullconv.evaluation.evaluate import evaluate
     from fullconv.evaluation.report.build import save_report
-    from fullconv.geometry.trace_network import Grid
+    from fullconv.geometry.grid import Grid
     from fullconv.inference.predictor import Predictor, load
     from fullconv.inference.segmentation import Segmentation
     from fullconv.models.model import Model

@@ -19,7 +19,8 @@ from PIL import Image
 
 import fullconv
 from fullconv.cli.app import app
-from fullconv.cli.main import _options_in, main, run
+from fullconv.cli.main import main, run
+from fullconv.cli.train import _options_in
 from fullconv.core.errors import StoppedError
 from fullconv.core.settings import Settings, to_toml
 from fullconv.data.io.images import read_picture
@@ -27,8 +28,8 @@ from fullconv.data.io.masks import read_values
 from fullconv.data.synthetic import scenes as drawn
 from fullconv.data.synthetic.scenes import LABELS
 from fullconv.models.model import Model, save_model
+from fullconv.models.run import Stage
 from fullconv.network.fcn import FCN
-from fullconv.training.staged import Stage
 
 COMMANDS = ("demo", "check", "train", "evaluate", "predict", "inspect", "convert", "heatmap")
 COMMANDS += ("doctor", "completion", "compare")

@@ -25,7 +25,7 @@ from fullconv.inference import exported as deployed
 from fullconv.inference.manifest import FOLDER
 from fullconv.inference.options import Options
 from fullconv.inference.predictor import Predictor, load
-from fullconv.inference.segmentation import FILES
+from fullconv.inference.result_files import FILES
 from fullconv.inference.segmenter import Segmenter
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fullconv.core.hardware import Memory, compiler, cores, free, granted, memory
-from fullconv.inference.sharding import processors
+from fullconv.core.hardware import Memory, compiler, cores, free, granted, memory, processors
 
 KIB = 1024
 

@@ -12,14 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fullconv.evaluation.metrics import (
-    Metrics,
-    confusion_matrix,
-    headline,
-    never_predicted,
-    protocol_card,
-    table,
-)
+from fullconv.evaluation.metrics import Metrics, confusion_matrix, headline, never_predicted, table
+from fullconv.evaluation.protocol import protocol_card
 
 # Five pixels of class 0, four of 1, one of 2, none of 3; one pixel that does not count.
 TRUTH = np.array([[0, 0, 0, 0, 0, 1], [1, 1, 1, 2, 255, 255]])

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from fullconv import geometry
 from fullconv.core.errors import FullconvError
-from fullconv.geometry.trace_network import Grid, trace
+from fullconv.geometry.grid import Grid
+from fullconv.geometry.trace_network import trace
 
 
 class Net(nn.Module):

@@ -12,8 +12,8 @@ from probe import averaged, looking
 from torch import Tensor, nn
 
 from fullconv.core.errors import FullconvError
+from fullconv.geometry.grid import Grid
 from fullconv.geometry.trace_network import (
-    Grid,
     evaluating,
     feature_maps,
     grids_of_modules,

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fullconv.geometry.trace_network import Grid
+from fullconv.geometry.grid import Grid
 from fullconv.inference.heatmap import Heat, Heatmap, marked, sheet, warm
 
 

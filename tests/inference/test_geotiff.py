@@ -19,10 +19,11 @@ from fullconv.data.io.geotiff import IdFile, Raster
 from fullconv.data.io.images import picture_size, read_picture
 from fullconv.inference.batch import Picture, predict_many
 from fullconv.inference.geotiff import predict_raster
+from fullconv.inference.input_files import find_pictures
 from fullconv.inference.manifest import Finished
 from fullconv.inference.options import Options
 from fullconv.inference.predictor import Predictor
-from fullconv.inference.segmentation import find_pictures, is_result
+from fullconv.inference.result_files import is_result
 from fullconv.models.model import Model
 
 rasterio = pytest.importorskip("rasterio", reason="rasterio is not installed")

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fullconv.core.errors import FullconvError
-from fullconv.geometry.trace_network import Grid
+from fullconv.geometry.grid import Grid
 from fullconv.inference.heatmap import SHOWN, Heat, Heatmap, heatmap
 from fullconv.network.dense.convolutionalize import DenseClassifier, convolutionalize
 

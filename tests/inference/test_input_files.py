@@ -13,8 +13,9 @@ from pictures import photo, written
 from fullconv.cli.main import run
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
-from fullconv.inference.input_files import find_named
-from fullconv.inference.segmentation import Segmentation, find_pictures, save_outputs
+from fullconv.inference.input_files import find_named, find_pictures
+from fullconv.inference.segmentation import Segmentation
+from fullconv.inference.writers import save_outputs
 
 
 @pytest.fixture

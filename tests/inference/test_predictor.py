@@ -17,7 +17,7 @@ import fullconv as fc
 from fullconv.core.errors import FullconvError
 from fullconv.data.io.masks import read_mask, read_values
 from fullconv.inference.predictor import Predictor, as_array, load
-from fullconv.inference.segmentation import save_outputs
+from fullconv.inference.writers import save_outputs
 from fullconv.models.model import Model
 
 MakeModel = Callable[..., Model]

@@ -18,15 +18,11 @@ from fullconv.core.labels import Labels
 from fullconv.data.io.geotiff import Place
 from fullconv.data.io.masks import read_values
 from fullconv.inference import segmentation as outputs
+from fullconv.inference.input_files import find_pictures
 from fullconv.inference.predictor import Predictor
-from fullconv.inference.segmentation import (
-    OUTPUTS,
-    Segmentation,
-    find_pictures,
-    is_result,
-    save_outputs,
-    spare_pictures,
-)
+from fullconv.inference.result_files import OUTPUTS, is_result
+from fullconv.inference.segmentation import Segmentation
+from fullconv.inference.writers import save_outputs, spare_pictures
 from fullconv.models.model import Model
 
 MakeModel = Callable[..., Model]

@@ -20,8 +20,9 @@ from fullconv.inference.exported import Deployed
 from fullconv.inference.options import Options
 from fullconv.inference.predictor import Predictor
 from fullconv.inference.probabilities import Probabilities
-from fullconv.inference.segmentation import Segmentation, save_outputs
+from fullconv.inference.segmentation import Segmentation
 from fullconv.inference.segmenter import Segmenter
+from fullconv.inference.writers import save_outputs
 from fullconv.models.model import Model
 from fullconv.network.multi_input import fuse
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fullconv.core.errors import FullconvError
-from fullconv.inference.sharding import Share, processors, share_of, wait_for_the_others
+from fullconv.core.hardware import processors
+from fullconv.inference.sharding import Share, share_of, wait_for_the_others
 
 TORCHRUN = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
 SRUN = {"SLURM_PROCID": "2", "SLURM_NTASKS": "3", "SLURM_LOCALID": "1"}

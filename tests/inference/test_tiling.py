@@ -15,7 +15,7 @@ from timm.layers import Conv2dSame
 from torch import Tensor, nn
 
 from fullconv.core.errors import FullconvError
-from fullconv.geometry.trace_network import Grid
+from fullconv.geometry.grid import Grid
 from fullconv.inference import tiling as tiles_file
 from fullconv.inference.tiling import (
     Span,

@@ -23,8 +23,10 @@ from fullconv.data.io.extra_channels import Input
 from fullconv.inference.input_files import find_named
 from fullconv.inference.options import Options
 from fullconv.inference.predictor import Predictor
-from fullconv.inference.segmentation import Segmentation, is_result, spare_pictures
+from fullconv.inference.result_files import is_result
+from fullconv.inference.segmentation import Segmentation
 from fullconv.inference.video import KINDS, predict_video
+from fullconv.inference.writers import spare_pictures
 from fullconv.models.model import Model
 from fullconv.visualization import overlay as draw
 

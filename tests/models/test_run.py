@@ -11,8 +11,7 @@ from evaluated import counted, matrices, written
 
 import fullconv as fc
 from fullconv.core.errors import FullconvError
-from fullconv.models.run import open_run, read_log
-from fullconv.training.staged import Stage
+from fullconv.models.run import Stage, open_run, read_log
 
 
 @pytest.fixture

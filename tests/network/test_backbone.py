@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fullconv.core.errors import FullconvError
-from fullconv.geometry.trace_network import Grid
+from fullconv.geometry.grid import Grid
 from fullconv.network.backbone import Backbone, build
 from fullconv.network.backbone_card import BackboneCard
 

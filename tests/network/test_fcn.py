@@ -9,7 +9,7 @@ from others import Taught
 from torch import Tensor, nn
 
 from fullconv.core.errors import FullconvError
-from fullconv.geometry.trace_network import Grid
+from fullconv.geometry.grid import Grid
 from fullconv.network.backbone import build
 from fullconv.network.backbone_card import BackboneCard
 from fullconv.network.fcn import FCN

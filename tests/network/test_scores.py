@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fullconv.core.errors import FullconvError
-from fullconv.geometry.trace_network import Grid, trace
+from fullconv.geometry.grid import Grid
+from fullconv.geometry.trace_network import trace
 from fullconv.network.backbone import Backbone, build
 from fullconv.network.backbone_card import BackboneCard
 from fullconv.network.kernels import dispatch as readings

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from fullconv.core.errors import FullconvError
-from fullconv.geometry.trace_network import Grid
+from fullconv.geometry.grid import Grid
 from fullconv.network.kernels.reference import full, read, reading_matrix
 from fullconv.network.upsampling import LearnedUpsampling, bilinear_kernel
 

@@ -23,8 +23,9 @@ from fullconv.data.layouts.pairing import Pair
 from fullconv.data.synthetic import scenes as drawn
 from fullconv.training import image_sheets as album
 from fullconv.training.auto_settings import balanced_weights
+from fullconv.training.callbacks import Checkpoints
 from fullconv.training.image_logger import choose
-from fullconv.training.lightning_module import Checkpoints, Training
+from fullconv.training.lightning_module import Training
 from fullconv.training.train import train
 
 SMALL: dict[str, Any] = {

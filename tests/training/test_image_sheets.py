@@ -18,6 +18,7 @@ from PIL import Image
 from fullconv.core.labels import Labels
 from fullconv.data.io.extra_channels import Input
 from fullconv.training.image_sheets import Crop, Labelled, as_seen, batches_sheet, epoch_sheet, save
+from fullconv.visualization import contact_sheet
 from fullconv.visualization import overlay as draw
 
 LABELS = Labels(("sky", "road"), ((10, 200, 30), (200, 20, 90)))
@@ -134,7 +135,7 @@ def test_captions_say_which_share_of_the_labelled_pixels_is_right(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     said: list[str] = []
-    real = draw.grid
+    real = contact_sheet.grid
 
     def grid(rows: Any, titles: Any, captions: Any, **options: Any) -> Any:
         said.extend(captions)

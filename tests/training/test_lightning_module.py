@@ -13,13 +13,14 @@ from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
 from fullconv.core.settings import Settings
 from fullconv.data.synthetic.scenes import LABELS
-from fullconv.geometry.trace_network import Grid
+from fullconv.geometry.grid import Grid
 from fullconv.models.model import Model
 from fullconv.network.backbone_card import BackboneCard
 from fullconv.network.fcn import FCN
 from fullconv.network.scores import Scores
 from fullconv.training.auto_settings import mean_rate
-from fullconv.training.lightning_module import Checkpoints, Training
+from fullconv.training.callbacks import Checkpoints
+from fullconv.training.lightning_module import Training
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from fullconv.cli.main import run as type_command
 from fullconv.core.errors import FullconvError
 from fullconv.core.settings import Settings
 from fullconv.data.synthetic import scenes as drawn
-from fullconv.training.lightning_module import Checkpoints
+from fullconv.training.callbacks import Checkpoints
 from fullconv.training.train import train
 
 SMALL: dict[str, Any] = {

@@ -15,7 +15,8 @@ from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
 from fullconv.data.synthetic import scenes as drawn
 from fullconv.models.model import load_model
-from fullconv.training.staged import Stage, table
+from fullconv.models.run import Stage
+from fullconv.training.staged import table
 from fullconv.training.train import Run, train
 
 SMALL: dict[str, Any] = {

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from fullconv.cli.app import Json, Split, app, counting, emit, say
-from fullconv.core.errors import command
+from fullconv.core.text import command
 
 if TYPE_CHECKING:
     from fullconv.data.check.check import CheckReport

@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from fullconv.core.errors import FullconvError, command
+from fullconv.core.errors import FullconvError
 from fullconv.core.settings import read_config
+from fullconv.core.text import command
 from fullconv.data.io.images import read_picture
 from fullconv.data.io.masks import read_mask
 from fullconv.data.layouts.dataset import read
@@ -26,8 +27,9 @@ from fullconv.evaluation.metrics import Metrics, confusion_matrix, table
 from fullconv.evaluation.report.build import save_report
 from fullconv.inference.predictor import Predictor
 from fullconv.models.model import load_model
-from fullconv.training.lightning_module import CHECKPOINT
+from fullconv.training.callbacks import CHECKPOINT
 from fullconv.training.train import train
+from fullconv.visualization import contact_sheet
 from fullconv.visualization import overlay as draw
 
 # Small enough for two cores, with every stage of a ResNet; trained from a fresh start.
@@ -130,4 +132,4 @@ def save_sheet(
         rows.append([picture, truth, prediction, errors])
         captions.append(f"{name}: mean IoU {mean_iou:.1%}, number {index + 1} of {len(scored)}")
     titles = ["photo", "truth", "prediction", "errors (red)"]
-    draw.grid(rows, titles, captions, labels=labels).save(path)
+    contact_sheet.grid(rows, titles, captions, labels=labels).save(path)

@@ -15,10 +15,11 @@ from typing import Any, Literal
 
 import fullconv
 from fullconv.cli.app import Json, app, emit
-from fullconv.core.errors import FullconvError, plural
+from fullconv.core.errors import FullconvError
+from fullconv.core.files import cache_folder
 from fullconv.core.hardware import compiler, cores, free, granted, memory
 from fullconv.core.packages import EXTRAS, NEEDS, meets, version_of, wanted_by
-from fullconv.data.io.scan_cache import cache_folder
+from fullconv.core.text import plural
 from fullconv.network.kernels.library import load
 
 GIB = 2**30
@@ -270,7 +271,7 @@ def _tried(torch: Any, device: str, *, compiled: bool) -> str:
     Raises:
         FullconvError: that which is asked for cannot run.
     """
-    from fullconv.geometry.trace_network import Grid
+    from fullconv.geometry.grid import Grid
     from fullconv.network.kernels import dispatch as readings
     from fullconv.network.kernels import native, reference
 

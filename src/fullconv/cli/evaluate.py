@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from fullconv.cli.app import Json, Split, app, counting, emit, name_of, say
-from fullconv.core.errors import FullconvError, as_typed, command, plural, some
+from fullconv.core.errors import FullconvError
+from fullconv.core.text import as_typed, command, plural, some
 
 if TYPE_CHECKING:
     from fullconv.evaluation.evaluate import Evaluation

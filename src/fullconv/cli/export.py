@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from fullconv.cli.app import Json, app, emit, name_of, say
-from fullconv.core.errors import FullconvError, as_typed, command
+from fullconv.core.errors import FullconvError
+from fullconv.core.text import as_typed, command
 
 if TYPE_CHECKING:
     from fullconv.models.model import Model
@@ -55,7 +56,7 @@ def export(
     from fullconv.data.io.images import read_picture
     from fullconv.deploy.export import export as export_model
     from fullconv.deploy.export_web import export_web
-    from fullconv.inference.segmentation import find_pictures
+    from fullconv.inference.input_files import find_pictures
     from fullconv.models.model import load_model
 
     _require_together(to, labels_inside, ort)

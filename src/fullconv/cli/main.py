@@ -12,7 +12,6 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, fields
 from inspect import Parameter as Place
 from inspect import signature
 from pathlib import Path
@@ -25,7 +24,6 @@ import fullconv.cli.data
 import fullconv.cli.doctor
 import fullconv.cli.evaluate
 import fullconv.cli.export
-import fullconv.cli.main
 import fullconv.cli.paper
 import fullconv.cli.predict
 import fullconv.cli.serve  # these ten join their commands to the application
@@ -38,10 +36,11 @@ from fullconv.cli.app import (
     results_only,
     say,
 )
-from fullconv.core.errors import DownloadError, FullconvError, StoppedError, command, some
+from fullconv.cli.train import _options_in, train
+from fullconv.core.errors import DownloadError, FullconvError, StoppedError
 from fullconv.core.hardware import use_large_pages
 from fullconv.core.i18n import OPTION, failure, language_asked, said, speak
-from fullconv.core.settings import Settings
+from fullconv.core.text import command
 
 # What the machine refuses: no space, no permission, a read-only disk.
 OUTSIDE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
@@ -65,65 +64,6 @@ def demo(*, out: Path = Path("demo"), epochs: int = 28, seed: int = 0) -> None:
     result = run_demo(out, epochs=epochs, seed=seed, say=say)
     ahead = command("fullconv", "predict", out / "run", out / "scenes/images/test")
     emit(result, text_of(result, out), False, ahead=ahead)
-
-
-@app.command(sort_key=3)
-def train(
-    data: Path | None = None,
-    *,
-    config: Path | None = None,
-    resume: Path | None = None,
-    out: Path | None = None,
-    json: Json = False,
-    settings: Annotated[Settings | None, Parameter(name="*")] = None,
-    given: Annotated[frozenset[str], Parameter(parse=False)] = frozenset(),
-) -> None:
-    """Train an FCN on a data set; it is checked first.
-
-    Parameters
-    ----------
-    data
-        The data set's folder, or the name of a published one: voc2012, camvid ...
-    config
-        Options of an earlier run (its config.toml); further options change single ones.
-    resume
-        A run's folder to continue where it stopped.
-    out
-        The run's folder. Default: runs/<date>_<name>.
-    json
-        Print one JSON object and nothing else.
-    """
-    from fullconv.core.settings import read_config
-    from fullconv.evaluation.metrics import headline, never_predicted
-    from fullconv.training.finalize import REPORT
-    from fullconv.training.initial_model import require_backbone
-    from fullconv.training.staged import table as stages_table
-    from fullconv.training.train import train as train_model
-
-    options = {name: getattr(settings, name) for name in given}
-    if config is not None:
-        table = read_config(config)
-        root = table.get("data", {}).get("root")
-        data = data or (Path(root) if root else None)
-        options = {**table.get("train", {}), **options}
-    if resume is None and "backbone" in options:
-        require_backbone(str(options["backbone"]))
-    run = train_model(data, out=out, resume=resume, **options)
-    if os.environ.get("LOCAL_RANK", "0") != "0":
-        return  # another process of the same run prints
-    lines = [stages_table(run.stages)] if run.stages else []
-    lines.append(f"{headline(run.metrics)}, epoch {run.metrics['epoch']}")
-    if never := never_predicted(run.metrics):
-        lines.append(f"never predicted: {some(never)}")
-    page = run.folder / REPORT
-    lines += [f"model: {run.model}", f"report: {page}"]
-    ahead = command("fullconv", "predict", run.folder, "PICTURES")  # nothing is left to score
-    if "test" in run.splits:
-        ahead = command("fullconv", "evaluate", run.folder, data or run.data, "--split", "test")
-    stages = {"stages": [asdict(stage) for stage in run.stages]} if run.stages else {}
-    named = {"run": str(run.folder), "model": str(run.model), "report": str(page)}
-    facts = {**named, **stages, **run.metrics}
-    emit(facts, "\n".join(lines), json, ahead=ahead)
 
 
 app.meta.group_parameters = Group("Of every command")
@@ -226,12 +166,6 @@ def _own_words(argv: Sequence[str]) -> list[str]:
         for at, word in enumerate(argv)
         if at not in skipped and word.partition("=")[0] not in ("--quiet", OPTION)
     ]
-
-
-def _options_in(argv: Sequence[str]) -> frozenset[str]:
-    """The training options that were typed: these alone change a configuration."""
-    typed = {word.partition("=")[0].replace("-", "_") for word in argv if word.startswith("--")}
-    return frozenset(f.name for f in fields(Settings) if typed & {f"__{f.name}", f"__no_{f.name}"})
 
 
 def _usage(argv: list[str], error: CycloptsError) -> str:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from fullconv.cli.app import Json, Split, app, counting, emit, say
-from fullconv.core.errors import FullconvError, as_typed, command, plural
+from fullconv.core.errors import FullconvError
+from fullconv.core.text import as_typed, command, plural
 
 if TYPE_CHECKING:
     from fullconv.inference.heatmap import Heatmap

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from fullconv.cli.app import Json, Precision, app, counting, emit, say
-from fullconv.core.errors import FullconvError, command, plural
+from fullconv.core.errors import FullconvError
 from fullconv.core.hardware import use_large_pages
+from fullconv.core.text import command, plural
 
 if TYPE_CHECKING:
     from fullconv.inference.batch import Done
@@ -129,8 +130,8 @@ def _predict(
     from fullconv.data.layouts.extra_folders import names_of
     from fullconv.inference.batch import Picture, predict_many
     from fullconv.inference.manifest import Finished, job_of
-    from fullconv.inference.segmentation import spare_pictures
     from fullconv.inference.sharding import share_of, wait_for_the_others
+    from fullconv.inference.writers import spare_pictures
     from fullconv.models.hub import local
 
     options = asked.options(outputs)
@@ -283,7 +284,7 @@ def _undone(failed: list[FullconvError], every: str) -> FullconvError:
 
 def _kinds(save: str) -> list[str]:
     """mask, overlay of "mask,overlay"."""
-    from fullconv.inference.segmentation import OUTPUTS
+    from fullconv.inference.result_files import OUTPUTS
 
     kinds = [kind.strip() for kind in save.split(",")]
     unknown = [kind for kind in kinds if kind not in OUTPUTS]

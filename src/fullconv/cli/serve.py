@@ -12,8 +12,9 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from fullconv.cli.app import Json, Precision, app, emit, name_of, say
-from fullconv.core.errors import FullconvError, command
+from fullconv.core.errors import FullconvError
 from fullconv.core.hardware import use_large_pages
+from fullconv.core.text import command
 
 _NEEDS = ("fastapi", "uvicorn", "python_multipart")
 _WAITING = 128  # connections that the system holds before they are accepted

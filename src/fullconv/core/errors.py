@@ -5,11 +5,6 @@ Anything else that escapes is a bug of ours (exit code 2 on the command line).
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Sequence
-
-LISTED = 12  # values or names that a message spells out
-
 
 class FullconvError(Exception):
     """A mistake the user can fix.
@@ -55,38 +50,3 @@ class DownloadError(FullconvError):
     def typed(self, line: str) -> FullconvError:
         """The same, with the command that was typed in its hint."""
         return FullconvError(self.message, self.hint.replace(self.again, line))
-
-
-def plural(count: int, one: str, many: str = "") -> str:
-    """So many of something, in words that agree with it.
-
-    >>> plural(1, "mask"), plural(2, "mask"), plural(1, "mask holds", "masks hold")
-    ('1 mask', '2 masks', '1 mask holds')
-    """
-    return f"{count} {one if count == 1 else many or one + 's'}"
-
-
-def some(names: Sequence[str], most: int = LISTED) -> str:
-    """The first of them, with commas, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
-
-
-def command(*words: object) -> str:
-    """A command to paste, each word quoted where a shell would take it apart.
-
-    >>> command("fullconv", "check", "my data")
-    "fullconv check 'my data'"
-    """
-    return shlex.join(map(as_typed, words))
-
-
-def as_typed(word: object) -> str:
-    """A word of a command, also where a model's name on a hub became a path.
-
-    >>> from pathlib import Path
-    >>> as_typed(Path("hf://user/name"))
-    'hf://user/name'
-    """
-    text = str(word)
-    return f"hf://{text[4:]}" if text.startswith("hf:/") and text[4:5] != "/" else text

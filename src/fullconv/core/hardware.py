@@ -15,8 +15,6 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from fullconv.inference.sharding import processors
-
 COMPILERS = ("c++", "g++", "clang++")
 _ENDLESS = 1 << 60  # what a group without a limit says, or more
 
@@ -151,3 +149,8 @@ def _available() -> int:
     """Bytes of memory that can be had without swapping."""
     found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
     return 1024 * int(found[1]) if found else 0
+
+
+def processors() -> int:
+    """How many this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -23,7 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fullconv.core.errors import FullconvError, command
+from fullconv.core.errors import FullconvError
+from fullconv.core.text import command
 from fullconv.data.synthetic import scenes as drawn
 from fullconv.deploy.export_graph import WRITERS, Graph, quantize, quiet
 from fullconv.inference.exported import KEY, Deployed, load_deployed

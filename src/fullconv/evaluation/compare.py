@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fullconv.core.errors import FullconvError, command, some
+from fullconv.core.errors import FullconvError
+from fullconv.core.text import command, some
 from fullconv.evaluation.bootstrap import METRICS, RESAMPLES, Difference, Interval, differences
 from fullconv.evaluation.metrics import Metrics
 from fullconv.evaluation.per_image import PictureCounts, file_in, run_of, weights_of

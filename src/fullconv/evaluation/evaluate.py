@@ -13,20 +13,23 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from fullconv.core.concurrency import Behind, ahead
-from fullconv.core.errors import FullconvError, command, plural, some
+from fullconv.core.errors import FullconvError
 from fullconv.core.labels import IGNORE, Labels
+from fullconv.core.text import command, plural, some
 from fullconv.data.check.check import CheckReport, check
+from fullconv.data.check.extra_heads import fingerprint, with_heads
 from fullconv.data.check.training_overlap import told
 from fullconv.data.io.images import read_picture
 from fullconv.data.io.masks import Value, map_lines, read_mask
 from fullconv.data.layouts.class_table import read_settings
 from fullconv.data.layouts.dataset import Dataset, read
-from fullconv.data.layouts.extra_folders import bare, fingerprint, names_of, with_heads, with_inputs
+from fullconv.data.layouts.extra_folders import bare, names_of, with_inputs
 from fullconv.data.layouts.pairing import Pair
 from fullconv.data.layouts.paths import table_line
 from fullconv.evaluation.error_analysis import Quality
-from fullconv.evaluation.metrics import Metrics, confusion_matrix, further_metrics, protocol_card
+from fullconv.evaluation.metrics import Metrics, confusion_matrix, further_metrics
 from fullconv.evaluation.per_image import Counts, PictureCounts, Sparse, content_of, sparse
+from fullconv.evaluation.protocol import protocol_card
 from fullconv.inference.options import Options
 from fullconv.inference.predictor import Predictor, load
 from fullconv.inference.segmenter import Segmenter
@@ -40,7 +43,7 @@ class Evaluation:
 
     Args:
         metrics: from the confusion matrix of the whole split.
-        protocol: what the numbers mean; see `fullconv.evaluation.metrics.protocol_card`.
+        protocol: what the numbers mean; see `fullconv.evaluation.protocol.protocol_card`.
         heads: metrics of the further heads whose masks the data set has, by name.
         left_out: heads whose masks it has not.
         qualities: near edges, by object size and of the confidence: of the first head, then of the

@@ -6,13 +6,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from fullconv.core.errors import LISTED, plural, some
+from fullconv.core.text import LISTED, plural, some
 
 # What the paper's four numbers are called.
 TITLES = {
@@ -179,48 +179,6 @@ def never_predicted(metrics: Mapping[str, Any]) -> list[str]:
     confusion = np.asarray(metrics["confusion"])
     both = zip(metrics["per_class_iou"], confusion.sum(axis=1), confusion.sum(axis=0), strict=True)
     return [name for name, own, called in both if own and not called]
-
-
-def protocol_card(
-    *,
-    fingerprint: str,
-    split: str,
-    pictures: int,
-    classes: Sequence[str],
-    pretrained_on: str,
-    ignored_pixels: int,
-    trained_on: str = "",
-    sizes: Collection[tuple[int, int]] = (),
-    augmentation: str = "none",
-) -> dict[str, Any]:
-    """What a number means: two numbers may be compared only where these agree.
-
-    Args:
-        trained_on: which pictures the model was trained on, see `fullconv.data.check.training_overlap.told`.
-        sizes: (H, W) of the pictures.
-    """
-    return {
-        "data_fingerprint": fingerprint,
-        "split": split,
-        "pictures": pictures,
-        "picture_size": f"original{_range(sizes)}",
-        "void": "pixels marked ignore in the truth are left out",
-        "ignored_pixels": ignored_pixels,
-        "classes": list(classes),
-        "pretrained_on": pretrained_on or "nothing",
-        "trained_on": trained_on or "not stated",
-        "test_time_augmentation": augmentation,
-        "metric": "one confusion matrix over all pixels of the split",
-    }
-
-
-def _range(sizes: Collection[tuple[int, int]]) -> str:
-    """Height x width: the one there is, or how many from the smallest to the largest."""
-    known = sorted(set(sizes), key=lambda size: (size[0] * size[1], size))
-    if not known:
-        return ""
-    first, last = (f"{height} x {width}" for height, width in (known[0], known[-1]))
-    return f", {first}" if len(known) == 1 else f", {len(known)} sizes from {first} to {last}"
 
 
 def _ratio(part: float, whole: float) -> float:

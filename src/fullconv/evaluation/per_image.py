@@ -29,7 +29,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from fullconv.core.errors import FullconvError, command
+from fullconv.core.errors import FullconvError
+from fullconv.core.text import command
 
 FORMAT = "fullconv-counts/1"
 # What zipfile, NumPy and json are known to raise on damaged files.
@@ -116,7 +117,7 @@ class PictureCounts:
         pictures: the name of each picture, unique in its split.
         contents: the fingerprint of each, see `content_of`.
         heads: the counts of each head by name, the first one first; "" where there is only one.
-        protocol: see `fullconv.evaluation.metrics.protocol_card`.
+        protocol: see `fullconv.evaluation.protocol.protocol_card`.
         data: the folder of the data set.
         weights: the sha256 of the model's weights, where it lies in a folder; else "".
     """

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fullconv.geometry.trace_network import Grid, probe, trace
+    from fullconv.geometry.grid import Grid
+    from fullconv.geometry.trace_network import probe, trace
 
 __all__ = ["Grid", "probe", "trace"]
 

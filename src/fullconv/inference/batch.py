@@ -26,13 +26,15 @@ import numpy as np
 
 from fullconv.core.concurrency import let_the_network_go_first, short_turns
 from fullconv.core.errors import FullconvError, UnwrittenError
+from fullconv.core.hardware import processors
 from fullconv.data.io.geotiff import Place, loses_its_place, raster_size, read_placed
 from fullconv.data.io.images import pixels_to_decode, read_picture
 from fullconv.data.io.video import is_video
 from fullconv.inference.manifest import Finished, Seen, seen
-from fullconv.inference.segmentation import Segmentation, save_outputs, writing
-from fullconv.inference.sharding import processors
+from fullconv.inference.result_files import writing
+from fullconv.inference.segmentation import Segmentation
 from fullconv.inference.video import predict_video
+from fullconv.inference.writers import save_outputs
 
 PIXELS = 1 << 25  # of pictures that are held at once, read or not yet written
 PART = ".part."  # begins the folder of results that are not whole yet

@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from fullconv.core.errors import FullconvError, command
+from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
+from fullconv.core.text import command
 from fullconv.data.io.extra_channels import Input
 from fullconv.inference.options import Options
 from fullconv.inference.probabilities import Probabilities, ids_dtype, softmax

@@ -25,7 +25,7 @@ from fullconv.core.labels import IGNORE, Labels
 from fullconv.data.io.geotiff import IdFile, Raster, Span, opened_raster, writing_ids
 from fullconv.data.io.masks import mask_dtype
 from fullconv.inference.predictor import Predictor
-from fullconv.inference.segmentation import MARK, encoded, output_path, writing
+from fullconv.inference.result_files import MARK, encoded, output_path, writing
 from fullconv.models.model import Model
 from fullconv.visualization import overlay as draw
 

@@ -24,10 +24,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fullconv.core.errors import FullconvError
 from fullconv.data.io.images import picture_size, read_reduced
-from fullconv.geometry.trace_network import Grid
+from fullconv.geometry.grid import Grid
 from fullconv.network.dense.convolutionalize import DenseClassifier
 from fullconv.network.kernels.reference import reading_matrix
-from fullconv.visualization import overlay as draw
+from fullconv.visualization import contact_sheet
 
 MOST_PIXELS = 6_000_000  # of a scaled picture: VGG takes about 3 GB for it
 ENOUGH = 2  # times the classifier's size: what the shorter side is reduced to at scale 1
@@ -238,8 +238,6 @@ _FAINT, _STRONG = 0.1, 0.75
 _KEY = "the class's highest probability; pale: no cell looks there; frame: what the best cell saw"
 _INK, _PAPER = (33, 37, 41), (255, 255, 255)
 
-Picture = NDArray[np.uint8]
-
 
 def sheet(found: Heatmap, classes: Sequence[int]) -> Image.Image:
     """A row per class: the photo with a ring at the best place and the window that the classifier
@@ -259,7 +257,7 @@ def sheet(found: Heatmap, classes: Sequence[int]) -> Image.Image:
             f"{best.name}: {best.probability:.1%} at x {best.column}, y {best.row}, "
             f"scale {best.scale:g}"
         )
-    return _with_key(draw.grid(rows, titles, captions))
+    return _with_key(contact_sheet.grid(rows, titles, captions))
 
 
 def marked(found: Heatmap, place: Place) -> Picture:

@@ -11,13 +11,16 @@ from __future__ import annotations
 import glob
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from fullconv.core.errors import FullconvError, command
+from fullconv.core.errors import FullconvError
+from fullconv.core.text import command
 from fullconv.data.io.images import PICTURE_SUFFIXES
 from fullconv.data.io.video import VIDEO_SUFFIXES
-from fullconv.inference.segmentation import is_result, pictures_below, with_stems
+from fullconv.inference.result_files import (
+    is_result,
+)
 
 STANDARD_INPUT = "@-"
 _SUFFIXES = (*sorted(PICTURE_SUFFIXES), *sorted(VIDEO_SUFFIXES))
@@ -119,3 +122,64 @@ def _without_results(found: list[Path], left_out: list[Path]) -> list[Path]:
     for path in found:
         (left_out if is_result(path) else pictures).append(path)
     return pictures
+
+
+def find_pictures(
+    paths: Sequence[str | Path], *, left_out: list[Path] | None = None
+) -> Iterator[tuple[Path, Path]]:
+    """Every picture among files and folders (with all below, but for what is hidden), each with
+    the name that its results get: relative to the folder it was found in, without the suffix.
+    Where that was given away, the suffix (a.png: a_png) and then a number make it another one.
+
+    Results that `save_outputs` wrote into a folder are no pictures; they are added to `left_out`.
+    A file that is named itself is always taken.
+    """
+    skipped = left_out if left_out is not None else []
+    return with_stems(pair for path in paths for pair in pictures_below(Path(path), skipped))
+
+
+def with_stems(found: Iterable[tuple[Path, Path]]) -> Iterator[tuple[Path, Path]]:
+    """Pictures and their relative paths -> pictures and the names of their results, each another
+    one, see `find_pictures`."""
+    taken: set[Path] = set()
+    for path, name in found:
+        stem = name.with_suffix("")
+        if stem in taken:
+            stem = name.with_name(name.name.replace(".", "_"))
+        first, number = stem, 1
+        while stem in taken:
+            number += 1
+            stem = first.with_name(f"{first.name}_{number}")
+        taken.add(stem)
+        yield path, stem
+
+
+def pictures_below(
+    given: Path, left_out: list[Path], suffixes: Sequence[str] = tuple(sorted(PICTURE_SUFFIXES))
+) -> Iterator[tuple[Path, Path]]:
+    """A picture, or all in a folder, each with its path relative to that."""
+    if given.is_file():
+        yield given, Path(given.name)
+    elif given.is_dir():
+        found = sorted(
+            p
+            for p in given.rglob("*")
+            if p.suffix.lower() in suffixes
+            and p.is_file()
+            and not any(part.startswith(".") for part in p.relative_to(given).parts)
+        )
+        pictures: list[Path] = []
+        for path in found:
+            (left_out if is_result(path) else pictures).append(path)
+        if not pictures:
+            raise FullconvError(
+                f"no picture in {given}{' but results of earlier runs' if found else ''}; "
+                f"looked for {', '.join(suffixes)}.",
+                "fullconv predict MODEL photo.jpg",
+            )
+        yield from ((path, path.relative_to(given)) for path in pictures)
+    else:
+        raise FullconvError(
+            f"no picture or folder {given}: there is nothing of that name.",
+            "fullconv predict MODEL photo.jpg",
+        )

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fullconv.core.errors import FullconvError, some
+from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
+from fullconv.core.text import some
 from fullconv.data.io.masks import mask_dtype
 from fullconv.inference.postprocess import without_small
 

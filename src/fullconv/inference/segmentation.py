@@ -6,43 +6,29 @@ Nothing here needs torch, so that exported models run without it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
-from fullconv.core.errors import FullconvError, UnwrittenError
+from fullconv.core.errors import FullconvError
 from fullconv.core.labels import IGNORE, RGB, Labels
-from fullconv.data.io.geotiff import SUFFIXES, Place, software_of, write_ids
-from fullconv.data.io.images import PICTURE_SUFFIXES, opened
-from fullconv.data.io.masks import mask_picture, save_png, write_mask
-from fullconv.data.io.video import is_video, mark_of
+from fullconv.data.io.geotiff import SUFFIXES, Place, write_ids
+from fullconv.data.io.masks import mask_picture, write_mask
 from fullconv.inference.options import UNSURE
 from fullconv.inference.probabilities import Probabilities, write_probabilities
+from fullconv.inference.result_files import (
+    MARK,
+    encoded,
+    mark,
+)
 from fullconv.inference.vectorize import coco, geojson
 from fullconv.visualization import overlay as draw
 
-FILES = {  # what is added to the picture's name
-    "mask": "_mask.png",
-    "color": "_color.png",
-    "overlay": "_overlay.jpg",
-    "confidence": "_confidence.png",
-    "probability": "_probability.npz",
-    "polygons": ".geojson",
-    "coco": "_coco.json",
-    "json": ".json",
-}
-OUTPUTS = tuple(FILES)
 _UNSURE_COLORS: tuple[RGB, ...] = ((255, 0, 200), (255, 120, 0), (0, 255, 255), (255, 255, 255))
-MARK = ("Software", "fullconv")  # in every picture that is written here: a result, no photo
-_SOFTWARE = 0x0131  # the tag of EXIF that says the same
-_JPEG_SIDE = 65_500  # pixels: a longer JPEG cannot be
 
 
 @dataclass(frozen=True)
@@ -199,177 +185,3 @@ class Segmentation:
             write_ids(Path(path), self.mask, self.place, self.labels, MARK[1])
         else:
             write_mask(Path(path), self.mask, self.labels, mark=mark())
-
-
-def find_pictures(
-    paths: Sequence[str | Path], *, left_out: list[Path] | None = None
-) -> Iterator[tuple[Path, Path]]:
-    """Every picture among files and folders (with all below, but for what is hidden), each with
-    the name that its results get: relative to the folder it was found in, without the suffix.
-    Where that was given away, the suffix (a.png: a_png) and then a number make it another one.
-
-    Results that `save_outputs` wrote into a folder are no pictures; they are added to `left_out`.
-    A file that is named itself is always taken.
-    """
-    skipped = left_out if left_out is not None else []
-    return with_stems(pair for path in paths for pair in pictures_below(Path(path), skipped))
-
-
-def with_stems(found: Iterable[tuple[Path, Path]]) -> Iterator[tuple[Path, Path]]:
-    """Pictures and their relative paths -> pictures and the names of their results, each another
-    one, see `find_pictures`."""
-    taken: set[Path] = set()
-    for path, name in found:
-        stem = name.with_suffix("")
-        if stem in taken:
-            stem = name.with_name(name.name.replace(".", "_"))
-        first, number = stem, 1
-        while stem in taken:
-            number += 1
-            stem = first.with_name(f"{first.name}_{number}")
-        taken.add(stem)
-        yield path, stem
-
-
-def pictures_below(
-    given: Path, left_out: list[Path], suffixes: Sequence[str] = tuple(sorted(PICTURE_SUFFIXES))
-) -> Iterator[tuple[Path, Path]]:
-    """A picture, or all in a folder, each with its path relative to that."""
-    if given.is_file():
-        yield given, Path(given.name)
-    elif given.is_dir():
-        found = sorted(
-            p
-            for p in given.rglob("*")
-            if p.suffix.lower() in suffixes
-            and p.is_file()
-            and not any(part.startswith(".") for part in p.relative_to(given).parts)
-        )
-        pictures: list[Path] = []
-        for path in found:
-            (left_out if is_result(path) else pictures).append(path)
-        if not pictures:
-            raise FullconvError(
-                f"no picture in {given}{' but results of earlier runs' if found else ''}; "
-                f"looked for {', '.join(suffixes)}.",
-                "fullconv predict MODEL photo.jpg",
-            )
-        yield from ((path, path.relative_to(given)) for path in pictures)
-    else:
-        raise FullconvError(
-            f"no picture or folder {given}: there is nothing of that name.",
-            "fullconv predict MODEL photo.jpg",
-        )
-
-
-def is_result(path: Path) -> bool:
-    """Whether a picture or a video was written here: by its name and by the mark inside, so that a
-    photo which is merely called street_mask.png is none."""
-    if path.name.endswith("_mask.tif"):
-        return software_of(path) == MARK[1]
-    if is_video(path):
-        return path.stem.endswith(("_mask", "_color", "_overlay")) and mark_of(path) == MARK[1]
-    if not path.name.endswith((*FILES.values(), "_legend.png", "_overlay.png")):  # as they were
-        return False
-    try:
-        with opened(path) as image:
-            jpeg = path.suffix == ".jpg"
-            found = image.getexif().get(_SOFTWARE) if jpeg else image.info.get(MARK[0])
-            return bool(found == MARK[1])
-    except FullconvError:  # reading it as a picture will say what is wrong with it
-        return False
-
-
-def mark() -> PngInfo:
-    """For a picture that is written here: a result, no photo."""
-    made = PngInfo()
-    made.add_text(*MARK)
-    return made
-
-
-def encoded(image: Image.Image, kind: str) -> bytes:
-    """As the file of a kind of result. What is over a photo is a JPEG, like photos: smaller than a
-    PNG, and much sooner packed."""
-    file = BytesIO()
-    if FILES[kind].endswith(".jpg"):
-        exif = Image.Exif()
-        exif[_SOFTWARE] = MARK[1]
-        if max(image.size) > _JPEG_SIDE:
-            image.thumbnail((_JPEG_SIDE, _JPEG_SIDE))
-        image.save(file, format="JPEG", quality=90, subsampling=0, exif=exif)
-    else:
-        save_png(image, file, mark())
-    return file.getvalue()
-
-
-def output_path(stem: Path, kind: str) -> Path:
-    """The file that `save_outputs` writes for one kind of result."""
-    return stem.with_name(stem.name + FILES[kind])
-
-
-def spare_pictures(found: Sequence[tuple[Path, Path]], out: Path, outputs: Sequence[str]) -> None:
-    """Refuses to write a result over one of the pictures that are to be predicted.
-
-    Raises:
-        FullconvError: a.jpg and a_mask.png are both pictures, and the results go beside them.
-    """
-    pictures = {path.resolve(): path for path, _ in found}
-    for path, stem in found:
-        for kind in outputs:
-            for one in _targets(path, output_path(out / stem, kind).resolve(), kind):
-                if one in pictures:
-                    raise FullconvError(
-                        f"the {kind} of {path} would be written over {pictures[one]}, which is one "
-                        "of the pictures; nothing was done.",
-                        "--out ANOTHER_FOLDER",
-                    )
-
-
-def _targets(path: Path, target: Path, kind: str) -> list[Path]:
-    """Where a result may go: as other files too, of a video or of a GeoTIFF."""
-    if is_video(path) and kind != "json":
-        legend = target.with_name(target.name.replace(f"_{kind}.", "_legend."))
-        return [target.with_suffix(".mp4"), target.with_suffix(".mkv"), legend.with_suffix(".png")]
-    return [target, *([target.with_suffix(".tif")] * (kind == "mask"))]
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """A result into its folder, which is made.
-
-    Raises:
-        UnwrittenError: it cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield
-    except OSError as error:
-        raise UnwrittenError(
-            f"the result could not be written to {path}: {error.strerror or error}.",
-            "--out ANOTHER_FOLDER   # or df -h, if the disk is full",
-        ) from error
-
-
-def save_outputs(segmentation: Segmentation, stem: Path, outputs: Sequence[str]) -> list[Path]:
-    """Writes the chosen kinds of result as `stem` + "_mask.png" and so on, see `FILES`; of further
-    heads as `stem` + "_HEAD_mask.png". Returns the files.
-
-    Raises:
-        FullconvError: no such kind; `UnwrittenError`: a file that could not be written.
-    """
-    written = []
-    for kind in outputs:
-        if kind not in OUTPUTS:
-            raise FullconvError(
-                f"no output {kind!r}; there are {', '.join(OUTPUTS)}.", "--save mask,overlay"
-            )
-        path = output_path(stem, kind)
-        if kind == "mask" and segmentation.place:
-            path = path.with_suffix(".tif")
-        with writing(path):
-            segmentation.save(path, kind)
-        written.append(path)
-    for name, head in segmentation.heads.items():
-        kinds = [kind for kind in outputs if kind != "json"]  # the first one's file has them all
-        written += save_outputs(head, stem.with_name(f"{stem.name}_{name}"), kinds)
-    return written

@@ -21,9 +21,10 @@ from fullconv.data.io.extra_channels import Input, channels_of
 from fullconv.data.io.geotiff import raster_size, read_placed
 from fullconv.data.io.images import from_array, from_pil, read_picture
 from fullconv.data.layouts.extra_folders import files_of
+from fullconv.inference.input_files import find_pictures
 from fullconv.inference.options import Options
 from fullconv.inference.probabilities import LARGEST, Probabilities, averaged
-from fullconv.inference.segmentation import Segmentation, find_pictures
+from fullconv.inference.segmentation import Segmentation
 
 
 class Segmenter(ABC):

@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import TypeVar
 
 from fullconv.core.errors import FullconvError
+from fullconv.core.hardware import processors
 
 _ANY = TypeVar("_ANY")
 _TORCHRUN = "TORCHELASTIC_RUN_ID"  # which it gives every process that it starts
@@ -61,11 +62,6 @@ class Share:
             import torch
 
             torch.set_num_threads(count)
-
-
-def processors() -> int:
-    """How many this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def share_of(environ: Mapping[str, str] = os.environ) -> Share:

@@ -39,7 +39,8 @@ from torch import Tensor
 from fullconv.core.concurrency import ahead
 from fullconv.core.errors import FullconvError
 from fullconv.core.hardware import give_back
-from fullconv.geometry.trace_network import Grid, grids_of_modules
+from fullconv.geometry.grid import Grid
+from fullconv.geometry.trace_network import grids_of_modules
 from fullconv.network.backbone import Backbone
 from fullconv.network.fcn import FCN
 from fullconv.network.memory_estimate import bytes_per_pixel

@@ -22,12 +22,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fullconv.core.errors import FullconvError, UnwrittenError, command
+from fullconv.core.errors import FullconvError, UnwrittenError
 from fullconv.core.labels import Labels
+from fullconv.core.text import command
 from fullconv.data.io.masks import mask_dtype
 from fullconv.data.io.video import MARK as MARKED
 from fullconv.data.io.video import Film, Frame, in_words, open_video, pyav
-from fullconv.inference.segmentation import MARK, Segmentation, mark, output_path
+from fullconv.inference.result_files import MARK, mark, output_path
+from fullconv.inference.segmentation import Segmentation
 from fullconv.inference.segmenter import Segmenter
 from fullconv.visualization import overlay as draw
 

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fullconv.core.errors import DownloadError, FullconvError, command, some
+from fullconv.core.errors import DownloadError, FullconvError
+from fullconv.core.text import command, some
 
 PREFIX = "hf://"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"

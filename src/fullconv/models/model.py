@@ -24,8 +24,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fullconv.core.errors import FullconvError, command, some
+from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
+from fullconv.core.text import command, some
 from fullconv.data.io.extra_channels import Input
 from fullconv.evaluation.report.model_card import model_card
 from fullconv.models.hub import local

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fullconv.core.errors import FullconvError, command
+from fullconv.core.errors import FullconvError
 from fullconv.core.settings import read_config
-from fullconv.training.staged import Stage
+from fullconv.core.text import command
 
 
 @dataclass(frozen=True)
@@ -189,3 +189,28 @@ def _epochs(log: Path) -> tuple[Epoch, ...]:
         for number, row in zip(numbers, rows, strict=True)
         if math.isfinite(number)
     )
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one stage came to, on the validation split.
+
+    Args:
+        name: "FCN-16s".
+        model: its folder.
+        mean_iou, pixel_accuracy: fractions; None where no pixel is labelled.
+        gain: in mean IoU over the stage before; None for the first.
+        unchanged: share of the pixels (fraction) that had the label of the stage before when this
+            one began; None for the first.
+        epochs: all that it took.
+        seconds: of training and validation, since it was last started or resumed.
+    """
+
+    name: str
+    model: str
+    mean_iou: float | None
+    pixel_accuracy: float | None
+    gain: float | None
+    unchanged: float | None
+    epochs: int
+    seconds: float

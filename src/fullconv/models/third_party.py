@@ -18,8 +18,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fullconv.core.errors import FullconvError, command
+from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
+from fullconv.core.text import command
 from fullconv.data.layouts import class_table as tables
 from fullconv.network.backbone_card import BackboneCard
 from fullconv.network.fcn import FCN

@@ -28,9 +28,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fullconv.core.errors import FullconvError
+from fullconv.geometry.grid import Grid
 from fullconv.geometry.trace_network import (
     CANONICAL_SIZE,
-    Grid,
     feature_maps,
     grids_of_modules,
     run_for_real,

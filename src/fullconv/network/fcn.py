@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fullconv.core.errors import FullconvError
-from fullconv.geometry.trace_network import Grid
+from fullconv.geometry.grid import Grid
 from fullconv.network.backbone import PLACEMENTS, Backbone, build
 from fullconv.network.backbone_card import BackboneCard
 from fullconv.network.kernels.reference import read, reading_matrix

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fullconv.core.errors import FullconvError
-from fullconv.geometry.trace_network import Grid
+from fullconv.geometry.grid import Grid
 
 
 def bilinear_kernel(factor: int, shift: float) -> tuple[Tensor, int]:

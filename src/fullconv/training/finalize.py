@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fullconv.core.errors import command
 from fullconv.core.i18n import said
 from fullconv.core.settings import Settings
+from fullconv.core.text import command
 from fullconv.data.layouts.dataset import Dataset
 from fullconv.data.loading.dataset import Samples
 from fullconv.evaluation.evaluate import evaluate

@@ -22,11 +22,11 @@ from torch import Tensor
 
 from fullconv.core.settings import WHOLE, Settings
 from fullconv.data.check.check import CheckReport
-from fullconv.data.check.preview import smaller
 from fullconv.data.loading.dataset import Samples
 from fullconv.models.model import Model
 from fullconv.training import image_sheets as album
 from fullconv.training.auto_settings import balanced_weights
+from fullconv.visualization.contact_sheet import smaller
 
 FOLDER = "images"
 CROPS = 12  # on the sheet of the first batches

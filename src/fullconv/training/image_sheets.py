@@ -20,10 +20,10 @@ from PIL import Image
 from torch import Tensor
 
 from fullconv.core.labels import RGB, Labels
-from fullconv.data.check.preview import beside, smaller
 from fullconv.data.io.extra_channels import Input
 from fullconv.models.model import Model
 from fullconv.visualization import overlay as draw
+from fullconv.visualization.contact_sheet import beside, smaller
 
 BATCHES = "batches.png"
 _CELL = 320  # pixels of a picture's longer side on a sheet, at most

@@ -6,9 +6,6 @@
 
 from __future__ import annotations
 
-import signal
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +15,12 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from fullconv.core.errors import FullconvError, StoppedError, command
 from fullconv.core.settings import Settings
 from fullconv.data.loading.dataset import common_ignore
 from fullconv.evaluation.metrics import Metrics, further_metrics
 from fullconv.inference.runtime import Engine
 from fullconv.models.model import Model, save_model
 from fullconv.network.fcn import FCN
-
-CHECKPOINT = "last.ckpt"
-SAVE_SECONDS = 300  # between two checkpoints within an epoch
 
 
 class Training(pl.LightningModule):
@@ -206,77 +199,3 @@ def _groups(network: FCN, settings: Settings) -> list[dict[str, Any]]:
         rate *= settings.bias_rate if id(parameter) in biases else 1
         groups.setdefault((rate, decay if parameter.ndim > 1 else 0.0), []).append(parameter)
     return [{"params": p, "lr": r, "weight_decay": d} for (r, d), p in groups.items()]
-
-
-class Checkpoints(pl.Callback):
-    """Writes checkpoint/last.ckpt after every epoch, every few minutes within one, and at Ctrl-C;
-    always beside the old one first.
-
-    Args:
-        folder: of the run.
-        seconds: between two checkpoints within an epoch.
-    """
-
-    def __init__(self, folder: Path, *, seconds: float = SAVE_SECONDS) -> None:
-        self.folder = folder
-        self.path = folder / "checkpoint" / CHECKPOINT
-        self.seconds = seconds
-        self.saved = time.monotonic()
-        self.interrupted = False
-        self.handler: Any = None
-
-    def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
-        if threading.current_thread() is threading.main_thread():
-            self.handler = signal.signal(signal.SIGINT, self._note_interrupt)
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, index: int
-    ) -> None:
-        # After the last batch comes validation, and then the epoch's own checkpoint. Several
-        # processes must save together, and their clocks differ: they save at epochs only. Gradients
-        # of a step that is not taken yet would be lost.
-        if index + 1 >= trainer.num_training_batches or trainer.world_size > 1:
-            return
-        if (index + 1) % trainer.accumulate_grad_batches:
-            return
-        if self.interrupted or time.monotonic() - self.saved > self.seconds:
-            self.save(trainer)
-        self._stop_if_interrupted(trainer)
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
-        self.save(trainer)
-        if trainer.current_epoch + 1 < (trainer.max_epochs or 0):
-            self._stop_if_interrupted(trainer)
-
-    def teardown(self, trainer: pl.Trainer, module: Any, stage: str) -> None:
-        if self.handler is not None:
-            signal.signal(signal.SIGINT, self.handler)
-
-    def save(self, trainer: pl.Trainer) -> None:
-        """Now."""
-        fresh = self.path.with_suffix(".new")
-        try:
-            trainer.save_checkpoint(fresh)
-            if trainer.is_global_zero:
-                fresh.replace(self.path)
-        except (OSError, RuntimeError) as error:
-            fresh.unlink(missing_ok=True)
-            raise FullconvError(
-                f"the checkpoint could not be written to {self.path}: {error}. The previous one "
-                "and the best model are untouched.",
-                "df -h",
-            ) from error
-        self.saved = time.monotonic()
-
-    def _note_interrupt(self, *_: Any) -> None:
-        """The step in hand is finished first; a second Ctrl-C stops at once."""
-        self.interrupted = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    def _stop_if_interrupted(self, trainer: pl.Trainer) -> None:
-        if self.interrupted:
-            raise StoppedError(
-                f"stopped in epoch {trainer.current_epoch + 1} of {trainer.max_epochs}; all is "
-                "saved.",
-                command("fullconv", "train", "--resume", self.folder),
-            )

@@ -9,35 +9,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from fullconv.core.settings import Settings
-
-
-@dataclass(frozen=True)
-class Stage:
-    """What one stage came to, on the validation split.
-
-    Args:
-        name: "FCN-16s".
-        model: its folder.
-        mean_iou, pixel_accuracy: fractions; None where no pixel is labelled.
-        gain: in mean IoU over the stage before; None for the first.
-        unchanged: share of the pixels (fraction) that had the label of the stage before when this
-            one began; None for the first.
-        epochs: all that it took.
-        seconds: of training and validation, since it was last started or resumed.
-    """
-
-    name: str
-    model: str
-    mean_iou: float | None
-    pixel_accuracy: float | None
-    gain: float | None
-    unchanged: float | None
-    epochs: int
-    seconds: float
+from fullconv.models.run import Stage
 
 
 def train_stages(

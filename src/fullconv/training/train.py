@@ -28,34 +28,30 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping
 from torch.utils.data import DataLoader
 
-from fullconv.core.errors import FullconvError, command
+from fullconv.core.errors import FullconvError
 from fullconv.core.i18n import said
 from fullconv.core.settings import Settings, read_config, to_toml
+from fullconv.core.text import command
 from fullconv.data.check.check import CheckReport, check
+from fullconv.data.check.extra_heads import fingerprint, with_heads
 from fullconv.data.check.training_overlap import told
 from fullconv.data.check.value_meanings import meanings_text
 from fullconv.data.download.download import located
 from fullconv.data.layouts.dataset import Dataset
-from fullconv.data.layouts.extra_folders import (
-    fingerprint,
-    measured,
-    names_of,
-    with_heads,
-    with_inputs,
-)
+from fullconv.data.layouts.extra_folders import measured, names_of, with_inputs
 from fullconv.data.loading.dataset import OrderedPictures, Samples, ShuffledBatches, common_ignore
 from fullconv.data.loading.decoded_cache import Cache
 from fullconv.data.loading.transforms import Augmentation
-from fullconv.evaluation.metrics import protocol_card
+from fullconv.evaluation.protocol import protocol_card
 from fullconv.inference.runtime import computes_in_bfloat16
 from fullconv.models.model import Model
 from fullconv.models.run import Run
 from fullconv.training.auto_settings import balanced_weights, decide
-from fullconv.training.callbacks import Guards, Reporter, explained
+from fullconv.training.callbacks import CHECKPOINT, Checkpoints, Guards, Reporter, explained
 from fullconv.training.finalize import finish
 from fullconv.training.image_logger import Watch
 from fullconv.training.initial_model import fresh_model, strides_of
-from fullconv.training.lightning_module import CHECKPOINT, Checkpoints, Training
+from fullconv.training.lightning_module import Training
 from fullconv.training.loggers import Teller, loggers_of, require_loggers
 from fullconv.training.staged import train_stages
 

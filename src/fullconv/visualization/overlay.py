@@ -10,16 +10,16 @@ written or shown here, and sizes must agree: pictures are resized for display al
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import IGNORE, RGB, Labels
-from fullconv.visualization.legend import INK, PAPER, strip, write
+from fullconv.visualization.legend import strip
 
 Picture = NDArray[np.uint8]  # (H, W, 3) RGB
 Ids = NDArray[Any]  # (H, W) integers
@@ -31,9 +31,6 @@ IGNORED: RGB = (165, 165, 165)
 
 _DIM = 0.45  # what is left of the photo's brightness where a prediction is right
 _READABLE = 240  # pixels; narrower pictures are enlarged for display
-_WIDEST = 480  # pixels; a column of a sheet is not wider unless asked for
-_FLAT = 256  # a picture with no more colours than this is a map, not a photo
-_GRID = 'grid([[picture, ids]], ["picture", "labels"], ["street.jpg"], labels=labels)'
 
 
 def colorize(ids: Ids, labels: Labels) -> Picture:
@@ -181,69 +178,6 @@ def error_map(
     return sheet
 
 
-def grid(
-    rows: Sequence[Sequence[NDArray[Any]]],
-    titles: Sequence[str],
-    captions: Sequence[str] | None = None,
-    *,
-    labels: Labels | None = None,
-    cell: int | None = None,
-) -> Image.Image:
-    """A sheet: one column per title, a caption under each row, a legend of `labels` at the bottom.
-
-    A cell is a picture, or, given `labels`, ids. Columns are `cell` pixels wide (by itself 240-480,
-    by the widest picture). Photos are scaled by Lanczos, maps (256 colours or fewer) by nearest
-    neighbour, which invents no class.
-    """
-    _check_rows(rows, titles, captions)
-    pictures = [[_cell(item, labels) for item in row] for row in rows]
-    widest = max(picture.shape[1] for row in pictures for picture in row)
-    if cell is None:  # a whole factor keeps the pixels of a small map square
-        cell = widest * -(-_READABLE // widest) if widest < _READABLE else min(widest, _WIDEST)
-    if cell < 1:
-        raise FullconvError(f"a column {cell} pixels wide; expected 1 or more.", "cell=320")
-    scaled = [[_fit(picture, cell) for picture in row] for row in pictures]
-    size = max(13, min(28, round(cell / 19)))
-    margin, gap, head = size * 2, max(6, size // 2), round(size * 2.2)
-    under = 0 if captions is None else round(size * 1.7)
-    heights = [max(image.height for image in row) for row in scaled]
-    width = 2 * margin + len(titles) * cell + (len(titles) - 1) * gap
-    key = None if labels is None else _key(rows, labels, width - 2 * margin, round(size * 0.9))
-    width = width if key is None else max(width, key.shape[1] + 2 * margin)
-    body = sum(height + under for height in heights) + gap * (len(rows) - 1)
-    bottom = margin if key is None else gap + key.shape[0] + margin // 2
-    sheet = Image.new("RGB", (width, margin // 2 + head + body + bottom), PAPER)
-    pen = ImageDraw.Draw(sheet)
-    for k, title in enumerate(titles):
-        x = margin + k * (cell + gap) + cell // 2
-        write(pen, (x, margin // 2 + head // 2), title, size, cell, anchor="mm", ink=INK)
-    y = margin // 2 + head
-    for r, row in enumerate(scaled):
-        for k, image in enumerate(row):
-            x = margin + k * (cell + gap) + (cell - image.width) // 2
-            sheet.paste(image, (x, y + (heights[r] - image.height) // 2))
-        y += heights[r]
-        if captions is not None:
-            place = (margin, y + under // 2)
-            room = width - 2 * margin
-            write(pen, place, captions[r], round(size * 0.85), room, anchor="lm")
-        y += under + gap
-    if key is not None:
-        sheet.paste(Image.fromarray(key), (margin, y))
-    return sheet
-
-
-def _key(
-    rows: Sequence[Sequence[NDArray[Any]]], labels: Labels, width: int, font_size: int
-) -> Picture:
-    """The legend of a sheet: all classes, and 'ignore' where some ids hold it."""
-    ids = [item for row in rows for item in row if item.ndim == 2]
-    names = [*labels.names]
-    if any((item == labels.ignore_index).any() for item in ids):
-        names.append(IGNORE)
-    return strip([(name, "") for name in names], _colors(labels), width, font_size)
-
-
 def _colors(labels: Labels) -> dict[str, RGB]:
     """Name -> colour, that of ignored pixels too."""
     return {**dict(zip(labels.names, labels.colors, strict=True)), IGNORE: NEUTRAL}
@@ -310,42 +244,3 @@ def _check_size(one: str, first: NDArray[Any], other: str, second: NDArray[Any])
             "expected the same.",
             f"np.asarray(Image.fromarray(ids).resize(({w}, {h}), Image.Resampling.NEAREST))",
         )
-
-
-def _check_rows(
-    rows: Sequence[Sequence[NDArray[Any]]], titles: Sequence[str], captions: Sequence[str] | None
-) -> None:
-    if not rows or not titles:
-        raise FullconvError(
-            f"a sheet of {len(rows)} row(s) and {len(titles)} title(s); nothing to draw.",
-            _GRID,
-        )
-    for number, row in enumerate(rows):
-        if len(row) != len(titles):
-            raise FullconvError(
-                f"row {number} has {len(row)} picture(s) but there are {len(titles)} titles: "
-                f"{', '.join(titles)}.",
-                _GRID,
-            )
-    if captions is not None and len(captions) != len(rows):
-        raise FullconvError(
-            f"{len(captions)} caption(s) for {len(rows)} row(s); expected one each.",
-            _GRID,
-        )
-
-
-def _cell(item: NDArray[Any], labels: Labels | None) -> Picture:
-    if item.ndim == 2 and labels is not None:
-        return colorize(item, labels)
-    if item.ndim == 2:
-        raise FullconvError("a sheet with ids in it needs the class table.", "labels=LABELS")
-    _check_picture(item)
-    return item
-
-
-def _fit(picture: Picture, width: int) -> Image.Image:
-    """The picture, `width` pixels wide."""
-    image = Image.fromarray(np.ascontiguousarray(picture))
-    size = (width, max(1, round(image.height * width / image.width)))
-    flat = image.getcolors(_FLAT) is not None
-    return image.resize(size, Image.Resampling.NEAREST if flat else Image.Resampling.LANCZOS)

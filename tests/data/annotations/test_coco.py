@@ -14,6 +14,7 @@ from fullconv.core.errors import FullconvError
 from fullconv.data.annotations import coco
 from fullconv.data.annotations.image_finder import Finder
 from fullconv.data.annotations.shapes import class_table, paint
+from fullconv.data.layouts import annotation_formats
 
 BOX = [[0, 0, 4, 0, 4, 4, 0, 4]]
 CATEGORIES = [{"id": 90, "name": "car"}, {"id": 3, "name": "road"}]
@@ -161,5 +162,7 @@ def test_the_split_in_a_name(name: str, split: str) -> None:
 
 
 def test_what_is_a_file_of_coco() -> None:
-    assert coco.is_coco({"images": [], "annotations": [], "categories": []})
-    assert not any(map(coco.is_coco, ([], {}, {"images": [], "annotations": []}, None)))
+    assert annotation_formats.is_coco({"images": [], "annotations": [], "categories": []})
+    assert not any(
+        map(annotation_formats.is_coco, ([], {}, {"images": [], "annotations": []}, None))
+    )

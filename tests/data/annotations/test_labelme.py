@@ -15,6 +15,7 @@ from PIL import Image
 from fullconv.core.errors import FullconvError
 from fullconv.data.annotations import labelme
 from fullconv.data.annotations.shapes import Annotated, class_table, paint
+from fullconv.data.layouts import annotation_formats
 
 SIZE = (20, 30)
 
@@ -146,5 +147,7 @@ def test_the_class_list(tmp_path: Path) -> None:
 
 
 def test_what_is_a_file_of_labelme() -> None:
-    assert labelme.is_labelme({"shapes": []})
-    assert not any(map(labelme.is_labelme, ([], {}, {"shapes": {}}, None, {"images": []})))
+    assert annotation_formats.is_labelme({"shapes": []})
+    assert not any(
+        map(annotation_formats.is_labelme, ([], {}, {"shapes": {}}, None, {"images": []}))
+    )

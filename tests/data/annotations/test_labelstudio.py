@@ -17,6 +17,7 @@ from trees import brush
 
 from fullconv.data.annotations import labelstudio
 from fullconv.data.annotations.shapes import Annotations, class_table, paint
+from fullconv.data.layouts import annotation_formats
 
 SIZE = (20, 40)
 MASK = np.zeros(SIZE, bool)
@@ -46,7 +47,7 @@ def read(folder: Path, *tasks: Any, name: str = "a.png") -> Annotations:
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", SIZE[::-1]).save(folder / name)
     table = json.loads(json.dumps(list(tasks)))  # as a file holds it
-    assert labelstudio.is_label_studio(table)
+    assert annotation_formats.is_label_studio(table)
     return labelstudio.gather(folder, [(folder / "x.json", table)])
 
 
@@ -187,7 +188,7 @@ def test_every_form_of_the_export(tmp_path: Path) -> None:
     for form in forms:
         found = read(tmp_path, form)
         assert ids(found).sum() == 20, form
-        assert labelstudio.is_label_studio(form)  # a file for each task
+        assert annotation_formats.is_label_studio(form)  # a file for each task
         alone = labelstudio.gather(tmp_path, [(tmp_path / "1.json", form)])
         assert ids(alone).sum() == 20
     twice = [
@@ -270,4 +271,4 @@ def test_two_tasks_of_one_picture(tmp_path: Path) -> None:
 
 def test_what_is_a_file_of_label_studio() -> None:
     for other in ([], [1], {}, None, [{"data": {}}], [{"annotations": []}], {"images": []}, "x"):
-        assert not labelstudio.is_label_studio(other)
+        assert not annotation_formats.is_label_studio(other)

@@ -13,6 +13,7 @@ from PIL import Image
 from fullconv.core.errors import FullconvError
 from fullconv.data.annotations import ultralytics
 from fullconv.data.annotations.shapes import Annotations, class_table, paint
+from fullconv.data.layouts import annotation_formats
 
 SIZE = (20, 40)
 LEFT, ALL = "0 0 0 0.5 0 0.5 1 0 1", "1 0 0 1 0 1 1 0 1"
@@ -33,7 +34,7 @@ def draw(root: Path, text: str, *, name: str = "train/a", swapped: bool = False)
 
 
 def read(root: Path, order: str = "auto") -> Annotations:
-    return ultralytics.gather(root, ultralytics.label_files(root), order)
+    return ultralytics.gather(root, annotation_formats.label_files(root), order)
 
 
 def ids(found: Annotations) -> np.ndarray:
@@ -145,7 +146,7 @@ def test_what_are_its_files(tmp_path: Path) -> None:
         (tmp_path / other).touch()
     (tmp_path / "alone/labels").mkdir(parents=True)
     (tmp_path / "alone/labels/a.txt").touch()
-    assert ultralytics.label_files(tmp_path) == [tmp_path / "labels/train/a.txt"]
+    assert annotation_formats.label_files(tmp_path) == [tmp_path / "labels/train/a.txt"]
 
 
 def test_damaged_files_never_become_a_traceback(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from fullconv.data.check.iou_ceiling import MARGIN, STRIDES, Ceiling, ceiling, d
 from fullconv.data.io.masks import read_mask
 from fullconv.data.layouts.dataset import read
 from fullconv.evaluation.metrics import Metrics, confusion_matrix
-from fullconv.geometry.trace_network import Grid
+from fullconv.geometry.grid import Grid
 from fullconv.network.scores import Scores
 
 CLASSES = 3

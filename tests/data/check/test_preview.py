@@ -13,6 +13,7 @@ from fullconv.data.check.check import check
 from fullconv.data.check.preview import save_sheet
 from fullconv.data.check.repair import fix
 from fullconv.data.synthetic import scenes as drawn
+from fullconv.visualization import contact_sheet
 from fullconv.visualization import overlay as draw
 
 
@@ -30,7 +31,7 @@ def drawn_rows(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         found.extend(captions)
         return real(rows, titles, captions, **options)
 
-    real = draw.grid
+    real = contact_sheet.grid
     monkeypatch.setattr(draw, "grid", grid)
     return found
 

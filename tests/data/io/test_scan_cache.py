@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fullconv.data.io.scan_cache import Remembered, cache_folder
+from fullconv.core.files import cache_folder
+from fullconv.data.io.scan_cache import Remembered
 
 
 @pytest.fixture

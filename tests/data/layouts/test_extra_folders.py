@@ -15,16 +15,15 @@ from PIL import Image
 
 from fullconv.core.errors import FullconvError
 from fullconv.data.check.check import check
+from fullconv.data.check.extra_heads import fingerprint, with_heads
 from fullconv.data.io.masks import read_mask
 from fullconv.data.layouts.dataset import read
 from fullconv.data.layouts.extra_folders import (
     bare,
     files_of,
-    fingerprint,
     head_of,
     measured,
     names_of,
-    with_heads,
     with_inputs,
 )
 

@@ -32,7 +32,7 @@ from fullconv.deploy.export import export
 from fullconv.deploy.serve import service
 from fullconv.deploy.serve.uploads import Limits, picture_in
 from fullconv.inference.exported import Deployed, load_deployed
-from fullconv.inference.segmentation import output_path
+from fullconv.inference.result_files import output_path
 
 SCENE = drawn.scene(1, size=(64, 96))[0]
 LIMITS = Limits(bytes=1 << 16, pixels=40_000, seconds=20)

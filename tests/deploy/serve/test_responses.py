@@ -14,7 +14,8 @@ from served import pixels
 
 from fullconv.core.labels import Labels
 from fullconv.deploy.serve.responses import Asked, answer, include_of
-from fullconv.inference.segmentation import Segmentation, output_path
+from fullconv.inference.result_files import output_path
+from fullconv.inference.segmentation import Segmentation
 
 LABELS = Labels(("sky", "road", "car"), colors=((0, 0, 255), (90, 90, 90), (255, 0, 0)))
 SIZE = (13, 21)

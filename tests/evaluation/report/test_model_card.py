@@ -19,7 +19,8 @@ from fullconv.cli.main import app
 from fullconv.core.labels import Labels
 from fullconv.core.settings import Settings
 from fullconv.data.io.extra_channels import Input
-from fullconv.evaluation.metrics import Metrics, protocol_card
+from fullconv.evaluation.metrics import Metrics
+from fullconv.evaluation.protocol import protocol_card
 from fullconv.evaluation.report.model_card import model_card
 from fullconv.models.model import Model
 

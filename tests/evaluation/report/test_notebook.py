@@ -23,10 +23,12 @@ from fullconv.data.check.check import check
 from fullconv.data.layouts.dataset import read
 from fullconv.data.synthetic import scenes as drawn
 from fullconv.evaluation.evaluate import Evaluation
-from fullconv.evaluation.metrics import Metrics, protocol_card
-from fullconv.geometry.trace_network import Grid, Grids, trace
+from fullconv.evaluation.metrics import Metrics
+from fullconv.evaluation.protocol import protocol_card
+from fullconv.geometry.grid import Grid, Grids
+from fullconv.geometry.trace_network import trace
 from fullconv.inference.segmentation import Segmentation
-from fullconv.training.staged import Stage
+from fullconv.models.run import Stage
 
 NAMES = ("sky", "<b>", "a & b")
 

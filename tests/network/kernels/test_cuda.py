@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fullconv.core.errors import FullconvError
-from fullconv.geometry.trace_network import Grid
+from fullconv.geometry.grid import Grid
 from fullconv.network.kernels import cuda
 from fullconv.network.kernels import dispatch as readings
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fullconv.core.errors import FullconvError
-from fullconv.geometry.trace_network import Grid
+from fullconv.geometry.grid import Grid
 from fullconv.network.kernels import library, reference
 from fullconv.network.kernels import numpy_arrays as arrays
 from fullconv.network.kernels.numpy_arrays import Place

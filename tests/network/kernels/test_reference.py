@@ -9,7 +9,7 @@ from definition import full_by_definition
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fullconv.geometry.trace_network import Grid
+from fullconv.geometry.grid import Grid
 from fullconv.network.kernels import dispatch as readings
 from fullconv.network.kernels import reference
 

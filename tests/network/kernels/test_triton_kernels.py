@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from fullconv.geometry.trace_network import Grid
+from fullconv.geometry.grid import Grid
 from fullconv.network.kernels import cuda
 
 LAUNCHES = {"labels": 1, "confidence": 1, "loss": 1, "gradient": 4}

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from fullconv.core.errors import FullconvError
 from fullconv.data.synthetic import scenes as drawn
-from fullconv.geometry.trace_network import Grid, trace
+from fullconv.geometry.grid import Grid
+from fullconv.geometry.trace_network import trace
 from fullconv.network.backbone import build
 from fullconv.network.backbone_card import BackboneCard
 from fullconv.network.fcn import FCN

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from fullconv.core.errors import FullconvError, command
+from fullconv.core.errors import FullconvError
+from fullconv.core.text import command
 from fullconv.data.annotations.image_finder import Finder
 from fullconv.data.annotations.rasterize import Polygon, read_points, read_runs
 from fullconv.data.annotations.shapes import (
@@ -46,12 +47,6 @@ class Contents:
     problems: list[FullconvError] = field(default_factory=list)
     crowds: int = 0
     by_area: bool = True
-
-
-def is_coco(table: Any) -> bool:
-    """Whether a JSON file holds pictures, annotations and categories."""
-    keys = ("images", "annotations", "categories")
-    return isinstance(table, dict) and all(isinstance(table.get(key), list) for key in keys)
 
 
 def gather(

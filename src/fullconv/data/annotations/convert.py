@@ -24,8 +24,9 @@ from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from fullconv.core.errors import FullconvError, command, plural
+from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
+from fullconv.core.text import command, plural
 from fullconv.data.annotations import detect as kinds
 from fullconv.data.annotations import labelme
 from fullconv.data.annotations.shapes import Annotated, Annotations, class_table, paint

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fullconv.core.errors import FullconvError, command, plural
+from fullconv.core.errors import FullconvError
+from fullconv.core.text import command, plural
 from fullconv.data.annotations import coco, labelme, labelstudio, ultralytics
 from fullconv.data.annotations.shapes import Annotated, Annotations
+from fullconv.data.layouts.annotation_formats import kind_of, label_files
 
 TOOLS = ("labelme", "coco", "label-studio", "ultralytics")
 EXPECTED = (
@@ -22,10 +24,6 @@ EXPECTED = (
     "Label Studio is a list of tasks with data and annotations, and Ultralytics has labels/*.txt "
     "beside images/."
 )
-
-_WHOLE = 1 << 22  # bytes up to which a file is parsed; of longer ones the beginning tells
-_KEYS = (("coco", ('"images"', '"annotations"', '"categories"')), ("labelme", ('"shapes"',)))
-_TASK_KEYS = ('"annotations"', '"completions"', '"original_width"')
 
 
 @dataclass
@@ -89,30 +87,6 @@ def read(root: Path, source: Path, *, tool: str | None, order: str) -> Annotatio
     return annotations
 
 
-def kind_of(table: Any) -> str | None:
-    """The tool that a JSON file's content is from, or None."""
-    if labelme.is_labelme(table):
-        return "labelme"
-    if coco.is_coco(table):
-        return "coco"
-    return "label-studio" if labelstudio.is_label_studio(table) else None
-
-
-def convertible(path: Path) -> str | None:
-    """The tool that a JSON file is from, or None."""
-    try:
-        if path.stat().st_size <= _WHOLE:
-            return kind_of(json.loads(path.read_bytes()))
-        with path.open("rb") as file:
-            head = file.read(1 << 16).decode("utf-8", errors="replace")
-    except (OSError, ValueError, RecursionError):
-        return None
-    # The keys of a long file may stand behind its data: one of them is enough.
-    if head.lstrip("\ufeff \t\r\n").startswith("["):
-        return "label-studio" if any(key in head for key in _TASK_KEYS) else None
-    return next((kind for kind, keys in _KEYS if any(key in head for key in keys)), None)
-
-
 def read_json(path: Path) -> Any:
     """A JSON file."""
     data, again = path.read_bytes(), command("python", "-m", "json.tool", path)
@@ -131,7 +105,7 @@ def _look(root: Path, source: Path, tool: str | None) -> _Found:
     """Every JSON file once; of labelme's only the shapes are kept, not the pictures in them."""
     found = _Found()
     if tool in (None, "ultralytics") and source.is_dir():
-        found.texts = ultralytics.label_files(root)
+        found.texts = label_files(root)
     for path in _json_files(source) if tool != "ultralytics" else ():
         try:
             table = read_json(path)

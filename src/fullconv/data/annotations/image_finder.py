@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from fullconv.core.errors import FullconvError, command
+from fullconv.core.errors import FullconvError
+from fullconv.core.text import command
 from fullconv.data.io.images import PICTURE_SUFFIXES
 from fullconv.data.layouts.pairing import SPLITS, folders_in, pictures_in
 

@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from fullconv.core.errors import FullconvError, command, plural
+from fullconv.core.errors import FullconvError
 from fullconv.core.labels import IGNORE
+from fullconv.core.text import command, plural
 from fullconv.data.annotations.rasterize import Disc, Polygon, read_points, rectangle
 from fullconv.data.annotations.shapes import (
     BACKGROUND,
@@ -38,11 +39,6 @@ CLASS_LIST = "labels.txt"  # what labelme's own scripts are given: a name on a l
 _POLYGONS = ("polygon", "rotation", "oriented_rectangle", None)
 _WITHOUT_AREA = ("point", "points", "line", "linestrip")
 _KNOWN = (*_POLYGONS[:-1], "rectangle", "circle", "mask", *_WITHOUT_AREA)
-
-
-def is_labelme(table: Any) -> bool:
-    """Whether a JSON file is one of labelme's."""
-    return isinstance(table, dict) and isinstance(table.get("shapes"), list)
 
 
 def read_file(path: Path, table: dict[str, Any], root: Path, left_out: Counter[str]) -> Annotated:

@@ -17,7 +17,7 @@ import math
 import re
 from collections import Counter
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeAlias
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import numpy as np
@@ -45,19 +45,10 @@ from fullconv.data.annotations.shapes import (
     numbered,
 )
 from fullconv.data.io.images import PICTURE_SUFFIXES, opened
+from fullconv.data.layouts.annotation_formats import _KINDS, _LABELS, Table, _form, _regions
 
-Table: TypeAlias = dict[str, Any]
-
-_KINDS = ("brush", "bitmask", "polygon", "rectangle", "ellipse")
-_LABELS = tuple(f"{kind}labels" for kind in _KINDS)
 _WITH_AREA = (*_KINDS, *_LABELS, "labels")
 _UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio puts before the name of a file
-
-
-def is_label_studio(table: Any) -> bool:
-    """Whether a JSON file holds tasks of Label Studio, in one of the forms that are read."""
-    entries = table if isinstance(table, list) else [table]
-    return any(isinstance(entry, dict) and _form(entry) for entry in entries)
 
 
 def gather(root: Path, tables: list[tuple[Path, Any]]) -> Annotations:
@@ -108,31 +99,6 @@ def gather(root: Path, tables: list[tuple[Path, Any]]) -> Annotations:
             f"{several} tasks have several annotations: of each the ground truth counts, else the "
             "one of the lowest id"
         )
-    return found
-
-
-def _form(entry: Table) -> str:
-    """ "task", "result" (an annotation that knows its task, as target storages have it), "min" or
-    "", of an object in a file."""
-    listed = entry.get("annotations", entry.get("completions"))
-    if isinstance(entry.get("data"), dict) and isinstance(listed, list):
-        return "task"
-    task = entry.get("task")
-    if isinstance(entry.get("result"), list) and isinstance(task, dict):
-        return "result" if isinstance(task.get("data"), dict) else ""
-    return "min" if _regions(entry) else ""
-
-
-def _regions(entry: Table) -> list[Table]:
-    """The regions in an object of JSON-MIN, as the results that they were."""
-    found = []
-    for value in entry.values():
-        for region in value if isinstance(value, list) else ():
-            kinds = [
-                kind for kind in (*_LABELS, "labels") if isinstance(region, dict) and kind in region
-            ]
-            if kinds and "original_width" in region:
-                found.append({**region, "type": kinds[0], "value": region})
     return found
 
 

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fullconv.core.errors import FullconvError, command, plural
+from fullconv.core.errors import FullconvError
+from fullconv.core.text import command, plural
 from fullconv.data.annotations.image_finder import split_in
 from fullconv.data.annotations.rasterize import Polygon
 from fullconv.data.annotations.shapes import Annotated, Annotations, Shape, class_name, look_at
@@ -25,23 +26,7 @@ from fullconv.data.layouts.class_table_files import NAME, read_yaml
 from fullconv.data.layouts.pairing import pictures_in
 
 _BEYOND = 0.01  # how far outside 0 .. 1 Ultralytics lets a coordinate lie
-_LISTS = ("classes.txt", "labels.txt", "train.txt", "val.txt", "test.txt")  # no outlines in these
 _LINE = "0 0.1 0.2 0.4 0.2 0.4 0.7   # class id, then x and y of each corner, from 0 to 1"
-
-
-def label_files(root: Path) -> list[Path]:
-    """Its text files: those below a folder `labels` that has a folder `images` beside it."""
-    folders = [
-        folder
-        for folder in (root / "labels", *sorted(root.glob("*/labels")))
-        if folder.is_dir() and (folder.parent / "images").is_dir()
-    ]
-    return [
-        path
-        for folder in folders
-        for path in sorted(folder.rglob("*.txt"))
-        if path.name not in _LISTS and not path.name.startswith(".")
-    ]
 
 
 def gather(root: Path, files: list[Path], order: str) -> Annotations:

@@ -18,8 +18,9 @@ from pathlib import Path
 from textwrap import indent
 from typing import Any
 
-from fullconv.core.errors import LISTED, FullconvError, command, plural
+from fullconv.core.errors import FullconvError
 from fullconv.core.labels import format_color
+from fullconv.core.text import LISTED, command, plural
 from fullconv.data.check.finding import Finding, percent
 from fullconv.data.check.rules import findings
 from fullconv.data.check.scan import Facts, PairScan, scan_pair

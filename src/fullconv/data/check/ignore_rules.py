@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from fullconv.core.errors import FullconvError, command
+from fullconv.core.errors import FullconvError
+from fullconv.core.text import command
 from fullconv.data.check.check import CheckReport
 from fullconv.data.layouts import class_table as tables
 from fullconv.data.layouts.dataset import Dataset

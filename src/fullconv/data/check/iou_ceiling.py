@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fullconv.core.errors import LISTED, plural
+from fullconv.core.text import LISTED, plural
 from fullconv.data.check.check import check
 from fullconv.data.io.masks import Ids, read_mask
 from fullconv.data.layouts.dataset import Dataset, read

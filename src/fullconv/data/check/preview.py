@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
 
-from fullconv.core.errors import FullconvError, command
+from fullconv.core.errors import FullconvError
 from fullconv.core.labels import RGB, Labels, voc_color
+from fullconv.core.text import command
 from fullconv.data.check.check import CheckReport
 from fullconv.data.io.images import read_picture
 from fullconv.data.io.masks import Ids, class_lookup, read_values
 from fullconv.data.layouts import class_table as tables
 from fullconv.data.layouts.pairing import Pair
 from fullconv.visualization import overlay as draw
+from fullconv.visualization.contact_sheet import Picture, beside, smaller
 
 PAIRS = 6  # that are shown as they should be
 _EACH = 2  # files of each finding
-_LONGEST = 640  # pixels of a side that are kept
-_NARROW, _CELL = 240, 480  # pixels of a picture's longer side on the sheet, at least and at most
-_HEADING = 22  # pixels of its letters
-_BROAD = 4  # pictures of a row; of more, rows stand in one column, too
-_ALONE = 3  # rows that stand in one column
 _LOUD = (255, 0, 255)  # values without a class
 _TITLES = ("photo", "labels", "labels over the photo")
-
-Picture = NDArray[np.uint8]
 
 
 def save_sheet(report: CheckReport, path: str | Path, *, findings: bool = True) -> None:
@@ -197,60 +188,3 @@ def _legend(report: CheckReport, labels: Labels, shown: set[int]) -> dict[str, R
     if -1 in shown:
         found["(no class)"] = _LOUD
     return found
-
-
-def beside(
-    rows: Sequence[Sequence[Picture]],
-    titles: Sequence[str],
-    captions: Sequence[str],
-    legend: Mapping[str, RGB],
-    *,
-    heading: str = "",
-    widest: int = _CELL,
-) -> Image.Image:
-    """A sheet: the rows in one column or two, a heading above and the legend below.
-
-    Args:
-        rows: pictures (H, W, 3), one for each title.
-        captions: one for each row.
-        legend: name -> colour.
-        widest: pixels of a picture's longer side on the sheet, at most; maps of fewer than 240
-            are enlarged.
-    """
-    shapes = [picture.shape for row in rows for picture in row]
-    width = max(shape[1] for shape in shapes)
-    small = width * -(-_NARROW // width)  # a whole factor keeps the pixels of small maps square
-    cell = small if width < _NARROW else min(width, widest)
-    highest = max(shape[0] / shape[1] for shape in shapes)
-    cell = max(1, min(cell, round(widest / highest)))
-    alone = len(rows) <= _ALONE or len(titles) > _BROAD
-    half = len(rows) if alone else -(-len(rows) // 2)
-    parts = [
-        draw.grid(rows[at : at + half], titles, captions[at : at + half], cell=cell)
-        for at in range(0, len(rows), half)
-    ]
-    width, height = sum(part.width for part in parts), max(part.height for part in parts)
-    # That of the grid, or nearly.
-    margin = (parts[0].width - len(titles) * cell) * 4 // (len(titles) + 7)
-    key = draw.swatches(legend, width=width - 2 * margin, font_size=20) if legend else None
-    below = key.shape[0] + margin if key is not None else 0
-    above = 2 * _HEADING if heading else 0
-    font = ImageFont.load_default(size=_HEADING)
-    whole = max(width, key.shape[1] + 2 * margin if key is not None else 0)
-    whole = max(whole, round(font.getlength(heading)) + 2 * margin)
-    sheet = Image.new("RGB", (whole, above + height + below), (255, 255, 255))
-    place = (margin, round(1.4 * _HEADING))
-    ImageDraw.Draw(sheet).text(place, heading, fill=(33, 37, 41), font=font, anchor="lm")
-    left = 0
-    for part in parts:
-        sheet.paste(part, (left, above))
-        left += part.width
-    if key is not None:
-        sheet.paste(Image.fromarray(key), (margin, above + height))
-    return sheet
-
-
-def smaller(array: NDArray[Any]) -> NDArray[Any]:
-    """Every n-th pixel: no value is mixed."""
-    step = -(-max(array.shape[:2]) // _LONGEST)
-    return np.ascontiguousarray(array[::step, ::step])

@@ -34,8 +34,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fullconv.core.errors import FullconvError, command, plural
+from fullconv.core.errors import FullconvError
 from fullconv.core.labels import RGB, Labels, format_color
+from fullconv.core.text import command, plural
 from fullconv.data.check.check import CheckReport
 from fullconv.data.io.images import read_reduced, turn_upright
 from fullconv.data.io.masks import (

@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from fullconv.core.errors import plural, some
 from fullconv.core.labels import RGB, format_color, voc_color
+from fullconv.core.text import plural, some
 from fullconv.data.check import rules_balance as shares
 from fullconv.data.check import rules_duplicates as likeness
 from fullconv.data.check.finding import Finding, percent

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fullconv.core.errors import plural, some
 from fullconv.core.labels import is_background
+from fullconv.core.text import plural, some
 from fullconv.data.check.finding import Finding
 from fullconv.data.check.scan import Facts
 from fullconv.data.layouts import class_table as tables

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fullconv.core.errors import command, plural
+from fullconv.core.text import command, plural
 from fullconv.data.check.finding import Finding
 from fullconv.data.check.image_signature import Shift, alike
 from fullconv.data.check.scan import Facts, PairScan

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
-from fullconv.core.errors import plural
+from fullconv.core.text import plural
 from fullconv.data.check.check import CheckReport
 
 UNKNOWN: dict[str, Any] = {"pictures": 0, "fingerprint": ""}

@@ -17,10 +17,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fullconv.core.errors import DownloadError, FullconvError, command
+from fullconv.core.errors import DownloadError, FullconvError
+from fullconv.core.files import cache_folder
+from fullconv.core.text import command
 from fullconv.data.download.fetch import Teller, fetch, unpack
 from fullconv.data.download.registry import ELSEWHERE, SOURCES
-from fullconv.data.io.scan_cache import cache_folder
 
 try:
     import fcntl

@@ -29,8 +29,9 @@ from itertools import chain, count
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import fullconv
-from fullconv.core.errors import DownloadError, FullconvError, command
+from fullconv.core.errors import DownloadError, FullconvError
 from fullconv.core.i18n import said
+from fullconv.core.text import command
 from fullconv.data.download.registry import Archive
 
 PAUSES = (1.0, 2.0, 5.0, 10.0)  # seconds before each new try, while nothing more comes

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fullconv.core.errors import FullconvError, command, plural
+from fullconv.core.errors import FullconvError
+from fullconv.core.text import command, plural
 from fullconv.data.io.images import PICTURE_SUFFIXES, opened, upright
 from fullconv.data.io.limits import quiet, refuse_large
 

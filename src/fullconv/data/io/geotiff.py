@@ -21,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fullconv.core.errors import FullconvError, UnwrittenError, command
+from fullconv.core.errors import FullconvError, UnwrittenError
 from fullconv.core.labels import Labels, voc_color
+from fullconv.core.text import command
 from fullconv.data.io.images import from_array, opened
 from fullconv.data.io.limits import quiet, refuse_large
 from fullconv.data.io.masks import mask_dtype

@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from fullconv.core.errors import FullconvError, command
+from fullconv.core.errors import FullconvError
+from fullconv.core.text import command
 from fullconv.data.io.limits import TooLargeError, quiet, refuse_large
 
 Source: TypeAlias = str | Path | IO[bytes]

@@ -18,8 +18,9 @@ from types import TracebackType
 
 from PIL import Image
 
-from fullconv.core.errors import FullconvError, command
+from fullconv.core.errors import FullconvError
 from fullconv.core.hardware import give_back
+from fullconv.core.text import command
 
 _AT_ONCE = 1 << 26  # pixels that are decoded by all threads together
 _LARGE = 1 << 24  # pixels of a picture before which memory is tidied up

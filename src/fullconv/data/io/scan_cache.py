@@ -8,23 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sqlite3
 import threading
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from fullconv.core.files import cache_folder
+
 _FILE = "scans.sqlite"
 _MOST_BYTES = 1 << 28  # of the file; where it is larger, the oldest half is forgotten
 _HELD = 1 << 24  # characters of what is new that are held before they are written
 _TROUBLE = (sqlite3.Error, OSError, ValueError)
-
-
-def cache_folder() -> Path:
-    """Where Fullconv keeps what can be made again: ~/.cache/fullconv, or below XDG_CACHE_HOME."""
-    given = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(given).expanduser().absolute() / "fullconv"
 
 
 class Remembered:

@@ -12,8 +12,9 @@ import io
 import re
 from pathlib import Path
 
-from fullconv.core.errors import FullconvError, command, plural
+from fullconv.core.errors import FullconvError
 from fullconv.core.labels import RGB, Labels
+from fullconv.core.text import command, plural
 
 _CITYSCAPES: tuple[tuple[str, int, RGB], ...] = (
     ("road", 7, (128, 64, 128)),

@@ -32,8 +32,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from fullconv.core.errors import FullconvError, plural
+from fullconv.core.errors import FullconvError
 from fullconv.core.labels import IGNORE, RGB, Labels, parse_color, voc_color
+from fullconv.core.text import plural
 from fullconv.data.io import masks
 from fullconv.data.io.scan_cache import Remembered
 from fullconv.data.layouts.class_table_files import from_pairs, name_list, parse_table, read_yaml

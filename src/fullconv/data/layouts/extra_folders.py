@@ -13,7 +13,6 @@ there more than once, it lies in a folder called like the picture's, its mask's 
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,9 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fullconv.core.errors import FullconvError, command, plural, some
-from fullconv.data.check.check import CheckReport, check
-from fullconv.data.check.ignore_rules import tolerated
+from fullconv.core.errors import FullconvError
+from fullconv.core.text import command, plural, some
 from fullconv.data.io import array_masks as matlab
 from fullconv.data.io import extra_channels as channels
 from fullconv.data.io.extra_channels import Input, channels_of, read_channels
@@ -51,47 +49,6 @@ def bare(dataset: Dataset) -> Dataset:
         for split, pairs in dataset.splits.items()
     }
     return replace(dataset, splits=splits, heads=(), inputs=())
-
-
-def with_heads(
-    report: CheckReport, folders: Sequence[str], *, ignore_rules: str = ""
-) -> tuple[Dataset, list[CheckReport]]:
-    """A data set whose pairs have the masks of further heads.
-
-    Args:
-        report: of the data set.
-        folders: of the masks, in the data set's folder or as paths.
-        ignore_rules: see `fullconv.data.check.ignore_rules.tolerated`; of every head.
-
-    Returns:
-        The data set, and the reports of the further heads.
-
-    Raises:
-        FullconvError: no such folder, a picture without a mask, or faulty masks.
-    """
-    dataset = tolerated(report, ignore_rules)
-    reports = []
-    for folder in folders:
-        found = check(head_of(report.dataset, folder))
-        try:
-            own = tolerated(found, ignore_rules)
-        except FullconvError as error:
-            again = command("fullconv", "check", dataset.root, "--heads", folder)
-            raise FullconvError(error.message, again) from None
-        name = _name(folder)
-        _require_new(name, [known for known, _ in dataset.heads], "head", "--heads")
-        masks = {(s, pair.name): pair.mask for s, pairs in own.splits.items() for pair in pairs}
-        splits = {
-            split: tuple(
-                replace(pair, masks=(*pair.masks, masks[split, pair.name]))
-                for pair in pairs
-                if (split, pair.name) in masks
-            )
-            for split, pairs in dataset.splits.items()
-        }
-        dataset = replace(dataset, splits=splits, heads=(*dataset.heads, (name, own.labels)))
-        reports.append(found)
-    return dataset, reports
 
 
 def head_of(dataset: Dataset, folder: str) -> Dataset:
@@ -164,19 +121,6 @@ def measured(dataset: Dataset) -> Dataset:
             )
         known.append(replace(one, mean=tuple(map(float, mean)), std=tuple(map(float, spread))))
     return replace(dataset, inputs=tuple(known))
-
-
-def fingerprint(report: CheckReport, dataset: Dataset) -> str:
-    """Of the data set and its further inputs; the report's own where there are none."""
-    if not dataset.inputs:
-        return report.fingerprint
-    digest = hashlib.sha256(report.fingerprint.encode())
-    for split, pairs in sorted(dataset.splits.items()):
-        for pair in sorted(pairs, key=lambda pair: pair.name):
-            for path in pair.inputs:
-                content = hashlib.sha256(path.read_bytes()).hexdigest()
-                digest.update(f"{split}\0{pair.name}\0{content}\n".encode())
-    return digest.hexdigest()
 
 
 def files_of(pictures: Iterable[Path], folder: Path, name: str) -> list[Path]:

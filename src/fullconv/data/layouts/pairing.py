@@ -11,8 +11,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from fullconv.core.errors import FullconvError, plural
+from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
+from fullconv.core.text import plural
 from fullconv.data.io.images import PICTURE_SUFFIXES
 from fullconv.data.io.masks import ARRAY_SUFFIXES
 

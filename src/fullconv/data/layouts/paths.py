@@ -9,7 +9,8 @@ import os
 from itertools import chain, count
 from pathlib import Path
 
-from fullconv.core.errors import FullconvError, command
+from fullconv.core.errors import FullconvError
+from fullconv.core.text import command
 from fullconv.data.layouts.class_table import SETTINGS_NAME
 
 

@@ -14,11 +14,11 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
-from fullconv.core.errors import FullconvError, command, plural, some
-from fullconv.data.annotations.detect import convertible
-from fullconv.data.annotations.ultralytics import label_files
+from fullconv.core.errors import FullconvError
+from fullconv.core.text import command, plural, some
 from fullconv.data.download.download import nearest
 from fullconv.data.layouts import published
+from fullconv.data.layouts.annotation_formats import convertible, label_files
 from fullconv.data.layouts.pairing import (
     MASK_ENDINGS,
     MASK_FOLDERS,

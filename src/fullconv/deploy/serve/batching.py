@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from fullconv.core.errors import FullconvError, plural
+from fullconv.core.errors import FullconvError
+from fullconv.core.text import plural
 from fullconv.deploy.serve.metrics import Metrics
 from fullconv.deploy.serve.uploads import RefusedError
 from fullconv.inference.exported import Deployed

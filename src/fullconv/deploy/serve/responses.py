@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image
 
 from fullconv.core.labels import Labels
-from fullconv.inference.segmentation import FILES, Segmentation
+from fullconv.inference.result_files import FILES
+from fullconv.inference.segmentation import Segmentation
 
 Output = Literal["mask", "overlay", "color", "json"]
 INCLUDE = ("ids", "mask", "confidence")  # in a JSON answer

@@ -21,8 +21,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from markupsafe import Markup
 
 import fullconv
-from fullconv.core.errors import FullconvError, plural
+from fullconv.core.errors import FullconvError
 from fullconv.core.packages import version_of
+from fullconv.core.text import plural
 from fullconv.evaluation.error_analysis import AREAS, BINS, WIDTHS, Quality
 from fullconv.evaluation.evaluate import Evaluation, Scored
 from fullconv.evaluation.report.images import TITLES, HeadPictures, data_uri, pictures_of

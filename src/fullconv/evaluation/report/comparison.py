@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fullconv.core.errors import FullconvError, some
+from fullconv.core.errors import FullconvError
+from fullconv.core.text import some
 from fullconv.evaluation.bootstrap import FEW, METRICS, Difference, Interval
 from fullconv.evaluation.metrics import TITLES
 from fullconv.visualization import plots as curves

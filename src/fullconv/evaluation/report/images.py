@@ -19,6 +19,7 @@ from fullconv.evaluation.error_analysis import edge_pixels
 from fullconv.evaluation.evaluate import Scored
 from fullconv.evaluation.report.tables import Confused, HeadFacts
 from fullconv.inference.postprocess import regions_of
+from fullconv.visualization import contact_sheet
 from fullconv.visualization import overlay as draw
 
 WIDEST = 640  # pixels; a picture of a report is not wider
@@ -47,7 +48,7 @@ class Shown:
     def sheet(self) -> Image.Image:
         """All four in a row."""
         cells = [np.asarray(image.convert("RGB")) for image in self.images]
-        return draw.grid([cells], TITLES)
+        return contact_sheet.grid([cells], TITLES)
 
 
 @dataclass

@@ -9,8 +9,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from fullconv.core.errors import command, plural, some
 from fullconv.core.settings import Settings
+from fullconv.core.text import command, plural, some
 from fullconv.evaluation.metrics import TITLES, headline, never_predicted
 
 RARE = 0.01  # of the labelled training pixels (fraction): fewer make a rare class

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from fullconv.core.errors import FullconvError, plural
+from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
+from fullconv.core.text import plural
 from fullconv.evaluation.metrics import TITLES
 from fullconv.visualization import overlay as draw
 from fullconv.visualization.html import (
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from fullconv.data.layouts.dataset import Dataset
     from fullconv.evaluation.evaluate import Evaluation
     from fullconv.evaluation.metrics import Metrics
-    from fullconv.geometry.trace_network import Grid
+    from fullconv.geometry.grid import Grid
     from fullconv.inference.segmentation import Segmentation
     from fullconv.models.run import Run
 

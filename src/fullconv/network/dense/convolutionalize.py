@@ -33,8 +33,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from fullconv.core.errors import FullconvError
+from fullconv.geometry.grid import Grid
 from fullconv.geometry.positions import Place, state_of
-from fullconv.geometry.trace_network import Grid, trace
+from fullconv.geometry.trace_network import trace
 from fullconv.network.backbone_card import BackboneCard
 from fullconv.network.dense.classifier import Classifier, class_names, load_classifier
 from fullconv.network.dense.classifier_graph import (

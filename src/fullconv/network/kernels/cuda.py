@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from fullconv.core.errors import FullconvError
-from fullconv.geometry.trace_network import Grid
+from fullconv.geometry.grid import Grid
 from fullconv.network.kernels import reference
 
 # A program reads up to ROWS rows of COLUMNS pixels (a multiple of the 32 threads of a warp), CHUNK

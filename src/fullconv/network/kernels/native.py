@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.i18n import said
-from fullconv.geometry.trace_network import Grid
+from fullconv.geometry.grid import Grid
 from fullconv.network.kernels import reference
 from fullconv.network.kernels.library import (
     NO_MEMORY,

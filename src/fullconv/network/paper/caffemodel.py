@@ -26,7 +26,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fullconv.core.errors import FullconvError, command
+from fullconv.core.errors import FullconvError
+from fullconv.core.text import command
 
 VARINT, LENGTH = 0, 2  # wire types
 WIDTH = {1: 8, 5: 4}  # wire types of fixed width, in bytes

@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fullconv.core.errors import FullconvError, command
+from fullconv.core.errors import FullconvError
+from fullconv.core.text import command
 from fullconv.network.backbone_card import BackboneCard
 from fullconv.network.paper.weight_files import Weights, read_weights, torchvision_weights
 

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fullconv.core.errors import FullconvError, command
+from fullconv.core.errors import FullconvError
+from fullconv.core.text import command
 from fullconv.network.backbone_card import BackboneCard, unreachable
 from fullconv.network.paper.caffemodel import read_caffemodel
 

@@ -1,0 +1,68 @@
+"""The masks of further heads, checked as one data set each."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+
+from fullconv.core.errors import FullconvError
+from fullconv.core.text import command
+from fullconv.data.check.check import CheckReport, check
+from fullconv.data.check.ignore_rules import tolerated
+from fullconv.data.layouts.dataset import Dataset
+from fullconv.data.layouts.extra_folders import _name, _require_new, head_of
+
+
+def with_heads(
+    report: CheckReport, folders: Sequence[str], *, ignore_rules: str = ""
+) -> tuple[Dataset, list[CheckReport]]:
+    """A data set whose pairs have the masks of further heads.
+
+    Args:
+        report: of the data set.
+        folders: of the masks, in the data set's folder or as paths.
+        ignore_rules: see `fullconv.data.check.ignore_rules.tolerated`; of every head.
+
+    Returns:
+        The data set, and the reports of the further heads.
+
+    Raises:
+        FullconvError: no such folder, a picture without a mask, or faulty masks.
+    """
+    dataset = tolerated(report, ignore_rules)
+    reports = []
+    for folder in folders:
+        found = check(head_of(report.dataset, folder))
+        try:
+            own = tolerated(found, ignore_rules)
+        except FullconvError as error:
+            again = command("fullconv", "check", dataset.root, "--heads", folder)
+            raise FullconvError(error.message, again) from None
+        name = _name(folder)
+        _require_new(name, [known for known, _ in dataset.heads], "head", "--heads")
+        masks = {(s, pair.name): pair.mask for s, pairs in own.splits.items() for pair in pairs}
+        splits = {
+            split: tuple(
+                replace(pair, masks=(*pair.masks, masks[split, pair.name]))
+                for pair in pairs
+                if (split, pair.name) in masks
+            )
+            for split, pairs in dataset.splits.items()
+        }
+        dataset = replace(dataset, splits=splits, heads=(*dataset.heads, (name, own.labels)))
+        reports.append(found)
+    return dataset, reports
+
+
+def fingerprint(report: CheckReport, dataset: Dataset) -> str:
+    """Of the data set and its further inputs; the report's own where there are none."""
+    if not dataset.inputs:
+        return report.fingerprint
+    digest = hashlib.sha256(report.fingerprint.encode())
+    for split, pairs in sorted(dataset.splits.items()):
+        for pair in sorted(pairs, key=lambda pair: pair.name):
+            for path in pair.inputs:
+                content = hashlib.sha256(path.read_bytes()).hexdigest()
+                digest.update(f"{split}\0{pair.name}\0{content}\n".encode())
+    return digest.hexdigest()
