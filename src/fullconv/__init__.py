@@ -6,10 +6,13 @@ The public names. They load on first use, so that `import fullconv` imports no t
 from __future__ import annotations
 
 import importlib
+import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
+from fullconv.core.packages import VERSION as __version__
 
 if TYPE_CHECKING:
     from fullconv import geometry
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from fullconv.evaluation.compare import compare
     from fullconv.evaluation.evaluate import evaluate
     from fullconv.evaluation.report.build import save_report
+    from fullconv.evaluation.report.comparison import save_comparison
     from fullconv.geometry.grid import Grid
     from fullconv.inference.predictor import Predictor, load
     from fullconv.inference.segmentation import Segmentation
@@ -27,8 +31,6 @@ if TYPE_CHECKING:
     from fullconv.network.fcn import FCN
     from fullconv.network.scores import Scores
     from fullconv.training.train import train
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "FCN": "network.fcn",
@@ -45,6 +47,7 @@ _HOMES = {
     "load": "inference.predictor",
     "open_run": "models.run",
     "push": "deploy.push",
+    "save_comparison": "evaluation.report.comparison",
     "save_report": "evaluation.report.build",
     "train": "training.train",
 }
@@ -59,6 +62,7 @@ __all__ = [
     "Run",
     "Scores",
     "Segmentation",
+    "__version__",
     "check",
     "compare",
     "convolutionalize",
@@ -67,6 +71,7 @@ __all__ = [
     "load",
     "open_run",
     "push",
+    "save_comparison",
     "save_report",
     "train",
 ]
@@ -78,3 +83,37 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'fullconv' has no attribute {name!r}")
     return getattr(importlib.import_module(f"fullconv.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+# Notebooks show results as tables and drawings. IPython keeps the names of the types and imports
+# nothing until such a result is shown.
+_NOTEBOOK_VIEWS = {
+    ("fullconv.data.check.check", "CheckReport"): "check_report_html",
+    ("fullconv.data.layouts.dataset", "Dataset"): "dataset_html",
+    ("fullconv.evaluation.compare", "Comparison"): "comparison_html",
+    ("fullconv.evaluation.evaluate", "Evaluation"): "evaluation_html",
+    ("fullconv.evaluation.metrics", "Metrics"): "metrics_html",
+    ("fullconv.geometry.grid", "Grid"): "grid_html",
+    ("fullconv.geometry.grid", "Grids"): "grids_html",
+    ("fullconv.inference.segmentation", "Segmentation"): "segmentation_html",
+    ("fullconv.models.run", "Run"): "run_html",
+}
+
+
+def _notebook_view(view: str, value: Any) -> Any:
+    return getattr(importlib.import_module("fullconv.evaluation.report.notebook"), view)(value)
+
+
+if (ipython := sys.modules.get("IPython")) and (shell := ipython.get_ipython()):
+    formatters = shell.display_formatter.formatters
+    for (module, name), view in _NOTEBOOK_VIEWS.items():
+        formatters["text/html"].for_type_by_name(module, name, partial(_notebook_view, view))
+    formatters["image/png"].for_type_by_name(
+        "fullconv.inference.segmentation",
+        "Segmentation",
+        partial(_notebook_view, "segmentation_png"),
+    )

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fullconv.evaluation.metrics import Metrics, confusion_matrix, headline, never_predicted, table
+from fullconv.core.metric_names import headline, never_predicted
+from fullconv.evaluation.metrics import Metrics, confusion_matrix, table
 from fullconv.evaluation.protocol import protocol_card
 
 # Five pixels of class 0, four of 1, one of 2, none of 3; one pixel that does not count.

@@ -22,8 +22,8 @@ from torch import nn
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
-from fullconv.evaluation.report.model_card import model_card
 from fullconv.models.model import FORMAT, Model, load_model, save_model
+from fullconv.models.model_card import model_card
 from fullconv.network.backbone_card import BackboneCard
 from fullconv.network.fcn import FCN
 

@@ -19,13 +19,13 @@ from typing import Annotated, Any, Literal, TextIO
 
 from cyclopts import App, Group, Parameter
 
-import fullconv
 from fullconv.core.i18n import said
+from fullconv.core.packages import VERSION
 
 app = App(
     name="fullconv",
     help="A label for every pixel: fully convolutional networks from any classifier.",
-    version=fullconv.__version__,
+    version=VERSION,
     help_format="plaintext",
     group_commands=Group("Commands", sort_key=0),
     default_parameter=Parameter(negative_iterable=()),  # no --empty-crop

@@ -13,12 +13,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import fullconv
 from fullconv.cli.app import Json, app, emit
 from fullconv.core.errors import FullconvError
 from fullconv.core.files import cache_folder
 from fullconv.core.hardware import compiler, cores, free, granted, memory
-from fullconv.core.packages import EXTRAS, NEEDS, meets, version_of, wanted_by
+from fullconv.core.packages import EXTRAS, NEEDS, VERSION, meets, version_of, wanted_by
 from fullconv.core.text import plural
 from fullconv.network.kernels.library import load
 
@@ -103,7 +102,7 @@ def examine() -> Health:
     health = Health()
     system = f"{platform.system()} {platform.machine()}"
     said = f"{platform.python_version()}, {sys.executable}, {system}"
-    health.facts["fullconv"] = fullconv.__version__
+    health.facts["fullconv"] = VERSION
     health.facts["python"] = {"version": platform.python_version(), "said": said}
     _packages(health)
     _extras(health)

@@ -186,11 +186,12 @@ def compare(
         Print one JSON object and nothing else.
     """
     from fullconv.evaluation.compare import compare as compare_runs
+    from fullconv.evaluation.report.comparison import comparison_text, save_comparison
 
     lines = [line.strip() for line in varying.split(",") if line.strip()]
     found = compare_runs(*runs, split=split, head=head, varying=lines, resamples=resamples)
     if out is not None:
-        found.save(out)
-    emit(found.to_dict(), found.text(), json)
+        save_comparison(found, out)
+    emit(found.to_dict(), comparison_text(found), json)
     if out is not None:
         say(f"written: {out}")

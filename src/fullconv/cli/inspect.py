@@ -11,11 +11,11 @@ from typing import Any
 import torch
 
 from fullconv.core.errors import FullconvError
+from fullconv.core.metric_names import headline
 from fullconv.core.text import plural
 from fullconv.data.check.check import check
 from fullconv.data.check.preview import save_sheet
 from fullconv.data.synthetic.scenes import scene
-from fullconv.evaluation.metrics import headline
 from fullconv.geometry.grid import Grid
 from fullconv.inference.runtime import Engine
 from fullconv.inference.tiling import Tiles, difference

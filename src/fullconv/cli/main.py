@@ -19,7 +19,6 @@ from typing import Annotated, Literal, get_args
 
 from cyclopts import CycloptsError, Group, MissingArgumentError, Parameter, UnusedCliTokensError
 
-import fullconv
 import fullconv.cli.data
 import fullconv.cli.doctor
 import fullconv.cli.evaluate
@@ -40,6 +39,7 @@ from fullconv.cli.train import _options_in, train
 from fullconv.core.errors import DownloadError, FullconvError, StoppedError
 from fullconv.core.hardware import use_large_pages
 from fullconv.core.i18n import OPTION, failure, language_asked, said, speak
+from fullconv.core.packages import VERSION
 from fullconv.core.text import command
 
 # What the machine refuses: no space, no permission, a read-only disk.
@@ -150,7 +150,7 @@ def run(argv: list[str]) -> int:
 
 
 def _bug() -> int:
-    head = f"This is a bug of fullconv {fullconv.__version__}; please report these lines:"
+    head = f"This is a bug of fullconv {VERSION}; please report these lines:"
     return _end(f"{said(head)}\n{traceback.format_exc().rstrip()}", 2)
 
 

@@ -45,8 +45,8 @@ def train(
     json
         Print one JSON object and nothing else.
     """
+    from fullconv.core.metric_names import headline, never_predicted
     from fullconv.core.settings import read_config
-    from fullconv.evaluation.metrics import headline, never_predicted
     from fullconv.training.finalize import REPORT
     from fullconv.training.initial_model import require_backbone
     from fullconv.training.staged import table as stages_table

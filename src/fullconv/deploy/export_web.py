@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
-import fullconv
 from fullconv.core.errors import FullconvError
+from fullconv.core.packages import VERSION
 from fullconv.deploy.export import Exported, export
 from fullconv.inference.exported import Deployed, load_deployed
 from fullconv.models.model import Model
@@ -81,7 +81,9 @@ def export_web(
 
 
 def _page() -> str:
-    text = resources.files(fullconv).joinpath("deploy/page/index.html").read_text(encoding="utf-8")
+    text = (
+        resources.files("fullconv").joinpath("deploy/page/index.html").read_text(encoding="utf-8")
+    )
     assert _ENGINE.format("server") in text
     return text.replace(_ENGINE.format("server"), _ENGINE.format("onnx"))
 
@@ -99,7 +101,7 @@ def _about(file: Deployed, name: str, result: Exported) -> dict[str, Any]:
         "pretrained_on": file.pretrained_on,
         "heads": {head: list(labels.names) for head, labels in file.heads.items()},
         "limits": {"pixels": PIXELS},
-        "version": fullconv.__version__,
+        "version": VERSION,
     }
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from fullconv.core.errors import DownloadError, FullconvError
 from fullconv.core.text import command
-from fullconv.evaluation.report.model_card import model_card, title
 from fullconv.models.hub import CONFIG, WEIGHTS, HubName, api, bars, endpoint, explained, parse
 from fullconv.models.model import README, described
+from fullconv.models.model_card import model_card, title
 
 PICTURE = "predictions.png"
 

@@ -27,7 +27,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fullconv.evaluation.metrics import TITLES, ratios
+from fullconv.core.metric_names import TITLES
+from fullconv.evaluation.metrics import ratios
 
 METRICS = tuple(TITLES)
 RESAMPLES = 4000

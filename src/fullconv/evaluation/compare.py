@@ -120,27 +120,6 @@ class Comparison:
             "differences": found,
         }
 
-    def text(self) -> str:
-        """For a terminal."""
-        from fullconv.evaluation.report.comparison import text_of
-
-        return text_of(self)
-
-    def save(self, path: str | Path) -> Path:
-        """Writes it as a page (.html), or its curves and differences as a picture (.png, .svg).
-
-        Raises:
-            FullconvError: another kind of file, or it cannot be written.
-        """
-        from fullconv.evaluation.report.comparison import save
-
-        return save(self, Path(path))
-
-    def _repr_html_(self) -> str:
-        from fullconv.evaluation.report.comparison import fragment
-
-        return fragment(self)
-
 
 def compare(
     *runs: str | Path | Run | Evaluation,

@@ -69,11 +69,6 @@ class Evaluation:
             further["heads"][name] |= quality
         return {**self.metrics.to_dict(), **first, **further, "protocol": self.protocol}
 
-    def _repr_html_(self) -> str:
-        from fullconv.evaluation.report.notebook import evaluation_html
-
-        return evaluation_html(self)
-
 
 @dataclass(frozen=True)
 class Scored:

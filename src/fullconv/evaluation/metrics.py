@@ -12,15 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from fullconv.core.text import LISTED, plural, some
-
-# What the paper's four numbers are called.
-TITLES = {
-    "mean_iou": "mean IoU",
-    "pixel_accuracy": "pixel accuracy",
-    "mean_accuracy": "mean accuracy",
-    "frequency_weighted_iou": "frequency weighted IoU",
-}
+from fullconv.core.metric_names import _heads, never_predicted
+from fullconv.core.text import LISTED, some
 
 
 def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, num_classes: int) -> np.ndarray:
@@ -109,29 +102,8 @@ class Metrics:
             "confusion": np.asarray(self.confusion).tolist(),
         }
 
-    def _repr_html_(self) -> str:
-        from fullconv.evaluation.report.notebook import metrics_html
-
-        return metrics_html(self)
-
     def _by_name(self, values: np.ndarray) -> dict[str, float | None]:
         return {name: plain(v) for name, v in zip(self.names, values, strict=True)}
-
-
-def headline(metrics: Mapping[str, Any]) -> str:
-    """`Metrics.to_dict()` with its protocol card, in a line."""
-    card, value = metrics["protocol"], metrics["mean_iou"]
-    further = "".join(f", {k} {_number(v['mean_iou'])}" for k, v in _heads(metrics).items())
-    number = _number(value) + further
-    return f"mean IoU {number} on {card['split']} ({plural(card['pictures'], 'picture')})"
-
-
-def _number(value: float | None) -> str:
-    return "is not defined (no labelled pixel)" if value is None else f"{value:.1%}"
-
-
-def _heads(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    return dict(metrics.get("heads", {}))
 
 
 def further_metrics(heads: Mapping[str, Metrics]) -> dict[str, Any]:
@@ -172,13 +144,6 @@ def _table(metrics: Mapping[str, Any]) -> str:
     if absent:
         lines.append(f"neither present nor predicted, left out of the means: {some(absent)}")
     return "\n".join(lines)
-
-
-def never_predicted(metrics: Mapping[str, Any]) -> list[str]:
-    """The classes in `Metrics.to_dict()` that occur in the truth and that no pixel was called."""
-    confusion = np.asarray(metrics["confusion"])
-    both = zip(metrics["per_class_iou"], confusion.sum(axis=1), confusion.sum(axis=0), strict=True)
-    return [name for name, own, called in both if own and not called]
 
 
 def _ratio(part: float, whole: float) -> float:

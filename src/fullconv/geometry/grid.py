@@ -45,16 +45,6 @@ class Grid:
             "whole": list(self.whole),
         }
 
-    def _repr_html_(self) -> str:
-        from fullconv.evaluation.report.notebook import grids_html
-
-        return grids_html([self])
-
 
 class Grids(list[Grid]):
-    """A list of grids that notebooks show as a table and a drawing."""
-
-    def _repr_html_(self) -> str:
-        from fullconv.evaluation.report.notebook import grids_html
-
-        return grids_html(self)
+    """A list of grids. Notebooks show it as a table and a drawing."""

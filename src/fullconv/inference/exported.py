@@ -107,6 +107,14 @@ class Deployed(Segmenter):
             return [ids[0].astype(ids_dtype(len(of))) for ids, of in found]
         return self.read(planes, (planes.shape[0], planes.shape[1])).label_maps()
 
+    def predict_batch(self, images: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+        """(N, H, W, 3) uint8 -> scores at the cells, and (N, H, W) class ids of each head."""
+        values = self.run(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))[0]
+        ends = np.cumsum([len(labels) for labels in self.tables])
+        parts = np.split(values, ends[:-1], axis=1)
+        size = (images.shape[1], images.shape[2])
+        return values, [arrays.labels(part, self.grid, size) for part in parts]
+
     def read(self, planes: np.ndarray, size: tuple[int, int]) -> Probabilities:
         """See `Segmenter.read`."""
         if self.labels_inside:

@@ -111,6 +111,13 @@ class Predictor(Segmenter):
         """Writes the model as a folder that `load` reads, without network."""
         return save_model(self.model, folder)
 
+    def predict_batch(self, images: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+        """(N, H, W, 3) uint8 -> scores at the cells, and (N, H, W) class ids of each head."""
+        planes = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+        scores = self.engine.scores(planes)
+        maps = [part.labels().cpu().numpy() for part in self.model.split(scores)]
+        return scores.values.float().cpu().numpy(), maps
+
     def as_array(self, picture: Any) -> np.ndarray:
         """Also of a tensor."""
         return as_array(picture)

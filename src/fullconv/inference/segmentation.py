@@ -132,16 +132,6 @@ class Segmentation:
             **({"heads": heads} if heads else {}),
         }
 
-    def _repr_html_(self) -> str:
-        from fullconv.evaluation.report.notebook import segmentation_html
-
-        return segmentation_html(self)
-
-    def _repr_png_(self) -> bytes:
-        from fullconv.evaluation.report.notebook import segmentation_png
-
-        return segmentation_png(self)
-
     def _areas(self) -> dict[str, float]:
         return {name: share for name, share in self.area.items() if share > 0}
 

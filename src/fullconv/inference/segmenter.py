@@ -126,6 +126,10 @@ class Segmenter(ABC):
         """(H, W, C), as `joined` gives it -> (H, W) class ids of each head, of this one view."""
 
     @abstractmethod
+    def predict_batch(self, images: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+        """(N, H, W, 3) uint8 -> scores at the cells, and (N, H, W) class ids of each head."""
+
+    @abstractmethod
     def read(self, planes: np.ndarray, size: tuple[int, int]) -> Probabilities:
         """(h, w, C) -> probabilities at the pixels of a picture of size (H, W): of this one, or of
         the one that was resized to it."""

@@ -99,9 +99,9 @@ def api() -> Any:
     """huggingface_hub's client."""
     from huggingface_hub import HfApi
 
-    import fullconv
+    from fullconv.core.packages import VERSION
 
-    version = fullconv.__version__
+    version = VERSION
     return HfApi(endpoint=endpoint(), library_name="fullconv", library_version=version)
 
 
@@ -162,7 +162,7 @@ def bars(wanted: bool) -> Iterator[None]:
 def _snapshot(name: HubName, files: list[str]) -> Path:
     from huggingface_hub import snapshot_download
 
-    import fullconv
+    from fullconv.core.packages import VERSION
 
     with bars(WEIGHTS in files):
         folder = snapshot_download(
@@ -170,7 +170,7 @@ def _snapshot(name: HubName, files: list[str]) -> Path:
             revision=name.revision or None,
             allow_patterns=files,
             library_name="fullconv",
-            library_version=fullconv.__version__,
+            library_version=VERSION,
             endpoint=endpoint(),
         )
     return Path(folder)

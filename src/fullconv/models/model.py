@@ -28,8 +28,8 @@ from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
 from fullconv.core.text import command, some
 from fullconv.data.io.extra_channels import Input
-from fullconv.evaluation.report.model_card import model_card
 from fullconv.models.hub import local
+from fullconv.models.model_card import model_card
 from fullconv.models.third_party import load_foreign
 from fullconv.network.backbone_card import BackboneCard
 from fullconv.network.fcn import FCN

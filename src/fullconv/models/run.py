@@ -48,11 +48,6 @@ class Run:
         """The columns of log.csv, a number per epoch; see `read_log`."""
         return read_log(self.folder / "log.csv")
 
-    def _repr_html_(self) -> str:
-        from fullconv.evaluation.report.notebook import run_html
-
-        return run_html(self)
-
 
 def open_run(folder: str | Path) -> Run:
     """A run of another day: `open_run("runs/2026-05-01_101500_data_8s")`.

@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-import fullconv
 from fullconv.core.errors import FullconvError
 from fullconv.core.i18n import said
+from fullconv.core.packages import VERSION
 from fullconv.core.settings import Settings
 from fullconv.data.check.check import CheckReport
 from fullconv.data.check.training_overlap import trained_on
@@ -56,7 +56,7 @@ def fresh_model(report: CheckReport, settings: Settings, module: Any, *, quiet: 
         "data_fingerprint": report.fingerprint,
         "trained_on": trained_on(report, earlier.training if earlier else None),
         "mask_values": [meaning.to_dict() for meaning in report.meanings],
-        "fullconv": fullconv.__version__,
+        "fullconv": VERSION,
         "settings": settings_kept,
         "data": _about(report),
     }

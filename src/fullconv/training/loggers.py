@@ -20,9 +20,10 @@ import lightning.pytorch as pl
 import numpy as np
 
 from fullconv.core.errors import FullconvError
+from fullconv.core.metric_names import TITLES
 from fullconv.core.settings import Settings
 from fullconv.data.layouts.extra_folders import names_of
-from fullconv.evaluation.metrics import TITLES, Metrics
+from fullconv.evaluation.metrics import Metrics
 from fullconv.training.image_logger import Watch
 
 PACKAGES = {"tensorboard": "TensorBoard", "wandb": "Weights & Biases"}

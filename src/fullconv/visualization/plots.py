@@ -11,14 +11,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from xml.etree import ElementTree
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from fullconv.evaluation.bootstrap import Interval
 
 
 Logs = Mapping[str, Mapping[str, Sequence[float]]]
@@ -27,6 +25,16 @@ Logs = Mapping[str, Mapping[str, Sequence[float]]]
 COLORS = ("#1f83c4", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _INK = "#010203"  # stands for the colour of the text, where the drawing is part of a page
 _PANELS = (("loss", "training loss"), ("mean_iou", "mean IoU, validation"))
+
+
+class IntervalRow(NamedTuple):
+    """One line of a plot of differences: a value and its interval, all as fractions."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    significant: bool
 
 
 def has_curves(logs: Logs) -> bool:
@@ -41,7 +49,7 @@ def curves(logs: Logs) -> Figure:
     return figure
 
 
-def summary(logs: Logs, groups: Mapping[str, Sequence[tuple[str, Interval]]]) -> Figure:
+def summary(logs: Logs, groups: Mapping[str, Sequence[IntervalRow]]) -> Figure:
     """Curves above, differences below.
 
     Args:
@@ -116,14 +124,14 @@ def _draw_curves(axes: Sequence[Axes], logs: Logs) -> None:
             text.set_parse_math(False)
 
 
-def _draw_differences(panel: Axes, title: str, group: Sequence[tuple[str, Interval]]) -> None:
+def _draw_differences(panel: Axes, title: str, group: Sequence[IntervalRow]) -> None:
     """A point and a line for each, from the top down; in percent."""
-    names = [name for name, _ in group]
+    names = [row.name for row in group]
     panel.axvline(0, color=_INK, linewidth=0.8)
-    for k, (_, one) in enumerate(group):
-        color = COLORS[0] if one.real else "#888888"
-        panel.plot([100 * one.low, 100 * one.high], [k, k], color=color, linewidth=1.6)
-        panel.plot([100 * one.value], [k], "o", color=color, markersize=3.5)
+    for k, row in enumerate(group):
+        color = COLORS[0] if row.significant else "#888888"
+        panel.plot([100 * row.low, 100 * row.high], [k, k], color=color, linewidth=1.6)
+        panel.plot([100 * row.value], [k], "o", color=color, markersize=3.5)
     panel.set_yticks(range(len(names)), names)
     for text in panel.get_yticklabels():
         text.set_parse_math(False)

@@ -123,11 +123,6 @@ class CheckReport:
             ],
         }
 
-    def _repr_html_(self) -> str:
-        from fullconv.evaluation.report.notebook import report_html
-
-        return report_html(self)
-
     def text(self) -> str:
         """The report as a person reads it."""
         parts = [_head(self), meanings_text(self.meanings), _class_table(self)]

@@ -28,9 +28,9 @@ from contextlib import suppress
 from itertools import chain, count
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-import fullconv
 from fullconv.core.errors import DownloadError, FullconvError
 from fullconv.core.i18n import said
+from fullconv.core.packages import VERSION
 from fullconv.core.text import command
 from fullconv.data.download.registry import Archive
 
@@ -172,7 +172,7 @@ def _attempt(address: str, part: Path, teller: Teller) -> bool:
     """One connection: whether the file is whole now."""
     tag = part.with_name(f"{part.name}.tag")
     have = _size(part) if tag.is_file() else 0
-    headers = {"User-Agent": f"fullconv/{fullconv.__version__}"}
+    headers = {"User-Agent": f"fullconv/{VERSION}"}
     if have:  # If-Range: the rest of this version, or the whole of another one
         headers |= {"Range": f"bytes={have}-", "If-Range": tag.read_text(encoding="utf-8")}
     try:

@@ -87,11 +87,6 @@ class Dataset:
         """The split that a training is judged by; never test."""
         return "val" if self.splits.get("val") else "train"
 
-    def _repr_html_(self) -> str:
-        from fullconv.evaluation.report.notebook import dataset_html
-
-        return dataset_html(self)
-
     def pairs_of(self, split: str) -> tuple[Pair, ...]:
         """Those of a split.
 

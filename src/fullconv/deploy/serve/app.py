@@ -20,8 +20,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-import fullconv
 from fullconv.core.i18n import language_accepted, translation
+from fullconv.core.packages import VERSION
 from fullconv.deploy.serve.metrics import Metrics
 from fullconv.deploy.serve.responses import Asked, Output, include_of
 from fullconv.deploy.serve.schemas import (
@@ -66,7 +66,7 @@ def create_app(model: Segmenter, name: str, limits: Limits | None = None, key: s
     app = FastAPI(
         title="Fullconv",
         description=f"A label for every pixel of a picture, by {name}.",
-        version=fullconv.__version__,
+        version=VERSION,
         docs_url=None,  # its pages come from elsewhere
         redoc_url=None,
         lifespan=lifespan,
@@ -176,7 +176,7 @@ def about(model: Segmenter, name: str, limits: Limits) -> About:
             "heads": heads,
             "confidence": not model.labels_inside,
             "limits": bounds,
-            "version": fullconv.__version__,
+            "version": VERSION,
         }
     )
 
@@ -206,7 +206,7 @@ def _add_errors(app: FastAPI) -> None:
         return Response(status_code=_LEFT)
 
     async def fault(request: Request, error: Exception) -> Response:
-        said = f"this is a bug of fullconv {fullconv.__version__}."
+        said = f"this is a bug of fullconv {VERSION}."
         return _told(request, 500, said, "report what the server printed")
 
     handlers: dict[Any, Callable[..., Awaitable[Response]]] = {

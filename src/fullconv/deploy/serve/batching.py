@@ -17,7 +17,6 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -28,7 +27,6 @@ from fullconv.deploy.serve.uploads import RefusedError
 from fullconv.inference.exported import Deployed
 from fullconv.inference.segmentation import Segmentation
 from fullconv.inference.segmenter import Segmenter
-from fullconv.network.kernels import numpy_arrays as arrays
 
 _LARGEST = 1 << 21  # pixels of pictures that run together
 _MUCH = 0.8  # of the time of single pictures; a little less may be chance
@@ -128,19 +126,7 @@ class Labelling:
 
     def _batch(self, pictures: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
         """(N, H, W, 3) uint8 -> scores at the cells, and (N, H, W) class ids of each head."""
-        planes = np.ascontiguousarray(pictures.transpose(0, 3, 1, 2))
-        size = (pictures.shape[1], pictures.shape[2])
-        model: Any = self.model
-        if isinstance(model, Deployed):
-            values = model.run(planes)[0]
-            ends = np.cumsum([len(labels) for labels in model.tables])
-            parts = np.split(values, ends[:-1], axis=1)
-            return values, [arrays.labels(one, model.grid, size) for one in parts]
-        import torch  # which a model that is no exported one has loaded
-
-        scores = model.engine.scores(torch.from_numpy(planes))
-        maps = [one.labels().cpu().numpy() for one in model.model.split(scores)]
-        return scores.values.float().cpu().numpy(), maps
+        return self.model.predict_batch(pictures)
 
 
 MOST = 8  # pictures that run at once

@@ -20,9 +20,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-import fullconv
 from fullconv.core.errors import FullconvError
-from fullconv.core.packages import version_of
+from fullconv.core.packages import VERSION, version_of
 from fullconv.core.text import plural
 from fullconv.evaluation.error_analysis import AREAS, BINS, WIDTHS, Quality
 from fullconv.evaluation.evaluate import Evaluation, Scored
@@ -234,7 +233,7 @@ def duration(seconds: float) -> str:
 def _versions() -> list[tuple[str, str]]:
     found = [(name, version_of(name)) for name in PACKAGES]
     known = [(name, version) for name, version in found if version]
-    return [("fullconv", fullconv.__version__), ("Python", platform.python_version()), *known]
+    return [("fullconv", VERSION), ("Python", platform.python_version()), *known]
 
 
 def _machine(model: Any) -> str:

@@ -4,34 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fullconv.core.errors import FullconvError
+from fullconv.core.metric_names import TITLES
 from fullconv.core.text import some
 from fullconv.evaluation.bootstrap import FEW, METRICS, Difference, Interval
-from fullconv.evaluation.metrics import TITLES
+from fullconv.evaluation.compare import Comparison
 from fullconv.visualization import plots as curves
 from fullconv.visualization.html import Child, Node, element, page, quiet, table, title
 from fullconv.visualization.html import fragment as as_fragment
-
-if TYPE_CHECKING:
-    from fullconv.evaluation.compare import Comparison
-
 
 _KINDS = (".html", ".png", ".svg")
 _DRAWN = 40  # classes in a picture; of more those that differ most
 _WIDTH = 150  # of the drawing of an interval, in pixels
 
 
-def fragment(of: Comparison) -> str:
+def comparison_html(of: Comparison) -> str:
     """For a notebook."""
     return as_fragment(title(" · ".join(run.name for run in of.runs)), _parts(of))
 
 
-def save(of: Comparison, path: Path) -> Path:
-    """Writes a page or a picture, see `Comparison.save`."""
+def save_comparison(of: Comparison, path: str | Path) -> Path:
+    """Writes it as a page (.html), or its curves and differences as a picture (.png, .svg).
+
+    Raises:
+        FullconvError: another kind of file, or it cannot be written.
+    """
+    path = Path(path)
     kind = path.suffix.lower()
     if kind not in _KINDS:
         raise FullconvError(
@@ -62,15 +63,21 @@ def _logs(of: Comparison) -> dict[str, dict[str, list[float]]]:
     return {run.name: {k: list(v) for k, v in run.log.items()} for run in of.runs if run.log}
 
 
-def _drawn(of: Comparison, found: Difference) -> list[tuple[str, Interval]]:
+def _drawn(of: Comparison, found: Difference) -> list[curves.IntervalRow]:
     """The metrics, and the classes that occur; of very many those that differ most."""
-    rows = [(TITLES[name], found.metrics[name]) for name in METRICS]
+    rows = [_row(TITLES[name], found.metrics[name]) for name in METRICS]
     names = of.runs[0].metrics.names
     known = [k for k, one in enumerate(found.classes) if np.isfinite(one.value)]
     if len(known) > _DRAWN:
         largest = sorted(known, key=lambda k: -abs(found.classes[k].value))[:_DRAWN]
         known = sorted(largest)
-    return rows + [(names[k] + " *" * found.classes[k].together, found.classes[k]) for k in known]
+    return rows + [
+        _row(names[k] + " *" * found.classes[k].together, found.classes[k]) for k in known
+    ]
+
+
+def _row(name: str, interval: Interval) -> curves.IntervalRow:
+    return curves.IntervalRow(name, interval.value, interval.low, interval.high, interval.real)
 
 
 def _parts(of: Comparison) -> list[Node]:
@@ -221,7 +228,7 @@ def interval(one: Interval) -> str:
     return f"{points(one.low, sign=True)} .. {points(one.high, sign=True)}"
 
 
-def text_of(of: Comparison) -> str:
+def comparison_text(of: Comparison) -> str:
     """All of it."""
     blocks = [heading(of), _text_scores(of)]
     if of.apart:

@@ -10,15 +10,23 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
+from fullconv.core.metric_names import TITLES
 from fullconv.core.text import plural
-from fullconv.evaluation.metrics import TITLES
+from fullconv.data.check.check import CheckReport
+from fullconv.data.layouts.dataset import Dataset
+from fullconv.evaluation.evaluate import Evaluation
+from fullconv.evaluation.metrics import Metrics
+from fullconv.evaluation.report.comparison import comparison_html as comparison_html
+from fullconv.geometry.grid import Grid
+from fullconv.inference.segmentation import Segmentation
+from fullconv.models.run import Run
 from fullconv.visualization import overlay as draw
 from fullconv.visualization.html import (
     Node,
@@ -32,15 +40,6 @@ from fullconv.visualization.html import (
     table,
     title,
 )
-
-if TYPE_CHECKING:
-    from fullconv.data.check.check import CheckReport
-    from fullconv.data.layouts.dataset import Dataset
-    from fullconv.evaluation.evaluate import Evaluation
-    from fullconv.evaluation.metrics import Metrics
-    from fullconv.geometry.grid import Grid
-    from fullconv.inference.segmentation import Segmentation
-    from fullconv.models.run import Run
 
 _LONGEST = 720  # pixels of a result's longer side
 _THUMB = 240  # and of a data set's pictures
@@ -162,6 +161,11 @@ def run_html(of: Run) -> str:
     return fragment(parts, quiet("model: ", element("code", str(of.model))))
 
 
+def grid_html(grid: Grid) -> str:
+    """One grid as a table and a drawing."""
+    return grids_html([grid])
+
+
 def grids_html(grids: Sequence[Grid]) -> str:
     """Where cells sit: a table, and their centres over the first pixels of the picture."""
     rows: list[list[Any]] = [
@@ -216,7 +220,7 @@ def dataset_html(of: Dataset) -> str:
     return fragment(_dataset(of, []))
 
 
-def report_html(of: CheckReport) -> str:
+def check_report_html(of: CheckReport) -> str:
     """A data set with the share of each class, and what was found."""
     splits = list(of.class_pixels)
     rows = []

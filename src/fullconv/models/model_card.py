@@ -9,9 +9,9 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from fullconv.core.metric_names import TITLES, headline, never_predicted
 from fullconv.core.settings import Settings
 from fullconv.core.text import command, plural, some
-from fullconv.evaluation.metrics import TITLES, headline, never_predicted
 
 RARE = 0.01  # of the labelled training pixels (fraction): fewer make a rare class
 # Licences that hubs know by these names; any other is called "other", with its own name beside it.

@@ -21,8 +21,8 @@ from fullconv.core.settings import Settings
 from fullconv.data.io.extra_channels import Input
 from fullconv.evaluation.metrics import Metrics
 from fullconv.evaluation.protocol import protocol_card
-from fullconv.evaluation.report.model_card import model_card
 from fullconv.models.model import Model
+from fullconv.models.model_card import model_card
 
 NAMES = ("sky", "road", "a|b")
 DATA = {
