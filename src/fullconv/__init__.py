@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
-from fullconv.core.packages import VERSION as __version__
+from fullconv.core.packages import __version__
 
 if TYPE_CHECKING:
     from fullconv import geometry

@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 from fullconv.cli import main as cli
 from fullconv.core import i18n as language
-from fullconv.core.i18n import Hole, Translation, failure, language_asked, pieces_of, variants
+from fullconv.core.i18n import (
+    Hole,
+    Translation,
+    format_error,
+    pieces_of,
+    requested_language,
+    variants,
+)
 
 TABLE = language.read_table("zh")
 ZH = language.translation("zh")
@@ -185,13 +192,13 @@ def test_braces_and_quotes_in_values_stay() -> None:
 def test_the_language_of_a_command_line(
     words: list[str], environ: dict[str, str], language_: str
 ) -> None:
-    assert language_asked(words, environ) == language_
+    assert requested_language(words, environ) == language_
 
 
 def test_english_where_the_terminal_cannot_print_chinese(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stderr", stream)
-    assert language_asked(["--lang", "zh"], {}) == "en"
+    assert requested_language(["--lang", "zh"], {}) == "en"
 
 
 MISTAKES = [
@@ -272,6 +279,6 @@ def test_a_report_in_chinese(tmp_path: Any, capsys: pytest.CaptureFixture[str]) 
 
 def test_a_failure_keeps_what_it_does_not_know() -> None:
     language.speak("zh")
-    told = failure("something strange: \x01 {}.", "xyz --foo")
+    told = format_error("something strange: \x01 {}.", "xyz --foo")
     language.speak("en")
     assert told == "错误：something strange: \x01 {}.\n  试试：xyz --foo"

@@ -19,13 +19,13 @@ from typing import Annotated, Any, Literal, TextIO
 
 from cyclopts import App, Group, Parameter
 
-from fullconv.core.i18n import said
-from fullconv.core.packages import VERSION
+from fullconv.core.i18n import translate
+from fullconv.core.packages import __version__
 
 app = App(
     name="fullconv",
     help="A label for every pixel: fully convolutional networks from any classifier.",
-    version=VERSION,
+    version=__version__,
     help_format="plaintext",
     group_commands=Group("Commands", sort_key=0),
     default_parameter=Parameter(negative_iterable=()),  # no --empty-crop
@@ -39,7 +39,7 @@ PAUSE = 30.0  # seconds between lines of progress where there is no terminal
 
 def say(text: str) -> None:
     """To stderr, in the language that is spoken."""
-    print(said(text), file=sys.stderr, flush=True)
+    print(translate(text), file=sys.stderr, flush=True)
 
 
 def name_of(model: Path) -> str:
@@ -62,7 +62,7 @@ def emit(facts: dict[str, Any], text: str, as_json: bool, *, ahead: str = "") ->
         text = "\n".join(line for line in text.splitlines() if not line.startswith(_NEXT))
     # Flushed here, where a reader that went away can still be met: `fullconv check data | head`.
     try:
-        print(json.dumps(facts) if as_json else said(text), flush=True)
+        print(json.dumps(facts) if as_json else translate(text), flush=True)
     except BrokenPipeError:
         let_go(sys.stdout)
 
@@ -82,7 +82,7 @@ def counting(what: str, *, shown: bool = True) -> Iterator[Any]:
         BarColumn(bar_width=28),
         TextColumn("{task.fields[speed_said]}"),
         TimeRemainingColumn(),
-        TextColumn(said("left")),
+        TextColumn(translate("left")),
         console=Console(stderr=True),
         transient=True,
     )
@@ -91,7 +91,7 @@ def counting(what: str, *, shown: bool = True) -> Iterator[Any]:
     def progress(done: int, total: int) -> None:
         speed = bar.tasks[0].speed
         pace = f"{speed:.1f}/s" if speed else ""
-        text = f"{said(what)} {done}/{total}"
+        text = f"{translate(what)} {done}/{total}"
         bar.update(task, completed=done, total=total, description=text, speed_said=pace)
 
     with bar:

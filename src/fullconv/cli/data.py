@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from fullconv.cli.app import Json, Split, app, counting, emit, say
-from fullconv.core.text import command
+from fullconv.core.text import shell_command
 
 if TYPE_CHECKING:
     from fullconv.data.check.check import CheckReport
@@ -85,7 +85,7 @@ def _with_stride(report: CheckReport) -> tuple[dict[str, Any], str]:
     text = report.text()
     if found and stride:
         facts["recommended_stride_reason"] = found.reason
-        whole = command("fullconv", "ceiling", data.root)
+        whole = shell_command("fullconv", "ceiling", data.root)
         counts = "shows each class" if found.pictures == found.pictures_in_split else "counts all"
         text += f"recommended: --stride {stride}: {found.reason}\n  {whole}   # {counts}\n"
     return facts, text
@@ -95,7 +95,7 @@ def _training(root: Path | str, facts: dict[str, Any], heads: str = "", inputs: 
     """The command that trains on a data set, at the stride that its labels need."""
     words = ["--stride", str(facts["recommended_stride"])] * bool(facts["recommended_stride"])
     words += ["--heads", heads] * bool(heads) + ["--inputs", inputs] * bool(inputs)
-    return command("fullconv", "train", root, *words)
+    return shell_command("fullconv", "train", root, *words)
 
 
 @app.command(sort_key=6)
@@ -123,10 +123,10 @@ def inspect(thing: str, *, sheet: Path | None = None, json: Json = False) -> Non
 
 def _after(named: str, facts: dict[str, Any]) -> str:
     if "layout" in facts:  # a data set
-        return command("fullconv", "check", named)
+        return shell_command("fullconv", "check", named)
     if "engine" in facts:  # a model
-        return command("fullconv", "predict", named, "PICTURES")
-    return command("fullconv", "train", "DATA", "--backbone", named)
+        return shell_command("fullconv", "predict", named, "PICTURES")
+    return shell_command("fullconv", "train", "DATA", "--backbone", named)
 
 
 @app.command(sort_key=7)

@@ -17,7 +17,7 @@ import numpy as np
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.settings import read_config
-from fullconv.core.text import command
+from fullconv.core.text import shell_command
 from fullconv.data.io.images import read_picture
 from fullconv.data.io.masks import read_mask
 from fullconv.data.layouts.dataset import read
@@ -77,7 +77,7 @@ def run_demo(
         drawn.write(scenes)
         run = train(scenes, out=run_folder, epochs=epochs, seed=seed, **OPTIONS)
     result = evaluate(run.model, scenes, split="test")
-    again = command("fullconv", "evaluate", run.model, scenes, "--split", "test")
+    again = shell_command("fullconv", "evaluate", run.model, scenes, "--split", "test")
     save_report(result, out / REPORT, run=run_folder, repeat=again)
     save_sheet(Predictor(load_model(run.model)), scenes, out / SHEET)
     say(f"{time.monotonic() - started:.0f} seconds\n")

@@ -15,9 +15,9 @@ from typing import Any, Literal
 
 from fullconv.cli.app import Json, app, emit
 from fullconv.core.errors import FullconvError
-from fullconv.core.files import cache_folder
+from fullconv.core.files import cache_dir
 from fullconv.core.hardware import compiler, cores, free, granted, memory
-from fullconv.core.packages import EXTRAS, NEEDS, VERSION, meets, version_of, wanted_by
+from fullconv.core.packages import EXTRAS, NEEDS, __version__, meets, version_of, wanted_by
 from fullconv.core.text import plural
 from fullconv.network.kernels.library import load
 
@@ -102,7 +102,7 @@ def examine() -> Health:
     health = Health()
     system = f"{platform.system()} {platform.machine()}"
     said = f"{platform.python_version()}, {sys.executable}, {system}"
-    health.facts["fullconv"] = VERSION
+    health.facts["fullconv"] = __version__
     health.facts["python"] = {"version": platform.python_version(), "said": said}
     _packages(health)
     _extras(health)
@@ -323,7 +323,7 @@ def _space(health: Health) -> None:
             "fullconv train DATA --batch 2 --workers 0 --cache 0   # takes little",
         )
     health.facts["disk"] = {}
-    for name, where in (("this folder", Path.cwd), ("cache", cache_folder)):
+    for name, where in (("this folder", Path.cwd), ("cache", cache_dir)):
         with suppress(OSError, RuntimeError):  # a folder that was removed, a user without a home
             folder = where()
             left = free(folder)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fullconv.cli.app import Json, Split, app, counting, emit, name_of, say
 from fullconv.core.errors import FullconvError
-from fullconv.core.text import as_typed, command, plural, some
+from fullconv.core.text import as_typed, plural, shell_command, truncated_list
 
 if TYPE_CHECKING:
     from fullconv.evaluation.evaluate import Evaluation
@@ -97,7 +97,7 @@ def _again(model: Path, data: Path, options: dict[str, str], flip: bool) -> str:
     """The command, with the options that are not as they are by themselves."""
     typed = {f"--{key.replace('_', '-')}": value for key, value in options.items() if value}
     words = [word for pair in typed.items() for word in pair]
-    return command("fullconv", "evaluate", model, data, *words, *["--flip"] * flip)
+    return shell_command("fullconv", "evaluate", model, data, *words, *["--flip"] * flip)
 
 
 def _print(result: Evaluation, model: Path, data: Path, page: Path | None, json: bool) -> None:
@@ -111,11 +111,13 @@ def _print(result: Evaluation, model: Path, data: Path, page: Path | None, json:
     head = f"{as_typed(model)} on {data}, split {card['split']}, {pictures}, {how}"
     text = f"{head}\n\n{table(facts)}"
     if result.left_out:
-        say(f"note: no masks in {data} for {some(result.left_out)}, not scored (--heads FOLDER)")
+        say(
+            f"note: no masks in {data} for {truncated_list(result.left_out)}, not scored (--heads FOLDER)"
+        )
     if page:
         facts["report"] = str(page)
         text += f"\n\nreport: {page}"
-    emit(facts, text, json, ahead=command("fullconv", "predict", model, "PICTURES"))
+    emit(facts, text, json, ahead=shell_command("fullconv", "predict", model, "PICTURES"))
 
 
 def _place(model: Path, split: str, report: str) -> Path | None:
@@ -130,7 +132,7 @@ def _place(model: Path, split: str, report: str) -> Path | None:
             raise FullconvError(
                 f"the report {report} would be no page; expected auto, none or a name that ends "
                 "in .html.",
-                command("--report", page.with_suffix(".html")),
+                shell_command("--report", page.with_suffix(".html")),
             )
         return page
     run = run_of(model)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from fullconv.cli.app import Json, app, emit, name_of, say
 from fullconv.core.errors import FullconvError
-from fullconv.core.text import as_typed, command
+from fullconv.core.text import as_typed, shell_command
 
 if TYPE_CHECKING:
     from fullconv.models.model import Model
@@ -84,7 +84,7 @@ def _say_where_the_model_differs(loaded: Model, model: Path) -> None:
     if chosen_precision(loaded, torch.device("cpu"))[0] != "float32":
         say(
             "note: on this machine the model itself runs in bfloat16, and labels some pixels "
-            f"otherwise; as the file does: {command('fullconv', 'predict', model, 'PICTURES')} "
+            f"otherwise; as the file does: {shell_command('fullconv', 'predict', model, 'PICTURES')} "
             "--precision float32"
         )
 
@@ -103,13 +103,13 @@ def _next(to: str, file: Path) -> list[str]:
     if to == "web":
         words = ("python", "-m", "http.server", "--directory", file.parent)
         return [
-            f"next: {command(*words)}   # and open the address that it prints",
+            f"next: {shell_command(*words)}   # and open the address that it prints",
             "A browser that opens index.html as a file does not let it read the model.",
         ]
     if to == "torch":
         code = f"import torch; print(torch.export.load({str(file)!r}))"
-        return [f"next: {command('python', '-c', code)}"]
-    return [f"next: {command('fullconv', 'predict', file, 'PICTURES')}"]
+        return [f"next: {shell_command('python', '-c', code)}"]
+    return [f"next: {shell_command('fullconv', 'predict', file, 'PICTURES')}"]
 
 
 @app.command(sort_key=6)
@@ -154,5 +154,5 @@ def push(
         pictures=pictures,
     )
     text = f"{done.address}   # {', '.join(done.files)}"
-    ahead = command("fullconv", "predict", done.name, "PICTURES")
+    ahead = shell_command("fullconv", "predict", done.name, "PICTURES")
     emit(asdict(done), text, json, ahead=ahead)

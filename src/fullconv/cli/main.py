@@ -38,9 +38,9 @@ from fullconv.cli.app import (
 from fullconv.cli.train import _options_in, train
 from fullconv.core.errors import DownloadError, FullconvError, StoppedError
 from fullconv.core.hardware import use_large_pages
-from fullconv.core.i18n import OPTION, failure, language_asked, said, speak
-from fullconv.core.packages import VERSION
-from fullconv.core.text import command
+from fullconv.core.i18n import format_error, requested_language, set_language, translate
+from fullconv.core.packages import __version__
+from fullconv.core.text import shell_command
 
 # What the machine refuses: no space, no permission, a read-only disk.
 OUTSIDE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
@@ -62,7 +62,7 @@ def demo(*, out: Path = Path("demo"), epochs: int = 28, seed: int = 0) -> None:
     from fullconv.cli.demo import run_demo, text_of
 
     result = run_demo(out, epochs=epochs, seed=seed, say=say)
-    ahead = command("fullconv", "predict", out / "run", out / "scenes/images/test")
+    ahead = shell_command("fullconv", "predict", out / "run", out / "scenes/images/test")
     emit(result, text_of(result, out), False, ahead=ahead)
 
 
@@ -105,7 +105,9 @@ def main(argv: list[str] | None = None) -> None:
 
 def run(argv: list[str]) -> int:
     """Runs a command; returns the exit code."""
-    speak(language_asked(argv))  # before anything can go wrong, the words themselves included
+    set_language(
+        requested_language(argv)
+    )  # before anything can go wrong, the words themselves included
     try:
         # The parser takes a word that begins with a dash for an option, even where that is all.
         argv = ["@-" if word == "-" else word for word in argv]
@@ -114,15 +116,15 @@ def run(argv: list[str]) -> int:
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except DownloadError as error:
-        return _failed(error.typed(command("fullconv", *argv)))
+        return _failed(error.typed(shell_command("fullconv", *argv)))
     except StoppedError as stopped:
-        return _end(said(f"{stopped.message}\nnext: {stopped.hint}"), 1)
+        return _end(translate(f"{stopped.message}\nnext: {stopped.hint}"), 1)
     except FullconvError as error:
         return _failed(error)
     except CycloptsError as error:
         return _failed(FullconvError(_sentence(error), _usage(_own_words(argv), error)))
     except KeyboardInterrupt:
-        return _end(said("stopped."), 1)
+        return _end(translate("stopped."), 1)
     except BrokenPipeError:  # nobody reads how it goes: `fullconv demo 2>&1 | head`
         let_go(sys.stdout)
         let_go(sys.stderr)
@@ -150,21 +152,21 @@ def run(argv: list[str]) -> int:
 
 
 def _bug() -> int:
-    head = f"This is a bug of fullconv {VERSION}; please report these lines:"
-    return _end(f"{said(head)}\n{traceback.format_exc().rstrip()}", 2)
+    head = f"This is a bug of fullconv {__version__}; please report these lines:"
+    return _end(f"{translate(head)}\n{traceback.format_exc().rstrip()}", 2)
 
 
 def _failed(error: FullconvError) -> int:
-    return _end(failure(error.message, error.hint), 1)
+    return _end(format_error(error.message, error.hint), 1)
 
 
 def _own_words(argv: Sequence[str]) -> list[str]:
     """A command line without what stands before the command: --quiet, --lang zh."""
-    skipped = {at + 1 for at, word in enumerate(argv) if word == OPTION}
+    skipped = {at + 1 for at, word in enumerate(argv) if word == "--lang"}
     return [
         word
         for at, word in enumerate(argv)
-        if at not in skipped and word.partition("=")[0] not in ("--quiet", OPTION)
+        if at not in skipped and word.partition("=")[0] not in ("--quiet", "--lang")
     ]
 
 
@@ -177,7 +179,7 @@ def _usage(argv: list[str], error: CycloptsError) -> str:
     named = [one.name.upper() for one in wanted if one.kind in places]
     if _missing_word(error):
         return " ".join(["fullconv", argv[0], *named])
-    return command("fullconv", argv[0], "--help")
+    return shell_command("fullconv", argv[0], "--help")
 
 
 def _missing_word(error: CycloptsError) -> str:
@@ -231,7 +233,7 @@ def completion(shell: Shell | None = None, *, json: Json = False) -> None:
         raise FullconvError(
             f"the script for {shell} could not be written: {error.strerror or error}: "
             f"{error.filename}.",
-            command("ls", "-ld", Path(error.filename or ".").parent),
+            shell_command("ls", "-ld", Path(error.filename or ".").parent),
         ) from error
     facts = {"shell": shell, "script": str(path)}
     ahead = f"exec {shell}   # or open a new terminal"

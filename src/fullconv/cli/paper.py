@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from fullconv.cli.app import Json, Split, app, counting, emit, say
 from fullconv.core.errors import FullconvError
-from fullconv.core.text import as_typed, command, plural
+from fullconv.core.text import as_typed, plural, shell_command
 
 if TYPE_CHECKING:
     from fullconv.inference.heatmap import Heatmap
@@ -64,7 +64,7 @@ def heatmap(
     for caveat in dense.caveats():
         say(f"note: {dense.name}: {caveat}.")
     facts |= {"picture": str(picture), "out": str(out)}
-    ahead = command("fullconv", "train", "DATA", "--backbone", classifier)
+    ahead = shell_command("fullconv", "train", "DATA", "--backbone", classifier)
     emit(facts, f"{text}\nheat map: {out}", json, ahead=ahead)
 
 
@@ -111,7 +111,7 @@ def probe(
         )
     pictures = plural(result.evaluations["everything"].protocol["pictures"], "picture")
     head = f"{as_typed(model)} on {data}, split {split}, {pictures}\n\n"
-    ahead = command("fullconv", "predict", model, "PICTURES")
+    ahead = shell_command("fullconv", "predict", model, "PICTURES")
     emit(result.to_dict(), head + table(result), json, ahead=ahead)
 
 

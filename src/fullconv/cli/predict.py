@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from fullconv.cli.app import Json, Precision, app, counting, emit, say
 from fullconv.core.errors import FullconvError
 from fullconv.core.hardware import use_large_pages
-from fullconv.core.text import command, plural
+from fullconv.core.text import plural, shell_command
 
 if TYPE_CHECKING:
     from fullconv.inference.batch import Done
@@ -197,12 +197,12 @@ def _pictures(model: Path, named: tuple[Path, ...], share: Share) -> list[tuple[
         raise FullconvError(
             "standard input can be read by one process only, and not by each of "
             f"{share.of} processes.",
-            command("fullconv", "predict", model, "@list.txt"),
+            shell_command("fullconv", "predict", model, "@list.txt"),
         )
     if not named:
         raise FullconvError(
             "no picture was named; expected files, or folders of pictures, after the model.",
-            command("fullconv", "predict", model, "photo.jpg"),
+            shell_command("fullconv", "predict", model, "photo.jpg"),
         )
     earlier: list[Path] = []
     found = find_named(named, earlier)
@@ -262,8 +262,8 @@ def _text(done: Done, every: str, share: Share, out: Path) -> str:
 
 def _after(model: Path, predictor: Any) -> str:
     if predictor.inputs:  # which no server takes
-        return command("fullconv", "evaluate", model, "DATA")
-    return command("fullconv", "serve", model)
+        return shell_command("fullconv", "evaluate", model, "DATA")
+    return shell_command("fullconv", "serve", model)
 
 
 def _undone(failed: list[FullconvError], every: str) -> FullconvError:

@@ -14,7 +14,7 @@ from cyclopts import Parameter
 from fullconv.cli.app import Json, Precision, app, emit, name_of, say
 from fullconv.core.errors import FullconvError
 from fullconv.core.hardware import use_large_pages
-from fullconv.core.text import command
+from fullconv.core.text import shell_command
 
 _NEEDS = ("fastapi", "uvicorn", "python_multipart")
 _WAITING = 128  # connections that the system holds before they are accepted
@@ -93,7 +93,7 @@ def _run(model: Any, name: str, listener: socket.socket, limits: Any, key: str, 
     application = create_app(model, name, limits, key)
     sent = ["-H", "Content-Type: image/jpeg", "--data-binary", "@photo.jpg"]
     sent += ["-H", "Authorization: Bearer KEY"] * bool(key)
-    ahead = f"{command('curl', *sent, f'{address}/predict')} > mask.png"
+    ahead = f"{shell_command('curl', *sent, f'{address}/predict')} > mask.png"
     listening = partial(emit, facts, text, json, ahead=ahead)
     server = UntilStopped(application, limits.seconds, listening)
     server.run(sockets=[listener])
@@ -179,7 +179,7 @@ def _refused(host: str, port: int, error: OSError) -> FullconvError:
     said = error.strerror or error
     return FullconvError(
         f"{where} is no address of this machine: {said}.",
-        command("fullconv", "serve", "MODEL", "--host", "0.0.0.0"),
+        shell_command("fullconv", "serve", "MODEL", "--host", "0.0.0.0"),
     )
 
 

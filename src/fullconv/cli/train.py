@@ -16,7 +16,7 @@ from fullconv.cli.app import (
     emit,
 )
 from fullconv.core.settings import Settings
-from fullconv.core.text import command, some
+from fullconv.core.text import shell_command, truncated_list
 
 
 @app.command(sort_key=3)
@@ -66,12 +66,14 @@ def train(
     lines = [stages_table(run.stages)] if run.stages else []
     lines.append(f"{headline(run.metrics)}, epoch {run.metrics['epoch']}")
     if never := never_predicted(run.metrics):
-        lines.append(f"never predicted: {some(never)}")
+        lines.append(f"never predicted: {truncated_list(never)}")
     page = run.folder / REPORT
     lines += [f"model: {run.model}", f"report: {page}"]
-    ahead = command("fullconv", "predict", run.folder, "PICTURES")  # nothing is left to score
+    ahead = shell_command("fullconv", "predict", run.folder, "PICTURES")  # nothing is left to score
     if "test" in run.splits:
-        ahead = command("fullconv", "evaluate", run.folder, data or run.data, "--split", "test")
+        ahead = shell_command(
+            "fullconv", "evaluate", run.folder, data or run.data, "--split", "test"
+        )
     stages = {"stages": [asdict(stage) for stage in run.stages]} if run.stages else {}
     named = {"run": str(run.folder), "model": str(run.model), "report": str(page)}
     facts = {**named, **stages, **run.metrics}

@@ -1,12 +1,42 @@
-"""Where files are kept."""
+"""Where files are kept, and how a file is written: whole or not at all."""
 
 from __future__ import annotations
 
 import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
-def cache_folder() -> Path:
-    """Where Fullconv keeps what can be made again: ~/.cache/fullconv, or below XDG_CACHE_HOME."""
-    given = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(given).expanduser().absolute() / "fullconv"
+def cache_dir() -> Path:
+    """Return the folder for files that can be made again: ~/.cache/fullconv, or below
+    XDG_CACHE_HOME."""
+    root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(root).expanduser().absolute() / "fullconv"
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the same folder, with the same suffix.
+
+    If the block succeeds, the temporary file replaces `path`; otherwise it is deleted, and what
+    was at `path` is untouched. The folder is created if it is missing.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}-{uuid.uuid4().hex}.unfinished{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def atomic_write(path: Path, content: bytes | str) -> None:
+    """Write a file whole: text as UTF-8. See `atomic_path`."""
+    data = content.encode() if isinstance(content, str) else content
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from importlib import metadata
 
-VERSION = "0.1.0"  # of Fullconv, as in pyproject.toml
+__version__ = "0.1.0"  # of Fullconv, as in pyproject.toml
 
 # As in pyproject.toml: the oldest version that will do. An installation's own record of this is as
 # old as the installation.

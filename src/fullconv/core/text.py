@@ -1,39 +1,107 @@
-"""Text for people: plurals, lists that end early, commands to paste."""
+"""Text for people: lists, percentages, sizes, durations, shell commands, nearest names."""
 
 from __future__ import annotations
 
+import difflib
+import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-LISTED = 12  # values or names that a message spells out
+from fullconv.core.i18n import Message, join, msg, nmsg
+
+LIST_LIMIT = 12  # names or values that a message spells out
 
 
-def plural(count: int, one: str, many: str = "") -> str:
-    """So many of something, in words that agree with it.
+def truncated_list(names: Sequence[object], limit: int = LIST_LIMIT) -> Message:
+    """Return the first names, comma-separated, and how many more there are.
 
-    >>> plural(1, "mask"), plural(2, "mask"), plural(1, "mask holds", "masks hold")
-    ('1 mask', '2 masks', '1 mask holds')
+    >>> truncated_list(["a", "b", "c"]), truncated_list(["a", "b", "c"], 2)
+    ('a, b, c', 'a, b and 1 more')
     """
-    return f"{count} {one if count == 1 else many or one + 's'}"
+    listed = join([name if isinstance(name, str) else str(name) for name in names[:limit]], ", ")
+    if len(names) <= limit:
+        return listed
+    return msg("{listed} and {count} more", listed=listed, count=len(names) - limit)
 
 
-def some(names: Sequence[str], most: int = LISTED) -> str:
-    """The first of them, with commas, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+def split_list(text: str) -> list[str]:
+    """Return the items of a comma-separated list, without blanks and empty items.
+
+    >>> split_list(" mask, overlay,")
+    ['mask', 'overlay']
+    """
+    return [item.strip() for item in text.split(",") if item.strip()]
 
 
-def command(*words: object) -> str:
-    """A command to paste, each word quoted where a shell would take it apart.
+def percent(fraction: float | None, digits: int = 1) -> str:
+    """Return a fraction as percent; "-" if it is None or NaN.
 
-    >>> command("fullconv", "check", "my data")
+    >>> percent(0.4267), percent(None), percent(0.00001)
+    ('42.7%', '-', '<0.1%')
+    """
+    if fraction is None or math.isnan(fraction):
+        return "-"
+    smallest = 10.0**-digits
+    if 0 < fraction * 100 < smallest / 2:
+        return f"<{smallest:g}%"
+    return f"{fraction:.{digits}%}"
+
+
+def file_size(count: float) -> str:
+    """Return a number of bytes with a decimal unit.
+
+    >>> file_size(532), file_size(107_000_000), file_size(2.5e9)
+    ('532 B', '107 MB', '2.5 GB')
+    """
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as minutes and seconds, or hours, minutes and seconds.
+
+    >>> duration(7), duration(95), duration(3725)
+    ('0:07', '1:35', '1:02:05')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error message without its period; the type if it has none.
+
+    >>> first_line(ValueError("no such key.\\nat line 3")), first_line(KeyboardInterrupt())
+    ('no such key', 'KeyboardInterrupt')
+    """
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """Return the known name that resembles a misspelled one, or "" if none does.
+
+    >>> nearest("overley", ["mask", "overlay"]), nearest("lr", ["mask", "overlay"])
+    ('overlay', '')
+    """
+    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    return matches[0] if matches else ""
+
+
+def shell_command(*words: object) -> str:
+    """Return a command to paste, with the quotes that a shell needs.
+
+    >>> shell_command("fullconv", "check", "my data")
     "fullconv check 'my data'"
     """
     return shlex.join(map(as_typed, words))
 
 
 def as_typed(word: object) -> str:
-    """A word of a command, also where a model's name on a hub became a path.
+    """Return a word of a command as a person types it: `Path` turns hf:// into hf:/.
 
     >>> from pathlib import Path
     >>> as_typed(Path("hf://user/name"))
@@ -41,3 +109,12 @@ def as_typed(word: object) -> str:
     """
     text = str(word)
     return f"hf://{text[4:]}" if text.startswith("hf:/") and text[4:5] != "/" else text
+
+
+def plural(count: int, one: str, many: str = "") -> str:
+    """Old form; use `nmsg`.
+
+    >>> plural(1, "mask"), plural(2, "mask"), plural(1, "mask holds", "masks hold")
+    ('1 mask', '2 masks', '1 mask holds')
+    """
+    return nmsg(f"{{count}} {one}", f"{{count}} {many or one + 's'}", count)

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.text import command
+from fullconv.core.text import shell_command
 from fullconv.data.synthetic import scenes as drawn
 from fullconv.deploy.export_graph import WRITERS, Graph, quantize, quiet
 from fullconv.inference.exported import KEY, Deployed, load_deployed
@@ -167,7 +167,7 @@ def _require_exportable(
     if why:
         raise FullconvError(
             f"this model cannot be exported as one file for all sizes: {why}.",
-            command("fullconv", "train", "DATA", "--backbone", model.card.name),
+            shell_command("fullconv", "train", "DATA", "--backbone", model.card.name),
         )
     if precision == "int8" and to != "onnx":
         raise FullconvError(f"int8 is written for onnx, not for {to}.", "--to onnx")

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.packages import VERSION
+from fullconv.core.packages import __version__
 from fullconv.deploy.export import Exported, export
 from fullconv.inference.exported import Deployed, load_deployed
 from fullconv.models.model import Model
@@ -101,7 +101,7 @@ def _about(file: Deployed, name: str, result: Exported) -> dict[str, Any]:
         "pretrained_on": file.pretrained_on,
         "heads": {head: list(labels.names) for head, labels in file.heads.items()},
         "limits": {"pixels": PIXELS},
-        "version": VERSION,
+        "version": __version__,
     }
 
 

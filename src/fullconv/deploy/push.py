@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fullconv.core.errors import DownloadError, FullconvError
-from fullconv.core.text import command
+from fullconv.core.text import shell_command
 from fullconv.models.hub import CONFIG, WEIGHTS, HubName, api, bars, endpoint, explained, parse
 from fullconv.models.model import README, described
 from fullconv.models.model_card import model_card, title
@@ -116,7 +116,7 @@ def _require_place(target: HubName, private: bool) -> None:
         raise FullconvError(
             f"{target.repo} is there already, and public: nothing was sent. --private makes no "
             "public model private.",
-            command("fullconv", "push", "MODEL", f"{target.repo}-private", "--private"),
+            shell_command("fullconv", "push", "MODEL", f"{target.repo}-private", "--private"),
         )
     if target.revision:
         client.create_branch(target.repo, branch=target.revision, exist_ok=True)
@@ -138,7 +138,7 @@ def _commit(target: HubName, parts: dict[str, Any], message: str) -> Any:
     except RuntimeError as error:  # of the part that sends large files
         cause = error.__cause__ or error
         said = (str(cause).strip() or type(cause).__name__).splitlines()[0].rstrip(".")
-        again = command("fullconv", "push", "MODEL", target.repo)
+        again = shell_command("fullconv", "push", "MODEL", target.repo)
         raise DownloadError(
             f"the weights could not be sent to {target}: {said}. What lies there is as it was.",
             f"{again}   # again",

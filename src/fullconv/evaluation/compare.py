@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.text import command, some
+from fullconv.core.text import shell_command, truncated_list
 from fullconv.evaluation.bootstrap import METRICS, RESAMPLES, Difference, Interval, differences
 from fullconv.evaluation.metrics import Metrics
 from fullconv.evaluation.per_image import PictureCounts, file_in, run_of, weights_of
@@ -158,7 +158,7 @@ def compare(
         if one.classes != counts[0].classes:
             raise FullconvError(
                 f"the head {head} of {names[0]} and {name} has other classes: "
-                f"{some(counts[0].classes)}; {some(one.classes)}.",
+                f"{truncated_list(counts[0].classes)}; {truncated_list(one.classes)}.",
                 "leave --head out",
             )
         margins.append(one.margins[order])
@@ -178,7 +178,7 @@ def _require(runs: Sequence[Any], varying: Sequence[str], resamples: int) -> Non
     if len(runs) < 2:
         raise FullconvError(
             f"{len(runs) or 'no'} run was named; a comparison needs two or more.",
-            command("fullconv", "compare", *(map(_place, runs)), *["RUN"] * (2 - len(runs))),
+            shell_command("fullconv", "compare", *(map(_place, runs)), *["RUN"] * (2 - len(runs))),
         )
     for line in varying:
         if line not in VARYING:
@@ -264,7 +264,7 @@ def _counts(one: Any, name: str, split: str, first: Any) -> PictureCounts:
     if counts.weights and now and counts.weights != now:
         raise FullconvError(
             f"{path} is of another model than the one that lies in {folder / 'model'} now.",
-            command("fullconv", "evaluate", folder, counts.data or "DATA", "--split", split),
+            shell_command("fullconv", "evaluate", folder, counts.data or "DATA", "--split", split),
         )
     return counts
 
@@ -276,13 +276,13 @@ def _no_counts(
         return FullconvError(
             f"{name} has no counts of single pictures of {split}"
             f"{'; it has those of ' + ', '.join(there) if there else ''}.",
-            command("fullconv", "evaluate", folder, data, "--split", split),
+            shell_command("fullconv", "evaluate", folder, data, "--split", split),
         )
     if folder.is_file() or (folder / "config.json").is_file():
         words = (folder, data, "--split", split, "--counts", f"{folder.stem}_{split}.npz")
         return FullconvError(
             f"{folder} lies in no run, so that nothing was kept of its evaluations.",
-            f"{command('fullconv', 'evaluate', *words)}   # and compare that file",
+            f"{shell_command('fullconv', 'evaluate', *words)}   # and compare that file",
         )
     return FullconvError(
         f"{folder} is no folder of a run: it has neither a model nor counts of pictures.",

@@ -15,7 +15,7 @@ import numpy as np
 from fullconv.core.concurrency import Behind, ahead
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import IGNORE, Labels
-from fullconv.core.text import command, plural, some
+from fullconv.core.text import plural, shell_command, truncated_list
 from fullconv.data.check.check import CheckReport, check
 from fullconv.data.check.extra_heads import fingerprint, with_heads
 from fullconv.data.check.training_overlap import told
@@ -311,7 +311,7 @@ def _require_as_many(folders: Sequence[str], names: Sequence[str], kind: str) ->
     if folders and len(folders) != len(names):
         raise FullconvError(
             f"{plural(len(folders), 'folder')} of further {kind} named; the model has "
-            f"{some(names) or 'none'}.",
+            f"{truncated_list(names) or 'none'}.",
             f"--{kind} {','.join(names)}" if names else f"leave --{kind} out",
         )
 
@@ -332,10 +332,10 @@ def match_classes(report: CheckReport, model: Labels, split: str) -> np.ndarray:
     lost = [name for name in shown if name not in model.names]
     if lost:
         root = report.dataset.root
-        other = f"{command('fullconv', 'train', root)}   # a model of these classes; or\n"
+        other = f"{shell_command('fullconv', 'train', root)}   # a model of these classes; or\n"
         raise FullconvError(
-            f"the model does not know {some(lost)}, which {split} of {root} shows; it has "
-            f"{some([*model.names])}.",
+            f"the model does not know {truncated_list(lost)}, which {split} of {root} shows; it has "
+            f"{truncated_list([*model.names])}.",
             other * (lost == shown) + _own_table(report, model),
         )
     beyond = max(data.ignore_index, len(data)) + 1

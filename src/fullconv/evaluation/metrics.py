@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fullconv.core.metric_names import _heads, never_predicted
-from fullconv.core.text import LISTED, some
+from fullconv.core.text import LIST_LIMIT, truncated_list
 
 
 def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, num_classes: int) -> np.ndarray:
@@ -134,15 +134,17 @@ def _table(metrics: Mapping[str, Any]) -> str:
     lines += [
         f"{name[:23]:<24}{_percent(iou)}{_percent(right[name]):>10}{_percent(precise.get(name)):>11}"
         for name, iou in metrics["per_class_iou"].items()
-        if iou is not None or len(absent) <= LISTED
+        if iou is not None or len(absent) <= LIST_LIMIT
     ]
     never = never_predicted(metrics)
     if absent or never:
         lines.append("")
     if never:
-        lines.append(f"never predicted: {some(never)}")
+        lines.append(f"never predicted: {truncated_list(never)}")
     if absent:
-        lines.append(f"neither present nor predicted, left out of the means: {some(absent)}")
+        lines.append(
+            f"neither present nor predicted, left out of the means: {truncated_list(absent)}"
+        )
     return "\n".join(lines)
 
 

@@ -30,7 +30,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.text import command
+from fullconv.core.text import shell_command
 
 FORMAT = "fullconv-counts/1"
 # What zipfile, NumPy and json are known to raise on damaged files.
@@ -204,7 +204,7 @@ class PictureCounts:
             said = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
         raise FullconvError(
             f"{path} cannot be read as counts of single pictures: {said}.",
-            command("fullconv", "evaluate", "MODEL", "DATA", "--counts", path),
+            shell_command("fullconv", "evaluate", "MODEL", "DATA", "--counts", path),
         )
 
     def head(self, name: str = "") -> Counts:
@@ -255,7 +255,7 @@ def require_npz(path: Path | None) -> None:
     if path is not None and path.suffix != ".npz":
         raise FullconvError(
             f"counts of single pictures are kept as .npz, not as {path.name!r}.",
-            command("--counts", f"{path.name}.npz"),
+            shell_command("--counts", f"{path.name}.npz"),
         )
 
 

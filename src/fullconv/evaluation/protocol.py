@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.text import command, plural, some
+from fullconv.core.text import plural, shell_command, truncated_list
 from fullconv.evaluation.per_image import PictureCounts
 
 AUGMENTATION = "test_time_augmentation"
@@ -91,7 +91,7 @@ def _values(line: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
         only = [[name for name in x if name not in y] for x, y in ((a, b), (b, a))]
         if not any(only):
             return f"the same {len(a)} in another order"
-        return " | ".join(f"{len(x)}, {'also ' + some(o) if o else 'no other'}" for x, o in
+        return " | ".join(f"{len(x)}, {'also ' + truncated_list(o) if o else 'no other'}" for x, o in
                           zip((a, b), only, strict=True))  # fmt: skip
     if line == "data_fingerprint":
         a, b = str(a)[:16], str(b)[:16]
@@ -117,11 +117,11 @@ def _apart(
     for name, only in ((first, lacking), (second, more)):
         if only:
             count = plural(len(only), "picture")
-            parts.append(f"only {name} has {some(only, _SHOWN)} ({count})")
+            parts.append(f"only {name} has {truncated_list(only, _SHOWN)} ({count})")
     if changed:
         count = plural(len(changed), "picture")
         what = "its mask is another" if len(changed) == 1 else "their masks are others"
-        parts.append(f"{some(changed, _SHOWN)} ({count}) or {what} in {second}")
+        parts.append(f"{truncated_list(changed, _SHOWN)} ({count}) or {what} in {second}")
     return "; ".join(parts)
 
 
@@ -145,7 +145,7 @@ def _mended(
         plain = [of.protocol.get(AUGMENTATION) == "none" for of in counts]
         other = places[0] if plain[1] else places[number]
         return f"{_evaluating(other, first)}   # or, if that is compared, {' '.join(words)}"
-    line = command("fullconv", "compare", *places, "--split", _split(first), *words)
+    line = shell_command("fullconv", "compare", *places, "--split", _split(first), *words)
     return f"{line}   # where that is what is compared"
 
 
@@ -153,8 +153,8 @@ def _evaluating(place: Path | str, of: PictureCounts) -> str:
     """The command that evaluates a run, or the model whose counts a file has, on these data."""
     words = (of.data or "DATA", "--split", _split(of))
     if str(place).endswith(".npz"):
-        return command("fullconv", "evaluate", "MODEL", *words, "--counts", place)
-    return command("fullconv", "evaluate", place, *words)
+        return shell_command("fullconv", "evaluate", "MODEL", *words, "--counts", place)
+    return shell_command("fullconv", "evaluate", place, *words)
 
 
 def protocol_card(

@@ -20,7 +20,7 @@ import numpy as np
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
-from fullconv.core.text import command
+from fullconv.core.text import shell_command
 from fullconv.data.io.extra_channels import Input
 from fullconv.inference.options import Options
 from fullconv.inference.probabilities import Probabilities, ids_dtype, softmax
@@ -277,5 +277,5 @@ def _engine(name: str) -> Any:
     except ImportError as error:
         raise FullconvError(
             f"this file runs in {name}, which is not installed.",
-            command("pip", "install", name),
+            shell_command("pip", "install", name),
         ) from error

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.text import command
+from fullconv.core.text import shell_command
 from fullconv.data.io.images import PICTURE_SUFFIXES
 from fullconv.data.io.video import VIDEO_SUFFIXES
 from fullconv.inference.result_files import (
@@ -73,7 +73,7 @@ def _of_pattern(pattern: str, left_out: list[Path]) -> Iterator[tuple[Path, Path
         raise FullconvError(
             f"no picture fits {pattern}{' but results of earlier runs' if found else ''}; looked "
             f"for {', '.join(_SUFFIXES)}.",
-            command("ls", root),
+            shell_command("ls", root),
         )
     yield from ((path, path.relative_to(root)) for path in pictures)
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
-from fullconv.core.text import some
+from fullconv.core.text import truncated_list
 from fullconv.data.io.masks import mask_dtype
 from fullconv.inference.postprocess import without_small
 
@@ -96,7 +96,11 @@ class Options:
         for name in self.classes:
             if name not in names:
                 near = get_close_matches(name, names, 3)
-                said = f"the nearest are {some(near)}" if near else f"it has {some(names)}"
+                said = (
+                    f"the nearest are {truncated_list(near)}"
+                    if near
+                    else f"it has {truncated_list(names)}"
+                )
                 raise FullconvError(
                     f"the model has no class {name!r}; {said}.",
                     f"--classes {(near or names)[0]}",

@@ -24,7 +24,7 @@ from PIL import Image
 
 from fullconv.core.errors import FullconvError, UnwrittenError
 from fullconv.core.labels import Labels
-from fullconv.core.text import command
+from fullconv.core.text import shell_command
 from fullconv.data.io.masks import mask_dtype
 from fullconv.data.io.video import MARK as MARKED
 from fullconv.data.io.video import Film, Frame, in_words, open_video, pyav
@@ -257,7 +257,7 @@ def _writing(path: Path, source: Path) -> Iterator[None]:
     except (av.ArgumentError, av.InvalidDataError, av.PatchWelcomeError) as error:
         raise FullconvError(
             f"{source} has times or a sound that no {path.suffix} file holds: {in_words(error)}.",
-            command("ffmpeg", "-i", source, "mended.mp4"),
+            shell_command("ffmpeg", "-i", source, "mended.mp4"),
         ) from error
     except (OSError, av.FFmpegError) as error:
         raise UnwrittenError(

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from fullconv.core.errors import DownloadError, FullconvError
-from fullconv.core.text import command, some
+from fullconv.core.text import shell_command, truncated_list
 
 PREFIX = "hf://"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -68,7 +68,7 @@ def parse(name: str | Path) -> HubName:
         raise FullconvError(
             f"{PREFIX}{said} is no name of a model on the hub: expected {PREFIX}USER/NAME or "
             f"{PREFIX}USER/NAME@REVISION, of letters, digits, '-', '_' and '.'.",
-            command("fullconv", "predict", f"{PREFIX}USER/NAME", "PICTURES"),
+            shell_command("fullconv", "predict", f"{PREFIX}USER/NAME", "PICTURES"),
         )
     return HubName(found[1], found[2] or "")
 
@@ -99,9 +99,9 @@ def api() -> Any:
     """huggingface_hub's client."""
     from huggingface_hub import HfApi
 
-    from fullconv.core.packages import VERSION
+    from fullconv.core.packages import __version__
 
-    version = VERSION
+    version = __version__
     return HfApi(endpoint=endpoint(), library_name="fullconv", library_version=version)
 
 
@@ -120,7 +120,7 @@ def explained(name: HubName, *, sending: bool = False) -> Iterator[None]:
     except errors.RevisionNotFoundError as error:
         raise FullconvError(
             f"{name.repo} has no branch, tag or commit {name.revision!r}{_revisions(name)}.",
-            command("fullconv", "inspect", HubName(name.repo)),
+            shell_command("fullconv", "inspect", HubName(name.repo)),
         ) from error
     except errors.RepositoryNotFoundError as error:
         raise FullconvError(
@@ -162,7 +162,7 @@ def bars(wanted: bool) -> Iterator[None]:
 def _snapshot(name: HubName, files: list[str]) -> Path:
     from huggingface_hub import snapshot_download
 
-    from fullconv.core.packages import VERSION
+    from fullconv.core.packages import __version__
 
     with bars(WEIGHTS in files):
         folder = snapshot_download(
@@ -170,7 +170,7 @@ def _snapshot(name: HubName, files: list[str]) -> Path:
             revision=name.revision or None,
             allow_patterns=files,
             library_name="fullconv",
-            library_version=VERSION,
+            library_version=__version__,
             endpoint=endpoint(),
         )
     return Path(folder)
@@ -193,7 +193,7 @@ def _require_ours(name: HubName, folder: Path) -> None:
     raise FullconvError(
         f"{name} is no model of fullconv: {what}{_contents(name)}; expected {CONFIG} and {WEIGHTS} "
         "as `fullconv push` sends them.",
-        command("fullconv", "push", "RUN", "USER/NAME"),
+        shell_command("fullconv", "push", "RUN", "USER/NAME"),
     )
 
 
@@ -205,7 +205,7 @@ def _contents(name: HubName) -> str:
         files = api().list_repo_files(name.repo, revision=name.revision or None)
     except (HfHubHTTPError, OfflineModeIsEnabled):
         return ""
-    return f", it holds {some(sorted(files), 8) or 'nothing'}"
+    return f", it holds {truncated_list(sorted(files), 8) or 'nothing'}"
 
 
 def _revisions(name: HubName) -> str:
@@ -215,7 +215,7 @@ def _revisions(name: HubName) -> str:
         refs = api().list_repo_refs(name.repo)
     except HfHubHTTPError:
         return ""
-    return f"; it has {some([one.name for one in (*refs.branches, *refs.tags)])}"
+    return f"; it has {truncated_list([one.name for one in (*refs.branches, *refs.tags)])}"
 
 
 def _token() -> str:
@@ -247,8 +247,8 @@ def _unreached(name: HubName, sending: bool) -> FullconvError:
 
 def _again(name: HubName, sending: bool) -> str:
     if sending:
-        return command("fullconv", "push", "MODEL", name.repo)
-    return command("fullconv", "inspect", name)
+        return shell_command("fullconv", "push", "MODEL", name.repo)
+    return shell_command("fullconv", "inspect", name)
 
 
 def _refused(name: HubName, error: Any, sending: bool) -> FullconvError:

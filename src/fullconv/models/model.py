@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
-from fullconv.core.text import command, some
+from fullconv.core.text import shell_command, truncated_list
 from fullconv.data.io.extra_channels import Input
 from fullconv.models.hub import local
 from fullconv.models.model_card import model_card
@@ -300,13 +300,13 @@ def _no_model(path: Path, folder: Path) -> FullconvError:
             return FullconvError(
                 f"no model at {path}, but the one before it in {previous}: the last saving was "
                 f"interrupted.",
-                command("mv", previous, lost),
+                shell_command("mv", previous, lost),
             )
     near = _models_near(path)
-    also = f" There are models at {some([str(one) for one in near])}." if near else ""
+    also = f" There are models at {truncated_list([str(one) for one in near])}." if near else ""
     return FullconvError(
         f"no model at {path}: {what}; expected {WEIGHTS} and {CONFIG}.{also}",
-        command("fullconv", "inspect", near[0]) if near else "fullconv train DATA",
+        shell_command("fullconv", "inspect", near[0]) if near else "fullconv train DATA",
     )
 
 

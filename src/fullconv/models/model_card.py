@@ -11,7 +11,7 @@ from typing import Any
 
 from fullconv.core.metric_names import TITLES, headline, never_predicted
 from fullconv.core.settings import Settings
-from fullconv.core.text import command, plural, some
+from fullconv.core.text import plural, shell_command, truncated_list
 
 RARE = 0.01  # of the labelled training pixels (fraction): fewer make a rare class
 # Licences that hubs know by these names; any other is called "other", with its own name beside it.
@@ -135,7 +135,7 @@ def _use(source: str) -> str:
 Where Fullconv is installed:
 
 ```sh
-{command("fullconv", "predict", source, "photos/", "--out", "predictions")}
+{shell_command("fullconv", "predict", source, "photos/", "--out", "predictions")}
 ```
 
 ```python
@@ -276,7 +276,7 @@ def _command(config: Table) -> str:
             words.append(f"--{option}" if value else f"--no-{option}")
         else:
             words += [f"--{option}", *(value if isinstance(value, tuple) else (value,))]
-    return command(*words)
+    return shell_command(*words)
 
 
 def _preprocessing(config: Table) -> str:
@@ -308,14 +308,14 @@ def _limits_of(config: Table) -> Iterator[str]:
     pixels = known.get("class_pixels", {})
     total = sum(pixels.values())
     if absent := [name for name, count in pixels.items() if not count]:
-        yield f"Not one training pixel is labelled {some(absent)}: it cannot be told."
+        yield f"Not one training pixel is labelled {truncated_list(absent)}: it cannot be told."
     rare = [(count / total, name) for name, count in pixels.items() if 0 < count < RARE * total]
     if rare:
         words = [f"{name} ({_share(share, 1)})" for share, name in sorted(rare)]
-        yield f"Rare in training, under {_share(RARE, 1)} of its labelled pixels: {some(words)}."
+        yield f"Rare in training, under {_share(RARE, 1)} of its labelled pixels: {truncated_list(words)}."
     if metrics and metrics.get("confusion") and (never := never_predicted(metrics)):
         split = metrics["protocol"]["split"]
-        yield f"Never predicted on {split}, though it is there: {some(never)}."
+        yield f"Never predicted on {split}, though it is there: {truncated_list(never)}."
     ious = {k: v for k, v in (metrics or {}).get("per_class_iou", {}).items() if v is not None}
     if len(ious) > _WORST:
         worst = sorted(ious.items(), key=lambda item: item[1])[:_WORST]

@@ -16,7 +16,7 @@ from typing import Any
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.settings import read_config
-from fullconv.core.text import command
+from fullconv.core.text import shell_command
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,14 @@ def open_run(folder: str | Path) -> Run:
         said = "has not come to its end" if started else "is no folder of a run"
         raise FullconvError(
             f"{folder} {said}: it has no metrics.json.",
-            command("fullconv", "train", "--resume", folder) if started else "fullconv train DATA",
+            shell_command("fullconv", "train", "--resume", folder)
+            if started
+            else "fullconv train DATA",
         ) from None
     except (OSError, ValueError) as error:
         raise FullconvError(
             f"{folder / 'metrics.json'} cannot be read: {error}.",
-            command("fullconv", "evaluate", folder, "DATA", "--split", "val"),
+            shell_command("fullconv", "evaluate", folder, "DATA", "--split", "val"),
         ) from None
     root = read_settings(folder).get("data", {}).get("root", "")
     table = folder / "stages.json"

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
-from fullconv.core.text import command
+from fullconv.core.text import shell_command
 from fullconv.data.layouts import class_table as tables
 from fullconv.network.backbone_card import BackboneCard
 from fullconv.network.fcn import FCN
@@ -80,7 +80,7 @@ def load_foreign(
     if name.startswith("paper:"):
         raise FullconvError(
             f"{name} is a network without trained scores; expected a file of weights, or a model.",
-            command("fullconv", "train", "DATA", "--backbone", name),
+            shell_command("fullconv", "train", "DATA", "--backbone", name),
         )
     found = read_weights(source)
     known = torchvision_fcn.name_of(found)
@@ -95,7 +95,7 @@ def _torchvision(name: str, weights: str | Path | None, labels: Labels | None) -
         raise FullconvError(
             f"torchvision:{name} is no network that labels pixels; there are "
             f"{' and '.join(f'torchvision:{n}' for n in torchvision_fcn.NAMES)}.",
-            command("fullconv", "train", "DATA", "--backbone", f"torchvision:{name}")
+            shell_command("fullconv", "train", "DATA", "--backbone", f"torchvision:{name}")
             + "   # to make a classifier into one",
         )
     if weights is not None:
@@ -105,7 +105,7 @@ def _torchvision(name: str, weights: str | Path | None, labels: Labels | None) -
     except FullconvError as error:
         raise FullconvError(
             error.message,
-            command("fullconv", "predict", f"{name}.pth", "PICTURE")
+            shell_command("fullconv", "predict", f"{name}.pth", "PICTURE")
             + "   # the file of its weights, from elsewhere",
         ) from error
     card = replace(card, pretrained_on=torchvision_fcn.PRETRAINED_ON)
@@ -118,7 +118,7 @@ def _of_torchvision(card: BackboneCard, weights: Weights, labels: Labels | None)
         raise FullconvError(
             f"{weights.path.name} holds no weights of {card.name}"
             f"{f', but of {known}' if known else ''}.",
-            command("fullconv", "predict", f"torchvision:{known or card.name}", "PICTURE"),
+            shell_command("fullconv", "predict", f"torchvision:{known or card.name}", "PICTURE"),
         )
     classes = torchvision_fcn.classes_of(weights)
     network = FCN(card, classes, stride=8)

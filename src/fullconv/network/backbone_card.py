@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.text import command
+from fullconv.core.text import shell_command
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -95,10 +95,10 @@ def read_card(path: str | Path) -> BackboneCard:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         nearest = next((p for p in path.parents if p.is_dir()), Path())
-        raise FullconvError(f"no backbone card at {path}.", command("ls", nearest)) from None
+        raise FullconvError(f"no backbone card at {path}.", shell_command("ls", nearest)) from None
     except OSError as error:
         raise FullconvError(
-            f"{path} cannot be read: {error.strerror}.", command("ls", "-ld", path)
+            f"{path} cannot be read: {error.strerror}.", shell_command("ls", "-ld", path)
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise FullconvError(f"{path} is not a TOML file: {error}", _CARD) from None

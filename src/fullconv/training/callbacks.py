@@ -21,9 +21,9 @@ from rich.progress import BarColumn, Progress, TextColumn
 from torch import Tensor
 
 from fullconv.core.errors import FullconvError, StoppedError
-from fullconv.core.i18n import said
+from fullconv.core.i18n import translate
 from fullconv.core.settings import Settings
-from fullconv.core.text import command
+from fullconv.core.text import shell_command
 
 COLUMNS = ("epoch", "step", "loss", "rate", "mean_iou", "pixel_accuracy", "seconds")
 
@@ -69,8 +69,8 @@ class Reporter(pl.Callback):
             self.bar.update(
                 self.task,
                 completed=trainer.global_step,
-                description=said(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"),
-                state=said(
+                description=translate(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"),
+                state=translate(
                     f"loss {self.loss_sum / self.loss_count:.3f}  {best}{self._left(trainer)}"
                 ),
             )
@@ -92,7 +92,7 @@ class Reporter(pl.Callback):
         if trainer.is_global_zero:
             self._write(row)
             self.console.print(
-                said(
+                translate(
                     f"epoch {row[0]}/{trainer.max_epochs}  loss {loss:.3f}  mean IoU {row[4]:.1%}  "
                     f"pixel accuracy {row[5]:.1%}  {heads}{self._left(trainer)}"
                 )
@@ -172,7 +172,7 @@ class Guards(pl.Callback):
                 f"{name!r}, too high a rate, or a fresh start on few pictures.\n"
                 "  try: --class-weights auto, --rate 0.0005, or a pretrained backbone"
             )
-            print(said(text), file=sys.stderr)
+            print(translate(text), file=sys.stderr)
 
 
 @contextmanager
@@ -276,5 +276,5 @@ class Checkpoints(pl.Callback):
             raise StoppedError(
                 f"stopped in epoch {trainer.current_epoch + 1} of {trainer.max_epochs}; all is "
                 "saved.",
-                command("fullconv", "train", "--resume", self.folder),
+                shell_command("fullconv", "train", "--resume", self.folder),
             )

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fullconv.core.i18n import said
+from fullconv.core.i18n import translate
 from fullconv.core.settings import Settings
-from fullconv.core.text import command
+from fullconv.core.text import shell_command
 from fullconv.data.layouts.dataset import Dataset
 from fullconv.data.loading.dataset import Samples
 from fullconv.evaluation.evaluate import evaluate
@@ -66,11 +66,11 @@ def finish(
     save_model(model, folder / "model")
     assert result.counts is not None
     keep(result.counts, folder)  # of the model that lies there now
-    again = command("fullconv", "train", "--config", folder / "config.toml", "--out", "NEW")
+    again = shell_command("fullconv", "train", "--config", folder / "config.toml", "--out", "NEW")
     try:
         save_report(result, folder / REPORT, run=folder, repeat=again)
     except OSError as error:  # the model is there, whatever becomes of the page
-        print(said(f"note: no report in {folder}: {error.strerror or error}"), file=sys.stderr)
+        print(translate(f"note: no report in {folder}: {error.strerror or error}"), file=sys.stderr)
     return dict(model.metrics)
 
 
@@ -88,5 +88,5 @@ def _disagreement(model: Model, dataset: Dataset, split: str, device: torch.devi
     try:
         return disagreement(exact, fast, some_pictures(dataset, split))
     except RuntimeError as error:  # a backbone of one's own that makes float32 tensors
-        print(said(f"note: this network does not run in bfloat16: {error}"), file=sys.stderr)
+        print(translate(f"note: this network does not run in bfloat16: {error}"), file=sys.stderr)
         return None

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.i18n import said
-from fullconv.core.packages import VERSION
+from fullconv.core.i18n import translate
+from fullconv.core.packages import __version__
 from fullconv.core.settings import Settings
 from fullconv.data.check.check import CheckReport
 from fullconv.data.check.training_overlap import trained_on
@@ -56,7 +56,7 @@ def fresh_model(report: CheckReport, settings: Settings, module: Any, *, quiet: 
         "data_fingerprint": report.fingerprint,
         "trained_on": trained_on(report, earlier.training if earlier else None),
         "mask_values": [meaning.to_dict() for meaning in report.meanings],
-        "fullconv": VERSION,
+        "fullconv": __version__,
         "settings": settings_kept,
         "data": _about(report),
     }
@@ -80,7 +80,7 @@ def fresh_model(report: CheckReport, settings: Settings, module: Any, *, quiet: 
             facts["unchanged_at_start"] = _unchanged(model, earlier, dataset)
             how += f"; {facts['unchanged_at_start']:.2%} of the pixels keep their label"
         if not quiet:
-            print(said(f"starts from {settings.start}: {how}"), file=sys.stderr)
+            print(translate(f"starts from {settings.start}: {how}"), file=sys.stderr)
     return model
 
 

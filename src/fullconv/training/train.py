@@ -29,9 +29,9 @@ from lightning.pytorch.callbacks import EarlyStopping
 from torch.utils.data import DataLoader
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.i18n import said
+from fullconv.core.i18n import translate
 from fullconv.core.settings import Settings, read_config, to_toml
-from fullconv.core.text import command
+from fullconv.core.text import shell_command
 from fullconv.data.check.check import CheckReport, check
 from fullconv.data.check.extra_heads import fingerprint, with_heads
 from fullconv.data.check.training_overlap import told
@@ -87,7 +87,7 @@ def train(
         if options or settings or data or out:
             raise FullconvError(
                 "a resumed run takes its data, folder and options from its own config.toml.",
-                command("fullconv", "train", "--resume", folder),
+                shell_command("fullconv", "train", "--resume", folder),
             )
         data, settings = _resumed(folder)
     elif data is None:
@@ -100,7 +100,7 @@ def train(
     report, others = _checked(data, settings)
     settings, why = decide(settings, report, module, others)
     if not quiet and "LOCAL_RANK" not in os.environ:
-        print(said("\n".join([_summary(report, others), *why])), file=sys.stderr)
+        print(translate("\n".join([_summary(report, others), *why])), file=sys.stderr)
     if resume is None:
         folder = _new_folder(out, report.dataset, settings)
         _save_config(folder, data, settings)
@@ -136,7 +136,7 @@ def _resumed(folder: Path) -> tuple[str, Settings]:
     if not settings.staged and not (folder / "checkpoint" / CHECKPOINT).is_file():
         raise FullconvError(
             f"{folder} has no checkpoint to resume from.",
-            command("fullconv", "train", "--config", folder / "config.toml"),
+            shell_command("fullconv", "train", "--config", folder / "config.toml"),
         )
     return data, settings
 
@@ -158,7 +158,7 @@ def _fit_stages(
 
     def fit(part: Path, stage: Settings) -> None:
         if not quiet:
-            print(said(f"FCN-{stage.stride}s, rate {stage.rate:.3g}"), file=sys.stderr)
+            print(translate(f"FCN-{stage.stride}s, rate {stage.rate:.3g}"), file=sys.stderr)
         if part != folder:
             (part / "checkpoint").mkdir(parents=True, exist_ok=True)
             _save_config(part, data, stage)
@@ -351,7 +351,7 @@ def _require_free(folder: Path) -> None:
     if (folder / "config.toml").exists() and "LOCAL_RANK" not in os.environ:
         raise FullconvError(
             f"{folder} already holds a run.",
-            f"{command('fullconv', 'train', '--resume', folder)}   # or --out NEW",
+            f"{shell_command('fullconv', 'train', '--resume', folder)}   # or --out NEW",
         )
 
 

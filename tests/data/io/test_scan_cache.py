@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fullconv.core.files import cache_folder
+from fullconv.core.files import cache_dir
 from fullconv.data.io.scan_cache import Remembered
 
 
@@ -27,12 +27,12 @@ def test_what_was_put_is_there_the_next_time(folder: Path) -> None:
         known.put("a", 7)
     with Remembered() as known:
         assert known.get("a") == 7
-    assert cache_folder() == folder
+    assert cache_dir() == folder
 
 
 def test_without_a_folder_of_ones_own_it_lies_below_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache_folder() == Path.home() / ".cache" / "fullconv"
+    assert cache_dir() == Path.home() / ".cache" / "fullconv"
 
 
 @pytest.mark.parametrize("trouble", ["damaged", "file in the way", "read-only"])

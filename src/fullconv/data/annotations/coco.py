@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.text import command
+from fullconv.core.text import shell_command
 from fullconv.data.annotations.image_finder import Finder
 from fullconv.data.annotations.rasterize import Polygon, read_points, read_runs
 from fullconv.data.annotations.shapes import (
@@ -61,7 +61,7 @@ def gather(
         raise FullconvError(
             f"{source} holds {len(paths)} COCO files: {', '.join(map(str, paths[:8]))}; expected "
             "one, or one for each of train, val and test with that word in its name.",
-            command("fullconv", "convert", paths[0], "OUT"),
+            shell_command("fullconv", "convert", paths[0], "OUT"),
         )
     find, crowds, by_area = Finder(root, "file_name"), 0, False
     for (path, table), split in zip(tables, splits, strict=True):

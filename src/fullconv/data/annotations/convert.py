@@ -26,7 +26,7 @@ from typing import Any
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
-from fullconv.core.text import command, plural
+from fullconv.core.text import plural, shell_command
 from fullconv.data.annotations import detect as kinds
 from fullconv.data.annotations import labelme
 from fullconv.data.annotations.shapes import Annotated, Annotations, class_table, paint
@@ -90,7 +90,7 @@ class Converted:
             f"{plural(sum(self.splits.values()), 'picture')} ({parts}) -> {self.out}",
             f"{plural(len(self.labels), 'class', 'classes')}: {names}",
             *(f"note: {note}" for note in self.notes),
-            f"next: {command('fullconv', 'check', self.out)}",
+            f"next: {shell_command('fullconv', 'check', self.out)}",
         ])  # fmt: skip
 
 
@@ -114,10 +114,10 @@ def convert(
     source, out = located(source), Path(out)
     if not source.exists():
         nearest = next((p for p in source.parents if p.is_dir()), Path())
-        raise FullconvError(f"there is no folder or file {source}.", command("ls", nearest))
+        raise FullconvError(f"there is no folder or file {source}.", shell_command("ls", nearest))
     alone = source.is_file() and source.name != SETTINGS_NAME  # one file of annotations
     root = source.parent if source.is_file() else source
-    again = command("fullconv", "convert", source, fresh(root, "_masks"))
+    again = shell_command("fullconv", "convert", source, fresh(root, "_masks"))
     require_new(out, source, "the data set", again)
     if layout in layouts.LAYOUTS or (layout is None and not alone and layouts.holds_masks(root)):
         return _from_masks(source, layouts.read(source, layout=layout), out, progress)
@@ -160,7 +160,7 @@ def _from_masks(
         first = next(name for name, reason in copy.left_out.items() if reason == why)
         notes.append(f"left out: {plural(count, 'file')}, such as {first}: {why}")
     if report.warnings:
-        says = command("fullconv", "check", source)
+        says = shell_command("fullconv", "check", source)
         notes.append(f"warnings: {len(report.warnings)}; {says} says which")
     reason = dataset.reason
     return Converted(source, out, dataset.layout, reason, copy.splits, copy.labels, tuple(notes))
@@ -244,7 +244,7 @@ def _refusal(source: Path, found: Annotations) -> FullconvError:
     if not problems:
         return FullconvError(
             f"{source} holds no {found.tool} picture to convert. {kinds.EXPECTED}{_seen(found)}",
-            command("fullconv", "check", source),
+            shell_command("fullconv", "check", source),
         )
     if len(problems) == 1:
         return problems[0]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.text import command, plural
+from fullconv.core.text import plural, shell_command
 from fullconv.data.annotations import coco, labelme, labelstudio, ultralytics
 from fullconv.data.annotations.shapes import Annotated, Annotations
 from fullconv.data.layouts.annotation_formats import kind_of, label_files
@@ -66,7 +66,7 @@ def read(root: Path, source: Path, *, tool: str | None, order: str) -> Annotatio
         first, second, *_ = tools
         raise FullconvError(
             f"{source} holds annotations of {len(tools)} tools: {listed}; expected those of one.",
-            command("fullconv", "convert", source, "OUT", "--layout", first)
+            shell_command("fullconv", "convert", source, "OUT", "--layout", first)
             + f"   # or --layout {second}",
         )
     tool = tool or next(iter(tools), "labelme" if found.broken else "")
@@ -89,7 +89,7 @@ def read(root: Path, source: Path, *, tool: str | None, order: str) -> Annotatio
 
 def read_json(path: Path) -> Any:
     """A JSON file."""
-    data, again = path.read_bytes(), command("python", "-m", "json.tool", path)
+    data, again = path.read_bytes(), shell_command("python", "-m", "json.tool", path)
     try:
         return json.loads(data)
     except json.JSONDecodeError as error:

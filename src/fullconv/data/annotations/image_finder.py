@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.text import command
+from fullconv.core.text import shell_command
 from fullconv.data.io.images import PICTURE_SUFFIXES
 from fullconv.data.layouts.pairing import SPLITS, folders_in, pictures_in
 
@@ -52,7 +52,7 @@ class Finder:
         raise FullconvError(
             f"the picture is missing; there is no {path.parent / inside[0]}, nor one {which} in or "
             f"below {self.root}.",
-            command("cp", f"/where/it/is/{PurePosixPath(inside[0]).name}", path.parent),
+            shell_command("cp", f"/where/it/is/{PurePosixPath(inside[0]).name}", path.parent),
         )
 
     def _called(self, name: str, beside: Path) -> set[Path]:

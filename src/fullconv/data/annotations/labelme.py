@@ -19,7 +19,7 @@ import numpy as np
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import IGNORE
-from fullconv.core.text import command, plural
+from fullconv.core.text import plural, shell_command
 from fullconv.data.annotations.rasterize import Disc, Polygon, read_points, rectangle
 from fullconv.data.annotations.shapes import (
     BACKGROUND,
@@ -82,7 +82,7 @@ def gather(root: Path, drawn: list[Annotated], problems: list[FullconvError]) ->
         raise FullconvError(
             f"{root} holds {len(lists)} projects with class lists of their own: {listed}; "
             "expected one.",
-            command("fullconv", "convert", min(lists).parent, "OUT"),
+            shell_command("fullconv", "convert", min(lists).parent, "OUT"),
         )
     if not lists:
         found.names = sorted({shape.name for picture in drawn for shape in picture.shapes})
@@ -97,7 +97,7 @@ def gather(root: Path, drawn: list[Annotated], problems: list[FullconvError]) ->
                     FullconvError(
                         f"{picture.source}: label {', '.join(map(repr, strange))} is not in "
                         f"{path}, which has {', '.join(names)}.",
-                        f"{command('echo', strange[0])} >> {command(path)}",
+                        f"{shell_command('echo', strange[0])} >> {shell_command(path)}",
                     )
                 )
     return found
@@ -181,5 +181,5 @@ def _picture(path: Path, table: dict[str, Any]) -> Path:
             return place
     raise FullconvError(
         f"{path}: the picture is missing; its imagePath is {named!r}, and there is no {places[0]}.",
-        command("cp", f"/where/it/is/{relative.name}", path.parent),
+        shell_command("cp", f"/where/it/is/{relative.name}", path.parent),
     )

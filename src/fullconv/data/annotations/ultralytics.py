@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.text import command, plural
+from fullconv.core.text import plural, shell_command
 from fullconv.data.annotations.image_finder import split_in
 from fullconv.data.annotations.rasterize import Polygon
 from fullconv.data.annotations.shapes import Annotated, Annotations, Shape, class_name, look_at
@@ -93,7 +93,7 @@ def _picture(path: Path, known: dict[Path, dict[str, list[Path]]]) -> Path:
         what = f"{len(hits)} pictures have its name" if hits else "the picture is missing"
         raise FullconvError(
             f"{path}: {what}; expected one {folder / path.stem}.jpg, or as another picture format.",
-            f"{command('ls', folder)}   # one picture for {path.stem}",
+            f"{shell_command('ls', folder)}   # one picture for {path.stem}",
         )
     return hits[0]
 

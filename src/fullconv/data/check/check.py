@@ -20,7 +20,7 @@ from typing import Any
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import format_color
-from fullconv.core.text import LISTED, command, plural
+from fullconv.core.text import LIST_LIMIT, plural, shell_command
 from fullconv.data.check.finding import Finding, percent
 from fullconv.data.check.rules import findings
 from fullconv.data.check.scan import Facts, PairScan, scan_pair
@@ -83,7 +83,7 @@ class CheckReport:
         for finding in self.errors:
             lines.append(f"  {finding.rule}: {finding.message}.")
             lines += ["    fix: " + indent(finding.fix, "      ").lstrip()] if finding.fix else []
-        raise FullconvError("\n".join(lines), command("fullconv", "check", self.dataset.root))
+        raise FullconvError("\n".join(lines), shell_command("fullconv", "check", self.dataset.root))
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON holds it."""
@@ -229,7 +229,7 @@ def _class_table(report: CheckReport) -> str:
     splits = list(report.class_pixels)
     shown = [k for k in range(len(names)) if any(report.class_pixels[s][k] for s in splits)]
     absent = len(names) - len(shown)
-    if absent <= LISTED:
+    if absent <= LIST_LIMIT:
         shown, absent = list(range(len(names))), 0
     more = len(shown) - _SHOWN_CLASSES
     width = max(len(name) for name in (*(names[k] for k in shown[:_SHOWN_CLASSES]), "(ignored)"))

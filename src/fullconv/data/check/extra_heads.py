@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.text import command
+from fullconv.core.text import shell_command
 from fullconv.data.check.check import CheckReport, check
 from fullconv.data.check.ignore_rules import tolerated
 from fullconv.data.layouts.dataset import Dataset
@@ -37,7 +37,7 @@ def with_heads(
         try:
             own = tolerated(found, ignore_rules)
         except FullconvError as error:
-            again = command("fullconv", "check", dataset.root, "--heads", folder)
+            again = shell_command("fullconv", "check", dataset.root, "--heads", folder)
             raise FullconvError(error.message, again) from None
         name = _name(folder)
         _require_new(name, [known for known, _ in dataset.heads], "head", "--heads")

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.text import command
+from fullconv.core.text import shell_command
 from fullconv.data.check.check import CheckReport
 from fullconv.data.layouts import class_table as tables
 from fullconv.data.layouts.dataset import Dataset
@@ -43,7 +43,7 @@ def tolerated(report: CheckReport, ignore_rules: str = "") -> Dataset:
         raise FullconvError(
             f"{rule.rule} cannot be ignored: what the mask values of {dataset.root} mean is open, "
             f"so nothing is left to learn. {rule.message}.",
-            rule.fix or command("fullconv", "check", dataset.root),
+            rule.fix or shell_command("fullconv", "check", dataset.root),
         )
     gone = {name for f in ignored if f.rule in _LEFT_OUT for name in f.files}
     splits = {
@@ -58,7 +58,7 @@ def tolerated(report: CheckReport, ignore_rules: str = "") -> Dataset:
         raise FullconvError(
             f"nothing is left to train on in {dataset.root}: every pair has an ignored error "
             f"({', '.join(f.rule for f in ignored)}).",
-            command("fullconv", "check", dataset.root),
+            shell_command("fullconv", "check", dataset.root),
         )
     return replace(dataset, splits=splits, labels=replace(dataset.labels, lenient=True))
 

@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fullconv.core.text import LISTED, plural
+from fullconv.core.text import LIST_LIMIT, plural
 from fullconv.data.check.check import check
 from fullconv.data.io.masks import Ids, read_mask
 from fullconv.data.layouts.dataset import Dataset, read
@@ -145,7 +145,7 @@ class Ceiling:
         ]
         rows = [*zip(self.names, *self.class_iou.values(), strict=True)]
         present = [row for row in rows if not math.isnan(row[1])]
-        few = len(rows) - len(present) <= LISTED
+        few = len(rows) - len(present) <= LIST_LIMIT
         for name, *values in (*(rows if few else present), ("mean IoU", *self.mean_iou.values())):
             lines.append(f"{name[:23]:<24}" + "".join(f"{_percent(v):>11}" for v in values))
         if not few:

@@ -8,7 +8,7 @@ import numpy as np
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import RGB, Labels, voc_color
-from fullconv.core.text import command
+from fullconv.core.text import shell_command
 from fullconv.data.check.check import CheckReport
 from fullconv.data.io.images import read_picture
 from fullconv.data.io.masks import Ids, class_lookup, read_values
@@ -54,7 +54,7 @@ def save_sheet(report: CheckReport, path: str | Path, *, findings: bool = True) 
     if not rows:
         raise FullconvError(
             f"no pair of {report.dataset.root} can be drawn: {reason}",
-            command("fullconv", "check", report.dataset.root),
+            shell_command("fullconv", "check", report.dataset.root),
         )
     sheet = beside(rows, _TITLES, captions, _legend(report, labels, shown))
     try:
@@ -90,7 +90,7 @@ def _refuse_place(path: Path, report: CheckReport) -> None:
     if path.suffix.lower() != ".png":
         raise FullconvError(
             f"a sheet is written as PNG, not as {path.name!r}.",
-            command("--sheet", f"{path.stem}.png"),
+            shell_command("--sheet", f"{path.stem}.png"),
         )
     pairs = [pair for pairs in report.dataset.splits.values() for pair in pairs]
     alone = [*report.dataset.unpaired_pictures, *report.dataset.unpaired_masks]

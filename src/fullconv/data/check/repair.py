@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import RGB, Labels, format_color
-from fullconv.core.text import command, plural
+from fullconv.core.text import plural, shell_command
 from fullconv.data.check.check import CheckReport
 from fullconv.data.io.images import read_reduced, turn_upright
 from fullconv.data.io.masks import (
@@ -99,7 +99,7 @@ class Fixed:
         names = list(self.left_out)
         lines += [f"  left out: {name}: {self.left_out[name]}" for name in names[:_LISTED]]
         lines += [f"  ... and {len(names) - _LISTED} more"] if len(names) > _LISTED else []
-        return "\n".join([*lines, f"next: {command('fullconv', 'check', self.out)}"])
+        return "\n".join([*lines, f"next: {shell_command('fullconv', 'check', self.out)}"])
 
 
 @dataclass
@@ -135,7 +135,7 @@ def plain_copy(
 ) -> Fixed:
     """Write a copy of a data set without errors: every class, name and split stays, and its masks
     become ids as a training reads them."""
-    again = command("fullconv", "convert", dataset.root, fresh(dataset.root, "_masks"))
+    again = shell_command("fullconv", "convert", dataset.root, fresh(dataset.root, "_masks"))
     require_new(Path(out), dataset.root, "the copy", again)
     return _write(dataset, _Plan("read", _plain(dataset.labels)), {}, Path(out), progress)
 
@@ -184,7 +184,7 @@ def _write(
             why = next(iter(left_out.values()), why)
             raise FullconvError(
                 f"nothing in {dataset.root} can be mended: {why}",
-                command("fullconv", "check", dataset.root),
+                shell_command("fullconv", "check", dataset.root),
             )
         _write_table(out, plan.labels)
     except BaseException:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from fullconv.core.labels import RGB, format_color, voc_color
-from fullconv.core.text import plural, some
+from fullconv.core.text import plural, truncated_list
 from fullconv.data.check import rules_balance as shares
 from fullconv.data.check import rules_duplicates as likeness
 from fullconv.data.check.finding import Finding, percent
@@ -182,7 +182,7 @@ def _unknown_colors(facts: Facts, where: tuple[str, ...], named: bool) -> Findin
         nominal = [format_color(color) for color in _nominal(facts)]
         fix = (
             "export the masks again without anti-aliasing: their colours are blended at the "
-            f"borders. Meant are probably {len(nominal)}: {some(nominal)}. This makes a repaired "
+            f"borders. Meant are probably {len(nominal)}: {truncated_list(nominal)}. This makes a repaired "
             "copy, where every other colour goes to the nearest of these:\n"
             + copying(facts.dataset.root)
         )
@@ -241,7 +241,7 @@ def _absent(facts: Facts) -> Iterator[Finding]:
             "warning",
             "absent-class",
             f"{len(never)} of {plural(len(labels), 'class', 'classes')} never "
-            f"{'occurs' if len(never) == 1 else 'occur'}{gaps}: {some(never)}",
+            f"{'occurs' if len(never) == 1 else 'occur'}{gaps}: {truncated_list(never)}",
             (),
             fix,
         )
@@ -253,7 +253,7 @@ def _absent(facts: Facts) -> Iterator[Finding]:
                 "warning",
                 "class-not-in-train",
                 f"{plural(len(new), 'class occurs', 'classes occur')} in {split} but not in "
-                f"train: {some(new)}",
+                f"train: {truncated_list(new)}",
                 (),
                 "move pictures that show them to train",
             )
@@ -264,7 +264,7 @@ def _absent(facts: Facts) -> Iterator[Finding]:
             "note",
             "class-only-in-train",
             f"{plural(len(only_train), 'class occurs', 'classes occur')} in train only and will "
-            f"not be scored: {some(only_train)}",
+            f"not be scored: {truncated_list(only_train)}",
             (),
             "move pictures that show them to val or test",
         )
@@ -322,7 +322,7 @@ def _share(facts: Facts) -> str:
 
 def _shares(facts: Facts) -> str:
     """The table of value -> share of all pixels, the commonest first."""
-    return some(
+    return truncated_list(
         [
             f"{value if isinstance(value, int) else format_color(value)} {_share_of(facts, value)}"
             for value, _ in facts.unknown.most_common()

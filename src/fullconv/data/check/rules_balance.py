@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fullconv.core.labels import is_background
-from fullconv.core.text import plural, some
+from fullconv.core.text import plural, truncated_list
 from fullconv.data.check.finding import Finding
 from fullconv.data.check.scan import Facts
 from fullconv.data.layouts import class_table as tables
@@ -46,7 +46,7 @@ def imbalance(facts: Facts) -> Iterator[Finding]:
         parts.append(f"{labels.names[most]} covers {pixels[most] / total:.1%} of them")
     if rare:
         each = plural(len(rare), "class covers", "classes cover")
-        parts.append(f"{each} less than {_LEAST:.2%} of them: {some(rare)}")
+        parts.append(f"{each} less than {_LEAST:.2%} of them: {truncated_list(rare)}")
     if parts:
         yield Finding(
             "note",
@@ -81,7 +81,7 @@ def one_class(facts: Facts) -> Iterator[Finding]:
             "note",
             "one-class-mask",
             f"{plural(count, 'mask holds', 'masks hold')} one class and nothing else: "
-            f"{some([f'{labels.names[k]} {len(full[k])}' for k in sorted(full)])}",
+            f"{truncated_list([f'{labels.names[k]} {len(full[k])}' for k in sorted(full)])}",
             facts.names(path for paths in full.values() for path in paths),
             "nothing, if those pictures show nothing else; else they were filled by mistake",
         )

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fullconv.core.text import command, plural
+from fullconv.core.text import plural, shell_command
 from fullconv.data.check.finding import Finding
 from fullconv.data.check.image_signature import Shift, alike
 from fullconv.data.check.scan import Facts, PairScan
@@ -142,7 +142,7 @@ def shifted(facts: Facts) -> Iterator[Finding]:
             f"{_where(found.rows, found.columns)}",
             facts.names(scan.pair.mask for scan, _ in moved),
             "look at what --sheet draws, and export or draw the mask again where it is true:\n"
-            + command("fullconv", "check", facts.dataset.root, "--sheet", "check.png"),
+            + shell_command("fullconv", "check", facts.dataset.root, "--sheet", "check.png"),
         )
 
 

@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fullconv.core.errors import DownloadError, FullconvError
-from fullconv.core.files import cache_folder
-from fullconv.core.text import command
+from fullconv.core.files import cache_dir
+from fullconv.core.text import shell_command
 from fullconv.data.download.fetch import Teller, fetch, unpack
 from fullconv.data.download.registry import ELSEWHERE, SOURCES
 
@@ -62,7 +62,7 @@ def home() -> Path:
     told = os.environ.get("FULLCONV_DATA")
     if told:
         return Path(told).expanduser().absolute()
-    return cache_folder() / "data"
+    return cache_dir() / "data"
 
 
 def nearest(path: Path) -> list[str]:
@@ -98,7 +98,9 @@ def _bring(name: str, folder: Path, teller: Teller) -> None:
         )
         parts = []
         for archive in source.archives:
-            path = fetch(archive, archives, again=command("fullconv", "check", name), teller=teller)
+            path = fetch(
+                archive, archives, again=shell_command("fullconv", "check", name), teller=teller
+            )
             parts.append((path, archive.into))
         unpack(parts, source.root, folder, teller.counter("unpacked"))
         teller.say(f"{name} is in {folder}; {archives} is not needed any more")
@@ -128,7 +130,7 @@ def _in_words(name: str, folder: Path) -> Iterator[None]:
         what = (
             f"there is no room left for {name} in {folder}" if full else f"{where} cannot be used"
         )
-        again = command("fullconv", "check", name)
+        again = shell_command("fullconv", "check", name)
         raise DownloadError(
             f"{what}: {error.strerror or error}.", f"FULLCONV_DATA=/another/place {again}", again
         ) from error

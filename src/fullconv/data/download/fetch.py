@@ -29,9 +29,9 @@ from itertools import chain, count
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from fullconv.core.errors import DownloadError, FullconvError
-from fullconv.core.i18n import said
-from fullconv.core.packages import VERSION
-from fullconv.core.text import command
+from fullconv.core.i18n import translate
+from fullconv.core.packages import __version__
+from fullconv.core.text import shell_command
 from fullconv.data.download.registry import Archive
 
 PAUSES = (1.0, 2.0, 5.0, 10.0)  # seconds before each new try, while nothing more comes
@@ -62,7 +62,7 @@ class Teller:
         """A sentence."""
         if not self.quiet:
             self._wipe()
-            print(said(text), file=sys.stderr, flush=True)
+            print(translate(text), file=sys.stderr, flush=True)
 
     def counter(self, what: str) -> Callable[[int, int], None]:
         """Shows (bytes done, bytes in all, or 0 where nobody knows), ten times a second at most."""
@@ -77,7 +77,7 @@ class Teller:
         """A line that the next one replaces."""
         if self._line:
             self._shown = time.monotonic()
-            print(f"\r\x1b[K{said(text)}", end="", file=sys.stderr, flush=True)
+            print(f"\r\x1b[K{translate(text)}", end="", file=sys.stderr, flush=True)
 
     def _wipe(self) -> None:
         if self._shown:
@@ -172,7 +172,7 @@ def _attempt(address: str, part: Path, teller: Teller) -> bool:
     """One connection: whether the file is whole now."""
     tag = part.with_name(f"{part.name}.tag")
     have = _size(part) if tag.is_file() else 0
-    headers = {"User-Agent": f"fullconv/{VERSION}"}
+    headers = {"User-Agent": f"fullconv/{__version__}"}
     if have:  # If-Range: the rest of this version, or the whole of another one
         headers |= {"Range": f"bytes={have}-", "If-Range": tag.read_text(encoding="utf-8")}
     try:
@@ -329,7 +329,7 @@ def unpack(
             raise FullconvError(
                 f"{' and '.join(path.name for path, _ in parts)} should hold the folder {root}, "
                 f"but what came out is {there}.",
-                f"{command('rm', '-r', parts[0][0].parent)}   # to download anew",
+                f"{shell_command('rm', '-r', parts[0][0].parent)}   # to download anew",
             )
         (tree / root).rename(folder)
     finally:
@@ -347,7 +347,7 @@ def _unpack_one(path: Path, into: Path, progress: Progress) -> None:
             shutil.copyfile(path, into / path.name)
     except (*_BROKEN, *_ALSO_BROKEN) as error:
         raise FullconvError(
-            f"{path} cannot be unpacked: {error}.", f"{command('rm', path)}   # to start anew"
+            f"{path} cannot be unpacked: {error}.", f"{shell_command('rm', path)}   # to start anew"
         ) from error
 
 
@@ -372,7 +372,7 @@ def _copy_linked(path: Path, into: Path, member: tarfile.TarInfo) -> None:
         raise FullconvError(
             f"{path} holds the member {member.name!r} as a link to {member.linkname!r}, which is "
             "not in it.",
-            f"{command('rm', path)}   # to start anew",
+            f"{shell_command('rm', path)}   # to start anew",
         )
     copy = into / member.name
     copy.parent.mkdir(parents=True, exist_ok=True)
@@ -397,5 +397,5 @@ def _require_inside(path: Path, name: str) -> None:
         raise FullconvError(
             f"{path} holds the member {name!r}, which would be written outside the folder that it "
             "is unpacked into; nothing was unpacked.",
-            f"{command('rm', path)}   # and get it from elsewhere",
+            f"{shell_command('rm', path)}   # and get it from elsewhere",
         )

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.text import command, plural
+from fullconv.core.text import plural, shell_command
 from fullconv.data.io.images import PICTURE_SUFFIXES, opened, upright
 from fullconv.data.io.limits import quiet, refuse_large
 
@@ -141,7 +141,7 @@ def _load(path: Path) -> NDArray[Any]:
     except FileNotFoundError as error:
         nearest = next((p for p in path.parents if p.is_dir()), Path())
         raise FullconvError(
-            f"no input {path}: there is no such file.", command("ls", nearest)
+            f"no input {path}: there is no such file.", shell_command("ls", nearest)
         ) from error
     except (OSError, ValueError, TypeError, KeyError, SyntaxError, EOFError) as error:
         said = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")

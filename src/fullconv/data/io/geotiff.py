@@ -23,7 +23,7 @@ from PIL import Image
 
 from fullconv.core.errors import FullconvError, UnwrittenError
 from fullconv.core.labels import Labels, voc_color
-from fullconv.core.text import command
+from fullconv.core.text import shell_command
 from fullconv.data.io.images import from_array, opened
 from fullconv.data.io.limits import quiet, refuse_large
 from fullconv.data.io.masks import mask_dtype
@@ -133,7 +133,9 @@ class Raster:
             raise FullconvError(
                 f"{path} holds {', '.join(sorted(kinds))}, whose range is not known; expected 8 or "
                 "16 bit without a sign.",
-                command("gdal_translate", "-ot", "Byte", "-scale", path, f"{path.stem}_8bit.tif"),
+                shell_command(
+                    "gdal_translate", "-ot", "Byte", "-scale", path, f"{path.stem}_8bit.tif"
+                ),
             )
         names = [color.name for color in file.colorinterp]
         colors = ["red", "green", "blue"]

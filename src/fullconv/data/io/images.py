@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.text import command
+from fullconv.core.text import shell_command
 from fullconv.data.io.limits import TooLargeError, quiet, refuse_large
 
 Source: TypeAlias = str | Path | IO[bytes]
@@ -166,11 +166,11 @@ def opened(
     except FileNotFoundError as error:
         nearest = next((p for p in Path(name).parents if p.is_dir()), Path())
         raise FullconvError(
-            f"no {what} {name}: there is no such file.", command("ls", nearest)
+            f"no {what} {name}: there is no such file.", shell_command("ls", nearest)
         ) from error
     except IsADirectoryError as error:
         raise FullconvError(
-            f"{name} is a folder; expected a {what} file.", command("ls", name)
+            f"{name} is a folder; expected a {what} file.", shell_command("ls", name)
         ) from error
     except Image.DecompressionBombError as error:
         raise TooLargeError(

@@ -20,7 +20,7 @@ from PIL import Image
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.hardware import give_back
-from fullconv.core.text import command
+from fullconv.core.text import shell_command
 
 _AT_ONCE = 1 << 26  # pixels that are decoded by all threads together
 _LARGE = 1 << 24  # pixels of a picture before which memory is tidied up
@@ -64,7 +64,7 @@ def read_content(path: Path, what: str = "picture") -> bytes:
     except OSError as error:
         said = error.strerror or error
         raise FullconvError(
-            f"{what} {path} cannot be read: {said}.", command("ls", "-l", path)
+            f"{what} {path} cannot be read: {said}.", shell_command("ls", "-l", path)
         ) from error
     raise FullconvError(
         f"{what} {path} has {size / 1e9:.1f} GB; files up to {_MOST_BYTES / 1e9:.1f} GB are read.",

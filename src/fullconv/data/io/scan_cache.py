@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from fullconv.core.files import cache_folder
+from fullconv.core.files import cache_dir
 
 _FILE = "scans.sqlite"
 _MOST_BYTES = 1 << 28  # of the file; where it is larger, the oldest half is forgotten
@@ -34,7 +34,7 @@ class Remembered:
 
     def __enter__(self) -> Remembered:
         with contextlib.suppress(*_TROUBLE, RuntimeError):  # a user without a home
-            folder = cache_folder()
+            folder = cache_dir()
             folder.mkdir(parents=True, exist_ok=True)
             try:
                 self._open(folder / _FILE)
@@ -102,7 +102,7 @@ class Remembered:
                 self._file = None
                 if _is_damaged(error):
                     with contextlib.suppress(*_TROUBLE):
-                        self._replace(cache_folder() / _FILE)
+                        self._replace(cache_dir() / _FILE)
                 return None
 
     def put(self, key: str, value: Any) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import RGB, Labels
-from fullconv.core.text import command, plural
+from fullconv.core.text import plural, shell_command
 
 _CITYSCAPES: tuple[tuple[str, int, RGB], ...] = (
     ("road", 7, (128, 64, 128)),
@@ -218,7 +218,7 @@ def ade20k(table: Path | None) -> Labels:
             raise FullconvError(
                 f"{table} names {plural(len(found), 'class', 'classes')}; expected 150 "
                 "lines below its head, each with another name in its last column.",
-                f"{command('rm', table)}   # the names of SceneParsing are known",
+                f"{shell_command('rm', table)}   # the names of SceneParsing are known",
             )
         names = tuple(found)
     values: dict[int | RGB, int] = {0: 255, **{k + 1: k for k in range(len(names))}}

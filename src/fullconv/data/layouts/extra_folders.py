@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.text import command, plural, some
+from fullconv.core.text import plural, shell_command, truncated_list
 from fullconv.data.io import array_masks as matlab
 from fullconv.data.io import extra_channels as channels
 from fullconv.data.io.extra_channels import Input, channels_of, read_channels
@@ -165,8 +165,8 @@ def _place(dataset: Dataset, folder: str, what: str) -> Path:
         there = [path.name for path in folders_in(dataset.root)]
         raise FullconvError(
             f"no folder {folder} in {dataset.root} for the {what}; it has "
-            f"{some(there) or 'no folder'}.",
-            command("ls", dataset.root),
+            f"{truncated_list(there) or 'no folder'}.",
+            shell_command("ls", dataset.root),
         )
     return place
 
@@ -207,9 +207,9 @@ def _matched(
     if lacking:
         raise FullconvError(
             f"{place} does not have one file for each of {plural(len(rows), 'picture')}: "
-            f"{some(lacking)}; expected one of the same name, with any of the endings "
+            f"{truncated_list(lacking)}; expected one of the same name, with any of the endings "
             f"{' '.join(sorted(suffixes))}.",
-            command("ls", place),
+            shell_command("ls", place),
         )
     return found
 

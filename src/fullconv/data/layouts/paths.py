@@ -10,7 +10,7 @@ from itertools import chain, count
 from pathlib import Path
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.text import command
+from fullconv.core.text import shell_command
 from fullconv.data.layouts.class_table import SETTINGS_NAME
 
 
@@ -29,7 +29,7 @@ def fresh(root: Path, ending: str) -> Path:
 
 def copying(root: Path) -> str:
     """The command that writes a repaired copy of a data set."""
-    return command("fullconv", "check", root, "--fix", fresh(root, "_fixed"))
+    return shell_command("fullconv", "check", root, "--fix", fresh(root, "_fixed"))
 
 
 def table_line(root: Path, *, whole: bool = False) -> str:
@@ -41,7 +41,7 @@ def table_line(root: Path, *, whole: bool = False) -> str:
     if _is_writable(path if there else root):
         return f"add to {path}" if there and not whole else f"write {path}{rest}"
     copy = fresh(root, "_copy")
-    how = f"{command('cp', '-r', root, copy)} && {command('chmod', '-R', 'u+w', copy)}"
+    how = f"{shell_command('cp', '-r', root, copy)} && {shell_command('chmod', '-R', 'u+w', copy)}"
     path = copy / SETTINGS_NAME
     if there and not whole:
         return f"{root} cannot be written, so copy it ({how}) and add to {path}"

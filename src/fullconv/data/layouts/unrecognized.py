@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.text import command, plural, some
+from fullconv.core.text import plural, shell_command, truncated_list
 from fullconv.data.download.download import nearest
 from fullconv.data.layouts import published
 from fullconv.data.layouts.annotation_formats import convertible, label_files
@@ -52,13 +52,13 @@ def no_folder(root: Path) -> FullconvError:
     """Of a path that is none."""
     there = f"{root} is a file" if root.exists() else f"there is no folder {root}"
     above = next((p for p in root.parents if p.is_dir()), Path())
-    hint = command("fullconv", "check", above) if root.exists() else command("ls", above)
+    hint = (
+        shell_command("fullconv", "check", above) if root.exists() else shell_command("ls", above)
+    )
     names = [] if root.exists() else nearest(root)
     if names:
         there += f", nor a published data set of that name (nearest: {', '.join(names)})"
-        hint = (
-            f"{command('fullconv', 'check', names[0])}   # downloads it, where it is not there yet"
-        )
+        hint = f"{shell_command('fullconv', 'check', names[0])}   # downloads it, where it is not there yet"
     return FullconvError(
         f"{there}; expected the folder of a data set, for example\n{_EXAMPLE}", hint
     )
@@ -66,10 +66,10 @@ def no_folder(root: Path) -> FullconvError:
 
 def several(root: Path, folders: list[Path]) -> FullconvError:
     """Of a folder with more than one data set."""
-    listed = some([str(folder) for folder in folders], _LISTED)
+    listed = truncated_list([str(folder) for folder in folders], _LISTED)
     return FullconvError(
         f"{root} holds {len(folders)} data sets: {listed}; expected one.",
-        command("fullconv", "check", folders[0]),
+        shell_command("fullconv", "check", folders[0]),
     )
 
 
@@ -89,7 +89,7 @@ def not_laid_out(root: Path, layout: str, told_in: str) -> FullconvError:
     """Of a folder that is not as a layout that was named, on the command line ("") or in a file."""
     if (shapes := _to_convert(root)) is not None:
         return shapes
-    again = command("fullconv", "check", root)
+    again = shell_command("fullconv", "check", root)
     return FullconvError(
         f"{told_in}{root} is no data set of the layout {layout!r}. Looked for {_LOOKED[layout]} "
         f"(folders without a picture do not count). Found {_content(root)}.",
@@ -118,7 +118,7 @@ def _to_convert(root: Path) -> FullconvError | None:
         where = f"{lists[0].relative_to(root)} has outlines as Ultralytics writes them"
     return FullconvError(
         f"{root} holds annotations, not masks: {where}. They become id masks in a new folder.",
-        command("fullconv", "convert", root, fresh(root, "_masks")),
+        shell_command("fullconv", "convert", root, fresh(root, "_masks")),
     )
 
 
@@ -137,7 +137,7 @@ def _part(root: Path, recognised: Callable[[Path], Found | None]) -> FullconvErr
                     return FullconvError(
                         f"{root} holds {plural(len(here), kind)} and no {other}s. It is a part of "
                         f"the data set {shown}, which has those in {where}.",
-                        command("fullconv", "check", shown),
+                        shell_command("fullconv", "check", shown),
                     )
     return None
 
@@ -171,8 +171,10 @@ def _without_masks(root: Path) -> FullconvError:
                     "the photos; expected a folder of their own.",
                     " && ".join(
                         (
-                            command("mkdir", folder / "masks"),
-                            f"mv {command(folder)}" + f"/*{end}.* " + command(folder / "masks"),
+                            shell_command("mkdir", folder / "masks"),
+                            f"mv {shell_command(folder)}"
+                            + f"/*{end}.* "
+                            + shell_command(folder / "masks"),
                         )
                     ),
                 )
@@ -180,7 +182,7 @@ def _without_masks(root: Path) -> FullconvError:
     return FullconvError(
         f"{held} masks. Looked for a folder called {', '.join(MASK_FOLDERS[:-1])} or "
         f"{MASK_FOLDERS[-1]}, in it and in the folders up to {_BELOW} below.",
-        f"{command('mkdir', largest / 'masks')}   # and put a mask there for each picture, of its "
+        f"{shell_command('mkdir', largest / 'masks')}   # and put a mask there for each picture, of its "
         "name",
     )
 
@@ -193,12 +195,12 @@ def _without_pictures(root: Path) -> FullconvError:
         return FullconvError(
             f"{root} holds no data set. {looked}; the first pictures lie in {deep}. Expected a "
             "folder that holds pictures and their masks.",
-            command("fullconv", "check", deep.parent),
+            shell_command("fullconv", "check", deep.parent),
         )
     return FullconvError(
         f"{root} holds no pictures: there is {_content(root)}. {looked}. A data set lies for "
         f"example as\n{_EXAMPLE}",
-        f"{command('mkdir', '-p', root / 'images', root / 'masks')}   # for pictures and masks",
+        f"{shell_command('mkdir', '-p', root / 'images', root / 'masks')}   # for pictures and masks",
     )
 
 
@@ -237,4 +239,4 @@ def _two_folders(root: Path, folders: dict[Path, list[Path]]) -> tuple[tuple[str
 
 def _content(root: Path) -> str:
     there = sorted(path.name + "/" * path.is_dir() for path in root.iterdir())
-    return some(there, _LISTED) if there else "nothing in it"
+    return truncated_list(there, _LISTED) if there else "nothing in it"

@@ -20,8 +20,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fullconv.core.i18n import language_accepted, translation
-from fullconv.core.packages import VERSION
+from fullconv.core.i18n import accepted_language, translate
+from fullconv.core.packages import __version__
 from fullconv.deploy.serve.metrics import Metrics
 from fullconv.deploy.serve.responses import Asked, Output, include_of
 from fullconv.deploy.serve.schemas import (
@@ -66,7 +66,7 @@ def create_app(model: Segmenter, name: str, limits: Limits | None = None, key: s
     app = FastAPI(
         title="Fullconv",
         description=f"A label for every pixel of a picture, by {name}.",
-        version=VERSION,
+        version=__version__,
         docs_url=None,  # its pages come from elsewhere
         redoc_url=None,
         lifespan=lifespan,
@@ -176,7 +176,7 @@ def about(model: Segmenter, name: str, limits: Limits) -> About:
             "heads": heads,
             "confidence": not model.labels_inside,
             "limits": bounds,
-            "version": VERSION,
+            "version": __version__,
         }
     )
 
@@ -206,7 +206,7 @@ def _add_errors(app: FastAPI) -> None:
         return Response(status_code=_LEFT)
 
     async def fault(request: Request, error: Exception) -> Response:
-        said = f"this is a bug of fullconv {VERSION}."
+        said = f"this is a bug of fullconv {__version__}."
         return _told(request, 500, said, "report what the server printed")
 
     handlers: dict[Any, Callable[..., Awaitable[Response]]] = {
@@ -225,10 +225,9 @@ def _told(
     request: Request, status: int, error: str, hint: str, headers: Any = None
 ) -> JSONResponse:
     """In the language that the request likes best, of those there are."""
-    into = translation(language_accepted(request.headers.get("accept-language", "")))
-    if into is not None:
-        error, hint = into.text(error), into.text(hint)
-    return JSONResponse({"error": error, "try": hint}, status, headers)
+    language = accepted_language(request.headers.get("accept-language", ""))
+    content = {"error": translate(error, language), "try": translate(hint, language)}
+    return JSONResponse(content, status, headers)
 
 
 class _Counted:

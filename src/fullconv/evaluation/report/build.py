@@ -21,7 +21,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from markupsafe import Markup
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.packages import VERSION, version_of
+from fullconv.core.packages import __version__, version_of
 from fullconv.core.text import plural
 from fullconv.evaluation.error_analysis import AREAS, BINS, WIDTHS, Quality
 from fullconv.evaluation.evaluate import Evaluation, Scored
@@ -233,7 +233,7 @@ def duration(seconds: float) -> str:
 def _versions() -> list[tuple[str, str]]:
     found = [(name, version_of(name)) for name in PACKAGES]
     known = [(name, version) for name, version in found if version]
-    return [("fullconv", VERSION), ("Python", platform.python_version()), *known]
+    return [("fullconv", __version__), ("Python", platform.python_version()), *known]
 
 
 def _machine(model: Any) -> str:

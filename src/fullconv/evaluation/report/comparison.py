@@ -9,7 +9,7 @@ import numpy as np
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.metric_names import TITLES
-from fullconv.core.text import some
+from fullconv.core.text import truncated_list
 from fullconv.evaluation.bootstrap import FEW, METRICS, Difference, Interval
 from fullconv.evaluation.compare import Comparison
 from fullconv.visualization import plots as curves
@@ -195,7 +195,9 @@ def notes(of: Comparison) -> list[str]:
                for d in of.differences)
     ]  # fmt: skip
     if lost:
-        lines.append(f"Too few pictures for an interval (fewer than {FEW}): {some(lost)}.")
+        lines.append(
+            f"Too few pictures for an interval (fewer than {FEW}): {truncated_list(lost)}."
+        )
     return lines
 
 

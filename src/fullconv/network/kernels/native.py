@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.i18n import said
+from fullconv.core.i18n import translate
 from fullconv.geometry.grid import Grid
 from fullconv.network.kernels import reference
 from fullconv.network.kernels.library import (
@@ -176,4 +176,4 @@ def _say_what_is_lost() -> None:
         "same results, several times slower. To change that, install a compiler and run: "
         "pip install --force-reinstall --no-deps --editable CLONE"
     )
-    print(said(text), file=sys.stderr)
+    print(translate(text), file=sys.stderr)

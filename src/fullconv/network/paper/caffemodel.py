@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.text import command
+from fullconv.core.text import shell_command
 
 VARINT, LENGTH = 0, 2  # wire types
 WIDTH = {1: 8, 5: 4}  # wire types of fixed width, in bytes
@@ -67,7 +67,9 @@ def read_caffemodel(path: str | Path) -> dict[str, list[Tensor]]:
     try:
         data = np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))
     except (OSError, ValueError) as error:  # an empty file cannot be mapped
-        raise FullconvError(f"{path} cannot be read: {error}.", command("ls", "-l", path)) from None
+        raise FullconvError(
+            f"{path} cannot be read: {error}.", shell_command("ls", "-l", path)
+        ) from None
     layers: dict[str, list[Tensor]] = {}
     reader = _Reader(data)
     try:
@@ -89,7 +91,7 @@ def read_caffemodel(path: str | Path) -> dict[str, list[Tensor]]:
     if not layers:
         raise FullconvError(
             f"{path} holds no layer with weights; expected a .caffemodel of a trained network.",
-            command("ls", "-l", path),
+            shell_command("ls", "-l", path),
         )
     return layers
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.text import command
+from fullconv.core.text import shell_command
 from fullconv.network.backbone_card import BackboneCard
 from fullconv.network.paper.weight_files import Weights, read_weights, torchvision_weights
 
@@ -132,7 +132,7 @@ def _fill(module: nn.Module, found: Mapping[str, Tensor], path: Path) -> None:
         more = f"; and {len(wrong) - 4} more" if len(wrong) > 4 else ""
         raise FullconvError(
             f"{path.name} does not fit torchvision's network: {'; '.join(wrong[:4])}{more}.",
-            command("fullconv", "predict", f"torchvision:{NAMES[0]}", "PICTURE"),
+            shell_command("fullconv", "predict", f"torchvision:{NAMES[0]}", "PICTURE"),
         )
     with torch.no_grad():
         module.load_state_dict(dict(found))

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.text import command
+from fullconv.core.text import shell_command
 from fullconv.network.backbone_card import BackboneCard, unreachable
 from fullconv.network.paper.caffemodel import read_caffemodel
 
@@ -54,7 +54,7 @@ def read_weights(path: str | Path) -> Weights:
             head = file.read(16)
     except OSError as error:
         raise FullconvError(
-            f"the weights {path} cannot be read: {error.strerror}.", command("ls", "-l", path)
+            f"the weights {path} cannot be read: {error.strerror}.", shell_command("ls", "-l", path)
         ) from None
     if head.startswith(b"\x89HDF"):
         raise FullconvError(
