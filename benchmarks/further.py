@@ -37,8 +37,8 @@ MODELS = {  # name -> data, options, and which of its numbers
     "order alone": ("order", [], {"order": None}),
     "both heads": ("both", ["--heads", "order"], {"materials": None, "order": "order"}),
     "pictures alone": ("blind", [], {"order": None}),
-    "depth, early": ("blind", ["--inputs", "depth"], {"order": None}),
-    "depth, late": ("blind", ["--inputs", "depth", "--fusion", "late"], {"order": None}),
+    "depth, early": ("blind", ["--extra-inputs", "depth"], {"order": None}),
+    "depth, late": ("blind", ["--extra-inputs", "depth", "--fusion", "late"], {"order": None}),
 }
 
 

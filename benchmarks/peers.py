@@ -162,7 +162,7 @@ class Bare:
 
     def __init__(self, classes: int, pictures: Tensor, target: Tensor) -> None:
         size = tuple(pictures.shape[2:])
-        given = Settings(pretrained=False, batch=len(pictures), crop=size, accelerator="cpu")
+        given = Settings(pretrained=False, batch_size=len(pictures), crop=size, device="cpu")
         settings, _ = decide(given, None)
         model = fullconv_model(classes)
         model.network.to(memory_format=torch.channels_last)
@@ -240,7 +240,7 @@ def train_rates(
     the training loop (from the epoch's start to its last step) and of validation (from there to its
     last picture; the model and the checkpoint are written after that)."""
     words = ["train", str(data), "--backbone", "resnet18", "--no-pretrained", "--stride", "8"]
-    words += ["--batch", str(batch), "--crop", *map(str, crop), "--epochs", str(epochs)]
+    words += ["--batch-size", str(batch), "--crop", *map(str, crop), "--epochs", str(epochs)]
     with tempfile.TemporaryDirectory() as name:
         offer = Path(name, "packages", "speed_clock-0.dist-info")
         offer.mkdir(parents=True)
@@ -263,7 +263,7 @@ def train_rates(
                 "-m",
                 "fullconv",
                 *words,
-                "--accelerator",
+                "--device",
                 "cpu",
                 "--out",
                 f"{name}/run",

@@ -67,11 +67,11 @@ NOT_RUN = {
     "fullconv demo": "trains for minutes; tests/test_demo.py runs a small one",
     "fullconv train data --backbone paper:vgg16 --stride 32": f"downloads 528 MB; {_VGG}",
     "fullconv train data --backbone paper:vgg16-aligned": _VGG,
-    "fullconv train data --stride 16 --start fcn32s-heavy-pascal.caffemodel --backbone paper:vgg16":
+    "fullconv train data --stride 16 --init-from fcn32s-heavy-pascal.caffemodel --backbone paper:vgg16":
     "is for weights of the full size; tests/test_start.py starts from others",
     "fullconv train sbd --config recipes/paper_vgg16.toml": "downloads 1.4 GB and trains for days;"
     " tests/test_settings.py reads the recipes",
-    "fullconv train data --start torchvision:fcn_resnet50": _LOADED,
+    "fullconv train data --init-from torchvision:fcn_resnet50": _LOADED,
     "fullconv train data --seed 1 --out runs/seed1": "is as with --seed 0, which is run",
     "fullconv train data --seed 2 --out runs/seed2": "is as with --seed 0, which is run",
     "fullconv train data --devices 4 --out runs/first":
@@ -89,10 +89,10 @@ NOT_RUN = {
     "is two programs; tests/test_listed.py reads such a list",
     "fullconv predict runs/first photos/ --compile": "compiles for a minute; tests/test_engine.py",
     "fullconv export runs/first --precision int8 --calibrate photos/": _EXPORT,
-    "fullconv export runs/first --to openvino": _EXPORT,
-    "fullconv export runs/first --to torch": _EXPORT,
-    "fullconv export runs/first --to web --out page": _NPM,
-    "fullconv export runs/first --to web --out page --ort package": _NPM,
+    "fullconv export runs/first --format openvino": _EXPORT,
+    "fullconv export runs/first --format torch": _EXPORT,
+    "fullconv export runs/first --format web --out page": _NPM,
+    "fullconv export runs/first --format web --out page --ort package": _NPM,
     "python -m http.server --directory page": "answers until it is stopped; tests/test_page.py",
     "fullconv completion": "writes into the home folder; tests/test_completion_command.py has one",
     "fullconv serve runs/first": _SERVER,
@@ -103,15 +103,15 @@ NOT_RUN = {
     "curl -F picture=@street.jpg localhost:8000/predict?output=json": _SERVER,
 }  # fmt: skip
 # A training of seconds: added to each that is documented, its backbone only where none is named.
-SMALL = "--no-pretrained --epochs 1 --batch 2 --crop 33 33 --workers 0"
+SMALL = "--no-pretrained --epochs 1 --batch-size 2 --crop 33 33 --workers 0"
 TINY = "--backbone test_resnet"
 # What else is added to a command, to be done in seconds.
 ADDED = {
     "fullconv heatmap resnet18 street.jpg --class sports car": "--no-pretrained --scales 5,6",
     "fullconv train --resume runs/first": "",
     "fullconv train --config runs/first/config.toml": "--epochs 1",
-    "fullconv train data --start runs/first": SMALL,
-    "fullconv train data --stride 16 --start runs/first": SMALL,
+    "fullconv train data --init-from runs/first": SMALL,
+    "fullconv train data --stride 16 --init-from runs/first": SMALL,
 }
 # In a block of Python, what is written otherwise here.
 REPLACED = {

@@ -46,5 +46,5 @@ def test_mistakes_end_with_one_and_a_line_to_paste(
     )
     assert run(["compare", *words, "--split", "test"]) == 1
     assert "try: fullconv evaluate" in capfd.readouterr().err
-    assert run(["compare", *words, "--varying", "trained_on, split"]) == 1
+    assert run(["compare", *words, "--allow-different", "trained_on, split"]) == 1
     assert "the line 'split'" in capfd.readouterr().err

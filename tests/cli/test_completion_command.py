@@ -48,10 +48,10 @@ def test_bash_completes_commands_options_and_their_values(
     script = facts["script"]
     assert offered(script, "pre") == {"predict"}
     assert {"train", "check", "doctor"} <= offered(script, "")
-    assert offered(script, "train", "--back") == {"--backbone", "--backbone-rate"}
+    assert offered(script, "train", "--back") == {"--backbone", "--backbone-lr"}
     assert offered(script, "check", "--qui") == {"--quiet"}
     assert offered(script, "evaluate", "m", "d", "--split", "") == {"train", "val", "test"}
-    assert offered(script, "export", "m", "--to", "o") == {"onnx", "openvino"}
+    assert offered(script, "export", "m", "--format", "o") == {"onnx", "openvino"}
 
 
 @pytest.mark.parametrize(

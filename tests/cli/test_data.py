@@ -60,7 +60,7 @@ def test_check_recommends_a_stride_and_draws_a_sheet(
     scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sheet = tmp_path / "sheet.png"
-    assert run(["check", str(scenes), "--sheet", str(sheet)]) == 0
+    assert run(["check", str(scenes), "--preview", str(sheet)]) == 0
     out, err = capsys.readouterr()
     said = next(line for line in out.splitlines() if line.startswith("recommended: "))
     assert said.startswith("recommended: --stride 4: stride 8 can reach a mean IoU of about ")
@@ -128,7 +128,7 @@ def test_anything_is_converted(
 def test_a_sheet_that_cannot_be_written_does_not_cost_the_report(
     scenes: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(["check", str(scenes), "--sheet", "sheet.jpg"]) == 1
+    assert run(["check", str(scenes), "--preview", "sheet.jpg"]) == 1
     out, err = capsys.readouterr()
     assert "recommended: --stride" in out
     assert "a sheet is written as PNG, not as 'sheet.jpg'" in err

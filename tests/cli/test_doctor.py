@@ -232,7 +232,7 @@ def test_little_memory_and_full_disks(monkeypatch: pytest.MonkeyPatch, tmp_path:
     (tmp_path / "shm").mkdir()
     found = {one.line: one.message for one in examine().findings}
     assert found == {
-        "fullconv train DATA --batch 2 --workers 0 --cache 0   # takes little": "only 0.5 GiB of "
+        "fullconv train DATA --batch-size 2 --workers 0 --cache 0   # takes little": "only 0.5 GiB of "
         "memory are available.",
         "export XDG_CACHE_HOME=/another/disk": f"only 0.5 GiB of disk are free in {tmp_path}"
         "/fullconv (cache).",

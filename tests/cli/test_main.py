@@ -446,8 +446,8 @@ def test_huge_lifts_the_limit_on_pixels(
     code, _, err = cli(argv)
     assert code == 1
     assert "1600 " in err or "0 million are read" in err
-    assert "try: --huge" in err
-    assert cli([*argv, "--huge"])[0] == 0
+    assert "try: --allow-huge" in err
+    assert cli([*argv, "--allow-huge"])[0] == 0
     assert Image.MAX_IMAGE_PIXELS == 1600
 
 
@@ -468,7 +468,7 @@ def test_a_geotiff_keeps_its_place(
     with rasterio.open(tmp_path / "out" / "a_mask.tif") as mask:
         assert {"crs": mask.crs, "transform": mask.transform} == place
     monkeypatch.setattr("fullconv.data.io.geotiff.available", lambda: False)
-    code, _, err = cli([*argv, "--again"])
+    code, _, err = cli([*argv, "--overwrite"])
     assert code == 0
     assert "will not be georeferenced without rasterio: pip install rasterio" in err
     assert (tmp_path / "out" / "a_mask.png").is_file()
@@ -655,7 +655,7 @@ def test_the_other_processes_of_a_run_print_nothing(
         (["--epochs", "3"], {"epochs"}),
         (["--stride=16"], {"stride"}),
         (["--no-flip", "--pretrained"], {"flip", "pretrained"}),
-        (["--backbone-rate", "1", "--weight_decay=2"], {"backbone_rate", "weight_decay"}),
+        (["--backbone-lr", "1", "--weight_decay=2"], {"backbone_rate", "weight_decay"}),
         (["epochs", "-e", "--epoch", "--no-epoch"], set()),
     ],
 )
@@ -730,7 +730,7 @@ def test_ceiling_refuses_faulty_data(cli: Out, data: Path, spoilt: str) -> None:
         (["train", "DATA", "--epochs", "x"], 'convert "x" into int', "fullconv train --help"),
         (["train", "DATA", "--crop", "3"], "--crop requires 2", "fullconv train --help"),
         (["train", "DATA", "--stride", "7"], "it must be one of 4, 8, 16, 32", "--stride 8"),
-        (["train", "DATA", "--rate", "nan"], "it must be a number", "--rate 0.002"),
+        (["train", "DATA", "--lr", "nan"], "it must be a number", "--lr 0.002"),
         (["train", "DATA", "--epochs", "0"], "it must be 1 or more", "--epochs 50"),
         (["train", "--config", "gone.toml"], "no configuration at gone.toml", "fullconv train D"),
         (["check", "gone"], "there is no folder gone; expected the folder of a data set", "ls ."),
@@ -959,13 +959,22 @@ def test_progress_is_a_line_on_a_terminal_that_is_wiped_afterwards(
 def test_heads_and_inputs_from_folders_by_the_command_line(tmp_path, capsys):
     """The whole way, as a person with depth and two kinds of labels goes it."""
     data, out = cards.write(tmp_path / "cards", sized=True, train=4, val=2), tmp_path / "run"
-    assert run(["check", str(data), "--heads", "order", "--inputs", "depth"]) == 0
+    assert run(["check", str(data), "--heads", "order", "--extra-inputs", "depth"]) == 0
     said = capsys.readouterr().out
     assert "head order" in said
     assert "near" in said
-    small = ["--no-pretrained", "--epochs", "1", "--batch", "2", "--workers", "0"]
+    small = ["--no-pretrained", "--epochs", "1", "--batch-size", "2", "--workers", "0"]
     small += ["--crop", "33", "33"]
-    more = ["--heads", "order", "--inputs", "depth", "--backbone", "resnet10t", "--out", str(out)]
+    more = [
+        "--heads",
+        "order",
+        "--extra-inputs",
+        "depth",
+        "--backbone",
+        "resnet10t",
+        "--out",
+        str(out),
+    ]
     assert run(["train", str(data), *small, *more]) == 0
     said = capsys.readouterr()
     assert "head order: 3 classes, wall, far, near" in said.err
@@ -979,8 +988,15 @@ def test_heads_and_inputs_from_folders_by_the_command_line(tmp_path, capsys):
     assert "takes depth beside each picture: 1 channel, early fusion" in capsys.readouterr().out
     photos, results = str(data / "images/val"), tmp_path / "results"
     assert run(["predict", str(out), photos, "--out", str(results)]) == 1
-    assert "--inputs depth" in capsys.readouterr().err
-    given = ["--inputs", str(data / "depth/val"), "--out", str(results), "--save", "mask,json"]
+    assert "--extra-inputs depth" in capsys.readouterr().err
+    given = [
+        "--extra-inputs",
+        str(data / "depth/val"),
+        "--out",
+        str(results),
+        "--save",
+        "mask,json",
+    ]
     assert run(["predict", str(out), photos, *given]) == 0
     names = {path.name for path in results.glob("[!.]*")}
     each = ("_mask.png", "_order_mask.png", ".json")

@@ -39,7 +39,7 @@ def test_every_kind_of_result_with_every_option(
 ) -> None:
     kinds = "mask,color,overlay,confidence,probability,polygons,coco,json"
     argv = ["predict", str(model_folder), str(picture), "--out", str(tmp_path), "--save", kinds]
-    argv += ["--classes", "road, sky", "--unsure", "0.5", "--min-area", "12", "--flip"]
+    argv += ["--classes", "road, sky", "--min-confidence", "0.5", "--min-area", "12", "--flip"]
     assert run([*argv, "--scales", "0.5,1", "--json"]) == 0
     options = Options(True, (0.5, 1.0), ("road", "sky"), 0.5, 12)
     wanted = load(model_folder, options=options)(picture)
@@ -62,7 +62,11 @@ def test_every_kind_of_result_with_every_option(
     [
         (["--classes", "rod"], "the model has no class 'rod'; the nearest are road", "road"),
         (["--scales", "half"], "scales 'half'; expected numbers with commas", "0.75,1,1.25"),
-        (["--unsure", "60"], "a probability of 60; expected a fraction", "--unsure 0.6"),
+        (
+            ["--min-confidence", "60"],
+            "a probability of 60; expected a fraction",
+            "--min-confidence 0.6",
+        ),
         (["--min-area", "-3"], "a smallest area of -3 pixels", "--min-area 64"),
         (["--scales", "1,2", "--tile", "64"], "do not go together", "--tile 64"),
         (["--save", "polygon"], "no output 'polygon'; --save takes mask,", "--save mask,over"),
@@ -126,7 +130,17 @@ def test_a_geotiff_that_fits_into_memory_has_all_that_pictures_have(
     with rasterio.open(tmp_path / "a.tif", "w", driver="GTiff", **size, **place) as file:
         file.write(pixels.transpose(2, 0, 1))
     out, kinds = tmp_path / "out", "mask,color,overlay,confidence,probability,polygons,coco,json"
-    words = ["--save", kinds, "--flip", "--min-area", "4", "--unsure", "0.4", "--out", str(out)]
+    words = [
+        "--save",
+        kinds,
+        "--flip",
+        "--min-area",
+        "4",
+        "--min-confidence",
+        "0.4",
+        "--out",
+        str(out),
+    ]
     assert run(["predict", str(model_folder), str(tmp_path / "a.tif"), *words]) == 0
     assert capsys.readouterr().err == ""
     names = {path.name for path in out.iterdir() if path.is_file()}
@@ -224,7 +238,9 @@ def test_many_pictures_get_few_lines_and_json_has_them_all(
     assert (len(found["pictures"]), len(found["failed"]), found["skipped"]) == (28, 2, 28)
     assert "process" not in found
     note, _, rest = said.err.partition("\n")
-    assert note == ("note: 28 pictures were done before and left as found (--again does all again)")
+    assert note == (
+        "note: 28 pictures were done before and left as found (--overwrite does all again)"
+    )
     assert rest.startswith("error: 2 of 30")
     assert run([*argv, "--precision", "float32"]) == 1
     note = capsys.readouterr().err.partition("\n")[0]
@@ -232,7 +248,7 @@ def test_many_pictures_get_few_lines_and_json_has_them_all(
         "note: 28 pictures have results of another model or other options in "
         f"{tmp_path / 'out'}; made again"
     )
-    assert run([*argv, "--precision", "float32", "--again"]) == 1
+    assert run([*argv, "--precision", "float32", "--overwrite"]) == 1
     assert capsys.readouterr().err.startswith("error: 2 of 30")
 
 
@@ -347,7 +363,7 @@ def test_pictures_and_videos_together(
     mixed: Path, model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    argv = ["predict", str(model_folder), str(mixed), "--out", str(out), "--every", "3"]
+    argv = ["predict", str(model_folder), str(mixed), "--out", str(out), "--frame-step", "3"]
     assert run(argv) == 1
     said = capsys.readouterr()
     cut_off, bad = mixed / "cut.mkv", mixed / "bad.webm"
@@ -378,7 +394,9 @@ def test_pictures_and_videos_together(
     ]  # fmt: skip
     assert told["pictures"][2]["labelled"] == 3
     assert {path: path.stat().st_mtime_ns for path in results} == before
-    assert run(["predict", str(model_folder), str(mixed), "--out", str(out), "--every", "2"]) == 1
+    assert (
+        run(["predict", str(model_folder), str(mixed), "--out", str(out), "--frame-step", "2"]) == 1
+    )
     assert "4 files have results of another model or other options" in capsys.readouterr().err
 
 

@@ -46,9 +46,7 @@ def test_none_is_left_out_and_comes_back_as_none() -> None:
 def test_any_setting_survives_toml(
     text: str, rate: float, low: float, high: float, crop: Any, flip: bool, seed: int
 ) -> None:
-    settings = Settings(
-        backbone=text, rate=rate, scale=(low, high), crop=crop, flip=flip, seed=seed
-    )
+    settings = Settings(backbone=text, lr=rate, scale=(low, high), crop=crop, flip=flip, seed=seed)
     assert round_trip(settings) == settings
 
 
@@ -111,15 +109,15 @@ def test_every_choice_is_taken_and_nothing_else(name: str) -> None:
     ("name", "value", "said", "hint"),
     [
         ("epochs", 0, "epochs is 0; it must be 1 or more", "--epochs 50"),
-        ("batch", -1, "1 or more", "--batch 8"),
+        ("batch", -1, "1 or more", "--batch-size 8"),
         ("devices", 0, "1 or more", "--devices 1"),
         ("nodes", 0, "1 or more", "--nodes 1"),
         ("patience", -1, "0 or more", "--patience 0"),
-        ("color", -0.1, "0 or more", "--color 0.3"),
+        ("color", -0.1, "0 or more", "--color-jitter 0.3"),
         ("workers", -1, "0 or more", "--workers 2"),
         ("weight_decay", -0.1, "0 or more", "--weight-decay 0.002"),
-        ("rate", 0, "rate is 0.0; it must be more than 0", "--rate 0.002"),
-        ("backbone_rate", -1, "more than 0", "--backbone-rate 0.002"),
+        ("rate", 0, "rate is 0.0; it must be more than 0", "--lr 0.002"),
+        ("backbone_rate", -1, "more than 0", "--backbone-lr 0.002"),
         ("seed", -1, "from 0 to 4294967295", "--seed 0"),
         ("seed", 2**32, "from 0 to 4294967295", "--seed 0"),
         ("label_smoothing", 1, "from 0 to below 1", "--label-smoothing 0.0"),
@@ -177,7 +175,7 @@ def test_whole_numbers_lists_paths_and_numpys_numbers_are_taken_as_plain_ones() 
         }
     )
     assert settings == Settings(
-        rate=1.0, scale=(1.0, 2.0), crop=(64, 96), epochs=3, backbone="card.toml"
+        lr=1.0, scale=(1.0, 2.0), crop=(64, 96), epochs=3, backbone="card.toml"
     )
     assert type(settings.epochs) is int
     assert type(settings.scale[1]) is float

@@ -1,4 +1,4 @@
-"""fullconv export --to web: its files, its messages, and what a browser makes of them."""
+"""fullconv export --format web: its files, its messages, and what a browser makes of them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def said(model: Model, runtime: Path, tmp_path_factory: pytest.TempPathFactory) 
     with pytest.MonkeyPatch.context() as patch:
         printed = io.StringIO()
         patch.setattr("sys.stdout", printed)
-        words = ["--to", "web", "--out", str(place / "site"), "--ort", str(runtime)]
+        words = ["--format", "web", "--out", str(place / "site"), "--ort", str(runtime)]
         assert run(["export", str(folder), *words]) == 0
     return place / "site", printed.getvalue()
 
@@ -165,16 +165,20 @@ def test_a_model_that_cannot_be_loaded_is_said(site: Path) -> None:
 
 REFUSED = {
     "inside": (
-        ["--to", "web", "--labels-inside"],
-        "--labels-inside leaves none",
-        "--to web   # without",
+        ["--format", "web", "--with-labels"],
+        "--with-labels leaves none",
+        "--format web   # without",
     ),
     "ort": (
-        ["--to", "web", "--ort", "."],
+        ["--format", "web", "--ort", "."],
         ". is no unpacked onnxruntime-web: expected ort.wasm",
         "npm pack",
     ),
-    "other": (["--to", "onnx", "--ort", "."], "--ort is for --to web, not for onnx", "--to web"),
+    "other": (
+        ["--format", "onnx", "--ort", "."],
+        "--ort is for --format web, not for onnx",
+        "--format web",
+    ),
 }
 
 
@@ -236,6 +240,6 @@ def test_npm_that_fails_is_quoted(
 
 def test_without_npm_there_is_a_line_to_paste(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(web.shutil, "which", lambda _: None)
-    line = rf"tar xf onnxruntime-web-{web.VERSION}.tgz && fullconv export MODEL --to web --ort pack"
+    line = rf"tar xf onnxruntime-web-{web.VERSION}.tgz && fullconv export MODEL --format web --ort pack"
     with pytest.raises(web.FullconvError, match=line), web._runtime(None):
         pass

@@ -166,7 +166,7 @@ def test_options_that_cannot_be(runs: tuple[Path, Path]) -> None:
         "the line 'split' of the protocol card may not vary; what may is pretrained_on, "
         "trained_on, test_time_augmentation."
     )
-    assert error.hint == "--varying pretrained_on"
+    assert error.hint == "--allow-different pretrained_on"
     error = refused(*runs, resamples=9)
     assert (error.message[:29], error.hint) == ("9 resamples are too few for a", "--resamples 4000")
     assert refused(*runs, head="rooms").hint == "leave --head out"
@@ -190,7 +190,9 @@ def test_a_third_run_is_checked_against_the_first(runs: tuple[Path, Path]) -> No
     error = refused(*runs, third)
     assert error.message.startswith("small and third cannot be compared")
     places = " ".join(map(str, (*runs, third)))
-    assert error.hint.startswith(f"fullconv compare {places} --split val --varying pretrained_on ")
+    assert error.hint.startswith(
+        f"fullconv compare {places} --split val --allow-different pretrained_on "
+    )
 
 
 def with_head(every: np.ndarray, classes: tuple[str, ...]) -> PictureCounts:

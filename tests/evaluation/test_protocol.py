@@ -118,13 +118,13 @@ def test_the_hint_says_how_to_ask_or_how_to_mend() -> None:
     one = counted(EVERY, data="/d")
     trained = counted(EVERY, trained_on="x")
     assert refused(one, trained).hint == (
-        "fullconv compare runs/a runs/b --split val --varying trained_on   "
+        "fullconv compare runs/a runs/b --split val --allow-different trained_on   "
         "# where that is what is compared"
     )
     both = counted(EVERY, trained_on="x", pretrained_on="y")
-    assert "--varying trained_on,pretrained_on " in refused(one, both, "trained_on").hint
+    assert "--allow-different trained_on,pretrained_on " in refused(one, both, "trained_on").hint
     flipped = counted(EVERY, test_time_augmentation="flip", data="/d")
-    also = "   # or, if that is compared, --varying test_time_augmentation"
+    also = "   # or, if that is compared, --allow-different test_time_augmentation"
     assert refused(one, flipped).hint == f"fullconv evaluate runs/b /d --split val{also}"
     assert refused(flipped, one).hint == f"fullconv evaluate runs/a /d --split val{also}"
     with pytest.raises(FullconvError) as caught:

@@ -27,7 +27,7 @@ def test_which_files_are_meant(tmp_path: Path) -> None:
 def test_nothing_there_or_damaged(tmp_path: Path) -> None:
     with pytest.raises(FullconvError, match=r"no exported model at .*gone\.onnx") as caught:
         load_deployed(tmp_path / "gone.onnx")
-    assert caught.value.hint == "fullconv export MODEL --to onnx"
+    assert caught.value.hint == "fullconv export MODEL --format onnx"
     (tmp_path / "a.onnx").write_bytes(b"no network")
     with pytest.raises(FullconvError, match=r"a\.onnx cannot be read: \[ONNXRuntimeError\]"):
         load_deployed(tmp_path / "a.onnx")

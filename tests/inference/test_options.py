@@ -25,10 +25,14 @@ LABELS = Labels(("sky", "road", "sidewalk", "car"))
         ({"scales": (9.0,)}, "the scale 9; expected", "--scales"),
         ({"scales": (float("nan"),)}, "the scale nan; expected", "--scales"),
         ({"scales": ()}, "no scale; expected factors", "--scales"),
-        ({"unsure": 0.0}, "a probability of 0; expected a fraction between 0 and 1", "--unsure"),
-        ({"unsure": 60.0}, "a probability of 60; expected a fraction", "--unsure 0.6"),
+        (
+            {"unsure": 0.0},
+            "a probability of 0; expected a fraction between 0 and 1",
+            "--min-confidence",
+        ),
+        ({"unsure": 60.0}, "a probability of 60; expected a fraction", "--min-confidence 0.6"),
         ({"min_area": -1}, "a smallest area of -1 pixels; expected 0 or more", "--min-area 64"),
-        ({"every": 0}, "every 0 frames; expected 1 or more", "--every 5"),
+        ({"every": 0}, "every 0 frames; expected 1 or more", "--frame-step 5"),
     ],
 )
 def test_what_makes_no_sense(wrong: dict[str, Any], said: str, hint: str) -> None:
@@ -55,7 +59,7 @@ def test_what_windows_cannot() -> None:
         asked.require_windows(Path("a.tif"))
     assert caught.value.message == (
         "a.tif is read in windows, where there is no --flip and no --scales and no --classes and "
-        "no --unsure and no --min-area."
+        "no --min-confidence and no --min-area."
     )
     assert "PNG" in caught.value.hint
     Options(keep=True).require_windows(Path("a.tif"))

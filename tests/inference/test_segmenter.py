@@ -261,7 +261,7 @@ def test_a_file_with_labels_inside_has_no_scores(make_model: MakeModel) -> None:
         with pytest.raises(FullconvError) as caught:
             file.use(options)
         assert caught.value.message.startswith("a.onnx gives labels and no scores: prob")
-        assert caught.value.hint == "fullconv export MODEL --to onnx   # without --labels-inside"
+        assert caught.value.hint == "fullconv export MODEL --format onnx   # without --with-labels"
     file.use(Options(min_area=30, classes=("road",)))
     found = file(photo())
     assert set(np.unique(found.mask)) <= {1, 255}
@@ -332,7 +332,7 @@ def test_further_inputs_are_found_by_name_and_heads_come_back(folder: Path, tmp_
 def test_what_belongs_to_a_picture_is_missing_or_too_much(folder: Path) -> None:
     with pytest.raises(FullconvError, match="takes depth beside each picture; nothing was") as one:
         Red(further=True)(folder / "a.png")
-    assert "--inputs depth" in one.value.hint
+    assert "--extra-inputs depth" in one.value.hint
     with pytest.raises(FullconvError, match="takes nothing beside each picture; 1 was") as other:
         Red()(folder / "a.png", inputs=["depth.png"])
     assert "model(picture)" in other.value.hint

@@ -207,7 +207,7 @@ def test_names() -> None:
 
 
 def test_a_training_may_start_from_one() -> None:
-    settings = Settings(start=NAME)
+    settings = Settings(init_from=NAME)
     assert decide(settings, None)[0].start == NAME
 
 

@@ -47,7 +47,7 @@ def trained(make_model: MakeModel, *, data: Any = DATA, license: str = "", **opt
         pretrained_on="ImageNet-1k",
         ignored_pixels=7,
     )
-    given_settings = Settings(rate=0.002, backbone_rate=0.0005, crop=(97, 129), **options)
+    given_settings = Settings(lr=0.002, backbone_lr=0.0005, crop=(97, 129), **options)
     kept = {k: v for k, v in given_settings.to_dict().items() if k not in ("backbone", "start")}
     facts = {"data_fingerprint": "ab12" * 16, "fullconv": "0.1.0", "settings": kept, "data": data}
     metrics = {**Metrics(NAMES, CONFUSION).to_dict(), "epoch": 7, "protocol": protocol}
@@ -209,7 +209,7 @@ def test_of_a_network_that_no_name_says_a_card_is_asked_for(make_model: MakeMode
     config["training"]["start"] = "FCN-16s on test_resnet"
     text = model_card(config)
     assert "- started from: FCN-16s on test_resnet\n" in text
-    assert "--start MODEL" in text
+    assert "--init-from MODEL" in text
 
 
 def test_heads_and_inputs_have_their_place(make_model: MakeModel) -> None:

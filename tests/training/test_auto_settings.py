@@ -38,10 +38,10 @@ def test_rates_follow_the_optimizer_and_the_crop_the_pictures(scenes: Path) -> N
     assert settings.crop == (33, 33)  # 48 x 64: the largest 32 k + 1 within
     assert "48 x 64" in reasons[0]
     assert "--crop" in reasons[0]
-    assert (settings.rate, settings.backbone_rate) == (0.002, 0.0005)
+    assert (settings.lr, settings.backbone_lr) == (0.002, 0.0005)
     assert decide(Settings(pretrained=False), report)[0].backbone_rate == 0.002
     assert decide(Settings(optimizer="sgd"), report)[0].weight_decay == 0.0005
-    given = Settings(rate=1.0, backbone_rate=2.0, weight_decay=0.0, workers=0)
+    given = Settings(lr=1.0, backbone_lr=2.0, weight_decay=0.0, workers=0)
     kept, _ = decide(given, report)
     assert (kept.rate, kept.backbone_rate, kept.weight_decay, kept.workers) == (1.0, 2.0, 0.0, 0)
 
@@ -126,13 +126,18 @@ def test_a_summed_rate_is_converted_by_the_labelled_pixels_of_a_step(tmp_path: P
     mask[:24] = 255  # a quarter counts not
     report = report_of(tmp_path, mask)
     paper = Settings(
-        summed_rate=1e-6, optimizer="sgd", momentum=0.99, batch=1, crop=(0, 0), schedule="fixed"
+        sum_loss_lr=1e-6,
+        optimizer="sgd",
+        momentum=0.99,
+        batch_size=1,
+        crop=(0, 0),
+        schedule="fixed",
     )
     settings, reasons = decide(paper, report)
     labelled = 72 * 160
-    assert settings.rate == settings.backbone_rate == pytest.approx(1e-6 * labelled)
+    assert settings.lr == settings.backbone_lr == pytest.approx(1e-6 * labelled)
     assert settings.weight_decay == pytest.approx(0.0005 / labelled)
-    assert settings.summed_rate is None  # config.toml says what was decided
+    assert settings.sum_loss_lr is None  # config.toml says what was decided
     assert settings.scale == (1.0, 1.0)
     assert "rate 0.0115 of the mean loss: 1e-06 of the summed loss x 11,520 labelled" in reasons[-1]
     crops, reasons = decide(replace(paper, crop=(64, 32), batch=4), report)
@@ -147,8 +152,8 @@ def test_whole_pictures_of_several_sizes_make_no_batch(tmp_path: Path) -> None:
     report = check(tmp_path)
     with pytest.raises(FullconvError, match="of 2 different sizes make no batch of 8") as caught:
         decide(Settings(crop=(0, 0)), report)
-    assert caught.value.hint == "--batch 1 --accumulate 8"
-    assert decide(Settings(crop=(0, 0), batch=1), report)[0].scale == (1.0, 1.0)
+    assert caught.value.hint == "--batch-size 1 --grad-accumulation 8"
+    assert decide(Settings(crop=(0, 0), batch_size=1), report)[0].scale == (1.0, 1.0)
 
 
 def test_sgd_moves_as_far_at_any_momentum(scenes: Path) -> None:
@@ -159,9 +164,9 @@ def test_sgd_moves_as_far_at_any_momentum(scenes: Path) -> None:
 
 
 def test_a_model_to_start_from_brings_its_weights(scenes: Path) -> None:
-    settings, _ = decide(Settings(start="runs/a"), check(scenes))
+    settings, _ = decide(Settings(init_from="runs/a"), check(scenes))
     assert not settings.pretrained
-    assert settings.backbone_rate == 0.0005
+    assert settings.backbone_lr == 0.0005
 
 
 def test_where_a_model_to_start_from_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +176,7 @@ def test_where_a_model_to_start_from_lies(tmp_path: Path, monkeypatch: pytest.Mo
         ("torchvision:fcn_resnet50", "torchvision:fcn_resnet50"),
         ("", ""),
     ):
-        assert decide(Settings(start=start), None)[0].start == found
+        assert decide(Settings(init_from=start), None)[0].start == found
 
 
 def test_the_recipes_of_the_papers_are_read_and_give_their_rates(tmp_path: Path) -> None:
@@ -183,9 +188,9 @@ def test_the_recipes_of_the_papers_are_read_and_give_their_rates(tmp_path: Path)
         given = Settings.from_dict(read_config(path)["train"])
         settings, _ = decide(given, report)
         heavy = given.summed_rate is not None
-        assert settings.rate == settings.backbone_rate == pytest.approx(1.875e-5 if heavy else 1e-4)
+        assert settings.lr == settings.backbone_lr == pytest.approx(1.875e-5 if heavy else 1e-4)
         assert settings.momentum == (0.99 if heavy else 0.9)
-        assert settings.batch * settings.accumulate == (1 if heavy else 20)
+        assert settings.batch_size * settings.grad_accumulation == (1 if heavy else 20)
         assert (settings.crop, settings.scale) == ((0, 0), (1.0, 1.0))
         assert settings.backbone.startswith("paper:")
         assert str(path.name) in path.read_text()

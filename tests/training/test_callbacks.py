@@ -113,4 +113,4 @@ def test_a_loss_that_is_not_finite_names_step_and_rate(loss):
         Guards(("a", "b")).on_train_batch_end(
             trainer(), None, {"loss": torch.tensor(loss)}, None, 0
         )
-    assert e.value.hint.startswith("--rate 0.00025")
+    assert e.value.hint.startswith("--lr 0.00025")

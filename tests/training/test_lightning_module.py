@@ -28,7 +28,7 @@ def training(tmp_path):
     torch.manual_seed(0)
     card = BackboneCard("timm", "resnet10t")
     network = FCN(card, len(LABELS), stride=8)
-    settings = Settings(rate=0.01, backbone_rate=0.001, weight_decay=0.1)
+    settings = Settings(lr=0.01, backbone_lr=0.001, weight_decay=0.1)
     model = Model(network, LABELS, card)
     return Training(model, settings, class_weights=None, protocol={}, folder=tmp_path)
 

@@ -114,7 +114,7 @@ def test_a_stopped_one_goes_on_with_the_stage_that_is_missing(staged: Run, tmp_p
 def test_several_processes_are_refused_in_words(scenes: Path, tmp_path: Path) -> None:
     with pytest.raises(FullconvError, match="by one process, not by 2") as caught:
         train(scenes, out=tmp_path / "r", module=Small(), devices=2, **SMALL)
-    assert "--stride 16 --start RUN" in caught.value.hint
+    assert "--stride 16 --init-from RUN" in caught.value.hint
 
 
 def test_the_table_shows_gain_and_cost() -> None:
@@ -139,7 +139,7 @@ def test_new_classes_from_an_old_model(
     assert "pole" in text
     (root / "dataset.toml").write_text(text.replace("pole", "post"))
     options = {**SMALL, "staged": False, "epochs": 1, "quiet": False}
-    run = train(root, out=tmp_path / "r", module=Small(), start=str(staged.folder), **options)
+    run = train(root, out=tmp_path / "r", module=Small(), init_from=str(staged.folder), **options)
     assert "its backbone; the scores start afresh" in capsys.readouterr().err
     assert "post" in load_model(run.model, backbone=Small()).labels.names
     assert isinstance(load_model(run.model, backbone=Small()).labels, Labels)

@@ -99,7 +99,7 @@ def test_the_configuration_repeats_the_run(scenes, unstopped, tmp_path):
     table = tomllib.loads((unstopped.folder / "config.toml").read_text())
     assert table["data"]["root"] == str(scenes)
     settings = Settings.from_dict(table["train"])
-    assert settings.rate == 0.002
+    assert settings.lr == 0.002
     assert settings.crop == (33, 65)
     again = train(scenes, settings=settings, out=tmp_path / "again", quiet=True)
     assert again.metrics["confusion"] == unstopped.metrics["confusion"]
@@ -208,12 +208,12 @@ def test_two_processes_see_what_one_with_twice_the_batch_sees(scenes, tmp_path):
     options = {"backbone": "test_convnext", "epochs": 1, "optimizer": "sgd", "scale": (1.1, 1.5)}
     one = train(data, out=tmp_path / "one", **{**SMALL, **options})
     words = ["--no-pretrained", "--crop", "33", "65", "--workers", "0", "--precision", "float32"]
-    words += ["--backbone", "test_convnext", "--epochs", "1", "--batch", "2", "--devices", "2"]
+    words += ["--backbone", "test_convnext", "--epochs", "1", "--batch-size", "2", "--devices", "2"]
     words += ["--optimizer", "sgd", "--scale", "1.1", "1.5"]
     folder = tmp_path / "two"
     command = [sys.executable, "-m", "fullconv", "train", str(data), "--out", str(folder)]
     done = subprocess.run(
-        [*command, *words, "--accelerator", "cpu", "--json"],
+        [*command, *words, "--device", "cpu", "--json"],
         capture_output=True,
         text=True,
         check=False,
@@ -244,7 +244,7 @@ def test_a_loss_that_is_not_finite_stops_with_a_sentence(scenes, tmp_path):
     with pytest.raises(FullconvError, match="the loss became nan at step") as caught:
         train(scenes, out=tmp_path / "run", **{**SMALL, "rate": 1e12, "optimizer": "sgd"})
     assert "best model so far is kept" in caught.value.message
-    assert caught.value.hint.startswith("--rate ")
+    assert caught.value.hint.startswith("--lr ")
 
 
 def test_faulty_data_stops_before_anything_is_written(tmp_path):
@@ -518,7 +518,7 @@ def test_the_depth_must_be_there(fused, both_kinds, tmp_path):
     photo = both_kinds / "images/val/card_000.png"
     with pytest.raises(FullconvError, match="takes depth beside each picture; nothing was") as no:
         model(photo)
-    assert no.value.hint.startswith("--inputs depth ")
+    assert no.value.hint.startswith("--extra-inputs depth ")
     with pytest.raises(FullconvError, match="96 pixels but the picture is 128 x 96"):
         model(photo, inputs=[np.zeros((96, 96), np.uint16)])
     with pytest.raises(FullconvError, match="have no names to find their inputs by"):
@@ -566,7 +566,7 @@ def test_a_model_of_more_than_pictures_starts_its_like_only(fused, both_kinds, t
     options = {"heads": "order", "start": str(fused.model), "epochs": 1}
     with pytest.raises(FullconvError, match=f"takes depth beside pictures, by {fusion}") as caught:
         train(both_kinds, out=tmp_path / "no", **{**SMALL, **options})
-    assert caught.value.hint == f"--inputs depth --fusion {fusion}"
+    assert caught.value.hint == f"--extra-inputs depth --fusion {fusion}"
     options |= {"inputs": "depth", "fusion": fusion, "stride": 4}
     train(both_kinds, out=tmp_path / "yes", **{**SMALL, **options})
     facts = load_model(tmp_path / "yes").training

@@ -94,7 +94,7 @@ def _with_stride(report: CheckReport) -> tuple[dict[str, Any], str]:
 def _training(root: Path | str, facts: dict[str, Any], heads: str = "", inputs: str = "") -> str:
     """The command that trains on a data set, at the stride that its labels need."""
     words = ["--stride", str(facts["recommended_stride"])] * bool(facts["recommended_stride"])
-    words += ["--heads", heads] * bool(heads) + ["--inputs", inputs] * bool(inputs)
+    words += ["--heads", heads] * bool(heads) + ["--extra-inputs", inputs] * bool(inputs)
     return shell_command("fullconv", "train", root, *words)
 
 

@@ -38,10 +38,10 @@ OPTIONS: dict[str, Any] = {
     "backbone": BACKBONE,
     "pretrained": False,
     "stride": 8,
-    "batch": 4,
-    "rate": 0.003,
+    "batch_size": 4,
+    "lr": 0.003,
     "scale": (0.95, 1.15),
-    "color": 0.0,
+    "color_jitter": 0.0,
 }
 SHOWN = 6
 SHEET = "predictions.png"

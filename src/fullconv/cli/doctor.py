@@ -320,7 +320,7 @@ def _space(health: Health) -> None:
         health.add(
             "warning",
             f"only {_size(found.available)} of memory are available.",
-            "fullconv train DATA --batch 2 --workers 0 --cache 0   # takes little",
+            "fullconv train DATA --batch-size 2 --workers 0 --cache 0   # takes little",
         )
     health.facts["disk"] = {}
     for name, where in (("this folder", Path.cwd), ("cache", cache_dir)):

@@ -92,11 +92,11 @@ def _say_where_the_model_differs(loaded: Model, model: Path) -> None:
 def _require_together(to: str, labels_inside: bool, ort: Path | None) -> None:
     if to == "web" and labels_inside:
         raise FullconvError(
-            "the page reads labels and confidence from scores; --labels-inside leaves none.",
-            "--to web   # without --labels-inside",
+            "the page reads labels and confidence from scores; --with-labels leaves none.",
+            "--format web   # without --with-labels",
         )
     if to != "web" and ort is not None:
-        raise FullconvError(f"--ort is for --to web, not for {to}.", "--to web")
+        raise FullconvError(f"--ort is for --format web, not for {to}.", "--format web")
 
 
 def _next(to: str, file: Path) -> list[str]:

@@ -223,7 +223,7 @@ def _note(done: Done, finished: Finished, predictor: Any, again: bool, kind: str
     """What is worth a note."""
     if done.skipped:
         files = plural(done.skipped, f"{kind} was", f"{kind}s were")
-        say(f"note: {files} done before and left as found (--again does all again)")
+        say(f"note: {files} done before and left as found (--overwrite does all again)")
     if finished.others and not again:
         results = plural(finished.others, f"{kind} has results", f"{kind}s have results")
         say(f"note: {results} of another model or other options in {finished.out}; made again")
@@ -273,7 +273,9 @@ def _undone(failed: list[FullconvError], every: str) -> FullconvError:
     named = [one.message for one in failed[:UNDONE]]
     said = [f"{len(failed)} of {every} could not be labelled:", *named, *more]
     hints = [
-        "--huge   # reads pictures of any size" for one in failed if isinstance(one, TooLargeError)
+        "--allow-huge   # reads pictures of any size"
+        for one in failed
+        if isinstance(one, TooLargeError)
     ]
     hints += [
         one.hint for one in failed if one.hint and not one.hint.startswith("copy or download ")

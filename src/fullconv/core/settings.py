@@ -25,7 +25,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "schedule": ("onecycle", "poly", "fixed"),
     "class_weights": ("auto", "none", "balanced"),
     "precision": ("auto", "float32", "bfloat16", "float16"),
-    "accelerator": ("auto", "cpu", "gpu"),
+    "device": ("auto", "cpu", "cuda", "mps"),
 }
 WHOLE = (0, 0)  # as a crop: none is cut
 _KINDS = {
@@ -53,16 +53,16 @@ class Settings:
     heads: str = ""
     """Further folders of masks in the data set, with commas: each trains a head of its own on the
     same backbone. The losses are summed."""
-    inputs: str = ""
+    extra_inputs: str = ""
     """Folders of depth, infrared and the like in the data set, with commas: a file for each
     picture, that goes into the network beside it."""
     fusion: str = "early"
     """Of inputs: early (a wider first convolution) or late (a trunk each, scores averaged)."""
     epochs: int = 50
     """Passes over the training pictures; of each stage, where it is staged."""
-    batch: int = 8
+    batch_size: int = 8
     """Pictures per pass and device."""
-    accumulate: int = 1
+    grad_accumulation: int = 1
     """Passes whose gradients are averaged into one step: more pictures than memory holds."""
     crop: tuple[int, int] | None = None
     """Height and width of a training crop, in pixels; 0 0: whole pictures. Default: from the
@@ -71,29 +71,29 @@ class Settings:
     """Random magnification before the crop. Default: from how fine the labels are."""
     flip: bool = True
     """Mirror half of the pictures left to right."""
-    color: float = 0.3
+    color_jitter: float = 0.3
     """Random brightness, contrast and saturation, up to this fraction."""
-    start: str = ""
+    init_from: str = ""
     """A model to start from, of the same backbone: an FCN-16s from an FCN-32s, say. Scores that it
     has for the same classes are taken over."""
     staged: bool = False
     """Train FCN-32s first, 16s from it, and so on down to the stride."""
-    stage_rate: float = 0.5
+    stage_lr_factor: float = 0.5
     """Rates of each stage in units of the one before."""
-    frozen: bool = False
+    freeze_backbone: bool = False
     """The backbone stays as it is; only the scores are trained."""
     optimizer: str = "adamw"
     """adamw or sgd."""
     momentum: float = 0.9
     """Of sgd."""
-    rate: float | None = None
+    lr: float | None = None
     """Learning rate of the scores. Default: 0.002 (adamw), 0.02 (sgd, momentum 0.9)."""
-    summed_rate: float | None = None
+    sum_loss_lr: float | None = None
     """In place of rate and backbone_rate: a rate for a loss that is summed over pixels, 1e-10 as
     published for FCNs. It is converted: times the labelled pixels of a step."""
-    bias_rate: float = 1.0
+    bias_lr_factor: float = 1.0
     """Rate of biases in units of that of weights. The paper's networks were trained with 2."""
-    backbone_rate: float | None = None
+    backbone_lr: float | None = None
     """Learning rate of the backbone. Default: a quarter of rate where pretrained, else rate."""
     weight_decay: float | None = None
     """Of weights, not of biases and normalisation. Default: 0.02 (adamw), 0.0005 (sgd)."""
@@ -110,7 +110,7 @@ class Settings:
     """Stop after so many epochs without a better mean IoU; 0: never."""
     logger: str = ""
     """tensorboard, wandb or both, with a comma: what log.csv and images/ hold goes there, too."""
-    pictures_every: int | None = None
+    log_images_every: int | None = None
     """Draw the same few validation pictures each so-many-th epoch, and the first batches before
     the first step, into images/; 0: never. Default: about ten times."""
     seed: int = 0
@@ -122,8 +122,8 @@ class Settings:
     what they found is left out."""
     cache: float = 1.0
     """GiB of memory for decoded pictures and masks; what does not fit is decoded every epoch."""
-    accelerator: str = "auto"
-    """auto, cpu or gpu."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
     devices: int = 1
     """Processes (GPUs) per machine."""
     nodes: int = 1
@@ -135,16 +135,23 @@ class Settings:
         for name, choices in CHOICES.items():
             wanted = ", ".join(map(str, choices))
             self._require(name, getattr(self, name) in choices, f"one of {wanted}")
-        for name in ("epochs", "batch", "accumulate", "devices", "nodes"):
+        for name in ("epochs", "batch_size", "grad_accumulation", "devices", "nodes"):
             self._require(name, getattr(self, name) >= 1, "1 or more")
-        for name in ("patience", "pictures_every", "color", "workers", "cache", "weight_decay"):
+        for name in (
+            "patience",
+            "log_images_every",
+            "color_jitter",
+            "workers",
+            "cache",
+            "weight_decay",
+        ):
             value = getattr(self, name)
             self._require(name, value is None or value >= 0, "0 or more")
-        for name in ("rate", "backbone_rate", "summed_rate", "stage_rate"):
+        for name in ("lr", "backbone_lr", "sum_loss_lr", "stage_lr_factor"):
             value = getattr(self, name)
             self._require(name, value is None or value > 0, "more than 0")
-        alone = self.summed_rate is None or self.rate is None is self.backbone_rate
-        self._require("summed_rate", alone, "given without rate and backbone_rate")
+        alone = self.sum_loss_lr is None or self.lr is None is self.backbone_lr
+        self._require("sum_loss_lr", alone, "given without rate and backbone_rate")
         known = ("tensorboard", "wandb")
         named = [word.strip() for word in self.logger.split(",") if word.strip()]
         fine = set(named) <= set(known) and len(set(named)) == len(named)
@@ -152,9 +159,9 @@ class Settings:
         if self.staged and self.devices * self.nodes > 1:
             raise FullconvError(
                 f"stages are trained by one process, not by {self.devices * self.nodes}.",
-                "--devices 1   # or --stride 32, then --stride 16 --start RUN, then --stride 8",
+                "--devices 1   # or --stride 32, then --stride 16 --init-from RUN, then --stride 8",
             )
-        self._require("bias_rate", self.bias_rate >= 0, "0 or more")
+        self._require("bias_lr_factor", self.bias_lr_factor >= 0, "0 or more")
         self._require("momentum", 0 <= self.momentum < 1, "from 0 to below 1")
         self._require("seed", 0 <= self.seed < 2**32, f"from 0 to {2**32 - 1}")
         self._require("label_smoothing", 0 <= self.label_smoothing < 1, "from 0 to below 1")
@@ -286,8 +293,8 @@ def _flag(option: Field[Any]) -> str:
     if isinstance(value, bool):
         return f"--{name}   # or --no-{name}"
     if value is None:
-        examples = {"crop": (321, 481), "scale": (0.5, 2.0), "workers": 2, "summed_rate": 1e-10}
-        examples["pictures_every"] = 5
+        examples = {"crop": (321, 481), "scale": (0.5, 2.0), "workers": 2, "sum_loss_lr": 1e-10}
+        examples["log_images_every"] = 5
         value = examples.get(option.name, 0.002)
     words = value if isinstance(value, tuple) else (value,)
     return f"--{name} {' '.join(map(str, words))}"

@@ -170,7 +170,7 @@ def _require_exportable(
             shell_command("fullconv", "train", "DATA", "--backbone", model.card.name),
         )
     if precision == "int8" and to != "onnx":
-        raise FullconvError(f"int8 is written for onnx, not for {to}.", "--to onnx")
+        raise FullconvError(f"int8 is written for onnx, not for {to}.", "--format onnx")
     if precision == "int8" and not pictures:
         raise FullconvError(
             "int8 is calibrated on pictures like those it will see; none were given.",
@@ -217,7 +217,7 @@ def _compared(
             f"the exported file gives other labels than the model at {share:.3%} of {pixels} "
             f"pixels (at most {MOST_UNLIKE[precision]:.2%}), and scores that are off by "
             f"{relative:.1e} of the largest; it is not kept.",
-            "--precision float32" if precision != "float32" else "--to torch",
+            "--precision float32" if precision != "float32" else "--format torch",
         )
     return tuple(sizes), pixels, share, None if found.labels_inside else relative
 

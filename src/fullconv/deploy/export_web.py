@@ -1,4 +1,4 @@
-"""A model as a web page that labels pictures in the reader's browser: `fullconv export --to web`.
+"""A model as a web page that labels pictures in the reader's browser: `fullconv export --format web`.
 
     index.html     the page, the same that `fullconv serve` shows
     model.json     classes, and where the cells of the scores sit
@@ -60,7 +60,7 @@ def export_web(
         names = " and ".join(one.name for one in model.inputs)
         raise FullconvError(
             f"the model takes {names} beside each picture; the page has pictures alone.",
-            "fullconv export MODEL --to onnx",
+            "fullconv export MODEL --format onnx",
         )
     out = Path(out)
     with _runtime(ort) as folder:
@@ -153,4 +153,4 @@ def _packed(place: Path) -> Path:
 
 def _by_hand() -> str:
     fetch = f"npm pack {PACKAGE}@{VERSION} && tar xf {PACKAGE}-{VERSION}.tgz"
-    return f"{fetch} && fullconv export MODEL --to web --ort package"
+    return f"{fetch} && fullconv export MODEL --format web --ort package"

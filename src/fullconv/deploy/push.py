@@ -92,7 +92,7 @@ def _newest_sheet(folder: Path) -> Path:
     if not sheets:
         raise FullconvError(
             f"there are no pictures of the training in {folder.parent / 'images'}.",
-            "fullconv train DATA --pictures-every 5",
+            "fullconv train DATA --log-images-every 5",
         )
     return sheets[-1]
 

@@ -185,7 +185,7 @@ def _require(runs: Sequence[Any], varying: Sequence[str], resamples: int) -> Non
             raise FullconvError(
                 f"the line {line!r} of the protocol card may not vary; what may is "
                 f"{', '.join(VARYING)}.",
-                f"--varying {VARYING[0]}",
+                f"--allow-different {VARYING[0]}",
             )
     if resamples < 100:
         raise FullconvError(

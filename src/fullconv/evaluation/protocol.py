@@ -140,7 +140,7 @@ def _mended(
     first = counts[0]
     if any(line not in VARYING for line in unlike):
         return f"{_evaluating(places[number], first)}   # on the first one's data, then compare"
-    words = ("--varying", ",".join([*varying, *unlike]))
+    words = ("--allow-different", ",".join([*varying, *unlike]))
     if list(unlike) == [AUGMENTATION]:
         plain = [of.protocol.get(AUGMENTATION) == "none" for of in counts]
         other = places[0] if plain[1] else places[number]

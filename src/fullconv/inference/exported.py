@@ -134,7 +134,7 @@ class Deployed(Segmenter):
         return FullconvError(
             f"{self.name} gives labels and no scores: probabilities, and what is made of them, "
             "cannot be had from it.",
-            "fullconv export MODEL --to onnx   # without --labels-inside",
+            "fullconv export MODEL --format onnx   # without --with-labels",
         )
 
     def _outputs(self, planes: np.ndarray) -> list[np.ndarray]:
@@ -212,7 +212,7 @@ def load_deployed(
     if not path.is_file():
         raise FullconvError(
             f"no exported model at {path}: there is no such file.",
-            "fullconv export MODEL --to onnx",
+            "fullconv export MODEL --format onnx",
         )
     start = _onnx if path.suffix.lower() == ".onnx" else _openvino
     try:
@@ -222,7 +222,7 @@ def load_deployed(
     except Exception as error:  # each engine has a family of its own, without a common ancestor
         raise FullconvError(
             f"{path} cannot be read: {_said(error)}",
-            "fullconv export MODEL --to onnx   # once more",
+            "fullconv export MODEL --format onnx   # once more",
         ) from error
     try:
         about = json.loads(described)
@@ -231,7 +231,7 @@ def load_deployed(
         raise FullconvError(
             f"{path} holds a network, but not what its classes are and where its scores sit; "
             "expected a file that fullconv wrote.",
-            "fullconv export MODEL --to onnx",
+            "fullconv export MODEL --format onnx",
         ) from error
     model.use(options or Options())
     return model

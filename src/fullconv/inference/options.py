@@ -62,7 +62,7 @@ class Options:
             raise FullconvError(
                 f"unsure below a probability of {self.unsure:g}; expected a fraction between 0 and "
                 "1.",
-                "--unsure 0.6",
+                "--min-confidence 0.6",
             )
         if self.min_area < 0:
             raise FullconvError(
@@ -71,7 +71,7 @@ class Options:
         if self.every < 1:
             raise FullconvError(
                 f"every {self.every} frames; expected 1 or more.",
-                "--every 5   # each fifth frame of a video",
+                "--frame-step 5   # each fifth frame of a video",
             )
 
     @property
@@ -112,7 +112,7 @@ class Options:
             "--flip": self.flip,
             "--scales": self.scales != (1.0,),
             "--classes": bool(self.classes),
-            "--unsure": self.unsure is not None,
+            "--min-confidence": self.unsure is not None,
             "--min-area": self.min_area > 1,
         }
         asked = [name for name, there in named.items() if there]

@@ -236,7 +236,7 @@ class Segmenter(ABC):
             raise FullconvError(
                 f"the model takes {' and '.join(wanted) or 'nothing'} beside each picture; "
                 f"{len(inputs) or 'nothing'} was given.",
-                f"--inputs {','.join(wanted)}   # folders; model(picture, inputs=[...]) in Python"
+                f"--extra-inputs {','.join(wanted)}   # folders; model(picture, inputs=[...]) in Python"
                 if wanted
                 else "model(picture)   # without inputs",
             )

@@ -100,7 +100,7 @@ def _require(segmenter: Segmenter, source: Path, outputs: Sequence[str]) -> None
         raise FullconvError(
             f"the model takes {segmenter.inputs[0].name} beside each picture, which {source} has "
             "not.",
-            "fullconv predict MODEL PICTURES --inputs FOLDERS   # of its frames",
+            "fullconv predict MODEL PICTURES --extra-inputs FOLDERS   # of its frames",
         )
 
 

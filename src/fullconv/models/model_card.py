@@ -26,16 +26,16 @@ _LICENCES: tuple[str, ...] = (
 _LICENCES += ("cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0")
 _LICENCES += ("gpl-3.0", "lgpl-3.0", "agpl-3.0", "unlicense", "mpl-2.0")
 _WORST = 3  # classes that are named as the least well labelled
-_ASIDE = ("workers", "cache", "accelerator", "devices", "nodes", "pictures_every", "logger")
+_ASIDE = ("workers", "cache", "device", "devices", "nodes", "log_images_every", "logger")
 _TOLD = {  # options that say how a training went -> in words
     "epochs": "epochs",
-    "batch": "batch",
-    "accumulate": "batches a step",
+    "batch_size": "batch size",
+    "grad_accumulation": "batches per step",
     "devices": "devices",
     "optimizer": "optimizer",
     "schedule": "schedule",
-    "rate": "rate",
-    "backbone_rate": "backbone's rate",
+    "lr": "learning rate",
+    "backbone_lr": "learning rate of the backbone",
     "seed": "seed",
 }
 _PAPER = """@inproceedings{long2015fully,
@@ -263,7 +263,7 @@ def _command(config: Table) -> str:
     named = backbone["name"] if own else f"{backbone['source']}:{backbone['name']}"
     words += ["--backbone", named if plain else "CARD.toml"]
     if training.get("start"):
-        words += ["--start", "MODEL"]
+        words += ["--init-from", "MODEL"]
     usual = Settings().to_dict()
     for key, value in training["settings"].items():
         value = tuple(value) if isinstance(value, list) else value

@@ -179,7 +179,7 @@ def _epochs(log: Path) -> tuple[Epoch, ...]:
     columns = read_log(log)
     numbers = columns.get("epoch", [])
     lacking = [math.nan] * len(numbers)
-    named = ("loss", "rate", "mean_iou", "pixel_accuracy", "seconds")
+    named = ("loss", "lr", "mean_iou", "pixel_accuracy", "seconds")
     rows = zip(*(columns.get(name, lacking) for name in named), strict=True)
     return tuple(
         Epoch(int(number), *row)

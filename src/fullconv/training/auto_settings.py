@@ -50,10 +50,10 @@ def decide(
     else:
         reasons = []
     card_brings = str(settings.backbone).endswith(".toml")
-    warm = bool(settings.start) or (module is None and (settings.pretrained or card_brings))
+    warm = bool(settings.init_from) or (module is None and (settings.pretrained or card_brings))
     # Of sgd the rate over 1 - momentum, by which it moves in the long run, stays the same.
     usual = 0.002 if settings.optimizer == "adamw" else round(0.2 * (1 - settings.momentum), 12)
-    rate = settings.rate or usual
+    rate = settings.lr or usual
     decay = settings.weight_decay
     if decay is None:
         decay = 0.02 if settings.optimizer == "adamw" else 0.0005
@@ -63,22 +63,22 @@ def decide(
     decided = replace(
         settings,
         pretrained=settings.pretrained
-        and not (card_brings or module is not None or settings.start),
+        and not (card_brings or module is not None or settings.init_from),
         backbone=str(Path(settings.backbone).resolve()) if card_brings else settings.backbone,
-        start=_resolved(settings.start),
-        rate=rate,
-        backbone_rate=settings.backbone_rate or (rate / 4 if warm else rate),
+        init_from=_resolved(settings.init_from),
+        lr=rate,
+        backbone_lr=settings.backbone_lr or (rate / 4 if warm else rate),
         weight_decay=decay,
         workers=workers,
-        pictures_every=_pictures_every(settings),
+        log_images_every=_pictures_every(settings),
     )
     return decided, reasons
 
 
 def _pictures_every(settings: Settings) -> int:
     """Ten sheets or so show how a training goes, however long it is."""
-    if settings.pictures_every is not None:
-        return settings.pictures_every
+    if settings.log_images_every is not None:
+        return settings.log_images_every
     return max(1, round(settings.epochs / 10))
 
 
@@ -130,7 +130,7 @@ def _from_data(
         settings = replace(settings, class_weights=kind)
         other = "none" if kind == "balanced" else "balanced"
         reasons.append(f"class weights {kind}: {why} (--class-weights {other})")
-    if settings.summed_rate is not None:
+    if settings.sum_loss_lr is not None:
         settings, why = _converted(settings, report)
         reasons.append(why)
     return settings, reasons
@@ -139,11 +139,11 @@ def _from_data(
 def _whole(settings: Settings, report: CheckReport) -> Settings:
     """Whole pictures make one batch where their sizes are the same, and keep their scale."""
     scale = settings.scale or (1.0, 1.0)
-    if settings.batch > 1 and len(report.sizes) > 1:
+    if settings.batch_size > 1 and len(report.sizes) > 1:
         raise FullconvError(
             f"whole pictures (crop 0 0) of {len(report.sizes)} different sizes make no batch of "
-            f"{settings.batch}.",
-            f"--batch 1 --accumulate {settings.batch}",
+            f"{settings.batch_size}.",
+            f"--batch-size 1 --grad-accumulation {settings.batch_size}",
         )
     return replace(settings, scale=scale)
 
@@ -151,7 +151,7 @@ def _whole(settings: Settings, report: CheckReport) -> Settings:
 def _converted(settings: Settings, report: CheckReport) -> tuple[Settings, str]:
     """The rate, and the weight decay beside it, of a loss summed over pixels (FCN's solvers)."""
     assert settings.crop is not None
-    assert settings.summed_rate is not None
+    assert settings.sum_loss_lr is not None
     labelled, pictures = sum(report.class_pixels["train"]), len(report.dataset.splits["train"])
     each = labelled / max(pictures, 1)
     where = "a picture, on average"
@@ -159,17 +159,17 @@ def _converted(settings: Settings, report: CheckReport) -> tuple[Settings, str]:
         share = labelled / max(labelled + report.ignored_pixels["train"], 1)
         each = settings.crop[0] * settings.crop[1] * share
         where = "a crop"
-    pixels = max(1.0, each * settings.batch)
-    rate = mean_rate(settings.summed_rate, pixels)
+    pixels = max(1.0, each * settings.batch_size)
+    rate = mean_rate(settings.sum_loss_lr, pixels)
     decay = settings.weight_decay if settings.weight_decay is not None else 0.0005
-    batch = f" x {settings.batch} pictures" if settings.batch > 1 else ""
+    batch = f" x {settings.batch_size} pictures" if settings.batch_size > 1 else ""
     why = (
-        f"rate {rate:.3g} of the mean loss: {settings.summed_rate:g} of the summed loss x "
+        f"rate {rate:.3g} of the mean loss: {settings.sum_loss_lr:g} of the summed loss x "
         f"{each:,.0f} labelled pixels of {where}{batch}; weight decay {decay / pixels:.3g}: "
-        f"{decay:g} over the same (--rate, --weight-decay)"
+        f"{decay:g} over the same (--lr, --weight-decay)"
     )
     settings = replace(
-        settings, summed_rate=None, rate=rate, backbone_rate=rate, weight_decay=decay / pixels
+        settings, sum_loss_lr=None, lr=rate, backbone_lr=rate, weight_decay=decay / pixels
     )
     return settings, why
 

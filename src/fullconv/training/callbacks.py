@@ -25,7 +25,7 @@ from fullconv.core.i18n import translate
 from fullconv.core.settings import Settings
 from fullconv.core.text import shell_command
 
-COLUMNS = ("epoch", "step", "loss", "rate", "mean_iou", "pixel_accuracy", "seconds")
+COLUMNS = ("epoch", "step", "loss", "lr", "mean_iou", "pixel_accuracy", "seconds")
 
 
 class Reporter(pl.Callback):
@@ -153,7 +153,7 @@ class Guards(pl.Callback):
                 f"the loss became {float(loss.detach())} at step {trainer.global_step} (epoch "
                 f"{trainer.current_epoch + 1}, learning rate {rate:.2g}). The best model so far is "
                 "kept. Usual causes: too high a rate, or half precision.",
-                f"--rate {rate / 4:.2g}   # or --precision float32",
+                f"--lr {rate / 4:.2g}   # or --precision float32",
             )
 
     def on_validation_end(self, trainer: pl.Trainer, module: Any) -> None:
@@ -170,7 +170,7 @@ class Guards(pl.Callback):
                 f"warning: for {self.collapsed} epochs every pixel has been called {name!r}. "
                 "It may recover; if it does not, the usual causes are masks that are nearly all "
                 f"{name!r}, too high a rate, or a fresh start on few pictures.\n"
-                "  try: --class-weights auto, --rate 0.0005, or a pretrained backbone"
+                "  try: --class-weights auto, --lr 0.0005, or a pretrained backbone"
             )
             print(translate(text), file=sys.stderr)
 
@@ -188,9 +188,9 @@ def explained(settings: Settings) -> Iterator[None]:
         raise FullconvError(message.strip(), hint.strip()) from None
     except torch.OutOfMemoryError as error:
         raise FullconvError(
-            f"the device's memory does not hold {settings.batch} pictures of "
+            f"the device's memory does not hold {settings.batch_size} pictures of "
             f"{settings.crop} pixels: {str(error).splitlines()[0]}",
-            f"--batch {max(1, settings.batch // 2)}",
+            f"--batch-size {max(1, settings.batch_size // 2)}",
         ) from error
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):

@@ -57,7 +57,7 @@ class Watch(pl.Callback):
     ) -> None:
         self.folder, self.settings = folder / FOLDER, settings
         self.reports, self.split, self.quiet = reports, split, quiet
-        self.every = settings.pictures_every or 0
+        self.every = settings.log_images_every or 0
         self.chosen: list[int] = []
         self.kept: list[album.Labelled] = []
         self.pen: ThreadPoolExecutor | None = None
@@ -218,5 +218,5 @@ def _how(settings: Settings, sizes: Sequence[tuple[int, ...]]) -> str:
     if settings.scale != (1.0, 1.0):
         parts.append(f"magnified {settings.scale[0]:g} to {settings.scale[1]:g} times")
     parts += ["half of them mirrored"] * settings.flip
-    parts += [f"colours varied by up to {settings.color:.0%}"] * bool(settings.color)
+    parts += [f"colours varied by up to {settings.color_jitter:.0%}"] * bool(settings.color_jitter)
     return ", ".join(parts)

@@ -51,7 +51,9 @@ def fresh_model(report: CheckReport, settings: Settings, module: Any, *, quiet: 
     if settings.pretrained and not card.pretrained_on:
         licence = card.license or published_license(card)
         card = replace(card, pretrained_on=f"{card.source}'s default weights", license=licence)
-    settings_kept = {k: v for k, v in settings.to_dict().items() if k not in ("backbone", "start")}
+    settings_kept = {
+        k: v for k, v in settings.to_dict().items() if k not in ("backbone", "init_from")
+    }
     facts: dict[str, Any] = {
         "data_fingerprint": report.fingerprint,
         "trained_on": trained_on(report, earlier.training if earlier else None),
@@ -80,7 +82,7 @@ def fresh_model(report: CheckReport, settings: Settings, module: Any, *, quiet: 
             facts["unchanged_at_start"] = _unchanged(model, earlier, dataset)
             how += f"; {facts['unchanged_at_start']:.2%} of the pixels keep their label"
         if not quiet:
-            print(translate(f"starts from {settings.start}: {how}"), file=sys.stderr)
+            print(translate(f"starts from {settings.init_from}: {how}"), file=sys.stderr)
     return model
 
 
@@ -133,7 +135,7 @@ def _require_its_inputs(earlier: Model, dataset: Dataset, settings: Settings) ->
         raise FullconvError(
             f"the model to start from takes {' and '.join(names)} beside pictures, by "
             f"{earlier.fusion} fusion; this training would not.",
-            f"--inputs {','.join(names)} --fusion {earlier.fusion}",
+            f"--extra-inputs {','.join(names)} --fusion {earlier.fusion}",
         )
 
 
@@ -150,7 +152,7 @@ def strides_of(settings: Settings, module: Any) -> list[int]:
 
 def _begun_with(settings: Settings, module: Any) -> tuple[Any, Model | None]:
     """What the backbone is built from, and the model to start from."""
-    earlier = load_model(settings.start, backbone=module) if settings.start else None
+    earlier = load_model(settings.init_from, backbone=module) if settings.init_from else None
     named = earlier.card if earlier else settings.backbone
     return (module if module is not None else named), earlier
 

@@ -60,7 +60,7 @@ class Training(pl.LightningModule):
         self.latest: Metrics | None = None
         self.others: dict[str, Metrics] = {}  # of further heads
         self.best = -1.0
-        if settings.frozen:
+        if settings.freeze_backbone:
             self.network.backbone.requires_grad_(False)
             self.train()  # Lightning leaves the modes as they are
 
@@ -71,13 +71,13 @@ class Training(pl.LightningModule):
     def train(self, mode: bool = True) -> Training:
         """What is frozen keeps its running means, too, and drops nothing out."""
         super().train(mode)
-        if self.settings.frozen:
+        if self.settings.freeze_backbone:
             self.network.backbone.eval()
         return self
 
     def on_train_batch_start(self, batch: Any, index: int) -> None:
         # Dropout and the like: the same at this step, whether or not the training was stopped.
-        passes = self.settings.accumulate
+        passes = self.settings.grad_accumulation
         step = self.global_step * passes + index % passes
         torch.manual_seed(self.settings.seed * 1_000_003 + step)
 
@@ -182,7 +182,7 @@ class Training(pl.LightningModule):
 def _groups(network: FCN, settings: Settings) -> list[dict[str, Any]]:
     """Parameters by what they have in common: rate and weight decay. Biases and normalisation are
     not pulled to zero; biases may have a rate of their own (Caffe's lr_mult 2)."""
-    rates = {True: settings.backbone_rate, False: settings.rate}
+    rates = {True: settings.backbone_lr, False: settings.lr}
     backbone = {id(p) for p in network.backbone.parameters()}
     biases = {
         id(layer.bias)
@@ -196,6 +196,6 @@ def _groups(network: FCN, settings: Settings) -> list[dict[str, Any]]:
         rate, decay = rates[id(parameter) in backbone], settings.weight_decay
         assert rate is not None
         assert decay is not None
-        rate *= settings.bias_rate if id(parameter) in biases else 1
+        rate *= settings.bias_lr_factor if id(parameter) in biases else 1
         groups.setdefault((rate, decay if parameter.ndim > 1 else 0.0), []).append(parameter)
     return [{"params": p, "lr": r, "weight_decay": d} for (r, d), p in groups.items()]

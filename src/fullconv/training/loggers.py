@@ -144,7 +144,7 @@ class Teller(pl.Callback):
     def _steps(self, trainer: pl.Trainer) -> None:
         if self.losses:
             rate = trainer.optimizers[0].param_groups[0]["lr"]
-            self._tell(trainer, {"loss": float(np.mean(self.losses)), "rate": rate})
+            self._tell(trainer, {"loss": float(np.mean(self.losses)), "lr": rate})
             self.losses.clear()
 
     def _tell(self, trainer: pl.Trainer, values: dict[str, Any]) -> None:

@@ -34,19 +34,19 @@ def train_stages(
     stages: list[Stage] = []
     for number, stride in enumerate(strides):
         part = folder if stride == strides[-1] else folder / f"{stride}s"
-        factor = settings.stage_rate**number
-        assert settings.rate is not None
-        assert settings.backbone_rate is not None
+        factor = settings.stage_lr_factor**number
+        assert settings.lr is not None
+        assert settings.backbone_lr is not None
         stage = replace(
             settings,
             staged=False,
             stride=stride,
-            rate=settings.rate * factor,
-            backbone_rate=settings.backbone_rate * factor,
+            lr=settings.lr * factor,
+            backbone_lr=settings.backbone_lr * factor,
         )
         if stages:
             start = str(Path(stages[-1].model).resolve())
-            stage = replace(stage, start=start, pretrained=False)
+            stage = replace(stage, init_from=start, pretrained=False)
         if not (part / "metrics.json").is_file():
             fit(part, stage)
         stages.append(_stage_of(part, f"FCN-{stride}s", stages[-1] if stages else None))

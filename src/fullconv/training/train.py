@@ -117,7 +117,7 @@ def _checked(data: Path, settings: Settings) -> tuple[CheckReport, list[CheckRep
     dataset, others = with_heads(
         report, names_of(settings.heads), ignore_rules=settings.ignore_rules
     )
-    dataset = with_inputs(dataset, names_of(settings.inputs))
+    dataset = with_inputs(dataset, names_of(settings.extra_inputs))
     if dataset.inputs:
         dataset = measured(dataset)
     return replace(report, dataset=dataset, fingerprint=fingerprint(report, dataset)), others
@@ -158,7 +158,7 @@ def _fit_stages(
 
     def fit(part: Path, stage: Settings) -> None:
         if not quiet:
-            print(translate(f"FCN-{stage.stride}s, rate {stage.rate:.3g}"), file=sys.stderr)
+            print(translate(f"FCN-{stage.stride}s, rate {stage.lr:.3g}"), file=sys.stderr)
         if part != folder:
             (part / "checkpoint").mkdir(parents=True, exist_ok=True)
             _save_config(part, data, stage)
@@ -252,12 +252,12 @@ def _trainer(
     settings: Settings, callbacks: list[Any], loggers: list[Any], folder: Path
 ) -> pl.Trainer:
     return pl.Trainer(
-        accelerator=settings.accelerator,
+        accelerator={"cuda": "gpu"}.get(settings.device, settings.device),
         devices=settings.devices,
         num_nodes=settings.nodes,
         precision=_precision(settings),  # type: ignore[arg-type]
         max_epochs=settings.epochs,
-        accumulate_grad_batches=settings.accumulate,
+        accumulate_grad_batches=settings.grad_accumulation,
         callbacks=callbacks,
         default_root_dir=folder,
         logger=loggers or False,
@@ -274,7 +274,7 @@ def _precision(settings: Settings) -> str:
     names = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
     if settings.precision != "auto":
         return names[settings.precision]
-    if settings.accelerator != "cpu" and torch.cuda.is_available():
+    if settings.device != "cpu" and torch.cuda.is_available():
         return names["bfloat16" if computes_in_bfloat16(torch.device("cuda")) else "float16"]
     return names["bfloat16" if computes_in_bfloat16(torch.device("cpu")) else "float32"]
 
@@ -288,7 +288,7 @@ def _loaders(
         settings.crop,
         scale=settings.scale,
         flip=settings.flip,
-        color=settings.color,
+        color=settings.color_jitter,
         mean=model.card.mean,
         ignore_index=common_ignore(model.tables),
         extra_mean=[x for one in model.inputs for x in one.mean],
@@ -296,7 +296,7 @@ def _loaders(
     further = list(model.heads.values())
     part = {"rank": trainer.global_rank, "world": trainer.world_size}
     pairs = dataset.splits["train"]
-    batches = ShuffledBatches(len(pairs), settings.batch, seed=settings.seed, **part)
+    batches = ShuffledBatches(len(pairs), settings.batch_size, seed=settings.seed, **part)
     held_out = OrderedPictures(len(dataset.splits[split]), **part)
     workers = settings.workers or 0
     # The processes of one machine share the budget; the reading processes of each share its cache.

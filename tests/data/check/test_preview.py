@@ -217,7 +217,7 @@ def test_what_cannot_be_drawn_or_written_is_said(scenes: Path, tmp_path: Path) -
     report = check(scenes)
     with pytest.raises(FullconvError, match=r"written as PNG, not as 'a\.jpg'") as caught:
         save_sheet(report, tmp_path / "a.jpg")
-    assert caught.value.hint == "--sheet a.png"
+    assert caught.value.hint == "--preview a.png"
     (tmp_path / "file").touch()
     with pytest.raises(FullconvError, match="could not be written to") as caught:
         save_sheet(report, tmp_path / "file" / "a.png")

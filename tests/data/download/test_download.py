@@ -361,7 +361,7 @@ def test_without_a_network_the_way_by_hand_works(
 @pytest.mark.parametrize(
     "words",
     [
-        ["check", "voc2012", "--sheet", "my sheet.png"],
+        ["check", "voc2012", "--preview", "my sheet.png"],
         ["train", "voc2012", "--epochs", "3"],
         ["ceiling", "voc2012"],
         ["convert", "voc2012", "out"],

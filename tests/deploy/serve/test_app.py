@@ -154,7 +154,7 @@ def test_a_model_without_scores(sparing: Deployed) -> None:
     assert asked.error == (
         422,
         "the model gives labels and no scores: there is no confidence.",
-        "/predict?output=json&include=ids,mask   # or a file exported without --labels-inside",
+        "/predict?output=json&include=ids,mask   # or a file exported without --with-labels",
     )
 
 

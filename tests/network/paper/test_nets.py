@@ -446,7 +446,7 @@ def test_it_trains_saves_and_predicts_from_the_command_line(
         'source = "paper"\nname = "vgg16"\noptions = { form = "original", width = 0.0625 }\n'
     )
     out = tmp_path / "run"
-    words = f"--batch 2 --crop 33 33 --workers 0 --epochs 1 --out {out} --json"
+    words = f"--batch-size 2 --crop 33 33 --workers 0 --epochs 1 --out {out} --json"
     assert run(["train", str(data), "--backbone", str(card), *words.split()]) == 0
     photo = next((data / "images/test").iterdir())
     predicted = ["predict", str(out), str(photo), "--out", str(tmp_path / "out")]

@@ -63,7 +63,7 @@ def save_sheet(report: CheckReport, path: str | Path, *, findings: bool = True) 
     except OSError as error:
         raise FullconvError(
             f"the sheet could not be written to {path}: {error.strerror or error}.",
-            "--sheet another_folder/sheet.png",
+            "--preview another_folder/sheet.png",
         ) from error
 
 
@@ -90,7 +90,7 @@ def _refuse_place(path: Path, report: CheckReport) -> None:
     if path.suffix.lower() != ".png":
         raise FullconvError(
             f"a sheet is written as PNG, not as {path.name!r}.",
-            shell_command("--sheet", f"{path.stem}.png"),
+            shell_command("--preview", f"{path.stem}.png"),
         )
     pairs = [pair for pairs in report.dataset.splits.values() for pair in pairs]
     alone = [*report.dataset.unpaired_pictures, *report.dataset.unpaired_masks]
@@ -98,7 +98,7 @@ def _refuse_place(path: Path, report: CheckReport) -> None:
     if path.resolve() in theirs | {file.resolve() for file in alone}:
         raise FullconvError(
             f"{path} belongs to the data set; a sheet would be written over it.",
-            "--sheet sheet.png",
+            "--preview sheet.png",
         )
 
 

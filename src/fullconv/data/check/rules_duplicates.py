@@ -141,8 +141,8 @@ def shifted(facts: Facts) -> Iterator[Finding]:
             f"{first.pair.mask.name} fit the edges of its picture far better when it is moved "
             f"{_where(found.rows, found.columns)}",
             facts.names(scan.pair.mask for scan, _ in moved),
-            "look at what --sheet draws, and export or draw the mask again where it is true:\n"
-            + shell_command("fullconv", "check", facts.dataset.root, "--sheet", "check.png"),
+            "look at what --preview draws, and export or draw the mask again where it is true:\n"
+            + shell_command("fullconv", "check", facts.dataset.root, "--preview", "check.png"),
         )
 
 

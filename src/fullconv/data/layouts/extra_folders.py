@@ -5,7 +5,7 @@ something else than light.
            geometry/        --heads geometry: a mask for each picture, with a class table of its own
                             in geometry/dataset.toml; one head each (Long et al. 2015, section 5:
                             SIFT Flow's semantic and geometric labels)
-           depth/           --inputs depth: a file for each picture (section 5: NYUDv2's depth)
+           depth/           --extra-inputs depth: a file for each picture (section 5: NYUDv2's depth)
 
 A file belongs to the picture of the same stem, wherever below the folder it lies. Where a stem is
 there more than once, it lies in a folder called like the picture's, its mask's or its split.
@@ -82,7 +82,7 @@ def with_inputs(dataset: Dataset, folders: Sequence[str]) -> Dataset:
         place = _place(dataset, folder, "further input")
         found = _beside(dataset, place, channels.SUFFIXES)
         name = _name(folder)
-        _require_new(name, [one.name for one in dataset.inputs], "input", "--inputs")
+        _require_new(name, [one.name for one in dataset.inputs], "input", "--extra-inputs")
         splits = {
             split: tuple(
                 replace(pair, inputs=(*pair.inputs, found[split, pair.name])) for pair in pairs
@@ -117,7 +117,7 @@ def measured(dataset: Dataset) -> Dataset:
             raise FullconvError(
                 f"the input {one.name} holds the same number, {mean[spread == 0][0]:g}, at every "
                 "pixel of every training file; nothing can be learned from it.",
-                f"--inputs {','.join(i.name for i in dataset.inputs if i != one) or 'ANOTHER'}",
+                f"--extra-inputs {','.join(i.name for i in dataset.inputs if i != one) or 'ANOTHER'}",
             )
         known.append(replace(one, mean=tuple(map(float, mean)), std=tuple(map(float, spread))))
     return replace(dataset, inputs=tuple(known))
@@ -132,7 +132,7 @@ def files_of(pictures: Iterable[Path], folder: Path, name: str) -> list[Path]:
     if not folder.is_dir():
         raise FullconvError(
             f"no folder {folder}; the model wants its input {name} beside each picture.",
-            "--inputs FOLDER",
+            "--extra-inputs FOLDER",
         )
     rows = {("", str(k)): [picture] for k, picture in enumerate(pictures)}
     return list(_matched(rows, folder, channels.SUFFIXES).values())

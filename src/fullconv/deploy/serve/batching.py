@@ -55,7 +55,7 @@ class Labelling:
             raise FullconvError(
                 f"the model takes {names} beside each picture; only models of pictures alone "
                 "are served.",
-                "fullconv predict MODEL PICTURES --inputs FOLDER",
+                "fullconv predict MODEL PICTURES --extra-inputs FOLDER",
             )
 
     def together(self, pictures: Sequence[np.ndarray]) -> bool:

@@ -128,7 +128,7 @@ class Service:
                 422,
                 "the model gives labels and no scores: there is no confidence.",
                 "/predict?output=json&include=ids,mask   # or a file exported without "
-                "--labels-inside",
+                "--with-labels",
             )
 
     async def _labelled(

@@ -51,7 +51,7 @@ def not_finite() -> FullconvError:
     return FullconvError(
         "the scores hold NaN or infinite values, so there is no largest one. The weights are "
         "broken: a training that diverged?",
-        "fullconv train DATA --rate 0.0005",
+        "fullconv train DATA --lr 0.0005",
     )
 
 
