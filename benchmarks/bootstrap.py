@@ -1,8 +1,8 @@
 """How often the intervals of `fullconv compare` hold the truth.
 
-The truth must be known: 20,000 pictures are all the pictures that there are, samples of them are
+The truth must be known: 20,000 images are all the images that there are, samples of them are
 drawn with replacement, and each sample is compared as two runs on it would be. `common`, `rare` and
-`many` make the pictures up, `camvid` takes those of two real runs. README.md beside this file has
+`many` make the images up, `camvid` takes those of two real runs. README.md beside this file has
 the details.
 """
 
@@ -20,15 +20,15 @@ import numpy as np
 from method import Figure, MissingError, Section, Spread, parser, run
 
 from fullconv.evaluation.bootstrap import FEW, METRICS, differences, values_of
-from fullconv.evaluation.per_image import PictureCounts, file_in
+from fullconv.evaluation.per_image import ImageCounts, file_in
 
-EVERY = 20_000  # pictures that there are
+EVERY = 20_000  # images that there are
 CLASSES = 11
 PIXELS = 360 * 480
-PICTURES = (20, 50, 100, 200)  # of a sample
+IMAGES = (20, 50, 100, 200)  # of a sample
 MANY = (500,)
 WANTED = (0.93, 0.97)
-KINDS = {  # how the share of the pixels falls from class to class, and the rarest class's pictures
+KINDS = {  # how the share of the pixels falls from class to class, and the rarest class's images
     "as CamVid": (4.0, 0.35),
     "rare classes": (6.0, 0.03),
 }
@@ -36,9 +36,9 @@ EFFECTS = {"none": 0.0, "small": 0.1, "large": 0.4}  # in the logarithm of the o
 
 
 def population(kind: str, effect: float, count: int, seed: int) -> list[np.ndarray]:
-    """(count, 3, K) of two models on the same made-up pictures: shares of classes that are there or
+    """(count, 3, K) of two models on the same made-up images: shares of classes that are there or
     not, difficulties that both models share and that each has alone, and mistakes that go to the
-    other classes of the picture. Without an effect each pair is there twice, the second time with
+    other classes of the image. Without an effect each pair is there twice, the second time with
     the models swapped, so that the true differences are exactly 0."""
     chance = np.random.default_rng(seed)
     fall, rarest = KINDS[kind]
@@ -66,17 +66,17 @@ def population(kind: str, effect: float, count: int, seed: int) -> list[np.ndarr
 
 
 def coverage(
-    every: list[np.ndarray], pictures: int, pairs: int, resamples: int
+    every: list[np.ndarray], images: int, pairs: int, resamples: int
 ) -> tuple[dict[str, float], dict[str, list[int]], float]:
     """Of so many samples: the share whose interval holds the truth, by metric; of classes, hits and
-    intervals by how many pictures show them; the share in which a class is marked wrongly."""
+    intervals by how many images show them; the share in which a class is marked wrongly."""
     truth = values_of(every[1].sum(0)) - values_of(every[0].sum(0))
-    chance = np.random.default_rng(pictures)
+    chance = np.random.default_rng(images)
     hits = dict.fromkeys(METRICS, 0)
     by_shown: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     wrong = 0
     for _ in range(pairs):
-        drawn = chance.integers(0, len(every[0]), pictures)
+        drawn = chance.integers(0, len(every[0]), images)
         sample = [of[drawn] for of in every]
         (found,) = differences(sample, resamples=resamples)
         for name, true in zip(METRICS, truth, strict=False):
@@ -110,16 +110,16 @@ def measured(
     classes: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     for name, every in populations.items():
         truth = values_of(every[1].sum(0)) - values_of(every[0].sum(0))
-        for pictures in sizes:
-            found, shown, wrong = coverage(every, pictures, arguments.pairs, arguments.resamples)
-            row = {"population": name, "pictures": pictures, "true_mean_iou": float(truth[0])}
+        for images in sizes:
+            found, shown, wrong = coverage(every, images, arguments.pairs, arguments.resamples)
+            row = {"population": name, "images": images, "true_mean_iou": float(truth[0])}
             rows.append({**row, "coverage": found, "wrongly_marked": wrong})
             for key, (hit, given) in shown.items():
                 classes[key][0] += hit
                 classes[key][1] += given
             section.figures.append(
                 Figure(
-                    f"{name}, {pictures} pictures: mean IoU",
+                    f"{name}, {images} images: mean IoU",
                     None,
                     None,
                     "",
@@ -130,12 +130,12 @@ def measured(
                     + f"; wrong * {100 * wrong:.1f}",
                 )
             )
-            print(f"  {name}, {pictures}: {found['mean_iou']:.3f}", file=sys.stderr, flush=True)
+            print(f"  {name}, {images}: {found['mean_iou']:.3f}", file=sys.stderr, flush=True)
     section.facts = {
         "pairs": arguments.pairs,
         "resamples": arguments.resamples,
         "rows": rows,
-        "class_coverage_by_pictures": {
+        "class_coverage_by_images": {
             key: {"coverage": hit / given, "intervals": given}
             for key, (hit, given) in sorted(
                 classes.items(), key=lambda of: int(of[0].split("-")[0])
@@ -151,7 +151,7 @@ def drawn(
     sizes: tuple[int, ...],
     arguments: argparse.Namespace,
 ) -> Section:
-    """Made-up pictures."""
+    """Made-up images."""
     count = 500 if arguments.quick else EVERY
     populations = {
         f"{kind}, effect {effect}": population(kind, EFFECTS[effect], count, seed=3)
@@ -162,7 +162,7 @@ def drawn(
 
 
 def camvid(arguments: argparse.Namespace) -> Section:
-    """All pictures that two runs were evaluated on, of val and test together."""
+    """All images that two runs were evaluated on, of val and test together."""
     if not arguments.runs:
         raise MissingError(
             "--runs RUN RUN: of fullconv train on data/camvid, evaluated on test too"
@@ -172,9 +172,9 @@ def camvid(arguments: argparse.Namespace) -> Section:
         paths = [file_in(folder, split) for split in ("val", "test")]
         if not all(path.is_file() for path in paths):
             raise MissingError(f"{folder} has no counts of both val and test")
-        parts = [PictureCounts.read(path) for path in paths]
+        parts = [ImageCounts.read(path) for path in paths]
         every.append(np.concatenate([of.head().margins for of in parts]))
-    return measured({"CamVid": every}, PICTURES[:1] if arguments.quick else PICTURES, arguments)
+    return measured({"CamVid": every}, IMAGES[:1] if arguments.quick else IMAGES, arguments)
 
 
 def main() -> int:
@@ -186,8 +186,8 @@ def main() -> int:
     if arguments.quick:
         arguments.pairs, arguments.resamples = 5, 200
     sections = {
-        "common": partial(drawn, ["as CamVid"], [*EFFECTS], PICTURES),
-        "rare": partial(drawn, ["rare classes"], [*EFFECTS], PICTURES),
+        "common": partial(drawn, ["as CamVid"], [*EFFECTS], IMAGES),
+        "rare": partial(drawn, ["rare classes"], [*EFFECTS], IMAGES),
         "many": partial(drawn, [*KINDS], ["none", "large"], MANY),
         "camvid": camvid,
     }

@@ -124,7 +124,7 @@ def examined(name: str) -> dict[str, Any]:
 
 
 def cells(dense: DenseClassifier, side: int) -> list[int]:
-    """(h, w) of a square picture, without arithmetic where that can be had."""
+    """(h, w) of a square image, without arithmetic where that can be had."""
     try:
         output = run_on_meta(dense, torch.empty(1, 3, side, side, device="meta"))
     except (RuntimeError, NotImplementedError):
@@ -133,16 +133,16 @@ def cells(dense: DenseClassifier, side: int) -> list[int]:
 
 
 def crop_difference(dense: DenseClassifier, module: nn.Module) -> float:
-    """Of a cell amid a picture of noise three strides larger all around, from the classifier on the
-    crop of its window: what padding, and operations on the whole picture, make of it."""
+    """Of a cell amid an image of noise three strides larger all around, from the classifier on the
+    crop of its window: what padding, and operations on the whole image, make of it."""
     stride = round(dense.grid.stride)
     around = 3 * stride
     side = dense.size + 2 * around
-    picture = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(1))
+    image = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(1))
     inner = slice(around, around + dense.size)
     with torch.inference_mode():
-        wanted = module(picture[:, :, inner, inner])
-        found = dense(picture)[:, :, 3, 3]
+        wanted = module(image[:, :, inner, inner])
+        found = dense(image)[:, :, 3, 3]
     return float((found - wanted).abs().max() / wanted.abs().max())
 
 
@@ -185,20 +185,20 @@ def heat_section(arguments: argparse.Namespace) -> Section:
     if not card.is_file() or not voc.is_dir():
         raise MissingError(f"no {card} and {voc}; FULLCONV_SHARED names their folder")
     dense = convolutionalize(card)
-    pictures = []
+    images = []
     for path in sorted((voc / "SegmentationClass").glob("*.png")):
         ids = read_values(path)
         animal = np.isin(ids, (VOC_CAT, VOC_DOG))
         if not animal.any():
             continue
         found = heatmap(dense, voc / "JPEGImages" / f"{path.stem}.jpg", scales=SCALES)
-        pictures.append({"picture": path.stem, **_judged(found, animal)})
-        if arguments.quick and len(pictures) == 3:
+        images.append({"image": path.stem, **_judged(found, animal)})
+        if arguments.quick and len(images) == 3:
             break
-    section = Section(facts={"rows": pictures, "pictures": len(pictures), "scales": SCALES})
+    section = Section(facts={"rows": images, "images": len(images), "scales": SCALES})
     for label in (*(f"scale {scale:g}" for scale in SCALES), "best of all scales"):
-        inside = float(np.mean([row[label]["inside"] for row in pictures]))
-        chance = float(np.mean([row[label]["chance"] for row in pictures]))
+        inside = float(np.mean([row[label]["inside"] for row in images]))
+        chance = float(np.mean([row[label]["chance"] for row in images]))
         figure = Figure(
             f"top cell on the animal, {label}",
             inside,

@@ -32,7 +32,7 @@ from method import Figure, MissingError, Section, Spread, in_fresh_process, pars
 from PIL import Image
 
 from fullconv.core.errors import FullconvError
-from fullconv.data.io.images import picture_size, read_picture, read_reduced
+from fullconv.data.io.images import image_size, read_image, read_reduced
 from fullconv.data.io.masks import read_mask, tally, write_mask
 from fullconv.data.synthetic import scenes as drawn
 
@@ -67,7 +67,7 @@ def checked(folder: Path, cache: Path) -> Found:
         "bytes": peak_bytes(resource.RUSAGE_CHILDREN),
         "code": done.returncode,
         "said": done.stderr,
-        "pairs": sum(report.get("pictures", {}).values()),
+        "pairs": sum(report.get("images", {}).values()),
         "files_of_rules": counts,
     }
 
@@ -124,7 +124,7 @@ def check(arguments: argparse.Namespace) -> Section:
 def scene_windows(numbers: range, each: int, root: str) -> None:
     """Writes `each` windows of every scene, some of them mirrored."""
     for number in numbers:
-        picture, ids = drawn.scene(number)
+        image, ids = drawn.scene(number)
         random = np.random.default_rng(number)
         for k in range(each):
             top, left = (
@@ -132,7 +132,7 @@ def scene_windows(numbers: range, each: int, root: str) -> None:
             )
             rows, columns = slice(top, top + WINDOW[0]), slice(left, left + WINDOW[1])
             turn = 1 - 2 * (k % 2)
-            photo, mask = (x[rows, columns][:, ::turn] for x in (picture, ids))
+            photo, mask = (x[rows, columns][:, ::turn] for x in (image, ids))
             place = number * each + k
             name = f"{('train', 'train', 'train', 'val', 'test')[place % 5]}/{place:05d}"
             Image.fromarray(photo).save(Path(root, f"images/{name}.jpg"), quality=92)
@@ -175,7 +175,7 @@ def damaged_files(count: int, bombs: bool) -> Iterator[damage.Damaged]:
 
 
 def lay_out(root: Path, number: int, file: damage.Damaged, sound: tuple[Path, Path]) -> Path:
-    """Makes a pair of a damaged file and a sound one; by turns it is the picture and the mask."""
+    """Makes a pair of a damaged file and a sound one; by turns it is the image and the mask."""
     as_mask = file.is_array or number % 2 == 0
     split, stem = ("train", "train", "val")[number % 3], f"{number:05d}"
     for folder, damaged, other in (("images", not as_mask, 0), ("masks", as_mask, 1)):
@@ -198,7 +198,7 @@ def read_all(listing: Path) -> Found:
         path = Path(line)
         readers: list[Callable[[Path], object]] = [tally, partial(read_mask, labels=drawn.LABELS)]
         if path.suffix not in damage.ARRAYS:
-            readers += [read_picture, partial(read_reduced, shortest=512), picture_size]
+            readers += [read_image, partial(read_reduced, shortest=512), image_size]
         refused = 0
         for number, read in enumerate(readers):
             started = time.perf_counter()

@@ -1,9 +1,9 @@
 """Does an exported file give what the model gives, and what do fewer bits cost and bring?
 
 `parity`: every format and precision of trained CamVid models, at five sizes and on all test
-pictures: labels that are those of the model in float32, the largest difference of a score over the
+images: labels that are those of the model in float32, the largest difference of a score over the
 largest score, megabytes, mean IoU on the test split. `speed`: ONNX Runtime in int8 and float16
-against float32, and against Fullconv in torch, on test pictures. Writes results/export.json.
+against float32, and against Fullconv in torch, on test images. Writes results/export.json.
 
     python benchmarks/export.py --models RUN RUN [--only parity speed]
 """
@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from method import Figure, MissingError, Section, Spread, compare, parser, run
 
-from fullconv.data.io.images import read_picture
+from fullconv.data.io.images import read_image
 from fullconv.data.io.masks import read_mask
 from fullconv.data.layouts.dataset import read
 from fullconv.deploy.export import SIZES, Exported, export, load_program
@@ -39,7 +39,7 @@ FILES = (
 EQUAL = 0.9999  # of the labels in float32
 MOST_LOST = 0.01  # mean IoU of int8
 FASTER = 1.5  # int8 over float32 in the same engine
-CALIBRATED = 64  # pictures
+CALIBRATED = 64  # images
 
 
 def camvid() -> Any:
@@ -51,18 +51,18 @@ def camvid() -> Any:
 
 
 def written(model: Model, to: str, precision: str, place: Path) -> tuple[Deployed, Exported]:
-    """A file, calibrated on training pictures."""
+    """A file, calibrated on training images."""
     train = camvid().splits["train"]
     some = train[:: max(1, len(train) // CALIBRATED)][:CALIBRATED] if precision == "int8" else ()
-    pictures = [read_picture(pair.picture) for pair in some]
+    images = [read_image(pair.image) for pair in some]
     out = place / f"{to}-{precision}"
-    result = export(model, out, to=to, precision=precision, pictures=pictures)
+    result = export(model, out, to=to, precision=precision, images=images)
     found = load_program(result.path, model) if to == "torch" else load_deployed(result.path)
     return found, result
 
 
 def compared(model: Model, found: Deployed, count: int | None) -> dict[str, float]:
-    """Of the test split, and of crops of its first pictures at `SIZES`."""
+    """Of the test split, and of crops of its first images at `SIZES`."""
     exact = Engine(model, device=torch.device("cpu"), precision="float32")
     dataset = camvid()
     pairs = dataset.splits["test"][:count]
@@ -72,14 +72,14 @@ def compared(model: Model, found: Deployed, count: int | None) -> dict[str, floa
     shown = [(pair, None) for pair in pairs]
     shown += [(pair, size) for pair in pairs[:8] for size in SIZES]
     for pair, size in shown:
-        picture = read_picture(pair.picture)
+        image = read_image(pair.image)
         if size:
-            picture = np.ascontiguousarray(picture[: size[0], : size[1]])
-        scores = exact.scores(torch.from_numpy(picture.copy()).permute(2, 0, 1)[None])
+            image = np.ascontiguousarray(image[: size[0], : size[1]])
+        scores = exact.scores(torch.from_numpy(image.copy()).permute(2, 0, 1)[None])
         wanted, values = scores.labels()[0].numpy(), scores.values[0].numpy()
-        ids = found.label_map(picture)
+        ids = found.label_map(image)
         unlike, pixels = unlike + int((ids != wanted).sum()), pixels + ids.size
-        error = max(error, float(abs(found.scores(picture) - values).max()))
+        error = max(error, float(abs(found.scores(image) - values).max()))
         largest = max(largest, float(abs(values).max()))
         if not size:
             truth = read_mask(pair.mask, dataset.labels)
@@ -133,21 +133,21 @@ def parity(arguments: argparse.Namespace) -> Section:
 
 
 def speed(arguments: argparse.Namespace) -> Section:
-    """Label maps of a CamVid picture."""
+    """Label maps of a CamVid image."""
     section = Section()
-    picture = read_picture(camvid().splits["test"][0].picture)
+    image = read_image(camvid().splits["test"][0].image)
     for folder in arguments.models:
         model = load_model(folder)
         predictor = Predictor(model, device="cpu", precision="float32")
         with tempfile.TemporaryDirectory() as place:
-            variants = {"torch": partial(predictor.label_map, picture)}
+            variants = {"torch": partial(predictor.label_map, image)}
             for to, precision in FILES[:5]:
                 _, result = written(model, to, precision, Path(place))
                 found = load_deployed(result.path, threads=arguments.threads)
-                variants[f"{to} {precision}"] = partial(found.label_map, picture)
+                variants[f"{to} {precision}"] = partial(found.label_map, image)
             timings = compare(variants, rounds=arguments.rounds)
-        name = f"{model.card.name} FCN-{model.network.stride}s, {picture.shape[1]} x "
-        name += f"{picture.shape[0]}: "
+        name = f"{model.card.name} FCN-{model.network.stride}s, {image.shape[1]} x "
+        name += f"{image.shape[0]}: "
         for ours, theirs, wanted in (
             ("onnx int8", "onnx float32", FASTER),
             ("onnx float16", "onnx float32", None),

@@ -1,7 +1,7 @@
-"""Two heads on one trunk, and depth beside pictures, on drawn cards (tests/cards.py).
+"""Two heads on one trunk, and depth beside images, on drawn cards (tests/cards.py).
 
 `heads`: materials and order, where near cards look larger: each alone, and both from one trunk.
-`inputs`: order, where nothing in the picture tells it: pictures alone, and depth beside them by
+`inputs`: order, where nothing in the image tells it: images alone, and depth beside them by
 early and by late fusion. Every model is trained by `fullconv train` from a fresh ResNet-10 and
 scored by `fullconv evaluate` on the test cards. Writes results/further.json.
 
@@ -36,7 +36,7 @@ MODELS = {  # name -> data, options, and which of its numbers
     "materials alone": ("both", [], {"materials": None}),
     "order alone": ("order", [], {"order": None}),
     "both heads": ("both", ["--heads", "order"], {"materials": None, "order": "order"}),
-    "pictures alone": ("blind", [], {"order": None}),
+    "images alone": ("blind", [], {"order": None}),
     "depth, early": ("blind", ["--extra-inputs", "depth"], {"order": None}),
     "depth, late": ("blind", ["--extra-inputs", "depth", "--fusion", "late"], {"order": None}),
 }

@@ -1,4 +1,4 @@
-"""Clients of a server, many at once: most send pictures, some what no server likes to get.
+"""Clients of a server, many at once: most send images, some what no server likes to get.
 
 They share the machine with the server, so they do little: uploads lie ready, and of answers that
 are alike one is kept, to be looked at afterwards. No torch here.
@@ -28,10 +28,10 @@ ANSWERS = {  # what is asked for, and how
     "overlay": "/predict?output=overlay",
 }
 OFTEN = {"mask": 2, "json": 1, "overlay": 1}
-PICTURE, SLOW, LEFT, GONE = "picture", "slow", "left", "gone"
+IMAGE, SLOW, LEFT, GONE = "image", "slow", "left", "gone"
 # Of 200 requests: how many are of a kind, and which answers are right.
 KINDS: dict[str, tuple[int, tuple[int, ...]]] = {
-    PICTURE: (172, (200, 503)),
+    IMAGE: (172, (200, 503)),
     "cut short": (6, (422, 503)),  # these three are 5 %
     "text": (2, (415, 503)),
     "empty": (2, (422, 503)),
@@ -53,7 +53,7 @@ class Upload:
     """What is sent.
 
     Args:
-        name: of the picture.
+        name: of the image.
         content: all of it.
         kind: the Content-Type.
         chunked: without saying beforehand how long it is.
@@ -73,9 +73,9 @@ class Tally:
         statuses: how often which kind of request had which status; 0 is no answer.
         refusals: the messages, without their numbers.
         unexpected: how many were not as they should be, and some of them.
-        done: how often which picture was answered with what, until time was up.
+        done: how often which image was answered with what, until time was up.
         seconds: that these took.
-        kept: of each picture, answer and hash: how often, and the first one.
+        kept: of each image, answer and hash: how often, and the first one.
     """
 
     statuses: Counter[tuple[str, int]] = field(default_factory=Counter)
@@ -101,7 +101,7 @@ class Tally:
                 self.examples.append(what[:400])
 
     def answered(self, kind: str, status: int, content: bytes, retry: str | None) -> None:
-        """Counts an answer, and looks at all but the pictures in it."""
+        """Counts an answer, and looks at all but the images in it."""
         self.count(kind, status)
         if status not in KINDS[kind][1]:
             self.wrong(f"{kind}: {status} {content[:300]!r}")
@@ -144,7 +144,7 @@ class Load:
 
     Args:
         address: host and port.
-        pictures: what the server should answer.
+        images: what the server should answer.
         bad: uploads by the kind, of `KINDS`, that they are.
         max_seconds: that the server gives a request.
         seed: of the order of requests.
@@ -153,7 +153,7 @@ class Load:
     def __init__(
         self,
         address: tuple[str, int],
-        pictures: Sequence[Upload],
+        images: Sequence[Upload],
         bad: dict[str, Sequence[Upload]],
         max_seconds: float,
         seed: int = 0,
@@ -161,7 +161,7 @@ class Load:
         self.address, self.max_seconds, self.tally = address, max_seconds, Tally()
         self._stop, self._lock = threading.Event(), threading.Lock()
         chance = random.Random(seed)
-        wants = [(one, want) for one in pictures for want, n in OFTEN.items() for _ in range(n)]
+        wants = [(one, want) for one in images for want, n in OFTEN.items() for _ in range(n)]
         kinds = [kind for kind, (count, _) in KINDS.items() for _ in range(count)]
         self._kinds = itertools.cycle(chance.sample(kinds, len(kinds)))
         self._wants = itertools.cycle(chance.sample(wants, len(wants)))
@@ -225,18 +225,18 @@ class Load:
         self.tally.count(kind, 0)
         self.tally.wrong(f"{kind}: no answer: {type(error).__name__}: {error}")
 
-    def at_once(self, pictures: Sequence[Upload], want: str) -> list[threading.Thread]:
+    def at_once(self, images: Sequence[Upload], want: str) -> list[threading.Thread]:
         """Sends all, each over a connection of its own; the threads that wait for the answers."""
 
         def one_of_them(one: Upload) -> None:
             connection = self.connect()
             try:
-                self.ask(connection, PICTURE, one, want)
+                self.ask(connection, IMAGE, one, want)
             except (OSError, http.client.HTTPException) as error:
-                self._missing(PICTURE, error)
+                self._missing(IMAGE, error)
             connection.close()
 
-        threads = [threading.Thread(target=one_of_them, args=(one,)) for one in pictures]
+        threads = [threading.Thread(target=one_of_them, args=(one,)) for one in images]
         for thread in threads:
             thread.start()
         return threads
@@ -251,7 +251,7 @@ class Load:
         content = response.read()
         retry = response.getheader("Retry-After")
         self.tally.answered(kind, response.status, content, retry)
-        if response.status == 200 and kind == PICTURE:
+        if response.status == 200 and kind == IMAGE:
             self.tally.keep(one.name, want, content)
             if not self._stop.is_set():
                 self.tally.finished(one.name, want, time.monotonic() - began)
@@ -308,7 +308,7 @@ def leave(connection: http.client.HTTPConnection, *, rudely: bool) -> None:
 def as_form(one: Upload) -> Upload:
     """The same as a web page's form sends it."""
     head = (
-        "--edge\r\nContent-Disposition: form-data; name=picture; filename=photo\r\n"
+        "--edge\r\nContent-Disposition: form-data; name=image; filename=photo\r\n"
         f"Content-Type: {one.kind}\r\n\r\n"
     )
     content = head.encode() + one.content + b"\r\n--edge--\r\n"
@@ -316,23 +316,23 @@ def as_form(one: Upload) -> Upload:
 
 
 def bad_uploads(
-    pictures: Sequence[Upload], max_bytes: int, max_pixels: int
+    images: Sequence[Upload], max_bytes: int, max_pixels: int
 ) -> dict[str, list[Upload]]:
     """By kind, what a server with these limits should refuse."""
     noise = random.Random(0).randbytes(max_bytes + (1 << 20))
-    jpeg = next(one.content for one in pictures if one.kind == "image/jpeg")
+    jpeg = next(one.content for one in images if one.kind == "image/jpeg")
     side = 1 + int(max_pixels**0.5)
     bombs = [black_png(30_000, 30_000), black_png(side, side)]
     return {
         "cut short": [
             Upload("", one.content[: len(one.content) * share // 100], one.kind)
             for share in (20, 60, 90)
-            for one in pictures
+            for one in images
             if one.kind.startswith("image/")
         ],
         "text": [
-            Upload("", b"this is no picture. " * 500, "image/jpeg"),
-            Upload("", b"this is no picture. " * 500, "text/plain"),
+            Upload("", b"this is no image. " * 500, "image/jpeg"),
+            Upload("", b"this is no image. " * 500, "text/plain"),
         ],
         "empty": [Upload("", b"", kind) for kind in ("image/jpeg", "image/png")],
         "too many bytes": [

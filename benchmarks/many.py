@@ -1,10 +1,10 @@
-"""`predict` on many pictures: is each done once, and what do reading and writing cost?
+"""`predict` on many images: is each done once, and what do reading and writing cost?
 
-`job`: 10,000 small drawn pictures, 50 of them damaged, through the command line with a tiny model:
+`job`: 10,000 small drawn images, 50 of them damaged, through the command line with a tiny model:
 in one process; in one that is killed half-way and started again; in two that torchrun starts.
-Wanted: 50 reported, 9,950 written, none twice, and the same labels. `overlap`: pictures a second
+Wanted: 50 reported, 9,950 written, none twice, and the same labels. `overlap`: images a second
 from files to files over those of the bare network, which has them decoded in memory, computes the
-labels and writes nothing; and over the same files one after the other. CamVid's test pictures as
+labels and writes nothing; and over the same files one after the other. CamVid's test images as
 they are, and as JPEG of 720 x 960; ResNet-18 FCN-8s with random weights. Writes results/many.json.
 
     python benchmarks/many.py [--only job overlap] [--threads 2]
@@ -29,10 +29,10 @@ from method import Figure, MissingError, Section, compare, counted, parser, run
 from PIL import Image
 
 from fullconv.core.hardware import use_large_pages
-from fullconv.data.io.images import read_picture
+from fullconv.data.io.images import read_image
 from fullconv.data.io.masks import read_values
 from fullconv.data.synthetic.scenes import LABELS, scene
-from fullconv.inference.batch import Picture, predict_many
+from fullconv.inference.batch import InputImage, predict_many
 from fullconv.inference.manifest import FOLDER, Finished
 from fullconv.inference.predictor import Predictor
 from fullconv.inference.writers import save_outputs
@@ -62,9 +62,9 @@ def draw(folder: Path, count: int, damaged: int) -> None:
     scenes = [scene(number, size=SMALL)[0] for number in range(SCENES)]
     chance = np.random.default_rng(0)
     for number in range(count):
-        picture = np.roll(scenes[number % SCENES], chance.integers(0, 128), axis=1)
-        picture = picture[:, :: chance.choice([-1, 1])]
-        light = picture * chance.uniform(0.7, 1.3, 3)
+        image = np.roll(scenes[number % SCENES], chance.integers(0, 128), axis=1)
+        image = image[:, :: chance.choice([-1, 1])]
+        light = image * chance.uniform(0.7, 1.3, 3)
         path = folder / f"{number % 10}" / f"{number:05}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.clip(light, 0, 255).astype(np.uint8)).save(path, quality=85)
@@ -111,7 +111,7 @@ def masks(out: Path) -> dict[str, tuple[int, int]]:
 def job(arguments: argparse.Namespace) -> Section:
     count, damaged = (200, 10) if arguments.quick else (MANY, DAMAGED)
     good = count - damaged
-    section = Section(facts={"pictures": count, "damaged": damaged, "model": f"{TINY}, stride 32"})
+    section = Section(facts={"images": count, "damaged": damaged, "model": f"{TINY}, stride 32"})
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         draw(place / "photos", count, damaged)
@@ -173,12 +173,12 @@ def shared(
     started = time.perf_counter()
     _, told = done(arguments, *torchrun, *words(place, "two"), environ=environ)
     facts["seconds_two"] = time.perf_counter() - started
-    sources = [result["source"] for part in told for result in part["pictures"]]
+    sources = [result["source"] for part in told for result in part["images"]]
     failed = sum(len(part["failed"]) for part in told)
     yield counted("torchrun: processes that told", len(told), 2)
     yield counted("torchrun: reported", failed, facts["damaged"])
     yield counted("torchrun: written", len(masks(place / "two")), len(one))
-    yield counted("torchrun: pictures done twice", len(sources) - len(set(sources)), 0)
+    yield counted("torchrun: images done twice", len(sources) - len(set(sources)), 0)
     yield counted(
         "torchrun: masks unlike one process's", unlike(place / "one", place / "two", one), 0
     )
@@ -202,10 +202,10 @@ def overlap(arguments: argparse.Namespace) -> Section:
     paths = paths[:: max(1, len(paths) // count)][:count]
     use_large_pages()  # as the command does
     predictor = Predictor(random_model(MIDDLE, 8), device="cpu")
-    section = Section(facts={"pictures": len(paths), "model": f"{MIDDLE}, stride 8"})
+    section = Section(facts={"images": len(paths), "model": f"{MIDDLE}, stride 8"})
     with tempfile.TemporaryDirectory() as name:
         large = [as_jpeg(path, Path(name), LARGE) for path in paths]
-        height, width = read_picture(paths[0]).shape[:2]
+        height, width = read_image(paths[0]).shape[:2]
         for size, files in ((f"{height} x {width} PNG", paths), ("720 x 960 JPEG", large)):
             timings = compare(
                 variants(predictor, files, Path(name) / "out"), rounds=arguments.rounds, warmup=1
@@ -216,13 +216,13 @@ def overlap(arguments: argparse.Namespace) -> Section:
                     timings.figure(
                         f"{size}, {many}, over the bare network",
                         *(many, "bare"),
-                        pictures=len(files),
+                        images=len(files),
                         at_least=AT_LEAST,
                     ),
                     timings.figure(
                         f"{size}, {many}, over one after the other",
                         *(many, plain),
-                        pictures=len(files),
+                        images=len(files),
                     ),
                 ]
             section.facts[size] = timings.to_dict()
@@ -231,8 +231,8 @@ def overlap(arguments: argparse.Namespace) -> Section:
 
 def as_jpeg(path: Path, folder: Path, size: tuple[int, int]) -> Path:
     made = folder / f"{path.stem}.jpg"
-    picture = Image.fromarray(read_picture(path))
-    picture.resize(size[::-1], Image.Resampling.BICUBIC).save(made, quality=92)
+    image = Image.fromarray(read_image(path))
+    image.resize(size[::-1], Image.Resampling.BICUBIC).save(made, quality=92)
     return made
 
 
@@ -240,19 +240,19 @@ def variants(
     predictor: Predictor, files: Sequence[Path], out: Path
 ) -> dict[str, Callable[[], object]]:
     """The bare network; and for each choice of results the command's way and the plain one."""
-    pictures = [Picture(path, Path(path.stem)) for path in files]
-    decoded = [read_picture(path) for path in files]
+    images = [InputImage(path, Path(path.stem)) for path in files]
+    decoded = [read_image(path) for path in files]
 
     def bare() -> None:
-        for picture in decoded:
-            predictor.segment(picture)
+        for image in decoded:
+            predictor.segment(image)
 
     def many(kinds: tuple[str, ...]) -> None:
-        finished = Finished(out, "benchmark", [one.stem for one in pictures])
-        predict_many(predictor, pictures, finished, kinds, again=True)
+        finished = Finished(out, "benchmark", [one.stem for one in images])
+        predict_many(predictor, images, finished, kinds, again=True)
 
     def plain(kinds: tuple[str, ...]) -> None:
-        for one in pictures:
+        for one in images:
             save_outputs(predictor.segment(one.path), out / one.stem, kinds)
 
     made: dict[str, Callable[[], object]] = {"bare": bare}

@@ -18,7 +18,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from method import Figure, Section, Spread, extra_memory, in_fresh_process, parser, run
-from peers import QUICK_SIZE, SIZE, a_picture, fullconv_model
+from peers import QUICK_SIZE, SIZE, a_image, fullconv_model
 from torch import Tensor
 
 from fullconv.geometry.grid import Grid
@@ -55,16 +55,16 @@ def blobs(classes: int, size: tuple[int, int], count: int = BATCH) -> Tensor:
     generator = torch.Generator().manual_seed(classes)
     rows, columns = (torch.arange(s, dtype=torch.float32) for s in size)
     pixels = torch.cartesian_prod(rows, columns)
-    pictures = []
+    images = []
     for _ in range(count):
         points = torch.rand(40, 2, generator=generator) * torch.tensor(size)
         ids = torch.randint(classes, (40,), generator=generator)
-        picture = ids[torch.cdist(pixels, points).argmin(1)].view(size)
+        image = ids[torch.cdist(pixels, points).argmin(1)].view(size)
         field = torch.randn(1, 1, 5, 7, generator=generator)
         field = F.interpolate(field, size=size, mode="bicubic", align_corners=False)[0, 0]
-        picture[field > field.flatten().quantile(0.9)] = IGNORED
-        pictures.append(picture.to(torch.uint8))
-    return torch.stack(pictures)
+        image[field > field.flatten().quantile(0.9)] = IGNORED
+        images.append(image.to(torch.uint8))
+    return torch.stack(images)
 
 
 def fused_gradient(values: Tensor, target: Tensor) -> None:
@@ -99,10 +99,10 @@ def predict_runs(way: str, quick: bool) -> Runs:
     predictor = Predictor(fullconv_model(PREDICT_CLASSES, spread=0.05), device="cpu")
 
     def made(side: int) -> Callable[[], object]:
-        picture = a_picture((side, side))
+        image = a_image((side, side))
         if way == "ours":
-            return functools.partial(predictor.label_map, picture)
-        tensor = torch.from_numpy(picture).permute(2, 0, 1)[None]
+            return functools.partial(predictor.label_map, image)
+        tensor = torch.from_numpy(image).permute(2, 0, 1)[None]
         images = predictor.model.normalise(tensor)
         images = images.contiguous(memory_format=torch.channels_last)
         network = predictor.engine.network

@@ -121,14 +121,14 @@ class Timings:
         theirs: str,
         *,
         at_least: float | None = None,
-        pictures: int = 0,
+        images: int = 0,
         each: int = 1,
     ) -> Figure:
-        """Their time over ours. Shown in ms (of one out of `each` in a run), or in pictures per
-        second where a run takes so many `pictures`."""
+        """Their time over ours. Shown in ms (of one out of `each` in a run), or in images per
+        second where a run takes so many `images`."""
         middles = [self.spread(v, scale=1).median for v in (ours, theirs)]
-        shown = [pictures / s if pictures else 1e3 * s / each for s in middles]
-        unit = "pictures/s" if pictures else "ms"
+        shown = [images / s if images else 1e3 * s / each for s in middles]
+        unit = "images/s" if images else "ms"
         return Figure(name, *shown, unit, self.ratio(theirs, ours), at_least)
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How far off is a score map? The ramp: a picture whose value is its own column.
+"""How far off is a score map? The ramp: an image whose value is its own column.
 
 Each backbone is reduced to averaging (convolutions average, the rest passes), so that a cell's
 value is the column it sits at. Read back at every pixel, exactly (`Scores.full`) and by
@@ -60,9 +60,9 @@ def ramp_error(backbone: str, stride: int) -> dict[str, float]:
     columns = torch.arange(SIZE, dtype=torch.float64).expand(1, 3, SIZE, SIZE)
     ones = torch.ones_like(columns)
     with torch.no_grad():
-        # Residual sums count a column more than once: divide by what a picture of ones gives.
+        # Residual sums count a column more than once: divide by what an image of ones gives.
         values = network(columns)[0][:, :1] / network(ones)[0][:, :1]
-        # As usual: the picture as it is, a multiple of 32, resized to its size.
+        # As usual: the image as it is, a multiple of 32, resized to its size.
         tap, pyramid = network.taps[0], network.pyramid
         usual = feature_maps(pyramid(columns))[tap] / feature_maps(pyramid(ones))[tap]
     grid = network.grids[0]

@@ -1,7 +1,7 @@
 """The paper's networks and torchvision's, with the weights of others: how far are the scores apart?
 
 Random weights in full width go into the peer's network and, through the same file that a user
-would load, into ours. Compared are the scores of every pixel and the labels, for pictures of odd
+would load, into ours. Compared are the scores of every pixel and the labels, for images of odd
 sizes. Writes results/originals.json.
 
     pip install --no-deps --target PEERS torchfcn
@@ -30,7 +30,7 @@ MEAN_BGR = torch.tensor((104.00699, 116.66877, 122.67892)).view(3, 1, 1)
 
 
 def torchfcn(name: str) -> tuple[nn.Module, Any]:
-    """One of its networks with random weights, and how it takes a picture (3, H, W) uint8 RGB."""
+    """One of its networks with random weights, and how it takes an image (3, H, W) uint8 RGB."""
     models = torchfcn_models()
     if models is None:
         raise MissingError("torchfcn is not installed; see --peers")
@@ -39,11 +39,11 @@ def torchfcn(name: str) -> tuple[nn.Module, Any]:
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
             nn.init.normal_(module.bias, std=0.1)  # type: ignore[arg-type]
-    return network, lambda picture: network(picture.float().flip(0)[None] - MEAN_BGR)
+    return network, lambda image: network(image.float().flip(0)[None] - MEAN_BGR)
 
 
 def torchvision_fcn(name: str) -> tuple[nn.Module, Any]:
-    """One of its networks with random weights, and how it takes a picture."""
+    """One of its networks with random weights, and how it takes an image."""
     from torchvision.models import get_model
     from torchvision.transforms._presets import SemanticSegmentation
 
@@ -54,7 +54,7 @@ def torchvision_fcn(name: str) -> tuple[nn.Module, Any]:
     with torch.no_grad():
         network(torch.randn(2, 3, 96, 96))
     preset = SemanticSegmentation(resize_size=None)
-    return network, lambda picture: network(preset(picture)[None])["out"]
+    return network, lambda image: network(preset(image)[None])["out"]
 
 
 def compared(peer: nn.Module, scores_of: Any, name: str) -> list[dict[str, Any]]:
@@ -67,10 +67,10 @@ def compared(peer: nn.Module, scores_of: Any, name: str) -> list[dict[str, Any]]
     rows = []
     generator = torch.Generator().manual_seed(0)
     for size in SIZES:
-        picture = torch.randint(0, 256, (3, *size), generator=generator, dtype=torch.uint8)
+        image = torch.randint(0, 256, (3, *size), generator=generator, dtype=torch.uint8)
         with torch.no_grad():
-            wanted: Tensor = scores_of(picture)
-            scores = model.network(model.normalise(picture[None]))
+            wanted: Tensor = scores_of(image)
+            scores = model.network(model.normalise(image[None]))
         apart = (scores.full() - wanted).abs().max() / wanted.abs().max()
         alike = (scores.labels().long() == wanted.argmax(1)).float().mean()
         said = f"{size[0]} x {size[1]}"

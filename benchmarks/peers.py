@@ -1,6 +1,6 @@
 """Fullconv's ResNet-18 FCN-8s beside the networks that others use, on a CPU.
 
-`predict`: from a picture to its label map, 21 classes, 320 x 480, one picture. `train`: one step on
+`predict`: from an image to its label map, 21 classes, 320 x 480, one image. `train`: one step on
 a batch of 8. Each peer runs as its own documentation shows it: eager, float32, channels first, and
 its own way to a label map. Weights are random: times, not accuracies. Writes results/peers.json.
 
@@ -55,7 +55,7 @@ WANTED = {TAUGHT: (3.5, 5.5), UNET: (5, 8), TORCHVISION: (18, 28), TORCHFCN: (38
 
 
 def taught_loss(scores: Tensor, target: Tensor) -> Tensor:
-    """As taught: a mean per picture, summed over the batch."""
+    """As taught: a mean per image, summed over the batch."""
     return F.cross_entropy(scores, target, reduction="none").mean(1).mean(1).sum()
 
 
@@ -115,19 +115,19 @@ def peers(
 def peer_step(name: str, size: tuple[int, int], folder: Path | None) -> Callable[[], object]:
     """A training step of a peer."""
     _look_in(folder)
-    pictures, target = a_batch(size)
-    batch = pictures.float() / 128 - 1, target.long()
+    images, target = a_batch(size)
+    batch = images.float() / 128 - 1, target.long()
     return eager_step(
         NETWORKS[name][0](), batch, taught_loss if name == TAUGHT else F.cross_entropy
     )
 
 
 def peer_label_map(name: str, size: tuple[int, int], folder: Path | None) -> Callable[[], object]:
-    """From a normalised picture to its label map, in a peer's own way."""
+    """From a normalised image to its label map, in a peer's own way."""
     _look_in(folder)
     build, ids = NETWORKS[name]
     network = build().eval()
-    images = torch.from_numpy(a_picture(size)).permute(2, 0, 1)[None].float().contiguous() / 128 - 1
+    images = torch.from_numpy(a_image(size)).permute(2, 0, 1)[None].float().contiguous() / 128 - 1
 
     def label_map() -> Tensor:
         with torch.inference_mode():
@@ -160,9 +160,9 @@ class Bare:
     """Fullconv's training step as `fullconv train` takes it, on a batch that lies ready: no loading
     and no loop. Calling it takes one step."""
 
-    def __init__(self, classes: int, pictures: Tensor, target: Tensor) -> None:
-        size = tuple(pictures.shape[2:])
-        given = Settings(pretrained=False, batch_size=len(pictures), crop=size, device="cpu")
+    def __init__(self, classes: int, images: Tensor, target: Tensor) -> None:
+        size = tuple(images.shape[2:])
+        given = Settings(pretrained=False, batch_size=len(images), crop=size, device="cpu")
         settings, _ = decide(given, None)
         model = fullconv_model(classes)
         model.network.to(memory_format=torch.channels_last)
@@ -178,7 +178,7 @@ class Bare:
         self.precision = _precision(settings)
         mixed = self.precision != "32-true"
         self.plugin = MixedPrecision(self.precision, "cpu") if mixed else Precision()
-        self.batch = pictures, target
+        self.batch = images, target
 
     def __call__(self) -> None:
         """One step."""
@@ -201,21 +201,21 @@ import os, time
 from lightning.pytorch import Callback
 
 class Clock(Callback):
-    """Notes when batches and validation begin and end, and how many pictures there were."""
+    """Notes when batches and validation begin and end, and how many images there were."""
     def note(self, *what):
         with open(os.environ["SPEED_CLOCK"], "a") as file:
             print(*what, file=file)
     def on_train_epoch_start(self, trainer, module):
-        self.started, self.pictures = time.monotonic(), 0
+        self.started, self.images = time.monotonic(), 0
     def on_train_batch_end(self, trainer, module, outputs, batch, index):
-        self.ended, self.pictures = time.monotonic(), self.pictures + len(batch[0])
+        self.ended, self.images = time.monotonic(), self.images + len(batch[0])
     def on_validation_start(self, trainer, module):
-        self.note("train", self.pictures, self.ended - self.started)
-        self.pictures = 0
+        self.note("train", self.images, self.ended - self.started)
+        self.images = 0
     def on_validation_batch_end(self, trainer, module, outputs, batch, index, dataloader_idx=0):
-        self.pictures += len(batch[0])
+        self.images += len(batch[0])
     def on_validation_epoch_end(self, trainer, module):
-        self.note("validation", self.pictures, time.monotonic() - self.ended)
+        self.note("validation", self.images, time.monotonic() - self.ended)
 '''
 
 
@@ -236,9 +236,9 @@ def linked_camvid(folder: Path, counts: tuple[int, int]) -> Path:
 def train_rates(
     data: Path, batch: int, crop: tuple[int, int], epochs: int, threads: int
 ) -> dict[str, list[float]]:
-    """`fullconv train` in a process of its own: pictures per second in each epoch but the first, of
+    """`fullconv train` in a process of its own: images per second in each epoch but the first, of
     the training loop (from the epoch's start to its last step) and of validation (from there to its
-    last picture; the model and the checkpoint are written after that)."""
+    last image; the model and the checkpoint are written after that)."""
     words = ["train", str(data), "--backbone", "resnet18", "--no-pretrained", "--stride", "8"]
     words += ["--batch-size", str(batch), "--crop", *map(str, crop), "--epochs", str(epochs)]
     with tempfile.TemporaryDirectory() as name:
@@ -277,8 +277,8 @@ def train_rates(
             raise RuntimeError(done.stderr[-3000:])
         rates: dict[str, list[float]] = {"train": [], "validation": []}
         for line in notes.read_text().splitlines():
-            what, pictures, seconds = line.split()
-            rates[what].append(int(pictures) / float(seconds))
+            what, images, seconds = line.split()
+            rates[what].append(int(images) / float(seconds))
     return {what: values[1:] for what, values in rates.items()}
 
 
@@ -296,7 +296,7 @@ def eager_step(network: nn.Module, batch: tuple[Tensor, Tensor], loss: Any) -> C
     return step
 
 
-def a_picture(size: tuple[int, int]) -> np.ndarray:
+def a_image(size: tuple[int, int]) -> np.ndarray:
     """Large soft shapes with a little noise, (H, W, 3) uint8."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(1, 3, 6, 9, generator=generator)
@@ -306,27 +306,27 @@ def a_picture(size: tuple[int, int]) -> np.ndarray:
 
 
 def a_batch(size: tuple[int, int], count: int = 8) -> tuple[Tensor, Tensor]:
-    """Pictures (N, 3, H, W) uint8 and ids (N, H, W) uint8 without ignored pixels."""
+    """Images (N, 3, H, W) uint8 and ids (N, H, W) uint8 without ignored pixels."""
     generator = torch.Generator().manual_seed(0)
-    picture = torch.from_numpy(a_picture(size)).permute(2, 0, 1)
-    shifted = [picture.roll(17 * k, dims=2) for k in range(count)]
+    image = torch.from_numpy(a_image(size)).permute(2, 0, 1)
+    shifted = [image.roll(17 * k, dims=2) for k in range(count)]
     coarse = torch.randint(CLASSES, (count, size[0] // 32, size[1] // 32), generator=generator)
     target = coarse.repeat_interleave(32, 1).repeat_interleave(32, 2)
     return torch.stack(shifted), target.to(torch.uint8)
 
 
 def predict(arguments: argparse.Namespace) -> Section:
-    """Milliseconds from a picture to its label map."""
-    picture = a_picture(QUICK_SIZE if arguments.quick else SIZE)
+    """Milliseconds from an image to its label map."""
+    image = a_image(QUICK_SIZE if arguments.quick else SIZE)
     model = load_model(arguments.model) if arguments.model else None
     predictors = {OURS: Predictor(model or fullconv_model(CLASSES, spread=0.05), device="cpu")}
-    compiled = _compiled(arguments.model, picture)
+    compiled = _compiled(arguments.model, image)
     if compiled:
         predictors[COMPILED] = compiled
-    variants = {name: _ours(predictor, picture) for name, predictor in predictors.items()}
+    variants = {name: _ours(predictor, image) for name, predictor in predictors.items()}
     variants |= peers(arguments, peer_label_map)
     timings = compare(variants, rounds=arguments.rounds)
-    section = Section(facts={"milliseconds": timings.to_dict(), "size": picture.shape[:2]})
+    section = Section(facts={"milliseconds": timings.to_dict(), "size": image.shape[:2]})
     section.facts["our_weights"] = "trained" if arguments.model else "random"
     section.facts["engine"] = predictors[OURS].engine.describe()
     for which, ours in enumerate(predictors):
@@ -337,7 +337,7 @@ def predict(arguments: argparse.Namespace) -> Section:
     return section
 
 
-def _compiled(model: Path | None, picture: np.ndarray) -> Predictor | None:
+def _compiled(model: Path | None, image: np.ndarray) -> Predictor | None:
     """A compiled predictor that has run once, or None, said why."""
     if "compile" not in inspect.signature(Predictor).parameters:
         print("without compile: Predictor has no such option", flush=True)
@@ -345,30 +345,30 @@ def _compiled(model: Path | None, picture: np.ndarray) -> Predictor | None:
     loaded = load_model(model) if model else fullconv_model(CLASSES, spread=0.05)
     try:
         predictor = Predictor(loaded, device="cpu", compile=True)
-        predictor.label_map(picture)
+        predictor.label_map(image)
     except Exception as error:  # no C++ compiler, for one
         print(f"without compile: {type(error).__name__}: {error}", flush=True)
         return None
     return predictor
 
 
-def _ours(predictor: Predictor, picture: np.ndarray) -> Callable[[], object]:
-    return lambda: predictor.label_map(picture)
+def _ours(predictor: Predictor, image: np.ndarray) -> Callable[[], object]:
+    return lambda: predictor.label_map(image)
 
 
 def train(arguments: argparse.Namespace) -> Section:
-    """Pictures per second of a training step."""
-    pictures, target = a_batch(QUICK_SIZE if arguments.quick else SIZE)
-    bare = Bare(CLASSES, pictures, target)
+    """Images per second of a training step."""
+    images, target = a_batch(QUICK_SIZE if arguments.quick else SIZE)
+    bare = Bare(CLASSES, images, target)
     variants: dict[str, Callable[[], object]] = {OURS: bare}
     variants |= peers(arguments, peer_step)
     rounds = min(arguments.rounds, 5)
     timings = compare(variants, rounds=rounds, warmup=1)
-    rates = {name: len(pictures) / timings.spread(name, scale=1).median for name in variants}
-    facts = {"pictures_per_second": rates, "precision": bare.precision, "rounds": rounds}
+    rates = {name: len(images) / timings.spread(name, scale=1).median for name in variants}
+    facts = {"images_per_second": rates, "precision": bare.precision, "rounds": rounds}
     section = Section(facts=facts)
     for name in list(variants)[1:]:
-        section.figures.append(timings.figure(name, OURS, name, pictures=len(pictures)))
+        section.figures.append(timings.figure(name, OURS, name, images=len(images)))
     return section
 
 

@@ -1,5 +1,5 @@
 """Makes docs/performance.md, the figures of speed and memory in tables, docs/speed.svg:
-milliseconds from a picture to its label map, by network; and docs/classifiers.md: classifiers made
+milliseconds from an image to its label map, by network; and docs/classifiers.md: classifiers made
 dense.
 
     python benchmarks/plot.py [--results benchmarks/results] [--out docs]
@@ -34,7 +34,7 @@ def caption(results: dict[str, Any]) -> str:
     section = results["sections"]["predict"]
     height, width = section["size"][:2]
     return (
-        f"One {height} × {width} picture, 21 classes, {section['threads']} threads of "
+        f"One {height} × {width} image, 21 classes, {section['threads']} threads of "
         f"{results['processor']}, torch {results['versions']['torch']}. Medians of "
         f"{section['rounds']} rounds, with quartiles. Less is better."
     )
@@ -61,7 +61,7 @@ def draw(results: dict[str, Any], out: Path) -> None:
     axes.xaxis.set_visible(False)
     axes.spines[["top", "right", "bottom"]].set_visible(False)
     axes.tick_params(left=False)
-    axes.set_title("From a picture to its label map", loc="left", fontweight="bold")
+    axes.set_title("From an image to its label map", loc="left", fontweight="bold")
     figure.supxlabel(caption(results), fontsize=8, x=0.01, ha="left")
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, metadata={"Date": None} if out.suffix == ".svg" else None, dpi=120)
@@ -73,8 +73,8 @@ TITLES = {
     "memory": "Memory",
     "peers": "Beside other networks",
     "data": "Checking data",
-    "tiles": "Large pictures in tiles",
-    "many": "Many pictures",
+    "tiles": "Large images in tiles",
+    "many": "Many images",
     "export": "Exported files",
     "serve": "A server under load",
     "amx/speed": "Speed, on a processor with matrix units",
@@ -98,7 +98,7 @@ of the machine's rate fall.
 Where a processor has neither bfloat16 nor AVX-512, Fullconv runs in float32 like the others, and
 the ratios are the smallest.
 
-![Milliseconds from a picture to its label map, by network](speed.svg)
+![Milliseconds from an image to its label map, by network](speed.svg)
 """
 
 
@@ -143,24 +143,24 @@ def _row(figure: dict[str, Any]) -> str:
 
 CLASSIFIERS = """# Classifiers made dense
 
-`fc.convolutionalize(NAME)` and `fullconv heatmap NAME PICTURE` take any of these. Each was built
+`fc.convolutionalize(NAME)` and `fullconv heatmap NAME IMAGE` take any of these. Each was built
 with random weights (statistics of batch norm, scales and biases stirred), made dense, and compared
 with the classifier that it was.
 
-- **own size**: on a picture of the classifier's own size there is one cell. The largest difference
+- **own size**: on an image of the classifier's own size there is one cell. The largest difference
   of its scores from the classifier's, over the largest score.
-- **windows**: on a larger picture, the largest difference of any cell's scores from what the
+- **windows**: on a larger image, the largest difference of any cell's scores from what the
   classifier's own end (pooling, fully connected layers) gives for the window of the trunk's feature
   map at that cell.
-- **crop**: the difference of one cell amid a larger picture of noise from the classifier on the
+- **crop**: the difference of one cell amid a larger image of noise from the classifier on the
   crop of its window. It is no error: at the crop's border padding puts zeros where the cell sees
-  what the picture has there, and what sees the whole picture (last column) sees the crop alone.
+  what the image has there, and what sees the whole image (last column) sees the crop alone.
   Nearly all networks pad, so that nothing is claimed about crops; where a network neither pads nor
-  sees the whole picture, cell and crop are equal, as tests/network/test_sliding.py proves at every
+  sees the whole image, cell and crop are equal, as tests/network/test_sliding.py proves at every
   cell.
-- **cells** of a picture of 500 x 500 pixels; **stride, offset**: cell i looks at pixel
+- **cells** of an image of 500 x 500 pixels; **stride, offset**: cell i looks at pixel
   `offset + stride * i`. `+ 32 k` behind the pixels: padding depends on the size, or not every size
-  is taken, and pictures are cut to the own size and a multiple of that many pixels.
+  is taken, and images are cut to the own size and a multiple of that many pixels.
 
 """
 
@@ -177,7 +177,7 @@ def classifiers_page(results: dict[str, Any]) -> str:
         f"{section['tolerance']:g}; {len(refused)} are refused, with the reason, below.",
         "",
         "| classifier | pixels | own size | windows | crop | cells | stride, offset "
-        "| sees the whole picture |",
+        "| sees the whole image |",
         "|---|---|---|---|---|---|---|---|",
     ]
     lines += [_dense_row(row) for row in dense]
@@ -188,7 +188,7 @@ def classifiers_page(results: dict[str, Any]) -> str:
         "",
         "## Where the heat lies",
         "",
-        f"{heat['pictures']} photos of cats and dogs of the VOC sample, MobileNetV2 with weights "
+        f"{heat['images']} photos of cats and dogs of the VOC sample, MobileNetV2 with weights "
         "of ImageNet. Of ImageNet's 123 cats and dogs the class that is most probable anywhere in "
         "the photo is taken. Is the pixel that its best cell looks at on an animal, by VOC's mask? "
         "Beside it, the share of all cells that look at one.",

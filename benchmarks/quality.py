@@ -1,5 +1,5 @@
 """What it costs to count edges, objects and confidence while a split is evaluated, on CamVid's
-validation pictures: `evaluate` with and without, turn by turn. Writes results/quality.json.
+validation images: `evaluate` with and without, turn by turn. Writes results/quality.json.
 
     python benchmarks/quality.py --model RUN
 """
@@ -19,7 +19,7 @@ from fullconv.data.layouts.dataset import read
 from fullconv.evaluation.evaluate import evaluate
 from fullconv.inference.predictor import load
 
-PICTURES = 24
+IMAGES = 24
 
 
 def main() -> None:
@@ -31,7 +31,7 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     dataset = read(Path(os.environ["FULLCONV_SHARED"]) / "data/camvid")
-    few = dataset.pairs_of("val")[:: len(dataset.pairs_of("val")) // PICTURES][:PICTURES]
+    few = dataset.pairs_of("val")[:: len(dataset.pairs_of("val")) // IMAGES][:IMAGES]
     dataset = replace(dataset, splits={"val": few})
     model = load(asked.model, device="cpu", precision="float32")
     variants = {
@@ -44,7 +44,7 @@ def main() -> None:
     results = {
         "model": model.backbone,
         "stride": model.stride,
-        "pictures": len(few),
+        "images": len(few),
         "threads": asked.threads,
         "milliseconds": timings.to_dict(),
         "times_as_long": asdict(ratio),

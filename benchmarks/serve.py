@@ -1,9 +1,9 @@
 """`serve` under load: are all answers right, does memory stay, and what does serving cost?
 
-`load`: 32 clients for a minute over loopback. CamVid's test pictures and crops of them, asked for
+`load`: 32 clients for a minute over loopback. CamVid's test images and crops of them, asked for
 as mask, JSON and overlay; among them uploads that are broken, too large or too slow, and
 connections that are cut. Wanted: each kind of request has the answer that it should have, and no
-result is unlike what `predict` writes. Pictures a second over one after the other, in a process of
+result is unlike what `predict` writes. Images a second over one after the other, in a process of
 its own, before and after. At the end SIGTERM, with requests under way. Writes results/serve.json.
 
     python benchmarks/serve.py [--model RUN] [--seconds 60] [--clients 32] [--threads 2]
@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from load import ANSWERS, PATIENCE, PICTURE, Load, Tally, Upload, as_form, bad_uploads
+from load import ANSWERS, IMAGE, PATIENCE, Load, Tally, Upload, as_form, bad_uploads
 from method import (
     Figure,
     MissingError,
@@ -44,12 +44,12 @@ from method import (
 from PIL import Image
 from serving import Process, batch_size, environment, memory_facts, serving
 
-from fullconv.data.io.images import read_picture
+from fullconv.data.io.images import read_image
 from fullconv.data.io.masks import read_values
 from fullconv.inference.result_files import output_path
 
 ROOT = Path(__file__).parents[1]
-EACH = 12  # whole pictures, crops of one size, crops of other sizes
+EACH = 12  # whole images, crops of one size, crops of other sizes
 CROP = (240, 320)  # H, W
 SMALLEST = (60, 80)
 LIMITS = {
@@ -65,7 +65,7 @@ _SAID = "ended; what was taken is finished"
 
 
 def mix(source: Path, folder: Path, each: int) -> list[Upload]:
-    """Pictures as files in a folder, and as they are sent; every fourth in a form."""
+    """Images as files in a folder, and as they are sent; every fourth in a form."""
     paths = sorted(source.iterdir())
     chance, uploads = np.random.default_rng(0), []
     folder.mkdir()
@@ -75,10 +75,10 @@ def mix(source: Path, folder: Path, each: int) -> list[Upload]:
         if kind == 0:
             made.write_bytes(path.read_bytes())
         else:
-            picture = read_picture(path)
-            size = CROP if kind == 1 else chance.integers(SMALLEST, picture.shape[:2])
-            top, left = chance.integers(0, np.subtract(picture.shape[:2], size) + 1)
-            cut = Image.fromarray(picture[top : top + size[0], left : left + size[1]])
+            image = read_image(path)
+            size = CROP if kind == 1 else chance.integers(SMALLEST, image.shape[:2])
+            top, left = chance.integers(0, np.subtract(image.shape[:2], size) + 1)
+            cut = Image.fromarray(image[top : top + size[0], left : left + size[1]])
             made = made.with_suffix((".png", ".jpg")[number // 3 % 2])
             cut.save(made, **({"quality": 92} if made.suffix == ".jpg" else {}))
         media = "image/png" if made.suffix == ".png" else "image/jpeg"
@@ -87,9 +87,9 @@ def mix(source: Path, folder: Path, each: int) -> list[Upload]:
     return uploads
 
 
-def predicted(arguments: argparse.Namespace, pictures: Path, out: Path) -> None:
-    """What the command `predict` writes of the pictures."""
-    words = [arguments.model, pictures, "--out", out, "--save", "mask,overlay,confidence", "--json"]
+def predicted(arguments: argparse.Namespace, images: Path, out: Path) -> None:
+    """What the command `predict` writes of the images."""
+    words = [arguments.model, images, "--out", out, "--save", "mask,overlay,confidence", "--json"]
     done = subprocess.run(
         [sys.executable, "-m", "fullconv", "predict", *map(str, words)],
         capture_output=True,
@@ -102,7 +102,7 @@ def predicted(arguments: argparse.Namespace, pictures: Path, out: Path) -> None:
 
 
 def wrong_answers(tally: Tally, expected: Path) -> tuple[int, list[str]]:
-    """How many results are unlike what `predict` wrote, and of which pictures."""
+    """How many results are unlike what `predict` wrote, and of which images."""
     wrong, named = 0, []
     for key, content in tally.kept.items():
         name, want, _ = key
@@ -131,12 +131,12 @@ def equal(content: bytes, want: str, stem: Path) -> bool:
 
 
 def grey(png: bytes) -> np.ndarray:
-    """(H, W) of a grey picture."""
+    """(H, W) of a grey image."""
     return np.asarray(Image.open(io.BytesIO(png))).astype(np.int32)
 
 
 def plain(model: str, folder: Path, threads: int, rounds: int) -> dict[str, list[float]]:
-    """Seconds of each picture and answer without a server, one after the other: decoded, labelled,
+    """Seconds of each image and answer without a server, one after the other: decoded, labelled,
     encoded. Runs in a process of its own."""
     import torch
 
@@ -151,13 +151,13 @@ def plain(model: str, folder: Path, threads: int, rounds: int) -> dict[str, list
     asked = {"json": Asked("json", ("ids", "confidence"))}
 
     def one(content: bytes, want: str) -> None:
-        picture, sure = read_picture(io.BytesIO(content)), None
+        image, sure = read_image(io.BytesIO(content)), None
         if want == "json":  # both of one run of the network
-            found = predictor.probabilities(picture)
-            made = Segmentation(found.label_maps()[0], predictor.labels, picture)
+            found = predictor.probabilities(image)
+            made = Segmentation(found.label_maps()[0], predictor.labels, image)
             sure = found.confidence(0)
         else:
-            made = predictor.segment(picture)
+            made = predictor.segment(image)
         answer(made, sure, asked.get(want, Asked(want)), 0.0)  # type: ignore[arg-type]
 
     files = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
@@ -181,10 +181,10 @@ def sum_of(seconds: dict[str, list[float]], done: Counter[tuple[str, str]]) -> l
     ]
 
 
-def ended(server: Process, load: Load, pictures: Sequence[Upload]) -> dict[str, Any]:
+def ended(server: Process, load: Load, images: Sequence[Upload]) -> dict[str, Any]:
     """SIGTERM with requests under way: how many were answered, and how it ended."""
-    before = load.tally.statuses[PICTURE, 200]
-    largest = sorted(pictures, key=lambda one: -len(one.content))[:LAST]
+    before = load.tally.statuses[IMAGE, 200]
+    largest = sorted(images, key=lambda one: -len(one.content))[:LAST]
     threads = load.at_once(largest, "json")
     waiting, give_up = 0, time.monotonic() + 2
     while waiting < len(largest) // 2 and time.monotonic() < give_up:
@@ -197,7 +197,7 @@ def ended(server: Process, load: Load, pictures: Sequence[Upload]) -> dict[str, 
     return {
         "sent": len(largest),
         "waiting_when_told": waiting,
-        "answered": load.tally.statuses[PICTURE, 200] - before,
+        "answered": load.tally.statuses[IMAGE, 200] - before,
         "exit_code": code,
         "seconds": time.monotonic() - began,
     }
@@ -211,22 +211,22 @@ def load(arguments: argparse.Namespace) -> Section:
         raise MissingError(f"no model {arguments.model}: give a trained one as --model")
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
-        pictures = mix(source, place / "pictures", 2 if arguments.quick else EACH)
-        bad = bad_uploads(pictures, LIMITS["max-bytes"], LIMITS["max-pixels"])
-        predicted(arguments, place / "pictures", place / "expected")
-        words = ("--plain", str(arguments.model), str(place / "pictures"))
+        images = mix(source, place / "images", 2 if arguments.quick else EACH)
+        bad = bad_uploads(images, LIMITS["max-bytes"], LIMITS["max-pixels"])
+        predicted(arguments, place / "images", place / "expected")
+        words = ("--plain", str(arguments.model), str(place / "images"))
         options = ("--threads", str(arguments.threads), "--rounds", str(arguments.rounds))
         before = in_fresh_process(__file__, *words, *options)
         with serving(arguments.model, LIMITS, arguments.threads, place / "stderr") as server:
-            clients = Load(server.host_and_port, pictures, bad, LIMITS["max-seconds"])
+            clients = Load(server.host_and_port, images, bad, LIMITS["max-seconds"])
             facts = loaded(server, clients, arguments)
-            facts["sigterm"] = ended(server, clients, pictures)
+            facts["sigterm"] = ended(server, clients, images)
         after = in_fresh_process(__file__, *words, *options)
         said = (place / "stderr").read_text(encoding="utf-8").strip()
         if said != _SAID:
             clients.tally.wrong(f"stderr: {said}")
         wrong, named = wrong_answers(clients.tally, place / "expected")
-        sizes = {path.name: pixels_of(path) for path in (place / "pictures").iterdir()}
+        sizes = {path.name: pixels_of(path) for path in (place / "images").iterdir()}
     facts |= {"wrong": named, **told(clients.tally), "model": Path(arguments.model).name}
     figures = faults(clients.tally, wrong, facts)
     figures += costs(clients.tally, facts, sum_of(before, clients.tally.done), sizes, "before")
@@ -279,7 +279,7 @@ def told(tally: Tally) -> dict[str, Any]:
 
 def faults(tally: Tally, wrong: int, facts: dict[str, Any]) -> list[Figure]:
     """What has to be none, and what has to be all."""
-    results = tally.statuses[PICTURE, 200]
+    results = tally.statuses[IMAGE, 200]
     failed = sum(n for (_, status), n in tally.statuses.items() if status >= 500 and status != 503)
     end = facts["sigterm"]
     return [
@@ -299,12 +299,12 @@ def costs(
     sizes: dict[str, int],
     when: str,
 ) -> list[Figure]:
-    """Rates over those of one picture after the other."""
+    """Rates over those of one image after the other."""
     lasted, middle = facts["seconds"], statistics.median(seconds)
     ratio = Spread.of([one / lasted for one in seconds])
-    pictures = sum(tally.done.values())
+    images = sum(tally.done.values())
     pixels = sum(often * sizes[name] for (name, _), often in tally.done.items()) / 1e6
-    rates = {"pictures/s": pictures, "megapixels/s": pixels}
+    rates = {"images/s": images, "megapixels/s": pixels}
     return [
         Figure(
             f"{unit} over one after the other, {when}",
@@ -330,7 +330,7 @@ def main() -> None:
     made.add_argument("--model", type=Path, default=trained, help="of CamVid's classes")
     made.add_argument("--seconds", type=float, default=60.0, help="default 60")
     made.add_argument("--clients", type=int, default=32, help="default 32")
-    made.add_argument("--plain", nargs=2, metavar=("MODEL", "PICTURES"), help=argparse.SUPPRESS)
+    made.add_argument("--plain", nargs=2, metavar=("MODEL", "IMAGES"), help=argparse.SUPPRESS)
     arguments = made.parse_args()
     if arguments.plain:
         model, folder = arguments.plain

@@ -109,7 +109,7 @@ def environment(threads: int) -> dict[str, str]:
 
 
 def batch_size(metrics: str) -> float:
-    """How many pictures ran at once, in the mean."""
+    """How many images ran at once, in the mean."""
     total, count = (
         float(re.findall(rf"fullconv_batch_size_{part} (\S+)", metrics)[0])
         for part in ("sum", "count")
@@ -118,7 +118,7 @@ def batch_size(metrics: str) -> float:
 
 
 def memory_facts(memory: Sequence[tuple[float, float]]) -> dict[str, Any]:
-    """Resident MB at times, and MB a minute in the second half (least squares). What a few pictures
+    """Resident MB at times, and MB a minute in the second half (least squares). What a few images
     take for a while is given back; what stays shows in the lowest values of a while."""
     times, values = np.array(memory).T
     values, last = values / 1e6, times[-1]

@@ -45,7 +45,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from fullconv.core.hardware import use_large_pages
-from fullconv.data.io.images import read_picture
+from fullconv.data.io.images import read_image
 from fullconv.models.model import load_model
 from fullconv.network.kernels import dispatch as readings
 from fullconv.network.scores import Scores
@@ -79,7 +79,7 @@ def way(values: Tensor) -> str:
 
 
 def exact_gradient(values: Tensor, target: Tensor) -> Tensor:
-    """The usual in float64, picture by picture for the memory's sake."""
+    """The usual in float64, image by image for the memory's sake."""
     parts = []
     for one, ids in zip(values.detach().double(), target, strict=True):
         one = one[None].requires_grad_()
@@ -149,33 +149,33 @@ def _single(
     return Figure(name, ours, theirs, unit, Spread.of([ratio]), **more)
 
 
-def real_scores(model: Path | None, pictures: Path, option: str, quick: bool) -> list[Tensor]:
-    """Scores (1, K, 64, 64) of a trained model for eight pictures, each scaled and cropped to
+def real_scores(model: Path | None, images: Path, option: str, quick: bool) -> list[Tensor]:
+    """Scores (1, K, 64, 64) of a trained model for eight images, each scaled and cropped to
     512 x 512."""
     side, count = (128, 2) if quick else (512, 8)
     if model is None or not model.is_dir():
         raise MissingError(f"a trained model ({option}; found none at {model})")
-    files = sorted(pictures.glob("*.jpg"))
+    files = sorted(images.glob("*.jpg"))
     files = files[:: max(1, len(files) // count)][:count]
     if not files:
-        raise MissingError(f"pictures in {pictures}")
+        raise MissingError(f"images in {images}")
     loaded = load_model(model)
     if loaded.network.stride != 8:
         raise MissingError(f"an FCN-8s ({option}; {model} is an {loaded.network.name})")
     found = []
     for file in files:
-        picture = torch.from_numpy(cropped(read_picture(file), side))
+        image = torch.from_numpy(cropped(read_image(file), side))
         with torch.inference_mode():
-            scores = loaded.network(loaded.normalise(picture.permute(2, 0, 1)[None]))
+            scores = loaded.network(loaded.normalise(image.permute(2, 0, 1)[None]))
         # SAME padding gives a cell more, at 512: it is left out, that all maps have 64.
         values = scores.values[:, :, : side // 8, : side // 8]
         found.append(values.clone(memory_format=torch.contiguous_format))
     return found
 
 
-def cropped(picture: np.ndarray, side: int) -> np.ndarray:
+def cropped(image: np.ndarray, side: int) -> np.ndarray:
     """The shorter side scaled to `side` pixels, and the middle square of it."""
-    image = Image.fromarray(picture)
+    image = Image.fromarray(image)
     scale = side / min(image.size)
     width, height = (max(side, round(s * scale)) for s in image.size)
     image = image.resize((width, height), Image.Resampling.BICUBIC)
@@ -313,9 +313,9 @@ def _convolve(images: Tensor, weight: Tensor) -> None:
 def step(arguments: argparse.Namespace) -> Section:
     """A training step: ResNet-18 FCN-8s against the textbook's FCN-32s, 21 classes."""
     torch.manual_seed(0)
-    pictures, target = a_batch(QUICK_SIZE if arguments.quick else SIZE)
-    bare = Bare(CLASSES, pictures, target)
-    images = bare.training.model.normalise(pictures).contiguous()
+    images, target = a_batch(QUICK_SIZE if arguments.quick else SIZE)
+    bare = Bare(CLASSES, images, target)
+    images = bare.training.model.normalise(images).contiguous()
     taught = eager_step(Taught(), (images, target.long()), taught_loss)
     # The type that we train in here; a share of what cannot be had would say nothing.
     half = bare.precision == "bf16-mixed"
@@ -345,10 +345,10 @@ def step(arguments: argparse.Namespace) -> Section:
     what = f"step, share of {'bf16' if half else 'float32'} rate"
     share = Figure(what, achieved, possible, "GFLOP/s", fraction, 0.75)
     against = timings.figure(
-        "step, FCN-8s / taught FCN-32s", "ours", "taught", at_least=2.8, pictures=len(pictures)
+        "step, FCN-8s / taught FCN-32s", "ours", "taught", at_least=2.8, images=len(images)
     )
     alike = timings.figure(
-        "the same, theirs in our large pages", "ours", "taught in large pages", pictures=BATCH
+        "the same, theirs in our large pages", "ours", "taught in large pages", images=BATCH
     )
     return Section([against, alike, share], facts)
 
@@ -365,8 +365,8 @@ def camvid_rates(quick: bool, threads: int) -> dict[str, list[float]]:
 def train_loop(arguments: argparse.Namespace) -> Section:
     """The loop of `fullconv train` against the same step on a batch that lies ready, which is timed
     before and after."""
-    pictures, target = a_batch(QUICK_SIZE if arguments.quick else SIZE, BATCH)
-    bare = Bare(11, pictures, target % 11)
+    images, target = a_batch(QUICK_SIZE if arguments.quick else SIZE, BATCH)
+    bare = Bare(11, images, target % 11)
     turns = 1 if arguments.quick else 10
     seconds = list(compare({"bare": bare}, rounds=turns).seconds["bare"])
     rates = camvid_rates(arguments.quick, arguments.threads)["train"]
@@ -375,20 +375,20 @@ def train_loop(arguments: argparse.Namespace) -> Section:
     loop = Spread.of(rates)
     ratio = Spread.of([rate / ready.median for rate in rates])
     figure = Figure(
-        "fullconv train / bare step", loop.median, ready.median, "pictures/s", ratio, 0.85
+        "fullconv train / bare step", loop.median, ready.median, "images/s", ratio, 0.85
     )
     facts = {"bare": asdict(ready), "loop": asdict(loop), "precision": bare.precision}
     return Section([figure], facts)
 
 
 def validation(arguments: argparse.Namespace) -> Section:
-    """Validation of CamVid's test split against a training epoch over as many pictures, within
+    """Validation of CamVid's test split against a training epoch over as many images, within
     the same run."""
     rates = camvid_rates(arguments.quick, arguments.threads)
     pairs = zip(rates["validation"], rates["train"], strict=True)
     ratio = Spread.of([a / b for a, b in pairs])
     middles = [Spread.of(rates[what]).median for what in ("validation", "train")]
-    return Section([Figure("validation / training", *middles, "pictures/s", ratio, 2.5)], rates)
+    return Section([Figure("validation / training", *middles, "images/s", ratio, 2.5)], rates)
 
 
 def main() -> None:

@@ -1,9 +1,9 @@
-"""Do tiles give what the whole picture gives, and what do they cost?
+"""Do tiles give what the whole image gives, and what do they cost?
 
 `exact`: twelve backbones at strides 8 and 32, random weights, three odd sizes: the largest
 difference of a score at a pixel over the spread of the scores, in float32 (wanted: at most 1e-4)
 and float64, and the pixels that get another label. `blended`: the same where an operation sees the
-whole picture. `geotiff`: a drawn landscape of 20,000 x 20,000 pixels, predicted from file to file:
+whole image. `geotiff`: a drawn landscape of 20,000 x 20,000 pixels, predicted from file to file:
 highest memory of a process, and, in another, pixels per second against a file of 2,000 x 2,000: by
 the clock (wanted: 0.9 of it), and of processor time, which is told beside it.
 Writes results/tiles.json.
@@ -66,14 +66,14 @@ def network(backbone: str, stride: int) -> FCN:
     return net
 
 
-def as_input(picture: np.ndarray) -> Tensor:
+def as_input(image: np.ndarray) -> Tensor:
     """(H, W, 3) uint8 -> (1, 3, H, W), about mean 0 and spread 1."""
-    return torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 58 - 2.2
+    return torch.from_numpy(image).permute(2, 0, 1)[None].float() / 58 - 2.2
 
 
-def measured(net: FCN, picture: Tensor, tile: int) -> Difference:
-    """Of a picture (1, 3, H, W) in the precision of the network."""
-    return difference(Tiles(net, net, tile=tile), picture[0], [CLASSES])
+def measured(net: FCN, image: Tensor, tile: int) -> Difference:
+    """Of an image (1, 3, H, W) in the precision of the network."""
+    return difference(Tiles(net, net, tile=tile), image[0], [CLASSES])
 
 
 def differences(backbones: Sequence[str], sizes: Sequence[tuple[int, int]]) -> Section:
@@ -93,8 +93,8 @@ def differences(backbones: Sequence[str], sizes: Sequence[tuple[int, int]]) -> S
                 net.to(getattr(torch, kind))
                 row[kind] = []
                 for index, size in enumerate(sizes):
-                    picture = as_input(scene(index, size=size)[0]).to(getattr(torch, kind))
-                    found = measured(net, picture, TILE)
+                    image = as_input(scene(index, size=size)[0]).to(getattr(torch, kind))
+                    found = measured(net, image, TILE)
                     row[kind].append(
                         {
                             "size": size,
@@ -133,7 +133,7 @@ def exact(arguments: argparse.Namespace) -> Section:
 
 
 def blended(arguments: argparse.Namespace) -> Section:
-    """Where an operation sees the whole picture."""
+    """Where an operation sees the whole image."""
     if arguments.quick:
         return differences(BLENDED[:1], [(65, 601)])
     return differences(BLENDED, [(517, 903)])

@@ -24,7 +24,7 @@ PAGES = ROOT / "docs"
 NAMES = ("walkthrough", "walkthrough.zh-CN")
 HEADS = (
     "> Made by `python examples/walkthrough.py` from [the notebook](../examples/{name}.ipynb), on "
-    'street scenes that the library draws (`DATA = "drawn"`): each number and picture is of that '
+    'street scenes that the library draws (`DATA = "drawn"`): each number and image is of that '
     "run, another machine's may differ a little.",
     "> 本页由 `python examples/walkthrough.py` 运行[笔记本](../examples/{name}.ipynb)生成，"
     '数据为库自行绘制的街景（`DATA = "drawn"`）：页面上的数字和图片都出自这一次运行，'
@@ -76,8 +76,8 @@ def figures(ran: NotebookNode) -> dict[str, Image.Image]:
     for cell in ran.cells:
         if "figure" in cell.metadata:
             (data,) = (o.data["image/png"] for o in cell.outputs if "data" in o)
-            picture = Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")
-            found[cell.metadata.figure] = picture.quantize(256, dither=Image.Dither.NONE)
+            image = Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")
+            found[cell.metadata.figure] = image.quantize(256, dither=Image.Dither.NONE)
     return found
 
 
@@ -88,8 +88,8 @@ def main() -> None:
     (PAGES / "walkthrough").mkdir(exist_ok=True)
     for old in (PAGES / "walkthrough").glob("*.png"):
         old.unlink()
-    for figure, picture in figures(ran).items():
-        picture.save(PAGES / "walkthrough" / f"{figure}.png", optimize=True)
+    for figure, image in figures(ran).items():
+        image.save(PAGES / "walkthrough" / f"{figure}.png", optimize=True)
     for name, head in zip(NAMES, HEADS, strict=True):
         text = page(notebook(name), ran, head, name)
         (PAGES / f"{name}.md").write_text(text, encoding="utf-8", newline="\n")

@@ -46,7 +46,7 @@ def chromium() -> Iterator[Any]:
 
 @dataclass
 class Refusals:
-    """Answers that are given to the next pictures in place of the server's, first one first."""
+    """Answers that are given to the next images in place of the server's, first one first."""
 
     next: list[Answer] = field(default_factory=list)
 

@@ -1,6 +1,6 @@
 """The paper's networks as the released Caffe definitions have them (net.py, train.prototxt,
 deploy.prototxt), written layer by layer with plain functions of torch: what `fullconv` must equal.
-Pictures are BGR, 0-255, less their mean. In the type of what goes in: float64 for exact answers.
+Images are BGR, 0-255, less their mean. In the type of what goes in: float64 for exact answers.
 
 `width` narrows every layer alike, so that a network of 134 million parameters can be tested.
 """

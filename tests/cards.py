@@ -2,7 +2,7 @@
 
 `materials`: plain, striped, dotted (what the pattern shows). `order`: wall, far, near (what lies
 nearer than `NEAR`). Where cards are `sized`, near ones look large, as they would to a camera; else
-nothing in the picture tells how far a card is, and only its depth does.
+nothing in the image tells how far a card is, and only its depth does.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ WALL, FAR, NEAR = 5.0, 4.0, 2.0  # metres; cards lie from 1 to FAR
 
 
 def scene(seed: int, *, sized: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Picture (H, W, 3 uint8), materials and order (H, W uint8), depth in mm (H, W uint16; 0 where
+    """Image (H, W, 3 uint8), materials and order (H, W uint8), depth in mm (H, W uint16; 0 where
     the camera saw none)."""
     rng = np.random.default_rng(seed)
     height, width = SIZE
     y, x = np.mgrid[:height, :width]
-    picture = np.full((*SIZE, 3), rng.uniform(60, 200, 3)) + rng.normal(0, 12, (*SIZE, 1))
+    image = np.full((*SIZE, 3), rng.uniform(60, 200, 3)) + rng.normal(0, 12, (*SIZE, 1))
     materials, order = np.zeros(SIZE, np.uint8), np.zeros(SIZE, np.uint8)
     depth = np.full(SIZE, WALL)
     for z in sorted(rng.uniform(1, FAR, int(rng.integers(6, 10))), reverse=True):
@@ -44,10 +44,10 @@ def scene(seed: int, *, sized: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray
         if kind == 3:
             ink = 0.4 + 0.6 * ((np.sin(across) * np.sin(along)) < 0.3)
         color = rng.uniform(60, 255, 3)
-        picture[card] = (ink[..., None] * color)[card] + rng.normal(0, 8, (int(card.sum()), 1))
+        image[card] = (ink[..., None] * color)[card] + rng.normal(0, 8, (int(card.sum()), 1))
         materials[card], order[card], depth[card] = kind, 2 if z < NEAR else 1, z
     seen = np.where(rng.random(SIZE) < 0.02, 0, 1000 * depth + rng.normal(0, 20, SIZE))
-    return picture.clip(0, 255).astype(np.uint8), materials, order, seen.round().astype(np.uint16)
+    return image.clip(0, 255).astype(np.uint8), materials, order, seen.round().astype(np.uint16)
 
 
 def write(
@@ -64,8 +64,8 @@ def write(
             if count:
                 (root / folder / split).mkdir(parents=True)
         for k in range(count):
-            picture, materials, order, depth = scene(part * 100_000 + k, sized=sized)
-            Image.fromarray(picture).save(root / f"images/{split}/card_{k:03}.png")
+            image, materials, order, depth = scene(part * 100_000 + k, sized=sized)
+            Image.fromarray(image).save(root / f"images/{split}/card_{k:03}.png")
             Image.fromarray(depth).save(root / f"depth/{split}/card_{k:03}.png")
             ids = order if labels == "order" else materials
             write_mask(root / f"masks/{split}/card_{k:03}.png", ids, first)

@@ -43,8 +43,8 @@ def _reports_of_our_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
 
 
 @pytest.fixture
-def small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures of a few pixels, whose masks can be read in the test, are not said to be tiny."""
+def small_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images of a few pixels, whose masks can be read in the test, are not said to be tiny."""
     from fullconv.data.check import rules_balance as shares
 
     monkeypatch.setattr(shares, "_SMALL", 1)

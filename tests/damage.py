@@ -1,6 +1,6 @@
-"""Damaged mask and picture files, made from whole ones of every format, the same from a seed.
+"""Damaged mask and image files, made from whole ones of every format, the same from a seed.
 
-    files(count)     damaged ones: headers that lie and files that are no pictures first, then files
+    files(count)     damaged ones: headers that lie and files that are no images first, then files
                      cut, flipped, overwritten, renamed and glued together at random places
     bombs()          whole files of few bytes that have as many pixels as may be read, or more
 

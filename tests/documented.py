@@ -100,7 +100,7 @@ NOT_RUN = {
     "FULLCONV_KEY=... fullconv serve runs/first --host 0.0.0.0": _SERVER,
     "curl --data-binary @street.jpg -H Content-Type: image/jpeg localhost:8000/predict"
     " > street_mask.png": _SERVER,
-    "curl -F picture=@street.jpg localhost:8000/predict?output=json": _SERVER,
+    "curl -F image=@street.jpg localhost:8000/predict?output=json": _SERVER,
 }  # fmt: skip
 # A training of seconds: added to each that is documented, its backbone only where none is named.
 SMALL = "--no-pretrained --epochs 1 --batch-size 2 --crop 33 33 --workers 0"

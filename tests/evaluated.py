@@ -1,4 +1,4 @@
-"""Evaluations without a model: what was counted in made-up pictures, and runs that hold it."""
+"""Evaluations without a model: what was counted in made-up images, and runs that hold it."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import numpy as np
 
 from fullconv.core.settings import to_toml
 from fullconv.evaluation.metrics import Metrics
-from fullconv.evaluation.per_image import Counts, PictureCounts, content_of, keep, sparse
+from fullconv.evaluation.per_image import Counts, ImageCounts, content_of, keep, sparse
 from fullconv.evaluation.protocol import protocol_card
 
 CLASSES = ("sky", "road", "tree")
 
 
 def matrices(
-    pictures: int = 30, classes: int = 3, *, right: float = 0.7, seed: int = 0
+    images: int = 30, classes: int = 3, *, right: float = 0.7, seed: int = 0
 ) -> np.ndarray:
-    """(n, K, K) of pictures whose true classes depend on the seed alone; `right` is about the share
+    """(n, K, K) of images whose true classes depend on the seed alone; `right` is about the share
     of the pixels that are called what they are."""
-    shares = np.random.default_rng(seed).dirichlet([0.6] * classes, pictures)
+    shares = np.random.default_rng(seed).dirichlet([0.6] * classes, images)
     chance = np.random.default_rng([seed, round(1000 * right)])
-    found = np.zeros((pictures, classes, classes), np.int64)
+    found = np.zeros((images, classes, classes), np.int64)
     for k, row in enumerate(np.round(shares * 400).astype(int)):
         for true, count in enumerate(row):
             odds = np.full(classes, (1 - right) / max(1, classes - 1)) + 0.02
@@ -40,25 +40,25 @@ def counted(
     names: Sequence[str] = (),
     data: str = "/data",
     **card: Any,
-) -> PictureCounts:
+) -> ImageCounts:
     """Of matrices (n, K, K), with a protocol card in which `card` is changed."""
     names = tuple(names) or tuple(f"street_{k:04}" for k in range(len(every)))
     lines = protocol_card(
         fingerprint="f" * 64,
         split="val",
-        pictures=len(every),
+        images=len(every),
         classes=classes,
         pretrained_on="ImageNet-1k",
         ignored_pixels=0,
-        trained_on="train (367 pictures)",
+        trained_on="train (367 images)",
         sizes=[(360, 480)],
     )
     head = Counts.of(classes, [sparse(one) for one in every])
     contents = tuple(content_of([name]) for name in names)
-    return PictureCounts(names, contents, {"": head}, {**lines, **card}, data)
+    return ImageCounts(names, contents, {"": head}, {**lines, **card}, data)
 
 
-def written(folder: Path, counts: PictureCounts, *, epochs: int = 3, **settings: Any) -> Path:
+def written(folder: Path, counts: ImageCounts, *, epochs: int = 3, **settings: Any) -> Path:
     """A run's folder that holds them, as if it had been trained."""
     (folder / "model").mkdir(parents=True, exist_ok=True)
     (folder / "model" / "config.json").write_text(json.dumps({"weights_sha256": folder.name}))

@@ -67,7 +67,7 @@ def _sing(file: Any, heard: Any) -> None:
 
 
 def tone(path: Path) -> Path:
-    """Sound without pictures."""
+    """Sound without images."""
     import av
 
     with av.open(str(path), "w") as file:

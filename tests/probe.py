@@ -2,7 +2,7 @@
 
 A network is reduced to averaging: uniform convolutions, no biases, no norms, no gates, average
 pooling for max pooling, attention silenced. What one cell sees is then a mass distribution over the
-picture: its centre is the cell's centre, its support the receptive field, and a ramp comes out of
+image: its centre is the cell's centre, its support the receptive field, and a ramp comes out of
 it as the coordinate of each cell. Nothing here uses a formula of `fullconv.geometry`.
 """
 
@@ -99,31 +99,31 @@ def looking(
     Backpropagates the whole row (column) of cells: what it sees along the other axis is not asked.
     """
     like = next(module.parameters(), torch.zeros((), dtype=torch.float64))
-    picture = torch.rand(1, 3, *size, dtype=like.dtype).requires_grad_()
+    image = torch.rand(1, 3, *size, dtype=like.dtype).requires_grad_()
     found = []
-    for feature in maps(module, picture):
+    for feature in maps(module, image):
         count = feature.shape[2 + axis]
         step = cells or max(1, round(32 * count / size[axis]))
         middle = max(0, (count - step) // 2)
         one, other = (
-            _seen(feature.select(2 + axis, cell), picture, axis)
+            _seen(feature.select(2 + axis, cell), image, axis)
             for cell in (middle, min(middle + step, count - 1))
         )
         found.append((middle, one, other))
     return found
 
 
-def _seen(cells: Tensor, picture: Tensor, axis: int) -> Seen:
-    (gradient,) = torch.autograd.grad(cells.sum(), picture, retain_graph=True)
+def _seen(cells: Tensor, image: Tensor, axis: int) -> Seen:
+    (gradient,) = torch.autograd.grad(cells.sum(), image, retain_graph=True)
     mass = gradient.abs().double().sum(dim=(0, 1, 3 - axis))
     where = torch.nonzero(mass).flatten()
     centre = float((mass * torch.arange(len(mass))).sum() / mass.sum())
     return Seen(centre, int(where[0]), int(where[-1]))
 
 
-def maps(module: nn.Module, picture: Tensor) -> list[Tensor]:
+def maps(module: nn.Module, image: Tensor) -> list[Tensor]:
     """The feature maps (N, C, h, w) of a network; timm's Swin returns (N, h, w, C)."""
-    output = module(picture)
+    output = module(image)
     if isinstance(output, Tensor):
         output = [output]
     elif isinstance(output, dict):

@@ -85,10 +85,10 @@ def ask(
     return reply
 
 
-def png(picture: np.ndarray, kind: str = "PNG", **options: Any) -> bytes:
+def png(image: np.ndarray, kind: str = "PNG", **options: Any) -> bytes:
     """(H, W, 3) or (H, W) -> a file of that kind."""
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, kind, **options)
+    Image.fromarray(image).save(file, kind, **options)
     return file.getvalue()
 
 
@@ -112,7 +112,7 @@ class Held(Predictor):
         super().__init__(*args, **options)
         self.working, self.may = threading.Event(), threading.Event()
 
-    def segment(self, picture: Any, **options: Any) -> Any:
+    def segment(self, image: Any, **options: Any) -> Any:
         self.working.set()
         assert self.may.wait(60)
-        return super().segment(picture, **options)
+        return super().segment(image, **options)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-STRIDE, WINDOW = 4, 21  # of `trunk`, in pixels: a map of 5 x 5 cells on its own pictures
+STRIDE, WINDOW = 4, 21  # of `trunk`, in pixels: a map of 5 x 5 cells on its own images
 CHANNELS = 6
 
 
@@ -22,7 +22,7 @@ def trunk() -> nn.Module:
 
 
 class Made(nn.Module):
-    """A trunk and an end; `shape` is that of the map on the classifier's own pictures."""
+    """A trunk and an end; `shape` is that of the map on the classifier's own images."""
 
     def __init__(self, end: Callable[[Tensor], Tensor] | nn.Module) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ def random_weights(module: nn.Module, *, seed: int = 0) -> nn.Module:
     return module
 
 
-def picture(height: int, width: int, *, seed: int = 1) -> Tensor:
+def random_image(height: int, width: int, *, seed: int = 1) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(2, 3, height, width, dtype=torch.float64, generator=generator)
 

@@ -1,4 +1,4 @@
-"""Whole mask and picture files of every format, small, for `damage` to damage."""
+"""Whole mask and image files of every format, small, for `damage` to damage."""
 
 from __future__ import annotations
 

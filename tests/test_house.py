@@ -214,7 +214,7 @@ def test_every_test_file_has_its_source() -> None:
             "sets.py",
             "walkthrough.py",
             "page.py",
-            "pictures.py",
+            "images.py",
             "load.py",
             "docs.py",
             "messages.py",

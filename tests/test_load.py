@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pictures import photo
+from photos import photo
 from PIL import Image
 from scripts import script
 
@@ -52,7 +52,7 @@ def bad_uploads() -> Any:
 
 
 class Honest(BaseHTTPRequestHandler):
-    """Answers each kind of request as it should be; a result is the picture's own size."""
+    """Answers each kind of request as it should be; a result is the image's own size."""
 
     protocol_version = "HTTP/1.1"
 
@@ -144,7 +144,7 @@ def test_a_server_without_faults_has_none() -> None:
     assert (tally.unexpected, tally.examples) == (0, [])
     found = {kind for kind, _ in tally.statuses}
     assert found == set(load.KINDS)
-    assert tally.statuses["picture", 200] == sum(tally.often.values()) >= sum(tally.done.values())
+    assert tally.statuses["image", 200] == sum(tally.often.values()) >= sum(tally.done.values())
     assert set(tally.kept.values()) == {b"(160, 120)"}
     assert set(tally.done) == {(p.name, want) for p in uploads() for want in load.ANSWERS}
     assert len(tally.seconds) == sum(tally.done.values()) > 100
@@ -179,7 +179,7 @@ class Rude(Honest):
 
 
 class Closing(Honest):
-    """Does not answer pictures."""
+    """Does not answer images."""
 
     def say(self, status: int, content: bytes) -> None:
         if status == 200:
@@ -202,11 +202,11 @@ class Forgetful(Honest):
 @pytest.mark.parametrize(
     ("handler", "message"),
     [
-        (Failing, r"picture: 500 b'.*no 500"),
+        (Failing, r"image: 500 b'.*no 500"),
         (Credulous, r"(text|empty|cut short|too many \w+|slow): 200 b'ok'"),
         (Rude, r"(text|empty|cut short|too many \w+|slow): \d+ without error and try: b''"),
-        (Closing, r"picture: no answer: (RemoteDisconnected|ConnectionResetError)"),
-        (Forgetful, r"picture: 503 with Retry-After None"),
+        (Closing, r"image: no answer: (RemoteDisconnected|ConnectionResetError)"),
+        (Forgetful, r"image: 503 with Retry-After None"),
     ],
 )
 def test_each_fault_is_found_and_told(handler: type[BaseHTTPRequestHandler], message: str) -> None:
@@ -249,7 +249,7 @@ def test_a_client_that_is_told_to_come_again_waits() -> None:
     with served(Busy) as address:
         clients = load.Load(address, uploads(), {}, MAX_SECONDS)
         with closing(clients.connect()) as connection:
-            assert clients.ask(connection, "picture", uploads()[0], "mask") == load.PATIENCE
+            assert clients.ask(connection, "image", uploads()[0], "mask") == load.PATIENCE
 
 
 def test_the_black_png_is_whole_and_small() -> None:
@@ -259,7 +259,7 @@ def test_the_black_png_is_whole_and_small() -> None:
     assert len(content) < 1000
 
 
-def test_a_form_holds_the_picture() -> None:
+def test_a_form_holds_the_image() -> None:
     one = uploads()[0]
     form = load.as_form(one)
     assert form.content.count(one.content) == 1
@@ -294,7 +294,7 @@ def test_a_result_is_held_against_the_files(
     assert serve.wrong_answers(tally, folder) == (0, [])
     other = made.mask.copy()
     other[7, 9] = (other[7, 9] + 1) % 3
-    wrong = Segmentation(other, made.labels, made.picture)
+    wrong = Segmentation(other, made.labels, made.image)
     for _ in range(3):
         tally.keep("a.png", asked.output, answer(wrong, sure, asked, 0.5).content)
     assert serve.wrong_answers(tally, folder) == (3, [f"a.png {asked.output} x 3"])

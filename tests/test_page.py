@@ -138,7 +138,7 @@ def at(page: Any, row: int, column: int) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("script", [DROP, PASTE], ids=["dropped", "pasted"])
-def test_a_picture_gets_its_overlay(
+def test_a_image_gets_its_overlay(
     page: Any, script: str, scene: Path, wanted: Segmentation
 ) -> None:
     give(page, scene, script)
@@ -146,7 +146,7 @@ def test_a_picture_gets_its_overlay(
     over = canvas(page, "over")
     assert np.array_equal(over[..., :3], colors)
     assert (over[..., 3] == 255).all()
-    assert np.array_equal(canvas(page, "under")[..., :3], wanted.picture)
+    assert np.array_equal(canvas(page, "under")[..., :3], wanted.image)
     count = len(np.unique(wanted.mask))
     said = rf"{count} classes found in \d+\.\d s\."
     assert re.fullmatch(said, page.inner_text("#status"))
@@ -228,7 +228,7 @@ def test_downloads(page: Any, scene: Path, wanted: Segmentation) -> None:
     assert found["my scene_mask.png"] == wanted.encoded("mask")
     overlay = np.asarray(Image.open(io.BytesIO(found["my scene_overlay.png"])).convert("RGB"))
     colors = np.array(wanted.labels.colors)[wanted.mask]
-    assert np.abs(0.6 * colors + 0.4 * wanted.picture - overlay).max() <= 2
+    assert np.abs(0.6 * colors + 0.4 * wanted.image - overlay).max() <= 2
     table = json.loads(found["my scene.json"])
     assert (table["height"], table["width"]) == SIZE
     shares = {one["name"]: one["share"] for one in table["classes"] if one["pixels"]}
@@ -282,8 +282,8 @@ def test_a_black_background_is_clear_unless_it_is_alone(
         with page.expect_download() as download:
             page.click("#saveOverlay")
         saved = np.asarray(Image.open(download.value.path()).convert("RGB"))
-        assert np.array_equal(saved[bare], found.picture[bare])
-        mixed = 0.6 * colors[~bare] + 0.4 * found.picture[~bare]
+        assert np.array_equal(saved[bare], found.image[bare])
+        mixed = 0.6 * colors[~bare] + 0.4 * found.image[~bare]
         assert np.abs(mixed - saved[~bare]).max() <= 2
         with page.expect_download() as download:
             page.click("#saveMask")
@@ -326,7 +326,7 @@ def test_other_languages_light_and_width(browser: Any, address: str, scene: Path
 def test_errors_are_said_in_the_words_of_the_server(
     page: Any, refusals: Refusals, scene: Path, wanted: Segmentation
 ) -> None:
-    busy = {"error": "32 pictures are waiting already.", "try": "send it again"}
+    busy = {"error": "32 images are waiting already.", "try": "send it again"}
     refusals.next = [(503, busy, {"Retry-After": "7"})]
     page.set_input_files("#file", str(scene))
     page.wait_for_selector("#error:not([hidden])")
@@ -338,7 +338,7 @@ def test_errors_are_said_in_the_words_of_the_server(
     assert page.locator("#error").is_hidden()
     page.set_input_files("#file", {"name": "a.txt", "mimeType": "text/plain", "buffer": b"words"})
     page.wait_for_selector("#error:not([hidden])")
-    assert page.inner_text("#error h2") == "This is no picture"
+    assert page.inner_text("#error h2") == "This is no image"
     assert np.array_equal(page.evaluate("[...result.ids]"), wanted.mask.ravel())  # still there
     large = {"name": "a.png", "mimeType": "image/png", "buffer": bytes(5 << 20)}
     page.set_input_files("#file", large)

@@ -118,11 +118,11 @@ def test_both_pages_print_the_same() -> None:
 def test_what_a_page_links_to_is_there(name: str) -> None:
     text = FENCE.sub("", page(name))
     links = LINK.findall(text)
-    pictures = [target for mark, target in links if mark]
+    images = [target for mark, target in links if mark]
     for _, target in links:
         assert (ROOT / "docs" / target).is_file(), target
     folder = ROOT / "docs" / "walkthrough"
-    assert sorted(pictures) == sorted(f"walkthrough/{path.name}" for path in folder.iterdir())
+    assert sorted(images) == sorted(f"walkthrough/{path.name}" for path in folder.iterdir())
     assert sum(path.stat().st_size for path in folder.iterdir()) < 1_500_000
 
 

@@ -279,7 +279,7 @@ def brush(mask: np.ndarray) -> list[int]:
 def label_studio(
     root: Path, draw: Callable[[np.ndarray], list[tuple[int, str, dict[str, object]]]]
 ) -> None:
-    """An export beside the pictures, without the eight digits before their names; `draw` gives
+    """An export beside the images, without the eight digits before their names; `draw` gives
     class ids, types and values."""
     tasks = []
     for stem, ids in IDS.items():

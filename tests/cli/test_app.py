@@ -164,6 +164,6 @@ def test_a_terminal_that_wants_no_color_gets_none(scenes: Path) -> None:
 
 def test_a_terminal_that_moves_nothing_gets_plain_lines(scenes: Path) -> None:
     shown = on_terminal("check", str(scenes), TERM="dumb")
-    assert "pictures: train 3, val 2, test 2" in shown
+    assert "images: train 3, val 2, test 2" in shown
     assert "\x1b" not in shown
     assert on_terminal("check", str(scenes), "--quiet") == shown[: shown.index("next: ")]

@@ -39,9 +39,7 @@ def test_a_repaired_copy_has_no_errors(tmp_path: Path, capsys: pytest.CaptureFix
     assert ahead == f"next: fullconv check {root} --fix {tmp_path / 'data_fixed'}"
     assert run(["check", str(root), "--fix", str(tmp_path / "copy")]) == 0
     out = capsys.readouterr().out
-    assert out.startswith(
-        f"{root} -> {tmp_path / 'copy'}: pairs of pictures and id masks: train 3, "
-    )
+    assert out.startswith(f"{root} -> {tmp_path / 'copy'}: pairs of images and id masks: train 3, ")
     assert out.endswith(f"next: fullconv check {tmp_path / 'copy'}\n")
     assert run(["check", str(tmp_path / "copy")]) == 0
     assert run(["check", str(root)]) == 1  # the original stays as it was
@@ -51,7 +49,7 @@ def test_a_repaired_copy_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[s
     root, copy = lossy(tmp_path / "data"), tmp_path / "copy"
     assert run(["check", str(root), "--fix", str(copy), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
-    assert facts["pictures"] == {"train": 3, "val": 1}
+    assert facts["images"] == {"train": 3, "val": 1}
     assert facts["classes"] == ["background", "object"]
     assert facts["left_out"] == {}
 
@@ -107,7 +105,7 @@ def test_what_train_ignores_evaluate_ignores_too(
     assert run(again) == 1
     capsys.readouterr()
     assert run([*again, "--ignore-rules", "unreadable"]) == 0
-    assert ", 1 picture, original size" in capsys.readouterr().out
+    assert ", 1 image, original size" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["nyud", "label-studio, brush", "ultralytics, outlines"])
@@ -137,12 +135,12 @@ def test_a_sheet_that_cannot_be_written_does_not_cost_the_report(
 def test_check_says_all_that_is_wrong_with_damaged_files_and_libraries_say_nothing(
     scenes: Path, tmp_path: Path
 ) -> None:
-    picture, mask = (next((scenes / k / "train").iterdir()) for k in ("images", "masks"))
+    image, mask = (next((scenes / k / "train").iterdir()) for k in ("images", "masks"))
     files = [f for f in damage.files(900) if "_half." not in f.name and "_large." not in f.name]
     files = [f for f in files if f.name.endswith((".tif", ".png", ".jpg", ".npy", ".mat"))][::2]
     for number, file in enumerate(files):
         hurt = number % 2 if not file.is_array else 1
-        for side, (folder, sound) in enumerate((("images", picture), ("masks", mask))):
+        for side, (folder, sound) in enumerate((("images", image), ("masks", mask))):
             name = file.name if side == hurt else sound.name
             path = tmp_path / folder / ("val" if number % 5 == 4 else "train")
             path.mkdir(parents=True, exist_ok=True)
@@ -153,6 +151,6 @@ def test_check_says_all_that_is_wrong_with_damaged_files_and_libraries_say_nothi
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (1, "")
     report = json.loads(done.stdout)
-    assert sum(report["pictures"].values()) == len(files) > 200
+    assert sum(report["images"].values()) == len(files) > 200
     found = {finding["rule"]: len(finding["files"]) for finding in report["findings"]}
     assert 100 < found["unreadable"] < len(files)

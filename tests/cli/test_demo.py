@@ -20,7 +20,7 @@ def test_the_demo_ends_with_a_score_and_a_sheet(tmp_path, monkeypatch):
     said = []
     result = demo.run_demo(tmp_path / "demo", epochs=2, say=said.append)
     assert result["protocol"]["split"] == "test"
-    assert result["protocol"]["pictures"] == 3
+    assert result["protocol"]["images"] == 3
     assert 0 < result["mean_iou"] < 1
     assert any("drawing street scenes in" in line for line in said)
     text = demo.text_of(result, tmp_path / "demo")

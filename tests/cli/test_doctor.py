@@ -202,7 +202,7 @@ def test_a_processor_without_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fullconv.inference.runtime.computes_in_bfloat16", lambda device: False)
     health = examine()
     assert "no bfloat16 instructions and there is no GPU" in only(health).message
-    assert only(health).line.startswith("fullconv predict MODEL PICTURES --compile")
+    assert only(health).line.startswith("fullconv predict MODEL IMAGES --compile")
 
 
 @pytest.mark.skipif(GPU, reason="there is a GPU here")

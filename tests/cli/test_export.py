@@ -96,10 +96,10 @@ def test_what_is_printed_can_be_pasted(
     words = ["export", str(folder), "--out", str(tmp_path / "my files"), "--precision", "int8"]
     assert run([*words, "--calibrate", str(photos)]) == 0
     said = capsys.readouterr().out
-    assert "int8\ncompared with the model in float32 on 8 pictures of 6 sizes: " in said
-    assert f"next: fullconv predict '{tmp_path / 'my files' / 'model.onnx'}' PICTURES" in said
+    assert "int8\ncompared with the model in float32 on 8 images of 6 sizes: " in said
+    assert f"next: fullconv predict '{tmp_path / 'my files' / 'model.onnx'}' IMAGES" in said
     assert run(["predict", str(tmp_path / "my files/model.onnx"), str(photos), "--tile", "64"]) == 1
-    assert "takes each picture whole; tiles are for models in torch" in capsys.readouterr().err
+    assert "takes each image whole; tiles are for models in torch" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("share", [None, 0.002])
@@ -116,7 +116,7 @@ def test_it_is_said_where_the_model_itself_runs_in_bfloat16(
     folder = save_model(model, tmp_path / "my model")
     assert run(["export", str(folder), "--out", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().err
-    line = f"fullconv predict '{folder}' PICTURES --precision float32\n"
+    line = f"fullconv predict '{folder}' IMAGES --precision float32\n"
     assert ("the model itself runs in bfloat16" in said) is (share is not None)
     assert said.endswith(line) is (share is not None)
 
@@ -133,11 +133,11 @@ def test_the_next_command_reads_a_program_of_torch(tmp_path: Path) -> None:
     assert done.stdout.startswith("ExportedProgram:")
 
 
-def test_int8_wants_pictures(
+def test_int8_wants_images(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["export", str(folder), "--precision", "int8", "--out", str(tmp_path)]) == 1
     said = capsys.readouterr().err
-    assert "int8 is calibrated on pictures like those it will see; none were given." in said
-    assert "try: --calibrate PICTURES" in said
+    assert "int8 is calibrated on images like those it will see; none were given." in said
+    assert "try: --calibrate IMAGES" in said
     assert not list(tmp_path.iterdir())

@@ -39,11 +39,11 @@ def test_a_backbone_has_a_grid_per_stride() -> None:
     assert json.loads(json.dumps(facts)) == facts
 
 
-def test_a_backbone_that_sees_the_whole_picture_says_by_what_and_stays_json() -> None:
+def test_a_backbone_that_sees_the_whole_image_says_by_what_and_stays_json() -> None:
     facts, text = inspect("test_efficientnet")
     assert None in {grid["field"] for grid in facts["grids"]}
     assert " whole " in text
-    assert "sees the whole picture: " in text
+    assert "sees the whole image: " in text
     assert "Infinity" not in json.dumps(facts)
 
 
@@ -52,7 +52,7 @@ def test_a_backbone_whose_padding_depends_on_the_size(tmp_path: Path) -> None:
     card.write_text('source = "timm"\nname = "mobilenetv2_035"\noptions = { pad_type = "same" }')
     facts, text = inspect(str(card))
     assert facts["size_phase"] == 1
-    assert text.endswith("pictures are padded to one more than a multiple of 32 pixels")
+    assert text.endswith("images are padded to one more than a multiple of 32 pixels")
 
 
 def test_a_backbone_without_stride_4_starts_at_the_finest_that_it_has() -> None:
@@ -66,7 +66,7 @@ def test_a_model_tells_its_classes_its_score_and_its_grids(
     metrics = {
         "mean_iou": 0.625,
         "pixel_accuracy": 0.75,
-        "protocol": {"pictures": 4, "split": "val", "data_fingerprint": "0123456789abcdef"},
+        "protocol": {"images": 4, "split": "val", "data_fingerprint": "0123456789abcdef"},
     }
     folder = save_model(make_model(metrics=metrics), tmp_path / "run" / "model")
     facts, text = inspect(str(folder))
@@ -74,7 +74,7 @@ def test_a_model_tells_its_classes_its_score_and_its_grids(
     assert lines[0] == "FCN-8s on timm test_resnet, 0.4 million parameters"
     assert lines[1] == "classes: sky, road, tree"
     assert lines[2] == "pretrained on nothing"
-    assert lines[3] == "mean IoU 62.5% on val (4 pictures) of data 0123456789ab"
+    assert lines[3] == "mean IoU 62.5% on val (4 images) of data 0123456789ab"
     assert lines[4].startswith("runs in float32 (labels in bfloat16 were not compared")
     assert facts["engine"] in lines[4]
     assert lines[5].split()[0] == "stride"
@@ -92,7 +92,7 @@ def test_stretched_scores_are_said(make_model: MakeModel, tmp_path: Path) -> Non
     model.network = FCN("test_resnet", 3, stride=8, placement="stretched")
     facts, text = inspect(str(save_model(model, tmp_path / "model")))
     assert facts["placement"] == "stretched"
-    assert "scores are stretched over the picture" in text
+    assert "scores are stretched over the image" in text
 
 
 def test_a_model_without_a_score(model_folder: Path) -> None:
@@ -140,7 +140,7 @@ def test_what_is_none_of_them(tmp_path: Path) -> None:
     assert caught.value.hint == "fullconv inspect resnet18"
     with pytest.raises(FullconvError, match="gone does not exist, and is neither a backbone"):
         inspect(str(tmp_path / "gone"))
-    with pytest.raises(FullconvError, match=r"holds 1 picture and no masks"):
+    with pytest.raises(FullconvError, match=r"holds 1 image and no masks"):
         inspect(str(tmp_path))
     with pytest.raises(FullconvError, match=r"no model at .*gone\.safetensors"):
         inspect(str(tmp_path / "gone.safetensors"))
@@ -166,11 +166,11 @@ def test_a_model_says_that_tiles_are_exact_and_what_was_measured(model_folder: P
     assert tiles["measured"]["scores"] < 1e-4 * tiles["measured"]["spread"]
     assert tiles["measured"]["size"][1] > 2 * tiles["halo"] + tiles["measured"]["tile"]
     assert f"tiles with a halo of {tiles['halo']} pixels give the labels of the whole" in text
-    assert "proven by the receptive field\nmeasured on a drawn picture of 97 x " in text
+    assert "proven by the receptive field\nmeasured on a drawn image of 97 x " in text
     assert "pixels get another label, scores differ by up to" in text
 
 
-def test_a_model_that_sees_the_whole_picture_says_that_its_seams_are_blended(
+def test_a_model_that_sees_the_whole_image_says_that_its_seams_are_blended(
     make_model: MakeModel, tmp_path: Path
 ) -> None:
     made = make_model()
@@ -183,17 +183,17 @@ def test_a_model_that_sees_the_whole_picture_says_that_its_seams_are_blended(
     assert not tiles["exact"]
     assert tiles["measured"]["scores"] > 0
     assert f"tiles are not exact, because of {tiles['reasons'][0]}" in text
-    assert ": seams are blended\nmeasured on a drawn picture of 384 x 640 in tiles of 256: " in text
+    assert ": seams are blended\nmeasured on a drawn image of 384 x 640 in tiles of 256: " in text
     assert f"{tiles['measured']['labels']} of 245760 pixels get another label" in text
 
 
-def test_a_model_that_wants_resized_pictures_has_no_tiles(
+def test_a_model_that_wants_resized_images_has_no_tiles(
     make_model: MakeModel, tmp_path: Path
 ) -> None:
     made = make_model()
     model = Model(made.network, made.labels, made.card, short_side=64)
     facts, text = inspect(str(save_model(model, tmp_path / "model")))
-    assert "tiles: none, pictures are resized as a whole, to 64 pixels" in text
+    assert "tiles: none, images are resized as a whole, to 64 pixels" in text
     assert not facts["tiles"]["exact"]
 
 

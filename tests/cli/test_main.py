@@ -23,7 +23,7 @@ from fullconv.cli.main import main, run
 from fullconv.cli.train import _options_in
 from fullconv.core.errors import StoppedError
 from fullconv.core.settings import Settings, to_toml
-from fullconv.data.io.images import read_picture
+from fullconv.data.io.images import read_image
 from fullconv.data.io.masks import read_values
 from fullconv.data.synthetic import scenes as drawn
 from fullconv.data.synthetic.scenes import LABELS
@@ -159,10 +159,10 @@ def test_convert_prints_what_it_made(cli: Out, tmp_path: Path) -> None:
 def test_check_prints_the_report(cli: Out, scenes: Path) -> None:
     code, out, err = cli(["check", scenes])
     assert (code, err) == (0, "")
-    assert "pictures: train 3, val 2, test 2" in out
+    assert "images: train 3, val 2, test 2" in out
 
 
-@pytest.mark.parametrize("spoilt", ["picture", "mask", "ids"])
+@pytest.mark.parametrize("spoilt", ["image", "mask", "ids"])
 def test_check_has_exit_code_1_where_there_are_errors(cli: Out, data: Path, spoilt: str) -> None:
     spoil(data, spoilt)
     code, out, err = cli(["check", data])
@@ -176,7 +176,7 @@ def test_check_has_exit_code_1_where_there_are_errors(cli: Out, data: Path, spoi
 
 
 def spoil(data: Path, what: str) -> None:
-    if what == "picture":
+    if what == "image":
         path = data / "images/test/street_0000.jpg"
         path.write_bytes(path.read_bytes()[:300])
     elif what == "mask":
@@ -204,11 +204,11 @@ def test_evaluate_prints_the_table_and_what_it_is_of(
     code, out, err = cli(["evaluate", model_folder, scenes, "--split", "val"])
     assert (code, err) == (0, "")
     head, empty, first, *_ = out.splitlines()
-    assert head == f"{model_folder} on {scenes}, split val, 2 pictures, original size"
+    assert head == f"{model_folder} on {scenes}, split val, 2 images, original size"
     assert empty == ""
     assert first.startswith("mean IoU ")
     assert all(name in out for name in LABELS.names)
-    assert out.endswith(f"\nnext: fullconv predict {model_folder} PICTURES\n")
+    assert out.endswith(f"\nnext: fullconv predict {model_folder} IMAGES\n")
 
 
 def test_a_published_data_set_goes_by_its_name(
@@ -252,18 +252,18 @@ def test_evaluate_keeps_what_compare_needs(
     files = [tmp_path / "counts_val.npz", tmp_path / "new" / "other.npz"]
     code, out, err = cli(["compare", *files, "--resamples", 100])
     assert (code, err) == (0, "")
-    assert out.startswith("split val: 2 pictures, 48 x 64;")
+    assert out.startswith("split val: 2 images, 48 x 64;")
     files[0].unlink()
     files[0].mkdir()
     code, out, err = cli(words)
     assert code == 0
     assert "mean IoU" in out
-    assert err.startswith(f"note: the counts of single pictures could not be written to {files[0]}")
+    assert err.startswith(f"note: the counts of single images could not be written to {files[0]}")
     message = refused(cli([*words, "--counts", "counts"]))
     assert message.endswith("try: --counts counts.npz\n")
 
 
-@pytest.mark.parametrize("spoilt", ["picture", "mask", "ids"])
+@pytest.mark.parametrize("spoilt", ["image", "mask", "ids"])
 def test_evaluate_refuses_faulty_data(
     cli: Out, model_folder: Path, data: Path, spoilt: str
 ) -> None:
@@ -280,13 +280,13 @@ def test_predict_writes_masks_and_overlays_and_says_what_is_there(
     cli: Out, model_folder: Path, scenes: Path, tmp_path: Path
 ) -> None:
     out_folder = tmp_path / "new" / "out"
-    pictures = scenes / "images/test"
-    code, out, err = cli(["predict", model_folder, pictures, "--out", out_folder])
+    images = scenes / "images/test"
+    code, out, err = cli(["predict", model_folder, images, "--out", out_folder])
     assert (code, err) == (0, "")
     *lines, last, ahead = out.splitlines()
-    assert last == f"2 of 2 pictures -> {out_folder}"
+    assert last == f"2 of 2 images -> {out_folder}"
     assert ahead == f"next: fullconv serve {model_folder}"
-    assert [line.split(":")[0] for line in lines] == [str(p) for p in sorted(pictures.iterdir())]
+    assert [line.split(":")[0] for line in lines] == [str(p) for p in sorted(images.iterdir())]
     assert all("%" in line for line in lines)
     assert sorted(p.name for p in out_folder.glob("[!.]*")) == [
         "street_0000_mask.png",
@@ -300,21 +300,21 @@ def test_predict_writes_masks_and_overlays_and_says_what_is_there(
 def test_predict_as_json_is_one_object_with_every_file(
     cli: Out, model_folder: Path, scenes: Path, tmp_path: Path
 ) -> None:
-    picture = scenes / "images/test/street_0000.jpg"
-    argv = ["predict", model_folder, picture, "--out", tmp_path, "--json"]
+    image = scenes / "images/test/street_0000.jpg"
+    argv = ["predict", model_folder, image, "--out", tmp_path, "--json"]
     code, out, err = cli([*argv, "--save", "mask, color,json"])
     assert (code, err) == (0, "")
     found = json.loads(out)
-    (result,) = found["pictures"]
+    (result,) = found["images"]
     assert found["failed"] == []
-    assert (result["source"], result["height"], result["width"]) == (str(picture), 48, 64)
+    assert (result["source"], result["height"], result["width"]) == (str(image), 48, 64)
     assert sum(result["area"].values()) == pytest.approx(1)
     ends = ("_mask.png", "_color.png", ".json")
     assert result["files"] == [str(tmp_path / f"street_0000{end}") for end in ends]
     assert all(Path(file).is_file() for file in result["files"])
 
 
-def test_pictures_of_the_same_stem_do_not_overwrite_each_other(
+def test_images_of_the_same_stem_do_not_overwrite_each_other(
     cli: Out, model_folder: Path, tmp_path: Path
 ) -> None:
     random = np.random.default_rng(0)
@@ -326,77 +326,75 @@ def test_pictures_of_the_same_stem_do_not_overwrite_each_other(
     argv = ["predict", model_folder, tmp_path / "in", "--out", tmp_path / "out", "--save", "mask"]
     code, out, _ = cli([*argv, "--json"])
     assert code == 0
-    files = {r["source"]: r["files"][0] for r in json.loads(out)["pictures"]}
+    files = {r["source"]: r["files"][0] for r in json.loads(out)["images"]}
     assert len(set(files.values())) == 4
     for number, name in enumerate(("in/a.jpg", "in/a.png", "in/deep/a.jpg", "in/deep/a.png")):
         assert read_values(Path(files[str(tmp_path / name)])).shape == (20 + number, 30)
     assert Path(files[str(tmp_path / "in/deep/a.png")]).parent == tmp_path / "out" / "deep"
 
 
-def test_predict_twice_into_the_same_folder_predicts_the_same_pictures(
+def test_predict_twice_into_the_same_folder_predicts_the_same_images(
     cli: Out, model_folder: Path, data: Path
 ) -> None:
-    pictures = data / "images/test"
-    argv = ["predict", model_folder, pictures, "--out", pictures, "--save", "mask,color,overlay"]
+    images = data / "images/test"
+    argv = ["predict", model_folder, images, "--out", images, "--save", "mask,color,overlay"]
     first = cli(argv)
     assert (first[0], first[2]) == (0, "")
-    files = sorted(path.name for path in pictures.iterdir())
+    files = sorted(path.name for path in images.iterdir())
     code, out, err = cli(argv)
     assert (code, out) == first[:2]
-    example = pictures / "street_0000_color.png"
+    example = images / "street_0000_color.png"
     left_out, skipped = err.splitlines()
     assert left_out == f"note: results of earlier runs are left out: 6, such as {example}"
-    assert skipped.startswith("note: 2 pictures were done before and left as found")
-    assert sorted(path.name for path in pictures.iterdir()) == files
+    assert skipped.startswith("note: 2 images were done before and left as found")
+    assert sorted(path.name for path in images.iterdir()) == files
 
 
-def test_predict_writes_over_no_picture_of_ones_own(
-    cli: Out, model_folder: Path, data: Path
-) -> None:
-    pictures = data / "images/test"
-    own = shutil.copy(data / "masks/test/street_0000.png", pictures / "street_0000_mask.png")
+def test_predict_writes_over_no_image_of_ones_own(cli: Out, model_folder: Path, data: Path) -> None:
+    images = data / "images/test"
+    own = shutil.copy(data / "masks/test/street_0000.png", images / "street_0000_mask.png")
     before = own.read_bytes()
-    message = refused(cli(["predict", model_folder, pictures, "--out", pictures]))
-    assert f"would be written over {own}, which is one of the pictures" in message
+    message = refused(cli(["predict", model_folder, images, "--out", images]))
+    assert f"would be written over {own}, which is one of the images" in message
     assert "\n  try: --out ANOTHER_FOLDER" in message
     assert own.read_bytes() == before
-    assert len(list(pictures.iterdir())) == 3
+    assert len(list(images.iterdir())) == 3
 
 
-def test_a_corrupt_picture_does_not_cost_the_others(
+def test_a_corrupt_image_does_not_cost_the_others(
     cli: Out, model_folder: Path, data: Path, tmp_path: Path
 ) -> None:
-    spoil(data, "picture")
+    spoil(data, "image")
     argv = ["predict", model_folder, data / "images/test", "--out", tmp_path / "out"]
     code, out, err = cli(argv)
     assert code == 1
-    assert out.endswith(f"1 of 2 pictures -> {tmp_path / 'out'}\n")
+    assert out.endswith(f"1 of 2 images -> {tmp_path / 'out'}\n")
     assert sorted(p.name for p in (tmp_path / "out").glob("[!.]*")) == [
         "street_0001_mask.png",
         "street_0001_overlay.jpg",
     ]
-    assert err.startswith("error: 1 of 2 pictures could not be labelled:\n  picture ")
+    assert err.startswith("error: 1 of 2 images could not be labelled:\n  image ")
     assert str(data / "images/test/street_0000.jpg") in err
     assert "Traceback" not in err
     code, out, err = cli([*argv, "--json"])
     found = json.loads(out)
-    assert (code, len(found["pictures"]), len(found["failed"])) == (1, 1, 1)
+    assert (code, len(found["images"]), len(found["failed"])) == (1, 1, 1)
     assert "street_0000.jpg" in found["failed"][0]
 
 
 @pytest.mark.parametrize(
     ("argv", "said", "hint"),
     [
-        (["MODEL"], "no picture was named", "fullconv predict MODEL photo.jpg"),
-        (["MODEL", "gone.jpg"], "no picture or folder gone.jpg", "fullconv predict MODEL photo"),
-        (["MODEL", "EMPTY"], "no picture in EMPTY", "fullconv predict MODEL photo.jpg"),
-        (["MODEL", "PICTURE", "--save", "heat"], "no output 'heat'", "--save mask,overlay"),
-        (["MODEL", "PICTURE", "--save", ""], "no output ''", "--save mask,overlay"),
-        (["MODEL", "PICTURE", "--out", "FILE"], "could not be written to FILE", "--out ANOTHER"),
-        (["MODEL", "PICTURE", "--tile", "0"], "tiles of 0 pixels; expected 1", "--tile 1024"),
-        (["gone", "PICTURE"], "no model at gone: nothing there", "fullconv train DATA"),
-        (["EMPTY", "PICTURE"], "no model at EMPTY: the folder holds nothing", "fullconv train"),
-        (["PICTURE", "PICTURE"], "is damaged or not a .safetensors file", "fullconv train"),
+        (["MODEL"], "no image was named", "fullconv predict MODEL photo.jpg"),
+        (["MODEL", "gone.jpg"], "no image or folder gone.jpg", "fullconv predict MODEL photo"),
+        (["MODEL", "EMPTY"], "no image in EMPTY", "fullconv predict MODEL photo.jpg"),
+        (["MODEL", "IMAGE", "--save", "heat"], "no output 'heat'", "--save mask,overlay"),
+        (["MODEL", "IMAGE", "--save", ""], "no output ''", "--save mask,overlay"),
+        (["MODEL", "IMAGE", "--out", "FILE"], "could not be written to FILE", "--out ANOTHER"),
+        (["MODEL", "IMAGE", "--tile", "0"], "tiles of 0 pixels; expected 1", "--tile 1024"),
+        (["gone", "IMAGE"], "no model at gone: nothing there", "fullconv train DATA"),
+        (["EMPTY", "IMAGE"], "no model at EMPTY: the folder holds nothing", "fullconv train"),
+        (["IMAGE", "IMAGE"], "is damaged or not a .safetensors file", "fullconv train"),
     ],
 )
 def test_what_predict_cannot_do_it_says(
@@ -414,7 +412,7 @@ def test_what_predict_cannot_do_it_says(
         "MODEL": str(model_folder),
         "EMPTY": str(tmp_path / "empty"),
         "FILE": str(tmp_path / "file"),
-        "PICTURE": str(scenes / "images/test/street_0000.jpg"),
+        "IMAGE": str(scenes / "images/test/street_0000.jpg"),
     }
     if "--out" not in argv:
         argv = [*argv, "--out", str(tmp_path / "out")]
@@ -428,9 +426,9 @@ def test_what_predict_cannot_do_it_says(
 def test_predict_in_tiles_gives_the_same_mask(
     cli: Out, model_folder: Path, scenes: Path, tmp_path: Path
 ) -> None:
-    picture = str(scenes / "images/test/street_0000.jpg")
+    image = str(scenes / "images/test/street_0000.jpg")
     for name, more in (("whole", []), ("tiles", ["--tile", "32"])):
-        argv = ["predict", str(model_folder), picture, "--out", str(tmp_path / name), *more]
+        argv = ["predict", str(model_folder), image, "--out", str(tmp_path / name), *more]
         code, _, err = cli(argv)
         assert (code, err) == (0, "")
     masks = [read_values(tmp_path / name / "street_0000_mask.png") for name in ("whole", "tiles")]
@@ -441,8 +439,8 @@ def test_huge_lifts_the_limit_on_pixels(
     cli: Out, model_folder: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1600)
-    picture = str(scenes / "images/test/street_0000.jpg")
-    argv = ["predict", str(model_folder), picture, "--out", str(tmp_path), "--save", "mask"]
+    image = str(scenes / "images/test/street_0000.jpg")
+    argv = ["predict", str(model_folder), image, "--out", str(tmp_path), "--save", "mask"]
     code, _, err = cli(argv)
     assert code == 1
     assert "1600 " in err or "0 million are read" in err
@@ -455,7 +453,7 @@ def test_a_geotiff_keeps_its_place(
     cli: Out, model_folder: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rasterio = pytest.importorskip("rasterio", reason="rasterio is not installed")
-    pixels = np.asarray(read_picture(scenes / "images/test/street_0000.jpg")).transpose(2, 0, 1)
+    pixels = np.asarray(read_image(scenes / "images/test/street_0000.jpg")).transpose(2, 0, 1)
     place = {"crs": "EPSG:32632", "transform": rasterio.Affine(2, 0, 5e5, 0, -2, 5e6)}
     size = {"count": 3, "height": pixels.shape[1], "width": pixels.shape[2], "dtype": "uint8"}
     with rasterio.open(tmp_path / "a.tif", "w", driver="GTiff", **size, **place) as file:
@@ -463,7 +461,7 @@ def test_a_geotiff_keeps_its_place(
     argv = ["predict", str(model_folder), str(tmp_path / "a.tif"), "--out", str(tmp_path / "out")]
     code, out, err = cli([*argv, "--json"])
     assert (code, err) == (0, "")
-    files = json.loads(out)["pictures"][0]["files"]
+    files = json.loads(out)["images"][0]["files"]
     assert sorted(Path(f).name for f in files) == ["a_mask.tif", "a_overlay.jpg"]
     with rasterio.open(tmp_path / "out" / "a_mask.tif") as mask:
         assert {"crs": mask.crs, "transform": mask.transform} == place
@@ -480,11 +478,11 @@ def test_blended_seams_are_said(
     network = FCN("test_efficientnet", 3)
     made = make_model()
     save_model(Model(network.eval(), made.labels, network.backbone.card), tmp_path / "model")
-    picture = str(scenes / "images/test/street_0000.jpg")
-    argv = ["predict", str(tmp_path / "model"), picture, "--out", str(tmp_path), "--tile", "32"]
+    image = str(scenes / "images/test/street_0000.jpg")
+    argv = ["predict", str(tmp_path / "model"), image, "--out", str(tmp_path), "--tile", "32"]
     code, _, err = cli(argv)
     assert code == 0
-    assert err.startswith("note: large pictures were cut into tiles with blended seams, because of")
+    assert err.startswith("note: large images were cut into tiles with blended seams, because of")
 
 
 # inspect
@@ -499,7 +497,7 @@ def test_inspect_tells_what_a_thing_is(
     assert (code, err) == (0, "")
     ahead = {
         "backbone": "fullconv train DATA --backbone test_resnet",
-        "model": f"fullconv predict {model_folder} PICTURES",
+        "model": f"fullconv predict {model_folder} IMAGES",
         "data": f"fullconv check {scenes}",
     }[thing]
     assert text.endswith(f"\nnext: {ahead}\n")
@@ -507,7 +505,7 @@ def test_inspect_tells_what_a_thing_is(
     assert (code, err) == (0, "")
     facts = json.loads(out)
     if thing == "data":
-        assert facts["pictures"]["train"] == 3
+        assert facts["images"]["train"] == 3
     else:
         assert f"{facts['grids'][0]['channels']}" in text if thing == "backbone" else True
         assert [g["stride"] for g in facts["grids"]][-1] == 32
@@ -527,7 +525,7 @@ class Recorder:
 
     def train(self, data: Any, **options: Any) -> Any:
         self.data, self.options = data, options
-        metrics = {"mean_iou": 0.5, "epoch": 3, "protocol": {"split": "val", "pictures": 4}}
+        metrics = {"mean_iou": 0.5, "epoch": 3, "protocol": {"split": "val", "images": 4}}
         metrics |= {"per_class_iou": {"sky": 0.5}, "confusion": [[1]]}
         return SimpleNamespace(
             folder=Path("run"),
@@ -575,7 +573,7 @@ def test_only_the_options_that_were_typed_are_handed_on(cli: Out, training: Reco
         "label_smoothing": 0.0,
     }
     assert out.splitlines() == [
-        "mean IoU 50.0% on val (4 pictures), epoch 3",
+        "mean IoU 50.0% on val (4 images), epoch 3",
         f"model: {Path('run/model')}",
         f"report: {Path('run/report.html')}",
         "next: fullconv evaluate run DATA --split test",
@@ -601,7 +599,7 @@ def test_a_class_that_was_never_predicted_is_said_at_the_end(
 def test_without_a_test_split_there_is_nothing_left_to_score(cli: Out, training: Recorder) -> None:
     training.splits = ("train", "val")
     out = cli(["train", "--resume", "run"])[1]
-    assert out.endswith("\nnext: fullconv predict run PICTURES\n")
+    assert out.endswith("\nnext: fullconv predict run IMAGES\n")
 
 
 def test_options_change_single_ones_of_a_configuration(
@@ -676,7 +674,7 @@ def test_ceiling_prints_a_table_of_classes_and_strides(cli: Out, scenes: Path) -
     code, out, err = cli(["ceiling", scenes])
     assert (code, err) == (0, "")
     head, *lines, ahead = out.splitlines()
-    assert head.startswith(f"{scenes}, split val, 2 pictures, original size")
+    assert head.startswith(f"{scenes}, split val, 2 images, original size")
     assert ahead == f"next: fullconv train {scenes} --stride 4"
     assert all(any(line.startswith(name) for line in lines) for name in LABELS.names)
     assert f"{'mean IoU':<24}" in out
@@ -684,7 +682,7 @@ def test_ceiling_prints_a_table_of_classes_and_strides(cli: Out, scenes: Path) -
     assert lines[-1].endswith(" (counted in 2 masks of val)")
     code, out, err = cli(["ceiling", scenes, "--json", "--split", "train"])
     found = json.loads(out)
-    assert (code, err, found["split"], found["pictures"]) == (0, "", "train", 3)
+    assert (code, err, found["split"], found["images"]) == (0, "", "train", 3)
     assert list(found["strides"]) == ["4", "8", "16", "32"]
     for numbers in found["strides"].values():
         assert 0 < numbers["mean_iou"] <= 1
@@ -696,11 +694,11 @@ def test_ceiling_refuses_a_split_that_is_not_there(cli: Out, data: Path) -> None
     for kind in ("images", "masks"):
         shutil.rmtree(data / kind / "test")
     message = refused(cli(["ceiling", data, "--split", "test"]))
-    assert "has no pictures for the split 'test'; it has train, val." in message
+    assert "has no images for the split 'test'; it has train, val." in message
     assert message.endswith("\n  try: --split val\n")
 
 
-@pytest.mark.parametrize("spoilt", ["picture", "mask", "ids"])
+@pytest.mark.parametrize("spoilt", ["image", "mask", "ids"])
 def test_ceiling_refuses_faulty_data(cli: Out, data: Path, spoilt: str) -> None:
     spoil(data, spoilt)
     message = refused(cli(["ceiling", data, "--split", "test"]))
@@ -719,7 +717,7 @@ def test_ceiling_refuses_faulty_data(cli: Out, data: Path, spoilt: str) -> None:
         (["--bogus"], 'Unknown command "--bogus"', "fullconv --help"),
         (["check"], "DATA is missing.", "fullconv check DATA"),
         (["evaluate", "m"], "DATA is missing.", "fullconv evaluate MODEL DATA"),
-        (["predict"], "MODEL is missing.", "fullconv predict MODEL PICTURES"),
+        (["predict"], "MODEL is missing.", "fullconv predict MODEL IMAGES"),
         (["check", "DATA", "--fix"], "--fix requires an argument", "fullconv check --help"),
         (["check", "DATA", "more", "words"], "too many words: more words.", "fullconv check --he"),
         (["check", "DATA", "--jsn"], "Unknown option: --jsn. Did you mean --json", "check --help"),
@@ -764,7 +762,7 @@ def test_an_empty_folder_is_no_data_set(
     (tmp_path / "empty").mkdir()
     words = [model_folder] if command == "evaluate" else []
     message = refused(cli([command, *words, tmp_path / "empty"]))
-    assert f"{tmp_path / 'empty'} holds no pictures: there is nothing in it." in message
+    assert f"{tmp_path / 'empty'} holds no images: there is nothing in it." in message
     assert "DATA/images/train/a.jpg" in message
 
 
@@ -810,7 +808,7 @@ def test_quiet_leaves_results_alone(cli: Out, tmp_path: Path) -> None:
     again = ["predict", out, data / "images/test", "--out", tmp_path / "out"]
     assert cli(again)[2] == ""
     code, heard, err = cli(again)
-    assert err.startswith("note: 1 picture was done before")
+    assert err.startswith("note: 1 image was done before")
     assert cli([*again, "--quiet"]) == (0, heard[: heard.index("next: ")], "")
 
 
@@ -985,7 +983,7 @@ def test_heads_and_inputs_from_folders_by_the_command_line(tmp_path, capsys):
     assert "head order" in said.out
     assert "not scored" not in said.err
     assert run(["inspect", str(out)]) == 0
-    assert "takes depth beside each picture: 1 channel, early fusion" in capsys.readouterr().out
+    assert "takes depth beside each image: 1 channel, early fusion" in capsys.readouterr().out
     photos, results = str(data / "images/val"), tmp_path / "results"
     assert run(["predict", str(out), photos, "--out", str(results)]) == 1
     assert "--extra-inputs depth" in capsys.readouterr().err

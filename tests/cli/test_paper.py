@@ -44,7 +44,7 @@ def test_a_heat_map_of_an_untrained_network(cli: Out, photo: Path, tmp_path: Pat
         "timm test_resnet, 200 x 260 pixels, dense and the classifier differ by"
     )
     assert lines[1].split() == ["probability", "x", "y", "scale", "class"]
-    assert len(lines) == 8  # three classes, the one asked for, where the picture is, and what next
+    assert len(lines) == 8  # three classes, the one asked for, where the image is, and what next
     assert any(line.endswith("  tabby, tabby cat") for line in lines)
     assert lines[-2:] == [
         f"heat map: {out}",
@@ -91,8 +91,8 @@ def test_without_a_class_the_most_probable_is_drawn(
 @pytest.mark.parametrize(
     ("words", "message", "hint"),
     [
-        (("test_resnet", "none.jpg"), "no picture none.jpg: there is no such file.", "ls"),
-        (("test_resnet", "{folder}"), "is a folder; expected a picture file", "ls"),
+        (("test_resnet", "none.jpg"), "no image none.jpg: there is no such file.", "ls"),
+        (("test_resnet", "{folder}"), "is a folder; expected an image file", "ls"),
         (("test_resnet", "{photo}", "--out", "a.jpg"), "as PNG, not as 'a.jpg'", "--out a.png"),
         (("test_resnet", "{png}", "--out", "{png}"), "would be written over it", "--out heatmap"),
         (
@@ -118,7 +118,7 @@ def test_mistakes(
     cli: Out, photo: Path, tmp_path: Path, words: tuple[str, ...], message: str, hint: str
 ) -> None:
     text, png = tmp_path / "text.jpg", tmp_path / "photo.png"
-    text.write_text("not a picture")
+    text.write_text("not an image")
     Image.open(photo).save(png)
     places = {"photo": photo, "text": text, "png": png, "folder": tmp_path}
     named = [word.format(**places) for word in words]
@@ -151,10 +151,10 @@ def test_a_probe_prints_the_four_scores(cli: Out, scenes: Path, model_folder: Pa
     code, out, err = cli(*words)
     assert (code, err) == (0, "")
     lines = [line.split() for line in out.splitlines()]
-    assert lines[0][-2:] == ["2", "pictures"]
-    kinds = [["whole", "pictures"], ["foreground", "alone"], ["background", "alone"]]
+    assert lines[0][-2:] == ["2", "images"]
+    kinds = [["whole", "images"], ["foreground", "alone"], ["background", "alone"]]
     assert [line[:2] for line in lines[3:7]] == [*kinds, ["shape", "alone"]]
-    assert out.endswith(f"\nnext: fullconv predict {model_folder} PICTURES\n")
+    assert out.endswith(f"\nnext: fullconv predict {model_folder} IMAGES\n")
     code, out, err = cli(*words, "--json")
     result = json.loads(out)
     assert result["things"] == ["car", "person"]

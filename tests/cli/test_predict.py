@@ -1,5 +1,5 @@
-"""The command that labels pictures: its options, what it says of many, and how processes share
-them; one picture at a time is tested in test_cli."""
+"""The command that labels images: its options, what it says of many, and how processes share
+them; one image at a time is tested in test_cli."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from films import cut, film, masks_of, pixels_of
-from pictures import photo, written
+from photos import photo, written
 from PIL import Image
 
 from fullconv.cli.main import run
@@ -30,20 +30,20 @@ from fullconv.inference.segmenter import Segmenter
 
 
 @pytest.fixture
-def picture(scenes: Path) -> Path:
+def random_image(scenes: Path) -> Path:
     return scenes / "images/test/street_0000.jpg"
 
 
 def test_every_kind_of_result_with_every_option(
-    model_folder: Path, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model_folder: Path, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kinds = "mask,color,overlay,confidence,probability,polygons,coco,json"
-    argv = ["predict", str(model_folder), str(picture), "--out", str(tmp_path), "--save", kinds]
+    argv = ["predict", str(model_folder), str(image), "--out", str(tmp_path), "--save", kinds]
     argv += ["--classes", "road, sky", "--min-confidence", "0.5", "--min-area", "12", "--flip"]
     assert run([*argv, "--scales", "0.5,1", "--json"]) == 0
     options = Options(True, (0.5, 1.0), ("road", "sky"), 0.5, 12)
-    wanted = load(model_folder, options=options)(picture)
-    (result,) = json.loads(capsys.readouterr().out)["pictures"]
+    wanted = load(model_folder, options=options)(image)
+    (result,) = json.loads(capsys.readouterr().out)["images"]
     assert result["area"] == wanted.to_dict()["area"]
     assert sorted(Path(path).name for path in result["files"]) == [
         "street_0000.geojson", "street_0000.json", "street_0000_coco.json",
@@ -74,14 +74,14 @@ def test_every_kind_of_result_with_every_option(
 )
 def test_what_is_refused(
     model_folder: Path,
-    picture: Path,
+    image: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     typed: list[str],
     said: str,
     hint: str,
 ) -> None:
-    argv: list[Any] = ["predict", str(model_folder), str(picture), "--out", str(tmp_path / "out")]
+    argv: list[Any] = ["predict", str(model_folder), str(image), "--out", str(tmp_path / "out")]
     assert run([*argv, *typed]) == 1
     error = capsys.readouterr().err
     assert said in error
@@ -91,7 +91,7 @@ def test_what_is_refused(
 
 @pytest.fixture
 def exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file whose graph gives the picture's own red and green as scores of two classes."""
+    """A file whose graph gives the image's own red and green as scores of two classes."""
 
     def onnx(path: Path, threads: int | None) -> tuple[deployed.Run, str]:
         about = {**Labels(("red", "green")).to_dict(), "grid": [1, 0], "labels_inside": False}
@@ -102,7 +102,7 @@ def exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "m.onnx"
 
 
-def test_an_exported_file_labels_pictures(exported: Path, tmp_path: Path) -> None:
+def test_an_exported_file_labels_images(exported: Path, tmp_path: Path) -> None:
     pixels = np.zeros((4, 6, 3), np.uint8)
     pixels[:, :2, 0], pixels[:, 2:, 1] = 200, 200
     Image.fromarray(pixels).save(tmp_path / "a.png")
@@ -118,7 +118,7 @@ def test_an_exported_file_labels_videos(exported: Path, tmp_path: Path) -> None:
         assert (mask == (frame[..., 1] > frame[..., 0])).all()
 
 
-def test_a_geotiff_that_fits_into_memory_has_all_that_pictures_have(
+def test_a_geotiff_that_fits_into_memory_has_all_that_images_have(
     model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """And keeps its place, in the mask and in the polygons."""
@@ -196,8 +196,8 @@ def test_what_cannot_be_labelled_comes_with_its_own_way_out(
     argv = ["predict", str(model_folder), str(path.parent), "--out", str(tmp_path / "out"), *ARGV]
     assert run(argv) == 1
     said = capsys.readouterr()
-    assert said.out.splitlines()[-1].startswith("1 of 2 pictures -> ")
-    assert f"1 of 2 pictures could not be labelled:\n  {path} holds float32" in said.err
+    assert said.out.splitlines()[-1].startswith("1 of 2 images -> ")
+    assert f"1 of 2 images could not be labelled:\n  {path} holds float32" in said.err
     assert f"try: gdal_translate -ot Byte -scale {path} heights_8bit.tif" in said.err
     (tmp_path / "photos" / "b.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
     path.unlink()
@@ -207,7 +207,7 @@ def test_what_cannot_be_labelled_comes_with_its_own_way_out(
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """30 pictures in two folders; two are damaged."""
+    """30 images in two folders; two are damaged."""
     for number in range(30):
         folder = "a" if number % 2 else "b"
         written(tmp_path / "photos" / folder / f"{number:02}.png", photo(20, 24, seed=number))
@@ -220,7 +220,7 @@ ARGV = ("--save", "mask")
 KINDS = ("mask", "overlay")
 
 
-def test_many_pictures_get_few_lines_and_json_has_them_all(
+def test_many_images_get_few_lines_and_json_has_them_all(
     photos: Path, model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     argv = ["predict", str(model_folder), str(photos), "--out", str(tmp_path / "out"), *ARGV]
@@ -229,23 +229,23 @@ def test_many_pictures_get_few_lines_and_json_has_them_all(
     lines = said.out.splitlines()
     assert len(lines) == 22
     assert lines[0].startswith(f"{photos}/a/01.png: ")
-    assert lines[20:] == ["... and 8 more", f"28 of 30 pictures -> {tmp_path / 'out'}"]
-    assert said.err.startswith("error: 2 of 30 pictures could not be labelled:\n  picture ")
+    assert lines[20:] == ["... and 8 more", f"28 of 30 images -> {tmp_path / 'out'}"]
+    assert said.err.startswith("error: 2 of 30 images could not be labelled:\n  image ")
     assert said.err.count("cannot be read") == 2
     assert run([*argv, "--json"]) == 1
     said = capsys.readouterr()
     found = json.loads(said.out)
-    assert (len(found["pictures"]), len(found["failed"]), found["skipped"]) == (28, 2, 28)
+    assert (len(found["images"]), len(found["failed"]), found["skipped"]) == (28, 2, 28)
     assert "process" not in found
     note, _, rest = said.err.partition("\n")
     assert note == (
-        "note: 28 pictures were done before and left as found (--overwrite does all again)"
+        "note: 28 images were done before and left as found (--overwrite does all again)"
     )
     assert rest.startswith("error: 2 of 30")
     assert run([*argv, "--precision", "float32"]) == 1
     note = capsys.readouterr().err.partition("\n")[0]
     assert note == (
-        "note: 28 pictures have results of another model or other options in "
+        "note: 28 images have results of another model or other options in "
         f"{tmp_path / 'out'}; made again"
     )
     assert run([*argv, "--precision", "float32", "--overwrite"]) == 1
@@ -278,18 +278,18 @@ SLOW = """
 import os, sys, time
 from fullconv import many
 from fullconv.cli.main import main
-read = many.read_picture
+read = many.read_image
 if os.environ["RANK"] == "1":
-    many.read_picture = lambda path: (time.sleep(0.2), read(path))[1]
+    many.read_image = lambda path: (time.sleep(0.2), read(path))[1]
 main()
 """
 
 
-def test_torchrun_shares_the_pictures(
+def test_torchrun_shares_the_images(
     photos: Path, model_folder: Path, tmp_path: Path, environment: dict[str, str]
 ) -> None:
-    """Results land among the pictures while others list them. Torchrun ends all when one fails:
-    the one with the damaged pictures has to wait for the other, which is slow."""
+    """Results land among the images while others list them. Torchrun ends all when one fails:
+    the one with the damaged images has to wait for the other, which is slow."""
     shutil.copytree(photos, tmp_path / "alone")
     one = load(model_folder, device="cpu")
     (tmp_path / "slow.py").write_text(SLOW)
@@ -307,8 +307,8 @@ def test_torchrun_shares_the_pictures(
     found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     assert sorted(part["process"]["rank"] for part in found) == [0, 1]
     assert [part["process"]["of"] for part in found] == [2, 2]
-    assert [len(part["pictures"]) + len(part["failed"]) for part in found] == [15, 15]
-    sources = [result["source"] for part in found for result in part["pictures"]]
+    assert [len(part["images"]) + len(part["failed"]) for part in found] == [15, 15]
+    sources = [result["source"] for part in found for result in part["images"]]
     assert len(set(sources)) == len(sources) == 28
     assert {Path(s).relative_to(photos) for s in sources} == {
         path.relative_to(tmp_path / "alone")
@@ -316,7 +316,7 @@ def test_torchrun_shares_the_pictures(
         if path.name not in ("05.png", "06.png")
     }
     for part in found:
-        for result in part["pictures"]:
+        for result in part["images"]:
             (file,) = result["files"]
             assert (read_values(Path(file)) == one(result["source"]).mask).all()
 
@@ -330,7 +330,7 @@ def test_srun_shares_them_too_and_each_tells_its_own(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Both damaged pictures fall to the same process."""
+    """Both damaged images fall to the same process."""
     monkeypatch.setenv("SLURM_PROCID", rank)
     monkeypatch.setenv("SLURM_NTASKS", "2")
     out = tmp_path / "out"
@@ -340,7 +340,7 @@ def test_srun_shares_them_too_and_each_tells_its_own(
     bad = sum(path.name in ("05.png", "06.png") for path in order)
     assert code == (1 if bad else 0)
     last = said.out.splitlines()[-1]
-    assert last == f"process {int(rank) + 1} of 2: {15 - bad} of 15 pictures -> {out}"
+    assert last == f"process {int(rank) + 1} of 2: {15 - bad} of 15 images -> {out}"
     alone = "note: SLURM_NTASKS is 2: this is process 1 of 2 and does its part; start all of them "
     assert said.err.startswith(alone) == (rank == "0")
     assert (out / FOLDER / f"{rank}.jsonl").is_file()
@@ -348,7 +348,7 @@ def test_srun_shares_them_too_and_each_tells_its_own(
 
 @pytest.fixture
 def mixed(tmp_path: Path) -> Path:
-    """Two pictures and three videos, one of which is none, and one damaged at its end."""
+    """Two images and three videos, one of which is none, and one damaged at its end."""
     pytest.importorskip("av", reason="PyAV is not installed")
     place = tmp_path / "mixed"
     film(place / "deep/clip.mp4")
@@ -359,7 +359,7 @@ def mixed(tmp_path: Path) -> Path:
     return place
 
 
-def test_pictures_and_videos_together(
+def test_images_and_videos_together(
     mixed: Path, model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -373,10 +373,10 @@ def test_pictures_and_videos_together(
     assert f"1 of 5 files could not be labelled:\n  {bad} cannot be read as a video: " in said.err
     videos = ("cut_mask.mkv", "cut_overlay.mp4", "cut_legend.png")
     deep = ("deep/clip_mask.mkv", "deep/clip_overlay.mp4", "deep/clip_legend.png")
-    pictures = [f"{name}{FILES[kind]}" for name in ("clip", "deep/clip_png") for kind in KINDS]
+    images = [f"{name}{FILES[kind]}" for name in ("clip", "deep/clip_png") for kind in KINDS]
     results = [path for path in out.rglob("*") if path.is_file() and FOLDER not in path.parts]
     found = {path.relative_to(out).as_posix() for path in results}
-    assert found == {*videos, *deep, *pictures}
+    assert found == {*videos, *deep, *images}
     one = load(model_folder, device="cpu")
     masks = masks_of(out / "deep/clip_mask.mkv")
     for number, mask in enumerate(masks):
@@ -389,10 +389,10 @@ def test_pictures_and_videos_together(
     assert said.err.startswith("note: 4 files were done before and left as found")
     assert f"note: {cut_off}: " in said.err
     told = json.loads(said.out)
-    assert [Path(one["source"]).name for one in told["pictures"]] == [
+    assert [Path(one["source"]).name for one in told["images"]] == [
         "clip.png", "cut.mkv", "clip.mp4", "clip.png",
     ]  # fmt: skip
-    assert told["pictures"][2]["labelled"] == 3
+    assert told["images"][2]["labelled"] == 3
     assert {path: path.stat().st_mtime_ns for path in results} == before
     assert (
         run(["predict", str(model_folder), str(mixed), "--out", str(out), "--frame-step", "2"]) == 1
@@ -400,7 +400,7 @@ def test_pictures_and_videos_together(
     assert "4 files have results of another model or other options" in capsys.readouterr().err
 
 
-def test_what_videos_have_not_costs_the_pictures_nothing(
+def test_what_videos_have_not_costs_the_images_nothing(
     mixed: Path, model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -427,7 +427,7 @@ def test_processes_share_videos_too(
     argv = ["predict", str(model_folder), str(mixed), "--out", str(tmp_path / "out"), "--json"]
     assert run(argv) == (1 if rank == "0" else 0)
     told = json.loads(capsys.readouterr().out)
-    names = [Path(one["source"]).name for one in told["pictures"]]
+    names = [Path(one["source"]).name for one in told["images"]]
     assert names == (["cut.mkv", "clip.png"] if rank == "0" else ["clip.png", "clip.mp4"])
 
 
@@ -442,7 +442,7 @@ def test_a_single_video(
     assert not list(tmp_path.glob("*mask*"))
 
 
-def test_without_pyav_pictures_are_done(
+def test_without_pyav_images_are_done(
     mixed: Path,
     model_folder: Path,
     tmp_path: Path,

@@ -22,7 +22,7 @@ def test_push_says_where_it_is_and_what_comes_next(
     said = capsys.readouterr()
     assert said.out == (
         f"{hub.address}/someone/streets   # README.md, config.json, model.safetensors\n"
-        "next: fullconv predict hf://someone/streets PICTURES\n"
+        "next: fullconv predict hf://someone/streets IMAGES\n"
     )
     assert hub.repos["someone/streets"].private
     words = ["someone/streets", "--revision", "v2", "--message", "better", "--json"]

@@ -79,7 +79,7 @@ def test_an_error_comes_at_its_place() -> None:
 
 
 def test_what_was_handed_out_is_not_held() -> None:
-    """Windows of large pictures are tens of megabytes."""
+    """Windows of large images are tens of megabytes."""
     seen: list[weakref.ref[Thing]] = []
 
     def made(_: int) -> Thing:

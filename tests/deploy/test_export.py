@@ -43,7 +43,7 @@ def file(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export(model, tmp_path_factory.mktemp("onnx")).path
 
 
-def picture(size: tuple[int, int], seed: int = 0) -> np.ndarray:
+def random_image(size: tuple[int, int], seed: int = 0) -> np.ndarray:
     small = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), np.uint8)
     return np.asarray(Image.fromarray(small).resize(size[::-1], Image.Resampling.BICUBIC))
 
@@ -53,21 +53,21 @@ def test_the_file_gives_the_scores_and_labels_of_the_model(
     model: Model, file: Path, size: tuple[int, int]
 ) -> None:
     found, wanted = load_deployed(file), Predictor(model, device="cpu", precision="float32")
-    photo = picture(size)
+    photo = random_image(size)
     planes = torch.from_numpy(photo.copy()).permute(2, 0, 1)[None]
     with torch.no_grad():
         values = model.network(model.normalise(planes)).values[0].numpy()
     np.testing.assert_allclose(found.scores(photo), values, atol=1e-4 * abs(values).max())
     assert (found.label_map(photo) == wanted.label_map(photo)).mean() > 0.999
-    assert len(np.unique(wanted.label_map(picture((101, 75))))) > 2
+    assert len(np.unique(wanted.label_map(random_image((101, 75))))) > 2
 
 
 def test_a_batch_of_any_number(model: Model, file: Path) -> None:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    batch = np.stack([picture((50, 71), seed).transpose(2, 0, 1) for seed in range(3)])
-    (scores,) = session.run(None, {"pictures": batch})
+    batch = np.stack([random_image((50, 71), seed).transpose(2, 0, 1) for seed in range(3)])
+    (scores,) = session.run(None, {"images": batch})
     with torch.no_grad():
         values = model.network(model.normalise(torch.from_numpy(batch))).values.numpy()
     np.testing.assert_allclose(scores, values, atol=1e-4 * abs(values).max())
@@ -91,11 +91,11 @@ def test_labels_inside_and_several_heads(tmp_path: Path) -> None:
     wanted = Predictor(model, device="cpu", precision="float32")
     for size in ((1, 1), (50, 71)):
         for ours, theirs in zip(
-            found.label_maps(picture(size)), wanted.label_maps(picture(size)), strict=True
+            found.label_maps(random_image(size)), wanted.label_maps(random_image(size)), strict=True
         ):
             assert ours.shape == size
             assert (ours == theirs).mean() > 0.999
-    assert found.segment(picture((50, 71))).heads["order"].labels.names == cards.ORDER.names
+    assert found.segment(random_image((50, 71))).heads["order"].labels.names == cards.ORDER.names
 
 
 def test_further_inputs(tmp_path: Path) -> None:
@@ -103,10 +103,10 @@ def test_further_inputs(tmp_path: Path) -> None:
     found = load_deployed(export(model, tmp_path).path)
     depth = np.random.default_rng(0).uniform(500, 4000, (50, 71)).astype(np.float32)
     wanted = Predictor(model, device="cpu", precision="float32")
-    ours, theirs = (one(picture((50, 71)), inputs=[depth]).mask for one in (found, wanted))
+    ours, theirs = (one(random_image((50, 71)), inputs=[depth]).mask for one in (found, wanted))
     assert (ours == theirs).mean() > 0.999
-    with pytest.raises(FullconvError, match="takes depth beside each picture"):
-        found(picture((50, 71)))
+    with pytest.raises(FullconvError, match="takes depth beside each image"):
+        found(random_image((50, 71)))
 
 
 @pytest.mark.parametrize("precision", ["float16", "int8"])
@@ -116,7 +116,7 @@ def test_fewer_bits_are_nearly_as_good_and_smaller(
     # Random weights leave less between the classes than trained ones do.
     monkeypatch.setitem(exporting.MOST_UNLIKE, "int8", 0.25)
     scenes = [drawn.scene(k, size=(64, 96))[0] for k in range(4)]
-    result = export(model, tmp_path, precision=precision, pictures=scenes)
+    result = export(model, tmp_path, precision=precision, images=scenes)
     assert result.unlike <= exporting.MOST_UNLIKE[precision]
     assert result.bytes < 0.6 * file.stat().st_size
     assert load_deployed(result.path).about["precision"] == precision
@@ -129,7 +129,7 @@ def test_other_engines(model: Model, to: str, tmp_path: Path) -> None:
     result = export(model, tmp_path / "there", to=to)
     assert result.unlike <= 1e-4
     if to == "openvino":
-        photo = picture((50, 71))
+        photo = random_image((50, 71))
         wanted = Predictor(model, device="cpu", precision="float32").label_map(photo)
         assert (load_deployed(tmp_path / "there").label_map(photo) == wanted).mean() > 0.999
 
@@ -156,7 +156,7 @@ def test_what_cannot_be_exported_says_why(model: Model, tmp_path: Path) -> None:
     with pytest.raises(FullconvError, match="shorter side of 520 pixels"):
         export(sized, tmp_path)
     network = FCN("resnet10t", 8, stride=32, placement="stretched").eval()
-    with pytest.raises(FullconvError, match="stretched over each picture"):
+    with pytest.raises(FullconvError, match="stretched over each image"):
         export(Model(network, drawn.LABELS, network.backbone.card), tmp_path)
     with pytest.raises(FullconvError, match="to 'tflite' is not known; there are onnx, openvino"):
         export(model, tmp_path, to="tflite")

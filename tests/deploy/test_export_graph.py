@@ -43,9 +43,9 @@ def test_same_padding_becomes_a_number(size: tuple[int, int]) -> None:
     graph = Graph(model).eval()
     assert not any(isinstance(layer, Conv2dSame) for layer in graph.modules())
     assert any(isinstance(layer, Conv2dSame) for layer in network.modules())  # stays as it is
-    pictures = torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8)
+    images = torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8)
     with torch.no_grad():
-        torch.testing.assert_close(graph(pictures), network(model.normalise(pictures)).values)
+        torch.testing.assert_close(graph(images), network(model.normalise(images)).values)
 
 
 @given(
@@ -69,23 +69,23 @@ def test_pooling_over_a_part_of_a_window_is_the_same_written_out(
 
 def test_half_precision_stays_out_of_the_scores() -> None:
     model = lively()
-    pictures = torch.randint(0, 256, (1, 3, 64, 96), dtype=torch.uint8)
+    images = torch.randint(0, 256, (1, 3, 64, 96), dtype=torch.uint8)
     graph = Graph(model, half=True).eval()
     assert {p.dtype for p in graph.network.backbone.parameters()} == {torch.float16}
     assert {p.dtype for p in graph.network.score.parameters()} == {torch.float32}
     assert {p.dtype for p in model.network.parameters()} == {torch.float32}
     with torch.no_grad():
-        found, wanted = graph(pictures), model.network(model.normalise(pictures)).values
+        found, wanted = graph(images), model.network(model.normalise(images)).values
     assert found.dtype == torch.float32
     assert 0 < (found - wanted).abs().max() < 0.05 * wanted.abs().max()
 
 
 def test_the_labels_are_those_of_the_scores() -> None:
     model = lively()
-    pictures = torch.randint(0, 256, (2, 3, 50, 71), dtype=torch.uint8)
+    images = torch.randint(0, 256, (2, 3, 50, 71), dtype=torch.uint8)
     with torch.no_grad():
-        ids = Graph(model, labels_inside=True).eval()(pictures)
-        wanted = model.network(model.normalise(pictures)).full().argmax(1)
+        ids = Graph(model, labels_inside=True).eval()(images)
+        wanted = model.network(model.normalise(images)).full().argmax(1)
     assert ids.shape == (2, 50, 71)
     assert (ids == wanted).float().mean() > 0.9999
 

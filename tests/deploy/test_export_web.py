@@ -87,12 +87,12 @@ def test_labels_in_the_browser_are_those_of_predict(
     site: Path, model: Model, tmp_path: Path
 ) -> None:
     predictor = Predictor(model, device="cpu", precision="float32")
-    picture = drawn.scene(4, size=SIZE)[0]
-    Image.fromarray(picture).save(tmp_path / "scene.png")
-    Image.fromarray(picture).save(tmp_path / "scene.jpg", quality=92)
+    image = drawn.scene(4, size=SIZE)[0]
+    Image.fromarray(image).save(tmp_path / "scene.png")
+    Image.fromarray(image).save(tmp_path / "scene.jpg", quality=92)
     turned = Image.Exif()
     turned[0x0112] = 6
-    Image.fromarray(picture).save(tmp_path / "turned.jpg", quality=92, exif=turned)
+    Image.fromarray(image).save(tmp_path / "turned.jpg", quality=92, exif=turned)
     with chromium() as browser, files(site) as address:
         page, faults = browser.new_page(), []
         page.on("console", lambda message: faults.append(message.text))
@@ -117,7 +117,7 @@ def test_labels_in_the_browser_are_those_of_predict(
                 assert np.allclose(found, wanted.confidence.ravel(), atol=1e-4)
                 counts = {one["id"]: one["pixels"] for one in page.evaluate("result.classes")}
                 assert counts == dict(enumerate(np.bincount(np.asarray(ids).ravel(), minlength=8)))
-        page.evaluate("about.limits.pixels = 10000")  # so that any picture is a large one
+        page.evaluate("about.limits.pixels = 10000")  # so that any image is a large one
         page.set_input_files("#file", str(tmp_path / "scene.png"))
         page.wait_for_function("result.reduced")
         assert "Made smaller to 118 × 84 for the browser." in page.inner_text("#status")
@@ -136,7 +136,7 @@ def test_smaller_files_give_the_labels_that_predict_gives_with_them(
     Image.fromarray(scenes[0]).save(tmp_path / "scene.png")
     runtime = node_modules() / web.PACKAGE / "dist"
     made = web.export_web(
-        model, tmp_path / "site", precision=precision, pictures=scenes[1:], ort=runtime
+        model, tmp_path / "site", precision=precision, images=scenes[1:], ort=runtime
     )
     wanted = load(made.path)(tmp_path / "scene.png").mask
     with chromium() as browser, files(tmp_path / "site") as address:
@@ -195,9 +195,9 @@ def test_what_does_not_go_is_said_before_anything_is_written(
     assert not out.exists()
 
 
-def test_models_of_more_than_pictures_are_refused(tmp_path: Path) -> None:
+def test_models_of_more_than_images_are_refused(tmp_path: Path) -> None:
     depth = Input("depth", 1, (0.0,), (1.0,))
-    with pytest.raises(web.FullconvError, match=r"the model takes depth beside each picture"):
+    with pytest.raises(web.FullconvError, match=r"the model takes depth beside each image"):
         web.export_web(lively(inputs=(depth,)), tmp_path)
 
 

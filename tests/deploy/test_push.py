@@ -65,9 +65,9 @@ def test_a_model_goes_there_and_comes_back(account: stand_in.Hub, run: Path) -> 
     for name in ("config.json", "model.safetensors"):
         assert on(account)[name] == (run / "model" / name).read_bytes()
     assert not account.repos[NAME].private
-    picture = np.random.default_rng(0).integers(0, 256, (41, 67, 3), np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (41, 67, 3), np.uint8)
     back, here = (fc.load(one, device="cpu") for one in (done.name, run))
-    assert np.array_equal(back(picture).mask, here(picture).mask)
+    assert np.array_equal(back(image).mask, here(image).mask)
 
 
 def test_the_card_there_names_the_model_as_it_is_there(account: stand_in.Hub, run: Path) -> None:
@@ -88,16 +88,16 @@ def test_a_card_that_somebody_wrote_in_stays_as_it_is(account: stand_in.Hub, run
     assert f'fc.load("hf://{NAME}")' in on(account)["README.md"].decode()
 
 
-def test_pictures_of_the_data_are_sent_where_they_are_asked_for(
+def test_images_of_the_data_are_sent_where_they_are_asked_for(
     account: stand_in.Hub, run: Path
 ) -> None:
-    push(run, NAME, pictures=True)
+    push(run, NAME, images=True)
     files = on(account)
     assert sorted(files) == sorted([*SENT, "predictions.png"])
     assert files["predictions.png"] == (run / "images/epoch_0020.png").read_bytes()
     assert "(predictions.png)" in files["README.md"].decode()
     shutil.rmtree(run / "images")
-    assert "no pictures of the training in" in refused(run, NAME, pictures=True).message
+    assert "no images of the training in" in refused(run, NAME, images=True).message
 
 
 def test_again_and_to_a_branch(account: stand_in.Hub, run: Path) -> None:

@@ -20,10 +20,10 @@ def margins(every: np.ndarray) -> np.ndarray:
 
 @settings(max_examples=50)
 @given(st.integers(1, 6), st.integers(1, 5), st.integers(0, 10**6))
-def test_the_values_are_those_of_the_metrics(pictures: int, classes: int, seed: int) -> None:
+def test_the_values_are_those_of_the_metrics(images: int, classes: int, seed: int) -> None:
     """Classes that are nowhere, in the truth alone and in the prediction alone among them."""
     chance = np.random.default_rng(seed)
-    every = chance.integers(0, 9, (pictures, classes, classes))
+    every = chance.integers(0, 9, (images, classes, classes))
     every *= chance.random((1, classes, 1)) < 0.7
     every *= chance.random((1, 1, classes)) < 0.8
     found = values_of(margins(every).sum(0))
@@ -32,7 +32,7 @@ def test_the_values_are_those_of_the_metrics(pictures: int, classes: int, seed: 
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
-def test_a_resample_is_of_the_same_pictures_for_both() -> None:
+def test_a_resample_is_of_the_same_images_for_both() -> None:
     """A model against itself differs by nothing, in every resample."""
     one = margins(matrices(30))
     (found,) = differences([one, one.copy()], resamples=200)
@@ -43,7 +43,7 @@ def test_a_resample_is_of_the_same_pictures_for_both() -> None:
 
 
 def test_the_interval_is_that_of_the_summed_matrices() -> None:
-    """Drawn again here, picture by picture, with another generator; only the edges' noise is left.
+    """Drawn again here, image by image, with another generator; only the edges' noise is left.
     The stretch by the jackknife, from its definition, is put on top."""
     one, other = matrices(40, right=0.6), matrices(40, right=0.66)
     (found,) = differences([margins(one), margins(other)], resamples=4000)
@@ -80,7 +80,7 @@ def test_the_same_seed_gives_the_same_interval() -> None:
 
 
 def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
-    """150 samples of 40 from 4,000 pictures; `benchmarks/bootstrap.py` has thousands. By chance
+    """150 samples of 40 from 4,000 images; `benchmarks/bootstrap.py` has thousands. By chance
     alone fewer than 133 of 150 would be met once in two thousand times."""
     every = [margins(matrices(4000, 4, right=r, seed=5)) for r in (0.62, 0.66)]
     truth = values_of(every[1].sum(0)) - values_of(every[0].sum(0))
@@ -97,7 +97,7 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
 
 def test_a_large_difference_is_real_and_a_small_one_is_not() -> None:
     first, second, third = (margins(matrices(60, right=r)) for r in (0.6, 0.62, 0.8))
-    turns = np.arange(60)[:, None, None] % 2 == 0  # each is the better one in every other picture
+    turns = np.arange(60)[:, None, None] % 2 == 0  # each is the better one in every other image
     sets = [np.where(turns, first, second), np.where(turns, second, first), third]
     small, large = differences(sets, resamples=500)
     assert not small.metrics["mean_iou"].real
@@ -106,7 +106,7 @@ def test_a_large_difference_is_real_and_a_small_one_is_not() -> None:
     assert not any(one.together for one in small.classes)
 
 
-def test_a_class_that_few_pictures_show_has_no_interval() -> None:
+def test_a_class_that_few_images_show_has_no_interval() -> None:
     one, other = matrices(30, 4), matrices(30, 4, right=0.8)
     for every in (one, other):
         every[FEW - 1 :, 3] = 0
@@ -129,9 +129,9 @@ def test_a_class_that_is_nowhere_has_no_difference() -> None:
     assert np.isfinite(found.metrics["mean_iou"].low)
 
 
-@pytest.mark.parametrize("pictures", [1, 2, FEW - 1])
-def test_few_pictures_have_differences_and_no_intervals(pictures: int) -> None:
-    sets = [margins(matrices(pictures, right=r)) for r in (0.6, 0.7)]
+@pytest.mark.parametrize("images", [1, 2, FEW - 1])
+def test_few_images_have_differences_and_no_intervals(images: int) -> None:
+    sets = [margins(matrices(images, right=r)) for r in (0.6, 0.7)]
     (found,) = differences(sets, resamples=200)
     assert np.isfinite(found.metrics["mean_iou"].value)
     assert np.isnan(found.metrics["mean_iou"].low)

@@ -17,7 +17,7 @@ from fullconv.data.synthetic import scenes as drawn
 from fullconv.evaluation.compare import Comparison, compare
 from fullconv.evaluation.evaluate import Evaluation, evaluate
 from fullconv.evaluation.metrics import Metrics
-from fullconv.evaluation.per_image import Counts, PictureCounts, file_in, keep, sparse
+from fullconv.evaluation.per_image import Counts, ImageCounts, file_in, keep, sparse
 
 ONE, OTHER = matrices(30, right=0.6), matrices(30, right=0.7)
 
@@ -58,10 +58,10 @@ def test_the_numbers_are_those_of_the_runs_and_of_their_difference(
         b.class_iou[1] - a.class_iou[1]
     )
     assert facts["apart"] == {"stride": ["8", "16"]}
-    assert (found.split, found.pictures, found.varying) == ("val", 30, ())
+    assert (found.split, found.images, found.varying) == ("val", 30, ())
 
 
-def test_the_pictures_need_not_lie_in_the_same_order(runs: tuple[Path, Path]) -> None:
+def test_the_images_need_not_lie_in_the_same_order(runs: tuple[Path, Path]) -> None:
     order = np.random.default_rng(0).permutation(30)
     names = [f"street_{k:04}" for k in order]
     turned = written(runs[0].parent / "turned", counted(OTHER[order], names=names))
@@ -108,11 +108,11 @@ def test_a_split_that_all_have_is_taken_test_first(runs: tuple[Path, Path]) -> N
 
 def test_a_run_without_counts_is_told_how_to_get_them(runs: tuple[Path, Path]) -> None:
     error = refused(*runs, split="test")
-    assert error.message == "small has no counts of single pictures of test; it has those of val."
+    assert error.message == "small has no counts of single images of test; it has those of val."
     assert error.hint == f"fullconv evaluate {runs[0]} /data --split test"
     file_in(runs[1], "val").unlink()
     error = refused(*runs)
-    assert error.message == "large has no counts of single pictures of val."
+    assert error.message == "large has no counts of single images of val."
     assert error.hint == f"fullconv evaluate {runs[1]} /data --split val"
 
 
@@ -133,7 +133,7 @@ def test_what_is_no_run_is_refused(runs: tuple[Path, Path], tmp_path: Path) -> N
     for place in (empty, tmp_path / "nowhere"):
         error = refused(runs[0], place)
         assert error.message == (
-            f"{place} is no folder of a run: it has neither a model nor counts of pictures."
+            f"{place} is no folder of a run: it has neither a model nor counts of images."
         )
         assert error.hint == "fullconv train DATA"
     (tmp_path / "model.onnx").write_bytes(b"")
@@ -173,16 +173,16 @@ def test_options_that_cannot_be(runs: tuple[Path, Path]) -> None:
 
 
 def test_unlike_cards_are_never_ranked(runs: tuple[Path, Path]) -> None:
-    keep(counted(OTHER, trained_on="train+val (468 pictures)"), runs[1])
+    keep(counted(OTHER, trained_on="train+val (468 images)"), runs[1])
     error = refused(*runs)
-    assert "  trained_on: train (367 pictures) | train+val (468 pictures)" in error.message
+    assert "  trained_on: train (367 images) | train+val (468 images)" in error.message
     found = compare(*runs, varying=["trained_on"], resamples=100)
     assert found.varying == ("trained_on",)
-    assert found.apart["trained_on"] == ["train (367 pictures)", "train+val (468 pictures)"]
+    assert found.apart["trained_on"] == ["train (367 images)", "train+val (468 images)"]
     assert "trained_on" not in found.to_dict()["protocol"]
-    keep(counted(OTHER, picture_size="original, 180 x 240"), runs[1])
+    keep(counted(OTHER, image_size="original, 180 x 240"), runs[1])
     said = refused(*runs).message
-    assert "  picture_size: original, 360 x 480 | original, 180 x 240" in said
+    assert "  image_size: original, 360 x 480 | original, 180 x 240" in said
 
 
 def test_a_third_run_is_checked_against_the_first(runs: tuple[Path, Path]) -> None:
@@ -195,11 +195,11 @@ def test_a_third_run_is_checked_against_the_first(runs: tuple[Path, Path]) -> No
     )
 
 
-def with_head(every: np.ndarray, classes: tuple[str, ...]) -> PictureCounts:
+def with_head(every: np.ndarray, classes: tuple[str, ...]) -> ImageCounts:
     of = counted(every)
     further = Counts.of(classes, [sparse(one[:2, :2]) for one in every])
     heads = {"masks": of.head(), "rooms": further}
-    return PictureCounts(of.pictures, of.contents, heads, of.protocol, of.data)
+    return ImageCounts(of.images, of.contents, heads, of.protocol, of.data)
 
 
 def test_further_heads(runs: tuple[Path, Path]) -> None:
@@ -233,7 +233,7 @@ def test_what_notebooks_show(runs: tuple[Path, Path]) -> None:
     assert "large against small" in found._repr_html_()
 
 
-def test_a_model_on_pictures_of_another_size_and_on_mirrored_ones(
+def test_a_model_on_images_of_another_size_and_on_mirrored_ones(
     model_folder: Path, scenes: Path, tmp_path: Path
 ) -> None:
     """From the files to the refusal."""
@@ -241,8 +241,8 @@ def test_a_model_on_pictures_of_another_size_and_on_mirrored_ones(
     plain = evaluate(model_folder, scenes, split="val")
     other = evaluate(model_folder, small, split="val")
     said = refused(plain, other).message
-    assert "  picture_size: original, 48 x 64 | original, 40 x 56" in said
-    assert "street_0000, street_0001 (2 pictures) or their masks are others" in said
+    assert "  image_size: original, 48 x 64 | original, 40 x 56" in said
+    assert "street_0000, street_0001 (2 images) or their masks are others" in said
     mirrored = evaluate(model_folder, scenes, split="val", flip=True)
     error = refused(plain, mirrored)
     assert "  test_time_augmentation: none | flip" in error.message

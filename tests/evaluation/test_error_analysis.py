@@ -32,7 +32,7 @@ def counted(triples: list[Triple], count: int) -> Quality:
 
 
 def outline(members: np.ndarray) -> np.ndarray:
-    """Members with a side neighbour in the picture that is none."""
+    """Members with a side neighbour in the image that is none."""
     return members & ~ndimage.binary_erosion(members, CROSS, border_value=1)
 
 
@@ -164,7 +164,7 @@ def test_a_perfect_prediction_is_perfect_everywhere(shared: Path) -> None:
 
 @pytest.mark.parametrize(("moved", "expected"), [(0, 1.0), (3, 1.0), (4, 0.0)])
 def test_an_edge_within_the_tolerance_is_right(moved: int, expected: float) -> None:
-    """A straight edge in a picture whose diagonal is 500: the tolerance is 3.75 pixels."""
+    """A straight edge in an image whose diagonal is 500: the tolerance is 3.75 pixels."""
     truth = np.zeros((300, 400), int)
     truth[:, 200:] = 1
     found = np.roll(truth, moved, axis=1)
@@ -220,20 +220,20 @@ def test_a_probability_of_one_belongs_to_the_last_bin() -> None:
     assert quality.to_dict()["calibration"]["pixels"] == [0] * (BINS - 1) + [4]
 
 
-def test_each_picture_counts_and_the_one_with_the_most_confusion_is_known() -> None:
+def test_each_image_counts_and_the_one_with_the_most_confusion_is_known() -> None:
     truth = np.zeros((10, 10), int)
     some, many = truth.copy(), truth.copy()
     some[:1], many[:6] = 1, 1
     quality = counted([(truth, some, None), (truth, many, None), (truth, truth, None)], 2)
-    assert quality.picture_iou == pytest.approx([0.45, 0.2, 1.0])
+    assert quality.image_iou == pytest.approx([0.45, 0.2, 1.0])
     assert (quality.most[0, 1], quality.where[0, 1]) == (60, 1)
 
 
 def test_nothing_labelled_and_nothing_but_one_class() -> None:
     void, full = np.full((6, 7), VOID), np.zeros((6, 7), int)
     quality = counted([(void, full, None), (full, full, None)], 1)
-    assert math.isnan(quality.picture_iou[0])
-    assert quality.picture_iou[1] == 1
+    assert math.isnan(quality.image_iou[0])
+    assert quality.image_iou[1] == 1
     assert math.isnan(quality.boundary_f1)
     facts = quality.to_dict()
     assert facts["boundary"]["band_iou"] == [None] * len(WIDTHS)
@@ -248,7 +248,7 @@ def test_nothing_labelled_and_nothing_but_one_class() -> None:
 def test_any_number_of_classes(count: int) -> None:
     truth = (np.indices((30, 40))[1] // 10 * 99) % count
     quality = counted([(truth, truth, None)], count)
-    assert quality.pictures_f1.tolist() == ([1, 1] if count > 1 else [0, 0])
+    assert quality.images_f1.tolist() == ([1, 1] if count > 1 else [0, 0])
     assert quality.objects.sum() == (1 + 1 + 2 * 1200 if count == 1 else 4 + 4 + 2 * 1200)
 
 

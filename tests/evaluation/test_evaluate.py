@@ -29,16 +29,16 @@ MakeModel = Callable[..., Model]
 K = len(LABELS)
 
 
-def stub(_: Predictor, picture: np.ndarray) -> np.ndarray:
+def stub(_: Predictor, image: np.ndarray) -> np.ndarray:
     """Calls a pixel by its colour; the last class is never called."""
-    return (picture.astype(int).sum(axis=2) // 64 % (K - 1)).astype(np.uint8)
+    return (image.astype(int).sum(axis=2) // 64 % (K - 1)).astype(np.uint8)
 
 
 @pytest.fixture
 def predictor(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Predictor:
     """A model of known behaviour."""
     monkeypatch.setattr(
-        Predictor, "rated_maps", lambda self, picture, inputs: [(stub(self, picture), None)]
+        Predictor, "rated_maps", lambda self, image, inputs: [(stub(self, image), None)]
     )
     return load(model_folder, device="cpu")
 
@@ -98,24 +98,22 @@ def test_the_numbers_are_those_of_the_definition(
     predictor: Predictor, scenes: Path, split: str
 ) -> None:
     pairs = [
-        (ids_in(scenes / "masks" / split / f"{path.stem}.png"), stub(predictor, picture_in(path)))
+        (ids_in(scenes / "masks" / split / f"{path.stem}.png"), stub(predictor, image_in(path)))
         for path in sorted((scenes / "images" / split).iterdir())
     ]
     result = evaluate(predictor, scenes, split=split)
     agree(result, by_definition(pairs, K))
     assert result.metrics.confusion.sum() == sum((truth < K).sum() for truth, _ in pairs)
     assert result.protocol["ignored_pixels"] == sum((truth >= K).sum() for truth, _ in pairs)
-    assert result.protocol["pictures"] == len(pairs)
+    assert result.protocol["images"] == len(pairs)
 
 
-def picture_in(path: Path) -> np.ndarray:
+def image_in(path: Path) -> np.ndarray:
     with Image.open(path) as image:
         return np.asarray(image)
 
 
-def test_the_real_thing_on_real_pictures(
-    shared: Path, tmp_path: Path, make_model: MakeModel
-) -> None:
+def test_the_real_thing_on_real_images(shared: Path, tmp_path: Path, make_model: MakeModel) -> None:
     source, root = shared / "data" / "voc2012_sample", tmp_path / "voc"
     lists = Path("ImageSets") / "Segmentation"
     chosen = {
@@ -139,7 +137,7 @@ def test_the_real_thing_on_real_pictures(
         assert called.shape == truth.shape  # the original size
         pairs.append((truth, called))
     agree(result, by_definition(pairs, 21))
-    assert result.protocol["pictures"] == 3
+    assert result.protocol["images"] == 3
     assert result.protocol["ignored_pixels"] == sum((t == 255).sum() for t, _ in pairs) > 0
     assert len(np.unique(pairs[0][1])) > 1
 
@@ -168,7 +166,7 @@ def test_a_data_set_with_fewer_classes_than_the_model(
     few = copied(scenes, tmp_path / "few", names, values)
     result = evaluate(predictor, few)
     pairs = [
-        (ids[np.minimum(t, K - 1)] * (t < K) + 255 * (t >= K), stub(predictor, picture_in(p)))
+        (ids[np.minimum(t, K - 1)] * (t < K) + 255 * (t >= K), stub(predictor, image_in(p)))
         for p in sorted((scenes / "images/test").iterdir())
         for t in [ids_in(scenes / "masks/test" / f"{p.stem}.png")]
     ]
@@ -247,7 +245,7 @@ def test_a_class_must_be_known_only_in_the_split_where_it_occurs(
     ids = ids_in(mask)
     ids[:2] = K
     Image.fromarray(ids.astype(np.uint8)).save(mask)
-    assert evaluate(predictor, root, split="val").protocol["pictures"] == 2
+    assert evaluate(predictor, root, split="val").protocol["images"] == 2
     with pytest.raises(FullconvError, match=r"does not know boat, which test of .*; it has sky, "):
         evaluate(predictor, root, split="test")
 
@@ -282,7 +280,7 @@ def test_a_split_that_is_not_there(predictor: Predictor, scenes: Path, tmp_path:
     with pytest.raises(FullconvError) as caught:
         evaluate(predictor, root)
     assert caught.value.message == (
-        f"{root} has no pictures for the split 'test'; it has train, val."
+        f"{root} has no images for the split 'test'; it has train, val."
     )
     assert caught.value.hint == "--split val"
     assert evaluate(predictor, root, split="val").protocol["split"] == "val"
@@ -312,8 +310,8 @@ def test_the_protocol_card_is_complete(predictor: Predictor, scenes: Path) -> No
     assert card == {
         "data_fingerprint": check(scenes).fingerprint,
         "split": "val",
-        "pictures": 2,
-        "picture_size": "original, 48 x 64",
+        "images": 2,
+        "image_size": "original, 48 x 64",
         "void": "pixels marked ignore in the truth are left out",
         "ignored_pixels": check(scenes).ignored_pixels["val"],
         "classes": list(LABELS.names),
@@ -324,25 +322,25 @@ def test_the_protocol_card_is_complete(predictor: Predictor, scenes: Path) -> No
     }
 
 
-def test_the_card_says_which_pictures_the_model_was_trained_on(
+def test_the_card_says_which_images_the_model_was_trained_on(
     make_model: MakeModel, scenes: Path
 ) -> None:
     report = check(scenes)
     model = make_model(LABELS.names, training={"trained_on": trained_on(report, None)})
     card = evaluate(Predictor(model, device="cpu"), scenes, split="val").protocol
-    assert card["trained_on"] == "train (3 pictures)"
+    assert card["trained_on"] == "train (3 images)"
 
 
-def test_what_was_counted_in_every_picture_is_there(predictor: Predictor, scenes: Path) -> None:
+def test_what_was_counted_in_every_image_is_there(predictor: Predictor, scenes: Path) -> None:
     result = evaluate(predictor, scenes, split="test")
     counts = result.counts
     assert counts is not None
-    assert counts.pictures == ("street_0000", "street_0001")
+    assert counts.images == ("street_0000", "street_0001")
     assert counts.protocol == result.protocol
     assert counts.data == str(scenes.resolve())
-    for k, name in enumerate(counts.pictures):
+    for k, name in enumerate(counts.images):
         truth = ids_in(scenes / f"masks/test/{name}.png")
-        called = stub(predictor, picture_in(scenes / f"images/test/{name}.jpg"))
+        called = stub(predictor, image_in(scenes / f"images/test/{name}.jpg"))
         expected = np.zeros((K, K), np.int64)
         np.add.at(expected, (truth[truth < K], called[truth < K]), 1)
         assert (counts.head().confusion(k) == expected).all()
@@ -389,8 +387,8 @@ def test_qualities_stand_beside_the_metrics_and_can_be_left_out(
     assert {**whole.metrics.to_dict(), **quality.to_dict(), "protocol": whole.protocol} == found
     sizes = [ids_in(path) for path in (scenes / "masks/test").iterdir()]
     assert sum(found["calibration"]["pixels"]) == sum(int((t < K).sum()) for t in sizes)
-    for pair, iou in zip(read(scenes).splits["test"], quality.picture_iou, strict=True):
-        truth, called = ids_in(pair.mask), predictor.label_map(picture_in(pair.picture))
+    for pair, iou in zip(read(scenes).splits["test"], quality.image_iou, strict=True):
+        truth, called = ids_in(pair.mask), predictor.label_map(image_in(pair.image))
         assert iou == pytest.approx(by_definition([(truth, called)], K)["mean_iou"])
     plain = evaluate(predictor, scenes, quality=False)
     assert plain.qualities == ()

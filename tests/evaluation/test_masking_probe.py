@@ -44,8 +44,8 @@ def data(tmp_path: Path) -> Path:
 class Seer(Predictor):
     """Labels by a rule in place of a network."""
 
-    def label_maps(self, picture: np.ndarray, inputs: Any = ()) -> list[np.ndarray]:
-        return [self.rule(np.asarray(picture).astype(int))]  # type: ignore[attr-defined]
+    def label_maps(self, image: np.ndarray, inputs: Any = ()) -> list[np.ndarray]:
+        return [self.rule(np.asarray(image).astype(int))]  # type: ignore[attr-defined]
 
 
 def seer(make_model, rule) -> Seer:
@@ -54,14 +54,14 @@ def seer(make_model, rule) -> Seer:
     return made
 
 
-def by_colour(picture: np.ndarray) -> np.ndarray:
-    red, blue = (np.abs(picture - color).sum(axis=-1) < 30 for color in (RED, BLUE))
+def by_colour(image: np.ndarray) -> np.ndarray:
+    red, blue = (np.abs(image - color).sum(axis=-1) < 30 for color in (RED, BLUE))
     return np.where(red, 1, np.where(blue, 2, 0))
 
 
-def by_floor(picture: np.ndarray) -> np.ndarray:
+def by_floor(image: np.ndarray) -> np.ndarray:
     """Whatever is no floor is what stands on such a floor."""
-    on = {k: (np.abs(picture - color).sum(axis=-1) < 30) for k, color in FLOORS.items()}
+    on = {k: (np.abs(image - color).sum(axis=-1) < 30) for k, color in FLOORS.items()}
     kind = 1 if on[1].sum() > on[2].sum() else 2 if on[2].any() else 0
     return np.where(on[1] | on[2], 0, kind)
 
@@ -80,21 +80,19 @@ def test_one_that_lives_on_context_is_found_out(make_model, data) -> None:
 
 
 def test_what_is_hidden_has_the_mean_colour_and_things_become_black() -> None:
-    picture = np.arange(2 * 4 * 3, dtype=np.uint8).reshape(2, 4, 3)
+    image = np.arange(2 * 4 * 3, dtype=np.uint8).reshape(2, 4, 3)
     truth = np.array([[0, 1, 2, 255], [0, 0, 2, np.iinfo(np.int32).max]])
-    show = {
-        shown: hidden(picture, truth, is_thing=THING, shown=shown, color=GREY) for shown in SHOWN
-    }
+    show = {shown: hidden(image, truth, is_thing=THING, shown=shown, color=GREY) for shown in SHOWN}
     things, unlabelled = (truth == 1) | (truth == 2), truth > 2
-    assert (show["everything"] == picture).all()
-    assert (show["foreground"][things] == picture[things]).all()
+    assert (show["everything"] == image).all()
+    assert (show["foreground"][things] == image[things]).all()
     assert (show["foreground"][~things] == GREY).all()
-    assert (show["background"][truth == 0] == picture[truth == 0]).all()
+    assert (show["background"][truth == 0] == image[truth == 0]).all()
     assert (show["background"][truth != 0] == GREY).all()
     assert (show["shape"][things] == 0).all()
     assert (show["shape"][~things] == GREY).all()
     assert (show["background"][unlabelled] == GREY).all()
-    assert picture.max() == 23  # untouched
+    assert image.max() == 23  # untouched
 
 
 def test_the_mean_is_over_the_foreground_that_occurs(make_model, data) -> None:
@@ -112,7 +110,7 @@ def test_the_mean_is_over_the_foreground_that_occurs(make_model, data) -> None:
 
 def test_the_table_names_the_four(make_model, data) -> None:
     lines = table(probe(seer(make_model, by_floor), data)).splitlines()
-    assert lines[1].split() == ["whole", "pictures", "100.0", "100%"]
+    assert lines[1].split() == ["whole", "images", "100.0", "100%"]
     assert lines[3].split() == ["background", "alone", "100.0", "100%"]
     assert lines[-1].split() == ["dog", "100.0", "0.0", "100.0", "0.0"]
 

@@ -22,11 +22,11 @@ CALLED = np.array([[0, 0, 0, 1, 1, 1], [1, 1, 0, 1, 2, 0]])
 
 
 def by_definition(
-    pictures: list[tuple[list[int], list[int]]], num_classes: int
+    images: list[tuple[list[int], list[int]]], num_classes: int
 ) -> dict[str, float | list[float]]:
     """The paper's score.py as loops over pixels: hits, true pixels and called pixels per class."""
     hits, true, called = ([0] * num_classes for _ in range(3))
-    for truth, prediction in pictures:
+    for truth, prediction in images:
         for t, p in zip(truth, prediction, strict=True):
             if t < 0 or t >= num_classes:
                 continue
@@ -58,8 +58,8 @@ def by_definition(
     }
 
 
-def of(pictures: list[tuple[Any, Any]], num_classes: int) -> Metrics:
-    parts = [confusion_matrix(np.array(t), np.array(p), num_classes) for t, p in pictures]
+def of(images: list[tuple[Any, Any]], num_classes: int) -> Metrics:
+    parts = [confusion_matrix(np.array(t), np.array(p), num_classes) for t, p in images]
     names = [f"class {k}" for k in range(num_classes)]
     return Metrics(names, sum(parts, np.zeros((num_classes, num_classes), np.int64)))
 
@@ -131,8 +131,8 @@ def splits(draw: st.DrawFn) -> tuple[list[tuple[list[int], list[int]]], int]:
     count = draw(st.integers(1, 5))
     truths = st.integers(0, count - 1) | st.sampled_from([255, -1, count])
     pixel = st.tuples(truths, st.integers(0, count - 1))
-    pictures = draw(st.lists(st.lists(pixel, min_size=1, max_size=30), min_size=1, max_size=4))
-    return [([t for t, _ in p], [c for _, c in p]) for p in pictures], count
+    images = draw(st.lists(st.lists(pixel, min_size=1, max_size=30), min_size=1, max_size=4))
+    return [([t for t, _ in p], [c for _, c in p]) for p in images], count
 
 
 @given(splits())
@@ -140,29 +140,29 @@ def splits(draw: st.DrawFn) -> tuple[list[tuple[list[int], list[int]]], int]:
 def test_any_split_gives_the_numbers_of_the_definition(
     case: tuple[list[tuple[list[int], list[int]]], int],
 ) -> None:
-    pictures, count = case
-    metrics, expected = of(pictures, count), by_definition(pictures, count)
+    images, count = case
+    metrics, expected = of(images, count), by_definition(images, count)
     for key, value in expected.items():
         assert np.asarray(getattr(metrics, key)).tolist() == pytest.approx(value, nan_ok=True), key
 
 
-def test_the_numbers_are_of_the_split_not_the_mean_over_pictures() -> None:
-    """One picture with a large object that is nearly right, one with a tiny object missed."""
+def test_the_numbers_are_of_the_split_not_the_mean_over_images() -> None:
+    """One image with a large object that is nearly right, one with a tiny object missed."""
     large = np.repeat([0, 0, 1, 1], [631, 453, 433, 8483]).reshape(100, 100)
     called = np.repeat([0, 1, 0, 1], [631, 453, 433, 8483]).reshape(100, 100)
     tiny = np.zeros((99, 100), int)
     tiny[40:45, 20:26] = 1
-    pictures = [(large, called), (tiny, np.zeros_like(tiny))]
-    metrics = of(pictures, 3)
+    images = [(large, called), (tiny, np.zeros_like(tiny))]
+    metrics = of(images, 3)
     assert metrics.class_iou[:2].round(3).tolist() == [0.920, 0.903]
     assert math.isnan(metrics.class_iou[2])
     assert round(metrics.mean_iou, 3) == 0.911
-    per_picture = np.mean([of([picture], 3).class_iou[:2] for picture in pictures], axis=0)
-    assert per_picture.round(3).tolist() == [0.706, 0.453]
-    assert round(float(per_picture.mean()), 3) == 0.580  # what we do not print
+    per_image = np.mean([of([image], 3).class_iou[:2] for image in images], axis=0)
+    assert per_image.round(3).tolist() == [0.706, 0.453]
+    assert round(float(per_image.mean()), 3) == 0.580  # what we do not print
 
 
-def test_the_order_and_the_cut_of_the_pictures_do_not_matter() -> None:
+def test_the_order_and_the_cut_of_the_images_do_not_matter() -> None:
     random = np.random.default_rng(0)
     truth, called = random.integers(0, 4, (2, 6, 8, 10))
     whole = confusion_matrix(truth, called, 4)
@@ -243,13 +243,13 @@ def test_the_protocol_card_names_all_that_a_comparison_needs() -> None:
     card = protocol_card(
         fingerprint="ab12",
         split="val",
-        pictures=3,
+        images=3,
         classes=("sky", "road"),
         pretrained_on="",
         ignored_pixels=17,
     )
     asked = operator.itemgetter(
-        "data_fingerprint", "split", "pictures", "picture_size", "ignored_pixels", "classes"
+        "data_fingerprint", "split", "images", "image_size", "ignored_pixels", "classes"
     )
     assert asked(card) == ("ab12", "val", 3, "original", 17, ["sky", "road"])
     assert card["pretrained_on"] == "nothing"
@@ -270,16 +270,16 @@ def test_the_protocol_card_names_all_that_a_comparison_needs() -> None:
 )
 def test_the_protocol_card_says_the_sizes(sizes: list[tuple[int, int]], said: str) -> None:
     card = protocol_card(
-        fingerprint="", split="val", pictures=3, classes=("sky",), pretrained_on="",
-        ignored_pixels=0, trained_on="train (3 pictures)", sizes=sizes,
+        fingerprint="", split="val", images=3, classes=("sky",), pretrained_on="",
+        ignored_pixels=0, trained_on="train (3 images)", sizes=sizes,
     )  # fmt: skip
-    assert card["picture_size"] == said
-    assert card["trained_on"] == "train (3 pictures)"
+    assert card["image_size"] == said
+    assert card["trained_on"] == "train (3 images)"
 
 
-def test_the_headline_names_split_and_pictures_and_a_mean_that_is_not_defined() -> None:
-    card = {"split": "val", "pictures": 7}
-    assert headline({"mean_iou": 0.5, "protocol": card}) == "mean IoU 50.0% on val (7 pictures)"
+def test_the_headline_names_split_and_images_and_a_mean_that_is_not_defined() -> None:
+    card = {"split": "val", "images": 7}
+    assert headline({"mean_iou": 0.5, "protocol": card}) == "mean IoU 50.0% on val (7 images)"
     nothing = Metrics(("a", "b"), np.zeros((2, 2), dtype=np.int64)).to_dict()
     said = headline({**nothing, "protocol": card})
-    assert said == "mean IoU is not defined (no labelled pixel) on val (7 pictures)"
+    assert said == "mean IoU is not defined (no labelled pixel) on val (7 images)"

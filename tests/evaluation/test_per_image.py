@@ -1,4 +1,4 @@
-"""What is kept of every picture: all of it, in few bytes, whatever the sizes, and nothing that is
+"""What is kept of every image: all of it, in few bytes, whatever the sizes, and nothing that is
 damaged is read."""
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from fullconv.core.errors import FullconvError
 from fullconv.evaluation.per_image import (
     Counts,
-    PictureCounts,
+    ImageCounts,
     content_of,
     file_in,
     keep,
@@ -29,23 +29,23 @@ from fullconv.evaluation.per_image import (
 
 @settings(max_examples=40)
 @given(st.integers(0, 9), st.integers(1, 7), st.integers(0, 10**6))
-def test_every_matrix_comes_back(pictures: int, classes: int, seed: int) -> None:
+def test_every_matrix_comes_back(images: int, classes: int, seed: int) -> None:
     chance = np.random.default_rng(seed)
-    every = chance.integers(0, 9, (pictures, classes, classes)) * (
-        chance.random((pictures, classes, classes)) < 0.3
+    every = chance.integers(0, 9, (images, classes, classes)) * (
+        chance.random((images, classes, classes)) < 0.3
     )
     of = Counts.of([f"c{k}" for k in range(classes)], [sparse(one) for one in every])
-    assert len(of) == pictures
-    for k in range(pictures):
+    assert len(of) == images
+    for k in range(images):
         assert (of.confusion(k) == every[k]).all()
     assert (of.confusion() == every.sum(0)).all()
     right = np.einsum("nkk->nk", every)
     expected = np.stack([right, every.sum(2), every.sum(1)], axis=1)
-    assert of.margins.shape == (pictures, 3, classes)
+    assert of.margins.shape == (images, 3, classes)
     assert (of.margins == expected).all()
 
 
-def test_a_picture_of_more_pixels_than_32_bits_count() -> None:
+def test_a_image_of_more_pixels_than_32_bits_count() -> None:
     every = np.zeros((2, 2, 2), np.int64)
     every[0, 0, 1], every[1, 1, 1] = 2**33, 5
     of = Counts.of(("a", "b"), [sparse(one) for one in every])
@@ -55,15 +55,15 @@ def test_a_picture_of_more_pixels_than_32_bits_count() -> None:
 def test_the_file_holds_all_heads_and_the_card(tmp_path: Path) -> None:
     every = counted(matrices(5), data="/some data")
     further = Counts.of(("in", "out"), [sparse(np.eye(2, dtype=int) * k) for k in range(5)])
-    both = PictureCounts(
-        every.pictures,
+    both = ImageCounts(
+        every.images,
         every.contents,
         {"masks": every.head(), "rooms": further},
         every.protocol,
         every.data,
     )
-    found = PictureCounts.read(both.save(tmp_path / "counts_val.npz"))
-    assert found.pictures == both.pictures
+    found = ImageCounts.read(both.save(tmp_path / "counts_val.npz"))
+    assert found.images == both.images
     assert found.contents == both.contents
     assert found.protocol == both.protocol
     assert (found.data, found.weights) == ("/some data", "")
@@ -75,8 +75,8 @@ def test_the_file_holds_all_heads_and_the_card(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["counts_val.npz"]
 
 
-def test_many_classes_and_pictures_take_little_room(tmp_path: Path) -> None:
-    """As COCO-Stuff: 171 classes, 5,000 pictures that show eight of them each and take these for
+def test_many_classes_and_images_take_little_room(tmp_path: Path) -> None:
+    """As COCO-Stuff: 171 classes, 5,000 images that show eight of them each and take these for
     twenty others. Dense matrices of 4 bytes would be 585 MB."""
     chance = np.random.default_rng(0)
     found = []
@@ -86,9 +86,9 @@ def test_many_classes_and_pictures_take_little_room(tmp_path: Path) -> None:
         found.append((cells, chance.integers(1, 5000, len(cells)).astype(np.uint32)))
     names = [f"class {k}" for k in range(171)]
     one = Counts.of(names, found)
-    pictures = tuple(f"{k:012}" for k in range(5000))
-    contents = tuple(content_of([name]) for name in pictures)
-    path = PictureCounts(pictures, contents, {"": one}, {"split": "val"}).save(tmp_path / "c.npz")
+    images = tuple(f"{k:012}" for k in range(5000))
+    contents = tuple(content_of([name]) for name in images)
+    path = ImageCounts(images, contents, {"": one}, {"split": "val"}).save(tmp_path / "c.npz")
     assert path.stat().st_size < 6e6
     assert one.margins.nbytes == 5000 * 3 * 171 * 8
 
@@ -132,8 +132,8 @@ def test_what_does_not_fit_is_refused(
     path = counted(matrices(3)).save(tmp_path / "c.npz")
     spoiled(path, **changes)
     with pytest.raises(FullconvError) as caught:
-        PictureCounts.read(path)
-    assert f"{path} cannot be read as counts of single pictures: " in caught.value.message
+        ImageCounts.read(path)
+    assert f"{path} cannot be read as counts of single images: " in caught.value.message
     assert said in caught.value.message
     assert caught.value.hint == f"fullconv evaluate MODEL DATA --counts {path}"
 
@@ -142,10 +142,10 @@ def test_what_does_not_fit_is_refused(
 def test_a_file_that_was_cut_off_is_refused(tmp_path: Path, length: int) -> None:
     path = counted(matrices(3)).save(tmp_path / "c.npz")
     path.write_bytes(path.read_bytes()[:length])
-    with pytest.raises(FullconvError, match="cannot be read as counts of single pictures"):
-        PictureCounts.read(path)
+    with pytest.raises(FullconvError, match="cannot be read as counts of single images"):
+        ImageCounts.read(path)
     with pytest.raises(FullconvError, match="there is no such file"):
-        PictureCounts.read(tmp_path / "d.npz")
+        ImageCounts.read(tmp_path / "d.npz")
 
 
 def test_damage_is_refused_or_does_not_matter(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_damage_is_refused_or_does_not_matter(tmp_path: Path) -> None:
         damaged[chance.integers(len(whole))] ^= int(chance.integers(1, 256))
         path.write_bytes(damaged)
         try:
-            assert (PictureCounts.read(path).head().confusion() == matrices(3).sum(0)).all()
+            assert (ImageCounts.read(path).head().confusion() == matrices(3).sum(0)).all()
         except FullconvError:
             refused += 1
     assert refused > 75
@@ -170,7 +170,7 @@ def test_another_archive_is_refused(tmp_path: Path) -> None:
         archive.writestr("a.txt", "hello")
     (tmp_path / "c.npz").write_bytes(file.getvalue())
     with pytest.raises(FullconvError, match="cannot be read as counts"):
-        PictureCounts.read(tmp_path / "c.npz")
+        ImageCounts.read(tmp_path / "c.npz")
 
 
 def test_a_run_keeps_them_beside_its_metrics(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_a_run_keeps_them_beside_its_metrics(tmp_path: Path) -> None:
         require_npz(tmp_path / "my counts.zip")
     assert caught.value.hint == "--counts 'my counts.zip.npz'"
     assert file_in(run, "val").name == "counts_val.npz"
-    assert PictureCounts.read(file_in(run, "val")).weights == weights_of(run) == "a"
+    assert ImageCounts.read(file_in(run, "val")).weights == weights_of(run) == "a"
     (run / "model" / "config.json").write_text("no json")
     assert weights_of(run) == ""
     test = counted(matrices(4), split="test")

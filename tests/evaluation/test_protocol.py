@@ -9,14 +9,14 @@ import pytest
 from evaluated import CLASSES, counted, matrices
 
 from fullconv.core.errors import FullconvError
-from fullconv.evaluation.per_image import PictureCounts
-from fullconv.evaluation.protocol import VARYING, require_alike, require_same_pictures
+from fullconv.evaluation.per_image import ImageCounts
+from fullconv.evaluation.protocol import VARYING, require_alike, require_same_images
 
 PLACES = ("runs/a", "runs/b")
 EVERY = matrices(6)
 
 
-def refused(one: PictureCounts, other: PictureCounts, *varying: str) -> FullconvError:
+def refused(one: ImageCounts, other: ImageCounts, *varying: str) -> FullconvError:
     with pytest.raises(FullconvError) as caught:
         require_alike(("a", one), ("b", other), varying, PLACES, 1)
     return caught.value
@@ -36,19 +36,19 @@ def test_equal_cards_pass() -> None:
     ("line", "value", "said"),
     [
         (
-            "picture_size",
+            "image_size",
             "original, 720 x 960",
-            "picture_size: original, 360 x 480 | original, 720 x 960",
+            "image_size: original, 360 x 480 | original, 720 x 960",
         ),
         (
             "trained_on",
-            "train+val (468 pictures)",
-            "trained_on: train (367 pictures) | train+val (468 pictures)",
+            "train+val (468 images)",
+            "trained_on: train (367 images) | train+val (468 images)",
         ),
         ("pretrained_on", "nothing", "pretrained_on: ImageNet-1k | nothing"),
         ("split", "test", "split: val | test"),
         ("ignored_pixels", 7, "ignored_pixels: 0 | 7"),
-        ("pictures", 5, "pictures: 6 | 5"),
+        ("images", 5, "images: 6 | 5"),
         (
             "void",
             "counts as wrong",
@@ -57,8 +57,8 @@ def test_equal_cards_pass() -> None:
         ("test_time_augmentation", "flip", "test_time_augmentation: none | flip"),
         (
             "metric",
-            "mean over pictures",
-            "metric: one confusion matrix over all pixels of the split | mean over pictures",
+            "mean over images",
+            "metric: one confusion matrix over all pixels of the split | mean over images",
         ),
         ("a line of tomorrow", "x", "a line of tomorrow: not stated | x"),
     ],
@@ -68,15 +68,13 @@ def test_the_line_that_differs_is_named_with_both_values(line: str, value: Any, 
 
 
 def test_360_x_480_against_another_size() -> None:
-    """Other pictures have another fingerprint, too; the size says why, and stands first."""
-    other = counted(
-        EVERY, data="/big", picture_size="original, 720 x 960", data_fingerprint="0" * 64
-    )
+    """Other images have another fingerprint, too; the size says why, and stands first."""
+    other = counted(EVERY, data="/big", image_size="original, 720 x 960", data_fingerprint="0" * 64)
     error = refused(counted(EVERY, data="/small data"), other)
     assert lines(error) == [
-        "picture_size: original, 360 x 480 | original, 720 x 960",
+        "image_size: original, 360 x 480 | original, 720 x 960",
         f"data_fingerprint: {'f' * 16} | {'0' * 16}",
-        "(the pictures and masks of val are the same; what differs are other splits or the class "
+        "(the images and masks of val are the same; what differs are other splits or the class "
         "table)",
     ]
     assert error.hint == (
@@ -85,13 +83,11 @@ def test_360_x_480_against_another_size() -> None:
     )
 
 
-def test_other_pictures_are_named() -> None:
+def test_other_images_are_named() -> None:
     names = [f"street_{k:04}" for k in range(6)]
     other = counted(EVERY, names=[*names[:4], "x", "y"], data_fingerprint="0" * 64)
     said = lines(refused(counted(EVERY, names=names), other))[-1]
-    assert said == (
-        "only a has street_0004, street_0005 (2 pictures); only b has x, y (2 pictures)"
-    )
+    assert said == ("only a has street_0004, street_0005 (2 images); only b has x, y (2 images)")
 
 
 @pytest.mark.parametrize(
@@ -134,32 +130,30 @@ def test_the_hint_says_how_to_ask_or_how_to_mend() -> None:
     )
 
 
-def test_pictures_are_paired_by_name() -> None:
+def test_images_are_paired_by_name() -> None:
     order = [3, 0, 5, 1, 4, 2]
     names = [f"street_{k:04}" for k in range(6)]
     one = counted(EVERY, names=names)
     other = counted(EVERY[order], names=[names[k] for k in order])
-    places = require_same_pictures(("a", one), ("b", other))
-    assert [other.pictures[k] for k in places] == list(one.pictures)
+    places = require_same_images(("a", one), ("b", other))
+    assert [other.images[k] for k in places] == list(one.images)
     assert (other.head().margins[places] == one.head().margins).all()
 
 
-def test_pictures_of_one_alone_and_changed_ones_are_errors() -> None:
+def test_images_of_one_alone_and_changed_ones_are_errors() -> None:
     one = counted(EVERY, data="/d")
     names = [f"street_{k:04}" for k in range(5)]
     with pytest.raises(FullconvError) as caught:
-        require_same_pictures(("a", one), ("b", counted(EVERY[:5], names=names)), "runs/b")
+        require_same_images(("a", one), ("b", counted(EVERY[:5], names=names)), "runs/b")
     assert caught.value.message == (
-        "a and b were not evaluated on the same pictures: only a has street_0005 (1 picture)."
+        "a and b were not evaluated on the same images: only a has street_0005 (1 image)."
     )
     assert caught.value.hint == "fullconv evaluate runs/b /d --split val"
-    changed = PictureCounts(
-        one.pictures, ("0" * 16, *one.contents[1:]), one.heads, one.protocol, one.data
+    changed = ImageCounts(
+        one.images, ("0" * 16, *one.contents[1:]), one.heads, one.protocol, one.data
     )
-    with pytest.raises(
-        FullconvError, match=r"street_0000 \(1 picture\) or its mask is another in b"
-    ):
-        require_same_pictures(("a", one), ("b", changed))
+    with pytest.raises(FullconvError, match=r"street_0000 \(1 image\) or its mask is another in b"):
+        require_same_images(("a", one), ("b", changed))
 
 
 def test_the_classes_of_the_tests_are_those_of_the_card() -> None:

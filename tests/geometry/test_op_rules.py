@@ -229,10 +229,10 @@ def test_upsampling_by_any_factor(mode: str, factor: int) -> None:
     (grid,) = trace(net, size=24)
     assert (grid.stride, grid.offset) == pytest.approx((1 / factor, (1 / factor - 1) / 2))
     reaches, errors = [], []
-    picture = torch.rand(1, 3, 24, 24, dtype=torch.float64, requires_grad=True)
-    fine = net(picture)
+    image = torch.rand(1, 3, 24, 24, dtype=torch.float64, requires_grad=True)
+    fine = net(image)
     for row in range(10 * factor, 11 * factor):
-        (gradient,) = torch.autograd.grad(fine[0, 0, row].sum(), picture, retain_graph=True)
+        (gradient,) = torch.autograd.grad(fine[0, 0, row].sum(), image, retain_graph=True)
         profile = gradient.sum((0, 1, 3))
         where = torch.nonzero(profile).flatten()
         centre = grid.centre(row)
@@ -258,7 +258,7 @@ def test_upsampling_by_any_factor(mode: str, factor: int) -> None:
 def test_max_pooling_as_average_pooling(
     layer: Any, expected: Grid, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its gradient falls on one cell of several: over many pictures, on all of them."""
+    """Its gradient falls on one cell of several: over many images, on all of them."""
     monkeypatch.setattr(geometry, "probe", None)
     net = Net(layer)
     (grid,) = trace(net, size=64)
@@ -336,19 +336,19 @@ class Norm(nn.Module):
         (SqueezeExcite(nn.AdaptiveAvgPool2d(1)), "SqueezeExcite (global pooling)"),
         (SqueezeExcite(lambda x: x.amax(dim=(2, 3), keepdim=True)), None),
         (SqueezeExcite(lambda x: x.flatten(2).max(-1)[0][..., None, None]), None),
-        (Norm(lambda x: F.group_norm(x, 2)), "Norm (normalisation over the picture)"),
-        (Norm(lambda x: F.layer_norm(x, x.shape[1:])), "Norm (normalisation over the picture)"),
-        (Norm(lambda x: F.normalize(x, dim=-1)), "Norm (normalisation over the picture)"),
+        (Norm(lambda x: F.group_norm(x, 2)), "Norm (normalisation over the image)"),
+        (Norm(lambda x: F.layer_norm(x, x.shape[1:])), "Norm (normalisation over the image)"),
+        (Norm(lambda x: F.normalize(x, dim=-1)), "Norm (normalisation over the image)"),
         (Norm(lambda x: x.softmax(3)), "Norm (attention)"),
         (Norm(lambda x: x.roll(1, 2)), "Norm (positions rolled)"),
-        (Norm(lambda x: x[:, :, ::2].repeat(1, 1, 2, 1)), "Norm (copies of the picture)"),
-        (Norm(lambda x: x[:, :, :1].expand(-1, -1, 32, -1)), "Norm (copies of the picture)"),
-        (Norm(lambda x: F.glu(x, 3).repeat(1, 1, 1, 2)), "Norm (gate along the picture)"),
+        (Norm(lambda x: x[:, :, ::2].repeat(1, 1, 2, 1)), "Norm (copies of the image)"),
+        (Norm(lambda x: x[:, :, :1].expand(-1, -1, 32, -1)), "Norm (copies of the image)"),
+        (Norm(lambda x: F.glu(x, 3).repeat(1, 1, 1, 2)), "Norm (gate along the image)"),
         (Norm(lambda x: x - torch.var_mean(x, (2, 3), keepdim=True)[1]), "Norm (global pooling)"),
         (Norm(lambda x: x / x.var(False)), "Norm (global pooling)"),
     ],
 )
-def test_what_sees_the_whole_picture_is_named(block: nn.Module, named: str | None) -> None:
+def test_what_sees_the_whole_image_is_named(block: nn.Module, named: str | None) -> None:
     torch.manual_seed(0)
     branch = Net(block).float()
     branch.stem.float()

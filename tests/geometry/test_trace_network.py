@@ -71,7 +71,7 @@ def test_the_papers_crop_offsets() -> None:
     assert (pool3.stride, pool3.offset) == (8, -95.5)
     assert (pool4.stride, pool4.offset) == (16, -91.5)
     assert (fc7.stride, fc7.offset, fc7.field) == (32, 12.5, 404)  # the paper's field, 404
-    # 32s: upscore 64/32, then score = crop(upscore) to the picture.
+    # 32s: upscore 64/32, then score = crop(upscore) to the image.
     assert crop(upscored(fc7, 64, 32), pixels) == 19
     # 16s: score_pool4 is cropped to upscore2 (4/2); the sum sits where upscore2 does.
     upscore2 = upscored(fc7, 4, 2)
@@ -189,7 +189,7 @@ def looked_at(name: str, options: dict[str, Any]) -> list[tuple[Grid, Grid, tupl
     multiples = name.startswith("swin")
     grids = trace(module, size=256 if multiples else None)
     reduced = trace(averaged(module), size=256 if multiples else None)
-    # Silenced attention and gates leave a finite field; the picture holds it and a few cells more.
+    # Silenced attention and gates leave a finite field; the image holds it and a few cells more.
     rows = 32 * math.ceil((reduced[-1].field + 3 * 32) / 32)
     same = name.startswith("tf_") or options.get("pad_type") == "same"
     size = (rows + 1, 33) if same else (rows, 32)
@@ -285,7 +285,7 @@ def test_grid_speaks() -> None:
     assert [grid.centre(i) for i in (0, 1, 2.5)] == [15.5, 47.5, 95.5]
     assert repr(grid) == "Grid(stride=32, offset=15.5, field=404)"
     whole = Grid(32, 0, math.inf, ("SqueezeExcite (global pooling)",))
-    assert "whole picture" in repr(whole)
+    assert "whole image" in repr(whole)
     assert "SqueezeExcite" in repr(whole)
     assert json.loads(json.dumps(whole.to_dict())) == {
         "stride": 32,
@@ -354,8 +354,8 @@ def test_modes_come_back_after_an_error() -> None:
 
 def test_running_on_meta_gives_the_true_shapes() -> None:
     module = Mapped("one").eval()
-    picture = torch.rand(1, 3, 33, 50)
-    assert run_on_meta(module, picture.to("meta")).shape == module(picture).shape
+    image = torch.rand(1, 3, 33, 50)
+    assert run_on_meta(module, image.to("meta")).shape == module(image).shape
 
 
 class Unknown(nn.Module):
@@ -382,11 +382,11 @@ def test_the_probe_agrees_with_the_trace() -> None:
         probed = probe(layer)
         assert (probed.stride, probed.offset) == (traced.stride, traced.offset)
         assert probed.whole == (f"measured, not derived: {traced.field:g} pixels or more",)
-    # Where the gradient reaches over the whole picture, so does the field.
+    # Where the gradient reaches over the whole image, so does the field.
     pooled = nn.Sequential(nn.Conv2d(3, 4, 4, 4), Gate())
     measured = probe(pooled)
     assert (measured.stride, measured.field) == (4, math.inf)
-    assert measured.whole == ("probed: sees the whole picture",)
+    assert measured.whole == ("probed: sees the whole image",)
 
 
 class Gate(nn.Module):
@@ -394,12 +394,12 @@ class Gate(nn.Module):
         return x * x.mean((2, 3), keepdim=True)
 
 
-def test_what_does_not_depend_on_the_picture_is_no_map() -> None:
+def test_what_does_not_depend_on_the_image_is_no_map() -> None:
     class Constant(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return torch.ones(1, 2, 8, 8, requires_grad=True) * 2 + 0 * x.sum()
 
-    with pytest.raises(FullconvError, match="feature map 0 does not depend on the picture"):
+    with pytest.raises(FullconvError, match="feature map 0 does not depend on the image"):
         trace(Constant())
 
 
@@ -430,7 +430,7 @@ def test_rows_and_columns_must_agree() -> None:
 def test_errors_name_the_network() -> None:
     with pytest.raises(FullconvError, match="timm has no pyramid of 'resnet81'"):
         trace("resnet81")
-    with pytest.raises(FullconvError, match="Linear does not run on a picture of 257 pixels"):
+    with pytest.raises(FullconvError, match="Linear does not run on an image of 257 pixels"):
         trace(nn.Linear(4, 4))
 
 
@@ -461,7 +461,7 @@ def test_grids_of_modules_in_the_order_they_ran() -> None:
     # What comes after a layer that does not fit is not there; what ran before is.
     broken = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.Linear(7, 7))
     assert grids_of_modules(broken) == [("0", Grid(2, 0, 3))]
-    with pytest.raises(FullconvError, match="Sequential does not run on a picture"):
+    with pytest.raises(FullconvError, match="Sequential does not run on an image"):
         grids_of_modules(nn.Sequential(nn.Linear(7, 7)))
 
 

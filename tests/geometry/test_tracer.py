@@ -12,8 +12,8 @@ from fullconv.geometry.tracer import mark, run_traced
 MAPS = (None, None, (0, 1), (1, 1))
 
 
-def run(module: nn.Module, picture: Tensor) -> Any:
-    return module.to("meta")(picture)
+def run(module: nn.Module, image: Tensor) -> Any:
+    return module.to("meta")(image)
 
 
 def test_tensors_carry_their_place() -> None:
@@ -24,13 +24,13 @@ def test_tensors_carry_their_place() -> None:
     assert state_of(output) == Place(MAPS, (axis, axis))
 
 
-def test_a_picture_is_where_it_is() -> None:
+def test_a_image_is_where_it_is() -> None:
     output = run_traced(nn.Identity(), (5, 7), run)
     assert state_of(output) == Place(MAPS, (Axis(), Axis()))
 
 
 class Named(nn.Module):
-    """Pools over the picture, itself or in a module of torch's."""
+    """Pools over the image, itself or in a module of torch's."""
 
     def __init__(self, inner: nn.Module | None = None) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Many pictures: each once, in their order, whatever is wrong with some, wherever it stops."""
+"""Many images: each once, in their order, whatever is wrong with some, wherever it stops."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pictures import photo, written
+from photos import photo, written
 
 from fullconv.core import concurrency as threads
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
 from fullconv.data.io.masks import read_values
 from fullconv.inference import batch as many
-from fullconv.inference.batch import Picture, _Room, predict_many
+from fullconv.inference.batch import InputImage, _Room, predict_many
 from fullconv.inference.manifest import FOLDER, Finished
 from fullconv.inference.segmentation import Segmentation
 
@@ -39,30 +39,30 @@ class Threshold:
         self.slow = slow
         self.segmented: list[int] = []  # heights, in the order they came
 
-    def segment(self, picture: np.ndarray, *, inputs: Any = ()) -> Segmentation:
+    def segment(self, image: np.ndarray, *, inputs: Any = ()) -> Segmentation:
         time.sleep(self.slow)
-        self.segmented.append(picture.shape[0])
-        if picture.shape[0] == 13:
+        self.segmented.append(image.shape[0])
+        if image.shape[0] == 13:
             raise FullconvError("13 rows bring bad luck.", "cut it")
-        head = Segmentation(np.zeros(picture.shape[:2], np.uint8), LABELS, picture)
-        ids = (picture[..., 0] > 127).astype(np.uint8)
-        return Segmentation(ids, LABELS, picture, heads={"zero": head})
+        head = Segmentation(np.zeros(image.shape[:2], np.uint8), LABELS, image)
+        ids = (image[..., 0] > 127).astype(np.uint8)
+        return Segmentation(ids, LABELS, image, heads={"zero": head})
 
 
-def pictures_in(folder: Path, count: int, bad: tuple[int, ...] = ()) -> list[Picture]:
+def images_in(folder: Path, count: int, bad: tuple[int, ...] = ()) -> list[InputImage]:
     """Of heights 20, 21 and so on."""
     made = []
     for number in range(count):
         path = written(folder / f"p{number:03}.png", photo(20 + number, 15, seed=number))
         if number in bad:
             path.write_bytes(path.read_bytes()[:50])
-        made.append(Picture(path, Path("deep", path.stem)))
+        made.append(InputImage(path, Path("deep", path.stem)))
     return made
 
 
-def go(predictor: Any, pictures: list[Picture], out: Path, job: str = "job", **more: Any) -> Any:
-    finished = Finished(out, job, [one.stem for one in pictures])
-    return predict_many(predictor, pictures, finished, ["mask", "json"], **more)
+def go(predictor: Any, images: list[InputImage], out: Path, job: str = "job", **more: Any) -> Any:
+    finished = Finished(out, job, [one.stem for one in images])
+    return predict_many(predictor, images, finished, ["mask", "json"], **more)
 
 
 def stamps(out: Path) -> dict[str, tuple[int, int]]:
@@ -77,11 +77,11 @@ def leftovers(out: Path) -> list[Path]:
 
 
 def test_all_are_labelled_in_order_and_the_bad_ones_cost_nothing(tmp_path: Path) -> None:
-    pictures = pictures_in(tmp_path, 30, bad=(0, 7, 8, 29))
-    pictures[11] = Picture(tmp_path / "gone.png", Path("gone"))
+    images = images_in(tmp_path, 30, bad=(0, 7, 8, 29))
+    images[11] = InputImage(tmp_path / "gone.png", Path("gone"))
     predictor, told = Threshold(), []
-    done = go(predictor, pictures, tmp_path / "out", progress=lambda *now: told.append(now))
-    good = [one for k, one in enumerate(pictures) if k not in (0, 7, 8, 11, 29)]
+    done = go(predictor, images, tmp_path / "out", progress=lambda *now: told.append(now))
+    good = [one for k, one in enumerate(images) if k not in (0, 7, 8, 11, 29)]
     assert [result["source"] for result in done.results] == [str(one.path) for one in good]
     assert predictor.segmented == [result["height"] for result in done.results]
     messages = [one.message for one in done.failed]
@@ -105,25 +105,25 @@ def test_all_are_labelled_in_order_and_the_bad_ones_cost_nothing(tmp_path: Path)
 
 def test_one_that_the_model_refuses_costs_nothing_either(tmp_path: Path) -> None:
     """Also no room in memory: it could not be read otherwise."""
-    pictures = [Picture(written(tmp_path / f"{k}.png", photo(13, 9)), Path(str(k)))
+    images = [InputImage(written(tmp_path / f"{k}.png", photo(13, 9)), Path(str(k)))
                 for k in range(40)]  # fmt: skip
-    pictures.append(Picture(written(tmp_path / "good.png", photo(14, 9)), Path("good")))
+    images.append(InputImage(written(tmp_path / "good.png", photo(14, 9)), Path("good")))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(many, "PIXELS", 200)
-        done = go(Threshold(), pictures, tmp_path / "out")
+        done = go(Threshold(), images, tmp_path / "out")
     assert [one.message for one in done.failed] == ["13 rows bring bad luck."] * 40
     assert [result["height"] for result in done.results] == [14]
 
 
 def test_what_is_finished_is_kept_and_the_rest_is_done(tmp_path: Path) -> None:
-    pictures, out = pictures_in(tmp_path, 12, bad=(3,)), tmp_path / "out"
-    first = go(Threshold(), pictures, out)
+    images, out = images_in(tmp_path, 12, bad=(3,)), tmp_path / "out"
+    first = go(Threshold(), images, out)
     before = stamps(out)
-    written(pictures[3].path, photo(23, 15, seed=3))  # mended
-    written(pictures[4].path, photo(90, 15))  # another one
+    written(images[3].path, photo(23, 15, seed=3))  # mended
+    written(images[4].path, photo(90, 15))  # another one
     (out / "deep" / "p005_zero_mask.png").unlink()
     predictor = Threshold()
-    second = go(predictor, pictures, out)
+    second = go(predictor, images, out)
     assert predictor.segmented == [23, 90, 25]
     assert (second.skipped, second.failed) == (9, [])
     assert [result["height"] for result in second.results] == [
@@ -140,17 +140,17 @@ def test_what_is_finished_is_kept_and_the_rest_is_done(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("job", "more"), [("other", {}), ("job", {"again": True})])
 def test_another_job_or_again_does_all(tmp_path: Path, job: str, more: dict[str, Any]) -> None:
-    pictures, out = pictures_in(tmp_path, 3), tmp_path / "out"
-    go(Threshold(), pictures, out)
+    images, out = images_in(tmp_path, 3), tmp_path / "out"
+    go(Threshold(), images, out)
     predictor = Threshold()
-    assert go(predictor, pictures, out, job, **more).skipped == 0
+    assert go(predictor, images, out, job, **more).skipped == 0
     assert len(predictor.segmented) == 3
-    assert go(Threshold(), pictures, out, job).skipped == 3
+    assert go(Threshold(), images, out, job).skipped == 3
 
 
 @settings(max_examples=30)
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=40))
-def test_pictures_in_memory_never_have_more_pixels_than_there_is_room(sizes: list[int]) -> None:
+def test_images_in_memory_never_have_more_pixels_than_there_is_room(sizes: list[int]) -> None:
     """Those larger than all of it are alone."""
     room, lock, inside, most = _Room(40), threading.Lock(), [], []
 
@@ -176,24 +176,24 @@ def test_little_is_read_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     """As many pixels as there is room for, though many more files would be read."""
     monkeypatch.setattr(many, "PIXELS", 1000)
     read: list[Path] = []
-    reading = many.read_picture
-    monkeypatch.setattr(many, "read_picture", lambda path: (read.append(path), reading(path))[1])
+    reading = many.read_image
+    monkeypatch.setattr(many, "read_image", lambda path: (read.append(path), reading(path))[1])
     ahead = []
 
     class Watching(Threshold):
-        def segment(self, picture: np.ndarray, *, inputs: Any = ()) -> Segmentation:
+        def segment(self, image: np.ndarray, *, inputs: Any = ()) -> Segmentation:
             time.sleep(0.03)
             ahead.append(len(read) - len(self.segmented))
-            return super().segment(picture, inputs=inputs)
+            return super().segment(image, inputs=inputs)
 
-    go(Watching(), pictures_in(tmp_path, 12), tmp_path / "out")  # of 300 pixels and more
+    go(Watching(), images_in(tmp_path, 12), tmp_path / "out")  # of 300 pixels and more
     assert max(ahead) <= 3
 
 
 def test_reading_network_and_writing_overlap(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While one picture is in the network, later ones are read and earlier ones written."""
+    """While one image is in the network, later ones are read and earlier ones written."""
     now: set[str] = set()
     together: set[frozenset[str]] = set()
     lock = threading.Lock()
@@ -211,10 +211,10 @@ def test_reading_network_and_writing_overlap(
         return longer
 
     predictor = Threshold()
-    monkeypatch.setattr(many, "read_picture", slow("read", many.read_picture))
+    monkeypatch.setattr(many, "read_image", slow("read", many.read_image))
     monkeypatch.setattr(many, "save_outputs", slow("write", many.save_outputs))
     monkeypatch.setattr(predictor, "segment", slow("network", predictor.segment))
-    go(predictor, pictures_in(tmp_path, 20), tmp_path / "out")
+    go(predictor, images_in(tmp_path, 20), tmp_path / "out")
     assert frozenset({"read", "network", "write"}) in together
 
 
@@ -232,11 +232,11 @@ def test_reading_and_writing_let_the_network_go_first(
         return noting
 
     predictor = Threshold()
-    monkeypatch.setattr(many, "read_picture", noted("read", many.read_picture))
+    monkeypatch.setattr(many, "read_image", noted("read", many.read_image))
     monkeypatch.setattr(many, "save_outputs", noted("write", many.save_outputs))
     monkeypatch.setattr(predictor, "segment", noted("network", predictor.segment))
     own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-    go(predictor, pictures_in(tmp_path, 8), tmp_path / "out")
+    go(predictor, images_in(tmp_path, 8), tmp_path / "out")
     assert found == {"read": {19}, "network": {own}, "write": {19}}
 
 
@@ -244,17 +244,17 @@ def test_threads_beside_the_network_have_short_turns_while_it_runs(tmp_path: Pat
     found: list[float] = []
 
     class Asking(Threshold):
-        def segment(self, picture: np.ndarray, *, inputs: Any = ()) -> Segmentation:
+        def segment(self, image: np.ndarray, *, inputs: Any = ()) -> Segmentation:
             found.append(sys.getswitchinterval())
             if len(found) == 3:
                 raise ZeroDivisionError
-            return super().segment(picture, inputs=inputs)
+            return super().segment(image, inputs=inputs)
 
     before = sys.getswitchinterval()
     sys.setswitchinterval(0.005)  # Python's own; others in this process may have changed it
     try:
         with pytest.raises(ZeroDivisionError):
-            go(Asking(), pictures_in(tmp_path, 5), tmp_path / "out")
+            go(Asking(), images_in(tmp_path, 5), tmp_path / "out")
         assert sys.getswitchinterval() == pytest.approx(0.005)
     finally:
         sys.setswitchinterval(before)
@@ -267,17 +267,17 @@ def test_a_bug_ends_it_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
         raise ZeroDivisionError
 
     predictor, out = Threshold(), tmp_path / "out"
-    target = {"read": "read_picture", "write": "save_outputs"}.get(where)
+    target = {"read": "read_image", "write": "save_outputs"}.get(where)
     monkeypatch.setattr(*((many, target) if target else (predictor, "segment")), broken)
     with pytest.raises(ZeroDivisionError):
-        go(predictor, pictures_in(tmp_path, 20), out)
+        go(predictor, images_in(tmp_path, 20), out)
     assert leftovers(out) == []
     assert not [one.name for one in threading.enumerate() if one.name.startswith(("read", "writ"))]
 
 
 @pytest.mark.parametrize("what", ["folder", "file"])
 def test_where_nothing_can_be_written_it_ends_at_once(tmp_path: Path, what: str) -> None:
-    pictures, out = pictures_in(tmp_path, 20), tmp_path / "out"
+    images, out = images_in(tmp_path, 20), tmp_path / "out"
     if what == "folder":
         (out / "deep" / "p002_mask.png").mkdir(parents=True)  # in a result's place
         where = out / "deep" / "p002_mask.png"
@@ -286,7 +286,7 @@ def test_where_nothing_can_be_written_it_ends_at_once(tmp_path: Path, what: str)
         where = out / "deep" / "p000"
     predictor = Threshold()
     with pytest.raises(FullconvError) as caught:
-        go(predictor, pictures, out)
+        go(predictor, images, out)
     assert caught.value.message.startswith(f"the result could not be written to {where}: ")
     assert caught.value.hint.startswith("--out ANOTHER_FOLDER")
     assert len(predictor.segmented) < 20
@@ -294,22 +294,22 @@ def test_where_nothing_can_be_written_it_ends_at_once(tmp_path: Path, what: str)
 
 
 def test_ctrl_c_leaves_whole_files_only(tmp_path: Path) -> None:
-    pictures, out = pictures_in(tmp_path, 30), tmp_path / "out"
+    images, out = images_in(tmp_path, 30), tmp_path / "out"
 
     class Stopped(Threshold):
-        def segment(self, picture: np.ndarray, *, inputs: Any = ()) -> Segmentation:
+        def segment(self, image: np.ndarray, *, inputs: Any = ()) -> Segmentation:
             if len(self.segmented) == 14:
                 raise KeyboardInterrupt
-            return super().segment(picture, inputs=inputs)
+            return super().segment(image, inputs=inputs)
 
     with pytest.raises(KeyboardInterrupt):
-        go(Stopped(), pictures, out)
+        go(Stopped(), images, out)
     assert leftovers(out) == []
     before = stamps(out)
     assert 3 <= len(before) <= 3 * 14
     assert len(before) % 3 == 0
     predictor = Threshold()
-    assert go(predictor, pictures, out).skipped == len(before) / 3
+    assert go(predictor, images, out).skipped == len(before) / 3
     assert len(predictor.segmented) == 30 - len(before) / 3
     assert before.items() <= stamps(out).items()
 
@@ -319,16 +319,16 @@ import sys
 from pathlib import Path
 sys.path.append({tests!r})
 from test_many import Threshold, go
-from fullconv.inference.batch import Picture
-pictures = [Picture(path, Path(path.stem)) for path in sorted(Path({photos!r}).iterdir())]
-go(Threshold(slow=0.002), pictures, Path({out!r}))
+from fullconv.inference.batch import InputImage
+images = [InputImage(path, Path(path.stem)) for path in sorted(Path({photos!r}).iterdir())]
+go(Threshold(slow=0.002), images, Path({out!r}))
 """
 
 
 def test_killed_anywhere_nothing_is_lost_or_done_twice(tmp_path: Path) -> None:
     count, out = 400, tmp_path / "out"
-    pictures = pictures_in(tmp_path / "photos", count)
-    pictures = [Picture(one.path, Path(one.path.stem)) for one in pictures]
+    images = images_in(tmp_path / "photos", count)
+    images = [InputImage(one.path, Path(one.path.stem)) for one in images]
     script = KILLED.format(
         tests=str(Path(__file__).parents[1]), photos=str(tmp_path / "photos"), out=str(out)
     )
@@ -346,11 +346,11 @@ def test_killed_anywhere_nothing_is_lost_or_done_twice(tmp_path: Path) -> None:
             json.loads((out / name).read_text())
     ends = ("_mask.png", ".json", "_zero_mask.png")
     complete = [
-        one.stem.name for one in pictures if all(f"{one.stem.name}{end}" in before for end in ends)
+        one.stem.name for one in images if all(f"{one.stem.name}{end}" in before for end in ends)
     ]
     assert len(before) - 3 * len(complete) <= 2 * many.MOST_THREADS  # whose files were being moved
     predictor = Threshold()
-    assert go(predictor, pictures, out).skipped == len(complete)
+    assert go(predictor, images, out).skipped == len(complete)
     assert len(predictor.segmented) == count - len(complete)
     after = stamps(out)
     assert len(after) == 3 * count

@@ -14,9 +14,9 @@ def found(*, brightest: tuple[int, int] = (1, 2)) -> Heatmap:
     values[0] = 1 - values[1]
     rows, columns = Grid(20, 10), Grid(16, 8)
     windows = (Grid(20, 10, 20), Grid(16, 8, 16))
-    picture = np.full((60, 80, 3), 100, np.uint8)
+    image = np.full((60, 80, 3), 100, np.uint8)
     heat = Heat(1, (60, 80), rows, columns, windows, values)
-    return Heatmap(("cat", "dog"), (60, 80), picture, (heat, heat))
+    return Heatmap(("cat", "dog"), (60, 80), image, (heat, heat))
 
 
 def test_the_heat_is_warmest_at_the_best_place_and_grey_where_there_is_none() -> None:
@@ -33,9 +33,9 @@ def test_the_heat_is_warmest_at_the_best_place_and_grey_where_there_is_none() ->
     assert redness[10, 8] < 25
 
 
-def test_it_is_drawn_at_the_size_of_the_picture_that_is_shown() -> None:
+def test_it_is_drawn_at_the_size_of_the_image_that_is_shown() -> None:
     heats = found(brightest=(2, 0))
-    smaller = Heatmap(heats.names, heats.size, heats.picture[::2, ::2], heats.heats)
+    smaller = Heatmap(heats.names, heats.size, heats.image[::2, ::2], heats.heats)
     drawn = warm(smaller, smaller.heats[0], smaller.best(1)).astype(int)
     assert drawn.shape == (30, 40, 3)
     bright = drawn.sum(axis=-1)
@@ -48,7 +48,7 @@ def test_where_no_cell_looks_it_is_pale() -> None:
     heats = found()
     heat = heats.heats[0]
     narrow = Heat(1, heat.size, Grid(20, 30), heat.columns, heat.windows, heat.probabilities[:, :1])
-    drawn = warm(Heatmap((), (60, 80), heats.picture, (narrow,)), narrow, heats.best(1))
+    drawn = warm(Heatmap((), (60, 80), heats.image, (narrow,)), narrow, heats.best(1))
     assert (drawn[:19] == 190).all()
     assert (drawn[41:] == 190).all()
     assert (drawn[21:39] < 190).any(axis=-1).all()

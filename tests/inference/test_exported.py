@@ -35,10 +35,10 @@ def test_nothing_there_or_damaged(tmp_path: Path) -> None:
 
 def test_a_network_of_others(tmp_path: Path) -> None:
     value = onnx.helper.make_tensor_value_info
-    node = onnx.helper.make_node("Identity", ["pictures"], ["scores"])
+    node = onnx.helper.make_node("Identity", ["images"], ["scores"])
     sides = [1, 3, 4, 4]
     graph = onnx.helper.make_graph(
-        [node], "g", [value("pictures", 1, sides)], [value("scores", 1, sides)]
+        [node], "g", [value("images", 1, sides)], [value("scores", 1, sides)]
     )
     opset = [onnx.helper.make_opsetid("", 20)]
     onnx.save(
@@ -66,7 +66,7 @@ def test_ids_of_a_file_without_scores_are_as_narrow_as_all_are(count: int, kind:
     assert np.array_equal(found, ids[0])
 
 
-def test_a_picture_that_the_engine_cannot_take(tmp_path: Path) -> None:
+def test_a_image_that_the_engine_cannot_take(tmp_path: Path) -> None:
     about = {**Labels(("a", "b")).to_dict(), "grid": [1, 0], "labels_inside": False}
 
     def run(planes: np.ndarray) -> list[np.ndarray]:
@@ -74,7 +74,7 @@ def test_a_picture_that_the_engine_cannot_take(tmp_path: Path) -> None:
 
     found = Deployed(run, about, "model.xml")
     with pytest.raises(
-        FullconvError, match=r"model\.xml could not be run on a picture of 3 x 2 pixels: Check 'cmp"
+        FullconvError, match=r"model\.xml could not be run on an image of 3 x 2 pixels: Check 'cmp"
     ) as caught:
         found.label_map(np.zeros((2, 3, 3), np.uint8))
     assert "more" not in caught.value.message

@@ -1,4 +1,4 @@
-"""A GeoTIFF predicted in windows, against the same picture predicted whole."""
+"""A GeoTIFF predicted in windows, against the same image predicted whole."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pictures import photo
+from photos import photo
 
 from fullconv.core.errors import FullconvError, UnwrittenError
 from fullconv.core.labels import Labels
 from fullconv.data.io.geotiff import IdFile, Raster
-from fullconv.data.io.images import picture_size, read_picture
-from fullconv.inference.batch import Picture, predict_many
+from fullconv.data.io.images import image_size, read_image
+from fullconv.inference.batch import InputImage, predict_many
 from fullconv.inference.geotiff import predict_raster
-from fullconv.inference.input_files import find_pictures
+from fullconv.inference.input_files import find_images
 from fullconv.inference.manifest import Finished
 from fullconv.inference.options import Options
 from fullconv.inference.predictor import Predictor
@@ -30,13 +30,13 @@ rasterio = pytest.importorskip("rasterio", reason="rasterio is not installed")
 MakeModel = Callable[..., Model]
 
 
-def placed(path: Path, picture: np.ndarray, **options: Any) -> Path:
+def placed(path: Path, image: np.ndarray, **options: Any) -> Path:
     """(H, W, 3) as a GeoTIFF."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     profile = {"driver": "GTiff", "count": 3, "height": height, "width": width, "dtype": "uint8"}
     place = {"crs": "EPSG:32632", "transform": rasterio.Affine(2, 0, 5e5, 0, -2, 5e6)}
     with rasterio.open(path, "w", **profile, **place, **options) as file:
-        file.write(picture.transpose(2, 0, 1))
+        file.write(image.transpose(2, 0, 1))
     return path
 
 
@@ -45,11 +45,11 @@ def model(make_model: MakeModel) -> Model:
     return make_model()
 
 
-def test_the_mask_is_that_of_the_whole_picture_and_lies_where_the_picture_lies(
+def test_the_mask_is_that_of_the_whole_image_and_lies_where_the_image_lies(
     model: Model, tmp_path: Path
 ) -> None:
-    picture = photo(301, 205)
-    source = placed(tmp_path / "a.tif", picture)
+    image = photo(301, 205)
+    source = placed(tmp_path / "a.tif", image)
     told: list[tuple[int, int]] = []
     tiled = Predictor(model, device="cpu", tile=96)
     facts = predict_raster(
@@ -59,7 +59,7 @@ def test_the_mask_is_that_of_the_whole_picture_and_lies_where_the_picture_lies(
         ["mask", "color", "overlay", "json"],
         progress=lambda done, of: told.append((done, of)),
     )
-    whole = Predictor(model, device="cpu")(picture)
+    whole = Predictor(model, device="cpu")(image)
     with rasterio.open(tmp_path / "out" / "a_mask.tif") as found, rasterio.open(source) as given:
         assert (found.crs, found.transform) == (given.crs, given.transform)
         ids = found.read(1)
@@ -68,15 +68,15 @@ def test_the_mask_is_that_of_the_whole_picture_and_lies_where_the_picture_lies(
     assert len(np.unique(ids)) == 3
     names = ["a_color.png", "a_mask.tif", "a_overlay.jpg", "a.json"]
     assert sorted(facts["files"]) == sorted(str(tmp_path / "out" / name) for name in names)
-    assert (read_picture(tmp_path / "out" / "a_color.png") == _colored(model, ids)).all()
-    assert picture_size(tmp_path / "out" / "a_overlay.jpg")[1] >= 205
+    assert (read_image(tmp_path / "out" / "a_color.png") == _colored(model, ids)).all()
+    assert image_size(tmp_path / "out" / "a_overlay.jpg")[1] >= 205
     stored = json.loads((tmp_path / "out" / "a.json").read_text())
     assert stored == {k: v for k, v in facts.items() if k != "files"}
     assert (stored["height"], stored["width"]) == (301, 205)
     assert stored["area"]["sky"] == (ids == 0).mean()
     assert told == [(rows, 301) for rows in (96, 192, 288, 301) for _ in range(3)]
     assert all(map(is_result, (tmp_path / "out").glob("*_mask.tif")))
-    assert [path for path, _ in find_pictures([tmp_path])] == [source]
+    assert [path for path, _ in find_images([tmp_path])] == [source]
 
 
 def _colored(model: Model, ids: np.ndarray) -> np.ndarray:
@@ -84,14 +84,14 @@ def _colored(model: Model, ids: np.ndarray) -> np.ndarray:
 
 
 def test_pixels_without_data_get_no_class(model: Model, tmp_path: Path) -> None:
-    picture = photo(120, 140) // 2 + 1
-    picture[30:60, :70] = 0
-    source = placed(tmp_path / "a.tif", picture, nodata=0)
+    image = photo(120, 140) // 2 + 1
+    image[30:60, :70] = 0
+    source = placed(tmp_path / "a.tif", image, nodata=0)
     facts = predict_raster(Predictor(model, device="cpu", tile=64), source, tmp_path / "a")
     with rasterio.open(tmp_path / "a_mask.tif") as found:
         ids = found.read(1)
         assert found.nodata == 255
-    assert ((ids == 255) == (picture[..., 0] == 0)).all()
+    assert ((ids == 255) == (image[..., 0] == 0)).all()
     assert sum(facts["area"].values()) == pytest.approx(1)
     assert facts["area"]["road"] == (ids == 1).mean()
     assert facts["area"]["ignore"] == (ids == 255).mean() > 0.1
@@ -102,16 +102,16 @@ def test_pixels_without_data_get_no_class(model: Model, tmp_path: Path) -> None:
     assert whole["area"] == pytest.approx(facts["area"], abs=1e-3)
 
 
-def test_a_large_picture_has_small_previews(
+def test_a_large_image_has_small_previews(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fullconv.inference.geotiff.PREVIEW", 50)
     source = placed(tmp_path / "a.tif", photo(200, 130))
     predict_raster(Predictor(model, device="cpu", tile=96), source, tmp_path / "a", ["color"])
-    assert picture_size(tmp_path / "a_color.png") == (50, 32)
+    assert image_size(tmp_path / "a_color.png") == (50, 32)
     assert not (tmp_path / "a_mask.tif").exists()
     whole = _colored(model, Predictor(model, device="cpu")(photo(200, 130)).mask)
-    shown = read_picture(tmp_path / "a_color.png")
+    shown = read_image(tmp_path / "a_color.png")
     rows, columns = ((np.arange(n) + 0.5) * m // n for n, m in ((50, 200), (32, 130)))
     assert (shown == whole[np.ix_(rows.astype(int), columns.astype(int))]).all(axis=2).mean() > 0.99
 
@@ -130,13 +130,11 @@ def test_further_heads_have_files_of_their_own(make_model: MakeModel, tmp_path: 
     assert set(facts["heads"]["wet"]) <= {"dry", "wet"}
 
 
-def test_a_model_that_wants_the_whole_picture_resized(
-    make_model: MakeModel, tmp_path: Path
-) -> None:
+def test_a_model_that_wants_the_whole_image_resized(make_model: MakeModel, tmp_path: Path) -> None:
     made = make_model()
     model = Model(made.network, made.labels, made.card, short_side=64)
     source = placed(tmp_path / "a.tif", photo(90, 100))
-    with pytest.raises(FullconvError, match="pictures that are resized as a whole") as caught:
+    with pytest.raises(FullconvError, match="images that are resized as a whole") as caught:
         predict_raster(Predictor(model, device="cpu"), source, tmp_path / "a")
     assert caught.value.hint == (
         "without --tile, where that is given; else save it as PNG, and predict that"
@@ -216,7 +214,7 @@ def test_a_mask_that_cannot_be_written_to_the_end(
     assert threading.active_count() == before
 
 
-def test_a_picture_that_cannot_be_read_to_the_end(model: Model, tmp_path: Path) -> None:
+def test_a_image_that_cannot_be_read_to_the_end(model: Model, tmp_path: Path) -> None:
     source = placed(tmp_path / "a.tif", photo(301, 205), tiled=True, blockxsize=64, blockysize=64)
     source.write_bytes(source.read_bytes()[:-20_000])
     before = threading.active_count()
@@ -230,7 +228,7 @@ def test_a_picture_that_cannot_be_read_to_the_end(model: Model, tmp_path: Path) 
 def test_a_full_disk_ends_the_whole_job(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not hours of pictures that cannot be written either, each counted as one that is damaged."""
+    """Not hours of images that cannot be written either, each counted as one that is damaged."""
     tried: list[Path] = []
 
     def full(self: IdFile, rows: Any, columns: Any, ids: np.ndarray) -> None:
@@ -239,11 +237,11 @@ def test_a_full_disk_ends_the_whole_job(
 
     monkeypatch.setattr(IdFile, "write", full)
     sources = [placed(tmp_path / f"{name}.tif", photo(90, 100)) for name in "abc"]
-    pictures = [Picture(path, Path(path.stem)) for path in sources]
-    finished = Finished(tmp_path / "out", "job", [one.stem for one in pictures])
+    images = [InputImage(path, Path(path.stem)) for path in sources]
+    finished = Finished(tmp_path / "out", "job", [one.stem for one in images])
     predictor = Predictor(model, device="cpu", tile=64)
     with pytest.raises(FullconvError, match="No space left on device") as caught:
-        predict_many(predictor, pictures, finished, ["mask"])
+        predict_many(predictor, images, finished, ["mask"])
     assert "or df -h" in caught.value.hint
     assert len(set(tried)) == 1
 

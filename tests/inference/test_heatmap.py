@@ -56,12 +56,12 @@ def photo(path: Path, size: tuple[int, int], spots: dict[str, tuple[int, int]]) 
 def probabilities(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
     """By the classifier itself, in float64."""
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-    picture = torch.from_numpy(((pixels / 255 - mean) / std).transpose(2, 0, 1))[None]
+    image = torch.from_numpy(((pixels / 255 - mean) / std).transpose(2, 0, 1))[None]
     with torch.no_grad():
-        return Reds().double()(picture)[0].softmax(0).numpy()  # type: ignore[no-any-return]
+        return Reds().double()(image)[0].softmax(0).numpy()  # type: ignore[no-any-return]
 
 
-def test_each_cell_is_the_classifier_on_a_crop_of_the_scaled_picture(
+def test_each_cell_is_the_classifier_on_a_crop_of_the_scaled_image(
     dense: DenseClassifier, tmp_path: Path
 ) -> None:
     path = photo(tmp_path / "a.png", (50, 61), {"red": (20, 20), "blue": (30, 50)})
@@ -79,7 +79,7 @@ def test_each_cell_is_the_classifier_on_a_crop_of_the_scaled_picture(
                 y, x = top + 4 * i, left + 4 * j
                 wanted = probabilities(scaled[y : y + 32, x : x + 32])
                 np.testing.assert_allclose(heat.probabilities[:, i, j], wanted, atol=1e-5)
-                # The middle of the crop, in pixels of the picture as it is.
+                # The middle of the crop, in pixels of the image as it is.
                 middle = (y + 16) * 50 / height - 0.5, (x + 16) * 61 / width - 0.5
                 assert heat.rows.centre(i) == pytest.approx(middle[0])
                 assert heat.columns.centre(j) == pytest.approx(middle[1])
@@ -102,7 +102,7 @@ def test_a_spot_is_found_where_it_is(
     assert unit == pytest.approx(scale * min(1, 64 / min(height, width)), rel=0.02)
     place = found.best(1)
     reach = 1.5 * STRIDE / unit + 1
-    # Windows end at the picture's border: a spot that lies beyond the last middle is seen there.
+    # Windows end at the image's border: a spot that lies beyond the last middle is seen there.
     for at, true, pixels in ((place.row, row, height), (place.column, column, width)):
         nearest = min(max(true, 16 / unit), pixels - 16 / unit)
         assert abs(at - nearest) <= reach
@@ -152,7 +152,7 @@ def test_reading_between_the_cells() -> None:
             u, v = min(max(u, 0), 1), min(max(v, 0), 1)
             wanted = (1 - u) * ((1 - v) * 0 + v * 1) + u * ((1 - v) * 0.5 + v * 0.25)
             assert read[y, x] == pytest.approx(wanted)
-    half = heat.read(0, (20, 10), (10, 5))  # pixel 3 is at 6.5 of the picture's
+    half = heat.read(0, (20, 10), (10, 5))  # pixel 3 is at 6.5 of the image's
     assert half[3, 1] == pytest.approx(np.interp(0.0625, [0, 1], [0, 0.5]))
 
 
@@ -161,7 +161,7 @@ def test_large_photos_are_reduced(dense: DenseClassifier, tmp_path: Path) -> Non
     found = heatmap(dense, path)
     assert found.heats[0].size == (64, 92)
     assert found.size == (900, 1300)
-    assert max(found.picture.shape) == SHOWN
+    assert max(found.image.shape) == SHOWN
     jpeg = tmp_path / "a.jpg"
     Image.open(path).save(jpeg, quality=95)
     again = heatmap(dense, jpeg)
@@ -203,8 +203,8 @@ def test_scales_that_cannot_be(
         assert isinstance(heatmap(dense, path, scales=(float(hint),)), Heatmap)
 
 
-def test_a_file_that_is_no_picture(dense: DenseClassifier, tmp_path: Path) -> None:
+def test_a_file_that_is_no_image(dense: DenseClassifier, tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     path.write_text("nothing")
-    with pytest.raises(FullconvError, match=r"picture .*a\.jpg cannot be read"):
+    with pytest.raises(FullconvError, match=r"image .*a\.jpg cannot be read"):
         heatmap(dense, path)

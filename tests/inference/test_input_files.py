@@ -8,19 +8,19 @@ import sys
 from pathlib import Path
 
 import pytest
-from pictures import photo, written
+from photos import photo, written
 
 from fullconv.cli.main import run
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
-from fullconv.inference.input_files import find_named, find_pictures
+from fullconv.inference.input_files import find_images, find_named
 from fullconv.inference.segmentation import Segmentation
 from fullconv.inference.writers import save_outputs
 
 
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """photos/ with pictures on three levels, and one that is hidden; the work goes on beside it."""
+    """photos/ with images on three levels, and one that is hidden; the work goes on beside it."""
     for name in ("b.jpg", "a.PNG", "x/a.jpg", "x/y/c.tif", "x/notes.txt", ".hidden/d.jpg"):
         path = tmp_path / "photos" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,7 +47,7 @@ def message(*words: str) -> str:
 
 def test_files_and_folders_are_as_they_were(tree: Path) -> None:
     words = [tree / "photos", Path("photos/x/a.jpg")]
-    assert find_named(words, []) == list(find_pictures(words[:1]))
+    assert find_named(words, []) == list(find_images(words[:1]))
     assert named("photos/x/a.jpg", "photos/b.jpg") == [
         ("photos/x/a.jpg", "a"),
         ("photos/b.jpg", "b"),
@@ -129,26 +129,26 @@ def test_results_of_earlier_runs_are_left_out_of_patterns_and_lists(tree: Path) 
         assert [p.resolve() for p, _ in find_named([Path(word)], left_out)] == [own]
         assert [p.resolve() for p in left_out] == [result]
     assert message("new/*_mask.png").startswith(
-        "no picture fits new/*_mask.png but results of earlier runs; looked for .avif, .bmp, "
+        "no image fits new/*_mask.png but results of earlier runs; looked for .avif, .bmp, "
     )
 
 
 @pytest.mark.parametrize(
     ("word", "said"),
     [
-        ("photos/*.gif", "no picture fits photos/*.gif; looked for .avif, .bmp, "),
+        ("photos/*.gif", "no image fits photos/*.gif; looked for .avif, .bmp, "),
         ("photos/*.gif", "\n  try: ls photos"),
-        ("gone/**/*.jpg", "no picture fits gone/**/*.jpg"),
+        ("gone/**/*.jpg", "no image fits gone/**/*.jpg"),
         ("@gone.txt", "the list gone.txt cannot be read: No such file or directory."),
         ("@gone.txt", "\n  try: fullconv predict MODEL @list.txt   # a file with a path a line"),
-        ("@photos/b.jpg", "photos/b.jpg names no picture; expected a path a line."),
+        ("@photos/b.jpg", "photos/b.jpg names no image; expected a path a line."),
         ("@photos/b.jpg", "\n  try: find photos -name '*.jpg' | fullconv predict MODEL -"),
         ("@wide.txt", "wide.txt is no list: it holds zero bytes; expected text in UTF-8, a path"),
         ("@wide.txt", "\n  try: find photos -name '*.jpg' > list.txt"),
-        ("gone.jpg", "no picture or folder gone.jpg: there is nothing of that name."),
+        ("gone.jpg", "no image or folder gone.jpg: there is nothing of that name."),
     ],
 )
-def test_what_names_no_picture_is_refused(tree: Path, word: str, said: str) -> None:
+def test_what_names_no_image_is_refused(tree: Path, word: str, said: str) -> None:
     Path("wide.txt").write_text("photos/b.jpg", encoding="utf-16")
     assert said in message(word)
 
@@ -164,8 +164,6 @@ def test_a_dash_on_the_command_line_is_the_list_on_standard_input(
     monkeypatch.setattr(sys, "stdin", text)
     assert run(["predict", str(model_folder), "-", "--out", "out", "--save", "mask"]) == 1
     said = capsys.readouterr()
-    assert said.out.endswith("1 of 2 pictures -> out\n")
-    assert (
-        "1 of 2 pictures could not be labelled:\n  no picture in/gone.png: there is no" in said.err
-    )
+    assert said.out.endswith("1 of 2 images -> out\n")
+    assert "1 of 2 images could not be labelled:\n  no image in/gone.png: there is no" in said.err
     assert Path("out/in/deep/a_mask.png").is_file()

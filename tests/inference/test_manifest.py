@@ -20,39 +20,39 @@ RESULT = {"source": "a.png", "area": {"sky": 1.0}, "files": ["of the part folder
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
-    (tmp_path / "a.png").write_bytes(b"picture")
+def random_image(tmp_path: Path) -> Path:
+    (tmp_path / "a.png").write_bytes(b"image")
     return tmp_path / "a.png"
 
 
 def finish(
-    out: Path, picture: Path, job: str = "one", content: bytes = b"mask", rank: int = 0
+    out: Path, image: Path, job: str = "one", content: bytes = b"mask", rank: int = 0
 ) -> Path:
     """As a run does it: written elsewhere, recorded, moved."""
     part, to = out / "part_mask.png", out / "deep" / "a_mask.png"
     to.parent.mkdir(parents=True, exist_ok=True)
     part.write_bytes(content)
     record = Finished(out, job, [STEM], rank=rank)
-    record.add(STEM, [seen(picture)], ["mask"], {part: to}, RESULT)
+    record.add(STEM, [seen(image)], ["mask"], {part: to}, RESULT)
     record.close()
     os.replace(part, to)
     return to
 
 
-def found(out: Path, picture: Path, job: str = "one", kinds: tuple[str, ...] = ("mask",)) -> Any:
-    return Finished(out, job, [STEM]).result(STEM, [seen(picture)], kinds)
+def found(out: Path, image: Path, job: str = "one", kinds: tuple[str, ...] = ("mask",)) -> Any:
+    return Finished(out, job, [STEM]).result(STEM, [seen(image)], kinds)
 
 
 def test_what_was_recorded_comes_back_with_the_files_as_the_folder_is_called_now(
-    tmp_path: Path, picture: Path
+    tmp_path: Path, image: Path
 ) -> None:
     out = tmp_path / "out"
-    assert found(out, picture) is None
-    finish(out, picture)
+    assert found(out, image) is None
+    finish(out, image)
     path = str(out / "deep" / "a_mask.png")
-    assert found(out, picture) == {"source": "a.png", "area": {"sky": 1.0}, "files": [path]}
+    assert found(out, image) == {"source": "a.png", "area": {"sky": 1.0}, "files": [path]}
     out.rename(tmp_path / "moved")
-    assert found(tmp_path / "moved", picture)["files"] == [path.replace("out", "moved")]
+    assert found(tmp_path / "moved", image)["files"] == [path.replace("out", "moved")]
 
 
 def touch_later(path: Path) -> None:
@@ -63,96 +63,96 @@ def touch_later(path: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda picture, result: picture.write_bytes(b"another picture"),
-        lambda picture, result: touch_later(picture),
-        lambda picture, result: picture.unlink(),
-        lambda picture, result: result.unlink(),
-        lambda picture, result: result.write_bytes(b"mas"),
-        lambda picture, result: touch_later(result),
+        lambda image, result: image.write_bytes(b"another image"),
+        lambda image, result: touch_later(image),
+        lambda image, result: image.unlink(),
+        lambda image, result: result.unlink(),
+        lambda image, result: result.write_bytes(b"mas"),
+        lambda image, result: touch_later(result),
     ],
 )
-def test_a_change_of_the_picture_or_of_a_result_is_seen(
-    tmp_path: Path, picture: Path, change: Any
+def test_a_change_of_the_image_or_of_a_result_is_seen(
+    tmp_path: Path, image: Path, change: Any
 ) -> None:
-    result = finish(tmp_path / "out", picture)
-    assert found(tmp_path / "out", picture)
-    change(picture, result)
-    assert found(tmp_path / "out", picture) is None
+    result = finish(tmp_path / "out", image)
+    assert found(tmp_path / "out", image)
+    change(image, result)
+    assert found(tmp_path / "out", image) is None
 
 
-def test_another_picture_of_the_same_name_is_another_one(tmp_path: Path, picture: Path) -> None:
-    finish(tmp_path / "out", picture)
+def test_another_image_of_the_same_name_is_another_one(tmp_path: Path, image: Path) -> None:
+    finish(tmp_path / "out", image)
     other = tmp_path / "other" / "a.png"
     other.parent.mkdir()
-    other.write_bytes(picture.read_bytes())
-    times = picture.stat()
+    other.write_bytes(image.read_bytes())
+    times = image.stat()
     os.utime(other, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert found(tmp_path / "out", other) is None
 
 
 def test_another_model_or_other_options_or_further_kinds_are_not_finished(
-    tmp_path: Path, picture: Path
+    tmp_path: Path, image: Path
 ) -> None:
     out = tmp_path / "out"
-    finish(out, picture)
-    assert found(out, picture, kinds=("mask", "overlay")) is None
-    assert found(out, picture, kinds=())
-    assert found(out, picture, job="two") is None
+    finish(out, image)
+    assert found(out, image, kinds=("mask", "overlay")) is None
+    assert found(out, image, kinds=())
+    assert found(out, image, job="two") is None
     assert Finished(out, "one", [STEM]).others == 0
     assert Finished(out, "two", [STEM]).others == 1
     assert Finished(out, "two", [Path("b")]).others == 0
-    finish(out, picture, job="two", rank=1)
-    assert found(out, picture, job="two")
-    assert found(out, picture, job="one") is None  # its files are those of the other one
+    finish(out, image, job="two", rank=1)
+    assert found(out, image, job="two")
+    assert found(out, image, job="one") is None  # its files are those of the other one
 
 
 @pytest.mark.parametrize("ranks", [(0, 1), (1, 0), (1, 1)])
 def test_what_was_done_again_is_finished_whichever_process_did_it(
-    tmp_path: Path, picture: Path, ranks: tuple[int, int]
+    tmp_path: Path, image: Path, ranks: tuple[int, int]
 ) -> None:
     """The older line is no longer true, wherever it stands."""
     out = tmp_path / "out"
-    finish(out, picture, rank=ranks[0])
-    finish(out, picture, content=b"another mask", rank=ranks[1])
-    assert found(out, picture)
+    finish(out, image, rank=ranks[0])
+    finish(out, image, content=b"another mask", rank=ranks[1])
+    assert found(out, image)
 
 
-def test_a_line_without_its_files_says_nothing(tmp_path: Path, picture: Path) -> None:
+def test_a_line_without_its_files_says_nothing(tmp_path: Path, image: Path) -> None:
     """Killed between the record and the move, first over nothing, then over an older result of
     the same size."""
     out = tmp_path / "out"
     record = Finished(out, "one", [STEM])
     part, to = tmp_path / "part", out / "deep" / "a_mask.png"
     part.write_bytes(b"mask")
-    record.add(STEM, [seen(picture)], ["mask"], {part: to}, RESULT)
-    assert found(out, picture) is None
+    record.add(STEM, [seen(image)], ["mask"], {part: to}, RESULT)
+    assert found(out, image) is None
     to.parent.mkdir(parents=True)
     to.write_bytes(b"ksam")
     os.utime(to, ns=(0, 0))
-    assert found(out, picture) is None
+    assert found(out, image) is None
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cut=st.integers(0, 400))
-def test_a_record_that_ends_anywhere_is_continued(tmp_path: Path, picture: Path, cut: int) -> None:
+def test_a_record_that_ends_anywhere_is_continued(tmp_path: Path, image: Path, cut: int) -> None:
     out = tmp_path / "out"
     shutil.rmtree(out, ignore_errors=True)
     path = out / FOLDER / "0.jsonl"
-    finish(out, picture)
+    finish(out, image)
     whole = path.read_bytes()
     path.write_bytes(whole[: max(0, len(whole) - 1 - cut)])
     ended = path.read_bytes()
-    assert (found(out, picture) is None) == (cut > 0)
-    finish(out, picture)
-    assert found(out, picture)
+    assert (found(out, image) is None) == (cut > 0)
+    finish(out, image)
+    assert found(out, image)
     assert path.read_bytes().startswith(ended + b"\n")
 
 
-def test_lines_that_others_wrote_are_passed_over(tmp_path: Path, picture: Path) -> None:
+def test_lines_that_others_wrote_are_passed_over(tmp_path: Path, image: Path) -> None:
     out = tmp_path / "out"
-    finish(out, picture)
-    (out / FOLDER / "1.jsonl").write_text('7\n[]\n"a"\n{}\n{"picture": 3}\nnull\n\xff\n\n')
-    assert found(out, picture)
+    finish(out, image)
+    (out / FOLDER / "1.jsonl").write_text('7\n[]\n"a"\n{}\n{"image": 3}\nnull\n\xff\n\n')
+    assert found(out, image)
 
 
 def test_what_a_job_is(tmp_path: Path, model_folder: Path) -> None:
@@ -184,18 +184,18 @@ def test_of_an_openvino_file_the_weights_beside_it_count(tmp_path: Path) -> None
     assert len(words) == 4
 
 
-def test_a_record_that_cannot_be_written(tmp_path: Path, picture: Path) -> None:
+def test_a_record_that_cannot_be_written(tmp_path: Path, image: Path) -> None:
     (tmp_path / "file").touch()
     record = Finished(tmp_path / "file", "one", [STEM])
     with pytest.raises(UnwrittenError) as caught:
-        record.add(STEM, [seen(picture)], ["mask"], {}, RESULT)
+        record.add(STEM, [seen(image)], ["mask"], {}, RESULT)
     said = f"the record could not be written to {tmp_path / 'file' / FOLDER / '0.jsonl'}: "
     assert caught.value.message.startswith(said)
     assert caught.value.hint.startswith("--out ANOTHER_FOLDER")
 
 
-def test_a_line_is_json_and_names_nothing_of_the_part_folder(tmp_path: Path, picture: Path) -> None:
-    finish(tmp_path, picture)
+def test_a_line_is_json_and_names_nothing_of_the_part_folder(tmp_path: Path, image: Path) -> None:
+    finish(tmp_path, image)
     lines = (tmp_path / FOLDER / "0.jsonl").read_text().split()
     row = json.loads(" ".join(lines))
     assert row["files"][0][:2] == ["deep/a_mask.png", 4]

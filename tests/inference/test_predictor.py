@@ -1,4 +1,4 @@
-"""Pictures in, segmentations out: every kind of picture, every size, and what is written."""
+"""Images in, segmentations out: every kind of image, every size, and what is written."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pictures import photo, written
+from photos import photo, written
 from PIL import Image
 
 import fullconv as fc
@@ -35,9 +35,9 @@ def expected(predictor: Predictor) -> np.ndarray:
     return by_hand(predictor, photo())
 
 
-def by_hand(predictor: Predictor, picture: np.ndarray) -> np.ndarray:
+def by_hand(predictor: Predictor, image: np.ndarray) -> np.ndarray:
     card, network = predictor.model.card, predictor.model.network
-    values = (picture.astype(np.float32) / 255 - card.mean) / np.float32(card.std)
+    values = (image.astype(np.float32) / 255 - card.mean) / np.float32(card.std)
     images = torch.from_numpy(values.astype(np.float32)).permute(2, 0, 1)[None]
     with torch.no_grad():
         return network(images).full().argmax(dim=1)[0].numpy()
@@ -47,12 +47,12 @@ def by_hand(predictor: Predictor, picture: np.ndarray) -> np.ndarray:
 def test_every_size_gives_the_largest_score_at_every_pixel(
     predictor: Predictor, size: tuple[int, int]
 ) -> None:
-    picture = photo(*size)
-    segmentation = predictor(picture)
+    image = photo(*size)
+    segmentation = predictor(image)
     assert segmentation.mask.shape == size
     assert segmentation.mask.dtype == np.uint8
-    assert (segmentation.mask == by_hand(predictor, picture)).all()
-    assert (segmentation.picture == picture).all()
+    assert (segmentation.mask == by_hand(predictor, image)).all()
+    assert (segmentation.image == image).all()
     assert segmentation.overlay().size[0] >= size[1]
     assert segmentation.overlay(legend=False).size == segmentation.color().size == size[::-1]
     assert sum(segmentation.area.values()) == pytest.approx(1)
@@ -62,20 +62,20 @@ def test_the_network_tells_classes_apart_in_these_tests(expected: np.ndarray) ->
     assert set(np.unique(expected)) == {0, 1, 2}
 
 
-def test_every_way_to_hand_over_a_picture_gives_the_same(
+def test_every_way_to_hand_over_a_image_gives_the_same(
     predictor: Predictor, expected: np.ndarray, tmp_path: Path
 ) -> None:
-    picture = photo()
-    path = written(tmp_path / "a.png", picture)
-    tensor = torch.from_numpy(picture.copy()).permute(2, 0, 1)
+    image = photo()
+    path = written(tmp_path / "a.png", image)
+    tensor = torch.from_numpy(image.copy()).permute(2, 0, 1)
     ways = {
         "path": path,
         "text": str(path),
-        "PIL": Image.fromarray(picture),
-        "array": picture,
-        "array not contiguous": np.ascontiguousarray(picture[:, ::-1])[:, ::-1],
-        "array with alpha": np.dstack([picture, np.full(picture.shape[:2], 9, np.uint8)]),
-        "16 bit": picture.astype(np.uint16) * 257,
+        "PIL": Image.fromarray(image),
+        "array": image,
+        "array not contiguous": np.ascontiguousarray(image[:, ::-1])[:, ::-1],
+        "array with alpha": np.dstack([image, np.full(image.shape[:2], 9, np.uint8)]),
+        "16 bit": image.astype(np.uint16) * 257,
         "tensor": tensor,
         "float tensor": tensor / 255,
         "double tensor": tensor.double() / 255,
@@ -86,11 +86,11 @@ def test_every_way_to_hand_over_a_picture_gives_the_same(
     many = predictor(list(ways.values()))
     assert len(many) == len(ways)
     assert all((segmentation.mask == expected).all() for segmentation in many)
-    assert [s.source for s in predictor((str(path), picture))] == [path, None]
+    assert [s.source for s in predictor((str(path), image))] == [path, None]
     assert predictor([]) == []
 
 
-def test_grey_pictures_are_grey_in_all_three_channels(predictor: Predictor, tmp_path: Path) -> None:
+def test_grey_images_are_grey_in_all_three_channels(predictor: Predictor, tmp_path: Path) -> None:
     grey = photo()[..., 0]
     expected = predictor(np.repeat(grey[..., None], 3, 2)).mask
     path = written(tmp_path / "grey.png", grey)
@@ -127,34 +127,34 @@ def test_a_turned_photo_is_segmented_as_it_is_seen(
 
 
 @pytest.mark.parametrize(
-    ("picture", "said", "hint"),
+    ("image", "said", "hint"),
     [
         (None, "found something of type NoneType; expected a path", 'model("photo.jpg")'),
         (5, "something of type int", "photo.jpg"),
         ([[1]], "something of type list", "photo.jpg"),
-        (np.zeros((4, 5, 3)), "a picture array of float64, whose range is not known", "* 255"),
+        (np.zeros((4, 5, 3)), "an image array of float64, whose range is not known", "* 255"),
         (np.zeros((3, 4, 5), np.uint8), "this one looks channels first", "transpose(1, 2, 0)"),
         (np.zeros((0, 5, 3), np.uint8), "with at least one pixel", ""),
-        (torch.zeros(1, 3, 4, 5), "a tensor (1, 3, 4, 5) is no picture", "model(list(pictures))"),
-        (torch.zeros(9, 5, 3), "a tensor (9, 5, 3) is no picture; expected (3, H", "permute(2, 0"),
-        (torch.zeros(4, 5), "a tensor (4, 5) is no picture", "photo.jpg"),
+        (torch.zeros(1, 3, 4, 5), "a tensor (1, 3, 4, 5) is no image", "model(list(images))"),
+        (torch.zeros(9, 5, 3), "a tensor (9, 5, 3) is no image; expected (3, H", "permute(2, 0"),
+        (torch.zeros(4, 5), "a tensor (4, 5) is no image", "photo.jpg"),
         (torch.zeros(3, 0, 5), "with at least one pixel", "photo.jpg"),
         (torch.full((3, 4, 5), 255.0), "values from 255 to 255; expected 0 to 1", "/ 255"),
         (torch.full((3, 4, 5), -2.0), "values from -2 to -2; expected 0 to 1", "/ 255"),
         (torch.full((3, 4, 5), float("nan")), "values from nan to nan", "/ 255"),
-        (torch.zeros(3, 4, 5, dtype=torch.int64), "a picture array of int64", "uint8"),
-        ("gone.jpg", "no picture gone.jpg: there is no such file", ""),
-        (".", ". is a folder; expected a picture file", ""),
+        (torch.zeros(3, 4, 5, dtype=torch.int64), "an image array of int64", "uint8"),
+        ("gone.jpg", "no image gone.jpg: there is no such file", ""),
+        (".", ". is a folder; expected an image file", ""),
     ],
 )
-def test_what_is_no_picture_is_refused(picture: Any, said: str, hint: str) -> None:
+def test_what_is_no_image_is_refused(image: Any, said: str, hint: str) -> None:
     with pytest.raises(FullconvError) as caught:
-        as_array([picture] if isinstance(picture, list) else picture)
+        as_array([image] if isinstance(image, list) else image)
     assert said in caught.value.message
     assert hint in caught.value.hint
 
 
-def test_a_little_overshoot_of_a_resized_float_picture_is_cut() -> None:
+def test_a_little_overshoot_of_a_resized_float_image_is_cut() -> None:
     tensor = torch.tensor([-0.02, 0.5, 1.02]).view(3, 1, 1)
     assert as_array(tensor).tolist() == [[[0, 128, 255]]]
 
@@ -218,7 +218,7 @@ def test_the_json_file_is_the_dictionary(predictor: Predictor, tmp_path: Path) -
     assert json.loads(path.read_text()) == segmentation.to_dict()
 
 
-def test_a_folder_gives_one_segmentation_per_picture(predictor: Predictor, tmp_path: Path) -> None:
+def test_a_folder_gives_one_segmentation_per_image(predictor: Predictor, tmp_path: Path) -> None:
     for name, seed in (("b.png", 1), ("a.png", 2)):
         written(tmp_path / "photos" / name, photo(seed=seed))
     found = predictor(tmp_path / "photos")
@@ -227,22 +227,22 @@ def test_a_folder_gives_one_segmentation_per_picture(predictor: Predictor, tmp_p
 
 
 @pytest.mark.parametrize("size", [(301, 205), (97, 400)])
-def test_tiles_give_the_mask_of_the_whole_picture(
+def test_tiles_give_the_mask_of_the_whole_image(
     predictor: Predictor, size: tuple[int, int]
 ) -> None:
     tiled = Predictor(predictor.model, device="cpu", tile=96)
-    picture = photo(*size)
-    mask = tiled.label_map(picture)
+    image = photo(*size)
+    mask = tiled.label_map(image)
     assert tiled.tiles is not None
     assert tiled.tiles.exact
     # Float32 rounds in another order in other shapes.
-    assert (mask != predictor.label_map(picture)).mean() < 1e-4
+    assert (mask != predictor.label_map(image)).mean() < 1e-4
     small = Predictor(predictor.model, device="cpu", tile=400)
-    assert (small.label_map(picture) == predictor.label_map(picture)).all()
+    assert (small.label_map(image) == predictor.label_map(image)).all()
     assert small.tiles is None
 
 
-def test_large_pictures_are_cut_unasked(
+def test_large_images_are_cut_unasked(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fresh = Predictor(predictor.model, device="cpu")
@@ -254,7 +254,7 @@ def test_large_pictures_are_cut_unasked(
     assert (mask != predictor.label_map(photo(100, 100))).mean() < 1e-3
 
 
-def test_pictures_that_are_resized_as_a_whole_are_not_cut(
+def test_images_that_are_resized_as_a_whole_are_not_cut(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = predictor.model

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pictures import photo
+from photos import photo
 from PIL import Image
 
 from fullconv.core.errors import FullconvError
@@ -36,14 +36,14 @@ def asked(model: Model, options: Options, tile: int | None = None) -> Predictor:
 
 
 def by_definition(
-    model: Model, picture: np.ndarray, scales: tuple[float, ...], *, flip: bool
+    model: Model, image: np.ndarray, scales: tuple[float, ...], *, flip: bool
 ) -> np.ndarray:
     """(K, H, W) float64: every view on its own, each pixel between the four cells around it."""
-    size = picture.shape[:2]
+    size = image.shape[:2]
     total, views = np.zeros((len(model.labels), *size)), 0
     for scale in scales:
         width, height = (max(1, round(side * scale)) for side in size[::-1])
-        shown = np.asarray(Image.fromarray(picture).resize((width, height), 2))
+        shown = np.asarray(Image.fromarray(image).resize((width, height), 2))
         for turned in (False, True)[: 1 + flip]:
             planes = torch.from_numpy(shown[:, ::-1].copy() if turned else shown.copy())
             with torch.no_grad():
@@ -92,26 +92,26 @@ def whole(found: Probabilities) -> np.ndarray:
 def test_the_mean_over_all_views_at_every_pixel(
     model: Model, size: tuple[int, int], scales: tuple[float, ...], flip: bool
 ) -> None:
-    picture = photo(*size)
+    image = photo(*size)
     predictor = asked(model, Options(flip, scales))
-    found = predictor.probabilities(picture)
-    wanted = by_definition(model, picture, scales, flip=flip)
+    found = predictor.probabilities(image)
+    wanted = by_definition(model, image, scales, flip=flip)
     np.testing.assert_allclose(whole(found), wanted, atol=2e-5)
     np.testing.assert_allclose(found.confidence(0), wanted.max(axis=0), atol=2e-5)
     likeliest = np.take_along_axis(wanted, found.labels(0)[None].astype(int), axis=0)[0]
     assert (likeliest > wanted.max(axis=0) - 1e-4).all()
-    assert (predictor.label_map(picture) == found.labels(0)).all()
+    assert (predictor.label_map(image) == found.labels(0)).all()
 
 
 @settings(max_examples=10)
 @given(st.integers(1, 70), st.integers(1, 70), st.sampled_from([(1.0,), (0.6, 1.0)]))
-def test_the_result_for_a_mirrored_picture_is_the_mirrored_result(
+def test_the_result_for_a_mirrored_image_is_the_mirrored_result(
     model: Model, height: int, width: int, scales: tuple[float, ...]
 ) -> None:
     predictor = asked(model, Options(True, scales))
-    picture = photo(height, width, seed=height + width)
-    mirrored = np.ascontiguousarray(picture[:, ::-1])
-    one, other = (predictor.probabilities(shown) for shown in (picture, mirrored))
+    image = photo(height, width, seed=height + width)
+    mirrored = np.ascontiguousarray(image[:, ::-1])
+    one, other = (predictor.probabilities(shown) for shown in (image, mirrored))
     if scales == (1.0,):
         assert (whole(one) == whole(other)[..., ::-1]).all()
         assert (one.labels(0) == other.labels(0)[:, ::-1]).all()
@@ -119,14 +119,14 @@ def test_the_result_for_a_mirrored_picture_is_the_mirrored_result(
         np.testing.assert_allclose(whole(one), whole(other)[..., ::-1], atol=0.05)
 
 
-def test_tiles_give_the_probabilities_of_the_whole_picture(model: Model) -> None:
-    picture = photo(150, 205)
-    wholly = asked(model, Options(flip=True)).probabilities(picture)
+def test_tiles_give_the_probabilities_of_the_whole_image(model: Model) -> None:
+    image = photo(150, 205)
+    wholly = asked(model, Options(flip=True)).probabilities(image)
     cut = asked(model, Options(flip=True), tile=64)
-    np.testing.assert_allclose(whole(cut.probabilities(picture)), whole(wholly), atol=1e-5)
+    np.testing.assert_allclose(whole(cut.probabilities(image)), whole(wholly), atol=1e-5)
     assert cut.tiles is not None
     assert cut.tiles.exact
-    assert (cut.segment(picture).mask == wholly.labels(0)).mean() > 0.999
+    assert (cut.segment(image).mask == wholly.labels(0)).mean() > 0.999
 
 
 def test_in_few_rows_it_is_the_same(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +138,7 @@ def test_in_few_rows_it_is_the_same(model: Model, monkeypatch: pytest.MonkeyPatc
     np.testing.assert_allclose(whole(found), at_once, atol=1e-6)
 
 
-def test_depths_are_not_mixed_when_a_picture_is_resized() -> None:
+def test_depths_are_not_mixed_when_a_image_is_resized() -> None:
     planes = np.zeros((8, 8, 4), np.float32)
     planes[:, :4, 3] = 1000
     planes[:, :4, 0] = 100
@@ -153,7 +153,7 @@ def test_a_view_that_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probabilities, "LARGEST", 100)
     with pytest.raises(FullconvError) as caught:
         rescaled(np.zeros((9, 8, 3), np.uint8), 1.5)
-    assert "a picture of 9 x 8 pixels (height x width) at scale 1.5" in caught.value.message
+    assert "an image of 9 x 8 pixels (height x width) at scale 1.5" in caught.value.message
     assert "--scales 1" in caught.value.hint
 
 

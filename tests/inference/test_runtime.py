@@ -15,7 +15,7 @@ from fullconv.models.model import Model, load_model, save_model
 CPU = torch.device("cpu")
 
 
-def pictures(count: int = 2, size: tuple[int, int] = (70, 90)) -> Tensor:
+def images(count: int = 2, size: tuple[int, int] = (70, 90)) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     return torch.randint(0, 256, (count, 3, *size), generator=generator, dtype=torch.uint8)
 
@@ -32,8 +32,8 @@ def test_single_precision_gives_the_network_s_own_scores(make_model: Callable[..
     model = as_trained(make_model())
     ready = Engine(model, device=CPU, precision="float32")
     with torch.inference_mode():
-        theirs = model.network(model.normalise(pictures())).values
-    ours = ready.scores(pictures()).values
+        theirs = model.network(model.normalise(images())).values
+    ours = ready.scores(images()).values
     assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
     assert "as asked for" in ready.describe()
     assert "batch norms folded, channels last" in ready.describe()
@@ -45,8 +45,8 @@ def test_half_precision_is_close_and_its_scores_are_single(
     make_model: Callable[..., Model],
 ) -> None:
     model = as_trained(make_model())
-    exact = Engine(model, device=CPU, precision="float32").scores(pictures()).values
-    half = Engine(model, device=CPU, precision="bfloat16").scores(pictures()).values
+    exact = Engine(model, device=CPU, precision="float32").scores(images()).values
+    half = Engine(model, device=CPU, precision="bfloat16").scores(images()).values
     assert half.dtype == torch.float32
     assert 0 < (half - exact).abs().max() <= 0.05 * exact.abs().max()
     assert next(model.network.backbone.parameters()).dtype == torch.float32
@@ -57,8 +57,8 @@ def test_the_share_of_other_labels_is_counted(
 ) -> None:
     model = as_trained(make_model())
     engines = [Engine(model, device=CPU, precision=p) for p in ("float32", "bfloat16")]
-    share = disagreement(*engines, pictures())
-    one, two = (ready.scores(pictures()).labels() for ready in engines)
+    share = disagreement(*engines, images())
+    one, two = (ready.scores(images()).labels() for ready in engines)
     assert share == pytest.approx(float((one != two).double().mean()), abs=1e-3)
     assert disagreement(*engines, []) == 0
 
@@ -108,9 +108,9 @@ def test_compiled_it_gives_the_same(make_model: Callable[..., Model]) -> None:
     compiled = Engine(model, device=CPU, precision="float32", compile=True)
     assert compiled.describe().endswith("torch.compile")
     for size in ((70, 90), (33, 50)):  # the second size is compiled anew
-        theirs = plain.scores(pictures(1, size)).values
+        theirs = plain.scores(images(1, size)).values
         try:
-            ours = compiled.scores(pictures(1, size)).values
+            ours = compiled.scores(images(1, size)).values
         except FullconvError as error:
             pytest.skip(error.message)
         assert (ours - theirs).abs().max() <= 1e-4 * theirs.abs().max()
@@ -128,4 +128,4 @@ def test_a_network_that_cannot_be_compiled(
 
     monkeypatch.setattr(ready.network.backbone.pyramid, "forward", fail)
     with pytest.raises(FullconvError, match=r"torch\.compile could not compile this network"):
-        ready.scores(pictures(1))
+        ready.scores(images(1))

@@ -1,4 +1,4 @@
-"""Results: their files, their names, and which pictures are found."""
+"""Results: their files, their names, and which images are found."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pictures import photo, written
+from photos import photo, written
 from PIL import Image
 
 from fullconv.core.errors import FullconvError
@@ -18,11 +18,11 @@ from fullconv.core.labels import Labels
 from fullconv.data.io.geotiff import Place
 from fullconv.data.io.masks import read_values
 from fullconv.inference import segmentation as outputs
-from fullconv.inference.input_files import find_pictures
+from fullconv.inference.input_files import find_images
 from fullconv.inference.predictor import Predictor
 from fullconv.inference.result_files import OUTPUTS, is_result
 from fullconv.inference.segmentation import Segmentation
-from fullconv.inference.writers import save_outputs, spare_pictures
+from fullconv.inference.writers import save_outputs, spare_images
 from fullconv.models.model import Model
 
 MakeModel = Callable[..., Model]
@@ -49,7 +49,7 @@ def test_the_area_has_every_class_and_the_dictionary_those_that_occur() -> None:
     assert json.loads(json.dumps(table)) == table
 
 
-def test_a_result_whose_picture_lies_somewhere(tmp_path: Path) -> None:
+def test_a_result_whose_image_lies_somewhere(tmp_path: Path) -> None:
     """No class where there is no data, in every head; each head has a GeoTIFF."""
     rasterio = pytest.importorskip("rasterio", reason="rasterio is not installed")
     ids, sure = np.array([[0, 1, 1], [1, 0, 1]], np.uint8), np.zeros((2, 3), bool)
@@ -113,7 +113,7 @@ def touched(root: Path, *names: str) -> None:
 
 def test_files_and_folders_are_found_with_the_names_of_their_results(tmp_path: Path) -> None:
     touched(tmp_path, "in/b.JPG", "in/deep/er/a.png", "in/notes.txt", "in/c.d.tiff", "one.webp")
-    found = list(find_pictures([tmp_path / "in", tmp_path / "one.webp"]))
+    found = list(find_images([tmp_path / "in", tmp_path / "one.webp"]))
     assert found == [
         (tmp_path / "in/b.JPG", Path("b")),
         (tmp_path / "in/c.d.tiff", Path("c.d")),
@@ -122,61 +122,61 @@ def test_files_and_folders_are_found_with_the_names_of_their_results(tmp_path: P
     ]
 
 
-def test_what_is_hidden_or_a_folder_is_no_picture(tmp_path: Path) -> None:
+def test_what_is_hidden_or_a_folder_is_no_image(tmp_path: Path) -> None:
     touched(tmp_path, "a.png", ".b.png", "._a.png", ".cache/c.png", "folder.png/notes.txt")
-    assert [path.name for path, _ in find_pictures([tmp_path])] == ["a.png"]
+    assert [path.name for path, _ in find_images([tmp_path])] == ["a.png"]
 
 
-def test_pictures_of_the_same_stem_get_names_of_their_own(tmp_path: Path) -> None:
+def test_images_of_the_same_stem_get_names_of_their_own(tmp_path: Path) -> None:
     touched(tmp_path, "x/a.jpg", "x/a.png", "x/in/a.jpg", "x/in/a.png", "y/a.jpg", "y/a.png")
     touched(tmp_path, "z/a.png", "z/a_png.png")
-    found = list(find_pictures([tmp_path / "x", tmp_path / "y", tmp_path / "z"]))
+    found = list(find_images([tmp_path / "x", tmp_path / "y", tmp_path / "z"]))
     names = [name.as_posix() for _, name in found]
     assert names == ["a", "a_png", "in/a", "in/a_png", "a_jpg", "a_png_2", "a_png_3", "a_png_png"]
     assert len(set(names)) == len(names) == 8
 
 
-def test_many_pictures_are_found_in_little_time(tmp_path: Path) -> None:
+def test_many_images_are_found_in_little_time(tmp_path: Path) -> None:
     files = [tmp_path / f"{number}" / "a.png" for number in range(400)]
     touched(tmp_path, *(str(file) for file in files))
-    names = [name for _, name in find_pictures(files)]
+    names = [name for _, name in find_images(files)]
     assert len(set(names)) == 400
 
 
-def test_no_such_file_and_a_folder_without_pictures(tmp_path: Path) -> None:
+def test_no_such_file_and_a_folder_without_images(tmp_path: Path) -> None:
     with pytest.raises(FullconvError) as caught:
-        list(find_pictures([tmp_path / "gone.jpg"]))
-    assert f"no picture or folder {tmp_path / 'gone.jpg'}: there is nothing" in caught.value.message
+        list(find_images([tmp_path / "gone.jpg"]))
+    assert f"no image or folder {tmp_path / 'gone.jpg'}: there is nothing" in caught.value.message
     assert caught.value.hint == "fullconv predict MODEL photo.jpg"
     with pytest.raises(FullconvError) as caught:
-        list(find_pictures([tmp_path]))
-    assert f"no picture in {tmp_path}; looked for .avif, .bmp, " in caught.value.message
+        list(find_images([tmp_path]))
+    assert f"no image in {tmp_path}; looked for .avif, .bmp, " in caught.value.message
 
 
-def test_results_of_an_earlier_run_are_no_pictures(predictor: Predictor, tmp_path: Path) -> None:
-    """By the mark inside: one's own photo of such a name stays a picture."""
+def test_results_of_an_earlier_run_are_no_images(predictor: Predictor, tmp_path: Path) -> None:
+    """By the mark inside: one's own photo of such a name stays an image."""
     own = written(tmp_path / "b_mask.png", photo())
     likewise = written(tmp_path / "b_overlay.jpg", photo())
-    picture = written(tmp_path / "a.png", photo())
-    before = list(find_pictures([tmp_path]))
+    image = written(tmp_path / "a.png", photo())
+    before = list(find_images([tmp_path]))
     for folder in (tmp_path, tmp_path / "deep"):
-        save_outputs(predictor(picture), folder / "a", ["mask", "color", "overlay", "json"])
+        save_outputs(predictor(image), folder / "a", ["mask", "color", "overlay", "json"])
     touched(tmp_path, "empty_mask.png")
     left_out: list[Path] = []
-    after = list(find_pictures([tmp_path], left_out=left_out))
+    after = list(find_images([tmp_path], left_out=left_out))
     assert after == [*before, (tmp_path / "empty_mask.png", Path("empty_mask"))]
-    assert [path for path, _ in before] == [picture, own, likewise]
+    assert [path for path, _ in before] == [image, own, likewise]
     kinds = ("color.png", "mask.png", "overlay.jpg")
     results = [f / f"a_{kind}" for f in (tmp_path, tmp_path / "deep") for kind in kinds]
     assert left_out == results
     # What is named is taken, and so is a result under a name of its own.
-    assert [path for path, _ in find_pictures([results[0]])] == [results[0]]
+    assert [path for path, _ in find_images([results[0]])] == [results[0]]
     renamed = results[0].rename(tmp_path / "deep" / "c.png")
-    assert renamed in [path for path, _ in find_pictures([tmp_path])]
+    assert renamed in [path for path, _ in find_images([tmp_path])]
     renamed.unlink()
     with pytest.raises(FullconvError) as caught:
-        list(find_pictures([tmp_path / "deep"]))
-    assert f"no picture in {tmp_path / 'deep'} but results of earlier" in caught.value.message
+        list(find_images([tmp_path / "deep"]))
+    assert f"no image in {tmp_path / 'deep'} but results of earlier" in caught.value.message
 
 
 def test_masks_of_more_than_256_classes_are_marked_too(
@@ -189,14 +189,14 @@ def test_masks_of_more_than_256_classes_are_marked_too(
     assert read_values(tmp_path / "a_mask.png").shape == (50, 33)
 
 
-def test_no_result_is_written_over_a_picture(tmp_path: Path) -> None:
+def test_no_result_is_written_over_a_image(tmp_path: Path) -> None:
     found = [(tmp_path / "a.jpg", Path("a")), (tmp_path / "a_mask.png", Path("a_mask"))]
     with pytest.raises(FullconvError) as caught:
-        spare_pictures(found, tmp_path / "x" / "..", ["overlay", "mask"])
+        spare_images(found, tmp_path / "x" / "..", ["overlay", "mask"])
     assert caught.value.message == (
         f"the mask of {tmp_path / 'a.jpg'} would be written over {tmp_path / 'a_mask.png'}, "
-        "which is one of the pictures; nothing was done."
+        "which is one of the images; nothing was done."
     )
     assert caught.value.hint == "--out ANOTHER_FOLDER"
-    spare_pictures(found, tmp_path, ["overlay", "json"])
-    spare_pictures(found, tmp_path / "out", ["mask"])
+    spare_images(found, tmp_path, ["overlay", "json"])
+    spare_images(found, tmp_path / "out", ["mask"])

@@ -1,4 +1,4 @@
-"""What every model does with pictures: options reach the results, in torch and without."""
+"""What every model does with images: options reach the results, in torch and without."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pictures import photo
+from photos import photo
 from PIL import Image
 
 from fullconv.core.errors import FullconvError
@@ -42,9 +42,9 @@ def predictor(make_model: MakeModel) -> Predictor:
 
 
 def test_the_confidence_is_the_softmax_of_the_largest_score(predictor: Predictor) -> None:
-    picture = photo()
-    segmentation = predictor(picture)
-    planes = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None]
+    image = photo()
+    segmentation = predictor(image)
+    planes = torch.from_numpy(image.copy()).permute(2, 0, 1)[None]
     with torch.no_grad():
         full = predictor.model.network(predictor.model.normalise(planes)).full()[0].double()
     shares = full.softmax(dim=0).numpy()
@@ -204,7 +204,7 @@ def test_scales_of_a_model_that_resizes_and_of_tiles(predictor: Predictor) -> No
     resizing = Predictor(replace(predictor.model, short_side=64), device="cpu")
     with pytest.raises(FullconvError) as caught:
         resizing.use(Options(scales=(0.5, 1.0)))
-    assert "resizes every picture to 64 pixels on its shorter side" in caught.value.message
+    assert "resizes every image to 64 pixels on its shorter side" in caught.value.message
     assert "without --scales" in caught.value.hint
     resizing.use(Options(flip=True))
     assert resizing(photo()).mask.shape == (50, 33)
@@ -329,19 +329,19 @@ def test_further_inputs_are_found_by_name_and_heads_come_back(folder: Path, tmp_
     assert [of.mask.max() for of in found] == [1, 0]
 
 
-def test_what_belongs_to_a_picture_is_missing_or_too_much(folder: Path) -> None:
-    with pytest.raises(FullconvError, match="takes depth beside each picture; nothing was") as one:
+def test_what_belongs_to_a_image_is_missing_or_too_much(folder: Path) -> None:
+    with pytest.raises(FullconvError, match="takes depth beside each image; nothing was") as one:
         Red(further=True)(folder / "a.png")
     assert "--extra-inputs depth" in one.value.hint
-    with pytest.raises(FullconvError, match="takes nothing beside each picture; 1 was") as other:
+    with pytest.raises(FullconvError, match="takes nothing beside each image; 1 was") as other:
         Red()(folder / "a.png", inputs=["depth.png"])
-    assert "model(picture)" in other.value.hint
+    assert "model(image)" in other.value.hint
     with pytest.raises(FullconvError, match="of type ndarray have no names to find") as nameless:
         Red(further=True)([np.zeros((2, 3, 3), np.uint8)], inputs=["depth"])
-    assert "zip(pictures, depths)" in nameless.value.hint
+    assert "zip(images, depths)" in nameless.value.hint
 
 
-def test_what_is_no_picture() -> None:
+def test_what_is_no_image() -> None:
     with pytest.raises(FullconvError, match="something of type int; expected a path") as caught:
         Red()(7)
     assert caught.value.hint == 'model("photo.jpg")'

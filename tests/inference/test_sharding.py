@@ -18,7 +18,7 @@ SRUN = {"SLURM_PROCID": "2", "SLURM_NTASKS": "3", "SLURM_LOCALID": "1"}
 
 
 @given(st.integers(0, 40), st.integers(1, 9))
-def test_every_picture_falls_to_one_process(count: int, of: int) -> None:
+def test_every_image_falls_to_one_process(count: int, of: int) -> None:
     parts = [Share(rank, of).part(range(count)) for rank in range(of)]
     assert sorted(chain(*parts)) == list(range(count))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1

@@ -1,5 +1,5 @@
-"""Tiles against the whole picture: the same scores, on every pixel, in float64; and where an
-operation sees the whole picture, that this is said and how far off they are."""
+"""Tiles against the whole image: the same scores, on every pixel, in float64; and where an
+operation sees the whole image, that this is said and how far off they are."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def network(backbone: Any, **options: Any) -> FCN:
             if isinstance(module, nn.BatchNorm2d):
                 nn.init.uniform_(module.weight, 0.5, 1.5)
                 nn.init.normal_(module.bias, std=0.3)
-    picture = torch.rand(1, 3, 160, 160, dtype=torch.float64)
-    for score, feature in zip(net.score.values(), net.backbone(picture), strict=True):
+    image = torch.rand(1, 3, 160, 160, dtype=torch.float64)
+    for score, feature in zip(net.score.values(), net.backbone(image), strict=True):
         score.bias.copy_(-score(feature).mean(dim=(0, 2, 3)))  # that many classes occur
     return net
 
@@ -86,11 +86,11 @@ class Same(nn.Sequential):
 def largest_difference(net: FCN, size: tuple[int, int], tile: int) -> float:
     """Of the scores at the pixels, over their spread; every pixel of a tile is looked at, and every
     pixel is in one tile. The labels must be the same."""
-    picture = noise(*size)
-    whole = net(picture[None])
+    image = noise(*size)
+    whole = net(image[None])
     scores, labels = whole.full(), whole.labels()
     worst, covered = 0.0, torch.zeros(size)
-    for rows, columns, part in Tiles(net, net, tile=tile).scores(size, window_of(picture)):
+    for rows, columns, part in Tiles(net, net, tile=tile).scores(size, window_of(image)):
         here = (..., slice(*rows), slice(*columns))
         covered[here] += 1
         worst = max(worst, float((part.full() - scores[here]).abs().max()))
@@ -105,12 +105,12 @@ def largest_difference(net: FCN, size: tuple[int, int], tile: int) -> float:
         ("test_resnet", 8, (97, 621)),
         ("test_resnet", 32, (553, 67)),
         ("resnet10t", 8, (33, 803)),
-        ("torchvision:alexnet", 8, (37, 811)),  # no padding: pictures are padded above as well
+        ("torchvision:alexnet", 8, (37, 811)),  # no padding: images are padded above as well
         (Same(), 8, (65, 701)),  # TensorFlow's SAME: what is padded depends on the size
         (Halves(), 32, (65, 801)),  # takes multiples of 32
     ],
 )
-def test_tiles_give_the_scores_and_labels_of_the_whole_picture(
+def test_tiles_give_the_scores_and_labels_of_the_whole_image(
     backbone: Any, stride: int, size: tuple[int, int]
 ) -> None:
     net = network(backbone, stride=stride)
@@ -188,9 +188,9 @@ def test_a_smaller_halo_is_not_enough(monkeypatch: pytest.MonkeyPatch) -> None:
         return start, stop - (self.step if stop < pixels else 0)
 
     monkeypatch.setattr(Tiles, "window", smaller)
-    picture = noise(64, 640)
+    image = noise(64, 640)
     tiles = Tiles(net, net, tile=64)
-    assert difference(tiles, picture, [4]).scores > 1e-6
+    assert difference(tiles, image, [4]).scores > 1e-6
 
 
 def test_the_halo_is_what_the_receptive_field_and_the_readings_take() -> None:
@@ -226,7 +226,7 @@ def small() -> FCN:
 
 
 class Squeezed(nn.Module):
-    """Patches of 8 pixels, scaled by the mean over the picture."""
+    """Patches of 8 pixels, scaled by the mean over the image."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -238,20 +238,20 @@ class Squeezed(nn.Module):
         return x * self.gate(x.mean((2, 3), keepdim=True)).sigmoid()
 
 
-def test_an_operation_that_sees_the_whole_picture_is_named_and_its_seams_are_blended() -> None:
+def test_an_operation_that_sees_the_whole_image_is_named_and_its_seams_are_blended() -> None:
     net = network(Squeezed(), stride=8)
     tiles = Tiles(net, net, tile=96)
     assert not tiles.exact
     assert any("mean" in reason or "pool" in reason for reason in tiles.reasons)
-    picture = noise(203, 317) * torch.linspace(0, 1, 317, dtype=torch.float64)
-    found = difference(tiles, picture, [4])
+    image = noise(203, 317) * torch.linspace(0, 1, 317, dtype=torch.float64)
+    found = difference(tiles, image, [4])
     assert 1e-6 < found.scores < found.spread
     assert 0 < found.labels < 0.2 * found.pixels == 0.2 * 203 * 317
     # Between two neighbouring pixels nothing jumps, at seams either.
     full = torch.zeros(4, 203, 317, dtype=torch.float64)
-    for rows, columns, part in tiles.scores((203, 317), window_of(picture)):
+    for rows, columns, part in tiles.scores((203, 317), window_of(image)):
         full[:, slice(*rows), slice(*columns)] = part.full()[0]
-    whole = net(picture[None]).full()[0]
+    whole = net(image[None]).full()[0]
     for axis in (1, 2):
         assert full.diff(dim=axis).abs().max() < 1.3 * whole.diff(dim=axis).abs().max()
 
@@ -262,7 +262,7 @@ def test_an_operation_that_sees_the_whole_picture_is_named_and_its_seams_are_ble
     ids=str,
 )
 @pytest.mark.parametrize("size", [(203, 317), (8, 500), (96, 97)])
-def test_blended_tiles_of_a_network_without_context_are_the_whole_picture(
+def test_blended_tiles_of_a_network_without_context_are_the_whole_image(
     options: dict[str, Any], size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Weights that do not add up to 1, or a cell in the wrong place, would show."""
@@ -272,7 +272,7 @@ def test_blended_tiles_of_a_network_without_context_are_the_whole_picture(
 
 
 def test_neighbours_that_are_not_kept_are_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    net, picture = network(Squeezed(), stride=8), noise(150, 310)
+    net, image = network(Squeezed(), stride=8), noise(150, 310)
     runs: list[int] = []
 
     def run(images: Tensor) -> Scores:
@@ -280,7 +280,7 @@ def test_neighbours_that_are_not_kept_are_computed_again(monkeypatch: pytest.Mon
         return net(images)
 
     def values() -> Iterator[Tensor]:
-        for *_, part in Tiles(net, run, tile=64).scores((150, 310), window_of(picture)):
+        for *_, part in Tiles(net, run, tile=64).scores((150, 310), window_of(image)):
             yield part.values
 
     kept = list(values())
@@ -332,9 +332,9 @@ def test_nothing_of_a_window_is_held_while_the_next_one_runs(small: FCN) -> None
     seen: list[weakref.ref[Any]] = []
     windows: list[weakref.ref[Any]] = []
 
-    def run(picture: Tensor) -> Scores:
+    def run(image: Tensor) -> Scores:
         assert all(one() is None for one in (*seen, *windows[: len(seen)]))
-        scores: Scores = small(picture)
+        scores: Scores = small(image)
         seen.append(weakref.ref(scores.values))
         return scores
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from matplotlib.path import Path as Outline
-from pictures import photo, written
+from photos import photo, written
 from scipy import ndimage
 
 from fullconv.core.labels import Labels
@@ -91,7 +91,7 @@ def test_geojson_in_full() -> None:
     table = geojson(np.array([[1, 255], [1, 2]], np.uint8), LABELS, "a.png")
     assert table == {
         "type": "FeatureCollection",
-        "picture": {"source": "a.png", "height": 2, "width": 2},
+        "image": {"source": "a.png", "height": 2, "width": 2},
         "features": [
             {
                 "type": "Feature",

@@ -26,7 +26,7 @@ from fullconv.inference.predictor import Predictor
 from fullconv.inference.result_files import is_result
 from fullconv.inference.segmentation import Segmentation
 from fullconv.inference.video import KINDS, predict_video
-from fullconv.inference.writers import spare_pictures
+from fullconv.inference.writers import spare_images
 from fullconv.models.model import Model
 from fullconv.visualization import overlay as draw
 
@@ -65,7 +65,7 @@ def test_every_frame_its_labels_its_time_and_the_sound(
         if stamps is EVEN:
             assert stream.average_rate == 25
     assert max(abs(a - b) for a, b in zip(times(mask), times(source), strict=True)) <= 0.0005
-    # Lossy, and still the picture that it is.
+    # Lossy, and still the image that it is.
     for path, drawn in (
         (overlay, [np.asarray(of.overlay(legend=False)) for of in wanted]),
         (color, [np.asarray(of.color()) for of in wanted]),
@@ -226,7 +226,7 @@ def test_a_model_that_takes_more(make_model: MakeModel, tmp_path: Path) -> None:
     depth = Input("depth", 1, (2000.0,), (700.0,))
     model = replace(make_model(), inputs=(depth,), fusion="early")
     error = refused(Predictor(model, device="cpu"), film(tmp_path / "clip.mkv", EVEN[:2]))
-    assert "the model takes depth beside each picture, which" in error.message
+    assert "the model takes depth beside each image, which" in error.message
 
 
 def test_times_that_mp4_does_not_hold(predictor: Predictor, tmp_path: Path) -> None:
@@ -248,12 +248,12 @@ class Bright:
     def __init__(self, last: int = -1) -> None:
         self.left = last
 
-    def segment(self, picture: np.ndarray) -> Segmentation:
+    def segment(self, image: np.ndarray) -> Segmentation:
         if not self.left:
             raise KeyboardInterrupt
         self.left -= 1
-        ids = (picture[..., 1] > 127).astype(np.uint8)
-        return Segmentation(ids, Labels(("dark", "light")), picture)
+        ids = (image[..., 1] > 127).astype(np.uint8)
+        return Segmentation(ids, Labels(("dark", "light")), image)
 
 
 def test_nothing_is_left_of_one_that_was_interrupted(tmp_path: Path) -> None:
@@ -286,10 +286,10 @@ def test_frames_are_not_kept(tmp_path: Path) -> None:
     frames: list[weakref.ref[np.ndarray]] = []
 
     class Watching(Bright):
-        def segment(self, picture: np.ndarray) -> Segmentation:
-            frames.append(weakref.ref(picture))
+        def segment(self, image: np.ndarray) -> Segmentation:
+            frames.append(weakref.ref(image))
             assert sum(frame() is not None for frame in frames) <= 3
-            return super().segment(picture)
+            return super().segment(image)
 
     source = film(tmp_path / "clip.mp4", tuple(range(0, 40 * 512, 512)), sound="aac")
     predict_video(Watching(), source, tmp_path / "a", KINDS)  # type: ignore[arg-type]
@@ -312,5 +312,5 @@ def test_results_are_no_videos_to_label(tmp_path: Path) -> None:
         with pytest.raises(
             FullconvError, match=f"the overlay of .* would be written over .*{name}"
         ):
-            spare_pictures(found, tmp_path, ["overlay"])
-        spare_pictures(found, tmp_path, ["json"])
+            spare_images(found, tmp_path, ["overlay"])
+        spare_images(found, tmp_path, ["json"])

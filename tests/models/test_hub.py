@@ -46,14 +46,14 @@ def refused(name: str | Path) -> FullconvError:
     return caught.value
 
 
-def picture() -> np.ndarray:
+def random_image() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (41, 67, 3), np.uint8)
 
 
 def test_a_model_from_the_hub_is_the_very_model(there: stand_in.Hub, model_folder: Path) -> None:
-    expected = fc.load(model_folder, device="cpu")(picture()).mask
+    expected = fc.load(model_folder, device="cpu")(random_image()).mask
     for name in (NAME, Path(NAME), f"{NAME}@main"):
-        assert np.array_equal(fc.load(name, device="cpu")(picture()).mask, expected)
+        assert np.array_equal(fc.load(name, device="cpu")(random_image()).mask, expected)
 
 
 def test_nothing_is_fetched_but_what_a_model_needs(there: stand_in.Hub) -> None:
@@ -222,7 +222,7 @@ def test_every_command_that_takes_a_model_takes_one_of_the_hub(
     assert run(["inspect", NAME]) == 0
     assert run(["evaluate", NAME, str(scenes)]) == 0
     said = capsys.readouterr().out
-    assert f"next: fullconv predict {NAME} PICTURES" in said
+    assert f"next: fullconv predict {NAME} IMAGES" in said
     assert f"{NAME} on {scenes}, split test" in said
     assert "hf:/someone" not in said
     assert run(["predict", "hf://someone/nothing", str(photo), *out]) == 1
@@ -233,7 +233,7 @@ def test_from_one_process_to_the_next_and_offline(
     there: stand_in.Hub, tmp_path: Path, model_folder: Path
 ) -> None:
     """As a person does it: what the environment says is heard from the start."""
-    Image.fromarray(picture()).save(tmp_path / "a.png")
+    Image.fromarray(random_image()).save(tmp_path / "a.png")
     env = {**os.environ, "HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": there.address}
 
     def predict(folder: str, **more: str) -> subprocess.CompletedProcess[str]:
@@ -252,6 +252,6 @@ def test_from_one_process_to_the_next_and_offline(
     offline = predict("two", HF_HUB_OFFLINE="1")
     assert offline.returncode == 0, offline.stderr
     assert there.requests == []
-    expected = fc.load(model_folder, device="cpu")(picture()).mask
+    expected = fc.load(model_folder, device="cpu")(random_image()).mask
     for folder in ("one", "two"):
         assert np.array_equal(np.asarray(Image.open(tmp_path / folder / "a_mask.png")), expected)

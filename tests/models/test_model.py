@@ -32,7 +32,7 @@ FILES = ["README.md", "config.json", "model.safetensors"]
 METRICS = {
     "mean_iou": 0.5,
     "pixel_accuracy": 0.75,
-    "protocol": {"pictures": 4, "split": "val", "data_fingerprint": "ab12" * 16},
+    "protocol": {"images": 4, "split": "val", "data_fingerprint": "ab12" * 16},
 }
 
 
@@ -97,9 +97,9 @@ def test_a_model_comes_back_to_the_bit(
     assert found.labels == Labels(names, colors)
     assert found.card == model.card
     assert found.training == {"a": [1, None]}
-    picture = torch.randn(1, 3, 37, 50)
+    image = torch.randn(1, 3, 37, 50)
     with torch.no_grad():
-        assert torch.equal(found.network(picture).full(), model.network(picture).full())
+        assert torch.equal(found.network(image).full(), model.network(image).full())
 
 
 def test_border_and_placement_are_kept(make_model: MakeModel, tmp_path: Path) -> None:
@@ -109,9 +109,9 @@ def test_border_and_placement_are_kept(make_model: MakeModel, tmp_path: Path) ->
     found = load_model(save_model(model, tmp_path / "model"))
     assert found.network.border == "zeros"
     assert found.network.backbone.placement == "half_pixel"
-    picture = torch.randn(1, 3, 37, 50)
+    image = torch.randn(1, 3, 37, 50)
     with torch.no_grad():
-        assert torch.equal(found.network(picture).full(), model.network(picture).full())
+        assert torch.equal(found.network(image).full(), model.network(image).full())
 
 
 def test_a_model_from_before_there_was_a_choice_of_either(folder: Path) -> None:
@@ -132,11 +132,11 @@ def test_mean_std_ignore_index_and_metrics_are_kept(make_model: MakeModel, tmp_p
     assert found.metrics == METRICS
 
 
-def test_pictures_are_normalised_by_the_card(make_model: MakeModel) -> None:
+def test_images_are_normalised_by_the_card(make_model: MakeModel) -> None:
     model = make_model()
     model.card = BackboneCard("timm", "test_resnet", mean=(0.0, 0.5, 1.0), std=(1.0, 0.5, 0.25))
-    pictures = torch.tensor([0, 51, 255], dtype=torch.uint8).expand(2, 3, 4, 3)
-    found = model.normalise(pictures)
+    images = torch.tensor([0, 51, 255], dtype=torch.uint8).expand(2, 3, 4, 3)
+    found = model.normalise(images)
     assert found.dtype == torch.float32
     assert found.shape == (2, 3, 4, 3)
     for channel, (mean, std) in enumerate([(0.0, 1.0), (0.5, 0.5), (1.0, 0.25)]):

@@ -28,7 +28,7 @@ NAMES = ("sky", "road", "a|b")
 DATA = {
     "name": "streets",
     "named": True,
-    "pictures": {"train": 12, "val": 4},
+    "images": {"train": 12, "val": 4},
     "class_pixels": {"sky": 9_000, "road": 940, "a|b": 60},
     "ignored_pixels": 2_500,
     "sizes": {"smallest": [100, 200], "largest": [360, 480], "commonest": [240, 320]},
@@ -42,7 +42,7 @@ def trained(make_model: MakeModel, *, data: Any = DATA, license: str = "", **opt
     protocol = protocol_card(
         fingerprint="ab12" * 16,
         split="val",
-        pictures=4,
+        images=4,
         classes=NAMES,
         pretrained_on="ImageNet-1k",
         ignored_pixels=7,
@@ -111,12 +111,12 @@ def test_classes_metrics_and_data_are_those_of_the_model(make_model: MakeModel) 
         ("sky", "road", "a\\|b"), metrics.class_iou, metrics.class_accuracy, strict=True
     ):
         assert f"| {name} | {iou:.3f} | {accuracy:.3f} |" in each
-    assert "- split: val\n- pictures: 4\n" in each
+    assert "- split: val\n- images: 4\n" in each
     assert "- epoch: 7, the best one on this split" in each
     data = section(text, "What it was trained on")
     assert "- data set: streets\n" in data
     assert f"- fingerprint: {'ab12' * 16}\n" in data
-    assert "- pictures: 12 train, 4 val\n" in data
+    assert "- images: 12 train, 4 val\n" in data
     assert "100 x 200 to 360 x 480, most often 240 x 320" in data
     assert "- ignored: 20.0 % of the training pixels" in data
 
@@ -126,11 +126,10 @@ def test_limits_follow_from_the_data(make_model: MakeModel) -> None:
     assert "Rare in training, under 1.0 % of its labelled pixels: a|b (0.6 %)." in limits
     assert "Never predicted on val, though it is there: a|b." in limits
     assert "20.0 % of the training pixels were ignored" in limits
-    assert (
-        "pictures of 100 x 200 to 360 x 480, most often 240 x 320 pixels, magnified 0.5 to 2"
-        in (limits)
+    assert "images of 100 x 200 to 360 x 480, most often 240 x 320 pixels, magnified 0.5 to 2" in (
+        limits
     )
-    assert "The epoch was chosen by the split val (4 pictures)" in limits
+    assert "The epoch was chosen by the split val (4 images)" in limits
     absent = {**DATA, "class_pixels": {"sky": 10, "road": 10, "a|b": 0}, "ignored_pixels": 0}
     limits = section(model_card(trained(make_model, data=absent)), "Limits")
     assert "Not one training pixel is labelled a|b" in limits
@@ -144,7 +143,7 @@ def test_what_is_not_known_is_said_to_be_unknown(make_model: MakeModel) -> None:
     assert [row[3] for row in rows(text, "Classes")] == ["unknown"] * 3
     assert "Not known: no measurement came with this model." in text
     data = section(text, "What it was trained on")
-    for what in ("data set", "fingerprint", "pictures", "sizes (height x width)"):
+    for what in ("data set", "fingerprint", "images", "sizes (height x width)"):
         assert f"- {what}: unknown\n" in data
     assert "- recipe: unknown" in section(text, "How it was trained")
     assert "mean IoU" not in text
@@ -219,14 +218,14 @@ def test_heads_and_inputs_have_their_place(make_model: MakeModel) -> None:
     text = model_card(model.config())
     assert "Head order: 2 classes: far, near." in text
     assert "| 1 | near | `#800000` |" in text
-    assert "Takes depth beside each picture (late fusion)." in text
+    assert "Takes depth beside each image (late fusion)." in text
     assert "depth: in the files' own numbers, less 300, divided by 50." in text
 
 
 def test_it_says_how_to_use_the_model_where_it_is(make_model: MakeModel, tmp_path: Path) -> None:
     config = make_model().config()
     assert 'fc.load("model")' in model_card(config)
-    text = model_card(config, source="hf://someone/streets", picture="predictions.png")
+    text = model_card(config, source="hf://someone/streets", image="predictions.png")
     assert 'fc.load("hf://someone/streets")' in text
     assert "fullconv predict hf://someone/streets photos/ --out predictions\n" in text
     assert "![photo, truth and prediction](predictions.png)" in text

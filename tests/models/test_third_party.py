@@ -34,8 +34,8 @@ def photo(height: int, width: int) -> np.ndarray:
     return np.clip(large.astype(int) + noise, 0, 255).astype(np.uint8)
 
 
-def as_caffe(picture: np.ndarray) -> Tensor:
-    bgr = picture[:, :, ::-1].astype(np.float64) - np.array(MEAN_BGR)
+def as_caffe(image: np.ndarray) -> Tensor:
+    bgr = image[:, :, ::-1].astype(np.float64) - np.array(MEAN_BGR)
     return torch.from_numpy(bgr.transpose(2, 0, 1).copy())[None]
 
 
@@ -56,8 +56,8 @@ def test_a_released_caffemodel_labels_as_caffe_would(
     blobs = blobs_of_file(net)
     path = write_caffemodel(tmp_path / "heavy.caffemodel", blobs, legacy=legacy)
     model = fc.load(path)
-    picture = photo(59, 77)
-    assert_labels(model.label_map(picture), scores_of(as_caffe(picture), blobs, net))
+    image = photo(59, 77)
+    assert_labels(model.label_map(image), scores_of(as_caffe(image), blobs, net))
     assert model.labels.names[:2] == ("background", "aeroplane")
     assert model.labels.colors[15] == (192, 128, 128)  # person
     network = model.model.network
@@ -85,9 +85,9 @@ def test_pytorch_fcns_weights(tmp_path: Path, net: str, checkpoint: bool) -> Non
         arch = {"32s": "FCN32s", "16s": "FCN16s", "8s": "FCN8s", "8s-atonce": "FCN8sAtOnce"}[net]
         thing = {"arch": arch, "model_state_dict": state, "best_mean_iu": np.float64(0.6)}
     torch.save(thing, path)
-    picture = photo(40, 61)
-    found = fc.load(path).label_map(picture)
-    assert_labels(found, scores_of(as_caffe(picture), blobs, net))
+    image = photo(40, 61)
+    found = fc.load(path).label_map(image)
+    assert_labels(found, scores_of(as_caffe(image), blobs, net))
 
 
 def test_the_aligned_form_may_be_asked_for(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_learned_upsampling_is_kept(tmp_path: Path) -> None:
     blobs = blobs_of_file("16s", upscore2=[weight])
     model = load_model(write_caffemodel(tmp_path / "a.caffemodel", blobs))
     assert model.network.upsampling == "learned"
-    picture = as_caffe(photo(40, 61))
+    image = as_caffe(photo(40, 61))
     x = nn.functional.conv_transpose2d
     with torch.no_grad():
         scores = model.network(
@@ -125,7 +125,7 @@ def test_learned_upsampling_is_kept(tmp_path: Path) -> None:
         fine = plain.score["stride16"](features[0])
         fused = up + fine[:, :, 5 : 5 + up.shape[2], 5 : 5 + up.shape[3]]
         full = upsampled(fused, 32, 16)[:, :, 27 : 27 + 40, 27 : 27 + 61]
-    assert picture.shape[2:] == full.shape[2:]
+    assert image.shape[2:] == full.shape[2:]
     scale = float(full.abs().max())
     torch.testing.assert_close(scores.full(), full, rtol=0, atol=1e-5 * scale)
 
@@ -178,32 +178,32 @@ def test_torchvisions_model_labels_as_torchvision_does(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     """With its preprocessing (here to a shorter side of 64 pixels, to be quick), read back at the
-    picture's own size: by name with a file, saved as one of ours, and by the file's content."""
+    image's own size: by name with a file, saved as one of ours, and by the file's content."""
     network, path = tv_file
     monkeypatch.setattr(torchvision_fcn, "SIDE", 64)
-    picture = photo(41, 60)
-    image = torch.from_numpy(picture).permute(2, 0, 1)
+    image = photo(41, 60)
+    tensor = torch.from_numpy(image).permute(2, 0, 1)
     preset = torchvision.transforms._presets.SemanticSegmentation(resize_size=64)
     with torch.no_grad():
-        cells = network.classifier(network.backbone(preset(image)[None])["out"])  # type: ignore
+        cells = network.classifier(network.backbone(preset(tensor)[None])["out"])  # type: ignore
     wanted = nn.functional.interpolate(cells, (41, 60), mode="bilinear")
     model = fc.load("torchvision:fcn_resnet50", weights=path)
-    labels = model.label_map(picture)
+    labels = model.label_map(image)
     assert_labels(labels, wanted)
     assert model.model.card.pretrained_on == "fcn_resnet50_coco.pth"
     names = torchvision.models.segmentation.FCN_ResNet50_Weights.DEFAULT.meta["categories"]
     assert (names[0], model.labels.names[0]) == ("__background__", "background")
     assert model.labels.names[1:] == tuple(names[1:])
-    assert np.array_equal(fc.load(model.save(tmp_path / "model")).label_map(picture), labels)
-    Image.fromarray(picture).save(tmp_path / "photo.png")
+    assert np.array_equal(fc.load(model.save(tmp_path / "model")).label_map(image), labels)
+    Image.fromarray(image).save(tmp_path / "photo.png")
     words = ["predict", str(path), str(tmp_path / "photo.png"), "--out", str(tmp_path)]
     assert run(words) == 0
     with Image.open(tmp_path / "photo_mask.png") as mask:
         assert np.array_equal(np.asarray(mask), labels)
-    assert "1 of 1 picture" in capfd.readouterr().out
+    assert "1 of 1 image" in capfd.readouterr().out
 
 
-def test_pictures_are_resized_as_torchvision_says() -> None:
+def test_images_are_resized_as_torchvision_says() -> None:
     for weights in ("FCN_ResNet50_Weights", "FCN_ResNet101_Weights"):
         preset = getattr(torchvision.models.segmentation, weights).DEFAULT.transforms()
         assert preset.resize_size == [torchvision_fcn.SIDE]
@@ -234,12 +234,12 @@ def test_evaluating_a_model_of_others(tmp_path: Path) -> None:
     for split in ("train", "val"):
         for kind in ("images", "masks"):
             (tmp_path / "data" / kind / split).mkdir(parents=True)
-        picture = photo(40, 60 if split == "train" else 48)
-        Image.fromarray(picture).save(tmp_path / f"data/images/{split}/{split}.png")
-        model(picture).save_mask(tmp_path / f"data/masks/{split}/{split}.png")
+        image = photo(40, 60 if split == "train" else 48)
+        Image.fromarray(image).save(tmp_path / f"data/images/{split}/{split}.png")
+        model(image).save_mask(tmp_path / f"data/masks/{split}/{split}.png")
     names = ", ".join(f'"{name}"' for name in model.labels.names)
     (tmp_path / "data/dataset.toml").write_text(f"classes = [{names}]\n")
-    rules = "small-picture"
+    rules = "small-image"
     result = fc.evaluate(str(path), tmp_path / "data", split="val", ignore_rules=rules).to_dict()
     assert result["pixel_accuracy"] == 1
     assert result["protocol"]["pretrained_on"] == "fcn8s.caffemodel"
@@ -256,7 +256,7 @@ def test_weights_that_cannot_be_fetched_are_said(
     assert run(["predict", "torchvision:fcn_resnet50", __file__]) == 1
     said = capfd.readouterr().err
     assert "the pretrained weights of fcn_resnet50 are not on this machine" in said
-    assert "try: fullconv predict fcn_resnet50.pth PICTURE" in said
+    assert "try: fullconv predict fcn_resnet50.pth IMAGE" in said
 
 
 def test_what_is_no_model_is_said(tv_file: tuple[nn.Module, Path], tmp_path: Path) -> None:

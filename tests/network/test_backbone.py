@@ -16,7 +16,7 @@ from fullconv.network.backbone_card import BackboneCard
 
 
 class Chain(nn.Module):
-    """Halves the picture by the given layers; returns the last maps, finest first, as asked."""
+    """Halves the image by the given layers; returns the last maps, finest first, as asked."""
 
     def __init__(
         self, layer: Callable[[int], nn.Module], *, count: int = 5, returned: str = "list"
@@ -53,7 +53,7 @@ def unpadded(channels: int) -> nn.Module:
 
 
 class Unpadded100(nn.Module):
-    """The original FCN's way: 100 pixels around the picture, fc6 without padding."""
+    """The original FCN's way: 100 pixels around the image, fc6 without padding."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -118,14 +118,14 @@ def made(source: Any, stride: int) -> Backbone:
     ("source", "stride"), SOURCES, ids=lambda x: str(getattr(x, "__name__", getattr(x, "name", x)))
 )
 def test_no_pixel_lies_far_outside_the_outermost_cells(source: Any, stride: int) -> None:
-    """From the shapes of the maps of real padded pictures, two sizes at a time."""
+    """From the shapes of the maps of real padded images, two sizes at a time."""
     backbone = made(source, stride).to("meta").eval()
     shapes: dict[tuple[int, int], list[torch.Size]] = {}
     for height, width in zip(SIZES[::2], SIZES[1::2], strict=True):
         padded = tuple(backbone.before + n + backbone.padding(n) for n in (height, width))
         if padded not in shapes:
-            picture = torch.empty(1, 3, height, width, device="meta")
-            shapes[padded] = [m.shape for m in backbone(picture)]
+            image = torch.empty(1, 3, height, width, device="meta")
+            shapes[padded] = [m.shape for m in backbone(image)]
         for tap, (grid, shape) in enumerate(zip(backbone.grids, shapes[padded], strict=True)):
             assert shape[1] == backbone.channels[tap]
             for pixels, size, cells in zip((height, width), padded, shape[2:], strict=True):
@@ -152,7 +152,7 @@ def test_padding_is_the_smallest_that_does(source: Any) -> None:
             )
 
 
-def test_pictures_come_out_where_they_were_whatever_is_added_around() -> None:
+def test_images_come_out_where_they_were_whatever_is_added_around() -> None:
     backbone = made(unpadded, 8)
     assert backbone.before > 0
     assert backbone.before % backbone.coarsest == 0
@@ -210,9 +210,9 @@ def test_modules_of_ones_own(returned: str) -> None:
     backbone = build(module, stride=8)
     assert [(g.stride, g.offset) for g in backbone.grids] == [(8, 3.5), (16, 7.5), (32, 15.5)]
     assert backbone.channels == (4, 4, 4)
-    picture = torch.rand(1, 3, 64, 96)
-    expected = Chain.forward(module, picture) if returned == "list" else None
-    maps = backbone(picture)
+    image = torch.rand(1, 3, 64, 96)
+    expected = Chain.forward(module, image) if returned == "list" else None
+    maps = backbone(image)
     assert [m.shape[2:] for m in maps] == [(8, 12), (4, 6), (2, 3)]
     if expected:
         assert all(torch.equal(a, b) for a, b in zip(maps, expected[2:], strict=True))
@@ -262,12 +262,12 @@ def test_a_torchvision_network_is_the_classifiers_own_trunk() -> None:
 
     classifier = torchvision.models.resnet18().eval()
     classifier.load_state_dict(backbone.pyramid.state_dict(), strict=False)
-    picture = torch.rand(1, 3, 64, 65)
-    (found,) = backbone(picture)
+    image = torch.rand(1, 3, 64, 65)
+    (found,) = backbone(image)
     seen: list[Tensor] = []
     classifier.layer4.register_forward_hook(lambda _m, _a, out: seen.append(out))
     below, right = backbone.padding(64), backbone.padding(65)
-    classifier(nn.functional.pad(picture, (0, right, 0, below)))
+    classifier(nn.functional.pad(image, (0, right, 0, below)))
     torch.testing.assert_close(found, seen[0])
 
 
@@ -300,7 +300,7 @@ def test_options_that_the_source_does_not_know(source: str) -> None:
         build(card, stride=8)
 
 
-def test_a_network_of_one_size_cannot_take_every_picture() -> None:
+def test_a_network_of_one_size_cannot_take_every_image() -> None:
     class Fixed(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -310,7 +310,7 @@ def test_a_network_of_one_size_cannot_take_every_picture() -> None:
         def forward(self, x: Tensor) -> list[Tensor]:
             return [self.conv(x) + self.position]
 
-    with pytest.raises(FullconvError, match="Fixed does not take pictures of every size"):
+    with pytest.raises(FullconvError, match="Fixed does not take images of every size"):
         build(Fixed(), stride=16)
 
 

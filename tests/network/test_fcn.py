@@ -66,7 +66,7 @@ class Centred(nn.Module):
 
 
 def lively(net: FCN, seed: int = 0) -> FCN:
-    """Every tap counts, and scores vary from cell to cell: after the first pictures, zero-started
+    """Every tap counts, and scores vary from cell to cell: after the first images, zero-started
     skips would be silent and batch statistics far off."""
     generator = torch.Generator().manual_seed(seed)
     for module in net.modules():
@@ -88,7 +88,7 @@ def lively(net: FCN, seed: int = 0) -> FCN:
     return net
 
 
-def picture(height: int, width: int, seed: int = 1) -> Tensor:
+def random_image(height: int, width: int, seed: int = 1) -> Tensor:
     """Noise of three sizes: what networks answer to differs from place to place."""
     noise = torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(seed))
     fine, wide = (nn.functional.avg_pool2d(noise, k, 1, k // 2) for k in (9, 41))
@@ -134,7 +134,7 @@ def read(net: FCN, image: Tensor) -> tuple[Tensor, Tensor]:
 def test_what_is_added_below_or_right_changes_nothing_far_from_it(net: FCN, added: int) -> None:
     reach = int(net.backbone.grids[-1].field / 2) + 33  # a pixel is read up to 32 px away
     long = reach + 97  # of no special remainder
-    image = picture(40, long + added)
+    image = random_image(40, long + added)
     clear = long - reach
     labels, full = read(net, image[..., :long])
     more_labels, more_full = read(net, image)
@@ -155,7 +155,7 @@ def test_what_is_added_below_or_right_changes_nothing_far_from_it(net: FCN, adde
 def test_what_is_added_above_or_left_changes_nothing_far_from_it(net: FCN, added: int) -> None:
     reach = int(net.backbone.grids[-1].field / 2) + 33
     long = reach + 77
-    image = picture(added + long, 50)
+    image = random_image(added + long, 50)
     labels, full = read(net, image[:, :, added:])
     more_labels, more_full = (x[..., added:, :] for x in read(net, image))
     assert_same(
@@ -174,7 +174,7 @@ def test_what_is_added_above_or_left_changes_nothing_far_from_it(net: FCN, added
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (33, 2), (64, 96), (65, 97)])
 def test_every_size_comes_out_as_it_went_in(net: FCN, size: tuple[int, int]) -> None:
     with torch.no_grad():
-        scores = net(picture(*size))
+        scores = net(random_image(*size))
     assert scores.size == size
     assert scores.labels().shape == (1, *size)
     assert scores.full().isfinite().all()
@@ -203,7 +203,7 @@ def test_new_skips_change_nothing(source: Any, upsampling: str) -> None:
     result = fine.load_state_dict(coarse.state_dict(), strict=False)
     assert not result.unexpected_keys
     assert all(k.startswith(("score.", "skip_upsampling.")) for k in result.missing_keys)
-    image = picture(90, 121)
+    image = random_image(90, 121)
     with torch.no_grad():
         scores32, scores8 = coarse(image), fine(image)
         counts = [feature.shape[2:] for feature in fine.backbone(image)]
@@ -226,7 +226,7 @@ def test_new_skips_change_nothing(source: Any, upsampling: str) -> None:
 
 def test_every_tap_reaches_the_scores() -> None:
     net = lively(FCN(Vgg(), 4, stride=8))
-    image = picture(64, 64)
+    image = random_image(64, 64)
     with torch.no_grad():
         before = net(image).values.clone()
         for score in net.score.values():
@@ -281,7 +281,7 @@ def test_learned_upsampling_starts_as_bilinear(source: Any, upsampling: str) -> 
     learned.score.load_state_dict(plain.score.state_dict())
     for size in ((65, 47), (31, 1)):
         with torch.no_grad():
-            one, other = plain(picture(*size)), learned(picture(*size))
+            one, other = plain(random_image(*size)), learned(random_image(*size))
         assert other.grid == (Grid(1, 0) if upsampling == "learned" else one.grid)
         assert other.full().shape == (1, 3, *size)
         torch.testing.assert_close(other.full(), one.full(), rtol=0, atol=1e-5)
@@ -292,7 +292,7 @@ def test_learned_upsampling_at_stride_32_and_4() -> None:
         plain = FCN("test_resnet", 2, stride=stride).eval()
         learned = FCN(plain.backbone, 2, stride=stride, upsampling="learned").eval()
         learned.score.load_state_dict(plain.score.state_dict())
-        image = picture(37, 50)
+        image = random_image(37, 50)
         with torch.no_grad():
             torch.testing.assert_close(
                 learned(image).full(), plain(image).full(), rtol=0, atol=1e-5
@@ -311,7 +311,7 @@ def test_modules_of_ones_own_train(returned: str) -> None:
 
 def test_a_backbone_with_channels_last() -> None:
     net = FCN(SWIN, 3, stride=4)
-    scores = net(picture(50, 70))
+    scores = net(random_image(50, 70))
     assert (scores.grid.stride, scores.grid.offset) == (4, 1.5)
     assert scores.labels().shape == (1, 50, 70)
 
@@ -319,7 +319,7 @@ def test_a_backbone_with_channels_last() -> None:
 def test_torchvision() -> None:
     net = FCN("torchvision:mobilenet_v3_small", 3, stride=16)
     assert net.backbone.card == BackboneCard("torchvision", "mobilenet_v3_small")
-    assert net.eval()(picture(45, 61)).labels().shape == (1, 45, 61)
+    assert net.eval()(random_image(45, 61)).labels().shape == (1, 45, 61)
 
 
 def test_a_vision_transformer_at_its_one_stride() -> None:
@@ -327,7 +327,7 @@ def test_a_vision_transformer_at_its_one_stride() -> None:
         "timm", "vit_tiny_patch16_224", {"embed_dim": 24, "num_heads": 1, "depth": 3}
     )
     net = FCN(vit, 3, stride=16).eval()
-    scores = net(picture(45, 61))
+    scores = net(random_image(45, 61))
     assert (scores.grid.stride, scores.grid.offset) == (16, 7.5)
     assert scores.labels().shape == (1, 45, 61)
     with pytest.raises(FullconvError, match="offers stride 16 only; stride 8 was asked for"):
@@ -336,7 +336,7 @@ def test_a_vision_transformer_at_its_one_stride() -> None:
 
 def test_scores_stay_single_under_mixed_precision() -> None:
     net = lively(FCN(Vgg(), 4, stride=8))
-    image = picture(50, 70)
+    image = random_image(50, 70)
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         scores = net(image)
     assert scores.values.dtype == torch.float32
@@ -383,7 +383,7 @@ def test_errors_read_well(arguments: Any, options: Any, message: str, hint: str)
 
 
 def test_it_can_be_the_network_that_courses_build() -> None:
-    """Equal scores, gradients and first step, on a picture of multiples of 32."""
+    """Equal scores, gradients and first step, on an image of multiples of 32."""
     torch.manual_seed(3)
     theirs = Taught(21).eval()
     assert theirs.upsampling.bias is not None
@@ -444,7 +444,7 @@ def test_zeros_outside_and_half_pixels_are_plain_transposed_convolutions(
             border="zeros",
         )
     )
-    image = picture(64, 96)
+    image = random_image(64, 96)
     with torch.no_grad():
         features = net.backbone(image)
         total, coarse = None, 32
@@ -471,7 +471,7 @@ def textbook(x: Tensor, factor: int) -> Tensor:
 def test_stretched_scores_are_those_of_interpolate(stride: int) -> None:
     net = lively(FCN("test_resnet", 4, stride=stride, placement="stretched"))
     for size in ((64, 96), (1, 1), (50, 71), (33, 129)):
-        image = picture(*size)
+        image = random_image(*size)
         with torch.no_grad():
             features = net.backbone.pyramid(image)[-len(net.score) :]
             total = None
@@ -492,7 +492,7 @@ def test_stretched_scores_are_those_of_interpolate(stride: int) -> None:
 
 def test_stretched_scores_of_networks_that_must_pad() -> None:
     for source in (SAME, Vgg()):
-        scores = FCN(source, 3, stride=8, placement="stretched")(picture(1, 45))
+        scores = FCN(source, 3, stride=8, placement="stretched")(random_image(1, 45))
         assert scores.labels().shape == (1, 1, 45)
 
 

@@ -59,7 +59,7 @@ class Own(nn.Module):
     """Norms that go, one of them with two names behind a convolution whose weight is another's too;
     and norms that must stay: of a sum, of an output that others read, of a layer that runs twice,
     one that uses the statistics of the
-    picture at hand, and one behind a weight that is computed."""
+    image at hand, and one behind a weight that is computed."""
 
     def __init__(self) -> None:
         super().__init__()

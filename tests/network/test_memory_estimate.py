@@ -30,8 +30,8 @@ def test_the_memory_of_a_network_is_counted(in_place: bool, maps: int) -> None:
     assert bytes_per_pixel(backbone) == pytest.approx(15 + maps * 16, rel=0.1)
 
 
-def test_a_picture_is_counted_once_though_it_is_padded() -> None:
-    """By hand: the picture; 64 channels on every 16th pixel, and a quarter of them pooled, each
+def test_a_image_is_counted_once_though_it_is_padded() -> None:
+    """By hand: the image; 64 channels on every 16th pixel, and a quarter of them pooled, each
     with its place in 8 bytes."""
     backbone = build("torchvision:alexnet", stride=8)
     assert backbone.before > 0

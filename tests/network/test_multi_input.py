@@ -132,7 +132,7 @@ def test_weights_are_loaded_into_one_of_the_same_kind(fusion: str) -> None:
 
 
 class TwoEyes(nn.Module):
-    """Two convolutions read the picture."""
+    """Two convolutions read the image."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -23,12 +23,12 @@ from fullconv.network.scores import Scores
 def ramp_of(
     backbone: Backbone, size: tuple[int, int], axis: int
 ) -> list[tuple[Tensor, Grid, float]]:
-    """Per tap: the map (1, 1, h, w) that a picture of its own row (column) numbers becomes, its
-    grid, and its field. Divided by what a picture of ones becomes, for zero padding dims the border
+    """Per tap: the map (1, 1, h, w) that an image of its own row (column) numbers becomes, its
+    grid, and its field. Divided by what an image of ones becomes, for zero padding dims the border
     and residual sums add up."""
     numbers = torch.arange(size[axis], dtype=torch.float64)
     ramp = numbers.view((-1, 1) if axis == 0 else (1, -1)).expand(1, 3, *size)
-    traced = trace(backbone.pyramid)  # without gates, whose field is the whole picture
+    traced = trace(backbone.pyramid)  # without gates, whose field is the whole image
     with torch.no_grad():
         pairs = zip(backbone(ramp), backbone(torch.ones_like(ramp)), strict=True)
         # Cells in the padding alone see nothing.
@@ -101,7 +101,7 @@ def test_a_ramp_comes_back_as_the_coordinate(
 
 
 def test_a_ramp_through_unpadded_layers() -> None:
-    """Inception's first layers: no padding, so the picture gets 32 pixels above and left."""
+    """Inception's first layers: no padding, so the image gets 32 pixels above and left."""
     chain = nn.Sequential(
         *(nn.Conv2d(3, 4, 3, 2), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3, padding=1)),
         *(nn.MaxPool2d(3, 2), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3), nn.MaxPool2d(3, 2)),
@@ -160,8 +160,8 @@ def test_each_axis_may_have_a_grid_of_its_own(stride: float) -> None:
 
 
 @pytest.mark.parametrize("size", [(20, 44), (7, 9), (61, 22)])
-def test_scores_of_a_resized_picture_are_read_at_the_first_one(size: tuple[int, int]) -> None:
-    """Pixel x of the picture of n pixels lies at (x + 1/2) m / n - 1/2 of the one of m."""
+def test_scores_of_a_resized_image_are_read_at_the_first_one(size: tuple[int, int]) -> None:
+    """Pixel x of the image of n pixels lies at (x + 1/2) m / n - 1/2 of the one of m."""
     values = torch.randn(1, 3, 4, 6, generator=torch.Generator().manual_seed(1))
     small = Scores(values, Grid(8, 3.5), (31, 47))
     found = small.resized(size)
@@ -273,7 +273,7 @@ def test_class_weights_of_any_precision() -> None:
 
 
 def test_a_target_of_another_size_is_refused() -> None:
-    message = r"target is \(2, 9, 12\); the pictures are \(2, 9, 11\) \(N, H, W\)"
+    message = r"target is \(2, 9, 12\); the images are \(2, 9, 11\) \(N, H, W\)"
     with pytest.raises(FullconvError, match=message):
         scores_of().loss(torch.zeros(2, 9, 12, dtype=torch.uint8))
     with pytest.raises(FullconvError, match=r"target is \(1, 9, 11\)"):

@@ -18,7 +18,7 @@ SIZE = (96, 160)
 
 
 def report_of(root: Path, mask: np.ndarray, names: str = '["background", "thing"]') -> CheckReport:
-    """Of six pictures with one and the same mask."""
+    """Of six images with one and the same mask."""
     generator = np.random.default_rng(0)
     for number in range(6):
         for folder in ("images", "masks"):
@@ -32,7 +32,7 @@ def report_of(root: Path, mask: np.ndarray, names: str = '["background", "thing"
     return report
 
 
-def test_rates_follow_the_optimizer_and_the_crop_the_pictures(scenes: Path) -> None:
+def test_rates_follow_the_optimizer_and_the_crop_the_images(scenes: Path) -> None:
     report = check(scenes)
     settings, reasons = decide(Settings(), report)
     assert settings.crop == (33, 33)  # 48 x 64: the largest 32 k + 1 within
@@ -57,7 +57,7 @@ def test_what_is_given_is_kept_and_needs_no_reason(scenes: Path) -> None:
     assert reasons == []
 
 
-def test_large_pictures_are_cropped_and_the_reason_says_so(tmp_path: Path) -> None:
+def test_large_images_are_cropped_and_the_reason_says_so(tmp_path: Path) -> None:
     mask = np.zeros((700, 600), np.uint8)
     mask[:, 300:] = 1
     settings, reasons = decide(Settings(), report_of(tmp_path, mask))
@@ -115,7 +115,7 @@ def test_balanced_weights_average_to_one_over_the_pixels() -> None:
 
 
 def test_the_published_rates_of_a_summed_loss_are_those_of_the_mean_loss() -> None:
-    """A VOC picture of 500 x 375 pixels: 1e-10, 1e-12 and 1e-14 summed."""
+    """A VOC image of 500 x 375 pixels: 1e-10, 1e-12 and 1e-14 summed."""
     rates = [mean_rate(summed, 500 * 375) for summed in (1e-10, 1e-12, 1e-14)]
     assert [f"{rate:.1e}" for rate in rates] == ["1.9e-05", "1.9e-07", "1.9e-09"]
 
@@ -142,10 +142,10 @@ def test_a_summed_rate_is_converted_by_the_labelled_pixels_of_a_step(tmp_path: P
     assert "rate 0.0115 of the mean loss: 1e-06 of the summed loss x 11,520 labelled" in reasons[-1]
     crops, reasons = decide(replace(paper, crop=(64, 32), batch=4), report)
     assert crops.rate == pytest.approx(1e-6 * 4 * 64 * 32 * 0.75)
-    assert "1,536 labelled pixels of a crop x 4 pictures" in reasons[-1]
+    assert "1,536 labelled pixels of a crop x 4 images" in reasons[-1]
 
 
-def test_whole_pictures_of_several_sizes_make_no_batch(tmp_path: Path) -> None:
+def test_whole_images_of_several_sizes_make_no_batch(tmp_path: Path) -> None:
     report_of(tmp_path, np.zeros(SIZE, np.uint8))
     for folder in ("images", "masks"):
         Image.new("RGB" if folder == "images" else "L", (50, 40)).save(tmp_path / folder / "x.png")
@@ -180,7 +180,7 @@ def test_where_a_model_to_start_from_lies(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_the_recipes_of_the_papers_are_read_and_give_their_rates(tmp_path: Path) -> None:
-    """On pictures of 500 x 375 pixels, without void ones, as in the released solvers."""
+    """On images of 500 x 375 pixels, without void ones, as in the released solvers."""
     report = report_of(tmp_path, np.zeros((375, 500), np.uint8))
     recipes = sorted((Path(__file__).parents[2] / "recipes").glob("paper_*.toml"))
     assert len(recipes) == 5

@@ -13,7 +13,7 @@ from fullconv.core.labels import Labels
 from fullconv.core.settings import Settings
 from fullconv.data.layouts.dataset import read
 from fullconv.evaluation.evaluate import evaluate
-from fullconv.evaluation.per_image import PictureCounts, weights_of
+from fullconv.evaluation.per_image import ImageCounts, weights_of
 from fullconv.models.model import Model, load_model, save_model
 from fullconv.network.fcn import FCN
 from fullconv.training import finalize as finishing
@@ -23,7 +23,7 @@ BEFORE: dict[str, Any] = {
     "mean_iou": 0.5,
     "pixel_accuracy": 0.5,
     "epoch": 3,
-    "protocol": {"pictures": 2, "split": "val", "data_fingerprint": "0123"},
+    "protocol": {"images": 2, "split": "val", "data_fingerprint": "0123"},
 }
 CPU = torch.device("cpu")
 
@@ -49,7 +49,7 @@ def test_the_metrics_are_those_of_evaluate(
     assert model.metrics == metrics
     assert model.bfloat16_disagreement is not None
     assert 0 <= model.bfloat16_disagreement < 0.2
-    counts = PictureCounts.read(run / "counts_val.npz")
+    counts = ImageCounts.read(run / "counts_val.npz")
     assert counts.head().confusion().tolist() == metrics["confusion"]
     assert counts.weights == weights_of(run)  # of the model as it is now
 

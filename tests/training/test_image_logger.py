@@ -1,4 +1,4 @@
-"""Pictures of a training: which are chosen, that they are what the network got, and that they cost
+"""Images of a training: which are chosen, that they are what the network got, and that they cost
 a training nothing that it would miss."""
 
 from __future__ import annotations
@@ -63,12 +63,12 @@ def report_of(counts: np.ndarray) -> Any:
 @given(st.data(), st.integers(1, 7), st.integers(1, 6), st.integers(1, 4), st.integers(0, 99))
 @settings(max_examples=80)
 def test_what_is_chosen_shows_nearly_as_much_as_any_choice_could(
-    given_data: st.DataObject, pictures: int, classes: int, count: int, seed: int
+    given_data: st.DataObject, images: int, classes: int, count: int, seed: int
 ) -> None:
     """Greedy choices reach 1 - 1/e of the best one (Nemhauser, Wolsey & Fisher 1978): here against
     all choices."""
     values = st.lists(st.sampled_from((0, 1, 40, 900)), min_size=classes, max_size=classes)
-    rows = given_data.draw(st.lists(values, min_size=pictures, max_size=pictures))
+    rows = given_data.draw(st.lists(values, min_size=images, max_size=images))
     counts = np.array(rows, float)
     weights = np.array(balanced_weights(counts.sum(axis=0).astype(int).tolist()))
 
@@ -79,12 +79,12 @@ def test_what_is_chosen_shows_nearly_as_much_as_any_choice_could(
 
     found = choose([report_of(counts)], "val", seed=seed, count=count)
     assert found == sorted(set(found))
-    assert len(found) == min(count, pictures)
-    best = max(worth(one) for one in itertools.combinations(range(pictures), len(found)))
+    assert len(found) == min(count, images)
+    best = max(worth(one) for one in itertools.combinations(range(images), len(found)))
     assert worth(found) >= (1 - 1 / np.e) * best - 1e-9
 
 
-def test_the_only_picture_of_a_rare_class_is_among_them() -> None:
+def test_the_only_image_of_a_rare_class_is_among_them() -> None:
     counts = np.zeros((200, 5))
     counts[:, 0], counts[:, 1] = 9000, 900
     counts[17, 2] = counts[120, 3] = counts[121, 4] = 60
@@ -95,7 +95,7 @@ def test_the_only_picture_of_a_rare_class_is_among_them() -> None:
     assert found != choose([report_of(counts)], "val", seed=4)  # the others are any
 
 
-def test_of_several_processes_only_pictures_that_the_first_one_reads() -> None:
+def test_of_several_processes_only_images_that_the_first_one_reads() -> None:
     counts = np.random.default_rng(0).integers(0, 50, (31, 4)).astype(float)
     assert {n % 3 for n in choose([report_of(counts)], "val", seed=0, step=3)} == {0}
 
@@ -109,7 +109,7 @@ def test_what_check_counts_is_what_stands_in_the_masks(data: Path) -> None:
 
 
 def names_in(folder: Path) -> list[str]:
-    """Of the sheets; the report's pictures lie there, too."""
+    """Of the sheets; the report's images lie there, too."""
     names = sorted(path.name for path in (folder / "images").iterdir())
     return [name for name in names if not name.startswith("report")]
 
@@ -133,19 +133,19 @@ def test_the_sheet_of_batches_is_of_what_the_network_gets(
     monkeypatch.setattr(Training, "training_step", keep)
     monkeypatch.setattr(album, "batches_sheet", look)
     train(data, out=tmp_path / "run", **{**SMALL, "epochs": 1, "quiet": False})
-    assert len(drawn_crops) == 8  # two batches of four; 9 pictures
-    pictures, targets = (torch.cat([batch[k] for batch in trained]) for k in (0, 1))
-    for crop, picture, target in zip(drawn_crops, pictures, targets, strict=True):
-        assert np.array_equal(crop.seen[0], picture.permute(1, 2, 0).numpy())
+    assert len(drawn_crops) == 8  # two batches of four; 9 images
+    images, targets = (torch.cat([batch[k] for batch in trained]) for k in (0, 1))
+    for crop, image, target in zip(drawn_crops, images, targets, strict=True):
+        assert np.array_equal(crop.seen[0], image.permute(1, 2, 0).numpy())
         assert np.array_equal(crop.targets[0], target.numpy())
         assert (target.numpy()[crop.outside] == 255).all()
-    assert f"pictures: {tmp_path / 'run/images/batches.png'} ..." in capsys.readouterr().err
+    assert f"images: {tmp_path / 'run/images/batches.png'} ..." in capsys.readouterr().err
 
 
-def test_the_same_pictures_every_few_epochs_and_after_a_stop(
+def test_the_same_images_every_few_epochs_and_after_a_stop(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = {**SMALL, "epochs": 5, "pictures_every": 2, "quiet": True}
+    options = {**SMALL, "epochs": 5, "images_every": 2, "quiet": True}
     whole = train(data, out=tmp_path / "whole", **options).folder
     epochs = [f"epoch_000{n}.png" for n in (1, 2, 4, 5)]
     assert names_in(whole) == ["batches.png", *epochs]
@@ -176,29 +176,29 @@ def test_the_labels_drawn_are_those_of_the_model(
     sheets: list[list[album.Labelled]] = []
     real = album.epoch_sheet
 
-    def look(pictures: Any, *rest: Any) -> Image.Image:
-        sheets.append(list(pictures))
-        return real(pictures, *rest)
+    def look(images: Any, *rest: Any) -> Image.Image:
+        sheets.append(list(images))
+        return real(images, *rest)
 
     monkeypatch.setattr(album, "epoch_sheet", look)
     run = train(data, out=tmp_path / "run", **{**SMALL, "epochs": 1, "quiet": True})
-    (pictures,) = sheets
+    (images,) = sheets
     model = fc.load(run.model, device="cpu")
     splits = {pair.name: pair for pair in check(data).dataset.splits["val"]}
-    assert len(pictures) == 6
-    for one in pictures:
+    assert len(images) == 6
+    for one in images:
         pair = splits[one.name]
-        assert np.array_equal(one.photo, np.asarray(Image.open(pair.picture)))
+        assert np.array_equal(one.photo, np.asarray(Image.open(pair.image)))
         assert np.array_equal(one.truths[0], np.asarray(Image.open(pair.mask)))
-        assert (one.found[0] != model(pair.picture).mask).mean() < 0.001
+        assert (one.found[0] != model(pair.image).mask).mean() < 0.001
 
 
 def test_none_are_drawn_where_none_are_wanted(data: Path, tmp_path: Path) -> None:
-    options = {**SMALL, "epochs": 1, "pictures_every": 0, "quiet": True}
+    options = {**SMALL, "epochs": 1, "images_every": 0, "quiet": True}
     assert names_in(train(data, out=tmp_path / "run", **options).folder) == []
 
 
-def test_a_picture_that_cannot_be_written_ends_no_training(
+def test_a_image_that_cannot_be_written_ends_no_training(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "run").mkdir()
@@ -206,9 +206,9 @@ def test_a_picture_that_cannot_be_written_ends_no_training(
     run = train(data, out=tmp_path / "run", **{**SMALL, "epochs": 2})
     assert run.metrics["mean_iou"] is not None
     said = capsys.readouterr().err
-    assert said.count(f"note: no pictures in {tmp_path / 'run/images'}: ") == 1
+    assert said.count(f"note: no images in {tmp_path / 'run/images'}: ") == 1
     assert said.count(f"note: no report in {tmp_path / 'run'}: ") == 1
-    assert "pictures: " not in said
+    assert "images: " not in said
 
 
 def test_heads_and_inputs_are_drawn_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,13 +223,13 @@ def test_heads_and_inputs_are_drawn_too(tmp_path: Path, monkeypatch: pytest.Monk
     root = cards.write(tmp_path / "cards", sized=True, train=4, val=2)
     further = {"heads": "order", "inputs": "depth", "epochs": 1, "quiet": True, "crop": (65, 65)}
     run = train(root, out=tmp_path / "run", **{**SMALL, **further})
-    ((pictures, maps, names, inputs),) = seen
-    assert (pictures, maps, names) == (2, 2, ["masks", "order"])
+    ((images, maps, names, inputs),) = seen
+    assert (images, maps, names) == (2, 2, ["masks", "order"])
     assert [one.name for one in inputs] == ["depth"]
     assert names_in(run.folder) == ["batches.png", "epoch_0001.png"]
 
 
-def test_stages_have_pictures_each(data: Path, tmp_path: Path) -> None:
+def test_stages_have_images_each(data: Path, tmp_path: Path) -> None:
     options = {**SMALL, "stride": 16, "staged": True, "epochs": 1, "quiet": True}
     run = train(data, out=tmp_path / "run", **options)
     assert names_in(run.folder) == names_in(run.folder / "32s") == ["batches.png", "epoch_0001.png"]

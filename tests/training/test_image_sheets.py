@@ -47,17 +47,17 @@ def photo(height: int, width: int) -> NDArray[np.uint8]:
     st.integers(0, 2**32 - 1),
 )
 @settings(max_examples=60)
-def test_normalised_and_put_back_is_the_very_picture(
+def test_normalised_and_put_back_is_the_very_image(
     count: int, height: int, width: int, mean: list[float], std: list[float], seed: int
 ) -> None:
     model = MODEL
     model.card = replace(model.card, mean=tuple(mean), std=tuple(std))
     generator = torch.Generator().manual_seed(seed)
-    pictures = torch.randint(256, (count, 3, height, width), generator=generator).byte()
-    shown = as_seen(model, pictures)
+    images = torch.randint(256, (count, 3, height, width), generator=generator).byte()
+    shown = as_seen(model, images)
     assert len(shown) == count
-    for picture, (back,) in zip(pictures, shown, strict=True):
-        assert np.array_equal(back, picture.permute(1, 2, 0).numpy())
+    for image, (back,) in zip(images, shown, strict=True):
+        assert np.array_equal(back, image.permute(1, 2, 0).numpy())
 
 
 MODEL = lively()
@@ -74,7 +74,7 @@ def test_further_inputs_are_grey_about_their_mean_and_colours_where_they_are_thr
     assert hha[0, 0].tolist() == [128, 255, 0]
 
 
-def test_a_crop_shows_its_void_and_stripes_where_it_is_beyond_the_picture() -> None:
+def test_a_crop_shows_its_void_and_stripes_where_it_is_beyond_the_image() -> None:
     ids = np.zeros((240, 320), np.uint8)
     ids[:, 160:] = 1
     ids[:60] = 255  # void
@@ -119,8 +119,8 @@ def test_two_heads_have_columns_and_a_legend_of_their_own(legends: list[dict[str
     second[:100] = 255
     tables = [("kinds", LABELS), ("distance", OTHER)]
     wrong = np.ones_like(first)
-    pictures = [Labelled("a", photo(240, 320), [first, second], [wrong, wrong])]
-    sheet = epoch_sheet(pictures, tables, 255, "epoch 1 of 2")
+    images = [Labelled("a", photo(240, 320), [first, second], [wrong, wrong])]
+    sheet = epoch_sheet(images, tables, 255, "epoch 1 of 2")
     found = shares(sheet)
     assert found[PHOTO] == 240 * 320
     assert found[OTHER.colors[1]] > (140 + 240) * 320  # truth and prediction
@@ -147,19 +147,19 @@ def test_captions_say_which_share_of_the_labelled_pixels_is_right(
     found = np.zeros((8, 10), np.uint8)
     found[4] = 1  # one of four labelled rows
     void = np.full((8, 10), 255, np.uint8)
-    pictures = [
+    images = [
         Labelled("a", photo(8, 10), [truth], [found]),
         Labelled("b", photo(8, 10), [void], [found]),
     ]
-    epoch_sheet(pictures, [("", LABELS)], 255, "")
+    epoch_sheet(images, [("", LABELS)], 255, "")
     assert said == ["a: 75.0 % right", "b"]
 
 
 @pytest.mark.parametrize("size", [(2, 3), (640, 480), (40, 640), (640, 33)])
-def test_a_sheet_of_six_pictures_of_any_shape_can_be_looked_at(size: tuple[int, int]) -> None:
+def test_a_sheet_of_six_images_of_any_shape_can_be_looked_at(size: tuple[int, int]) -> None:
     ids = np.zeros(size, np.uint8)
-    pictures = [Labelled("a name that is long " * 9, photo(*size), [ids], [ids])] * 6
-    sheet = epoch_sheet(pictures, [("", LABELS)], 255, "epoch 1 of 1: mean IoU 0.123 on val")
+    images = [Labelled("a name that is long " * 9, photo(*size), [ids], [ids])] * 6
+    sheet = epoch_sheet(images, [("", LABELS)], 255, "epoch 1 of 1: mean IoU 0.123 on val")
     assert 400 < sheet.width <= 2300
     assert sheet.height <= 1800
 

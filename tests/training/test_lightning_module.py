@@ -35,40 +35,40 @@ def training(tmp_path):
 
 def batch():
     generator = torch.Generator().manual_seed(1)
-    pictures = torch.randint(256, (2, 3, 33, 65), generator=generator, dtype=torch.uint8)
+    images = torch.randint(256, (2, 3, 33, 65), generator=generator, dtype=torch.uint8)
     target = torch.randint(len(LABELS), (2, 33, 65), generator=generator, dtype=torch.uint8)
     target[:, :5] = 255
-    return pictures, target
+    return images, target
 
 
 def test_the_loss_is_cross_entropy_over_the_labelled_pixels(training):
-    pictures, target = batch()
+    images, target = batch()
     training.eval()
-    loss = training.training_step((pictures, target), 0).detach()
+    loss = training.training_step((images, target), 0).detach()
     mean, std = (
         torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     )
-    full = training.network((pictures / 255 - mean) / std).full()
+    full = training.network((images / 255 - mean) / std).full()
     expected = torch.nn.functional.cross_entropy(full.double(), target.long(), ignore_index=255)
     assert float(loss) == pytest.approx(float(expected.detach()), rel=1e-5)
 
 
 def test_a_batch_without_a_labelled_pixel_has_loss_zero_and_moves_nothing(training):
-    pictures, target = batch()
-    loss = training.training_step((pictures, torch.full_like(target, 255)), 0)
+    images, target = batch()
+    loss = training.training_step((images, torch.full_like(target, 255)), 0)
     loss.backward()
     assert float(loss.detach()) == 0.0
     assert all(p.grad is None or not p.grad.any() for p in training.network.parameters())
 
 
 def test_validation_counts_labelled_pixels_only(training):
-    pictures, target = batch()
+    images, target = batch()
     training.eval()
     training.trainer = SimpleNamespace(precision="32-true")
     training.on_validation_start()
     with torch.inference_mode():
-        training.validation_step((pictures, target), 0)
-        predicted = training.network(training.model.normalise(pictures)).labels()
+        training.validation_step((images, target), 0)
+        predicted = training.network(training.model.normalise(images)).labels()
     confusion = training.confusions[0].compute().numpy()[:-1, :-1]  # the last: ignored
     expected = np.zeros_like(confusion)
     for truth, guess in zip(target.flatten().tolist(), predicted.flatten().tolist(), strict=True):
@@ -234,10 +234,10 @@ def test_the_loss_of_several_heads_is_the_sum(training):
     two = Training(
         model, training.settings, class_weights=weights, protocol={}, folder=training.folder
     ).eval()
-    pictures, target = batch()
+    images, target = batch()
     second = (target % 4).masked_fill(target % 4 == 3, 255)
-    loss = two.training_step((pictures, torch.stack([target, second], 1)), 0).detach()
-    full = network(model.normalise(pictures)).full().double()
+    loss = two.training_step((images, torch.stack([target, second], 1)), 0).detach()
+    full = network(model.normalise(images)).full().double()
     expected = sum(
         torch.nn.functional.cross_entropy(part, ids.long(), weight.double(), ignore_index=255)
         for part, ids, weight in zip(

@@ -62,7 +62,7 @@ def told_tensorboard(folder: Path) -> Any:
 
 
 @QUIET
-def test_tensorboard_is_told_what_the_log_and_the_pictures_hold(data: Path, tmp_path: Path) -> None:
+def test_tensorboard_is_told_what_the_log_and_the_images_hold(data: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     run = train(data, out=tmp_path / "run", logger="tensorboard", **SMALL)
     told = told_tensorboard(run.folder)
@@ -76,7 +76,7 @@ def test_tensorboard_is_told_what_the_log_and_the_pictures_hold(data: Path, tmp_
     assert {f"iou/{name}" for name in drawn.LABELS.names} >= {
         name for name in told.Tags()["scalars"] if name.startswith("iou/")
     }
-    files = {"pictures/batches": ["batches"], "pictures/validation": ["epoch_0001", "epoch_0002"]}
+    files = {"images/batches": ["batches"], "images/validation": ["epoch_0001", "epoch_0002"]}
     for name, stems in files.items():
         shown = told.Images(name)
         for event, stem in zip(shown, stems, strict=True):
@@ -160,7 +160,7 @@ def test_weights_and_biases_keeps_the_same_where_it_is_offline(
         assert values[name] == pytest.approx([float(row[name]) for row in rows], abs=2e-5)
     assert values["loss"] == pytest.approx([float(row["loss"]) for row in rows], abs=1e-4)
     assert about["backbone"] == "test_resnet"
-    shown = sorted((file.parent / "files/media/images/pictures").glob("*.png"))
+    shown = sorted((file.parent / "files/media/images/images").glob("*.png"))
     names = {re.sub(r"_\d+_.*", "", path.name) for path in shown}
     assert names == {"batches", "validation"}
     kept = [pixels(path) for path in (run.folder / "images").iterdir()]

@@ -70,14 +70,14 @@ def test_a_run_holds_what_the_design_names(unstopped):
     }
     rows = rows_of(unstopped)
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
-    assert [row["step"] for row in rows] == ["3", "6", "9"]  # 14 pictures, batches of 4
+    assert [row["step"] for row in rows] == ["3", "6", "9"]  # 14 images, batches of 4
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics == unstopped.metrics
     assert max(float(row["mean_iou"]) for row in rows) == pytest.approx(
         metrics["mean_iou"], abs=1e-5
     )
     assert metrics["protocol"]["split"] == "val"
-    assert metrics["protocol"]["pictures"] == 3
+    assert metrics["protocol"]["images"] == 3
 
 
 def test_training_learns(scenes, tmp_path):
@@ -195,9 +195,9 @@ def test_a_published_set_is_remembered_by_its_folder(scenes, tmp_path, monkeypat
 
 
 def test_two_processes_see_what_one_with_twice_the_batch_sees(scenes, tmp_path):
-    """Same pictures, chances and steps: the same weights but for the rounding of sums.
+    """Same images, chances and steps: the same weights but for the rounding of sums.
 
-    Normalised per picture and position, not over a batch; every pixel labelled, so that the mean of
+    Normalised per image and position, not over a batch; every pixel labelled, so that the mean of
     two processes' losses is the loss of both; and plain gradients, where Adam would divide those
     near zero by their own size.
     """
@@ -237,7 +237,7 @@ def test_two_processes_see_what_one_with_twice_the_batch_sees(scenes, tmp_path):
     assert two["mean_iou"] == pytest.approx(one.metrics["mean_iou"], abs=0.005)
     # The first process draws, of what it labelled itself.
     sheets = {path.name for path in (folder / "images").glob("*.png")}
-    assert sheets == {"batches.png", "epoch_0001.png"}  # the report's pictures are JPEG and SVG
+    assert sheets == {"batches.png", "epoch_0001.png"}  # the report's images are JPEG and SVG
 
 
 def test_a_loss_that_is_not_finite_stops_with_a_sentence(scenes, tmp_path):
@@ -249,7 +249,7 @@ def test_a_loss_that_is_not_finite_stops_with_a_sentence(scenes, tmp_path):
 
 def test_faulty_data_stops_before_anything_is_written(tmp_path):
     data = drawn.write(tmp_path / "data", train=2, val=1, test=0, size=(32, 32))
-    next((data / "masks/train").iterdir()).write_bytes(b"not a picture")
+    next((data / "masks/train").iterdir()).write_bytes(b"not an image")
     with pytest.raises(FullconvError, match="in the data set"):
         train(data, out=tmp_path / "run", **SMALL)
     assert not (tmp_path / "run").exists()
@@ -313,7 +313,7 @@ def test_an_error_in_a_reading_process_arrives_as_a_sentence(scenes, tmp_path, m
     real = training._fit
 
     def damaged(*args):  # after the check, before the first step
-        next((copy / "masks/train").iterdir()).write_bytes(b"not a picture")
+        next((copy / "masks/train").iterdir()).write_bytes(b"not an image")
         return real(*args)
 
     monkeypatch.setattr(training, "_fit", damaged)
@@ -353,8 +353,8 @@ def test_a_module_of_ones_own(scenes, tmp_path):
     with pytest.raises(FullconvError, match="a model holds no code"):
         fc.load(run.model)
     predictor = fc.load(run.model, backbone=Tiny())
-    picture = next((scenes / "images/test").iterdir())
-    assert predictor(picture).mask.shape == (48, 64)
+    image = next((scenes / "images/test").iterdir())
+    assert predictor(image).mask.shape == (48, 64)
 
 
 def test_early_stopping(scenes, tmp_path, monkeypatch):
@@ -404,7 +404,7 @@ def test_errors_keep_a_training_from_starting_unless_they_are_named(tmp_path, ca
 
 
 def test_the_voc_tree_needs_nothing_but_its_folder(shared, tmp_path):
-    """Every fifth picture of the real sample: trains and evaluates from the tree alone."""
+    """Every fifth image of the real sample: trains and evaluates from the tree alone."""
     source, copy = shared / "data/voc2012_sample", tmp_path / "voc"
     for part in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (copy / part).mkdir(parents=True)
@@ -420,8 +420,8 @@ def test_the_voc_tree_needs_nothing_but_its_folder(shared, tmp_path):
     assert result["confusion"] == run.metrics["confusion"]
 
 
-def test_a_step_of_several_passes_is_that_of_all_their_pictures(scenes, tmp_path):
-    """Whole pictures, one to a pass, seven passes to a step, the backbone as it is: each of the two
+def test_a_step_of_several_passes_is_that_of_all_their_images(scenes, tmp_path):
+    """Whole images, one to a pass, seven passes to a step, the backbone as it is: each of the two
     steps of an epoch must be the one that is computed here from the mean gradient."""
     options = {"frozen": True, "optimizer": "sgd", "momentum": 0.5, "rate": 0.5, "flip": False}
     options |= {"weight_decay": 0.01, "bias_rate": 2.0, "schedule": "fixed", "color": 0.0}
@@ -440,8 +440,8 @@ def test_a_step_of_several_passes_is_that_of_all_their_pictures(scenes, tmp_path
     for step in (order[:7], order[7:]):
         score.zero_grad()
         for index in step:
-            picture, target = samples[index, 0]
-            full = model.network(model.normalise(picture[None])).full()
+            image, target = samples[index, 0]
+            full = model.network(model.normalise(image[None])).full()
             loss = torch.nn.functional.cross_entropy(full, target[None].long(), ignore_index=255)
             (loss / 7).backward()
         with torch.no_grad():
@@ -484,7 +484,7 @@ def test_heads_and_inputs_train_and_come_back(fused, both_kinds):
 
 
 def test_each_head_is_scored_against_its_own_masks(fused, both_kinds):
-    """By the definition, from the predictions of single pictures."""
+    """By the definition, from the predictions of single images."""
     model = fc.load(fused.model, device="cpu", precision="float32")  # as it was scored
     counts = np.zeros((3, 3), int)
     for k in range(3):
@@ -497,15 +497,15 @@ def test_each_head_is_scored_against_its_own_masks(fused, both_kinds):
 
 def test_the_depth_is_seen(fused, both_kinds):
     model = fc.load(fused.model, device="cpu")
-    picture, _, _, depth = cards.scene(3, sized=True)
-    near, far = (model.engine.scores(scene_of(picture, z)).values for z in (depth, depth * 3))
+    image, _, _, depth = cards.scene(3, sized=True)
+    near, far = (model.engine.scores(scene_of(image, z)).values for z in (depth, depth * 3))
     assert not torch.equal(near, far)
-    shifted = model(picture, inputs=[depth.astype(np.float32)])
-    assert (shifted.mask == model(picture, inputs=[depth]).mask).all()
+    shifted = model(image, inputs=[depth.astype(np.float32)])
+    assert (shifted.mask == model(image, inputs=[depth]).mask).all()
 
 
-def scene_of(picture, depth):
-    colors = torch.from_numpy(picture).permute(2, 0, 1).float()
+def scene_of(image, depth):
+    colors = torch.from_numpy(image).permute(2, 0, 1).float()
     return torch.cat([colors, torch.from_numpy(depth.astype(np.float32))[None]])[None]
 
 
@@ -516,10 +516,10 @@ def test_resumed_with_heads_and_inputs(fused):
 def test_the_depth_must_be_there(fused, both_kinds, tmp_path):
     model = fc.load(fused.model, device="cpu")
     photo = both_kinds / "images/val/card_000.png"
-    with pytest.raises(FullconvError, match="takes depth beside each picture; nothing was") as no:
+    with pytest.raises(FullconvError, match="takes depth beside each image; nothing was") as no:
         model(photo)
     assert no.value.hint.startswith("--extra-inputs depth ")
-    with pytest.raises(FullconvError, match="96 pixels but the picture is 128 x 96"):
+    with pytest.raises(FullconvError, match="96 pixels but the image is 128 x 96"):
         model(photo, inputs=[np.zeros((96, 96), np.uint16)])
     with pytest.raises(FullconvError, match="have no names to find their inputs by"):
         model([np.zeros((9, 9, 3), np.uint8)], inputs=[tmp_path])
@@ -535,11 +535,11 @@ def test_the_depth_must_be_there(fused, both_kinds, tmp_path):
     assert found.to_dict()["confusion"] == fused.metrics["confusion"]
     with pytest.raises(FullconvError, match="2 folders of further inputs named; the model has"):
         fc.evaluate(model, bare, split="val", inputs="d,e")
-    with pytest.raises(FullconvError, match="the model takes depth beside pictures, in which"):
+    with pytest.raises(FullconvError, match="the model takes depth beside images, in which"):
         probe(model, both_kinds)
 
 
-def test_a_model_of_pictures_is_where_depth_begins(both_kinds, tmp_path):
+def test_a_model_of_images_is_where_depth_begins(both_kinds, tmp_path):
     plain = train(both_kinds, out=tmp_path / "plain", **{**SMALL, "epochs": 1})
     report = check(both_kinds)
     dataset = measured(with_inputs(report.dataset, ["depth"]))
@@ -548,8 +548,8 @@ def test_a_model_of_pictures_is_where_depth_begins(both_kinds, tmp_path):
         replace(report, dataset=dataset), replace(settings, inputs="depth"), None, quiet=True
     )
     earlier = load_model(plain.model)
-    picture, _, _, depth = cards.scene(0, sized=True)
-    batch = scene_of(picture, depth)
+    image, _, _, depth = cards.scene(0, sized=True)
+    batch = scene_of(image, depth)
     scores = late.network.eval()(late.normalise(batch)).values
     grey = (late.normalise(batch)[:, 3:]).expand(-1, 3, -1, -1)
     wanted = (
@@ -561,10 +561,10 @@ def test_a_model_of_pictures_is_where_depth_begins(both_kinds, tmp_path):
 SETTLED = {key: value for key, value in SMALL.items() if key != "quiet"}
 
 
-def test_a_model_of_more_than_pictures_starts_its_like_only(fused, both_kinds, tmp_path):
+def test_a_model_of_more_than_images_starts_its_like_only(fused, both_kinds, tmp_path):
     fusion = load_model(fused.model).fusion
     options = {"heads": "order", "start": str(fused.model), "epochs": 1}
-    with pytest.raises(FullconvError, match=f"takes depth beside pictures, by {fusion}") as caught:
+    with pytest.raises(FullconvError, match=f"takes depth beside images, by {fusion}") as caught:
         train(both_kinds, out=tmp_path / "no", **{**SMALL, **options})
     assert caught.value.hint == f"--extra-inputs depth --fusion {fusion}"
     options |= {"inputs": "depth", "fusion": fusion, "stride": 4}

@@ -17,8 +17,8 @@ from fullconv.visualization.html import (
     bounded,
     element,
     fragment,
+    image_node,
     page,
-    picture,
     swatch,
     table,
 )
@@ -87,11 +87,11 @@ def test_swatches_and_bars() -> None:
 
 @pytest.mark.parametrize("photo", [True, False])
 @pytest.mark.parametrize(("size", "expected"), [((2000, 500), (640, 160)), ((30, 20), (30, 20))])
-def test_pictures_are_bounded_and_inside(
+def test_images_are_bounded_and_inside(
     photo: bool, size: tuple[int, int], expected: tuple[int, int]
 ) -> None:
     image = Image.fromarray(np.full((size[1], size[0], 3), (200, 30, 90), np.uint8))
-    node = picture(image, 'a "photo"', photo=photo)
+    node = image_node(image, 'a "photo"', photo=photo)
     kind, _, content = node.attrib["src"].partition(";base64,")
     assert kind == ("data:image/jpeg" if photo else "data:image/png")
     with Image.open(io.BytesIO(base64.b64decode(content))) as found:

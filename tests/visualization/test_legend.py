@@ -72,8 +72,8 @@ def test_a_line_that_is_too_long_becomes_smaller_and_is_cut(text: str, room: int
     assert 0 < width(room) <= room
 
 
-def test_lines_of_large_pictures_are_not_kept() -> None:
-    """A thousand different shares of a picture 8000 pixels wide would be hundreds of megabytes."""
+def test_lines_of_large_images_are_not_kept() -> None:
+    """A thousand different shares of an image 8000 pixels wide would be hundreds of megabytes."""
     before = draw_legend._kept.cache_info().currsize
     for share in range(5):
         strip([("sky", f"{share}.5 %")], {"sky": RED}, 8000, 190)

@@ -44,11 +44,11 @@ def texts(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     return written
 
 
-def defined(picture: np.ndarray, ids: np.ndarray, labels: Labels, bare: set[int]) -> np.ndarray:
+def defined(image: np.ndarray, ids: np.ndarray, labels: Labels, bare: set[int]) -> np.ndarray:
     """The overlay, pixel by pixel: at half strength, with an outline of one pixel. `bare`: the
     classes without a colour."""
     (height, width), none = ids.shape, {*bare, labels.ignore_index}
-    shown = picture.copy()
+    shown = image.copy()
 
     def around(y: int, x: int, ways: list[tuple[int, int]]) -> list[int]:
         places = [(y + dy, x + dx) for dy, dx in ways]
@@ -61,13 +61,13 @@ def defined(picture: np.ndarray, ids: np.ndarray, labels: Labels, bare: set[int]
         sides = around(y, x, [(1, 0), (0, 1), (-1, 0), (0, -1)])
         border = any(other != own for other in around(y, x, [(1, 0), (0, 1)]))
         strength = 1.0 if border or any(other in bare for other in sides) else 0.5
-        mixed = (1 - strength) * picture[y, x].astype(np.float64)
+        mixed = (1 - strength) * image[y, x].astype(np.float64)
         shown[y, x] = np.floor(mixed + strength * np.array(labels.colors[own], np.float64) + 0.5)
     return shown
 
 
-def has(picture: np.ndarray, color: tuple[int, int, int]) -> bool:
-    return bool((np.asarray(picture) == color).all(axis=-1).any())
+def has(image: np.ndarray, color: tuple[int, int, int]) -> bool:
+    return bool((np.asarray(image) == color).all(axis=-1).any())
 
 
 def test_colorize_gives_each_class_its_colour() -> None:
@@ -94,26 +94,26 @@ def test_colorize_with_more_than_256_classes() -> None:
 
 
 def test_overlay_blends_exactly_as_said() -> None:
-    picture = photo(3, 4)
-    shown = draw.overlay(picture, IDS, LABELS, outline=False)
+    image = photo(3, 4)
+    shown = draw.overlay(image, IDS, LABELS, outline=False)
     for y, x, c in np.ndindex(3, 4, 3):
-        value = int(picture[y, x, c])
+        value = int(image[y, x, c])
         if IDS[y, x] != 255:
             value = math.floor((value + LABELS.colors[IDS[y, x]][c]) / 2 + 0.5)
         assert shown[y, x, c] == value
 
 
 def test_overlay_outlines_the_border_in_the_full_colour() -> None:
-    picture = photo(3, 4)
-    plain = draw.overlay(picture, IDS, LABELS, outline=False)
-    lined = draw.overlay(picture, IDS, LABELS)
+    image = photo(3, 4)
+    plain = draw.overlay(image, IDS, LABELS, outline=False)
+    lined = draw.overlay(image, IDS, LABELS)
     border = {(0, 1), (1, 0), (1, 1), (0, 3), (1, 2), (2, 2)}
     for y, x in np.ndindex(3, 4):
         if (y, x) in border:
             assert tuple(lined[y, x]) == LABELS.colors[IDS[y, x]]
         else:
             assert (lined[y, x] == plain[y, x]).all()
-    assert (lined[1:, 3] == picture[1:, 3]).all()  # ignored: as photographed
+    assert (lined[1:, 3] == image[1:, 3]).all()  # ignored: as photographed
 
 
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 99), st.sampled_from([0, 2, 255]))
@@ -124,19 +124,19 @@ def test_overlay_is_what_is_defined(height: int, width: int, seed: int, common: 
     rng = np.random.default_rng(seed)
     ids = rng.choice(np.array([0, 1, 2, 3, 255], np.uint8), (height, width))
     ids[rng.random((height, width)) < 0.6] = common
-    picture = photo(height, width, seed)
-    assert (draw.overlay(picture, ids, labels) == defined(picture, ids, labels, {0})).all()
+    image = photo(height, width, seed)
+    assert (draw.overlay(image, ids, labels) == defined(image, ids, labels, {0})).all()
 
 
 @pytest.mark.parametrize("name", ["background", "_background_", "__background__", "Background"])
 def test_a_black_background_stays_as_photographed(name: str) -> None:
     ids = np.zeros((7, 9), dtype=np.int64)
     ids[3, 2:7] = 1  # one pixel thin
-    picture, labels = photo(7, 9), Labels((name, "crack"))
+    image, labels = photo(7, 9), Labels((name, "crack"))
     for outline in (False, True):
-        shown = draw.overlay(picture, ids, labels, outline=outline)
-        assert (shown[ids == 0] == picture[ids == 0]).all()
-        assert (shown[ids == 1] != picture[ids == 1]).any()
+        shown = draw.overlay(image, ids, labels, outline=outline)
+        assert (shown[ids == 0] == image[ids == 0]).all()
+        assert (shown[ids == 1] != image[ids == 1]).any()
     assert (shown[ids == 1] == labels.colors[1]).all()  # all of it is outline
 
 
@@ -153,7 +153,7 @@ def test_any_other_class_is_painted(name: str, color: tuple[int, int, int]) -> N
     assert (shown[0, 0] == (photo(6, 8)[0, 0] + np.array(color) + 1) // 2).all()
 
 
-def test_the_outline_beside_the_background_is_closed_and_grows_with_the_picture() -> None:
+def test_the_outline_beside_the_background_is_closed_and_grows_with_the_image() -> None:
     ids = np.zeros((1000, 1000), dtype=np.uint8)
     ids[300:320, 400:440] = 1
     shown = draw.overlay(np.full((1000, 1000, 3), 200, np.uint8), ids, Labels(("background", "a")))
@@ -167,19 +167,17 @@ def test_the_outline_beside_the_background_is_closed_and_grows_with_the_picture(
 def test_streets_of_camvid_have_no_background(shared: Any) -> None:
     """Every class is painted there, and the outline is above and left of a border alone."""
     root = shared / "data/camvid"
-    picture = np.asarray(Image.open(root / "test/0001TP_008550.jpg").convert("RGB"))[
-        180:260, 100:220
-    ]
+    image = np.asarray(Image.open(root / "test/0001TP_008550.jpg").convert("RGB"))[180:260, 100:220]
     mask = np.asarray(Image.open(root / "testannot/0001TP_008550.png"))[180:260, 100:220]
     ids = np.where(mask == 11, 255, mask)
     assert len(np.unique(ids)) > 5
     assert (ids == 255).any()
-    assert (draw.overlay(picture, ids, CAMVID) == defined(picture, ids, CAMVID, set())).all()
+    assert (draw.overlay(image, ids, CAMVID) == defined(image, ids, CAMVID, set())).all()
     assert CAMVID.unpainted == ()
     assert VOC.unpainted == (0,)
 
 
-def test_the_outline_grows_with_the_picture() -> None:
+def test_the_outline_grows_with_the_image() -> None:
     ids = np.zeros((1000, 1200), dtype=np.uint8)
     ids[:, 600:] = 1
     shown = draw.overlay(np.zeros((1000, 1200, 3), np.uint8), ids, LABELS)
@@ -188,12 +186,12 @@ def test_the_outline_grows_with_the_picture() -> None:
 
 
 def test_inputs_stay_untouched() -> None:
-    picture, ids = photo(3, 4), IDS.copy()
-    kept = picture.copy()
-    draw.overlay(picture, ids, LABELS)
-    draw.overlay_with_legend(picture, ids, LABELS)
-    draw.error_map(ids, ids, 255, picture=picture)
-    assert (picture == kept).all()
+    image, ids = photo(3, 4), IDS.copy()
+    kept = image.copy()
+    draw.overlay(image, ids, LABELS)
+    draw.overlay_with_legend(image, ids, LABELS)
+    draw.error_map(ids, ids, 255, image=image)
+    assert (image == kept).all()
     assert (ids == IDS).all()
 
 
@@ -263,13 +261,13 @@ def test_the_legend_wraps_and_cuts_no_name() -> None:
 def test_overlay_with_legend_stands_on_a_readable_legend(
     height: int, width: int, texts: list[str]
 ) -> None:
-    picture, ids = photo(height, width), np.zeros((height, width), dtype=np.uint8)
+    image, ids = photo(height, width), np.zeros((height, width), dtype=np.uint8)
     ids[:, width // 2 :] = 2
-    shown = draw.overlay_with_legend(picture, ids, LABELS)
+    shown = draw.overlay_with_legend(image, ids, LABELS)
     factor = math.ceil(240 / width)
     assert shown.shape[1] == width * factor
     assert shown.shape[0] >= height * factor + 15
-    top = draw.overlay(picture, ids, LABELS).repeat(factor, 0).repeat(factor, 1)
+    top = draw.overlay(image, ids, LABELS).repeat(factor, 0).repeat(factor, 1)
     assert (shown[: height * factor] == top).all()
     assert {"sky", "person"} <= set(texts)
     assert (shown[height * factor :] < 120).any()  # letters
@@ -287,23 +285,23 @@ def test_error_map_paints_right_wrong_and_ignored() -> None:
     ]
 
 
-def test_error_map_dims_the_picture_where_right() -> None:
-    picture = np.array([[[200, 200, 200], [80, 80, 80], [9, 9, 9]]], dtype=np.uint8)
-    shown = draw.error_map(np.array([[0, 1, 1]]), np.array([[0, 1, 0]]), 255, picture=picture)
+def test_error_map_dims_the_image_where_right() -> None:
+    image = np.array([[[200, 200, 200], [80, 80, 80], [9, 9, 9]]], dtype=np.uint8)
+    shown = draw.error_map(np.array([[0, 1, 1]]), np.array([[0, 1, 0]]), 255, image=image)
     assert shown[0].tolist() == [[90, 90, 90], [36, 36, 36], [*draw.WRONG]]
 
 
 def test_grid_lays_out_columns_titles_captions_and_legend(texts: list[str]) -> None:
-    picture = np.full((30, 40, 3), (90, 10, 200), dtype=np.uint8)
+    image = np.full((30, 40, 3), (90, 10, 200), dtype=np.uint8)
     ids = np.zeros((30, 40), dtype=np.uint8)
     ids[:, 20:] = 1
     sheet = contact_sheet.grid(
-        [[picture, ids], [picture, ids]], ["photo", "truth"], ["a", "b"], labels=LABELS
+        [[image, ids], [image, ids]], ["photo", "truth"], ["a", "b"], labels=LABELS
     )
     assert sorted(texts) == sorted(["photo", "truth", "a", "b", "sky", "road", "person"])
     assert isinstance(sheet, Image.Image)
     pixels = np.asarray(sheet)
-    # a 40 pixel picture is enlarged by 6 to 240; each of the two rows shows it whole
+    # a 40 pixel image is enlarged by 6 to 240; each of the two rows shows it whole
     assert (pixels == (90, 10, 200)).all(axis=-1).sum() == 2 * 240 * 180
     assert (pixels == LABELS.colors[1]).all(axis=-1).sum() >= 2 * 120 * 180
     for edge in (pixels[:6], pixels[-6:], pixels[:, :6], pixels[:, -6:]):
@@ -326,7 +324,7 @@ def test_grid_scales_maps_without_inventing_colours_and_photos_smoothly() -> Non
     assert sheet[120:300, 60:400].std() < 0.8 * noise.std()  # averaged, not picked
 
 
-def test_grid_keeps_narrow_and_mixed_pictures_apart() -> None:
+def test_grid_keeps_narrow_and_mixed_images_apart() -> None:
     tall = np.full((90, 30, 3), (1, 2, 3), dtype=np.uint8)
     wide = np.full((20, 60, 3), (200, 2, 3), dtype=np.uint8)
     sheet = np.asarray(
@@ -349,7 +347,7 @@ def test_grid_keeps_narrow_and_mixed_pictures_apart() -> None:
         ),
         (
             lambda: draw.overlay(photo(4, 4), IDS, LABELS),
-            r"picture of 4 x 4 pixels and the ids of 3 x 4",
+            r"image of 4 x 4 pixels and the ids of 3 x 4",
         ),
         (lambda: draw.overlay(photo(3, 4)[..., :1], IDS, LABELS), r"shape \(3, 4, 1\).*uint8 RGB"),
         (lambda: draw.overlay(photo(3, 4) / 255, IDS, LABELS), r"type float64; expected"),
@@ -359,8 +357,8 @@ def test_grid_keeps_narrow_and_mixed_pictures_apart() -> None:
             r"the prediction of shape \(3, 4\) and type float64",
         ),
         (
-            lambda: draw.error_map(IDS, IDS, picture=photo(1, 4)),
-            r"picture of 1 x 4 pixels and the tr",
+            lambda: draw.error_map(IDS, IDS, image=photo(1, 4)),
+            r"image of 1 x 4 pixels and the tr",
         ),
         (lambda: draw.legend(LABELS, width=0), r"legend 0 pixels wide"),
         (
@@ -369,7 +367,7 @@ def test_grid_keeps_narrow_and_mixed_pictures_apart() -> None:
         ),
         (
             lambda: contact_sheet.grid([[photo(3, 3)]], ["a", "b"]),
-            r"row 0 has 1 picture\(s\).*2 titles: a, b",
+            r"row 0 has 1 image\(s\).*2 titles: a, b",
         ),
         (
             lambda: contact_sheet.grid([[photo(3, 3)]], ["a"], ["x", "y"]),

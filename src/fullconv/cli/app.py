@@ -69,7 +69,7 @@ def emit(facts: dict[str, Any], text: str, as_json: bool, *, ahead: str = "") ->
 
 @contextmanager
 def counting(what: str, *, shown: bool = True) -> Iterator[Any]:
-    """A bar on a terminal that counts pictures, with how many a second and the time left; elsewhere
+    """A bar on a terminal that counts images, with how many a second and the time left; elsewhere
     a line with the same every half a minute."""
     if not (shown and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"):
         yield _lines_of(what) if shown else lambda done, total: None

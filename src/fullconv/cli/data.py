@@ -34,11 +34,11 @@ def check(
     heads
         Further folders of masks in it, with commas: each is checked, too.
     inputs
-        Folders of depth and the like in it, with commas: whether each picture has its file.
+        Folders of depth and the like in it, with commas: whether each image has its file.
     fix
         Write a repaired copy into this new folder; the data set itself is only read.
     sheet
-        Write a PNG with pictures of what was found, and of a few pairs as they should be.
+        Write a PNG with images of what was found, and of a few pairs as they should be.
     json
         Print one JSON object and nothing else.
     """
@@ -86,7 +86,7 @@ def _with_stride(report: CheckReport) -> tuple[dict[str, Any], str]:
     if found and stride:
         facts["recommended_stride_reason"] = found.reason
         whole = shell_command("fullconv", "ceiling", data.root)
-        counts = "shows each class" if found.pictures == found.pictures_in_split else "counts all"
+        counts = "shows each class" if found.images == found.images_in_split else "counts all"
         text += f"recommended: --stride {stride}: {found.reason}\n  {whole}   # {counts}\n"
     return facts, text
 
@@ -108,7 +108,7 @@ def inspect(thing: str, *, sheet: Path | None = None, json: Json = False) -> Non
         A backbone's name or card, a model (a folder or hf://user/name), or a data set's folder or
         published name.
     sheet
-        Of a data set: write a PNG with a few of its pictures, their labels over them.
+        Of a data set: write a PNG with a few of its images, their labels over them.
     json
         Print one JSON object and nothing else.
     """
@@ -125,7 +125,7 @@ def _after(named: str, facts: dict[str, Any]) -> str:
     if "layout" in facts:  # a data set
         return shell_command("fullconv", "check", named)
     if "engine" in facts:  # a model
-        return shell_command("fullconv", "predict", named, "PICTURES")
+        return shell_command("fullconv", "predict", named, "IMAGES")
     return shell_command("fullconv", "train", "DATA", "--backbone", named)
 
 
@@ -159,12 +159,12 @@ def convert(
     order: Literal["auto", "area", "file"] = "auto",
     json: Json = False,
 ) -> None:
-    """Turn annotations or masks, however they lie, into pictures, id masks and a dataset.toml.
+    """Turn annotations or masks, however they lie, into images, id masks and a dataset.toml.
 
     Parameters
     ----------
     source
-        A folder with the files and the pictures, one JSON file, or the name of a published data
+        A folder with the files and the images, one JSON file, or the name of a published data
         set. It is only read.
     out
         A new folder for the data set.

@@ -18,7 +18,7 @@ import numpy as np
 from fullconv.core.errors import FullconvError
 from fullconv.core.settings import read_config
 from fullconv.core.text import shell_command
-from fullconv.data.io.images import read_picture
+from fullconv.data.io.images import read_image
 from fullconv.data.io.masks import read_mask
 from fullconv.data.layouts.dataset import read
 from fullconv.data.synthetic import scenes as drawn
@@ -94,7 +94,7 @@ def _stopped(run: Path, epochs: int, seed: int) -> bool:
 
 def text_of(result: dict[str, Any], out: Path) -> str:
     """What a demo came to, to read."""
-    scenes = result["protocol"]["pictures"]
+    scenes = result["protocol"]["images"]
     look = f"look at {out / SHEET} and {out / REPORT}"
     return f"on {scenes} scenes it never saw:\n\n{table(result)}\n\n{look}"
 
@@ -102,24 +102,24 @@ def text_of(result: dict[str, Any], out: Path) -> str:
 def save_sheet(
     predictor: Predictor, data: str | Path, path: Path, *, split: str = "test", shown: int = SHOWN
 ) -> None:
-    """A sheet of photo, truth, prediction and errors, from the best to the worst picture.
+    """A sheet of photo, truth, prediction and errors, from the best to the worst image.
 
     Args:
         predictor: a model.
         data: the data set's folder.
         path: of the PNG.
-        split: whose pictures.
+        split: whose images.
         shown: how many, spread evenly over the order by mean IoU.
     """
     dataset = read(data)
     labels = predictor.labels
     scored = []
     for pair in dataset.splits[split]:
-        picture, truth = read_picture(pair.picture), read_mask(pair.mask, dataset.labels)
-        prediction = predictor.label_map(picture)
+        image, truth = read_image(pair.image), read_mask(pair.mask, dataset.labels)
+        prediction = predictor.label_map(image)
         confusion = confusion_matrix(truth, prediction, len(labels))
         scored.append(
-            (Metrics(labels.names, confusion).mean_iou, pair.name, picture, truth, prediction)
+            (Metrics(labels.names, confusion).mean_iou, pair.name, image, truth, prediction)
         )
     scored.sort(key=lambda entry: -entry[0])
     chosen = sorted(
@@ -127,9 +127,9 @@ def save_sheet(
     )
     rows, captions = [], []
     for index in chosen:
-        mean_iou, name, picture, truth, prediction = scored[index]
-        errors = draw.error_map(truth, prediction, labels.ignore_index, picture=picture)
-        rows.append([picture, truth, prediction, errors])
+        mean_iou, name, image, truth, prediction = scored[index]
+        errors = draw.error_map(truth, prediction, labels.ignore_index, image=image)
+        rows.append([image, truth, prediction, errors])
         captions.append(f"{name}: mean IoU {mean_iou:.1%}, number {index + 1} of {len(scored)}")
     titles = ["photo", "truth", "prediction", "errors (red)"]
     contact_sheet.grid(rows, titles, captions, labels=labels).save(path)

@@ -219,7 +219,7 @@ def _devices(health: Health, torch: Any) -> None:
             "slow",
             "this processor has no bfloat16 instructions and there is no GPU: models run in "
             "float32.",
-            "fullconv predict MODEL PICTURES --compile   # faster, after up to a minute",
+            "fullconv predict MODEL IMAGES --compile   # faster, after up to a minute",
         )
 
 
@@ -335,7 +335,7 @@ def _space(health: Health) -> None:
     if _SHARED.is_dir() and (left := free(_SHARED)) < GIB / 4:
         health.add(
             "warning",
-            f"only {_size(left)} of shared memory are free: the processes that read pictures pass "
+            f"only {_size(left)} of shared memory are free: the processes that read images pass "
             "them on through it.",
             "docker run --shm-size 2g ...   # or: fullconv train DATA --workers 0",
         )

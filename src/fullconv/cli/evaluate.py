@@ -12,7 +12,7 @@ from fullconv.core.text import as_typed, plural, shell_command, truncated_list
 
 if TYPE_CHECKING:
     from fullconv.evaluation.evaluate import Evaluation
-    from fullconv.evaluation.per_image import PictureCounts
+    from fullconv.evaluation.per_image import ImageCounts
 
 
 ELSEWHERE = Path("reports")  # for what is no run
@@ -33,7 +33,7 @@ def evaluate(
     counts: Path | None = None,
     json: Json = False,
 ) -> None:
-    """Score a model on a split: mean IoU and its kin, at the pictures' original size.
+    """Score a model on a split: mean IoU and its kin, at the images' original size.
 
     Parameters
     ----------
@@ -50,9 +50,9 @@ def evaluate(
     ignore_rules
         Rules of `fullconv check`, with commas: what they found is left out.
     flip
-        Average the probabilities of each picture and its mirror image.
+        Average the probabilities of each image and its mirror image.
     scales
-        Average them over the picture at these sizes, with commas: 0.75,1,1.25.
+        Average them over the image at these sizes, with commas: 0.75,1,1.25.
     report
         An .html file, none, or auto: report-SPLIT.html in the run, or in reports/ without one.
     counts
@@ -79,7 +79,7 @@ def evaluate(
         raise lost
 
 
-def _keep(found: PictureCounts | None, model: Path, path: Path | None) -> None:
+def _keep(found: ImageCounts | None, model: Path, path: Path | None) -> None:
     """Where it was asked for, or in the run; a run that cannot be written to is no error."""
     from fullconv.evaluation.per_image import keep, run_of
 
@@ -107,8 +107,8 @@ def _print(result: Evaluation, model: Path, data: Path, page: Path | None, json:
     card = facts["protocol"]
     views = card["test_time_augmentation"]
     how = "original size" + f", averaged over {views}" * (views != "none")
-    pictures = plural(card["pictures"], "picture")
-    head = f"{as_typed(model)} on {data}, split {card['split']}, {pictures}, {how}"
+    images = plural(card["images"], "image")
+    head = f"{as_typed(model)} on {data}, split {card['split']}, {images}, {how}"
     text = f"{head}\n\n{table(facts)}"
     if result.left_out:
         say(
@@ -117,7 +117,7 @@ def _print(result: Evaluation, model: Path, data: Path, page: Path | None, json:
     if page:
         facts["report"] = str(page)
         text += f"\n\nreport: {page}"
-    emit(facts, text, json, ahead=shell_command("fullconv", "predict", model, "PICTURES"))
+    emit(facts, text, json, ahead=shell_command("fullconv", "predict", model, "IMAGES"))
 
 
 def _place(model: Path, split: str, report: str) -> Path | None:
@@ -181,9 +181,9 @@ def compare(
         Lines of the protocol card that may differ because they are what is compared, with commas:
         pretrained_on, trained_on, test_time_augmentation.
     out
-        Write a page (.html), or curves and differences as a picture (.png, .svg).
+        Write a page (.html), or curves and differences as an image (.png, .svg).
     resamples
-        How often the pictures are drawn again for the intervals.
+        How often the images are drawn again for the intervals.
     json
         Print one JSON object and nothing else.
     """

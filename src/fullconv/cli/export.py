@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fullconv.models.model import Model
 
 
-MOST = 64  # pictures that int8 is calibrated with
+MOST = 64  # images that int8 is calibrated with
 
 
 @app.command(sort_key=5)
@@ -36,40 +36,40 @@ def export(
     model
         A model folder, the run that holds it, or hf://user/name.
     to
-        onnx (ONNX Runtime), openvino, torch (torch.export), or web: a page that labels pictures in
+        onnx (ONNX Runtime), openvino, torch (torch.export), or web: a page that labels images in
         the browser.
     out
         Folder for the file.
     precision
-        float32, float16, or int8, which is calibrated on pictures.
+        float32, float16, or int8, which is calibrated on images.
     labels_inside
         The file gives class ids at every pixel, not scores at the cells. Slower, and needs nothing
         of fullconv to be read.
     calibrate
-        A folder of pictures (or one) like those that the model will see: int8 needs some, and all
+        A folder of images (or one) like those that the model will see: int8 needs some, and all
         are compared on them, too.
     ort
         For web: an unpacked npm package onnxruntime-web. Without it, npm fetches one.
     json
         Print one JSON object and nothing else.
     """
-    from fullconv.data.io.images import read_picture
+    from fullconv.data.io.images import read_image
     from fullconv.deploy.export import export as export_model
     from fullconv.deploy.export_web import export_web
-    from fullconv.inference.input_files import find_pictures
+    from fullconv.inference.input_files import find_images
     from fullconv.models.model import load_model
 
     _require_together(to, labels_inside, ort)
-    found = [path for path, _ in find_pictures([calibrate])] if calibrate else []
+    found = [path for path, _ in find_images([calibrate])] if calibrate else []
     some = found[:: max(1, len(found) // MOST)][:MOST]
     say(f"{as_typed(model)} -> {to}, {precision}: takes a minute or two")
-    loaded, pictures = load_model(model), [read_picture(path) for path in some]
+    loaded, images = load_model(model), [read_image(path) for path in some]
     if to == "web":
         name = name_of(model)
-        result = export_web(loaded, out, name=name, precision=precision, pictures=pictures, ort=ort)
+        result = export_web(loaded, out, name=name, precision=precision, images=images, ort=ort)
     else:
         result = export_model(
-            loaded, out, to=to, precision=precision, labels_inside=labels_inside, pictures=pictures
+            loaded, out, to=to, precision=precision, labels_inside=labels_inside, images=images
         )
     if precision == "float32":
         _say_where_the_model_differs(loaded, model)
@@ -84,7 +84,7 @@ def _say_where_the_model_differs(loaded: Model, model: Path) -> None:
     if chosen_precision(loaded, torch.device("cpu"))[0] != "float32":
         say(
             "note: on this machine the model itself runs in bfloat16, and labels some pixels "
-            f"otherwise; as the file does: {shell_command('fullconv', 'predict', model, 'PICTURES')} "
+            f"otherwise; as the file does: {shell_command('fullconv', 'predict', model, 'IMAGES')} "
             "--precision float32"
         )
 
@@ -109,7 +109,7 @@ def _next(to: str, file: Path) -> list[str]:
     if to == "torch":
         code = f"import torch; print(torch.export.load({str(file)!r}))"
         return [f"next: {shell_command('python', '-c', code)}"]
-    return [f"next: {shell_command('fullconv', 'predict', file, 'PICTURES')}"]
+    return [f"next: {shell_command('fullconv', 'predict', file, 'IMAGES')}"]
 
 
 @app.command(sort_key=6)
@@ -120,7 +120,7 @@ def push(
     private: bool = False,
     revision: str = "",
     message: str = "",
-    pictures: bool = False,
+    images: bool = False,
     json: Json = False,
 ) -> None:
     """Send a model to the Hugging Face hub: weights, config.json and model card, nothing else.
@@ -137,8 +137,8 @@ def push(
         A branch to send it to; it is made where there is none.
     message
         Of the commit.
-    pictures
-        Send the run's newest sheet of validation pictures, too: pictures of your data.
+    images
+        Send the run's newest sheet of validation images, too: images of your data.
     json
         Print one JSON object and nothing else.
     """
@@ -151,8 +151,8 @@ def push(
         private=private,
         revision=revision,
         message=message,
-        pictures=pictures,
+        images=images,
     )
     text = f"{done.address}   # {', '.join(done.files)}"
-    ahead = shell_command("fullconv", "predict", done.name, "PICTURES")
+    ahead = shell_command("fullconv", "predict", done.name, "IMAGES")
     emit(asdict(done), text, json, ahead=ahead)

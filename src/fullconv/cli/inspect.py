@@ -26,7 +26,7 @@ from fullconv.network.backbone import STRIDES, Backbone, build
 
 def inspect(thing: str, *, sheet: str | Path | None = None) -> tuple[dict[str, Any], str]:
     """Facts (JSON-able) and text about a backbone's name or card, a model folder or a data set; of
-    a data set also a picture of a few of its pairs, where `sheet` names a PNG file."""
+    a data set also an image of a few of its pairs, where `sheet` names a PNG file."""
     if is_hub_name(thing):
         return _model(local(thing))
     path = Path(thing)
@@ -92,7 +92,7 @@ def _model(path: Path) -> tuple[dict[str, Any], str]:
         f"classes: {', '.join(model.labels.names)}",
         *(f"head {name}: {', '.join(labels.names)}" for name, labels in model.heads.items()),
         *(
-            f"takes {one.name} beside each picture: {plural(one.channels, 'channel')}, "
+            f"takes {one.name} beside each image: {plural(one.channels, 'channel')}, "
             f"{model.fusion} fusion"
             for one in model.inputs
         ),
@@ -110,10 +110,10 @@ def _model(path: Path) -> tuple[dict[str, Any], str]:
 
 
 def _tiles(engine: Engine) -> tuple[dict[str, Any], list[str]]:
-    """Whether large pictures are cut without a trace, and what was measured."""
+    """Whether large images are cut without a trace, and what was measured."""
     model = engine.model
     if model.short_side is not None:
-        said = f"pictures are resized as a whole, to {model.short_side} pixels"
+        said = f"images are resized as a whole, to {model.short_side} pixels"
         return {"exact": False, "reasons": [said]}, [f"tiles: none, {said}"]
     if engine.precision != "float32":  # what tiles do must not drown in rounding
         engine = Engine(model, device=engine.device, precision="float32")
@@ -122,21 +122,21 @@ def _tiles(engine: Engine) -> tuple[dict[str, Any], list[str]]:
     if tiles.exact:  # a strip that is longer than what a window sees
         tiles = Tiles(model.network, engine.scores, tile=max(64, tiles.halo // 2))
         height, width = 97, 2 * tiles.halo + 4 * tiles.tile + 1
-    picture = torch.from_numpy(scene(0, size=(height, width))[0]).permute(2, 0, 1)
+    image = torch.from_numpy(scene(0, size=(height, width))[0]).permute(2, 0, 1)
     for one in model.inputs:  # grey, in the numbers of the input
-        grey = picture[:1].float() / 127.5 - 1
+        grey = image[:1].float() / 127.5 - 1
         beside = [grey * std + mean for mean, std in zip(one.mean, one.std, strict=True)]
-        picture = torch.cat([picture.float(), *beside])
-    found = difference(tiles, picture, [len(labels) for labels in model.tables])
+        image = torch.cat([image.float(), *beside])
+    found = difference(tiles, image, [len(labels) for labels in model.tables])
     facts = {"exact": tiles.exact, "halo": tiles.halo, "reasons": list(tiles.reasons)}
     facts |= {"measured": {**asdict(found), "size": [height, width], "tile": tiles.tile}}
     measured = (
-        f"measured on a drawn picture of {height} x {width} in tiles of {tiles.tile}: "
+        f"measured on a drawn image of {height} x {width} in tiles of {tiles.tile}: "
         f"{found.labels} of {plural(found.pixels, 'pixel')} get another label, scores differ by "
         f"up to {found.scores / max(found.spread, 1e-9):.1g} of their spread"
     )
     if tiles.exact:
-        halo = f"tiles with a halo of {tiles.halo} pixels give the labels of the whole picture"
+        halo = f"tiles with a halo of {tiles.halo} pixels give the labels of the whole image"
         return facts, [f"{halo}: proven by the receptive field", measured]
     why = ", ".join(tiles.reasons)
     return facts, [f"tiles are not exact, because of {why}: seams are blended", measured]
@@ -149,14 +149,12 @@ def _lines(backbone: Backbone) -> list[str]:
         rows.append(f"{grid.stride:>8g}{grid.offset:>8g}{field:>10}{channels:>10}")
     whole = _whole(backbone.grids)
     if whole:
-        rows.append(f"sees the whole picture: {', '.join(whole)}")
+        rows.append(f"sees the whole image: {', '.join(whole)}")
     phase = {0: "multiples of", 1: "one more than a multiple of"}.get(backbone.size_phase or 0)
     if backbone.size_phase is not None:
-        rows.append(f"pictures are padded to {phase} {backbone.coarsest} pixels")
+        rows.append(f"images are padded to {phase} {backbone.coarsest} pixels")
     if backbone.placement == "stretched":
-        rows.append(
-            "scores are stretched over the picture: offsets hold for multiples of the stride"
-        )
+        rows.append("scores are stretched over the image: offsets hold for multiples of the stride")
     return rows
 
 

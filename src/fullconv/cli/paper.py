@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @app.command(sort_key=9)
 def heatmap(
     classifier: str,
-    picture: Path,
+    image: Path,
     *,
     classes: Annotated[
         tuple[str, ...], Parameter(name="--class", negative=(), show_default=False)
@@ -31,19 +31,19 @@ def heatmap(
     pretrained: bool = True,
     json: Json = False,
 ) -> None:
-    """Show where in a picture a classifier sees its classes: it is made dense, nothing is trained.
+    """Show where in an image a classifier sees its classes: it is made dense, nothing is trained.
 
     Parameters
     ----------
     classifier
         A timm name, "torchvision:NAME", or a backbone card (.toml) with weights of your own.
-    picture
+    image
         The photo.
     classes
         A class to draw: a name ("tabby"), or its id; once for each class. Default: the one
         that is most probable anywhere.
     scales
-        Of the picture, with commas. 1 is the photo itself, reduced where its shorter side has more
+        Of the image, with commas. 1 is the photo itself, reduced where its shorter side has more
         than twice the pixels that the classifier looks at.
     out
         The PNG to write.
@@ -57,13 +57,13 @@ def heatmap(
     wanted = _scales(scales)
     if top < 1:
         raise FullconvError(f"--top {top}; expected 1 or more.", "--top 5")
-    _refuse_place(out, picture)
-    dense, found, shown = _found(classifier, picture, classes, wanted, pretrained)
+    _refuse_place(out, image)
+    dense, found, shown = _found(classifier, image, classes, wanted, pretrained)
     facts, text = _facts(dense, found, shown, min(top, dense.num_classes))
     _write(found, shown, out)
     for caveat in dense.caveats():
         say(f"note: {dense.name}: {caveat}.")
-    facts |= {"picture": str(picture), "out": str(out)}
+    facts |= {"image": str(image), "out": str(out)}
     ahead = shell_command("fullconv", "train", "DATA", "--backbone", classifier)
     emit(facts, f"{text}\nheat map: {out}", json, ahead=ahead)
 
@@ -109,14 +109,14 @@ def probe(
             ignore_rules=ignore_rules,
             progress=progress,
         )
-    pictures = plural(result.evaluations["everything"].protocol["pictures"], "picture")
-    head = f"{as_typed(model)} on {data}, split {split}, {pictures}\n\n"
-    ahead = shell_command("fullconv", "predict", model, "PICTURES")
+    images = plural(result.evaluations["everything"].protocol["images"], "image")
+    head = f"{as_typed(model)} on {data}, split {split}, {images}\n\n"
+    ahead = shell_command("fullconv", "predict", model, "IMAGES")
     emit(result.to_dict(), head + table(result), json, ahead=ahead)
 
 
 def _found(
-    classifier: str, picture: Path, classes: Sequence[str], scales: list[float], pretrained: bool
+    classifier: str, image: Path, classes: Sequence[str], scales: list[float], pretrained: bool
 ) -> tuple[DenseClassifier, Heatmap, list[int]]:
     """The dense classifier, what it finds, and the ids of the classes to draw."""
     import torch
@@ -126,12 +126,12 @@ def _found(
     from fullconv.network.dense.classifier import find_class
     from fullconv.network.dense.convolutionalize import convolutionalize
 
-    with opened(picture):  # what is no picture is said before a network is built
+    with opened(image):  # what is no image is said before a network is built
         pass
     dense = convolutionalize(classifier, pretrained)
     asked = [find_class(name, dense.names, dense.num_classes) for name in classes]
     dense.to("cuda" if torch.cuda.is_available() else "cpu")
-    found = find_heat(dense, picture, scales=scales)
+    found = find_heat(dense, image, scales=scales)
     return dense, found, list(dict.fromkeys(asked)) or [found.top(1)[0].class_id]
 
 
@@ -158,14 +158,14 @@ def _scales(text: str) -> list[float]:
         ) from None
 
 
-def _refuse_place(out: Path, picture: Path) -> None:
+def _refuse_place(out: Path, image: Path) -> None:
     if out.suffix.lower() != ".png":
         raise FullconvError(
             f"a heat map is written as PNG, not as {out.name!r}.", f"--out {out.stem}.png"
         )
-    if out.resolve() == picture.resolve():
+    if out.resolve() == image.resolve():
         raise FullconvError(
-            f"{out} is the picture; the heat map would be written over it.", "--out heatmap.png"
+            f"{out} is the image; the heat map would be written over it.", "--out heatmap.png"
         )
 
 

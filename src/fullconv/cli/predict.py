@@ -1,4 +1,4 @@
-"""The command that labels pictures: predict."""
+"""The command that labels images: predict."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fullconv.inference.sharding import Share
 
 SHOWN = 20  # results that get a line
-UNDONE = 100  # pictures whose error is spelt out
+UNDONE = 100  # images whose error is spelt out
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Asked:
     min_area: int = 0
     """Regions of fewer pixels take the class that surrounds them most."""
     flip: bool = False
-    """Average the probabilities of each picture and its mirror image."""
+    """Average the probabilities of each image and its mirror image."""
     scales: str = ""
-    """Average them over the picture at these sizes, with commas: 0.75,1,1.25."""
+    """Average them over the image at these sizes, with commas: 0.75,1,1.25."""
     every: int = 1
     """Of videos: label each so-many-th frame; those between show the labels before."""
 
@@ -52,7 +52,7 @@ class Asked:
 @app.command(sort_key=5)
 def predict(
     model: Path,
-    *pictures: Path,
+    *images: Path,
     out: Path = Path("predictions"),
     save: str = "mask,overlay",
     inputs: str = "",
@@ -64,35 +64,35 @@ def predict(
     json: Json = False,
     asked: Annotated[Asked | None, Parameter(name="*")] = None,
 ) -> None:
-    """Label every pixel of pictures and videos.
+    """Label every pixel of images and videos.
 
     Parameters
     ----------
     model
         A model folder, the run that holds it, an exported file, hf://user/name on the Hugging Face
         hub, torchvision:fcn_resnet50, or a .caffemodel or .pth.
-    pictures
-        Pictures or videos: files, folders with all below, patterns such as "photos/**/*.jpg";
+    images
+        Images or videos: files, folders with all below, patterns such as "photos/**/*.jpg";
         @list.txt for a file with a path a line, - for the same from standard input. Results of
         earlier runs are left out.
     out
-        Folder for the results. Pictures whose results are there already are not done again.
+        Folder for the results. Images whose results are there already are not done again.
     save
         With commas: mask (ids as a palette PNG), color, overlay, json, confidence (grey),
         probability (of each class, for NumPy), polygons (GeoJSON), coco. The first four also of
         videos, as videos.
     inputs
-        Folders with a file for each picture, with commas, of a model that takes depth and the like.
+        Folders with a file for each image, with commas, of a model that takes depth and the like.
     precision
         auto takes bfloat16 where it is faster and the model gives the same labels in it.
     compile
         Faster, after up to a minute at each of two sizes; on a CPU it needs a C++ compiler.
     tile
-        Cut pictures that are longer into tiles of so many pixels; by default above 16.8 million.
+        Cut images that are longer into tiles of so many pixels; by default above 16.8 million.
     huge
         Read files of any size, also where a damaged one may only say that it is large.
     again
-        Also pictures whose results are there already.
+        Also images whose results are there already.
     json
         Print one JSON object and nothing else.
     """
@@ -100,7 +100,7 @@ def predict(
     asked = asked or Asked()
     _predict(
         model,
-        pictures,
+        images,
         out,
         _kinds(save),
         how,
@@ -128,21 +128,21 @@ def _predict(
     """As `predict`; `how` is what `fullconv.inference.predictor.load` wants to know."""
     from fullconv.data.io.limits import any_size
     from fullconv.data.layouts.extra_folders import names_of
-    from fullconv.inference.batch import Picture, predict_many
+    from fullconv.inference.batch import InputImage, predict_many
     from fullconv.inference.manifest import Finished, job_of
     from fullconv.inference.sharding import share_of, wait_for_the_others
-    from fullconv.inference.writers import spare_pictures
+    from fullconv.inference.writers import spare_images
     from fullconv.models.hub import local
 
     options = asked.options(outputs)
     share = share_of()
-    every = _pictures(model, named, share)
-    spare_pictures(every, out, outputs)
+    every = _images(model, named, share)
+    spare_images(every, out, outputs)
     there = local(model)
     predictor = _loaded(there, every, share, options=options, **how)
     mine = share.part(every)
     beside = predictor.inputs_of([path for path, _ in mine], names_of(inputs))
-    todo = [Picture(*one, of) for one, of in zip(mine, beside, strict=True)]
+    todo = [InputImage(*one, of) for one, of in zip(mine, beside, strict=True)]
     job = job_of(there, {**how, **asdict(asked), "inputs": inputs})
     finished = Finished(out, job, [one.stem for one in todo], rank=share.rank)
     with (
@@ -184,7 +184,7 @@ def _loaded(
     return load(model, device=share.device(), tile=tile, options=options, **how)
 
 
-def _pictures(model: Path, named: tuple[Path, ...], share: Share) -> list[tuple[Path, Path]]:
+def _images(model: Path, named: tuple[Path, ...], share: Share) -> list[tuple[Path, Path]]:
     """Those that are named, with the names of their results."""
     from fullconv.inference.input_files import STANDARD_INPUT, find_named
 
@@ -201,7 +201,7 @@ def _pictures(model: Path, named: tuple[Path, ...], share: Share) -> list[tuple[
         )
     if not named:
         raise FullconvError(
-            "no picture was named; expected files, or folders of pictures, after the model.",
+            "no image was named; expected files, or folders of images, after the model.",
             shell_command("fullconv", "predict", model, "photo.jpg"),
         )
     earlier: list[Path] = []
@@ -216,7 +216,7 @@ def _kind(paths: list[Path]) -> str:
     from fullconv.data.io.video import is_video
 
     videos = sum(map(is_video, paths))
-    return "picture" if not videos else "video" if videos == len(paths) else "file"
+    return "image" if not videos else "video" if videos == len(paths) else "file"
 
 
 def _note(done: Done, finished: Finished, predictor: Any, again: bool, kind: str) -> None:
@@ -238,12 +238,12 @@ def _note(done: Done, finished: Finished, predictor: Any, again: bool, kind: str
         )
     if predictor.seams:
         reasons = ", ".join(predictor.seams)
-        say(f"note: large pictures were cut into tiles with blended seams, because of {reasons}")
+        say(f"note: large images were cut into tiles with blended seams, because of {reasons}")
 
 
 def _facts(done: Done, share: Share) -> dict[str, Any]:
     facts: dict[str, Any] = {
-        "pictures": done.results,
+        "images": done.results,
         "failed": [one.message for one in done.failed],
     }
     facts["skipped"] = done.skipped
@@ -273,7 +273,7 @@ def _undone(failed: list[FullconvError], every: str) -> FullconvError:
     named = [one.message for one in failed[:UNDONE]]
     said = [f"{len(failed)} of {every} could not be labelled:", *named, *more]
     hints = [
-        "--allow-huge   # reads pictures of any size"
+        "--allow-huge   # reads images of any size"
         for one in failed
         if isinstance(one, TooLargeError)
     ]
@@ -299,6 +299,6 @@ def _kinds(save: str) -> list[str]:
 
 
 def _largest(result: dict[str, Any]) -> str:
-    """A picture's largest classes, in a line."""
+    """An image's largest classes, in a line."""
     areas = sorted(result["area"].items(), key=lambda item: -item[1])[:4]
     return f"{result['source']}: " + ", ".join(f"{name} {share:.0%}" for name, share in areas)

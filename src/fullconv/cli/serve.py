@@ -52,11 +52,11 @@ def serve(
     max_bytes
         Of an upload.
     max_pixels
-        Of a picture.
+        Of an image.
     max_seconds
         For a request, from its first byte.
     queue
-        Pictures that may wait; further ones are told to come again.
+        Images that may wait; further ones are told to come again.
     precision
         See predict.
     compile

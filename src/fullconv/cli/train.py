@@ -69,7 +69,7 @@ def train(
         lines.append(f"never predicted: {truncated_list(never)}")
     page = run.folder / REPORT
     lines += [f"model: {run.model}", f"report: {page}"]
-    ahead = shell_command("fullconv", "predict", run.folder, "PICTURES")  # nothing is left to score
+    ahead = shell_command("fullconv", "predict", run.folder, "IMAGES")  # nothing is left to score
     if "test" in run.splits:
         ahead = shell_command(
             "fullconv", "evaluate", run.folder, data or run.data, "--split", "test"

@@ -23,7 +23,7 @@ def headline(metrics: Mapping[str, Any]) -> str:
     card, value = metrics["protocol"], metrics["mean_iou"]
     further = "".join(f", {k} {_number(v['mean_iou'])}" for k, v in _heads(metrics).items())
     number = _number(value) + further
-    return f"mean IoU {number} on {card['split']} ({plural(card['pictures'], 'picture')})"
+    return f"mean IoU {number} on {card['split']} ({plural(card['images'], 'image')})"
 
 
 def never_predicted(metrics: Mapping[str, Any]) -> list[str]:

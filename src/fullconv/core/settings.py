@@ -55,22 +55,22 @@ class Settings:
     same backbone. The losses are summed."""
     extra_inputs: str = ""
     """Folders of depth, infrared and the like in the data set, with commas: a file for each
-    picture, that goes into the network beside it."""
+    image, that goes into the network beside it."""
     fusion: str = "early"
     """Of inputs: early (a wider first convolution) or late (a trunk each, scores averaged)."""
     epochs: int = 50
-    """Passes over the training pictures; of each stage, where it is staged."""
+    """Passes over the training images; of each stage, where it is staged."""
     batch_size: int = 8
-    """Pictures per pass and device."""
+    """Images per pass and device."""
     grad_accumulation: int = 1
-    """Passes whose gradients are averaged into one step: more pictures than memory holds."""
+    """Passes whose gradients are averaged into one step: more images than memory holds."""
     crop: tuple[int, int] | None = None
-    """Height and width of a training crop, in pixels; 0 0: whole pictures. Default: from the
-    picture sizes."""
+    """Height and width of a training crop, in pixels; 0 0: whole images. Default: from the
+    image sizes."""
     scale: tuple[float, float] | None = None
     """Random magnification before the crop. Default: from how fine the labels are."""
     flip: bool = True
-    """Mirror half of the pictures left to right."""
+    """Mirror half of the images left to right."""
     color_jitter: float = 0.3
     """Random brightness, contrast and saturation, up to this fraction."""
     init_from: str = ""
@@ -111,17 +111,17 @@ class Settings:
     logger: str = ""
     """tensorboard, wandb or both, with a comma: what log.csv and images/ hold goes there, too."""
     log_images_every: int | None = None
-    """Draw the same few validation pictures each so-many-th epoch, and the first batches before
+    """Draw the same few validation images each so-many-th epoch, and the first batches before
     the first step, into images/; 0: never. Default: about ten times."""
     seed: int = 0
     """Same seed, same machine, same result."""
     workers: int | None = None
-    """Processes that read pictures. Default: up to 4, as many as there are cores."""
+    """Processes that read images. Default: up to 4, as many as there are cores."""
     ignore_rules: str = ""
     """Rules of `fullconv check`, with commas, whose errors do not keep the training from starting:
     what they found is left out."""
     cache: float = 1.0
-    """GiB of memory for decoded pictures and masks; what does not fit is decoded every epoch."""
+    """GiB of memory for decoded images and masks; what does not fit is decoded every epoch."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     devices: int = 1
@@ -166,7 +166,7 @@ class Settings:
         self._require("seed", 0 <= self.seed < 2**32, f"from 0 to {2**32 - 1}")
         self._require("label_smoothing", 0 <= self.label_smoothing < 1, "from 0 to below 1")
         fine = self.crop is None or self.crop == WHOLE or min(self.crop) >= 1
-        self._require("crop", fine, "two sizes of 1 or more, or 0 0 for whole pictures")
+        self._require("crop", fine, "two sizes of 1 or more, or 0 0 for whole images")
         fine = self.scale is None or 0 < self.scale[0] <= self.scale[1]
         self._require("scale", fine, "two factors, low to high")
 

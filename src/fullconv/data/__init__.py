@@ -1,1 +1,1 @@
-"""Labelled pictures: recognised, checked, read and augmented. Knows nothing of networks."""
+"""Labelled images: recognised, checked, read and augmented. Knows nothing of networks."""

@@ -4,7 +4,7 @@
     openvino   a folder with model.xml and model.bin
     torch      model.pt2, a program of torch.export
 
-The file takes any number of pictures of any size, as uint8 RGB: normalisation and padding are in
+The file takes any number of images of any size, as uint8 RGB: normalisation and padding are in
 it. It gives the scores at the cells (N, K, h, w), which are small, or with `labels_inside` the ids
 at every pixel (N, H, W). Its metadata hold the model's config.json and where the cells sit.
 """
@@ -46,7 +46,7 @@ class Exported:
     Args:
         path: of the file.
         precision: of its network.
-        sizes: (H, W) of the pictures that were compared.
+        sizes: (H, W) of the images that were compared.
         pixels: how many there were.
         unlike: share of them (fraction) that get another label than from the model in float32.
         error: the largest difference of a score, over the largest score.
@@ -78,7 +78,7 @@ class Exported:
         error = "" if self.error is None else f"; scores to {self.error:.1e} of the largest"
         return (
             f"{self.path}: {self.bytes / 1e6:.1f} MB, {self.precision}\n"
-            f"compared with the model in float32 on {len(self.sizes)} pictures of "
+            f"compared with the model in float32 on {len(self.sizes)} images of "
             f"{len(set(self.sizes))} sizes: {1 - self.unlike:.4%} of {self.pixels} labels are equal"
             f"{error}"
         )
@@ -91,22 +91,22 @@ def export(
     to: str = "onnx",
     precision: str = "float32",
     labels_inside: bool = False,
-    pictures: Sequence[np.ndarray] = (),
+    images: Sequence[np.ndarray] = (),
 ) -> Exported:
     """Writes a model for another engine, and compares what it gives there first.
 
     Args:
         out: a folder; the file is called model.onnx, model.xml or model.pt2 in it.
         to: one of `FORMATS`.
-        precision: one of `PRECISIONS`; int8 is calibrated on the pictures.
+        precision: one of `PRECISIONS`; int8 is calibrated on the images.
         labels_inside: the file gives ids at every pixel in place of scores at the cells.
-        pictures: (H, W, 3) uint8 RGB, to calibrate with and to compare on, beside drawn ones.
+        images: (H, W, 3) uint8 RGB, to calibrate with and to compare on, beside drawn ones.
 
     Raises:
         FullconvError: the format cannot hold the model, its engine is not installed, or the file
             gives other labels than the model: it is not kept then.
     """
-    _require_exportable(model, to, precision, pictures)
+    _require_exportable(model, to, precision, images)
     about = {**model.config(), "precision": precision, "labels_inside": labels_inside}
     graph = Graph(model, half=precision == "float16", labels_inside=labels_inside).eval()
     grid = _grid(graph, model)
@@ -116,9 +116,9 @@ def export(
         with quiet():
             WRITERS[to](graph, file, json.dumps(about), len(about.get("inputs", ())), model)
             if precision == "int8":
-                quantize(file, model, pictures)
+                quantize(file, model, images)
         found = load_program(file, model) if to == "torch" else load_deployed(file)
-        result = _compared(found, model, precision, pictures)
+        result = _compared(found, model, precision, images)
         out = Path(out)
         try:
             out.mkdir(parents=True, exist_ok=True)
@@ -138,7 +138,7 @@ def load_program(path: str | Path, model: Model) -> Deployed:
     """A program of torch.export, to be compared with the model that it was made of."""
     with quiet():
         found = torch.export.load(str(path), extra_files=(files := {KEY: ""}))
-        # It would refuse pictures so small that a feature map is one cell; they work all the same.
+        # It would refuse images so small that a feature map is one cell; they work all the same.
         program = found.module(check_guards=False)
 
     def run(planes: np.ndarray) -> list[np.ndarray]:
@@ -151,7 +151,7 @@ def load_program(path: str | Path, model: Model) -> Deployed:
 
 
 def _require_exportable(
-    model: Model, to: str, precision: str, pictures: Sequence[np.ndarray]
+    model: Model, to: str, precision: str, images: Sequence[np.ndarray]
 ) -> None:
     for value, known, name in ((to, FORMATS, "to"), (precision, PRECISIONS, "precision")):
         if value not in known:
@@ -161,9 +161,9 @@ def _require_exportable(
             )
     why = ""
     if model.short_side is not None:
-        why = f"it resizes pictures to a shorter side of {model.short_side} pixels"
+        why = f"it resizes images to a shorter side of {model.short_side} pixels"
     elif model.network.backbone.placement == "stretched":
-        why = "its scores are stretched over each picture, so that their places hang on its size"
+        why = "its scores are stretched over each image, so that their places hang on its size"
     if why:
         raise FullconvError(
             f"this model cannot be exported as one file for all sizes: {why}.",
@@ -171,19 +171,19 @@ def _require_exportable(
         )
     if precision == "int8" and to != "onnx":
         raise FullconvError(f"int8 is written for onnx, not for {to}.", "--format onnx")
-    if precision == "int8" and not pictures:
+    if precision == "int8" and not images:
         raise FullconvError(
-            "int8 is calibrated on pictures like those it will see; none were given.",
-            "--calibrate PICTURES",
+            "int8 is calibrated on images like those it will see; none were given.",
+            "--calibrate IMAGES",
         )
     if precision == "int8" and model.inputs:
         raise FullconvError(
-            "int8 is calibrated on pictures alone; this model takes more.", "--precision float16"
+            "int8 is calibrated on images alone; this model takes more.", "--precision float16"
         )
 
 
 def _grid(graph: Graph, model: Model) -> Any:
-    """Where the cells of the scores sit, the same for every picture."""
+    """Where the cells of the scores sit, the same for every image."""
     channels = model.network.backbone.in_channels
     with torch.no_grad():
         found = graph.scores(torch.zeros(1, channels, 33, 33))
@@ -192,24 +192,24 @@ def _grid(graph: Graph, model: Model) -> Any:
 
 
 def _compared(
-    found: Deployed, model: Model, precision: str, pictures: Sequence[np.ndarray]
+    found: Deployed, model: Model, precision: str, images: Sequence[np.ndarray]
 ) -> tuple[tuple[tuple[int, int], ...], int, float, float | None]:
     """Sizes, pixels, the share of labels that differ, and the largest error of a score."""
     exact = Engine(model, device=torch.device("cpu"), precision="float32")
     unlike = pixels = 0
     error, largest, sizes = 0.0, 0.0, []
-    for picture, inputs in _shown(model, pictures):
-        planes = torch.from_numpy(found.joined(picture, inputs).copy()).permute(2, 0, 1)[None]
+    for image, inputs in _shown(model, images):
+        planes = torch.from_numpy(found.joined(image, inputs).copy()).permute(2, 0, 1)[None]
         scores = exact.scores(planes)
         wanted = [part.labels()[0].numpy() for part in model.split(scores)]
-        for ours, theirs in zip(wanted, found.label_maps(picture, inputs), strict=True):
+        for ours, theirs in zip(wanted, found.label_maps(image, inputs), strict=True):
             unlike += int((ours != theirs).sum())
             pixels += ours.size
         if not found.labels_inside:
             values = scores.values[0].numpy()
-            error = max(error, float(abs(values - found.scores(picture, inputs)).max()))
+            error = max(error, float(abs(values - found.scores(image, inputs)).max()))
             largest = max(largest, float(abs(values).max()))
-        sizes.append((picture.shape[0], picture.shape[1]))
+        sizes.append((image.shape[0], image.shape[1]))
     share, relative = unlike / pixels, error / max(largest, 1e-30)
     wrong = precision == "float32" and relative > MOST_ERROR
     if share > MOST_UNLIKE[precision] or wrong:
@@ -223,16 +223,16 @@ def _compared(
 
 
 def _shown(
-    model: Model, pictures: Iterable[np.ndarray]
+    model: Model, images: Iterable[np.ndarray]
 ) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
-    """Drawn pictures of five sizes, with inputs around their mean, and those that were given."""
+    """Drawn images of five sizes, with inputs around their mean, and those that were given."""
     rng = np.random.default_rng(0)
     for number, (height, width) in enumerate(SIZES):
-        picture, _ = drawn.scene(number, size=(max(height, 16), max(width, 16)))
+        image, _ = drawn.scene(number, size=(max(height, 16), max(width, 16)))
         inputs = [
             rng.normal(one.mean, one.std, (height, width, one.channels)).astype(np.float32)
             for one in model.inputs
         ]
-        yield picture[:height, :width], inputs
+        yield image[:height, :width], inputs
     if not model.inputs:
-        yield from ((picture, []) for picture in pictures)
+        yield from ((image, []) for image in images)

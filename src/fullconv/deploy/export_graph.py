@@ -26,7 +26,7 @@ _OPSET = 20
 
 
 class Graph(nn.Module):
-    """What goes into a file: pictures to scores, or to labels.
+    """What goes into a file: images to scores, or to labels.
 
     Args:
         model: stays as it is.
@@ -54,19 +54,19 @@ class Graph(nn.Module):
         self.counts = [len(labels) for labels in model.tables]
         self.labels_inside = labels_inside
 
-    def forward(self, pictures: Tensor) -> Any:
-        scores = self.scores(pictures)
+    def forward(self, images: Tensor) -> Any:
+        scores = self.scores(images)
         if not self.labels_inside:
             return scores.values
-        size = (pictures.shape[2], pictures.shape[3])
+        size = (images.shape[2], images.shape[3])
         full = reference.full(scores.values, scores.grid, size)
         ids = [part.argmax(1).to(torch.int32) for part in full.split(self.counts, dim=1)]
         return ids[0] if len(ids) == 1 else tuple(ids)
 
-    def scores(self, pictures: Tensor) -> Scores:
+    def scores(self, images: Tensor) -> Scores:
         """(N, 3 + E, H, W) -> at the cells."""
-        images = (pictures.float() - self.mean) / self.std
-        found: Scores = self.network(images.half() if self.halved else images)
+        inputs = (images.float() - self.mean) / self.std
+        found: Scores = self.network(inputs.half() if self.halved else inputs)
         return found
 
 
@@ -116,7 +116,7 @@ class _Whole(nn.Module):
 
 
 def _settle(network: nn.Module) -> None:
-    """SAME padding hangs on the size; at the one phase that pictures are padded to it is the same
+    """SAME padding hangs on the size; at the one phase that images are padded to it is the same
     above and below, and a number."""
     for layer in list(network.modules()):
         for name, child in list(layer.named_children()):
@@ -142,24 +142,24 @@ def fill_windows(network: nn.Module) -> None:
 def _example(model: Model, further: int) -> tuple[Tensor, Any]:
     """A batch to trace with, and which of its sides are open."""
     channels = model.network.backbone.in_channels
-    pictures = torch.zeros(2, channels, 193, 225)
+    images = torch.zeros(2, channels, 193, 225)
     if not further:
-        pictures = pictures.to(torch.uint8)
+        images = images.to(torch.uint8)
     open_side = torch.export.Dim.DYNAMIC
-    return pictures, ({0: open_side, 2: open_side, 3: open_side},)
+    return images, ({0: open_side, 2: open_side, 3: open_side},)
 
 
 def _write_onnx(graph: Graph, file: Path, about: str, further: int, model: Model) -> None:
     onnx = _module("onnx")
     _module("onnxscript")
-    pictures, sides = _example(model, further)
+    images, sides = _example(model, further)
     fill_windows(graph.network)
     names = [SCORES]
     if graph.labels_inside:
         names = [LABELS, *(f"{LABELS}_{name}" for name in model.heads)]
     program = torch.onnx.export(
         graph,
-        (pictures,),
+        (images,),
         dynamo=True,
         dynamic_shapes=sides,
         input_names=[INPUT],
@@ -184,15 +184,15 @@ def _write_openvino(graph: Graph, file: Path, about: str, further: int, model: M
 
 
 def _write_torch(graph: Graph, file: Path, about: str, further: int, model: Model) -> None:
-    pictures, sides = _example(model, further)
-    program = torch.export.export(graph, (pictures,), dynamic_shapes=sides)
+    images, sides = _example(model, further)
+    program = torch.export.export(graph, (images,), dynamic_shapes=sides)
     torch.export.save(program, str(file), extra_files={KEY: about})
 
 
 WRITERS = {"onnx": _write_onnx, "openvino": _write_openvino, "torch": _write_torch}
 
 
-def quantize(file: Path, model: Model, pictures: Sequence[np.ndarray]) -> None:
+def quantize(file: Path, model: Model, images: Sequence[np.ndarray]) -> None:
     """Rewrites an ONNX file with weights and activations in 8 bits, except for the scores."""
     onnx, quantization = _module("onnx"), _module("onnxruntime.quantization")
     plain = file.with_name("plain.onnx")
@@ -201,15 +201,15 @@ def quantize(file: Path, model: Model, pictures: Sequence[np.ndarray]) -> None:
     )
     described = onnx.load(str(file)).metadata_props
 
-    class Pictures(quantization.CalibrationDataReader):  # type: ignore[name-defined]
+    class Images(quantization.CalibrationDataReader):  # type: ignore[name-defined]
         def __init__(self) -> None:
-            self.rest = iter(pictures)
+            self.rest = iter(images)
 
         def get_next(self) -> dict[str, np.ndarray] | None:
-            picture = next(self.rest, None)
-            if picture is None:
+            image = next(self.rest, None)
+            if image is None:
                 return None
-            return {INPUT: np.ascontiguousarray(picture.transpose(2, 0, 1)[None])}
+            return {INPUT: np.ascontiguousarray(image.transpose(2, 0, 1)[None])}
 
     convolutions = [
         node.name for node in onnx.load(str(plain)).graph.node if node.op_type == "Conv"
@@ -218,7 +218,7 @@ def quantize(file: Path, model: Model, pictures: Sequence[np.ndarray]) -> None:
     quantization.quantize_static(
         str(plain),
         str(file),
-        Pictures(),
+        Images(),
         quant_format=quantization.QuantFormat.QDQ,
         per_channel=True,
         # Processors without VNNI add pairs of products in 16 bits: weights of 7 bits do not

@@ -1,4 +1,4 @@
-"""A model as a web page that labels pictures in the reader's browser: `fullconv export --format web`.
+"""A model as a web page that labels images in the reader's browser: `fullconv export --format web`.
 
     index.html     the page, the same that `fullconv serve` shows
     model.json     classes, and where the cells of the scores sit
@@ -31,7 +31,7 @@ from fullconv.models.model import Model
 
 PACKAGE, VERSION = "onnxruntime-web", "1.30.0"
 RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
-PIXELS = 2_000_000  # of a picture; larger ones are made smaller: browsers give 4 GB at most
+PIXELS = 2_000_000  # of an image; larger ones are made smaller: browsers give 4 GB at most
 _ENGINE = '<meta name="fullconv-engine" content="{}">'
 
 
@@ -41,7 +41,7 @@ def export_web(
     *,
     name: str = "model",
     precision: str = "float32",
-    pictures: Sequence[np.ndarray] = (),
+    images: Sequence[np.ndarray] = (),
     ort: str | Path | None = None,
 ) -> Exported:
     """Writes a folder for a web server, see above.
@@ -49,22 +49,22 @@ def export_web(
     Args:
         out: the folder.
         name: of the model, as the page shows it.
-        precision, pictures: as of `fullconv.deploy.export.export`.
+        precision, images: as of `fullconv.deploy.export.export`.
         ort: an unpacked npm package onnxruntime-web. None: npm fetches it.
 
     Raises:
-        FullconvError: see `fullconv.deploy.export.export`; the model takes more than pictures; or ONNX
+        FullconvError: see `fullconv.deploy.export.export`; the model takes more than images; or ONNX
             Runtime for browsers cannot be had.
     """
     if model.inputs:
         names = " and ".join(one.name for one in model.inputs)
         raise FullconvError(
-            f"the model takes {names} beside each picture; the page has pictures alone.",
+            f"the model takes {names} beside each image; the page has images alone.",
             "fullconv export MODEL --format onnx",
         )
     out = Path(out)
     with _runtime(ort) as folder:
-        result = export(model, out, precision=precision, pictures=pictures)
+        result = export(model, out, precision=precision, images=images)
         try:
             (out / "ort").mkdir(exist_ok=True)
             for file in RUNTIME:

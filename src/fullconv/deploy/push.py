@@ -13,7 +13,7 @@ from fullconv.models.hub import CONFIG, WEIGHTS, HubName, api, bars, endpoint, e
 from fullconv.models.model import README, described
 from fullconv.models.model_card import model_card, title
 
-PICTURE = "predictions.png"
+IMAGE = "predictions.png"
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ def push(
     private: bool = False,
     revision: str = "",
     message: str = "",
-    pictures: bool = False,
+    images: bool = False,
 ) -> Pushed:
     """Sends a model to the hub: its weights, config.json and model card. Checkpoints, logs and
-    pictures stay behind.
+    images stay behind.
 
     Args:
         model: a model folder, or the run that holds it.
@@ -51,8 +51,8 @@ def push(
         private: make it a private one. A public one that is there already is left alone.
         revision: a branch to send it to, made where there is none; "" for the main one.
         message: of the commit.
-        pictures: send the run's newest sheet of validation pictures, too, and show it in the
-            card. They are pictures of your data.
+        images: send the run's newest sheet of validation images, too, and show it in the
+            card. They are images of your data.
 
     Raises:
         FullconvError: no whole model there, no token, no access, no network.
@@ -60,14 +60,14 @@ def push(
     target = parse(name)
     target = HubName(target.repo, revision or target.revision)
     folder, config = described(model)
-    sheet = _newest_sheet(folder) if pictures else None
+    sheet = _newest_sheet(folder) if images else None
     parts: dict[str, Any] = {
-        README: _card(folder, config, target, PICTURE if sheet else ""),
+        README: _card(folder, config, target, IMAGE if sheet else ""),
         CONFIG: str(folder / CONFIG),
         WEIGHTS: str(folder / WEIGHTS),
     }
     if sheet is not None:
-        parts[PICTURE] = str(sheet)
+        parts[IMAGE] = str(sheet)
     _require_token(target)
     with explained(target, sending=True):
         _require_place(target, private)
@@ -78,20 +78,20 @@ def push(
     return Pushed(str(target), address, str(commit.oid), tuple(parts))
 
 
-def _card(folder: Path, config: dict[str, Any], target: HubName, picture: str) -> bytes:
+def _card(folder: Path, config: dict[str, Any], target: HubName, image: str) -> bytes:
     """The one that lies there, if somebody wrote in it; else one that names the hub's model."""
     path = folder / README
     there = path.read_text(encoding="utf-8") if path.is_file() else ""
     if there and there != model_card(config):
         return there.encode()
-    return model_card(config, source=str(target), picture=picture).encode()
+    return model_card(config, source=str(target), image=image).encode()
 
 
 def _newest_sheet(folder: Path) -> Path:
     sheets = sorted((folder.parent / "images").glob("epoch_*.png"))
     if not sheets:
         raise FullconvError(
-            f"there are no pictures of the training in {folder.parent / 'images'}.",
+            f"there are no images of the training in {folder.parent / 'images'}.",
             "fullconv train DATA --log-images-every 5",
         )
     return sheets[-1]

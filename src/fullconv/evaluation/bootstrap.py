@@ -1,22 +1,22 @@
-"""How far the difference of two models would be another on other pictures of the same kind: a
-bootstrap over pictures, paired (Efron & Tibshirani, An Introduction to the Bootstrap, 1993).
+"""How far the difference of two models would be another on other images of the same kind: a
+bootstrap over images, paired (Efron & Tibshirani, An Introduction to the Bootstrap, 1993).
 
-A resample draws as many pictures as there are, with replacement, the same ones for every model; its
-value is that of the summed confusion matrices, not a mean over pictures. The middle 95 % of the
-resamples' differences are the interval. For few pictures that is too narrow, for two reasons, and
+A resample draws as many images as there are, with replacement, the same ones for every model; its
+value is that of the summed confusion matrices, not a mean over images. The middle 95 % of the
+resamples' differences are the interval. For few images that is too narrow, for two reasons, and
 both are put right about the estimate:
 
 - a resample varies about its own mean with n degrees of freedom where there are n - 1, and the
   normal quantile stands where Student's belongs (Hesterberg's expanded percentiles, The American
   Statistician 69, 2015);
-- classes that few pictures show are lost in many resamples. The jackknife, which leaves one picture
+- classes that few images show are lost in many resamples. The jackknife, which leaves one image
   out at a time, does not lose them, and its spread is rather too large than too small (Efron &
   Stein, 1981). Where it is the larger one, the interval of a class is stretched to it, and that of
   a metric, in which classes make up for each other, half of the way.
 
 How often such intervals hold the truth is measured by `benchmarks/bootstrap.py`.
 
-n pictures · K classes · B resamples. Margins are (n, 3, K): see `fullconv.evaluation.per_image.Counts.margins`.
+n images · K classes · B resamples. Margins are (n, 3, K): see `fullconv.evaluation.per_image.Counts.margins`.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from fullconv.evaluation.metrics import ratios
 METRICS = tuple(TITLES)
 RESAMPLES = 4000
 LEVEL = 0.95
-FEW = 6  # pictures that show a class; where fewer do, there is no interval
-_CHUNK = 1 << 22  # numbers of drawn pictures that are held at once
+FEW = 6  # images that show a class; where fewer do, there is no interval
+_CHUNK = 1 << 22  # numbers of drawn images that are held at once
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Interval:
     """A difference, and where the true one lies.
 
     Args:
-        value: the difference on these pictures, fraction; nan where one of both is not defined.
-        low, high: of the 95 % interval; nan where there are too few pictures for one.
+        value: the difference on these images, fraction; nan where one of both is not defined.
+        low, high: of the 95 % interval; nan where there are too few images for one.
         together: of classes, whether they still differ when all are asked at once.
     """
 
@@ -93,21 +93,21 @@ def differences(
     """Of each model but the first against the first.
 
     Args:
-        margins: of each model, (n, 3, K) of the same pictures and classes in the same order.
+        margins: of each model, (n, 3, K) of the same images and classes in the same order.
         resamples: B.
-        seed: of the pictures that are drawn; the same seed gives the same intervals.
+        seed: of the images that are drawn; the same seed gives the same intervals.
     """
-    shown = (margins[0][:, 1] > 0).sum(0)  # pictures, by class; in truth, and so of every model
+    shown = (margins[0][:, 1] > 0).sum(0)  # images, by class; in truth, and so of every model
     exact = [values_of(of.sum(0)) for of in margins]
     drawn = _resampled(margins, resamples, seed)
     left_out = [values_of(of.sum(0) - of) for of in margins]
-    pictures = np.concatenate([np.full(len(METRICS), len(margins[0])), shown])
+    images = np.concatenate([np.full(len(METRICS), len(margins[0])), shown])
     return [
         _difference(
             exact[k] - exact[0],
             drawn[k] - drawn[0],
             left_out[k] - left_out[0],
-            pictures,
+            images,
             _together(margins[0], margins[k], shown >= FEW, resamples, seed),
         )
         for k in range(1, len(margins))
@@ -115,7 +115,7 @@ def differences(
 
 
 def _resampled(margins: Sequence[np.ndarray], resamples: int, seed: int) -> list[np.ndarray]:
-    """(B, 4 + K) the values of each model, of the same pictures in each resample."""
+    """(B, 4 + K) the values of each model, of the same images in each resample."""
     count, _, classes = margins[0].shape
     chance = np.random.default_rng(seed)
     parts: list[list[np.ndarray]] = [[] for _ in margins]
@@ -134,16 +134,16 @@ def _difference(
     exact: np.ndarray,
     drawn: np.ndarray,
     left_out: np.ndarray,
-    pictures: np.ndarray,
+    images: np.ndarray,
     together: np.ndarray,
 ) -> Difference:
-    """Of (4 + K,) differences: as they are, of the resamples (B, ...), with each picture left out
-    (n, ...), and how many pictures show what each is about; and of (K,) `_together`."""
+    """Of (4 + K,) differences: as they are, of the resamples (B, ...), with each image left out
+    (n, ...), and how many images show what each is about; and of (K,) `_together`."""
     from scipy.stats import norm, t
 
     count, ahead = len(left_out), len(METRICS)
     if count < FEW:
-        pictures = np.zeros_like(pictures)
+        images = np.zeros_like(images)
     wide = np.sqrt(count / (count - 1)) if count > 1 else 1.0
     student = t.ppf((1 + LEVEL) / 2, max(1, count - 1))
     tail = norm.cdf(-wide * student)
@@ -155,10 +155,10 @@ def _difference(
         jackknife = np.sqrt((1 - 1 / count) * np.nansum(off**2, axis=0))
         stretch = np.fmax(1, jackknife / (wide * spread))
         stretch[:ahead] = (1 + stretch[:ahead]) / 2
-    known = (pictures >= FEW) & np.isfinite(exact) & (spread > 0)
+    known = (images >= FEW) & np.isfinite(exact) & (spread > 0)
     low = np.where(known, exact + stretch * (low - exact), np.nan)
     high = np.where(known, exact + stretch * (high - exact), np.nan)
-    none = np.isfinite(exact) & (pictures >= FEW) & (spread == 0)  # the same in every picture
+    none = np.isfinite(exact) & (images >= FEW) & (spread == 0)  # the same in every image
     low, high = np.where(none, exact, low), np.where(none, exact, high)
     table = zip(exact.tolist(), low.tolist(), high.tolist(), strict=True)
     rows = [Interval(value, first, last) for value, first, last in table]
@@ -173,7 +173,7 @@ def _together(
     one: np.ndarray, other: np.ndarray, enough: np.ndarray, resamples: int, seed: int
 ) -> np.ndarray:
     """(K,) which classes differ when all are asked at once: if it did not matter which of the
-    models counted a picture, what each counted could be swapped. A class differs where it does so
+    models counted an image, what each counted could be swapped. A class differs where it does so
     by more than the class that differs most does in 95 % of such swaps, each in units of its
     spread (Westfall & Young, Resampling-Based Multiple Testing, 1993).
 

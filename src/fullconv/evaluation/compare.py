@@ -1,6 +1,6 @@
 """Runs side by side: their numbers, what sets them apart, and whether the differences are real.
 
-What an evaluation counted in each picture (`fullconv.evaluation.per_image`) is all that is needed: no data, no
+What an evaluation counted in each image (`fullconv.evaluation.per_image`) is all that is needed: no data, no
 model. The runs must have been scored by the same protocol. Lines of the card that say what a number
 means must agree; those that say what a model is made of may differ where they are named, because
 then they are what is compared.
@@ -19,8 +19,8 @@ from fullconv.core.errors import FullconvError
 from fullconv.core.text import shell_command, truncated_list
 from fullconv.evaluation.bootstrap import METRICS, RESAMPLES, Difference, Interval, differences
 from fullconv.evaluation.metrics import Metrics
-from fullconv.evaluation.per_image import PictureCounts, file_in, run_of, weights_of
-from fullconv.evaluation.protocol import VARYING, require_alike, require_same_pictures
+from fullconv.evaluation.per_image import ImageCounts, file_in, run_of, weights_of
+from fullconv.evaluation.protocol import VARYING, require_alike, require_same_images
 from fullconv.models.run import Run, read_log, read_settings
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Compared:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs on the same pictures.
+    """Runs on the same images.
 
     Args:
         split: of the data set.
@@ -60,7 +60,7 @@ class Comparison:
         runs: in the order in which they were named.
         differences: of each further run against the first.
         varying: lines of the card in which they differ, as was allowed.
-        resamples: how often the pictures were drawn again.
+        resamples: how often the images were drawn again.
     """
 
     split: str
@@ -71,9 +71,9 @@ class Comparison:
     resamples: int
 
     @property
-    def pictures(self) -> int:
+    def images(self) -> int:
         """How many the split has."""
-        return int(self.runs[0].protocol["pictures"])
+        return int(self.runs[0].protocol["images"])
 
     @property
     def apart(self) -> dict[str, list[str]]:
@@ -112,7 +112,7 @@ class Comparison:
         return {
             "split": self.split,
             "head": self.head,
-            "pictures": self.pictures,
+            "images": self.images,
             "resamples": self.resamples,
             "protocol": card,
             "apart": self.apart,
@@ -138,11 +138,11 @@ def compare(
         head: of models with several.
         varying: lines of the protocol card that may differ, because they are what is compared: any
             of pretrained_on, trained_on and test_time_augmentation.
-        resamples: how often the pictures are drawn again; see `fullconv.evaluation.bootstrap`.
+        resamples: how often the images are drawn again; see `fullconv.evaluation.bootstrap`.
         seed: of these.
 
     Raises:
-        FullconvError: no counts of single pictures, unlike cards, or other pictures.
+        FullconvError: no counts of single images, unlike cards, or other images.
     """
     _require(runs, varying, resamples)
     chosen = split or _common_split(runs)
@@ -154,7 +154,7 @@ def compare(
     counts = [of.head(head) for of in every]
     margins = [counts[0].margins]
     for name, place, of, one in zip(names[1:], places[1:], every[1:], counts[1:], strict=True):
-        order = require_same_pictures((names[0], every[0]), (name, of), place)
+        order = require_same_images((names[0], every[0]), (name, of), place)
         if one.classes != counts[0].classes:
             raise FullconvError(
                 f"the head {head} of {names[0]} and {name} has other classes: "
@@ -238,12 +238,12 @@ def _common_split(runs: Sequence[Any]) -> str:
     return next((one[0] for one in there if len(one) == 1 and one[0] == wanted), wanted)
 
 
-def _given(one: Any) -> PictureCounts:
+def _given(one: Any) -> ImageCounts:
     """Of an evaluation, or of a file."""
     if isinstance(one, (str, Path)):
-        return PictureCounts.read(one)
+        return ImageCounts.read(one)
     counts = getattr(one, "counts", None)
-    if not isinstance(counts, PictureCounts):
+    if not isinstance(counts, ImageCounts):
         raise FullconvError(
             f"{type(one).__name__} is no run that can be compared; expected a folder, a Run or an "
             "Evaluation.",
@@ -252,14 +252,14 @@ def _given(one: Any) -> PictureCounts:
     return counts
 
 
-def _counts(one: Any, name: str, split: str, first: Any) -> PictureCounts:
+def _counts(one: Any, name: str, split: str, first: Any) -> ImageCounts:
     folder = _folder(one)
     if folder is None:
         return _given(one)
     path = file_in(folder, split)
     if not path.is_file():
         raise _no_counts(folder, name, split, _splits_of(one), _data(one, first))
-    counts = PictureCounts.read(path)
+    counts = ImageCounts.read(path)
     now = weights_of(folder)
     if counts.weights and now and counts.weights != now:
         raise FullconvError(
@@ -274,7 +274,7 @@ def _no_counts(
 ) -> FullconvError:
     if run_of(folder) is not None or there:
         return FullconvError(
-            f"{name} has no counts of single pictures of {split}"
+            f"{name} has no counts of single images of {split}"
             f"{'; it has those of ' + ', '.join(there) if there else ''}.",
             shell_command("fullconv", "evaluate", folder, data, "--split", split),
         )
@@ -285,7 +285,7 @@ def _no_counts(
             f"{shell_command('fullconv', 'evaluate', *words)}   # and compare that file",
         )
     return FullconvError(
-        f"{folder} is no folder of a run: it has neither a model nor counts of pictures.",
+        f"{folder} is no folder of a run: it has neither a model nor counts of images.",
         "fullconv train DATA",
     )
 
@@ -297,7 +297,7 @@ def _data(one: Any, first: Any) -> str:
         if folder is None:
             return _given(run).data or "DATA"
         for split in _splits_of(run):
-            return PictureCounts.read(file_in(folder, split)).data or "DATA"
+            return ImageCounts.read(file_in(folder, split)).data or "DATA"
         if root := read_settings(folder).get("data", {}).get("root"):
             return str(root)
     return "DATA"

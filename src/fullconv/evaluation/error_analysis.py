@@ -1,5 +1,5 @@
 """Quality beside IoU, counted while a split is evaluated: near edges, by the size of objects, of
-the confidence. Counts alone are kept, so that memory does not grow with the pictures.
+the confidence. Counts alone are kept, so that memory does not grow with the images.
 
 Boundary IoU    of the pixels within a band along the true edges, by its width (a trimap; Kohli et
                 al. 2009). An edge pixel has a side neighbour of another label in the truth, ignored
@@ -7,15 +7,15 @@ Boundary IoU    of the pixels within a band along the true edges, by its width (
                 lie less than w pixels from one, in rows and in columns.
 Boundary F1     Csurka et al. 2013: of the edge pixels of a class, precision is the share of the
                 predicted ones and recall that of the true ones that lie closer than 0.75 % of the
-                picture's diagonal to one of the other map. Their harmonic mean is averaged over the
-                classes whose edges the truth of a picture shows, and then over pictures, as
+                image's diagonal to one of the other map. Their harmonic mean is averaged over the
+                classes whose edges the truth of an image shows, and then over images, as
                 Badrinarayanan et al. 2017 do for CamVid. What is predicted on ignored pixels may
                 match, and is left out where it does not.
 Object size     objects are regions of one class in the truth that hang together over their sides.
 Calibration     pixels by the confidence of their label: expected calibration error (Guo et al.
                 2017), in bins of equal width.
 
-Nothing here needs torch. Shapes: H, W picture · K classes.
+Nothing here needs torch. Shapes: H, W image · K classes.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ class Quality:
     Attributes:
         near: (widths + 1, 3, K) pixels by the narrowest band that holds them: of each true class,
             of each predicted one, and of both.
-        edges: (2, K) sum of the boundary F1 over pictures, and how many pictures that is.
-        pictures_f1: (2,) the same of the pictures' means.
+        edges: (2, K) sum of the boundary F1 over images, and how many images that is.
+        images_f1: (2,) the same of the images' means.
         objects: (areas, 4, K) objects, those of which at least half is right, their pixels, and the
             right ones.
         sure: (bins, 3) pixels, right ones, and the sum of their confidence.
-        picture_iou: mean IoU of each picture, in their order; nan where nothing is labelled.
-        most, where: (K, K) of true class i called j, the most pixels in one picture, and which.
+        image_iou: mean IoU of each image, in their order; nan where nothing is labelled.
+        most, where: (K, K) of true class i called j, the most pixels in one image, and which.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -62,10 +62,10 @@ class Quality:
         count = len(self.names)
         self.near = np.zeros((len(WIDTHS) + 1, 3, count), np.int64)
         self.edges = np.zeros((2, count))
-        self.pictures_f1 = np.zeros(2)
+        self.images_f1 = np.zeros(2)
         self.objects = np.zeros((len(AREAS), 4, count), np.int64)
         self.sure = np.zeros((BINS, 3))
-        self.picture_iou: list[float] = []
+        self.image_iou: list[float] = []
         self.most = np.zeros((count, count), np.int64)
         self.where = np.zeros((count, count), np.int32)
 
@@ -76,16 +76,16 @@ class Quality:
         confusion: NDArray[np.int64],
         confidence: NDArray[np.float32] | None = None,
     ) -> None:
-        """One more picture.
+        """One more image.
 
         Args:
             truth: (H, W) class ids; those of K and above are ignored.
             found: (H, W) class ids 0 .. K-1.
-            confusion: (K, K) of this picture, see `fullconv.evaluation.metrics.confusion_matrix`.
+            confusion: (K, K) of this image, see `fullconv.evaluation.metrics.confusion_matrix`.
             confidence: (H, W) the probability of the class that was found; None: not known.
         """
-        number = len(self.picture_iou)
-        self.picture_iou.append(Metrics(self.names, confusion).mean_iou)
+        number = len(self.image_iou)
+        self.image_iou.append(Metrics(self.names, confusion).mean_iou)
         more = confusion > self.most
         self.most[more], self.where[more] = confusion[more], number
         if not confusion.any():
@@ -144,7 +144,7 @@ class Quality:
         f1 = 2 * precision * recall / np.maximum(precision + recall, np.finfo(float).tiny)
         self.edges[0, shown] += f1
         self.edges[1, shown] += 1
-        self.pictures_f1 += (f1.mean(), 1)
+        self.images_f1 += (f1.mean(), 1)
 
     def _count_objects(self, ids: NDArray[Any], right: NDArray[np.bool_]) -> None:
         regions = regions_of(ids).ravel()
@@ -186,12 +186,12 @@ class Quality:
 
     @property
     def boundary_f1(self) -> float:
-        """Mean over pictures of the mean over the classes whose edges the truth shows."""
-        return float(ratios(self.pictures_f1[:1], self.pictures_f1[1:])[0])
+        """Mean over images of the mean over the classes whose edges the truth shows."""
+        return float(ratios(self.images_f1[:1], self.images_f1[1:])[0])
 
     @property
     def class_f1(self) -> NDArray[np.float64]:
-        """(K,) mean over the pictures whose truth shows an edge of the class."""
+        """(K,) mean over the images whose truth shows an edge of the class."""
         return ratios(*self.edges)
 
     @property

@@ -1,4 +1,4 @@
-"""Evaluate a model on a split: the paper's four numbers, at the pictures' original size."""
+"""Evaluate a model on a split: the paper's four numbers, at the images' original size."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fullconv.core.text import plural, shell_command, truncated_list
 from fullconv.data.check.check import CheckReport, check
 from fullconv.data.check.extra_heads import fingerprint, with_heads
 from fullconv.data.check.training_overlap import told
-from fullconv.data.io.images import read_picture
+from fullconv.data.io.images import read_image
 from fullconv.data.io.masks import Value, map_lines, read_mask
 from fullconv.data.layouts.class_table import read_settings
 from fullconv.data.layouts.dataset import Dataset, read
@@ -28,7 +28,7 @@ from fullconv.data.layouts.pairing import Pair
 from fullconv.data.layouts.paths import table_line
 from fullconv.evaluation.error_analysis import Quality
 from fullconv.evaluation.metrics import Metrics, confusion_matrix, further_metrics
-from fullconv.evaluation.per_image import Counts, PictureCounts, Sparse, content_of, sparse
+from fullconv.evaluation.per_image import Counts, ImageCounts, Sparse, content_of, sparse
 from fullconv.evaluation.protocol import protocol_card
 from fullconv.inference.options import Options
 from fullconv.inference.predictor import Predictor, load
@@ -49,7 +49,7 @@ class Evaluation:
         qualities: near edges, by object size and of the confidence: of the first head, then of the
             further ones; empty where it was not asked for.
         scored: what was evaluated, for `fullconv.save_report`.
-        counts: the confusion matrix of every picture, of all heads.
+        counts: the confusion matrix of every image, of all heads.
     """
 
     metrics: Metrics
@@ -58,7 +58,7 @@ class Evaluation:
     left_out: tuple[str, ...] = ()
     qualities: tuple[Quality, ...] = ()
     scored: Scored | None = field(default=None, repr=False)
-    counts: PictureCounts | None = field(default=None, repr=False, compare=False)
+    counts: ImageCounts | None = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able: the metrics and qualities, those of further heads under "heads", and the card
@@ -79,7 +79,7 @@ class Scored:
         report: of the check of the data set, with the masks of the heads and the model's inputs.
         split: of its pairs.
         heads: that were scored.
-        seconds: that the pass over the pictures took.
+        seconds: that the pass over the images took.
     """
 
     model: Segmenter
@@ -111,7 +111,7 @@ def evaluate(
     quality: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Predicts every picture of a split and compares it with its mask, at the original size.
+    """Predicts every image of a split and compares it with its mask, at the original size.
 
     Args:
         model: a model or its path.
@@ -124,7 +124,7 @@ def evaluate(
         flip, scales: test-time augmentation, see `fullconv.inference.options.Options`. By themselves those
             of the model, which has none unless it was told to.
         quality: also count what `fullconv.evaluation.error_analysis` describes.
-        progress: called with (pictures done, pictures).
+        progress: called with (images done, images).
 
     Raises:
         FullconvError: no such split, classes that do not match, or faulty data.
@@ -155,12 +155,12 @@ def evaluate_altered(
     quality: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Evaluation]:
-    """As `evaluate`, once for each way in which the pictures are altered before the model sees
+    """As `evaluate`, once for each way in which the images are altered before the model sees
     them; None leaves them as they are.
 
     Args:
-        alterations: make of a picture (H, W, 3) uint8 and its true ids (H, W) of the model the
-            picture that is shown; see `fullconv.evaluation.masking_probe`.
+        alterations: make of an image (H, W, 3) uint8 and its true ids (H, W) of the model the
+            image that is shown; see `fullconv.evaluation.masking_probe`.
         folders: of further heads and inputs, where they are not called like these.
         options: of which `flip` and `scales` count here. Without either, those of the model.
         quality: see `evaluate`.
@@ -174,11 +174,11 @@ def evaluate_altered(
     behind, done, ignored = Behind(), 0, 0
     sizes = set()
     started = time.monotonic()
-    for pair, picture, truths in _read_ahead(heads, pairs):
-        sizes.add(picture.shape[:2])
+    for pair, image, truths in _read_ahead(heads, pairs):
+        sizes.add(image.shape[:2])
         ignored += int((truths[0] >= len(predictor.labels)).sum())
         for rows, kinds, alter in zip(found_in, qualities, alterations, strict=True):
-            shown = alter(picture, truths[0]) if alter else picture
+            shown = alter(image, truths[0]) if alter else image
             found = _found(predictor, shown, pair, quality)
             for k, (head, truth) in enumerate(zip(heads, truths, strict=True)):
                 ids, confidence = found[head.number]
@@ -194,7 +194,7 @@ def evaluate_altered(
     card = protocol_card(
         fingerprint=fingerprint(report, report.dataset),
         split=split,
-        pictures=len(pairs),
+        images=len(pairs),
         classes=predictor.labels.names,
         pretrained_on=predictor.pretrained_on,
         ignored_pixels=ignored,
@@ -211,13 +211,13 @@ def _evaluation(
     kinds: Sequence[Quality],
     card: dict[str, Any],
 ) -> Evaluation:
-    """Of the matrices of every picture, and of what else was counted, of each head."""
+    """Of the matrices of every image, and of what else was counted, of each head."""
     heads, report = scored.heads, scored.report
     names = [head.name for head in heads]
     of_heads = [Counts.of(head.names, rows) for head, rows in zip(heads, found, strict=True)]
     first, *further = (Metrics(of.classes, of.confusion()) for of in of_heads)
     pairs = report.dataset.pairs_of(scored.split)
-    counts = PictureCounts(
+    counts = ImageCounts(
         tuple(pair.name for pair in pairs),
         tuple(content_of(report.contents[scored.split, pair.name]) for pair in pairs),
         dict(zip(names, of_heads, strict=True)),
@@ -232,11 +232,11 @@ def _evaluation(
 def _read_ahead(
     heads: Sequence[Head], pairs: Sequence[Pair]
 ) -> Iterator[tuple[Pair, np.ndarray, list[np.ndarray]]]:
-    """Each pair with its picture and its truths; the next one is read meanwhile."""
-    for pair, (picture, truths) in ahead(
-        lambda pair: (read_picture(pair.picture), _truths(heads, pair)), pairs
+    """Each pair with its image and its truths; the next one is read meanwhile."""
+    for pair, (image, truths) in ahead(
+        lambda pair: (read_image(pair.image), _truths(heads, pair)), pairs
     ):
-        yield pair, picture, truths
+        yield pair, image, truths
 
 
 def _truths(heads: Sequence[Head], pair: Pair) -> list[np.ndarray]:
@@ -245,12 +245,12 @@ def _truths(heads: Sequence[Head], pair: Pair) -> list[np.ndarray]:
 
 
 def _found(
-    model: Segmenter, picture: np.ndarray, pair: Pair, rated: bool
+    model: Segmenter, image: np.ndarray, pair: Pair, rated: bool
 ) -> list[tuple[np.ndarray, np.ndarray | None]]:
     """(H, W) ids of every head of the model and, where it is asked for, their confidence."""
     if rated:
-        return model.rated_maps(picture, pair.inputs)
-    return [(ids, None) for ids in model.label_maps(picture, pair.inputs)]
+        return model.rated_maps(image, pair.inputs)
+    return [(ids, None) for ids in model.label_maps(image, pair.inputs)]
 
 
 def _in_single(model: Segmenter | str | Path, options: Options | None) -> Segmenter:

@@ -69,7 +69,7 @@ def probe(
     ignore_rules: str = "",
     progress: Callable[[int, int], None] | None = None,
 ) -> Probe:
-    """Scores a model on a split four times: on whole pictures, on things alone, on what is around
+    """Scores a model on a split four times: on whole images, on things alone, on what is around
     them alone, and on their shapes alone.
 
     Args:
@@ -92,9 +92,9 @@ def probe(
         )
     if predictor.model.inputs:
         raise FullconvError(
-            f"the model takes {predictor.model.inputs[0].name} beside pictures, in which things "
-            "would still be seen where the picture hides them.",
-            "fullconv probe MODEL DATA   # with a model of pictures alone",
+            f"the model takes {predictor.model.inputs[0].name} beside images, in which things "
+            "would still be seen where the image hides them.",
+            "fullconv probe MODEL DATA   # with a model of images alone",
         )
     names = predictor.labels.names
     things = _things(names, foreground)
@@ -112,40 +112,40 @@ def probe(
 
 
 def hidden(
-    picture: np.ndarray,
+    image: np.ndarray,
     truth: np.ndarray,
     *,
     is_thing: np.ndarray,
     shown: str,
     color: tuple[int, ...],
 ) -> np.ndarray:
-    """A copy of the picture in which all but what is shown has one colour.
+    """A copy of the image in which all but what is shown has one colour.
 
     Args:
-        picture: (H, W, 3) uint8 RGB.
+        image: (H, W, 3) uint8 RGB.
         truth: (H, W) class ids; those from K up are of no class.
         is_thing: (K,) whether a class is foreground.
         shown: one of `SHOWN`.
         color: RGB 0-255.
     """
     if shown == "everything":
-        return picture
+        return image
     labelled = (truth >= 0) & (truth < len(is_thing))
     things = labelled & is_thing[np.where(labelled, truth, 0)]
     kept = {"foreground": things, "background": labelled & ~things}.get(shown)
-    out = np.empty_like(picture)
+    out = np.empty_like(image)
     out[:] = color
     if kept is None:
         out[things] = _BLACK
     else:
-        out[kept] = picture[kept]
+        out[kept] = image[kept]
     return out
 
 
 def table(result: Probe) -> str:
     """As text for a terminal: the four, and a line per foreground class."""
     title = {
-        "everything": "whole pictures",
+        "everything": "whole images",
         "foreground": "foreground alone",
         "background": "background alone",
         "shape": "shape alone",

@@ -1,14 +1,14 @@
-"""The confusion matrix of every single picture of a split, kept beside the metrics of a run: runs
+"""The confusion matrix of every single image of a split, kept beside the metrics of a run: runs
 are compared by them, without their data.
 
-A picture shows a few classes and mistakes them for a few others: of its K x K cells only those that
+An image shows a few classes and mistakes them for a few others: of its K x K cells only those that
 hold a pixel are kept. One file per split, `counts_val.npz`, written beside the old one first:
 
-    facts                 JSON: the pictures, the heads and their classes, the protocol card
+    facts                 JSON: the images, the heads and their classes, the protocol card
     cells, pixels, ends   of the first head: i * K + j for pixels of true class i called j, how many
-                          there are, and where each picture's cells end; cells_1 ... of further ones
+                          there are, and where each image's cells end; cells_1 ... of further ones
 
-n pictures · K classes.
+n images · K classes.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ FORMAT = "fullconv-counts/1"
 _BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError)
 _ALSO_BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError, SyntaxError,
                 RuntimeError, OverflowError, MemoryError)  # fmt: skip
-Sparse: TypeAlias = tuple[np.ndarray, np.ndarray]  # cells and pixels of one picture
+Sparse: TypeAlias = tuple[np.ndarray, np.ndarray]  # cells and pixels of one image
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class Counts:
 
     Args:
         classes: the names of its K classes.
-        cells, pixels: of all pictures, one after another; see above.
-        ends: (n,) where each picture's cells end.
+        cells, pixels: of all images, one after another; see above.
+        ends: (n,) where each image's cells end.
     """
 
     classes: tuple[str, ...]
@@ -57,7 +57,7 @@ class Counts:
 
     @classmethod
     def of(cls, classes: Sequence[str], found: Sequence[Sparse]) -> Counts:
-        """Of what `sparse` made of the pictures' matrices."""
+        """Of what `sparse` made of the images' matrices."""
         lengths = [len(cells) for cells, _ in found]
         empty = np.zeros(0, np.uint32)
         return cls(
@@ -71,7 +71,7 @@ class Counts:
         return len(self.ends)
 
     def confusion(self, number: int | None = None) -> np.ndarray:
-        """(K, K) pixel counts of one picture, or of all; int64, rows are the truth."""
+        """(K, K) pixel counts of one image, or of all; int64, rows are the truth."""
         start, end = 0, len(self.cells)
         if number is not None:
             start, end = int(self.ends[number - 1]) if number else 0, int(self.ends[number])
@@ -85,13 +85,13 @@ class Counts:
         """(n, 3, K) pixels of each class that are right, that are there and that are called so;
         float64. All that the metrics need."""
         size, count = len(self.classes), len(self)
-        picture = np.repeat(np.arange(count), np.diff(self.ends, prepend=0))
+        image = np.repeat(np.arange(count), np.diff(self.ends, prepend=0))
         truth, called = np.divmod(self.cells.astype(np.int64), size)
         found = np.zeros((3, count, size))
         right = truth == called
-        np.add.at(found[0], (picture[right], truth[right]), self.pixels[right])
-        np.add.at(found[1], (picture, truth), self.pixels)
-        np.add.at(found[2], (picture, called), self.pixels)
+        np.add.at(found[0], (image[right], truth[right]), self.pixels[right])
+        np.add.at(found[1], (image, truth), self.pixels)
+        np.add.at(found[2], (image, called), self.pixels)
         return np.ascontiguousarray(found.transpose(1, 0, 2))
 
 
@@ -110,11 +110,11 @@ def content_of(hashes: Sequence[str]) -> str:
 
 
 @dataclass(frozen=True)
-class PictureCounts:
+class ImageCounts:
     """Of one evaluation.
 
     Args:
-        pictures: the name of each picture, unique in its split.
+        images: the name of each image, unique in its split.
         contents: the fingerprint of each, see `content_of`.
         heads: the counts of each head by name, the first one first; "" where there is only one.
         protocol: see `fullconv.evaluation.protocol.protocol_card`.
@@ -122,7 +122,7 @@ class PictureCounts:
         weights: the sha256 of the model's weights, where it lies in a folder; else "".
     """
 
-    pictures: tuple[str, ...]
+    images: tuple[str, ...]
     contents: tuple[str, ...]
     heads: Mapping[str, Counts]
     protocol: Mapping[str, Any]
@@ -140,7 +140,7 @@ class PictureCounts:
         path = Path(path)
         facts = {
             "format": FORMAT,
-            "pictures": self.pictures,
+            "images": self.images,
             "contents": self.contents,
             "heads": {name: of.classes for name, of in self.heads.items()},
             "protocol": self.protocol,
@@ -163,7 +163,7 @@ class PictureCounts:
             fresh.replace(path)
         except OSError as error:
             raise FullconvError(
-                f"the counts of single pictures could not be written to {path}: "
+                f"the counts of single images could not be written to {path}: "
                 f"{error.strerror or error}.",
                 "--counts ANOTHER_FOLDER/counts.npz",
             ) from error
@@ -173,7 +173,7 @@ class PictureCounts:
         return path
 
     @classmethod
-    def read(cls, path: str | Path) -> PictureCounts:
+    def read(cls, path: str | Path) -> ImageCounts:
         """Of what `save` wrote.
 
         Raises:
@@ -189,9 +189,9 @@ class PictureCounts:
                 for number, (name, classes) in enumerate(facts["heads"].items()):
                     end = f"_{number}" if number else ""
                     heads[name] = Counts(tuple(classes), *(file[key + end] for key in cls._KEYS))
-                    _verify(heads[name], len(facts["pictures"]))
+                    _verify(heads[name], len(facts["images"]))
             return cls(
-                tuple(facts["pictures"]),
+                tuple(facts["images"]),
                 tuple(facts["contents"]),
                 heads,
                 facts["protocol"],
@@ -203,7 +203,7 @@ class PictureCounts:
         except (*_BROKEN, *_ALSO_BROKEN) as error:
             said = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
         raise FullconvError(
-            f"{path} cannot be read as counts of single pictures: {said}.",
+            f"{path} cannot be read as counts of single images: {said}.",
             shell_command("fullconv", "evaluate", "MODEL", "DATA", "--counts", path),
         )
 
@@ -224,7 +224,7 @@ class PictureCounts:
         return self.heads[name]
 
 
-def _verify(of: Counts, pictures: int) -> None:
+def _verify(of: Counts, images: int) -> None:
     """That the parts fit, so that nothing is read beyond them."""
     size = len(of.classes) ** 2
     ends = of.ends.tolist()
@@ -232,7 +232,7 @@ def _verify(of: Counts, pictures: int) -> None:
         of.cells.ndim == of.pixels.ndim == of.ends.ndim == 1
         and all(array.dtype.kind in "ui" for array in (of.cells, of.pixels, of.ends))
         and len(of.cells) == len(of.pixels)
-        and len(ends) == pictures
+        and len(ends) == images
         and sorted([0, *ends, len(of.cells)]) == [0, *ends, len(of.cells)]
         and (ends[-1] if ends else 0) == len(of.cells)
         and int(of.cells.max(initial=0)) < max(size, 1)
@@ -254,7 +254,7 @@ def require_npz(path: Path | None) -> None:
     """Refuses a name that `fullconv compare` would not take for such a file."""
     if path is not None and path.suffix != ".npz":
         raise FullconvError(
-            f"counts of single pictures are kept as .npz, not as {path.name!r}.",
+            f"counts of single images are kept as .npz, not as {path.name!r}.",
             shell_command("--counts", f"{path.name}.npz"),
         )
 
@@ -273,7 +273,7 @@ def weights_of(run: Path) -> str:
         return ""
 
 
-def keep(counts: PictureCounts, run: Path) -> Path:
+def keep(counts: ImageCounts, run: Path) -> Path:
     """Writes the counts of a run's model beside its metrics.
 
     Raises:

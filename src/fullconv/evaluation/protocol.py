@@ -1,4 +1,4 @@
-"""Whether two evaluations may be compared: their protocol cards, line by line, and their pictures.
+"""Whether two evaluations may be compared: their protocol cards, line by line, and their images.
 
 Unlike cards are never ranked; the line that differs is named. Of the lines three say what a model
 is made of and how it is asked; they may differ where that is said, for then they are the question.
@@ -15,13 +15,13 @@ import numpy as np
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.text import plural, shell_command, truncated_list
-from fullconv.evaluation.per_image import PictureCounts
+from fullconv.evaluation.per_image import ImageCounts
 
 AUGMENTATION = "test_time_augmentation"
 VARYING = ("pretrained_on", "trained_on", AUGMENTATION)
 _SHOWN = 5  # names that a message spells out
 
-Named = tuple[str, PictureCounts]
+Named = tuple[str, ImageCounts]
 
 
 def require_alike(
@@ -45,37 +45,37 @@ def require_alike(
     rows = [f"{first} and {second} cannot be compared: their protocol cards are not alike."]
     rows += [f"  {line}: {_values(line, of.protocol, against.protocol)}" for line in unlike]
     if "data_fingerprint" in unlike and of.protocol.get("split") == against.protocol.get("split"):
-        rows.append(f"  {_pictures_apart(one, other)}")
+        rows.append(f"  {_images_apart(one, other)}")
     hint = _mended(unlike, (of, against), places, number, varying)
     raise FullconvError("\n".join(rows), hint)
 
 
-def require_same_pictures(one: Named, other: Named, place: Path | str = "RUN") -> np.ndarray:
-    """The place in the other evaluation of each picture of the one.
+def require_same_images(one: Named, other: Named, place: Path | str = "RUN") -> np.ndarray:
+    """The place in the other evaluation of each image of the one.
 
     Args:
         one, other: name and counts.
         place: of the other, for lines to paste.
 
     Raises:
-        FullconvError: pictures that only one of them has, or of another content.
+        FullconvError: images that only one of them has, or of another content.
     """
     (first, of), (second, against) = one, other
-    places = {name: k for k, name in enumerate(against.pictures)}
-    lacking = [name for name in of.pictures if name not in places]
-    more = sorted(set(against.pictures) - set(of.pictures))
+    places = {name: k for k, name in enumerate(against.images)}
+    lacking = [name for name in of.images if name not in places]
+    more = sorted(set(against.images) - set(of.images))
     changed = [
         name
-        for name, content in zip(of.pictures, of.contents, strict=True)
+        for name, content in zip(of.images, of.contents, strict=True)
         if name in places and against.contents[places[name]] != content
     ]
     if lacking or more or changed:
         said = _apart(first, second, lacking, more, changed)
         raise FullconvError(
-            f"{first} and {second} were not evaluated on the same pictures: {said}.",
+            f"{first} and {second} were not evaluated on the same images: {said}.",
             _evaluating(place, of),
         )
-    return np.array([places[name] for name in of.pictures], dtype=np.int64)
+    return np.array([places[name] for name in of.images], dtype=np.int64)
 
 
 def _unlike(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
@@ -98,14 +98,14 @@ def _values(line: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     return f"{a} | {b}"
 
 
-def _pictures_apart(one: Named, other: Named) -> str:
-    """What of the split's pictures makes two data sets differ."""
+def _images_apart(one: Named, other: Named) -> str:
+    """What of the split's images makes two data sets differ."""
     try:
-        require_same_pictures(one, other)
+        require_same_images(one, other)
     except FullconvError as error:
         return error.message.partition(": ")[2].rstrip(".")
     return (
-        f"(the pictures and masks of {_split(one[1])} are the same; what differs are other splits "
+        f"(the images and masks of {_split(one[1])} are the same; what differs are other splits "
         "or the class table)"
     )
 
@@ -116,22 +116,22 @@ def _apart(
     parts = []
     for name, only in ((first, lacking), (second, more)):
         if only:
-            count = plural(len(only), "picture")
+            count = plural(len(only), "image")
             parts.append(f"only {name} has {truncated_list(only, _SHOWN)} ({count})")
     if changed:
-        count = plural(len(changed), "picture")
+        count = plural(len(changed), "image")
         what = "its mask is another" if len(changed) == 1 else "their masks are others"
         parts.append(f"{truncated_list(changed, _SHOWN)} ({count}) or {what} in {second}")
     return "; ".join(parts)
 
 
-def _split(of: PictureCounts) -> str:
+def _split(of: ImageCounts) -> str:
     return str(of.protocol.get("split", "val"))
 
 
 def _mended(
     unlike: Sequence[str],
-    counts: tuple[PictureCounts, PictureCounts],
+    counts: tuple[ImageCounts, ImageCounts],
     places: Sequence[Path | str],
     number: int,
     varying: Sequence[str],
@@ -149,7 +149,7 @@ def _mended(
     return f"{line}   # where that is what is compared"
 
 
-def _evaluating(place: Path | str, of: PictureCounts) -> str:
+def _evaluating(place: Path | str, of: ImageCounts) -> str:
     """The command that evaluates a run, or the model whose counts a file has, on these data."""
     words = (of.data or "DATA", "--split", _split(of))
     if str(place).endswith(".npz"):
@@ -161,7 +161,7 @@ def protocol_card(
     *,
     fingerprint: str,
     split: str,
-    pictures: int,
+    images: int,
     classes: Sequence[str],
     pretrained_on: str,
     ignored_pixels: int,
@@ -172,14 +172,14 @@ def protocol_card(
     """What a number means: two numbers may be compared only where these agree.
 
     Args:
-        trained_on: which pictures the model was trained on, see `fullconv.data.check.training_overlap.told`.
-        sizes: (H, W) of the pictures.
+        trained_on: which images the model was trained on, see `fullconv.data.check.training_overlap.told`.
+        sizes: (H, W) of the images.
     """
     return {
         "data_fingerprint": fingerprint,
         "split": split,
-        "pictures": pictures,
-        "picture_size": f"original{_range(sizes)}",
+        "images": images,
+        "image_size": f"original{_range(sizes)}",
         "void": "pixels marked ignore in the truth are left out",
         "ignored_pixels": ignored_pixels,
         "classes": list(classes),

@@ -1,4 +1,4 @@
-"""Composition: follow a picture through a network and keep, for every tensor, where its cells sit.
+"""Composition: follow an image through a network and keep, for every tensor, where its cells sit.
 
 `positions` holds what is known of a tensor, `op_rules` what each operation does to it, `tracer`
 runs a network under them, and `trace_network` holds what people call: `trace` and `probe`.

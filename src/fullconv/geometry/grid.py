@@ -1,4 +1,4 @@
-"""Where the cells of a feature map sit in the picture: `Grid`."""
+"""Where the cells of a feature map sit in the image: `Grid`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Grid:
         stride: distance between neighbouring cells.
         offset: centre of cell 0; pixel 0's centre is 0.0.
         field: receptive field, the width that a cell sees around its centre; `math.inf` where an
-            operation sees the whole picture, or where no bound could be derived.
+            operation sees the whole image, or where no bound could be derived.
         whole: those operations, named; or what was measured in place of a bound.
 
     >>> Grid(stride=8, offset=3.5).centre(2)
@@ -32,12 +32,12 @@ class Grid:
         return self.offset + self.stride * cell
 
     def __repr__(self) -> str:
-        field = "whole picture" if math.isinf(self.field) else f"{self.field:g}"
+        field = "whole image" if math.isinf(self.field) else f"{self.field:g}"
         whole = f", whole={self.whole}" if self.whole else ""
         return f"Grid(stride={self.stride:g}, offset={self.offset:g}, field={field}{whole})"
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able; the field is None where it is the whole picture."""
+        """JSON-able; the field is None where it is the whole image."""
         return {
             "stride": self.stride,
             "offset": self.offset,

@@ -1,7 +1,7 @@
 """What each operation does to the place of its input: one rule per operation, in tables.
 
 Convolutions, pooling and padding compose; element-wise operations merge; views, permutes, slices
-and space-to-depth move dimensions around; pooling over the picture and attention lose the place. An
+and space-to-depth move dimensions around; pooling over the image and attention lose the place. An
 operation that stands in no table loses it too: better to say so than to guess.
 """
 
@@ -32,7 +32,7 @@ class Call:
 
     Args:
         args, kwargs, output: of the function.
-        states: the inputs that depend on the picture, each with its state before the call.
+        states: the inputs that depend on the image, each with its state before the call.
         shapes: of all input tensors before the call, by id.
         name: "the module that runs (kind of operation)".
     """
@@ -50,7 +50,7 @@ class Call:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the first input that depends on the picture, before the call."""
+        """Of the first input that depends on the image, before the call."""
         return self.shapes[id(self.states[0][0])]
 
     def lost(self, kind: str) -> Lost:
@@ -202,7 +202,7 @@ def _reduction(call: Call, place: Place) -> State:
 
 
 def _along_channels(kind: str, position: int = 1, default: int = -1) -> Rule:
-    """Softmax and the like: fine along a dimension that is not of the picture."""
+    """Softmax and the like: fine along a dimension that is not of the image."""
 
     def rule(call: Call, place: Place) -> State:
         dim = call.argument(position, "dim", default)
@@ -212,8 +212,8 @@ def _along_channels(kind: str, position: int = 1, default: int = -1) -> Rule:
 
 
 def _sees_all(call: Call, place: Place) -> State:
-    """Group and instance normalisation: cells stay, their statistics are of the whole picture."""
-    return replace(place, whole=place.whole | {call.name("normalisation over the picture")})
+    """Group and instance normalisation: cells stay, their statistics are of the whole image."""
+    return replace(place, whole=place.whole | {call.name("normalisation over the image")})
 
 
 def _layer_norm(call: Call, place: Place) -> State:
@@ -238,7 +238,7 @@ def _concatenation(call: Call) -> State:
         more = tokens.prefix + output.shape[dim] - last.shape[dim]
         dims[dim] = replace(tokens, prefix=more)
         return replace(result, dims=tuple(dims))
-    return call.lost("concatenation along the picture")
+    return call.lost("concatenation along the image")
 
 
 def _stacking(call: Call) -> State:
@@ -251,12 +251,12 @@ def _stacking(call: Call) -> State:
 
 
 def _copies(call: Call, place: Place) -> State:
-    """Expanded or repeated: fine along new dimensions and those that are not of the picture."""
+    """Expanded or repeated: fine along new dimensions and those that are not of the image."""
     shape = tuple(call.output.shape)
     dims = (None,) * (len(shape) - len(place.dims)) + place.dims
     before = (1,) * (len(shape) - len(place.dims)) + call.shape
     if any(tag and old != new for tag, old, new in zip(dims, before, shape, strict=True)):
-        return call.lost("copies of the picture")
+        return call.lost("copies of the image")
     return replace(place, dims=dims)
 
 
@@ -286,7 +286,7 @@ def _pieces(call: Call, place: Place) -> State:
     removed = call.output[0].ndim < len(call.shape)  # unbind
     dim = call.argument(1 if removed else 2, "dim", 0) % len(call.shape)
     if place.dims[dim] is not None:
-        return call.lost("slices of the picture")
+        return call.lost("slices of the image")
     dims = tuple(d for i, d in enumerate(place.dims) if not (removed and i == dim))
     return replace(place, dims=dims)
 
@@ -319,7 +319,7 @@ def _index(call: Call, place: Place) -> State:
                 tag = (tag[0], tag[1] * step)
             dims.append(tag)
         elif tag:
-            return call.lost("one row of the picture")
+            return call.lost("one row of the image")
     return Place(tuple(dims), (axes[0], axes[1]), place.whole).tidy()
 
 
@@ -339,7 +339,7 @@ def _fewer_dimensions(call: Call, place: Place) -> State:
     shape = call.shape
     chosen = [d for d, n in enumerate(shape) if n == 1] if dim is None else [dim % len(shape)]
     if any(place.dims[d] for d in chosen):
-        return call.lost("one row of the picture")
+        return call.lost("one row of the image")
     return replace(place, dims=tuple(d for i, d in enumerate(place.dims) if i not in chosen))
 
 
@@ -359,8 +359,8 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("mean", "sum", "amax", "amin", "max", "min", "var", "std"), _reduction),
     **dict.fromkeys(("var_mean", "std_mean"), _reduction),
     **dict.fromkeys(("softmax", "log_softmax"), _along_channels("attention")),
-    "glu": _along_channels("gate along the picture"),
-    "normalize": _along_channels("normalisation over the picture", 2, 1),
+    "glu": _along_channels("gate along the image"),
+    "normalize": _along_channels("normalisation over the image", 2, 1),
     **dict.fromkeys(("layer_norm", "rms_norm"), _layer_norm),
     **dict.fromkeys(("group_norm", "instance_norm"), _sees_all),
     "linear": _linear,

@@ -1,10 +1,10 @@
 """What is known of a tensor: where its cells sit, along which dimensions, and what was mixed in.
 
-- `Place`: which tensor dimensions run along the rows and columns of the picture, and the `Axis` of
+- `Place`: which tensor dimensions run along the rows and columns of the image, and the `Axis` of
   each.
-- `Lost`: depends on the picture, but the positions were mixed (global pooling, attention), or an
+- `Lost`: depends on the image, but the positions were mixed (global pooling, attention), or an
   operation is not known. Added to, or multiplied with, a placed tensor, the place survives and the
-  operation is named: squeeze-excite and attention keep the cells but see the whole picture.
+  operation is named: squeeze-excite and attention keep the cells but see the whole image.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Axis:
         )
 
 
-# A tensor dimension that runs along the picture: (0 for rows | 1 for columns, cells per step).
+# A tensor dimension that runs along the image: (0 for rows | 1 for columns, cells per step).
 Step = tuple[int, int]
 
 
@@ -99,8 +99,8 @@ Dim = Step | Tokens
 
 @dataclass(frozen=True)
 class Place:
-    """Where the cells of one tensor sit: a tag per tensor dimension (None: not along the picture),
-    the two axes, and the operations on the way that saw the whole picture."""
+    """Where the cells of one tensor sit: a tag per tensor dimension (None: not along the image),
+    the two axes, and the operations on the way that saw the whole image."""
 
     dims: tuple[Dim | None, ...]
     axes: tuple[Axis, Axis]
@@ -131,7 +131,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Lost:
-    """Depends on the picture, at no known place."""
+    """Depends on the image, at no known place."""
 
     why: frozenset[str] = frozenset()
 
@@ -140,7 +140,7 @@ State = Place | Lost
 
 
 def state_of(tensor: Any) -> State | None:
-    """What is known of a tensor; None where it does not depend on the picture."""
+    """What is known of a tensor; None where it does not depend on the image."""
     return getattr(tensor, "place", None)
 
 

@@ -1,6 +1,6 @@
-"""Where the cells of a feature map sit in the picture: `Grid`, and `trace()` which computes it.
+"""Where the cells of a feature map sit in the image: `Grid`, and `trace()` which computes it.
 
-Cell `i` of a feature map looks at the picture around pixel `offset + stride * i` and sees `field`
+Cell `i` of a feature map looks at the image around pixel `offset + stride * i` and sees `field`
 pixels. Both axes share one grid. `trace` runs the network once on a meta tensor (no arithmetic, no
 weights) and composes every layer on the way (Long et al. 2015, sections 3.1-3.2):
 
@@ -10,9 +10,9 @@ weights) and composes every layer on the way (Long et al. 2015, sections 3.1-3.2
 The bookkeeping is per tensor dimension, in `fullconv.geometry`; this file holds what it means.
 Where composition cannot follow (an operation it does not know), the tap is probed numerically: the
 gradient of one cell shows where it looks. That is the least it can see (a branch whose last norm
-starts at zero shows nothing), so the field then counts as the whole picture. Padding that depends
-on the picture's size (TensorFlow's SAME) makes the offset depend on it too: `trace` answers for the
-size it is given, and `fullconv.network.backbone` holds the phase by padding such pictures to
+starts at zero shows nothing), so the field then counts as the whole image. Padding that depends
+on the image's size (TensorFlow's SAME) makes the offset depend on it too: `trace` answers for the
+size it is given, and `fullconv.network.backbone` holds the phase by padding such images to
 `32 k + 1`, where SAME padding is symmetric.
 """
 
@@ -45,7 +45,7 @@ def trace(network: str | nn.Module, *, size: int | tuple[int, int] | None = None
     Args:
         network: a module that maps (N, 3, H, W) to one feature map (N, C, h, w) or to a list, tuple
             or dict of them; or the name of a timm backbone, whose pyramid is traced.
-        size: the picture's size in pixels, H = W or (H, W). It matters only where padding depends
+        size: the image's size in pixels, H = W or (H, W). It matters only where padding depends
             on it. Default: 257, or the network's own fixed size.
 
     Returns:
@@ -99,8 +99,8 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             child.training = mode
 
 
-def run_on_meta(module: nn.Module, picture: Tensor) -> Any:
-    """The module's output for a picture on the meta device: shapes without arithmetic."""
+def run_on_meta(module: nn.Module, image: Tensor) -> Any:
+    """The module's output for an image on the meta device: shapes without arithmetic."""
     meta = {}
     # By module, each once: where one module stands in two places, functional_call would swap it
     # twice and leave it on the meta device.
@@ -109,17 +109,17 @@ def run_on_meta(module: nn.Module, picture: Tensor) -> Any:
             *child.named_parameters(prefix, recurse=False, remove_duplicate=False),
             *child.named_buffers(prefix, recurse=False, remove_duplicate=False),
         ):
-            kind = picture.dtype if tensor.is_floating_point() else tensor.dtype
+            kind = image.dtype if tensor.is_floating_point() else tensor.dtype
             meta[name] = torch.empty_like(tensor, device="meta", dtype=kind)
     with evaluating(module), torch.no_grad():
-        return torch.func.functional_call(module, meta, (picture,), tie_weights=False)
+        return torch.func.functional_call(module, meta, (image,), tie_weights=False)
 
 
-def run_for_real(module: nn.Module, picture: Tensor) -> Any:
+def run_for_real(module: nn.Module, image: Tensor) -> Any:
     """The same on the module's own device, for networks that make tensors of their own there."""
     like = next(module.parameters(), torch.zeros(()))
-    real = torch.zeros(picture.shape, device=like.device, dtype=like.dtype)
-    mark(real, state_of(picture))
+    real = torch.zeros(image.shape, device=like.device, dtype=like.dtype)
+    mark(real, state_of(image))
     with evaluating(module), torch.no_grad():
         return module(real)
 
@@ -130,25 +130,25 @@ def probe(
     """The grid of one feature map, measured: where does the gradient of a cell fall?
 
     Slower than `trace`, but it needs to know nothing about the operations inside. Where cells see
-    a part of the picture, its middle is the centre; else the middle of what they see most is, which
+    a part of the image, its middle is the centre; else the middle of what they see most is, which
     is coarse. The field is never promised: a branch may be silent with these weights and on this
-    picture, and speak with others. It is `math.inf`, and `whole` says what was measured.
+    image, and speak with others. It is `math.inf`, and `whole` says what was measured.
 
     Args:
         module: maps (N, 3, H, W) to feature maps.
         tap: which of them.
-        size: of the random picture (H, W), in pixels.
+        size: of the random image (H, W), in pixels.
         cells: how many cells around the middle are looked at, per axis.
     """
     height, width = size or (CANONICAL_SIZE, CANONICAL_SIZE)
     parameter = next(module.parameters(), torch.zeros(()))
     generator = torch.Generator().manual_seed(0)
-    picture = torch.randn(1, 3, height, width, generator=generator).to(parameter)
-    picture.requires_grad_(True)
+    image = torch.randn(1, 3, height, width, generator=generator).to(parameter)
+    image.requires_grad_(True)
     with evaluating(module), torch.enable_grad():
-        feature = feature_maps(module(picture))[tap]
+        feature = feature_maps(module(image))[tap]
         rows = feature.shape[2]
-        stride = _measured_stride(module, tap, picture, rows)
+        stride = _measured_stride(module, tap, image, rows)
         middle = rows // 2
         centres, firsts, lasts = [], [], []  # of each cell, in pixels from where it would be
         inside, field = True, 0
@@ -158,7 +158,7 @@ def probe(
             column = min(round(row * feature.shape[3] / rows), feature.shape[3] - 1)
             weights = torch.randn(feature.shape[1], generator=generator).to(feature)
             (gradient,) = torch.autograd.grad(
-                (feature[0, :, row, column] * weights).sum(), picture, retain_graph=True
+                (feature[0, :, row, column] * weights).sum(), image, retain_graph=True
             )
             profile = gradient[0].double().square().sum(dim=(0, 2))  # (H,)
             seen = torch.nonzero(profile).flatten().tolist()
@@ -174,7 +174,7 @@ def probe(
             field = max(field, seen[-1] - seen[0] + 1)
     if not centres:
         raise FullconvError(
-            f"feature map {tap} does not depend on the picture: its gradient is zero everywhere.",
+            f"feature map {tap} does not depend on the image: its gradient is zero everywhere.",
             "return [x8, x16, x32] from the module's forward",
         )
     if inside:
@@ -182,7 +182,7 @@ def probe(
         return Grid(stride, (first + last) / 2, math.inf, _measured(last - first + 1))
     offset = round(2 * statistics.median(centres)) / 2
     if field > height - stride:  # rows that no cell sees may be left at the border
-        return Grid(stride, offset, math.inf, ("probed: sees the whole picture",))
+        return Grid(stride, offset, math.inf, ("probed: sees the whole image",))
     return Grid(stride, offset, math.inf, _measured(field))
 
 
@@ -190,11 +190,11 @@ def _measured(field: float) -> tuple[str]:
     return (f"measured, not derived: {field:g} pixels or more",)
 
 
-def _measured_stride(module: nn.Module, tap: int, picture: Tensor, rows: int) -> float:
+def _measured_stride(module: nn.Module, tap: int, image: Tensor, rows: int) -> float:
     """By how many pixels more give how many rows more; of the size alone where the network takes no
     other (257 pixels and 9 rows of stride 32 make 28.6)."""
-    height, more = picture.shape[2], 256
-    taller = picture.new_zeros(1, 3, height + more, picture.shape[3])
+    height, more = image.shape[2], 256
+    taller = image.new_zeros(1, 3, height + more, image.shape[3])
     try:
         with torch.no_grad():
             ratio = more / (feature_maps(module(taller))[tap].shape[2] - rows)
@@ -229,7 +229,7 @@ def _run_at_first_size(
                 continue
             return [state_of(m) for m in maps], shape
     raise FullconvError(
-        f"{type(module).__name__} does not run on a picture of {sizes[0]} pixels: {problem}",
+        f"{type(module).__name__} does not run on an image of {sizes[0]} pixels: {problem}",
         "fullconv.geometry.trace_network.trace(module, size=(224, 224))   # or another size that it takes",
     )
 
@@ -255,7 +255,7 @@ def grids_of_modules(module: nn.Module) -> list[tuple[str, Grid]]:
     """Name and grid of every submodule whose output is a feature map, in the order they ran."""
     found: list[tuple[str, Place]] = []
 
-    def run(module: nn.Module, picture: Tensor) -> Any:
+    def run(module: nn.Module, image: Tensor) -> Any:
         def note(name: str) -> Any:
             def hook(_module: nn.Module, _args: Any, output: Any) -> None:
                 state = state_of(output)
@@ -270,7 +270,7 @@ def grids_of_modules(module: nn.Module) -> list[tuple[str, Grid]]:
             if name
         ]
         try:
-            return run_on_meta(module, picture)
+            return run_on_meta(module, image)
         finally:
             for handle in handles:
                 handle.remove()
@@ -280,7 +280,7 @@ def grids_of_modules(module: nn.Module) -> list[tuple[str, Grid]]:
     except (RuntimeError, ValueError, TypeError) as error:
         if not found:
             raise FullconvError(
-                f"{type(module).__name__} does not run on a picture: {error}",
+                f"{type(module).__name__} does not run on an image: {error}",
                 f"module(torch.zeros(1, 3, {CANONICAL_SIZE}, {CANONICAL_SIZE}))   # must run",
             ) from error
     grids = []

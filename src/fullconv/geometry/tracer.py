@@ -1,7 +1,7 @@
 """Run a network under a `TorchFunctionMode` that keeps the place of every tensor.
 
 The state of a tensor stands in its attribute `place`; a tensor without one does not depend on the
-picture.
+image.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from fullconv.geometry.positions import Axis, Lost, Place, State, state_of
 def run_traced(
     module: nn.Module, size: tuple[int, int], run: Callable[[nn.Module, Tensor], Any]
 ) -> Any:
-    """`run(module, picture)` with a picture (1, 3, H, W) on the meta device, followed. The tensors
+    """`run(module, image)` with an image (1, 3, H, W) on the meta device, followed. The tensors
     that come out carry `place`."""
-    picture = torch.empty(1, 3, *size, device="meta")
-    mark(picture, Place((None, None, (0, 1), (1, 1)), (Axis(), Axis())))
+    image = torch.empty(1, 3, *size, device="meta")
+    mark(image, Place((None, None, (0, 1), (1, 1)), (Axis(), Axis())))
     mode = _Follow()
     with mode.watching_modules(), mode:
-        return run(module, picture)
+        return run(module, image)
 
 
 def mark(tensor: Tensor, state: State | None) -> None:
@@ -35,7 +35,7 @@ def mark(tensor: Tensor, state: State | None) -> None:
     tensor.place = state  # type: ignore[attr-defined]
 
 
-# `constant.to(picture)` does not depend on the picture: the second tensor gives type and size.
+# `constant.to(image)` does not depend on the image: the second tensor gives type and size.
 LIKE = frozenset(("to", "type_as", "expand_as", "view_as", "reshape_as"))
 
 

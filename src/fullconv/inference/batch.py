@@ -1,10 +1,10 @@
-"""Many pictures: read ahead, labelled one after the other, written behind, each once.
+"""Many images: read ahead, labelled one after the other, written behind, each once.
 
-    threads     read pictures, in their order, as far ahead as memory is meant to go
+    threads     read images, in their order, as far ahead as memory is meant to go
     this one    runs the network
     threads     write results: into a hidden folder beside their place, then moved there whole
 
-A picture that cannot be read costs the others nothing. Stopped at any point, by Ctrl-C or by a
+An image that cannot be read costs the others nothing. Stopped at any point, by Ctrl-C or by a
 power cut, the results that have their names are whole, and the next run does the rest.
 Nothing here needs torch, so that exported models run without it.
 """
@@ -28,7 +28,7 @@ from fullconv.core.concurrency import let_the_network_go_first, short_turns
 from fullconv.core.errors import FullconvError, UnwrittenError
 from fullconv.core.hardware import processors
 from fullconv.data.io.geotiff import Place, loses_its_place, raster_size, read_placed
-from fullconv.data.io.images import pixels_to_decode, read_picture
+from fullconv.data.io.images import pixels_to_decode, read_image
 from fullconv.data.io.video import is_video
 from fullconv.inference.manifest import Finished, Seen, seen
 from fullconv.inference.result_files import writing
@@ -36,13 +36,13 @@ from fullconv.inference.segmentation import Segmentation
 from fullconv.inference.video import predict_video
 from fullconv.inference.writers import save_outputs
 
-PIXELS = 1 << 25  # of pictures that are held at once, read or not yet written
+PIXELS = 1 << 25  # of images that are held at once, read or not yet written
 PART = ".part."  # begins the folder of results that are not whole yet
 MOST_THREADS = 8  # that read, and that write
 
 
 @dataclass(frozen=True)
-class Picture:
+class InputImage:
     """What is to be labelled.
 
     Args:
@@ -58,13 +58,13 @@ class Picture:
 
 @dataclass
 class Done:
-    """What became of many pictures.
+    """What became of many images.
 
     Attributes:
         results: of each that could be read, in their order: `Segmentation.to_dict` and "files".
         failed: what is wrong with each of the others, and what mends it.
         skipped: how many of the results are of earlier runs.
-        placeless: pictures whose masks will lack the georeference that they have.
+        placeless: images whose masks will lack the georeference that they have.
     """
 
     results: list[dict[str, Any]] = field(default_factory=list)
@@ -75,47 +75,47 @@ class Done:
 
 def predict_many(
     predictor: Any,  # a Segmenter
-    pictures: Sequence[Picture],
+    images: Sequence[InputImage],
     finished: Finished,
     outputs: Sequence[str],
     *,
     again: bool = False,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Done:
-    """Labels pictures and writes the results, but for those that are finished.
+    """Labels images and writes the results, but for those that are finished.
 
     Args:
         finished: the record of the folder that they go to.
         outputs: see `save_outputs`.
         again: also those that are finished.
-        progress: told how many pictures are done, of how many; of a single one that is read in
+        progress: told how many images are done, of how many; of a single one that is read in
             windows, how many rows; of a single video, how many frames.
 
     Raises:
         FullconvError: a result that cannot be written.
     """
-    sources = [[seen(path) for path in (one.path, *one.beside)] for one in pictures]
+    sources = [[seen(path) for path in (one.path, *one.beside)] for one in images]
     earlier = [
         None if again else finished.result(one.stem, of, outputs)
-        for one, of in zip(pictures, sources, strict=True)
+        for one, of in zip(images, sources, strict=True)
     ]
     left = [k for k, found in enumerate(earlier) if found is None]
-    done = Done(skipped=len(pictures) - len(left))
+    done = Done(skipped=len(images) - len(left))
     results: dict[int, dict[str, Any]] = {}
     for k, found in enumerate(earlier):
         if found is not None:
-            results[k] = {**found, "source": str(pictures[k].path)}
+            results[k] = {**found, "source": str(images[k].path)}
             with suppress(OSError):  # of a process that was killed when all was moved
-                _part(finished.out / pictures[k].stem).rmdir()
-    progress(done.skipped, len(pictures))
+                _part(finished.out / images[k].stem).rmdir()
+    progress(done.skipped, len(images))
     with short_turns(), _Line(predictor, finished, outputs) as line:
-        todo = [(pictures[k], sources[k]) for k in left]
+        todo = [(images[k], sources[k]) for k in left]
         for count, (k, made) in enumerate(zip(left, line.run(todo, progress), strict=True), 1):
             if isinstance(made, FullconvError):
                 done.failed.append(made)
             else:
                 results[k] = made
-            progress(done.skipped + count, len(pictures))
+            progress(done.skipped + count, len(images))
     done.placeless = line.placeless
     done.results = [results[k] for k in sorted(results)]
     return done
@@ -143,31 +143,31 @@ class _Line:
 
     def run(
         self,
-        todo: Sequence[tuple[Picture, Sequence[Seen | None]]],
+        todo: Sequence[tuple[InputImage, Sequence[Seen | None]]],
         progress: Callable[[int, int], None],
     ) -> Iterator[dict[str, Any] | FullconvError]:
-        """What is found in each picture, or why it cannot be read; as soon as those before it are
+        """What is found in each image, or why it cannot be read; as soon as those before it are
         written."""
         ahead: deque[Future[_Read]] = deque()
         behind: deque[Future[dict[str, Any]] | FullconvError] = deque()
-        for k, (picture, sources) in enumerate(todo):
+        for k, (image, sources) in enumerate(todo):
             while len(ahead) + k < min(len(todo), k + 2 * self.count):
                 turn = len(ahead) + k
                 ahead.append(self.readers.submit(self._read, todo[turn][0].path, turn))
             try:
                 read = ahead.popleft().result()
                 if read.loses_its_place:
-                    self.placeless.append(picture.path)
+                    self.placeless.append(image.path)
                 if read.pixels is None:
                     told = progress if len(todo) == 1 else lambda done, of: None
-                    behind.append(_already(self._in_parts(picture, sources, told)))
+                    behind.append(_already(self._in_parts(image, sources, told)))
                 else:
-                    found = self._segmented(picture, read)
-                    write = self.writers.submit(self._write, found, picture, sources, read.room)
+                    found = self._segmented(image, read)
+                    write = self.writers.submit(self._write, found, image, sources, read.room)
                     behind.append(write)
             except UnwrittenError as error:
                 raise FullconvError(error.message, error.hint) from error
-            except FullconvError as error:  # one bad picture does not cost the others
+            except FullconvError as error:  # one bad image does not cost the others
                 behind.append(error)
             while behind and (len(behind) > 2 * self.count or _is_ready(behind[0])):
                 yield _result(behind.popleft())
@@ -189,60 +189,60 @@ class _Line:
             if size:
                 pixels, place = read_placed(path)
                 return _Read(pixels, inside, place)
-            return _Read(read_picture(path), inside, loses_its_place=loses_its_place(path))
+            return _Read(read_image(path), inside, loses_its_place=loses_its_place(path))
         except BaseException:
             self.room.leave(inside)
             raise
 
-    def _segmented(self, picture: Picture, read: _Read) -> Segmentation:
+    def _segmented(self, image: InputImage, read: _Read) -> Segmentation:
         try:
-            found: Segmentation = self.predictor.segment(read.pixels, inputs=picture.beside)
+            found: Segmentation = self.predictor.segment(read.pixels, inputs=image.beside)
         except BaseException:
             self.room.leave(read.room)
             raise
-        return found.of_file(picture.path, read.place)
+        return found.of_file(image.path, read.place)
 
     def _in_parts(
         self,
-        picture: Picture,
+        image: InputImage,
         sources: Sequence[Seen | None],
         progress: Callable[[int, int], None],
     ) -> dict[str, Any]:
         """Of what is never in memory as a whole."""
         predict: Callable[..., dict[str, Any]] = predict_video
-        if not is_video(picture.path):
+        if not is_video(image.path):
             from fullconv.inference.geotiff import predict_raster  # which needs torch
 
             predict = predict_raster
-        with _aside(self.finished.out / picture.stem) as stem:
-            found = predict(self.predictor, picture.path, stem, self.outputs, progress=progress)
-            return self._moved(picture, sources, [Path(path) for path in found["files"]], found)
+        with _aside(self.finished.out / image.stem) as stem:
+            found = predict(self.predictor, image.path, stem, self.outputs, progress=progress)
+            return self._moved(image, sources, [Path(path) for path in found["files"]], found)
 
     def _write(
         self,
         segmentation: Segmentation,
-        picture: Picture,
+        image: InputImage,
         sources: Sequence[Seen | None],
         room: int,
     ) -> dict[str, Any]:
         """In a thread."""
         try:
-            with _aside(self.finished.out / picture.stem) as stem:
+            with _aside(self.finished.out / image.stem) as stem:
                 files = save_outputs(segmentation, stem, self.outputs)
-                return self._moved(picture, sources, files, segmentation.to_dict())
+                return self._moved(image, sources, files, segmentation.to_dict())
         finally:
             self.room.leave(room)
 
     def _moved(
         self,
-        picture: Picture,
+        image: InputImage,
         sources: Sequence[Seen | None],
         files: Sequence[Path],
         result: dict[str, Any],
     ) -> dict[str, Any]:
-        place = (self.finished.out / picture.stem).parent
+        place = (self.finished.out / image.stem).parent
         moves = {file: place / file.name for file in files}
-        self.finished.add(picture.stem, sources, self.outputs, moves, result)
+        self.finished.add(image.stem, sources, self.outputs, moves, result)
         for file, to in moves.items():
             with writing(to):
                 os.replace(file, to)
@@ -251,7 +251,7 @@ class _Line:
 
 @dataclass(frozen=True)
 class _Read:
-    """A picture in memory, (H, W, 3) uint8 RGB, None if it is read in windows or frame by frame;
+    """An image in memory, (H, W, 3) uint8 RGB, None if it is read in windows or frame by frame;
     how many pixels of the room it takes; where it lies, or whether nobody can tell any more."""
 
     pixels: np.ndarray | None
@@ -261,7 +261,7 @@ class _Read:
 
 
 class _Room:
-    """Lets pictures in, one after the other, while those inside have few enough pixels together,
+    """Lets images in, one after the other, while those inside have few enough pixels together,
     or when nothing is inside."""
 
     def __init__(self, pixels: int) -> None:

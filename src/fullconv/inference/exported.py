@@ -3,7 +3,7 @@
     .onnx              ONNX Runtime
     folder with .xml   OpenVINO
 
-The file holds preprocessing, padding and network, for any number and size of pictures, and in its
+The file holds preprocessing, padding and network, for any number and size of images, and in its
 metadata the class table and where the cells of its scores sit. Labels are read from the scores by
 the same compiled kernel that models in torch use.
 """
@@ -29,12 +29,12 @@ from fullconv.network.kernels import numpy_arrays as arrays
 from fullconv.network.kernels.numpy_arrays import Place
 
 KEY = "fullconv"  # of the description in a file's metadata
-INPUT, SCORES, LABELS = "pictures", "scores", "labels"
+INPUT, SCORES, LABELS = "images", "scores", "labels"
 Run = Callable[[np.ndarray], list[np.ndarray]]  # (N, C, H, W) -> what the graph gives
 
 
 class Deployed(Segmenter):
-    """An exported model, ready for pictures of any size.
+    """An exported model, ready for images of any size.
 
     Args:
         run: the graph.
@@ -87,12 +87,12 @@ class Deployed(Segmenter):
 
     @property
     def inputs(self) -> tuple[Input, ...]:
-        """What it takes beside pictures."""
+        """What it takes beside images."""
         return self._inputs
 
-    def scores(self, picture: np.ndarray, inputs: Sequence[Any] = ()) -> np.ndarray:
+    def scores(self, image: np.ndarray, inputs: Sequence[Any] = ()) -> np.ndarray:
         """(H, W, 3) uint8 RGB -> class scores at the cells, (K, h, w) float32, of all heads."""
-        return self._outputs(self.joined(picture, inputs))[0][0]
+        return self._outputs(self.joined(image, inputs))[0][0]
 
     def use(self, options: Options) -> None:
         """Also refuses what needs scores, of a file that gives labels alone."""
@@ -143,8 +143,8 @@ class Deployed(Segmenter):
         except Exception as error:  # each engine has a family of its own, without a common ancestor
             size = f"{planes.shape[1]} x {planes.shape[0]} pixels"
             raise FullconvError(
-                f"{self.name} could not be run on a picture of {size}: {_said(error)}",
-                "fullconv predict MODEL_FOLDER PICTURE   # the model that it was exported from",
+                f"{self.name} could not be run on an image of {size}: {_said(error)}",
+                "fullconv predict MODEL_FOLDER IMAGE   # the model that it was exported from",
             ) from error
 
 
@@ -194,7 +194,7 @@ def load_deployed(
 
     Args:
         path: an .onnx file, an OpenVINO .xml file or the folder that it lies in.
-        tile: refused: exported models take each picture whole.
+        tile: refused: exported models take each image whole.
         threads: of the engine; None: as many as it likes.
         options: see `fullconv.inference.options.Options`.
 
@@ -204,8 +204,8 @@ def load_deployed(
     path = Path(path)
     if tile is not None:
         raise FullconvError(
-            f"{path} takes each picture whole; tiles are for models in torch.",
-            "fullconv predict MODEL_FOLDER PICTURES --tile 1024",
+            f"{path} takes each image whole; tiles are for models in torch.",
+            "fullconv predict MODEL_FOLDER IMAGES --tile 1024",
         )
     if path.is_dir():
         path = next(iter(sorted(path.glob("*.xml"))))

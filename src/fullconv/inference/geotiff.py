@@ -1,9 +1,9 @@
-"""Pictures that are never in memory as a whole: a georeferenced TIFF in, one of class ids out.
+"""Images that are never in memory as a whole: a georeferenced TIFF in, one of class ids out.
 
 Windows are predicted one after the other (`fullconv.inference.tiling`), so that memory is bounded whatever the
 size; meanwhile one thread reads the next and another writes the last.
 
-Shapes: H, W picture · h, w window.
+Shapes: H, W image · h, w window.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def predict_raster(
         under "heads".
 
     Raises:
-        FullconvError: a file that cannot be read or written; a model that takes more than pictures,
+        FullconvError: a file that cannot be read or written; a model that takes more than images,
             or that wants them resized.
     """
     source, stem, model = Path(source), Path(stem), predictor.model
@@ -121,7 +121,7 @@ def _add(
 
 def _require_windows(model: Model, source: Path) -> None:
     if model.inputs or model.short_side is not None:
-        wants = "further inputs" if model.inputs else "pictures that are resized as a whole"
+        wants = "further inputs" if model.inputs else "images that are resized as a whole"
         raise FullconvError(
             f"{source} is read in windows; the model takes {wants}, which cannot be.",
             "without --tile, where that is given; else save it as PNG, and predict that",
@@ -147,7 +147,7 @@ class _Result:
         self._file: IdFile | None = None
         self._counts = np.zeros(len(labels), np.int64)
         shape = raster.reduced(PREVIEW)
-        # The pixels of the picture that the preview shows.
+        # The pixels of the image that the preview shows.
         self._shown = [
             ((np.arange(few) + 0.5) * many / few).astype(int)
             for few, many in zip(shape, raster.size, strict=True)
@@ -191,8 +191,8 @@ class _Result:
                 if kind == "color":
                     pixels = draw.colorize(self._ids, self.labels)
                 else:
-                    picture = self.raster.preview(PREVIEW)
-                    pixels = draw.overlay_with_legend(picture, self._ids, self.labels)
+                    image = self.raster.preview(PREVIEW)
+                    pixels = draw.overlay_with_legend(image, self._ids, self.labels)
                 written.append(output_path(self.stem, kind))
                 with writing(written[-1]):
                     written[-1].write_bytes(encoded(Image.fromarray(pixels), kind))

@@ -1,12 +1,12 @@
-"""Where in a picture a classifier sees its classes (Long et al. 2015, figure 2), at several scales.
+"""Where in an image a classifier sees its classes (Long et al. 2015, figure 2), at several scales.
 
-A dense classifier looks at the picture through windows of its own size, a stride apart: at every
-scale as many as fit, laid centrally. Each gives a probability per class. Scale 1 is the picture as
+A dense classifier looks at the image through windows of its own size, a stride apart: at every
+scale as many as fit, laid centrally. Each gives a probability per class. Scale 1 is the image as
 it is, but a photo whose shorter side has more than twice the pixels of the classifier's own
-pictures is first reduced to twice: windows of 224 pixels on a photo of 4000 see single tiles of a
+images is first reduced to twice: windows of 224 pixels on a photo of 4000 see single tiles of a
 roof.
 
-Shapes: K classes · H, W picture · h, w cells. Places are pixels of the picture as it was given.
+Shapes: K classes · H, W image · h, w cells. Places are pixels of the image as it was given.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from fullconv.core.errors import FullconvError
-from fullconv.data.io.images import picture_size, read_reduced
+from fullconv.data.io.images import image_size, read_reduced
 from fullconv.geometry.grid import Grid
 from fullconv.network.dense.convolutionalize import DenseClassifier
 from fullconv.network.kernels.reference import reading_matrix
 from fullconv.visualization import contact_sheet
 
-MOST_PIXELS = 6_000_000  # of a scaled picture: VGG takes about 3 GB for it
+MOST_PIXELS = 6_000_000  # of a scaled image: VGG takes about 3 GB for it
 ENOUGH = 2  # times the classifier's size: what the shorter side is reduced to at scale 1
-SHOWN = 480  # pixels of a drawn picture's longer side
+SHOWN = 480  # pixels of a drawn image's longer side
 
-Picture = NDArray[np.uint8]
+ImageArray = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Heat:
 
     Args:
         scale: as it was asked for.
-        size: (H, W) of the scaled picture, in pixels.
-        rows, columns: where the cells look, in pixels of the picture as it was given.
+        size: (H, W) of the scaled image, in pixels.
+        rows, columns: where the cells look, in pixels of the image as it was given.
         windows: the same of the windows: the field is their width.
         probabilities: float32 (K, h, w), fractions; the sum over the classes is 1 at each cell.
     """
@@ -56,7 +56,7 @@ class Heat:
     probabilities: NDArray[np.float32]
 
     def read(self, class_id: int, size: tuple[int, int], shown: tuple[int, int]) -> NDArray[Any]:
-        """A class's probability over a picture of (H, W) pixels shown in (h, w): bilinear between
+        """A class's probability over an image of (H, W) pixels shown in (h, w): bilinear between
         the cells; NaN further than half a stride outside the outermost, where no cell looks."""
         values = torch.from_numpy(self.probabilities[class_id].astype(np.float64))
         matrices, outside = [], []
@@ -108,18 +108,18 @@ class Place:
 
 @dataclass(frozen=True)
 class Heatmap:
-    """What a classifier sees in a picture.
+    """What a classifier sees in an image.
 
     Args:
         names: of the classes; empty where they are not known.
-        size: (H, W) of the picture.
-        picture: (h, w, 3) uint8 RGB, reduced for display.
+        size: (H, W) of the image.
+        image: (h, w, 3) uint8 RGB, reduced for display.
         heats: one per scale.
     """
 
     names: tuple[str, ...]
     size: tuple[int, int]
-    picture: Picture
+    image: ImageArray
     heats: tuple[Heat, ...]
 
     def places(self, class_id: int) -> list[Place]:
@@ -155,42 +155,42 @@ class Heatmap:
 
 
 def heatmap(
-    dense: DenseClassifier, picture: str | Path, *, scales: Sequence[float] = (1.0,)
+    dense: DenseClassifier, image: str | Path, *, scales: Sequence[float] = (1.0,)
 ) -> Heatmap:
-    """The probabilities of every class over a picture.
+    """The probabilities of every class over an image.
 
     Args:
         dense: what `fullconv.convolutionalize` returns.
-        picture: a file.
-        scales: of the picture; see above what scale 1 is.
+        image: a file.
+        scales: of the image; see above what scale 1 is.
 
     Raises:
-        FullconvError: no picture; at some scale it is smaller than the classifier's own pictures,
+        FullconvError: no image; at some scale it is smaller than the classifier's own images,
             or has more pixels than fit into memory.
     """
-    size = picture_size(picture)
+    size = image_size(image)
     unit = min(1.0, ENOUGH * dense.size / min(size))
-    sizes = [_scaled(size, unit, scale, dense, picture) for scale in scales]
-    _, pixels = read_reduced(picture, max(min(shape) for shape in sizes))
-    image = Image.fromarray(pixels)
+    sizes = [_scaled(size, unit, scale, dense, image) for scale in scales]
+    _, pixels = read_reduced(image, max(min(shape) for shape in sizes))
+    full = Image.fromarray(pixels)
     heats = []
     for scale, shape in zip(scales, sizes, strict=True):
-        scaled = image.resize(shape[::-1], Image.Resampling.BICUBIC, reducing_gap=3.0)
+        scaled = full.resize(shape[::-1], Image.Resampling.BICUBIC, reducing_gap=3.0)
         heats.append(_heat(dense, scaled, scale, size))
     factor = min(1.0, SHOWN / max(size))
     shown = [max(1, round(n * factor)) for n in size[::-1]]
-    small = np.asarray(image.resize(shown, Image.Resampling.LANCZOS, reducing_gap=3.0))
+    small = np.asarray(full.resize(shown, Image.Resampling.LANCZOS, reducing_gap=3.0))
     return Heatmap(dense.names, size, small, tuple(heats))
 
 
 def _scaled(
-    size: tuple[int, int], unit: float, scale: float, dense: DenseClassifier, picture: str | Path
+    size: tuple[int, int], unit: float, scale: float, dense: DenseClassifier, image: str | Path
 ) -> tuple[int, int]:
-    """(H, W) of the scaled picture."""
+    """(H, W) of the scaled image."""
     if not (math.isfinite(scale) and scale > 0):
         raise FullconvError(f"scale {scale}; expected a number above 0.", "--scales 1,1.5,2")
     height, width = (round(n * unit * scale) for n in size)
-    what = f"{picture} has {height} x {width} pixels at scale {scale:g} (height x width)"
+    what = f"{image} has {height} x {width} pixels at scale {scale:g} (height x width)"
     if min(height, width) < dense.size:
         fitting = dense.size / (min(size) * unit)
         raise FullconvError(
@@ -208,7 +208,7 @@ def _scaled(
 
 
 def _heat(dense: DenseClassifier, image: Image.Image, scale: float, size: tuple[int, int]) -> Heat:
-    """Of a scaled picture, as many whole windows as fit."""
+    """Of a scaled image, as many whole windows as fit."""
     shape = (image.height, image.width)
     stride = round(dense.grid.stride)
     left_over = [(n - dense.size) % stride for n in shape]
@@ -260,11 +260,11 @@ def sheet(found: Heatmap, classes: Sequence[int]) -> Image.Image:
     return _with_key(contact_sheet.grid(rows, titles, captions))
 
 
-def marked(found: Heatmap, place: Place) -> Picture:
+def marked(found: Heatmap, place: Place) -> ImageArray:
     """The photo, a ring around a place and a frame around its window."""
-    image = Image.fromarray(found.picture)
+    image = Image.fromarray(found.image)
     pen = ImageDraw.Draw(image)
-    down, right = (n / m for n, m in zip(found.picture.shape, found.size, strict=False))
+    down, right = (n / m for n, m in zip(found.image.shape, found.size, strict=False))
     y, x = (place.row + 0.5) * down, (place.column + 0.5) * right
     radius, line = max(image.size) / 48, max(1, max(image.size) // 240)
     top, left, bottom, end = place.window
@@ -276,13 +276,13 @@ def marked(found: Heatmap, place: Place) -> Picture:
     return np.asarray(image)
 
 
-def warm(found: Heatmap, heat: Heat, best: Place) -> Picture:
+def warm(found: Heatmap, heat: Heat, best: Place) -> ImageArray:
     """The photo in grey under the heat of a class at one scale; `best` is the brightest place."""
     from matplotlib import colormaps
 
-    shown = (found.picture.shape[0], found.picture.shape[1])
+    shown = (found.image.shape[0], found.image.shape[1])
     share = heat.read(best.class_id, found.size, shown) / max(best.probability, 1e-12)
-    grey = np.asarray(Image.fromarray(found.picture).convert("L"), np.float64)[..., None]
+    grey = np.asarray(Image.fromarray(found.image).convert("L"), np.float64)[..., None]
     looked = ~np.isnan(share)
     share = np.where(looked, share, 0)
     color = colormaps[COLORS](share)[..., :3] * 255

@@ -16,26 +16,26 @@ from pathlib import Path
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.text import shell_command
-from fullconv.data.io.images import PICTURE_SUFFIXES
+from fullconv.data.io.images import IMAGE_SUFFIXES
 from fullconv.data.io.video import VIDEO_SUFFIXES
 from fullconv.inference.result_files import (
     is_result,
 )
 
 STANDARD_INPUT = "@-"
-_SUFFIXES = (*sorted(PICTURE_SUFFIXES), *sorted(VIDEO_SUFFIXES))
+_SUFFIXES = (*sorted(IMAGE_SUFFIXES), *sorted(VIDEO_SUFFIXES))
 
 
 def find_named(words: Sequence[Path], left_out: list[Path]) -> list[tuple[Path, Path]]:
-    """Every picture and video that the words name, once, each with the name that its results get:
+    """Every image and video that the words name, once, each with the name that its results get:
     relative to the folder, to the fixed beginning of a pattern, or to the place of a list, without
     the suffix. In the order of the words, sorted within folders and patterns.
 
-    Results of earlier runs among them are no pictures; they are added to `left_out`. A path in a
+    Results of earlier runs among them are no images; they are added to `left_out`. A path in a
     list is taken whether or not there is such a file: reading it will say so.
 
     Raises:
-        FullconvError: nothing of that name, no picture in it, or a list that is none.
+        FullconvError: nothing of that name, no image in it, or a list that is none.
     """
     seen: set[str] = set()
 
@@ -56,7 +56,7 @@ def _named(word: Path, left_out: list[Path]) -> Iterator[tuple[Path, Path]]:
         return _of_list(text[1:], left_out)
     if glob.has_magic(text) and not word.exists():
         return _of_pattern(text, left_out)
-    return pictures_below(word, left_out, _SUFFIXES)
+    return images_below(word, left_out, _SUFFIXES)
 
 
 def _of_pattern(pattern: str, left_out: list[Path]) -> Iterator[tuple[Path, Path]]:
@@ -68,14 +68,14 @@ def _of_pattern(pattern: str, left_out: list[Path]) -> Iterator[tuple[Path, Path
         for path in map(Path, sorted(glob.glob(pattern, recursive=True)))
         if path.suffix.lower() in _SUFFIXES and path.is_file()
     ]
-    pictures = _without_results(found, left_out)
-    if not pictures:
+    images = _without_results(found, left_out)
+    if not images:
         raise FullconvError(
-            f"no picture fits {pattern}{' but results of earlier runs' if found else ''}; looked "
+            f"no image fits {pattern}{' but results of earlier runs' if found else ''}; looked "
             f"for {', '.join(_SUFFIXES)}.",
             shell_command("ls", root),
         )
-    yield from ((path, path.relative_to(root)) for path in pictures)
+    yield from ((path, path.relative_to(root)) for path in images)
 
 
 def _of_list(name: str, left_out: list[Path]) -> Iterator[tuple[Path, Path]]:
@@ -99,13 +99,13 @@ def _of_list(name: str, left_out: list[Path]) -> Iterator[tuple[Path, Path]]:
     paths = [line for line in lines if line and not line.startswith("#")]
     if not paths:
         raise FullconvError(
-            f"{said} names no picture; expected a path a line.",
+            f"{said} names no image; expected a path a line.",
             "find photos -name '*.jpg' | fullconv predict MODEL -",
         )
     place = Path() if from_input else Path(name).parent
     for path in _without_results([place / line for line in paths], left_out):
         if path.is_dir():
-            yield from pictures_below(path, left_out, _SUFFIXES)
+            yield from images_below(path, left_out, _SUFFIXES)
         else:
             yield path, _below(path, place)
 
@@ -118,29 +118,29 @@ def _below(path: Path, place: Path) -> Path:
 
 
 def _without_results(found: list[Path], left_out: list[Path]) -> list[Path]:
-    pictures: list[Path] = []
+    images: list[Path] = []
     for path in found:
-        (left_out if is_result(path) else pictures).append(path)
-    return pictures
+        (left_out if is_result(path) else images).append(path)
+    return images
 
 
-def find_pictures(
+def find_images(
     paths: Sequence[str | Path], *, left_out: list[Path] | None = None
 ) -> Iterator[tuple[Path, Path]]:
-    """Every picture among files and folders (with all below, but for what is hidden), each with
+    """Every image among files and folders (with all below, but for what is hidden), each with
     the name that its results get: relative to the folder it was found in, without the suffix.
     Where that was given away, the suffix (a.png: a_png) and then a number make it another one.
 
-    Results that `save_outputs` wrote into a folder are no pictures; they are added to `left_out`.
+    Results that `save_outputs` wrote into a folder are no images; they are added to `left_out`.
     A file that is named itself is always taken.
     """
     skipped = left_out if left_out is not None else []
-    return with_stems(pair for path in paths for pair in pictures_below(Path(path), skipped))
+    return with_stems(pair for path in paths for pair in images_below(Path(path), skipped))
 
 
 def with_stems(found: Iterable[tuple[Path, Path]]) -> Iterator[tuple[Path, Path]]:
-    """Pictures and their relative paths -> pictures and the names of their results, each another
-    one, see `find_pictures`."""
+    """Images and their relative paths -> images and the names of their results, each another
+    one, see `find_images`."""
     taken: set[Path] = set()
     for path, name in found:
         stem = name.with_suffix("")
@@ -154,10 +154,10 @@ def with_stems(found: Iterable[tuple[Path, Path]]) -> Iterator[tuple[Path, Path]
         yield path, stem
 
 
-def pictures_below(
-    given: Path, left_out: list[Path], suffixes: Sequence[str] = tuple(sorted(PICTURE_SUFFIXES))
+def images_below(
+    given: Path, left_out: list[Path], suffixes: Sequence[str] = tuple(sorted(IMAGE_SUFFIXES))
 ) -> Iterator[tuple[Path, Path]]:
-    """A picture, or all in a folder, each with its path relative to that."""
+    """An image, or all in a folder, each with its path relative to that."""
     if given.is_file():
         yield given, Path(given.name)
     elif given.is_dir():
@@ -168,18 +168,18 @@ def pictures_below(
             and p.is_file()
             and not any(part.startswith(".") for part in p.relative_to(given).parts)
         )
-        pictures: list[Path] = []
+        images: list[Path] = []
         for path in found:
-            (left_out if is_result(path) else pictures).append(path)
-        if not pictures:
+            (left_out if is_result(path) else images).append(path)
+        if not images:
             raise FullconvError(
-                f"no picture in {given}{' but results of earlier runs' if found else ''}; "
+                f"no image in {given}{' but results of earlier runs' if found else ''}; "
                 f"looked for {', '.join(suffixes)}.",
                 "fullconv predict MODEL photo.jpg",
             )
-        yield from ((path, path.relative_to(given)) for path in pictures)
+        yield from ((path, path.relative_to(given)) for path in images)
     else:
         raise FullconvError(
-            f"no picture or folder {given}: there is nothing of that name.",
+            f"no image or folder {given}: there is nothing of that name.",
             "fullconv predict MODEL photo.jpg",
         )

@@ -1,8 +1,8 @@
 """What is finished in a folder of results, so that it is not done twice.
 
 `.fullconv/` in that folder holds a file for each process that ever wrote there, with a line of JSON
-for each picture: which model and options made its results, what the picture was (path, size, time),
-and what the results are (name, size, time). A picture is finished when a line of the same model and
+for each image: which model and options made its results, what the image was (path, size, time),
+and what the results are (name, size, time). An image is finished when a line of the same model and
 options still says what is there; which of several processes wrote last, nobody can tell. The line
 is written before the results are moved to their names: a process that is killed between the two
 leaves a line that says what is not there.
@@ -45,20 +45,20 @@ class Finished:
         self._lines: dict[str, list[bytes]] = {}
         wanted, others = {stem.as_posix() for stem in stems}, set()
         for line, row in _rows(out / FOLDER):
-            if row["picture"] in wanted:
+            if row["image"] in wanted:
                 if row["job"] == job:
-                    self._lines.setdefault(row["picture"], []).append(line)
+                    self._lines.setdefault(row["image"], []).append(line)
                 else:
-                    others.add(row["picture"])
+                    others.add(row["image"])
         self.others = len(others - set(self._lines))
 
     def result(
         self, stem: Path, sources: Sequence[Seen | None], kinds: Sequence[str]
     ) -> dict[str, Any] | None:
-        """What was found in a picture that is finished, with "files"; else None.
+        """What was found in an image that is finished, with "files"; else None.
 
         Args:
-            sources: the picture and the files beside it, see `seen`.
+            sources: the image and the files beside it, see `seen`.
             kinds: the results that are wanted.
         """
         there = [list(one) if one else None for one in sources]
@@ -79,13 +79,13 @@ class Finished:
         files: Mapping[Path, Path],
         result: Mapping[str, Any],
     ) -> None:
-        """A picture is about to be finished.
+        """An image is about to be finished.
 
         Args:
             files: where each result is -> where it will be. Whole, and not to be changed again.
         """
         row = {
-            "picture": stem.as_posix(),
+            "image": stem.as_posix(),
             "job": self.job,
             "sources": sources,
             "kinds": list(kinds),
@@ -158,5 +158,5 @@ def _rows(folder: Path) -> Iterator[tuple[bytes, Any]]:
             for line in file:
                 with suppress(ValueError, TypeError, KeyError):
                     row = json.loads(line)
-                    if {"picture", "job", "sources", "kinds", "files", "result"} <= set(row):
+                    if {"image", "job", "sources", "kinds", "files", "result"} <= set(row):
                         yield line, row

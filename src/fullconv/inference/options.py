@@ -1,6 +1,6 @@
 """Options: what is asked of a model beside its labels.
 
-Nothing here needs torch. Shapes: H, W picture.
+Nothing here needs torch. Shapes: H, W image.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ UNSURE = "unsure"
 
 @dataclass(frozen=True)
 class Options:
-    """How a model labels pictures. The three that change labels come in this order.
+    """How a model labels images. The three that change labels come in this order.
 
     Args:
-        flip: average the probabilities of the picture and its mirror image.
-        scales: average them over the picture at these sizes, 1 is its own.
+        flip: average the probabilities of the image and its mirror image.
+        scales: average them over the image at these sizes, 1 is its own.
         classes: only these: pixels that the model gives another class get the ignored id. A head
             that has none of them stays as it is.
         unsure: pixels whose class has a lower probability than this fraction get the ignored id.
         min_area: regions of fewer pixels take what surrounds them most, see
             `fullconv.inference.postprocess.without_small`; what is ignored and what is unsure count as classes.
-        keep: results keep the scores of their pictures, so that their probabilities cost no second
+        keep: results keep the scores of their images, so that their probabilities cost no second
             run of the network.
         every: of a video, label each so-many-th frame; those between show the labels before.
     """
@@ -107,7 +107,7 @@ class Options:
                 )
 
     def require_windows(self, source: Path) -> None:
-        """Refuse what needs a picture as a whole, of one that is read window by window."""
+        """Refuse what needs an image as a whole, of one that is read window by window."""
         named = {
             "--flip": self.flip,
             "--scales": self.scales != (1.0,),

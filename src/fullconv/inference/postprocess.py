@@ -1,7 +1,7 @@
 """Regions: pixels of one id that hang together over their sides; those that are too small join
 what surrounds them.
 
-Nothing here needs torch. Shapes: H, W picture · R regions.
+Nothing here needs torch. Shapes: H, W image · R regions.
 """
 
 from __future__ import annotations

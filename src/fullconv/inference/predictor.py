@@ -1,4 +1,4 @@
-"""Predictor: pictures in, segmentations out, in each picture's own size.
+"""Predictor: images in, segmentations out, in each image's own size.
 
 model = fullconv.load("runs/.../model")
 segmentation = model("street.jpg")
@@ -31,19 +31,19 @@ from fullconv.models.hub import local
 from fullconv.models.model import Model, load_model, save_model
 from fullconv.network.scores import Scores
 
-_OVERSHOOT = 0.05  # beyond 0-1 of a float picture that was resized bicubically
-Picture = str | Path | Image.Image | np.ndarray | Tensor
+_OVERSHOOT = 0.05  # beyond 0-1 of a float image that was resized bicubically
+ImageLike = str | Path | Image.Image | np.ndarray | Tensor
 
 
 class Predictor(Segmenter):
-    """A model, ready for pictures of any size.
+    """A model, ready for images of any size.
 
     Args:
         model: as loaded.
         device: of torch; default: a GPU where there is one.
         precision, compile: see `fullconv.inference.runtime.Engine`.
-        tile: pixels; pictures that are longer are cut into tiles of so many pixels a side. Default:
-            pictures of more than 16.8 million pixels are, see `fullconv.inference.tiling`.
+        tile: pixels; images that are longer are cut into tiles of so many pixels a side. Default:
+            images of more than 16.8 million pixels are, see `fullconv.inference.tiling`.
     """
 
     def __init__(
@@ -58,12 +58,12 @@ class Predictor(Segmenter):
         require_tile(tile)
         if tile is not None and model.short_side is not None:
             raise FullconvError(
-                "the model wants pictures that are resized as a whole, to "
-                f"{model.short_side} pixels: tiles of them would be other pictures.",
-                "fullconv predict MODEL PICTURES   # without --tile",
+                "the model wants images that are resized as a whole, to "
+                f"{model.short_side} pixels: tiles of them would be other images.",
+                "fullconv predict MODEL IMAGES   # without --tile",
             )
         self.model, self.tile = model, tile
-        self.tiles: Tiles | None = None  # once a picture was cut
+        self.tiles: Tiles | None = None  # once an image was cut
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.engine = Engine(model, device=self.device, precision=precision, compile=compile)
 
@@ -104,7 +104,7 @@ class Predictor(Segmenter):
 
     @property
     def inputs(self) -> tuple[Input, ...]:
-        """What it takes beside pictures."""
+        """What it takes beside images."""
         return self.model.inputs
 
     def save(self, folder: str | Path) -> Path:
@@ -118,22 +118,22 @@ class Predictor(Segmenter):
         maps = [part.labels().cpu().numpy() for part in self.model.split(scores)]
         return scores.values.float().cpu().numpy(), maps
 
-    def as_array(self, picture: Any) -> np.ndarray:
+    def as_array(self, image: Any) -> np.ndarray:
         """Also of a tensor."""
-        return as_array(picture)
+        return as_array(image)
 
     def use(self, options: Options) -> None:
-        """Also refuses scales where pictures are resized anyway, or cut into tiles."""
+        """Also refuses scales where images are resized anyway, or cut into tiles."""
         if options.scales != (1.0,):
             if self.model.short_side is not None:
                 raise FullconvError(
-                    f"the model resizes every picture to {self.model.short_side} pixels on its "
-                    "shorter side: other scales would make no other picture.",
+                    f"the model resizes every image to {self.model.short_side} pixels on its "
+                    "shorter side: other scales would make no other image.",
                     "--flip   # without --scales",
                 )
             if self.tile is not None:
                 raise FullconvError(
-                    "pictures at other scales are taken whole: --scales and --tile do not go "
+                    "images at other scales are taken whole: --scales and --tile do not go "
                     "together.",
                     f"--tile {self.tile}   # without --scales",
                 )
@@ -164,7 +164,7 @@ class Predictor(Segmenter):
         return long and self.model.short_side is None
 
     def scores(self, size: tuple[int, int], read: Read) -> Iterator[tuple[Span, Span, Scores]]:
-        """Of a picture (H, W), in as many blocks as it is cut into, one if it is small: rows,
+        """Of an image (H, W), in as many blocks as it is cut into, one if it is small: rows,
         columns and scores of all heads. `read` gives the pixels of a window, (C, h, w)."""
         if not self.cuts(size):
             rows, columns = (0, size[0]), (0, size[1])
@@ -180,10 +180,10 @@ class Predictor(Segmenter):
 
 
 class Blocks(Probabilities):
-    """Read from the scores of the blocks of a picture.
+    """Read from the scores of the blocks of an image.
 
     Args:
-        size: of the picture, (H, W).
+        size: of the image, (H, W).
         blocks: rows, columns and the scores of each head.
     """
 
@@ -258,9 +258,9 @@ def load(
     return predictor
 
 
-def as_array(picture: Picture) -> np.ndarray:
-    """Any picture as (H, W, 3) uint8 RGB."""
-    return _of_tensor(picture) if isinstance(picture, Tensor) else array_of(picture)
+def as_array(image: ImageLike) -> np.ndarray:
+    """Any image as (H, W, 3) uint8 RGB."""
+    return _of_tensor(image) if isinstance(image, Tensor) else array_of(image)
 
 
 def _tensor(planes: np.ndarray) -> Tensor:
@@ -268,25 +268,25 @@ def _tensor(planes: np.ndarray) -> Tensor:
     return torch.from_numpy(planes.copy()).permute(2, 0, 1)
 
 
-def _of_tensor(picture: Tensor) -> np.ndarray:
-    shape = tuple(picture.shape)
-    if picture.ndim != 3 or shape[0] not in (1, 3, 4) or picture.numel() == 0:
+def _of_tensor(image: Tensor) -> np.ndarray:
+    shape = tuple(image.shape)
+    if image.ndim != 3 or shape[0] not in (1, 3, 4) or image.numel() == 0:
         hint = 'model("photo.jpg")'
-        if picture.ndim == 4:
-            hint = "model(list(pictures))   # one after the other"
-        elif picture.ndim == 3 and shape[2] in (1, 3, 4):
-            hint = "model(picture.permute(2, 0, 1))"
+        if image.ndim == 4:
+            hint = "model(list(images))   # one after the other"
+        elif image.ndim == 3 and shape[2] in (1, 3, 4):
+            hint = "model(image.permute(2, 0, 1))"
         raise FullconvError(
-            f"a tensor {shape} is no picture; expected (3, H, W) with at least one pixel.", hint
+            f"a tensor {shape} is no image; expected (3, H, W) with at least one pixel.", hint
         )
-    picture = picture.detach().cpu()
-    if picture.is_floating_point():
-        low, high = float(picture.min()), float(picture.max())
+    image = image.detach().cpu()
+    if image.is_floating_point():
+        low, high = float(image.min()), float(image.max())
         if not (low >= -_OVERSHOOT and high <= 1 + _OVERSHOOT):
             raise FullconvError(
                 f"a float tensor with values from {low:.3g} to {high:.3g}; expected 0 to 1 (not "
                 "0 to 255, and not normalised: the model does that itself).",
-                "model(picture / 255)",
+                "model(image / 255)",
             )
-        picture = picture.clamp(0, 1).mul(255).round().to(torch.uint8)
-    return from_array(picture.permute(1, 2, 0).numpy())
+        image = image.clamp(0, 1).mul(255).round().to(torch.uint8)
+    return from_array(image.permute(1, 2, 0).numpy())

@@ -1,11 +1,11 @@
 """Probabilities of the classes at every pixel, read from the scores a few rows at a time, of one
-view of a picture or averaged over several: mirrored, at other sizes.
+view of an image or averaged over several: mirrored, at other sizes.
 
-The scores of each view are read at the pixels of the picture as it is: where its cells sit is known
+The scores of each view are read at the pixels of the image as it is: where its cells sit is known
 exactly, at any size. Of a mirrored view the rows that were read are turned back. So the result for
-a mirrored picture is the mirrored result, bit for bit, where the network repeats itself.
+a mirrored image is the mirrored result, bit for bit, where the network repeats itself.
 
-Nothing here needs torch. Shapes: K classes · C channels · H, W picture.
+Nothing here needs torch. Shapes: K classes · C channels · H, W image.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def ids_dtype(classes: int) -> type[np.uint8] | type[np.uint16]:
 
 
 class Probabilities(ABC):
-    """Of a picture.
+    """Of an image.
 
     Attributes:
         size: (H, W) in pixels.
@@ -82,11 +82,11 @@ class Probabilities(ABC):
 
 
 class Averaged(Probabilities):
-    """The mean over several views of a picture.
+    """The mean over several views of an image.
 
     Args:
-        views: as they are read at the picture's pixels, in pairs where they are mirrored.
-        mirrored: whether the second of each pair is of the mirrored picture.
+        views: as they are read at the image's pixels, in pairs where they are mirrored.
+        mirrored: whether the second of each pair is of the mirrored image.
     """
 
     def __init__(self, views: list[Probabilities], *, mirrored: bool) -> None:
@@ -96,7 +96,7 @@ class Averaged(Probabilities):
     def rows(self, head: int, start: int, stop: int) -> NDArray[np.float32]:
         """The mean over the views."""
         read = [view.rows(head, start, stop) for view in self.views]
-        if self.mirrored:  # each pair first: it is the same sum for the mirrored picture
+        if self.mirrored:  # each pair first: it is the same sum for the mirrored image
             read = [one + other[..., ::-1] for one, other in zip(*[iter(read)] * 2, strict=True)]
         return sum(read[1:], read[0]) / np.float32(len(self.views))
 
@@ -109,7 +109,7 @@ def averaged(
     """Over the views that are asked for.
 
     Args:
-        read: runs the network on (h, w, C) and reads at the pixels of a picture (H, W).
+        read: runs the network on (h, w, C) and reads at the pixels of an image (H, W).
         planes: (H, W, C) what the network takes: uint8 RGB, or float32 with further inputs behind.
 
     Raises:
@@ -126,7 +126,7 @@ def averaged(
 
 
 def rescaled(planes: NDArray[Any], scale: float) -> NDArray[Any]:
-    """(H, W, C) -> the same picture at another size: its colours bilinear, with antialiasing;
+    """(H, W, C) -> the same image at another size: its colours bilinear, with antialiasing;
     further inputs as their nearest value, for the mean of two depths may be the depth of nothing.
     """
     height, width = (max(1, round(pixels * scale)) for pixels in planes.shape[:2])
@@ -134,14 +134,14 @@ def rescaled(planes: NDArray[Any], scale: float) -> NDArray[Any]:
         return planes
     if height * width > LARGEST:
         raise FullconvError(
-            f"a picture of {planes.shape[0]} x {planes.shape[1]} pixels (height x width) at scale "
+            f"an image of {planes.shape[0]} x {planes.shape[1]} pixels (height x width) at scale "
             f"{scale:g} has {height * width / 1e6:.1f} million; up to {LARGEST / 1e6:.1f} million "
             "are averaged over scales.",
-            "--scales 1   # or smaller pictures",
+            "--scales 1   # or smaller images",
         )
     if planes.dtype == np.uint8:
-        picture = Image.fromarray(planes).resize((width, height), Image.Resampling.BILINEAR)
-        return np.asarray(picture)
+        image = Image.fromarray(planes).resize((width, height), Image.Resampling.BILINEAR)
+        return np.asarray(image)
     kinds = [Image.Resampling.BILINEAR] * 3 + [Image.Resampling.NEAREST] * (planes.shape[2] - 3)
     parts = [
         np.asarray(Image.fromarray(planes[..., k]).resize((width, height), kind))

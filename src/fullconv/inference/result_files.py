@@ -16,7 +16,7 @@ from fullconv.data.io.images import opened
 from fullconv.data.io.masks import save_png
 from fullconv.data.io.video import is_video, mark_of
 
-FILES = {  # what is added to the picture's name
+FILES = {  # what is added to the image's name
     "mask": "_mask.png",
     "color": "_color.png",
     "overlay": "_overlay.jpg",
@@ -27,13 +27,13 @@ FILES = {  # what is added to the picture's name
     "json": ".json",
 }
 OUTPUTS = tuple(FILES)
-MARK = ("Software", "fullconv")  # in every picture that is written here: a result, no photo
+MARK = ("Software", "fullconv")  # in every image that is written here: a result, no photo
 _SOFTWARE = 0x0131  # the tag of EXIF that says the same
 _JPEG_SIDE = 65_500  # pixels: a longer JPEG cannot be
 
 
 def is_result(path: Path) -> bool:
-    """Whether a picture or a video was written here: by its name and by the mark inside, so that a
+    """Whether an image or a video was written here: by its name and by the mark inside, so that a
     photo which is merely called street_mask.png is none."""
     if path.name.endswith("_mask.tif"):
         return software_of(path) == MARK[1]
@@ -46,12 +46,12 @@ def is_result(path: Path) -> bool:
             jpeg = path.suffix == ".jpg"
             found = image.getexif().get(_SOFTWARE) if jpeg else image.info.get(MARK[0])
             return bool(found == MARK[1])
-    except FullconvError:  # reading it as a picture will say what is wrong with it
+    except FullconvError:  # reading it as an image will say what is wrong with it
         return False
 
 
 def mark() -> PngInfo:
-    """For a picture that is written here: a result, no photo."""
+    """For an image that is written here: a result, no photo."""
     made = PngInfo()
     made.add_text(*MARK)
     return made

@@ -2,7 +2,7 @@
 
 Batch norm is folded into the convolutions, everything lies channels last, and the backbone runs in
 bfloat16 where the device computes in it and the model is known to give the same labels: the share
-of pixels that get another one was measured on validation pictures when it was trained, and stands
+of pixels that get another one was measured on validation images when it was trained, and stands
 in its config.json.
 """
 
@@ -21,19 +21,19 @@ from fullconv.network.fold_batch_norm import fold_batch_norm
 from fullconv.network.scores import Scores
 
 TOLERANCE = 0.01  # of the pixels may get another label in bfloat16 than in float32
-LONGEST = 4  # sides: a picture that is resized has no more on its longer side
+LONGEST = 4  # sides: an image that is resized has no more on its longer side
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 class Engine:
-    """A model's network, ready for pictures.
+    """A model's network, ready for images.
 
     Args:
         model: stays as it is.
         device: of torch.
         precision: "auto" (see above), "float32" or "bfloat16".
         compile: let torch.compile make the backbone into code of its own: seconds to a minute for
-            the first picture, then faster. On a CPU it needs a C++ compiler.
+            the first image, then faster. On a CPU it needs a C++ compiler.
     """
 
     def __init__(
@@ -59,40 +59,40 @@ class Engine:
             network.backbone.pyramid = torch.compile(network.backbone.pyramid, options=freeze)  # type: ignore[assignment]
         self.network = network
 
-    def labels(self, pictures: Tensor) -> list[Tensor]:
+    def labels(self, images: Tensor) -> list[Tensor]:
         """As `scores`; the ids (N, H, W) of each head."""
-        return [scores.labels() for scores in self.model.split(self.scores(pictures))]
+        return [scores.labels() for scores in self.model.split(self.scores(images))]
 
-    def scores(self, pictures: Tensor) -> Scores:
+    def scores(self, images: Tensor) -> Scores:
         """(N, 3, H, W) uint8 RGB on any device, channels of further inputs behind -> `Scores`, of
         all heads."""
-        size = (int(pictures.shape[2]), int(pictures.shape[3]))
-        images = self.model.normalise(self._resized(pictures.to(self.device)))
-        shown = (int(images.shape[2]), int(images.shape[3]))
-        images = images.to(self.dtype, memory_format=torch.channels_last)
-        images = self.network.backbone.padded(images)  # the only ones that are kept
+        size = (int(images.shape[2]), int(images.shape[3]))
+        inputs = self.model.normalise(self._resized(images.to(self.device)))
+        shown = (int(inputs.shape[2]), int(inputs.shape[3]))
+        inputs = inputs.to(self.dtype, memory_format=torch.channels_last)
+        inputs = self.network.backbone.padded(inputs)  # the only ones that are kept
         # The compiler freezes weights under no_grad only.
         try:
             with torch.no_grad() if self.compiled else torch.inference_mode():
-                scores = self.network.of_padded(images, shown)
+                scores = self.network.of_padded(inputs, shown)
         except Exception as error:
             if self.compiled and type(error).__module__.startswith(("torch._dynamo", "torch._ind")):
                 raise FullconvError(
                     "torch.compile could not compile this network (on a CPU it needs a C++ "
                     f"compiler): {(str(error) or type(error).__name__).splitlines()[0]}",
-                    "fullconv predict MODEL PICTURES   # without --compile",
+                    "fullconv predict MODEL IMAGES   # without --compile",
                 ) from error
             raise
         return scores if scores.size == size else scores.resized(size)
 
-    def _resized(self, pictures: Tensor) -> Tensor:
+    def _resized(self, images: Tensor) -> Tensor:
         side = self.model.short_side
-        if side is None or min(pictures.shape[2:]) == side:
-            return pictures
+        if side is None or min(images.shape[2:]) == side:
+            return images
         from torchvision.transforms.functional import resize  # as torchvision's presets do
 
-        # A very long picture would become huge.
-        resized: Tensor = resize(pictures, [side], max_size=LONGEST * side, antialias=True)
+        # A very long image would become huge.
+        resized: Tensor = resize(images, [side], max_size=LONGEST * side, antialias=True)
         return resized
 
     def describe(self) -> str:
@@ -115,15 +115,15 @@ class InSingle(nn.Module):
         return self.score(feature.float())
 
 
-def disagreement(one: Engine, other: Engine, pictures: Iterable[Tensor]) -> float:
+def disagreement(one: Engine, other: Engine, images: Iterable[Tensor]) -> float:
     """The share of pixels (fraction) that get another label from one engine than from the other.
 
     Args:
-        pictures: (3, H, W) uint8 RGB each, channels of further inputs behind.
+        images: (3, H, W) uint8 RGB each, channels of further inputs behind.
     """
     unlike = total = 0
-    for picture in pictures:
-        pairs = zip(one.labels(picture[None]), other.labels(picture[None]), strict=True)
+    for image in images:
+        pairs = zip(one.labels(image[None]), other.labels(image[None]), strict=True)
         for labels, others in pairs:
             unlike += int((others != labels).sum())
             total += labels.numel()

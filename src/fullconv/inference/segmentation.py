@@ -1,4 +1,4 @@
-"""Results: what was found in a picture, and the files it is written to.
+"""Results: what was found in an image, and the files it is written to.
 
 Nothing here needs torch, so that exported models run without it.
 """
@@ -17,7 +17,7 @@ from PIL import Image
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import IGNORE, RGB, Labels
 from fullconv.data.io.geotiff import SUFFIXES, Place, write_ids
-from fullconv.data.io.masks import mask_picture, write_mask
+from fullconv.data.io.masks import mask_image, write_mask
 from fullconv.inference.options import UNSURE
 from fullconv.inference.probabilities import Probabilities, write_probabilities
 from fullconv.inference.result_files import (
@@ -33,23 +33,23 @@ _UNSURE_COLORS: tuple[RGB, ...] = ((255, 0, 200), (255, 120, 0), (0, 255, 255), 
 
 @dataclass(frozen=True)
 class Segmentation:
-    """The result for one picture.
+    """The result for one image.
 
     Args:
-        mask: (H, W) class ids in the picture's own size, uint8 (uint16 above 255 classes).
+        mask: (H, W) class ids in the image's own size, uint8 (uint16 above 255 classes).
         labels: the classes.
-        picture: (H, W, 3) uint8 RGB, as it was read.
+        image: (H, W, 3) uint8 RGB, as it was read.
         source: the file it came from, or None.
         heads: of a model with several, the results of the further ones, by name.
         unsure: (H, W) where the likeliest class was less likely than was asked for; the mask has
             the ignored id there. None where that was not asked.
-        probabilities: gives those of the picture, of all heads; `number` is this one's.
-        place: where the picture lies on the earth; None where that is not known.
+        probabilities: gives those of the image, of all heads; `number` is this one's.
+        place: where the image lies on the earth; None where that is not known.
     """
 
     mask: np.ndarray
     labels: Labels
-    picture: np.ndarray
+    image: np.ndarray
     source: Path | None = None
     heads: Mapping[str, Segmentation] = field(default_factory=dict)
     unsure: np.ndarray | None = None
@@ -58,7 +58,7 @@ class Segmentation:
     place: Place | None = None
 
     def of_file(self, source: Path, place: Place | None = None) -> Segmentation:
-        """The same with the file that the picture came from, and where it lies: what has no data
+        """The same with the file that the image came from, and where it lies: what has no data
         there has no class, the mask is saved as a GeoTIFF, and polygons lie on the earth."""
         mask, unsure = self.mask, self.unsure
         if place and place.valid is not None:
@@ -69,7 +69,7 @@ class Segmentation:
 
     @property
     def area(self) -> dict[str, float]:
-        """Share of the picture (fraction) of each class, by name. Where there are such pixels,
+        """Share of the image (fraction) of each class, by name. Where there are such pixels,
         "ignore" has those of no class; where it was asked for, "unsure" has those.
         """
         shown, labels = self.shown()
@@ -117,9 +117,9 @@ class Segmentation:
         return Image.fromarray(draw.colorize(*self.shown()))
 
     def overlay(self, *, legend: bool = True) -> Image.Image:
-        """The class colours over the picture, with a legend of the classes that occur."""
+        """The class colours over the image, with a legend of the classes that occur."""
         drawn = draw.overlay_with_legend if legend else draw.overlay
-        return Image.fromarray(drawn(self.picture, *self.shown()))
+        return Image.fromarray(drawn(self.image, *self.shown()))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able: source, size in pixels, area by class; that of further heads under "heads"."""
@@ -137,7 +137,7 @@ class Segmentation:
 
     def to_geojson(self) -> dict[str, Any]:
         """The regions of the classes as outlines, see `fullconv.inference.vectorize.geojson`; in longitude and
-        latitude where the picture lies on the earth."""
+        latitude where the image lies on the earth."""
         at = self.place.on_earth if self.place else None
         return geojson(self.mask, self.labels, str(self.source) if self.source else None, at)
 
@@ -160,17 +160,17 @@ class Segmentation:
 
     def encoded(self, kind: str) -> bytes:
         """The file that `save` writes: of mask, color, overlay or confidence."""
-        pictures = {"color": self.color, "overlay": self.overlay, "confidence": self._grey}
+        images = {"color": self.color, "overlay": self.overlay, "confidence": self._grey}
         if kind == "mask":
-            return encoded(mask_picture(self.mask, self.labels, "the mask"), kind)
-        return encoded(pictures[kind](), kind)
+            return encoded(mask_image(self.mask, self.labels, "the mask"), kind)
+        return encoded(images[kind](), kind)
 
     def _grey(self) -> Image.Image:
         """The confidence, 0 .. 1 as 0 .. 255."""
         return Image.fromarray(np.round(self.confidence * 255).astype(np.uint8))
 
     def save_mask(self, path: str | Path) -> None:
-        """The ids as a palette PNG; as a GeoTIFF (.tif), too, if the picture lies on the earth."""
+        """The ids as a palette PNG; as a GeoTIFF (.tif), too, if the image lies on the earth."""
         if self.place and Path(path).suffix.lower() in SUFFIXES:
             write_ids(Path(path), self.mask, self.place, self.labels, MARK[1])
         else:

@@ -1,4 +1,4 @@
-"""Segmenter: what every model does with pictures, whoever computes its labels.
+"""Segmenter: what every model does with images, whoever computes its labels.
 
 Nothing here needs torch, so that exported models run without it.
 """
@@ -19,20 +19,20 @@ from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
 from fullconv.data.io.extra_channels import Input, channels_of
 from fullconv.data.io.geotiff import raster_size, read_placed
-from fullconv.data.io.images import from_array, from_pil, read_picture
+from fullconv.data.io.images import from_array, from_pil, read_image
 from fullconv.data.layouts.extra_folders import files_of
-from fullconv.inference.input_files import find_pictures
+from fullconv.inference.input_files import find_images
 from fullconv.inference.options import Options
 from fullconv.inference.probabilities import LARGEST, Probabilities, averaged
 from fullconv.inference.segmentation import Segmentation
 
 
 class Segmenter(ABC):
-    """A model that is ready for pictures of any size.
+    """A model that is ready for images of any size.
 
     Attributes:
         labels_inside: whether it gives no scores, and so no probabilities.
-        seams: what kept the tiles of large pictures from being exact; empty where nothing did.
+        seams: what kept the tiles of large images from being exact; empty where nothing did.
         options: what is asked of it; set by `use`.
     """
 
@@ -41,7 +41,7 @@ class Segmenter(ABC):
     options = Options()
 
     def use(self, options: Options) -> None:
-        """Label pictures so from now on.
+        """Label images so from now on.
 
         Raises:
             FullconvError: classes that no head has, or what this model cannot do.
@@ -92,33 +92,33 @@ class Segmenter(ABC):
     @property
     @abstractmethod
     def inputs(self) -> tuple[Input, ...]:
-        """What it takes beside pictures."""
+        """What it takes beside images."""
 
-    def label_maps(self, picture: np.ndarray, inputs: Sequence[Any] = ()) -> list[np.ndarray]:
+    def label_maps(self, image: np.ndarray, inputs: Sequence[Any] = ()) -> list[np.ndarray]:
         """(H, W, 3) uint8 RGB -> (H, W) class ids, of each head: the likeliest class of every
         pixel, by the views that `options` names.
 
         Args:
             inputs: a path or an array for each of the model's further inputs.
         """
-        planes = self.joined(picture, inputs)
+        planes = self.joined(image, inputs)
         if self.options.averaged:
             return self._probabilities(planes).label_maps()
         return self.labels_in(planes)
 
     def rated_maps(
-        self, picture: np.ndarray, inputs: Sequence[Any] = ()
+        self, image: np.ndarray, inputs: Sequence[Any] = ()
     ) -> list[tuple[np.ndarray, np.ndarray | None]]:
         """As `label_maps`, each with the probability of the class that every pixel got, (H, W)
-        float32, of the same run of the network; None where there are labels alone, and of pictures
+        float32, of the same run of the network; None where there are labels alone, and of images
         that are cut into tiles."""
-        if self.labels_inside or picture.shape[0] * picture.shape[1] > LARGEST:
-            return [(ids, None) for ids in self.label_maps(picture, inputs)]
-        found = self.probabilities(picture, inputs)
+        if self.labels_inside or image.shape[0] * image.shape[1] > LARGEST:
+            return [(ids, None) for ids in self.label_maps(image, inputs)]
+        found = self.probabilities(image, inputs)
         return [(ids, found.confidence(head)) for head, ids in enumerate(found.label_maps())]
 
     def cuts(self, size: tuple[int, int]) -> bool:
-        """Whether pictures of (H, W) are cut, and so may be read window by window."""
+        """Whether images of (H, W) are cut, and so may be read window by window."""
         return False
 
     @abstractmethod
@@ -131,54 +131,54 @@ class Segmenter(ABC):
 
     @abstractmethod
     def read(self, planes: np.ndarray, size: tuple[int, int]) -> Probabilities:
-        """(h, w, C) -> probabilities at the pixels of a picture of size (H, W): of this one, or of
+        """(h, w, C) -> probabilities at the pixels of an image of size (H, W): of this one, or of
         the one that was resized to it."""
 
-    def probabilities(self, picture: np.ndarray, inputs: Sequence[Any] = ()) -> Probabilities:
+    def probabilities(self, image: np.ndarray, inputs: Sequence[Any] = ()) -> Probabilities:
         """(H, W, 3) uint8 RGB -> the probability of each class at every pixel, by the views that
         `options` names.
 
         Args:
             inputs: a path or an array for each of the model's further inputs.
         """
-        return self._probabilities(self.joined(picture, inputs))
+        return self._probabilities(self.joined(image, inputs))
 
     def _probabilities(self, planes: np.ndarray) -> Probabilities:
         if self.options.averaged:
             return averaged(self.read, planes, self.options)
         return self.read(planes, (planes.shape[0], planes.shape[1]))
 
-    def as_array(self, picture: Any) -> np.ndarray:
-        """Any picture as (H, W, 3) uint8 RGB."""
-        return as_array(picture)
+    def as_array(self, image: Any) -> np.ndarray:
+        """Any image as (H, W, 3) uint8 RGB."""
+        return as_array(image)
 
-    def __call__(self, picture: Any, *, inputs: Any = ()) -> Any:
-        """Segments one picture, a list of them, or all in a folder.
+    def __call__(self, image: Any, *, inputs: Any = ()) -> Any:
+        """Segments one image, a list of them, or all in a folder.
 
         Args:
-            picture: a path, a PIL picture, an (H, W, 3) or (H, W) uint8 array, a (3, H, W) uint8
+            image: a path, a PIL image, an (H, W, 3) or (H, W) uint8 array, a (3, H, W) uint8
                 tensor or float tensor 0-1; a list of these; or a folder.
-            inputs: of a model that takes more than pictures, for each of its inputs, in its order:
+            inputs: of a model that takes more than images, for each of its inputs, in its order:
                 a path or an (H, W) or (H, W, 3) array in the numbers that it was trained with. For
-                several pictures, the folders in which each has a file of its name.
+                several images, the folders in which each has a file of its name.
 
         Returns:
             A `Segmentation`; a list of them for a list or a folder.
         """
-        if isinstance(picture, (str, Path)) and Path(picture).is_dir():
-            picture = [path for path, _ in find_pictures([picture])]
-        if isinstance(picture, (list, tuple)):
-            beside = self.inputs_of(picture, inputs)
-            return [self.segment(one, inputs=of) for one, of in zip(picture, beside, strict=True)]
-        return self.segment(picture, inputs=inputs)
+        if isinstance(image, (str, Path)) and Path(image).is_dir():
+            image = [path for path, _ in find_images([image])]
+        if isinstance(image, (list, tuple)):
+            beside = self.inputs_of(image, inputs)
+            return [self.segment(one, inputs=of) for one, of in zip(image, beside, strict=True)]
+        return self.segment(image, inputs=inputs)
 
-    def segment(self, picture: Any, *, inputs: Sequence[Any] = ()) -> Segmentation:
-        """One picture, and what belongs to it."""
-        source = Path(picture) if isinstance(picture, (str, Path)) else None
+    def segment(self, image: Any, *, inputs: Sequence[Any] = ()) -> Segmentation:
+        """One image, and what belongs to it."""
+        source = Path(image) if isinstance(image, (str, Path)) else None
         if source and raster_size(source):
             array, place = read_placed(source)
             return self.segment(array, inputs=inputs).of_file(source, place)
-        array = self.as_array(picture)
+        array = self.as_array(image)
         again = partial(self.probabilities, array, inputs)  # the network runs once more
         found = again() if self.options.from_probabilities else None
         maps = found.label_maps() if found else self.label_maps(array, inputs)
@@ -193,65 +193,65 @@ class Segmenter(ABC):
         return replace(first, heads=dict(zip(self.heads, further, strict=True)))
 
     def inputs_of(
-        self, pictures: Sequence[Any], folders: Sequence[str | Path]
+        self, images: Sequence[Any], folders: Sequence[str | Path]
     ) -> list[tuple[Path, ...]]:
-        """The files of further inputs of each picture, one folder for each input."""
+        """The files of further inputs of each image, one folder for each input."""
         self.require_inputs(folders)
         if not folders:
-            return [() for _ in pictures]
-        nameless = [one for one in pictures if not isinstance(one, (str, Path))]
+            return [() for _ in images]
+        nameless = [one for one in images if not isinstance(one, (str, Path))]
         if nameless:
             raise FullconvError(
-                f"pictures of type {type(nameless[0]).__name__} have no names to find their inputs "
+                f"images of type {type(nameless[0]).__name__} have no names to find their inputs "
                 "by; expected paths.",
-                "[model(picture, inputs=[depth]) for picture, depth in zip(pictures, depths)]",
+                "[model(image, inputs=[depth]) for image, depth in zip(images, depths)]",
             )
-        paths = [Path(one) for one in pictures]
+        paths = [Path(one) for one in images]
         found = [
             files_of(paths, Path(folder), one.name)
             for folder, one in zip(folders, self.inputs, strict=True)
         ]
         return list(zip(*found, strict=True))
 
-    def label_map(self, picture: np.ndarray, inputs: Sequence[Any] = ()) -> np.ndarray:
+    def label_map(self, image: np.ndarray, inputs: Sequence[Any] = ()) -> np.ndarray:
         """(H, W, 3) uint8 RGB -> (H, W) class ids, of the first head."""
-        return self.label_maps(picture, inputs)[0]
+        return self.label_maps(image, inputs)[0]
 
-    def joined(self, picture: np.ndarray, inputs: Sequence[Any] = ()) -> np.ndarray:
+    def joined(self, image: np.ndarray, inputs: Sequence[Any] = ()) -> np.ndarray:
         """(H, W, 3) uint8 RGB and what belongs to it -> what the network takes: (H, W, 3) uint8, or
         (H, W, 3 + E) float32 where there are further inputs."""
         self.require_inputs(inputs)
         if not inputs:
-            return picture
+            return image
         found = [
-            channels_of(given, one, (picture.shape[0], picture.shape[1]))
+            channels_of(given, one, (image.shape[0], image.shape[1]))
             for given, one in zip(inputs, self.inputs, strict=True)
         ]
-        return np.concatenate([picture, *found], axis=2).astype(np.float32)
+        return np.concatenate([image, *found], axis=2).astype(np.float32)
 
     def require_inputs(self, inputs: Sequence[Any]) -> None:
         """Refuse more or fewer than the model takes."""
         wanted = [one.name for one in self.inputs]
         if len(inputs) != len(wanted):
             raise FullconvError(
-                f"the model takes {' and '.join(wanted) or 'nothing'} beside each picture; "
+                f"the model takes {' and '.join(wanted) or 'nothing'} beside each image; "
                 f"{len(inputs) or 'nothing'} was given.",
-                f"--extra-inputs {','.join(wanted)}   # folders; model(picture, inputs=[...]) in Python"
+                f"--extra-inputs {','.join(wanted)}   # folders; model(image, inputs=[...]) in Python"
                 if wanted
-                else "model(picture)   # without inputs",
+                else "model(image)   # without inputs",
             )
 
 
-def as_array(picture: Any) -> np.ndarray:
-    """A path, a PIL picture or an array as (H, W, 3) uint8 RGB."""
-    if isinstance(picture, (str, Path)):
-        return read_picture(picture)
-    if isinstance(picture, Image.Image):
-        return from_pil(picture)
-    if isinstance(picture, np.ndarray):
-        return from_array(picture)
+def as_array(image: Any) -> np.ndarray:
+    """A path, a PIL image or an array as (H, W, 3) uint8 RGB."""
+    if isinstance(image, (str, Path)):
+        return read_image(image)
+    if isinstance(image, Image.Image):
+        return from_pil(image)
+    if isinstance(image, np.ndarray):
+        return from_array(image)
     raise FullconvError(
-        f"found something of type {type(picture).__name__}; expected a path, a PIL picture, an "
+        f"found something of type {type(image).__name__}; expected a path, a PIL image, an "
         "(H, W, 3) uint8 array, a (3, H, W) tensor, or a list of these.",
         'model("photo.jpg")',
     )

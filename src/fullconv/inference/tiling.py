@@ -1,27 +1,27 @@
-"""Large pictures in tiles: the same labels as from the whole picture, in bounded memory.
+"""Large images in tiles: the same labels as from the whole image, in bounded memory.
 
-A picture is cut into blocks. For each block the network sees a window: the block and a halo around
-it. Why the scores in the block are those of the whole picture, to the rounding of the arithmetic:
+An image is cut into blocks. For each block the network sees a window: the block and a halo around
+it. Why the scores in the block are those of the whole image, to the rounding of the arithmetic:
 
 1. Windows begin at multiples of the coarsest stride inside the network. Cell `j` of a window is
-   then cell `j + start / stride` of the picture, at every layer.
-2. A window that reaches the picture's border is padded there as the picture is: windows are longer
-   or shorter than the picture by multiples of the coarsest stride, and so get the same padding.
-3. Elsewhere a window is cut, and every layer pads zeros where the picture goes on. Say that a cell
+   then cell `j + start / stride` of the image, at every layer.
+2. A window that reaches the image's border is padded there as the image is: windows are longer
+   or shorter than the image by multiples of the coarsest stride, and so get the same padding.
+3. Elsewhere a window is cut, and every layer pads zeros where the image goes on. Say that a cell
    is clean if all pixels of its receptive field, as `geometry.trace` gives it, lie in the window.
    The cells that a layer pads are not: their fields reach beyond the cut (whatever the padding, if
    no layer crops its map). The field of a cell holds the fields of all cells that it is computed
    from. So a clean cell is computed from clean cells alone, down to the pixels, which are the same:
-   it has the value that it has in the picture.
+   it has the value that it has in the image.
 4. A block is read from the two finest cells around each of its pixels, these from the two coarser
    cells around each, and so on. `window` follows this chain and returns the pixels that all of them
    see; where the chain leaves the outermost cells, the window goes to the border.
 
 That takes a network that treats every place alike and sees no more than its field. Where an
-operation sees the whole picture, tiles overlap and their scores are blended: no proof, and a
+operation sees the whole image, tiles overlap and their scores are blended: no proof, and a
 difference that `difference` measures.
 
-Shapes: N batch · C channels · K classes · H, W picture · h, w cells.
+Shapes: N batch · C channels · K classes · H, W image · h, w cells.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from fullconv.network.fcn import FCN
 from fullconv.network.memory_estimate import bytes_per_pixel
 from fullconv.network.scores import Scores
 
-WHOLE = 1 << 24  # pixels up to which a picture is not cut unasked
+WHOLE = 1 << 24  # pixels up to which an image is not cut unasked
 BUDGET = 1 << 30  # bytes that the network may take for a window
 _KEPT = 1 << 28  # bytes of scores of neighbouring tiles, where they are blended
 
@@ -55,11 +55,11 @@ Read = Callable[[Span, Span], Tensor]  # rows, columns -> (C, h, w)
 
 
 class Tiles:
-    """How pictures are cut for one network.
+    """How images are cut for one network.
 
     Args:
         network: whose geometry it is.
-        run: pictures (1, C, h, w) -> `Scores`: the network, with what belongs before it.
+        run: images (1, C, h, w) -> `Scores`: the network, with what belongs before it.
         tile: pixels a side of a block; None: as many as `BUDGET` allows.
         running: its backbone as it runs, whose memory is estimated; default: the network's own.
 
@@ -97,17 +97,17 @@ class Tiles:
 
     @property
     def exact(self) -> bool:
-        """Whether the scores are proven to be those of the whole picture."""
+        """Whether the scores are proven to be those of the whole image."""
         return not self.reasons
 
     def blocks(self, size: tuple[int, int]) -> Iterator[tuple[Span, Span]]:
-        """Rows and columns of every block of a picture (H, W), row by row: as even as they can be,
+        """Rows and columns of every block of an image (H, W), row by row: as even as they can be,
         and no longer than `tile`."""
         rows, columns = (self._cut(pixels) for pixels in size)
         return ((row, column) for row in rows for column in columns)
 
     def scores(self, size: tuple[int, int], read: Read) -> Iterator[tuple[Span, Span, Scores]]:
-        """Rows, columns and scores of every block of a picture (H, W).
+        """Rows, columns and scores of every block of an image (H, W).
 
         Args:
             read: gives the pixels of a window, (C, h, w), from its rows and columns; from another
@@ -119,7 +119,7 @@ class Tiles:
         self._kept.clear()
 
     def window(self, pixels: int, block: Span) -> Span:
-        """The pixels of one axis that the network has to see for a block of a picture of so many.
+        """The pixels of one axis that the network has to see for a block of an image of so many.
         See the top of this file."""
         backbone = self.network.backbone
         size = pixels + backbone.before + backbone.padding(pixels)
@@ -148,7 +148,7 @@ class Tiles:
         return tuple(Grid(step, (step - 1) / 2) for step in steps)
 
     def _padded_alike(self, pixels: int, start: int) -> int:
-        """Where a window begins that is padded at its end as the picture: any multiple, but that a
+        """Where a window begins that is padded at its end as the image: any multiple, but that a
         tiny rest would be padded until the network has a cell."""
         padding = self.network.backbone.padding
         while start and padding(pixels - start) != padding(pixels):
@@ -156,7 +156,7 @@ class Tiles:
         return start
 
     def _halo(self) -> int:
-        """Of a block in the middle of a large picture."""
+        """Of a block in the middle of a large image."""
         block = self.step << 12
         start, stop = self.window(3 * block, (block, 2 * block))
         return max(block - start, stop - 2 * block)
@@ -180,7 +180,7 @@ class Tiles:
             del scores  # not to be held while the network runs
 
     def _run(self, size: tuple[int, int], pixels: Tensor, windows: tuple[Span, Span]) -> Scores:
-        """Of a window, on the picture's own grid."""
+        """Of a window, on the image's own grid."""
         self._make_room(pixels)
         scores = self.run(pixels[None])
         if self.network.backbone.placement != "stretched":
@@ -238,7 +238,7 @@ class Tiles:
         return Scores(total, down, part, along if along != down else None)
 
     def _layout(self, pixels: int) -> tuple[Grid, int]:
-        """Grid and number of the cells that are read, along an axis of the whole picture."""
+        """Grid and number of the cells that are read, along an axis of the whole image."""
         backbone, grid = self.network.backbone, self._grids(pixels)[0]
         if self.network.upsampling == "learned":
             return Grid(1, 0), pixels
@@ -253,7 +253,7 @@ class Tiles:
         return every[max(0, index - 1) : index + 1]
 
     def _ramp(self, grid: Grid, cells: Span, block: Span, pixels: int) -> Tensor:
-        """The weight of a tile at cells of the picture, a fraction. The last cell that the block
+        """The weight of a tile at cells of the image, a fraction. The last cell that the block
         before reads lies less than a stride behind its end: the ramp begins there."""
         where = grid.offset + grid.stride * torch.arange(*cells, dtype=torch.float64)
         where -= self.network.stride
@@ -267,7 +267,7 @@ class Tiles:
     def _tile(
         self, size: tuple[int, int], read: Read, rows: Span, columns: Span
     ) -> tuple[Tensor, tuple[int, int]]:
-        """The scores of a block and what follows it, and which cells of the picture the first ones
+        """The scores of a block and what follows it, and which cells of the image the first ones
         are. Those that were computed last are kept."""
         if (rows, columns) in self._kept:
             return self._kept[rows, columns]
@@ -295,7 +295,7 @@ def _cells_around(grid: Grid, count: int, block: Span) -> Span:
 
 @dataclass(frozen=True)
 class Difference:
-    """What tiles change against the whole picture.
+    """What tiles change against the whole image.
 
     Args:
         scores: largest difference of a score at a pixel.
@@ -310,16 +310,16 @@ class Difference:
     pixels: int
 
 
-def difference(tiles: Tiles, picture: Tensor, classes: Sequence[int]) -> Difference:
-    """Runs a picture whole and in tiles.
+def difference(tiles: Tiles, image: Tensor, classes: Sequence[int]) -> Difference:
+    """Runs an image whole and in tiles.
 
     Args:
-        picture: (C, H, W), as `tiles.run` takes it.
+        image: (C, H, W), as `tiles.run` takes it.
         classes: of each head.
     """
-    whole = tiles.run(picture[None])
+    whole = tiles.run(image[None])
     scores, labels = 0.0, 0
-    for rows, columns, tiled in tiles.scores(whole.size, window_of(picture)):
+    for rows, columns, tiled in tiles.scores(whole.size, window_of(image)):
         part = whole.part(rows, columns)
         scores = max(scores, float((part.full() - tiled.full()).abs().max()))
         for one, other in zip(part.split(classes), tiled.split(classes), strict=True):
@@ -328,9 +328,9 @@ def difference(tiles: Tiles, picture: Tensor, classes: Sequence[int]) -> Differe
     return Difference(scores, float(whole.values.std()), labels, pixels)
 
 
-def window_of(picture: Tensor) -> Read:
-    """Reads windows of a picture (C, H, W) in memory."""
-    return lambda rows, columns: picture[:, slice(*rows), slice(*columns)]
+def window_of(image: Tensor) -> Read:
+    """Reads windows of an image (C, H, W) in memory."""
+    return lambda rows, columns: image[:, slice(*rows), slice(*columns)]
 
 
 def require_tile(tile: int | None) -> None:
@@ -340,14 +340,14 @@ def require_tile(tile: int | None) -> None:
 
 
 def why_not_exact(network: FCN) -> tuple[str, ...]:
-    """What keeps tiles of a network from being exact: operations that see the whole picture, fields
-    that were measured and not derived, scores that are spread over the picture's own size."""
+    """What keeps tiles of a network from being exact: operations that see the whole image, fields
+    that were measured and not derived, scores that are spread over the image's own size."""
     backbone = network.backbone
     reasons = {name for grid in backbone.traced for name in grid.whole}
     if not reasons and any(math.isinf(grid.field) for grid in backbone.traced):
         reasons.add("no bound of the receptive field is known")
     if backbone.placement == "stretched" and len(backbone.grids) > 1:
-        reasons.add("skips between scores that are stretched over the picture's size")
+        reasons.add("skips between scores that are stretched over the image's size")
     return tuple(sorted(reasons))
 
 

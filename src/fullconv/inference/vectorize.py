@@ -10,7 +10,7 @@ pixel outside, so that a ring may touch another one in a point but never itself.
 from x to y (their area by the shoelace formula is positive), holes the other way, as RFC 7946 wants
 it of the numbers; on a screen, where y points down, outer rings so go clockwise.
 
-Nothing here needs torch. Shapes: H, W picture · N points (x, y).
+Nothing here needs torch. Shapes: H, W image · N points (x, y).
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def geojson(
     """A FeatureCollection: a Polygon for each region, with "class", "class_id" and "area" (pixels).
 
     Args:
-        source: the picture, for the member "picture", which GeoJSON does not know.
+        source: the image, for the member "image", which GeoJSON does not know.
         at: gives the coordinates of points; None: pixels.
     """
     at = at or (lambda ring: ring.tolist())
@@ -98,8 +98,8 @@ def geojson(
         for number, region in enumerate(outlines(ids, labels))
     ]
     height, width = ids.shape
-    picture = {"source": source, "height": height, "width": width}
-    return {"type": "FeatureCollection", "picture": picture, "features": features}
+    image = {"source": source, "height": height, "width": width}
+    return {"type": "FeatureCollection", "image": image, "features": features}
 
 
 def coco(ids: NDArray[Any], labels: Labels, file_name: str = "") -> dict[str, Any]:
@@ -132,7 +132,7 @@ def coco(ids: NDArray[Any], labels: Labels, file_name: str = "") -> dict[str, An
 
 def _runs(inside: NDArray[np.bool_], at: tuple[int, int], size: tuple[int, int]) -> list[int]:
     """COCO's run lengths, column by column: outside, inside, outside ... of a patch at (x, y) of a
-    picture (H, W)."""
+    image (H, W)."""
     (x, y), (height, width) = at, size
     padded = np.zeros((inside.shape[1], inside.shape[0] + 2), np.int8)
     padded[:, 1:-1] = inside.T

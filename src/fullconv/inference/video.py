@@ -64,7 +64,7 @@ def predict_video(
 
     Raises:
         FullconvError: PyAV is missing, a file that cannot be read, no such output, or a model that
-            takes more than pictures; `UnwrittenError` where a result cannot be written.
+            takes more than images; `UnwrittenError` where a result cannot be written.
     """
     source, stem, every = Path(source), Path(stem), segmenter.options.every
     _require(segmenter, source, outputs)
@@ -98,9 +98,9 @@ def _require(segmenter: Segmenter, source: Path, outputs: Sequence[str]) -> None
         )
     if segmenter.inputs:
         raise FullconvError(
-            f"the model takes {segmenter.inputs[0].name} beside each picture, which {source} has "
+            f"the model takes {segmenter.inputs[0].name} beside each image, which {source} has "
             "not.",
-            "fullconv predict MODEL PICTURES --extra-inputs FOLDERS   # of its frames",
+            "fullconv predict MODEL IMAGES --extra-inputs FOLDERS   # of its frames",
         )
 
 
@@ -129,7 +129,7 @@ class _Results:
         if not self._writers and self.kinds:
             self._open(found)
         for (name, _), writer in self._writers.items():
-            writer.add(replace(found.heads[name] if name else found, picture=frame.pixels), frame)
+            writer.add(replace(found.heads[name] if name else found, image=frame.pixels), frame)
 
     def sound(self, packet: Any) -> None:
         """What is heard at that place."""
@@ -153,7 +153,7 @@ class _Results:
             self.sound(packet)
 
     def legends(self) -> list[Path]:
-        """The classes and their colours, a picture for each head; written."""
+        """The classes and their colours, an image for each head; written."""
         for path, labels in self._legends.items():
             with _writing(path, self.film.source):
                 over = "color" not in self.kinds  # else it is the legend of both

@@ -15,20 +15,20 @@ from fullconv.inference.result_files import (
 from fullconv.inference.segmentation import Segmentation
 
 
-def spare_pictures(found: Sequence[tuple[Path, Path]], out: Path, outputs: Sequence[str]) -> None:
-    """Refuses to write a result over one of the pictures that are to be predicted.
+def spare_images(found: Sequence[tuple[Path, Path]], out: Path, outputs: Sequence[str]) -> None:
+    """Refuses to write a result over one of the images that are to be predicted.
 
     Raises:
-        FullconvError: a.jpg and a_mask.png are both pictures, and the results go beside them.
+        FullconvError: a.jpg and a_mask.png are both images, and the results go beside them.
     """
-    pictures = {path.resolve(): path for path, _ in found}
+    images = {path.resolve(): path for path, _ in found}
     for path, stem in found:
         for kind in outputs:
             for one in _targets(path, output_path(out / stem, kind).resolve(), kind):
-                if one in pictures:
+                if one in images:
                     raise FullconvError(
-                        f"the {kind} of {path} would be written over {pictures[one]}, which is one "
-                        "of the pictures; nothing was done.",
+                        f"the {kind} of {path} would be written over {images[one]}, which is one "
+                        "of the images; nothing was done.",
                         "--out ANOTHER_FOLDER",
                     )
 

@@ -68,7 +68,7 @@ def parse(name: str | Path) -> HubName:
         raise FullconvError(
             f"{PREFIX}{said} is no name of a model on the hub: expected {PREFIX}USER/NAME or "
             f"{PREFIX}USER/NAME@REVISION, of letters, digits, '-', '_' and '.'.",
-            shell_command("fullconv", "predict", f"{PREFIX}USER/NAME", "PICTURES"),
+            shell_command("fullconv", "predict", f"{PREFIX}USER/NAME", "IMAGES"),
         )
     return HubName(found[1], found[2] or "")
 

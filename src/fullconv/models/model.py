@@ -50,16 +50,16 @@ class Model:
     Args:
         network: in evaluation mode after `load_model`.
         labels: its classes.
-        card: its backbone, with the mean and std (fractions of 1) that pictures are normalised by.
+        card: its backbone, with the mean and std (fractions of 1) that images are normalised by.
         training: what it was trained on: data fingerprint, settings.
         metrics: the results it came with, with their protocol card.
         bfloat16_disagreement: share of validation pixels (fraction) that get another label in
             bfloat16 than in float32; None where it was not measured.
-        short_side: pictures are resized so that their shorter side has so many pixels, and labels
+        short_side: images are resized so that their shorter side has so many pixels, and labels
             read back at their own size; None: the network sees them as they are.
         head: what the first head is called, where there are several.
         heads: the class tables of further heads, by name. Their scores lie behind the first one's.
-        inputs: what the network takes beside pictures.
+        inputs: what the network takes beside images.
         fusion: "early" or "late", where there are inputs; see `fullconv.network.multi_input`.
     """
 
@@ -84,17 +84,17 @@ class Model:
         """Of each head."""
         return scores.split([len(labels) for labels in self.tables])
 
-    def normalise(self, pictures: Tensor) -> Tensor:
+    def normalise(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) uint8 RGB -> float, as the backbone was trained: (x / 255 - mean) / std.
         Channels of further inputs come behind, in the files' own numbers: (x - mean) / std."""
-        colors = self.card.normalise(pictures[:, :3])
+        colors = self.card.normalise(images[:, :3])
         if not self.inputs:
             return colors
         mean, std = (
             torch.tensor([x for one in self.inputs for x in values(one)]).view(-1, 1, 1)
             for values in (attrgetter("mean"), attrgetter("std"))
         )
-        extra = pictures[:, 3:].float()
+        extra = images[:, 3:].float()
         return torch.cat([colors, (extra - mean.to(extra)) / std.to(extra)], dim=1)
 
     def config(self) -> dict[str, Any]:

@@ -49,20 +49,20 @@ _PAPER = """@inproceedings{long2015fully,
 Table = Mapping[str, Any]
 
 
-def model_card(config: Table, *, source: str = "model", picture: str = "") -> str:
+def model_card(config: Table, *, source: str = "model", image: str = "") -> str:
     """README.md.
 
     Args:
         config: of the model, as `fullconv.models.model.Model.config` gives it.
         source: how the model is called in the commands: its folder, or a name such as
             hf://user/name.
-        picture: a file beside the card that shows what it does; "" for none.
+        image: a file beside the card that shows what it does; "" for none.
     """
     parts = [
         _front_matter(config),
         f"# {title(config)}",
         _what(config),
-        f"![photo, truth and prediction]({picture})" if picture else "",
+        f"![photo, truth and prediction]({image})" if image else "",
         _use(source),
         _classes(config),
         _metrics(config),
@@ -117,13 +117,13 @@ def _what(config: Table) -> str:
     names = config["classes"]
     lines = [
         f"Semantic segmentation into {plural(len(names), 'class', 'classes')}: "
-        f"{', '.join(names)}. Every pixel of a picture of any size gets one."
+        f"{', '.join(names)}. Every pixel of an image of any size gets one."
     ]
     for name, head in config.get("heads", {}).items():
         lines.append(f"Head {name}: {plural(len(head['classes']), 'class', 'classes')}: ")
         lines[-1] += f"{', '.join(head['classes'])}."
     for one in config.get("inputs", ()):
-        lines.append(f"Takes {one['name']} beside each picture ({config['fusion']} fusion).")
+        lines.append(f"Takes {one['name']} beside each image ({config['fusion']} fusion).")
     if config["metrics"]:
         lines.append(f"Reached {headline(config['metrics'])}.")
     return "\n".join(lines)
@@ -142,7 +142,7 @@ Where Fullconv is installed:
 import fullconv as fc
 
 model = fc.load({json.dumps(source)})
-segmentation = model("photo.jpg")  # a path, a PIL picture, an array or a tensor
+segmentation = model("photo.jpg")  # a path, a PIL image, an array or a tensor
 segmentation.mask  # (height, width) class ids
 segmentation.overlay().save("overlay.png")
 ```"""
@@ -200,20 +200,20 @@ def _numbers(metrics: Table) -> list[str]:
 
 def _data(config: Table) -> str:
     training, known = config["training"], _known(config)
-    counts = known.get("pictures", {})
-    pictures = ", ".join(f"{count} {split}" for split, count in counts.items()) or "unknown"
+    counts = known.get("images", {})
+    images = ", ".join(f"{count} {split}" for split, count in counts.items()) or "unknown"
     lines = [
         "## What it was trained on",
         "",
         f"- data set: {known.get('name') or 'unknown'}",
         f"- fingerprint: {training.get('data_fingerprint', 'unknown')}",
-        f"- pictures: {pictures}",
+        f"- images: {images}",
         f"- sizes (height x width): {_sizes(known) or 'unknown'}",
     ]
     if "ignored_pixels" in known:
         every = known["ignored_pixels"] + sum(known["class_pixels"].values())
         lines.append(f"- ignored: {_share(known['ignored_pixels'], every)} of the training pixels")
-    lines.append("- where the pictures come from, and their licence: not known to this card")
+    lines.append("- where the images come from, and their licence: not known to this card")
     return "\n".join(lines)
 
 
@@ -284,12 +284,12 @@ def _preprocessing(config: Table) -> str:
     lines = [
         "## What goes in",
         "",
-        f"RGB pictures of any size, scaled to 0-1, less {mean}, divided by {std} (red, green,",
+        f"RGB images of any size, scaled to 0-1, less {mean}, divided by {std} (red, green,",
         "blue). `fullconv` does this itself, pads where the network needs it, and gives labels in",
-        "the size of the picture.",
+        "the size of the image.",
     ]
     if config.get("short_side"):
-        lines.append(f"Pictures are resized so that their shorter side has {config['short_side']}")
+        lines.append(f"Images are resized so that their shorter side has {config['short_side']}")
         lines[-1] += " pixels."
     for one in config.get("inputs", ()):
         values = (" ".join(f"{x:.4g}" for x in one[key]) for key in ("mean", "std"))
@@ -330,18 +330,18 @@ def _limits_of(config: Table) -> Iterator[str]:
         scale = config["training"].get("settings", {}).get("scale")
         varied = f", magnified {scale[0]:g} to {scale[1]:g} times" if scale else ""
         yield (
-            f"It was trained on pictures of {sizes} pixels{varied}: what appears much larger or "
+            f"It was trained on images of {sizes} pixels{varied}: what appears much larger or "
             "smaller than there may not be recognised."
         )
     if metrics:
-        split, count = metrics["protocol"]["split"], metrics["protocol"]["pictures"]
+        split, count = metrics["protocol"]["split"], metrics["protocol"]["images"]
         if "epoch" in metrics:
             yield (
-                f"The epoch was chosen by the split {split} ({plural(count, 'picture')}), so its "
+                f"The epoch was chosen by the split {split} ({plural(count, 'image')}), so its "
                 "numbers flatter a little; how far numbers of several trainings lie apart was not "
                 "measured."
             )
-    yield "How it does on pictures of other cameras, places or seasons is not known."
+    yield "How it does on images of other cameras, places or seasons is not known."
 
 
 def _licences(config: Table) -> str:
@@ -354,7 +354,7 @@ def _licences(config: Table) -> str:
             lines[-1] += " (repeated in the head of this file)"
     else:
         lines.append("- the training started from no weights of others, as far as is known")
-    lines.append("- this model, and the pictures that it learned from: not known to this card")
+    lines.append("- this model, and the images that it learned from: not known to this card")
     return "\n".join(lines)
 
 

@@ -105,7 +105,7 @@ def _torchvision(name: str, weights: str | Path | None, labels: Labels | None) -
     except FullconvError as error:
         raise FullconvError(
             error.message,
-            shell_command("fullconv", "predict", f"{name}.pth", "PICTURE")
+            shell_command("fullconv", "predict", f"{name}.pth", "IMAGE")
             + "   # the file of its weights, from elsewhere",
         ) from error
     card = replace(card, pretrained_on=torchvision_fcn.PRETRAINED_ON)
@@ -118,7 +118,7 @@ def _of_torchvision(card: BackboneCard, weights: Weights, labels: Labels | None)
         raise FullconvError(
             f"{weights.path.name} holds no weights of {card.name}"
             f"{f', but of {known}' if known else ''}.",
-            shell_command("fullconv", "predict", f"torchvision:{known or card.name}", "PICTURE"),
+            shell_command("fullconv", "predict", f"torchvision:{known or card.name}", "IMAGE"),
         )
     classes = torchvision_fcn.classes_of(weights)
     network = FCN(card, classes, stride=8)

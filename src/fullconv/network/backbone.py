@@ -4,12 +4,12 @@ A timm name gives timm's own feature pyramid. A torchvision classifier, or a mod
 that ends in class scores, is cut behind the last layer of each stride. A module that already
 returns its feature maps is taken as it is.
 
-How pictures of any size are held to the grid: each axis is padded below (right) to the smallest
+How images of any size are held to the grid: each axis is padded below (right) to the smallest
 size at which no pixel lies further than half a stride outside the outermost cell centres, and above
 (left), for networks without padding of their own, by multiples of the coarsest stride. Where
 padding depends on the size (TensorFlow's SAME), the size is also made one more than a multiple of
 the coarsest stride: every level is odd then, SAME padding is symmetric, and the offset is the same
-for every picture. Where a network takes only multiples (Swin, ViT), it is made a multiple.
+for every image. Where a network takes only multiples (Swin, ViT), it is made a multiple.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ ANY_SIZE: tuple[dict[str, Any], ...] = (
 
 
 class Backbone(nn.Module):
-    """A network that turns pictures into feature maps at some of the strides 4, 8, 16, 32.
+    """A network that turns images into feature maps at some of the strides 4, 8, 16, 32.
 
     Args:
         pyramid: maps (N, 3, H, W) to feature maps.
@@ -65,8 +65,8 @@ class Backbone(nn.Module):
 
     Attributes:
         channels: C of each tap.
-        in_channels: of the pictures, 3; more where `fullconv.network.multi_input` added some.
-        grids: of each tap, in pixels of the unpadded picture ("stretched": of multiples of the
+        in_channels: of the images, 3; more where `fullconv.network.multi_input` added some.
+        grids: of each tap, in pixels of the unpadded image ("stretched": of multiples of the
             stride); traced: the cells as they are, in pixels of the padded one.
         size_phase: sizes are padded to this remainder modulo the coarsest stride, because padding
             depends on the size (1) or the network takes only multiples (0); None: any size will do.
@@ -123,7 +123,7 @@ class Backbone(nn.Module):
         return images
 
     def features(self, padded: Tensor) -> list[Tensor]:
-        """As `forward`, of pictures that are padded."""
+        """As `forward`, of images that are padded."""
         maps = feature_maps(self.pyramid(padded))
         return [
             maps[tap].permute(0, 3, 1, 2) if last else maps[tap]
@@ -131,7 +131,7 @@ class Backbone(nn.Module):
         ]
 
     def padding(self, pixels: int) -> int:
-        """How many pixels are added below (right of) a picture of so many. In whole numbers from 0
+        """How many pixels are added below (right of) an image of so many. In whole numbers from 0
         up (ONNX divides others another way) and without a branch: it is exported for any size."""
         size: Any = pixels + self.before
         for (threshold, stride), grid in zip(self._growth, self.grids, strict=True):
@@ -146,7 +146,7 @@ class Backbone(nn.Module):
         return size - self.before - pixels
 
     def cells(self, tap: int, pixels: int) -> int:
-        """How many cells a tap has along a (padded) picture of so many pixels."""
+        """How many cells a tap has along a (padded) image of so many pixels."""
         threshold, stride = self._growth[tap]
         return (pixels - threshold) // stride + 1
 
@@ -173,7 +173,7 @@ class Backbone(nn.Module):
                 maps = feature_maps(_shapes_only(self.pyramid, size))
             except (RuntimeError, AssertionError, ValueError) as error:
                 raise FullconvError(
-                    f"{self.card.name} does not take pictures of every size "
+                    f"{self.card.name} does not take images of every size "
                     f"({size} pixels: {error}).",
                     "--backbone resnet18   # or another network without fixed position embeddings",
                 ) from None

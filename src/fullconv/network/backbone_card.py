@@ -36,7 +36,7 @@ _CARD = 'source = "timm"\nname = "resnet18"'  # the shortest card
 
 @dataclass(frozen=True)
 class BackboneCard:
-    """Where a backbone comes from and what its pictures looked like.
+    """Where a backbone comes from and what its images looked like.
 
     Args:
         source: "timm", "torchvision", "paper" (see `fullconv.network.paper.nets`), or "module" (a
@@ -45,7 +45,7 @@ class BackboneCard:
         options: keywords of the source's constructor.
         weights: a .safetensors file (of the paper's networks also .caffemodel or .pth), or None.
         missing: modules (name prefixes) that the file lacks.
-        mean, std: of RGB pictures scaled to 0-1, three fractions each.
+        mean, std: of RGB images scaled to 0-1, three fractions each.
         pretrained_on: what the weights were trained on; empty for a fresh start.
         license: of the weights.
     """
@@ -60,12 +60,12 @@ class BackboneCard:
     pretrained_on: str = ""
     license: str = ""
 
-    def normalise(self, pictures: Tensor) -> Tensor:
+    def normalise(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) uint8 RGB -> float, as the weights expect it: (x / 255 - mean) / std."""
-        mean = torch.tensor(self.mean, device=pictures.device).view(3, 1, 1)
-        std = torch.tensor(self.std, device=pictures.device).view(3, 1, 1)
-        # In place: large pictures are held once.
-        return torch.true_divide(pictures, 255).float().sub_(mean).div_(std)
+        mean = torch.tensor(self.mean, device=images.device).view(3, 1, 1)
+        std = torch.tensor(self.std, device=images.device).view(3, 1, 1)
+        # In place: large images are held once.
+        return torch.true_divide(images, 255).float().sub_(mean).div_(std)
 
     def to_dict(self) -> dict[str, Any]:
         """For config.json: everything but the path of the weights."""

@@ -3,7 +3,7 @@
 FCN-32s, 16s, 8s and 4s are this one class with `stride=`. A coarser score is read bilinearly at the
 cells of the finer one, by their grids, and added: no crop, no multiple of 32, no stretch.
 
-Shapes: N batch · C channels · K classes · H, W picture · h, w cells.
+Shapes: N batch · C channels · K classes · H, W image · h, w cells.
 """
 
 from __future__ import annotations
@@ -126,12 +126,12 @@ class FCN(nn.Module):
         return f"FCN-{self.stride}s"
 
     def forward(self, images: Tensor) -> Scores:
-        """Normalised pictures (N, 3, H, W) -> `Scores` in float32; float64 gives float64."""
+        """Normalised images (N, 3, H, W) -> `Scores` in float32; float64 gives float64."""
         size = (images.shape[2], images.shape[3])  # not int(): exported for any size
         return self.of_padded(self.backbone.padded(images), size)
 
     def of_padded(self, padded: Tensor, size: tuple[int, int]) -> Scores:
-        """As `forward`, of pictures of so many pixels (H, W) that `backbone.padded` has padded: who
+        """As `forward`, of images of so many pixels (H, W) that `backbone.padded` has padded: who
         keeps no others holds them once."""
         features = self.backbone.features(padded)
         total: Tensor | None = None

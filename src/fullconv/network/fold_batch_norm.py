@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from fullconv.geometry.op_rules import tensors
 from fullconv.network.fcn import FCN
 
-_PICTURE = 65  # pixels a side of the picture that shows who reads whose output
+_IMAGE = 65  # pixels a side of the image that shows who reads whose output
 
 
 def fold_batch_norm(network: FCN) -> int:
@@ -75,7 +75,7 @@ def _foldable(network: FCN) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
     reads = _Reads()
     try:
         with torch.no_grad(), reads:
-            network(torch.zeros(1, network.backbone.in_channels, _PICTURE, _PICTURE, device=device))
+            network(torch.zeros(1, network.backbone.in_channels, _IMAGE, _IMAGE, device=device))
     finally:
         for handle in handles:
             handle.remove()

@@ -1,6 +1,6 @@
-"""How much memory a network takes for each pixel of a picture, counted before it is run.
+"""How much memory a network takes for each pixel of an image, counted before it is run.
 
-Shapes: N batch · C channels · H, W picture.
+Shapes: N batch · C channels · H, W image.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from fullconv.network.backbone import Backbone
 
 
 def bytes_per_pixel(backbone: Backbone) -> float:
-    """What the tensors that live at the same time take, at most, for every pixel of a picture:
-    counted in float32, without arithmetic where the network lets itself be run so. The picture is
+    """What the tensors that live at the same time take, at most, for every pixel of an image:
+    counted in float32, without arithmetic where the network lets itself be run so. The image is
     in it as it is handed over, and normalised (and padded, in its place)."""
     counted, side, channels = _Counted(backbone), 2049, backbone.in_channels
     try:
@@ -33,7 +33,7 @@ def bytes_per_pixel(backbone: Backbone) -> float:
 
 
 class _Counted(nn.Module):
-    """A backbone whose tensors are counted while it runs on pictures that are padded."""
+    """A backbone whose tensors are counted while it runs on images that are padded."""
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""More than pictures: networks with further input channels (Long et al. 2015, section 5, NYUDv2).
+"""More than images: networks with further input channels (Long et al. 2015, section 5, NYUDv2).
 
 Early fusion widens the first convolution. Late fusion runs a trunk of its own on each further input
 and averages the scores. Averaging is linear, and so are the skips and the upsampling: the average
@@ -20,7 +20,7 @@ from fullconv.network.fcn import FCN
 
 FUSIONS = ("early", "late")
 _COLORS = 3
-_SIZE = 65  # pixels a side of the picture that shows which convolution reads it
+_SIZE = 65  # pixels a side of the image that shows which convolution reads it
 
 
 class LateFusion(nn.Module):
@@ -60,7 +60,7 @@ class LateFusion(nn.Module):
 
 
 def fuse(network: FCN, channels: Sequence[int], fusion: str) -> None:
-    """Makes an FCN for pictures one for pictures and further inputs, in place. Behind (N, 3, H, W)
+    """Makes an FCN for images one for images and further inputs, in place. Behind (N, 3, H, W)
     it takes `channels` more, in their order, each input normalised to mean 0 and spread 1.
 
     Early: each new weight of the first convolution starts as the mean of those of the colours.
@@ -100,7 +100,7 @@ def _widen(backbone: Backbone, extra: int) -> None:
     if len(first) != 1:
         found = ", ".join(type(layer).__name__ for layer in first) or "none"
         raise FullconvError(
-            f"early fusion widens the one convolution that reads the picture; in {name} there is "
+            f"early fusion widens the one convolution that reads the image; in {name} there is "
             f"no single one ({found}).",
             "--fusion late",
         )

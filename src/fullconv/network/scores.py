@@ -3,7 +3,7 @@
 Scores at every pixel exist only where `full()` asks for them; the others are computed from
 the cells (Long et al. 2015, section 3.3, with the upsampling folded into the reading).
 
-Shapes: N batch · K classes · H, W picture · h, w cells.
+Shapes: N batch · K classes · H, W image · h, w cells.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class Scores:
 
     Args:
         values: class scores before softmax, float (N, K, h, w).
-        grid: where the cells sit, in pixels of the picture.
-        size: of the picture, (H, W) in pixels.
+        grid: where the cells sit, in pixels of the image.
+        size: of the image, (H, W) in pixels.
         columns: where they sit along a row, if `grid` holds along a column only.
     """
 
@@ -49,7 +49,7 @@ class Scores:
         return [replace(self, values=values) for values in self.values.split(list(counts), dim=1)]
 
     def part(self, rows: tuple[int, int], columns: tuple[int, int]) -> Scores:
-        """The scores of a part of the picture, pixels [start, stop) of each axis: they are read
+        """The scores of a part of the image, pixels [start, stop) of each axis: they are read
         between the same cells, and so read the same. Shares memory."""
         cells, grids = [], []
         for grid, count, (start, stop) in zip(
@@ -65,7 +65,7 @@ class Scores:
         return Scores(values, grids[0], size, grids[1] if grids[1] != grids[0] else None)
 
     def resized(self, size: tuple[int, int]) -> Scores:
-        """The same scores, to be read at the pixels of the picture as it was before it was resized
+        """The same scores, to be read at the pixels of the image as it was before it was resized
         for the network: of size (H, W), stretched over the same area."""
         rows, columns = (
             Grid(g.stride * factor, (g.offset + 0.5) * factor - 0.5)
@@ -101,9 +101,9 @@ class Scores:
         """
         if tuple(target.shape) != (self.values.shape[0], *self.size):
             raise FullconvError(
-                f"target is {tuple(target.shape)}; the pictures are "
+                f"target is {tuple(target.shape)}; the images are "
                 f"{(self.values.shape[0], *self.size)} (N, H, W).",
-                "scores.loss(target)   # with a target of the pictures' own size",
+                "scores.loss(target)   # with a target of the images' own size",
             )
         return readings.loss(
             self._readable(),

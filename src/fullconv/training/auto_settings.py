@@ -1,7 +1,7 @@
 """What a training leaves open, decided from the data: crop, scale, class weights, rates.
 
 Rates are for the loss that is averaged over the labelled pixels. The original networks were trained
-with a sum in its place, whose rate hangs on the size of the pictures; it is converted here.
+with a sum in its place, whose rate hangs on the size of the images; it is converted here.
 
 Each choice that depends on the data comes with its reason in words and the option that overrules
 it. The same data gives the same choices: they hang on sizes and shares of pixels alone.
@@ -25,7 +25,7 @@ LONGEST = 513  # pixels of a crop's side
 # One class covers so much that predicting nothing else is a comfortable answer for the loss.
 DOMINANT = 0.9
 # What magnification 0.5 does to the labels is what twice the stride does. Where that would cost
-# more of the mean IoU that can be reached at all, pictures are not made smaller.
+# more of the mean IoU that can be reached at all, images are not made smaller.
 FINE = 0.15
 
 Reasons = list[str]
@@ -70,12 +70,12 @@ def decide(
         backbone_lr=settings.backbone_lr or (rate / 4 if warm else rate),
         weight_decay=decay,
         workers=workers,
-        log_images_every=_pictures_every(settings),
+        log_images_every=_images_every(settings),
     )
     return decided, reasons
 
 
-def _pictures_every(settings: Settings) -> int:
+def _images_every(settings: Settings) -> int:
     """Ten sheets or so show how a training goes, however long it is."""
     if settings.log_images_every is not None:
         return settings.log_images_every
@@ -89,7 +89,7 @@ def mean_rate(summed: float, pixels: float) -> float:
         summed: as published, 1e-10 for FCN-32s.
         pixels: labelled pixels of a step.
 
-    >>> f"{mean_rate(1e-10, 375 * 500):.2g}"  # a picture of PASCAL VOC
+    >>> f"{mean_rate(1e-10, 375 * 500):.2g}"  # an image of PASCAL VOC
     '1.9e-05'
     """
     return summed * pixels
@@ -137,11 +137,11 @@ def _from_data(
 
 
 def _whole(settings: Settings, report: CheckReport) -> Settings:
-    """Whole pictures make one batch where their sizes are the same, and keep their scale."""
+    """Whole images make one batch where their sizes are the same, and keep their scale."""
     scale = settings.scale or (1.0, 1.0)
     if settings.batch_size > 1 and len(report.sizes) > 1:
         raise FullconvError(
-            f"whole pictures (crop 0 0) of {len(report.sizes)} different sizes make no batch of "
+            f"whole images (crop 0 0) of {len(report.sizes)} different sizes make no batch of "
             f"{settings.batch_size}.",
             f"--batch-size 1 --grad-accumulation {settings.batch_size}",
         )
@@ -152,9 +152,9 @@ def _converted(settings: Settings, report: CheckReport) -> tuple[Settings, str]:
     """The rate, and the weight decay beside it, of a loss summed over pixels (FCN's solvers)."""
     assert settings.crop is not None
     assert settings.sum_loss_lr is not None
-    labelled, pictures = sum(report.class_pixels["train"]), len(report.dataset.splits["train"])
-    each = labelled / max(pictures, 1)
-    where = "a picture, on average"
+    labelled, images = sum(report.class_pixels["train"]), len(report.dataset.splits["train"])
+    each = labelled / max(images, 1)
+    where = "an image, on average"
     if settings.crop != WHOLE:
         share = labelled / max(labelled + report.ignored_pixels["train"], 1)
         each = settings.crop[0] * settings.crop[1] * share
@@ -162,7 +162,7 @@ def _converted(settings: Settings, report: CheckReport) -> tuple[Settings, str]:
     pixels = max(1.0, each * settings.batch_size)
     rate = mean_rate(settings.sum_loss_lr, pixels)
     decay = settings.weight_decay if settings.weight_decay is not None else 0.0005
-    batch = f" x {settings.batch_size} pictures" if settings.batch_size > 1 else ""
+    batch = f" x {settings.batch_size} images" if settings.batch_size > 1 else ""
     why = (
         f"rate {rate:.3g} of the mean loss: {settings.sum_loss_lr:g} of the summed loss x "
         f"{each:,.0f} labelled pixels of {where}{batch}; weight decay {decay / pixels:.3g}: "
@@ -175,7 +175,7 @@ def _converted(settings: Settings, report: CheckReport) -> tuple[Settings, str]:
 
 
 def _crop(report: CheckReport) -> tuple[tuple[int, int], str]:
-    """The middle size of the pictures, at most `LONGEST`, one more than a multiple of 32: what a
+    """The middle size of the images, at most `LONGEST`, one more than a multiple of 32: what a
     stride-32 pyramid covers without padding."""
     middle = []
     for axis in (0, 1):
@@ -183,12 +183,12 @@ def _crop(report: CheckReport) -> tuple[tuple[int, int], str]:
         middle.append(lengths[len(lengths) // 2])
     height, width = (max(33, (min(LONGEST, side) - 1) // 32 * 32 + 1) for side in middle)
     cut = f", at most {LONGEST}" if max(middle) > LONGEST else ""
-    why = f"the middle size of the pictures is {middle[0]} x {middle[1]}{cut}; 32k + 1 has no rest"
+    why = f"the middle size of the images is {middle[0]} x {middle[1]}{cut}; 32k + 1 has no rest"
     return (height, width), why
 
 
 def _scale(report: CheckReport, stride: int) -> tuple[tuple[float, float], str]:
-    """How small pictures may be made; twice as large is no risk for the labels."""
+    """How small images may be made; twice as large is no risk for the labels."""
     if stride > 16:  # there is nothing fine that so coarse scores could lose
         return (0.5, 2.0), "photos show things near and far"
     found = sampled(report.dataset)

@@ -169,7 +169,7 @@ class Guards(pl.Callback):
             text = (
                 f"warning: for {self.collapsed} epochs every pixel has been called {name!r}. "
                 "It may recover; if it does not, the usual causes are masks that are nearly all "
-                f"{name!r}, too high a rate, or a fresh start on few pictures.\n"
+                f"{name!r}, too high a rate, or a fresh start on few images.\n"
                 "  try: --class-weights auto, --lr 0.0005, or a pretrained backbone"
             )
             print(translate(text), file=sys.stderr)
@@ -188,7 +188,7 @@ def explained(settings: Settings) -> Iterator[None]:
         raise FullconvError(message.strip(), hint.strip()) from None
     except torch.OutOfMemoryError as error:
         raise FullconvError(
-            f"the device's memory does not hold {settings.batch_size} pictures of "
+            f"the device's memory does not hold {settings.batch_size} images of "
             f"{settings.crop} pixels: {str(error).splitlines()[0]}",
             f"--batch-size {max(1, settings.batch_size // 2)}",
         ) from error
@@ -196,7 +196,7 @@ def explained(settings: Settings) -> Iterator[None]:
         if "DataLoader worker" not in str(error):
             raise
         raise FullconvError(
-            f"a process that reads pictures was ended from outside, most often for memory: "
+            f"a process that reads images was ended from outside, most often for memory: "
             f"{str(error).splitlines()[0]}",
             "--workers 0",
         ) from error

@@ -24,7 +24,7 @@ from fullconv.inference.predictor import Predictor
 from fullconv.inference.runtime import Engine, computes_in_bfloat16, disagreement
 from fullconv.models.model import Model, load_model, save_model
 
-COMPARED = 8  # pictures that show whether two networks give the same labels
+COMPARED = 8  # images that show whether two networks give the same labels
 REPORT = "report.html"
 
 
@@ -36,7 +36,7 @@ def finish(
     backbone: nn.Module | None,
     settings: Settings,
 ) -> dict[str, Any]:
-    """Completes the best model of a run; writes its metrics.json, its pictures' counts, its report.
+    """Completes the best model of a run; writes its metrics.json, its images' counts, its report.
 
     Args:
         folder: of the run.
@@ -74,8 +74,8 @@ def finish(
     return dict(model.metrics)
 
 
-def some_pictures(dataset: Dataset, split: str) -> Iterator[Tensor]:
-    """A few pictures from all over a split, (3, H, W) uint8 RGB each, channels of further inputs
+def some_images(dataset: Dataset, split: str) -> Iterator[Tensor]:
+    """A few images from all over a split, (3, H, W) uint8 RGB each, channels of further inputs
     behind."""
     pairs = dataset.splits[split]
     some = pairs[:: max(1, len(pairs) // COMPARED)][:COMPARED]
@@ -86,7 +86,7 @@ def some_pictures(dataset: Dataset, split: str) -> Iterator[Tensor]:
 def _disagreement(model: Model, dataset: Dataset, split: str, device: torch.device) -> float | None:
     exact, fast = (Engine(model, device=device, precision=p) for p in ("float32", "bfloat16"))
     try:
-        return disagreement(exact, fast, some_pictures(dataset, split))
+        return disagreement(exact, fast, some_images(dataset, split))
     except RuntimeError as error:  # a backbone of one's own that makes float32 tensors
         print(translate(f"note: this network does not run in bfloat16: {error}"), file=sys.stderr)
         return None

@@ -1,6 +1,6 @@
-"""Watch: pictures of a training while it runs, which cost it next to nothing.
+"""Watch: images of a training while it runs, which cost it next to nothing.
 
-The validation labels every picture anyway; of a few, always the same, the labels are kept and drawn
+The validation labels every image anyway; of a few, always the same, the labels are kept and drawn
 in a thread of the first process, while all processes train on.
 """
 
@@ -30,20 +30,20 @@ from fullconv.visualization.contact_sheet import smaller
 
 FOLDER = "images"
 CROPS = 12  # on the sheet of the first batches
-PICTURES = 6  # on the sheet of an epoch
-_VISIBLE = 0.005  # of a picture's labelled pixels (fraction): more of a class is no better
+IMAGES = 6  # on the sheet of an epoch
+_VISIBLE = 0.005  # of an image's labelled pixels (fraction): more of a class is no better
 
 
 class Watch(pl.Callback):
     """Draws images/batches.png before the first step, and images/epoch_XXXX.png after the first
-    epoch, each `pictures_every`-th and the last.
+    epoch, each `images_every`-th and the last.
 
     Args:
         folder: of the run.
         settings: decided.
         reports: of the data set, and of further heads.
         split: that the training is judged by.
-        quiet: do not say where the pictures are.
+        quiet: do not say where the images are.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Watch(pl.Callback):
         sheet = album.batches_sheet(crops, tables, module.model.inputs, module.ignore_index, how)
         self._save(sheet, album.BATCHES, ("batches", sheet, 0))
         if not (self.quiet or self.failed):
-            print(f"pictures: {self.folder / album.BATCHES} ...", file=sys.stderr)
+            print(f"images: {self.folder / album.BATCHES} ...", file=sys.stderr)
 
     def on_validation_batch_end(
         self,
@@ -95,12 +95,12 @@ class Watch(pl.Callback):
         place = index * trainer.world_size  # of the first process
         if place not in self.chosen or not self._due(trainer):
             return
-        pictures, target = batch
+        images, target = batch
         loader: Any = trainer.val_dataloaders
         self.kept.append(
             album.Labelled(
                 loader.dataset.pairs[place].name,
-                smaller(pictures[0, :3].byte().permute(1, 2, 0).cpu().numpy()),
+                smaller(images[0, :3].byte().permute(1, 2, 0).cpu().numpy()),
                 [smaller(ids) for ids in _maps(target[0])],
                 [smaller(ids[0].cpu().numpy()) for ids in outputs["found"]],
             )
@@ -116,7 +116,7 @@ class Watch(pl.Callback):
         reached = ", ".join(f"{name} {of.mean_iou:.1%}".strip() for (name, _), of in heads)
         heading = f"epoch {epoch} of {trainer.max_epochs}: mean IoU {reached} on {self.split}"
         self._wait()
-        self.pen = self.pen or ThreadPoolExecutor(1, "pictures")
+        self.pen = self.pen or ThreadPoolExecutor(1, "images")
 
         step = trainer.global_step
 
@@ -142,14 +142,14 @@ class Watch(pl.Callback):
             self.drawing.result()
 
     def _save(self, sheet: Image.Image, name: str, told: tuple[str, Image.Image, int]) -> None:
-        """A picture that cannot be written does not end a training."""
+        """An image that cannot be written does not end a training."""
         if self.keeps:
             self.done.append(told)
         try:
             album.save(sheet, self.folder / name)
         except OSError as error:
             if not self.failed:
-                said = f"note: no pictures in {self.folder}: {error.strerror or error}"
+                said = f"note: no images in {self.folder}: {error.strerror or error}"
                 print(said, file=sys.stderr)
             self.failed = True
 
@@ -160,15 +160,15 @@ def choose(
     *,
     seed: int,
     step: int = 1,
-    count: int = PICTURES,
+    count: int = IMAGES,
 ) -> list[int]:
-    """Numbers of pictures of a split that show as many classes as so few can, rare ones first: each
+    """Numbers of images of a split that show as many classes as so few can, rare ones first: each
     is the one that adds most to those before, and where none adds anything, a random one.
 
     Args:
         reports: of the data set, and of further heads, whose classes count too.
         seed: of the order in which equals are taken.
-        step: only each so-many-th picture: those that the first of so many processes reads.
+        step: only each so-many-th image: those that the first of so many processes reads.
     """
     pairs = reports[0].dataset.splits[split][::step]
     reach, weights = [], []
@@ -194,8 +194,8 @@ def choose(
 
 
 def _crop(samples: Samples, key: tuple[int, int], model: Model) -> album.Crop:
-    picture, target = samples[key]
-    (seen,) = album.as_seen(model, picture[None])
+    image, target = samples[key]
+    (seen,) = album.as_seen(model, image[None])
     outside: NDArray[np.bool_] = samples.outside(key).numpy()
     return album.Crop(samples.pairs[key[0]].name, seen, _maps(target), outside)
 
@@ -210,7 +210,7 @@ def _tables(model: Model) -> list[tuple[str, Any]]:
 
 
 def _how(settings: Settings, sizes: Sequence[tuple[int, ...]]) -> str:
-    what = "whole pictures" if settings.crop == WHOLE else "crops"
+    what = "whole images" if settings.crop == WHOLE else "crops"
     parts = [f"the first {len(sizes)} {what} of {sizes[0][0]} x {sizes[0][1]} pixels"]
     if len(set(sizes)) > 1:
         parts = [f"the first {len(sizes)} {what}"]

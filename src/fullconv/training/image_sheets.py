@@ -1,9 +1,9 @@
-"""The album of a training: what the network sees, and what it makes of the same few pictures.
+"""The album of a training: what the network sees, and what it makes of the same few images.
 
     images/batches.png     the first crops: augmented, normalised, put back to colours; their labels
-    images/epoch_0005.png  validation pictures: photo, truth, prediction
+    images/epoch_0005.png  validation images: photo, truth, prediction
 
-Shapes: H, W picture or crop · C channels.
+Shapes: H, W image or crop · C channels.
 """
 
 from __future__ import annotations
@@ -26,65 +26,65 @@ from fullconv.visualization import overlay as draw
 from fullconv.visualization.contact_sheet import beside, smaller
 
 BATCHES = "batches.png"
-_CELL = 320  # pixels of a picture's longer side on a sheet, at most
-_OUTSIDE = "outside the picture (striped)"
+_CELL = 320  # pixels of an image's longer side on a sheet, at most
+_OUTSIDE = "outside the image (striped)"
 _STRIPES: tuple[RGB, RGB] = ((255, 255, 255), (196, 202, 208))
 _SPREAD = 2  # standard deviations of a further input, to each side, from black to white
 
-Picture = NDArray[np.uint8]  # (H, W, 3) RGB
+ImageArray = NDArray[np.uint8]  # (H, W, 3) RGB
 Ids = NDArray[Any]  # (H, W)
 
 
 @dataclass(frozen=True)
 class Crop:
-    """What the network gets of a picture in training.
+    """What the network gets of an image in training.
 
     Args:
-        name: of the picture.
+        name: of the image.
         seen: (C, H, W) as the network sees it, put back to colours: see `as_seen`.
         targets: (H, W) class ids of each head.
-        outside: (H, W) bool, where the crop is beyond the picture.
+        outside: (H, W) bool, where the crop is beyond the image.
     """
 
     name: str
-    seen: list[Picture]
+    seen: list[ImageArray]
     targets: list[Ids]
     outside: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """A validation picture.
+    """A validation image.
 
     Args:
-        name: of the picture.
+        name: of the image.
         photo: (H, W, 3) uint8 RGB.
         truths, found: (H, W) class ids of each head.
     """
 
     name: str
-    photo: Picture
+    photo: ImageArray
     truths: list[Ids]
     found: list[Ids]
 
 
-def as_seen(model: Model, pictures: Tensor) -> list[list[Picture]]:
-    """What goes into the network, put back to colours: of each picture one (H, W, 3), and one for
+def as_seen(model: Model, images: Tensor) -> list[list[ImageArray]]:
+    """What goes into the network, put back to colours: of each image one (H, W, 3), and one for
     each further input, from two standard deviations below its mean (black) to two above (white).
 
     Args:
-        pictures: (N, C, H, W) as a batch holds them.
+        images: (N, C, H, W) as a batch holds them.
     """
-    images = model.normalise(pictures)
+    inputs = model.normalise(images)
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (model.card.mean, model.card.std))
-    planes = [images[:, :3] * std + mean]
+    planes = [inputs[:, :3] * std + mean]
     first = 3
     for one in model.inputs:
-        values = images[:, first : first + one.channels] / (2 * _SPREAD) + 0.5
+        values = inputs[:, first : first + one.channels] / (2 * _SPREAD) + 0.5
         planes.append(values.expand(-1, 3, -1, -1))
         first += one.channels
     shown = [(p.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy() for p in planes]
-    return [[of[n] for of in shown] for n in range(len(pictures))]
+    return [[of[n] for of in shown] for n in range(len(images))]
 
 
 def batches_sheet(
@@ -99,7 +99,7 @@ def batches_sheet(
     Args:
         crops: in the order of the training.
         tables: of each head, its name ("" of a single one) and classes.
-        inputs: what the network takes beside pictures.
+        inputs: what the network takes beside images.
         ignore_index: in the targets of all heads.
         how: the crops came about, in words.
     """
@@ -111,7 +111,7 @@ def batches_sheet(
         ]
         for one in maps:
             one[crop.outside] = _striped(one.shape[:2])[crop.outside]
-        rows.append([smaller(picture) for picture in (*crop.seen, *maps)])
+        rows.append([smaller(image) for image in (*crop.seen, *maps)])
         captions.append(crop.name)
     titles = ["as the network sees it", *(one.name for one in inputs)]
     titles += [f"labels: {name}".removesuffix(": ") for name, _ in tables]
@@ -123,15 +123,15 @@ def batches_sheet(
 
 
 def epoch_sheet(
-    pictures: Sequence[Labelled],
+    images: Sequence[Labelled],
     tables: Sequence[tuple[str, Labels]],
     ignore_index: int,
     heading: str,
 ) -> Image.Image:
-    """The sheet of an epoch. See `batches_sheet`; the caption of each picture says which share of
+    """The sheet of an epoch. See `batches_sheet`; the caption of each image says which share of
     its labelled pixels is right."""
     rows, captions = [], []
-    for one in pictures:
+    for one in images:
         row, right = [one.photo], []
         for truth, found, (name, labels) in zip(one.truths, one.found, tables, strict=True):
             row += [_colors(ids, labels, ignore_index) for ids in (truth, found)]
@@ -144,8 +144,8 @@ def epoch_sheet(
     titles = ["photo"]
     for name, _ in tables:
         titles += [f"{what}: {name}".removesuffix(": ") for what in ("truth", "prediction")]
-    key = _legend([one.truths for one in pictures], tables, ignore_index)
-    key |= _legend([one.found for one in pictures], tables, ignore_index)
+    key = _legend([one.truths for one in images], tables, ignore_index)
+    key |= _legend([one.found for one in images], tables, ignore_index)
     return beside(rows, titles, captions, key, heading=heading, widest=_CELL)
 
 
@@ -157,13 +157,13 @@ def save(sheet: Image.Image, path: Path) -> None:
     fresh.replace(path)
 
 
-def _colors(ids: Ids, labels: Labels, ignore_index: int) -> Picture:
+def _colors(ids: Ids, labels: Labels, ignore_index: int) -> ImageArray:
     """(H, W) of a head among several, which has the ignored id of all, in its colours."""
     own = np.where(ids == ignore_index, labels.ignore_index, ids.astype(np.int64))
     return draw.colorize(own, labels)
 
 
-def _striped(size: tuple[int, ...]) -> Picture:
+def _striped(size: tuple[int, ...]) -> ImageArray:
     """(H, W, 3)"""
     width = max(3, round(max(size) / 50))
     rows, columns = np.ogrid[: size[0], : size[1]]

@@ -27,7 +27,7 @@ from fullconv.network.backbone import build
 from fullconv.network.backbone_card import published_license, read_card
 from fullconv.network.fcn import FCN
 from fullconv.network.multi_input import fuse
-from fullconv.training.finalize import some_pictures
+from fullconv.training.finalize import some_images
 
 _BACKBONE, _SCORE, _LAST_STEP = "backbone.", "score.", "final_upsampling."
 
@@ -68,7 +68,7 @@ def fresh_model(report: CheckReport, settings: Settings, module: Any, *, quiet: 
     if dataset.heads:
         model.head = dataset.name_of_masks
     how = ""
-    if earlier and not earlier.inputs:  # what it knows of pictures, before there is more
+    if earlier and not earlier.inputs:  # what it knows of images, before there is more
         how = take_over(model, earlier)
     if dataset.inputs:
         fuse(network, [one.channels for one in dataset.inputs], settings.fusion)
@@ -93,7 +93,7 @@ def _about(report: CheckReport) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "name": dataset.root.resolve().name,
         "named": dataset.named,
-        "pictures": {split: len(pairs) for split, pairs in dataset.splits.items()},
+        "images": {split: len(pairs) for split, pairs in dataset.splits.items()},
         "class_pixels": dict(zip(names, pixels, strict=False)),
         "ignored_pixels": report.ignored_pixels.get("train", 0),
     }
@@ -109,7 +109,7 @@ def _about(report: CheckReport) -> dict[str, Any]:
 
 
 def _network(named: Any, earlier: Model | None, dataset: Dataset, settings: Settings) -> FCN:
-    """Fresh, for pictures alone. Where its cells sit stays as it was in the model to start from."""
+    """Fresh, for images alone. Where its cells sit stays as it was in the model to start from."""
     before = earlier.network if earlier else None
     backbone = build(
         named,
@@ -127,13 +127,13 @@ def _network(named: Any, earlier: Model | None, dataset: Dataset, settings: Sett
 
 
 def _require_its_inputs(earlier: Model, dataset: Dataset, settings: Settings) -> None:
-    """A model of pictures may become one of more; one of more stays what it is."""
+    """A model of images may become one of more; one of more stays what it is."""
     theirs = [(one.name, one.channels) for one in earlier.inputs]
     ours = [(one.name, one.channels) for one in dataset.inputs]
     if theirs and (theirs != ours or earlier.fusion != settings.fusion):
         names = [name for name, _ in theirs]
         raise FullconvError(
-            f"the model to start from takes {' and '.join(names)} beside pictures, by "
+            f"the model to start from takes {' and '.join(names)} beside images, by "
             f"{earlier.fusion} fusion; this training would not.",
             f"--extra-inputs {','.join(names)} --fusion {earlier.fusion}",
         )
@@ -158,10 +158,10 @@ def _begun_with(settings: Settings, module: Any) -> tuple[Any, Model | None]:
 
 
 def _unchanged(model: Model, earlier: Model, dataset: Dataset) -> float:
-    """The share of pixels (fraction) of some pictures that an untrained successor labels alike."""
+    """The share of pixels (fraction) of some images that an untrained successor labels alike."""
     device = torch.device("cpu")
     one, other = (Engine(m, device=device, precision="float32") for m in (model, earlier))
-    return 1 - disagreement(one, other, some_pictures(dataset, dataset.held_out))
+    return 1 - disagreement(one, other, some_images(dataset, dataset.held_out))
 
 
 def take_over(model: Model, earlier: Model) -> str:

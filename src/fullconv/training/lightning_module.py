@@ -82,9 +82,9 @@ class Training(pl.LightningModule):
         torch.manual_seed(self.settings.seed * 1_000_003 + step)
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
-        pictures, target = batch
-        images = self.model.normalise(pictures).contiguous(memory_format=torch.channels_last)
-        heads = self.model.split(self.network(images))
+        images, target = batch
+        inputs = self.model.normalise(images).contiguous(memory_format=torch.channels_last)
+        heads = self.model.split(self.network(inputs))
         losses = [
             scores.loss(
                 truth,
@@ -109,10 +109,10 @@ class Training(pl.LightningModule):
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> dict[str, Any]:
         """The labels found, (N, H, W) of each head; they are counted here, and drawn elsewhere."""
-        pictures, target = batch
+        images, target = batch
         with torch.autocast(self.device.type, enabled=False):
             assert self.engine is not None
-            found = self.engine.labels(pictures)
+            found = self.engine.labels(images)
         rows = zip(self.confusions, found, self._truths(target), self.model.tables, strict=True)
         for confusion, labels, truth, table in rows:
             ignored = truth == self.ignore_index

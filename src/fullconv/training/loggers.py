@@ -96,7 +96,7 @@ def _wandb(folder: Path, quiet: bool) -> Any:
 
 class Teller(pl.Callback):
     """Tells the loggers of a training the loss and the rate every few steps, the metrics of every
-    epoch (per class too), its options, and the pictures that are drawn.
+    epoch (per class too), its options, and the images that are drawn.
 
     Args:
         settings: decided.
@@ -116,7 +116,7 @@ class Teller(pl.Callback):
             logger.log_hyperparams({**self.settings.to_dict(), **self.facts})
 
     def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
-        self._pictures()
+        self._images()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, index: int
@@ -124,7 +124,7 @@ class Teller(pl.Callback):
         self.losses.append(float(outputs["loss"].detach()))
         if trainer.global_step % STEPS == 0:
             self._steps(trainer)
-        self._pictures()
+        self._images()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
         self._steps(trainer)
@@ -151,20 +151,20 @@ class Teller(pl.Callback):
         for logger in self.loggers:
             logger.log_metrics(values, trainer.global_step)
 
-    def _pictures(self) -> None:
+    def _images(self) -> None:
         """Those that are done. Loggers are spoken to by one thread alone."""
         while self.watch.done:
             name, sheet, step = self.watch.done.popleft()
             for logger in self.loggers:
                 if hasattr(logger, "log_image"):
-                    logger.log_image(f"pictures/{name}", [sheet], step)
+                    logger.log_image(f"images/{name}", [sheet], step)
                 else:
                     pixels = np.asarray(sheet)
                     tell: Any = logger.experiment
-                    tell.add_image(f"pictures/{name}", pixels, step, dataformats="HWC")
+                    tell.add_image(f"images/{name}", pixels, step, dataformats="HWC")
 
     def _end(self) -> None:
-        self._pictures()
+        self._images()
         for logger in self.loggers:
             if hasattr(logger, "log_image"):  # another stage is another run
                 logger.experiment.finish()

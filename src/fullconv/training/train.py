@@ -1,4 +1,4 @@
-"""Training: a folder of labelled pictures in, a run with its best model out.
+"""Training: a folder of labelled images in, a run with its best model out.
 
 The loop, mixed precision, several devices and early stopping are Lightning's; what is here is what
 an FCN needs: the per-pixel loss straight from the scores, two learning rates, the confusion matrix
@@ -39,7 +39,7 @@ from fullconv.data.check.value_meanings import meanings_text
 from fullconv.data.download.download import located
 from fullconv.data.layouts.dataset import Dataset
 from fullconv.data.layouts.extra_folders import measured, names_of, with_inputs
-from fullconv.data.loading.dataset import OrderedPictures, Samples, ShuffledBatches, common_ignore
+from fullconv.data.loading.dataset import OrderedImages, Samples, ShuffledBatches, common_ignore
 from fullconv.data.loading.decoded_cache import Cache
 from fullconv.data.loading.transforms import Augmentation
 from fullconv.evaluation.protocol import protocol_card
@@ -206,7 +206,7 @@ def _fit(
     protocol = protocol_card(
         fingerprint=report.fingerprint,
         split=split,
-        pictures=len(dataset.splits[split]),
+        images=len(dataset.splits[split]),
         classes=labels.names,
         pretrained_on=model.card.pretrained_on,
         ignored_pixels=report.ignored_pixels[split],
@@ -297,7 +297,7 @@ def _loaders(
     part = {"rank": trainer.global_rank, "world": trainer.world_size}
     pairs = dataset.splits["train"]
     batches = ShuffledBatches(len(pairs), settings.batch_size, seed=settings.seed, **part)
-    held_out = OrderedPictures(len(dataset.splits[split]), **part)
+    held_out = OrderedImages(len(dataset.splits[split]), **part)
     workers = settings.workers or 0
     # The processes of one machine share the budget; the reading processes of each share its cache.
     budget = round(settings.cache * 2**30 / settings.devices)

@@ -1,4 +1,4 @@
-"""Rows of pictures with titles and captions."""
+"""Rows of images with titles and captions."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from fullconv.core.errors import FullconvError
 from fullconv.core.labels import IGNORE, RGB, Labels
 from fullconv.visualization import overlay as draw
 from fullconv.visualization.legend import INK, PAPER, strip, write
-from fullconv.visualization.overlay import _READABLE, Picture, _check_picture, _colors, colorize
+from fullconv.visualization.overlay import _READABLE, ImageArray, _check_image, _colors, colorize
 
 _WIDEST = 480  # pixels; a column of a sheet is not wider unless asked for
-_FLAT = 256  # a picture with no more colours than this is a map, not a photo
-_GRID = 'grid([[picture, ids]], ["picture", "labels"], ["street.jpg"], labels=labels)'
+_FLAT = 256  # an image with no more colours than this is a map, not a photo
+_GRID = 'grid([[image, ids]], ["image", "labels"], ["street.jpg"], labels=labels)'
 
 
 def grid(
@@ -30,18 +30,18 @@ def grid(
 ) -> Image.Image:
     """A sheet: one column per title, a caption under each row, a legend of `labels` at the bottom.
 
-    A cell is a picture, or, given `labels`, ids. Columns are `cell` pixels wide (by itself 240-480,
-    by the widest picture). Photos are scaled by Lanczos, maps (256 colours or fewer) by nearest
+    A cell is an image, or, given `labels`, ids. Columns are `cell` pixels wide (by itself 240-480,
+    by the widest image). Photos are scaled by Lanczos, maps (256 colours or fewer) by nearest
     neighbour, which invents no class.
     """
     _check_rows(rows, titles, captions)
-    pictures = [[_cell(item, labels) for item in row] for row in rows]
-    widest = max(picture.shape[1] for row in pictures for picture in row)
+    images = [[_cell(item, labels) for item in row] for row in rows]
+    widest = max(image.shape[1] for row in images for image in row)
     if cell is None:  # a whole factor keeps the pixels of a small map square
         cell = widest * -(-_READABLE // widest) if widest < _READABLE else min(widest, _WIDEST)
     if cell < 1:
         raise FullconvError(f"a column {cell} pixels wide; expected 1 or more.", "cell=320")
-    scaled = [[_fit(picture, cell) for picture in row] for row in pictures]
+    scaled = [[_fit(image, cell) for image in row] for row in images]
     size = max(13, min(28, round(cell / 19)))
     margin, gap, head = size * 2, max(6, size // 2), round(size * 2.2)
     under = 0 if captions is None else round(size * 1.7)
@@ -74,7 +74,7 @@ def grid(
 
 def _key(
     rows: Sequence[Sequence[NDArray[Any]]], labels: Labels, width: int, font_size: int
-) -> Picture:
+) -> ImageArray:
     """The legend of a sheet: all classes, and 'ignore' where some ids hold it."""
     ids = [item for row in rows for item in row if item.ndim == 2]
     names = [*labels.names]
@@ -94,7 +94,7 @@ def _check_rows(
     for number, row in enumerate(rows):
         if len(row) != len(titles):
             raise FullconvError(
-                f"row {number} has {len(row)} picture(s) but there are {len(titles)} titles: "
+                f"row {number} has {len(row)} image(s) but there are {len(titles)} titles: "
                 f"{', '.join(titles)}.",
                 _GRID,
             )
@@ -105,32 +105,32 @@ def _check_rows(
         )
 
 
-def _cell(item: NDArray[Any], labels: Labels | None) -> Picture:
+def _cell(item: NDArray[Any], labels: Labels | None) -> ImageArray:
     if item.ndim == 2 and labels is not None:
         return colorize(item, labels)
     if item.ndim == 2:
         raise FullconvError("a sheet with ids in it needs the class table.", "labels=LABELS")
-    _check_picture(item)
+    _check_image(item)
     return item
 
 
-def _fit(picture: Picture, width: int) -> Image.Image:
-    """The picture, `width` pixels wide."""
-    image = Image.fromarray(np.ascontiguousarray(picture))
-    size = (width, max(1, round(image.height * width / image.width)))
-    flat = image.getcolors(_FLAT) is not None
-    return image.resize(size, Image.Resampling.NEAREST if flat else Image.Resampling.LANCZOS)
+def _fit(image: ImageArray, width: int) -> Image.Image:
+    """The image, `width` pixels wide."""
+    pil = Image.fromarray(np.ascontiguousarray(image))
+    size = (width, max(1, round(pil.height * width / pil.width)))
+    flat = pil.getcolors(_FLAT) is not None
+    return pil.resize(size, Image.Resampling.NEAREST if flat else Image.Resampling.LANCZOS)
 
 
 _LONGEST = 640  # pixels of a side that are kept
-_NARROW, _CELL = 240, 480  # pixels of a picture's longer side on the sheet, at least and at most
+_NARROW, _CELL = 240, 480  # pixels of an image's longer side on the sheet, at least and at most
 _HEADING = 22  # pixels of its letters
-_BROAD = 4  # pictures of a row; of more, rows stand in one column, too
+_BROAD = 4  # images of a row; of more, rows stand in one column, too
 _ALONE = 3  # rows that stand in one column
 
 
 def beside(
-    rows: Sequence[Sequence[Picture]],
+    rows: Sequence[Sequence[ImageArray]],
     titles: Sequence[str],
     captions: Sequence[str],
     legend: Mapping[str, RGB],
@@ -141,13 +141,13 @@ def beside(
     """A sheet: the rows in one column or two, a heading above and the legend below.
 
     Args:
-        rows: pictures (H, W, 3), one for each title.
+        rows: images (H, W, 3), one for each title.
         captions: one for each row.
         legend: name -> colour.
-        widest: pixels of a picture's longer side on the sheet, at most; maps of fewer than 240
+        widest: pixels of an image's longer side on the sheet, at most; maps of fewer than 240
             are enlarged.
     """
-    shapes = [picture.shape for row in rows for picture in row]
+    shapes = [image.shape for row in rows for image in row]
     width = max(shape[1] for shape in shapes)
     small = width * -(-_NARROW // width)  # a whole factor keeps the pixels of small maps square
     cell = small if width < _NARROW else min(width, widest)

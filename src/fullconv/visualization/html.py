@@ -154,8 +154,8 @@ def title(*text: Child) -> Node:
     return element("p", text, class_="title")
 
 
-def picture(image: Image.Image, said: str, *, longest: int = 640, photo: bool = False) -> Node:
-    """A picture inside the page.
+def image_node(image: Image.Image, said: str, *, longest: int = 640, photo: bool = False) -> Node:
+    """An image inside the page.
 
     Args:
         said: what it shows, for those who do not see it.

@@ -82,7 +82,7 @@ def _span(text: str, size: int) -> int:
 
 
 def _line(text: str, size: int, height: int, ink: RGB) -> Image.Image:
-    """A line of text as a picture. Legends have the same ones again and again: small ones are
+    """A line of text as an image. Legends have the same ones again and again: small ones are
     kept."""
     return (_kept if size <= _KEPT_SIZE else _written)(text, size, height, ink)
 

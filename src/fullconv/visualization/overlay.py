@@ -2,9 +2,9 @@
 
 Over a photo, the classes of `Labels.unpainted` and ignored pixels have no colour.
 
-Pictures are (H, W, 3) uint8 RGB arrays; ids, truth and prediction are (H, W) arrays of class ids
+Images are (H, W, 3) uint8 RGB arrays; ids, truth and prediction are (H, W) arrays of class ids
 and the ignore index. All functions give new arrays, `grid` gives a Pillow image. Nothing is read,
-written or shown here, and sizes must agree: pictures are resized for display alone (`grid`,
+written or shown here, and sizes must agree: images are resized for display alone (`grid`,
 `overlay_with_legend`).
 """
 
@@ -21,7 +21,7 @@ from fullconv.core.errors import FullconvError
 from fullconv.core.labels import IGNORE, RGB, Labels
 from fullconv.visualization.legend import strip
 
-Picture = NDArray[np.uint8]  # (H, W, 3) RGB
+ImageArray = NDArray[np.uint8]  # (H, W, 3) RGB
 Ids = NDArray[Any]  # (H, W) integers
 
 NEUTRAL: RGB = (224, 224, 192)  # ignored pixels; the colour VOC prints them in
@@ -30,16 +30,16 @@ WRONG: RGB = (235, 52, 52)
 IGNORED: RGB = (165, 165, 165)
 
 _DIM = 0.45  # what is left of the photo's brightness where a prediction is right
-_READABLE = 240  # pixels; narrower pictures are enlarged for display
+_READABLE = 240  # pixels; narrower images are enlarged for display
 
 
-def colorize(ids: Ids, labels: Labels) -> Picture:
+def colorize(ids: Ids, labels: Labels) -> ImageArray:
     """Each pixel in the colour of its class; ignored ones in `NEUTRAL`. (H, W) -> (H, W, 3)."""
     table = np.array([*labels.colors, NEUTRAL], dtype=np.uint8)  # (K + 1, 3)
     return table.take(_rows(ids, labels), axis=0)
 
 
-def overlay(picture: Picture, ids: Ids, labels: Labels, *, outline: bool = True) -> Picture:
+def overlay(image: ImageArray, ids: Ids, labels: Labels, *, outline: bool = True) -> ImageArray:
     """The photo under the colours of the classes at half strength: the rounded mean of both, halves
     upwards.
 
@@ -48,14 +48,14 @@ def overlay(picture: Picture, ids: Ids, labels: Labels, *, outline: bool = True)
     wide per 500 of the short side. Beside an unpainted class it is drawn on all sides, in the
     colour of the other.
     """
-    _check_picture(picture)
-    _check_size("the picture", picture, "the ids", ids)
+    _check_image(image)
+    _check_size("the image", image, "the ids", ids)
     colored = colorize(ids, labels)
     ignored = ids == labels.ignore_index
     bare = np.any([ids == k for k in labels.unpainted], axis=0) if labels.unpainted else None
     # a + b = 2 (a | b) - (a ^ b): the mean without a wider type.
-    blended = (picture | colored) - ((picture ^ colored) >> 1)
-    _put(blended, picture, ignored if bare is None else ignored | bare)
+    blended = (image | colored) - ((image ^ colored) >> 1)
+    _put(blended, image, ignored if bare is None else ignored | bare)
     if outline:
         width = max(1, round(min(ids.shape) / 500))
         border = _border(ids, width)
@@ -65,8 +65,8 @@ def overlay(picture: Picture, ids: Ids, labels: Labels, *, outline: bool = True)
     return blended
 
 
-def _put(onto: Picture, other: Picture, where: NDArray[np.bool_]) -> None:
-    """The pixels of another picture where (H, W) says so; by number, which is faster for few."""
+def _put(onto: ImageArray, other: ImageArray, where: NDArray[np.bool_]) -> None:
+    """The pixels of another image where (H, W) says so; by number, which is faster for few."""
     places = np.flatnonzero(where)
     onto.reshape(-1, 3)[places] = other.reshape(-1, 3)[places]
 
@@ -101,7 +101,7 @@ def legend(
     width: int = 480,
     font_size: int = 15,
     over_photo: bool = False,
-) -> Picture:
+) -> ImageArray:
     """A white strip, `width` pixels wide: swatch, name and, given `ids`, the share of the area.
 
     Without `ids` every class in the order of `labels`; with them the present ones, largest first.
@@ -127,20 +127,22 @@ def shown_over_photo(labels: Labels) -> dict[str, RGB | None]:
     return {name: None if name in bare else color for name, color in _colors(labels).items()}
 
 
-def swatches(colors: Mapping[str, RGB | None], *, width: int = 480, font_size: int = 15) -> Picture:
+def swatches(
+    colors: Mapping[str, RGB | None], *, width: int = 480, font_size: int = 15
+) -> ImageArray:
     """A white strip, `width` pixels wide or more: the swatch and name of each colour; an empty
     swatch where there is none."""
     return strip([(name, "") for name in colors], colors, width, font_size)
 
 
 def overlay_with_legend(
-    picture: Picture, ids: Ids, labels: Labels, *, outline: bool = True
-) -> Picture:
+    image: ImageArray, ids: Ids, labels: Labels, *, outline: bool = True
+) -> ImageArray:
     """The overlay with the legend of its present classes below.
 
-    The text grows with the picture; one too narrow for a legend is enlarged by a whole factor.
+    The text grows with the image; one too narrow for a legend is enlarged by a whole factor.
     """
-    top = overlay(picture, ids, labels, outline=outline)
+    top = overlay(image, ids, labels, outline=outline)
     factor = -(-_READABLE // top.shape[1])
     if factor > 1:
         top = top.repeat(factor, axis=0).repeat(factor, axis=1)
@@ -157,21 +159,21 @@ def overlay_with_legend(
 
 
 def error_map(
-    truth: Ids, prediction: Ids, ignore_index: int = 255, *, picture: Picture | None = None
-) -> Picture:
+    truth: Ids, prediction: Ids, ignore_index: int = 255, *, image: ImageArray | None = None
+) -> ImageArray:
     """Where a prediction is wrong: wrong pixels red, ignored ones grey, right ones dark.
 
-    Given the `picture`, right pixels show it in dim grey, to find the mistake in the photo.
+    Given the `image`, right pixels show it in dim grey, to find the mistake in the photo.
     """
     for name, ids in (("the truth", truth), ("the prediction", prediction)):
         _check_ids(name, ids)
     _check_size("the truth", truth, "the prediction", prediction)
     sheet = np.empty((*truth.shape, 3), dtype=np.uint8)
     sheet[:] = RIGHT
-    if picture is not None:
-        _check_picture(picture)
-        _check_size("the picture", picture, "the truth", truth)
-        grey = np.asarray(Image.fromarray(np.ascontiguousarray(picture)).convert("L"))
+    if image is not None:
+        _check_image(image)
+        _check_size("the image", image, "the truth", truth)
+        grey = np.asarray(Image.fromarray(np.ascontiguousarray(image)).convert("L"))
         sheet[:] = (grey * np.float32(_DIM) + np.float32(0.5)).astype(np.uint8)[..., None]
     sheet[truth != prediction] = WRONG
     sheet[truth == ignore_index] = IGNORED
@@ -219,10 +221,10 @@ def _percent(share: float) -> str:
     return f"{share:.1%}".replace("%", " %") if share >= 0.0005 else "< 0.1 %"
 
 
-def _check_picture(picture: NDArray[Any]) -> None:
-    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 or not picture.size:
+def _check_image(image: NDArray[Any]) -> None:
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         raise FullconvError(
-            f"a picture of shape {picture.shape} and type {picture.dtype}; "
+            f"an image of shape {image.shape} and type {image.dtype}; "
             "expected (H, W, 3) uint8 RGB.",
             'np.asarray(Image.open("photo.jpg").convert("RGB"))',
         )

@@ -1,4 +1,4 @@
-"""COCO files: classes, outlines and run lengths, what lies over what, finding pictures."""
+"""COCO files: classes, outlines and run lengths, what lies over what, finding images."""
 
 from __future__ import annotations
 
@@ -112,10 +112,10 @@ def test_annotations_that_are_refused(tmp_path: Path, entry: Any, said: str) -> 
     assert said in problem(tmp_path, entry)
 
 
-def test_pictures_that_are_refused(tmp_path: Path) -> None:
+def test_images_that_are_refused(tmp_path: Path) -> None:
     image = {"id": 1, "file_name": "a.png"}
     gone = problem(tmp_path, images=[{**image, "file_name": "gone.jpg"}])
-    assert "picture 'gone.jpg': the picture is missing" in gone
+    assert "image 'gone.jpg': the image is missing" in gone
     assert "says 11 x 6 pixels" in problem(tmp_path, images=[{**image, "width": 11}])
     assert "no file_name" in problem(tmp_path, images=[{"id": 1}])
     both = read(tmp_path, images=[image, {"id": 2, "file_name": "b"}, {"id": 3, "file_name": "c"}])
@@ -137,11 +137,11 @@ def test_files_that_are_refused(tmp_path: Path, more: Any, said: str) -> None:
         read(tmp_path, **more)
 
 
-def test_annotations_without_a_picture_are_counted(tmp_path: Path) -> None:
+def test_annotations_without_a_image_are_counted(tmp_path: Path) -> None:
     left_out: Counter[str] = Counter()
     read(tmp_path, note(3, BOX, image_id=8), note(3, [[1, 2, 3, 4]]), left_out=left_out)
     assert left_out == {
-        "annotations of pictures that x.json does not list": 1,
+        "annotations of images that x.json does not list": 1,
         "polygons of less than three points": 1,
     }
 

@@ -34,7 +34,7 @@ def write(path: Path, table: Any) -> Path:
     return path
 
 
-def picture(path: Path, *, seed: int = 0) -> Path:
+def random_image(path: Path, *, seed: int = 0) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
     Image.fromarray(noise).save(path)
@@ -42,30 +42,30 @@ def picture(path: Path, *, seed: int = 0) -> Path:
 
 
 def labelme(folder: Path, name: str, *shapes: Any, **more: Any) -> Path:
-    """A picture and its file of labelme."""
-    path = picture(folder / f"{name}.png", seed=len(name))
+    """An image and its file of labelme."""
+    path = random_image(folder / f"{name}.png", seed=len(name))
     return write(
         path.with_suffix(".json"), {"shapes": list(shapes), "imagePath": path.name, **more}
     )
 
 
-def coco(path: Path, names: list[str], *, pictures: Path, **more: Any) -> Path:
-    """A COCO file, with a road at the bottom of each of its pictures."""
-    images = [{"id": i, "file_name": f"{name}.png"} for i, name in enumerate(names)]
+def coco(path: Path, names: list[str], *, images: Path, **more: Any) -> Path:
+    """A COCO file, with a road at the bottom of each of its images."""
+    entries = [{"id": i, "file_name": f"{name}.png"} for i, name in enumerate(names)]
     outline = [0, 3, 8, 3, 8, 6, 0, 6]
     entries = [
         {"id": i, "image_id": i, "category_id": 7, "segmentation": [outline]}
         for i in range(len(names))
     ]
     for name in names:
-        picture(pictures / f"{name}.png", seed=len(name))
-    table = {"images": images, "annotations": entries, "categories": [{"id": 7, "name": "road"}]}
+        random_image(images / f"{name}.png", seed=len(name))
+    table = {"images": entries, "annotations": entries, "categories": [{"id": 7, "name": "road"}]}
     return write(path, {**table, **more})
 
 
 def label_studio(folder: Path) -> Path:
-    """A picture, and an export with a region of each kind on it."""
-    picture(folder / "d.png")
+    """An image, and an export with a region of each kind on it."""
+    random_image(folder / "d.png")
     values = [
         ("brushlabels", {"rle": brush(np.eye(6, 8, dtype=bool))}),
         ("polygonlabels", {"points": [[0, 0], [50, 0], [50, 50]]}),
@@ -136,7 +136,7 @@ def test_ignored_pixels_colours_and_doubtful_names_stay(tmp_path: Path) -> None:
     values = np.zeros((6, 8), np.uint8)
     values[2:] = 255
     for name in ("a", "b"):
-        picture(source / f"images/{name}.png", seed=len(name))
+        random_image(source / f"images/{name}.png", seed=len(name))
         (source / "masks").mkdir(exist_ok=True)
         Image.fromarray(values).save(source / f"masks/{name}.png")
     table = 'classes = ["sky", "road"]\n[map]\n255 = "ignore"\n[colors]\nroad = "#102030"\n'
@@ -192,7 +192,7 @@ def test_the_examples_of_labelme(shared: Path, tmp_path: Path, folder: str) -> N
         assert differ.mean() < 0.01, mask.name
 
 
-def test_labelme_and_coco_of_the_same_pictures_give_the_same_masks(
+def test_labelme_and_coco_of_the_same_images_give_the_same_masks(
     shared: Path, tmp_path: Path
 ) -> None:
     source = shared / "data/labelme_examples/instance_segmentation"
@@ -211,11 +211,11 @@ def test_labelme_and_coco_of_the_same_pictures_give_the_same_masks(
     assert "--layout labelme   # or --layout coco" in said
 
 
-def test_names_with_spaces_and_slashes_and_pictures_inside(tmp_path: Path) -> None:
+def test_names_with_spaces_and_slashes_and_images_inside(tmp_path: Path) -> None:
     source, out = tmp_path / "my files", tmp_path / "out"
     slash = {**ROAD, "label": "tv/monitor", "shape_type": "polygon"}
     labelme(source, "a b", slash)
-    inside = base64.b64encode(picture(tmp_path / "c.png", seed=9).read_bytes()).decode()
+    inside = base64.b64encode(random_image(tmp_path / "c.png", seed=9).read_bytes()).decode()
     write(source / "c d.json", {"shapes": [{**ROAD, "label": 'po"t'}], "imageData": inside})
     labelme(source, "e", {**ROAD, "label": "__ignore__"})
     done = convert(source, out)
@@ -226,8 +226,8 @@ def test_names_with_spaces_and_slashes_and_pictures_inside(tmp_path: Path) -> No
     assert sorted(pairs) == ["a b", "c d", "e"]
     bottom = [int(read_mask(pairs[name].mask, data.labels)[5, 5]) for name in sorted(pairs)]
     assert bottom == [2, 1, 255]
-    assert pairs["c d"].picture.read_bytes() == (tmp_path / "c.png").read_bytes()
-    assert pairs["a b"].picture.read_bytes() == (source / "a b.png").read_bytes()
+    assert pairs["c d"].image.read_bytes() == (tmp_path / "c.png").read_bytes()
+    assert pairs["a b"].image.read_bytes() == (source / "a b.png").read_bytes()
     assert all(read_mask(pair.mask, data.labels)[0, 0] == 0 for pair in pairs.values())
 
 
@@ -251,7 +251,7 @@ def test_coco_with_a_file_for_each_split(tmp_path: Path) -> None:
     source, out = tmp_path / "in", tmp_path / "out"
     for split in ("train", "val"):
         path = source / f"annotations/instances_{split}2017.json"
-        coco(path, [f"{split} 1", f"{split}_2"], pictures=source / f"{split}2017")
+        coco(path, [f"{split} 1", f"{split}_2"], images=source / f"{split}2017")
     write(source / "annotations/captions.json", {"images": [], "annotations": []})
     done = convert(source, out)
     assert done.splits == {"train": 2, "val": 2}
@@ -260,7 +260,7 @@ def test_coco_with_a_file_for_each_split(tmp_path: Path) -> None:
     assert [pair.name for pair in layouts.read(out).splits["train"]] == ["train 1", "train_2"]
     one = convert(source / "annotations/instances_val2017.json", tmp_path / "one")
     assert one.splits == {"all": 2}
-    coco(source / "annotations/keypoints_val2017.json", ["k"], pictures=source / "k")
+    coco(source / "annotations/keypoints_val2017.json", ["k"], images=source / "k")
     said = refused(source, tmp_path / "again")
     assert "3 COCO files" in said
     assert "try: fullconv convert" in said
@@ -270,7 +270,7 @@ def test_the_report(tmp_path: Path) -> None:
     source = tmp_path / "in"
     labelme(source, "a", ROAD, {**ROAD, "shape_type": "line"})
     labelme(source, "bb", {**ROAD, "points": [[0.1, 0.1], [0.2, 0.1], [0.2, 0.2]]})
-    picture(source / "left.png")
+    random_image(source / "left.png")
     seen: list[tuple[int, int]] = []
     done = convert(source, tmp_path / "out", progress=lambda n, total: seen.append((n, total)))
     assert seen == [(1, 2), (2, 2)]
@@ -278,7 +278,7 @@ def test_the_report(tmp_path: Path) -> None:
         "class names: the labels of the shapes, by name (no labels.txt)",
         'class 0 is "background": what no shape covers',
         "left out: 1 points or lines, which have no area",
-        f"left out: 1 picture without annotations, such as {source.resolve() / 'left.png'}",
+        f"left out: 1 image without annotations, such as {source.resolve() / 'left.png'}",
         "left out: 1 shape without the centre of a pixel inside",
     )
     assert json.loads(json.dumps(done.to_dict()))["classes"] == ["background", "road"]
@@ -299,7 +299,7 @@ def test_all_bad_files_are_named_at_once(tmp_path: Path) -> None:
     write(source / "deep.json", "[" * 100_000)
     (source / "latin.json").write_bytes(b'{"shapes": "\xe9"}')
     said = refused(source, tmp_path / "out")
-    assert "7 files or pictures cannot be converted, and nothing was written" in said
+    assert "7 files or images cannot be converted, and nothing was written" in said
     assert f"{source / 'broken.json'}, line 2, column 13" in said
     for name in ("kind", "size", "gone", "empty", "deep", "latin"):
         assert str(source / f"{name}.json") in said
@@ -325,7 +325,7 @@ def test_places_that_are_refused(tmp_path: Path) -> None:
     assert "holds no annotations to convert, and no masks that can be" in refused(source, out)
     write(source / "x.json", {"key": 1})
     assert f"Found {source / 'x.json'} (key)" in refused(source, out)
-    assert "no coco picture" in refused(source, out, layout="coco")
+    assert "no coco image" in refused(source, out, layout="coco")
     labelme(source, "a", ROAD)
     assert "lies inside" in refused(source, source / "out")
     assert "is not empty" in refused(source, source)
@@ -362,7 +362,7 @@ def test_damaged_files_never_become_a_traceback(tmp_path: Path) -> None:
     source = tmp_path / "in"
     paths = (
         labelme(source / "l", "a", ROAD, imageHeight=6, imageWidth=8),
-        coco(source / "c/x.json", ["b", "c"], pictures=source / "c"),
+        coco(source / "c/x.json", ["b", "c"], images=source / "c"),
         label_studio(source / "s"),
     )
     wrong = (None, -1, 1e300, "x", [], {}, [[]], True, [[1, 2]], {"size": [6, 8], "counts": "1"})

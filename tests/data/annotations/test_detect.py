@@ -68,7 +68,7 @@ def test_one_tool_at_a_time(tmp_path: Path) -> None:
     assert e.value.hint.endswith("OUT --layout coco   # or --layout label-studio")
     for tool in ("coco", "label-studio", "labelme", "ultralytics"):
         found = read(tmp_path, tmp_path, tool=tool, order="auto")
-        assert (found.tool, found.pictures, found.problems) == (tool, [], [])
+        assert (found.tool, found.images, found.problems) == (tool, [], [])
         assert len(found.others) == (tool != "ultralytics")
     alone = read(tmp_path, tmp_path / "a.json", tool=None, order="auto")
     assert (alone.tool, alone.others) == ("coco", [])

@@ -1,4 +1,4 @@
-"""Pictures that annotation files name, and the splits in paths."""
+"""Images that annotation files name, and the splits in paths."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fullconv.core.errors import FullconvError
 from fullconv.data.annotations.image_finder import Finder, split_in
 
 
-def test_pictures_are_found_by_their_name(tmp_path: Path) -> None:
+def test_images_are_found_by_their_name(tmp_path: Path) -> None:
     """As COCO itself lies on disk: annotations/instances_val2017.json and val2017/."""
     for name in ("val2017/a.jpg", "one/b.jpg", "two/b.jpg", "annotations/c.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -21,7 +21,7 @@ def test_pictures_are_found_by_their_name(tmp_path: Path) -> None:
         assert find(path, "a.jpg") == tmp_path / "val2017/a.jpg"
         assert find(path, "two\\b.jpg") == tmp_path / "two/b.jpg"
         assert find(path, "c.jpg") == tmp_path / "annotations/c.jpg"
-        with pytest.raises(FullconvError, match="2 pictures have its name") as caught:
+        with pytest.raises(FullconvError, match="2 images have its name") as caught:
             find(path, "b.jpg")
         assert caught.value.hint == '"file_name": "../one/b.jpg"'
 

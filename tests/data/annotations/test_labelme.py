@@ -1,4 +1,4 @@
-"""labelme files: every kind of shape, pictures inside and beside them, and what is refused."""
+"""labelme files: every kind of shape, images inside and beside them, and what is refused."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from fullconv.data.layouts import annotation_formats
 SIZE = (20, 30)
 
 
-def encoded(picture: Image.Image) -> str:
+def encoded(image: Image.Image) -> str:
     file = io.BytesIO()
-    picture.save(file, format="PNG")
+    image.save(file, format="PNG")
     return base64.b64encode(file.getvalue()).decode()
 
 
@@ -89,10 +89,10 @@ def test_points_and_lines_are_left_out_and_counted(tmp_path: Path) -> None:
     }
 
 
-def test_the_name_the_split_and_the_picture(tmp_path: Path) -> None:
+def test_the_name_the_split_and_the_image(tmp_path: Path) -> None:
     found = read(tmp_path)
     assert (found.name, found.split, found.suffix, found.size) == ("a b", "", ".png", SIZE)
-    assert found.picture == tmp_path / "a b.png"
+    assert found.image == tmp_path / "a b.png"
     (tmp_path / "Valid").mkdir()
     Image.new("RGB", (3, 2)).save(tmp_path / "Valid/a.png")
     path, table = tmp_path / "Valid/x.y.json", {"shapes": [], "imagePath": "C:\\photos\\a.png"}
@@ -100,12 +100,12 @@ def test_the_name_the_split_and_the_picture(tmp_path: Path) -> None:
     assert (found.name, found.split, found.size) == ("Valid/x.y", "val", (2, 3))
 
 
-def test_the_picture_inside_the_file_counts_first(tmp_path: Path) -> None:
+def test_the_image_inside_the_file_counts_first(tmp_path: Path) -> None:
     table = {"imageData": encoded(Image.new("RGB", (30, 20), (1, 2, 3)))}
     found = read(tmp_path, **table, imagePath="gone.jpg")
-    assert (found.picture, found.suffix) == (None, ".png")
-    picture = Image.open(io.BytesIO(labelme.picture_bytes(table)))
-    assert picture.getpixel((0, 0)) == (1, 2, 3)
+    assert (found.image, found.suffix) == (None, ".png")
+    image = Image.open(io.BytesIO(labelme.image_bytes(table)))
+    assert image.getpixel((0, 0)) == (1, 2, 3)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_the_picture_inside_the_file_counts_first(tmp_path: Path) -> None:
         (shape("x", "polygon", None), "no list of [x, y]"),
         (shape("x", "polygon", [[1, None], [2, 2], [3, 4]]), "no list of [x, y]"),
         (shape("x", "circle", [[1, 1]]), "a circle of 1 points; expected two"),
-        (shape("x", "mask", [[1, 1], [3, 3]]), "its mask is no picture as base64"),
+        (shape("x", "mask", [[1, 1], [3, 3]]), "its mask is no image as base64"),
         (shape("x", "mask", [[1, 1], [3, 3]], mask="AAAA"), "cannot be read"),
         (shape(None, "polygon", [[1, 1], [2, 2], [3, 4]]), "expected a name"),
         ("x", "shape 1 is 'x'"),
@@ -126,15 +126,15 @@ def test_shapes_that_are_refused(tmp_path: Path, drawn: Any, said: str) -> None:
     assert said in refused(tmp_path, drawn)
 
 
-def test_pictures_that_are_refused(tmp_path: Path) -> None:
+def test_images_that_are_refused(tmp_path: Path) -> None:
     missing = refused(tmp_path, imagePath="gone.jpg")
-    assert "the picture is missing; its imagePath is 'gone.jpg'" in missing
+    assert "the image is missing; its imagePath is 'gone.jpg'" in missing
     assert "try: cp /where/it/is/gone.jpg" in missing
     assert "neither imageData nor imagePath" in refused(tmp_path, imagePath=None)
     assert "says 31 x 20 pixels" in refused(tmp_path, imageWidth=31)
-    assert "imageData is no picture" in refused(tmp_path, imageData="A")
+    assert "imageData is no image" in refused(tmp_path, imageData="A")
     assert "cannot be read" in refused(tmp_path, imageData="AAAA")
-    (tmp_path / "b.png").write_bytes(b"no picture")
+    (tmp_path / "b.png").write_bytes(b"no image")
     assert "cannot be read" in refused(tmp_path, imagePath="b.png")
 
 

@@ -1,5 +1,5 @@
 """Label Studio: every kind of region, every form of the export, which annotation counts, finding
-pictures, and what is refused."""
+images, and what is refused."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def read(folder: Path, *tasks: Any, name: str = "a.png") -> Annotations:
 
 def ids(found: Annotations) -> np.ndarray:
     assert found.problems == []
-    return paint(found.pictures[0], class_table(found.names))[0]
+    return paint(found.images[0], class_table(found.names))[0]
 
 
 def problem(folder: Path, *tasks: Any) -> str:
@@ -94,7 +94,7 @@ def test_polygons_are_in_percent_of_width_and_height(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("turn", [0, 90, 25, 330])
 def test_rectangles_turn_about_their_upper_left_corner(tmp_path: Path, turn: float) -> None:
-    """Turned in pixels, not in percent: the picture is twice as wide as high."""
+    """Turned in pixels, not in percent: the image is twice as wide as high."""
     found = ids(read(tmp_path, task(box("car", 18, 8, 12, 5, turn))))
     rows, columns = np.indices(SIZE) + 0.5
     place = ((columns - 18) + 1j * (rows - 8)) * np.exp(-1j * np.radians(turn))
@@ -143,7 +143,7 @@ def test_what_has_no_area_is_counted(tmp_path: Path) -> None:
         {"id": 2, "data": {"image": "b.png"}, "annotations": [], "predictions": [{"result": []}]},
         {"id": 4, "data": {"image": "b.png"}},
     )
-    assert found.pictures[0].shapes == ()
+    assert found.images[0].shapes == ()
     assert found.left_out == {
         "results of the type keypointlabels, which has no area": 1,
         "results of the type choices, which has no area": 1,
@@ -198,7 +198,7 @@ def test_every_form_of_the_export(tmp_path: Path) -> None:
     assert ids(read(tmp_path, *twice)).sum() == 20
     beside = [{**short, "id": 2, "annotation_id": 8, "image": "b.png"}, twice[0]]
     Image.new("RGB", SIZE[::-1]).save(tmp_path / "b.png")
-    full, empty = read(tmp_path, *beside).pictures
+    full, empty = read(tmp_path, *beside).images
     assert (len(full.shapes), len(empty.shapes)) == (1, 0)
 
 
@@ -214,24 +214,24 @@ def test_every_form_of_the_export(tmp_path: Path) -> None:
         "/absolute/but/elsewhere/my photo.png",
     ],
 )
-def test_pictures_are_found_by_their_name(tmp_path: Path, image: str) -> None:
+def test_images_are_found_by_their_name(tmp_path: Path, image: str) -> None:
     found = read(tmp_path, task(image=image), name="val/my photo.png")
-    (picture,) = found.pictures
-    assert picture.picture == (tmp_path / "val/my photo.png").resolve()
-    assert (picture.name, picture.split) == ("val/my photo", "val")
+    (image,) = found.images
+    assert image.image == (tmp_path / "val/my photo.png").resolve()
+    assert (image.name, image.split) == ("val/my photo", "val")
 
 
 def test_names_are_taken_as_they_are_too(tmp_path: Path) -> None:
     for name in ("50%25 off.png", "a#1.png", "0a1b2c3d-kept.png"):
-        assert len(read(tmp_path / "x", task(image=name), name=name).pictures) == 1, name
+        assert len(read(tmp_path / "x", task(image=name), name=name).images) == 1, name
     other = {**task(), "data": {"photo": "a.png", "text": "one", "n": 3}}
-    assert len(read(tmp_path, other).pictures) == 1
+    assert len(read(tmp_path, other).images) == 1
 
 
 @pytest.mark.parametrize(
     ("entry", "said"),
     [
-        (task(image="gone.png"), "the picture is missing"),
+        (task(image="gone.png"), "the image is missing"),
         ({**task(), "data": {}}, "0 of its data name one (there are none); expected one"),
         ({**task(), "data": {"l": "a.png", "r": "b.png"}}, "2 of its data name one (l, r)"),
         (task(region("brushlabels", rle=[1, 2])), "region 1 (brushlabels): brush strokes of"),
@@ -247,7 +247,7 @@ def test_names_are_taken_as_they_are_too(tmp_path: Path) -> None:
         (task({**box("car", 0, 0, 1, 1), "original_width": 41}), "says 41 x 20 pixels, but"),
         (task({**box("car", 0, 0, 1, 1), "image_rotation": 90}), "was turned by 90 degrees"),
         (task(box("car", 0, 0, 1, 1), {**box("car", 0, 0, 1, 1), "to_name": "b"}), "several pict"),
-        (task({**box("car", 0, 0, 1, 1), "item_index": 1}), "regions on several pictures"),
+        (task({**box("car", 0, 0, 1, 1), "item_index": 1}), "regions on several images"),
         (task({**box("car", 0, 0, 1, 1), "value": 3}), "its value is '3'; expected an object"),
         (task("x"), "result 1 is 'x'"),
         ({**task(), "annotations": [{"result": None}]}, "its result is 'None'; expected a list"),
@@ -257,15 +257,15 @@ def test_tasks_that_are_refused(tmp_path: Path, entry: Any, said: str) -> None:
     assert said in problem(tmp_path, entry)
 
 
-def test_two_tasks_of_one_picture(tmp_path: Path) -> None:
+def test_two_tasks_of_one_image(tmp_path: Path) -> None:
     """As where two uploads had one name, and only one of them was copied back."""
     found = read(
         tmp_path,
         task(image="/data/upload/0a1b2c3d-a.png"),
         task(image="/data/upload/ffffffff-a.png", number=2),
     )
-    assert len(found.pictures) == 1
-    assert "task 2: its picture" in found.problems[0].message
+    assert len(found.images) == 1
+    assert "task 2: its image" in found.problems[0].message
     assert "is that of" in found.problems[0].message
 
 

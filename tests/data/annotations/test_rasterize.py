@@ -25,7 +25,7 @@ from fullconv.data.annotations.rasterize import (
 )
 
 SIZE = (13, 17)
-# Eighths, inside and outside the picture, often just at the centre of a pixel.
+# Eighths, inside and outside the image, often just at the centre of a pixel.
 PLACE = st.integers(-40, 180).map(lambda n: n / 8) | st.integers(-2, 19).map(lambda n: n + 0.5)
 OUTLINE = st.lists(st.tuples(PLACE, PLACE), min_size=3, max_size=9)
 
@@ -69,7 +69,7 @@ def test_the_direction_and_the_first_point_do_not_matter(points: list[tuple[floa
 
 @pytest.mark.parametrize("seed", range(20))
 def test_neighbours_leave_no_gap_and_no_pixel_twice(seed: int) -> None:
-    """A fan of triangles around a point inside covers the picture exactly once."""
+    """A fan of triangles around a point inside covers the image exactly once."""
     rng = np.random.default_rng(seed)
     middle = rng.uniform((0, 0), SIZE[::-1])
     angles = np.sort(rng.uniform(0, 2 * np.pi, 9))
@@ -105,7 +105,7 @@ def test_a_self_crossing_outline_has_a_hole() -> None:
 
 
 def star(seed: int) -> np.ndarray:
-    """(N, 2) corners around a point, in a picture of 120 x 160 pixels; no two edges cross."""
+    """(N, 2) corners around a point, in an image of 120 x 160 pixels; no two edges cross."""
     rng = np.random.default_rng(seed)
     angles = np.sort(rng.uniform(0, 2 * np.pi, 15))
     reach = rng.uniform(10, 70, 15)[:, None]

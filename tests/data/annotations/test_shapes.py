@@ -1,4 +1,4 @@
-"""Shapes: names of labels, what lies over what, stamps at the border, and looking at pictures."""
+"""Shapes: names of labels, what lies over what, stamps at the border, and looking at images."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_the_table_begins_with_background_and_has_each_name_once() -> None:
     assert class_table([str(i) for i in range(300)]).ignore_index == 65535
 
 
-def test_a_picture_must_have_the_size_that_is_said(tmp_path: Path) -> None:
+def test_a_image_must_have_the_size_that_is_said(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     Image.new("RGB", (6, 4)).save(path)
     assert look_at(path, 4, 6) == look_at(path, None, None) == ((4, 6), ".png")
@@ -106,7 +106,7 @@ def test_the_suffix_is_that_of_the_format_where_the_name_has_none(tmp_path: Path
     (tmp_path / "a.png").rename(tmp_path / "a.jfif")
     assert look_at(tmp_path / "a.jfif", None, None)[1] == ".png"
     Image.new("RGB", (6, 4)).save(tmp_path / "b.ico")
-    with pytest.raises(FullconvError, match="no picture format that is read"):
+    with pytest.raises(FullconvError, match="no image format that is read"):
         look_at(tmp_path / "b.ico", None, None)
 
 

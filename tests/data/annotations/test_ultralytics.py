@@ -39,7 +39,7 @@ def read(root: Path, order: str = "auto") -> Annotations:
 
 def ids(found: Annotations) -> np.ndarray:
     assert found.problems == []
-    return paint(found.pictures[0], class_table(found.names))[0]
+    return paint(found.images[0], class_table(found.names))[0]
 
 
 def test_outlines_are_shares_of_width_and_height(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_splits_are_folders_on_either_side(tmp_path: Path, swapped: bool) -> Non
         draw(tmp_path, LEFT, name=name, swapped=swapped)
     found = read(tmp_path)
     assert found.reason == "3 text files in labels, beside images"
-    splits = {picture.name[-1]: picture.split for picture in found.pictures}
+    splits = {image.name[-1]: image.split for image in found.images}
     assert splits == {"a": "train", "b": "val", "c": "test"}
 
 
@@ -122,7 +122,7 @@ def test_what_lies_a_hair_outside_is_taken(tmp_path: Path) -> None:
     assert ids(read(draw(tmp_path, "0 -0.001 0 1.004 0 1.004 1 -0.001 1"))).all()
 
 
-def test_pictures_and_files_that_are_refused(tmp_path: Path) -> None:
+def test_images_and_files_that_are_refused(tmp_path: Path) -> None:
     for name in ("train/gone", "train/twice", "train/broken", "train/latin"):
         draw(tmp_path, LEFT, name=name)
     images = tmp_path / "images/train"
@@ -132,11 +132,11 @@ def test_pictures_and_files_that_are_refused(tmp_path: Path) -> None:
     (tmp_path / "labels/train/latin.txt").write_bytes(b"0 \xe9")
     found = {error.message: error.hint for error in read(tmp_path).problems}
     broken, gone, latin, twice = found
-    assert f"picture {images / 'broken.png'} cannot be read" in broken
-    assert "gone.txt: the picture is missing; expected one " in gone
-    assert found[gone] == f"ls {images}   # one picture for gone"
+    assert f"image {images / 'broken.png'} cannot be read" in broken
+    assert "gone.txt: the image is missing; expected one " in gone
+    assert found[gone] == f"ls {images}   # one image for gone"
     assert "latin.txt is no text" in latin
-    assert "twice.txt: 2 pictures have its name" in twice
+    assert "twice.txt: 2 images have its name" in twice
 
 
 def test_what_are_its_files(tmp_path: Path) -> None:

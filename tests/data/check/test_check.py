@@ -18,7 +18,7 @@ from fullconv.data.check.check import check
 from fullconv.data.layouts.dataset import read
 from fullconv.data.synthetic import scenes as drawn
 
-pytestmark = pytest.mark.usefixtures("small_pictures")
+pytestmark = pytest.mark.usefixtures("small_images")
 
 TOML = 'classes = ["sky", "road"]\n'
 
@@ -63,10 +63,10 @@ def test_the_fingerprint_is_of_the_content_not_the_place(tmp_path: Path) -> None
     assert check(data).fingerprint == first
 
 
-@pytest.mark.parametrize("change", ["picture", "mask", "name", "split", "class", "value"])
+@pytest.mark.parametrize("change", ["image", "mask", "name", "split", "class", "value"])
 def test_every_change_changes_the_fingerprint(tmp_path: Path, change: str) -> None:
     first = check(draw(tmp_path)).fingerprint
-    if change == "picture":
+    if change == "image":
         Image.new("RGB", (2, 2), "red").save(tmp_path / "images/train/a.png")
     elif change == "mask":
         Image.new("L", (2, 2)).save(tmp_path / "masks/train/a.png")
@@ -96,8 +96,8 @@ def test_the_report_is_json(tmp_path: Path) -> None:
     table = json.loads(json.dumps(report.to_dict()))
     assert table["class_pixels"]["val"] == {"sky": 1, "road": 1}
     assert table["ignored_pixels"] == {"train": 2, "val": 1}
-    assert table["pictures"] == {"train": 2, "val": 1}
-    assert table["sizes"] == [{"height": 2, "width": 2, "pictures": 3}]
+    assert table["images"] == {"train": 2, "val": 1}
+    assert table["sizes"] == [{"height": 2, "width": 2, "images": 3}]
     assert (table["errors"], table["warnings"]) == (1, 0)
     assert table["findings"][0]["rule"] == "unknown-value"
     assert table["findings"][0]["files"][0] == "masks/train/a.png"
@@ -108,7 +108,7 @@ def test_the_report_is_json(tmp_path: Path) -> None:
 def test_the_text_has_shares_findings_and_fixes(tmp_path: Path) -> None:
     text = check(draw(tmp_path, values=((0, 1), (9, 255)))).text()
     assert "layout folders (images and masks with a folder per split)" in text
-    assert "pictures: train 2, val 1" in text
+    assert "images: train 2, val 1" in text
     assert " 1 #800000 road 50.00% 50.00% " in " ".join(text.split())
     assert "ERROR unknown-value: " in text
     assert "    masks/train/a.png\n" in text
@@ -156,7 +156,7 @@ def test_thousands_of_files_are_counted_too(tmp_path: Path) -> None:
     report = check(tmp_path)
     assert len(report.to_dict()["findings"][0]["files"]) == 3000
     text = report.text()
-    assert "left out: 3000 pictures without a mask of the same name.\n" in text
+    assert "left out: 3000 images without a mask of the same name.\n" in text
     assert "z0004.png\n    ... and 2995 more\n" in text
     assert len(text.splitlines()) < 30
 
@@ -224,7 +224,7 @@ def test_the_face_sample_has_blended_colours_and_a_leak(shared: Path) -> None:
     assert "(2.34% of all pixels)" in report.errors[0].message
     assert "Meant are probably 6: #ff0000, #7f0000, #ffff00" in report.errors[0].fix
     leak = next(finding for finding in report.warnings if finding.rule == "leak")
-    assert leak.message.startswith("6 pictures")
+    assert leak.message.startswith("6 images")
 
 
 def test_black_and_white_masks_whose_classes_txt_says_what_255_is_are_read(shared: Path) -> None:
@@ -299,16 +299,16 @@ def as_jpeg(root: Path) -> None:
 
 
 def turned(root: Path) -> None:
-    picture = root / "images/train/street_0000.jpg"
+    image = root / "images/train/street_0000.jpg"
     exif = Image.Exif()
     exif[0x0112] = 6
-    with Image.open(picture) as image:
+    with Image.open(image) as image:
         image.load()
-        image.save(picture, exif=exif)
+        image.save(image, exif=exif)
 
 
 def saved_again(root: Path, source: str, target: str, **options: Any) -> None:
-    """A picture saved again in the place of another one, byte for byte without options."""
+    """An image saved again in the place of another one, byte for byte without options."""
     there = root / f"images/{target}.jpg"
     if not options:
         there.write_bytes((root / f"images/{source}.jpg").read_bytes())
@@ -361,9 +361,9 @@ ALL += [f"{split}/street_000{k}" for split in ("val", "test") for k in range(2)]
 SPARE = "train/street_0001"
 # rule -> what is done, and what follows from it by necessity.
 FAULTS: dict[str, tuple[Callable[[Path], None], set[str]]] = {
-    "unreadable": (lambda r: (r / f"images/{SPARE}.jpg").write_bytes(b"no picture"), set()),
+    "unreadable": (lambda r: (r / f"images/{SPARE}.jpg").write_bytes(b"no image"), set()),
     "doubled-stem": (lambda r: put(np.zeros((9, 9, 3)), r / f"images/{SPARE}.png"), set()),
-    "unpaired-picture": (lambda r: put(np.zeros((9, 9)), r / "images/val/more.png"), set()),
+    "unpaired-image": (lambda r: put(np.zeros((9, 9)), r / "images/val/more.png"), set()),
     "unpaired-mask": (lambda r: put(np.zeros((9, 9)), r / "masks/val/more.png"), set()),
     "empty-split": (
         lambda r: [p.unlink() for p in (*r.glob("images/val/*"), *r.glob("masks/val/*"))],  # type: ignore[func-returns-value]
@@ -402,8 +402,8 @@ FAULTS: dict[str, tuple[Callable[[Path], None], set[str]]] = {
     ),
     "empty-mask": (emptied, set()),
     "one-class-mask": (lambda r: filled_with(r, 2), set()),
-    "tiny-picture": (lambda r: reduced(r, SPARE), set()),
-    "huge-picture": (lambda r: enlarged(r, SPARE, 20), set()),
+    "tiny-image": (lambda r: reduced(r, SPARE), set()),
+    "huge-image": (lambda r: enlarged(r, SPARE, 20), set()),
 }
 
 
@@ -420,7 +420,7 @@ def test_clean_scenes_have_no_finding(clean: Path) -> None:
 def test_a_planted_fault_is_the_only_one_found(
     clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str
 ) -> None:
-    monkeypatch.undo()  # here tiny pictures are meant to be found
+    monkeypatch.undo()  # here tiny images are meant to be found
     root = Path(shutil.copytree(clean, tmp_path / "data"))
     (root / "dataset.toml").write_text(TABLE)
     plant, besides = FAULTS[rule]
@@ -445,4 +445,4 @@ def test_every_rule_has_its_fault() -> None:
         if isinstance(part, ast.Constant) and isinstance(word := part.value, str)
     }
     names -= {"unpaired-"}
-    assert names == set(FAULTS) - {"unpaired-picture", "unpaired-mask"}
+    assert names == set(FAULTS) - {"unpaired-image", "unpaired-mask"}

@@ -14,13 +14,13 @@ from fullconv.data.check.image_signature import (
     SIDE,
     Shift,
     alike,
+    image_steps,
     look,
     mask_steps,
-    picture_steps,
     shift,
     step_of,
 )
-from fullconv.data.io.images import read_picture
+from fullconv.data.io.images import read_image
 from fullconv.data.io.masks import read_values
 from fullconv.data.layouts import dataset as layouts
 from fullconv.data.synthetic.scenes import scene
@@ -28,32 +28,32 @@ from fullconv.data.synthetic.scenes import scene
 SIZE = (144, 208)
 
 
-def grey(picture: np.ndarray) -> Image.Image:
-    return Image.fromarray(picture).convert("L")
+def grey(image: np.ndarray) -> Image.Image:
+    return Image.fromarray(image).convert("L")
 
 
-def looked(picture: np.ndarray) -> bytes:
-    return look(grey(picture))
+def looked(image: np.ndarray) -> bytes:
+    return look(grey(image))
 
 
-def shifted(picture: np.ndarray, values: np.ndarray, size: tuple[int, int]) -> Shift | None:
-    return shift(picture_steps(grey(picture), size), mask_steps(values), step_of(size))
+def shifted(image: np.ndarray, values: np.ndarray, size: tuple[int, int]) -> Shift | None:
+    return shift(image_steps(grey(image), size), mask_steps(values), step_of(size))
 
 
-def compressed(picture: np.ndarray, quality: int) -> np.ndarray:
+def compressed(image: np.ndarray, quality: int) -> np.ndarray:
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, "JPEG", quality=quality)
+    Image.fromarray(image).save(file, "JPEG", quality=quality)
     return np.asarray(Image.open(file))
 
 
-def test_a_picture_is_known_again() -> None:
-    pictures = [scene(seed)[0] for seed in range(12)]
-    first = pictures[3]
+def test_a_image_is_known_again() -> None:
+    images = [scene(seed)[0] for seed in range(12)]
+    first = images[3]
     half = np.asarray(Image.fromarray(first).resize((104, 72)))
     lighter = np.clip(first * 1.1 + 10, 0, 255).astype(np.uint8)
-    looks = [looked(p) for p in (*pictures, compressed(first, 40), half, lighter)]
+    looks = [looked(p) for p in (*images, compressed(first, 40), half, lighter)]
     assert {len(one) for one in looks} == {SIDE * SIDE}
-    found = {(i, j) for i, j, apart in alike(looks) if i < len(pictures)}
+    found = {(i, j) for i, j, apart in alike(looks) if i < len(images)}
     assert found == {(3, 12), (3, 13), (3, 14)}
 
 
@@ -76,7 +76,7 @@ def test_against_every_pair_one_by_one() -> None:
         assert apart == pytest.approx(wanted[pair], abs=1e-4)
 
 
-def test_pictures_without_anything_in_them_are_not_compared() -> None:
+def test_images_without_anything_in_them_are_not_compared() -> None:
     dark = np.zeros((50, 60, 3), np.uint8)
     assert list(alike([looked(dark), looked(dark + 1)])) == []
     assert list(alike([])) == list(alike([looked(scene(0)[0])])) == []
@@ -85,18 +85,18 @@ def test_pictures_without_anything_in_them_are_not_compared() -> None:
 @pytest.mark.parametrize(("down", "right"), [(0, 0), (5, -4), (-11, 9), (0, 7), (12, 12)])
 def test_a_moved_mask_is_found_where_it_was(down: int, right: int) -> None:
     for seed in range(4):
-        picture, ids = scene(seed)
-        found = shifted(picture, np.roll(ids, (down, right), (0, 1)), SIZE)
+        image, ids = scene(seed)
+        found = shifted(image, np.roll(ids, (down, right), (0, 1)), SIZE)
         assert found is not None
         assert abs(found.rows + down) <= 1
         assert abs(found.columns + right) <= 1
         assert (found.here > found.there / 2) == (max(abs(down), abs(right)) <= 1)
 
 
-def test_large_pictures_are_looked_at_in_steps_of_several_pixels() -> None:
-    picture, ids = scene(1)
+def test_large_images_are_looked_at_in_steps_of_several_pixels() -> None:
+    image, ids = scene(1)
     large = ids.repeat(8, 0).repeat(8, 1)
-    found = shifted(picture, np.roll(large, (48, -24), (0, 1)), large.shape)
+    found = shifted(image, np.roll(large, (48, -24), (0, 1)), large.shape)
     assert found is not None
     assert found.step == 4
     assert abs(found.rows + 48) <= 8
@@ -104,17 +104,17 @@ def test_large_pictures_are_looked_at_in_steps_of_several_pixels() -> None:
 
 
 def test_colours_are_compared_as_they_stand() -> None:
-    picture, ids = scene(2)
+    image, ids = scene(2)
     colors = np.stack([ids, ids * 0, ids * 0], axis=2)
-    assert shifted(picture, colors, SIZE) == shifted(picture, ids, SIZE)
+    assert shifted(image, colors, SIZE) == shifted(image, ids, SIZE)
 
 
 @pytest.mark.parametrize("side", [2 * REACH, 4 * REACH, 100])
 def test_too_small_or_too_plain_to_say(side: int) -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
     ids = np.zeros((side, side), np.uint8)
     ids[side // 2 : side // 2 + 3, side // 2] = 1
-    assert shifted(picture, ids, (side, side)) is None
+    assert shifted(image, ids, (side, side)) is None
 
 
 @pytest.mark.parametrize("name", ["camvid", "isbi2012_em", "crackforest"])
@@ -122,10 +122,10 @@ def test_real_masks_lie_where_they_should_and_moved_ones_do_not(shared: Path, na
     data = layouts.read(shared / "data" / name)
     pairs = [pair for split in data.splits.values() for pair in split][::40]
     for pair in pairs:
-        picture, values = read_picture(pair.picture), read_values(pair.mask)
+        image, values = read_image(pair.image), read_values(pair.mask)
         size = values.shape[:2]
-        there = shifted(picture, values, size)
-        moved = shifted(picture, np.roll(values, (6, -7), (0, 1)), size)
+        there = shifted(image, values, size)
+        moved = shifted(image, np.roll(values, (6, -7), (0, 1)), size)
         assert there is not None
         assert moved is not None
         assert max(abs(there.rows), abs(there.columns)) <= 2

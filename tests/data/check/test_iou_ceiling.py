@@ -158,7 +158,7 @@ def test_a_large_mask_is_read_in_bands_that_fit() -> None:
 
 @settings(max_examples=10)
 @given(st.lists(masks(0, 1, 2, 255), min_size=1, max_size=3))
-def test_its_iou_is_that_of_the_metrics_over_all_pictures(
+def test_its_iou_is_that_of_the_metrics_over_all_images(
     tmp_path_factory: pytest.TempPathFactory, all_ids: list[np.ndarray]
 ) -> None:
     # 255 and 0 alone would be taken for black and white.
@@ -173,7 +173,7 @@ def test_its_iou_is_that_of_the_metrics_over_all_pictures(
         assert found.mean_iou[stride] == pytest.approx(wanted.mean_iou)
     total = sum(ids.size for ids in all_ids)
     assert found.ignored == pytest.approx(sum((ids > 2).sum() for ids in all_ids) / total)
-    assert found.pictures == len(all_ids)
+    assert found.images == len(all_ids)
 
 
 def test_what_is_fine_is_lost_and_what_is_absent_is_no_number(tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def test_progress_is_told(tmp_path: Path) -> None:
 def test_a_split_that_is_not_there(tmp_path: Path) -> None:
     root = save(tmp_path, "train", checkerboard(9, 9, 3))
     with pytest.raises(
-        FullconvError, match="no pictures for the split 'test'; it has train"
+        FullconvError, match="no images for the split 'test'; it has train"
     ) as caught:
         ceiling(root, split="test")
     assert caught.value.hint == "--split train"
@@ -286,12 +286,12 @@ def test_a_sample_is_spread_over_the_split_and_says_its_size(tmp_path: Path) -> 
     data = read(root)
     found = sampled(data, "val")
     assert found is not None
-    assert (found.pictures, found.pictures_in_split) == (32, 40)
+    assert (found.images, found.images_in_split) == (32, 40)
     assert found.reason.endswith("(counted in 32 of 40 masks of val)")
     every = ceiling(data, split="val").mean_iou
     assert found.mean_iou[8] == pytest.approx(every[8], abs=0.03)
     assert found.mean_iou[8] < ceiling(data, split="train").mean_iou[8] - 0.05
-    assert sampled(data) == replace(ceiling(data, split="train"), pictures_in_split=2)
+    assert sampled(data) == replace(ceiling(data, split="train"), images_in_split=2)
     assert sampled(replace(data, splits={"val": data.splits["val"]})) is None
 
 
@@ -303,7 +303,7 @@ def test_many_classes_that_a_split_lacks_are_counted_not_listed(tmp_path: Path) 
     assert "left out: 18 classes that val lacks" in lines
 
 
-# Real pictures.
+# Real images.
 
 
 def test_the_figures_of_the_paper_on_the_voc_sample(shared: Path) -> None:
@@ -331,7 +331,7 @@ def test_the_figures_of_the_paper_on_the_voc_sample(shared: Path) -> None:
 
 def test_counting_leaves_no_poles_at_stride_32(shared: Path) -> None:
     found = ceiling(shared / "data" / "camvid", split="val")
-    assert found.pictures == 101
+    assert found.images == 101
     pole = found.names.index("pole")
     falling = [found.class_iou[stride][pole] for stride in STRIDES]
     assert falling == sorted(falling, reverse=True)

@@ -68,9 +68,9 @@ PHOTO = (40, 101, 200)
 
 
 def cells_of(path: Path) -> list[list[tuple[int, ...]]]:
-    """Of each picture of the first row, the colours in the middle of its upper and lower half."""
+    """Of each image of the first row, the colours in the middle of its upper and lower half."""
     pixels = np.asarray(Image.open(path).convert("RGB"))
-    line = pixels[100]  # through all pictures, below the titles
+    line = pixels[100]  # through all images, below the titles
     there = np.flatnonzero((line != 255).any(axis=1))
     starts = [int(there[0]), *(int(b) for a, b in pairwise(there) if b - a > 2)]
     return [[tuple(pixels[y, x + 150].tolist()) for y in (100, 230)] for x in starts]
@@ -222,8 +222,8 @@ def test_what_cannot_be_drawn_or_written_is_said(scenes: Path, tmp_path: Path) -
     with pytest.raises(FullconvError, match="could not be written to") as caught:
         save_sheet(report, tmp_path / "file" / "a.png")
     root = drawn.write(tmp_path / "data", train=1, val=1, test=1, size=(48, 64))
-    for picture in root.glob("images/*/*"):
-        picture.write_bytes(b"")
+    for image in root.glob("images/*/*"):
+        image.write_bytes(b"")
     with pytest.raises(FullconvError, match=r"no pair of .* can be drawn: .*file is empty"):
         save_sheet(check(root), tmp_path / "a.png")
 

@@ -128,18 +128,18 @@ def test_gaps_are_closed_and_strange_values_ignored(tmp_path: Path) -> None:
     assert (copy == 255).sum() == 10 + (ids == 255).sum()
 
 
-def test_of_a_picture_in_two_splits_the_one_in_test_stays(tmp_path: Path) -> None:
+def test_of_a_image_in_two_splits_the_one_in_test_stays(tmp_path: Path) -> None:
     root = drawn.write(tmp_path / "scenes", train=4, val=1, test=2, size=(48, 64))
     train, test = (min((root / "images" / split).iterdir()) for split in ("train", "test"))
     train.write_bytes(test.read_bytes())
     done = fix(check(root), tmp_path / "out")
     assert done.splits == {"train": 3, "val": 1, "test": 2}
     name = f"images/train/{train.name}"
-    assert done.left_out == {name: f"the same picture stays in test as images/test/{test.name}"}
+    assert done.left_out == {name: f"the same image stays in test as images/test/{test.name}"}
     assert "leak" not in [finding.rule for finding in check(tmp_path / "out").findings]
 
 
-def test_of_pictures_that_look_the_same_one_split_keeps_its_own(tmp_path: Path) -> None:
+def test_of_images_that_look_the_same_one_split_keeps_its_own(tmp_path: Path) -> None:
     root = drawn.write(tmp_path / "scenes", train=4, val=2, test=1, size=(144, 208))
     train, val = (sorted((root / "images" / split).iterdir())[1] for split in ("train", "val"))
     train.unlink()
@@ -151,7 +151,7 @@ def test_of_pictures_that_look_the_same_one_split_keeps_its_own(tmp_path: Path) 
     assert leak.groups == (names,)
     done = fix(report, tmp_path / "out")
     assert done.splits == {"train": 3, "val": 2, "test": 1}
-    assert done.left_out == {names[0]: f"a picture that looks the same stays in val as {names[1]}"}
+    assert done.left_out == {names[0]: f"an image that looks the same stays in val as {names[1]}"}
     assert "near-leak" not in [finding.rule for finding in check(tmp_path / "out").findings]
 
 
@@ -164,13 +164,13 @@ def test_one_file_on_two_lists_stays_on_one(tmp_path: Path) -> None:
     done = fix(report, tmp_path / "out")
     assert done.splits == {"train": 2, "val": 3}
     (name,) = done.left_out
-    assert done.left_out == {name: f"the same picture stays in val as {name}"}
+    assert done.left_out == {name: f"the same image stays in val as {name}"}
 
 
 def test_what_cannot_be_mended_is_left_out_and_named(tmp_path: Path) -> None:
     root = drawn.write(tmp_path / "scenes", train=4, val=1, test=1, size=(48, 64))
     first, second, *_ = sorted((root / "masks" / "train").iterdir())
-    first.write_bytes(b"no picture")
+    first.write_bytes(b"no image")
     Image.fromarray(np.zeros((9, 9), np.uint8)).save(second)
     photo(root / "images/train/alone.png", (48, 64), 0)
     cut = sorted((root / "images" / "train").glob("*.jpg"))[2]
@@ -179,7 +179,7 @@ def test_what_cannot_be_mended_is_left_out_and_named(tmp_path: Path) -> None:
     assert done.splits["train"] == 1
     why = {Path(name).name: text for name, text in done.left_out.items()}
     assert "cannot be read" in why[first.name]
-    assert "9 x 9 pixels (height x width), the picture 48 x 64" in why[second.name]
+    assert "9 x 9 pixels (height x width), the image 48 x 64" in why[second.name]
     assert why["alone.png"] == "it has no partner"
     assert f"left out: masks/train/{first.name}" in done.text()
     assert cut.name in why[f"{cut.stem}.png"]

@@ -16,7 +16,7 @@ from fullconv.data.check.finding import Finding
 from fullconv.data.check.repair import fix
 from fullconv.data.io.masks import read_mask
 
-pytestmark = pytest.mark.usefixtures("small_pictures")
+pytestmark = pytest.mark.usefixtures("small_images")
 
 NAMED = 'classes = ["sky", "road"]\n'
 IDS = np.array([[0, 1, 1], [1, 0, 0]], np.uint8)
@@ -78,11 +78,11 @@ def test_unpaired_files_are_warned_of(tmp_path: Path) -> None:
     photo(7).save(tmp_path / "images/train/c.png")
     Image.fromarray(IDS).save(tmp_path / "masks/val/d.png")
     report = check(tmp_path)
-    assert rules(report) == ["unpaired-picture", "unpaired-mask"]
+    assert rules(report) == ["unpaired-image", "unpaired-mask"]
     assert [finding.level for finding in report.findings] == ["warning", "warning"]
-    assert only(report, "unpaired-picture").files == ("images/train/c.png",)
+    assert only(report, "unpaired-image").files == ("images/train/c.png",)
     assert only(report, "unpaired-mask").files == ("masks/val/d.png",)
-    assert "left out: 1 picture without a mask" in only(report, "unpaired-picture").message
+    assert "left out: 1 image without a mask" in only(report, "unpaired-image").message
 
 
 def test_doubled_stems_are_an_error(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_doubled_stems_are_an_error(tmp_path: Path) -> None:
     report = check(tmp_path)
     assert rules(report) == ["doubled-stem"]
     assert report.errors[0].files == ("images/train/a.tif",)
-    assert report.errors[0].fix == "keep one picture file per name"
+    assert report.errors[0].fix == "keep one image file per name"
 
 
 def test_sizes_must_agree(tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_names_in_a_list_are_those_of_black_and_white(tmp_path: Path) -> None:
 def test_colours_without_a_table_get_one_to_paste(tmp_path: Path) -> None:
     colors = np.array([voc_color(0), voc_color(1), (1, 2, 3)], np.uint8)
     ids = np.array([[0, 1], [2, 2]])
-    black = np.zeros((2, 2, 3), np.uint8)  # a grey picture among coloured ones
+    black = np.zeros((2, 2, 3), np.uint8)  # a grey image among coloured ones
     draw(tmp_path, {"train/a": colors[ids], "val/b": black}, toml="")
     report = check(tmp_path)
     assert [finding.rule for finding in report.errors] == ["colors-without-table"]
@@ -246,13 +246,13 @@ def test_many_unknown_colours_are_not_snapped(tmp_path: Path) -> None:
 
 def test_unreadable_files_are_named(tmp_path: Path) -> None:
     good(tmp_path)
-    picture, mask = tmp_path / "images/train/a.png", tmp_path / "masks/val/b.png"
-    picture.write_bytes(picture.read_bytes()[:60])
+    image, mask = tmp_path / "images/train/a.png", tmp_path / "masks/val/b.png"
+    image.write_bytes(image.read_bytes()[:60])
     mask.write_bytes(b"")
     finding = only(check(tmp_path), "unreadable")
     assert finding.level == "error"
     assert finding.files == ("images/train/a.png", "masks/val/b.png")
-    assert "2 files cannot be read: picture" in finding.message
+    assert "2 files cannot be read: image" in finding.message
 
 
 def test_classes_that_never_occur_are_a_warning(tmp_path: Path) -> None:
@@ -295,7 +295,7 @@ def test_an_empty_split_is_found(tmp_path: Path) -> None:
     (tmp_path / "masks/val/b.png").unlink()
     report = check(tmp_path)
     assert only(report, "empty-split").level == "warning"
-    assert only(report, "unpaired-picture").files == ("images/val/b.png",)
+    assert only(report, "unpaired-image").files == ("images/val/b.png",)
     good(tmp_path)
     (tmp_path / "masks/train/a.png").unlink()
     assert only(check(tmp_path), "empty-split").level == "error"

@@ -90,11 +90,11 @@ def test_masks_that_are_all_one_class(tmp_path: Path) -> None:
     assert "nothing else: sky 1" in finding.message
 
 
-def test_tiny_and_huge_pictures(tmp_path: Path) -> None:
+def test_tiny_and_huge_images(tmp_path: Path) -> None:
     masks = {"train/a": filled(0, 1, size=(31, 60)), "val/b": filled(0, 1, size=(32, 60))}
-    finding = only(draw(tmp_path / "tiny", masks, "sky road"), "tiny-picture")
+    finding = only(draw(tmp_path / "tiny", masks, "sky road"), "tiny-image")
     assert finding.files == ("images/train/a.png",)
     masks = {"train/a": filled(0, 1, size=(40, 4097)), "val/b": filled(0, 1, size=(40, 4096))}
-    finding = only(draw(tmp_path / "huge", masks, "sky road"), "huge-picture")
+    finding = only(draw(tmp_path / "huge", masks, "sky road"), "huge-image")
     assert finding.files == ("images/train/a.png",)
-    assert "1 picture has a side longer than 4096 pixels" in finding.message
+    assert "1 image has a side longer than 4096 pixels" in finding.message

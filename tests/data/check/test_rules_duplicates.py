@@ -47,7 +47,7 @@ def test_the_same_file_in_two_splits(tmp_path: Path) -> None:
     finding = only(check(root), "leak")
     assert finding.level == "warning"
     assert finding.files == (name(root, one), name(root, other))
-    assert "1 picture stands in more than one split (train, val), byte for byte" in finding.message
+    assert "1 image stands in more than one split (train, val), byte for byte" in finding.message
     assert finding.fix.endswith(f":\nfullconv check {root} --fix {root}_fixed")
 
 
@@ -58,11 +58,11 @@ def test_the_same_file_twice_in_a_split(tmp_path: Path) -> None:
     report = check(root)
     finding = only(report, "duplicate")
     assert finding.files == (name(root, one), name(root, other))
-    assert "1 picture stands more than once in a split" in finding.message
+    assert "1 image stands more than once in a split" in finding.message
     assert "leak" not in {finding.rule for finding in report.findings}
 
 
-def test_a_picture_that_was_compressed_again(tmp_path: Path) -> None:
+def test_a_image_that_was_compressed_again(tmp_path: Path) -> None:
     root = drawn(tmp_path)
     one, there, here = files(root, "train")[0], files(root, "test")[0], files(root, "train")[2]
     half = Image.open(one).resize((104, 72))
@@ -74,7 +74,7 @@ def test_a_picture_that_was_compressed_again(tmp_path: Path) -> None:
     finding = only(report, "near-leak")
     assert finding.files == tuple(sorted((name(root, one), name(root, there)[:-4] + ".png")))
     assert (
-        "1 pair of pictures that look the same stands in more than one split (test, train)"
+        "1 pair of images that look the same stands in more than one split (test, train)"
         in finding.message
     )
     assert finding.fix.endswith(f":\nfullconv check {root} --fix {root}_fixed")
@@ -104,8 +104,8 @@ def test_masks_that_were_all_moved(tmp_path: Path) -> None:
     for folder in ("images", "masks"):
         (root / folder).mkdir()
     for seed in range(12):
-        picture, ids = scene(seed)
-        Image.fromarray(picture).save(root / f"images/{seed}.png")
+        image, ids = scene(seed)
+        Image.fromarray(image).save(root / f"images/{seed}.png")
         Image.fromarray(np.roll(ids, (0, 6), (0, 1))).save(root / f"masks/{seed}.png")
     report = check(root)
     finding = only(report, "shifted-masks")
@@ -130,20 +130,20 @@ def framed(seed: int, size: tuple[int, int] = (192, 256)) -> np.ndarray:
     (down, right), (tall, wide) = random.normal(0, 14, 2), random.uniform(15, 45, 2)
     spot = ((rows - down) / tall) ** 2 + ((columns - right) / wide) ** 2 < 1
     skin = np.array([200, 160, 140]) + random.normal(0, 12, 3)
-    picture = np.zeros((*size, 3))
-    picture[field], picture[field & spot] = skin, skin * random.uniform(0.4, 0.75)
-    noisy = picture + random.normal(0, 4, picture.shape)
+    image = np.zeros((*size, 3))
+    image[field], image[field & spot] = skin, skin * random.uniform(0.4, 0.75)
+    noisy = image + random.normal(0, 4, image.shape)
     return np.clip(noisy, 0, 255).astype(np.uint8)
 
 
-def test_one_frame_around_all_pictures_makes_them_no_copies(tmp_path: Path) -> None:
+def test_one_frame_around_all_images_makes_them_no_copies(tmp_path: Path) -> None:
     for split, seeds in (("train", range(16)), ("val", range(16, 24))):
         for folder in ("images", "masks"):
             (tmp_path / folder / split).mkdir(parents=True)
         for seed in seeds:
-            picture = framed(seed)
-            Image.fromarray(picture).save(tmp_path / f"images/{split}/{seed}.png")
-            ids = (picture[..., 0] > 150).astype(np.uint8)
+            image = framed(seed)
+            Image.fromarray(image).save(tmp_path / f"images/{split}/{seed}.png")
+            ids = (image[..., 0] > 150).astype(np.uint8)
             Image.fromarray(ids).save(tmp_path / f"masks/{split}/{seed}.png")
     (tmp_path / "dataset.toml").write_text('classes = ["dark", "skin"]\n')
     found = {finding.rule for finding in check(tmp_path).findings}
@@ -166,11 +166,11 @@ def standing(root: Path, seed: int) -> Path:
         top, left = random.integers(10, 90, 2)
         zones[top : top + 80, left : left + 100] = zone
     for frame in range(24):
-        picture = back + random.normal(0, random.uniform(4, 40), back.shape)
+        image = back + random.normal(0, random.uniform(4, 40), back.shape)
         for _ in range(4):
             top, left = random.integers(0, 150, 2)
-            picture[top : top + 40, left : left + 40] = random.integers(0, 256, 3)
-        for folder, content in (("images", np.clip(picture, 0, 255)), ("masks", zones)):
+            image[top : top + 40, left : left + 40] = random.integers(0, 256, 3)
+        for folder, content in (("images", np.clip(image, 0, 255)), ("masks", zones)):
             path = root / folder / ("train" if frame % 4 else "val") / f"{frame:02}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(content.astype(np.uint8)).save(path)
@@ -188,15 +188,15 @@ def test_one_mask_for_all_frames_of_a_standing_camera_is_not_shifted(tmp_path: P
     known = [only_shift(root, mask) for mask in masks]
     most = masks[int(np.argmax(known))]
     ids = np.array(Image.open(most))
-    ids[0, 0] = 1  # on the frame of the picture, where nothing is compared
+    ids[0, 0] = 1  # on the frame of the image, where nothing is compared
     Image.fromarray(ids).save(most)
     assert only(check(root), "shifted-mask").files == (name(root, most),)
 
 
 def only_shift(root: Path, mask: Path) -> float:
     """How certain a mask is to fit elsewhere than where it lies."""
-    with Image.open(root / "images/train" / mask.name) as picture:
-        grey = np.asarray(picture.convert("L"))
+    with Image.open(root / "images/train" / mask.name) as image:
+        grey = np.asarray(image.convert("L"))
     found = shift(grey, read_values(mask), 1)
     assert found is not None
     return found.there - 3 * max(found.here, 0)
@@ -247,5 +247,5 @@ def test_the_offset_that_most_masks_agree_on_is_found_among_thousands() -> None:
     scans = [PairScan("train", pair, "", f"{k}", None, None, one) for k, one in enumerate(found)]
     facts = SimpleNamespace(scans=scans, names=lambda paths: tuple(map(str, paths)))
     (finding,) = shifted(facts)  # type: ignore[arg-type]
-    assert "fit the edges of their pictures best when they are moved" in finding.message
+    assert "fit the edges of their images best when they are moved" in finding.message
     assert "moved 6 pixels down and 5 left" in finding.message

@@ -27,7 +27,7 @@ def test_one_pass_sums_up_what_the_files_hold(tmp_path: Path) -> None:
     scans = [scan_pair(split, data.splits[split][0], Remembered()) for split in data.splits]
     mask = tmp_path / "masks" / "train" / "a.png"
     assert scans[0].mask_hash == hashlib.sha256(mask.read_bytes()).hexdigest()
-    assert scans[0].picture_size == (2, 2)
+    assert scans[0].image_size == (2, 2)
     facts = Facts(data, scans)
     assert facts.values == {0: 1, 1: 2, 255: 5}
     assert facts.classes == {"train": [1, 2], "val": [0, 0]}
@@ -61,11 +61,11 @@ def test_files_that_cannot_be_read_are_noted(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir()
         Image.new("L", (2, 2)).save(tmp_path / name)
     pair = read(tmp_path).splits["train"][0]
-    pair.picture.write_bytes(b"")
+    pair.image.write_bytes(b"")
     pair.mask.unlink()
     scan = scan_pair("train", pair, Remembered())
-    assert (scan.picture, scan.tally, scan.mask_hash) == (None, None, "")
-    assert [path for path, _ in scan.errors] == [pair.mask, pair.picture]
+    assert (scan.image, scan.tally, scan.mask_hash) == (None, None, "")
+    assert [path for path, _ in scan.errors] == [pair.mask, pair.image]
     assert "the file is empty" in scan.errors[1][1]
     assert "No such file" in scan.errors[0][1]
 
@@ -85,7 +85,7 @@ def test_what_was_seen_before_is_not_decoded_again(
     with Remembered() as known:
         again = [scan_pair("train", pair, known) for pair in data.splits["train"]]
     assert again == first
-    assert all(scan.picture and scan.tally for scan in again)
+    assert all(scan.image and scan.tally for scan in again)
 
 
 def test_a_changed_file_is_decoded_again(tmp_path: Path) -> None:
@@ -95,18 +95,18 @@ def test_a_changed_file_is_decoded_again(tmp_path: Path) -> None:
     pair = read(tmp_path).splits["train"][0]
     for value in (0, 1, 2):
         Image.new("L", (40, 40), value).save(pair.mask)
-        Image.new("L", (40, 40), 50 * value).save(pair.picture)
+        Image.new("L", (40, 40), 50 * value).save(pair.image)
         with Remembered() as known:
             scan = scan_pair("train", pair, known)
         assert scan.tally is not None
         assert scan.tally.counts == {value: 1600}
-        assert scan.picture is not None
-        assert scan.picture.mean == (50 * value,) * 3
-        Image.new("L", (40, 40), 7).save(pair.picture)  # the picture alone
+        assert scan.image is not None
+        assert scan.image.mean == (50 * value,) * 3
+        Image.new("L", (40, 40), 7).save(pair.image)  # the image alone
         with Remembered() as known:
             scan = scan_pair("train", pair, known)
-        assert scan.picture is not None
-        assert scan.picture.mean == (7, 7, 7)
+        assert scan.image is not None
+        assert scan.image.mean == (7, 7, 7)
 
 
 def test_mean_and_square_are_those_of_the_pixels(tmp_path: Path) -> None:
@@ -115,9 +115,9 @@ def test_mean_and_square_are_those_of_the_pixels(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir()
         Image.fromarray(pixels if name[0] == "i" else pixels[..., 0] % 2).save(tmp_path / name)
     scan = scan_pair("train", read(tmp_path).splits["train"][0], Remembered())
-    assert scan.picture is not None
-    np.testing.assert_allclose(scan.picture.mean, pixels.mean((0, 1), np.float64))
-    np.testing.assert_allclose(scan.picture.square, (pixels.astype(float) ** 2).mean((0, 1)))
+    assert scan.image is not None
+    np.testing.assert_allclose(scan.image.mean, pixels.mean((0, 1), np.float64))
+    np.testing.assert_allclose(scan.image.square, (pixels.astype(float) ** 2).mean((0, 1)))
 
 
 @pytest.mark.parametrize("table", [None, [], {}, {"size": [1, 2]}, "text"])
@@ -127,7 +127,7 @@ def test_what_is_remembered_in_another_form_is_found_again(
     known = Remembered()
     monkeypatch.setattr(known, "get", lambda key: table)
     scan = scan_pair("train", read(scenes).splits["train"][0], known)
-    assert scan.picture_size == (48, 64)
+    assert scan.image_size == (48, 64)
 
 
 def test_of_very_many_values_the_commonest_are_told_apart(

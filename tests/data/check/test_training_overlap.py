@@ -1,4 +1,4 @@
-"""Which pictures a model was trained on, however the data set lies."""
+"""Which images a model was trained on, however the data set lies."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def added(root: Path, to: Path, source: str, target: str) -> CheckReport:
-    """The data set with the pictures of one split in another, too."""
+    """The data set with the images of one split in another, too."""
     shutil.copytree(root, to)
     for part in ("images", "masks"):
         for path in (to / part / source).iterdir():
@@ -27,19 +27,19 @@ def added(root: Path, to: Path, source: str, target: str) -> CheckReport:
     return check(to)
 
 
-def test_a_split_is_known_by_its_pictures(root: Path) -> None:
+def test_a_split_is_known_by_its_images(root: Path) -> None:
     report = check(root)
     seen = trained_on(report, None)
-    assert told(seen, report) == "train (3 pictures)"
+    assert told(seen, report) == "train (3 images)"
     assert len(seen[0]["fingerprint"]) == 16
     assert told([], report) == ""
 
 
 def test_train_and_val_together_are_known_in_the_official_split(root: Path, tmp_path: Path) -> None:
     both = added(root, tmp_path / "both", "val", "train")
-    assert told(trained_on(both, None), check(root)) == "train+val (5 pictures)"
-    assert told(trained_on(both, None), both) == "train (5 pictures)"
-    assert told(trained_on(check(root), None), both).startswith("3 other pictures (fingerprint ")
+    assert told(trained_on(both, None), check(root)) == "train+val (5 images)"
+    assert told(trained_on(both, None), both) == "train (5 images)"
+    assert told(trained_on(check(root), None), both).startswith("3 other images (fingerprint ")
 
 
 def test_what_was_seen_before_counts_too(root: Path, tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_what_was_seen_before_counts_too(root: Path, tmp_path: Path) -> None:
     both = added(root, tmp_path / "both", "test", "train")
     earlier = {"trained_on": trained_on(both, None)}
     seen = trained_on(report, earlier)
-    assert told(seen, report) == "train+test (5 pictures), then train (3 pictures)"
+    assert told(seen, report) == "train+test (5 images), then train (3 images)"
     assert trained_on(report, {"trained_on": seen}) == seen  # the same again adds nothing
     unknown = trained_on(report, {})
-    assert told(unknown, report) == "pictures that are not stated, then train (3 pictures)"
+    assert told(unknown, report) == "images that are not stated, then train (3 images)"

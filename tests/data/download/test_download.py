@@ -79,7 +79,7 @@ def fill_context(root: Path) -> None:
     (root / "labels.txt").write_text("".join(f"{k}: thing{k}\n" for k in range(1, 9)))
 
 
-def fill_context_pictures(root: Path) -> None:
+def fill_context_images(root: Path) -> None:
     fill_voc(root)
     lists(root / "ImageSets/Main", train="012", val="3", trainval="0123", cat_train="0")
 
@@ -115,7 +115,7 @@ PACKED: dict[str, list[tuple[str, Fill]]] = {
     "pascal-context": [
         ("59_labels.txt", lambda path: path.write_text("1: thing1\n2: thing2\n") and None),
         ("", fill_context),
-        ("VOCdevkit/VOC2010", fill_context_pictures),
+        ("VOCdevkit/VOC2010", fill_context_images),
     ],
     "coco-stuff": [
         ("labels.txt", lambda path: path.write_text("0: unlabeled\n1: person\n") and None),
@@ -126,7 +126,7 @@ PACKED: dict[str, list[tuple[str, Fill]]] = {
     "kvasir-seg": [("Kvasir-SEG", fill_kvasir)],
 }
 LAYOUT = {"kvasir-seg": "folders", **{name: "voc" for name in PACKED if name.startswith("voc")}}
-SPLITS = {"voc2007": (2, 1, 1), "camvid": (2, 1, 1)}  # pictures; 3 and 1 in all others
+SPLITS = {"voc2007": (2, 1, 1), "camvid": (2, 1, 1)}  # images; 3 and 1 in all others
 
 
 class Host:
@@ -236,7 +236,7 @@ def test_what_a_published_set_unpacks_to_is_recognised(
         assert sum(len(pairs) for pairs in data.splits.values()) == 4
     else:
         assert tuple(len(pairs) for pairs in data.splits.values()) == wanted
-    assert data.unpaired_pictures == data.unpaired_masks == ()
+    assert data.unpaired_images == data.unpaired_masks == ()
     assert capsys.readouterr().err
 
 
@@ -323,7 +323,7 @@ def test_a_misspelt_name_gets_the_nearest(
     ("name", "said"),
     [
         ("Cityscapes", "get leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip from https"),
-        ("imagenet", "its pictures have a class each, not one per pixel"),
+        ("imagenet", "its images have a class each, not one per pixel"),
         ("sift_flow", "put the lists beside Images/ and SemanticLabels/"),
         ("nyud", "put images/, segmentation/, train.txt, val.txt and test.txt into one folder"),
     ],

@@ -52,7 +52,7 @@ def test_sbd_is_what_torchvision_says() -> None:
     assert SOURCES["sbd"]().archives == (Archive((SBDataset.url,), SBDataset.md5),)
 
 
-def test_the_labels_of_pascal_context_go_beside_the_pictures_of_voc2010() -> None:
+def test_the_labels_of_pascal_context_go_beside_the_images_of_voc2010() -> None:
     source = SOURCES["pascal-context"]()
     assert source.archives[-1] == SOURCES["voc2010"]().archives[0]
     assert {archive.into for archive in source.archives[:-1]} == {"VOCdevkit/VOC2010"}

@@ -14,7 +14,7 @@ import pytest
 from fullconv.core.errors import FullconvError
 from fullconv.data.download.fetch import unpack
 
-FILES = {"set/images/a.jpg": b"picture", "set/masks/a.png": b"mask", "code/read.m": b"code"}
+FILES = {"set/images/a.jpg": b"image", "set/masks/a.png": b"mask", "code/read.m": b"code"}
 Make = Callable[..., Path]
 
 
@@ -50,7 +50,7 @@ def test_the_wanted_folder_is_what_stays(tmp_path: Path, make: Make, name: str) 
     seen: list[tuple[int, int]] = []
     unpack([(path, "")], "set", tmp_path / "mine", lambda *count: seen.append(count))
     assert there(tmp_path / "mine") == ["images/a.jpg", "masks/a.png"]
-    assert (tmp_path / "mine/images/a.jpg").read_bytes() == b"picture"
+    assert (tmp_path / "mine/images/a.jpg").read_bytes() == b"image"
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["mine", name])
     assert (tmp_path / "mine/images/a.jpg").stat().st_mode & 0o7000 == 0  # no set-user-id
     assert len(seen) >= len(FILES)
@@ -58,12 +58,12 @@ def test_the_wanted_folder_is_what_stays(tmp_path: Path, make: Make, name: str) 
 
 
 def test_several_become_one(tmp_path: Path) -> None:
-    one = tar(tmp_path / "one.tar", {"kit/VOC/pictures/a.jpg": b"a"})
+    one = tar(tmp_path / "one.tar", {"kit/VOC/images/a.jpg": b"a"})
     two = zipped(tmp_path / "two.zip", {"masks/a.png": b"b"})
     names = tmp_path / "labels.txt"
     names.write_text("1: cat")
     unpack([(one, ""), (two, "kit/VOC"), (names, "kit/VOC")], "kit/VOC", tmp_path / "mine")
-    assert there(tmp_path / "mine") == ["labels.txt", "masks/a.png", "pictures/a.jpg"]
+    assert there(tmp_path / "mine") == ["labels.txt", "masks/a.png", "images/a.jpg"]
     unpack([(two, "x"), (names, "")], ".", tmp_path / "all")
     assert there(tmp_path / "all") == ["labels.txt", "x/masks/a.png"]
 
@@ -99,7 +99,7 @@ def test_a_file_that_tar_holds_twice_is_there_twice(tmp_path: Path) -> None:
     """As `tar` writes two names of one file: the second as a hard link."""
     source = tmp_path / "made" / "set" / "images"
     source.mkdir(parents=True)
-    (source / "a.jpg").write_bytes(b"picture")
+    (source / "a.jpg").write_bytes(b"image")
     (source / "b.jpg").hardlink_to(source / "a.jpg")
     (source.parent / "more").mkdir()
     (source.parent / "more" / "c.jpg").hardlink_to(source / "a.jpg")
@@ -109,7 +109,7 @@ def test_a_file_that_tar_holds_twice_is_there_twice(tmp_path: Path) -> None:
     unpack([(tmp_path / "x.tar", "")], "set", tmp_path / "mine")
     assert there(tmp_path / "mine") == ["images/a.jpg", "images/b.jpg", "more/c.jpg"]
     for path in (tmp_path / "mine").rglob("*.jpg"):
-        assert path.read_bytes() == b"picture"
+        assert path.read_bytes() == b"image"
         assert path.stat().st_nlink == 1
 
 
@@ -186,7 +186,7 @@ def test_an_archive_without_the_folder(tmp_path: Path) -> None:
 
 
 def test_a_zip_file_with_a_password_is_refused_in_words(tmp_path: Path) -> None:
-    path = zipped(tmp_path / "x.zip", {"set/a.jpg": b"picture"})
+    path = zipped(tmp_path / "x.zip", {"set/a.jpg": b"image"})
     data = bytearray(path.read_bytes())
     for mark, at in ((b"PK\3\4", 6), (b"PK\1\2", 8)):  # the flag that says so, at both places
         start = data.rfind(mark)

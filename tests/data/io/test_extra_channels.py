@@ -37,7 +37,7 @@ METRES = RNG.uniform(-1, 80, (5, 7)).astype(np.float32)
         (np.dstack([GREY, GREY]), "a.png", np.uint8),
     ],
 )
-def test_pictures_keep_their_numbers(
+def test_images_keep_their_numbers(
     tmp_path: Path, array: np.ndarray, name: str, kind: type
 ) -> None:
     Image.fromarray(array).save(tmp_path / name)

@@ -52,7 +52,7 @@ def noise(count: int, dtype: Any = np.uint8) -> np.ndarray:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
-def test_windows_are_parts_of_the_picture(tmp_path: Path, count: int) -> None:
+def test_windows_are_parts_of_the_image(tmp_path: Path, count: int) -> None:
     bands = noise(count)
     colors = bands[:3] if count >= 3 else bands[[0, 0, 0]]
     with opened_raster(placed(tmp_path / "a.tif", bands)) as raster:
@@ -193,7 +193,7 @@ def test_a_file_that_was_not_finished_is_not_there(tmp_path: Path) -> None:
 def test_a_truncated_file_is_named(tmp_path: Path) -> None:
     path = placed(tmp_path / "a.tif", noise(3), compress="deflate")
     path.write_bytes(path.read_bytes()[:-9000])
-    said = r"picture .*a\.tif cannot be read"
+    said = r"image .*a\.tif cannot be read"
     with pytest.raises(FullconvError, match=said) as caught, opened_raster(path) as raster:
         raster.read((0, 70), (0, 90))
     assert "again" in caught.value.hint
@@ -212,7 +212,7 @@ def test_more_than_255_classes(tmp_path: Path) -> None:
         assert (found.dtypes, found.nodata) == (("uint16",), 65535)
 
 
-def test_a_whole_picture_and_its_place(tmp_path: Path) -> None:
+def test_a_whole_image_and_its_place(tmp_path: Path) -> None:
     bands = noise(3)
     bands[:, :9, :4] = 0
     path = placed(tmp_path / "a.tif", bands, nodata=0)

@@ -9,11 +9,11 @@ from PIL import Image
 
 from fullconv.core.errors import FullconvError
 from fullconv.data.io.images import (
-    PICTURE_SUFFIXES,
+    IMAGE_SUFFIXES,
     from_array,
     from_pil,
-    picture_size,
-    read_picture,
+    image_size,
+    read_image,
     read_reduced,
 )
 
@@ -28,7 +28,7 @@ def saved(image: Image.Image, path: Path, **options: object) -> Path:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_every_exif_orientation_is_undone(tmp_path: Path, orientation: int) -> None:
-    # What is stored is the upright picture, turned the other way round.
+    # What is stored is the upright image, turned the other way round.
     upright = RGB
     stored = {
         1: upright,
@@ -44,16 +44,16 @@ def test_every_exif_orientation_is_undone(tmp_path: Path, orientation: int) -> N
     exif[0x0112] = orientation
     image = Image.fromarray(np.ascontiguousarray(stored))
     path = saved(image, tmp_path / "a.png", exif=exif)
-    assert (read_picture(path) == upright).all()
-    assert picture_size(path) == read_reduced(path, 512)[0] == (2, 3)
+    assert (read_image(path) == upright).all()
+    assert image_size(path) == read_reduced(path, 512)[0] == (2, 3)
 
 
 def test_a_turned_jpeg_has_the_size_it_is_seen_with(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     path = saved(Image.new("RGB", (40, 30)), tmp_path / "a.JPG", exif=exif)
-    assert picture_size(path) == read_reduced(path, 512)[0] == (40, 30)
-    assert read_picture(path).shape == (40, 30, 3)
+    assert image_size(path) == read_reduced(path, 512)[0] == (40, 30)
+    assert read_image(path).shape == (40, 30, 3)
 
 
 def test_grey_alpha_and_palette_keep_their_stored_values(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_grey_alpha_and_palette_keep_their_stored_values(tmp_path: Path) -> None
         "1": (Image.fromarray(GREY > 120), (as_rgb > 120) * np.uint8(255), {}),
     }
     for name, (image, expected, options) in cases.items():
-        found = read_picture(saved(image, tmp_path / f"{name}.png", **options))
+        found = read_image(saved(image, tmp_path / f"{name}.png", **options))
         assert found.dtype == np.uint8, name
         assert found.tolist() == expected.tolist(), name
 
@@ -81,7 +81,7 @@ def test_sixteen_bit_grey_is_scaled_by_its_full_range(tmp_path: Path) -> None:
     wide = np.array([[0, 257, 32768], [65535, 128, 129]], np.uint16)
     expected = [[0, 1, 128], [255, 0, 1]]
     path = saved(Image.fromarray(wide), tmp_path / "a.png")
-    assert read_picture(path)[..., 1].tolist() == expected
+    assert read_image(path)[..., 1].tolist() == expected
     assert from_pil(Image.fromarray(wide.astype(np.int32)))[..., 2].tolist() == expected
     assert from_array(wide)[..., 0].tolist() == expected
 
@@ -90,17 +90,17 @@ def test_cmyk_becomes_the_colour_it_prints() -> None:
     cmyk = Image.new("CMYK", (1, 1), (0, 255, 255, 0))  # no cyan: red
     file = io.BytesIO()
     cmyk.save(file, "JPEG")
-    assert np.abs(read_picture(file)[0, 0].astype(int) - (255, 0, 0)).max() <= 3
+    assert np.abs(read_image(file)[0, 0].astype(int) - (255, 0, 0)).max() <= 3
 
 
 def test_the_first_frame_counts(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (3, 2), color) for color in ("red", "lime")]
     path = tmp_path / "a.gif"
     frames[0].save(path, save_all=True, append_images=frames[1:])
-    assert read_picture(path)[0, 0].tolist() == [255, 0, 0]
+    assert read_image(path)[0, 0].tolist() == [255, 0, 0]
 
 
-def test_arrays_are_taken_as_pictures() -> None:
+def test_arrays_are_taken_as_images() -> None:
     as_rgb = np.repeat(GREY[..., None], 3, 2)
     assert (from_array(GREY) == as_rgb).all()
     assert (from_array(GREY[..., None]) == as_rgb).all()
@@ -119,18 +119,16 @@ def test_arrays_are_taken_as_pictures() -> None:
         (np.zeros((1, 9, 9, 3), np.uint8), r"expected \(H, W\)", ""),
     ],
 )
-def test_arrays_that_are_no_pictures_are_refused(
-    array: np.ndarray, message: str, hint: str
-) -> None:
+def test_arrays_that_are_no_images_are_refused(array: np.ndarray, message: str, hint: str) -> None:
     with pytest.raises(FullconvError, match=message) as caught:
         from_array(array)
     assert hint in caught.value.hint
 
 
-def test_float_pictures_are_refused(tmp_path: Path) -> None:
+def test_float_images_are_refused(tmp_path: Path) -> None:
     path = saved(Image.new("F", (2, 2)), tmp_path / "a.tif")
     with pytest.raises(FullconvError, match=r"a\.tif holds floating-point numbers"):
-        read_picture(path)
+        read_image(path)
 
 
 def test_other_colour_spaces_become_rgb() -> None:
@@ -145,14 +143,14 @@ def test_a_truncated_file_is_named(tmp_path: Path, suffix: str) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (90, 90, 3), np.uint8)
     path = saved(Image.fromarray(noise), tmp_path / f"a{suffix}")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    for read in (read_picture, lambda path: read_reduced(path, 512)):
+    for read in (read_image, lambda path: read_reduced(path, 512)):
         with pytest.raises(FullconvError, match=r"cannot be read: .*truncated") as caught:
             read(path)
         assert str(path) in caught.value.message
         assert "take it out" in caught.value.hint
 
 
-def test_files_that_are_no_pictures_are_named(tmp_path: Path) -> None:
+def test_files_that_are_no_images_are_named(tmp_path: Path) -> None:
     (tmp_path / "empty.png").touch()
     (tmp_path / "text.png").write_text("hello")
     for name, message, hint in (
@@ -162,15 +160,15 @@ def test_files_that_are_no_pictures_are_named(tmp_path: Path) -> None:
         ("deep/none.png", "there is no such file", f"ls {tmp_path}"),
         (".", "is a folder", f"ls {tmp_path}"),
     ):
-        for read in (read_picture, picture_size):
+        for read in (read_image, image_size):
             with pytest.raises(FullconvError, match=message) as caught:
                 read(tmp_path / name)
             assert str(tmp_path / name) in caught.value.message
             assert caught.value.hint.startswith(hint)
-    with pytest.raises(FullconvError, match="the picture cannot be read: the file is empty"):
-        read_picture(io.BytesIO())
+    with pytest.raises(FullconvError, match="the image cannot be read: the file is empty"):
+        read_image(io.BytesIO())
 
 
 def test_suffixes_are_lower_case_with_a_dot() -> None:
-    assert {".jpg", ".jpeg", ".png", ".tif", ".bmp", ".webp"} <= PICTURE_SUFFIXES
-    assert all(suffix == suffix.lower() and suffix[0] == "." for suffix in PICTURE_SUFFIXES)
+    assert {".jpg", ".jpeg", ".png", ".tif", ".bmp", ".webp"} <= IMAGE_SUFFIXES
+    assert all(suffix == suffix.lower() and suffix[0] == "." for suffix in IMAGE_SUFFIXES)

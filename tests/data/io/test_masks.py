@@ -17,7 +17,7 @@ from PIL import Image
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels, voc_color
-from fullconv.data.io.images import picture_size, read_picture, read_reduced
+from fullconv.data.io.images import image_size, read_image, read_reduced
 from fullconv.data.io.masks import (
     Tally,
     describe,
@@ -120,7 +120,7 @@ def test_colors_mean_their_classes(tmp_path: Path) -> None:
         assert read_mask(path, labels).tolist() == [[0, 1, 0], [0, 0, 255]]
 
 
-def test_a_grey_picture_in_a_colour_set_is_colours(tmp_path: Path) -> None:
+def test_a_grey_image_in_a_colour_set_is_colours(tmp_path: Path) -> None:
     path = saved(np.full((2, 2, 3), 128, np.uint8), tmp_path / "a.png")
     values = {(128, 128, 128): 0, ROAD: 1}
     named = Labels(("sky", "road"), ((128, 128, 128), ROAD), values=values)
@@ -298,7 +298,7 @@ def outcomes(path: Path, is_array: bool) -> list[str]:
         partial(read_mask, path, Labels(tuple("abcdefgh"))),
     ]
     if not is_array:
-        ways += [partial(read_picture, path), partial(picture_size, path)]
+        ways += [partial(read_image, path), partial(image_size, path)]
         ways += [partial(read_reduced, path, 32)]
     found = []
     for way in ways:

@@ -35,11 +35,11 @@ def test_split_folders_inside(tmp_path: Path) -> None:
     assert (data.layout, data.root) == ("folders", tmp_path)
     assert shape(data) == {"train": ["a", "b"], "val": ["c"]}
     pair = data.splits["train"][1]
-    assert (pair.picture.name, pair.mask.name) == ("b.JPG", "b_mask.png")
+    assert (pair.image.name, pair.mask.name) == ("b.JPG", "b_mask.png")
     assert data.reason == "images and masks with a folder per split"
     assert data.labels.names == ("class 0", "class 1", "class 2")
     assert not data.named
-    assert data.unpaired_pictures == data.unpaired_masks == ()
+    assert data.unpaired_images == data.unpaired_masks == ()
 
 
 @pytest.mark.parametrize("val", ["val", "valid", "Validation"])
@@ -56,8 +56,8 @@ def test_lists_of_stems(tmp_path: Path) -> None:
     (tmp_path / "val.txt").write_text("b\n")
     data = read(tmp_path)
     assert shape(data) == {"train": ["a", "c"], "val": ["b"]}
-    assert data.notes[0] == "left out: 1 picture on no list"
-    assert data.unpaired_pictures == data.unpaired_masks == ()
+    assert data.notes[0] == "left out: 1 image on no list"
+    assert data.unpaired_images == data.unpaired_masks == ()
     (tmp_path / "val.txt").write_text("b\nz\n")
     with pytest.raises(FullconvError, match=r"val.txt lists 1 name with neither .*: z\.") as e:
         read(tmp_path)
@@ -70,8 +70,8 @@ def test_without_splits_a_fifth_is_taken_by_name(tmp_path: Path) -> None:
     first = read(tmp_path / "one")
     assert [len(first.splits[s]) for s in ("train", "val")] == [40, 10]
     assert sorted(name for names in shape(first).values() for name in names) == sorted(stems)
-    assert "10 of 50 train pictures (20%) taken for it by a hash of their names" in first.notes[0]
-    more = [*stems, "q1", "q2"]  # elsewhere, and with two pictures more
+    assert "10 of 50 train images (20%) taken for it by a hash of their names" in first.notes[0]
+    more = [*stems, "q1", "q2"]  # elsewhere, and with two images more
     draw(tmp_path / "two", *(f"images/{s}.jpg" for s in more), *(f"masks/{s}.png" for s in more))
     again = read(tmp_path / "two")
     moved = set(shape(first)["val"]) - set(shape(again)["val"])
@@ -80,7 +80,7 @@ def test_without_splits_a_fifth_is_taken_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("count", "sizes"), [(1, [1]), (2, [1, 1]), (3, [2, 1])])
-def test_val_is_never_empty_where_two_pictures_are(
+def test_val_is_never_empty_where_two_images_are(
     tmp_path: Path, count: int, sizes: list[int]
 ) -> None:
     for i in range(count):
@@ -104,7 +104,7 @@ def test_train_and_test_get_a_val_from_train(tmp_path: Path) -> None:
 def test_what_has_no_partner_is_listed(tmp_path: Path) -> None:
     draw(tmp_path, "images/a.jpg", "images/b.jpg", "images/a.png", "masks/a.png", "masks/c.png")
     data = read(tmp_path)
-    assert [path.name for path in data.unpaired_pictures] == ["a.png", "b.jpg"]
+    assert [path.name for path in data.unpaired_images] == ["a.png", "b.jpg"]
     assert [path.name for path in data.unpaired_masks] == ["c.png"]
 
 
@@ -138,7 +138,7 @@ def test_voc_also_from_its_parent_folders(tmp_path: Path) -> None:
         data = read(root)
         assert (data.layout, data.root, data.labels) == ("voc", home, VOC)
         assert shape(data) == {"train": ["a"], "val": ["b", "c"]}
-        assert data.unpaired_pictures == ()  # VOC has thousands that are for other tasks
+        assert data.unpaired_images == ()  # VOC has thousands that are for other tasks
         assert data.named
     assert "found in the sub-folder VOCdevkit/VOC2012" in data.notes
 
@@ -155,7 +155,7 @@ def test_voc_without_lists_and_with_names_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "class_names.txt").write_text("_background_\ncar\ntrack")
     data = read(tmp_path)
     assert data.labels.names == ("_background_", "car", "track")
-    assert [path.name for path in data.unpaired_pictures] == ["b.jpg"]
+    assert [path.name for path in data.unpaired_images] == ["b.jpg"]
 
 
 def camvid(root: Path) -> Path:
@@ -180,11 +180,11 @@ def test_camvid_by_lists_with_the_paths_of_another_machine(tmp_path: Path) -> No
     (tmp_path / "val.txt").write_text("test/c.jpg testannot/c.png\n")
     data = read(tmp_path)
     assert shape(data) == {"train": ["a", "b"], "val": ["c"]}
-    assert data.splits["train"][0].picture == tmp_path / "train" / "a.jpg"
+    assert data.splits["train"][0].image == tmp_path / "train" / "a.jpg"
     assert data.labels == CAMVID
     (tmp_path / "val.txt").write_text("test/c.jpg testannot/z.png\ntest/y.jpg testannot/c.png\n")
     data = read(tmp_path)
-    assert [path.name for path in data.unpaired_pictures] == ["c.jpg"]
+    assert [path.name for path in data.unpaired_images] == ["c.jpg"]
     assert [path.name for path in data.unpaired_masks] == ["c.png"]
     (tmp_path / "val.txt").write_text("test/y.jpg testannot/y.png\n")
     with pytest.raises(FullconvError, match=r"val.txt, entry 1: neither test/y.jpg nor testannot"):
@@ -226,7 +226,7 @@ def test_a_layout_can_be_asked_for(tmp_path: Path) -> None:
 def test_names_that_do_not_agree_are_shown(tmp_path: Path) -> None:
     draw(tmp_path, "images/a.jpg", "masks/b.png")
     with pytest.raises(
-        FullconvError, match=r"no picture has a mask: 1 picture and 1 mask, .* a\.jpg and b\.png\."
+        FullconvError, match=r"no image has a mask: 1 image and 1 mask, .* a\.jpg and b\.png\."
     ):
         read(tmp_path)
 

@@ -1,4 +1,4 @@
-"""Further folders of a data set: which file belongs to which picture, and what is refused."""
+"""Further folders of a data set: which file belongs to which image, and what is refused."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ def test_the_fingerprint_hangs_on_the_inputs(data: Path) -> None:
     assert len({report.fingerprint, before, after}) == 3
 
 
-def test_files_of_pictures_that_lie_anywhere(data: Path, tmp_path: Path) -> None:
+def test_files_of_images_that_lie_anywhere(data: Path, tmp_path: Path) -> None:
     photos: Any = shutil.copytree(data / "images/val", tmp_path / "photos")
     paths = sorted(Path(photos).iterdir())
     found = files_of(paths, data / "depth/val", "depth")

@@ -7,10 +7,10 @@ import pytest
 from fullconv.data.layouts.pairing import (
     find_folder,
     folders_in,
+    images_in,
     listed_pairs,
     listed_stems,
     pair_up,
-    pictures_in,
     resolve,
     split_lists,
 )
@@ -21,9 +21,9 @@ def paths(*names: str) -> list[Path]:
 
 
 @pytest.mark.parametrize("mask", ["a.png", "a_mask.png", "a_label.tif", "a_gt.PNG", "a_L.png"])
-def test_a_mask_has_the_stem_of_its_picture_or_that_and_an_ending(mask: str) -> None:
+def test_a_mask_has_the_stem_of_its_image_or_that_and_an_ending(mask: str) -> None:
     pairs, alone, masks = pair_up(paths("p/a.jpg"), paths(f"m/{mask}"))
-    found = [(pair.name, pair.picture, pair.mask) for pair in pairs]
+    found = [(pair.name, pair.image, pair.mask) for pair in pairs]
     assert found == [("a", Path("p/a.jpg"), Path("m") / mask)]
     assert alone == masks == []
 
@@ -37,7 +37,7 @@ def test_what_has_no_partner_is_left() -> None:
 
 def test_of_doubled_stems_the_first_one_counts_and_the_others_are_left() -> None:
     pairs, alone, masks = pair_up(paths("a.jpg", "a.png"), paths("a.bmp", "a.png", "a_mask.png"))
-    assert [(pair.picture, pair.mask) for pair in pairs] == [(Path("a.jpg"), Path("a.bmp"))]
+    assert [(pair.image, pair.mask) for pair in pairs] == [(Path("a.jpg"), Path("a.bmp"))]
     assert alone == paths("a.png")
     assert masks == paths("a.png", "a_mask.png")
 
@@ -47,11 +47,11 @@ def test_hidden_files_and_other_files_are_not_seen(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     for name in ("x.png", ".git", "__MACOSX"):
         (tmp_path / name).mkdir()
-    assert [path.name for path in pictures_in(tmp_path)] == ["a.png", "b.JPG"]
+    assert [path.name for path in images_in(tmp_path)] == ["a.png", "b.JPG"]
     assert [path.name for path in folders_in(tmp_path)] == ["x.png"]
 
 
-def test_a_folder_counts_in_any_case_and_with_pictures_only(tmp_path: Path) -> None:
+def test_a_folder_counts_in_any_case_and_with_images_only(tmp_path: Path) -> None:
     (tmp_path / "labels").mkdir()
     (tmp_path / "labels" / "a.txt").touch()
     (tmp_path / "Masks" / "Train").mkdir(parents=True)

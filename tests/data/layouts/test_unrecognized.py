@@ -50,21 +50,21 @@ def test_photos_without_masks(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     root = draw(tmp_path / "my photos", *(f"{k}.jpg" for k in range(25)))
     assert run(["check", str(root)]) == 1
     first, hint = capsys.readouterr().err.splitlines()
-    assert first.startswith(f"error: {root} holds 25 pictures and no masks. Looked for a folder ")
+    assert first.startswith(f"error: {root} holds 25 images and no masks. Looked for a folder ")
     assert "called masks, mask, labels, " in first
     line = hint.removeprefix("  try: ")
     pasted(line)
     draw(root / "masks", *(f"{k}.png" for k in range(25)))
     data = read(root)
     assert {split: len(pairs) for split, pairs in data.splits.items()} == {"train": 20, "val": 5}
-    assert data.reason == "pictures beside masks"
+    assert data.reason == "images beside masks"
 
 
 def test_photos_in_a_folder_below(tmp_path: Path) -> None:
     draw(tmp_path / "2020/june", "a.jpg")
     draw(tmp_path / "2021", "b.jpg", "c.jpg")
     error = refused(tmp_path)
-    assert error.message.startswith(f"{tmp_path} holds 3 pictures in 2 folders and no masks.")
+    assert error.message.startswith(f"{tmp_path} holds 3 images in 2 folders and no masks.")
     assert error.hint.startswith(f"mkdir {tmp_path / '2021' / 'masks'}   # ")
 
 
@@ -76,11 +76,11 @@ def test_a_folder_inside_a_data_set(
     for split in ("train", "val"):
         draw(root / "images" / split, f"{split}.jpg")
         draw(root / "masks" / split, f"{split}.png")
-    here, other = ("pictures", "masks") if "images" in inside else ("masks", "pictures")
+    here, other = ("images", "masks") if "images" in inside else ("masks", "images")
     count = 1 if "train" in inside else 2
-    where = f"{'masks' if here == 'pictures' else 'images'}/train"
+    where = f"{'masks' if here == 'images' else 'images'}/train"
     held = (
-        f"holds {count} {here[: 7 if here == 'pictures' else 4] + 's' * (count > 1)} and no {other}"
+        f"holds {count} {here[: 7 if here == 'images' else 4] + 's' * (count > 1)} and no {other}"
     )
     error = refused(root / inside)
     assert error.message == (
@@ -100,7 +100,7 @@ def test_masks_in_a_folder_of_another_name(tmp_path: Path) -> None:
     draw(root / "other", "x.jpg")
     error = refused(root)
     assert error.message == (
-        f"{root} holds 6 pictures in 3 folders and no folder called masks, mask, labels or the "
+        f"{root} holds 6 images in 3 folders and no folder called masks, mask, labels or the "
         "like. truth may be the masks of shots: 2 names agree."
     )
     sentence, _, lines = error.hint.partition("\n")
@@ -128,7 +128,7 @@ def test_masks_among_their_photos(tmp_path: Path) -> None:
     root = draw(tmp_path / "my set", "a.jpg", "b.jpg", "a_mask.png", "b_mask.png")
     error = refused(root)
     assert error.message == (
-        f"{root} holds 4 pictures and no folder of masks. Those in {root} are called *_mask and "
+        f"{root} holds 4 images and no folder of masks. Those in {root} are called *_mask and "
         "lie among the photos; expected a folder of their own."
     )
     pasted(error.hint)
@@ -140,7 +140,7 @@ def test_nothing_to_look_at(tmp_path: Path) -> None:
     root = tmp_path / "new set"
     root.mkdir()
     error = refused(root)
-    assert error.message.startswith(f"{root} holds no pictures: there is nothing in it. Looked in")
+    assert error.message.startswith(f"{root} holds no images: there is nothing in it. Looked in")
     assert "DATA/images/train/a.jpg   DATA/masks/train/a.png" in error.message
     pasted(error.hint)
     assert (root / "images").is_dir()
@@ -151,11 +151,11 @@ def test_nothing_to_look_at(tmp_path: Path) -> None:
     assert "5.txt, 6.txt, 7.txt and 4 more. Looked" in refused(root).message
 
 
-def test_pictures_too_far_down(tmp_path: Path) -> None:
+def test_images_too_far_down(tmp_path: Path) -> None:
     draw(tmp_path / "a/b/c/images", "x.jpg")
     draw(tmp_path / "a/b/c/masks", "x.png")
     error = refused(tmp_path)
-    assert "the first pictures lie in " in error.message
+    assert "the first images lie in " in error.message
     assert error.hint == f"fullconv check {tmp_path / 'a/b/c'}"
     assert len(read(tmp_path / "a/b/c").splits["train"]) == 1
 
@@ -174,8 +174,8 @@ def test_a_layout_that_does_not_fit_says_what_it_wants(tmp_path: Path) -> None:
     draw(tmp_path, "a.jpg")
     error = refused(tmp_path, layout="camvid")
     assert error.message == (
-        f"{tmp_path} is no data set of the layout 'camvid'. Looked for train.txt with 'picture "
-        "mask' lines, or train/ and trainannot/ (folders without a picture do not count). "
+        f"{tmp_path} is no data set of the layout 'camvid'. Looked for train.txt with 'image "
+        "mask' lines, or train/ and trainannot/ (folders without an image do not count). "
         "Found a.jpg."
     )
     assert error.hint.startswith(f"fullconv check {tmp_path}   # without --layout")
@@ -184,7 +184,7 @@ def test_a_layout_that_does_not_fit_says_what_it_wants(tmp_path: Path) -> None:
 def test_a_broken_data_set_above_does_not_get_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text("gone.jpg gone.png\n")
     root = draw(tmp_path / "photos", "a.jpg")
-    assert "holds 1 picture and no masks" in refused(root).message
+    assert "holds 1 image and no masks" in refused(root).message
 
 
 def test_of_very_many_folders_only_the_fullest_are_held_against_each_other(
@@ -198,11 +198,11 @@ def test_of_very_many_folders_only_the_fullest_are_held_against_each_other(
     compared: list[int] = []
     real = unknown.pair_up
 
-    def counted(pictures: list[Path], masks: list[Path]) -> Any:
-        compared.append(len(pictures))
-        return real(pictures, masks)
+    def counted(images: list[Path], masks: list[Path]) -> Any:
+        compared.append(len(images))
+        return real(images, masks)
 
     monkeypatch.setattr(unknown, "pair_up", counted)
-    with pytest.raises(FullconvError, match="holds 60 pictures in 60 folders and no masks"):
+    with pytest.raises(FullconvError, match="holds 60 images in 60 folders and no masks"):
         read(tmp_path)
     assert 0 < len(compared) <= 40 * 39

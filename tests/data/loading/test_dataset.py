@@ -15,22 +15,22 @@ from torch.utils.data import DataLoader
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
 from fullconv.data.layouts.dataset import Pair, read
-from fullconv.data.loading.dataset import IDLE, Key, OrderedPictures, Samples, ShuffledBatches
+from fullconv.data.loading.dataset import IDLE, Key, OrderedImages, Samples, ShuffledBatches
 from fullconv.data.loading.transforms import Augmentation
 
 LABELS = Labels(("sky", "road"))
 Batches = list[list[Key]]
 
 
-def pair(folder: Path, picture: np.ndarray, mask: np.ndarray, name: str = "a") -> Pair:
-    Image.fromarray(picture).save(folder / f"{name}.png")
+def pair(folder: Path, image: np.ndarray, mask: np.ndarray, name: str = "a") -> Pair:
+    Image.fromarray(image).save(folder / f"{name}.png")
     Image.fromarray(mask).save(folder / f"{name}_mask.png")
     return Pair(name, folder / f"{name}.png", folder / f"{name}_mask.png")
 
 
 def small(folder: Path, name: str = "a") -> Pair:
-    picture = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
-    return pair(folder, picture, np.array([[0, 1, 255, 1, 0, 0]] * 4, np.uint8), name)
+    image = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+    return pair(folder, image, np.array([[0, 1, 255, 1, 0, 0]] * 4, np.uint8), name)
 
 
 def epoch_of(batches: ShuffledBatches, epoch: int) -> Batches:
@@ -44,15 +44,15 @@ def epoch_of(batches: ShuffledBatches, epoch: int) -> Batches:
 def test_without_augmentation_a_sample_is_the_files(tmp_path: Path) -> None:
     samples = Samples([small(tmp_path)], LABELS)
     assert len(samples) == 1
-    picture, target = samples[0, 7]
-    assert picture.permute(1, 2, 0).flatten().tolist() == list(range(72))
+    image, target = samples[0, 7]
+    assert image.permute(1, 2, 0).flatten().tolist() == list(range(72))
     assert target.tolist() == [[0, 1, 255, 1, 0, 0]] * 4
-    assert (picture.dtype, target.dtype) == (torch.uint8, torch.uint8)
+    assert (image.dtype, target.dtype) == (torch.uint8, torch.uint8)
 
 
 def test_outside_is_where_a_mask_without_ignored_pixels_is_ignored(tmp_path: Path) -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
-    one = pair(tmp_path, picture, np.ones((20, 30), np.uint8))
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    one = pair(tmp_path, image, np.ones((20, 30), np.uint8))
     beyond = inside = 0
     for crop in ((33, 17), (9, 41), (20, 30), (0, 0)):
         samples = Samples([one], LABELS, Augmentation(crop, color=0.4))
@@ -73,9 +73,9 @@ def test_ids_above_255(tmp_path: Path) -> None:
     assert (samples[IDLE][1] == 65535).all()
 
 
-def test_idle_is_a_picture_with_nothing_labelled(tmp_path: Path) -> None:
-    picture, target = Samples([small(tmp_path)], LABELS)[IDLE]
-    assert picture.shape == (3, 4, 6)
+def test_idle_is_a_image_with_nothing_labelled(tmp_path: Path) -> None:
+    image, target = Samples([small(tmp_path)], LABELS)[IDLE]
+    assert image.shape == (3, 4, 6)
     assert target.shape == (4, 6)
     assert (target == 255).all()
 
@@ -97,7 +97,7 @@ def test_a_mask_of_another_size_is_refused(tmp_path: Path) -> None:
     wrong = pair(tmp_path, np.zeros((4, 6, 3), np.uint8), np.zeros((6, 4), np.uint8))
     with pytest.raises(FullconvError) as caught:
         _ = Samples([wrong], LABELS)[0, 0]
-    assert caught.value.message == (f"{wrong.picture} is 6 x 4 pixels but {wrong.mask} is 4 x 6.")
+    assert caught.value.message == (f"{wrong.image} is 6 x 4 pixels but {wrong.mask} is 4 x 6.")
     assert caught.value.hint == "fullconv check DATA"
 
 
@@ -122,7 +122,7 @@ def test_the_number_of_reading_processes_does_not_matter(scenes: Path) -> None:
 
 
 @pytest.mark.parametrize(("count", "batch"), [(10, 3), (9, 3), (1, 1), (7, 7), (100, 8)])
-def test_every_picture_comes_at_most_once_an_epoch(count: int, batch: int) -> None:
+def test_every_image_comes_at_most_once_an_epoch(count: int, batch: int) -> None:
     batches = ShuffledBatches(count, batch, seed=0)
     for epoch in range(3):
         found = epoch_of(batches, epoch)
@@ -133,7 +133,7 @@ def test_every_picture_comes_at_most_once_an_epoch(count: int, batch: int) -> No
         assert set(seen) <= set(range(count))
 
 
-def test_every_picture_comes_in_the_long_run_and_the_chances_differ() -> None:
+def test_every_image_comes_in_the_long_run_and_the_chances_differ() -> None:
     batches = ShuffledBatches(10, 4, seed=0)
     keys = [key for epoch in range(12) for keys in epoch_of(batches, epoch) for key in keys]
     assert {index for index, _ in keys} == set(range(10))
@@ -181,7 +181,7 @@ def test_ranks_are_taken_up_exactly_too() -> None:
         assert epoch_of(resumed, 0) == epoch_of(whole, 0)[3:]
 
 
-def test_fewer_pictures_than_a_batch_are_taken_again_with_another_chance() -> None:
+def test_fewer_images_than_a_batch_are_taken_again_with_another_chance() -> None:
     batches = ShuffledBatches(3, 8, seed=0)
     for epoch in range(2):
         (keys,) = epoch_of(batches, epoch)
@@ -190,7 +190,7 @@ def test_fewer_pictures_than_a_batch_are_taken_again_with_another_chance() -> No
         assert sorted(Counter(index for index, _ in keys).values()) == [2, 3, 3]
 
 
-def test_one_picture_is_enough() -> None:
+def test_one_image_is_enough() -> None:
     ((key,),) = epoch_of(ShuffledBatches(1, 1, seed=0), 0)
     assert key[0] == 0
 
@@ -201,14 +201,14 @@ def test_lightning_finds_what_it_calls() -> None:
     assert batches.epoch == 3
 
 
-# OrderedPictures
+# OrderedImages
 
 
 @pytest.mark.parametrize(("count", "world"), [(5, 1), (5, 2), (6, 2), (1, 4), (7, 3)])
-def test_every_picture_is_evaluated_once_and_every_process_has_equally_many(
+def test_every_image_is_evaluated_once_and_every_process_has_equally_many(
     count: int, world: int
 ) -> None:
-    ranks = [OrderedPictures(count, rank=rank, world=world) for rank in range(world)]
+    ranks = [OrderedImages(count, rank=rank, world=world) for rank in range(world)]
     parts = [list(rank) for rank in ranks]
     assert {len(part) for part in parts} == {len(rank) for rank in ranks} == {-(-count // world)}
     keys = [key for step in zip(*parts, strict=True) for (key,) in step]
@@ -218,7 +218,7 @@ def test_every_picture_is_evaluated_once_and_every_process_has_equally_many(
 
 def test_what_pads_counts_no_pixel(tmp_path: Path) -> None:
     samples = Samples([small(tmp_path)], LABELS)
-    second = DataLoader(samples, batch_sampler=OrderedPictures(1, rank=1, world=2))
-    ((picture, target),) = list(second)
-    assert picture.shape == (1, 3, 4, 6)
+    second = DataLoader(samples, batch_sampler=OrderedImages(1, rank=1, world=2))
+    ((image, target),) = list(second)
+    assert image.shape == (1, 3, 4, 6)
     assert (target == LABELS.ignore_index).all()

@@ -25,17 +25,17 @@ def test_what_was_put_comes_back() -> None:
     cache = Cache(4, 10_000)
     pairs = [pair(0), pair(1, (1, 1)), pair(2, (9, 31))]
     assert cache.get(0) is None
-    for number, (picture, mask) in enumerate(pairs):
-        cache.put(number, picture, mask)
+    for number, (image, mask) in enumerate(pairs):
+        cache.put(number, image, mask)
     for number, wanted in enumerate(pairs):
         assert same(cache.get(number), wanted)
     assert cache.get(3) is None
 
 
 def test_ids_beyond_a_byte() -> None:
-    picture, mask = pair(0)
+    image, mask = pair(0)
     cache = Cache(1, 10_000)
-    cache.put(0, picture, mask.astype(np.int64) + 300)
+    cache.put(0, image, mask.astype(np.int64) + 300)
     found = cache.get(0)
     assert found is not None
     assert found[1].dtype == np.int32

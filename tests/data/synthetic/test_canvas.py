@@ -32,7 +32,7 @@ def test_a_bend_moves_far_points_sideways(canvas: Canvas) -> None:
     assert canvas.at(point)[1] == straight[1]
 
 
-def test_what_has_a_kind_lands_on_both_pictures_at_the_same_pixels(canvas: Canvas) -> None:
+def test_what_has_a_kind_lands_on_both_images_at_the_same_pixels(canvas: Canvas) -> None:
     blank = np.asarray(canvas.photo).copy()
     x, y = canvas.eye
     canvas.shape([(x - 1, y - 1, 5), (x + 1, y - 1, 5), (x, y + 1, 5)], (250, 10, 10), 3)
@@ -48,7 +48,7 @@ def test_bar_keeps_a_pole_visible_from_afar(canvas: Canvas) -> None:
     x, y = canvas.eye
     canvas.bar((x, y - 1, 90), (x, y + 9, 90), 0.001, (9, 9, 9), 7)
     columns = (np.asarray(canvas.mask) == 7).any(axis=0).sum()
-    assert columns >= FINE  # one pixel of the picture
+    assert columns >= FINE  # one pixel of the image
 
 
 def test_haze_takes_over_with_depth(canvas: Canvas) -> None:

@@ -23,10 +23,10 @@ def scenes() -> Scenes:
 
 @pytest.mark.parametrize("size", [SIZE, (16, 16), (37, 61), (97, 41)])
 def test_a_scene_has_exactly_the_size_asked_for(size: tuple[int, int]) -> None:
-    picture, ids = scene(4, size=size)
-    assert picture.shape == (*size, 3)
+    image, ids = scene(4, size=size)
+    assert image.shape == (*size, 3)
     assert ids.shape == size
-    assert picture.dtype == ids.dtype == np.uint8
+    assert image.dtype == ids.dtype == np.uint8
 
 
 def test_a_seed_gives_the_same_bits_and_another_seed_another_street() -> None:
@@ -84,8 +84,8 @@ def test_the_street_is_right_side_up(scenes: Scenes) -> None:
 def test_the_photo_shows_what_the_mask_says(scenes: Scenes) -> None:
     # across class borders neighbouring pixels differ more than within a class
     across, within = [], []
-    for picture, ids in scenes:
-        step = np.abs(np.diff(picture.astype(float), axis=1)).mean(axis=-1)
+    for image, ids in scenes:
+        step = np.abs(np.diff(image.astype(float), axis=1)).mean(axis=-1)
         border = ids[:, 1:] != ids[:, :-1]
         across.append(step[border].mean())
         within.append(step[~border].mean())
@@ -95,20 +95,20 @@ def test_the_photo_shows_what_the_mask_says(scenes: Scenes) -> None:
 def test_colour_alone_does_not_tell_the_classes_apart(scenes: Scenes) -> None:
     k, bins = len(LABELS), 16
 
-    def cells(picture: np.ndarray) -> np.ndarray:
-        r, g, b = np.moveaxis(picture.astype(int) * bins // 256, -1, 0)
+    def cells(image: np.ndarray) -> np.ndarray:
+        r, g, b = np.moveaxis(image.astype(int) * bins // 256, -1, 0)
         return (r * bins + g) * bins + b
 
     table = np.full((bins**3, k), 1e-6)
-    for picture, ids in scenes[:24]:
+    for image, ids in scenes[:24]:
         valid = ids < k
-        np.add.at(table, (cells(picture)[valid], ids[valid]), 1)
+        np.add.at(table, (cells(image)[valid], ids[valid]), 1)
 
     def mean_iou(pixels: np.ndarray) -> float:
         matrix = np.zeros((k, k))
-        for picture, ids in scenes[24:]:
+        for image, ids in scenes[24:]:
             valid = ids < k
-            guess = pixels[cells(picture)[valid]]
+            guess = pixels[cells(image)[valid]]
             np.add.at(matrix, (ids[valid], guess), 1)
         hit = np.diag(matrix)
         return float(np.mean(hit / (matrix.sum(0) + matrix.sum(1) - hit)))
@@ -140,13 +140,13 @@ def test_written_masks_are_exact_and_photos_close(tmp_path: Path) -> None:
     assert not (tmp_path / "images/test").exists()
     drawn_ids = []
     for split, part in (("train", 0), ("val", 1)):
-        picture, ids = scene((3 * 3 + part) * 1_000_000, size=(40, 56))
+        image, ids = scene((3 * 3 + part) * 1_000_000, size=(40, 56))
         mask = Image.open(tmp_path / f"masks/{split}/street_0000.png")
         assert mask.mode == "P"
         assert (np.asarray(mask) == ids).all()
         assert mask.getpalette()[:24] == [c for color in LABELS.colors for c in color]
         photo = np.asarray(Image.open(tmp_path / f"images/{split}/street_0000.jpg"))
-        assert np.abs(photo.astype(int) - picture).mean() < 5
+        assert np.abs(photo.astype(int) - image).mean() < 5
         drawn_ids.append(ids)
     assert (drawn_ids[0] != drawn_ids[1]).any()  # the splits hold different streets
 
@@ -162,7 +162,7 @@ def test_write_repeats_byte_for_byte_and_splits_do_not_depend_on_each_other(tmp_
     ).read_bytes()
 
 
-def test_write_leaves_other_pictures_alone(tmp_path: Path) -> None:
+def test_write_leaves_other_images_alone(tmp_path: Path) -> None:
     mine = tmp_path / "images" / "train" / "holiday.jpg"
     mine.parent.mkdir(parents=True)
     mine.write_bytes(b"mine")

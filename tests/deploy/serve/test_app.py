@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 import requests
 from lively import lively
-from pictures import photo
+from photos import photo
 from PIL import Image
 from served import PNG, Held, Reply, ask, bomb, pixels, png, serving
 
@@ -30,7 +30,7 @@ from fullconv.core.labels import Labels
 from fullconv.data.synthetic import scenes as drawn
 from fullconv.deploy.export import export
 from fullconv.deploy.serve import service
-from fullconv.deploy.serve.uploads import Limits, picture_in
+from fullconv.deploy.serve.uploads import Limits, image_in
 from fullconv.inference.exported import Deployed, load_deployed
 from fullconv.inference.result_files import output_path
 
@@ -65,7 +65,7 @@ def valid(reply: Reply, schema: Any, name: str) -> Any:
 
 
 @pytest.mark.parametrize("kind", ["mask", "overlay", "color"])
-def test_pictures_are_those_that_predict_writes(
+def test_images_are_those_that_predict_writes(
     address: str, model: Held, tmp_path: Path, kind: str
 ) -> None:
     found = model.segment(SCENE)
@@ -77,12 +77,12 @@ def test_pictures_are_those_that_predict_writes(
     assert len(np.unique(found.mask)) > 2
 
 
-def test_ways_to_send_a_picture(address: str, model: Held) -> None:
+def test_ways_to_send_a_image(address: str, model: Held) -> None:
     wanted = model.segment(SCENE).mask
     content = png(SCENE)
     for headers in (PNG, {"Content-Type": "image/x"}, {"Content-Type": "application/octet-stream"}):
         assert np.array_equal(pixels(ask(address, content, headers=headers).content), wanted)
-    sent = requests.post(f"{address}predict", files={"picture": ("a.png", content)}, timeout=60)
+    sent = requests.post(f"{address}predict", files={"image": ("a.png", content)}, timeout=60)
     assert np.array_equal(pixels(sent.content), wanted)
 
     def in_pieces() -> Iterator[bytes]:  # without a length
@@ -114,10 +114,10 @@ def test_forms_are_read_aside(model: Held, monkeypatch: pytest.MonkeyPatch) -> N
     def slowly(*form: Any) -> bytes:
         begun.set()
         assert may.wait(20)  # until the server has answered something else
-        return picture_in(*form)
+        return image_in(*form)
 
-    monkeypatch.setattr(service, "picture_in", slowly)
-    files = {"picture": ("a.png", png(SCENE))}
+    monkeypatch.setattr(service, "image_in", slowly)
+    files = {"image": ("a.png", png(SCENE))}
     with serving(model, LIMITS) as url, ThreadPoolExecutor(1) as clients:
         sent = clients.submit(requests.post, f"{url}predict", files=files, timeout=60)
         assert begun.wait(20)
@@ -203,16 +203,16 @@ def test_refusals(address: str, schema: Any) -> None:
         (404, "GET /nothing: there is nothing here.", ask(address, path="nothing")),
         (405, "GET /predict: Method Not Allowed.", ask(address, path="predict")),
         (413, "the upload has more than 65536 bytes", ask(address, large)),
-        (413, "picture in the upload has more pixels", ask(address, bomb())),
-        (413, "the picture has 201 x 200 pixels", ask(address, png(np.zeros((201, 200), "u1")))),
-        (415, "picture in the upload cannot be read", ask(address, b"words")),
+        (413, "image in the upload has more pixels", ask(address, bomb())),
+        (413, "the image has 201 x 200 pixels", ask(address, png(np.zeros((201, 200), "u1")))),
+        (415, "image in the upload cannot be read", ask(address, b"words")),
         (
             415,
             "an upload of type 'text/plain'",
             ask(address, b"a", headers={"Content-Type": "text/plain"}),
         ),
         (422, "the upload is empty (0 bytes)", ask(address, b"")),
-        (422, "picture in the upload cannot be read", ask(address, png(SCENE)[:-99])),
+        (422, "image in the upload cannot be read", ask(address, png(SCENE)[:-99])),
         (
             422,
             "output=words: Input should be 'mask'",
@@ -261,7 +261,7 @@ def test_a_full_queue(model: Held) -> None:
         while ask(url, path="health").table["waiting"] == 0:
             assert not second.done()
         reply = ask(url, png(photo(30, 33)))
-        assert reply.error == (503, "the queue is full: 1 picture waits.", "send it again")
+        assert reply.error == (503, "the queue is full: 1 image waits.", "send it again")
         assert int(reply.headers["retry-after"]) > 0
         model.may.set()
         assert first.result().status == second.result().status == 200
@@ -294,17 +294,17 @@ def test_a_bug_is_told_as_one(model: Held, monkeypatch: pytest.MonkeyPatch) -> N
     assert reply.error == (500, said, "report what the server printed")
 
 
-PICTURES = """
+IMAGES = """
 import io, schemathesis
 from hypothesis import strategies as st
 from PIL import Image
 
-def picture(size, kind):
+def random_image(size, kind):
     file = io.BytesIO()
     Image.new("RGB", size, (9, 90, 200)).save(file, kind)
     return file.getvalue()
 
-found = st.builds(picture, st.tuples(*[st.integers(1, 40)] * 2), st.sampled_from(["PNG", "JPEG"]))
+found = st.builds(image, st.tuples(*[st.integers(1, 40)] * 2), st.sampled_from(["PNG", "JPEG"]))
 schemathesis.openapi.media_type("application/octet-stream", found)
 schemathesis.openapi.media_type("image/*", found)
 schemathesis.openapi.format("binary", found)
@@ -316,7 +316,7 @@ def test_every_answer_is_as_the_openapi_says(
     model: Held, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
 ) -> None:
     """Schemathesis makes requests of all kinds out of the document, and checks the answers: with
-    any bytes as a picture, which no schema can tell from one, and with pictures."""
+    any bytes as an image, which no schema can tell from one, and with images."""
     seen: Counter[tuple[str, int]] = Counter()
 
     def noting(app: Any) -> Any:
@@ -332,8 +332,8 @@ def test_every_answer_is_as_the_openapi_says(
 
     options = ["--checks=all", "--max-examples=10", "--seed=1", "--generation-database=none"]
     if key:
-        (tmp_path / "pictures.py").write_text(PICTURES, encoding="utf-8")
-        monkeypatch.setenv("SCHEMATHESIS_HOOKS", "pictures")
+        (tmp_path / "images.py").write_text(IMAGES, encoding="utf-8")
+        monkeypatch.setenv("SCHEMATHESIS_HOOKS", "images")
         monkeypatch.setenv("PYTHONPATH", str(tmp_path))
         options.append(f"--header=Authorization: Bearer {key}")
     else:

@@ -1,4 +1,4 @@
-"""Several pictures at once get the labels that each gets alone."""
+"""Several images at once get the labels that each gets alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from lively import lively
-from pictures import photo
+from photos import photo
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
@@ -32,12 +32,12 @@ def test_a_batch_gives_what_each_gives_alone(predictor: Predictor) -> None:
     labelling = Labelling(predictor)
     assert labelling.together(SCENES)
     for _ in range(2):  # found out, and then known
-        for found, picture in zip(labelling.label(SCENES), SCENES, strict=True):
-            alone = predictor.segment(picture)
+        for found, image in zip(labelling.label(SCENES), SCENES, strict=True):
+            alone = predictor.segment(image)
             assert np.array_equal(found.mask, alone.mask)
             assert found.labels == alone.labels
             assert np.array_equal(found.heads["material"].mask, alone.heads["material"].mask)
-            assert np.array_equal(found.picture, picture)
+            assert np.array_equal(found.image, image)
         assert list(labelling.equal) == [(3, 64, 96, 3)]
         labelling.faster = {(64, 96, 3): True}  # whatever the machine made of it
     assert len(np.unique(found.mask)) > 2
@@ -45,18 +45,18 @@ def test_a_batch_gives_what_each_gives_alone(predictor: Predictor) -> None:
 
 class Watched(Labelling):
     """Whose batches are counted, are equal but for `noise`, and take `slow` seconds; single
-    pictures take half a second each."""
+    images take half a second each."""
 
     noise = False
     slow = 0.0
 
-    def _batch(self, pictures: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-        self.sizes = [*getattr(self, "sizes", []), len(pictures)]
-        time.sleep(self.slow if len(pictures) > 1 else 0.5)
-        parts = [super(Watched, self)._batch(one[None]) for one in pictures]
+    def _batch(self, images: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+        self.sizes = [*getattr(self, "sizes", []), len(images)]
+        time.sleep(self.slow if len(images) > 1 else 0.5)
+        parts = [super(Watched, self)._batch(one[None]) for one in images]
         values = np.concatenate([values for values, _ in parts])
         maps = [np.concatenate(of) for of in zip(*(maps for _, maps in parts), strict=True)]
-        if len(pictures) > 1 and self.noise:  # a last bit, and labels that nobody may see
+        if len(images) > 1 and self.noise:  # a last bit, and labels that nobody may see
             return np.nextafter(values, np.float32(np.inf)), [ids * 0 for ids in maps]
         return values, maps
 
@@ -64,8 +64,8 @@ class Watched(Labelling):
 def labelled_twice(labelling: Watched, predictor: Predictor) -> list[int]:
     """The batches that ran; the labels are those of the model."""
     for _ in range(2):
-        for found, picture in zip(labelling.label(SCENES), SCENES, strict=True):
-            assert np.array_equal(found.mask, predictor.segment(picture).mask)
+        for found, image in zip(labelling.label(SCENES), SCENES, strict=True):
+            assert np.array_equal(found.mask, predictor.segment(image).mask)
     return labelling.sizes
 
 
@@ -88,34 +88,34 @@ def test_a_batch_is_used_where_it_is_faster(predictor: Predictor) -> None:
 
 def test_an_exported_file_in_batches(exported: Path) -> None:
     model = load_deployed(exported)
-    for found, picture in zip(Labelling(model).label(SCENES), SCENES, strict=True):
-        assert np.array_equal(found.mask, model.segment(picture).mask)
+    for found, image in zip(Labelling(model).label(SCENES), SCENES, strict=True):
+        assert np.array_equal(found.mask, model.segment(image).mask)
     found, sure = Labelling(model).surely(SCENES[0], 0)
     assert np.array_equal(sure, model.probabilities(SCENES[0]).confidence(0))
 
 
-def test_large_pictures_go_alone(predictor: Predictor) -> None:
+def test_large_images_go_alone(predictor: Predictor) -> None:
     large = np.broadcast_to(np.uint8(7), (1100, 1000, 3))
     assert Labelling(predictor).together([large])
     assert not Labelling(predictor).together([large, large])
     tiled = Predictor(lively(), device="cpu", precision="float32", tile=64)
     assert not Labelling(tiled).together(SCENES)
-    for found, picture in zip(Labelling(tiled).label(SCENES), SCENES, strict=True):
-        assert np.array_equal(found.mask, tiled.segment(picture).mask)
+    for found, image in zip(Labelling(tiled).label(SCENES), SCENES, strict=True):
+        assert np.array_equal(found.mask, tiled.segment(image).mask)
 
 
 def test_confidence_is_the_probability_of_what_was_found(predictor: Predictor) -> None:
-    picture = photo(40, 56)
+    image = photo(40, 56)
     for number in (0, 1):
-        found, sure = Labelling(predictor).surely(picture, number)
-        alone = predictor.segment(picture)
+        found, sure = Labelling(predictor).surely(image, number)
+        alone = predictor.segment(image)
         head = [alone, alone.heads["material"]][number]
         every = head.probability.astype(np.float64)
         assert np.array_equal(found.mask, alone.mask)
         assert np.allclose(sure, every.max(axis=0 if every.shape[1:] == sure.shape else -1))
 
 
-def test_a_model_that_takes_more_than_pictures_is_refused() -> None:
+def test_a_model_that_takes_more_than_images_is_refused() -> None:
     model = lively(inputs=(Input("depth", 1, (0.0,), (1.0,)),))
-    with pytest.raises(FullconvError, match=r"takes depth beside each picture; only models of"):
+    with pytest.raises(FullconvError, match=r"takes depth beside each image; only models of"):
         Labelling(Predictor(model, device="cpu"))

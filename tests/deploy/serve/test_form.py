@@ -7,7 +7,7 @@ import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fullconv.deploy.serve.uploads import PARTS, RefusedError, picture_in
+from fullconv.deploy.serve.uploads import PARTS, RefusedError, image_in
 
 
 def form(fields: list[tuple[str, bytes]]) -> tuple[bytes, str]:
@@ -18,28 +18,28 @@ def form(fields: list[tuple[str, bytes]]) -> tuple[bytes, str]:
     return request.body, request.headers["content-type"]
 
 
-@given(st.binary(max_size=300), st.lists(st.sampled_from(["a", "Picture", "pictures"]), max_size=3))
-def test_the_picture_comes_out_as_it_went_in(content: bytes, others: list[str]) -> None:
-    fields = [(name, b"no\r\n--picture") for name in others]
-    assert picture_in(*form([*fields, ("picture", content), *fields])) == content
+@given(st.binary(max_size=300), st.lists(st.sampled_from(["a", "Image", "images"]), max_size=3))
+def test_the_image_comes_out_as_it_went_in(content: bytes, others: list[str]) -> None:
+    fields = [(name, b"no\r\n--image") for name in others]
+    assert image_in(*form([*fields, ("image", content), *fields])) == content
 
 
 def test_the_first_of_several() -> None:
-    assert picture_in(*form([("picture", b"one"), ("picture", b"two")])) == b"one"
-    assert picture_in(*form([("picture", b""), ("picture", b"two")])) == b""
+    assert image_in(*form([("image", b"one"), ("image", b"two")])) == b"one"
+    assert image_in(*form([("image", b""), ("image", b"two")])) == b""
 
 
 def refusal(content: bytes, kind: str) -> str:
     with pytest.raises(RefusedError) as caught:
-        picture_in(content, kind)
+        image_in(content, kind)
     assert caught.value.status == 422
-    assert caught.value.hint == "curl -F picture=@photo.jpg ADDRESS/predict"
+    assert caught.value.hint == "curl -F image=@photo.jpg ADDRESS/predict"
     return caught.value.message
 
 
 def test_what_is_no_form() -> None:
-    content, kind = form([("picture", b"one")])
-    assert refusal(*form([("photo", b"one")])) == "the form has no field 'picture'."
+    content, kind = form([("image", b"one")])
+    assert refusal(*form([("photo", b"one")])) == "the form has no field 'image'."
     no_boundary = "the form cannot be read: its type names no boundary."
     assert refusal(content, "multipart/form-data") == no_boundary
     assert refusal(b"words", kind).startswith("the form cannot be read: ")
@@ -48,6 +48,6 @@ def test_what_is_no_form() -> None:
 
 def test_a_form_of_very_many_parts() -> None:
     fields = [("a", b"")] * (PARTS - 1)
-    assert picture_in(*form([*fields, ("picture", b"one")])) == b"one"
-    many = refusal(*form([*fields, ("picture", b"one"), ("a", b"")]))
-    assert many == f"the form has more than {PARTS} parts; one is expected, the field 'picture'."
+    assert image_in(*form([*fields, ("image", b"one")])) == b"one"
+    many = refusal(*form([*fields, ("image", b"one"), ("a", b"")]))
+    assert many == f"the form has more than {PARTS} parts; one is expected, the field 'image'."

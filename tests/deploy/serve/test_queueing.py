@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pictures import photo
+from photos import photo
 
 from fullconv.core.labels import Labels
 from fullconv.deploy.serve.batching import MOST, Queue
@@ -21,26 +21,26 @@ LABELS = Labels(("dark", "light"))
 
 
 class Work:
-    """Calls a pixel light where its red is, when it may; a picture of 13 rows is a fault."""
+    """Calls a pixel light where its red is, when it may; an image of 13 rows is a fault."""
 
     def __init__(self) -> None:
         self.batches: list[list[tuple[int, ...]]] = []
         self.began, self.may = threading.Event(), threading.Event()
 
-    def together(self, pictures: Sequence[np.ndarray]) -> bool:
-        return len({one.shape for one in pictures}) == 1
+    def together(self, images: Sequence[np.ndarray]) -> bool:
+        return len({one.shape for one in images}) == 1
 
-    def label(self, pictures: Sequence[np.ndarray]) -> list[Segmentation]:
-        self.batches.append([one.shape[:2] for one in pictures])
+    def label(self, images: Sequence[np.ndarray]) -> list[Segmentation]:
+        self.batches.append([one.shape[:2] for one in images])
         self.began.set()
         assert self.may.wait(30)
-        if pictures[0].shape[0] == 13:
+        if images[0].shape[0] == 13:
             raise ArithmeticError("13 rows bring bad luck")
-        return [Segmentation((one[..., 0] > 127).astype(np.uint8), LABELS, one) for one in pictures]
+        return [Segmentation((one[..., 0] > 127).astype(np.uint8), LABELS, one) for one in images]
 
-    def surely(self, picture: np.ndarray, number: int) -> tuple[Segmentation, np.ndarray]:
-        (found,) = self.label([picture])
-        return found, np.full(picture.shape[:2], number, np.float32)
+    def surely(self, image: np.ndarray, number: int) -> tuple[Segmentation, np.ndarray]:
+        (found,) = self.label([image])
+        return found, np.full(image.shape[:2], number, np.float32)
 
 
 def queue(work: Any, waiting: int = 100, pixels: int = 10**6) -> Queue:
@@ -48,16 +48,16 @@ def queue(work: Any, waiting: int = 100, pixels: int = 10**6) -> Queue:
 
 
 async def begun(line: Queue, work: Work, rows: int = 9) -> Awaitable[Any]:
-    """The first picture is at work, and holds up all others."""
+    """The first image is at work, and holds up all others."""
     first = asyncio.ensure_future(line.result(photo(rows, 9)))
     await asyncio.sleep(0)
     await asyncio.to_thread(work.began.wait, 30)
     return first
 
 
-async def sent(line: Queue, *pictures: np.ndarray, sure: int | None = None) -> list[Any]:
+async def sent(line: Queue, *images: np.ndarray, sure: int | None = None) -> list[Any]:
     """They wait, in this order."""
-    tasks = [asyncio.ensure_future(line.result(one, sure)) for one in pictures]
+    tasks = [asyncio.ensure_future(line.result(one, sure)) for one in images]
     await asyncio.sleep(0)
     return tasks
 
@@ -80,8 +80,8 @@ def test_those_of_a_size_run_together_and_get_their_own() -> None:
     line.close()
     assert work.batches == [[(9, 9)], [(10, 12)] * MOST, [(20, 12)] * 2, [(10, 12)]]
     given = [small[0], large[0], *small[1:], large[1]]
-    for (found, sure), picture in zip(results, given, strict=True):
-        assert np.array_equal(found.mask, picture[..., 0] > 127)
+    for (found, sure), image in zip(results, given, strict=True):
+        assert np.array_equal(found.mask, image[..., 0] > 127)
         assert sure is None
     assert 'fullconv_batch_size_bucket{le="1"} 2' in line.metrics.text(0)
 
@@ -114,7 +114,7 @@ def test_a_full_queue_refuses_and_goes_on() -> None:
     async def go() -> None:
         first = await begun(line, work)
         tasks = await sent(line, photo(10, 12), photo(11, 12))
-        with pytest.raises(RefusedError, match="the queue is full: 2 pictures wait") as caught:
+        with pytest.raises(RefusedError, match="the queue is full: 2 images wait") as caught:
             await line.result(photo(12, 12))
         assert (caught.value.status, caught.value.hint) == (503, "send it again")
         work.may.set()
@@ -132,7 +132,7 @@ def test_pixels_that_wait_are_bounded() -> None:
     async def go() -> None:
         first = await begun(line, work)
         tasks = await sent(line, photo(50, 70))
-        with pytest.raises(RefusedError, match="the queue is full: 1 picture waits"):
+        with pytest.raises(RefusedError, match="the queue is full: 1 image waits"):
             await line.result(photo(50, 11))
         tasks += await sent(line, photo(50, 10))
         work.may.set()

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pictures import photo
+from photos import photo
 from served import pixels
 
 from fullconv.core.labels import Labels
@@ -30,7 +30,7 @@ def found() -> Segmentation:
 
 
 @pytest.mark.parametrize("kind", ["mask", "color", "overlay"])
-def test_pictures_are_the_files(found: Segmentation, tmp_path: Path, kind: Any) -> None:
+def test_images_are_the_files(found: Segmentation, tmp_path: Path, kind: Any) -> None:
     for number, one in enumerate((found, found.heads["light"])):
         path = output_path(tmp_path / f"{number}", kind)
         one.save(path, kind)
@@ -55,7 +55,7 @@ def test_json_counts_pixels(found: Segmentation) -> None:
     assert not {"ids", "mask", "confidence"} & set(table)
 
 
-def test_json_carries_pictures(found: Segmentation) -> None:
+def test_json_carries_images(found: Segmentation) -> None:
     confidence = np.linspace(0, 1, 13 * 21, dtype=np.float32).reshape(SIZE)
     asked = Asked("json", ("ids", "mask", "confidence"))
     table = json.loads(answer(found, confidence, asked, 1.0).content)

@@ -15,7 +15,7 @@ def test_an_error_has_two_fields() -> None:
         Problem.model_validate({"error": "too dark."})
 
 
-def test_pictures_in_json_may_be_missing() -> None:
+def test_images_in_json_may_be_missing() -> None:
     table = {"height": 1, "width": 2, "seconds": 0.1, "classes": []}
     assert Found.model_validate(table).ids == ""
     with pytest.raises(ValidationError, match="height"):

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 from lively import lively
-from pictures import photo
+from photos import photo
 from PIL import Image
 from served import Held, ask, png, serving
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from lively import lively
-from pictures import photo
+from photos import photo
 from served import Held, pixels, png
 
 from fullconv.core.errors import FullconvError
@@ -20,7 +20,7 @@ from fullconv.deploy.serve.responses import Asked
 from fullconv.deploy.serve.service import LeftError, Service
 from fullconv.deploy.serve.uploads import Limits, RefusedError
 
-PICTURE = photo(40, 56)
+IMAGE = photo(40, 56)
 TYPE = {"content-type": "image/png"}
 
 
@@ -56,7 +56,7 @@ def answered(service: Service, *parts: bytes, asked: Asked | None = None, **how:
 
 
 def test_an_answer_is_of_the_head_that_is_asked_for(service: Service, model: Held) -> None:
-    alone, content = model.segment(PICTURE), png(PICTURE)
+    alone, content = model.segment(IMAGE), png(IMAGE)
     for number, name in enumerate(["things", "material"]):
         assert service.number_of(name) == number
         found = answered(service, content[:99], content[99:], asked=Asked(number=number))
@@ -89,8 +89,8 @@ def test_a_slow_upload_and_a_slow_network(service: Service, model: Held) -> None
     late = refusal(service, b"a", b"b", pause=5)
     assert (late.status, late.message) == (408, "the upload took more than 0.2 seconds.")
     model.may.clear()
-    late = refusal(service, png(PICTURE))
-    assert (late.status, late.message) == (503, "the picture was not done within 0.2 seconds.")
+    late = refusal(service, png(IMAGE))
+    assert (late.status, late.message) == (503, "the image was not done within 0.2 seconds.")
     assert late.hint == "send it again, or start the server with a larger --max-seconds"
 
 
@@ -100,11 +100,11 @@ def test_nothing_is_worked_out_for_those_who_left(service: Service, model: Held)
 
     model.may.clear()
     with pytest.raises(LeftError):
-        answered(service, png(PICTURE), gone=soon)
+        answered(service, png(IMAGE), gone=soon)
     assert service.uploads.held == 0
 
 
-def test_what_the_model_says_of_a_picture(
+def test_what_the_model_says_of_a_image(
     service: Service, model: Held, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def failing(error: Exception) -> Any:
@@ -114,26 +114,26 @@ def test_what_the_model_says_of_a_picture(
         monkeypatch.setattr(model, "segment", segment)
         return service
 
-    said = refusal(failing(FullconvError("it is too dark.", "a lamp")), png(PICTURE))
+    said = refusal(failing(FullconvError("it is too dark.", "a lamp")), png(IMAGE))
     assert (said.status, said.message, said.hint) == (422, "it is too dark.", "a lamp")
     for error in (MemoryError(), RuntimeError("CUDA out of memory. Tried to")):
-        said = refusal(failing(error), png(PICTURE))
+        said = refusal(failing(error), png(IMAGE))
         assert said.status == 503
-        assert said.message == "there is too little memory for this picture now."
+        assert said.message == "there is too little memory for this image now."
     with pytest.raises(RuntimeError, match="a bug"):
-        answered(failing(RuntimeError("a bug")), png(PICTURE))
+        answered(failing(RuntimeError("a bug")), png(IMAGE))
 
 
-def test_pictures_are_let_go(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_let_go(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = []
     result = service.queue.result
 
-    async def noting(picture: np.ndarray, *more: Any) -> Any:
-        kept.append(weakref.ref(picture))
-        return await result(picture, *more)
+    async def noting(image: np.ndarray, *more: Any) -> Any:
+        kept.append(weakref.ref(image))
+        return await result(image, *more)
 
     monkeypatch.setattr(service.queue, "result", noting)
-    answered(service, png(PICTURE))
+    answered(service, png(IMAGE))
     for _ in range(100):
         gc.collect()
         if kept[0]() is None:

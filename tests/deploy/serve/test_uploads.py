@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import numpy as np
 import pytest
-from pictures import photo
+from photos import photo
 from PIL import Image
 from served import bomb, png
 
@@ -18,7 +18,7 @@ from fullconv.deploy.serve.uploads import (
     Limits,
     RefusedError,
     Uploads,
-    picture_of,
+    image_of,
     require_key,
     require_kind,
 )
@@ -27,32 +27,32 @@ LIMITS = Limits(bytes=1 << 16, pixels=10_000)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "GIF", "WEBP"])
-def test_a_picture_is_read_as_it_is(kind: str) -> None:
+def test_a_image_is_read_as_it_is(kind: str) -> None:
     given = np.full((20, 30, 3), 255, np.uint8)
     given[:10] = 0
     options = {"lossless": True} if kind == "WEBP" else {}
-    assert np.array_equal(picture_of(png(given, kind, **options), LIMITS), given)
+    assert np.array_equal(image_of(png(given, kind, **options), LIMITS), given)
 
 
 def test_a_photo_is_turned_upright() -> None:
     given, exif = photo(20, 30), Image.Exif()
     exif[0x0112] = 6  # turned by 90 degrees
-    assert np.array_equal(picture_of(png(given, exif=exif), LIMITS), np.rot90(given, -1))
+    assert np.array_equal(image_of(png(given, exif=exif), LIMITS), np.rot90(given, -1))
 
 
 def refusal(content: bytes, limits: Limits = LIMITS) -> tuple[int, str, str]:
     with pytest.raises(RefusedError) as caught:
-        picture_of(content, limits)
+        image_of(content, limits)
     return caught.value.status, caught.value.message, caught.value.hint
 
 
-def test_what_is_no_picture() -> None:
+def test_what_is_no_image() -> None:
     status, message, hint = refusal(b"")
-    assert (status, message) == (422, "the upload is empty (0 bytes); expected a picture.")
+    assert (status, message) == (422, "the upload is empty (0 bytes); expected an image.")
     assert hint.startswith("curl --data-binary @photo.jpg")
     status, message, hint = refusal(b"Dear server, attached you find nothing.")
     assert status == 415
-    assert message.startswith("picture in the upload cannot be read")
+    assert message.startswith("image in the upload cannot be read")
     assert hint == "send a JPEG, PNG, WebP, TIFF, BMP or GIF that opens in a viewer"
     assert refusal(b"<svg xmlns='http://www.w3.org/2000/svg'/>")[0] == 415
 
@@ -61,25 +61,25 @@ def test_what_is_no_picture() -> None:
 def test_what_is_a_damaged_one(kind: str) -> None:
     status, message, _ = refusal(png(photo(60, 50), kind)[:-1000])
     assert status == 422
-    assert message.startswith("picture in the upload")
+    assert message.startswith("image in the upload")
 
 
 def test_one_with_too_many_pixels_is_told_by_its_header() -> None:
-    assert picture_of(png(photo(100, 100)), LIMITS).shape == (100, 100, 3)
-    said = "the picture has 100 x 101 pixels (height x width); at most 10000 are taken."
+    assert image_of(png(photo(100, 100)), LIMITS).shape == (100, 100, 3)
+    said = "the image has 100 x 101 pixels (height x width); at most 10000 are taken."
     assert refusal(png(photo(100, 101)))[:2] == (413, said)
     tracemalloc.start()
     status, message, hint = refusal(bomb())  # what follows its header is damaged, and not read
     assert tracemalloc.get_traced_memory()[1] < 1 << 20
     tracemalloc.stop()
     assert status == 413
-    assert message.startswith("picture in the upload has more pixels than Pillow opens unasked")
-    assert hint == "send a smaller picture, or start the server with a larger --max-pixels"
+    assert message.startswith("image in the upload has more pixels than Pillow opens unasked")
+    assert hint == "send a smaller image, or start the server with a larger --max-pixels"
 
 
 def test_more_pixels_than_are_read_elsewhere_where_the_limit_says_so() -> None:
     with any_size():
-        said = "the picture has 30000 x 30000 pixels (height x width); at most 10000 are taken."
+        said = "the image has 30000 x 30000 pixels (height x width); at most 10000 are taken."
         assert refusal(bomb())[:2] == (413, said)
         large = Limits(bytes=1 << 16, pixels=20_000 * 10_000)
         assert refusal(bomb(20_000, 10_000), large)[0] == 422  # begun, and then it ended

@@ -116,7 +116,7 @@ def test_the_page_is_one_file_that_points_nowhere(run: Path) -> None:
     assert (run / "report.html").stat().st_size < 2_000_000
 
 
-def test_the_markdown_says_the_same_and_its_pictures_are_there(run: Path, data: Path) -> None:
+def test_the_markdown_says_the_same_and_its_images_are_there(run: Path, data: Path) -> None:
     text = (run / "report.md").read_text(encoding="utf-8")
     reader = Reader(run / "report.html")
     numbers = re.findall(r"^\| ([a-z]+) \| ([\d.]+) \|", text, re.MULTILINE)
@@ -170,7 +170,7 @@ def test_nothing_runs_out_of_the_screen(browser: Any, run: Path, width: int) -> 
     view.context.close()
 
 
-def test_the_slider_moves_by_keys_between_two_pictures(browser: Any, run: Path) -> None:
+def test_the_slider_moves_by_keys_between_two_images(browser: Any, run: Path) -> None:
     view = opened(browser, run / "report.html", viewport={"width": 1000, "height": 900})
     sample = view.locator(".sample").first
     slider = sample.get_by_role("slider")
@@ -259,7 +259,7 @@ def test_a_single_class_without_void(tmp_path: Path, make_model: MakeModel) -> N
     root = write_data(tmp_path / "data", Labels(("all",)), [np.zeros((40, 50), int)] * 3)
     result = evaluate(Predictor(make_model(("all",)), device="cpu"), root, split="val")
     reader = Reader(save_report(result, tmp_path / "report.html"))
-    assert "3 pictures, 1 class." in reader.text
+    assert "3 images, 1 class." in reader.text
     assert "Boundary F1 –" in reader.text
     assert "What is confused most" not in reader.text
 

@@ -30,7 +30,7 @@ def compared(
 def test_all_of_it_is_there(tmp_path: Path) -> None:
     found = compared(tmp_path, [matrices(30, right=r) for r in (0.6, 0.75)], ["a", "b"])
     text = found.text()
-    assert text.startswith("split val: 30 pictures, 360 x 480; in percent\n")
+    assert text.startswith("split val: 30 images, 360 x 480; in percent\n")
     value = found.runs[0].metrics.mean_iou
     assert f"a     {100 * value:.2f}" in text
     assert "stride  8  16" in text
@@ -42,7 +42,7 @@ def test_all_of_it_is_there(tmp_path: Path) -> None:
         *(f"{100 * one.low:+.2f}", "..", f"{100 * one.high:+.2f}", "better"),
     ]
     assert "better *" in text
-    assert "200 resamples of the 30 pictures" in text
+    assert "200 resamples of the 30 images" in text
     assert "not what another seed of the training would" in text
     assert "Of 3 classes some lie outside by chance" in text
     assert "ewer than" not in text
@@ -55,8 +55,8 @@ def test_what_the_intervals_cannot_say_is_said(tmp_path: Path) -> None:
     names = ("sky", "road", "tree", "pole")
     found = compared(tmp_path, ones, ["a", "b", "c"], classes=names)
     text = text_of(found)
-    assert "Fewer than 20 pictures: how often" in text
-    assert "Too few pictures for an interval (fewer than 6): pole." in text
+    assert "Fewer than 20 images: how often" in text
+    assert "Too few images for an interval (fewer than 6): pole." in text
     assert "2 runs against one: each has a chance to look real by luck." in text
 
 

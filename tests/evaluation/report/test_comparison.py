@@ -1,4 +1,4 @@
-"""The page and the pictures of a comparison: whole, of one file, and safe whatever names say."""
+"""The page and the images of a comparison: whole, of one file, and safe whatever names say."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_notebook_gets_the_same_without_a_page_around_it(found: Comparison) ->
     assert "currentColor" in text
 
 
-def test_pictures(found: Comparison, tmp_path: Path) -> None:
+def test_images(found: Comparison, tmp_path: Path) -> None:
     with Image.open(found.save(tmp_path / "c.png")) as image:
         assert image.format == "PNG"
         assert image.width > 900

@@ -1,4 +1,4 @@
-"""The pictures of a report are those that they are said to be, and small."""
+"""The images of a report are those that they are said to be, and small."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fullconv.data.io.images import read_picture
+from fullconv.data.io.images import read_image
 from fullconv.data.io.masks import read_mask
 from fullconv.data.synthetic import scenes as drawn
 from fullconv.data.synthetic.scenes import LABELS
 from fullconv.evaluation.evaluate import evaluate
 from fullconv.evaluation.metrics import Metrics, confusion_matrix
-from fullconv.evaluation.report.images import data_uri, pictures_of, ranked
+from fullconv.evaluation.report.images import data_uri, images_of, ranked
 from fullconv.evaluation.report.tables import facts_of
 from fullconv.inference.predictor import load
 from fullconv.visualization import overlay as draw
 
 
-def test_best_median_and_worst_by_each_pictures_own_mean_iou(
+def test_best_median_and_worst_by_each_images_own_mean_iou(
     model_folder: Path, tmp_path: Path
 ) -> None:
     scenes = drawn.write(tmp_path, train=2, val=5, test=2, size=(48, 64))
@@ -33,52 +33,52 @@ def test_best_median_and_worst_by_each_pictures_own_mean_iou(
     own = {}
     for pair in result.scored.dataset.splits["val"]:
         truth = read_mask(pair.mask, result.scored.dataset.labels)
-        found = predictor.label_map(read_picture(pair.picture))
+        found = predictor.label_map(read_image(pair.image))
         own[pair.name] = Metrics(LABELS.names, confusion_matrix(truth, found, 8)).mean_iou
     order = sorted(own, key=lambda name: -own[name])
     facts = facts_of(result, result.scored)
-    (pictures,) = pictures_of(result.scored, facts)
-    assert [shown.rank for shown in pictures.shown] == ["best", "median", "worst"]
-    assert [shown.name for shown in pictures.shown] == [order[0], order[2], order[4]]
-    assert [shown.mean_iou for shown in pictures.shown] == [own[order[k]] for k in (0, 2, 4)]
-    best = pictures.shown[0]
+    (images,) = images_of(result.scored, facts)
+    assert [shown.rank for shown in images.shown] == ["best", "median", "worst"]
+    assert [shown.name for shown in images.shown] == [order[0], order[2], order[4]]
+    assert [shown.mean_iou for shown in images.shown] == [own[order[k]] for k in (0, 2, 4)]
+    best = images.shown[0]
     pair = next(p for p in result.scored.dataset.splits["val"] if p.name == best.name)
     photo, truth, found, errors = (np.asarray(image.convert("RGB")) for image in best.images)
-    assert (photo == read_picture(pair.picture)).all()
+    assert (photo == read_image(pair.image)).all()
     ids = read_mask(pair.mask, LABELS)
     assert (truth == draw.colorize(ids, LABELS)).all()
-    called = predictor.label_map(read_picture(pair.picture))
+    called = predictor.label_map(read_image(pair.image))
     assert (found == draw.colorize(called, LABELS)).all()
     wrong = (errors == draw.WRONG).all(axis=2)
     assert (wrong == ((ids != called) & (ids != 255))).all()
-    assert set(pictures.crops) == set(facts[0].confused)
+    assert set(images.crops) == set(facts[0].confused)
     assert best.sheet().width > 4 * 200
 
 
-def test_large_pictures_are_made_smaller(model_folder: Path, tmp_path: Path) -> None:
+def test_large_images_are_made_smaller(model_folder: Path, tmp_path: Path) -> None:
     scenes = drawn.write(tmp_path, train=1, val=1, test=1, size=(240, 800))
     result = evaluate(load(model_folder, device="cpu"), scenes, split="val")
     assert result.scored is not None
-    (pictures,) = pictures_of(result.scored, facts_of(result, result.scored))
-    (shown,) = pictures.shown
+    (images,) = images_of(result.scored, facts_of(result, result.scored))
+    (shown,) = images.shown
     assert {image.size for image in shown.images} == {(640, 192)}
     assert sum(len(data_uri(image)) for image in shown.images) < 400_000
 
 
 @given(st.lists(st.floats(0, 1) | st.just(float("nan")), max_size=12))
-def test_ranks_are_of_different_pictures(picture_iou: list[float]) -> None:
-    found = ranked(picture_iou)
-    known = [iou for iou in picture_iou if iou == iou]
+def test_ranks_are_of_different_images(image_iou: list[float]) -> None:
+    found = ranked(image_iou)
+    known = [iou for iou in image_iou if iou == iou]
     assert len(found) == len(set(found.values())) == min(3, len(known))
     if known:
-        assert picture_iou[found["best"]] == max(known)
+        assert image_iou[found["best"]] == max(known)
     if len(known) > 1:
-        assert picture_iou[found["worst"]] == min(known)
+        assert image_iou[found["worst"]] == min(known)
     if len(known) > 2:
-        assert picture_iou[found["median"]] == sorted(known)[(len(known) - 1) // 2]
+        assert image_iou[found["median"]] == sorted(known)[(len(known) - 1) // 2]
 
 
-def test_a_data_uri_holds_the_picture() -> None:
+def test_a_data_uri_holds_the_image() -> None:
     ids = np.indices((20, 30))[1] // 10
     image = Image.fromarray(draw.colorize(ids, LABELS)).quantize(256)
     head, _, content = data_uri(image).partition(",")

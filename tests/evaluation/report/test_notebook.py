@@ -34,11 +34,11 @@ NAMES = ("sky", "<b>", "a & b")
 
 
 class Shown(HTMLParser):
-    """The words, tags and pictures of a piece of HTML."""
+    """The words, tags and images of a piece of HTML."""
 
     def __init__(self, found: Any) -> None:
         super().__init__()
-        self.words, self.tags, self.pictures, self.inside = "", [], [], ""
+        self.words, self.tags, self.images, self.inside = "", [], [], ""
         text = found._repr_html_()
         assert text.count("<div") == text.count("</div>")
         assert not re.search(r"https?://(?!www\.w3\.org)", text)
@@ -50,7 +50,7 @@ class Shown(HTMLParser):
         self.inside = tag
         if tag == "img":
             content = (dict(attrs)["src"] or "").partition(";base64,")[2]
-            self.pictures.append(Image.open(io.BytesIO(base64.b64decode(content))))
+            self.images.append(Image.open(io.BytesIO(base64.b64decode(content))))
 
     def handle_data(self, data: str) -> None:
         self.words += f"{data} " if self.inside != "style" else ""
@@ -59,8 +59,8 @@ class Shown(HTMLParser):
 def segmentation(height: int = 40, width: int = 60, **further: Any) -> Segmentation:
     mask = np.zeros((height, width), np.uint8)
     mask[height // 2 :] = 1
-    picture = np.full((height, width, 3), 200, np.uint8)
-    return Segmentation(mask, Labels(NAMES), picture, **further)
+    image = np.full((height, width, 3), 200, np.uint8)
+    return Segmentation(mask, Labels(NAMES), image, **further)
 
 
 def test_a_segmentation_shows_its_classes_and_their_shares() -> None:
@@ -68,10 +68,10 @@ def test_a_segmentation_shows_its_classes_and_their_shares() -> None:
     assert "<b>" in shown.words
     assert {"b", "i"}.isdisjoint(shown.tags)
     assert shown.words.count(" 50.0 ") == 4
-    assert "a & b" not in shown.words  # is not in the picture
+    assert "a & b" not in shown.words  # is not in the image
     assert "head rooms" in shown.words
-    assert [image.size for image in shown.pictures] == [(60, 40)] * 2
-    upper, lower = (np.asarray(shown.pictures[0])[row, 30].astype(int) for row in (5, 35))
+    assert [image.size for image in shown.images] == [(60, 40)] * 2
+    upper, lower = (np.asarray(shown.images[0])[row, 30].astype(int) for row in (5, 35))
     expected = (200 + np.array(Labels(NAMES).colors[:2])) / 2
     assert np.abs(np.stack([upper, lower]) - expected).max() < 8
 
@@ -79,8 +79,8 @@ def test_a_segmentation_shows_its_classes_and_their_shares() -> None:
 def test_a_black_background_is_no_veil() -> None:
     one = segmentation()
     labels = Labels(("background", "crack", "leaf"))
-    found = Segmentation(one.mask, labels, one.picture)
-    upper, lower = (np.asarray(Shown(found).pictures[0])[row, 30].astype(int) for row in (5, 35))
+    found = Segmentation(one.mask, labels, one.image)
+    upper, lower = (np.asarray(Shown(found).images[0])[row, 30].astype(int) for row in (5, 35))
     assert np.abs(upper - 200).max() < 8
     assert np.abs(lower - (164, 100, 100)).max() < 8
     assert re.search(r'class="swatch none"[^<]*</span>background', found._repr_html_())
@@ -90,7 +90,7 @@ def test_a_black_background_is_no_veil() -> None:
 def test_a_large_result_is_shown_small() -> None:
     large = segmentation(3000, 5000)
     shown = Shown(large)
-    assert shown.pictures[0].size == (720, 432)
+    assert shown.images[0].size == (720, 432)
     assert shown.size < 200_000
     with Image.open(io.BytesIO(large._repr_png_())) as image:
         assert image.format == "PNG"
@@ -103,7 +103,7 @@ def test_a_large_result_is_shown_small() -> None:
 @pytest.mark.parametrize("size", [(1, 1), (1, 900), (900, 1), (7, 1300)])
 def test_odd_sizes(size: tuple[int, int]) -> None:
     one = segmentation(*size)
-    assert max(Shown(one).pictures[0].size) <= 720
+    assert max(Shown(one).images[0].size) <= 720
     assert Image.open(io.BytesIO(one._repr_png_())).width >= 1
 
 
@@ -112,7 +112,7 @@ def test_ignored_and_unsure_pixels_have_a_line() -> None:
     one.mask[:20] = 255
     unsure = np.zeros(one.mask.shape, bool)
     unsure[:10] = True
-    words = Shown(Segmentation(one.mask, one.labels, one.picture, unsure=unsure)).words
+    words = Shown(Segmentation(one.mask, one.labels, one.image, unsure=unsure)).words
     assert re.search(r"ignore +25\.0 ", words)
     assert re.search(r"unsure +25\.0 ", words)
 
@@ -133,7 +133,7 @@ def test_metrics_show_the_four_numbers_and_every_class() -> None:
 
 def test_an_evaluation_shows_its_heads_and_its_card() -> None:
     card = protocol_card(
-        fingerprint="f" * 64, split="val", pictures=3, classes=NAMES, pretrained_on="",
+        fingerprint="f" * 64, split="val", images=3, classes=NAMES, pretrained_on="",
         ignored_pixels=5,
     )  # fmt: skip
     one = Metrics(NAMES, np.eye(3))
@@ -166,7 +166,7 @@ def test_grids_show_a_table_and_where_cells_sit() -> None:
     centres = [grid.centre(cell) for grid in found for cell in range(72)]
     assert shown.tags.count("circle") == sum(-0.5 <= centre <= 71.5 for centre in centres)
     one = Shown(Grid(32, 15.5, float("inf"), ("squeeze-excite",)))
-    assert "whole picture" in one.words
+    assert "whole image" in one.words
     assert "squeeze-excite" in one.words
     text = Grid(32, 15.5)._repr_html_()
     assert 'cx="160.0"' in text  # the edge between pixels 15 and 16, ten to a pixel
@@ -174,13 +174,13 @@ def test_grids_show_a_table_and_where_cells_sit() -> None:
     assert Shown(Grids()).tags.count("circle") == 0
 
 
-def test_a_data_set_shows_counts_classes_and_pictures(scenes: Path) -> None:
+def test_a_data_set_shows_counts_classes_and_images(scenes: Path) -> None:
     data = read(scenes)
     shown = Shown(data)
     assert "train 3, val 2, test 2" in shown.words
     assert all(name in shown.words for name in drawn.LABELS.names)
-    assert len(shown.pictures) == 6
-    assert all(max(image.size) <= 240 for image in shown.pictures)
+    assert len(shown.images) == 6
+    assert all(max(image.size) <= 240 for image in shown.images)
     report = check(scenes)
     words = Shown(report).words
     pixels = report.class_pixels["train"]
@@ -193,8 +193,8 @@ def test_a_data_set_with_damaged_files_is_shown_all_the_same(tmp_path: Path) -> 
     (root / "images/val/street_0000.jpg").write_bytes(b"nothing")
     Image.new("L", (9, 9)).save(root / "masks/test/street_0000.png")
     shown = Shown(read(root))
-    assert len(shown.pictures) == 2
-    assert "test/street_0000: picture and mask differ in size" in shown.words
+    assert len(shown.images) == 2
+    assert "test/street_0000: image and mask differ in size" in shown.words
     assert "val/street_0000: " in shown.words
 
 
@@ -204,7 +204,7 @@ def test_a_run_shows_its_numbers_curves_and_path(tmp_path: Path) -> None:
     assert "b" not in shown.tags
     assert "resnet18 · FCN-8s · 3 epochs · best in epoch 3" in shown.words
     assert "training loss" in shown.words
-    assert "on val, 5 pictures" in shown.words
+    assert "on val, 5 images" in shown.words
     assert str(run.model) in shown.words
     stage = Stage("FCN-32s", "m", 0.5, None, None, None, 1, 1.0)
     bare = fc.Run(tmp_path / "c", tmp_path / "c/model", {}, tmp_path, (), (stage,))

@@ -65,7 +65,7 @@ def test_what_is_confused_most_comes_first() -> None:
         (1, 2, 10),
     ]
     assert found[0].share == 0.3
-    assert found[0].picture == 4
+    assert found[0].image == 4
     assert most_confused(metrics(np.diag([5, 5])), Quality(["a", "b"])) == ()
 
 

@@ -29,7 +29,7 @@ class Mine(nn.Module):
         ("tf_mobilenetv3_small_minimal_100", 224, 0.5),  # as Google's networks want them
     ],
 )
-def test_what_the_source_says_of_its_pictures(name: str, size: int, mean: float) -> None:
+def test_what_the_source_says_of_its_images(name: str, size: int, mean: float) -> None:
     """timm's pretrained_cfg, torchvision's weights."""
     found = load_classifier(name)
     assert found.size == size
@@ -58,11 +58,11 @@ def test_a_module_of_ones_own_is_copied() -> None:
     assert load_classifier(module).card.mean == (0.1, 0.2, 0.3)
     assert load_classifier(module, size=32).size == 32
     module.pretrained_cfg = {"input_size": (3, 96, 64)}
-    with pytest.raises(FullconvError, match="Mine is for pictures of 96 x 64 pixels"):
+    with pytest.raises(FullconvError, match="Mine is for images of 96 x 64 pixels"):
         load_classifier(module)
 
 
-def test_what_a_card_says_of_its_pictures_counts(tmp_path: Path) -> None:
+def test_what_a_card_says_of_its_images_counts(tmp_path: Path) -> None:
     path = tmp_path / "card.toml"
     path.write_text('source = "timm"\nname = "test_resnet"\nmean = [0.1, 0.2, 0.3]\n')
     assert load_classifier(path).card.mean == (0.1, 0.2, 0.3)
@@ -76,7 +76,7 @@ def test_what_a_card_says_of_its_pictures_counts(tmp_path: Path) -> None:
         ("torchvision:resnet81", {}, "no classifier 'resnet81'", "torchvision:resnet18"),
         ("keras:resnet", {}, "classifier source 'keras' is not known", 'source = "timm"'),
         ("none.toml", {}, "no backbone card at none.toml", "ls"),
-        (Mine(), {"size": -3}, "Mine is for pictures of -3 x -3 pixels", "size=224"),
+        (Mine(), {"size": -3}, "Mine is for images of -3 x -3 pixels", "size=224"),
         (BackboneCard("timm", "test_resnet", {"colour": 1}), {}, "cannot be built", "options"),
         (BackboneCard("torchvision", "resnet18", {"colour": 1}), {}, "be built", "options"),
     ],

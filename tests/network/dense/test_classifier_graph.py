@@ -127,10 +127,10 @@ def test_modules_that_change_the_list_that_they_are_given() -> None:
 @pytest.mark.parametrize(
     ("classifier", "message", "hint"),
     [
-        (trunk(), "it returns (1, 6, 5, 5) for one picture; a classifier returns scores", "fc."),
+        (trunk(), "it returns (1, 6, 5, 5) for one image; a classifier returns scores", "fc."),
         (
             nn.Sequential(nn.Flatten(), nn.Linear(9, 2)),
-            "it does not run on a picture of 21 x",
+            "it does not run on an image of 21 x",
             "fc",
         ),
         (
@@ -152,7 +152,7 @@ def test_a_dictionary_is_no_row_of_scores() -> None:
         def forward(self, x: Tensor) -> Any:
             return {"logits": super().forward(x)}
 
-    with pytest.raises(FullconvError, match="it returns dict for one picture"):
+    with pytest.raises(FullconvError, match="it returns dict for one image"):
         open_classifier(Named(average()), WINDOW, "it")
 
 

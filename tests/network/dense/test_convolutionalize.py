@@ -12,7 +12,7 @@ import torch
 import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sliding import CHANNELS, STRIDE, WINDOW, Made, over_crops, picture, random_weights
+from sliding import CHANNELS, STRIDE, WINDOW, Made, over_crops, random_image, random_weights
 from torch import Tensor, nn
 
 import fullconv as fc
@@ -169,7 +169,7 @@ def test_vggs_fc6_is_a_convolution_of_7_x_7() -> None:
 @given(st.integers(WINDOW, 70), st.integers(WINDOW, 70))
 def test_without_padding_every_cell_of_any_size_is_the_crop(height: int, width: int) -> None:
     dense, classifier = local()
-    images = picture(height, width)
+    images = random_image(height, width)
     with torch.no_grad():
         found = dense(images)
     wanted = over_crops(classifier, images)
@@ -216,7 +216,7 @@ def test_alexnet_without_padding_is_exact_at_each_cell() -> None:
     dense = convolutionalize(module, size=side)
     assert dense.is_local
     assert dense.caveats() == []
-    images = picture(side + 32, side + 70)
+    images = random_image(side + 32, side + 70)
     with torch.no_grad():
         found = dense(images)
     wanted = over_crops(module, images, window=side, stride=32)
@@ -225,11 +225,11 @@ def test_alexnet_without_padding_is_exact_at_each_cell() -> None:
 
 
 def test_squeeze_excite_is_named_and_what_it_does_is_so() -> None:
-    """Equal on its own size; on a larger picture the cells change with what lies far from them."""
+    """Equal on its own size; on a larger image the cells change with what lies far from them."""
     module = untouched("test_efficientnet")
     dense = convolutionalize(module)
     (text,) = dense.caveats()
-    assert text.startswith("sees the whole picture: SqueezeExcite (global pooling). On pictures of")
+    assert text.startswith("sees the whole image: SqueezeExcite (global pooling). On images of")
     assert not dense.is_local
     images = torch.randn(1, 3, dense.size + 1024, dense.size)
     other = images.clone()
@@ -254,7 +254,7 @@ def test_padding_that_depends_on_the_size_keeps_its_phase(down: int, right: int)
     """SAME padding: what is left over below and right is cut, so that each cell stays itself."""
     dense = same()
     assert dense.step == 32
-    assert "pictures are cut to 96 x 96 pixels and multiples of 32 more" in dense.caveats()[1]
+    assert "images are cut to 96 x 96 pixels and multiples of 32 more" in dense.caveats()[1]
     images = torch.randn(1, 3, 96 + down, 96 + right)
     with torch.inference_mode():
         found = dense(images)
@@ -336,7 +336,7 @@ def test_a_module_of_ones_own_stays_as_it_was() -> None:
 
 def test_it_can_be_trained() -> None:
     dense, _ = local()
-    images = picture(WINDOW + STRIDE, WINDOW)
+    images = random_image(WINDOW + STRIDE, WINDOW)
     dense(images).sum().backward()
     assert all(parameter.grad is not None for parameter in dense.parameters())
     dense.zero_grad()
@@ -345,10 +345,10 @@ def test_it_can_be_trained() -> None:
 @pytest.mark.parametrize(
     ("classifier", "message", "hint"),
     [
-        ("test_vit", "its scores are made of the whole picture by Attention (attention)", "put"),
+        ("test_vit", "its scores are made of the whole image by Attention (attention)", "put"),
         (
             BackboneCard("timm", "swin_tiny_patch4_window7_224", {"depths": (1, 1, 1, 1)}),
-            "timm swin_tiny_patch4_window7_224 takes pictures of 224 x 224 pixels alone, and so "
+            "timm swin_tiny_patch4_window7_224 takes images of 224 x 224 pixels alone, and so "
             "cannot be made dense",
             "fc.convolutionalize(",
         ),
@@ -377,7 +377,7 @@ def test_position_embeddings_are_the_reason() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.end(self.features(x) + self.position)  # type: ignore[operator, no-any-return]
 
-    with pytest.raises(FullconvError, match="Placed takes pictures of 21 x 21 pixels alone"):
+    with pytest.raises(FullconvError, match="Placed takes images of 21 x 21 pixels alone"):
         convolutionalize(Placed(), size=WINDOW)
 
 
@@ -389,7 +389,7 @@ def test_pooling_out_of_sight_is_refused() -> None:
             return nn.functional.avg_pool2d(x, (x.shape[2], x.shape[3]))
 
     end = nn.Sequential(Hidden(), nn.Flatten(), nn.Linear(CHANNELS, 4))
-    with pytest.raises(FullconvError, match="it gives 1 x 1 cells for a picture of 41 x 61 pixels"):
+    with pytest.raises(FullconvError, match="it gives 1 x 1 cells for an image of 41 x 61 pixels"):
         convolutionalize(Made(end), size=WINDOW)
 
 
@@ -410,10 +410,10 @@ def test_an_end_that_differs_is_refused_with_the_difference() -> None:
     assert "classifier.double()" in caught.value.hint
 
 
-def test_pictures_that_are_too_small() -> None:
+def test_images_that_are_too_small() -> None:
     with pytest.raises(FullconvError) as caught:
-        local()[0](picture(WINDOW - 1, 40))
-    assert "a picture of 20 x 40 pixels (height x width); Made looks at 21 x 21" in (
+        local()[0](random_image(WINDOW - 1, 40))
+    assert "an image of 20 x 40 pixels (height x width); Made looks at 21 x 21" in (
         caught.value.message
     )
     assert "interpolate(images, (21, 21)" in caught.value.hint

@@ -7,12 +7,12 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from sliding import CHANNELS, STRIDE, WINDOW, End, Made, over_crops, picture, random_weights
+from sliding import CHANNELS, STRIDE, WINDOW, End, Made, over_crops, random_image, random_weights
 from torch import Tensor, nn
 
 from fullconv.network.dense.convolutionalize import convolutionalize
 
-SIDE = 5  # cells of the map on the classifier's own pictures
+SIDE = 5  # cells of the map on the classifier's own images
 
 
 class Normed(nn.Module):
@@ -153,7 +153,7 @@ def test_every_cell_is_the_classifier_on_the_crop_of_its_window(name: str) -> No
     assert dense.is_local
     assert (dense.grid.stride, dense.grid.offset) == (STRIDE, (WINDOW - 1) / 2)
     for size in ((WINDOW, WINDOW), (WINDOW + STRIDE, WINDOW + 3 * STRIDE + 2)):
-        images = picture(*size)
+        images = random_image(*size)
         wanted = over_crops(classifier, images)
         with torch.no_grad():
             found = dense(images)

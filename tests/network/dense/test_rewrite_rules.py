@@ -60,7 +60,7 @@ def fc(inputs: int = CHANNELS) -> nn.Linear:
         ),
         (
             End(lambda m, x: m.fc(F.layer_norm(x, (5, 5)).flatten(1)), fc=fc(FLAT)),
-            "Made takes pictures of 21 x 21 pixels alone, and so cannot be made dense",
+            "Made takes images of 21 x 21 pixels alone, and so cannot be made dense",
         ),
         (
             End(
@@ -106,7 +106,7 @@ def test_what_cannot_slide_is_named(end: nn.Module, message: str) -> None:
 
 
 def test_what_looks_alike_at_every_cell_and_is_not_differs_in_the_proof() -> None:
-    """Behind the pooling, on the classifier's own pictures, a map of one cell is normalised."""
+    """Behind the pooling, on the classifier's own images, a map of one cell is normalised."""
     end = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.GroupNorm(2, CHANNELS), nn.Flatten(), fc())
     with pytest.raises(FullconvError) as caught:
         convolutionalize(random_weights(Made(end)), size=WINDOW)
@@ -121,5 +121,5 @@ def test_a_whole_that_is_read_behind_the_trunk() -> None:
             x = x * pooled[:, :, None, None]
             return self.end(x.mean((2, 3)) + pooled)  # type: ignore[operator, no-any-return]
 
-    with pytest.raises(FullconvError, match="reads what was made of the whole picture: Twice"):
+    with pytest.raises(FullconvError, match="reads what was made of the whole image: Twice"):
         convolutionalize(random_weights(Twice(fc())), size=WINDOW)

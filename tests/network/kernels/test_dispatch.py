@@ -119,7 +119,7 @@ def smooth_scores(classes: int, cells: tuple[int, int], seed: int = 0, count: in
 
 @pytest.mark.parametrize("classes", [2, 11, 21, 150, 300])
 @pytest.mark.parametrize("grid", [Grid(8, 3.5), Grid(8, 0), Grid(32, 15.5), Grid(4, -7)])
-def test_a_whole_picture(way: str, classes: int, grid: Grid) -> None:
+def test_a_whole_image(way: str, classes: int, grid: Grid) -> None:
     """Sizes at which every part of the walk runs: tiles, ends of rows, gaps of all lengths."""
     size = (int(grid.stride * 4) + 5, int(min(grid.stride, 8) * 40) + 3)
     values = smooth_scores(classes, (5, 41))

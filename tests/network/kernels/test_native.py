@@ -166,7 +166,7 @@ def test_its_absence_is_an_error_where_it_is_asked_for(monkeypatch: pytest.Monke
 
 
 @built
-def test_a_picture_without_pixels() -> None:
+def test_a_image_without_pixels() -> None:
     values = torch.zeros(0, 3, 2, 2)
     assert native.labels(values, Grid(8, 0), (9, 9)).shape == (0, 9, 9)
     loss = readings.loss(values, Grid(8, 0), torch.zeros(0, 9, 9, dtype=torch.uint8))

@@ -31,7 +31,7 @@ def test_full_is_as_defined(
 
 
 def test_strips_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A picture of many strips, wider than one by itself."""
+    """An image of many strips, wider than one by itself."""
     generator = torch.Generator().manual_seed(2)
     values = torch.randn(2, 3, 9, 40, generator=generator, dtype=torch.float64)
     grid, size = Grid(8, 3.5), (71, 319)

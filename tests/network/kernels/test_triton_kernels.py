@@ -101,7 +101,7 @@ def test_it_compiles(
 
 
 def test_it_is_compiled_once_for_all_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Training on pictures of many sizes would wait for the compiler again and again."""
+    """Training on images of many sizes would wait for the compiler again and again."""
     usual = launched(monkeypatch)
     for values, size in (((1, 17, 1, 1), (1, 1)), ((8, 32, 64, 64), (512, 512))):
         for name, calls in launched(monkeypatch, values=values, size=size).items():

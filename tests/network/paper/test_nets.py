@@ -67,15 +67,15 @@ def photo(height: int, width: int, seed: int = 1) -> Tensor:
     return torch.randint(0, 256, (1, 3, height, width), generator=generator, dtype=torch.uint8)
 
 
-def as_caffe(picture: Tensor) -> Tensor:
+def as_caffe(image: Tensor) -> Tensor:
     """BGR, 0-255, less the mean, in float64."""
-    return picture.double().flip(1) - torch.tensor(MEAN_BGR, dtype=torch.float64).view(3, 1, 1)
+    return image.double().flip(1) - torch.tensor(MEAN_BGR, dtype=torch.float64).view(3, 1, 1)
 
 
-def as_ours(picture: Tensor) -> Tensor:
+def as_ours(image: Tensor) -> Tensor:
     """As `Model.normalise` does it with the mean and std of Caffe."""
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (CAFFE_MEAN, CAFFE_STD))
-    return (picture.float() / 255 - mean) / std
+    return (image.float() / 255 - mean) / std
 
 
 @pytest.mark.parametrize("net", NETS)
@@ -84,9 +84,9 @@ def test_the_original_form_equals_the_caffe_definition(net: str) -> None:
     blobs = drawn_blobs(weights, classes=5, width=WIDTH)
     ours = with_weights(name, stride, blobs)
     for size in SIZES:
-        picture = photo(*size)
+        image = photo(*size)
         with torch.no_grad():
-            scores, wanted = ours(as_ours(picture)), scores_of(as_caffe(picture), blobs, net)
+            scores, wanted = ours(as_ours(image)), scores_of(as_caffe(image), blobs, net)
         full = scores.full()
         assert full.shape == (1, 5, *size)
         assert wanted.std() > 0.01 * wanted.abs().max()  # there is something to compare
@@ -97,8 +97,8 @@ def test_the_original_form_equals_the_caffe_definition(net: str) -> None:
 
 
 def test_every_skip_of_the_test_above_is_heard() -> None:
-    blobs, picture = drawn_blobs("vgg16", classes=5, width=WIDTH), as_caffe(photo(97, 64))
-    scores = {net: scores_of(picture, blobs, net) for net in ("32s", "16s", "8s", "8s-atonce")}
+    blobs, image = drawn_blobs("vgg16", classes=5, width=WIDTH), as_caffe(photo(97, 64))
+    scores = {net: scores_of(image, blobs, net) for net in ("32s", "16s", "8s", "8s-atonce")}
     for one, other in (("32s", "16s"), ("16s", "8s"), ("8s", "8s-atonce")):
         apart = (scores[one] - scores[other]).abs().max()
         assert apart > 0.01 * scores[one].abs().max()
@@ -120,9 +120,9 @@ def test_the_original_form_equals_torchfcn(network: str) -> None:
                 state[f"{layer}.{part}"].copy_(value.data)
     peer.load_state_dict(state)
     for height, width in SIZES:
-        picture = 60 * torch.randn(1, 3, height, width)
+        image = 60 * torch.randn(1, 3, height, width)
         with torch.no_grad():
-            wanted, full = peer(picture), ours(picture).full()
+            wanted, full = peer(image), ours(image).full()
         assert (full - wanted).abs().max() < 1e-4 * wanted.abs().max()
 
 
@@ -294,7 +294,7 @@ def classifier(widths: list[int], dense: int) -> nn.Module:
 @pytest.mark.parametrize("layout", ["torchvision", "timm"])
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_weights_of_a_classifier_carry_over(tmp_path: Path, layout: str, suffix: str) -> None:
-    """The aligned form on a picture of 224 x 224: its middle cell sees what the classifier sees."""
+    """The aligned form on an image of 224 x 224: its middle cell sees what the classifier sees."""
     from safetensors.torch import save_file
 
     torch.manual_seed(2)
@@ -316,10 +316,10 @@ def test_weights_of_a_classifier_carry_over(tmp_path: Path, layout: str, suffix:
     card = replace(narrow("vgg16-aligned"), weights=path)
     backbone = build(card, stride=32).eval()
     assert backbone.card.mean == (0.485, 0.456, 0.406)
-    picture = torch.randn(1, 3, 224, 224)
+    image = torch.randn(1, 3, 224, 224)
     with torch.no_grad():
-        wanted = F.relu(network.classifier[:4](network.features(picture).flatten(1)))  # type: ignore
-        (feature,) = backbone(picture)
+        wanted = F.relu(network.classifier[:4](network.features(image).flatten(1)))  # type: ignore
+        (feature,) = backbone(image)
     assert wanted.std() > 0.01
     torch.testing.assert_close(feature[:, :, 3, 3], wanted, rtol=1e-4, atol=1e-5)
 
@@ -346,8 +346,8 @@ def test_torchvisions_alexnet_carries_over(tmp_path: Path) -> None:
     path = tmp_path / "alexnet.pth"
     torch.save(state, path)
     backbone = build(replace(narrow("alexnet_owt-aligned"), weights=path), stride=32).eval()
-    picture = torch.randn(1, 3, 225, 225)  # 32 k + 1: nothing is padded
-    x = picture
+    image = torch.randn(1, 3, 225, 225)  # 32 k + 1: nothing is padded
+    x = image
     with torch.no_grad():
         for layer, stride, pad in ((0, 4, 5), (3, 1, 2), (6, 1, 1), (8, 1, 1), (10, 1, 1)):
             weight, bias = (state[f"features.{layer}.{part}"] for part in ("weight", "bias"))
@@ -358,7 +358,7 @@ def test_torchvisions_alexnet_carries_over(tmp_path: Path) -> None:
         x = x[:, :, :6, :6].flatten(1)
         for layer in (1, 4):
             x = F.relu(F.linear(x, *(state[f"classifier.{layer}.{p}"] for p in ("weight", "bias"))))
-        (feature,) = backbone(picture)
+        (feature,) = backbone(image)
     assert x.std() > 0.01
     torch.testing.assert_close(feature[:, :, 2, 2], x, rtol=1e-4, atol=1e-4)
 

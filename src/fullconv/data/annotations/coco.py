@@ -1,4 +1,4 @@
-"""COCO: one JSON file for many pictures, made semantic.
+"""COCO: one JSON file for many images, made semantic.
 
 An annotation is an object of a category: outlines, of several parts perhaps, or run lengths.
 Categories become classes in the order of their ids, by name, without gaps. COCO does not say which
@@ -36,8 +36,8 @@ class Contents:
 
     Args:
         names: class names, in the order of the category ids.
-        annotated: the pictures that can be read.
-        problems: one for each picture that cannot.
+        annotated: the images that can be read.
+        problems: one for each image that cannot.
         crowds: regions of a crowd.
         by_area: whether the shapes are in the order of their areas.
     """
@@ -73,7 +73,7 @@ def gather(
             found.problems.append(error)
             continue
         found.names += contents.names
-        found.pictures += contents.annotated
+        found.images += contents.annotated
         found.problems += contents.problems
         crowds += contents.crowds
         by_area = by_area or contents.by_area
@@ -97,7 +97,7 @@ def read_file(
     find: Finder,
     left_out: Counter[str],
 ) -> Contents:
-    """All pictures of one file. `order` is "area", "file" or "auto": as in the file where it was
+    """All images of one file. `order` is "area", "file" or "auto": as in the file where it was
     made from labelme, whose order has a meaning, else by area. `left_out` as in labelme.py."""
     categories = _categories(path, table)
     if order == "auto":
@@ -119,10 +119,10 @@ def read_file(
             contents.annotated.append(_annotated(path, image, split, find, shapes))
             contents.crowds += sum(bool(entry.get("iscrowd")) for entry in mine)
         except FullconvError as error:
-            where = f"{path}, picture {image.get('file_name', image.get('id'))!r}"
+            where = f"{path}, image {image.get('file_name', image.get('id'))!r}"
             contents.problems.append(FullconvError(f"{where}: {error.message}", error.hint))
     if rest := sum(map(len, entries.values())):
-        left_out[f"annotations of pictures that {path.name} does not list"] += rest
+        left_out[f"annotations of images that {path.name} does not list"] += rest
     return contents
 
 
@@ -158,23 +158,23 @@ def _from_labelme(table: dict[str, Any]) -> bool:
 
 
 def _annotated(
-    path: Path, image: dict[str, Any], split: str, find: Finder, shapes: tuple[Shape, ...]
+    path: Path, entry: dict[str, Any], split: str, find: Finder, shapes: tuple[Shape, ...]
 ) -> Annotated:
-    name = image.get("file_name")
+    name = entry.get("file_name")
     if not isinstance(name, str) or not name:
         raise FullconvError("it has no file_name.", '"file_name": "a.jpg"')
-    picture = find(path, name)
-    size, suffix = look_at(picture, image.get("height"), image.get("width"))
+    image = find(path, name)
+    size, suffix = look_at(image, entry.get("height"), entry.get("width"))
     for shape in shapes:
         for part in shape.parts:
             if getattr(part, "size", size) != size:
                 raise FullconvError(
-                    f"run lengths of the size {part.size}, but the picture has {size} "  # type: ignore[attr-defined]
+                    f"run lengths of the size {part.size}, but the image has {size} "  # type: ignore[attr-defined]
                     "(height, width).",
                     f'"size": [{size[0]}, {size[1]}]   # and counts that belong to it',
                 )
     stem = PurePosixPath(name.replace("\\", "/"))
-    return Annotated(path, str(stem.with_suffix("")), split, picture, suffix, size, shapes)
+    return Annotated(path, str(stem.with_suffix("")), split, image, suffix, size, shapes)
 
 
 def _shapes(
@@ -184,7 +184,7 @@ def _shapes(
     image: dict[str, Any],
     left_out: Counter[str],
 ) -> tuple[Shape, ...]:
-    """The shapes of a picture, the lowest first."""
+    """The shapes of an image, the lowest first."""
     ranked = []
     for entry in entries:
         try:

@@ -1,4 +1,4 @@
-"""Convert: annotations of any tool, and masks in any layout -> plain pictures, id masks and a
+"""Convert: annotations of any tool, and masks in any layout -> plain images, id masks and a
 dataset.toml.
 
     OUT/images/[SPLIT/]a.jpg     copied byte for byte (or taken out of the annotation file)
@@ -36,7 +36,7 @@ from fullconv.data.download.download import located
 from fullconv.data.io.masks import write_mask
 from fullconv.data.layouts import dataset as layouts
 from fullconv.data.layouts.class_table import SETTINGS_NAME
-from fullconv.data.layouts.pairing import pictures_in
+from fullconv.data.layouts.pairing import images_in
 from fullconv.data.layouts.paths import fresh, require_new
 
 Progress = Callable[[int, int], None]
@@ -54,7 +54,7 @@ class Converted:
         source, out: the folders (or the one file) that were named.
         layout: a tool ("labelme", "coco", "label-studio", "ultralytics") or a layout of masks.
         reason: what it was recognised by, in words.
-        splits: split, or "all" where none is known -> pictures.
+        splits: split, or "all" where none is known -> images.
         labels: the class table.
         notes: what was decided without being told, and what was left out.
     """
@@ -74,7 +74,7 @@ class Converted:
             "out": str(self.out),
             "layout": self.layout,
             "reason": self.reason,
-            "pictures": sum(self.splits.values()),
+            "images": sum(self.splits.values()),
             "splits": self.splits,
             "classes": list(self.labels.names),
             "ignore_index": self.labels.ignore_index,
@@ -87,7 +87,7 @@ class Converted:
         names = ", ".join(self.labels.names)
         return "\n".join([
             f"{self.source}: {self.layout}, because of {self.reason}",
-            f"{plural(sum(self.splits.values()), 'picture')} ({parts}) -> {self.out}",
+            f"{plural(sum(self.splits.values()), 'image')} ({parts}) -> {self.out}",
             f"{plural(len(self.labels), 'class', 'classes')}: {names}",
             *(f"note: {note}" for note in self.notes),
             f"next: {shell_command('fullconv', 'check', self.out)}",
@@ -135,15 +135,15 @@ def _from_annotations(
     root: Path, source: Path, out: Path, found: Annotations, progress: Progress | None
 ) -> Converted:
     """What was drawn, painted."""
-    if found.problems or not found.pictures:
+    if found.problems or not found.images:
         raise _refusal(source, found)
     labels = class_table(found.names)
-    pictures = _with_splits(found.pictures)
-    notes = [*found.notes, *_left_alone(pictures, found)]
-    lost = _write(pictures, labels, out, progress)
+    images = _with_splits(found.images)
+    notes = [*found.notes, *_left_alone(images, found)]
+    lost = _write(images, labels, out, progress)
     if lost:
         notes.append(f"left out: {plural(lost, 'shape')} without the centre of a pixel inside")
-    counted = Counter(picture.split or "all" for picture in pictures)
+    counted = Counter(image.split or "all" for image in images)
     splits = {split: counted[split] for split in ("train", "val", "test", "all") if counted[split]}
     return Converted(source, out, found.tool, found.reason, splits, labels, tuple(notes))
 
@@ -166,50 +166,50 @@ def _from_masks(
     return Converted(source, out, dataset.layout, reason, copy.splits, copy.labels, tuple(notes))
 
 
-def _with_splits(pictures: list[Annotated]) -> list[Annotated]:
-    """With names that are files' names, each once; and with splits where every picture has one."""
-    split = all(picture.split for picture in pictures)
+def _with_splits(images: list[Annotated]) -> list[Annotated]:
+    """With names that are files' names, each once; and with splits where every image has one."""
+    split = all(image.split for image in images)
     taken: set[str] = set()
     done = []
-    for picture in pictures:
-        parts = [part for part in PurePosixPath(picture.name).parts if part not in ("..", "/")]
+    for image in images:
+        parts = [part for part in PurePosixPath(image.name).parts if part not in ("..", "/")]
         whole = "_".join(parts)
-        again = (f"{whole}_{number}" for number in range(2, len(pictures) + 2))
-        names = [name.lstrip(".") or "picture" for name in (parts[-1], whole)]
+        again = (f"{whole}_{number}" for number in range(2, len(images) + 2))
+        names = [name.lstrip(".") or "image" for name in (parts[-1], whole)]
         name = next(n for n in (*names, *again) if n.lower() not in taken)
         taken.add(name.lower())
-        done.append(replace(picture, name=name, split=picture.split if split else ""))
+        done.append(replace(image, name=name, split=image.split if split else ""))
     return done
 
 
-def _left_alone(pictures: list[Annotated], found: Annotations) -> list[str]:
+def _left_alone(images: list[Annotated], found: Annotations) -> list[str]:
     """Notes on what is there and not used."""
     notes = ['class 0 is "background": what no shape covers']
     notes += [f"left out: {count} {what}" for what, count in sorted(found.left_out.items())]
-    used = {picture.picture.resolve() for picture in pictures if picture.picture}
-    there = {path for folder in {path.parent for path in used} for path in pictures_in(folder)}
+    used = {image.image.resolve() for image in images if image.image}
+    there = {path for folder in {path.parent for path in used} for path in images_in(folder)}
     if alone := sorted(there - used):
-        pictures_alone = plural(len(alone), "picture")
-        notes.append(f"left out: {pictures_alone} without annotations, such as {alone[0]}")
+        images_alone = plural(len(alone), "image")
+        notes.append(f"left out: {images_alone} without annotations, such as {alone[0]}")
     if found.others:
         files = plural(len(found.others), "JSON file")
         notes.append(f"left out: {files} of another kind, such as {found.others[0]}")
     return notes
 
 
-def _write(pictures: list[Annotated], labels: Labels, out: Path, progress: Progress | None) -> int:
+def _write(images: list[Annotated], labels: Labels, out: Path, progress: Progress | None) -> int:
     """The data set; all of it, or nothing. Gives the number of shapes that left no pixel."""
     new = not out.exists()
 
-    def write_one(picture: Annotated) -> int:
-        ids, lost = paint(picture, labels)
-        write_mask(out / "masks" / picture.split / f"{picture.name}.png", ids, labels)
-        copy = out / "images" / picture.split / (picture.name + picture.suffix)
+    def write_one(image: Annotated) -> int:
+        ids, lost = paint(image, labels)
+        write_mask(out / "masks" / image.split / f"{image.name}.png", ids, labels)
+        copy = out / "images" / image.split / (image.name + image.suffix)
         copy.parent.mkdir(parents=True, exist_ok=True)
-        if picture.picture is None:
-            copy.write_bytes(labelme.picture_bytes(kinds.read_json(picture.source)))
+        if image.image is None:
+            copy.write_bytes(labelme.image_bytes(kinds.read_json(image.source)))
         else:
-            shutil.copyfile(picture.picture, copy)
+            shutil.copyfile(image.image, copy)
         return lost
 
     names = ", ".join(json.dumps(name, ensure_ascii=False) for name in labels.names)
@@ -217,10 +217,10 @@ def _write(pictures: list[Annotated], labels: Labels, out: Path, progress: Progr
     lost = 0
     try:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for done, count in enumerate(pool.map(write_one, pictures), 1):
+            for done, count in enumerate(pool.map(write_one, images), 1):
                 lost += count
                 if progress is not None:
-                    progress(done, len(pictures))
+                    progress(done, len(images))
         (out / SETTINGS_NAME).write_text(table, encoding="utf-8", newline="\n")
     except BaseException:
         for folder in (out / "images", out / "masks"):
@@ -243,14 +243,14 @@ def _refusal(source: Path, found: Annotations) -> FullconvError:
     problems = found.problems
     if not problems:
         return FullconvError(
-            f"{source} holds no {found.tool} picture to convert. {kinds.EXPECTED}{_seen(found)}",
+            f"{source} holds no {found.tool} image to convert. {kinds.EXPECTED}{_seen(found)}",
             shell_command("fullconv", "check", source),
         )
     if len(problems) == 1:
         return problems[0]
     lines = [problem.message for problem in problems[:_LISTED]]
     lines += [f"... and {len(problems) - _LISTED} more"] if len(problems) > _LISTED else []
-    head = f"{len(problems)} files or pictures cannot be converted, and nothing was written:"
+    head = f"{len(problems)} files or images cannot be converted, and nothing was written:"
     return FullconvError("\n  ".join([head, *lines]), f"{problems[0].hint}   # for the first")
 
 

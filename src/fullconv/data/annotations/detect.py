@@ -102,7 +102,7 @@ def read_json(path: Path) -> Any:
 
 
 def _look(root: Path, source: Path, tool: str | None) -> _Found:
-    """Every JSON file once; of labelme's only the shapes are kept, not the pictures in them."""
+    """Every JSON file once; of labelme's only the shapes are kept, not the images in them."""
     found = _Found()
     if tool in (None, "ultralytics") and source.is_dir():
         found.texts = label_files(root)

@@ -1,4 +1,4 @@
-"""Places: the picture that an annotation file names, wherever it was copied to, and its split."""
+"""Places: the image that an annotation file names, wherever it was copied to, and its split."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from pathlib import Path, PurePosixPath
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.text import shell_command
-from fullconv.data.io.images import PICTURE_SUFFIXES
-from fullconv.data.layouts.pairing import SPLITS, folders_in, pictures_in
+from fullconv.data.io.images import IMAGE_SUFFIXES
+from fullconv.data.layouts.pairing import SPLITS, folders_in, images_in
 
 
 class Finder:
-    """Finds the picture that an annotation file names: where it says, seen from the file's folder
+    """Finds the image that an annotation file names: where it says, seen from the file's folder
     or from the root; else by its name anywhere below the root, or in a folder beside the file's.
 
     Args:
         root: the folder of all annotation files.
-        key: what the files call a picture by, for the line to paste.
+        key: what the files call an image by, for the line to paste.
     """
 
     def __init__(self, root: Path, key: str) -> None:
         self.root = root
         self.key = key
-        self.below: dict[str, set[Path]] | None = None  # name -> pictures
+        self.below: dict[str, set[Path]] | None = None  # name -> images
         self.beside: dict[Path, dict[str, set[Path]]] = {}  # for each folder
 
     def __call__(self, path: Path, *names: str) -> Path:
-        """The picture of the first name that there is one of. `path` is the annotation file."""
+        """The image of the first name that there is one of. `path` is the annotation file."""
         inside = [name.replace("\\", "/") for name in names]
         for name in inside:
             for folder in (path.parent, self.root):
@@ -44,31 +44,31 @@ class Finder:
             if closest:
                 listed = ", ".join(map(str, sorted(closest)[:4]))
                 raise FullconvError(
-                    f"{len(closest)} pictures have its name: {listed}; expected one.",
+                    f"{len(closest)} images have its name: {listed}; expected one.",
                     f'"{self.key}": "{os.path.relpath(min(closest), path.parent)}"',
                 )
         called = list(dict.fromkeys(PurePosixPath(name).name for name in inside))
         which = "of its name" if len(called) == 1 else "called " + " or ".join(called)
         raise FullconvError(
-            f"the picture is missing; there is no {path.parent / inside[0]}, nor one {which} in or "
+            f"the image is missing; there is no {path.parent / inside[0]}, nor one {which} in or "
             f"below {self.root}.",
             shell_command("cp", f"/where/it/is/{PurePosixPath(inside[0]).name}", path.parent),
         )
 
     def _called(self, name: str, beside: Path) -> set[Path]:
-        """All pictures of a name, below the root and in the folders of another one."""
+        """All images of a name, below the root and in the folders of another one."""
         if self.below is None:
             files = self.root.resolve().rglob("*")
-            self.below = _by_name(p for p in files if p.suffix.lower() in PICTURE_SUFFIXES)
+            self.below = _by_name(p for p in files if p.suffix.lower() in IMAGE_SUFFIXES)
         if beside not in self.beside:
-            self.beside[beside] = _by_name(p for f in folders_in(beside) for p in pictures_in(f))
+            self.beside[beside] = _by_name(p for f in folders_in(beside) for p in images_in(f))
         return self.below.get(name, set()) | self.beside[beside].get(name, set())
 
 
-def _by_name(pictures: Iterable[Path]) -> dict[str, set[Path]]:
+def _by_name(images: Iterable[Path]) -> dict[str, set[Path]]:
     found: dict[str, set[Path]] = {}
-    for picture in pictures:
-        found.setdefault(picture.name, set()).add(picture)
+    for image in images:
+        found.setdefault(image.name, set()).add(image)
     return found
 
 

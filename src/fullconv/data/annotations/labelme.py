@@ -1,8 +1,8 @@
-"""labelme: one JSON file per picture, with polygons, rectangles, circles and small masks.
+"""labelme: one JSON file per image, with polygons, rectangles, circles and small masks.
 
 A later shape lies over an earlier one, as in labelme's own export. `group_id` joins the parts of an
 object, which ids of classes do not need. Points and lines have no area and leave no pixel. The
-picture stands inside the file (`imageData`) or beside it (`imagePath`).
+image stands inside the file (`imageData`) or beside it (`imagePath`).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _KNOWN = (*_POLYGONS[:-1], "rectangle", "circle", "mask", *_WITHOUT_AREA)
 
 
 def read_file(path: Path, table: dict[str, Any], root: Path, left_out: Counter[str]) -> Annotated:
-    """The picture of one file. `left_out` counts, in words, what is read but leaves no pixel."""
+    """The image of one file. `left_out` counts, in words, what is read but leaves no pixel."""
     shapes = []
     for number, entry in numbered(f"{path}: shape", table["shapes"]):
         label = entry.get("label")
@@ -54,15 +54,15 @@ def read_file(path: Path, table: dict[str, Any], root: Path, left_out: Counter[s
             where = f"{path}, shape {number} ({label!r})"
             raise FullconvError(f"{where}: {error.message}", error.hint) from error
     height, width = table.get("imageHeight"), table.get("imageWidth")
-    picture = None if table.get("imageData") else _picture(path, table)
+    image = None if table.get("imageData") else _image(path, table)
     try:
-        size, suffix = look_at(picture or io.BytesIO(picture_bytes(table)), height, width)
+        size, suffix = look_at(image or io.BytesIO(image_bytes(table)), height, width)
     except FullconvError as error:
         raise FullconvError(f"{path}: {error.message}", error.hint) from error
     inside = path.relative_to(root)
     split = SPLITS.get(inside.parts[0].lower(), "") if len(inside.parts) > 1 else ""
     name = inside.with_name(path.name[: -len(path.suffix)]).as_posix()
-    return Annotated(path, name, split, picture, suffix, size, tuple(shapes))
+    return Annotated(path, name, split, image, suffix, size, tuple(shapes))
 
 
 def gather(root: Path, drawn: list[Annotated], problems: list[FullconvError]) -> Annotations:
@@ -70,9 +70,9 @@ def gather(root: Path, drawn: list[Annotated], problems: list[FullconvError]) ->
     labels.txt next to the files or above them, else those of the shapes."""
     files = plural(len(drawn) + len(problems), "JSON file")
     found = Annotations("labelme", f'{files} with "shapes"')
-    found.pictures, found.problems = drawn, problems
+    found.images, found.problems = drawn, problems
     lists: dict[Path, list[str]] = {}
-    for folder in {picture.source.parent for picture in drawn}:
+    for folder in {image.source.parent for image in drawn}:
         above = [p for p in (folder, *folder.parents) if p.is_relative_to(root)]
         nearest = read_classes([*above, root.resolve().parent])
         if nearest is not None:
@@ -85,17 +85,17 @@ def gather(root: Path, drawn: list[Annotated], problems: list[FullconvError]) ->
             shell_command("fullconv", "convert", min(lists).parent, "OUT"),
         )
     if not lists:
-        found.names = sorted({shape.name for picture in drawn for shape in picture.shapes})
+        found.names = sorted({shape.name for image in drawn for shape in image.shapes})
         found.notes.append(f"class names: the labels of the shapes, by name (no {CLASS_LIST})")
     for path, names in lists.items():
         found.names = names
         found.notes.append(f"class names from {path}")
-        for picture in drawn:
-            strange = sorted({s.name for s in picture.shapes} - {*names, IGNORE, BACKGROUND})
+        for image in drawn:
+            strange = sorted({s.name for s in image.shapes} - {*names, IGNORE, BACKGROUND})
             if strange:
                 found.problems.append(
                     FullconvError(
-                        f"{picture.source}: label {', '.join(map(repr, strange))} is not in "
+                        f"{image.source}: label {', '.join(map(repr, strange))} is not in "
                         f"{path}, which has {', '.join(names)}.",
                         f"{shell_command('echo', strange[0])} >> {shell_command(path)}",
                     )
@@ -103,8 +103,8 @@ def gather(root: Path, drawn: list[Annotated], problems: list[FullconvError]) ->
     return found
 
 
-def picture_bytes(table: dict[str, Any]) -> bytes:
-    """The picture that stands inside a file."""
+def image_bytes(table: dict[str, Any]) -> bytes:
+    """The image that stands inside a file."""
     return _decoded(table["imageData"], "imageData")
 
 
@@ -152,7 +152,7 @@ def _part(entry: dict[str, Any], left_out: Counter[str]) -> Part | None:
 
 
 def _stamp(entry: dict[str, Any], x: int, y: int) -> Stamp:
-    """Of a small picture of a mask, encoded as text."""
+    """Of a small image of a mask, encoded as text."""
     values = read_values(io.BytesIO(_decoded(entry.get("mask"), "mask")))
     return Stamp(x, y, np.asarray(values.reshape(*values.shape[:2], -1)[..., 0] != 0))
 
@@ -162,16 +162,16 @@ def _decoded(text: Any, key: str) -> bytes:
         return base64.b64decode(text, validate=False)
     except (binascii.Error, ValueError, TypeError) as error:
         raise FullconvError(
-            f"its {key} is no picture as base64 text.", "save the file again with labelme"
+            f"its {key} is no image as base64 text.", "save the file again with labelme"
         ) from error
 
 
-def _picture(path: Path, table: dict[str, Any]) -> Path:
+def _image(path: Path, table: dict[str, Any]) -> Path:
     """The file that `imagePath` names, relative to the JSON file, or of that name beside it."""
     named = table.get("imagePath")
     if not isinstance(named, str) or not named:
         raise FullconvError(
-            f"{path}: neither imageData nor imagePath, so there is no picture.",
+            f"{path}: neither imageData nor imagePath, so there is no image.",
             f'"imagePath": "{path.stem}.jpg"',
         )
     relative = Path(named.replace("\\", "/"))
@@ -180,6 +180,6 @@ def _picture(path: Path, table: dict[str, Any]) -> Path:
         if place.is_file():
             return place
     raise FullconvError(
-        f"{path}: the picture is missing; its imagePath is {named!r}, and there is no {places[0]}.",
+        f"{path}: the image is missing; its imagePath is {named!r}, and there is no {places[0]}.",
         shell_command("cp", f"/where/it/is/{relative.name}", path.parent),
     )

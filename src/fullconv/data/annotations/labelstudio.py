@@ -1,11 +1,11 @@
-"""Label Studio: its JSON export, a list of tasks of a picture each, with brush strokes, bitmasks,
+"""Label Studio: its JSON export, a list of tasks of an image each, with brush strokes, bitmasks,
 polygons, rectangles and ellipses; also JSON-MIN, older exports, and a file for each task.
 
-A later region lies over an earlier one. Places are in percent of the picture's width and height. Of
+A later region lies over an earlier one. Places are in percent of the image's width and height. Of
 several annotations of a task one counts: the ground truth, else that of the lowest id; cancelled
 ones never do. What has no area (key points, choices, relations ...) leaves no pixel.
 
-Shapes: H, W picture.
+Shapes: H, W image.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from fullconv.data.annotations.shapes import (
     look_at,
     numbered,
 )
-from fullconv.data.io.images import PICTURE_SUFFIXES, opened
+from fullconv.data.io.images import IMAGE_SUFFIXES, opened
 from fullconv.data.layouts.annotation_formats import _KINDS, _LABELS, Table, _form, _regions
 
 _WITH_AREA = (*_KINDS, *_LABELS, "labels")
@@ -67,32 +67,32 @@ def gather(root: Path, tables: list[tuple[Path, Any]]) -> Annotations:
                 continue
             several += len(kept) > 1
             try:
-                picture = find(path, *_names(task))
-                size, suffix = _looked_at(picture, kept[0])
+                image = find(path, *_names(task))
+                size, suffix = _looked_at(image, kept[0])
                 shapes = _shapes(kept[0], size, found.left_out)
-                if picture.resolve() in seen:
+                if image.resolve() in seen:
                     raise FullconvError(
-                        f"its picture {picture} is that of {seen[picture.resolve()]} too.",
+                        f"its image {image} is that of {seen[image.resolve()]} too.",
                         "delete one of the two tasks in Label Studio, and export again",
                     )
             except FullconvError as error:
                 found.problems.append(FullconvError(f"{where}: {error.message}", error.hint))
                 continue
-            seen[picture.resolve()] = where
-            whole, top = picture.resolve(), root.resolve()
-            inside = whole.relative_to(top) if whole.is_relative_to(top) else Path(picture.name)
-            found.pictures.append(
+            seen[image.resolve()] = where
+            whole, top = image.resolve(), root.resolve()
+            inside = whole.relative_to(top) if whole.is_relative_to(top) else Path(image.name)
+            found.images.append(
                 Annotated(
                     path,
                     inside.with_suffix("").as_posix(),
                     split or split_in(inside),
-                    picture,
+                    image,
                     suffix,
                     size,
                     shapes,
                 )
             )
-    found.names = sorted({shape.name for picture in found.pictures for shape in picture.shapes})
+    found.names = sorted({shape.name for image in found.images for shape in image.shapes})
     found.notes.append("class names: the labels of the regions, by name")
     if several:
         found.notes.append(
@@ -141,18 +141,18 @@ def _kept(task: Table) -> list[Table]:
 
 
 def _names(task: Table) -> list[str]:
-    """What the picture of a task may be called on disk, the likeliest first."""
+    """What the image of a task may be called on disk, the likeliest first."""
     paths = {key: _paths(text) for key, text in task["data"].items() if isinstance(text, str)}
-    pictures = [
+    images = [
         key
         for key, found in paths.items()
-        if PurePosixPath(found[0]).suffix.lower() in PICTURE_SUFFIXES
+        if PurePosixPath(found[0]).suffix.lower() in IMAGE_SUFFIXES
     ]
-    key = "image" if "image" in paths else pictures[0] if len(pictures) == 1 else None
+    key = "image" if "image" in paths else images[0] if len(images) == 1 else None
     named = [PurePosixPath(path) for path in paths.get(key or "", []) if PurePosixPath(path).name]
     if not named:
         raise FullconvError(
-            f"it is open which picture it is of: {len(pictures)} of its data name one "
+            f"it is open which image it is of: {len(images)} of its data name one "
             f"({', '.join(map(str, task['data'])) or 'there are none'}); expected one.",
             '"data": {"image": "a.jpg"}',
         )
@@ -172,16 +172,16 @@ def _paths(text: str) -> list[str]:
     return [unquote(address.path)] if address.scheme else [unquote(text.partition("?")[0]), text]
 
 
-def _looked_at(picture: Path, annotation: Table) -> tuple[Size, str]:
-    """(H, W) of a picture, which must be that of every region, and the suffix of its format."""
-    size, suffix = look_at(picture, None, None)
+def _looked_at(image: Path, annotation: Table) -> tuple[Size, str]:
+    """(H, W) of an image, which must be that of every region, and the suffix of its format."""
+    size, suffix = look_at(image, None, None)
     for entry in _results(annotation):
-        look_at(picture, entry.get("original_height"), entry.get("original_width"))
+        look_at(image, entry.get("original_height"), entry.get("original_width"))
         if entry.get("image_rotation"):
             raise FullconvError(
-                f"the picture was turned by {entry['image_rotation']} degrees in Label Studio, and "
+                f"the image was turned by {entry['image_rotation']} degrees in Label Studio, and "
                 "it is not known how its regions lie then.",
-                "turn the picture back in Label Studio, and export again",
+                "turn the image back in Label Studio, and export again",
             )
     return size, suffix
 
@@ -192,11 +192,11 @@ def _results(annotation: Table) -> list[Table]:
     if not isinstance(listed, list):
         raise FullconvError(f"its result is {str(listed)[:40]!r}; expected a list.", '"result": []')
     found = [entry for _, entry in numbered("result", listed) if entry.get("type") in _WITH_AREA]
-    pictures = sorted({str(entry["to_name"]) for entry in found if entry.get("to_name")})
-    if len(pictures) > 1 or any(entry.get("item_index") for entry in found):
+    images = sorted({str(entry["to_name"]) for entry in found if entry.get("to_name")})
+    if len(images) > 1 or any(entry.get("item_index") for entry in found):
         raise FullconvError(
-            f"regions on several pictures ({', '.join(pictures)}); expected a picture per task.",
-            "import each picture as a task of its own",
+            f"regions on several images ({', '.join(images)}); expected an image per task.",
+            "import each image as a task of its own",
         )
     return found
 
@@ -277,7 +277,7 @@ def _bitmask(text: Any, size: Size) -> Runs:
         alpha = np.asarray(image.convert("RGBA"))[..., 3]
     if alpha.shape != size:
         raise FullconvError(
-            f"a bitmask of {alpha.shape[1]} x {alpha.shape[0]} pixels, but the picture has "
+            f"a bitmask of {alpha.shape[1]} x {alpha.shape[0]} pixels, but the image has "
             f"{size[1]} x {size[0]} (width x height).",
             AGAIN,
         )
@@ -291,7 +291,7 @@ AGAIN = "export the task again from Label Studio, as JSON"
 
 
 def read_brush(numbers: Any, size: Size) -> Runs:
-    """The mask in `value.rle` of a picture of (H, W) pixels."""
+    """The mask in `value.rle` of an image of (H, W) pixels."""
     try:
         data = bytes(numbers) if isinstance(numbers, list) else b""
     except (TypeError, ValueError):

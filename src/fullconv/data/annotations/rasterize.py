@@ -6,7 +6,7 @@ to the shape on its right or below it, so that shapes with a common edge leave n
 twice. (PIL.ImageDraw.polygon puts centres on whole numbers and paints the outline too: its shapes
 are half a pixel larger on every side and lie half a pixel off.)
 
-Shapes: H, W picture · N points, each (x, y) in pixels, float64.
+Shapes: H, W image · N points, each (x, y) in pixels, float64.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from fullconv.core.errors import FullconvError
 Size: TypeAlias = tuple[int, int]  # (H, W)
 Patch: TypeAlias = tuple[slice, slice, NDArray[np.bool_]]  # rows, columns, which pixels of these
 
-FARTHEST = 1e9  # pixels; a coordinate beyond is no place in a picture
+FARTHEST = 1e9  # pixels; a coordinate beyond is no place in an image
 _AT_ONCE = 1 << 22  # crossings of edges and rows that are held at a time
 
 
@@ -183,7 +183,7 @@ def _crossings(
         yield rows, np.ceil(x0 + (rows + 0.5 - y0) * (x1 - x0) / (y1 - y0) - 0.5)
 
 
-_LONGEST = 7  # groups of five bits: more than any picture needs
+_LONGEST = 7  # groups of five bits: more than any image needs
 
 FORM = '"segmentation": {"size": [2, 3], "counts": [1, 4, 1]}'  # 2 x 3 pixels: 1 out, 4 in, 1 out
 

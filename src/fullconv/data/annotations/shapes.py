@@ -1,9 +1,9 @@
-"""Shapes: what an annotation file draws on a picture, and painting it into class ids.
+"""Shapes: what an annotation file draws on an image, and painting it into class ids.
 
-A `Shape` is a class and the parts of one object; an `Annotated` is a picture and its shapes, the
+A `Shape` is a class and the parts of one object; an `Annotated` is an image and its shapes, the
 lowest first. Painting puts each over those before it; what no shape covers is background, class 0.
 
-Shapes: H, W picture.
+Shapes: H, W image.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import IGNORE, Labels
 from fullconv.data.annotations.rasterize import Patch, Size
-from fullconv.data.io.images import PICTURE_SUFFIXES, Source, opened, picture_size, source_name
+from fullconv.data.io.images import IMAGE_SUFFIXES, Source, image_size, opened, source_name
 from fullconv.data.io.masks import mask_dtype
 
 BACKGROUND = "background"  # class 0
@@ -73,14 +73,14 @@ class Shape:
 
 @dataclass(frozen=True, eq=False)
 class Annotated:
-    """A picture as an annotation file describes it.
+    """An image as an annotation file describes it.
 
     Args:
         source: the annotation file.
         name: what to call it: a path without suffix, relative to the data set.
         split: "train", "val", "test", or "" where none is known.
-        picture: the file; None where the picture stands inside `source`.
-        suffix: of the picture, such as ".jpg".
+        image: the file; None where the image stands inside `source`.
+        suffix: of the image, such as ".jpg".
         size: (H, W), upright.
         shapes: the lowest first.
     """
@@ -88,7 +88,7 @@ class Annotated:
     source: Path
     name: str
     split: str
-    picture: Path | None
+    image: Path | None
     suffix: str
     size: Size
     shapes: tuple[Shape, ...]
@@ -102,8 +102,8 @@ class Annotations:
         tool: "labelme", "coco", "label-studio" or "ultralytics".
         reason: what it was recognised by, in words.
         names: class names, in their order.
-        pictures: those that can be read.
-        problems: one for each file or picture that cannot.
+        images: those that can be read.
+        problems: one for each file or image that cannot.
         notes: what was decided without being told.
         left_out: what is read but leaves no pixel, in words -> how often.
         others: JSON files of another kind, with their keys.
@@ -112,7 +112,7 @@ class Annotations:
     tool: str
     reason: str
     names: list[str] = field(default_factory=list)
-    pictures: list[Annotated] = field(default_factory=list)
+    images: list[Annotated] = field(default_factory=list)
     problems: list[FullconvError] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
@@ -150,26 +150,24 @@ def paint(annotated: Annotated, labels: Labels) -> tuple[NDArray[Any], int]:
     return ids, lost
 
 
-def look_at(picture: Source, height: Any, width: Any) -> tuple[Size, str]:
-    """(H, W) of a picture, which must be what its annotation says (None: nothing), and the suffix
+def look_at(image: Source, height: Any, width: Any) -> tuple[Size, str]:
+    """(H, W) of an image, which must be what its annotation says (None: nothing), and the suffix
     that its format has."""
-    size = picture_size(picture)
+    size = image_size(image)
     told = (size[0] if height is None else height, size[1] if width is None else width)
     if told != size:
-        turned = ", as the picture lies in its file, before its EXIF rotation" * (
-            told == size[::-1]
-        )
+        turned = ", as the image lies in its file, before its EXIF rotation" * (told == size[::-1])
         raise FullconvError(
-            f"says {told[1]} x {told[0]} pixels{turned}, but {source_name(picture)} has "
-            f"{size[1]} x {size[0]} (width x height): it is not the picture that was annotated.",
-            f"copy the original of {Path(source_name(picture)).name} there, or annotate it again",
+            f"says {told[1]} x {told[0]} pixels{turned}, but {source_name(image)} has "
+            f"{size[1]} x {size[0]} (width x height): it is not the image that was annotated.",
+            f"copy the original of {Path(source_name(image)).name} there, or annotate it again",
         )
-    if isinstance(picture, str | Path) and Path(picture).suffix.lower() in PICTURE_SUFFIXES:
-        return size, Path(picture).suffix
-    if not isinstance(picture, str | Path):
-        picture.seek(0)
-    with opened(picture) as image:
-        kind = str(image.format)
+    if isinstance(image, str | Path) and Path(image).suffix.lower() in IMAGE_SUFFIXES:
+        return size, Path(image).suffix
+    if not isinstance(image, str | Path):
+        image.seek(0)
+    with opened(image) as file:
+        kind = str(file.format)
     return size, _SUFFIXES.get(kind, f".{kind.lower()}")
 
 

@@ -1,4 +1,4 @@
-"""Ultralytics: a text file per picture with an outline per line; also what Roboflow writes for it.
+"""Ultralytics: a text file per image with an outline per line; also what Roboflow writes for it.
 
     images/train/a.jpg   labels/train/a.txt   or   train/images/a.jpg   train/labels/a.txt
     0 0.1 0.2 0.4 0.2 0.4 0.7                      class id, then x and y from 0 to 1
@@ -7,7 +7,7 @@
 Larger outlines are painted first, as Ultralytics itself does to train semantic segmentation, or
 all in the order of the file. What none covers, as in an empty file, is background.
 
-Shapes: H, W picture.
+Shapes: H, W image.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from fullconv.data.annotations.image_finder import split_in
 from fullconv.data.annotations.rasterize import Polygon
 from fullconv.data.annotations.shapes import Annotated, Annotations, Shape, class_name, look_at
 from fullconv.data.layouts.class_table_files import NAME, read_yaml
-from fullconv.data.layouts.pairing import pictures_in
+from fullconv.data.layouts.pairing import images_in
 
 _BEYOND = 0.01  # how far outside 0 .. 1 Ultralytics lets a coordinate lie
 _LINE = "0 0.1 0.2 0.4 0.2 0.4 0.7   # class id, then x and y of each corner, from 0 to 1"
@@ -37,11 +37,11 @@ def gather(root: Path, files: list[Path], order: str) -> Annotations:
     names = _class_names(root, found)
     found.names = [names[key] for key in sorted(names)]
     by_area = order != "file"
-    pictures: dict[Path, dict[str, list[Path]]] = {}
+    images: dict[Path, dict[str, list[Path]]] = {}
     for path in files:
         try:
-            picture = _picture(path, pictures)
-            size, suffix = look_at(picture, None, None)
+            image = _image(path, images)
+            size, suffix = look_at(image, None, None)
             shapes = _shapes(path, names, size)
         except FullconvError as error:
             found.problems.append(error)
@@ -50,8 +50,8 @@ def gather(root: Path, files: list[Path], order: str) -> Annotations:
             shapes.sort(key=lambda shape: -shape.area)
         inside = path.relative_to(root)
         name = inside.with_name(path.stem).as_posix()
-        found.pictures.append(
-            Annotated(path, name, split_in(inside), picture, suffix, size, tuple(shapes))
+        found.images.append(
+            Annotated(path, name, split_in(inside), image, suffix, size, tuple(shapes))
         )
     found.notes.append(
         "where outlines overlap, the smaller lies on top (--order file: the later in the file)"
@@ -79,27 +79,27 @@ def _class_names(root: Path, found: Annotations) -> dict[int, str]:
     return {key: class_name(name) for key, name in names.items()}
 
 
-def _picture(path: Path, known: dict[Path, dict[str, list[Path]]]) -> Path:
-    """The picture of a text file: of its stem, at the mirrored place below images."""
+def _image(path: Path, known: dict[Path, dict[str, list[Path]]]) -> Path:
+    """The image of a text file: of its stem, at the mirrored place below images."""
     labels = next(folder for folder in path.parents if folder.name == "labels")
     folder = labels.parent / "images" / path.parent.relative_to(labels)
     if folder not in known:
         by_stem: dict[str, list[Path]] = defaultdict(list)
-        for picture in pictures_in(folder) if folder.is_dir() else ():
-            by_stem[picture.stem].append(picture)
+        for image in images_in(folder) if folder.is_dir() else ():
+            by_stem[image.stem].append(image)
         known[folder] = by_stem
     hits = known[folder].get(path.stem, [])
     if len(hits) != 1:
-        what = f"{len(hits)} pictures have its name" if hits else "the picture is missing"
+        what = f"{len(hits)} images have its name" if hits else "the image is missing"
         raise FullconvError(
-            f"{path}: {what}; expected one {folder / path.stem}.jpg, or as another picture format.",
-            f"{shell_command('ls', folder)}   # one picture for {path.stem}",
+            f"{path}: {what}; expected one {folder / path.stem}.jpg, or as another image format.",
+            f"{shell_command('ls', folder)}   # one image for {path.stem}",
         )
     return hits[0]
 
 
 def _shapes(path: Path, names: dict[int, str], size: tuple[int, int]) -> list[Shape]:
-    """The outlines in a file, for a picture of (H, W) pixels."""
+    """The outlines in a file, for an image of (H, W) pixels."""
     try:
         lines = path.read_text("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
@@ -143,7 +143,7 @@ def _shape(words: list[str], names: dict[int, str], size: tuple[int, int]) -> Sh
     if points.min() < -_BEYOND or points.max() > 1 + _BEYOND:
         raise FullconvError(
             f"coordinates from {points.min():g} to {points.max():g}; expected shares of the "
-            "picture's width and height, from 0 to 1.",
+            "image's width and height, from 0 to 1.",
             _LINE,
         )
     return Shape(names[int(values[0])], (Polygon(points * (size[1], size[0])),))

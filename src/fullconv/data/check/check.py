@@ -1,6 +1,6 @@
 """Check: everything that is wrong with a data set, each finding with its fix; the fingerprint.
 
-Every mask and every picture is decoded (large JPEG files at a reduced size), unless the same bytes
+Every mask and every image is decoded (large JPEG files at a reduced size), unless the same bytes
 were seen before, so that truncated files are found before a training finds them. The rules are in
 `findings`; the class shares and the fingerprint come from the same pass.
 """
@@ -44,13 +44,13 @@ class CheckReport:
         findings: errors, then warnings, then notes.
         class_pixels: split -> pixels of each class (K long).
         ignored_pixels: split -> pixels that do not count.
-        sizes: (H, W) of the pictures, upright -> how many.
-        mean, std: of red, green and blue over the pixels of all pictures, scaled to 0-1; of large
+        sizes: (H, W) of the images, upright -> how many.
+        mean, std: of red, green and blue over the pixels of all images, scaled to 0-1; of large
             JPEG files at the reduced size, where the deviation is a little smaller.
         meanings: what the values in the mask files stand for, the commonest first.
         fingerprint: sha256 over splits, names, contents and class table; the same wherever the
             data lies and in whatever order its files are listed.
-        contents: split and name of a pair -> sha256 of its picture and of its mask; "" of a file
+        contents: split and name of a pair -> sha256 of its image and of its mask; "" of a file
             that cannot be read.
         shown: mask -> class id -> pixels.
     """
@@ -95,14 +95,14 @@ class CheckReport:
             "notes": list(data.notes),
             "labels": data.labels.to_dict(),
             "named": data.named,
-            "pictures": {split: len(pairs) for split, pairs in data.splits.items()},
+            "images": {split: len(pairs) for split, pairs in data.splits.items()},
             "class_pixels": {
                 split: dict(zip(data.labels.names, pixels, strict=True))
                 for split, pixels in self.class_pixels.items()
             },
             "ignored_pixels": dict(self.ignored_pixels),
             "sizes": [
-                {"height": height, "width": width, "pictures": count}
+                {"height": height, "width": width, "images": count}
                 for (height, width), count in self.sizes.most_common()
             ],
             "mean": list(self.mean),
@@ -157,11 +157,11 @@ def check(
         findings(facts),
         facts.classes,
         facts.ignored,
-        Counter(scan.picture_size for scan in facts.scans if scan.picture_size is not None),
+        Counter(scan.image_size for scan in facts.scans if scan.image_size is not None),
         *_moments(facts.scans),
         meanings(facts),
         _fingerprint(dataset, facts.scans),
-        {(s.split, s.pair.name): (s.picture_hash, s.mask_hash) for s in facts.scans},
+        {(s.split, s.pair.name): (s.image_hash, s.mask_hash) for s in facts.scans},
         facts.shown,
     )
 
@@ -178,7 +178,7 @@ def _told(
 
 def _moments(scans: list[PairScan]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of red, green and blue, 0-1; every pixel counts the same."""
-    seen = [scan.picture for scan in scans if scan.picture]
+    seen = [scan.image for scan in scans if scan.image]
     pixels = sum(height * width for height, width in (one.size for one in seen))
     if not pixels:
         return (), ()
@@ -196,7 +196,7 @@ def _fingerprint(dataset: Dataset, scans: list[PairScan]) -> str:
         "values": sorted([str(value), class_id] for value, class_id in labels.values.items()),
         "closed": labels.closed,
     }
-    rows = sorted([scan.split, scan.pair.name, scan.picture_hash, scan.mask_hash] for scan in scans)
+    rows = sorted([scan.split, scan.pair.name, scan.image_hash, scan.mask_hash] for scan in scans)
     text = json.dumps([table, sorted(dataset.splits), rows], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -208,7 +208,7 @@ def _head(report: CheckReport) -> str:
     more = f" and {plural(len(report.sizes) - 3, 'more size')}" if len(report.sizes) > 3 else ""
     lines = [
         f"{data.root}: layout {data.layout} ({data.reason})",
-        "pictures: " + ", ".join(f"{split} {len(pairs)}" for split, pairs in data.splits.items()),
+        "images: " + ", ".join(f"{split} {len(pairs)}" for split, pairs in data.splits.items()),
         f"sizes (height x width): {shown}{more}",
         f"red, green and blue, 0-1: mean {_three(report.mean)}, std {_three(report.std)}",
         f"fingerprint: {report.fingerprint}",

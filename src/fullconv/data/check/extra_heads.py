@@ -28,7 +28,7 @@ def with_heads(
         The data set, and the reports of the further heads.
 
     Raises:
-        FullconvError: no such folder, a picture without a mask, or faulty masks.
+        FullconvError: no such folder, an image without a mask, or faulty masks.
     """
     dataset = tolerated(report, ignore_rules)
     reports = []

@@ -50,7 +50,7 @@ def tolerated(report: CheckReport, ignore_rules: str = "") -> Dataset:
         split: tuple(
             pair
             for pair in pairs
-            if not {_relative(dataset, pair.picture), _relative(dataset, pair.mask)} & gone
+            if not {_relative(dataset, pair.image), _relative(dataset, pair.mask)} & gone
         )
         for split, pairs in dataset.splits.items()
     }

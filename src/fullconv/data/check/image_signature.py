@@ -1,13 +1,13 @@
-"""Looks: what is kept of a picture, so that it is known again, and of how its mask lies on it.
+"""Looks: what is kept of an image, so that it is known again, and of how its mask lies on it.
 
-A look knows a picture again after it was scaled, compressed or made lighter: 32 x 32 grey levels,
-compared without their mean and in units of their spread. Pictures without anything in them (fog,
+A look knows an image again after it was scaled, compressed or made lighter: 32 x 32 grey levels,
+compared without their mean and in units of their spread. Images without anything in them (fog,
 black) are alike without being the same, so they are not compared.
 
-`shift` compares the borders in a mask with the edges in its picture, at every offset up to 12
-steps: where the mask was drawn on another version of the picture they agree elsewhere than at none.
+`shift` compares the borders in a mask with the edges in its image, at every offset up to 12
+steps: where the mask was drawn on another version of the image they agree elsewhere than at none.
 
-Shapes: H, W picture.
+Shapes: H, W image.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from PIL import Image
 from scipy.spatial import cKDTree
 
 SIDE = 32  # of a look, in cells
-SAME = 0.16  # largest distance of two looks of one picture, in units of its spread
+SAME = 0.16  # largest distance of two looks of one image, in units of its spread
 _COARSE = 4  # cells a side of what is looked up: means of 8 x 8 others
 _NEIGHBOURS = 8  # that each look is compared with
-_ENOUGH = 16  # looks that tell how much the pictures of a set differ
+_ENOUGH = 16  # looks that tell how much the images of a set differ
 _USUAL = 0.5  # how much those of street scenes do, in units of their spread
 _PLAIN = 4.0  # grey levels of spread below which there is nothing to know again
 
 REACH = 12  # steps that a mask is moved, each way
-LONGEST = 512  # steps of a picture's longer side, at most: a step is then several pixels
+LONGEST = 512  # steps of an image's longer side, at most: a step is then several pixels
 _BORDERS = 200  # pixels of border that a mask must have
 _STRONG = 90  # percentile of the edges that counts as fully strong
 
@@ -41,11 +41,11 @@ def look(grey: Image.Image) -> bytes:
 
 
 def alike(looks: Sequence[bytes]) -> Iterator[tuple[int, int, float]]:
-    """The pairs (i, j), i < j, of looks of the same picture, and how far apart they are; of each
+    """The pairs (i, j), i < j, of looks of the same image, and how far apart they are; of each
     look with the few that are nearest to it, so that thousands of equal ones take no longer.
 
-    Where all pictures of a set are alike (one frame around them, a camera that stands still), only
-    those count that are nearer than such pictures are anyway."""
+    Where all images of a set are alike (one frame around them, a camera that stands still), only
+    those count that are nearer than such images are anyway."""
     if len(looks) < 2:
         return
     levels = np.frombuffer(b"".join(looks), np.uint8).reshape(len(looks), -1).astype(np.float32)
@@ -80,10 +80,10 @@ def alike(looks: Sequence[bytes]) -> Iterator[tuple[int, int, float]]:
 
 @dataclass(frozen=True)
 class Shift:
-    """How a mask lies on its picture.
+    """How a mask lies on its image.
 
     Args:
-        rows, columns: where its borders agree best with the picture's edges, in pixels from where
+        rows, columns: where its borders agree best with the image's edges, in pixels from where
             they lie; positive is down and right.
         step: of the offsets, in pixels.
         there, here: how much better the edges fit there, and where the mask lies, than at a
@@ -98,12 +98,12 @@ class Shift:
 
 
 def step_of(size: tuple[int, int]) -> int:
-    """Pixels of a step, for a picture of (H, W)."""
+    """Pixels of a step, for an image of (H, W)."""
     return -(-max(size) // LONGEST)
 
 
-def picture_steps(grey: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """(h, w) grey levels step by step, of a picture of (H, W) that was read at any reduced size."""
+def image_steps(grey: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """(h, w) grey levels step by step, of an image of (H, W) that was read at any reduced size."""
     step = step_of(size)
     height, width = (-(-(side - step // 2) // step) for side in size)
     return np.asarray(grey.resize((width, height), Image.Resampling.BOX))
@@ -116,10 +116,10 @@ def mask_steps(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def shift(grey: NDArray[np.uint8], values: NDArray[Any], step: int) -> Shift | None:
-    """Where a mask agrees best with its picture; None where it has too few borders to say.
+    """Where a mask agrees best with its image; None where it has too few borders to say.
 
     Args:
-        grey, values: (h, w) and (h, w) or (h, w, 3), step by step, of a picture and a mask of one
+        grey, values: (h, w) and (h, w) or (h, w, 3), step by step, of an image and a mask of one
             size.
         step: in pixels.
     """

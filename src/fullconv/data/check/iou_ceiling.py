@@ -4,13 +4,13 @@ Appendix A of the paper ("Upper Bounds on IU") finds it "by downsampling ground 
 then upsampling them again", and does not say how. Here:
 
     down  the pixels of each class are counted in cells of stride x stride pixels, the first at the
-          top left; ignored pixels, and what lies outside the picture, count for no class
+          top left; ignored pixels, and what lies outside the image, count for no class
     up    the counts are read at every pixel bilinearly, as an FCN's scores are: cell i is centred
           at stride * i + (stride - 1) / 2, and beyond the outermost centres nothing changes
     best  the class with the largest reading; the lowest id where several are equal
 
 Ignored pixels are not scored either, so a band of them along every border, as in PASCAL VOC, hides
-what a fine stride gets wrong. On 100 pictures of VOC 2012 strides 32, 16 and 8 reach a mean IoU of
+what a fine stride gets wrong. On 100 images of VOC 2012 strides 32, 16 and 8 reach a mean IoU of
 85.6, 93.8 and 99.7. The paper's 86.1, 92.8 and 96.4 are met (84.3, 91.9, 96.1) where the band is
 one more class that is drawn and may cover its neighbours; no network is trained to draw it.
 
@@ -19,7 +19,7 @@ small and thin things more than their share of a cell, and so keep a little of w
 altogether. On CamVid an FCN-32s reaches 3.5 for poles, where counting leaves nothing. Trust the
 order of the strides and of the classes; take a figure near 0 for "next to nothing", not for a law.
 
-Shapes: H, W picture · h, w cells · K classes.
+Shapes: H, W image · h, w cells · K classes.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class Ceiling:
     Args:
         root: folder of the data set.
         split: "train", "val" or "test".
-        pictures: how many were counted; each counts at its own size.
-        pictures_in_split: how many there are.
+        images: how many were counted; each counts at its own size.
+        images_in_split: how many there are.
         ignored: share of their pixels that do not count, 0-1.
         names: of the K classes.
         class_iou: stride in pixels, the finest first -> IoU of each of the K classes, 0-1; nan
@@ -67,8 +67,8 @@ class Ceiling:
 
     root: str
     split: str
-    pictures: int
-    pictures_in_split: int
+    images: int
+    images_in_split: int
     ignored: float
     names: tuple[str, ...]
     class_iou: dict[int, tuple[float, ...]]
@@ -109,8 +109,8 @@ class Ceiling:
 
     @property
     def _counted(self) -> str:
-        masks = plural(self.pictures_in_split, "mask")
-        some = "" if self.pictures == self.pictures_in_split else f"{self.pictures} of "
+        masks = plural(self.images_in_split, "mask")
+        some = "" if self.images == self.images_in_split else f"{self.images} of "
         return f"counted in {some}{masks} of {self.split}"
 
     def to_dict(self) -> dict[str, Any]:
@@ -118,8 +118,8 @@ class Ceiling:
         return {
             "root": self.root,
             "split": self.split,
-            "pictures": self.pictures,
-            "pictures_in_split": self.pictures_in_split,
+            "images": self.images,
+            "images_in_split": self.images_in_split,
             "ignored": self.ignored,
             "strides": {
                 str(stride): {
@@ -137,7 +137,7 @@ class Ceiling:
         strides = list(self.class_iou)
         ignored = f", {self.ignored:.1%} of the pixels ignored" if self.ignored else ""
         lines = [
-            f"{self.root}, split {self.split}, {plural(self.pictures, 'picture')}, original size"
+            f"{self.root}, split {self.split}, {plural(self.images, 'image')}, original size"
             + ignored,
             "about the best IoU at each stride: the truth, counted in its cells and read back",
             "",
@@ -226,7 +226,7 @@ def sampled(dataset: Dataset, split: str = "train") -> Ceiling | None:
     count = min(_SAMPLE, len(pairs))
     some = tuple(pairs[k * len(pairs) // count] for k in range(count))
     found = ceiling(replace(dataset, splits={split: some}), split=split, checked=True)
-    return replace(found, pictures_in_split=len(pairs))
+    return replace(found, images_in_split=len(pairs))
 
 
 def down_and_up(ids: Ids, stride: int, num_classes: int) -> Ids:
@@ -259,7 +259,7 @@ def down_and_up(ids: Ids, stride: int, num_classes: int) -> Ids:
         patches = _read(corners, weights, present.astype(ids.dtype))
         patches = patches.reshape(-1, columns, stride, stride)
         drawn[top : top + step] = patches.transpose(0, 2, 1, 3)
-    half = stride // 2  # the first patch begins half a cell above and left of the picture
+    half = stride // 2  # the first patch begins half a cell above and left of the image
     whole = drawn.reshape(rows * stride, columns * stride)
     return whole[half : half + height, half : half + width]
 

@@ -1,4 +1,4 @@
-"""Sheet: a data set as a picture: photos with their labels, and what `check` found."""
+"""Sheet: a data set as an image: photos with their labels, and what `check` found."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from fullconv.core.errors import FullconvError
 from fullconv.core.labels import RGB, Labels, voc_color
 from fullconv.core.text import shell_command
 from fullconv.data.check.check import CheckReport
-from fullconv.data.io.images import read_picture
+from fullconv.data.io.images import read_image
 from fullconv.data.io.masks import Ids, class_lookup, read_values
 from fullconv.data.layouts import class_table as tables
 from fullconv.data.layouts.pairing import Pair
 from fullconv.visualization import overlay as draw
-from fullconv.visualization.contact_sheet import Picture, beside, smaller
+from fullconv.visualization.contact_sheet import ImageArray, beside, smaller
 
 PAIRS = 6  # that are shown as they should be
 _EACH = 2  # files of each finding
@@ -24,7 +24,7 @@ _TITLES = ("photo", "labels", "labels over the photo")
 
 
 def save_sheet(report: CheckReport, path: str | Path, *, findings: bool = True) -> None:
-    """Writes a PNG with a row per picture: the photo, its mask, and the mask over the photo.
+    """Writes a PNG with a row per image: the photo, its mask, and the mask over the photo.
 
     Args:
         report: of the data set.
@@ -93,8 +93,8 @@ def _refuse_place(path: Path, report: CheckReport) -> None:
             shell_command("--preview", f"{path.stem}.png"),
         )
     pairs = [pair for pairs in report.dataset.splits.values() for pair in pairs]
-    alone = [*report.dataset.unpaired_pictures, *report.dataset.unpaired_masks]
-    theirs = {file.resolve() for pair in pairs for file in (pair.picture, pair.mask)}
+    alone = [*report.dataset.unpaired_images, *report.dataset.unpaired_masks]
+    theirs = {file.resolve() for pair in pairs for file in (pair.image, pair.mask)}
     if path.resolve() in theirs | {file.resolve() for file in alone}:
         raise FullconvError(
             f"{path} belongs to the data set; a sheet would be written over it.",
@@ -108,7 +108,7 @@ def _named(report: CheckReport) -> dict[Pair, str]:
     by_name: dict[str, tuple[str, Pair]] = {}
     for split, pairs in report.dataset.splits.items():
         for pair in pairs:
-            for file in (pair.picture, pair.mask):
+            for file in (pair.image, pair.mask):
                 name = file.relative_to(root) if file.is_relative_to(root) else file
                 by_name[name.as_posix()] = split, pair
     rules: dict[Pair, list[str]] = {}
@@ -133,9 +133,9 @@ def _spread(report: CheckReport, shown: set[Pair]) -> list[tuple[str, Pair]]:
     return [every[place] for place in sorted(set(places.tolist()))]
 
 
-def _row(pair: Pair, labels: Labels) -> tuple[list[Picture], set[int]]:
-    """The pictures of a row, and the class ids in it: -1 for none, `ignore_index` for ignored."""
-    photo = smaller(read_picture(pair.picture))
+def _row(pair: Pair, labels: Labels) -> tuple[list[ImageArray], set[int]]:
+    """The images of a row, and the class ids in it: -1 for none, `ignore_index` for ignored."""
+    photo = smaller(read_image(pair.image))
     values = smaller(read_values(pair.mask))
     if isinstance(labels, tables.Undecided):
         mask, shown = _as_it_is(values), set[int]()
@@ -153,14 +153,14 @@ def _row(pair: Pair, labels: Labels) -> tuple[list[Picture], set[int]]:
     return [photo, mask, mixed], shown
 
 
-def _colors(ids: Ids, labels: Labels) -> Picture:
+def _colors(ids: Ids, labels: Labels) -> ImageArray:
     """(h, w, 3) the class colours; loud where there is no class."""
     colors = draw.colorize(np.where(ids < 0, labels.ignore_index, ids), labels)
     colors[ids < 0] = _LOUD
     return colors
 
 
-def _as_it_is(values: Ids) -> Picture:
+def _as_it_is(values: Ids) -> ImageArray:
     """(h, w, 3) what the file holds, where no table says what it means."""
     if values.ndim == 3:
         return np.asarray(values, np.uint8)

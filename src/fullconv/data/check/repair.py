@@ -13,10 +13,10 @@ What each kind of mask becomes:
     ids                as the class table says; what has no class is ignored, and counted
 
 A mask that lies as its photo did before its EXIF rotation is turned with it. What cannot be mended
-(files that cannot be read, other sizes, ids in a lossy format) is left out, and named. A picture in
+(files that cannot be read, other sizes, ids in a lossy format) is left out, and named. An image in
 several splits (rules `leak` and `near-leak`) stays in one: test before val before train.
 
-Shapes: H, W picture · K classes.
+Shapes: H, W image · K classes.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ from fullconv.data.layouts.dataset import Dataset
 from fullconv.data.layouts.pairing import Pair
 from fullconv.data.layouts.paths import copying, fresh, require_new, table_line
 
-_Skipped: TypeAlias = dict[tuple[str, str], str]  # split and picture -> why it is left out
+_Skipped: TypeAlias = dict[tuple[str, str], str]  # split and image -> why it is left out
 
-_ORDER = ("test", "val", "train")  # of a picture in several splits the first one stays
+_ORDER = ("test", "val", "train")  # of an image in several splits the first one stays
 _LISTED = 20
-_AGAIN = "export the mask again as PNG, at the size of its picture"
+_AGAIN = "export the mask again as PNG, at the size of its image"
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Fixed:
         return {
             "source": str(self.source),
             "out": str(self.out),
-            "pictures": self.splits,
+            "images": self.splits,
             "classes": list(self.labels.names),
             "done": self.done,
             "left_out": self.left_out,
@@ -94,7 +94,7 @@ class Fixed:
     def text(self) -> str:
         """To read."""
         counts = ", ".join(f"{split} {count}" for split, count in self.splits.items())
-        lines = [f"{self.source} -> {self.out}: pairs of pictures and id masks: {counts}"]
+        lines = [f"{self.source} -> {self.out}: pairs of images and id masks: {counts}"]
         lines += [f"  {what}: {count}" for what, count in self.done.items()]
         names = list(self.left_out)
         lines += [f"  left out: {name}: {self.left_out[name]}" for name in names[:_LISTED]]
@@ -156,16 +156,16 @@ def _write(
 
     def one(job: tuple[str, Pair]) -> tuple[str, Counter[str]] | None:
         split, pair = job
-        if (split, _name(dataset.root, pair.picture)) in skipped:
+        if (split, _name(dataset.root, pair.image)) in skipped:
             return None
         try:
             ids, what = _mended(plan, dataset.labels, pair)
         except FullconvError as error:
             return error.message, Counter()
         write_mask(out / "masks" / split / f"{pair.name}.png", ids, plan.labels)
-        copy = out / "images" / split / (pair.name + pair.picture.suffix)
+        copy = out / "images" / split / (pair.name + pair.image.suffix)
         copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(pair.picture, copy)
+        shutil.copyfile(pair.image, copy)
         return "", what
 
     try:
@@ -193,7 +193,7 @@ def _write(
         if new:
             shutil.rmtree(out, ignore_errors=True)
         raise
-    alone = (*dataset.unpaired_pictures, *dataset.unpaired_masks)
+    alone = (*dataset.unpaired_images, *dataset.unpaired_masks)
     why = "it has no partner"
     left_out |= {_name(dataset.root, path): why for path in alone}
     if plan.kind == "cut":
@@ -269,15 +269,15 @@ def _mended(plan: _Plan, labels: Labels, pair: Pair) -> tuple[Ids, Counter[str]]
     """(H, W) class ids of a pair's mask, and what was done to it."""
     done: Counter[str] = Counter()
     ids = _ids(plan, labels, pair.mask, done)
-    size, _ = read_reduced(pair.picture, 1)  # to its end: it may be cut off
+    size, _ = read_reduced(pair.image, 1)  # to its end: it may be cut off
     if ids.shape != size:
         if ids.shape != size[::-1]:
             raise FullconvError(
                 f"its mask has {ids.shape[0]} x {ids.shape[1]} pixels (height x width), the "
-                f"picture {size[0]} x {size[1]}.",
+                f"image {size[0]} x {size[1]}.",
                 _AGAIN,
             )
-        ids = turn_upright(ids, pair.picture)
+        ids = turn_upright(ids, pair.image)
         if ids.shape != size:
             raise FullconvError("its mask is turned, and no EXIF orientation says how.", _AGAIN)
         done["masks turned as their photo's EXIF orientation says"] += 1
@@ -323,15 +323,15 @@ def _plain(labels: Labels) -> Labels:
 
 
 def _leaks(report: CheckReport) -> _Skipped:
-    """Pictures that stand in an earlier split of `_ORDER`, too -> why they are left out here."""
+    """Images that stand in an earlier split of `_ORDER`, too -> why they are left out here."""
     root, dataset = report.dataset.root, report.dataset
     splits: dict[str, list[str]] = {}
     for split in _ORDER:
         for pair in dataset.splits.get(split, ()):
-            splits.setdefault(_name(root, pair.picture), []).append(split)
+            splits.setdefault(_name(root, pair.image), []).append(split)
     skipped: _Skipped = {}
     for finding in report.findings:
-        same = "the same picture" if finding.rule == "leak" else "a picture that looks the same"
+        same = "the same image" if finding.rule == "leak" else "an image that looks the same"
         for group in finding.groups:
             every = [(_ORDER.index(split), name) for name in group for split in splits[name]]
             at, first = min(every)

@@ -47,8 +47,8 @@ def _unreadable(facts: Facts) -> Iterator[Finding]:
 def _unpaired(facts: Facts) -> Iterator[Finding]:
     pairs = [pair for split in facts.dataset.splits.values() for pair in split]
     sides = (
-        ("picture", "mask", facts.dataset.unpaired_pictures, [pair.picture for pair in pairs]),
-        ("mask", "picture", facts.dataset.unpaired_masks, [pair.mask for pair in pairs]),
+        ("image", "mask", facts.dataset.unpaired_images, [pair.image for pair in pairs]),
+        ("mask", "image", facts.dataset.unpaired_masks, [pair.mask for pair in pairs]),
     )
     for kind, other, alone, partners in sides:
         stems = {(path.parent, path.stem) for path in partners}
@@ -81,7 +81,7 @@ def _empty_split(facts: Facts) -> Iterator[Finding]:
             yield Finding(
                 "error" if split == "train" else "warning",
                 "empty-split",
-                f"the split {split!r} has no picture with a mask",
+                f"the split {split!r} has no image with a mask",
                 (),
                 f"add pairs to {split}, or remove its list or folder",
             )
@@ -89,9 +89,9 @@ def _empty_split(facts: Facts) -> Iterator[Finding]:
 
 def _sizes(facts: Facts) -> Iterator[Finding]:
     wrong = [
-        (scan, scan.picture_size, mask.size)
+        (scan, scan.image_size, mask.size)
         for scan, mask in facts.read
-        if scan.picture_size is not None and scan.picture_size != mask.size
+        if scan.image_size is not None and scan.image_size != mask.size
     ]
     if wrong:
         first, (height, width), size = wrong[0]
@@ -103,11 +103,11 @@ def _sizes(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "error",
             "size",
-            f"{plural(len(wrong), 'mask differs', 'masks differ')} in size from the picture "
-            f"(upright, after its EXIF orientation): {first.pair.picture.name} has {height} x "
+            f"{plural(len(wrong), 'mask differs', 'masks differ')} in size from the image "
+            f"(upright, after its EXIF orientation): {first.pair.image.name} has {height} x "
             f"{width} pixels (height x width), its mask {size[0]} x {size[1]}{turned}",
             facts.names(scan.pair.mask for scan, _, _ in wrong),
-            "export the masks again at the size of the pictures",
+            "export the masks again at the size of the images",
         )
 
 
@@ -255,7 +255,7 @@ def _absent(facts: Facts) -> Iterator[Finding]:
                 f"{plural(len(new), 'class occurs', 'classes occur')} in {split} but not in "
                 f"train: {truncated_list(new)}",
                 (),
-                "move pictures that show them to train",
+                "move images that show them to train",
             )
     single = [labels.names[k] for k in sorted(anywhere) if sum(k in s for s in seen.values()) == 1]
     only_train = [name for name in single if labels.index(name) in trained]
@@ -266,7 +266,7 @@ def _absent(facts: Facts) -> Iterator[Finding]:
             f"{plural(len(only_train), 'class occurs', 'classes occur')} in train only and will "
             f"not be scored: {truncated_list(only_train)}",
             (),
-            "move pictures that show them to val or test",
+            "move images that show them to val or test",
         )
 
 

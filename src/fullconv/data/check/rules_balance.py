@@ -1,5 +1,5 @@
 """Rules about shares and sizes: what takes nearly all pixels or next to none, masks with nothing in
-them, pictures too small or too large to train on as they are."""
+them, images too small or too large to train on as they are."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def imbalance(facts: Facts) -> Iterator[Finding]:
             f"the labelled pixels of train are very unequally shared: {', and '.join(parts)}",
             (),
             "look at the IoU of each class, not at pixel accuracy. Weights are decided by "
-            "themselves (--class-weights balanced forces them); more pictures of what is rare help "
+            "themselves (--class-weights balanced forces them); more images of what is rare help "
             "more",
         )
 
@@ -72,7 +72,7 @@ def one_class(facts: Facts) -> Iterator[Finding]:
             "empty-mask",
             f"{len(empty)} of {plural(len(facts.read), 'mask')} hold nothing but {labels.names[0]}",
             facts.names(empty),
-            "nothing, if there is nothing to see in those pictures; else their labels are missing",
+            "nothing, if there is nothing to see in those images; else their labels are missing",
         )
     full = {k: paths for k, paths in facts.all_one.items() if paths is not empty}
     if full:
@@ -83,31 +83,31 @@ def one_class(facts: Facts) -> Iterator[Finding]:
             f"{plural(count, 'mask holds', 'masks hold')} one class and nothing else: "
             f"{truncated_list([f'{labels.names[k]} {len(full[k])}' for k in sorted(full)])}",
             facts.names(path for paths in full.values() for path in paths),
-            "nothing, if those pictures show nothing else; else they were filled by mistake",
+            "nothing, if those images show nothing else; else they were filled by mistake",
         )
 
 
 def extremes(facts: Facts) -> Iterator[Finding]:
-    """Very small and very large pictures."""
-    sized = [(scan.pair.picture, scan.picture_size) for scan in facts.scans if scan.picture_size]
+    """Very small and very large images."""
+    sized = [(scan.pair.image, scan.image_size) for scan in facts.scans if scan.image_size]
     small = [path for path, size in sized if min(size) < _SMALL]
     large = [path for path, size in sized if max(size) > _LARGE]
     if small:
         yield Finding(
             "note",
-            "tiny-picture",
-            f"{plural(len(small), 'picture has', 'pictures have')} a side shorter than {_SMALL} "
+            "tiny-image",
+            f"{plural(len(small), 'image has', 'images have')} a side shorter than {_SMALL} "
             "pixels, which is one cell of the coarsest scores",
             facts.names(small),
-            "enlarge them by a whole factor, pictures bicubically and masks by nearest neighbour",
+            "enlarge them by a whole factor, images bicubically and masks by nearest neighbour",
         )
     if large:
         yield Finding(
             "note",
-            "huge-picture",
-            f"{plural(len(large), 'picture has', 'pictures have')} a side longer than {_LARGE} "
+            "huge-image",
+            f"{plural(len(large), 'image has', 'images have')} a side longer than {_LARGE} "
             "pixels: a training crop sees little of that, and the file is decoded whole for it",
             facts.names(large),
-            "cut pictures and masks into tiles of about 1024 x 1024 pixels, or train on reduced "
+            "cut images and masks into tiles of about 1024 x 1024 pixels, or train on reduced "
             "copies if what matters is large",
         )

@@ -1,4 +1,4 @@
-"""Rules about likeness: pictures that are the same, and masks that lie beside what they show."""
+"""Rules about likeness: images that are the same, and masks that lie beside what they show."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ _MOVED = 2  # steps at least
 _VOTES = 8
 _NEAR = 2  # steps that two offsets may differ by
 _MAJORITY = 0.4
-# One mask on as many pictures as this shows a zone before a camera that stands still, and not what
+# One mask on as many images as this shows a zone before a camera that stands still, and not what
 # is to be seen in any of them: its borders fit edges by chance alone.
 _ZONE = 3
 
 
 def duplicates(facts: Facts) -> Iterator[Finding]:
-    """The same picture twice, byte for byte or nearly, across splits or within one."""
+    """The same image twice, byte for byte or nearly, across splits or within one."""
     places: dict[str, list[PairScan]] = defaultdict(list)
     for scan in facts.scans:
-        if scan.picture_hash:
-            places[scan.picture_hash].append(scan)
+        if scan.image_hash:
+            places[scan.image_hash].append(scan)
     twins = [scans for scans in places.values() if len(scans) > 1]
     across = [scans for scans in twins if len({scan.split for scan in scans}) > 1]
     within = [scans for scans in twins if len({scan.split for scan in scans}) == 1]
@@ -48,18 +48,18 @@ def duplicates(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "duplicate",
-            f"{plural(len(within), 'picture stands', 'pictures stand')} more than once in a split, "
+            f"{plural(len(within), 'image stands', 'images stand')} more than once in a split, "
             f"byte for byte: {_first(facts, within)}. What stands twice counts double, and the "
             "masks may differ",
-            facts.names(scan.pair.picture for scans in within for scan in scans),
+            facts.names(scan.pair.image for scans in within for scan in scans),
             "keep one of each",
-            tuple(facts.names(scan.pair.picture for scan in scans) for scans in within),
+            tuple(facts.names(scan.pair.image for scan in scans) for scans in within),
         )
     yield from _near_duplicates(facts, [scans[0] for scans in places.values()])
 
 
 def _near_duplicates(facts: Facts, scans: list[PairScan]) -> Iterator[Finding]:
-    seen = [(scan, scan.picture.look) for scan in scans if scan.picture]
+    seen = [(scan, scan.image.look) for scan in scans if scan.image]
     across, within = [], []
     for i, j, apart in alike([look for _, look in seen]):
         pair = [seen[i][0], seen[j][0]]
@@ -73,42 +73,42 @@ def _near_duplicates(facts: Facts, scans: list[PairScan]) -> Iterator[Finding]:
         yield Finding(
             "note",
             "near-duplicate",
-            f"{plural(len(within), 'pair of pictures', 'pairs of pictures')} in one split "
+            f"{plural(len(within), 'pair of images', 'pairs of images')} in one split "
             f"{'is' if len(within) == 1 else 'are'} nearly the same: {_first(facts, within)}. "
             "What stands twice counts double",
-            facts.names(scan.pair.picture for pair in within for scan in pair),
+            facts.names(scan.pair.image for pair in within for scan in pair),
             "nothing, if they are frames of a video that stands still; else keep one of each",
-            tuple(facts.names(scan.pair.picture for scan in pair) for pair in within),
+            tuple(facts.names(scan.pair.image for scan in pair) for pair in within),
         )
 
 
 def _leak(facts: Facts, rule: str, groups: list[list[PairScan]], how: str) -> Finding:
     splits = sorted({scan.split for scans in groups for scan in scans})
-    what = plural(len(groups), "picture stands", "pictures stand")
+    what = plural(len(groups), "image stands", "images stand")
     if rule == "near-leak":
         what = plural(
             len(groups),
-            "pair of pictures that look the same stands",
-            "pairs of pictures that look the same stand",
+            "pair of images that look the same stands",
+            "pairs of images that look the same stand",
         )
     return Finding(
         "warning",
         rule,
         f"{what} in more than one split ({', '.join(splits)}), {how}: "
-        f"{_first(facts, groups)}. Scores on what was trained on say nothing about new pictures",
-        facts.names(scan.pair.picture for scans in groups for scan in scans),
-        "keep each picture in one split. This makes a copy where it stays in test, else in val:\n"
+        f"{_first(facts, groups)}. Scores on what was trained on say nothing about new images",
+        facts.names(scan.pair.image for scans in groups for scan in scans),
+        "keep each image in one split. This makes a copy where it stays in test, else in val:\n"
         + copying(facts.dataset.root),
-        tuple(facts.names(scan.pair.picture for scan in scans) for scans in groups),
+        tuple(facts.names(scan.pair.image for scan in scans) for scans in groups),
     )
 
 
 def _first(facts: Facts, groups: list[list[PairScan]]) -> str:
-    return " = ".join(facts.names([scan.pair.picture])[0] for scan in groups[0])
+    return " = ".join(facts.names([scan.pair.image])[0] for scan in groups[0])
 
 
 def shifted(facts: Facts) -> Iterator[Finding]:
-    """Masks whose borders fit their picture's edges better elsewhere than where they lie."""
+    """Masks whose borders fit their image's edges better elsewhere than where they lie."""
     known = [(scan, scan.shift) for scan in facts.scans if scan.shift is not None]
     distinct = {scan.mask_hash: found for scan, found in known}  # one mask, one vote
     voted = _voted(list(distinct.values()))
@@ -119,11 +119,11 @@ def shifted(facts: Facts) -> Iterator[Finding]:
             "warning",
             "shifted-masks",
             f"the masks seem to lie {_where(-rows, -columns)} of what they show: the borders in "
-            f"{len(files)} of {len(known)} fit the edges of their pictures best when they are "
+            f"{len(files)} of {len(known)} fit the edges of their images best when they are "
             f"moved {_where(rows, columns)}",
             files,
-            "export the masks again from the pictures that lie here: cropping, resizing and other "
-            "versions of a picture move them",
+            "export the masks again from the images that lie here: cropping, resizing and other "
+            "versions of an image move them",
         )
         return
     drawn = Counter(scan.mask_hash for scan, _ in known)
@@ -138,7 +138,7 @@ def shifted(facts: Facts) -> Iterator[Finding]:
             "warning",
             "shifted-mask",
             f"{plural(len(moved), 'mask seems', 'masks seem')} to be shifted: the borders in "
-            f"{first.pair.mask.name} fit the edges of its picture far better when it is moved "
+            f"{first.pair.mask.name} fit the edges of its image far better when it is moved "
             f"{_where(found.rows, found.columns)}",
             facts.names(scan.pair.mask for scan, _ in moved),
             "look at what --preview draws, and export or draw the mask again where it is true:\n"

@@ -23,9 +23,9 @@ from fullconv.core.errors import FullconvError
 from fullconv.data.check.image_signature import (
     LONGEST,
     Shift,
+    image_steps,
     look,
     mask_steps,
-    picture_steps,
     shift,
     step_of,
 )
@@ -42,8 +42,8 @@ _MOST_VALUES = 1 << 18  # that are told apart in all masks together
 
 
 @dataclass(frozen=True)
-class PictureScan:
-    """What a picture holds.
+class ImageScan:
+    """What an image holds.
 
     Args:
         size: (H, W), upright.
@@ -64,17 +64,17 @@ class PairScan:
 
     split: str
     pair: Pair
-    picture_hash: str
+    image_hash: str
     mask_hash: str
-    picture: PictureScan | None
+    image: ImageScan | None
     tally: Tally | None
     shift: Shift | None = None
     errors: tuple[tuple[Path, str], ...] = ()
 
     @property
-    def picture_size(self) -> tuple[int, int] | None:
+    def image_size(self) -> tuple[int, int] | None:
         """(H, W), upright."""
-        return self.picture.size if self.picture else None
+        return self.image.size if self.image else None
 
 
 @dataclass(frozen=True)
@@ -156,24 +156,24 @@ class Facts:
 
 
 def scan_pair(split: str, pair: Pair, remembered: Remembered) -> PairScan:
-    """Read and hash a picture and its mask once; decode them where they are new."""
+    """Read and hash an image and its mask once; decode them where they are new."""
     errors: list[tuple[Path, str]] = []
-    picture_bytes, picture_hash = _content(pair.picture, "picture", errors)
+    image_bytes, image_hash = _content(pair.image, "image", errors)
     mask_bytes, mask_hash = _content(pair.mask, "mask", errors)
-    key = f"pair {_VERSION} {picture_hash} {content_key(mask_bytes or b'', pair.mask)}"
+    key = f"pair {_VERSION} {image_hash} {content_key(mask_bytes or b'', pair.mask)}"
     if not errors and (known := _known(remembered.get(key))) is not None:
-        return PairScan(split, pair, picture_hash, mask_hash, *known)
-    seen = _decoded(pair.picture, picture_bytes, _picture, errors)
+        return PairScan(split, pair, image_hash, mask_hash, *known)
+    seen = _decoded(pair.image, image_bytes, _image, errors)
     read = _decoded(pair.mask, mask_bytes, _mask, errors)
-    picture: PictureScan | None = seen[0] if seen else None
+    image: ImageScan | None = seen[0] if seen else None
     tally: Tally | None = read[0] if read else None
     moved = None
-    if picture and tally:
-        if picture.size == tally.size:
-            moved = shift(seen[1], read[1], step_of(picture.size))
+    if image and tally:
+        if image.size == tally.size:
+            moved = shift(seen[1], read[1], step_of(image.size))
         if not tally.more:  # a long list, of a mask that is not what it should be
-            remembered.put(key, _plain(picture, tally, moved))
-    return PairScan(split, pair, picture_hash, mask_hash, picture, tally, moved, tuple(errors))
+            remembered.put(key, _plain(image, tally, moved))
+    return PairScan(split, pair, image_hash, mask_hash, image, tally, moved, tuple(errors))
 
 
 def _content(path: Path, what: str, errors: list[tuple[Path, str]]) -> tuple[bytes | None, str]:
@@ -199,8 +199,8 @@ def _decoded(
     return None
 
 
-def _picture(file: io.BytesIO, *, name: str) -> tuple[PictureScan, NDArray[np.uint8]]:
-    """What is known of a picture, and its grey levels step by step."""
+def _image(file: io.BytesIO, *, name: str) -> tuple[ImageScan, NDArray[np.uint8]]:
+    """What is known of an image, and its grey levels step by step."""
     with room.of(pixels_to_decode(file, LONGEST, name=name)):
         size, pixels = read_reduced(file, LONGEST, name=name)
         # Counted, not summed: exact, and no copy as wide numbers.
@@ -212,7 +212,7 @@ def _picture(file: io.BytesIO, *, name: str) -> tuple[PictureScan, NDArray[np.ui
         mean = tuple(float(share @ levels / area) for share in shares)
         square = tuple(float(share @ levels**2 / area) for share in shares)
         grey = Image.fromarray(pixels).convert("L")
-        return PictureScan(size, mean, square, look(grey)), picture_steps(grey, size)
+        return ImageScan(size, mean, square, look(grey)), image_steps(grey, size)
 
 
 def _mask(file: io.BytesIO, *, name: str) -> tuple[Tally, NDArray[Any]]:
@@ -232,27 +232,27 @@ def _thin(counter: Counter[Value]) -> bool:
     return True
 
 
-def _plain(picture: PictureScan, tally: Tally, moved: Shift | None) -> dict[str, Any]:
+def _plain(image: ImageScan, tally: Tally, moved: Shift | None) -> dict[str, Any]:
     """As JSON holds it."""
     return {
-        "size": picture.size,
-        "mean": picture.mean,
-        "square": picture.square,
-        "look": base64.b64encode(picture.look).decode(),
+        "size": image.size,
+        "mean": image.mean,
+        "square": image.square,
+        "look": base64.b64encode(image.look).decode(),
         "mask": tally.to_plain(),
         "shift": asdict(moved) if moved else None,
     }
 
 
-def _known(table: Any) -> tuple[PictureScan, Tally, Shift | None] | None:
+def _known(table: Any) -> tuple[ImageScan, Tally, Shift | None] | None:
     """Of what `_plain` made; None where it is not of that form."""
     try:
         look_bytes = base64.b64decode(table["look"])
-        picture = PictureScan(
+        image = ImageScan(
             tuple(table["size"]), tuple(table["mean"]), tuple(table["square"]), look_bytes
         )
         tally = Tally.from_plain(table["mask"])
         moved = Shift(**table["shift"]) if table["shift"] else None
-        return (picture, tally, moved) if tally else None
+        return (image, tally, moved) if tally else None
     except (TypeError, KeyError, ValueError):
         return None

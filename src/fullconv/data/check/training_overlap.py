@@ -1,7 +1,7 @@
-"""Which pictures a model was trained on, told by their content.
+"""Which images a model was trained on, told by their content.
 
-A training notes how many pictures it saw and a fingerprint of them. An evaluation looks which
-splits of its own data set are just these pictures: a model that was trained on train and val
+A training notes how many images it saw and a fingerprint of them. An evaluation looks which
+splits of its own data set are just these images: a model that was trained on train and val
 together is known as such, however its own data set was laid out.
 """
 
@@ -15,15 +15,15 @@ from typing import Any
 from fullconv.core.text import plural
 from fullconv.data.check.check import CheckReport
 
-UNKNOWN: dict[str, Any] = {"pictures": 0, "fingerprint": ""}
+UNKNOWN: dict[str, Any] = {"images": 0, "fingerprint": ""}
 
 
 def trained_on(report: CheckReport, earlier: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """What a training notes: the pictures of its training split, after those that the model it
+    """What a training notes: the images of its training split, after those that the model it
     starts from has seen.
 
     Args:
-        report: of the data set; the pictures are those of `report.dataset`.
+        report: of the data set; the images are those of `report.dataset`.
         earlier: `training` of the model that it starts from, or None.
     """
     before = [] if earlier is None else list(earlier.get("trained_on", [UNKNOWN]))
@@ -32,7 +32,7 @@ def trained_on(report: CheckReport, earlier: Mapping[str, Any] | None) -> list[d
 
 
 def told(seen: Sequence[Mapping[str, Any]], report: CheckReport) -> str:
-    """In words: "train+val (468 pictures)"; "" where nothing is noted.
+    """In words: "train+val (468 images)"; "" where nothing is noted.
 
     Args:
         seen: what `trained_on` made.
@@ -48,14 +48,14 @@ def told(seen: Sequence[Mapping[str, Any]], report: CheckReport) -> str:
 
 def _words(one: Mapping[str, Any], name: str) -> str:
     if not one["fingerprint"]:
-        return "pictures that are not stated"
+        return "images that are not stated"
     if not name:
-        return f"{plural(one['pictures'], 'other picture')} (fingerprint {one['fingerprint']})"
-    return f"{name} ({plural(one['pictures'], 'picture')})"
+        return f"{plural(one['images'], 'other image')} (fingerprint {one['fingerprint']})"
+    return f"{name} ({plural(one['images'], 'image')})"
 
 
 def _seen(report: CheckReport, splits: Sequence[str]) -> dict[str, Any]:
-    """How many pictures of these splits there are, and a fingerprint of them; the same picture
+    """How many images of these splits there are, and a fingerprint of them; the same image
     twice counts once, and masks do not count."""
     found = {
         report.contents[split, pair.name][0]
@@ -63,4 +63,4 @@ def _seen(report: CheckReport, splits: Sequence[str]) -> dict[str, Any]:
         for pair in report.dataset.splits[split]
     }
     digest = hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest()
-    return {"pictures": len(found), "fingerprint": digest[:16]}
+    return {"images": len(found), "fingerprint": digest[:16]}

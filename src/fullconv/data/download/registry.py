@@ -120,14 +120,12 @@ def _coco_stuff() -> Source:
 
 
 def _pascal_context() -> Source:
-    pictures = _voc("2010")
+    images = _voc("2010")
     archives = (
-        Archive((f"{_CONTEXT}/59_labels.txt",), "993901f2d930cc038c406845f08fa082", pictures.root),
-        Archive(
-            (f"{_CONTEXT}/trainval.tar.gz",), "df034edb2c12aa7d33b42b20bb1796e3", pictures.root
-        ),
+        Archive((f"{_CONTEXT}/59_labels.txt",), "993901f2d930cc038c406845f08fa082", images.root),
+        Archive((f"{_CONTEXT}/trainval.tar.gz",), "df034edb2c12aa7d33b42b20bb1796e3", images.root),
     )
-    return Source((*archives, *pictures.archives), pictures.root, f"{_CONTEXT}/")
+    return Source((*archives, *images.archives), images.root, f"{_CONTEXT}/")
 
 
 def _kvasir() -> Source:
@@ -155,7 +153,7 @@ ELSEWHERE = {  # sets that nothing is downloaded of -> why, where they are, and 
     "https://www.cityscapes-dataset.com/downloads/ and unpack both into one folder, where "
     "leftImg8bit/ and gtFine/ then lie side by side",
     "imagenet": "ImageNet is handed out to those with an account (https://image-net.org/download), "
-    "and its pictures have a class each, not one per pixel; a backbone starts from weights that "
+    "and its images have a class each, not one per pixel; a backbone starts from weights that "
     "were trained on it without your having it",
     "sift-flow": "SIFT Flow comes from two places: get "
     "http://www.cs.unc.edu/~jtighe/Papers/ECCV10/siftflow/SiftFlowDataset.zip and, from "

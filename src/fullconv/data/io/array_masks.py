@@ -8,7 +8,7 @@ which are HDF5, are refused.
                      of elements: flags, shape, name, numbers; of cells and structs, matrices
     version 4        matrices one after another: 20 bytes, a name, numbers
 
-Shapes: H, W picture.
+Shapes: H, W image.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Channels that are no colours: depth, HHA, infrared, one file beside each picture.
+"""Channels that are no colours: depth, HHA, infrared, one file beside each image.
 
 Numbers stay what they are in the file: 16 bit of millimetres, floats of metres, 8 bit of infrared.
 What a number means to the network is decided by the mean and the spread over the training files.
 
-Shapes: H, W picture · C channels (1 or 3).
+Shapes: H, W image · C channels (1 or 3).
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from PIL import Image
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.text import plural, shell_command
-from fullconv.data.io.images import PICTURE_SUFFIXES, opened, upright
+from fullconv.data.io.images import IMAGE_SUFFIXES, opened, upright
 from fullconv.data.io.limits import quiet, refuse_large
 
-SUFFIXES = PICTURE_SUFFIXES | {".npy"}
+SUFFIXES = IMAGE_SUFFIXES | {".npy"}
 Channels: TypeAlias = NDArray[np.uint8] | NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Input:
-    """What goes into a network beside the pictures.
+    """What goes into a network beside the images.
 
     Args:
         name: of its folder: "depth".
@@ -56,7 +56,7 @@ class Input:
 
 
 def read_channels(path: str | Path) -> Channels:
-    """(H, W, C) of a picture file in any mode, upright, or of a .npy file: uint8, or float32 where
+    """(H, W, C) of an image file in any mode, upright, or of a .npy file: uint8, or float32 where
     the file holds more than 8 bits. Alpha is dropped.
 
     Raises:
@@ -91,14 +91,14 @@ def from_numbers(array: NDArray[Any], name: str = "an input") -> Channels:
 
 
 def channels_of(given: Any, one: Input, size: tuple[int, int]) -> Channels:
-    """(H, W, C) of a further input's file or array, that must belong to a picture of a size (H, W).
+    """(H, W, C) of a further input's file or array, that must belong to an image of a size (H, W).
 
     Raises:
         FullconvError: it cannot be read, or has another size or number of channels.
     """
     path = Path(given) if isinstance(given, (str, Path)) else None
     found = read_channels(path) if path else from_numbers(np.asarray(given), f"input {one.name}")
-    require_size(found, path or Path(one.name), size, "the picture")
+    require_size(found, path or Path(one.name), size, "the image")
     if found.shape[2] != one.channels:
         raise FullconvError(
             f"{path or f'input {one.name}'} has {plural(found.shape[2], 'channel')}; "
@@ -108,11 +108,11 @@ def channels_of(given: Any, one: Input, size: tuple[int, int]) -> Channels:
     return found
 
 
-def require_size(channels: Channels, path: Path, size: tuple[int, int], picture: str) -> None:
-    """Refuse what is of another size (H, W) than its picture."""
+def require_size(channels: Channels, path: Path, size: tuple[int, int], image: str) -> None:
+    """Refuse what is of another size (H, W) than its image."""
     if channels.shape[:2] != size:
         raise FullconvError(
-            f"{path} is {channels.shape[1]} x {channels.shape[0]} pixels but {picture} is "
+            f"{path} is {channels.shape[1]} x {channels.shape[0]} pixels but {image} is "
             f"{size[1]} x {size[0]}; they must show the same pixels.",
             f'Image.open("{path.name}").resize({(size[1], size[0])}, Image.NEAREST)',
         )

@@ -1,9 +1,9 @@
 """TIFF files read and written in windows, with rasterio: of any size, and with their georeference.
 
 rasterio is an extra (`pip install rasterio`) and imported where it is used. Without it a
-georeferenced TIFF is a picture like any other, as far as Pillow reads it.
+georeferenced TIFF is an image like any other, as far as Pillow reads it.
 
-Shapes: H, W picture · h, w window · C channels.
+Shapes: H, W image · h, w window · C channels.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Span = tuple[int, int]  # pixels [start, stop) of one axis
 
 @dataclass(frozen=True)
 class Place:
-    """Where a picture lies on the earth, and where it has data.
+    """Where an image lies on the earth, and where it has data.
 
     Args:
         profile: what a result shares with it: CRS, transform, size.
@@ -189,7 +189,7 @@ class Raster:
                 return read(self._bands, window=window, out_shape=(len(self._bands), *shape))
         except rasterio.errors.RasterioError as error:
             raise FullconvError(
-                f"picture {self._path} cannot be read at rows {rows[0]} to {rows[1]}, columns "
+                f"image {self._path} cannot be read at rows {rows[0]} to {rows[1]}, columns "
                 f"{columns[0]} to {columns[1]}: {str(error.__cause__ or error).rstrip('.')}.",
                 f"copy or download {self._path.name} again",
             ) from error
@@ -214,7 +214,7 @@ def opened_raster(path: Path) -> Iterator[Raster]:
             file = rasterio.open(path, driver="GTiff")
         except rasterio.errors.RasterioError as error:
             raise FullconvError(
-                f"picture {path} cannot be read: {str(error).rstrip('.')}.",
+                f"image {path} cannot be read: {str(error).rstrip('.')}.",
                 f"copy or download {path.name} again",
             ) from error
         with file:
@@ -228,7 +228,7 @@ def read_placed(path: Path) -> tuple[NDArray[np.uint8], Place]:
         FullconvError: as `opened_raster`; `TooLargeError`: more pixels than Pillow opens.
     """
     with opened_raster(path) as raster:
-        refuse_large(raster.size, "picture", str(path))
+        refuse_large(raster.size, "image", str(path))
         everything = ((0, raster.size[0]), (0, raster.size[1]))
         place = Place(raster.profile, raster.gcps, raster.valid(*everything))
         return raster.read(*everything), place

@@ -1,13 +1,13 @@
-"""Pictures: any file, PIL picture or array -> (H, W, 3) uint8 RGB, upright.
+"""Images: any file, PIL image or array -> (H, W, 3) uint8 RGB, upright.
 
-Upright means: the EXIF orientation is applied, everywhere a picture or its size is read.
+Upright means: the EXIF orientation is applied, everywhere an image or its size is read.
 Alpha is dropped, never composited: the stored RGB values stay (a predictor must not invent a
 background colour). 16-bit and 32-bit grey is scaled from 0..65535 to 0..255. Of several frames the
-first one counts. Float pictures are refused: their range is not known.
+first one counts. Float images are refused: their range is not known.
 A file that cannot be read is a `FullconvError` that names it and quotes Pillow, which itself says
 nothing. So is one with more pixels than Pillow's limit, by its header: it is not decoded.
 
-Shapes: H, W picture · C channels.
+Shapes: H, W image · C channels.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from fullconv.data.io.limits import TooLargeError, quiet, refuse_large
 
 Source: TypeAlias = str | Path | IO[bytes]
 
-PICTURE_SUFFIXES = frozenset(
+IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".mpo", ".png", ".bmp", ".tif", ".tiff", ".webp", ".avif", ".jp2"}
     | {".gif", ".ppm", ".pgm", ".pbm"}
 )
 
 # The formats of these suffixes; MPO is opened as JPEG. Of the others that Pillow knows some begin
-# like nothing in particular, so that random bytes are pictures, and one starts another program.
+# like nothing in particular, so that random bytes are images, and one starts another program.
 _FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "AVIF", "JPEG2000", "GIF", "PPM")
-_DOUBLED = ("WEBP", "AVIF", "JPEG2000")  # whose decoders hold a picture more than once
+_DOUBLED = ("WEBP", "AVIF", "JPEG2000")  # whose decoders hold an image more than once
 
 # What Pillow raises on broken files; UnidentifiedImageError is an OSError.
 _BROKEN = (
@@ -57,8 +57,8 @@ _UPRIGHT = {
 }
 
 
-def read_picture(path_or_file: Source, *, name: str = "") -> NDArray[np.uint8]:
-    """The picture in a file. (H, W, 3) uint8 RGB, upright.
+def read_image(path_or_file: Source, *, name: str = "") -> NDArray[np.uint8]:
+    """The image in a file. (H, W, 3) uint8 RGB, upright.
 
     Args:
         name: in messages, if not that of the file.
@@ -67,8 +67,8 @@ def read_picture(path_or_file: Source, *, name: str = "") -> NDArray[np.uint8]:
         return from_pil(image, name=name or source_name(path_or_file))
 
 
-def picture_size(path: Source) -> tuple[int, int]:
-    """(H, W) of the upright picture. Reads the header only, but for PNG, which is decoded: its
+def image_size(path: Source) -> tuple[int, int]:
+    """(H, W) of the upright image. Reads the header only, but for PNG, which is decoded: its
     EXIF data may stand behind the pixels."""
     with opened(path) as image:
         return _upright_size(image)
@@ -77,7 +77,7 @@ def picture_size(path: Source) -> tuple[int, int]:
 def read_reduced(
     path_or_file: Source, shortest: int, *, name: str = ""
 ) -> tuple[tuple[int, int], NDArray[np.uint8]]:
-    """(H, W) like `picture_size`, and the picture, (h, w, 3) uint8 RGB, upright: as it is, but that
+    """(H, W) like `image_size`, and the image, (h, w, 3) uint8 RGB, upright: as it is, but that
     JPEG is decoded at a half, a quarter or an eighth where its sides stay `shortest` pixels or
     longer. That still reads every byte, and so finds truncated files."""
     with opened(path_or_file, name=name) as image:
@@ -87,9 +87,9 @@ def read_reduced(
 
 
 def pixels_to_decode(
-    source: Source, shortest: int = 0, *, what: str = "picture", name: str = ""
+    source: Source, shortest: int = 0, *, what: str = "image", name: str = ""
 ) -> int:
-    """How many pixels take memory when a picture is read, or read reduced; by its header."""
+    """How many pixels take memory when an image is read, or read reduced; by its header."""
     with opened(source, what, name=name) as image:
         whole = image.size[0] * image.size[1]
         if shortest:
@@ -98,8 +98,8 @@ def pixels_to_decode(
         return max(image.size[0] * image.size[1], whole // 4)
 
 
-def from_pil(image: Image.Image, *, name: str = "the picture") -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 RGB of a PIL picture in any mode but float, upright."""
+def from_pil(image: Image.Image, *, name: str = "the image") -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB of a PIL image in any mode but float, upright."""
     if image.mode == "F":
         raise FullconvError(
             f"{name} holds floating-point numbers (mode 'F'), whose range is not known; "
@@ -127,7 +127,7 @@ def from_array(array: NDArray[np.generic]) -> NDArray[np.uint8]:
     if array.dtype not in (np.uint8, np.uint16):
         factor = " * 255" if array.dtype.kind == "f" else ""
         raise FullconvError(
-            f"a picture array of {array.dtype}, whose range is not known; "
+            f"an image array of {array.dtype}, whose range is not known; "
             "expected uint8 (0-255) or uint16 (0-65535).",
             f"(array{factor}).astype('uint8')" if factor else "array.astype('uint8')",
         )
@@ -135,7 +135,7 @@ def from_array(array: NDArray[np.generic]) -> NDArray[np.uint8]:
     if len(shape) not in (2, 3) or channels not in (1, 3, 4) or 0 in shape:
         first = len(shape) == 3 and shape[0] in (1, 3, 4)
         raise FullconvError(
-            f"a picture array of shape {shape}; expected (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) "
+            f"an image array of shape {shape}; expected (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) "
             f"with at least one pixel{'; this one looks channels first' if first else ''}.",
             "array.transpose(1, 2, 0)"
             if first
@@ -148,10 +148,8 @@ def from_array(array: NDArray[np.generic]) -> NDArray[np.uint8]:
 
 
 @contextmanager
-def opened(
-    source: Source, what: str = "picture", *, name: str = ""
-) -> Iterator[ImageFile.ImageFile]:
-    """A picture or mask file, opened and closed; what goes wrong inside is a `FullconvError`."""
+def opened(source: Source, what: str = "image", *, name: str = "") -> Iterator[ImageFile.ImageFile]:
+    """An image or mask file, opened and closed; what goes wrong inside is a `FullconvError`."""
     name = name or source_name(source)
     try:
         with ExitStack() as stack:
@@ -186,17 +184,17 @@ def opened(
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """The picture as its EXIF orientation wants it seen. Loads it."""
+    """The image as its EXIF orientation wants it seen. Loads it."""
     image.load()
     turn = _UPRIGHT.get(_orientation(image))
     return image.transpose(turn) if turn is not None else image
 
 
-def turn_upright(ids: NDArray[Any], picture: Source) -> NDArray[Any]:
-    """(H, W) values that were drawn on a picture as it lies in its file, turned as its EXIF
+def turn_upright(ids: NDArray[Any], image: Source) -> NDArray[Any]:
+    """(H, W) values that were drawn on an image as it lies in its file, turned as its EXIF
     orientation turns it."""
-    with opened(picture) as image:
-        turn = _UPRIGHT.get(_orientation(image))
+    with opened(image) as file:
+        turn = _UPRIGHT.get(_orientation(file))
     if turn is None:
         return ids
     # As 32 bit: Pillow turns those exactly, whatever the ids are.
@@ -209,7 +207,7 @@ def source_name(source: Source) -> str:
     if isinstance(source, str | Path):
         return str(source)
     name = getattr(source, "name", "")
-    return name if isinstance(name, str) and name else "the picture"
+    return name if isinstance(name, str) and name else "the image"
 
 
 def _upright_size(image: Image.Image) -> tuple[int, int]:
@@ -220,7 +218,7 @@ def _upright_size(image: Image.Image) -> tuple[int, int]:
 
 
 def _orientation(image: Image.Image) -> int:
-    # Broken EXIF data does not spoil the pixels: such a picture is taken as it lies.
+    # Broken EXIF data does not spoil the pixels: such an image is taken as it lies.
     try:
         found = image.getexif().get(_ORIENTATION, 1)
     except _BROKEN:
@@ -254,5 +252,5 @@ def _what_pillow_said(error: BaseException, source: Source) -> str:
     if _is_empty(source):
         return "the file is empty (0 bytes)"
     if isinstance(error, UnidentifiedImageError):  # whose own text shows a Python object
-        return "cannot identify image file: no picture format that is read begins like this"
+        return "cannot identify image file: no image format that is read begins like this"
     return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")

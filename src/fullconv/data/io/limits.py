@@ -1,9 +1,9 @@
-"""Limits: how large files and pictures may be, how many are decoded at once, and who speaks of it.
+"""Limits: how large files and images may be, how many are decoded at once, and who speaks of it.
 
 Damaged files promise anything: what a header says is held against these limits before memory is
 taken for it. Libraries are kept from talking: what is wrong with a file is said once, by us.
 
-Shapes: H, W picture.
+Shapes: H, W image.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from fullconv.core.hardware import give_back
 from fullconv.core.text import shell_command
 
 _AT_ONCE = 1 << 26  # pixels that are decoded by all threads together
-_LARGE = 1 << 24  # pixels of a picture before which memory is tidied up
+_LARGE = 1 << 24  # pixels of an image before which memory is tidied up
 _MOST_BYTES = 1 << 30  # of a file that is read whole
 
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # else it writes to stderr
@@ -47,7 +47,7 @@ def refuse_large(size: tuple[int, int], what: str, name: str, *, share: float = 
 
 @contextmanager
 def any_size() -> Iterator[None]:
-    """Pictures of any number of pixels are read meanwhile."""
+    """Images of any number of pixels are read meanwhile."""
     before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
         yield
@@ -55,8 +55,8 @@ def any_size() -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = before
 
 
-def read_content(path: Path, what: str = "picture") -> bytes:
-    """The bytes of a file of a size that a picture or a mask can have."""
+def read_content(path: Path, what: str = "image") -> bytes:
+    """The bytes of a file of a size that an image or a mask can have."""
     try:
         size = path.stat().st_size
         if size <= _MOST_BYTES:
@@ -102,7 +102,7 @@ class _Quiet:
 
 
 class _Room:
-    """Lets threads decode at once what has so many pixels together, or one picture that has more:
+    """Lets threads decode at once what has so many pixels together, or one image that has more:
     memory does not grow with the number of processors. Not to be entered twice by one thread."""
 
     def __init__(self, pixels: int) -> None:

@@ -5,7 +5,7 @@ sample, never a displayed brightness) or an RGB colour. A *class id* is what `La
 Palette files are never converted to grey: that turns the ids 0, 1, 2 into the brightness of their
 colours. Nothing is guessed: a value without a class is an error.
 
-Shapes: H, W picture · K classes.
+Shapes: H, W image · K classes.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from fullconv.data.io.mask_values import (
 )
 
 _LOSSY = ("JPEG", "MPO", "AVIF", "WEBP")
-ARRAY_SUFFIXES = (".npy", ".mat")  # of masks that are no pictures
+ARRAY_SUFFIXES = (".npy", ".mat")  # of masks that are no images
 _LISTED = 8  # unknown values that an error spells out
 _DENSEST = 1000  # pixels per byte of a packed array
 _COLORS = 1 << 12  # that a tally keeps; a drawn mask has far fewer, one saved as JPEG far more
@@ -150,10 +150,10 @@ def write_mask(
             f"a mask is written as PNG, not as {path.name!r}: other formats change its values.",
             f"{path.stem}.png",
         )
-    _save(mask_picture(ids, labels, str(path)), path, mark)
+    _save(mask_image(ids, labels, str(path)), path, mark)
 
 
-def mask_picture(ids: NDArray[Any], labels: Labels, name: str) -> Image.Image:
+def mask_image(ids: NDArray[Any], labels: Labels, name: str) -> Image.Image:
     """(H, W) class ids with the colours of `labels` as a palette; above 255 classes 16-bit grey.
 
     Args:
@@ -293,7 +293,7 @@ def _read(source: Source, name: str = "") -> tuple[Ids, bool, bool]:
 def _narrow(values: NDArray[Any], name: str) -> Ids:
     """As 8 or 16 bit where they fit, else 32 bit with sign."""
     if not values.size:
-        raise FullconvError(f"mask {name} has no pixel.", "export it again from its picture")
+        raise FullconvError(f"mask {name} has no pixel.", "export it again from its image")
     low, high = int(values.min()), int(values.max())
     for kind in (np.uint8, np.uint16, np.int32):
         if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
@@ -305,7 +305,7 @@ def _narrow(values: NDArray[Any], name: str) -> Ids:
 
 
 def _raw_mode(image: ImageFile.ImageFile) -> str:
-    """How the samples lie in a PNG file; it is forgotten once the picture is loaded."""
+    """How the samples lie in a PNG file; it is forgotten once the image is loaded."""
     if image.format != "PNG" or not image.tile:
         return ""
     args = image.tile[0][3]

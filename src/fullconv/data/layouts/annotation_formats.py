@@ -36,7 +36,7 @@ def convertible(path: Path) -> str | None:
 
 
 def is_coco(table: Any) -> bool:
-    """Whether a JSON file holds pictures, annotations and categories."""
+    """Whether a JSON file holds images, annotations and categories."""
     keys = ("images", "annotations", "categories")
     return isinstance(table, dict) and all(isinstance(table.get(key), list) for key in keys)
 

@@ -1,15 +1,15 @@
-"""Layouts: recognise a labelled data set on disk and read which picture belongs to which mask.
+"""Layouts: recognise a labelled data set on disk and read which image belongs to which mask.
 
 Those of `published` are tried first, then these three:
 
     voc      JPEGImages/ SegmentationClass/ ImageSets/Segmentation/{train,val}.txt
-    camvid   train.txt, val.txt, test.txt with "picture mask" on a line; or train/ trainannot/ ...
+    camvid   train.txt, val.txt, test.txt with "image mask" on a line; or train/ trainannot/ ...
     folders  images/ masks/, both with train/ val/ inside, or train/images/ train/masks/, or lists
              of stems in train.txt, or no split at all
 
 Nothing is written, no mask is opened here, and what was decided without being told stands in
 `Dataset.notes`. A split that is missing is made from a hash of the names: it is the same from
-run to run and on every machine, and changes little when pictures are added.
+run to run and on every machine, and changes little when images are added.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from fullconv.data.layouts.pairing import (
 from fullconv.data.layouts.unrecognized import no_folder, no_pairs, not_laid_out, several, unknown
 
 _Reader: TypeAlias = Callable[[Path], Found | None]
-VAL_SHARE = 0.2  # of the pictures, where a validation split has to be made
+VAL_SHARE = 0.2  # of the images, where a validation split has to be made
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,10 @@ class Dataset:
         splits: split name ("train", "val", "test") -> pairs, by name.
         labels: the class table.
         named: whether the class names are real; made up from ids ("class 3") where not.
-        unpaired_pictures, unpaired_masks: files without a partner, doubled stems among them.
+        unpaired_images, unpaired_masks: files without a partner, doubled stems among them.
         notes: what was decided without being told.
         heads: names and class tables of further heads; every pair has their `masks`.
-        inputs: what goes into the network beside the pictures; every pair has their `inputs`.
+        inputs: what goes into the network beside the images; every pair has their `inputs`.
     """
 
     root: Path
@@ -63,7 +63,7 @@ class Dataset:
     splits: dict[str, tuple[Pair, ...]]
     labels: Labels
     named: bool
-    unpaired_pictures: tuple[Path, ...] = ()
+    unpaired_images: tuple[Path, ...] = ()
     unpaired_masks: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
     heads: tuple[tuple[str, Labels], ...] = ()
@@ -98,7 +98,7 @@ class Dataset:
             return pairs
         there = [name for name, found in self.splits.items() if found]
         raise FullconvError(
-            f"{self.root} has no pictures for the split {split!r}; it has {', '.join(there)}.",
+            f"{self.root} has no images for the split {split!r}; it has {', '.join(there)}.",
             f"--split {there[-1]}",
         )
 
@@ -142,7 +142,7 @@ def read(root: str | Path, *, layout: str | None = None) -> Dataset:
         splits,
         labels,
         named,
-        tuple(sorted(found.pictures)),
+        tuple(sorted(found.images)),
         tuple(sorted(found.masks)),
         (*found.notes, *notes),
     )
@@ -193,7 +193,7 @@ def _make_val(found: Found) -> None:
     count = max(1, round(VAL_SHARE * len(train)))
     found.splits["val"], found.splits["train"] = order[:count], order[count:]
     found.notes.append(
-        f"no val split found: {count} of {plural(len(train), 'train picture')} "
+        f"no val split found: {count} of {plural(len(train), 'train image')} "
         f"({count / len(train):.0%}) taken for it by a hash of their names"
     )
 

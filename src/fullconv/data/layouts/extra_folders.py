@@ -1,14 +1,14 @@
-"""Further folders of a data set: masks that answer another question, and pictures that show
+"""Further folders of a data set: masks that answer another question, and images that show
 something else than light.
 
     data/  images/ masks/   as any data set
-           geometry/        --heads geometry: a mask for each picture, with a class table of its own
+           geometry/        --heads geometry: a mask for each image, with a class table of its own
                             in geometry/dataset.toml; one head each (Long et al. 2015, section 5:
                             SIFT Flow's semantic and geometric labels)
-           depth/           --extra-inputs depth: a file for each picture (section 5: NYUDv2's depth)
+           depth/           --extra-inputs depth: a file for each image (section 5: NYUDv2's depth)
 
-A file belongs to the picture of the same stem, wherever below the folder it lies. Where a stem is
-there more than once, it lies in a folder called like the picture's, its mask's or its split.
+A file belongs to the image of the same stem, wherever below the folder it lies. Where a stem is
+there more than once, it lies in a folder called like the image's, its mask's or its split.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from fullconv.core.text import plural, shell_command, truncated_list
 from fullconv.data.io import array_masks as matlab
 from fullconv.data.io import extra_channels as channels
 from fullconv.data.io.extra_channels import Input, channels_of, read_channels
-from fullconv.data.io.images import PICTURE_SUFFIXES, picture_size
+from fullconv.data.io.images import IMAGE_SUFFIXES, image_size
 from fullconv.data.io.masks import ARRAY_SUFFIXES
 from fullconv.data.layouts import class_catalogue as catalogue
 from fullconv.data.layouts import class_table as tables
 from fullconv.data.layouts.dataset import Dataset
 from fullconv.data.layouts.pairing import MASK_ENDINGS, Pair, folders_in
 
-_MASKS = PICTURE_SUFFIXES | frozenset(ARRAY_SUFFIXES)
+_MASKS = IMAGE_SUFFIXES | frozenset(ARRAY_SUFFIXES)
 _Found = dict[tuple[str, str], Path]  # split and name of a pair -> its file
 
 
@@ -45,18 +45,18 @@ def names_of(folders: str) -> list[str]:
 def bare(dataset: Dataset) -> Dataset:
     """Without further heads and inputs."""
     splits = {
-        split: tuple(Pair(pair.name, pair.picture, pair.mask) for pair in pairs)
+        split: tuple(Pair(pair.name, pair.image, pair.mask) for pair in pairs)
         for split, pairs in dataset.splits.items()
     }
     return replace(dataset, splits=splits, heads=(), inputs=())
 
 
 def head_of(dataset: Dataset, folder: str) -> Dataset:
-    """The same pictures with the masks of another folder, and the class table that lies in it."""
+    """The same images with the masks of another folder, and the class table that lies in it."""
     place = _place(dataset, folder, "masks of another head")
     found = _beside(dataset, place, _MASKS)
     splits = {
-        split: tuple(Pair(pair.name, pair.picture, found[split, pair.name]) for pair in pairs)
+        split: tuple(Pair(pair.name, pair.image, found[split, pair.name]) for pair in pairs)
         for split, pairs in dataset.splits.items()
     }
     paths = list(found.values())
@@ -65,7 +65,7 @@ def head_of(dataset: Dataset, folder: str) -> Dataset:
     labels, named, notes = tables.read_labels(
         place, tables.read_settings(place), paths, known=known
     )
-    reason = f"pictures of {dataset.root}, masks of {place}"
+    reason = f"images of {dataset.root}, masks of {place}"
     return Dataset(place, "folders", reason, splits, labels, named, notes=tuple(notes))
 
 
@@ -76,7 +76,7 @@ def with_inputs(dataset: Dataset, folders: Sequence[str]) -> Dataset:
         folders: of the files, in the data set's folder or as paths.
 
     Raises:
-        FullconvError: no such folder, or a picture without a file.
+        FullconvError: no such folder, or an image without a file.
     """
     for folder in folders:
         place = _place(dataset, folder, "further input")
@@ -100,7 +100,7 @@ def measured(dataset: Dataset) -> Dataset:
     split known.
 
     Raises:
-        FullconvError: a file that cannot be read, of another size than its picture or with another
+        FullconvError: a file that cannot be read, of another size than its image or with another
             number of channels; or the same number everywhere.
     """
     jobs = [(split, pair) for split, pairs in dataset.splits.items() for pair in pairs]
@@ -123,24 +123,24 @@ def measured(dataset: Dataset) -> Dataset:
     return replace(dataset, inputs=tuple(known))
 
 
-def files_of(pictures: Iterable[Path], folder: Path, name: str) -> list[Path]:
-    """The file of each picture in the folder of a further input.
+def files_of(images: Iterable[Path], folder: Path, name: str) -> list[Path]:
+    """The file of each image in the folder of a further input.
 
     Raises:
-        FullconvError: no such folder, or a picture without a file.
+        FullconvError: no such folder, or an image without a file.
     """
     if not folder.is_dir():
         raise FullconvError(
-            f"no folder {folder}; the model wants its input {name} beside each picture.",
+            f"no folder {folder}; the model wants its input {name} beside each image.",
             "--extra-inputs FOLDER",
         )
-    rows = {("", str(k)): [picture] for k, picture in enumerate(pictures)}
+    rows = {("", str(k)): [image] for k, image in enumerate(images)}
     return list(_matched(rows, folder, channels.SUFFIXES).values())
 
 
 def _sums(pair: Pair, inputs: Sequence[Input]) -> list[tuple[int, np.ndarray, np.ndarray]]:
     """Pixels, sum and sum of squares of every input of a pair."""
-    size = picture_size(pair.picture)
+    size = image_size(pair.image)
     rows = []
     for path, one in zip(pair.inputs, inputs, strict=True):
         found = channels_of(path, one, size)
@@ -174,7 +174,7 @@ def _place(dataset: Dataset, folder: str, what: str) -> Path:
 def _beside(dataset: Dataset, place: Path, suffixes: Iterable[str]) -> _Found:
     """The file of every pair in a folder."""
     rows = {
-        (split, pair.name): [pair.picture, pair.mask]
+        (split, pair.name): [pair.image, pair.mask]
         for split, pairs in dataset.splits.items()
         for pair in pairs
     }
@@ -206,7 +206,7 @@ def _matched(
             lacking.append(f"{known[0]} has {len(paths) or 'none'}")
     if lacking:
         raise FullconvError(
-            f"{place} does not have one file for each of {plural(len(rows), 'picture')}: "
+            f"{place} does not have one file for each of {plural(len(rows), 'image')}: "
             f"{truncated_list(lacking)}; expected one of the same name, with any of the endings "
             f"{' '.join(sorted(suffixes))}.",
             shell_command("ls", place),
@@ -215,6 +215,6 @@ def _matched(
 
 
 def _stems(known: Sequence[Path]) -> list[str]:
-    """What the file beside a picture may be called: like it, or like its mask."""
+    """What the file beside an image may be called: like it, or like its mask."""
     bare = list(dict.fromkeys(path.stem for path in known))
     return list(dict.fromkeys([*bare, *(stem + end for stem in bare for end in MASK_ENDINGS)]))

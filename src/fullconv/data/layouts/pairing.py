@@ -1,6 +1,6 @@
-"""Pairing: which mask belongs to which picture, by the names of files and by lists of names.
+"""Pairing: which mask belongs to which image, by the names of files and by lists of names.
 
-Suffixes are compared in any case; hidden files (.DS_Store, ._a.png) and what is no picture are not
+Suffixes are compared in any case; hidden files (.DS_Store, ._a.png) and what is no image are not
 seen. No file but a list is opened.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
 from fullconv.core.text import plural
-from fullconv.data.io.images import PICTURE_SUFFIXES
+from fullconv.data.io.images import IMAGE_SUFFIXES
 from fullconv.data.io.masks import ARRAY_SUFFIXES
 
 SPLITS = {  # what a folder or a list may be called -> the split
@@ -29,18 +29,18 @@ SPLITS = {  # what a folder or a list may be called -> the split
 MASK_ENDINGS = (
     *("_mask", "_masks", "_label", "_labels", "_gt", "_seg", "_annotation", "-mask", "_L"),
 )
-PICTURE_FOLDERS = ("images", "imgs", "image", "img", "pictures", "photos")
+IMAGE_FOLDERS = ("images", "imgs", "image", "img", "images", "photos")
 MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "annotation", "annots", "gt")
-PICTURE_ENDINGS = ("_image", "_img", "_sat", "_photo", "_rgb")  # a_sat.jpg and a_mask.png
+IMAGE_ENDINGS = ("_image", "_img", "_sat", "_photo", "_rgb")  # a_sat.jpg and a_mask.png
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A picture and its mask, and files of further folders, see `fullconv.data.layouts.extra_folders`. `name` is
-    the picture's stem, unique in its split."""
+    """An image and its mask, and files of further folders, see `fullconv.data.layouts.extra_folders`. `name` is
+    the image's stem, unique in its split."""
 
     name: str
-    picture: Path
+    image: Path
     mask: Path
     masks: tuple[Path, ...] = ()  # of further heads
     inputs: tuple[Path, ...] = ()  # depth, infrared ...
@@ -52,40 +52,40 @@ class Found:
 
     reason: str
     splits: dict[str, list[Pair]] = field(default_factory=dict)
-    pictures: list[Path] = field(default_factory=list)  # unpaired
+    images: list[Path] = field(default_factory=list)  # unpaired
     masks: list[Path] = field(default_factory=list)  # unpaired
     notes: list[str] = field(default_factory=list)
     known: Labels | None = None
 
-    def add(self, split: str, pictures: Iterable[Path], masks: Iterable[Path]) -> None:
+    def add(self, split: str, images: Iterable[Path], masks: Iterable[Path]) -> None:
         """Pairs by stem."""
-        pairs, alone, masks_alone = pair_up(pictures, masks)
+        pairs, alone, masks_alone = pair_up(images, masks)
         self.splits[split] = [*self.splits.get(split, []), *pairs]
-        self.pictures += alone
+        self.images += alone
         self.masks += masks_alone
 
 
 def pair_up(
-    pictures: Iterable[Path], masks: Iterable[Path]
+    images: Iterable[Path], masks: Iterable[Path]
 ) -> tuple[list[Pair], list[Path], list[Path]]:
-    """Pairs by stem, and the pictures and masks that are left."""
+    """Pairs by stem, and the images and masks that are left."""
     by_stem: dict[str, Path] = {}
     rest = list(masks)
     for mask in rest:
         by_stem.setdefault(mask.stem, mask)
     pairs: dict[str, Pair] = {}
     alone = []
-    for picture in pictures:
-        stems = [picture.stem, *(picture.stem + ending for ending in MASK_ENDINGS)]
-        for end in PICTURE_ENDINGS:
-            if picture.stem.endswith(end) and len(picture.stem) > len(end):
-                bare = picture.stem.removesuffix(end)
+    for image in images:
+        stems = [image.stem, *(image.stem + ending for ending in MASK_ENDINGS)]
+        for end in IMAGE_ENDINGS:
+            if image.stem.endswith(end) and len(image.stem) > len(end):
+                bare = image.stem.removesuffix(end)
                 stems += [bare, *(bare + ending for ending in MASK_ENDINGS)]
         stem = next((stem for stem in stems if stem in by_stem), None)
-        if stem is None or picture.stem in pairs:
-            alone.append(picture)
+        if stem is None or image.stem in pairs:
+            alone.append(image)
         else:
-            pairs[picture.stem] = Pair(picture.stem, picture, by_stem[stem])
+            pairs[image.stem] = Pair(image.stem, image, by_stem[stem])
     used = {pair.mask for pair in pairs.values()}
     return list(pairs.values()), alone, [mask for mask in rest if mask not in used]
 
@@ -114,9 +114,9 @@ def split_lists(folder: Path, extra: tuple[str, ...] = ()) -> dict[str, Path]:
 
 
 def listed_pairs(path: Path) -> list[tuple[str, str]]:
-    """The lines "picture mask" of a list, or [] where it has any other line."""
+    """The lines "image mask" of a list, or [] where it has any other line."""
     rows = [re.split(r"[\t,]\s*|\s+", line) for line in _lines(path)]
-    good = all(len(row) == 2 and _is_picture(row[0]) and _is_picture(row[1]) for row in rows)
+    good = all(len(row) == 2 and _is_image(row[0]) and _is_image(row[1]) for row in rows)
     return [(row[0], row[1]) for row in rows] if good else []
 
 
@@ -126,27 +126,27 @@ def listed_stems(path: Path) -> set[str]:
     stems = set()
     for line in _lines(path):
         first = re.split(r"[\t,]\s*|\s+", line)[0]
-        text = (first if _is_picture(first) else line).replace("\\", "/")
+        text = (first if _is_image(first) else line).replace("\\", "/")
         name = PurePosixPath(text).name
-        stems.add(PurePosixPath(name).stem if _is_picture(name) else name)
+        stems.add(PurePosixPath(name).stem if _is_image(name) else name)
     return stems
 
 
-def pictures_in(folder: Path) -> list[Path]:
-    """The pictures (or masks) that lie in a folder, by name."""
+def images_in(folder: Path) -> list[Path]:
+    """The images (or masks) that lie in a folder, by name."""
     return [
         path
         for path in sorted(folder.iterdir())
-        if _is_picture(path.name) and not path.name.startswith(".") and path.is_file()
+        if _is_image(path.name) and not path.name.startswith(".") and path.is_file()
     ]
 
 
 def masks_in(folder: Path) -> list[Path]:
-    """The masks that lie in a folder, by name: pictures, .npy and .mat."""
+    """The masks that lie in a folder, by name: images, .npy and .mat."""
     return [
         path
         for path in sorted(folder.iterdir())
-        if (_is_picture(path.name) or path.suffix.lower() in ARRAY_SUFFIXES)
+        if (_is_image(path.name) or path.suffix.lower() in ARRAY_SUFFIXES)
         and not path.name.startswith(".")
         and path.is_file()
     ]
@@ -159,9 +159,9 @@ def folders_in(folder: Path) -> list[Path]:
 
 
 def find_folder(root: Path, names: tuple[str, ...], *, masks: bool = False) -> Path | None:
-    """The first sub-folder of that name, in any case, with pictures (or masks) in it or in a split
+    """The first sub-folder of that name, in any case, with images (or masks) in it or in a split
     inside."""
-    inside = masks_in if masks else pictures_in
+    inside = masks_in if masks else images_in
     there = {folder.name.lower(): folder for folder in folders_in(root)}
     for name in names:
         found = there.get(name.lower())
@@ -173,50 +173,48 @@ def find_folder(root: Path, names: tuple[str, ...], *, masks: bool = False) -> P
     return None
 
 
-def add_lists(
-    found: Found, lists: dict[str, Path], pictures: list[Path], masks: list[Path]
-) -> None:
+def add_lists(found: Found, lists: dict[str, Path], images: list[Path], masks: list[Path]) -> None:
     """Splits from lists of stems (or file names); what is on no list is not looked at."""
-    known = {file.stem for file in (*pictures, *masks)}
+    known = {file.stem for file in (*images, *masks)}
     known |= {mask.stem.removesuffix(end) for mask in masks for end in MASK_ENDINGS}
     for split, path in lists.items():
         stems = listed_stems(path)
         if missing := sorted(stems - known):
             raise FullconvError(
-                f"{path} lists {plural(len(missing), 'name')} with neither a picture nor a mask: "
+                f"{path} lists {plural(len(missing), 'name')} with neither an image nor a mask: "
                 f"{', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}.",
                 f"take them out of {path.name}, or copy the files",
             )
         listed = stems | {stem + end for stem in stems for end in MASK_ENDINGS}
         found.add(
             split,
-            [pic for pic in pictures if pic.stem in stems],
+            [pic for pic in images if pic.stem in stems],
             [mask for mask in masks if mask.stem in listed],
         )
-    used = {pair.picture for pairs in found.splits.values() for pair in pairs}
-    if rest := len(pictures) - len(used | set(found.pictures)):
-        found.notes.append(f"left out: {plural(rest, 'picture')} on no list")
+    used = {pair.image for pairs in found.splits.values() for pair in pairs}
+    if rest := len(images) - len(used | set(found.images)):
+        found.notes.append(f"left out: {plural(rest, 'image')} on no list")
 
 
 def add_rows(found: Found, split: str, path: Path, rows: list[tuple[str, str]]) -> None:
-    """A split from lines "picture mask"."""
+    """A split from lines "image mask"."""
     pairs: dict[str, Pair] = {}
     for number, row in enumerate(rows, 1):
-        picture, mask = (resolve(path.parent, text) for text in row)
-        if picture is None and mask is None:
+        image, mask = (resolve(path.parent, text) for text in row)
+        if image is None and mask is None:
             raise FullconvError(
                 f"{path}, entry {number}: neither {row[0]} nor {row[1]} exists, neither there nor "
                 f"below {path.parent}.",
                 f"take the line out of {path.name}, or copy the files",
             )
-        if picture is None or mask is None:
-            found.pictures += [picture] if picture else []
+        if image is None or mask is None:
+            found.images += [image] if image else []
             found.masks += [mask] if mask else []
             continue
-        name = picture.stem
-        while name in pairs and pairs[name].picture != picture:  # same stem in another folder
-            name = f"{picture.parent.name}_{name}"
-        pairs[name] = Pair(name, picture, mask)
+        name = image.stem
+        while name in pairs and pairs[name].image != image:  # same stem in another folder
+            name = f"{image.parent.name}_{name}"
+        pairs[name] = Pair(name, image, mask)
     found.splits[split] = list(pairs.values())
 
 
@@ -226,5 +224,5 @@ def _lines(path: Path) -> list[str]:
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
-def _is_picture(name: str) -> bool:
-    return PurePosixPath(name).suffix.lower() in PICTURE_SUFFIXES
+def _is_image(name: str) -> bool:
+    return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES

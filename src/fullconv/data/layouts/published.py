@@ -24,9 +24,9 @@ from fullconv.data.layouts.pairing import (
     Pair,
     add_lists,
     folders_in,
+    images_in,
     listed_stems,
     masks_in,
-    pictures_in,
     split_lists,
 )
 
@@ -37,24 +37,24 @@ _STUFF = 182  # classes of COCO-Stuff, by id - 1; 11 of them occur nowhere
 
 
 def _cityscapes(root: Path) -> Found | None:
-    pictures = root / "leftImg8bit"
+    images = root / "leftImg8bit"
     truths = [root / name for name in ("gtFine", "gtCoarse") if (root / name).is_dir()]
-    if not pictures.is_dir() or not truths:
+    if not images.is_dir() or not truths:
         return None
     found = Found(f"leftImg8bit and {truths[0].name}")
     ends: set[bool] = set()
-    for split in folders_in(pictures):
+    for split in folders_in(images):
         if split.name not in SPLITS:
             continue
         pairs = found.splits.setdefault(SPLITS[split.name], [])
-        for picture in (p for city in folders_in(split) for p in pictures_in(city)):
-            stem = picture.stem.removesuffix("_leftImg8bit")
-            folder = truths[0] / split.name / picture.parent.name
+        for image in (p for city in folders_in(split) for p in images_in(city)):
+            stem = image.stem.removesuffix("_leftImg8bit")
+            folder = truths[0] / split.name / image.parent.name
             hit = _city_mask(folder, stem)
             if hit is None:
-                found.pictures.append(picture)
+                found.images.append(image)
                 continue
-            pairs.append(Pair(stem, picture, hit[0]))
+            pairs.append(Pair(stem, image, hit[0]))
             ends.add(hit[1])
     found.splits = {split: pairs for split, pairs in found.splits.items() if pairs}
     found.known = catalogue.cityscapes(train_ids=ends == {True})
@@ -62,7 +62,7 @@ def _cityscapes(root: Path) -> Found | None:
 
 
 def _city_mask(folder: Path, stem: str) -> tuple[Path, bool] | None:
-    """The mask of a picture, and whether it holds train ids."""
+    """The mask of an image, and whether it holds train ids."""
     for end, train_ids in _CITIES:
         names = (f"{stem}{end}.png", f"{stem}_gtFine{end}.png", f"{stem}_gtCoarse{end}.png")
         for name in names:
@@ -72,31 +72,31 @@ def _city_mask(folder: Path, stem: str) -> tuple[Path, bool] | None:
 
 
 def _ade20k(root: Path) -> Found | None:
-    pictures, masks = root / "images", root / "annotations"
+    images, masks = root / "images", root / "annotations"
     listed = [root / name for name in ("objectInfo150.csv", "objectInfo150.txt")]
     table = next((path for path in listed if path.is_file()), None)
     splits = [s for s in ("training", "validation") if (masks / s).is_dir()]
-    if not (pictures.is_dir() and masks.is_dir() and (table or len(splits) == 2)):
+    if not (images.is_dir() and masks.is_dir() and (table or len(splits) == 2)):
         return None
     by = table.name if table else "images and annotations in training and validation"
     found = Found(by, known=catalogue.ade20k(table))
     for split in splits:
-        if (pictures / split).is_dir():
-            found.add(SPLITS[split], pictures_in(pictures / split), masks_in(masks / split))
+        if (images / split).is_dir():
+            found.add(SPLITS[split], images_in(images / split), masks_in(masks / split))
     if not splits:
-        found.add("train", pictures_in(pictures), masks_in(masks))
+        found.add("train", images_in(images), masks_in(masks))
     return found if any(found.splits.values()) else None
 
 
 def _coco_stuff(root: Path) -> Found | None:
-    pictures = root / "images" if (root / "images").is_dir() else root
+    images = root / "images" if (root / "images").is_dir() else root
     masks = next((root / name for name in _COCO_MASKS if (root / name).is_dir()), None)
     if masks is None:
         return None
     found = Found(f"{masks.name} with a folder per COCO split")
     for name, split in _COCO.items():
-        if (pictures / name).is_dir() and (masks / name).is_dir() and masks_in(masks / name):
-            found.add(split, pictures_in(pictures / name), masks_in(masks / name))
+        if (images / name).is_dir() and (masks / name).is_dir() and masks_in(masks / name):
+            found.add(split, images_in(images / name), masks_in(masks / name))
     if not found.splits:
         return None
     names = [f"class {k}" for k in range(_STUFF)]
@@ -109,32 +109,32 @@ def _coco_stuff(root: Path) -> Found | None:
 
 
 def _sbd(root: Path) -> Found | None:
-    pictures, masks = root / "img", root / "cls"
-    if not (pictures.is_dir() and masks.is_dir() and any(masks.glob("*.mat"))):
+    images, masks = root / "img", root / "cls"
+    if not (images.is_dir() and masks.is_dir() and any(masks.glob("*.mat"))):
         return None
     found = Found("img and cls with MATLAB files", known=tables.VOC)
-    _with_lists(found, split_lists(root), pictures_in(pictures), masks_in(masks))
+    _with_lists(found, split_lists(root), images_in(images), masks_in(masks))
     return found
 
 
 def _pascal_context(root: Path) -> Found | None:
-    labels, pictures = root / "labels.txt", root / "JPEGImages"
+    labels, images = root / "labels.txt", root / "JPEGImages"
     masks = next((f for f in folders_in(root) if any(f.glob("*.mat"))), None)
-    if not (labels.is_file() and pictures.is_dir() and masks):
+    if not (labels.is_file() and images.is_dir() and masks):
         return None
     chosen = root / "59_labels.txt"
     table = catalogue.pascal_context(labels, chosen if chosen.is_file() else None)
     found = Found(f"JPEGImages, {masks.name} with MATLAB files and labels.txt", known=table)
     lists = split_lists(root) or split_lists(root / "ImageSets" / "Main")
-    _with_lists(found, lists, pictures_in(pictures), masks_in(masks))
+    _with_lists(found, lists, images_in(images), masks_in(masks))
     return found
 
 
 def _sift_flow(root: Path) -> Found | None:
-    pictures, masks = root / "Images", root / "SemanticLabels"
-    if not (pictures.is_dir() and masks.is_dir()):
+    images, masks = root / "Images", root / "SemanticLabels"
+    if not (images.is_dir() and masks.is_dir()):
         return None
-    photos = [p for f in (pictures, *folders_in(pictures)) for p in pictures_in(f)]
+    photos = [p for f in (images, *folders_in(images)) for p in images_in(f)]
     truths = [p for f in (masks, *folders_in(masks)) for p in masks_in(f)]
     if not truths or truths[0].suffix != ".mat":
         return None
@@ -147,25 +147,25 @@ def _sift_flow(root: Path) -> Found | None:
 
 def _nyud(root: Path) -> Found | None:
     places = (root / "images", root / "data" / "images")
-    pictures = next((folder for folder in places if folder.is_dir()), None)
+    images = next((folder for folder in places if folder.is_dir()), None)
     masks = root / "segmentation"
-    if pictures is None or not masks.is_dir() or not any(masks.glob("*.mat")):
+    if images is None or not masks.is_dir() or not any(masks.glob("*.mat")):
         return None
     found = Found("images and segmentation with MATLAB files")
     found.known = catalogue.from_one([f"class {k}" for k in range(1, 41)])
-    _with_lists(found, split_lists(root), pictures_in(pictures), masks_in(masks), prefix="img_")
+    _with_lists(found, split_lists(root), images_in(images), masks_in(masks), prefix="img_")
     return found
 
 
 def _with_lists(
     found: Found,
     lists: dict[str, Path],
-    pictures: Iterable[Path],
+    images: Iterable[Path],
     masks: Iterable[Path],
     prefix: str = "",
 ) -> None:
     """Splits from lists, whose names may lack a prefix of the files'; all is train without any."""
-    photos, truths = list(pictures), list(masks)
+    photos, truths = list(images), list(masks)
     lists = dict(lists)
     if "trainval" in lists:
         both = lists.pop("trainval")

@@ -20,14 +20,14 @@ from fullconv.data.download.download import nearest
 from fullconv.data.layouts import published
 from fullconv.data.layouts.annotation_formats import convertible, label_files
 from fullconv.data.layouts.pairing import (
+    IMAGE_FOLDERS,
     MASK_ENDINGS,
     MASK_FOLDERS,
-    PICTURE_FOLDERS,
     SPLITS,
     Found,
     folders_in,
+    images_in,
     pair_up,
-    pictures_in,
 )
 from fullconv.data.layouts.paths import fresh, table_line
 
@@ -37,14 +37,14 @@ DATA/images/val/b.jpg     DATA/masks/val/b.png"""
 _LOOKED = {
     **published.LOOKED,
     "voc": "JPEGImages/ and SegmentationClass/",
-    "camvid": "train.txt with 'picture mask' lines, or train/ and trainannot/",
-    "folders": f"a folder of pictures ({', '.join(PICTURE_FOLDERS)}) and one of masks "
+    "camvid": "train.txt with 'image mask' lines, or train/ and trainannot/",
+    "folders": f"a folder of images ({', '.join(IMAGE_FOLDERS)}) and one of masks "
     f"({', '.join(MASK_FOLDERS)})",
 }
 _LISTED = 8
 _ABOVE = 3  # folders up to the data set that a folder may be a part of
-_BELOW = 2  # folders down to the pictures
-_WALKED = 2000  # folders that are looked into for pictures further down
+_BELOW = 2  # folders down to the images
+_WALKED = 2000  # folders that are looked into for images further down
 _COMPARED = 40  # folders, the fullest ones, whose names are held against each other
 
 
@@ -75,13 +75,13 @@ def several(root: Path, folders: list[Path]) -> FullconvError:
 
 def no_pairs(root: Path, name: str, found: Found) -> FullconvError:
     """Of a folder that lies as a layout does, where no names agree."""
-    examples = " and ".join(path.name for path in (found.pictures[:1] + found.masks[:1]))
-    pictures, masks = plural(len(found.pictures), "picture"), plural(len(found.masks), "mask")
+    examples = " and ".join(path.name for path in (found.images[:1] + found.masks[:1]))
+    images, masks = plural(len(found.images), "image"), plural(len(found.masks), "mask")
     return FullconvError(
-        f"{root} looks like the layout {name!r} ({found.reason}), but no picture has a mask: "
-        f"{pictures} and {masks}, such as {examples}. "
-        f"A mask has its picture's stem, or that and one of {', '.join(MASK_ENDINGS)}.",
-        "rename the masks to the names of their pictures: images/a.jpg masks/a.png",
+        f"{root} looks like the layout {name!r} ({found.reason}), but no image has a mask: "
+        f"{images} and {masks}, such as {examples}. "
+        f"A mask has its image's stem, or that and one of {', '.join(MASK_ENDINGS)}.",
+        "rename the masks to the names of their images: images/a.jpg masks/a.png",
     )
 
 
@@ -92,7 +92,7 @@ def not_laid_out(root: Path, layout: str, told_in: str) -> FullconvError:
     again = shell_command("fullconv", "check", root)
     return FullconvError(
         f"{told_in}{root} is no data set of the layout {layout!r}. Looked for {_LOOKED[layout]} "
-        f"(folders without a picture do not count). Found {_content(root)}.",
+        f"(folders without an image do not count). Found {_content(root)}.",
         'layout = "folders"   # there; without this line it is recognised'
         if told_in
         else f"{again}   # without --layout: it is recognised, or what is missing is said",
@@ -129,7 +129,7 @@ def _part(root: Path, recognised: Callable[[Path], Found | None]) -> FullconvErr
         with suppress(FullconvError, OSError):
             found = recognised(above)
             pairs = [pair for some in found.splits.values() for pair in some] if found else []
-            for kind, other in (("picture", "mask"), ("mask", "picture")):
+            for kind, other in (("image", "mask"), ("mask", "image")):
                 here = [p for p in pairs if _file(p, kind).is_relative_to(inside)]
                 if here and found:
                     shown = above if root.is_absolute() else Path(os.path.relpath(above))
@@ -149,18 +149,18 @@ def _file(pair: object, kind: str) -> Path:
 
 def _without_masks(root: Path) -> FullconvError:
     """Photos alone, masks in a folder of another name or beside the photos, or nothing at all."""
-    folders = _pictures_below(root)
+    folders = _images_below(root)
     if not folders:
-        return _without_pictures(root)
+        return _without_images(root)
     count = sum(map(len, folders.values()))
     where = "" if set(folders) == {root} else f" in {plural(len(folders), 'folder')}"
-    held = f"{root} holds {plural(count, 'picture')}{where} and no"
+    held = f"{root} holds {plural(count, 'image')}{where} and no"
     if (two := _two_folders(root, folders)) is not None:
-        (pictures, masks), agree = two
+        (images, masks), agree = two
         return FullconvError(
             f"{held} folder called {', '.join(MASK_FOLDERS[:3])} or the like. {masks} may be the "
-            f"masks of {pictures}: {plural(agree, 'name agrees', 'names agree')}.",
-            f"{table_line(root)}:\nimages = {json.dumps(pictures)}\nmasks = {json.dumps(masks)}",
+            f"masks of {images}: {plural(agree, 'name agrees', 'names agree')}.",
+            f"{table_line(root)}:\nimages = {json.dumps(images)}\nmasks = {json.dumps(masks)}",
         )
     for folder, files in folders.items():
         stems = {path.stem for path in files}
@@ -182,58 +182,58 @@ def _without_masks(root: Path) -> FullconvError:
     return FullconvError(
         f"{held} masks. Looked for a folder called {', '.join(MASK_FOLDERS[:-1])} or "
         f"{MASK_FOLDERS[-1]}, in it and in the folders up to {_BELOW} below.",
-        f"{shell_command('mkdir', largest / 'masks')}   # and put a mask there for each picture, of its "
+        f"{shell_command('mkdir', largest / 'masks')}   # and put a mask there for each image, of its "
         "name",
     )
 
 
-def _without_pictures(root: Path) -> FullconvError:
+def _without_images(root: Path) -> FullconvError:
     walk = ((Path(folder), files) for folder, _, files in islice(os.walk(root), _WALKED))
-    deep = next((folder for folder, files in walk if files and pictures_in(folder)), None)
+    deep = next((folder for folder, files in walk if files and images_in(folder)), None)
     looked = f"Looked in it and in the folders up to {_BELOW} below"
     if deep is not None:
         return FullconvError(
-            f"{root} holds no data set. {looked}; the first pictures lie in {deep}. Expected a "
-            "folder that holds pictures and their masks.",
+            f"{root} holds no data set. {looked}; the first images lie in {deep}. Expected a "
+            "folder that holds images and their masks.",
             shell_command("fullconv", "check", deep.parent),
         )
     return FullconvError(
-        f"{root} holds no pictures: there is {_content(root)}. {looked}. A data set lies for "
+        f"{root} holds no images: there is {_content(root)}. {looked}. A data set lies for "
         f"example as\n{_EXAMPLE}",
-        f"{shell_command('mkdir', '-p', root / 'images', root / 'masks')}   # for pictures and masks",
+        f"{shell_command('mkdir', '-p', root / 'images', root / 'masks')}   # for images and masks",
     )
 
 
-def _pictures_below(root: Path) -> dict[Path, list[Path]]:
-    """Folder -> its pictures, where there are some."""
+def _images_below(root: Path) -> dict[Path, list[Path]]:
+    """Folder -> its images, where there are some."""
     found: dict[Path, list[Path]] = {}
     level = [root]
     for _ in range(_BELOW + 1):
-        found |= {folder: files for folder in level if (files := pictures_in(folder))}
+        found |= {folder: files for folder in level if (files := images_in(folder))}
         level = [child for folder in level for child in folders_in(folder)]
     return found
 
 
 def _two_folders(root: Path, folders: dict[Path, list[Path]]) -> tuple[tuple[str, str], int] | None:
-    """The folder of pictures and that of their masks, relative to the root, where most names agree;
+    """The folder of images and that of their masks, relative to the root, where most names agree;
     and how many do."""
     hits = []
     fullest = sorted(folders, key=lambda folder: -len(folders[folder]))[:_COMPARED]
-    for pictures in fullest:
+    for images in fullest:
         for masks in fullest:
-            if pictures == masks:
+            if images == masks:
                 continue
-            photos, files = folders[pictures], folders[masks]
+            photos, files = folders[images], folders[masks]
             agree = len(pair_up(photos, files)[0])
             lossy = sum(path.suffix.lower() in (".jpg", ".jpeg") for path in photos)
             weight = sum(path.stat().st_size for path in photos[:20])
-            hits.append((agree, lossy, weight, pictures, masks))
+            hits.append((agree, lossy, weight, images, masks))
     if not hits or not max(hits)[0]:
         return None
-    agree, _, _, pictures, masks = max(hits)
-    if pictures.name == masks.name and pictures.name.lower() in SPLITS:  # photos/train truth/train
-        pictures, masks = pictures.parent, masks.parent
-    names = (pictures.relative_to(root).as_posix(), masks.relative_to(root).as_posix())
+    agree, _, _, images, masks = max(hits)
+    if images.name == masks.name and images.name.lower() in SPLITS:  # photos/train truth/train
+        images, masks = images.parent, masks.parent
+    names = (images.relative_to(root).as_posix(), masks.relative_to(root).as_posix())
     return names, agree
 
 

@@ -1,4 +1,4 @@
-"""Labelled pictures as tensors, in an order and with a chance that can be repeated.
+"""Labelled images as tensors, in an order and with a chance that can be repeated.
 
 Each sample is drawn with a seed of its own, made of (seed, epoch, position), and each epoch's order
 with one of (seed, epoch): a training that is stopped and resumed sees exactly what it would have
@@ -19,7 +19,7 @@ from torch.utils.data import Dataset, Sampler
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
 from fullconv.data.io.extra_channels import read_channels, require_size
-from fullconv.data.io.images import read_picture
+from fullconv.data.io.images import read_image
 from fullconv.data.io.masks import read_mask
 from fullconv.data.layouts.pairing import Pair
 from fullconv.data.loading.decoded_cache import Cache
@@ -39,7 +39,7 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
         labels: what the masks' values mean.
         further: the class tables of the further masks. What each ignores is `ignore_index` of the
             augmentation then.
-        augmentation: None gives pictures and masks as they are.
+        augmentation: None gives images and masks as they are.
         cache: keeps what was decoded, by the pair's number plus `first`.
     """
 
@@ -65,19 +65,19 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, key: Key) -> tuple[Tensor, Tensor]:
         index, seed = key
-        picture, mask, *beside = self._decoded(max(index, 0))
-        image, target = to_tensors(picture, mask)
+        image, mask, *beside = self._decoded(max(index, 0))
+        tensor, target = to_tensors(image, mask)
         extra = torch.from_numpy(beside[0]).permute(2, 0, 1).float() if beside else None
         if index < 0:
             target = torch.full_like(target, self.ignore_index)
         if self.augmentation is None:
-            return with_channels(image, extra), target
+            return with_channels(tensor, extra), target
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return self.augmentation(image, target, extra)
+            return self.augmentation(tensor, target, extra)
 
     def outside(self, key: Key) -> Tensor:
-        """(h, w) bool: where a sample shows nothing of its picture, for its crop is larger."""
+        """(h, w) bool: where a sample shows nothing of its image, for its crop is larger."""
         index, seed = key
         height, width = self._decoded(max(index, 0))[0].shape[:2]
         nothing = torch.zeros((height, width), dtype=torch.uint8)
@@ -89,27 +89,27 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
             return marking(nothing.expand(3, -1, -1), nothing)[1] == 1
 
     def _decoded(self, index: int) -> list[np.ndarray]:
-        """Picture, ids and, where there are some, the channels of the further inputs."""
+        """Image, ids and, where there are some, the channels of the further inputs."""
         kept = self.cache.get(self.first + index) if self.cache else None
         if kept is not None:
             return kept
         pair = self.pairs[index]
-        picture = read_picture(pair.picture)
-        size, masks = picture.shape[:2], []
+        image = read_image(pair.image)
+        size, masks = image.shape[:2], []
         for path, labels in zip((pair.mask, *pair.masks), self.tables, strict=True):
             mask = read_mask(path, labels)
             if size != mask.shape:
                 raise FullconvError(
-                    f"{pair.picture} is {size[1]} x {size[0]} pixels but {path} is "
+                    f"{pair.image} is {size[1]} x {size[0]} pixels but {path} is "
                     f"{mask.shape[1]} x {mask.shape[0]}.",
                     "fullconv check DATA",
                 )
             masks.append(_ignoring(mask, labels.ignore_index, self.ignore_index))
-        decoded = [picture, masks[0] if len(masks) == 1 else np.stack(masks)]
+        decoded = [image, masks[0] if len(masks) == 1 else np.stack(masks)]
         if pair.inputs:
             found = [read_channels(path) for path in pair.inputs]
             for path, channels in zip(pair.inputs, found, strict=True):
-                require_size(channels, path, size, str(pair.picture))
+                require_size(channels, path, size, str(pair.image))
             decoded.append(np.concatenate(found, axis=2))
         if self.cache:
             self.cache.put(self.first + index, *decoded)
@@ -131,12 +131,12 @@ def _ignoring(mask: np.ndarray, own: int, common: int) -> np.ndarray:
 
 
 class ShuffledBatches(Sampler[list[Key]]):
-    """Batches of one process: all pictures in a new order each epoch. The pictures that would make
+    """Batches of one process: all images in a new order each epoch. The images that would make
     up a last, smaller batch are left out (the order is new each time) unless there is only one.
 
     Args:
-        count: of pictures.
-        batch: pictures per process and step.
+        count: of images.
+        batch: images per process and step.
         seed: of the order and of each sample's chance.
         rank, world: this process and how many there are; together they take what one process with
             `world` times the batch would take.
@@ -162,7 +162,7 @@ class ShuffledBatches(Sampler[list[Key]]):
         order = torch.randperm(self.count, generator=generator).tolist()
         seeds = torch.randint(2**31, (self.count,), generator=generator).tolist()
         step = self.batch * self.world
-        # Fewer pictures than one batch: they are taken again, each time with another chance.
+        # Fewer images than one batch: they are taken again, each time with another chance.
         rounds = max(1, math.ceil(step / max(1, self.count)))
         once = list(zip(order, seeds, strict=True))
         keys = [(index, seed + again) for again in range(rounds) for index, seed in once]
@@ -170,8 +170,8 @@ class ShuffledBatches(Sampler[list[Key]]):
             yield keys[number * step : (number + 1) * step][self.rank :: self.world]
 
 
-class OrderedPictures(Sampler[list[Key]]):
-    """One picture at a time, for evaluation; every process gets equally many."""
+class OrderedImages(Sampler[list[Key]]):
+    """One image at a time, for evaluation; every process gets equally many."""
 
     def __init__(self, count: int, *, rank: int = 0, world: int = 1) -> None:
         self.count, self.rank, self.world = count, rank, world

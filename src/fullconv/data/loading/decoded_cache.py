@@ -1,4 +1,4 @@
-"""Decoded pictures and masks, kept in memory that all reading processes share: each file is decoded
+"""Decoded images and masks, kept in memory that all reading processes share: each file is decoded
 once per training, not once per epoch, as long as the budget lasts.
 
 In memory each array is a head of `_HEAD` whole numbers (its kind, its shape) and its bytes."""
@@ -21,7 +21,7 @@ _KINDS = (np.dtype(np.uint8), np.dtype(np.int32), np.dtype(np.float32))
 
 
 class Cache:
-    """Keeps by number the arrays of a pair: its picture, its masks, further channels. They come
+    """Keeps by number the arrays of a pair: its image, its masks, further channels. They come
     back as uint8 or float32 where they are that, else as int32.
 
     Memory is taken from the system only as it is filled. It is shared with processes that are
@@ -41,7 +41,7 @@ class Cache:
             self._memory = mmap.mmap(-1, budget)
         except (OSError, OverflowError) as error:
             raise FullconvError(
-                f"there are no {budget / 2**30:.3g} GiB of memory to keep decoded pictures in: "
+                f"there are no {budget / 2**30:.3g} GiB of memory to keep decoded images in: "
                 f"{error}.",
                 "--cache 0.2   # GiB; 0 keeps none",
             ) from None

@@ -1,7 +1,7 @@
-"""Training transforms: random magnification, crop, mirror and colour, picture and mask together.
+"""Training transforms: random magnification, crop, mirror and colour, image and mask together.
 
 The window of the source that becomes the crop is cut out first and resized once. What lies outside
-the picture is *ignore* in the mask, always, and in the picture the mean colour (before the colours
+the image is *ignore* in the mask, always, and in the image the mean colour (before the colours
 are varied).
 """
 
@@ -20,27 +20,27 @@ from torchvision.transforms.v2 import functional as tv
 Pair = tuple[Tensor, Tensor]
 
 
-def with_channels(picture: Tensor, extra: Tensor | None) -> Tensor:
+def with_channels(image: Tensor, extra: Tensor | None) -> Tensor:
     """(3, H, W) uint8 and (E, H, W) -> (3 + E, H, W) float32; as it is where there is no extra."""
-    return picture if extra is None else torch.cat([picture.float(), extra])
+    return image if extra is None else torch.cat([image.float(), extra])
 
 
-def to_tensors(picture: np.ndarray, mask: np.ndarray) -> Pair:
+def to_tensors(image: np.ndarray, mask: np.ndarray) -> Pair:
     """(H, W, 3) uint8 and (..., H, W) ids -> (3, H, W) uint8 and uint8 ids (int32 above 255)."""
     ids = mask if mask.dtype == np.uint8 else mask.astype(np.int32)
-    return torch.from_numpy(picture).permute(2, 0, 1), torch.from_numpy(ids)
+    return torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(ids)
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random transforms of a picture and its mask, from torch's random state.
+    """Random transforms of an image and its mask, from torch's random state.
 
     Args:
-        crop: (height, width) of what comes out, in pixels; (0, 0): the picture's own.
+        crop: (height, width) of what comes out, in pixels; (0, 0): the image's own.
         scale: (low, high) magnification, drawn evenly on a logarithmic scale.
-        flip: mirror half of the pictures left to right.
+        flip: mirror half of the images left to right.
         color: brightness, contrast and saturation vary by up to this fraction.
-        mean: colour (RGB fractions 0-1) of what lies outside the picture.
+        mean: colour (RGB fractions 0-1) of what lies outside the image.
         ignore_index: class id of what lies outside the mask.
         extra_mean: of the channels beside the colours, for what lies outside.
     """
@@ -53,19 +53,19 @@ class Augmentation:
     ignore_index: int = 255
     extra_mean: Sequence[float] = ()
 
-    def __call__(self, picture: Tensor, mask: Tensor, extra: Tensor | None = None) -> Pair:
+    def __call__(self, image: Tensor, mask: Tensor, extra: Tensor | None = None) -> Pair:
         """(3, H, W) uint8 and (H, W) or (heads, H, W) ids -> the same kinds at the crop's size.
-        `extra`, (E, H, W) float, goes the same way, but for its colours; the picture is (3 + E, H,
+        `extra`, (E, H, W) float, goes the same way, but for its colours; the image is (3 + E, H,
         W) float32 then."""
-        planes = [picture, mask] if extra is None else [picture, mask, extra]
+        planes = [image, mask] if extra is None else [image, mask, extra]
         planes = self._window(planes)
         if self.flip and torch.rand(()) < 0.5:
             planes = [tv.horizontal_flip(plane) for plane in planes]
         if self.color:
             jitter = v2.ColorJitter(self.color, self.color, self.color)
             planes[0] = jitter(planes[0])
-        picture = with_channels(planes[0], planes[2] if extra is not None else None)
-        return picture.contiguous(), planes[1].contiguous()
+        image = with_channels(planes[0], planes[2] if extra is not None else None)
+        return image.contiguous(), planes[1].contiguous()
 
     def _window(self, planes: list[Tensor]) -> list[Tensor]:
         sides = planes[1].shape[-2:]
@@ -93,7 +93,7 @@ class Augmentation:
             window = tv.crop_image(plane if plane.ndim == 3 else plane[None], *box)
             if any(padding):
                 window = tv.pad_image(window, padding, fill=outside[k])
-            # Of masks torchvision's own rule is NEAREST, which lies half a pixel off the picture's.
+            # Of masks torchvision's own rule is NEAREST, which lies half a pixel off the image's.
             how = v2.InterpolationMode.NEAREST_EXACT if k == 1 else v2.InterpolationMode.BILINEAR
             window = tv.resize_image(window, out, interpolation=how, antialias=k != 1)
             found.append(window if plane.ndim == 3 else window[0])

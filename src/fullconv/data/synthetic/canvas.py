@@ -1,6 +1,6 @@
 """What the drawn streets are painted with: a camera, the light, a photo and its class ids.
 
-A `Canvas` holds both pictures, `FINE` times finer than the result, and projects points of a small
+A `Canvas` holds both images, `FINE` times finer than the result, and projects points of a small
 world in metres: to the right of the road's middle, above the road, ahead of the camera. Whatever is
 painted with a class id goes to both at the same pixels. All chance comes from `Canvas.rng`.
 """
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-FINE = 3  # painted this much finer than the picture; odd, so that a block has a middle
+FINE = 3  # painted this much finer than the image; odd, so that a block has a middle
 
 Color = Sequence[float]  # RGB, 0-255
 Point = tuple[float, float, float]  # metres: right of the road's middle, above the road, ahead
@@ -64,7 +64,7 @@ class Canvas:
     def at(self, point: Point) -> tuple[float, float]:
         """Where a point of the world falls on the canvas, in fine pixels (u right, v down)."""
         x, y, z = point
-        z = max(z, 1.0)  # what lies nearer falls outside the picture anyway
+        z = max(z, 1.0)  # what lies nearer falls outside the image anyway
         scale = self.focal / z
         u = self.vanish[0] + scale * (x - self.eye[0] + self.bend * z * z)
         return u, self.vanish[1] + scale * (self.eye[1] - y)
@@ -105,7 +105,7 @@ class Canvas:
             self.stamp.ellipse((u - du, v - dv, u + du, v + dv), kind)
 
     def bar(self, start: Point, stop: Point, width: float, color: Color, kind: int) -> None:
-        """A straight piece, `width` metres thick and at least 1.5 pixels of the picture."""
+        """A straight piece, `width` metres thick and at least 1.5 pixels of the image."""
         (u, v), (s, t) = self.at(start), self.at(stop)
         half = max(width * self.focal / max(start[2], 1.0), 1.5 * FINE) / 2
         length = math.hypot(s - u, t - v) or 1.0

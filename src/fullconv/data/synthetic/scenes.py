@@ -1,6 +1,6 @@
 """Drawn street scenes: an embedded, seeded data set of eight classes, without a download.
 
-`scene` draws one picture (H, W, 3 uint8 RGB) and its ids (H, W uint8; class ids of `LABELS`, 255
+`scene` draws one image (H, W, 3 uint8 RGB) and its ids (H, W uint8; class ids of `LABELS`, 255
 where the bonnet of the car that carries the camera hides the street); `write` puts a data set on
 disk. A scene is a small world in metres, seen through a pinhole camera, painted from far to near.
 The photo is painted three times finer and averaged; the ids are the middle one of each 3 x 3 block,
@@ -64,7 +64,7 @@ Thing = tuple[float, Callable[[], None]]  # depth in metres, and what paints it
 
 
 def scene(seed: int, *, size: tuple[int, int] = SIZE) -> tuple[np.ndarray, np.ndarray]:
-    """One street: (picture (H, W, 3) uint8 RGB, ids (H, W) uint8 of `LABELS`). `size` is (H, W)."""
+    """One street: (image (H, W, 3) uint8 RGB, ids (H, W) uint8 of `LABELS`). `size` is (H, W)."""
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise FullconvError(
             f"the seed of a scene is {seed!r}; expected an integer from 0 up.", "seed=0"
@@ -110,11 +110,11 @@ def write(
     for part, split in enumerate(_SPLITS):
         for i, stem in enumerate(stems[split]):
             # a split keeps its scenes whatever the size of the others
-            picture, ids = scene((seed * len(_SPLITS) + part) * 1_000_000 + i, size=size)
+            image, ids = scene((seed * len(_SPLITS) + part) * 1_000_000 + i, size=size)
             photo, mask = root / f"images/{split}/{stem}.jpg", root / f"masks/{split}/{stem}.png"
             photo.parent.mkdir(parents=True, exist_ok=True)
             mask.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(picture).save(photo, quality=92, subsampling=0)
+            Image.fromarray(image).save(photo, quality=92, subsampling=0)
             write_mask(mask, ids, LABELS)
     names = ", ".join(f'"{name}"' for name in LABELS.names)
     pairs = zip(LABELS.names, LABELS.colors, strict=True)
@@ -125,7 +125,7 @@ def write(
 
 
 def _refuse_foreign(root: Path, stems: dict[str, list[str]]) -> None:
-    """A drawing must not mix with somebody's pictures, nor with the rest of a larger drawing."""
+    """A drawing must not mix with somebody's images, nor with the rest of a larger drawing."""
     ours = {root / f"images/{split}/{stem}.jpg" for split in stems for stem in stems[split]}
     ours |= {root / f"masks/{split}/{stem}.png" for split in stems for stem in stems[split]}
     found = [path for part in ("images", "masks") for path in sorted((root / part).glob("**/*"))]

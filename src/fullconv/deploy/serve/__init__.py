@@ -1,1 +1,1 @@
-"""A server: pictures in, segmentations out, over HTTP."""
+"""A server: images in, segmentations out, over HTTP."""

@@ -1,6 +1,6 @@
 """App: the addresses that a server answers at.
 
-POST /predict   a picture -> mask, overlay, color or json
+POST /predict   an image -> mask, overlay, color or json
 GET  /model /health /metrics /openapi.json, and a page at /
 """
 
@@ -26,8 +26,8 @@ from fullconv.deploy.serve.metrics import Metrics
 from fullconv.deploy.serve.responses import Asked, Output, include_of
 from fullconv.deploy.serve.schemas import (
     BODY,
+    IMAGE,
     PAGE,
-    PICTURE,
     TEXT,
     About,
     Found,
@@ -53,7 +53,7 @@ def create_app(model: Segmenter, name: str, limits: Limits | None = None, key: s
         key: that requests must carry; none is wanted where it is empty.
 
     Raises:
-        FullconvError: a model that takes more than pictures.
+        FullconvError: a model that takes more than images.
     """
     limits = limits or Limits()
     service = Service(model, limits)
@@ -65,7 +65,7 @@ def create_app(model: Segmenter, name: str, limits: Limits | None = None, key: s
 
     app = FastAPI(
         title="Fullconv",
-        description=f"A label for every pixel of a picture, by {name}.",
+        description=f"A label for every pixel of an image, by {name}.",
         version=__version__,
         docs_url=None,  # its pages come from elsewhere
         redoc_url=None,
@@ -96,7 +96,7 @@ def _add_predict(app: FastAPI, service: Service, guarded: dict[str, Any]) -> Non
     included = Query(
         "",
         pattern=_INCLUDE,  # what is none of these; a model without scores says so itself
-        description="Pictures in a JSON answer, with commas.",
+        description="Images in a JSON answer, with commas.",
         json_schema_extra={"pattern": _INCLUDE if sure else _INCLUDE.replace("|confidence", "")},
     )
     named = Query(
@@ -109,9 +109,9 @@ def _add_predict(app: FastAPI, service: Service, guarded: dict[str, Any]) -> Non
         "/predict",
         dependencies=guarded["dependencies"],
         response_model=Found,
-        responses={**PICTURE, **problems(*guarded["statuses"], 408, 413, 415, 422, 503)},
+        responses={**IMAGE, **problems(*guarded["statuses"], 408, 413, 415, 422, 503)},
         openapi_extra=BODY,
-        summary="Label every pixel of a picture.",
+        summary="Label every pixel of an image.",
     )
     async def predict(
         request: Request,

@@ -51,13 +51,13 @@ class Metrics:
                 f'fullconv_requests_total{{status="{status}"}} {count}'
                 for status, count in sorted(self.requests.items())
             ),
-            "# HELP fullconv_queue_length Pictures that wait.",
+            "# HELP fullconv_queue_length Images that wait.",
             "# TYPE fullconv_queue_length gauge",
             f"fullconv_queue_length {waiting}",
             "# HELP fullconv_pixels_total Pixels that were labelled.",
             "# TYPE fullconv_pixels_total counter",
             f"fullconv_pixels_total {self.pixels}",
-            *self.batches.lines("fullconv_batch_size", "Pictures that ran at once."),
+            *self.batches.lines("fullconv_batch_size", "Images that ran at once."),
             *self.seconds.lines("fullconv_request_seconds", "Seconds of requests to /predict."),
         ]
         return "\n".join(lines) + "\n"

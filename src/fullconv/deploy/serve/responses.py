@@ -1,6 +1,6 @@
 """Answers: what is sent back of a segmentation, as the files of `fullconv predict` have it.
 
-Shapes: H, W picture.
+Shapes: H, W image.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ INCLUDE = ("ids", "mask", "confidence")  # in a JSON answer
 
 @dataclass(frozen=True)
 class Asked:
-    """What is wanted of a picture.
+    """What is wanted of an image.
 
     Args:
         output: the kind of answer.
-        include: pictures in a JSON answer, of `INCLUDE`.
+        include: images in a JSON answer, of `INCLUDE`.
         number: which head; 0 is the first.
     """
 
@@ -56,7 +56,7 @@ def answer(
     """What was asked for.
 
     Args:
-        segmentation: of the picture, with its further heads.
+        segmentation: of the image, with its further heads.
         confidence: (H, W) of the head that is asked for, where it is wanted.
         seconds: that it took.
     """
@@ -76,12 +76,12 @@ def answer(
             name: areas(of.mask, of.labels) for name, of in segmentation.heads.items()
         }
     for name in asked.include:
-        found[name] = _url(_picture(name, chosen, confidence))
+        found[name] = _url(_image(name, chosen, confidence))
     return Answer(json.dumps(found).encode(), "application/json")
 
 
 def areas(mask: np.ndarray, labels: Labels) -> list[dict[str, Any]]:
-    """Of every class, by its id: how many pixels it has, and which share of the picture."""
+    """Of every class, by its id: how many pixels it has, and which share of the image."""
     counts = np.bincount(mask[mask != labels.ignore_index], minlength=len(labels)).tolist()
     return [
         {"id": number, "name": name, "pixels": count, "share": count / mask.size}
@@ -89,7 +89,7 @@ def areas(mask: np.ndarray, labels: Labels) -> list[dict[str, Any]]:
     ]
 
 
-def _picture(name: str, chosen: Segmentation, confidence: np.ndarray | None) -> bytes:
+def _image(name: str, chosen: Segmentation, confidence: np.ndarray | None) -> bytes:
     if name == "mask":
         return chosen.encoded("mask")
     if name == "confidence" and confidence is not None:

@@ -15,16 +15,16 @@ class Problem(BaseModel):
 
 
 class Area(BaseModel):
-    """Of one class in a picture."""
+    """Of one class in an image."""
 
     id: int
     name: str
     pixels: int
-    share: float = Field(description="Of the picture's pixels, a fraction.")
+    share: float = Field(description="Of the image's pixels, a fraction.")
 
 
 class Found(BaseModel):
-    """What was found in a picture."""
+    """What was found in an image."""
 
     height: int
     width: int
@@ -91,30 +91,30 @@ class Health(BaseModel):
     """That it works."""
 
     status: str
-    waiting: int = Field(description="Pictures in the queue.")
+    waiting: int = Field(description="Images in the queue.")
 
 
 _BINARY = {"type": "string", "format": "binary"}
 BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "description": "A picture: JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF, JPEG 2000 or PNM.",
+        "description": "An image: JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF, JPEG 2000 or PNM.",
         "content": {
             "application/octet-stream": {"schema": _BINARY},
             "image/*": {"schema": _BINARY},
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
-                    "properties": {"picture": _BINARY},
-                    "required": ["picture"],
+                    "properties": {"image": _BINARY},
+                    "required": ["image"],
                 }
             },
         },
     }
 }
-PICTURE: dict[int | str, dict[str, Any]] = {
+IMAGE: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "A PNG picture of the same size; an overlay as JPEG, with a legend below; "
+        "description": "A PNG image of the same size; an overlay as JPEG, with a legend below; "
         "or what was found as JSON.",
         "content": {"image/png": {"schema": _BINARY}, "image/jpeg": {"schema": _BINARY}},
     }
@@ -132,8 +132,8 @@ _WHY = {
     401: "The key is missing or wrong.",
     408: "The upload took too long.",
     413: "Too many bytes or pixels.",
-    415: "This is no picture.",
-    422: "A damaged picture, or something that is not known was asked for.",
+    415: "This is no image.",
+    422: "A damaged image, or something that is not known was asked for.",
     503: "Too much waits, or it took too long.",
 }
 _HEADERS = {

@@ -24,15 +24,15 @@ from fullconv.deploy.serve.uploads import (
     Limits,
     RefusedError,
     Uploads,
-    picture_in,
-    picture_of,
+    image_in,
+    image_of,
     require_kind,
 )
 from fullconv.inference.segmenter import Segmenter
 
 _THREADS = 4  # at most, that decode and encode
 # Seconds until a thread of Python lets another one go on. The network asks for that at each of its
-# operations, and would wait for 5 ms each time that a picture is being encoded.
+# operations, and would wait for 5 ms each time that an image is being encoded.
 _SWITCH = 0.0002
 Gone = Callable[[], Awaitable[None]]  # returns when nobody listens any more
 
@@ -49,7 +49,7 @@ class Service:
         limits: of a request.
 
     Raises:
-        FullconvError: a model that takes more than pictures.
+        FullconvError: a model that takes more than images.
     """
 
     def __init__(self, model: Segmenter, limits: Limits) -> None:
@@ -58,7 +58,7 @@ class Service:
         self.uploads = Uploads(limits)
         labelling = Labelling(model)
         self.queue = Queue(labelling, limits.waiting, limits.pixels, self.metrics)
-        self._threads = ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1), "pictures")
+        self._threads = ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1), "images")
 
     def close(self) -> None:
         """Finishes what was taken."""
@@ -111,13 +111,13 @@ class Service:
             raise self._late(uploaded=content is not None) from error
         except RefusedError:
             raise
-        except FullconvError as error:  # what the model says of the picture
+        except FullconvError as error:  # what the model says of the image
             raise RefusedError(422, error.message, error.hint) from error
         except (MemoryError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and "memory" not in str(error):
                 raise
             raise RefusedError(
-                503, "there is too little memory for this picture now.", "send a smaller picture"
+                503, "there is too little memory for this image now.", "send a smaller image"
             ) from error
         finally:
             self.uploads.release(held)
@@ -137,10 +137,10 @@ class Service:
         """Of an upload; `of_form` is its type where it is a form."""
         began, loop = time.monotonic(), asyncio.get_running_loop()
         read = partial(_read, content, of_form, self.limits)
-        picture = await loop.run_in_executor(self._threads, read)
+        image = await loop.run_in_executor(self._threads, read)
         del content, read
         self.uploads.release(held)
-        found, sure = await self.queue.result(picture, asked.number if asked.sure else None)
+        found, sure = await self.queue.result(image, asked.number if asked.sure else None)
         self.metrics.pixels += found.mask.size
         seconds = time.monotonic() - began
         made = partial(answer, found, sure, asked, seconds)
@@ -156,14 +156,14 @@ class Service:
             )
         return RefusedError(
             503,
-            f"the picture was not done within {seconds}.",
+            f"the image was not done within {seconds}.",
             "send it again, or start the server with a larger --max-seconds",
         )
 
 
 def _read(content: bytes, of_form: str, limits: Limits) -> np.ndarray:
-    """The picture, (H, W, 3) uint8 RGB, of an upload, which may be a form of that type."""
-    return picture_of(picture_in(content, of_form) if of_form else content, limits)
+    """The image, (H, W, 3) uint8 RGB, of an upload, which may be a form of that type."""
+    return image_of(image_in(content, of_form) if of_form else content, limits)
 
 
 async def _while_wanted(work: Awaitable[Answer], gone: Gone) -> Answer:

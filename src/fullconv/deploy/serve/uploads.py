@@ -1,6 +1,6 @@
 """Guard: what an upload may be. Everything is checked before memory is taken for it.
 
-Shapes: H, W picture.
+Shapes: H, W image.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from fullconv.core.errors import FullconvError
-from fullconv.data.io.images import opened, read_picture
+from fullconv.data.io.images import opened, read_image
 from fullconv.data.io.limits import TooLargeError
 
 UPLOADS = 8  # times the largest upload: so many bytes are held for all clients together
-_EXTRA = 1 << 16  # bytes that a form may have around its picture
+_EXTRA = 1 << 16  # bytes that a form may have around its image
 _SEND = "curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg' ADDRESS/predict"
 
 
@@ -30,9 +30,9 @@ class Limits:
 
     Args:
         bytes: of an upload.
-        pixels: of its picture.
+        pixels: of its image.
         seconds: for all of a request, the upload included.
-        waiting: pictures in the queue.
+        waiting: images in the queue.
     """
 
     bytes: int = 32 << 20
@@ -95,18 +95,18 @@ def too_long(limits: Limits) -> RefusedError:
     return RefusedError(
         413,
         f"the upload has more than {limits.bytes} bytes, which is the most that is taken.",
-        "send a smaller picture, or start the server with a larger --max-bytes",
+        "send a smaller image, or start the server with a larger --max-bytes",
     )
 
 
-def picture_of(content: bytes, limits: Limits) -> np.ndarray:
-    """The picture in an upload, (H, W, 3) uint8 RGB, upright. Its size is checked by its header.
+def image_of(content: bytes, limits: Limits) -> np.ndarray:
+    """The image in an upload, (H, W, 3) uint8 RGB, upright. Its size is checked by its header.
 
     Raises:
-        RefusedError: 413 too large, 415 no picture, 422 a damaged one.
+        RefusedError: 413 too large, 415 no image, 422 a damaged one.
     """
     if not content:
-        raise RefusedError(422, "the upload is empty (0 bytes); expected a picture.", _SEND)
+        raise RefusedError(422, "the upload is empty (0 bytes); expected an image.", _SEND)
     if len(content) > limits.bytes:
         raise too_long(limits)
     try:
@@ -114,10 +114,10 @@ def picture_of(content: bytes, limits: Limits) -> np.ndarray:
             width, height = image.size
         if width * height > limits.pixels:
             raise _too_large(
-                f"the picture has {height} x {width} pixels (height x width); at most "
+                f"the image has {height} x {width} pixels (height x width); at most "
                 f"{limits.pixels} are taken."
             )
-        return read_picture(io.BytesIO(content), name="in the upload")
+        return read_image(io.BytesIO(content), name="in the upload")
     except RefusedError:
         raise
     except TooLargeError as error:
@@ -129,12 +129,12 @@ def picture_of(content: bytes, limits: Limits) -> np.ndarray:
 
 
 def _too_large(message: str) -> RefusedError:
-    hint = "send a smaller picture, or start the server with a larger --max-pixels"
+    hint = "send a smaller image, or start the server with a larger --max-pixels"
     return RefusedError(413, message, hint)
 
 
 def require_kind(content_type: str) -> bool:
-    """Whether an upload of this type is a form; 415 where it is neither a form nor a picture."""
+    """Whether an upload of this type is a form; 415 where it is neither a form nor an image."""
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
         return True
@@ -161,12 +161,12 @@ def require_key(headers: Mapping[str, str], key: str) -> None:
         )
 
 
-FIELD = "picture"
+FIELD = "image"
 PARTS = 64  # of a form, at most: each takes longer than the bytes that it has
 
 
-def picture_in(content: bytes, content_type: str) -> bytes:
-    """What the field `picture` holds.
+def image_in(content: bytes, content_type: str) -> bytes:
+    """What the field `image` holds.
 
     Raises:
         RefusedError: 422, no form, one without that field, or one of more than `PARTS` parts.

@@ -2,7 +2,7 @@
 and how to repeat it.
 
 report.html is one file that needs no network and no other file. report.md says the same for a pull
-request, with its pictures in images/ beside it.
+request, with its images in images/ beside it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from fullconv.core.packages import __version__, version_of
 from fullconv.core.text import plural
 from fullconv.evaluation.error_analysis import AREAS, BINS, WIDTHS, Quality
 from fullconv.evaluation.evaluate import Evaluation, Scored
-from fullconv.evaluation.report.images import TITLES, HeadPictures, data_uri, pictures_of
+from fullconv.evaluation.report.images import TITLES, HeadImages, data_uri, images_of
 from fullconv.evaluation.report.tables import HeadFacts, facts_of
 from fullconv.inference.predictor import Predictor
 from fullconv.models.run import History, read_history, total_seconds
@@ -66,17 +66,17 @@ def save_report(
             'save_report(evaluate(model, data), "report.html")   # evaluate(quality=True)',
         )
     facts = facts_of(evaluation, scored)
-    pictures = pictures_of(scored, facts)
+    images = images_of(scored, facts)
     history = read_history(Path(run), scored.model.stride) if run is not None else []
     charts = [head_charts(head.quality) for head in facts]
     curves = curves_of(history)
     told = _told(evaluation, scored, history, repeat)
-    told |= {"heads": list(zip(facts, pictures, charts, strict=True)), "curves": curves}
+    told |= {"heads": list(zip(facts, images, charts, strict=True)), "curves": curves}
     page.parent.mkdir(parents=True, exist_ok=True)
     templates = _templates()
     shown = {"style": Markup(STYLE), "uri": data_uri, "titles": TITLES}
     _write(page, templates.get_template("report.html").render(told, **shown))
-    files = _save_images(page, facts, pictures, {**curves, **charts[0]})
+    files = _save_images(page, facts, images, {**curves, **charts[0]})
     text = templates.get_template("report.md").render(told, files=files)
     _write(page.with_suffix(".md"), text)
     return page
@@ -172,14 +172,14 @@ def _told(
         "name": report.dataset.root.resolve().name,
         "network": f"FCN-{model.stride}s, {model.backbone}",
         "split": scored.split,
-        "picture_count": card["pictures"],
+        "image_count": card["images"],
         "epoch": epoch,
         "history": history,
         "card": {key.replace("_", " "): value for key, value in card.items()},
         "class_count": len(classes),
         "data": {
             "layout": report.dataset.layout,
-            "pictures": {name: len(pairs) for name, pairs in scored.dataset.splits.items()},
+            "images": {name: len(pairs) for name, pairs in scored.dataset.splits.items()},
             "sizes": [(h, w, n) for (h, w), n in report.sizes.most_common(3)],
             "further_sizes": max(0, len(report.sizes) - 3),
             "fingerprint": card["data_fingerprint"],
@@ -264,15 +264,15 @@ def _memory() -> list[tuple[str, str]]:
 def _save_images(
     page: Path,
     facts: Sequence[HeadFacts],
-    pictures: Sequence[HeadPictures],
+    images: Sequence[HeadImages],
     charts: Mapping[str, str],
 ) -> dict[Any, str]:
     """The files that report.md shows, beside it; where each is."""
     folder = page.parent / "images"
     folder.mkdir(exist_ok=True)
     files: dict[Any, str] = {}
-    for k, (head, of_head) in enumerate(zip(facts, pictures, strict=True)):
-        stem = page.stem + f"-head{k + 1}" * (len(pictures) > 1)
+    for k, (head, of_head) in enumerate(zip(facts, images, strict=True)):
+        stem = page.stem + f"-head{k + 1}" * (len(images) > 1)
         for shown in of_head.shown:
             files[k, shown.rank] = f"images/{stem}-{shown.rank}.jpg"
             shown.sheet().save(page.parent / files[k, shown.rank], quality=85, optimize=True)

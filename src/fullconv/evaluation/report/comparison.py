@@ -1,4 +1,4 @@
-"""A comparison to look at: in a notebook, as a page in one file, or as a picture."""
+"""A comparison to look at: in a notebook, as a page in one file, or as an image."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fullconv.visualization.html import Child, Node, element, page, quiet, table
 from fullconv.visualization.html import fragment as as_fragment
 
 _KINDS = (".html", ".png", ".svg")
-_DRAWN = 40  # classes in a picture; of more those that differ most
+_DRAWN = 40  # classes in an image; of more those that differ most
 _WIDTH = 150  # of the drawing of an interval, in pixels
 
 
@@ -27,7 +27,7 @@ def comparison_html(of: Comparison) -> str:
 
 
 def save_comparison(of: Comparison, path: str | Path) -> Path:
-    """Writes it as a page (.html), or its curves and differences as a picture (.png, .svg).
+    """Writes it as a page (.html), or its curves and differences as an image (.png, .svg).
 
     Raises:
         FullconvError: another kind of file, or it cannot be written.
@@ -155,24 +155,24 @@ def _line(one: Interval, reach: float) -> Sequence[Node]:
 
 _WIDEST = 28  # columns of a name; longer ones are cut
 _SHOWN = 40  # classes that the terminal lists
-SURE = 20  # pictures, from which on it was measured how often the intervals hold the truth
+SURE = 20  # images, from which on it was measured how often the intervals hold the truth
 
 
 def heading(of: Comparison) -> str:
     """On what, in a line."""
     card = of.runs[0].protocol
     head = f", head {of.head}" if of.head else ""
-    size = str(card["picture_size"]).removeprefix("original, ")
-    return f"split {of.split}{head}: {of.pictures} pictures, {size}; in percent"
+    size = str(card["image_size"]).removeprefix("original, ")
+    return f"split {of.split}{head}: {of.images} images, {size}; in percent"
 
 
 def notes(of: Comparison) -> list[str]:
     """What must be known to read the intervals."""
     names = of.runs[0].metrics.names
     lines = [
-        f"Intervals: the middle 95 % of {of.resamples} resamples of the {of.pictures} pictures, "
+        f"Intervals: the middle 95 % of {of.resamples} resamples of the {of.images} images, "
         "the same ones for every run. A difference is real where 0 lies outside.",
-        "They say what other pictures of the same kind would change, not what another seed of the "
+        "They say what other images of the same kind would change, not what another seed of the "
         "training would.",
     ]
     if len(names) > 1:
@@ -184,9 +184,9 @@ def notes(of: Comparison) -> list[str]:
         lines.append(
             f"{len(of.runs) - 1} runs against one: each has a chance to look real by luck."
         )
-    if of.pictures < SURE:
+    if of.images < SURE:
         lines.append(
-            f"Fewer than {SURE} pictures: how often such intervals hold the truth was not measured."
+            f"Fewer than {SURE} images: how often such intervals hold the truth was not measured."
         )
     lost = [
         name
@@ -195,9 +195,7 @@ def notes(of: Comparison) -> list[str]:
                for d in of.differences)
     ]  # fmt: skip
     if lost:
-        lines.append(
-            f"Too few pictures for an interval (fewer than {FEW}): {truncated_list(lost)}."
-        )
+        lines.append(f"Too few images for an interval (fewer than {FEW}): {truncated_list(lost)}.")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""The pictures of a report: the best, the middle and the worst one, and crops of what is confused.
+"""The images of a report: the best, the middle and the worst one, and crops of what is confused.
 
 They are predicted once more; nothing is kept while a split is evaluated.
 """
@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from fullconv.core.labels import Labels
-from fullconv.data.io.images import read_picture
+from fullconv.data.io.images import read_image
 from fullconv.evaluation.error_analysis import edge_pixels
 from fullconv.evaluation.evaluate import Scored
 from fullconv.evaluation.report.tables import Confused, HeadFacts
@@ -22,20 +22,20 @@ from fullconv.inference.postprocess import regions_of
 from fullconv.visualization import contact_sheet
 from fullconv.visualization import overlay as draw
 
-WIDEST = 640  # pixels; a picture of a report is not wider
+WIDEST = 640  # pixels; an image of a report is not wider
 _NARROW, _MANY = 400, 3  # pixels, where there are more heads than this
 _CROP, _GAP = 200, 6  # pixels of a crop as it is shown, and between two
-_LEAST = 96  # pixels of the picture that a crop shows
+_LEAST = 96  # pixels of the image that a crop shows
 TITLES = ("photo", "truth", "prediction", "errors")
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A picture in its four ways.
+    """An image in its four ways.
 
     Args:
         rank: "best", "median" or "worst".
-        name: of the picture.
+        name: of the image.
         mean_iou: of it alone, over the classes that it shows or is given.
         images: as `TITLES` names them.
     """
@@ -52,7 +52,7 @@ class Shown:
 
 
 @dataclass
-class HeadPictures:
+class HeadImages:
     """Of one head.
 
     Args:
@@ -64,41 +64,41 @@ class HeadPictures:
     crops: dict[Confused, Image.Image] = field(default_factory=dict)
 
 
-def pictures_of(scored: Scored, facts: Sequence[HeadFacts]) -> list[HeadPictures]:
-    """Of every head, each picture read and predicted once."""
-    found = [HeadPictures() for _ in facts]
-    ranks = [ranked(head.quality.picture_iou) for head in facts]
+def images_of(scored: Scored, facts: Sequence[HeadFacts]) -> list[HeadImages]:
+    """Of every head, each image read and predicted once."""
+    found = [HeadImages() for _ in facts]
+    ranks = [ranked(head.quality.image_iou) for head in facts]
     wanted = {n for of in ranks for n in of.values()}
-    wanted |= {pair.picture for head in facts for pair in head.confused}
+    wanted |= {pair.image for head in facts for pair in head.confused}
     pairs = scored.dataset.pairs_of(scored.split)
     width = WIDEST if len(facts) <= _MANY else _NARROW
     for number in sorted(wanted):
-        picture = read_picture(pairs[number].picture)
-        maps = scored.model.label_maps(picture, pairs[number].inputs)
+        image = read_image(pairs[number].image)
+        maps = scored.model.label_maps(image, pairs[number].inputs)
         truths = scored.truths(pairs[number])
         for k, head in enumerate(facts):
             ids, labels = maps[head.number], head.labels
             truth = np.where(truths[k] < len(labels), truths[k], labels.ignore_index)
             for rank in [rank for rank, n in ranks[k].items() if n == number]:
-                images = _four_ways(picture, truth, ids, labels, width)
-                iou = head.quality.picture_iou[number]
-                found[k].shown.append(Shown(rank, pairs[number].name, iou, images))
-            for pair in [pair for pair in head.confused if pair.picture == number]:
-                found[k].crops[pair] = _crops(picture, truth, ids, labels, pair)
-    for pictures, order in zip(found, ranks, strict=True):
-        pictures.shown.sort(key=lambda one: list(order).index(one.rank))
+                panels = _four_ways(image, truth, ids, labels, width)
+                iou = head.quality.image_iou[number]
+                found[k].shown.append(Shown(rank, pairs[number].name, iou, panels))
+            for pair in [pair for pair in head.confused if pair.image == number]:
+                found[k].crops[pair] = _crops(image, truth, ids, labels, pair)
+    for images, order in zip(found, ranks, strict=True):
+        images.shown.sort(key=lambda one: list(order).index(one.rank))
     return found
 
 
-def ranked(picture_iou: Sequence[float]) -> dict[str, int]:
-    """Best, median and worst -> number of the picture, each only once; none where nothing is
+def ranked(image_iou: Sequence[float]) -> dict[str, int]:
+    """Best, median and worst -> number of the image, each only once; none where nothing is
     labelled.
 
     >>> ranked([0.5, float("nan"), 0.9, 0.7]), ranked([0.4])
     ({'best': 2, 'median': 3, 'worst': 0}, {'best': 0})
     """
-    known = [k for k, iou in enumerate(picture_iou) if iou == iou]
-    known.sort(key=lambda k: -picture_iou[k])
+    known = [k for k, iou in enumerate(image_iou) if iou == iou]
+    known.sort(key=lambda k: -image_iou[k])
     places = {"best": 0, "median": len(known) // 2, "worst": len(known) - 1}
     chosen: dict[str, int] = {}
     for rank in ("best", "worst", "median"):
@@ -108,7 +108,7 @@ def ranked(picture_iou: Sequence[float]) -> dict[str, int]:
 
 
 def data_uri(image: Image.Image) -> str:
-    """The content of a picture for a page: JPEG, or PNG where it has a palette."""
+    """The content of an image for a page: JPEG, or PNG where it has a palette."""
     buffer = io.BytesIO()
     if image.mode == "P":
         image.save(buffer, "PNG", optimize=True)
@@ -119,22 +119,22 @@ def data_uri(image: Image.Image) -> str:
 
 
 def _four_ways(
-    picture: np.ndarray, truth: np.ndarray, ids: np.ndarray, labels: Labels, width: int
+    image: np.ndarray, truth: np.ndarray, ids: np.ndarray, labels: Labels, width: int
 ) -> tuple[Image.Image, ...]:
-    errors = draw.error_map(truth, ids, labels.ignore_index, picture=picture)
-    factor = min(1.0, width / picture.shape[1])
-    height, width = (max(1, round(pixels * factor)) for pixels in picture.shape[:2])
+    errors = draw.error_map(truth, ids, labels.ignore_index, image=image)
+    factor = min(1.0, width / image.shape[1])
+    height, width = (max(1, round(pixels * factor)) for pixels in image.shape[:2])
     smooth, nearest = Image.Resampling.LANCZOS, Image.Resampling.NEAREST
-    photo, wrong = (Image.fromarray(of).resize((width, height), smooth) for of in (picture, errors))
+    photo, wrong = (Image.fromarray(of).resize((width, height), smooth) for of in (image, errors))
     maps = []
     for of in (truth, ids):
-        image = Image.fromarray(draw.colorize(of, labels)).resize((width, height), nearest)
-        maps.append(image.quantize(256, dither=Image.Dither.NONE))  # a palette: small as PNG
+        small = Image.fromarray(draw.colorize(of, labels)).resize((width, height), nearest)
+        maps.append(small.quantize(256, dither=Image.Dither.NONE))  # a palette: small as PNG
     return photo, *maps, wrong
 
 
 def _crops(
-    picture: np.ndarray, truth: np.ndarray, ids: np.ndarray, labels: Labels, pair: Confused
+    image: np.ndarray, truth: np.ndarray, ids: np.ndarray, labels: Labels, pair: Confused
 ) -> Image.Image:
     """Around the largest place where one class was called the other."""
     confused = (truth == pair.truth) & (ids == pair.called)
@@ -143,11 +143,11 @@ def _crops(
     place = regions == sizes.argmax()
     down, right = np.nonzero(place.any(axis=1))[0], np.nonzero(place.any(axis=0))[0]
     side = max(_LEAST, round(1.5 * max(np.ptp(down), np.ptp(right)) + 1))
-    # No side is more than thrice the other, of pictures like ribbons.
-    tall, wide = (min(side, 3 * size) for size in (picture.shape[1], picture.shape[0]))
-    rows = _span((down[0] + down[-1]) // 2, tall, picture.shape[0])
-    columns = _span((right[0] + right[-1]) // 2, wide, picture.shape[1])
-    photo = picture.copy()
+    # No side is more than thrice the other, of images like ribbons.
+    tall, wide = (min(side, 3 * size) for size in (image.shape[1], image.shape[0]))
+    rows = _span((down[0] + down[-1]) // 2, tall, image.shape[0])
+    columns = _span((right[0] + right[-1]) // 2, wide, image.shape[1])
+    photo = image.copy()
     photo[edge_pixels(confused) & confused] = draw.WRONG
     parts = [photo, draw.colorize(truth, labels), draw.colorize(ids, labels)]
     height, width = rows.stop - rows.start, columns.stop - columns.start
@@ -161,6 +161,6 @@ def _crops(
 
 
 def _span(middle: int, side: int, size: int) -> slice:
-    """So many pixels around the middle, moved into the picture."""
+    """So many pixels around the middle, moved into the image."""
     start = max(0, min(int(middle) - side // 2, size - side))
     return slice(start, min(size, start + side))

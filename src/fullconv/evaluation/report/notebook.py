@@ -34,7 +34,7 @@ from fullconv.visualization.html import (
     bounded,
     element,
     fragment,
-    picture,
+    image_node,
     quiet,
     swatch,
     table,
@@ -42,13 +42,13 @@ from fullconv.visualization.html import (
 )
 
 _LONGEST = 720  # pixels of a result's longer side
-_THUMB = 240  # and of a data set's pictures
+_THUMB = 240  # and of a data set's images
 _THUMBS = 6
-_RULER = 72  # pixels of the picture that the drawing of grids shows
+_RULER = 72  # pixels of the image that the drawing of grids shows
 
 
 def segmentation_html(of: Segmentation) -> str:
-    """The classes over the picture, with a legend that says how much of it each covers; further
+    """The classes over the image, with a legend that says how much of it each covers; further
     heads below."""
     parts = _segmentation(of, "")
     for name, head in of.heads.items():
@@ -67,20 +67,20 @@ def _segmentation(of: Segmentation, head: str) -> list[Node]:
         for name, share in shares
         if share > 0 and name in colors
     ]
-    overlay = Image.fromarray(_overlay(of.picture, ids, labels, _LONGEST))
-    said = "the classes over the picture: " + ", ".join(row[0][1] for row in rows[:8])
+    overlay = Image.fromarray(_overlay(of.image, ids, labels, _LONGEST))
+    said = "the classes over the image: " + ", ".join(row[0][1] for row in rows[:8])
     return [
         *([title(" · ".join(names))] if names else []),
-        picture(overlay, said, longest=_LONGEST, photo=True),
-        table(["class", "% of the picture", ""], rows, numbers=1),
+        image_node(overlay, said, longest=_LONGEST, photo=True),
+        table(["class", "% of the image", ""], rows, numbers=1),
         quiet(size),
     ]
 
 
 def segmentation_png(of: Segmentation) -> bytes:
-    """The classes over the picture and a legend, as a PNG of a bounded size."""
+    """The classes over the image and a legend, as a PNG of a bounded size."""
     ids, labels = of.shown()
-    small, below = _smaller(of.picture, ids, _LONGEST)
+    small, below = _smaller(of.image, ids, _LONGEST)
     file = io.BytesIO()
     Image.fromarray(draw.overlay_with_legend(small, below, labels)).save(file, "PNG")
     return file.getvalue()
@@ -155,7 +155,7 @@ def run_html(of: Run) -> str:
     if curves.has_curves({"": log}):
         parts.append(curves.svg(curves.curves({of.folder.name: log})))
     if card:
-        split = f"on {card['split']}, {plural(card['pictures'], 'picture')}"
+        split = f"on {card['split']}, {plural(card['images'], 'image')}"
         parts += [quiet(split), *_metrics(list(of.metrics["per_class_iou"]), of.metrics)]
         parts.append(_card(card))
     return fragment(parts, quiet("model: ", element("code", str(of.model))))
@@ -167,20 +167,20 @@ def grid_html(grid: Grid) -> str:
 
 
 def grids_html(grids: Sequence[Grid]) -> str:
-    """Where cells sit: a table, and their centres over the first pixels of the picture."""
+    """Where cells sit: a table, and their centres over the first pixels of the image."""
     rows: list[list[Any]] = [
         [
             f"{grid.stride:g}",
             f"{grid.offset:g}",
-            "whole picture" if math.isinf(grid.field) else f"{grid.field:g}",
+            "whole image" if math.isinf(grid.field) else f"{grid.field:g}",
             ", ".join(grid.whole),
         ]
         for grid in grids
     ]
     if not any(row[3] for row in rows):
         rows = [row[:3] for row in rows]
-    head = ["stride", "offset", "field", "sees the whole picture by"][: len(rows[0]) if rows else 3]
-    said = f"Pixels 0 to {_RULER - 1} of a row of the picture, and the centres of the cells."
+    head = ["stride", "offset", "field", "sees the whole image by"][: len(rows[0]) if rows else 3]
+    said = f"Pixels 0 to {_RULER - 1} of a row of the image, and the centres of the cells."
     return fragment(table(head, rows, numbers=2), _cells(grids), quiet(said))
 
 
@@ -216,7 +216,7 @@ def _cells(grids: Sequence[Grid]) -> Node:
 
 
 def dataset_html(of: Dataset) -> str:
-    """How many pictures there are, the classes, and a few of the pictures with their labels."""
+    """How many images there are, the classes, and a few of the images with their labels."""
     return fragment(_dataset(of, []))
 
 
@@ -248,7 +248,7 @@ def _dataset(of: Dataset, shares: Sequence[tuple[str, Sequence[float]]]) -> list
     ]
     return [
         title(str(of.root)),
-        quiet(f"layout {of.layout} ({of.reason}) · pictures: {counts}"),
+        quiet(f"layout {of.layout} ({of.reason}) · images: {counts}"),
         *(quiet(f"note: {note}") for note in of.notes),
         element("div", _thumbs(of)),
         table(head, rows, numbers=len(shares)),
@@ -256,7 +256,7 @@ def _dataset(of: Dataset, shares: Sequence[tuple[str, Sequence[float]]]) -> list
 
 
 def _thumbs(of: Dataset) -> list[Node]:
-    """A few pictures from all over the data set; those that cannot be read are left out."""
+    """A few images from all over the data set; those that cannot be read are left out."""
     from fullconv.data.io.images import read_reduced
     from fullconv.data.io.masks import read_mask
 
@@ -267,16 +267,16 @@ def _thumbs(of: Dataset) -> list[Node]:
         split, pair = every[place]
         said = f"{split}/{pair.name}"
         try:
-            size, photo = read_reduced(pair.picture, _THUMB)
+            size, photo = read_reduced(pair.image, _THUMB)
             ids = read_mask(pair.mask, of.labels)
         except FullconvError as error:  # `check` says it at length
             shown.append(quiet(f"{said}: {error.message}"))
             continue
         if ids.shape != size:
-            shown.append(quiet(f"{said}: picture and mask differ in size"))
+            shown.append(quiet(f"{said}: image and mask differ in size"))
             continue
-        image = Image.fromarray(_overlay(photo, ids, of.labels, _THUMB))
-        node = picture(image, f"{said}, its labels over the photo", longest=_THUMB, photo=True)
+        overlay = Image.fromarray(_overlay(photo, ids, of.labels, _THUMB))
+        node = image_node(overlay, f"{said}, its labels over the photo", longest=_THUMB, photo=True)
         shown.append(element("figure", node, element("figcaption", said)))
     return shown
 

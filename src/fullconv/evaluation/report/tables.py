@@ -55,14 +55,14 @@ class Confused:
     Args:
         truth, called: class ids.
         pixels: how many of the true class were called so, and their share of it.
-        picture: number of the one that has most of them.
+        image: number of the one that has most of them.
     """
 
     truth: int
     called: int
     pixels: int
     share: float
-    picture: int
+    image: int
 
 
 @dataclass(frozen=True)

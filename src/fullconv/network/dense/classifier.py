@@ -1,4 +1,4 @@
-"""A whole classifier, and what one must know to use it: its size, its pictures, its classes."""
+"""A whole classifier, and what one must know to use it: its size, its images, its classes."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ USUAL_SIZE = 224
 
 @dataclass(frozen=True)
 class Classifier:
-    """A classifier of pictures.
+    """A classifier of images.
 
     Args:
         module: maps (N, 3, H, W) to class scores (N, K), in evaluation mode.
-        card: where it comes from, and the mean and standard deviation of its pictures.
-        size: H = W of the pictures that it is made for, in pixels.
+        card: where it comes from, and the mean and standard deviation of its images.
+        size: H = W of the images that it is made for, in pixels.
     """
 
     module: nn.Module
@@ -54,7 +54,7 @@ def load_classifier(
     Args:
         pretrained: load the source's published weights (needs the network once). A card brings its
             own weights.
-        size: H = W of its pictures, in pixels. Default: what the source says, or else 224.
+        size: H = W of its images, in pixels. Default: what the source says, or else 224.
 
     Raises:
         FullconvError: unknown name, weights out of reach, a size below 1.
@@ -80,7 +80,7 @@ def load_classifier(
     height, width = (size, size) if size is not None else facts["size"]
     if height != width or height < 1:
         raise FullconvError(
-            f"{card.name} is for pictures of {height} x {width} pixels (height x width); expected "
+            f"{card.name} is for images of {height} x {width} pixels (height x width); expected "
             "as many rows as columns, 1 or more.",
             "size=224",
         )
@@ -88,7 +88,7 @@ def load_classifier(
 
 
 def _facts(module: nn.Module, card: BackboneCard) -> dict[str, Any]:
-    """Size, mean and std of the pictures that the weights were made with, as the source says."""
+    """Size, mean and std of the images that the weights were made with, as the source says."""
     if card.source == "torchvision":
         import torchvision
 

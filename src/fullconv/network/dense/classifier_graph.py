@@ -1,7 +1,7 @@
 """A classifier opened: its operations as a graph, and where its feature maps end.
 
 Modules that hand on a feature map stay closed, whatever they do inside. Only the others are opened
-(torch.fx): the classifier itself and what pools, flattens and classifies at its end. A picture of
+(torch.fx): the classifier itself and what pools, flattens and classifies at its end. An image of
 the classifier's own size is followed through the graph without arithmetic (`fullconv.geometry`), so
 that the shape, and the place if it has one, of every value is known.
 """
@@ -34,7 +34,7 @@ class Opened:
 
     Args:
         network: computes what the classifier computes in evaluation mode.
-        values: what each node gives for a picture of the classifier's own size, by the node's name:
+        values: what each node gives for an image of the classifier's own size, by the node's name:
             tensors on the meta device with their `place`, or sizes and the like.
         kept: the names of the nodes that lead to feature maps. The others are the end.
         state: of the scores.
@@ -62,18 +62,18 @@ def open_classifier(classifier: nn.Module, size: int, name: str) -> Opened:
 
     Args:
         classifier: maps (N, 3, H, W) to class scores (N, K).
-        size: H = W of the pictures that it is made for, in pixels.
+        size: H = W of the images that it is made for, in pixels.
         name: to call it by.
 
     Raises:
-        FullconvError: it does not run on such a picture, or cannot be followed.
+        FullconvError: it does not run on such an image, or cannot be followed.
     """
     with _closed_modules(classifier) as closed:
         output = follow(classifier, (size, size), name)
     if not isinstance(output, Tensor) or output.ndim != 2:
         found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise FullconvError(
-            f"{name} returns {found} for one picture; a classifier returns scores (1, K).",
+            f"{name} returns {found} for one image; a classifier returns scores (1, K).",
             'fc.convolutionalize("resnet18")',
         )
     network = _graph(classifier, closed, name, state_of(output))
@@ -83,11 +83,11 @@ def open_classifier(classifier: nn.Module, size: int, name: str) -> Opened:
 
 
 def follow(module: nn.Module, size: tuple[int, int], name: str) -> Any:
-    """What the module returns for a picture (1, 3, H, W), with places, on the meta device; with
+    """What the module returns for an image (1, 3, H, W), with places, on the meta device; with
     arithmetic where it makes tensors of its own there.
 
     Raises:
-        FullconvError: it does not run on such a picture.
+        FullconvError: it does not run on such an image.
     """
     problem: Exception | None = None
     for run in (run_on_meta, run_for_real):
@@ -96,7 +96,7 @@ def follow(module: nn.Module, size: tuple[int, int], name: str) -> Any:
         except RUN_ERRORS as error:
             problem = problem or error
     raise FullconvError(
-        f"{name} does not run on a picture of {size[0]} x {size[1]} pixels: {first_line(problem)}",
+        f"{name} does not run on an image of {size[0]} x {size[1]} pixels: {first_line(problem)}",
         "fc.convolutionalize(classifier, size=224)   # the size that it takes",
     )
 
@@ -110,9 +110,9 @@ def _noted(network: fx.GraphModule, values: dict[str, Any]) -> nn.Module:
     """The graph as a module that notes what its nodes give, and bears the classifier's name, by
     which operations are named."""
 
-    def forward(self: Any, picture: Tensor) -> Any:
+    def forward(self: Any, image: Tensor) -> Any:
         values.clear()
-        return Run(self.network, values).run(picture)
+        return Run(self.network, values).run(image)
 
     module: nn.Module = type(type(network).__name__, (nn.Module,), {"forward": forward})()
     module.network = network
@@ -230,19 +230,19 @@ def _graph(
 
 
 def seen(state: State | None) -> str:
-    """What made a classifier's scores of the whole picture, but for the pooling that ends every
+    """What made a classifier's scores of the whole image, but for the pooling that ends every
     trunk; to go behind a reason."""
     names = [name for name in names_of(state) if not name.endswith("(global pooling)")]
-    return f" Its scores are made of the whole picture by {', '.join(names)}." if names else ""
+    return f" Its scores are made of the whole image by {', '.join(names)}." if names else ""
 
 
 def names_of(state: State | None) -> list[str]:
-    """The operations that saw the whole picture."""
+    """The operations that saw the whole image."""
     return sorted(state.why if isinstance(state, Lost) else state.whole if state else ())
 
 
 def _kept(network: fx.GraphModule, values: dict[str, Any]) -> frozenset[str]:
-    """The nodes that feature maps come from, and those that have nothing to do with the picture."""
+    """The nodes that feature maps come from, and those that have nothing to do with the image."""
     collapsed: set[fx.Node] = set()
     kept: set[str] = set()
     for node in network.graph.nodes:
@@ -257,7 +257,7 @@ def _kept(network: fx.GraphModule, values: dict[str, Any]) -> frozenset[str]:
 
 def _is_kept(value: Any, collapsed: bool) -> bool:
     """A feature map (of more than one cell, behind a pooling of all of one), or nothing of the
-    picture's."""
+    image's."""
     found = tensors(value)
     states = [state_of(tensor) for tensor in found]
     if all(state is None for state in states):

@@ -1,25 +1,25 @@
 """Any classifier made dense (Long et al. 2015, section 3.1 and figure 2).
 
 A classifier that looks at 224 x 224 pixels gives one row of scores. Its fully connected layers are
-convolutions that cover what they see, so that the same weights slide over a larger picture and give
+convolutions that cover what they see, so that the same weights slide over a larger image and give
 a row of scores at every cell, at the cost of one pass. The end is rewritten by
 `fullconv.network.dense.rewrite`; the trunk stays as it is.
 
-What holds, and is proven each time with random pictures:
+What holds, and is proven each time with random images:
 
-- On a picture of the classifier's own size there is one cell, and its scores are the classifier's.
-- On a larger picture every cell's scores are what the classifier's own end gives for the window of
+- On an image of the classifier's own size there is one cell, and its scores are the classifier's.
+- On a larger image every cell's scores are what the classifier's own end gives for the window of
   the trunk's feature map at that cell.
 
 What holds only for some networks: that a cell's scores are those of the classifier on the crop that
-its window is. The trunk must see nothing but the window for that, neither the whole picture
-(squeeze-excite, attention, normalisation over the picture) nor its neighbourhood: where a trunk
-pads with zeros, a crop sees zeros beyond its border and a cell sees what the picture has there. So
+its window is. The trunk must see nothing but the window for that, neither the whole image
+(squeeze-excite, attention, normalisation over the image) nor its neighbourhood: where a trunk
+pads with zeros, a crop sees zeros beyond its border and a cell sees what the image has there. So
 it holds, at every cell, for networks without padding and without such operations, and for others
 only as far as what lies around a window makes no difference. `DenseClassifier.is_local` says which,
 `caveats` says why.
 
-Shapes: N batch · K classes · H, W picture · h, w cells.
+Shapes: N batch · K classes · H, W image · h, w cells.
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ class Proof:
     """Largest differences, over the largest score.
 
     Args:
-        native: between the dense network and the classifier, on a picture of the classifier's size.
-        windows: between the dense network on a larger picture and the classifier's own end on each
+        native: between the dense network and the classifier, on an image of the classifier's size.
+        windows: between the dense network on a larger image and the classifier's own end on each
             window of the trunk's feature map.
-        cells: (h, w) of that larger picture.
+        cells: (h, w) of that larger image.
     """
 
     native: float
@@ -76,14 +76,14 @@ class DenseClassifier(nn.Module):
         network: maps (N, 3, H, W) to (N, K, h, w); evaluation mode, without the dropout that the
             classifier's end may have had.
         name: of the classifier, "timm resnet18".
-        card: where it comes from; mean and std of its pictures.
-        size: H = W of the classifier's own pictures, in pixels: of the window of each cell.
+        card: where it comes from; mean and std of its images.
+        size: H = W of the classifier's own images, in pixels: of the window of each cell.
         grid: where the cells look. Cell i's window begins at pixel `stride * i`; its gaze is
             centred on `grid.centre(i)` and, through the padding inside, may reach further.
         names: of the classes, "tabby, tabby cat"; empty where they are not known.
         num_classes: K.
         step: 1, or: only sizes of `size` and a multiple of `step` pixels more keep the classifier's
-            padding (or are taken at all). Larger pictures are cut to such a size below and right.
+            padding (or are taken at all). Larger images are cut to such a size below and right.
         proof: how closely it equals the classifier.
     """
 
@@ -111,12 +111,12 @@ class DenseClassifier(nn.Module):
         """(N, 3, H, W), normalised as the card says -> scores before softmax (N, K, h, w).
 
         Raises:
-            FullconvError: a picture smaller than the classifier's own.
+            FullconvError: an image smaller than the classifier's own.
         """
         height, width = images.shape[2:]
         if min(height, width) < self.size:
             raise FullconvError(
-                f"a picture of {height} x {width} pixels (height x width); {self.name} looks at "
+                f"an image of {height} x {width} pixels (height x width); {self.name} looks at "
                 f"{self.size} x {self.size}, and takes nothing smaller.",
                 f"torch.nn.functional.interpolate(images, ({self.size}, {self.size}))",
             )
@@ -132,13 +132,13 @@ class DenseClassifier(nn.Module):
 
     def caveats(self) -> list[str]:
         """Why cells are not quite the classifier on the crop of their window; empty where they are,
-        and the picture may have any size."""
+        and the image may have any size."""
         found = []
         if self.grid.whole:
             found.append(
-                f"sees the whole picture: {', '.join(self.grid.whole)}. On pictures of "
+                f"sees the whole image: {', '.join(self.grid.whole)}. On images of "
                 f"{self.size} x {self.size} it is the classifier; on larger ones a cell "
-                "depends on all of the picture, a crop would not"
+                "depends on all of the image, a crop would not"
             )
         elif not self.is_local:
             found.append(
@@ -147,7 +147,7 @@ class DenseClassifier(nn.Module):
             )
         if self.step > 1:
             found.append(
-                "padding depends on the picture's size (or it does not take every size): pictures "
+                "padding depends on the image's size (or it does not take every size): images "
                 f"are cut to {self.size} x {self.size} pixels and multiples of {self.step} "
                 "more"
             )
@@ -160,11 +160,11 @@ def convolutionalize(
     *,
     size: int | None = None,
 ) -> DenseClassifier:
-    """A classifier as a network that classifies every place of a larger picture, in one pass.
+    """A classifier as a network that classifies every place of a larger image, in one pass.
 
     Fully connected layers become convolutions with the same weights (VGG's fc6 7x7, fc7 1x1),
     pooling over the map becomes pooling with windows of the size that the map has on the
-    classifier's own pictures, at stride 1; flattening and dropout vanish. See the module's text for
+    classifier's own images, at stride 1; flattening and dropout vanish. See the module's text for
     what is equal to what.
 
     Args:
@@ -172,7 +172,7 @@ def convolutionalize(
             card, or a module of your own that maps (N, 3, H, W) to (N, K). A module is copied.
         pretrained: load the source's published weights (needs the network once). A card brings its
             own weights.
-        size: H = W of the classifier's own pictures, in pixels. Default: what the source says, or
+        size: H = W of the classifier's own images, in pixels. Default: what the source says, or
             224.
 
     Raises:
@@ -198,7 +198,7 @@ def convolutionalize(
         raise FullconvError(
             f"{dense.name} made dense differs from the classifier by {dense.proof.native:.1e} of "
             f"its largest score on its own size, and by {dense.proof.windows:.1e} at the cells of "
-            f"a larger picture; at most {TOLERANCE:g} is accepted. An operation of its end does "
+            f"a larger image; at most {TOLERANCE:g} is accepted. An operation of its end does "
             "not do the same at every cell.",
             "fc.convolutionalize(classifier.double())   # if it is a matter of rounding",
         )
@@ -206,20 +206,20 @@ def convolutionalize(
 
 
 def _larger(network: nn.Module, found: Classifier, opened: Opened, size: tuple[int, int]) -> Tensor:
-    """What comes out for a larger picture, on the meta device."""
+    """What comes out for a larger image, on the meta device."""
     own = f"{found.size} x {found.size}"
     try:
         output: Tensor = follow(network, size, found.name)
     except FullconvError as error:
         raise FullconvError(
-            f"{found.name} takes pictures of {own} pixels alone, and so cannot be made dense: "
+            f"{found.name} takes images of {own} pixels alone, and so cannot be made dense: "
             f"{error.message}.{seen(opened.state)}",
             'fc.convolutionalize("resnet18")   # or another without position embeddings',
         ) from error
     rows, columns = output.shape[2:]
     if (rows, columns) != (2, 3):
         raise FullconvError(
-            f"{found.name} cannot be made dense: it gives {rows} x {columns} cells for a picture "
+            f"{found.name} cannot be made dense: it gives {rows} x {columns} cells for an image "
             f"of {size[0]} x {size[1]} pixels, where 2 x 3 windows of {own} fit. One of its "
             "modules resizes its map, or pools over all of it out of sight.",
             "x.mean((2, 3))   # in the classifier's own forward, or in a module behind the trunk",
@@ -263,19 +263,19 @@ def _unlike(size: int, levels: int) -> int:
 def _prove(
     found: Classifier, opened: Opened, network: fx.GraphModule, larger: tuple[int, int]
 ) -> Proof:
-    """Runs both, on pictures of normal noise."""
+    """Runs both, on images of normal noise."""
     like = next(found.module.parameters(), torch.zeros(()))
     generator = torch.Generator().manual_seed(0)
 
-    def picture(height: int, width: int) -> Tensor:
+    def image(height: int, width: int) -> Tensor:
         return torch.randn(1, 3, height, width, generator=generator).to(like)
 
     try:
         with torch.inference_mode():
-            one = picture(found.size, found.size)
+            one = image(found.size, found.size)
             native = _difference(network(one)[:, :, 0, 0], found.module(one))
             maps: dict[str, Any] = {}
-            dense = Run(network, maps, opened.borders).run(picture(*larger))
+            dense = Run(network, maps, opened.borders).run(image(*larger))
             rows, columns = dense.shape[2:]
             windows = max(
                 _difference(dense[:, :, i, j], _end_of_window(opened, maps, i, j))
@@ -309,7 +309,7 @@ def _end_of_window(opened: Opened, maps: dict[str, Tensor], row: int, column: in
 
 
 def _window(value: Any, native: Any, row: int, column: int) -> Any:
-    """The part of a feature map that the classifier's own pictures fill, from a cell on."""
+    """The part of a feature map that the classifier's own images fill, from a cell on."""
     place = state_of(native)
     if not isinstance(place, Place):  # a size or a weight
         return value if isinstance(native, Tensor) else native

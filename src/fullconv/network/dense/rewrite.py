@@ -1,6 +1,6 @@
 """The end of a classifier, made to slide over its feature maps (Long et al. 2015, section 3.1).
 
-On a picture of the classifier's own size the end reads one window, the whole map. Here the same
+On an image of the classifier's own size the end reads one window, the whole map. Here the same
 weights read the window at every cell: pooling over the map becomes pooling with windows of that
 size, stride 1; a fully connected layer becomes a convolution, as large as the window where the map
 was flattened into it, 1x1 elsewhere; flattening and dropout vanish; normalisation over the channels

@@ -1,6 +1,6 @@
 """What a value of a classifier's end is, and what it becomes where the end slides over a map.
 
-In the classifier it belongs to one window, the whole picture, and may be pooled, flattened or
+In the classifier it belongs to one window, the whole image, and may be pooled, flattened or
 turned. In the dense network it is (N, C, h, w): what is left of each window at each cell.
 """
 
@@ -74,7 +74,7 @@ class End:
         return view
 
     def shape(self, node: fx.Node) -> tuple[int, ...]:
-        """Of the classifier's own value for one picture."""
+        """Of the classifier's own value for one image."""
         return tuple(self.values[node.name].shape)
 
     def put(self, layer: nn.Module, given: fx.Node, node: fx.Node) -> fx.Node:
@@ -100,7 +100,7 @@ class End:
             return None
         if not isinstance(state, Place):
             names = ", ".join(names_of(state))
-            raise UnlikeError(f"its end reads what was made of the whole picture: {names}")
+            raise UnlikeError(f"its end reads what was made of the whole image: {names}")
         if not is_map(state):
             raise UnlikeError("its end reads a list of tokens, not a map of rows and columns")
         self.views[node] = view_of_map(node, state, self.shape(node), self.graph)

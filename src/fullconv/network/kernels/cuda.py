@@ -9,7 +9,7 @@ additions, and every result repeats exactly.
 
 Triton is imported when the first reading is asked for. It comes with PyTorch on Linux.
 
-Shapes: N batch · K classes · H, W picture · h, w cells.
+Shapes: N batch · K classes · H, W image · h, w cells.
 """
 
 from __future__ import annotations

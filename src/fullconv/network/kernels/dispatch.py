@@ -9,7 +9,7 @@
 The environment variable FULLCONV_KERNELS names one of them to force it. Scores whose two axes have
 grids of their own are always read by the reference.
 
-Shapes: N batch · K classes · H, W picture · h, w cells.
+Shapes: N batch · K classes · H, W image · h, w cells.
 """
 
 from __future__ import annotations

@@ -58,5 +58,5 @@ def not_finite() -> FullconvError:
 def no_memory() -> FullconvError:
     """Where there is not enough for its work."""
     return FullconvError(
-        "there is not enough memory to read the scores.", "free -h   # or a smaller picture"
+        "there is not enough memory to read the scores.", "free -h   # or a smaller image"
     )

@@ -4,7 +4,7 @@ The library is built when the package is installed (compiled/*.cpp, see setup.py
 ctypes: it takes plain pointers and links nothing of torch. It chooses AVX-512, AVX2 or what every
 processor has when it is loaded. Without a compiler there is none; `reference` works all the same.
 
-Shapes: N batch · K classes · H, W picture · h, w cells.
+Shapes: N batch · K classes · H, W image · h, w cells.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Labels and confidence from scores in NumPy arrays, without torch: the compiled library where it
 is there, else NumPy.
 
-Shapes: N batch · K classes · H, W picture · h, w cells.
+Shapes: N batch · K classes · H, W image · h, w cells.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def scores(
     values: NDArray[np.float32], grids: tuple[Place, Place], rows: range, width: int
 ) -> NDArray[np.float32]:
     """(K, h, w) float32, with cells at places of their own along the columns and along the rows ->
-    the scores in some rows of the picture, (K, rows, W)."""
+    the scores in some rows of the image, (K, rows, W)."""
     down = _matrix(grids[0], values.shape[1], rows.stop, rows.start)
     used = np.flatnonzero(down.any(axis=0))
     cells = slice(used[0], used[-1] + 1)
@@ -90,7 +90,7 @@ def _compiled(
 def _strips(
     values: NDArray[np.float32], grid: Place, size: tuple[int, int]
 ) -> Iterator[tuple[slice, NDArray[Any]]]:
-    """Rows of the picture and the scores there, (N, K, rows, W)."""
+    """Rows of the image and the scores there, (N, K, rows, W)."""
     count, classes, height, width = values.shape
     down, along = _matrix(grid, height, size[0]), _matrix(grid, width, size[1])
     step = max(1, _STRIP // (count * classes * size[1]))

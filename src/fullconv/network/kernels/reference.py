@@ -6,7 +6,7 @@ product with two sparse matrices, one per axis, which also makes its gradient a 
 repeatable; each axis may have a grid of its own. Loss and labels go over strips of rows, so that
 (N, K, H, W) never exists.
 
-Shapes: N batch · K classes · H, W picture · h, w cells.
+Shapes: N batch · K classes · H, W image · h, w cells.
 """
 
 from __future__ import annotations
@@ -115,12 +115,12 @@ class _Gaps:
 
 
 def _choose(values: Tensor, rows: _Gaps, columns: _Gaps, where: Tensor, out: Tensor) -> None:
-    """Writes the ids of the gaps `where` (M, 3: picture, row gap, column gap), whose corners have
+    """Writes the ids of the gaps `where` (M, 3: image, row gap, column gap), whose corners have
     different classes, to `out`."""
-    picture, i, j = where.T
+    image, i, j = where.T
     corners = torch.stack(
         [
-            values[picture, :, y[i], x[j]]
+            values[image, :, y[i], x[j]]
             for y in (rows.first, rows.second)
             for x in (columns.first, columns.second)
         ]
@@ -148,7 +148,7 @@ def _choose(values: Tensor, rows: _Gaps, columns: _Gaps, where: Tensor, out: Ten
             scores = torch.lerp(left[:, :, None], right[:, :, None], along[:, None, :, None])
             chosen = scores.max(dim=3).indices.flatten(1)
             y, x = rows.pixel[i[part]], columns.pixel[j[part]]
-            out[picture[part][:, None, None], y[:, :, None], x[:, None]] = (
+            out[image[part][:, None, None], y[:, :, None], x[:, None]] = (
                 ids.gather(1, chosen).view(len(part), y.shape[1], x.shape[1]).int()
             )
 
@@ -258,7 +258,7 @@ def _matrices(values: Tensor, grid: Grids, size: tuple[int, int]) -> tuple[Tenso
 def _strips(
     values: Tensor, grid: Grids, size: tuple[int, int]
 ) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
-    """Rows of the picture, the rows of cells that they need, and the two matrices between them."""
+    """Rows of the image, the rows of cells that they need, and the two matrices between them."""
     rows, columns = _matrices(values, grid, size)
     row_bytes = values.shape[0] * values.shape[1] * size[1] * values.element_size()
     step = max(1, STRIP_BYTES // row_bytes)

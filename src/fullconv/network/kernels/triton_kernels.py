@@ -35,7 +35,7 @@ except ImportError:  # `cuda` says so before it runs anything
 
 
 def jit(function: Any) -> Any:
-    """`triton.jit`, compiled once for all sizes of pictures, for that takes a second or two. (Else
+    """`triton.jit`, compiled once for all sizes of images, for that takes a second or two. (Else
     Triton compiles anew for sizes of 1 and for multiples of 16; in tuples it always does.)"""
     if not INSTALLED:
         return function
@@ -101,7 +101,7 @@ def _score_of(values, steps, corners, k, inside, down, along):
 
 @jit
 def _pixels(shape, steps, tile_count, place, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """The pixels of this program, all in one gap of rows: picture, rows, columns, which of them
+    """The pixels of this program, all in one gap of rows: image, rows, columns, which of them
     exist, how far they are down and along their gaps, and the offsets of their corners."""
     row_gaps, row_weights, row_starts, tiles, gaps, weights, _ = place
     width = shape[4]

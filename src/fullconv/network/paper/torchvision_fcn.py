@@ -2,7 +2,7 @@
 
 They are dilated ResNets (stride 8) with a head: a 3x3 convolution, batch norm, ReLU, dropout, and
 1x1 scores. All but the scores is a pyramid of one tap. The second head, used in training only, is
-left out. torchvision stretches the scores over the picture, and so does what is built here, unless
+left out. torchvision stretches the scores over the image, and so does what is built here, unless
 another placement is asked for: the cells sit at 8 i, and stretching reads them up to half a stride
 off, which the published weights learned to live with.
 """
@@ -23,7 +23,7 @@ from fullconv.network.paper.weight_files import Weights, read_weights, torchvisi
 
 NAMES = ("fcn_resnet50", "fcn_resnet101")
 CARDS = tuple(("torchvision", name) for name in NAMES)  # source and name
-SIDE = 520  # pixels: torchvision resizes the shorter side of a picture to this
+SIDE = 520  # pixels: torchvision resizes the shorter side of an image to this
 PRETRAINED_ON = "COCO train2017, the classes of PASCAL VOC"
 _SCORE, _SECOND_HEAD = "classifier.4.", "aux_classifier."
 
@@ -132,7 +132,7 @@ def _fill(module: nn.Module, found: Mapping[str, Tensor], path: Path) -> None:
         more = f"; and {len(wrong) - 4} more" if len(wrong) > 4 else ""
         raise FullconvError(
             f"{path.name} does not fit torchvision's network: {'; '.join(wrong[:4])}{more}.",
-            shell_command("fullconv", "predict", f"torchvision:{NAMES[0]}", "PICTURE"),
+            shell_command("fullconv", "predict", f"torchvision:{NAMES[0]}", "IMAGE"),
         )
     with torch.no_grad():
         module.load_state_dict(dict(found))

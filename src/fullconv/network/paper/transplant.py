@@ -6,7 +6,7 @@
 | Caffe: released FCNs; pytorch-fcn    | conv1_1 ... fc7, score_fr, score_pool4, upscore2 ...  |
 | torchvision, timm: VGG16, AlexNet    | features.0 ..., classifier.0 or pre_logits.fc1 ...    |
 
-Fully connected weights become those of a convolution. Caffe's pictures are BGR, 0 to 255, less
+Fully connected weights become those of a convolution. Caffe's images are BGR, 0 to 255, less
 their mean: the first convolution is turned to RGB, and the rest stands in `CAFFE_MEAN` and
 `CAFFE_STD`. The network is the same.
 """
@@ -37,7 +37,7 @@ class Layers:
     Args:
         path: of the file, for messages.
         tensors: layer -> "weight" and "bias" -> tensor.
-        caffe: whether they expect pictures as Caffe has them.
+        caffe: whether they expect images as Caffe has them.
     """
 
     path: str
@@ -140,7 +140,7 @@ def fill_trunk(trunk: nn.Module, weights: Weights, *, missing: Iterable[str] = (
         missing: layers that the file lacks, to stay as they are.
 
     Returns:
-        Whether they expect Caffe's pictures, with `CAFFE_MEAN` and `CAFFE_STD`.
+        Whether they expect Caffe's images, with `CAFFE_MEAN` and `CAFFE_STD`.
 
     Raises:
         FullconvError: the file is of another network.

@@ -127,7 +127,7 @@ Scores scores_of(const float* values, const int64_t* shape, const int64_t* strid
 
 enum Status : int { done = 0, no_memory = 1, not_finite = 2, stray_id = 3 };
 
-// Every gap of rows of every picture. Two neighbouring gaps add to the same row of the gradient:
+// Every gap of rows of every image. Two neighbouring gaps add to the same row of the gradient:
 // first the even ones run, then the odd ones, so that no two threads meet and the order of
 // additions does not depend on the number of threads.
 int run_loss(const Loss& job, int64_t batch, int threads, double* sums) {
@@ -148,10 +148,10 @@ int run_loss(const Loss& job, int64_t batch, int threads, double* sums) {
             const int64_t each = (gaps + 1 - odd) / 2;
 #pragma omp for schedule(dynamic)
             for (int64_t i = 0; i < batch * each; i++) {
-                const int64_t picture = i / each, gap = i % each * 2 + odd;
+                const int64_t image = i / each, gap = i % each * 2 + odd;
                 if (!short_of_memory)
-                    parts[size_t(picture * gaps + gap)] = how.loss(
-                        job, picture, job.scores.rows.gaps[size_t(gap)], room.memory.get());
+                    parts[size_t(image * gaps + gap)] = how.loss(
+                        job, image, job.scores.rows.gaps[size_t(gap)], room.memory.get());
             }
         }
     }
@@ -179,11 +179,11 @@ int run_labels(const Labels& job, int64_t batch, int threads) {
         Room room(room_size);
 #pragma omp for schedule(dynamic)
         for (int64_t i = 0; i < batch * chunks; i++) {
-            const int64_t picture = i / chunks, chunk = i % chunks;
+            const int64_t image = i / chunks, chunk = i % chunks;
             const int64_t from = gaps * chunk / chunks, to = gaps * (chunk + 1) / chunks;
             int now = no_memory;
             if (room.memory)
-                now = how.labels(job, picture, from, to, room.memory.get()) ? done : not_finite;
+                now = how.labels(job, image, from, to, room.memory.get()) ? done : not_finite;
             if (now != done) {
 #pragma omp atomic write
                 status = now;

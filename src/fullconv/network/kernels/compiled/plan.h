@@ -25,7 +25,7 @@ struct Axis {
 
 enum class IdType : int32_t { uint8 = 0, int32 = 1, int64 = 2 };
 
-// Scores (N, K, h, w) with strides in elements, and the two axes of the picture.
+// Scores (N, K, h, w) with strides in elements, and the two axes of the image.
 struct Scores {
     const float* values;
     int64_t stride[4];
@@ -60,10 +60,10 @@ struct Labels {
 // The walks for one instruction set. `room` is scratch of so many floats, zeros at first.
 struct Walks {
     int64_t (*loss_room)(const Loss&);
-    Sums (*loss)(const Loss&, int64_t picture, const Gap& row_gap, float* room);
+    Sums (*loss)(const Loss&, int64_t image, const Gap& row_gap, float* room);
     int64_t (*labels_room)(const Labels&);
     // Gaps from..to of the rows; false where a score is not finite.
-    bool (*labels)(const Labels&, int64_t picture, int64_t from, int64_t to, float* room);
+    bool (*labels)(const Labels&, int64_t image, int64_t from, int64_t to, float* room);
 };
 
 }  // namespace fullconv

@@ -1,10 +1,10 @@
-"""Records the pictures at the head of README.md: a terminal session, and the report it ends in.
+"""Records the images at the head of README.md: a terminal session, and the report it ends in.
 
-    python examples/pictures.py         -> docs/pictures/terminal.svg, docs/pictures/report.png
+    python examples/images.py         -> docs/images/terminal.svg, docs/images/report.png
 
 The session is what the commands print on the street scenes of the demo, line by line as it came;
 longer pauses are cut to `PAUSE`. FULLCONV_CHROMIUM is the path of a Chromium, which takes the
-picture of the report; without it there is the session alone. Takes about two minutes.
+image of the report; without it there is the session alone. Takes about two minutes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from PIL import Image
 
 from fullconv.data.synthetic import scenes as drawn
 
-PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
+IMAGES = Path(__file__).parents[1] / "docs" / "images"
 SESSION = (
     "fullconv check data",
     "fullconv train data --backbone resnet10t --no-pretrained --stride 4 --epochs 20 --out streets",
@@ -136,15 +136,15 @@ def photograph(page: Path, chromium: str) -> Image.Image:
 
 
 def main() -> None:
-    PICTURES.mkdir(exist_ok=True)
+    IMAGES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as place:
         drawn.write(Path(place) / "data")
         lines = record(SESSION, Path(place))
-        (PICTURES / "terminal.svg").write_text(svg(lines), encoding="utf-8")
+        (IMAGES / "terminal.svg").write_text(svg(lines), encoding="utf-8")
         chromium = os.environ.get("FULLCONV_CHROMIUM")
         if not chromium:
-            sys.exit("FULLCONV_CHROMIUM is not set, so there is no picture of the report")
-        photograph(Path(place) / "streets/report.html", chromium).save(PICTURES / "report.png")
+            sys.exit("FULLCONV_CHROMIUM is not set, so there is no image of the report")
+        photograph(Path(place) / "streets/report.html", chromium).save(IMAGES / "report.png")
 
 
 if __name__ == "__main__":

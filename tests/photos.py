@@ -1,4 +1,4 @@
-"""Pictures for tests, in memory and as files."""
+"""Images for tests, in memory and as files."""
 
 from __future__ import annotations
 

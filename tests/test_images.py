@@ -12,11 +12,11 @@ from PIL import Image
 from scripts import script
 
 ROOT = Path(__file__).parents[1]
-PICTURES = ROOT / "docs" / "pictures"
+IMAGES = ROOT / "docs" / "images"
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-maker = script("examples/pictures.py", "pictures_maker")
+maker = script("examples/images.py", "images_maker")
 
 
 def texts(svg: str) -> list[str]:
@@ -39,7 +39,7 @@ def test_a_session_holds_what_was_typed_and_what_came(tmp_path: Path) -> None:
     assert frames[-1] < 100
 
 
-def test_a_command_that_fails_is_no_picture(tmp_path: Path) -> None:
+def test_a_command_that_fails_is_no_image(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"\$ fullconv check nothing\n(?s:.*)try: "):
         maker.record(("fullconv check nothing",), tmp_path)
 
@@ -53,12 +53,12 @@ def test_a_long_line_goes_on_below_and_what_xml_means_stands_as_it_is() -> None:
 
 
 def test_the_session_in_the_repository_is_of_these_commands() -> None:
-    drawing = (PICTURES / "terminal.svg").read_text(encoding="utf-8")
+    drawing = (IMAGES / "terminal.svg").read_text(encoding="utf-8")
     title = ElementTree.fromstring(drawing).find(f"{SVG}title")
     assert title is not None
     assert title.text == f"A terminal session: {'; '.join(maker.SESSION)}"
     assert all(shlex.split(line)[0] == "fullconv" for line in maker.SESSION)
     assert "http" not in drawing.replace("http://www.w3.org/2000/svg", "")  # nothing is fetched
     assert len(drawing) < 60_000
-    with Image.open(PICTURES / "report.png") as report:
+    with Image.open(IMAGES / "report.png") as report:
         assert report.size == maker.SHOWN
