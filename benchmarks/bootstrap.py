@@ -20,7 +20,7 @@ import numpy as np
 from method import Figure, MissingError, Section, Spread, parser, run
 
 from fullconv.evaluation.bootstrap import FEW, METRICS, differences, values_of
-from fullconv.evaluation.per_image import ImageCounts, file_in
+from fullconv.evaluation.per_image import SplitConfusions, file_in
 
 EVERY = 20_000  # images that there are
 CLASSES = 11
@@ -172,7 +172,7 @@ def camvid(arguments: argparse.Namespace) -> Section:
         paths = [file_in(folder, split) for split in ("val", "test")]
         if not all(path.is_file() for path in paths):
             raise MissingError(f"{folder} has no counts of both val and test")
-        parts = [ImageCounts.read(path) for path in paths]
+        parts = [SplitConfusions.read(path) for path in paths]
         every.append(np.concatenate([of.head().margins for of in parts]))
     return measured({"CamVid": every}, IMAGES[:1] if arguments.quick else IMAGES, arguments)
 

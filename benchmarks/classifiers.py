@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from fullconv.core.errors import FullconvError
 from fullconv.data.io.masks import read_values
-from fullconv.geometry.trace_network import run_for_real, run_on_meta
+from fullconv.geometry.trace_network import run_on_device, run_on_meta
 from fullconv.inference.heatmap import Heatmap, heatmap
 from fullconv.network.dense.classifier import load_classifier
 from fullconv.network.dense.convolutionalize import TOLERANCE, DenseClassifier, convolutionalize
@@ -128,7 +128,7 @@ def cells(dense: DenseClassifier, side: int) -> list[int]:
     try:
         output = run_on_meta(dense, torch.empty(1, 3, side, side, device="meta"))
     except (RuntimeError, NotImplementedError):
-        output = run_for_real(dense, torch.empty(1, 3, side, side))
+        output = run_on_device(dense, torch.empty(1, 3, side, side))
     return list(output.shape[2:])
 
 

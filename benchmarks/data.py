@@ -33,7 +33,7 @@ from PIL import Image
 
 from fullconv.core.errors import FullconvError
 from fullconv.data.io.images import image_size, read_image, read_reduced
-from fullconv.data.io.masks import read_mask, tally, write_mask
+from fullconv.data.io.masks import count_values, read_mask, write_mask
 from fullconv.data.synthetic import scenes as drawn
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
@@ -196,7 +196,10 @@ def read_all(listing: Path) -> Found:
     tracebacks, longest, peak = [], (0.0, ""), (0, "")
     for line in listing.read_text(encoding="utf-8").splitlines():
         path = Path(line)
-        readers: list[Callable[[Path], object]] = [tally, partial(read_mask, labels=drawn.LABELS)]
+        readers: list[Callable[[Path], object]] = [
+            count_values,
+            partial(read_mask, labels=drawn.LABELS),
+        ]
         if path.suffix not in damage.ARRAYS:
             readers += [read_image, partial(read_reduced, shortest=512), image_size]
         refused = 0

@@ -24,12 +24,12 @@ from method import Figure, MissingError, Section, Spread, compare, parser, run
 
 from fullconv.data.io.images import read_image
 from fullconv.data.io.masks import read_mask
-from fullconv.data.layouts.dataset import read
+from fullconv.data.layouts.dataset import load_dataset
 from fullconv.deploy.export import SIZES, Exported, export, load_program
 from fullconv.evaluation.metrics import Metrics, confusion_matrix
-from fullconv.inference.exported import Deployed, load_deployed
+from fullconv.inference.exported import ExportedModel, load_exported
 from fullconv.inference.predictor import Predictor
-from fullconv.inference.runtime import Engine
+from fullconv.inference.runtime import Runtime
 from fullconv.models.model import Model, load_model
 
 FILES = (
@@ -47,23 +47,23 @@ def camvid() -> Any:
     shared = os.environ.get("FULLCONV_SHARED")
     if not shared:
         raise MissingError("FULLCONV_SHARED names no folder with data/camvid")
-    return read(Path(shared) / "data/camvid")
+    return load_dataset(Path(shared) / "data/camvid")
 
 
-def written(model: Model, to: str, precision: str, place: Path) -> tuple[Deployed, Exported]:
+def written(model: Model, to: str, precision: str, place: Path) -> tuple[ExportedModel, Exported]:
     """A file, calibrated on training images."""
     train = camvid().splits["train"]
     some = train[:: max(1, len(train) // CALIBRATED)][:CALIBRATED] if precision == "int8" else ()
     images = [read_image(pair.image) for pair in some]
     out = place / f"{to}-{precision}"
     result = export(model, out, to=to, precision=precision, images=images)
-    found = load_program(result.path, model) if to == "torch" else load_deployed(result.path)
+    found = load_program(result.path, model) if to == "torch" else load_exported(result.path)
     return found, result
 
 
-def compared(model: Model, found: Deployed, count: int | None) -> dict[str, float]:
+def compared(model: Model, found: ExportedModel, count: int | None) -> dict[str, float]:
     """Of the test split, and of crops of its first images at `SIZES`."""
-    exact = Engine(model, device=torch.device("cpu"), precision="float32")
+    exact = Runtime(model, device=torch.device("cpu"), precision="float32")
     dataset = camvid()
     pairs = dataset.splits["test"][:count]
     unlike = pixels = 0
@@ -143,7 +143,7 @@ def speed(arguments: argparse.Namespace) -> Section:
             variants = {"torch": partial(predictor.label_map, image)}
             for to, precision in FILES[:5]:
                 _, result = written(model, to, precision, Path(place))
-                found = load_deployed(result.path, threads=arguments.threads)
+                found = load_exported(result.path, threads=arguments.threads)
                 variants[f"{to} {precision}"] = partial(found.label_map, image)
             timings = compare(variants, rounds=arguments.rounds)
         name = f"{model.card.name} FCN-{model.network.stride}s, {image.shape[1]} x "

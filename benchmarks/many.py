@@ -28,12 +28,12 @@ import torch
 from method import Figure, MissingError, Section, compare, counted, parser, run
 from PIL import Image
 
-from fullconv.core.hardware import use_large_pages
+from fullconv.core.hardware import use_huge_pages
 from fullconv.data.io.images import read_image
 from fullconv.data.io.masks import read_values
 from fullconv.data.synthetic.scenes import LABELS, scene
 from fullconv.inference.batch import InputImage, predict_many
-from fullconv.inference.manifest import FOLDER, Finished
+from fullconv.inference.manifest import FOLDER, Manifest
 from fullconv.inference.predictor import Predictor
 from fullconv.inference.writers import save_outputs
 from fullconv.models.model import Model, save_model
@@ -200,7 +200,7 @@ def overlap(arguments: argparse.Namespace) -> Section:
     count = 2 if arguments.quick else 24
     paths = sorted(folder.iterdir())
     paths = paths[:: max(1, len(paths) // count)][:count]
-    use_large_pages()  # as the command does
+    use_huge_pages()  # as the command does
     predictor = Predictor(random_model(MIDDLE, 8), device="cpu")
     section = Section(facts={"images": len(paths), "model": f"{MIDDLE}, stride 8"})
     with tempfile.TemporaryDirectory() as name:
@@ -248,7 +248,7 @@ def variants(
             predictor.segment(image)
 
     def many(kinds: tuple[str, ...]) -> None:
-        finished = Finished(out, "benchmark", [one.stem for one in images])
+        finished = Manifest(out, "benchmark", [one.stem for one in images])
         predict_many(predictor, images, finished, kinds, again=True)
 
     def plain(kinds: tuple[str, ...]) -> None:

@@ -30,13 +30,13 @@ from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from method import MissingError, Section, compare, parser, run
 from torch import Tensor, nn
 
-from fullconv.core.hardware import use_large_pages
+from fullconv.core.hardware import use_huge_pages
 from fullconv.core.labels import Labels
 from fullconv.core.settings import Settings
 from fullconv.inference.predictor import Predictor
 from fullconv.models.model import Model, load_model
 from fullconv.network.fcn import FCN
-from fullconv.training.auto_settings import decide
+from fullconv.training.auto_settings import resolve_settings
 from fullconv.training.lightning_module import Training
 from fullconv.training.train import _precision
 
@@ -163,7 +163,7 @@ class Bare:
     def __init__(self, classes: int, images: Tensor, target: Tensor) -> None:
         size = tuple(images.shape[2:])
         given = Settings(pretrained=False, batch_size=len(images), crop=size, device="cpu")
-        settings, _ = decide(given, None)
+        settings, _ = resolve_settings(given, None)
         model = fullconv_model(classes)
         model.network.to(memory_format=torch.channels_last)
         self.training = Training(
@@ -377,7 +377,7 @@ def main() -> None:
     made.add_argument("--peers", type=Path, help="folder of pip install --target")
     made.add_argument("--model", type=Path, help="a trained ResNet-18 FCN-8s in place of a fresh")
     arguments = made.parse_args()
-    use_large_pages()  # as the command line does
+    use_huge_pages()  # as the command line does
     sys.exit(run("peers", {"predict": predict, "train": train}, arguments))
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from method import RESULTS, compare, save
 
-from fullconv.data.layouts.dataset import read
+from fullconv.data.layouts.dataset import load_dataset
 from fullconv.evaluation.evaluate import evaluate
 from fullconv.inference.predictor import load
 
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
-    dataset = read(Path(os.environ["FULLCONV_SHARED"]) / "data/camvid")
+    dataset = load_dataset(Path(os.environ["FULLCONV_SHARED"]) / "data/camvid")
     few = dataset.pairs_of("val")[:: len(dataset.pairs_of("val")) // IMAGES][:IMAGES]
     dataset = replace(dataset, splits={"val": few})
     model = load(asked.model, device="cpu", precision="float32")

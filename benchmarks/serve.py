@@ -140,15 +140,15 @@ def plain(model: str, folder: Path, threads: int, rounds: int) -> dict[str, list
     encoded. Runs in a process of its own."""
     import torch
 
-    from fullconv.core.hardware import use_large_pages
-    from fullconv.deploy.serve.responses import Asked, answer
+    from fullconv.core.hardware import use_huge_pages
+    from fullconv.deploy.serve.responses import PredictRequest, answer
     from fullconv.inference.predictor import load
     from fullconv.inference.segmentation import Segmentation
 
     torch.set_num_threads(threads)
-    use_large_pages()
+    use_huge_pages()
     predictor = load(model)
-    asked = {"json": Asked("json", ("ids", "confidence"))}
+    asked = {"json": PredictRequest("json", ("ids", "confidence"))}
 
     def one(content: bytes, want: str) -> None:
         image, sure = read_image(io.BytesIO(content)), None
@@ -158,7 +158,7 @@ def plain(model: str, folder: Path, threads: int, rounds: int) -> dict[str, list
             sure = found.confidence(0)
         else:
             made = predictor.segment(image)
-        answer(made, sure, asked.get(want, Asked(want)), 0.0)  # type: ignore[arg-type]
+        answer(made, sure, asked.get(want, PredictRequest(want)), 0.0)  # type: ignore[arg-type]
 
     files = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
     seconds: dict[str, list[float]] = {}

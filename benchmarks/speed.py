@@ -44,7 +44,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from fullconv.core.hardware import use_large_pages
+from fullconv.core.hardware import use_huge_pages
 from fullconv.data.io.images import read_image
 from fullconv.models.model import load_model
 from fullconv.network.kernels import dispatch as readings
@@ -73,7 +73,7 @@ def forced(way: str) -> Iterator[None]:
 
 def way(values: Tensor) -> str:
     """How these scores are read: native (and with which instructions), reference, ..."""
-    module = readings.way(values)
+    module = readings.select_backend(values)
     instructions = getattr(module, "instructions", str)()
     return f"{module.__name__.rpartition('.')[2]} {instructions}".strip()
 
@@ -404,7 +404,7 @@ def main() -> None:
         "train_loop": train_loop,
         "validation": validation,
     }
-    use_large_pages()  # as the command line does
+    use_huge_pages()  # as the command line does
     sys.exit(run("speed", sections, made.parse_args()))
 
 

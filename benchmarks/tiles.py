@@ -28,7 +28,7 @@ from method import Figure, MissingError, Section, Spread, _status, in_fresh_proc
 from torch import Tensor, nn
 
 from fullconv.data.synthetic.scenes import LABELS, scene
-from fullconv.inference.tiling import Difference, Tiles, difference
+from fullconv.inference.tiling import Difference, Tiles, whole_image_difference
 from fullconv.models.model import Model, save_model
 from fullconv.network.fcn import FCN
 
@@ -73,7 +73,7 @@ def as_input(image: np.ndarray) -> Tensor:
 
 def measured(net: FCN, image: Tensor, tile: int) -> Difference:
     """Of an image (1, 3, H, W) in the precision of the network."""
-    return difference(Tiles(net, net, tile=tile), image[0], [CLASSES])
+    return whole_image_difference(Tiles(net, net, tile=tile), image[0], [CLASSES])
 
 
 def differences(backbones: Sequence[str], sizes: Sequence[tuple[int, int]]) -> Section:

@@ -22,7 +22,7 @@ from lively import lively
 from PIL import Image
 
 from fullconv.cli.main import run
-from fullconv.data.io.extra_channels import Input
+from fullconv.data.io.extra_channels import ExtraInput
 from fullconv.data.synthetic import scenes as drawn
 from fullconv.models.model import save_model
 
@@ -183,7 +183,7 @@ def furnish(place: Path) -> Path:
     trained = place / FIRST
     named = ["train", str(place / "data"), "--out", str(trained), "--quiet", "--stride", "32"]
     assert run([*named, *SMALL.split(), *TINY.split()]) == 0
-    depth = Input("depth", 1, (0.5,), (0.3,))
+    depth = ExtraInput("depth", 1, (0.5,), (0.3,))
     save_model(lively(inputs=(depth,), fusion="early"), place / DEPTH / "model")
     # As `fullconv export runs/first` does it, which takes longest: once.
     assert run(["export", str(trained), "--out", str(place / "exported"), "--quiet"]) == 0

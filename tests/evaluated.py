@@ -11,7 +11,13 @@ import numpy as np
 
 from fullconv.core.settings import to_toml
 from fullconv.evaluation.metrics import Metrics
-from fullconv.evaluation.per_image import Counts, ImageCounts, content_of, keep, sparse
+from fullconv.evaluation.per_image import (
+    ImageConfusions,
+    SplitConfusions,
+    content_of,
+    save_next_to_run,
+    sparse,
+)
 from fullconv.evaluation.protocol import protocol_card
 
 CLASSES = ("sky", "road", "tree")
@@ -40,7 +46,7 @@ def counted(
     names: Sequence[str] = (),
     data: str = "/data",
     **card: Any,
-) -> ImageCounts:
+) -> SplitConfusions:
     """Of matrices (n, K, K), with a protocol card in which `card` is changed."""
     names = tuple(names) or tuple(f"street_{k:04}" for k in range(len(every)))
     lines = protocol_card(
@@ -53,12 +59,12 @@ def counted(
         trained_on="train (367 images)",
         sizes=[(360, 480)],
     )
-    head = Counts.of(classes, [sparse(one) for one in every])
+    head = ImageConfusions.of(classes, [sparse(one) for one in every])
     contents = tuple(content_of([name]) for name in names)
-    return ImageCounts(names, contents, {"": head}, {**lines, **card}, data)
+    return SplitConfusions(names, contents, {"": head}, {**lines, **card}, data)
 
 
-def written(folder: Path, counts: ImageCounts, *, epochs: int = 3, **settings: Any) -> Path:
+def written(folder: Path, counts: SplitConfusions, *, epochs: int = 3, **settings: Any) -> Path:
     """A run's folder that holds them, as if it had been trained."""
     (folder / "model").mkdir(parents=True, exist_ok=True)
     (folder / "model" / "config.json").write_text(json.dumps({"weights_sha256": folder.name}))
@@ -71,5 +77,5 @@ def written(folder: Path, counts: ImageCounts, *, epochs: int = 3, **settings: A
     metrics = Metrics(of.classes, of.confusion()).to_dict()
     facts = {**metrics, "protocol": dict(counts.protocol), "epoch": epochs}
     (folder / "metrics.json").write_text(json.dumps(facts))
-    keep(counts, folder)
+    save_next_to_run(counts, folder)
     return folder

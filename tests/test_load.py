@@ -23,7 +23,7 @@ from PIL import Image
 from scripts import script
 
 from fullconv.core.labels import Labels
-from fullconv.deploy.serve.responses import Asked, answer
+from fullconv.deploy.serve.responses import PredictRequest, answer
 from fullconv.inference.segmentation import Segmentation
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -280,12 +280,16 @@ def result(tmp_path: Path) -> tuple[Segmentation, np.ndarray, Path]:
     return made, sure, tmp_path
 
 
-ASKED = (Asked("mask"), Asked("overlay"), Asked("json", ("ids", "confidence")))
+ASKED = (
+    PredictRequest("mask"),
+    PredictRequest("overlay"),
+    PredictRequest("json", ("ids", "confidence")),
+)
 
 
 @pytest.mark.parametrize("asked", ASKED, ids=lambda asked: asked.output)
 def test_a_result_is_held_against_the_files(
-    asked: Asked, result: tuple[Segmentation, np.ndarray, Path]
+    asked: PredictRequest, result: tuple[Segmentation, np.ndarray, Path]
 ) -> None:
     made, sure, folder = result
     tally = load.Tally()

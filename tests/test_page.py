@@ -23,7 +23,7 @@ from fullconv.core.labels import Labels
 from fullconv.data.synthetic import scenes as drawn
 from fullconv.deploy.export import export
 from fullconv.deploy.serve.uploads import Limits
-from fullconv.inference.exported import Deployed, load_deployed
+from fullconv.inference.exported import ExportedModel, load_exported
 from fullconv.inference.predictor import Predictor
 from fullconv.inference.segmentation import Segmentation
 from fullconv.models.model import Model
@@ -366,13 +366,13 @@ def test_a_key_is_asked_for_where_one_is_wanted(
 
 
 @pytest.fixture(scope="module")
-def sparing(tmp_path_factory: pytest.TempPathFactory) -> Deployed:
+def sparing(tmp_path_factory: pytest.TempPathFactory) -> ExportedModel:
     """A file that gives class ids and no scores."""
     made = export(lively(), tmp_path_factory.mktemp("inside"), labels_inside=True)
-    return load_deployed(made.path)
+    return load_exported(made.path)
 
 
-def test_a_model_without_scores(browser: Any, sparing: Deployed, scene: Path) -> None:
+def test_a_model_without_scores(browser: Any, sparing: ExportedModel, scene: Path) -> None:
     found = sparing(scene)
     row, column = SIZE[0] // 2, SIZE[1] // 2
     name = found.labels.names[found.mask[row, column]]

@@ -15,22 +15,22 @@ from pathlib import Path
 import pytest
 
 from fullconv.cli import app as terminal
-from fullconv.cli.app import counting, emit, python_only, results_only, say
+from fullconv.cli.app import print_result, progress_bar, say, silence_native_stderr, silence_stderr
 
 COLOR = re.compile(r"\x1b\[(\d+;)*([34]\d|9\d|10\d)")  # of letters or of what is behind them
 
 
 def test_a_result_is_text_or_one_json_object(capsys: pytest.CaptureFixture[str]) -> None:
-    emit({"classes": 3}, "three classes\n", False)
+    print_result({"classes": 3}, "three classes\n", False)
     assert capsys.readouterr() == ("three classes\n", "")
-    emit({"classes": 3}, "three classes\n", True)
+    print_result({"classes": 3}, "three classes\n", True)
     assert json.loads(capsys.readouterr().out) == {"classes": 3}
 
 
 def test_a_result_may_say_what_to_type_next(capsys: pytest.CaptureFixture[str]) -> None:
-    emit({"classes": 3}, "three classes\n", False, ahead="fullconv train data")
+    print_result({"classes": 3}, "three classes\n", False, ahead="fullconv train data")
     assert capsys.readouterr().out == "three classes\nnext: fullconv train data\n"
-    emit({"classes": 3}, "three classes", True, ahead="fullconv train data")
+    print_result({"classes": 3}, "three classes", True, ahead="fullconv train data")
     assert json.loads(capsys.readouterr().out) == {"classes": 3}
 
 
@@ -51,7 +51,7 @@ def test_counting_shows_on_a_terminal_only(
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "100")
-    with counting("checked", shown=shown) as progress:
+    with progress_bar("checked", shown=shown) as progress:
         for done in (0, 2, 4, 6):
             progress(done, 10)
             time.sleep(0.02)
@@ -67,10 +67,10 @@ def test_counting_shows_on_a_terminal_only(
 
 SPEAKING = """
 import os, sys
-from fullconv.cli.app import python_only, say
+from fullconv.cli.app import silence_native_stderr, say
 def library(): os.write(2, b"library ")
 library()
-with python_only():
+with silence_native_stderr():
     library()
     say("inside")
     print("also", file=sys.stderr)
@@ -91,7 +91,7 @@ def test_another_stream_in_the_place_of_stderr_stays_there(
 ) -> None:
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
-    with python_only():
+    with silence_native_stderr():
         say("inside")
     assert sys.stderr is stream
     assert stream.getvalue() == "inside\n"
@@ -102,7 +102,7 @@ def test_elsewhere_progress_is_a_line_now_and_then(
 ) -> None:
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    with counting("predicted") as progress:
+    with progress_bar("predicted") as progress:
         for done in range(0, 1001, 10):  # ten a second
             progress(done, 1000)
             now[0] += 1.0
@@ -113,7 +113,7 @@ def test_elsewhere_progress_is_a_line_now_and_then(
         "predicted 900/1000  10.0/s  0:00:10 left\n",
     )
     monkeypatch.setattr(terminal, "PAUSE", 0.0)
-    with counting("predicted", shown=False) as progress:
+    with progress_bar("predicted", shown=False) as progress:
         progress(1, 2)
     assert capsys.readouterr() == ("", "")
 
@@ -122,12 +122,12 @@ def test_where_only_results_are_wanted_nothing_else_is_heard(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(terminal, "PAUSE", 0.0)
-    with results_only(), python_only(), counting("read") as progress:
+    with silence_stderr(), silence_native_stderr(), progress_bar("read") as progress:
         progress(1, 2)
         say("note: this")
         print("warning", file=sys.stderr)
         assert not sys.stderr.isatty()
-        emit({}, "three classes", False)
+        print_result({}, "three classes", False)
     say("error: that")
     assert capsys.readouterr() == ("three classes\n", "error: that\n")
 

@@ -67,7 +67,7 @@ def test_what_it_says_is_what_is_here() -> None:
 
 def test_the_kernels_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
     said = examine().facts["kernels"]["cpu"]
-    if library.load()[0] is not None:
+    if library.load_library()[0] is not None:
         assert said == f"native, compiled C++ with {native.instructions()}"
     monkeypatch.setenv("FULLCONV_KERNELS", "reference")
     health = examine()
@@ -117,7 +117,7 @@ def test_no_compiled_kernels(
     assert capfd.readouterr() == ("", "")  # it is said once, by the finding
 
 
-@pytest.mark.skipif(library.load()[0] is None, reason="there are no compiled kernels here")
+@pytest.mark.skipif(library.load_library()[0] is None, reason="there are no compiled kernels here")
 def test_an_old_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     before = native.instructions()
     native.instructions("baseline")

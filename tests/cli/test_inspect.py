@@ -13,7 +13,7 @@ import torch
 from fullconv.cli.inspect import inspect
 from fullconv.core.errors import FullconvError
 from fullconv.data.check.check import check
-from fullconv.data.io.extra_channels import Input
+from fullconv.data.io.extra_channels import ExtraInput
 from fullconv.models.model import Model, save_model
 from fullconv.network.fcn import FCN
 from fullconv.network.multi_input import fuse
@@ -200,7 +200,7 @@ def test_a_model_that_wants_resized_images_has_no_tiles(
 def test_tiles_of_a_model_with_further_inputs(make_model: MakeModel, tmp_path: Path) -> None:
     made = make_model()
     fuse(made.network, [1], "late")
-    depth = Input("depth", 1, (5.0,), (2.0,))
+    depth = ExtraInput("depth", 1, (5.0,), (2.0,))
     model = Model(made.network, made.labels, made.card, inputs=(depth,), fusion="late")
     tiles = inspect(str(save_model(model, tmp_path / "model")))[0]["tiles"]
     assert tiles["exact"]

@@ -23,7 +23,7 @@ from fullconv.core.labels import Labels
 from fullconv.data.io.masks import read_values
 from fullconv.inference import exported as deployed
 from fullconv.inference.manifest import FOLDER
-from fullconv.inference.options import Options
+from fullconv.inference.options import PredictOptions
 from fullconv.inference.predictor import Predictor, load
 from fullconv.inference.result_files import FILES
 from fullconv.inference.segmenter import Segmenter
@@ -41,7 +41,7 @@ def test_every_kind_of_result_with_every_option(
     argv = ["predict", str(model_folder), str(image), "--out", str(tmp_path), "--save", kinds]
     argv += ["--classes", "road, sky", "--min-confidence", "0.5", "--min-area", "12", "--flip"]
     assert run([*argv, "--scales", "0.5,1", "--json"]) == 0
-    options = Options(True, (0.5, 1.0), ("road", "sky"), 0.5, 12)
+    options = PredictOptions(True, (0.5, 1.0), ("road", "sky"), 0.5, 12)
     wanted = load(model_folder, options=options)(image)
     (result,) = json.loads(capsys.readouterr().out)["images"]
     assert result["area"] == wanted.to_dict()["area"]
@@ -149,7 +149,7 @@ def test_a_geotiff_that_fits_into_memory_has_all_that_images_have(
         assert {"crs": file.crs, "transform": file.transform} == place
         ids = file.read(1)
     assert (ids[:10, :10] == 255).all()
-    options = Options(flip=True, min_area=4, unsure=0.4)
+    options = PredictOptions(flip=True, min_area=4, unsure=0.4)
     wanted = load(model_folder, device="cpu", options=options)(pixels)
     outside = np.ones((60, 80), bool)
     outside[:10, :10] = False

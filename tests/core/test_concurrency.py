@@ -11,7 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from fullconv.core.concurrency import TURN, Behind, ahead, let_the_network_go_first, short_turns
+from fullconv.core.concurrency import (
+    TURN,
+    BackgroundWorker,
+    lower_thread_priority,
+    prefetch,
+    short_switch_interval,
+)
 
 SECONDS = 20  # after which something that is waited for will not come
 
@@ -29,7 +35,7 @@ def test_the_next_is_read_while_the_caller_works() -> None:
         started[number].set()
         return number * number
 
-    for number, square in ahead(read, range(4)):
+    for number, square in prefetch(read, range(4)):
         assert square == number * number
         if number < 3:
             assert started[number + 1].wait(SECONDS)
@@ -47,7 +53,7 @@ def test_the_next_is_made_while_one_is_written() -> None:
             assert made[number + 1].wait(SECONDS)
         written.append((number, threading.get_ident()))
 
-    with Behind() as behind:
+    with BackgroundWorker() as behind:
         for number in range(4):
             made[number].set()
             behind(write, number)
@@ -58,18 +64,18 @@ def test_the_next_is_made_while_one_is_written() -> None:
 
 
 def test_nothing_to_do() -> None:
-    assert list(ahead(abs, [])) == []
-    with Behind() as behind:
+    assert list(prefetch(abs, [])) == []
+    with BackgroundWorker() as behind:
         behind.wait()
 
 
 def test_an_error_comes_at_its_place() -> None:
-    reading = ahead(lambda number: 1 // (2 - number), range(4))
+    reading = prefetch(lambda number: 1 // (2 - number), range(4))
     assert [next(reading)[0] for _ in range(2)] == [0, 1]
     with pytest.raises(ZeroDivisionError):
         next(reading)
     done: list[int] = []
-    with Behind() as behind:
+    with BackgroundWorker() as behind:
         for number in range(3):
             behind(lambda number: done.append(number // (2 - number)), number)
         with pytest.raises(ZeroDivisionError):
@@ -87,7 +93,7 @@ def test_what_was_handed_out_is_not_held() -> None:
         seen.append(weakref.ref(thing))
         return thing
 
-    for number, thing in ahead(made, range(5)):
+    for number, thing in prefetch(made, range(5)):
         del thing
         gc.collect()
         assert all(one() is None for one in seen[: number + 1])
@@ -95,7 +101,7 @@ def test_what_was_handed_out_is_not_held() -> None:
 
 def test_what_was_written_is_not_held() -> None:
     seen: list[weakref.ref[Thing]] = []
-    with Behind() as behind:
+    with BackgroundWorker() as behind:
         for _ in range(5):
             thing = Thing()
             seen.append(weakref.ref(thing))
@@ -110,10 +116,10 @@ def test_what_was_written_is_not_held() -> None:
 
 def test_who_stops_early_leaves_no_thread() -> None:
     before = threading.active_count()
-    reading = ahead(lambda number: number, range(100))
+    reading = prefetch(lambda number: number, range(100))
     next(reading)
     reading.close()  # type: ignore[attr-defined]
-    with Behind() as behind:
+    with BackgroundWorker() as behind:
         behind(abs, 1)
     assert threading.active_count() == before
 
@@ -121,7 +127,7 @@ def test_who_stops_early_leaves_no_thread() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
 def test_threads_beside_the_network_come_last() -> None:
     own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-    with ThreadPoolExecutor(1, initializer=let_the_network_go_first) as pool:
+    with ThreadPoolExecutor(1, initializer=lower_thread_priority) as pool:
         found = pool.submit(lambda: os.getpriority(os.PRIO_PROCESS, 0)).result()
     assert found == 19
     assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == own
@@ -132,7 +138,7 @@ def test_turns_are_short_for_a_while(usual: float, wanted: float) -> None:
     before = sys.getswitchinterval()
     sys.setswitchinterval(usual)
     try:
-        with short_turns():
+        with short_switch_interval():
             assert sys.getswitchinterval() == pytest.approx(wanted)
         assert sys.getswitchinterval() == pytest.approx(usual)
     finally:

@@ -12,13 +12,13 @@ from fullconv.core import hardware as memory
 CODE = """
 import re
 from pathlib import Path
-from fullconv.core.hardware import use_large_pages
+from fullconv.core.hardware import use_huge_pages
 
 def huge():
     text = Path("/proc/self/smaps_rollup").read_text()
     return int(re.search(r"AnonHugePages:\\s+(\\d+)", text)[1])
 
-assert use_large_pages() and use_large_pages()
+assert use_huge_pages() and use_huge_pages()
 before = huge()
 block = bytearray(64 * 2**20)
 print(huge() - before)
@@ -39,18 +39,18 @@ def test_large_blocks_lie_in_large_pages() -> None:
 
 
 def test_elsewhere_it_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    memory.use_large_pages.cache_clear()
+    memory.use_huge_pages.cache_clear()
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert memory.use_large_pages() is False
+    assert memory.use_huge_pages() is False
     monkeypatch.setattr(sys, "platform", "linux")
-    memory.use_large_pages.cache_clear()
+    memory.use_huge_pages.cache_clear()
 
     def another(_: object) -> object:
         raise OSError("no such library")
 
     monkeypatch.setattr(memory.ctypes, "CDLL", another)
-    assert memory.use_large_pages() is False
-    memory.use_large_pages.cache_clear()
+    assert memory.use_huge_pages() is False
+    memory.use_huge_pages.cache_clear()
 
 
 def test_what_is_available_is_read() -> None:
@@ -62,7 +62,7 @@ def test_what_is_available_is_read() -> None:
 GIVEN_BACK = """
 import re, sys, threading
 from pathlib import Path
-from fullconv.core.hardware import give_back, use_large_pages
+from fullconv.core.hardware import release_memory, use_huge_pages
 
 def resident():
     return int(re.search(r"VmRSS:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
@@ -73,12 +73,12 @@ def work():
 
 kept = []
 if "pages" in sys.argv:
-    use_large_pages()
+    use_huge_pages()
 thread = threading.Thread(target=work)
 thread.start()
 thread.join()
 before = resident()
-give_back(kept="too" in sys.argv)
+release_memory(kept="too" in sys.argv)
 print(before - resident())
 """
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaging.specifiers import SpecifierSet
 
-from fullconv.core.packages import EXTRAS, NEEDS, meets, version_of, wanted_by
+from fullconv.core.packages import EXTRAS, NEEDS, installed_version, required_version, satisfies
 
 PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))[
     "project"
@@ -32,18 +32,18 @@ def test_the_tables_are_those_of_the_project() -> None:
 def test_versions_come_from_what_pip_wrote() -> None:
     import torch
 
-    assert version_of("torch") == torch.__version__.partition("+")[0]
-    assert version_of("no-such-package") is None
-    assert wanted_by("no-such-package", "torch") == ""
+    assert installed_version("torch") == torch.__version__.partition("+")[0]
+    assert installed_version("no-such-package") is None
+    assert required_version("no-such-package", "torch") == ""
 
 
 def test_what_a_package_asks_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = ["numpy", "torch (>=2.14.0)", "torch==9 ; extra == 'x'", "pillow (!=8.3.*,>=5.3.0)"]
     monkeypatch.setattr(metadata, "requires", lambda _: asked)
-    assert wanted_by("torchvision", "torch") == ">=2.14.0"
-    assert wanted_by("torchvision", "pillow") == "!=8.3.*,>=5.3.0"
-    assert wanted_by("torchvision", "numpy") == ""
-    assert wanted_by("torchvision", "scipy") == ""
+    assert required_version("torchvision", "torch") == ">=2.14.0"
+    assert required_version("torchvision", "pillow") == "!=8.3.*,>=5.3.0"
+    assert required_version("torchvision", "numpy") == ""
+    assert required_version("torchvision", "scipy") == ""
 
 
 numbers = st.lists(st.integers(0, 12), min_size=1, max_size=4).map(lambda n: ".".join(map(str, n)))
@@ -64,4 +64,4 @@ def test_bounds_are_those_of_the_packaging_library(
     plain = version if re.search("[<>](?!=)", text) else version + build
     if build and "<=" in text:
         plain = version
-    assert meets(plain, text) == SpecifierSet(text).contains(plain, prereleases=True)
+    assert satisfies(plain, text) == SpecifierSet(text).contains(plain, prereleases=True)

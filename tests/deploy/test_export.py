@@ -16,12 +16,12 @@ from PIL import Image
 import fullconv as fc
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
-from fullconv.data.io.extra_channels import Input
+from fullconv.data.io.extra_channels import ExtraInput
 from fullconv.data.synthetic import scenes as drawn
 from fullconv.deploy import export as exporting
 from fullconv.deploy.export import export
 from fullconv.deploy.export_graph import WRITERS
-from fullconv.inference.exported import Deployed, load_deployed
+from fullconv.inference.exported import ExportedModel, load_exported
 from fullconv.inference.predictor import Predictor
 from fullconv.models.model import Model
 from fullconv.network.fcn import FCN
@@ -52,7 +52,7 @@ def random_image(size: tuple[int, int], seed: int = 0) -> np.ndarray:
 def test_the_file_gives_the_scores_and_labels_of_the_model(
     model: Model, file: Path, size: tuple[int, int]
 ) -> None:
-    found, wanted = load_deployed(file), Predictor(model, device="cpu", precision="float32")
+    found, wanted = load_exported(file), Predictor(model, device="cpu", precision="float32")
     photo = random_image(size)
     planes = torch.from_numpy(photo.copy()).permute(2, 0, 1)[None]
     with torch.no_grad():
@@ -76,7 +76,7 @@ def test_a_batch_of_any_number(model: Model, file: Path) -> None:
 def test_the_public_way_in_and_evaluation(model: Model, file: Path, tmp_path: Path) -> None:
     data = drawn.write(tmp_path / "scenes", train=1, val=2, test=0, size=(48, 64))
     found = fc.load(file)
-    assert isinstance(found, Deployed)
+    assert isinstance(found, ExportedModel)
     assert found.labels.names == drawn.LABELS.names
     ours = fc.evaluate(found, data, split="val").to_dict()
     theirs = fc.evaluate(Predictor(model, device="cpu"), data, split="val").to_dict()
@@ -87,7 +87,7 @@ def test_the_public_way_in_and_evaluation(model: Model, file: Path, tmp_path: Pa
 
 def test_labels_inside_and_several_heads(tmp_path: Path) -> None:
     model = lively(head="masks", heads={"order": cards.ORDER})
-    found = load_deployed(export(model, tmp_path, labels_inside=True).path)
+    found = load_exported(export(model, tmp_path, labels_inside=True).path)
     wanted = Predictor(model, device="cpu", precision="float32")
     for size in ((1, 1), (50, 71)):
         for ours, theirs in zip(
@@ -99,8 +99,8 @@ def test_labels_inside_and_several_heads(tmp_path: Path) -> None:
 
 
 def test_further_inputs(tmp_path: Path) -> None:
-    model = lively(inputs=(Input("depth", 1, (2000.0,), (700.0,)),), fusion="early")
-    found = load_deployed(export(model, tmp_path).path)
+    model = lively(inputs=(ExtraInput("depth", 1, (2000.0,), (700.0,)),), fusion="early")
+    found = load_exported(export(model, tmp_path).path)
     depth = np.random.default_rng(0).uniform(500, 4000, (50, 71)).astype(np.float32)
     wanted = Predictor(model, device="cpu", precision="float32")
     ours, theirs = (one(random_image((50, 71)), inputs=[depth]).mask for one in (found, wanted))
@@ -119,7 +119,7 @@ def test_fewer_bits_are_nearly_as_good_and_smaller(
     result = export(model, tmp_path, precision=precision, images=scenes)
     assert result.unlike <= exporting.MOST_UNLIKE[precision]
     assert result.bytes < 0.6 * file.stat().st_size
-    assert load_deployed(result.path).about["precision"] == precision
+    assert load_exported(result.path).about["precision"] == precision
 
 
 @pytest.mark.parametrize("to", ["openvino", "torch"])
@@ -131,19 +131,19 @@ def test_other_engines(model: Model, to: str, tmp_path: Path) -> None:
     if to == "openvino":
         photo = random_image((50, 71))
         wanted = Predictor(model, device="cpu", precision="float32").label_map(photo)
-        assert (load_deployed(tmp_path / "there").label_map(photo) == wanted).mean() > 0.999
+        assert (load_exported(tmp_path / "there").label_map(photo) == wanted).mean() > 0.999
 
 
 def test_a_file_that_gives_other_labels_is_not_kept(
     model: Model, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def wrong(self: Deployed, photo: np.ndarray, inputs: Any = ()) -> list[np.ndarray]:
+    def wrong(self: ExportedModel, photo: np.ndarray, inputs: Any = ()) -> list[np.ndarray]:
         return [np.full(photo.shape[:2], 7, np.uint8)]
 
     def written(graph: Any, path: Path, *about: Any) -> None:
         shutil.copy(file, path)
 
-    monkeypatch.setattr(Deployed, "label_maps", wrong)
+    monkeypatch.setattr(ExportedModel, "label_maps", wrong)
     monkeypatch.setitem(WRITERS, "onnx", written)
     with pytest.raises(FullconvError, match="gives other labels than the model at") as caught:
         export(model, tmp_path / "no")

@@ -16,7 +16,7 @@ from lively import lively
 from PIL import Image
 
 from fullconv.cli.main import run
-from fullconv.data.io.extra_channels import Input
+from fullconv.data.io.extra_channels import ExtraInput
 from fullconv.data.synthetic import scenes as drawn
 from fullconv.deploy import export_web as web
 from fullconv.deploy.export import MOST_UNLIKE
@@ -196,7 +196,7 @@ def test_what_does_not_go_is_said_before_anything_is_written(
 
 
 def test_models_of_more_than_images_are_refused(tmp_path: Path) -> None:
-    depth = Input("depth", 1, (0.0,), (1.0,))
+    depth = ExtraInput("depth", 1, (0.0,), (1.0,))
     with pytest.raises(web.FullconvError, match=r"the model takes depth beside each image"):
         web.export_web(lively(inputs=(depth,)), tmp_path)
 

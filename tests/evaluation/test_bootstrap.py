@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from fullconv.evaluation.bootstrap import FEW, METRICS, differences, values_of
 from fullconv.evaluation.metrics import Metrics
-from fullconv.evaluation.per_image import Counts, sparse
+from fullconv.evaluation.per_image import ImageConfusions, sparse
 
 
 def margins(every: np.ndarray) -> np.ndarray:
     names = [f"c{k}" for k in range(every.shape[1])]
-    return Counts.of(names, [sparse(one) for one in every]).margins
+    return ImageConfusions.of(names, [sparse(one) for one in every]).margins
 
 
 @settings(max_examples=50)

@@ -17,7 +17,13 @@ from fullconv.data.synthetic import scenes as drawn
 from fullconv.evaluation.compare import Comparison, compare
 from fullconv.evaluation.evaluate import Evaluation, evaluate
 from fullconv.evaluation.metrics import Metrics
-from fullconv.evaluation.per_image import Counts, ImageCounts, file_in, keep, sparse
+from fullconv.evaluation.per_image import (
+    ImageConfusions,
+    SplitConfusions,
+    file_in,
+    save_next_to_run,
+    sparse,
+)
 
 ONE, OTHER = matrices(30, right=0.6), matrices(30, right=0.7)
 
@@ -99,7 +105,7 @@ def test_names_tell_runs_apart(tmp_path: Path) -> None:
 
 def test_a_split_that_all_have_is_taken_test_first(runs: tuple[Path, Path]) -> None:
     for run in runs:
-        keep(counted(ONE, split="test"), run)
+        save_next_to_run(counted(ONE, split="test"), run)
     assert compare(*runs, resamples=100).split == "test"
     assert compare(*runs, split="val", resamples=100).split == "val"
     file_in(runs[1], "test").unlink()
@@ -173,14 +179,14 @@ def test_options_that_cannot_be(runs: tuple[Path, Path]) -> None:
 
 
 def test_unlike_cards_are_never_ranked(runs: tuple[Path, Path]) -> None:
-    keep(counted(OTHER, trained_on="train+val (468 images)"), runs[1])
+    save_next_to_run(counted(OTHER, trained_on="train+val (468 images)"), runs[1])
     error = refused(*runs)
     assert "  trained_on: train (367 images) | train+val (468 images)" in error.message
     found = compare(*runs, varying=["trained_on"], resamples=100)
     assert found.varying == ("trained_on",)
     assert found.apart["trained_on"] == ["train (367 images)", "train+val (468 images)"]
     assert "trained_on" not in found.to_dict()["protocol"]
-    keep(counted(OTHER, image_size="original, 180 x 240"), runs[1])
+    save_next_to_run(counted(OTHER, image_size="original, 180 x 240"), runs[1])
     said = refused(*runs).message
     assert "  image_size: original, 360 x 480 | original, 180 x 240" in said
 
@@ -195,19 +201,19 @@ def test_a_third_run_is_checked_against_the_first(runs: tuple[Path, Path]) -> No
     )
 
 
-def with_head(every: np.ndarray, classes: tuple[str, ...]) -> ImageCounts:
+def with_head(every: np.ndarray, classes: tuple[str, ...]) -> SplitConfusions:
     of = counted(every)
-    further = Counts.of(classes, [sparse(one[:2, :2]) for one in every])
+    further = ImageConfusions.of(classes, [sparse(one[:2, :2]) for one in every])
     heads = {"masks": of.head(), "rooms": further}
-    return ImageCounts(of.images, of.contents, heads, of.protocol, of.data)
+    return SplitConfusions(of.images, of.contents, heads, of.protocol, of.data)
 
 
 def test_further_heads(runs: tuple[Path, Path]) -> None:
     for run, every in zip(runs, (ONE, OTHER), strict=True):
-        keep(with_head(every, ("in", "out")), run)
+        save_next_to_run(with_head(every, ("in", "out")), run)
     found = compare(*runs, head="rooms", resamples=100)
     assert [len(run.metrics.names) for run in found.runs] == [2, 2]
-    keep(with_head(OTHER, ("in", "roof")), runs[1])
+    save_next_to_run(with_head(OTHER, ("in", "roof")), runs[1])
     error = refused(*runs, head="rooms")
     assert (
         error.message == "the head rooms of small and large has other classes: in, out; in, roof."

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
-from fullconv.core.concurrency import Behind
+from fullconv.core.concurrency import BackgroundWorker
 from fullconv.evaluation.error_analysis import AREAS, BINS, TOLERANCE, WIDTHS, Quality
 from fullconv.evaluation.metrics import confusion_matrix
 
@@ -253,7 +253,7 @@ def test_any_number_of_classes(count: int) -> None:
 
 
 def test_counting_behind_is_in_order_and_its_errors_are_seen() -> None:
-    behind, counted_so_far = Behind(), []
+    behind, counted_so_far = BackgroundWorker(), []
     for number in range(50):
         behind(counted_so_far.append, number)
     behind.wait()

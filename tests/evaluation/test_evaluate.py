@@ -17,11 +17,11 @@ from PIL import Image
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
 from fullconv.data.check.check import check
-from fullconv.data.check.training_overlap import trained_on
-from fullconv.data.layouts.dataset import read
+from fullconv.data.check.training_overlap import training_split_fingerprint
+from fullconv.data.layouts.dataset import load_dataset
 from fullconv.data.synthetic.scenes import LABELS
-from fullconv.evaluation.evaluate import Evaluation, evaluate, match_classes
-from fullconv.inference.options import Options
+from fullconv.evaluation.evaluate import Evaluation, class_mapping, evaluate
+from fullconv.inference.options import PredictOptions
 from fullconv.inference.predictor import Predictor, load
 from fullconv.models.model import Model
 
@@ -128,7 +128,7 @@ def test_the_real_thing_on_real_images(shared: Path, tmp_path: Path, make_model:
             shutil.copy(source / name, root / name)
         for name in (f"SegmentationClass/{s}.png" for s in stems):
             shutil.copy(source / name, root / name)
-    predictor = Predictor(make_model(read(root).labels.names), device="cpu")
+    predictor = Predictor(make_model(load_dataset(root).labels.names), device="cpu")
     result = evaluate(predictor, root, split="val")
     pairs = []
     for stem in chosen["val"]:
@@ -257,7 +257,7 @@ def reported(labels: Labels, pixels: list[int]) -> Any:
 
 def test_a_class_without_a_pixel_need_not_be_known() -> None:
     data, model = Labels(("sky", "moon", "sun")), Labels(("sun", "sky"))
-    lookup = match_classes(reported(data, [5, 0, 1]), model, "val")
+    lookup = class_mapping(reported(data, [5, 0, 1]), model, "val")
     assert lookup[[0, 2]].tolist() == [1, 0]
     assert lookup[1] >= len(model)
     assert lookup[255] >= len(model)
@@ -268,7 +268,7 @@ def test_ignored_pixels_stay_ignored_with_more_classes_than_255() -> None:
     names = tuple(map(str, range(300)))
     data = Labels(names, ignore_index=65535)
     model = Labels(names[::-1], ignore_index=65535)
-    lookup = match_classes(reported(data, [1] * 300), model, "val")
+    lookup = class_mapping(reported(data, [1] * 300), model, "val")
     assert lookup[:300].tolist() == list(range(300))[::-1]
     assert lookup[65535] >= 300
 
@@ -326,7 +326,9 @@ def test_the_card_says_which_images_the_model_was_trained_on(
     make_model: MakeModel, scenes: Path
 ) -> None:
     report = check(scenes)
-    model = make_model(LABELS.names, training={"trained_on": trained_on(report, None)})
+    model = make_model(
+        LABELS.names, training={"trained_on": training_split_fingerprint(report, None)}
+    )
     card = evaluate(Predictor(model, device="cpu"), scenes, split="val").protocol
     assert card["trained_on"] == "train (3 images)"
 
@@ -353,7 +355,7 @@ def test_paths_data_sets_and_progress(model_folder: Path, scenes: Path) -> None:
         model_folder, str(scenes), progress=lambda done, total: told.append((done, total))
     )
     assert told == [(1, 2), (2, 2)]
-    other = evaluate(load(model_folder), read(scenes))
+    other = evaluate(load(model_folder), load_dataset(scenes))
     assert one.to_dict() == other.to_dict()
     assert json.loads(json.dumps(one.to_dict())) == one.to_dict()
 
@@ -366,8 +368,8 @@ def test_several_views_are_evaluated_and_stand_in_the_card(
     assert plain.protocol["test_time_augmentation"] == "none"
     found = evaluate(predictor, scenes, flip=True, scales=(0.5, 1.0))
     assert found.protocol["test_time_augmentation"] == "flip, scales 0.5 1"
-    assert predictor.options == Options()  # a model that was handed over stays as it is
-    predictor.use(Options(flip=True, scales=(0.5, 1.0)))
+    assert predictor.options == PredictOptions()  # a model that was handed over stays as it is
+    predictor.use(PredictOptions(flip=True, scales=(0.5, 1.0)))
     pairs = [
         (ids_in(scenes / "masks/test" / f"{path.stem}.png"), predictor(path).mask)
         for path in sorted((scenes / "images/test").iterdir())
@@ -387,7 +389,7 @@ def test_qualities_stand_beside_the_metrics_and_can_be_left_out(
     assert {**whole.metrics.to_dict(), **quality.to_dict(), "protocol": whole.protocol} == found
     sizes = [ids_in(path) for path in (scenes / "masks/test").iterdir()]
     assert sum(found["calibration"]["pixels"]) == sum(int((t < K).sum()) for t in sizes)
-    for pair, iou in zip(read(scenes).splits["test"], quality.image_iou, strict=True):
+    for pair, iou in zip(load_dataset(scenes).splits["test"], quality.image_iou, strict=True):
         truth, called = ids_in(pair.mask), predictor.label_map(image_in(pair.image))
         assert iou == pytest.approx(by_definition([(truth, called)], K)["mean_iou"])
     plain = evaluate(predictor, scenes, quality=False)

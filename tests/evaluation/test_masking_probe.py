@@ -11,7 +11,7 @@ from PIL import Image
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
-from fullconv.evaluation.masking_probe import SHOWN, hidden, probe, table
+from fullconv.evaluation.masking_probe import SHOWN, hidden, probe, probe_table
 from fullconv.evaluation.metrics import Metrics
 from fullconv.inference.predictor import Predictor
 
@@ -109,7 +109,7 @@ def test_the_mean_is_over_the_foreground_that_occurs(make_model, data) -> None:
 
 
 def test_the_table_names_the_four(make_model, data) -> None:
-    lines = table(probe(seer(make_model, by_floor), data)).splitlines()
+    lines = probe_table(probe(seer(make_model, by_floor), data)).splitlines()
     assert lines[1].split() == ["whole", "images", "100.0", "100%"]
     assert lines[3].split() == ["background", "alone", "100.0", "100%"]
     assert lines[-1].split() == ["dog", "100.0", "0.0", "100.0", "0.0"]

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fullconv.core.metric_names import headline, never_predicted
-from fullconv.evaluation.metrics import Metrics, confusion_matrix, table
+from fullconv.evaluation.metrics import Metrics, confusion_matrix, metrics_table
 from fullconv.evaluation.protocol import protocol_card
 
 # Five pixels of class 0, four of 1, one of 2, none of 3; one pixel that does not count.
@@ -199,7 +199,7 @@ def test_the_dictionary_has_the_names_and_plain_numbers() -> None:
 
 def test_the_table_has_every_class_and_says_which_are_left_out() -> None:
     names = ("sky", "a name that is much longer than its column", "car", "bus")
-    lines = table(Metrics(names, confusion_matrix(TRUTH, CALLED, 4)).to_dict()).splitlines()
+    lines = metrics_table(Metrics(names, confusion_matrix(TRUTH, CALLED, 4)).to_dict()).splitlines()
     words = [line.split() for line in lines]
     assert words[0] == ["mean", "IoU", "30.95"]
     assert words[1] == ["pixel", "accuracy", "60.00"]
@@ -214,28 +214,30 @@ def test_the_table_has_every_class_and_says_which_are_left_out() -> None:
 def test_metrics_of_an_earlier_version_have_no_precision_in_the_table() -> None:
     found = Metrics(("sky", "car", "pole", "bus"), confusion_matrix(TRUTH, CALLED, 4)).to_dict()
     del found["per_class_precision"]
-    assert ["sky", "50.00", "60.00", "-"] in [line.split() for line in table(found).splitlines()]
+    assert ["sky", "50.00", "60.00", "-"] in [
+        line.split() for line in metrics_table(found).splitlines()
+    ]
 
 
 def test_a_class_that_is_never_predicted_is_named() -> None:
     """One that occurs and that nothing was called; not one that was called where it is not."""
     metrics = of([([0, 0, 1, 1, 2, 2], [0, 0, 0, 2, 0, 0])], 4).to_dict()
     assert never_predicted(metrics) == ["class 1"]
-    assert "never predicted: class 1" in table(metrics).splitlines()
+    assert "never predicted: class 1" in metrics_table(metrics).splitlines()
     good = of([([0, 1], [0, 1])], 2).to_dict()
     assert never_predicted(good) == []
-    assert "never predicted" not in table(good)
+    assert "never predicted" not in metrics_table(good)
 
 
 def test_many_classes_that_are_absent_are_counted() -> None:
-    lines = table(of([([0, 1], [0, 1])], 60).to_dict()).splitlines()
+    lines = metrics_table(of([([0, 1], [0, 1])], 60).to_dict()).splitlines()
     assert lines[-1].startswith("neither present nor predicted, left out of the means: class 2, ")
     assert lines[-1].endswith(", class 13 and 46 more")
     assert len(lines) == 4 + 1 + 1 + 2 + 1 + 1  # a line for each of two classes
 
 
 def test_a_class_that_is_only_predicted_has_an_iou_but_no_accuracy_in_the_table() -> None:
-    text = table(of([([0, 0], [0, 1])], 2).to_dict())
+    text = metrics_table(of([([0, 0], [0, 1])], 2).to_dict())
     assert text.splitlines()[-1].split() == ["class", "1", "0.00", "-", "0.00"]
 
 

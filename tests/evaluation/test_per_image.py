@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 
 from fullconv.core.errors import FullconvError
 from fullconv.evaluation.per_image import (
-    Counts,
-    ImageCounts,
+    ImageConfusions,
+    SplitConfusions,
     content_of,
     file_in,
-    keep,
     require_npz,
-    run_of,
+    run_containing,
+    save_next_to_run,
     sparse,
     weights_of,
 )
@@ -34,7 +34,7 @@ def test_every_matrix_comes_back(images: int, classes: int, seed: int) -> None:
     every = chance.integers(0, 9, (images, classes, classes)) * (
         chance.random((images, classes, classes)) < 0.3
     )
-    of = Counts.of([f"c{k}" for k in range(classes)], [sparse(one) for one in every])
+    of = ImageConfusions.of([f"c{k}" for k in range(classes)], [sparse(one) for one in every])
     assert len(of) == images
     for k in range(images):
         assert (of.confusion(k) == every[k]).all()
@@ -48,21 +48,23 @@ def test_every_matrix_comes_back(images: int, classes: int, seed: int) -> None:
 def test_a_image_of_more_pixels_than_32_bits_count() -> None:
     every = np.zeros((2, 2, 2), np.int64)
     every[0, 0, 1], every[1, 1, 1] = 2**33, 5
-    of = Counts.of(("a", "b"), [sparse(one) for one in every])
+    of = ImageConfusions.of(("a", "b"), [sparse(one) for one in every])
     assert of.confusion().tolist() == [[0, 2**33], [0, 5]]
 
 
 def test_the_file_holds_all_heads_and_the_card(tmp_path: Path) -> None:
     every = counted(matrices(5), data="/some data")
-    further = Counts.of(("in", "out"), [sparse(np.eye(2, dtype=int) * k) for k in range(5)])
-    both = ImageCounts(
+    further = ImageConfusions.of(
+        ("in", "out"), [sparse(np.eye(2, dtype=int) * k) for k in range(5)]
+    )
+    both = SplitConfusions(
         every.images,
         every.contents,
         {"masks": every.head(), "rooms": further},
         every.protocol,
         every.data,
     )
-    found = ImageCounts.read(both.save(tmp_path / "counts_val.npz"))
+    found = SplitConfusions.read(both.save(tmp_path / "counts_val.npz"))
     assert found.images == both.images
     assert found.contents == both.contents
     assert found.protocol == both.protocol
@@ -85,10 +87,10 @@ def test_many_classes_and_images_take_little_room(tmp_path: Path) -> None:
         cells = np.unique(truth[:, None] * 171 + called).astype(np.uint32)
         found.append((cells, chance.integers(1, 5000, len(cells)).astype(np.uint32)))
     names = [f"class {k}" for k in range(171)]
-    one = Counts.of(names, found)
+    one = ImageConfusions.of(names, found)
     images = tuple(f"{k:012}" for k in range(5000))
     contents = tuple(content_of([name]) for name in images)
-    path = ImageCounts(images, contents, {"": one}, {"split": "val"}).save(tmp_path / "c.npz")
+    path = SplitConfusions(images, contents, {"": one}, {"split": "val"}).save(tmp_path / "c.npz")
     assert path.stat().st_size < 6e6
     assert one.margins.nbytes == 5000 * 3 * 171 * 8
 
@@ -132,7 +134,7 @@ def test_what_does_not_fit_is_refused(
     path = counted(matrices(3)).save(tmp_path / "c.npz")
     spoiled(path, **changes)
     with pytest.raises(FullconvError) as caught:
-        ImageCounts.read(path)
+        SplitConfusions.read(path)
     assert f"{path} cannot be read as counts of single images: " in caught.value.message
     assert said in caught.value.message
     assert caught.value.hint == f"fullconv evaluate MODEL DATA --counts {path}"
@@ -143,9 +145,9 @@ def test_a_file_that_was_cut_off_is_refused(tmp_path: Path, length: int) -> None
     path = counted(matrices(3)).save(tmp_path / "c.npz")
     path.write_bytes(path.read_bytes()[:length])
     with pytest.raises(FullconvError, match="cannot be read as counts of single images"):
-        ImageCounts.read(path)
+        SplitConfusions.read(path)
     with pytest.raises(FullconvError, match="there is no such file"):
-        ImageCounts.read(tmp_path / "d.npz")
+        SplitConfusions.read(tmp_path / "d.npz")
 
 
 def test_damage_is_refused_or_does_not_matter(tmp_path: Path) -> None:
@@ -158,7 +160,7 @@ def test_damage_is_refused_or_does_not_matter(tmp_path: Path) -> None:
         damaged[chance.integers(len(whole))] ^= int(chance.integers(1, 256))
         path.write_bytes(damaged)
         try:
-            assert (ImageCounts.read(path).head().confusion() == matrices(3).sum(0)).all()
+            assert (SplitConfusions.read(path).head().confusion() == matrices(3).sum(0)).all()
         except FullconvError:
             refused += 1
     assert refused > 75
@@ -170,20 +172,20 @@ def test_another_archive_is_refused(tmp_path: Path) -> None:
         archive.writestr("a.txt", "hello")
     (tmp_path / "c.npz").write_bytes(file.getvalue())
     with pytest.raises(FullconvError, match="cannot be read as counts"):
-        ImageCounts.read(tmp_path / "c.npz")
+        SplitConfusions.read(tmp_path / "c.npz")
 
 
 def test_a_run_keeps_them_beside_its_metrics(tmp_path: Path) -> None:
     run = written(tmp_path / "a", counted(matrices(4)))
-    assert run_of(run) == run_of(run / "model") == run
-    assert run_of(tmp_path) is None
+    assert run_containing(run) == run_containing(run / "model") == run
+    assert run_containing(tmp_path) is None
     require_npz(file_in(run, "val"))
     with pytest.raises(FullconvError, match=r"are kept as .npz, not as 'my counts.zip'") as caught:
         require_npz(tmp_path / "my counts.zip")
     assert caught.value.hint == "--counts 'my counts.zip.npz'"
     assert file_in(run, "val").name == "counts_val.npz"
-    assert ImageCounts.read(file_in(run, "val")).weights == weights_of(run) == "a"
+    assert SplitConfusions.read(file_in(run, "val")).weights == weights_of(run) == "a"
     (run / "model" / "config.json").write_text("no json")
     assert weights_of(run) == ""
     test = counted(matrices(4), split="test")
-    assert keep(test, run) == run / "counts_test.npz"
+    assert save_next_to_run(test, run) == run / "counts_test.npz"

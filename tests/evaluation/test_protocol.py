@@ -9,16 +9,16 @@ import pytest
 from evaluated import CLASSES, counted, matrices
 
 from fullconv.core.errors import FullconvError
-from fullconv.evaluation.per_image import ImageCounts
-from fullconv.evaluation.protocol import VARYING, require_alike, require_same_images
+from fullconv.evaluation.per_image import SplitConfusions
+from fullconv.evaluation.protocol import MAY_DIFFER, require_same_images, require_same_protocol
 
 PLACES = ("runs/a", "runs/b")
 EVERY = matrices(6)
 
 
-def refused(one: ImageCounts, other: ImageCounts, *varying: str) -> FullconvError:
+def refused(one: SplitConfusions, other: SplitConfusions, *varying: str) -> FullconvError:
     with pytest.raises(FullconvError) as caught:
-        require_alike(("a", one), ("b", other), varying, PLACES, 1)
+        require_same_protocol(("a", one), ("b", other), varying, PLACES, 1)
     return caught.value
 
 
@@ -29,7 +29,7 @@ def lines(error: FullconvError) -> list[str]:
 
 
 def test_equal_cards_pass() -> None:
-    require_alike(("a", counted(EVERY)), ("b", counted(EVERY)), (), PLACES, 1)
+    require_same_protocol(("a", counted(EVERY)), ("b", counted(EVERY)), (), PLACES, 1)
 
 
 @pytest.mark.parametrize(
@@ -103,11 +103,11 @@ def test_class_tables_by_what_sets_them_apart(classes: tuple[str, ...], said: st
     assert lines(refused(counted(EVERY), counted(every, classes=classes))) == [said]
 
 
-@pytest.mark.parametrize("line", VARYING)
+@pytest.mark.parametrize("line", MAY_DIFFER)
 def test_what_a_model_is_made_of_may_vary_where_that_is_said(line: str) -> None:
     one, other = counted(EVERY), counted(EVERY, **{line: "something else"})
-    require_alike(("a", one), ("b", other), (line,), PLACES, 1)
-    assert lines(refused(one, other, *(set(VARYING) - {line})))[0].startswith(f"{line}: ")
+    require_same_protocol(("a", one), ("b", other), (line,), PLACES, 1)
+    assert lines(refused(one, other, *(set(MAY_DIFFER) - {line})))[0].startswith(f"{line}: ")
 
 
 def test_the_hint_says_how_to_ask_or_how_to_mend() -> None:
@@ -124,7 +124,7 @@ def test_the_hint_says_how_to_ask_or_how_to_mend() -> None:
     assert refused(one, flipped).hint == f"fullconv evaluate runs/b /d --split val{also}"
     assert refused(flipped, one).hint == f"fullconv evaluate runs/a /d --split val{also}"
     with pytest.raises(FullconvError) as caught:
-        require_alike(("a", one), ("b", flipped), (), ("runs/a", "my b.npz"), 1)
+        require_same_protocol(("a", one), ("b", flipped), (), ("runs/a", "my b.npz"), 1)
     assert caught.value.hint == (
         f"fullconv evaluate MODEL /d --split val --counts 'my b.npz'{also}"
     )
@@ -149,7 +149,7 @@ def test_images_of_one_alone_and_changed_ones_are_errors() -> None:
         "a and b were not evaluated on the same images: only a has street_0005 (1 image)."
     )
     assert caught.value.hint == "fullconv evaluate runs/b /d --split val"
-    changed = ImageCounts(
+    changed = SplitConfusions(
         one.images, ("0" * 16, *one.contents[1:]), one.heads, one.protocol, one.data
     )
     with pytest.raises(FullconvError, match=r"street_0000 \(1 image\) or its mask is another in b"):

@@ -5,12 +5,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fullconv.geometry.positions import Axis, Lost, Place, Tokens, merged, reshaped, state_of
+from fullconv.geometry.positions import (
+    Axis,
+    SpatialLayout,
+    Tokens,
+    Untracked,
+    layout_of,
+    merged,
+    reshaped,
+)
 
-MAP = Place((None, None, (0, 1), (1, 1)), (Axis(4, 1.5, 0, 3), Axis(4, 1.5, 0, 3)))
+MAP = SpatialLayout((None, None, (0, 1), (1, 1)), (Axis(4, 1.5, 0, 3), Axis(4, 1.5, 0, 3)))
 
 
-def positions(place: Place, shape: tuple[int, ...]) -> list[torch.Tensor]:
+def positions(place: SpatialLayout, shape: tuple[int, ...]) -> list[torch.Tensor]:
     """Row and column number of every entry, of the main cells; what the tags claim."""
     found = []
     for axis in (0, 1):
@@ -76,7 +84,7 @@ def test_phases_join_the_channels() -> None:
     split = reshaped(MAP, (1, 8, 6, 4), (1, 8, 3, 2, 2, 2))
     assert split is not None
     order = (0, 2, 4, 1, 3, 5)
-    moved = Place(tuple(split.dims[i] for i in order), split.axes)
+    moved = SpatialLayout(tuple(split.dims[i] for i in order), split.axes)
     joined = reshaped(moved, (1, 3, 2, 8, 2, 2), (1, 3, 2, 32))
     assert joined is not None
     assert joined.dims == (None, (0, 1), (1, 1), None)
@@ -145,19 +153,19 @@ def test_merging_keeps_the_path_that_localises_best() -> None:
 
 
 def test_merging_broadcasts_and_names_what_does_not_match() -> None:
-    assert merged([(MAP, 4), (Place(MAP.dims[1:], MAP.axes), 3)], 4, "x") == MAP
-    assert merged([(MAP, 4), (Lost(frozenset({"why"})), 4)], 4, "x") == Place(
+    assert merged([(MAP, 4), (SpatialLayout(MAP.dims[1:], MAP.axes), 3)], 4, "x") == MAP
+    assert merged([(MAP, 4), (Untracked(frozenset({"why"})), 4)], 4, "x") == SpatialLayout(
         MAP.dims, MAP.axes, frozenset({"why"})
     )
-    turned = Place((None, None, (1, 1), (0, 1)), MAP.axes)
-    finer = Place(MAP.dims, (Axis(2), Axis(2)))
+    turned = SpatialLayout((None, None, (1, 1), (0, 1)), MAP.axes)
+    finer = SpatialLayout(MAP.dims, (Axis(2), Axis(2)))
     for other in (turned, finer):
-        assert merged([(MAP, 4), (other, 4)], 4, "two kinds") == Lost(frozenset({"two kinds"}))
-    assert merged([(Lost(frozenset("a")), 4), (Lost(frozenset("b")), 4)], 4, "x") == Lost(
-        frozenset("ab")
-    )
+        assert merged([(MAP, 4), (other, 4)], 4, "two kinds") == Untracked(frozenset({"two kinds"}))
+    assert merged(
+        [(Untracked(frozenset("a")), 4), (Untracked(frozenset("b")), 4)], 4, "x"
+    ) == Untracked(frozenset("ab"))
 
 
 def test_a_tensor_knows_nothing_by_itself() -> None:
-    assert state_of(torch.zeros(1)) is None
-    assert state_of(None) is None
+    assert layout_of(torch.zeros(1)) is None
+    assert layout_of(None) is None

@@ -16,9 +16,9 @@ from fullconv.geometry.grid import Grid
 from fullconv.geometry.trace_network import (
     evaluating,
     feature_maps,
-    grids_of_modules,
+    module_grids,
     probe,
-    run_for_real,
+    run_on_device,
     run_on_meta,
     trace,
 )
@@ -328,8 +328,8 @@ def test_tracing_leaves_the_network_as_it_was(dtype: torch.dtype) -> None:
     modes = [child.training for child in module.modules()]
     trace(module)
     probe(module)
-    run_for_real(module, torch.empty(1, 3, 9, 9, device="meta"))
-    grids_of_modules(module)
+    run_on_device(module, torch.empty(1, 3, 9, 9, device="meta"))
+    module_grids(module)
     assert [child.training for child in module.modules()] == modes
     for name, tensor in module.state_dict().items():
         assert tensor.device.type == "cpu"
@@ -453,19 +453,19 @@ def test_grids_of_modules_in_the_order_they_ran() -> None:
     net = nn.Sequential(
         nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1), nn.Flatten()
     )
-    assert grids_of_modules(net) == [
+    assert module_grids(net) == [
         ("0", Grid(2, 0, 3)),
         ("1", Grid(2, 0, 3)),
         ("2", Grid(4, 1, 5)),
     ]
     # What comes after a layer that does not fit is not there; what ran before is.
     broken = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.Linear(7, 7))
-    assert grids_of_modules(broken) == [("0", Grid(2, 0, 3))]
+    assert module_grids(broken) == [("0", Grid(2, 0, 3))]
     with pytest.raises(FullconvError, match="Sequential does not run on an image"):
-        grids_of_modules(nn.Sequential(nn.Linear(7, 7)))
+        module_grids(nn.Sequential(nn.Linear(7, 7)))
 
 
 def test_modules_between_factorised_convolutions_are_left_out() -> None:
     """After 1x3 without padding, rows and columns differ; after 3x1 they agree again."""
     net = nn.Sequential(nn.Conv2d(3, 4, (1, 3)), nn.Conv2d(4, 4, (3, 1)), nn.Conv2d(4, 4, 4, 4))
-    assert [name for name, _ in grids_of_modules(net)] == ["1", "2"]
+    assert [name for name, _ in module_grids(net)] == ["1", "2"]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fullconv.geometry.positions import Axis, Lost, Place, state_of
+from fullconv.geometry.positions import Axis, SpatialLayout, Untracked, layout_of
 from fullconv.geometry.tracer import mark, run_traced
 
 MAPS = (None, None, (0, 1), (1, 1))
@@ -21,12 +21,12 @@ def test_tensors_carry_their_place() -> None:
     assert output.shape == (1, 4, 16, 24)
     assert output.device.type == "meta"
     axis = Axis(2, 0, -1, 1)
-    assert state_of(output) == Place(MAPS, (axis, axis))
+    assert layout_of(output) == SpatialLayout(MAPS, (axis, axis))
 
 
 def test_a_image_is_where_it_is() -> None:
     output = run_traced(nn.Identity(), (5, 7), run)
-    assert state_of(output) == Place(MAPS, (Axis(), Axis()))
+    assert layout_of(output) == SpatialLayout(MAPS, (Axis(), Axis()))
 
 
 class Named(nn.Module):
@@ -50,11 +50,11 @@ def test_operations_go_by_the_innermost_module_that_is_not_torchs() -> None:
             return self.inner(x)  # type: ignore[no-any-return]
 
     for module in (Outer(Named()), Outer(Named(nn.AdaptiveAvgPool2d(1)))):
-        assert state_of(run_traced(module, (8, 8), run)) == Lost(
+        assert layout_of(run_traced(module, (8, 8), run)) == Untracked(
             frozenset({"Named (global pooling)"})
         )
     alone = run_traced(nn.AdaptiveAvgPool2d(1), (8, 8), run)
-    assert state_of(alone) == Lost(frozenset({"global pooling"}))
+    assert layout_of(alone) == Untracked(frozenset({"global pooling"}))
 
 
 def test_what_a_module_makes_out_of_sight_is_lost() -> None:
@@ -63,7 +63,7 @@ def test_what_a_module_makes_out_of_sight_is_lost() -> None:
             with torch._C.DisableTorchFunction():
                 return torch.empty(1, 2, x.shape[2], x.shape[3], device=x.device)
 
-    assert state_of(run_traced(Hidden(), (8, 8), run)) == Lost(frozenset({"Hidden"}))
+    assert layout_of(run_traced(Hidden(), (8, 8), run)) == Untracked(frozenset({"Hidden"}))
 
 
 def test_in_place_operations_note_what_they_change() -> None:
@@ -78,20 +78,20 @@ def test_in_place_operations_note_what_they_change() -> None:
             return [y, z, w]
 
     y, z, w = run_traced(InPlace(), (8, 8), run)
-    assert "InPlace (global pooling)" in state_of(y).whole  # type: ignore[union-attr]
-    assert state_of(z) == Lost(frozenset({"InPlace (assignment)"}))
-    assert state_of(w) == Place(MAPS, (Axis(), Axis()))
+    assert "InPlace (global pooling)" in layout_of(y).whole  # type: ignore[union-attr]
+    assert layout_of(z) == Untracked(frozenset({"InPlace (assignment)"}))
+    assert layout_of(w) == SpatialLayout(MAPS, (Axis(), Axis()))
 
 
 def test_constants_have_no_place() -> None:
     class Constant(nn.Module):
         def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
             grid = torch.arange(x.shape[2], device=x.device)
-            assert state_of(grid) is None
+            assert layout_of(grid) is None
             return x + grid[:, None], x
 
     shifted, _ = run_traced(Constant(), (8, 8), run)
-    assert state_of(shifted) == Place(MAPS, (Axis(), Axis()))
+    assert layout_of(shifted) == SpatialLayout(MAPS, (Axis(), Axis()))
 
 
 def test_nothing_stays_behind() -> None:
@@ -103,5 +103,5 @@ def test_nothing_stays_behind() -> None:
         run_traced(nn.Conv2d(5, 4, 3), (8, 8), run)
     assert before == (len(hooks), len(nn.modules.module._global_forward_pre_hooks))
     ordinary = torch.zeros(1)
-    mark(ordinary, Lost())
-    assert state_of(ordinary + 1) is None
+    mark(ordinary, Untracked())
+    assert layout_of(ordinary + 1) is None

@@ -23,8 +23,8 @@ from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
 from fullconv.data.io.masks import read_values
 from fullconv.inference import batch as many
-from fullconv.inference.batch import InputImage, _Room, predict_many
-from fullconv.inference.manifest import FOLDER, Finished
+from fullconv.inference.batch import InputImage, PixelBudget, predict_many
+from fullconv.inference.manifest import FOLDER, Manifest
 from fullconv.inference.segmentation import Segmentation
 
 LABELS = Labels(("dark", "light"))
@@ -61,7 +61,7 @@ def images_in(folder: Path, count: int, bad: tuple[int, ...] = ()) -> list[Input
 
 
 def go(predictor: Any, images: list[InputImage], out: Path, job: str = "job", **more: Any) -> Any:
-    finished = Finished(out, job, [one.stem for one in images])
+    finished = Manifest(out, job, [one.stem for one in images])
     return predict_many(predictor, images, finished, ["mask", "json"], **more)
 
 
@@ -152,7 +152,7 @@ def test_another_job_or_again_does_all(tmp_path: Path, job: str, more: dict[str,
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=40))
 def test_images_in_memory_never_have_more_pixels_than_there_is_room(sizes: list[int]) -> None:
     """Those larger than all of it are alone."""
-    room, lock, inside, most = _Room(40), threading.Lock(), [], []
+    room, lock, inside, most = PixelBudget(40), threading.Lock(), [], []
 
     def one(turn: int, pixels: int) -> None:
         room.enter(turn, pixels)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fullconv.geometry.grid import Grid
-from fullconv.inference.heatmap import Heat, Heatmap, marked, sheet, warm
+from fullconv.inference.heatmap import Heat, Heatmap, draw_heatmap, marked, warm
 
 
 def found(*, brightest: tuple[int, int] = (1, 2)) -> Heatmap:
@@ -67,8 +67,8 @@ def test_a_ring_and_a_frame_mark_the_place() -> None:
 
 @pytest.mark.parametrize("classes", [[1], [0, 1]])
 def test_a_sheet_has_a_row_for_each_class_and_a_key(classes: list[int]) -> None:
-    image = sheet(found(), classes)
-    one = sheet(found(), [1])
+    image = draw_heatmap(found(), classes)
+    one = draw_heatmap(found(), [1])
     assert image.width == one.width > 3 * 80
     assert (image.height > one.height + 60) == (len(classes) == 2)
     bottom = np.asarray(image)[-one.height // 6 :].astype(int)

@@ -10,27 +10,27 @@ import pytest
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
-from fullconv.inference.exported import Deployed, is_deployed, load_deployed
+from fullconv.inference.exported import ExportedModel, is_exported, load_exported
 
 onnx = pytest.importorskip("onnx")
 
 
 def test_which_files_are_meant(tmp_path: Path) -> None:
     (tmp_path / "ov").mkdir()
-    assert not is_deployed(tmp_path / "ov")
+    assert not is_exported(tmp_path / "ov")
     (tmp_path / "ov/model.xml").touch()
-    assert is_deployed(tmp_path / "ov")
-    assert is_deployed("a/model.onnx")
-    assert not is_deployed("runs/model")
+    assert is_exported(tmp_path / "ov")
+    assert is_exported("a/model.onnx")
+    assert not is_exported("runs/model")
 
 
 def test_nothing_there_or_damaged(tmp_path: Path) -> None:
     with pytest.raises(FullconvError, match=r"no exported model at .*gone\.onnx") as caught:
-        load_deployed(tmp_path / "gone.onnx")
+        load_exported(tmp_path / "gone.onnx")
     assert caught.value.hint == "fullconv export MODEL --format onnx"
     (tmp_path / "a.onnx").write_bytes(b"no network")
     with pytest.raises(FullconvError, match=r"a\.onnx cannot be read: \[ONNXRuntimeError\]"):
-        load_deployed(tmp_path / "a.onnx")
+        load_exported(tmp_path / "a.onnx")
 
 
 def test_a_network_of_others(tmp_path: Path) -> None:
@@ -45,14 +45,14 @@ def test_a_network_of_others(tmp_path: Path) -> None:
         onnx.helper.make_model(graph, opset_imports=opset, ir_version=10), tmp_path / "b.onnx"
     )
     with pytest.raises(FullconvError, match="expected a file that fullconv wrote"):
-        load_deployed(tmp_path / "b.onnx")
+        load_exported(tmp_path / "b.onnx")
 
 
 def test_the_engine_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "c.onnx").touch()
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(FullconvError, match="runs in onnxruntime, which is not") as caught:
-        load_deployed(tmp_path / "c.onnx")
+        load_exported(tmp_path / "c.onnx")
     assert caught.value.hint == "pip install onnxruntime"
 
 
@@ -61,7 +61,9 @@ def test_ids_of_a_file_without_scores_are_as_narrow_as_all_are(count: int, kind:
     ids = np.arange(6, dtype=np.int32).reshape(1, 2, 3) * (count - 1) // 5
     names = tuple(f"class {k}" for k in range(count))
     about = {**Labels(names, ignore_index=65535).to_dict(), "grid": [1, 0], "labels_inside": True}
-    found = Deployed(lambda _: [ids], about, "model.xml").label_map(np.zeros((2, 3, 3), np.uint8))
+    found = ExportedModel(lambda _: [ids], about, "model.xml").label_map(
+        np.zeros((2, 3, 3), np.uint8)
+    )
     assert found.dtype == kind
     assert np.array_equal(found, ids[0])
 
@@ -72,7 +74,7 @@ def test_a_image_that_the_engine_cannot_take(tmp_path: Path) -> None:
     def run(planes: np.ndarray) -> list[np.ndarray]:
         raise RuntimeError("Check 'cmp::le' failed\nand more")
 
-    found = Deployed(run, about, "model.xml")
+    found = ExportedModel(run, about, "model.xml")
     with pytest.raises(
         FullconvError, match=r"model\.xml could not be run on an image of 3 x 2 pixels: Check 'cmp"
     ) as caught:

@@ -15,15 +15,15 @@ from photos import photo
 
 from fullconv.core.errors import FullconvError, UnwrittenError
 from fullconv.core.labels import Labels
-from fullconv.data.io.geotiff import IdFile, Raster
+from fullconv.data.io.geotiff import GeoMaskWriter, RasterReader
 from fullconv.data.io.images import image_size, read_image
 from fullconv.inference.batch import InputImage, predict_many
 from fullconv.inference.geotiff import predict_raster
 from fullconv.inference.input_files import find_images
-from fullconv.inference.manifest import Finished
-from fullconv.inference.options import Options
+from fullconv.inference.manifest import Manifest
+from fullconv.inference.options import PredictOptions
 from fullconv.inference.predictor import Predictor
-from fullconv.inference.result_files import is_result
+from fullconv.inference.result_files import is_own_output
 from fullconv.models.model import Model
 
 rasterio = pytest.importorskip("rasterio", reason="rasterio is not installed")
@@ -75,7 +75,7 @@ def test_the_mask_is_that_of_the_whole_image_and_lies_where_the_image_lies(
     assert (stored["height"], stored["width"]) == (301, 205)
     assert stored["area"]["sky"] == (ids == 0).mean()
     assert told == [(rows, 301) for rows in (96, 192, 288, 301) for _ in range(3)]
-    assert all(map(is_result, (tmp_path / "out").glob("*_mask.tif")))
+    assert all(map(is_own_output, (tmp_path / "out").glob("*_mask.tif")))
     assert [path for path, _ in find_images([tmp_path])] == [source]
 
 
@@ -150,7 +150,7 @@ def test_what_there_is_not_of_windows(make_model: MakeModel, tmp_path: Path) -> 
         f"{source} is read in windows, of which there is no polygons; there are mask, color, "
         "overlay, json."
     )
-    predictor.use(Options(flip=True, min_area=9))
+    predictor.use(PredictOptions(flip=True, min_area=9))
     with pytest.raises(FullconvError, match="where there is no --flip and no --min-area"):
         predict_raster(predictor, source, tmp_path / "a")
     assert [path.name for path in tmp_path.iterdir()] == ["a.tif"]
@@ -171,8 +171,8 @@ def test_the_next_window_is_read_and_the_last_one_written_while_the_network_runs
 
         return noting
 
-    monkeypatch.setattr(Raster, "read", noted("read", Raster.read))
-    monkeypatch.setattr(IdFile, "write", noted("write", IdFile.write))
+    monkeypatch.setattr(RasterReader, "read", noted("read", RasterReader.read))
+    monkeypatch.setattr(GeoMaskWriter, "write", noted("write", GeoMaskWriter.write))
     monkeypatch.setattr(predictor.engine, "scores", noted("network", predictor.engine.scores))
     predict_raster(predictor, source, tmp_path / "a", ["mask"])
     names = {what: {name for other, name in seen if other == what} for what, _ in seen}
@@ -192,15 +192,15 @@ def test_a_mask_that_cannot_be_written_to_the_end(
 ) -> None:
     """Such as on a full disk: said once, and nothing is left."""
     source = placed(tmp_path / "a.tif", photo(301, 205))
-    write, rows_written = IdFile.write, []
+    write, rows_written = GeoMaskWriter.write, []
 
-    def full(self: IdFile, rows: Any, columns: Any, ids: np.ndarray) -> None:
+    def full(self: GeoMaskWriter, rows: Any, columns: Any, ids: np.ndarray) -> None:
         rows_written.append(rows)
         if len(rows_written) == 5:
             raise OSError(errno.ENOSPC, "No space left on device")
         write(self, rows, columns, ids)
 
-    monkeypatch.setattr(IdFile, "write", full)
+    monkeypatch.setattr(GeoMaskWriter, "write", full)
     before = threading.active_count()
     with pytest.raises(FullconvError) as caught:
         predict_raster(Predictor(model, device="cpu", tile=96), source, tmp_path / "out" / "a")
@@ -231,14 +231,14 @@ def test_a_full_disk_ends_the_whole_job(
     """Not hours of images that cannot be written either, each counted as one that is damaged."""
     tried: list[Path] = []
 
-    def full(self: IdFile, rows: Any, columns: Any, ids: np.ndarray) -> None:
+    def full(self: GeoMaskWriter, rows: Any, columns: Any, ids: np.ndarray) -> None:
         tried.append(self._file.name)
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(IdFile, "write", full)
+    monkeypatch.setattr(GeoMaskWriter, "write", full)
     sources = [placed(tmp_path / f"{name}.tif", photo(90, 100)) for name in "abc"]
     images = [InputImage(path, Path(path.stem)) for path in sources]
-    finished = Finished(tmp_path / "out", "job", [one.stem for one in images])
+    finished = Manifest(tmp_path / "out", "job", [one.stem for one in images])
     predictor = Predictor(model, device="cpu", tile=64)
     with pytest.raises(FullconvError, match="No space left on device") as caught:
         predict_many(predictor, images, finished, ["mask"])

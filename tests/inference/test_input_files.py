@@ -13,7 +13,7 @@ from photos import photo, written
 from fullconv.cli.main import run
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
-from fullconv.inference.input_files import find_images, find_named
+from fullconv.inference.input_files import find_images, find_inputs
 from fullconv.inference.segmentation import Segmentation
 from fullconv.inference.writers import save_outputs
 
@@ -30,7 +30,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def named(*words: str) -> list[tuple[str, str]]:
-    return [(p.as_posix(), s.as_posix()) for p, s in find_named([*map(Path, words)], [])]
+    return [(p.as_posix(), s.as_posix()) for p, s in find_inputs([*map(Path, words)], [])]
 
 
 def listing(text: str | bytes, path: str = "list.txt") -> str:
@@ -47,7 +47,7 @@ def message(*words: str) -> str:
 
 def test_files_and_folders_are_as_they_were(tree: Path) -> None:
     words = [tree / "photos", Path("photos/x/a.jpg")]
-    assert find_named(words, []) == list(find_images(words[:1]))
+    assert find_inputs(words, []) == list(find_images(words[:1]))
     assert named("photos/x/a.jpg", "photos/b.jpg") == [
         ("photos/x/a.jpg", "a"),
         ("photos/b.jpg", "b"),
@@ -116,7 +116,7 @@ def test_a_folder_in_a_list_is_taken_with_all_below_and_nothing_twice(tree: Path
 def test_a_name_that_is_no_utf_8_is_found(tree: Path) -> None:
     path = Path(os.fsdecode(b"photos/f\xfc.jpg"))
     path.touch()
-    assert find_named([Path(listing(b"photos/f\xfc.jpg\n"))], [])[0][0] == path
+    assert find_inputs([Path(listing(b"photos/f\xfc.jpg\n"))], [])[0][0] == path
 
 
 def test_results_of_earlier_runs_are_left_out_of_patterns_and_lists(tree: Path) -> None:
@@ -126,7 +126,7 @@ def test_results_of_earlier_runs_are_left_out_of_patterns_and_lists(tree: Path) 
     (result,) = save_outputs(made, tree / "new" / "a", ["mask"])
     for word in ("new/*.png", listing("new/a.png\nnew/a_mask.png\n")):
         left_out: list[Path] = []
-        assert [p.resolve() for p, _ in find_named([Path(word)], left_out)] == [own]
+        assert [p.resolve() for p, _ in find_inputs([Path(word)], left_out)] == [own]
         assert [p.resolve() for p in left_out] == [result]
     assert message("new/*_mask.png").startswith(
         "no image fits new/*_mask.png but results of earlier runs; looked for .avif, .bmp, "

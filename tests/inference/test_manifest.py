@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fullconv.core.errors import UnwrittenError
-from fullconv.inference.manifest import FOLDER, Finished, job_of, seen
+from fullconv.inference.manifest import FOLDER, Manifest, file_stamp, job_hash
 
 STEM = Path("deep/a")
 RESULT = {"source": "a.png", "area": {"sky": 1.0}, "files": ["of the part folder"]}
@@ -32,15 +32,15 @@ def finish(
     part, to = out / "part_mask.png", out / "deep" / "a_mask.png"
     to.parent.mkdir(parents=True, exist_ok=True)
     part.write_bytes(content)
-    record = Finished(out, job, [STEM], rank=rank)
-    record.add(STEM, [seen(image)], ["mask"], {part: to}, RESULT)
+    record = Manifest(out, job, [STEM], rank=rank)
+    record.add(STEM, [file_stamp(image)], ["mask"], {part: to}, RESULT)
     record.close()
     os.replace(part, to)
     return to
 
 
 def found(out: Path, image: Path, job: str = "one", kinds: tuple[str, ...] = ("mask",)) -> Any:
-    return Finished(out, job, [STEM]).result(STEM, [seen(image)], kinds)
+    return Manifest(out, job, [STEM]).result(STEM, [file_stamp(image)], kinds)
 
 
 def test_what_was_recorded_comes_back_with_the_files_as_the_folder_is_called_now(
@@ -98,9 +98,9 @@ def test_another_model_or_other_options_or_further_kinds_are_not_finished(
     assert found(out, image, kinds=("mask", "overlay")) is None
     assert found(out, image, kinds=())
     assert found(out, image, job="two") is None
-    assert Finished(out, "one", [STEM]).others == 0
-    assert Finished(out, "two", [STEM]).others == 1
-    assert Finished(out, "two", [Path("b")]).others == 0
+    assert Manifest(out, "one", [STEM]).others == 0
+    assert Manifest(out, "two", [STEM]).others == 1
+    assert Manifest(out, "two", [Path("b")]).others == 0
     finish(out, image, job="two", rank=1)
     assert found(out, image, job="two")
     assert found(out, image, job="one") is None  # its files are those of the other one
@@ -121,10 +121,10 @@ def test_a_line_without_its_files_says_nothing(tmp_path: Path, image: Path) -> N
     """Killed between the record and the move, first over nothing, then over an older result of
     the same size."""
     out = tmp_path / "out"
-    record = Finished(out, "one", [STEM])
+    record = Manifest(out, "one", [STEM])
     part, to = tmp_path / "part", out / "deep" / "a_mask.png"
     part.write_bytes(b"mask")
-    record.add(STEM, [seen(image)], ["mask"], {part: to}, RESULT)
+    record.add(STEM, [file_stamp(image)], ["mask"], {part: to}, RESULT)
     assert found(out, image) is None
     to.parent.mkdir(parents=True)
     to.write_bytes(b"ksam")
@@ -157,22 +157,22 @@ def test_lines_that_others_wrote_are_passed_over(tmp_path: Path, image: Path) ->
 
 def test_what_a_job_is(tmp_path: Path, model_folder: Path) -> None:
     options = {"tile": None}
-    word = job_of(model_folder, options)
-    assert word == job_of(model_folder, {"tile": None})
-    assert word != job_of(model_folder, {"tile": 32})
+    word = job_hash(model_folder, options)
+    assert word == job_hash(model_folder, {"tile": None})
+    assert word != job_hash(model_folder, {"tile": 32})
     other = tmp_path / "run" / "model"
     other.mkdir(parents=True)
     for path in model_folder.iterdir():
         if path.is_file():
             (other / path.name).write_bytes(path.read_bytes())
-    assert job_of(other, options) == job_of(other.parent, options) == word  # wherever it lies
+    assert job_hash(other, options) == job_hash(other.parent, options) == word  # wherever it lies
     weights = next(other.glob("*.safetensors"))
-    alone = job_of(weights, options)
+    alone = job_hash(weights, options)
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
-    assert job_of(other, options) != word
-    assert job_of(weights, options) != alone
+    assert job_hash(other, options) != word
+    assert job_hash(weights, options) != alone
     fcns = [Path(f"torchvision:fcn_resnet{depth}") for depth in (50, 101)]
-    assert len({job_of(name, options) for name in fcns}) == 2
+    assert len({job_hash(name, options) for name in fcns}) == 2
 
 
 def test_of_an_openvino_file_the_weights_beside_it_count(tmp_path: Path) -> None:
@@ -180,15 +180,15 @@ def test_of_an_openvino_file_the_weights_beside_it_count(tmp_path: Path) -> None
     words = set()
     for weights in (b"1", b"2"):
         (tmp_path / "net.bin").write_bytes(weights)
-        words |= {job_of(tmp_path / "net.xml", {}), job_of(tmp_path, {})}
+        words |= {job_hash(tmp_path / "net.xml", {}), job_hash(tmp_path, {})}
     assert len(words) == 4
 
 
 def test_a_record_that_cannot_be_written(tmp_path: Path, image: Path) -> None:
     (tmp_path / "file").touch()
-    record = Finished(tmp_path / "file", "one", [STEM])
+    record = Manifest(tmp_path / "file", "one", [STEM])
     with pytest.raises(UnwrittenError) as caught:
-        record.add(STEM, [seen(image)], ["mask"], {}, RESULT)
+        record.add(STEM, [file_stamp(image)], ["mask"], {}, RESULT)
     said = f"the record could not be written to {tmp_path / 'file' / FOLDER / '0.jsonl'}: "
     assert caught.value.message.startswith(said)
     assert caught.value.hint.startswith("--out ANOTHER_FOLDER")

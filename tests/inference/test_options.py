@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
-from fullconv.inference.options import Options, listed, scales_of
+from fullconv.inference.options import PredictOptions, parse_class_names, parse_scales
 
 LABELS = Labels(("sky", "road", "sidewalk", "car"))
 
@@ -37,24 +37,24 @@ LABELS = Labels(("sky", "road", "sidewalk", "car"))
 )
 def test_what_makes_no_sense(wrong: dict[str, Any], said: str, hint: str) -> None:
     with pytest.raises(FullconvError) as caught:
-        Options(**wrong)
+        PredictOptions(**wrong)
     assert said in caught.value.message
     assert hint in caught.value.hint
 
 
 def test_a_class_that_there_is_not() -> None:
     with pytest.raises(FullconvError) as caught:
-        Options(classes=("road", "sidewalks")).require_classes([LABELS, Labels(("wood",))])
+        PredictOptions(classes=("road", "sidewalks")).require_classes([LABELS, Labels(("wood",))])
     assert caught.value.message == "the model has no class 'sidewalks'; the nearest are sidewalk."
     assert caught.value.hint == "--classes sidewalk"
     with pytest.raises(FullconvError) as caught:
-        Options(classes=("zzz",)).require_classes([LABELS, Labels(("wood",))])
+        PredictOptions(classes=("zzz",)).require_classes([LABELS, Labels(("wood",))])
     assert "no class 'zzz'; it has sky, road, sidewalk, car, wood." in caught.value.message
-    Options(classes=("road", "wood")).require_classes([LABELS, Labels(("wood",))])
+    PredictOptions(classes=("road", "wood")).require_classes([LABELS, Labels(("wood",))])
 
 
 def test_what_windows_cannot() -> None:
-    asked = Options(True, (0.5, 1), ("road",), 0.5, 9)
+    asked = PredictOptions(True, (0.5, 1), ("road",), 0.5, 9)
     with pytest.raises(FullconvError) as caught:
         asked.require_windows(Path("a.tif"))
     assert caught.value.message == (
@@ -62,25 +62,25 @@ def test_what_windows_cannot() -> None:
         "no --min-confidence and no --min-area."
     )
     assert "PNG" in caught.value.hint
-    Options(keep=True).require_windows(Path("a.tif"))
+    PredictOptions(keep=True).require_windows(Path("a.tif"))
 
 
 def test_lists_as_they_are_typed() -> None:
-    assert listed(" road, car,") == ("road", "car")
-    assert listed("") == ()
-    assert scales_of("0.75,1, 1.25") == (0.75, 1.0, 1.25)
-    assert scales_of("") == (1.0,)
+    assert parse_class_names(" road, car,") == ("road", "car")
+    assert parse_class_names("") == ()
+    assert parse_scales("0.75,1, 1.25") == (0.75, 1.0, 1.25)
+    assert parse_scales("") == (1.0,)
     with pytest.raises(FullconvError) as caught:
-        scales_of("0.75;1")
+        parse_scales("0.75;1")
     assert caught.value.message == "scales '0.75;1'; expected numbers with commas between."
 
 
 def test_the_views_in_words() -> None:
-    assert Options().describe() == Options(scales=(1.0,)).describe() == "none"
-    assert Options(True).describe() == "flip"
-    assert Options(True, (0.75, 1)).describe() == "flip, scales 0.75 1"
-    assert not Options(unsure=0.5).averaged
-    assert Options(scales=(0.5,)).averaged
+    assert PredictOptions().describe() == PredictOptions(scales=(1.0,)).describe() == "none"
+    assert PredictOptions(True).describe() == "flip"
+    assert PredictOptions(True, (0.75, 1)).describe() == "flip, scales 0.75 1"
+    assert not PredictOptions(unsure=0.5).averaged
+    assert PredictOptions(scales=(0.5,)).averaged
 
 
 IDS = arrays(np.uint8, (6, 7), elements=st.integers(0, 3))
@@ -89,7 +89,7 @@ SURE = arrays(np.float32, (6, 7), elements=st.sampled_from([0.25, 0.5, 0.599, 0.
 
 @given(IDS, SURE)
 def test_classes_and_the_unsure_pixel_by_pixel(ids: np.ndarray, sure: np.ndarray) -> None:
-    found, unsure = Options(classes=("road", "car"), unsure=0.6).refined(ids, LABELS, sure)
+    found, unsure = PredictOptions(classes=("road", "car"), unsure=0.6).refined(ids, LABELS, sure)
     assert unsure is not None
     for place, before in np.ndenumerate(ids):
         wanted = before in (1, 3)
@@ -101,7 +101,7 @@ def test_classes_and_the_unsure_pixel_by_pixel(ids: np.ndarray, sure: np.ndarray
 
 def test_a_head_without_these_classes_stays() -> None:
     ids = np.eye(3, dtype=np.uint8)
-    found, unsure = Options(classes=("wood",)).refined(ids, LABELS)
+    found, unsure = PredictOptions(classes=("wood",)).refined(ids, LABELS)
     assert (found == ids).all()
     assert unsure is None
 
@@ -114,7 +114,7 @@ def test_small_regions_go_last() -> None:
     sure = np.ones(ids.shape, np.float32)
     sure[0, 0] = 0.1
     sure[3:, 3:5] = 0.1
-    options = Options(classes=("road",), unsure=0.5, min_area=3)
+    options = PredictOptions(classes=("road",), unsure=0.5, min_area=3)
     found, unsure = options.refined(ids, LABELS, sure)
     assert unsure is not None
     assert (found[:, :3] == 1).all()  # also where one pixel was unsure

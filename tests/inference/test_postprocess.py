@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from scipy import ndimage
 
-from fullconv.inference.postprocess import regions_of, without_small
+from fullconv.inference.postprocess import label_regions, remove_small_regions
 
 IDS = arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.integers(0, 2))
 
 
 @given(IDS)
 def test_regions_are_those_of_scipy_in_the_order_of_their_first_pixels(ids: np.ndarray) -> None:
-    numbers = regions_of(ids)
+    numbers = label_regions(ids)
     assert numbers.shape == ids.shape
     seen = list(dict.fromkeys(numbers.ravel().tolist()))
     assert seen == list(range(len(seen)))
@@ -54,7 +54,7 @@ def by_definition(ids: np.ndarray, least: int) -> np.ndarray:
 @given(IDS, st.integers(1, 20))
 def test_small_regions_take_what_surrounds_them_most(ids: np.ndarray, least: int) -> None:
     before = ids.copy()
-    cleaned = without_small(ids, least)
+    cleaned = remove_small_regions(ids, least)
     assert (cleaned == by_definition(ids, least)).all()
     assert cleaned.dtype == ids.dtype
     assert (ids == before).all()
@@ -65,12 +65,12 @@ def test_a_speck_goes_and_a_thing_stays() -> None:
     ids[2:8, 2:8] = 1
     ids[4, 4] = 255  # a hole of one pixel, of the ignored id
     ids[15, 15:17] = 2
-    cleaned = without_small(ids, 3)
+    cleaned = remove_small_regions(ids, 3)
     assert np.unique(cleaned).tolist() == [0, 1]
     assert (cleaned == 1).sum() == 36
-    assert (without_small(ids, 2) == np.where(ids == 255, 1, ids)).all()
+    assert (remove_small_regions(ids, 2) == np.where(ids == 255, 1, ids)).all()
 
 
 @pytest.mark.parametrize("least", [1, 5, 1000])
 def test_one_class_alone_stays(least: int) -> None:
-    assert (without_small(np.full((3, 4), 7, np.uint16), least) == 7).all()
+    assert (remove_small_regions(np.full((3, 4), 7, np.uint16), least) == 7).all()

@@ -15,7 +15,7 @@ from PIL import Image
 
 from fullconv.core.errors import FullconvError
 from fullconv.inference import probabilities
-from fullconv.inference.options import Options
+from fullconv.inference.options import PredictOptions
 from fullconv.inference.predictor import Predictor
 from fullconv.inference.probabilities import Probabilities, rescaled, write_probabilities
 from fullconv.models.model import Model
@@ -29,7 +29,7 @@ def model(make_model: MakeModel) -> Model:
     return make_model(stride=16)
 
 
-def asked(model: Model, options: Options, tile: int | None = None) -> Predictor:
+def asked(model: Model, options: PredictOptions, tile: int | None = None) -> Predictor:
     predictor = Predictor(model, device="cpu", precision="float32", tile=tile)
     predictor.use(options)
     return predictor
@@ -93,7 +93,7 @@ def test_the_mean_over_all_views_at_every_pixel(
     model: Model, size: tuple[int, int], scales: tuple[float, ...], flip: bool
 ) -> None:
     image = photo(*size)
-    predictor = asked(model, Options(flip, scales))
+    predictor = asked(model, PredictOptions(flip, scales))
     found = predictor.probabilities(image)
     wanted = by_definition(model, image, scales, flip=flip)
     np.testing.assert_allclose(whole(found), wanted, atol=2e-5)
@@ -108,7 +108,7 @@ def test_the_mean_over_all_views_at_every_pixel(
 def test_the_result_for_a_mirrored_image_is_the_mirrored_result(
     model: Model, height: int, width: int, scales: tuple[float, ...]
 ) -> None:
-    predictor = asked(model, Options(True, scales))
+    predictor = asked(model, PredictOptions(True, scales))
     image = photo(height, width, seed=height + width)
     mirrored = np.ascontiguousarray(image[:, ::-1])
     one, other = (predictor.probabilities(shown) for shown in (image, mirrored))
@@ -121,8 +121,8 @@ def test_the_result_for_a_mirrored_image_is_the_mirrored_result(
 
 def test_tiles_give_the_probabilities_of_the_whole_image(model: Model) -> None:
     image = photo(150, 205)
-    wholly = asked(model, Options(flip=True)).probabilities(image)
-    cut = asked(model, Options(flip=True), tile=64)
+    wholly = asked(model, PredictOptions(flip=True)).probabilities(image)
+    cut = asked(model, PredictOptions(flip=True), tile=64)
     np.testing.assert_allclose(whole(cut.probabilities(image)), whole(wholly), atol=1e-5)
     assert cut.tiles is not None
     assert cut.tiles.exact
@@ -130,7 +130,7 @@ def test_tiles_give_the_probabilities_of_the_whole_image(model: Model) -> None:
 
 
 def test_in_few_rows_it_is_the_same(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = asked(model, Options(flip=True)).probabilities(photo())
+    found = asked(model, PredictOptions(flip=True)).probabilities(photo())
     at_once = whole(found)
     monkeypatch.setattr(probabilities, "_STRIP", 3 * 33 * 7)
     spans = [rows for rows, _ in found.strips(0)]
@@ -171,7 +171,7 @@ def test_scores_that_are_no_numbers() -> None:
 
 
 def test_the_archive_reads_back(model: Model, tmp_path: Path) -> None:
-    found = asked(model, Options()).probabilities(photo())
+    found = asked(model, PredictOptions()).probabilities(photo())
     write_probabilities(tmp_path / "a.npz", found, 0, model.labels)
     with np.load(tmp_path / "a.npz", allow_pickle=False) as archive:
         assert archive.files == ["probability", "classes"]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fullconv.core.errors import FullconvError
 from fullconv.inference import runtime as engine
-from fullconv.inference.runtime import Engine, computes_in_bfloat16, disagreement
+from fullconv.inference.runtime import Runtime, computes_in_bfloat16, label_disagreement
 from fullconv.models.model import Model, load_model, save_model
 
 CPU = torch.device("cpu")
@@ -30,7 +30,7 @@ def as_trained(model: Model) -> Model:
 
 def test_single_precision_gives_the_network_s_own_scores(make_model: Callable[..., Model]) -> None:
     model = as_trained(make_model())
-    ready = Engine(model, device=CPU, precision="float32")
+    ready = Runtime(model, device=CPU, precision="float32")
     with torch.inference_mode():
         theirs = model.network(model.normalise(images())).values
     ours = ready.scores(images()).values
@@ -45,8 +45,8 @@ def test_half_precision_is_close_and_its_scores_are_single(
     make_model: Callable[..., Model],
 ) -> None:
     model = as_trained(make_model())
-    exact = Engine(model, device=CPU, precision="float32").scores(images()).values
-    half = Engine(model, device=CPU, precision="bfloat16").scores(images()).values
+    exact = Runtime(model, device=CPU, precision="float32").scores(images()).values
+    half = Runtime(model, device=CPU, precision="bfloat16").scores(images()).values
     assert half.dtype == torch.float32
     assert 0 < (half - exact).abs().max() <= 0.05 * exact.abs().max()
     assert next(model.network.backbone.parameters()).dtype == torch.float32
@@ -56,11 +56,11 @@ def test_the_share_of_other_labels_is_counted(
     make_model: Callable[..., Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = as_trained(make_model())
-    engines = [Engine(model, device=CPU, precision=p) for p in ("float32", "bfloat16")]
-    share = disagreement(*engines, images())
+    engines = [Runtime(model, device=CPU, precision=p) for p in ("float32", "bfloat16")]
+    share = label_disagreement(*engines, images())
     one, two = (ready.scores(images()).labels() for ready in engines)
     assert share == pytest.approx(float((one != two).double().mean()), abs=1e-3)
-    assert disagreement(*engines, []) == 0
+    assert label_disagreement(*engines, []) == 0
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_what_is_chosen_and_why(
     model = make_model()
     model.bfloat16_disagreement = share
     save_model(model, tmp_path / "model")
-    ready = Engine(load_model(tmp_path / "model"), device=CPU)
+    ready = Runtime(load_model(tmp_path / "model"), device=CPU)
     assert ready.precision == precision
     with pytest.raises(AssertionError, match=reason):
         raise AssertionError(ready.describe())
@@ -94,7 +94,7 @@ def test_what_is_chosen_and_why(
 
 def test_a_precision_that_does_not_exist(make_model: Callable[..., Model]) -> None:
     with pytest.raises(FullconvError, match="precision 'half' is not known; there are auto"):
-        Engine(make_model(), device=CPU, precision="half")
+        Runtime(make_model(), device=CPU, precision="half")
 
 
 def test_a_device_without_the_instructions_says_so() -> None:
@@ -104,8 +104,8 @@ def test_a_device_without_the_instructions_says_so() -> None:
 
 def test_compiled_it_gives_the_same(make_model: Callable[..., Model]) -> None:
     model = as_trained(make_model())
-    plain = Engine(model, device=CPU, precision="float32")
-    compiled = Engine(model, device=CPU, precision="float32", compile=True)
+    plain = Runtime(model, device=CPU, precision="float32")
+    compiled = Runtime(model, device=CPU, precision="float32", compile=True)
     assert compiled.describe().endswith("torch.compile")
     for size in ((70, 90), (33, 50)):  # the second size is compiled anew
         theirs = plain.scores(images(1, size)).values
@@ -119,7 +119,7 @@ def test_compiled_it_gives_the_same(make_model: Callable[..., Model]) -> None:
 def test_a_network_that_cannot_be_compiled(
     make_model: Callable[..., Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ready = Engine(make_model(), device=CPU, compile=True)
+    ready = Runtime(make_model(), device=CPU, compile=True)
 
     def fail(*_: object) -> None:
         from torch._inductor.exc import InvalidCxxCompiler

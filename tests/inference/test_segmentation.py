@@ -15,14 +15,14 @@ from PIL import Image
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
-from fullconv.data.io.geotiff import Place
+from fullconv.data.io.geotiff import GeoReference
 from fullconv.data.io.masks import read_values
 from fullconv.inference import segmentation as outputs
 from fullconv.inference.input_files import find_images
 from fullconv.inference.predictor import Predictor
-from fullconv.inference.result_files import OUTPUTS, is_result
+from fullconv.inference.result_files import OUTPUTS, is_own_output
 from fullconv.inference.segmentation import Segmentation
-from fullconv.inference.writers import save_outputs, spare_images
+from fullconv.inference.writers import refuse_overwriting_inputs, save_outputs
 from fullconv.models.model import Model
 
 MakeModel = Callable[..., Model]
@@ -60,7 +60,7 @@ def test_a_result_whose_image_lies_somewhere(tmp_path: Path) -> None:
     valid = np.array([[True, True, False], [True, False, True]])
     transform = rasterio.Affine(2, 0, 5e5, 0, -2, 5e6)
     profile = {"height": 2, "width": 3, "crs": "EPSG:32632", "transform": transform}
-    found = made.of_file(Path("a.tif"), Place(profile, ([], None), valid))
+    found = made.of_file(Path("a.tif"), GeoReference(profile, ([], None), valid))
     assert (found.mask == np.where(valid, ids, 255)).all()
     assert found.mask.dtype == np.uint8
     assert found.unsure is not None
@@ -185,18 +185,18 @@ def test_masks_of_more_than_256_classes_are_marked_too(
     names = tuple(f"class {k}" for k in range(300))
     segmentation = Predictor(make_model(names), device="cpu")(photo())
     segmentation.save_mask(tmp_path / "a_mask.png")
-    assert is_result(tmp_path / "a_mask.png")
+    assert is_own_output(tmp_path / "a_mask.png")
     assert read_values(tmp_path / "a_mask.png").shape == (50, 33)
 
 
 def test_no_result_is_written_over_a_image(tmp_path: Path) -> None:
     found = [(tmp_path / "a.jpg", Path("a")), (tmp_path / "a_mask.png", Path("a_mask"))]
     with pytest.raises(FullconvError) as caught:
-        spare_images(found, tmp_path / "x" / "..", ["overlay", "mask"])
+        refuse_overwriting_inputs(found, tmp_path / "x" / "..", ["overlay", "mask"])
     assert caught.value.message == (
         f"the mask of {tmp_path / 'a.jpg'} would be written over {tmp_path / 'a_mask.png'}, "
         "which is one of the images; nothing was done."
     )
     assert caught.value.hint == "--out ANOTHER_FOLDER"
-    spare_images(found, tmp_path, ["overlay", "json"])
-    spare_images(found, tmp_path / "out", ["mask"])
+    refuse_overwriting_inputs(found, tmp_path, ["overlay", "json"])
+    refuse_overwriting_inputs(found, tmp_path / "out", ["mask"])

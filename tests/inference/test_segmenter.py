@@ -15,9 +15,9 @@ from PIL import Image
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
-from fullconv.data.io.extra_channels import Input
-from fullconv.inference.exported import Deployed
-from fullconv.inference.options import Options
+from fullconv.data.io.extra_channels import ExtraInput
+from fullconv.inference.exported import ExportedModel
+from fullconv.inference.options import PredictOptions
 from fullconv.inference.predictor import Predictor
 from fullconv.inference.probabilities import Probabilities
 from fullconv.inference.segmentation import Segmentation
@@ -63,12 +63,12 @@ def test_the_network_runs_again_only_for_what_was_not_kept(
     assert len(runs) == 1
     again = segmentation.confidence
     assert len(runs) == 2
-    predictor.use(Options(keep=True))
+    predictor.use(PredictOptions(keep=True))
     kept = predictor(photo())
     assert (kept.confidence == again).all()
     assert kept.probability.shape == (3, 50, 33)
     assert len(runs) == 3
-    predictor.use(Options(flip=True, scales=(1.0, 0.5), keep=True))
+    predictor.use(PredictOptions(flip=True, scales=(1.0, 0.5), keep=True))
     assert predictor(photo()).confidence.shape == (50, 33)
     assert len(runs) == 7
 
@@ -85,7 +85,7 @@ def test_labels_and_their_confidence_come_of_one_run(
     assert (ids == plain.mask).all()
     assert confidence is not None
     assert (confidence == sure).all()
-    predictor.use(Options(flip=True))
+    predictor.use(PredictOptions(flip=True))
     ((ids, confidence),) = predictor.rated_maps(photo())
     assert (ids == predictor.label_map(photo())).all()
     assert confidence is not None
@@ -114,7 +114,7 @@ def test_a_result_without_a_model() -> None:
 def test_unsure_pixels_in_every_result(predictor: Predictor, tmp_path: Path) -> None:
     plain = predictor(photo())
     limit = float(np.median(plain.confidence))
-    predictor.use(Options(unsure=limit))
+    predictor.use(PredictOptions(unsure=limit))
     segmentation = predictor(photo())
     low = plain.confidence < np.float32(limit)
     assert 0.3 < low.mean() < 0.7
@@ -137,7 +137,7 @@ def test_unsure_pixels_in_every_result(predictor: Predictor, tmp_path: Path) -> 
 
 def test_a_class_that_is_called_unsure(make_model: MakeModel) -> None:
     predictor = Predictor(make_model(("sky", "road", "unsure")), device="cpu")
-    predictor.use(Options(unsure=0.5))
+    predictor.use(PredictOptions(unsure=0.5))
     found = predictor(photo())
     assert {"unsure", "unsure (no class)"} < {*found.area}
     assert sum(found.area.values()) == pytest.approx(1)
@@ -145,7 +145,7 @@ def test_a_class_that_is_called_unsure(make_model: MakeModel) -> None:
 
 def test_only_these_classes(predictor: Predictor) -> None:
     plain = predictor(photo())
-    predictor.use(Options(classes=("road",)))
+    predictor.use(PredictOptions(classes=("road",)))
     segmentation = predictor(photo())
     assert (segmentation.mask == np.where(plain.mask == 1, 1, 255)).all()
     share = (plain.mask == 1).mean()
@@ -155,14 +155,14 @@ def test_only_these_classes(predictor: Predictor) -> None:
     photographed = np.asarray(segmentation.overlay(legend=False)) == photo()
     assert photographed[plain.mask != 1].all()
     with pytest.raises(FullconvError, match="no class 'rood'; the nearest are road"):
-        predictor.use(Options(classes=("rood",)))
+        predictor.use(PredictOptions(classes=("rood",)))
     assert predictor.options.classes == ("road",)
 
 
 def test_every_head_has_its_own(make_model: MakeModel, tmp_path: Path) -> None:
     predictor = Predictor(with_heads(make_model), device="cpu")
     plain = predictor(photo())
-    predictor.use(Options(classes=("stone",), unsure=0.5, min_area=4, keep=True))
+    predictor.use(PredictOptions(classes=("stone",), unsure=0.5, min_area=4, keep=True))
     found = predictor(photo())
     materials = found.heads["materials"]
     assert set(np.unique(found.mask)) <= {0, 1, 2, 255}
@@ -189,10 +189,10 @@ def test_every_head_has_its_own(make_model: MakeModel, tmp_path: Path) -> None:
 
 def test_views_with_further_inputs(make_model: MakeModel) -> None:
     made = make_model()
-    depth = Input("depth", 1, (2000.0,), (700.0,))
+    depth = ExtraInput("depth", 1, (2000.0,), (700.0,))
     fuse(made.network, [1], "early")
     predictor = Predictor(replace(made, inputs=(depth,), fusion="early"), device="cpu")
-    predictor.use(Options(flip=True, scales=(0.5, 1.0)))
+    predictor.use(PredictOptions(flip=True, scales=(0.5, 1.0)))
     given = np.random.default_rng(0).uniform(500, 4000, (50, 33)).astype(np.float32)
     one = predictor(photo(), inputs=[given]).probability
     other = predictor(photo(), inputs=[np.full_like(given, 2000)]).probability
@@ -203,26 +203,26 @@ def test_views_with_further_inputs(make_model: MakeModel) -> None:
 def test_scales_of_a_model_that_resizes_and_of_tiles(predictor: Predictor) -> None:
     resizing = Predictor(replace(predictor.model, short_side=64), device="cpu")
     with pytest.raises(FullconvError) as caught:
-        resizing.use(Options(scales=(0.5, 1.0)))
+        resizing.use(PredictOptions(scales=(0.5, 1.0)))
     assert "resizes every image to 64 pixels on its shorter side" in caught.value.message
     assert "without --scales" in caught.value.hint
-    resizing.use(Options(flip=True))
+    resizing.use(PredictOptions(flip=True))
     assert resizing(photo()).mask.shape == (50, 33)
     tiled = Predictor(predictor.model, device="cpu", tile=64)
     with pytest.raises(FullconvError) as caught:
-        tiled.use(Options(scales=(0.5, 1.0)))
+        tiled.use(PredictOptions(scales=(0.5, 1.0)))
     assert "--scales and --tile do not go together" in caught.value.message
 
 
 OPTIONS = [
-    Options(flip=True),
-    Options(scales=(0.5, 1.0, 1.5)),
-    Options(unsure=0.5, classes=("sky", "road")),
-    Options(min_area=30),
+    PredictOptions(flip=True),
+    PredictOptions(scales=(0.5, 1.0, 1.5)),
+    PredictOptions(unsure=0.5, classes=("sky", "road")),
+    PredictOptions(min_area=30),
 ]
 
 
-def deployed(model: Model, *, labels_inside: bool = False) -> Deployed:
+def deployed(model: Model, *, labels_inside: bool = False) -> ExportedModel:
     """As of a file, whose graph is the network itself."""
     place = model.network.backbone.grids[0]
     about = {**model.config(), "labels_inside": labels_inside}
@@ -235,7 +235,7 @@ def deployed(model: Model, *, labels_inside: bool = False) -> Deployed:
         assert (scores.grid.stride, scores.grid.offset) == (place.stride, place.offset)
         return [scores.values.numpy()]
 
-    return Deployed(run, {**about, "grid": [place.stride, place.offset]}, "a.onnx")
+    return ExportedModel(run, {**about, "grid": [place.stride, place.offset]}, "a.onnx")
 
 
 def agree(one: Segmentation, other: Segmentation) -> None:
@@ -245,7 +245,7 @@ def agree(one: Segmentation, other: Segmentation) -> None:
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_exported_files_do_the_same(make_model: MakeModel, options: Options) -> None:
+def test_exported_files_do_the_same(make_model: MakeModel, options: PredictOptions) -> None:
     model = with_heads(make_model)
     predictor, file = Predictor(model, device="cpu", precision="float32"), deployed(model)
     for one in (predictor, file):
@@ -257,12 +257,16 @@ def test_exported_files_do_the_same(make_model: MakeModel, options: Options) -> 
 
 def test_a_file_with_labels_inside_has_no_scores(make_model: MakeModel) -> None:
     file = deployed(with_heads(make_model), labels_inside=True)
-    for options in (Options(flip=True), Options(unsure=0.5), Options(keep=True)):
+    for options in (
+        PredictOptions(flip=True),
+        PredictOptions(unsure=0.5),
+        PredictOptions(keep=True),
+    ):
         with pytest.raises(FullconvError) as caught:
             file.use(options)
         assert caught.value.message.startswith("a.onnx gives labels and no scores: prob")
         assert caught.value.hint == "fullconv export MODEL --format onnx   # without --with-labels"
-    file.use(Options(min_area=30, classes=("road",)))
+    file.use(PredictOptions(min_area=30, classes=("road",)))
     found = file(photo())
     assert set(np.unique(found.mask)) <= {1, 255}
     with pytest.raises(FullconvError, match="no scores"):
@@ -291,8 +295,8 @@ class Red(Segmenter):
         return {"far": Labels(("near", "far"))} if self.further else {}
 
     @property
-    def inputs(self) -> tuple[Input, ...]:
-        return (Input("depth", 1, (0.0,), (1.0,)),) if self.further else ()
+    def inputs(self) -> tuple[ExtraInput, ...]:
+        return (ExtraInput("depth", 1, (0.0,), (1.0,)),) if self.further else ()
 
     def labels_in(self, planes: np.ndarray) -> list[np.ndarray]:
         maps = [(planes[..., 0] > 127).astype(np.uint8)]

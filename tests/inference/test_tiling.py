@@ -21,9 +21,9 @@ from fullconv.inference.tiling import (
     Span,
     Tiles,
     bytes_per_pixel,
-    difference,
-    why_not_exact,
-    window_of,
+    inexact_operations,
+    whole_image_difference,
+    window_reader,
 )
 from fullconv.network.backbone import build
 from fullconv.network.fcn import FCN
@@ -90,7 +90,7 @@ def largest_difference(net: FCN, size: tuple[int, int], tile: int) -> float:
     whole = net(image[None])
     scores, labels = whole.full(), whole.labels()
     worst, covered = 0.0, torch.zeros(size)
-    for rows, columns, part in Tiles(net, net, tile=tile).scores(size, window_of(image)):
+    for rows, columns, part in Tiles(net, net, tile=tile).scores(size, window_reader(image)):
         here = (..., slice(*rows), slice(*columns))
         covered[here] += 1
         worst = max(worst, float((part.full() - scores[here]).abs().max()))
@@ -114,7 +114,7 @@ def test_tiles_give_the_scores_and_labels_of_the_whole_image(
     backbone: Any, stride: int, size: tuple[int, int]
 ) -> None:
     net = network(backbone, stride=stride)
-    assert why_not_exact(net) == ()
+    assert inexact_operations(net) == ()
     assert largest_difference(net, size, tile=256) < 1e-12
 
 
@@ -132,7 +132,7 @@ def test_tiles_give_the_scores_and_labels_of_the_whole_image(
 )
 def test_every_way_to_read_the_scores(options: dict[str, Any]) -> None:
     net = network("test_resnet", **{"stride": 8, **options})
-    assert why_not_exact(net) == ()
+    assert inexact_operations(net) == ()
     for step in net.skip_upsampling.values():  # no bilinear interpolation any more
         step.weight.copy_(torch.rand_like(step.weight))
     assert largest_difference(net, (71, 391), tile=64) < 1e-12
@@ -190,7 +190,7 @@ def test_a_smaller_halo_is_not_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Tiles, "window", smaller)
     image = noise(64, 640)
     tiles = Tiles(net, net, tile=64)
-    assert difference(tiles, image, [4]).scores > 1e-6
+    assert whole_image_difference(tiles, image, [4]).scores > 1e-6
 
 
 def test_the_halo_is_what_the_receptive_field_and_the_readings_take() -> None:
@@ -244,12 +244,12 @@ def test_an_operation_that_sees_the_whole_image_is_named_and_its_seams_are_blend
     assert not tiles.exact
     assert any("mean" in reason or "pool" in reason for reason in tiles.reasons)
     image = noise(203, 317) * torch.linspace(0, 1, 317, dtype=torch.float64)
-    found = difference(tiles, image, [4])
+    found = whole_image_difference(tiles, image, [4])
     assert 1e-6 < found.scores < found.spread
     assert 0 < found.labels < 0.2 * found.pixels == 0.2 * 203 * 317
     # Between two neighbouring pixels nothing jumps, at seams either.
     full = torch.zeros(4, 203, 317, dtype=torch.float64)
-    for rows, columns, part in tiles.scores((203, 317), window_of(image)):
+    for rows, columns, part in tiles.scores((203, 317), window_reader(image)):
         full[:, slice(*rows), slice(*columns)] = part.full()[0]
     whole = net(image[None]).full()[0]
     for axis in (1, 2):
@@ -266,7 +266,7 @@ def test_blended_tiles_of_a_network_without_context_are_the_whole_image(
     options: dict[str, Any], size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Weights that do not add up to 1, or a cell in the wrong place, would show."""
-    monkeypatch.setattr(tiles_file, "why_not_exact", lambda network: ("said so here",))
+    monkeypatch.setattr(tiles_file, "inexact_operations", lambda network: ("said so here",))
     net = network(nn.Conv2d(3, 6, 8, stride=8), stride=8, **options)
     assert largest_difference(net, size, tile=64) < 1e-12
 
@@ -280,7 +280,7 @@ def test_neighbours_that_are_not_kept_are_computed_again(monkeypatch: pytest.Mon
         return net(images)
 
     def values() -> Iterator[Tensor]:
-        for *_, part in Tiles(net, run, tile=64).scores((150, 310), window_of(image)):
+        for *_, part in Tiles(net, run, tile=64).scores((150, 310), window_reader(image)):
             yield part.values
 
     kept = list(values())
@@ -298,13 +298,13 @@ def test_neighbours_that_are_not_kept_are_computed_again(monkeypatch: pytest.Mon
     ],
 )
 def test_why_tiles_are_not_exact(make: Any, said: str) -> None:
-    assert any(said in reason for reason in why_not_exact(make()))
+    assert any(said in reason for reason in inexact_operations(make()))
 
 
 def test_a_field_that_was_only_measured_proves_nothing(small: FCN) -> None:
     net = network("test_resnet", stride=32)
     net.backbone.traced = (Grid(32, 0, float("inf")),)
-    assert why_not_exact(net) == ("no bound of the receptive field is known",)
+    assert inexact_operations(net) == ("no bound of the receptive field is known",)
 
 
 def test_a_window_takes_no_more_than_the_budget(small: FCN) -> None:

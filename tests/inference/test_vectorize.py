@@ -17,7 +17,7 @@ from scipy import ndimage
 from fullconv.core.labels import Labels
 from fullconv.data.annotations.convert import convert
 from fullconv.data.io.masks import read_values
-from fullconv.inference.vectorize import coco, geojson, outlines
+from fullconv.inference.vectorize import coco, geojson, trace_outlines
 
 LABELS = Labels(("sky", "road", "tree"))
 IDS = arrays(
@@ -39,7 +39,7 @@ def painted(rings: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
 def test_outlines_rasterised_give_the_ids_back(ids: np.ndarray) -> None:
     again = np.full(ids.shape, 255, np.uint8)
     seen = np.zeros(ids.shape, int)
-    for region in outlines(ids, LABELS):
+    for region in trace_outlines(ids, LABELS):
         inside = painted(list(region.rings), ids.shape)
         again[inside] = region.class_id
         seen += inside
@@ -55,7 +55,7 @@ def test_outlines_rasterised_give_the_ids_back(ids: np.ndarray) -> None:
 
 @given(IDS)
 def test_rings_turn_as_they_should_and_meet_no_point_twice(ids: np.ndarray) -> None:
-    for region in outlines(ids, LABELS):
+    for region in trace_outlines(ids, LABELS):
         for number, ring in enumerate(region.rings):
             points = [tuple(point) for point in ring.tolist()]
             assert len(set(points)) == len(points) >= 4
@@ -78,7 +78,7 @@ def along(start: np.ndarray, step: np.ndarray) -> list[tuple[int, int]]:
 def test_a_ring_of_pixels_that_touches_itself_in_a_corner() -> None:
     """The hole and the outside meet in one point; neither ring goes through it twice."""
     ids = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 255]], np.uint8)
-    (outer, sky) = outlines(ids, LABELS)
+    (outer, sky) = trace_outlines(ids, LABELS)
     assert [ring.tolist() for ring in outer.rings] == [
         [[0, 0], [3, 0], [3, 2], [2, 2], [2, 3], [0, 3]],
         [[1, 2], [2, 2], [2, 1], [1, 1]],

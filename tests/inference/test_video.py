@@ -19,14 +19,14 @@ from PIL import Image
 
 from fullconv.core.errors import FullconvError, UnwrittenError
 from fullconv.core.labels import Labels
-from fullconv.data.io.extra_channels import Input
-from fullconv.inference.input_files import find_named
-from fullconv.inference.options import Options
+from fullconv.data.io.extra_channels import ExtraInput
+from fullconv.inference.input_files import find_inputs
+from fullconv.inference.options import PredictOptions
 from fullconv.inference.predictor import Predictor
-from fullconv.inference.result_files import is_result
+from fullconv.inference.result_files import is_own_output
 from fullconv.inference.segmentation import Segmentation
 from fullconv.inference.video import KINDS, predict_video
-from fullconv.inference.writers import spare_images
+from fullconv.inference.writers import refuse_overwriting_inputs
 from fullconv.models.model import Model
 from fullconv.visualization import overlay as draw
 
@@ -106,7 +106,7 @@ def test_the_legend_of_an_overlay_shows_what_is_not_painted(
 
 def test_labels_are_repeated_between(predictor: Predictor, tmp_path: Path) -> None:
     source = film(tmp_path / "clip.mkv")
-    predictor.use(Options(every=3))
+    predictor.use(PredictOptions(every=3))
     facts = predict_video(predictor, source, tmp_path / "a", ["mask"])
     assert (facts["frames"], facts["labelled"]) == (8, 3)
     wanted = [predictor(frame).mask for frame in pixels_of(source)]
@@ -147,7 +147,7 @@ def test_odd_sides_and_more_than_255_classes(make_model: MakeModel, tmp_path: Pa
 def test_heads_and_options(tmp_path: Path) -> None:
     model = lively(stride=8, head="things", heads={"materials": Labels(("wood", "stone"))})
     predictor = Predictor(model, device="cpu")
-    predictor.use(Options(unsure=0.7))
+    predictor.use(PredictOptions(unsure=0.7))
     source = film(tmp_path / "clip.mkv", EVEN[:2], size=(160, 224))
     facts = predict_video(predictor, source, tmp_path / "a", ["mask", "color"])
     wanted = predictor(pixels_of(source)[0])
@@ -223,7 +223,7 @@ def test_what_makes_no_sense(predictor: Predictor, tmp_path: Path) -> None:
 
 
 def test_a_model_that_takes_more(make_model: MakeModel, tmp_path: Path) -> None:
-    depth = Input("depth", 1, (2000.0,), (700.0,))
+    depth = ExtraInput("depth", 1, (2000.0,), (700.0,))
     model = replace(make_model(), inputs=(depth,), fusion="early")
     error = refused(Predictor(model, device="cpu"), film(tmp_path / "clip.mkv", EVEN[:2]))
     assert "the model takes depth beside each image, which" in error.message
@@ -243,7 +243,7 @@ class Bright:
     interrupted at a frame."""
 
     inputs = ()
-    options = Options()
+    options = PredictOptions()
 
     def __init__(self, last: int = -1) -> None:
         self.left = last
@@ -303,14 +303,14 @@ def test_results_are_no_videos_to_label(tmp_path: Path) -> None:
     facts = predict_video(Bright(), source, tmp_path / "film", KINDS)  # type: ignore[arg-type]
     results = [Path(path) for path in facts["files"] if not path.endswith(".json")]
     assert len(results) == 4
-    assert all(map(is_result, results))
+    assert all(map(is_own_output, results))
     left_out: list[Path] = []
-    assert find_named([tmp_path], left_out) == [(own, Path(own.stem)), (source, Path("film"))]
+    assert find_inputs([tmp_path], left_out) == [(own, Path(own.stem)), (source, Path("film"))]
     assert sorted(left_out) == sorted(results)
     for name in ("film_overlay.mp4", "film_overlay.mkv", "film_legend.png"):
         found = [(source, Path("film")), (tmp_path / name, Path(name).with_suffix(""))]
         with pytest.raises(
             FullconvError, match=f"the overlay of .* would be written over .*{name}"
         ):
-            spare_images(found, tmp_path, ["overlay"])
-        spare_images(found, tmp_path, ["json"])
+            refuse_overwriting_inputs(found, tmp_path, ["overlay"])
+        refuse_overwriting_inputs(found, tmp_path, ["json"])

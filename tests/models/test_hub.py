@@ -20,9 +20,9 @@ import fullconv as fc
 from fullconv.cli.main import run
 from fullconv.core.errors import DownloadError, FullconvError
 from fullconv.core.settings import Settings
-from fullconv.models.hub import HubName, is_hub_name, local, parse
+from fullconv.models.hub import HubName, is_hub_name, parse_hub_name, resolve_hub_name
 from fullconv.models.model import Model, load_model, save_model
-from fullconv.training.auto_settings import decide
+from fullconv.training.auto_settings import resolve_settings
 
 NAME = "hf://someone/streets"
 MakeModel = Callable[..., Model]
@@ -57,7 +57,7 @@ def test_a_model_from_the_hub_is_the_very_model(there: stand_in.Hub, model_folde
 
 
 def test_nothing_is_fetched_but_what_a_model_needs(there: stand_in.Hub) -> None:
-    folder = local(NAME)
+    folder = resolve_hub_name(NAME)
     assert set(there.fetched()) == {"config.json", "model.safetensors"}
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
 
@@ -65,9 +65,9 @@ def test_nothing_is_fetched_but_what_a_model_needs(there: stand_in.Hub) -> None:
 def test_what_is_in_the_cache_is_not_fetched_again_unless_it_changed(
     there: stand_in.Hub, make_model: MakeModel, tmp_path: Path
 ) -> None:
-    first = local(NAME)
+    first = resolve_hub_name(NAME)
     there.requests.clear()
-    assert local(NAME) == first
+    assert resolve_hub_name(NAME) == first
     assert there.fetched() == []
     names = ("one", "two")
     there.repos["someone/streets"].add(files_of(save_model(make_model(names), tmp_path / "model")))
@@ -90,12 +90,12 @@ def test_branches_and_commits_are_revisions(
 def test_without_network_the_cache_is_enough(
     there: stand_in.Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = local(NAME)
+    folder = resolve_hub_name(NAME)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # where nothing listens
-    assert local(NAME) == folder
+    assert resolve_hub_name(NAME) == folder
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert local(NAME) == folder
+    assert resolve_hub_name(NAME) == folder
     there.requests.clear()
     error = refused("hf://someone/else")
     assert error.message == (
@@ -196,19 +196,19 @@ def test_a_hub_that_is_ill(there: stand_in.Hub) -> None:
 def test_what_is_no_name(name: str) -> None:
     assert is_hub_name(name)
     with pytest.raises(FullconvError, match="is no name of a model on the hub: expected hf://USER"):
-        parse(name)
+        parse_hub_name(name)
 
 
 def test_names() -> None:
-    assert parse("a/b") == HubName("a/b")
-    assert str(parse("hf:/a_1/b-2.c@refs/pr/1")) == "hf://a_1/b-2.c@refs/pr/1"
+    assert parse_hub_name("a/b") == HubName("a/b")
+    assert str(parse_hub_name("hf:/a_1/b-2.c@refs/pr/1")) == "hf://a_1/b-2.c@refs/pr/1"
     assert not is_hub_name("runs/hf")
-    assert local("runs/hf") == Path("runs/hf")
+    assert resolve_hub_name("runs/hf") == Path("runs/hf")
 
 
 def test_a_training_may_start_from_one() -> None:
     settings = Settings(init_from=NAME)
-    assert decide(settings, None)[0].start == NAME
+    assert resolve_settings(settings, None)[0].start == NAME
 
 
 def test_every_command_that_takes_a_model_takes_one_of_the_hub(

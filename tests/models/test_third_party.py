@@ -19,8 +19,8 @@ import fullconv as fc
 from fullconv.cli.main import run
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
-from fullconv.models.model import is_foreign, load_model, save_model
-from fullconv.models.third_party import load_foreign
+from fullconv.models.model import is_third_party, load_model, save_model
+from fullconv.models.third_party import load_third_party
 from fullconv.network.paper import torchvision_fcn
 
 WIDTH = 1 / 16
@@ -273,12 +273,12 @@ def test_what_is_no_model_is_said(tv_file: tuple[nn.Module, Path], tmp_path: Pat
     with pytest.raises(FullconvError, match="holds no weights of fcn_resnet50"):
         load_model("torchvision:fcn_resnet50", weights=resnet)
     with pytest.raises(FullconvError, match=r"gone\.pth cannot be read: No such file"):
-        load_foreign(tmp_path / "gone.pth")
+        load_third_party(tmp_path / "gone.pth")
 
 
 def test_a_model_of_ours_has_its_own_weights(model_folder: Path) -> None:
-    assert not is_foreign(model_folder)
-    assert not is_foreign(model_folder / "model.safetensors")
+    assert not is_third_party(model_folder)
+    assert not is_third_party(model_folder / "model.safetensors")
     with pytest.raises(FullconvError, match="has its own weights and classes"):
         load_model(model_folder, weights="a.pth")
 

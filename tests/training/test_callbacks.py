@@ -11,7 +11,7 @@ import torch
 
 from fullconv.core.errors import FullconvError
 from fullconv.evaluation.metrics import Metrics
-from fullconv.training.callbacks import COLUMNS, Guards, Reporter
+from fullconv.training.callbacks import COLUMNS, Reporter, TrainingGuards
 
 
 def trainer(**facts):
@@ -87,7 +87,7 @@ def test_the_loss_so_far_survives_a_stop(tmp_path):
 
 
 def test_collapse_is_said_once_after_three_epochs(capsys):
-    guards = Guards(("sky", "road"))
+    guards = TrainingGuards(("sky", "road"))
     for _ in range(2):
         guards.on_validation_end(trainer(), module([[10, 0], [10, 0]]))
     assert capsys.readouterr().err == ""
@@ -99,7 +99,7 @@ def test_collapse_is_said_once_after_three_epochs(capsys):
 
 
 def test_a_recovery_resets_the_guard_and_one_class_data_is_fine(capsys):
-    guards = Guards(("sky", "road"))
+    guards = TrainingGuards(("sky", "road"))
     for confusion in ([[10, 0], [10, 0]], [[10, 0], [0, 10]], [[10, 0], [10, 0]]):
         guards.on_validation_end(trainer(), module(confusion))
     for _ in range(5):
@@ -110,7 +110,7 @@ def test_a_recovery_resets_the_guard_and_one_class_data_is_fine(capsys):
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_names_step_and_rate(loss):
     with pytest.raises(FullconvError, match=r"at step 10 \(epoch 1, learning rate 0.001\)") as e:
-        Guards(("a", "b")).on_train_batch_end(
+        TrainingGuards(("a", "b")).on_train_batch_end(
             trainer(), None, {"loss": torch.tensor(loss)}, None, 0
         )
     assert e.value.hint.startswith("--lr 0.00025")

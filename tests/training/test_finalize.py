@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from fullconv.core.labels import Labels
 from fullconv.core.settings import Settings
-from fullconv.data.layouts.dataset import read
+from fullconv.data.layouts.dataset import load_dataset
 from fullconv.evaluation.evaluate import evaluate
-from fullconv.evaluation.per_image import ImageCounts, weights_of
+from fullconv.evaluation.per_image import SplitConfusions, weights_of
 from fullconv.models.model import Model, load_model, save_model
 from fullconv.network.fcn import FCN
 from fullconv.training import finalize as finishing
@@ -31,7 +31,7 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def run(tmp_path: Path, scenes: Path, make_model: Callable[..., Model]) -> Path:
     """A run whose training has just ended."""
-    labels = read(scenes).labels
+    labels = load_dataset(scenes).labels
     model = make_model(labels.names, colors=labels.colors, metrics=BEFORE)
     save_model(model, tmp_path / "run" / "model")
     return tmp_path / "run"
@@ -41,7 +41,7 @@ def test_the_metrics_are_those_of_evaluate(
     run: Path, scenes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(finishing, "computes_in_bfloat16", lambda _: True)
-    metrics = finish(run, read(scenes), "val", CPU, None, Settings())
+    metrics = finish(run, load_dataset(scenes), "val", CPU, None, Settings())
     expected = evaluate(run, scenes, split="val").to_dict()
     assert metrics == {**expected, "epoch": 3}
     assert json.loads((run / "metrics.json").read_text()) == metrics
@@ -49,7 +49,7 @@ def test_the_metrics_are_those_of_evaluate(
     assert model.metrics == metrics
     assert model.bfloat16_disagreement is not None
     assert 0 <= model.bfloat16_disagreement < 0.2
-    counts = ImageCounts.read(run / "counts_val.npz")
+    counts = SplitConfusions.read(run / "counts_val.npz")
     assert counts.head().confusion().tolist() == metrics["confusion"]
     assert counts.weights == weights_of(run)  # of the model as it is now
 
@@ -58,7 +58,7 @@ def test_without_bfloat16_nothing_is_compared(
     run: Path, scenes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(finishing, "computes_in_bfloat16", lambda _: False)
-    finish(run, read(scenes), "val", CPU, None, Settings())
+    finish(run, load_dataset(scenes), "val", CPU, None, Settings())
     assert load_model(run).bfloat16_disagreement is None
 
 
@@ -72,7 +72,7 @@ def test_values_of_the_mask_files_are_those_of_the_data(
     data = shutil.copytree(scenes, tmp_path / "data")
     table = (data / "dataset.toml").read_text()
     (data / "dataset.toml").write_text(table + '\n[map]\n255 = "ignore"\n')
-    finish(run, read(data), "val", CPU, None, Settings())
+    finish(run, load_dataset(data), "val", CPU, None, Settings())
     assert load_model(run).bfloat16_disagreement is not None
 
 
@@ -95,11 +95,11 @@ def test_a_network_that_does_not_run_in_bfloat16_is_still_finished(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(finishing, "computes_in_bfloat16", lambda _: True)
-    labels = read(scenes).labels
+    labels = load_dataset(scenes).labels
     network = FCN(Stubborn(), len(labels), stride=8)
     model = Model(network, Labels(labels.names), network.backbone.card, metrics=BEFORE)
     save_model(model, tmp_path / "run" / "model")
-    metrics = finish(tmp_path / "run", read(scenes), "val", CPU, Stubborn(), Settings())
+    metrics = finish(tmp_path / "run", load_dataset(scenes), "val", CPU, Stubborn(), Settings())
     assert metrics["epoch"] == 3
     assert (tmp_path / "run" / "metrics.json").is_file()
     assert "does not run in bfloat16" in capsys.readouterr().err

@@ -22,7 +22,7 @@ from fullconv.data.check.check import check
 from fullconv.data.layouts.pairing import Pair
 from fullconv.data.synthetic import scenes as drawn
 from fullconv.training import image_sheets as album
-from fullconv.training.auto_settings import balanced_weights
+from fullconv.training.auto_settings import inverse_sqrt_frequency
 from fullconv.training.callbacks import Checkpoints
 from fullconv.training.image_logger import choose
 from fullconv.training.lightning_module import Training
@@ -70,7 +70,7 @@ def test_what_is_chosen_shows_nearly_as_much_as_any_choice_could(
     values = st.lists(st.sampled_from((0, 1, 40, 900)), min_size=classes, max_size=classes)
     rows = given_data.draw(st.lists(values, min_size=images, max_size=images))
     counts = np.array(rows, float)
-    weights = np.array(balanced_weights(counts.sum(axis=0).astype(int).tolist()))
+    weights = np.array(inverse_sqrt_frequency(counts.sum(axis=0).astype(int).tolist()))
 
     def worth(chosen: Any) -> float:
         total = np.maximum(counts.sum(axis=1, keepdims=True), 1)

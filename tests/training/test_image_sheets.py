@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fullconv.core.labels import Labels
-from fullconv.data.io.extra_channels import Input
+from fullconv.data.io.extra_channels import ExtraInput
 from fullconv.training.image_sheets import Crop, Labelled, as_seen, batches_sheet, epoch_sheet, save
 from fullconv.visualization import contact_sheet
 from fullconv.visualization import overlay as draw
 
 LABELS = Labels(("sky", "road"), ((10, 200, 30), (200, 20, 90)))
 OTHER = Labels(("far", "near"), ((1, 60, 250), (250, 160, 0)), ignore_index=7)
-DEPTH = Input("depth", 1, (300.0,), (50.0,))
-HHA = Input("hha", 3, (1.0, 2.0, 3.0), (1.0, 2.0, 4.0))
+DEPTH = ExtraInput("depth", 1, (300.0,), (50.0,))
+HHA = ExtraInput("hha", 3, (1.0, 2.0, 3.0), (1.0, 2.0, 4.0))
 PHOTO = (90, 100, 110)
 
 
@@ -135,7 +135,7 @@ def test_captions_say_which_share_of_the_labelled_pixels_is_right(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     said: list[str] = []
-    real = contact_sheet.grid
+    real = contact_sheet.contact_sheet
 
     def grid(rows: Any, titles: Any, captions: Any, **options: Any) -> Any:
         said.extend(captions)

@@ -13,7 +13,7 @@ from fullconv.core.labels import Labels
 from fullconv.models.model import Model
 from fullconv.network.backbone_card import BackboneCard
 from fullconv.network.fcn import FCN
-from fullconv.training.initial_model import take_over
+from fullconv.training.initial_model import transfer_weights
 
 LABELS = Labels(("sky", "road", "tree"))
 OTHERS = Labels(("cat", "dog", "tree"))
@@ -51,7 +51,7 @@ def fresh(stride: int, labels: Labels = LABELS, *, upsampling: str = "bilinear")
 
 
 def begun(network: FCN, labels: Labels, earlier: Model) -> str:
-    return take_over(Model(network, labels, earlier.card), earlier)
+    return transfer_weights(Model(network, labels, earlier.card), earlier)
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -18,7 +18,7 @@ from fullconv.models.model import Model
 from fullconv.network.backbone_card import BackboneCard
 from fullconv.network.fcn import FCN
 from fullconv.network.scores import Scores
-from fullconv.training.auto_settings import mean_rate
+from fullconv.training.auto_settings import mean_loss_lr
 from fullconv.training.callbacks import Checkpoints
 from fullconv.training.lightning_module import Training
 
@@ -183,7 +183,7 @@ def test_the_converted_rate_moves_weights_as_the_summed_loss_does():
     layer = nn.Conv2d(4, 3, 1).double()
     weight, bias = (p.detach().clone() for p in layer.parameters())
     moved = [torch.zeros_like(weight), torch.zeros_like(bias)]
-    rate = mean_rate(summed, labelled)
+    rate = mean_loss_lr(summed, labelled)
     ours = torch.optim.SGD(
         [
             {"params": [layer.weight], "lr": rate, "weight_decay": decay / labelled},

@@ -16,7 +16,7 @@ from fullconv.core.labels import Labels
 from fullconv.data.synthetic import scenes as drawn
 from fullconv.models.model import load_model
 from fullconv.models.run import Stage
-from fullconv.training.staged import table
+from fullconv.training.staged import stages_table
 from fullconv.training.train import Run, train
 
 SMALL: dict[str, Any] = {
@@ -123,7 +123,7 @@ def test_the_table_shows_gain_and_cost() -> None:
         Stage("FCN-16s", "b", 0.5625, 0.85, 0.0625, 0.9987, 2, 120.0),
         Stage("FCN-8s", "c", None, None, None, 1.0, 2, 150.0),
     ]
-    lines = table(stages).splitlines()
+    lines = stages_table(stages).splitlines()
     assert lines[1].split() == ["FCN-32s", "50.0%", "80.0%", "1.5", "min"]
     assert lines[2].split() == ["FCN-16s", "56.2%", "+6.2", "85.0%", "99.87%", "2.0", "min"]
     assert lines[3].split() == ["FCN-8s", "-", "-", "100.00%", "2.5", "min"]

@@ -23,8 +23,8 @@ from fullconv.core.errors import FullconvError, StoppedError
 from fullconv.core.settings import Settings
 from fullconv.data.check.check import check
 from fullconv.data.io.masks import read_values, write_mask
-from fullconv.data.layouts.extra_folders import measured, with_inputs
-from fullconv.data.loading.dataset import Samples, ShuffledBatches
+from fullconv.data.layouts.extra_folders import with_channel_statistics, with_extra_inputs
+from fullconv.data.loading.dataset import ResumableBatchSampler, SegmentationDataset
 from fullconv.data.synthetic import scenes as drawn
 from fullconv.evaluation.masking_probe import probe
 from fullconv.models.model import Model, load_model, save_model
@@ -434,8 +434,8 @@ def test_a_step_of_several_passes_is_that_of_all_their_images(scenes, tmp_path):
     )
     model = load_model(earlier.model)
     score = model.network.score["stride32"]
-    samples = Samples(check(scenes).dataset.splits["train"], model.labels)
-    order = [i for [(i, _)] in ShuffledBatches(14, 1, seed=0)]
+    samples = SegmentationDataset(check(scenes).dataset.splits["train"], model.labels)
+    order = [i for [(i, _)] in ResumableBatchSampler(14, 1, seed=0)]
     moved = {}
     for step in (order[:7], order[7:]):
         score.zero_grad()
@@ -542,7 +542,7 @@ def test_the_depth_must_be_there(fused, both_kinds, tmp_path):
 def test_a_model_of_images_is_where_depth_begins(both_kinds, tmp_path):
     plain = train(both_kinds, out=tmp_path / "plain", **{**SMALL, "epochs": 1})
     report = check(both_kinds)
-    dataset = measured(with_inputs(report.dataset, ["depth"]))
+    dataset = with_channel_statistics(with_extra_inputs(report.dataset, ["depth"]))
     settings = Settings.from_dict({**SETTLED, "start": str(plain.model), "fusion": "late"})
     late = training.fresh_model(
         replace(report, dataset=dataset), replace(settings, inputs="depth"), None, quiet=True

@@ -10,14 +10,22 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fullconv.visualization.plots import HEIGHT, WIDTH, Line, alone, bar_chart, line_chart, ticks
+from fullconv.visualization.plots import (
+    HEIGHT,
+    WIDTH,
+    Line,
+    bar_chart,
+    line_chart,
+    standalone_svg,
+    ticks,
+)
 
 SVG = "{http://www.w3.org/2000/svg}"
 numbers = st.floats(-1e6, 1e6) | st.floats(-1e100, 1e100) | st.just(math.nan)
 
 
 def parsed(chart: str) -> ElementTree.Element:
-    return ElementTree.fromstring(alone(chart))
+    return ElementTree.fromstring(standalone_svg(chart))
 
 
 def places(chart: str) -> list[tuple[float, float]]:
@@ -100,7 +108,7 @@ def test_ticks_are_few_and_round(low: float, size: float) -> None:
 
 
 def test_a_chart_alone_has_its_colours_for_light_and_dark() -> None:
-    text = alone(line_chart([Line("a", [(0, 1.0)])], across="x", said="a"))
+    text = standalone_svg(line_chart([Line("a", [(0, 1.0)])], across="x", said="a"))
     assert text.startswith('<svg xmlns="http://www.w3.org/2000/svg" class="chart"')
     assert text.count("<style>") == 1
     assert "prefers-color-scheme: dark" in text

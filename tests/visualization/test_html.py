@@ -14,7 +14,7 @@ from PIL import Image
 
 from fullconv.visualization.html import (
     bar,
-    bounded,
+    downscale_to,
     element,
     fragment,
     image_node,
@@ -95,6 +95,6 @@ def test_images_are_bounded_and_inside(
     kind, _, content = node.attrib["src"].partition(";base64,")
     assert kind == ("data:image/jpeg" if photo else "data:image/png")
     with Image.open(io.BytesIO(base64.b64decode(content))) as found:
-        assert found.size == expected == bounded(image, 640).size
+        assert found.size == expected == downscale_to(image, 640).size
         assert np.abs(np.asarray(found.convert("RGB")).astype(int) - (200, 30, 90)).max() < 6
     assert node.attrib["alt"] == 'a "photo"'

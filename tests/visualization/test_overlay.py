@@ -295,7 +295,7 @@ def test_grid_lays_out_columns_titles_captions_and_legend(texts: list[str]) -> N
     image = np.full((30, 40, 3), (90, 10, 200), dtype=np.uint8)
     ids = np.zeros((30, 40), dtype=np.uint8)
     ids[:, 20:] = 1
-    sheet = contact_sheet.grid(
+    sheet = contact_sheet.contact_sheet(
         [[image, ids], [image, ids]], ["photo", "truth"], ["a", "b"], labels=LABELS
     )
     assert sorted(texts) == sorted(["photo", "truth", "a", "b", "sky", "road", "person"])
@@ -309,18 +309,18 @@ def test_grid_lays_out_columns_titles_captions_and_legend(texts: list[str]) -> N
 
 
 def test_grid_shows_ignore_in_its_legend_only_where_there_is_some(texts: list[str]) -> None:
-    contact_sheet.grid([[IDS]], ["truth"], labels=LABELS)
+    contact_sheet.contact_sheet([[IDS]], ["truth"], labels=LABELS)
     assert sorted(texts) == sorted(["truth", "sky", "road", "person", "ignore"])
 
 
 def test_grid_scales_maps_without_inventing_colours_and_photos_smoothly() -> None:
     ids = np.random.default_rng(0).integers(0, 3, (700, 1000)).astype(np.uint8)
-    sheet = np.asarray(contact_sheet.grid([[ids]], ["ids"], labels=LABELS))
+    sheet = np.asarray(contact_sheet.contact_sheet([[ids]], ["ids"], labels=LABELS))
     known = {*LABELS.colors, (255, 255, 255)}
     middle = sheet[120:300, 60:400].reshape(-1, 3)
     assert {tuple(pixel) for pixel in np.unique(middle, axis=0).tolist()} <= known
     noise = photo(700, 1000)
-    sheet = np.asarray(contact_sheet.grid([[noise]], ["photo"]))
+    sheet = np.asarray(contact_sheet.contact_sheet([[noise]], ["photo"]))
     assert sheet[120:300, 60:400].std() < 0.8 * noise.std()  # averaged, not picked
 
 
@@ -328,7 +328,9 @@ def test_grid_keeps_narrow_and_mixed_images_apart() -> None:
     tall = np.full((90, 30, 3), (1, 2, 3), dtype=np.uint8)
     wide = np.full((20, 60, 3), (200, 2, 3), dtype=np.uint8)
     sheet = np.asarray(
-        contact_sheet.grid([[tall, wide]], ["a very long title of a column", "b"], cell=120)
+        contact_sheet.contact_sheet(
+            [[tall, wide]], ["a very long title of a column", "b"], cell=120
+        )
     )
     assert (sheet == (1, 2, 3)).all(axis=-1).sum() == 120 * 360
     assert (sheet == (200, 2, 3)).all(axis=-1).sum() == 120 * 40
@@ -362,19 +364,22 @@ def test_grid_keeps_narrow_and_mixed_images_apart() -> None:
         ),
         (lambda: draw.legend(LABELS, width=0), r"legend 0 pixels wide"),
         (
-            lambda: contact_sheet.grid([], ["a"]),
+            lambda: contact_sheet.contact_sheet([], ["a"]),
             r"0 rows? .*nothing to draw|0 row\(s\).*nothing to draw",
         ),
         (
-            lambda: contact_sheet.grid([[photo(3, 3)]], ["a", "b"]),
+            lambda: contact_sheet.contact_sheet([[photo(3, 3)]], ["a", "b"]),
             r"row 0 has 1 image\(s\).*2 titles: a, b",
         ),
         (
-            lambda: contact_sheet.grid([[photo(3, 3)]], ["a"], ["x", "y"]),
+            lambda: contact_sheet.contact_sheet([[photo(3, 3)]], ["a"], ["x", "y"]),
             r"2 caption\(s\) for 1 row",
         ),
-        (lambda: contact_sheet.grid([[IDS]], ["a"]), r"needs the class table"),
-        (lambda: contact_sheet.grid([[photo(3, 3)]], ["a"], cell=0), r"column 0 pixels wide"),
+        (lambda: contact_sheet.contact_sheet([[IDS]], ["a"]), r"needs the class table"),
+        (
+            lambda: contact_sheet.contact_sheet([[photo(3, 3)]], ["a"], cell=0),
+            r"column 0 pixels wide",
+        ),
     ],
 )
 def test_mistakes_are_explained(call: Any, message: str) -> None:

@@ -50,12 +50,12 @@ def name_of(model: Path) -> str:
     return path.stem if path.is_file() else path.name
 
 
-def let_go(stream: TextIO) -> None:
+def detach_stream(stream: TextIO) -> None:
     """Sends what is still to be written nowhere, or Python itself would stumble over it on exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def emit(facts: dict[str, Any], text: str, as_json: bool, *, ahead: str = "") -> None:
+def print_result(facts: dict[str, Any], text: str, as_json: bool, *, ahead: str = "") -> None:
     """The result, as text that may end with the command to type next, or as one JSON object."""
     text = text.rstrip("\n") + (f"\n{_NEXT}{ahead}" if ahead else "")
     if isinstance(sys.stderr, _Nowhere):  # results alone
@@ -64,11 +64,11 @@ def emit(facts: dict[str, Any], text: str, as_json: bool, *, ahead: str = "") ->
     try:
         print(json.dumps(facts) if as_json else translate(text), flush=True)
     except BrokenPipeError:
-        let_go(sys.stdout)
+        detach_stream(sys.stdout)
 
 
 @contextmanager
-def counting(what: str, *, shown: bool = True) -> Iterator[Any]:
+def progress_bar(what: str, *, shown: bool = True) -> Iterator[Any]:
     """A bar on a terminal that counts images, with how many a second and the time left; elsewhere
     a line with the same every half a minute."""
     if not (shown and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"):
@@ -113,7 +113,7 @@ def _lines_of(what: str) -> Callable[[int, int], None]:
 
 
 @contextmanager
-def results_only() -> Iterator[None]:
+def silence_stderr() -> Iterator[None]:
     """What Python writes to stderr goes nowhere: progress, notes, warnings."""
     with redirect_stderr(_Nowhere()):
         yield
@@ -125,7 +125,7 @@ class _Nowhere(io.TextIOBase):
 
 
 @contextmanager
-def python_only() -> Iterator[None]:
+def silence_native_stderr() -> Iterator[None]:
     """What libraries in C write to stderr goes nowhere, such as libtiff's word on every odd tag of
     every file; what Python writes there arrives."""
     try:

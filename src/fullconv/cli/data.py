@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from fullconv.cli.app import Json, Split, app, counting, emit, say
+from fullconv.cli.app import Json, Split, app, print_result, progress_bar, say
 from fullconv.core.text import shell_command
 
 if TYPE_CHECKING:
@@ -43,43 +43,48 @@ def check(
         Print one JSON object and nothing else.
     """
     from fullconv.data.check.check import check as check_data
-    from fullconv.data.check.repair import fix as fix_data
-    from fullconv.data.layouts.extra_folders import head_of, measured, names_of, with_inputs
-    from fullconv.data.layouts.paths import copying
+    from fullconv.data.check.repair import repair as fix_data
+    from fullconv.data.layouts.extra_folders import (
+        folder_names,
+        head_dataset,
+        with_channel_statistics,
+        with_extra_inputs,
+    )
+    from fullconv.data.layouts.paths import repair_command
 
-    with counting("checked") as progress:
+    with progress_bar("checked") as progress:
         report = check_data(data, layout=layout, progress=progress)
-    others = {name: check_data(head_of(report.dataset, name)) for name in names_of(heads)}
+    others = {name: check_data(head_dataset(report.dataset, name)) for name in folder_names(heads)}
     if inputs:
-        measured(with_inputs(report.dataset, names_of(inputs)))
+        with_channel_statistics(with_extra_inputs(report.dataset, folder_names(inputs)))
     if fix is None:
         facts, text = _with_stride(report)
         for name, other in others.items():
             text += f"\nhead {name}\n\n{other.text()}"
         facts |= {"heads": {name: of.to_dict() for name, of in others.items()}} if others else {}
         root = report.dataset.root
-        ahead = copying(root) if report.errors else _training(root, facts, heads, inputs)
-        emit(facts, text, json, ahead=ahead)  # first: what cannot be drawn can be read
+        ahead = repair_command(root) if report.errors else _training(root, facts, heads, inputs)
+        print_result(facts, text, json, ahead=ahead)  # first: what cannot be drawn can be read
     if sheet is not None:
-        from fullconv.data.check.preview import save_sheet
+        from fullconv.data.check.preview import save_preview
 
-        save_sheet(report, sheet)
+        save_preview(report, sheet)
         say(f"sheet: {sheet}")
     if fix is None:
         return 1 if any(one.errors for one in (report, *others.values())) else 0
-    with counting("written") as progress:
+    with progress_bar("written") as progress:
         fixed = fix_data(report, fix, progress=progress)
-    emit(fixed.to_dict(), fixed.text(), json)
+    print_result(fixed.to_dict(), fixed.text(), json)
     return 0
 
 
 def _with_stride(report: CheckReport) -> tuple[dict[str, Any], str]:
     """A report, and about the stride that its labels need where they can be read: on the split that
     `fullconv ceiling` counts whole."""
-    from fullconv.data.check.iou_ceiling import sampled
+    from fullconv.data.check.iou_ceiling import estimate_on_sample
 
     data = report.dataset
-    found = None if report.errors else sampled(data, data.held_out)
+    found = None if report.errors else estimate_on_sample(data, data.held_out)
     stride = found.recommended_stride if found else None
     facts = {**report.to_dict(), "recommended_stride": stride, "recommended_stride_reason": None}
     text = report.text()
@@ -113,12 +118,12 @@ def inspect(thing: str, *, sheet: Path | None = None, json: Json = False) -> Non
         Print one JSON object and nothing else.
     """
     from fullconv.cli.inspect import inspect as inspect_thing
-    from fullconv.data.download.download import located
+    from fullconv.data.download.download import resolve_dataset
 
-    folder = located(thing)  # a published data set's, where the name is one
+    folder = resolve_dataset(thing)  # a published data set's, where the name is one
     named = thing if folder == Path(thing) else str(folder)
     facts, text = inspect_thing(named, sheet=sheet)
-    emit(facts, text, json, ahead=_after(named, facts))
+    print_result(facts, text, json, ahead=_after(named, facts))
 
 
 def _after(named: str, facts: dict[str, Any]) -> str:
@@ -142,12 +147,12 @@ def ceiling(data: Path, *, split: Split = "val", json: Json = False) -> None:
     json
         Print one JSON object and nothing else.
     """
-    from fullconv.data.check.iou_ceiling import ceiling as find_ceiling
+    from fullconv.data.check.iou_ceiling import iou_ceiling as find_ceiling
 
-    with counting("counted") as progress:
+    with progress_bar("counted") as progress:
         found = find_ceiling(data, split=split, progress=progress)
     facts = found.to_dict()
-    emit(facts, found.text(), json, ahead=_training(found.root, facts))
+    print_result(facts, found.text(), json, ahead=_training(found.root, facts))
 
 
 @app.command(sort_key=8)
@@ -179,6 +184,6 @@ def convert(
     """
     from fullconv.data.annotations.convert import convert as convert_data
 
-    with counting("converted") as progress:
+    with progress_bar("converted") as progress:
         result = convert_data(source, out, layout=layout, order=order, progress=progress)
-    emit(result.to_dict(), result.text(), json)
+    print_result(result.to_dict(), result.text(), json)

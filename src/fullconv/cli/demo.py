@@ -20,10 +20,10 @@ from fullconv.core.settings import read_config
 from fullconv.core.text import shell_command
 from fullconv.data.io.images import read_image
 from fullconv.data.io.masks import read_mask
-from fullconv.data.layouts.dataset import read
+from fullconv.data.layouts.dataset import load_dataset
 from fullconv.data.synthetic import scenes as drawn
 from fullconv.evaluation.evaluate import evaluate
-from fullconv.evaluation.metrics import Metrics, confusion_matrix, table
+from fullconv.evaluation.metrics import Metrics, confusion_matrix, metrics_table
 from fullconv.evaluation.report.build import save_report
 from fullconv.inference.predictor import Predictor
 from fullconv.models.model import load_model
@@ -96,7 +96,7 @@ def text_of(result: dict[str, Any], out: Path) -> str:
     """What a demo came to, to read."""
     scenes = result["protocol"]["images"]
     look = f"look at {out / SHEET} and {out / REPORT}"
-    return f"on {scenes} scenes it never saw:\n\n{table(result)}\n\n{look}"
+    return f"on {scenes} scenes it never saw:\n\n{metrics_table(result)}\n\n{look}"
 
 
 def save_sheet(
@@ -111,7 +111,7 @@ def save_sheet(
         split: whose images.
         shown: how many, spread evenly over the order by mean IoU.
     """
-    dataset = read(data)
+    dataset = load_dataset(data)
     labels = predictor.labels
     scored = []
     for pair in dataset.splits[split]:
@@ -132,4 +132,4 @@ def save_sheet(
         rows.append([image, truth, prediction, errors])
         captions.append(f"{name}: mean IoU {mean_iou:.1%}, number {index + 1} of {len(scored)}")
     titles = ["photo", "truth", "prediction", "errors (red)"]
-    contact_sheet.grid(rows, titles, captions, labels=labels).save(path)
+    contact_sheet.contact_sheet(rows, titles, captions, labels=labels).save(path)

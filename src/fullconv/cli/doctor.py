@@ -13,13 +13,26 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from fullconv.cli.app import Json, app, emit
+from fullconv.cli.app import Json, app, print_result
 from fullconv.core.errors import FullconvError
 from fullconv.core.files import cache_dir
-from fullconv.core.hardware import compiler, cores, free, granted, memory
-from fullconv.core.packages import EXTRAS, NEEDS, __version__, meets, version_of, wanted_by
+from fullconv.core.hardware import (
+    container_cpu_limit,
+    cpu_cores,
+    find_cpp_compiler,
+    free_disk_space,
+    memory_size,
+)
+from fullconv.core.packages import (
+    EXTRAS,
+    NEEDS,
+    __version__,
+    installed_version,
+    required_version,
+    satisfies,
+)
 from fullconv.core.text import plural
-from fullconv.network.kernels.library import load
+from fullconv.network.kernels.library import load_library
 
 GIB = 2**30
 _KERNELS, _THREADS = "FULLCONV_KERNELS", "OMP_NUM_THREADS"
@@ -118,7 +131,7 @@ def examine() -> Health:
 
 def _packages(health: Health) -> None:
     """Versions, and whether those of torch and torchvision belong together."""
-    found = {name: version_of(name) for name in NEEDS}
+    found = {name: installed_version(name) for name in NEEDS}
     health.facts["packages"] = found
     gone = [name for name in NEEDS if found[name] is None]
     if gone:
@@ -131,12 +144,12 @@ def _packages(health: Health) -> None:
         )
     for name, least in NEEDS.items():
         version = found[name]
-        if version and not meets(version, f">={least}"):
+        if version and not satisfies(version, f">={least}"):
             message = f"{name} is {version}; Fullconv needs {least} or newer."
             health.add("broken", message, f'pip install --upgrade "{name}>={least}"')
     torch, vision = found["torch"], found["torchvision"]
-    bounds = wanted_by("torchvision", "torch")
-    health.facts[_MATCH] = match = meets(torch, bounds) if torch and vision else None
+    bounds = required_version("torchvision", "torch")
+    health.facts[_MATCH] = match = satisfies(torch, bounds) if torch and vision else None
     if torch and vision and not match:
         health.add(
             "broken",
@@ -153,7 +166,7 @@ def _extras(health: Health) -> None:
         gone = [
             name
             for name, least in parts.items()
-            if not meets(version_of(name) or "0", f">={least}")
+            if not satisfies(installed_version(name) or "0", f">={least}")
         ]
         line = " ".join(["pip install", *(f'"{name}>={least}"' for name, least in parts.items())])
         health.facts["extras"][extra] = {"installed": not gone, "missing": gone, "line": line}
@@ -188,7 +201,7 @@ def _torch(health: Health) -> Any:
 
 def _devices(health: Health, torch: Any) -> None:
     """Where networks run, and whether a GPU lies idle."""
-    count = cores()
+    count = cpu_cores()
     health.facts["cores"] = count
     health.facts["devices"] = [{"name": "cpu", "said": f"CPU, {plural(count, 'core')}"}]
     if torch is None:
@@ -226,8 +239,8 @@ def _devices(health: Health, torch: Any) -> None:
 def _kernels(health: Health, torch: Any) -> None:
     """Which way losses and label maps are computed, tried out on each kind of device."""
     asked = os.environ.get(_KERNELS, "")
-    library, why = load()
-    health.facts["compiler"] = compiler()
+    library, why = load_library()
+    health.facts["compiler"] = find_cpp_compiler()
     health.facts["kernels"] = said = {}
     if torch is None:
         compiled = library is not None and asked != "reference"
@@ -277,7 +290,7 @@ def _tried(torch: Any, device: str, *, compiled: bool) -> str:
     values = torch.zeros(1, 2, 2, 2, device=device)
     asked = os.environ.get(_KERNELS, "")
     silent = device == "cpu" and not asked and not compiled  # or its absence would be told twice
-    way = reference if silent else readings.way(values)
+    way = reference if silent else readings.select_backend(values)
     way.labels(values, Grid(8, 0, 1), (8, 8))
     if way is native:
         return f"native, compiled C++ with {native.instructions()}"
@@ -288,7 +301,7 @@ def _tried(torch: Any, device: str, *, compiled: bool) -> str:
 
 def _threads(health: Health, torch: Any) -> None:
     """Whether as many threads compute as there are processors for them."""
-    count, share = health.facts["cores"], granted()
+    count, share = health.facts["cores"], container_cpu_limit()
     health.facts["threads"] = now = torch.get_num_threads() if torch else None
     if now is None:
         return
@@ -314,7 +327,7 @@ def _threads(health: Health, torch: Any) -> None:
 
 def _space(health: Health) -> None:
     """Memory and disks."""
-    found = memory()
+    found = memory_size()
     health.facts["memory"] = asdict(found)
     if found.available is not None and found.available < 2 * GIB:
         health.add(
@@ -326,13 +339,13 @@ def _space(health: Health) -> None:
     for name, where in (("this folder", Path.cwd), ("cache", cache_dir)):
         with suppress(OSError, RuntimeError):  # a folder that was removed, a user without a home
             folder = where()
-            left = free(folder)
+            left = free_disk_space(folder)
             health.facts["disk"][name] = {"folder": str(folder), "free": left}
             if left < GIB:
                 message = f"only {_size(left)} of disk are free in {folder} ({name})."
                 line = "XDG_CACHE_HOME=/another/disk" if name == "cache" else "cd /another/disk"
                 health.add("warning", message, f"{'export ' * (name == 'cache')}{line}")
-    if _SHARED.is_dir() and (left := free(_SHARED)) < GIB / 4:
+    if _SHARED.is_dir() and (left := free_disk_space(_SHARED)) < GIB / 4:
         health.add(
             "warning",
             f"only {_size(left)} of shared memory are free: the processes that read images pass "
@@ -362,5 +375,5 @@ def doctor(*, json: Json = False) -> int:
 
     health = examine()
     ahead = "" if health.broken else "fullconv check DATA   # or: fullconv demo"
-    emit(health.to_dict(), health.text(), json, ahead=ahead)
+    print_result(health.to_dict(), health.text(), json, ahead=ahead)
     return int(health.broken)

@@ -6,13 +6,13 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from fullconv.cli.app import Json, Split, app, counting, emit, name_of, say
+from fullconv.cli.app import Json, Split, app, name_of, print_result, progress_bar, say
 from fullconv.core.errors import FullconvError
 from fullconv.core.text import as_typed, plural, shell_command, truncated_list
 
 if TYPE_CHECKING:
     from fullconv.evaluation.evaluate import Evaluation
-    from fullconv.evaluation.per_image import ImageCounts
+    from fullconv.evaluation.per_image import SplitConfusions
 
 
 ELSEWHERE = Path("reports")  # for what is no run
@@ -62,15 +62,15 @@ def evaluate(
     """
     from fullconv.evaluation.evaluate import evaluate as evaluate_model
     from fullconv.evaluation.per_image import require_npz
-    from fullconv.inference.options import scales_of
+    from fullconv.inference.options import parse_scales
 
     require_npz(counts)
     page = _place(model, split, report)
     folders: dict[str, Any] = {"heads": heads, "inputs": inputs, "ignore_rules": ignore_rules}
     given: dict[str, Any] = {"split": split, **folders}
     again = _again(model, data, {**given, "scales": scales}, flip)
-    views: dict[str, Any] = {"flip": flip, "scales": scales_of(scales)}
-    with counting("evaluated") as progress:
+    views: dict[str, Any] = {"flip": flip, "scales": parse_scales(scales)}
+    with progress_bar("evaluated") as progress:
         result = evaluate_model(model, data, **given, **views, progress=progress)
     lost = _save(result, page, model, again) if page else None
     _print(result, model, data, None if lost else page, json)
@@ -79,16 +79,16 @@ def evaluate(
         raise lost
 
 
-def _keep(found: ImageCounts | None, model: Path, path: Path | None) -> None:
+def _keep(found: SplitConfusions | None, model: Path, path: Path | None) -> None:
     """Where it was asked for, or in the run; a run that cannot be written to is no error."""
-    from fullconv.evaluation.per_image import keep, run_of
+    from fullconv.evaluation.per_image import run_containing, save_next_to_run
 
     assert found is not None
     if path is not None:
         found.save(path)
-    elif (run := run_of(model)) is not None:
+    elif (run := run_containing(model)) is not None:
         try:
-            keep(found, run)
+            save_next_to_run(found, run)
         except FullconvError as error:
             say(f"note: {error}")
 
@@ -101,7 +101,7 @@ def _again(model: Path, data: Path, options: dict[str, str], flip: bool) -> str:
 
 
 def _print(result: Evaluation, model: Path, data: Path, page: Path | None, json: bool) -> None:
-    from fullconv.evaluation.metrics import table
+    from fullconv.evaluation.metrics import metrics_table
 
     facts: dict[str, Any] = result.to_dict()
     card = facts["protocol"]
@@ -109,7 +109,7 @@ def _print(result: Evaluation, model: Path, data: Path, page: Path | None, json:
     how = "original size" + f", averaged over {views}" * (views != "none")
     images = plural(card["images"], "image")
     head = f"{as_typed(model)} on {data}, split {card['split']}, {images}, {how}"
-    text = f"{head}\n\n{table(facts)}"
+    text = f"{head}\n\n{metrics_table(facts)}"
     if result.left_out:
         say(
             f"note: no masks in {data} for {truncated_list(result.left_out)}, not scored (--heads FOLDER)"
@@ -117,12 +117,12 @@ def _print(result: Evaluation, model: Path, data: Path, page: Path | None, json:
     if page:
         facts["report"] = str(page)
         text += f"\n\nreport: {page}"
-    emit(facts, text, json, ahead=shell_command("fullconv", "predict", model, "IMAGES"))
+    print_result(facts, text, json, ahead=shell_command("fullconv", "predict", model, "IMAGES"))
 
 
 def _place(model: Path, split: str, report: str) -> Path | None:
     """Of the page; None where none is wanted."""
-    from fullconv.evaluation.per_image import run_of
+    from fullconv.evaluation.per_image import run_containing
 
     if report == "none":
         return None
@@ -135,7 +135,7 @@ def _place(model: Path, split: str, report: str) -> Path | None:
                 shell_command("--report", page.with_suffix(".html")),
             )
         return page
-    run = run_of(model)
+    run = run_containing(model)
     if run is not None and os.access(run, os.W_OK):
         return run / f"report-{split}.html"
     return ELSEWHERE / f"{name_of(model).replace(':', '-')}-{split}.html"
@@ -143,11 +143,11 @@ def _place(model: Path, split: str, report: str) -> Path | None:
 
 def _save(result: Evaluation, page: Path, model: Path, again: str) -> FullconvError | None:
     """Writes the report; what kept it from being written. The numbers are printed all the same."""
-    from fullconv.evaluation.per_image import run_of
+    from fullconv.evaluation.per_image import run_containing
     from fullconv.evaluation.report.build import save_report
 
     try:
-        save_report(result, page, run=run_of(model), repeat=again)
+        save_report(result, page, run=run_containing(model), repeat=again)
     except OSError as error:
         return FullconvError(
             f"the report {page} could not be written: {error.strerror}. The numbers are above.",
@@ -194,6 +194,6 @@ def compare(
     found = compare_runs(*runs, split=split, head=head, varying=lines, resamples=resamples)
     if out is not None:
         save_comparison(found, out)
-    emit(found.to_dict(), comparison_text(found), json)
+    print_result(found.to_dict(), comparison_text(found), json)
     if out is not None:
         say(f"written: {out}")

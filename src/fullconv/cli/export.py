@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from fullconv.cli.app import Json, app, emit, name_of, say
+from fullconv.cli.app import Json, app, name_of, print_result, say
 from fullconv.core.errors import FullconvError
 from fullconv.core.text import as_typed, shell_command
 
@@ -73,15 +73,15 @@ def export(
         )
     if precision == "float32":
         _say_where_the_model_differs(loaded, model)
-    emit(result.to_dict(), "\n".join([result.text(), *_next(to, result.path)]), json)
+    print_result(result.to_dict(), "\n".join([result.text(), *_next(to, result.path)]), json)
 
 
 def _say_where_the_model_differs(loaded: Model, model: Path) -> None:
     import torch
 
-    from fullconv.inference.runtime import chosen_precision
+    from fullconv.inference.runtime import choose_precision
 
-    if chosen_precision(loaded, torch.device("cpu"))[0] != "float32":
+    if choose_precision(loaded, torch.device("cpu"))[0] != "float32":
         say(
             "note: on this machine the model itself runs in bfloat16, and labels some pixels "
             f"otherwise; as the file does: {shell_command('fullconv', 'predict', model, 'IMAGES')} "
@@ -155,4 +155,4 @@ def push(
     )
     text = f"{done.address}   # {', '.join(done.files)}"
     ahead = shell_command("fullconv", "predict", done.name, "IMAGES")
-    emit(asdict(done), text, json, ahead=ahead)
+    print_result(asdict(done), text, json, ahead=ahead)

@@ -14,13 +14,13 @@ from fullconv.core.errors import FullconvError
 from fullconv.core.metric_names import headline
 from fullconv.core.text import plural
 from fullconv.data.check.check import check
-from fullconv.data.check.preview import save_sheet
+from fullconv.data.check.preview import save_preview
 from fullconv.data.synthetic.scenes import scene
 from fullconv.geometry.grid import Grid
-from fullconv.inference.runtime import Engine
-from fullconv.inference.tiling import Tiles, difference
-from fullconv.models.hub import is_hub_name, local
-from fullconv.models.model import WEIGHTS, is_foreign, load_model
+from fullconv.inference.runtime import Runtime
+from fullconv.inference.tiling import Tiles, whole_image_difference
+from fullconv.models.hub import is_hub_name, resolve_hub_name
+from fullconv.models.model import WEIGHTS, is_third_party, load_model
 from fullconv.network.backbone import STRIDES, Backbone, build
 
 
@@ -28,18 +28,18 @@ def inspect(thing: str, *, sheet: str | Path | None = None) -> tuple[dict[str, A
     """Facts (JSON-able) and text about a backbone's name or card, a model folder or a data set; of
     a data set also an image of a few of its pairs, where `sheet` names a PNG file."""
     if is_hub_name(thing):
-        return _model(local(thing))
+        return _model(resolve_hub_name(thing))
     path = Path(thing)
     inside = ("config.json", WEIGHTS, f"model/{WEIGHTS}", f"model.old/{WEIGHTS}")
     signs = [*(path / name for name in inside), path.parent / f"{path.name}.old" / WEIGHTS]
-    file_of_others = path.is_file() and is_foreign(path)
+    file_of_others = path.is_file() and is_third_party(path)
     if any(sign.is_file() for sign in signs) or path.suffix == ".safetensors" or file_of_others:
         return _model(path)
     if path.is_dir():
         report = check(path)
         text = report.text()
         if sheet is not None:
-            save_sheet(report, sheet, findings=False)
+            save_preview(report, sheet, findings=False)
             text += f"sheet: {sheet}\n"
         return report.to_dict(), text
     a_path = path.exists() or (len(path.parts) > 1 and ":" not in thing)
@@ -102,21 +102,21 @@ def _model(path: Path) -> tuple[dict[str, Any], str]:
         fingerprint = model.metrics["protocol"]["data_fingerprint"]
         lines.append(f"{headline(model.metrics)} of data {fingerprint[:12]}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    engine = Engine(model, device=device)
+    engine = Runtime(model, device=device)
     facts["engine"] = engine.describe()
     lines.append(f"runs in {facts['engine']}")
     facts["tiles"], said = _tiles(engine)
     return facts, "\n".join([*lines, *_lines(network.backbone), *said])
 
 
-def _tiles(engine: Engine) -> tuple[dict[str, Any], list[str]]:
+def _tiles(engine: Runtime) -> tuple[dict[str, Any], list[str]]:
     """Whether large images are cut without a trace, and what was measured."""
     model = engine.model
     if model.short_side is not None:
         said = f"images are resized as a whole, to {model.short_side} pixels"
         return {"exact": False, "reasons": [said]}, [f"tiles: none, {said}"]
     if engine.precision != "float32":  # what tiles do must not drown in rounding
-        engine = Engine(model, device=engine.device, precision="float32")
+        engine = Runtime(model, device=engine.device, precision="float32")
     tiles = Tiles(model.network, engine.scores, tile=256)
     height, width = 384, 640
     if tiles.exact:  # a strip that is longer than what a window sees
@@ -127,7 +127,7 @@ def _tiles(engine: Engine) -> tuple[dict[str, Any], list[str]]:
         grey = image[:1].float() / 127.5 - 1
         beside = [grey * std + mean for mean, std in zip(one.mean, one.std, strict=True)]
         image = torch.cat([image.float(), *beside])
-    found = difference(tiles, image, [len(labels) for labels in model.tables])
+    found = whole_image_difference(tiles, image, [len(labels) for labels in model.tables])
     facts = {"exact": tiles.exact, "halo": tiles.halo, "reasons": list(tiles.reasons)}
     facts |= {"measured": {**asdict(found), "size": [height, width], "tile": tiles.tile}}
     measured = (

@@ -29,15 +29,15 @@ import fullconv.cli.serve  # these ten join their commands to the application
 from fullconv.cli.app import (
     Json,
     app,
-    emit,
-    let_go,
-    python_only,
-    results_only,
+    detach_stream,
+    print_result,
     say,
+    silence_native_stderr,
+    silence_stderr,
 )
 from fullconv.cli.train import _options_in, train
 from fullconv.core.errors import DownloadError, FullconvError, StoppedError
-from fullconv.core.hardware import use_large_pages
+from fullconv.core.hardware import use_huge_pages
 from fullconv.core.i18n import format_error, requested_language, set_language, translate
 from fullconv.core.packages import __version__
 from fullconv.core.text import shell_command
@@ -63,7 +63,7 @@ def demo(*, out: Path = Path("demo"), epochs: int = 28, seed: int = 0) -> None:
 
     result = run_demo(out, epochs=epochs, seed=seed, say=say)
     ahead = shell_command("fullconv", "predict", out / "run", out / "scenes/images/test")
-    emit(result, text_of(result, out), False, ahead=ahead)
+    print_result(result, text_of(result, out), False, ahead=ahead)
 
 
 app.meta.group_parameters = Group("Of every command")
@@ -90,10 +90,13 @@ def launch(
     if chosen is train:
         bound.arguments["given"] = _options_in(words)
     if chosen in (train, fullconv.cli.evaluate.evaluate, demo):
-        use_large_pages()
+        use_huge_pages()
     # Those about data sets open what comes, and say themselves what is wrong with it.
     about_data = chosen.__module__ == fullconv.cli.data.__name__
-    with results_only() if quiet else nullcontext(), python_only() if about_data else nullcontext():
+    with (
+        silence_stderr() if quiet else nullcontext(),
+        silence_native_stderr() if about_data else nullcontext(),
+    ):
         result = chosen(*bound.args, **bound.kwargs)
     return result if isinstance(result, int) else 0
 
@@ -126,8 +129,8 @@ def run(argv: list[str]) -> int:
     except KeyboardInterrupt:
         return _end(translate("stopped."), 1)
     except BrokenPipeError:  # nobody reads how it goes: `fullconv demo 2>&1 | head`
-        let_go(sys.stdout)
-        let_go(sys.stderr)
+        detach_stream(sys.stdout)
+        detach_stream(sys.stderr)
         return 1
     except SystemExit as ended:  # rich's, where nobody reads --help or --version
         if isinstance(ended.__context__, BrokenPipeError):
@@ -205,7 +208,7 @@ def _end(text: str, code: int) -> int:
     try:
         print(text, file=sys.stderr, flush=True)
     except BrokenPipeError:
-        let_go(sys.stderr)
+        detach_stream(sys.stderr)
     return code
 
 
@@ -237,7 +240,7 @@ def completion(shell: Shell | None = None, *, json: Json = False) -> None:
         ) from error
     facts = {"shell": shell, "script": str(path)}
     ahead = f"exec {shell}   # or open a new terminal"
-    emit(facts, f"completion for {shell}: {path}", json, ahead=ahead)
+    print_result(facts, f"completion for {shell}: {path}", json, ahead=ahead)
 
 
 def _shell() -> Shell:

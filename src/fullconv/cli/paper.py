@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from fullconv.cli.app import Json, Split, app, counting, emit, say
+from fullconv.cli.app import Json, Split, app, print_result, progress_bar, say
 from fullconv.core.errors import FullconvError
 from fullconv.core.text import as_typed, plural, shell_command
 
@@ -65,7 +65,7 @@ def heatmap(
         say(f"note: {dense.name}: {caveat}.")
     facts |= {"image": str(image), "out": str(out)}
     ahead = shell_command("fullconv", "train", "DATA", "--backbone", classifier)
-    emit(facts, f"{text}\nheat map: {out}", json, ahead=ahead)
+    print_result(facts, f"{text}\nheat map: {out}", json, ahead=ahead)
 
 
 @app.command(sort_key=10)
@@ -97,10 +97,10 @@ def probe(
         Print one JSON object and nothing else.
     """
     from fullconv.evaluation.masking_probe import probe as probe_model
-    from fullconv.evaluation.masking_probe import table
+    from fullconv.evaluation.masking_probe import probe_table
 
     things = [name.strip() for name in foreground.split(",") if name.strip()]
-    with counting("evaluated") as progress:
+    with progress_bar("evaluated") as progress:
         result = probe_model(
             model,
             data,
@@ -112,7 +112,7 @@ def probe(
     images = plural(result.evaluations["everything"].protocol["images"], "image")
     head = f"{as_typed(model)} on {data}, split {split}, {images}\n\n"
     ahead = shell_command("fullconv", "predict", model, "IMAGES")
-    emit(result.to_dict(), head + table(result), json, ahead=ahead)
+    print_result(result.to_dict(), head + probe_table(result), json, ahead=ahead)
 
 
 def _found(
@@ -121,12 +121,12 @@ def _found(
     """The dense classifier, what it finds, and the ids of the classes to draw."""
     import torch
 
-    from fullconv.data.io.images import opened
+    from fullconv.data.io.images import open_image
     from fullconv.inference.heatmap import heatmap as find_heat
     from fullconv.network.dense.classifier import find_class
     from fullconv.network.dense.convolutionalize import convolutionalize
 
-    with opened(image):  # what is no image is said before a network is built
+    with open_image(image):  # what is no image is said before a network is built
         pass
     dense = convolutionalize(classifier, pretrained)
     asked = [find_class(name, dense.names, dense.num_classes) for name in classes]
@@ -136,11 +136,11 @@ def _found(
 
 
 def _write(found: Heatmap, shown: list[int], out: Path) -> None:
-    from fullconv.inference.heatmap import sheet
+    from fullconv.inference.heatmap import draw_heatmap
 
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        sheet(found, shown).save(out)
+        draw_heatmap(found, shown).save(out)
     except OSError as error:
         raise FullconvError(
             f"the heat map could not be written to {out}: {error.strerror or error}.",

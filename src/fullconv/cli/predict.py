@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from fullconv.cli.app import Json, Precision, app, counting, emit, say
+from fullconv.cli.app import Json, Precision, app, print_result, progress_bar, say
 from fullconv.core.errors import FullconvError
-from fullconv.core.hardware import use_large_pages
+from fullconv.core.hardware import use_huge_pages
 from fullconv.core.text import plural, shell_command
 
 if TYPE_CHECKING:
-    from fullconv.inference.batch import Done
-    from fullconv.inference.manifest import Finished
-    from fullconv.inference.sharding import Share
+    from fullconv.inference.batch import BatchResult
+    from fullconv.inference.manifest import Manifest
+    from fullconv.inference.sharding import Shard
 
 SHOWN = 20  # results that get a line
 UNDONE = 100  # images whose error is spelt out
@@ -41,12 +41,14 @@ class Asked:
     """Of videos: label each so-many-th frame; those between show the labels before."""
 
     def options(self, outputs: list[str]) -> Any:
-        """The `fullconv.inference.options.Options`."""
-        from fullconv.inference.options import Options, listed, scales_of
+        """The `fullconv.inference.options.PredictOptions`."""
+        from fullconv.inference.options import PredictOptions, parse_class_names, parse_scales
 
         keep = "confidence" in outputs or "probability" in outputs
-        scales, classes = scales_of(self.scales), listed(self.classes)
-        return Options(self.flip, scales, classes, self.unsure, self.min_area, keep, self.every)
+        scales, classes = parse_scales(self.scales), parse_class_names(self.classes)
+        return PredictOptions(
+            self.flip, scales, classes, self.unsure, self.min_area, keep, self.every
+        )
 
 
 @app.command(sort_key=5)
@@ -126,28 +128,28 @@ def _predict(
     json: bool,
 ) -> None:
     """As `predict`; `how` is what `fullconv.inference.predictor.load` wants to know."""
-    from fullconv.data.io.limits import any_size
-    from fullconv.data.layouts.extra_folders import names_of
+    from fullconv.data.io.limits import allow_large_images
+    from fullconv.data.layouts.extra_folders import folder_names
     from fullconv.inference.batch import InputImage, predict_many
-    from fullconv.inference.manifest import Finished, job_of
-    from fullconv.inference.sharding import share_of, wait_for_the_others
-    from fullconv.inference.writers import spare_images
-    from fullconv.models.hub import local
+    from fullconv.inference.manifest import Manifest, job_hash
+    from fullconv.inference.sharding import current_shard, wait_for_all
+    from fullconv.inference.writers import refuse_overwriting_inputs
+    from fullconv.models.hub import resolve_hub_name
 
     options = asked.options(outputs)
-    share = share_of()
+    share = current_shard()
     every = _images(model, named, share)
-    spare_images(every, out, outputs)
-    there = local(model)
+    refuse_overwriting_inputs(every, out, outputs)
+    there = resolve_hub_name(model)
     predictor = _loaded(there, every, share, options=options, **how)
     mine = share.part(every)
-    beside = predictor.inputs_of([path for path, _ in mine], names_of(inputs))
+    beside = predictor.inputs_of([path for path, _ in mine], folder_names(inputs))
     todo = [InputImage(*one, of) for one, of in zip(mine, beside, strict=True)]
-    job = job_of(there, {**how, **asdict(asked), "inputs": inputs})
-    finished = Finished(out, job, [one.stem for one in todo], rank=share.rank)
+    job = job_hash(there, {**how, **asdict(asked), "inputs": inputs})
+    finished = Manifest(out, job, [one.stem for one in todo], rank=share.rank)
     with (
-        any_size() if huge else nullcontext(),
-        counting("predicted", shown=share.local == 0) as progress,
+        allow_large_images() if huge else nullcontext(),
+        progress_bar("predicted", shown=share.local == 0) as progress,
     ):
         done = predict_many(predictor, todo, finished, outputs, again=again, progress=progress)
     kind = _kind([one.path for one in todo])
@@ -155,8 +157,8 @@ def _predict(
     text = _text(done, plural(len(todo), kind), share, out)
     # What failed has a hint of its own, and of several processes none is the last.
     ahead = "" if done.failed or share.of > 1 else _after(model, predictor)
-    emit(_facts(done, share), text, json, ahead=ahead)
-    wait_for_the_others(share)
+    print_result(_facts(done, share), text, json, ahead=ahead)
+    wait_for_all(share)
     if done.failed:
         raise _undone(done.failed, plural(len(todo), kind))
 
@@ -164,7 +166,7 @@ def _predict(
 def _loaded(
     model: Path,
     every: list[tuple[Path, Path]],
-    share: Share,
+    share: Shard,
     *,
     tile: int | None,
     options: Any,
@@ -172,21 +174,21 @@ def _loaded(
 ) -> Any:
     """The model, on the device and with the threads of this process."""
     from fullconv.data.io.geotiff import raster_size
-    from fullconv.inference.exported import is_deployed, load_deployed
+    from fullconv.inference.exported import is_exported, load_exported
 
-    if is_deployed(model):  # which needs no torch
-        return load_deployed(model, tile=tile, threads=share.threads(), options=options)
+    if is_exported(model):  # which needs no torch
+        return load_exported(model, tile=tile, threads=share.threads(), options=options)
     from fullconv.inference.predictor import load
 
     if not any(raster_size(path) for path, _ in every):
-        use_large_pages()  # which take more memory, where windows shall keep to little
+        use_huge_pages()  # which take more memory, where windows shall keep to little
     share.use_threads()
     return load(model, device=share.device(), tile=tile, options=options, **how)
 
 
-def _images(model: Path, named: tuple[Path, ...], share: Share) -> list[tuple[Path, Path]]:
+def _images(model: Path, named: tuple[Path, ...], share: Shard) -> list[tuple[Path, Path]]:
     """Those that are named, with the names of their results."""
-    from fullconv.inference.input_files import STANDARD_INPUT, find_named
+    from fullconv.inference.input_files import STANDARD_INPUT, find_inputs
 
     if share.alone:
         say(
@@ -205,7 +207,7 @@ def _images(model: Path, named: tuple[Path, ...], share: Share) -> list[tuple[Pa
             shell_command("fullconv", "predict", model, "photo.jpg"),
         )
     earlier: list[Path] = []
-    found = find_named(named, earlier)
+    found = find_inputs(named, earlier)
     if earlier:
         say(f"note: results of earlier runs are left out: {len(earlier)}, such as {earlier[0]}")
     return found
@@ -219,7 +221,7 @@ def _kind(paths: list[Path]) -> str:
     return "image" if not videos else "video" if videos == len(paths) else "file"
 
 
-def _note(done: Done, finished: Finished, predictor: Any, again: bool, kind: str) -> None:
+def _note(done: BatchResult, finished: Manifest, predictor: Any, again: bool, kind: str) -> None:
     """What is worth a note."""
     if done.skipped:
         files = plural(done.skipped, f"{kind} was", f"{kind}s were")
@@ -241,7 +243,7 @@ def _note(done: Done, finished: Finished, predictor: Any, again: bool, kind: str
         say(f"note: large images were cut into tiles with blended seams, because of {reasons}")
 
 
-def _facts(done: Done, share: Share) -> dict[str, Any]:
+def _facts(done: BatchResult, share: Shard) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "images": done.results,
         "failed": [one.message for one in done.failed],
@@ -252,7 +254,7 @@ def _facts(done: Done, share: Share) -> dict[str, Any]:
     return facts
 
 
-def _text(done: Done, every: str, share: Share, out: Path) -> str:
+def _text(done: BatchResult, every: str, share: Shard, out: Path) -> str:
     lines = [_largest(result) for result in done.results[:SHOWN]]
     if len(done.results) > SHOWN:
         lines.append(f"... and {len(done.results) - SHOWN} more")

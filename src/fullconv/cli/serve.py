@@ -11,9 +11,9 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from fullconv.cli.app import Json, Precision, app, emit, name_of, say
+from fullconv.cli.app import Json, Precision, app, name_of, print_result, say
 from fullconv.core.errors import FullconvError
-from fullconv.core.hardware import use_large_pages
+from fullconv.core.hardware import use_huge_pages
 from fullconv.core.text import shell_command
 
 _NEEDS = ("fastapi", "uvicorn", "python_multipart")
@@ -67,12 +67,12 @@ def serve(
         Print one JSON object when it listens, and nothing else.
     """
     _require_packages()
-    from fullconv.data.io.limits import any_size
+    from fullconv.data.io.limits import allow_large_images
     from fullconv.deploy.serve.uploads import Limits
 
     _require_sense(max_bytes, max_pixels, max_seconds, queue, key)
     limits = Limits(max_bytes, max_pixels, max_seconds, queue)
-    with _listening(host, port) as listener, any_size():  # but for `max_pixels`
+    with _listening(host, port) as listener, allow_large_images():  # but for `max_pixels`
         loaded = _loaded(model, precision=precision, compile=compile, tile=tile)
         _run(loaded, name_of(model), listener, limits, key, json)
     say("ended; what was taken is finished")
@@ -94,7 +94,7 @@ def _run(model: Any, name: str, listener: socket.socket, limits: Any, key: str, 
     sent = ["-H", "Content-Type: image/jpeg", "--data-binary", "@photo.jpg"]
     sent += ["-H", "Authorization: Bearer KEY"] * bool(key)
     ahead = f"{shell_command('curl', *sent, f'{address}/predict')} > mask.png"
-    listening = partial(emit, facts, text, json, ahead=ahead)
+    listening = partial(print_result, facts, text, json, ahead=ahead)
     server = UntilStopped(application, limits.seconds, listening)
     server.run(sockets=[listener])
 
@@ -133,15 +133,15 @@ def _require_sense(
 
 
 def _loaded(model: Path, **how: Any) -> Any:
-    from fullconv.inference.exported import is_deployed, load_deployed
-    from fullconv.models.hub import local
+    from fullconv.inference.exported import is_exported, load_exported
+    from fullconv.models.hub import resolve_hub_name
 
-    model = local(model)
-    if is_deployed(model):  # which needs no torch
-        return load_deployed(model, tile=how["tile"])
+    model = resolve_hub_name(model)
+    if is_exported(model):  # which needs no torch
+        return load_exported(model, tile=how["tile"])
     from fullconv.inference.predictor import load
 
-    use_large_pages()
+    use_huge_pages()
     return load(model, **how)
 
 

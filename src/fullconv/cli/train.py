@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from fullconv.cli.app import (
     Json,
     app,
-    emit,
+    print_result,
 )
 from fullconv.core.settings import Settings
 from fullconv.core.text import shell_command, truncated_list
@@ -49,7 +49,7 @@ def train(
     from fullconv.core.settings import read_config
     from fullconv.training.finalize import REPORT
     from fullconv.training.initial_model import require_backbone
-    from fullconv.training.staged import table as stages_table
+    from fullconv.training.staged import stages_table as stages_table
     from fullconv.training.train import train as train_model
 
     options = {name: getattr(settings, name) for name in given}
@@ -77,7 +77,7 @@ def train(
     stages = {"stages": [asdict(stage) for stage in run.stages]} if run.stages else {}
     named = {"run": str(run.folder), "model": str(run.model), "report": str(page)}
     facts = {**named, **stages, **run.metrics}
-    emit(facts, "\n".join(lines), json, ahead=ahead)
+    print_result(facts, "\n".join(lines), json, ahead=ahead)
 
 
 def _options_in(argv: Sequence[str]) -> frozenset[str]:

@@ -17,7 +17,7 @@ TURN = 0.0005  # seconds
 _LAST = 19  # the lowest priority
 
 
-def let_the_network_go_first() -> None:
+def lower_thread_priority() -> None:
     """In a thread. All threads of the network wait for the last one at every operation, so that one
     thread beside them that takes its processor for a while costs the time of them all."""
     if sys.platform == "linux":  # elsewhere threads have no priority of their own
@@ -25,7 +25,7 @@ def let_the_network_go_first() -> None:
 
 
 @contextmanager
-def short_turns() -> Iterator[None]:
+def short_switch_interval() -> Iterator[None]:
     """The network asks Python for its turn at every operation, and would wait each time for as long
     as a thread beside it may go on: 5 ms, unless something shorter is said."""
     before = sys.getswitchinterval()
@@ -36,10 +36,10 @@ def short_turns() -> Iterator[None]:
         sys.setswitchinterval(before)
 
 
-def ahead(read: Callable[[_ANY], _MADE], things: Iterable[_ANY]) -> Iterator[tuple[_ANY, _MADE]]:
+def prefetch(read: Callable[[_ANY], _MADE], things: Iterable[_ANY]) -> Iterator[tuple[_ANY, _MADE]]:
     """Each thing and what was read of it, in their order: while the caller works on one, a thread
     reads the next. What was handed out is not held here."""
-    with ThreadPoolExecutor(1, "ahead", let_the_network_go_first) as pool:
+    with ThreadPoolExecutor(1, "ahead", lower_thread_priority) as pool:
         waiting: deque[tuple[_ANY, Future[_MADE]]] = deque()
         for thing in things:
             waiting.append((thing, pool.submit(read, thing)))
@@ -53,15 +53,15 @@ def _result(thing: _ANY, job: Future[_MADE]) -> tuple[_ANY, _MADE]:
     return thing, job.result()
 
 
-class Behind:
+class BackgroundWorker:
     """Does one thing after the other in a thread, while the caller goes on; never more than one
     waits. What was done is not held, and an error comes with the next one."""
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1, "behind", let_the_network_go_first)
+        self._pool = ThreadPoolExecutor(1, "behind", lower_thread_priority)
         self._last: Future[None] | None = None
 
-    def __enter__(self) -> Behind:
+    def __enter__(self) -> BackgroundWorker:
         return self
 
     def __exit__(self, *error: object) -> None:

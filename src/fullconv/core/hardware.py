@@ -34,7 +34,7 @@ class Memory:
     contained: bool = False
 
 
-def memory(root: Path = Path("/")) -> Memory:
+def memory_size(root: Path = Path("/")) -> Memory:
     """How much there is; `root` is where proc and sys lie."""
     told = _text(root / "proc/meminfo")
     rows = {name: 1024 * int(count) for name, count in re.findall(r"(\w+):\s+(\d+) kB", told)}
@@ -54,7 +54,7 @@ def memory(root: Path = Path("/")) -> Memory:
     return Memory(total, available)
 
 
-def granted(root: Path = Path("/")) -> float | None:
+def container_cpu_limit(root: Path = Path("/")) -> float | None:
     """How many processors' time a container may take, such as 1.5; None where nothing limits it."""
     groups = root / "sys/fs/cgroup"
     words = _text(groups / "cpu.max").split()
@@ -64,13 +64,13 @@ def granted(root: Path = Path("/")) -> float | None:
     return quota / period if quota and period else None
 
 
-def cores(root: Path = Path("/")) -> int:
+def cpu_cores(root: Path = Path("/")) -> int:
     """Processors that can be kept busy at the same time."""
-    share = granted(root)
-    return processors() if share is None else max(1, min(processors(), round(share)))
+    share = container_cpu_limit(root)
+    return cpu_count() if share is None else max(1, min(cpu_count(), round(share)))
 
 
-def free(folder: Path) -> int:
+def free_disk_space(folder: Path) -> int:
     """Bytes that can be written there; of a folder that is not there yet, where it would be made.
 
     Raises:
@@ -82,7 +82,7 @@ def free(folder: Path) -> int:
     return shutil.disk_usage(there).free
 
 
-def compiler() -> str | None:
+def find_cpp_compiler() -> str | None:
     """Where a C++ compiler is; None: there is none."""
     named = os.environ.get("CXX", "")
     return next(
@@ -110,7 +110,7 @@ _LARGEST = 8 * 2**30
 
 
 @functools.cache
-def use_large_pages() -> bool:
+def use_huge_pages() -> bool:
     """For the rest of this process, so for one that is ours alone: the command line's, not a
     notebook. To be called before the first large tensor. Whether the system agreed.
 
@@ -135,11 +135,11 @@ def use_large_pages() -> bool:
     return False
 
 
-def give_back(*, kept: bool = False) -> None:
+def release_memory(*, kept: bool = False) -> None:
     """What was freed goes back to the system; the C library would keep much of it, for each thread
     apart. In a process that keeps it on purpose only if `kept`: where tensors of other sizes come,
     for which its holes are too small."""
-    if use_large_pages.cache_info().currsize and not kept:
+    if use_huge_pages.cache_info().currsize and not kept:
         return
     with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
@@ -151,6 +151,6 @@ def _available() -> int:
     return 1024 * int(found[1]) if found else 0
 
 
-def processors() -> int:
+def cpu_count() -> int:
     """How many this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

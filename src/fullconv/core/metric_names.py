@@ -21,7 +21,7 @@ TITLES = {
 def headline(metrics: Mapping[str, Any]) -> str:
     """`Metrics.to_dict()` with its protocol card, in a line."""
     card, value = metrics["protocol"], metrics["mean_iou"]
-    further = "".join(f", {k} {_number(v['mean_iou'])}" for k, v in _heads(metrics).items())
+    further = "".join(f", {k} {_number(v['mean_iou'])}" for k, v in further_heads(metrics).items())
     number = _number(value) + further
     return f"mean IoU {number} on {card['split']} ({plural(card['images'], 'image')})"
 
@@ -37,5 +37,5 @@ def _number(value: float | None) -> str:
     return "is not defined (no labelled pixel)" if value is None else f"{value:.1%}"
 
 
-def _heads(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def further_heads(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return dict(metrics.get("heads", {}))

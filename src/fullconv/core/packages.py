@@ -41,7 +41,7 @@ EXTRAS = {
 _BOUND = re.compile(r"(==|>=|<=|!=|<|>)\s*([\w.*+]+)")
 
 
-def version_of(package: str) -> str | None:
+def installed_version(package: str) -> str | None:
     """Of a package as pip calls it; None: it is not installed."""
     try:
         return metadata.version(package)
@@ -49,7 +49,7 @@ def version_of(package: str) -> str | None:
         return None
 
 
-def wanted_by(package: str, other: str) -> str:
+def required_version(package: str, other: str) -> str:
     """What versions of another package it asks for, such as ">=2.14,<3"; "" where it says nothing.
 
     Extras of its own do not count.
@@ -66,7 +66,7 @@ def wanted_by(package: str, other: str) -> str:
     return ""
 
 
-def meets(version: str, bounds: str) -> bool:
+def satisfies(version: str, bounds: str) -> bool:
     """Whether a version lies within bounds such as ">=2.14.0,!=2.15.1" or "==2.8.*".
 
     >>> meets("2.15.0+cpu", "==2.15.0"), meets("2.9", "<2.9"), meets("2.10.1", ">=2.9,==2.10.*")

@@ -27,8 +27,8 @@ from fullconv.core.errors import FullconvError
 from fullconv.core.text import shell_command
 from fullconv.data.synthetic import scenes as drawn
 from fullconv.deploy.export_graph import WRITERS, Graph, quantize, quiet
-from fullconv.inference.exported import KEY, Deployed, load_deployed
-from fullconv.inference.runtime import Engine
+from fullconv.inference.exported import KEY, ExportedModel, load_exported
+from fullconv.inference.runtime import Runtime
 from fullconv.models.model import Model
 
 FORMATS = ("onnx", "openvino", "torch")
@@ -117,7 +117,7 @@ def export(
             WRITERS[to](graph, file, json.dumps(about), len(about.get("inputs", ())), model)
             if precision == "int8":
                 quantize(file, model, images)
-        found = load_program(file, model) if to == "torch" else load_deployed(file)
+        found = load_program(file, model) if to == "torch" else load_exported(file)
         result = _compared(found, model, precision, images)
         out = Path(out)
         try:
@@ -134,7 +134,7 @@ def export(
     return Exported(path, precision, *result, size)
 
 
-def load_program(path: str | Path, model: Model) -> Deployed:
+def load_program(path: str | Path, model: Model) -> ExportedModel:
     """A program of torch.export, to be compared with the model that it was made of."""
     with quiet():
         found = torch.export.load(str(path), extra_files=(files := {KEY: ""}))
@@ -147,7 +147,7 @@ def load_program(path: str | Path, model: Model) -> Deployed:
         outputs = [outputs] if isinstance(outputs, Tensor) else outputs
         return [output.numpy() for output in outputs]
 
-    return Deployed(run, json.loads(files[KEY]), str(path))
+    return ExportedModel(run, json.loads(files[KEY]), str(path))
 
 
 def _require_exportable(
@@ -192,10 +192,10 @@ def _grid(graph: Graph, model: Model) -> Any:
 
 
 def _compared(
-    found: Deployed, model: Model, precision: str, images: Sequence[np.ndarray]
+    found: ExportedModel, model: Model, precision: str, images: Sequence[np.ndarray]
 ) -> tuple[tuple[tuple[int, int], ...], int, float, float | None]:
     """Sizes, pixels, the share of labels that differ, and the largest error of a score."""
-    exact = Engine(model, device=torch.device("cpu"), precision="float32")
+    exact = Runtime(model, device=torch.device("cpu"), precision="float32")
     unlike = pixels = 0
     error, largest, sizes = 0.0, 0.0, []
     for image, inputs in _shown(model, images):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from fullconv.core.errors import FullconvError
 from fullconv.inference.exported import INPUT, KEY, LABELS, SCORES
-from fullconv.inference.runtime import Engine, InSingle
+from fullconv.inference.runtime import Float32Head, Runtime
 from fullconv.models.model import Model
 from fullconv.network.kernels import reference
 from fullconv.network.scores import Scores
@@ -39,14 +39,14 @@ class Graph(nn.Module):
 
     def __init__(self, model: Model, *, half: bool = False, labels_inside: bool = False) -> None:
         super().__init__()
-        engine = Engine(model, device=torch.device("cpu"), precision="float32")
+        engine = Runtime(model, device=torch.device("cpu"), precision="float32")
         self.network = copy.deepcopy(engine.network).to(memory_format=torch.contiguous_format)
         _settle(self.network)
         self.halved = half
         if half:
             self.network.backbone.half()
             for name, score in self.network.score.items():
-                self.network.score[name] = InSingle(score)
+                self.network.score[name] = Float32Head(score)
         mean = [255 * x for x in model.card.mean] + [x for one in model.inputs for x in one.mean]
         std = [255 * x for x in model.card.std] + [x for one in model.inputs for x in one.std]
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))

@@ -26,7 +26,7 @@ import numpy as np
 from fullconv.core.errors import FullconvError
 from fullconv.core.packages import __version__
 from fullconv.deploy.export import Exported, export
-from fullconv.inference.exported import Deployed, load_deployed
+from fullconv.inference.exported import ExportedModel, load_exported
 from fullconv.models.model import Model
 
 PACKAGE, VERSION = "onnxruntime-web", "1.30.0"
@@ -69,7 +69,7 @@ def export_web(
             (out / "ort").mkdir(exist_ok=True)
             for file in RUNTIME:
                 shutil.copyfile(folder / file, out / "ort" / file)
-            table = _about(load_deployed(result.path), name, result)
+            table = _about(load_exported(result.path), name, result)
             (out / "model.json").write_text(json.dumps(table, indent=1), encoding="utf-8")
             (out / "index.html").write_text(_page(), encoding="utf-8")
         except OSError as error:
@@ -88,7 +88,7 @@ def _page() -> str:
     return text.replace(_ENGINE.format("server"), _ENGINE.format("onnx"))
 
 
-def _about(file: Deployed, name: str, result: Exported) -> dict[str, Any]:
+def _about(file: ExportedModel, name: str, result: Exported) -> dict[str, Any]:
     return {
         "engine": "onnx",
         "file": result.path.name,

@@ -9,9 +9,18 @@ from typing import Any
 
 from fullconv.core.errors import DownloadError, FullconvError
 from fullconv.core.text import shell_command
-from fullconv.models.hub import CONFIG, WEIGHTS, HubName, api, bars, endpoint, explained, parse
-from fullconv.models.model import README, described
-from fullconv.models.model_card import model_card, title
+from fullconv.models.hub import (
+    CONFIG,
+    WEIGHTS,
+    HubName,
+    endpoint,
+    explain_hub_errors,
+    hub_client,
+    parse_hub_name,
+    progress_bars,
+)
+from fullconv.models.model import README, read_model_config
+from fullconv.models.model_card import model_card, model_title
 
 IMAGE = "predictions.png"
 
@@ -57,9 +66,9 @@ def push(
     Raises:
         FullconvError: no whole model there, no token, no access, no network.
     """
-    target = parse(name)
+    target = parse_hub_name(name)
     target = HubName(target.repo, revision or target.revision)
-    folder, config = described(model)
+    folder, config = read_model_config(model)
     sheet = _newest_sheet(folder) if images else None
     parts: dict[str, Any] = {
         README: _card(folder, config, target, IMAGE if sheet else ""),
@@ -69,9 +78,9 @@ def push(
     if sheet is not None:
         parts[IMAGE] = str(sheet)
     _require_token(target)
-    with explained(target, sending=True):
+    with explain_hub_errors(target, sending=True):
         _require_place(target, private)
-        commit = _commit(target, parts, message or f"{title(config)}, by fullconv push")
+        commit = _commit(target, parts, message or f"{model_title(config)}, by fullconv push")
     address = f"{endpoint()}/{target.repo}"
     if target.revision:
         address += f"/tree/{target.revision}"
@@ -110,7 +119,7 @@ def _require_token(target: HubName) -> None:
 
 def _require_place(target: HubName, private: bool) -> None:
     """The repository and its branch."""
-    client = api()
+    client = hub_client()
     client.create_repo(target.repo, private=private or None, exist_ok=True)
     if private and not client.model_info(target.repo).private:
         raise FullconvError(
@@ -127,9 +136,9 @@ def _commit(target: HubName, parts: dict[str, Any], message: str) -> Any:
 
     operations = [CommitOperationAdd(name, content) for name, content in parts.items()]
     try:
-        with warnings.catch_warnings(), bars(True):
+        with warnings.catch_warnings(), progress_bars(True):
             warnings.filterwarnings("ignore", message="Warnings while validating metadata")
-            return api().create_commit(
+            return hub_client().create_commit(
                 target.repo,
                 operations,
                 commit_message=message,

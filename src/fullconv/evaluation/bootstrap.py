@@ -16,7 +16,7 @@ both are put right about the estimate:
 
 How often such intervals hold the truth is measured by `benchmarks/bootstrap.py`.
 
-n images · K classes · B resamples. Margins are (n, 3, K): see `fullconv.evaluation.per_image.Counts.margins`.
+n images · K classes · B resamples. Margins are (n, 3, K): see `fullconv.evaluation.per_image.ImageConfusions.margins`.
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ from fullconv.core.errors import FullconvError
 from fullconv.core.text import shell_command, truncated_list
 from fullconv.evaluation.bootstrap import METRICS, RESAMPLES, Difference, Interval, differences
 from fullconv.evaluation.metrics import Metrics
-from fullconv.evaluation.per_image import ImageCounts, file_in, run_of, weights_of
-from fullconv.evaluation.protocol import VARYING, require_alike, require_same_images
+from fullconv.evaluation.per_image import SplitConfusions, file_in, run_containing, weights_of
+from fullconv.evaluation.protocol import MAY_DIFFER, require_same_images, require_same_protocol
 from fullconv.models.run import Run, read_log, read_settings
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ _SPLITS = ("test", "val", "train")  # which is taken, where all runs have it
 
 
 @dataclass(frozen=True)
-class Compared:
+class ComparedRun:
     """One of the runs.
 
     Args:
@@ -65,7 +65,7 @@ class Comparison:
 
     split: str
     head: str
-    runs: tuple[Compared, ...]
+    runs: tuple[ComparedRun, ...]
     differences: tuple[Difference, ...]
     varying: tuple[str, ...]
     resamples: int
@@ -150,7 +150,7 @@ def compare(
     every = [_counts(one, name, chosen, runs[0]) for one, name in zip(runs, names, strict=True)]
     places = [_place(one) for one in runs]
     for number, (name, of) in enumerate(zip(names, every, strict=True)):
-        require_alike((names[0], every[0]), (name, of), varying, places, number)
+        require_same_protocol((names[0], every[0]), (name, of), varying, places, number)
     counts = [of.head(head) for of in every]
     margins = [counts[0].margins]
     for name, place, of, one in zip(names[1:], places[1:], every[1:], counts[1:], strict=True):
@@ -163,7 +163,7 @@ def compare(
             )
         margins.append(one.margins[order])
     compared = tuple(
-        Compared(
+        ComparedRun(
             name, folder, Metrics(one.classes, one.confusion()), of.protocol, *_history(folder)
         )
         for name, folder, of, one in zip(names, map(_folder, runs), every, counts, strict=True)
@@ -181,11 +181,11 @@ def _require(runs: Sequence[Any], varying: Sequence[str], resamples: int) -> Non
             shell_command("fullconv", "compare", *(map(_place, runs)), *["RUN"] * (2 - len(runs))),
         )
     for line in varying:
-        if line not in VARYING:
+        if line not in MAY_DIFFER:
             raise FullconvError(
                 f"the line {line!r} of the protocol card may not vary; what may is "
-                f"{', '.join(VARYING)}.",
-                f"--allow-different {VARYING[0]}",
+                f"{', '.join(MAY_DIFFER)}.",
+                f"--allow-different {MAY_DIFFER[0]}",
             )
     if resamples < 100:
         raise FullconvError(
@@ -199,7 +199,7 @@ def _folder(one: Any) -> Path | None:
     if isinstance(one, Run):
         return one.folder
     if isinstance(one, (str, Path)) and Path(one).suffix != ".npz":
-        return run_of(one) or Path(one)
+        return run_containing(one) or Path(one)
     return None
 
 
@@ -238,12 +238,12 @@ def _common_split(runs: Sequence[Any]) -> str:
     return next((one[0] for one in there if len(one) == 1 and one[0] == wanted), wanted)
 
 
-def _given(one: Any) -> ImageCounts:
+def _given(one: Any) -> SplitConfusions:
     """Of an evaluation, or of a file."""
     if isinstance(one, (str, Path)):
-        return ImageCounts.read(one)
+        return SplitConfusions.read(one)
     counts = getattr(one, "counts", None)
-    if not isinstance(counts, ImageCounts):
+    if not isinstance(counts, SplitConfusions):
         raise FullconvError(
             f"{type(one).__name__} is no run that can be compared; expected a folder, a Run or an "
             "Evaluation.",
@@ -252,14 +252,14 @@ def _given(one: Any) -> ImageCounts:
     return counts
 
 
-def _counts(one: Any, name: str, split: str, first: Any) -> ImageCounts:
+def _counts(one: Any, name: str, split: str, first: Any) -> SplitConfusions:
     folder = _folder(one)
     if folder is None:
         return _given(one)
     path = file_in(folder, split)
     if not path.is_file():
         raise _no_counts(folder, name, split, _splits_of(one), _data(one, first))
-    counts = ImageCounts.read(path)
+    counts = SplitConfusions.read(path)
     now = weights_of(folder)
     if counts.weights and now and counts.weights != now:
         raise FullconvError(
@@ -272,7 +272,7 @@ def _counts(one: Any, name: str, split: str, first: Any) -> ImageCounts:
 def _no_counts(
     folder: Path, name: str, split: str, there: Sequence[str], data: str
 ) -> FullconvError:
-    if run_of(folder) is not None or there:
+    if run_containing(folder) is not None or there:
         return FullconvError(
             f"{name} has no counts of single images of {split}"
             f"{'; it has those of ' + ', '.join(there) if there else ''}.",
@@ -297,7 +297,7 @@ def _data(one: Any, first: Any) -> str:
         if folder is None:
             return _given(run).data or "DATA"
         for split in _splits_of(run):
-            return ImageCounts.read(file_in(folder, split)).data or "DATA"
+            return SplitConfusions.read(file_in(folder, split)).data or "DATA"
         if root := read_settings(folder).get("data", {}).get("root"):
             return str(root)
     return "DATA"

@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fullconv.evaluation.metrics import Metrics, known_mean, plain, ratios
-from fullconv.inference.postprocess import regions_of
+from fullconv.inference.postprocess import label_regions
 
 WIDTHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 35, 40)  # of the bands, in pixels
 TOLERANCE = 0.0075  # of the diagonal
@@ -147,7 +147,7 @@ class Quality:
         self.images_f1 += (f1.mean(), 1)
 
     def _count_objects(self, ids: NDArray[Any], right: NDArray[np.bool_]) -> None:
-        regions = regions_of(ids).ravel()
+        regions = label_regions(ids).ravel()
         sizes = np.bincount(regions)
         good = np.bincount(regions[right.ravel()], minlength=len(sizes))
         classes = np.empty(len(sizes), np.int64)

@@ -12,25 +12,31 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from fullconv.core.concurrency import Behind, ahead
+from fullconv.core.concurrency import BackgroundWorker, prefetch
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import IGNORE, Labels
 from fullconv.core.text import plural, shell_command, truncated_list
 from fullconv.data.check.check import CheckReport, check
-from fullconv.data.check.extra_heads import fingerprint, with_heads
-from fullconv.data.check.training_overlap import told
+from fullconv.data.check.extra_heads import add_extra_heads, fingerprint
+from fullconv.data.check.training_overlap import describe_training_overlap
 from fullconv.data.io.images import read_image
-from fullconv.data.io.masks import Value, map_lines, read_mask
+from fullconv.data.io.masks import Value, map_table, read_mask
 from fullconv.data.layouts.class_table import read_settings
-from fullconv.data.layouts.dataset import Dataset, read
-from fullconv.data.layouts.extra_folders import bare, names_of, with_inputs
+from fullconv.data.layouts.dataset import Dataset, load_dataset
+from fullconv.data.layouts.extra_folders import folder_names, with_extra_inputs, without_extras
 from fullconv.data.layouts.pairing import Pair
-from fullconv.data.layouts.paths import table_line
+from fullconv.data.layouts.paths import where_to_paste
 from fullconv.evaluation.error_analysis import Quality
-from fullconv.evaluation.metrics import Metrics, confusion_matrix, further_metrics
-from fullconv.evaluation.per_image import Counts, ImageCounts, Sparse, content_of, sparse
+from fullconv.evaluation.metrics import Metrics, confusion_matrix, heads_dict
+from fullconv.evaluation.per_image import (
+    ImageConfusions,
+    Sparse,
+    SplitConfusions,
+    content_of,
+    sparse,
+)
 from fullconv.evaluation.protocol import protocol_card
-from fullconv.inference.options import Options
+from fullconv.inference.options import PredictOptions
 from fullconv.inference.predictor import Predictor, load
 from fullconv.inference.segmenter import Segmenter
 
@@ -57,13 +63,13 @@ class Evaluation:
     heads: dict[str, Metrics] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
     qualities: tuple[Quality, ...] = ()
-    scored: Scored | None = field(default=None, repr=False)
-    counts: ImageCounts | None = field(default=None, repr=False, compare=False)
+    scored: EvaluationContext | None = field(default=None, repr=False)
+    counts: SplitConfusions | None = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able: the metrics and qualities, those of further heads under "heads", and the card
         under "protocol"."""
-        further = further_metrics(self.heads)
+        further = heads_dict(self.heads)
         first, *others = [quality.to_dict() for quality in self.qualities] or [{}]
         for name, quality in zip(self.heads, others, strict=bool(self.qualities)):
             further["heads"][name] |= quality
@@ -71,7 +77,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Scored:
+class EvaluationContext:
     """What was evaluated.
 
     Args:
@@ -120,8 +126,8 @@ def evaluate(
         heads: of a model with several, the folders of the further masks, with commas. Default: of
             the heads' names, where the data set has them; others are not scored.
         inputs: of a model with further inputs, their folders. Default: of the inputs' names.
-        ignore_rules: see `fullconv.data.check.ignore_rules.tolerated`.
-        flip, scales: test-time augmentation, see `fullconv.inference.options.Options`. By themselves those
+        ignore_rules: see `fullconv.data.check.ignore_rules.apply_ignore_rules`.
+        flip, scales: test-time augmentation, see `fullconv.inference.options.PredictOptions`. By themselves those
             of the model, which has none unless it was told to.
         quality: also count what `fullconv.evaluation.error_analysis` describes.
         progress: called with (images done, images).
@@ -134,9 +140,9 @@ def evaluate(
         data,
         [None],
         split=split,
-        folders=(names_of(heads), names_of(inputs)),
+        folders=(folder_names(heads), folder_names(inputs)),
         ignore_rules=ignore_rules,
-        options=Options(flip=flip, scales=tuple(scales)),
+        options=PredictOptions(flip=flip, scales=tuple(scales)),
         quality=quality,
         progress=progress,
     )
@@ -151,7 +157,7 @@ def evaluate_altered(
     split: str,
     folders: tuple[Sequence[str], Sequence[str]] = ((), ()),
     ignore_rules: str = "",
-    options: Options | None = None,
+    options: PredictOptions | None = None,
     quality: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Evaluation]:
@@ -171,7 +177,7 @@ def evaluate_altered(
     pairs = report.dataset.pairs_of(split)
     found_in: list[list[list[Sparse]]] = [[[] for _ in heads] for _ in alterations]
     qualities = [[Quality(head.names) for head in heads if quality] for _ in alterations]
-    behind, done, ignored = Behind(), 0, 0
+    behind, done, ignored = BackgroundWorker(), 0, 0
     sizes = set()
     started = time.monotonic()
     for pair, image, truths in _read_ahead(heads, pairs):
@@ -190,7 +196,7 @@ def evaluate_altered(
             if progress:
                 progress(done, len(pairs) * len(alterations))
     behind.wait()
-    scored = Scored(predictor, report, split, tuple(heads), time.monotonic() - started)
+    scored = EvaluationContext(predictor, report, split, tuple(heads), time.monotonic() - started)
     card = protocol_card(
         fingerprint=fingerprint(report, report.dataset),
         split=split,
@@ -198,7 +204,7 @@ def evaluate_altered(
         classes=predictor.labels.names,
         pretrained_on=predictor.pretrained_on,
         ignored_pixels=ignored,
-        trained_on=told(predictor.training.get("trained_on", ()), report),
+        trained_on=describe_training_overlap(predictor.training.get("trained_on", ()), report),
         sizes=sizes,
         augmentation=predictor.options.describe(),
     )
@@ -206,7 +212,7 @@ def evaluate_altered(
 
 
 def _evaluation(
-    scored: Scored,
+    scored: EvaluationContext,
     found: Sequence[Sequence[Sparse]],
     kinds: Sequence[Quality],
     card: dict[str, Any],
@@ -214,10 +220,12 @@ def _evaluation(
     """Of the matrices of every image, and of what else was counted, of each head."""
     heads, report = scored.heads, scored.report
     names = [head.name for head in heads]
-    of_heads = [Counts.of(head.names, rows) for head, rows in zip(heads, found, strict=True)]
+    of_heads = [
+        ImageConfusions.of(head.names, rows) for head, rows in zip(heads, found, strict=True)
+    ]
     first, *further = (Metrics(of.classes, of.confusion()) for of in of_heads)
     pairs = report.dataset.pairs_of(scored.split)
-    counts = ImageCounts(
+    counts = SplitConfusions(
         tuple(pair.name for pair in pairs),
         tuple(content_of(report.contents[scored.split, pair.name]) for pair in pairs),
         dict(zip(names, of_heads, strict=True)),
@@ -233,7 +241,7 @@ def _read_ahead(
     heads: Sequence[Head], pairs: Sequence[Pair]
 ) -> Iterator[tuple[Pair, np.ndarray, list[np.ndarray]]]:
     """Each pair with its image and its truths; the next one is read meanwhile."""
-    for pair, (image, truths) in ahead(
+    for pair, (image, truths) in prefetch(
         lambda pair: (read_image(pair.image), _truths(heads, pair)), pairs
     ):
         yield pair, image, truths
@@ -253,7 +261,7 @@ def _found(
     return [(ids, None) for ids in model.label_maps(image, pair.inputs)]
 
 
-def _in_single(model: Segmenter | str | Path, options: Options | None) -> Segmenter:
+def _in_single(model: Segmenter | str | Path, options: PredictOptions | None) -> Segmenter:
     """One number for a model, whatever runs it; a model that was handed over stays as it is."""
     given = copy(model) if isinstance(model, Segmenter) else load(model, precision="float32")
     predictor = given
@@ -284,17 +292,17 @@ def _heads(
 ) -> tuple[list[Head], CheckReport]:
     """The heads that can be scored, and the report of the data set with their masks and the model's
     further inputs."""
-    dataset = data if isinstance(data, Dataset) else read(data)
+    dataset = data if isinstance(data, Dataset) else load_dataset(data)
     dataset.pairs_of(split)
-    report = check(bare(dataset))
+    report = check(without_extras(dataset))
     of_heads, of_inputs = folders
     _require_as_many(of_heads, list(model.heads), "heads")
     _require_as_many(of_inputs, [one.name for one in model.inputs], "inputs")
     there = dict(zip(model.heads, of_heads or model.heads, strict=True))
     if not of_heads:
         there = {name: name for name in there if (dataset.root / name).is_dir()}
-    dataset, others = with_heads(report, list(there.values()), ignore_rules=ignore_rules)
-    dataset = with_inputs(dataset, of_inputs or [one.name for one in model.inputs])
+    dataset, others = add_extra_heads(report, list(there.values()), ignore_rules=ignore_rules)
+    dataset = with_extra_inputs(dataset, of_inputs or [one.name for one in model.inputs])
     every = [model.head, *model.heads]
     heads = []
     for name, found, of_data in zip(
@@ -302,7 +310,7 @@ def _heads(
     ):
         number = every.index(name)
         labels = model.tables[number]
-        lookup = match_classes(found, labels, split)
+        lookup = class_mapping(found, labels, split)
         heads.append(Head(name, number, of_data, labels.names, lookup))
     return heads, replace(report, dataset=dataset)
 
@@ -316,7 +324,7 @@ def _require_as_many(folders: Sequence[str], names: Sequence[str], kind: str) ->
         )
 
 
-def match_classes(report: CheckReport, model: Labels, split: str) -> np.ndarray:
+def class_mapping(report: CheckReport, model: Labels, split: str) -> np.ndarray:
     """Lookup from a data set's class ids to a model's, by name; ignore stays out of range.
 
     Args:
@@ -356,12 +364,12 @@ def _own_table(report: CheckReport, model: Labels) -> str:
         values = {k: dataset.labels.names[k] for k, counts in enumerate(every) if any(counts)}
     named = [(value, name) for value, name in values.items() if name]
     known = {value: name if name in model.names else IGNORE for value, name in named}
-    head, *lines = map_lines(known).splitlines()
+    head, *lines = map_table(known).splitlines()
     lost = [name * (name not in (*model.names, IGNORE)) for _, name in named]
     lines = [line + f"   # {name}" * bool(name) for line, name in zip(lines, lost, strict=True)]
     kept = [key for key in ("images", "masks", "layout") if key in told]
     return "\n".join([
-        f"{table_line(dataset.root, whole=True)} (another class of the model in place of ignore, "
+        f"{where_to_paste(dataset.root, whole=True)} (another class of the model in place of ignore, "
         "where it means the same):",
         *(f"{key} = {json.dumps(told[key])}" for key in kept),
         f"classes = {json.dumps(list(model.names), ensure_ascii=False)}",

@@ -77,7 +77,7 @@ def probe(
         data: a data set or its folder. Classes are matched by name.
         split: "train", "val" or "test".
         foreground: names of the classes that are things; by default all but the background.
-        ignore_rules: see `fullconv.data.check.ignore_rules.tolerated`.
+        ignore_rules: see `fullconv.data.check.ignore_rules.apply_ignore_rules`.
         progress: called with (predictions done, predictions), over all four.
 
     Raises:
@@ -142,7 +142,7 @@ def hidden(
     return out
 
 
-def table(result: Probe) -> str:
+def probe_table(result: Probe) -> str:
     """As text for a terminal: the four, and a line per foreground class."""
     title = {
         "everything": "whole images",

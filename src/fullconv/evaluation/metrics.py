@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fullconv.core.metric_names import _heads, never_predicted
+from fullconv.core.metric_names import further_heads, never_predicted
 from fullconv.core.text import LIST_LIMIT, truncated_list
 
 
@@ -106,17 +106,17 @@ class Metrics:
         return {name: plain(v) for name, v in zip(self.names, values, strict=True)}
 
 
-def further_metrics(heads: Mapping[str, Metrics]) -> dict[str, Any]:
+def heads_dict(heads: Mapping[str, Metrics]) -> dict[str, Any]:
     """What goes beside `Metrics.to_dict()` of the first head where there are further ones: theirs,
     by name, under "heads"."""
     return {"heads": {name: of.to_dict() for name, of in heads.items()}} if heads else {}
 
 
-def table(metrics: Mapping[str, Any]) -> str:
+def metrics_table(metrics: Mapping[str, Any]) -> str:
     """`Metrics.to_dict()` as text for a terminal: the four numbers, then a line per class. Further
     heads follow."""
     tables = [_table(metrics)]
-    tables += [f"head {name}\n\n{_table(of)}" for name, of in _heads(metrics).items()]
+    tables += [f"head {name}\n\n{_table(of)}" for name, of in further_heads(metrics).items()]
     return "\n\n".join(tables)
 
 

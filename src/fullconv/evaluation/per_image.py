@@ -41,7 +41,7 @@ Sparse: TypeAlias = tuple[np.ndarray, np.ndarray]  # cells and pixels of one ima
 
 
 @dataclass(frozen=True)
-class Counts:
+class ImageConfusions:
     """Of one head.
 
     Args:
@@ -56,7 +56,7 @@ class Counts:
     ends: np.ndarray
 
     @classmethod
-    def of(cls, classes: Sequence[str], found: Sequence[Sparse]) -> Counts:
+    def of(cls, classes: Sequence[str], found: Sequence[Sparse]) -> ImageConfusions:
         """Of what `sparse` made of the images' matrices."""
         lengths = [len(cells) for cells, _ in found]
         empty = np.zeros(0, np.uint32)
@@ -110,7 +110,7 @@ def content_of(hashes: Sequence[str]) -> str:
 
 
 @dataclass(frozen=True)
-class ImageCounts:
+class SplitConfusions:
     """Of one evaluation.
 
     Args:
@@ -124,7 +124,7 @@ class ImageCounts:
 
     images: tuple[str, ...]
     contents: tuple[str, ...]
-    heads: Mapping[str, Counts]
+    heads: Mapping[str, ImageConfusions]
     protocol: Mapping[str, Any]
     data: str = ""
     weights: str = ""
@@ -173,7 +173,7 @@ class ImageCounts:
         return path
 
     @classmethod
-    def read(cls, path: str | Path) -> ImageCounts:
+    def read(cls, path: str | Path) -> SplitConfusions:
         """Of what `save` wrote.
 
         Raises:
@@ -188,7 +188,9 @@ class ImageCounts:
                 heads = {}
                 for number, (name, classes) in enumerate(facts["heads"].items()):
                     end = f"_{number}" if number else ""
-                    heads[name] = Counts(tuple(classes), *(file[key + end] for key in cls._KEYS))
+                    heads[name] = ImageConfusions(
+                        tuple(classes), *(file[key + end] for key in cls._KEYS)
+                    )
                     _verify(heads[name], len(facts["images"]))
             return cls(
                 tuple(facts["images"]),
@@ -207,7 +209,7 @@ class ImageCounts:
             shell_command("fullconv", "evaluate", "MODEL", "DATA", "--counts", path),
         )
 
-    def head(self, name: str = "") -> Counts:
+    def head(self, name: str = "") -> ImageConfusions:
         """Of a head; the first one where none is named.
 
         Raises:
@@ -224,7 +226,7 @@ class ImageCounts:
         return self.heads[name]
 
 
-def _verify(of: Counts, images: int) -> None:
+def _verify(of: ImageConfusions, images: int) -> None:
     """That the parts fit, so that nothing is read beyond them."""
     size = len(of.classes) ** 2
     ends = of.ends.tolist()
@@ -241,7 +243,7 @@ def _verify(of: Counts, images: int) -> None:
         raise ValueError("its parts do not fit each other")
 
 
-def run_of(model: str | Path) -> Path | None:
+def run_containing(model: str | Path) -> Path | None:
     """The folder of the run that a model lies in: runs/a or runs/a/model -> runs/a. None where it
     lies in none."""
     path = Path(model)
@@ -273,7 +275,7 @@ def weights_of(run: Path) -> str:
         return ""
 
 
-def keep(counts: ImageCounts, run: Path) -> Path:
+def save_next_to_run(counts: SplitConfusions, run: Path) -> Path:
     """Writes the counts of a run's model beside its metrics.
 
     Raises:

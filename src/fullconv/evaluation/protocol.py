@@ -15,16 +15,16 @@ import numpy as np
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.text import plural, shell_command, truncated_list
-from fullconv.evaluation.per_image import ImageCounts
+from fullconv.evaluation.per_image import SplitConfusions
 
 AUGMENTATION = "test_time_augmentation"
-VARYING = ("pretrained_on", "trained_on", AUGMENTATION)
+MAY_DIFFER = ("pretrained_on", "trained_on", AUGMENTATION)
 _SHOWN = 5  # names that a message spells out
 
-Named = tuple[str, ImageCounts]
+Named = tuple[str, SplitConfusions]
 
 
-def require_alike(
+def require_same_protocol(
     one: Named, other: Named, varying: Sequence[str], places: Sequence[Path | str], number: int
 ) -> None:
     """Refuses evaluations whose protocol cards differ.
@@ -46,7 +46,7 @@ def require_alike(
     rows += [f"  {line}: {_values(line, of.protocol, against.protocol)}" for line in unlike]
     if "data_fingerprint" in unlike and of.protocol.get("split") == against.protocol.get("split"):
         rows.append(f"  {_images_apart(one, other)}")
-    hint = _mended(unlike, (of, against), places, number, varying)
+    hint = suggest_command(unlike, (of, against), places, number, varying)
     raise FullconvError("\n".join(rows), hint)
 
 
@@ -125,20 +125,20 @@ def _apart(
     return "; ".join(parts)
 
 
-def _split(of: ImageCounts) -> str:
+def _split(of: SplitConfusions) -> str:
     return str(of.protocol.get("split", "val"))
 
 
-def _mended(
+def suggest_command(
     unlike: Sequence[str],
-    counts: tuple[ImageCounts, ImageCounts],
+    counts: tuple[SplitConfusions, SplitConfusions],
     places: Sequence[Path | str],
     number: int,
     varying: Sequence[str],
 ) -> str:
     """The line that makes the cards alike, or that says what is compared."""
     first = counts[0]
-    if any(line not in VARYING for line in unlike):
+    if any(line not in MAY_DIFFER for line in unlike):
         return f"{_evaluating(places[number], first)}   # on the first one's data, then compare"
     words = ("--allow-different", ",".join([*varying, *unlike]))
     if list(unlike) == [AUGMENTATION]:
@@ -149,7 +149,7 @@ def _mended(
     return f"{line}   # where that is what is compared"
 
 
-def _evaluating(place: Path | str, of: ImageCounts) -> str:
+def _evaluating(place: Path | str, of: SplitConfusions) -> str:
     """The command that evaluates a run, or the model whose counts a file has, on these data."""
     words = (of.data or "DATA", "--split", _split(of))
     if str(place).endswith(".npz"):
@@ -172,7 +172,7 @@ def protocol_card(
     """What a number means: two numbers may be compared only where these agree.
 
     Args:
-        trained_on: which images the model was trained on, see `fullconv.data.check.training_overlap.told`.
+        trained_on: which images the model was trained on, see `fullconv.data.check.training_overlap.describe_training_overlap`.
         sizes: (H, W) of the images.
     """
     return {

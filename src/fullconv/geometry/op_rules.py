@@ -16,13 +16,13 @@ from torch import Tensor
 from fullconv.geometry.positions import (
     Axis,
     Dim,
-    Lost,
-    Place,
+    SpatialLayout,
     State,
     Tokens,
+    Untracked,
+    layout_of,
     merged,
     reshaped,
-    state_of,
 )
 
 
@@ -53,24 +53,24 @@ class Call:
         """Of the first input that depends on the image, before the call."""
         return self.shapes[id(self.states[0][0])]
 
-    def lost(self, kind: str) -> Lost:
+    def lost(self, kind: str) -> Untracked:
         """The positions end here. What was lost before keeps its first reason, save that attention
         is named where it is met."""
         why: set[str] = set()
         for _, state in self.states:
-            if isinstance(state, Place):
+            if isinstance(state, SpatialLayout):
                 why |= state.whole | {self.name(kind)}
             else:
                 why |= state.why | ({self.name(kind)} if kind == "attention" else set())
-        return Lost(frozenset(why))
+        return Untracked(frozenset(why))
 
     def elementwise(self) -> State:
         """Merged over all inputs."""
         inputs = [(state, len(self.shapes[id(tensor)])) for tensor, state in self.states]
-        return merged(inputs, tensors(self.output)[0].ndim, self.name("cells of two kinds"))
+        return merged(inputs, iter_tensors(self.output)[0].ndim, self.name("cells of two kinds"))
 
 
-Rule = Callable[[Call, Place], State]
+Rule = Callable[[Call, SpatialLayout], State]
 
 
 def after(op: str, call: Call) -> State:
@@ -82,19 +82,19 @@ def after(op: str, call: Call) -> State:
         return JOINS[op](call)
     if op in MIXING:
         return call.lost(MIXING[op])
-    if op in RULES and isinstance(first, Place):
+    if op in RULES and isinstance(first, SpatialLayout):
         return RULES[op](call, first)
     return call.lost(op)
 
 
-def tensors(value: Any) -> list[Tensor]:
+def iter_tensors(value: Any) -> list[Tensor]:
     """All tensors in nested arguments."""
     if isinstance(value, Tensor):
         return [value]
     if isinstance(value, dict):
         value = tuple(value.values())
     if isinstance(value, (list, tuple)):
-        return [t for item in value for t in tensors(item)]
+        return [t for item in value for t in iter_tensors(item)]
     return []
 
 
@@ -107,7 +107,7 @@ def _pair(value: Any) -> tuple[int, int]:
 def _on_maps(change: Callable[[Call, int, Axis], Axis | None], kind: str) -> Rule:
     """A rule for (N, C, h, w) maps, given what it does to axis 0 and 1."""
 
-    def rule(call: Call, place: Place) -> State:
+    def rule(call: Call, place: SpatialLayout) -> State:
         if place.dims != (None, None, (0, 1), (1, 1)):
             return call.lost(kind)
         rows, columns = (change(call, i, axis) for i, axis in enumerate(place.axes))
@@ -175,7 +175,7 @@ def _pixel_unshuffle(call: Call, i: int, axis: Axis) -> Axis:
     return axis.window(factor, factor)
 
 
-def _padding(call: Call, place: Place) -> State:
+def _padding(call: Call, place: SpatialLayout) -> State:
     axes = list(place.axes)
     for position, before in enumerate(list(call.argument(1, "pad"))[0::2]):
         dim = place.dims[-1 - position]
@@ -186,7 +186,7 @@ def _padding(call: Call, place: Place) -> State:
     return replace(place, axes=(axes[0], axes[1]))
 
 
-def _reduction(call: Call, place: Place) -> State:
+def _reduction(call: Call, place: SpatialLayout) -> State:
     dims = call.argument(1, "dim")
     if isinstance(dims, Tensor) or "other" in call.kwargs:  # max and min of two tensors
         return call.elementwise()
@@ -196,7 +196,7 @@ def _reduction(call: Call, place: Place) -> State:
     chosen = {d % rank for d in (dims if isinstance(dims, (list, tuple)) else [dims])}
     if any(place.dims[d] for d in chosen):
         return call.lost("global pooling")
-    if tensors(call.output)[0].ndim == rank:
+    if iter_tensors(call.output)[0].ndim == rank:
         return place
     return replace(place, dims=tuple(d for i, d in enumerate(place.dims) if i not in chosen))
 
@@ -204,24 +204,24 @@ def _reduction(call: Call, place: Place) -> State:
 def _along_channels(kind: str, position: int = 1, default: int = -1) -> Rule:
     """Softmax and the like: fine along a dimension that is not of the image."""
 
-    def rule(call: Call, place: Place) -> State:
+    def rule(call: Call, place: SpatialLayout) -> State:
         dim = call.argument(position, "dim", default)
         return place if place.dims[dim] is None else call.lost(kind)
 
     return rule
 
 
-def _sees_all(call: Call, place: Place) -> State:
+def _sees_all(call: Call, place: SpatialLayout) -> State:
     """Group and instance normalisation: cells stay, their statistics are of the whole image."""
     return replace(place, whole=place.whole | {call.name("normalisation over the image")})
 
 
-def _layer_norm(call: Call, place: Place) -> State:
+def _layer_norm(call: Call, place: SpatialLayout) -> State:
     count = len(call.argument(1, "normalized_shape"))
     return _sees_all(call, place) if any(place.dims[-count:]) else place
 
 
-def _linear(call: Call, place: Place) -> State:
+def _linear(call: Call, place: SpatialLayout) -> State:
     return place if place.dims[-1] is None else call.lost("fully connected")
 
 
@@ -230,10 +230,10 @@ def _concatenation(call: Call) -> State:
     dim = call.argument(1, "dim", 0)
     inputs = [(state, output.ndim) for _, state in call.states]
     result = merged(inputs, output.ndim, call.name("cells of two kinds"))
-    if not isinstance(result, Place) or result.dims[dim] is None:
+    if not isinstance(result, SpatialLayout) or result.dims[dim] is None:
         return result
-    tokens, last = result.dims[dim], tensors(call.args)[-1]
-    if isinstance(tokens, Tokens) and len(inputs) == 1 and state_of(last) is not None:
+    tokens, last = result.dims[dim], iter_tensors(call.args)[-1]
+    if isinstance(tokens, Tokens) and len(inputs) == 1 and layout_of(last) is not None:
         dims = list(result.dims)
         more = tokens.prefix + output.shape[dim] - last.shape[dim]
         dims[dim] = replace(tokens, prefix=more)
@@ -245,12 +245,12 @@ def _stacking(call: Call) -> State:
     dim = call.argument(1, "dim", 0) % call.output.ndim
     inputs = [(state, call.output.ndim - 1) for _, state in call.states]
     result = merged(inputs, call.output.ndim - 1, call.name("cells of two kinds"))
-    if isinstance(result, Lost):
+    if isinstance(result, Untracked):
         return result
     return replace(result, dims=(*result.dims[:dim], None, *result.dims[dim:]))
 
 
-def _copies(call: Call, place: Place) -> State:
+def _copies(call: Call, place: SpatialLayout) -> State:
     """Expanded or repeated: fine along new dimensions and those that are not of the image."""
     shape = tuple(call.output.shape)
     dims = (None,) * (len(shape) - len(place.dims)) + place.dims
@@ -260,12 +260,12 @@ def _copies(call: Call, place: Place) -> State:
     return replace(place, dims=dims)
 
 
-def _permutation(call: Call, place: Place) -> State:
+def _permutation(call: Call, place: SpatialLayout) -> State:
     order = call.kwargs.get("dims", call.args[1] if len(call.args) == 2 else call.args[1:])
     return replace(place, dims=tuple(place.dims[d] for d in order))
 
 
-def _moved_dimensions(call: Call, place: Place) -> State:
+def _moved_dimensions(call: Call, place: SpatialLayout) -> State:
     ends = [call.argument(1, "source"), call.argument(2, "destination")]
     rank = len(place.dims)
     sources, targets = ([d % rank for d in ([e] if isinstance(e, int) else e)] for e in ends)
@@ -275,14 +275,14 @@ def _moved_dimensions(call: Call, place: Place) -> State:
     return replace(place, dims=tuple(place.dims[d] for d in order))
 
 
-def _transposition(call: Call, place: Place) -> State:
+def _transposition(call: Call, place: SpatialLayout) -> State:
     dims = list(place.dims)
     first, second = call.argument(1, "dim0"), call.argument(2, "dim1")
     dims[first], dims[second] = dims[second], dims[first]
     return replace(place, dims=tuple(dims))
 
 
-def _pieces(call: Call, place: Place) -> State:
+def _pieces(call: Call, place: SpatialLayout) -> State:
     removed = call.output[0].ndim < len(call.shape)  # unbind
     dim = call.argument(1 if removed else 2, "dim", 0) % len(call.shape)
     if place.dims[dim] is not None:
@@ -291,7 +291,7 @@ def _pieces(call: Call, place: Place) -> State:
     return replace(place, dims=dims)
 
 
-def _index(call: Call, place: Place) -> State:
+def _index(call: Call, place: SpatialLayout) -> State:
     index = call.args[1] if isinstance(call.args[1], tuple) else (call.args[1],)
     if any(isinstance(item, (Tensor, list)) for item in index):
         return call.lost("indexing")
@@ -320,21 +320,21 @@ def _index(call: Call, place: Place) -> State:
             dims.append(tag)
         elif tag:
             return call.lost("one row of the image")
-    return Place(tuple(dims), (axes[0], axes[1]), place.whole).tidy()
+    return SpatialLayout(tuple(dims), (axes[0], axes[1]), place.whole).tidy()
 
 
-def _reshaping(call: Call, place: Place) -> State:
+def _reshaping(call: Call, place: SpatialLayout) -> State:
     return reshaped(place, call.shape, tuple(call.output.shape)) or call.lost(
         "positions rearranged"
     )
 
 
-def _new_dimension(call: Call, place: Place) -> State:
+def _new_dimension(call: Call, place: SpatialLayout) -> State:
     dim = call.argument(1, "dim") % call.output.ndim
     return replace(place, dims=(*place.dims[:dim], None, *place.dims[dim:]))
 
 
-def _fewer_dimensions(call: Call, place: Place) -> State:
+def _fewer_dimensions(call: Call, place: SpatialLayout) -> State:
     dim = call.argument(1, "dim")
     shape = call.shape
     chosen = [d for d, n in enumerate(shape) if n == 1] if dim is None else [dim % len(shape)]

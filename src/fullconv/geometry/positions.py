@@ -1,8 +1,8 @@
 """What is known of a tensor: where its cells sit, along which dimensions, and what was mixed in.
 
-- `Place`: which tensor dimensions run along the rows and columns of the image, and the `Axis` of
+- `SpatialLayout`: which tensor dimensions run along the rows and columns of the image, and the `Axis` of
   each.
-- `Lost`: depends on the image, but the positions were mixed (global pooling, attention), or an
+- `Untracked`: depends on the image, but the positions were mixed (global pooling, attention), or an
   operation is not known. Added to, or multiplied with, a placed tensor, the place survives and the
   operation is named: squeeze-excite and attention keep the cells but see the whole image.
 """
@@ -98,7 +98,7 @@ Dim = Step | Tokens
 
 
 @dataclass(frozen=True)
-class Place:
+class SpatialLayout:
     """Where the cells of one tensor sit: a tag per tensor dimension (None: not along the image),
     the two axes, and the operations on the way that saw the whole image."""
 
@@ -106,7 +106,7 @@ class Place:
     axes: tuple[Axis, Axis]
     whole: frozenset[str] = frozenset()
 
-    def absorbed(self, tags: list[tuple[Step, int]]) -> Place | None:
+    def absorbed(self, tags: list[tuple[Step, int]]) -> SpatialLayout | None:
         """Phase dimensions (tag, size) become channels: their cells are seen together. None where
         that would use up a main dimension."""
         axes = list(self.axes)
@@ -117,7 +117,7 @@ class Place:
             axes[axis] = axes[axis].window(kernel=size, dilation=step)
         return replace(self, axes=(axes[0], axes[1]))
 
-    def tidy(self) -> Place:
+    def tidy(self) -> SpatialLayout:
         """With steps of one where only one dimension is left on an axis."""
         dims, axes = list(self.dims), list(self.axes)
         for axis in (0, 1):
@@ -126,20 +126,20 @@ class Place:
             if len(tagged) == 1 and not woven and tagged[0][1][1] != 1:
                 axes[axis] = axes[axis].every(tagged[0][1][1])
                 dims[tagged[0][0]] = (axis, 1)
-        return Place(tuple(dims), (axes[0], axes[1]), self.whole)
+        return SpatialLayout(tuple(dims), (axes[0], axes[1]), self.whole)
 
 
 @dataclass(frozen=True)
-class Lost:
+class Untracked:
     """Depends on the image, at no known place."""
 
     why: frozenset[str] = frozenset()
 
 
-State = Place | Lost
+State = SpatialLayout | Untracked
 
 
-def state_of(tensor: Any) -> State | None:
+def layout_of(tensor: Any) -> State | None:
     """What is known of a tensor; None where it does not depend on the image."""
     return getattr(tensor, "place", None)
 
@@ -147,22 +147,24 @@ def state_of(tensor: Any) -> State | None:
 def merged(states: list[tuple[State, int]], ndim: int, unlike: str) -> State:
     """Element-wise on several tensors (state, number of dimensions), broadcast to `ndim`
     dimensions. `unlike` names the operation, should their cells not match."""
-    places: list[Place] = []
+    places: list[SpatialLayout] = []
     whole: frozenset[str] = frozenset()
     for state, own in states:
-        whole |= state.why if isinstance(state, Lost) else state.whole
-        if isinstance(state, Place):
+        whole |= state.why if isinstance(state, Untracked) else state.whole
+        if isinstance(state, SpatialLayout):
             places.append(replace(state, dims=(None,) * (ndim - own) + state.dims))
     if not places:
-        return Lost(whole)
+        return Untracked(whole)
     kinds = {(place.dims, *(axis.stride for axis in place.axes)) for place in places}
     if len(kinds) > 1:
-        return Lost(whole | {unlike})
+        return Untracked(whole | {unlike})
     rows, columns = (places[0].axes[i].merge(*(p.axes[i] for p in places[1:])) for i in (0, 1))
-    return Place(places[0].dims, (rows, columns), whole)
+    return SpatialLayout(places[0].dims, (rows, columns), whole)
 
 
-def reshaped(place: Place, before: tuple[int, ...], after: tuple[int, ...]) -> Place | None:
+def reshaped(
+    place: SpatialLayout, before: tuple[int, ...], after: tuple[int, ...]
+) -> SpatialLayout | None:
     """The place after a view from one shape to another; None where it cannot be told. Splitting a
     dimension gives a main one and a phase; phases may join the channels (space to depth, patch
     merging); rows and columns viewed as one become tokens, and tokens come apart again."""

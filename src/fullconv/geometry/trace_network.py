@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from fullconv.core.errors import FullconvError
 from fullconv.geometry.grid import Grid, Grids
-from fullconv.geometry.positions import Place, State, state_of
+from fullconv.geometry.positions import SpatialLayout, State, layout_of
 from fullconv.geometry.tracer import mark, run_traced
 
 # Odd at every level of a stride-32 pyramid: SAME padding is symmetric there.
@@ -63,7 +63,7 @@ def trace(network: str | nn.Module, *, size: int | tuple[int, int] | None = None
     grids = []
     for index, state in enumerate(outputs):
         name = f"feature map {index} of {type(module).__name__}"
-        grid = _as_grid(state, name) if isinstance(state, Place) else None
+        grid = _as_grid(state, name) if isinstance(state, SpatialLayout) else None
         grids.append(grid or probe(module, tap=index, size=shape))
     return Grids(grids)
 
@@ -115,11 +115,11 @@ def run_on_meta(module: nn.Module, image: Tensor) -> Any:
         return torch.func.functional_call(module, meta, (image,), tie_weights=False)
 
 
-def run_for_real(module: nn.Module, image: Tensor) -> Any:
+def run_on_device(module: nn.Module, image: Tensor) -> Any:
     """The same on the module's own device, for networks that make tensors of their own there."""
     like = next(module.parameters(), torch.zeros(()))
     real = torch.zeros(image.shape, device=like.device, dtype=like.dtype)
-    mark(real, state_of(image))
+    mark(real, layout_of(image))
     with evaluating(module), torch.no_grad():
         return module(real)
 
@@ -221,20 +221,20 @@ def _run_at_first_size(
     problem: Exception | None = None
     for size in sizes:
         shape = (size, size) if isinstance(size, int) else size
-        for run in (run_on_meta, run_for_real):
+        for run in (run_on_meta, run_on_device):
             try:
                 maps = feature_maps(run_traced(module, shape, run))
             except (RuntimeError, AssertionError, ValueError, TypeError) as error:
                 problem = problem or error
                 continue
-            return [state_of(m) for m in maps], shape
+            return [layout_of(m) for m in maps], shape
     raise FullconvError(
         f"{type(module).__name__} does not run on an image of {sizes[0]} pixels: {problem}",
         "fullconv.geometry.trace_network.trace(module, size=(224, 224))   # or another size that it takes",
     )
 
 
-def _as_grid(place: Place, name: str) -> Grid | None:
+def _as_grid(place: SpatialLayout, name: str) -> Grid | None:
     """The one grid of both axes; None where rows and columns are not two whole dimensions."""
     if place.dims not in (CHANNELS_FIRST, CHANNELS_LAST):
         return None
@@ -251,15 +251,15 @@ def _as_grid(place: Place, name: str) -> Grid | None:
     return Grid(rows.stride, rows.offset, field, tuple(sorted(place.whole)))
 
 
-def grids_of_modules(module: nn.Module) -> list[tuple[str, Grid]]:
+def module_grids(module: nn.Module) -> list[tuple[str, Grid]]:
     """Name and grid of every submodule whose output is a feature map, in the order they ran."""
-    found: list[tuple[str, Place]] = []
+    found: list[tuple[str, SpatialLayout]] = []
 
     def run(module: nn.Module, image: Tensor) -> Any:
         def note(name: str) -> Any:
             def hook(_module: nn.Module, _args: Any, output: Any) -> None:
-                state = state_of(output)
-                if isinstance(state, Place) and output.ndim == 4:
+                state = layout_of(output)
+                if isinstance(state, SpatialLayout) and output.ndim == 4:
                     found.append((name, state))
 
             return hook

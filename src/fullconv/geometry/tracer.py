@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from fullconv.geometry.op_rules import Call, after, tensors
-from fullconv.geometry.positions import Axis, Lost, Place, State, state_of
+from fullconv.geometry.op_rules import Call, after, iter_tensors
+from fullconv.geometry.positions import Axis, SpatialLayout, State, Untracked, layout_of
 
 
 def run_traced(
@@ -24,7 +24,7 @@ def run_traced(
     """`run(module, image)` with an image (1, 3, H, W) on the meta device, followed. The tensors
     that come out carry `place`."""
     image = torch.empty(1, 3, *size, device="meta")
-    mark(image, Place((None, None, (0, 1), (1, 1)), (Axis(), Axis())))
+    mark(image, SpatialLayout((None, None, (0, 1), (1, 1)), (Axis(), Axis())))
     mode = _Follow()
     with mode.watching_modules(), mode:
         return run(module, image)
@@ -54,10 +54,10 @@ class _Follow(TorchFunctionMode):
 
         def leave(_module: nn.Module, args: Any, output: Any) -> None:
             name = self.modules.pop()
-            if any(state_of(a) for a in tensors(args)):
-                for tensor in tensors(output):
-                    if state_of(tensor) is None:
-                        mark(tensor, Lost(frozenset({name})))
+            if any(layout_of(a) for a in iter_tensors(args)):
+                for tensor in iter_tensors(output):
+                    if layout_of(tensor) is None:
+                        mark(tensor, Untracked(frozenset({name})))
 
         handles = [
             nn.modules.module.register_module_forward_pre_hook(enter),
@@ -77,13 +77,13 @@ class _Follow(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         op = getattr(func, "__name__", str(func)).strip("_")
-        inputs = tensors(args[0] if op in LIKE else (args, kwargs))
-        states = [(t, s) for t in inputs if (s := state_of(t)) is not None]
+        inputs = iter_tensors(args[0] if op in LIKE else (args, kwargs))
+        states = [(t, s) for t in inputs if (s := layout_of(t)) is not None]
         shapes = {id(t): tuple(t.shape) for t in inputs}  # in-place operations may change them
         output = func(*args, **kwargs)
-        results = tensors(output)
-        if op == "setitem" and state_of(args[2]) is not None:
-            mark(args[0], Lost(frozenset({self.name("assignment")})))
+        results = iter_tensors(output)
+        if op == "setitem" and layout_of(args[2]) is not None:
+            mark(args[0], Untracked(frozenset({self.name("assignment")})))
         if states and results:
             state = after(op, Call(args, kwargs, output, states, shapes, self.name))
             for tensor in results:

@@ -24,14 +24,14 @@ from typing import Any
 
 import numpy as np
 
-from fullconv.core.concurrency import let_the_network_go_first, short_turns
+from fullconv.core.concurrency import lower_thread_priority, short_switch_interval
 from fullconv.core.errors import FullconvError, UnwrittenError
-from fullconv.core.hardware import processors
-from fullconv.data.io.geotiff import Place, loses_its_place, raster_size, read_placed
+from fullconv.core.hardware import cpu_count
+from fullconv.data.io.geotiff import GeoReference, loses_its_place, raster_size, read_georeferenced
 from fullconv.data.io.images import pixels_to_decode, read_image
 from fullconv.data.io.video import is_video
-from fullconv.inference.manifest import Finished, Seen, seen
-from fullconv.inference.result_files import writing
+from fullconv.inference.manifest import Manifest, Seen, file_stamp
+from fullconv.inference.result_files import creating
 from fullconv.inference.segmentation import Segmentation
 from fullconv.inference.video import predict_video
 from fullconv.inference.writers import save_outputs
@@ -57,7 +57,7 @@ class InputImage:
 
 
 @dataclass
-class Done:
+class BatchResult:
     """What became of many images.
 
     Attributes:
@@ -76,12 +76,12 @@ class Done:
 def predict_many(
     predictor: Any,  # a Segmenter
     images: Sequence[InputImage],
-    finished: Finished,
+    finished: Manifest,
     outputs: Sequence[str],
     *,
     again: bool = False,
     progress: Callable[[int, int], None] = lambda done, of: None,
-) -> Done:
+) -> BatchResult:
     """Labels images and writes the results, but for those that are finished.
 
     Args:
@@ -94,13 +94,13 @@ def predict_many(
     Raises:
         FullconvError: a result that cannot be written.
     """
-    sources = [[seen(path) for path in (one.path, *one.beside)] for one in images]
+    sources = [[file_stamp(path) for path in (one.path, *one.beside)] for one in images]
     earlier = [
         None if again else finished.result(one.stem, of, outputs)
         for one, of in zip(images, sources, strict=True)
     ]
     left = [k for k, found in enumerate(earlier) if found is None]
-    done = Done(skipped=len(images) - len(left))
+    done = BatchResult(skipped=len(images) - len(left))
     results: dict[int, dict[str, Any]] = {}
     for k, found in enumerate(earlier):
         if found is not None:
@@ -108,7 +108,7 @@ def predict_many(
             with suppress(OSError):  # of a process that was killed when all was moved
                 _part(finished.out / images[k].stem).rmdir()
     progress(done.skipped, len(images))
-    with short_turns(), _Line(predictor, finished, outputs) as line:
+    with short_switch_interval(), Pipeline(predictor, finished, outputs) as line:
         todo = [(images[k], sources[k]) for k in left]
         for count, (k, made) in enumerate(zip(left, line.run(todo, progress), strict=True), 1):
             if isinstance(made, FullconvError):
@@ -121,18 +121,18 @@ def predict_many(
     return done
 
 
-class _Line:
+class Pipeline:
     """Readers, the network and writers. Left early, nothing is begun that was not."""
 
-    def __init__(self, predictor: Any, finished: Finished, outputs: Sequence[str]) -> None:
+    def __init__(self, predictor: Any, finished: Manifest, outputs: Sequence[str]) -> None:
         self.predictor, self.finished, self.outputs = predictor, finished, outputs
         self.placeless: list[Path] = []
-        self.count = min(MOST_THREADS, max(2, processors() // 2))
-        self.room = _Room(PIXELS)
-        self.readers = ThreadPoolExecutor(self.count, "reading", let_the_network_go_first)
-        self.writers = ThreadPoolExecutor(self.count, "writing", let_the_network_go_first)
+        self.count = min(MOST_THREADS, max(2, cpu_count() // 2))
+        self.room = PixelBudget(PIXELS)
+        self.readers = ThreadPoolExecutor(self.count, "reading", lower_thread_priority)
+        self.writers = ThreadPoolExecutor(self.count, "writing", lower_thread_priority)
 
-    def __enter__(self) -> _Line:
+    def __enter__(self) -> Pipeline:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -187,7 +187,7 @@ class _Line:
             self.room.enter(turn, inside)  # also where it cannot be read: those behind it wait
         try:
             if size:
-                pixels, place = read_placed(path)
+                pixels, place = read_georeferenced(path)
                 return _Read(pixels, inside, place)
             return _Read(read_image(path), inside, loses_its_place=loses_its_place(path))
         except BaseException:
@@ -214,7 +214,7 @@ class _Line:
             from fullconv.inference.geotiff import predict_raster  # which needs torch
 
             predict = predict_raster
-        with _aside(self.finished.out / image.stem) as stem:
+        with staging_dir(self.finished.out / image.stem) as stem:
             found = predict(self.predictor, image.path, stem, self.outputs, progress=progress)
             return self._moved(image, sources, [Path(path) for path in found["files"]], found)
 
@@ -227,7 +227,7 @@ class _Line:
     ) -> dict[str, Any]:
         """In a thread."""
         try:
-            with _aside(self.finished.out / image.stem) as stem:
+            with staging_dir(self.finished.out / image.stem) as stem:
                 files = save_outputs(segmentation, stem, self.outputs)
                 return self._moved(image, sources, files, segmentation.to_dict())
         finally:
@@ -244,7 +244,7 @@ class _Line:
         moves = {file: place / file.name for file in files}
         self.finished.add(image.stem, sources, self.outputs, moves, result)
         for file, to in moves.items():
-            with writing(to):
+            with creating(to):
                 os.replace(file, to)
         return {**result, "files": [str(path) for path in moves.values()]}
 
@@ -256,11 +256,11 @@ class _Read:
 
     pixels: np.ndarray | None
     room: int
-    place: Place | None = None
+    place: GeoReference | None = None
     loses_its_place: bool = False
 
 
-class _Room:
+class PixelBudget:
     """Lets images in, one after the other, while those inside have few enough pixels together,
     or when nothing is inside."""
 
@@ -297,10 +297,10 @@ class _Room:
 
 
 @contextmanager
-def _aside(stem: Path) -> Iterator[Path]:
+def staging_dir(stem: Path) -> Iterator[Path]:
     """The same name in a hidden folder beside it, which is gone afterwards."""
     part = _part(stem)
-    with writing(stem):
+    with creating(stem):
         shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
         part.mkdir(parents=True)
     try:

@@ -21,8 +21,8 @@ import numpy as np
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
 from fullconv.core.text import shell_command
-from fullconv.data.io.extra_channels import Input
-from fullconv.inference.options import Options
+from fullconv.data.io.extra_channels import ExtraInput
+from fullconv.inference.options import PredictOptions
 from fullconv.inference.probabilities import Probabilities, ids_dtype, softmax
 from fullconv.inference.segmenter import Segmenter
 from fullconv.network.kernels import numpy_arrays as arrays
@@ -33,7 +33,7 @@ INPUT, SCORES, LABELS = "images", "scores", "labels"
 Run = Callable[[np.ndarray], list[np.ndarray]]  # (N, C, H, W) -> what the graph gives
 
 
-class Deployed(Segmenter):
+class ExportedModel(Segmenter):
     """An exported model, ready for images of any size.
 
     Args:
@@ -46,7 +46,7 @@ class Deployed(Segmenter):
         self.run, self.about, self.name = run, about, name
         self._labels = Labels.from_dict(about)
         self._heads = {k: Labels.from_dict(v) for k, v in about.get("heads", {}).items()}
-        self._inputs = tuple(Input.from_dict(one) for one in about.get("inputs", ()))
+        self._inputs = tuple(ExtraInput.from_dict(one) for one in about.get("inputs", ()))
         self.grid = Place(*about["grid"])
         self.labels_inside = bool(about["labels_inside"])
 
@@ -86,7 +86,7 @@ class Deployed(Segmenter):
         return dict(self.about.get("training", {}))
 
     @property
-    def inputs(self) -> tuple[Input, ...]:
+    def inputs(self) -> tuple[ExtraInput, ...]:
         """What it takes beside images."""
         return self._inputs
 
@@ -94,7 +94,7 @@ class Deployed(Segmenter):
         """(H, W, 3) uint8 RGB -> class scores at the cells, (K, h, w) float32, of all heads."""
         return self._outputs(self.joined(image, inputs))[0][0]
 
-    def use(self, options: Options) -> None:
+    def use(self, options: PredictOptions) -> None:
         """Also refuses what needs scores, of a file that gives labels alone."""
         if self.labels_inside and options.from_probabilities:
             raise self._no_scores()
@@ -176,27 +176,27 @@ class _Cells(Probabilities):
         return arrays.confidence(self.values[head], self.places[0], self.size)[0]
 
 
-def is_deployed(path: str | Path) -> bool:
+def is_exported(path: str | Path) -> bool:
     """Whether this is a file (or a folder with files) that `fullconv export` writes and that runs
     without torch."""
     path = Path(path)
     return path.suffix.lower() in (".onnx", ".xml") or (path.is_dir() and any(path.glob("*.xml")))
 
 
-def load_deployed(
+def load_exported(
     path: str | Path,
     *,
     threads: int | None = None,
     tile: int | None = None,
-    options: Options | None = None,
-) -> Deployed:
+    options: PredictOptions | None = None,
+) -> ExportedModel:
     """An exported model, ready to use.
 
     Args:
         path: an .onnx file, an OpenVINO .xml file or the folder that it lies in.
         tile: refused: exported models take each image whole.
         threads: of the engine; None: as many as it likes.
-        options: see `fullconv.inference.options.Options`.
+        options: see `fullconv.inference.options.PredictOptions`.
 
     Raises:
         FullconvError: no such file, a damaged one or one of others, or its engine is not installed.
@@ -226,14 +226,14 @@ def load_deployed(
         ) from error
     try:
         about = json.loads(described)
-        model = Deployed(run, about, str(path))
+        model = ExportedModel(run, about, str(path))
     except (TypeError, ValueError, KeyError) as error:
         raise FullconvError(
             f"{path} holds a network, but not what its classes are and where its scores sit; "
             "expected a file that fullconv wrote.",
             "fullconv export MODEL --format onnx",
         ) from error
-    model.use(options or Options())
+    model.use(options or PredictOptions())
     return model
 
 

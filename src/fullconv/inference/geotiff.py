@@ -19,13 +19,19 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fullconv.core.concurrency import Behind, short_turns
+from fullconv.core.concurrency import BackgroundWorker, short_switch_interval
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import IGNORE, Labels
-from fullconv.data.io.geotiff import IdFile, Raster, Span, opened_raster, writing_ids
+from fullconv.data.io.geotiff import (
+    GeoMaskWriter,
+    PixelRange,
+    RasterReader,
+    open_mask_writer,
+    open_raster,
+)
 from fullconv.data.io.masks import mask_dtype
 from fullconv.inference.predictor import Predictor
-from fullconv.inference.result_files import MARK, encoded, output_path, writing
+from fullconv.inference.result_files import MARK, creating, encoded, output_path
 from fullconv.models.model import Model
 from fullconv.visualization import overlay as draw
 
@@ -64,7 +70,7 @@ def predict_raster(
     _require_windows(model, source)
     predictor.options.require_windows(source)
     _require_kinds(outputs, source)
-    with opened_raster(source) as raster, ExitStack() as stack:
+    with open_raster(source) as raster, ExitStack() as stack:
         heads = {"": model.labels, **model.heads}
         results = [
             _Result(stem.with_name(f"{stem.name}_{name}" if name else stem.name), labels, raster)
@@ -74,7 +80,11 @@ def predict_raster(
             for result in results:
                 result.open(stack)
 
-        with short_turns(), closing(_blocks(predictor, raster)) as blocks, Behind() as behind:
+        with (
+            short_switch_interval(),
+            closing(_blocks(predictor, raster)) as blocks,
+            BackgroundWorker() as behind,
+        ):
             for rows, columns, maps in blocks:
                 behind(_add, raster, results, rows, columns, maps)
                 progress(rows[1], raster.size[0])
@@ -88,15 +98,17 @@ def predict_raster(
         facts["heads"] = dict(zip(model.heads, areas[1:], strict=True))
     if "json" in outputs:
         files.append(output_path(stem, "json"))
-        with writing(files[-1]):
+        with creating(files[-1]):
             files[-1].write_text(json.dumps(facts, indent=1), encoding="utf-8")
     return {**facts, "files": [str(path) for path in files]}
 
 
-def _blocks(predictor: Predictor, raster: Raster) -> Generator[tuple[Span, Span, list[np.ndarray]]]:
+def _blocks(
+    predictor: Predictor, raster: RasterReader
+) -> Generator[tuple[PixelRange, PixelRange, list[np.ndarray]]]:
     """Rows, columns and (h, w) ids of every head, block by block."""
 
-    def window(rows: Span, columns: Span) -> Tensor:
+    def window(rows: PixelRange, columns: PixelRange) -> Tensor:
         return torch.from_numpy(raster.read(rows, columns)).permute(2, 0, 1)
 
     for rows, columns, scores in predictor.scores(raster.size, window):
@@ -107,10 +119,10 @@ def _blocks(predictor: Predictor, raster: Raster) -> Generator[tuple[Span, Span,
 
 
 def _add(
-    raster: Raster,
+    raster: RasterReader,
     results: Sequence[_Result],
-    rows: Span,
-    columns: Span,
+    rows: PixelRange,
+    columns: PixelRange,
     maps: Sequence[np.ndarray],
 ) -> None:
     """What was found in a block, of every head."""
@@ -141,10 +153,10 @@ def _require_kinds(outputs: Sequence[str], source: Path) -> None:
 class _Result:
     """What is kept and written of one head."""
 
-    def __init__(self, stem: Path, labels: Labels, raster: Raster) -> None:
+    def __init__(self, stem: Path, labels: Labels, raster: RasterReader) -> None:
         self.stem, self.labels, self.raster = stem, labels, raster
         self.mask = output_path(stem, "mask").with_suffix(".tif")
-        self._file: IdFile | None = None
+        self._file: GeoMaskWriter | None = None
         self._counts = np.zeros(len(labels), np.int64)
         shape = raster.reduced(PREVIEW)
         # The pixels of the image that the preview shows.
@@ -157,10 +169,12 @@ class _Result:
     def open(self, stack: ExitStack) -> None:
         """The file, until the stack is left."""
         self._file = stack.enter_context(
-            writing_ids(self.mask, self.raster, self.labels, software=MARK[1])
+            open_mask_writer(self.mask, self.raster, self.labels, software=MARK[1])
         )
 
-    def add(self, rows: Span, columns: Span, ids: np.ndarray, valid: np.ndarray | None) -> None:
+    def add(
+        self, rows: PixelRange, columns: PixelRange, ids: np.ndarray, valid: np.ndarray | None
+    ) -> None:
         """(h, w) ids of a window, and where it has data."""
         if valid is not None:
             ids = np.where(valid, ids, self._ids.dtype.type(self.labels.ignore_index))
@@ -194,6 +208,6 @@ class _Result:
                     image = self.raster.preview(PREVIEW)
                     pixels = draw.overlay_with_legend(image, self._ids, self.labels)
                 written.append(output_path(self.stem, kind))
-                with writing(written[-1]):
+                with creating(written[-1]):
                     written[-1].write_bytes(encoded(Image.fromarray(pixels), kind))
         return written

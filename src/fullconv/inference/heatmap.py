@@ -74,7 +74,7 @@ class Heat:
 
 
 @dataclass(frozen=True)
-class Place:
+class Peak:
     """The cell where a class is most probable.
 
     Args:
@@ -122,20 +122,20 @@ class Heatmap:
     image: ImageArray
     heats: tuple[Heat, ...]
 
-    def places(self, class_id: int) -> list[Place]:
+    def places(self, class_id: int) -> list[Peak]:
         """The best place at each scale."""
         return [self._place(heat, class_id) for heat in self.heats]
 
-    def best(self, class_id: int) -> Place:
+    def best(self, class_id: int) -> Peak:
         """The best place at any scale."""
         return max(self.places(class_id), key=lambda place: place.probability)
 
-    def top(self, count: int) -> list[Place]:
+    def top(self, count: int) -> list[Peak]:
         """The classes that are most probable anywhere, each at its best place."""
         highest = np.max([heat.probabilities.max(axis=(1, 2)) for heat in self.heats], axis=0)
         return [self.best(int(k)) for k in np.argsort(-highest, kind="stable")[:count]]
 
-    def _place(self, heat: Heat, class_id: int) -> Place:
+    def _place(self, heat: Heat, class_id: int) -> Peak:
         values = heat.probabilities[class_id]
         cell = divmod(int(values.argmax()), values.shape[1])
         row, column = (
@@ -151,7 +151,7 @@ class Heatmap:
         )
         name = self.names[class_id] if self.names else f"class {class_id}"
         probability = float(values[cell])
-        return Place(class_id, name, probability, row, column, window, heat.scale)  # type: ignore[arg-type]
+        return Peak(class_id, name, probability, row, column, window, heat.scale)  # type: ignore[arg-type]
 
 
 def heatmap(
@@ -239,7 +239,7 @@ _KEY = "the class's highest probability; pale: no cell looks there; frame: what 
 _INK, _PAPER = (33, 37, 41), (255, 255, 255)
 
 
-def sheet(found: Heatmap, classes: Sequence[int]) -> Image.Image:
+def draw_heatmap(found: Heatmap, classes: Sequence[int]) -> Image.Image:
     """A row per class: the photo with a ring at the best place and the window that the classifier
     saw there, and the heat at each scale, framed where cells look. The brightest colour is the
     class's highest probability at any scale."""
@@ -257,10 +257,10 @@ def sheet(found: Heatmap, classes: Sequence[int]) -> Image.Image:
             f"{best.name}: {best.probability:.1%} at x {best.column}, y {best.row}, "
             f"scale {best.scale:g}"
         )
-    return _with_key(contact_sheet.grid(rows, titles, captions))
+    return _with_key(contact_sheet.contact_sheet(rows, titles, captions))
 
 
-def marked(found: Heatmap, place: Place) -> ImageArray:
+def marked(found: Heatmap, place: Peak) -> ImageArray:
     """The photo, a ring around a place and a frame around its window."""
     image = Image.fromarray(found.image)
     pen = ImageDraw.Draw(image)
@@ -276,7 +276,7 @@ def marked(found: Heatmap, place: Place) -> ImageArray:
     return np.asarray(image)
 
 
-def warm(found: Heatmap, heat: Heat, best: Place) -> ImageArray:
+def warm(found: Heatmap, heat: Heat, best: Peak) -> ImageArray:
     """The photo in grey under the heat of a class at one scale; `best` is the brightest place."""
     from matplotlib import colormaps
 

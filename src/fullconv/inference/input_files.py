@@ -19,14 +19,14 @@ from fullconv.core.text import shell_command
 from fullconv.data.io.images import IMAGE_SUFFIXES
 from fullconv.data.io.video import VIDEO_SUFFIXES
 from fullconv.inference.result_files import (
-    is_result,
+    is_own_output,
 )
 
 STANDARD_INPUT = "@-"
 _SUFFIXES = (*sorted(IMAGE_SUFFIXES), *sorted(VIDEO_SUFFIXES))
 
 
-def find_named(words: Sequence[Path], left_out: list[Path]) -> list[tuple[Path, Path]]:
+def find_inputs(words: Sequence[Path], left_out: list[Path]) -> list[tuple[Path, Path]]:
     """Every image and video that the words name, once, each with the name that its results get:
     relative to the folder, to the fixed beginning of a pattern, or to the place of a list, without
     the suffix. In the order of the words, sorted within folders and patterns.
@@ -120,7 +120,7 @@ def _below(path: Path, place: Path) -> Path:
 def _without_results(found: list[Path], left_out: list[Path]) -> list[Path]:
     images: list[Path] = []
     for path in found:
-        (left_out if is_result(path) else images).append(path)
+        (left_out if is_own_output(path) else images).append(path)
     return images
 
 
@@ -170,7 +170,7 @@ def images_below(
         )
         images: list[Path] = []
         for path in found:
-            (left_out if is_result(path) else images).append(path)
+            (left_out if is_own_output(path) else images).append(path)
         if not images:
             raise FullconvError(
                 f"no image in {given}{' but results of earlier runs' if found else ''}; "

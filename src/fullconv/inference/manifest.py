@@ -25,12 +25,12 @@ _BLOCK = 1 << 20  # bytes that are read at once
 Seen = tuple[str, int, int]  # name, bytes, time of change in nanoseconds
 
 
-class Finished:
+class Manifest:
     """The record of a folder of results; to be closed.
 
     Args:
         out: the folder; it may not exist yet.
-        job: what made the results, from `job_of`.
+        job: what made the results, from `job_hash`.
         stems: names of the results that matter, relative to `out`.
         rank: of this process.
 
@@ -58,7 +58,7 @@ class Finished:
         """What was found in an image that is finished, with "files"; else None.
 
         Args:
-            sources: the image and the files beside it, see `seen`.
+            sources: the image and the files beside it, see `file_stamp`.
             kinds: the results that are wanted.
         """
         there = [list(one) if one else None for one in sources]
@@ -118,13 +118,13 @@ class Finished:
         return file
 
 
-def seen(path: Path) -> Seen | None:
+def file_stamp(path: Path) -> Seen | None:
     """A file as it is now; None where there is none."""
     stamp = _stamp(path)
     return (os.path.abspath(path), *stamp) if stamp else None
 
 
-def job_of(model: Path, options: Mapping[str, Any]) -> str:
+def job_hash(model: Path, options: Mapping[str, Any]) -> str:
     """A word for a model, by the content of its files, and the options that results depend on."""
     found = hashlib.sha256(json.dumps(dict(options), sort_keys=True, default=str).encode())
     root = model / "model" if (model / "model").is_dir() else model

@@ -18,14 +18,14 @@ from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
 from fullconv.core.text import truncated_list
 from fullconv.data.io.masks import mask_dtype
-from fullconv.inference.postprocess import without_small
+from fullconv.inference.postprocess import remove_small_regions
 
 _SCALES = (0.1, 8.0)  # the smallest and the largest
 UNSURE = "unsure"
 
 
 @dataclass(frozen=True)
-class Options:
+class PredictOptions:
     """How a model labels images. The three that change labels come in this order.
 
     Args:
@@ -35,7 +35,7 @@ class Options:
             that has none of them stays as it is.
         unsure: pixels whose class has a lower probability than this fraction get the ignored id.
         min_area: regions of fewer pixels take what surrounds them most, see
-            `fullconv.inference.postprocess.without_small`; what is ignored and what is unsure count as classes.
+            `fullconv.inference.postprocess.remove_small_regions`; what is ignored and what is unsure count as classes.
         keep: results keep the scores of their images, so that their probabilities cost no second
             run of the network.
         every: of a video, label each so-many-th frame; those between show the labels before.
@@ -139,21 +139,21 @@ class Options:
         if confidence is not None:
             shown[(confidence < (self.unsure or 0)) & (shown != labels.ignore_index)] = -1
         if self.min_area > 1:
-            shown = without_small(shown, self.min_area)
+            shown = remove_small_regions(shown, self.min_area)
         unsure = shown == -1
         shown[unsure] = labels.ignore_index
         return shown.astype(mask_dtype(labels)), unsure if confidence is not None else None
 
 
-def listed(text: str) -> tuple[str, ...]:
+def parse_class_names(text: str) -> tuple[str, ...]:
     """road, car of "road, car"."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def scales_of(text: str) -> tuple[float, ...]:
+def parse_scales(text: str) -> tuple[float, ...]:
     """0.75, 1, 1.25 of "0.75,1,1.25"; 1 of nothing."""
     try:
-        return tuple(float(part) for part in listed(text)) or (1.0,)
+        return tuple(float(part) for part in parse_class_names(text)) or (1.0,)
     except ValueError as error:
         raise FullconvError(
             f"scales {text!r}; expected numbers with commas between.", "--scales 0.75,1,1.25"

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def regions_of(ids: NDArray[Any]) -> NDArray[np.int32]:
+def label_regions(ids: NDArray[Any]) -> NDArray[np.int32]:
     """(H, W) ids -> (H, W) the number of each pixel's region, 0 .. R-1 by its first pixel, row by
     row. Pixels that meet in a corner alone do not hang together."""
     from scipy.sparse import coo_array  # here: it takes a fifth of a second
@@ -36,14 +36,14 @@ def regions_of(ids: NDArray[Any]) -> NDArray[np.int32]:
     return found
 
 
-def without_small(ids: NDArray[Any], least: int) -> NDArray[Any]:
+def remove_small_regions(ids: NDArray[Any], least: int) -> NDArray[Any]:
     """(H, W) ids in which no region has fewer than `least` pixels, unless it is all there is.
 
     The smallest region goes first, of equal ones the one that begins first (row by row): it takes
     the id that it shares most of its outline with, in sides of pixels, of equal ones the lowest,
     and is one with the regions of that id from then on. So until none is too small.
     """
-    numbers = regions_of(ids)
+    numbers = label_regions(ids)
     sizes = np.bincount(numbers.ravel())
     if len(sizes) == 1 or sizes.min() >= least:
         return ids.copy()

@@ -18,16 +18,16 @@ from torch import Tensor, nn
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
-from fullconv.data.io.extra_channels import Input
+from fullconv.data.io.extra_channels import ExtraInput
 from fullconv.data.io.images import from_array
-from fullconv.inference.exported import is_deployed, load_deployed
-from fullconv.inference.options import Options
+from fullconv.inference.exported import is_exported, load_exported
+from fullconv.inference.options import PredictOptions
 from fullconv.inference.probabilities import Probabilities, ids_dtype
-from fullconv.inference.runtime import Engine
+from fullconv.inference.runtime import Runtime
 from fullconv.inference.segmenter import Segmenter
 from fullconv.inference.segmenter import as_array as array_of
-from fullconv.inference.tiling import WHOLE, Read, Span, Tiles, require_tile, window_of
-from fullconv.models.hub import local
+from fullconv.inference.tiling import WHOLE, Read, Span, Tiles, require_tile, window_reader
+from fullconv.models.hub import resolve_hub_name
 from fullconv.models.model import Model, load_model, save_model
 from fullconv.network.scores import Scores
 
@@ -41,7 +41,7 @@ class Predictor(Segmenter):
     Args:
         model: as loaded.
         device: of torch; default: a GPU where there is one.
-        precision, compile: see `fullconv.inference.runtime.Engine`.
+        precision, compile: see `fullconv.inference.runtime.Runtime`.
         tile: pixels; images that are longer are cut into tiles of so many pixels a side. Default:
             images of more than 16.8 million pixels are, see `fullconv.inference.tiling`.
     """
@@ -65,7 +65,7 @@ class Predictor(Segmenter):
         self.model, self.tile = model, tile
         self.tiles: Tiles | None = None  # once an image was cut
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.engine = Engine(model, device=self.device, precision=precision, compile=compile)
+        self.engine = Runtime(model, device=self.device, precision=precision, compile=compile)
 
     @property
     def labels(self) -> Labels:
@@ -103,7 +103,7 @@ class Predictor(Segmenter):
         return self.model.training
 
     @property
-    def inputs(self) -> tuple[Input, ...]:
+    def inputs(self) -> tuple[ExtraInput, ...]:
         """What it takes beside images."""
         return self.model.inputs
 
@@ -122,7 +122,7 @@ class Predictor(Segmenter):
         """Also of a tensor."""
         return as_array(image)
 
-    def use(self, options: Options) -> None:
+    def use(self, options: PredictOptions) -> None:
         """Also refuses scales where images are resized anyway, or cut into tiles."""
         if options.scales != (1.0,):
             if self.model.short_side is not None:
@@ -144,7 +144,7 @@ class Predictor(Segmenter):
         the other."""
         size = (planes.shape[0], planes.shape[1])
         maps = [np.empty(size, ids_dtype(len(of))) for of in self.tables]
-        for rows, columns, scores in self.scores(size, window_of(_tensor(planes))):
+        for rows, columns, scores in self.scores(size, window_reader(_tensor(planes))):
             for ids, of_head in zip(maps, self.model.split(scores), strict=True):
                 ids[slice(*rows), slice(*columns)] = of_head.labels()[0].cpu().numpy()
         return maps
@@ -155,7 +155,7 @@ class Predictor(Segmenter):
         if shown != size:  # which is never cut
             scores = self.engine.scores(_tensor(planes)[None]).resized(size)
             return Blocks(size, [((0, size[0]), (0, size[1]), self.model.split(scores))])
-        found = self.scores(size, window_of(_tensor(planes)))
+        found = self.scores(size, window_reader(_tensor(planes)))
         return Blocks(size, [(r, c, self.model.split(scores)) for r, c, scores in found])
 
     def cuts(self, size: tuple[int, int]) -> bool:
@@ -229,7 +229,7 @@ def load(
     precision: str = "auto",
     compile: bool = False,
     tile: int | None = None,
-    options: Options | None = None,
+    options: PredictOptions | None = None,
 ) -> Segmenter:
     """A model from disk, ready to use: `fullconv.load("runs/.../model")("photo.jpg")`.
 
@@ -241,20 +241,20 @@ def load(
         backbone: the module, where the model was trained on one of your own.
         weights, labels: of a model of others, if not the published ones.
         device: of torch; default: a GPU where there is one.
-        precision, compile: see `fullconv.inference.runtime.Engine`.
+        precision, compile: see `fullconv.inference.runtime.Runtime`.
         tile: see `Predictor`.
         options: averages over views, classes that are wanted, and the like: see
-            `fullconv.inference.options.Options`.
+            `fullconv.inference.options.PredictOptions`.
 
     Returns:
-        A `Predictor`; of an exported model a `fullconv.inference.exported.Deployed`.
+        A `Predictor`; of an exported model a `fullconv.inference.exported.ExportedModel`.
     """
-    path = local(path)
-    if is_deployed(path):
-        return load_deployed(path, tile=tile, options=options)
+    path = resolve_hub_name(path)
+    if is_exported(path):
+        return load_exported(path, tile=tile, options=options)
     model = load_model(path, backbone=backbone, weights=weights, labels=labels)
     predictor = Predictor(model, device=device, precision=precision, compile=compile, tile=tile)
-    predictor.use(options or Options())
+    predictor.use(options or PredictOptions())
     return predictor
 
 

@@ -24,8 +24,8 @@ from PIL import Image
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
-from fullconv.inference.options import Options
-from fullconv.network.kernels.library import not_finite
+from fullconv.inference.options import PredictOptions
+from fullconv.network.kernels.library import non_finite_message
 
 _STRIP = 1 << 21  # probabilities that are looked at together
 LARGEST = 1 << 24  # pixels of a view at another size, which is never cut into tiles
@@ -59,7 +59,7 @@ class Probabilities(ABC):
             stop = min(start + step, height)
             found = self.rows(head, start, stop)
             if not np.isfinite(found).all():
-                raise not_finite()
+                raise non_finite_message()
             yield slice(start, stop), found
 
     def labels(self, head: int) -> NDArray[Any]:
@@ -104,7 +104,7 @@ class Averaged(Probabilities):
 def averaged(
     read: Callable[[NDArray[Any], tuple[int, int]], Probabilities],
     planes: NDArray[Any],
-    options: Options,
+    options: PredictOptions,
 ) -> Averaged:
     """Over the views that are asked for.
 

@@ -11,10 +11,10 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from fullconv.core.errors import FullconvError, UnwrittenError
-from fullconv.data.io.geotiff import software_of
-from fullconv.data.io.images import opened
+from fullconv.data.io.geotiff import tiff_software_tag
+from fullconv.data.io.images import open_image
 from fullconv.data.io.masks import save_png
-from fullconv.data.io.video import is_video, mark_of
+from fullconv.data.io.video import is_video, video_software_tag
 
 FILES = {  # what is added to the image's name
     "mask": "_mask.png",
@@ -32,17 +32,20 @@ _SOFTWARE = 0x0131  # the tag of EXIF that says the same
 _JPEG_SIDE = 65_500  # pixels: a longer JPEG cannot be
 
 
-def is_result(path: Path) -> bool:
+def is_own_output(path: Path) -> bool:
     """Whether an image or a video was written here: by its name and by the mark inside, so that a
     photo which is merely called street_mask.png is none."""
     if path.name.endswith("_mask.tif"):
-        return software_of(path) == MARK[1]
+        return tiff_software_tag(path) == MARK[1]
     if is_video(path):
-        return path.stem.endswith(("_mask", "_color", "_overlay")) and mark_of(path) == MARK[1]
+        return (
+            path.stem.endswith(("_mask", "_color", "_overlay"))
+            and video_software_tag(path) == MARK[1]
+        )
     if not path.name.endswith((*FILES.values(), "_legend.png", "_overlay.png")):  # as they were
         return False
     try:
-        with opened(path) as image:
+        with open_image(path) as image:
             jpeg = path.suffix == ".jpg"
             found = image.getexif().get(_SOFTWARE) if jpeg else image.info.get(MARK[0])
             return bool(found == MARK[1])
@@ -78,7 +81,7 @@ def output_path(stem: Path, kind: str) -> Path:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def creating(path: Path) -> Iterator[None]:
     """A result into its folder, which is made.
 
     Raises:

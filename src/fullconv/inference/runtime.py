@@ -25,7 +25,7 @@ LONGEST = 4  # sides: an image that is resized has no more on its longer side
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 
-class Engine:
+class Runtime:
     """A model's network, ready for images.
 
     Args:
@@ -45,7 +45,7 @@ class Engine:
         compile: bool = False,
     ) -> None:
         self.model, self.device, self.compiled = model, device, compile
-        self.precision, self.reason = chosen_precision(model, device, precision)
+        self.precision, self.reason = choose_precision(model, device, precision)
         network = copy.deepcopy(model.network).eval().requires_grad_(False)
         self.folded = fold_batch_norm(network)
         network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -53,7 +53,7 @@ class Engine:
         if self.dtype != torch.float32:
             network.backbone.to(self.dtype)
             for name, score in network.score.items():
-                network.score[name] = InSingle(score)
+                network.score[name] = Float32Head(score)
         if compile:
             freeze: dict[str, Any] = {"freezing": True} if device.type == "cpu" else {}
             network.backbone.pyramid = torch.compile(network.backbone.pyramid, options=freeze)  # type: ignore[assignment]
@@ -104,7 +104,7 @@ class Engine:
         return ", ".join(parts)
 
 
-class InSingle(nn.Module):
+class Float32Head(nn.Module):
     """Scores are computed in float32: rounded to the 8 bits of bfloat16 they would tie."""
 
     def __init__(self, score: nn.Module) -> None:
@@ -115,7 +115,7 @@ class InSingle(nn.Module):
         return self.score(feature.float())
 
 
-def disagreement(one: Engine, other: Engine, images: Iterable[Tensor]) -> float:
+def label_disagreement(one: Runtime, other: Runtime, images: Iterable[Tensor]) -> float:
     """The share of pixels (fraction) that get another label from one engine than from the other.
 
     Args:
@@ -138,7 +138,7 @@ def computes_in_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and any(getattr(torch.cpu, test, bool)() for test in tests)
 
 
-def chosen_precision(
+def choose_precision(
     model: Model, device: torch.device, precision: str = "auto"
 ) -> tuple[str, str]:
     """Of the backbone on a device, and why; see the top of this file."""

@@ -16,7 +16,7 @@ from PIL import Image
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import IGNORE, RGB, Labels
-from fullconv.data.io.geotiff import SUFFIXES, Place, write_ids
+from fullconv.data.io.geotiff import SUFFIXES, GeoReference, write_georeferenced_mask
 from fullconv.data.io.masks import mask_image, write_mask
 from fullconv.inference.options import UNSURE
 from fullconv.inference.probabilities import Probabilities, write_probabilities
@@ -55,9 +55,9 @@ class Segmentation:
     unsure: np.ndarray | None = None
     probabilities: Callable[[], Probabilities] | None = field(default=None, repr=False)
     number: int = 0
-    place: Place | None = None
+    place: GeoReference | None = None
 
-    def of_file(self, source: Path, place: Place | None = None) -> Segmentation:
+    def of_file(self, source: Path, place: GeoReference | None = None) -> Segmentation:
         """The same with the file that the image came from, and where it lies: what has no data
         there has no class, the mask is saved as a GeoTIFF, and polygons lie on the earth."""
         mask, unsure = self.mask, self.unsure
@@ -172,6 +172,6 @@ class Segmentation:
     def save_mask(self, path: str | Path) -> None:
         """The ids as a palette PNG; as a GeoTIFF (.tif), too, if the image lies on the earth."""
         if self.place and Path(path).suffix.lower() in SUFFIXES:
-            write_ids(Path(path), self.mask, self.place, self.labels, MARK[1])
+            write_georeferenced_mask(Path(path), self.mask, self.place, self.labels, MARK[1])
         else:
             write_mask(Path(path), self.mask, self.labels, mark=mark())

@@ -17,12 +17,12 @@ from PIL import Image
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
-from fullconv.data.io.extra_channels import Input, channels_of
-from fullconv.data.io.geotiff import raster_size, read_placed
+from fullconv.data.io.extra_channels import ExtraInput, read_extra_channels
+from fullconv.data.io.geotiff import raster_size, read_georeferenced
 from fullconv.data.io.images import from_array, from_pil, read_image
-from fullconv.data.layouts.extra_folders import files_of
+from fullconv.data.layouts.extra_folders import extra_files
 from fullconv.inference.input_files import find_images
-from fullconv.inference.options import Options
+from fullconv.inference.options import PredictOptions
 from fullconv.inference.probabilities import LARGEST, Probabilities, averaged
 from fullconv.inference.segmentation import Segmentation
 
@@ -38,9 +38,9 @@ class Segmenter(ABC):
 
     labels_inside = False
     seams: tuple[str, ...] = ()
-    options = Options()
+    options = PredictOptions()
 
-    def use(self, options: Options) -> None:
+    def use(self, options: PredictOptions) -> None:
         """Label images so from now on.
 
         Raises:
@@ -91,7 +91,7 @@ class Segmenter(ABC):
 
     @property
     @abstractmethod
-    def inputs(self) -> tuple[Input, ...]:
+    def inputs(self) -> tuple[ExtraInput, ...]:
         """What it takes beside images."""
 
     def label_maps(self, image: np.ndarray, inputs: Sequence[Any] = ()) -> list[np.ndarray]:
@@ -176,7 +176,7 @@ class Segmenter(ABC):
         """One image, and what belongs to it."""
         source = Path(image) if isinstance(image, (str, Path)) else None
         if source and raster_size(source):
-            array, place = read_placed(source)
+            array, place = read_georeferenced(source)
             return self.segment(array, inputs=inputs).of_file(source, place)
         array = self.as_array(image)
         again = partial(self.probabilities, array, inputs)  # the network runs once more
@@ -208,7 +208,7 @@ class Segmenter(ABC):
             )
         paths = [Path(one) for one in images]
         found = [
-            files_of(paths, Path(folder), one.name)
+            extra_files(paths, Path(folder), one.name)
             for folder, one in zip(folders, self.inputs, strict=True)
         ]
         return list(zip(*found, strict=True))
@@ -224,7 +224,7 @@ class Segmenter(ABC):
         if not inputs:
             return image
         found = [
-            channels_of(given, one, (image.shape[0], image.shape[1]))
+            read_extra_channels(given, one, (image.shape[0], image.shape[1]))
             for given, one in zip(inputs, self.inputs, strict=True)
         ]
         return np.concatenate([image, *found], axis=2).astype(np.float32)

@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import TypeVar
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.hardware import processors
+from fullconv.core.hardware import cpu_count
 
 _ANY = TypeVar("_ANY")
 _TORCHRUN = "TORCHELASTIC_RUN_ID"  # which it gives every process that it starts
@@ -21,7 +21,7 @@ _LONGEST = timedelta(days=100)  # of a job
 
 
 @dataclass(frozen=True)
-class Share:
+class Shard:
     """The place of this process among those of a job.
 
     Attributes:
@@ -54,7 +54,7 @@ class Share:
         # Torchrun says 1 where nobody says anything.
         if self.beside == 1 or (chosen and not (chosen == "1" and _TORCHRUN in environ)):
             return None
-        return max(1, processors() // self.beside)
+        return max(1, cpu_count() // self.beside)
 
     def use_threads(self) -> None:
         """Tells torch how many threads this process has."""
@@ -64,7 +64,7 @@ class Share:
             torch.set_num_threads(count)
 
 
-def share_of(environ: Mapping[str, str] = os.environ) -> Share:
+def current_shard(environ: Mapping[str, str] = os.environ) -> Shard:
     """The place of this process, as whoever started it says; 0 of 1 where nobody does.
 
     Raises:
@@ -73,7 +73,7 @@ def share_of(environ: Mapping[str, str] = os.environ) -> Share:
     if "RANK" in environ and "WORLD_SIZE" in environ:
         rank, of = _place(environ, "RANK", "WORLD_SIZE")
         names = ("LOCAL_RANK", "LOCAL_WORLD_SIZE")
-        return Share(rank, of, *(_place(environ, *names) if names[1] in environ else (0, 1)))
+        return Shard(rank, of, *(_place(environ, *names) if names[1] in environ else (0, 1)))
     if "SLURM_PROCID" in environ and "SLURM_NTASKS" in environ:
         rank, of = _place(environ, "SLURM_PROCID", "SLURM_NTASKS")
         local = environ.get("SLURM_LOCALID", "0")
@@ -81,11 +81,11 @@ def share_of(environ: Mapping[str, str] = os.environ) -> Share:
             raise _senseless(SLURM_LOCALID=local)
         # A batch script has these two as well; what srun starts has one more.
         alone = of > 1 and rank == 0 and "SLURM_STEP_NUM_TASKS" not in environ
-        return Share(rank, of, int(local), alone=alone)
-    return Share()
+        return Shard(rank, of, int(local), alone=alone)
+    return Shard()
 
 
-def wait_for_the_others(share: Share, environ: Mapping[str, str] = os.environ) -> None:
+def wait_for_all(share: Shard, environ: Mapping[str, str] = os.environ) -> None:
     """Until all processes of a job that torchrun started are as far: one that ends with an exit
     code other than 0 costs the others theirs, as torchrun then ends them all."""
     if share.of == 1 or _TORCHRUN not in environ:

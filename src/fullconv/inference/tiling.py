@@ -19,7 +19,7 @@ it. Why the scores in the block are those of the whole image, to the rounding of
 
 That takes a network that treats every place alike and sees no more than its field. Where an
 operation sees the whole image, tiles overlap and their scores are blended: no proof, and a
-difference that `difference` measures.
+difference that `whole_image_difference` measures.
 
 Shapes: N batch · C channels · K classes · H, W image · h, w cells.
 """
@@ -36,11 +36,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from fullconv.core.concurrency import ahead
+from fullconv.core.concurrency import prefetch
 from fullconv.core.errors import FullconvError
-from fullconv.core.hardware import give_back
+from fullconv.core.hardware import release_memory
 from fullconv.geometry.grid import Grid
-from fullconv.geometry.trace_network import grids_of_modules
+from fullconv.geometry.trace_network import module_grids
 from fullconv.network.backbone import Backbone
 from fullconv.network.fcn import FCN
 from fullconv.network.memory_estimate import bytes_per_pixel
@@ -79,7 +79,7 @@ class Tiles:
         running: Backbone | None = None,
     ) -> None:
         self.network, self.run = network, run
-        self.reasons = why_not_exact(network)
+        self.reasons = inexact_operations(network)
         self.step = _coarsest_inside(network)
         require_tile(tile)
         self.halo = 0 if self.reasons else self._halo()
@@ -171,7 +171,7 @@ class Tiles:
             (rows, columns, (self.window(size[0], rows), self.window(size[1], columns)))
             for rows, columns in self.blocks(size)
         )
-        for (rows, columns, seen), pixels in ahead(lambda place: read(*place[2]), windows):
+        for (rows, columns, seen), pixels in prefetch(lambda place: read(*place[2]), windows):
             scores = self._run(size, pixels, seen)
             del pixels  # not to be held while the scores are read
             (top, _), (left, _) = seen
@@ -198,7 +198,7 @@ class Tiles:
     def _make_room(self, pixels: Tensor) -> None:
         if pixels.shape != self._shape:  # else the holes of the last shape stay, too small for this
             self._shape = pixels.shape
-            give_back(kept=True)
+            release_memory(kept=True)
 
     def _blended(self, size: tuple[int, int], read: Read) -> Iterator[tuple[Span, Span, Scores]]:
         for rows, columns in self.blocks(size):
@@ -310,7 +310,7 @@ class Difference:
     pixels: int
 
 
-def difference(tiles: Tiles, image: Tensor, classes: Sequence[int]) -> Difference:
+def whole_image_difference(tiles: Tiles, image: Tensor, classes: Sequence[int]) -> Difference:
     """Runs an image whole and in tiles.
 
     Args:
@@ -319,7 +319,7 @@ def difference(tiles: Tiles, image: Tensor, classes: Sequence[int]) -> Differenc
     """
     whole = tiles.run(image[None])
     scores, labels = 0.0, 0
-    for rows, columns, tiled in tiles.scores(whole.size, window_of(image)):
+    for rows, columns, tiled in tiles.scores(whole.size, window_reader(image)):
         part = whole.part(rows, columns)
         scores = max(scores, float((part.full() - tiled.full()).abs().max()))
         for one, other in zip(part.split(classes), tiled.split(classes), strict=True):
@@ -328,7 +328,7 @@ def difference(tiles: Tiles, image: Tensor, classes: Sequence[int]) -> Differenc
     return Difference(scores, float(whole.values.std()), labels, pixels)
 
 
-def window_of(image: Tensor) -> Read:
+def window_reader(image: Tensor) -> Read:
     """Reads windows of an image (C, H, W) in memory."""
     return lambda rows, columns: image[:, slice(*rows), slice(*columns)]
 
@@ -339,7 +339,7 @@ def require_tile(tile: int | None) -> None:
         raise FullconvError(f"tiles of {tile} pixels; expected 1 or more.", "--tile 1024")
 
 
-def why_not_exact(network: FCN) -> tuple[str, ...]:
+def inexact_operations(network: FCN) -> tuple[str, ...]:
     """What keeps tiles of a network from being exact: operations that see the whole image, fields
     that were measured and not derived, scores that are spread over the image's own size."""
     backbone = network.backbone
@@ -356,5 +356,5 @@ def _coarsest_inside(network: FCN) -> int:
     backbone = network.backbone
     strides = [backbone.coarsest]
     with suppress(FullconvError):  # one that takes further channels is as coarse as its taps
-        strides += [int(g.stride) for _, g in grids_of_modules(backbone.pyramid) if g.stride > 1]
+        strides += [int(g.stride) for _, g in module_grids(backbone.pyramid) if g.stride > 1]
     return math.lcm(*strides)

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fullconv.core.labels import Labels
-from fullconv.inference.postprocess import regions_of
+from fullconv.inference.postprocess import label_regions
 
 Ring = NDArray[np.int64]  # (N, 2): x, y in pixels; the last point is joined to the first
 _RIGHT, _DOWN, _LEFT, _UP = range(4)
@@ -46,10 +46,10 @@ class Region:
     rings: tuple[Ring, ...]
 
 
-def outlines(ids: NDArray[Any], labels: Labels) -> list[Region]:
+def trace_outlines(ids: NDArray[Any], labels: Labels) -> list[Region]:
     """The regions of (H, W) class ids in the order of their first pixels, row by row. Pixels of no
     class (the ignored id) are in none."""
-    numbers = regions_of(ids)
+    numbers = label_regions(ids)
     count = int(numbers.max()) + 1
     class_of = np.empty(count, np.int64)
     class_of[numbers.ravel()] = ids.ravel()
@@ -95,7 +95,7 @@ def geojson(
                 "coordinates": [at(np.concatenate([ring, ring[:1]])) for ring in region.rings],
             },
         }
-        for number, region in enumerate(outlines(ids, labels))
+        for number, region in enumerate(trace_outlines(ids, labels))
     ]
     height, width = ids.shape
     image = {"source": source, "height": height, "width": width}
@@ -106,9 +106,9 @@ def coco(ids: NDArray[Any], labels: Labels, file_name: str = "") -> dict[str, An
     """Images, annotations and categories as COCO has them: an annotation for each region, as run
     lengths (its polygons know no holes). A category's id is the class id."""
     height, width = ids.shape
-    numbers = regions_of(ids)
+    numbers = label_regions(ids)
     annotations: list[dict[str, Any]] = []
-    for region in outlines(ids, labels):
+    for region in trace_outlines(ids, labels):
         x, y, wide, high = region.box
         # The outer ring begins at the upper left corner of the region's first pixel.
         left, top = region.rings[0][0].tolist()

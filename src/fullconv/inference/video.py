@@ -26,8 +26,8 @@ from fullconv.core.errors import FullconvError, UnwrittenError
 from fullconv.core.labels import Labels
 from fullconv.core.text import shell_command
 from fullconv.data.io.masks import mask_dtype
-from fullconv.data.io.video import MARK as MARKED
-from fullconv.data.io.video import Film, Frame, in_words, open_video, pyav
+from fullconv.data.io.video import SOFTWARE_KEY as MARKED
+from fullconv.data.io.video import Frame, VideoReader, library_message, open_video, pyav
 from fullconv.inference.result_files import MARK, mark, output_path
 from fullconv.inference.segmentation import Segmentation
 from fullconv.inference.segmenter import Segmenter
@@ -69,7 +69,7 @@ def predict_video(
     source, stem, every = Path(source), Path(stem), segmenter.options.every
     _require(segmenter, source, outputs)
     with ExitStack() as stack:
-        film = stack.enter_context(Film.opened(source))
+        film = stack.enter_context(VideoReader.opened(source))
         results = _Results(stem, [kind for kind in outputs if kind != "json"], film, stack)
         found: Segmentation | None = None
         for number, frame in enumerate(film.frames(results.sound)):
@@ -107,7 +107,9 @@ def _require(segmenter: Segmenter, source: Path, outputs: Sequence[str]) -> None
 class _Results:
     """The files of a video, opened when the first labels are there."""
 
-    def __init__(self, stem: Path, kinds: Sequence[str], film: Film, stack: ExitStack) -> None:
+    def __init__(
+        self, stem: Path, kinds: Sequence[str], film: VideoReader, stack: ExitStack
+    ) -> None:
         self.stem, self.kinds, self.film, self.stack = stem, kinds, film, stack
         self.files: list[Path] = []
         self.areas: dict[str, dict[str, float]] = {}
@@ -174,7 +176,7 @@ class _Results:
 class _Writer:
     """A video that is written: whole, or not at all."""
 
-    def __init__(self, stem: Path, kind: str, film: Film, labels: Labels) -> None:
+    def __init__(self, stem: Path, kind: str, film: VideoReader, labels: Labels) -> None:
         self.kind, self.film, self.dtype = kind, film, mask_dtype(labels)
         suffix = ".mkv" if kind == "mask" or not _fit_mp4(film.sounds) else ".mp4"
         self.path = stem.with_name(f"{stem.name}_{kind}{suffix}")
@@ -256,12 +258,12 @@ def _writing(path: Path, source: Path) -> Iterator[None]:
         yield
     except (av.ArgumentError, av.InvalidDataError, av.PatchWelcomeError) as error:
         raise FullconvError(
-            f"{source} has times or a sound that no {path.suffix} file holds: {in_words(error)}.",
+            f"{source} has times or a sound that no {path.suffix} file holds: {library_message(error)}.",
             shell_command("ffmpeg", "-i", source, "mended.mp4"),
         ) from error
     except (OSError, av.FFmpegError) as error:
         raise UnwrittenError(
-            f"the result could not be written to {path}: {in_words(error)}.",
+            f"the result could not be written to {path}: {library_message(error)}.",
             "--out ANOTHER_FOLDER   # or df -h, if the disk is full",
         ) from error
 

@@ -9,13 +9,15 @@ from fullconv.core.errors import FullconvError
 from fullconv.data.io.video import is_video
 from fullconv.inference.result_files import (
     OUTPUTS,
+    creating,
     output_path,
-    writing,
 )
 from fullconv.inference.segmentation import Segmentation
 
 
-def spare_images(found: Sequence[tuple[Path, Path]], out: Path, outputs: Sequence[str]) -> None:
+def refuse_overwriting_inputs(
+    found: Sequence[tuple[Path, Path]], out: Path, outputs: Sequence[str]
+) -> None:
     """Refuses to write a result over one of the images that are to be predicted.
 
     Raises:
@@ -57,7 +59,7 @@ def save_outputs(segmentation: Segmentation, stem: Path, outputs: Sequence[str])
         path = output_path(stem, kind)
         if kind == "mask" and segmentation.place:
             path = path.with_suffix(".tif")
-        with writing(path):
+        with creating(path):
             segmentation.save(path, kind)
         written.append(path)
     for name, head in segmentation.heads.items():

@@ -53,7 +53,7 @@ def is_hub_name(path: str | Path) -> bool:
     return _STARTS.match(str(path)) is not None
 
 
-def parse(name: str | Path) -> HubName:
+def parse_hub_name(name: str | Path) -> HubName:
     """Of "user/name", hf://user/name or hf://user/name@revision.
 
     >>> parse(Path("hf://user/name@v1"))
@@ -73,7 +73,7 @@ def parse(name: str | Path) -> HubName:
     return HubName(found[1], found[2] or "")
 
 
-def local(path: str | Path) -> Path:
+def resolve_hub_name(path: str | Path) -> Path:
     """The folder of a model on the hub, fetched where it is not there yet; any other path as it is.
 
     Raises:
@@ -81,8 +81,8 @@ def local(path: str | Path) -> Path:
     """
     if not is_hub_name(path):
         return Path(path)
-    name = parse(path)
-    with explained(name):
+    name = parse_hub_name(path)
+    with explain_hub_errors(name):
         folder = _snapshot(name, [CONFIG])
         _require_ours(name, folder)
         return _snapshot(name, [CONFIG, WEIGHTS])
@@ -95,7 +95,7 @@ def endpoint() -> str:
     return (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
 
 
-def api() -> Any:
+def hub_client() -> Any:
     """huggingface_hub's client."""
     from huggingface_hub import HfApi
 
@@ -106,7 +106,7 @@ def api() -> Any:
 
 
 @contextmanager
-def explained(name: HubName, *, sending: bool = False) -> Iterator[None]:
+def explain_hub_errors(name: HubName, *, sending: bool = False) -> Iterator[None]:
     """What the hub refuses, in words, when a model is fetched from it or sent there."""
     from huggingface_hub import errors
 
@@ -144,7 +144,7 @@ _LOST = ("ConnectError", "ConnectTimeout", "ReadTimeout", "ReadError", "RemotePr
 
 
 @contextmanager
-def bars(wanted: bool) -> Iterator[None]:
+def progress_bars(wanted: bool) -> Iterator[None]:
     """The client's progress bars: where they are wanted, on a terminal."""
     from huggingface_hub.utils import are_progress_bars_disabled as are_off
     from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
@@ -164,7 +164,7 @@ def _snapshot(name: HubName, files: list[str]) -> Path:
 
     from fullconv.core.packages import __version__
 
-    with bars(WEIGHTS in files):
+    with progress_bars(WEIGHTS in files):
         folder = snapshot_download(
             name.repo,
             revision=name.revision or None,
@@ -202,7 +202,7 @@ def _contents(name: HubName) -> str:
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     try:
-        files = api().list_repo_files(name.repo, revision=name.revision or None)
+        files = hub_client().list_repo_files(name.repo, revision=name.revision or None)
     except (HfHubHTTPError, OfflineModeIsEnabled):
         return ""
     return f", it holds {truncated_list(sorted(files), 8) or 'nothing'}"
@@ -212,7 +212,7 @@ def _revisions(name: HubName) -> str:
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        refs = api().list_repo_refs(name.repo)
+        refs = hub_client().list_repo_refs(name.repo)
     except HfHubHTTPError:
         return ""
     return f"; it has {truncated_list([one.name for one in (*refs.branches, *refs.tags)])}"

@@ -27,10 +27,10 @@ from torch import Tensor, nn
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
 from fullconv.core.text import shell_command, truncated_list
-from fullconv.data.io.extra_channels import Input
-from fullconv.models.hub import local
+from fullconv.data.io.extra_channels import ExtraInput
+from fullconv.models.hub import resolve_hub_name
 from fullconv.models.model_card import model_card
-from fullconv.models.third_party import load_foreign
+from fullconv.models.third_party import load_third_party
 from fullconv.network.backbone_card import BackboneCard
 from fullconv.network.fcn import FCN
 from fullconv.network.multi_input import fuse
@@ -72,7 +72,7 @@ class Model:
     short_side: int | None = None
     head: str = ""
     heads: Mapping[str, Labels] = field(default_factory=dict)
-    inputs: tuple[Input, ...] = ()
+    inputs: tuple[ExtraInput, ...] = ()
     fusion: str = ""
 
     @property
@@ -188,10 +188,10 @@ def load_model(
     Raises:
         FullconvError: nothing there, a file missing or altered, or a format of the future.
     """
-    path = local(path)
-    if is_foreign(path):
+    path = resolve_hub_name(path)
+    if is_third_party(path):
         name = backbone if isinstance(backbone, str) else None
-        found = load_foreign(path, weights=weights, backbone=name, labels=labels)
+        found = load_third_party(path, weights=weights, backbone=name, labels=labels)
         return Model(found.network, found.labels, found.card, short_side=found.short_side)
     if weights is not None or labels is not None:
         raise FullconvError(
@@ -201,7 +201,7 @@ def load_model(
     return _load_ours(path, backbone)
 
 
-def is_foreign(path: str | Path) -> bool:
+def is_third_party(path: str | Path) -> bool:
     """Whether this is the name of a published model, or a file of weights that others wrote."""
     if str(path).startswith(("torchvision:", "paper:")):
         return True
@@ -215,7 +215,7 @@ def is_foreign(path: str | Path) -> bool:
         return False
 
 
-def described(path: str | Path) -> tuple[Path, dict[str, Any]]:
+def read_model_config(path: str | Path) -> tuple[Path, dict[str, Any]]:
     """The folder of a model, and its config.json without the checksum, both as they should be.
 
     Raises:
@@ -259,7 +259,7 @@ def _load_ours(path: Path, backbone: nn.Module | str | None) -> Model:
         facts = config["training"], config["metrics"], config.get("bfloat16_disagreement")
         short_side = config.get("short_side")
         heads = {name: Labels.from_dict(table) for name, table in config.get("heads", {}).items()}
-        inputs = tuple(Input.from_dict(table) for table in config.get("inputs", ()))
+        inputs = tuple(ExtraInput.from_dict(table) for table in config.get("inputs", ()))
         head, fusion = config.get("head", ""), config.get("fusion", "")
     except (KeyError, TypeError, ValueError) as error:
         raise FullconvError(

@@ -60,7 +60,7 @@ def model_card(config: Table, *, source: str = "model", image: str = "") -> str:
     """
     parts = [
         _front_matter(config),
-        f"# {title(config)}",
+        f"# {model_title(config)}",
         _what(config),
         f"![photo, truth and prediction]({image})" if image else "",
         _use(source),
@@ -77,7 +77,7 @@ def model_card(config: Table, *, source: str = "model", image: str = "") -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def title(config: Table) -> str:
+def model_title(config: Table) -> str:
     return f"FCN-{config['stride']}s on {config['backbone']['name']}"
 
 
@@ -107,7 +107,7 @@ def _front_matter(config: Table) -> str:
         data = {"name": name, "type": name, "split": metrics["protocol"]["split"]}
         task = {"type": "image-segmentation", "name": "semantic segmentation"}
         result = {"task": task, "dataset": data, "metrics": values}
-        head["model-index"] = [{"name": title(config), "results": [result]}] if values else []
+        head["model-index"] = [{"name": model_title(config), "results": [result]}] if values else []
     head = {key: value for key, value in head.items() if value}
     text: str = yaml.safe_dump(head, sort_keys=False, allow_unicode=True)
     return f"---\n{text}---"

@@ -30,9 +30,9 @@ from fullconv.network.paper.transplant import (
     CAFFE_MEAN,
     CAFFE_STD,
     Layers,
-    convolutions_of,
-    fill,
-    layers_of,
+    copy_weights,
+    match_layers,
+    named_convolutions,
     turn_to_rgb,
 )
 from fullconv.network.paper.weight_files import Weights, read_weights, torchvision_weights
@@ -55,7 +55,7 @@ class Foreign:
     short_side: int | None = None
 
 
-def load_foreign(
+def load_third_party(
     source: str | Path,
     *,
     weights: str | Path | None = None,
@@ -83,7 +83,7 @@ def load_foreign(
             shell_command("fullconv", "train", "DATA", "--backbone", name),
         )
     found = read_weights(source)
-    known = torchvision_fcn.name_of(found)
+    known = torchvision_fcn.identify_architecture(found)
     if known:
         return _of_torchvision(BackboneCard("torchvision", known), found, labels)
     return _released(found, backbone, labels)
@@ -113,7 +113,7 @@ def _torchvision(name: str, weights: str | Path | None, labels: Labels | None) -
 
 
 def _of_torchvision(card: BackboneCard, weights: Weights, labels: Labels | None) -> Foreign:
-    known = torchvision_fcn.name_of(weights)
+    known = torchvision_fcn.identify_architecture(weights)
     if known != card.name:
         raise FullconvError(
             f"{weights.path.name} holds no weights of {card.name}"
@@ -139,10 +139,10 @@ def _released(weights: Weights, backbone: str | None, labels: Labels | None) -> 
         card = replace(card, options={**found.options, **card.options})
     classes = len(weights.tensors["score_fr.bias"].flatten())
     network = FCN(card, classes, stride=stride, upsampling="learned")
-    layers = layers_of(weights, network.backbone.pyramid)
-    convolutions = convolutions_of(network.backbone.pyramid)
+    layers = match_layers(weights, network.backbone.pyramid)
+    convolutions = named_convolutions(network.backbone.pyramid)
     scores = {SCORES[s]: network.score[f"stride{s}"] for s in SCORES if s >= stride}
-    fill({**convolutions, **scores}, layers, others=("upscore", *_SCALES))
+    copy_weights({**convolutions, **scores}, layers, others=("upscore", *_SCALES))
     turn_to_rgb(next(iter(convolutions.values())))
     if not _learned(network, layers):
         fixed = FCN(network.backbone, classes, stride=stride)
@@ -197,7 +197,7 @@ def _learned(network: FCN, layers: Layers) -> bool:
     present = {name: module for name, module in own.items() if name in layers.tensors}
     before = {name: _weight(module).clone() for name, module in present.items()}
     here = {n: parts for n, parts in layers.tensors.items() if n.startswith("upscore")}
-    fill(present, replace(layers, tensors=here), others=())
+    copy_weights(present, replace(layers, tensors=here), others=())
     return any(
         not torch.allclose(_weight(module), before[name], rtol=0, atol=1e-3)
         for name, module in present.items()

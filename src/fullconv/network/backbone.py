@@ -32,8 +32,8 @@ from fullconv.geometry.grid import Grid
 from fullconv.geometry.trace_network import (
     CANONICAL_SIZE,
     feature_maps,
-    grids_of_modules,
-    run_for_real,
+    module_grids,
+    run_on_device,
     run_on_meta,
     trace,
 )
@@ -352,7 +352,7 @@ def _pyramid_of(net: nn.Module, card: BackboneCard, stride: int) -> tuple[nn.Mod
         return net, _grids(net)
     except FullconvError as error:
         problem = error
-    found = grids_of_modules(net)
+    found = module_grids(net)
     last = {grid.stride: name for name, grid in found if grid.stride in STRIDES}
     if not last:
         raise FullconvError(
@@ -376,7 +376,7 @@ def _shapes_only(pyramid: nn.Module, size: int) -> Any:
     try:
         return run_on_meta(pyramid, torch.empty(1, 3, size, size, device="meta"))
     except (RuntimeError, NotImplementedError):
-        return run_for_real(pyramid, torch.zeros(1, 3, size, size))
+        return run_on_device(pyramid, torch.zeros(1, 3, size, size))
 
 
 def _runs(pyramid: nn.Module, size: int) -> bool:

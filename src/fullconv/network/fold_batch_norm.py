@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from fullconv.geometry.op_rules import tensors
+from fullconv.geometry.op_rules import iter_tensors
 from fullconv.network.fcn import FCN
 
 _IMAGE = 65  # pixels a side of the image that shows who reads whose output
@@ -49,8 +49,8 @@ class _Reads(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))
-        if tensors(output):  # asking for a shape reads nothing
-            read = tensors((args, kwargs))
+        if iter_tensors(output):  # asking for a shape reads nothing
+            read = iter_tensors((args, kwargs))
             self._held += read
             self.counts.update({id(tensor) for tensor in read})
         return output

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.weak import WeakIdKeyDictionary
 
-from fullconv.geometry.trace_network import run_for_real, run_on_meta
+from fullconv.geometry.trace_network import run_on_device, run_on_meta
 from fullconv.network.backbone import Backbone
 
 
@@ -28,7 +28,7 @@ def bytes_per_pixel(backbone: Backbone) -> float:
         run_on_meta(counted, torch.empty(1, channels, side, side, device="meta"))
     except (RuntimeError, NotImplementedError):
         side = 513
-        run_for_real(counted, torch.empty(1, channels, side, side, device="meta"))
+        run_on_device(counted, torch.empty(1, channels, side, side, device="meta"))
     return counted.live.most / side**2 + 5 * channels
 
 

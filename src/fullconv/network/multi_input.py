@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fullconv.core.errors import FullconvError
-from fullconv.geometry.trace_network import feature_maps, run_for_real
+from fullconv.geometry.trace_network import feature_maps, run_on_device
 from fullconv.network.backbone import Backbone
 from fullconv.network.fcn import FCN
 
@@ -109,7 +109,7 @@ def _widen(backbone: Backbone, extra: int) -> None:
     new = weight.mean(dim=1, keepdim=True).expand(-1, extra, -1, -1)
     conv.weight, conv.in_channels = nn.Parameter(torch.cat([weight, new], 1)), _COLORS + extra
     try:
-        run_for_real(backbone, torch.zeros(1, conv.in_channels, _SIZE, _SIZE))
+        run_on_device(backbone, torch.zeros(1, conv.in_channels, _SIZE, _SIZE))
     except (RuntimeError, AssertionError, ValueError, IndexError) as error:
         raise FullconvError(
             f"{name} does not take {conv.in_channels} channels, even with a wider first "
@@ -133,7 +133,7 @@ def _first_convolutions(backbone: Backbone) -> list[nn.Conv2d]:
         if isinstance(layer, nn.Conv2d) and layer.in_channels == _COLORS and layer.groups == 1
     ]
     try:
-        run_for_real(backbone, torch.zeros(1, _COLORS, _SIZE, _SIZE))
+        run_on_device(backbone, torch.zeros(1, _COLORS, _SIZE, _SIZE))
     finally:
         for handle in handles:
             handle.remove()

@@ -18,7 +18,7 @@ from typing import Any
 from fullconv.core.errors import FullconvError
 from fullconv.core.settings import WHOLE, Settings
 from fullconv.data.check.check import CheckReport
-from fullconv.data.check.iou_ceiling import sampled
+from fullconv.data.check.iou_ceiling import estimate_on_sample
 from fullconv.models.hub import is_hub_name
 
 LONGEST = 513  # pixels of a crop's side
@@ -31,7 +31,7 @@ FINE = 0.15
 Reasons = list[str]
 
 
-def decide(
+def resolve_settings(
     settings: Settings,
     report: CheckReport | None,
     module: Any = None,
@@ -82,14 +82,14 @@ def _images_every(settings: Settings) -> int:
     return max(1, round(settings.epochs / 10))
 
 
-def mean_rate(summed: float, pixels: float) -> float:
+def mean_loss_lr(summed: float, pixels: float) -> float:
     """The rate for a loss averaged over pixels that moves weights as `summed` does for their sum.
 
     Args:
         summed: as published, 1e-10 for FCN-32s.
         pixels: labelled pixels of a step.
 
-    >>> f"{mean_rate(1e-10, 375 * 500):.2g}"  # an image of PASCAL VOC
+    >>> f"{mean_loss_lr(1e-10, 375 * 500):.2g}"  # an image of PASCAL VOC
     '1.9e-05'
     """
     return summed * pixels
@@ -101,7 +101,7 @@ def _resolved(start: str) -> str:
     return start if named else str(Path(start).resolve())
 
 
-def balanced_weights(class_pixels: list[int]) -> list[float]:
+def inverse_sqrt_frequency(class_pixels: list[int]) -> list[float]:
     """Inverse square root of each class's share of the pixels, scaled so that the mean weight over
     the pixels is 1; classes without a pixel weigh 1."""
     total = max(sum(class_pixels), 1)
@@ -160,7 +160,7 @@ def _converted(settings: Settings, report: CheckReport) -> tuple[Settings, str]:
         each = settings.crop[0] * settings.crop[1] * share
         where = "a crop"
     pixels = max(1.0, each * settings.batch_size)
-    rate = mean_rate(settings.sum_loss_lr, pixels)
+    rate = mean_loss_lr(settings.sum_loss_lr, pixels)
     decay = settings.weight_decay if settings.weight_decay is not None else 0.0005
     batch = f" x {settings.batch_size} images" if settings.batch_size > 1 else ""
     why = (
@@ -191,7 +191,7 @@ def _scale(report: CheckReport, stride: int) -> tuple[tuple[float, float], str]:
     """How small images may be made; twice as large is no risk for the labels."""
     if stride > 16:  # there is nothing fine that so coarse scores could lose
         return (0.5, 2.0), "photos show things near and far"
-    found = sampled(report.dataset)
+    found = estimate_on_sample(report.dataset)
     if found is None:
         return (0.5, 2.0), "there are no labels to go by"
     here, halved = found.mean_iou[stride], found.mean_iou[2 * stride]

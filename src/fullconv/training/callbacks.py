@@ -130,7 +130,7 @@ class Reporter(pl.Callback):
             writer.writerows([*rows, row])
 
 
-class Guards(pl.Callback):
+class TrainingGuards(pl.Callback):
     """Stops where the loss is not finite; warns where every pixel becomes one class.
 
     Args:
@@ -176,7 +176,7 @@ class Guards(pl.Callback):
 
 
 @contextmanager
-def explained(settings: Settings) -> Iterator[None]:
+def readable_errors(settings: Settings) -> Iterator[None]:
     """What goes wrong on the way, in words: errors of the reading processes arrive wrapped in their
     traceback, and memory runs out without a hint."""
     try:

@@ -16,12 +16,12 @@ from fullconv.core.i18n import translate
 from fullconv.core.settings import Settings
 from fullconv.core.text import shell_command
 from fullconv.data.layouts.dataset import Dataset
-from fullconv.data.loading.dataset import Samples
+from fullconv.data.loading.dataset import SegmentationDataset
 from fullconv.evaluation.evaluate import evaluate
-from fullconv.evaluation.per_image import keep
+from fullconv.evaluation.per_image import save_next_to_run
 from fullconv.evaluation.report.build import save_report
 from fullconv.inference.predictor import Predictor
-from fullconv.inference.runtime import Engine, computes_in_bfloat16, disagreement
+from fullconv.inference.runtime import Runtime, computes_in_bfloat16, label_disagreement
 from fullconv.models.model import Model, load_model, save_model
 
 COMPARED = 8  # images that show whether two networks give the same labels
@@ -65,7 +65,7 @@ def finish(
         model.bfloat16_disagreement = _disagreement(model, dataset, split, device)
     save_model(model, folder / "model")
     assert result.counts is not None
-    keep(result.counts, folder)  # of the model that lies there now
+    save_next_to_run(result.counts, folder)  # of the model that lies there now
     again = shell_command("fullconv", "train", "--config", folder / "config.toml", "--out", "NEW")
     try:
         save_report(result, folder / REPORT, run=folder, repeat=again)
@@ -79,14 +79,14 @@ def some_images(dataset: Dataset, split: str) -> Iterator[Tensor]:
     behind."""
     pairs = dataset.splits[split]
     some = pairs[:: max(1, len(pairs) // COMPARED)][:COMPARED]
-    samples = Samples(some, dataset.labels, further=dataset.tables[1:])
+    samples = SegmentationDataset(some, dataset.labels, further=dataset.tables[1:])
     return (samples[i, 0][0] for i in range(len(some)))
 
 
 def _disagreement(model: Model, dataset: Dataset, split: str, device: torch.device) -> float | None:
-    exact, fast = (Engine(model, device=device, precision=p) for p in ("float32", "bfloat16"))
+    exact, fast = (Runtime(model, device=device, precision=p) for p in ("float32", "bfloat16"))
     try:
-        return disagreement(exact, fast, some_images(dataset, split))
+        return label_disagreement(exact, fast, some_images(dataset, split))
     except RuntimeError as error:  # a backbone of one's own that makes float32 tensors
         print(translate(f"note: this network does not run in bfloat16: {error}"), file=sys.stderr)
         return None

@@ -22,11 +22,11 @@ from torch import Tensor
 
 from fullconv.core.settings import WHOLE, Settings
 from fullconv.data.check.check import CheckReport
-from fullconv.data.loading.dataset import Samples
+from fullconv.data.loading.dataset import SegmentationDataset
 from fullconv.models.model import Model
 from fullconv.training import image_sheets as album
-from fullconv.training.auto_settings import balanced_weights
-from fullconv.visualization.contact_sheet import smaller
+from fullconv.training.auto_settings import inverse_sqrt_frequency
+from fullconv.visualization.contact_sheet import subsample
 
 FOLDER = "images"
 CROPS = 12  # on the sheet of the first batches
@@ -100,9 +100,9 @@ class Watch(pl.Callback):
         self.kept.append(
             album.Labelled(
                 loader.dataset.pairs[place].name,
-                smaller(images[0, :3].byte().permute(1, 2, 0).cpu().numpy()),
-                [smaller(ids) for ids in _maps(target[0])],
-                [smaller(ids[0].cpu().numpy()) for ids in outputs["found"]],
+                subsample(images[0, :3].byte().permute(1, 2, 0).cpu().numpy()),
+                [subsample(ids) for ids in _maps(target[0])],
+                [subsample(ids[0].cpu().numpy()) for ids in outputs["found"]],
             )
         )
 
@@ -180,7 +180,7 @@ def choose(
                 row[class_id] = pixels
         shares = shown / np.maximum(shown.sum(axis=1, keepdims=True), 1)
         reach.append(np.minimum(shares / _VISIBLE, 1))
-        weights += balanced_weights(shown.sum(axis=0).astype(int).tolist())
+        weights += inverse_sqrt_frequency(shown.sum(axis=0).astype(int).tolist())
     order = np.random.default_rng(seed).permutation(len(pairs))
     seen = np.concatenate(reach, axis=1)[order]
     covered = np.zeros(len(weights))
@@ -193,7 +193,7 @@ def choose(
     return sorted(int(order[place]) * step for place in chosen)
 
 
-def _crop(samples: Samples, key: tuple[int, int], model: Model) -> album.Crop:
+def _crop(samples: SegmentationDataset, key: tuple[int, int], model: Model) -> album.Crop:
     image, target = samples[key]
     (seen,) = album.as_seen(model, image[None])
     outside: NDArray[np.bool_] = samples.outside(key).numpy()

@@ -20,10 +20,10 @@ from PIL import Image
 from torch import Tensor
 
 from fullconv.core.labels import RGB, Labels
-from fullconv.data.io.extra_channels import Input
+from fullconv.data.io.extra_channels import ExtraInput
 from fullconv.models.model import Model
 from fullconv.visualization import overlay as draw
-from fullconv.visualization.contact_sheet import beside, smaller
+from fullconv.visualization.contact_sheet import paired_sheet, subsample
 
 BATCHES = "batches.png"
 _CELL = 320  # pixels of an image's longer side on a sheet, at most
@@ -90,7 +90,7 @@ def as_seen(model: Model, images: Tensor) -> list[list[ImageArray]]:
 def batches_sheet(
     crops: Sequence[Crop],
     tables: Sequence[tuple[str, Labels]],
-    inputs: Sequence[Input],
+    inputs: Sequence[ExtraInput],
     ignore_index: int,
     how: str,
 ) -> Image.Image:
@@ -111,7 +111,7 @@ def batches_sheet(
         ]
         for one in maps:
             one[crop.outside] = _striped(one.shape[:2])[crop.outside]
-        rows.append([smaller(image) for image in (*crop.seen, *maps)])
+        rows.append([subsample(image) for image in (*crop.seen, *maps)])
         captions.append(crop.name)
     titles = ["as the network sees it", *(one.name for one in inputs)]
     titles += [f"labels: {name}".removesuffix(": ") for name, _ in tables]
@@ -119,7 +119,7 @@ def batches_sheet(
     key = _legend(shown, tables, ignore_index)
     if any(crop.outside.any() for crop in crops):
         key[_OUTSIDE] = _STRIPES[1]
-    return beside(rows, titles, captions, key, heading=how, widest=_CELL)
+    return paired_sheet(rows, titles, captions, key, heading=how, widest=_CELL)
 
 
 def epoch_sheet(
@@ -146,7 +146,7 @@ def epoch_sheet(
         titles += [f"{what}: {name}".removesuffix(": ") for what in ("truth", "prediction")]
     key = _legend([one.truths for one in images], tables, ignore_index)
     key |= _legend([one.found for one in images], tables, ignore_index)
-    return beside(rows, titles, captions, key, heading=heading, widest=_CELL)
+    return paired_sheet(rows, titles, captions, key, heading=heading, widest=_CELL)
 
 
 def save(sheet: Image.Image, path: Path) -> None:

@@ -19,9 +19,9 @@ from fullconv.core.i18n import translate
 from fullconv.core.packages import __version__
 from fullconv.core.settings import Settings
 from fullconv.data.check.check import CheckReport
-from fullconv.data.check.training_overlap import trained_on
+from fullconv.data.check.training_overlap import training_split_fingerprint
 from fullconv.data.layouts.dataset import Dataset
-from fullconv.inference.runtime import Engine, disagreement
+from fullconv.inference.runtime import Runtime, label_disagreement
 from fullconv.models.model import Model, load_model
 from fullconv.network.backbone import build
 from fullconv.network.backbone_card import published_license, read_card
@@ -32,7 +32,9 @@ from fullconv.training.finalize import some_images
 _BACKBONE, _SCORE, _LAST_STEP = "backbone.", "score.", "final_upsampling."
 
 
-def fresh_model(report: CheckReport, settings: Settings, module: Any, *, quiet: bool) -> Model:
+def build_initial_model(
+    report: CheckReport, settings: Settings, module: Any, *, quiet: bool
+) -> Model:
     """The model that a training begins with.
 
     Args:
@@ -56,7 +58,7 @@ def fresh_model(report: CheckReport, settings: Settings, module: Any, *, quiet: 
     }
     facts: dict[str, Any] = {
         "data_fingerprint": report.fingerprint,
-        "trained_on": trained_on(report, earlier.training if earlier else None),
+        "trained_on": training_split_fingerprint(report, earlier.training if earlier else None),
         "mask_values": [meaning.to_dict() for meaning in report.meanings],
         "fullconv": __version__,
         "settings": settings_kept,
@@ -69,12 +71,12 @@ def fresh_model(report: CheckReport, settings: Settings, module: Any, *, quiet: 
         model.head = dataset.name_of_masks
     how = ""
     if earlier and not earlier.inputs:  # what it knows of images, before there is more
-        how = take_over(model, earlier)
+        how = transfer_weights(model, earlier)
     if dataset.inputs:
         fuse(network, [one.channels for one in dataset.inputs], settings.fusion)
         model.inputs, model.fusion = dataset.inputs, settings.fusion
     if earlier and earlier.inputs:
-        how = take_over(model, earlier)
+        how = transfer_weights(model, earlier)
     network.to(memory_format=torch.channels_last)
     if earlier:
         alike = [_names(one) for one in (model, earlier)]
@@ -160,11 +162,11 @@ def _begun_with(settings: Settings, module: Any) -> tuple[Any, Model | None]:
 def _unchanged(model: Model, earlier: Model, dataset: Dataset) -> float:
     """The share of pixels (fraction) of some images that an untrained successor labels alike."""
     device = torch.device("cpu")
-    one, other = (Engine(m, device=device, precision="float32") for m in (model, earlier))
-    return 1 - disagreement(one, other, some_images(dataset, dataset.held_out))
+    one, other = (Runtime(m, device=device, precision="float32") for m in (model, earlier))
+    return 1 - label_disagreement(one, other, some_images(dataset, dataset.held_out))
 
 
-def take_over(model: Model, earlier: Model) -> str:
+def transfer_weights(model: Model, earlier: Model) -> str:
     """Copies the backbone of an earlier model into a fresh one, and the scores where the classes
     of all heads are the same.
 

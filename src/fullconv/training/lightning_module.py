@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from fullconv.core.settings import Settings
-from fullconv.data.loading.dataset import common_ignore
-from fullconv.evaluation.metrics import Metrics, further_metrics
-from fullconv.inference.runtime import Engine
+from fullconv.data.loading.dataset import shared_ignore_index
+from fullconv.evaluation.metrics import Metrics, heads_dict
+from fullconv.inference.runtime import Runtime
 from fullconv.models.model import Model, save_model
 from fullconv.network.fcn import FCN
 
@@ -48,7 +48,7 @@ class Training(pl.LightningModule):
         self.model = model
         self.settings = settings
         self.class_weights = class_weights
-        self.ignore_index = common_ignore(model.tables)
+        self.ignore_index = shared_ignore_index(model.tables)
         # One class more for what is ignored: cheaper than to pick out the other pixels.
         self.confusions = nn.ModuleList(
             MulticlassConfusionMatrix(len(labels) + 1, validate_args=False)
@@ -56,7 +56,7 @@ class Training(pl.LightningModule):
         )
         self.protocol = protocol
         self.folder = folder
-        self.engine: Engine | None = None
+        self.engine: Runtime | None = None
         self.latest: Metrics | None = None
         self.others: dict[str, Metrics] = {}  # of further heads
         self.best = -1.0
@@ -105,7 +105,7 @@ class Training(pl.LightningModule):
         # one that goes with the model is computed at the end, in float32.
         half = self.trainer.precision == "bf16-mixed"
         precision = "bfloat16" if half else "float32"
-        self.engine = Engine(self.model, device=self.device, precision=precision)
+        self.engine = Runtime(self.model, device=self.device, precision=precision)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> dict[str, Any]:
         """The labels found, (N, H, W) of each head; they are counted here, and drawn elsewhere."""
@@ -138,7 +138,7 @@ class Training(pl.LightningModule):
             self.best = mean_iou
             self.model.metrics = {
                 **self.latest.to_dict(),
-                **further_metrics(self.others),
+                **heads_dict(self.others),
                 "epoch": self.current_epoch + 1,
                 "protocol": self.protocol,
             }

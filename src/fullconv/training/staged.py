@@ -56,7 +56,7 @@ def train_stages(
     return tuple(stages)
 
 
-def table(stages: Sequence[Stage]) -> str:
+def stages_table(stages: Sequence[Stage]) -> str:
     """As text: what each stage gained, and what it cost."""
     lines = [
         f"{'':<10}{'mean IoU':>9}{'gain':>8}{'pixel acc.':>12}{'kept at start':>15}{'time':>10}"

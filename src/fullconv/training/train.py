@@ -33,24 +33,39 @@ from fullconv.core.i18n import translate
 from fullconv.core.settings import Settings, read_config, to_toml
 from fullconv.core.text import shell_command
 from fullconv.data.check.check import CheckReport, check
-from fullconv.data.check.extra_heads import fingerprint, with_heads
-from fullconv.data.check.training_overlap import told
+from fullconv.data.check.extra_heads import add_extra_heads, fingerprint
+from fullconv.data.check.training_overlap import describe_training_overlap
 from fullconv.data.check.value_meanings import meanings_text
-from fullconv.data.download.download import located
+from fullconv.data.download.download import resolve_dataset
 from fullconv.data.layouts.dataset import Dataset
-from fullconv.data.layouts.extra_folders import measured, names_of, with_inputs
-from fullconv.data.loading.dataset import OrderedImages, Samples, ShuffledBatches, common_ignore
-from fullconv.data.loading.decoded_cache import Cache
-from fullconv.data.loading.transforms import Augmentation
+from fullconv.data.layouts.extra_folders import (
+    folder_names,
+    with_channel_statistics,
+    with_extra_inputs,
+)
+from fullconv.data.loading.dataset import (
+    EvaluationSampler,
+    ResumableBatchSampler,
+    SegmentationDataset,
+    shared_ignore_index,
+)
+from fullconv.data.loading.decoded_cache import DecodedCache
+from fullconv.data.loading.transforms import TrainTransform
 from fullconv.evaluation.protocol import protocol_card
 from fullconv.inference.runtime import computes_in_bfloat16
 from fullconv.models.model import Model
 from fullconv.models.run import Run
-from fullconv.training.auto_settings import balanced_weights, decide
-from fullconv.training.callbacks import CHECKPOINT, Checkpoints, Guards, Reporter, explained
+from fullconv.training.auto_settings import inverse_sqrt_frequency, resolve_settings
+from fullconv.training.callbacks import (
+    CHECKPOINT,
+    Checkpoints,
+    Reporter,
+    TrainingGuards,
+    readable_errors,
+)
 from fullconv.training.finalize import finish
 from fullconv.training.image_logger import Watch
-from fullconv.training.initial_model import fresh_model, strides_of
+from fullconv.training.initial_model import build_initial_model, strides_of
 from fullconv.training.lightning_module import Training
 from fullconv.training.loggers import Teller, loggers_of, require_loggers
 from fullconv.training.staged import train_stages
@@ -96,15 +111,15 @@ def train(
     if resume is None and out is not None:
         _require_free(Path(out))
     require_loggers(settings)
-    data = located(data, quiet=quiet)
+    data = resolve_dataset(data, quiet=quiet)
     report, others = _checked(data, settings)
-    settings, why = decide(settings, report, module, others)
+    settings, why = resolve_settings(settings, report, module, others)
     if not quiet and "LOCAL_RANK" not in os.environ:
         print(translate("\n".join([_summary(report, others), *why])), file=sys.stderr)
     if resume is None:
         folder = _new_folder(out, report.dataset, settings)
         _save_config(folder, data, settings)
-    with _gone_unless_begun(folder) if resume is None else nullcontext():
+    with remove_if_not_started(folder) if resume is None else nullcontext():
         if settings.staged:
             return _fit_stages(folder, data, [report, *others], settings, module, quiet)
         return _fit(folder, [report, *others], settings, module, resume is not None, quiet)
@@ -114,12 +129,12 @@ def _checked(data: Path, settings: Settings) -> tuple[CheckReport, list[CheckRep
     """The data set's report, with all that goes in and comes out of a network, and those of further
     heads."""
     report = check(data)
-    dataset, others = with_heads(
-        report, names_of(settings.heads), ignore_rules=settings.ignore_rules
+    dataset, others = add_extra_heads(
+        report, folder_names(settings.heads), ignore_rules=settings.ignore_rules
     )
-    dataset = with_inputs(dataset, names_of(settings.extra_inputs))
+    dataset = with_extra_inputs(dataset, folder_names(settings.extra_inputs))
     if dataset.inputs:
-        dataset = measured(dataset)
+        dataset = with_channel_statistics(dataset)
     return replace(report, dataset=dataset, fingerprint=fingerprint(report, dataset)), others
 
 
@@ -163,7 +178,7 @@ def _fit_stages(
             (part / "checkpoint").mkdir(parents=True, exist_ok=True)
             _save_config(part, data, stage)
         resuming = (part / "checkpoint" / CHECKPOINT).is_file()
-        with _gone_unless_begun(part) if part != folder else nullcontext():
+        with remove_if_not_started(part) if part != folder else nullcontext():
             _fit(part, reports, stage, module, resuming, quiet)
 
     stages = train_stages(folder, settings, strides_of(settings, module), fit)
@@ -200,7 +215,7 @@ def _fit(
     report = reports[0]
     dataset, labels = report.dataset, report.dataset.labels
     silent = quiet or resuming or "LOCAL_RANK" in os.environ
-    model = fresh_model(report, settings, module, quiet=silent)
+    model = build_initial_model(report, settings, module, quiet=silent)
     # Never the test split: the best model is chosen by this one.
     split = dataset.held_out
     protocol = protocol_card(
@@ -210,20 +225,20 @@ def _fit(
         classes=labels.names,
         pretrained_on=model.card.pretrained_on,
         ignored_pixels=report.ignored_pixels[split],
-        trained_on=told(model.training["trained_on"], report),
+        trained_on=describe_training_overlap(model.training["trained_on"], report),
         sizes=report.sizes,  # of all splits; `finish` has those of this one
     )
     class_weights = None
     if settings.class_weights == "balanced":
         class_weights = [
-            torch.tensor(balanced_weights(list(of.class_pixels["train"]))) for of in reports
+            torch.tensor(inverse_sqrt_frequency(list(of.class_pixels["train"]))) for of in reports
         ]
     training = Training(
         model, settings, class_weights=class_weights, protocol=protocol, folder=folder
     )
     checkpoints = Checkpoints(folder)
     watch = Watch(folder, settings, reports, split, quiet=silent)
-    callbacks = [Reporter(folder / "log.csv", quiet=quiet), Guards(labels.names), watch]
+    callbacks = [Reporter(folder / "log.csv", quiet=quiet), TrainingGuards(labels.names), watch]
     loggers = loggers_of(settings, folder, quiet=quiet)
     if loggers:
         facts = {"data": dataset.root.name, "data_fingerprint": report.fingerprint}
@@ -237,9 +252,9 @@ def _fit(
     loaders, batches = _loaders(dataset, settings, model, split, trainer)
     path = checkpoints.path if resuming else None
     if path:
-        _seek(batches, path)
+        fast_forward(batches, path)
     device = trainer.strategy.root_device
-    with warnings.catch_warnings(), explained(settings):
+    with warnings.catch_warnings(), readable_errors(settings):
         _silence_warnings()
         trainer.fit(training, *loaders, ckpt_path=path, weights_only=False if path else None)
     metrics = dict(model.metrics)
@@ -281,32 +296,32 @@ def _precision(settings: Settings) -> str:
 
 def _loaders(
     dataset: Dataset, settings: Settings, model: Model, split: str, trainer: pl.Trainer
-) -> tuple[tuple[DataLoader[Any], DataLoader[Any]], ShuffledBatches]:
+) -> tuple[tuple[DataLoader[Any], DataLoader[Any]], ResumableBatchSampler]:
     assert settings.crop is not None
     assert settings.scale is not None
-    augmentation = Augmentation(
+    augmentation = TrainTransform(
         settings.crop,
         scale=settings.scale,
         flip=settings.flip,
         color=settings.color_jitter,
         mean=model.card.mean,
-        ignore_index=common_ignore(model.tables),
+        ignore_index=shared_ignore_index(model.tables),
         extra_mean=[x for one in model.inputs for x in one.mean],
     )
     further = list(model.heads.values())
     part = {"rank": trainer.global_rank, "world": trainer.world_size}
     pairs = dataset.splits["train"]
-    batches = ShuffledBatches(len(pairs), settings.batch_size, seed=settings.seed, **part)
-    held_out = OrderedImages(len(dataset.splits[split]), **part)
+    batches = ResumableBatchSampler(len(pairs), settings.batch_size, seed=settings.seed, **part)
+    held_out = EvaluationSampler(len(dataset.splits[split]), **part)
     workers = settings.workers or 0
     # The processes of one machine share the budget; the reading processes of each share its cache.
     budget = round(settings.cache * 2**30 / settings.devices)
     held_out_first = 0 if split == "train" else len(pairs)
-    cache = Cache(held_out_first + len(dataset.splits[split]), budget)
+    cache = DecodedCache(held_out_first + len(dataset.splits[split]), budget)
     fork = "fork" if workers and sys.platform.startswith("linux") else None
     return (
         DataLoader(
-            Samples(pairs, model.labels, augmentation, further=further, cache=cache),
+            SegmentationDataset(pairs, model.labels, augmentation, further=further, cache=cache),
             batch_sampler=batches,
             num_workers=workers,
             persistent_workers=workers > 0,
@@ -314,7 +329,7 @@ def _loaders(
             worker_init_fn=_leave_interrupts_to_the_parent,
         ),
         DataLoader(
-            Samples(
+            SegmentationDataset(
                 dataset.splits[split],
                 model.labels,
                 further=further,
@@ -334,7 +349,7 @@ def _leave_interrupts_to_the_parent(_worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _seek(batches: ShuffledBatches, checkpoint: Path) -> None:
+def fast_forward(batches: ResumableBatchSampler, checkpoint: Path) -> None:
     """Begins at the batch that came next: of the epoch that was interrupted, or of the next one.
     Worker processes ask for batches before Lightning says which epoch it is."""
     # Our own file, written by Lightning: plain numbers, tensors and containers.
@@ -356,7 +371,7 @@ def _require_free(folder: Path) -> None:
 
 
 @contextmanager
-def _gone_unless_begun(folder: Path) -> Iterator[None]:
+def remove_if_not_started(folder: Path) -> Iterator[None]:
     """A run that cannot begin leaves no folder, which would be in the way of the next try."""
     try:
         yield

@@ -20,7 +20,7 @@ _FLAT = 256  # an image with no more colours than this is a map, not a photo
 _GRID = 'grid([[image, ids]], ["image", "labels"], ["street.jpg"], labels=labels)'
 
 
-def grid(
+def contact_sheet(
     rows: Sequence[Sequence[NDArray[Any]]],
     titles: Sequence[str],
     captions: Sequence[str] | None = None,
@@ -129,7 +129,7 @@ _BROAD = 4  # images of a row; of more, rows stand in one column, too
 _ALONE = 3  # rows that stand in one column
 
 
-def beside(
+def paired_sheet(
     rows: Sequence[Sequence[ImageArray]],
     titles: Sequence[str],
     captions: Sequence[str],
@@ -156,7 +156,7 @@ def beside(
     alone = len(rows) <= _ALONE or len(titles) > _BROAD
     half = len(rows) if alone else -(-len(rows) // 2)
     parts = [
-        grid(rows[at : at + half], titles, captions[at : at + half], cell=cell)
+        contact_sheet(rows[at : at + half], titles, captions[at : at + half], cell=cell)
         for at in range(0, len(rows), half)
     ]
     width, height = sum(part.width for part in parts), max(part.height for part in parts)
@@ -180,7 +180,7 @@ def beside(
     return sheet
 
 
-def smaller(array: NDArray[Any]) -> NDArray[Any]:
+def subsample(array: NDArray[Any]) -> NDArray[Any]:
     """Every n-th pixel: no value is mixed."""
     step = -(-max(array.shape[:2]) // _LONGEST)
     return np.ascontiguousarray(array[::step, ::step])

@@ -144,7 +144,7 @@ def bar(share: float) -> Node:
                    class_="track")  # fmt: skip
 
 
-def quiet(*text: Child) -> Node:
+def muted(*text: Child) -> Node:
     """A line of less weight."""
     return element("p", text, class_="quiet")
 
@@ -162,7 +162,7 @@ def image_node(image: Image.Image, said: str, *, longest: int = 640, photo: bool
         longest: pixels of the longer side, at most.
         photo: JPEG is good enough.
     """
-    image = bounded(image, longest)
+    image = downscale_to(image, longest)
     file = io.BytesIO()
     if photo:
         image.convert("RGB").save(file, "JPEG", quality=85)
@@ -174,7 +174,7 @@ def image_node(image: Image.Image, said: str, *, longest: int = 640, photo: bool
     return element("img", src=f"data:image/{kind};base64,{content}", alt=said, **size)
 
 
-def bounded(image: Image.Image, longest: int) -> Image.Image:
+def downscale_to(image: Image.Image, longest: int) -> Image.Image:
     """Smaller, where its longer side has more pixels."""
     factor = longest / max(image.size)
     if factor >= 1:

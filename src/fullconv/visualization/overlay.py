@@ -55,23 +55,23 @@ def overlay(image: ImageArray, ids: Ids, labels: Labels, *, outline: bool = True
     bare = np.any([ids == k for k in labels.unpainted], axis=0) if labels.unpainted else None
     # a + b = 2 (a | b) - (a ^ b): the mean without a wider type.
     blended = (image | colored) - ((image ^ colored) >> 1)
-    _put(blended, image, ignored if bare is None else ignored | bare)
+    copy_where(blended, image, ignored if bare is None else ignored | bare)
     if outline:
         width = max(1, round(min(ids.shape) / 500))
         border = _border(ids, width)
         if bare is not None:
-            border = border & ~bare | rim(bare, width)
-        _put(blended, colored, border & ~ignored)
+            border = border & ~bare | outer_border(bare, width)
+        copy_where(blended, colored, border & ~ignored)
     return blended
 
 
-def _put(onto: ImageArray, other: ImageArray, where: NDArray[np.bool_]) -> None:
+def copy_where(onto: ImageArray, other: ImageArray, where: NDArray[np.bool_]) -> None:
     """The pixels of another image where (H, W) says so; by number, which is faster for few."""
     places = np.flatnonzero(where)
     onto.reshape(-1, 3)[places] = other.reshape(-1, 3)[places]
 
 
-def rim(bare: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
+def outer_border(bare: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
     """(H, W): pixels that lie within `width` pixels above, below, left or right of bare ones, and
     are none themselves."""
     near = np.zeros_like(bare)

@@ -249,7 +249,7 @@ def bar_chart(
     return _svg(parts, said)
 
 
-def alone(chart: str) -> str:
+def standalone_svg(chart: str) -> str:
     """A chart as the content of a file of its own."""
     head = '<svg xmlns="http://www.w3.org/2000/svg"'
     return chart.replace("<svg", head, 1).replace(">", f"><style>{STYLE}</style>", 1)

@@ -1,4 +1,4 @@
-"""Converting: every layout and every tool to a data set that `layouts.read` and `check` accept, or
+"""Converting: every layout and every tool to a data set that `layouts.load_dataset` and `check` accept, or
 all that is wrong at once, with nothing written and the source untouched."""
 
 from __future__ import annotations
@@ -100,10 +100,10 @@ def test_every_layout_and_every_tool_comes_back(tmp_path: Path, name: str) -> No
     done = convert(source, out)
     assert fingerprint(source) == before
     assert (done.layout, done.splits) == (tree.layout, {"train": 3, "val": 1})
-    data = layouts.read(out)
+    data = layouts.load_dataset(out)
     assert (data.layout, data.named, data.labels.names) == ("folders", True, done.labels.names)
     if not tree.shapes:
-        there = layouts.read(source)
+        there = layouts.load_dataset(source)
         assert data.labels.names == there.labels.names  # those that never occur too
         assert data.labels.ignore_index == there.labels.ignore_index
     seen = set()
@@ -142,7 +142,7 @@ def test_ignored_pixels_colours_and_doubtful_names_stay(tmp_path: Path) -> None:
     table = 'classes = ["sky", "road"]\n[map]\n255 = "ignore"\n[colors]\nroad = "#102030"\n'
     write(source / "dataset.toml", table)
     done = convert(source, out)
-    data = layouts.read(out)
+    data = layouts.load_dataset(out)
     assert data.labels.names == done.labels.names == ("sky", "road")
     assert data.labels.colors[1] == (16, 32, 48)
     for pairs in data.splits.values():
@@ -181,7 +181,7 @@ def test_the_examples_of_labelme(shared: Path, tmp_path: Path, folder: str) -> N
     assert done.layout == "labelme"
     classes = (source / "labels.txt").read_text().split("\n")[2:]
     assert done.labels.names == ("background", *(name for name in classes if name))
-    data = layouts.read(out)
+    data = layouts.load_dataset(out)
     assert (data.labels.names, data.named) == (done.labels.names, True)
     assert check(out).errors == ()
     export = source / "data_dataset_voc"
@@ -220,7 +220,7 @@ def test_names_with_spaces_and_slashes_and_images_inside(tmp_path: Path) -> None
     labelme(source, "e", {**ROAD, "label": "__ignore__"})
     done = convert(source, out)
     assert done.labels.names == ("background", 'po"t', "tv/monitor")
-    data = layouts.read(out)
+    data = layouts.load_dataset(out)
     assert data.labels.names == done.labels.names
     pairs = {pair.name: pair for pairs in data.splits.values() for pair in pairs}
     assert sorted(pairs) == ["a b", "c d", "e"]
@@ -244,7 +244,7 @@ def test_splits_are_kept_and_equal_names_are_told_apart(tmp_path: Path) -> None:
         "masks/train/train_night_a.png",
         "masks/val/val_a.png",
     ]
-    assert {s: len(p) for s, p in layouts.read(out).splits.items()} == done.splits
+    assert {s: len(p) for s, p in layouts.load_dataset(out).splits.items()} == done.splits
 
 
 def test_coco_with_a_file_for_each_split(tmp_path: Path) -> None:
@@ -257,7 +257,10 @@ def test_coco_with_a_file_for_each_split(tmp_path: Path) -> None:
     assert done.splits == {"train": 2, "val": 2}
     assert done.labels.names == ("background", "road")
     assert any("1 JSON file of another kind" in note for note in done.notes)
-    assert [pair.name for pair in layouts.read(out).splits["train"]] == ["train 1", "train_2"]
+    assert [pair.name for pair in layouts.load_dataset(out).splits["train"]] == [
+        "train 1",
+        "train_2",
+    ]
     one = convert(source / "annotations/instances_val2017.json", tmp_path / "one")
     assert one.splits == {"all": 2}
     coco(source / "annotations/keypoints_val2017.json", ["k"], images=source / "k")

@@ -10,7 +10,7 @@ import pytest
 from fullconv.core.errors import FullconvError
 from fullconv.data.annotations.detect import read, read_json
 from fullconv.data.layouts.annotation_formats import convertible
-from fullconv.data.layouts.dataset import read as read_layout
+from fullconv.data.layouts.dataset import load_dataset as read_layout
 
 COCO = {"images": [], "annotations": [], "categories": []}
 

@@ -15,7 +15,7 @@ from fullconv.core.errors import FullconvError
 from fullconv.core.labels import voc_color
 from fullconv.data.check import rules
 from fullconv.data.check.check import check
-from fullconv.data.layouts.dataset import read
+from fullconv.data.layouts.dataset import load_dataset
 from fullconv.data.synthetic import scenes as drawn
 
 pytestmark = pytest.mark.usefixtures("small_images")
@@ -45,7 +45,7 @@ def test_pixels_and_sizes_are_counted(tmp_path: Path) -> None:
 
 def test_a_read_data_set_can_be_checked_and_progress_is_told(tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
-    data = read(draw(tmp_path))
+    data = load_dataset(draw(tmp_path))
     report = check(data, progress=lambda done, total: told.append((done, total)))
     assert report.dataset is data
     assert told == [(1, 3), (2, 3), (3, 3)]
@@ -57,7 +57,7 @@ def test_the_fingerprint_is_of_the_content_not_the_place(tmp_path: Path) -> None
     assert int(first, 16) > 0
     shutil.copytree(tmp_path / "one", tmp_path / "else" / "where")
     assert check(tmp_path / "else" / "where").fingerprint == first
-    data = read(tmp_path / "one")
+    data = load_dataset(tmp_path / "one")
     turned = {split: pairs[::-1] for split, pairs in reversed(data.splits.items())}
     object.__setattr__(data, "splits", turned)
     assert check(data).fingerprint == first

@@ -10,7 +10,7 @@ from PIL import Image
 
 from fullconv.core.errors import FullconvError
 from fullconv.data.check.check import check
-from fullconv.data.check.ignore_rules import tolerated
+from fullconv.data.check.ignore_rules import apply_ignore_rules
 from fullconv.data.io.masks import read_mask
 from fullconv.data.synthetic import scenes as drawn
 
@@ -29,7 +29,7 @@ def root(tmp_path: Path) -> Path:
 
 def test_only_what_the_rules_found_is_left_out(root: Path) -> None:
     report = check(root)
-    dataset = tolerated(report, " unreadable, unknown-value ,leak")
+    dataset = apply_ignore_rules(report, " unreadable, unknown-value ,leak")
     before, after = report.dataset.splits, dataset.splits
     assert [p.name for p in after["train"]] == [p.name for p in before["train"]][1:]
     assert after["val"] == before["val"]
@@ -43,12 +43,12 @@ def test_only_what_the_rules_found_is_left_out(root: Path) -> None:
 @pytest.mark.parametrize("rules", ["", "unreadable", "unknown-value", "size"])
 def test_errors_that_are_not_named_stop(root: Path, rules: str) -> None:
     with pytest.raises(FullconvError, match=r"errors? in the data set"):
-        tolerated(check(root), rules)
+        apply_ignore_rules(check(root), rules)
 
 
 def test_a_clean_data_set_stays_itself(scenes: Path) -> None:
     report = check(scenes)
-    assert tolerated(report, "size") is report.dataset
+    assert apply_ignore_rules(report, "size") is report.dataset
 
 
 def test_masks_without_a_meaning_cannot_be_ignored(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_masks_without_a_meaning_cannot_be_ignored(tmp_path: Path) -> None:
     report = check(tmp_path)
     rule = report.errors[0].rule
     with pytest.raises(FullconvError, match=f"{rule} cannot be ignored: what the mask values"):
-        tolerated(report, rule)
+        apply_ignore_rules(report, rule)
 
 
 def test_nothing_left_to_train_on(tmp_path: Path) -> None:
@@ -69,4 +69,4 @@ def test_nothing_left_to_train_on(tmp_path: Path) -> None:
     for mask in (root / "masks" / "train").iterdir():
         mask.write_bytes(b"")
     with pytest.raises(FullconvError, match="nothing is left to train on"):
-        tolerated(check(root), "unreadable")
+        apply_ignore_rules(check(root), "unreadable")

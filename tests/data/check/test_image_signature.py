@@ -13,11 +13,11 @@ from fullconv.data.check.image_signature import (
     SAME,
     SIDE,
     Shift,
-    alike,
     image_steps,
-    look,
     mask_steps,
+    near_duplicates,
     shift,
+    signature,
     step_of,
 )
 from fullconv.data.io.images import read_image
@@ -33,7 +33,7 @@ def grey(image: np.ndarray) -> Image.Image:
 
 
 def looked(image: np.ndarray) -> bytes:
-    return look(grey(image))
+    return signature(grey(image))
 
 
 def shifted(image: np.ndarray, values: np.ndarray, size: tuple[int, int]) -> Shift | None:
@@ -53,7 +53,7 @@ def test_a_image_is_known_again() -> None:
     lighter = np.clip(first * 1.1 + 10, 0, 255).astype(np.uint8)
     looks = [looked(p) for p in (*images, compressed(first, 40), half, lighter)]
     assert {len(one) for one in looks} == {SIDE * SIDE}
-    found = {(i, j) for i, j, apart in alike(looks) if i < len(images)}
+    found = {(i, j) for i, j, apart in near_duplicates(looks) if i < len(images)}
     assert found == {(3, 12), (3, 13), (3, 14)}
 
 
@@ -69,7 +69,7 @@ def test_against_every_pair_one_by_one() -> None:
         (i, j): float(np.sqrt(((units[i] - units[j]) ** 2).mean()))
         for i, j in itertools.combinations(range(60), 2)
     }
-    found = {(i, j): apart for i, j, apart in alike([one.tobytes() for one in levels])}
+    found = {(i, j): apart for i, j, apart in near_duplicates([one.tobytes() for one in levels])}
     assert set(found) == {pair for pair, apart in wanted.items() if apart <= SAME}
     assert len(found) > 20
     for pair, apart in found.items():
@@ -78,8 +78,8 @@ def test_against_every_pair_one_by_one() -> None:
 
 def test_images_without_anything_in_them_are_not_compared() -> None:
     dark = np.zeros((50, 60, 3), np.uint8)
-    assert list(alike([looked(dark), looked(dark + 1)])) == []
-    assert list(alike([])) == list(alike([looked(scene(0)[0])])) == []
+    assert list(near_duplicates([looked(dark), looked(dark + 1)])) == []
+    assert list(near_duplicates([])) == list(near_duplicates([looked(scene(0)[0])])) == []
 
 
 @pytest.mark.parametrize(("down", "right"), [(0, 0), (5, -4), (-11, 9), (0, 7), (12, 12)])
@@ -119,7 +119,7 @@ def test_too_small_or_too_plain_to_say(side: int) -> None:
 
 @pytest.mark.parametrize("name", ["camvid", "isbi2012_em", "crackforest"])
 def test_real_masks_lie_where_they_should_and_moved_ones_do_not(shared: Path, name: str) -> None:
-    data = layouts.read(shared / "data" / name)
+    data = layouts.load_dataset(shared / "data" / name)
     pairs = [pair for split in data.splits.values() for pair in split][::40]
     for pair in pairs:
         image, values = read_image(pair.image), read_values(pair.mask)

@@ -15,9 +15,16 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from fullconv.core.errors import FullconvError
-from fullconv.data.check.iou_ceiling import MARGIN, STRIDES, Ceiling, ceiling, down_and_up, sampled
+from fullconv.data.check.iou_ceiling import (
+    MARGIN,
+    STRIDES,
+    Ceiling,
+    downsample_upsample,
+    estimate_on_sample,
+    iou_ceiling,
+)
 from fullconv.data.io.masks import read_mask
-from fullconv.data.layouts.dataset import read
+from fullconv.data.layouts.dataset import load_dataset
 from fullconv.evaluation.metrics import Metrics, confusion_matrix
 from fullconv.geometry.grid import Grid
 from fullconv.network.scores import Scores
@@ -88,7 +95,7 @@ def checkerboard(height: int, width: int, tile: int) -> np.ndarray:
 @settings(max_examples=60)
 @given(masks(0, 1, 2, 255), st.sampled_from((2, 4, 8, 16, 32)))
 def test_it_is_the_definition(ids: np.ndarray, stride: int) -> None:
-    found = down_and_up(ids, stride, CLASSES)
+    found = downsample_upsample(ids, stride, CLASSES)
     assert (found.shape, found.dtype) == (ids.shape, ids.dtype)
     scored = ids < CLASSES
     assert (found[scored] == slow(ids, stride)[scored]).all()
@@ -104,7 +111,7 @@ def test_cells_are_read_as_the_scores_of_a_network_are(ids: np.ndarray, stride: 
     counts = torch.tensor(cells.sum((2, 4))[None], dtype=torch.float32)
     grid = Grid(stride, (stride - 1) / 2, stride)
     readings = Scores(counts, grid, (height, width)).full()[0].numpy()
-    found = down_and_up(ids, stride, CLASSES)
+    found = downsample_upsample(ids, stride, CLASSES)
     chosen = np.take_along_axis(readings, found[None].astype(np.int64), 0)[0]
     np.testing.assert_allclose(chosen, readings.max(0), rtol=1e-5)
 
@@ -112,36 +119,36 @@ def test_cells_are_read_as_the_scores_of_a_network_are(ids: np.ndarray, stride: 
 @pytest.mark.parametrize("stride", STRIDES)
 def test_one_class_comes_back_whole(stride: int) -> None:
     ids = np.full((37, 70), 2, np.uint8)
-    assert (down_and_up(ids, stride, 3) == 2).all()
+    assert (downsample_upsample(ids, stride, 3) == 2).all()
     ids[5:9, 3:50] = 255
-    assert (down_and_up(ids, stride, 3) == 2).all()
+    assert (downsample_upsample(ids, stride, 3) == 2).all()
 
 
 @pytest.mark.parametrize("stride", STRIDES)
 def test_a_straight_border_between_two_cells_stays_where_it_is(stride: int) -> None:
     ids = np.zeros((64, 128), np.uint8)
     ids[:, 64:] = 1
-    assert (down_and_up(ids, stride, 2) == ids).all()
-    assert (down_and_up(ids.T, stride, 2) == ids.T).all()
+    assert (downsample_upsample(ids, stride, 2) == ids).all()
+    assert (downsample_upsample(ids.T, stride, 2) == ids.T).all()
 
 
 def test_what_lies_beside_ignored_pixels_is_not_moved_by_them() -> None:
     ids = np.zeros((64, 64), np.uint8)
     ids[:, 32:] = 1
     ids[:, 24:40] = 255  # the border is hidden, and what is known of it is right
-    found = down_and_up(ids, 32, 2)
+    found = downsample_upsample(ids, 32, 2)
     assert (found[ids < 2] == ids[ids < 2]).all()
     assert set(np.unique(found)) == {0, 1}
 
 
 def test_a_mask_of_ignored_pixels_stays_one() -> None:
     ids = np.full((9, 7), 255, np.uint8)
-    assert (down_and_up(ids, 8, 3) == ids).all()
+    assert (downsample_upsample(ids, 8, 3) == ids).all()
 
 
 def test_many_classes_in_16_bits() -> None:
     ids = np.repeat(np.repeat(np.arange(400, dtype=np.uint16).reshape(20, 20), 4, 0), 4, 1)
-    found = down_and_up(ids, 4, 400)
+    found = downsample_upsample(ids, 4, 400)
     assert found.dtype == np.uint16
     assert (found == ids).all()
 
@@ -149,8 +156,8 @@ def test_many_classes_in_16_bits() -> None:
 def test_a_large_mask_is_read_in_bands_that_fit() -> None:
     ids = np.random.default_rng(0).integers(0, 3, (700, 300)).astype(np.uint8)
     ids = np.repeat(ids, 5, axis=1)
-    top = down_and_up(ids[:320], 16, 3)  # 16 rows above its end nothing of the rest is seen
-    assert (down_and_up(ids, 16, 3)[:304] == top[:304]).all()
+    top = downsample_upsample(ids[:320], 16, 3)  # 16 rows above its end nothing of the rest is seen
+    assert (downsample_upsample(ids, 16, 3)[:304] == top[:304]).all()
 
 
 # A data set.
@@ -163,10 +170,11 @@ def test_its_iou_is_that_of_the_metrics_over_all_images(
 ) -> None:
     # 255 and 0 alone would be taken for black and white.
     all_ids = [*all_ids, np.array([[0, 1, 2]], np.uint8)]
-    found = ceiling(save(tmp_path_factory.mktemp("data"), "val", *all_ids))
+    found = iou_ceiling(save(tmp_path_factory.mktemp("data"), "val", *all_ids))
     for stride in STRIDES:
         confusion = sum(
-            confusion_matrix(ids, down_and_up(ids, stride, CLASSES), CLASSES) for ids in all_ids
+            confusion_matrix(ids, downsample_upsample(ids, stride, CLASSES), CLASSES)
+            for ids in all_ids
         )
         wanted = Metrics(found.names, confusion)
         assert found.class_iou[stride] == pytest.approx(wanted.class_iou, nan_ok=True)
@@ -178,7 +186,7 @@ def test_its_iou_is_that_of_the_metrics_over_all_images(
 
 def test_what_is_fine_is_lost_and_what_is_absent_is_no_number(tmp_path: Path) -> None:
     root = save(tmp_path, "val", checkerboard(128, 96, 8))
-    found = ceiling(root)
+    found = iou_ceiling(root)
     assert (found.root, found.split, found.names) == (str(root), "val", ("a", "b", "c"))
     assert found.class_iou[8][0] > 0.8
     assert found.mean_iou[16] < 0.4 > found.mean_iou[32]
@@ -191,13 +199,13 @@ def test_what_is_fine_is_lost_and_what_is_absent_is_no_number(tmp_path: Path) ->
 
 
 def test_one_class_is_reached_by_every_stride(tmp_path: Path) -> None:
-    found = ceiling(save(tmp_path, "val", np.ones((50, 70), np.uint8)))
+    found = iou_ceiling(save(tmp_path, "val", np.ones((50, 70), np.uint8)))
     assert found.mean_iou == dict.fromkeys(STRIDES, 1.0)
     assert found.recommended_stride == 32
 
 
 def test_a_split_without_a_labelled_pixel(tmp_path: Path) -> None:
-    found = ceiling(save(tmp_path, "val", np.full((5, 7), 255, np.uint8), toml=TOLD))
+    found = iou_ceiling(save(tmp_path, "val", np.full((5, 7), 255, np.uint8), toml=TOLD))
     assert (found.recommended_stride, found.reason) == (None, NOTHING)
     assert found.to_dict()["strides"]["4"]["mean_iou"] is None
     assert f"recommended: none: {NOTHING}" in found.text()
@@ -211,7 +219,7 @@ TOLD = 'classes = ["a", "b", "c"]\n\n[map]\n255 = "ignore"\n'
 def test_an_ignore_index_beside_the_classes_is_no_class(tmp_path: Path) -> None:
     ids = np.repeat(np.array([[0, 3, 1]], np.uint8), 16, axis=1)
     toml = 'classes = ["a", "b", "c"]\nignore_index = 3\n'
-    found = ceiling(save(tmp_path, "val", ids, toml=toml))
+    found = iou_ceiling(save(tmp_path, "val", ids, toml=toml))
     assert found.mean_iou == dict.fromkeys(STRIDES, 1.0)
     assert found.ignored == pytest.approx(1 / 3)
 
@@ -219,7 +227,7 @@ def test_an_ignore_index_beside_the_classes_is_no_class(tmp_path: Path) -> None:
 def test_progress_is_told(tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
     root = save(tmp_path, "val", *[checkerboard(9, 9, 3)] * 3)
-    ceiling(read(root), progress=lambda done, total: told.append((done, total)))
+    iou_ceiling(load_dataset(root), progress=lambda done, total: told.append((done, total)))
     assert told == [(1, 3), (2, 3), (3, 3)]
 
 
@@ -228,14 +236,14 @@ def test_a_split_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(
         FullconvError, match="no images for the split 'test'; it has train"
     ) as caught:
-        ceiling(root, split="test")
+        iou_ceiling(root, split="test")
     assert caught.value.hint == "--split train"
 
 
 def test_masks_that_mean_something_else_are_refused(tmp_path: Path) -> None:
     root = save(tmp_path, "val", 255 * checkerboard(9, 9, 3), toml='classes = ["a", "b"]\n')
     with pytest.raises(FullconvError, match="black-and-white"):
-        ceiling(root)
+        iou_ceiling(root)
 
 
 # What is recommended.
@@ -283,22 +291,22 @@ def test_a_sample_is_spread_over_the_split_and_says_its_size(tmp_path: Path) -> 
         for folder in ("images", "masks"):
             file = root / folder / "val" / path.name
             file.rename(file.with_name(f"m{number:02}.png"))
-    data = read(root)
-    found = sampled(data, "val")
+    data = load_dataset(root)
+    found = estimate_on_sample(data, "val")
     assert found is not None
     assert (found.images, found.images_in_split) == (32, 40)
     assert found.reason.endswith("(counted in 32 of 40 masks of val)")
-    every = ceiling(data, split="val").mean_iou
+    every = iou_ceiling(data, split="val").mean_iou
     assert found.mean_iou[8] == pytest.approx(every[8], abs=0.03)
-    assert found.mean_iou[8] < ceiling(data, split="train").mean_iou[8] - 0.05
-    assert sampled(data) == replace(ceiling(data, split="train"), images_in_split=2)
-    assert sampled(replace(data, splits={"val": data.splits["val"]})) is None
+    assert found.mean_iou[8] < iou_ceiling(data, split="train").mean_iou[8] - 0.05
+    assert estimate_on_sample(data) == replace(iou_ceiling(data, split="train"), images_in_split=2)
+    assert estimate_on_sample(replace(data, splits={"val": data.splits["val"]})) is None
 
 
 def test_many_classes_that_a_split_lacks_are_counted_not_listed(tmp_path: Path) -> None:
     names = ", ".join(f'"c{k}"' for k in range(20))
     root = save(tmp_path, "val", checkerboard(32, 32, 8), toml=f"classes = [{names}]\n")
-    lines = ceiling(root).text().splitlines()
+    lines = iou_ceiling(root).text().splitlines()
     assert [line.split()[0] for line in lines[4:7]] == ["c0", "c1", "mean"]
     assert "left out: 18 classes that val lacks" in lines
 
@@ -309,11 +317,11 @@ def test_many_classes_that_a_split_lacks_are_counted_not_listed(tmp_path: Path) 
 def test_the_figures_of_the_paper_on_the_voc_sample(shared: Path) -> None:
     """VOC hides every border under a band of ignored pixels, and so hides what stride 8 gets
     wrong. Drawn as one more class, it gives the paper's numbers."""
-    data = read(shared / "data" / "voc2012_sample")
+    data = load_dataset(shared / "data" / "voc2012_sample")
     pairs = tuple(pair for pairs in data.splits.values() for pair in pairs)
     assert len(pairs) == 100
     paper = {32: 86.1, 16: 92.8, 8: 96.4}
-    found = ceiling(replace(data, splits={"val": pairs})).mean_iou
+    found = iou_ceiling(replace(data, splits={"val": pairs})).mean_iou
     means = {stride: 100 * found[stride] for stride in paper}
     assert means == pytest.approx({32: 85.6, 16: 93.8, 8: 99.7}, abs=0.1)
     assert max(abs(means[stride] - paper[stride]) for stride in (32, 16)) < 2
@@ -322,7 +330,7 @@ def test_the_figures_of_the_paper_on_the_voc_sample(shared: Path) -> None:
         confusion = np.zeros((void + 1, void + 1))
         for pair in pairs:
             ids = read_mask(pair.mask, data.labels)
-            drawn = down_and_up(np.where(ids < void, ids, void), stride, void + 1)
+            drawn = downsample_upsample(np.where(ids < void, ids, void), stride, void + 1)
             truth = np.where(ids < void, ids, void + 1)  # out of range: not scored
             confusion += confusion_matrix(truth, drawn, void + 1)
         mean = 100 * np.nanmean(Metrics(data.labels.names, confusion).class_iou[:void])
@@ -330,7 +338,7 @@ def test_the_figures_of_the_paper_on_the_voc_sample(shared: Path) -> None:
 
 
 def test_counting_leaves_no_poles_at_stride_32(shared: Path) -> None:
-    found = ceiling(shared / "data" / "camvid", split="val")
+    found = iou_ceiling(shared / "data" / "camvid", split="val")
     assert found.images == 101
     pole = found.names.index("pole")
     falling = [found.class_iou[stride][pole] for stride in STRIDES]
@@ -339,6 +347,9 @@ def test_counting_leaves_no_poles_at_stride_32(shared: Path) -> None:
 
 
 def test_only_the_strides_that_are_asked_for(scenes: Path) -> None:
-    every, some = ceiling(scenes, split="val"), ceiling(scenes, split="val", strides=(16, 32))
+    every, some = (
+        iou_ceiling(scenes, split="val"),
+        iou_ceiling(scenes, split="val", strides=(16, 32)),
+    )
     assert list(some.class_iou) == [16, 32]
     assert all(some.mean_iou[stride] == every.mean_iou[stride] for stride in (16, 32))

@@ -14,7 +14,7 @@ from PIL import Image, ImageFilter
 
 from fullconv.core.errors import FullconvError
 from fullconv.data.check.check import check
-from fullconv.data.check.repair import fix, nearest, plain_copy
+from fullconv.data.check.repair import nearest, plain_copy, repair
 from fullconv.data.io.masks import read_values
 from fullconv.data.synthetic import scenes as drawn
 
@@ -60,7 +60,7 @@ def test_blurred_and_lossy_masks_are_cut_where_their_edges_are(tmp_path: Path, s
     before = hashes(root)
     report = check(root)
     assert report.errors
-    done = fix(report, tmp_path / "out")
+    done = repair(report, tmp_path / "out")
     assert hashes(root) == before
     assert done.labels.names == ("background", "object")
     assert done.done["pixels between black and white"] > 100
@@ -78,7 +78,7 @@ def test_blended_colours_go_to_the_nearest_nominal_one(tmp_path: Path) -> None:
     truth = [blobs(seed, (120, 160)) for seed in range(4)]
     images = [Image.fromarray(palette[ids]).filter(ImageFilter.GaussianBlur(0.6)) for ids in truth]
     root = pairs(tmp_path / "data", images)
-    done = fix(check(root), tmp_path / "out")
+    done = repair(check(root), tmp_path / "out")
     assert sorted(done.labels.colors) == sorted(map(tuple, palette.tolist()))
     ids_of = [done.labels.colors.index(tuple(color)) for color in palette.tolist()]
     for name, ids in written(tmp_path / "out").items():
@@ -103,7 +103,7 @@ def test_a_mask_drawn_before_the_rotation_is_turned_with_its_photo(tmp_path: Pat
         Image.fromarray(ids).save(root / f"masks/{name}.png")
     report = check(root)
     assert [finding.rule for finding in report.errors] == ["size"]
-    done = fix(report, tmp_path / "out")
+    done = repair(report, tmp_path / "out")
     assert done.done["masks turned as their photo's EXIF orientation says"] == 2
     assert check(tmp_path / "out").errors == ()
     for ids in written(tmp_path / "out").values():
@@ -113,7 +113,7 @@ def test_a_mask_drawn_before_the_rotation_is_turned_with_its_photo(tmp_path: Pat
 def test_gaps_are_closed_and_strange_values_ignored(tmp_path: Path) -> None:
     sparse = np.array([0, 3, 7], np.uint8)
     root = pairs(tmp_path / "gaps", [Image.fromarray(sparse[blobs(s)]) for s in range(4)])
-    done = fix(check(root), tmp_path / "closed")
+    done = repair(check(root), tmp_path / "closed")
     assert done.labels.names == ("class 0", "class 3", "class 7")
     for name, ids in written(tmp_path / "closed").items():
         np.testing.assert_array_equal(ids, blobs(int(name)))
@@ -122,7 +122,7 @@ def test_gaps_are_closed_and_strange_values_ignored(tmp_path: Path) -> None:
     ids = np.array(Image.open(mask))
     ids[:2, :5] = 99
     Image.fromarray(ids).save(mask)
-    done = fix(check(named), tmp_path / "ignored")
+    done = repair(check(named), tmp_path / "ignored")
     assert done.done == {"pixels without a class, now ignored": 10}
     copy = read_values(tmp_path / "ignored/masks/train" / mask.name)
     assert (copy == 255).sum() == 10 + (ids == 255).sum()
@@ -132,7 +132,7 @@ def test_of_a_image_in_two_splits_the_one_in_test_stays(tmp_path: Path) -> None:
     root = drawn.write(tmp_path / "scenes", train=4, val=1, test=2, size=(48, 64))
     train, test = (min((root / "images" / split).iterdir()) for split in ("train", "test"))
     train.write_bytes(test.read_bytes())
-    done = fix(check(root), tmp_path / "out")
+    done = repair(check(root), tmp_path / "out")
     assert done.splits == {"train": 3, "val": 1, "test": 2}
     name = f"images/train/{train.name}"
     assert done.left_out == {name: f"the same image stays in test as images/test/{test.name}"}
@@ -149,7 +149,7 @@ def test_of_images_that_look_the_same_one_split_keeps_its_own(tmp_path: Path) ->
     (leak,) = (finding for finding in report.findings if finding.rule == "near-leak")
     names = tuple(f"images/{split}/{file.name}" for split, file in (("train", train), ("val", val)))
     assert leak.groups == (names,)
-    done = fix(report, tmp_path / "out")
+    done = repair(report, tmp_path / "out")
     assert done.splits == {"train": 3, "val": 2, "test": 1}
     assert done.left_out == {names[0]: f"an image that looks the same stays in val as {names[1]}"}
     assert "near-leak" not in [finding.rule for finding in check(tmp_path / "out").findings]
@@ -161,7 +161,7 @@ def test_one_file_on_two_lists_stays_on_one(tmp_path: Path) -> None:
     (root / "val.txt").write_text("2\n3\n4\n")
     report = check(root)
     assert "leak" in [finding.rule for finding in report.findings]
-    done = fix(report, tmp_path / "out")
+    done = repair(report, tmp_path / "out")
     assert done.splits == {"train": 2, "val": 3}
     (name,) = done.left_out
     assert done.left_out == {name: f"the same image stays in val as {name}"}
@@ -175,7 +175,7 @@ def test_what_cannot_be_mended_is_left_out_and_named(tmp_path: Path) -> None:
     photo(root / "images/train/alone.png", (48, 64), 0)
     cut = sorted((root / "images" / "train").glob("*.jpg"))[2]
     cut.write_bytes(cut.read_bytes()[:-300])  # its header is whole
-    done = fix(check(root), tmp_path / "out")
+    done = repair(check(root), tmp_path / "out")
     assert done.splits["train"] == 1
     why = {Path(name).name: text for name, text in done.left_out.items()}
     assert "cannot be read" in why[first.name]
@@ -192,26 +192,26 @@ def test_nothing_is_left_behind_where_nothing_can_be_mended(tmp_path: Path) -> N
     for mask in (root / "masks").rglob("*.png"):
         mask.write_bytes(b"")
     with pytest.raises(FullconvError, match="can be mended"):
-        fix(check(root), tmp_path / "out")
+        repair(check(root), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_the_copy_goes_to_a_new_folder_outside_the_data(tmp_path: Path, scenes: Path) -> None:
     report = check(scenes)
     with pytest.raises(FullconvError, match="lies inside"):
-        fix(report, scenes / "fixed")
+        repair(report, scenes / "fixed")
     (tmp_path / "full").mkdir()
     (tmp_path / "full/mine.txt").write_text("mine")
     with pytest.raises(FullconvError, match="is not empty"):
-        fix(report, tmp_path / "full")
+        repair(report, tmp_path / "full")
     (tmp_path / "file").write_text("mine")
     with pytest.raises(FullconvError, match="is a file") as caught:
-        fix(report, tmp_path / "file")
+        repair(report, tmp_path / "file")
     assert caught.value.hint == f"fullconv check {scenes} --fix {scenes.resolve()}_fixed"
 
 
 def test_a_plain_copy_keeps_everything(tmp_path: Path) -> None:
-    """The ids of classes that never occur too, whose gaps `fix` closes."""
+    """The ids of classes that never occur too, whose gaps `repair` closes."""
     root = pairs(tmp_path / "data", [Image.fromarray(2 * blobs(seed)) for seed in range(4)])
     dataset = check(root).dataset
     seen: list[tuple[int, int]] = []
@@ -230,7 +230,7 @@ def test_white_needs_a_class(tmp_path: Path) -> None:
     root = pairs(tmp_path / "data", masks, ".jpg")
     (root / "dataset.toml").write_text('classes = ["a", "b", "c"]\n')
     with pytest.raises(FullconvError, match="which of its 3 classes white is"):
-        fix(check(root), tmp_path / "out")
+        repair(check(root), tmp_path / "out")
 
 
 @given(
@@ -253,7 +253,7 @@ def test_nearest_is_the_nearest(values: np.ndarray, colors: list[tuple[int, int,
 def test_the_real_sets_have_no_error_left(
     shared: Path, tmp_path: Path, name: str, classes: tuple[str, ...], share: float
 ) -> None:
-    done = fix(check(shared / "data" / name), tmp_path / "out")
+    done = repair(check(shared / "data" / name), tmp_path / "out")
     report = check(tmp_path / "out")
     assert report.errors == ()
     assert done.labels.names == report.dataset.labels.names == classes

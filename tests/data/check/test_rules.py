@@ -13,7 +13,7 @@ from fullconv.cli.main import run
 from fullconv.core.labels import voc_color
 from fullconv.data.check.check import CheckReport, check
 from fullconv.data.check.finding import Finding
-from fullconv.data.check.repair import fix
+from fullconv.data.check.repair import repair
 from fullconv.data.io.masks import read_mask
 
 pytestmark = pytest.mark.usefixtures("small_images")
@@ -203,7 +203,7 @@ def test_names_in_a_list_are_those_of_black_and_white(tmp_path: Path) -> None:
     first = report.text().splitlines()[0]
     assert first.endswith("class names from classes.txt: the rest is background)")
     assert "crack (old) (proposed)" in report.text()
-    fix(report, tmp_path / "copy")
+    repair(report, tmp_path / "copy")
     assert check(tmp_path / "copy").dataset.labels.names == ("background", "crack (old)")
     paste(root, report.errors[0].fix)
     assert check(root).errors == ()

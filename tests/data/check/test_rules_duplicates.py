@@ -9,7 +9,7 @@ from PIL import Image
 from fullconv.data.check.check import CheckReport, check
 from fullconv.data.check.finding import Finding
 from fullconv.data.check.image_signature import Shift, shift
-from fullconv.data.check.rules_duplicates import shifted
+from fullconv.data.check.rules_duplicates import misaligned
 from fullconv.data.check.scan import PairScan
 from fullconv.data.io.masks import read_values
 from fullconv.data.layouts.pairing import Pair
@@ -215,7 +215,7 @@ def votes(
     facts = SimpleNamespace(
         scans=scans, names=lambda paths: tuple(map(str, paths)), dataset=SimpleNamespace(root="D")
     )
-    return list(shifted(facts))  # type: ignore[arg-type]
+    return list(misaligned(facts))  # type: ignore[arg-type]
 
 
 def test_eight_masks_and_four_in_ten_must_agree() -> None:
@@ -246,6 +246,6 @@ def test_the_offset_that_most_masks_agree_on_is_found_among_thousands() -> None:
     pair = Pair("a", Path("a.jpg"), Path("a.png"))
     scans = [PairScan("train", pair, "", f"{k}", None, None, one) for k, one in enumerate(found)]
     facts = SimpleNamespace(scans=scans, names=lambda paths: tuple(map(str, paths)))
-    (finding,) = shifted(facts)  # type: ignore[arg-type]
+    (finding,) = misaligned(facts)  # type: ignore[arg-type]
     assert "fit the edges of their images best when they are moved" in finding.message
     assert "moved 6 pixels down and 5 left" in finding.message

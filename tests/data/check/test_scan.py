@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from fullconv.data.check.check import check
-from fullconv.data.check.scan import Facts, scan_pair
+from fullconv.data.check.scan import DatasetScan, scan_pair
 from fullconv.data.io.scan_cache import Remembered
-from fullconv.data.layouts.dataset import read
+from fullconv.data.layouts.dataset import load_dataset
 
 
 def test_one_pass_sums_up_what_the_files_hold(tmp_path: Path) -> None:
@@ -23,12 +23,12 @@ def test_one_pass_sums_up_what_the_files_hold(tmp_path: Path) -> None:
             (tmp_path / folder / split).mkdir(parents=True)
             image.save(tmp_path / folder / split / "a.png")
     (tmp_path / "dataset.toml").write_text('classes = ["sky", "road"]')
-    data = read(tmp_path)
+    data = load_dataset(tmp_path)
     scans = [scan_pair(split, data.splits[split][0], Remembered()) for split in data.splits]
     mask = tmp_path / "masks" / "train" / "a.png"
     assert scans[0].mask_hash == hashlib.sha256(mask.read_bytes()).hexdigest()
     assert scans[0].image_size == (2, 2)
-    facts = Facts(data, scans)
+    facts = DatasetScan(data, scans)
     assert facts.values == {0: 1, 1: 2, 255: 5}
     assert facts.classes == {"train": [1, 2], "val": [0, 0]}
     assert facts.ignored == {"train": 1, "val": 4}
@@ -60,7 +60,7 @@ def test_files_that_cannot_be_read_are_noted(tmp_path: Path) -> None:
     for name in ("images/a.png", "masks/a.png"):
         (tmp_path / name).parent.mkdir()
         Image.new("L", (2, 2)).save(tmp_path / name)
-    pair = read(tmp_path).splits["train"][0]
+    pair = load_dataset(tmp_path).splits["train"][0]
     pair.image.write_bytes(b"")
     pair.mask.unlink()
     scan = scan_pair("train", pair, Remembered())
@@ -73,7 +73,7 @@ def test_files_that_cannot_be_read_are_noted(tmp_path: Path) -> None:
 def test_what_was_seen_before_is_not_decoded_again(
     scenes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = read(scenes)
+    data = load_dataset(scenes)
     with Remembered() as known:
         first = [scan_pair("train", pair, known) for pair in data.splits["train"]]
 
@@ -92,7 +92,7 @@ def test_a_changed_file_is_decoded_again(tmp_path: Path) -> None:
     for name in ("images/a.png", "masks/a.png"):
         (tmp_path / name).parent.mkdir()
         Image.new("L", (40, 40)).save(tmp_path / name)
-    pair = read(tmp_path).splits["train"][0]
+    pair = load_dataset(tmp_path).splits["train"][0]
     for value in (0, 1, 2):
         Image.new("L", (40, 40), value).save(pair.mask)
         Image.new("L", (40, 40), 50 * value).save(pair.image)
@@ -114,7 +114,7 @@ def test_mean_and_square_are_those_of_the_pixels(tmp_path: Path) -> None:
     for name in ("images/a.png", "masks/a.png"):
         (tmp_path / name).parent.mkdir()
         Image.fromarray(pixels if name[0] == "i" else pixels[..., 0] % 2).save(tmp_path / name)
-    scan = scan_pair("train", read(tmp_path).splits["train"][0], Remembered())
+    scan = scan_pair("train", load_dataset(tmp_path).splits["train"][0], Remembered())
     assert scan.image is not None
     np.testing.assert_allclose(scan.image.mean, pixels.mean((0, 1), np.float64))
     np.testing.assert_allclose(scan.image.square, (pixels.astype(float) ** 2).mean((0, 1)))
@@ -126,7 +126,7 @@ def test_what_is_remembered_in_another_form_is_found_again(
 ) -> None:
     known = Remembered()
     monkeypatch.setattr(known, "get", lambda key: table)
-    scan = scan_pair("train", read(scenes).splits["train"][0], known)
+    scan = scan_pair("train", load_dataset(scenes).splits["train"][0], known)
     assert scan.image_size == (48, 64)
 
 
@@ -144,9 +144,9 @@ def test_of_very_many_values_the_commonest_are_told_apart(
             Image.fromarray(noise).save(path)
     monkeypatch.setattr("fullconv.data.check.scan._MOST_VALUES", 2000)
     (tmp_path / "dataset.toml").write_text('classes = ["sky", "road"]')
-    data = read(tmp_path)
+    data = load_dataset(tmp_path)
     pairs = [(split, pair) for split in data.splits for pair in data.splits[split]]
-    facts = Facts(data, (scan_pair(split, pair, Remembered()) for split, pair in pairs))
+    facts = DatasetScan(data, (scan_pair(split, pair, Remembered()) for split, pair in pairs))
     assert facts.thinned
     assert len(facts.values) <= 2000
     assert facts.values[1, 2, 3] == 4 * 10 * 50

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from fullconv.data.check.check import CheckReport, check
-from fullconv.data.check.training_overlap import told, trained_on
+from fullconv.data.check.training_overlap import (
+    describe_training_overlap,
+    training_split_fingerprint,
+)
 from fullconv.data.synthetic import scenes as drawn
 
 
@@ -29,25 +32,38 @@ def added(root: Path, to: Path, source: str, target: str) -> CheckReport:
 
 def test_a_split_is_known_by_its_images(root: Path) -> None:
     report = check(root)
-    seen = trained_on(report, None)
-    assert told(seen, report) == "train (3 images)"
+    seen = training_split_fingerprint(report, None)
+    assert describe_training_overlap(seen, report) == "train (3 images)"
     assert len(seen[0]["fingerprint"]) == 16
-    assert told([], report) == ""
+    assert describe_training_overlap([], report) == ""
 
 
 def test_train_and_val_together_are_known_in_the_official_split(root: Path, tmp_path: Path) -> None:
     both = added(root, tmp_path / "both", "val", "train")
-    assert told(trained_on(both, None), check(root)) == "train+val (5 images)"
-    assert told(trained_on(both, None), both) == "train (5 images)"
-    assert told(trained_on(check(root), None), both).startswith("3 other images (fingerprint ")
+    assert (
+        describe_training_overlap(training_split_fingerprint(both, None), check(root))
+        == "train+val (5 images)"
+    )
+    assert (
+        describe_training_overlap(training_split_fingerprint(both, None), both)
+        == "train (5 images)"
+    )
+    assert describe_training_overlap(
+        training_split_fingerprint(check(root), None), both
+    ).startswith("3 other images (fingerprint ")
 
 
 def test_what_was_seen_before_counts_too(root: Path, tmp_path: Path) -> None:
     report = check(root)
     both = added(root, tmp_path / "both", "test", "train")
-    earlier = {"trained_on": trained_on(both, None)}
-    seen = trained_on(report, earlier)
-    assert told(seen, report) == "train+test (5 images), then train (3 images)"
-    assert trained_on(report, {"trained_on": seen}) == seen  # the same again adds nothing
-    unknown = trained_on(report, {})
-    assert told(unknown, report) == "images that are not stated, then train (3 images)"
+    earlier = {"trained_on": training_split_fingerprint(both, None)}
+    seen = training_split_fingerprint(report, earlier)
+    assert describe_training_overlap(seen, report) == "train+test (5 images), then train (3 images)"
+    assert (
+        training_split_fingerprint(report, {"trained_on": seen}) == seen
+    )  # the same again adds nothing
+    unknown = training_split_fingerprint(report, {})
+    assert (
+        describe_training_overlap(unknown, report)
+        == "images that are not stated, then train (3 images)"
+    )

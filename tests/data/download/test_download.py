@@ -27,9 +27,9 @@ from trees import IDS, mat, photo, png
 from fullconv.cli.main import run
 from fullconv.core.errors import FullconvError
 from fullconv.data.download import fetch
-from fullconv.data.download.download import home, located, nearest
+from fullconv.data.download.download import data_root, nearest, resolve_dataset
 from fullconv.data.download.registry import SOURCES, Archive
-from fullconv.data.layouts.dataset import read
+from fullconv.data.layouts.dataset import load_dataset
 
 Fill = Callable[[Path], None]
 
@@ -229,7 +229,7 @@ def test_what_a_published_set_unpacks_to_is_recognised(
     cache: Path, offer: Any, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     offer(name)
-    data = read(name)
+    data = load_dataset(name)
     assert (data.root, data.layout) == (cache / name, LAYOUT.get(name, name))
     wanted = SPLITS.get(name, (3, 1))
     if name == "kvasir-seg":  # no split is published
@@ -266,9 +266,9 @@ def test_a_folder_that_was_cleared_away_is_downloaded_again(
     cache: Path, host: Host, offer: Any
 ) -> None:
     (archive,) = offer("voc2012")
-    assert located("voc2012", quiet=True) == cache / "voc2012"
+    assert resolve_dataset("voc2012", quiet=True) == cache / "voc2012"
     shutil.rmtree(cache)  # as caches are, now and then
-    assert located(cache / "voc2012", quiet=True).is_dir()  # as a run remembers it
+    assert resolve_dataset(cache / "voc2012", quiet=True).is_dir()  # as a run remembers it
     assert host.asked == [archive.file] * 2
 
 
@@ -277,7 +277,7 @@ def test_nothing_is_printed_where_nothing_may_be(
 ) -> None:
     offer("camvid")
     offer("voc2012")
-    located("voc2012", quiet=True)
+    resolve_dataset("voc2012", quiet=True)
     assert run(["check", "camvid", "--json"]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out)["root"] == str(cache / "camvid")
@@ -287,16 +287,16 @@ def test_nothing_is_printed_where_nothing_may_be(
 def test_a_folder_of_that_name_wins(cache: Path, host: Host, offer: Any) -> None:
     offer("voc2012")
     fill_voc(Path("voc2012"))
-    assert read("voc2012").root == Path("voc2012")
+    assert load_dataset("voc2012").root == Path("voc2012")
     Path("camvid").touch()
     with pytest.raises(FullconvError, match="camvid is a file; expected the folder of a data set"):
-        read("camvid")
+        load_dataset("camvid")
     assert host.asked == []
 
 
 def test_a_name_is_no_path(cache: Path) -> None:
     for path in (Path("data/voc2012"), Path("/gone/voc2012"), Path("voc2012/VOC2012"), Path("x")):
-        assert located(path) == path
+        assert resolve_dataset(path) == path
     assert nearest(Path("data/voc2021")) == []
 
 
@@ -464,9 +464,11 @@ def test_of_two_processes_one_downloads(
     host.open.clear()
     found: list[Path] = []
     said: list[str] = []
-    monkeypatch.setattr(fetch.Teller, "say", lambda _, text: said.append(text))
+    monkeypatch.setattr(fetch.DownloadProgress, "say", lambda _, text: said.append(text))
     # A lock is of an open file: two threads keep each other out like two processes.
-    threads = [threading.Thread(target=lambda: found.append(located("voc2012"))) for _ in "ab"]
+    threads = [
+        threading.Thread(target=lambda: found.append(resolve_dataset("voc2012"))) for _ in "ab"
+    ]
     for thread in threads:
         thread.start()
     while not any(text.startswith("another process downloads") for text in said):
@@ -483,7 +485,7 @@ def test_the_other_processes_of_a_run_say_nothing(
 ) -> None:
     offer("voc2012")
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert located("voc2012") == cache / "voc2012"
+    assert resolve_dataset("voc2012") == cache / "voc2012"
     assert capsys.readouterr() == ("", "")
 
 
@@ -491,8 +493,8 @@ def test_where_data_sets_lie(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("FULLCONV_DATA", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    assert home() == tmp_path / ".cache" / "fullconv" / "data"
+    assert data_root() == tmp_path / ".cache" / "fullconv" / "data"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert home() == tmp_path / "xdg" / "fullconv" / "data"
+    assert data_root() == tmp_path / "xdg" / "fullconv" / "data"
     monkeypatch.setenv("FULLCONV_DATA", "~/sets")
-    assert home() == tmp_path / "sets"
+    assert data_root() == tmp_path / "sets"

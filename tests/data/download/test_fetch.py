@@ -22,7 +22,7 @@ import pytest
 import fullconv
 from fullconv.core.errors import FullconvError
 from fullconv.data.download import fetch as module
-from fullconv.data.download.fetch import Teller, fetch, size_of
+from fullconv.data.download.fetch import DownloadProgress, fetch, size_of
 from fullconv.data.download.registry import Archive
 
 BODY = bytes(range(256)) * 40  # 10240 bytes
@@ -118,7 +118,7 @@ def get(host: Host, tmp_path: Path) -> Get:
 
     def call(checksum: str | None = SHA256, *addresses: str, **more: Any) -> Path:
         archive = Archive(addresses or (host.address("a.tar"),), checksum, **more)
-        with Teller() as teller:
+        with DownloadProgress() as teller:
             return fetch(archive, tmp_path / "there", again="fullconv check a", teller=teller)
 
     return call
@@ -402,7 +402,7 @@ def test_bytes_are_counted_on_a_terminal_only(
     stream = Stream()
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setenv("TERM", kind)
-    with Teller() as teller:
+    with DownloadProgress() as teller:
         count = teller.counter("a.tar:")
         count(1_500_000, 3_000_000)
         count(1_600_000, 3_000_000)  # sooner than anybody reads
@@ -414,7 +414,7 @@ def test_bytes_are_counted_on_a_terminal_only(
 
 
 def test_a_quiet_teller_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    with Teller(quiet=True) as teller:
+    with DownloadProgress(quiet=True) as teller:
         teller.say("a sentence")
         teller.line("a line")
     assert capsys.readouterr() == ("", "")
@@ -435,11 +435,11 @@ def test_the_next_address_is_asked_where_another_file_came(
     host.files["parked"] = b"<html>this domain is for sale</html>"
     addresses = host.address("parked"), host.address("a.tar")
     archive = Archive(addresses, SHA256, name="a.tar")
-    with Teller() as teller:
+    with DownloadProgress() as teller:
         path = fetch(archive, tmp_path / "there", again="fullconv check a", teller=teller)
     assert path.read_bytes() == BODY
     assert len(host.asked) == 2
     both = Archive((addresses[0], addresses[0]), SHA256, name="b.tar")
-    with pytest.raises(FullconvError) as caught, Teller() as teller:
+    with pytest.raises(FullconvError) as caught, DownloadProgress() as teller:
         fetch(both, tmp_path / "there", again="fullconv check a", teller=teller)
     assert caught.value.message.count(f"{addresses[0]}: ") == 2

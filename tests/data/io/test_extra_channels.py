@@ -11,10 +11,10 @@ from PIL import Image
 
 from fullconv.core.errors import FullconvError
 from fullconv.data.io.extra_channels import (
-    Input,
-    channels_of,
+    ExtraInput,
     from_numbers,
     read_channels,
+    read_extra_channels,
     require_size,
 )
 
@@ -118,12 +118,12 @@ def test_another_size_and_another_kind_are_refused() -> None:
     with pytest.raises(FullconvError, match=r"7 x 5 pixels but a\.jpg is 9 x 5") as caught:
         require_size(GREY[..., None], Path("d/a.png"), (5, 9), "a.jpg")
     assert caught.value.hint == 'Image.open("a.png").resize((9, 5), Image.NEAREST)'
-    depth = Input("depth", 1, (0.0,), (1.0,))
-    assert channels_of(METRES, depth, (5, 7)).shape == (5, 7, 1)
+    depth = ExtraInput("depth", 1, (0.0,), (1.0,))
+    assert read_extra_channels(METRES, depth, (5, 7)).shape == (5, 7, 1)
     with pytest.raises(FullconvError, match="input depth has 3 channels; 1 channel of depth"):
-        channels_of(COLORS, depth, (5, 7))
+        read_extra_channels(COLORS, depth, (5, 7))
 
 
 def test_an_input_survives_config_json() -> None:
-    one = Input("hha", 3, (1.5, 2.0, 3.0), (0.5, 1.0, 2.0))
-    assert Input.from_dict(one.to_dict()) == one
+    one = ExtraInput("hha", 3, (1.5, 2.0, 3.0), (0.5, 1.0, 2.0))
+    assert ExtraInput.from_dict(one.to_dict()) == one

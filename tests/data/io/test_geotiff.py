@@ -15,12 +15,12 @@ from fullconv.core.labels import Labels
 from fullconv.data.io import geotiff
 from fullconv.data.io.geotiff import (
     loses_its_place,
-    opened_raster,
+    open_mask_writer,
+    open_raster,
     raster_size,
-    read_placed,
-    software_of,
-    write_ids,
-    writing_ids,
+    read_georeferenced,
+    tiff_software_tag,
+    write_georeferenced_mask,
 )
 from fullconv.data.io.limits import TooLargeError, quiet
 
@@ -55,7 +55,7 @@ def noise(count: int, dtype: Any = np.uint8) -> np.ndarray:
 def test_windows_are_parts_of_the_image(tmp_path: Path, count: int) -> None:
     bands = noise(count)
     colors = bands[:3] if count >= 3 else bands[[0, 0, 0]]
-    with opened_raster(placed(tmp_path / "a.tif", bands)) as raster:
+    with open_raster(placed(tmp_path / "a.tif", bands)) as raster:
         assert raster.size == SIZE
         found = raster.read((13, 60), (5, 90))
         assert found.dtype == np.uint8
@@ -80,13 +80,13 @@ def test_any_threads_may_read(tmp_path: Path) -> None:
             valid == wanted.any(axis=0)
         ).all()
 
-    with opened_raster(path) as raster, ThreadPoolExecutor(8) as pool:
+    with open_raster(path) as raster, ThreadPoolExecutor(8) as pool:
         assert all(pool.map(right, starts))
 
 
 def test_of_16_bits_the_upper_8_count(tmp_path: Path) -> None:
     bands = noise(3, np.uint16)
-    with opened_raster(placed(tmp_path / "a.tif", bands)) as raster:
+    with open_raster(placed(tmp_path / "a.tif", bands)) as raster:
         found = raster.read((0, 70), (0, 90)).transpose(2, 0, 1)
     assert np.abs(found - bands / 257).max() <= 0.5
 
@@ -97,7 +97,7 @@ def test_a_palette_is_seen_as_its_colours(tmp_path: Path) -> None:
     table = {0: (9, 8, 7, 255), 1: (0, 255, 0, 255), 2: (255, 0, 4, 255)}
     with rasterio.open(path, "r+") as file:
         file.write_colormap(1, table)
-    with opened_raster(path) as raster:
+    with open_raster(path) as raster:
         found = raster.read((0, 70), (0, 90))
     assert (found == np.array([table[k][:3] for k in range(3)], np.uint8)[ids[0]]).all()
 
@@ -109,7 +109,7 @@ def test_bands_in_another_order_are_found_by_their_names(tmp_path: Path) -> None
     path = placed(tmp_path / "a.tif", bands)
     with rasterio.open(path, "r+") as file:
         file.colorinterp = (Color.undefined, Color.blue, Color.green, Color.red)
-    with opened_raster(path) as raster:
+    with open_raster(path) as raster:
         assert (raster.read((0, 70), (0, 90)) == bands[[3, 2, 1]].transpose(1, 2, 0)).all()
 
 
@@ -117,9 +117,9 @@ def test_where_there_is_data(tmp_path: Path) -> None:
     bands = noise(3) // 2 + 1
     bands[:, 20:30, 40:] = 0
     spans = ((10, 70), (0, 90))
-    with opened_raster(placed(tmp_path / "a.tif", bands)) as raster:
+    with open_raster(placed(tmp_path / "a.tif", bands)) as raster:
         assert raster.valid(*spans) is None
-    with opened_raster(placed(tmp_path / "b.tif", bands, nodata=0)) as raster:
+    with open_raster(placed(tmp_path / "b.tif", bands, nodata=0)) as raster:
         valid = raster.valid(*spans)
         assert valid is not None
         assert (valid == (bands[0, 10:] > 0)).all()
@@ -129,7 +129,7 @@ def test_where_there_is_data(tmp_path: Path) -> None:
 def test_numbers_of_unknown_range_are_refused(tmp_path: Path, dtype: str) -> None:
     path = placed(tmp_path / "a.tif", np.zeros((1, *SIZE), dtype))
     said = f"holds {dtype}, whose range is not known"
-    with pytest.raises(FullconvError, match=said) as caught, opened_raster(path):
+    with pytest.raises(FullconvError, match=said) as caught, open_raster(path):
         pass
     assert caught.value.hint.startswith("gdal_translate -ot Byte -scale ")
 
@@ -149,7 +149,7 @@ def test_which_files_are_read_in_windows(tmp_path: Path, monkeypatch: pytest.Mon
     assert not any(map(raster_size, files))
     assert [loses_its_place(path) for path in files] == [True, False, False, False, False]
     said = "rasterio, which is not installed"
-    with pytest.raises(FullconvError, match=said) as caught, opened_raster(plain):
+    with pytest.raises(FullconvError, match=said) as caught, open_raster(plain):
         pass
     assert caught.value.hint == "pip install rasterio"
 
@@ -158,7 +158,7 @@ def test_ids_are_written_in_windows_with_place_and_colours(tmp_path: Path) -> No
     source, out = placed(tmp_path / "a.tif", noise(3)), tmp_path / "new" / "a_mask.tif"
     ids = noise(1)[0] % 2
     ids[:5] = 255
-    with opened_raster(source) as raster, writing_ids(out, raster, LABELS, "us") as file:
+    with open_raster(source) as raster, open_mask_writer(out, raster, LABELS, "us") as file:
         for rows in ((0, 41), (41, 70)):
             for columns in ((0, 17), (17, 90)):
                 file.write(rows, columns, ids[slice(*rows), slice(*columns)])
@@ -171,19 +171,19 @@ def test_ids_are_written_in_windows_with_place_and_colours(tmp_path: Path) -> No
         assert found.block_shapes == [(256, 256)]
         assert found.colormap(1)[1] == (200, 100, 50, 255)
         assert found.colormap(1)[255][3] == 0
-    assert software_of(out) == "us"
-    assert software_of(source) == ""
+    assert tiff_software_tag(out) == "us"
+    assert tiff_software_tag(source) == ""
     assert [path.name for path in out.parent.iterdir()] == ["a_mask.tif"]
 
 
 def test_a_file_that_was_not_finished_is_not_there(tmp_path: Path) -> None:
     source = placed(tmp_path / "a.tif", noise(3))
-    with opened_raster(source) as raster:
-        unfinished = writing_ids(tmp_path / "b.tif", raster, LABELS, "")
+    with open_raster(source) as raster:
+        unfinished = open_mask_writer(tmp_path / "b.tif", raster, LABELS, "")
         with pytest.raises(KeyboardInterrupt), unfinished:
             raise KeyboardInterrupt
         (tmp_path / "file").touch()
-        nowhere = writing_ids(tmp_path / "file" / "b.tif", raster, LABELS, "")
+        nowhere = open_mask_writer(tmp_path / "file" / "b.tif", raster, LABELS, "")
         with pytest.raises(FullconvError, match="could not be written to") as caught, nowhere:
             pass
     assert "--out" in caught.value.hint
@@ -194,7 +194,7 @@ def test_a_truncated_file_is_named(tmp_path: Path) -> None:
     path = placed(tmp_path / "a.tif", noise(3), compress="deflate")
     path.write_bytes(path.read_bytes()[:-9000])
     said = r"image .*a\.tif cannot be read"
-    with pytest.raises(FullconvError, match=said) as caught, opened_raster(path) as raster:
+    with pytest.raises(FullconvError, match=said) as caught, open_raster(path) as raster:
         raster.read((0, 70), (0, 90))
     assert "again" in caught.value.hint
 
@@ -203,8 +203,8 @@ def test_more_than_255_classes(tmp_path: Path) -> None:
     labels = Labels(tuple(f"class {k}" for k in range(300)), ignore_index=65535)
     ids = (noise(1, np.uint16)[0] % 300).astype(np.uint16)
     with (
-        opened_raster(placed(tmp_path / "a.tif", noise(3))) as raster,
-        writing_ids(tmp_path / "b.tif", raster, labels, "") as file,
+        open_raster(placed(tmp_path / "a.tif", noise(3))) as raster,
+        open_mask_writer(tmp_path / "b.tif", raster, labels, "") as file,
     ):
         file.write((0, 70), (0, 90), ids)
     with rasterio.open(tmp_path / "b.tif") as found:
@@ -216,17 +216,17 @@ def test_a_whole_image_and_its_place(tmp_path: Path) -> None:
     bands = noise(3)
     bands[:, :9, :4] = 0
     path = placed(tmp_path / "a.tif", bands, nodata=0)
-    pixels, place = read_placed(path)
+    pixels, place = read_georeferenced(path)
     assert (pixels == bands.transpose(1, 2, 0)).all()
     assert place.valid is not None
     assert (place.valid == bands.any(axis=0)).all()
     ids = np.where(place.valid, 1, 255).astype(np.uint8)
-    write_ids(tmp_path / "b.tif", ids, place, LABELS, "someone")
+    write_georeferenced_mask(tmp_path / "b.tif", ids, place, LABELS, "someone")
     with rasterio.open(path) as source, rasterio.open(tmp_path / "b.tif") as found:
         assert (found.crs, found.transform) == (source.crs, source.transform)
         assert (found.read(1) == ids).all()
         assert found.nodata == 255
-    assert software_of(tmp_path / "b.tif") == "someone"
+    assert tiff_software_tag(tmp_path / "b.tif") == "someone"
 
 
 def test_more_pixels_than_pillow_opens_are_not_read_whole(
@@ -235,7 +235,7 @@ def test_more_pixels_than_pillow_opens_are_not_read_whole(
     path = placed(tmp_path / "a.tif", noise(3))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 6000)
     with pytest.raises(TooLargeError, match=r"a\.tif says that it has 70 x 90 pixels"):
-        read_placed(path)
+        read_georeferenced(path)
 
 
 @pytest.mark.parametrize("crs", ["EPSG:32632", "EPSG:3857", "EPSG:4326", None])
@@ -247,7 +247,7 @@ def test_points_on_the_earth(tmp_path: Path, crs: str | None, north_up: bool) ->
     down = -step if north_up else step
     transform = rasterio.Affine(step, 0.1 * step, corner[0], 0, down, corner[1])
     path = placed(tmp_path / "a.tif", noise(3), crs=crs, transform=transform)
-    _, place = read_placed(path)
+    _, place = read_georeferenced(path)
     ring = np.array([[3, 5], [40, 5], [40, 60], [3, 60], [3, 5]])  # from x to y
     found = place.on_earth(ring)
     points = [transform @ (float(x), float(y)) for x, y in (ring[::-1] if north_up else ring)]

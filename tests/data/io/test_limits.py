@@ -9,7 +9,7 @@ from PIL import Image
 
 from fullconv.core.errors import FullconvError
 from fullconv.data.io import limits
-from fullconv.data.io.limits import any_size, quiet, read_content, refuse_large, room
+from fullconv.data.io.limits import allow_large_images, quiet, read_content, refuse_large, room
 
 
 def test_what_has_more_pixels_than_pillow_opens_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,7 +26,7 @@ def test_what_has_more_pixels_than_pillow_opens_is_refused(monkeypatch: pytest.M
 
 def test_any_size_is_read_for_a_while() -> None:
     before = Image.MAX_IMAGE_PIXELS
-    with any_size():
+    with allow_large_images():
         refuse_large((60_000, 60_000), "mask", "a.npy")
     assert before == Image.MAX_IMAGE_PIXELS is not None
 

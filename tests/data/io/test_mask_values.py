@@ -9,7 +9,15 @@ from hypothesis.extra.numpy import arrays
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
 from fullconv.data.io import mask_values as values
-from fullconv.data.io.mask_values import are_colors, bands, counted, finder, pack, pack_one, unpack
+from fullconv.data.io.mask_values import (
+    are_colors,
+    bands,
+    counted,
+    make_class_lookup,
+    pack,
+    pack_one,
+    unpack,
+)
 
 LABELS = Labels(("sky", "road", "car"), values={7: 255, 300: 2, (9, 9, 9): 1})
 GRIDS = st.tuples(st.integers(1, 30), st.integers(1, 30))
@@ -66,21 +74,21 @@ def test_numbers_that_are_no_ids_are_refused(monkeypatch: pytest.MonkeyPatch) ->
 @given(arrays(np.uint8, GRIDS) | arrays(np.uint16, GRIDS) | arrays(np.int32, GRIDS))
 def test_the_class_of_every_number(grid: np.ndarray) -> None:
     wanted = [LABELS.class_of(int(v)) for v in grid.ravel()]
-    found = finder(grid, LABELS)(grid)
+    found = make_class_lookup(grid, LABELS)(grid)
     assert found.ravel().tolist() == [-1 if k is None else k for k in wanted]
 
 
 @given(arrays(np.uint8, RGB_GRIDS, elements=st.sampled_from([0, 9, 128])))
 def test_the_class_of_every_colour(grid: np.ndarray) -> None:
     wanted = [LABELS.class_of((r, g, b)) for r, g, b in grid.reshape(-1, 3).tolist()]
-    found = finder(grid, LABELS)(grid)
+    found = make_class_lookup(grid, LABELS)(grid)
     assert found.ravel().tolist() == [-1 if k is None else k for k in wanted]
 
 
 def test_greys_of_a_colour_file_are_colours_where_the_table_names_them_all() -> None:
     greys = np.array([[9, 9]], np.uint8)
-    assert finder(greys, LABELS, gray_rgb=True)(greys).tolist() == [[1, 1]]
-    assert finder(greys, LABELS)(greys).tolist() == [[-1, -1]]
+    assert make_class_lookup(greys, LABELS, gray_rgb=True)(greys).tolist() == [[1, 1]]
+    assert make_class_lookup(greys, LABELS)(greys).tolist() == [[-1, -1]]
     assert are_colors([9], LABELS)
     assert not are_colors([9, 0], LABELS)
 

@@ -19,13 +19,13 @@ from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels, voc_color
 from fullconv.data.io.images import image_size, read_image, read_reduced
 from fullconv.data.io.masks import (
-    Tally,
+    MaskHistogram,
+    count_values,
     describe,
     is_lossy,
     mask_dtype,
     read_mask,
     read_values,
-    tally,
     write_mask,
 )
 
@@ -125,10 +125,10 @@ def test_a_grey_image_in_a_colour_set_is_colours(tmp_path: Path) -> None:
     values = {(128, 128, 128): 0, ROAD: 1}
     named = Labels(("sky", "road"), ((128, 128, 128), ROAD), values=values)
     assert read_mask(path, named).tolist() == [[0, 0], [0, 0]]
-    assert tally(path).classes(named) == {128: 0}
+    assert count_values(path).classes(named) == {128: 0}
     ids = Labels(("sky", "road"), values={128: 1})  # here 128 is an id
     assert read_mask(path, ids).tolist() == [[1, 1], [1, 1]]
-    assert tally(path).classes(ids) == {128: 1}
+    assert count_values(path).classes(ids) == {128: 1}
 
 
 def test_listed_values_are_mapped(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_an_orientation_turns_the_mask_too(tmp_path: Path) -> None:
     exif[0x0112] = 6
     path = saved(palette_image(IDS), tmp_path / "a.png", exif=exif)
     assert read_mask(path, LABELS).tolist() == np.rot90(IDS, -1).tolist()
-    assert tally(path).size == (3, 2)
+    assert count_values(path).size == (3, 2)
 
 
 def test_lossy_is_told_by_content_not_by_name(tmp_path: Path) -> None:
@@ -193,16 +193,21 @@ def test_lossy_is_told_by_content_not_by_name(tmp_path: Path) -> None:
         path = tmp_path / name
         image.save(path, kind, **options)
         assert is_lossy(path) is lossy, name
-        assert tally(path).lossy is lossy, name
+        assert count_values(path).lossy is lossy, name
 
 
 def test_a_tally_counts_values(tmp_path: Path) -> None:
-    assert tally(saved(palette_image(IDS), tmp_path / "p.png")).counts == {0: 2, 1: 1, 2: 2, 255: 1}
+    assert count_values(saved(palette_image(IDS), tmp_path / "p.png")).counts == {
+        0: 2,
+        1: 1,
+        2: 2,
+        255: 1,
+    }
     rgb = np.zeros((2, 2, 3), np.uint8)
     rgb[0, 0] = ROAD
-    found = tally(saved(rgb, tmp_path / "c.png"))
+    found = count_values(saved(rgb, tmp_path / "c.png"))
     assert (found.counts, found.gray_rgb, found.size) == ({(0, 0, 0): 3, ROAD: 1}, False, (2, 2))
-    found = tally(saved(np.array([[-5, 70000]], np.int32), tmp_path / "i.tif"))
+    found = count_values(saved(np.array([[-5, 70000]], np.int32), tmp_path / "i.tif"))
     assert found.counts == {-5: 1, 70000: 1}
 
 
@@ -294,7 +299,7 @@ def test_voc_masks_read_right(shared: Path) -> None:
 def outcomes(path: Path, is_array: bool) -> list[str]:
     """What each reader makes of a file: "read", or the hint of its error."""
     ways: list[Callable[[], object]] = [
-        partial(tally, path),
+        partial(count_values, path),
         partial(read_mask, path, Labels(tuple("abcdefgh"))),
     ]
     if not is_array:
@@ -338,13 +343,13 @@ def test_of_very_many_colours_the_commonest_are_kept_and_all_are_counted(tmp_pat
     random = np.random.default_rng(0)
     noise = random.integers(0, 256, (120, 100, 3), np.uint8)
     noise[:30] = ROAD
-    found = tally(saved(noise, tmp_path / "a.png"))
+    found = count_values(saved(noise, tmp_path / "a.png"))
     kinds = len(np.unique(noise.reshape(-1, 3), axis=0))
     assert len(found.counts) == 4096
     assert found.more == kinds - 4096 > 1000
     assert sum(found.counts.values()) + found.more_pixels == 12_000
     assert found.counts[ROAD] == 3000
-    assert Tally.from_plain(json.loads(json.dumps(found.to_plain()))) == found
+    assert MaskHistogram.from_plain(json.loads(json.dumps(found.to_plain()))) == found
 
 
 def test_numbers_that_no_class_id_can_be_are_refused(tmp_path: Path) -> None:

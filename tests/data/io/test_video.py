@@ -10,7 +10,7 @@ import pytest
 from films import UNEVEN, cut, film, pixels_of, sounds, times, tone
 
 from fullconv.core.errors import FullconvError
-from fullconv.data.io.video import VIDEO_SUFFIXES, Film, is_video, mark_of
+from fullconv.data.io.video import VIDEO_SUFFIXES, VideoReader, is_video, video_software_tag
 
 pytest.importorskip("av")
 LONG = tuple(range(0, 40 * 512, 512))
@@ -26,7 +26,7 @@ def test_by_the_suffix(suffix: str) -> None:
 def test_frames_are_those_that_are_stored_and_the_sound_comes_between(tmp_path: Path) -> None:
     source = film(tmp_path / "12:30.mp4", UNEVEN, sound="aac")
     heard: list[bytes] = []
-    with Film.opened(source) as opened:
+    with VideoReader.opened(source) as opened:
         found = list(opened.frames(lambda packet: heard.append(bytes(packet))))
         assert opened.announced == opened.count == 8
         assert opened.size == (48, 64)
@@ -41,7 +41,7 @@ def test_frames_are_those_that_are_stored_and_the_sound_comes_between(tmp_path: 
 @pytest.mark.parametrize(("name", "codec"), [("a.avi", "mpeg4"), ("a.mpg", "mpeg2video")])
 def test_older_formats(tmp_path: Path, name: str, codec: str) -> None:
     source = film(tmp_path / name, codec=codec)
-    with Film.opened(source) as opened:
+    with VideoReader.opened(source) as opened:
         found = list(opened.frames(lambda packet: None))
         assert opened.damaged == ""
     assert len(found) == 8
@@ -53,7 +53,7 @@ def test_older_formats(tmp_path: Path, name: str, codec: str) -> None:
 def test_one_that_was_trimmed_is_not_damaged(tmp_path: Path) -> None:
     """MP4 that begins before its time 0: players leave the frames out that are earlier."""
     source = film(tmp_path / "a.mp4", tuple(stamp - 10 * 512 for stamp in LONG))
-    with Film.opened(source) as opened:
+    with VideoReader.opened(source) as opened:
         count = len(list(opened.frames(lambda packet: None)))
         assert opened.damaged == ""
     assert count == len(pixels_of(source))
@@ -64,7 +64,7 @@ def test_one_that_was_trimmed_is_not_damaged(tmp_path: Path) -> None:
 )
 def test_one_that_was_cut_off(tmp_path: Path, name: str, options: dict[str, str]) -> None:
     source = cut(film(tmp_path / name, LONG, **options), 0.6)
-    with Film.opened(source) as opened:
+    with VideoReader.opened(source) as opened:
         found = list(opened.frames(lambda packet: None))
         damaged = opened.facts()["damaged"]
     assert 5 < len(found) < 40
@@ -80,7 +80,7 @@ def test_one_with_a_hole(tmp_path: Path) -> None:
     middle = len(whole) // 2
     whole[middle : middle + 2000] = bytes(2000)
     source.write_bytes(whole)
-    with Film.opened(source) as opened:
+    with VideoReader.opened(source) as opened:
         found = [frame.at for frame in opened.frames(lambda packet: None)]
         assert opened.damaged != ""
     assert len(found) > 5
@@ -96,7 +96,7 @@ def test_sound_that_goes_back_is_left_out(tmp_path: Path) -> None:
     assert whole.count(track + (192).to_bytes(2, "big")) == 1
     source.write_bytes(whole.replace(track + (192).to_bytes(2, "big"), track + wrong))
     heard: list[bytes] = []
-    with Film.opened(source) as opened:
+    with VideoReader.opened(source) as opened:
         list(opened.frames(lambda packet: heard.append(bytes(packet))))
         assert opened.facts()["damaged"] == f"{source}: its sound is broken; 8 frames could be read"
     assert heard == [of for of, at in before if at * 1000 != 192]
@@ -106,21 +106,21 @@ def test_metadata_of_another_encoding(tmp_path: Path) -> None:
     source = film(tmp_path / "a.mkv")
     whole = source.read_bytes()
     source.write_bytes(whole.replace(b"Lavf", b"L\xe4vf"))
-    assert mark_of(source) == ""
-    with Film.opened(source) as opened:
+    assert video_software_tag(source) == ""
+    with VideoReader.opened(source) as opened:
         assert len(list(opened.frames(lambda packet: None))) == 8
 
 
 def test_sound_of_no_known_kind_is_left_out(tmp_path: Path) -> None:
     source = film(tmp_path / "a.mkv", sound="aac")
     source.write_bytes(source.read_bytes().replace(b"A_AAC", b"A_XYZ"))
-    with Film.opened(source) as opened:
+    with VideoReader.opened(source) as opened:
         assert opened.sounds == []
         assert len(list(opened.frames(lambda packet: None))) == 8
 
 
 def refused(source: Path) -> FullconvError:
-    with pytest.raises(FullconvError) as caught, Film.opened(source):
+    with pytest.raises(FullconvError) as caught, VideoReader.opened(source):
         pass
     return caught.value
 
@@ -134,7 +134,7 @@ def test_what_is_no_video(tmp_path: Path) -> None:
         bad.write_bytes(content)
         assert refused(bad).message == f"{bad} cannot be read as a video: {said}"
         assert refused(bad).hint == "copy or download it again"
-        assert mark_of(bad) == ""
+        assert video_software_tag(bad) == ""
     only = tone(tmp_path / "tone.mkv")
     assert refused(only).message == f"{only} shows no frame; expected a video."
 
@@ -147,4 +147,4 @@ def test_without_pyav(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         error.message == f"{source} is a video, which is read with PyAV, and that is not installed."
     )
     assert error.hint == "pip install av"
-    assert mark_of(source) == ""
+    assert video_software_tag(source) == ""

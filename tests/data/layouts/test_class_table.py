@@ -14,7 +14,7 @@ from fullconv.data.io import masks
 from fullconv.data.layouts import class_table as tables
 from fullconv.data.layouts.class_table import (
     UNDECIDED,
-    Undecided,
+    UndeterminedLabels,
     infer,
     is_soft,
     otsu,
@@ -146,7 +146,7 @@ def test_names_for_black_and_white_are_proposed_not_taken(
     paths = grey(tmp_path, np.array([values], np.uint8))
     (tmp_path / "classes.txt").write_text(text)
     labels, named, notes = read_labels(tmp_path, {}, paths)
-    assert isinstance(labels, Undecided)
+    assert isinstance(labels, UndeterminedLabels)
     assert (labels.proposed, named) == (proposed, False)
     assert notes[0].startswith("class names from classes.txt: ")
     assert labels.class_of(255) is None
@@ -252,7 +252,7 @@ def test_what_the_masks_hold_is_counted_once(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr("fullconv.data.io.masks.tally", never)
+    monkeypatch.setattr("fullconv.data.io.masks.count_values", never)
     assert infer(paths, []) == first
 
 

@@ -15,16 +15,16 @@ from PIL import Image
 
 from fullconv.core.errors import FullconvError
 from fullconv.data.check.check import check
-from fullconv.data.check.extra_heads import fingerprint, with_heads
+from fullconv.data.check.extra_heads import add_extra_heads, fingerprint
 from fullconv.data.io.masks import read_mask
-from fullconv.data.layouts.dataset import read
+from fullconv.data.layouts.dataset import load_dataset
 from fullconv.data.layouts.extra_folders import (
-    bare,
-    files_of,
-    head_of,
-    measured,
-    names_of,
-    with_inputs,
+    extra_files,
+    folder_names,
+    head_dataset,
+    with_channel_statistics,
+    with_extra_inputs,
+    without_extras,
 )
 
 
@@ -34,12 +34,12 @@ def data(tmp_path: Path) -> Path:
 
 
 def test_names_between_commas() -> None:
-    assert names_of("depth, infrared,") == ["depth", "infrared"]
-    assert names_of("") == []
+    assert folder_names("depth, infrared,") == ["depth", "infrared"]
+    assert folder_names("") == []
 
 
 def test_a_head_has_the_masks_and_the_classes_of_its_folder(data: Path) -> None:
-    dataset, (report,) = with_heads(check(data), ["order"])
+    dataset, (report,) = add_extra_heads(check(data), ["order"])
     assert [name for name, _ in dataset.heads] == ["order"]
     assert dataset.tables[1].names == cards.ORDER.names
     assert report.dataset.root == data / "order"
@@ -58,7 +58,7 @@ def test_the_geometric_labels_of_sift_flow(tmp_path: Path) -> None:
     for stem, ids in trees.IDS.items():
         geometric = (ids % 5).astype(np.int16) - 1
         trees.mat(tmp_path / f"GeoLabels/scenes/{stem}.mat", {"S": geometric, "names": names})
-    dataset, (report,) = with_heads(check(tmp_path), ["GeoLabels"])
+    dataset, (report,) = add_extra_heads(check(tmp_path), ["GeoLabels"])
     assert dataset.tables[1].names == ("sky", "vertical", "horizontal")
     assert not report.errors
     for pairs in dataset.splits.values():
@@ -69,13 +69,13 @@ def test_the_geometric_labels_of_sift_flow(tmp_path: Path) -> None:
 
 
 def test_inputs_are_found_and_measured(data: Path) -> None:
-    dataset = measured(with_inputs(read(data), ["depth"]))
+    dataset = with_channel_statistics(with_extra_inputs(load_dataset(data), ["depth"]))
     (one,) = dataset.inputs
     depths = np.stack([cards.scene(k, sized=True)[3] for k in range(4)]).astype(np.float64)
     assert (one.name, one.channels) == ("depth", 1)
     assert one.mean == pytest.approx([depths.mean()])
     assert one.std == pytest.approx([depths.std()])
-    assert bare(dataset).splits == read(data).splits
+    assert without_extras(dataset).splits == load_dataset(data).splits
 
 
 def test_each_channel_is_measured_alone(data: Path) -> None:
@@ -83,7 +83,7 @@ def test_each_channel_is_measured_alone(data: Path) -> None:
         depth = np.asarray(Image.open(path)).astype(np.float32)
         path.unlink()
         np.save(path.with_suffix(".npy"), np.dstack([depth, -2 * depth, depth / 1000]))
-    (one,) = measured(with_inputs(read(data), ["depth"])).inputs
+    (one,) = with_channel_statistics(with_extra_inputs(load_dataset(data), ["depth"])).inputs
     first = one.mean[0], one.std[0]
     assert one.mean == pytest.approx([first[0], -2 * first[0], first[0] / 1000])
     assert one.std == pytest.approx([first[1], 2 * first[1], first[1] / 1000])
@@ -91,7 +91,7 @@ def test_each_channel_is_measured_alone(data: Path) -> None:
 
 def test_a_stem_in_several_folders_is_told_apart_by_the_split(data: Path) -> None:
     """card_000 is in train and in val."""
-    dataset = with_inputs(read(data), ["depth"])
+    dataset = with_extra_inputs(load_dataset(data), ["depth"])
     for split, pairs in dataset.splits.items():
         assert [p.inputs[0].parent.name for p in pairs] == [split] * len(pairs)
 
@@ -103,7 +103,7 @@ def test_a_flat_folder_and_endings_of_masks(data: Path) -> None:
         path.rename(data / "order" / f"{path.stem}_gt.png")
     shutil.rmtree(data / "order/val")
     (data / "order/.card_000.png").write_bytes(b"")  # hidden: no file of anything
-    found = head_of(read(data), "order")
+    found = head_dataset(load_dataset(data), "order")
     assert {pair.mask.name for pairs in found.splits.values() for pair in pairs} == {
         f"card_{k:03}_gt.png" for k in range(4)
     }
@@ -111,7 +111,7 @@ def test_a_flat_folder_and_endings_of_masks(data: Path) -> None:
 
 def test_a_folder_elsewhere(data: Path, tmp_path: Path) -> None:
     (data / "depth").rename(tmp_path / "far")
-    dataset = with_inputs(read(data), [str(tmp_path / "far")])
+    dataset = with_extra_inputs(load_dataset(data), [str(tmp_path / "far")])
     assert dataset.inputs[0].name == "far"
 
 
@@ -151,53 +151,56 @@ def test_faults_are_found_before_a_training(
 ) -> None:
     harm(data)
     with pytest.raises(FullconvError) as caught:
-        measured(with_inputs(read(data), ["depth"]))
+        with_channel_statistics(with_extra_inputs(load_dataset(data), ["depth"]))
     assert said in caught.value.message
 
 
 def test_no_such_folder_lists_those_that_are_there(data: Path) -> None:
-    for ask in (lambda: with_inputs(read(data), ["dept"]), lambda: head_of(read(data), "dept")):
+    for ask in (
+        lambda: with_extra_inputs(load_dataset(data), ["dept"]),
+        lambda: head_dataset(load_dataset(data), "dept"),
+    ):
         with pytest.raises(FullconvError, match="no folder dept") as caught:
             ask()
         assert "it has depth, images, masks, order" in caught.value.message
     with pytest.raises(FullconvError, match=r"no folder .*/dept; the model wants its input depth"):
-        files_of([data / "images/val/card_000.png"], data / "dept", "depth")
+        extra_files([data / "images/val/card_000.png"], data / "dept", "depth")
 
 
 def test_doubled_names(data: Path) -> None:
     with pytest.raises(FullconvError, match="two inputs are called depth"):
-        with_inputs(read(data), ["depth", "depth"])
+        with_extra_inputs(load_dataset(data), ["depth", "depth"])
     with pytest.raises(FullconvError, match="two heads are called order"):
-        with_heads(check(data), ["order", "order"])
+        add_extra_heads(check(data), ["order", "order"])
 
 
 def test_faulty_masks_of_a_head_say_how_to_see_them_all(data: Path) -> None:
     ids = np.full((96, 128), 9, np.uint8)
     Image.fromarray(ids).save(data / "order/train/card_003.png")
     with pytest.raises(FullconvError, match="1 mask value has no class") as caught:
-        with_heads(check(data), ["order"])
+        add_extra_heads(check(data), ["order"])
     assert caught.value.hint == f"fullconv check {data} --heads order"
-    dataset, _ = with_heads(check(data), ["order"], ignore_rules=_rules(data))
+    dataset, _ = add_extra_heads(check(data), ["order"], ignore_rules=_rules(data))
     pair = dataset.splits["train"][3]
     assert (read_mask(pair.masks[0], dataset.tables[1]) == 255).all()
 
 
 def _rules(data: Path) -> str:
-    return ",".join(error.rule for error in check(head_of(read(data), "order")).errors)
+    return ",".join(error.rule for error in check(head_dataset(load_dataset(data), "order")).errors)
 
 
 def test_the_fingerprint_hangs_on_the_inputs(data: Path) -> None:
     report = check(data)
-    plain = read(data)
+    plain = load_dataset(data)
     assert fingerprint(report, plain) == report.fingerprint
-    before = fingerprint(report, with_inputs(plain, ["depth"]))
+    before = fingerprint(report, with_extra_inputs(plain, ["depth"]))
     _shrink(data)
-    after = fingerprint(report, with_inputs(plain, ["depth"]))
+    after = fingerprint(report, with_extra_inputs(plain, ["depth"]))
     assert len({report.fingerprint, before, after}) == 3
 
 
 def test_files_of_images_that_lie_anywhere(data: Path, tmp_path: Path) -> None:
     photos: Any = shutil.copytree(data / "images/val", tmp_path / "photos")
     paths = sorted(Path(photos).iterdir())
-    found = files_of(paths, data / "depth/val", "depth")
+    found = extra_files(paths, data / "depth/val", "depth")
     assert [path.stem for path in found] == [path.stem for path in paths]

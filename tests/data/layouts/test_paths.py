@@ -12,7 +12,7 @@ from PIL import Image
 
 from fullconv.cli.main import run
 from fullconv.core.errors import FullconvError
-from fullconv.data.layouts.paths import copying, fresh, require_new, table_line
+from fullconv.data.layouts.paths import repair_command, require_new, unused_path, where_to_paste
 
 
 @pytest.fixture
@@ -33,11 +33,11 @@ def locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_a_place_beside_the_data_that_is_not_taken(tmp_path: Path) -> None:
     root = tmp_path / "data"
     root.mkdir()
-    assert fresh(root, "_fixed") == tmp_path / "data_fixed"
+    assert unused_path(root, "_fixed") == tmp_path / "data_fixed"
     (tmp_path / "data_fixed").mkdir()
     (tmp_path / "data_fixed_2").touch()
-    assert fresh(root, "_fixed") == tmp_path / "data_fixed_3"
-    assert copying(root) == f"fullconv check {root} --fix {tmp_path / 'data_fixed_3'}"
+    assert unused_path(root, "_fixed") == tmp_path / "data_fixed_3"
+    assert repair_command(root) == f"fullconv check {root} --fix {tmp_path / 'data_fixed_3'}"
 
 
 def test_beside_the_data_by_the_way_that_they_are_named(
@@ -48,38 +48,38 @@ def test_beside_the_data_by_the_way_that_they_are_named(
     (tmp_path / "work" / "inside").mkdir(parents=True)
     (tmp_path / "work" / "link").symlink_to(tmp_path / "data")
     monkeypatch.chdir(tmp_path)
-    assert copying(Path("data")) == "fullconv check data --fix data_fixed"
+    assert repair_command(Path("data")) == "fullconv check data --fix data_fixed"
     monkeypatch.chdir(tmp_path / "work")
-    assert copying(Path("../data")) == "fullconv check ../data --fix ../data_fixed"
-    assert fresh(Path("link"), "_fixed") == tmp_path / "data_fixed"
-    assert fresh(Path(), "_fixed") == tmp_path / "work_fixed"
+    assert repair_command(Path("../data")) == "fullconv check ../data --fix ../data_fixed"
+    assert unused_path(Path("link"), "_fixed") == tmp_path / "data_fixed"
+    assert unused_path(Path(), "_fixed") == tmp_path / "work_fixed"
     monkeypatch.chdir("inside")
-    assert fresh(Path(".."), "_fixed") == tmp_path / "work_fixed"
+    assert unused_path(Path(".."), "_fixed") == tmp_path / "work_fixed"
 
 
 def test_here_where_nothing_can_be_written_beside_the_data(locked: Path) -> None:
-    assert fresh(locked, "_fixed") == Path("my data_fixed")
+    assert unused_path(locked, "_fixed") == Path("my data_fixed")
     Path("my data_fixed").mkdir()
-    assert copying(locked) == f"fullconv check '{locked}' --fix 'my data_fixed_2'"
+    assert repair_command(locked) == f"fullconv check '{locked}' --fix 'my data_fixed_2'"
 
 
 def test_at_home_where_here_is_inside_the_data(
     locked: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(locked)
-    assert fresh(Path(), "_fixed") == Path.home() / "my data_fixed"
+    assert unused_path(Path(), "_fixed") == Path.home() / "my data_fixed"
 
 
 def test_lines_for_a_table(tmp_path: Path) -> None:
-    assert table_line(tmp_path) == f"write {tmp_path / 'dataset.toml'}"
+    assert where_to_paste(tmp_path) == f"write {tmp_path / 'dataset.toml'}"
     (tmp_path / "dataset.toml").touch()
-    assert table_line(tmp_path) == f"add to {tmp_path / 'dataset.toml'}"
-    whole = table_line(tmp_path, whole=True)
+    assert where_to_paste(tmp_path) == f"add to {tmp_path / 'dataset.toml'}"
+    whole = where_to_paste(tmp_path, whole=True)
     assert whole == f"write {tmp_path / 'dataset.toml'}, in place of what it holds"
 
 
 def test_lines_for_a_table_where_none_can_be_written(locked: Path) -> None:
-    line = table_line(locked)
+    line = where_to_paste(locked)
     first, _, rest = line.partition(" (")
     assert first == f"{locked} cannot be written, so copy it"
     copying, _, last = rest.partition(") and ")

@@ -10,7 +10,7 @@ from PIL import Image
 from trees import IDS, TREES
 
 from fullconv.data.io.masks import read_mask
-from fullconv.data.layouts.dataset import read
+from fullconv.data.layouts.dataset import load_dataset
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ from fullconv.data.layouts.dataset import read
 )
 def test_what_is_written_is_read_back(tmp_path: Path, layout: str, classes: int) -> None:
     TREES[layout].write(tmp_path)
-    data = read(tmp_path)
+    data = load_dataset(tmp_path)
     assert data.layout == layout
     assert len(data.labels) == classes
     assert {split: len(pairs) for split, pairs in data.splits.items()} == {"train": 3, "val": 1}
@@ -38,7 +38,7 @@ def test_what_is_written_is_read_back(tmp_path: Path, layout: str, classes: int)
 
 
 def test_the_sample_of_ade20k(shared: Path) -> None:
-    data = read(shared / "data/ade20k_sample")
+    data = load_dataset(shared / "data/ade20k_sample")
     assert data.layout == "ade20k"
     assert data.labels.names[:2] == ("wall", "building")
     for pairs in data.splits.values():

@@ -13,7 +13,7 @@ from PIL import Image
 from fullconv.cli.main import run
 from fullconv.core.errors import FullconvError
 from fullconv.data.layouts import unrecognized as unknown
-from fullconv.data.layouts.dataset import read
+from fullconv.data.layouts.dataset import load_dataset
 
 
 def draw(folder: Path, *names: str) -> Path:
@@ -26,7 +26,7 @@ def draw(folder: Path, *names: str) -> Path:
 
 def refused(root: Path, **options: str) -> FullconvError:
     with pytest.raises(FullconvError) as caught:
-        read(root, **options)
+        load_dataset(root, **options)
     return caught.value
 
 
@@ -55,7 +55,7 @@ def test_photos_without_masks(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     line = hint.removeprefix("  try: ")
     pasted(line)
     draw(root / "masks", *(f"{k}.png" for k in range(25)))
-    data = read(root)
+    data = load_dataset(root)
     assert {split: len(pairs) for split, pairs in data.splits.items()} == {"train": 20, "val": 5}
     assert data.reason == "images beside masks"
 
@@ -106,7 +106,7 @@ def test_masks_in_a_folder_of_another_name(tmp_path: Path) -> None:
     sentence, _, lines = error.hint.partition("\n")
     assert sentence == f"write {root / 'dataset.toml'}:"
     (root / "dataset.toml").write_text(lines)
-    data = read(root)
+    data = load_dataset(root)
     masks = [pair.mask.name for pairs in data.splits.values() for pair in pairs]
     assert sorted(masks) == ["a_gt.png", "b_gt.png"]
     assert data.reason == "shots and truth with a folder per split"
@@ -132,7 +132,7 @@ def test_masks_among_their_photos(tmp_path: Path) -> None:
         "lie among the photos; expected a folder of their own."
     )
     pasted(error.hint)
-    data = read(root)
+    data = load_dataset(root)
     assert {split: len(pairs) for split, pairs in data.splits.items()} == {"train": 1, "val": 1}
 
 
@@ -157,7 +157,7 @@ def test_images_too_far_down(tmp_path: Path) -> None:
     error = refused(tmp_path)
     assert "the first images lie in " in error.message
     assert error.hint == f"fullconv check {tmp_path / 'a/b/c'}"
-    assert len(read(tmp_path / "a/b/c").splits["train"]) == 1
+    assert len(load_dataset(tmp_path / "a/b/c").splits["train"]) == 1
 
 
 def test_more_data_sets_than_are_listed(tmp_path: Path) -> None:
@@ -204,5 +204,5 @@ def test_of_very_many_folders_only_the_fullest_are_held_against_each_other(
 
     monkeypatch.setattr(unknown, "pair_up", counted)
     with pytest.raises(FullconvError, match="holds 60 images in 60 folders and no masks"):
-        read(tmp_path)
+        load_dataset(tmp_path)
     assert 0 < len(compared) <= 40 * 39

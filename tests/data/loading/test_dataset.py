@@ -14,9 +14,15 @@ from torch.utils.data import DataLoader
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
-from fullconv.data.layouts.dataset import Pair, read
-from fullconv.data.loading.dataset import IDLE, Key, OrderedImages, Samples, ShuffledBatches
-from fullconv.data.loading.transforms import Augmentation
+from fullconv.data.layouts.dataset import Pair, load_dataset
+from fullconv.data.loading.dataset import (
+    IDLE,
+    EvaluationSampler,
+    Key,
+    ResumableBatchSampler,
+    SegmentationDataset,
+)
+from fullconv.data.loading.transforms import TrainTransform
 
 LABELS = Labels(("sky", "road"))
 Batches = list[list[Key]]
@@ -33,16 +39,16 @@ def small(folder: Path, name: str = "a") -> Pair:
     return pair(folder, image, np.array([[0, 1, 255, 1, 0, 0]] * 4, np.uint8), name)
 
 
-def epoch_of(batches: ShuffledBatches, epoch: int) -> Batches:
+def epoch_of(batches: ResumableBatchSampler, epoch: int) -> Batches:
     batches.set_epoch(epoch)
     return list(batches)
 
 
-# Samples
+# SegmentationDataset
 
 
 def test_without_augmentation_a_sample_is_the_files(tmp_path: Path) -> None:
-    samples = Samples([small(tmp_path)], LABELS)
+    samples = SegmentationDataset([small(tmp_path)], LABELS)
     assert len(samples) == 1
     image, target = samples[0, 7]
     assert image.permute(1, 2, 0).flatten().tolist() == list(range(72))
@@ -55,33 +61,33 @@ def test_outside_is_where_a_mask_without_ignored_pixels_is_ignored(tmp_path: Pat
     one = pair(tmp_path, image, np.ones((20, 30), np.uint8))
     beyond = inside = 0
     for crop in ((33, 17), (9, 41), (20, 30), (0, 0)):
-        samples = Samples([one], LABELS, Augmentation(crop, color=0.4))
+        samples = SegmentationDataset([one], LABELS, TrainTransform(crop, color=0.4))
         for seed in range(8):
             target, outside = samples[0, seed][1], samples.outside((0, seed))
             assert torch.equal(outside, target == 255)
             beyond, inside = beyond + int(outside.sum()), inside + int((~outside).sum())
     assert beyond > 0
     assert inside > 0
-    assert not Samples([one], LABELS).outside((0, 3)).any()
+    assert not SegmentationDataset([one], LABELS).outside((0, 3)).any()
 
 
 def test_ids_above_255(tmp_path: Path) -> None:
     labels = Labels(tuple(map(str, range(400))), ignore_index=65535)
     mask = np.array([[0, 399], [65535, 256]], np.uint16)
-    samples = Samples([pair(tmp_path, np.zeros((2, 2, 3), np.uint8), mask)], labels)
+    samples = SegmentationDataset([pair(tmp_path, np.zeros((2, 2, 3), np.uint8), mask)], labels)
     assert samples[0, 0][1].tolist() == [[0, 399], [65535, 256]]
     assert (samples[IDLE][1] == 65535).all()
 
 
 def test_idle_is_a_image_with_nothing_labelled(tmp_path: Path) -> None:
-    image, target = Samples([small(tmp_path)], LABELS)[IDLE]
+    image, target = SegmentationDataset([small(tmp_path)], LABELS)[IDLE]
     assert image.shape == (3, 4, 6)
     assert target.shape == (4, 6)
     assert (target == 255).all()
 
 
 def test_a_seed_alone_decides_a_sample(tmp_path: Path) -> None:
-    samples = Samples([small(tmp_path)], LABELS, Augmentation((3, 3)))
+    samples = SegmentationDataset([small(tmp_path)], LABELS, TrainTransform((3, 3)))
     torch.manual_seed(1)
     before = torch.get_rng_state()
     one = samples[0, 5]
@@ -96,18 +102,18 @@ def test_a_seed_alone_decides_a_sample(tmp_path: Path) -> None:
 def test_a_mask_of_another_size_is_refused(tmp_path: Path) -> None:
     wrong = pair(tmp_path, np.zeros((4, 6, 3), np.uint8), np.zeros((6, 4), np.uint8))
     with pytest.raises(FullconvError) as caught:
-        _ = Samples([wrong], LABELS)[0, 0]
+        _ = SegmentationDataset([wrong], LABELS)[0, 0]
     assert caught.value.message == (f"{wrong.image} is 6 x 4 pixels but {wrong.mask} is 4 x 6.")
     assert caught.value.hint == "fullconv check DATA"
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_the_number_of_reading_processes_does_not_matter(scenes: Path) -> None:
-    data = read(scenes)
-    samples = Samples(data.splits["train"], data.labels, Augmentation((32, 48)))
+    data = load_dataset(scenes)
+    samples = SegmentationDataset(data.splits["train"], data.labels, TrainTransform((32, 48)))
     found = []
     for workers in (0, 2):
-        batches = ShuffledBatches(3, 1, seed=3)
+        batches = ResumableBatchSampler(3, 1, seed=3)
         epochs = []
         for epoch in range(2):
             batches.set_epoch(epoch)
@@ -118,12 +124,12 @@ def test_the_number_of_reading_processes_does_not_matter(scenes: Path) -> None:
     assert len(found[0].unique(dim=0)) == 6  # each sample of each epoch is another one
 
 
-# ShuffledBatches
+# ResumableBatchSampler
 
 
 @pytest.mark.parametrize(("count", "batch"), [(10, 3), (9, 3), (1, 1), (7, 7), (100, 8)])
 def test_every_image_comes_at_most_once_an_epoch(count: int, batch: int) -> None:
-    batches = ShuffledBatches(count, batch, seed=0)
+    batches = ResumableBatchSampler(count, batch, seed=0)
     for epoch in range(3):
         found = epoch_of(batches, epoch)
         assert len(found) == len(batches) == count // batch
@@ -134,18 +140,18 @@ def test_every_image_comes_at_most_once_an_epoch(count: int, batch: int) -> None
 
 
 def test_every_image_comes_in_the_long_run_and_the_chances_differ() -> None:
-    batches = ShuffledBatches(10, 4, seed=0)
+    batches = ResumableBatchSampler(10, 4, seed=0)
     keys = [key for epoch in range(12) for keys in epoch_of(batches, epoch) for key in keys]
     assert {index for index, _ in keys} == set(range(10))
     assert len({seed for _, seed in keys}) == len(keys)
 
 
 def test_each_epoch_and_each_seed_has_an_order_of_its_own() -> None:
-    batches = ShuffledBatches(20, 4, seed=0)
+    batches = ResumableBatchSampler(20, 4, seed=0)
     orders = [[i for keys in epoch_of(batches, epoch) for i, _ in keys] for epoch in range(5)]
     assert all(one != two for one, two in pairwise(orders))
-    assert epoch_of(batches, 2) == epoch_of(ShuffledBatches(20, 4, seed=0), 2)
-    assert epoch_of(batches, 2) != epoch_of(ShuffledBatches(20, 4, seed=1), 2)
+    assert epoch_of(batches, 2) == epoch_of(ResumableBatchSampler(20, 4, seed=0), 2)
+    assert epoch_of(batches, 2) != epoch_of(ResumableBatchSampler(20, 4, seed=1), 2)
 
 
 @pytest.mark.parametrize(
@@ -154,8 +160,8 @@ def test_each_epoch_and_each_seed_has_an_order_of_its_own() -> None:
 def test_ranks_take_together_what_one_process_with_the_whole_batch_takes(
     count: int, batch: int, world: int
 ) -> None:
-    whole = ShuffledBatches(count, batch * world, seed=5)
-    ranks = [ShuffledBatches(count, batch, seed=5, rank=r, world=world) for r in range(world)]
+    whole = ResumableBatchSampler(count, batch * world, seed=5)
+    ranks = [ResumableBatchSampler(count, batch, seed=5, rank=r, world=world) for r in range(world)]
     for epoch in range(2):
         parts = [epoch_of(rank, epoch) for rank in ranks]
         together = epoch_of(whole, epoch)
@@ -166,7 +172,7 @@ def test_ranks_take_together_what_one_process_with_the_whole_batch_takes(
 
 
 def test_an_epoch_is_taken_up_exactly_where_it_stopped() -> None:
-    whole, resumed = ShuffledBatches(40, 4, seed=1), ShuffledBatches(40, 4, seed=1)
+    whole, resumed = ResumableBatchSampler(40, 4, seed=1), ResumableBatchSampler(40, 4, seed=1)
     resumed.first_batch[3] = 6
     assert epoch_of(resumed, 3) == epoch_of(whole, 3)[6:]
     assert len(resumed) == len(whole)
@@ -175,14 +181,14 @@ def test_an_epoch_is_taken_up_exactly_where_it_stopped() -> None:
 
 def test_ranks_are_taken_up_exactly_too() -> None:
     for rank in range(2):
-        whole = ShuffledBatches(40, 4, seed=1, rank=rank, world=2)
-        resumed = ShuffledBatches(40, 4, seed=1, rank=rank, world=2)
+        whole = ResumableBatchSampler(40, 4, seed=1, rank=rank, world=2)
+        resumed = ResumableBatchSampler(40, 4, seed=1, rank=rank, world=2)
         resumed.first_batch[0] = 3
         assert epoch_of(resumed, 0) == epoch_of(whole, 0)[3:]
 
 
 def test_fewer_images_than_a_batch_are_taken_again_with_another_chance() -> None:
-    batches = ShuffledBatches(3, 8, seed=0)
+    batches = ResumableBatchSampler(3, 8, seed=0)
     for epoch in range(2):
         (keys,) = epoch_of(batches, epoch)
         assert len(batches) == 1
@@ -191,24 +197,24 @@ def test_fewer_images_than_a_batch_are_taken_again_with_another_chance() -> None
 
 
 def test_one_image_is_enough() -> None:
-    ((key,),) = epoch_of(ShuffledBatches(1, 1, seed=0), 0)
+    ((key,),) = epoch_of(ResumableBatchSampler(1, 1, seed=0), 0)
     assert key[0] == 0
 
 
 def test_lightning_finds_what_it_calls() -> None:
-    batches = ShuffledBatches(4, 1, seed=0)
+    batches = ResumableBatchSampler(4, 1, seed=0)
     batches.sampler.set_epoch(3)
     assert batches.epoch == 3
 
 
-# OrderedImages
+# EvaluationSampler
 
 
 @pytest.mark.parametrize(("count", "world"), [(5, 1), (5, 2), (6, 2), (1, 4), (7, 3)])
 def test_every_image_is_evaluated_once_and_every_process_has_equally_many(
     count: int, world: int
 ) -> None:
-    ranks = [OrderedImages(count, rank=rank, world=world) for rank in range(world)]
+    ranks = [EvaluationSampler(count, rank=rank, world=world) for rank in range(world)]
     parts = [list(rank) for rank in ranks]
     assert {len(part) for part in parts} == {len(rank) for rank in ranks} == {-(-count // world)}
     keys = [key for step in zip(*parts, strict=True) for (key,) in step]
@@ -217,8 +223,8 @@ def test_every_image_is_evaluated_once_and_every_process_has_equally_many(
 
 
 def test_what_pads_counts_no_pixel(tmp_path: Path) -> None:
-    samples = Samples([small(tmp_path)], LABELS)
-    second = DataLoader(samples, batch_sampler=OrderedImages(1, rank=1, world=2))
+    samples = SegmentationDataset([small(tmp_path)], LABELS)
+    second = DataLoader(samples, batch_sampler=EvaluationSampler(1, rank=1, world=2))
     ((image, target),) = list(second)
     assert image.shape == (1, 3, 4, 6)
     assert (target == LABELS.ignore_index).all()

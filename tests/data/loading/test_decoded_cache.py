@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fullconv.core.errors import FullconvError
-from fullconv.data.loading.decoded_cache import Cache
+from fullconv.data.loading.decoded_cache import DecodedCache
 
 
 def pair(seed: int, size: tuple[int, int] = (7, 5)) -> tuple[np.ndarray, np.ndarray]:
@@ -22,7 +22,7 @@ def same(
 
 
 def test_what_was_put_comes_back() -> None:
-    cache = Cache(4, 10_000)
+    cache = DecodedCache(4, 10_000)
     pairs = [pair(0), pair(1, (1, 1)), pair(2, (9, 31))]
     assert cache.get(0) is None
     for number, (image, mask) in enumerate(pairs):
@@ -34,7 +34,7 @@ def test_what_was_put_comes_back() -> None:
 
 def test_ids_beyond_a_byte() -> None:
     image, mask = pair(0)
-    cache = Cache(1, 10_000)
+    cache = DecodedCache(1, 10_000)
     cache.put(0, image, mask.astype(np.int64) + 300)
     found = cache.get(0)
     assert found is not None
@@ -43,7 +43,7 @@ def test_ids_beyond_a_byte() -> None:
 
 
 def test_what_does_not_fit_is_not_kept() -> None:
-    cache = Cache(3, 440)  # one pair takes 216 bytes
+    cache = DecodedCache(3, 440)  # one pair takes 216 bytes
     for number in range(3):
         cache.put(number, *pair(number))
     assert [cache.get(number) is not None for number in range(3)] == [True, True, False]
@@ -52,20 +52,20 @@ def test_what_does_not_fit_is_not_kept() -> None:
 
 
 def test_no_budget_keeps_nothing() -> None:
-    for cache in (Cache(3, 0), Cache(0, 100)):
+    for cache in (DecodedCache(3, 0), DecodedCache(0, 100)):
         cache.put(0, *pair(0))
         assert cache.get(0) is None
 
 
 def test_more_than_the_machine_has() -> None:
     with pytest.raises(FullconvError, match=r"there are no .* GiB of memory to keep") as caught:
-        Cache(1, 2**62)
+        DecodedCache(1, 2**62)
     assert caught.value.hint is not None
     assert caught.value.hint.startswith("--cache 0.2")
 
 
 def test_a_process_that_starts_anew_has_one_that_keeps_nothing() -> None:
-    cache = Cache(3, 10_000)
+    cache = DecodedCache(3, 10_000)
     cache.put(0, *pair(0))
     assert pickle.loads(pickle.dumps(cache)).get(0) is None
 
@@ -75,7 +75,7 @@ def test_a_process_that_starts_anew_has_one_that_keeps_nothing() -> None:
 )
 def test_forked_processes_share_it() -> None:
     count = 40
-    cache = Cache(count, count * 216)
+    cache = DecodedCache(count, count * 216)
     context = multiprocessing.get_context("fork")
 
     def fill(first: int) -> None:

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fullconv.data.loading.transforms import Augmentation, to_tensors
+from fullconv.data.loading.transforms import TrainTransform, to_tensors
 
 IGNORE = 255
 MEAN = (0.2, 0.4, 0.6)  # 51, 102, 153
@@ -20,7 +20,7 @@ OUTSIDE = [51, 102, 153]
 EXACT: dict[str, Any] = {"scale": (1.0, 1.0), "flip": False, "color": 0.0, "mean": MEAN}
 
 
-def applied(augmentation: Augmentation, image: Tensor, mask: Tensor, seed: int = 0) -> Any:
+def applied(augmentation: TrainTransform, image: Tensor, mask: Tensor, seed: int = 0) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return augmentation(image, mask)
@@ -61,7 +61,7 @@ def test_ids_above_255_stay_whole() -> None:
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (24, 40), (48, 64), (49, 65), (200, 90)])
 @pytest.mark.parametrize("scale", [(1.0, 1.0), (0.25, 0.5), (2.0, 4.0), (0.5, 2.0)])
 def test_every_image_gives_the_crop(size: tuple[int, int], scale: tuple[float, float]) -> None:
-    augmentation = Augmentation((48, 64), scale=scale, mean=MEAN)
+    augmentation = TrainTransform((48, 64), scale=scale, mean=MEAN)
     for seed in range(3):
         image, mask = applied(augmentation, *blocks(*size, seed), seed)
         assert (image.shape, image.dtype) == ((3, 48, 64), torch.uint8)
@@ -72,7 +72,7 @@ def test_every_image_gives_the_crop(size: tuple[int, int], scale: tuple[float, f
 
 def test_without_chance_a_image_of_the_crops_size_is_left_as_it_is() -> None:
     image, mask = ramp(48, 64)
-    found = applied(Augmentation((48, 64), **EXACT), image, mask)
+    found = applied(TrainTransform((48, 64), **EXACT), image, mask)
     assert torch.equal(found[0], image)
     assert torch.equal(found[1], mask)
 
@@ -90,7 +90,7 @@ def test_without_chance_a_image_of_the_crops_size_is_left_as_it_is() -> None:
 def test_colour_and_mask_tell_the_same_class_away_from_borders(
     height: int, width: int, low: float, ratio: float, flip: bool, seed: int
 ) -> None:
-    augmentation = Augmentation(
+    augmentation = TrainTransform(
         (40, 56), scale=(low, low * ratio), flip=flip, color=0.0, mean=(1.0, 0.0, 1.0)
     )
     image, mask = applied(augmentation, *blocks(height, width, seed), seed)
@@ -120,7 +120,7 @@ def test_the_mask_lies_where_the_image_lies_to_half_a_pixel(factor: float, flip:
     """The image is a ramp of its columns, the mask their ids: nearest reading may differ from
     the linear one by half a source pixel at most, and not on average."""
     options = {**EXACT, "scale": (factor, factor), "flip": flip}
-    augmentation = Augmentation((32, 32), **options)
+    augmentation = TrainTransform((32, 32), **options)
     differences = []
     for seed in range(6):
         image, mask = applied(augmentation, *ramp(200, 200), seed)
@@ -131,7 +131,7 @@ def test_the_mask_lies_where_the_image_lies_to_half_a_pixel(factor: float, flip:
 
 
 def test_twice_as_large_doubles_every_pixel_in_the_mask_and_blends_evenly_in_the_image() -> None:
-    image, mask = applied(Augmentation((32, 32), **{**EXACT, "scale": (2.0, 2.0)}), *ramp(16, 16))
+    image, mask = applied(TrainTransform((32, 32), **{**EXACT, "scale": (2.0, 2.0)}), *ramp(16, 16))
     assert mask[0].tolist() == [k // 2 for k in range(32)]
     # Linear, with the pixels' centres at (k + 0.5) / 2 - 0.5 of the source.
     exact = [(k + 0.5) / 2 - 0.5 for k in range(1, 31)]
@@ -144,7 +144,7 @@ def test_outside_the_image_all_is_ignored_and_the_mean_colour(size: tuple[int, i
     zeros = torch.zeros(size, dtype=torch.uint8)  # a real class
     tops = set()
     for seed in range(8):
-        image, mask = applied(Augmentation((48, 64), **EXACT), white, zeros, seed)
+        image, mask = applied(TrainTransform((48, 64), **EXACT), white, zeros, seed)
         inside = mask == 0
         assert int(inside.sum()) == min(size[0], 48) * min(size[1], 64)
         assert set(mask.unique().tolist()) <= {0, IGNORE}
@@ -157,7 +157,7 @@ def test_outside_the_image_all_is_ignored_and_the_mean_colour(size: tuple[int, i
 
 def test_another_ignore_index_and_many_classes() -> None:
     mask = np.full((4, 4), 300, np.uint16)
-    augmentation = Augmentation((8, 8), **EXACT, ignore_index=65535)
+    augmentation = TrainTransform((8, 8), **EXACT, ignore_index=65535)
     _, target = applied(augmentation, *to_tensors(np.zeros((4, 4, 3), np.uint8), mask))
     assert target.dtype == torch.int32
     assert sorted(target.unique().tolist()) == [300, 65535]
@@ -168,7 +168,7 @@ def test_ignored_pixels_of_the_mask_stay_ignored_at_every_scale() -> None:
     image, mask = blocks(64, 64, 0)
     mask[:] = IGNORE
     for seed in range(5):
-        _, found = applied(Augmentation((48, 64), mean=MEAN), image, mask, seed)
+        _, found = applied(TrainTransform((48, 64), mean=MEAN), image, mask, seed)
         assert (found == IGNORE).all()
 
 
@@ -177,13 +177,13 @@ def test_no_class_is_invented_between_two() -> None:
     ids[:, 32:] = 200
     for seed in range(10):
         image = torch.zeros(3, 64, 64, dtype=torch.uint8)
-        _, found = applied(Augmentation((48, 64), scale=(0.3, 3.0)), image, ids, seed)
+        _, found = applied(TrainTransform((48, 64), scale=(0.3, 3.0)), image, ids, seed)
         assert set(found.unique().tolist()) <= {0, 200, IGNORE}
 
 
 def test_half_of_the_images_are_mirrored_left_to_right_never_upside_down() -> None:
     image, mask = ramp(48, 64)
-    augmentation = Augmentation((48, 64), **{**EXACT, "flip": True})
+    augmentation = TrainTransform((48, 64), **{**EXACT, "flip": True})
     turned = 0
     for seed in range(60):
         image, target = applied(augmentation, image, mask, seed)
@@ -195,7 +195,7 @@ def test_half_of_the_images_are_mirrored_left_to_right_never_upside_down() -> No
 
 
 def test_the_magnification_is_drawn_evenly_on_a_logarithmic_scale() -> None:
-    augmentation = Augmentation((64, 64), **{**EXACT, "scale": (0.25, 4.0)})
+    augmentation = TrainTransform((64, 64), **{**EXACT, "scale": (0.25, 4.0)})
     seen = []
     for seed in range(300):
         _, mask = applied(augmentation, *ramp(250, 250), seed)
@@ -208,7 +208,7 @@ def test_the_magnification_is_drawn_evenly_on_a_logarithmic_scale() -> None:
 
 
 def test_every_place_of_a_large_image_is_reached() -> None:
-    augmentation = Augmentation((8, 8), **EXACT)
+    augmentation = TrainTransform((8, 8), **EXACT)
     corners = {
         tuple(applied(augmentation, *ramp(12, 12), s)[0][:2, 0, 0].tolist()) for s in range(400)
     }
@@ -217,15 +217,15 @@ def test_every_place_of_a_large_image_is_reached() -> None:
 
 def test_colour_changes_the_image_and_not_the_mask() -> None:
     image, mask = blocks(48, 64, 0)
-    plain = applied(Augmentation((48, 64), **EXACT), image, mask)
-    vivid = applied(Augmentation((48, 64), **{**EXACT, "color": 0.5}), image, mask)
+    plain = applied(TrainTransform((48, 64), **EXACT), image, mask)
+    vivid = applied(TrainTransform((48, 64), **{**EXACT, "color": 0.5}), image, mask)
     assert torch.equal(plain[1], vivid[1])
     assert (plain[0].int() - vivid[0].int()).abs().max() > 5
 
 
 def test_the_same_seed_gives_the_same_sample_and_another_seed_another() -> None:
     source = blocks(90, 90, 0)
-    augmentation = Augmentation((48, 64), mean=MEAN)
+    augmentation = TrainTransform((48, 64), mean=MEAN)
     one, two, other = (applied(augmentation, *source, seed) for seed in (5, 5, 6))
     assert torch.equal(one[0], two[0])
     assert torch.equal(one[1], two[1])
@@ -236,6 +236,6 @@ def test_the_source_is_not_changed() -> None:
     image, mask = blocks(30, 30, 0)
     before = image.clone(), mask.clone()
     for seed in range(4):
-        applied(Augmentation((48, 64)), image, mask, seed)
+        applied(TrainTransform((48, 64)), image, mask, seed)
     assert torch.equal(image, before[0])
     assert torch.equal(mask, before[1])

@@ -31,7 +31,7 @@ from fullconv.data.synthetic import scenes as drawn
 from fullconv.deploy.export import export
 from fullconv.deploy.serve import service
 from fullconv.deploy.serve.uploads import Limits, image_in
-from fullconv.inference.exported import Deployed, load_deployed
+from fullconv.inference.exported import ExportedModel, load_exported
 from fullconv.inference.result_files import output_path
 
 SCENE = drawn.scene(1, size=(64, 96))[0]
@@ -127,13 +127,13 @@ def test_forms_are_read_aside(model: Held, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.fixture(scope="module")
-def sparing(tmp_path_factory: pytest.TempPathFactory) -> Deployed:
+def sparing(tmp_path_factory: pytest.TempPathFactory) -> ExportedModel:
     """A file that gives class ids and no scores."""
     made = export(lively(), tmp_path_factory.mktemp("inside"), labels_inside=True)
-    return load_deployed(made.path)
+    return load_exported(made.path)
 
 
-def test_a_model_without_scores(sparing: Deployed) -> None:
+def test_a_model_without_scores(sparing: ExportedModel) -> None:
     found = sparing.segment(SCENE)
     with serving(sparing, LIMITS) as url:
         document = ask(url, path="openapi.json").table

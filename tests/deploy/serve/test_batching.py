@@ -15,7 +15,7 @@ from fullconv.core.labels import Labels
 from fullconv.data.layouts.extra_folders import Input
 from fullconv.data.synthetic import scenes as drawn
 from fullconv.deploy.serve.batching import Labelling
-from fullconv.inference.exported import load_deployed
+from fullconv.inference.exported import load_exported
 from fullconv.inference.predictor import Predictor
 
 SCENES = [drawn.scene(seed, size=(64, 96))[0] for seed in range(3)]
@@ -87,7 +87,7 @@ def test_a_batch_is_used_where_it_is_faster(predictor: Predictor) -> None:
 
 
 def test_an_exported_file_in_batches(exported: Path) -> None:
-    model = load_deployed(exported)
+    model = load_exported(exported)
     for found, image in zip(Labelling(model).label(SCENES), SCENES, strict=True):
         assert np.array_equal(found.mask, model.segment(image).mask)
     found, sure = Labelling(model).surely(SCENES[0], 0)

@@ -7,7 +7,7 @@ import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fullconv.deploy.serve.uploads import PARTS, RefusedError, image_in
+from fullconv.deploy.serve.uploads import PARTS, RequestError, image_in
 
 
 def form(fields: list[tuple[str, bytes]]) -> tuple[bytes, str]:
@@ -30,7 +30,7 @@ def test_the_first_of_several() -> None:
 
 
 def refusal(content: bytes, kind: str) -> str:
-    with pytest.raises(RefusedError) as caught:
+    with pytest.raises(RequestError) as caught:
         image_in(content, kind)
     assert caught.value.status == 422
     assert caught.value.hint == "curl -F image=@photo.jpg ADDRESS/predict"

@@ -14,7 +14,7 @@ from photos import photo
 from fullconv.core.labels import Labels
 from fullconv.deploy.serve.batching import MOST, Queue
 from fullconv.deploy.serve.metrics import Metrics
-from fullconv.deploy.serve.uploads import RefusedError
+from fullconv.deploy.serve.uploads import RequestError
 from fullconv.inference.segmentation import Segmentation
 
 LABELS = Labels(("dark", "light"))
@@ -114,7 +114,7 @@ def test_a_full_queue_refuses_and_goes_on() -> None:
     async def go() -> None:
         first = await begun(line, work)
         tasks = await sent(line, photo(10, 12), photo(11, 12))
-        with pytest.raises(RefusedError, match="the queue is full: 2 images wait") as caught:
+        with pytest.raises(RequestError, match="the queue is full: 2 images wait") as caught:
             await line.result(photo(12, 12))
         assert (caught.value.status, caught.value.hint) == (503, "send it again")
         work.may.set()
@@ -132,7 +132,7 @@ def test_pixels_that_wait_are_bounded() -> None:
     async def go() -> None:
         first = await begun(line, work)
         tasks = await sent(line, photo(50, 70))
-        with pytest.raises(RefusedError, match="the queue is full: 1 image waits"):
+        with pytest.raises(RequestError, match="the queue is full: 1 image waits"):
             await line.result(photo(50, 11))
         tasks += await sent(line, photo(50, 10))
         work.may.set()
@@ -183,7 +183,7 @@ def test_closing_finishes_what_waits() -> None:
         closing = asyncio.ensure_future(asyncio.to_thread(line.close))
         await asyncio.sleep(0.05)
         assert not closing.done()
-        with pytest.raises(RefusedError, match="the queue is full"):
+        with pytest.raises(RequestError, match="the queue is full"):
             await line.result(photo(12, 12))
         work.may.set()
         await closing

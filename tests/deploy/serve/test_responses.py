@@ -13,7 +13,7 @@ from photos import photo
 from served import pixels
 
 from fullconv.core.labels import Labels
-from fullconv.deploy.serve.responses import Asked, answer, include_of
+from fullconv.deploy.serve.responses import PredictRequest, answer, include_of
 from fullconv.inference.result_files import output_path
 from fullconv.inference.segmentation import Segmentation
 
@@ -34,14 +34,14 @@ def test_images_are_the_files(found: Segmentation, tmp_path: Path, kind: Any) ->
     for number, one in enumerate((found, found.heads["light"])):
         path = output_path(tmp_path / f"{number}", kind)
         one.save(path, kind)
-        sent = answer(found, None, Asked(kind, number=number), 1.0)
+        sent = answer(found, None, PredictRequest(kind, number=number), 1.0)
         assert sent.content == path.read_bytes()
         assert sent.kind == ("image/jpeg" if kind == "overlay" else "image/png")
     assert np.array_equal(pixels(sent.content), found.heads["light"].mask) == (kind == "mask")
 
 
 def test_json_counts_pixels(found: Segmentation) -> None:
-    sent = answer(found, None, Asked("json"), 1.23456)
+    sent = answer(found, None, PredictRequest("json"), 1.23456)
     table = json.loads(sent.content)
     assert sent.kind == "application/json"
     assert (table["height"], table["width"], table["seconds"]) == (*SIZE, 1.2346)
@@ -57,7 +57,7 @@ def test_json_counts_pixels(found: Segmentation) -> None:
 
 def test_json_carries_images(found: Segmentation) -> None:
     confidence = np.linspace(0, 1, 13 * 21, dtype=np.float32).reshape(SIZE)
-    asked = Asked("json", ("ids", "mask", "confidence"))
+    asked = PredictRequest("json", ("ids", "mask", "confidence"))
     table = json.loads(answer(found, confidence, asked, 1.0).content)
     sent = {}
     for name in asked.include:
@@ -65,14 +65,14 @@ def test_json_carries_images(found: Segmentation) -> None:
         assert kind == "data:image/png;base64"
         sent[name] = base64.b64decode(text)
     assert np.array_equal(pixels(sent["ids"]), found.mask)
-    assert sent["mask"] == answer(found, None, Asked("mask"), 1.0).content
+    assert sent["mask"] == answer(found, None, PredictRequest("mask"), 1.0).content
     assert np.abs(pixels(sent["confidence"]) - 255 * confidence.astype(np.float64)).max() <= 0.5001
 
 
 def test_confidence_is_worked_out_where_it_is_sent() -> None:
-    assert Asked("json", ("ids", "confidence")).sure
-    assert not Asked("json", ("ids",)).sure
-    assert not Asked("mask", ("confidence",)).sure
+    assert PredictRequest("json", ("ids", "confidence")).sure
+    assert not PredictRequest("json", ("ids",)).sure
+    assert not PredictRequest("mask", ("confidence",)).sure
 
 
 def test_names_with_commas() -> None:

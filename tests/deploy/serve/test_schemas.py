@@ -5,27 +5,27 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from fullconv.deploy.serve.schemas import Found, Problem, problems
+from fullconv.deploy.serve.schemas import ErrorResponse, PredictResponse, problems
 
 
 def test_an_error_has_two_fields() -> None:
-    found = Problem.model_validate({"error": "too dark.", "try": "a lamp"})
+    found = ErrorResponse.model_validate({"error": "too dark.", "try": "a lamp"})
     assert found.model_dump(by_alias=True) == {"error": "too dark.", "try": "a lamp"}
     with pytest.raises(ValidationError, match="try"):
-        Problem.model_validate({"error": "too dark."})
+        ErrorResponse.model_validate({"error": "too dark."})
 
 
 def test_images_in_json_may_be_missing() -> None:
     table = {"height": 1, "width": 2, "seconds": 0.1, "classes": []}
-    assert Found.model_validate(table).ids == ""
+    assert PredictResponse.model_validate(table).ids == ""
     with pytest.raises(ValidationError, match="height"):
-        Found.model_validate({**table, "height": "tall"})
+        PredictResponse.model_validate({**table, "height": "tall"})
 
 
 def test_each_error_is_described_with_its_headers() -> None:
     found = problems(401, 413, 503)
     assert list(found) == [401, 413, 503]
-    assert all(one["model"] is Problem and one["description"] for one in found.values())
+    assert all(one["model"] is ErrorResponse and one["description"] for one in found.values())
     assert list(found[401]["headers"]) == ["WWW-Authenticate"]
     assert list(found[503]["headers"]) == ["Retry-After"]
     assert "headers" not in found[413]

@@ -16,9 +16,9 @@ from served import Held, pixels, png
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
-from fullconv.deploy.serve.responses import Asked
-from fullconv.deploy.serve.service import LeftError, Service
-from fullconv.deploy.serve.uploads import Limits, RefusedError
+from fullconv.deploy.serve.responses import PredictRequest
+from fullconv.deploy.serve.service import ClientDisconnectedError, Service
+from fullconv.deploy.serve.uploads import Limits, RequestError
 
 IMAGE = photo(40, 56)
 TYPE = {"content-type": "image/png"}
@@ -49,21 +49,23 @@ async def never() -> None:
     await asyncio.sleep(60)
 
 
-def answered(service: Service, *parts: bytes, asked: Asked | None = None, **how: Any) -> Any:
+def answered(
+    service: Service, *parts: bytes, asked: PredictRequest | None = None, **how: Any
+) -> Any:
     gone = how.pop("gone", never)
     stream = upload(*parts, **how)
-    return asyncio.run(service.answer(TYPE, stream, gone, asked or Asked()))
+    return asyncio.run(service.answer(TYPE, stream, gone, asked or PredictRequest()))
 
 
 def test_an_answer_is_of_the_head_that_is_asked_for(service: Service, model: Held) -> None:
     alone, content = model.segment(IMAGE), png(IMAGE)
     for number, name in enumerate(["things", "material"]):
         assert service.number_of(name) == number
-        found = answered(service, content[:99], content[99:], asked=Asked(number=number))
+        found = answered(service, content[:99], content[99:], asked=PredictRequest(number=number))
         wanted = [alone, alone.heads["material"]][number]
         assert np.array_equal(pixels(found.content), wanted.mask)
     assert service.number_of("") == 0
-    with pytest.raises(RefusedError, match="no head 'cars'; it has things, material") as caught:
+    with pytest.raises(RequestError, match="no head 'cars'; it has things, material") as caught:
         service.number_of("cars")
     assert (caught.value.status, caught.value.hint) == (422, "/predict   # without head")
     assert service.metrics.pixels == 2 * 40 * 56
@@ -72,13 +74,13 @@ def test_an_answer_is_of_the_head_that_is_asked_for(service: Service, model: Hel
 
 def test_a_model_without_names_for_heads() -> None:
     service = Service(Held(lively(), device="cpu"), Limits())
-    with pytest.raises(RefusedError, match="no head 'cars'; it has one without a name"):
+    with pytest.raises(RequestError, match="no head 'cars'; it has one without a name"):
         service.number_of("cars")
     service.close()
 
 
-def refusal(service: Service, *parts: bytes, **how: Any) -> RefusedError:
-    with pytest.raises(RefusedError) as caught:
+def refusal(service: Service, *parts: bytes, **how: Any) -> RequestError:
+    with pytest.raises(RequestError) as caught:
         answered(service, *parts, **how)
     assert service.uploads.held == 0
     return caught.value
@@ -99,7 +101,7 @@ def test_nothing_is_worked_out_for_those_who_left(service: Service, model: Held)
         await asyncio.sleep(0.05)
 
     model.may.clear()
-    with pytest.raises(LeftError):
+    with pytest.raises(ClientDisconnectedError):
         answered(service, png(IMAGE), gone=soon)
     assert service.uploads.held == 0
 
@@ -143,5 +145,7 @@ def test_images_are_let_go(service: Service, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_type_is_looked_at_before_the_upload(service: Service) -> None:
-    with pytest.raises(RefusedError, match="an upload of type 'text/plain'"):
-        asyncio.run(service.answer({"content-type": "text/plain"}, upload(b"a"), never, Asked()))
+    with pytest.raises(RequestError, match="an upload of type 'text/plain'"):
+        asyncio.run(
+            service.answer({"content-type": "text/plain"}, upload(b"a"), never, PredictRequest())
+        )

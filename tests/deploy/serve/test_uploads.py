@@ -12,11 +12,11 @@ from photos import photo
 from PIL import Image
 from served import bomb, png
 
-from fullconv.data.io.limits import any_size
+from fullconv.data.io.limits import allow_large_images
 from fullconv.deploy.serve.uploads import (
     UPLOADS,
     Limits,
-    RefusedError,
+    RequestError,
     Uploads,
     image_of,
     require_key,
@@ -41,7 +41,7 @@ def test_a_photo_is_turned_upright() -> None:
 
 
 def refusal(content: bytes, limits: Limits = LIMITS) -> tuple[int, str, str]:
-    with pytest.raises(RefusedError) as caught:
+    with pytest.raises(RequestError) as caught:
         image_of(content, limits)
     return caught.value.status, caught.value.message, caught.value.hint
 
@@ -78,7 +78,7 @@ def test_one_with_too_many_pixels_is_told_by_its_header() -> None:
 
 
 def test_more_pixels_than_are_read_elsewhere_where_the_limit_says_so() -> None:
-    with any_size():
+    with allow_large_images():
         said = "the image has 30000 x 30000 pixels (height x width); at most 10000 are taken."
         assert refusal(bomb())[:2] == (413, said)
         large = Limits(bytes=1 << 16, pixels=20_000 * 10_000)
@@ -116,7 +116,7 @@ def test_an_upload_is_read_as_far_as_its_limit() -> None:
     uploads.release(held)
     assert (held, uploads.held) == ([0], 0)
     stream = Stream(*[1 << 15] * 100)
-    with pytest.raises(RefusedError, match="more than 65536 bytes") as caught:
+    with pytest.raises(RequestError, match="more than 65536 bytes") as caught:
         read(uploads, stream)
     assert (caught.value.status, stream.read) == (413, 5)
 
@@ -124,7 +124,7 @@ def test_an_upload_is_read_as_far_as_its_limit() -> None:
 def test_an_upload_that_is_announced_as_too_long_is_not_read() -> None:
     for said in ("10000000", "9" * 5000):
         stream = Stream(10)
-        with pytest.raises(RefusedError) as caught:
+        with pytest.raises(RequestError) as caught:
             read(Uploads(LIMITS), stream, said)
         assert (caught.value.status, stream.read) == (413, 0)
     for said in ("5", "-5", "many", "\u0663"):  # which is a three, and no length
@@ -136,7 +136,7 @@ def test_uploads_that_hold_too_much_together() -> None:
     taken = [[0] for _ in range(UPLOADS)]
     for held in taken:
         read(uploads, Stream(1 << 16, 1 << 16), held=held)
-    with pytest.raises(RefusedError, match="other uploads take all the memory") as caught:
+    with pytest.raises(RequestError, match="other uploads take all the memory") as caught:
         read(uploads, Stream(1 << 16))
     assert caught.value.status == 503
     uploads.release(taken[0])
@@ -147,10 +147,10 @@ def test_the_type_of_an_upload() -> None:
     assert not require_kind("image/jpeg")
     assert not require_kind("Application/Octet-Stream ; a=b")
     assert require_kind("multipart/form-data; boundary=x")
-    with pytest.raises(RefusedError, match=r"type 'text/html'; expected image/\*") as caught:
+    with pytest.raises(RequestError, match=r"type 'text/html'; expected image/\*") as caught:
         require_kind("text/html; charset=utf-8")
     assert caught.value.status == 415
-    with pytest.raises(RefusedError, match="of type 'unknown'"):
+    with pytest.raises(RequestError, match="of type 'unknown'"):
         require_kind("")
 
 
@@ -159,7 +159,7 @@ def test_the_key() -> None:
     require_key({"authorization": "Bearer sesame"}, "sesame")
     require_key({"authorization": "bearer  sesame "}, "sesame")
     for sent in ("", "Bearer Sesame", "Basic sesame", "sesame", "Bearer", "Bearer \xe9\udc80"):
-        with pytest.raises(RefusedError, match="the key is missing or wrong") as caught:
+        with pytest.raises(RequestError, match="the key is missing or wrong") as caught:
             require_key({"authorization": sent} if sent else {}, "sesame")
         assert caught.value.status == 401
         assert caught.value.hint.startswith("curl -H 'Authorization: Bearer KEY'")

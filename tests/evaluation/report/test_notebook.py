@@ -20,7 +20,7 @@ from PIL import Image
 import fullconv as fc
 from fullconv.core.labels import Labels
 from fullconv.data.check.check import check
-from fullconv.data.layouts.dataset import read
+from fullconv.data.layouts.dataset import load_dataset
 from fullconv.data.synthetic import scenes as drawn
 from fullconv.evaluation.evaluate import Evaluation
 from fullconv.evaluation.metrics import Metrics
@@ -175,7 +175,7 @@ def test_grids_show_a_table_and_where_cells_sit() -> None:
 
 
 def test_a_data_set_shows_counts_classes_and_images(scenes: Path) -> None:
-    data = read(scenes)
+    data = load_dataset(scenes)
     shown = Shown(data)
     assert "train 3, val 2, test 2" in shown.words
     assert all(name in shown.words for name in drawn.LABELS.names)
@@ -192,7 +192,7 @@ def test_a_data_set_with_damaged_files_is_shown_all_the_same(tmp_path: Path) -> 
     root = drawn.write(tmp_path / "data", train=2, val=1, test=1, size=(48, 64))
     (root / "images/val/street_0000.jpg").write_bytes(b"nothing")
     Image.new("L", (9, 9)).save(root / "masks/test/street_0000.png")
-    shown = Shown(read(root))
+    shown = Shown(load_dataset(root))
     assert len(shown.images) == 2
     assert "test/street_0000: image and mask differ in size" in shown.words
     assert "val/street_0000: " in shown.words

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fullconv.data.check.iou_ceiling import ceiling
+from fullconv.data.check.iou_ceiling import iou_ceiling
 from fullconv.data.synthetic.scenes import LABELS
 from fullconv.evaluation.error_analysis import Quality
 from fullconv.evaluation.evaluate import evaluate
@@ -74,7 +74,7 @@ def test_the_ceiling_is_that_of_the_models_stride(model_folder: Path, scenes: Pa
     assert result.scored is not None
     (head,) = facts_of(result, result.scored)
     stride = result.scored.model.stride
-    reached = ceiling(scenes, split="val")
+    reached = iou_ceiling(scenes, split="val")
     assert head.ceiling_mean == reached.mean_iou[stride]
     known = dict(zip(reached.names, reached.class_iou[stride], strict=True))
     assert {row.name: row.ceiling for row in head.rows} == pytest.approx(

@@ -10,7 +10,7 @@ from sliding import CHANNELS, WINDOW, Made, trunk
 from torch import Tensor, nn
 
 from fullconv.core.errors import FullconvError
-from fullconv.network.dense.classifier_graph import Run, follow, open_classifier
+from fullconv.network.dense.classifier_graph import Run, follow, trace_classifier
 
 SIZE = (WINDOW, WINDOW)
 
@@ -40,7 +40,7 @@ def average() -> nn.Module:
 
 
 def kinds(classifier: nn.Module) -> list[str]:
-    opened = open_classifier(classifier, WINDOW, "it")
+    opened = trace_classifier(classifier, WINDOW, "it")
     return [
         str(node.target) if node.op == "call_module" else node.op
         for node in opened.network.graph.nodes
@@ -57,7 +57,7 @@ def test_modules_that_hand_on_maps_stay_closed() -> None:
         "end.2",
         "output",
     ]
-    opened = open_classifier(made, WINDOW, "it")
+    opened = trace_classifier(made, WINDOW, "it")
     assert opened.borders == ["features"]
     assert opened.values["features"].shape == (1, CHANNELS, 5, 5)
     assert opened.kept == {"x", "features"}
@@ -66,7 +66,7 @@ def test_modules_that_hand_on_maps_stay_closed() -> None:
 def test_a_gate_belongs_to_the_trunk_wherever_it_is_written() -> None:
     closed = Made(nn.Sequential(Gate(), average()))
     assert "end.0" in kinds(closed)
-    assert open_classifier(closed, WINDOW, "it").borders == ["end_0"]
+    assert trace_classifier(closed, WINDOW, "it").borders == ["end_0"]
 
     class Written(Made):
         def forward(self, x: Tensor) -> Tensor:
@@ -74,7 +74,7 @@ def test_a_gate_belongs_to_the_trunk_wherever_it_is_written() -> None:
             x = x * torch.sigmoid(x.mean((2, 3), keepdim=True))
             return self.end(x)  # type: ignore[operator, no-any-return]
 
-    opened = open_classifier(Written(average()), WINDOW, "it")
+    opened = trace_classifier(Written(average()), WINDOW, "it")
     assert opened.borders == ["mul"]
     assert {"mean", "sigmoid", "mul"} <= opened.kept
 
@@ -93,11 +93,11 @@ def test_pooling_of_a_fixed_size_is_opened_where_it_pools_the_whole_map() -> Non
     end = nn.Sequential(nn.Flatten(), nn.Linear(CHANNELS, 3))
     made = Made(end)
     made.features = nn.Sequential(trunk(), nn.AvgPool2d(5))
-    opened = open_classifier(made, WINDOW, "it")
+    opened = trace_classifier(made, WINDOW, "it")
     assert opened.borders == ["features_0"]
     halved = Made(nn.Sequential(nn.Flatten(), nn.Linear(4 * CHANNELS, 3)))
     halved.features = nn.Sequential(trunk(), nn.AvgPool2d(2))
-    assert open_classifier(halved, WINDOW, "it").borders == ["features"]
+    assert trace_classifier(halved, WINDOW, "it").borders == ["features"]
 
 
 def test_modules_that_change_the_list_that_they_are_given() -> None:
@@ -116,7 +116,7 @@ def test_modules_that_change_the_list_that_they_are_given() -> None:
             return self.end(self.pair([x, x * 2])[0])  # type: ignore[operator, no-any-return]
 
     made = Branches().eval()
-    opened = open_classifier(made, WINDOW, "it")
+    opened = trace_classifier(made, WINDOW, "it")
     image = torch.randn(1, 3, *SIZE)
     noted: dict[str, Any] = {}
     assert torch.equal(Run(opened.network, noted, ["features"]).run(image), made(image))
@@ -142,7 +142,7 @@ def test_modules_that_change_the_list_that_they_are_given() -> None:
 )
 def test_errors(classifier: nn.Module, message: str, hint: str) -> None:
     with pytest.raises(FullconvError) as caught:
-        open_classifier(classifier, WINDOW, "it")
+        trace_classifier(classifier, WINDOW, "it")
     assert message in caught.value.message
     assert caught.value.hint.startswith(hint)
 
@@ -153,7 +153,7 @@ def test_a_dictionary_is_no_row_of_scores() -> None:
             return {"logits": super().forward(x)}
 
     with pytest.raises(FullconvError, match="it returns dict for one image"):
-        open_classifier(Named(average()), WINDOW, "it")
+        trace_classifier(Named(average()), WINDOW, "it")
 
 
 def test_networks_that_make_tensors_of_their_own_are_run_for_real() -> None:
@@ -162,13 +162,13 @@ def test_networks_that_make_tensors_of_their_own_are_run_for_real() -> None:
             return super().forward(x * torch.ones(1, 3, 1, 1))
 
     assert follow(Ones(average()), SIZE, "it").shape == (1, 3)
-    assert open_classifier(Ones(average()), WINDOW, "it").borders == ["features"]
+    assert trace_classifier(Ones(average()), WINDOW, "it").borders == ["features"]
 
 
 def test_the_classifier_stays_as_it_was() -> None:
     made = Made(average())
     before = {name: tensor.clone() for name, tensor in made.state_dict().items()}
-    open_classifier(made, WINDOW, "it")
+    trace_classifier(made, WINDOW, "it")
     assert all(torch.equal(tensor, before[name]) for name, tensor in made.state_dict().items())
     assert [type(layer) for layer in made.end] == [nn.AdaptiveAvgPool2d, nn.Flatten, nn.Linear]  # type: ignore[union-attr]
     assert all(not module._forward_hooks for module in made.modules())

@@ -9,8 +9,8 @@ from fullconv.network.dense.tensor_layout import (
     COLUMNS,
     POOLED,
     ROWS,
+    TensorLayout,
     UnlikeError,
-    View,
     alike,
     argument,
     kernel_of,
@@ -18,7 +18,7 @@ from fullconv.network.dense.tensor_layout import (
 
 NODE = fx.Graph().placeholder("x")
 SIZES = {BATCH: 1, CHANNELS: 6, ROWS: 5, COLUMNS: 4}
-MAP = View(NODE, ((BATCH,), (CHANNELS,), (ROWS,), (COLUMNS,)), SIZES)
+MAP = TensorLayout(NODE, ((BATCH,), (CHANNELS,), (ROWS,), (COLUMNS,)), SIZES)
 
 
 def test_rows_and_columns_of_one_cell_are_not_spoken_of() -> None:
@@ -42,7 +42,7 @@ def test_rows_and_columns_of_one_cell_are_not_spoken_of() -> None:
 def test_the_kernel_of_a_fully_connected_layer(
     dims: tuple[tuple[str, ...], ...], kernel: tuple[int, int], order: tuple[int, ...]
 ) -> None:
-    assert kernel_of(View(NODE, dims, SIZES)) == (kernel, order)
+    assert kernel_of(TensorLayout(NODE, dims, SIZES)) == (kernel, order)
 
 
 @pytest.mark.parametrize(
@@ -54,16 +54,16 @@ def test_the_kernel_of_a_fully_connected_layer(
 )
 def test_a_layer_along_the_cells_cannot_slide(dims: tuple[tuple[str, ...], ...]) -> None:
     with pytest.raises(UnlikeError, match="along more than the channels"):
-        kernel_of(View(NODE, dims, SIZES))
+        kernel_of(TensorLayout(NODE, dims, SIZES))
 
 
 def test_what_may_be_added() -> None:
-    gate = View(NODE, ((BATCH,), (), (ROWS,), (COLUMNS,)), {**SIZES, CHANNELS: 1})
+    gate = TensorLayout(NODE, ((BATCH,), (), (ROWS,), (COLUMNS,)), {**SIZES, CHANNELS: 1})
     assert alike(gate, MAP)
     assert alike(MAP, MAP)
     assert not alike(MAP, gate)
     assert not alike(MAP.become(NODE, MAP.dims, rows=1), MAP)
-    assert not alike(View(NODE, POOLED, SIZES), MAP)
+    assert not alike(TensorLayout(NODE, POOLED, SIZES), MAP)
 
 
 def test_arguments_by_position_or_by_name() -> None:

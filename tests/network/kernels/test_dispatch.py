@@ -333,7 +333,7 @@ def test_a_way_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_types_that_no_kernel_reads_go_to_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(readings.VARIABLE, raising=False)
-    assert readings.way(torch.zeros(1, 1, 1, 1, dtype=torch.float64)) is reference
+    assert readings.select_backend(torch.zeros(1, 1, 1, 1, dtype=torch.float64)) is reference
     monkeypatch.setenv(readings.VARIABLE, "native")
     if native.available():
         with pytest.raises(

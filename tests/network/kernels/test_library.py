@@ -21,10 +21,10 @@ def test_scores_are_described_as_the_library_reads_them() -> None:
 
 
 def test_why_there_is_none_is_said_or_it_is_there() -> None:
-    found, why = library.load()
+    found, why = library.load_library()
     assert (found is None) == bool(why)
 
 
 def test_sentences() -> None:
-    assert "no largest one" in library.not_finite().message
+    assert "no largest one" in library.non_finite_message().message
     assert "not enough memory" in library.no_memory().message

@@ -25,7 +25,7 @@ def by_definition(values: np.ndarray, grid: Place, size: tuple[int, int]) -> tor
 
 @pytest.fixture(params=WAYS)
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param == "compiled" and library.load()[0] is None:
+    if request.param == "compiled" and library.load_library()[0] is None:
         pytest.skip("there is no compiled library here")
     monkeypatch.setenv("FULLCONV_KERNELS", "reference" if request.param == "reference" else "")
     return str(request.param)

@@ -48,7 +48,7 @@ def test_scores_and_labels_are_torchvisions(theirs: nn.Module) -> None:
 
 def test_which_network_weights_are_of(theirs: nn.Module) -> None:
     def name(tensors: Any) -> str:
-        return torchvision_fcn.name_of(Weights(Path("a"), tensors, "torch"))
+        return torchvision_fcn.identify_architecture(Weights(Path("a"), tensors, "torch"))
 
     assert name(theirs.state_dict()) == "fcn_resnet50"
     with torch.device("meta"):

@@ -14,9 +14,9 @@ from fullconv.network.paper import nets as original
 from fullconv.network.paper.transplant import (
     CAFFE_MEAN,
     CAFFE_STD,
-    convolutions_of,
     fill_trunk,
     fits,
+    named_convolutions,
 )
 from fullconv.network.paper.weight_files import Weights, read_weights
 
@@ -53,7 +53,7 @@ def test_caffes_weights_by_name(tmp_path: Path, name: str, legacy: bool) -> None
     dense = as_inner_products(blobs) if name != "googlenet" else blobs
     trunk = trunk_of(name)
     assert fill_trunk(trunk, in_a_file(tmp_path / "a", dense, legacy=legacy)) is True
-    layers = convolutions_of(trunk)
+    layers = named_convolutions(trunk)
     assert set(layers) == set(blobs)
     for number, (layer, conv) in enumerate(layers.items()):
         weight, bias = blobs[layer]
@@ -68,7 +68,7 @@ def test_the_scores_of_a_released_network_are_left_out(tmp_path: Path) -> None:
     blobs |= {"upscore2": [torch.randn(5, 5, 4, 4)], "scale_pool4": [torch.tensor([0.01])]}
     trunk = trunk_of("vgg16")
     fill_trunk(trunk, in_a_file(tmp_path / "a", blobs))
-    assert torch.equal(convolutions_of(trunk)["fc7"].weight, blobs["fc7"][0])
+    assert torch.equal(named_convolutions(trunk)["fc7"].weight, blobs["fc7"][0])
 
 
 def test_caffes_mean_is_in_rgb() -> None:
@@ -120,10 +120,10 @@ def test_what_a_card_says_is_missing_stays_as_it_is(tmp_path: Path) -> None:
     blobs = trunk_blobs("vgg16")
     del blobs["fc7"]
     trunk = trunk_of("vgg16")
-    fresh = convolutions_of(trunk)["fc7"].weight.clone()
+    fresh = named_convolutions(trunk)["fc7"].weight.clone()
     fill_trunk(trunk, in_a_file(tmp_path / "a", blobs), missing=("fc7",))
-    assert torch.equal(convolutions_of(trunk)["fc7"].weight, fresh)
-    assert torch.equal(convolutions_of(trunk)["fc6"].weight, blobs["fc6"][0])
+    assert torch.equal(named_convolutions(trunk)["fc7"].weight, fresh)
+    assert torch.equal(named_convolutions(trunk)["fc6"].weight, blobs["fc6"][0])
 
 
 def test_another_classifier_of_the_same_names_is_refused(tmp_path: Path) -> None:

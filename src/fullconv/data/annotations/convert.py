@@ -32,12 +32,12 @@ from fullconv.data.annotations import labelme
 from fullconv.data.annotations.shapes import Annotated, Annotations, class_table, paint
 from fullconv.data.check.check import check
 from fullconv.data.check.repair import plain_copy
-from fullconv.data.download.download import located
+from fullconv.data.download.download import resolve_dataset
 from fullconv.data.io.masks import write_mask
 from fullconv.data.layouts import dataset as layouts
 from fullconv.data.layouts.class_table import SETTINGS_NAME
 from fullconv.data.layouts.pairing import images_in
-from fullconv.data.layouts.paths import fresh, require_new
+from fullconv.data.layouts.paths import require_new, unused_path
 
 Progress = Callable[[int, int], None]
 
@@ -111,21 +111,21 @@ def convert(
     """
     _one_of("layout", layout, LAYOUTS)
     _one_of("order", order, ORDERS)
-    source, out = located(source), Path(out)
+    source, out = resolve_dataset(source), Path(out)
     if not source.exists():
         nearest = next((p for p in source.parents if p.is_dir()), Path())
         raise FullconvError(f"there is no folder or file {source}.", shell_command("ls", nearest))
     alone = source.is_file() and source.name != SETTINGS_NAME  # one file of annotations
     root = source.parent if source.is_file() else source
-    again = shell_command("fullconv", "convert", source, fresh(root, "_masks"))
+    again = shell_command("fullconv", "convert", source, unused_path(root, "_masks"))
     require_new(out, source, "the data set", again)
     if layout in layouts.LAYOUTS or (layout is None and not alone and layouts.holds_masks(root)):
-        return _from_masks(source, layouts.read(source, layout=layout), out, progress)
+        return _from_masks(source, layouts.load_dataset(source, layout=layout), out, progress)
     found = kinds.read(root, source, tool=layout, order=order)
     if found.tool:
         return _from_annotations(root, source, out, found, progress)
     try:
-        dataset = layouts.read(source)
+        dataset = layouts.load_dataset(source)
     except FullconvError as error:
         raise _nothing(source, found, error) from error
     return _from_masks(source, dataset, out, progress)

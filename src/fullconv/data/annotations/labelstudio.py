@@ -44,7 +44,7 @@ from fullconv.data.annotations.shapes import (
     look_at,
     numbered,
 )
-from fullconv.data.io.images import IMAGE_SUFFIXES, opened
+from fullconv.data.io.images import IMAGE_SUFFIXES, open_image
 from fullconv.data.layouts.annotation_formats import _KINDS, _LABELS, Table, _form, _regions
 
 _WITH_AREA = (*_KINDS, *_LABELS, "labels")
@@ -273,7 +273,7 @@ def _bitmask(text: Any, size: Size) -> Runs:
         content = base64.b64decode(str(text).partition("base64,")[2], validate=False)
     except (binascii.Error, ValueError):
         content = b""
-    with opened(io.BytesIO(content), "bitmask") as image:
+    with open_image(io.BytesIO(content), "bitmask") as image:
         alpha = np.asarray(image.convert("RGBA"))[..., 3]
     if alpha.shape != size:
         raise FullconvError(

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import IGNORE, Labels
 from fullconv.data.annotations.rasterize import Patch, Size
-from fullconv.data.io.images import IMAGE_SUFFIXES, Source, image_size, opened, source_name
+from fullconv.data.io.images import IMAGE_SUFFIXES, Source, image_size, open_image, source_name
 from fullconv.data.io.masks import mask_dtype
 
 BACKGROUND = "background"  # class 0
@@ -166,7 +166,7 @@ def look_at(image: Source, height: Any, width: Any) -> tuple[Size, str]:
         return size, Path(image).suffix
     if not isinstance(image, str | Path):
         image.seek(0)
-    with opened(image) as file:
+    with open_image(image) as file:
         kind = str(file.format)
     return size, _SUFFIXES.get(kind, f".{kind.lower()}")
 

@@ -23,7 +23,7 @@ from fullconv.core.labels import format_color
 from fullconv.core.text import LIST_LIMIT, plural, shell_command
 from fullconv.data.check.finding import Finding, percent
 from fullconv.data.check.rules import findings
-from fullconv.data.check.scan import Facts, PairScan, scan_pair
+from fullconv.data.check.scan import DatasetScan, PairScan, scan_pair
 from fullconv.data.check.value_meanings import Meaning, meanings, meanings_text
 from fullconv.data.io.scan_cache import Remembered
 from fullconv.data.layouts import class_table as tables
@@ -142,16 +142,16 @@ def check(
     layout: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> CheckReport:
-    """Look at every file of a data set. `layout` is for `layouts.read`; `progress` is called with
+    """Look at every file of a data set. `layout` is for `layouts.load_dataset`; `progress` is called with
     (pairs done, pairs in all)."""
     dataset = root_or_dataset
     if not isinstance(dataset, Dataset):
-        dataset = layouts.read(dataset, layout=layout)
+        dataset = layouts.load_dataset(dataset, layout=layout)
     jobs = [(split, pair) for split, pairs in dataset.splits.items() for pair in pairs]
     # Threads: decoding and hashing leave Python's lock alone.
     with Remembered() as known, ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
         scans = pool.map(lambda job: scan_pair(job[0], job[1], known), jobs)
-        facts = Facts(dataset, _told(scans, len(jobs), progress))
+        facts = DatasetScan(dataset, _told(scans, len(jobs), progress))
     return CheckReport(
         dataset,
         findings(facts),
@@ -223,7 +223,7 @@ def _three(values: tuple[float, ...]) -> str:
 
 def _class_table(report: CheckReport) -> str:
     """Class id, colour, name and the share of the pixels that have a class, per split."""
-    if isinstance(report.dataset.labels, tables.Undecided):
+    if isinstance(report.dataset.labels, tables.UndeterminedLabels):
         return ""
     names, colors = report.dataset.labels.names, report.dataset.labels.colors
     splits = list(report.class_pixels)

@@ -9,12 +9,12 @@ from dataclasses import replace
 from fullconv.core.errors import FullconvError
 from fullconv.core.text import shell_command
 from fullconv.data.check.check import CheckReport, check
-from fullconv.data.check.ignore_rules import tolerated
+from fullconv.data.check.ignore_rules import apply_ignore_rules
 from fullconv.data.layouts.dataset import Dataset
-from fullconv.data.layouts.extra_folders import _name, _require_new, head_of
+from fullconv.data.layouts.extra_folders import _name, _require_new, head_dataset
 
 
-def with_heads(
+def add_extra_heads(
     report: CheckReport, folders: Sequence[str], *, ignore_rules: str = ""
 ) -> tuple[Dataset, list[CheckReport]]:
     """A data set whose pairs have the masks of further heads.
@@ -22,7 +22,7 @@ def with_heads(
     Args:
         report: of the data set.
         folders: of the masks, in the data set's folder or as paths.
-        ignore_rules: see `fullconv.data.check.ignore_rules.tolerated`; of every head.
+        ignore_rules: see `fullconv.data.check.ignore_rules.apply_ignore_rules`; of every head.
 
     Returns:
         The data set, and the reports of the further heads.
@@ -30,12 +30,12 @@ def with_heads(
     Raises:
         FullconvError: no such folder, an image without a mask, or faulty masks.
     """
-    dataset = tolerated(report, ignore_rules)
+    dataset = apply_ignore_rules(report, ignore_rules)
     reports = []
     for folder in folders:
-        found = check(head_of(report.dataset, folder))
+        found = check(head_dataset(report.dataset, folder))
         try:
-            own = tolerated(found, ignore_rules)
+            own = apply_ignore_rules(found, ignore_rules)
         except FullconvError as error:
             again = shell_command("fullconv", "check", dataset.root, "--heads", folder)
             raise FullconvError(error.message, again) from None

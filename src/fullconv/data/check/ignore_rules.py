@@ -19,7 +19,7 @@ from fullconv.data.layouts.dataset import Dataset
 _LEFT_OUT = ("unreadable", "size")  # rules that name files which no training can use
 
 
-def tolerated(report: CheckReport, ignore_rules: str = "") -> Dataset:
+def apply_ignore_rules(report: CheckReport, ignore_rules: str = "") -> Dataset:
     """The data set of a report, without what the ignored rules found.
 
     Args:
@@ -38,7 +38,7 @@ def tolerated(report: CheckReport, ignore_rules: str = "") -> Dataset:
     if not ignored:
         return report.dataset
     dataset = report.dataset
-    if isinstance(dataset.labels, tables.Undecided):
+    if isinstance(dataset.labels, tables.UndeterminedLabels):
         rule = ignored[0]
         raise FullconvError(
             f"{rule.rule} cannot be ignored: what the mask values of {dataset.root} mean is open, "

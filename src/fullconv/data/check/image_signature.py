@@ -35,12 +35,12 @@ _BORDERS = 200  # pixels of border that a mask must have
 _STRONG = 90  # percentile of the edges that counts as fully strong
 
 
-def look(grey: Image.Image) -> bytes:
+def signature(grey: Image.Image) -> bytes:
     """SIDE * SIDE grey levels, row by row."""
     return grey.resize((SIDE, SIDE), Image.Resampling.BOX).tobytes()
 
 
-def alike(looks: Sequence[bytes]) -> Iterator[tuple[int, int, float]]:
+def near_duplicates(looks: Sequence[bytes]) -> Iterator[tuple[int, int, float]]:
     """The pairs (i, j), i < j, of looks of the same image, and how far apart they are; of each
     look with the few that are nearest to it, so that thousands of equal ones take no longer.
 

@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 from fullconv.core.text import LIST_LIMIT, plural
 from fullconv.data.check.check import check
 from fullconv.data.io.masks import Ids, read_mask
-from fullconv.data.layouts.dataset import Dataset, read
+from fullconv.data.layouts.dataset import Dataset, load_dataset
 
 STRIDES = (4, 8, 16, 32)
 # How far below the finest stride's mean IoU a recommended one may lie. By the paper's own table
@@ -164,7 +164,7 @@ class Ceiling:
         return "\n".join(lines)
 
 
-def ceiling(
+def iou_ceiling(
     data: Dataset | str | Path,
     *,
     split: str = "val",
@@ -187,7 +187,7 @@ def ceiling(
     Raises:
         FullconvError: no such split, or faulty data in it.
     """
-    dataset = data if isinstance(data, Dataset) else read(data)
+    dataset = data if isinstance(data, Dataset) else load_dataset(data)
     pairs = dataset.pairs_of(split)
     # Of masks that do not mean what they hold (0 and 255 only, say) a ceiling would be nonsense.
     if not checked:
@@ -217,7 +217,7 @@ def ceiling(
     )
 
 
-def sampled(dataset: Dataset, split: str = "train") -> Ceiling | None:
+def estimate_on_sample(dataset: Dataset, split: str = "train") -> Ceiling | None:
     """The ceiling on 32 masks at most, spread evenly over a split without errors; None where it has
     no pair."""
     pairs = dataset.splits.get(split, ())
@@ -225,11 +225,11 @@ def sampled(dataset: Dataset, split: str = "train") -> Ceiling | None:
         return None
     count = min(_SAMPLE, len(pairs))
     some = tuple(pairs[k * len(pairs) // count] for k in range(count))
-    found = ceiling(replace(dataset, splits={split: some}), split=split, checked=True)
+    found = iou_ceiling(replace(dataset, splits={split: some}), split=split, checked=True)
     return replace(found, images_in_split=len(pairs))
 
 
-def down_and_up(ids: Ids, stride: int, num_classes: int) -> Ids:
+def downsample_upsample(ids: Ids, stride: int, num_classes: int) -> Ids:
     """What is left of a mask that was seen through the cells of a stride; see above.
 
     Args:
@@ -307,7 +307,7 @@ def _sums(ids: Ids, num_classes: int, strides: tuple[int, ...]) -> tuple[NDArray
     truth = np.bincount(ids[scored], minlength=num_classes)
     sums = []
     for stride in strides:
-        drawn = down_and_up(ids, stride, num_classes)
+        drawn = downsample_upsample(ids, stride, num_classes)
         wrong = scored & (drawn != ids)
         lost, gained = (np.bincount(kind[wrong], minlength=num_classes) for kind in (ids, drawn))
         sums.append([truth, lost, gained])

@@ -15,7 +15,7 @@ from fullconv.data.io.masks import Ids, class_lookup, read_values
 from fullconv.data.layouts import class_table as tables
 from fullconv.data.layouts.pairing import Pair
 from fullconv.visualization import overlay as draw
-from fullconv.visualization.contact_sheet import ImageArray, beside, smaller
+from fullconv.visualization.contact_sheet import ImageArray, paired_sheet, subsample
 
 PAIRS = 6  # that are shown as they should be
 _EACH = 2  # files of each finding
@@ -23,7 +23,7 @@ _LOUD = (255, 0, 255)  # values without a class
 _TITLES = ("photo", "labels", "labels over the photo")
 
 
-def save_sheet(report: CheckReport, path: str | Path, *, findings: bool = True) -> None:
+def save_preview(report: CheckReport, path: str | Path, *, findings: bool = True) -> None:
     """Writes a PNG with a row per image: the photo, its mask, and the mask over the photo.
 
     Args:
@@ -56,7 +56,7 @@ def save_sheet(report: CheckReport, path: str | Path, *, findings: bool = True) 
             f"no pair of {report.dataset.root} can be drawn: {reason}",
             shell_command("fullconv", "check", report.dataset.root),
         )
-    sheet = beside(rows, _TITLES, captions, _legend(report, labels, shown))
+    sheet = paired_sheet(rows, _TITLES, captions, _legend(report, labels, shown))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(path)
@@ -71,7 +71,7 @@ def _meant(report: CheckReport) -> Labels:
     """The class table that masks are drawn by. Of black and white ones without a table it is the
     one that is proposed: white is hard to see over a photo, and a sheet shows what comes of it."""
     labels = report.dataset.labels
-    if not isinstance(labels, tables.Undecided):
+    if not isinstance(labels, tables.UndeterminedLabels):
         return labels
     values: dict[int | RGB, int] = {
         one.value: labels.proposed.index(one.name)
@@ -135,9 +135,9 @@ def _spread(report: CheckReport, shown: set[Pair]) -> list[tuple[str, Pair]]:
 
 def _row(pair: Pair, labels: Labels) -> tuple[list[ImageArray], set[int]]:
     """The images of a row, and the class ids in it: -1 for none, `ignore_index` for ignored."""
-    photo = smaller(read_image(pair.image))
-    values = smaller(read_values(pair.mask))
-    if isinstance(labels, tables.Undecided):
+    photo = subsample(read_image(pair.image))
+    values = subsample(read_values(pair.mask))
+    if isinstance(labels, tables.UndeterminedLabels):
         mask, shown = _as_it_is(values), set[int]()
         bare = ~mask.any(axis=2)  # black is background, most often
         edge = np.zeros_like(bare)  # blended colours have none
@@ -145,7 +145,7 @@ def _row(pair: Pair, labels: Labels) -> tuple[list[ImageArray], set[int]]:
         ids = class_lookup(values, labels)
         mask, shown = _colors(ids, labels), set(np.unique(ids).tolist())
         bare = np.asarray(np.isin(ids, labels.unpainted))
-        edge = draw.rim(bare, 1)  # so that thin things are seen
+        edge = draw.outer_border(bare, 1)  # so that thin things are seen
     if photo.shape != mask.shape:
         return [photo, mask, np.full_like(photo, 255)], shown
     mixed = ((photo.astype(np.uint16) + mask + 1) // 2).astype(np.uint8)  # halves upwards
@@ -174,12 +174,12 @@ def _as_it_is(values: Ids) -> ImageArray:
 def _legend(report: CheckReport, labels: Labels, shown: set[int]) -> dict[str, RGB]:
     """Name -> colour of what the sheet shows."""
     found: dict[str, RGB] = {}
-    if isinstance(labels, tables.Undecided):
+    if isinstance(labels, tables.UndeterminedLabels):
         for one in report.meanings:  # the commonest value of each name
             if one.proposed and one.color is not None:
                 found.setdefault(f"{one.name} (proposed)", one.color)
         return found
-    proposed = " (proposed)" if isinstance(report.dataset.labels, tables.Undecided) else ""
+    proposed = " (proposed)" if isinstance(report.dataset.labels, tables.UndeterminedLabels) else ""
     for k, (name, color) in enumerate(zip(labels.names, labels.colors, strict=True)):
         if k in shown:
             found[name + proposed] = color

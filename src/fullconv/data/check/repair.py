@@ -43,16 +43,16 @@ from fullconv.data.io.masks import (
     Ids,
     Value,
     class_lookup,
+    count_values,
     is_lossy,
     read_mask,
     read_values,
-    tally,
     write_mask,
 )
 from fullconv.data.layouts import class_table as tables
 from fullconv.data.layouts.dataset import Dataset
 from fullconv.data.layouts.pairing import Pair
-from fullconv.data.layouts.paths import copying, fresh, require_new, table_line
+from fullconv.data.layouts.paths import repair_command, require_new, unused_path, where_to_paste
 
 _Skipped: TypeAlias = dict[tuple[str, str], str]  # split and image -> why it is left out
 
@@ -116,7 +116,7 @@ class _Plan:
     to_id: dict[int, int] = field(default_factory=dict)  # ids: class id before -> after
 
 
-def fix(
+def repair(
     report: CheckReport, out: str | Path, *, progress: Callable[[int, int], None] | None = None
 ) -> Fixed:
     """Write a repaired copy of the data set that a report is about.
@@ -125,7 +125,7 @@ def fix(
         FullconvError: `out` is not new or lies inside the data set, or nothing can be mended.
     """
     dataset, out = report.dataset, Path(out)
-    require_new(out, dataset.root, "the repaired copy", copying(dataset.root))
+    require_new(out, dataset.root, "the repaired copy", repair_command(dataset.root))
     plan = _plan(report, [pair for pairs in dataset.splits.values() for pair in pairs])
     return _write(dataset, plan, _leaks(report), out, progress)
 
@@ -135,7 +135,7 @@ def plain_copy(
 ) -> Fixed:
     """Write a copy of a data set without errors: every class, name and split stays, and its masks
     become ids as a training reads them."""
-    again = shell_command("fullconv", "convert", dataset.root, fresh(dataset.root, "_masks"))
+    again = shell_command("fullconv", "convert", dataset.root, unused_path(dataset.root, "_masks"))
     require_new(Path(out), dataset.root, "the copy", again)
     return _write(dataset, _Plan("read", _plain(dataset.labels)), {}, Path(out), progress)
 
@@ -226,7 +226,7 @@ def _plan(report: CheckReport, pairs: list[Pair]) -> _Plan:
                 values.update(found.counts)
                 lossy = lossy or found.lossy
     if any(isinstance(value, tuple) for value in values):
-        if isinstance(labels, tables.Undecided):
+        if isinstance(labels, tables.UndeterminedLabels):
             nominal = tables.nominal_colors(values)
             names = tuple(f"class {k}" for k in range(len(nominal)))
             return _Plan("snap", Labels(names, nominal), 0, 0, 1, nominal, tuple(range(len(names))))
@@ -237,7 +237,11 @@ def _plan(report: CheckReport, pairs: list[Pair]) -> _Plan:
     grey = {value: count for value, count in values.items() if isinstance(value, int)}
     if tables.is_two_valued(grey) or tables.is_soft(grey) or (lossy and max(grey, default=0) > 200):
         dark, bright = _two_classes(report.dataset.root, labels)
-        base = Labels(labels.proposed) if isinstance(labels, tables.Undecided) else _plain(labels)
+        base = (
+            Labels(labels.proposed)
+            if isinstance(labels, tables.UndeterminedLabels)
+            else _plain(labels)
+        )
         return _Plan("cut", base, tables.otsu(grey), dark, bright)
     kept = list(range(len(labels)))
     if not report.dataset.named:  # close the gaps
@@ -251,7 +255,7 @@ def _plan(report: CheckReport, pairs: list[Pair]) -> _Plan:
 
 def _two_classes(root: Path, labels: Labels) -> tuple[int, int]:
     """The classes of black and of white."""
-    if isinstance(labels, tables.Undecided):
+    if isinstance(labels, tables.UndeterminedLabels):
         return 0, 1
     dark, bright = labels.class_of(0), labels.values.get(255)
     if bright is None:
@@ -260,7 +264,7 @@ def _two_classes(root: Path, labels: Labels) -> tuple[int, int]:
         raise FullconvError(
             f"the masks are black and white, and the table does not say which of its "
             f"{plural(len(labels), 'class', 'classes')} white is.",
-            f'{table_line(root)}:\n[map]\n255 = "{labels.names[-1]}"',
+            f'{where_to_paste(root)}:\n[map]\n255 = "{labels.names[-1]}"',
         )
     return dark, bright
 
@@ -342,7 +346,7 @@ def _leaks(report: CheckReport) -> _Skipped:
 
 def _tally(path: Path) -> Any:
     try:
-        return tally(path)
+        return count_values(path)
     except FullconvError:
         return None  # is left out later, and said
 

@@ -17,22 +17,22 @@ from fullconv.core.text import plural, truncated_list
 from fullconv.data.check import rules_balance as shares
 from fullconv.data.check import rules_duplicates as likeness
 from fullconv.data.check.finding import Finding, percent
-from fullconv.data.check.scan import Facts
-from fullconv.data.io.masks import Value, map_lines
+from fullconv.data.check.scan import DatasetScan
+from fullconv.data.io.masks import Value, map_table
 from fullconv.data.layouts import class_table as tables
-from fullconv.data.layouts.paths import copying, table_line
+from fullconv.data.layouts.paths import repair_command, where_to_paste
 
 _PASTED = 32  # values that a fix can reasonably ask a person to name
 
 
-def findings(facts: Facts) -> tuple[Finding, ...]:
+def findings(facts: DatasetScan) -> tuple[Finding, ...]:
     """What all rules find: errors first, then warnings, then notes."""
     found = [finding for rule in _RULES for finding in rule(facts)]
     order = ("error", "warning", "note")
     return tuple(sorted(found, key=lambda finding: order.index(finding.level)))
 
 
-def _unreadable(facts: Facts) -> Iterator[Finding]:
+def _unreadable(facts: DatasetScan) -> Iterator[Finding]:
     broken = [error for scan in facts.scans for error in scan.errors]
     if broken:
         yield Finding(
@@ -44,7 +44,7 @@ def _unreadable(facts: Facts) -> Iterator[Finding]:
         )
 
 
-def _unpaired(facts: Facts) -> Iterator[Finding]:
+def _unpaired(facts: DatasetScan) -> Iterator[Finding]:
     pairs = [pair for split in facts.dataset.splits.values() for pair in split]
     sides = (
         ("image", "mask", facts.dataset.unpaired_images, [pair.image for pair in pairs]),
@@ -74,7 +74,7 @@ def _unpaired(facts: Facts) -> Iterator[Finding]:
             )
 
 
-def _empty_split(facts: Facts) -> Iterator[Finding]:
+def _empty_split(facts: DatasetScan) -> Iterator[Finding]:
     splits = facts.dataset.splits
     for split, pairs in splits.items():
         if not pairs:
@@ -87,7 +87,7 @@ def _empty_split(facts: Facts) -> Iterator[Finding]:
             )
 
 
-def _sizes(facts: Facts) -> Iterator[Finding]:
+def _sizes(facts: DatasetScan) -> Iterator[Finding]:
     wrong = [
         (scan, scan.image_size, mask.size)
         for scan, mask in facts.read
@@ -111,7 +111,7 @@ def _sizes(facts: Facts) -> Iterator[Finding]:
         )
 
 
-def _lossy(facts: Facts) -> Iterator[Finding]:
+def _lossy(facts: DatasetScan) -> Iterator[Finding]:
     lossy = [(scan.pair.mask, mask) for scan, mask in facts.read if mask.lossy]
     if lossy:
         path, mask = lossy[0]
@@ -122,11 +122,11 @@ def _lossy(facts: Facts) -> Iterator[Finding]:
             f"which invents values at every border; {path.name} holds {mask.values}",
             facts.names(path for path, _ in lossy),
             "export them again as PNG. If they are black and white or in a few colours, this "
-            f"makes a repaired copy:\n{copying(facts.dataset.root)}",
+            f"makes a repaired copy:\n{repair_command(facts.dataset.root)}",
         )
 
 
-def _values(facts: Facts) -> Iterator[Finding]:
+def _values(facts: DatasetScan) -> Iterator[Finding]:
     """Values without a class; one finding, of the kind that explains them best."""
     labels, named = facts.dataset.labels, facts.dataset.named
     lossy = {scan.pair.mask for scan, mask in facts.read if mask.lossy}
@@ -144,7 +144,7 @@ def _values(facts: Facts) -> Iterator[Finding]:
             f"anti-aliased borders. Values without a class: {_shares(facts)}",
             where,
             "export them again without anti-aliasing. This makes a repaired copy, cut in two at "
-            f"{tables.otsu(facts.values):g}:\n{copying(facts.dataset.root)}",
+            f"{tables.otsu(facts.values):g}:\n{repair_command(facts.dataset.root)}",
         )
     elif any(isinstance(value, tuple) for value in facts.unknown):
         yield _unknown_colors(facts, where, named)
@@ -155,15 +155,15 @@ def _values(facts: Facts) -> Iterator[Finding]:
             f"{_unknown(facts)} no class ({_share(facts)} of all pixels): {_shares(facts)}",
             where,
             _toml(facts, "ignore leaves the pixels out; a class name puts them there")
-            + map_lines(dict.fromkeys(sorted(facts.unknown, key=str)[:_PASTED], "ignore")),
+            + map_table(dict.fromkeys(sorted(facts.unknown, key=str)[:_PASTED], "ignore")),
         )
 
 
-def _two_valued(facts: Facts, where: list[Path]) -> Finding:
+def _two_valued(facts: DatasetScan, where: list[Path]) -> Finding:
     labels, named = facts.dataset.labels, facts.dataset.named
     good = named and len(labels) == 2
     names = list(labels.names) if good else list(tables.UNDECIDED.proposed)
-    if isinstance(labels, tables.Undecided):
+    if isinstance(labels, tables.UndeterminedLabels):
         names = list(labels.proposed)
     head = "" if good else f"classes = {json.dumps(names)}\n\n"
     return Finding(
@@ -172,11 +172,11 @@ def _two_valued(facts: Facts, where: list[Path]) -> Finding:
         f"the masks hold 0 and 255 only: {_share_of(facts, 255)} of the pixels are 255. Taken for "
         "ignore, as 255 is elsewhere, nothing but class 0 would be learned",
         facts.names(where),
-        _toml(facts, f"if 255 is the class {names[1]!r}") + head + map_lines({255: names[1]}),
+        _toml(facts, f"if 255 is the class {names[1]!r}") + head + map_table({255: names[1]}),
     )
 
 
-def _unknown_colors(facts: Facts, where: tuple[str, ...], named: bool) -> Finding:
+def _unknown_colors(facts: DatasetScan, where: tuple[str, ...], named: bool) -> Finding:
     colors = _colors(facts)
     if len(colors) > _PASTED:
         nominal = [format_color(color) for color in _nominal(facts)]
@@ -184,14 +184,14 @@ def _unknown_colors(facts: Facts, where: tuple[str, ...], named: bool) -> Findin
             "export the masks again without anti-aliasing: their colours are blended at the "
             f"borders. Meant are probably {len(nominal)}: {truncated_list(nominal)}. This makes a repaired "
             "copy, where every other colour goes to the nearest of these:\n"
-            + copying(facts.dataset.root)
+            + repair_command(facts.dataset.root)
         )
     elif named:
         # All that the table does not name itself, so that a colour which only happens to be the
         # palette's for a class is seen too.
         listed = {color: name for color, name in colors.items() if color not in facts.told}
         fix = _toml(facts, "ignore leaves the pixels out; a class name puts them there")
-        fix += map_lines(listed)
+        fix += map_table(listed)
     else:
         # Black first, as background is; the order of the VOC palette.
         order = {voc_color(i): i for i in range(255, -1, -1)}
@@ -199,7 +199,7 @@ def _unknown_colors(facts: Facts, where: tuple[str, ...], named: bool) -> Findin
         names = [f"class {i}" for i in range(len(colors))]
         fix = _toml(facts, "with the real names in place of class 0, class 1, ...")
         fix += f"classes = {json.dumps(names)}\n\n"
-        fix += map_lines(dict(zip(ordered, names, strict=True)))
+        fix += map_table(dict(zip(ordered, names, strict=True)))
     what = "no class" if named else "colours that no table gives a meaning"
     return Finding(
         "error",
@@ -210,7 +210,7 @@ def _unknown_colors(facts: Facts, where: tuple[str, ...], named: bool) -> Findin
     )
 
 
-def _colors(facts: Facts) -> dict[RGB, str]:
+def _colors(facts: DatasetScan) -> dict[RGB, str]:
     """Every colour in the masks -> its class name as things stand, the commonest first."""
     labels = facts.dataset.labels
     found: dict[RGB, str] = {}
@@ -222,9 +222,9 @@ def _colors(facts: Facts) -> dict[RGB, str]:
     return found
 
 
-def _absent(facts: Facts) -> Iterator[Finding]:
+def _absent(facts: DatasetScan) -> Iterator[Finding]:
     labels, splits = facts.dataset.labels, facts.dataset.splits
-    if isinstance(labels, tables.Undecided) or not facts.read:
+    if isinstance(labels, tables.UndeterminedLabels) or not facts.read:
         return
     seen = {split: {k for k, n in enumerate(facts.classes[split]) if n} for split in splits}
     anywhere = set().union(*seen.values())
@@ -236,7 +236,7 @@ def _absent(facts: Facts) -> Iterator[Finding]:
             kept = [labels.names[k] for k in sorted(anywhere)]
             values: dict[Value, str] = {k: labels.names[k] for k in sorted(anywhere)}
             fix = _toml(facts, "to close the gaps, with real names in place of these")
-            fix += f"classes = {json.dumps(kept)}\n\n{map_lines(values)}"
+            fix += f"classes = {json.dumps(kept)}\n\n{map_table(values)}"
         yield Finding(
             "warning",
             "absent-class",
@@ -270,7 +270,7 @@ def _absent(facts: Facts) -> Iterator[Finding]:
         )
 
 
-def _ignored(facts: Facts) -> Iterator[Finding]:
+def _ignored(facts: DatasetScan) -> Iterator[Finding]:
     if facts.all_ignored:
         yield Finding(
             "warning",
@@ -282,7 +282,7 @@ def _ignored(facts: Facts) -> Iterator[Finding]:
         )
 
 
-_RULES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
+_RULES: tuple[Callable[[DatasetScan], Iterator[Finding]], ...] = (
     _unreadable,
     _empty_split,
     _unpaired,
@@ -292,35 +292,35 @@ _RULES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     _absent,
     _ignored,
     likeness.duplicates,
-    likeness.shifted,
-    shares.void,
+    likeness.misaligned,
+    shares.mostly_ignored,
     shares.imbalance,
     shares.one_class,
     shares.extremes,
 )
 
 
-def _toml(facts: Facts, words: str) -> str:
+def _toml(facts: DatasetScan, words: str) -> str:
     """The sentence before lines for dataset.toml; it is all that stands on the first line."""
-    return f"{table_line(facts.dataset.root)} ({words}):\n"
+    return f"{where_to_paste(facts.dataset.root)} ({words}):\n"
 
 
-def _share_of(facts: Facts, value: Value) -> str:
+def _share_of(facts: DatasetScan, value: Value) -> str:
     return percent(facts.values[value] / max(1, facts.pixels))
 
 
-def _unknown(facts: Facts) -> str:
+def _unknown(facts: DatasetScan) -> str:
     """So many mask values have ..."""
     if facts.thinned:
         return f"more than {len(facts.unknown)} mask values have"
     return plural(len(facts.unknown), "mask value has", "mask values have")
 
 
-def _share(facts: Facts) -> str:
+def _share(facts: DatasetScan) -> str:
     return percent(facts.unknown_pixels / max(1, facts.pixels))
 
 
-def _shares(facts: Facts) -> str:
+def _shares(facts: DatasetScan) -> str:
     """The table of value -> share of all pixels, the commonest first."""
     return truncated_list(
         [
@@ -330,9 +330,9 @@ def _shares(facts: Facts) -> str:
     )
 
 
-def _nominal(facts: Facts) -> list[RGB]:
+def _nominal(facts: DatasetScan) -> list[RGB]:
     """The colours that the masks were drawn in: the table's, else the commonest."""
     labels = facts.dataset.labels
-    if isinstance(labels, tables.Undecided):
+    if isinstance(labels, tables.UndeterminedLabels):
         return list(tables.nominal_colors(facts.values))
     return [value for value in labels.values if isinstance(value, tuple)] or list(labels.colors)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from fullconv.core.labels import is_background
 from fullconv.core.text import plural, truncated_list
 from fullconv.data.check.finding import Finding
-from fullconv.data.check.scan import Facts
+from fullconv.data.check.scan import DatasetScan
 from fullconv.data.layouts import class_table as tables
 
 _VOID = 1 / 3  # share of all pixels that are ignored
@@ -18,7 +18,7 @@ _SMALL = 32  # pixels of the shorter side: one cell of the coarsest scores
 _LARGE = 4096  # of the longer side: a crop of 513 pixels sees less than a sixtieth of it
 
 
-def void(facts: Facts) -> Iterator[Finding]:
+def mostly_ignored(facts: DatasetScan) -> Iterator[Finding]:
     """Much that is ignored."""
     ignored, labelled = sum(facts.ignored.values()), sum(map(sum, facts.classes.values()))
     share = ignored / max(1, ignored + labelled)
@@ -33,11 +33,11 @@ def void(facts: Facts) -> Iterator[Finding]:
         )
 
 
-def imbalance(facts: Facts) -> Iterator[Finding]:
+def imbalance(facts: DatasetScan) -> Iterator[Finding]:
     """One class nearly everywhere, or classes nearly nowhere, in train."""
     labels, pixels = facts.dataset.labels, facts.classes.get("train", [])
     total = sum(pixels)
-    if isinstance(labels, tables.Undecided) or sum(n > 0 for n in pixels) < 2:
+    if isinstance(labels, tables.UndeterminedLabels) or sum(n > 0 for n in pixels) < 2:
         return
     most = max(range(len(pixels)), key=pixels.__getitem__)
     rare = [labels.names[k] for k, n in enumerate(pixels) if 0 < n < _LEAST * total]
@@ -59,10 +59,10 @@ def imbalance(facts: Facts) -> Iterator[Finding]:
         )
 
 
-def one_class(facts: Facts) -> Iterator[Finding]:
+def one_class(facts: DatasetScan) -> Iterator[Finding]:
     """Masks that hold one class and nothing else: empty ones, and full ones."""
     labels = facts.dataset.labels
-    if isinstance(labels, tables.Undecided) or len(labels) < 2:
+    if isinstance(labels, tables.UndeterminedLabels) or len(labels) < 2:
         return
     empty = facts.all_one.get(0, []) if is_background(labels.names[0]) else []
     if empty:
@@ -87,7 +87,7 @@ def one_class(facts: Facts) -> Iterator[Finding]:
         )
 
 
-def extremes(facts: Facts) -> Iterator[Finding]:
+def extremes(facts: DatasetScan) -> Iterator[Finding]:
     """Very small and very large images."""
     sized = [(scan.pair.image, scan.image_size) for scan in facts.scans if scan.image_size]
     small = [path for path, size in sized if min(size) < _SMALL]

@@ -11,9 +11,9 @@ import numpy as np
 
 from fullconv.core.text import plural, shell_command
 from fullconv.data.check.finding import Finding
-from fullconv.data.check.image_signature import Shift, alike
-from fullconv.data.check.scan import Facts, PairScan
-from fullconv.data.layouts.paths import copying
+from fullconv.data.check.image_signature import Shift, near_duplicates
+from fullconv.data.check.scan import DatasetScan, PairScan
+from fullconv.data.layouts.paths import repair_command
 
 # Within a split only what is as near as a copy that was compressed again: frames of a video differ
 # more, and are no mistake.
@@ -33,7 +33,7 @@ _MAJORITY = 0.4
 _ZONE = 3
 
 
-def duplicates(facts: Facts) -> Iterator[Finding]:
+def duplicates(facts: DatasetScan) -> Iterator[Finding]:
     """The same image twice, byte for byte or nearly, across splits or within one."""
     places: dict[str, list[PairScan]] = defaultdict(list)
     for scan in facts.scans:
@@ -58,10 +58,10 @@ def duplicates(facts: Facts) -> Iterator[Finding]:
     yield from _near_duplicates(facts, [scans[0] for scans in places.values()])
 
 
-def _near_duplicates(facts: Facts, scans: list[PairScan]) -> Iterator[Finding]:
-    seen = [(scan, scan.image.look) for scan in scans if scan.image]
+def _near_duplicates(facts: DatasetScan, scans: list[PairScan]) -> Iterator[Finding]:
+    seen = [(scan, scan.image.signature) for scan in scans if scan.image]
     across, within = [], []
-    for i, j, apart in alike([look for _, look in seen]):
+    for i, j, apart in near_duplicates([look for _, look in seen]):
         pair = [seen[i][0], seen[j][0]]
         if pair[0].split != pair[1].split:
             across.append(pair)
@@ -82,7 +82,7 @@ def _near_duplicates(facts: Facts, scans: list[PairScan]) -> Iterator[Finding]:
         )
 
 
-def _leak(facts: Facts, rule: str, groups: list[list[PairScan]], how: str) -> Finding:
+def _leak(facts: DatasetScan, rule: str, groups: list[list[PairScan]], how: str) -> Finding:
     splits = sorted({scan.split for scans in groups for scan in scans})
     what = plural(len(groups), "image stands", "images stand")
     if rule == "near-leak":
@@ -98,16 +98,16 @@ def _leak(facts: Facts, rule: str, groups: list[list[PairScan]], how: str) -> Fi
         f"{_first(facts, groups)}. Scores on what was trained on say nothing about new images",
         facts.names(scan.pair.image for scans in groups for scan in scans),
         "keep each image in one split. This makes a copy where it stays in test, else in val:\n"
-        + copying(facts.dataset.root),
+        + repair_command(facts.dataset.root),
         tuple(facts.names(scan.pair.image for scan in scans) for scans in groups),
     )
 
 
-def _first(facts: Facts, groups: list[list[PairScan]]) -> str:
+def _first(facts: DatasetScan, groups: list[list[PairScan]]) -> str:
     return " = ".join(facts.names([scan.pair.image])[0] for scan in groups[0])
 
 
-def shifted(facts: Facts) -> Iterator[Finding]:
+def misaligned(facts: DatasetScan) -> Iterator[Finding]:
     """Masks whose borders fit their image's edges better elsewhere than where they lie."""
     known = [(scan, scan.shift) for scan in facts.scans if scan.shift is not None]
     distinct = {scan.mask_hash: found for scan, found in known}  # one mask, one vote

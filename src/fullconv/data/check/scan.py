@@ -24,15 +24,15 @@ from fullconv.data.check.image_signature import (
     LONGEST,
     Shift,
     image_steps,
-    look,
     mask_steps,
     shift,
+    signature,
     step_of,
 )
 from fullconv.data.io.images import pixels_to_decode, read_reduced
 from fullconv.data.io.limits import read_content, room
 from fullconv.data.io.mask_values import Value, bands
-from fullconv.data.io.masks import Tally, content_key, mask_pixels, read_tally
+from fullconv.data.io.masks import MaskHistogram, content_key, mask_pixels, read_tally
 from fullconv.data.io.scan_cache import Remembered
 from fullconv.data.layouts.dataset import Dataset
 from fullconv.data.layouts.pairing import Pair
@@ -49,13 +49,13 @@ class ImageScan:
         size: (H, W), upright.
         mean, square: of the values 0-255 of red, green and blue, and of their squares; of large
             JPEG files at a reduced size.
-        look: see `fullconv.data.check.image_signature.look`.
+        look: see `fullconv.data.check.image_signature.signature`.
     """
 
     size: tuple[int, int]
     mean: tuple[float, ...]
     square: tuple[float, ...]
-    look: bytes
+    signature: bytes
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class PairScan:
     image_hash: str
     mask_hash: str
     image: ImageScan | None
-    tally: Tally | None
+    tally: MaskHistogram | None
     shift: Shift | None = None
     errors: tuple[tuple[Path, str], ...] = ()
 
@@ -80,14 +80,14 @@ class PairScan:
 @dataclass(frozen=True)
 class Counted:
     """What is kept of a mask once its values are added up: (H, W), upright; how many values it
-    holds; see `Tally.lossy`."""
+    holds; see `MaskHistogram.lossy`."""
 
     size: tuple[int, int]
     values: int
     lossy: bool
 
 
-class Facts:
+class DatasetScan:
     """All scans of a data set, and the sums that several rules need. What a mask holds is added up
     and let go as the scans come."""
 
@@ -118,7 +118,7 @@ class Facts:
                 kinds = len(scan.tally.counts) + scan.tally.more
                 self.read.append((kept, Counted(scan.tally.size, kinds, scan.tally.lossy)))
 
-    def _add(self, scan: PairScan, mask: Tally) -> None:
+    def _add(self, scan: PairScan, mask: MaskHistogram) -> None:
         counts, labels, path = mask.counts, self.dataset.labels, scan.pair.mask
         self.pixels += sum(counts.values()) + mask.more_pixels
         self.values.update(counts)
@@ -166,7 +166,7 @@ def scan_pair(split: str, pair: Pair, remembered: Remembered) -> PairScan:
     seen = _decoded(pair.image, image_bytes, _image, errors)
     read = _decoded(pair.mask, mask_bytes, _mask, errors)
     image: ImageScan | None = seen[0] if seen else None
-    tally: Tally | None = read[0] if read else None
+    tally: MaskHistogram | None = read[0] if read else None
     moved = None
     if image and tally:
         if image.size == tally.size:
@@ -212,10 +212,10 @@ def _image(file: io.BytesIO, *, name: str) -> tuple[ImageScan, NDArray[np.uint8]
         mean = tuple(float(share @ levels / area) for share in shares)
         square = tuple(float(share @ levels**2 / area) for share in shares)
         grey = Image.fromarray(pixels).convert("L")
-        return ImageScan(size, mean, square, look(grey)), image_steps(grey, size)
+        return ImageScan(size, mean, square, signature(grey)), image_steps(grey, size)
 
 
-def _mask(file: io.BytesIO, *, name: str) -> tuple[Tally, NDArray[Any]]:
+def _mask(file: io.BytesIO, *, name: str) -> tuple[MaskHistogram, NDArray[Any]]:
     """What is in a mask, and its values step by step."""
     with room.of(mask_pixels(file, name=name)):
         tally, values = read_tally(file, name=name)
@@ -232,26 +232,26 @@ def _thin(counter: Counter[Value]) -> bool:
     return True
 
 
-def _plain(image: ImageScan, tally: Tally, moved: Shift | None) -> dict[str, Any]:
+def _plain(image: ImageScan, tally: MaskHistogram, moved: Shift | None) -> dict[str, Any]:
     """As JSON holds it."""
     return {
         "size": image.size,
         "mean": image.mean,
         "square": image.square,
-        "look": base64.b64encode(image.look).decode(),
+        "look": base64.b64encode(image.signature).decode(),
         "mask": tally.to_plain(),
         "shift": asdict(moved) if moved else None,
     }
 
 
-def _known(table: Any) -> tuple[ImageScan, Tally, Shift | None] | None:
+def _known(table: Any) -> tuple[ImageScan, MaskHistogram, Shift | None] | None:
     """Of what `_plain` made; None where it is not of that form."""
     try:
         look_bytes = base64.b64decode(table["look"])
         image = ImageScan(
             tuple(table["size"]), tuple(table["mean"]), tuple(table["square"]), look_bytes
         )
-        tally = Tally.from_plain(table["mask"])
+        tally = MaskHistogram.from_plain(table["mask"])
         moved = Shift(**table["shift"]) if table["shift"] else None
         return (image, tally, moved) if tally else None
     except (TypeError, KeyError, ValueError):

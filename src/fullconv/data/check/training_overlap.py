@@ -18,7 +18,9 @@ from fullconv.data.check.check import CheckReport
 UNKNOWN: dict[str, Any] = {"images": 0, "fingerprint": ""}
 
 
-def trained_on(report: CheckReport, earlier: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+def training_split_fingerprint(
+    report: CheckReport, earlier: Mapping[str, Any] | None
+) -> list[dict[str, Any]]:
     """What a training notes: the images of its training split, after those that the model it
     starts from has seen.
 
@@ -31,11 +33,11 @@ def trained_on(report: CheckReport, earlier: Mapping[str, Any] | None) -> list[d
     return before if before[-1:] == [now] else [*before, now]
 
 
-def told(seen: Sequence[Mapping[str, Any]], report: CheckReport) -> str:
+def describe_training_overlap(seen: Sequence[Mapping[str, Any]], report: CheckReport) -> str:
     """In words: "train+val (468 images)"; "" where nothing is noted.
 
     Args:
-        seen: what `trained_on` made.
+        seen: what `training_split_fingerprint` made.
         report: of the data set whose splits these may be.
     """
     there = [split for split, pairs in report.dataset.splits.items() if pairs]

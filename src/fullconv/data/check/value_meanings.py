@@ -9,7 +9,7 @@ from typing import Any
 
 from fullconv.core.labels import IGNORE, RGB, Labels, format_color
 from fullconv.data.check.finding import percent
-from fullconv.data.check.scan import Facts
+from fullconv.data.check.scan import DatasetScan
 from fullconv.data.io.masks import Value
 from fullconv.data.layouts import class_table as tables
 
@@ -48,13 +48,13 @@ class Meaning:
         }
 
 
-def meanings(facts: Facts) -> tuple[Meaning, ...]:
+def meanings(facts: DatasetScan) -> tuple[Meaning, ...]:
     """The commonest values first; () where every value is the id of its class and no table says
     otherwise."""
     labels, values = facts.dataset.labels, facts.values
     total = max(1, facts.pixels)
     common = values.most_common(_KEPT)
-    if isinstance(labels, tables.Undecided):
+    if isinstance(labels, tables.UndeterminedLabels):
         names = _proposals(facts, labels)
         drawn_in = dict(zip(labels.proposed, Labels(labels.proposed).colors, strict=True))
         colors = {v: v if isinstance(v, tuple) else (v, v, v) for v, _ in common if v in names}
@@ -96,7 +96,7 @@ def meanings_text(found: Sequence[Meaning]) -> str:
     return "\n".join(lines)
 
 
-def _proposals(facts: Facts, labels: tables.Undecided) -> dict[Value, str]:
+def _proposals(facts: DatasetScan, labels: tables.UndeterminedLabels) -> dict[Value, str]:
     """Value -> the class that `check` proposes for it."""
     values = facts.values
     if any(isinstance(value, tuple) for value in values):

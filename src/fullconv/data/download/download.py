@@ -20,7 +20,7 @@ from pathlib import Path
 from fullconv.core.errors import DownloadError, FullconvError
 from fullconv.core.files import cache_dir
 from fullconv.core.text import shell_command
-from fullconv.data.download.fetch import Teller, fetch, unpack
+from fullconv.data.download.fetch import DownloadProgress, fetch, unpack
 from fullconv.data.download.registry import ELSEWHERE, SOURCES
 
 try:
@@ -29,7 +29,7 @@ except ImportError:  # not on Windows, where nobody waits for anybody
     fcntl = None  # type: ignore[assignment]
 
 
-def located(data: str | Path, *, quiet: bool = False) -> Path:
+def resolve_dataset(data: str | Path, *, quiet: bool = False) -> Path:
     """The folder of a data set: the path itself where something is there or the name is unknown,
     else the published data set of that name, downloaded where it has not been yet.
 
@@ -49,15 +49,15 @@ def located(data: str | Path, *, quiet: bool = False) -> Path:
             f"there is no folder {path}, and {name} is not downloaded by name: {ELSEWHERE[name]}.",
             "fullconv check FOLDER",
         )
-    folder = home() / name
+    folder = data_root() / name
     if not folder.is_dir():
         quiet = quiet or os.environ.get("LOCAL_RANK", "0") != "0"  # one process of a run speaks
-        with _in_words(name, folder.parent), Teller(quiet) as teller:
+        with _in_words(name, folder.parent), DownloadProgress(quiet) as teller:
             _bring(name, folder, teller)
     return folder
 
 
-def home() -> Path:
+def data_root() -> Path:
     """Where downloaded data sets lie."""
     told = os.environ.get("FULLCONV_DATA")
     if told:
@@ -74,7 +74,7 @@ def nearest(path: Path) -> list[str]:
 
 def _name(path: Path) -> str | None:
     """The published data set that is meant: by its name, or by the folder that it would have."""
-    if len(path.parts) != 1 and path.parent != home():
+    if len(path.parts) != 1 and path.parent != data_root():
         return None
     name = _plain(path.name)
     return name if name in SOURCES or name in ELSEWHERE else None
@@ -84,7 +84,7 @@ def _plain(name: str) -> str:
     return name.casefold().replace("_", "-")
 
 
-def _bring(name: str, folder: Path, teller: Teller) -> None:
+def _bring(name: str, folder: Path, teller: DownloadProgress) -> None:
     """Downloads and unpacks a data set, unless another process does while this one waits."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _alone(folder.parent, teller):
@@ -107,7 +107,7 @@ def _bring(name: str, folder: Path, teller: Teller) -> None:
 
 
 @contextmanager
-def _alone(folder: Path, teller: Teller) -> Iterator[None]:
+def _alone(folder: Path, teller: DownloadProgress) -> Iterator[None]:
     """One process at a time. The system lets the next one in, however the first one ends."""
     with (folder / ".lock").open("a") as file:
         if fcntl is not None:

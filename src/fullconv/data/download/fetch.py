@@ -41,7 +41,7 @@ _KINDS = {32: "md5", 40: "sha1", 64: "sha256"}  # by the digits of a checksum
 _TRANSIENT = (urllib.error.URLError, ConnectionError, TimeoutError, http.client.HTTPException)
 
 
-class Teller:
+class DownloadProgress:
     """What a download says on stderr: sentences, and on a terminal a line that counts bytes."""
 
     def __init__(self, quiet: bool = False) -> None:
@@ -50,7 +50,7 @@ class Teller:
         self._line = not quiet and moves
         self._shown = 0.0
 
-    def __enter__(self) -> Teller:
+    def __enter__(self) -> DownloadProgress:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -89,7 +89,7 @@ class _AddressError(Exception):
     """An address that does not give the file, in words."""
 
 
-def fetch(archive: Archive, folder: Path, *, again: str, teller: Teller) -> Path:
+def fetch(archive: Archive, folder: Path, *, again: str, teller: DownloadProgress) -> Path:
     """A file of a published data set, downloaded unless it lies in the folder already.
 
     Args:
@@ -129,7 +129,7 @@ def fetch(archive: Archive, folder: Path, *, again: str, teller: Teller) -> Path
     )
 
 
-def _download(address: str, part: Path, teller: Teller) -> None:
+def _download(address: str, part: Path, teller: DownloadProgress) -> None:
     """Fetches a file to its end, with new tries where the connection breaks."""
     failures, came = 0, False
     while True:
@@ -168,7 +168,7 @@ def _words(error: Exception) -> str:
     return getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
 
 
-def _attempt(address: str, part: Path, teller: Teller) -> bool:
+def _attempt(address: str, part: Path, teller: DownloadProgress) -> bool:
     """One connection: whether the file is whole now."""
     tag = part.with_name(f"{part.name}.tag")
     have = _size(part) if tag.is_file() else 0
@@ -229,7 +229,7 @@ def _require_room(part: Path, needed: int) -> None:
         )
 
 
-def _accept(archive: Archive, came: Path, path: Path, again: str, teller: Teller) -> None:
+def _accept(archive: Archive, came: Path, path: Path, again: str, teller: DownloadProgress) -> None:
     """Gives a file its name if its checksum is right. Where none is published, the one of what
     came is written beside it, and holds as long as the file is there."""
     record = path.with_name(f"{path.name}.sha256")

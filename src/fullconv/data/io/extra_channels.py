@@ -18,7 +18,7 @@ from PIL import Image
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.text import plural, shell_command
-from fullconv.data.io.images import IMAGE_SUFFIXES, opened, upright
+from fullconv.data.io.images import IMAGE_SUFFIXES, open_image, upright
 from fullconv.data.io.limits import quiet, refuse_large
 
 SUFFIXES = IMAGE_SUFFIXES | {".npy"}
@@ -26,7 +26,7 @@ Channels: TypeAlias = NDArray[np.uint8] | NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Input:
+class ExtraInput:
     """What goes into a network beside the images.
 
     Args:
@@ -50,7 +50,7 @@ class Input:
         }
 
     @classmethod
-    def from_dict(cls, table: dict[str, Any]) -> Input:
+    def from_dict(cls, table: dict[str, Any]) -> ExtraInput:
         """Of what `to_dict` wrote."""
         return cls(table["name"], table["channels"], tuple(table["mean"]), tuple(table["std"]))
 
@@ -65,7 +65,7 @@ def read_channels(path: str | Path) -> Channels:
     path = Path(path)
     if path.suffix.lower() == ".npy":
         return from_numbers(_load(path), str(path))
-    with opened(path, "input") as image:
+    with open_image(path, "input") as image:
         return from_numbers(_numbers_of(upright(image)), str(path))
 
 
@@ -90,7 +90,7 @@ def from_numbers(array: NDArray[Any], name: str = "an input") -> Channels:
     return np.ascontiguousarray(array.reshape(*shape[:2], -1))
 
 
-def channels_of(given: Any, one: Input, size: tuple[int, int]) -> Channels:
+def read_extra_channels(given: Any, one: ExtraInput, size: tuple[int, int]) -> Channels:
     """(H, W, C) of a further input's file or array, that must belong to an image of a size (H, W).
 
     Raises:

@@ -24,7 +24,7 @@ from PIL import Image
 from fullconv.core.errors import FullconvError, UnwrittenError
 from fullconv.core.labels import Labels, voc_color
 from fullconv.core.text import shell_command
-from fullconv.data.io.images import from_array, opened
+from fullconv.data.io.images import from_array, open_image
 from fullconv.data.io.limits import quiet, refuse_large
 from fullconv.data.io.masks import mask_dtype
 
@@ -34,11 +34,11 @@ _BLOCK = 256  # pixels a side of the blocks of a file that is written
 _LARGE = Image.MAX_IMAGE_PIXELS or float("inf")  # pixels that Pillow opens unasked
 _PLACE_TAGS = (33550, 33922, 34264, 34735)  # scale, tie points, transform, keys of GeoTIFF
 _CACHE = 64  # MB of decoded blocks
-Span = tuple[int, int]  # pixels [start, stop) of one axis
+PixelRange = tuple[int, int]  # pixels [start, stop) of one axis
 
 
 @dataclass(frozen=True)
-class Place:
+class GeoReference:
     """Where an image lies on the earth, and where it has data.
 
     Args:
@@ -93,12 +93,12 @@ def loses_its_place(path: Path) -> bool:
     """Whether a file is a georeferenced TIFF and rasterio, which keeps that, is not there."""
     if path.suffix.lower() not in SUFFIXES or available():
         return False
-    with suppress(FullconvError), opened(path) as image:
+    with suppress(FullconvError), open_image(path) as image:
         return any(tag in getattr(image, "tag_v2", ()) for tag in _PLACE_TAGS)
     return False
 
 
-def software_of(path: Path) -> str:
+def tiff_software_tag(path: Path) -> str:
     """The program that wrote a TIFF, by its own word; "" where there is none, or no rasterio."""
     if not available():
         return ""
@@ -109,7 +109,7 @@ def software_of(path: Path) -> str:
     return ""
 
 
-class Raster:
+class RasterReader:
     """An open TIFF, read in windows, by any threads.
 
     Attributes:
@@ -148,7 +148,7 @@ class Raster:
             for value, color in file.colormap(1).items():
                 self._palette[value] = color[:3]
 
-    def read(self, rows: Span, columns: Span) -> NDArray[np.uint8]:
+    def read(self, rows: PixelRange, columns: PixelRange) -> NDArray[np.uint8]:
         """(h, w, 3) uint8 RGB of a window, as `fullconv.data.io.images.from_array`: of 16 bits the
         upper 8, alpha dropped."""
         shape = (rows[1] - rows[0], columns[1] - columns[0])
@@ -169,7 +169,7 @@ class Raster:
             return self._palette[values[0]]
         return from_array(values.transpose(1, 2, 0))
 
-    def valid(self, rows: Span, columns: Span) -> NDArray[np.bool_] | None:
+    def valid(self, rows: PixelRange, columns: PixelRange) -> NDArray[np.bool_] | None:
         """(h, w) where there is data: neither the nodata value nor masked out nor transparent; None
         where all is data."""
         flags = self._file.mask_flag_enums
@@ -179,7 +179,9 @@ class Raster:
         found: NDArray[np.bool_] = self._values(self._file.read_masks, rows, columns, shape) > 0
         return np.asarray(found.any(axis=0))
 
-    def _values(self, read: Any, rows: Span, columns: Span, shape: tuple[int, int]) -> Any:
+    def _values(
+        self, read: Any, rows: PixelRange, columns: PixelRange, shape: tuple[int, int]
+    ) -> Any:
         import rasterio
         from rasterio.windows import Window
 
@@ -196,7 +198,7 @@ class Raster:
 
 
 @contextmanager
-def opened_raster(path: Path) -> Iterator[Raster]:
+def open_raster(path: Path) -> Iterator[RasterReader]:
     """A TIFF to be read in windows, opened and closed.
 
     Raises:
@@ -218,35 +220,37 @@ def opened_raster(path: Path) -> Iterator[Raster]:
                 f"copy or download {path.name} again",
             ) from error
         with file:
-            yield Raster(file, path)
+            yield RasterReader(file, path)
 
 
-def read_placed(path: Path) -> tuple[NDArray[np.uint8], Place]:
-    """A whole TIFF, as `Raster.read`, and its place.
+def read_georeferenced(path: Path) -> tuple[NDArray[np.uint8], GeoReference]:
+    """A whole TIFF, as `RasterReader.read`, and its place.
 
     Raises:
-        FullconvError: as `opened_raster`; `TooLargeError`: more pixels than Pillow opens.
+        FullconvError: as `open_raster`; `TooLargeError`: more pixels than Pillow opens.
     """
-    with opened_raster(path) as raster:
+    with open_raster(path) as raster:
         refuse_large(raster.size, "image", str(path))
         everything = ((0, raster.size[0]), (0, raster.size[1]))
-        place = Place(raster.profile, raster.gcps, raster.valid(*everything))
+        place = GeoReference(raster.profile, raster.gcps, raster.valid(*everything))
         return raster.read(*everything), place
 
 
-def write_ids(path: Path, ids: NDArray[Any], place: Place, labels: Labels, software: str) -> None:
-    """(H, W) ids as `writing_ids`."""
-    with writing_ids(path, place, labels, software) as file:
+def write_georeferenced_mask(
+    path: Path, ids: NDArray[Any], place: GeoReference, labels: Labels, software: str
+) -> None:
+    """(H, W) ids as `open_mask_writer`."""
+    with open_mask_writer(path, place, labels, software) as file:
         file.write((0, ids.shape[0]), (0, ids.shape[1]), ids)
 
 
-class IdFile:
+class GeoMaskWriter:
     """A GeoTIFF of class ids that is being written."""
 
     def __init__(self, file: Any, nodata: int) -> None:
         self._file, self.nodata = file, nodata
 
-    def write(self, rows: Span, columns: Span, ids: NDArray[Any]) -> None:
+    def write(self, rows: PixelRange, columns: PixelRange, ids: NDArray[Any]) -> None:
         """(h, w) ids of a window."""
         from rasterio.windows import Window
 
@@ -255,9 +259,9 @@ class IdFile:
 
 
 @contextmanager
-def writing_ids(
-    path: Path, raster: Raster | Place, labels: Labels, software: str
-) -> Iterator[IdFile]:
+def open_mask_writer(
+    path: Path, raster: RasterReader | GeoReference, labels: Labels, software: str
+) -> Iterator[GeoMaskWriter]:
     """A new GeoTIFF with the place of another: compressed, tiled, with the class colours, and the
     ignored id as nodata. It is there when all is written, or not at all.
 
@@ -280,7 +284,7 @@ def writing_ids(
             file.update_tags(**{SOFTWARE: software})
             if profile["dtype"] == np.uint8:
                 file.write_colormap(1, _colors(labels))
-            yield IdFile(file, nodata)
+            yield GeoMaskWriter(file, nodata)
         os.replace(part, path)
     except (OSError, rasterio.errors.RasterioError) as error:
         raise UnwrittenError(

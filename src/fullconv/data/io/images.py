@@ -63,14 +63,14 @@ def read_image(path_or_file: Source, *, name: str = "") -> NDArray[np.uint8]:
     Args:
         name: in messages, if not that of the file.
     """
-    with opened(path_or_file, name=name) as image:
+    with open_image(path_or_file, name=name) as image:
         return from_pil(image, name=name or source_name(path_or_file))
 
 
 def image_size(path: Source) -> tuple[int, int]:
     """(H, W) of the upright image. Reads the header only, but for PNG, which is decoded: its
     EXIF data may stand behind the pixels."""
-    with opened(path) as image:
+    with open_image(path) as image:
         return _upright_size(image)
 
 
@@ -80,7 +80,7 @@ def read_reduced(
     """(H, W) like `image_size`, and the image, (h, w, 3) uint8 RGB, upright: as it is, but that
     JPEG is decoded at a half, a quarter or an eighth where its sides stay `shortest` pixels or
     longer. That still reads every byte, and so finds truncated files."""
-    with opened(path_or_file, name=name) as image:
+    with open_image(path_or_file, name=name) as image:
         size = _upright_size(image)
         image.draft(None, (shortest, shortest))
         return size, from_pil(image, name=name or source_name(path_or_file))
@@ -90,7 +90,7 @@ def pixels_to_decode(
     source: Source, shortest: int = 0, *, what: str = "image", name: str = ""
 ) -> int:
     """How many pixels take memory when an image is read, or read reduced; by its header."""
-    with opened(source, what, name=name) as image:
+    with open_image(source, what, name=name) as image:
         whole = image.size[0] * image.size[1]
         if shortest:
             image.draft(None, (shortest, shortest))
@@ -148,7 +148,9 @@ def from_array(array: NDArray[np.generic]) -> NDArray[np.uint8]:
 
 
 @contextmanager
-def opened(source: Source, what: str = "image", *, name: str = "") -> Iterator[ImageFile.ImageFile]:
+def open_image(
+    source: Source, what: str = "image", *, name: str = ""
+) -> Iterator[ImageFile.ImageFile]:
     """An image or mask file, opened and closed; what goes wrong inside is a `FullconvError`."""
     name = name or source_name(source)
     try:
@@ -193,7 +195,7 @@ def upright(image: Image.Image) -> Image.Image:
 def turn_upright(ids: NDArray[Any], image: Source) -> NDArray[Any]:
     """(H, W) values that were drawn on an image as it lies in its file, turned as its EXIF
     orientation turns it."""
-    with opened(image) as file:
+    with open_image(image) as file:
         turn = _UPRIGHT.get(_orientation(file))
     if turn is None:
         return ids

@@ -19,7 +19,7 @@ from types import TracebackType
 from PIL import Image
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.hardware import give_back
+from fullconv.core.hardware import release_memory
 from fullconv.core.text import shell_command
 
 _AT_ONCE = 1 << 26  # pixels that are decoded by all threads together
@@ -46,7 +46,7 @@ def refuse_large(size: tuple[int, int], what: str, name: str, *, share: float = 
 
 
 @contextmanager
-def any_size() -> Iterator[None]:
+def allow_large_images() -> Iterator[None]:
     """Images of any number of pixels are read meanwhile."""
     before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
@@ -117,7 +117,7 @@ class _Room:
             self._change.wait_for(lambda: not self._taken or self._taken + pixels <= self._pixels)
             self._taken += pixels
         if pixels >= _LARGE:
-            give_back()
+            release_memory()
         try:
             yield
         finally:

@@ -70,7 +70,7 @@ def counted(values: Ids, name: str = "the mask") -> tuple[NDArray[Any], NDArray[
     return found, pixels
 
 
-def finder(values: Ids, labels: Labels, *, gray_rgb: bool = False) -> Finder:
+def make_class_lookup(values: Ids, labels: Labels, *, gray_rgb: bool = False) -> Finder:
     """What gives the class id or `ignore_index` of every value in a band of a mask, -1 where it has
     none.
 

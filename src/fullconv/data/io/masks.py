@@ -29,7 +29,7 @@ from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels, format_color, voc_color
 from fullconv.data.io import array_masks as matlab
 from fullconv.data.io.array_masks import read_array
-from fullconv.data.io.images import Source, opened, pixels_to_decode, source_name, upright
+from fullconv.data.io.images import Source, open_image, pixels_to_decode, source_name, upright
 from fullconv.data.io.limits import room
 from fullconv.data.io.mask_values import (
     Ids,
@@ -38,8 +38,8 @@ from fullconv.data.io.mask_values import (
     bands,
     colors_of,
     counted,
-    finder,
     integers_of,
+    make_class_lookup,
     unpack,
 )
 
@@ -51,7 +51,7 @@ _COLORS = 1 << 12  # that a tally keeps; a drawn mask has far fewer, one saved a
 
 
 @dataclass(frozen=True)
-class Tally:
+class MaskHistogram:
     """What stands in one mask file.
 
     Args:
@@ -87,7 +87,7 @@ class Tally:
         }
 
     @classmethod
-    def from_plain(cls, table: Any) -> Tally | None:
+    def from_plain(cls, table: Any) -> MaskHistogram | None:
         """Of what `to_plain` made; None where it is not of that form."""
         try:
             counts = {tuple(v) if isinstance(v, list) else int(v): n for v, n in table["counts"]}
@@ -116,7 +116,7 @@ def read_mask(path: Source, labels: Labels) -> Ids:
     """(H, W) class ids of a mask file: uint8, or uint16 where there are more than 255 classes."""
     values, gray_rgb, _ = _read(path)
     ids = np.empty(values.shape[:2], mask_dtype(labels))
-    find = finder(values, labels, gray_rgb=gray_rgb)
+    find = make_class_lookup(values, labels, gray_rgb=gray_rgb)
     for rows in bands(values):
         found = find(values[rows])
         unknown = found < 0
@@ -135,7 +135,7 @@ def class_lookup(values: Ids, labels: Labels, *, gray_rgb: bool = False) -> NDAr
         values: from `read_values`.
         gray_rgb: they come from an RGB file with equal channels.
     """
-    return finder(values, labels, gray_rgb=gray_rgb)(values)
+    return make_class_lookup(values, labels, gray_rgb=gray_rgb)(values)
 
 
 def write_mask(
@@ -185,19 +185,19 @@ def is_lossy(path: Source) -> bool:
     """Whether the file's real format (not its suffix) changes values when it is written."""
     if source_name(path).lower().endswith(ARRAY_SUFFIXES):
         return False
-    with opened(path, "mask") as image:
+    with open_image(path, "mask") as image:
         return _is_lossy(image)
 
 
-def tally(path_or_file: Source, *, name: str = "") -> Tally:
+def count_values(path_or_file: Source, *, name: str = "") -> MaskHistogram:
     """Count the values of one mask file; all that `check` wants to know, in one decode. Threads
     wait for each other where they would decode much at once."""
     with room.of(mask_pixels(path_or_file, name=name)):
         return read_tally(path_or_file, name=name)[0]
 
 
-def read_tally(path_or_file: Source, *, name: str = "") -> tuple[Tally, Ids]:
-    """What `tally` and `read_values` give, in one decode; without waiting."""
+def read_tally(path_or_file: Source, *, name: str = "") -> tuple[MaskHistogram, Ids]:
+    """What `count_values` and `read_values` give, in one decode; without waiting."""
     values, gray_rgb, lossy = _read(path_or_file, name)
     found, pixels = counted(values, name or source_name(path_or_file))
     total, kinds = int(pixels.sum()), len(found)
@@ -210,7 +210,7 @@ def read_tally(path_or_file: Source, *, name: str = "") -> tuple[Tally, Ids]:
     height, width = values.shape[:2]
     counts = dict(zip(keys, pixels.tolist(), strict=True))
     more, more_pixels = kinds - len(keys), total - int(pixels.sum())
-    return Tally((height, width), counts, gray_rgb, lossy, more, more_pixels), values
+    return MaskHistogram((height, width), counts, gray_rgb, lossy, more, more_pixels), values
 
 
 def content_key(content: bytes, path: Path) -> str:
@@ -234,10 +234,10 @@ def mask_pixels(source: Source, *, name: str = "") -> int:
     return size * (_DENSEST if name.lower().endswith(".mat") else 1)
 
 
-def map_lines(values: Mapping[Any, str]) -> str:
+def map_table(values: Mapping[Any, str]) -> str:
     """A [map] table for dataset.toml.
 
-    >>> print(map_lines({11: "ignore", (128, 64, 128): "road"}))
+    >>> print(map_table({11: "ignore", (128, 64, 128): "road"}))
     [map]
     11 = "ignore"
     "#804080" = "road"
@@ -268,7 +268,7 @@ def _read(source: Source, name: str = "") -> tuple[Ids, bool, bool]:
         return _narrow(matlab.read_labels(source, name), name), False, False
     if name.lower().endswith(".npy"):
         return _narrow(read_array(source, name), name), False, False
-    with opened(source, "mask", name=name) as opened_image:
+    with open_image(source, "mask", name=name) as opened_image:
         lossy = _is_lossy(opened_image)
         step = {"L;2": 85, "L;4": 17}.get(_raw_mode(opened_image), 1)
         image = upright(opened_image)
@@ -325,7 +325,7 @@ def _is_lossy(image: ImageFile.ImageFile) -> bool:
 def _unknown(name: str, values: Ids, gray_rgb: bool, labels: Labels) -> FullconvError:
     found, counts = counted(values, name)
     rows = np.array([unpack(v) for v in found.tolist()], np.uint8) if values.ndim == 3 else found
-    find = finder(values, labels, gray_rgb=gray_rgb)
+    find = make_class_lookup(values, labels, gray_rgb=gray_rgb)
     lost = find(rows.astype(values.dtype)[None])[0] < 0
     found, counts = found[lost], counts[lost]
     order = np.argsort(-counts, kind="stable")[:_LISTED]
@@ -348,7 +348,7 @@ def _unknown(name: str, values: Ids, gray_rgb: bool, labels: Labels) -> Fullconv
         f"mask {name}: {lost_pixels} hold a value without a class: {shown}{more}; the first at row "
         f"{row}, column {column}. Expected {describe(labels)}.",
         "in dataset.toml, with a class name in place of ignore where it is one:\n"
-        + map_lines(dict.fromkeys(keys, "ignore")),
+        + map_table(dict.fromkeys(keys, "ignore")),
     )
 
 

@@ -26,7 +26,7 @@ VIDEO_SUFFIXES = frozenset(
 )
 NO_PYAV = "which is read with PyAV, and that is not installed"
 INSTALL = "pip install av"
-MARK = "comment"  # the metadata that each of the formats keeps
+SOFTWARE_KEY = "comment"  # the metadata that each of the formats keeps
 _LOST = 2.0  # frames that a header may promise too many, without the file being called damaged
 
 
@@ -53,10 +53,12 @@ def pyav() -> Any:
     return importlib.import_module("av")
 
 
-def mark_of(path: Path) -> str:
+def video_software_tag(path: Path) -> str:
     """What a video says of who made it; empty where it says nothing, or cannot be read."""
     with suppress(FullconvError), _reading(path), open_video(path) as container:
-        return str({key.lower(): of for key, of in container.metadata.items()}.get(MARK, ""))
+        return str(
+            {key.lower(): of for key, of in container.metadata.items()}.get(SOFTWARE_KEY, "")
+        )
     return ""  # reading it as a video will say what is wrong with it
 
 
@@ -68,7 +70,8 @@ def _reading(source: Path) -> Iterator[None]:
         raise
     except (pyav().FFmpegError, OSError) as error:
         raise FullconvError(
-            f"{source} cannot be read as a video: {in_words(error)}.", "copy or download it again"
+            f"{source} cannot be read as a video: {library_message(error)}.",
+            "copy or download it again",
         ) from error
 
 
@@ -82,7 +85,7 @@ class Frame:
     duration: int
 
 
-class Film:
+class VideoReader:
     """A video that is read once, from its beginning.
 
     Attributes:
@@ -110,7 +113,7 @@ class Film:
 
     @classmethod
     @contextmanager
-    def opened(cls, source: Path) -> Iterator[Film]:
+    def opened(cls, source: Path) -> Iterator[VideoReader]:
         """A file, of which the first frame could be read.
 
         Raises:
@@ -168,7 +171,7 @@ class Film:
         try:
             yield from self.container.demux(self.video, *self.sounds)
         except (pyav().FFmpegError, OSError) as error:
-            self.damaged = self.damaged or in_words(error)
+            self.damaged = self.damaged or library_message(error)
             yield None
 
     def _decoded(self, packet: Any) -> list[Any]:
@@ -177,7 +180,7 @@ class Film:
                 self.damaged = self.damaged or "a part of it is broken"
             return list(self.video.decode(packet))
         except (pyav().FFmpegError, OSError) as error:
-            self.damaged = self.damaged or in_words(error)
+            self.damaged = self.damaged or library_message(error)
             return []
 
     def _frame(self, frame: Any) -> Frame:
@@ -208,6 +211,6 @@ def upright(frame: Any, pixels: NDArray[Any]) -> NDArray[Any]:
     return np.rot90(pixels, round(frame.rotation / 90) % 4)
 
 
-def in_words(error: Exception) -> str:
+def library_message(error: Exception) -> str:
     """An error as the library says it, without its numbers."""
     return str(getattr(error, "strerror", None) or error).rstrip(".")

@@ -58,7 +58,7 @@ CAMVID = Labels(
 
 
 @dataclass(frozen=True)
-class Undecided(Labels):
+class UndeterminedLabels(Labels):
     """Where the masks do not say which classes there are. Not even 255 has a meaning here, so that
     nothing can be trained before `check` was read.
 
@@ -69,7 +69,7 @@ class Undecided(Labels):
     proposed: tuple[str, ...] = ("background", "object")
 
 
-UNDECIDED = Undecided(("class 0",), ignore_index=254)
+UNDECIDED = UndeterminedLabels(("class 0",), ignore_index=254)
 
 _EXPECTED: dict[str, tuple[str, type, str]] = {  # in words, the type, an example to paste
     "classes": ("a list of names", list, 'classes = ["background", "road"]'),
@@ -132,7 +132,7 @@ def read_labels(
             notes.append(f"class names: the {len(known)} that the layout is known for")
         if base is None:
             base = _from_yaml(root, notes)
-        named = base is not None and not isinstance(base, Undecided)
+        named = base is not None and not isinstance(base, UndeterminedLabels)
         if base is None:
             base = _infer(held(), notes)
     else:
@@ -360,13 +360,13 @@ def _nearest(word: str, words: Iterable[str]) -> str:
     return (difflib.get_close_matches(word, words, 1, 0) or words)[0]
 
 
-def _tally(path: Path, known: Remembered) -> masks.Tally | None:
+def _tally(path: Path, known: Remembered) -> masks.MaskHistogram | None:
     try:
         content = path.read_bytes()
         key = f"mask {_VERSION} {masks.content_key(content, path)}"
-        found = masks.Tally.from_plain(known.get(key))
+        found = masks.MaskHistogram.from_plain(known.get(key))
         if found is None:
-            found = masks.tally(io.BytesIO(content), name=str(path))
+            found = masks.count_values(io.BytesIO(content), name=str(path))
             known.put(key, found.to_plain())
         return found
     except (FullconvError, OSError):

@@ -24,19 +24,19 @@ from typing import TypeAlias
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
 from fullconv.core.text import plural
-from fullconv.data.download.download import located
-from fullconv.data.io.extra_channels import Input
+from fullconv.data.download.download import resolve_dataset
+from fullconv.data.io.extra_channels import ExtraInput
 from fullconv.data.layouts import class_table as tables
 from fullconv.data.layouts import published
 from fullconv.data.layouts.generic import _camvid, _folders_layout, _voc
 from fullconv.data.layouts.pairing import (
-    Found,
+    LayoutMatch,
     Pair,
     folders_in,
 )
 from fullconv.data.layouts.unrecognized import no_folder, no_pairs, not_laid_out, several, unknown
 
-_Reader: TypeAlias = Callable[[Path], Found | None]
+_Reader: TypeAlias = Callable[[Path], LayoutMatch | None]
 VAL_SHARE = 0.2  # of the images, where a validation split has to be made
 
 
@@ -67,7 +67,7 @@ class Dataset:
     unpaired_masks: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
     heads: tuple[tuple[str, Labels], ...] = ()
-    inputs: tuple[Input, ...] = ()
+    inputs: tuple[ExtraInput, ...] = ()
 
     @property
     def tables(self) -> tuple[Labels, ...]:
@@ -103,10 +103,10 @@ class Dataset:
         )
 
 
-def read(root: str | Path, *, layout: str | None = None) -> Dataset:
+def load_dataset(root: str | Path, *, layout: str | None = None) -> Dataset:
     """Recognise and read the data set in a folder (or that a dataset.toml lies in), or the
     published one of that name, which is downloaded where it is not there yet."""
-    root = located(root)
+    root = resolve_dataset(root)
     if root.name == tables.SETTINGS_NAME and root.is_file():
         root = root.parent
     if not root.is_dir():
@@ -153,7 +153,7 @@ def holds_masks(root: Path) -> bool:
     return any(reader(root) is not None for reader in _LAYOUTS.values())
 
 
-def _recognise(root: Path, layout: str | None, told_in: str) -> tuple[Path, str, Found]:
+def _recognise(root: Path, layout: str | None, told_in: str) -> tuple[Path, str, LayoutMatch]:
     """The layout of the folder, else of the one sub-folder, up to two levels down, that has one."""
     readers = {layout: _LAYOUTS[layout]} if layout else _LAYOUTS
     level = [root]
@@ -169,7 +169,7 @@ def _recognise(root: Path, layout: str | None, told_in: str) -> tuple[Path, str,
     raise unknown(root, lambda folder: (_first(folder, _LAYOUTS) or ("", None))[1])
 
 
-def _first(folder: Path, readers: Mapping[str, _Reader]) -> tuple[str, Found] | None:
+def _first(folder: Path, readers: Mapping[str, _Reader]) -> tuple[str, LayoutMatch] | None:
     """The first layout that fits a folder, and what was found."""
     hits = ((name, reader(folder)) for name, reader in readers.items())
     return next(((name, found) for name, found in hits if found is not None), None)
@@ -184,7 +184,7 @@ _LAYOUTS: dict[str, _Reader] = {
 LAYOUTS = tuple(_LAYOUTS)
 
 
-def _make_val(found: Found) -> None:
+def _make_val(found: LayoutMatch) -> None:
     """Take a validation split out of train by a hash of the names, where there is none."""
     train = found.splits.get("train", [])
     if "val" in found.splits or len(train) < 2:

@@ -25,7 +25,7 @@ from fullconv.core.errors import FullconvError
 from fullconv.core.text import plural, shell_command, truncated_list
 from fullconv.data.io import array_masks as matlab
 from fullconv.data.io import extra_channels as channels
-from fullconv.data.io.extra_channels import Input, channels_of, read_channels
+from fullconv.data.io.extra_channels import ExtraInput, read_channels, read_extra_channels
 from fullconv.data.io.images import IMAGE_SUFFIXES, image_size
 from fullconv.data.io.masks import ARRAY_SUFFIXES
 from fullconv.data.layouts import class_catalogue as catalogue
@@ -37,12 +37,12 @@ _MASKS = IMAGE_SUFFIXES | frozenset(ARRAY_SUFFIXES)
 _Found = dict[tuple[str, str], Path]  # split and name of a pair -> its file
 
 
-def names_of(folders: str) -> list[str]:
+def folder_names(folders: str) -> list[str]:
     """The folders that are named with commas between: "depth,infrared"."""
     return [name.strip() for name in folders.split(",") if name.strip()]
 
 
-def bare(dataset: Dataset) -> Dataset:
+def without_extras(dataset: Dataset) -> Dataset:
     """Without further heads and inputs."""
     splits = {
         split: tuple(Pair(pair.name, pair.image, pair.mask) for pair in pairs)
@@ -51,7 +51,7 @@ def bare(dataset: Dataset) -> Dataset:
     return replace(dataset, splits=splits, heads=(), inputs=())
 
 
-def head_of(dataset: Dataset, folder: str) -> Dataset:
+def head_dataset(dataset: Dataset, folder: str) -> Dataset:
     """The same images with the masks of another folder, and the class table that lies in it."""
     place = _place(dataset, folder, "masks of another head")
     found = _beside(dataset, place, _MASKS)
@@ -69,7 +69,7 @@ def head_of(dataset: Dataset, folder: str) -> Dataset:
     return Dataset(place, "folders", reason, splits, labels, named, notes=tuple(notes))
 
 
-def with_inputs(dataset: Dataset, folders: Sequence[str]) -> Dataset:
+def with_extra_inputs(dataset: Dataset, folders: Sequence[str]) -> Dataset:
     """A data set whose pairs have files of further inputs, whose channels are counted by the first.
 
     Args:
@@ -90,12 +90,12 @@ def with_inputs(dataset: Dataset, folders: Sequence[str]) -> Dataset:
             for split, pairs in dataset.splits.items()
         }
         count = read_channels(next(iter(found.values()))).shape[2]
-        one = Input(name, count)
+        one = ExtraInput(name, count)
         dataset = replace(dataset, splits=splits, inputs=(*dataset.inputs, one))
     return dataset
 
 
-def measured(dataset: Dataset) -> Dataset:
+def with_channel_statistics(dataset: Dataset) -> Dataset:
     """Every file of the further inputs looked at, and their mean and spread over the training
     split known.
 
@@ -123,7 +123,7 @@ def measured(dataset: Dataset) -> Dataset:
     return replace(dataset, inputs=tuple(known))
 
 
-def files_of(images: Iterable[Path], folder: Path, name: str) -> list[Path]:
+def extra_files(images: Iterable[Path], folder: Path, name: str) -> list[Path]:
     """The file of each image in the folder of a further input.
 
     Raises:
@@ -138,12 +138,12 @@ def files_of(images: Iterable[Path], folder: Path, name: str) -> list[Path]:
     return list(_matched(rows, folder, channels.SUFFIXES).values())
 
 
-def _sums(pair: Pair, inputs: Sequence[Input]) -> list[tuple[int, np.ndarray, np.ndarray]]:
+def _sums(pair: Pair, inputs: Sequence[ExtraInput]) -> list[tuple[int, np.ndarray, np.ndarray]]:
     """Pixels, sum and sum of squares of every input of a pair."""
     size = image_size(pair.image)
     rows = []
     for path, one in zip(pair.inputs, inputs, strict=True):
-        found = channels_of(path, one, size)
+        found = read_extra_channels(path, one, size)
         flat = found.reshape(-1, one.channels).astype(np.float64)
         rows.append((len(flat), flat.sum(0), (flat**2).sum(0)))
     return rows

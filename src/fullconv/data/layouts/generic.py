@@ -10,7 +10,7 @@ from fullconv.data.layouts.pairing import (
     IMAGE_FOLDERS,
     MASK_FOLDERS,
     SPLITS,
-    Found,
+    LayoutMatch,
     add_lists,
     add_rows,
     find_folder,
@@ -27,7 +27,7 @@ _VOC_LISTS = ("trainval", "trainaug", "default")
 _ANNOTATED = ("annot", "_annot", "_labels", "_label", "_masks", "_mask", "_gt", "_annotations")
 
 
-def _voc(root: Path) -> Found | None:
+def _voc(root: Path) -> LayoutMatch | None:
     images = find_folder(root, ("JPEGImages",))
     names = ("SegmentationClass", "SegmentationClassPNG", "SegmentationClassAug")
     masks = find_folder(root, names, masks=True)
@@ -41,7 +41,7 @@ def _voc(root: Path) -> Found | None:
         lists["train"], masks = augmented, wide
     elif not lists and (everything or more):
         lists["train"] = everything or more  # type: ignore[assignment]
-    found = Found(f"{images.name} and {masks.name}", known=tables.VOC)
+    found = LayoutMatch(f"{images.name} and {masks.name}", known=tables.VOC)
     if not lists:
         found.add("train", images_in(images), masks_in(masks))
         return found
@@ -51,14 +51,14 @@ def _voc(root: Path) -> Found | None:
     return found
 
 
-def _camvid(root: Path) -> Found | None:
+def _camvid(root: Path) -> LayoutMatch | None:
     rows = {split: listed_pairs(path) for split, path in split_lists(root).items()}
     if rows and all(rows.values()):
-        found = Found("lists with an image and a mask on a line: " + ", ".join(rows))
+        found = LayoutMatch("lists with an image and a mask on a line: " + ", ".join(rows))
         for split, path in split_lists(root).items():
             add_rows(found, split, path, rows[split])
     else:
-        found = Found("")
+        found = LayoutMatch("")
         for split, images, masks in _annotated_folders(root):
             found.add(split, images_in(images), masks_in(masks))
             found.reason += f"{', ' if found.reason else ''}{images.name} and {masks.name}"
@@ -70,7 +70,7 @@ def _camvid(root: Path) -> Found | None:
     return found
 
 
-def _folders_layout(root: Path) -> Found | None:
+def _folders_layout(root: Path) -> LayoutMatch | None:
     settings = tables.read_settings(root)
     images, masks = _named(root, settings, "images"), _named(root, settings, "masks")
     images = images or find_folder(root, IMAGE_FOLDERS)
@@ -78,7 +78,7 @@ def _folders_layout(root: Path) -> Found | None:
     masks = masks or find_folder(root, others, masks=True)
     if images is None and masks is not None and pair_up(images_in(root), masks_in(masks))[0]:
         images = root  # photos, and a folder of their masks among them
-    found = Found("")
+    found = LayoutMatch("")
     if images is None or masks is None:
         for folder in folders_in(root):
             inner, truth = (

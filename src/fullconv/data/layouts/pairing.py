@@ -47,7 +47,7 @@ class Pair:
 
 
 @dataclass
-class Found:
+class LayoutMatch:
     """What the reader of a layout found in a folder; `reason` says by what, in words."""
 
     reason: str
@@ -173,7 +173,9 @@ def find_folder(root: Path, names: tuple[str, ...], *, masks: bool = False) -> P
     return None
 
 
-def add_lists(found: Found, lists: dict[str, Path], images: list[Path], masks: list[Path]) -> None:
+def add_lists(
+    found: LayoutMatch, lists: dict[str, Path], images: list[Path], masks: list[Path]
+) -> None:
     """Splits from lists of stems (or file names); what is on no list is not looked at."""
     known = {file.stem for file in (*images, *masks)}
     known |= {mask.stem.removesuffix(end) for mask in masks for end in MASK_ENDINGS}
@@ -196,7 +198,7 @@ def add_lists(found: Found, lists: dict[str, Path], images: list[Path], masks: l
         found.notes.append(f"left out: {plural(rest, 'image')} on no list")
 
 
-def add_rows(found: Found, split: str, path: Path, rows: list[tuple[str, str]]) -> None:
+def add_rows(found: LayoutMatch, split: str, path: Path, rows: list[tuple[str, str]]) -> None:
     """A split from lines "image mask"."""
     pairs: dict[str, Pair] = {}
     for number, row in enumerate(rows, 1):

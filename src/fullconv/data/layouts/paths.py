@@ -14,7 +14,7 @@ from fullconv.core.text import shell_command
 from fullconv.data.layouts.class_table import SETTINGS_NAME
 
 
-def fresh(root: Path, ending: str) -> Path:
+def unused_path(root: Path, ending: str) -> Path:
     """A folder that does not exist, named as a data set and an ending: beside the data set, by the
     same way that this is named, else in the current folder (or the user's own, where that one lies
     inside the data set)."""
@@ -27,12 +27,12 @@ def fresh(root: Path, ending: str) -> Path:
     return next(path for path in chain([first], more) if not path.exists())
 
 
-def copying(root: Path) -> str:
+def repair_command(root: Path) -> str:
     """The command that writes a repaired copy of a data set."""
-    return shell_command("fullconv", "check", root, "--fix", fresh(root, "_fixed"))
+    return shell_command("fullconv", "check", root, "--fix", unused_path(root, "_fixed"))
 
 
-def table_line(root: Path, *, whole: bool = False) -> str:
+def where_to_paste(root: Path, *, whole: bool = False) -> str:
     """What to do with lines for a dataset.toml, in words that name the file. `whole`: they are all
     of it, and nothing that stands there is kept."""
     path = root / SETTINGS_NAME
@@ -40,7 +40,7 @@ def table_line(root: Path, *, whole: bool = False) -> str:
     rest = ", in place of what it holds" if there else ""
     if _is_writable(path if there else root):
         return f"add to {path}" if there and not whole else f"write {path}{rest}"
-    copy = fresh(root, "_copy")
+    copy = unused_path(root, "_copy")
     how = f"{shell_command('cp', '-r', root, copy)} && {shell_command('chmod', '-R', 'u+w', copy)}"
     path = copy / SETTINGS_NAME
     if there and not whole:

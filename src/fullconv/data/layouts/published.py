@@ -20,7 +20,7 @@ from fullconv.data.layouts import class_catalogue as catalogue
 from fullconv.data.layouts import class_table as tables
 from fullconv.data.layouts.pairing import (
     SPLITS,
-    Found,
+    LayoutMatch,
     Pair,
     add_lists,
     folders_in,
@@ -36,12 +36,12 @@ _COCO_MASKS = ("annotations", "stuffthingmaps", "stuffthingmaps_trainval2017", "
 _STUFF = 182  # classes of COCO-Stuff, by id - 1; 11 of them occur nowhere
 
 
-def _cityscapes(root: Path) -> Found | None:
+def _cityscapes(root: Path) -> LayoutMatch | None:
     images = root / "leftImg8bit"
     truths = [root / name for name in ("gtFine", "gtCoarse") if (root / name).is_dir()]
     if not images.is_dir() or not truths:
         return None
-    found = Found(f"leftImg8bit and {truths[0].name}")
+    found = LayoutMatch(f"leftImg8bit and {truths[0].name}")
     ends: set[bool] = set()
     for split in folders_in(images):
         if split.name not in SPLITS:
@@ -71,7 +71,7 @@ def _city_mask(folder: Path, stem: str) -> tuple[Path, bool] | None:
     return None
 
 
-def _ade20k(root: Path) -> Found | None:
+def _ade20k(root: Path) -> LayoutMatch | None:
     images, masks = root / "images", root / "annotations"
     listed = [root / name for name in ("objectInfo150.csv", "objectInfo150.txt")]
     table = next((path for path in listed if path.is_file()), None)
@@ -79,7 +79,7 @@ def _ade20k(root: Path) -> Found | None:
     if not (images.is_dir() and masks.is_dir() and (table or len(splits) == 2)):
         return None
     by = table.name if table else "images and annotations in training and validation"
-    found = Found(by, known=catalogue.ade20k(table))
+    found = LayoutMatch(by, known=catalogue.ade20k(table))
     for split in splits:
         if (images / split).is_dir():
             found.add(SPLITS[split], images_in(images / split), masks_in(masks / split))
@@ -88,12 +88,12 @@ def _ade20k(root: Path) -> Found | None:
     return found if any(found.splits.values()) else None
 
 
-def _coco_stuff(root: Path) -> Found | None:
+def _coco_stuff(root: Path) -> LayoutMatch | None:
     images = root / "images" if (root / "images").is_dir() else root
     masks = next((root / name for name in _COCO_MASKS if (root / name).is_dir()), None)
     if masks is None:
         return None
-    found = Found(f"{masks.name} with a folder per COCO split")
+    found = LayoutMatch(f"{masks.name} with a folder per COCO split")
     for name, split in _COCO.items():
         if (images / name).is_dir() and (masks / name).is_dir() and masks_in(masks / name):
             found.add(split, images_in(images / name), masks_in(masks / name))
@@ -108,29 +108,29 @@ def _coco_stuff(root: Path) -> Found | None:
     return found
 
 
-def _sbd(root: Path) -> Found | None:
+def _sbd(root: Path) -> LayoutMatch | None:
     images, masks = root / "img", root / "cls"
     if not (images.is_dir() and masks.is_dir() and any(masks.glob("*.mat"))):
         return None
-    found = Found("img and cls with MATLAB files", known=tables.VOC)
+    found = LayoutMatch("img and cls with MATLAB files", known=tables.VOC)
     _with_lists(found, split_lists(root), images_in(images), masks_in(masks))
     return found
 
 
-def _pascal_context(root: Path) -> Found | None:
+def _pascal_context(root: Path) -> LayoutMatch | None:
     labels, images = root / "labels.txt", root / "JPEGImages"
     masks = next((f for f in folders_in(root) if any(f.glob("*.mat"))), None)
     if not (labels.is_file() and images.is_dir() and masks):
         return None
     chosen = root / "59_labels.txt"
     table = catalogue.pascal_context(labels, chosen if chosen.is_file() else None)
-    found = Found(f"JPEGImages, {masks.name} with MATLAB files and labels.txt", known=table)
+    found = LayoutMatch(f"JPEGImages, {masks.name} with MATLAB files and labels.txt", known=table)
     lists = split_lists(root) or split_lists(root / "ImageSets" / "Main")
     _with_lists(found, lists, images_in(images), masks_in(masks))
     return found
 
 
-def _sift_flow(root: Path) -> Found | None:
+def _sift_flow(root: Path) -> LayoutMatch | None:
     images, masks = root / "Images", root / "SemanticLabels"
     if not (images.is_dir() and masks.is_dir()):
         return None
@@ -139,26 +139,26 @@ def _sift_flow(root: Path) -> Found | None:
     if not truths or truths[0].suffix != ".mat":
         return None
     names = matlab.read_names(truths[0])
-    found = Found("Images and SemanticLabels with MATLAB files")
+    found = LayoutMatch("Images and SemanticLabels with MATLAB files")
     found.known = catalogue.from_one(names) if names else None
     _with_lists(found, split_lists(root, extra=("trainval",)), photos, truths)
     return found
 
 
-def _nyud(root: Path) -> Found | None:
+def _nyud(root: Path) -> LayoutMatch | None:
     places = (root / "images", root / "data" / "images")
     images = next((folder for folder in places if folder.is_dir()), None)
     masks = root / "segmentation"
     if images is None or not masks.is_dir() or not any(masks.glob("*.mat")):
         return None
-    found = Found("images and segmentation with MATLAB files")
+    found = LayoutMatch("images and segmentation with MATLAB files")
     found.known = catalogue.from_one([f"class {k}" for k in range(1, 41)])
     _with_lists(found, split_lists(root), images_in(images), masks_in(masks), prefix="img_")
     return found
 
 
 def _with_lists(
-    found: Found,
+    found: LayoutMatch,
     lists: dict[str, Path],
     images: Iterable[Path],
     masks: Iterable[Path],
@@ -184,7 +184,7 @@ def _with_lists(
         )
 
 
-LAYOUTS: dict[str, Callable[[Path], Found | None]] = {
+LAYOUTS: dict[str, Callable[[Path], LayoutMatch | None]] = {
     "cityscapes": _cityscapes,
     "ade20k": _ade20k,
     "coco-stuff": _coco_stuff,

@@ -24,12 +24,12 @@ from fullconv.data.layouts.pairing import (
     MASK_ENDINGS,
     MASK_FOLDERS,
     SPLITS,
-    Found,
+    LayoutMatch,
     folders_in,
     images_in,
     pair_up,
 )
-from fullconv.data.layouts.paths import fresh, table_line
+from fullconv.data.layouts.paths import unused_path, where_to_paste
 
 _EXAMPLE = """\
 DATA/images/train/a.jpg   DATA/masks/train/a.png
@@ -73,7 +73,7 @@ def several(root: Path, folders: list[Path]) -> FullconvError:
     )
 
 
-def no_pairs(root: Path, name: str, found: Found) -> FullconvError:
+def no_pairs(root: Path, name: str, found: LayoutMatch) -> FullconvError:
     """Of a folder that lies as a layout does, where no names agree."""
     examples = " and ".join(path.name for path in (found.images[:1] + found.masks[:1]))
     images, masks = plural(len(found.images), "image"), plural(len(found.masks), "mask")
@@ -92,14 +92,14 @@ def not_laid_out(root: Path, layout: str, told_in: str) -> FullconvError:
     again = shell_command("fullconv", "check", root)
     return FullconvError(
         f"{told_in}{root} is no data set of the layout {layout!r}. Looked for {_LOOKED[layout]} "
-        f"(folders without an image do not count). Found {_content(root)}.",
+        f"(folders without an image do not count). LayoutMatch {_content(root)}.",
         'layout = "folders"   # there; without this line it is recognised'
         if told_in
         else f"{again}   # without --layout: it is recognised, or what is missing is said",
     )
 
 
-def unknown(root: Path, recognised: Callable[[Path], Found | None]) -> FullconvError:
+def unknown(root: Path, recognised: Callable[[Path], LayoutMatch | None]) -> FullconvError:
     """Of any other folder; `recognised` tries all layouts on one."""
     return _to_convert(root) or _part(root, recognised) or _without_masks(root)
 
@@ -118,11 +118,11 @@ def _to_convert(root: Path) -> FullconvError | None:
         where = f"{lists[0].relative_to(root)} has outlines as Ultralytics writes them"
     return FullconvError(
         f"{root} holds annotations, not masks: {where}. They become id masks in a new folder.",
-        shell_command("fullconv", "convert", root, fresh(root, "_masks")),
+        shell_command("fullconv", "convert", root, unused_path(root, "_masks")),
     )
 
 
-def _part(root: Path, recognised: Callable[[Path], Found | None]) -> FullconvError | None:
+def _part(root: Path, recognised: Callable[[Path], LayoutMatch | None]) -> FullconvError | None:
     """A folder inside a data set: its images/ alone."""
     inside = root.resolve()
     for above in inside.parents[:_ABOVE]:
@@ -160,7 +160,7 @@ def _without_masks(root: Path) -> FullconvError:
         return FullconvError(
             f"{held} folder called {', '.join(MASK_FOLDERS[:3])} or the like. {masks} may be the "
             f"masks of {images}: {plural(agree, 'name agrees', 'names agree')}.",
-            f"{table_line(root)}:\nimages = {json.dumps(images)}\nmasks = {json.dumps(masks)}",
+            f"{where_to_paste(root)}:\nimages = {json.dumps(images)}\nmasks = {json.dumps(masks)}",
         )
     for folder, files in folders.items():
         stems = {path.stem for path in files}

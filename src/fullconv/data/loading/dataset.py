@@ -22,20 +22,20 @@ from fullconv.data.io.extra_channels import read_channels, require_size
 from fullconv.data.io.images import read_image
 from fullconv.data.io.masks import read_mask
 from fullconv.data.layouts.pairing import Pair
-from fullconv.data.loading.decoded_cache import Cache
-from fullconv.data.loading.transforms import Augmentation, to_tensors, with_channels
+from fullconv.data.loading.decoded_cache import DecodedCache
+from fullconv.data.loading.transforms import TrainTransform, to_tensors, with_channels
 
 Key = tuple[int, int]  # which pair, and the seed of its chance; -1: a pair with nothing labelled
 IDLE: Key = (-1, 0)
 
 
-class Samples(Dataset[tuple[Tensor, Tensor]]):
+class SegmentationDataset(Dataset[tuple[Tensor, Tensor]]):
     """Pairs as (3, h, w) uint8 RGB and (h, w) class ids. Where pairs have further inputs or masks,
     as (3 + E, h, w) float32, the E channels behind red, green and blue in the files' own numbers,
     and as (heads, h, w).
 
     Args:
-        pairs: from `fullconv.data.layouts.dataset.read`.
+        pairs: from `fullconv.data.layouts.dataset.load_dataset`.
         labels: what the masks' values mean.
         further: the class tables of the further masks. What each ignores is `ignore_index` of the
             augmentation then.
@@ -47,15 +47,15 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
         self,
         pairs: Sequence[Pair],
         labels: Labels,
-        augmentation: Augmentation | None = None,
+        augmentation: TrainTransform | None = None,
         *,
         further: Sequence[Labels] = (),
-        cache: Cache | None = None,
+        cache: DecodedCache | None = None,
         first: int = 0,
     ) -> None:
         self.pairs = pairs
         self.tables = (labels, *further)
-        self.ignore_index = common_ignore(self.tables)
+        self.ignore_index = shared_ignore_index(self.tables)
         self.augmentation = augmentation
         self.cache = cache
         self.first = first
@@ -116,7 +116,7 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
         return decoded
 
 
-def common_ignore(tables: Sequence[Labels]) -> int:
+def shared_ignore_index(tables: Sequence[Labels]) -> int:
     """One id for what is ignored by each of several heads; a single one's own."""
     if len(tables) == 1:
         return tables[0].ignore_index
@@ -130,7 +130,7 @@ def _ignoring(mask: np.ndarray, own: int, common: int) -> np.ndarray:
     return np.where(mask == own, wide.dtype.type(common), wide)
 
 
-class ShuffledBatches(Sampler[list[Key]]):
+class ResumableBatchSampler(Sampler[list[Key]]):
     """Batches of one process: all images in a new order each epoch. The images that would make
     up a last, smaller batch are left out (the order is new each time) unless there is only one.
 
@@ -170,7 +170,7 @@ class ShuffledBatches(Sampler[list[Key]]):
             yield keys[number * step : (number + 1) * step][self.rank :: self.world]
 
 
-class OrderedImages(Sampler[list[Key]]):
+class EvaluationSampler(Sampler[list[Key]]):
     """One image at a time, for evaluation; every process gets equally many."""
 
     def __init__(self, count: int, *, rank: int = 0, world: int = 1) -> None:

@@ -20,7 +20,7 @@ _HEAD = 4
 _KINDS = (np.dtype(np.uint8), np.dtype(np.int32), np.dtype(np.float32))
 
 
-class Cache:
+class DecodedCache:
     """Keeps by number the arrays of a pair: its image, its masks, further channels. They come
     back as uint8 or float32 where they are that, else as int32.
 
@@ -50,7 +50,7 @@ class Cache:
         self._lock = multiprocessing.get_context("fork").Lock() if _can_fork() else _NoLock()
 
     def __reduce__(self) -> Any:
-        return Cache, (0, 0)
+        return DecodedCache, (0, 0)
 
     def get(self, number: int) -> list[np.ndarray] | None:
         """The arrays, as views that must not be written to; None if they are not there."""

@@ -32,7 +32,7 @@ def to_tensors(image: np.ndarray, mask: np.ndarray) -> Pair:
 
 
 @dataclass(frozen=True)
-class Augmentation:
+class TrainTransform:
     """Random transforms of an image and its mask, from torch's random state.
 
     Args:

@@ -23,19 +23,19 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fullconv.core.i18n import accepted_language, translate
 from fullconv.core.packages import __version__
 from fullconv.deploy.serve.metrics import Metrics
-from fullconv.deploy.serve.responses import Asked, Output, include_of
+from fullconv.deploy.serve.responses import Output, PredictRequest, include_of
 from fullconv.deploy.serve.schemas import (
     BODY,
     IMAGE,
     PAGE,
     TEXT,
-    About,
-    Found,
     Health,
+    ModelInfo,
+    PredictResponse,
     problems,
 )
-from fullconv.deploy.serve.service import LeftError, Service
-from fullconv.deploy.serve.uploads import Limits, RefusedError, require_key
+from fullconv.deploy.serve.service import ClientDisconnectedError, Service
+from fullconv.deploy.serve.uploads import Limits, RequestError, require_key
 from fullconv.inference.segmenter import Segmenter
 
 _AGAIN = 2  # seconds after which a request may be sent again
@@ -108,7 +108,7 @@ def _add_predict(app: FastAPI, service: Service, guarded: dict[str, Any]) -> Non
     @app.post(
         "/predict",
         dependencies=guarded["dependencies"],
-        response_model=Found,
+        response_model=PredictResponse,
         responses={**IMAGE, **problems(*guarded["statuses"], 408, 413, 415, 422, 503)},
         openapi_extra=BODY,
         summary="Label every pixel of an image.",
@@ -123,12 +123,12 @@ def _add_predict(app: FastAPI, service: Service, guarded: dict[str, Any]) -> Non
             while (await request.receive())["type"] != "http.disconnect":
                 continue
 
-        asked = Asked(output, include_of(include), service.number_of(head))
+        asked = PredictRequest(output, include_of(include), service.number_of(head))
         found = await service.answer(request.headers, request.stream(), gone, asked)
         return Response(found.content, media_type=found.kind)
 
 
-def _add_facts(app: FastAPI, service: Service, told: About, guarded: dict[str, Any]) -> None:
+def _add_facts(app: FastAPI, service: Service, told: ModelInfo, guarded: dict[str, Any]) -> None:
     page = (files("fullconv") / "deploy" / "page" / "index.html").read_text(encoding="utf-8")
 
     @app.get(
@@ -137,7 +137,7 @@ def _add_facts(app: FastAPI, service: Service, told: About, guarded: dict[str, A
         responses=problems(*guarded["statuses"]),
         summary="What the model is, and what a request may take.",
     )
-    async def model() -> About:
+    async def model() -> ModelInfo:
         return told
 
     @app.get("/health", summary="Whether the server works.")
@@ -159,14 +159,14 @@ def _add_facts(app: FastAPI, service: Service, told: About, guarded: dict[str, A
         return HTMLResponse(page)
 
 
-def about(model: Segmenter, name: str, limits: Limits) -> About:
+def about(model: Segmenter, name: str, limits: Limits) -> ModelInfo:
     """What is said of a model."""
     heads = {
         head: {"classes": labels.to_list(), "ignore_index": labels.ignore_index}
         for head, labels in model.heads.items()
     }
     bounds = {"bytes": limits.bytes, "pixels": limits.pixels, "seconds": limits.seconds}
-    return About.model_validate(
+    return ModelInfo.model_validate(
         {
             "name": name,
             "classes": model.labels.to_list(),
@@ -184,7 +184,7 @@ def about(model: Segmenter, name: str, limits: Limits) -> About:
 def _add_errors(app: FastAPI) -> None:
     """All in one form."""
 
-    async def refused(request: Request, error: RefusedError) -> Response:
+    async def refused(request: Request, error: RequestError) -> Response:
         headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": str(_AGAIN)}}
         found = headers.get(error.status)
         return _told(request, error.status, error.message, error.hint, found)
@@ -210,11 +210,11 @@ def _add_errors(app: FastAPI) -> None:
         return _told(request, 500, said, "report what the server printed")
 
     handlers: dict[Any, Callable[..., Awaitable[Response]]] = {
-        RefusedError: refused,
+        RequestError: refused,
         HTTPException: missing,
         RequestValidationError: unknown,
         ClientDisconnect: left,
-        LeftError: left,
+        ClientDisconnectedError: left,
         Exception: fault,
     }
     for kind, handler in handlers.items():

@@ -23,8 +23,8 @@ import numpy as np
 from fullconv.core.errors import FullconvError
 from fullconv.core.text import plural
 from fullconv.deploy.serve.metrics import Metrics
-from fullconv.deploy.serve.uploads import RefusedError
-from fullconv.inference.exported import Deployed
+from fullconv.deploy.serve.uploads import RequestError
+from fullconv.inference.exported import ExportedModel
 from fullconv.inference.segmentation import Segmentation
 from fullconv.inference.segmenter import Segmenter
 
@@ -64,7 +64,7 @@ class Labelling:
         pixels = len(images) * shape[0] * shape[1]
         if pixels > _LARGEST or not self.faster.get(shape, True):
             return False
-        if isinstance(self.model, Deployed):
+        if isinstance(self.model, ExportedModel):
             return not self.model.labels_inside
         tile = getattr(self.model, "tile", None)
         return not (tile and max(shape) > tile)
@@ -168,7 +168,7 @@ class Queue:
         number `sure`.
 
         Raises:
-            RefusedError: 503 where the queue is full.
+            RequestError: 503 where the queue is full.
         """
         job = _Job(image, sure)
         with self._change:
@@ -182,13 +182,13 @@ class Queue:
         """For an image of so many pixels.
 
         Raises:
-            RefusedError: 503 where there is none.
+            RequestError: 503 where there is none.
         """
         count = len(self._jobs)
         held = sum(one.image[..., 0].size for one in list(self._jobs))
         if self._closed or count >= self.waiting or (count and held + pixels > self.pixels):
             waiting = plural(count, "image waits", "images wait")
-            raise RefusedError(503, f"the queue is full: {waiting}.", "send it again")
+            raise RequestError(503, f"the queue is full: {waiting}.", "send it again")
 
     def close(self) -> None:
         """Finishes what waits, and ends the thread."""

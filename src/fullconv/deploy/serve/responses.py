@@ -23,7 +23,7 @@ INCLUDE = ("ids", "mask", "confidence")  # in a JSON answer
 
 
 @dataclass(frozen=True)
-class Asked:
+class PredictRequest:
     """What is wanted of an image.
 
     Args:
@@ -51,7 +51,7 @@ class Answer:
 
 
 def answer(
-    segmentation: Segmentation, confidence: np.ndarray | None, asked: Asked, seconds: float
+    segmentation: Segmentation, confidence: np.ndarray | None, asked: PredictRequest, seconds: float
 ) -> Answer:
     """What was asked for.
 

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 
-class Problem(BaseModel):
+class ErrorResponse(BaseModel):
     """Why there is no result."""
 
     error: str = Field(description="What was found, and what was expected.")
@@ -23,7 +23,7 @@ class Area(BaseModel):
     share: float = Field(description="Of the image's pixels, a fraction.")
 
 
-class Found(BaseModel):
+class PredictResponse(BaseModel):
     """What was found in an image."""
 
     height: int
@@ -71,7 +71,7 @@ class Bounds(BaseModel):
     seconds: float
 
 
-class About(BaseModel):
+class ModelInfo(BaseModel):
     """The model."""
 
     name: str
@@ -146,7 +146,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """How each of these errors looks."""
     found: dict[int | str, dict[str, Any]] = {}
     for status in statuses:
-        found[status] = {"model": Problem, "description": _WHY[status]}
+        found[status] = {"model": ErrorResponse, "description": _WHY[status]}
         if status in _HEADERS:
             name, schema, said = _HEADERS[status]
             found[status]["headers"] = {name: {"schema": schema, "description": said}}

@@ -19,10 +19,10 @@ import numpy as np
 from fullconv.core.errors import FullconvError
 from fullconv.deploy.serve.batching import Labelling, Queue
 from fullconv.deploy.serve.metrics import Metrics
-from fullconv.deploy.serve.responses import Answer, Asked, answer
+from fullconv.deploy.serve.responses import Answer, PredictRequest, answer
 from fullconv.deploy.serve.uploads import (
     Limits,
-    RefusedError,
+    RequestError,
     Uploads,
     image_in,
     image_of,
@@ -37,7 +37,7 @@ _SWITCH = 0.0002
 Gone = Callable[[], Awaitable[None]]  # returns when nobody listens any more
 
 
-class LeftError(Exception):
+class ClientDisconnectedError(Exception):
     """Whoever sent the request has gone."""
 
 
@@ -75,11 +75,11 @@ class Service:
         """Which head is called that.
 
         Raises:
-            RefusedError: 422, there is none.
+            RequestError: 422, there is none.
         """
         if head not in self.heads:
             known = ", ".join(name for name in self.heads if name)
-            raise RefusedError(
+            raise RequestError(
                 422,
                 f"the model has no head {head[:80]!r}; it has {known or 'one without a name'}.",
                 "/predict   # without head",
@@ -87,14 +87,18 @@ class Service:
         return [self.model.head, *self.model.heads].index(head) if head else 0
 
     async def answer(
-        self, headers: Mapping[str, str], stream: AsyncIterator[bytes], gone: Gone, asked: Asked
+        self,
+        headers: Mapping[str, str],
+        stream: AsyncIterator[bytes],
+        gone: Gone,
+        asked: PredictRequest,
     ) -> Answer:
         """Of one upload.
 
         Raises:
-            RefusedError: 408, 413, 415, 422 or 503; 422 also where confidence is asked of a model
+            RequestError: 408, 413, 415, 422 or 503; 422 also where confidence is asked of a model
                 that gives labels alone.
-            LeftError: nobody waits for it any more.
+            ClientDisconnectedError: nobody waits for it any more.
         """
         held, content = [0], None
         try:
@@ -109,22 +113,22 @@ class Service:
                 return await _while_wanted(work, gone)
         except TimeoutError as error:
             raise self._late(uploaded=content is not None) from error
-        except RefusedError:
+        except RequestError:
             raise
         except FullconvError as error:  # what the model says of the image
-            raise RefusedError(422, error.message, error.hint) from error
+            raise RequestError(422, error.message, error.hint) from error
         except (MemoryError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and "memory" not in str(error):
                 raise
-            raise RefusedError(
+            raise RequestError(
                 503, "there is too little memory for this image now.", "send a smaller image"
             ) from error
         finally:
             self.uploads.release(held)
 
-    def _require_scores(self, asked: Asked) -> None:
+    def _require_scores(self, asked: PredictRequest) -> None:
         if asked.sure and self.model.labels_inside:
-            raise RefusedError(
+            raise RequestError(
                 422,
                 "the model gives labels and no scores: there is no confidence.",
                 "/predict?output=json&include=ids,mask   # or a file exported without "
@@ -132,7 +136,7 @@ class Service:
             )
 
     async def _labelled(
-        self, content: bytes, of_form: str, held: list[int], asked: Asked
+        self, content: bytes, of_form: str, held: list[int], asked: PredictRequest
     ) -> Answer:
         """Of an upload; `of_form` is its type where it is a form."""
         began, loop = time.monotonic(), asyncio.get_running_loop()
@@ -146,15 +150,15 @@ class Service:
         made = partial(answer, found, sure, asked, seconds)
         return await loop.run_in_executor(self._threads, made)
 
-    def _late(self, *, uploaded: bool) -> RefusedError:
+    def _late(self, *, uploaded: bool) -> RequestError:
         seconds = f"{self.limits.seconds:g} seconds"
         if not uploaded:
-            return RefusedError(
+            return RequestError(
                 408,
                 f"the upload took more than {seconds}.",
                 "send it again over a faster line, or start the server with a larger --max-seconds",
             )
-        return RefusedError(
+        return RequestError(
             503,
             f"the image was not done within {seconds}.",
             "send it again, or start the server with a larger --max-seconds",
@@ -173,7 +177,7 @@ async def _while_wanted(work: Awaitable[Answer], gone: Gone) -> Answer:
         await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if working.done():
             return working.result()
-        raise LeftError
+        raise ClientDisconnectedError
     finally:
         working.cancel()
         leaving.cancel()

@@ -16,7 +16,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from fullconv.core.errors import FullconvError
-from fullconv.data.io.images import opened, read_image
+from fullconv.data.io.images import open_image, read_image
 from fullconv.data.io.limits import TooLargeError
 
 UPLOADS = 8  # times the largest upload: so many bytes are held for all clients together
@@ -41,7 +41,7 @@ class Limits:
     waiting: int = 32
 
 
-class RefusedError(FullconvError):
+class RequestError(FullconvError):
     """A request that is not answered with a result.
 
     Args:
@@ -67,7 +67,7 @@ class Uploads:
             said: its Content-Length, which may be missing.
 
         Raises:
-            RefusedError: 413 for too many bytes, 503 where other uploads hold too many.
+            RequestError: 413 for too many bytes, 503 where other uploads hold too many.
         """
         parts = bytearray()
         if said.isdecimal() and int(said[:20]) > self.limits.bytes + _EXTRA:
@@ -78,7 +78,7 @@ class Uploads:
             if len(parts) + len(part) > self.limits.bytes + _EXTRA:
                 raise too_long(self.limits)
             if self.held > UPLOADS * (self.limits.bytes + _EXTRA):
-                raise RefusedError(
+                raise RequestError(
                     503, "other uploads take all the memory there is for them.", "send it again"
                 )
             parts += part
@@ -90,9 +90,9 @@ class Uploads:
         held[0] = 0
 
 
-def too_long(limits: Limits) -> RefusedError:
+def too_long(limits: Limits) -> RequestError:
     """413 for too many bytes."""
-    return RefusedError(
+    return RequestError(
         413,
         f"the upload has more than {limits.bytes} bytes, which is the most that is taken.",
         "send a smaller image, or start the server with a larger --max-bytes",
@@ -103,14 +103,14 @@ def image_of(content: bytes, limits: Limits) -> np.ndarray:
     """The image in an upload, (H, W, 3) uint8 RGB, upright. Its size is checked by its header.
 
     Raises:
-        RefusedError: 413 too large, 415 no image, 422 a damaged one.
+        RequestError: 413 too large, 415 no image, 422 a damaged one.
     """
     if not content:
-        raise RefusedError(422, "the upload is empty (0 bytes); expected an image.", _SEND)
+        raise RequestError(422, "the upload is empty (0 bytes); expected an image.", _SEND)
     if len(content) > limits.bytes:
         raise too_long(limits)
     try:
-        with opened(io.BytesIO(content), name="in the upload") as image:
+        with open_image(io.BytesIO(content), name="in the upload") as image:
             width, height = image.size
         if width * height > limits.pixels:
             raise _too_large(
@@ -118,19 +118,19 @@ def image_of(content: bytes, limits: Limits) -> np.ndarray:
                 f"{limits.pixels} are taken."
             )
         return read_image(io.BytesIO(content), name="in the upload")
-    except RefusedError:
+    except RequestError:
         raise
     except TooLargeError as error:
         raise _too_large(error.message) from error
     except FullconvError as error:
         unknown = isinstance(error.__cause__, UnidentifiedImageError)
         hint = "send a JPEG, PNG, WebP, TIFF, BMP or GIF that opens in a viewer"
-        raise RefusedError(415 if unknown else 422, error.message, hint) from error
+        raise RequestError(415 if unknown else 422, error.message, hint) from error
 
 
-def _too_large(message: str) -> RefusedError:
+def _too_large(message: str) -> RequestError:
     hint = "send a smaller image, or start the server with a larger --max-pixels"
-    return RefusedError(413, message, hint)
+    return RequestError(413, message, hint)
 
 
 def require_kind(content_type: str) -> bool:
@@ -140,7 +140,7 @@ def require_kind(content_type: str) -> bool:
         return True
     if kind.startswith("image/") or kind == "application/octet-stream":
         return False
-    raise RefusedError(
+    raise RequestError(
         415,
         f"an upload of type {kind[:80] or 'unknown'!r}; expected image/* or multipart/form-data.",
         _SEND,
@@ -154,7 +154,7 @@ def require_key(headers: Mapping[str, str], key: str) -> None:
     scheme, _, token = headers.get("authorization", "").partition(" ")
     given = token.strip() if scheme.lower() == "bearer" else ""
     if not hmac.compare_digest(given.encode("utf-8", "replace"), key.encode()):
-        raise RefusedError(
+        raise RequestError(
             401,
             "the key is missing or wrong.",
             "curl -H 'Authorization: Bearer KEY' ...   # the server's --key",
@@ -169,7 +169,7 @@ def image_in(content: bytes, content_type: str) -> bytes:
     """What the field `image` holds.
 
     Raises:
-        RefusedError: 422, no form, one without that field, or one of more than `PARTS` parts.
+        RequestError: 422, no form, one without that field, or one of more than `PARTS` parts.
     """
     boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
     fields = _Fields()
@@ -186,8 +186,8 @@ def image_in(content: bytes, content_type: str) -> bytes:
     return bytes(fields.found)
 
 
-def _refused(message: str) -> RefusedError:
-    return RefusedError(422, message, f"curl -F {FIELD}=@photo.jpg ADDRESS/predict")
+def _refused(message: str) -> RequestError:
+    return RequestError(422, message, f"curl -F {FIELD}=@photo.jpg ADDRESS/predict")
 
 
 class _Fields:

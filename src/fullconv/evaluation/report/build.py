@@ -21,15 +21,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from markupsafe import Markup
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.packages import __version__, version_of
+from fullconv.core.packages import __version__, installed_version
 from fullconv.core.text import plural
 from fullconv.evaluation.error_analysis import AREAS, BINS, WIDTHS, Quality
-from fullconv.evaluation.evaluate import Evaluation, Scored
+from fullconv.evaluation.evaluate import Evaluation, EvaluationContext
 from fullconv.evaluation.report.images import TITLES, HeadImages, data_uri, images_of
 from fullconv.evaluation.report.tables import HeadFacts, facts_of
 from fullconv.inference.predictor import Predictor
 from fullconv.models.run import History, read_history, total_seconds
-from fullconv.visualization.plots import STYLE, Line, alone, bar_chart, line_chart
+from fullconv.visualization.plots import STYLE, Line, bar_chart, line_chart, standalone_svg
 
 FINDINGS = 20  # that are spelt out
 PACKAGES = ("torch", "torchvision", "timm", "lightning", "numpy", "scipy", "pillow", "onnxruntime")
@@ -157,7 +157,7 @@ def curves_of(history: Sequence[History]) -> dict[str, Markup]:
 
 
 def _told(
-    evaluation: Evaluation, scored: Scored, history: Sequence[History], repeat: str
+    evaluation: Evaluation, scored: EvaluationContext, history: Sequence[History], repeat: str
 ) -> dict[str, Any]:
     """What is said once for all heads."""
     report, model = scored.report, scored.model
@@ -231,7 +231,7 @@ def duration(seconds: float) -> str:
 
 
 def _versions() -> list[tuple[str, str]]:
-    found = [(name, version_of(name)) for name in PACKAGES]
+    found = [(name, installed_version(name)) for name in PACKAGES]
     known = [(name, version) for name, version in found if version]
     return [("fullconv", __version__), ("Python", platform.python_version()), *known]
 
@@ -281,7 +281,7 @@ def _save_images(
             of_head.crops[pair].save(page.parent / files[k, pair], quality=85, optimize=True)
     for name, chart in charts.items():
         files[name] = f"images/{page.stem}-{name}.svg"
-        _write(page.parent / files[name], alone(chart))
+        _write(page.parent / files[name], standalone_svg(chart))
     return files
 
 

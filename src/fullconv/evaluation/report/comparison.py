@@ -13,7 +13,7 @@ from fullconv.core.text import truncated_list
 from fullconv.evaluation.bootstrap import FEW, METRICS, Difference, Interval
 from fullconv.evaluation.compare import Comparison
 from fullconv.visualization import plots as curves
-from fullconv.visualization.html import Child, Node, element, page, quiet, table, title
+from fullconv.visualization.html import Child, Node, element, muted, page, table, title
 from fullconv.visualization.html import fragment as as_fragment
 
 _KINDS = (".html", ".png", ".svg")
@@ -81,16 +81,16 @@ def _row(name: str, interval: Interval) -> curves.IntervalRow:
 
 
 def _parts(of: Comparison) -> list[Node]:
-    parts = [quiet(heading(of)), _scores(of)]
+    parts = [muted(heading(of)), _scores(of)]
     if of.apart:
-        parts += [quiet("What differs")]
+        parts += [muted("What differs")]
         parts += [table(["", *_names(of)], [[name, *row] for name, row in of.apart.items()])]
     if curves.has_curves(_logs(of)):
         parts.append(curves.svg(curves.curves(_logs(of))))
     for run, found in zip(of.runs[1:], of.differences, strict=True):
         parts.append(title(f"{run.name} against {of.runs[0].name}"))
         parts += _differences(of, run.metrics.class_iou, found)
-    return [*parts, *(quiet(line) for line in notes(of))]
+    return [*parts, *(muted(line) for line in notes(of))]
 
 
 def _names(of: Comparison) -> list[str]:

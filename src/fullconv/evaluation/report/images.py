@@ -16,9 +16,9 @@ from PIL import Image
 from fullconv.core.labels import Labels
 from fullconv.data.io.images import read_image
 from fullconv.evaluation.error_analysis import edge_pixels
-from fullconv.evaluation.evaluate import Scored
+from fullconv.evaluation.evaluate import EvaluationContext
 from fullconv.evaluation.report.tables import Confused, HeadFacts
-from fullconv.inference.postprocess import regions_of
+from fullconv.inference.postprocess import label_regions
 from fullconv.visualization import contact_sheet
 from fullconv.visualization import overlay as draw
 
@@ -48,7 +48,7 @@ class Shown:
     def sheet(self) -> Image.Image:
         """All four in a row."""
         cells = [np.asarray(image.convert("RGB")) for image in self.images]
-        return contact_sheet.grid([cells], TITLES)
+        return contact_sheet.contact_sheet([cells], TITLES)
 
 
 @dataclass
@@ -64,7 +64,7 @@ class HeadImages:
     crops: dict[Confused, Image.Image] = field(default_factory=dict)
 
 
-def images_of(scored: Scored, facts: Sequence[HeadFacts]) -> list[HeadImages]:
+def images_of(scored: EvaluationContext, facts: Sequence[HeadFacts]) -> list[HeadImages]:
     """Of every head, each image read and predicted once."""
     found = [HeadImages() for _ in facts]
     ranks = [ranked(head.quality.image_iou) for head in facts]
@@ -138,7 +138,7 @@ def _crops(
 ) -> Image.Image:
     """Around the largest place where one class was called the other."""
     confused = (truth == pair.truth) & (ids == pair.called)
-    regions = regions_of(confused)
+    regions = label_regions(confused)
     sizes = np.bincount(regions[confused], minlength=1)
     place = regions == sizes.argmax()
     down, right = np.nonzero(place.any(axis=1))[0], np.nonzero(place.any(axis=0))[0]

@@ -31,11 +31,11 @@ from fullconv.visualization import overlay as draw
 from fullconv.visualization.html import (
     Node,
     bar,
-    bounded,
+    downscale_to,
     element,
     fragment,
     image_node,
-    quiet,
+    muted,
     swatch,
     table,
     title,
@@ -73,7 +73,7 @@ def _segmentation(of: Segmentation, head: str) -> list[Node]:
         *([title(" · ".join(names))] if names else []),
         image_node(overlay, said, longest=_LONGEST, photo=True),
         table(["class", "% of the image", ""], rows, numbers=1),
-        quiet(size),
+        muted(size),
     ]
 
 
@@ -88,7 +88,7 @@ def segmentation_png(of: Segmentation) -> bytes:
 
 def _smaller(photo: np.ndarray, ids: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray]:
     """Both at no more pixels than these; ids are never mixed."""
-    small = np.asarray(bounded(Image.fromarray(np.ascontiguousarray(photo)), longest))
+    small = np.asarray(downscale_to(Image.fromarray(np.ascontiguousarray(photo)), longest))
     rows, columns = (
         np.minimum((np.arange(new) + 0.5) * old // new, old - 1).astype(int)
         for new, old in zip(small.shape[:2], ids.shape, strict=True)
@@ -148,7 +148,7 @@ def run_html(of: Run) -> str:
     told += [plural(epochs, "epoch")] if epochs else []
     told += [f"best in epoch {of.metrics['epoch']}"] if "epoch" in of.metrics else []
     card = of.metrics.get("protocol", {})
-    parts: list[Node] = [title(of.folder.name), *([quiet(" · ".join(told))] if told else [])]
+    parts: list[Node] = [title(of.folder.name), *([muted(" · ".join(told))] if told else [])]
     if of.stages:
         rows = [[s.name, _percent(s.mean_iou), _percent(s.pixel_accuracy)] for s in of.stages]
         parts.append(table(["stage", "mean IoU", "pixel accuracy"], rows, numbers=2))
@@ -156,9 +156,9 @@ def run_html(of: Run) -> str:
         parts.append(curves.svg(curves.curves({of.folder.name: log})))
     if card:
         split = f"on {card['split']}, {plural(card['images'], 'image')}"
-        parts += [quiet(split), *_metrics(list(of.metrics["per_class_iou"]), of.metrics)]
+        parts += [muted(split), *_metrics(list(of.metrics["per_class_iou"]), of.metrics)]
         parts.append(_card(card))
-    return fragment(parts, quiet("model: ", element("code", str(of.model))))
+    return fragment(parts, muted("model: ", element("code", str(of.model))))
 
 
 def grid_html(grid: Grid) -> str:
@@ -181,7 +181,7 @@ def grids_html(grids: Sequence[Grid]) -> str:
         rows = [row[:3] for row in rows]
     head = ["stride", "offset", "field", "sees the whole image by"][: len(rows[0]) if rows else 3]
     said = f"Pixels 0 to {_RULER - 1} of a row of the image, and the centres of the cells."
-    return fragment(table(head, rows, numbers=2), _cells(grids), quiet(said))
+    return fragment(table(head, rows, numbers=2), _cells(grids), muted(said))
 
 
 def _cells(grids: Sequence[Grid]) -> Node:
@@ -226,7 +226,7 @@ def check_report_html(of: CheckReport) -> str:
     rows = []
     for finding in of.findings:
         rows.append([finding.level, finding.rule, finding.message])
-    found = table(["", "rule", ""], rows) if rows else quiet("Nothing wrong found.")
+    found = table(["", "rule", ""], rows) if rows else muted("Nothing wrong found.")
     shares = []
     for split in splits:
         whole = max(1, sum(of.class_pixels[split]))
@@ -248,8 +248,8 @@ def _dataset(of: Dataset, shares: Sequence[tuple[str, Sequence[float]]]) -> list
     ]
     return [
         title(str(of.root)),
-        quiet(f"layout {of.layout} ({of.reason}) · images: {counts}"),
-        *(quiet(f"note: {note}") for note in of.notes),
+        muted(f"layout {of.layout} ({of.reason}) · images: {counts}"),
+        *(muted(f"note: {note}") for note in of.notes),
         element("div", _thumbs(of)),
         table(head, rows, numbers=len(shares)),
     ]
@@ -270,10 +270,10 @@ def _thumbs(of: Dataset) -> list[Node]:
             size, photo = read_reduced(pair.image, _THUMB)
             ids = read_mask(pair.mask, of.labels)
         except FullconvError as error:  # `check` says it at length
-            shown.append(quiet(f"{said}: {error.message}"))
+            shown.append(muted(f"{said}: {error.message}"))
             continue
         if ids.shape != size:
-            shown.append(quiet(f"{said}: image and mask differ in size"))
+            shown.append(muted(f"{said}: image and mask differ in size"))
             continue
         overlay = Image.fromarray(_overlay(photo, ids, of.labels, _THUMB))
         node = image_node(overlay, f"{said}, its labels over the photo", longest=_THUMB, photo=True)

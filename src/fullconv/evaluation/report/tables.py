@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fullconv.core.labels import Labels, format_color
-from fullconv.data.check.iou_ceiling import STRIDES, ceiling
+from fullconv.data.check.iou_ceiling import STRIDES, iou_ceiling
 from fullconv.evaluation.error_analysis import Quality
-from fullconv.evaluation.evaluate import Evaluation, Scored
+from fullconv.evaluation.evaluate import Evaluation, EvaluationContext
 from fullconv.evaluation.metrics import Metrics
 
 MATRIX = 25  # classes that get a row of the matrix; the others share one
@@ -34,7 +34,7 @@ class Row:
     color: str
     share: float
     iou: float
-    ceiling: float
+    iou_ceiling: float
     accuracy: float
     precision: float
     boundary_f1: float
@@ -94,7 +94,7 @@ class HeadFacts:
     confused: tuple[Confused, ...]
 
 
-def facts_of(evaluation: Evaluation, scored: Scored) -> list[HeadFacts]:
+def facts_of(evaluation: Evaluation, scored: EvaluationContext) -> list[HeadFacts]:
     """Of every head that was scored."""
     every = [evaluation.metrics, *evaluation.heads.values()]
     several = len(scored.model.tables) > 1
@@ -123,7 +123,7 @@ def facts_of(evaluation: Evaluation, scored: Scored) -> list[HeadFacts]:
     return found
 
 
-def _ceiling(scored: Scored, k: int, labels: Labels) -> tuple[dict[str, float], float]:
+def _ceiling(scored: EvaluationContext, k: int, labels: Labels) -> tuple[dict[str, float], float]:
     """By class name what the model's stride can reach on the masks of head k, and the mean."""
     stride = scored.model.stride
     if stride not in STRIDES:
@@ -133,7 +133,7 @@ def _ceiling(scored: Scored, k: int, labels: Labels) -> tuple[dict[str, float], 
     if k:
         pairs = tuple(replace(pair, mask=pair.masks[k - 1]) for pair in pairs)
     own = replace(data, splits={split: pairs}, labels=scored.heads[k].of_data)
-    reached = ceiling(own, split=split, checked=True, strides=(stride,))
+    reached = iou_ceiling(own, split=split, checked=True, strides=(stride,))
     known = dict(zip(reached.names, reached.class_iou[stride], strict=True))
     return {name: known.get(name, math.nan) for name in labels.names}, reached.mean_iou[stride]
 

@@ -17,9 +17,9 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from fullconv.core.errors import FullconvError
-from fullconv.geometry.op_rules import tensors
-from fullconv.geometry.positions import Lost, Place, State, state_of
-from fullconv.geometry.trace_network import run_for_real, run_on_meta
+from fullconv.geometry.op_rules import iter_tensors
+from fullconv.geometry.positions import SpatialLayout, State, Untracked, layout_of
+from fullconv.geometry.trace_network import run_on_device, run_on_meta
 from fullconv.geometry.tracer import run_traced
 
 # Whole operations where they stand at the end, so that they are rewritten in one piece.
@@ -29,7 +29,7 @@ RUN_ERRORS = (RuntimeError, AssertionError, ValueError, TypeError, IndexError)
 
 
 @dataclass(frozen=True)
-class Opened:
+class ClassifierGraph:
     """A classifier as a graph.
 
     Args:
@@ -57,7 +57,7 @@ class Opened:
         return [n.name for n in self.network.graph.nodes if n.name in read & self.kept]
 
 
-def open_classifier(classifier: nn.Module, size: int, name: str) -> Opened:
+def trace_classifier(classifier: nn.Module, size: int, name: str) -> ClassifierGraph:
     """Opens a classifier.
 
     Args:
@@ -76,10 +76,10 @@ def open_classifier(classifier: nn.Module, size: int, name: str) -> Opened:
             f"{name} returns {found} for one image; a classifier returns scores (1, K).",
             'fc.convolutionalize("resnet18")',
         )
-    network = _graph(classifier, closed, name, state_of(output))
+    network = _graph(classifier, closed, name, layout_of(output))
     values: dict[str, Any] = {}
     follow(_noted(network, values), (size, size), name)
-    return Opened(network, values, _kept(network, values), state_of(output))
+    return ClassifierGraph(network, values, _kept(network, values), layout_of(output))
 
 
 def follow(module: nn.Module, size: tuple[int, int], name: str) -> Any:
@@ -90,7 +90,7 @@ def follow(module: nn.Module, size: tuple[int, int], name: str) -> Any:
         FullconvError: it does not run on such an image.
     """
     problem: Exception | None = None
-    for run in (run_on_meta, run_for_real):
+    for run in (run_on_meta, run_on_device):
         try:
             return run_traced(module, size, run)
         except RUN_ERRORS as error:
@@ -155,7 +155,7 @@ def _closed_modules(classifier: nn.Module) -> Iterator[set[str]]:
 
     def note(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, given: Any, output: Any) -> None:
-            places = [isinstance(state_of(t), Place) for t in tensors(output)]
+            places = [isinstance(layout_of(t), SpatialLayout) for t in iter_tensors(output)]
             layer = type(module).__module__.startswith("torch.nn")
             tokens = bool(places) and all(places) and not layer  # left whole, to be named
             if not tokens and not _is_kept(output, collapsed=False):
@@ -238,7 +238,7 @@ def seen(state: State | None) -> str:
 
 def names_of(state: State | None) -> list[str]:
     """The operations that saw the whole image."""
-    return sorted(state.why if isinstance(state, Lost) else state.whole if state else ())
+    return sorted(state.why if isinstance(state, Untracked) else state.whole if state else ())
 
 
 def _kept(network: fx.GraphModule, values: dict[str, Any]) -> frozenset[str]:
@@ -258,8 +258,8 @@ def _kept(network: fx.GraphModule, values: dict[str, Any]) -> frozenset[str]:
 def _is_kept(value: Any, collapsed: bool) -> bool:
     """A feature map (of more than one cell, behind a pooling of all of one), or nothing of the
     image's."""
-    found = tensors(value)
-    states = [state_of(tensor) for tensor in found]
+    found = iter_tensors(value)
+    states = [layout_of(tensor) for tensor in found]
     if all(state is None for state in states):
         return bool(found)
     return all(is_map(state) for state in states) and (
@@ -269,7 +269,9 @@ def _is_kept(value: Any, collapsed: bool) -> bool:
 
 def is_map(state: State | None) -> bool:
     """Rows, columns, channels and the batch, in any order; no tokens, no parts of windows."""
-    along = [dim for dim in state.dims if dim is not None] if isinstance(state, Place) else []
+    along = (
+        [dim for dim in state.dims if dim is not None] if isinstance(state, SpatialLayout) else []
+    )
     return sorted(map(str, along)) == ["(0, 1)", "(1, 1)"] and len(state.dims) == 4  # type: ignore[union-attr]
 
 

@@ -34,18 +34,18 @@ from torch import Tensor, fx, nn
 
 from fullconv.core.errors import FullconvError
 from fullconv.geometry.grid import Grid
-from fullconv.geometry.positions import Place, state_of
+from fullconv.geometry.positions import SpatialLayout, layout_of
 from fullconv.geometry.trace_network import trace
 from fullconv.network.backbone_card import BackboneCard
 from fullconv.network.dense.classifier import Classifier, class_names, load_classifier
 from fullconv.network.dense.classifier_graph import (
     RUN_ERRORS,
-    Opened,
+    ClassifierGraph,
     Run,
     first_line,
     follow,
-    open_classifier,
     seen,
+    trace_classifier,
 )
 from fullconv.network.dense.rewrite import slide
 
@@ -185,7 +185,7 @@ def convolutionalize(
     torch.Size([1, 1000, 2, 4])
     """
     found = load_classifier(classifier, pretrained=pretrained, size=size)
-    opened = open_classifier(found.module, found.size, found.name)
+    opened = trace_classifier(found.module, found.size, found.name)
     network = slide(opened, found.name)
     grid = trace(network, size=found.size)[0]
     stride = round(grid.stride)
@@ -205,7 +205,9 @@ def convolutionalize(
     return dense
 
 
-def _larger(network: nn.Module, found: Classifier, opened: Opened, size: tuple[int, int]) -> Tensor:
+def _larger(
+    network: nn.Module, found: Classifier, opened: ClassifierGraph, size: tuple[int, int]
+) -> Tensor:
     """What comes out for a larger image, on the meta device."""
     own = f"{found.size} x {found.size}"
     try:
@@ -261,7 +263,7 @@ def _unlike(size: int, levels: int) -> int:
 
 
 def _prove(
-    found: Classifier, opened: Opened, network: fx.GraphModule, larger: tuple[int, int]
+    found: Classifier, opened: ClassifierGraph, network: fx.GraphModule, larger: tuple[int, int]
 ) -> Proof:
     """Runs both, on images of normal noise."""
     like = next(found.module.parameters(), torch.zeros(()))
@@ -296,7 +298,9 @@ def _difference(made: Tensor, wanted: Tensor) -> float:
     return float((made.double() - wanted.double()).abs().max()) / scale
 
 
-def _end_of_window(opened: Opened, maps: dict[str, Tensor], row: int, column: int) -> Tensor:
+def _end_of_window(
+    opened: ClassifierGraph, maps: dict[str, Tensor], row: int, column: int
+) -> Tensor:
     """The scores that the classifier's own end gives for one window of the feature maps."""
     known: dict[fx.Node, Any] = {}
     for node in opened.network.graph.nodes:
@@ -310,8 +314,8 @@ def _end_of_window(opened: Opened, maps: dict[str, Tensor], row: int, column: in
 
 def _window(value: Any, native: Any, row: int, column: int) -> Any:
     """The part of a feature map that the classifier's own images fill, from a cell on."""
-    place = state_of(native)
-    if not isinstance(place, Place):  # a size or a weight
+    place = layout_of(native)
+    if not isinstance(place, SpatialLayout):  # a size or a weight
         return value if isinstance(native, Tensor) else native
     first = {0: row, 1: column}
     cut = [

@@ -17,13 +17,13 @@ import copy
 from torch import fx
 
 from fullconv.core.errors import FullconvError
-from fullconv.geometry.op_rules import ELEMENTWISE, tensors
-from fullconv.network.dense.classifier_graph import Opened, operation, seen
+from fullconv.geometry.op_rules import ELEMENTWISE, iter_tensors
+from fullconv.network.dense.classifier_graph import ClassifierGraph, operation, seen
 from fullconv.network.dense.rewrite_rules import LAYERS, RULES, Rule, closed_module, elementwise
 from fullconv.network.dense.tensor_layout import POOLED, End, UnlikeError
 
 
-def slide(opened: Opened, name: str) -> fx.GraphModule:
+def slide(opened: ClassifierGraph, name: str) -> fx.GraphModule:
     """The network that gives (N, K, h, w) where the classifier, called by this name, gives (N, K).
 
     Raises:
@@ -60,7 +60,7 @@ def _rewrite(end: End, node: fx.Node) -> None:
         views = [end.view_of(given) for given in node.all_input_nodes]
         if node.op == "output":
             _finish(end, node)
-        elif tensors(end.values[node.name]) and any(views):
+        elif iter_tensors(end.values[node.name]) and any(views):
             end.views[node] = _rule(end, node)(end, node)
         # Else sizes and the like, which are taken as they are for one window.
 

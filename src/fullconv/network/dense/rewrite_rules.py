@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from fullconv.geometry.positions import Place, state_of
+from fullconv.geometry.positions import SpatialLayout, layout_of
 from fullconv.network.dense.classifier_graph import operation
 from fullconv.network.dense.tensor_layout import (
     BATCH,
@@ -25,17 +25,17 @@ from fullconv.network.dense.tensor_layout import (
     ROWS,
     Dim,
     End,
+    TensorLayout,
     UnlikeError,
-    View,
     alike,
     argument,
     kernel_of,
 )
 
-Rule = Callable[[End, fx.Node], View]
+Rule = Callable[[End, fx.Node], TensorLayout]
 
 
-def _pooled(end: End, node: fx.Node, view: View, over: set[str], kind: str) -> fx.Node:
+def _pooled(end: End, node: fx.Node, view: TensorLayout, over: set[str], kind: str) -> fx.Node:
     """The window's average, maximum or sum over rows, columns or both, at every cell."""
     rows, columns = (view.sizes[axis] if axis in over else 1 for axis in (ROWS, COLUMNS))
     if (rows, columns) == (1, 1):
@@ -51,7 +51,7 @@ def _pooled(end: End, node: fx.Node, view: View, over: set[str], kind: str) -> f
 def _pooling(kind: str) -> Rule:
     """Adaptive pooling, and that with a window as large as the map."""
 
-    def rule(end: End, node: fx.Node) -> View:
+    def rule(end: End, node: fx.Node) -> TensorLayout:
         view, made = end.view(node), end.shape(node)[2:]
         if len(view.dims) != 4 or view.dims[:2] != POOLED:
             raise UnlikeError(f"{operation(node)} of something other than a feature map")
@@ -70,7 +70,7 @@ def _pooling(kind: str) -> Rule:
 def _reduction(kind: str) -> Rule:
     """x.mean((2, 3)) and its kin."""
 
-    def rule(end: End, node: fx.Node) -> View:
+    def rule(end: End, node: fx.Node) -> TensorLayout:
         view, dims = end.view(node), argument(node, 1, "dim")
         if dims is None or isinstance(dims, bool):
             raise UnlikeError(f"{operation(node)} over everything")
@@ -92,7 +92,7 @@ def _reduction(kind: str) -> Rule:
     return rule
 
 
-def _over_channels(end: End, node: fx.Node) -> View:
+def _over_channels(end: End, node: fx.Node) -> TensorLayout:
     """A statistic of the channels, kept as a dimension of one: what norms are written with."""
     view, dims = end.view(node), argument(node, 1, "dim")
     (dim,) = dims if isinstance(dims, (list, tuple)) else [dims]
@@ -106,7 +106,7 @@ def _over_channels(end: End, node: fx.Node) -> View:
     return view.become(made, (*view.dims[:place], (), *view.dims[place + 1 :]), channels=1)
 
 
-def _reshaping(end: End, node: fx.Node) -> View:
+def _reshaping(end: End, node: fx.Node) -> TensorLayout:
     """Flatten, view, squeeze and so on: the values stay where they are."""
     view, target = end.view(node), end.shape(node)
     waiting = [label for dim in view.dims[1:] for label in dim if view.sizes[label] > 1]
@@ -121,7 +121,7 @@ def _reshaping(end: End, node: fx.Node) -> View:
     return replace(view, dims=tuple(dims))
 
 
-def _linear(end: End, node: fx.Node) -> View:
+def _linear(end: End, node: fx.Node) -> TensorLayout:
     """A fully connected layer."""
     view, count = end.view(node), end.shape(node)[-1]
     kernel, order = kernel_of(view)
@@ -143,7 +143,7 @@ def _linear(end: End, node: fx.Node) -> View:
     return view.become(end.put(made, view.node, node), dims, **sizes)
 
 
-def _convolution(end: End, node: fx.Node) -> View:
+def _convolution(end: End, node: fx.Node) -> TensorLayout:
     """Behind the pooling: of one cell. Or a fully connected layer that is one by now."""
     layer, view = end.network.get_submodule(str(node.target)), end.view(node)
     assert isinstance(layer, nn.Conv2d)
@@ -153,7 +153,7 @@ def _convolution(end: End, node: fx.Node) -> View:
     return view.become(made, view.dims, channels=layer.out_channels)
 
 
-def _batch_norm(end: End, node: fx.Node) -> View:
+def _batch_norm(end: End, node: fx.Node) -> TensorLayout:
     """A layer for one dimension becomes one for two, with the same numbers."""
     layer, view = end.network.get_submodule(str(node.target)), end.view(node)
     assert isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d))
@@ -165,7 +165,7 @@ def _batch_norm(end: End, node: fx.Node) -> View:
     return replace(view, node=end.put(like, view.node, node))
 
 
-def _by_channel(end: End, node: fx.Node) -> View:
+def _by_channel(end: End, node: fx.Node) -> TensorLayout:
     """Functions whose weights belong to dimension 1, of any number of dimensions."""
     view = end.view(node)
     _refuse_flat(view, node)
@@ -173,12 +173,12 @@ def _by_channel(end: End, node: fx.Node) -> View:
     return replace(view, node=end.graph.node_copy(node, lambda n: view.node if n is given else n))
 
 
-def _refuse_flat(view: View, node: fx.Node) -> None:
+def _refuse_flat(view: TensorLayout, node: fx.Node) -> None:
     if view.dims[1] != (CHANNELS,):
         raise UnlikeError("its end has weights for each cell of a flattened map")
 
 
-def _layer_norm(end: End, node: fx.Node) -> View:
+def _layer_norm(end: End, node: fx.Node) -> TensorLayout:
     """Over the channels, at every cell."""
     view = end.view(node)
     if view.dims[-1] != (CHANNELS,) or len(argument(node, 1, "normalized_shape")) != 1:
@@ -192,7 +192,7 @@ def _layer_norm(end: End, node: fx.Node) -> View:
 def _along_channels(position: int, default: int = -1) -> Rule:
     """Softmax and the like."""
 
-    def rule(end: End, node: fx.Node) -> View:
+    def rule(end: End, node: fx.Node) -> TensorLayout:
         view = end.view(node)
         dim = argument(node, position, "dim", default)
         if not isinstance(dim, int) or view.dims[dim] != (CHANNELS,):
@@ -205,7 +205,7 @@ def _along_channels(position: int, default: int = -1) -> Rule:
     return rule
 
 
-def elementwise(end: End, node: fx.Node) -> View:
+def elementwise(end: End, node: fx.Node) -> TensorLayout:
     """The same at every entry; of several tensors, or with weights of the channels."""
     views = [v for given in node.all_input_nodes if (v := end.view_of(given)) is not None]
     first = max(views, key=lambda v: (len(v.dims), v.sizes[CHANNELS]))
@@ -232,24 +232,24 @@ def elementwise(end: End, node: fx.Node) -> View:
     return replace(first, node=made)
 
 
-def closed_module(end: End, node: fx.Node) -> View:
+def closed_module(end: End, node: fx.Node) -> TensorLayout:
     """A module that is not opened: as it is, where the pooling is done. That it does the same at
     every cell is for the proof to say."""
     name = type(end.network.get_submodule(str(node.target))).__name__
     view = end.view(node)
     if view.window != (1, 1) or len(node.all_input_nodes) != 1 or end.shape(node)[2:] != (1, 1):
-        if isinstance(state_of(end.values[node.name]), Place):
+        if isinstance(layout_of(end.values[node.name]), SpatialLayout):
             raise UnlikeError(f"what {name} gives is no map of rows and columns")
         raise UnlikeError(f"its end holds {name}")
     made = end.graph.call_module(str(node.target), (view.node,))
     return view.become(made, view.dims, channels=end.shape(node)[1])
 
 
-def _nothing(end: End, node: fx.Node) -> View:
+def _nothing(end: End, node: fx.Node) -> TensorLayout:
     return end.view(node)
 
 
-def _concatenation(end: End, node: fx.Node) -> View:
+def _concatenation(end: End, node: fx.Node) -> TensorLayout:
     """Of channels."""
     parts = argument(node, 0, "tensors")
     views = [end.view_of(part) for part in parts]
@@ -264,13 +264,13 @@ def _concatenation(end: End, node: fx.Node) -> View:
     return first.become(made, first.dims, channels=sum(v.sizes[CHANNELS] for v in known))
 
 
-def _permutation(end: End, node: fx.Node) -> View:
+def _permutation(end: End, node: fx.Node) -> TensorLayout:
     view = end.view(node)
     order = node.kwargs.get("dims", node.args[1] if len(node.args) == 2 else node.args[1:])
     return replace(view, dims=tuple(view.dims[d] for d in order))  # type: ignore[union-attr, index]
 
 
-def _transposition(end: End, node: fx.Node) -> View:
+def _transposition(end: End, node: fx.Node) -> TensorLayout:
     view = end.view(node)
     dims = list(view.dims)
     first, second = argument(node, 1, "dim0"), argument(node, 2, "dim1")
@@ -278,7 +278,7 @@ def _transposition(end: End, node: fx.Node) -> View:
     return replace(view, dims=tuple(dims))
 
 
-def _index(end: End, node: fx.Node) -> View:
+def _index(end: End, node: fx.Node) -> TensorLayout:
     """x[:, :, 0, 0]: of dimensions with one entry."""
     view, index = end.view(node), node.args[1]
     items = list(index) if isinstance(index, tuple) else [index]

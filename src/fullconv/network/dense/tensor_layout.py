@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
-from fullconv.geometry.positions import Place, state_of
-from fullconv.network.dense.classifier_graph import Opened, is_map, names_of, operation
+from fullconv.geometry.positions import SpatialLayout, layout_of
+from fullconv.network.dense.classifier_graph import ClassifierGraph, is_map, names_of, operation
 
 # What a dimension of the classifier's own tensor runs along; () where it has one entry.
 BATCH, CHANNELS, ROWS, COLUMNS = "batch", "channels", "rows", "columns"
@@ -22,7 +22,7 @@ POOLED = ((BATCH,), (CHANNELS,))
 
 
 @dataclass(frozen=True)
-class View:
+class TensorLayout:
     """A value of the end.
 
     Args:
@@ -41,11 +41,13 @@ class View:
         """(rows, columns) of it that are still to be read."""
         return self.sizes[ROWS], self.sizes[COLUMNS]
 
-    def become(self, node: fx.Node, dims: tuple[Dim, ...], **sizes: int) -> View:
+    def become(self, node: fx.Node, dims: tuple[Dim, ...], **sizes: int) -> TensorLayout:
         """After an operation. Rows and columns of one cell are not spoken of any more."""
         known = {**self.sizes, **sizes}
         gone = {axis for axis in (ROWS, COLUMNS) if known[axis] == 1}
-        return View(node, tuple(tuple(d for d in dim if d not in gone) for dim in dims), known)
+        return TensorLayout(
+            node, tuple(tuple(d for d in dim if d not in gone) for dim in dims), known
+        )
 
 
 class UnlikeError(Exception):
@@ -60,12 +62,12 @@ class End:
         opened: the classifier.
     """
 
-    def __init__(self, network: fx.GraphModule, opened: Opened) -> None:
+    def __init__(self, network: fx.GraphModule, opened: ClassifierGraph) -> None:
         self.network, self.graph = network, network.graph
         self.values, self.kept = opened.values, opened.kept
-        self.views: dict[fx.Node, View] = {}
+        self.views: dict[fx.Node, TensorLayout] = {}
 
-    def view(self, node: fx.Node, position: int = 0, name: str = "input") -> View:
+    def view(self, node: fx.Node, position: int = 0, name: str = "input") -> TensorLayout:
         """Of an argument."""
         given = argument(node, position, name)
         view = self.view_of(given) if isinstance(given, fx.Node) else None
@@ -85,7 +87,7 @@ class End:
         self.network.add_submodule(name, layer)
         return self.graph.call_module(name, (given,))
 
-    def view_of(self, node: fx.Node) -> View | None:
+    def view_of(self, node: fx.Node) -> TensorLayout | None:
         """Of a node; None for sizes, weights and the like.
 
         Raises:
@@ -95,10 +97,10 @@ class End:
             return self.views[node]
         if node.name not in self.kept or not isinstance(self.values[node.name], Tensor):
             return None
-        state = state_of(self.values[node.name])
+        state = layout_of(self.values[node.name])
         if state is None:
             return None
-        if not isinstance(state, Place):
+        if not isinstance(state, SpatialLayout):
             names = ", ".join(names_of(state))
             raise UnlikeError(f"its end reads what was made of the whole image: {names}")
         if not is_map(state):
@@ -107,7 +109,9 @@ class End:
         return self.views[node]
 
 
-def view_of_map(node: fx.Node, place: Place, shape: tuple[int, ...], graph: fx.Graph) -> View:
+def view_of_map(
+    node: fx.Node, place: SpatialLayout, shape: tuple[int, ...], graph: fx.Graph
+) -> TensorLayout:
     """A feature map, channels first or last."""
     names = iter((BATCH, CHANNELS))
     labels = [(ROWS, COLUMNS)[d[0]] if isinstance(d, tuple) else next(names) for d in place.dims]
@@ -117,17 +121,17 @@ def view_of_map(node: fx.Node, place: Place, shape: tuple[int, ...], graph: fx.G
         with graph.inserting_after(node):
             node = graph.call_method("permute", (node, *order))
     dims = tuple((label,) for label in labels)
-    return View(node, dims, sizes).become(node, dims)
+    return TensorLayout(node, dims, sizes).become(node, dims)
 
 
-def alike(view: View, other: View) -> bool:
+def alike(view: TensorLayout, other: TensorLayout) -> bool:
     """The same dimensions and window; channels may be one where the other has several."""
     if len(view.dims) != len(other.dims) or view.window != other.window:
         return False
     return all(a in (b, ()) for a, b in zip(view.dims, other.dims, strict=True))
 
 
-def kernel_of(view: View) -> tuple[tuple[int, int], tuple[int, ...]]:
+def kernel_of(view: TensorLayout) -> tuple[tuple[int, int], tuple[int, ...]]:
     """The kernel of a fully connected layer as a convolution, and the order of its weight's
     dimensions, (K, ...) as they were flattened -> (K, C, rows, columns)."""
     read, left = view.dims[-1], {label for dim in view.dims[1:-1] for label in dim}

@@ -30,7 +30,7 @@ WAYS = ("native", "triton", "reference")
 VARIABLE = "FULLCONV_KERNELS"
 
 
-def way(values: Tensor) -> ModuleType:
+def select_backend(values: Tensor) -> ModuleType:
     """The module that reads these scores.
 
     Raises:
@@ -105,7 +105,7 @@ def loss(
 
 
 def _way(values: Tensor, grid: Grids) -> ModuleType:
-    return reference if isinstance(grid, tuple) else way(values)
+    return reference if isinstance(grid, tuple) else select_backend(values)
 
 
 class _Loss(torch.autograd.Function):

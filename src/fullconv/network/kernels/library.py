@@ -16,7 +16,7 @@ NO_MEMORY, NOT_FINITE, STRAY_ID = 1, 2, 3  # what its functions return, else 0
 
 
 @functools.cache
-def load() -> tuple[Any, str]:
+def load_library() -> tuple[Any, str]:
     """The library, or why there is none."""
     for suffix in EXTENSION_SUFFIXES:
         path = Path(__file__).with_name(f"_native{suffix}")
@@ -46,7 +46,7 @@ def integers(numbers: Sequence[int]) -> Any:
     return (ctypes.c_int64 * max(1, len(numbers)))(*numbers)
 
 
-def not_finite() -> FullconvError:
+def non_finite_message() -> FullconvError:
     """The one sentence of every way to read scores."""
     return FullconvError(
         "the scores hold NaN or infinite values, so there is no largest one. The weights are "

@@ -26,9 +26,9 @@ from fullconv.network.kernels.library import (
     NOT_FINITE,
     STRAY_ID,
     integers,
-    load,
+    load_library,
     no_memory,
-    not_finite,
+    non_finite_message,
     scores_for,
 )
 
@@ -127,7 +127,7 @@ def _call(name: str, *arguments: Any, finite_only: bool = True) -> int:
     if status == NO_MEMORY:
         raise no_memory()
     if status == NOT_FINITE and finite_only:
-        raise not_finite()
+        raise non_finite_message()
     return status
 
 
@@ -166,13 +166,13 @@ def _required() -> Any:
 
 
 def _library() -> Any:
-    return load()[0]
+    return load_library()[0]
 
 
 @functools.cache
 def _say_what_is_lost() -> None:
     text = (
-        f"fullconv: no compiled kernels ({load()[1]}), so torch computes losses and label maps: "
+        f"fullconv: no compiled kernels ({load_library()[1]}), so torch computes losses and label maps: "
         "same results, several times slower. To change that, install a compiler and run: "
         "pip install --force-reinstall --no-deps --editable CLONE"
     )

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from fullconv.network.kernels.library import (
     NO_MEMORY,
     NOT_FINITE,
-    load,
+    load_library,
     no_memory,
-    not_finite,
+    non_finite_message,
     scores_for,
 )
 
@@ -70,10 +70,10 @@ def _compiled(
     name: str, values: NDArray[np.float32], grid: Place, out: NDArray[Any], *further: Any
 ) -> bool:
     """Whether the compiled library did it."""
-    library = load()[0]
+    library = load_library()[0]
     if library is None or os.environ.get("FULLCONV_KERNELS") == "reference":
         if not np.isfinite(values).all():
-            raise not_finite()
+            raise non_finite_message()
         return False
     strides = [step // values.itemsize for step in values.strides]
     size = (out.shape[1], out.shape[2])
@@ -83,7 +83,7 @@ def _compiled(
     if status == NO_MEMORY:
         raise no_memory()
     if status == NOT_FINITE:
-        raise not_finite()
+        raise non_finite_message()
     return True
 
 

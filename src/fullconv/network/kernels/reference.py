@@ -20,7 +20,7 @@ from torch import Tensor
 
 from fullconv.core.errors import FullconvError
 from fullconv.geometry.grid import Grid
-from fullconv.network.kernels.library import not_finite
+from fullconv.network.kernels.library import non_finite_message
 
 STRIP_BYTES = 8 * 2**20  # scores of one strip: small enough for a cache, large enough for threads
 Grids = Grid | tuple[Grid, Grid]  # of both axes, or along the rows and along the columns
@@ -221,7 +221,7 @@ def id_type(classes: int) -> torch.dtype:
 def require_finite(values: Tensor) -> None:
     """Raises FullconvError where a score is NaN or infinite: no class is the largest there."""
     if not torch.isfinite(values).all():
-        raise not_finite()
+        raise non_finite_message()
 
 
 def require_ids(target: Tensor, classes: int, ignore_index: int) -> None:

@@ -78,7 +78,7 @@ def build_pyramid(
     return pyramid, card
 
 
-def name_of(weights: Weights) -> str:
+def identify_architecture(weights: Weights) -> str:
     """Which of `NAMES` these are the weights of, by the blocks of the third stage; "" if none."""
     if f"{_SCORE}weight" not in weights.tensors:
         return ""

@@ -45,7 +45,7 @@ class Layers:
     caffe: bool
 
 
-def layers_of(weights: Weights, trunk: nn.Module) -> Layers:
+def match_layers(weights: Weights, trunk: nn.Module) -> Layers:
     """The layers of a file under the names that a trunk has for them."""
     grouped: dict[str, dict[str, Tensor]] = {}
     for name, tensor in weights.tensors.items():
@@ -54,7 +54,7 @@ def layers_of(weights: Weights, trunk: nn.Module) -> Layers:
     features = [name for name in grouped if name.startswith("features.")]
     if not features:
         return Layers(weights.path.name, grouped, caffe=True)
-    convolutions = [name for name in convolutions_of(trunk) if name not in _DENSE]
+    convolutions = [name for name in named_convolutions(trunk) if name not in _DENSE]
     numbered = sorted(features, key=lambda name: (len(name), name))
     if len(numbered) != len(convolutions):
         raise FullconvError(
@@ -70,7 +70,7 @@ def layers_of(weights: Weights, trunk: nn.Module) -> Layers:
     )
 
 
-def convolutions_of(trunk: nn.Module) -> dict[str, nn.Conv2d]:
+def named_convolutions(trunk: nn.Module) -> dict[str, nn.Conv2d]:
     """By their names in Caffe: the parts of an inception module stand behind a slash."""
     return {
         name.replace(".", "/"): module
@@ -79,7 +79,7 @@ def convolutions_of(trunk: nn.Module) -> dict[str, nn.Conv2d]:
     }
 
 
-def fill(
+def copy_weights(
     modules: Mapping[str, nn.Module], layers: Layers, *, others: Iterable[str] = HEADS
 ) -> None:
     """Copies weights into modules, each by its layer's name.
@@ -145,9 +145,11 @@ def fill_trunk(trunk: nn.Module, weights: Weights, *, missing: Iterable[str] = (
     Raises:
         FullconvError: the file is of another network.
     """
-    layers = layers_of(weights, trunk)
-    convolutions = convolutions_of(trunk)
-    fill({name: c for name, c in convolutions.items() if name not in tuple(missing)}, layers)
+    layers = match_layers(weights, trunk)
+    convolutions = named_convolutions(trunk)
+    copy_weights(
+        {name: c for name, c in convolutions.items() if name not in tuple(missing)}, layers
+    )
     if layers.caffe:
         turn_to_rgb(next(iter(convolutions.values())))
     return layers.caffe
