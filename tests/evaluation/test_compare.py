@@ -208,7 +208,7 @@ def with_head(every: np.ndarray, classes: tuple[str, ...]) -> SplitConfusions:
     return SplitConfusions(of.images, of.contents, heads, of.protocol, of.data)
 
 
-def test_further_heads(runs: tuple[Path, Path]) -> None:
+def test_additional_heads(runs: tuple[Path, Path]) -> None:
     for run, every in zip(runs, (ONE, OTHER), strict=True):
         save_next_to_run(with_head(every, ("in", "out")), run)
     found = compare(*runs, head="rooms", resamples=100)

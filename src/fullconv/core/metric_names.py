@@ -1,4 +1,4 @@
-"""The names of the metrics, and what a table of them says in a line."""
+"""The names of the metrics, and their summary in one line."""
 
 from __future__ import annotations
 
@@ -7,35 +7,43 @@ from typing import Any
 
 import numpy as np
 
-from fullconv.core.text import plural
+from fullconv.core.i18n import Message, join, msg, nmsg
+from fullconv.core.text import percent
 
-# What the paper's four numbers are called.
 TITLES = {
-    "mean_iou": "mean IoU",
-    "pixel_accuracy": "pixel accuracy",
-    "mean_accuracy": "mean accuracy",
-    "frequency_weighted_iou": "frequency weighted IoU",
+    "mean_iou": msg("mean IoU"),
+    "pixel_accuracy": msg("pixel accuracy"),
+    "mean_accuracy": msg("mean accuracy"),
+    "frequency_weighted_iou": msg("frequency weighted IoU"),
 }
 
 
-def headline(metrics: Mapping[str, Any]) -> str:
-    """`Metrics.to_dict()` with its protocol card, in a line."""
-    card, value = metrics["protocol"], metrics["mean_iou"]
-    further = "".join(f", {k} {_number(v['mean_iou'])}" for k, v in further_heads(metrics).items())
-    number = _number(value) + further
-    return f"mean IoU {number} on {card['split']} ({plural(card['images'], 'image')})"
+def headline(metrics: Mapping[str, Any]) -> Message:
+    """Summarize `Metrics.to_dict()` with its protocol card in one line."""
+    card = metrics["protocol"]
+    heads = [
+        msg("{head} {value}", head=name, value=_value(head["mean_iou"]))
+        for name, head in additional_heads(metrics).items()
+    ]
+    return msg(
+        "mean IoU {values} on {split} ({images})",
+        values=join([_value(metrics["mean_iou"]), *heads], ", "),
+        split=card["split"],
+        images=nmsg("{count} image", "{count} images", card["images"]),
+    )
 
 
 def never_predicted(metrics: Mapping[str, Any]) -> list[str]:
-    """The classes in `Metrics.to_dict()` that occur in the truth and that no pixel was called."""
+    """Return the classes of `Metrics.to_dict()` that occur but were predicted for no pixel."""
     confusion = np.asarray(metrics["confusion"])
-    both = zip(metrics["per_class_iou"], confusion.sum(axis=1), confusion.sum(axis=0), strict=True)
-    return [name for name, own, called in both if own and not called]
+    sums = zip(metrics["per_class_iou"], confusion.sum(axis=1), confusion.sum(axis=0), strict=True)
+    return [name for name, true, predicted in sums if true and not predicted]
 
 
-def _number(value: float | None) -> str:
-    return "is not defined (no labelled pixel)" if value is None else f"{value:.1%}"
-
-
-def further_heads(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def additional_heads(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the metrics of the heads after the first one, by name."""
     return dict(metrics.get("heads", {}))
+
+
+def _value(mean_iou: float | None) -> str:
+    return msg("is not defined (no labeled pixel)") if mean_iou is None else percent(mean_iou)

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from fullconv.core.i18n import join, msg, translate
-from fullconv.core.metric_names import TITLES, further_heads, never_predicted
-from fullconv.core.text import LIST_LIMIT, align_columns, truncated_list
+from fullconv.core.metric_names import TITLES, additional_heads, never_predicted
+from fullconv.core.text import LIST_LIMIT, align_columns, percent, truncated_list
 
 
 def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, num_classes: int) -> np.ndarray:
@@ -147,19 +147,19 @@ def metrics_table(metrics: Mapping[str, Any]) -> str:
     """Format `Metrics.to_dict()` for a terminal: the four metrics, then a line per class. The
     tables of additional heads follow."""
     tables = [_head_table(metrics)]
-    for name, head in further_heads(metrics).items():
+    for name, head in additional_heads(metrics).items():
         tables.append(translate(msg("head {name}", name=name)) + f"\n\n{_head_table(head)}")
     return "\n\n".join(tables)
 
 
 def _head_table(metrics: Mapping[str, Any]) -> str:
-    four = [[msg(title), _percent(metrics[key])] for key, title in TITLES.items()]
+    four = [[title, percent(metrics[key], 2)] for key, title in TITLES.items()]
     iou, recall = metrics["per_class_iou"], metrics["per_class_accuracy"]
     precision = metrics.get("per_class_precision", {})  # missing in files of earlier versions
     absent = [name for name, value in iou.items() if value is None]
     rows = [[msg("class"), msg("IoU"), msg("recall (accuracy)"), msg("precision")]]
     rows += [
-        [name, *(_percent(values.get(name)) for values in (iou, recall, precision))]
+        [name, *(percent(values.get(name), 2) for values in (iou, recall, precision))]
         for name in iou
         if name not in absent or len(absent) <= LIST_LIMIT
     ]
@@ -172,7 +172,3 @@ def _head_table(metrics: Mapping[str, Any]) -> str:
     parts = [align_columns(four), align_columns(rows)] + ([translate(join(notes))] if notes else [])
     return "\n\n".join(parts)
 
-
-def _percent(value: float | None) -> str:
-    """Return a fraction in percent with two digits; the unit is given above the table."""
-    return "-" if value is None else f"{100 * value:.2f}"
