@@ -179,7 +179,7 @@ class Pipeline:
         inside = 0
         try:
             size = raster_size(path)
-            windows = size and not self.predictor.inputs and self.predictor.cuts(size)
+            windows = size and not self.predictor.extra_inputs and self.predictor.needs_tiling(size)
             if is_video(path) or windows:
                 return _Read(None, 0)
             inside = size[0] * size[1] if size else pixels_to_decode(path)
@@ -196,7 +196,7 @@ class Pipeline:
 
     def _segmented(self, image: InputImage, read: _Read) -> Segmentation:
         try:
-            found: Segmentation = self.predictor.segment(read.pixels, inputs=image.beside)
+            found: Segmentation = self.predictor.segment(read.pixels, extra_inputs=image.beside)
         except BaseException:
             self.room.leave(read.room)
             raise

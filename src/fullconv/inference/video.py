@@ -66,7 +66,7 @@ def predict_video(
         FullconvError: PyAV is missing, a file that cannot be read, no such output, or a model that
             takes more than images; `UnwrittenError` where a result cannot be written.
     """
-    source, stem, every = Path(source), Path(stem), segmenter.options.every
+    source, stem, every = Path(source), Path(stem), segmenter.options.frame_step
     _require(segmenter, source, outputs)
     with ExitStack() as stack:
         film = stack.enter_context(VideoReader.opened(source))
@@ -96,9 +96,9 @@ def _require(segmenter: Segmenter, source: Path, outputs: Sequence[str]) -> None
             f"{', '.join(KINDS)}.",
             "--save mask,overlay",
         )
-    if segmenter.inputs:
+    if segmenter.extra_inputs:
         raise FullconvError(
-            f"the model takes {segmenter.inputs[0].name} beside each image, which {source} has "
+            f"the model takes {segmenter.extra_inputs[0].name} beside each image, which {source} has "
             "not.",
             "fullconv predict MODEL IMAGES --extra-inputs FOLDERS   # of its frames",
         )
