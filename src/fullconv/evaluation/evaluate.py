@@ -277,7 +277,7 @@ def _predict(
 ) -> list[tuple[np.ndarray, np.ndarray | None]]:
     """Return (H, W) ids of every head of the model, and their confidence or None."""
     if with_confidence:
-        return model.rated_maps(image, pair.inputs)
+        return model.predict_with_confidence(image, pair.inputs)
     return [(ids, None) for ids in model.label_maps(image, pair.inputs)]
 
 
@@ -288,7 +288,7 @@ def _as_float32(model: Segmenter | str | Path, options: PredictOptions | None) -
     predictor = given
     if isinstance(given, Predictor) and given.engine.precision != "float32":
         predictor = Predictor(given.model, device=given.device, precision="float32")
-    predictor.use(options if options and options.averaged else given.options)
+    predictor.set_options(options if options and options.averaged else given.options)
     return predictor
 
 
@@ -305,7 +305,7 @@ def _match_heads(
     dataset.pairs_of(split)
     report = check(without_extras(dataset))
     head_folders, input_folders = folders
-    inputs = [extra.name for extra in model.inputs]
+    inputs = [extra.name for extra in model.extra_inputs]
     _require_folder_each(head_folders, list(model.heads), "--heads")
     _require_folder_each(input_folders, inputs, "--inputs")
     by_head = dict(zip(model.heads, head_folders or model.heads, strict=True))

@@ -90,12 +90,12 @@ def probe(
             ),
             msg("fullconv probe MODEL DATA   # with the model that was exported"),
         )
-    if predictor.model.inputs:
+    if predictor.model.extra_inputs:
         raise FullconvError(
             msg(
                 "the model needs {name} in addition to images, which would show objects that the "
                 "image hides.",
-                name=predictor.model.inputs[0].name,
+                name=predictor.model.extra_inputs[0].name,
             ),
             msg("fullconv probe MODEL DATA   # with a model that needs only images"),
         )

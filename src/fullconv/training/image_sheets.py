@@ -79,7 +79,7 @@ def as_seen(model: Model, images: Tensor) -> list[list[ImageArray]]:
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (model.card.mean, model.card.std))
     planes = [inputs[:, :3] * std + mean]
     first = 3
-    for one in model.inputs:
+    for one in model.extra_inputs:
         values = inputs[:, first : first + one.channels] / (2 * _SPREAD) + 0.5
         planes.append(values.expand(-1, 3, -1, -1))
         first += one.channels
