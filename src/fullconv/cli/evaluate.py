@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
 
 from fullconv.cli.app import Json, Split, app, name_of, print_result, progress_bar, say
 from fullconv.core.errors import FullconvError
@@ -25,7 +27,7 @@ def evaluate(
     *,
     split: Split = "test",
     heads: str = "",
-    inputs: str = "",
+    extra_inputs: Annotated[str, Parameter(alias="--inputs")] = "",
     ignore_rules: str = "",
     flip: bool = False,
     scales: str = "",
@@ -45,8 +47,8 @@ def evaluate(
         Which part of it.
     heads
         Folders of a model's further heads in the data set, with commas, if not called like them.
-    inputs
-        Folders of a model's further inputs in the data set, with commas, if not called like them.
+    extra_inputs
+        Folders of a model's extra inputs in the data set, with commas, if not called like them.
     ignore_rules
         Rules of `fullconv check`, with commas: what they found is left out.
     flip
@@ -66,7 +68,7 @@ def evaluate(
 
     require_npz(counts)
     page = _place(model, split, report)
-    folders: dict[str, Any] = {"heads": heads, "inputs": inputs, "ignore_rules": ignore_rules}
+    folders: dict[str, Any] = {"heads": heads, "extra_inputs": extra_inputs, "ignore_rules": ignore_rules}
     given: dict[str, Any] = {"split": split, **folders}
     again = _again(model, data, {**given, "scales": scales}, flip)
     views: dict[str, Any] = {"flip": flip, "scales": parse_scales(scales)}

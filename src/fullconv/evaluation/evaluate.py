@@ -129,7 +129,7 @@ def evaluate(
     *,
     split: str = "test",
     heads: str = "",
-    inputs: str = "",
+    extra_inputs: str = "",
     ignore_rules: str = "",
     flip: bool = False,
     scales: Sequence[float] = (1.0,),
@@ -144,7 +144,7 @@ def evaluate(
         split: "train", "val" or "test".
         heads: comma-separated mask folders of additional heads. Default: the heads' names, if the
             dataset has these folders; other heads are not evaluated.
-        inputs: comma-separated folders of extra inputs. Default: the inputs' names.
+        extra_inputs: comma-separated folders of extra inputs. Default: the inputs' names.
         ignore_rules: see `fullconv.data.check.ignore_rules.apply_ignore_rules`.
         flip, scales: test-time augmentation, see `fullconv.inference.options.PredictOptions`.
             Default: the model's options.
@@ -159,7 +159,7 @@ def evaluate(
         data,
         [None],
         split=split,
-        folders=(folder_names(heads), folder_names(inputs)),
+        folders=(folder_names(heads), folder_names(extra_inputs)),
         ignore_rules=ignore_rules,
         options=PredictOptions(flip=flip, scales=tuple(scales)),
         quality=quality,
@@ -307,7 +307,7 @@ def _match_heads(
     head_folders, input_folders = folders
     inputs = [extra.name for extra in model.extra_inputs]
     _require_folder_each(head_folders, list(model.heads), "--heads")
-    _require_folder_each(input_folders, inputs, "--inputs")
+    _require_folder_each(input_folders, inputs, "--extra-inputs")
     by_head = dict(zip(model.heads, head_folders or model.heads, strict=True))
     if not head_folders:
         by_head = {name: name for name in by_head if (dataset.root / name).is_dir()}

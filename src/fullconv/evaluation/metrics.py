@@ -168,7 +168,8 @@ def _head_table(metrics: Mapping[str, Any]) -> str:
         notes.append(msg("never predicted: {names}", names=truncated_list(never)))
     if absent:
         names = truncated_list(absent)
-        notes.append(msg("in neither ground truth nor prediction, not averaged: {names}", names=names))
+        notes.append(
+            msg("in neither ground truth nor prediction, not averaged: {names}", names=names)
+        )
     parts = [align_columns(four), align_columns(rows)] + ([translate(join(notes))] if notes else [])
     return "\n\n".join(parts)
-

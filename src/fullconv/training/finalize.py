@@ -56,7 +56,7 @@ def finish(
         dataset,
         split=split,
         heads=settings.heads,
-        inputs=settings.extra_inputs,
+        extra_inputs=settings.extra_inputs,
         ignore_rules=settings.ignore_rules,
     )
     model.metrics = {**result.to_dict(), "epoch": model.metrics["epoch"]}
