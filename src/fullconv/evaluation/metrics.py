@@ -157,7 +157,7 @@ def _head_table(metrics: Mapping[str, Any]) -> str:
     iou, recall = metrics["per_class_iou"], metrics["per_class_accuracy"]
     precision = metrics.get("per_class_precision", {})  # missing in files of earlier versions
     absent = [name for name, value in iou.items() if value is None]
-    rows = [[msg("class"), msg("IoU"), msg("recall (accuracy)"), msg("precision")]]
+    rows: list[list[str]] = [[msg("class"), msg("IoU"), msg("recall (accuracy)"), msg("precision")]]
     rows += [
         [name, *(percent(values.get(name), 2) for values in (iou, recall, precision))]
         for name in iou

@@ -206,13 +206,13 @@ def svg(figure: Figure, description: str = "") -> Markup:
     )
 
 
-def standalone_svg(figure: Figure, description: str = "") -> str:
-    """Return a figure as an SVG file that follows the reader's light or dark mode."""
+def standalone_svg(inline: str) -> str:
+    """Return what `svg` returned as a file that follows the reader's light or dark mode."""
     style = (
         "<style>svg { color: #1f2429 } "
         "@media (prefers-color-scheme: dark) { svg { color: #e9ebee } }</style>"
     )
-    head, _, rest = svg(figure, description).partition(">")
+    head, _, rest = inline.partition(">")
     return f'{head} xmlns="http://www.w3.org/2000/svg">{style}{rest}'
 
 
@@ -231,7 +231,7 @@ def _svg_text(figure: Figure, *, white: bool = False) -> str:
     file = io.BytesIO()
     look = {"facecolor": "white"} if white else {"transparent": True}
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "fullconv"}):
-        figure.savefig(file, format="svg", metadata={"Date": None}, **look)  # type: ignore[arg-type]
+        figure.savefig(file, format="svg", metadata={"Date": None}, **look)
     return file.getvalue().decode()
 
 

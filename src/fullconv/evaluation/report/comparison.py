@@ -137,7 +137,7 @@ def notes(comparison: Comparison) -> list[Message]:
     names = comparison.runs[0].metrics.names
     lines = [
         msg(
-            "Intervals: the middle 95 % of {resamples} resamples of the {images} images, the same "
+            "Intervals: the middle 95% of {resamples} resamples of the {images} images, the same "
             "ones for every run. A difference is significant if its interval excludes 0.",
             resamples=comparison.resamples,
             images=comparison.images,
@@ -216,13 +216,13 @@ def interval_text(interval: Interval) -> str:
     return f"{points(interval.low)} .. {points(interval.high)}"
 
 
-_METRIC_HEAD = ["", msg("difference in points"), msg("95 % interval"), ""]
+_METRIC_HEAD = ["", msg("difference in points"), msg("95% interval"), ""]
 _CLASS_HEAD = [
     msg("IoU of"),
     msg("first"),
     msg("this"),
     msg("difference in points"),
-    msg("95 % interval"),
+    msg("95% interval"),
     "",
 ]
 _Rows = list[tuple[list[str], Interval]]
