@@ -48,8 +48,8 @@ def test_a_background_is_known_by_its_name(name: str, rest: bool) -> None:
 def test_over_a_photo_a_black_background_has_no_colour() -> None:
     names = ("road", "Background", "other", "hole")
     black = (0, 0, 0)
-    assert Labels(names, ((128, 64, 128), black, black, black)).unpainted == (1, 2)
-    assert Labels(names, (black, (1, 0, 0), (0, 0, 9), black)).unpainted == ()
+    assert Labels(names, ((128, 64, 128), black, black, black)).transparent_ids == (1, 2)
+    assert Labels(names, (black, (1, 0, 0), (0, 0, 9), black)).transparent_ids == ()
     assert Labels(("background", "crack")).to_list() == [
         {"id": 0, "name": "background", "color": (0, 0, 0), "painted": False},
         {"id": 1, "name": "crack", "color": (128, 0, 0), "painted": True},
@@ -65,7 +65,7 @@ def test_a_value_means_what_is_listed_then_itself() -> None:
 
 
 def test_a_closed_table_knows_only_what_is_listed() -> None:
-    labels = Labels(("membrane", "cell"), values={0: 0, 255: 1}, closed=True)
+    labels = Labels(("membrane", "cell"), values={0: 0, 255: 1}, strict_values=True)
     assert [labels.class_of(v) for v in (0, 1, 255)] == [0, None, 1]
 
 

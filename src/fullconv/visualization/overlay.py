@@ -1,6 +1,6 @@
 """What people look at: class ids in colour, over the photo, with a legend; error maps; sheets.
 
-Over a photo, the classes of `Labels.unpainted` and ignored pixels have no colour.
+Over a photo, the classes of `Labels.transparent_ids` and ignored pixels have no colour.
 
 Images are (H, W, 3) uint8 RGB arrays; ids, truth and prediction are (H, W) arrays of class ids
 and the ignore index. All functions give new arrays, `grid` gives a Pillow image. Nothing is read,
@@ -43,16 +43,20 @@ def overlay(image: ImageArray, ids: Ids, labels: Labels, *, outline: bool = True
     """The photo under the colours of the classes at half strength: the rounded mean of both, halves
     upwards.
 
-    Ignored pixels and the classes of `Labels.unpainted` stay as photographed. With `outline`, the
+    Ignored pixels and the classes of `Labels.transparent_ids` stay as photographed. With `outline`, the
     border between two classes is drawn in the full colour of the class above or left of it, a pixel
-    wide per 500 of the short side. Beside an unpainted class it is drawn on all sides, in the
+    wide per 500 of the short side. Beside a transparent class it is drawn on all sides, in the
     colour of the other.
     """
     _check_image(image)
     _check_size("the image", image, "the ids", ids)
     colored = colorize(ids, labels)
     ignored = ids == labels.ignore_index
-    bare = np.any([ids == k for k in labels.unpainted], axis=0) if labels.unpainted else None
+    bare = (
+        np.any([ids == k for k in labels.transparent_ids], axis=0)
+        if labels.transparent_ids
+        else None
+    )
     # a + b = 2 (a | b) - (a ^ b): the mean without a wider type.
     blended = (image | colored) - ((image ^ colored) >> 1)
     copy_where(blended, image, ignored if bare is None else ignored | bare)
@@ -123,7 +127,7 @@ def legend(
 
 def shown_over_photo(labels: Labels) -> dict[str, RGB | None]:
     """Name -> colour in an overlay, None where that leaves the photo as it is; 'ignore', too."""
-    bare = {labels.names[k] for k in labels.unpainted} | {IGNORE}
+    bare = {labels.names[k] for k in labels.transparent_ids} | {IGNORE}
     return {name: None if name in bare else color for name, color in _colors(labels).items()}
 
 

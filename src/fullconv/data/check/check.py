@@ -194,7 +194,7 @@ def _fingerprint(dataset: Dataset, scans: list[PairScan]) -> str:
     labels = dataset.labels
     table = labels.to_dict() | {
         "values": sorted([str(value), class_id] for value, class_id in labels.values.items()),
-        "closed": labels.closed,
+        "closed": labels.strict_values,
     }
     rows = sorted([scan.split, scan.pair.name, scan.image_hash, scan.mask_hash] for scan in scans)
     text = json.dumps([table, sorted(dataset.splits), rows], sort_keys=True)

@@ -121,7 +121,7 @@ def read_mask(path: Source, labels: Labels) -> Ids:
         found = find(values[rows])
         unknown = found < 0
         if unknown.any():
-            if not labels.lenient:
+            if not labels.unknown_as_ignore:
                 raise _unknown(source_name(path), values, gray_rgb, labels)
             found[unknown] = labels.ignore_index
         ids[rows] = found

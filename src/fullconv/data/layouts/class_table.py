@@ -304,7 +304,7 @@ def _from_yaml(root: Path, notes: list[str]) -> Labels | None:
         value: ignore if k is None else k for value, k in found.mapping.items()
     }
     # What the mapping leaves out has no class: it is said, not guessed.
-    return Labels(names, ignore_index=ignore, values=values, closed=True)
+    return Labels(names, ignore_index=ignore, values=values, strict_values=True)
 
 
 def _apply(settings: Settings, base: Labels | None, path: Path) -> Labels:
@@ -327,8 +327,8 @@ def _apply(settings: Settings, base: Labels | None, path: Path) -> Labels:
                 colors[class_id] = color
         for key, name in settings.get("map", {}).items():
             values[_value(key)] = _class_id(labels, name)
-        closed = base is not None and base.closed
-        labels = Labels(names, tuple(colors), ignore, values, closed=closed)
+        strict = base is not None and base.strict_values
+        labels = Labels(names, tuple(colors), ignore, values, strict_values=strict)
         masks.mask_dtype(labels)  # an ignore index that no mask can hold
     except FullconvError as error:
         raise FullconvError(f"{path}: {error.message}", error.hint) from error
