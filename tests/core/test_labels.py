@@ -73,7 +73,9 @@ def test_names_have_ids_and_ignore_has_one() -> None:
     labels = Labels(("sky", "road"))
     assert (labels.index("road"), labels.index("ignore")) == (1, 255)
     assert len(labels) == labels.num_classes == 2
-    with pytest.raises(FullconvError, match="no class 'rode'; there are sky, road") as caught:
+    with pytest.raises(
+        FullconvError, match="there is no class 'rode'; the classes are sky, road"
+    ) as caught:
         labels.index("rode")
     assert caught.value.hint == '"road"'
 
@@ -88,10 +90,10 @@ def test_a_model_keeps_names_colors_and_ignore_but_no_file_values() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (((),), "without a class"),
-        ((("a", "a"),), "must differ"),
+        (((),), "has no classes"),
+        ((("a", "a"),), "must be unique"),
         ((("a", "ignore"),), "must not be 'ignore'"),
-        ((("a", "b"), ((0, 0, 0),)), "2 classes but 1 colours"),
+        ((("a", "b"), ((0, 0, 0),)), "2 classes but 1 colors"),
         ((("a", "b"), (), 1), "ignore_index 1 is also the id of class 'b'"),
     ],
 )
