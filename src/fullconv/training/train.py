@@ -310,7 +310,7 @@ def _loaders(
         color=settings.color_jitter,
         mean=model.card.mean,
         ignore_index=shared_ignore_index(model.tables),
-        extra_mean=[x for one in model.inputs for x in one.mean],
+        extra_mean=[x for one in model.extra_inputs for x in one.mean],
     )
     further = list(model.heads.values())
     part = {"rank": trainer.global_rank, "world": trainer.world_size}
