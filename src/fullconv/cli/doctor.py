@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from fullconv.cli.app import Json, app, print_result
+from fullconv.cli.app import ANALYSIS, Json, app, print_result
 from fullconv.core.errors import FullconvError
 from fullconv.core.files import cache_dir
 from fullconv.core.hardware import (
@@ -390,7 +390,7 @@ def _size(count: int) -> str:
     return f"{count / GIB:.1f} GiB"
 
 
-@app.command(sort_key=32)
+@app.command(group=ANALYSIS, sort_key=32)
 def doctor(*, json: Json = False) -> int:
     """Check the installation and suggest fixes. Exits with code 1 if something is broken.
 
