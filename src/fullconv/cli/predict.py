@@ -231,12 +231,6 @@ def _note(done: BatchResult, finished: Manifest, predictor: Any, again: bool, ki
     for result in done.results:
         if result.get("damaged"):
             say(f"note: {result['damaged']}")
-    if done.placeless:
-        some = f" and {len(done.placeless) - 1} more" if len(done.placeless) > 1 else ""
-        say(
-            f"note: the mask of {done.placeless[0]}{some} will not be georeferenced without "
-            "rasterio: pip install rasterio"
-        )
     if predictor.inexact_operations:
         reasons = ", ".join(predictor.inexact_operations)
         say(f"note: large images were cut into tiles with blended seams, because of {reasons}")

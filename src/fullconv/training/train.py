@@ -21,7 +21,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import lightning.pytorch as pl
 import torch
@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader
 from fullconv.core.errors import FullconvError
 from fullconv.core.i18n import msg, translate
 from fullconv.core.progress import stage
-from fullconv.core.settings import Settings, read_config, to_toml
+from fullconv.core.settings import Settings, TrainOptions, read_config, to_toml
 from fullconv.core.text import shell_command, split_list
 from fullconv.data.check.check import CheckReport, check
 from fullconv.data.check.extra_heads import add_extra_heads, fingerprint
@@ -81,7 +81,7 @@ def train(
     resume: str | Path | None = None,
     quiet: bool = False,
     module: torch.nn.Module | None = None,
-    **options: Any,
+    **options: Unpack[TrainOptions],
 ) -> Run:
     """Trains an FCN on a data set: `train("data", backbone="resnet18", stride=8, epochs=50)`.
 

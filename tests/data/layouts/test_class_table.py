@@ -15,8 +15,8 @@ from fullconv.data.layouts import class_table as tables
 from fullconv.data.layouts.class_table import (
     UNDETERMINED,
     UndeterminedLabels,
-    infer_labels,
     _count_mask_values,
+    infer_labels,
     is_blurred,
     otsu_threshold,
     read_labels,

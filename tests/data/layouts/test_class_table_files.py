@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from fullconv.data.layouts.class_table_files import table_from_pairs, name_list, parse_table
+from fullconv.data.layouts.class_table_files import name_list, parse_table, table_from_pairs
 
 
 def test_value_and_name() -> None:

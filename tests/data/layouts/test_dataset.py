@@ -8,7 +8,7 @@ from PIL import Image
 
 from fullconv.core.errors import FullconvError
 from fullconv.data.layouts.class_table import CAMVID, UNDETERMINED, VOC
-from fullconv.data.layouts.dataset import LAYOUTS, Dataset, match_layout, load_dataset
+from fullconv.data.layouts.dataset import LAYOUTS, Dataset, load_dataset, match_layout
 
 
 def draw(root: Path, *names: str, values: object = ((0, 1), (2, 1))) -> Path:

@@ -29,14 +29,18 @@ def test_a_mask_has_the_stem_of_its_image_or_that_and_an_ending(mask: str) -> No
 
 
 def test_what_has_no_partner_is_left() -> None:
-    pairs, alone, masks = pair_by_name(paths("a.jpg", "b.jpg"), paths("b.png", "c.png", "ab_mask.png"))
+    pairs, alone, masks = pair_by_name(
+        paths("a.jpg", "b.jpg"), paths("b.png", "c.png", "ab_mask.png")
+    )
     assert [pair.name for pair in pairs] == ["b"]
     assert alone == paths("a.jpg")
     assert masks == paths("c.png", "ab_mask.png")
 
 
 def test_of_doubled_stems_the_first_one_counts_and_the_others_are_left() -> None:
-    pairs, alone, masks = pair_by_name(paths("a.jpg", "a.png"), paths("a.bmp", "a.png", "a_mask.png"))
+    pairs, alone, masks = pair_by_name(
+        paths("a.jpg", "a.png"), paths("a.bmp", "a.png", "a_mask.png")
+    )
     assert [(pair.image, pair.mask) for pair in pairs] == [(Path("a.jpg"), Path("a.bmp"))]
     assert alone == paths("a.png")
     assert masks == paths("a.png", "a_mask.png")

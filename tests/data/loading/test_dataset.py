@@ -161,7 +161,9 @@ def test_ranks_take_together_what_one_process_with_the_whole_batch_takes(
     count: int, batch: int, world: int
 ) -> None:
     whole = ResumableBatchSampler(count, batch * world, seed=5)
-    ranks = [ResumableBatchSampler(count, batch, seed=5, rank=r, world_size=world) for r in range(world)]
+    ranks = [
+        ResumableBatchSampler(count, batch, seed=5, rank=r, world_size=world) for r in range(world)
+    ]
     for epoch in range(2):
         parts = [epoch_of(rank, epoch) for rank in ranks]
         together = epoch_of(whole, epoch)

@@ -69,7 +69,7 @@ def cityscapes(*, train_ids: bool) -> Labels:
         return Labels(names, colors)
     class_ids = {label_id: k for k, (_, label_id, _) in enumerate(_CITYSCAPES)}
     values: dict[int | RGB, int] = {value: class_ids.get(value, 255) for value in range(34)}
-    return Labels(names, colors, values=values, closed=True)
+    return Labels(names, colors, values=values, strict_values=True)
 
 
 def ade20k(table: Path | None) -> Labels:
@@ -105,7 +105,7 @@ def ade20k(table: Path | None) -> Labels:
                 ),
             )
     values: dict[int | RGB, int] = {0: 255, **{k + 1: k for k in range(len(names))}}
-    return Labels(names, values=values, closed=True)
+    return Labels(names, values=values, strict_values=True)
 
 
 def numbered_names(path: Path) -> dict[int, str]:
@@ -137,7 +137,7 @@ def pascal_context(labels: Path, subset: Path | None) -> Labels:
     if subset is None:
         order = sorted(names)
         values = {0: 65535, **{value: k for k, value in enumerate(order)}}
-        return Labels(tuple(names[v] for v in order), (), 65535, values, closed=True)
+        return Labels(tuple(names[v] for v in order), (), 65535, values, strict_values=True)
     selected = list(numbered_names(subset).values())
     by_name = {name: value for value, name in names.items()}
     values = dict.fromkeys((0, *names), 0)
@@ -154,7 +154,7 @@ def pascal_context(labels: Path, subset: Path | None) -> Labels:
                 msg("remove the line from {name}", name=subset.name),
             )
         values[value] = k
-    return Labels(("background", *selected), (), 255, values, closed=True)
+    return Labels(("background", *selected), (), 255, values, strict_values=True)
 
 
 def numbered_from_one(names: list[str]) -> Labels:
@@ -164,4 +164,4 @@ def numbered_from_one(names: list[str]) -> Labels:
     """
     ignore = 255 if len(names) <= 255 else 65535
     values: dict[int | RGB, int] = {-1: ignore, 0: ignore, **{k + 1: k for k in range(len(names))}}
-    return Labels(tuple(names), (), ignore, values, closed=True)
+    return Labels(tuple(names), (), ignore, values, strict_values=True)

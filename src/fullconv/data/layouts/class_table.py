@@ -36,7 +36,7 @@ from fullconv.core.i18n import msg, nmsg
 from fullconv.core.labels import IGNORE, RGB, Labels, parse_color, voc_color
 from fullconv.core.text import nearest
 from fullconv.data.io import masks
-from fullconv.data.io.scan_cache import Remembered
+from fullconv.data.io.scan_cache import ScanCache
 from fullconv.data.layouts.class_table_files import (
     name_list,
     parse_table,
@@ -371,7 +371,7 @@ def _from_yaml(root: Path) -> tuple[Labels | None, str]:
         value: ignore if class_id is None else class_id for value, class_id in table.mapping.items()
     }
     # Values that the mapping leaves out have no class: `check` reports them.
-    return Labels(names, ignore_index=ignore, values=values, closed=True), source
+    return Labels(names, ignore_index=ignore, values=values, strict_values=True), source
 
 
 def _with_settings(settings: Settings, base: Labels | None, path: Path) -> Labels:
@@ -394,8 +394,8 @@ def _with_settings(settings: Settings, base: Labels | None, path: Path) -> Label
                 colors[class_id] = color
         for key, name in settings.get("map", {}).items():
             values[_mask_value(key)] = _class_id(labels, name)
-        closed = base is not None and base.closed
-        labels = Labels(names, tuple(colors), ignore, values, closed=closed)
+        strict = base is not None and base.strict_values
+        labels = Labels(names, tuple(colors), ignore, values, strict_values=strict)
         masks.mask_dtype(labels)  # refuses an ignore index that no mask can hold
     except FullconvError as error:
         raise _in_file(path, error) from error
@@ -434,7 +434,7 @@ def _mask_value(key: str) -> int | RGB:
 def _count_mask_values(mask_paths: Iterable[Path]) -> MaskValues:
     counts: Counter[Any] = Counter()
     lossy = False
-    with Remembered() as scan_cache, ThreadPoolExecutor() as pool:
+    with ScanCache() as scan_cache, ThreadPoolExecutor() as pool:
         for histogram in pool.map(lambda path: _histogram(path, scan_cache), mask_paths):
             if histogram is not None:
                 counts.update(histogram.counts)
@@ -442,14 +442,14 @@ def _count_mask_values(mask_paths: Iterable[Path]) -> MaskValues:
     return MaskValues(counts, lossy)
 
 
-def _histogram(path: Path, scan_cache: Remembered) -> masks.MaskHistogram | None:
+def _histogram(path: Path, scan_cache: ScanCache) -> masks.MaskHistogram | None:
     try:
         content = path.read_bytes()
         key = f"mask {_CACHE_VERSION} {masks.content_key(content, path)}"
-        histogram = masks.MaskHistogram.from_plain(scan_cache.get(key))
+        histogram = masks.MaskHistogram.from_json(scan_cache.get(key))
         if histogram is None:
             histogram = masks.count_values(io.BytesIO(content), name=str(path))
-            scan_cache.put(key, histogram.to_plain())
+            scan_cache.put(key, histogram.to_json())
         return histogram
     except (FullconvError, OSError):
         return None  # `check` reports files that cannot be read

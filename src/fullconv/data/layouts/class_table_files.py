@@ -81,7 +81,7 @@ def table_from_pairs(pairs: list[tuple[int | RGB, str]]) -> Labels | None:
         if isinstance(value, tuple) and name in names:
             colors.setdefault(name, value)
     # Every integer is listed, so an integer that is not has no class.
-    return Labels(tuple(names), tuple(colors.values()), ignore, values, closed=not colors)
+    return Labels(tuple(names), tuple(colors.values()), ignore, values, strict_values=not colors)
 
 
 def _match_all(pattern: re.Pattern[str], lines: list[str]) -> list[re.Match[str]]:

@@ -146,7 +146,7 @@ def load_dataset(root: str | Path, *, layout: str | None = None) -> Dataset:
         raise no_pairs(folder, name, match)
     if "val" not in match.splits and len(match.splits.get("train", [])) > 1:
         _make_val(match)
-    splits = {
+    splits: dict[str, tuple[Pair, ...]] = {
         split: tuple(sorted(match.splits[split], key=lambda pair: pair.name))
         for split in ("train", "val", "test")
         if split in match.splits

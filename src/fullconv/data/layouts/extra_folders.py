@@ -24,8 +24,13 @@ import numpy as np
 from fullconv.core.errors import FullconvError
 from fullconv.core.i18n import msg, nmsg
 from fullconv.core.text import shell_command, truncated_list
-from fullconv.data.io import array_masks, extra_channels
-from fullconv.data.io.extra_channels import ExtraInput, read_channels, read_extra_channels
+from fullconv.data.io.array_masks import read_mat_class_names
+from fullconv.data.io.extra_channels import (
+    CHANNEL_SUFFIXES,
+    ExtraInput,
+    read_channels,
+    read_extra_channels,
+)
 from fullconv.data.io.images import IMAGE_SUFFIXES, image_size
 from fullconv.data.io.masks import ARRAY_SUFFIXES
 from fullconv.data.layouts.class_catalogue import numbered_from_one
@@ -59,7 +64,7 @@ def head_dataset(dataset: Dataset, folder: str) -> Dataset:
         for split, pairs in dataset.splits.items()
     }
     masks = list(files.values())
-    names = array_masks.read_names(masks[0]) if masks[0].suffix.lower() == ".mat" else []
+    names = read_mat_class_names(masks[0]) if masks[0].suffix.lower() == ".mat" else []
     matlab_labels = numbered_from_one(names) if names else None
     table = read_labels(root, read_settings(root), masks, layout_labels=matlab_labels)
     reason = msg("images of {root}, masks of {folder}", root=dataset.root, folder=root)
@@ -78,7 +83,7 @@ def with_extra_inputs(dataset: Dataset, folders: Sequence[str]) -> Dataset:
         FullconvError: there is no such folder, or an image without a file.
     """
     for folder in folders:
-        files = _files_of_pairs(dataset, _resolve(dataset, folder), extra_channels.SUFFIXES)
+        files = _files_of_pairs(dataset, _resolve(dataset, folder), CHANNEL_SUFFIXES)
         name = Path(folder).name
         if name in [extra.name for extra in dataset.inputs]:
             raise FullconvError(
@@ -145,7 +150,7 @@ def extra_files(images: Iterable[Path], folder: Path, name: str) -> list[Path]:
             "--extra-inputs FOLDER",
         )
     keys = {("", str(k)): [image] for k, image in enumerate(images)}
-    return list(_match_files(keys, folder, extra_channels.SUFFIXES).values())
+    return list(_match_files(keys, folder, CHANNEL_SUFFIXES).values())
 
 
 def _channel_sums(

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from fullconv.core.i18n import msg
 from fullconv.core.labels import Labels
-from fullconv.data.io import array_masks
+from fullconv.data.io.array_masks import read_mat_class_names
 from fullconv.data.layouts.class_catalogue import (
     ade20k,
     cityscapes,
@@ -148,7 +148,7 @@ def _sift_flow(root: Path) -> LayoutMatch | None:
     mask_files = [path for f in (masks, *folders_in(masks)) for path in masks_in(f)]
     if not mask_files or mask_files[0].suffix != ".mat":
         return None
-    names = array_masks.read_names(mask_files[0])
+    names = read_mat_class_names(mask_files[0])
     match = LayoutMatch(msg("Images and SemanticLabels with MATLAB files"))
     match.labels = numbered_from_one(names) if names else None
     _with_lists(match, split_lists(root, extra=("trainval",)), image_files, mask_files)

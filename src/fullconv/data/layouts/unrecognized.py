@@ -15,7 +15,7 @@ from pathlib import Path
 from fullconv.core.errors import FullconvError
 from fullconv.core.i18n import join, msg, nmsg
 from fullconv.core.text import shell_command, truncated_list
-from fullconv.data.download.download import nearest
+from fullconv.data.download.download import nearest_dataset_names
 from fullconv.data.layouts.annotation_formats import outline_files, tool_of_file
 from fullconv.data.layouts.pairing import (
     IMAGE_FOLDERS,
@@ -60,7 +60,7 @@ _Match = Callable[[Path], tuple[str, LayoutMatch] | None]
 def no_folder(root: Path) -> FullconvError:
     """Return the error for a path that is not a folder."""
     parent = next((path for path in root.parents if path.is_dir()), Path())
-    names = [] if root.exists() else nearest(root)
+    names = [] if root.exists() else nearest_dataset_names(root)
     if root.exists():
         problem = msg("{root} is a file", root=root)
         hint = shell_command("fullconv", "check", parent)
