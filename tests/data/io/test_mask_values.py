@@ -12,11 +12,11 @@ from fullconv.data.io import mask_values as values
 from fullconv.data.io.mask_values import (
     are_colors,
     bands,
-    value_counts,
     make_class_lookup,
     pack,
     pack_color,
     unpack_color,
+    value_counts,
 )
 
 LABELS = Labels(("sky", "road", "car"), values={7: 255, 300: 2, (9, 9, 9): 1})

@@ -126,7 +126,7 @@ def read_mask(path: Source, labels: Labels) -> Ids:
         class_ids = lookup(values[rows])
         unknown = class_ids < 0
         if unknown.any():
-            if not labels.lenient:
+            if not labels.unknown_as_ignore:
                 raise _unknown_values(source_name(path), values, gray_rgb, labels)
             class_ids[unknown] = labels.ignore_index
         ids[rows] = class_ids
