@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from cyclopts import (
     CoercionError,
@@ -200,7 +200,7 @@ def _our_options(command: str, words: Sequence[str]) -> list[str]:
             plain.append(word)
             continue
         form = _ours(command, name)
-        takes_value = "{value}" in form or bool(form) and not form.startswith("--")
+        takes_value = "{value}" in form or (bool(form) and not form.startswith("--"))
         drops_value = name in NEEDLESS and not form
         if not equals and (takes_value or drops_value) and rest and not rest[0].startswith("-"):
             value = rest.pop(0)
