@@ -95,7 +95,7 @@ class HelpFormatter:
             for title, names in TRAIN_SECTIONS.items():
                 _print_section(console, title, [by_name.pop(name) for name in names.split()])
             entries = list(by_name.values())
-        title = msg("Options") if panel.title == "Parameters" else panel.title
+        title: str = msg("Options") if panel.title == "Parameters" else str(panel.title)
         if self.command and panel.title in ("Commands", msg("Commands")):
             return  # --help and --version
         _print_section(console, title, entries)

@@ -24,7 +24,7 @@ from fullconv.cli.app import app
 from fullconv.cli.help import usage_line
 from fullconv.core.errors import FullconvError
 from fullconv.core.foreign_words import COMMANDS, NEEDLESS, OPTIONS
-from fullconv.core.i18n import join, msg
+from fullconv.core.i18n import Message, join, msg
 from fullconv.core.text import nearest, shell_command, truncated_list
 
 _KEY_VALUE = re.compile(r"[A-Za-z_]\w*=.*", re.DOTALL)
@@ -54,7 +54,7 @@ def usage_error(error: CycloptsError, argv: Sequence[str]) -> UsageError:
         return _unknown_option(command, typed, argv)
     if isinstance(error, UnusedCliTokensError):
         unused = (error.unused_tokens or [""])[0]
-        return UsageError(msg("unexpected argument {word!r}.", word=unused), usage_line(command))
+        return _with_usage(command, msg("unexpected argument {word!r}.", word=unused))
     if isinstance(error, MissingArgumentError) and error.argument is not None:
         if _is_positional(error):
             return missing_argument(command, error.argument.name.removeprefix("--").upper())
@@ -91,8 +91,12 @@ def usage_error(error: CycloptsError, argv: Sequence[str]) -> UsageError:
 
 def missing_argument(command: str, name: str) -> UsageError:
     """Return the error of a command without an argument that it needs."""
+    return _with_usage(command, msg("missing argument {name}.", name=name))
+
+
+def _with_usage(command: str, message: Message) -> UsageError:
     usage = msg("  usage: {line}", line=usage_line(command))
-    return UsageError(join([msg("missing argument {name}.", name=name), usage]))
+    return UsageError(join([message, usage]))
 
 
 def _is_positional(error: MissingArgumentError) -> bool:
