@@ -159,7 +159,7 @@ class _Results:
         for path, labels in self._legends.items():
             with _writing(path, self.film.source):
                 over = "color" not in self.kinds  # else it is the legend of both
-                legend = draw.legend(labels, over_photo=over)
+                legend = draw.legend(labels, over_image=over)
                 Image.fromarray(legend).save(path, pnginfo=mark())
         return list(self._legends)
 
