@@ -219,8 +219,10 @@ def _convert_sum_loss_lr(settings: Settings, report: CheckReport) -> tuple[Setti
         decay=decay / pixels,
         given=decay,
     )
-    changes = {"lr": lr, "backbone_lr": lr, "weight_decay": decay / pixels}
-    return replace(settings, sum_loss_lr=None, **changes), reason
+    settings = replace(
+        settings, sum_loss_lr=None, lr=lr, backbone_lr=lr, weight_decay=decay / pixels
+    )
+    return settings, reason
 
 
 def mean_loss_lr(sum_loss_lr: float, pixels: float) -> float:

@@ -90,7 +90,7 @@ class ImageLogger(pl.Callback):
             loader.dataset.augmentation, [crop.outside.shape for crop in crops]
         )
         sheet = batches_sheet(
-            crops, _heads(module.model), module.model.inputs, module.ignore_index, heading
+            crops, _heads(module.model), module.model.extra_inputs, module.ignore_index, heading
         )
         self._save(sheet, "batches.png", "batches", 0)
         self._log_sheets(trainer)
@@ -181,11 +181,12 @@ class ImageLogger(pl.Callback):
         """Pass finished sheets to the loggers, which only the main thread may call."""
         while self.sheets:
             name, sheet, step = self.sheets.popleft()
-            for logger in trainer.loggers:
+            loggers: list[Any] = trainer.loggers
+            for logger in loggers:
                 if hasattr(logger, "log_image"):
                     logger.log_image(f"images/{name}", [sheet], step)
                 else:
-                    writer: Any = logger.experiment
+                    writer = logger.experiment
                     writer.add_image(f"images/{name}", np.asarray(sheet), step, dataformats="HWC")
 
     def _finish(self, trainer: pl.Trainer) -> None:

@@ -70,7 +70,7 @@ def network_inputs(model: Model, image: Tensor) -> list[ImageArray]:
     inputs = model.normalise(image[None])[0]
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (model.card.mean, model.card.std))
     images, first = [inputs[:3] * std + mean], 3
-    for extra in model.inputs:
+    for extra in model.extra_inputs:
         channels = inputs[first : first + extra.channels]
         images.append((channels / (2 * _DEVIATIONS) + 0.5).expand(3, -1, -1))
         first += extra.channels

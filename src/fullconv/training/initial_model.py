@@ -97,18 +97,18 @@ def build_initial_model(
 
     # Weights of a model of images alone are copied before extra inputs are added.
     transferred = ""
-    if earlier and not earlier.inputs:
+    if earlier and not earlier.extra_inputs:
         transferred = transfer_weights(model, earlier)
     if dataset.inputs:
         fuse(network, [extra.channels for extra in dataset.inputs], settings.fusion)
-        model.inputs, model.fusion = dataset.inputs, settings.fusion
-    if earlier and earlier.inputs:
+        model.extra_inputs, model.fusion = dataset.inputs, settings.fusion
+    if earlier and earlier.extra_inputs:
         transferred = transfer_weights(model, earlier)
     network.to(memory_format=torch.channels_last)
 
     if earlier:
         notes = [msg("starts from {model}: {parts}", model=settings.init_from, parts=transferred)]
-        same_inputs = bool(model.inputs) == bool(earlier.inputs)
+        same_inputs = bool(model.extra_inputs) == bool(earlier.extra_inputs)
         if same_inputs and _class_names(model) == _class_names(earlier):
             cpu = torch.device("cpu")
             first, second = (Runtime(m, device=cpu, precision="float32") for m in (model, earlier))
@@ -228,13 +228,12 @@ def _dataset_facts(report: CheckReport) -> dict[str, Any]:
         "ignored_pixels": report.ignored_pixels.get("train", 0),
     }
     if sizes:
-
-        def area(size: tuple[int, int]) -> int:
-            return size[0] * size[1]
-
+        smallest, largest = (
+            choose(sizes, key=lambda size: int(size[0] * size[1])) for choose in (min, max)
+        )
         facts["sizes"] = {
-            "smallest": list(min(sizes, key=area)),
-            "largest": list(max(sizes, key=area)),
+            "smallest": list(smallest),
+            "largest": list(largest),
             "commonest": list(sizes.most_common(1)[0][0]),
         }
     return facts
@@ -242,7 +241,7 @@ def _dataset_facts(report: CheckReport) -> dict[str, Any]:
 
 def _require_same_inputs(earlier: Model, inputs: Sequence[ExtraInput], fusion: str) -> None:
     """A model of images alone may get extra inputs; one that has them keeps them."""
-    before = [(extra.name, extra.channels) for extra in earlier.inputs]
+    before = [(extra.name, extra.channels) for extra in earlier.extra_inputs]
     if before and (
         before != [(extra.name, extra.channels) for extra in inputs] or earlier.fusion != fusion
     ):

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import lightning.pytorch as pl
 import torch
@@ -32,7 +32,7 @@ from fullconv.core.errors import FullconvError
 from fullconv.core.files import atomic_write
 from fullconv.core.i18n import join, msg, nmsg
 from fullconv.core.progress import say, stage
-from fullconv.core.settings import Settings, read_config, to_toml
+from fullconv.core.settings import Settings, TrainOptions, read_config, to_toml
 from fullconv.core.text import shell_command, split_list
 from fullconv.data.check.check import CheckReport, check
 from fullconv.data.check.extra_heads import add_extra_heads, fingerprint
@@ -79,7 +79,7 @@ def train(
     resume: str | Path | None = None,
     quiet: bool = False,
     module: torch.nn.Module | None = None,
-    **options: Any,
+    **options: Unpack[TrainOptions],
 ) -> Run:
     """Train an FCN on a dataset: `train("data", backbone="resnet18", stride=8, epochs=50)`.
 
@@ -245,7 +245,7 @@ def _fit(
         color=settings.color_jitter,
         mean=model.card.mean,
         ignore_index=shared_ignore_index(model.tables),
-        extra_mean=[value for extra in model.inputs for value in extra.mean],
+        extra_mean=[value for extra in model.extra_inputs for value in extra.mean],
     )
     pairs, validation_pairs = dataset.splits["train"], dataset.splits[split]
     first = 0 if split == "train" else len(pairs)
@@ -313,7 +313,7 @@ def _check_dataset(
 def _summarize_dataset(reports: Sequence[CheckReport]) -> str:
     report, dataset = reports[0], reports[0].dataset
     splits = [f"{len(pairs)} {split}" for split, pairs in dataset.splits.items()]
-    lines = [
+    lines: list[str] = [
         nmsg(
             "{root}: {splits}; {count} class ({reason})",
             "{root}: {splits}; {count} classes ({reason})",
