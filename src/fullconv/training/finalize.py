@@ -73,7 +73,7 @@ def sample_images(dataset: Dataset, split: str) -> Iterator[Tensor]:
     input channels."""
     pairs = dataset.splits[split]
     pairs = pairs[:: max(1, len(pairs) // COMPARED)][:COMPARED]
-    samples = SegmentationDataset(pairs, dataset.labels, further=dataset.tables[1:])
+    samples = SegmentationDataset(pairs, dataset.labels, extra_labels=dataset.tables[1:])
     return (samples[i, 0][0] for i in range(len(pairs)))
 
 

@@ -86,9 +86,7 @@ class ImageLogger(pl.Callback):
         loader: Any = trainer.train_dataloader
         keys = islice(chain.from_iterable(loader.batch_sampler), CROPS)
         crops = [_read_crop(loader.dataset, key, module.model) for key in keys]
-        heading = _describe_crops(
-            loader.dataset.augmentation, [crop.outside.shape for crop in crops]
-        )
+        heading = _describe_crops(loader.dataset.transform, [crop.outside.shape for crop in crops])
         sheet = batches_sheet(
             crops, _heads(module.model), module.model.extra_inputs, module.ignore_index, heading
         )
@@ -225,7 +223,7 @@ def choose_images(
         masks = [pair.mask if head == 0 else pair.masks[head - 1] for pair in pairs]
         pixels = np.zeros((len(masks), len(report.dataset.labels)))
         for row, mask in zip(pixels, masks, strict=True):
-            for class_id, number in report.shown.get(mask, {}).items():
+            for class_id, number in report.mask_class_pixels.get(mask, {}).items():
                 row[class_id] = number
         shares = pixels / np.maximum(pixels.sum(axis=1, keepdims=True), 1)
         visible.append(np.minimum(shares / _VISIBLE, 1))
@@ -245,7 +243,7 @@ def choose_images(
 
 def _read_crop(samples: SegmentationDataset, key: tuple[int, int], model: Model) -> Crop:
     image, target = samples[key]
-    outside: NDArray[np.bool_] = samples.outside(key).numpy()
+    outside: NDArray[np.bool_] = samples.padding_mask(key).numpy()
     inputs = network_inputs(model, image)
     return Crop(samples.pairs[key[0]].name, inputs, _head_maps(target), outside)
 

@@ -37,7 +37,7 @@ from fullconv.core.text import shell_command, split_list
 from fullconv.data.check.check import CheckReport, check
 from fullconv.data.check.extra_heads import add_extra_heads, fingerprint
 from fullconv.data.check.training_overlap import describe_training_overlap
-from fullconv.data.check.value_meanings import meanings_text
+from fullconv.data.check.value_meanings import value_table
 from fullconv.data.download.download import resolve_dataset
 from fullconv.data.layouts.dataset import Dataset
 from fullconv.data.layouts.extra_folders import with_channel_statistics, with_extra_inputs
@@ -252,11 +252,11 @@ def _fit(
     budget = round(settings.cache * 2**30 / settings.devices)
     cache = DecodedCache(first + len(validation_pairs), budget)
     heads = list(model.heads.values())
-    samples = SegmentationDataset(pairs, model.labels, transform, further=heads, cache=cache)
+    samples = SegmentationDataset(pairs, model.labels, transform, extra_labels=heads, cache=cache)
     validation = SegmentationDataset(
-        validation_pairs, model.labels, further=heads, cache=cache, first=first
+        validation_pairs, model.labels, extra_labels=heads, cache=cache, cache_offset=first
     )
-    share = {"rank": trainer.global_rank, "world": trainer.world_size}
+    share = {"rank": trainer.global_rank, "world_size": trainer.world_size}
     batches = ResumableBatchSampler(len(pairs), settings.batch_size, seed=settings.seed, **share)
     checkpoints.batches = batches
     workers = settings.workers or 0
@@ -324,7 +324,7 @@ def _summarize_dataset(reports: Sequence[CheckReport]) -> str:
         )
     ]
     lines += [msg("note: {note}", note=note) for note in dataset.notes]
-    lines += [meanings_text(report.meanings)] if report.meanings else []
+    lines += [value_table(report.meanings)] if report.meanings else []
     for (name, labels), head in zip(dataset.heads, reports[1:], strict=True):
         lines.append(
             msg(
@@ -334,7 +334,7 @@ def _summarize_dataset(reports: Sequence[CheckReport]) -> str:
                 classes=", ".join(labels.names),
             )
         )
-        lines += [meanings_text(head.meanings)] if head.meanings else []
+        lines += [value_table(head.meanings)] if head.meanings else []
     for extra in dataset.inputs:
         lines.append(
             msg(
