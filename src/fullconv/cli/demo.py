@@ -87,7 +87,8 @@ def run_demo(out: str | Path, *, epochs: int = 28, seed: int = 0) -> dict[str, A
         shutil.rmtree(run_folder, ignore_errors=True)
         stage(msg("drawing street scenes in {folder}", folder=scenes))
         write(scenes)
-        run = train(scenes, out=run_folder, epochs=epochs, seed=seed, **OPTIONS)
+        options: TrainOptions = {**OPTIONS, "epochs": epochs, "seed": seed}
+        run = train(scenes, out=run_folder, **options)
     result = evaluate(run.model, scenes, split="test")
     command = shell_command("fullconv", "evaluate", run.model, scenes, "--split", "test")
     save_report(result, out / REPORT, run=run_folder, repeat=command)

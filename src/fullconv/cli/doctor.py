@@ -225,7 +225,8 @@ def _examine_devices(health: Health, torch: Any) -> None:
     count = cpu_cores()
     health.facts["cores"] = count
     cores: Message = nmsg("CPU, {count} core", "CPU, {count} cores", count)
-    health.facts["devices"] = devices = [{"name": "cpu", "description": cores}]
+    devices: list[dict[str, Any]] = [{"name": "cpu", "description": cores}]
+    health.facts["devices"] = devices
     if torch is None:
         return
     from fullconv.inference.runtime import computes_in_bfloat16

@@ -85,7 +85,7 @@ def evaluate(
 
     require_npz(counts)
     page = _report_page(model, split, report)
-    choices = {"split": split, "heads": heads, "ignore_rules": ignore_rules}
+    choices: dict[str, Any] = {"split": split, "heads": heads, "ignore_rules": ignore_rules}
     typed = {**choices, "extra_inputs": extra_inputs, "scales": scales}
     words = [w for k, v in typed.items() if v for w in (f"--{k.replace('_', '-')}", v)]
     command = shell_command("fullconv", "evaluate", model, data, *words, *["--flip"] * flip)

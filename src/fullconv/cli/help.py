@@ -95,10 +95,10 @@ class HelpFormatter:
             for title, names in TRAIN_SECTIONS.items():
                 _print_section(console, title, [by_name.pop(name) for name in names.split()])
             entries = list(by_name.values())
-        title: str = msg("Options") if panel.title == "Parameters" else str(panel.title)
+        heading: str = msg("Options") if panel.title == "Parameters" else str(panel.title)
         if self.command and panel.title in ("Commands", msg("Commands")):
             return  # --help and --version
-        _print_section(console, title, entries)
+        _print_section(console, heading, entries)
 
 
 def usage_line(command: str) -> str:

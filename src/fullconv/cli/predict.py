@@ -131,7 +131,7 @@ def predict(
 
     stage(msg("loading the model"))
     folder = resolve_hub_name(model)
-    run_options = {"precision": precision, "compile": compile, "tile": tile}
+    run_options: dict[str, Any] = {"precision": precision, "compile": compile, "tile": tile}
     predictor = _load(folder, every_image, shard, device=device, options=options, **run_options)
     extra_files = predictor.extra_input_files(
         [path for path, _ in own_images], split_list(extra_inputs)
