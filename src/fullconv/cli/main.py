@@ -82,15 +82,19 @@ def launch(
     command, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
     if command is fullconv.cli.train.train:
         bound.arguments["typed"] = fullconv.cli.train.typed_options(words)
-    trains = command in (fullconv.cli.train.train, fullconv.cli.demo.demo)
-    if trains or command is fullconv.cli.evaluate.evaluate:
+    slow = command in (fullconv.cli.train.train, fullconv.cli.demo.demo, fullconv.cli.export.export)
+    if command in (
+        fullconv.cli.train.train,
+        fullconv.cli.demo.demo,
+        fullconv.cli.evaluate.evaluate,
+    ):
         use_huge_pages()
     # The data commands check files themselves: what C libraries say about them is noise.
     reads_data = command.__module__ == fullconv.cli.data.__name__
     with (
         silence_stderr() if quiet else nullcontext(),
         silence_native_stderr() if reads_data else nullcontext(),
-        show_stages(),
+        show_stages(lines=slow),
     ):
         result = command(*bound.args, **bound.kwargs)
     return result if isinstance(result, int) else 0

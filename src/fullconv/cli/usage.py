@@ -290,7 +290,7 @@ def check_dataset(command: str, data: Path) -> None:
     Raises:
         FullconvError: before anything slow is imported.
     """
-    if looks_like_model(data) and not (data / "images").is_dir():
+    if looks_like_model(data):
         message = msg("{data} is a model, not a dataset.", data=data)
         line = shell_command("fullconv", command, "DATA", "--init-from", data)
         raise UsageError(message, line if command == "train" else f"fullconv inspect {data}")

@@ -5,7 +5,7 @@
         ...
         finish_stages()                       # training: prints how long it took to the first step
 
-On a terminal a spinner names the stage; elsewhere each stage is a line.
+On a terminal a spinner names the stage; elsewhere each stage may be a line.
 """
 
 from __future__ import annotations
@@ -69,13 +69,15 @@ def print_text(text: str, stream: TextIO) -> None:
 
 
 class _Stages:
-    def __init__(self) -> None:
+    def __init__(self, lines: bool) -> None:
         self.started = time.monotonic()
+        self.lines = lines
         self.live: Any = None
 
     def show(self, text: str) -> None:
         if not is_terminal():
-            say(msg("{stage} ...", stage=text))
+            if self.lines:
+                say(msg("{stage} ...", stage=text))
             return
         from rich.console import Console
         from rich.live import Live
@@ -101,10 +103,10 @@ _stages: _Stages | None = None
 
 
 @contextmanager
-def show_stages() -> Iterator[None]:
-    """Show each `stage` on stderr while the block runs."""
+def show_stages(*, lines: bool = True) -> Iterator[None]:
+    """Show each `stage` on stderr while the block runs; without a terminal only if `lines`."""
     global _stages
-    outer, _stages = _stages, _Stages()
+    outer, _stages = _stages, _Stages(lines)
     try:
         yield
     finally:
