@@ -1,4 +1,8 @@
+<<<<<<< HEAD
 """The names of the metrics, and their summary in one line."""
+=======
+"""The names of the metrics, and one-line summaries of them."""
+>>>>>>> next
 
 from __future__ import annotations
 
@@ -10,6 +14,10 @@ import numpy as np
 from fullconv.core.i18n import Message, join, msg, nmsg
 from fullconv.core.text import percent
 
+<<<<<<< HEAD
+=======
+# The paper's four metrics, by their key in metrics.json.
+>>>>>>> next
 TITLES = {
     "mean_iou": msg("mean IoU"),
     "pixel_accuracy": msg("pixel accuracy"),
@@ -19,6 +27,7 @@ TITLES = {
 
 
 def headline(metrics: Mapping[str, Any]) -> Message:
+<<<<<<< HEAD
     """Summarize `Metrics.to_dict()` with its protocol card in one line."""
     card = metrics["protocol"]
     heads = [
@@ -30,10 +39,24 @@ def headline(metrics: Mapping[str, Any]) -> Message:
         values=join([_value(metrics["mean_iou"]), *heads], ", "),
         split=card["split"],
         images=nmsg("{count} image", "{count} images", card["images"]),
+=======
+    """Return the mean IoU of each head in one line, from `Metrics.to_dict()` with its protocol."""
+    card = metrics["protocol"]
+    parts = [_mean_iou(metrics)]
+    for name, head in further_heads(metrics).items():
+        parts.append(msg("{head} {mean_iou}", head=name, mean_iou=_mean_iou(head)))
+    return nmsg(
+        "mean IoU {mean_iou} on {split} ({count} image)",
+        "mean IoU {mean_iou} on {split} ({count} images)",
+        card["images"],
+        mean_iou=join(parts, ", "),
+        split=card["split"],
+>>>>>>> next
     )
 
 
 def never_predicted(metrics: Mapping[str, Any]) -> list[str]:
+<<<<<<< HEAD
     """Return the classes of `Metrics.to_dict()` that occur but were predicted for no pixel."""
     confusion = np.asarray(metrics["confusion"])
     sums = zip(metrics["per_class_iou"], confusion.sum(axis=1), confusion.sum(axis=0), strict=True)
@@ -42,8 +65,35 @@ def never_predicted(metrics: Mapping[str, Any]) -> list[str]:
 
 def additional_heads(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the metrics of the heads after the first one, by name."""
+=======
+    """Return the classes of `Metrics.to_dict()` that occur in the ground truth only."""
+    confusion = np.asarray(metrics["confusion"])
+    pixels = zip(
+        metrics["per_class_iou"], confusion.sum(axis=1), confusion.sum(axis=0), strict=True
+    )
+    return [name for name, actual, predicted in pixels if actual and not predicted]
+
+
+def _mean_iou(metrics: Mapping[str, Any]) -> str:
+    if metrics["mean_iou"] is None:
+        return msg("is undefined (no labeled pixel)")
+    return percent(metrics["mean_iou"])
+
+
+def further_heads(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the metrics of the additional heads by name."""
+>>>>>>> next
     return dict(metrics.get("heads", {}))
 
 
 def _value(mean_iou: float | None) -> str:
     return msg("is not defined (no labeled pixel)") if mean_iou is None else percent(mean_iou)
+
+
+def current_names(facts: Any) -> Any:
+    """Return JSON of version 0.1 with today's keys: "pictures" is "images" now, and so on."""
+    if isinstance(facts, Mapping):
+        return {
+            key.replace("picture", "image"): current_names(value) for key, value in facts.items()
+        }
+    return [current_names(value) for value in facts] if isinstance(facts, list) else facts

@@ -17,7 +17,11 @@ from fullconv.core.concurrency import BackgroundWorker, prefetch
 from fullconv.core.errors import FullconvError
 from fullconv.core.i18n import Message, join, msg, nmsg
 from fullconv.core.labels import IGNORE, Labels
+<<<<<<< HEAD
 from fullconv.core.text import shell_command, truncated_list
+=======
+from fullconv.core.text import plural, shell_command, split_list, truncated_list
+>>>>>>> next
 from fullconv.data.check.check import CheckReport, check
 from fullconv.data.check.extra_heads import add_extra_heads, fingerprint
 from fullconv.data.check.training_overlap import describe_training_overlap
@@ -25,7 +29,7 @@ from fullconv.data.io.images import read_image
 from fullconv.data.io.masks import Value, map_table, read_mask
 from fullconv.data.layouts.class_table import read_settings
 from fullconv.data.layouts.dataset import Dataset, load_dataset
-from fullconv.data.layouts.extra_folders import folder_names, with_extra_inputs, without_extras
+from fullconv.data.layouts.extra_folders import with_extra_inputs, without_extras
 from fullconv.data.layouts.pairing import Pair
 from fullconv.data.layouts.paths import where_to_paste
 from fullconv.evaluation.error_analysis import Quality
@@ -134,6 +138,7 @@ def evaluate(
     flip: bool = False,
     scales: Sequence[float] = (1.0,),
     quality: bool = True,
+    checked: Sequence[CheckReport] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Predict every image of a split and compare it with its mask, at the original size.
@@ -146,9 +151,17 @@ def evaluate(
             dataset has these folders; other heads are not evaluated.
         extra_inputs: comma-separated folders of extra inputs. Default: the inputs' names.
         ignore_rules: see `fullconv.data.check.ignore_rules.apply_ignore_rules`.
+<<<<<<< HEAD
         flip, scales: test-time augmentation, see `fullconv.inference.options.PredictOptions`.
             Default: the model's options.
         quality: run the error analysis, see `fullconv.evaluation.error_analysis`.
+=======
+        flip, scales: test-time augmentation, see `fullconv.inference.options.PredictOptions`. By themselves those
+            of the model, which has none unless it was told to.
+        quality: also count what `fullconv.evaluation.error_analysis` describes.
+        checked: reports of the dataset and of the additional heads' masks, if they were checked
+            already: `data`, `heads`, `inputs` and `ignore_rules` are not read again.
+>>>>>>> next
         progress: called with (images done, images).
 
     Raises:
@@ -159,10 +172,15 @@ def evaluate(
         data,
         [None],
         split=split,
+<<<<<<< HEAD
         folders=(folder_names(heads), folder_names(extra_inputs)),
+=======
+        folders=(split_list(heads), split_list(inputs)),
+>>>>>>> next
         ignore_rules=ignore_rules,
         options=PredictOptions(flip=flip, scales=tuple(scales)),
         quality=quality,
+        checked=checked,
         progress=progress,
     )
     return result
@@ -178,11 +196,13 @@ def evaluate_altered(
     ignore_rules: str = "",
     options: PredictOptions | None = None,
     quality: bool = False,
+    checked: Sequence[CheckReport] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Evaluation]:
     """Evaluate once for each alteration of the images; see `evaluate`.
 
     Args:
+<<<<<<< HEAD
         alterations: functions from an image (H, W, 3) uint8 and its ground truth (H, W) ids of the
             model to the image that the model sees; None leaves images as they are.
         folders: of additional heads, and of extra inputs, if they differ from their names.
@@ -191,6 +211,25 @@ def evaluate_altered(
     """
     predictor = _as_float32(model, options)
     heads, report = _match_heads(predictor, data, split, folders, ignore_rules)
+=======
+        alterations: make of an image (H, W, 3) uint8 and its true ids (H, W) of the model the
+            image that is shown; see `fullconv.evaluation.masking_probe`.
+        folders: of further heads and inputs, where they are not called like these.
+        options: of which `flip` and `scales` count here. Without either, those of the model.
+        quality, checked: see `evaluate`.
+        progress: called with (predictions done, predictions).
+    """
+    predictor = _in_single(model, options)
+    if checked:
+        every = zip(("", *predictor.heads), predictor.tables, checked, strict=True)
+        report, heads = checked[0], []
+        for number, (name, labels, of) in enumerate(every):
+            lookup = class_mapping(of, labels, split)
+            own = report.dataset.tables[number]
+            heads.append(Head(name or predictor.head, number, own, labels.names, lookup))
+    else:
+        heads, report = _heads(predictor, data, split, folders, ignore_rules)
+>>>>>>> next
     pairs = report.dataset.pairs_of(split)
     rows: list[list[list[csr_array]]] = [[[] for _ in heads] for _ in alterations]
     qualities = [[Quality(head.names) for head in heads if quality] for _ in alterations]
@@ -217,7 +256,7 @@ def evaluate_altered(
     seconds = time.monotonic() - started
     context = EvaluationContext(predictor, report, split, tuple(heads), seconds)
     card = protocol_card(
-        fingerprint=fingerprint(report, report.dataset),
+        fingerprint=report.fingerprint,
         split=split,
         images=len(pairs),
         classes=predictor.labels.names,
@@ -319,11 +358,19 @@ def _match_heads(
     for name, head_report, labels in zip(
         [model.head, *by_head], [report, *reports], dataset.tables, strict=True
     ):
+<<<<<<< HEAD
         number = names.index(name)
         table = model.tables[number]
         lookup = class_mapping(head_report, table, split)
         heads.append(Head(name, number, labels, table.names, lookup))
     return heads, replace(report, dataset=dataset)
+=======
+        number = every.index(name)
+        labels = model.tables[number]
+        lookup = class_mapping(found, labels, split)
+        heads.append(Head(name, number, of_data, labels.names, lookup))
+    return heads, replace(report, dataset=dataset, fingerprint=fingerprint(report, dataset))
+>>>>>>> next
 
 
 def _require_folder_each(folders: Sequence[str], names: Sequence[str], option: str) -> None:

@@ -34,11 +34,12 @@ from scipy.sparse import csr_array, vstack
 from fullconv.core.errors import FullconvError
 from fullconv.core.files import atomic_write
 from fullconv.core.i18n import Message, msg
+from fullconv.core.metric_names import current_names
 from fullconv.core.text import first_line, shell_command, truncated_list
 
 FORMAT = "fullconv-counts/2"
 _PARTS = ("pixels", "columns", "ends")
-_FORMER = "fullconv-counts/1"  # the same with other names, and ends without the leading 0
+_FORMER = "fullconv-counts/1"  # the same under other names; its ends lack the leading 0
 _FORMER_PARTS = ("pixels", "cells", "ends")
 MAX_BYTES = 2 << 30  # of all arrays of a file; COCO-Stuff (5,000 images, 171 classes) needs 10 MB
 MAX_CLASSES = 1 << 13  # a matrix of so many classes takes 512 MiB
@@ -188,6 +189,8 @@ class SplitConfusions:
                             known=FORMAT,
                         )
                     )
+                if facts["format"] == _FORMER:
+                    facts = current_names(facts)
                 images = tuple(map(str, facts["images"]))
                 heads = {}
                 for number, (name, classes) in enumerate(facts["heads"].items()):

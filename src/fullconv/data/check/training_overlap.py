@@ -51,10 +51,9 @@ def describe_training_overlap(seen: Sequence[Mapping[str, Any]], report: CheckRe
 def _words(one: Mapping[str, Any], name: str) -> str:
     if not one["fingerprint"]:
         return "images that are not stated"
-    images = one["images"] if "images" in one else one["pictures"]  # in models of version 0.1
     if not name:
-        return f"{plural(images, 'other image')} (fingerprint {one['fingerprint']})"
-    return f"{name} ({plural(images, 'image')})"
+        return f"{plural(one['images'], 'other image')} (fingerprint {one['fingerprint']})"
+    return f"{name} ({plural(one['images'], 'image')})"
 
 
 def _seen(report: CheckReport, splits: Sequence[str]) -> dict[str, Any]:
