@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING, Any, Literal
 
 from fullconv.cli.app import (
     ANALYSIS,
@@ -39,11 +37,7 @@ def evaluate(
     *,
     split: Split = "test",
     heads: str = "",
-<<<<<<< HEAD
-    extra_inputs: Annotated[str, Parameter(alias="--inputs")] = "",
-=======
     extra_inputs: str = "",
->>>>>>> next
     ignore_rules: str = "",
     flip: Flag = False,
     scales: str = "",
@@ -63,15 +57,9 @@ def evaluate(
     split
         Split of the dataset.
     heads
-<<<<<<< HEAD
-        Folders of a model's further heads in the data set, with commas, if not called like them.
-    extra_inputs
-        Folders of a model's extra inputs in the data set, with commas, if not called like them.
-=======
         Comma-separated mask folders of additional heads, if they are not named like the heads.
     extra_inputs
         Comma-separated folders of extra input channels, if they are not named like in training.
->>>>>>> next
     ignore_rules
         Comma-separated rules of `fullconv check`; what they found is left out.
     flip
@@ -96,45 +84,6 @@ def evaluate(
     from fullconv.inference.options import parse_scales
 
     require_npz(counts)
-<<<<<<< HEAD
-    page = _place(model, split, report)
-    folders: dict[str, Any] = {"heads": heads, "extra_inputs": extra_inputs, "ignore_rules": ignore_rules}
-    given: dict[str, Any] = {"split": split, **folders}
-    again = _again(model, data, {**given, "scales": scales}, flip)
-    views: dict[str, Any] = {"flip": flip, "scales": parse_scales(scales)}
-    with progress_bar("evaluated") as progress:
-        result = evaluate_model(model, data, **given, **views, progress=progress)
-    lost = _save(result, page, model, again) if page else None
-    _print(result, model, data, None if lost else page, json)
-    _keep(result.counts, model, counts)
-    if lost:
-        raise lost
-
-
-def _keep(found: SplitConfusions | None, model: Path, path: Path | None) -> None:
-    """Where it was asked for, or in the run; a run that cannot be written to is no error."""
-    from fullconv.evaluation.per_image import run_containing, save_next_to_run
-
-    assert found is not None
-    if path is not None:
-        found.save(path)
-    elif (run := run_containing(model)) is not None:
-        try:
-            save_next_to_run(found, run)
-        except FullconvError as error:
-            say(f"note: {error}")
-
-
-def _again(model: Path, data: Path, options: dict[str, str], flip: bool) -> str:
-    """The command, with the options that are not as they are by themselves."""
-    typed = {f"--{key.replace('_', '-')}": value for key, value in options.items() if value}
-    words = [word for pair in typed.items() for word in pair]
-    return shell_command("fullconv", "evaluate", model, data, *words, *["--flip"] * flip)
-
-
-def _print(result: Evaluation, model: Path, data: Path, page: Path | None, json: bool) -> None:
-    from fullconv.evaluation.metrics import metrics_table
-=======
     page = _report_page(model, split, report)
     choices: dict[str, Any] = {"split": split, "heads": heads, "ignore_rules": ignore_rules}
     typed = {**choices, "extra_inputs": extra_inputs, "scales": scales}
@@ -145,13 +94,12 @@ def _print(result: Evaluation, model: Path, data: Path, page: Path | None, json:
             _loaded(model, device),
             data,
             **choices,
-            inputs=extra_inputs,
+            extra_inputs=extra_inputs,
             flip=flip,
             scales=parse_scales(scales),
             progress=progress,
         )
     problem = _save_report(result, page, model, command) if page else None
->>>>>>> next
 
     facts: dict[str, Any] = result.to_dict()
     card = facts["protocol"]

@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""The names of the metrics, and their summary in one line."""
-=======
 """The names of the metrics, and one-line summaries of them."""
->>>>>>> next
 
 from __future__ import annotations
 
@@ -14,10 +10,7 @@ import numpy as np
 from fullconv.core.i18n import Message, join, msg, nmsg
 from fullconv.core.text import percent
 
-<<<<<<< HEAD
-=======
 # The paper's four metrics, by their key in metrics.json.
->>>>>>> next
 TITLES = {
     "mean_iou": msg("mean IoU"),
     "pixel_accuracy": msg("pixel accuracy"),
@@ -27,23 +20,10 @@ TITLES = {
 
 
 def headline(metrics: Mapping[str, Any]) -> Message:
-<<<<<<< HEAD
-    """Summarize `Metrics.to_dict()` with its protocol card in one line."""
-    card = metrics["protocol"]
-    heads = [
-        msg("{head} {value}", head=name, value=_value(head["mean_iou"]))
-        for name, head in additional_heads(metrics).items()
-    ]
-    return msg(
-        "mean IoU {values} on {split} ({images})",
-        values=join([_value(metrics["mean_iou"]), *heads], ", "),
-        split=card["split"],
-        images=nmsg("{count} image", "{count} images", card["images"]),
-=======
     """Return the mean IoU of each head in one line, from `Metrics.to_dict()` with its protocol."""
     card = metrics["protocol"]
     parts = [_mean_iou(metrics)]
-    for name, head in further_heads(metrics).items():
+    for name, head in additional_heads(metrics).items():
         parts.append(msg("{head} {mean_iou}", head=name, mean_iou=_mean_iou(head)))
     return nmsg(
         "mean IoU {mean_iou} on {split} ({count} image)",
@@ -51,21 +31,10 @@ def headline(metrics: Mapping[str, Any]) -> Message:
         card["images"],
         mean_iou=join(parts, ", "),
         split=card["split"],
->>>>>>> next
     )
 
 
 def never_predicted(metrics: Mapping[str, Any]) -> list[str]:
-<<<<<<< HEAD
-    """Return the classes of `Metrics.to_dict()` that occur but were predicted for no pixel."""
-    confusion = np.asarray(metrics["confusion"])
-    sums = zip(metrics["per_class_iou"], confusion.sum(axis=1), confusion.sum(axis=0), strict=True)
-    return [name for name, true, predicted in sums if true and not predicted]
-
-
-def additional_heads(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the metrics of the heads after the first one, by name."""
-=======
     """Return the classes of `Metrics.to_dict()` that occur in the ground truth only."""
     confusion = np.asarray(metrics["confusion"])
     pixels = zip(
@@ -80,14 +49,9 @@ def _mean_iou(metrics: Mapping[str, Any]) -> str:
     return percent(metrics["mean_iou"])
 
 
-def further_heads(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def additional_heads(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the metrics of the additional heads by name."""
->>>>>>> next
     return dict(metrics.get("heads", {}))
-
-
-def _value(mean_iou: float | None) -> str:
-    return msg("is not defined (no labeled pixel)") if mean_iou is None else percent(mean_iou)
 
 
 def current_names(facts: Any) -> Any:

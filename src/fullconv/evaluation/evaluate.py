@@ -17,11 +17,7 @@ from fullconv.core.concurrency import BackgroundWorker, prefetch
 from fullconv.core.errors import FullconvError
 from fullconv.core.i18n import Message, join, msg, nmsg
 from fullconv.core.labels import IGNORE, Labels
-<<<<<<< HEAD
-from fullconv.core.text import shell_command, truncated_list
-=======
-from fullconv.core.text import plural, shell_command, split_list, truncated_list
->>>>>>> next
+from fullconv.core.text import shell_command, split_list, truncated_list
 from fullconv.data.check.check import CheckReport, check
 from fullconv.data.check.extra_heads import add_extra_heads, fingerprint
 from fullconv.data.check.training_overlap import describe_training_overlap
@@ -151,17 +147,11 @@ def evaluate(
             dataset has these folders; other heads are not evaluated.
         extra_inputs: comma-separated folders of extra inputs. Default: the inputs' names.
         ignore_rules: see `fullconv.data.check.ignore_rules.apply_ignore_rules`.
-<<<<<<< HEAD
         flip, scales: test-time augmentation, see `fullconv.inference.options.PredictOptions`.
             Default: the model's options.
         quality: run the error analysis, see `fullconv.evaluation.error_analysis`.
-=======
-        flip, scales: test-time augmentation, see `fullconv.inference.options.PredictOptions`. By themselves those
-            of the model, which has none unless it was told to.
-        quality: also count what `fullconv.evaluation.error_analysis` describes.
-        checked: reports of the dataset and of the additional heads' masks, if they were checked
-            already: `data`, `heads`, `inputs` and `ignore_rules` are not read again.
->>>>>>> next
+        checked: reports of the dataset and of the masks of each additional head, if they were
+            checked already; then `data`, `heads`, `extra_inputs` and `ignore_rules` are not used.
         progress: called with (images done, images).
 
     Raises:
@@ -172,11 +162,7 @@ def evaluate(
         data,
         [None],
         split=split,
-<<<<<<< HEAD
-        folders=(folder_names(heads), folder_names(extra_inputs)),
-=======
-        folders=(split_list(heads), split_list(inputs)),
->>>>>>> next
+        folders=(split_list(heads), split_list(extra_inputs)),
         ignore_rules=ignore_rules,
         options=PredictOptions(flip=flip, scales=tuple(scales)),
         quality=quality,
@@ -202,7 +188,6 @@ def evaluate_altered(
     """Evaluate once for each alteration of the images; see `evaluate`.
 
     Args:
-<<<<<<< HEAD
         alterations: functions from an image (H, W, 3) uint8 and its ground truth (H, W) ids of the
             model to the image that the model sees; None leaves images as they are.
         folders: of additional heads, and of extra inputs, if they differ from their names.
@@ -210,26 +195,7 @@ def evaluate_altered(
         progress: called with (predictions done, predictions).
     """
     predictor = _as_float32(model, options)
-    heads, report = _match_heads(predictor, data, split, folders, ignore_rules)
-=======
-        alterations: make of an image (H, W, 3) uint8 and its true ids (H, W) of the model the
-            image that is shown; see `fullconv.evaluation.masking_probe`.
-        folders: of further heads and inputs, where they are not called like these.
-        options: of which `flip` and `scales` count here. Without either, those of the model.
-        quality, checked: see `evaluate`.
-        progress: called with (predictions done, predictions).
-    """
-    predictor = _in_single(model, options)
-    if checked:
-        every = zip(("", *predictor.heads), predictor.tables, checked, strict=True)
-        report, heads = checked[0], []
-        for number, (name, labels, of) in enumerate(every):
-            lookup = class_mapping(of, labels, split)
-            own = report.dataset.tables[number]
-            heads.append(Head(name or predictor.head, number, own, labels.names, lookup))
-    else:
-        heads, report = _heads(predictor, data, split, folders, ignore_rules)
->>>>>>> next
+    heads, report = _match_heads(predictor, data, split, folders, ignore_rules, checked)
     pairs = report.dataset.pairs_of(split)
     rows: list[list[list[csr_array]]] = [[[] for _ in heads] for _ in alterations]
     qualities = [[Quality(head.names) for head in heads if quality] for _ in alterations]
@@ -337,40 +303,36 @@ def _match_heads(
     split: str,
     folders: tuple[Sequence[str], Sequence[str]],
     ignore_rules: str,
+    checked: Sequence[CheckReport],
 ) -> tuple[list[Head], CheckReport]:
     """Return the heads that the dataset has masks for, and the dataset's report with these masks
     and the model's extra inputs."""
-    dataset = data if isinstance(data, Dataset) else load_dataset(data)
-    dataset.pairs_of(split)
-    report = check(without_extras(dataset))
-    head_folders, input_folders = folders
-    inputs = [extra.name for extra in model.extra_inputs]
-    _require_folder_each(head_folders, list(model.heads), "--heads")
-    _require_folder_each(input_folders, inputs, "--extra-inputs")
-    by_head = dict(zip(model.heads, head_folders or model.heads, strict=True))
-    if not head_folders:
-        by_head = {name: name for name in by_head if (dataset.root / name).is_dir()}
-    dataset, reports = add_extra_heads(report, [*by_head.values()], ignore_rules=ignore_rules)
-    dataset = with_extra_inputs(dataset, input_folders or inputs)
-
     names = [model.head, *model.heads]
+    if checked:
+        matched, reports, report = names, list(checked), checked[0]
+    else:
+        dataset = data if isinstance(data, Dataset) else load_dataset(data)
+        dataset.pairs_of(split)
+        report = check(without_extras(dataset))
+        head_folders, input_folders = folders
+        inputs = [extra.name for extra in model.extra_inputs]
+        _require_folder_each(head_folders, names[1:], "--heads")
+        _require_folder_each(input_folders, inputs, "--extra-inputs")
+        by_head = dict(zip(names[1:], head_folders or names[1:], strict=True))
+        if not head_folders:
+            by_head = {name: name for name in by_head if (dataset.root / name).is_dir()}
+        dataset, others = add_extra_heads(report, [*by_head.values()], ignore_rules=ignore_rules)
+        dataset = with_extra_inputs(dataset, input_folders or inputs)
+        matched, reports = [model.head, *by_head], [report, *others]
+        report = replace(report, dataset=dataset, fingerprint=fingerprint(report, dataset))
+
     heads = []
-    for name, head_report, labels in zip(
-        [model.head, *by_head], [report, *reports], dataset.tables, strict=True
-    ):
-<<<<<<< HEAD
+    for name, head_report, labels in zip(matched, reports, report.dataset.tables, strict=True):
         number = names.index(name)
         table = model.tables[number]
         lookup = class_mapping(head_report, table, split)
         heads.append(Head(name, number, labels, table.names, lookup))
-    return heads, replace(report, dataset=dataset)
-=======
-        number = every.index(name)
-        labels = model.tables[number]
-        lookup = class_mapping(found, labels, split)
-        heads.append(Head(name, number, of_data, labels.names, lookup))
-    return heads, replace(report, dataset=dataset, fingerprint=fingerprint(report, dataset))
->>>>>>> next
+    return heads, report
 
 
 def _require_folder_each(folders: Sequence[str], names: Sequence[str], option: str) -> None:

@@ -33,13 +33,8 @@ class ClassRow:
     color: RGB
     share: float
     iou: float
-<<<<<<< HEAD
     upper_bound: float
     recall: float
-=======
-    ceiling: float
-    accuracy: float
->>>>>>> next
     precision: float
     boundary_f1: float
 
