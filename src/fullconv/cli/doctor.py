@@ -284,13 +284,12 @@ def _tried(torch: Any, device: str, *, compiled: bool) -> str:
         FullconvError: that which is asked for cannot run.
     """
     from fullconv.geometry.grid import Grid
-    from fullconv.network.kernels import dispatch as readings
-    from fullconv.network.kernels import native, reference
+    from fullconv.network.kernels import dispatch, native, reference
 
     values = torch.zeros(1, 2, 2, 2, device=device)
     asked = os.environ.get(_KERNELS, "")
     silent = device == "cpu" and not asked and not compiled  # or its absence would be told twice
-    way = reference if silent else readings.select_backend(values)
+    way = reference if silent else dispatch.select_backend(values)
     way.labels(values, Grid(8, 0, 1), (8, 8))
     if way is native:
         return f"native, compiled C++ with {native.instructions()}"

@@ -152,7 +152,7 @@ def _lines(backbone: Backbone) -> list[str]:
         rows.append(f"sees the whole image: {', '.join(whole)}")
     phase = {0: "multiples of", 1: "one more than a multiple of"}.get(backbone.size_phase or 0)
     if backbone.size_phase is not None:
-        rows.append(f"images are padded to {phase} {backbone.coarsest} pixels")
+        rows.append(f"images are padded to {phase} {backbone.coarsest_stride} pixels")
     if backbone.placement == "stretched":
         rows.append("scores are stretched over the image: offsets hold for multiples of the stride")
     return rows

@@ -75,7 +75,7 @@ def as_seen(model: Model, images: Tensor) -> list[list[ImageArray]]:
     Args:
         images: (N, C, H, W) as a batch holds them.
     """
-    inputs = model.normalise(images)
+    inputs = model.normalize(images)
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (model.card.mean, model.card.std))
     planes = [inputs[:, :3] * std + mean]
     first = 3
