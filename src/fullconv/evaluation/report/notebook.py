@@ -188,7 +188,7 @@ def grids_html(grids: Sequence[Grid]) -> str:
     lines = []
     for number, grid in enumerate(grids, 1):
         count = max(0, math.floor((_RULER - 0.5 - grid.offset) / grid.stride) + 1)
-        centers = [grid.centre(cell) for cell in range(min(count, 4 * _RULER))]
+        centers = [grid.center(cell) for cell in range(min(count, 4 * _RULER))]
         places = [(center + 0.5) * _SPACING for center in centers if center >= -0.5]
         lines.append((f"{grid.stride:g}", _ROW_HEIGHT * (number + 0.5), places))
     template = environment(Path(__file__).with_name("templates")).get_template("grids.html")
