@@ -174,9 +174,13 @@ def test_runs_without_a_log(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_written(odd: Comparison, tmp_path: Path) -> None:
-    with pytest.raises(FullconvError, match=r"saved as .html, .png, .svg, not as 'c.pdf'") as caught:
+    with pytest.raises(
+        FullconvError, match=r"saved as .html, .png, .svg, not as 'c.pdf'"
+    ) as caught:
         save_comparison(odd, tmp_path / "c.pdf")
     assert caught.value.hint == "--out compare.html"
     (tmp_path / "c.html").mkdir()
-    with pytest.raises(FullconvError, match=r"could not write the comparison to .*c.html: Is a dir"):
+    with pytest.raises(
+        FullconvError, match=r"could not write the comparison to .*c.html: Is a dir"
+    ):
         save_comparison(odd, tmp_path / "c.html")
