@@ -184,7 +184,7 @@ def furnish(place: Path) -> Path:
     named = ["train", str(place / "data"), "--out", str(trained), "--quiet", "--stride", "32"]
     assert run([*named, *SMALL.split(), *TINY.split()]) == 0
     depth = ExtraInput("depth", 1, (0.5,), (0.3,))
-    save_model(lively(inputs=(depth,), fusion="early"), place / DEPTH / "model")
+    save_model(lively(extra_inputs=(depth,), fusion="early"), place / DEPTH / "model")
     # As `fullconv export runs/first` does it, which takes longest: once.
     assert run(["export", str(trained), "--out", str(place / "exported"), "--quiet"]) == 0
     shutil.copytree(trained, place / "demo/run")

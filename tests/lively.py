@@ -35,6 +35,6 @@ def lively(
             made = score(feature)
             score.weight /= made.std(dim=(0, 2, 3))[:, None, None, None]
             score.bias.copy_(-score(feature).mean(dim=(0, 2, 3)))
-        if further.get("inputs"):
-            fuse(network, [one.channels for one in further["inputs"]], "early")
+        if further.get("extra_inputs"):
+            fuse(network, [one.channels for one in further["extra_inputs"]], "early")
     return Model(network, labels, network.backbone.card, **further)

@@ -201,7 +201,7 @@ def test_tiles_of_a_model_with_further_inputs(make_model: MakeModel, tmp_path: P
     made = make_model()
     fuse(made.network, [1], "late")
     depth = ExtraInput("depth", 1, (5.0,), (2.0,))
-    model = Model(made.network, made.labels, made.card, inputs=(depth,), fusion="late")
+    model = Model(made.network, made.labels, made.card, extra_inputs=(depth,), fusion="late")
     tiles = inspect(str(save_model(model, tmp_path / "model")))[0]["tiles"]
     assert tiles["exact"]
     assert tiles["measured"]["scores"] < 1e-4 * tiles["measured"]["spread"]

@@ -149,7 +149,7 @@ def test_a_geotiff_that_fits_into_memory_has_all_that_images_have(
         assert {"crs": file.crs, "transform": file.transform} == place
         ids = file.read(1)
     assert (ids[:10, :10] == 255).all()
-    options = PredictOptions(flip=True, min_area=4, unsure=0.4)
+    options = PredictOptions(flip=True, min_area=4, min_confidence=0.4)
     wanted = load(model_folder, device="cpu", options=options)(pixels)
     outside = np.ones((60, 80), bool)
     outside[:10, :10] = False

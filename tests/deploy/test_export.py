@@ -99,11 +99,13 @@ def test_labels_inside_and_several_heads(tmp_path: Path) -> None:
 
 
 def test_further_inputs(tmp_path: Path) -> None:
-    model = lively(inputs=(ExtraInput("depth", 1, (2000.0,), (700.0,)),), fusion="early")
+    model = lively(extra_inputs=(ExtraInput("depth", 1, (2000.0,), (700.0,)),), fusion="early")
     found = load_exported(export(model, tmp_path).path)
     depth = np.random.default_rng(0).uniform(500, 4000, (50, 71)).astype(np.float32)
     wanted = Predictor(model, device="cpu", precision="float32")
-    ours, theirs = (one(random_image((50, 71)), inputs=[depth]).mask for one in (found, wanted))
+    ours, theirs = (
+        one(random_image((50, 71)), extra_inputs=[depth]).mask for one in (found, wanted)
+    )
     assert (ours == theirs).mean() > 0.999
     with pytest.raises(FullconvError, match="takes depth beside each image"):
         found(random_image((50, 71)))
@@ -137,7 +139,7 @@ def test_other_engines(model: Model, to: str, tmp_path: Path) -> None:
 def test_a_file_that_gives_other_labels_is_not_kept(
     model: Model, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def wrong(self: ExportedModel, photo: np.ndarray, inputs: Any = ()) -> list[np.ndarray]:
+    def wrong(self: ExportedModel, photo: np.ndarray, extra_inputs: Any = ()) -> list[np.ndarray]:
         return [np.full(photo.shape[:2], 7, np.uint8)]
 
     def written(graph: Any, path: Path, *about: Any) -> None:

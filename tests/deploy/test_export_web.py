@@ -198,7 +198,7 @@ def test_what_does_not_go_is_said_before_anything_is_written(
 def test_models_of_more_than_images_are_refused(tmp_path: Path) -> None:
     depth = ExtraInput("depth", 1, (0.0,), (1.0,))
     with pytest.raises(web.FullconvError, match=r"the model takes depth beside each image"):
-        web.export_web(lively(inputs=(depth,)), tmp_path)
+        web.export_web(lively(extra_inputs=(depth,)), tmp_path)
 
 
 def _npm(monkeypatch: pytest.MonkeyPatch, status: int, content: dict[str, str] | None) -> None:

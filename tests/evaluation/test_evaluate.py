@@ -38,7 +38,9 @@ def stub(_: Predictor, image: np.ndarray) -> np.ndarray:
 def predictor(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Predictor:
     """A model of known behaviour."""
     monkeypatch.setattr(
-        Predictor, "rated_maps", lambda self, image, inputs: [(stub(self, image), None)]
+        Predictor,
+        "predict_with_confidence",
+        lambda self, image, extra_inputs: [(stub(self, image), None)],
     )
     return load(model_folder, device="cpu")
 
@@ -369,7 +371,7 @@ def test_several_views_are_evaluated_and_stand_in_the_card(
     found = evaluate(predictor, scenes, flip=True, scales=(0.5, 1.0))
     assert found.protocol["test_time_augmentation"] == "flip, scales 0.5 1"
     assert predictor.options == PredictOptions()  # a model that was handed over stays as it is
-    predictor.use(PredictOptions(flip=True, scales=(0.5, 1.0)))
+    predictor.set_options(PredictOptions(flip=True, scales=(0.5, 1.0)))
     pairs = [
         (ids_in(scenes / "masks/test" / f"{path.stem}.png"), predictor(path).mask)
         for path in sorted((scenes / "images/test").iterdir())

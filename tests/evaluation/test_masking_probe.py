@@ -44,7 +44,7 @@ def data(tmp_path: Path) -> Path:
 class Seer(Predictor):
     """Labels by a rule in place of a network."""
 
-    def label_maps(self, image: np.ndarray, inputs: Any = ()) -> list[np.ndarray]:
+    def label_maps(self, image: np.ndarray, extra_inputs: Any = ()) -> list[np.ndarray]:
         return [self.rule(np.asarray(image).astype(int))]  # type: ignore[attr-defined]
 
 

@@ -33,13 +33,13 @@ LABELS = Labels(("dark", "light"))
 class Threshold:
     """Calls a pixel light where its red is: a model of which one knows what it says."""
 
-    seams = ()
+    inexact_operations = ()
 
     def __init__(self, slow: float = 0.0) -> None:
         self.slow = slow
         self.segmented: list[int] = []  # heights, in the order they came
 
-    def segment(self, image: np.ndarray, *, inputs: Any = ()) -> Segmentation:
+    def segment(self, image: np.ndarray, *, extra_inputs: Any = ()) -> Segmentation:
         time.sleep(self.slow)
         self.segmented.append(image.shape[0])
         if image.shape[0] == 13:
@@ -181,10 +181,10 @@ def test_little_is_read_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     ahead = []
 
     class Watching(Threshold):
-        def segment(self, image: np.ndarray, *, inputs: Any = ()) -> Segmentation:
+        def segment(self, image: np.ndarray, *, extra_inputs: Any = ()) -> Segmentation:
             time.sleep(0.03)
             ahead.append(len(read) - len(self.segmented))
-            return super().segment(image, inputs=inputs)
+            return super().segment(image, extra_inputs=extra_inputs)
 
     go(Watching(), images_in(tmp_path, 12), tmp_path / "out")  # of 300 pixels and more
     assert max(ahead) <= 3
@@ -244,11 +244,11 @@ def test_threads_beside_the_network_have_short_turns_while_it_runs(tmp_path: Pat
     found: list[float] = []
 
     class Asking(Threshold):
-        def segment(self, image: np.ndarray, *, inputs: Any = ()) -> Segmentation:
+        def segment(self, image: np.ndarray, *, extra_inputs: Any = ()) -> Segmentation:
             found.append(sys.getswitchinterval())
             if len(found) == 3:
                 raise ZeroDivisionError
-            return super().segment(image, inputs=inputs)
+            return super().segment(image, extra_inputs=extra_inputs)
 
     before = sys.getswitchinterval()
     sys.setswitchinterval(0.005)  # Python's own; others in this process may have changed it
@@ -258,7 +258,7 @@ def test_threads_beside_the_network_have_short_turns_while_it_runs(tmp_path: Pat
         assert sys.getswitchinterval() == pytest.approx(0.005)
     finally:
         sys.setswitchinterval(before)
-    assert found == pytest.approx([threads.TURN] * 3)
+    assert found == pytest.approx([threads.SWITCH_INTERVAL] * 3)
 
 
 @pytest.mark.parametrize("where", ["read", "network", "write"])
@@ -297,10 +297,10 @@ def test_ctrl_c_leaves_whole_files_only(tmp_path: Path) -> None:
     images, out = images_in(tmp_path, 30), tmp_path / "out"
 
     class Stopped(Threshold):
-        def segment(self, image: np.ndarray, *, inputs: Any = ()) -> Segmentation:
+        def segment(self, image: np.ndarray, *, extra_inputs: Any = ()) -> Segmentation:
             if len(self.segmented) == 14:
                 raise KeyboardInterrupt
-            return super().segment(image, inputs=inputs)
+            return super().segment(image, extra_inputs=extra_inputs)
 
     with pytest.raises(KeyboardInterrupt):
         go(Stopped(), images, out)
@@ -318,7 +318,7 @@ KILLED = """
 import sys
 from pathlib import Path
 sys.path.append({tests!r})
-from test_many import Threshold, go
+from test_batch import Threshold, go
 from fullconv.inference.batch import InputImage
 images = [InputImage(path, Path(path.stem)) for path in sorted(Path({photos!r}).iterdir())]
 go(Threshold(slow=0.002), images, Path({out!r}))

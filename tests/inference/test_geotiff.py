@@ -150,7 +150,7 @@ def test_what_there_is_not_of_windows(make_model: MakeModel, tmp_path: Path) -> 
         f"{source} is read in windows, of which there is no polygons; there are mask, color, "
         "overlay, json."
     )
-    predictor.use(PredictOptions(flip=True, min_area=9))
+    predictor.set_options(PredictOptions(flip=True, min_area=9))
     with pytest.raises(FullconvError, match="where there is no --flip and no --min-area"):
         predict_raster(predictor, source, tmp_path / "a")
     assert [path.name for path in tmp_path.iterdir()] == ["a.tif"]

@@ -62,7 +62,7 @@ def test_what_windows_cannot() -> None:
         "no --min-confidence and no --min-area."
     )
     assert "PNG" in caught.value.hint
-    PredictOptions(keep=True).require_windows(Path("a.tif"))
+    PredictOptions(keep_scores=True).require_windows(Path("a.tif"))
 
 
 def test_lists_as_they_are_typed() -> None:
@@ -79,7 +79,7 @@ def test_the_views_in_words() -> None:
     assert PredictOptions().describe() == PredictOptions(scales=(1.0,)).describe() == "none"
     assert PredictOptions(True).describe() == "flip"
     assert PredictOptions(True, (0.75, 1)).describe() == "flip, scales 0.75 1"
-    assert not PredictOptions(unsure=0.5).averaged
+    assert not PredictOptions(min_confidence=0.5).averaged
     assert PredictOptions(scales=(0.5,)).averaged
 
 
@@ -89,7 +89,9 @@ SURE = arrays(np.float32, (6, 7), elements=st.sampled_from([0.25, 0.5, 0.599, 0.
 
 @given(IDS, SURE)
 def test_classes_and_the_unsure_pixel_by_pixel(ids: np.ndarray, sure: np.ndarray) -> None:
-    found, unsure = PredictOptions(classes=("road", "car"), unsure=0.6).refined(ids, LABELS, sure)
+    found, unsure = PredictOptions(classes=("road", "car"), min_confidence=0.6).refined(
+        ids, LABELS, sure
+    )
     assert unsure is not None
     for place, before in np.ndenumerate(ids):
         wanted = before in (1, 3)
@@ -114,7 +116,7 @@ def test_small_regions_go_last() -> None:
     sure = np.ones(ids.shape, np.float32)
     sure[0, 0] = 0.1
     sure[3:, 3:5] = 0.1
-    options = PredictOptions(classes=("road",), unsure=0.5, min_area=3)
+    options = PredictOptions(classes=("road",), min_confidence=0.5, min_area=3)
     found, unsure = options.refined(ids, LABELS, sure)
     assert unsure is not None
     assert (found[:, :3] == 1).all()  # also where one pixel was unsure

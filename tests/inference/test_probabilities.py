@@ -31,7 +31,7 @@ def model(make_model: MakeModel) -> Model:
 
 def asked(model: Model, options: PredictOptions, tile: int | None = None) -> Predictor:
     predictor = Predictor(model, device="cpu", precision="float32", tile=tile)
-    predictor.use(options)
+    predictor.set_options(options)
     return predictor
 
 

@@ -63,12 +63,12 @@ def test_the_network_runs_again_only_for_what_was_not_kept(
     assert len(runs) == 1
     again = segmentation.confidence
     assert len(runs) == 2
-    predictor.use(PredictOptions(keep=True))
+    predictor.set_options(PredictOptions(keep_scores=True))
     kept = predictor(photo())
     assert (kept.confidence == again).all()
     assert kept.probability.shape == (3, 50, 33)
     assert len(runs) == 3
-    predictor.use(PredictOptions(flip=True, scales=(1.0, 0.5), keep=True))
+    predictor.set_options(PredictOptions(flip=True, scales=(1.0, 0.5), keep_scores=True))
     assert predictor(photo()).confidence.shape == (50, 33)
     assert len(runs) == 7
 
@@ -80,24 +80,24 @@ def test_labels_and_their_confidence_come_of_one_run(
     sure = plain.confidence
     runs, run = [], predictor.engine.scores
     monkeypatch.setattr(predictor.engine, "scores", lambda x: (runs.append(1), run(x))[1])
-    ((ids, confidence),) = predictor.rated_maps(photo())
+    ((ids, confidence),) = predictor.predict_with_confidence(photo())
     assert len(runs) == 1
     assert (ids == plain.mask).all()
     assert confidence is not None
     assert (confidence == sure).all()
-    predictor.use(PredictOptions(flip=True))
-    ((ids, confidence),) = predictor.rated_maps(photo())
+    predictor.set_options(PredictOptions(flip=True))
+    ((ids, confidence),) = predictor.predict_with_confidence(photo())
     assert (ids == predictor.label_map(photo())).all()
     assert confidence is not None
     assert (confidence != sure).any()
     monkeypatch.setattr("fullconv.inference.segmenter.LARGEST", 100)
-    ((ids, confidence),) = predictor.rated_maps(photo())
+    ((ids, confidence),) = predictor.predict_with_confidence(photo())
     assert confidence is None
 
 
 def test_a_model_of_labels_alone_has_no_confidence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Red, "labels_inside", True)
-    ((ids, confidence),) = Red().rated_maps(np.full((2, 3, 3), 200, np.uint8))
+    monkeypatch.setattr(Red, "labels_only", True)
+    ((ids, confidence),) = Red().predict_with_confidence(np.full((2, 3, 3), 200, np.uint8))
     assert confidence is None
     assert ids.tolist() == [[1, 1, 1], [1, 1, 1]]
 
@@ -114,7 +114,7 @@ def test_a_result_without_a_model() -> None:
 def test_unsure_pixels_in_every_result(predictor: Predictor, tmp_path: Path) -> None:
     plain = predictor(photo())
     limit = float(np.median(plain.confidence))
-    predictor.use(PredictOptions(unsure=limit))
+    predictor.set_options(PredictOptions(min_confidence=limit))
     segmentation = predictor(photo())
     low = plain.confidence < np.float32(limit)
     assert 0.3 < low.mean() < 0.7
@@ -137,7 +137,7 @@ def test_unsure_pixels_in_every_result(predictor: Predictor, tmp_path: Path) -> 
 
 def test_a_class_that_is_called_unsure(make_model: MakeModel) -> None:
     predictor = Predictor(make_model(("sky", "road", "unsure")), device="cpu")
-    predictor.use(PredictOptions(unsure=0.5))
+    predictor.set_options(PredictOptions(min_confidence=0.5))
     found = predictor(photo())
     assert {"unsure", "unsure (no class)"} < {*found.area}
     assert sum(found.area.values()) == pytest.approx(1)
@@ -145,7 +145,7 @@ def test_a_class_that_is_called_unsure(make_model: MakeModel) -> None:
 
 def test_only_these_classes(predictor: Predictor) -> None:
     plain = predictor(photo())
-    predictor.use(PredictOptions(classes=("road",)))
+    predictor.set_options(PredictOptions(classes=("road",)))
     segmentation = predictor(photo())
     assert (segmentation.mask == np.where(plain.mask == 1, 1, 255)).all()
     share = (plain.mask == 1).mean()
@@ -155,14 +155,16 @@ def test_only_these_classes(predictor: Predictor) -> None:
     photographed = np.asarray(segmentation.overlay(legend=False)) == photo()
     assert photographed[plain.mask != 1].all()
     with pytest.raises(FullconvError, match="no class 'rood'; the nearest are road"):
-        predictor.use(PredictOptions(classes=("rood",)))
+        predictor.set_options(PredictOptions(classes=("rood",)))
     assert predictor.options.classes == ("road",)
 
 
 def test_every_head_has_its_own(make_model: MakeModel, tmp_path: Path) -> None:
     predictor = Predictor(with_heads(make_model), device="cpu")
     plain = predictor(photo())
-    predictor.use(PredictOptions(classes=("stone",), unsure=0.5, min_area=4, keep=True))
+    predictor.set_options(
+        PredictOptions(classes=("stone",), min_confidence=0.5, min_area=4, keep_scores=True)
+    )
     found = predictor(photo())
     materials = found.heads["materials"]
     assert set(np.unique(found.mask)) <= {0, 1, 2, 255}
@@ -191,11 +193,11 @@ def test_views_with_further_inputs(make_model: MakeModel) -> None:
     made = make_model()
     depth = ExtraInput("depth", 1, (2000.0,), (700.0,))
     fuse(made.network, [1], "early")
-    predictor = Predictor(replace(made, inputs=(depth,), fusion="early"), device="cpu")
-    predictor.use(PredictOptions(flip=True, scales=(0.5, 1.0)))
+    predictor = Predictor(replace(made, extra_inputs=(depth,), fusion="early"), device="cpu")
+    predictor.set_options(PredictOptions(flip=True, scales=(0.5, 1.0)))
     given = np.random.default_rng(0).uniform(500, 4000, (50, 33)).astype(np.float32)
-    one = predictor(photo(), inputs=[given]).probability
-    other = predictor(photo(), inputs=[np.full_like(given, 2000)]).probability
+    one = predictor(photo(), extra_inputs=[given]).probability
+    other = predictor(photo(), extra_inputs=[np.full_like(given, 2000)]).probability
     assert one.shape == (3, 50, 33)
     assert abs(one - other).max() > 0
 
@@ -203,34 +205,34 @@ def test_views_with_further_inputs(make_model: MakeModel) -> None:
 def test_scales_of_a_model_that_resizes_and_of_tiles(predictor: Predictor) -> None:
     resizing = Predictor(replace(predictor.model, short_side=64), device="cpu")
     with pytest.raises(FullconvError) as caught:
-        resizing.use(PredictOptions(scales=(0.5, 1.0)))
+        resizing.set_options(PredictOptions(scales=(0.5, 1.0)))
     assert "resizes every image to 64 pixels on its shorter side" in caught.value.message
     assert "without --scales" in caught.value.hint
-    resizing.use(PredictOptions(flip=True))
+    resizing.set_options(PredictOptions(flip=True))
     assert resizing(photo()).mask.shape == (50, 33)
     tiled = Predictor(predictor.model, device="cpu", tile=64)
     with pytest.raises(FullconvError) as caught:
-        tiled.use(PredictOptions(scales=(0.5, 1.0)))
+        tiled.set_options(PredictOptions(scales=(0.5, 1.0)))
     assert "--scales and --tile do not go together" in caught.value.message
 
 
 OPTIONS = [
     PredictOptions(flip=True),
     PredictOptions(scales=(0.5, 1.0, 1.5)),
-    PredictOptions(unsure=0.5, classes=("sky", "road")),
+    PredictOptions(min_confidence=0.5, classes=("sky", "road")),
     PredictOptions(min_area=30),
 ]
 
 
-def deployed(model: Model, *, labels_inside: bool = False) -> ExportedModel:
+def deployed(model: Model, *, labels_only: bool = False) -> ExportedModel:
     """As of a file, whose graph is the network itself."""
     place = model.network.backbone.grids[0]
-    about = {**model.config(), "labels_inside": labels_inside}
+    about = {**model.config(), "labels_only": labels_only}
 
     def run(planes: np.ndarray) -> list[np.ndarray]:
         with torch.no_grad():
             scores = model.network(model.normalise(torch.from_numpy(planes)))
-        if labels_inside:
+        if labels_only:
             return [of.labels().numpy() for of in model.split(scores)]
         assert (scores.grid.stride, scores.grid.offset) == (place.stride, place.offset)
         return [scores.values.numpy()]
@@ -249,24 +251,24 @@ def test_exported_files_do_the_same(make_model: MakeModel, options: PredictOptio
     model = with_heads(make_model)
     predictor, file = Predictor(model, device="cpu", precision="float32"), deployed(model)
     for one in (predictor, file):
-        one.use(options)
+        one.set_options(options)
     wanted, found = predictor(photo(61, 80)), file(photo(61, 80))
     agree(found, wanted)
     agree(found.heads["materials"], wanted.heads["materials"])
 
 
-def test_a_file_with_labels_inside_has_no_scores(make_model: MakeModel) -> None:
-    file = deployed(with_heads(make_model), labels_inside=True)
+def test_a_file_with_labels_only_has_no_scores(make_model: MakeModel) -> None:
+    file = deployed(with_heads(make_model), labels_only=True)
     for options in (
         PredictOptions(flip=True),
-        PredictOptions(unsure=0.5),
-        PredictOptions(keep=True),
+        PredictOptions(min_confidence=0.5),
+        PredictOptions(keep_scores=True),
     ):
         with pytest.raises(FullconvError) as caught:
-            file.use(options)
+            file.set_options(options)
         assert caught.value.message.startswith("a.onnx gives labels and no scores: prob")
         assert caught.value.hint == "fullconv export MODEL --format onnx   # without --with-labels"
-    file.use(PredictOptions(min_area=30, classes=("road",)))
+    file.set_options(PredictOptions(min_area=30, classes=("road",)))
     found = file(photo())
     assert set(np.unique(found.mask)) <= {1, 255}
     with pytest.raises(FullconvError, match="no scores"):
@@ -295,10 +297,10 @@ class Red(Segmenter):
         return {"far": Labels(("near", "far"))} if self.further else {}
 
     @property
-    def inputs(self) -> tuple[ExtraInput, ...]:
+    def extra_inputs(self) -> tuple[ExtraInput, ...]:
         return (ExtraInput("depth", 1, (0.0,), (1.0,)),) if self.further else ()
 
-    def labels_in(self, planes: np.ndarray) -> list[np.ndarray]:
+    def predict_labels(self, planes: np.ndarray) -> list[np.ndarray]:
         maps = [(planes[..., 0] > 127).astype(np.uint8)]
         return [*maps, (planes[..., 3] > 1).astype(np.uint8)] if self.further else maps
 
@@ -328,7 +330,7 @@ def test_further_inputs_are_found_by_name_and_heads_come_back(folder: Path, tmp_
     (tmp_path / "depth/deep").mkdir(parents=True)
     for name, far in (("a", 0), ("deep/b", 5)):
         Image.fromarray(np.full((2, 3), far, np.uint8)).save(tmp_path / f"depth/{name}.png")
-    found = Red(further=True)(folder, inputs=[tmp_path / "depth"])
+    found = Red(further=True)(folder, extra_inputs=[tmp_path / "depth"])
     assert [of.heads["far"].mask.max() for of in found] == [0, 1]
     assert [of.mask.max() for of in found] == [1, 0]
 
@@ -338,10 +340,10 @@ def test_what_belongs_to_a_image_is_missing_or_too_much(folder: Path) -> None:
         Red(further=True)(folder / "a.png")
     assert "--extra-inputs depth" in one.value.hint
     with pytest.raises(FullconvError, match="takes nothing beside each image; 1 was") as other:
-        Red()(folder / "a.png", inputs=["depth.png"])
+        Red()(folder / "a.png", extra_inputs=["depth.png"])
     assert "model(image)" in other.value.hint
     with pytest.raises(FullconvError, match="of type ndarray have no names to find") as nameless:
-        Red(further=True)([np.zeros((2, 3, 3), np.uint8)], inputs=["depth"])
+        Red(further=True)([np.zeros((2, 3, 3), np.uint8)], extra_inputs=["depth"])
     assert "zip(images, depths)" in nameless.value.hint
 
 

@@ -85,12 +85,12 @@ def test_threads_are_told_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (Shard(5, 8, 1, 4), 4, "cuda:1"),
         (Shard(5, 8, 3, 4), 1, "cuda:0"),  # each sees one of its own
-        (Shard(5, 8, 1, 4), 0, None),
-        (Shard(), 4, None),
+        (Shard(5, 8, 1, 4), 0, "auto"),
+        (Shard(), 4, "auto"),
     ],
 )
 def test_each_process_of_a_machine_has_a_gpu_of_its_own(
-    monkeypatch: pytest.MonkeyPatch, share: Shard, count: int, device: str | None
+    monkeypatch: pytest.MonkeyPatch, share: Shard, count: int, device: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)

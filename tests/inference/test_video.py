@@ -106,7 +106,7 @@ def test_the_legend_of_an_overlay_shows_what_is_not_painted(
 
 def test_labels_are_repeated_between(predictor: Predictor, tmp_path: Path) -> None:
     source = film(tmp_path / "clip.mkv")
-    predictor.use(PredictOptions(every=3))
+    predictor.set_options(PredictOptions(frame_step=3))
     facts = predict_video(predictor, source, tmp_path / "a", ["mask"])
     assert (facts["frames"], facts["labelled"]) == (8, 3)
     wanted = [predictor(frame).mask for frame in pixels_of(source)]
@@ -147,7 +147,7 @@ def test_odd_sides_and_more_than_255_classes(make_model: MakeModel, tmp_path: Pa
 def test_heads_and_options(tmp_path: Path) -> None:
     model = lively(stride=8, head="things", heads={"materials": Labels(("wood", "stone"))})
     predictor = Predictor(model, device="cpu")
-    predictor.use(PredictOptions(unsure=0.7))
+    predictor.set_options(PredictOptions(min_confidence=0.7))
     source = film(tmp_path / "clip.mkv", EVEN[:2], size=(160, 224))
     facts = predict_video(predictor, source, tmp_path / "a", ["mask", "color"])
     wanted = predictor(pixels_of(source)[0])
@@ -224,7 +224,7 @@ def test_what_makes_no_sense(predictor: Predictor, tmp_path: Path) -> None:
 
 def test_a_model_that_takes_more(make_model: MakeModel, tmp_path: Path) -> None:
     depth = ExtraInput("depth", 1, (2000.0,), (700.0,))
-    model = replace(make_model(), inputs=(depth,), fusion="early")
+    model = replace(make_model(), extra_inputs=(depth,), fusion="early")
     error = refused(Predictor(model, device="cpu"), film(tmp_path / "clip.mkv", EVEN[:2]))
     assert "the model takes depth beside each image, which" in error.message
 
@@ -242,7 +242,7 @@ class Bright:
     """Calls a pixel light where its green is; a model of which one knows what it says. It is
     interrupted at a frame."""
 
-    inputs = ()
+    extra_inputs = ()
     options = PredictOptions()
 
     def __init__(self, last: int = -1) -> None:

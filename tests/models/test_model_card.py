@@ -214,7 +214,7 @@ def test_of_a_network_that_no_name_says_a_card_is_asked_for(make_model: MakeMode
 def test_heads_and_inputs_have_their_place(make_model: MakeModel) -> None:
     model = make_model()
     model.head, model.heads = "kinds", {"order": Labels(("far", "near"))}
-    model.inputs, model.fusion = (ExtraInput("depth", 1, (300.0,), (50.0,)),), "late"
+    model.extra_inputs, model.fusion = (ExtraInput("depth", 1, (300.0,), (50.0,)),), "late"
     text = model_card(model.config())
     assert "Head order: 2 classes: far, near." in text
     assert "| 1 | near | `#800000` |" in text

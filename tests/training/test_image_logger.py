@@ -221,7 +221,13 @@ def test_heads_and_inputs_are_drawn_too(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(album, "batches_sheet", look)
     root = cards.write(tmp_path / "cards", sized=True, train=4, val=2)
-    further = {"heads": "order", "inputs": "depth", "epochs": 1, "quiet": True, "crop": (65, 65)}
+    further = {
+        "heads": "order",
+        "extra_inputs": "depth",
+        "epochs": 1,
+        "quiet": True,
+        "crop": (65, 65),
+    }
     run = train(root, out=tmp_path / "run", **{**SMALL, **further})
     ((images, maps, names, inputs),) = seen
     assert (images, maps, names) == (2, 2, ["masks", "order"])

@@ -64,7 +64,7 @@ MODEL = lively()
 
 
 def test_further_inputs_are_grey_about_their_mean_and_colours_where_they_are_three() -> None:
-    model = replace(lively(), inputs=(DEPTH, HHA))
+    model = replace(lively(), extra_inputs=(DEPTH, HHA))
     batch = torch.zeros(1, 7, 1, 5)
     batch[0, 3] = torch.tensor([0.0, 200.0, 300.0, 400.0, 1000.0])  # mean 300, spread 50
     batch[0, 4:, 0, 0] = torch.tensor([1.0, 2.0 + 4.0, 3.0 - 8.0])  # mean, two above, two below

@@ -467,7 +467,7 @@ def both_kinds(tmp_path_factory):
 @pytest.fixture(scope="module", params=["early", "late"])
 def fused(request, both_kinds, tmp_path_factory):
     out = tmp_path_factory.mktemp("fused") / "run"
-    options = {"heads": "order", "inputs": "depth", "fusion": request.param}
+    options = {"heads": "order", "extra_inputs": "depth", "fusion": request.param}
     return train(both_kinds, out=out, **{**SMALL, "epochs": 2, **options})
 
 
@@ -490,7 +490,7 @@ def test_each_head_is_scored_against_its_own_masks(fused, both_kinds):
     for k in range(3):
         _, _, order, _ = cards.scene(100_000 + k, sized=True)
         name = f"val/card_{k:03}.png"
-        found = model(both_kinds / "images" / name, inputs=[both_kinds / "depth" / name])
+        found = model(both_kinds / "images" / name, extra_inputs=[both_kinds / "depth" / name])
         np.add.at(counts, (order, found.heads["order"].mask), 1)
     assert counts.tolist() == fused.metrics["heads"]["order"]["confusion"]
 
@@ -500,8 +500,8 @@ def test_the_depth_is_seen(fused, both_kinds):
     image, _, _, depth = cards.scene(3, sized=True)
     near, far = (model.engine.scores(scene_of(image, z)).values for z in (depth, depth * 3))
     assert not torch.equal(near, far)
-    shifted = model(image, inputs=[depth.astype(np.float32)])
-    assert (shifted.mask == model(image, inputs=[depth]).mask).all()
+    shifted = model(image, extra_inputs=[depth.astype(np.float32)])
+    assert (shifted.mask == model(image, extra_inputs=[depth]).mask).all()
 
 
 def scene_of(image, depth):
@@ -520,9 +520,9 @@ def test_the_depth_must_be_there(fused, both_kinds, tmp_path):
         model(photo)
     assert no.value.hint.startswith("--extra-inputs depth ")
     with pytest.raises(FullconvError, match="96 pixels but the image is 128 x 96"):
-        model(photo, inputs=[np.zeros((96, 96), np.uint16)])
+        model(photo, extra_inputs=[np.zeros((96, 96), np.uint16)])
     with pytest.raises(FullconvError, match="have no names to find their inputs by"):
-        model([np.zeros((9, 9, 3), np.uint8)], inputs=[tmp_path])
+        model([np.zeros((9, 9, 3), np.uint8)], extra_inputs=[tmp_path])
     bare = shutil.copytree(both_kinds, tmp_path / "bare")
     shutil.rmtree(bare / "depth")
     with pytest.raises(FullconvError, match="no folder depth in"):
@@ -545,7 +545,7 @@ def test_a_model_of_images_is_where_depth_begins(both_kinds, tmp_path):
     dataset = with_channel_statistics(with_extra_inputs(report.dataset, ["depth"]))
     settings = Settings.from_dict({**SETTLED, "start": str(plain.model), "fusion": "late"})
     late = training.fresh_model(
-        replace(report, dataset=dataset), replace(settings, inputs="depth"), None, quiet=True
+        replace(report, dataset=dataset), replace(settings, extra_inputs="depth"), None, quiet=True
     )
     earlier = load_model(plain.model)
     image, _, _, depth = cards.scene(0, sized=True)
@@ -567,7 +567,7 @@ def test_a_model_of_more_than_images_starts_its_like_only(fused, both_kinds, tmp
     with pytest.raises(FullconvError, match=f"takes depth beside images, by {fusion}") as caught:
         train(both_kinds, out=tmp_path / "no", **{**SMALL, **options})
     assert caught.value.hint == f"--extra-inputs depth --fusion {fusion}"
-    options |= {"inputs": "depth", "fusion": fusion, "stride": 4}
+    options |= {"extra_inputs": "depth", "fusion": fusion, "stride": 4}
     train(both_kinds, out=tmp_path / "yes", **{**SMALL, **options})
     facts = load_model(tmp_path / "yes").training
     assert facts["unchanged_at_start"] > 0.95  # finer strides are padded less, at the border

@@ -29,8 +29,8 @@ from fullconv.inference.predictor import Predictor
 from fullconv.models.model import load_model
 from fullconv.training.callbacks import CHECKPOINT
 from fullconv.training.train import train
-from fullconv.visualization import contact_sheet
 from fullconv.visualization import overlay as draw
+from fullconv.visualization.contact_sheet import contact_sheet
 
 # Small enough for two cores, with every stage of a ResNet; trained from a fresh start.
 BACKBONE = "resnet10t"
@@ -132,4 +132,4 @@ def save_sheet(
         rows.append([image, truth, prediction, errors])
         captions.append(f"{name}: mean IoU {mean_iou:.1%}, number {index + 1} of {len(scored)}")
     titles = ["photo", "truth", "prediction", "errors (red)"]
-    contact_sheet.contact_sheet(rows, titles, captions, labels=labels).save(path)
+    contact_sheet(rows, titles, captions, labels=labels).save(path)

@@ -94,7 +94,7 @@ def _model(path: Path) -> tuple[dict[str, Any], str]:
         *(
             f"takes {one.name} beside each image: {plural(one.channels, 'channel')}, "
             f"{model.fusion} fusion"
-            for one in model.inputs
+            for one in model.extra_inputs
         ),
         f"pretrained on {model.card.pretrained_on or 'nothing'}",
     ]
@@ -123,7 +123,7 @@ def _tiles(engine: Runtime) -> tuple[dict[str, Any], list[str]]:
         tiles = Tiles(model.network, engine.scores, tile=max(64, tiles.halo // 2))
         height, width = 97, 2 * tiles.halo + 4 * tiles.tile + 1
     image = torch.from_numpy(scene(0, size=(height, width))[0]).permute(2, 0, 1)
-    for one in model.inputs:  # grey, in the numbers of the input
+    for one in model.extra_inputs:  # grey, in the numbers of the input
         grey = image[:1].float() / 127.5 - 1
         beside = [grey * std + mean for mean, std in zip(one.mean, one.std, strict=True)]
         image = torch.cat([image.float(), *beside])

@@ -143,7 +143,7 @@ def _predict(
     there = resolve_hub_name(model)
     predictor = _loaded(there, every, share, options=options, **how)
     mine = share.part(every)
-    beside = predictor.inputs_of([path for path, _ in mine], folder_names(inputs))
+    beside = predictor.extra_input_files([path for path, _ in mine], folder_names(inputs))
     todo = [InputImage(*one, of) for one, of in zip(mine, beside, strict=True)]
     job = job_hash(there, {**how, **asdict(asked), "inputs": inputs})
     finished = Manifest(out, job, [one.stem for one in todo], rank=share.rank)
@@ -232,14 +232,8 @@ def _note(done: BatchResult, finished: Manifest, predictor: Any, again: bool, ki
     for result in done.results:
         if result.get("damaged"):
             say(f"note: {result['damaged']}")
-    if done.placeless:
-        some = f" and {len(done.placeless) - 1} more" if len(done.placeless) > 1 else ""
-        say(
-            f"note: the mask of {done.placeless[0]}{some} will not be georeferenced without "
-            "rasterio: pip install rasterio"
-        )
-    if predictor.seams:
-        reasons = ", ".join(predictor.seams)
+    if predictor.inexact_operations:
+        reasons = ", ".join(predictor.inexact_operations)
         say(f"note: large images were cut into tiles with blended seams, because of {reasons}")
 
 
@@ -263,7 +257,7 @@ def _text(done: BatchResult, every: str, share: Shard, out: Path) -> str:
 
 
 def _after(model: Path, predictor: Any) -> str:
-    if predictor.inputs:  # which no server takes
+    if predictor.extra_inputs:  # which no server takes
         return shell_command("fullconv", "evaluate", model, "DATA")
     return shell_command("fullconv", "serve", model)
 

@@ -176,7 +176,7 @@ def _require_exportable(
             "int8 is calibrated on images like those it will see; none were given.",
             "--calibrate IMAGES",
         )
-    if precision == "int8" and model.inputs:
+    if precision == "int8" and model.extra_inputs:
         raise FullconvError(
             "int8 is calibrated on images alone; this model takes more.", "--precision float16"
         )
@@ -199,13 +199,13 @@ def _compared(
     unlike = pixels = 0
     error, largest, sizes = 0.0, 0.0, []
     for image, inputs in _shown(model, images):
-        planes = torch.from_numpy(found.joined(image, inputs).copy()).permute(2, 0, 1)[None]
+        planes = torch.from_numpy(found.stack_channels(image, inputs).copy()).permute(2, 0, 1)[None]
         scores = exact.scores(planes)
         wanted = [part.labels()[0].numpy() for part in model.split(scores)]
         for ours, theirs in zip(wanted, found.label_maps(image, inputs), strict=True):
             unlike += int((ours != theirs).sum())
             pixels += ours.size
-        if not found.labels_inside:
+        if not found.labels_only:
             values = scores.values[0].numpy()
             error = max(error, float(abs(values - found.scores(image, inputs)).max()))
             largest = max(largest, float(abs(values).max()))
@@ -219,7 +219,7 @@ def _compared(
             f"{relative:.1e} of the largest; it is not kept.",
             "--precision float32" if precision != "float32" else "--format torch",
         )
-    return tuple(sizes), pixels, share, None if found.labels_inside else relative
+    return tuple(sizes), pixels, share, None if found.labels_only else relative
 
 
 def _shown(
@@ -231,8 +231,8 @@ def _shown(
         image, _ = drawn.scene(number, size=(max(height, 16), max(width, 16)))
         inputs = [
             rng.normal(one.mean, one.std, (height, width, one.channels)).astype(np.float32)
-            for one in model.inputs
+            for one in model.extra_inputs
         ]
         yield image[:height, :width], inputs
-    if not model.inputs:
+    if not model.extra_inputs:
         yield from ((image, []) for image in images)

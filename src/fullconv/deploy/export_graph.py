@@ -47,8 +47,10 @@ class Graph(nn.Module):
             self.network.backbone.half()
             for name, score in self.network.score.items():
                 self.network.score[name] = Float32Head(score)
-        mean = [255 * x for x in model.card.mean] + [x for one in model.inputs for x in one.mean]
-        std = [255 * x for x in model.card.std] + [x for one in model.inputs for x in one.std]
+        mean = [255 * x for x in model.card.mean] + [
+            x for one in model.extra_inputs for x in one.mean
+        ]
+        std = [255 * x for x in model.card.std] + [x for one in model.extra_inputs for x in one.std]
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
         self.counts = [len(labels) for labels in model.tables]

@@ -56,8 +56,8 @@ def export_web(
         FullconvError: see `fullconv.deploy.export.export`; the model takes more than images; or ONNX
             Runtime for browsers cannot be had.
     """
-    if model.inputs:
-        names = " and ".join(one.name for one in model.inputs)
+    if model.extra_inputs:
+        names = " and ".join(one.name for one in model.extra_inputs)
         raise FullconvError(
             f"the model takes {names} beside each image; the page has images alone.",
             "fullconv export MODEL --format onnx",

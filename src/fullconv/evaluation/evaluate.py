@@ -257,7 +257,7 @@ def _found(
 ) -> list[tuple[np.ndarray, np.ndarray | None]]:
     """(H, W) ids of every head of the model and, where it is asked for, their confidence."""
     if rated:
-        return model.rated_maps(image, pair.inputs)
+        return model.predict_with_confidence(image, pair.inputs)
     return [(ids, None) for ids in model.label_maps(image, pair.inputs)]
 
 
@@ -267,7 +267,7 @@ def _in_single(model: Segmenter | str | Path, options: PredictOptions | None) ->
     predictor = given
     if isinstance(given, Predictor) and given.engine.precision != "float32":
         predictor = Predictor(given.model, device=given.device, precision="float32")
-    predictor.use(options if options and options.averaged else given.options)
+    predictor.set_options(options if options and options.averaged else given.options)
     return predictor
 
 
@@ -297,12 +297,12 @@ def _heads(
     report = check(without_extras(dataset))
     of_heads, of_inputs = folders
     _require_as_many(of_heads, list(model.heads), "heads")
-    _require_as_many(of_inputs, [one.name for one in model.inputs], "inputs")
+    _require_as_many(of_inputs, [one.name for one in model.extra_inputs], "inputs")
     there = dict(zip(model.heads, of_heads or model.heads, strict=True))
     if not of_heads:
         there = {name: name for name in there if (dataset.root / name).is_dir()}
     dataset, others = add_extra_heads(report, list(there.values()), ignore_rules=ignore_rules)
-    dataset = with_extra_inputs(dataset, of_inputs or [one.name for one in model.inputs])
+    dataset = with_extra_inputs(dataset, of_inputs or [one.name for one in model.extra_inputs])
     every = [model.head, *model.heads]
     heads = []
     for name, found, of_data in zip(

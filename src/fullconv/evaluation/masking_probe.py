@@ -90,9 +90,9 @@ def probe(
             "nothing.",
             "fullconv probe MODEL DATA   # with the model that it was made of",
         )
-    if predictor.model.inputs:
+    if predictor.model.extra_inputs:
         raise FullconvError(
-            f"the model takes {predictor.model.inputs[0].name} beside images, in which things "
+            f"the model takes {predictor.model.extra_inputs[0].name} beside images, in which things "
             "would still be seen where the image hides them.",
             "fullconv probe MODEL DATA   # with a model of images alone",
         )

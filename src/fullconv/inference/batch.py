@@ -27,7 +27,7 @@ import numpy as np
 from fullconv.core.concurrency import lower_thread_priority, short_switch_interval
 from fullconv.core.errors import FullconvError, UnwrittenError
 from fullconv.core.hardware import cpu_count
-from fullconv.data.io.geotiff import GeoReference, loses_its_place, raster_size, read_georeferenced
+from fullconv.data.io.geotiff import GeoReference, raster_size, read_georeferenced
 from fullconv.data.io.images import pixels_to_decode, read_image
 from fullconv.data.io.video import is_video
 from fullconv.inference.manifest import Manifest, Seen, file_stamp
@@ -64,13 +64,11 @@ class BatchResult:
         results: of each that could be read, in their order: `Segmentation.to_dict` and "files".
         failed: what is wrong with each of the others, and what mends it.
         skipped: how many of the results are of earlier runs.
-        placeless: images whose masks will lack the georeference that they have.
     """
 
     results: list[dict[str, Any]] = field(default_factory=list)
     failed: list[FullconvError] = field(default_factory=list)
     skipped: int = 0
-    placeless: list[Path] = field(default_factory=list)
 
 
 def predict_many(
@@ -116,7 +114,6 @@ def predict_many(
             else:
                 results[k] = made
             progress(done.skipped + count, len(images))
-    done.placeless = line.placeless
     done.results = [results[k] for k in sorted(results)]
     return done
 
@@ -126,7 +123,6 @@ class Pipeline:
 
     def __init__(self, predictor: Any, finished: Manifest, outputs: Sequence[str]) -> None:
         self.predictor, self.finished, self.outputs = predictor, finished, outputs
-        self.placeless: list[Path] = []
         self.count = min(MOST_THREADS, max(2, cpu_count() // 2))
         self.room = PixelBudget(PIXELS)
         self.readers = ThreadPoolExecutor(self.count, "reading", lower_thread_priority)
@@ -156,8 +152,6 @@ class Pipeline:
                 ahead.append(self.readers.submit(self._read, todo[turn][0].path, turn))
             try:
                 read = ahead.popleft().result()
-                if read.loses_its_place:
-                    self.placeless.append(image.path)
                 if read.pixels is None:
                     told = progress if len(todo) == 1 else lambda done, of: None
                     behind.append(_already(self._in_parts(image, sources, told)))
@@ -179,7 +173,7 @@ class Pipeline:
         inside = 0
         try:
             size = raster_size(path)
-            windows = size and not self.predictor.inputs and self.predictor.cuts(size)
+            windows = size and not self.predictor.extra_inputs and self.predictor.needs_tiling(size)
             if is_video(path) or windows:
                 return _Read(None, 0)
             inside = size[0] * size[1] if size else pixels_to_decode(path)
@@ -189,14 +183,14 @@ class Pipeline:
             if size:
                 pixels, place = read_georeferenced(path)
                 return _Read(pixels, inside, place)
-            return _Read(read_image(path), inside, loses_its_place=loses_its_place(path))
+            return _Read(read_image(path), inside)
         except BaseException:
             self.room.leave(inside)
             raise
 
     def _segmented(self, image: InputImage, read: _Read) -> Segmentation:
         try:
-            found: Segmentation = self.predictor.segment(read.pixels, inputs=image.beside)
+            found: Segmentation = self.predictor.segment(read.pixels, extra_inputs=image.beside)
         except BaseException:
             self.room.leave(read.room)
             raise
@@ -252,12 +246,11 @@ class Pipeline:
 @dataclass(frozen=True)
 class _Read:
     """An image in memory, (H, W, 3) uint8 RGB, None if it is read in windows or frame by frame;
-    how many pixels of the room it takes; where it lies, or whether nobody can tell any more."""
+    how many pixels of the room it takes; its georeference."""
 
     pixels: np.ndarray | None
     room: int
     place: GeoReference | None = None
-    loses_its_place: bool = False
 
 
 class PixelBudget:

@@ -48,7 +48,7 @@ class ExportedModel(Segmenter):
         self._heads = {k: Labels.from_dict(v) for k, v in about.get("heads", {}).items()}
         self._inputs = tuple(ExtraInput.from_dict(one) for one in about.get("inputs", ()))
         self.grid = Place(*about["grid"])
-        self.labels_inside = bool(about["labels_inside"])
+        self.labels_only = bool(about["labels_inside"])
 
     @property
     def labels(self) -> Labels:
@@ -86,23 +86,23 @@ class ExportedModel(Segmenter):
         return dict(self.about.get("training", {}))
 
     @property
-    def inputs(self) -> tuple[ExtraInput, ...]:
+    def extra_inputs(self) -> tuple[ExtraInput, ...]:
         """What it takes beside images."""
         return self._inputs
 
-    def scores(self, image: np.ndarray, inputs: Sequence[Any] = ()) -> np.ndarray:
+    def scores(self, image: np.ndarray, extra_inputs: Sequence[Any] = ()) -> np.ndarray:
         """(H, W, 3) uint8 RGB -> class scores at the cells, (K, h, w) float32, of all heads."""
-        return self._outputs(self.joined(image, inputs))[0][0]
+        return self._outputs(self.stack_channels(image, extra_inputs))[0][0]
 
-    def use(self, options: PredictOptions) -> None:
+    def set_options(self, options: PredictOptions) -> None:
         """Also refuses what needs scores, of a file that gives labels alone."""
-        if self.labels_inside and options.from_probabilities:
+        if self.labels_only and options.from_probabilities:
             raise self._no_scores()
-        super().use(options)
+        super().set_options(options)
 
-    def labels_in(self, planes: np.ndarray) -> list[np.ndarray]:
-        """(H, W, C), as `joined` gives it -> (H, W) class ids of each head."""
-        if self.labels_inside:
+    def predict_labels(self, planes: np.ndarray) -> list[np.ndarray]:
+        """(H, W, C), as `stack_channels` gives it -> (H, W) class ids of each head."""
+        if self.labels_only:
             found = zip(self._outputs(planes), self.tables, strict=True)
             return [ids[0].astype(ids_dtype(len(of))) for ids, of in found]
         return self.read(planes, (planes.shape[0], planes.shape[1])).label_maps()
@@ -117,7 +117,7 @@ class ExportedModel(Segmenter):
 
     def read(self, planes: np.ndarray, size: tuple[int, int]) -> Probabilities:
         """See `Segmenter.read`."""
-        if self.labels_inside:
+        if self.labels_only:
             raise self._no_scores()
         (values,) = self._outputs(planes)
         counts = tuple(map(len, self.tables))
@@ -233,7 +233,7 @@ def load_exported(
             "expected a file that fullconv wrote.",
             "fullconv export MODEL --format onnx",
         ) from error
-    model.use(options or PredictOptions())
+    model.set_options(options or PredictOptions())
     return model
 
 

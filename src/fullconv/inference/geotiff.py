@@ -132,8 +132,8 @@ def _add(
 
 
 def _require_windows(model: Model, source: Path) -> None:
-    if model.inputs or model.short_side is not None:
-        wants = "further inputs" if model.inputs else "images that are resized as a whole"
+    if model.extra_inputs or model.short_side is not None:
+        wants = "further inputs" if model.extra_inputs else "images that are resized as a whole"
         raise FullconvError(
             f"{source} is read in windows; the model takes {wants}, which cannot be.",
             "without --tile, where that is given; else save it as PNG, and predict that",

@@ -27,7 +27,7 @@ from fullconv.data.io.images import image_size, read_reduced
 from fullconv.geometry.grid import Grid
 from fullconv.network.dense.convolutionalize import DenseClassifier
 from fullconv.network.kernels.reference import reading_matrix
-from fullconv.visualization import contact_sheet
+from fullconv.visualization.contact_sheet import contact_sheet
 
 MOST_PIXELS = 6_000_000  # of a scaled image: VGG takes about 3 GB for it
 ENOUGH = 2  # times the classifier's size: what the shorter side is reduced to at scale 1
@@ -257,7 +257,7 @@ def draw_heatmap(found: Heatmap, classes: Sequence[int]) -> Image.Image:
             f"{best.name}: {best.probability:.1%} at x {best.column}, y {best.row}, "
             f"scale {best.scale:g}"
         )
-    return _with_key(contact_sheet.contact_sheet(rows, titles, captions))
+    return _with_key(contact_sheet(rows, titles, captions))
 
 
 def marked(found: Heatmap, place: Peak) -> ImageArray:

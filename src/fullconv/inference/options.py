@@ -33,21 +33,21 @@ class PredictOptions:
         scales: average them over the image at these sizes, 1 is its own.
         classes: only these: pixels that the model gives another class get the ignored id. A head
             that has none of them stays as it is.
-        unsure: pixels whose class has a lower probability than this fraction get the ignored id.
+        min_confidence: pixels whose class has a lower probability than this fraction get the ignored id.
         min_area: regions of fewer pixels take what surrounds them most, see
             `fullconv.inference.postprocess.remove_small_regions`; what is ignored and what is unsure count as classes.
-        keep: results keep the scores of their images, so that their probabilities cost no second
+        keep_scores: results keep the scores of their images, so that their probabilities cost no second
             run of the network.
-        every: of a video, label each so-many-th frame; those between show the labels before.
+        frame_step: of a video, label each so-many-th frame; those between show the labels before.
     """
 
     flip: bool = False
     scales: tuple[float, ...] = (1.0,)
     classes: tuple[str, ...] = ()
-    unsure: float | None = None
+    min_confidence: float | None = None
     min_area: int = 0
-    keep: bool = False
-    every: int = 1
+    keep_scores: bool = False
+    frame_step: int = 1
 
     def __post_init__(self) -> None:
         low, high = _SCALES
@@ -58,9 +58,9 @@ class PredictOptions:
                 f"{low:g} to {high:g}.",
                 "--scales 0.75,1,1.25",
             )
-        if self.unsure is not None and not 0 < self.unsure < 1:
+        if self.min_confidence is not None and not 0 < self.min_confidence < 1:
             raise FullconvError(
-                f"unsure below a probability of {self.unsure:g}; expected a fraction between 0 and "
+                f"unsure below a probability of {self.min_confidence:g}; expected a fraction between 0 and "
                 "1.",
                 "--min-confidence 0.6",
             )
@@ -68,9 +68,9 @@ class PredictOptions:
             raise FullconvError(
                 f"a smallest area of {self.min_area} pixels; expected 0 or more.", "--min-area 64"
             )
-        if self.every < 1:
+        if self.frame_step < 1:
             raise FullconvError(
-                f"every {self.every} frames; expected 1 or more.",
+                f"every {self.frame_step} frames; expected 1 or more.",
                 "--frame-step 5   # each fifth frame of a video",
             )
 
@@ -82,7 +82,7 @@ class PredictOptions:
     @property
     def from_probabilities(self) -> bool:
         """Whether more is needed than the labels of one view."""
-        return self.averaged or self.unsure is not None or self.keep
+        return self.averaged or self.min_confidence is not None or self.keep_scores
 
     def describe(self) -> str:
         """The views, in words: "none", or "flip, scales 0.75 1 1.25"."""
@@ -112,7 +112,7 @@ class PredictOptions:
             "--flip": self.flip,
             "--scales": self.scales != (1.0,),
             "--classes": bool(self.classes),
-            "--min-confidence": self.unsure is not None,
+            "--min-confidence": self.min_confidence is not None,
             "--min-area": self.min_area > 1,
         }
         asked = [name for name, there in named.items() if there]
@@ -128,7 +128,7 @@ class PredictOptions:
         """(H, W) class ids as they are wanted, and which pixels are unsure, if that was asked.
 
         Args:
-            confidence: (H, W) the probability of each pixel's class, where `unsure` is asked for.
+            confidence: (H, W) the probability of each pixel's class, where `min_confidence` is asked for.
         """
         kept = [labels.names.index(name) for name in self.classes if name in labels.names]
         if not (kept or confidence is not None or self.min_area > 1):
@@ -137,7 +137,7 @@ class PredictOptions:
         if kept:
             shown[~np.isin(shown, kept)] = labels.ignore_index
         if confidence is not None:
-            shown[(confidence < (self.unsure or 0)) & (shown != labels.ignore_index)] = -1
+            shown[(confidence < (self.min_confidence or 0)) & (shown != labels.ignore_index)] = -1
         if self.min_area > 1:
             shown = remove_small_regions(shown, self.min_area)
         unsure = shown == -1

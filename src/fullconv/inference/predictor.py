@@ -17,7 +17,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fullconv.core.errors import FullconvError
+from fullconv.core.i18n import msg
 from fullconv.core.labels import Labels
+from fullconv.core.text import first_line
 from fullconv.data.io.extra_channels import ExtraInput
 from fullconv.data.io.images import from_array
 from fullconv.inference.exported import is_exported, load_exported
@@ -40,7 +42,7 @@ class Predictor(Segmenter):
 
     Args:
         model: as loaded.
-        device: of torch; default: a GPU where there is one.
+        device: "auto" (see `choose_device`), "cpu", "cuda", "cuda:1", "mps" ...
         precision, compile: see `fullconv.inference.runtime.Runtime`.
         tile: pixels; images that are longer are cut into tiles of so many pixels a side. Default:
             images of more than 16.8 million pixels are, see `fullconv.inference.tiling`.
@@ -50,7 +52,7 @@ class Predictor(Segmenter):
         self,
         model: Model,
         *,
-        device: str | torch.device | None = None,
+        device: str | torch.device = "auto",
         precision: str = "auto",
         compile: bool = False,
         tile: int | None = None,
@@ -64,7 +66,7 @@ class Predictor(Segmenter):
             )
         self.model, self.tile = model, tile
         self.tiles: Tiles | None = None  # once an image was cut
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = choose_device(device)
         self.engine = Runtime(model, device=self.device, precision=precision, compile=compile)
 
     @property
@@ -103,9 +105,9 @@ class Predictor(Segmenter):
         return self.model.training
 
     @property
-    def inputs(self) -> tuple[ExtraInput, ...]:
+    def extra_inputs(self) -> tuple[ExtraInput, ...]:
         """What it takes beside images."""
-        return self.model.inputs
+        return self.model.extra_inputs
 
     def save(self, folder: str | Path) -> Path:
         """Writes the model as a folder that `load` reads, without network."""
@@ -122,7 +124,7 @@ class Predictor(Segmenter):
         """Also of a tensor."""
         return as_array(image)
 
-    def use(self, options: PredictOptions) -> None:
+    def set_options(self, options: PredictOptions) -> None:
         """Also refuses scales where images are resized anyway, or cut into tiles."""
         if options.scales != (1.0,):
             if self.model.short_side is not None:
@@ -137,10 +139,10 @@ class Predictor(Segmenter):
                     "together.",
                     f"--tile {self.tile}   # without --scales",
                 )
-        super().use(options)
+        super().set_options(options)
 
-    def labels_in(self, planes: np.ndarray) -> list[np.ndarray]:
-        """(H, W, C), as `joined` gives it -> (H, W) class ids of each head; of blocks, one after
+    def predict_labels(self, planes: np.ndarray) -> list[np.ndarray]:
+        """(H, W, C), as `stack_channels` gives it -> (H, W) class ids of each head; of blocks, one after
         the other."""
         size = (planes.shape[0], planes.shape[1])
         maps = [np.empty(size, ids_dtype(len(of))) for of in self.tables]
@@ -158,7 +160,7 @@ class Predictor(Segmenter):
         found = self.scores(size, window_reader(_tensor(planes)))
         return Blocks(size, [(r, c, self.model.split(scores)) for r, c, scores in found])
 
-    def cuts(self, size: tuple[int, int]) -> bool:
+    def needs_tiling(self, size: tuple[int, int]) -> bool:
         """See `Segmenter.cuts`."""
         long = max(size) > self.tile if self.tile else size[0] * size[1] > WHOLE
         return long and self.model.short_side is None
@@ -166,7 +168,7 @@ class Predictor(Segmenter):
     def scores(self, size: tuple[int, int], read: Read) -> Iterator[tuple[Span, Span, Scores]]:
         """Of an image (H, W), in as many blocks as it is cut into, one if it is small: rows,
         columns and scores of all heads. `read` gives the pixels of a window, (C, h, w)."""
-        if not self.cuts(size):
+        if not self.needs_tiling(size):
             rows, columns = (0, size[0]), (0, size[1])
             yield rows, columns, self.engine.scores(read(rows, columns)[None])
             return
@@ -175,7 +177,7 @@ class Predictor(Segmenter):
             self.tiles = Tiles(
                 self.model.network, self.engine.scores, tile=self.tile, running=running.backbone
             )
-            self.seams = self.tiles.reasons
+            self.inexact_operations = self.tiles.reasons
         yield from self.tiles.scores(size, read)
 
 
@@ -225,7 +227,7 @@ def load(
     backbone: nn.Module | str | None = None,
     weights: str | Path | None = None,
     labels: Labels | None = None,
-    device: str | torch.device | None = None,
+    device: str | torch.device = "auto",
     precision: str = "auto",
     compile: bool = False,
     tile: int | None = None,
@@ -240,7 +242,7 @@ def load(
             `fullconv.models.third_party`).
         backbone: the module, where the model was trained on one of your own.
         weights, labels: of a model of others, if not the published ones.
-        device: of torch; default: a GPU where there is one.
+        device: "auto" (see `choose_device`), "cpu", "cuda", "cuda:1", "mps" ...
         precision, compile: see `fullconv.inference.runtime.Runtime`.
         tile: see `Predictor`.
         options: averages over views, classes that are wanted, and the like: see
@@ -254,8 +256,31 @@ def load(
         return load_exported(path, tile=tile, options=options)
     model = load_model(path, backbone=backbone, weights=weights, labels=labels)
     predictor = Predictor(model, device=device, precision=precision, compile=compile, tile=tile)
-    predictor.use(options or PredictOptions())
+    predictor.set_options(options or PredictOptions())
     return predictor
+
+
+def choose_device(device: str | torch.device = "auto") -> torch.device:
+    """Return a torch device; "auto" is the first of cuda, mps and cpu that is available.
+
+    Raises:
+        FullconvError: a device that this machine does not have.
+    """
+    if device == "auto":
+        gpu = "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device("cuda" if torch.cuda.is_available() else gpu)
+    try:
+        torch.empty(0, device=device)
+        return torch.device(device)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        raise FullconvError(
+            msg(
+                "device {device} is not available: {reason}.",
+                device=str(device),
+                reason=first_line(error),
+            ),
+            "--device cpu",
+        ) from error
 
 
 def as_array(image: ImageLike) -> np.ndarray:

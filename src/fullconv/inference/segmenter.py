@@ -31,16 +31,16 @@ class Segmenter(ABC):
     """A model that is ready for images of any size.
 
     Attributes:
-        labels_inside: whether it gives no scores, and so no probabilities.
-        seams: what kept the tiles of large images from being exact; empty where nothing did.
-        options: what is asked of it; set by `use`.
+        labels_only: whether it gives no scores, and so no probabilities.
+        inexact_operations: what kept the tiles of large images from being exact; empty where nothing did.
+        options: what is asked of it; set by `set_options`.
     """
 
-    labels_inside = False
-    seams: tuple[str, ...] = ()
+    labels_only = False
+    inexact_operations: tuple[str, ...] = ()
     options = PredictOptions()
 
-    def use(self, options: PredictOptions) -> None:
+    def set_options(self, options: PredictOptions) -> None:
         """Label images so from now on.
 
         Raises:
@@ -91,39 +91,39 @@ class Segmenter(ABC):
 
     @property
     @abstractmethod
-    def inputs(self) -> tuple[ExtraInput, ...]:
+    def extra_inputs(self) -> tuple[ExtraInput, ...]:
         """What it takes beside images."""
 
-    def label_maps(self, image: np.ndarray, inputs: Sequence[Any] = ()) -> list[np.ndarray]:
+    def label_maps(self, image: np.ndarray, extra_inputs: Sequence[Any] = ()) -> list[np.ndarray]:
         """(H, W, 3) uint8 RGB -> (H, W) class ids, of each head: the likeliest class of every
         pixel, by the views that `options` names.
 
         Args:
-            inputs: a path or an array for each of the model's further inputs.
+            extra_inputs: a path or an array for each of the model's further inputs.
         """
-        planes = self.joined(image, inputs)
+        planes = self.stack_channels(image, extra_inputs)
         if self.options.averaged:
             return self._probabilities(planes).label_maps()
-        return self.labels_in(planes)
+        return self.predict_labels(planes)
 
-    def rated_maps(
-        self, image: np.ndarray, inputs: Sequence[Any] = ()
+    def predict_with_confidence(
+        self, image: np.ndarray, extra_inputs: Sequence[Any] = ()
     ) -> list[tuple[np.ndarray, np.ndarray | None]]:
         """As `label_maps`, each with the probability of the class that every pixel got, (H, W)
         float32, of the same run of the network; None where there are labels alone, and of images
         that are cut into tiles."""
-        if self.labels_inside or image.shape[0] * image.shape[1] > LARGEST:
-            return [(ids, None) for ids in self.label_maps(image, inputs)]
-        found = self.probabilities(image, inputs)
+        if self.labels_only or image.shape[0] * image.shape[1] > LARGEST:
+            return [(ids, None) for ids in self.label_maps(image, extra_inputs)]
+        found = self.probabilities(image, extra_inputs)
         return [(ids, found.confidence(head)) for head, ids in enumerate(found.label_maps())]
 
-    def cuts(self, size: tuple[int, int]) -> bool:
+    def needs_tiling(self, size: tuple[int, int]) -> bool:
         """Whether images of (H, W) are cut, and so may be read window by window."""
         return False
 
     @abstractmethod
-    def labels_in(self, planes: np.ndarray) -> list[np.ndarray]:
-        """(H, W, C), as `joined` gives it -> (H, W) class ids of each head, of this one view."""
+    def predict_labels(self, planes: np.ndarray) -> list[np.ndarray]:
+        """(H, W, C), as `stack_channels` gives it -> (H, W) class ids of each head, of this one view."""
 
     @abstractmethod
     def predict_batch(self, images: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -134,14 +134,14 @@ class Segmenter(ABC):
         """(h, w, C) -> probabilities at the pixels of an image of size (H, W): of this one, or of
         the one that was resized to it."""
 
-    def probabilities(self, image: np.ndarray, inputs: Sequence[Any] = ()) -> Probabilities:
+    def probabilities(self, image: np.ndarray, extra_inputs: Sequence[Any] = ()) -> Probabilities:
         """(H, W, 3) uint8 RGB -> the probability of each class at every pixel, by the views that
         `options` names.
 
         Args:
-            inputs: a path or an array for each of the model's further inputs.
+            extra_inputs: a path or an array for each of the model's further inputs.
         """
-        return self._probabilities(self.joined(image, inputs))
+        return self._probabilities(self.stack_channels(image, extra_inputs))
 
     def _probabilities(self, planes: np.ndarray) -> Probabilities:
         if self.options.averaged:
@@ -152,13 +152,13 @@ class Segmenter(ABC):
         """Any image as (H, W, 3) uint8 RGB."""
         return as_array(image)
 
-    def __call__(self, image: Any, *, inputs: Any = ()) -> Any:
+    def __call__(self, image: Any, *, extra_inputs: Any = ()) -> Any:
         """Segments one image, a list of them, or all in a folder.
 
         Args:
             image: a path, a PIL image, an (H, W, 3) or (H, W) uint8 array, a (3, H, W) uint8
                 tensor or float tensor 0-1; a list of these; or a folder.
-            inputs: of a model that takes more than images, for each of its inputs, in its order:
+            extra_inputs: of a model that takes more than images, for each of its inputs, in its order:
                 a path or an (H, W) or (H, W, 3) array in the numbers that it was trained with. For
                 several images, the folders in which each has a file of its name.
 
@@ -168,35 +168,41 @@ class Segmenter(ABC):
         if isinstance(image, (str, Path)) and Path(image).is_dir():
             image = [path for path, _ in find_images([image])]
         if isinstance(image, (list, tuple)):
-            beside = self.inputs_of(image, inputs)
-            return [self.segment(one, inputs=of) for one, of in zip(image, beside, strict=True)]
-        return self.segment(image, inputs=inputs)
+            beside = self.extra_input_files(image, extra_inputs)
+            return [
+                self.segment(one, extra_inputs=of) for one, of in zip(image, beside, strict=True)
+            ]
+        return self.segment(image, extra_inputs=extra_inputs)
 
-    def segment(self, image: Any, *, inputs: Sequence[Any] = ()) -> Segmentation:
+    def segment(self, image: Any, *, extra_inputs: Sequence[Any] = ()) -> Segmentation:
         """One image, and what belongs to it."""
         source = Path(image) if isinstance(image, (str, Path)) else None
         if source and raster_size(source):
             array, place = read_georeferenced(source)
-            return self.segment(array, inputs=inputs).of_file(source, place)
+            return self.segment(array, extra_inputs=extra_inputs).of_file(source, place)
         array = self.as_array(image)
-        again = partial(self.probabilities, array, inputs)  # the network runs once more
+        again = partial(self.probabilities, array, extra_inputs)  # the network runs once more
         found = again() if self.options.from_probabilities else None
-        maps = found.label_maps() if found else self.label_maps(array, inputs)
-        of_result = (lambda: found) if found and self.options.keep else again
+        maps = found.label_maps() if found else self.label_maps(array, extra_inputs)
+        of_result = (lambda: found) if found and self.options.keep_scores else again
         results = []
         for number, (ids, labels) in enumerate(zip(maps, self.tables, strict=True)):
-            sure = found.confidence(number) if found and self.options.unsure is not None else None
+            sure = (
+                found.confidence(number)
+                if found and self.options.min_confidence is not None
+                else None
+            )
             ids, unsure = self.options.refined(ids, labels, sure)
             made = Segmentation(ids, labels, array, source, unsure=unsure)
             results.append(replace(made, probabilities=of_result, number=number))
         first, *further = results
         return replace(first, heads=dict(zip(self.heads, further, strict=True)))
 
-    def inputs_of(
+    def extra_input_files(
         self, images: Sequence[Any], folders: Sequence[str | Path]
     ) -> list[tuple[Path, ...]]:
         """The files of further inputs of each image, one folder for each input."""
-        self.require_inputs(folders)
+        self.require_extra_inputs(folders)
         if not folders:
             return [() for _ in images]
         nameless = [one for one in images if not isinstance(one, (str, Path))]
@@ -204,39 +210,39 @@ class Segmenter(ABC):
             raise FullconvError(
                 f"images of type {type(nameless[0]).__name__} have no names to find their inputs "
                 "by; expected paths.",
-                "[model(image, inputs=[depth]) for image, depth in zip(images, depths)]",
+                "[model(image, extra_inputs=[depth]) for image, depth in zip(images, depths)]",
             )
         paths = [Path(one) for one in images]
         found = [
             extra_files(paths, Path(folder), one.name)
-            for folder, one in zip(folders, self.inputs, strict=True)
+            for folder, one in zip(folders, self.extra_inputs, strict=True)
         ]
         return list(zip(*found, strict=True))
 
-    def label_map(self, image: np.ndarray, inputs: Sequence[Any] = ()) -> np.ndarray:
+    def label_map(self, image: np.ndarray, extra_inputs: Sequence[Any] = ()) -> np.ndarray:
         """(H, W, 3) uint8 RGB -> (H, W) class ids, of the first head."""
-        return self.label_maps(image, inputs)[0]
+        return self.label_maps(image, extra_inputs)[0]
 
-    def joined(self, image: np.ndarray, inputs: Sequence[Any] = ()) -> np.ndarray:
+    def stack_channels(self, image: np.ndarray, extra_inputs: Sequence[Any] = ()) -> np.ndarray:
         """(H, W, 3) uint8 RGB and what belongs to it -> what the network takes: (H, W, 3) uint8, or
         (H, W, 3 + E) float32 where there are further inputs."""
-        self.require_inputs(inputs)
-        if not inputs:
+        self.require_extra_inputs(extra_inputs)
+        if not extra_inputs:
             return image
         found = [
             read_extra_channels(given, one, (image.shape[0], image.shape[1]))
-            for given, one in zip(inputs, self.inputs, strict=True)
+            for given, one in zip(extra_inputs, self.extra_inputs, strict=True)
         ]
         return np.concatenate([image, *found], axis=2).astype(np.float32)
 
-    def require_inputs(self, inputs: Sequence[Any]) -> None:
+    def require_extra_inputs(self, extra_inputs: Sequence[Any]) -> None:
         """Refuse more or fewer than the model takes."""
-        wanted = [one.name for one in self.inputs]
-        if len(inputs) != len(wanted):
+        wanted = [one.name for one in self.extra_inputs]
+        if len(extra_inputs) != len(wanted):
             raise FullconvError(
                 f"the model takes {' and '.join(wanted) or 'nothing'} beside each image; "
-                f"{len(inputs) or 'nothing'} was given.",
-                f"--extra-inputs {','.join(wanted)}   # folders; model(image, inputs=[...]) in Python"
+                f"{len(extra_inputs) or 'nothing'} was given.",
+                f"--extra-inputs {','.join(wanted)}   # folders; model(image, extra_inputs=[...]) in Python"
                 if wanted
                 else "model(image)   # without inputs",
             )

@@ -40,12 +40,12 @@ class Shard:
         """Every `of`-th, so that neighbours, which tend to be alike, are spread."""
         return list(everything[self.rank :: self.of])
 
-    def device(self) -> str | None:
-        """The GPU of a process that shares its machine; None: the default one. Needs torch."""
+    def device(self) -> str:
+        """The GPU of a process that shares its machine; else "auto". Needs torch."""
         import torch
 
         count = torch.cuda.device_count() if self.of > 1 and torch.cuda.is_available() else 0
-        return f"cuda:{self.local % count}" if count else None
+        return f"cuda:{self.local % count}" if count else "auto"
 
     def threads(self, environ: Mapping[str, str] = os.environ) -> int | None:
         """Of the network on a CPU: the processors, divided among those on the machine. None: as it

@@ -198,7 +198,7 @@ class Tiles:
     def _make_room(self, pixels: Tensor) -> None:
         if pixels.shape != self._shape:  # else the holes of the last shape stay, too small for this
             self._shape = pixels.shape
-            release_memory(kept=True)
+            release_memory(force=True)
 
     def _blended(self, size: tuple[int, int], read: Read) -> Iterator[tuple[Span, Span, Scores]]:
         for rows, columns in self.blocks(size):

@@ -27,7 +27,7 @@ from fullconv.core.labels import Labels
 from fullconv.core.text import shell_command
 from fullconv.data.io.masks import mask_dtype
 from fullconv.data.io.video import SOFTWARE_KEY as MARKED
-from fullconv.data.io.video import Frame, VideoReader, library_message, open_video, pyav
+from fullconv.data.io.video import Frame, VideoReader, library_message, load_pyav, open_video
 from fullconv.inference.result_files import MARK, mark, output_path
 from fullconv.inference.segmentation import Segmentation
 from fullconv.inference.segmenter import Segmenter
@@ -66,10 +66,10 @@ def predict_video(
         FullconvError: PyAV is missing, a file that cannot be read, no such output, or a model that
             takes more than images; `UnwrittenError` where a result cannot be written.
     """
-    source, stem, every = Path(source), Path(stem), segmenter.options.every
+    source, stem, every = Path(source), Path(stem), segmenter.options.frame_step
     _require(segmenter, source, outputs)
     with ExitStack() as stack:
-        film = stack.enter_context(VideoReader.opened(source))
+        film = stack.enter_context(VideoReader.open(source))
         results = _Results(stem, [kind for kind in outputs if kind != "json"], film, stack)
         found: Segmentation | None = None
         for number, frame in enumerate(film.frames(results.sound)):
@@ -77,8 +77,8 @@ def predict_video(
                 found = segmenter.segment(frame.pixels)
                 results.count(found)
             results.add(found, frame)
-            progress(number + 1, max(film.announced, number + 1))
-    facts = {"source": str(source), **film.facts(), **results.facts()}
+            progress(number + 1, max(film.announced_frames, number + 1))
+    facts = {"source": str(source), **film.to_dict(), **results.facts()}
     files = [*results.files, *results.legends()]
     if "json" in outputs:
         files.append(output_path(stem, "json"))
@@ -96,9 +96,9 @@ def _require(segmenter: Segmenter, source: Path, outputs: Sequence[str]) -> None
             f"{', '.join(KINDS)}.",
             "--save mask,overlay",
         )
-    if segmenter.inputs:
+    if segmenter.extra_inputs:
         raise FullconvError(
-            f"the model takes {segmenter.inputs[0].name} beside each image, which {source} has "
+            f"the model takes {segmenter.extra_inputs[0].name} beside each image, which {source} has "
             "not.",
             "fullconv predict MODEL IMAGES --extra-inputs FOLDERS   # of its frames",
         )
@@ -159,7 +159,7 @@ class _Results:
         for path, labels in self._legends.items():
             with _writing(path, self.film.source):
                 over = "color" not in self.kinds  # else it is the legend of both
-                legend = draw.legend(labels, over_photo=over)
+                legend = draw.legend(labels, over_image=over)
                 Image.fromarray(legend).save(path, pnginfo=mark())
         return list(self._legends)
 
@@ -218,14 +218,16 @@ class _Writer:
                     self._file.close()
                     self._unfinished.replace(self.path)
             else:
-                with suppress(OSError, pyav().FFmpegError):  # the first error is the one to tell
+                with suppress(
+                    OSError, load_pyav().FFmpegError
+                ):  # the first error is the one to tell
                     self._file.close()
         finally:
             self._unfinished.unlink(missing_ok=True)
 
     def add(self, found: Segmentation, frame: Frame) -> None:
         """The labels over a frame."""
-        av = pyav()
+        av = load_pyav()
         with _writing(self.path, self.film.source):
             if self.kind == "mask":
                 made = av.VideoFrame.from_ndarray(
@@ -239,7 +241,7 @@ class _Writer:
                 made = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(
                     format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG"
                 )
-            made.pts, made.time_base, made.duration = frame.at, self.film.time_base, frame.duration
+            made.pts, made.time_base, made.duration = frame.pts, self.film.time_base, frame.duration
             self._file.mux(self.video.encode(made))
 
     def copy(self, packet: Any) -> None:
@@ -253,7 +255,7 @@ class _Writer:
 
 @contextmanager
 def _writing(path: Path, source: Path) -> Iterator[None]:
-    av = pyav()
+    av = load_pyav()
     try:
         yield
     except (av.ArgumentError, av.InvalidDataError, av.PatchWelcomeError) as error:
@@ -272,5 +274,5 @@ def _fit_mp4(sounds: Sequence[Any]) -> bool:
     """Whether MP4 holds the sound; Matroska holds any."""
     if not sounds:
         return True
-    known = pyav().open(io.BytesIO(), "w", format="mp4").supported_codecs
+    known = load_pyav().open(io.BytesIO(), "w", format="mp4").supported_codecs
     return all(sound.codec_context.name in known for sound in sounds)

@@ -59,7 +59,7 @@ class Model:
             read back at their own size; None: the network sees them as they are.
         head: what the first head is called, where there are several.
         heads: the class tables of further heads, by name. Their scores lie behind the first one's.
-        inputs: what the network takes beside images.
+        extra_inputs: what the network takes beside images.
         fusion: "early" or "late", where there are inputs; see `fullconv.network.multi_input`.
     """
 
@@ -72,7 +72,7 @@ class Model:
     short_side: int | None = None
     head: str = ""
     heads: Mapping[str, Labels] = field(default_factory=dict)
-    inputs: tuple[ExtraInput, ...] = ()
+    extra_inputs: tuple[ExtraInput, ...] = ()
     fusion: str = ""
 
     @property
@@ -88,10 +88,10 @@ class Model:
         """(N, 3, H, W) uint8 RGB -> float, as the backbone was trained: (x / 255 - mean) / std.
         Channels of further inputs come behind, in the files' own numbers: (x - mean) / std."""
         colors = self.card.normalise(images[:, :3])
-        if not self.inputs:
+        if not self.extra_inputs:
             return colors
         mean, std = (
-            torch.tensor([x for one in self.inputs for x in values(one)]).view(-1, 1, 1)
+            torch.tensor([x for one in self.extra_inputs for x in values(one)]).view(-1, 1, 1)
             for values in (attrgetter("mean"), attrgetter("std"))
         )
         extra = images[:, 3:].float()
@@ -124,8 +124,8 @@ class Model:
         if self.heads:
             table["head"] = self.head
             table["heads"] = {name: labels.to_dict() for name, labels in self.heads.items()}
-        if self.inputs:
-            table["inputs"] = [one.to_dict() for one in self.inputs]
+        if self.extra_inputs:
+            table["inputs"] = [one.to_dict() for one in self.extra_inputs]
             table["fusion"] = self.fusion
         return table
 

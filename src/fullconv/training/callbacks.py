@@ -22,6 +22,7 @@ from torch import Tensor
 
 from fullconv.core.errors import FullconvError, StoppedError
 from fullconv.core.i18n import translate
+from fullconv.core.progress import finish_stages
 from fullconv.core.settings import Settings
 from fullconv.core.text import shell_command
 
@@ -57,6 +58,11 @@ class Reporter(pl.Callback):
         self.first_step = trainer.global_step
         total = int(trainer.estimated_stepping_batches)
         self.task = self.bar.add_task("", total=total, completed=trainer.global_step, state="")
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, module: Any, batch: Any, index: int
+    ) -> None:
+        finish_stages()  # not earlier: until now the first batch was read
         self.bar.start()
 
     def on_train_batch_end(

@@ -78,7 +78,9 @@ class Watch(pl.Callback):
         crops = [_crop(loader.dataset, key, module.model) for key in keys]
         how = _how(self.settings, [crop.outside.shape for crop in crops])
         tables = _tables(module.model)
-        sheet = album.batches_sheet(crops, tables, module.model.inputs, module.ignore_index, how)
+        sheet = album.batches_sheet(
+            crops, tables, module.model.extra_inputs, module.ignore_index, how
+        )
         self._save(sheet, album.BATCHES, ("batches", sheet, 0))
         if not (self.quiet or self.failed):
             print(f"images: {self.folder / album.BATCHES} ...", file=sys.stderr)

@@ -23,7 +23,7 @@ from fullconv.core.labels import RGB, Labels
 from fullconv.data.io.extra_channels import ExtraInput
 from fullconv.models.model import Model
 from fullconv.visualization import overlay as draw
-from fullconv.visualization.contact_sheet import paired_sheet, subsample
+from fullconv.visualization.contact_sheet import contact_sheet, subsample
 
 BATCHES = "batches.png"
 _CELL = 320  # pixels of an image's longer side on a sheet, at most
@@ -79,7 +79,7 @@ def as_seen(model: Model, images: Tensor) -> list[list[ImageArray]]:
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (model.card.mean, model.card.std))
     planes = [inputs[:, :3] * std + mean]
     first = 3
-    for one in model.inputs:
+    for one in model.extra_inputs:
         values = inputs[:, first : first + one.channels] / (2 * _SPREAD) + 0.5
         planes.append(values.expand(-1, 3, -1, -1))
         first += one.channels
@@ -119,7 +119,9 @@ def batches_sheet(
     key = _legend(shown, tables, ignore_index)
     if any(crop.outside.any() for crop in crops):
         key[_OUTSIDE] = _STRIPES[1]
-    return paired_sheet(rows, titles, captions, key, heading=how, widest=_CELL)
+    return contact_sheet(
+        rows, titles, captions, legend=key, heading=how, longest_side=_CELL, two_blocks=True
+    )
 
 
 def epoch_sheet(
@@ -146,7 +148,9 @@ def epoch_sheet(
         titles += [f"{what}: {name}".removesuffix(": ") for what in ("truth", "prediction")]
     key = _legend([one.truths for one in images], tables, ignore_index)
     key |= _legend([one.found for one in images], tables, ignore_index)
-    return paired_sheet(rows, titles, captions, key, heading=heading, widest=_CELL)
+    return contact_sheet(
+        rows, titles, captions, legend=key, heading=heading, longest_side=_CELL, two_blocks=True
+    )
 
 
 def save(sheet: Image.Image, path: Path) -> None:

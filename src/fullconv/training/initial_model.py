@@ -70,12 +70,12 @@ def build_initial_model(
     if dataset.heads:
         model.head = dataset.name_of_masks
     how = ""
-    if earlier and not earlier.inputs:  # what it knows of images, before there is more
+    if earlier and not earlier.extra_inputs:  # what it knows of images, before there is more
         how = transfer_weights(model, earlier)
     if dataset.inputs:
         fuse(network, [one.channels for one in dataset.inputs], settings.fusion)
-        model.inputs, model.fusion = dataset.inputs, settings.fusion
-    if earlier and earlier.inputs:
+        model.extra_inputs, model.fusion = dataset.inputs, settings.fusion
+    if earlier and earlier.extra_inputs:
         how = transfer_weights(model, earlier)
     network.to(memory_format=torch.channels_last)
     if earlier:
@@ -130,7 +130,7 @@ def _network(named: Any, earlier: Model | None, dataset: Dataset, settings: Sett
 
 def _require_its_inputs(earlier: Model, dataset: Dataset, settings: Settings) -> None:
     """A model of images may become one of more; one of more stays what it is."""
-    theirs = [(one.name, one.channels) for one in earlier.inputs]
+    theirs = [(one.name, one.channels) for one in earlier.extra_inputs]
     ours = [(one.name, one.channels) for one in dataset.inputs]
     if theirs and (theirs != ours or earlier.fusion != settings.fusion):
         names = [name for name, _ in theirs]
@@ -143,7 +143,7 @@ def _require_its_inputs(earlier: Model, dataset: Dataset, settings: Settings) ->
 
 def _names(model: Model) -> tuple[list[tuple[str, ...]], list[str]]:
     """Of the classes of all heads, and of the further inputs."""
-    return [labels.names for labels in model.tables], [one.name for one in model.inputs]
+    return [labels.names for labels in model.tables], [one.name for one in model.extra_inputs]
 
 
 def strides_of(settings: Settings, module: Any) -> list[int]:

@@ -21,7 +21,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import lightning.pytorch as pl
 import torch
@@ -29,8 +29,9 @@ from lightning.pytorch.callbacks import EarlyStopping
 from torch.utils.data import DataLoader
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.i18n import translate
-from fullconv.core.settings import Settings, read_config, to_toml
+from fullconv.core.i18n import msg, translate
+from fullconv.core.progress import stage
+from fullconv.core.settings import Settings, TrainOptions, read_config, to_toml
 from fullconv.core.text import shell_command
 from fullconv.data.check.check import CheckReport, check
 from fullconv.data.check.extra_heads import add_extra_heads, fingerprint
@@ -81,7 +82,7 @@ def train(
     resume: str | Path | None = None,
     quiet: bool = False,
     module: torch.nn.Module | None = None,
-    **options: Any,
+    **options: Unpack[TrainOptions],
 ) -> Run:
     """Trains an FCN on a data set: `train("data", backbone="resnet18", stride=8, epochs=50)`.
 
@@ -112,6 +113,7 @@ def train(
         _require_free(Path(out))
     require_loggers(settings)
     data = resolve_dataset(data, quiet=quiet)
+    stage(msg("checking the dataset"))
     report, others = _checked(data, settings)
     settings, why = resolve_settings(settings, report, module, others)
     if not quiet and "LOCAL_RANK" not in os.environ:
@@ -171,15 +173,15 @@ def _fit_stages(
 ) -> Run:
     dataset = reports[0].dataset
 
-    def fit(part: Path, stage: Settings) -> None:
+    def fit(part: Path, step: Settings) -> None:
         if not quiet:
-            print(translate(f"FCN-{stage.stride}s, rate {stage.lr:.3g}"), file=sys.stderr)
+            print(translate(f"FCN-{step.stride}s, rate {step.lr:.3g}"), file=sys.stderr)
         if part != folder:
             (part / "checkpoint").mkdir(parents=True, exist_ok=True)
-            _save_config(part, data, stage)
+            _save_config(part, data, step)
         resuming = (part / "checkpoint" / CHECKPOINT).is_file()
         with remove_if_not_started(part) if part != folder else nullcontext():
-            _fit(part, reports, stage, module, resuming, quiet)
+            _fit(part, reports, step, module, resuming, quiet)
 
     stages = train_stages(folder, settings, strides_of(settings, module), fit)
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
@@ -215,6 +217,7 @@ def _fit(
     report = reports[0]
     dataset, labels = report.dataset, report.dataset.labels
     silent = quiet or resuming or "LOCAL_RANK" in os.environ
+    stage(msg("building the model"))
     model = build_initial_model(report, settings, module, quiet=silent)
     # Never the test split: the best model is chosen by this one.
     split = dataset.held_out
@@ -254,6 +257,7 @@ def _fit(
     if path:
         fast_forward(batches, path)
     device = trainer.strategy.root_device
+    stage(msg("reading the first images"))
     with warnings.catch_warnings(), readable_errors(settings):
         _silence_warnings()
         trainer.fit(training, *loaders, ckpt_path=path, weights_only=False if path else None)
@@ -306,7 +310,7 @@ def _loaders(
         color=settings.color_jitter,
         mean=model.card.mean,
         ignore_index=shared_ignore_index(model.tables),
-        extra_mean=[x for one in model.inputs for x in one.mean],
+        extra_mean=[x for one in model.extra_inputs for x in one.mean],
     )
     further = list(model.heads.values())
     part = {"rank": trainer.global_rank, "world": trainer.world_size}

@@ -349,7 +349,7 @@ def test_of_very_many_colours_the_commonest_are_kept_and_all_are_counted(tmp_pat
     assert found.more == kinds - 4096 > 1000
     assert sum(found.counts.values()) + found.more_pixels == 12_000
     assert found.counts[ROAD] == 3000
-    assert MaskHistogram.from_plain(json.loads(json.dumps(found.to_plain()))) == found
+    assert MaskHistogram.from_json(json.loads(json.dumps(found.to_json()))) == found
 
 
 def test_numbers_that_no_class_id_can_be_are_refused(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from fullconv.data.io.masks import Ids, class_lookup, read_values
 from fullconv.data.layouts import class_table as tables
 from fullconv.data.layouts.pairing import Pair
 from fullconv.visualization import overlay as draw
-from fullconv.visualization.contact_sheet import ImageArray, paired_sheet, subsample
+from fullconv.visualization.contact_sheet import contact_sheet, subsample
+from fullconv.visualization.legend import ImageArray
 
 PAIRS = 6  # that are shown as they should be
 _EACH = 2  # files of each finding
@@ -56,7 +57,8 @@ def save_preview(report: CheckReport, path: str | Path, *, findings: bool = True
             f"no pair of {report.dataset.root} can be drawn: {reason}",
             shell_command("fullconv", "check", report.dataset.root),
         )
-    sheet = paired_sheet(rows, _TITLES, captions, _legend(report, labels, shown))
+    legend = _legend(report, labels, shown)
+    sheet = contact_sheet(rows, _TITLES, captions, legend=legend, two_blocks=True)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(path)
@@ -78,7 +80,7 @@ def _meant(report: CheckReport) -> Labels:
         for one in report.meanings
         if one.proposed and one.name in labels.proposed
     }
-    return Labels(labels.proposed, values=values, closed=True) if values else labels
+    return Labels(labels.proposed, values=values, strict_values=True) if values else labels
 
 
 def _refuse_place(path: Path, report: CheckReport) -> None:
@@ -144,7 +146,7 @@ def _row(pair: Pair, labels: Labels) -> tuple[list[ImageArray], set[int]]:
     else:
         ids = class_lookup(values, labels)
         mask, shown = _colors(ids, labels), set(np.unique(ids).tolist())
-        bare = np.asarray(np.isin(ids, labels.unpainted))
+        bare = np.asarray(np.isin(ids, labels.transparent_ids))
         edge = draw.outer_border(bare, 1)  # so that thin things are seen
     if photo.shape != mask.shape:
         return [photo, mask, np.full_like(photo, 255)], shown

@@ -28,7 +28,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from fullconv.core.errors import FullconvError
-from fullconv.data.io.limits import quiet, read_content, refuse_large
+from fullconv.data.io.limits import no_warnings, read_content, refuse_large
 
 # Variables that hold labels, by data set.
 _LABELS = ("LabelMap", "S", "segmentation", "labels", "mask", "label")
@@ -74,7 +74,7 @@ class _Matrix:
         return math.prod(self.shape)
 
 
-def read_labels(source: str | Path | IO[bytes], name: str) -> NDArray[Any]:
+def read_mat_mask(source: str | Path | IO[bytes], name: str) -> NDArray[Any]:
     """(H, W) whole numbers: GTcls.Segmentation (SBD), LabelMap (PASCAL-Context), S (SIFT Flow),
     segmentation (NYUDv2), or the only matrix of numbers that there is.
 
@@ -104,7 +104,7 @@ def read_labels(source: str | Path | IO[bytes], name: str) -> NDArray[Any]:
         raise _unreadable(name, error) from error
 
 
-def read_names(path: Path) -> list[str]:
+def read_mat_class_names(path: Path) -> list[str]:
     """The class names that a file of SIFT Flow carries beside its labels; [] where it has none."""
     content = _content(path, str(path))
     try:
@@ -314,7 +314,7 @@ _NPY_BROKEN = (ValueError, TypeError, KeyError, SyntaxError, EOFError, tokenize.
 _NPY_ALSO_BROKEN = (OverflowError, RecursionError, MemoryError)
 
 
-def read_array(source: str | Path | IO[bytes], name: str) -> NDArray[Any]:
+def read_npy_mask(source: str | Path | IO[bytes], name: str) -> NDArray[Any]:
     """(H, W) whole numbers.
 
     Raises:
@@ -343,7 +343,7 @@ def read_array(source: str | Path | IO[bytes], name: str) -> NDArray[Any]:
 
 def _header(file: io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """Shape, whether columns come first, and the type of the numbers."""
-    with quiet:
+    with no_warnings:
         version = npy.read_magic(file)
         if version not in ((1, 0), (2, 0), (3, 0)):
             raise ValueError(f"version {version[0]}.{version[1]} of the format is not known")

@@ -19,9 +19,9 @@ from PIL import Image
 from fullconv.core.errors import FullconvError
 from fullconv.core.text import plural, shell_command
 from fullconv.data.io.images import IMAGE_SUFFIXES, open_image, upright
-from fullconv.data.io.limits import quiet, refuse_large
+from fullconv.data.io.limits import no_warnings, refuse_large
 
-SUFFIXES = IMAGE_SUFFIXES | {".npy"}
+CHANNEL_SUFFIXES = IMAGE_SUFFIXES | {".npy"}
 Channels: TypeAlias = NDArray[np.uint8] | NDArray[np.float32]
 
 
@@ -131,7 +131,7 @@ def _numbers_of(image: Image.Image) -> NDArray[Any]:
 
 def _load(path: Path) -> NDArray[Any]:
     try:
-        with quiet, path.open("rb") as file:
+        with no_warnings, path.open("rb") as file:
             array = np.lib.format.open_memmap(path, mode="r") if file.read(1) else None
             if array is None:
                 raise ValueError("the file is empty (0 bytes)")

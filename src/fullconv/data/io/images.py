@@ -25,7 +25,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.text import shell_command
-from fullconv.data.io.limits import TooLargeError, quiet, refuse_large
+from fullconv.data.io.limits import TooLargeError, no_warnings, refuse_large
 
 Source: TypeAlias = str | Path | IO[bytes]
 
@@ -155,7 +155,7 @@ def open_image(
     name = name or source_name(source)
     try:
         with ExitStack() as stack:
-            stack.enter_context(quiet)
+            stack.enter_context(no_warnings)
             file = source
             if isinstance(source, str | Path):
                 file = stack.enter_context(Path(source).open("rb"))

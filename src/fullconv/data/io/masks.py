@@ -27,10 +27,9 @@ from PIL.PngImagePlugin import PngInfo
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels, format_color, voc_color
-from fullconv.data.io import array_masks as matlab
-from fullconv.data.io.array_masks import read_array
+from fullconv.data.io.array_masks import read_mat_mask, read_npy_mask
 from fullconv.data.io.images import Source, open_image, pixels_to_decode, source_name, upright
-from fullconv.data.io.limits import room
+from fullconv.data.io.limits import decode_budget
 from fullconv.data.io.mask_values import (
     Ids,
     Value,
@@ -76,8 +75,8 @@ class MaskHistogram:
             return {value: labels.class_of((value,) * 3) for value in self.counts}  # type: ignore[arg-type]
         return {value: labels.class_of(value) for value in self.counts}
 
-    def to_plain(self) -> dict[str, Any]:
-        """As JSON holds it; `from_plain` reads it back."""
+    def to_json(self) -> dict[str, Any]:
+        """As JSON holds it; `from_json` reads it back."""
         return {
             "size": self.size,
             "counts": list(self.counts.items()),
@@ -87,8 +86,8 @@ class MaskHistogram:
         }
 
     @classmethod
-    def from_plain(cls, table: Any) -> MaskHistogram | None:
-        """Of what `to_plain` made; None where it is not of that form."""
+    def from_json(cls, table: Any) -> MaskHistogram | None:
+        """Of what `to_json` made; None where it is not of that form."""
         try:
             counts = {tuple(v) if isinstance(v, list) else int(v): n for v, n in table["counts"]}
             height, width = table["size"]
@@ -121,7 +120,7 @@ def read_mask(path: Source, labels: Labels) -> Ids:
         found = find(values[rows])
         unknown = found < 0
         if unknown.any():
-            if not labels.lenient:
+            if not labels.unknown_as_ignore:
                 raise _unknown(source_name(path), values, gray_rgb, labels)
             found[unknown] = labels.ignore_index
         ids[rows] = found
@@ -192,11 +191,11 @@ def is_lossy(path: Source) -> bool:
 def count_values(path_or_file: Source, *, name: str = "") -> MaskHistogram:
     """Count the values of one mask file; all that `check` wants to know, in one decode. Threads
     wait for each other where they would decode much at once."""
-    with room.of(mask_pixels(path_or_file, name=name)):
-        return read_tally(path_or_file, name=name)[0]
+    with decode_budget.reserve(mask_pixels(path_or_file, name=name)):
+        return read_histogram(path_or_file, name=name)[0]
 
 
-def read_tally(path_or_file: Source, *, name: str = "") -> tuple[MaskHistogram, Ids]:
+def read_histogram(path_or_file: Source, *, name: str = "") -> tuple[MaskHistogram, Ids]:
     """What `count_values` and `read_values` give, in one decode; without waiting."""
     values, gray_rgb, lossy = _read(path_or_file, name)
     found, pixels = counted(values, name or source_name(path_or_file))
@@ -265,9 +264,9 @@ def _read(source: Source, name: str = "") -> tuple[Ids, bool, bool]:
     """Values, whether they come from an RGB file with equal channels, whether it is lossy."""
     name = name or source_name(source)
     if name.lower().endswith(".mat"):
-        return _narrow(matlab.read_labels(source, name), name), False, False
+        return _narrow(read_mat_mask(source, name), name), False, False
     if name.lower().endswith(".npy"):
-        return _narrow(read_array(source, name), name), False, False
+        return _narrow(read_npy_mask(source, name), name), False, False
     with open_image(source, "mask", name=name) as opened_image:
         lossy = _is_lossy(opened_image)
         step = {"L;2": 85, "L;4": 17}.get(_raw_mode(opened_image), 1)

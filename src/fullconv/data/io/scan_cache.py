@@ -1,4 +1,4 @@
-"""Remembered: what was found in a file before, keyed by its content, so that it is found once.
+"""ScanCache: what was found in a file before, keyed by its content, so that it is found once.
 
 A small SQLite file in the user's cache folder. It only ever saves time: where it cannot be opened,
 read or written, everything is simply found again; where it is damaged, a new one takes its place.
@@ -22,7 +22,7 @@ _HELD = 1 << 24  # characters of what is new that are held before they are writt
 _TROUBLE = (sqlite3.Error, OSError, ValueError)
 
 
-class Remembered:
+class ScanCache:
     """Key -> anything that JSON holds. For many threads; to be used in a `with` block, by whose end
     what is new is written."""
 
@@ -32,7 +32,7 @@ class Remembered:
         self._size = 0  # of what is new, in characters
         self._file: sqlite3.Connection | None = None
 
-    def __enter__(self) -> Remembered:
+    def __enter__(self) -> ScanCache:
         with contextlib.suppress(*_TROUBLE, RuntimeError):  # a user without a home
             folder = cache_dir()
             folder.mkdir(parents=True, exist_ok=True)

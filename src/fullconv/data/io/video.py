@@ -43,12 +43,12 @@ def open_video(path: Path, mode: str = "r", **options: Any) -> Any:
     """
     try:
         # Metadata are of any encoding, whatever they should be.
-        return pyav().open(f"file:{path}", mode, metadata_errors="replace", **options)
+        return load_pyav().open(f"file:{path}", mode, metadata_errors="replace", **options)
     except ImportError as error:
         raise FullconvError(f"{path} is a video, {NO_PYAV}.", INSTALL) from error
 
 
-def pyav() -> Any:
+def load_pyav() -> Any:
     """The module."""
     return importlib.import_module("av")
 
@@ -68,7 +68,7 @@ def _reading(source: Path) -> Iterator[None]:
         yield
     except FullconvError:
         raise
-    except (pyav().FFmpegError, OSError) as error:
+    except (load_pyav().FFmpegError, OSError) as error:
         raise FullconvError(
             f"{source} cannot be read as a video: {library_message(error)}.",
             "copy or download it again",
@@ -81,7 +81,7 @@ class Frame:
     video."""
 
     pixels: NDArray[np.uint8]
-    at: int
+    pts: int
     duration: int
 
 
@@ -90,7 +90,7 @@ class VideoReader:
 
     Attributes:
         size: (H, W) of its frames, upright.
-        announced: how many frames its header promises; 0 where it does not say.
+        announced_frames: how many frames its header promises; 0 where it does not say.
         rate, time_base, aspect: frames per second on average, seconds per unit of time stamps, and
             width by height of a pixel.
         damaged: what kept it from being read to its end; empty where nothing did.
@@ -101,7 +101,7 @@ class VideoReader:
         self.video = container.streams.best("video")
         # Without a codec it is of a kind that nothing here knows, and cannot be copied.
         self.sounds = [one for one in container.streams.audio if one.codec_context is not None]
-        self.announced = int(self.video.frames)
+        self.announced_frames = int(self.video.frames)
         self.size = upright(first, first.to_ndarray(format="rgb24")).shape[:2]
         self.rate = Fraction(self.video.average_rate or self.video.guessed_rate or 25)
         self.time_base = Fraction(self.video.time_base or 1 / self.rate)
@@ -113,7 +113,7 @@ class VideoReader:
 
     @classmethod
     @contextmanager
-    def opened(cls, source: Path) -> Iterator[VideoReader]:
+    def open(cls, source: Path) -> Iterator[VideoReader]:
         """A file, of which the first frame could be read.
 
         Raises:
@@ -170,7 +170,7 @@ class VideoReader:
         """As they are stored; None at the end of a file that is damaged there."""
         try:
             yield from self.container.demux(self.video, *self.sounds)
-        except (pyav().FFmpegError, OSError) as error:
+        except (load_pyav().FFmpegError, OSError) as error:
             self.damaged = self.damaged or library_message(error)
             yield None
 
@@ -179,7 +179,7 @@ class VideoReader:
             if packet is not None and packet.is_corrupt:
                 self.damaged = self.damaged or "a part of it is broken"
             return list(self.video.decode(packet))
-        except (pyav().FFmpegError, OSError) as error:
+        except (load_pyav().FFmpegError, OSError) as error:
             self.damaged = self.damaged or library_message(error)
             return []
 
@@ -195,13 +195,13 @@ class VideoReader:
         self._end = float((at + (frame.duration or step)) * self.time_base)
         return Frame(np.ascontiguousarray(upright(frame, pixels)), at, frame.duration or step)
 
-    def facts(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Of what was read: height, width, frames, seconds to the last one, damaged."""
         height, width = self.size
         facts = {"height": height, "width": width, "frames": self.count, "seconds": self.seconds}
         if not self.damaged:
             return {**facts, "damaged": None}
-        promised = f" of {self.announced}" if self.announced else ""
+        promised = f" of {self.announced_frames}" if self.announced_frames else ""
         read = f"{plural(self.count, 'frame')}{promised} could be read"
         return {**facts, "damaged": f"{self.source}: {self.damaged}; {read}"}
 

@@ -199,7 +199,7 @@ def cityscapes(*, train_ids: bool) -> Labels:
         return Labels(names, colors)
     scored = {label: k for k, (_, label, _) in enumerate(_CITYSCAPES)}
     values: dict[int | RGB, int] = {label: scored.get(label, 255) for label in range(34)}
-    return Labels(names, colors, values=values, closed=True)
+    return Labels(names, colors, values=values, strict_values=True)
 
 
 def ade20k(table: Path | None) -> Labels:
@@ -222,7 +222,7 @@ def ade20k(table: Path | None) -> Labels:
             )
         names = tuple(found)
     values: dict[int | RGB, int] = {0: 255, **{k + 1: k for k in range(len(names))}}
-    return Labels(names, values=values, closed=True)
+    return Labels(names, values=values, strict_values=True)
 
 
 def numbered_names(path: Path) -> dict[int, str]:
@@ -245,7 +245,7 @@ def pascal_context(labels: Path, chosen: Path | None) -> Labels:
     if chosen is None:
         order = sorted(names)
         values = {0: 65535, **{value: k for k, value in enumerate(order)}}
-        return Labels(tuple(names[v] for v in order), (), 65535, values, closed=True)
+        return Labels(tuple(names[v] for v in order), (), 65535, values, strict_values=True)
     wanted = list(numbered_names(chosen).values())
     # The code of FCN: three names are written differently in the two lists.
     other = {"table": "diningtable", "bedclothes": "bedcloth", "cloth": "clothes"}
@@ -259,7 +259,7 @@ def pascal_context(labels: Path, chosen: Path | None) -> Labels:
                 f"take the line out of {chosen.name}",
             )
         values[value] = k
-    return Labels(("background", *wanted), (), 255, values, closed=True)
+    return Labels(("background", *wanted), (), 255, values, strict_values=True)
 
 
 def from_one(names: list[str]) -> Labels:
@@ -267,4 +267,4 @@ def from_one(names: list[str]) -> Labels:
     geometric labels of SIFT Flow."""
     ignore = 255 if len(names) <= 255 else 65535
     values: dict[int | RGB, int] = {-1: ignore, 0: ignore, **{k + 1: k for k in range(len(names))}}
-    return Labels(tuple(names), (), ignore, values, closed=True)
+    return Labels(tuple(names), (), ignore, values, strict_values=True)

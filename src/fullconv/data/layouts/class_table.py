@@ -36,7 +36,7 @@ from fullconv.core.errors import FullconvError
 from fullconv.core.labels import IGNORE, RGB, Labels, parse_color, voc_color
 from fullconv.core.text import plural
 from fullconv.data.io import masks
-from fullconv.data.io.scan_cache import Remembered
+from fullconv.data.io.scan_cache import ScanCache
 from fullconv.data.layouts.class_table_files import from_pairs, name_list, parse_table, read_yaml
 
 Settings: TypeAlias = dict[str, Any]
@@ -149,7 +149,7 @@ def _held(mask_paths: Iterable[Path]) -> tuple[Counter[Any], bool]:
     """How many pixels of all masks have each value, and whether one is lossy."""
     counts: Counter[Any] = Counter()
     lossy = False
-    with Remembered() as known, ThreadPoolExecutor() as pool:
+    with ScanCache() as known, ThreadPoolExecutor() as pool:
         for tally in pool.map(lambda path: _tally(path, known), mask_paths):
             if tally is not None:
                 counts.update(tally.counts)
@@ -304,7 +304,7 @@ def _from_yaml(root: Path, notes: list[str]) -> Labels | None:
         value: ignore if k is None else k for value, k in found.mapping.items()
     }
     # What the mapping leaves out has no class: it is said, not guessed.
-    return Labels(names, ignore_index=ignore, values=values, closed=True)
+    return Labels(names, ignore_index=ignore, values=values, strict_values=True)
 
 
 def _apply(settings: Settings, base: Labels | None, path: Path) -> Labels:
@@ -327,8 +327,8 @@ def _apply(settings: Settings, base: Labels | None, path: Path) -> Labels:
                 colors[class_id] = color
         for key, name in settings.get("map", {}).items():
             values[_value(key)] = _class_id(labels, name)
-        closed = base is not None and base.closed
-        labels = Labels(names, tuple(colors), ignore, values, closed=closed)
+        strict = base is not None and base.strict_values
+        labels = Labels(names, tuple(colors), ignore, values, strict_values=strict)
         masks.mask_dtype(labels)  # an ignore index that no mask can hold
     except FullconvError as error:
         raise FullconvError(f"{path}: {error.message}", error.hint) from error
@@ -360,14 +360,14 @@ def _nearest(word: str, words: Iterable[str]) -> str:
     return (difflib.get_close_matches(word, words, 1, 0) or words)[0]
 
 
-def _tally(path: Path, known: Remembered) -> masks.MaskHistogram | None:
+def _tally(path: Path, known: ScanCache) -> masks.MaskHistogram | None:
     try:
         content = path.read_bytes()
         key = f"mask {_VERSION} {masks.content_key(content, path)}"
-        found = masks.MaskHistogram.from_plain(known.get(key))
+        found = masks.MaskHistogram.from_json(known.get(key))
         if found is None:
             found = masks.count_values(io.BytesIO(content), name=str(path))
-            known.put(key, found.to_plain())
+            known.put(key, found.to_json())
         return found
     except (FullconvError, OSError):
         return None  # `check` says what is wrong with it

@@ -78,7 +78,7 @@ def from_pairs(pairs: list[tuple[int | RGB, str]]) -> Labels | None:
         rest = {value: class_id for value, class_id in values.items() if class_id == ignore}
         return Labels(tuple(names), ignore_index=ignore, values=rest)
     return Labels(
-        tuple(names), tuple(colors.values()), ignore, values, closed=not colors
+        tuple(names), tuple(colors.values()), ignore, values, strict_values=not colors
     )  # every value is listed: what is not has no class
 
 

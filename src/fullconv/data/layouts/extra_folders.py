@@ -23,9 +23,13 @@ import numpy as np
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.text import plural, shell_command, truncated_list
-from fullconv.data.io import array_masks as matlab
-from fullconv.data.io import extra_channels as channels
-from fullconv.data.io.extra_channels import ExtraInput, read_channels, read_extra_channels
+from fullconv.data.io.array_masks import read_mat_class_names
+from fullconv.data.io.extra_channels import (
+    CHANNEL_SUFFIXES,
+    ExtraInput,
+    read_channels,
+    read_extra_channels,
+)
 from fullconv.data.io.images import IMAGE_SUFFIXES, image_size
 from fullconv.data.io.masks import ARRAY_SUFFIXES
 from fullconv.data.layouts import class_catalogue as catalogue
@@ -60,7 +64,7 @@ def head_dataset(dataset: Dataset, folder: str) -> Dataset:
         for split, pairs in dataset.splits.items()
     }
     paths = list(found.values())
-    names = matlab.read_names(paths[0]) if paths[0].suffix.lower() == ".mat" else []
+    names = read_mat_class_names(paths[0]) if paths[0].suffix.lower() == ".mat" else []
     known = catalogue.from_one(names) if names else None
     labels, named, notes = tables.read_labels(
         place, tables.read_settings(place), paths, known=known
@@ -80,7 +84,7 @@ def with_extra_inputs(dataset: Dataset, folders: Sequence[str]) -> Dataset:
     """
     for folder in folders:
         place = _place(dataset, folder, "further input")
-        found = _beside(dataset, place, channels.SUFFIXES)
+        found = _beside(dataset, place, CHANNEL_SUFFIXES)
         name = _name(folder)
         _require_new(name, [one.name for one in dataset.inputs], "input", "--extra-inputs")
         splits = {
@@ -135,7 +139,7 @@ def extra_files(images: Iterable[Path], folder: Path, name: str) -> list[Path]:
             "--extra-inputs FOLDER",
         )
     rows = {("", str(k)): [image] for k, image in enumerate(images)}
-    return list(_matched(rows, folder, channels.SUFFIXES).values())
+    return list(_matched(rows, folder, CHANNEL_SUFFIXES).values())
 
 
 def _sums(pair: Pair, inputs: Sequence[ExtraInput]) -> list[tuple[int, np.ndarray, np.ndarray]]:

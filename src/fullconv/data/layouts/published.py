@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from fullconv.core.labels import Labels
-from fullconv.data.io import array_masks as matlab
+from fullconv.data.io.array_masks import read_mat_class_names
 from fullconv.data.layouts import class_catalogue as catalogue
 from fullconv.data.layouts import class_table as tables
 from fullconv.data.layouts.pairing import (
@@ -138,7 +138,7 @@ def _sift_flow(root: Path) -> LayoutMatch | None:
     truths = [p for f in (masks, *folders_in(masks)) for p in masks_in(f)]
     if not truths or truths[0].suffix != ".mat":
         return None
-    names = matlab.read_names(truths[0])
+    names = read_mat_class_names(truths[0])
     found = LayoutMatch("Images and SemanticLabels with MATLAB files")
     found.known = catalogue.from_one(names) if names else None
     _with_lists(found, split_lists(root, extra=("trainval",)), photos, truths)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.text import plural, shell_command, truncated_list
-from fullconv.data.download.download import nearest
+from fullconv.data.download.download import nearest_dataset_names
 from fullconv.data.layouts import published
 from fullconv.data.layouts.annotation_formats import convertible, label_files
 from fullconv.data.layouts.pairing import (
@@ -55,7 +55,7 @@ def no_folder(root: Path) -> FullconvError:
     hint = (
         shell_command("fullconv", "check", above) if root.exists() else shell_command("ls", above)
     )
-    names = [] if root.exists() else nearest(root)
+    names = [] if root.exists() else nearest_dataset_names(root)
     if names:
         there += f", nor a published data set of that name (nearest: {', '.join(names)})"
         hint = f"{shell_command('fullconv', 'check', names[0])}   # downloads it, where it is not there yet"

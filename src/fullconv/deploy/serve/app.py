@@ -92,7 +92,7 @@ def _guard(key: str) -> dict[str, Any]:
 
 
 def _add_predict(app: FastAPI, service: Service, guarded: dict[str, Any]) -> None:
-    sure = not service.model.labels_inside
+    sure = not service.model.labels_only
     included = Query(
         "",
         pattern=_INCLUDE,  # what is none of these; a model without scores says so itself
@@ -174,7 +174,7 @@ def about(model: Segmenter, name: str, limits: Limits) -> ModelInfo:
             "backbone": model.backbone,
             "pretrained_on": model.pretrained_on,
             "heads": heads,
-            "confidence": not model.labels_inside,
+            "confidence": not model.labels_only,
             "limits": bounds,
             "version": __version__,
         }

@@ -50,8 +50,8 @@ class Labelling:
     equal: dict[tuple[int, ...], bool] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.model.inputs:
-            names = " and ".join(one.name for one in self.model.inputs)
+        if self.model.extra_inputs:
+            names = " and ".join(one.name for one in self.model.extra_inputs)
             raise FullconvError(
                 f"the model takes {names} beside each image; only models of images alone "
                 "are served.",
@@ -65,7 +65,7 @@ class Labelling:
         if pixels > _LARGEST or not self.faster.get(shape, True):
             return False
         if isinstance(self.model, ExportedModel):
-            return not self.model.labels_inside
+            return not self.model.labels_only
         tile = getattr(self.model, "tile", None)
         return not (tile and max(shape) > tile)
 
@@ -110,7 +110,7 @@ class Labelling:
         the head of that number; in one run of the network.
 
         Raises:
-            FullconvError: an exported file that gives class ids and no scores; `labels_inside` of
+            FullconvError: an exported file that gives class ids and no scores; `labels_only` of
                 the model tells.
         """
         found = self.model.probabilities(image)

@@ -127,7 +127,7 @@ class Service:
             self.uploads.release(held)
 
     def _require_scores(self, asked: PredictRequest) -> None:
-        if asked.sure and self.model.labels_inside:
+        if asked.sure and self.model.labels_only:
             raise RequestError(
                 422,
                 "the model gives labels and no scores: there is no confidence.",

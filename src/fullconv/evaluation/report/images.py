@@ -19,8 +19,8 @@ from fullconv.evaluation.error_analysis import edge_pixels
 from fullconv.evaluation.evaluate import EvaluationContext
 from fullconv.evaluation.report.tables import Confused, HeadFacts
 from fullconv.inference.postprocess import label_regions
-from fullconv.visualization import contact_sheet
 from fullconv.visualization import overlay as draw
+from fullconv.visualization.contact_sheet import contact_sheet
 
 WIDEST = 640  # pixels; an image of a report is not wider
 _NARROW, _MANY = 400, 3  # pixels, where there are more heads than this
@@ -48,7 +48,7 @@ class Shown:
     def sheet(self) -> Image.Image:
         """All four in a row."""
         cells = [np.asarray(image.convert("RGB")) for image in self.images]
-        return contact_sheet.contact_sheet([cells], TITLES)
+        return contact_sheet([cells], TITLES)
 
 
 @dataclass

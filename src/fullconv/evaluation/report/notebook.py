@@ -60,7 +60,7 @@ def _segmentation(of: Segmentation, head: str) -> list[Node]:
     ids, labels = of.shown()
     names = [*([str(of.source)] if of.source else []), *([f"head {head}"] if head else [])]
     size = f"{ids.shape[0]} x {ids.shape[1]} pixels, height x width"
-    colors = draw.shown_over_photo(labels)
+    colors = draw.overlay_colors(labels)
     shares = sorted(of.area.items(), key=lambda item: -item[1])
     rows: list[list[Any]] = [
         [[swatch(colors[name]), name], f"{100 * share:.1f}", bar(share)]
@@ -237,7 +237,7 @@ def check_report_html(of: CheckReport) -> str:
 def _dataset(of: Dataset, shares: Sequence[tuple[str, Sequence[float]]]) -> list[Node]:
     counts = ", ".join(f"{split} {len(pairs)}" for split, pairs in of.splits.items())
     head = ["id", *(f"{split}, %" for split, _ in shares), "class"]
-    colors = draw.shown_over_photo(of.labels)
+    colors = draw.overlay_colors(of.labels)
     rows: list[list[Any]] = [
         [
             str(k),
