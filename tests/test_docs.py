@@ -144,7 +144,7 @@ def test_a_file_that_is_shown_is_read(block: Block, tmp_path: Path) -> None:
         assert settings.backbone == table["train"]["backbone"]
     else:
         (tmp_path / "dataset.toml").write_text(block.text, encoding="utf-8")
-        labels, named, _ = tables.read_labels(tmp_path, tables.read_settings(tmp_path), [])
+        labels, named, *_ = tables.read_labels(tmp_path, tables.read_settings(tmp_path), [])
         assert named
         assert list(labels.names) == table["classes"]
         for value, name in table["map"].items():

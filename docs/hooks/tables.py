@@ -10,7 +10,7 @@ from dataclasses import MISSING, Field, fields
 from typing import Any
 
 from fullconv.core.settings import CHOICES, Settings
-from fullconv.data.layouts.class_table import _EXPECTED as DATASET_KEYS
+from fullconv.data.layouts.class_table import SETTINGS_KEYS
 from fullconv.network.backbone_card import BackboneCard
 
 TYPES = {
@@ -50,7 +50,7 @@ def card() -> str:
 def dataset() -> str:
     """Return the keys of a dataset.toml."""
     rows = []
-    for key, (kind, _, example) in DATASET_KEYS.items():
+    for key, (kind, _, example) in SETTINGS_KEYS.items():
         lines = "<br>".join(f"`{line}`" for line in example.splitlines())
         rows.append((key, str(kind), lines))
     return _table(("key", "type", "example"), rows)

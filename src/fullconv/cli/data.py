@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from fullconv.cli.app import Json, Split, app, print_result, progress_bar, say
-from fullconv.core.text import shell_command
+from fullconv.core.text import shell_command, split_list
 
 if TYPE_CHECKING:
     from fullconv.data.check.check import CheckReport
@@ -45,7 +45,6 @@ def check(
     from fullconv.data.check.check import check as check_data
     from fullconv.data.check.repair import repair as fix_data
     from fullconv.data.layouts.extra_folders import (
-        folder_names,
         head_dataset,
         with_channel_statistics,
         with_extra_inputs,
@@ -54,9 +53,9 @@ def check(
 
     with progress_bar("checked") as progress:
         report = check_data(data, layout=layout, progress=progress)
-    others = {name: check_data(head_dataset(report.dataset, name)) for name in folder_names(heads)}
+    others = {name: check_data(head_dataset(report.dataset, name)) for name in split_list(heads)}
     if inputs:
-        with_channel_statistics(with_extra_inputs(report.dataset, folder_names(inputs)))
+        with_channel_statistics(with_extra_inputs(report.dataset, split_list(inputs)))
     if fix is None:
         facts, text = _with_stride(report)
         for name, other in others.items():

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from fullconv.cli.app import Json, Precision, app, print_result, progress_bar, say
 from fullconv.core.errors import FullconvError
 from fullconv.core.hardware import use_huge_pages
-from fullconv.core.text import plural, shell_command
+from fullconv.core.text import plural, shell_command, split_list
 
 if TYPE_CHECKING:
     from fullconv.inference.batch import BatchResult
@@ -129,7 +129,6 @@ def _predict(
 ) -> None:
     """As `predict`; `how` is what `fullconv.inference.predictor.load` wants to know."""
     from fullconv.data.io.limits import allow_large_images
-    from fullconv.data.layouts.extra_folders import folder_names
     from fullconv.inference.batch import InputImage, predict_many
     from fullconv.inference.manifest import Manifest, job_hash
     from fullconv.inference.sharding import current_shard, wait_for_all
@@ -143,7 +142,7 @@ def _predict(
     there = resolve_hub_name(model)
     predictor = _loaded(there, every, share, options=options, **how)
     mine = share.part(every)
-    beside = predictor.extra_input_files([path for path, _ in mine], folder_names(inputs))
+    beside = predictor.extra_input_files([path for path, _ in mine], split_list(inputs))
     todo = [InputImage(*one, of) for one, of in zip(mine, beside, strict=True)]
     job = job_hash(there, {**how, **asdict(asked), "inputs": inputs})
     finished = Manifest(out, job, [one.stem for one in todo], rank=share.rank)

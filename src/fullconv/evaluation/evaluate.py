@@ -15,7 +15,7 @@ import numpy as np
 from fullconv.core.concurrency import BackgroundWorker, prefetch
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import IGNORE, Labels
-from fullconv.core.text import plural, shell_command, truncated_list
+from fullconv.core.text import plural, shell_command, split_list, truncated_list
 from fullconv.data.check.check import CheckReport, check
 from fullconv.data.check.extra_heads import add_extra_heads, fingerprint
 from fullconv.data.check.training_overlap import describe_training_overlap
@@ -23,7 +23,7 @@ from fullconv.data.io.images import read_image
 from fullconv.data.io.masks import Value, map_table, read_mask
 from fullconv.data.layouts.class_table import read_settings
 from fullconv.data.layouts.dataset import Dataset, load_dataset
-from fullconv.data.layouts.extra_folders import folder_names, with_extra_inputs, without_extras
+from fullconv.data.layouts.extra_folders import with_extra_inputs, without_extras
 from fullconv.data.layouts.pairing import Pair
 from fullconv.data.layouts.paths import where_to_paste
 from fullconv.evaluation.error_analysis import Quality
@@ -140,7 +140,7 @@ def evaluate(
         data,
         [None],
         split=split,
-        folders=(folder_names(heads), folder_names(inputs)),
+        folders=(split_list(heads), split_list(inputs)),
         ignore_rules=ignore_rules,
         options=PredictOptions(flip=flip, scales=tuple(scales)),
         quality=quality,

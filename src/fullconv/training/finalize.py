@@ -79,7 +79,7 @@ def some_images(dataset: Dataset, split: str) -> Iterator[Tensor]:
     behind."""
     pairs = dataset.splits[split]
     some = pairs[:: max(1, len(pairs) // COMPARED)][:COMPARED]
-    samples = SegmentationDataset(some, dataset.labels, further=dataset.tables[1:])
+    samples = SegmentationDataset(some, dataset.labels, extra_labels=dataset.tables[1:])
     return (samples[i, 0][0] for i in range(len(some)))
 
 

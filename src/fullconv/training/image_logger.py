@@ -178,7 +178,7 @@ def choose(
         masks = [pair.mask if k == 0 else pair.masks[k - 1] for pair in pairs]
         shown = np.zeros((len(masks), len(report.dataset.labels)))
         for row, mask in zip(shown, masks, strict=True):
-            for class_id, pixels in report.shown.get(mask, {}).items():
+            for class_id, pixels in report.mask_class_pixels.get(mask, {}).items():
                 row[class_id] = pixels
         shares = shown / np.maximum(shown.sum(axis=1, keepdims=True), 1)
         reach.append(np.minimum(shares / _VISIBLE, 1))
@@ -198,7 +198,7 @@ def choose(
 def _crop(samples: SegmentationDataset, key: tuple[int, int], model: Model) -> album.Crop:
     image, target = samples[key]
     (seen,) = album.as_seen(model, image[None])
-    outside: NDArray[np.bool_] = samples.outside(key).numpy()
+    outside: NDArray[np.bool_] = samples.padding_mask(key).numpy()
     return album.Crop(samples.pairs[key[0]].name, seen, _maps(target), outside)
 
 

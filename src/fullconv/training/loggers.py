@@ -22,7 +22,7 @@ import numpy as np
 from fullconv.core.errors import FullconvError
 from fullconv.core.metric_names import TITLES
 from fullconv.core.settings import Settings
-from fullconv.data.layouts.extra_folders import folder_names
+from fullconv.core.text import split_list
 from fullconv.evaluation.metrics import Metrics
 from fullconv.training.image_logger import Watch
 
@@ -36,7 +36,7 @@ def require_loggers(settings: Settings) -> None:
     Raises:
         FullconvError: it is not.
     """
-    for name in folder_names(settings.logger):
+    for name in split_list(settings.logger):
         if importlib.util.find_spec(name) is None:
             raise FullconvError(
                 f"--logger {name}: {PACKAGES[name]} writes through the package {name}, which is "
@@ -53,7 +53,7 @@ def loggers_of(settings: Settings, folder: Path, *, quiet: bool) -> list[Any]:
         quiet: they print nothing, as far as they heed it.
     """
     found: list[Any] = []
-    for name in folder_names(settings.logger):
+    for name in split_list(settings.logger):
         found.append(_wandb(folder, quiet) if name == "wandb" else _tensorboard(folder))
     return found
 

@@ -32,15 +32,14 @@ from fullconv.core.errors import FullconvError
 from fullconv.core.i18n import msg, translate
 from fullconv.core.progress import stage
 from fullconv.core.settings import Settings, TrainOptions, read_config, to_toml
-from fullconv.core.text import shell_command
+from fullconv.core.text import shell_command, split_list
 from fullconv.data.check.check import CheckReport, check
 from fullconv.data.check.extra_heads import add_extra_heads, fingerprint
 from fullconv.data.check.training_overlap import describe_training_overlap
-from fullconv.data.check.value_meanings import meanings_text
+from fullconv.data.check.value_meanings import value_table
 from fullconv.data.download.download import resolve_dataset
 from fullconv.data.layouts.dataset import Dataset
 from fullconv.data.layouts.extra_folders import (
-    folder_names,
     with_channel_statistics,
     with_extra_inputs,
 )
@@ -132,9 +131,9 @@ def _checked(data: Path, settings: Settings) -> tuple[CheckReport, list[CheckRep
     heads."""
     report = check(data)
     dataset, others = add_extra_heads(
-        report, folder_names(settings.heads), ignore_rules=settings.ignore_rules
+        report, split_list(settings.heads), ignore_rules=settings.ignore_rules
     )
-    dataset = with_extra_inputs(dataset, folder_names(settings.extra_inputs))
+    dataset = with_extra_inputs(dataset, split_list(settings.extra_inputs))
     if dataset.inputs:
         dataset = with_channel_statistics(dataset)
     return replace(report, dataset=dataset, fingerprint=fingerprint(report, dataset)), others
@@ -194,10 +193,10 @@ def _summary(report: CheckReport, others: list[CheckReport]) -> str:
     counts = ", ".join(f"{len(pairs)} {split}" for split, pairs in dataset.splits.items())
     lines = [f"{dataset.root}: {counts}; {len(dataset.labels)} classes ({dataset.reason})"]
     lines += [f"note: {note}" for note in dataset.notes]
-    lines += [meanings_text(report.meanings)] if report.meanings else []
+    lines += [value_table(report.meanings)] if report.meanings else []
     for (name, labels), other in zip(dataset.heads, others, strict=True):
         lines.append(f"head {name}: {len(labels)} classes, {', '.join(labels.names)}")
-        lines += [meanings_text(other.meanings)] if other.meanings else []
+        lines += [value_table(other.meanings)] if other.meanings else []
     for one in dataset.inputs:
         numbers = (" ".join(f"{x:.4g}" for x in of) for of in (one.mean, one.std))
         lines.append(f"input {one.name}: mean {next(numbers)}, spread {next(numbers)}")
@@ -303,7 +302,7 @@ def _loaders(
 ) -> tuple[tuple[DataLoader[Any], DataLoader[Any]], ResumableBatchSampler]:
     assert settings.crop is not None
     assert settings.scale is not None
-    augmentation = TrainTransform(
+    transform = TrainTransform(
         settings.crop,
         scale=settings.scale,
         flip=settings.flip,
@@ -312,8 +311,8 @@ def _loaders(
         ignore_index=shared_ignore_index(model.tables),
         extra_mean=[x for one in model.extra_inputs for x in one.mean],
     )
-    further = list(model.heads.values())
-    part = {"rank": trainer.global_rank, "world": trainer.world_size}
+    extra_labels = list(model.heads.values())
+    part = {"rank": trainer.global_rank, "world_size": trainer.world_size}
     pairs = dataset.splits["train"]
     batches = ResumableBatchSampler(len(pairs), settings.batch_size, seed=settings.seed, **part)
     held_out = EvaluationSampler(len(dataset.splits[split]), **part)
@@ -325,7 +324,9 @@ def _loaders(
     fork = "fork" if workers and sys.platform.startswith("linux") else None
     return (
         DataLoader(
-            SegmentationDataset(pairs, model.labels, augmentation, further=further, cache=cache),
+            SegmentationDataset(
+                pairs, model.labels, transform, extra_labels=extra_labels, cache=cache
+            ),
             batch_sampler=batches,
             num_workers=workers,
             persistent_workers=workers > 0,
@@ -336,9 +337,9 @@ def _loaders(
             SegmentationDataset(
                 dataset.splits[split],
                 model.labels,
-                further=further,
+                extra_labels=extra_labels,
                 cache=cache,
-                first=held_out_first,
+                cache_offset=held_out_first,
             ),
             batch_sampler=held_out,
             num_workers=min(workers, 1),

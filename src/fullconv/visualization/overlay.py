@@ -1,10 +1,6 @@
 """Class ids as colors, alone or over the image, with a legend; error maps.
 
-<<<<<<< HEAD
-Over a photo, the classes of `Labels.transparent_ids` and ignored pixels have no colour.
-=======
-In an overlay, ignored pixels and the classes of `Labels.unpainted` keep the image as it is.
->>>>>>> next
+In an overlay, ignored pixels and the classes of `Labels.transparent_ids` keep the image as it is.
 
 Images are (H, W, 3) uint8 RGB arrays; ids, ground truth and prediction are (H, W) arrays of class
 ids and the ignore index. All functions return new arrays and need arguments of one size.
@@ -50,20 +46,13 @@ def colorize(ids: Ids, labels: Labels) -> ImageArray:
 def overlay(image: ImageArray, ids: Ids, labels: Labels, *, outline: bool = True) -> ImageArray:
     """Blend the class colors over an image: the mean of both, rounded half up.
 
-<<<<<<< HEAD
-    Ignored pixels and the classes of `Labels.transparent_ids` stay as photographed. With `outline`, the
-    border between two classes is drawn in the full colour of the class above or left of it, a pixel
-    wide per 500 of the short side. Beside a transparent class it is drawn on all sides, in the
-    colour of the other.
-=======
-    Ignored pixels and the classes of `Labels.unpainted` keep the image. With `outline`, the border
+    Ignored pixels and the classes of `Labels.transparent_ids` keep the image. With `outline`, the border
     between two classes is drawn in the full color of the class above or left of it, one pixel wide
     per 500 pixels of the short side. Next to an unpainted class it is drawn on all sides, in the
     color of the other class.
 
     Raises:
         FullconvError: no RGB image, ids without a class, or different sizes.
->>>>>>> next
     """
     _check_image(image)
     _check_size(msg("the image"), image, msg("the ids"), ids)
@@ -146,20 +135,6 @@ def legend(
     return draw_legend(entries, colors, width, font_size)
 
 
-<<<<<<< HEAD
-def shown_over_photo(labels: Labels) -> dict[str, RGB | None]:
-    """Name -> colour in an overlay, None where that leaves the photo as it is; 'ignore', too."""
-    bare = {labels.names[k] for k in labels.transparent_ids} | {IGNORE}
-    return {name: None if name in bare else color for name, color in _colors(labels).items()}
-
-
-def swatches(
-    colors: Mapping[str, RGB | None], *, width: int = 480, font_size: int = 15
-) -> ImageArray:
-    """A white strip, `width` pixels wide or more: the swatch and name of each colour; an empty
-    swatch where there is none."""
-    return strip([(name, "") for name in colors], colors, width, font_size)
-=======
 def class_colors(labels: Labels) -> dict[str, RGB]:
     """Return the color of each class and of ignored pixels, by name."""
     return {**dict(zip(labels.names, labels.colors, strict=True)), IGNORE: NEUTRAL}
@@ -167,9 +142,8 @@ def class_colors(labels: Labels) -> dict[str, RGB]:
 
 def overlay_colors(labels: Labels) -> Mapping[str, RGB | None]:
     """Return the color of each class in an overlay, by name; None where the image stays visible."""
-    bare = {labels.names[k] for k in labels.unpainted} | {IGNORE}
+    bare = {labels.names[k] for k in labels.transparent_ids} | {IGNORE}
     return {name: None if name in bare else color for name, color in class_colors(labels).items()}
->>>>>>> next
 
 
 def overlay_with_legend(

@@ -24,7 +24,7 @@ from fullconv.core.text import LIST_LIMIT, plural, shell_command
 from fullconv.data.check.finding import Finding, percent
 from fullconv.data.check.rules import findings
 from fullconv.data.check.scan import DatasetScan, PairScan, scan_pair
-from fullconv.data.check.value_meanings import Meaning, meanings, meanings_text
+from fullconv.data.check.value_meanings import Meaning, meanings, value_table
 from fullconv.data.io.scan_cache import ScanCache
 from fullconv.data.layouts import class_table as tables
 from fullconv.data.layouts import dataset as layouts
@@ -52,7 +52,7 @@ class CheckReport:
             data lies and in whatever order its files are listed.
         contents: split and name of a pair -> sha256 of its image and of its mask; "" of a file
             that cannot be read.
-        shown: mask -> class id -> pixels.
+        mask_class_pixels: mask -> class id -> pixels.
     """
 
     dataset: Dataset
@@ -65,7 +65,7 @@ class CheckReport:
     meanings: tuple[Meaning, ...]
     fingerprint: str
     contents: Mapping[tuple[str, str], tuple[str, str]]
-    shown: Mapping[Path, Mapping[int, int]] = field(default_factory=dict)
+    mask_class_pixels: Mapping[Path, Mapping[int, int]] = field(default_factory=dict)
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -125,7 +125,7 @@ class CheckReport:
 
     def text(self) -> str:
         """The report as a person reads it."""
-        parts = [_head(self), meanings_text(self.meanings), _class_table(self)]
+        parts = [_head(self), value_table(self.meanings), _class_table(self)]
         parts += [_paragraph(f) for f in self.findings]
         if not self.findings:
             parts.append("Nothing wrong found.")
