@@ -34,9 +34,7 @@ def commands() -> str:
 def _sections(text: str) -> tuple[str, list[tuple[str, str]]]:
     """Split the text of a command into its introduction and its (title, options) sections."""
     head, *rest = SECTION.split(text)
-    return head, [
-        (title, body.strip()) for title, body in zip(rest[::2], rest[1::2], strict=True)
-    ]
+    return head, [(title, body.strip()) for title, body in zip(rest[::2], rest[1::2], strict=True)]
 
 
 def _usage(head: str) -> str:
@@ -61,7 +59,9 @@ def _table(text: str) -> str:
         row = f"| `{_name(names)}` | {description} | {default} |"
         rows.append((default != "required", row))
     rows.sort(key=lambda row: row[0])  # required ones first
-    return "\n".join(["| option | description | default |", "|---|---|---|", *(r for _, r in rows), ""])
+    return "\n".join(
+        ["| option | description | default |", "|---|---|---|", *(r for _, r in rows), ""]
+    )
 
 
 def _cell(text: str) -> str:
