@@ -40,7 +40,7 @@ def test_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        ({"a": IDS, "b": IDS}, "it is open which variable holds the labels. Found a "),
+        ({"a": IDS, "b": IDS}, "it is not clear which variable holds the labels. The file has a "),
         ({"S": IDS + 0.5}, "expected whole numbers"),
         ({"S": np.zeros((2, 2, 2))}, "expected whole numbers"),
     ],

@@ -31,11 +31,11 @@ def test_whole_numbers_are_read_as_numpy_reads_them(tmp_path: Path, kind: str, o
     [
         (b"", "cannot be read as a NumPy file"),
         (b"hello", "cannot be read as a NumPy file: "),
-        (saved(np.zeros((3, 4), np.uint8))[:-5], "it is cut off, 5 bytes are missing"),
+        (saved(np.zeros((3, 4), np.uint8))[:-5], "it is truncated, 5 bytes are missing"),
         (saved(np.zeros((3, 4), np.uint8))[:40], "cannot be read as a NumPy file"),
         (saved(np.zeros((3, 4))), r"holds float64 of shape \(3, 4\); expected whole numbers"),
         (saved(np.zeros((3, 4, 5), np.uint8)), r"of shape \(3, 4, 5\)"),
-        (saved(np.array([{}, None]), allow_pickle=True), "holds object of shape"),
+        (saved(np.array([{}, None]), allow_pickle=True), "cannot be read as a NumPy file"),
         (
             saved(np.zeros((3, 4), np.uint8)).replace(b"(3, 4)", b"(60000, 60000)", 1),
             "claims 60000 x 60000 pixels",

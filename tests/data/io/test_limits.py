@@ -44,7 +44,7 @@ def test_files_are_read_up_to_a_size(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(limits, "_MAX_BYTES", 4)
     with pytest.raises(FullconvError, match=r"mask .*a\.png has 0\.0 GB; files up to"):
         read_content(path, "mask")
-    with pytest.raises(FullconvError, match=r"image .*none\.png cannot be read: No such file"):
+    with pytest.raises(FullconvError, match=r"no image .*none\.png: there is no such file"):
         read_content(tmp_path / "none.png")
 
 

@@ -74,7 +74,7 @@ def test_the_older_half_is_forgotten_where_the_file_is_too_large(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By what the rows hold, not by how many there are."""
-    monkeypatch.setattr("fullconv.data.io.scan_cache._MOST_BYTES", 200_000)
+    monkeypatch.setattr("fullconv.data.io.scan_cache._MAX_BYTES", 200_000)
     values = {f"{key:02}": f"{key:02}" * 5_000 for key in range(18)}
     for key, value in values.items():
         with ScanCache() as known:
@@ -140,7 +140,7 @@ def test_a_locked_file_is_waited_for_once(folder: Path) -> None:
 def test_much_that_is_new_is_written_before_the_end(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fullconv.data.io.scan_cache._HELD", 1000)
+    monkeypatch.setattr("fullconv.data.io.scan_cache._MAX_PENDING", 1000)
     with ScanCache() as known:
         for key in range(10):
             known.put(str(key), "x" * 300)

@@ -99,7 +99,7 @@ def test_sound_that_goes_back_is_left_out(tmp_path: Path) -> None:
     with VideoReader.open(source) as opened:
         list(opened.frames(lambda packet: heard.append(bytes(packet))))
         assert (
-            opened.to_dict()["damaged"] == f"{source}: its sound is broken; 8 frames could be read"
+            opened.to_dict()["damaged"] == f"{source}: its sound is damaged; 8 frames could be read"
         )
     assert heard == [of for of, at in before if at * 1000 != 192]
 
@@ -138,15 +138,13 @@ def test_what_is_no_video(tmp_path: Path) -> None:
         assert refused(bad).hint == "copy or download it again"
         assert video_software_tag(bad) == ""
     only = tone(tmp_path / "tone.mkv")
-    assert refused(only).message == f"{only} shows no frame; expected a video."
+    assert refused(only).message == f"{only} has no frames; expected a video."
 
 
 def test_without_pyav(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = film(tmp_path / "clip.mkv")
     monkeypatch.setitem(sys.modules, "av", None)
     error = refused(source)
-    assert (
-        error.message == f"{source} is a video, which is read with PyAV, and that is not installed."
-    )
+    assert error.message == f"{source} is a video. Reading videos requires PyAV."
     assert error.hint == "pip install av"
     assert video_software_tag(source) == ""

@@ -69,6 +69,15 @@ def large_image_hint() -> Message:
     return msg("cut it into tiles, or set PIL.Image.MAX_IMAGE_PIXELS = None")
 
 
+def missing_file(kind: str, path: str | Path) -> FullconvError:
+    """Return the error for a file that does not exist, with a hint to list the nearest folder."""
+    nearest = next((p for p in Path(path).parents if p.is_dir()), Path())
+    return FullconvError(
+        msg("no {kind} {path}: there is no such file.", kind=kind_name(kind), path=path),
+        shell_command("ls", nearest),
+    )
+
+
 @contextmanager
 def allow_large_images() -> Iterator[None]:
     """Read images of any size inside the block."""
@@ -85,6 +94,8 @@ def read_content(path: Path, kind: str = "image") -> bytes:
         size = path.stat().st_size
         if size <= _MAX_BYTES:
             return path.read_bytes()
+    except FileNotFoundError as error:
+        raise missing_file(kind, path) from error
     except OSError as error:
         raise FullconvError(
             msg(
