@@ -15,7 +15,7 @@ import torch
 
 from fullconv.geometry.grid import Grid
 from fullconv.geometry.trace_network import run_on_meta, trace
-from fullconv.network.kernels.reference import reading_matrix
+from fullconv.network.kernels.reference import interpolation_matrix
 
 FOLDER = Path(__file__).parents[1] / "drawings"
 SIZE = 97  # pixels in the row
@@ -105,7 +105,7 @@ def places() -> Drawing:
             drawing.text(left - 14, y + 4, f"stride {stride}", FAINT, at="end")
             drawing.line(x(-0.5), y, x(SIZE - 0.5), y, "#d0d7de", stroke_width=6)
             for cell, assumed in enumerate(assumed_positions(SIZE, count)):
-                true = x(grid.centre(cell))
+                true = x(grid.center(cell))
                 drawing.line(true, y, x(assumed), y, WRONG, stroke_width=2)
                 drawing.dot(x(assumed), y, WRONG, hollow=True)
                 drawing.dot(true, y, TRUE, r=5 if stride > 8 else 4)
@@ -154,21 +154,21 @@ def sums() -> Drawing:
 
     for (coarse, above), (fine, below) in pairwise(levels):
         (coarse_grid, coarse_count), (fine_grid, fine_count) = grids[coarse], grids[fine]
-        matrix = reading_matrix(coarse_grid, coarse_count, fine_grid, fine_count)
+        matrix = interpolation_matrix(coarse_grid, coarse_count, fine_grid, fine_count)
         for row, weights in enumerate(matrix.tolist()):
             for cell, weight in enumerate(weights):
                 if weight > 0.001:
                     drawing.line(
-                        x(coarse_grid.centre(cell)), above, x(fine_grid.centre(row)), below,
+                        x(coarse_grid.center(cell)), above, x(fine_grid.center(row)), below,
                         SHADES[coarse],
                         stroke_width=0.8 + 1.6 * weight, opacity=round(0.25 + 0.75 * weight, 3),
                     )  # fmt: skip
     grid, count = grids[8]
-    for pixel, weights in enumerate(reading_matrix(grid, count, Grid(1, 0), SIZE).tolist()):
+    for pixel, weights in enumerate(interpolation_matrix(grid, count, Grid(1, 0), SIZE).tolist()):
         for cell, weight in enumerate(weights):
             if weight > 0.001:
                 drawing.line(
-                    x(grid.centre(cell)), 236, x(pixel), 318, SHADES[8],
+                    x(grid.center(cell)), 236, x(pixel), 318, SHADES[8],
                     stroke_width=1, opacity=round(0.9 * weight, 3),
                 )  # fmt: skip
         drawing.bar(x(pixel) - 3, 318, 6, 10, "#c5cae9" if pixel % 8 else "#7986cb")
@@ -177,7 +177,7 @@ def sums() -> Drawing:
         plus = "logits" if stride == 32 else "+ logits"
         drawing.text(left - 20, y + 5, f"{plus}, stride {stride}", at="end")
         for cell in range(count):
-            drawing.dot(x(grid.centre(cell)), y, SHADES[stride], r=7 if stride > 8 else 5.5)
+            drawing.dot(x(grid.center(cell)), y, SHADES[stride], r=7 if stride > 8 else 5.5)
     drawing.text(left - 20, 328, "label of each pixel", at="end")
     for pixel in range(0, SIZE, 16):
         drawing.text(x(pixel), 352, str(pixel), FAINT, at="middle")

@@ -84,10 +84,10 @@ class Model:
         """Of each head."""
         return scores.split([len(labels) for labels in self.tables])
 
-    def normalise(self, images: Tensor) -> Tensor:
+    def normalize(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) uint8 RGB -> float, as the backbone was trained: (x / 255 - mean) / std.
         Channels of further inputs come behind, in the files' own numbers: (x - mean) / std."""
-        colors = self.card.normalise(images[:, :3])
+        colors = self.card.normalize(images[:, :3])
         if not self.extra_inputs:
             return colors
         mean, std = (

@@ -199,7 +199,7 @@ def _cells(grids: Sequence[Grid]) -> Node:
         nodes.append(element("line", x1=0, x2=_RULER * step, y1=y, y2=y, **line))
         count = max(0, math.floor((_RULER - 0.5 - grid.offset) / grid.stride) + 1)
         for cell in range(min(count, 4 * _RULER)):
-            centre = grid.centre(cell)
+            centre = grid.center(cell)
             if centre < -0.5:
                 continue
             x = (centre + 0.5) * step
