@@ -46,7 +46,7 @@ def test_the_readme_is_short_and_begins_with_an_image() -> None:
     lines = README.splitlines()
     assert len(lines) <= 130
     assert "](docs/images/predictions.png)" in README.split("## ")[0]
-    assert "语义分割" in text_of("README.zh-CN.md").split("![")[0]
+    assert "语义分割" in text_of("README.zh-CN.md").split("## ")[0]
 
 
 def test_the_number_of_check_rules_is_that_of_the_table() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parents[2] / "src/fullconv"
 SYMBOL = re.compile(r"`([\w/]+\.py):([\w.]+)`")
-FILE = re.compile(r"`([\w/]+\.py)`")
+FILE = re.compile(r"`(\w+/[\w/]+\.py)`")
 
 
 def line_of(path: str, name: str) -> int:
