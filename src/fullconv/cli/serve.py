@@ -16,7 +16,7 @@ from fullconv.core.errors import FullconvError
 from fullconv.core.hardware import use_huge_pages
 from fullconv.core.text import shell_command
 
-_NEEDS = ("fastapi", "uvicorn", "python_multipart")
+_NEEDS = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 _WAITING = 128  # connections that the system holds before they are accepted
 
 
@@ -81,7 +81,7 @@ def serve(
 def _run(model: Any, name: str, listener: socket.socket, limits: Any, key: str, json: bool) -> None:
     """Answers until it is told to end."""
     from fullconv.deploy.serve.app import create_app
-    from fullconv.deploy.serve.server import UntilStopped
+    from fullconv.deploy.serve.server import GracefulServer
 
     address = _address(listener)
     if not key and not _is_loopback(listener):
@@ -95,7 +95,7 @@ def _run(model: Any, name: str, listener: socket.socket, limits: Any, key: str, 
     sent += ["-H", "Authorization: Bearer KEY"] * bool(key)
     ahead = f"{shell_command('curl', *sent, f'{address}/predict')} > mask.png"
     listening = partial(print_result, facts, text, json, ahead=ahead)
-    server = UntilStopped(application, limits.seconds, listening)
+    server = GracefulServer(application, limits.seconds, listening)
     server.run(sockets=[listener])
 
 
