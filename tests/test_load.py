@@ -300,7 +300,7 @@ def test_a_result_is_held_against_the_files(
     other[7, 9] = (other[7, 9] + 1) % 3
     wrong = Segmentation(other, made.labels, made.image)
     for _ in range(3):
-        tally.keep("a.png", asked.output, answer(wrong, sure, asked, 0.5).content)
+        tally.keep("a.png", asked.output, encode_response(wrong, sure, asked, 0.5).content)
     assert serve.wrong_answers(tally, folder) == (3, [f"a.png {asked.output} x 3"])
 
 

@@ -226,8 +226,16 @@ def test_npm_fetches_the_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("status", "content", "message"),
     [
-        (1, None, r"npm could not download onnxruntime-web [\d.]+: npm error code ENOTFOUND\n  try: "),
-        (0, {"other.mjs": ""}, r"the package onnxruntime-web [\d.]+ that npm downloaded lacks files: "),
+        (
+            1,
+            None,
+            r"npm could not download onnxruntime-web [\d.]+: npm error code ENOTFOUND\n  try: ",
+        ),
+        (
+            0,
+            {"other.mjs": ""},
+            r"the package onnxruntime-web [\d.]+ that npm downloaded lacks files: ",
+        ),
     ],
 )
 def test_npm_that_fails_is_quoted(

@@ -78,7 +78,7 @@ def export_web(
             "engine": "onnx",
             "file": result.path.name,
             "bytes": result.bytes,
-            "grid": list(exported.grid),
+            "grid": [exported.grid.stride, exported.grid.offset],
             "name": name,
             "classes": exported.labels.to_list(),
             "ignore_index": exported.labels.ignore_index,

@@ -8,7 +8,6 @@ import re
 import socket
 import subprocess
 import sys
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -242,7 +241,11 @@ def test_a_full_queue(model: Held) -> None:
         while ask(url, path="health").table["waiting"] == 0:
             assert not second.done()
         reply = ask(url, png(photo(30, 33)))
-        assert reply.error == (503, "the queue is full: 1 image is waiting.", "send the request again")
+        assert reply.error == (
+            503,
+            "the queue is full: 1 image is waiting.",
+            "send the request again",
+        )
         assert int(reply.headers["retry-after"]) > 0
         model.may.set()
         assert first.result().status == second.result().status == 200

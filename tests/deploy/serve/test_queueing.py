@@ -39,7 +39,9 @@ class Work:
             raise ArithmeticError("13 rows bring bad luck")
         return [Segmentation((one[..., 0] > 127).astype(np.uint8), LABELS, one) for one in images]
 
-    def predict_with_confidence(self, image: np.ndarray, number: int) -> tuple[Segmentation, np.ndarray]:
+    def predict_with_confidence(
+        self, image: np.ndarray, number: int
+    ) -> tuple[Segmentation, np.ndarray]:
         (found,) = self.predict([image])
         return found, np.full(image.shape[:2], number, np.float32)
 
