@@ -74,7 +74,3 @@ def test_confidence_is_worked_out_where_it_is_sent() -> None:
     assert not PredictRequest("json", ("ids",)).needs_confidence
     assert not PredictRequest("mask", ("confidence",)).needs_confidence
 
-
-def test_names_with_commas() -> None:
-    assert include_of("ids,mask,ids") == ("ids", "mask")
-    assert include_of("") == ()
