@@ -1,9 +1,9 @@
-"""Two heads on one trunk, and depth beside images, on drawn cards (tests/cards.py).
+"""Measure additional heads and extra inputs on synthetic cards (tests/cards.py).
 
-`heads`: materials and order, where near cards look larger: each alone, and both from one trunk.
-`inputs`: order, where nothing in the image tells it: images alone, and depth beside them by
-early and by late fusion. Every model is trained by `fullconv train` from a fresh ResNet-10 and
-scored by `fullconv evaluate` on the test cards. Writes results/further.json.
+`heads`: materials and order, where near cards look larger: one model each, and two heads on one
+backbone. `inputs`: order, which the images do not show: images alone, and depth with early and late
+fusion. `fullconv train` trains each model with a ResNet-10 from random weights, and
+`fullconv evaluate` evaluates it on the test cards. Writes results/further.json.
 
     python benchmarks/further.py --seeds 0 1 2
 """
@@ -43,7 +43,7 @@ MODELS = {  # name -> data, options, and which of its numbers
 
 
 def scored(name: str, seed: int, place: Path) -> dict[str, float]:
-    """Mean IoU on the test cards, of each head."""
+    """Return the mIoU of each head on the test cards."""
     data, options, wanted = MODELS[name]
     folder = place / f"{name.replace(', ', '_').replace(' ', '_')}_seed{seed}"
     if not (folder / "metrics.json").is_file():
