@@ -21,17 +21,17 @@ from method import Figure, MissingError, Section, Spread, parser, run
 from fullconv.evaluation.bootstrap import FEW, METRICS, differences, values_of
 from fullconv.evaluation.per_image import SplitConfusions, file_in
 
-EVERY = 20_000  # images that there are
+EVERY = 20_000  # images in the population
 CLASSES = 11
 PIXELS = 360 * 480
-IMAGES = (20, 50, 100, 200)  # of a sample
+IMAGES = (20, 50, 100, 200)  # in a sample
 MANY = (500,)
 WANTED = (0.93, 0.97)
-KINDS = {  # how the share of the pixels falls from class to class, and the rarest class's images
+KINDS = {  # decay of the pixel share from class to class, and the share of images with the rarest
     "as CamVid": (4.0, 0.35),
     "rare classes": (6.0, 0.03),
 }
-EFFECTS = {"none": 0.0, "small": 0.1, "large": 0.4}  # in the logarithm of the odds to be right
+EFFECTS = {"none": 0.0, "small": 0.1, "large": 0.4}  # added to the log odds of being right
 
 
 def population(kind: str, effect: float, count: int, seed: int) -> list[np.ndarray]:

@@ -30,9 +30,9 @@ from fullconv.network.dense.classifier import load_classifier
 from fullconv.network.dense.convolutionalize import TOLERANCE, DenseClassifier, convolutionalize
 
 WANTED = 45  # classifiers equal within the tolerance
-NEAR = 1e-5  # above this the difference is taken in float64 too
+NEAR = 1e-5  # above this, the difference is also computed in float64
 
-# Small ones of each family.
+# Small networks of each family.
 FAMILIES: dict[str, str] = {
     "AlexNet": "torchvision:alexnet",
     "VGG": "torchvision:vgg11 torchvision:vgg11_bn torchvision:vgg16 vgg11 vgg11_bn",
@@ -108,7 +108,7 @@ def examined(name: str) -> dict[str, Any]:
     try:
         dense = convolutionalize(module, size=found.size)
     except FullconvError as error:
-        # A module goes by its class here; the reason is what follows.
+        # The message names the module's class; only the reason matters here.
         reason = error.message.partition(" ")[2]
         return {**row, "refused": reason[0].upper() + reason[1:]}
     row |= {"native": dense.proof.native, "windows": dense.proof.windows}

@@ -43,10 +43,10 @@ from sound import SIZE
 FIRST_SECONDS, AGAIN_SECONDS = 30, 3  # for CamVid's 701 pairs
 MANY, MANY_SCENES = 10_000, 500
 MANY_BYTES = 1e9
-WINDOW = (96, 128)  # H, W of a pair, cut from a drawn scene
-DAMAGED, TOGETHER = 5_000, 250  # files, and how many of them lie in one data set
+WINDOW = (96, 128)  # H, W of a pair, cropped from a synthetic scene
+DAMAGED, TOGETHER = 5_000, 250  # files in total, and per dataset
 FILE_SECONDS, DAMAGED_BYTES = 10, 2e9
-LIMIT = 1200  # seconds after which a check is said to hang
+LIMIT = 1200  # seconds after which a check counts as hanging
 Found = dict[str, Any]
 
 
@@ -77,7 +77,7 @@ def checked(folder: Path, cache: Path) -> Found:
 def peak_bytes(who: int) -> int:
     """Return the peak memory of this process or of its largest child."""
     if who == resource.RUSAGE_SELF and Path("/proc/self/status").is_file():
-        # getrusage would give the peak of the process that started this one, where it was higher.
+        # getrusage would return the parent's peak if it was higher.
         lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
     return resource.getrusage(who).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
@@ -211,7 +211,7 @@ def read_all(listing: Path) -> Found:
                 read(path)
             except FullconvError:
                 refused += number == 0
-            except Exception as error:  # what must not happen is what is counted
+            except Exception as error:  # count what must not happen
                 tracebacks.append(f"{path.name}: {type(error).__name__}: {error}")
             longest = max(longest, (time.perf_counter() - started, path.name))
         counts["refused" if refused else "read"] += 1

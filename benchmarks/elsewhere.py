@@ -45,7 +45,7 @@ def _serve(line: Connection, make: Any, arguments: Any, threads: int) -> None:
         line.send(str(reason))
         return
     line.send("")
-    with contextlib.suppress(EOFError):  # nobody asks any more
+    with contextlib.suppress(EOFError):  # the parent has ended
         while line.recv():
             run()
             line.send("done")

@@ -36,8 +36,8 @@ FILES = (
     *(("onnx", "float32"), ("onnx", "float16"), ("onnx", "int8")),
     *(("openvino", "float32"), ("openvino", "float16"), ("torch", "float32")),
 )
-EQUAL = 0.9999  # of the labels in float32
-MOST_LOST = 0.01  # mean IoU of int8
+EQUAL = 0.9999  # share of equal labels in float32
+MOST_LOST = 0.01  # mIoU that int8 may lose
 FASTER = 1.5  # int8 over float32 in the same engine
 CALIBRATED = 64  # images
 

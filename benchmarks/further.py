@@ -27,12 +27,12 @@ import cards
 COUNTS = {"train": 160, "val": 40, "test": 80}
 OPTIONS = ["--no-pretrained", "--backbone", "resnet10t", "--epochs", "20"]
 OPTIONS += ["--crop", "97", "129", "--scale", "0.8", "1.25"]
-FOLDERS = {  # name -> how the cards are drawn and labelled
+FOLDERS = {  # name -> how the cards are drawn and annotated
     "both": {"sized": True, "labels": "both"},
     "order": {"sized": True, "labels": "order"},
     "blind": {"sized": False, "labels": "order"},
 }
-MODELS = {  # name -> data, options, and which of its numbers
+MODELS = {  # name -> data, options, and the reported metrics
     "materials alone": ("both", [], {"materials": None}),
     "order alone": ("order", [], {"order": None}),
     "both heads": ("both", ["--heads", "order"], {"materials": None, "order": "order"}),

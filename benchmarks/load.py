@@ -22,14 +22,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
-ANSWERS = {  # what is asked for, and how
+ANSWERS = {  # output -> query
     "mask": "/predict?output=mask",
     "json": "/predict?output=json&include=ids,confidence",
     "overlay": "/predict?output=overlay",
 }
 OFTEN = {"mask": 2, "json": 1, "overlay": 1}
 IMAGE, SLOW, LEFT, GONE = "image", "slow", "left", "gone"
-# Of 200 requests: how many are of a kind, and which answers are right.
+# Among 200 requests: the number of each kind, and the right statuses.
 KINDS: dict[str, tuple[int, tuple[int, ...]]] = {
     IMAGE: (172, (200, 503)),
     "cut short": (6, (422, 503)),  # these three are 5 %
@@ -38,14 +38,14 @@ KINDS: dict[str, tuple[int, tuple[int, ...]]] = {
     "too many bytes": (4, (413, 503)),
     "too many pixels": (4, (413, 503)),
     SLOW: (2, (408,)),
-    LEFT: (4, ()),  # in the middle of the upload
-    GONE: (4, ()),  # while the answer is awaited
+    LEFT: (4, ()),  # disconnects during the upload
+    GONE: (4, ()),  # disconnects while waiting
 }
-PATIENCE = 0.5  # of the seconds that Retry-After names
-LATE = 1.5  # seconds over the server's limit within which slow uploads have to be refused
+PATIENCE = 0.5  # share of Retry-After that clients wait
+LATE = 1.5  # seconds after the server's limit within which slow uploads must be refused
 _PAUSE = 0.25  # seconds between the bytes of a slow upload
 _EXAMPLES = 20
-_SECONDS = re.compile(rb'"seconds": [0-9.e-]+')  # the part of a JSON answer that changes
+_SECONDS = re.compile(rb'"seconds": [0-9.e-]+')  # the part of a JSON response that varies
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ from fullconv.models.model import Model, save_model
 from fullconv.network.fcn import FCN
 
 MANY, DAMAGED = 10_000, 50
-SCENES = 48  # that are drawn; the others are these, shifted, mirrored and in other light
+SCENES = 48  # different scenes; the others are shifted, flipped and brightened copies
 SMALL = (96, 128)  # H, W
 LARGE = (720, 960)
 AT_LEAST = 0.85
@@ -202,7 +202,7 @@ def overlap(arguments: argparse.Namespace) -> Section:
     count = 2 if arguments.quick else 24
     paths = sorted(folder.iterdir())
     paths = paths[:: max(1, len(paths) // count)][:count]
-    use_huge_pages()  # as the command does
+    use_huge_pages()  # as the command line does
     predictor = Predictor(random_model(MIDDLE, 8), device="cpu")
     section = Section(facts={"images": len(paths), "model": f"{MIDDLE}, stride 8"})
     with tempfile.TemporaryDirectory() as name:

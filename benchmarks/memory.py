@@ -26,12 +26,12 @@ from fullconv.network.fcn import FCN
 from fullconv.network.scores import Scores
 
 LOSS_CLASSES = (11, 21, 150)
-LOSS_AT_MOST = 0.05  # of what the usual way takes
+LOSS_AT_MOST = 0.05  # of the baseline
 PREDICT_CLASSES = 150
 PREDICT_SIDE, QUICK_SIDE = 1024, 128
-PREDICT_AT_MOST = 1.10  # of what the network alone takes
+PREDICT_AT_MOST = 1.10  # of the network alone
 WARM = (32, 32)
-HALF = Grid(8, 3.5)  # where F.interpolate takes the cells to be: both compute the same
+HALF = Grid(8, 3.5)  # the positions that F.interpolate assumes, so both compute the same
 BATCH = 8
 IGNORED = 255
 Runs = tuple[Callable[[], object], Callable[[], object]]  # to warm up, to measure

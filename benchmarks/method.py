@@ -30,8 +30,8 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "torchvision", "timm", "lightning", "numpy")
-PEERS = ("segmentation-models-pytorch", "torchfcn")  # named where they are installed
-FILL_SECONDS = 0.05  # a turn of a fast variant is repeated until it lasts about this long
+PEERS = ("segmentation-models-pytorch", "torchfcn")  # recorded if they are installed
+FILL_SECONDS = 0.05  # a fast variant is repeated for about this long
 MOST_REPEATS = 20
 
 
@@ -190,13 +190,13 @@ def extra_memory(run: Callable[[], object]) -> int:
     """
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)  # what is free goes back, or it would hide growth
+        ctypes.CDLL(None).malloc_trim(0)  # free memory would hide growth
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # the mark falls to what is in use now
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the current memory
         before = _status("VmRSS")
         run()
         return _status("VmHWM") - before
-    except OSError:  # no Linux, or not allowed: the highest point since the process began
+    except OSError:  # not Linux, or not allowed: the peak since the process started
         unit = 1 if sys.platform == "darwin" else 1024
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         run()
@@ -263,11 +263,11 @@ def run(
         except MissingError as reason:
             print(f"skipped: {reason}", flush=True)
             continue
-        except Exception:  # the other sections are worth having
+        except Exception:  # the other sections are still useful
             traceback.print_exc()
             failed = True
             continue
-        if arguments.quick:  # tiny sizes say nothing about what is wanted
+        if arguments.quick:  # tiny sizes have no target
             found.figures = [replace(f, at_least=None, at_most=None) for f in found.figures]
         print(table(found.figures), flush=True)
         _save_section(name, section, found, arguments, out)

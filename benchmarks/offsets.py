@@ -59,9 +59,9 @@ def ramp_error(backbone: str, stride: int) -> dict[str, float]:
     columns = torch.arange(SIZE, dtype=torch.float64).expand(1, 3, SIZE, SIZE)
     ones = torch.ones_like(columns)
     with torch.no_grad():
-        # Residual sums count a column more than once: divide by what an image of ones gives.
+        # Residual sums count a column several times: divide by the result for an image of ones.
         values = network(columns)[0][:, :1] / network(ones)[0][:, :1]
-        # As usual: the image as it is, a multiple of 32, resized to its size.
+        # The usual way: an image whose size is a multiple of 32, upsampled to its size.
         tap, pyramid = network.taps[0], network.pyramid
         usual = feature_maps(pyramid(columns))[tap] / feature_maps(pyramid(ones))[tap]
     grid = network.grids[0]

@@ -50,7 +50,7 @@ COMPILED = f"{OURS}, compiled"
 TAUGHT = "ResNet-18 FCN-32s as taught"
 UNET, FPN, DEEPLAB = (f"smp {name} resnet18" for name in ("Unet", "FPN", "DeepLabV3+"))
 TORCHVISION, TORCHFCN = "torchvision fcn_resnet50", "torchfcn FCN8s VGG16"
-# How many times longer a peer should take, at least: as Fullconv chooses for itself, and compiled.
+# Targets: how many times as long a peer takes, with default settings and compiled.
 WANTED = {TAUGHT: (3.5, 5.5), UNET: (5, 8), TORCHVISION: (18, 28), TORCHFCN: (38, 58)}
 
 
@@ -88,7 +88,7 @@ def _first(output: Any) -> Tensor:
     return output["out"] if isinstance(output, dict) else output
 
 
-# name -> the network, and its authors' way from scores to class ids
+# name -> the network, and its authors' code from logits to class ids
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[Tensor], Tensor]]] = {
     TAUGHT: (partial(Taught, CLASSES), lambda scores: scores.argmax(1)),
     UNET: (lambda: _smp("Unet"), lambda scores: scores.argmax(1)),
@@ -196,8 +196,8 @@ class _NoTrainer:
     estimated_stepping_batches = 1_000_000
 
 
-# Lightning loads callbacks from packages that offer them: this one notes the time, and nothing in
-# `fullconv train` is changed.
+# Lightning loads callbacks from entry points of packages. This one records the time, and
+# `fullconv train` stays unchanged.
 _CLOCK = '''
 import os, time
 from lightning.pytorch import Callback
@@ -295,7 +295,7 @@ def eager_step(network: nn.Module, batch: tuple[Tensor, Tensor], loss: Any) -> C
     def step() -> None:
         loss(_first(network(images)), target).backward()
         optimizer.step()
-        optimizer.zero_grad()  # here, so that no network keeps its gradients while others run
+        optimizer.zero_grad()  # free the gradients while other networks run
 
     return step
 
@@ -350,7 +350,7 @@ def _compiled(model: Path | None, image: np.ndarray) -> Predictor | None:
     try:
         predictor = Predictor(loaded, device="cpu", compile=True)
         predictor.label_map(image)
-    except Exception as error:  # no C++ compiler, for one
+    except Exception as error:  # for example without a C++ compiler
         print(f"without compile: {type(error).__name__}: {error}", flush=True)
         return None
     return predictor

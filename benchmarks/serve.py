@@ -56,11 +56,11 @@ LIMITS = {
     "max-bytes": 2 << 20,
     "max-pixels": 4_000_000,
     "max-seconds": 8.0,
-    "queue": 16,  # half of the clients: some are told to come again
+    "queue": 16,  # half of the clients, so some get 503
 }
-LAST = 12  # requests under way when the server is told to end
-WARM = 0.5  # of the seconds: for so long there is load beforehand. The plain way has a round, too
-GROWTH_AT_MOST = 1.1  # of memory, in the second half
+LAST = 12  # pending requests at SIGTERM
+WARM = 0.5  # share of the seconds for the warm-up
+GROWTH_AT_MOST = 1.1  # of memory in the second half
 _SAID = "ended; what was taken is finished"
 
 
@@ -119,17 +119,17 @@ def equal(content: bytes, want: str, stem: Path) -> bool:
     found = json.loads(content)
     ids = read_values(stem.with_name(f"{stem.name}_mask.png"))
     counts = np.bincount(ids.ravel(), minlength=len(found["classes"]))
-    sure = grey(stem.with_name(f"{stem.name}_confidence.png").read_bytes())
-    said = grey(base64.b64decode(found["confidence"].partition(",")[2]))
+    sure = gray(stem.with_name(f"{stem.name}_confidence.png").read_bytes())
+    said = gray(base64.b64decode(found["confidence"].partition(",")[2]))
     return (
-        np.array_equal(grey(base64.b64decode(found["ids"].partition(",")[2])), ids)
+        np.array_equal(gray(base64.b64decode(found["ids"].partition(",")[2])), ids)
         and [one["pixels"] for one in found["classes"]] == counts.tolist()
         and sure.shape == said.shape
         and int(np.abs(sure - said).max()) <= 1
     )
 
 
-def grey(png: bytes) -> np.ndarray:
+def gray(png: bytes) -> np.ndarray:
     """Return a gray image as (H, W)."""
     return np.asarray(Image.open(io.BytesIO(png))).astype(np.int32)
 
@@ -153,7 +153,7 @@ def plain(model: str, folder: Path, threads: int, rounds: int) -> dict[str, list
 
     def one(content: bytes, want: str) -> None:
         image, sure = read_image(io.BytesIO(content)), None
-        if want == "json":  # both of one run of the network
+        if want == "json":  # both from one pass of the network
             found = predictor.probabilities(image)
             made = Segmentation(found.label_maps()[0], predictor.labels, image)
             sure = found.confidence(0)

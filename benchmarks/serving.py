@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-EVERY = 0.25  # seconds between two looks at the server's memory
+EVERY = 0.25  # seconds between two readings of the server's memory
 
 
 @dataclass

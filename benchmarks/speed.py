@@ -54,8 +54,8 @@ ROOT = Path(__file__).parent.parent
 LOSS_WANTED = {11: 6, 21: 10, 150: 18}
 LABELS_WANTED = {11: 10, 21: 15, 150: 40}
 REFERENCE_WANTED = 2
-NODES = 16  # of the smooth random score map: 16 x 16 normal values, interpolated to 64 x 64 cells
-EPOCHS = 4  # of `fullconv train`; the first one warms up
+NODES = 16  # of the smooth random logits: 16 x 16 normal values, interpolated to 64 x 64 cells
+EPOCHS = 4  # of `fullconv train`; the first is a warm-up
 
 
 @contextlib.contextmanager
@@ -169,7 +169,7 @@ def real_scores(model: Path | None, images: Path, option: str, quick: bool) -> l
         image = torch.from_numpy(cropped(read_image(file), side))
         with torch.inference_mode():
             scores = loaded.network(loaded.normalize(image.permute(2, 0, 1)[None]))
-        # SAME padding gives a cell more, at 512: it is left out, that all maps have 64.
+        # SAME padding gives one more cell at 512, which is left out so that all maps have 64.
         values = scores.values[:, :, : side // 8, : side // 8]
         found.append(values.clone(memory_format=torch.contiguous_format))
     return found
@@ -325,7 +325,7 @@ def step(arguments: argparse.Namespace) -> Section:
     bare = Bare(CLASSES, images, target)
     images = bare.training.model.normalize(images).contiguous()
     taught = eager_step(Taught(), (images, target.long()), taught_loss)
-    # The type that we train in here; a share of what cannot be had would say nothing.
+    # The training precision on this machine.
     half = bare.precision == "bf16-mixed"
     rates = convolutions(arguments.quick, torch.bfloat16 if half else torch.float32)
     variants: dict[str, Callable[[], object]] = {"ours": bare, "taught in large pages": taught}

@@ -40,12 +40,12 @@ SIZES = ((65, 1501), (1237, 77), (333, 1111))  # H, W
 TILE = 256
 CLASSES = 8
 AT_MOST = 1e-4
-BIG, SMALL = 20_000, 2_000  # pixels a side
-BESIDE = 20  # turns that the small one has before the large one, and after it
+BIG, SMALL = 20_000, 2_000  # pixels per side
+BESIDE = 20  # runs of the small file before the large one, and after it
 BACKBONE = "torchvision:alexnet"  # the paper's FCN-AlexNet in torchvision's form
 MOST_MEMORY = 2e9
 AT_LEAST = 0.9
-PIXELS = 0.5  # metres a side
+PIXELS = 0.5  # meters per side
 
 
 def network(backbone: str, stride: int) -> FCN:
@@ -85,7 +85,7 @@ def differences(backbones: Sequence[str], sizes: Sequence[tuple[int, int]]) -> S
             row: dict[str, Any] = {"backbone": backbone, "stride": stride, "halo": tiles.halo}
             row |= {"reasons": list(tiles.reasons), "tile": tiles.tile}
             chosen = Tiles(net, net)
-            row["chosen_tile"] = chosen.tile  # by the memory that a window may take
+            row["chosen_tile"] = chosen.tile  # limited by the memory of a window
             if chosen.exact:
                 row["new_share"] = (chosen.tile / (chosen.tile + 2 * chosen.halo)) ** 2
             for kind in ("float32", "float64"):
@@ -176,7 +176,7 @@ def geotiff(arguments: argparse.Namespace) -> Section:
                     f"{BACKBONE}, {big} x {big} against {small} x {small}, by {clock}",
                     *(rate[0], rate[1], "Mpixels/s"),
                     Spread.of([rate[0] / rate[1]]),
-                    # Of processor time the halo and the threads beside take their part unhidden.
+                    # Processor time includes the halo and the other threads.
                     at_least=AT_LEAST if clock == "the clock" else None,
                     note=f"tile {found['tile']}, halo {found['halo']}",
                 )
