@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from method import Figure, MissingError, Section, Spread, parser, run
 
-from fullconv.evaluation.bootstrap import FEW, METRICS, differences, values_of
+from fullconv.evaluation.bootstrap import FEW, METRICS, differences, metric_values
 from fullconv.evaluation.per_image import SplitConfusions, file_in
 
 EVERY = 20_000  # images in the population
@@ -74,7 +74,7 @@ def coverage(
     For classes: hits and intervals by the number of images that show them, and the share of samples in
     which a class is marked wrongly.
     """
-    truth = values_of(every[1].sum(0)) - values_of(every[0].sum(0))
+    truth = metric_values(every[1].sum(0)) - metric_values(every[0].sum(0))
     chance = np.random.default_rng(images)
     hits = dict.fromkeys(METRICS, 0)
     by_shown: dict[str, list[int]] = defaultdict(lambda: [0, 0])
@@ -113,7 +113,7 @@ def measured(
     rows: list[dict[str, Any]] = []
     classes: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     for name, every in populations.items():
-        truth = values_of(every[1].sum(0)) - values_of(every[0].sum(0))
+        truth = metric_values(every[1].sum(0)) - metric_values(every[0].sum(0))
         for images in sizes:
             found, shown, wrong = coverage(every, images, arguments.pairs, arguments.resamples)
             row = {"population": name, "images": images, "true_mean_iou": float(truth[0])}
