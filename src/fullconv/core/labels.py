@@ -14,11 +14,18 @@ from difflib import get_close_matches
 from functools import cache
 from typing import Any
 
+import numpy as np
+
 from fullconv.core.errors import FullconvError
 
 RGB = tuple[int, int, int]
 IGNORE = "ignore"  # the class name that stands for the ignore index in dataset.toml
 _BACKGROUNDS = {"background", "bg", "other", "others", "none", "void", "unlabeled", "unlabelled"}
+
+
+def ids_dtype(num_classes: int) -> type[np.uint8] | type[np.uint16]:
+    """Return the smallest dtype for this many class ids that leaves 255 to `ignore_index`."""
+    return np.uint8 if num_classes <= 255 else np.uint16
 
 
 @cache
