@@ -144,7 +144,7 @@ def test_a_file_that_is_shown_is_read(block: Block, tmp_path: Path) -> None:
         assert settings.backbone == table["train"]["backbone"]
     else:
         (tmp_path / "dataset.toml").write_text(block.text, encoding="utf-8")
-        labels, named, _ = tables.read_labels(tmp_path, tables.read_settings(tmp_path), [])
+        labels, named, *_ = tables.read_labels(tmp_path, tables.read_settings(tmp_path), [])
         assert named
         assert list(labels.names) == table["classes"]
         for value, name in table["map"].items():
@@ -221,7 +221,7 @@ def test_a_drawing_shows_the_cells_that_a_resnet_has() -> None:
     """At 0, 32, 64 and 96 of a row of 97 pixels, by the definition of its layers."""
     drawings = hook("drawings")
     grid, count = drawings.cells_of("resnet18", 97)[32]
-    assert [grid.centre(cell) for cell in range(count)] == [0, 32, 64, 96]
+    assert [grid.center(cell) for cell in range(count)] == [0, 32, 64, 96]
     assert list(drawings.interpolated(97, 4)) == [11.625, 35.875, 60.125, 84.375]
 
 

@@ -10,7 +10,7 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from fullconv.core.settings import CHOICES, Settings
-from fullconv.data.layouts.class_table import _EXPECTED as DATASET
+from fullconv.data.layouts.class_table import SETTINGS_KEYS as DATASET
 from fullconv.network.backbone_card import BackboneCard
 
 

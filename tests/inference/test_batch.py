@@ -258,7 +258,7 @@ def test_threads_beside_the_network_have_short_turns_while_it_runs(tmp_path: Pat
         assert sys.getswitchinterval() == pytest.approx(0.005)
     finally:
         sys.setswitchinterval(before)
-    assert found == pytest.approx([threads.TURN] * 3)
+    assert found == pytest.approx([threads.SWITCH_INTERVAL] * 3)
 
 
 @pytest.mark.parametrize("where", ["read", "network", "write"])

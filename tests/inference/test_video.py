@@ -209,7 +209,7 @@ def test_what_is_no_video(predictor: Predictor, tmp_path: Path) -> None:
         file.mux(heard.encode(made))
         file.mux(heard.encode(None))
     error = refused(predictor, tmp_path / "tone.mkv")
-    assert error.message == f"{tmp_path / 'tone.mkv'} shows no frame; expected a video."
+    assert error.message == f"{tmp_path / 'tone.mkv'} has no frames; expected a video."
 
 
 def test_what_makes_no_sense(predictor: Predictor, tmp_path: Path) -> None:

@@ -173,8 +173,8 @@ def test_streets_of_camvid_have_no_background(shared: Any) -> None:
     assert len(np.unique(ids)) > 5
     assert (ids == 255).any()
     assert (draw.overlay(image, ids, CAMVID) == defined(image, ids, CAMVID, set())).all()
-    assert CAMVID.unpainted == ()
-    assert VOC.unpainted == (0,)
+    assert CAMVID.transparent_ids == ()
+    assert VOC.transparent_ids == (0,)
 
 
 def test_the_outline_grows_with_the_image() -> None:

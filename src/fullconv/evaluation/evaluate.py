@@ -15,7 +15,7 @@ import numpy as np
 from fullconv.core.concurrency import BackgroundWorker, prefetch
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import IGNORE, Labels
-from fullconv.core.text import plural, shell_command, truncated_list
+from fullconv.core.text import plural, shell_command, split_list, truncated_list
 from fullconv.data.check.check import CheckReport, check
 from fullconv.data.check.extra_heads import add_extra_heads, fingerprint
 from fullconv.data.check.training_overlap import describe_training_overlap
@@ -23,7 +23,7 @@ from fullconv.data.io.images import read_image
 from fullconv.data.io.masks import Value, map_table, read_mask
 from fullconv.data.layouts.class_table import read_settings
 from fullconv.data.layouts.dataset import Dataset, load_dataset
-from fullconv.data.layouts.extra_folders import folder_names, with_extra_inputs, without_extras
+from fullconv.data.layouts.extra_folders import with_extra_inputs, without_extras
 from fullconv.data.layouts.pairing import Pair
 from fullconv.data.layouts.paths import where_to_paste
 from fullconv.evaluation.error_analysis import Quality
@@ -115,6 +115,7 @@ def evaluate(
     flip: bool = False,
     scales: Sequence[float] = (1.0,),
     quality: bool = True,
+    checked: Sequence[CheckReport] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Predicts every image of a split and compares it with its mask, at the original size.
@@ -130,6 +131,8 @@ def evaluate(
         flip, scales: test-time augmentation, see `fullconv.inference.options.PredictOptions`. By themselves those
             of the model, which has none unless it was told to.
         quality: also count what `fullconv.evaluation.error_analysis` describes.
+        checked: reports of the dataset and of the additional heads' masks, if they were checked
+            already: `data`, `heads`, `inputs` and `ignore_rules` are not read again.
         progress: called with (images done, images).
 
     Raises:
@@ -140,10 +143,11 @@ def evaluate(
         data,
         [None],
         split=split,
-        folders=(folder_names(heads), folder_names(inputs)),
+        folders=(split_list(heads), split_list(inputs)),
         ignore_rules=ignore_rules,
         options=PredictOptions(flip=flip, scales=tuple(scales)),
         quality=quality,
+        checked=checked,
         progress=progress,
     )
     return result
@@ -159,6 +163,7 @@ def evaluate_altered(
     ignore_rules: str = "",
     options: PredictOptions | None = None,
     quality: bool = False,
+    checked: Sequence[CheckReport] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Evaluation]:
     """As `evaluate`, once for each way in which the images are altered before the model sees
@@ -169,11 +174,19 @@ def evaluate_altered(
             image that is shown; see `fullconv.evaluation.masking_probe`.
         folders: of further heads and inputs, where they are not called like these.
         options: of which `flip` and `scales` count here. Without either, those of the model.
-        quality: see `evaluate`.
+        quality, checked: see `evaluate`.
         progress: called with (predictions done, predictions).
     """
     predictor = _in_single(model, options)
-    heads, report = _heads(predictor, data, split, folders, ignore_rules)
+    if checked:
+        every = zip(("", *predictor.heads), predictor.tables, checked, strict=True)
+        report, heads = checked[0], []
+        for number, (name, labels, of) in enumerate(every):
+            lookup = class_mapping(of, labels, split)
+            own = report.dataset.tables[number]
+            heads.append(Head(name or predictor.info.head, number, own, labels.names, lookup))
+    else:
+        heads, report = _heads(predictor, data, split, folders, ignore_rules)
     pairs = report.dataset.pairs_of(split)
     found_in: list[list[list[Sparse]]] = [[[] for _ in heads] for _ in alterations]
     qualities = [[Quality(head.names) for head in heads if quality] for _ in alterations]
@@ -198,13 +211,13 @@ def evaluate_altered(
     behind.wait()
     scored = EvaluationContext(predictor, report, split, tuple(heads), time.monotonic() - started)
     card = protocol_card(
-        fingerprint=fingerprint(report, report.dataset),
+        fingerprint=report.fingerprint,
         split=split,
         images=len(pairs),
         classes=predictor.labels.names,
-        pretrained_on=predictor.pretrained_on,
+        pretrained_on=predictor.info.pretrained_on,
         ignored_pixels=ignored,
-        trained_on=describe_training_overlap(predictor.training.get("trained_on", ()), report),
+        trained_on=describe_training_overlap(predictor.info.training.get("trained_on", ()), report),
         sizes=sizes,
         augmentation=predictor.options.describe(),
     )
@@ -265,7 +278,7 @@ def _in_single(model: Segmenter | str | Path, options: PredictOptions | None) ->
     """One number for a model, whatever runs it; a model that was handed over stays as it is."""
     given = copy(model) if isinstance(model, Segmenter) else load(model, precision="float32")
     predictor = given
-    if isinstance(given, Predictor) and given.engine.precision != "float32":
+    if isinstance(given, Predictor) and given.runtime.precision != "float32":
         predictor = Predictor(given.model, device=given.device, precision="float32")
     predictor.set_options(options if options and options.averaged else given.options)
     return predictor
@@ -303,16 +316,16 @@ def _heads(
         there = {name: name for name in there if (dataset.root / name).is_dir()}
     dataset, others = add_extra_heads(report, list(there.values()), ignore_rules=ignore_rules)
     dataset = with_extra_inputs(dataset, of_inputs or [one.name for one in model.extra_inputs])
-    every = [model.head, *model.heads]
+    every = [model.info.head, *model.heads]
     heads = []
     for name, found, of_data in zip(
-        [model.head, *there], [report, *others], dataset.tables, strict=True
+        [model.info.head, *there], [report, *others], dataset.tables, strict=True
     ):
         number = every.index(name)
         labels = model.tables[number]
         lookup = class_mapping(found, labels, split)
         heads.append(Head(name, number, of_data, labels.names, lookup))
-    return heads, replace(report, dataset=dataset)
+    return heads, replace(report, dataset=dataset, fingerprint=fingerprint(report, dataset))
 
 
 def _require_as_many(folders: Sequence[str], names: Sequence[str], kind: str) -> None:

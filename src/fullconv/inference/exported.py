@@ -25,11 +25,11 @@ from fullconv.core.i18n import msg
 from fullconv.core.labels import Labels, ids_dtype
 from fullconv.core.text import first_line, shell_command
 from fullconv.data.io.extra_channels import ExtraInput
+from fullconv.geometry.grid import Grid
 from fullconv.inference.options import PredictOptions
 from fullconv.inference.probabilities import Probabilities, softmax
 from fullconv.inference.segmenter import ModelInfo, Segmenter
 from fullconv.network.kernels import numpy_arrays
-from fullconv.network.kernels.numpy_arrays import Place
 
 KEY = "fullconv"  # of the description in a file's metadata
 INPUT, SCORES, LABELS = "images", "scores", "labels"  # of the graph
@@ -48,7 +48,7 @@ class ExportedModel(Segmenter):
 
     def __init__(self, run: Run, about: Mapping[str, Any], name: str) -> None:
         self.run, self.about, self.name = run, about, name
-        self.grid = Place(*about["grid"])
+        self.grid = Grid(*about["grid"])
         self.labels_only = bool(about["labels_inside"])
         backbone = about.get("backbone", {})
         self.info = ModelInfo(
@@ -89,9 +89,7 @@ class ExportedModel(Segmenter):
         """Return the logits and the class ids of a batch; see `Segmenter.predict_batch`."""
         logits = self.run(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))[0]
         size = (images.shape[1], images.shape[2])
-        return logits, [
-            numpy_arrays.labels(head, self.grid, size) for head in self._split(logits)
-        ]
+        return logits, [numpy_arrays.labels(head, self.grid, size) for head in self._split(logits)]
 
     def predict_probabilities(self, channels: np.ndarray, size: tuple[int, int]) -> Probabilities:
         """Return the probabilities for one view; see `Segmenter.predict_probabilities`."""
@@ -100,9 +98,9 @@ class ExportedModel(Segmenter):
         (logits,) = self._outputs(channels)
         places = (self.grid, self.grid)
         if size != channels.shape[:2]:  # as `fullconv.network.scores.Scores.resized`
-            stride, offset = self.grid
+            stride, offset = self.grid.stride, self.grid.offset
             rows, columns = (
-                Place(stride * new / old, (offset + 0.5) * new / old - 0.5)
+                Grid(stride * new / old, (offset + 0.5) * new / old - 0.5)
                 for new, old in zip(size, channels.shape[:2], strict=True)
             )
             places = (rows, columns)
@@ -149,7 +147,7 @@ class CellProbabilities(Probabilities):
     """
 
     def __init__(
-        self, logits: Sequence[np.ndarray], places: tuple[Place, Place], size: tuple[int, int]
+        self, logits: Sequence[np.ndarray], places: tuple[Grid, Grid], size: tuple[int, int]
     ) -> None:
         self.logits, self.places, self.size = logits, places, size
         self.counts = tuple(head.shape[1] for head in logits)

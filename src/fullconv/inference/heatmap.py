@@ -26,7 +26,7 @@ from fullconv.core.i18n import msg, translate
 from fullconv.data.io.images import image_size, read_reduced
 from fullconv.geometry.grid import Grid
 from fullconv.network.dense.convolutionalize import DenseClassifier
-from fullconv.network.kernels.reference import reading_matrix
+from fullconv.network.kernels.reference import interpolation_matrix
 from fullconv.visualization.contact_sheet import contact_sheet
 from fullconv.visualization.legend import INK, PAPER, draw_text, text_width
 
@@ -68,7 +68,7 @@ class Heat:
             (self.rows, self.columns), values.shape, size, shape, strict=True
         ):
             target = Grid(pixels / drawn, (pixels / drawn - 1) / 2)
-            matrices.append(reading_matrix(grid, cells, target, drawn))
+            matrices.append(interpolation_matrix(grid, cells, target, drawn))
             positions = target.offset + target.stride * np.arange(drawn)
             cell = (positions - grid.offset) / grid.stride
             outside.append((cell < -0.5) | (cell > cells - 0.5))
@@ -144,11 +144,11 @@ class Heatmap:
         values = heat.probabilities[class_id]
         cell = divmod(int(values.argmax()), values.shape[1])
         row, column = (
-            min(max(round(grid.centre(k)), 0), pixels - 1)
+            min(max(round(grid.center(k)), 0), pixels - 1)
             for grid, k, pixels in zip((heat.rows, heat.columns), cell, self.size, strict=True)
         )
         # Edges are between pixels: those of the first pixel are at -0.5 and 0.5.
-        y, x = (grid.centre(k) + 0.5 for grid, k in zip(heat.windows, cell, strict=True))
+        y, x = (grid.center(k) + 0.5 for grid, k in zip(heat.windows, cell, strict=True))
         half_height, half_width = (grid.field / 2 for grid in heat.windows)
         window = (
             round(y - half_height),
@@ -184,8 +184,8 @@ def heatmap(
         scaled = full.resize(shape[::-1], Image.Resampling.BICUBIC, reducing_gap=3.0)
         heats.append(_compute_heat(dense, scaled, scale, size))
     factor = min(1.0, DISPLAY_SIDE / max(size))
-    shape = [max(1, round(n * factor)) for n in size[::-1]]
-    reduced = np.asarray(full.resize(shape, Image.Resampling.LANCZOS, reducing_gap=3.0))
+    display_size = [max(1, round(n * factor)) for n in size[::-1]]
+    reduced = np.asarray(full.resize(display_size, Image.Resampling.LANCZOS, reducing_gap=3.0))
     return Heatmap(dense.names, size, reduced, tuple(heats))
 
 
@@ -245,7 +245,7 @@ def _compute_heat(
     parameter = next(dense.parameters())
     batch = torch.tensor(crop, device=parameter.device).permute(2, 0, 1)[None]
     with torch.inference_mode():
-        logits = dense(dense.card.normalise(batch).to(parameter))[0]
+        logits = dense(dense.card.normalize(batch).to(parameter))[0]
         probabilities = logits.float().softmax(dim=0).cpu().numpy()
 
     # Convert positions to pixels of the original image.
@@ -334,7 +334,9 @@ def draw_heat(result: Heatmap, heat: Heat, best: Peak) -> ImageArray:
     weight = _MIN_WEIGHT + (_MAX_WEIGHT - _MIN_WEIGHT) * share
     weight = np.where(is_covered, weight, 0)[..., None]
     blended = (1 - weight) * gray + weight * color
-    blended = np.where(is_covered[..., None], blended, 160 + 0.3 * gray)  # pale: no cell looks there
+    blended = np.where(
+        is_covered[..., None], blended, 160 + 0.3 * gray
+    )  # pale: no cell looks there
     return (blended + 0.5).astype(np.uint8)
 
 

@@ -16,7 +16,6 @@ from pathlib import Path
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.i18n import msg
-from fullconv.core.text import shell_command
 from fullconv.data.io.images import IMAGE_SUFFIXES
 from fullconv.data.io.video import VIDEO_SUFFIXES
 from fullconv.inference.result_files import is_own_output
@@ -159,7 +158,11 @@ def _without_results(
         return images
     listed = ", ".join(suffixes)
     raise FullconvError(
-        msg("{where} has only results of earlier runs, no image ({suffixes}).", where=where, suffixes=listed)
+        msg(
+            "{where} has only results of earlier runs, no image ({suffixes}).",
+            where=where,
+            suffixes=listed,
+        )
         if results
         else msg("no image in {where}; looked for {suffixes}.", where=where, suffixes=listed),
         "fullconv predict MODEL photo.jpg",

@@ -108,9 +108,15 @@ class PredictOptions:
             similar = get_close_matches(name, names, 3)
             listed = truncated_list(similar or names)
             message = (
-                msg("the model has no class {name!r}; the nearest are {names}.", name=name, names=listed)
+                msg(
+                    "the model has no class {name!r}; the nearest are {names}.",
+                    name=name,
+                    names=listed,
+                )
                 if similar
-                else msg("the model has no class {name!r}; it has {names}.", name=name, names=listed)
+                else msg(
+                    "the model has no class {name!r}; it has {names}.", name=name, names=listed
+                )
             )
             raise FullconvError(message, f"--classes {(similar or names)[0]}")
 

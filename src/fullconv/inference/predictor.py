@@ -25,7 +25,14 @@ from fullconv.inference.options import PredictOptions
 from fullconv.inference.probabilities import Probabilities
 from fullconv.inference.runtime import Runtime
 from fullconv.inference.segmenter import ModelInfo, Segmenter
-from fullconv.inference.tiling import MAX_WHOLE_PIXELS, Read, Span, Tiles, require_tile, window_reader
+from fullconv.inference.tiling import (
+    MAX_WHOLE_PIXELS,
+    Read,
+    Span,
+    Tiles,
+    require_tile,
+    window_reader,
+)
 from fullconv.models.model import Model, save_model
 from fullconv.models.open import open_model, resolve_model
 from fullconv.network.scores import Scores
@@ -118,9 +125,13 @@ class Predictor(Segmenter):
         view_size = (channels.shape[0], channels.shape[1])
         if view_size != size:  # a resized view is never cut
             scores = self.runtime.scores(image[None]).resized(size)
-            return BlockProbabilities(size, [((0, size[0]), (0, size[1]), self.model.split(scores))])
+            return BlockProbabilities(
+                size, [((0, size[0]), (0, size[1]), self.model.split(scores))]
+            )
         blocks = self.scores(size, window_reader(image))
-        return BlockProbabilities(size, [(r, c, self.model.split(scores)) for r, c, scores in blocks])
+        return BlockProbabilities(
+            size, [(r, c, self.model.split(scores)) for r, c, scores in blocks]
+        )
 
     def predict_batch(self, images: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
         """Return the logits and the class ids of a batch; see `Segmenter.predict_batch`."""

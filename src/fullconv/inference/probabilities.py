@@ -26,7 +26,7 @@ from fullconv.core.files import atomic_path
 from fullconv.core.i18n import msg
 from fullconv.core.labels import Labels, ids_dtype
 from fullconv.inference.options import PredictOptions
-from fullconv.network.kernels.library import non_finite_message
+from fullconv.network.kernels.library import non_finite_error
 
 MAX_VIEW_PIXELS = 1 << 24  # of a view at another size, which is never cut into tiles
 _STRIP = 1 << 21  # probabilities in memory at once
@@ -59,7 +59,7 @@ class Probabilities(ABC):
             stop = min(start + step, height)
             strip = self.rows(head, start, stop)
             if not np.isfinite(strip).all():
-                raise non_finite_message()
+                raise non_finite_error()
             yield slice(start, stop), strip
 
     def labels(self, head: int) -> NDArray[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -92,7 +92,7 @@ def head_stem(stem: Path, head: str) -> Path:
     return stem.with_name(f"{stem.name}_{head}") if head else stem
 
 
-def require_stream_outputs(outputs: list[str] | tuple[str, ...], source: Path) -> None:
+def require_stream_outputs(outputs: Sequence[str], source: Path) -> None:
     """Raise FullconvError if an output type is not available for a video or a windowed image."""
     for kind in outputs:
         if kind not in STREAM_OUTPUTS:

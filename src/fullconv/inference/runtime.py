@@ -80,11 +80,11 @@ class Runtime:
         batch = self.model.normalize(self._resize(images.to(self.device)))
         batch_size = (int(batch.shape[2]), int(batch.shape[3]))
         batch = batch.to(self.dtype, memory_format=torch.channels_last)
-        batch = self.network.backbone.padded(batch)  # frees the image before the network runs
+        batch = self.network.backbone.pad(batch)  # frees the image before the network runs
         try:
             # torch.compile freezes weights under no_grad only.
             with torch.no_grad() if self.compiled else torch.inference_mode():
-                scores = self.network.of_padded(batch, batch_size)
+                scores = self.network.forward_padded(batch, batch_size)
         except Exception as error:
             if self.compiled and type(error).__module__.startswith(("torch._dynamo", "torch._ind")):
                 raise FullconvError(

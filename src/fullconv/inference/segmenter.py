@@ -120,7 +120,9 @@ class Segmenter(ABC):
             image = [path for path, _ in find_images([image])]
         if isinstance(image, (list, tuple)):
             files = self.extra_input_files(image, extra_inputs)
-            return [self.segment(item, extra_inputs=e) for item, e in zip(image, files, strict=True)]
+            return [
+                self.segment(item, extra_inputs=e) for item, e in zip(image, files, strict=True)
+            ]
         return self.segment(image, extra_inputs=extra_inputs)
 
     def segment(self, image: Any, *, extra_inputs: Sequence[Any] = ()) -> Segmentation:

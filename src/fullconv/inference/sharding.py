@@ -106,7 +106,9 @@ def wait_for_all(shard: Shard, environ: Mapping[str, str] = os.environ) -> None:
 
 def _read_pair(environ: Mapping[str, str], rank: str, count: str) -> tuple[int, int]:
     values = {name: environ.get(name, "") for name in (rank, count)}
-    if not all(text.isdecimal() for text in values.values()) or int(values[rank]) >= int(values[count]):
+    if not all(text.isdecimal() for text in values.values()) or int(values[rank]) >= int(
+        values[count]
+    ):
         raise _invalid(**values)
     return int(values[rank]), int(values[count])
 

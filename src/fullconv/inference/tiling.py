@@ -84,7 +84,7 @@ class Tiles:
         self.network, self.run = network, run
         self.inexact_operations = inexact_operations(network)
         # Every stride inside the network divides the step.
-        strides = [network.backbone.coarsest]
+        strides = [network.backbone.coarsest_stride]
         with suppress(FullconvError):  # a network with extra inputs is as coarse as its taps
             inner = module_grids(network.backbone.pyramid)
             strides += [int(grid.stride) for _, grid in inner if grid.stride > 1]
@@ -143,19 +143,19 @@ class Tiles:
             pixels: length of the image.
         """
         backbone = self.network.backbone
-        padded = pixels + backbone.before + backbone.padding(pixels)
+        padded = pixels + backbone.pad_before + backbone.pad_after(pixels)
         first, last = float(pixels), -1.0  # of all pixels that are seen
         low, high = float(block[0]), float(block[1] - 1)  # where the next finer scores are read
         for tap, grid in enumerate(self._grids(pixels)):
-            traced, cells = backbone.traced[tap], backbone.cells(tap, padded)
+            traced, cells = backbone.traced_grids[tap], backbone.cells(tap, padded)
             left = math.floor((low - grid.offset) / grid.stride)
             right = math.ceil((high - grid.offset) / grid.stride)
             reach = (traced.field - 1) / 2
-            first_seen = traced.centre(max(left, 0)) - reach - backbone.before
+            first_seen = traced.center(max(left, 0)) - reach - backbone.pad_before
             first = min(first, first_seen if left >= 0 else 0)
-            last_seen = traced.centre(min(right, cells - 1)) + reach - backbone.before
+            last_seen = traced.center(min(right, cells - 1)) + reach - backbone.pad_before
             last = max(last, last_seen if right < cells else pixels)
-            low, high = grid.centre(max(left, 0)), grid.centre(min(right, cells - 1))
+            low, high = grid.center(max(left, 0)), grid.center(min(right, cells - 1))
         start = max(0, math.floor(first / self.step) * self.step)
         return self._same_padding(pixels, start), min(pixels, math.floor(last) + 1)
 
@@ -164,14 +164,14 @@ class Tiles:
         backbone = self.network.backbone
         if backbone.placement != "stretched":
             return backbone.grids
-        padded = pixels + backbone.padding(pixels)
+        padded = pixels + backbone.pad_after(pixels)
         steps = (padded / backbone.cells(tap, padded) for tap in range(len(backbone.grids)))
         return tuple(Grid(step, (step - 1) / 2) for step in steps)
 
     def _same_padding(self, pixels: int, start: int) -> int:
         """Return the last start of a window that is padded at its end like the image. A very short
         window would be padded until the network has a cell."""
-        padding = self.network.backbone.padding
+        padding = self.network.backbone.pad_after
         while start and padding(pixels - start) != padding(pixels):
             start -= self.step
         return start
@@ -206,7 +206,7 @@ class Tiles:
         grids = []
         for length, (start, _) in zip(size, window, strict=True):
             grid = self._grids(length)[0]
-            offset = grid.centre(start // self.network.stride - ring) - start
+            offset = grid.center(start // self.network.stride - ring) - start
             grids.append(replace(grid, offset=offset))
         rows, columns = grids
         return replace(scores, grid=rows, columns=columns if columns != rows else None)
@@ -215,7 +215,7 @@ class Tiles:
         """Release freed memory if windows change their shape; its pieces would not fit them."""
         if pixels.shape != self._last_shape:
             self._last_shape = pixels.shape
-            release_memory(kept=True)
+            release_memory(force=True)
 
     def _blend(self, size: tuple[int, int], read: Read, rows: Span, columns: Span) -> Scores:
         """Return the scores of a block, blended from up to four tiles: a tile extends below its
@@ -244,7 +244,7 @@ class Tiles:
                 total[:, :, target[0], target[1]] += weight * values[:, :, source[0], source[1]]
         assert total is not None
         grid, column_grid = (
-            replace(grid, offset=grid.centre(start) - block[0])
+            replace(grid, offset=grid.center(start) - block[0])
             for (grid, _), (start, _), block in zip(axes, spans, (rows, columns), strict=True)
         )
         part = (rows[1] - rows[0], columns[1] - columns[0])
@@ -255,9 +255,9 @@ class Tiles:
         backbone, grid = self.network.backbone, self._grids(pixels)[0]
         if self.network.upsampling == "learned":
             return Grid(1, 0), pixels
-        cells = backbone.cells(0, pixels + backbone.before + backbone.padding(pixels))
+        cells = backbone.cells(0, pixels + backbone.pad_before + backbone.pad_after(pixels))
         ring = int(self.network.border == "zeros")
-        return replace(grid, offset=grid.centre(-ring)), cells + 2 * ring
+        return replace(grid, offset=grid.center(-ring)), cells + 2 * ring
 
     def _with_previous(self, pixels: int, block: Span) -> list[Span]:
         """Return the block before this one, if there is one, and this block."""
@@ -369,8 +369,8 @@ def inexact_operations(network: FCN) -> tuple[str, ...]:
     """Return what keeps tiles of a network from being exact: operations that see the whole image,
     fields that were measured and not derived, scores that are stretched over the image's size."""
     backbone = network.backbone
-    reasons: set[str] = {name for grid in backbone.traced for name in grid.whole}
-    if not reasons and any(math.isinf(grid.field) for grid in backbone.traced):
+    reasons: set[str] = {name for grid in backbone.traced_grids for name in grid.whole}
+    if not reasons and any(math.isinf(grid.field) for grid in backbone.traced_grids):
         reasons.add(msg("a receptive field of unknown size"))
     if backbone.placement == "stretched" and len(backbone.grids) > 1:
         reasons.add(msg("skip connections between scores that are stretched over the image"))

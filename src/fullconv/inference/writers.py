@@ -27,7 +27,11 @@ def save_outputs(segmentation: Segmentation, stem: Path, outputs: Sequence[str])
     for kind in outputs:
         if kind not in OUTPUTS:
             raise FullconvError(
-                msg("no output type {kind!r}; there are {kinds}.", kind=kind, kinds=", ".join(OUTPUTS)),
+                msg(
+                    "no output type {kind!r}; there are {kinds}.",
+                    kind=kind,
+                    kinds=", ".join(OUTPUTS),
+                ),
                 "--save mask,overlay",
             )
         path = output_path(stem, kind)

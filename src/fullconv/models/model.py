@@ -89,12 +89,14 @@ class Model:
             images: (N, 3 + E, H, W), uint8 RGB followed by the extra channels in the units of
                 their files, which become (x - mean) / std.
         """
-        colors = self.card.normalise(images[:, :3])
+        colors = self.card.normalize(images[:, :3])
         if not self.extra_inputs:
             return colors
         extra = images[:, 3:].float()
         mean, std = (
-            torch.tensor([x for extra_input in self.extra_inputs for x in getattr(extra_input, key)])
+            torch.tensor(
+                [x for extra_input in self.extra_inputs for x in getattr(extra_input, key)]
+            )
             for key in ("mean", "std")
         )
         mean, std = (values.view(-1, 1, 1).to(extra) for values in (mean, std))
@@ -313,7 +315,9 @@ def _read_model(path: Path) -> tuple[Path, dict[str, Any], dict[str, Tensor]]:
         config = None
     if not isinstance(config, dict):
         raise FullconvError(
-            msg("the description in the header of {weights} is not a JSON object.", weights=weights),
+            msg(
+                "the description in the header of {weights} is not a JSON object.", weights=weights
+            ),
             msg("copy the model again, or fullconv train DATA"),
         )
     if config.get("format") != FORMAT:
@@ -365,9 +369,7 @@ def _verify(folder: Path, weights: Path, header: Mapping[str, Any]) -> None:
             msg("copy the whole model folder again"),
         )
     if config != header:
-        different = sorted(
-            key for key in {*config, *header} if config.get(key) != header.get(key)
-        )
+        different = sorted(key for key in {*config, *header} if config.get(key) != header.get(key))
         raise FullconvError(
             msg(
                 "{path} was altered: it differs from the header of the weights in {keys}.",

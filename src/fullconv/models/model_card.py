@@ -18,8 +18,24 @@ RARE = 0.01  # of the labeled training pixels (fraction): a class with fewer is 
 _TEMPLATE = Path(__file__).with_name("templates") / "model_card.md.jinja"
 # Licenses that hubs know by these names; any other is "other", with its own name in license_name.
 _LICENSES = frozenset(
-    "apache-2.0 mit bsd-2-clause bsd-3-clause bsd-3-clause-clear cc0-1.0 cc-by-4.0 cc-by-sa-4.0 "
-    "cc-by-nc-4.0 cc-by-nc-sa-4.0 cc-by-nc-nd-4.0 gpl-3.0 lgpl-3.0 agpl-3.0 unlicense mpl-2.0".split()
+    [
+        "apache-2.0",
+        "mit",
+        "bsd-2-clause",
+        "bsd-3-clause",
+        "bsd-3-clause-clear",
+        "cc0-1.0",
+        "cc-by-4.0",
+        "cc-by-sa-4.0",
+        "cc-by-nc-4.0",
+        "cc-by-nc-sa-4.0",
+        "cc-by-nc-nd-4.0",
+        "gpl-3.0",
+        "lgpl-3.0",
+        "agpl-3.0",
+        "unlicense",
+        "mpl-2.0",
+    ]
 )
 _WORST_CLASSES = 3
 _NOT_RECIPE = ("workers", "cache", "device", "devices", "nodes", "log_images_every", "logger")
@@ -57,7 +73,9 @@ def model_card(config: Table, *, source: str = "model", image: str = "") -> str:
 
     initial_weights = backbone["pretrained_on"] or ("random weights" if settings else "unknown")
     if settings and backbone["pretrained_on"]:
-        initial_weights = f"{backbone['source']} {backbone['name']}, pretrained on {initial_weights}"
+        initial_weights = (
+            f"{backbone['source']} {backbone['name']}, pretrained on {initial_weights}"
+        )
     protocol: dict[str, Any] = {}
     if results:
         protocol = {**results["protocol"]}
@@ -81,10 +99,14 @@ def model_card(config: Table, *, source: str = "model", image: str = "") -> str:
         titles=TITLES,
         protocol=protocol,
         image=image,
-        predict_command=shell_command("fullconv", "predict", source, "photos/", "--out", "predictions"),
+        predict_command=shell_command(
+            "fullconv", "predict", source, "photos/", "--out", "predictions"
+        ),
         source_literal=json.dumps(source),
         shares=shares or dict.fromkeys(config["classes"], "unknown"),
-        image_counts=", ".join(f"{count} {split}" for split, count in data.get("images", {}).items()),
+        image_counts=", ".join(
+            f"{count} {split}" for split, count in data.get("images", {}).items()
+        ),
         sizes=_sizes(data),
         ignored=None if ignored is None else _share(ignored, ignored + labeled),
         initial_weights=training.get("start") or initial_weights,
@@ -111,7 +133,10 @@ def _metadata(config: Table) -> Any:
     is_known = license_id in _LICENSES
     results = config["metrics"]
     data_name = config["training"].get("data", {}).get("name") or "unknown"
-    values = {("mean_iou", "mean IoU"): "mean_iou", ("accuracy", "pixel accuracy"): "pixel_accuracy"}
+    values = {
+        ("mean_iou", "mean IoU"): "mean_iou",
+        ("accuracy", "pixel accuracy"): "pixel_accuracy",
+    }
     evaluations = [
         EvalResult(
             task_type="image-segmentation",

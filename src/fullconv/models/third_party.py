@@ -34,9 +34,9 @@ from fullconv.network.paper.transplant import (
     copy_weights,
     match_layers,
     named_convolutions,
-    turn_to_rgb,
+    swap_bgr_to_rgb,
 )
-from fullconv.network.paper.weight_files import Weights, read_weights, torchvision_weights
+from fullconv.network.paper.weight_files import Weights, download_torchvision_weights, read_weights
 
 FILE_SUFFIXES = (".caffemodel", ".pth", ".pt", ".tar", ".h5")
 _TORCH_MAGIC = (b"PK", b"\x80\x02")  # of a .pth of today, and of before 2020
@@ -118,7 +118,7 @@ def _load_torchvision(name: str, weights: str | Path | None, labels: Labels | No
     if weights is not None:
         return _fill_torchvision(card, read_weights(weights), labels)
     try:
-        file = torchvision_weights(card, name)
+        file = download_torchvision_weights(card, name)
     except FullconvError as error:
         raise FullconvError(
             error.message,
@@ -139,9 +139,11 @@ def _fill_torchvision(card: BackboneCard, weights: Weights, labels: Labels | Non
             msg("{file} contains weights of {found}, not of {expected}.", **values)
             if architecture
             else msg("{file} contains no weights of {expected}.", **values),
-            shell_command("fullconv", "predict", f"torchvision:{architecture or card.name}", "IMAGE"),
+            shell_command(
+                "fullconv", "predict", f"torchvision:{architecture or card.name}", "IMAGE"
+            ),
         )
-    num_classes = torchvision_fcn.classes_of(weights)
+    num_classes = torchvision_fcn.count_classes(weights)
     network = FCN(card, num_classes, stride=8)
     pyramid = network.backbone.pyramid
     assert isinstance(pyramid, torchvision_fcn.DilatedPyramid)
@@ -158,7 +160,7 @@ def _load_released(weights: Weights, backbone: str | None, labels: Labels | None
     card, stride = _recognize(weights)
     if backbone is not None:
         options = card.options
-        card = nets.card_of(backbone.removeprefix("paper:"))
+        card = nets.paper_card(backbone.removeprefix("paper:"))
         card = replace(card, options={**options, **card.options})
     num_classes = len(weights.tensors["score_fr.bias"].flatten())
     network = FCN(card, num_classes, stride=stride, upsampling="learned")
@@ -168,7 +170,7 @@ def _load_released(weights: Weights, backbone: str | None, labels: Labels | None
     convolutions = named_convolutions(network.backbone.pyramid)
     scores = {SCORES[s]: network.score[f"stride{s}"] for s in SCORES if s >= stride}
     copy_weights({**convolutions, **scores}, layers, others=("upscore", *_AT_ONCE_FACTORS))
-    turn_to_rgb(next(iter(convolutions.values())))
+    swap_bgr_to_rgb(next(iter(convolutions.values())))
 
     # Transposed convolutions that are plain interpolation are replaced by the exact kernel.
     if not _copy_upsampling(network, layers):
@@ -215,7 +217,7 @@ def _recognize(weights: Weights) -> tuple[BackboneCard, int]:
     network, channels = _FIRST_LAYERS[first]
     if "scale_pool4.weight" in tensors or named_at_once:
         network = f"{network}-atonce"
-    card = nets.card_of(network)
+    card = nets.paper_card(network)
     width = tensors[f"{first}.weight"].shape[0] / channels
     options = {**card.options, **({"width": width} if width != 1 else {})}
     stride = next(s for s in (8, 16, 32) if f"{SCORES[s]}.weight" in tensors)

@@ -1,6 +1,6 @@
 """Class ids as colors, alone or over the image, with a legend; error maps.
 
-In an overlay, ignored pixels and the classes of `Labels.unpainted` keep the image as it is.
+In an overlay, ignored pixels and the classes of `Labels.transparent_ids` keep the image as it is.
 
 Images are (H, W, 3) uint8 RGB arrays; ids, ground truth and prediction are (H, W) arrays of class
 ids and the ignore index. All functions return new arrays and need arguments of one size.
@@ -46,7 +46,7 @@ def colorize(ids: Ids, labels: Labels) -> ImageArray:
 def overlay(image: ImageArray, ids: Ids, labels: Labels, *, outline: bool = True) -> ImageArray:
     """Blend the class colors over an image: the mean of both, rounded half up.
 
-    Ignored pixels and the classes of `Labels.unpainted` keep the image. With `outline`, the border
+    Ignored pixels and the classes of `Labels.transparent_ids` keep the image. With `outline`, the border
     between two classes is drawn in the full color of the class above or left of it, one pixel wide
     per 500 pixels of the short side. Next to an unpainted class it is drawn on all sides, in the
     color of the other class.
@@ -58,7 +58,11 @@ def overlay(image: ImageArray, ids: Ids, labels: Labels, *, outline: bool = True
     _check_size(msg("the image"), image, msg("the ids"), ids)
     colored = colorize(ids, labels)
     ignored = ids == labels.ignore_index
-    bare = np.any([ids == k for k in labels.unpainted], axis=0) if labels.unpainted else None
+    bare = (
+        np.any([ids == k for k in labels.transparent_ids], axis=0)
+        if labels.transparent_ids
+        else None
+    )
     # a + b = 2 (a | b) - (a ^ b): the mean without a wider type.
     blended = (image | colored) - ((image ^ colored) >> 1)
     _copy_where(blended, image, ignored if bare is None else ignored | bare)
@@ -138,7 +142,7 @@ def class_colors(labels: Labels) -> dict[str, RGB]:
 
 def overlay_colors(labels: Labels) -> Mapping[str, RGB | None]:
     """Return the color of each class in an overlay, by name; None where the image stays visible."""
-    bare = {labels.names[k] for k in labels.unpainted} | {IGNORE}
+    bare = {labels.names[k] for k in labels.transparent_ids} | {IGNORE}
     return {name: None if name in bare else color for name, color in class_colors(labels).items()}
 
 

@@ -34,7 +34,7 @@ def draw(root: Path, text: str, *, name: str = "train/a", swapped: bool = False)
 
 
 def read(root: Path, order: str = "auto") -> Annotations:
-    return ultralytics.gather(root, annotation_formats.label_files(root), order)
+    return ultralytics.gather(root, annotation_formats.outline_files(root), order)
 
 
 def ids(found: Annotations) -> np.ndarray:
@@ -146,7 +146,7 @@ def test_what_are_its_files(tmp_path: Path) -> None:
         (tmp_path / other).touch()
     (tmp_path / "alone/labels").mkdir(parents=True)
     (tmp_path / "alone/labels/a.txt").touch()
-    assert annotation_formats.label_files(tmp_path) == [tmp_path / "labels/train/a.txt"]
+    assert annotation_formats.outline_files(tmp_path) == [tmp_path / "labels/train/a.txt"]
 
 
 def test_damaged_files_never_become_a_traceback(tmp_path: Path) -> None:

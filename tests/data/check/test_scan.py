@@ -10,7 +10,7 @@ from PIL import Image
 
 from fullconv.data.check.check import check
 from fullconv.data.check.scan import DatasetScan, scan_pair
-from fullconv.data.io.scan_cache import Remembered
+from fullconv.data.io.scan_cache import ScanCache
 from fullconv.data.layouts.dataset import load_dataset
 
 
@@ -24,7 +24,7 @@ def test_one_pass_sums_up_what_the_files_hold(tmp_path: Path) -> None:
             image.save(tmp_path / folder / split / "a.png")
     (tmp_path / "dataset.toml").write_text('classes = ["sky", "road"]')
     data = load_dataset(tmp_path)
-    scans = [scan_pair(split, data.splits[split][0], Remembered()) for split in data.splits]
+    scans = [scan_pair(split, data.splits[split][0], ScanCache()) for split in data.splits]
     mask = tmp_path / "masks" / "train" / "a.png"
     assert scans[0].mask_hash == hashlib.sha256(mask.read_bytes()).hexdigest()
     assert scans[0].image_size == (2, 2)
@@ -63,7 +63,7 @@ def test_files_that_cannot_be_read_are_noted(tmp_path: Path) -> None:
     pair = load_dataset(tmp_path).splits["train"][0]
     pair.image.write_bytes(b"")
     pair.mask.unlink()
-    scan = scan_pair("train", pair, Remembered())
+    scan = scan_pair("train", pair, ScanCache())
     assert (scan.image, scan.tally, scan.mask_hash) == (None, None, "")
     assert [path for path, _ in scan.errors] == [pair.mask, pair.image]
     assert "the file is empty" in scan.errors[1][1]
@@ -74,15 +74,15 @@ def test_what_was_seen_before_is_not_decoded_again(
     scenes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = load_dataset(scenes)
-    with Remembered() as known:
+    with ScanCache() as known:
         first = [scan_pair("train", pair, known) for pair in data.splits["train"]]
 
     def never(*_: object, **__: object) -> None:
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr("fullconv.data.check.scan.read_tally", never)
+    monkeypatch.setattr("fullconv.data.check.scan.read_histogram", never)
     monkeypatch.setattr("fullconv.data.check.scan.read_reduced", never)
-    with Remembered() as known:
+    with ScanCache() as known:
         again = [scan_pair("train", pair, known) for pair in data.splits["train"]]
     assert again == first
     assert all(scan.image and scan.tally for scan in again)
@@ -96,14 +96,14 @@ def test_a_changed_file_is_decoded_again(tmp_path: Path) -> None:
     for value in (0, 1, 2):
         Image.new("L", (40, 40), value).save(pair.mask)
         Image.new("L", (40, 40), 50 * value).save(pair.image)
-        with Remembered() as known:
+        with ScanCache() as known:
             scan = scan_pair("train", pair, known)
         assert scan.tally is not None
         assert scan.tally.counts == {value: 1600}
         assert scan.image is not None
         assert scan.image.mean == (50 * value,) * 3
         Image.new("L", (40, 40), 7).save(pair.image)  # the image alone
-        with Remembered() as known:
+        with ScanCache() as known:
             scan = scan_pair("train", pair, known)
         assert scan.image is not None
         assert scan.image.mean == (7, 7, 7)
@@ -114,7 +114,7 @@ def test_mean_and_square_are_those_of_the_pixels(tmp_path: Path) -> None:
     for name in ("images/a.png", "masks/a.png"):
         (tmp_path / name).parent.mkdir()
         Image.fromarray(pixels if name[0] == "i" else pixels[..., 0] % 2).save(tmp_path / name)
-    scan = scan_pair("train", load_dataset(tmp_path).splits["train"][0], Remembered())
+    scan = scan_pair("train", load_dataset(tmp_path).splits["train"][0], ScanCache())
     assert scan.image is not None
     np.testing.assert_allclose(scan.image.mean, pixels.mean((0, 1), np.float64))
     np.testing.assert_allclose(scan.image.square, (pixels.astype(float) ** 2).mean((0, 1)))
@@ -124,7 +124,7 @@ def test_mean_and_square_are_those_of_the_pixels(tmp_path: Path) -> None:
 def test_what_is_remembered_in_another_form_is_found_again(
     scenes: Path, monkeypatch: pytest.MonkeyPatch, table: object
 ) -> None:
-    known = Remembered()
+    known = ScanCache()
     monkeypatch.setattr(known, "get", lambda key: table)
     scan = scan_pair("train", load_dataset(scenes).splits["train"][0], known)
     assert scan.image_size == (48, 64)
@@ -146,7 +146,7 @@ def test_of_very_many_values_the_commonest_are_told_apart(
     (tmp_path / "dataset.toml").write_text('classes = ["sky", "road"]')
     data = load_dataset(tmp_path)
     pairs = [(split, pair) for split in data.splits for pair in data.splits[split]]
-    facts = DatasetScan(data, (scan_pair(split, pair, Remembered()) for split, pair in pairs))
+    facts = DatasetScan(data, (scan_pair(split, pair, ScanCache()) for split, pair in pairs))
     assert facts.thinned
     assert len(facts.values) <= 2000
     assert facts.values[1, 2, 3] == 4 * 10 * 50

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from fullconv.data.check.check import check
-from fullconv.data.check.value_meanings import Meaning, meanings_text
+from fullconv.data.check.value_meanings import Meaning, value_table
 
 SIZE = (40, 50)
 
@@ -92,13 +92,13 @@ def test_made_up_ids_are_shown(tmp_path: Path) -> None:
 
 def test_long_tables_are_cut() -> None:
     rows = [Meaning(k, None, 0.01, "") for k in range(30)]
-    text = meanings_text(rows)
+    text = value_table(rows)
     assert len(text.splitlines()) == 1 + 24 + 1
     assert text.endswith("more values, of 1.00% and less")
-    assert meanings_text(()) == ""
+    assert value_table(()) == ""
 
 
 def test_what_is_there_is_never_shown_as_nothing() -> None:
     rows = [Meaning(0, None, 0.99998, ""), Meaning(1, None, 0.00002, "")]
-    shares = [line.split()[1] for line in meanings_text(rows).splitlines()[1:]]
+    shares = [line.split()[1] for line in value_table(rows).splitlines()[1:]]
     assert shares == [">99.99%", "<0.01%"]

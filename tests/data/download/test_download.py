@@ -27,7 +27,7 @@ from trees import IDS, mat, photo, png
 from fullconv.cli.main import run
 from fullconv.core.errors import FullconvError
 from fullconv.data.download import fetch
-from fullconv.data.download.download import data_root, nearest, resolve_dataset
+from fullconv.data.download.download import data_root, nearest_dataset_names, resolve_dataset
 from fullconv.data.download.registry import SOURCES, Archive
 from fullconv.data.layouts.dataset import load_dataset
 
@@ -297,7 +297,7 @@ def test_a_folder_of_that_name_wins(cache: Path, host: Host, offer: Any) -> None
 def test_a_name_is_no_path(cache: Path) -> None:
     for path in (Path("data/voc2012"), Path("/gone/voc2012"), Path("voc2012/VOC2012"), Path("x")):
         assert resolve_dataset(path) == path
-    assert nearest(Path("data/voc2021")) == []
+    assert nearest_dataset_names(Path("data/voc2021")) == []
 
 
 @pytest.mark.parametrize(

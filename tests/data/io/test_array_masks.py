@@ -12,7 +12,7 @@ import scipy.io
 from scipy.io import loadmat, savemat
 
 from fullconv.core.errors import FullconvError
-from fullconv.data.io.array_masks import read_labels, read_names
+from fullconv.data.io.array_masks import read_mat_class_names, read_mat_mask
 from fullconv.data.io.masks import read_values
 
 IDS = np.array([[0, 1, 2], [2, 1, 0]], np.uint8)
@@ -34,13 +34,13 @@ def test_the_struct_of_sbd(tmp_path: Path) -> None:
 def test_names(tmp_path: Path) -> None:
     names = np.array(["sky", "tall building"], dtype=object)
     savemat(tmp_path / "a.mat", {"S": IDS, "names": names})
-    assert read_names(tmp_path / "a.mat") == ["sky", "tall building"]
+    assert read_mat_class_names(tmp_path / "a.mat") == ["sky", "tall building"]
 
 
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        ({"a": IDS, "b": IDS}, "it is open which variable holds the labels. Found a "),
+        ({"a": IDS, "b": IDS}, "it is not clear which variable holds the labels. The file has a "),
         ({"S": IDS + 0.5}, "expected whole numbers"),
         ({"S": np.zeros((2, 2, 2))}, "expected whole numbers"),
     ],
@@ -81,7 +81,7 @@ def test_numbers_of_every_type_are_those_that_scipy_reads(tmp_path: Path, kind: 
         ways.append({"format": "4"})
     for options in ways:
         savemat(path, {"labels": values}, **options)
-        found = read_labels(path, "a.mat")
+        found = read_mat_mask(path, "a.mat")
         np.testing.assert_array_equal(found, loadmat(path)["labels"])
         assert found.shape == (7, 5)
 
@@ -97,7 +97,7 @@ def test_files_that_matlab_itself_wrote_are_read_as_scipy_reads_them() -> None:
             arrays = [v for v in table.values() if isinstance(v, np.ndarray) and v.ndim == 2]
             numbers = [v for v in arrays if v.dtype.kind in "uif" and v.size]
             if len(numbers) == len(table) == 1 and (numbers[0] % 1 == 0).all():
-                np.testing.assert_array_equal(read_labels(path, path.name), numbers[0])
+                np.testing.assert_array_equal(read_mat_mask(path, path.name), numbers[0])
                 read += 1
     if not read:
         pytest.skip("this scipy comes without its tests")
@@ -106,5 +106,5 @@ def test_files_that_matlab_itself_wrote_are_read_as_scipy_reads_them() -> None:
 
 def test_a_variable_that_unpacks_to_very_much_is_refused_by_its_header(tmp_path: Path) -> None:
     savemat(tmp_path / "a.mat", {"S": np.zeros((10_000, 9_000), np.uint8)}, do_compression=True)
-    with pytest.raises(FullconvError, match="says that it has 10000 x 9000 pixels"):
+    with pytest.raises(FullconvError, match="claims 10000 x 9000 pixels"):
         read_values(tmp_path / "a.mat")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fullconv.core.errors import FullconvError
-from fullconv.data.io.array_masks import read_array
+from fullconv.data.io.array_masks import read_npy_mask
 
 
 def saved(array: np.ndarray, **options: bool) -> bytes:
@@ -22,8 +22,8 @@ def test_whole_numbers_are_read_as_numpy_reads_them(tmp_path: Path, kind: str, o
     array = np.asarray(np.arange(12).reshape(3, 4) % 2, np.dtype(kind), order=order)  # type: ignore[call-overload]
     path = tmp_path / "a.npy"
     path.write_bytes(saved(array))
-    np.testing.assert_array_equal(read_array(path, "a.npy"), np.load(path))
-    np.testing.assert_array_equal(read_array(io.BytesIO(saved(array)), "a.npy"), array)
+    np.testing.assert_array_equal(read_npy_mask(path, "a.npy"), np.load(path))
+    np.testing.assert_array_equal(read_npy_mask(io.BytesIO(saved(array)), "a.npy"), array)
 
 
 @pytest.mark.parametrize(
@@ -31,18 +31,18 @@ def test_whole_numbers_are_read_as_numpy_reads_them(tmp_path: Path, kind: str, o
     [
         (b"", "cannot be read as a NumPy file"),
         (b"hello", "cannot be read as a NumPy file: "),
-        (saved(np.zeros((3, 4), np.uint8))[:-5], "it is cut off, 5 bytes are missing"),
+        (saved(np.zeros((3, 4), np.uint8))[:-5], "it is truncated, 5 bytes are missing"),
         (saved(np.zeros((3, 4), np.uint8))[:40], "cannot be read as a NumPy file"),
         (saved(np.zeros((3, 4))), r"holds float64 of shape \(3, 4\); expected whole numbers"),
         (saved(np.zeros((3, 4, 5), np.uint8)), r"of shape \(3, 4, 5\)"),
-        (saved(np.array([{}, None]), allow_pickle=True), "holds object of shape"),
+        (saved(np.array([{}, None]), allow_pickle=True), "cannot be read as a NumPy file"),
         (
             saved(np.zeros((3, 4), np.uint8)).replace(b"(3, 4)", b"(60000, 60000)", 1),
-            "says that it has 60000 x 60000 pixels",
+            "claims 60000 x 60000 pixels",
         ),
     ],
 )
 def test_what_is_no_mask_is_refused_before_it_is_read(content: bytes, said: str) -> None:
     with pytest.raises(FullconvError, match=f"mask a.npy .*{said}") as caught:
-        read_array(io.BytesIO(content), "a.npy")
+        read_npy_mask(io.BytesIO(content), "a.npy")
     assert caught.value.hint

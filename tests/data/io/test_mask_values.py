@@ -12,11 +12,11 @@ from fullconv.data.io import mask_values as values
 from fullconv.data.io.mask_values import (
     are_colors,
     bands,
-    counted,
     make_class_lookup,
     pack,
-    pack_one,
-    unpack,
+    pack_color,
+    unpack_color,
+    value_counts,
 )
 
 LABELS = Labels(("sky", "road", "car"), values={7: 255, 300: 2, (9, 9, 9): 1})
@@ -42,7 +42,7 @@ def test_bands_cover_every_row_once() -> None:
     arrays(np.uint8, GRIDS) | arrays(np.uint16, GRIDS) | arrays(np.int32, GRIDS),
 )
 def test_numbers_are_counted_as_numpy_counts_them(grid: np.ndarray) -> None:
-    found, pixels = counted(grid)
+    found, pixels = value_counts(grid)
     wanted, counts = np.unique(grid, return_counts=True)
     np.testing.assert_array_equal(found, wanted)
     np.testing.assert_array_equal(pixels, counts)
@@ -52,21 +52,21 @@ def test_numbers_are_counted_as_numpy_counts_them(grid: np.ndarray) -> None:
 def test_colours_are_counted_as_numpy_counts_them(
     monkeypatch: pytest.MonkeyPatch, many: int
 ) -> None:
-    monkeypatch.setattr(values, "_MANY", many)
+    monkeypatch.setattr(values, "_MAX_VALUES", many)
     random = np.random.default_rng(0)
     for top in (2, 256):
         grid = random.integers(0, top, (40, 30, 3)).astype(np.uint8)
-        found, pixels = counted(grid)
+        found, pixels = value_counts(grid)
         wanted, counts = np.unique(grid.reshape(-1, 3), axis=0, return_counts=True)
-        assert [unpack(int(v)) for v in found] == [tuple(row) for row in wanted.tolist()]
+        assert [unpack_color(int(v)) for v in found] == [tuple(row) for row in wanted.tolist()]
         np.testing.assert_array_equal(pixels, counts)
 
 
 def test_numbers_that_are_no_ids_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(values, "_MANY", 100)
+    monkeypatch.setattr(values, "_MAX_VALUES", 100)
     heights = np.arange(-500, 500, dtype=np.int32).reshape(20, 50)
-    with pytest.raises(FullconvError, match=r"mask a\.tif holds more than 100 different") as caught:
-        counted(heights, "a.tif")
+    with pytest.raises(FullconvError, match=r"mask a\.tif has more than 100 different") as caught:
+        value_counts(heights, "a.tif")
     assert "expected class ids" in caught.value.message
     assert caught.value.hint.startswith("save the class ids as 8-bit PNG")
 
@@ -95,5 +95,5 @@ def test_greys_of_a_colour_file_are_colours_where_the_table_names_them_all() -> 
 
 @given(st.tuples(*[st.integers(0, 255)] * 3))
 def test_colours_are_packed_and_unpacked(color: tuple[int, int, int]) -> None:
-    assert unpack(pack_one(color)) == color
-    assert pack(np.array([[color]], np.uint8)).tolist() == [[pack_one(color)]]
+    assert unpack_color(pack_color(color)) == color
+    assert pack(np.array([[color]], np.uint8)).tolist() == [[pack_color(color)]]

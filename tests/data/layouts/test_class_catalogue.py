@@ -22,7 +22,7 @@ def test_the_nineteen_classes_of_cityscapes() -> None:
     assert cityscapes(train_ids=True).class_of(18) == 18
 
 
-def test_ade20k_counts_from_one(shared: Path) -> None:
+def test_ade20k_counts_numbered_from_one(shared: Path) -> None:
     table = shared / "data/ade20k_sample/objectInfo150.csv"
     for labels in (ade20k(None), ade20k(table)):
         assert len(labels) == 150

@@ -13,14 +13,19 @@ from fullconv.core.labels import Labels
 from fullconv.data.io import masks
 from fullconv.data.layouts import class_table as tables
 from fullconv.data.layouts.class_table import (
-    UNDECIDED,
+    UNDETERMINED,
     UndeterminedLabels,
-    infer,
-    is_soft,
-    otsu,
+    _count_mask_values,
+    infer_labels,
+    is_blurred,
+    otsu_threshold,
     read_labels,
     read_settings,
 )
+
+
+def infer(paths, notes):
+    return infer_labels(_count_mask_values(paths), notes)
 
 
 def toml(folder: Path, text: str) -> Path:
@@ -29,7 +34,8 @@ def toml(folder: Path, text: str) -> Path:
 
 
 def labels_of(folder: Path, known: Labels | None = None) -> tuple[Labels, bool, list[str]]:
-    return read_labels(folder, read_settings(folder), [], known=known)
+    table = read_labels(folder, read_settings(folder), [], layout_labels=known)
+    return table.labels, table.named, [*table.notes, *([table.source] if table.source else [])]
 
 
 def grey(folder: Path, *masks: object) -> list[Path]:
@@ -46,7 +52,7 @@ def test_a_full_dataset_toml(tmp_path: Path) -> None:
         'classes = ["sky", "road"]\nignore_index = 99\n'
         '[map]\n7 = "road"\n"#0a0b0c" = "ignore"\n8 = "ignore"\n[colors]\nroad = "#804080"\n',
     )
-    labels, named, notes = labels_of(tmp_path, known=tables.VOC)
+    labels, named, notes = labels_of(tmp_path, layout_labels=tables.VOC)
     assert (labels.names, labels.ignore_index, named, notes) == (("sky", "road"), 99, True, [])
     assert labels.colors == ((0, 0, 0), (128, 64, 128))
     values = (0, 1, 7, 8, 99, (10, 11, 12), (128, 64, 128))
@@ -102,7 +108,7 @@ def test_without_dataset_toml_there_are_no_settings(tmp_path: Path) -> None:
 
 def test_free_text_is_left_alone_and_said(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("see the paper: 0, 255")
-    labels, named, notes = labels_of(tmp_path, known=tables.VOC)
+    labels, named, notes = labels_of(tmp_path, layout_labels=tables.VOC)
     assert (labels, named) == (tables.VOC, True)
     assert "classes.txt is not a class table" in notes[0]
     assert notes[1] == "class names: the 21 that the layout is known for"
@@ -179,12 +185,12 @@ def test_a_list_of_names_that_does_not_fit_is_set_aside_and_said(
 
 def test_a_wrong_classes_txt_is_named(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_bytes(b"\xff\xfe\x00")
-    assert "not a class table" in labels_of(tmp_path, known=tables.VOC)[2][0]
+    assert "not a class table" in labels_of(tmp_path, layout_labels=tables.VOC)[2][0]
 
 
 def test_known_names_keep_known_colours(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("\n".join(tables.CAMVID.names))
-    assert labels_of(tmp_path, known=tables.CAMVID)[0].colors == tables.CAMVID.colors
+    assert labels_of(tmp_path, layout_labels=tables.CAMVID)[0].colors == tables.CAMVID.colors
 
 
 def test_ids_are_inferred_from_the_masks(tmp_path: Path) -> None:
@@ -215,17 +221,17 @@ def test_what_is_no_id_is_left_undecided_and_cannot_be_read_as_one(
     tmp_path: Path, mask: np.ndarray
 ) -> None:
     notes: list[str] = []
-    assert infer(grey(tmp_path, mask), notes) is UNDECIDED
+    assert infer(grey(tmp_path, mask), notes) is UNDETERMINED
     assert len(notes) == 1
-    assert UNDECIDED.class_of(255) is None
+    assert UNDETERMINED.class_of(255) is None
 
 
 def test_soft_is_not_many_classes_beside_ignore() -> None:
     voc = dict.fromkeys(range(21), 10) | {0: 1000, 255: 100}
-    assert not is_soft(voc)
-    assert is_soft(dict.fromkeys(range(0, 256, 20), 10) | {0: 1000, 255: 1000})
-    assert not is_soft(dict.fromkeys(range(256), 10))
-    assert not is_soft({0: 10, 255: 10})
+    assert not is_blurred(voc)
+    assert is_blurred(dict.fromkeys(range(0, 256, 20), 10) | {0: 1000, 255: 1000})
+    assert not is_blurred(dict.fromkeys(range(256), 10))
+    assert not is_blurred({0: 10, 255: 10})
 
 
 @given(st.dictionaries(st.integers(0, 255), st.integers(1, 1000), min_size=2, max_size=12))
@@ -239,7 +245,7 @@ def test_otsu_leaves_the_least_spread(counts: dict[int, int]) -> None:
 
     levels = sorted(counts)
     best = min(spread(level) for level in levels[:-1])
-    assert spread(otsu(counts)) <= best * (1 + 1e-9) + 1e-6
+    assert spread(otsu_threshold(counts)) <= best * (1 + 1e-9) + 1e-6
 
 
 def test_what_the_masks_hold_is_counted_once(
@@ -276,7 +282,7 @@ def test_names_in_the_yaml_file_of_ultralytics(
     labels, named, notes = read_labels(tmp_path, {}, paths)
     assert (labels.names, named, notes) == (("sky", "road"), True, ["class names from data.yaml"])
     assert masks.read_mask(paths[0], labels).tolist() == expected
-    assert read_labels(tmp_path, {}, paths, known=tables.CAMVID)[0] == tables.CAMVID
+    assert read_labels(tmp_path, {}, paths, layout_labels=tables.CAMVID)[0] == tables.CAMVID
     (tmp_path / "classes.txt").write_text("a\nb\nc\n")
     assert read_labels(tmp_path, {}, paths)[0].names == ("a", "b", "c")
 

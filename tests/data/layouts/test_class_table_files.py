@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from fullconv.data.layouts.class_table_files import from_pairs, name_list, parse_table
+from fullconv.data.layouts.class_table_files import name_list, parse_table, table_from_pairs
 
 
 def test_value_and_name() -> None:
@@ -96,4 +96,4 @@ def test_what_is_no_list_of_names(text: str) -> None:
 
 
 def test_pairs_without_a_name_that_counts_are_no_table() -> None:
-    assert from_pairs([(0, "void")]) is None
+    assert table_from_pairs([(0, "void")]) is None

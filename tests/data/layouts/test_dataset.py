@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from fullconv.core.errors import FullconvError
-from fullconv.data.layouts.class_table import CAMVID, UNDECIDED, VOC
-from fullconv.data.layouts.dataset import LAYOUTS, Dataset, holds_masks, load_dataset
+from fullconv.data.layouts.class_table import CAMVID, UNDETERMINED, VOC
+from fullconv.data.layouts.dataset import LAYOUTS, Dataset, load_dataset, match_layout
 
 
 def draw(root: Path, *names: str, values: object = ((0, 1), (2, 1))) -> Path:
@@ -207,7 +207,7 @@ def test_other_names_than_annot_are_not_camvid_classes(tmp_path: Path) -> None:
 
 def test_black_and_white_masks_are_not_guessed(tmp_path: Path) -> None:
     data = load_dataset(draw(tmp_path, "images/a.jpg", "masks/a.png", values=((0, 255), (0, 0))))
-    assert data.labels is UNDECIDED
+    assert data.labels is UNDETERMINED
     assert not data.named
 
 
@@ -239,10 +239,10 @@ def test_two_data_sets_in_one_folder_are_not_mixed(tmp_path: Path) -> None:
     assert e.value.hint == f"fullconv check {tmp_path / 'one'}"
 
 
-def test_whether_the_folder_itself_holds_masks(tmp_path: Path) -> None:
+def test_whether_the_folder_itself_match_layout(tmp_path: Path) -> None:
     home = voc(tmp_path / "VOCdevkit" / "VOC2012")
-    assert holds_masks(home)
-    assert not holds_masks(home.parent)
+    assert match_layout(home)
+    assert not match_layout(home.parent)
     assert {"voc", "camvid", "folders", "cityscapes", "nyud"} <= set(LAYOUTS)
 
 

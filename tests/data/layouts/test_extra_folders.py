@@ -20,7 +20,6 @@ from fullconv.data.io.masks import read_mask
 from fullconv.data.layouts.dataset import load_dataset
 from fullconv.data.layouts.extra_folders import (
     extra_files,
-    folder_names,
     head_dataset,
     with_channel_statistics,
     with_extra_inputs,
@@ -31,11 +30,6 @@ from fullconv.data.layouts.extra_folders import (
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     return cards.write(tmp_path / "cards", sized=True, train=4, val=2)
-
-
-def test_names_between_commas() -> None:
-    assert folder_names("depth, infrared,") == ["depth", "infrared"]
-    assert folder_names("") == []
 
 
 def test_a_head_has_the_masks_and_the_classes_of_its_folder(data: Path) -> None:

@@ -10,7 +10,7 @@ from fullconv.data.layouts.pairing import (
     images_in,
     listed_pairs,
     listed_stems,
-    pair_up,
+    pair_by_name,
     resolve,
     split_lists,
 )
@@ -22,21 +22,25 @@ def paths(*names: str) -> list[Path]:
 
 @pytest.mark.parametrize("mask", ["a.png", "a_mask.png", "a_label.tif", "a_gt.PNG", "a_L.png"])
 def test_a_mask_has_the_stem_of_its_image_or_that_and_an_ending(mask: str) -> None:
-    pairs, alone, masks = pair_up(paths("p/a.jpg"), paths(f"m/{mask}"))
+    pairs, alone, masks = pair_by_name(paths("p/a.jpg"), paths(f"m/{mask}"))
     found = [(pair.name, pair.image, pair.mask) for pair in pairs]
     assert found == [("a", Path("p/a.jpg"), Path("m") / mask)]
     assert alone == masks == []
 
 
 def test_what_has_no_partner_is_left() -> None:
-    pairs, alone, masks = pair_up(paths("a.jpg", "b.jpg"), paths("b.png", "c.png", "ab_mask.png"))
+    pairs, alone, masks = pair_by_name(
+        paths("a.jpg", "b.jpg"), paths("b.png", "c.png", "ab_mask.png")
+    )
     assert [pair.name for pair in pairs] == ["b"]
     assert alone == paths("a.jpg")
     assert masks == paths("c.png", "ab_mask.png")
 
 
 def test_of_doubled_stems_the_first_one_counts_and_the_others_are_left() -> None:
-    pairs, alone, masks = pair_up(paths("a.jpg", "a.png"), paths("a.bmp", "a.png", "a_mask.png"))
+    pairs, alone, masks = pair_by_name(
+        paths("a.jpg", "a.png"), paths("a.bmp", "a.png", "a_mask.png")
+    )
     assert [(pair.image, pair.mask) for pair in pairs] == [(Path("a.jpg"), Path("a.bmp"))]
     assert alone == paths("a.png")
     assert masks == paths("a.png", "a_mask.png")

@@ -196,13 +196,13 @@ def test_of_very_many_folders_only_the_fullest_are_held_against_each_other(
         folder.mkdir()
         Image.new("RGB", (8, 8)).save(folder / f"{number}.png")
     compared: list[int] = []
-    real = unknown.pair_up
+    real = unknown.pair_by_name
 
     def counted(images: list[Path], masks: list[Path]) -> Any:
         compared.append(len(images))
         return real(images, masks)
 
-    monkeypatch.setattr(unknown, "pair_up", counted)
+    monkeypatch.setattr(unknown, "pair_by_name", counted)
     with pytest.raises(FullconvError, match="holds 60 images in 60 folders and no masks"):
         load_dataset(tmp_path)
     assert 0 < len(compared) <= 40 * 39

@@ -22,7 +22,7 @@ def test_names(tmp_path: Path, text: str, names: dict[int, str]) -> None:
     found = read_yaml(tmp_path)
     assert found is not None
     assert (found.names, found.path, found.mapping) == (names, tmp_path / "any.yml", {})
-    assert found.listed == [names.get(k, "class 1") for k in range(max(names) + 1)]
+    assert found.all_names == [names.get(k, "class 1") for k in range(max(names) + 1)]
 
 
 @pytest.mark.parametrize(
@@ -45,11 +45,11 @@ def test_names_that_yaml_takes_for_something_else_are_names(tmp_path: Path) -> N
     (tmp_path / "data.yaml").write_text("names: [yes, no, on, 3, 1.50]\n")
     found = read_yaml(tmp_path)
     assert found is not None
-    assert found.listed == ["yes", "no", "on", "3", "1.50"]
+    assert found.all_names == ["yes", "no", "on", "3", "1.50"]
     (tmp_path / "data.yaml").write_text("names: {0: off, 1: true}\nlabel_mapping: {4: 0, no: 1}\n")
     found = read_yaml(tmp_path)
     assert found is not None
-    assert (found.listed, found.mapping) == (["off", "true"], {4: 0})
+    assert (found.all_names, found.mapping) == (["off", "true"], {4: 0})
 
 
 def test_which_file_counts(tmp_path: Path) -> None:

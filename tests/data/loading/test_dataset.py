@@ -63,12 +63,12 @@ def test_outside_is_where_a_mask_without_ignored_pixels_is_ignored(tmp_path: Pat
     for crop in ((33, 17), (9, 41), (20, 30), (0, 0)):
         samples = SegmentationDataset([one], LABELS, TrainTransform(crop, color=0.4))
         for seed in range(8):
-            target, outside = samples[0, seed][1], samples.outside((0, seed))
+            target, outside = samples[0, seed][1], samples.padding_mask((0, seed))
             assert torch.equal(outside, target == 255)
             beyond, inside = beyond + int(outside.sum()), inside + int((~outside).sum())
     assert beyond > 0
     assert inside > 0
-    assert not SegmentationDataset([one], LABELS).outside((0, 3)).any()
+    assert not SegmentationDataset([one], LABELS).padding_mask((0, 3)).any()
 
 
 def test_ids_above_255(tmp_path: Path) -> None:
@@ -161,7 +161,9 @@ def test_ranks_take_together_what_one_process_with_the_whole_batch_takes(
     count: int, batch: int, world: int
 ) -> None:
     whole = ResumableBatchSampler(count, batch * world, seed=5)
-    ranks = [ResumableBatchSampler(count, batch, seed=5, rank=r, world=world) for r in range(world)]
+    ranks = [
+        ResumableBatchSampler(count, batch, seed=5, rank=r, world_size=world) for r in range(world)
+    ]
     for epoch in range(2):
         parts = [epoch_of(rank, epoch) for rank in ranks]
         together = epoch_of(whole, epoch)
@@ -181,8 +183,8 @@ def test_an_epoch_is_taken_up_exactly_where_it_stopped() -> None:
 
 def test_ranks_are_taken_up_exactly_too() -> None:
     for rank in range(2):
-        whole = ResumableBatchSampler(40, 4, seed=1, rank=rank, world=2)
-        resumed = ResumableBatchSampler(40, 4, seed=1, rank=rank, world=2)
+        whole = ResumableBatchSampler(40, 4, seed=1, rank=rank, world_size=2)
+        resumed = ResumableBatchSampler(40, 4, seed=1, rank=rank, world_size=2)
         resumed.first_batch[0] = 3
         assert epoch_of(resumed, 0) == epoch_of(whole, 0)[3:]
 
@@ -214,7 +216,7 @@ def test_lightning_finds_what_it_calls() -> None:
 def test_every_image_is_evaluated_once_and_every_process_has_equally_many(
     count: int, world: int
 ) -> None:
-    ranks = [EvaluationSampler(count, rank=rank, world=world) for rank in range(world)]
+    ranks = [EvaluationSampler(count, rank=rank, world_size=world) for rank in range(world)]
     parts = [list(rank) for rank in ranks]
     assert {len(part) for part in parts} == {len(rank) for rank in ranks} == {-(-count // world)}
     keys = [key for step in zip(*parts, strict=True) for (key,) in step]
@@ -224,7 +226,7 @@ def test_every_image_is_evaluated_once_and_every_process_has_equally_many(
 
 def test_what_pads_counts_no_pixel(tmp_path: Path) -> None:
     samples = SegmentationDataset([small(tmp_path)], LABELS)
-    second = DataLoader(samples, batch_sampler=EvaluationSampler(1, rank=1, world=2))
+    second = DataLoader(samples, batch_sampler=EvaluationSampler(1, rank=1, world_size=2))
     ((image, target),) = list(second)
     assert image.shape == (1, 3, 4, 6)
     assert (target == LABELS.ignore_index).all()

@@ -119,7 +119,7 @@ def convert(
     root = source.parent if source.is_file() else source
     again = shell_command("fullconv", "convert", source, unused_path(root, "_masks"))
     require_new(out, source, "the data set", again)
-    if layout in layouts.LAYOUTS or (layout is None and not alone and layouts.holds_masks(root)):
+    if layout in layouts.LAYOUTS or (layout is None and not alone and layouts.match_layout(root)):
         return _from_masks(source, layouts.load_dataset(source, layout=layout), out, progress)
     found = kinds.read(root, source, tool=layout, order=order)
     if found.tool:

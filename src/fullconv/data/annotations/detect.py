@@ -16,7 +16,7 @@ from fullconv.core.errors import FullconvError
 from fullconv.core.text import plural, shell_command
 from fullconv.data.annotations import coco, labelme, labelstudio, ultralytics
 from fullconv.data.annotations.shapes import Annotated, Annotations
-from fullconv.data.layouts.annotation_formats import kind_of, label_files
+from fullconv.data.layouts.annotation_formats import outline_files, tool_of
 
 TOOLS = ("labelme", "coco", "label-studio", "ultralytics")
 EXPECTED = (
@@ -105,14 +105,14 @@ def _look(root: Path, source: Path, tool: str | None) -> _Found:
     """Every JSON file once; of labelme's only the shapes are kept, not the images in them."""
     found = _Found()
     if tool in (None, "ultralytics") and source.is_dir():
-        found.texts = label_files(root)
+        found.texts = outline_files(root)
     for path in _json_files(source) if tool != "ultralytics" else ():
         try:
             table = read_json(path)
         except FullconvError as error:
             found.broken.append(error)
             continue
-        kind = kind_of(table)
+        kind = tool_of(table)
         if kind is None:
             keys = ", ".join(sorted(map(str, table))[:6]) if isinstance(table, dict) else ""
             found.others.append(f"{path} ({keys or f'a {type(table).__name__}'})")

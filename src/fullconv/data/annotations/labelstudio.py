@@ -45,9 +45,15 @@ from fullconv.data.annotations.shapes import (
     numbered,
 )
 from fullconv.data.io.images import IMAGE_SUFFIXES, open_image
-from fullconv.data.layouts.annotation_formats import _KINDS, _LABELS, Table, _form, _regions
+from fullconv.data.layouts.annotation_formats import (
+    LABEL_KEYS,
+    REGION_KINDS,
+    Table,
+    min_regions,
+    task_form,
+)
 
-_WITH_AREA = (*_KINDS, *_LABELS, "labels")
+_WITH_AREA = (*REGION_KINDS, *LABEL_KEYS, "labels")
 _UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio puts before the name of a file
 
 
@@ -107,7 +113,7 @@ def _tasks(path: Path, table: Any) -> list[Table]:
     tasks: list[Table] = []
     shortened: dict[Any, Table] = {}  # tasks of JSON-MIN, which has an object per annotation
     for number, entry in numbered(f"{path}: task", table if isinstance(table, list) else [table]):
-        form = _form(entry)
+        form = task_form(entry)
         if form == "task":
             listed = entry.get("annotations", entry.get("completions"))
             tasks.append({**entry, "annotations": listed})
@@ -120,7 +126,7 @@ def _tasks(path: Path, table: Any) -> list[Table]:
             if key not in shortened:
                 shortened[key] = {"id": entry.get("id"), "data": entry, "annotations": []}
                 tasks.append(shortened[key])
-            annotation = {"id": entry.get("annotation_id"), "result": _regions(entry)}
+            annotation = {"id": entry.get("annotation_id"), "result": min_regions(entry)}
             shortened[key]["annotations"].append(annotation)
     return tasks
 

@@ -24,8 +24,8 @@ from fullconv.core.text import LIST_LIMIT, plural, shell_command
 from fullconv.data.check.finding import Finding, percent
 from fullconv.data.check.rules import findings
 from fullconv.data.check.scan import DatasetScan, PairScan, scan_pair
-from fullconv.data.check.value_meanings import Meaning, meanings, meanings_text
-from fullconv.data.io.scan_cache import Remembered
+from fullconv.data.check.value_meanings import Meaning, meanings, value_table
+from fullconv.data.io.scan_cache import ScanCache
 from fullconv.data.layouts import class_table as tables
 from fullconv.data.layouts import dataset as layouts
 from fullconv.data.layouts.dataset import Dataset
@@ -52,7 +52,7 @@ class CheckReport:
             data lies and in whatever order its files are listed.
         contents: split and name of a pair -> sha256 of its image and of its mask; "" of a file
             that cannot be read.
-        shown: mask -> class id -> pixels.
+        mask_class_pixels: mask -> class id -> pixels.
     """
 
     dataset: Dataset
@@ -65,7 +65,7 @@ class CheckReport:
     meanings: tuple[Meaning, ...]
     fingerprint: str
     contents: Mapping[tuple[str, str], tuple[str, str]]
-    shown: Mapping[Path, Mapping[int, int]] = field(default_factory=dict)
+    mask_class_pixels: Mapping[Path, Mapping[int, int]] = field(default_factory=dict)
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -125,7 +125,7 @@ class CheckReport:
 
     def text(self) -> str:
         """The report as a person reads it."""
-        parts = [_head(self), meanings_text(self.meanings), _class_table(self)]
+        parts = [_head(self), value_table(self.meanings), _class_table(self)]
         parts += [_paragraph(f) for f in self.findings]
         if not self.findings:
             parts.append("Nothing wrong found.")
@@ -149,7 +149,7 @@ def check(
         dataset = layouts.load_dataset(dataset, layout=layout)
     jobs = [(split, pair) for split, pairs in dataset.splits.items() for pair in pairs]
     # Threads: decoding and hashing leave Python's lock alone.
-    with Remembered() as known, ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+    with ScanCache() as known, ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
         scans = pool.map(lambda job: scan_pair(job[0], job[1], known), jobs)
         facts = DatasetScan(dataset, _told(scans, len(jobs), progress))
     return CheckReport(
@@ -194,7 +194,7 @@ def _fingerprint(dataset: Dataset, scans: list[PairScan]) -> str:
     labels = dataset.labels
     table = labels.to_dict() | {
         "values": sorted([str(value), class_id] for value, class_id in labels.values.items()),
-        "closed": labels.closed,
+        "closed": labels.strict_values,
     }
     rows = sorted([scan.split, scan.pair.name, scan.image_hash, scan.mask_hash] for scan in scans)
     text = json.dumps([table, sorted(dataset.splits), rows], sort_keys=True)

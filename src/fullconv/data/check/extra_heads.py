@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from fullconv.core.errors import FullconvError
+from fullconv.core.i18n import msg
 from fullconv.core.text import shell_command
 from fullconv.data.check.check import CheckReport, check
 from fullconv.data.check.ignore_rules import apply_ignore_rules
 from fullconv.data.layouts.dataset import Dataset
-from fullconv.data.layouts.extra_folders import _name, _require_new, head_dataset
+from fullconv.data.layouts.extra_folders import head_dataset
 
 
 def add_extra_heads(
@@ -39,8 +41,9 @@ def add_extra_heads(
         except FullconvError as error:
             again = shell_command("fullconv", "check", dataset.root, "--heads", folder)
             raise FullconvError(error.message, again) from None
-        name = _name(folder)
-        _require_new(name, [known for known, _ in dataset.heads], "head", "--heads")
+        name = Path(folder).name
+        if name in [other for other, _ in dataset.heads]:
+            raise FullconvError(msg("two heads are called {name}.", name=name), f"--heads {name}")
         masks = {(s, pair.name): pair.mask for s, pairs in own.splits.items() for pair in pairs}
         splits = {
             split: tuple(

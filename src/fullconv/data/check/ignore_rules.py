@@ -60,7 +60,7 @@ def apply_ignore_rules(report: CheckReport, ignore_rules: str = "") -> Dataset:
             f"({', '.join(f.rule for f in ignored)}).",
             shell_command("fullconv", "check", dataset.root),
         )
-    return replace(dataset, splits=splits, labels=replace(dataset.labels, lenient=True))
+    return replace(dataset, splits=splits, labels=replace(dataset.labels, unknown_as_ignore=True))
 
 
 def _relative(dataset: Dataset, path: Path) -> str:

@@ -80,7 +80,7 @@ def _meant(report: CheckReport) -> Labels:
         for one in report.meanings
         if one.proposed and one.name in labels.proposed
     }
-    return Labels(labels.proposed, values=values, closed=True) if values else labels
+    return Labels(labels.proposed, values=values, strict_values=True) if values else labels
 
 
 def _refuse_place(path: Path, report: CheckReport) -> None:
@@ -146,7 +146,7 @@ def _row(pair: Pair, labels: Labels) -> tuple[list[ImageArray], set[int]]:
     else:
         ids = class_lookup(values, labels)
         mask, shown = _colors(ids, labels), set(np.unique(ids).tolist())
-        bare = np.asarray(np.isin(ids, labels.unpainted))
+        bare = np.asarray(np.isin(ids, labels.transparent_ids))
         edge = draw.outer_border(bare, 1)  # so that thin things are seen
     if photo.shape != mask.shape:
         return [photo, mask, np.full_like(photo, 255)], shown

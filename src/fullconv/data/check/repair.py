@@ -235,14 +235,18 @@ def _plan(report: CheckReport, pairs: list[Pair]) -> _Plan:
             "snap", _plain(labels), 0, 0, 1, tuple(colors), tuple(colors[c] for c in colors)
         )
     grey = {value: count for value, count in values.items() if isinstance(value, int)}
-    if tables.is_two_valued(grey) or tables.is_soft(grey) or (lossy and max(grey, default=0) > 200):
+    if (
+        tables.is_black_and_white(grey)
+        or tables.is_blurred(grey)
+        or (lossy and max(grey, default=0) > 200)
+    ):
         dark, bright = _two_classes(report.dataset.root, labels)
         base = (
             Labels(labels.proposed)
             if isinstance(labels, tables.UndeterminedLabels)
             else _plain(labels)
         )
-        return _Plan("cut", base, tables.otsu(grey), dark, bright)
+        return _Plan("cut", base, tables.otsu_threshold(grey), dark, bright)
     kept = list(range(len(labels)))
     if not report.dataset.named:  # close the gaps
         totals = np.sum(list(report.class_pixels.values()), axis=0)

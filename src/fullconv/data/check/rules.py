@@ -132,11 +132,11 @@ def _values(facts: DatasetScan) -> Iterator[Finding]:
     lossy = {scan.pair.mask for scan, mask in facts.read if mask.lossy}
     told = 255 in labels.values or facts.colors_255
     where = facts.names(facts.unknown_in)
-    if tables.is_two_valued(facts.values) and not told:
+    if tables.is_black_and_white(facts.values) and not told:
         yield _two_valued(facts, facts.with_255)
     elif not facts.unknown_pixels or set(facts.unknown_in) <= lossy:
         return
-    elif tables.is_soft(facts.values):
+    elif tables.is_blurred(facts.values):
         yield Finding(
             "error",
             "soft-mask",
@@ -144,7 +144,7 @@ def _values(facts: DatasetScan) -> Iterator[Finding]:
             f"anti-aliased borders. Values without a class: {_shares(facts)}",
             where,
             "export them again without anti-aliasing. This makes a repaired copy, cut in two at "
-            f"{tables.otsu(facts.values):g}:\n{repair_command(facts.dataset.root)}",
+            f"{tables.otsu_threshold(facts.values):g}:\n{repair_command(facts.dataset.root)}",
         )
     elif any(isinstance(value, tuple) for value in facts.unknown):
         yield _unknown_colors(facts, where, named)
@@ -162,7 +162,7 @@ def _values(facts: DatasetScan) -> Iterator[Finding]:
 def _two_valued(facts: DatasetScan, where: list[Path]) -> Finding:
     labels, named = facts.dataset.labels, facts.dataset.named
     good = named and len(labels) == 2
-    names = list(labels.names) if good else list(tables.UNDECIDED.proposed)
+    names = list(labels.names) if good else list(tables.UNDETERMINED.proposed)
     if isinstance(labels, tables.UndeterminedLabels):
         names = list(labels.proposed)
     head = "" if good else f"classes = {json.dumps(names)}\n\n"

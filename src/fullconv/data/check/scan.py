@@ -30,10 +30,10 @@ from fullconv.data.check.image_signature import (
     step_of,
 )
 from fullconv.data.io.images import pixels_to_decode, read_reduced
-from fullconv.data.io.limits import read_content, room
+from fullconv.data.io.limits import decode_budget, read_content
 from fullconv.data.io.mask_values import Value, bands
-from fullconv.data.io.masks import MaskHistogram, content_key, mask_pixels, read_tally
-from fullconv.data.io.scan_cache import Remembered
+from fullconv.data.io.masks import MaskHistogram, content_key, mask_pixels, read_histogram
+from fullconv.data.io.scan_cache import ScanCache
 from fullconv.data.layouts.dataset import Dataset
 from fullconv.data.layouts.pairing import Pair
 
@@ -155,7 +155,7 @@ class DatasetScan:
         return tuple(sorted({path.as_posix() for path in found}))
 
 
-def scan_pair(split: str, pair: Pair, remembered: Remembered) -> PairScan:
+def scan_pair(split: str, pair: Pair, remembered: ScanCache) -> PairScan:
     """Read and hash an image and its mask once; decode them where they are new."""
     errors: list[tuple[Path, str]] = []
     image_bytes, image_hash = _content(pair.image, "image", errors)
@@ -201,7 +201,7 @@ def _decoded(
 
 def _image(file: io.BytesIO, *, name: str) -> tuple[ImageScan, NDArray[np.uint8]]:
     """What is known of an image, and its grey levels step by step."""
-    with room.of(pixels_to_decode(file, LONGEST, name=name)):
+    with decode_budget.reserve(pixels_to_decode(file, LONGEST, name=name)):
         size, pixels = read_reduced(file, LONGEST, name=name)
         # Counted, not summed: exact, and no copy as wide numbers.
         shares = np.zeros((3, 256), np.int64)
@@ -217,8 +217,8 @@ def _image(file: io.BytesIO, *, name: str) -> tuple[ImageScan, NDArray[np.uint8]
 
 def _mask(file: io.BytesIO, *, name: str) -> tuple[MaskHistogram, NDArray[Any]]:
     """What is in a mask, and its values step by step."""
-    with room.of(mask_pixels(file, name=name)):
-        tally, values = read_tally(file, name=name)
+    with decode_budget.reserve(mask_pixels(file, name=name)):
+        tally, values = read_histogram(file, name=name)
         return tally, mask_steps(values)
 
 
@@ -239,7 +239,7 @@ def _plain(image: ImageScan, tally: MaskHistogram, moved: Shift | None) -> dict[
         "mean": image.mean,
         "square": image.square,
         "look": base64.b64encode(image.signature).decode(),
-        "mask": tally.to_plain(),
+        "mask": tally.to_json(),
         "shift": asdict(moved) if moved else None,
     }
 
@@ -251,7 +251,7 @@ def _known(table: Any) -> tuple[ImageScan, MaskHistogram, Shift | None] | None:
         image = ImageScan(
             tuple(table["size"]), tuple(table["mean"]), tuple(table["square"]), look_bytes
         )
-        tally = MaskHistogram.from_plain(table["mask"])
+        tally = MaskHistogram.from_json(table["mask"])
         moved = Shift(**table["shift"]) if table["shift"] else None
         return (image, tally, moved) if tally else None
     except (TypeError, KeyError, ValueError):

@@ -78,7 +78,7 @@ def meanings(facts: DatasetScan) -> tuple[Meaning, ...]:
     return tuple(found)
 
 
-def meanings_text(found: Sequence[Meaning]) -> str:
+def value_table(found: Sequence[Meaning]) -> str:
     """As a table."""
     if not found:
         return ""
@@ -108,8 +108,8 @@ def _proposals(facts: DatasetScan, labels: tables.UndeterminedLabels) -> dict[Va
             if color in grey:
                 found[value] = f"class {grey[color]}"
         return found
-    if not (tables.is_two_valued(values) or tables.is_soft(values)):
+    if not (tables.is_black_and_white(values) or tables.is_blurred(values)):
         return {}
-    threshold = tables.otsu(values)
+    threshold = tables.otsu_threshold(values)
     black, white = labels.proposed
     return {v: white if v > threshold else black for v in values}  # type: ignore[operator]

@@ -65,7 +65,7 @@ def data_root() -> Path:
     return cache_dir() / "data"
 
 
-def nearest(path: Path) -> list[str]:
+def nearest_dataset_names(path: Path) -> list[str]:
     """The names of published data sets that look most like one that is none; none for a path."""
     if len(path.parts) != 1:
         return []

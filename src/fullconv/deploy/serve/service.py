@@ -68,7 +68,7 @@ class Service:
     @property
     def heads(self) -> list[str]:
         """What a request may ask for; without a name, the first one."""
-        names = ["", self.model.head, *self.model.heads] if self.model.heads else [""]
+        names = ["", self.model.info.head, *self.model.heads] if self.model.heads else [""]
         return list(dict.fromkeys(names))
 
     def number_of(self, head: str) -> int:
@@ -84,7 +84,7 @@ class Service:
                 f"the model has no head {head[:80]!r}; it has {known or 'one without a name'}.",
                 "/predict   # without head",
             )
-        return [self.model.head, *self.model.heads].index(head) if head else 0
+        return [self.model.info.head, *self.model.heads].index(head) if head else 0
 
     async def answer(
         self,

@@ -67,7 +67,7 @@ def save_report(
         )
     facts = facts_of(evaluation, scored)
     images = images_of(scored, facts)
-    history = read_history(Path(run), scored.model.stride) if run is not None else []
+    history = read_history(Path(run), scored.model.info.stride) if run is not None else []
     charts = [head_charts(head.quality) for head in facts]
     curves = curves_of(history)
     told = _told(evaluation, scored, history, repeat)
@@ -128,7 +128,7 @@ def curves_of(history: Sequence[History]) -> dict[str, Markup]:
         for of in points.values():
             of.append((done, math.nan))  # no line leads from one stage to the next
         for epoch in stage.epochs:
-            values = (epoch.loss, epoch.mean_iou, epoch.pixel_accuracy, epoch.rate)
+            values = (epoch.loss, epoch.mean_iou, epoch.pixel_accuracy, epoch.lr)
             for of, value in zip(points.values(), values, strict=True):
                 of.append((done + epoch.number, value))
         done += stage.epochs[-1].number
@@ -170,7 +170,7 @@ def _told(
         times = [*((f"training {s.name}", s.seconds) for s in history), *whole, *times]
     return {
         "name": report.dataset.root.resolve().name,
-        "network": f"FCN-{model.stride}s, {model.backbone}",
+        "network": f"FCN-{model.info.stride}s, {model.info.backbone}",
         "split": scored.split,
         "image_count": card["images"],
         "epoch": epoch,

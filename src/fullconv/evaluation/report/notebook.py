@@ -57,7 +57,7 @@ def segmentation_html(of: Segmentation) -> str:
 
 
 def _segmentation(of: Segmentation, head: str) -> list[Node]:
-    ids, labels = of.shown()
+    ids, labels = of.ids_for_drawing()
     names = [*([str(of.source)] if of.source else []), *([f"head {head}"] if head else [])]
     size = f"{ids.shape[0]} x {ids.shape[1]} pixels, height x width"
     colors = draw.overlay_colors(labels)
@@ -79,7 +79,7 @@ def _segmentation(of: Segmentation, head: str) -> list[Node]:
 
 def segmentation_png(of: Segmentation) -> bytes:
     """The classes over the image and a legend, as a PNG of a bounded size."""
-    ids, labels = of.shown()
+    ids, labels = of.ids_for_drawing()
     small, below = _smaller(of.image, ids, _LONGEST)
     file = io.BytesIO()
     Image.fromarray(draw.overlay_with_legend(small, below, labels)).save(file, "PNG")
@@ -199,7 +199,7 @@ def _cells(grids: Sequence[Grid]) -> Node:
         nodes.append(element("line", x1=0, x2=_RULER * step, y1=y, y2=y, **line))
         count = max(0, math.floor((_RULER - 0.5 - grid.offset) / grid.stride) + 1)
         for cell in range(min(count, 4 * _RULER)):
-            centre = grid.centre(cell)
+            centre = grid.center(cell)
             if centre < -0.5:
                 continue
             x = (centre + 0.5) * step

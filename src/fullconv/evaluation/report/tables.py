@@ -34,7 +34,7 @@ class Row:
     color: str
     share: float
     iou: float
-    iou_ceiling: float
+    ceiling: float
     accuracy: float
     precision: float
     boundary_f1: float
@@ -125,7 +125,7 @@ def facts_of(evaluation: Evaluation, scored: EvaluationContext) -> list[HeadFact
 
 def _ceiling(scored: EvaluationContext, k: int, labels: Labels) -> tuple[dict[str, float], float]:
     """By class name what the model's stride can reach on the masks of head k, and the mean."""
-    stride = scored.model.stride
+    stride = scored.model.info.stride
     if stride not in STRIDES:
         return {}, math.nan
     data, split = scored.dataset, scored.split
