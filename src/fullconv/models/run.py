@@ -16,9 +16,10 @@ from typing import Any
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.i18n import msg
+from fullconv.core.metric_names import current_names
 from fullconv.core.settings import read_config
 from fullconv.core.text import shell_command
-from fullconv.models.migrate import migrate_columns, migrate_metrics
+from fullconv.models.migrate import migrate_columns, migrate_settings
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def open_run(folder: str | Path) -> Run:
     folder = folder.parent if folder.name == "model" else folder
     path = folder / "metrics.json"
     try:
-        metrics = json.loads(path.read_text(encoding="utf-8"))
+        metrics = current_names(json.loads(path.read_text(encoding="utf-8")))
         if not isinstance(metrics, dict):
             raise ValueError("not a JSON object")
     except FileNotFoundError:
@@ -109,7 +110,7 @@ def open_run(folder: str | Path) -> Run:
     return Run(
         folder=folder,
         model=folder / "model",
-        metrics=migrate_metrics(metrics),
+        metrics=metrics,
         data=Path(read_settings(folder).get("data", {}).get("root", "")),
         splits=(metrics["protocol"]["split"],) if "protocol" in metrics else (),
         stages=tuple(Stage(**row) for row in rows),
@@ -117,9 +118,10 @@ def open_run(folder: str | Path) -> Run:
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
-    """Return the config.toml of a run; empty without one."""
+    """Return the config.toml of a run, with today's names of its options; empty without one."""
     path = folder / "config.toml"
-    return read_config(path) if path.is_file() else {}
+    config = read_config(path) if path.is_file() else {}
+    return {**config, "train": migrate_settings(config["train"])} if "train" in config else config
 
 
 def read_log(path: Path) -> dict[str, list[float]]:
