@@ -108,7 +108,7 @@ def predict_runs(way: str, quick: bool) -> Runs:
         tensor = torch.from_numpy(image).permute(2, 0, 1)[None]
         images = predictor.model.normalize(tensor)
         images = images.contiguous(memory_format=torch.channels_last)
-        network = predictor.engine.network
+        network = predictor.runtime.network
         return functools.partial(_forward, network, images, usual=way == "usual")
 
     return made(WARM[0]), made(QUICK_SIDE if quick else PREDICT_SIDE)

@@ -20,7 +20,7 @@ import torch
 from method import MissingError, save
 from torch import Tensor, nn
 
-from fullconv.models.model import load_model
+from fullconv.models.open import open_model
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 from others import torchfcn_models
@@ -63,7 +63,7 @@ def compared(peer: nn.Module, scores_of: Any, name: str) -> list[dict[str, Any]]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{name}.pth"
         torch.save({"arch": name, "model_state_dict": peer.state_dict()}, path)
-        model = load_model(path)
+        model = open_model(path)
     rows = []
     generator = torch.Generator().manual_seed(0)
     for size in SIZES:

@@ -332,7 +332,7 @@ def predict(arguments: argparse.Namespace) -> Section:
     timings = compare(variants, rounds=arguments.rounds)
     section = Section(facts={"milliseconds": timings.to_dict(), "size": image.shape[:2]})
     section.facts["our_weights"] = "trained" if arguments.model else "random"
-    section.facts["engine"] = predictors[OURS].engine.describe()
+    section.facts["engine"] = predictors[OURS].runtime.describe()
     for which, ours in enumerate(predictors):
         for name in (name for name in NETWORKS if name in variants):
             wanted = WANTED[name][which] if name in WANTED else None

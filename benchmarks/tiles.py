@@ -83,7 +83,7 @@ def differences(backbones: Sequence[str], sizes: Sequence[tuple[int, int]]) -> S
             net = network(backbone, stride)
             tiles = Tiles(net, net, tile=TILE)
             row: dict[str, Any] = {"backbone": backbone, "stride": stride, "halo": tiles.halo}
-            row |= {"reasons": list(tiles.reasons), "tile": tiles.tile}
+            row |= {"reasons": list(tiles.inexact_operations), "tile": tiles.tile}
             chosen = Tiles(net, net)
             row["chosen_tile"] = chosen.tile  # limited by the memory of a window
             if chosen.exact:
