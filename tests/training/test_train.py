@@ -498,7 +498,7 @@ def test_each_head_is_scored_against_its_own_masks(fused, both_kinds):
 def test_the_depth_is_seen(fused, both_kinds):
     model = fc.load(fused.model, device="cpu")
     image, _, _, depth = cards.scene(3, sized=True)
-    near, far = (model.engine.scores(scene_of(image, z)).values for z in (depth, depth * 3))
+    near, far = (model.runtime.scores(scene_of(image, z)).values for z in (depth, depth * 3))
     assert not torch.equal(near, far)
     shifted = model(image, extra_inputs=[depth.astype(np.float32)])
     assert (shifted.mask == model(image, extra_inputs=[depth]).mask).all()
