@@ -108,7 +108,7 @@ A = 'classes = ["a"]\n'
         (A + '[colors]\na = "red"', "color 'red' is not of the form", "#804080"),
         (A + "ignore_index = 0", "also the id of class 'a'", "ignore_index = 255"),
         (A + "ignore_index = -100", "does not fit", "ignore_index = 255"),
-        ('classes = ["a", "a"]', "must differ", "classes = ["),
+        ('classes = ["a", "a"]', "must be unique", "classes = ["),
     ],
 )
 def test_a_wrong_dataset_toml(tmp_path: Path, text: str, message: str, hint: str) -> None:
