@@ -306,7 +306,11 @@ def test_the_usual_yaml_file_is_preferred(tmp_path: Path) -> None:
     [
         ("names: [sky, road, void]", [0, 1, 2], [0, 1, 255]),
         ("names: {0: sky, 1: road}", [0, 1, 255], [0, 1, 255]),
-        ("names: [sky, road]\nlabel_mapping: {0: 0, 3: ignore_label, 7: 1}", [0, 7, 3], [0, 1, 255]),
+        (
+            "names: [sky, road]\nlabel_mapping: {0: 0, 3: ignore_label, 7: 1}",
+            [0, 7, 3],
+            [0, 1, 255],
+        ),
     ],
 )
 def test_yaml_is_used_without_another_table(

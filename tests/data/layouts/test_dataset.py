@@ -50,7 +50,9 @@ def camvid(root: Path) -> Path:
 def voc(root: Path) -> Path:
     files = "JPEGImages/{a,b,c,d,e}.jpg SegmentationClass/{a,b,c}.png"
     lists = {f"ImageSets__Segmentation__{k}": v for k, v in (("train", "a"), ("val", "b\nc"))}
-    return draw(root, files, ((0, 20), (255, 1)), **lists, ImageSets__Segmentation__trainval="a\nb\nc")
+    return draw(
+        root, files, ((0, 20), (255, 1)), **lists, ImageSets__Segmentation__trainval="a\nb\nc"
+    )
 
 
 @pytest.mark.parametrize(

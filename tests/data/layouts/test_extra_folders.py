@@ -154,7 +154,9 @@ def test_faults_are_found_before_training(
 
 
 def test_a_missing_folder(data: Path) -> None:
-    with pytest.raises(FullconvError, match="no folder dept in .*; it has depth, images, masks, o"):
+    with pytest.raises(
+        FullconvError, match=r"no folder dept in .*; it has depth, images, masks, o"
+    ):
         head_dataset(load_dataset(data), "dept")
     with pytest.raises(FullconvError, match=r"no folder .*/dept; the model needs its input depth"):
         extra_files([data / "images/val/card_000.png"], data / "dept", "depth")

@@ -22,7 +22,10 @@ from fullconv.data.layouts.pairing import (
 @pytest.mark.parametrize(
     ("images", "masks", "pairs", "images_alone", "masks_alone"),
     [
-        *(("a.jpg", mask, [("a.jpg", mask)], "", "") for mask in ("a.png", "a_mask.png", "a_L.png")),
+        *(
+            ("a.jpg", mask, [("a.jpg", mask)], "", "")
+            for mask in ("a.png", "a_mask.png", "a_L.png")
+        ),
         ("a.jpg", "a_label.tif", [("a.jpg", "a_label.tif")], "", ""),
         ("a_sat.jpg", "a_mask.png", [("a_sat.jpg", "a_mask.png")], "", ""),
         ("a.jpg b.jpg", "b.png c.png ab_gt.png", [("b.jpg", "b.png")], "a.jpg", "c.png ab_gt.png"),

@@ -139,7 +139,9 @@ def test_a_factor_of_2_doubles_pixels_of_the_mask_and_interpolates_the_image() -
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 9), (47, 64), (48, 63), (100, 20)])
-def test_outside_the_image_pixels_are_ignored_and_have_the_mean_color(size: tuple[int, int]) -> None:
+def test_outside_the_image_pixels_are_ignored_and_have_the_mean_color(
+    size: tuple[int, int],
+) -> None:
     white = torch.full((3, *size), 255, dtype=torch.uint8)
     zeros = torch.zeros(size, dtype=torch.uint8)  # a real class
     tops = set()
