@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+import numpy as np
+
 from fullconv.core.errors import FullconvError
 from fullconv.core.i18n import msg
 from fullconv.core.text import nearest, truncated_list
@@ -20,6 +22,11 @@ from fullconv.core.text import nearest, truncated_list
 RGB = tuple[int, int, int]
 IGNORE = "ignore"  # the class name that stands for the ignored id in dataset.toml
 _BACKGROUNDS = {"background", "bg", "other", "others", "none", "void", "unlabeled", "unlabelled"}
+
+
+def ids_dtype(num_classes: int) -> type[np.uint8] | type[np.uint16]:
+    """Return the smallest dtype for this many class ids that leaves 255 to `ignore_index`."""
+    return np.uint8 if num_classes <= 255 else np.uint16
 
 
 @cache
