@@ -164,7 +164,7 @@ def test_an_image_gets_its_overlay_and_its_classes(
     assert rows.locator(".name").all_inner_texts() == names
     assert rows.locator(".pixels").all_inner_texts() == [f"{counts[k]:,} px" for k in order]
     share = counts[order[0]] / wanted.mask.size
-    assert rows.nth(0).locator(".share").inner_text() == f"{100 * share:.0f} %"
+    assert rows.nth(0).locator(".share").inner_text() == f"{100 * share:.0f}%"
     size = "(({scrollHeight, clientHeight}) => scrollHeight <= clientHeight)"
     assert page.evaluate(f"{size}(document.getElementById('classes'))")
     for k in np.flatnonzero(counts == 0):
@@ -179,7 +179,7 @@ def test_the_pointer_and_the_keys_name_the_class(
         page.mouse.move(*at(page, row, column))
         name, sure = page.locator("#said b"), page.locator("#said span:last-child")
         assert name.inner_text() == wanted.labels.names[wanted.mask[row, column]]
-        share = float(sure.inner_text().removesuffix(" %")) / 100
+        share = float(sure.inner_text().removesuffix("%")) / 100
         assert share == pytest.approx(wanted.confidence[row, column], abs=0.0075)
     page.focus("#stage")
     for key in ("ArrowUp", "ArrowLeft", "Shift+ArrowDown", "Shift+ArrowRight"):
@@ -187,7 +187,7 @@ def test_the_pointer_and_the_keys_name_the_class(
     row, column = SIZE[0] // 2 + 1, SIZE[1] // 2 - 5 + 1
     spoken = page.inner_text("#point")
     assert spoken.startswith(f"{wanted.labels.names[wanted.mask[row, column]]}, ")
-    assert spoken.endswith(f" %, column {column}, row {row}")
+    assert spoken.endswith(f"%, column {column}, row {row}")
     box = page.locator("#marker").bounding_box()
     center = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     assert center == pytest.approx(at(page, row, column), abs=1)
