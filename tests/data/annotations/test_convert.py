@@ -157,7 +157,7 @@ def test_masks_in_a_folder_below_and_names_of_layouts(tmp_path: Path) -> None:
     assert (done.layout, done.splits) == ("voc", {"train": 3, "val": 1})
     assert "found in the sub-folder VOCdevkit/VOC2012" in done.notes
     assert convert(source, tmp_path / "named", layout="voc").layout == "voc"
-    assert "Looked for train.txt" in refused(source, tmp_path / "x", layout="camvid")
+    assert "Searched for train.txt" in refused(source, tmp_path / "x", layout="camvid")
     labelme(source, "a", ROAD)  # a folder below that lies as masks do says less than this
     assert convert(source, tmp_path / "shapes").layout == "labelme"
     TREES["folders"].write(source)  # but the folder itself says more
@@ -330,7 +330,7 @@ def test_places_that_are_refused(tmp_path: Path) -> None:
     assert f"Found {source / 'x.json'} (key)" in refused(source, out)
     assert "no coco image" in refused(source, out, layout="coco")
     labelme(source, "a", ROAD)
-    assert "lies inside" in refused(source, source / "out")
+    assert "is inside" in refused(source, source / "out")
     assert "is not empty" in refused(source, source)
     write(out / "mine.txt", "mine")
     assert "is not empty" in refused(source, out)
