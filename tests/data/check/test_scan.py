@@ -67,7 +67,7 @@ def test_files_that_cannot_be_read_are_noted(tmp_path: Path) -> None:
     assert (scan.image, scan.tally, scan.mask_hash) == (None, None, "")
     assert [path for path, _ in scan.errors] == [pair.mask, pair.image]
     assert "the file is empty" in scan.errors[1][1]
-    assert "No such file" in scan.errors[0][1]
+    assert "no such file" in scan.errors[0][1]
 
 
 def test_what_was_seen_before_is_not_decoded_again(

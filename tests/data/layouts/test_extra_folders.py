@@ -137,7 +137,7 @@ def _color(data: Path) -> None:
         (_double, "card_001.png has 2"),
         (_flatten, "the same number, 7, at every pixel of every training file"),
         (_shrink, "64 x 48 pixels but"),
-        (_color, "has 3 channels; 1 channel of depth"),
+        (_color, "has 3 channels; the model was trained with 1"),
     ],
 )
 def test_faults_are_found_before_a_training(
