@@ -37,8 +37,8 @@ from fullconv.inference.predictor import Predictor
 from fullconv.models.model import Model, load_model
 from fullconv.network.fcn import FCN
 from fullconv.training.auto_settings import resolve_settings
-from fullconv.training.lightning_module import Training
-from fullconv.training.train import _precision
+from fullconv.training.lightning_module import TrainingModule
+from fullconv.training.train import lightning_precision
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 from others import Taught, torchfcn_models
@@ -163,10 +163,10 @@ class Bare:
     def __init__(self, classes: int, images: Tensor, target: Tensor) -> None:
         size = tuple(images.shape[2:])
         given = Settings(pretrained=False, batch_size=len(images), crop=size, device="cpu")
-        settings, _ = resolve_settings(given, None)
+        settings, _ = resolve_settings(given)
         model = fullconv_model(classes)
         model.network.to(memory_format=torch.channels_last)
-        self.training = Training(
+        self.training = TrainingModule(
             model, settings, class_weights=None, protocol={}, folder=Path("unused")
         )
         self.trainer = _NoTrainer()
@@ -175,7 +175,7 @@ class Bare:
         chosen = self.training.configure_optimizers()
         self.optimizer = chosen["optimizer"]
         self.scheduler = chosen["lr_scheduler"]["scheduler"]
-        self.precision = _precision(settings)
+        self.precision = lightning_precision(settings.precision, settings.device)
         mixed = self.precision != "32-true"
         self.plugin = MixedPrecision(self.precision, "cpu") if mixed else Precision()
         self.batch = images, target

@@ -208,7 +208,7 @@ def test_names() -> None:
 
 def test_a_training_may_start_from_one() -> None:
     settings = Settings(init_from=NAME)
-    assert resolve_settings(settings, None)[0].start == NAME
+    assert resolve_settings(settings)[0].init_from == NAME
 
 
 def test_every_command_that_takes_a_model_takes_one_of_the_hub(

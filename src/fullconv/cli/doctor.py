@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from fullconv.cli.app import Json, app, print_result
+from fullconv.cli.app import ANALYSIS, Json, app, print_result
 from fullconv.core.errors import FullconvError
 from fullconv.core.files import cache_dir
 from fullconv.core.hardware import (
@@ -225,7 +225,8 @@ def _examine_devices(health: Health, torch: Any) -> None:
     count = cpu_cores()
     health.facts["cores"] = count
     cores: Message = nmsg("CPU, {count} core", "CPU, {count} cores", count)
-    health.facts["devices"] = devices = [{"name": "cpu", "description": cores}]
+    devices: list[dict[str, Any]] = [{"name": "cpu", "description": cores}]
+    health.facts["devices"] = devices
     if torch is None:
         return
     from fullconv.inference.runtime import computes_in_bfloat16
@@ -390,7 +391,7 @@ def _size(count: int) -> str:
     return f"{count / GIB:.1f} GiB"
 
 
-@app.command(sort_key=32)
+@app.command(group=ANALYSIS, sort_key=32)
 def doctor(*, json: Json = False) -> int:
     """Check the installation and suggest fixes. Exits with code 1 if something is broken.
 

@@ -5,39 +5,79 @@
         ...
         finish_stages()                       # training: prints how long it took to the first step
 
-On a terminal a spinner names the stage; elsewhere each stage is a line.
+On a terminal a spinner names the stage; elsewhere each stage may be a line.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO
 
 from fullconv.core.i18n import msg, translate
+
+_HEX_COLOR = re.compile(r"(?<![\"'\w])#[0-9a-f]{6}\b")  # not within quotes: a line to paste
 
 
 def say(text: str) -> None:
     """Print a message to stderr, in the current language."""
-    print(translate(text), file=sys.stderr, flush=True)
+    print_text(translate(text), sys.stderr)
 
 
-def is_terminal() -> bool:
-    """Return whether stderr is a terminal on which lines can be redrawn."""
-    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+def is_terminal(stream: TextIO | None = None) -> bool:
+    """Return whether a stream (default: stderr) is a terminal on which lines can be redrawn."""
+    return (stream or sys.stderr).isatty() and os.environ.get("TERM") != "dumb"
+
+
+def print_text(text: str, stream: TextIO) -> None:
+    """Print text: on a terminal with colors and wrapped between words, elsewhere as it is.
+
+    "error:" is red, the line with the next command is bold, and a hex color is a colored block.
+    """
+    if not is_terminal(stream):
+        print(text, file=stream, flush=True)
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(file=stream, highlight=False, emoji=False)
+    error, hint, following = (
+        translate(msg(template, message="", hint="", command="")).strip()
+        for template in ("error: {message}", "  try: {hint}", "next: {command}")
+    )
+    for line in text.split("\n"):
+        styled = Text()
+        end = 0
+        for match in _HEX_COLOR.finditer(line):
+            styled.append(line[end : match.start()]).append("\u2588\u2588", match[0]).append(
+                "     "
+            )
+            end = match.end()
+        styled.append(line[end:])
+        if line.startswith(error):
+            styled.stylize("bold red", 0, len(error))
+        if line.startswith(following):
+            styled.stylize("bold")
+        # Commands stay on one line, to be copied; so do the rows of tables.
+        verbatim = line.lstrip().startswith((hint, following)) or "  " in line.strip()
+        console.print(styled, soft_wrap=verbatim)
+    stream.flush()
 
 
 class _Stages:
-    def __init__(self) -> None:
+    def __init__(self, lines: bool) -> None:
         self.started = time.monotonic()
+        self.lines = lines
         self.live: Any = None
 
     def show(self, text: str) -> None:
         if not is_terminal():
-            say(msg("{stage} ...", stage=text))
+            if self.lines:
+                say(msg("{stage} ...", stage=text))
             return
         from rich.console import Console
         from rich.live import Live
@@ -63,10 +103,10 @@ _stages: _Stages | None = None
 
 
 @contextmanager
-def show_stages() -> Iterator[None]:
-    """Show each `stage` on stderr while the block runs."""
+def show_stages(*, lines: bool = True) -> Iterator[None]:
+    """Show each `stage` on stderr while the block runs; without a terminal only if `lines`."""
     global _stages
-    outer, _stages = _stages, _Stages()
+    outer, _stages = _stages, _Stages(lines)
     try:
         yield
     finally:

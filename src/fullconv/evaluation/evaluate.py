@@ -115,6 +115,7 @@ def evaluate(
     flip: bool = False,
     scales: Sequence[float] = (1.0,),
     quality: bool = True,
+    checked: Sequence[CheckReport] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Predicts every image of a split and compares it with its mask, at the original size.
@@ -130,6 +131,8 @@ def evaluate(
         flip, scales: test-time augmentation, see `fullconv.inference.options.PredictOptions`. By themselves those
             of the model, which has none unless it was told to.
         quality: also count what `fullconv.evaluation.error_analysis` describes.
+        checked: reports of the dataset and of the additional heads' masks, if they were checked
+            already: `data`, `heads`, `inputs` and `ignore_rules` are not read again.
         progress: called with (images done, images).
 
     Raises:
@@ -144,6 +147,7 @@ def evaluate(
         ignore_rules=ignore_rules,
         options=PredictOptions(flip=flip, scales=tuple(scales)),
         quality=quality,
+        checked=checked,
         progress=progress,
     )
     return result
@@ -159,6 +163,7 @@ def evaluate_altered(
     ignore_rules: str = "",
     options: PredictOptions | None = None,
     quality: bool = False,
+    checked: Sequence[CheckReport] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Evaluation]:
     """As `evaluate`, once for each way in which the images are altered before the model sees
@@ -169,11 +174,19 @@ def evaluate_altered(
             image that is shown; see `fullconv.evaluation.masking_probe`.
         folders: of further heads and inputs, where they are not called like these.
         options: of which `flip` and `scales` count here. Without either, those of the model.
-        quality: see `evaluate`.
+        quality, checked: see `evaluate`.
         progress: called with (predictions done, predictions).
     """
     predictor = _in_single(model, options)
-    heads, report = _heads(predictor, data, split, folders, ignore_rules)
+    if checked:
+        every = zip(("", *predictor.heads), predictor.tables, checked, strict=True)
+        report, heads = checked[0], []
+        for number, (name, labels, of) in enumerate(every):
+            lookup = class_mapping(of, labels, split)
+            own = report.dataset.tables[number]
+            heads.append(Head(name or predictor.head, number, own, labels.names, lookup))
+    else:
+        heads, report = _heads(predictor, data, split, folders, ignore_rules)
     pairs = report.dataset.pairs_of(split)
     found_in: list[list[list[Sparse]]] = [[[] for _ in heads] for _ in alterations]
     qualities = [[Quality(head.names) for head in heads if quality] for _ in alterations]
@@ -198,7 +211,7 @@ def evaluate_altered(
     behind.wait()
     scored = EvaluationContext(predictor, report, split, tuple(heads), time.monotonic() - started)
     card = protocol_card(
-        fingerprint=fingerprint(report, report.dataset),
+        fingerprint=report.fingerprint,
         split=split,
         images=len(pairs),
         classes=predictor.labels.names,
@@ -312,7 +325,7 @@ def _heads(
         labels = model.tables[number]
         lookup = class_mapping(found, labels, split)
         heads.append(Head(name, number, of_data, labels.names, lookup))
-    return heads, replace(report, dataset=dataset)
+    return heads, replace(report, dataset=dataset, fingerprint=fingerprint(report, dataset))
 
 
 def _require_as_many(folders: Sequence[str], names: Sequence[str], kind: str) -> None:

@@ -34,7 +34,7 @@ class Row:
     color: str
     share: float
     iou: float
-    iou_ceiling: float
+    ceiling: float
     accuracy: float
     precision: float
     boundary_f1: float

@@ -1,0 +1,182 @@
+"""How --help looks: sections, placeholders and defaults; its texts are translated.
+
+The texts are the docstrings of the commands and of `Settings`; tools/babel_help.py extracts them.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from fullconv.core.i18n import Message, msg, translate
+
+if TYPE_CHECKING:
+    from cyclopts.help import HelpEntry, HelpPanel
+    from rich.console import Console, ConsoleOptions
+
+GLOBAL_OPTIONS = msg("Options of every command")
+# The sections of `fullconv train --help`: title -> options, in this order.
+TRAIN_SECTIONS: dict[Message, str] = {
+    msg("Data"): "heads extra-inputs fusion ignore-rules workers cache",
+    msg("Model"): "backbone pretrained stride upsampling init-from freeze-backbone",
+    msg(
+        "Optimization"
+    ): "epochs batch-size grad-accumulation lr backbone-lr weight-decay optimizer "
+    "schedule class-weights label-smoothing patience seed",
+    msg("Augmentation"): "crop scale flip color-jitter",
+    msg("Logging"): "out json logger log-images-every",
+    msg("Hardware"): "device devices nodes precision",
+    msg("Configuration"): "config resume",
+    msg("Paper reproduction"): "staged stage-lr-factor sum-loss-lr bias-lr-factor momentum",
+}
+# Placeholders of values, where that of the type (N, X, PATH) says too little.
+METAVARS = {
+    "backbone": "NAME",
+    "backbone-lr": "LR",
+    "bias-lr-factor": "X",
+    "cache": "GIB",
+    "classes": "NAME,...",
+    "crop": "H W",
+    "device": "NAME",
+    "extra-inputs": "NAME,...",
+    "foreground": "NAME,...",
+    "heads": "NAME,...",
+    "ignore-rules": "RULE,...",
+    "init-from": "MODEL",
+    "lr": "LR",
+    "max-bytes": "BYTES",
+    "max-pixels": "PX",
+    "max-seconds": "S",
+    "min-area": "PX",
+    "resume": "RUN",
+    "save": "NAME,...",
+    "scale": "LOW HIGH",
+    "scales": "X,...",
+    "stride": "PX",
+    "sum-loss-lr": "LR",
+    "tile": "PX",
+}
+_TYPES = {"STR": "NAME", "INT": "N", "FLOAT": "X", "CHOICE": "NAME", "SPLIT": "NAME"}
+_NO_DEFAULTS = {"False", '""', "''", "()", "None"}  # saying "off" or "empty" helps nobody
+
+
+class HelpFormatter:
+    """Print a help page section by section, as cyclopts asks for it."""
+
+    show_metavar = True
+
+    def __init__(self) -> None:
+        self.command = ""
+
+    def render_usage(self, console: Console, options: ConsoleOptions, usage: Any) -> None:
+        """Print "Usage: fullconv train [DATA] [OPTIONS]": what a command needs comes first."""
+        words = str(usage).strip().removeprefix("Usage:").split()
+        self.command = words[1] if len(words) > 1 and words[1].islower() else ""
+        line = usage_line(self.command) if self.command else "fullconv COMMAND [OPTIONS]"
+        console.print(translate(msg("Usage: {line}", line=line)), style="bold", highlight=False)
+        console.print()
+
+    def render_description(
+        self, console: Console, options: ConsoleOptions, description: Any
+    ) -> None:
+        """Print what the command does, a paragraph at a time."""
+        for paragraph in re.split(r"\n\s*\n", _plain_text(description)):
+            if paragraph.strip():
+                console.print(translate_help(paragraph), highlight=False, markup=False)
+                console.print()
+
+    def __call__(self, console: Console, options: ConsoleOptions, panel: HelpPanel) -> None:
+        """Print a panel; that of `train` as several sections."""
+        if self.command and panel.title == GLOBAL_OPTIONS:
+            return  # only in `fullconv --help`
+        entries = list(panel.entries)
+        if self.command == "train" and panel.title == "Parameters":
+            by_name = {_name(entry): entry for entry in entries}
+            for title, names in TRAIN_SECTIONS.items():
+                _print_section(console, title, [by_name.pop(name) for name in names.split()])
+            entries = list(by_name.values())
+        heading: str = msg("Options") if panel.title == "Parameters" else str(panel.title)
+        if self.command and panel.title in ("Commands", msg("Commands")):
+            return  # --help and --version
+        _print_section(console, heading, entries)
+
+
+def usage_line(command: str) -> str:
+    """Return how a command is typed: "fullconv predict MODEL IMAGES... [OPTIONS]"."""
+    from inspect import Parameter, signature
+
+    from fullconv.cli.app import app
+
+    words = ["fullconv", command]
+    for parameter in signature(app[command].default_command).parameters.values():  # type: ignore[arg-type]
+        name = parameter.name.upper()
+        if parameter.kind == Parameter.VAR_POSITIONAL:
+            words.append(f"{name}...")
+        elif parameter.kind in (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD):
+            words.append(name if parameter.default is Parameter.empty else f"[{name}]")
+    return " ".join([*words, "[OPTIONS]"])
+
+
+def translate_help(text: str) -> str:
+    """Return a paragraph of a docstring as one line, in the current language."""
+    return str(translate(Message(" ".join(text.split()), {})))
+
+
+def _print_section(console: Console, title: str, entries: list[HelpEntry]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    if not entries:
+        return
+    console.print(Text(translate(_as_message(title)), style="bold"))
+    table = Table.grid(padding=(0, 2, 0, 0))
+    widest = max(len(_label(entry)) for entry in entries)
+    table.add_column(width=min(max(widest, 12), 26) + 2, no_wrap=False, overflow="fold")
+    table.add_column(ratio=1)
+    for entry in entries:
+        description = Text(translate_help(_plain_text(entry.description)))
+        for remark in _remarks(entry):
+            description.append(" ").append(translate(remark), style="dim")
+        table.add_row(Text(f"  {_label(entry)}", style="cyan"), description)
+    console.print(table)
+    console.print()
+
+
+def _as_message(title: str) -> Message:
+    return title if isinstance(title, Message) else Message(title, {})
+
+
+def _name(entry: HelpEntry) -> str:
+    names = entry.positive_names or entry.all_options
+    return names[0].removeprefix("--") if names else str(entry.positional_label)
+
+
+def _label(entry: HelpEntry) -> str:
+    """Return the option and its placeholder, such as "--[no-]flip" or "--lr LR"."""
+    if entry.positional_label:
+        return entry.positional_label.removesuffix("...")
+    name = _name(entry)
+    if not entry.metavar:
+        negative = entry.negative_names and entry.default == "True"
+        short = "".join(f", {short}" for short in entry.positive_shorts)
+        option = f"--[no-]{name}" if negative else f"--{name}"
+        return (option if entry.positive_names and "-" in entry.all_options[0] else name) + short
+    return f"--{name} {METAVARS.get(name, _TYPES.get(entry.metavar, entry.metavar))}"
+
+
+def _remarks(entry: HelpEntry) -> list[Message]:
+    remarks = []
+    if choices := [choice for choice in entry.choices or () if choice]:
+        remarks.append(msg("[{choices}]", choices=", ".join(choices)))
+    if entry.env_var:
+        remarks.append(msg("[environment variable: {name}]", name=", ".join(entry.env_var)))
+    if entry.default is not None and entry.default not in _NO_DEFAULTS:
+        value = msg("on") if entry.default == "True" else entry.default
+        remarks.append(msg("[default: {value}]", value=value))
+    return remarks
+
+
+def _plain_text(description: Any) -> str:
+    """Return the text of what cyclopts wraps in renderables."""
+    description = getattr(description, "primary_renderable", description)
+    return getattr(description, "plain", None) or str(description or "")
