@@ -22,7 +22,7 @@ import pytest
 import fullconv
 from fullconv.core.errors import FullconvError
 from fullconv.data.download import fetch as module
-from fullconv.data.download.fetch import DownloadProgress, fetch, size_of
+from fullconv.data.download.fetch import DownloadProgress, fetch
 from fullconv.data.download.registry import Archive
 
 BODY = bytes(range(256)) * 40  # 10240 bytes
@@ -119,7 +119,7 @@ def get(host: Host, tmp_path: Path) -> Get:
     def call(checksum: str | None = SHA256, *addresses: str, **more: Any) -> Path:
         archive = Archive(addresses or (host.address("a.tar"),), checksum, **more)
         with DownloadProgress() as teller:
-            return fetch(archive, tmp_path / "there", again="fullconv check a", teller=teller)
+            return fetch(archive, tmp_path / "there", again="fullconv check a", progress=teller)
 
     return call
 
@@ -436,10 +436,10 @@ def test_the_next_address_is_asked_where_another_file_came(
     addresses = host.address("parked"), host.address("a.tar")
     archive = Archive(addresses, SHA256, name="a.tar")
     with DownloadProgress() as teller:
-        path = fetch(archive, tmp_path / "there", again="fullconv check a", teller=teller)
+        path = fetch(archive, tmp_path / "there", again="fullconv check a", progress=teller)
     assert path.read_bytes() == BODY
     assert len(host.asked) == 2
     both = Archive((addresses[0], addresses[0]), SHA256, name="b.tar")
     with pytest.raises(FullconvError) as caught, DownloadProgress() as teller:
-        fetch(both, tmp_path / "there", again="fullconv check a", teller=teller)
+        fetch(both, tmp_path / "there", again="fullconv check a", progress=teller)
     assert caught.value.message.count(f"{addresses[0]}: ") == 2
