@@ -219,7 +219,7 @@ def _judged(found: Heatmap, animal: np.ndarray) -> dict[str, Any]:
     facts: dict[str, Any] = {"class": chosen.name, "probability": round(chosen.probability, 4)}
     for place, heat in zip(found.places(chosen.class_id), found.heats, strict=True):
         rows, columns = (
-            [min(max(round(grid.centre(k)), 0), side - 1) for k in range(count)]
+            [min(max(round(grid.center(k)), 0), side - 1) for k in range(count)]
             for grid, count, side in zip(
                 (heat.rows, heat.columns), heat.probabilities.shape[1:], animal.shape, strict=True
             )

@@ -103,7 +103,7 @@ def predict_runs(way: str, quick: bool) -> Runs:
         if way == "ours":
             return functools.partial(predictor.label_map, image)
         tensor = torch.from_numpy(image).permute(2, 0, 1)[None]
-        images = predictor.model.normalise(tensor)
+        images = predictor.model.normalize(tensor)
         images = images.contiguous(memory_format=torch.channels_last)
         network = predictor.engine.network
         return functools.partial(_forward, network, images, usual=way == "usual")

@@ -70,7 +70,7 @@ def compared(peer: nn.Module, scores_of: Any, name: str) -> list[dict[str, Any]]
         image = torch.randint(0, 256, (3, *size), generator=generator, dtype=torch.uint8)
         with torch.no_grad():
             wanted: Tensor = scores_of(image)
-            scores = model.network(model.normalise(image[None]))
+            scores = model.network(model.normalize(image[None]))
         apart = (scores.full() - wanted).abs().max() / wanted.abs().max()
         alike = (scores.labels().long() == wanted.argmax(1)).float().mean()
         said = f"{size[0]} x {size[1]}"

@@ -47,7 +47,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from fullconv.core.hardware import use_huge_pages
 from fullconv.data.io.images import read_image
 from fullconv.models.model import load_model
-from fullconv.network.kernels import dispatch as readings
+from fullconv.network.kernels import dispatch
 from fullconv.network.scores import Scores
 
 ROOT = Path(__file__).parent.parent
@@ -61,19 +61,19 @@ EPOCHS = 4  # of `fullconv train`; the first one warms up
 @contextlib.contextmanager
 def forced(way: str) -> Iterator[None]:
     """The readings run in this way."""
-    before = os.environ.get(readings.VARIABLE)
-    os.environ[readings.VARIABLE] = way
+    before = os.environ.get(dispatch.VARIABLE)
+    os.environ[dispatch.VARIABLE] = way
     try:
         yield
     finally:
-        del os.environ[readings.VARIABLE]
+        del os.environ[dispatch.VARIABLE]
         if before is not None:
-            os.environ[readings.VARIABLE] = before
+            os.environ[dispatch.VARIABLE] = before
 
 
 def way(values: Tensor) -> str:
     """How these scores are read: native (and with which instructions), reference, ..."""
-    module = readings.select_backend(values)
+    module = dispatch.select_backend(values)
     instructions = getattr(module, "instructions", str)()
     return f"{module.__name__.rpartition('.')[2]} {instructions}".strip()
 
@@ -166,7 +166,7 @@ def real_scores(model: Path | None, images: Path, option: str, quick: bool) -> l
     for file in files:
         image = torch.from_numpy(cropped(read_image(file), side))
         with torch.inference_mode():
-            scores = loaded.network(loaded.normalise(image.permute(2, 0, 1)[None]))
+            scores = loaded.network(loaded.normalize(image.permute(2, 0, 1)[None]))
         # SAME padding gives a cell more, at 512: it is left out, that all maps have 64.
         values = scores.values[:, :, : side // 8, : side // 8]
         found.append(values.clone(memory_format=torch.contiguous_format))
@@ -315,7 +315,7 @@ def step(arguments: argparse.Namespace) -> Section:
     torch.manual_seed(0)
     images, target = a_batch(QUICK_SIZE if arguments.quick else SIZE)
     bare = Bare(CLASSES, images, target)
-    images = bare.training.model.normalise(images).contiguous()
+    images = bare.training.model.normalize(images).contiguous()
     taught = eager_step(Taught(), (images, target.long()), taught_loss)
     # The type that we train in here; a share of what cannot be had would say nothing.
     half = bare.precision == "bf16-mixed"

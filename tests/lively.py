@@ -29,7 +29,7 @@ def lively(
             if isinstance(module, nn.BatchNorm2d):
                 nn.init.uniform_(module.weight, 0.5, 1.5)
                 nn.init.normal_(module.bias, std=0.3)
-        features = network.backbone(network.backbone.card.normalise(scene))
+        features = network.backbone(network.backbone.card.normalize(scene))
         for score, feature in zip(network.score.values(), features, strict=True):
             nn.init.normal_(score.weight)  # type: ignore[arg-type]
             made = score(feature)

@@ -221,7 +221,7 @@ def test_a_drawing_shows_the_cells_that_a_resnet_has() -> None:
     """At 0, 32, 64 and 96 of a row of 97 pixels, by the definition of its layers."""
     drawings = hook("drawings")
     grid, count = drawings.cells_of("resnet18", 97)[32]
-    assert [grid.centre(cell) for cell in range(count)] == [0, 32, 64, 96]
+    assert [grid.center(cell) for cell in range(count)] == [0, 32, 64, 96]
     assert list(drawings.interpolated(97, 4)) == [11.625, 35.875, 60.125, 84.375]
 
 

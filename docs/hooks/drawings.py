@@ -15,7 +15,7 @@ import torch
 
 from fullconv.geometry.grid import Grid
 from fullconv.geometry.trace_network import run_on_meta, trace
-from fullconv.network.kernels.reference import reading_matrix
+from fullconv.network.kernels.reference import interpolation_matrix
 
 FOLDER = Path(__file__).parents[1] / "drawings"
 SIZE = 97  # pixels of the row
@@ -106,7 +106,7 @@ def places() -> Drawing:
             drawing.text(left - 14, y + 4, f"stride {stride}", FAINT, at="end")
             drawing.line(x(-0.5), y, x(SIZE - 0.5), y, "#d0d7de", stroke_width=6)
             for cell, wrong in enumerate(interpolated(SIZE, count)):
-                right = x(grid.centre(cell))
+                right = x(grid.center(cell))
                 drawing.line(right, y, x(wrong), y, WRONG, stroke_width=2)
                 drawing.dot(x(wrong), y, WRONG, hollow=True)
                 drawing.dot(right, y, TRUE, r=5 if stride > 8 else 4)
@@ -155,19 +155,19 @@ def sums() -> Drawing:
 
     for (coarse, above), (fine, below) in pairwise(levels):
         (a, have), (b, count) = found[coarse], found[fine]
-        for row, weights in enumerate(reading_matrix(a, have, b, count).tolist()):
+        for row, weights in enumerate(interpolation_matrix(a, have, b, count).tolist()):
             for cell, weight in enumerate(weights):
                 if weight > 0.001:
                     drawing.line(
-                        x(a.centre(cell)), above, x(b.centre(row)), below, SHADES[coarse],
+                        x(a.center(cell)), above, x(b.center(row)), below, SHADES[coarse],
                         stroke_width=0.8 + 1.6 * weight, opacity=round(0.25 + 0.75 * weight, 3),
                     )  # fmt: skip
     grid, have = found[8]
-    for pixel, weights in enumerate(reading_matrix(grid, have, Grid(1, 0), SIZE).tolist()):
+    for pixel, weights in enumerate(interpolation_matrix(grid, have, Grid(1, 0), SIZE).tolist()):
         for cell, weight in enumerate(weights):
             if weight > 0.001:
                 drawing.line(
-                    x(grid.centre(cell)), 236, x(pixel), 318, SHADES[8],
+                    x(grid.center(cell)), 236, x(pixel), 318, SHADES[8],
                     stroke_width=1, opacity=round(0.9 * weight, 3),
                 )  # fmt: skip
         drawing.bar(x(pixel) - 3, 318, 6, 10, "#c5cae9" if pixel % 8 else "#7986cb")
@@ -176,7 +176,7 @@ def sums() -> Drawing:
         plus = "scores" if stride == 32 else "+ scores"
         drawing.text(left - 20, y + 5, f"{plus}, stride {stride}", at="end")
         for cell in range(count):
-            drawing.dot(x(grid.centre(cell)), y, SHADES[stride], r=7 if stride > 8 else 5.5)
+            drawing.dot(x(grid.center(cell)), y, SHADES[stride], r=7 if stride > 8 else 5.5)
     drawing.text(left - 20, 328, "label of each pixel", at="end")
     for pixel in range(0, SIZE, 16):
         drawing.text(x(pixel), 352, str(pixel), FAINT, at="middle")

@@ -56,7 +56,7 @@ def test_the_file_gives_the_scores_and_labels_of_the_model(
     photo = random_image(size)
     planes = torch.from_numpy(photo.copy()).permute(2, 0, 1)[None]
     with torch.no_grad():
-        values = model.network(model.normalise(planes)).values[0].numpy()
+        values = model.network(model.normalize(planes)).values[0].numpy()
     np.testing.assert_allclose(found.scores(photo), values, atol=1e-4 * abs(values).max())
     assert (found.label_map(photo) == wanted.label_map(photo)).mean() > 0.999
     assert len(np.unique(wanted.label_map(random_image((101, 75))))) > 2
@@ -69,7 +69,7 @@ def test_a_batch_of_any_number(model: Model, file: Path) -> None:
     batch = np.stack([random_image((50, 71), seed).transpose(2, 0, 1) for seed in range(3)])
     (scores,) = session.run(None, {"images": batch})
     with torch.no_grad():
-        values = model.network(model.normalise(torch.from_numpy(batch))).values.numpy()
+        values = model.network(model.normalize(torch.from_numpy(batch))).values.numpy()
     np.testing.assert_allclose(scores, values, atol=1e-4 * abs(values).max())
 
 

@@ -45,7 +45,7 @@ def test_same_padding_becomes_a_number(size: tuple[int, int]) -> None:
     assert any(isinstance(layer, Conv2dSame) for layer in network.modules())  # stays as it is
     images = torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8)
     with torch.no_grad():
-        torch.testing.assert_close(graph(images), network(model.normalise(images)).values)
+        torch.testing.assert_close(graph(images), network(model.normalize(images)).values)
 
 
 @given(
@@ -75,7 +75,7 @@ def test_half_precision_stays_out_of_the_scores() -> None:
     assert {p.dtype for p in graph.network.score.parameters()} == {torch.float32}
     assert {p.dtype for p in model.network.parameters()} == {torch.float32}
     with torch.no_grad():
-        found, wanted = graph(images), model.network(model.normalise(images)).values
+        found, wanted = graph(images), model.network(model.normalize(images)).values
     assert found.dtype == torch.float32
     assert 0 < (found - wanted).abs().max() < 0.05 * wanted.abs().max()
 
@@ -85,7 +85,7 @@ def test_the_labels_are_those_of_the_scores() -> None:
     images = torch.randint(0, 256, (2, 3, 50, 71), dtype=torch.uint8)
     with torch.no_grad():
         ids = Graph(model, labels_inside=True).eval()(images)
-        wanted = model.network(model.normalise(images)).full().argmax(1)
+        wanted = model.network(model.normalize(images)).full().argmax(1)
     assert ids.shape == (2, 50, 71)
     assert (ids == wanted).float().mean() > 0.9999
 

@@ -211,7 +211,7 @@ def test_composition_is_exact(
     assert grid == expected
     for axis in (0, 1):
         cell, one, other = seen_of(net, axis=axis)
-        centre = grid.centre(cell)
+        centre = grid.center(cell)
         if grid.stride >= 2:
             assert one.centre == pytest.approx(centre)
             assert one.last - one.first + 1 == grid.field
@@ -235,7 +235,7 @@ def test_upsampling_by_any_factor(mode: str, factor: int) -> None:
         (gradient,) = torch.autograd.grad(fine[0, 0, row].sum(), image, retain_graph=True)
         profile = gradient.sum((0, 1, 3))
         where = torch.nonzero(profile).flatten()
-        centre = grid.centre(row)
+        centre = grid.center(row)
         reaches.append(max(centre - int(where[0]), int(where[-1]) - centre))
         errors.append(float((profile * torch.arange(24)).sum() / profile.sum()) - centre)
     assert grid.field == pytest.approx(2 * max(reaches) + 1)
@@ -268,7 +268,7 @@ def test_max_pooling_as_average_pooling(
     cell = found[0][0]
     first, last = min(f[1].first for f in found), max(f[1].last for f in found)
     assert last - first + 1 == grid.field
-    assert (first + last) / 2 == grid.centre(cell)
+    assert (first + last) / 2 == grid.center(cell)
 
 
 def test_slices_and_merged_patches_localise() -> None:
@@ -276,7 +276,7 @@ def test_slices_and_merged_patches_localise() -> None:
     (grid,) = trace(Net(merge_patches), size=64)
     assert (grid.stride, grid.offset) == (4, 1)
     cell, one, _ = seen_of(Net(merge_patches))
-    assert one.centre == pytest.approx(grid.centre(cell))
+    assert one.centre == pytest.approx(grid.center(cell))
     assert grid.field == one.last - one.first + 1
 
 
@@ -286,7 +286,7 @@ def test_a_path_that_localises_best_says_where_a_cell_sits() -> None:
     (grid,) = trace(net, size=64)
     assert (grid.stride, grid.offset) == (2, 0)
     cell, one, _ = seen_of(net)
-    assert grid.field == 2 * max(grid.centre(cell) - one.first, one.last - grid.centre(cell)) + 1
+    assert grid.field == 2 * max(grid.center(cell) - one.first, one.last - grid.center(cell)) + 1
 
 
 class Attention(nn.Module):
@@ -408,7 +408,7 @@ def test_what_no_rule_knows_is_probed(operation: Any, expected: Grid) -> None:
     assert trace(net, size=256) == [measured(expected)]
     cell, one, other = seen_of(net)
     assert one.last - one.first + 1 == expected.field
-    assert (one.first + one.last) / 2 == expected.centre(cell)
+    assert (one.first + one.last) / 2 == expected.center(cell)
     assert other.first - one.first == 4 * expected.stride
 
 

@@ -199,7 +199,7 @@ def looked_at(name: str, options: dict[str, Any]) -> list[tuple[Grid, Grid, tupl
 @pytest.mark.parametrize(("name", "options"), SYMMETRIC, ids=str)
 def test_cells_look_where_the_trace_says(name: str, options: dict[str, Any]) -> None:
     for grid, reduced, (cell, one, other) in looked_at(name, options):
-        assert one.centre == pytest.approx(grid.centre(cell), abs=1e-6)
+        assert one.centre == pytest.approx(grid.center(cell), abs=1e-6)
         assert other.centre - one.centre == pytest.approx(32 if grid.stride <= 32 else 64)
         assert (reduced.stride, reduced.offset) == (grid.stride, grid.offset)
         assert reduced.field == one.last - one.first + 1
@@ -212,7 +212,7 @@ def test_cells_of_lopsided_networks_see_the_field(name: str, offsets: tuple[int,
     found = looked_at(name, {})
     assert tuple(grid.offset for grid, *_ in found) == offsets
     for grid, reduced, (cell, one, other) in found:
-        centre = grid.centre(cell)
+        centre = grid.center(cell)
         assert 2 * max(centre - one.first, one.last - centre) + 1 == reduced.field
         assert (other.first - one.first, other.last - one.last) == (32, 32)
         assert abs(centre - one.centre) < grid.stride / 2
@@ -222,7 +222,7 @@ def test_cells_of_lopsided_networks_see_the_field(name: str, offsets: tuple[int,
 def test_a_high_resolution_network_sees_the_field() -> None:
     """HRNet adds maps upsampled from coarser ones: cells differ by their phase, 32 px repeat."""
     for grid, reduced, (cell, one, other) in looked_at("hrnet_w18_small", {}):
-        centre = grid.centre(cell)
+        centre = grid.center(cell)
         assert (other.first - one.first, other.last - one.last) == (32, 32)
         assert 2 * max(centre - one.first, one.last - centre) + 1 <= reduced.field
         assert (grid.stride, grid.offset) == (reduced.stride, reduced.offset)
@@ -234,7 +234,7 @@ def test_inceptions_unpadded_layers() -> None:
     grids = trace(module)
     assert [g.offset for g in grids] == [3, 9, 13, 21, 37]
     for grid, (cell, one, _) in list(zip(grids, looking(module, (320, 96)), strict=True))[:3]:
-        assert one.centre == pytest.approx(grid.centre(cell))
+        assert one.centre == pytest.approx(grid.center(cell))
         assert one.last - one.first + 1 == grid.field
 
 
@@ -242,7 +242,7 @@ def test_columns_are_traced_as_rows_are() -> None:
     module = averaged(pyramid("densenet121", DENSE))
     grids = trace(module)
     for grid, (cell, one, _) in zip(grids, looking(module, (32, 320), axis=1), strict=True):
-        assert one.centre == pytest.approx(grid.centre(cell))
+        assert one.centre == pytest.approx(grid.center(cell))
 
 
 def test_same_padding_depends_on_the_size() -> None:
@@ -256,7 +256,7 @@ def test_same_padding_depends_on_the_size() -> None:
             trace(module, size=(size, size)), looking(module, (size, size)), strict=True
         ):
             if grid.field < 100:
-                assert one.centre == pytest.approx(grid.centre(cell))
+                assert one.centre == pytest.approx(grid.center(cell))
 
 
 def test_attention_and_gates_are_named() -> None:
@@ -282,7 +282,7 @@ def test_a_vision_transformer() -> None:
 
 def test_grid_speaks() -> None:
     grid = Grid(32, 15.5, 404)
-    assert [grid.centre(i) for i in (0, 1, 2.5)] == [15.5, 47.5, 95.5]
+    assert [grid.center(i) for i in (0, 1, 2.5)] == [15.5, 47.5, 95.5]
     assert repr(grid) == "Grid(stride=32, offset=15.5, field=404)"
     whole = Grid(32, 0, math.inf, ("SqueezeExcite (global pooling)",))
     assert "whole image" in repr(whole)

@@ -81,8 +81,8 @@ def test_each_cell_is_the_classifier_on_a_crop_of_the_scaled_image(
                 np.testing.assert_allclose(heat.probabilities[:, i, j], wanted, atol=1e-5)
                 # The middle of the crop, in pixels of the image as it is.
                 middle = (y + 16) * 50 / height - 0.5, (x + 16) * 61 / width - 0.5
-                assert heat.rows.centre(i) == pytest.approx(middle[0])
-                assert heat.columns.centre(j) == pytest.approx(middle[1])
+                assert heat.rows.center(i) == pytest.approx(middle[0])
+                assert heat.columns.center(j) == pytest.approx(middle[1])
 
 
 @settings(max_examples=25)

@@ -47,7 +47,7 @@ def by_definition(
         for turned in (False, True)[: 1 + flip]:
             planes = torch.from_numpy(shown[:, ::-1].copy() if turned else shown.copy())
             with torch.no_grad():
-                scores = model.network(model.normalise(planes.permute(2, 0, 1)[None]))
+                scores = model.network(model.normalize(planes.permute(2, 0, 1)[None]))
             values, grid = scores.values[0].double().numpy(), scores.grid
             down, along = (  # in pixels of the view
                 (np.arange(pixels) + 0.5) * seen / pixels - 0.5

@@ -32,7 +32,7 @@ def test_single_precision_gives_the_network_s_own_scores(make_model: Callable[..
     model = as_trained(make_model())
     ready = Runtime(model, device=CPU, precision="float32")
     with torch.inference_mode():
-        theirs = model.network(model.normalise(images())).values
+        theirs = model.network(model.normalize(images())).values
     ours = ready.scores(images()).values
     assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
     assert "as asked for" in ready.describe()

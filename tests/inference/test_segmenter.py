@@ -46,7 +46,7 @@ def test_the_confidence_is_the_softmax_of_the_largest_score(predictor: Predictor
     segmentation = predictor(image)
     planes = torch.from_numpy(image.copy()).permute(2, 0, 1)[None]
     with torch.no_grad():
-        full = predictor.model.network(predictor.model.normalise(planes)).full()[0].double()
+        full = predictor.model.network(predictor.model.normalize(planes)).full()[0].double()
     shares = full.softmax(dim=0).numpy()
     assert segmentation.confidence.dtype == np.float32
     np.testing.assert_allclose(segmentation.confidence, shares.max(axis=0), atol=1e-4)
@@ -231,7 +231,7 @@ def deployed(model: Model, *, labels_only: bool = False) -> ExportedModel:
 
     def run(planes: np.ndarray) -> list[np.ndarray]:
         with torch.no_grad():
-            scores = model.network(model.normalise(torch.from_numpy(planes)))
+            scores = model.network(model.normalize(torch.from_numpy(planes)))
         if labels_only:
             return [of.labels().numpy() for of in model.split(scores)]
         assert (scores.grid.stride, scores.grid.offset) == (place.stride, place.offset)

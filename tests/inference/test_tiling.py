@@ -199,8 +199,8 @@ def test_the_halo_is_what_the_receptive_field_and_the_readings_take() -> None:
     (grid,) = net.backbone.grids
     tiles = Tiles(net, net, tile=320)
     start, stop = tiles.window(10_000, (3200, 3520))
-    first = grid.centre((3200 - grid.offset) // 32) - (grid.field - 1) / 2
-    last = grid.centre(-((grid.offset - 3519) // 32)) + (grid.field - 1) / 2
+    first = grid.center((3200 - grid.offset) // 32) - (grid.field - 1) / 2
+    last = grid.center(-((grid.offset - 3519) // 32)) + (grid.field - 1) / 2
     assert start <= first < start + 32
     assert stop - 1 <= last < stop
     assert start % 32 == 0
@@ -303,7 +303,7 @@ def test_why_tiles_are_not_exact(make: Any, said: str) -> None:
 
 def test_a_field_that_was_only_measured_proves_nothing(small: FCN) -> None:
     net = network("test_resnet", stride=32)
-    net.backbone.traced = (Grid(32, 0, float("inf")),)
+    net.backbone.traced_grids = (Grid(32, 0, float("inf")),)
     assert inexact_operations(net) == ("no bound of the receptive field is known",)
 
 

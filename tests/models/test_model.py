@@ -136,7 +136,7 @@ def test_images_are_normalised_by_the_card(make_model: MakeModel) -> None:
     model = make_model()
     model.card = BackboneCard("timm", "test_resnet", mean=(0.0, 0.5, 1.0), std=(1.0, 0.5, 0.25))
     images = torch.tensor([0, 51, 255], dtype=torch.uint8).expand(2, 3, 4, 3)
-    found = model.normalise(images)
+    found = model.normalize(images)
     assert found.dtype == torch.float32
     assert found.shape == (2, 3, 4, 3)
     for channel, (mean, std) in enumerate([(0.0, 1.0), (0.5, 0.5), (1.0, 0.25)]):

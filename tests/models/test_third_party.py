@@ -112,13 +112,13 @@ def test_learned_upsampling_is_kept(tmp_path: Path) -> None:
     x = nn.functional.conv_transpose2d
     with torch.no_grad():
         scores = model.network(
-            model.normalise(torch.from_numpy(photo(40, 61)).permute(2, 0, 1)[None])
+            model.normalize(torch.from_numpy(photo(40, 61)).permute(2, 0, 1)[None])
         )
         plain = load_model(
             write_caffemodel(tmp_path / "b.caffemodel", blobs_of_file("16s"))
         ).network
         features = plain.backbone(
-            model.normalise(torch.from_numpy(photo(40, 61)).permute(2, 0, 1)[None])
+            model.normalize(torch.from_numpy(photo(40, 61)).permute(2, 0, 1)[None])
         )
         coarse = plain.score["stride32"](features[1])
         up = x(coarse, weight, stride=2)
@@ -133,15 +133,15 @@ def test_learned_upsampling_is_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"fc7": None}, "fc7 is missing (expected weight (256, 256, 1, 1) and bias (256,))"),
-        ({"score_pool4": None}, "score_pool4 is missing (expected weight (21, 32, 1, 1)"),
+        ({"fc7": None}, "missing: fc7.weight (256, 256, 1, 1), fc7.bias (256,)"),
+        ({"score_pool4": None}, "missing: score_pool4.weight (21, 32, 1, 1)"),
         (
             {"score_pool3": [torch.zeros(20, 16, 1, 1), torch.zeros(20)]},
-            "score_pool3 has weight (20, 16, 1, 1) and bias (20,) (expected weight (21, 16, 1, 1)",
+            "wrong shape: score_pool3.weight (20, 16, 1, 1), expected (21, 16, 1, 1)",
         ),
-        ({"upscore2": [torch.zeros(21, 21, 5, 5)]}, "upscore2 has weight (21, 21, 5, 5) (expected"),
-        ({"upscore99": [torch.zeros(1)]}, "upscore99 is a layer that this network has not"),
-        ({"score_fr_geo": [torch.zeros(1)]}, "score_fr_geo is a layer that this network has not"),
+        ({"upscore2": [torch.zeros(21, 21, 5, 5)]}, "upscore2.weight (21, 21, 5, 5), expected"),
+        ({"upscore99": [torch.zeros(1)]}, "not part of the network: upscore99"),
+        ({"score_fr_geo": [torch.zeros(1)]}, "not part of the network: score_fr_geo"),
         ({"scale_pool4": [torch.full((32,), 0.5)]}, "scale_pool4 multiplies by [0.5, 0.5, 0.5]"),
         ({"score_fr": None}, "is no model that labels pixels and is known: its layers are conv1_1"),
     ],

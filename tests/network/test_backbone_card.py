@@ -16,10 +16,10 @@ from fullconv.network.backbone_card import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     BackboneCard,
-    load_weights,
     read_card,
-    unreachable,
+    unreachable_weights_error,
 )
+from fullconv.network.paper.weight_files import load_card_weights
 
 
 def written(folder: Path, text: str) -> Path:
@@ -79,14 +79,14 @@ def test_a_model_keeps_the_card_without_its_path(tmp_path: Path) -> None:
     ("text", "message", "hint"),
     [
         ("source = timm", "is not a TOML file: ", "source = "),
-        ('name = "resnet18"', "no source; a backbone card has", "source = "),
-        ("mean = [0, 0, 0]", "no name and no source", "source = "),
-        ('name = "a"\nweight = "b"', r"unknown keys \['weight'\]; .*weights", "source = "),
+        ('name = "resnet18"', "lacks source", "source = "),
+        ("mean = [0, 0, 0]", "lacks name, source", "source = "),
+        ('name = "a"\nweight = "b"', r"unknown keys: weight\. .*weights", "source = "),
         (f"{SHORT}mean = [0.5]", "mean has 1 numbers, expected 3", "mean = [0.5, 0.5, 0.5]"),
         (f"{SHORT}std = [1, 1, 1, 1]", "std has 4 numbers, expected 3", "std = [0.5, 0.5, 0.5]"),
         (f"{SHORT}mean = 0.5", "mean is 0.5, expected a list", "mean = [0.5, 0.5, 0.5]"),
         (f"{SHORT}missing = 'fc'", "missing is 'fc', expected a list", 'missing = ["fc"]'),
-        (f"{SHORT}weights = 'b.safetensors'", "b.safetensors, which are not", "weights = "),
+        (f"{SHORT}weights = 'b.safetensors'", "b.safetensors, which do not exist", "weights = "),
     ],
 )
 def test_mistakes_in_a_card_are_named(tmp_path: Path, text: str, message: str, hint: str) -> None:
@@ -134,15 +134,15 @@ def test_weights_go_into_a_torchvision_network(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"layer1.0.conv1.weight": None}, r"1 missing: layer1\.0\.conv1\.weight"),
-        ({"layer9.weight": torch.ones(1)}, r"1 unknown: layer9\.weight"),
+        ({"layer1.0.conv1.weight": None}, r"1 tensor is missing: layer1\.0\.conv1\.weight"),
+        ({"layer9.weight": torch.ones(1)}, r"1 tensor is not part of the network: layer9\.weight"),
         (
             {"fc.bias": torch.ones(7)},
-            r"1 of another shape: fc\.bias \(7,\) instead of \(1000,\)",
+            r"1 tensor has the wrong shape: fc\.bias \(7,\), expected \(1000,\)",
         ),
         (
             {"fc.bias": None, "fc.weight": None, "x": torch.ones(1)},
-            r"2 missing: fc\.weight, fc\.bias; 1 unknown: x",
+            r"2 tensors are missing: fc\.weight .*, fc\.bias .*; 1 tensor is not part of the network: x",
         ),
     ],
 )
@@ -154,7 +154,7 @@ def test_weights_that_do_not_fit_are_named(
     with pytest.raises(FullconvError, match=message) as caught:
         build(written(tmp_path, SMALL), stride=8)
     assert caught.value.message.startswith("w.safetensors does not fit timm test_resnet")
-    assert ("missing = [" in caught.value.hint) == ("missing" in message)
+    assert ("missing = [" in caught.value.hint) == ("missing:" in message)
 
 
 def test_what_the_card_lists_may_be_missing(
@@ -167,7 +167,7 @@ def test_what_the_card_lists_may_be_missing(
     for name, tensor in state.items():
         assert torch.equal(tensor, weights[name]) == (name in kept), name
     # A prefix is a module, not a beginning of a name.
-    with pytest.raises(FullconvError, match=r"missing: layer4\.0\.conv1\.weight"):
+    with pytest.raises(FullconvError, match=r"missing: .*layer4\.0\.conv1\.weight"):
         build(written(tmp_path, SMALL + 'missing = ["fc", "layer4.0.conv"]'), stride=8)
 
 
@@ -192,7 +192,7 @@ def test_options_that_the_network_does_not_know(
 def test_no_weights_change_nothing() -> None:
     module = torch.nn.Conv2d(3, 4, 1)
     before = module.weight.clone()
-    load_weights(module, BackboneCard("timm", "x"))
+    load_card_weights(module, BackboneCard("timm", "x"))
     assert torch.equal(module.weight, before)
 
 
@@ -247,8 +247,8 @@ def test_the_resnet_card_starts_layer4_fresh(shared: Path) -> None:
     ],
 )
 def test_weights_out_of_reach_say_why_in_words(error: Exception, said: str) -> None:
-    found = unreachable(BackboneCard("timm", "resnet18"), error)
+    found = unreachable_weights_error(BackboneCard("timm", "resnet18"), error)
     assert found.message == (
-        "the pretrained weights of resnet18 are not on this machine and could not be loaded: "
+        "the pretrained weights of resnet18 are not on this machine and could not be downloaded: "
         + said
     )

@@ -211,7 +211,7 @@ def test_new_skips_change_nothing(source: Any, upsampling: str) -> None:
     assert values.std() > 1e-4
     for finer, count in list(zip(fine.backbone.grids, counts, strict=True))[-2::-1]:
         rows, columns = (
-            reference.reading_matrix(grid, have, finer, want).float()
+            reference.interpolation_matrix(grid, have, finer, want).float()
             for have, want in zip(values.shape[2:], count, strict=True)
         )
         values, grid = reference.read(values, rows, columns), finer

@@ -15,8 +15,7 @@ from fullconv.geometry.grid import Grid
 from fullconv.geometry.trace_network import trace
 from fullconv.network.backbone import Backbone, build
 from fullconv.network.backbone_card import BackboneCard
-from fullconv.network.kernels import dispatch as readings
-from fullconv.network.kernels import reference
+from fullconv.network.kernels import dispatch, reference
 from fullconv.network.scores import Scores
 
 
@@ -109,8 +108,8 @@ def test_a_ramp_through_unpadded_layers() -> None:
     )
     backbone = build(Taps(chain, (3, 6, 7, 8)), stride=4)
     raw = (5, 13, 21, 37)
-    assert tuple(g.offset + backbone.before for g in backbone.grids) == raw
-    assert backbone.before == 32
+    assert tuple(g.offset + backbone.pad_before for g in backbone.grids) == raw
+    assert backbone.pad_before == 32
     averaged(backbone.pyramid)
     size = (300, 60)
     for values, grid, field in ramp_of(backbone, size, 0):
@@ -313,7 +312,7 @@ def test_scores_of_full_size_never_exist(monkeypatch: pytest.MonkeyPatch, way: s
         raise AssertionError("full() was called")
 
     monkeypatch.setattr(reference, "full", refuse)
-    monkeypatch.setenv(readings.VARIABLE, way)
+    monkeypatch.setenv(dispatch.VARIABLE, way)
     monkeypatch.setattr(reference, "STRIP_BYTES", 2**16)
     values = torch.randn(2, 20, 25, 40, requires_grad=True)
     scores = Scores(values, Grid(8, 0), (193, 307))

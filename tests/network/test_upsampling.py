@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from fullconv.core.errors import FullconvError
 from fullconv.geometry.grid import Grid
-from fullconv.network.kernels.reference import full, read, reading_matrix
+from fullconv.network.kernels.reference import full, interpolation_matrix, read
 from fullconv.network.upsampling import LearnedUpsampling, bilinear_kernel
 
 
@@ -60,7 +60,7 @@ def test_it_starts_as_bilinear_reading(
     scores = torch.randn(2, 3, *cells, generator=torch.Generator().manual_seed(4))
     layer = LearnedUpsampling(3, coarse, fine)
     rows, columns = (
-        reading_matrix(coarse, have, fine, want).float()
+        interpolation_matrix(coarse, have, fine, want).float()
         for have, want in zip(cells, size, strict=True)
     )
     expected = read(scores, rows, columns)

@@ -68,7 +68,7 @@ def test_validation_counts_labelled_pixels_only(training):
     training.on_validation_start()
     with torch.inference_mode():
         training.validation_step((images, target), 0)
-        predicted = training.network(training.model.normalise(images)).labels()
+        predicted = training.network(training.model.normalize(images)).labels()
     confusion = training.confusions[0].compute().numpy()[:-1, :-1]  # the last: ignored
     expected = np.zeros_like(confusion)
     for truth, guess in zip(target.flatten().tolist(), predicted.flatten().tolist(), strict=True):
@@ -237,7 +237,7 @@ def test_the_loss_of_several_heads_is_the_sum(training):
     images, target = batch()
     second = (target % 4).masked_fill(target % 4 == 3, 255)
     loss = two.training_step((images, torch.stack([target, second], 1)), 0).detach()
-    full = network(model.normalise(images)).full().double()
+    full = network(model.normalize(images)).full().double()
     expected = sum(
         torch.nn.functional.cross_entropy(part, ids.long(), weight.double(), ignore_index=255)
         for part, ids, weight in zip(

@@ -441,7 +441,7 @@ def test_a_step_of_several_passes_is_that_of_all_their_images(scenes, tmp_path):
         score.zero_grad()
         for index in step:
             image, target = samples[index, 0]
-            full = model.network(model.normalise(image[None])).full()
+            full = model.network(model.normalize(image[None])).full()
             loss = torch.nn.functional.cross_entropy(full, target[None].long(), ignore_index=255)
             (loss / 7).backward()
         with torch.no_grad():
@@ -550,10 +550,10 @@ def test_a_model_of_images_is_where_depth_begins(both_kinds, tmp_path):
     earlier = load_model(plain.model)
     image, _, _, depth = cards.scene(0, sized=True)
     batch = scene_of(image, depth)
-    scores = late.network.eval()(late.normalise(batch)).values
-    grey = (late.normalise(batch)[:, 3:]).expand(-1, 3, -1, -1)
+    scores = late.network.eval()(late.normalize(batch)).values
+    grey = (late.normalize(batch)[:, 3:]).expand(-1, 3, -1, -1)
     wanted = (
-        earlier.network(earlier.normalise(batch[:, :3])).values + earlier.network(grey).values
+        earlier.network(earlier.normalize(batch[:, :3])).values + earlier.network(grey).values
     ) / 2
     torch.testing.assert_close(scores, wanted, atol=1e-5, rtol=1e-5)
 

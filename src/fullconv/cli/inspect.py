@@ -205,10 +205,15 @@ def _grid_lines(backbone: Backbone) -> list[str]:
         lines.append(msg("depends on the whole image: {operations}", operations=", ".join(whole)))
     if backbone.size_phase == 1:
         lines.append(
-            msg("images are padded to one more than a multiple of {n} pixels", n=backbone.coarsest)
+            msg(
+                "images are padded to one more than a multiple of {n} pixels",
+                n=backbone.coarsest_stride,
+            )
         )
     elif backbone.size_phase == 0:
-        lines.append(msg("images are padded to multiples of {n} pixels", n=backbone.coarsest))
+        lines.append(
+            msg("images are padded to multiples of {n} pixels", n=backbone.coarsest_stride)
+        )
     if backbone.placement == "stretched":
         lines.append(
             msg("logits are stretched over the image: offsets hold for multiples of the stride")

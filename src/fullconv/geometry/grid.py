@@ -18,7 +18,7 @@ class Grid:
             operation sees the whole image, or where no bound could be derived.
         whole: those operations, named; or what was measured in place of a bound.
 
-    >>> Grid(stride=8, offset=3.5).centre(2)
+    >>> Grid(stride=8, offset=3.5).center(2)
     19.5
     """
 
@@ -27,7 +27,7 @@ class Grid:
     field: float = 1
     whole: tuple[str, ...] = ()
 
-    def centre(self, cell: float) -> float:
+    def center(self, cell: float) -> float:
         """Pixel coordinate of a cell's centre."""
         return self.offset + self.stride * cell
 

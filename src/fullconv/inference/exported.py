@@ -22,11 +22,11 @@ from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
 from fullconv.core.text import shell_command
 from fullconv.data.io.extra_channels import ExtraInput
+from fullconv.geometry.grid import Grid
 from fullconv.inference.options import PredictOptions
 from fullconv.inference.probabilities import Probabilities, ids_dtype, softmax
 from fullconv.inference.segmenter import Segmenter
-from fullconv.network.kernels import numpy_arrays as arrays
-from fullconv.network.kernels.numpy_arrays import Place
+from fullconv.network.kernels import numpy_arrays
 
 KEY = "fullconv"  # of the description in a file's metadata
 INPUT, SCORES, LABELS = "images", "scores", "labels"
@@ -47,7 +47,7 @@ class ExportedModel(Segmenter):
         self._labels = Labels.from_dict(about)
         self._heads = {k: Labels.from_dict(v) for k, v in about.get("heads", {}).items()}
         self._inputs = tuple(ExtraInput.from_dict(one) for one in about.get("inputs", ()))
-        self.grid = Place(*about["grid"])
+        self.grid = Grid(*about["grid"])
         self.labels_only = bool(about["labels_inside"])
 
     @property
@@ -113,7 +113,7 @@ class ExportedModel(Segmenter):
         ends = np.cumsum([len(labels) for labels in self.tables])
         parts = np.split(values, ends[:-1], axis=1)
         size = (images.shape[1], images.shape[2])
-        return values, [arrays.labels(part, self.grid, size) for part in parts]
+        return values, [numpy_arrays.labels(part, self.grid, size) for part in parts]
 
     def read(self, planes: np.ndarray, size: tuple[int, int]) -> Probabilities:
         """See `Segmenter.read`."""
@@ -123,7 +123,7 @@ class ExportedModel(Segmenter):
         counts = tuple(map(len, self.tables))
         # As `fullconv.Scores.resized` has it.
         rows, columns = (
-            Place(self.grid.stride * new / old, (self.grid.offset + 0.5) * new / old - 0.5)
+            Grid(self.grid.stride * new / old, (self.grid.offset + 0.5) * new / old - 0.5)
             for new, old in zip(size, planes.shape[:2], strict=True)
         )
         heads = np.split(values, np.cumsum(counts)[:-1], axis=1)
@@ -153,27 +153,29 @@ class _Cells(Probabilities):
     and along the rows."""
 
     def __init__(
-        self, values: Sequence[np.ndarray], places: tuple[Place, Place], size: tuple[int, int]
+        self, values: Sequence[np.ndarray], places: tuple[Grid, Grid], size: tuple[int, int]
     ) -> None:
         self.values, self.places, self.size = values, places, size
         self.counts = tuple(of.shape[1] for of in values)
 
     def rows(self, head: int, start: int, stop: int) -> np.ndarray:
         """See `Probabilities`."""
-        found = arrays.scores(self.values[head][0], self.places, range(start, stop), self.size[1])
+        found = numpy_arrays.scores(
+            self.values[head][0], self.places, range(start, stop), self.size[1]
+        )
         return softmax(found)
 
     def labels(self, head: int) -> np.ndarray:
         """Faster, where both axes have the same places."""
         if self.places[0] != self.places[1]:
             return super().labels(head)
-        return arrays.labels(self.values[head], self.places[0], self.size)[0]
+        return numpy_arrays.labels(self.values[head], self.places[0], self.size)[0]
 
     def confidence(self, head: int) -> np.ndarray:
         """Faster, where both axes have the same places."""
         if self.places[0] != self.places[1]:
             return super().confidence(head)
-        return arrays.confidence(self.values[head], self.places[0], self.size)[0]
+        return numpy_arrays.confidence(self.values[head], self.places[0], self.size)[0]
 
 
 def is_exported(path: str | Path) -> bool:

@@ -26,7 +26,7 @@ from fullconv.core.errors import FullconvError
 from fullconv.data.io.images import image_size, read_reduced
 from fullconv.geometry.grid import Grid
 from fullconv.network.dense.convolutionalize import DenseClassifier
-from fullconv.network.kernels.reference import reading_matrix
+from fullconv.network.kernels.reference import interpolation_matrix
 from fullconv.visualization.contact_sheet import contact_sheet
 
 MOST_PIXELS = 6_000_000  # of a scaled image: VGG takes about 3 GB for it
@@ -64,7 +64,7 @@ class Heat:
             (self.rows, self.columns), values.shape, size, shown, strict=True
         ):
             pixels = Grid(n / m, (n / m - 1) / 2)
-            matrices.append(reading_matrix(grid, cells, pixels, m))
+            matrices.append(interpolation_matrix(grid, cells, pixels, m))
             where = (pixels.offset + pixels.stride * np.arange(m) - grid.offset) / grid.stride
             outside.append((where < -0.5) | (where > cells - 0.5))
         read = (matrices[0] @ values @ matrices[1].T).numpy()
@@ -139,11 +139,11 @@ class Heatmap:
         values = heat.probabilities[class_id]
         cell = divmod(int(values.argmax()), values.shape[1])
         row, column = (
-            min(max(round(grid.centre(k)), 0), pixels - 1)
+            min(max(round(grid.center(k)), 0), pixels - 1)
             for grid, k, pixels in zip((heat.rows, heat.columns), cell, self.size, strict=True)
         )
         # Edges lie between pixels: those of the first one at -0.5 and 0.5.
-        middle = [grid.centre(k) + 0.5 for grid, k in zip(heat.windows, cell, strict=True)]
+        middle = [grid.center(k) + 0.5 for grid, k in zip(heat.windows, cell, strict=True)]
         half = [grid.field / 2 for grid in heat.windows]
         window = (
             *(round(m - h) for m, h in zip(middle, half, strict=True)),
@@ -219,7 +219,7 @@ def _heat(dense: DenseClassifier, image: Image.Image, scale: float, size: tuple[
     like = next(dense.parameters())
     batch = torch.tensor(inner, device=like.device).permute(2, 0, 1)[None]
     with torch.inference_mode():
-        scores = dense(dense.card.normalise(batch).to(like))[0]
+        scores = dense(dense.card.normalize(batch).to(like))[0]
         probabilities = scores.float().softmax(dim=0).cpu().numpy()
     axes = list(zip(size, shape, (top, left), strict=True))
 

@@ -25,7 +25,7 @@ from PIL import Image
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
 from fullconv.inference.options import PredictOptions
-from fullconv.network.kernels.library import non_finite_message
+from fullconv.network.kernels.library import non_finite_error
 
 _STRIP = 1 << 21  # probabilities that are looked at together
 LARGEST = 1 << 24  # pixels of a view at another size, which is never cut into tiles
@@ -59,7 +59,7 @@ class Probabilities(ABC):
             stop = min(start + step, height)
             found = self.rows(head, start, stop)
             if not np.isfinite(found).all():
-                raise non_finite_message()
+                raise non_finite_error()
             yield slice(start, stop), found
 
     def labels(self, head: int) -> NDArray[Any]:

@@ -67,14 +67,14 @@ class Runtime:
         """(N, 3, H, W) uint8 RGB on any device, channels of further inputs behind -> `Scores`, of
         all heads."""
         size = (int(images.shape[2]), int(images.shape[3]))
-        inputs = self.model.normalise(self._resized(images.to(self.device)))
+        inputs = self.model.normalize(self._resized(images.to(self.device)))
         shown = (int(inputs.shape[2]), int(inputs.shape[3]))
         inputs = inputs.to(self.dtype, memory_format=torch.channels_last)
-        inputs = self.network.backbone.padded(inputs)  # the only ones that are kept
+        inputs = self.network.backbone.pad(inputs)  # the only ones that are kept
         # The compiler freezes weights under no_grad only.
         try:
             with torch.no_grad() if self.compiled else torch.inference_mode():
-                scores = self.network.of_padded(inputs, shown)
+                scores = self.network.forward_padded(inputs, shown)
         except Exception as error:
             if self.compiled and type(error).__module__.startswith(("torch._dynamo", "torch._ind")):
                 raise FullconvError(

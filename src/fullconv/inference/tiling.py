@@ -122,19 +122,19 @@ class Tiles:
         """The pixels of one axis that the network has to see for a block of an image of so many.
         See the top of this file."""
         backbone = self.network.backbone
-        size = pixels + backbone.before + backbone.padding(pixels)
+        size = pixels + backbone.pad_before + backbone.pad_after(pixels)
         first, last = float(pixels), -1.0  # of all that is seen
         low, high = float(block[0]), float(block[1] - 1)  # where the next finer scores are read
         for tap, grid in enumerate(self._grids(pixels)):
-            traced, cells = backbone.traced[tap], backbone.cells(tap, size)
+            traced, cells = backbone.traced_grids[tap], backbone.cells(tap, size)
             left = math.floor((low - grid.offset) / grid.stride)
             right = math.ceil((high - grid.offset) / grid.stride)
             reach = (traced.field - 1) / 2
-            seen = traced.centre(max(left, 0)) - reach - backbone.before
+            seen = traced.center(max(left, 0)) - reach - backbone.pad_before
             first = min(first, seen if left >= 0 else 0)
-            seen = traced.centre(min(right, cells - 1)) + reach - backbone.before
+            seen = traced.center(min(right, cells - 1)) + reach - backbone.pad_before
             last = max(last, seen if right < cells else pixels)
-            low, high = grid.centre(max(left, 0)), grid.centre(min(right, cells - 1))
+            low, high = grid.center(max(left, 0)), grid.center(min(right, cells - 1))
         start = max(0, math.floor(first / self.step) * self.step)
         return self._padded_alike(pixels, start), min(pixels, math.floor(last) + 1)
 
@@ -143,14 +143,14 @@ class Tiles:
         backbone = self.network.backbone
         if backbone.placement != "stretched":
             return backbone.grids
-        size = pixels + backbone.padding(pixels)
+        size = pixels + backbone.pad_after(pixels)
         steps = (size / backbone.cells(tap, size) for tap in range(len(backbone.grids)))
         return tuple(Grid(step, (step - 1) / 2) for step in steps)
 
     def _padded_alike(self, pixels: int, start: int) -> int:
         """Where a window begins that is padded at its end as the image: any multiple, but that a
         tiny rest would be padded until the network has a cell."""
-        padding = self.network.backbone.padding
+        padding = self.network.backbone.pad_after
         while start and padding(pixels - start) != padding(pixels):
             start -= self.step
         return start
@@ -189,7 +189,7 @@ class Tiles:
         rows, columns = (
             replace(
                 (grid := self._grids(pixels)[0]),
-                offset=grid.centre(start // self.network.stride - ring) - start,
+                offset=grid.center(start // self.network.stride - ring) - start,
             )
             for pixels, (start, _) in zip(size, windows, strict=True)
         )
@@ -231,7 +231,7 @@ class Tiles:
                 total[:, :, places[0], places[1]] += weights[0][:, None] * weights[1] * piece
         assert total is not None
         down, along = (
-            replace(grid, offset=grid.centre(start) - block[0])
+            replace(grid, offset=grid.center(start) - block[0])
             for (grid, _), (start, _), block in zip(axes, spans, (rows, columns), strict=True)
         )
         part = (rows[1] - rows[0], columns[1] - columns[0])
@@ -242,9 +242,9 @@ class Tiles:
         backbone, grid = self.network.backbone, self._grids(pixels)[0]
         if self.network.upsampling == "learned":
             return Grid(1, 0), pixels
-        cells = backbone.cells(0, pixels + backbone.before + backbone.padding(pixels))
+        cells = backbone.cells(0, pixels + backbone.pad_before + backbone.pad_after(pixels))
         ring = int(self.network.border == "zeros")
-        return replace(grid, offset=grid.centre(-ring)), cells + 2 * ring
+        return replace(grid, offset=grid.center(-ring)), cells + 2 * ring
 
     def _up_to(self, pixels: int, block: Span) -> list[Span]:
         """A block and the one before it."""
@@ -343,8 +343,8 @@ def inexact_operations(network: FCN) -> tuple[str, ...]:
     """What keeps tiles of a network from being exact: operations that see the whole image, fields
     that were measured and not derived, scores that are spread over the image's own size."""
     backbone = network.backbone
-    reasons = {name for grid in backbone.traced for name in grid.whole}
-    if not reasons and any(math.isinf(grid.field) for grid in backbone.traced):
+    reasons = {name for grid in backbone.traced_grids for name in grid.whole}
+    if not reasons and any(math.isinf(grid.field) for grid in backbone.traced_grids):
         reasons.add("no bound of the receptive field is known")
     if backbone.placement == "stretched" and len(backbone.grids) > 1:
         reasons.add("skips between scores that are stretched over the image's size")
@@ -354,7 +354,7 @@ def inexact_operations(network: FCN) -> tuple[str, ...]:
 def _coarsest_inside(network: FCN) -> int:
     """Pixels: a multiple of every stride in the network."""
     backbone = network.backbone
-    strides = [backbone.coarsest]
+    strides = [backbone.coarsest_stride]
     with suppress(FullconvError):  # one that takes further channels is as coarse as its taps
         strides += [int(g.stride) for _, g in module_grids(backbone.pyramid) if g.stride > 1]
     return math.lcm(*strides)

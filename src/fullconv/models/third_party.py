@@ -24,8 +24,7 @@ from fullconv.core.text import shell_command
 from fullconv.data.layouts import class_table as tables
 from fullconv.network.backbone_card import BackboneCard
 from fullconv.network.fcn import FCN
-from fullconv.network.paper import nets as original
-from fullconv.network.paper import torchvision_fcn
+from fullconv.network.paper import nets, torchvision_fcn
 from fullconv.network.paper.transplant import (
     CAFFE_MEAN,
     CAFFE_STD,
@@ -33,9 +32,9 @@ from fullconv.network.paper.transplant import (
     copy_weights,
     match_layers,
     named_convolutions,
-    turn_to_rgb,
+    swap_bgr_to_rgb,
 )
-from fullconv.network.paper.weight_files import Weights, read_weights, torchvision_weights
+from fullconv.network.paper.weight_files import Weights, download_torchvision_weights, read_weights
 
 # Score layers and transposed convolutions of the released networks, by the stride of their cells.
 SCORES = {32: "score_fr", 16: "score_pool4", 8: "score_pool3"}
@@ -101,7 +100,7 @@ def _torchvision(name: str, weights: str | Path | None, labels: Labels | None) -
     if weights is not None:
         return _of_torchvision(card, read_weights(weights), labels)
     try:
-        found = torchvision_weights(card, name)
+        found = download_torchvision_weights(card, name)
     except FullconvError as error:
         raise FullconvError(
             error.message,
@@ -120,7 +119,7 @@ def _of_torchvision(card: BackboneCard, weights: Weights, labels: Labels | None)
             f"{f', but of {known}' if known else ''}.",
             shell_command("fullconv", "predict", f"torchvision:{known or card.name}", "IMAGE"),
         )
-    classes = torchvision_fcn.classes_of(weights)
+    classes = torchvision_fcn.count_classes(weights)
     network = FCN(card, classes, stride=8)
     pyramid = network.backbone.pyramid
     assert isinstance(pyramid, torchvision_fcn.DilatedPyramid)
@@ -135,7 +134,7 @@ def _released(weights: Weights, backbone: str | None, labels: Labels | None) -> 
     found, stride = _recognised(weights)
     card = found
     if backbone is not None:
-        card = original.card_of(backbone.removeprefix("paper:"))
+        card = nets.paper_card(backbone.removeprefix("paper:"))
         card = replace(card, options={**found.options, **card.options})
     classes = len(weights.tensors["score_fr.bias"].flatten())
     network = FCN(card, classes, stride=stride, upsampling="learned")
@@ -143,7 +142,7 @@ def _released(weights: Weights, backbone: str | None, labels: Labels | None) -> 
     convolutions = named_convolutions(network.backbone.pyramid)
     scores = {SCORES[s]: network.score[f"stride{s}"] for s in SCORES if s >= stride}
     copy_weights({**convolutions, **scores}, layers, others=("upscore", *_SCALES))
-    turn_to_rgb(next(iter(convolutions.values())))
+    swap_bgr_to_rgb(next(iter(convolutions.values())))
     if not _learned(network, layers):
         fixed = FCN(network.backbone, classes, stride=stride)
         fixed.score = network.score
@@ -167,7 +166,7 @@ def _recognised(weights: Weights) -> tuple[BackboneCard, int]:
         )
     network, channels = _FIRST[first]
     stride = next(s for s in (8, 16, 32) if f"{SCORES[s]}.weight" in tensors)
-    card = original.card_of(f"{network}-atonce" if _at_once(weights) else network)
+    card = nets.paper_card(f"{network}-atonce" if _at_once(weights) else network)
     width = tensors[f"{first}.weight"].shape[0] / channels
     return replace(
         card, options={**card.options, **({"width": width} if width != 1 else {})}

@@ -37,9 +37,9 @@ from fullconv.geometry.trace_network import (
     run_on_meta,
     trace,
 )
-from fullconv.network.backbone_card import BackboneCard, load_weights, read_card, unreachable
-from fullconv.network.paper import nets as original
-from fullconv.network.paper import torchvision_fcn
+from fullconv.network.backbone_card import BackboneCard, read_card, unreachable_weights_error
+from fullconv.network.paper import nets, torchvision_fcn
+from fullconv.network.paper.weight_files import load_card_weights
 
 STRIDES = (4, 8, 16, 32)
 PLACEMENTS = ("exact", "half_pixel", "stretched")
@@ -85,8 +85,8 @@ class Backbone(nn.Module):
         self.taps = tuple(taps)
         self.card = card
         self.in_channels = 3
-        self.traced = tuple(grids)
-        self.coarsest = int(grids[-1].stride)
+        self.traced_grids = tuple(grids)
+        self.coarsest_stride = int(grids[-1].stride)
         self.size_phase: int | None = None
         self._start = CANONICAL_SIZE
         self._known_shapes: dict[int, list[tuple[int, ...]]] = {}  # while this is being built
@@ -99,27 +99,29 @@ class Backbone(nn.Module):
             grids = [Grid(g.stride, (g.stride - 1) / 2, g.field, g.whole) for g in grids]
         shapes = self._shapes(self._start)
         # timm's Swin and its kin return (N, h, w, C): the last dimension is the one that stays.
-        wider = self._shapes(self._start + self.coarsest)
+        wider = self._shapes(self._start + self.coarsest_stride)
         self.channels_last = tuple(a[-1] == b[-1] for a, b in zip(shapes, wider, strict=True))
         self.channels = tuple(
             shape[-1] if last else shape[1]
             for shape, last in zip(shapes, self.channels_last, strict=True)
         )
         reach = max(grid.offset - grid.stride / 2 for grid in grids)
-        self.before = max(0, math.ceil(reach / self.coarsest)) * self.coarsest
-        self.grids = tuple(Grid(g.stride, g.offset - self.before, g.field, g.whole) for g in grids)
+        self.pad_before = max(0, math.ceil(reach / self.coarsest_stride)) * self.coarsest_stride
+        self.grids = tuple(
+            Grid(g.stride, g.offset - self.pad_before, g.field, g.whole) for g in grids
+        )
         self._growth = tuple(self._growth_of(tap) for tap in range(len(self.taps)))
         del self._known_shapes
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(N, 3, H, W) of any size from 1 x 1 up -> one (N, C, h, w) per tap, finest first."""
-        return self.features(self.padded(images))
+        return self.features(self.pad(images))
 
-    def padded(self, images: Tensor) -> Tensor:
+    def pad(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) -> with the zeros around it that `features` expects."""
-        below, right = (self.padding(pixels) for pixels in images.shape[2:])
-        if torch.compiler.is_exporting() or below or right or self.before:
-            images = F.pad(images, (self.before, right, self.before, below))
+        below, right = (self.pad_after(pixels) for pixels in images.shape[2:])
+        if torch.compiler.is_exporting() or below or right or self.pad_before:
+            images = F.pad(images, (self.pad_before, right, self.pad_before, below))
         return images
 
     def features(self, padded: Tensor) -> list[Tensor]:
@@ -130,10 +132,10 @@ class Backbone(nn.Module):
             for tap, last in zip(self.taps, self.channels_last, strict=True)
         ]
 
-    def padding(self, pixels: int) -> int:
+    def pad_after(self, pixels: int) -> int:
         """How many pixels are added below (right of) an image of so many. In whole numbers from 0
         up (ONNX divides others another way) and without a branch: it is exported for any size."""
-        size: Any = pixels + self.before
+        size: Any = pixels + self.pad_before
         for (threshold, stride), grid in zip(self._growth, self.grids, strict=True):
             beyond: Any = 0  # cells beyond the first
             if self.placement != "stretched":  # which reaches, whatever the size
@@ -141,9 +143,9 @@ class Backbone(nn.Module):
                 beyond = (reach + 2 * stride - 1) // (2 * stride)
             size = torch.sym_max(size, threshold + stride * beyond)
         if self.size_phase is not None:
-            over = (size - self.size_phase) % self.coarsest
-            size = size + (self.coarsest - over) % self.coarsest
-        return size - self.before - pixels
+            over = (size - self.size_phase) % self.coarsest_stride
+            size = size + (self.coarsest_stride - over) % self.coarsest_stride
+        return size - self.pad_before - pixels
 
     def cells(self, tap: int, pixels: int) -> int:
         """How many cells a tap has along a (padded) image of so many pixels."""
@@ -153,7 +155,7 @@ class Backbone(nn.Module):
     def _growth_of(self, tap: int) -> tuple[int, int]:
         """The size at which a tap has its first cell, if its cells are counted back from here, and
         its stride: one more cell for every stride pixels."""
-        stride = int(self.traced[tap].stride)
+        stride = int(self.traced_grids[tap].stride)
         start = self._start
         if self.size_phase is None:  # else sizes step by the coarsest stride: all is regular there
             count, end = self._count(tap, start), start + stride
@@ -201,13 +203,13 @@ def build(
     Raises:
         FullconvError: unknown name, weights out of reach, no such stride.
     """
-    card = card_of(backbone)
+    card = resolve_card(backbone)
     if isinstance(backbone, nn.Module):
         pyramid, grids = _pyramid_of(backbone, card, stride)
     elif card.source == "timm":
         pyramid, grids = _timm_pyramid(card, pretrained)
     elif card.source == "paper" or (card.source, card.name) in torchvision_fcn.CARDS:
-        make = original.build_trunk if card.source == "paper" else torchvision_fcn.build_pyramid
+        make = nets.build_trunk if card.source == "paper" else torchvision_fcn.build_pyramid
         pyramid, card = make(card, pretrained=pretrained)
         grids = _grids(pyramid)
     elif card.source == "torchvision":
@@ -233,7 +235,7 @@ def build(
     return Backbone(pyramid, taps, [grids[tap] for tap in taps], card, placed)
 
 
-def card_of(backbone: Any) -> BackboneCard:
+def resolve_card(backbone: Any) -> BackboneCard:
     """Of a name, a card's path, a card, or a module."""
     if isinstance(backbone, BackboneCard):
         return backbone
@@ -243,7 +245,7 @@ def card_of(backbone: Any) -> BackboneCard:
         return read_card(backbone)
     source, _, name = str(backbone).rpartition(":")
     if source == "paper":
-        return original.card_of(name)
+        return nets.paper_card(name)
     return BackboneCard(source or "timm", name)
 
 
@@ -270,7 +272,7 @@ def _timm_pyramid(card: BackboneCard, pretrained: bool) -> tuple[nn.Module, list
         except (FullconvError, TypeError, RuntimeError, AssertionError, AttributeError) as error:
             problem = problem or error
         except Exception as error:
-            raise unreachable(card, error) from error
+            raise unreachable_weights_error(card, error) from error
     raise FullconvError(
         f"timm's {card.name} cannot be used at any size: {problem}", "--backbone resnet18"
     )
@@ -288,11 +290,11 @@ def timm_classifier(card: BackboneCard, pretrained: bool) -> nn.Module:
         classifier: nn.Module = timm.create_model(card.name, pretrained=published, **card.options)
     except Exception as error:
         if published and not isinstance(error, (TypeError, ValueError)):
-            raise unreachable(card, error) from error
+            raise unreachable_weights_error(card, error) from error
         raise FullconvError(
             f"timm's {card.name} cannot be built: {error}", "options = {}   # in the card"
         ) from error
-    load_weights(classifier, card)
+    load_card_weights(classifier, card)
     return classifier
 
 
@@ -340,8 +342,8 @@ def torchvision_classifier(card: BackboneCard, pretrained: bool) -> nn.Module:
             f"torchvision's {card.name} cannot be built: {error}", "options = {}   # in the card"
         ) from error
     except (OSError, RuntimeError) as error:
-        raise unreachable(card, error) from error
-    load_weights(classifier, card)
+        raise unreachable_weights_error(card, error) from error
+    load_card_weights(classifier, card)
     return classifier
 
 

@@ -19,7 +19,7 @@ from fullconv.core.errors import FullconvError
 from fullconv.geometry.grid import Grid
 from fullconv.network.backbone import PLACEMENTS, Backbone, build
 from fullconv.network.backbone_card import BackboneCard
-from fullconv.network.kernels.reference import read, reading_matrix
+from fullconv.network.kernels.reference import interpolation_matrix, read
 from fullconv.network.scores import Scores
 from fullconv.network.upsampling import LearnedUpsampling
 
@@ -128,10 +128,10 @@ class FCN(nn.Module):
     def forward(self, images: Tensor) -> Scores:
         """Normalised images (N, 3, H, W) -> `Scores` in float32; float64 gives float64."""
         size = (images.shape[2], images.shape[3])  # not int(): exported for any size
-        return self.of_padded(self.backbone.padded(images), size)
+        return self.forward_padded(self.backbone.pad(images), size)
 
-    def of_padded(self, padded: Tensor, size: tuple[int, int]) -> Scores:
-        """As `forward`, of images of so many pixels (H, W) that `backbone.padded` has padded: who
+    def forward_padded(self, padded: Tensor, size: tuple[int, int]) -> Scores:
+        """As `forward`, of images of so many pixels (H, W) that `backbone.pad` has padded: who
         keeps no others holds them once."""
         features = self.backbone.features(padded)
         total: Tensor | None = None
@@ -158,7 +158,7 @@ class FCN(nn.Module):
             return learned
         values, sources = self._placed(coarse, of, size)
         rows, columns = (
-            reading_matrix(source, have, target, count).to(coarse)
+            interpolation_matrix(source, have, target, count).to(coarse)
             for source, have, target, count in zip(
                 sources, values.shape[2:], self._axes(at, cells, size), cells, strict=True
             )
@@ -181,7 +181,7 @@ class FCN(nn.Module):
         if self.backbone.placement != "stretched":
             return grid, grid
         steps = (
-            (pixels + self.backbone.padding(pixels)) / count
+            (pixels + self.backbone.pad_after(pixels)) / count
             for pixels, count in zip(size, cells, strict=True)
         )
         rows, columns = (Grid(step, (step - 1) / 2) for step in steps)

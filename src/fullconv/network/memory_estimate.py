@@ -40,7 +40,7 @@ class _Counted(nn.Module):
         self.backbone, self.live = backbone, _Live()
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        images = self.backbone.padded(images)
+        images = self.backbone.pad(images)
         with self.live:
             return self.backbone.features(images)
 

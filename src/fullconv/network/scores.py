@@ -17,8 +17,7 @@ from torch import Tensor
 
 from fullconv.core.errors import FullconvError
 from fullconv.geometry.grid import Grid
-from fullconv.network.kernels import dispatch as readings
-from fullconv.network.kernels import reference
+from fullconv.network.kernels import dispatch, reference
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class Scores:
             last = math.ceil((stop - 1 - grid.offset) / grid.stride)
             first, last = min(max(first, 0), count - 1), min(max(last, 0), count - 1)
             cells.append(slice(first, last + 1))
-            grids.append(replace(grid, offset=grid.centre(first) - start))
+            grids.append(replace(grid, offset=grid.center(first) - start))
         values = self.values[:, :, cells[0], cells[1]]
         size = (rows[1] - rows[0], columns[1] - columns[0])
         return Scores(values, grids[0], size, grids[1] if grids[1] != grids[0] else None)
@@ -105,7 +104,7 @@ class Scores:
                 f"{(self.values.shape[0], *self.size)} (N, H, W).",
                 "scores.loss(target)   # with a target of the images' own size",
             )
-        return readings.loss(
+        return dispatch.loss(
             self._readable(),
             self._grids,
             target,
@@ -121,7 +120,7 @@ class Scores:
         Raises:
             FullconvError: a score is NaN or infinite.
         """
-        return readings.labels(self._readable(), self._grids, self.size)
+        return dispatch.labels(self._readable(), self._grids, self.size)
 
     def confidence(self) -> Tensor:
         """The softmax probability of that class, a fraction: float (N, H, W).
@@ -129,7 +128,7 @@ class Scores:
         Raises:
             FullconvError: a score is NaN or infinite.
         """
-        return readings.confidence(self._readable(), self._grids, self.size)
+        return dispatch.confidence(self._readable(), self._grids, self.size)
 
     def full(self) -> Tensor:
         """Scores at every pixel, (N, K, H, W). Large; the others do without."""

@@ -67,7 +67,7 @@ def network_inputs(model: Model, image: Tensor) -> list[ImageArray]:
     Args:
         image: (C, H, W) as a batch holds it.
     """
-    inputs = model.normalise(image[None])[0]
+    inputs = model.normalize(image[None])[0]
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (model.card.mean, model.card.std))
     images, first = [inputs[:3] * std + mean], 3
     for extra in model.extra_inputs:

@@ -83,7 +83,7 @@ class TrainingModule(pl.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         images, target = batch
-        inputs = self.model.normalise(images).contiguous(memory_format=torch.channels_last)
+        inputs = self.model.normalize(images).contiguous(memory_format=torch.channels_last)
         heads = self.model.split(self.network(inputs))
         losses = [
             scores.loss(

@@ -163,7 +163,7 @@ def test_grids_show_a_table_and_where_cells_sit() -> None:
     shown = Shown(found)
     for grid in found:
         assert f"{grid.field:g}" in shown.words
-    centres = [grid.centre(cell) for grid in found for cell in range(72)]
+    centres = [grid.center(cell) for grid in found for cell in range(72)]
     assert shown.tags.count("circle") == sum(-0.5 <= centre <= 71.5 for centre in centres)
     one = Shown(Grid(32, 15.5, float("inf"), ("squeeze-excite",)))
     assert "whole image" in one.words

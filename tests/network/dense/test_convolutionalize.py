@@ -181,7 +181,7 @@ def test_without_padding_every_cell_of_any_size_is_the_crop(height: int, width: 
     assert bottom <= height < bottom + STRIDE
     assert right <= width < right + STRIDE
     # The gaze of a cell is the middle of its window.
-    assert dense.grid.centre(rows - 1) == (top + bottom - 1) / 2
+    assert dense.grid.center(rows - 1) == (top + bottom - 1) / 2
 
 
 _KEPT: list[tuple[DenseClassifier, nn.Module]] = []
@@ -319,8 +319,8 @@ def test_the_grid_is_where_the_cells_look() -> None:
     found = fc.geometry.probe(dense, size=(96 + 512, 96))
     assert found.stride == dense.grid.stride == 32
     reach = (96 + 512) // 2
-    centre = min((dense.grid.centre(i) for i in range(17)), key=lambda c: abs(c - reach))
-    assert abs(found.centre(round((centre - dense.grid.offset) / 32)) - centre) < 32
+    centre = min((dense.grid.center(i) for i in range(17)), key=lambda c: abs(c - reach))
+    assert abs(found.center(round((centre - dense.grid.offset) / 32)) - centre) < 32
 
 
 def test_a_module_of_ones_own_stays_as_it_was() -> None:

@@ -22,8 +22,7 @@ from torch import Tensor
 
 from fullconv.core.errors import FullconvError
 from fullconv.geometry.grid import Grid
-from fullconv.network.kernels import cuda
-from fullconv.network.kernels import dispatch as readings
+from fullconv.network.kernels import cuda, dispatch
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
@@ -331,23 +330,23 @@ def test_no_more_memory_than_two_numbers_a_pixel() -> None:
 def test_without_a_gpu_it_says_so_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("triton", reason="there is no Triton for this system")
     assert not cuda.available()
-    monkeypatch.setenv(readings.VARIABLE, "triton")
+    monkeypatch.setenv(dispatch.VARIABLE, "triton")
     with pytest.raises(
         FullconvError, match=r"on the device cpu \(PyTorch finds no GPU\)"
     ) as caught:
-        readings.labels(torch.zeros(1, 2, 2, 2), Grid(8, 0), (9, 9))
+        dispatch.labels(torch.zeros(1, 2, 2, 2), Grid(8, 0), (9, 9))
     assert caught.value.hint == "export FULLCONV_KERNELS=reference"
     with pytest.raises(FullconvError, match="expected cuda"):
-        readings.loss(torch.zeros(1, 2, 2, 2), Grid(8, 0), torch.zeros(1, 9, 9).long())
+        dispatch.loss(torch.zeros(1, 2, 2, 2), Grid(8, 0), torch.zeros(1, 9, 9).long())
 
 
 def test_without_triton_it_says_so_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     without = SimpleNamespace(INSTALLED=False, INTERPRETED=False)
     monkeypatch.setattr(cuda, "cuda_kernels", lambda: without)
     assert not cuda.available()
-    monkeypatch.setenv(readings.VARIABLE, "triton")
+    monkeypatch.setenv(dispatch.VARIABLE, "triton")
     with pytest.raises(FullconvError, match="package triton is not installed") as caught:
-        readings.confidence(torch.zeros(1, 2, 2, 2), Grid(8, 0), (9, 9))
+        dispatch.confidence(torch.zeros(1, 2, 2, 2), Grid(8, 0), (9, 9))
     assert caught.value.hint == "export FULLCONV_KERNELS=reference"
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from fullconv.core.errors import FullconvError
-from fullconv.network.backbone import card_of, timm_classifier, torchvision_classifier
+from fullconv.network.backbone import resolve_card, timm_classifier, torchvision_classifier
 from fullconv.network.backbone_card import BackboneCard
 
 USUAL_SIZE = 224
@@ -59,7 +59,7 @@ def load_classifier(
     Raises:
         FullconvError: unknown name, weights out of reach, a size below 1.
     """
-    card = card_of(classifier)
+    card = resolve_card(classifier)
     try:
         if isinstance(classifier, nn.Module):
             module = copy.deepcopy(classifier)

@@ -79,7 +79,7 @@ class DenseClassifier(nn.Module):
         card: where it comes from; mean and std of its images.
         size: H = W of the classifier's own images, in pixels: of the window of each cell.
         grid: where the cells look. Cell i's window begins at pixel `stride * i`; its gaze is
-            centred on `grid.centre(i)` and, through the padding inside, may reach further.
+            centred on `grid.center(i)` and, through the padding inside, may reach further.
         names: of the classes, "tabby, tabby cat"; empty where they are not known.
         num_classes: K.
         step: 1, or: only sizes of `size` and a multiple of `step` pixels more keep the classifier's

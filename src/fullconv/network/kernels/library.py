@@ -46,7 +46,7 @@ def integers(numbers: Sequence[int]) -> Any:
     return (ctypes.c_int64 * max(1, len(numbers)))(*numbers)
 
 
-def non_finite_message() -> FullconvError:
+def non_finite_error() -> FullconvError:
     """The one sentence of every way to read scores."""
     return FullconvError(
         "the scores hold NaN or infinite values, so there is no largest one. The weights are "

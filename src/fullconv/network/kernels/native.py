@@ -28,7 +28,7 @@ from fullconv.network.kernels.library import (
     integers,
     load_library,
     no_memory,
-    non_finite_message,
+    non_finite_error,
     scores_for,
 )
 
@@ -127,7 +127,7 @@ def _call(name: str, *arguments: Any, finite_only: bool = True) -> int:
     if status == NO_MEMORY:
         raise no_memory()
     if status == NOT_FINITE and finite_only:
-        raise non_finite_message()
+        raise non_finite_error()
     return status
 
 

@@ -9,31 +9,25 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fullconv.geometry.grid import Grid
 from fullconv.network.kernels.library import (
     NO_MEMORY,
     NOT_FINITE,
     load_library,
     no_memory,
-    non_finite_message,
+    non_finite_error,
     scores_for,
 )
 
 _STRIP = 1 << 21  # scores that are looked at together
 
 
-class Place(NamedTuple):
-    """Where cells sit, in pixels: as `fullconv.Grid`, without its field."""
-
-    stride: float
-    offset: float
-
-
-def labels(values: NDArray[np.float32], grid: Place, size: tuple[int, int]) -> NDArray[Any]:
+def labels(values: NDArray[np.float32], grid: Grid, size: tuple[int, int]) -> NDArray[Any]:
     """(N, K, h, w) float32 -> the class with the largest score at every pixel, (N, H, W), uint8 up
     to 255 classes, else uint16. The lowest class id wins a tie."""
     wide = values.shape[1] > 255
@@ -44,7 +38,7 @@ def labels(values: NDArray[np.float32], grid: Place, size: tuple[int, int]) -> N
     return out
 
 
-def confidence(values: NDArray[np.float32], grid: Place, size: tuple[int, int]) -> NDArray[Any]:
+def confidence(values: NDArray[np.float32], grid: Grid, size: tuple[int, int]) -> NDArray[Any]:
     """(N, K, h, w) float32 -> the softmax probability of that class, (N, H, W) float32."""
     out = np.empty((values.shape[0], *size), np.float32)
     if not _compiled("fullconv_confidence", values, grid, out):
@@ -54,7 +48,7 @@ def confidence(values: NDArray[np.float32], grid: Place, size: tuple[int, int]) 
 
 
 def scores(
-    values: NDArray[np.float32], grids: tuple[Place, Place], rows: range, width: int
+    values: NDArray[np.float32], grids: tuple[Grid, Grid], rows: range, width: int
 ) -> NDArray[np.float32]:
     """(K, h, w) float32, with cells at places of their own along the columns and along the rows ->
     the scores in some rows of the image, (K, rows, W)."""
@@ -67,13 +61,13 @@ def scores(
 
 
 def _compiled(
-    name: str, values: NDArray[np.float32], grid: Place, out: NDArray[Any], *further: Any
+    name: str, values: NDArray[np.float32], grid: Grid, out: NDArray[Any], *further: Any
 ) -> bool:
     """Whether the compiled library did it."""
     library = load_library()[0]
     if library is None or os.environ.get("FULLCONV_KERNELS") == "reference":
         if not np.isfinite(values).all():
-            raise non_finite_message()
+            raise non_finite_error()
         return False
     strides = [step // values.itemsize for step in values.strides]
     size = (out.shape[1], out.shape[2])
@@ -83,12 +77,12 @@ def _compiled(
     if status == NO_MEMORY:
         raise no_memory()
     if status == NOT_FINITE:
-        raise non_finite_message()
+        raise non_finite_error()
     return True
 
 
 def _strips(
-    values: NDArray[np.float32], grid: Place, size: tuple[int, int]
+    values: NDArray[np.float32], grid: Grid, size: tuple[int, int]
 ) -> Iterator[tuple[slice, NDArray[Any]]]:
     """Rows of the image and the scores there, (N, K, rows, W)."""
     count, classes, height, width = values.shape
@@ -99,8 +93,8 @@ def _strips(
         yield rows, down[rows] @ values @ along.T
 
 
-def _matrix(grid: Place, cells: int, pixels: int, start: int = 0) -> NDArray[np.float32]:
-    """Weights (pixels, cells), as `fullconv.network.kernels.reference.reading_matrix` has them."""
+def _matrix(grid: Grid, cells: int, pixels: int, start: int = 0) -> NDArray[np.float32]:
+    """Weights (pixels, cells), as `fullconv.network.kernels.reference.interpolation_matrix` has them."""
     where = ((np.arange(start, pixels) - grid.offset) / grid.stride).clip(0, cells - 1)[:, None]
     weights: NDArray[np.float64] = (1 - abs(where - np.arange(cells))).clip(min=0)
     return weights.astype(np.float32)

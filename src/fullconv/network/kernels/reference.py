@@ -20,17 +20,17 @@ from torch import Tensor
 
 from fullconv.core.errors import FullconvError
 from fullconv.geometry.grid import Grid
-from fullconv.network.kernels.library import non_finite_message
+from fullconv.network.kernels.library import non_finite_error
 
 STRIP_BYTES = 8 * 2**20  # scores of one strip: small enough for a cache, large enough for threads
 Grids = Grid | tuple[Grid, Grid]  # of both axes, or along the rows and along the columns
 
 
-def reading_matrix(grid: Grid, cells: int, at: Grid, count: int) -> Tensor:
+def interpolation_matrix(grid: Grid, cells: int, at: Grid, count: int) -> Tensor:
     """Weights (count, cells) in float64 which read a row of `cells` on `grid` at the first `count`
     cells of another grid. `Grid(1, 0)` are the pixels.
 
-    >>> reading_matrix(Grid(2, 0), cells=2, at=Grid(1, 0), count=4)
+    >>> interpolation_matrix(Grid(2, 0), cells=2, at=Grid(1, 0), count=4)
     tensor([[1.0000, 0.0000],
             [0.5000, 0.5000],
             [0.0000, 1.0000],
@@ -221,7 +221,7 @@ def id_type(classes: int) -> torch.dtype:
 def require_finite(values: Tensor) -> None:
     """Raises FullconvError where a score is NaN or infinite: no class is the largest there."""
     if not torch.isfinite(values).all():
-        raise non_finite_message()
+        raise non_finite_error()
 
 
 def require_ids(target: Tensor, classes: int, ignore_index: int) -> None:
@@ -249,7 +249,7 @@ def _total_weight(target: Tensor, ignore_index: int, class_weights: Tensor | Non
 def _matrices(values: Tensor, grid: Grids, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     pixels = Grid(1, 0)
     rows, columns = (
-        reading_matrix(axis, cells, pixels, count).to(values)
+        interpolation_matrix(axis, cells, pixels, count).to(values)
         for axis, cells, count in zip(axes(grid), values.shape[2:], size, strict=True)
     )
     return rows, columns

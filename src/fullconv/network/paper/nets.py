@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from fullconv.core.errors import FullconvError
 from fullconv.network.backbone_card import IMAGENET_MEAN, IMAGENET_STD, BackboneCard
 from fullconv.network.paper.transplant import CAFFE_MEAN, CAFFE_STD, fill_trunk
-from fullconv.network.paper.weight_files import Weights, read_weights, torchvision_weights
+from fullconv.network.paper.weight_files import Weights, download_torchvision_weights, read_weights
 
 FORMS = ("original", "aligned")
 PAD = 100  # pixels, of the first convolution in the original form
@@ -216,7 +216,7 @@ NETWORKS: dict[str, Callable[[_Stack], tuple[str, ...]]] = {
 }
 
 
-def card_of(name: str) -> BackboneCard:
+def paper_card(name: str) -> BackboneCard:
     """The card of "vgg16", "vgg16-aligned", "vgg16-atonce", ..."""
     network, _, variant = name.partition("-")
     options: dict[str, dict[str, Any]] = {
@@ -288,4 +288,4 @@ def _of_torchvision(card: BackboneCard) -> Weights:
             f"--no-pretrained   # or --backbone card.toml, with:\n"
             f'source = "paper"\nname = "{card.name}"\nweights = "FILE.caffemodel"',
         )
-    return torchvision_weights(card, names[card.name])
+    return download_torchvision_weights(card, names[card.name])
