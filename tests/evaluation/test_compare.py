@@ -184,7 +184,10 @@ def test_unlike_cards_are_never_ranked(runs: tuple[Path, Path]) -> None:
     assert "  trained_on: train (367 images) | train+val (468 images)" in error.message
     found = compare(*runs, varying=["trained_on"], resamples=100)
     assert found.varying == ("trained_on",)
-    assert found.differing_settings["trained_on"] == ["train (367 images)", "train+val (468 images)"]
+    assert found.differing_settings["trained_on"] == [
+        "train (367 images)",
+        "train+val (468 images)",
+    ]
     assert "trained_on" not in found.to_dict()["protocol"]
     save_next_to_run(counted(OTHER, image_size="original, 180 x 240"), runs[1])
     said = refused(*runs).message

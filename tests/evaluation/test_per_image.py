@@ -34,7 +34,9 @@ def test_every_matrix_comes_back(images: int, classes: int, seed: int) -> None:
     every = chance.integers(0, 9, (images, classes, classes)) * (
         chance.random((images, classes, classes)) < 0.3
     )
-    of = ImageConfusions.from_rows([f"c{k}" for k in range(classes)], [sparse_row(one) for one in every])
+    of = ImageConfusions.from_rows(
+        [f"c{k}" for k in range(classes)], [sparse_row(one) for one in every]
+    )
     assert len(of) == images
     for k in range(images):
         assert (of.confusion(k) == every[k]).all()

@@ -35,6 +35,7 @@ METAVARS = {
     "backbone-lr": "LR",
     "bias-lr-factor": "X",
     "cache": "GIB",
+    "class": "NAME",
     "classes": "NAME,...",
     "crop": "H W",
     "device": "NAME",

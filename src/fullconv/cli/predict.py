@@ -108,10 +108,10 @@ def predict(
         Print one JSON object and nothing else.
     """
     choices = choices or PredictionChoices()
-    outputs = _parse_outputs(save)
     if not images:
         raise missing_argument("predict", "IMAGES")
     check_model("predict", model, *images)
+    outputs = _parse_outputs(save)
 
     # Everything below may import torch, or is typed for many images.
     stage(msg("listing the images"))

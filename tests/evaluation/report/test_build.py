@@ -22,7 +22,7 @@ from fullconv.core.labels import Labels
 from fullconv.data.synthetic import scenes as drawn
 from fullconv.data.synthetic.scenes import LABELS
 from fullconv.evaluation.evaluate import evaluate
-from fullconv.evaluation.report.build import training_charts, head_charts
+from fullconv.evaluation.report.build import head_charts, training_charts
 from fullconv.inference.predictor import Predictor, load
 from fullconv.models.model import Model
 

@@ -14,7 +14,13 @@ from fullconv.data.synthetic.scenes import LABELS
 from fullconv.evaluation.error_analysis import Quality
 from fullconv.evaluation.evaluate import evaluate
 from fullconv.evaluation.metrics import Metrics
-from fullconv.evaluation.report.tables import MATRIX_SIZE, OTHERS, head_tables, confusion_table, most_confused
+from fullconv.evaluation.report.tables import (
+    MATRIX_SIZE,
+    OTHERS,
+    confusion_table,
+    head_tables,
+    most_confused,
+)
 from fullconv.inference.predictor import Predictor, load
 from fullconv.models.model import Model
 
