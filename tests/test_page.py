@@ -211,7 +211,7 @@ def test_a_class_alone_and_all_again(page: Any, scene: Path, wanted: Segmentatio
     assert (over[~inside, :3] < 40).all()  # in the shade
     assert (over[~inside, 3] == 140).all()
     assert row.get_attribute("aria-pressed") == "true"
-    assert page.inner_text("#status") == f"{name} alone is shown."
+    assert page.inner_text("#status") == f"Only {name} is shown."
     page.click("#all")
     assert np.array_equal(canvas(page, "over"), before)
     assert page.locator("#all").is_hidden()
@@ -256,7 +256,7 @@ def test_a_black_background_is_clear_unless_it_is_alone(
         row = page.locator("#classes button").nth(0)
         swatch = "getComputedStyle(document.querySelector('#classes .swatch'))"
         for palette in ("model", "safe"):
-            page.select_option("#colours", palette)
+            page.select_option("#colors", palette)
             over = canvas(page, "over")
             assert (over[bare, 3] == 0).all()
             assert (over[~bare, 3] == 255).all()
@@ -268,7 +268,7 @@ def test_a_black_background_is_clear_unless_it_is_alone(
             over = canvas(page, "over")
             fill = {
                 "model": (255, 255, 255),
-                "safe": page.evaluate(f"colour({found.mask[bare][0]})"),
+                "safe": page.evaluate(f"color({found.mask[bare][0]})"),
             }
             assert (over[bare] == (*fill[palette], 255)).all()
             assert (over[~bare, 3] == 140).all()
@@ -278,7 +278,7 @@ def test_a_black_background_is_clear_unless_it_is_alone(
         y, x = np.argwhere(bare)[len(np.argwhere(bare)) // 2]
         page.mouse.move(*at(page, int(y), int(x)))
         assert page.locator("#said b").inner_text() == "background"
-        page.select_option("#colours", "model")
+        page.select_option("#colors", "model")
         with page.expect_download() as download:
             page.click("#saveOverlay")
         saved = np.asarray(Image.open(download.value.path()).convert("RGB"))
@@ -290,14 +290,14 @@ def test_a_black_background_is_clear_unless_it_is_alone(
         assert Path(download.value.path()).read_bytes() == found.encoded("mask")
 
 
-def test_colours_for_every_vision(page: Any, scene: Path, wanted: Segmentation) -> None:
+def test_colors_for_every_vision(page: Any, scene: Path, wanted: Segmentation) -> None:
     give(page, scene)
-    page.select_option("#colours", "safe")
-    colors = np.array([page.evaluate("colour", k) for k in range(len(wanted.labels))])
+    page.select_option("#colors", "safe")
+    colors = np.array([page.evaluate("color", k) for k in range(len(wanted.labels))])
     assert np.array_equal(canvas(page, "over")[..., :3], colors[wanted.mask])
     assert colors[:4].tolist() == [[230, 159, 0], [86, 180, 233], [0, 158, 115], [240, 228, 66]]
     page.evaluate("about.classes = Array.from({length: 40}, (_, id) => ({id, name: `${id}`}))")
-    assert len({tuple(page.evaluate("colour", k)) for k in range(40)}) == 40
+    assert len({tuple(page.evaluate("color", k)) for k in range(40)}) == 40
 
 
 def test_the_drawn_street(page: Any) -> None:
@@ -331,14 +331,14 @@ def test_errors_are_said_in_the_words_of_the_server(
     page.set_input_files("#file", str(scene))
     page.wait_for_selector("#error:not([hidden])")
     assert page.inner_text("#error h2") == "The server is busy"
-    assert page.inner_text("#error .what") == f"{busy['error']} It has room again in about 7 s."
+    assert page.inner_text("#error .what") == f"{busy['error']} Retry in about 7 s."
     assert page.inner_text("#error .try") == "Try: send it again"
     page.click("#again")
     page.wait_for_function(SHOWN, arg=scene.name)
     assert page.locator("#error").is_hidden()
     page.set_input_files("#file", {"name": "a.txt", "mimeType": "text/plain", "buffer": b"words"})
     page.wait_for_selector("#error:not([hidden])")
-    assert page.inner_text("#error h2") == "This is no image"
+    assert page.inner_text("#error h2") == "Not an image"
     assert np.array_equal(page.evaluate("[...result.ids]"), wanted.mask.ravel())  # still there
     large = {"name": "a.png", "mimeType": "image/png", "buffer": bytes(5 << 20)}
     page.set_input_files("#file", large)
@@ -353,7 +353,7 @@ def test_a_key_is_asked_for_where_one_is_wanted(
     browser: Any, predictor: Predictor, scene: Path
 ) -> None:
     with serving(predictor, key="sesame-7") as url, Opened(browser, url) as page:
-        assert page.inner_text("#error h2") == "The server wants a key"
+        assert page.inner_text("#error h2") == "The server requires a key"
         page.get_by_label("Key of the server").fill("wrong")
         page.keyboard.press("Enter")
         page.wait_for_function("problem !== null")
