@@ -238,7 +238,7 @@ def seen(state: State | None) -> str:
 
 def names_of(state: State | None) -> list[str]:
     """The operations that saw the whole image."""
-    return sorted(state.why if isinstance(state, Untracked) else state.whole if state else ())
+    return sorted(state.reasons if isinstance(state, Untracked) else state.whole if state else ())
 
 
 def _kept(network: fx.GraphModule, values: dict[str, Any]) -> frozenset[str]:
