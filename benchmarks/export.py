@@ -56,7 +56,7 @@ def written(model: Model, to: str, precision: str, place: Path) -> tuple[Exporte
     some = train[:: max(1, len(train) // CALIBRATED)][:CALIBRATED] if precision == "int8" else ()
     images = [read_image(pair.image) for pair in some]
     out = place / f"{to}-{precision}"
-    result = export(model, out, to=to, precision=precision, images=images)
+    result = export(model, out, format=to, precision=precision, images=images)
     found = load_program(result.path, model) if to == "torch" else load_exported(result.path)
     return found, result
 

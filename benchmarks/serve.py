@@ -141,7 +141,7 @@ def plain(model: str, folder: Path, threads: int, rounds: int) -> dict[str, list
     import torch
 
     from fullconv.core.hardware import use_huge_pages
-    from fullconv.deploy.serve.responses import PredictRequest, answer
+    from fullconv.deploy.serve.responses import PredictRequest, encode_response
     from fullconv.inference.predictor import load
     from fullconv.inference.segmentation import Segmentation
 
@@ -158,7 +158,7 @@ def plain(model: str, folder: Path, threads: int, rounds: int) -> dict[str, list
             sure = found.confidence(0)
         else:
             made = predictor.segment(image)
-        answer(made, sure, asked.get(want, PredictRequest(want)), 0.0)  # type: ignore[arg-type]
+        encode_response(made, sure, asked.get(want, PredictRequest(want)), 0.0)  # type: ignore[arg-type]
 
     files = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
     seconds: dict[str, list[float]] = {}

@@ -38,7 +38,7 @@ def _reports_of_our_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
     """Reports of models that are no run's go into a folder of the tests."""
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("reports")
-        patch.setattr("fullconv.cli.evaluate.ELSEWHERE", folder)
+        patch.setattr("fullconv.cli.evaluate.REPORTS", folder)
         yield
 
 

@@ -14,9 +14,9 @@ from fullconv.evaluation.metrics import Metrics
 from fullconv.evaluation.per_image import (
     ImageConfusions,
     SplitConfusions,
-    content_of,
+    content_fingerprint,
     save_next_to_run,
-    sparse,
+    sparse_row,
 )
 from fullconv.evaluation.protocol import protocol_card
 
@@ -59,8 +59,8 @@ def counted(
         trained_on="train (367 images)",
         sizes=[(360, 480)],
     )
-    head = ImageConfusions.of(classes, [sparse(one) for one in every])
-    contents = tuple(content_of([name]) for name in names)
+    head = ImageConfusions.from_rows(classes, [sparse_row(one) for one in every])
+    contents = tuple(content_fingerprint([name]) for name in names)
     return SplitConfusions(names, contents, {"": head}, {**lines, **card}, data)
 
 

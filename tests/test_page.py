@@ -368,7 +368,7 @@ def test_a_key_is_asked_for_where_one_is_wanted(
 @pytest.fixture(scope="module")
 def sparing(tmp_path_factory: pytest.TempPathFactory) -> ExportedModel:
     """A file that gives class ids and no scores."""
-    made = export(lively(), tmp_path_factory.mktemp("inside"), labels_inside=True)
+    made = export(lively(), tmp_path_factory.mktemp("inside"), with_labels=True)
     return load_exported(made.path)
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 from fullconv.cli import export as export_command
 from fullconv.cli.main import run
 from fullconv.data.synthetic import scenes as drawn
-from fullconv.deploy.export import MOST_UNLIKE
+from fullconv.deploy.export import MAX_DISAGREEMENT
 from fullconv.inference.predictor import Predictor
 from fullconv.models.model import Model, save_model
 
@@ -92,7 +92,7 @@ def test_what_is_printed_can_be_pasted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Random weights leave less between the classes than trained ones do.
-    monkeypatch.setitem(MOST_UNLIKE, "int8", 0.25)
+    monkeypatch.setitem(MAX_DISAGREEMENT, "int8", 0.25)
     words = ["export", str(folder), "--out", str(tmp_path / "my files"), "--precision", "int8"]
     assert run([*words, "--calibrate", str(photos)]) == 0
     said = capsys.readouterr().out

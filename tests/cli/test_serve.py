@@ -22,7 +22,7 @@ from served import ask, pixels, png
 
 from fullconv.cli.main import run
 from fullconv.data.synthetic import scenes as drawn
-from fullconv.deploy.serve.server import UntilStopped
+from fullconv.deploy.serve.server import GracefulServer
 from fullconv.inference.predictor import load
 from fullconv.models.model import save_model
 
@@ -114,7 +114,7 @@ def test_an_open_door_is_noted(
     key: str,
     noted: bool,
 ) -> None:
-    monkeypatch.setattr(UntilStopped, "run", lambda self, **_: self._ready())
+    monkeypatch.setattr(GracefulServer, "run", lambda self, **_: self._on_ready())
     monkeypatch.setenv("FULLCONV_KEY", key)
     assert run(["serve", str(model), "--host", host, "--port", "0"]) == 0
     note = "note: whoever reaches http://0.0.0.0:"

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fullconv.core.errors import FullconvError
 from fullconv.data.synthetic import scenes as drawn
 from fullconv.deploy import export_graph as graph_file
-from fullconv.deploy.export_graph import Graph, fill_windows
+from fullconv.deploy.export_graph import Graph, pad_pooling
 from fullconv.models.model import Model
 from fullconv.network.fcn import FCN
 
@@ -62,7 +62,7 @@ def test_pooling_over_a_part_of_a_window_is_the_same_written_out(
     if min(size) + stride <= kernel:
         return  # torch itself finds no window there
     layers = nn.Sequential(pool)
-    fill_windows(layers)
+    pad_pooling(layers)
     assert (layers[0] is pool) == (stride > kernel)
     torch.testing.assert_close(layers(maps), pool(maps))
 
@@ -84,13 +84,15 @@ def test_the_labels_are_those_of_the_scores() -> None:
     model = lively()
     images = torch.randint(0, 256, (2, 3, 50, 71), dtype=torch.uint8)
     with torch.no_grad():
-        ids = Graph(model, labels_inside=True).eval()(images)
+        ids = Graph(model, with_labels=True).eval()(images)
         wanted = model.network(model.normalize(images)).full().argmax(1)
     assert ids.shape == (2, 50, 71)
     assert (ids == wanted).float().mean() > 0.9999
 
 
 def test_an_exporter_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(FullconvError, match="exporting needs nothing_of_the_kind, which") as caught:
-        graph_file._module("nothing_of_the_kind.quantization")
+    with pytest.raises(
+        FullconvError, match="exporting needs the package nothing_of_the_kind, which"
+    ) as caught:
+        graph_file._import("nothing_of_the_kind.quantization")
     assert "pip install onnx onnxscript onnxruntime" in caught.value.hint

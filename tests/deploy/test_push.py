@@ -97,7 +97,7 @@ def test_images_of_the_data_are_sent_where_they_are_asked_for(
     assert files["predictions.png"] == (run / "images/epoch_0020.png").read_bytes()
     assert "(predictions.png)" in files["README.md"].decode()
     shutil.rmtree(run / "images")
-    assert "no images of the training in" in refused(run, NAME, images=True).message
+    assert "there are no training images in" in refused(run, NAME, images=True).message
 
 
 def test_again_and_to_a_branch(account: stand_in.Hub, run: Path) -> None:
@@ -146,14 +146,14 @@ def test_large_files_go_the_way_of_large_files(
     error = refused(run, NAME)
     assert isinstance(error, DownloadError)
     assert error.message.startswith(f"the weights could not be sent to hf://{NAME}: ")
-    assert error.message.endswith("What lies there is as it was.")
+    assert error.message.endswith("The model on the hub is unchanged.")
     assert account.repos[NAME].branches == before
 
 
 def test_without_a_token_nothing_is_tried(hub: stand_in.Hub, run: Path) -> None:
     error = refused(run, NAME)
     assert error.message == (
-        f"{NAME} cannot be written to: this machine has no token of an account on {hub.address}."
+        f"{NAME} cannot be written: this machine has no token for {hub.address}."
     )
     assert error.hint.startswith("hf auth login")
     assert hub.requests == []
@@ -185,7 +185,7 @@ def test_a_damaged_model_is_not_sent(account: stand_in.Hub, run: Path) -> None:
 def test_a_head_that_the_hub_refuses(account: stand_in.Hub, run: Path) -> None:
     account.refused_head = '"license" must be one of [...]'
     error = refused(run, NAME)
-    assert error.message.startswith("the hub does not take the head of README.md: ")
+    assert error.message.startswith("the hub rejects the metadata of README.md: ")
     assert '"license" must be one of' in error.message
 
 

@@ -8,14 +8,14 @@ from evaluated import matrices
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fullconv.evaluation.bootstrap import FEW, METRICS, differences, values_of
+from fullconv.evaluation.bootstrap import FEW, METRICS, differences, metric_values
 from fullconv.evaluation.metrics import Metrics
-from fullconv.evaluation.per_image import ImageConfusions, sparse
+from fullconv.evaluation.per_image import ImageConfusions, sparse_row
 
 
 def margins(every: np.ndarray) -> np.ndarray:
     names = [f"c{k}" for k in range(every.shape[1])]
-    return ImageConfusions.of(names, [sparse(one) for one in every]).margins
+    return ImageConfusions.from_rows(names, [sparse_row(one) for one in every]).margins
 
 
 @settings(max_examples=50)
@@ -26,7 +26,7 @@ def test_the_values_are_those_of_the_metrics(images: int, classes: int, seed: in
     every = chance.integers(0, 9, (images, classes, classes))
     every *= chance.random((1, classes, 1)) < 0.7
     every *= chance.random((1, 1, classes)) < 0.8
-    found = values_of(margins(every).sum(0))
+    found = metric_values(margins(every).sum(0))
     of = Metrics([f"c{k}" for k in range(classes)], every.sum(0))
     expected = [*(getattr(of, name) for name in METRICS), *of.class_iou]
     np.testing.assert_allclose(found, expected, rtol=1e-12)
@@ -38,8 +38,8 @@ def test_a_resample_is_of_the_same_images_for_both() -> None:
     (found,) = differences([one, one.copy()], resamples=200)
     for interval in (*found.metrics.values(), *found.classes):
         assert (interval.value, interval.low, interval.high) == (0, 0, 0)
-        assert not interval.real
-        assert not interval.together
+        assert not interval.significant
+        assert not interval.significant_familywise
 
 
 def test_the_interval_is_that_of_the_summed_matrices() -> None:
@@ -83,7 +83,7 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
     """150 samples of 40 from 4,000 images; `benchmarks/bootstrap.py` has thousands. By chance
     alone fewer than 133 of 150 would be met once in two thousand times."""
     every = [margins(matrices(4000, 4, right=r, seed=5)) for r in (0.62, 0.66)]
-    truth = values_of(every[1].sum(0)) - values_of(every[0].sum(0))
+    truth = metric_values(every[1].sum(0)) - metric_values(every[0].sum(0))
     chance = np.random.default_rng(0)
     hits = np.zeros(8)
     for _ in range(150):
@@ -100,10 +100,10 @@ def test_a_large_difference_is_real_and_a_small_one_is_not() -> None:
     turns = np.arange(60)[:, None, None] % 2 == 0  # each is the better one in every other image
     sets = [np.where(turns, first, second), np.where(turns, second, first), third]
     small, large = differences(sets, resamples=500)
-    assert not small.metrics["mean_iou"].real
-    assert large.metrics["mean_iou"].real
-    assert all(one.real and one.together for one in large.classes)
-    assert not any(one.together for one in small.classes)
+    assert not small.metrics["mean_iou"].significant
+    assert large.metrics["mean_iou"].significant
+    assert all(one.significant and one.significant_familywise for one in large.classes)
+    assert not any(one.significant_familywise for one in small.classes)
 
 
 def test_a_class_that_few_images_show_has_no_interval() -> None:
@@ -114,8 +114,8 @@ def test_a_class_that_few_images_show_has_no_interval() -> None:
     rare = found.classes[3]
     assert np.isfinite(rare.value)
     assert np.isnan([rare.low, rare.high]).all()
-    assert not rare.real
-    assert not rare.together
+    assert not rare.significant
+    assert not rare.significant_familywise
     assert np.isfinite([of.low for of in found.classes[:3]]).all()
 
 

@@ -22,7 +22,7 @@ from fullconv.evaluation.per_image import (
     SplitConfusions,
     file_in,
     save_next_to_run,
-    sparse,
+    sparse_row,
 )
 
 ONE, OTHER = matrices(30, right=0.6), matrices(30, right=0.7)
@@ -59,11 +59,11 @@ def test_the_numbers_are_those_of_the_runs_and_of_their_difference(
     assert (difference["run"], difference["against"]) == ("large", "small")
     a, b = (Metrics(CLASSES, every.sum(0)) for every in (ONE, OTHER))
     assert difference["mean_iou"]["difference"] == pytest.approx(b.mean_iou - a.mean_iou)
-    assert difference["mean_iou"]["real"] == (difference["mean_iou"]["low"] > 0)
+    assert difference["mean_iou"]["significant"] == (difference["mean_iou"]["low"] > 0)
     assert difference["per_class_iou"]["road"]["difference"] == pytest.approx(
         b.class_iou[1] - a.class_iou[1]
     )
-    assert facts["apart"] == {"stride": ["8", "16"]}
+    assert facts["differing_settings"] == {"stride": ["8", "16"]}
     assert (found.split, found.images, found.varying) == ("val", 30, ())
 
 
@@ -184,7 +184,10 @@ def test_unlike_cards_are_never_ranked(runs: tuple[Path, Path]) -> None:
     assert "  trained_on: train (367 images) | train+val (468 images)" in error.message
     found = compare(*runs, varying=["trained_on"], resamples=100)
     assert found.varying == ("trained_on",)
-    assert found.apart["trained_on"] == ["train (367 images)", "train+val (468 images)"]
+    assert found.differing_settings["trained_on"] == [
+        "train (367 images)",
+        "train+val (468 images)",
+    ]
     assert "trained_on" not in found.to_dict()["protocol"]
     save_next_to_run(counted(OTHER, image_size="original, 180 x 240"), runs[1])
     said = refused(*runs).message
@@ -203,12 +206,12 @@ def test_a_third_run_is_checked_against_the_first(runs: tuple[Path, Path]) -> No
 
 def with_head(every: np.ndarray, classes: tuple[str, ...]) -> SplitConfusions:
     of = counted(every)
-    further = ImageConfusions.of(classes, [sparse(one[:2, :2]) for one in every])
+    further = ImageConfusions.from_rows(classes, [sparse_row(one[:2, :2]) for one in every])
     heads = {"masks": of.head(), "rooms": further}
     return SplitConfusions(of.images, of.contents, heads, of.protocol, of.data)
 
 
-def test_further_heads(runs: tuple[Path, Path]) -> None:
+def test_additional_heads(runs: tuple[Path, Path]) -> None:
     for run, every in zip(runs, (ONE, OTHER), strict=True):
         save_next_to_run(with_head(every, ("in", "out")), run)
     found = compare(*runs, head="rooms", resamples=100)
@@ -253,5 +256,5 @@ def test_a_model_on_images_of_another_size_and_on_mirrored_ones(
     error = refused(plain, mirrored)
     assert "  test_time_augmentation: none | flip" in error.message
     found = compare(plain, mirrored, varying=["test_time_augmentation"], resamples=100)
-    assert found.apart == {"test_time_augmentation": ["none", "flip"]}
+    assert found.differing_settings == {"test_time_augmentation": ["none", "flip"]}
     assert found.runs[0].metrics.mean_iou == plain.metrics.mean_iou

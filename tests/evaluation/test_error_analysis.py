@@ -98,7 +98,7 @@ def agrees(triples: list[Triple], count: int) -> None:
                 right = int(((parts == part) & (found == k)).sum())
                 place = max(i for i, area in enumerate(AREAS) if size >= area)
                 objects[place] += (1, 2 * right >= size, size, right)
-    assert quality.objects.sum(axis=2).tolist() == objects.tolist()
+    assert quality.object_counts.sum(axis=2).tolist() == objects.tolist()
 
 
 maps = st.integers(2, 26).flatmap(
@@ -226,7 +226,7 @@ def test_each_image_counts_and_the_one_with_the_most_confusion_is_known() -> Non
     some[:1], many[:6] = 1, 1
     quality = counted([(truth, some, None), (truth, many, None), (truth, truth, None)], 2)
     assert quality.image_iou == pytest.approx([0.45, 0.2, 1.0])
-    assert (quality.most[0, 1], quality.where[0, 1]) == (60, 1)
+    assert (quality.most_pixels[0, 1], quality.worst_image[0, 1]) == (60, 1)
 
 
 def test_nothing_labelled_and_nothing_but_one_class() -> None:
@@ -248,8 +248,8 @@ def test_nothing_labelled_and_nothing_but_one_class() -> None:
 def test_any_number_of_classes(count: int) -> None:
     truth = (np.indices((30, 40))[1] // 10 * 99) % count
     quality = counted([(truth, truth, None)], count)
-    assert quality.images_f1.tolist() == ([1, 1] if count > 1 else [0, 0])
-    assert quality.objects.sum() == (1 + 1 + 2 * 1200 if count == 1 else 4 + 4 + 2 * 1200)
+    assert quality.image_f1_sums.tolist() == ([1, 1] if count > 1 else [0, 0])
+    assert quality.object_counts.sum() == (1 + 1 + 2 * 1200 if count == 1 else 4 + 4 + 2 * 1200)
 
 
 def test_counting_behind_is_in_order_and_its_errors_are_seen() -> None:

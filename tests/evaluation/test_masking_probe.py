@@ -11,7 +11,7 @@ from PIL import Image
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
-from fullconv.evaluation.masking_probe import SHOWN, hidden, probe, probe_table
+from fullconv.evaluation.masking_probe import SHOWN, hide, probe, probe_table
 from fullconv.evaluation.metrics import Metrics
 from fullconv.inference.predictor import Predictor
 
@@ -82,7 +82,7 @@ def test_one_that_lives_on_context_is_found_out(make_model, data) -> None:
 def test_what_is_hidden_has_the_mean_colour_and_things_become_black() -> None:
     image = np.arange(2 * 4 * 3, dtype=np.uint8).reshape(2, 4, 3)
     truth = np.array([[0, 1, 2, 255], [0, 0, 2, np.iinfo(np.int32).max]])
-    show = {shown: hidden(image, truth, is_thing=THING, shown=shown, color=GREY) for shown in SHOWN}
+    show = {shown: hide(image, truth, is_object=THING, shown=shown, color=GREY) for shown in SHOWN}
     things, unlabelled = (truth == 1) | (truth == 2), truth > 2
     assert (show["everything"] == image).all()
     assert (show["foreground"][things] == image[things]).all()

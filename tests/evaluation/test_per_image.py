@@ -17,12 +17,12 @@ from fullconv.core.errors import FullconvError
 from fullconv.evaluation.per_image import (
     ImageConfusions,
     SplitConfusions,
-    content_of,
+    content_fingerprint,
     file_in,
     require_npz,
     run_containing,
     save_next_to_run,
-    sparse,
+    sparse_row,
     weights_of,
 )
 
@@ -34,7 +34,9 @@ def test_every_matrix_comes_back(images: int, classes: int, seed: int) -> None:
     every = chance.integers(0, 9, (images, classes, classes)) * (
         chance.random((images, classes, classes)) < 0.3
     )
-    of = ImageConfusions.of([f"c{k}" for k in range(classes)], [sparse(one) for one in every])
+    of = ImageConfusions.from_rows(
+        [f"c{k}" for k in range(classes)], [sparse_row(one) for one in every]
+    )
     assert len(of) == images
     for k in range(images):
         assert (of.confusion(k) == every[k]).all()
@@ -48,14 +50,14 @@ def test_every_matrix_comes_back(images: int, classes: int, seed: int) -> None:
 def test_a_image_of_more_pixels_than_32_bits_count() -> None:
     every = np.zeros((2, 2, 2), np.int64)
     every[0, 0, 1], every[1, 1, 1] = 2**33, 5
-    of = ImageConfusions.of(("a", "b"), [sparse(one) for one in every])
+    of = ImageConfusions.from_rows(("a", "b"), [sparse_row(one) for one in every])
     assert of.confusion().tolist() == [[0, 2**33], [0, 5]]
 
 
 def test_the_file_holds_all_heads_and_the_card(tmp_path: Path) -> None:
     every = counted(matrices(5), data="/some data")
-    further = ImageConfusions.of(
-        ("in", "out"), [sparse(np.eye(2, dtype=int) * k) for k in range(5)]
+    further = ImageConfusions.from_rows(
+        ("in", "out"), [sparse_row(np.eye(2, dtype=int) * k) for k in range(5)]
     )
     both = SplitConfusions(
         every.images,
@@ -87,9 +89,9 @@ def test_many_classes_and_images_take_little_room(tmp_path: Path) -> None:
         cells = np.unique(truth[:, None] * 171 + called).astype(np.uint32)
         found.append((cells, chance.integers(1, 5000, len(cells)).astype(np.uint32)))
     names = [f"class {k}" for k in range(171)]
-    one = ImageConfusions.of(names, found)
+    one = ImageConfusions.from_rows(names, found)
     images = tuple(f"{k:012}" for k in range(5000))
-    contents = tuple(content_of([name]) for name in images)
+    contents = tuple(content_fingerprint([name]) for name in images)
     path = SplitConfusions(images, contents, {"": one}, {"split": "val"}).save(tmp_path / "c.npz")
     assert path.stat().st_size < 6e6
     assert one.margins.nbytes == 5000 * 3 * 171 * 8

@@ -116,7 +116,7 @@ def test_a_large_image_has_small_previews(
     assert (shown == whole[np.ix_(rows.astype(int), columns.astype(int))]).all(axis=2).mean() > 0.99
 
 
-def test_further_heads_have_files_of_their_own(make_model: MakeModel, tmp_path: Path) -> None:
+def test_additional_heads_have_files_of_their_own(make_model: MakeModel, tmp_path: Path) -> None:
     made = make_model(("a", "b", "c", "d", "e"))
     heads = {"wet": Labels(("dry", "wet"), ((0, 0, 0), (0, 0, 255)))}
     model = Model(made.network, Labels(("a", "b", "c")), made.card, head="kind", heads=heads)

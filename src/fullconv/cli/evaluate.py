@@ -94,7 +94,7 @@ def evaluate(
             _loaded(model, device),
             data,
             **choices,
-            inputs=extra_inputs,
+            extra_inputs=extra_inputs,
             flip=flip,
             scales=parse_scales(scales),
             progress=progress,

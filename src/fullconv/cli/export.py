@@ -95,7 +95,7 @@ def export(
     if format == "web":
         result = export_web(loaded, out, name=model_name(model), ort=ort, **options)
     else:
-        result = export_model(loaded, out, to=format, labels_inside=with_labels, **options)
+        result = export_model(loaded, out, format=format, with_labels=with_labels, **options)
     if precision == "float32":
         _note_bfloat16(loaded, model)
     facts, (ahead, *notes) = result.to_dict(), _following(format, result.path)

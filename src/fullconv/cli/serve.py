@@ -87,7 +87,7 @@ def serve(
         stage(msg("loading the model"))
         from fullconv.data.io.limits import allow_large_images
         from fullconv.deploy.serve.app import create_app
-        from fullconv.deploy.serve.server import UntilStopped
+        from fullconv.deploy.serve.server import GracefulServer
         from fullconv.deploy.serve.uploads import Limits
 
         limits = Limits(max_bytes, max_pixels, max_seconds, queue)
@@ -112,7 +112,7 @@ def serve(
                 ahead=f"{shell_command('curl', *request, f'{address}/predict')} > mask.png",
             )
             application = create_app(loaded, name, limits, key)
-            UntilStopped(application, max_seconds, ready).run(sockets=[listener])
+            GracefulServer(application, max_seconds, ready).run(sockets=[listener])
     say(msg("Stopped. All accepted requests were completed."))
 
 

@@ -23,7 +23,7 @@ def headline(metrics: Mapping[str, Any]) -> Message:
     """Return the mean IoU of each head in one line, from `Metrics.to_dict()` with its protocol."""
     card = metrics["protocol"]
     parts = [_mean_iou(metrics)]
-    for name, head in further_heads(metrics).items():
+    for name, head in additional_heads(metrics).items():
         parts.append(msg("{head} {mean_iou}", head=name, mean_iou=_mean_iou(head)))
     return nmsg(
         "mean IoU {mean_iou} on {split} ({count} image)",
@@ -49,6 +49,20 @@ def _mean_iou(metrics: Mapping[str, Any]) -> str:
     return percent(metrics["mean_iou"])
 
 
-def further_heads(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def additional_heads(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the metrics of the additional heads by name."""
     return dict(metrics.get("heads", {}))
+
+
+def current_names(facts: Any) -> Any:
+    """Return JSON of version 0.1 with today's words: "pictures" are "images" now."""
+    if isinstance(facts, list):
+        return [current_names(value) for value in facts]
+    if not isinstance(facts, Mapping):
+        return facts
+    current = {
+        key.replace("picture", "image"): current_names(value) for key, value in facts.items()
+    }
+    if isinstance(current.get("trained_on"), str):  # "train (367 images)", in a protocol card
+        current["trained_on"] = current["trained_on"].replace("picture", "image")
+    return current

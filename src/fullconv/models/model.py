@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
+from fullconv.core.metric_names import current_names
 from fullconv.core.text import shell_command, truncated_list
 from fullconv.data.io.extra_channels import ExtraInput
 from fullconv.models.hub import resolve_hub_name
@@ -256,7 +257,8 @@ def _load_ours(path: Path, backbone: nn.Module | str | None) -> Model:
         card, labels = BackboneCard.from_dict(config["backbone"]), Labels.from_dict(config)
         num_classes, options = config["num_classes"], {k: config[k] for k in _OPTIONS}
         options |= {k: config[k] for k in _PLACES if k in config}
-        facts = config["training"], config["metrics"], config.get("bfloat16_disagreement")
+        training, metrics = current_names(config["training"]), current_names(config["metrics"])
+        facts = training, metrics, config.get("bfloat16_disagreement")
         short_side = config.get("short_side")
         heads = {name: Labels.from_dict(table) for name, table in config.get("heads", {}).items()}
         inputs = tuple(ExtraInput.from_dict(table) for table in config.get("inputs", ()))

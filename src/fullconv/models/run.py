@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fullconv.core.errors import FullconvError
+from fullconv.core.metric_names import current_names
 from fullconv.core.settings import read_config
 from fullconv.core.text import shell_command
 
@@ -58,7 +59,7 @@ def open_run(folder: str | Path) -> Run:
     folder = Path(folder)
     folder = folder.parent if folder.name == "model" else folder
     try:
-        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        metrics = current_names(json.loads((folder / "metrics.json").read_text(encoding="utf-8")))
         if not isinstance(metrics, dict):
             raise ValueError("no JSON object")
     except FileNotFoundError:
@@ -179,6 +180,7 @@ def _epochs(log: Path) -> tuple[Epoch, ...]:
     columns = read_log(log)
     numbers = columns.get("epoch", [])
     lacking = [math.nan] * len(numbers)
+    columns.setdefault("lr", columns.get("rate", lacking))  # its name in version 0.1
     named = ("loss", "lr", "mean_iou", "pixel_accuracy", "seconds")
     rows = zip(*(columns.get(name, lacking) for name in named), strict=True)
     return tuple(

@@ -85,7 +85,7 @@ def contact_sheet(
     body = max(sum(heights[k] + caption_height + gap for k in block) - gap for block in blocks)
 
     # The legend and the heading may be wider than the images.
-    strip = _legend_strip(rows, labels, legend, width - 2 * margin, round(0.9 * size))
+    strip = _legend_strip(rows, labels, legend, width - 2 * margin, max(16, round(0.9 * size)))
     if strip is not None:
         width = max(width, strip.shape[1] + 2 * margin)
     heading = translate(heading)

@@ -12,7 +12,8 @@ import pytest
 from photos import photo
 
 from fullconv.core.labels import Labels
-from fullconv.deploy.serve.batching import MOST, Queue
+from fullconv.deploy.serve.batching import MAX_BATCH as MOST
+from fullconv.deploy.serve.batching import Queue
 from fullconv.deploy.serve.metrics import Metrics
 from fullconv.deploy.serve.uploads import RequestError
 from fullconv.inference.segmentation import Segmentation
@@ -27,10 +28,10 @@ class Work:
         self.batches: list[list[tuple[int, ...]]] = []
         self.began, self.may = threading.Event(), threading.Event()
 
-    def together(self, images: Sequence[np.ndarray]) -> bool:
+    def can_batch(self, images: Sequence[np.ndarray]) -> bool:
         return len({one.shape for one in images}) == 1
 
-    def label(self, images: Sequence[np.ndarray]) -> list[Segmentation]:
+    def predict(self, images: Sequence[np.ndarray]) -> list[Segmentation]:
         self.batches.append([one.shape[:2] for one in images])
         self.began.set()
         assert self.may.wait(30)
@@ -38,8 +39,10 @@ class Work:
             raise ArithmeticError("13 rows bring bad luck")
         return [Segmentation((one[..., 0] > 127).astype(np.uint8), LABELS, one) for one in images]
 
-    def surely(self, image: np.ndarray, number: int) -> tuple[Segmentation, np.ndarray]:
-        (found,) = self.label([image])
+    def predict_with_confidence(
+        self, image: np.ndarray, number: int
+    ) -> tuple[Segmentation, np.ndarray]:
+        (found,) = self.predict([image])
         return found, np.full(image.shape[:2], number, np.float32)
 
 
@@ -49,7 +52,7 @@ def queue(work: Any, waiting: int = 100, pixels: int = 10**6) -> Queue:
 
 async def begun(line: Queue, work: Work, rows: int = 9) -> Awaitable[Any]:
     """The first image is at work, and holds up all others."""
-    first = asyncio.ensure_future(line.result(photo(rows, 9)))
+    first = asyncio.ensure_future(line.predict(photo(rows, 9)))
     await asyncio.sleep(0)
     await asyncio.to_thread(work.began.wait, 30)
     return first
@@ -57,7 +60,7 @@ async def begun(line: Queue, work: Work, rows: int = 9) -> Awaitable[Any]:
 
 async def sent(line: Queue, *images: np.ndarray, sure: int | None = None) -> list[Any]:
     """They wait, in this order."""
-    tasks = [asyncio.ensure_future(line.result(one, sure)) for one in images]
+    tasks = [asyncio.ensure_future(line.predict(one, sure)) for one in images]
     await asyncio.sleep(0)
     return tasks
 
@@ -83,7 +86,7 @@ def test_those_of_a_size_run_together_and_get_their_own() -> None:
     for (found, sure), image in zip(results, given, strict=True):
         assert np.array_equal(found.mask, image[..., 0] > 127)
         assert sure is None
-    assert 'fullconv_batch_size_bucket{le="1"} 2' in line.metrics.text(0)
+    assert 'fullconv_batch_size_bucket{le="1.0"} 2' in line.metrics.text()
 
 
 def test_confidence_runs_alone() -> None:
@@ -114,12 +117,12 @@ def test_a_full_queue_refuses_and_goes_on() -> None:
     async def go() -> None:
         first = await begun(line, work)
         tasks = await sent(line, photo(10, 12), photo(11, 12))
-        with pytest.raises(RequestError, match="the queue is full: 2 images wait") as caught:
-            await line.result(photo(12, 12))
-        assert (caught.value.status, caught.value.hint) == (503, "send it again")
+        with pytest.raises(RequestError, match="the queue is full: 2 images are waiting") as caught:
+            await line.predict(photo(12, 12))
+        assert (caught.value.status, caught.value.hint) == (503, "send the request again")
         work.may.set()
         await asyncio.gather(first, *tasks)
-        await line.result(photo(12, 12))
+        await line.predict(photo(12, 12))
 
     asyncio.run(go())
     line.close()
@@ -132,8 +135,8 @@ def test_pixels_that_wait_are_bounded() -> None:
     async def go() -> None:
         first = await begun(line, work)
         tasks = await sent(line, photo(50, 70))
-        with pytest.raises(RequestError, match="the queue is full: 1 image waits"):
-            await line.result(photo(50, 11))
+        with pytest.raises(RequestError, match="the queue is full: 1 image is waiting"):
+            await line.predict(photo(50, 11))
         tasks += await sent(line, photo(50, 10))
         work.may.set()
         await asyncio.gather(first, *tasks)
@@ -166,8 +169,8 @@ def test_a_fault_reaches_those_who_wait_and_nobody_else() -> None:
 
     async def go() -> None:
         with pytest.raises(ArithmeticError, match="bad luck"):
-            await line.result(photo(13, 9))
-        await line.result(photo(14, 9))
+            await line.predict(photo(13, 9))
+        await line.predict(photo(14, 9))
 
     asyncio.run(go())
     line.close()
@@ -184,7 +187,7 @@ def test_closing_finishes_what_waits() -> None:
         await asyncio.sleep(0.05)
         assert not closing.done()
         with pytest.raises(RequestError, match="the queue is full"):
-            await line.result(photo(12, 12))
+            await line.predict(photo(12, 12))
         work.may.set()
         await closing
         return await asyncio.gather(first, *tasks)

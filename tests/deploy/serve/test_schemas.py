@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from fullconv.deploy.serve.schemas import ErrorResponse, PredictResponse, problems
+from fullconv.deploy.serve.schemas import ErrorResponse, PredictResponse, error_responses
 
 
 def test_an_error_has_two_fields() -> None:
@@ -23,11 +23,11 @@ def test_images_in_json_may_be_missing() -> None:
 
 
 def test_each_error_is_described_with_its_headers() -> None:
-    found = problems(401, 413, 503)
+    found = error_responses(401, 413, 503)
     assert list(found) == [401, 413, 503]
     assert all(one["model"] is ErrorResponse and one["description"] for one in found.values())
     assert list(found[401]["headers"]) == ["WWW-Authenticate"]
     assert list(found[503]["headers"]) == ["Retry-After"]
     assert "headers" not in found[413]
     with pytest.raises(KeyError):
-        problems(418)
+        error_responses(418)

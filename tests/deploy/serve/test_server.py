@@ -100,7 +100,7 @@ def test_what_is_no_http(address: str) -> None:
     status, table = answer(rest(connected(address, b"\x16\x03\x01 hello\r\n\r\n")))
     assert (status, table) == (
         400,
-        {"error": "this is no HTTP request.", "try": "curl ADDRESS/health"},
+        {"error": "not an HTTP request.", "try": "curl ADDRESS/health"},
     )
 
 

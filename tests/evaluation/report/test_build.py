@@ -22,7 +22,7 @@ from fullconv.core.labels import Labels
 from fullconv.data.synthetic import scenes as drawn
 from fullconv.data.synthetic.scenes import LABELS
 from fullconv.evaluation.evaluate import evaluate
-from fullconv.evaluation.report.build import curves_of, head_charts
+from fullconv.evaluation.report.build import head_charts, training_charts
 from fullconv.inference.predictor import Predictor, load
 from fullconv.models.model import Model
 
@@ -322,7 +322,7 @@ def test_what_is_no_page_and_what_has_nothing_to_show(model_folder: Path, scenes
         save_report(result, "report.html")
     assert "evaluate(quality=True)" in caught.value.hint
     with pytest.raises(FullconvError, match="without what a report shows"):
-        save_report(replace(result, scored=None), "report.html")
+        save_report(replace(result, context=None), "report.html")
 
 
 def test_charts_without_confidence_and_curves_without_a_log(
@@ -331,6 +331,6 @@ def test_charts_without_confidence_and_curves_without_a_log(
     result = evaluate(load(model_folder, device="cpu"), scenes, split="val")
     quality = result.qualities[0]
     assert set(head_charts(quality)) == {"edges", "sizes", "confidence"}
-    quality.sure[:] = 0
+    quality.calibration_counts[:] = 0
     assert set(head_charts(quality)) == {"edges", "sizes"}
-    assert curves_of([]) == {}
+    assert training_charts([]) == {}

@@ -17,8 +17,8 @@ from fullconv.data.synthetic import scenes as drawn
 from fullconv.data.synthetic.scenes import LABELS
 from fullconv.evaluation.evaluate import evaluate
 from fullconv.evaluation.metrics import Metrics, confusion_matrix
-from fullconv.evaluation.report.images import data_uri, images_of, ranked
-from fullconv.evaluation.report.tables import facts_of
+from fullconv.evaluation.report.images import head_images, rank_images
+from fullconv.evaluation.report.tables import head_tables
 from fullconv.inference.predictor import load
 from fullconv.visualization import overlay as draw
 
@@ -29,21 +29,21 @@ def test_best_median_and_worst_by_each_images_own_mean_iou(
     scenes = drawn.write(tmp_path, train=2, val=5, test=2, size=(48, 64))
     predictor = load(model_folder, device="cpu", precision="float32")
     result = evaluate(predictor, scenes, split="val")
-    assert result.scored is not None
+    assert result.context is not None
     own = {}
-    for pair in result.scored.dataset.splits["val"]:
-        truth = read_mask(pair.mask, result.scored.dataset.labels)
+    for pair in result.context.dataset.splits["val"]:
+        truth = read_mask(pair.mask, result.context.dataset.labels)
         found = predictor.label_map(read_image(pair.image))
         own[pair.name] = Metrics(LABELS.names, confusion_matrix(truth, found, 8)).mean_iou
     order = sorted(own, key=lambda name: -own[name])
-    facts = facts_of(result, result.scored)
-    (images,) = images_of(result.scored, facts)
-    assert [shown.rank for shown in images.shown] == ["best", "median", "worst"]
-    assert [shown.name for shown in images.shown] == [order[0], order[2], order[4]]
-    assert [shown.mean_iou for shown in images.shown] == [own[order[k]] for k in (0, 2, 4)]
-    best = images.shown[0]
-    pair = next(p for p in result.scored.dataset.splits["val"] if p.name == best.name)
-    photo, truth, found, errors = (np.asarray(image.convert("RGB")) for image in best.images)
+    facts = head_tables(result, result.context)
+    (images,) = head_images(result.context, facts)
+    assert [shown.rank for shown in images.ranked] == ["best", "median", "worst"]
+    assert [shown.name for shown in images.ranked] == [order[0], order[2], order[4]]
+    assert [shown.mean_iou for shown in images.ranked] == [own[order[k]] for k in (0, 2, 4)]
+    best = images.ranked[0]
+    pair = next(p for p in result.context.dataset.splits["val"] if p.name == best.name)
+    photo, truth, found, errors = (np.asarray(image.convert("RGB")) for image in best.panels)
     assert (photo == read_image(pair.image)).all()
     ids = read_mask(pair.mask, LABELS)
     assert (truth == draw.colorize(ids, LABELS)).all()
@@ -58,16 +58,16 @@ def test_best_median_and_worst_by_each_images_own_mean_iou(
 def test_large_images_are_made_smaller(model_folder: Path, tmp_path: Path) -> None:
     scenes = drawn.write(tmp_path, train=1, val=1, test=1, size=(240, 800))
     result = evaluate(load(model_folder, device="cpu"), scenes, split="val")
-    assert result.scored is not None
-    (images,) = images_of(result.scored, facts_of(result, result.scored))
-    (shown,) = images.shown
-    assert {image.size for image in shown.images} == {(640, 192)}
-    assert sum(len(data_uri(image)) for image in shown.images) < 400_000
+    assert result.context is not None
+    (images,) = head_images(result.context, head_tables(result, result.context))
+    (shown,) = images.ranked
+    assert {image.size for image in shown.panels} == {(640, 192)}
+    assert sum(len(data_uri(image)) for image in shown.panels) < 400_000
 
 
 @given(st.lists(st.floats(0, 1) | st.just(float("nan")), max_size=12))
 def test_ranks_are_of_different_images(image_iou: list[float]) -> None:
-    found = ranked(image_iou)
+    found = rank_images(image_iou)
     known = [iou for iou in image_iou if iou == iou]
     assert len(found) == len(set(found.values())) == min(3, len(known))
     if known:

@@ -30,10 +30,12 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+import tomli_w
 
 from fullconv.core.errors import FullconvError
+from fullconv.core.files import atomic_write
 from fullconv.core.i18n import msg, nmsg
-from fullconv.core.labels import IGNORE, RGB, Labels, parse_color, voc_color
+from fullconv.core.labels import IGNORE, RGB, Labels, format_color, parse_color, voc_color
 from fullconv.core.text import nearest
 from fullconv.data.io import masks
 from fullconv.data.io.scan_cache import ScanCache
@@ -153,6 +155,17 @@ def read_settings(root: Path) -> Settings:
                 example,
             )
     return table
+
+
+def write_settings(root: Path, labels: Labels) -> None:
+    """Write ROOT/dataset.toml with the names, the colors and the ignore index of a class table."""
+    colors = map(format_color, labels.colors)
+    table = {
+        "classes": list(labels.names),
+        "ignore_index": labels.ignore_index,
+        "colors": dict(zip(labels.names, colors, strict=True)),
+    }
+    atomic_write(root / SETTINGS_NAME, tomli_w.dumps(table))
 
 
 def read_labels(
