@@ -22,7 +22,7 @@ from fullconv.inference.runtime import Runtime
 from fullconv.inference.tiling import Tiles, whole_image_difference
 from fullconv.models.hub import is_hub_name, resolve_hub_name
 from fullconv.models.model import WEIGHTS, is_third_party, load_model
-from fullconv.network.backbone import STRIDES, Backbone, build
+from fullconv.network.backbone import STRIDES, Backbone, MissingStrideError, build
 
 Description = tuple[dict[str, Any], Message]
 
@@ -84,14 +84,12 @@ def _inspect_backbone(name: str) -> Description:
 
 def _finest_backbone(name: str) -> Backbone:
     """Return the backbone at the finest stride that it offers."""
-    problem: FullconvError | None = None
+    problem: MissingStrideError | None = None
     for stride in STRIDES:
         try:
             return build(name, stride=stride)
-        except FullconvError as error:
+        except MissingStrideError as error:
             problem = error
-            if "offers stride" not in error.message:
-                break
     assert problem is not None
     raise problem
 

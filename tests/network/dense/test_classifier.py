@@ -98,6 +98,6 @@ def test_weights_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "fullconv.network.backbone._skip_retries_where_there_is_no_network", lambda: None
     )
-    with pytest.raises(FullconvError, match="could not be loaded: no route") as caught:
+    with pytest.raises(FullconvError, match="could not be downloaded: no route") as caught:
         load_classifier("resnet18", pretrained=True)
     assert caught.value.hint.startswith("--no-pretrained")

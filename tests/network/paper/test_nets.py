@@ -422,7 +422,7 @@ def test_weights_out_of_reach_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         (
             lambda: FCN(narrow("alexnet"), 2, stride=4),
-            "alexnet offers stride 8, 16 and 32; stride 4 was asked for",
+            "alexnet has no feature map at stride 4. Its strides are: 8, 16, 32.",
             "--stride 8",
         ),
     ],
