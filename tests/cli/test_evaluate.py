@@ -15,7 +15,7 @@ from fullconv.cli.main import run
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A person's folder, where the work goes on."""
-    monkeypatch.setattr("fullconv.cli.evaluate.ELSEWHERE", Path("reports"))
+    monkeypatch.setattr("fullconv.cli.evaluate.REPORTS", Path("reports"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -120,7 +120,7 @@ def test_labels_in_the_browser_are_those_of_predict(
         page.evaluate("about.limits.pixels = 10000")  # so that any image is a large one
         page.set_input_files("#file", str(tmp_path / "scene.png"))
         page.wait_for_function("result.reduced")
-        assert "Made smaller to 118 × 84 for the browser." in page.inner_text("#status")
+        assert "Resized to 118 × 84 for the browser." in page.inner_text("#status")
         assert page.evaluate("[result.height, result.width, result.ids.length]") == [84, 118, 9912]
         assert not faults
 
@@ -164,11 +164,7 @@ def test_a_model_that_cannot_be_loaded_is_said(site: Path) -> None:
 
 
 REFUSED = {
-    "inside": (
-        ["--format", "web", "--with-labels"],
-        "--with-labels",
-        "--format web   # without",
-    ),
+    "inside": (["--format", "web", "--with-labels"], "--with-labels", "--format web   # without"),
     "ort": (
         ["--format", "web", "--ort", "."],
         ". is not an unpacked onnxruntime-web: expected ort.wasm",

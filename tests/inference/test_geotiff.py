@@ -173,7 +173,7 @@ def test_the_next_window_is_read_and_the_last_one_written_while_the_network_runs
 
     monkeypatch.setattr(RasterReader, "read", noted("read", RasterReader.read))
     monkeypatch.setattr(GeoMaskWriter, "write", noted("write", GeoMaskWriter.write))
-    monkeypatch.setattr(predictor.engine, "scores", noted("network", predictor.engine.scores))
+    monkeypatch.setattr(predictor.engine, "scores", noted("network", predictor.runtime.scores))
     predict_raster(predictor, source, tmp_path / "a", ["mask"])
     names = {what: {name for other, name in seen if other == what} for what, _ in seen}
     assert all(name.startswith("ahead") for name in names["read"])

@@ -123,7 +123,7 @@ def test_the_best_scale_is_chosen_and_classes_are_ranked(
     path = photo(tmp_path / "a.png", (64, 80), {"red": (20, 24), "blue": (44, 60)})
     found = heatmap(dense, path, scales=(1, 2))
     for class_id in range(3):
-        places = found.places(class_id)
+        places = found.peaks(class_id)
         assert [place.scale for place in places] == [1, 2]
         highest = [float(heat.probabilities[class_id].max()) for heat in found.heats]
         assert [place.probability for place in places] == pytest.approx(highest)

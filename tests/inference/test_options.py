@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
-from fullconv.inference.options import PredictOptions, parse_class_names, parse_scales
+from fullconv.inference.options import PredictOptions, parse_scales
 
 LABELS = Labels(("sky", "road", "sidewalk", "car"))
 
@@ -66,8 +66,6 @@ def test_what_windows_cannot() -> None:
 
 
 def test_lists_as_they_are_typed() -> None:
-    assert parse_class_names(" road, car,") == ("road", "car")
-    assert parse_class_names("") == ()
     assert parse_scales("0.75,1, 1.25") == (0.75, 1.0, 1.25)
     assert parse_scales("") == (1.0,)
     with pytest.raises(FullconvError) as caught:
@@ -89,7 +87,7 @@ SURE = arrays(np.float32, (6, 7), elements=st.sampled_from([0.25, 0.5, 0.599, 0.
 
 @given(IDS, SURE)
 def test_classes_and_the_unsure_pixel_by_pixel(ids: np.ndarray, sure: np.ndarray) -> None:
-    found, unsure = PredictOptions(classes=("road", "car"), min_confidence=0.6).refined(
+    found, unsure = PredictOptions(classes=("road", "car"), min_confidence=0.6).apply(
         ids, LABELS, sure
     )
     assert unsure is not None
@@ -103,7 +101,7 @@ def test_classes_and_the_unsure_pixel_by_pixel(ids: np.ndarray, sure: np.ndarray
 
 def test_a_head_without_these_classes_stays() -> None:
     ids = np.eye(3, dtype=np.uint8)
-    found, unsure = PredictOptions(classes=("wood",)).refined(ids, LABELS)
+    found, unsure = PredictOptions(classes=("wood",)).apply(ids, LABELS)
     assert (found == ids).all()
     assert unsure is None
 
@@ -117,7 +115,7 @@ def test_small_regions_go_last() -> None:
     sure[0, 0] = 0.1
     sure[3:, 3:5] = 0.1
     options = PredictOptions(classes=("road",), min_confidence=0.5, min_area=3)
-    found, unsure = options.refined(ids, LABELS, sure)
+    found, unsure = options.apply(ids, LABELS, sure)
     assert unsure is not None
     assert (found[:, :3] == 1).all()  # also where one pixel was unsure
     assert unsure.sum() == 4

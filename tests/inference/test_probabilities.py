@@ -17,7 +17,7 @@ from fullconv.core.errors import FullconvError
 from fullconv.inference import probabilities
 from fullconv.inference.options import PredictOptions
 from fullconv.inference.predictor import Predictor
-from fullconv.inference.probabilities import Probabilities, rescaled, write_probabilities
+from fullconv.inference.probabilities import Probabilities, rescale, write_probabilities
 from fullconv.models.model import Model
 
 MakeModel = Callable[..., Model]
@@ -142,17 +142,17 @@ def test_depths_are_not_mixed_when_a_image_is_resized() -> None:
     planes = np.zeros((8, 8, 4), np.float32)
     planes[:, :4, 3] = 1000
     planes[:, :4, 0] = 100
-    small = rescaled(planes, 0.625)
+    small = rescale(planes, 0.625)
     assert small.shape == (5, 5, 4)
     assert set(np.unique(small[..., 3])) == {0, 1000}
     assert len(np.unique(small[..., 0])) > 2
-    assert rescaled(planes, 1.0) is planes
+    assert rescale(planes, 1.0) is planes
 
 
 def test_a_view_that_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probabilities, "LARGEST", 100)
+    monkeypatch.setattr(probabilities, "MAX_VIEW_PIXELS", 100)
     with pytest.raises(FullconvError) as caught:
-        rescaled(np.zeros((9, 8, 3), np.uint8), 1.5)
+        rescale(np.zeros((9, 8, 3), np.uint8), 1.5)
     assert "an image of 9 x 8 pixels (height x width) at scale 1.5" in caught.value.message
     assert "--scales 1" in caught.value.hint
 

@@ -60,7 +60,7 @@ def test_a_result_whose_image_lies_somewhere(tmp_path: Path) -> None:
     valid = np.array([[True, True, False], [True, False, True]])
     transform = rasterio.Affine(2, 0, 5e5, 0, -2, 5e6)
     profile = {"height": 2, "width": 3, "crs": "EPSG:32632", "transform": transform}
-    found = made.of_file(Path("a.tif"), GeoReference(profile, ([], None), valid))
+    found = made.with_source(Path("a.tif"), GeoReference(profile, ([], None), valid))
     assert (found.mask == np.where(valid, ids, 255)).all()
     assert found.mask.dtype == np.uint8
     assert found.unsure is not None
@@ -163,7 +163,7 @@ def test_results_of_an_earlier_run_are_no_images(predictor: Predictor, tmp_path:
         save_outputs(predictor(image), folder / "a", ["mask", "color", "overlay", "json"])
     touched(tmp_path, "empty_mask.png")
     left_out: list[Path] = []
-    after = list(find_images([tmp_path], left_out=left_out))
+    after = list(find_images([tmp_path], skipped=left_out))
     assert after == [*before, (tmp_path / "empty_mask.png", Path("empty_mask"))]
     assert [path for path, _ in before] == [image, own, likewise]
     kinds = ("color.png", "mask.png", "overlay.jpg")

@@ -57,7 +57,7 @@ def test_the_confidence_is_the_softmax_of_the_largest_score(predictor: Predictor
 def test_the_network_runs_again_only_for_what_was_not_kept(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runs, run = [], predictor.engine.scores
+    runs, run = [], predictor.runtime.scores
     monkeypatch.setattr(predictor.engine, "scores", lambda x: (runs.append(1), run(x))[1])
     segmentation = predictor(photo())
     assert len(runs) == 1
@@ -78,7 +78,7 @@ def test_labels_and_their_confidence_come_of_one_run(
 ) -> None:
     plain = predictor(photo())
     sure = plain.confidence
-    runs, run = [], predictor.engine.scores
+    runs, run = [], predictor.runtime.scores
     monkeypatch.setattr(predictor.engine, "scores", lambda x: (runs.append(1), run(x))[1])
     ((ids, confidence),) = predictor.predict_with_confidence(photo())
     assert len(runs) == 1

@@ -28,7 +28,7 @@ WORKFLOW = Group(msg("Commands"), sort_key=0)
 ANALYSIS = Group(msg("Analysis and tools"), sort_key=1)
 app = App(
     name="fullconv",
-    help="Semantic segmentation from any image classifier.",
+    help=msg("Semantic segmentation from any image classifier."),
     version=__version__,
     help_format="plaintext",
     help_formatter=HelpFormatter(),

@@ -76,11 +76,11 @@ def export(
     from fullconv.deploy.export import export as export_model
     from fullconv.deploy.export_web import export_web
     from fullconv.inference.input_files import find_images
-    from fullconv.models.model import load_model
+    from fullconv.models.open import open_model
 
     paths = [path for path, _ in find_images([calibrate])] if calibrate else []
     paths = paths[:: max(1, len(paths) // CALIBRATION_IMAGES)][:CALIBRATION_IMAGES]
-    loaded, images = load_model(model), [read_image(path) for path in paths]
+    loaded, images = open_model(model), [read_image(path) for path in paths]
     if device not in ("auto", "cpu"):
         say(msg("note: models are exported on the CPU; the exported file runs on any device"))
     stage(

@@ -21,7 +21,9 @@ from fullconv.geometry.grid import Grid
 from fullconv.inference.runtime import Runtime
 from fullconv.inference.tiling import Tiles, whole_image_difference
 from fullconv.models.hub import is_hub_name, resolve_hub_name
-from fullconv.models.model import WEIGHTS, is_third_party, load_model
+from fullconv.models.model import WEIGHTS
+from fullconv.models.open import open_model
+from fullconv.models.third_party import is_third_party
 from fullconv.network.backbone import STRIDES, Backbone, MissingStrideError, build
 
 Description = tuple[dict[str, Any], Message]
@@ -96,7 +98,7 @@ def _finest_backbone(name: str) -> Backbone:
 
 def _inspect_model(path: Path) -> Description:
     stage(msg("loading the model"))
-    model = load_model(path)
+    model = open_model(path)
     network, card = model.network, model.card
     facts = {**model.config(), "parameters": sum(p.numel() for p in network.parameters())}
     facts["grids"] = [grid.to_dict() for grid in network.backbone.grids]
@@ -163,7 +165,7 @@ def _inspect_tiles(runtime: Runtime) -> tuple[dict[str, Any], list[str]]:
     facts = {
         "exact": tiles.exact,
         "halo": tiles.halo,
-        "reasons": list(tiles.reasons),
+        "reasons": list(tiles.inexact_operations),
         "measured": measured,
     }
     measured_line = nmsg(
@@ -185,7 +187,7 @@ def _inspect_tiles(runtime: Runtime) -> tuple[dict[str, Any], list[str]]:
             halo=tiles.halo,
         )
         return facts, [proof, measured_line]
-    reasons = join(tiles.reasons, ", ")
+    reasons = join(tiles.inexact_operations, ", ")
     blended = msg("tiles are not exact, because of {reasons}: seams are blended", reasons=reasons)
     return facts, [blended, measured_line]
 

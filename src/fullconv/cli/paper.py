@@ -129,7 +129,7 @@ def _heatmap_facts(
         "classes": [
             {
                 **heat.best(class_id).to_dict(),
-                "scales": [peak.to_dict() for peak in heat.places(class_id)],
+                "scales": [peak.to_dict() for peak in heat.peaks(class_id)],
             }
             for class_id in drawn
         ],

@@ -45,12 +45,12 @@ class PredictionChoices:
 
     def options(self, outputs: list[str]) -> Any:
         """Return the `fullconv.inference.options.PredictOptions`."""
-        from fullconv.inference.options import PredictOptions, parse_class_names, parse_scales
+        from fullconv.inference.options import PredictOptions, parse_scales
 
         return PredictOptions(
             flip=self.flip,
             scales=parse_scales(self.scales),
-            classes=parse_class_names(self.classes),
+            classes=tuple(split_list(self.classes)),
             min_confidence=self.min_confidence,
             min_area=self.min_area,
             keep_scores="confidence" in outputs or "probability" in outputs,
@@ -108,10 +108,10 @@ def predict(
         Print one JSON object and nothing else.
     """
     choices = choices or PredictionChoices()
-    outputs = _parse_outputs(save)
     if not images:
         raise missing_argument("predict", "IMAGES")
     check_model("predict", model, *images)
+    outputs = _parse_outputs(save)
 
     # Everything below may import torch, or is typed for many images.
     stage(msg("listing the images"))
@@ -141,9 +141,11 @@ def predict(
     manifest = Manifest(out, job, [image.stem for image in todo], rank=shard.rank)
     with (
         allow_large_images() if allow_huge else nullcontext(),
-        progress_bar(msg("segmented"), shown=shard.local == 0) as progress,
+        progress_bar(msg("segmented"), shown=shard.local_rank == 0) as progress,
     ):
-        done = predict_many(predictor, todo, manifest, outputs, again=overwrite, progress=progress)
+        done = predict_many(
+            predictor, todo, manifest, outputs, overwrite=overwrite, progress=progress
+        )
 
     _print_notes(done, manifest, predictor, overwrite, noun)
     facts: dict[str, Any] = {
@@ -151,10 +153,10 @@ def predict(
         "failed": [error.message for error in done.failed],
         "skipped": done.skipped,
     }
-    if shard.of > 1:
-        facts["process"] = {"rank": shard.rank, "of": shard.of}
+    if shard.count > 1:
+        facts["process"] = {"rank": shard.rank, "of": shard.count}
     ahead = ""  # failures have hints of their own, and of several processes none is the last
-    if not done.failed and shard.of == 1:
+    if not done.failed and shard.count == 1:
         ahead = shell_command("fullconv", "serve", model)
         if predictor.extra_inputs:  # the server accepts images only
             ahead = shell_command("fullconv", "evaluate", model, "DATA")
@@ -199,7 +201,7 @@ def _load(
 
     if not any(raster_size(path) for path, _ in images):
         use_huge_pages()  # these take more memory, and windows are read to save memory
-    shard.use_threads()
+    shard.set_torch_threads()
     device_name = shard.device() if device == "auto" else device
     return load(model, device=device_name, tile=tile, options=options, **run_options)
 
@@ -208,18 +210,18 @@ def _find_images(model: Path, paths: tuple[Path, ...], shard: Shard) -> list[tup
     """Return the images that are named, with the names of their results."""
     from fullconv.inference.input_files import STANDARD_INPUT, find_inputs
 
-    if shard.alone:
+    if shard.maybe_alone:
         say(
             msg(
                 "note: SLURM_NTASKS is {count}: this is process 1 of {count} and does its share; "
                 "start all of them with srun",
-                count=shard.of,
+                count=shard.count,
             )
         )
-    if shard.of > 1 and Path(STANDARD_INPUT) in paths:
+    if shard.count > 1 and Path(STANDARD_INPUT) in paths:
         message = msg(
             "standard input can be read by one process only, not by {count} processes.",
-            count=shard.of,
+            count=shard.count,
         )
         raise FullconvError(message, shell_command("fullconv", "predict", model, "@list.txt"))
     earlier: list[Path] = []
@@ -289,8 +291,8 @@ def _results_text(done: BatchResult, count: int, noun: str, shard: Shard, out: P
     if len(done.results) > LISTED_RESULTS:
         lines.append(msg("... and {count} more", count=len(done.results) - LISTED_RESULTS))
     values = {"done": len(done.results), "files": _counted(count, noun), "folder": out}
-    if shard.of > 1:
-        process = {"rank": shard.rank + 1, "processes": shard.of}
+    if shard.count > 1:
+        process = {"rank": shard.rank + 1, "processes": shard.count}
         lines.append(
             msg("process {rank} of {processes}: {done} of {files} -> {folder}", **process, **values)
         )

@@ -44,10 +44,10 @@ def usage_error(error: CycloptsError, argv: Sequence[str]) -> UsageError:
         argv: the words without --quiet and --lang.
     """
     argv = list(argv)
-    if isinstance(error, UnknownCommandError) or not argv or argv[0] not in app:
+    if isinstance(error, UnknownCommandError) or (argv and argv[0] not in app):
         return _unknown_command(argv)
-    command = argv[0]
-    help_line = shell_command("fullconv", command, "--help")
+    command = argv[0] if argv else ""
+    help_line = shell_command("fullconv", *argv[:1], "--help")
 
     if isinstance(error, UnknownOptionError):
         typed = (error.token.keyword or error.token.value).partition("=")[0]

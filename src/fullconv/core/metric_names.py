@@ -55,14 +55,18 @@ def additional_heads(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def current_names(facts: Any) -> Any:
-    """Return JSON of version 0.1 with today's words: "pictures" are "images" now."""
+    """Return JSON of version 0.1 with today's keys: "pictures" are "images" now.
+
+    Only these keys are renamed: a class may be called "picture", and class names are keys, too.
+    """
     if isinstance(facts, list):
         return [current_names(value) for value in facts]
     if not isinstance(facts, Mapping):
         return facts
-    current = {
-        key.replace("picture", "image"): current_names(value) for key, value in facts.items()
-    }
+    current = {_RENAMED.get(key, key): current_names(value) for key, value in facts.items()}
     if isinstance(current.get("trained_on"), str):  # "train (367 images)", in a protocol card
         current["trained_on"] = current["trained_on"].replace("picture", "image")
     return current
+
+
+_RENAMED = {"pictures": "images", "picture_size": "image_size"}

@@ -89,9 +89,9 @@ class _Stages:
             self.live = Live(
                 spinner, console=Console(stderr=True), transient=True, redirect_stdout=False
             )
-            self.live.start()
+            self.live.start(refresh=True)
         else:
-            self.live.update(spinner)
+            self.live.update(spinner, refresh=True)
 
     def close(self) -> None:
         if self.live is not None:

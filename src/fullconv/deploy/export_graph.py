@@ -166,7 +166,7 @@ def _write_onnx(graph: Graph, file: Path, about: str, model: Model) -> None:
     images, dynamic_shapes = _example(model)
     pad_pooling(graph.network)
     names = [SCORES]
-    if graph.labels_inside:
+    if graph.with_labels:
         names = [LABELS, *(f"{LABELS}_{name}" for name in model.heads)]
     program = torch.onnx.export(
         graph,

@@ -83,7 +83,7 @@ def export_web(
             "classes": exported.labels.to_list(),
             "ignore_index": exported.labels.ignore_index,
             "backbone": exported.about["backbone"]["name"],
-            "pretrained_on": exported.pretrained_on,
+            "pretrained_on": exported.info.pretrained_on,
             "heads": {head: list(labels.names) for head, labels in exported.heads.items()},
             "limits": {"pixels": MAX_PIXELS},
             "version": __version__,

@@ -226,9 +226,9 @@ def evaluate_altered(
         split=split,
         images=len(pairs),
         classes=predictor.labels.names,
-        pretrained_on=predictor.pretrained_on,
+        pretrained_on=predictor.info.pretrained_on,
         ignored_pixels=ignored,
-        trained_on=describe_training_overlap(predictor.training.get("trained_on", ()), report),
+        trained_on=describe_training_overlap(predictor.info.training.get("trained_on", ()), report),
         sizes=sizes,
         augmentation=predictor.options.describe(),
     )
@@ -291,7 +291,7 @@ def _as_float32(model: Segmenter | str | Path, options: PredictOptions | None) -
     was passed as an object stays unchanged."""
     given = copy(model) if isinstance(model, Segmenter) else load(model, precision="float32")
     predictor = given
-    if isinstance(given, Predictor) and given.engine.precision != "float32":
+    if isinstance(given, Predictor) and given.runtime.precision != "float32":
         predictor = Predictor(given.model, device=given.device, precision="float32")
     predictor.set_options(options if options and options.averaged else given.options)
     return predictor
@@ -307,7 +307,7 @@ def _match_heads(
 ) -> tuple[list[Head], CheckReport]:
     """Return the heads that the dataset has masks for, and the dataset's report with these masks
     and the model's extra inputs."""
-    names = [model.head, *model.heads]
+    names = [model.info.head, *model.heads]
     if checked:
         matched, reports, report = names, list(checked), checked[0]
     else:
@@ -323,7 +323,7 @@ def _match_heads(
             by_head = {name: name for name in by_head if (dataset.root / name).is_dir()}
         dataset, others = add_extra_heads(report, [*by_head.values()], ignore_rules=ignore_rules)
         dataset = with_extra_inputs(dataset, input_folders or inputs)
-        matched, reports = [model.head, *by_head], [report, *others]
+        matched, reports = [model.info.head, *by_head], [report, *others]
         report = replace(report, dataset=dataset, fingerprint=fingerprint(report, dataset))
 
     heads = []

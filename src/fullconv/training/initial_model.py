@@ -25,7 +25,8 @@ from fullconv.data.check.check import CheckReport
 from fullconv.data.check.training_overlap import training_split_fingerprint
 from fullconv.data.io.extra_channels import ExtraInput
 from fullconv.inference.runtime import Runtime, label_disagreement
-from fullconv.models.model import Model, load_model
+from fullconv.models.model import Model
+from fullconv.models.open import open_model
 from fullconv.network.backbone import build
 from fullconv.network.backbone_card import published_license, read_card
 from fullconv.network.fcn import FCN
@@ -51,7 +52,7 @@ def build_initial_model(
     """
     torch.manual_seed(settings.seed)
     dataset = report.dataset
-    earlier = load_model(settings.init_from, backbone=module) if settings.init_from else None
+    earlier = open_model(settings.init_from, backbone=module) if settings.init_from else None
     if earlier:
         _require_same_inputs(earlier, dataset.inputs, settings.fusion)
 
@@ -127,7 +128,7 @@ def pyramid_strides(settings: Settings, module: nn.Module | None = None) -> list
     if module is not None:
         backbone = module
     elif settings.init_from:
-        backbone = load_model(settings.init_from).card
+        backbone = open_model(settings.init_from).card
     return [int(grid.stride) for grid in reversed(build(backbone, stride=settings.stride).grids)]
 
 

@@ -168,7 +168,7 @@ def test_metrics_count_what_was_answered(address: str) -> None:
     def counted(status: int) -> int:
         text = ask(address, path="metrics").content.decode()
         lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if line[0] != "#")
-        return int(lines.get(f'fullconv_requests_total{{status="{status}"}}', 0))
+        return float(lines.get(f'fullconv_requests_total{{status="{status}"}}', 0))
 
     before = counted(200), counted(415)
     ask(address, png(SCENE))

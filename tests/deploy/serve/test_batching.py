@@ -116,6 +116,6 @@ def test_confidence_is_the_probability_of_what_was_found(predictor: Predictor) -
 
 
 def test_a_model_that_takes_more_than_images_is_refused() -> None:
-    model = lively(extra_extra_inputs=(ExtraInput("depth", 1, (0.0,), (1.0,)),))
+    model = lively(extra_inputs=(ExtraInput("depth", 1, (0.0,), (1.0,)),))
     with pytest.raises(FullconvError, match=r"takes the extra inputs depth; only models of"):
         BatchRunner(Predictor(model, device="cpu"))

@@ -73,4 +73,3 @@ def test_confidence_is_worked_out_where_it_is_sent() -> None:
     assert PredictRequest("json", ("ids", "confidence")).needs_confidence
     assert not PredictRequest("json", ("ids",)).needs_confidence
     assert not PredictRequest("mask", ("confidence",)).needs_confidence
-

@@ -92,8 +92,8 @@ def test_a_slow_upload_and_a_slow_network(service: Service, model: Held) -> None
     assert (late.status, late.message) == (408, "the upload took more than 0.2 seconds.")
     model.may.clear()
     late = refusal(service, png(IMAGE))
-    assert (late.status, late.message) == (503, "the image was not done within 0.2 seconds.")
-    assert late.hint == "send it again, or start the server with a larger --max-seconds"
+    assert (late.status, late.message) == (503, "the prediction took more than 0.2 seconds.")
+    assert late.hint == "send the request again, or start the server with a larger --max-seconds"
 
 
 def test_nothing_is_worked_out_for_those_who_left(service: Service, model: Held) -> None:
@@ -121,7 +121,7 @@ def test_what_the_model_says_of_a_image(
     for error in (MemoryError(), RuntimeError("CUDA out of memory. Tried to")):
         said = refusal(failing(error), png(IMAGE))
         assert said.status == 503
-        assert said.message == "there is too little memory for this image now."
+        assert said.message == "there is not enough memory for this image now."
     with pytest.raises(RuntimeError, match="a bug"):
         answered(failing(RuntimeError("a bug")), png(IMAGE))
 
@@ -145,7 +145,7 @@ def test_images_are_let_go(service: Service, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_type_is_looked_at_before_the_upload(service: Service) -> None:
-    with pytest.raises(RequestError, match="an upload of type 'text/plain'"):
+    with pytest.raises(RequestError, match="the upload has the type 'text/plain'"):
         asyncio.run(
             service.predict({"content-type": "text/plain"}, upload(b"a"), never, PredictRequest())
         )

@@ -17,13 +17,7 @@ from fullconv.core.i18n import msg
 from fullconv.deploy.serve.batching import BatchRunner, Queue
 from fullconv.deploy.serve.metrics import Metrics
 from fullconv.deploy.serve.responses import EncodedResponse, PredictRequest, encode_response
-from fullconv.deploy.serve.uploads import (
-    Limits,
-    RequestError,
-    Upload,
-    UploadMemory,
-    decode_image,
-)
+from fullconv.deploy.serve.uploads import Limits, RequestError, Upload, UploadMemory, decode_image
 from fullconv.inference.segmenter import Segmenter
 
 _THREADS = 4  # that decode and encode, at most
@@ -58,13 +52,13 @@ class Service:
     @property
     def heads(self) -> list[str]:
         """The names that a request may use; "" is the first head."""
-        names = ["", self.model.head, *self.model.heads] if self.model.heads else [""]
+        names = ["", self.model.info.head, *self.model.heads] if self.model.heads else [""]
         return list(dict.fromkeys(names))
 
     def head_index(self, name: str) -> int:
         """Return the index of a head; raise 422 if the model has none of this name."""
         if name in self.heads:
-            return [self.model.head, *self.model.heads].index(name) if name else 0
+            return [self.model.info.head, *self.model.heads].index(name) if name else 0
         names = ", ".join(head for head in self.heads if head)
         if names:
             message = msg(

@@ -100,13 +100,14 @@ class Upload:
         except MultiPartException as error:
             message = msg("the form cannot be read: {reason}.", reason=error.message.rstrip("."))
             raise RequestError(422, message, _FORM_EXAMPLE) from error
-        files = [part for part in form.getlist(FIELD) if isinstance(part, UploadFile)]
-        if not files:
-            message = msg("the form has no file in the field {field!r}.", field=FIELD)
-            raise RequestError(422, message, _FORM_EXAMPLE)
-        content = await files[0].read()
-        await form.close()
-        return content
+        try:
+            files = [part for part in form.getlist(FIELD) if isinstance(part, UploadFile)]
+            if not files:
+                message = msg("the form has no file in the field {field!r}.", field=FIELD)
+                raise RequestError(422, message, _FORM_EXAMPLE)
+            return await files[0].read()
+        finally:
+            await form.close()
 
     async def _bounded(self, stream: AsyncIterator[bytes], limit: int) -> AsyncGenerator[bytes]:
         async for chunk in stream:

@@ -75,7 +75,7 @@ def save_report(
         )
     tables = head_tables(evaluation, context)
     images = head_images(context, tables)
-    history = read_history(Path(run), context.model.stride) if run is not None else []
+    history = read_history(Path(run), context.model.info.stride) if run is not None else []
     charts = [head_charts(head.quality) for head in tables]
     curves = training_charts(history)
     values = _report_values(evaluation, context, history, repeat)
@@ -148,7 +148,7 @@ def training_charts(history: Sequence[History]) -> dict[str, Markup]:
             loss.append((x, epoch.loss))
             mean_iou.append((x, epoch.mean_iou))
             accuracy.append((x, epoch.pixel_accuracy))
-            rate.append((x, epoch.rate))
+            rate.append((x, epoch.lr))
         done += stage.epochs[-1].number
     plots = {
         "scores": (
@@ -182,7 +182,7 @@ def _report_values(
     sizes = report.sizes.most_common()
     return {
         "name": report.dataset.root.resolve().name,
-        "network": f"FCN-{model.stride}s, {model.backbone}",
+        "network": f"FCN-{model.info.stride}s, {model.info.backbone}",
         "split": context.split,
         "image_count": card["images"],
         "class_count": len(classes),

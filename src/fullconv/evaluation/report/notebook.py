@@ -61,7 +61,7 @@ def segmentation_html(segmentation: Segmentation) -> str:
 
 
 def _segmentation_parts(segmentation: Segmentation, head: str) -> list[Markup]:
-    ids, labels = segmentation.shown()
+    ids, labels = segmentation.ids_for_drawing()
     colors = overlay_colors(labels)
     areas = sorted(segmentation.area.items(), key=lambda item: -item[1])
     areas = [(name, share) for name, share in areas if share > 0 and name in colors]
@@ -80,7 +80,7 @@ def _segmentation_parts(segmentation: Segmentation, head: str) -> list[Markup]:
 
 def segmentation_png(segmentation: Segmentation) -> bytes:
     """Return the overlay with a legend as a PNG of bounded size."""
-    ids, labels = segmentation.shown()
+    ids, labels = segmentation.ids_for_drawing()
     image, ids = _downscale(segmentation.image, ids, _LONGEST_SIDE)
     file = io.BytesIO()
     Image.fromarray(overlay_with_legend(image, ids, labels)).save(file, "PNG")

@@ -124,7 +124,7 @@ def head_tables(evaluation: Evaluation, context: EvaluationContext) -> list[Head
 
 def _upper_bounds(context: EvaluationContext, k: int) -> tuple[dict[str, float], float]:
     """Estimate what the model's stride can reach on the masks of head k: by class, and the mean."""
-    stride, split = context.model.stride, context.split
+    stride, split = context.model.info.stride, context.split
     if stride not in STRIDES:
         return {}, math.nan
     pairs = context.dataset.pairs_of(split)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fullconv.core.labels import ids_dtype
 from fullconv.geometry.grid import Grid
 from fullconv.network.kernels.library import (
     NO_MEMORY,
@@ -33,9 +34,9 @@ def labels(values: NDArray[np.float32], grid: Grid, size: tuple[int, int]) -> ND
     Returns:
         Ids (N, H, W), uint8 up to 255 classes, else uint16. The lowest class id wins a tie.
     """
-    wide = values.shape[1] > 255
-    out = np.empty((values.shape[0], *size), np.uint16 if wide else np.uint8)
-    if not _run_compiled("fullconv_labels", values, grid, out, ctypes.c_int(wide)):
+    out = np.empty((values.shape[0], *size), ids_dtype(values.shape[1]))
+    wide = ctypes.c_int(out.dtype == np.uint16)
+    if not _run_compiled("fullconv_labels", values, grid, out, wide):
         for rows, scores in _strips(values, grid, size):
             out[:, rows] = scores.argmax(axis=1)
     return out
