@@ -69,7 +69,7 @@ def test_they_are_trained_evaluated_and_resumed(fused: Any, both: Path) -> None:
 def test_the_depth_matters_and_must_be_there(fused: Any, both: Path, tmp_path: Path) -> None:
     model = fc.load(fused.model, device="cpu")
     image, _, _, depth = cards.scene(3, sized=True)
-    near, far = (model.engine.scores(tensor(image, z)).values for z in (depth, depth * 3))
+    near, far = (model.runtime.scores(tensor(image, z)).values for z in (depth, depth * 3))
     assert not torch.equal(near, far)
     photo = both / "images/val/card_000.png"
     bare = shutil.copytree(both, tmp_path / "bare")

@@ -238,11 +238,7 @@ def offline(*_: Any, **__: Any) -> None:
 
 @pytest.mark.parametrize("staged", [False, True])
 def test_a_run_that_cannot_begin_leaves_no_folder(
-    data: Path,
-    small: dict[str, Any],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    staged: bool,
+    data: Path, small: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, staged: bool
 ) -> None:
     """The next attempt may use the same name."""
     monkeypatch.setattr(training, "build_initial_model", offline)
@@ -289,11 +285,7 @@ def test_errors_in_worker_processes(
 
 
 def test_errors(
-    trained: Any,
-    data: Path,
-    small: dict[str, Any],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    trained: Any, data: Path, small: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     damaged = synthetic.write(tmp_path / "data", train=2, val=1, test=0, size=(32, 32))
     next((damaged / "masks/train").iterdir()).write_bytes(b"not an image")
