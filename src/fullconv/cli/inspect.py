@@ -53,7 +53,7 @@ def inspect(thing: str, *, preview: str | Path | None = None) -> Description:
         lines: list[str] = [report.text()]
         if preview is not None:
             save_preview(report, preview, findings=False)
-            lines = [report.text().rstrip("\n"), msg("preview: {path}", path=preview)]
+            lines = [report.text(), msg("preview: {path}", path=preview)]
         return report.to_dict(), join(lines)
     is_path = path.exists() or (len(path.parts) > 1 and ":" not in thing)
     if is_path and path.suffix != ".toml":
