@@ -112,7 +112,7 @@ def test_without_a_class_the_most_probable_is_drawn(
         (("test_resnet", "{photo}", "--top", "0"), "--top is 0; it must be 1 or more", "--top 5"),
         (("test_resnet", "{photo}", "--class", "tabbie"), "near it: 'tabby' (281)", "--class"),
         (("test_resnet", "{text}"), "cannot be read: it is not in an image format", "copy"),
-        (("test_vit", "{photo}"), "timm test_vit cannot be made dense", "put"),
+        (("test_vit", "{photo}"), "timm test_vit cannot be convolutionalized", "move"),
         (("resnet81", "{photo}"), "timm has no network 'resnet81'", "resnet18   # or"),
         (("none.toml", "{photo}"), "no backbone card at none.toml", "ls"),
         (("test_resnet", "{png}", "--out", "{text}/heat.png"), "could not be written to", "--out"),
