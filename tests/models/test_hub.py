@@ -21,7 +21,8 @@ from fullconv.cli.main import run
 from fullconv.core.errors import DownloadError, FullconvError
 from fullconv.core.settings import Settings
 from fullconv.models.hub import HubName, is_hub_name, parse_hub_name, resolve_hub_name
-from fullconv.models.model import Model, load_model, save_model
+from fullconv.models.model import Model, save_model
+from fullconv.models.open import open_model
 from fullconv.training.auto_settings import resolve_settings
 
 NAME = "hf://someone/streets"
@@ -42,7 +43,7 @@ def there(hub: stand_in.Hub, model_folder: Path) -> stand_in.Hub:
 
 def refused(name: str | Path) -> FullconvError:
     with pytest.raises(FullconvError) as caught:
-        load_model(name)
+        open_model(name)
     return caught.value
 
 
@@ -71,7 +72,7 @@ def test_what_is_in_the_cache_is_not_fetched_again_unless_it_changed(
     assert there.fetched() == []
     names = ("one", "two")
     there.repos["someone/streets"].add(files_of(save_model(make_model(names), tmp_path / "model")))
-    assert load_model(NAME).labels.names == names
+    assert open_model(NAME).labels.names == names
     assert set(there.fetched()) == {"config.json", "model.safetensors"}
 
 
@@ -82,9 +83,9 @@ def test_branches_and_commits_are_revisions(
     before = repo.branches["main"]
     other = save_model(make_model(("one", "two")), tmp_path / "model")
     repo.add(files_of(other), "small/v2")
-    assert load_model(f"{NAME}@small/v2").labels.names == ("one", "two")
-    assert load_model(NAME).labels.names == load_model(f"{NAME}@{before}").labels.names
-    assert len(load_model(NAME).labels) > 2
+    assert open_model(f"{NAME}@small/v2").labels.names == ("one", "two")
+    assert open_model(NAME).labels.names == open_model(f"{NAME}@{before}").labels.names
+    assert len(open_model(NAME).labels) > 2
 
 
 def test_without_network_the_cache_is_enough(
@@ -131,7 +132,7 @@ def test_a_model_that_is_not_there_and_one_that_is_private_look_alike(
         )
         assert error.hint.startswith("hf auth login")
     monkeypatch.setenv("HF_TOKEN", stand_in.TOKEN)
-    assert load_model(NAME).labels
+    assert open_model(NAME).labels
     assert "the token that this machine sends may not see it" in refused("hf://a/b").message
 
 
