@@ -261,17 +261,19 @@ def test_weights_that_cannot_be_fetched_are_said(
 
 
 def test_what_is_no_model_is_said(tv_file: tuple[nn.Module, Path], tmp_path: Path) -> None:
-    with pytest.raises(FullconvError, match="torchvision:resnet50 is no network that labels"):
+    with pytest.raises(FullconvError, match="torchvision:resnet50 is not a segmentation network"):
         open_model("torchvision:resnet50")
     with pytest.raises(FullconvError, match="paper:vgg16 is a network without trained scores"):
         open_model("paper:vgg16")
-    with pytest.raises(FullconvError, match="holds no weights of fcn_resnet101, but of fcn_resn"):
+    with pytest.raises(
+        FullconvError, match="contains weights of fcn_resnet50, not of fcn_resnet101"
+    ):
         open_model("torchvision:fcn_resnet101", weights=tv_file[1])
     resnet = tmp_path / "resnet.pth"
     torch.save({"conv1.weight": torch.zeros(2, 3, 7, 7), "fc.bias": torch.zeros(3)}, resnet)
     with pytest.raises(FullconvError, match="its layers are conv1, fc; expected those of a rel"):
         open_model(resnet)
-    with pytest.raises(FullconvError, match="holds no weights of fcn_resnet50"):
+    with pytest.raises(FullconvError, match="contains no weights of fcn_resnet50"):
         open_model("torchvision:fcn_resnet50", weights=resnet)
     with pytest.raises(FullconvError, match=r"gone\.pth cannot be read: No such file"):
         load_third_party(tmp_path / "gone.pth")
