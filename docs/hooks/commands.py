@@ -4,72 +4,83 @@ from __future__ import annotations
 
 import re
 
+from fullconv.cli.help import METAVARS, TRAIN_SECTIONS, usage_line
 from fullconv.cli.main import app
 
 OPTION = re.compile(r"^\* `([^`]+)`: ?(.*(?:\n {2,}.*)*)$", re.MULTILINE)
 COMMAND = re.compile(r"^\* \[`(\w+)`\]\(#fullconv-\w+\):", re.MULTILINE)
 SECTION = re.compile(r"^\*\*([^*\n]+)\*\*:\n\n", re.MULTILINE)
 REMARK = re.compile(r" ?(?:\*\[(default|choices|env): (.*?)\]\*|\*\*\[required\]\*\*)", re.DOTALL)
+TYPES = {"STR": "NAME", "INT": "N", "FLOAT": "X", "CHOICE": "NAME", "SPLIT": "NAME"}
 
 
 def commands() -> str:
     """Return all commands with their options and defaults, in the order of `fullconv --help`."""
     root, *parts = re.split(r"^## (?=fullconv )", app.generate_docs(heading_level=1), flags=re.M)
     by_name = {part.split()[1]: part for part in parts}
-    shared = [body for _, body in _sections(root)[1] if OPTION.search(body)]
-    order = [*dict.fromkeys(COMMAND.findall(root)), *by_name]
-    text = "## Options of all commands\n\n" + "".join(_table(body) for body in shared)
-    for name in dict.fromkeys(order):
+    shared = [body for body in _sections(root)[1] if OPTION.search(body)]
+    text = "## Options of all commands\n\n" + "".join(map(_table, map(_rows, shared)))
+    for name in dict.fromkeys([*COMMAND.findall(root), *by_name]):
         head, sections = _sections(by_name[name])
-        text += f"\n## {_usage(head)}\n"
-        own = [(title, body) for title, body in sections if body not in shared]
-        # Headings help only if a command has several groups of options.
-        if {title for title, _ in own} <= {"Arguments", "Parameters", "Options"}:
-            own = [("", "\n".join(body for _, body in own))]
-        for title, body in own:
-            text += (f"\n**{title}**\n" if title else "") + f"\n{_table(body)}"
+        description = re.sub(r"```.*?```", "", head.partition("\n")[2], flags=re.DOTALL).strip()
+        text += f"\n## fullconv {name}\n\n```text\n{usage_line(name)}\n```\n\n{description}\n\n"
+        rows = _rows("\n".join(body for body in sections if body not in shared))
+        sections_of_train = TRAIN_SECTIONS.items() if name == "train" else ()
+        tables = []
+        for title, options in sections_of_train:
+            chosen = {option: rows.pop(option) for option in options.split() if option in rows}
+            tables.append(f"\n**{title}**\n\n{_table(chosen)}")
+        text += "".join([_table(rows) if rows else "", *tables])
     return text
 
 
-def _sections(text: str) -> tuple[str, list[tuple[str, str]]]:
-    """Split the text of a command into its introduction and its (title, options) sections."""
+def _sections(text: str) -> tuple[str, list[str]]:
+    """Split the text of a command into its introduction and its sections of options."""
     head, *rest = SECTION.split(text)
-    return head, [(title, body.strip()) for title, body in zip(rest[::2], rest[1::2], strict=True)]
+    return head, [body.strip() for body in rest[1::2]]
 
 
-def _usage(head: str) -> str:
-    head = head.strip().replace("```console", "```text").replace(" [ARGS]", "")
-    # cyclopts inserts the name of the running program: python -m mkdocs.
-    return re.sub(r"^(fullconv \w+) .*?\[OPTIONS\]", r"\1 [OPTIONS]", head, flags=re.M)
-
-
-def _table(text: str) -> str:
-    rows: list[tuple[bool, str]] = []
+def _rows(text: str) -> dict[str, str]:
+    """Return the table row of each option, required ones first."""
+    rows: list[tuple[bool, str, str]] = []
     for names, rest in OPTION.findall(text):
         remarks = {kind: value for kind, value in REMARK.findall(rest) if kind}
+        name, label = _label(names, remarks.get("default") == "True")
         description = _cell(" ".join(REMARK.sub("", rest).split()))
         if "choices" in remarks:
             description += f" One of {_cell(remarks['choices'].lstrip(', '))}."
         if "env" in remarks:
             description += f" Or the environment variable `{remarks['env']}`."
         default = "required" if "**[required]**" in rest else remarks.get("default", "")
-        default = {"False": "off", "True": "on", '""': ""}.get(default, default)
-        if default not in ("", "required", "off", "on"):
+        default = {"False": "", "True": "on", '""': ""}.get(default, default)
+        if default not in ("", "required", "on"):
             default = f"`{default}`"
-        row = f"| `{_name(names)}` | {description} | {default} |"
-        rows.append((default != "required", row))
-    rows.sort(key=lambda row: row[0])  # required ones first
-    return "\n".join(
-        ["| option | description | default |", "|---|---|---|", *(r for _, r in rows), ""]
-    )
+        optional = default != "required" and not label.isupper()
+        rows.append((optional, name, f"| `{label}` | {description} | {default} |"))
+    return {name: row for _, name, row in sorted(rows, key=lambda row: row[0])}
+
+
+def _table(rows: dict[str, str]) -> str:
+    return "\n".join(["| option | description | default |", "|---|---|---|", *rows.values(), ""])
 
 
 def _cell(text: str) -> str:
     """Escape what a Markdown table or HTML would interpret, such as `<date>_<name>`."""
-    return re.sub(r"[|*_<>]", lambda m: f"&#{ord(m[0])};", text)
+    return re.sub(
+        r"`[^`|]*`|[|*_<>]", lambda m: m[0] if m[0][0] == "`" else f"&#{ord(m[0])};", text
+    )
 
 
-def _name(names: str) -> str:
-    """Return DATA for "DATA, --data": nobody types the option of a positional argument."""
-    first = names.split(",")[0]
-    return first if first.isupper() and not first.startswith("-") else names
+def _label(names: str, on: bool) -> tuple[str, str]:
+    """Return ("lr", "--lr LR") for "--lr FLOAT", and ("DATA", "DATA") for "DATA, --data".
+
+    An option that is on by default is shown with its negative form, as in `--help`.
+    """
+    words = names.split(",")[0].split()
+    if not words[0].startswith("-"):
+        return words[0], words[0]
+    name = words[0].removeprefix("--")
+    if on and f"--no-{name}" in names:
+        return name, f"--[no-]{name}"
+    kind = METAVARS.get(name, TYPES.get(words[1], words[1])) if len(words) > 1 else ""
+    return name, f"{words[0]} {kind}".strip()

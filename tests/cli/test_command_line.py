@@ -426,6 +426,7 @@ def test_a_reader_that_goes_away_changes_no_exit_code(
     assert (done.returncode, done.stderr or b"") == (code, b"")
 
 
+@pytest.mark.usefixtures("chinese")
 def test_chinese(capfd: pytest.CaptureFixture[str]) -> None:
     assert run(["train", "--lang", "zh"]) == USAGE
     assert (

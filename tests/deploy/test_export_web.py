@@ -164,11 +164,7 @@ def test_a_model_that_cannot_be_loaded_is_said(site: Path) -> None:
 
 
 REFUSED = {
-    "inside": (
-        ["--format", "web", "--with-labels"],
-        "--with-labels",
-        "--format web   # without",
-    ),
+    "inside": (["--format", "web", "--with-labels"], "--with-labels", "--format web   # without"),
     "ort": (
         ["--format", "web", "--ort", "."],
         ". is not an unpacked onnxruntime-web: expected ort.wasm",

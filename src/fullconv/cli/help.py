@@ -57,7 +57,17 @@ METAVARS = {
     "sum-loss-lr": "LR",
     "tile": "PX",
 }
+# Texts that cyclopts adds, here to be translated.
+_ADDED_TEXTS = (
+    msg("Arguments"),
+    msg("Display this message and exit."),
+    msg("Display application version."),
+)
 _TYPES = {"STR": "NAME", "INT": "N", "FLOAT": "X", "CHOICE": "NAME", "SPLIT": "NAME"}
+# What stays on one line: a remark, a word, or a Chinese character with its punctuation.
+_TOKENS = re.compile(
+    r"\[[^\]]*\]\s*|（?(?:[\u4e00-\u9fff]|[^\s\u4e00-\u9fff，。：；、（）…]+)[，。：；、）…]*\s*|\S\s*"
+)
 _NO_DEFAULTS = {"False", '""', "''", "()", "None"}  # saying "off" or "empty" helps nobody
 
 
@@ -82,9 +92,9 @@ class HelpFormatter:
     ) -> None:
         """Print what the command does, a paragraph at a time."""
         for paragraph in re.split(r"\n\s*\n", _plain_text(description)):
-            if paragraph.strip():
-                console.print(translate_help(paragraph), highlight=False, markup=False)
-                console.print()
+            for line in wrap(translate_help(paragraph), console.width):
+                console.print(line, highlight=False, markup=False, soft_wrap=True)
+            console.print()
 
     def __call__(self, console: Console, options: ConsoleOptions, panel: HelpPanel) -> None:
         """Print a panel; that of `train` as several sections."""
@@ -124,23 +134,43 @@ def translate_help(text: str) -> str:
 
 
 def _print_section(console: Console, title: str, entries: list[HelpEntry]) -> None:
-    from rich.table import Table
+    """Print a title, and below it a column of names and one of descriptions."""
     from rich.text import Text
 
     if not entries:
         return
     console.print(Text(translate(_as_message(title)), style="bold"))
-    table = Table.grid(padding=(0, 2, 0, 0))
-    widest = max(len(_label(entry)) for entry in entries)
-    table.add_column(width=min(max(widest, 12), 26) + 2, no_wrap=False, overflow="fold")
-    table.add_column(ratio=1)
+    column = min(max(12, *(len(_label(entry)) for entry in entries)), 26) + 4
     for entry in entries:
-        description = Text(translate_help(_plain_text(entry.description)))
-        for remark in _remarks(entry):
-            description.append(" ").append(translate(remark), style="dim")
-        table.add_row(Text(f"  {_label(entry)}", style="cyan"), description)
-    console.print(table)
+        remarks = [translate(remark) for remark in _remarks(entry)]
+        text = " ".join([translate_help(_plain_text(entry.description)), *remarks])
+        first, *rest = wrap(text, max(console.width - column, 20)) or [""]
+        name = Text(f"  {_label(entry)}".ljust(column), style="cyan")
+        if len(name.plain) > column:
+            first, rest = "", [first, *rest]
+        console.print(name.append(first, style="default") if first else name, soft_wrap=True)
+        for line in rest:
+            console.print(Text(" " * column + line), soft_wrap=True)
     console.print()
+
+
+def wrap(text: str, width: int) -> list[str]:
+    """Return text in lines of at most so many cells; Chinese may break after any character.
+
+    >>> wrap("one of many [default: a]", 13)
+    ['one of many', '[default: a]']
+    >>> wrap("分割头的学习率。", 6)
+    ['分割头', '的学习', '率。']
+    """
+    from rich.cells import cell_len
+
+    lines, line = [], ""
+    for token in _TOKENS.findall(text):
+        if line and cell_len(line) + cell_len(token.rstrip()) > width:
+            lines.append(line.rstrip())
+            line = ""
+        line += token
+    return [*lines, line.rstrip()] if line else lines
 
 
 def _as_message(title: str) -> Message:

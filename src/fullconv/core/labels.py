@@ -11,13 +11,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.i18n import msg
 from fullconv.core.text import nearest, truncated_list
+
+if TYPE_CHECKING:
+    import numpy as np
 
 RGB = tuple[int, int, int]
 IGNORE = "ignore"  # the class name that stands for the ignored id in dataset.toml
@@ -26,6 +27,8 @@ _BACKGROUNDS = {"background", "bg", "other", "others", "none", "void", "unlabele
 
 def ids_dtype(num_classes: int) -> type[np.uint8] | type[np.uint16]:
     """Return the smallest dtype for this many class ids that leaves 255 to `ignore_index`."""
+    import numpy as np  # `import fullconv` does not need it
+
     return np.uint8 if num_classes <= 255 else np.uint16
 
 

@@ -29,11 +29,7 @@ REPORT = "report.html"
 
 
 def finish(
-    model: Model,
-    folder: Path,
-    reports: Sequence[CheckReport],
-    split: str,
-    device: torch.device,
+    model: Model, folder: Path, reports: Sequence[CheckReport], split: str, device: torch.device
 ) -> dict[str, Any]:
     """Evaluate the best model of a run in float32, and save it with its metrics.
 

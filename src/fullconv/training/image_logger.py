@@ -196,12 +196,7 @@ class ImageLogger(pl.Callback):
 
 
 def choose_images(
-    reports: Sequence[CheckReport],
-    split: str,
-    *,
-    seed: int,
-    stride: int = 1,
-    count: int = IMAGES,
+    reports: Sequence[CheckReport], split: str, *, seed: int, stride: int = 1, count: int = IMAGES
 ) -> list[int]:
     """Choose images that together show as many classes as possible, with weight on rare ones.
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from fullconv.core.errors import FullconvError
-from fullconv.data.annotations.detect import read, read_json
-from fullconv.data.layouts.annotation_formats import convertible
+from fullconv.data.annotations.detect import read_annotations, read_json
+from fullconv.data.layouts.annotation_formats import tool_of_file
 from fullconv.data.layouts.dataset import load_dataset as read_layout
 
 COCO = {"images": [], "annotations": [], "categories": []}
@@ -33,12 +33,12 @@ COCO = {"images": [], "annotations": [], "categories": []}
 def test_by_what_is_in_it(tmp_path: Path, table: object, kind: str | None) -> None:
     path = tmp_path / "a.json"
     path.write_text(json.dumps(table))
-    assert convertible(path) == kind
+    assert tool_of_file(path) == kind
 
 
 def test_what_is_no_json(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("{")
-    assert convertible(tmp_path / "a.json") is None
+    assert tool_of_file(tmp_path / "a.json") is None
 
 
 def test_a_folder_of_annotations_is_to_be_converted(tmp_path: Path) -> None:
@@ -53,30 +53,32 @@ def test_a_folder_of_outlines_is_to_be_converted(tmp_path: Path, where: str) -> 
     for kind in ("images", "labels"):
         (tmp_path / where / kind).mkdir(parents=True)
     (tmp_path / where / "labels/a.txt").write_text("0 0 0 1 0 1 1")
-    with pytest.raises(FullconvError, match=r"a\.txt has outlines as Ultralytics") as caught:
+    with pytest.raises(
+        FullconvError, match=r"a\.txt has outlines in the format of Ultralytics"
+    ) as caught:
         read_layout(tmp_path)
     assert caught.value.hint == f"fullconv convert {tmp_path} {tmp_path}_masks"
 
 
 def test_one_tool_at_a_time(tmp_path: Path) -> None:
-    assert read(tmp_path, tmp_path, tool=None, order="auto").tool == ""
+    assert read_annotations(tmp_path, tmp_path, tool=None, order="auto").tool == ""
     (tmp_path / "a.json").write_text(json.dumps(COCO))
     (tmp_path / "b.json").write_text('[{"data": {}, "annotations": []}]')
     (tmp_path / "c.json").write_text('{"other": 1}')
     with pytest.raises(FullconvError, match=r"2 tools: coco \(.*a\.json\), label-studio \(") as e:
-        read(tmp_path, tmp_path, tool=None, order="auto")
+        read_annotations(tmp_path, tmp_path, tool=None, order="auto")
     assert e.value.hint.endswith("OUT --layout coco   # or --layout label-studio")
     for tool in ("coco", "label-studio", "labelme", "ultralytics"):
-        found = read(tmp_path, tmp_path, tool=tool, order="auto")
+        found = read_annotations(tmp_path, tmp_path, tool=tool, order="auto")
         assert (found.tool, found.images, found.problems) == (tool, [], [])
         assert len(found.others) == (tool != "ultralytics")
-    alone = read(tmp_path, tmp_path / "a.json", tool=None, order="auto")
+    alone = read_annotations(tmp_path, tmp_path / "a.json", tool=None, order="auto")
     assert (alone.tool, alone.others) == ("coco", [])
 
 
 def test_a_file_that_is_cut_off_is_named_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{\n"shapes": [')
-    with pytest.raises(FullconvError, match=r"a\.json, line 2, column 12: .*ends in the middle"):
+    with pytest.raises(FullconvError, match=r"a\.json, line 2, column 12: .*truncated"):
         read_json(tmp_path / "a.json")
-    found = read(tmp_path, tmp_path, tool=None, order="auto")
+    found = read_annotations(tmp_path, tmp_path, tool=None, order="auto")
     assert len(found.problems) == 1

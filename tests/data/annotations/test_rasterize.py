@@ -18,10 +18,10 @@ from fullconv.data.annotations.rasterize import (
     Disc,
     Ellipse,
     Polygon,
-    is_place,
+    is_coordinate,
     read_points,
     rectangle,
-    turned_rectangle,
+    rotated_rectangle,
 )
 
 SIZE = (13, 17)
@@ -133,14 +133,6 @@ def test_pycocotools_agrees_up_to_the_outline(seed: int) -> None:
     assert differ.sum() < 0.25 * length
 
 
-def test_many_edges_are_taken_a_part_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(0)
-    jagged = Polygon(rng.uniform(0, 13, (300, 2)))
-    expected = whole(jagged)
-    monkeypatch.setattr(polygons, "_AT_ONCE", 40)
-    np.testing.assert_array_equal(whole(jagged), expected)
-
-
 @pytest.mark.parametrize("far", [-polygons.FARTHEST, polygons.FARTHEST])
 def test_coordinates_far_away_do_no_harm(far: float) -> None:
     assert not whole(rectangle(far, far, far, far)).any()
@@ -177,11 +169,11 @@ def test_a_flat_ellipse_covers_nothing(sides: tuple[int, int]) -> None:
 
 
 def test_a_rectangle_is_turned_about_its_upper_left_corner() -> None:
-    whole_one = turned_rectangle(3, 2, 6, 3, 0)
+    whole_one = rotated_rectangle(3, 2, 6, 3, 0)
     np.testing.assert_array_equal(whole(whole_one), whole(rectangle(3, 2, 9, 5)))
-    quarter = turned_rectangle(7, 2, 6, 3, 90)  # clockwise: down from the corner, to its left
+    quarter = rotated_rectangle(7, 2, 6, 3, 90)  # clockwise: down from the corner, to its left
     np.testing.assert_array_equal(whole(quarter), whole(rectangle(4, 2, 7, 8)))
-    tilted = turned_rectangle(5, 1, 5, 10, 30)
+    tilted = rotated_rectangle(5, 1, 5, 10, 30)
     cosine, sine = np.cos(np.pi / 6), np.sin(np.pi / 6)
     expected = [[5, 1], [5 + 5 * cosine, 1 + 5 * sine]]
     np.testing.assert_allclose(tilted.points[:2], expected)
@@ -190,8 +182,8 @@ def test_a_rectangle_is_turned_about_its_upper_left_corner() -> None:
 
 
 def test_what_a_coordinate_may_be() -> None:
-    assert all(map(is_place, (0, -1.5, 1e9)))
-    assert not any(map(is_place, (True, None, "1", float("nan"), float("inf"), 2e9)))
+    assert all(map(is_coordinate, (0, -1.5, 1e9)))
+    assert not any(map(is_coordinate, (True, None, "1", float("nan"), float("inf"), 2e9)))
 
 
 @pytest.mark.parametrize(

@@ -12,19 +12,19 @@ from PIL import Image
 from fullconv.core.errors import FullconvError
 from fullconv.data.annotations.rasterize import rectangle
 from fullconv.data.annotations.shapes import (
-    Annotated,
+    AnnotatedImage,
     Shape,
     Stamp,
+    check_image,
     class_name,
     class_table,
-    look_at,
     numbered,
     paint,
 )
 
 
-def of(*shapes: Shape, size: tuple[int, int] = (4, 6)) -> Annotated:
-    return Annotated(Path("a.json"), "a", "", None, ".jpg", size, shapes)
+def of(*shapes: Shape, size: tuple[int, int] = (4, 6)) -> AnnotatedImage:
+    return AnnotatedImage(Path("a.json"), "a", "", None, ".jpg", size, shapes)
 
 
 def test_later_shapes_lie_over_earlier_ones() -> None:
@@ -82,7 +82,7 @@ def test_what_labels_stand_for(label: Any, name: str) -> None:
 
 @pytest.mark.parametrize("label", [None, "", "  ", 1.5, ["road"], "a\nb", "\ud800"])
 def test_what_is_no_label(label: Any) -> None:
-    with pytest.raises(FullconvError, match="expected a name"):
+    with pytest.raises(FullconvError, match="is not a name"):
         class_name(label)
 
 
@@ -94,23 +94,23 @@ def test_the_table_begins_with_background_and_has_each_name_once() -> None:
 def test_a_image_must_have_the_size_that_is_said(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     Image.new("RGB", (6, 4)).save(path)
-    assert look_at(path, 4, 6) == look_at(path, None, None) == ((4, 6), ".png")
+    assert check_image(path, 4, 6) == check_image(path) == ((4, 6), ".png")
     with pytest.raises(FullconvError, match=r"says 5 x 4 pixels, but .*a.png has 6 x 4"):
-        look_at(path, 4, 5)
-    with pytest.raises(FullconvError, match="before its EXIF rotation"):
-        look_at(path, 6, 4)
+        check_image(path, 4, 5)
+    with pytest.raises(FullconvError, match="before the EXIF rotation"):
+        check_image(path, 6, 4)
 
 
 def test_the_suffix_is_that_of_the_format_where_the_name_has_none(tmp_path: Path) -> None:
     Image.new("RGB", (6, 4)).save(tmp_path / "a.png")
     (tmp_path / "a.png").rename(tmp_path / "a.jfif")
-    assert look_at(tmp_path / "a.jfif", None, None)[1] == ".png"
+    assert check_image(tmp_path / "a.jfif")[1] == ".png"
     Image.new("RGB", (6, 4)).save(tmp_path / "b.ico")
-    with pytest.raises(FullconvError, match="no image format that is read"):
-        look_at(tmp_path / "b.ico", None, None)
+    with pytest.raises(FullconvError, match="not in an image format"):
+        check_image(tmp_path / "b.ico")
 
 
 def test_entries_that_are_no_objects_are_named() -> None:
-    assert list(numbered("shape", [{}])) == [(1, {})]
+    assert list(numbered([{}], "shape")) == [(1, {})]
     with pytest.raises(FullconvError, match="shape 2 is 'x'"):
-        list(numbered("shape", [{}, "x"]))
+        list(numbered([{}, "x"], "shape"))

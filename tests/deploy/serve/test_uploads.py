@@ -44,10 +44,7 @@ class Stream:
 
 
 def read(
-    stream: Stream,
-    content_type: str = "image/png",
-    length: str = "",
-    upload: Upload | None = None,
+    stream: Stream, content_type: str = "image/png", length: str = "", upload: Upload | None = None
 ) -> bytes:
     headers = {"content-type": content_type, "content-length": length}
     return asyncio.run((upload or Upload(UploadMemory(LIMITS))).read(headers, aiter(stream)))

@@ -198,7 +198,7 @@ def open_image(
         raise missing_file(kind, name) from error
     except IsADirectoryError as error:
         raise FullconvError(
-            msg("{path} is a folder; expected a file ({kind}).", path=name, kind=kind_name(kind)),
+            msg("{path} is a folder; expected an image file.", path=name),
             shell_command("ls", name),
         ) from error
     except Image.DecompressionBombError as error:

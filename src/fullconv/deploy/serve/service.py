@@ -17,13 +17,7 @@ from fullconv.core.i18n import msg
 from fullconv.deploy.serve.batching import BatchRunner, Queue
 from fullconv.deploy.serve.metrics import Metrics
 from fullconv.deploy.serve.responses import EncodedResponse, PredictRequest, encode_response
-from fullconv.deploy.serve.uploads import (
-    Limits,
-    RequestError,
-    Upload,
-    UploadMemory,
-    decode_image,
-)
+from fullconv.deploy.serve.uploads import Limits, RequestError, Upload, UploadMemory, decode_image
 from fullconv.inference.segmenter import Segmenter
 
 _THREADS = 4  # that decode and encode, at most
