@@ -171,7 +171,12 @@ REFUSALS: list[tuple[Callable[[Path, Path], tuple[Any, ...]], dict[str, Any], st
         "{large}/nowhere is no run folder: it has neither a model nor per-image counts.",
         "fullconv train DATA",
     ),
-    (lambda a, b: (a, 5), {}, "cannot compare a int; expected a folder", 'fc.compare("runs/a"'),
+    (
+        lambda a, b: (a, 5),
+        {},
+        "cannot compare a value of type int; expected a folder",
+        'fc.compare("runs/a"',
+    ),
     (lambda a, b: (a, b / "a.npz"), {}, "there is no such file", "--counts {large}/a.npz"),
     (
         lambda a, b: (a, b),
