@@ -92,7 +92,7 @@ def test_without_a_class_the_most_probable_is_drawn(
     ("words", "message", "hint"),
     [
         (("test_resnet", "none.jpg"), "no image none.jpg: there is no such file.", "ls"),
-        (("test_resnet", "{folder}"), "is a folder; expected a file", "ls"),
+        (("test_resnet", "{folder}"), "is a folder; expected", "ls"),
         (("test_resnet", "{photo}", "--out", "a.jpg"), "as PNG, not as 'a.jpg'", "--out a.png"),
         (
             ("test_resnet", "{png}", "--out", "{png}"),
@@ -156,14 +156,14 @@ def test_a_probe_prints_the_four_scores(cli: Out, scenes: Path, model_folder: Pa
     assert (code, err) == (0, "")
     lines = [line.split() for line in out.splitlines()]
     assert lines[0][-2:] == ["2", "images"]
-    kinds = [["whole", "images"], ["foreground", "alone"], ["background", "alone"]]
-    assert [line[:2] for line in lines[3:7]] == [*kinds, ["shape", "alone"]]
+    kinds = [["whole", "images"], ["objects", "only"], ["context", "only"]]
+    assert [line[:2] for line in lines[3:7]] == [*kinds, ["shapes", "only"]]
     assert out.endswith(f"\nnext: fullconv predict {model_folder} IMAGES\n")
     code, out, err = cli(*words, "--json")
     result = json.loads(out)
     assert result["things"] == ["car", "person"]
     assert result["everything"]["confusion"] != result["shape"]["confusion"]
-    assert float(lines[3][2]) == pytest.approx(
+    assert float(lines[3][2].rstrip("%")) == pytest.approx(
         100 * result["everything"]["foreground_mean_iou"], abs=0.051
     )
 
