@@ -44,8 +44,8 @@ def _rows(text: str) -> dict[str, str]:
     """Return the table row of each option, required ones first."""
     rows: list[tuple[bool, str, str]] = []
     for names, rest in OPTION.findall(text):
-        name, label = _label(names)
         remarks = {kind: value for kind, value in REMARK.findall(rest) if kind}
+        name, label = _label(names, remarks.get("default") == "True")
         description = _cell(" ".join(REMARK.sub("", rest).split()))
         if "choices" in remarks:
             description += f" One of {_cell(remarks['choices'].lstrip(', '))}."
@@ -71,13 +71,16 @@ def _cell(text: str) -> str:
     )
 
 
-def _label(names: str) -> tuple[str, str]:
-    """Return ("lr", "--lr LR") for "--lr FLOAT", and ("DATA", "DATA") for "DATA, --data"."""
+def _label(names: str, on: bool) -> tuple[str, str]:
+    """Return ("lr", "--lr LR") for "--lr FLOAT", and ("DATA", "DATA") for "DATA, --data".
+
+    An option that is on by default is shown with its negative form, as in `--help`.
+    """
     words = names.split(",")[0].split()
     if not words[0].startswith("-"):
         return words[0], words[0]
     name = words[0].removeprefix("--")
-    if f"--no-{name}" in names:
+    if on and f"--no-{name}" in names:
         return name, f"--[no-]{name}"
     kind = METAVARS.get(name, TYPES.get(words[1], words[1])) if len(words) > 1 else ""
     return name, f"{words[0]} {kind}".strip()

@@ -65,7 +65,7 @@ def test_check_recommends_a_stride_and_draws_a_sheet(
     assert said.endswith(" (counted in 2 masks of val)")
     assert f"\n  fullconv ceiling {scenes}   # shows each class\n" in out
     assert out.endswith(f"\nnext: fullconv train {scenes} --stride 4\n")
-    assert err == f"sheet: {sheet}\n"
+    assert err == f"preview: {sheet}\n"
     assert sheet.is_file()
     assert run(["check", str(scenes), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
@@ -129,7 +129,7 @@ def test_a_sheet_that_cannot_be_written_does_not_cost_the_report(
     assert run(["check", str(scenes), "--preview", "sheet.jpg"]) == 1
     out, err = capsys.readouterr()
     assert "recommended: --stride" in out
-    assert "a sheet is written as PNG, not as 'sheet.jpg'" in err
+    assert "sheet.jpg" in err
 
 
 def test_check_says_all_that_is_wrong_with_damaged_files_and_libraries_say_nothing(

@@ -80,7 +80,7 @@ def test_what_needs_torch_says_so_where_there_is_none(
     monkeypatch.setitem(sys.modules, "torch", None)
     assert run(["predict", str(folder), str(photos)]) == 1
     said = capsys.readouterr().err
-    assert said.startswith("error: this needs torch, which is not installed; without it, exported")
+    assert said.startswith("error: torch is not installed, which this command needs. Without it")
     assert said.endswith("  try: pip install torch torchvision timm lightning torchmetrics\n")
 
 
@@ -117,7 +117,7 @@ def test_it_is_said_where_the_model_itself_runs_in_bfloat16(
     assert run(["export", str(folder), "--out", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().err
     line = f"fullconv predict '{folder}' IMAGES --precision float32\n"
-    assert ("the model itself runs in bfloat16" in said) is (share is not None)
+    assert ("predict runs in bfloat16" in said) is (share is not None)
     assert said.endswith(line) is (share is not None)
 
 
@@ -126,8 +126,8 @@ def test_the_next_command_reads_a_program_of_torch(tmp_path: Path) -> None:
     file = tmp_path / "my files" / "model.pt2"
     program = torch.export.export(torch.nn.ReLU(), (torch.zeros(2),))
     torch.export.save(program, file)
-    (line,) = export_command._next("torch", file)
-    words = shlex.split(line.removeprefix("next: "))
+    (line,) = export_command._following("torch", file)
+    words = shlex.split(line)
     assert words[0] == "python"
     done = subprocess.run([sys.executable, *words[1:]], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("ExportedProgram:")

@@ -54,6 +54,8 @@ def test_a_terminal_shows_a_spinner_that_leaves_nothing(
     with show_stages():
         stage(msg("loading PyTorch"))
         stage(msg("building the model"))
+        say("note: this")
+        assert "\r\x1b[2Knote: this\n" in terminal.getvalue()  # in place of the spinner
         hide_stage()
         text = terminal.getvalue()
         assert "loading PyTorch ..." in text

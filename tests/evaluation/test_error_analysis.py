@@ -1,5 +1,5 @@
-"""Quality near edges, by size and of the confidence, against its definitions: masks of single
-classes, and scipy's distance transforms, dilations and labels of them."""
+"""The error analysis against its definitions: masks of single classes, and scipy's distance
+transforms, dilations and labels of them."""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from probe import looking
 from torch import Tensor, nn
 
-from fullconv import geometry
 from fullconv.core.errors import FullconvError
+from fullconv.geometry import trace_network
 from fullconv.geometry.grid import Grid
 from fullconv.geometry.trace_network import trace
 
@@ -205,7 +205,7 @@ def seen_of(net: nn.Module, size: int = 64, *, axis: int = 0) -> tuple[int, Any,
 def test_composition_is_exact(
     operation: Any, expected: Grid, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(geometry, "probe", None)  # a place must come out
+    monkeypatch.setattr(trace_network, "probe", None)  # a place must come out
     net = Net(operation)
     (grid,) = trace(net, size=64)
     assert grid == expected
@@ -259,7 +259,7 @@ def test_max_pooling_as_average_pooling(
     layer: Any, expected: Grid, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its gradient falls on one cell of several: over many images, on all of them."""
-    monkeypatch.setattr(geometry, "probe", None)
+    monkeypatch.setattr(trace_network, "probe", None)
     net = Net(layer)
     (grid,) = trace(net, size=64)
     assert grid == expected
@@ -336,9 +336,9 @@ class Norm(nn.Module):
         (SqueezeExcite(nn.AdaptiveAvgPool2d(1)), "SqueezeExcite (global pooling)"),
         (SqueezeExcite(lambda x: x.amax(dim=(2, 3), keepdim=True)), None),
         (SqueezeExcite(lambda x: x.flatten(2).max(-1)[0][..., None, None]), None),
-        (Norm(lambda x: F.group_norm(x, 2)), "Norm (normalisation over the image)"),
-        (Norm(lambda x: F.layer_norm(x, x.shape[1:])), "Norm (normalisation over the image)"),
-        (Norm(lambda x: F.normalize(x, dim=-1)), "Norm (normalisation over the image)"),
+        (Norm(lambda x: F.group_norm(x, 2)), "Norm (normalization over the image)"),
+        (Norm(lambda x: F.layer_norm(x, x.shape[1:])), "Norm (normalization over the image)"),
+        (Norm(lambda x: F.normalize(x, dim=-1)), "Norm (normalization over the image)"),
         (Norm(lambda x: x.softmax(3)), "Norm (attention)"),
         (Norm(lambda x: x.roll(1, 2)), "Norm (positions rolled)"),
         (Norm(lambda x: x[:, :, ::2].repeat(1, 1, 2, 1)), "Norm (copies of the image)"),
@@ -378,7 +378,7 @@ def test_what_sees_the_whole_image_is_named(block: nn.Module, named: str | None)
     ],
 )
 def test_norms_over_channels_are_local(norm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(geometry, "probe", None)
+    monkeypatch.setattr(trace_network, "probe", None)
     assert trace(Net(norm), size=64) == [Grid(2, 0, 3)]
 
 
@@ -418,7 +418,7 @@ def test_a_probed_stride_is_that_of_the_cells(stride: int) -> None:
     torch.manual_seed(0)
     layer = nn.Conv2d(3, 4, 3, stride, 1)
     assert trace(layer) == [Grid(stride, 0, 3)]
-    assert geometry.probe(layer) == measured(Grid(stride, 0, 3))
+    assert trace_network.probe(layer) == measured(Grid(stride, 0, 3))
 
 
 class Fresh(nn.Module):
@@ -491,7 +491,7 @@ def test_a_scripted_module_is_probed() -> None:
     ],
 )
 def test_rows_unlike_columns_are_refused(operation: Any) -> None:
-    with pytest.raises(FullconvError, match=r"along the rows but .* along the columns; both must"):
+    with pytest.raises(FullconvError, match=r"along the rows, but .* along the columns; they must"):
         trace(Net(operation), size=64)
 
 

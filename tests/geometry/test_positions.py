@@ -11,8 +11,8 @@ from fullconv.geometry.positions import (
     Tokens,
     Untracked,
     layout_of,
-    merged,
-    reshaped,
+    merge_layouts,
+    reshape_layout,
 )
 
 MAP = SpatialLayout((None, None, (0, 1), (1, 1)), (Axis(4, 1.5, 0, 3), Axis(4, 1.5, 0, 3)))
@@ -53,7 +53,7 @@ def positions(place: SpatialLayout, shape: tuple[int, ...]) -> list[torch.Tensor
 def test_reshaping_keeps_the_place_or_says_that_it_does_not(
     before: tuple[int, ...], after: tuple[int, ...], kept: bool
 ) -> None:
-    place = reshaped(MAP, before, after)
+    place = reshape_layout(MAP, before, after)
     assert (place is not None) == kept
     if place is None:
         return
@@ -71,21 +71,21 @@ def test_reshaping_keeps_the_place_or_says_that_it_does_not(
 
 
 def test_tokens_come_apart_again() -> None:
-    tokens = reshaped(MAP, (1, 8, 6, 4), (1, 8, 24))
+    tokens = reshape_layout(MAP, (1, 8, 6, 4), (1, 8, 24))
     assert tokens is not None
     assert tokens.dims == (None, None, Tokens((((0, 1), 6), ((1, 1), 4))))
-    assert reshaped(tokens, (1, 8, 24), (1, 8, 6, 4)) == MAP
-    assert reshaped(tokens, (1, 8, 24), (1, 8, 4, 6)) is None
-    assert reshaped(tokens, (1, 8, 24), (1, 8, 3, 2, 4)) is not None
+    assert reshape_layout(tokens, (1, 8, 24), (1, 8, 6, 4)) == MAP
+    assert reshape_layout(tokens, (1, 8, 24), (1, 8, 4, 6)) is None
+    assert reshape_layout(tokens, (1, 8, 24), (1, 8, 3, 2, 4)) is not None
 
 
 def test_phases_join_the_channels() -> None:
     """Space to depth: 2 x 2 cells become one, which sits between them and sees all four."""
-    split = reshaped(MAP, (1, 8, 6, 4), (1, 8, 3, 2, 2, 2))
+    split = reshape_layout(MAP, (1, 8, 6, 4), (1, 8, 3, 2, 2, 2))
     assert split is not None
     order = (0, 2, 4, 1, 3, 5)
     moved = SpatialLayout(tuple(split.dims[i] for i in order), split.axes)
-    joined = reshaped(moved, (1, 3, 2, 8, 2, 2), (1, 3, 2, 32))
+    joined = reshape_layout(moved, (1, 3, 2, 8, 2, 2), (1, 3, 2, 32))
     assert joined is not None
     assert joined.dims == (None, (0, 1), (1, 1), None)
     assert joined.axes == (Axis(8, 3.5, 0, 7), Axis(8, 3.5, 0, 7))
@@ -139,7 +139,7 @@ def test_transposed_windows(kernel: int, stride: int, before: int, dilation: int
 def test_shifts_and_steps() -> None:
     axis = Axis(4, 1.5, 0, 3)
     assert axis.shifted(2) == Axis(4, 9.5, 8, 11)
-    assert axis.every(3) == Axis(12, 1.5, 0, 3)
+    assert axis.subsampled(3) == Axis(12, 1.5, 0, 3)
 
 
 def test_merging_keeps_the_path_that_localises_best() -> None:
@@ -153,15 +153,17 @@ def test_merging_keeps_the_path_that_localises_best() -> None:
 
 
 def test_merging_broadcasts_and_names_what_does_not_match() -> None:
-    assert merged([(MAP, 4), (SpatialLayout(MAP.dims[1:], MAP.axes), 3)], 4, "x") == MAP
-    assert merged([(MAP, 4), (Untracked(frozenset({"why"})), 4)], 4, "x") == SpatialLayout(
+    assert merge_layouts([(MAP, 4), (SpatialLayout(MAP.dims[1:], MAP.axes), 3)], 4, "x") == MAP
+    assert merge_layouts([(MAP, 4), (Untracked(frozenset({"why"})), 4)], 4, "x") == SpatialLayout(
         MAP.dims, MAP.axes, frozenset({"why"})
     )
     turned = SpatialLayout((None, None, (1, 1), (0, 1)), MAP.axes)
     finer = SpatialLayout(MAP.dims, (Axis(2), Axis(2)))
     for other in (turned, finer):
-        assert merged([(MAP, 4), (other, 4)], 4, "two kinds") == Untracked(frozenset({"two kinds"}))
-    assert merged(
+        assert merge_layouts([(MAP, 4), (other, 4)], 4, "two kinds") == Untracked(
+            frozenset({"two kinds"})
+        )
+    assert merge_layouts(
         [(Untracked(frozenset("a")), 4), (Untracked(frozenset("b")), 4)], 4, "x"
     ) == Untracked(frozenset("ab"))
 

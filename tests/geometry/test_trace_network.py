@@ -420,15 +420,21 @@ def test_feature_maps_only() -> None:
 
 def test_rows_and_columns_must_agree() -> None:
     for layer, message in (
-        (nn.Conv2d(3, 4, 3, stride=(2, 4)), "2 px apart from 1 along the rows but 4 px apart from"),
-        (nn.Conv2d(3, 4, (3, 5), padding=1), "1 px apart from 0 along the rows but 1 px apart"),
+        (
+            nn.Conv2d(3, 4, 3, stride=(2, 4)),
+            "stride 2 and offset 1 along the rows, but stride 4 and offset 1 along",
+        ),
+        (
+            nn.Conv2d(3, 4, (3, 5), padding=1),
+            "stride 1 and offset 0 along the rows, but stride 1 and offset 1 along",
+        ),
     ):
         with pytest.raises(FullconvError, match=message):
             trace(layer)
 
 
 def test_errors_name_the_network() -> None:
-    with pytest.raises(FullconvError, match="timm has no pyramid of 'resnet81'"):
+    with pytest.raises(FullconvError, match="timm has no feature pyramid of 'resnet81'"):
         trace("resnet81")
     with pytest.raises(FullconvError, match="Linear does not run on an image of 257 pixels"):
         trace(nn.Linear(4, 4))

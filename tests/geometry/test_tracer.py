@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fullconv.geometry.positions import Axis, SpatialLayout, Untracked, layout_of
-from fullconv.geometry.tracer import mark, run_traced
+from fullconv.geometry.tracer import run_traced, set_layout
 
 MAPS = (None, None, (0, 1), (1, 1))
 
@@ -103,5 +103,5 @@ def test_nothing_stays_behind() -> None:
         run_traced(nn.Conv2d(5, 4, 3), (8, 8), run)
     assert before == (len(hooks), len(nn.modules.module._global_forward_pre_hooks))
     ordinary = torch.zeros(1)
-    mark(ordinary, Untracked())
+    set_layout(ordinary, Untracked())
     assert layout_of(ordinary + 1) is None

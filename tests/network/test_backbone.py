@@ -277,11 +277,16 @@ def test_a_torchvision_network_is_the_classifiers_own_trunk() -> None:
         ("resnet81", 8, "timm has no network 'resnet81'", "torchvision:NAME"),
         ("resnet1", 8, "it has ", "--backbone"),
         ("torchvision:resnet81", 8, "torchvision has no classifier 'resnet81'", "resnet18"),
-        ("keras:resnet50", 8, "backbone source 'keras' is not known", 'source = "timm"'),
-        (VIT, 8, "vit_tiny_patch16_224 offers stride 16 only; stride 8 was", "--stride 16"),
-        ("resnet18", 2, "resnet18 offers stride 4, 8, 16 and 32; stride 2 was", "--stride 4"),
-        (nn.Conv2d(3, 4, 3), 8, "Conv2d offers stride none of 4, 8, 16, 32", "resnet18"),
-        (nn.Sequential(nn.Flatten(), nn.LazyLinear(5)), 8, "no layer with cells 4, 8", "return ["),
+        ("keras:resnet50", 8, "unknown backbone source 'keras'", 'source = "timm"'),
+        (
+            VIT,
+            8,
+            "vit_tiny_patch16_224 has no feature map at stride 8. Its strides are: 16.",
+            "--stride 16",
+        ),
+        ("resnet18", 2, "at stride 2. Its strides are: 4, 8, 16, 32.", "--stride 4"),
+        (nn.Conv2d(3, 4, 3), 8, "Conv2d has no feature map at stride 4, 8, 16 or 32", "resnet18"),
+        (nn.Sequential(nn.Flatten(), nn.LazyLinear(5)), 8, "no layer at stride 4, 8", "return ["),
     ],
 )
 def test_errors_say_what_there_is(source: Any, stride: int, message: str, hint: str) -> None:
@@ -310,7 +315,7 @@ def test_a_network_of_one_size_cannot_take_every_image() -> None:
         def forward(self, x: Tensor) -> list[Tensor]:
             return [self.conv(x) + self.position]
 
-    with pytest.raises(FullconvError, match="Fixed does not take images of every size"):
+    with pytest.raises(FullconvError, match="Fixed does not accept images of every size"):
         build(Fixed(), stride=16)
 
 

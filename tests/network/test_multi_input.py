@@ -157,8 +157,8 @@ class Picky(nn.Module):
 @pytest.mark.parametrize(
     ("module", "said"),
     [
-        (TwoEyes, "in TwoEyes there is no single one (Conv2d, Conv2d)"),
-        (Picky, "Picky does not take 4 channels, even with a wider first convolution"),
+        (TwoEyes, "TwoEyes has 2 of them"),
+        (Picky, "Picky does not accept 4 channels, even with a wider first convolution"),
     ],
 )
 def test_what_cannot_be_widened_is_sent_to_late_fusion(module: type[nn.Module], said: str) -> None:
@@ -172,7 +172,7 @@ def test_what_cannot_be_widened_is_sent_to_late_fusion(module: type[nn.Module], 
 
 
 def test_an_unknown_way() -> None:
-    with pytest.raises(FullconvError, match="fusion 'middle' is not known; there are early, late"):
+    with pytest.raises(FullconvError, match="unknown fusion 'middle'; choose from early, late"):
         fuse(plain(), [1], "middle")
 
 

@@ -272,21 +272,23 @@ def test_class_weights_of_any_precision() -> None:
 
 
 def test_a_target_of_another_size_is_refused() -> None:
-    message = r"target is \(2, 9, 12\); the images are \(2, 9, 11\) \(N, H, W\)"
+    message = r"target has the shape \(2, 9, 12\); the images have \(2, 9, 11\) \(N, H, W\)"
     with pytest.raises(FullconvError, match=message):
         scores_of().loss(torch.zeros(2, 9, 12, dtype=torch.uint8))
-    with pytest.raises(FullconvError, match=r"target is \(1, 9, 11\)"):
+    with pytest.raises(FullconvError, match=r"target has the shape \(1, 9, 11\)"):
         scores_of().loss(torch.zeros(1, 9, 11, dtype=torch.uint8))
 
 
 def test_ids_out_of_range_are_named() -> None:
     target = torch.zeros(2, 9, 11, dtype=torch.int64)
     target[0, 0, :3] = torch.tensor([3, 7, 255])
-    message = r"class ids \[3, 7\]; expected 0..2 or 255 \(ignore\)"
+    message = r"class ids \[3, 7\]; expected 0..2, or 255 for ignored"
     with pytest.raises(FullconvError, match=message) as caught:
         scores_of().loss(target)
     assert caught.value.hint == "fullconv check DATA"
-    with pytest.raises(FullconvError, match=r"class ids \[3, 7, 255\]; expected 0..2 or 99"):
+    with pytest.raises(
+        FullconvError, match=r"class ids \[3, 7, 255\]; expected 0..2, or 99 for ignored"
+    ):
         scores_of().loss(target, ignore_index=99)
     target[0, 0, 0] = -1
     with pytest.raises(FullconvError, match=r"class ids \[-1, 7\]"):

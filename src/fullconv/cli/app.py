@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, TextIO
 from cyclopts import App, Group, Parameter
 
 from fullconv.cli.help import HelpFormatter
-from fullconv.core.i18n import join, msg, translate
+from fullconv.core.i18n import msg, translate
 from fullconv.core.packages import __version__
 from fullconv.core.progress import hide_stage, is_terminal, print_text, say
 from fullconv.core.text import duration
@@ -62,14 +62,15 @@ def print_result(facts: dict[str, Any], text: str, as_json: bool, *, ahead: str 
     With --quiet, the next command is left out.
     """
     hide_stage()
+    lines = [translate(text).rstrip("\n")]
     if ahead and not isinstance(sys.stderr, _Discard):
-        text = join([text, msg("next: {command}", command=ahead)])
+        lines.append(translate(msg("next: {command}", command=ahead)))
     # Flushed here, where a closed pipe can still be handled: `fullconv check data | head`.
     try:
         if as_json:
             print(json.dumps(facts), flush=True)
         else:
-            print_text(translate(text).rstrip("\n"), sys.stdout)
+            print_text("\n".join(lines), sys.stdout)
     except BrokenPipeError:
         detach_stream(sys.stdout)
 

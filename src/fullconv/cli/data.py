@@ -64,7 +64,7 @@ def check(
     if fix is None:
         facts, text = _with_stride(report)
         for name, head_report in head_reports.items():
-            text = join([text, msg("head {name}", name=name), "", head_report.text()])
+            text = join([text, "", msg("head {name}", name=name), "", head_report.text()])
         if head_reports:
             facts["heads"] = {name: report.to_dict() for name, report in head_reports.items()}
         ahead = _train_command(dataset.root, facts, heads, extra_inputs)
@@ -104,7 +104,7 @@ def _with_stride(report: CheckReport) -> tuple[dict[str, Any], str]:
         more = msg("  {command}   # shows each class", command=ceiling)
     else:
         more = msg("  {command}   # reads all images", command=ceiling)
-    return facts, join([report.text().rstrip("\n"), line, more])
+    return facts, join([report.text(), line, more])
 
 
 def _train_command(

@@ -24,7 +24,7 @@ from fullconv.models.hub import is_hub_name, resolve_hub_name
 from fullconv.models.model import WEIGHTS
 from fullconv.models.open import open_model
 from fullconv.models.third_party import is_third_party
-from fullconv.network.backbone import STRIDES, Backbone, build
+from fullconv.network.backbone import STRIDES, Backbone, MissingStrideError, build
 
 Description = tuple[dict[str, Any], Message]
 
@@ -53,7 +53,7 @@ def inspect(thing: str, *, preview: str | Path | None = None) -> Description:
         lines: list[str] = [report.text()]
         if preview is not None:
             save_preview(report, preview, findings=False)
-            lines = [report.text().rstrip("\n"), msg("preview: {path}", path=preview)]
+            lines = [report.text(), msg("preview: {path}", path=preview)]
         return report.to_dict(), join(lines)
     is_path = path.exists() or (len(path.parts) > 1 and ":" not in thing)
     if is_path and path.suffix != ".toml":
@@ -86,14 +86,12 @@ def _inspect_backbone(name: str) -> Description:
 
 def _finest_backbone(name: str) -> Backbone:
     """Return the backbone at the finest stride that it offers."""
-    problem: FullconvError | None = None
+    problem: MissingStrideError | None = None
     for stride in STRIDES:
         try:
             return build(name, stride=stride)
-        except FullconvError as error:
+        except MissingStrideError as error:
             problem = error
-            if "offers stride" not in error.message:
-                break
     assert problem is not None
     raise problem
 

@@ -44,7 +44,10 @@ def print_text(text: str, stream: TextIO) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    console = Console(file=stream, highlight=False, emoji=False)
+    if stream is sys.stderr and _stages is not None and _stages.live is not None:
+        console = _stages.live.console  # which prints above the spinner
+    else:
+        console = Console(file=stream, highlight=False, emoji=False)
     error, hint, following = (
         translate(msg(template, message="", hint="", command="")).strip()
         for template in ("error: {message}", "  try: {hint}", "next: {command}")
@@ -87,7 +90,10 @@ class _Stages:
         if self.live is None:
             # Notes that are printed meanwhile go above the spinner; results on stdout stay there.
             self.live = Live(
-                spinner, console=Console(stderr=True), transient=True, redirect_stdout=False
+                spinner,
+                console=Console(stderr=True, highlight=False, emoji=False),
+                transient=True,
+                redirect_stdout=False,
             )
             self.live.start(refresh=True)
         else:

@@ -7,7 +7,7 @@ import math
 import shlex
 from collections.abc import Iterable, Sequence
 
-from fullconv.core.i18n import Message, join, msg, nmsg, translate
+from fullconv.core.i18n import Message, join, msg, translate
 
 LIST_LIMIT = 12  # names or values that a message spells out
 
@@ -142,12 +142,3 @@ def align_columns(
             cells.append(cell + blanks if k in left else blanks + cell)
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
-
-
-def plural(count: int, one: str, many: str = "") -> str:
-    """Old form; use `nmsg`.
-
-    >>> plural(1, "mask"), plural(2, "mask"), plural(1, "mask holds", "masks hold")
-    ('1 mask', '2 masks', '1 mask holds')
-    """
-    return nmsg(f"{{count}} {one}", f"{{count}} {many or one + 's'}", count)

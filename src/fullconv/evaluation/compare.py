@@ -271,7 +271,7 @@ def _counts_of_evaluation(run: Any) -> SplitConfusions:
     if not isinstance(counts, SplitConfusions):
         raise FullconvError(
             msg(
-                "cannot compare a {type}; expected a folder, a Run or an Evaluation.",
+                "cannot compare a value of type {type}; expected a folder, a Run or an Evaluation.",
                 type=type(run).__name__,
             ),
             'fc.compare("runs/a", "runs/b")',

@@ -105,7 +105,7 @@ def test_json_text_and_error_of_a_report(tmp_path: Path) -> None:
     )
     assert "    masks/train/a.png\n" in text
     assert '\n    9 = "ignore"' in text
-    assert text.endswith("1 error, 0 warnings, 0 notes\n")
+    assert text.endswith("1 error, 0 warnings, 0 notes")
     assert "No problems found." in check(draw(tmp_path)).text()
 
     with pytest.raises(FullconvError) as caught:

@@ -89,7 +89,7 @@ def test_the_shift_of_a_mask_is_found(down: int, right: int) -> None:
         assert found is not None
         assert abs(found.rows + down) <= 1
         assert abs(found.columns + right) <= 1
-        assert (found.here > found.there / 2) == (max(abs(down), abs(right)) <= 1)
+        assert (found.fit_at_zero > found.fit / 2) == (max(abs(down), abs(right)) <= 1)
 
 
 def test_large_images_have_steps_of_several_pixels() -> None:

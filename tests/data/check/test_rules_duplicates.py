@@ -42,44 +42,44 @@ def test_synthetic_scenes_differ_and_are_not_shifted(tmp_path: Path) -> None:
 
 def test_the_same_file_in_two_splits(tmp_path: Path) -> None:
     root = drawn(tmp_path)
-    one, other = files(root, "train")[0], files(root, "val")[1]
-    other.write_bytes(one.read_bytes())
+    first, other = files(root, "train")[0], files(root, "val")[1]
+    other.write_bytes(first.read_bytes())
     finding = only(check(root), "leak")
     assert finding.level == "warning"
-    assert finding.files == (name(root, one), name(root, other))
+    assert finding.files == (name(root, first), name(root, other))
     assert "1 image is in more than one split (train, val), byte for byte" in finding.message
     assert finding.fix.endswith(f":\nfullconv check {root} --fix {root}_fixed")
 
 
 def test_the_same_file_twice_in_a_split(tmp_path: Path) -> None:
     root = drawn(tmp_path)
-    one, other = files(root, "train")[:2]
-    other.write_bytes(one.read_bytes())
+    first, other = files(root, "train")[:2]
+    other.write_bytes(first.read_bytes())
     report = check(root)
     finding = only(report, "duplicate")
-    assert finding.files == (name(root, one), name(root, other))
+    assert finding.files == (name(root, first), name(root, other))
     assert "1 image occurs more than once in a split" in finding.message
     assert "leak" not in {finding.rule for finding in report.findings}
 
 
 def test_an_image_that_was_resized_or_converted(tmp_path: Path) -> None:
     root = drawn(tmp_path)
-    one, there, here = files(root, "train")[0], files(root, "test")[0], files(root, "train")[2]
-    half = Image.open(one).resize((104, 72))
-    half.save(there.with_suffix(".png"))
-    there.unlink()
+    first, test, train = files(root, "train")[0], files(root, "test")[0], files(root, "train")[2]
+    half = Image.open(first).resize((104, 72))
+    half.save(test.with_suffix(".png"))
+    test.unlink()
     mask = files(root, "test", "masks")[0]
     Image.open(mask).resize((104, 72), Image.Resampling.NEAREST).save(mask)
     report = check(root)
     finding = only(report, "near-leak")
-    assert finding.files == tuple(sorted((name(root, one), name(root, there)[:-4] + ".png")))
+    assert finding.files == tuple(sorted((name(root, first), name(root, test)[:-4] + ".png")))
     assert "1 pair of similar images is in more than one split (test, train)" in finding.message
     assert finding.fix.endswith(f":\nfullconv check {root} --fix {root}_fixed")
-    Image.open(one).save(here.with_suffix(".png"))
-    here.unlink()
+    Image.open(first).save(train.with_suffix(".png"))
+    train.unlink()
     finding = only(check(root), "near-duplicate")
     assert finding.level == "note"
-    assert finding.files == tuple(sorted((name(root, one), name(root, here)[:-4] + ".png")))
+    assert finding.files == tuple(sorted((name(root, first), name(root, train)[:-4] + ".png")))
 
 
 def test_a_mask_that_was_shifted(tmp_path: Path) -> None:
@@ -189,17 +189,17 @@ def only_shift(root: Path, mask: Path) -> float:
         grey = np.asarray(image.convert("L"))
     found = estimate_shift(grey, read_values(mask), 1)
     assert found is not None
-    return found.there - 3 * max(found.here, 0)
+    return found.fit - 3 * max(found.fit_at_zero, 0)
 
 
 def votes(
-    offsets: list[tuple[int, int]], *, here: float = 0.0, there: float = 9.0, still: int = 0
+    offsets: list[tuple[int, int]], *, fit_at_zero: float = 0.0, fit: float = 9.0, still: int = 0
 ) -> list[Finding]:
     """Return the findings for masks with these offsets, and for `still` others, which fit equally
     well at offset 0 and at an offset of their own."""
-    shifts = [Shift(rows, columns, 1, there, here) for rows, columns in offsets]
+    shifts = [Shift(rows, columns, 1, fit, fit_at_zero) for rows, columns in offsets]
     alone = [(r, c) for r in range(-12, 13, 5) for c in range(-12, 13, 5) if (r, c) != (3, 3)]
-    shifts += [Shift(rows, columns, 1, there, there) for rows, columns in alone[:still]]
+    shifts += [Shift(rows, columns, 1, fit, fit) for rows, columns in alone[:still]]
     pair = Pair("a", Path("a.jpg"), Path("a.png"))
     scans = [PairScan("train", pair, "", f"{k}", None, None, one) for k, one in enumerate(shifts)]
     facts = SimpleNamespace(
@@ -215,17 +215,17 @@ def test_eight_masks_and_four_in_ten_must_agree() -> None:
     assert [f.rule for f in votes([(5, 3)] * 7)] == ["shifted-mask"]
     assert [f.rule for f in votes([(5, 3)] * 8, still=12)] == ["shifted-masks"]  # 8 of 20
     assert [f.rule for f in votes([(5, 3)] * 8, still=13)] == ["shifted-mask"]
-    assert [f.rule for f in votes([(5, 3)] * 8, there=4.0)] == ["shifted-masks"]
-    assert votes([(5, 3)] * 7, there=4.0) == []
-    assert votes([(5, 3)] * 8, there=2.0) == []  # too weak to count
+    assert [f.rule for f in votes([(5, 3)] * 8, fit=4.0)] == ["shifted-masks"]
+    assert votes([(5, 3)] * 7, fit=4.0) == []
+    assert votes([(5, 3)] * 8, fit=2.0) == []  # too weak to count
 
 
 def test_a_mask_must_fit_far_better_elsewhere() -> None:
     """The fit at offset 0 is at most 0.4 of the best one, for one mask and for many."""
-    assert [f.rule for f in votes([(5, 3)], here=3.59)] == ["shifted-mask"]
-    assert votes([(5, 3)], here=3.61) == []
-    assert [f.rule for f in votes([(5, 3)] * 8, here=3.59)] == ["shifted-masks"]
-    assert votes([(5, 3)] * 8, here=3.61) == []
+    assert [f.rule for f in votes([(5, 3)], fit_at_zero=3.59)] == ["shifted-mask"]
+    assert votes([(5, 3)], fit_at_zero=3.61) == []
+    assert [f.rule for f in votes([(5, 3)] * 8, fit_at_zero=3.59)] == ["shifted-masks"]
+    assert votes([(5, 3)] * 8, fit_at_zero=3.61) == []
 
 
 def test_the_offset_that_most_masks_agree_on_is_found_among_thousands() -> None:

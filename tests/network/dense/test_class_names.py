@@ -80,13 +80,17 @@ def test_every_class_is_found_by_its_whole_name(names: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("wanted", "message", "hint"),
     [
-        ("crane", "'crane' names 2 classes: 'crane' (134), 'crane' (517)", "--class 134"),
-        ("panther", "'panther' names 2 classes: 'cougar, puma, catamount", "--class 286"),
-        ("tabbie", "no class is called 'tabbie'; near it: 'tabby' (281)", '--class "tabby"'),
-        ("cat", "near it: 'tabby cat' (281), 'tiger cat' (282), 'Per", '--class "tabby cat"'),
-        ("Persien cat", "near it: 'Persian cat' (283).", '--class "Persian cat"'),
-        ("qqqqqqqq", "no class is called 'qqqqqqqq'.", "--class 0"),
-        ("1000", "no class 1000: there are 1000, 0 to 999", "--class 0"),
+        ("crane", "'crane' is the name of 2 classes: 'crane' (134), 'crane' (517)", "--class 134"),
+        ("panther", "'panther' is the name of 2 classes: 'cougar, puma, catamount", "--class 286"),
+        (
+            "tabbie",
+            "no class has the name 'tabbie'. Similar names: 'tabby' (281)",
+            '--class "tabby"',
+        ),
+        ("cat", "Similar names: 'tabby cat' (281), 'tiger cat' (282), 'Per", '--class "tabby cat"'),
+        ("Persien cat", "Similar names: 'Persian cat' (283).", '--class "Persian cat"'),
+        ("qqqqqqqq", "no class has the name 'qqqqqqqq'.", "--class 0"),
+        ("1000", "no class 1000; the ids are 0 to 999", "--class 0"),
     ],
 )
 def test_what_is_not_found(names: tuple[str, ...], wanted: str, message: str, hint: str) -> None:
@@ -98,5 +102,5 @@ def test_what_is_not_found(names: tuple[str, ...], wanted: str, message: str, hi
 
 def test_where_names_are_not_known_the_id_is_asked_for() -> None:
     assert find_class("3", (), 4) == 3
-    with pytest.raises(FullconvError, match="the names of this classifier's classes are not known"):
+    with pytest.raises(FullconvError, match="this classifier has 4 classes without names"):
         find_class("tabby", (), 4)

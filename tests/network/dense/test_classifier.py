@@ -41,9 +41,11 @@ def test_what_the_source_says_of_its_images(name: str, size: int, mean: float) -
 
 
 def test_the_size_of_torchvisions_inception() -> None:
-    from fullconv.network.dense.classifier import _facts
+    from fullconv.network.dense.classifier import _image_properties
 
-    assert _facts(nn.Identity(), BackboneCard("torchvision", "inception_v3"))["size"] == (299, 299)
+    assert _image_properties(nn.Identity(), BackboneCard("torchvision", "inception_v3"))[
+        "size"
+    ] == (299, 299)
 
 
 def test_a_module_of_ones_own_is_copied() -> None:
@@ -58,7 +60,7 @@ def test_a_module_of_ones_own_is_copied() -> None:
     assert load_classifier(module).card.mean == (0.1, 0.2, 0.3)
     assert load_classifier(module, size=32).size == 32
     module.pretrained_cfg = {"input_size": (3, 96, 64)}
-    with pytest.raises(FullconvError, match="Mine is for images of 96 x 64 pixels"):
+    with pytest.raises(FullconvError, match="images of Mine are 96 x 64 pixels"):
         load_classifier(module)
 
 
@@ -74,9 +76,9 @@ def test_what_a_card_says_of_its_images_counts(tmp_path: Path) -> None:
     [
         ("resnet81", {}, "timm has no network 'resnet81'", "resnet18   # or torchvision:NAME"),
         ("torchvision:resnet81", {}, "no classifier 'resnet81'", "torchvision:resnet18"),
-        ("keras:resnet", {}, "classifier source 'keras' is not known", 'source = "timm"'),
+        ("keras:resnet", {}, "unknown classifier source 'keras'", 'source = "timm"'),
         ("none.toml", {}, "no backbone card at none.toml", "ls"),
-        (Mine(), {"size": -3}, "Mine is for images of -3 x -3 pixels", "size=224"),
+        (Mine(), {"size": -3}, "images of Mine are -3 x -3 pixels", "size=224"),
         (BackboneCard("timm", "test_resnet", {"colour": 1}), {}, "cannot be built", "options"),
         (BackboneCard("torchvision", "resnet18", {"colour": 1}), {}, "be built", "options"),
     ],
@@ -95,9 +97,7 @@ def test_weights_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError("no route to host")
 
     monkeypatch.setattr(timm, "create_model", unreachable)
-    monkeypatch.setattr(
-        "fullconv.network.backbone._skip_retries_where_there_is_no_network", lambda: None
-    )
-    with pytest.raises(FullconvError, match="could not be loaded: no route") as caught:
+    monkeypatch.setattr("fullconv.network.backbone._go_offline_without_network", lambda: None)
+    with pytest.raises(FullconvError, match="could not be downloaded: no route") as caught:
         load_classifier("resnet18", pretrained=True)
     assert caught.value.hint.startswith("--no-pretrained")

@@ -10,7 +10,7 @@ from sliding import CHANNELS, WINDOW, Made, trunk
 from torch import Tensor, nn
 
 from fullconv.core.errors import FullconvError
-from fullconv.network.dense.classifier_graph import Run, follow, trace_classifier
+from fullconv.network.dense.classifier_graph import Recorder, trace_classifier, trace_output
 
 SIZE = (WINDOW, WINDOW)
 
@@ -60,7 +60,7 @@ def test_modules_that_hand_on_maps_stay_closed() -> None:
     opened = trace_classifier(made, WINDOW, "it")
     assert opened.borders == ["features"]
     assert opened.values["features"].shape == (1, CHANNELS, 5, 5)
-    assert opened.kept == {"x", "features"}
+    assert opened.trunk == {"x", "features"}
 
 
 def test_a_gate_belongs_to_the_trunk_wherever_it_is_written() -> None:
@@ -76,7 +76,7 @@ def test_a_gate_belongs_to_the_trunk_wherever_it_is_written() -> None:
 
     opened = trace_classifier(Written(average()), WINDOW, "it")
     assert opened.borders == ["mul"]
-    assert {"mean", "sigmoid", "mul"} <= opened.kept
+    assert {"mean", "sigmoid", "mul"} <= opened.trunk
 
 
 def test_a_trunk_that_decides_by_what_it_computes_stays_closed() -> None:
@@ -119,7 +119,7 @@ def test_modules_that_change_the_list_that_they_are_given() -> None:
     opened = trace_classifier(made, WINDOW, "it")
     image = torch.randn(1, 3, *SIZE)
     noted: dict[str, Any] = {}
-    assert torch.equal(Run(opened.network, noted, ["features"]).run(image), made(image))
+    assert torch.equal(Recorder(opened.network, noted, ["features"]).run(image), made(image))
     assert list(noted) == ["features"]
     assert torch.equal(noted["features"], made.features(image))
 
@@ -135,8 +135,8 @@ def test_modules_that_change_the_list_that_they_are_given() -> None:
         ),
         (
             Branching(Made(average())),
-            "it cannot be made dense: its forward cannot be followed, for it decides by what it",
-            "put `if`",
+            "it cannot be convolutionalized: the control flow of its forward depends on tensors",
+            "move `if`",
         ),
     ],
 )
@@ -161,7 +161,7 @@ def test_networks_that_make_tensors_of_their_own_are_run_for_real() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x * torch.ones(1, 3, 1, 1))
 
-    assert follow(Ones(average()), SIZE, "it").shape == (1, 3)
+    assert trace_output(Ones(average()), SIZE, "it").shape == (1, 3)
     assert trace_classifier(Ones(average()), WINDOW, "it").borders == ["features"]
 
 

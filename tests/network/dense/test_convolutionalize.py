@@ -245,7 +245,7 @@ def test_squeeze_excite_is_named_and_what_it_does_is_so() -> None:
     assert torch.equal(before[:, :, 0], after[:, :, 0])
     assert not torch.equal(before[:, :, -1], after[:, :, -1])
     (text,) = plain.caveats()
-    assert text.startswith("cells see up to 323 pixels through the padding inside, where a crop")
+    assert text.startswith("because of padding, cells see up to 323 pixels, where a crop")
 
 
 @settings(max_examples=8)
@@ -254,7 +254,7 @@ def test_padding_that_depends_on_the_size_keeps_its_phase(down: int, right: int)
     """SAME padding: what is left over below and right is cut, so that each cell stays itself."""
     dense = same()
     assert dense.step == 32
-    assert "images are cut to 96 x 96 pixels and multiples of 32 more" in dense.caveats()[1]
+    assert "images are cropped to 96 x 96 pixels plus multiples of 32" in dense.caveats()[1]
     images = torch.randn(1, 3, 96 + down, 96 + right)
     with torch.inference_mode():
         found = dense(images)
@@ -345,16 +345,20 @@ def test_it_can_be_trained() -> None:
 @pytest.mark.parametrize(
     ("classifier", "message", "hint"),
     [
-        ("test_vit", "its scores are made of the whole image by Attention (attention)", "put"),
+        (
+            "test_vit",
+            "its scores are computed from the whole image by Attention (attention)",
+            "move",
+        ),
         (
             BackboneCard("timm", "swin_tiny_patch4_window7_224", {"depths": (1, 1, 1, 1)}),
-            "timm swin_tiny_patch4_window7_224 takes images of 224 x 224 pixels alone, and so "
-            "cannot be made dense",
+            "timm swin_tiny_patch4_window7_224 accepts only images of 224 x 224 pixels, so it "
+            "cannot be convolutionalized",
             "fc.convolutionalize(",
         ),
         (
             "resmlp_12_224",
-            "timm resmlp_12_224 cannot be made dense: what PatchEmbed gives is no map of rows",
+            "timm resmlp_12_224 cannot be convolutionalized: the output of PatchEmbed is no map of rows",
             "fc.",
         ),
         ("no_such_net", "timm has no network 'no_such_net'", "resnet18"),
@@ -377,7 +381,7 @@ def test_position_embeddings_are_the_reason() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.end(self.features(x) + self.position)  # type: ignore[operator, no-any-return]
 
-    with pytest.raises(FullconvError, match="Placed takes images of 21 x 21 pixels alone"):
+    with pytest.raises(FullconvError, match="Placed accepts only images of 21 x 21 pixels"):
         convolutionalize(Placed(), size=WINDOW)
 
 
@@ -389,7 +393,9 @@ def test_pooling_out_of_sight_is_refused() -> None:
             return nn.functional.avg_pool2d(x, (x.shape[2], x.shape[3]))
 
     end = nn.Sequential(Hidden(), nn.Flatten(), nn.Linear(CHANNELS, 4))
-    with pytest.raises(FullconvError, match="it gives 1 x 1 cells for an image of 41 x 61 pixels"):
+    with pytest.raises(
+        FullconvError, match="it returns 1 x 1 cells for an image of 41 x 61 pixels"
+    ):
         convolutionalize(Made(end), size=WINDOW)
 
 
@@ -405,7 +411,7 @@ def test_an_end_that_differs_is_refused_with_the_difference() -> None:
     end = nn.Sequential(nn.AdaptiveAvgPool2d(1), Odd(), nn.Flatten(), nn.Linear(CHANNELS, 4))
     with pytest.raises(FullconvError) as caught:
         convolutionalize(random_weights(Made(end)), size=WINDOW)
-    assert "Made made dense differs from the classifier by" in caught.value.message
+    assert "convolutionalized Made differs from the classifier by" in caught.value.message
     assert f"at most {TOLERANCE:g} is accepted" in caught.value.message
     assert "classifier.double()" in caught.value.hint
 
@@ -413,7 +419,7 @@ def test_an_end_that_differs_is_refused_with_the_difference() -> None:
 def test_images_that_are_too_small() -> None:
     with pytest.raises(FullconvError) as caught:
         local()[0](random_image(WINDOW - 1, 40))
-    assert "an image of 20 x 40 pixels (height x width); Made looks at 21 x 21" in (
+    assert "the image has 20 x 40 pixels (height x width); Made needs at least 21 x 21" in (
         caught.value.message
     )
     assert "interpolate(images, (21, 21)" in caught.value.hint

@@ -36,7 +36,7 @@ def fc(inputs: int = CHANNELS) -> nn.Linear:
             End(lambda m, x: m.fc(F.adaptive_avg_pool2d(x, 3).flatten(1)), fc=fc(9 * CHANNELS)),
             "pooling of 5 x 5 cells to 3 x 3",
         ),
-        (End(lambda m, x: m.fc(x[:, :, 2, 2]), fc=fc()), "it reads a part of rows"),
+        (End(lambda m, x: m.fc(x[:, :, 2, 2]), fc=fc()), "its head reads only a part of the rows"),
         (End(lambda m, x: m.fc(x.amax((2, 3)).cumsum(1)), fc=fc()), "the operation 'cumsum'"),
         (
             End(lambda m, x: (x.flatten(2) @ m.weight).amax(1), weight=torch.ones(25, 2)),
@@ -56,17 +56,17 @@ def fc(inputs: int = CHANNELS) -> nn.Linear:
         ),
         (
             End(lambda m, x: m.fc(m.norm(x.flatten(1))), fc=fc(FLAT), norm=nn.BatchNorm1d(FLAT)),
-            "weights for each cell of a flattened map",
+            "separate weights for each cell of a flattened map",
         ),
         (
             End(lambda m, x: m.fc(F.layer_norm(x, (5, 5)).flatten(1)), fc=fc(FLAT)),
-            "Made takes images of 21 x 21 pixels alone, and so cannot be made dense",
+            "Made accepts only images of 21 x 21 pixels, so it cannot be convolutionalized",
         ),
         (
             End(
                 lambda m, x: m.fc(x.mean((2, 3)).view(x.shape[0], 3, 2).amax(1)), fc=nn.Linear(2, 2)
             ),
-            "view to (1, 3, 2), which parts the channels",
+            "view to (1, 3, 2), which splits the channels",
         ),
         (End(lambda m, x: x.mean((2, 3), True).amax(1).flatten(1)), "amax over the channels"),
         (
@@ -82,17 +82,17 @@ def fc(inputs: int = CHANNELS) -> nn.Linear:
         ),
         (
             End(lambda m, x: m.fc(x.mean((2, 3))) + x.flatten(1)[:, :7], fc=fc()),
-            "it reads a part of",
+            "its head reads only a part of",
         ),
         (
             End(lambda m, x: m.fc(m.attention(x)), fc=fc(), attention=Attention()),
-            "its end holds Att",
+            "its head has the module Att",
         ),
         (
             nn.Sequential(
                 nn.AdaptiveAvgPool2d(1), nn.Conv2d(CHANNELS, 7, 3, padding=1), nn.Flatten()
             ),
-            "a convolution of several cells behind the pooling",
+            "a convolution of several cells after the pooling",
         ),
         (nn.Flatten(2), "a classifier returns scores (1, K)"),
         (nn.Flatten(), "its scores are not those of one window"),
@@ -121,5 +121,5 @@ def test_a_whole_that_is_read_behind_the_trunk() -> None:
             x = x * pooled[:, :, None, None]
             return self.end(x.mean((2, 3)) + pooled)  # type: ignore[operator, no-any-return]
 
-    with pytest.raises(FullconvError, match="reads what was made of the whole image: Twice"):
+    with pytest.raises(FullconvError, match="computed from the whole image by Twice"):
         convolutionalize(random_weights(Twice(fc())), size=WINDOW)

@@ -195,7 +195,7 @@ def test_scores_that_are_not_finite(way: str, bad: float) -> None:
     assert values.grad is not None
     assert values.grad.isnan().any()
     for reading in (dispatch.labels, dispatch.confidence):
-        with pytest.raises(FullconvError, match="scores hold NaN or infinite values"):
+        with pytest.raises(FullconvError, match="scores are NaN or infinite"):
             reading(values.detach(), Grid(8, 0), (20, 30))
 
 
@@ -204,7 +204,9 @@ def test_scores_that_are_not_finite(way: str, bad: float) -> None:
 def test_an_id_out_of_range_is_named(way: str, dtype: torch.dtype, stray: int) -> None:
     target = torch.zeros(2, 9, 40, dtype=dtype)
     target[1, 7, 33] = stray
-    with pytest.raises(FullconvError, match=rf"class ids \[{stray}\]; expected 0..4 or 99"):
+    with pytest.raises(
+        FullconvError, match=rf"class ids \[{stray}\]; expected 0..4, or 99 for ignored"
+    ):
         dispatch.loss(torch.zeros(2, 5, 2, 5), Grid(8, 0), target, ignore_index=99)
     assert dispatch.loss(torch.zeros(2, 5, 2, 5), Grid(8, 0), target, ignore_index=stray) > 0
 
@@ -307,11 +309,15 @@ def test_no_gradient_is_computed_where_none_is_asked(way: str) -> None:
 
 def test_options_that_do_not_fit(way: str) -> None:
     values, target = torch.zeros(1, 5, 2, 2), torch.zeros(1, 9, 9, dtype=torch.uint8)
-    with pytest.raises(FullconvError, match=r"class_weights is \(2,\); expected one .* 5 classes"):
+    with pytest.raises(
+        FullconvError, match=r"class_weights has the shape \(2,\); expected one .* 5 classes"
+    ):
         dispatch.loss(values, Grid(8, 0), target, class_weights=torch.ones(2))
     with pytest.raises(FullconvError, match=r"label_smoothing is 1\.5; expected 0 to 1"):
         dispatch.loss(values, Grid(8, 0), target, label_smoothing=1.5)
-    with pytest.raises(FullconvError, match="target is on meta and the scores on cpu") as caught:
+    with pytest.raises(
+        FullconvError, match="target is on meta but the scores are on cpu"
+    ) as caught:
         dispatch.loss(values, Grid(8, 0), target.to("meta"))
     assert caught.value.hint == "target = target.to(scores.values.device)"
 
@@ -327,7 +333,7 @@ def test_a_gradient_of_the_gradient_is_refused(way: str) -> None:
 
 def test_a_way_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(dispatch.VARIABLE, "fortran")
-    with pytest.raises(FullconvError, match="is 'fortran'; the ways to run are native, triton"):
+    with pytest.raises(FullconvError, match="is 'fortran'; choose from native, triton"):
         dispatch.labels(torch.zeros(1, 2, 2, 2), Grid(8, 0), (9, 9))
 
 

@@ -395,7 +395,7 @@ def test_weights_out_of_reach_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torchvision.models, "get_model_weights", lambda name: chosen)
     with pytest.raises(FullconvError, match=r"weights of vgg16 are not on this .*no route"):
         build(narrow("vgg16"), stride=8, pretrained=True)
-    with pytest.raises(FullconvError, match="nobody offers weights of alexnet") as caught:
+    with pytest.raises(FullconvError, match="no weights of alexnet to download") as caught:
         build(narrow("alexnet"), stride=32, pretrained=True)
     assert 'weights = "FILE.caffemodel"' in caught.value.hint
 
@@ -404,25 +404,29 @@ def test_weights_out_of_reach_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
     ("make", "message", "hint"),
     [
         (lambda: FCN("paper:vgg19", 2), "the paper has no network 'vgg19'", "paper:vgg16"),
-        (lambda: FCN("paper:vgg16-small", 2), "no network 'vgg16-small'; there are", "paper:vgg16"),
+        (
+            lambda: FCN("paper:vgg16-small", 2),
+            "no network 'vgg16-small'; choose from",
+            "paper:vgg16",
+        ),
         (
             lambda: FCN(BackboneCard("paper", "vgg19"), 2),
-            "no network 'vgg19'; there are vgg16, alexnet, alexnet_owt, googlenet.",
+            "no network 'vgg19'; choose from vgg16, alexnet, alexnet_owt, googlenet.",
             'name = "vgg16"',
         ),
         (
             lambda: FCN(BackboneCard("paper", "vgg16", {"form": "new"}), 2),
-            "options of vgg16 are {'form': 'new'}; expected form (original or aligned)",
+            "options of vgg16 are {'form': 'new'}; expected only form (original or aligned)",
             "options = { form",
         ),
         (
             lambda: FCN(BackboneCard("paper", "vgg16", {"depth": 3}), 2),
-            "options of vgg16 are {'depth': 3}; expected form",
+            "options of vgg16 are {'depth': 3}; expected only form",
             "options = { form",
         ),
         (
             lambda: FCN(narrow("alexnet"), 2, stride=4),
-            "alexnet offers stride 8, 16 and 32; stride 4 was asked for",
+            "alexnet has no feature map at stride 4. Its strides are: 8, 16, 32.",
             "--stride 8",
         ),
     ],

@@ -179,7 +179,7 @@ class CheckReport:
             parts.append(join(counts, ", "))
         else:
             parts.append(msg("No problems found."))
-        return join([join([part for part in parts if part], "\n\n"), ""])
+        return join([part for part in parts if part], "\n\n")
 
 
 def check(

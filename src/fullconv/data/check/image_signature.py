@@ -90,15 +90,15 @@ class Shift:
     Args:
         rows, columns: the offset in pixels; positive is down and right.
         step: resolution of the offset in pixels.
-        there, here: how much better than at the median offset the borders fit the edges at that
+        fit, fit_at_zero: how much better than at the median offset the borders fit the edges at that
             offset, and at offset 0; in standard deviations over the other offsets.
     """
 
     rows: int
     columns: int
     step: int
-    there: float
-    here: float
+    fit: float
+    fit_at_zero: float
 
 
 def step_of(size: tuple[int, int]) -> int:

@@ -228,7 +228,7 @@ def _write(
 def nearest_color(values: NDArray[np.uint8], colors: tuple[RGB, ...]) -> NDArray[np.int64]:
     """Return (H, W) the index of the nearest color, by squared distance in RGB.
 
-    Of equally near colors it is the first one. `values` is (H, W, 3).
+    If several are equally near, it is the first one. `values` is (H, W, 3).
     """
     packed = values.astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
     distinct, inverse = np.unique(packed, return_inverse=True)
@@ -379,8 +379,8 @@ def _leaked_images(report: CheckReport) -> _Skipped:
     for finding in report.findings:
         for group in finding.groups:
             places = [(_SPLIT_ORDER.index(s), name) for name in group for s in splits[name]]
-            first, kept = min(places)
-            values = {"split": _SPLIT_ORDER[first], "name": kept}
+            first, first_name = min(places)
+            values = {"split": _SPLIT_ORDER[first], "name": first_name}
             if finding.rule == "leak":
                 reason = msg("the same image stays in {split} as {name}", **values)
             else:

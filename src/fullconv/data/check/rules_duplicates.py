@@ -190,7 +190,7 @@ def misaligned(scan: DatasetScan) -> Iterator[Finding]:
 
 def _common_shift(shifts: list[Shift]) -> Shift | None:
     """Return the offset that most masks agree on; None if it is about 0 or few agree."""
-    clear = [shift for shift in shifts if shift.there > _CERTAIN / 2]
+    clear = [shift for shift in shifts if shift.fit > _CERTAIN / 2]
     if not clear:
         return None
     # Count by offset, of which there are few, not by mask.
@@ -204,7 +204,7 @@ def _common_shift(shifts: list[Shift]) -> Shift | None:
     winner = list(counts)[int(np.argmax(totals))]
     best = next(shift for shift in clear if (shift.rows, shift.columns, shift.step) == winner)
     agreeing = [shift for shift in clear if _agrees(shift, best)]
-    moved = sum(shift.here <= _MAX_REMAINING * shift.there for shift in agreeing)
+    moved = sum(shift.fit_at_zero <= _MAX_REMAINING * shift.fit for shift in agreeing)
     if moved < max(_MIN_VOTES, _MAJORITY * len(clear)):
         return None
     rows = round(statistics.median(shift.rows for shift in agreeing))
@@ -217,12 +217,12 @@ def _common_shift(shifts: list[Shift]) -> Shift | None:
 def _agrees(shift: Shift, other: Shift) -> bool:
     radius = _NEAR * max(shift.step, other.step)
     near = abs(shift.rows - other.rows) <= radius and abs(shift.columns - other.columns) <= radius
-    return near and shift.there > _CERTAIN / 2
+    return near and shift.fit > _CERTAIN / 2
 
 
 def _is_certain(shift: Shift) -> bool:
     moved = max(abs(shift.rows), abs(shift.columns)) >= _MIN_STEPS * shift.step
-    fits = shift.there >= _CERTAIN and shift.here <= _MAX_REMAINING * shift.there
+    fits = shift.fit >= _CERTAIN and shift.fit_at_zero <= _MAX_REMAINING * shift.fit
     return moved and fits
 
 

@@ -40,7 +40,7 @@ from fullconv.data.io.scan_cache import ScanCache
 from fullconv.data.layouts.dataset import Dataset
 from fullconv.data.layouts.pairing import Pair
 
-_CACHE_VERSION = 3  # of the cached scans
+_CACHE_VERSION = 4  # of the cached scans
 _MAX_VALUES = 1 << 18  # distinct values that are counted in all masks together
 
 
@@ -83,7 +83,7 @@ class PairScan:
 
 @dataclass(frozen=True)
 class MaskSummary:
-    """What is kept of a mask: its size (H, W), the number of distinct values, and whether its
+    """Summary of a mask: its size (H, W), the number of distinct values, and whether its
     format is lossy."""
 
     size: tuple[int, int]

@@ -96,6 +96,28 @@ class Canvas:
         if kind is not None:
             self.stamp.polygon(points_2d, kind)
 
+    def flat(
+        self,
+        left: float,
+        right: float,
+        near: float,
+        far: float,
+        color: Color,
+        kind: int | None = None,
+        *,
+        y: float = 0.0,
+        alpha: int = 255,
+    ) -> None:
+        """Paint a horizontal rectangle at the height `y`."""
+        corners = [(left, y, near), (right, y, near), (right, y, far), (left, y, far)]
+        self.shape(corners, color, kind, alpha=alpha)
+
+    def panel(
+        self, left: float, right: float, low: float, top: float, z: float, color: Color, kind: int
+    ) -> None:
+        """Paint an upright rectangle that faces the camera."""
+        self.shape([(left, low, z), (right, low, z), (right, top, z), (left, top, z)], color, kind)
+
     def disc(
         self, center: Point, radius: tuple[float, float], color: Color, kind: int | None = None
     ) -> None:

@@ -27,6 +27,7 @@ LEAVES: Palette = ((72, 120, 50), (98, 140, 60), (52, 96, 56), (120, 130, 62))
 _AUTUMN: Palette = ((200, 128, 44), (186, 84, 44), (208, 170, 70), (140, 110, 60))
 _CLOTHES: Palette = ((40, 44, 58), (170, 40, 48), (56, 92, 150), (220, 214, 200), (96, 128, 84))
 _CLOTHES += ((226, 178, 60), (112, 76, 60), (130, 134, 142), (120, 70, 130))
+_HAIR: Palette = ((40, 32, 28), (110, 78, 48), (176, 150, 100), (130, 130, 130))
 _SKINS: Palette = ((236, 196, 168), (206, 154, 118), (146, 100, 72), (98, 66, 50))
 PAINTS: Palette = ((200, 36, 40), (36, 70, 150), (236, 236, 234), (40, 42, 48), (150, 154, 160))
 PAINTS += ((60, 110, 80), (230, 190, 60), (120, 170, 210), (168, 112, 70), (96, 100, 106))
@@ -76,29 +77,17 @@ def house(
         roof, ridge = c.pick(_ROOFS), rng.uniform(1.6, 3.6)
         top = (x + side * deep / 2, high + ridge)
         c.shape([(x, high, near), (x + side * deep, high, near), (*top, near)], wall, BUILDING)
-        slope = [
-            (x - side * 0.4, high, near),
-            (*top, near),
-            (*top, far),
-            (x - side * 0.4, high, far),
-        ]
-        c.shape(slope, roof, BUILDING)
+        edge = x - side * 0.4
+        c.shape([(edge, high, near), (*top, near), (*top, far), (edge, high, far)], roof, BUILDING)
     else:  # a flat one, with a cornice
         rim = [(x - side * 0.4, y, z) for y, z in ((high, near), (high + 0.5, near))]
         rim += [(x - side * 0.4, y, z) for y, z in ((high + 0.5, far), (high, far))]
         c.shape(rim, shaded(wall, 0.66), BUILDING)
     eaves = [(x, high, near), (x - side * 0.4, high, near), (x - side * 0.4, high, far)]
     c.shape([*eaves, (x, high, far)], shaded(wall, 0.5), BUILDING)
-    _wall(
-        c,
-        lambda a, y: (x + side * a, y, near),
-        deep,
-        floors,
-        high,
-        shaded(wall, 0.85),
-        style if gable else None,
-    )
-    _wall(c, lambda a, y: (x, y, near + a), far - near, floors, high, shaded(wall, sun), style)
+    size, windows = (floors, high), style if gable else None
+    _wall(c, lambda a, y: (x + side * a, y, near), deep, size, shaded(wall, 0.85), windows)
+    _wall(c, lambda a, y: (x, y, near + a), far - near, size, shaded(wall, sun), style)
 
 
 @dataclass(frozen=True)
@@ -117,13 +106,13 @@ def _wall(
     c: Canvas,
     place: Callable[[float, float], Point],
     length: float,
-    floors: int,
-    high: float,
+    size: tuple[int, float],
     color: Color,
     style: _Style | None,
 ) -> None:
     """Paint a wall, bay by bay, so that haze grows along it; with windows if it has a style.
-    `place` maps meters along and up to the world."""
+    `place` maps meters along and up to the world; `size` is the number of floors and the height."""
+    floors, high = size
 
     def pane(left: float, right: float, low: float, top: float, paint: Color) -> None:
         corners = ((left, low), (right, low), (right, top), (left, top))
@@ -234,12 +223,12 @@ def _car_end(c: Canvas, x: float, z: float, size: tuple[float, float], *, red: b
     lamp = (190, 26, 30) if red else (235, 232, 214)
     glow = 1.6 if c.light.lamps > 0.2 else 1.0
     for side in (-1, 1):
-        tire = [(side * 0.46, 0.0), (side * 0.32, 0.0), (side * 0.32, 0.24), (side * 0.46, 0.24)]
-        c.shape([(x + a * wide, y * high, z) for a, y in tire], (24, 24, 26), CAR)
-        light = [(side * 0.47, 0.42), (side * 0.34, 0.42), (side * 0.34, 0.56), (side * 0.47, 0.56)]
-        c.shape([(x + a * wide, y * high, z) for a, y in light], shaded(lamp, glow), CAR)
-    plate = ((-0.15, 0.34), (0.15, 0.34), (0.15, 0.42), (-0.15, 0.42))
-    c.shape([(x + a * wide, y * high, z) for a, y in plate], (220, 220, 206), CAR)
+        outer, inner = x + side * 0.46 * wide, x + side * 0.32 * wide  # tires
+        c.panel(outer, inner, 0.0 * high, 0.24 * high, z, (24, 24, 26), CAR)
+        outer, inner = x + side * 0.47 * wide, x + side * 0.34 * wide  # lights
+        c.panel(outer, inner, 0.42 * high, 0.56 * high, z, shaded(lamp, glow), CAR)
+    left, right = x + -0.15 * wide, x + 0.15 * wide  # license plate
+    c.panel(left, right, 0.34 * high, 0.42 * high, z, (220, 220, 206), CAR)
 
 
 def person(c: Canvas, x: float, z: float, *, ground: float = 0.0) -> None:
@@ -248,10 +237,7 @@ def person(c: Canvas, x: float, z: float, *, ground: float = 0.0) -> None:
     k = rng.uniform(0.58, 0.75) if rng.random() < 0.16 else rng.uniform(0.88, 1.08)
     swing, lean = rng.uniform(-0.3, 0.3), rng.uniform(0.85, 1.15)
     coat, legs = c.pick(_CLOTHES, spread=30), c.pick(_CLOTHES, spread=30)
-    skin, hair = (
-        c.pick(_SKINS),
-        c.pick(((40, 32, 28), (110, 78, 48), (176, 150, 100), (130, 130, 130))),
-    )
+    skin, hair = c.pick(_SKINS), c.pick(_HAIR)
 
     def at(across: float, up: float) -> Point:
         return x + across * k * lean, ground + up * k, z

@@ -160,8 +160,8 @@ def write(
 
 def _check_folder(root: Path, stems: dict[str, list[str]]) -> None:
     """Refuse a folder with other files: the user's images, or scenes of a larger dataset."""
-    ours = {root / f"images/{split}/{stem}.jpg" for split in stems for stem in stems[split]}
-    ours |= {root / f"masks/{split}/{stem}.png" for split in stems for stem in stems[split]}
+    names = [f"{split}/{stem}" for split in stems for stem in stems[split]]
+    ours = {root / path for n in names for path in (f"images/{n}.jpg", f"masks/{n}.png")}
     paths = [path for part in ("images", "masks") for path in sorted((root / part).glob("**/*"))]
     other = [path for path in paths if path.is_file() and path not in ours]
     if other:
@@ -188,11 +188,8 @@ def _sky(c: Canvas) -> None:
     c.photo.paste(gradient, (0, 0))
     tone = [(a + 255) / 2 for a in c.light.horizon]
     for _ in range(int(rng.integers(0, 6))):
-        u, v, span = (
-            rng.uniform(0, width),
-            rng.uniform(0, c.vanish[1]),
-            width * rng.uniform(0.08, 0.2),
-        )
+        u, v = rng.uniform(0, width), rng.uniform(0, c.vanish[1])
+        span = width * rng.uniform(0.08, 0.2)
         for du, dv, r in rng.uniform((-1, -0.16, 0.25), (1, 0.16, 0.6), (14, 3)) * span:
             box = (u + du - r, v + dv - r * 0.36, u + du + r, v + dv + r * 0.36)
             c.brush.ellipse(box, (int(tone[0]), int(tone[1]), int(tone[2]), 46))
@@ -203,7 +200,7 @@ def _sky(c: Canvas) -> None:
         color, kind = (c.pick(LEAVES), TREE) if wood else (c.pick(WALLS), BUILDING)
         if wood:
             c.disc((x, top / 2, far), (6.5, top / 2 + 2), shaded(color, 0.8), kind)
-        c.shape([(x, 0, far), (x + 8, 0, far), (x + 8, top, far), (x, top, far)], color, kind)
+        c.panel(x, x + 8, 0, top, far, color, kind)
 
 
 def _ground(c: Canvas) -> None:
@@ -213,34 +210,23 @@ def _ground(c: Canvas) -> None:
     asphalt = c.pick(((104, 106, 112), (128, 126, 122), (86, 88, 96)), spread=22)
     slabs = c.pick(((164, 158, 148), (132, 132, 134), (176, 150, 130), (112, 116, 120)), spread=24)
     for near, far in reversed(list(pairwise(depths))):
-
-        def strip(left: float, right: float, color: Color, kind: int, y: float = 0.0) -> None:
-            points = [(left, y, near), (right, y, near), (right, y, far), (left, y, far)]  # noqa: B023
-            c.shape(points, color, kind)
-
-        strip(-90, 90, slabs, PAVEMENT)
-        strip(-road, road, asphalt, ROAD)
+        c.flat(-90, 90, near, far, slabs, PAVEMENT)
+        c.flat(-road, road, near, far, asphalt, ROAD)
         for side in (-1, 1):
-            strip(side * road, side * (road + 0.3), shaded(slabs, 1.16), PAVEMENT, _CURB)
-            edge = [
-                (side * road, y, z) for y, z in ((0, near), (_CURB, near), (_CURB, far), (0, far))
-            ]
+            x, light = side * road, shaded(slabs, 1.16)
+            c.flat(x, side * (road + 0.3), near, far, light, PAVEMENT, y=_CURB)
+            edge = [(x, 0, near), (x, _CURB, near), (x, _CURB, far), (x, 0, far)]
             c.shape(edge, shaded(slabs, 0.7), PAVEMENT)
     for z in np.arange(2.0, 24, rng.uniform(0.9, 1.6)):  # gaps between the slabs
         for side in (-1, 1):
-            ends = [
-                (side * (road + 0.3), 0, z),
-                (side * c.line, 0, z),
-                (side * c.line, 0, z + 0.06),
-            ]
-            c.shape(ends, shaded(slabs, 0.72))
+            start, end = side * (road + 0.3), side * c.line
+            c.shape([(start, 0, z), (end, 0, z), (end, 0, z + 0.06)], shaded(slabs, 0.72))
     _marks(c, asphalt)
     if c.light.shadow > 50:  # houses on the sunny side cast shadows on the street
         wall, reach = -c.sunny * c.line, rng.uniform(0.2, 1.3) * c.line
         for z in np.arange(1.0, 100, 16.0):
             cut = wall + c.sunny * reach * rng.uniform(0.6, 1.0)
-            quad = [(wall, 0, z), (cut, 0, z), (cut, 0, z + 15), (wall, 0, z + 15)]
-            c.shape(quad, (14, 18, 30), alpha=c.light.shadow)
+            c.flat(wall, cut, z, z + 15, (14, 18, 30), alpha=c.light.shadow)
 
 
 def _marks(c: Canvas, asphalt: Color) -> None:
@@ -253,15 +239,11 @@ def _marks(c: Canvas, asphalt: Color) -> None:
     for x, dash in lines:
         for z in np.arange(phase - 4, 90, 6.0):
             if z + dash > 1:
-                near, far = max(z, 1.0), z + dash
-                points = [(x - 0.08, 0, near), (x + 0.08, 0, near), (x + 0.08, 0, far)]
-                c.shape([*points, (x - 0.08, 0, far)], white, alpha=215)
+                c.flat(x - 0.08, x + 0.08, max(z, 1.0), z + dash, white, alpha=215)
     if rng.random() < 0.4:  # a crosswalk
         z = rng.uniform(6, 18)
         for x in np.arange(-road + 0.3, road - 0.4, 1.0):
-            c.shape(
-                [(x, 0, z), (x + 0.5, 0, z), (x + 0.5, 0, z + 3), (x, 0, z + 3)], white, alpha=215
-            )
+            c.flat(x, x + 0.5, z, z + 3, white, alpha=215)
 
 
 def _hood(c: Canvas) -> None:

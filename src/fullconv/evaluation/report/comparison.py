@@ -41,8 +41,8 @@ def comparison_text(comparison: Comparison) -> str:
     if settings := comparison.differing_settings:
         rows = [["", *(run.name for run in comparison.runs)]]
         rows += [[name, *values] for name, values in settings.items()]
-        lines = align_columns(rows, left=range(len(rows[0])))
-        blocks.append(f"{translate(msg('different settings'))}\n{lines}")
+        blocks.append(translate(msg("different settings")))
+        blocks[-1] += "\n" + align_columns(rows, left=range(len(rows[0])))
     for run, difference in zip(comparison.runs[1:], comparison.differences, strict=True):
         metrics, classes = _difference_rows(comparison, run, difference)
         shown = classes
