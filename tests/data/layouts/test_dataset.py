@@ -249,48 +249,28 @@ def test_black_and_white_masks_are_not_guessed(tmp_path: Path) -> None:
 
 
 PAIR = "images/a.jpg masks/a.png"
-ERRORS = [  # files, texts, layout, message, hint
-    (
-        PAIR,
-        {"val": "a\nz\n"},
-        None,
-        "val.txt lists 1 name that belongs to neither an image nor a mask: z.",
-        "remove them from val.txt",
-    ),
+# fmt: off
+ERRORS = [
+    (PAIR, {"val": "a\nz\n"}, None,
+     "val.txt lists 1 name that belongs to neither an image nor a mask: z.",
+     "remove them from val.txt"),
     (PAIR, {"dataset": 'images = "photos"'}, None, "names the folder ", 'images = "images"'),
     (PAIR, {}, "folder", "no layout 'folder'; expected one of cityscapes, ", "--layout folders"),
     (PAIR, {}, "camvid", "Searched for train.txt with 'image mask' lines", "fullconv check"),
     (PAIR, {"dataset": 'layout = "folder"'}, None, "dataset.toml: no layout", '"folders"'),
-    (
-        PAIR,
-        {"dataset": 'layout = "voc"'},
-        None,
-        "is not a dataset of the layout 'voc'. Searched for JPEGImages/",
-        'layout = "folders"   # or remove this line',
-    ),
+    (PAIR, {"dataset": 'layout = "voc"'}, None,
+     "is not a dataset of the layout 'voc'. Searched for JPEGImages/",
+     'layout = "folders"   # or remove this line'),
     (PAIR, {"dataset": "layout = 3"}, None, "layout is 3; expected the name of a layout", ""),
-    (
-        "images/a.jpg masks/b.png",
-        {},
-        None,
-        "no image has a mask: 1 image and 1 mask, such as a.jpg, b.png.",
-        "rename the masks",
-    ),
-    (
-        "one/images/a.jpg one/masks/a.png two/images/a.jpg two/masks/a.png",
-        {},
-        None,
-        "contains 2 datasets: ",
-        "/one",
-    ),
-    (
-        PAIR,
-        {"train": "images/y.jpg masks/y.png"},
-        None,
-        "train.txt, entry 1: neither images/y.jpg nor masks/y.png exists",
-        "remove the line from train.txt",
-    ),
+    ("images/a.jpg masks/b.png", {}, None,
+     "no image has a mask: 1 image and 1 mask, such as a.jpg, b.png.", "rename the masks"),
+    ("one/images/a.jpg one/masks/a.png two/images/a.jpg two/masks/a.png", {}, None,
+     "contains 2 datasets: ", "/one"),
+    (PAIR, {"train": "images/y.jpg masks/y.png"}, None,
+     "train.txt, entry 1: neither images/y.jpg nor masks/y.png exists",
+     "remove the line from train.txt"),
 ]
+# fmt: on
 
 
 @pytest.mark.parametrize(("files", "texts", "layout", "message", "hint"), ERRORS)

@@ -73,34 +73,23 @@ def broken_above(root: Path) -> Path:
 
 
 # how the folder is made, parts of the message, start of the hint; R is the folder.
+# fmt: off
 ERRORS: list[tuple[Callable[[Path], Path], tuple[str, ...], str]] = [
-    (
-        lambda root: root / "deep",
-        ("there is no folder R; expected the folder of a dataset", "DATA/images/train/a.jpg"),
-        "ls ",
-    ),
+    (lambda root: root / "deep",
+     ("there is no folder R; expected the folder of a dataset", "DATA/images/train/a.jpg"),
+     "ls "),
     (file, ("R is a file; expected",), "fullconv check "),
-    (
-        no_images,
-        (
-            "R contains no images: found 0.txt, 1.txt, ",
-            "7.txt and 2 more. Searched it and 2 levels",
-        ),
-        "mkdir -p R/images R/masks",
-    ),
-    (
-        deep,
-        ("R contains no dataset. ", "the first images are in R/a/b/c/i"),
-        "fullconv check R/a/b/c",
-    ),
-    (
-        several,
-        ("R contains 10 datasets: R/set0, ", "R/set7 and 2 more; ex"),
-        "fullconv check R/set0",
-    ),
+    (no_images,
+     ("R contains no images: found 0.txt, 1.txt, ", "7.txt and 2 more. Searched it and 2 levels",),
+     "mkdir -p R/images R/masks"),
+    (deep, ("R contains no dataset. ", "the first images are in R/a/b/c/i"),
+     "fullconv check R/a/b/c"),
+    (several, ("R contains 10 datasets: R/set0, ", "R/set7 and 2 more; ex"),
+     "fullconv check R/set0"),
     (below, ("R contains 3 images in 2 folders and no masks.",), "mkdir R/2021/masks   # and"),
     (broken_above, ("R contains 1 image and no masks.",), "mkdir R/masks   # and"),
 ]
+# fmt: on
 
 
 @pytest.mark.parametrize(("make", "message", "hint"), ERRORS)
