@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fullconv.geometry.grid import Grid
-from fullconv.inference.heatmap import Heat, Heatmap, draw_heatmap, marked, warm
+from fullconv.inference.heatmap import Heat, Heatmap, draw_heat, draw_heatmap, draw_peak
 
 
 def found(*, brightest: tuple[int, int] = (1, 2)) -> Heatmap:
@@ -23,7 +23,7 @@ def test_the_heat_is_warmest_at_the_best_place_and_grey_where_there_is_none() ->
     heats = found()
     best = heats.best(1)
     assert (best.row, best.column, best.name) == (30, 40, "dog")
-    drawn = warm(heats, heats.heats[0], best).astype(int)
+    drawn = draw_heat(heats, heats.heats[0], best).astype(int)
     assert drawn.shape == (60, 80, 3)
     bright, redness = drawn.sum(axis=-1), drawn[..., 0] - drawn[..., 2]
     y, x = np.unravel_index(bright.argmax(), bright.shape)
@@ -36,7 +36,7 @@ def test_the_heat_is_warmest_at_the_best_place_and_grey_where_there_is_none() ->
 def test_it_is_drawn_at_the_size_of_the_image_that_is_shown() -> None:
     heats = found(brightest=(2, 0))
     smaller = Heatmap(heats.names, heats.size, heats.image[::2, ::2], heats.heats)
-    drawn = warm(smaller, smaller.heats[0], smaller.best(1)).astype(int)
+    drawn = draw_heat(smaller, smaller.heats[0], smaller.best(1)).astype(int)
     assert drawn.shape == (30, 40, 3)
     bright = drawn.sum(axis=-1)
     y, x = np.unravel_index(bright.argmax(), bright.shape)
@@ -48,7 +48,7 @@ def test_where_no_cell_looks_it_is_pale() -> None:
     heats = found()
     heat = heats.heats[0]
     narrow = Heat(1, heat.size, Grid(20, 30), heat.columns, heat.windows, heat.probabilities[:, :1])
-    drawn = warm(Heatmap((), (60, 80), heats.image, (narrow,)), narrow, heats.best(1))
+    drawn = draw_heat(Heatmap((), (60, 80), heats.image, (narrow,)), narrow, heats.best(1))
     assert (drawn[:19] == 190).all()
     assert (drawn[41:] == 190).all()
     assert (drawn[21:39] < 190).any(axis=-1).all()
@@ -56,7 +56,7 @@ def test_where_no_cell_looks_it_is_pale() -> None:
 
 def test_a_ring_and_a_frame_mark_the_place() -> None:
     heats = found()
-    drawn = marked(heats, heats.best(1))
+    drawn = draw_peak(heats, heats.best(1))
     changed = (drawn != 100).any(axis=-1)
     y, x = np.nonzero(changed)
     assert (y.min(), y.max(), x.min(), x.max()) == (20, 39, 32, 47)  # the window of that cell

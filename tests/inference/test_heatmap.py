@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fullconv.core.errors import FullconvError
 from fullconv.geometry.grid import Grid
-from fullconv.inference.heatmap import SHOWN, Heat, Heatmap, heatmap
+from fullconv.inference.heatmap import DISPLAY_SIDE, Heat, Heatmap, heatmap
 from fullconv.network.dense.convolutionalize import DenseClassifier, convolutionalize
 
 WINDOW, STRIDE = 32, 4
@@ -161,7 +161,7 @@ def test_large_photos_are_reduced(dense: DenseClassifier, tmp_path: Path) -> Non
     found = heatmap(dense, path)
     assert found.heats[0].size == (64, 92)
     assert found.size == (900, 1300)
-    assert max(found.image.shape) == SHOWN
+    assert max(found.image.shape) == DISPLAY_SIDE
     jpeg = tmp_path / "a.jpg"
     Image.open(path).save(jpeg, quality=95)
     again = heatmap(dense, jpeg)
@@ -177,7 +177,7 @@ def test_large_photos_are_reduced(dense: DenseClassifier, tmp_path: Path) -> Non
         (
             (20, 50),
             1,
-            "has 20 x 50 pixels at scale 1 (height x width); Reds looks at 32 x 32",
+            "has 20 x 50 pixels at scale 1 (height x width); Reds needs at least 32 x 32",
             "1.6",
         ),
         ((64, 90), 0.4, "has 26 x 36 pixels at scale 0.4", "0.5"),

@@ -34,7 +34,7 @@ def report_of(counts: np.ndarray) -> Any:
         for pair, row in zip(pairs, counts, strict=True)
     }
     return SimpleNamespace(
-        dataset=SimpleNamespace(splits={"val": pairs}, labels=labels), shown=shown
+        dataset=SimpleNamespace(splits={"val": pairs}, labels=labels), mask_class_pixels=shown
     )
 
 
@@ -83,7 +83,7 @@ def test_what_check_counts_is_what_stands_in_the_masks(data: Path) -> None:
     for pair in report.dataset.splits["val"]:
         values = np.asarray(Image.open(pair.mask))
         own = {k: int((values == k).sum()) for k in range(len(LABELS)) if (values == k).any()}
-        assert report.shown[pair.mask] == own
+        assert report.mask_class_pixels[pair.mask] == own
 
 
 def test_the_first_batches_are_those_that_the_network_gets(trained: Any) -> None:
@@ -128,4 +128,4 @@ def test_images_that_cannot_be_written_do_not_stop_a_run(
     stderr = capsys.readouterr().err
     assert stderr.count(f"note: no images in {folder / 'images'}: ") == 1
     assert stderr.count(f"note: no report in {folder}: ") == 1
-    assert "images: " not in stderr
+    assert "batches.png" not in stderr

@@ -131,7 +131,7 @@ def test_two_heads_have_columns_and_a_legend_of_their_own(sheets: list[dict[str,
     assert found[LABELS.colors[0]] > 240 * 320
     assert found[LABELS.colors[1]] > 240 * 320
     assert found[NEUTRAL] > 100 * 320
-    assert list(sheets[0]["legend"]) == ["kinds: sky", "distance: near", "(ignored)", "kinds: road"]
+    assert list(sheets[0]["legend"]) == ["kinds: sky", "kinds: road", "distance: near", "(ignored)"]
     assert sheet.width > 5 * 320
 
 

@@ -1,4 +1,4 @@
-"""What happens beside the training loop: progress and log.csv, guards, checkpoints, errors."""
+"""Callbacks of the training loop: progress and log.csv, guards, checkpoints, readable errors."""
 
 from __future__ import annotations
 

@@ -241,7 +241,7 @@ def _dataset_facts(report: CheckReport) -> dict[str, Any]:
 
 
 def _require_same_inputs(earlier: Model, inputs: Sequence[ExtraInput], fusion: str) -> None:
-    """A model of images alone may get extra inputs; one that has them keeps them."""
+    """Raise a FullconvError unless a model with extra inputs gets the same ones again."""
     before = [(extra.name, extra.channels) for extra in earlier.extra_inputs]
     if before and (
         before != [(extra.name, extra.channels) for extra in inputs] or earlier.fusion != fusion

@@ -295,6 +295,7 @@ schemathesis.openapi.format("binary", found)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["", "sesame"])
 def test_every_answer_is_as_the_openapi_says(
     model: Held, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str

@@ -20,7 +20,7 @@ Output = Literal["mask", "overlay", "color", "json"]
 
 @dataclass(frozen=True)
 class PredictRequest:
-    """What a client asks for.
+    """Options of a prediction request.
 
     Args:
         output: format of the response.
