@@ -300,8 +300,8 @@ def test_errors_say_what_there_is(source: Any, stride: int, message: str, hint: 
 
 @pytest.mark.parametrize("source", ["timm", "torchvision"])
 def test_options_that_the_source_does_not_know(source: str) -> None:
-    card = BackboneCard(source, "resnet18", {"colour": "red"})
-    with pytest.raises(FullconvError, match="colour"):
+    card = BackboneCard(source, "resnet18", {"hue": "red"})
+    with pytest.raises(FullconvError, match="hue"):
         build(card, stride=8)
 
 

@@ -47,7 +47,7 @@ class Vgg(nn.Module):
         return maps[1:] if self.returned == "list" else {f"x{i}": m for i, m in enumerate(maps)}
 
 
-class Centred(nn.Module):
+class Centered(nn.Module):
     """Stride by padded convolutions, as in a ResNet: offset 0 at every stride."""
 
     def __init__(self) -> None:
@@ -193,7 +193,7 @@ def test_strides_have_the_papers_names(stride: int) -> None:
 
 
 @pytest.mark.parametrize("upsampling", ["bilinear", "learned_skips"])
-@pytest.mark.parametrize("source", [Vgg, Centred])
+@pytest.mark.parametrize("source", [Vgg, Centered])
 def test_new_skips_change_nothing(source: Any, upsampling: str) -> None:
     """The paper: an FCN-8s that starts from an FCN-32s begins with unchanged predictions. Exactly:
     its scores at the stride-8 cells are the stride-32 ones read there, by way of stride 16."""
@@ -216,7 +216,7 @@ def test_new_skips_change_nothing(source: Any, upsampling: str) -> None:
         )
         values, grid = reference.interpolate(values, rows, columns), finer
     torch.testing.assert_close(scores8.values, values, rtol=0, atol=1e-5)
-    if source is Centred:
+    if source is Centered:
         # Where fine cells sit on the coarse ones, a line stays a line: the scores of every pixel
         # are the same, up to the outermost fine cell.
         full8, full32 = (scores.full()[:, :, :89, :121] for scores in (scores8, scores32))
