@@ -3,21 +3,24 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+MO     := $(patsubst %.po,%.mo,$(wildcard src/fullconv/core/locale/*/LC_MESSAGES/fullconv.po))
 
-.PHONY: install demo test explore lint format docs bench clean
+.PHONY: install translations demo test explore lint format docs bench clean
 
-install: $(READY)       ## the command line, in .venv
+install: translations   ## the command line, in .venv
 
-demo: $(READY)          ## drawn street scenes: trained, evaluated, a sheet to look at
+translations: $(READY) $(MO)  ## the message catalogs
+
+demo: translations      ## drawn street scenes: trained, evaluated, a sheet to look at
 	$(BIN)/fullconv demo --out demo
 
-test: $(READY)          ## every test, in a process for each processor
+test: translations      ## every test, in a process for each processor
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
-explore: $(READY)       ## the properties again, on examples that no run has seen
+explore: translations      ## the properties again, on examples that no run has seen
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m hypothesis --hypothesis-profile explore
 
-lint: $(READY)          ## style, format and types
+lint: translations      ## style, format and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -32,6 +35,9 @@ docs: $(READY)          ## the documentation as a site: build/site/index.html
 
 bench: $(READY)         ## what benchmarks/README.md describes; needs FULLCONV_SHARED
 	for name in offsets speed memory peers data bootstrap classifiers tiles many serve plot; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+
+%.mo: %.po | $(READY)
+	$(BIN)/pybabel --quiet compile --input-file $< --output-file $@
 
 $(READY): pyproject.toml setup.py constraints.txt $(wildcard src/fullconv/network/kernels/compiled/*)
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Fullconv needs Python 3.11 or newer; try: make PYTHON=python3.12')"

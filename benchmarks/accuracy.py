@@ -1,7 +1,7 @@
-"""CamVid, FCN-32s, 16s and 8s with one recipe: `fullconv train`, then `fullconv evaluate` on test.
+"""Train FCN-32s, 16s and 8s on CamVid with one recipe, and evaluate them on the test split.
 
-A recipe that is staged makes them of one training, each from the one before. Runs that are there
-already are not trained again. Writes results/<recipe>.json.
+A staged recipe trains all networks in one run, each initialized from the one before. Existing runs
+are not trained again. Writes results/<recipe>.json.
 
     python benchmarks/accuracy.py recipes/camvid_mobilenetv2.toml --strides 32 16 8 --runs runs
     python benchmarks/accuracy.py recipes/camvid_staged.toml --seeds 0 1 2
@@ -27,7 +27,7 @@ FULLCONV = [sys.executable, "-m", "fullconv"]
 
 
 def trained(folder: Path, recipe: Path, options: list[str], shared: Path) -> Path:
-    """Trains, or goes on with a training that was stopped, if need be."""
+    """Train a run, resume it, or return it if it is complete."""
     if not (folder / "metrics.json").is_file():
         card = shared / "weights/mobilenetv2_100_tf_quant_in1k.toml"
         words = ["train", str(shared / "data/camvid"), "--config", str(recipe)]
@@ -41,7 +41,7 @@ def trained(folder: Path, recipe: Path, options: list[str], shared: Path) -> Pat
 
 
 def scored(folder: Path, stride: int, seed: int, shared: Path) -> dict[str, Any]:
-    """What a run's model does on test, and what the run took."""
+    """Return the test metrics of a run's model, and the time and memory of the run."""
     words = ["evaluate", str(folder), str(shared / "data/camvid"), "--split", "test", "--json"]
     done = subprocess.run([*FULLCONV, *words], check=True, capture_output=True, text=True)
     with (folder / "log.csv").open(newline="") as file:
@@ -59,14 +59,14 @@ def scored(folder: Path, stride: int, seed: int, shared: Path) -> dict[str, Any]
 
 
 def one(recipe: Path, stride: int, seed: int, runs: Path, shared: Path) -> dict[str, Any]:
-    """One network, trained by itself."""
+    """Train one network on its own."""
     folder = runs / f"{recipe.stem}_{stride}s_seed{seed}"
     options = ["--stride", str(stride), "--seed", str(seed)]
     return scored(trained(folder, recipe, options, shared), stride, seed, shared)
 
 
 def in_stages(recipe: Path, seed: int, runs: Path, shared: Path) -> list[dict[str, Any]]:
-    """All networks of a staged training."""
+    """Train all networks of a staged recipe."""
     folder = trained(runs / f"{recipe.stem}_seed{seed}", recipe, ["--seed", str(seed)], shared)
     stages = json.loads((folder / "stages.json").read_text(encoding="utf-8"))
     results = []
@@ -78,8 +78,8 @@ def in_stages(recipe: Path, seed: int, runs: Path, shared: Path) -> list[dict[st
 
 
 def summary(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Test mean IoU by stride, coarsest first: mean and standard deviation over the seeds, and of
-    the gain over the stride before."""
+    """Return the test mIoU by stride, coarsest first, and the gain over the previous stride: mean
+    and standard deviation over the seeds."""
     by_stride: dict[int, dict[int, float]] = {}
     for r in results:
         by_stride.setdefault(r["stride"], {})[r["seed"]] = r["test"]["mean_iou"]

@@ -1,9 +1,8 @@
-"""How often the intervals of `fullconv compare` hold the truth.
+"""Measure how often the intervals of `fullconv compare` contain the truth.
 
-The truth must be known: 20,000 images are all the images that there are, samples of them are
-drawn with replacement, and each sample is compared as two runs on it would be. `common`, `rare` and
-`many` make the images up, `camvid` takes those of two real runs. README.md beside this file has
-the details.
+20,000 images form the population, so the truth is known. Samples are drawn with replacement and
+compared like two runs. `common`, `rare` and `many` use simulated counts, `camvid` those of two real
+runs. README.md in this folder has the details.
 """
 
 from __future__ import annotations
@@ -19,27 +18,29 @@ from typing import Any
 import numpy as np
 from method import Figure, MissingError, Section, Spread, parser, run
 
-from fullconv.evaluation.bootstrap import FEW, METRICS, differences, values_of
+from fullconv.evaluation.bootstrap import FEW, METRICS, differences, metric_values
 from fullconv.evaluation.per_image import SplitConfusions, file_in
 
-EVERY = 20_000  # images that there are
+EVERY = 20_000  # images in the population
 CLASSES = 11
 PIXELS = 360 * 480
-IMAGES = (20, 50, 100, 200)  # of a sample
+IMAGES = (20, 50, 100, 200)  # in a sample
 MANY = (500,)
 WANTED = (0.93, 0.97)
-KINDS = {  # how the share of the pixels falls from class to class, and the rarest class's images
+KINDS = {  # decay of the pixel share from class to class, and the share of images with the rarest
     "as CamVid": (4.0, 0.35),
     "rare classes": (6.0, 0.03),
 }
-EFFECTS = {"none": 0.0, "small": 0.1, "large": 0.4}  # in the logarithm of the odds to be right
+EFFECTS = {"none": 0.0, "small": 0.1, "large": 0.4}  # added to the log odds of being right
 
 
 def population(kind: str, effect: float, count: int, seed: int) -> list[np.ndarray]:
-    """(count, 3, K) of two models on the same made-up images: shares of classes that are there or
-    not, difficulties that both models share and that each has alone, and mistakes that go to the
-    other classes of the image. Without an effect each pair is there twice, the second time with
-    the models swapped, so that the true differences are exactly 0."""
+    """Return (count, 3, K) counts of two models on the same simulated images.
+
+    Images have class shares, difficulties that both models share and that each has alone, and errors
+    that go to other classes of the image. Without an effect, each pair occurs twice, once with the
+    models swapped, so that the true differences are exactly 0.
+    """
     chance = np.random.default_rng(seed)
     fall, rarest = KINDS[kind]
     size = (count, CLASSES)
@@ -68,9 +69,12 @@ def population(kind: str, effect: float, count: int, seed: int) -> list[np.ndarr
 def coverage(
     every: list[np.ndarray], images: int, pairs: int, resamples: int
 ) -> tuple[dict[str, float], dict[str, list[int]], float]:
-    """Of so many samples: the share whose interval holds the truth, by metric; of classes, hits and
-    intervals by how many images show them; the share in which a class is marked wrongly."""
-    truth = values_of(every[1].sum(0)) - values_of(every[0].sum(0))
+    """Return the share of samples whose interval contains the truth, for each metric.
+
+    For classes: hits and intervals by the number of images that show them, and the share of samples in
+    which a class is marked wrongly.
+    """
+    truth = metric_values(every[1].sum(0)) - metric_values(every[0].sum(0))
     chance = np.random.default_rng(images)
     hits = dict.fromkeys(METRICS, 0)
     by_shown: dict[str, list[int]] = defaultdict(lambda: [0, 0])
@@ -85,7 +89,7 @@ def coverage(
         shown = (sample[0][:, 1] > 0).sum(0)
         marked = False
         for one, true, seen in zip(found.classes, truth[len(METRICS) :], shown, strict=True):
-            marked |= one.together and np.sign(one.value) * true <= 0
+            marked |= one.significant_familywise and np.sign(one.value) * true <= 0
             if np.isfinite(one.low):
                 row = by_shown[_bin(int(seen))]
                 row[0] += bool(one.low <= true <= one.high)
@@ -104,12 +108,12 @@ def _bin(shown: int) -> str:
 def measured(
     populations: dict[str, list[np.ndarray]], sizes: tuple[int, ...], arguments: argparse.Namespace
 ) -> Section:
-    """A figure for the mean IoU of each population and size; everything else in the facts."""
+    """Measure the mIoU coverage for each population and size; other numbers are facts."""
     section = Section()
     rows: list[dict[str, Any]] = []
     classes: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     for name, every in populations.items():
-        truth = values_of(every[1].sum(0)) - values_of(every[0].sum(0))
+        truth = metric_values(every[1].sum(0)) - metric_values(every[0].sum(0))
         for images in sizes:
             found, shown, wrong = coverage(every, images, arguments.pairs, arguments.resamples)
             row = {"population": name, "images": images, "true_mean_iou": float(truth[0])}
@@ -151,7 +155,7 @@ def drawn(
     sizes: tuple[int, ...],
     arguments: argparse.Namespace,
 ) -> Section:
-    """Made-up images."""
+    """Measure simulated images."""
     count = 500 if arguments.quick else EVERY
     populations = {
         f"{kind}, effect {effect}": population(kind, EFFECTS[effect], count, seed=3)
@@ -162,7 +166,7 @@ def drawn(
 
 
 def camvid(arguments: argparse.Namespace) -> Section:
-    """All images that two runs were evaluated on, of val and test together."""
+    """Measure all val and test images on which two runs were evaluated."""
     if not arguments.runs:
         raise MissingError(
             "--runs RUN RUN: of fullconv train on data/camvid, evaluated on test too"

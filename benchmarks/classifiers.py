@@ -1,10 +1,10 @@
-"""Classifiers of torchvision and timm made dense: is each still the classifier?
+"""Convolutionalize classifiers of torchvision and timm and compare them with the originals.
 
-And does the heat of cats and dogs lie on the animals?
+`heat` measures whether heat maps of cats and dogs are on the animals.
 
     python benchmarks/classifiers.py [--only dense heat] [--names resnet18 torchvision:alexnet ...]
 
-Writes results/classifiers.json; README.md beside this file says what each section does.
+Writes results/classifiers.json; README.md in this folder describes the sections.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from fullconv.network.dense.classifier import load_classifier
 from fullconv.network.dense.convolutionalize import TOLERANCE, DenseClassifier, convolutionalize
 
 WANTED = 45  # classifiers equal within the tolerance
-NEAR = 1e-5  # above this the difference is taken in float64 too
+NEAR = 1e-5  # above this, the difference is also computed in float64
 
-# Small ones of each family.
+# Small networks of each family.
 FAMILIES: dict[str, str] = {
     "AlexNet": "torchvision:alexnet",
     "VGG": "torchvision:vgg11 torchvision:vgg11_bn torchvision:vgg16 vgg11 vgg11_bn",
@@ -83,8 +83,8 @@ SCALES = (1.0, 1.5, 2.0)
 
 
 def stir(module: nn.Module) -> nn.Module:
-    """Weights as they start, but for what starts as if it were not there: statistics, scales and
-    shifts of norms, scales of layers, biases."""
+    """Randomize parameters that start as an identity: batch norm statistics, scales, shifts,
+    biases."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for child in module.modules():
@@ -101,14 +101,14 @@ def stir(module: nn.Module) -> nn.Module:
 
 
 def examined(name: str) -> dict[str, Any]:
-    """What becomes of one classifier."""
+    """Convolutionalize one classifier and return its facts."""
     found = load_classifier(name)
     row: dict[str, Any] = {"name": name, "size": found.size}
     module = stir(found.module)
     try:
         dense = convolutionalize(module, size=found.size)
     except FullconvError as error:
-        # A module goes by its class here; the reason is what follows.
+        # The message names the module's class; only the reason matters here.
         reason = error.message.partition(" ")[2]
         return {**row, "refused": reason[0].upper() + reason[1:]}
     row |= {"native": dense.proof.native, "windows": dense.proof.windows}
@@ -124,7 +124,7 @@ def examined(name: str) -> dict[str, Any]:
 
 
 def cells(dense: DenseClassifier, side: int) -> list[int]:
-    """(h, w) of a square image, without arithmetic where that can be had."""
+    """Return (h, w) of the logits for a square image, without arithmetic if possible."""
     try:
         output = run_on_meta(dense, torch.empty(1, 3, side, side, device="meta"))
     except (RuntimeError, NotImplementedError):
@@ -133,8 +133,11 @@ def cells(dense: DenseClassifier, side: int) -> list[int]:
 
 
 def crop_difference(dense: DenseClassifier, module: nn.Module) -> float:
-    """Of a cell amid an image of noise three strides larger all around, from the classifier on the
-    crop of its window: what padding, and operations on the whole image, make of it."""
+    """Return the difference of a cell from the classifier on the crop of its window.
+
+    The cell is in a noise image that is three strides larger on all sides. Padding and operations on
+    the whole image cause the difference.
+    """
     stride = round(dense.grid.stride)
     around = 3 * stride
     side = dense.size + 2 * around
@@ -147,7 +150,7 @@ def crop_difference(dense: DenseClassifier, module: nn.Module) -> float:
 
 
 def dense_section(arguments: argparse.Namespace) -> Section:
-    """Every classifier, one after the other."""
+    """Measure all classifiers."""
     section = Section(facts={"rows": [], "tolerance": TOLERANCE})
     rows: list[dict[str, Any]] = section.facts["rows"]
     for family, names in FAMILIES.items():
@@ -178,7 +181,7 @@ def dense_section(arguments: argparse.Namespace) -> Section:
 
 
 def heat_section(arguments: argparse.Namespace) -> Section:
-    """Does the best cell of the best cat or dog class lie on the animal?"""
+    """Measure how often the best cell of the best cat or dog class is on the animal."""
     shared = Path(os.environ.get("FULLCONV_SHARED", ""))
     card = shared / "weights/mobilenetv2_100_tf_quant_in1k.toml"
     voc = shared / "data/voc2012_sample"
@@ -213,13 +216,13 @@ def heat_section(arguments: argparse.Namespace) -> Section:
 
 
 def _judged(found: Heatmap, animal: np.ndarray) -> dict[str, Any]:
-    """For each scale: is the top cell of the best class on the animal, and how many of the cells
-    are (by the pixel that each looks at)?"""
+    """Return whether the best cell of the best class is on the animal, and the share of cells that
+    are, for each scale."""
     chosen = max((found.best(k) for k in (*CATS, *DOGS)), key=lambda place: place.probability)
     facts: dict[str, Any] = {"class": chosen.name, "probability": round(chosen.probability, 4)}
     for place, heat in zip(found.places(chosen.class_id), found.heats, strict=True):
         rows, columns = (
-            [min(max(round(grid.centre(k)), 0), side - 1) for k in range(count)]
+            [min(max(round(grid.center(k)), 0), side - 1) for k in range(count)]
             for grid, count, side in zip(
                 (heat.rows, heat.columns), heat.probabilities.shape[1:], animal.shape, strict=True
             )

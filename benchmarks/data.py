@@ -1,8 +1,8 @@
-"""How long `fullconv check` takes, how much memory, and what it does with damaged files.
+"""Measure time and memory of `fullconv check`, and its behavior on damaged files.
 
-`check`: CamVid, the first time and again · `many`: 10,000 drawn pairs · `damaged`: 5,000 damaged
-files, one by one and in data sets. Every command runs in a process of its own, with a cache folder
-of its own. Writes results/data.json.
+`check`: CamVid, first and repeated · `many`: 10,000 synthetic pairs · `damaged`: 5,000 damaged
+files, one by one and in datasets. Each command runs in its own process with its own cache folder.
+Writes results/data.json.
 
     python benchmarks/data.py [--only check many] [--rounds 5]
 """
@@ -43,16 +43,18 @@ from sound import SIZE
 FIRST_SECONDS, AGAIN_SECONDS = 30, 3  # for CamVid's 701 pairs
 MANY, MANY_SCENES = 10_000, 500
 MANY_BYTES = 1e9
-WINDOW = (96, 128)  # H, W of a pair, cut from a drawn scene
-DAMAGED, TOGETHER = 5_000, 250  # files, and how many of them lie in one data set
+WINDOW = (96, 128)  # H, W of a pair, cropped from a synthetic scene
+DAMAGED, TOGETHER = 5_000, 250  # files in total, and per dataset
 FILE_SECONDS, DAMAGED_BYTES = 10, 2e9
-LIMIT = 1200  # seconds after which a check is said to hang
+LIMIT = 1200  # seconds after which a check counts as hanging
 Found = dict[str, Any]
 
 
 def checked(folder: Path, cache: Path) -> Found:
-    """Runs `fullconv check` once; seconds, peak bytes, exit code and what it said. For a process
-    that has started no other, so that the peak is this one's."""
+    """Run `fullconv check` once; return seconds, peak bytes, exit code and output.
+
+    The calling process must not have started others, so that the peak belongs to this one.
+    """
     words = [sys.executable, "-m", "fullconv", "check", str(folder), "--json"]
     environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
     started = time.perf_counter()
@@ -73,34 +75,34 @@ def checked(folder: Path, cache: Path) -> Found:
 
 
 def peak_bytes(who: int) -> int:
-    """The most memory that this process, or the largest that it started, had in use."""
+    """Return the peak memory of this process or of its largest child."""
     if who == resource.RUSAGE_SELF and Path("/proc/self/status").is_file():
-        # getrusage would give the peak of the process that started this one, where it was higher.
+        # getrusage would return the parent's peak if it was higher.
         lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
     return resource.getrusage(who).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def check_of(folder: Path, cache: Path) -> Found:
-    """`checked`, from a small process: the peak of one that a large one starts is that of both."""
+    """Run `checked` from a small process, because a child's peak includes that of its parent."""
     found: Found = in_fresh_process(__file__, "--one", "check", str(folder), str(cache))
     return found
 
 
 def first_and_again(folder: Path) -> tuple[Found, Found]:
-    """With nothing remembered, and once more."""
+    """Run a check with an empty cache and again with the filled one."""
     with tempfile.TemporaryDirectory() as cache:
         return check_of(folder, Path(cache)), check_of(folder, Path(cache))
 
 
 def bound(name: str, values: list[float], limit: float, unit: str) -> Figure:
-    """Beside a stated limit, in the column of what others take."""
+    """Compare a value with an absolute limit, in the baseline column."""
     ratio = Spread.of([value / limit for value in values])
     return Figure(f"{name} / limit", Spread.of(values).median, limit, unit, ratio, at_most=1)
 
 
 def check(arguments: argparse.Namespace) -> Section:
-    """CamVid, the first time and again."""
+    """Check CamVid, first and repeated."""
     with tempfile.TemporaryDirectory() as made:
         if arguments.quick:
             folder = drawn.write(Path(made) / "data", train=6, val=2, test=2, size=WINDOW)
@@ -122,7 +124,7 @@ def check(arguments: argparse.Namespace) -> Section:
 
 
 def scene_windows(numbers: range, each: int, root: str) -> None:
-    """Writes `each` windows of every scene, some of them mirrored."""
+    """Write `each` windows of every scene, some of them flipped."""
     for number in numbers:
         image, ids = drawn.scene(number)
         random = np.random.default_rng(number)
@@ -140,7 +142,7 @@ def scene_windows(numbers: range, each: int, root: str) -> None:
 
 
 def many(arguments: argparse.Namespace) -> Section:
-    """Drawn pairs, so many that what is kept of each counts."""
+    """Check a large number of synthetic pairs."""
     count, scenes = (20, 4) if arguments.quick else (MANY, MANY_SCENES)
     with tempfile.TemporaryDirectory() as made:
         root = drawn.write(Path(made) / "data", train=1, val=1, test=1, size=WINDOW)
@@ -162,7 +164,7 @@ def many(arguments: argparse.Namespace) -> Section:
 
 
 def damaged_files(count: int, bombs: bool) -> Iterator[damage.Damaged]:
-    """So many, those that are small but promise or hold much among them."""
+    """Write damaged files, including small ones that promise or contain many pixels."""
     large = list(damage.bombs().items()) if bombs else []
     few = list(damage.files(count - len(large)))
     step = max(1, len(few) // max(1, len(large)))
@@ -175,7 +177,7 @@ def damaged_files(count: int, bombs: bool) -> Iterator[damage.Damaged]:
 
 
 def lay_out(root: Path, number: int, file: damage.Damaged, sound: tuple[Path, Path]) -> Path:
-    """Makes a pair of a damaged file and a sound one; by turns it is the image and the mask."""
+    """Write a pair of a damaged and an intact file; alternate between image and mask."""
     as_mask = file.is_array or number % 2 == 0
     split, stem = ("train", "train", "val")[number % 3], f"{number:05d}"
     for folder, damaged, other in (("images", not as_mask, 0), ("masks", as_mask, 1)):
@@ -191,7 +193,7 @@ def lay_out(root: Path, number: int, file: damage.Damaged, sound: tuple[Path, Pa
 
 
 def read_all(listing: Path) -> Found:
-    """Through every reader, one file after another."""
+    """Read the files with every reader, one after another."""
     counts: Counter[str] = Counter()
     tracebacks, longest, peak = [], (0.0, ""), (0, "")
     for line in listing.read_text(encoding="utf-8").splitlines():
@@ -209,7 +211,7 @@ def read_all(listing: Path) -> Found:
                 read(path)
             except FullconvError:
                 refused += number == 0
-            except Exception as error:  # what must not happen is what is counted
+            except Exception as error:  # count what must not happen
                 tracebacks.append(f"{path.name}: {type(error).__name__}: {error}")
             longest = max(longest, (time.perf_counter() - started, path.name))
         counts["refused" if refused else "read"] += 1
@@ -227,8 +229,8 @@ def read_all(listing: Path) -> Found:
 
 @contextmanager
 def damaged_sets(count: int, bombs: bool) -> Iterator[tuple[list[Path], Path]]:
-    """Data sets of damaged files, every second one without a class table; and a file that lists
-    the damaged ones."""
+    """Write datasets with damaged files, every second one without a class table, and a list of the
+    damaged files."""
     with tempfile.TemporaryDirectory() as made:
         whole = drawn.write(Path(made) / "sound", train=1, val=1, test=1, size=SIZE)
         sound = (whole / "images/train/street_0000.jpg", whole / "masks/train/street_0000.png")
@@ -247,7 +249,7 @@ def damaged_sets(count: int, bombs: bool) -> Iterator[tuple[list[Path], Path]]:
 
 
 def damaged(arguments: argparse.Namespace) -> Section:
-    """Files that are cut, flipped, overwritten, renamed or lie about themselves."""
+    """Check files that are truncated, bit-flipped, overwritten, renamed or have wrong headers."""
     count = 300 if arguments.quick else DAMAGED
     with damaged_sets(count, not arguments.quick) as (roots, listing):
         alone: Found = in_fresh_process(__file__, "--one", "read", str(listing))
@@ -271,7 +273,7 @@ def damaged(arguments: argparse.Namespace) -> Section:
 
 
 def is_bug(found: Found) -> bool:
-    """Whether a check ended otherwise than with a report, or a library spoke."""
+    """Return true if a check ended without a report or a library printed something."""
     return found["code"] not in (0, 1) or bool(found["said"])
 
 

@@ -1,5 +1,7 @@
-"""A peer in a process of its own, run turn by turn with what is measured here: as its users run it,
-with the memory pages that the system gives by default, whatever this process has set."""
+"""Run a peer in its own process, alternating with the measured code.
+
+The peer uses the default memory pages of the system, whatever this process uses.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,10 @@ from method import MissingError
 
 
 class Elsewhere:
-    """Calling it runs the peer once over there and waits.
+    """Run a peer once in its own process when called, and wait for it.
 
     Args:
-        make: a function of a module, and its `arguments`; what it returns is what is run.
+        make: a function of a module, with its `arguments`; its return value is called in each run.
     """
 
     def __init__(self, make: Callable[..., Callable[[], object]], *arguments: Any) -> None:
@@ -43,7 +45,7 @@ def _serve(line: Connection, make: Any, arguments: Any, threads: int) -> None:
         line.send(str(reason))
         return
     line.send("")
-    with contextlib.suppress(EOFError):  # nobody asks any more
+    with contextlib.suppress(EOFError):  # the parent has ended
         while line.recv():
             run()
             line.send("done")

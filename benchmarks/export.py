@@ -1,9 +1,9 @@
-"""Does an exported file give what the model gives, and what do fewer bits cost and bring?
+"""Compare exported files with the model, and measure the cost and speed of lower precisions.
 
-`parity`: every format and precision of trained CamVid models, at five sizes and on all test
-images: labels that are those of the model in float32, the largest difference of a score over the
-largest score, megabytes, mean IoU on the test split. `speed`: ONNX Runtime in int8 and float16
-against float32, and against Fullconv in torch, on test images. Writes results/export.json.
+`parity`: every format and precision of trained CamVid models, at five sizes and on all test images:
+the share of labels equal to those of the model in float32, the largest difference of the logits
+relative to the largest logit, megabytes, and mIoU on the test split. `speed`: ONNX Runtime in int8
+and float16 against float32, and against Fullconv in torch. Writes results/export.json.
 
     python benchmarks/export.py --models RUN RUN [--only parity speed]
 """
@@ -36,14 +36,14 @@ FILES = (
     *(("onnx", "float32"), ("onnx", "float16"), ("onnx", "int8")),
     *(("openvino", "float32"), ("openvino", "float16"), ("torch", "float32")),
 )
-EQUAL = 0.9999  # of the labels in float32
-MOST_LOST = 0.01  # mean IoU of int8
+EQUAL = 0.9999  # share of equal labels in float32
+MOST_LOST = 0.01  # mIoU that int8 may lose
 FASTER = 1.5  # int8 over float32 in the same engine
 CALIBRATED = 64  # images
 
 
 def camvid() -> Any:
-    """The data set."""
+    """Read the dataset."""
     shared = os.environ.get("FULLCONV_SHARED")
     if not shared:
         raise MissingError("FULLCONV_SHARED names no folder with data/camvid")
@@ -51,18 +51,18 @@ def camvid() -> Any:
 
 
 def written(model: Model, to: str, precision: str, place: Path) -> tuple[ExportedModel, Exported]:
-    """A file, calibrated on training images."""
+    """Export a file, calibrated on training images."""
     train = camvid().splits["train"]
     some = train[:: max(1, len(train) // CALIBRATED)][:CALIBRATED] if precision == "int8" else ()
     images = [read_image(pair.image) for pair in some]
     out = place / f"{to}-{precision}"
-    result = export(model, out, to=to, precision=precision, images=images)
+    result = export(model, out, format=to, precision=precision, images=images)
     found = load_program(result.path, model) if to == "torch" else load_exported(result.path)
     return found, result
 
 
 def compared(model: Model, found: ExportedModel, count: int | None) -> dict[str, float]:
-    """Of the test split, and of crops of its first images at `SIZES`."""
+    """Compare labels and logits on the test split and on crops of its first images at `SIZES`."""
     exact = Runtime(model, device=torch.device("cpu"), precision="float32")
     dataset = camvid()
     pairs = dataset.splits["test"][:count]
@@ -90,7 +90,7 @@ def compared(model: Model, found: ExportedModel, count: int | None) -> dict[str,
 
 
 def parity(arguments: argparse.Namespace) -> Section:
-    """Every format."""
+    """Measure all formats."""
     section, rows = Section(), []
     for folder in arguments.models:
         model = load_model(folder)
@@ -133,7 +133,7 @@ def parity(arguments: argparse.Namespace) -> Section:
 
 
 def speed(arguments: argparse.Namespace) -> Section:
-    """Label maps of a CamVid image."""
+    """Measure label maps of a CamVid image."""
     section = Section()
     image = read_image(camvid().splits["test"][0].image)
     for folder in arguments.models:
@@ -161,7 +161,7 @@ def speed(arguments: argparse.Namespace) -> Section:
 
 
 def main() -> int:
-    """Runs the sections."""
+    """Run the sections."""
     options = parser(__doc__, rounds=9)
     options.add_argument("--models", nargs="+", required=True, metavar="RUN", help="on CamVid")
     return run("export", {"parity": parity, "speed": speed}, options.parse_args())

@@ -1,9 +1,9 @@
-"""Two heads on one trunk, and depth beside images, on drawn cards (tests/cards.py).
+"""Measure additional heads and extra inputs on synthetic cards (tests/cards.py).
 
-`heads`: materials and order, where near cards look larger: each alone, and both from one trunk.
-`inputs`: order, where nothing in the image tells it: images alone, and depth beside them by
-early and by late fusion. Every model is trained by `fullconv train` from a fresh ResNet-10 and
-scored by `fullconv evaluate` on the test cards. Writes results/further.json.
+`heads`: materials and order, where near cards look larger: one model each, and two heads on one
+backbone. `inputs`: order, which the images do not show: images alone, and depth with early and late
+fusion. `fullconv train` trains each model with a ResNet-10 from random weights, and
+`fullconv evaluate` evaluates it on the test cards. Writes results/further.json.
 
     python benchmarks/further.py --seeds 0 1 2
 """
@@ -27,12 +27,12 @@ import cards
 COUNTS = {"train": 160, "val": 40, "test": 80}
 OPTIONS = ["--no-pretrained", "--backbone", "resnet10t", "--epochs", "20"]
 OPTIONS += ["--crop", "97", "129", "--scale", "0.8", "1.25"]
-FOLDERS = {  # name -> how the cards are drawn and labelled
+FOLDERS = {  # name -> how the cards are drawn and annotated
     "both": {"sized": True, "labels": "both"},
     "order": {"sized": True, "labels": "order"},
     "blind": {"sized": False, "labels": "order"},
 }
-MODELS = {  # name -> data, options, and which of its numbers
+MODELS = {  # name -> data, options, and the reported metrics
     "materials alone": ("both", [], {"materials": None}),
     "order alone": ("order", [], {"order": None}),
     "both heads": ("both", ["--heads", "order"], {"materials": None, "order": "order"}),
@@ -43,7 +43,7 @@ MODELS = {  # name -> data, options, and which of its numbers
 
 
 def scored(name: str, seed: int, place: Path) -> dict[str, float]:
-    """Mean IoU on the test cards, of each head."""
+    """Return the mIoU of each head on the test cards."""
     data, options, wanted = MODELS[name]
     folder = place / f"{name.replace(', ', '_').replace(' ', '_')}_seed{seed}"
     if not (folder / "metrics.json").is_file():

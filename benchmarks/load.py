@@ -1,7 +1,7 @@
-"""Clients of a server, many at once: most send images, some what no server likes to get.
+"""Many simultaneous clients of a server: most send images, some send invalid requests.
 
-They share the machine with the server, so they do little: uploads lie ready, and of answers that
-are alike one is kept, to be looked at afterwards. No torch here.
+They share the machine with the server, so they do little: uploads are prepared, and equal responses
+are stored once and verified afterwards. No torch here.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
-ANSWERS = {  # what is asked for, and how
+ANSWERS = {  # output -> query
     "mask": "/predict?output=mask",
     "json": "/predict?output=json&include=ids,confidence",
     "overlay": "/predict?output=overlay",
 }
 OFTEN = {"mask": 2, "json": 1, "overlay": 1}
 IMAGE, SLOW, LEFT, GONE = "image", "slow", "left", "gone"
-# Of 200 requests: how many are of a kind, and which answers are right.
+# Among 200 requests: the number of each kind, and the right statuses.
 KINDS: dict[str, tuple[int, tuple[int, ...]]] = {
     IMAGE: (172, (200, 503)),
     "cut short": (6, (422, 503)),  # these three are 5 %
@@ -38,25 +38,25 @@ KINDS: dict[str, tuple[int, tuple[int, ...]]] = {
     "too many bytes": (4, (413, 503)),
     "too many pixels": (4, (413, 503)),
     SLOW: (2, (408,)),
-    LEFT: (4, ()),  # in the middle of the upload
-    GONE: (4, ()),  # while the answer is awaited
+    LEFT: (4, ()),  # disconnects during the upload
+    GONE: (4, ()),  # disconnects while waiting
 }
-PATIENCE = 0.5  # of the seconds that Retry-After names
-LATE = 1.5  # seconds over the server's limit within which slow uploads have to be refused
+PATIENCE = 0.5  # share of Retry-After that clients wait
+LATE = 1.5  # seconds after the server's limit within which slow uploads must be refused
 _PAUSE = 0.25  # seconds between the bytes of a slow upload
 _EXAMPLES = 20
-_SECONDS = re.compile(rb'"seconds": [0-9.e-]+')  # the part of a JSON answer that changes
+_SECONDS = re.compile(rb'"seconds": [0-9.e-]+')  # the part of a JSON response that varies
 
 
 @dataclass(frozen=True)
 class Upload:
-    """What is sent.
+    """The body of a request.
 
     Args:
-        name: of the image.
-        content: all of it.
+        name: name of the image.
+        content: all bytes.
         kind: the Content-Type.
-        chunked: without saying beforehand how long it is.
+        chunked: send it without a Content-Length.
     """
 
     name: str
@@ -67,15 +67,15 @@ class Upload:
 
 @dataclass
 class Tally:
-    """What came back.
+    """The responses.
 
     Args:
-        statuses: how often which kind of request had which status; 0 is no answer.
+        statuses: number of responses by kind of request and status; 0 is no response.
         refusals: the messages, without their numbers.
-        unexpected: how many were not as they should be, and some of them.
-        done: how often which image was answered with what, until time was up.
-        seconds: that these took.
-        kept: of each image, answer and hash: how often, and the first one.
+        unexpected: number of unexpected responses, and some of them.
+        done: number of responses by image and output until the time limit.
+        seconds: time of these responses.
+        kept: for each image, output and hash, the number of responses and the first one.
     """
 
     statuses: Counter[tuple[str, int]] = field(default_factory=Counter)
@@ -89,19 +89,19 @@ class Tally:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def count(self, kind: str, status: int) -> None:
-        """One more."""
+        """Count a response."""
         with self._lock:
             self.statuses[kind, status] += 1
 
     def wrong(self, what: str) -> None:
-        """Something that should not be."""
+        """Record an unexpected response."""
         with self._lock:
             self.unexpected += 1
             if len(self.examples) < _EXAMPLES:
                 self.examples.append(what[:400])
 
     def answered(self, kind: str, status: int, content: bytes, retry: str | None) -> None:
-        """Counts an answer, and looks at all but the images in it."""
+        """Count a response and verify everything except the images in it."""
         self.count(kind, status)
         if status not in KINDS[kind][1]:
             self.wrong(f"{kind}: {status} {content[:300]!r}")
@@ -120,7 +120,7 @@ class Tally:
             self.wrong(f"{kind}: 503 with Retry-After {retry!r}")
 
     def keep(self, name: str, want: str, content: bytes) -> None:
-        """A result, to be compared afterwards."""
+        """Store a result for later comparison."""
         same = _SECONDS.sub(b"", content, count=1) if want == "json" else content
         key = (name, want, blake2b(same, digest_size=16).digest())
         with self._lock:
@@ -128,26 +128,26 @@ class Tally:
             self.kept.setdefault(key, content)
 
     def finished(self, name: str, want: str, seconds: float) -> None:
-        """A result before time was up."""
+        """Count a result within the time limit."""
         with self._lock:
             self.done[name, want] += 1
             self.seconds.append(seconds)
 
     def forget(self) -> None:
-        """What came until now is no part of the rates; whether it was right still counts."""
+        """Exclude the responses so far from the rates; they still count as right or wrong."""
         self.done.clear()
         self.seconds.clear()
 
 
 class Load:
-    """Clients, each of which sends one request after another.
+    """Clients that each send one request after another.
 
     Args:
         address: host and port.
-        images: what the server should answer.
-        bad: uploads by the kind, of `KINDS`, that they are.
-        max_seconds: that the server gives a request.
-        seed: of the order of requests.
+        images: valid uploads.
+        bad: invalid uploads by kind, of `KINDS`.
+        max_seconds: the time limit of the server.
+        seed: seed of the order of requests.
     """
 
     def __init__(
@@ -168,7 +168,8 @@ class Load:
         self._bad = {kind: itertools.cycle(some) for kind, some in bad.items()}
 
     def run(self, seconds: float, clients: int) -> float:
-        """Sends until time is up, and waits for the last answers; seconds until time was up."""
+        """Send requests until the time limit, wait for the last responses, and return the seconds
+        until the limit."""
         self._stop.clear()
         threads = [threading.Thread(target=self._client) for _ in range(clients)]
         began = time.monotonic()
@@ -198,13 +199,13 @@ class Load:
         connection.close()
 
     def connect(self) -> http.client.HTTPConnection:
-        """One that connects when something is sent, and again when it was closed."""
+        """Return a connection that opens when something is sent, and again after it was closed."""
         return http.client.HTTPConnection(*self.address, timeout=self.max_seconds + 30)
 
     def _request(
         self, connection: http.client.HTTPConnection, kind: str, one: Upload, want: str
     ) -> float:
-        """One request; how many seconds to wait after it."""
+        """Send one request; return the seconds to wait after it."""
         if kind == LEFT:
             start(connection, one, want)
             connection.send(one.content[: len(one.content) // 2])
@@ -226,7 +227,7 @@ class Load:
         self.tally.wrong(f"{kind}: no answer: {type(error).__name__}: {error}")
 
     def at_once(self, images: Sequence[Upload], want: str) -> list[threading.Thread]:
-        """Sends all, each over a connection of its own; the threads that wait for the answers."""
+        """Send all uploads on separate connections; return the threads that wait for responses."""
 
         def one_of_them(one: Upload) -> None:
             connection = self.connect()
@@ -244,7 +245,7 @@ class Load:
     def ask(
         self, connection: http.client.HTTPConnection, kind: str, one: Upload, want: str
     ) -> float:
-        """Sends, and takes the answer; how many seconds to wait after it."""
+        """Send a request and read its response; return the seconds to wait after it."""
         began = time.monotonic()
         send(connection, one, want)
         response = connection.getresponse()
@@ -258,7 +259,7 @@ class Load:
         return PATIENCE * float(retry) if retry else 0.0
 
     def _slowly(self, connection: http.client.HTTPConnection, one: Upload, want: str) -> None:
-        """A byte now and then, until there is an answer."""
+        """Send a byte now and then until there is a response."""
         began = time.monotonic()
         start(connection, one, want)
         for byte in one.content:
@@ -275,7 +276,7 @@ class Load:
 
 
 def start(connection: http.client.HTTPConnection, one: Upload, want: str) -> None:
-    """The head of a request."""
+    """Return the header of a request."""
     connection.putrequest("POST", ANSWERS[want])
     connection.putheader("Content-Type", one.kind)
     if one.chunked:
@@ -286,7 +287,7 @@ def start(connection: http.client.HTTPConnection, one: Upload, want: str) -> Non
 
 
 def send(connection: http.client.HTTPConnection, one: Upload, want: str) -> None:
-    """All of a request."""
+    """Send a whole request."""
     start(connection, one, want)
     if one.chunked:
         for at in range(0, len(one.content), 1 << 16):
@@ -298,7 +299,7 @@ def send(connection: http.client.HTTPConnection, one: Upload, want: str) -> None
 
 
 def leave(connection: http.client.HTTPConnection, *, rudely: bool) -> None:
-    """Closes; rudely, without the handshake."""
+    """Close a connection by a reset, without the handshake."""
     if rudely:
         now = struct.pack("ii", 1, 0)
         connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, now)
@@ -306,7 +307,7 @@ def leave(connection: http.client.HTTPConnection, *, rudely: bool) -> None:
 
 
 def as_form(one: Upload) -> Upload:
-    """The same as a web page's form sends it."""
+    """Return the upload as a form, as a web page sends it."""
     head = (
         "--edge\r\nContent-Disposition: form-data; name=image; filename=photo\r\n"
         f"Content-Type: {one.kind}\r\n\r\n"
@@ -318,7 +319,7 @@ def as_form(one: Upload) -> Upload:
 def bad_uploads(
     images: Sequence[Upload], max_bytes: int, max_pixels: int
 ) -> dict[str, list[Upload]]:
-    """By kind, what a server with these limits should refuse."""
+    """Return uploads, by kind, that a server with these limits should refuse."""
     noise = random.Random(0).randbytes(max_bytes + (1 << 20))
     jpeg = next(one.content for one in images if one.kind == "image/jpeg")
     side = 1 + int(max_pixels**0.5)
@@ -345,7 +346,7 @@ def bad_uploads(
 
 
 def black_png(height: int, width: int) -> bytes:
-    """A whole PNG of one bit a pixel: few bytes, many pixels."""
+    """Return a valid PNG with one bit per pixel: few bytes, many pixels."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         checked = name + data

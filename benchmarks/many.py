@@ -1,11 +1,11 @@
-"""`predict` on many images: is each done once, and what do reading and writing cost?
+"""Measure `predict` on many images: correctness after interruptions, and the cost of files.
 
-`job`: 10,000 small drawn images, 50 of them damaged, through the command line with a tiny model:
-in one process; in one that is killed half-way and started again; in two that torchrun starts.
-Wanted: 50 reported, 9,950 written, none twice, and the same labels. `overlap`: images a second
-from files to files over those of the bare network, which has them decoded in memory, computes the
-labels and writes nothing; and over the same files one after the other. CamVid's test images as
-they are, and as JPEG of 720 x 960; ResNet-18 FCN-8s with random weights. Writes results/many.json.
+`job`: 10,000 small synthetic images, 50 of them damaged, through the command line with a tiny model:
+in one process; in one that is killed halfway and restarted; in two that torchrun starts. Targets:
+50 reported, 9,950 written, none twice, and the same labels. `overlap`: images per second from files
+to files over those of the network alone, which has decoded images and writes nothing, and over
+sequential processing. CamVid's test images, and as JPEG of 720 x 960; ResNet-18 FCN-8s with random
+weights. Writes results/many.json.
 
     python benchmarks/many.py [--only job overlap] [--threads 2]
 """
@@ -40,7 +40,7 @@ from fullconv.models.model import Model, save_model
 from fullconv.network.fcn import FCN
 
 MANY, DAMAGED = 10_000, 50
-SCENES = 48  # that are drawn; the others are these, shifted, mirrored and in other light
+SCENES = 48  # different scenes; the others are shifted, flipped and brightened copies
 SMALL = (96, 128)  # H, W
 LARGE = (720, 960)
 AT_LEAST = 0.85
@@ -49,7 +49,7 @@ TINY, MIDDLE = "resnet10t", "resnet18"
 
 
 def random_model(backbone: str, stride: int) -> Model:
-    """With random weights that call pixels by several classes."""
+    """Return a model with random weights that predicts several classes."""
     torch.manual_seed(0)
     network = FCN(backbone, len(LABELS), stride=stride, pretrained=False).eval()
     for score in network.score.values():
@@ -58,7 +58,7 @@ def random_model(backbone: str, stride: int) -> Model:
 
 
 def draw(folder: Path, count: int, damaged: int) -> None:
-    """JPEG files in ten folders; every so many is cut short."""
+    """Write JPEG files into ten folders; truncate every Nth."""
     scenes = [scene(number, size=SMALL)[0] for number in range(SCENES)]
     chance = np.random.default_rng(0)
     for number in range(count):
@@ -84,7 +84,7 @@ def environment(arguments: argparse.Namespace) -> dict[str, str]:
 def done(
     arguments: argparse.Namespace, *command: str, environ: dict[str, str] | None = None
 ) -> tuple[int, list[Any]]:
-    """Exit code of a command, and the JSON objects that it printed."""
+    """Run a command; return its exit code and the JSON objects that it printed."""
     ended = subprocess.run(
         [sys.executable, *command],
         stdout=subprocess.PIPE,
@@ -97,8 +97,10 @@ def done(
 
 
 def masks(out: Path) -> dict[str, tuple[int, int]]:
-    """Every mask, with inode and time: another writing has others. Hidden folders come and go while
-    a process writes."""
+    """Return all masks with inode and time, which change if a mask is written again.
+
+    Hidden folders come and go while a process writes.
+    """
     found = {}
     for folder, folders, names in os.walk(out):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -140,7 +142,7 @@ def job(arguments: argparse.Namespace) -> Section:
 def killed(
     arguments: argparse.Namespace, place: Path, one: dict[str, Any], facts: dict[str, Any]
 ) -> Iterator[Figure]:
-    """SIGKILL half-way, then started again."""
+    """Kill the job halfway with SIGKILL, then start it again."""
     out = place / "killed"
     process = subprocess.Popen(
         [sys.executable, *words(place, "killed")],
@@ -167,7 +169,7 @@ def killed(
 def shared(
     arguments: argparse.Namespace, place: Path, one: dict[str, Any], facts: dict[str, Any]
 ) -> Iterator[Figure]:
-    """Two processes by torchrun, which divide the processors as where nobody says how many."""
+    """Run two processes with torchrun, with its default number of threads."""
     environ = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     started = time.perf_counter()
@@ -185,7 +187,7 @@ def shared(
 
 
 def unlike(one: Path, other: Path, names: Sequence[str] | dict[str, Any]) -> int:
-    """How many masks differ in any pixel, or are missing."""
+    """Return the number of masks that differ in any pixel or are missing."""
     return sum(
         not (other / name).is_file()
         or not np.array_equal(read_values(one / name), read_values(other / name))
@@ -200,7 +202,7 @@ def overlap(arguments: argparse.Namespace) -> Section:
     count = 2 if arguments.quick else 24
     paths = sorted(folder.iterdir())
     paths = paths[:: max(1, len(paths) // count)][:count]
-    use_huge_pages()  # as the command does
+    use_huge_pages()  # as the command line does
     predictor = Predictor(random_model(MIDDLE, 8), device="cpu")
     section = Section(facts={"images": len(paths), "model": f"{MIDDLE}, stride 8"})
     with tempfile.TemporaryDirectory() as name:
@@ -239,7 +241,7 @@ def as_jpeg(path: Path, folder: Path, size: tuple[int, int]) -> Path:
 def variants(
     predictor: Predictor, files: Sequence[Path], out: Path
 ) -> dict[str, Callable[[], object]]:
-    """The bare network; and for each choice of results the command's way and the plain one."""
+    """Return the network alone, and the command's and the sequential way for each output."""
     images = [InputImage(path, Path(path.stem)) for path in files]
     decoded = [read_image(path) for path in files]
 

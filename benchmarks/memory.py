@@ -1,9 +1,8 @@
-"""How much memory Fullconv's readings take beside the usual ways, on a CPU.
+"""Measure the memory of Fullconv's loss and label maps against the usual implementations on a CPU.
 
-`loss`: what loss and gradient add, batch 8, 320 x 480, stride 8. `predict`: a label map of 150
-classes at 1024 x 1024, over what the network alone takes. Each value is the highest point of a
-process of its own, above what it had in use with its inputs ready and its libraries warm.
-Writes results/memory.json.
+`loss`: memory of loss and gradient, batch 8, 320 x 480, stride 8. `predict`: a label map of 150
+classes at 1024 x 1024, against the network alone. Each value is the peak of a new process minus its
+memory with prepared inputs and loaded libraries. Writes results/memory.json.
 
     python benchmarks/memory.py [--only loss predict] [--rounds 3]
 """
@@ -27,20 +26,22 @@ from fullconv.network.fcn import FCN
 from fullconv.network.scores import Scores
 
 LOSS_CLASSES = (11, 21, 150)
-LOSS_AT_MOST = 0.05  # of what the usual way takes
+LOSS_AT_MOST = 0.05  # of the baseline
 PREDICT_CLASSES = 150
 PREDICT_SIDE, QUICK_SIDE = 1024, 128
-PREDICT_AT_MOST = 1.10  # of what the network alone takes
+PREDICT_AT_MOST = 1.10  # of the network alone
 WARM = (32, 32)
-HALF = Grid(8, 3.5)  # where F.interpolate takes the cells to be: both compute the same
+HALF = Grid(8, 3.5)  # the positions that F.interpolate assumes, so both compute the same
 BATCH = 8
 IGNORED = 255
 Runs = tuple[Callable[[], object], Callable[[], object]]  # to warm up, to measure
 
 
 def smooth_scores(classes: int, cells: tuple[int, int], count: int = BATCH) -> Tensor:
-    """(N, K, h, w): normal values at every fourth cell, interpolated, a tenth as much noise, scaled
-    to a standard deviation of 4."""
+    """Return smooth logits (N, K, h, w) with standard deviation 4.
+
+    They are normal values at every fourth cell, interpolated, plus a tenth as much noise.
+    """
     generator = torch.Generator().manual_seed(classes)
     coarse = [max(2, c // 4) for c in cells]
     nodes = torch.randn(count, classes, *coarse, generator=generator)
@@ -50,8 +51,10 @@ def smooth_scores(classes: int, cells: tuple[int, int], count: int = BATCH) -> T
 
 
 def blobs(classes: int, size: tuple[int, int], count: int = BATCH) -> Tensor:
-    """(N, H, W) uint8 ids: each pixel has the class of the nearest of 40 random points, and the top
-    tenth of a smooth random field is ignored."""
+    """Return (N, H, W) uint8 ids: each pixel has the class of the nearest of 40 random points.
+
+    The top tenth of a smooth random field is ignored.
+    """
     generator = torch.Generator().manual_seed(classes)
     rows, columns = (torch.arange(s, dtype=torch.float32) for s in size)
     pixels = torch.cartesian_prod(rows, columns)
@@ -68,21 +71,21 @@ def blobs(classes: int, size: tuple[int, int], count: int = BATCH) -> Tensor:
 
 
 def fused_gradient(values: Tensor, target: Tensor) -> None:
-    """Fullconv's loss and gradient; the target as the loader hands it over, uint8."""
+    """Compute Fullconv's loss and gradient, with a uint8 target as from the loader."""
     values.grad = None
     size = (target.shape[1], target.shape[2])
     Scores(values, HALF, size).loss(target, ignore_index=IGNORED).backward()
 
 
 def usual_gradient(values: Tensor, target: Tensor) -> None:
-    """The usual: scores of full size, then cross-entropy; the target int64, as it must be."""
+    """Compute full-size logits and their cross-entropy, with the int64 target it needs."""
     values.grad = None
     full = F.interpolate(values, size=target.shape[1:], mode="bilinear", align_corners=False)
     F.cross_entropy(full, target, ignore_index=IGNORED).backward()
 
 
 def loss_runs(way: str, classes: int, quick: bool) -> Runs:
-    """Loss and gradient."""
+    """Return the variants of loss and gradient."""
 
     def made(size: tuple[int, int], count: int) -> Callable[[], object]:
         values = smooth_scores(classes, (size[0] // 8, size[1] // 8), count).requires_grad_()
@@ -95,7 +98,7 @@ def loss_runs(way: str, classes: int, quick: bool) -> Runs:
 
 
 def predict_runs(way: str, quick: bool) -> Runs:
-    """A label map (ours), the network's forward pass alone, or the usual way behind it."""
+    """Return the label map, the network's forward pass alone, and the usual implementation."""
     predictor = Predictor(fullconv_model(PREDICT_CLASSES, spread=0.05), device="cpu")
 
     def made(side: int) -> Callable[[], object]:
@@ -103,9 +106,9 @@ def predict_runs(way: str, quick: bool) -> Runs:
         if way == "ours":
             return functools.partial(predictor.label_map, image)
         tensor = torch.from_numpy(image).permute(2, 0, 1)[None]
-        images = predictor.model.normalise(tensor)
+        images = predictor.model.normalize(tensor)
         images = images.contiguous(memory_format=torch.channels_last)
-        network = predictor.engine.network
+        network = predictor.runtime.network
         return functools.partial(_forward, network, images, usual=way == "usual")
 
     return made(WARM[0]), made(QUICK_SIDE if quick else PREDICT_SIDE)
@@ -121,7 +124,7 @@ def _forward(network: FCN, images: Tensor, *, usual: bool) -> object:
 
 
 def measure(what: str, quick: bool) -> int:
-    """In a fresh process: extra bytes of "loss WAY CLASSES" or "predict WAY"."""
+    """Return the extra bytes of "loss WAY CLASSES" or "predict WAY" in a new process."""
     subject, way, *classes = what.split()
     if subject == "loss":
         warm, main_run = loss_runs(way, int(classes[0]), quick)
@@ -132,7 +135,7 @@ def measure(what: str, quick: bool) -> int:
 
 
 def megabytes(names: list[str], arguments: argparse.Namespace) -> dict[str, list[float]]:
-    """Each in turn, round by round."""
+    """Measure the variants in turn, round by round."""
     options = ["--threads", str(arguments.threads), *(["--quick"] if arguments.quick else [])]
     found: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(arguments.rounds):
@@ -145,14 +148,14 @@ def megabytes(names: list[str], arguments: argparse.Namespace) -> dict[str, list
 def figure(
     name: str, ours: list[float], theirs: list[float], at_most: float | None = None
 ) -> Figure:
-    """Our memory over theirs."""
+    """Return the memory of Fullconv over the baseline."""
     middles = [Spread.of(values).median for values in (ours, theirs)]
     ratio = Spread.of([a / max(b, 1e-3) for a, b in zip(ours, theirs, strict=True)])
     return Figure(name, *middles, "MB", ratio, at_most=at_most)
 
 
 def loss(arguments: argparse.Namespace) -> Section:
-    """Extra memory of loss and gradient."""
+    """Measure the extra memory of loss and gradient."""
     names = [f"loss {way} {classes}" for classes in LOSS_CLASSES for way in ("ours", "usual")]
     found = megabytes(names, arguments)
     section = Section(facts={"megabytes": found})
@@ -164,7 +167,7 @@ def loss(arguments: argparse.Namespace) -> Section:
 
 
 def predict(arguments: argparse.Namespace) -> Section:
-    """Extra memory of a prediction."""
+    """Measure the extra memory of a prediction."""
     found = megabytes([f"predict {way}" for way in ("ours", "network", "usual")], arguments)
     ours, network, usual = found.values()
     title = f"{PREDICT_CLASSES} classes"

@@ -1,5 +1,6 @@
-"""How things are measured, and how results are written: what was run, on what, with which versions,
-at which commit. README.md beside this file is the method in words.
+"""Timing, memory, tables and result files, with command, machine, versions and commit.
+
+README.md in this folder describes the method.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "torchvision", "timm", "lightning", "numpy")
-PEERS = ("segmentation-models-pytorch", "torchfcn")  # named where they are installed
-FILL_SECONDS = 0.05  # a turn of a fast variant is repeated until it lasts about this long
+PEERS = ("segmentation-models-pytorch", "torchfcn")  # recorded if they are installed
+FILL_SECONDS = 0.05  # a fast variant is repeated for about this long
 MOST_REPEATS = 20
 
 
 class MissingError(Exception):
-    """What a section needs is not there; it is skipped, and that is said."""
+    """A section lacks something and is skipped with a message."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """Of one value or more."""
+        """Return the median and quartiles of one or more values."""
         if len(values) == 1:
             return cls(values[0], values[0], values[0])
         low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
@@ -61,11 +62,11 @@ class Figure:
 
     Args:
         name: what is compared.
-        ours, theirs: medians, or None where only the ratio means something.
-        unit: of the two.
-        ratio: the figure itself.
-        at_least, at_most: what is wanted of the ratio's median, if anything.
-        note: anything else that belongs beside it.
+        ours, theirs: medians of Fullconv and the baseline, or None if only the ratio has a meaning.
+        unit: unit of both.
+        ratio: the figure.
+        at_least, at_most: target of the median ratio, if any.
+        note: additional text.
     """
 
     name: str
@@ -79,7 +80,7 @@ class Figure:
 
     @property
     def verdict(self) -> str:
-        """ok or short; empty where nothing is wanted. A ratio that is not a number is short."""
+        """Return ok or short, or nothing without a target. A ratio that is not a number is short."""
         if self.at_least is None and self.at_most is None:
             return ""
         middle = self.ratio.median
@@ -89,28 +90,28 @@ class Figure:
         return "ok" if fine else "short"
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
+        """Return a dictionary for JSON."""
         return {**asdict(self), "verdict": self.verdict}
 
 
 def counted(name: str, found: int, wanted: int) -> Figure:
-    """A count over the one that it should be; anything but 1 is short."""
+    """Return a count over the expected count; anything but 1 misses the target."""
     ratio = found / wanted if wanted else 1.0 + found
     return Figure(name, found, wanted, "", Spread.of([ratio]), at_least=1, at_most=1)
 
 
 @dataclass(frozen=True)
 class Timings:
-    """Seconds of one run of each variant, round by round."""
+    """Seconds of one run of each variant, by round."""
 
     seconds: Mapping[str, Sequence[float]]
 
     def spread(self, name: str, *, scale: float = 1e3) -> Spread:
-        """Milliseconds of a variant, or seconds times another scale."""
+        """Return the milliseconds of a variant, or its seconds times another scale."""
         return Spread.of([scale * s for s in self.seconds[name]])
 
     def ratio(self, slow: str, fast: str) -> Spread:
-        """How many times longer the first takes; taken in each round, then the median."""
+        """Return how many times as long the first variant takes: the median over rounds."""
         pairs = zip(self.seconds[slow], self.seconds[fast], strict=True)
         return Spread.of([a / b for a, b in pairs])
 
@@ -124,23 +125,27 @@ class Timings:
         images: int = 0,
         each: int = 1,
     ) -> Figure:
-        """Their time over ours. Shown in ms (of one out of `each` in a run), or in images per
-        second where a run takes so many `images`."""
+        """Return the baseline's time over Fullconv's.
+
+        It is shown in ms (per item of `each` in a run), or in images per second if a run takes `images`.
+        """
         middles = [self.spread(v, scale=1).median for v in (ours, theirs)]
         shown = [images / s if images else 1e3 * s / each for s in middles]
         unit = "images/s" if images else "ms"
         return Figure(name, *shown, unit, self.ratio(theirs, ours), at_least)
 
     def to_dict(self) -> dict[str, Any]:
-        """Milliseconds of each variant."""
+        """Return a dictionary for JSON."""
         return {name: asdict(self.spread(name)) for name in self.seconds}
 
 
 def compare(
     variants: Mapping[str, Callable[[], object]], *, rounds: int, warmup: int = 2, seed: int = 0
 ) -> Timings:
-    """Times variants turn by turn: every round runs each of them, in an order that changes from
-    round to round, so that what else the machine does falls on all of them alike."""
+    """Time variants in turn.
+
+    Every round runs each of them in another order, so that other load on the machine affects all.
+    """
     repeats = {name: _repeats(variant, warmup) for name, variant in variants.items()}
     chance = random.Random(seed)
     seconds: dict[str, list[float]] = {name: [] for name in variants}
@@ -155,7 +160,7 @@ def compare(
 
 
 def _repeats(variant: Callable[[], object], warmup: int) -> int:
-    """Warms a variant up; then how often it is run in one turn."""
+    """Warm up a variant; return how often it runs in one turn."""
     for _ in range(max(1, warmup)):
         latest = _clock(variant, 1)
     return min(MOST_REPEATS, max(1, math.ceil(FILL_SECONDS / max(latest, 1e-9))))
@@ -179,17 +184,19 @@ def _no_collection() -> Iterator[None]:
 
 
 def extra_memory(run: Callable[[], object]) -> int:
-    """How many bytes the process grows by while `run` runs, at the highest point. For a fresh
-    process, whose inputs exist and whose libraries are warm."""
+    """Return the peak memory of `run` in bytes, above the memory in use before it.
+
+    Use it in a new process with prepared inputs and loaded libraries.
+    """
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)  # what is free goes back, or it would hide growth
+        ctypes.CDLL(None).malloc_trim(0)  # free memory would hide growth
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # the mark falls to what is in use now
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the current memory
         before = _status("VmRSS")
         run()
         return _status("VmHWM") - before
-    except OSError:  # no Linux, or not allowed: the highest point since the process began
+    except OSError:  # not Linux, or not allowed: the peak since the process started
         unit = 1 if sys.platform == "darwin" else 1024
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         run()
@@ -202,7 +209,7 @@ def _status(key: str) -> int:
 
 
 def in_fresh_process(script: str, *words: str) -> Any:
-    """What a script prints, as JSON, when run with these words."""
+    """Run a script with these arguments; return the JSON that it prints."""
     done = subprocess.run(
         [sys.executable, script, *words], capture_output=True, text=True, check=False
     )
@@ -213,14 +220,14 @@ def in_fresh_process(script: str, *words: str) -> Any:
 
 @dataclass
 class Section:
-    """What a part of a benchmark found: its figures, and other facts for the JSON file."""
+    """The figures of a section, and other facts for the JSON file."""
 
     figures: list[Figure] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
 
 
 def parser(description: str | None, *, rounds: int) -> argparse.ArgumentParser:
-    """The options that all benchmarks have."""
+    """Return the options of all benchmarks."""
     first = (description or "").partition("\n\n")[0]
     made = argparse.ArgumentParser(description=first)
     made.add_argument("--only", nargs="+", metavar="SECTION", help="these parts only")
@@ -236,8 +243,10 @@ def run(
     sections: Mapping[str, Callable[[argparse.Namespace], Section]],
     arguments: argparse.Namespace,
 ) -> int:
-    """Runs the sections, prints a table of each and saves after each; the exit status. Parts that
-    are not run again are kept as the file has them, with their own date and commit."""
+    """Run the sections, print and save a table of each, and return the exit status.
+
+    Sections that do not run keep their earlier results, with their own date and commit.
+    """
     unknown = sorted(set(arguments.only or ()) - set(sections))
     if unknown:
         print(f"no section {', '.join(unknown)}; there are {', '.join(sections)}.", file=sys.stderr)
@@ -254,11 +263,11 @@ def run(
         except MissingError as reason:
             print(f"skipped: {reason}", flush=True)
             continue
-        except Exception:  # the other sections are worth having
+        except Exception:  # the other sections are still useful
             traceback.print_exc()
             failed = True
             continue
-        if arguments.quick:  # tiny sizes say nothing about what is wanted
+        if arguments.quick:  # tiny sizes have no target
             found.figures = [replace(f, at_least=None, at_most=None) for f in found.figures]
         print(table(found.figures), flush=True)
         _save_section(name, section, found, arguments, out)
@@ -266,7 +275,7 @@ def run(
 
 
 def quick_folder() -> Path:
-    """Where trial results go: never over real ones."""
+    """Return the folder for trial results, which never replace real ones."""
     return Path(tempfile.gettempdir()) / "fullconv-quick"
 
 
@@ -294,7 +303,7 @@ def _save_section(
 
 
 def table(figures: Sequence[Figure]) -> str:
-    """Figures as aligned text."""
+    """Return figures as aligned text."""
     rows = [("figure", "ours", "theirs", "unit", "ratio", "quartiles", "wanted", "")]
     for f in figures:
         wanted = f">= {f.at_least:g}" if f.at_least is not None else ""
@@ -312,7 +321,7 @@ def _short(value: float | None) -> str:
 
 
 def save(name: str, command: str, results: dict[str, Any], *, folder: Path = RESULTS) -> Path:
-    """Writes NAME.json into the folder."""
+    """Write NAME.json into the folder."""
     facts = {
         "command": command,
         "date": date.today().isoformat(),
@@ -330,7 +339,7 @@ def save(name: str, command: str, results: dict[str, Any], *, folder: Path = RES
 
 
 def commit() -> str:
-    """The commit; with a plus where the code is not quite what was committed."""
+    """Return the commit, with a plus if the code has changes."""
     folder = Path(__file__).parent.parent
     words = ("git", "-C", str(folder))
     head = subprocess.run(
@@ -344,7 +353,7 @@ def commit() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of the packages that matter, as far as they are installed."""
+    """Return the versions of the relevant installed packages."""
     found = {}
     for package in (*PACKAGES, *PEERS):
         with contextlib.suppress(PackageNotFoundError):
@@ -353,7 +362,7 @@ def versions() -> dict[str, str]:
 
 
 def processor() -> str:
-    """The processor's name, without the machine's."""
+    """Return the processor's name without the machine's."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

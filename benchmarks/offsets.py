@@ -1,9 +1,8 @@
-"""How far off is a score map? The ramp: an image whose value is its own column.
+"""Measure the misplacement of feature maps with a ramp: an image whose value is its column.
 
-Each backbone is reduced to averaging (convolutions average, the rest passes), so that a cell's
-value is the column it sits at. Read back at every pixel, exactly (`Scores.full`) and by
-`F.interpolate`,
-the ramp should give each pixel its own column. Writes results/offsets.json.
+Each backbone is reduced to averaging (convolutions average, the rest passes), so that the value of a
+cell is its column. Upsampled exactly (`Scores.full`) and by `F.interpolate`, each pixel should have
+its own column. Writes results/offsets.json.
 
     python benchmarks/offsets.py
 """
@@ -32,7 +31,7 @@ SIZE = 512
 
 
 def averaging(module: nn.Module) -> nn.Module:
-    """In place: convolutions average, pooling averages, everything else passes its input on."""
+    """Make a network average in place: convolutions and pooling average, the rest passes."""
     for name, child in module.named_children():
         if isinstance(child, nn.Conv2d):
             nn.init.constant_(child.weight, 1 / child.weight[0].numel())
@@ -55,14 +54,14 @@ def averaging(module: nn.Module) -> nn.Module:
 
 
 def ramp_error(backbone: str, stride: int) -> dict[str, float]:
-    """Largest distance, in pixels and away from the border, of the ramp read back."""
+    """Return the largest error in pixels of the upsampled ramp, away from the border."""
     network = averaging(build(backbone, stride=stride).double().eval())
     columns = torch.arange(SIZE, dtype=torch.float64).expand(1, 3, SIZE, SIZE)
     ones = torch.ones_like(columns)
     with torch.no_grad():
-        # Residual sums count a column more than once: divide by what an image of ones gives.
+        # Residual sums count a column several times: divide by the result for an image of ones.
         values = network(columns)[0][:, :1] / network(ones)[0][:, :1]
-        # As usual: the image as it is, a multiple of 32, resized to its size.
+        # The usual way: an image whose size is a multiple of 32, upsampled to its size.
         tap, pyramid = network.taps[0], network.pyramid
         usual = feature_maps(pyramid(columns))[tap] / feature_maps(pyramid(ones))[tap]
     grid = network.grids[0]

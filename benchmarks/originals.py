@@ -1,8 +1,8 @@
-"""The paper's networks and torchvision's, with the weights of others: how far are the scores apart?
+"""Compare the logits of the paper's and torchvision's networks with the original packages.
 
-Random weights in full width go into the peer's network and, through the same file that a user
-would load, into ours. Compared are the scores of every pixel and the labels, for images of odd
-sizes. Writes results/originals.json.
+Random weights in full width go into the original network and, through a file as a user would load
+it, into ours. The logits of every pixel and the labels are compared for images of odd sizes. Writes
+results/originals.json.
 
     pip install --no-deps --target PEERS torchfcn
     python benchmarks/originals.py --peers PEERS
@@ -20,7 +20,7 @@ import torch
 from method import MissingError, save
 from torch import Tensor, nn
 
-from fullconv.models.model import load_model
+from fullconv.models.open import open_model
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 from others import torchfcn_models
@@ -30,7 +30,7 @@ MEAN_BGR = torch.tensor((104.00699, 116.66877, 122.67892)).view(3, 1, 1)
 
 
 def torchfcn(name: str) -> tuple[nn.Module, Any]:
-    """One of its networks with random weights, and how it takes an image (3, H, W) uint8 RGB."""
+    """Return a torchfcn network with random weights, and its preprocessing of (3, H, W) uint8 RGB."""
     models = torchfcn_models()
     if models is None:
         raise MissingError("torchfcn is not installed; see --peers")
@@ -43,7 +43,7 @@ def torchfcn(name: str) -> tuple[nn.Module, Any]:
 
 
 def torchvision_fcn(name: str) -> tuple[nn.Module, Any]:
-    """One of its networks with random weights, and how it takes an image."""
+    """Return a torchvision network with random weights, and its preprocessing."""
     from torchvision.models import get_model
     from torchvision.transforms._presets import SemanticSegmentation
 
@@ -58,19 +58,19 @@ def torchvision_fcn(name: str) -> tuple[nn.Module, Any]:
 
 
 def compared(peer: nn.Module, scores_of: Any, name: str) -> list[dict[str, Any]]:
-    """Ours, loaded from the peer's saved weights, against the peer."""
+    """Compare our network, loaded from the peer's saved weights, with the peer."""
     peer.eval()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{name}.pth"
         torch.save({"arch": name, "model_state_dict": peer.state_dict()}, path)
-        model = load_model(path)
+        model = open_model(path)
     rows = []
     generator = torch.Generator().manual_seed(0)
     for size in SIZES:
         image = torch.randint(0, 256, (3, *size), generator=generator, dtype=torch.uint8)
         with torch.no_grad():
             wanted: Tensor = scores_of(image)
-            scores = model.network(model.normalise(image[None]))
+            scores = model.network(model.normalize(image[None]))
         apart = (scores.full() - wanted).abs().max() / wanted.abs().max()
         alike = (scores.labels().long() == wanted.argmax(1)).float().mean()
         said = f"{size[0]} x {size[1]}"

@@ -1,8 +1,8 @@
-"""Fullconv's ResNet-18 FCN-8s beside the networks that others use, on a CPU.
+"""Compare Fullconv's ResNet-18 FCN-8s with popular networks on a CPU.
 
-`predict`: from an image to its label map, 21 classes, 320 x 480, one image. `train`: one step on
-a batch of 8. Each peer runs as its own documentation shows it: eager, float32, channels first, and
-its own way to a label map. Weights are random: times, not accuracies. Writes results/peers.json.
+`predict`: from an image to its label map, 21 classes, 320 x 480, one image. `train`: one step on a
+batch of 8. Each peer runs as its documentation shows: eager, float32, channels first, and its own
+code for the label map. Weights are random: times, not accuracies. Writes results/peers.json.
 
     pip install --no-deps --target PEERS segmentation-models-pytorch torchfcn
     python benchmarks/peers.py --peers PEERS
@@ -37,8 +37,8 @@ from fullconv.inference.predictor import Predictor
 from fullconv.models.model import Model, load_model
 from fullconv.network.fcn import FCN
 from fullconv.training.auto_settings import resolve_settings
-from fullconv.training.lightning_module import Training
-from fullconv.training.train import _precision
+from fullconv.training.lightning_module import TrainingModule
+from fullconv.training.train import lightning_precision
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 from others import Taught, torchfcn_models
@@ -50,12 +50,12 @@ COMPILED = f"{OURS}, compiled"
 TAUGHT = "ResNet-18 FCN-32s as taught"
 UNET, FPN, DEEPLAB = (f"smp {name} resnet18" for name in ("Unet", "FPN", "DeepLabV3+"))
 TORCHVISION, TORCHFCN = "torchvision fcn_resnet50", "torchfcn FCN8s VGG16"
-# How many times longer a peer should take, at least: as Fullconv chooses for itself, and compiled.
+# Targets: how many times as long a peer takes, with default settings and compiled.
 WANTED = {TAUGHT: (3.5, 5.5), UNET: (5, 8), TORCHVISION: (18, 28), TORCHFCN: (38, 58)}
 
 
 def taught_loss(scores: Tensor, target: Tensor) -> Tensor:
-    """As taught: a mean per image, summed over the batch."""
+    """Compute the textbook's loss: a mean per image, summed over the batch."""
     return F.cross_entropy(scores, target, reduction="none").mean(1).mean(1).sum()
 
 
@@ -88,7 +88,7 @@ def _first(output: Any) -> Tensor:
     return output["out"] if isinstance(output, dict) else output
 
 
-# name -> the network, and its authors' way from scores to class ids
+# name -> the network, and its authors' code from logits to class ids
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[Tensor], Tensor]]] = {
     TAUGHT: (partial(Taught, CLASSES), lambda scores: scores.argmax(1)),
     UNET: (lambda: _smp("Unet"), lambda scores: scores.argmax(1)),
@@ -102,7 +102,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[Tensor], Tensor]]] 
 def peers(
     arguments: argparse.Namespace, make: Callable[..., Callable[[], object]]
 ) -> dict[str, Callable[[], object]]:
-    """Those that can be had, each in a process of its own; the others are named."""
+    """Return the available peers, each in its own process; name the missing ones."""
     size, found = QUICK_SIZE if arguments.quick else SIZE, {}
     for name in NETWORKS:
         try:
@@ -113,7 +113,7 @@ def peers(
 
 
 def peer_step(name: str, size: tuple[int, int], folder: Path | None) -> Callable[[], object]:
-    """A training step of a peer."""
+    """Return a training step of a peer."""
     _look_in(folder)
     images, target = a_batch(size)
     batch = images.float() / 128 - 1, target.long()
@@ -123,7 +123,7 @@ def peer_step(name: str, size: tuple[int, int], folder: Path | None) -> Callable
 
 
 def peer_label_map(name: str, size: tuple[int, int], folder: Path | None) -> Callable[[], object]:
-    """From a normalised image to its label map, in a peer's own way."""
+    """Return a peer's way from a normalized image to its label map."""
     _look_in(folder)
     build, ids = NETWORKS[name]
     network = build().eval()
@@ -142,10 +142,10 @@ def _look_in(folder: Path | None) -> None:
 
 
 def fullconv_model(classes: int, *, stride: int = 8, spread: float = 0.0) -> Model:
-    """A fresh ResNet-18 FCN.
+    """Build a ResNet-18 FCN with random weights.
 
     Args:
-        spread: of the weights of all scores; 0 leaves them as training starts.
+        spread: standard deviation of the segmentation head; 0 leaves it as training starts.
     """
     torch.manual_seed(0)
     network = FCN("resnet18", classes, stride=stride)
@@ -157,16 +157,18 @@ def fullconv_model(classes: int, *, stride: int = 8, spread: float = 0.0) -> Mod
 
 
 class Bare:
-    """Fullconv's training step as `fullconv train` takes it, on a batch that lies ready: no loading
-    and no loop. Calling it takes one step."""
+    """Take one training step of `fullconv train` on a prepared batch when called.
+
+    There is no loading and no loop.
+    """
 
     def __init__(self, classes: int, images: Tensor, target: Tensor) -> None:
         size = tuple(images.shape[2:])
         given = Settings(pretrained=False, batch_size=len(images), crop=size, device="cpu")
-        settings, _ = resolve_settings(given, None)
+        settings, _ = resolve_settings(given)
         model = fullconv_model(classes)
         model.network.to(memory_format=torch.channels_last)
-        self.training = Training(
+        self.training = TrainingModule(
             model, settings, class_weights=None, protocol={}, folder=Path("unused")
         )
         self.trainer = _NoTrainer()
@@ -175,13 +177,13 @@ class Bare:
         chosen = self.training.configure_optimizers()
         self.optimizer = chosen["optimizer"]
         self.scheduler = chosen["lr_scheduler"]["scheduler"]
-        self.precision = _precision(settings)
+        self.precision = lightning_precision(settings.precision, settings.device)
         mixed = self.precision != "32-true"
         self.plugin = MixedPrecision(self.precision, "cpu") if mixed else Precision()
         self.batch = images, target
 
     def __call__(self) -> None:
-        """One step."""
+        """Take one step."""
         self.optimizer.zero_grad()
         with self.plugin.forward_context():
             loss = self.training.training_step(self.batch, 0)
@@ -194,8 +196,8 @@ class _NoTrainer:
     estimated_stepping_batches = 1_000_000
 
 
-# Lightning loads callbacks from packages that offer them: this one notes the time, and nothing in
-# `fullconv train` is changed.
+# Lightning loads callbacks from entry points of packages. This one records the time, and
+# `fullconv train` stays unchanged.
 _CLOCK = '''
 import os, time
 from lightning.pytorch import Callback
@@ -220,7 +222,7 @@ class Clock(Callback):
 
 
 def linked_camvid(folder: Path, counts: tuple[int, int]) -> Path:
-    """CamVid's training split, and its test split where validation looks for one, as links."""
+    """Link CamVid's training split, and its test split for validation."""
     shared = os.environ.get("FULLCONV_SHARED")
     source = Path(shared or "").resolve() / "data/camvid"
     if not shared or not source.is_dir():
@@ -236,9 +238,11 @@ def linked_camvid(folder: Path, counts: tuple[int, int]) -> Path:
 def train_rates(
     data: Path, batch: int, crop: tuple[int, int], epochs: int, threads: int
 ) -> dict[str, list[float]]:
-    """`fullconv train` in a process of its own: images per second in each epoch but the first, of
-    the training loop (from the epoch's start to its last step) and of validation (from there to its
-    last image; the model and the checkpoint are written after that)."""
+    """Run `fullconv train` in its own process; return images per second of all epochs but the first.
+
+    Training lasts from the start of an epoch to its last step, validation from there to its last image;
+    model and checkpoint are written after that.
+    """
     words = ["train", str(data), "--backbone", "resnet18", "--no-pretrained", "--stride", "8"]
     words += ["--batch-size", str(batch), "--crop", *map(str, crop), "--epochs", str(epochs)]
     with tempfile.TemporaryDirectory() as name:
@@ -283,7 +287,7 @@ def train_rates(
 
 
 def eager_step(network: nn.Module, batch: tuple[Tensor, Tensor], loss: Any) -> Callable[[], None]:
-    """A training step in float32, channels first, by stochastic gradient descent."""
+    """Take a training step in float32, channels first, with SGD."""
     network.train()
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, weight_decay=1e-3)
     images, target = batch
@@ -291,13 +295,13 @@ def eager_step(network: nn.Module, batch: tuple[Tensor, Tensor], loss: Any) -> C
     def step() -> None:
         loss(_first(network(images)), target).backward()
         optimizer.step()
-        optimizer.zero_grad()  # here, so that no network keeps its gradients while others run
+        optimizer.zero_grad()  # free the gradients while other networks run
 
     return step
 
 
 def a_image(size: tuple[int, int]) -> np.ndarray:
-    """Large soft shapes with a little noise, (H, W, 3) uint8."""
+    """Return an image (H, W, 3) uint8 of large soft shapes with a little noise."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(1, 3, 6, 9, generator=generator)
     soft = F.interpolate(coarse, size=size, mode="bicubic")[0].clamp(0, 1)
@@ -306,7 +310,7 @@ def a_image(size: tuple[int, int]) -> np.ndarray:
 
 
 def a_batch(size: tuple[int, int], count: int = 8) -> tuple[Tensor, Tensor]:
-    """Images (N, 3, H, W) uint8 and ids (N, H, W) uint8 without ignored pixels."""
+    """Return images (N, 3, H, W) uint8 and ids (N, H, W) uint8 without ignored pixels."""
     generator = torch.Generator().manual_seed(0)
     image = torch.from_numpy(a_image(size)).permute(2, 0, 1)
     shifted = [image.roll(17 * k, dims=2) for k in range(count)]
@@ -316,7 +320,7 @@ def a_batch(size: tuple[int, int], count: int = 8) -> tuple[Tensor, Tensor]:
 
 
 def predict(arguments: argparse.Namespace) -> Section:
-    """Milliseconds from an image to its label map."""
+    """Measure milliseconds from an image to its label map."""
     image = a_image(QUICK_SIZE if arguments.quick else SIZE)
     model = load_model(arguments.model) if arguments.model else None
     predictors = {OURS: Predictor(model or fullconv_model(CLASSES, spread=0.05), device="cpu")}
@@ -328,7 +332,7 @@ def predict(arguments: argparse.Namespace) -> Section:
     timings = compare(variants, rounds=arguments.rounds)
     section = Section(facts={"milliseconds": timings.to_dict(), "size": image.shape[:2]})
     section.facts["our_weights"] = "trained" if arguments.model else "random"
-    section.facts["engine"] = predictors[OURS].engine.describe()
+    section.facts["engine"] = predictors[OURS].runtime.describe()
     for which, ours in enumerate(predictors):
         for name in (name for name in NETWORKS if name in variants):
             wanted = WANTED[name][which] if name in WANTED else None
@@ -338,7 +342,7 @@ def predict(arguments: argparse.Namespace) -> Section:
 
 
 def _compiled(model: Path | None, image: np.ndarray) -> Predictor | None:
-    """A compiled predictor that has run once, or None, said why."""
+    """Return a compiled predictor that has run once, or None with a printed reason."""
     if "compile" not in inspect.signature(Predictor).parameters:
         print("without compile: Predictor has no such option", flush=True)
         return None
@@ -346,7 +350,7 @@ def _compiled(model: Path | None, image: np.ndarray) -> Predictor | None:
     try:
         predictor = Predictor(loaded, device="cpu", compile=True)
         predictor.label_map(image)
-    except Exception as error:  # no C++ compiler, for one
+    except Exception as error:  # for example without a C++ compiler
         print(f"without compile: {type(error).__name__}: {error}", flush=True)
         return None
     return predictor
@@ -357,7 +361,7 @@ def _ours(predictor: Predictor, image: np.ndarray) -> Callable[[], object]:
 
 
 def train(arguments: argparse.Namespace) -> Section:
-    """Images per second of a training step."""
+    """Measure images per second of a training step."""
     images, target = a_batch(QUICK_SIZE if arguments.quick else SIZE)
     bare = Bare(CLASSES, images, target)
     variants: dict[str, Callable[[], object]] = {OURS: bare}

@@ -1,6 +1,5 @@
-"""Makes docs/performance.md, the figures of speed and memory in tables, docs/speed.svg:
-milliseconds from an image to its label map, by network; and docs/classifiers.md: classifiers made
-dense.
+"""Make docs/performance.md and docs/speed.svg (speed and memory), and docs/classifiers.md
+(convolutionalized classifiers) from the results.
 
     python benchmarks/plot.py [--results benchmarks/results] [--out docs]
 """
@@ -23,25 +22,25 @@ OURS, THEIRS, TEXT = "#0b6e99", "#b8bec5", "#24292f"
 
 
 def bars(results: dict[str, Any]) -> list[tuple[str, float, float, float]]:
-    """(network, median, lower and upper quartile) in milliseconds, the slowest first."""
+    """Return (network, median, lower and upper quartile) in milliseconds, the slowest first."""
     times = results["sections"]["predict"]["milliseconds"]
     rows = [(name, t["median"], t["low"], t["high"]) for name, t in times.items()]
     return sorted(rows, key=lambda row: -row[1])
 
 
 def caption(results: dict[str, Any]) -> str:
-    """What was measured, on what."""
+    """Describe the measurement and the machine."""
     section = results["sections"]["predict"]
     height, width = section["size"][:2]
     return (
         f"One {height} × {width} image, 21 classes, {section['threads']} threads of "
         f"{results['processor']}, torch {results['versions']['torch']}. Medians of "
-        f"{section['rounds']} rounds, with quartiles. Less is better."
+        f"{section['rounds']} rounds, with quartiles. Lower is better."
     )
 
 
 def draw(results: dict[str, Any], out: Path) -> None:
-    """Writes the plot; the suffix says which format."""
+    """Save the chart in the format of the suffix."""
     rows = bars(results)
     mpl.rcParams.update({"svg.hashsalt": "fullconv", "font.size": 10, "text.color": TEXT})
     figure, axes = plt.subplots(figsize=(8, 0.42 * len(rows) + 1.1), layout="constrained")
@@ -71,40 +70,105 @@ def draw(results: dict[str, Any], out: Path) -> None:
 TITLES = {
     "speed": "Speed",
     "memory": "Memory",
-    "peers": "Beside other networks",
-    "data": "Checking data",
+    "peers": "Other networks",
+    "data": "Dataset checks",
     "tiles": "Large images in tiles",
     "many": "Many images",
     "export": "Exported files",
-    "serve": "A server under load",
-    "amx/speed": "Speed, on a processor with matrix units",
-    "amx/peers": "Beside other networks, on a processor with matrix units",
-    "avx2/speed": "Speed, on a processor without bfloat16",
-    "avx2/peers": "Beside other networks, on a processor without bfloat16",
+    "serve": "The server under load",
+    "amx/speed": "Speed on a processor with matrix units",
+    "amx/peers": "Other networks on a processor with matrix units",
+    "avx2/speed": "Speed on a processor without bfloat16",
+    "avx2/peers": "Other networks on a processor without bfloat16",
 }
 HEAD = """# Performance
 
-Ratios of two things measured in one run, turn by turn: medians with quartiles over the rounds.
-Those that fall short of what was wanted stand here like the others. How each is measured:
-[benchmarks/README.md](../benchmarks/README.md). A ratio is theirs over ours (ours over theirs for
-memory, errors and rates), so that what is wanted is a bound on it. Where a limit is stated in
-seconds or bytes, it stands in the place of theirs.
+![Milliseconds from an image to its label map for several networks](speed.svg)
 
-Matrix units (Intel's AMX) multiply in bfloat16 several times as fast as the processor does anything
-else. Against networks that run as usual the ratios grow there; what does not multiply matrices
-(normalisation, activations, loading, resizing) then takes most of a training's time, and the shares
-of the machine's rate fall.
+{summary}
+Each figure is a ratio of two things measured in one run, in alternating order: the median and the
+quartiles over the rounds. Benchmarks that missed their target are listed too, marked **short**.
+[Benchmarks](../benchmarks/README.md) describes how each figure is measured. The ratio is the
+baseline divided by Fullconv, or Fullconv divided by the baseline for memory, errors and rates. If a
+target is an absolute limit in seconds or bytes, the limit is in the baseline column.
 
-Where a processor has neither bfloat16 nor AVX-512, Fullconv runs in float32 like the others, and
-the ratios are the smallest.
+Matrix units (Intel's AMX) multiply bfloat16 matrices several times as fast as the processor does
+anything else. There, ratios against float32 networks are larger, and operations other than matrix
+products (normalization, activations, loading, resizing) take most of the training time. On a
+processor without bfloat16 and AVX-512, Fullconv uses float32 like the others, and the ratios are
+smallest.
+"""
+# Older results use other words in the names of their figures.
+WORDS = {
+    "a picture": "an image",
+    "picture": "image",
+    "normalisation": "normalization",
+    "Cannot be made dense": "Cannot be convolutionalized",
+    "and so cannot be made dense": "and so cannot be convolutionalized",
+    "Its scores are made of the whole image by": "Its logits depend on the whole image because of",
+    "a list of tokens, not a map of rows and columns": "a list of tokens, not a feature map",
+    "is no map of rows and columns": "is not a feature map",
+    "its end reads": "its head reads",
+    "its end holds": "its head contains",
+    "of its modules resizes its map, or pools over all of it out of sight": "of its modules resizes or pools its feature map in a way that cannot be traced",
+    "its forward cannot be followed, for it decides by what it computes": "its forward function cannot be traced because it depends on computed values",
+    "theirs channels last": "baseline channels last",
+    "theirs in our large pages": "baseline in large memory pages",
+    "as taught": "of the textbook",
+    "taught FCN-32s": "the textbook's FCN-32s",
+    "as chosen": "default",
+    "tracebacks and words of libraries": "tracebacks and library messages",
+    "processes that told": "processes that reported",
+    "unlike one process's": "that differ from those of one process",
+    "unlike predict's": "that differ from those of predict",
+    "answers of 500 and more but 503": "responses with status 500 or higher, except 503",
+    "answers that are not as they should be": "unexpected responses",
+    "answered of those under way": "completed requests",
+    "over one after the other": "over sequential processing",
+    "over the bare network": "over the network alone",
+    "of those before the kill, not touched": "results from before the kill that are unchanged",
+    "of those before the kill, skipped": "results from before the kill that are skipped",
+    "when all is there": "in a repeated job",
+}
 
-![Milliseconds from an image to its label map, by network](speed.svg)
+
+def summary(results: dict[str, dict[str, Any]]) -> str:
+    """Return the most important ratios on the three processors."""
+
+    def ratios(section: str, *names: str) -> str:
+        cells = []
+        for folder in ("", "amx/", "avx2/"):
+            facts = results[f"{folder}{'peers' if section == 'predict' else 'speed'}"]
+            figures = facts["sections"].get(section, {}).get("figures", [])
+            medians = {figure["name"]: figure["ratio"]["median"] for figure in figures}
+            values = [medians.get(name) for name in names]
+            cells.append(
+                " / ".join("–" if v is None else f"{v:.{1 if v < 9.95 else 0}f}" for v in values)
+            )
+        return " | ".join(cells)
+
+    classes = (11, 21, 150)
+    peers = ("ResNet-18 FCN-32s as taught", "smp Unet resnet18", "torchvision fcn_resnet50")
+    loss = ratios("loss", *(f"loss + gradient, {k} classes" for k in classes))
+    labels = ratios("labels", *(f"label map, {k} classes" for k in classes))
+    step = ratios("step", "step, FCN-8s / taught FCN-32s")
+    predict = ratios("predict", *(f"{name} / as chosen" for name in peers))
+    processors = ("", "amx/", "avx2/")
+    names = [results[f"{folder}speed"]["processor"] for folder in processors]
+    return f"""How many times as fast is Fullconv, on two cores? A dash means that it was not measured.
+
+| | baseline | {names[0]} | {names[1]}, AMX | {names[2]}, AVX2 only |
+|---|---|---|---|---|
+| loss and gradient; 11 / 21 / 150 classes | `interpolate` + `cross_entropy` | {loss} |
+| label map; 11 / 21 / 150 classes | `interpolate` + `argmax` | {labels} |
+| training step, ResNet-18 FCN-8s | the textbook's ResNet-18 FCN-32s | {step} |
+| image to label map, ResNet-18 FCN-8s | the textbook's FCN-32s / smp U-Net, ResNet-18 / torchvision fcn_resnet50 | {predict} |
 """
 
 
 def page(results: dict[str, dict[str, Any]]) -> str:
-    """docs/performance.md."""
-    lines = [HEAD]
+    """Return docs/performance.md."""
+    lines = [HEAD.format(summary=summary(results))]
     for name, facts in results.items():
         lines += [f"## {TITLES[name]}", "", f"`{_words(facts['command'])}`, {facts['processor']}, "]
         lines[-1] += f"{facts['cores']} cores, torch {facts['versions']['torch']}."
@@ -112,7 +176,7 @@ def page(results: dict[str, dict[str, Any]]) -> str:
             stated = f"{section['rounds']} rounds, commit {section['commit']}"
             lines += ["", f"**{title}** ({stated})", ""]
             lines += [
-                "| | ours | theirs | | ratio | quartiles | wanted |",
+                "| | Fullconv | baseline | unit | ratio | quartiles | target |",
                 "|---|---|---|---|---|---|---|",
             ]
             lines += [_row(figure) for figure in section["figures"]]
@@ -121,8 +185,14 @@ def page(results: dict[str, dict[str, Any]]) -> str:
 
 
 def _words(command: str) -> str:
-    """The command without its options, which name folders of one machine."""
+    """Return a command without its options, which name folders of one machine."""
     return " ".join(command.split()[:2])
+
+
+def _renamed(text: str) -> str:
+    for old, new in WORDS.items():
+        text = text.replace(old, new)
+    return text
 
 
 def _row(figure: dict[str, Any]) -> str:
@@ -133,40 +203,44 @@ def _row(figure: dict[str, Any]) -> str:
 
     ratio = figure["ratio"]
     bounds = [("≥", figure["at_least"]), ("≤", figure["at_most"])]
-    wanted = " ".join(f"{sign} {number(value)}" for sign, value in bounds if value is not None)
+    target = " ".join(f"{sign} {number(value)}" for sign, value in bounds if value is not None)
     if figure["verdict"] == "short":
-        wanted += " **short**"
-    cells = [figure["name"], number(figure["ours"]), number(figure["theirs"]), figure["unit"]]
+        target += " **short**"
+    cells = [
+        _renamed(figure["name"]),
+        number(figure["ours"]),
+        number(figure["theirs"]),
+        _renamed(figure["unit"]),
+    ]
     spread = f"{number(ratio['low'])} – {number(ratio['high'])}"
-    return "| " + " | ".join([*cells, number(ratio["median"]), spread, wanted]) + " |"
+    return "| " + " | ".join([*cells, number(ratio["median"]), spread, target]) + " |"
 
 
-CLASSIFIERS = """# Classifiers made dense
+CLASSIFIERS = """# Convolutionalized classifiers
 
-`fc.convolutionalize(NAME)` and `fullconv heatmap NAME IMAGE` take any of these. Each was built
-with random weights (statistics of batch norm, scales and biases stirred), made dense, and compared
-with the classifier that it was.
+`fc.convolutionalize(NAME)` and `fullconv heatmap NAME IMAGE` accept all of these classifiers. Each
+was built with random weights (including random batch norm statistics, scales and biases),
+convolutionalized, and compared with the original classifier.
 
-- **own size**: on an image of the classifier's own size there is one cell. The largest difference
-  of its scores from the classifier's, over the largest score.
-- **windows**: on a larger image, the largest difference of any cell's scores from what the
-  classifier's own end (pooling, fully connected layers) gives for the window of the trunk's feature
-  map at that cell.
-- **crop**: the difference of one cell amid a larger image of noise from the classifier on the
-  crop of its window. It is no error: at the crop's border padding puts zeros where the cell sees
-  what the image has there, and what sees the whole image (last column) sees the crop alone.
-  Nearly all networks pad, so that nothing is claimed about crops; where a network neither pads nor
-  sees the whole image, cell and crop are equal, as tests/network/test_sliding.py proves at every
-  cell.
-- **cells** of an image of 500 x 500 pixels; **stride, offset**: cell i looks at pixel
-  `offset + stride * i`. `+ 32 k` behind the pixels: padding depends on the size, or not every size
-  is taken, and images are cut to the own size and a multiple of that many pixels.
+- **own size**: the largest difference of its logits from those of the classifier, relative to the
+  largest logit, on an image of the classifier's own size (one cell).
+- **windows**: on a larger image, the largest difference of any cell from what the classifier's own
+  head (pooling, fully connected layers) computes for the window of the feature map at that cell.
+- **crop**: the difference of one cell of a larger noise image from the classifier on the crop of
+  its window. This is not an error. At the border of the crop, zero padding replaces what the cell
+  sees in the image, and operations on the whole image (last column) see only the crop. Nearly all
+  networks use padding. If a network neither pads nor uses the whole image, cell and crop are equal,
+  as a test verifies for each cell.
+- **cells**: the number of cells for an image of 500 x 500 pixels. **stride, offset**: cell i is
+  centered at pixel `offset + stride * i`. `+ 32 k` after the size: padding depends on the size, or
+  the network does not accept every size, so images are cropped to its own size plus a multiple of
+  that many pixels.
 
 """
 
 
 def classifiers_page(results: dict[str, Any]) -> str:
-    """docs/classifiers.md."""
+    """Return docs/classifiers.md."""
     section, heat = results["sections"]["dense"], results["sections"]["heat"]
     dense = [row for row in section["rows"] if "refused" not in row]
     refused = [row for row in section["rows"] if "refused" in row]
@@ -174,26 +248,27 @@ def classifiers_page(results: dict[str, Any]) -> str:
         f"{CLASSIFIERS}`{_words(results['command'])}`, torch {results['versions']['torch']}, "
         f"torchvision {results['versions']['torchvision']}, timm {results['versions']['timm']}. "
         f"{section['equal']} classifiers of {section['families']} families are equal within "
-        f"{section['tolerance']:g}; {len(refused)} are refused, with the reason, below.",
+        f"{section['tolerance']:g}. {len(refused)} are refused; the reasons are below.",
         "",
         "| classifier | pixels | own size | windows | crop | cells | stride, offset "
-        "| sees the whole image |",
+        "| uses the whole image |",
         "|---|---|---|---|---|---|---|---|",
     ]
     lines += [_dense_row(row) for row in dense]
-    lines += ["", "## Not made dense", "", "| classifier | why |", "|---|---|"]
-    lines += [f"| {_classifier(row['name'])} | {row['refused']} |" for row in refused]
+    lines += ["", "## Refused classifiers", "", "| classifier | reason |", "|---|---|"]
+    lines += [f"| {_classifier(row['name'])} | {_renamed(row['refused'])} |" for row in refused]
     scales = [name for name in heat if name.startswith(("scale ", "best "))]
     lines += [
         "",
-        "## Where the heat lies",
+        "## Heat map positions",
         "",
-        f"{heat['images']} photos of cats and dogs of the VOC sample, MobileNetV2 with weights "
-        "of ImageNet. Of ImageNet's 123 cats and dogs the class that is most probable anywhere in "
-        "the photo is taken. Is the pixel that its best cell looks at on an animal, by VOC's mask? "
-        "Beside it, the share of all cells that look at one.",
+        f"{heat.get('images', heat.get('pictures'))} photos of cats and dogs from the VOC sample, MobileNetV2 with ImageNet "
+        "weights. From ImageNet's 123 cat and dog classes, the one with the highest probability "
+        "anywhere in the photo is selected. The first column shows how often the center of its "
+        "best cell is on an animal according to VOC's mask, the second one the share of all cells "
+        "whose center is on an animal.",
         "",
-        "| | best cell on the animal | any cell |",
+        "| | best cell on an animal | any cell on an animal |",
         "|---|---|---|",
     ]
     lines += [
@@ -212,7 +287,7 @@ def _dense_row(row: dict[str, Any]) -> str:
         f"{row['crop']:.1g}",
         f"{shown[0]} x {shown[1]}" if shown else "",
         f"{grid['stride']:g}, {grid['offset']:g}",
-        ", ".join(grid["whole"]),
+        _renamed(", ".join(grid["whole"])),
     ]
     return "| " + " | ".join(cells) + " |"
 

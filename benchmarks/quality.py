@@ -1,5 +1,6 @@
-"""What it costs to count edges, objects and confidence while a split is evaluated, on CamVid's
-validation images: `evaluate` with and without, turn by turn. Writes results/quality.json.
+"""Measure the cost of boundary, object and confidence statistics in `evaluate`.
+
+CamVid's validation images, with and without the statistics, in turn. Writes results/quality.json.
 
     python benchmarks/quality.py --model RUN
 """

@@ -1,10 +1,10 @@
-"""`serve` under load: are all answers right, does memory stay, and what does serving cost?
+"""Test `serve` under load: correct responses, constant memory, and the cost of serving.
 
-`load`: 32 clients for a minute over loopback. CamVid's test images and crops of them, asked for
-as mask, JSON and overlay; among them uploads that are broken, too large or too slow, and
-connections that are cut. Wanted: each kind of request has the answer that it should have, and no
-result is unlike what `predict` writes. Images a second over one after the other, in a process of
-its own, before and after. At the end SIGTERM, with requests under way. Writes results/serve.json.
+`load`: 32 clients for a minute over loopback. They send CamVid's test images and crops of them and
+ask for masks, JSON and overlays; some uploads are broken, too large or too slow, and some clients
+disconnect. Targets: each kind of request gets its response, and all results equal those of
+`predict`. The rate is compared with sequential processing in its own process, before and after. At
+the end, SIGTERM with pending requests. Writes results/serve.json.
 
     python benchmarks/serve.py [--model RUN] [--seconds 60] [--clients 32] [--threads 2]
 """
@@ -56,16 +56,16 @@ LIMITS = {
     "max-bytes": 2 << 20,
     "max-pixels": 4_000_000,
     "max-seconds": 8.0,
-    "queue": 16,  # half of the clients: some are told to come again
+    "queue": 16,  # half of the clients, so some get 503
 }
-LAST = 12  # requests under way when the server is told to end
-WARM = 0.5  # of the seconds: for so long there is load beforehand. The plain way has a round, too
-GROWTH_AT_MOST = 1.1  # of memory, in the second half
+LAST = 12  # pending requests at SIGTERM
+WARM = 0.5  # share of the seconds for the warm-up
+GROWTH_AT_MOST = 1.1  # of memory in the second half
 _SAID = "ended; what was taken is finished"
 
 
 def mix(source: Path, folder: Path, each: int) -> list[Upload]:
-    """Images as files in a folder, and as they are sent; every fourth in a form."""
+    """Return images as files in a folder and as uploads; every fourth is a form."""
     paths = sorted(source.iterdir())
     chance, uploads = np.random.default_rng(0), []
     folder.mkdir()
@@ -88,7 +88,7 @@ def mix(source: Path, folder: Path, each: int) -> list[Upload]:
 
 
 def predicted(arguments: argparse.Namespace, images: Path, out: Path) -> None:
-    """What the command `predict` writes of the images."""
+    """Run `fullconv predict` on the images."""
     words = [arguments.model, images, "--out", out, "--save", "mask,overlay,confidence", "--json"]
     done = subprocess.run(
         [sys.executable, "-m", "fullconv", "predict", *map(str, words)],
@@ -102,7 +102,7 @@ def predicted(arguments: argparse.Namespace, images: Path, out: Path) -> None:
 
 
 def wrong_answers(tally: Tally, expected: Path) -> tuple[int, list[str]]:
-    """How many results are unlike what `predict` wrote, and of which images."""
+    """Return how many results differ from those of `predict`, and of which images."""
     wrong, named = 0, []
     for key, content in tally.kept.items():
         name, want, _ = key
@@ -113,35 +113,36 @@ def wrong_answers(tally: Tally, expected: Path) -> tuple[int, list[str]]:
 
 
 def equal(content: bytes, want: str, stem: Path) -> bool:
-    """Whether a result is what stem_mask.png and the others hold. Confidence may differ by one of
-    its 255 steps."""
+    """Compare a result with the file of `predict`. Confidence may differ by one of its 255 steps."""
     if want != "json":
         return content == output_path(stem, want).read_bytes()
     found = json.loads(content)
     ids = read_values(stem.with_name(f"{stem.name}_mask.png"))
     counts = np.bincount(ids.ravel(), minlength=len(found["classes"]))
-    sure = grey(stem.with_name(f"{stem.name}_confidence.png").read_bytes())
-    said = grey(base64.b64decode(found["confidence"].partition(",")[2]))
+    sure = gray(stem.with_name(f"{stem.name}_confidence.png").read_bytes())
+    said = gray(base64.b64decode(found["confidence"].partition(",")[2]))
     return (
-        np.array_equal(grey(base64.b64decode(found["ids"].partition(",")[2])), ids)
+        np.array_equal(gray(base64.b64decode(found["ids"].partition(",")[2])), ids)
         and [one["pixels"] for one in found["classes"]] == counts.tolist()
         and sure.shape == said.shape
         and int(np.abs(sure - said).max()) <= 1
     )
 
 
-def grey(png: bytes) -> np.ndarray:
-    """(H, W) of a grey image."""
+def gray(png: bytes) -> np.ndarray:
+    """Return a gray image as (H, W)."""
     return np.asarray(Image.open(io.BytesIO(png))).astype(np.int32)
 
 
 def plain(model: str, folder: Path, threads: int, rounds: int) -> dict[str, list[float]]:
-    """Seconds of each image and answer without a server, one after the other: decoded, labelled,
-    encoded. Runs in a process of its own."""
+    """Return the seconds of each image and output without a server, in sequence.
+
+    Decodes, segments and encodes in its own process.
+    """
     import torch
 
     from fullconv.core.hardware import use_huge_pages
-    from fullconv.deploy.serve.responses import PredictRequest, answer
+    from fullconv.deploy.serve.responses import PredictRequest, encode_response
     from fullconv.inference.predictor import load
     from fullconv.inference.segmentation import Segmentation
 
@@ -152,13 +153,13 @@ def plain(model: str, folder: Path, threads: int, rounds: int) -> dict[str, list
 
     def one(content: bytes, want: str) -> None:
         image, sure = read_image(io.BytesIO(content)), None
-        if want == "json":  # both of one run of the network
+        if want == "json":  # both from one pass of the network
             found = predictor.probabilities(image)
             made = Segmentation(found.label_maps()[0], predictor.labels, image)
             sure = found.confidence(0)
         else:
             made = predictor.segment(image)
-        answer(made, sure, asked.get(want, PredictRequest(want)), 0.0)  # type: ignore[arg-type]
+        encode_response(made, sure, asked.get(want, PredictRequest(want)), 0.0)  # type: ignore[arg-type]
 
     files = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
     seconds: dict[str, list[float]] = {}
@@ -173,7 +174,7 @@ def plain(model: str, folder: Path, threads: int, rounds: int) -> dict[str, list
 
 
 def sum_of(seconds: dict[str, list[float]], done: Counter[tuple[str, str]]) -> list[float]:
-    """How long the plain way takes for the very answers that the server gave, by its rounds."""
+    """Return the sequential time of exactly the results that the server gave, by round."""
     rounds = len(next(iter(seconds.values())))
     return [
         sum(often * seconds[f"{name} {want}"][turn] for (name, want), often in done.items())
@@ -182,7 +183,7 @@ def sum_of(seconds: dict[str, list[float]], done: Counter[tuple[str, str]]) -> l
 
 
 def ended(server: Process, load: Load, images: Sequence[Upload]) -> dict[str, Any]:
-    """SIGTERM with requests under way: how many were answered, and how it ended."""
+    """Send SIGTERM with pending requests; return how many got a response, and the exit code."""
     before = load.tally.statuses[IMAGE, 200]
     largest = sorted(images, key=lambda one: -len(one.content))[:LAST]
     threads = load.at_once(largest, "json")
@@ -240,7 +241,7 @@ def pixels_of(path: Path) -> int:
 
 
 def loaded(server: Process, clients: Load, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Runs the clients; what is seen meanwhile."""
+    """Run the clients; return what was observed."""
     fresh = server.resident()
     clients.run(arguments.seconds * WARM, arguments.clients)
     clients.tally.forget()
@@ -264,7 +265,7 @@ def loaded(server: Process, clients: Load, arguments: argparse.Namespace) -> dic
 
 
 def told(tally: Tally) -> dict[str, Any]:
-    """The tally for the JSON file."""
+    """Return the tally for the JSON file."""
     kinds: dict[str, dict[str, int]] = {}
     for (kind, status), often in sorted(tally.statuses.items()):
         kinds.setdefault(kind, {})[str(status) if status else "no answer"] = often
@@ -278,7 +279,7 @@ def told(tally: Tally) -> dict[str, Any]:
 
 
 def faults(tally: Tally, wrong: int, facts: dict[str, Any]) -> list[Figure]:
-    """What has to be none, and what has to be all."""
+    """Return the counts that must be zero or complete."""
     results = tally.statuses[IMAGE, 200]
     failed = sum(n for (_, status), n in tally.statuses.items() if status >= 500 and status != 503)
     end = facts["sigterm"]
@@ -299,7 +300,7 @@ def costs(
     sizes: dict[str, int],
     when: str,
 ) -> list[Figure]:
-    """Rates over those of one image after the other."""
+    """Return the rates over those of sequential processing."""
     lasted, middle = facts["seconds"], statistics.median(seconds)
     ratio = Spread.of([one / lasted for one in seconds])
     images = sum(tally.done.values())
@@ -317,7 +318,7 @@ def costs(
 
 
 def growth(memory: dict[str, float]) -> Figure:
-    """What stays of memory at the end over what stays half-way."""
+    """Return the memory at the end over that in the middle."""
     ends = (memory["lowest_in_the_last_fifth"], memory["lowest_in_the_middle_fifth"])
     ratio = Spread.of([ends[0] / ends[1]])
     name = "memory, lowest in the last fifth over the middle one"

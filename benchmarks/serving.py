@@ -1,4 +1,4 @@
-"""A server in a process of its own, looked at from outside: memory, processor time, metrics."""
+"""Start a server in its own process and observe its memory, processor time and metrics."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-EVERY = 0.25  # seconds between two looks at the server's memory
+EVERY = 0.25  # seconds between two readings of the server's memory
 
 
 @dataclass
 class Process:
-    """A server that runs, and what is seen of it from outside.
+    """A running server, observed from outside.
 
     Args:
-        process, address: of the server.
-        memory: bytes that are resident, by seconds since the load began.
+        process, address: the process and the address of the server.
+        memory: resident bytes, by seconds since the load began.
     """
 
     process: subprocess.Popen[str]
@@ -36,7 +36,7 @@ class Process:
     memory: list[tuple[float, float]] = field(default_factory=list)
 
     def get(self, path: str) -> str:
-        """What it says there."""
+        """Return the response at a path."""
         with urllib.request.urlopen(self.address + path, timeout=30) as answer:
             return str(answer.read().decode())
 
@@ -46,19 +46,19 @@ class Process:
         return parts.hostname or "", parts.port or 0
 
     def resident(self) -> float:
-        """Bytes."""
+        """Return the resident memory in bytes."""
         text = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8")
         return 1024.0 * int(re.findall(r"VmRSS:\s+(\d+)", text)[0])
 
     def cpu_seconds(self) -> float:
-        """User and system."""
+        """Return user and system seconds."""
         text = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="utf-8")
         words = text.rpartition(")")[2].split()
         return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Its memory is looked at meanwhile."""
+        """Record the memory meanwhile."""
         began, stop = time.monotonic(), threading.Event()
 
         def look() -> None:
@@ -78,8 +78,7 @@ class Process:
 
 @contextmanager
 def serving(model: Path, limits: Mapping[str, float], threads: int, log: Path) -> Iterator[Process]:
-    """A server of the model, with --max-seconds and the like as `limits`; what it prints on stderr
-    goes to `log`."""
+    """Start a server with `limits` such as --max-seconds; its stderr goes to `log`."""
     words = [word for name, value in limits.items() for word in (f"--{name}", str(value))]
     command = [sys.executable, "-m", "fullconv", "serve", str(model), "--port", "0", "--json"]
     with log.open("w") as said:
@@ -104,12 +103,12 @@ def serving(model: Path, limits: Mapping[str, float], threads: int, log: Path) -
 
 
 def environment(threads: int) -> dict[str, str]:
-    """For a process with so many threads of torch."""
+    """Return the environment of a process with a given number of torch threads."""
     return {**os.environ, "OMP_NUM_THREADS": str(threads)}
 
 
 def batch_size(metrics: str) -> float:
-    """How many images ran at once, in the mean."""
+    """Return the mean number of images in a batch."""
     total, count = (
         float(re.findall(rf"fullconv_batch_size_{part} (\S+)", metrics)[0])
         for part in ("sum", "count")
@@ -118,8 +117,10 @@ def batch_size(metrics: str) -> float:
 
 
 def memory_facts(memory: Sequence[tuple[float, float]]) -> dict[str, Any]:
-    """Resident MB at times, and MB a minute in the second half (least squares). What a few images
-    take for a while is given back; what stays shows in the lowest values of a while."""
+    """Return resident MB at several times, and MB per minute in the second half (least squares).
+
+    Memory that a few images use for a while is returned; lasting growth shows in the minima.
+    """
     times, values = np.array(memory).T
     values, last = values / 1e6, times[-1]
 

@@ -1,8 +1,8 @@
-"""What Fullconv's readings, steps and loops cost beside the usual ways, on a CPU, in ratios.
+"""Measure Fullconv's loss, label maps, steps and loops against the usual implementations on a CPU.
 
-`loss` loss and gradient, and its error · `labels` label maps from real score maps · `step` a
-training step against the textbook's FCN-32s, and the rate of the machine's convolutions ·
-`train_loop`, `validation` `fullconv train` on CamVid. Writes results/speed.json.
+`loss`: loss and gradient, and its error · `labels`: label maps from real logits · `step`: a training
+step against the textbook's FCN-32s, and the rate of the machine's convolutions · `train_loop`,
+`validation`: `fullconv train` on CamVid. Writes results/speed.json.
 
     python benchmarks/speed.py [--voc-model RUN] [--only loss labels] [--rounds 15]
 """
@@ -47,39 +47,39 @@ from torch.utils.flop_counter import FlopCounterMode
 from fullconv.core.hardware import use_huge_pages
 from fullconv.data.io.images import read_image
 from fullconv.models.model import load_model
-from fullconv.network.kernels import dispatch as readings
+from fullconv.network.kernels import dispatch
 from fullconv.network.scores import Scores
 
 ROOT = Path(__file__).parent.parent
 LOSS_WANTED = {11: 6, 21: 10, 150: 18}
 LABELS_WANTED = {11: 10, 21: 15, 150: 40}
 REFERENCE_WANTED = 2
-NODES = 16  # of the smooth random score map: 16 x 16 normal values, interpolated to 64 x 64 cells
-EPOCHS = 4  # of `fullconv train`; the first one warms up
+NODES = 16  # of the smooth random logits: 16 x 16 normal values, interpolated to 64 x 64 cells
+EPOCHS = 4  # of `fullconv train`; the first is a warm-up
 
 
 @contextlib.contextmanager
 def forced(way: str) -> Iterator[None]:
-    """The readings run in this way."""
-    before = os.environ.get(readings.VARIABLE)
-    os.environ[readings.VARIABLE] = way
+    """Force a kernel implementation."""
+    before = os.environ.get(dispatch.VARIABLE)
+    os.environ[dispatch.VARIABLE] = way
     try:
         yield
     finally:
-        del os.environ[readings.VARIABLE]
+        del os.environ[dispatch.VARIABLE]
         if before is not None:
-            os.environ[readings.VARIABLE] = before
+            os.environ[dispatch.VARIABLE] = before
 
 
 def way(values: Tensor) -> str:
-    """How these scores are read: native (and with which instructions), reference, ..."""
-    module = readings.select_backend(values)
+    """Return the kernel implementation of these scores: native (with instructions), reference, ..."""
+    module = dispatch.select_backend(values)
     instructions = getattr(module, "instructions", str)()
     return f"{module.__name__.rpartition('.')[2]} {instructions}".strip()
 
 
 def exact_gradient(values: Tensor, target: Tensor) -> Tensor:
-    """The usual in float64, image by image for the memory's sake."""
+    """Compute the baseline gradient in float64, image by image to save memory."""
     parts = []
     for one, ids in zip(values.detach().double(), target, strict=True):
         one = one[None].requires_grad_()
@@ -90,13 +90,13 @@ def exact_gradient(values: Tensor, target: Tensor) -> Tensor:
 
 
 def gradient_error(compute: Callable[[], None], values: Tensor, exact: Tensor) -> float:
-    """Largest difference over the largest gradient."""
+    """Return the largest difference over the largest gradient."""
     compute()
     return float((values.grad.double() - exact).abs().max() / exact.abs().max())
 
 
 def loss(arguments: argparse.Namespace) -> Section:
-    """Loss and gradient of 11, 21 and 150 classes."""
+    """Measure loss and gradient with 11, 21 and 150 classes."""
     section = Section()
     for classes, wanted in LOSS_WANTED.items():
         size = QUICK_SIZE if arguments.quick else SIZE
@@ -145,13 +145,15 @@ def _single(
     unit: str = "",
     **more: Any,
 ) -> Figure:
-    """A figure without a spread."""
+    """Return a figure without a spread."""
     return Figure(name, ours, theirs, unit, Spread.of([ratio]), **more)
 
 
 def real_scores(model: Path | None, images: Path, option: str, quick: bool) -> list[Tensor]:
-    """Scores (1, K, 64, 64) of a trained model for eight images, each scaled and cropped to
-    512 x 512."""
+    """Return logits (1, K, 64, 64) of a trained model for eight images.
+
+    Each image is resized and cropped to 512 x 512.
+    """
     side, count = (128, 2) if quick else (512, 8)
     if model is None or not model.is_dir():
         raise MissingError(f"a trained model ({option}; found none at {model})")
@@ -166,15 +168,15 @@ def real_scores(model: Path | None, images: Path, option: str, quick: bool) -> l
     for file in files:
         image = torch.from_numpy(cropped(read_image(file), side))
         with torch.inference_mode():
-            scores = loaded.network(loaded.normalise(image.permute(2, 0, 1)[None]))
-        # SAME padding gives a cell more, at 512: it is left out, that all maps have 64.
+            scores = loaded.network(loaded.normalize(image.permute(2, 0, 1)[None]))
+        # SAME padding gives one more cell at 512, which is left out so that all maps have 64.
         values = scores.values[:, :, : side // 8, : side // 8]
         found.append(values.clone(memory_format=torch.contiguous_format))
     return found
 
 
 def cropped(image: np.ndarray, side: int) -> np.ndarray:
-    """The shorter side scaled to `side` pixels, and the middle square of it."""
+    """Resize the shorter side to `side` pixels and crop the center square."""
     image = Image.fromarray(image)
     scale = side / min(image.size)
     width, height = (max(side, round(s * scale)) for s in image.size)
@@ -184,8 +186,10 @@ def cropped(image: np.ndarray, side: int) -> np.ndarray:
 
 
 def random_scores(quick: bool) -> list[Tensor]:
-    """A smooth random map of 150 classes: normal values on NODES x NODES points, seed 0,
-    interpolated (bicubic) to the cells, times 4."""
+    """Return smooth random logits of 150 classes.
+
+    They are normal values on NODES x NODES points (seed 0), bicubically interpolated, times 4.
+    """
     cells, nodes = (16, 4) if quick else (64, NODES)
     generator = torch.Generator().manual_seed(0)
     coarse = torch.randn(1, 150, nodes, nodes, generator=generator)
@@ -194,12 +198,12 @@ def random_scores(quick: bool) -> list[Tensor]:
 
 
 def label_maps(maps: list[Tensor]) -> list[Tensor]:
-    """As Fullconv reads them."""
+    """Compute Fullconv's label maps."""
     return [Scores(v, HALF, (8 * v.shape[2], 8 * v.shape[3])).labels() for v in maps]
 
 
 def usual_maps(maps: list[Tensor], *, by_max: bool = False) -> list[Tensor]:
-    """Scores of full size, then argmax; or max, which torch is faster at, with the same ids."""
+    """Compute full-size logits and argmax, or max, which is faster and gives the same ids."""
     found = []
     for values in maps:
         full = F.interpolate(values, scale_factor=8, mode="bilinear", align_corners=False)
@@ -208,8 +212,10 @@ def usual_maps(maps: list[Tensor], *, by_max: bool = False) -> list[Tensor]:
 
 
 def differences(maps: list[Tensor]) -> tuple[float, float]:
-    """The share of pixels whose labels differ from the usual ones; and the largest gap between
-    the two scores at those, in float64, over the largest score."""
+    """Return the share of pixels whose labels differ from the baseline, and the largest gap there.
+
+    The gap is the difference of the two logits in float64, over the largest logit.
+    """
     pixels, wrong, gap = 0, 0, 0.0
     for values, ours, usual in zip(maps, label_maps(maps), usual_maps(maps), strict=True):
         other = ours.long() != usual
@@ -223,7 +229,7 @@ def differences(maps: list[Tensor]) -> tuple[float, float]:
 
 
 def uniform(maps: list[Tensor]) -> float:
-    """The share of squares of four cells whose corners agree on the class."""
+    """Return the share of squares of four cells whose corners have the same class."""
     squares = []
     for values in maps:
         ids = values.argmax(1)
@@ -233,7 +239,7 @@ def uniform(maps: list[Tensor]) -> float:
 
 
 def labels(arguments: argparse.Namespace) -> Section:
-    """Label maps, 512 x 512."""
+    """Measure label maps, 512 x 512."""
     shared = Path(os.environ.get("FULLCONV_SHARED", ""))
     voc = shared / "data/voc2012_sample/JPEGImages"
     camvid = shared / "data/camvid/test"
@@ -291,8 +297,10 @@ def _add_labels(section: Section, classes: int, maps: list[Tensor], rounds: int)
 
 
 def convolutions(quick: bool, dtype: torch.dtype) -> dict[str, tuple[Callable[[], object], float]]:
-    """3x3 convolutions in one type, channels last, in the shapes of a ResNet's levels: name -> how
-    to run one, and its floating point operations."""
+    """Return 3x3 convolutions in one dtype in the shapes of a ResNet's levels, channels last.
+
+    Each name has a function that runs it, and its floating point operations.
+    """
     made = {}
     for channels, h, w in ((64, 80, 120), (128, 40, 60), (256, 40, 60), (512, 20, 30)):
         if quick:
@@ -311,13 +319,13 @@ def _convolve(images: Tensor, weight: Tensor) -> None:
 
 
 def step(arguments: argparse.Namespace) -> Section:
-    """A training step: ResNet-18 FCN-8s against the textbook's FCN-32s, 21 classes."""
+    """Measure a training step: ResNet-18 FCN-8s against the textbook's FCN-32s, 21 classes."""
     torch.manual_seed(0)
     images, target = a_batch(QUICK_SIZE if arguments.quick else SIZE)
     bare = Bare(CLASSES, images, target)
-    images = bare.training.model.normalise(images).contiguous()
+    images = bare.training.model.normalize(images).contiguous()
     taught = eager_step(Taught(), (images, target.long()), taught_loss)
-    # The type that we train in here; a share of what cannot be had would say nothing.
+    # The training precision on this machine.
     half = bare.precision == "bf16-mixed"
     rates = convolutions(arguments.quick, torch.bfloat16 if half else torch.float32)
     variants: dict[str, Callable[[], object]] = {"ours": bare, "taught in large pages": taught}
@@ -355,7 +363,7 @@ def step(arguments: argparse.Namespace) -> Section:
 
 @functools.cache
 def camvid_rates(quick: bool, threads: int) -> dict[str, list[float]]:
-    """Of `train_rates`, on CamVid; once for both sections."""
+    """Return `train_rates` on CamVid; runs once for both sections."""
     with tempfile.TemporaryDirectory() as name:
         data = linked_camvid(Path(name), (16, 4) if quick else (1_000, 1_000))
         crop, epochs = (QUICK_SIZE, 2) if quick else (SIZE, EPOCHS)
@@ -363,8 +371,7 @@ def camvid_rates(quick: bool, threads: int) -> dict[str, list[float]]:
 
 
 def train_loop(arguments: argparse.Namespace) -> Section:
-    """The loop of `fullconv train` against the same step on a batch that lies ready, which is timed
-    before and after."""
+    """Compare `fullconv train` with the same step on a prepared batch, timed before and after."""
     images, target = a_batch(QUICK_SIZE if arguments.quick else SIZE, BATCH)
     bare = Bare(11, images, target % 11)
     turns = 1 if arguments.quick else 10
@@ -382,8 +389,7 @@ def train_loop(arguments: argparse.Namespace) -> Section:
 
 
 def validation(arguments: argparse.Namespace) -> Section:
-    """Validation of CamVid's test split against a training epoch over as many images, within
-    the same run."""
+    """Compare validation of CamVid's test split with a training epoch of the same run."""
     rates = camvid_rates(arguments.quick, arguments.threads)
     pairs = zip(rates["validation"], rates["train"], strict=True)
     ratio = Spread.of([a / b for a, b in pairs])

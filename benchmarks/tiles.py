@@ -1,12 +1,11 @@
-"""Do tiles give what the whole image gives, and what do they cost?
+"""Compare tiles with the whole image, and measure their cost.
 
 `exact`: twelve backbones at strides 8 and 32, random weights, three odd sizes: the largest
-difference of a score at a pixel over the spread of the scores, in float32 (wanted: at most 1e-4)
-and float64, and the pixels that get another label. `blended`: the same where an operation sees the
-whole image. `geotiff`: a drawn landscape of 20,000 x 20,000 pixels, predicted from file to file:
-highest memory of a process, and, in another, pixels per second against a file of 2,000 x 2,000: by
-the clock (wanted: 0.9 of it), and of processor time, which is told beside it.
-Writes results/tiles.json.
+difference of the logits at a pixel over their spread, in float32 (target: at most 1e-4) and
+float64, and the share of pixels with another label. `blended`: the same if an operation uses the
+whole image. `geotiff`: a synthetic landscape of 20,000 x 20,000 pixels, predicted from file to file:
+peak memory of one process and, in another, pixels per second against a file of 2,000 x 2,000: by
+the clock (target: 0.9 of it), and by processor time. Writes results/tiles.json.
 
     python benchmarks/tiles.py [--only exact blended geotiff] [--threads 2]
 """
@@ -41,16 +40,16 @@ SIZES = ((65, 1501), (1237, 77), (333, 1111))  # H, W
 TILE = 256
 CLASSES = 8
 AT_MOST = 1e-4
-BIG, SMALL = 20_000, 2_000  # pixels a side
-BESIDE = 20  # turns that the small one has before the large one, and after it
+BIG, SMALL = 20_000, 2_000  # pixels per side
+BESIDE = 20  # runs of the small file before the large one, and after it
 BACKBONE = "torchvision:alexnet"  # the paper's FCN-AlexNet in torchvision's form
 MOST_MEMORY = 2e9
 AT_LEAST = 0.9
-PIXELS = 0.5  # metres a side
+PIXELS = 0.5  # meters per side
 
 
 def network(backbone: str, stride: int) -> FCN:
-    """With random weights that let every branch speak, and scores of spread 1."""
+    """Build a network with random weights in all branches, and logits with standard deviation 1."""
     torch.manual_seed(0)
     net = FCN(backbone, CLASSES, stride=stride).eval().requires_grad_(False)
     for module in net.modules():
@@ -67,26 +66,26 @@ def network(backbone: str, stride: int) -> FCN:
 
 
 def as_input(image: np.ndarray) -> Tensor:
-    """(H, W, 3) uint8 -> (1, 3, H, W), about mean 0 and spread 1."""
+    """Convert (H, W, 3) uint8 to (1, 3, H, W) with mean 0 and standard deviation 1."""
     return torch.from_numpy(image).permute(2, 0, 1)[None].float() / 58 - 2.2
 
 
 def measured(net: FCN, image: Tensor, tile: int) -> Difference:
-    """Of an image (1, 3, H, W) in the precision of the network."""
+    """Measure an image (1, 3, H, W) in the precision of the network."""
     return whole_image_difference(Tiles(net, net, tile=tile), image[0], [CLASSES])
 
 
 def differences(backbones: Sequence[str], sizes: Sequence[tuple[int, int]]) -> Section:
-    """A figure for each backbone and stride."""
+    """Return a figure for each backbone and stride."""
     section, rows = Section(), []
     for backbone in backbones:
         for stride in (8, 32):
             net = network(backbone, stride)
             tiles = Tiles(net, net, tile=TILE)
             row: dict[str, Any] = {"backbone": backbone, "stride": stride, "halo": tiles.halo}
-            row |= {"reasons": list(tiles.reasons), "tile": tiles.tile}
+            row |= {"reasons": list(tiles.inexact_operations), "tile": tiles.tile}
             chosen = Tiles(net, net)
-            row["chosen_tile"] = chosen.tile  # by the memory that a window may take
+            row["chosen_tile"] = chosen.tile  # limited by the memory of a window
             if chosen.exact:
                 row["new_share"] = (chosen.tile / (chosen.tile + 2 * chosen.halo)) ** 2
             for kind in ("float32", "float64"):
@@ -126,21 +125,21 @@ def differences(backbones: Sequence[str], sizes: Sequence[tuple[int, int]]) -> S
 
 
 def exact(arguments: argparse.Namespace) -> Section:
-    """Where a field is known."""
+    """Measure backbones with finite receptive fields."""
     if arguments.quick:
         return differences(EXACT[:1], SIZES[:1])
     return differences(EXACT, SIZES)
 
 
 def blended(arguments: argparse.Namespace) -> Section:
-    """Where an operation sees the whole image."""
+    """Measure backbones with operations on the whole image."""
     if arguments.quick:
         return differences(BLENDED[:1], [(65, 601)])
     return differences(BLENDED, [(517, 903)])
 
 
 def geotiff(arguments: argparse.Namespace) -> Section:
-    """From file to file."""
+    """Measure prediction from file to file."""
     try:
         import rasterio
     except ImportError as error:
@@ -177,7 +176,7 @@ def geotiff(arguments: argparse.Namespace) -> Section:
                     f"{BACKBONE}, {big} x {big} against {small} x {small}, by {clock}",
                     *(rate[0], rate[1], "Mpixels/s"),
                     Spread.of([rate[0] / rate[1]]),
-                    # Of processor time the halo and the threads beside take their part unhidden.
+                    # Processor time includes the halo and the other threads.
                     at_least=AT_LEAST if clock == "the clock" else None,
                     note=f"tile {found['tile']}, halo {found['halo']}",
                 )
@@ -197,7 +196,7 @@ def geotiff(arguments: argparse.Namespace) -> Section:
 
 
 def landscape(path: Path, side: int) -> Path:
-    """Fields, woods, water and roads from above, as a GeoTIFF that is written band by band."""
+    """Write fields, woods, water and roads as a GeoTIFF, band by band."""
     import rasterio
     from rasterio.windows import Window
 
@@ -238,7 +237,7 @@ def landscape(path: Path, side: int) -> Path:
 
 
 def _smooth(field: np.ndarray, rows: np.ndarray, columns: np.ndarray, step: int) -> np.ndarray:
-    """A field on a grid of so many pixels, read bilinearly."""
+    """Return a smooth field, bilinearly interpolated from a coarse grid."""
     (i, u), (j, v) = ((a // step, (a % step / step).astype(np.float32)) for a in (rows, columns))
     field = field.astype(np.float32)
     above = field[i][:, j] * (1 - v) + field[i][:, j + 1] * v
@@ -247,7 +246,7 @@ def _smooth(field: np.ndarray, rows: np.ndarray, columns: np.ndarray, step: int)
 
 
 def measure(model: str, small: str, big: str, threads: str) -> None:
-    """In a process of its own, as `fullconv predict` with a GeoTIFF; prints JSON."""
+    """Predict a GeoTIFF as `fullconv predict` does, in its own process; print JSON."""
     torch.set_num_threads(int(threads))
     from fullconv.inference.geotiff import predict_raster
     from fullconv.inference.predictor import load
@@ -280,7 +279,7 @@ def measure(model: str, small: str, big: str, threads: str) -> None:
 
 
 def memory(model: str, big: str, threads: str) -> None:
-    """The same with nothing beside it, in a process of its own; prints JSON."""
+    """Do the same with nothing else in the process; print JSON."""
     torch.set_num_threads(int(threads))
     from fullconv.inference.geotiff import predict_raster
     from fullconv.inference.predictor import load

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gettext
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -38,8 +40,29 @@ def _reports_of_our_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
     """Reports of models that are no run's go into a folder of the tests."""
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("reports")
-        patch.setattr("fullconv.cli.evaluate.ELSEWHERE", folder)
+        patch.setattr("fullconv.cli.evaluate.REPORTS", folder)
         yield
+
+
+@pytest.fixture
+def chinese(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The Chinese catalog, compiled from its source."""
+    from babel.messages.mofile import write_mo
+    from babel.messages.pofile import read_po
+
+    from fullconv.core import i18n
+
+    source = Path(i18n.__file__).with_name("locale") / "zh/LC_MESSAGES/fullconv.po"
+    compiled = io.BytesIO()
+    with source.open("rb") as file:
+        write_mo(compiled, read_po(file))
+    compiled.seek(0)
+    catalogs = {"zh": gettext.GNUTranslations(compiled)}
+    monkeypatch.setattr(
+        i18n, "_catalog", lambda name: catalogs.get(name, gettext.NullTranslations())
+    )
+    yield
+    i18n.set_language("en")
 
 
 @pytest.fixture

@@ -1,10 +1,10 @@
-"""Damaged mask and image files, made from whole ones of every format, the same from a seed.
+"""Damaged mask and image files, made from intact ones of every format; the seed determines them.
 
-    files(count)     damaged ones: headers that lie and files that are no images first, then files
-                     cut, flipped, overwritten, renamed and glued together at random places
-    bombs()          whole files of few bytes that have as many pixels as may be read, or more
+    files(count)     first files with wrong headers and files that are no images, then files that
+                     are cut, flipped, overwritten, renamed and joined at random positions
+    bombs()          intact small files with as many pixels as may be read, or more
 
-The benchmark takes 5,000 of them; the tests take some hundred.
+The benchmark uses 5,000 of them, the tests some hundred.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sound import PNG, chunk, png, saved, tiff, whole
 
 ARRAYS = (".npy", ".mat")
 HUGE = (60_000, 60_000)
-HALF = (6_600, 6_700)  # just below half of what Pillow opens without a word
+HALF = (6_600, 6_700)  # just below half of what Pillow opens without a warning
 LARGE = (9_400, 9_500)  # just below all of it
 LARGER = (13_300, 13_400)  # just below what Pillow opens with a warning
 ODD = (0, 1, 2, 3, 7, 8, 255, 256, 4096, 32767, 65535, 60_000, 2**24, 2**31 - 1, 2**31, 2**32 - 1)
@@ -44,25 +44,25 @@ TEXTS = {
 
 @dataclass(frozen=True)
 class Damaged:
-    """A file's name, which says what it was and how it was damaged, and its bytes."""
+    """The name of a file, which tells what it was and how it was damaged, and its bytes."""
 
     name: str
     content: bytes
 
     @property
     def is_array(self) -> bool:
-        """Whether it can stand for a mask only."""
+        """True if it can only be a mask."""
         return self.name.endswith(ARRAYS)
 
 
 def files(count: int, *, seed: int = 0) -> Iterator[Damaged]:
-    """So many, each of another name."""
+    """Yield damaged files with different names."""
     sound = whole()
     random = np.random.default_rng(seed)
-    told = [*promises(), *_texts()]
+    fixed = [*promises(), *_texts()]
     for number in range(count):
-        if number < len(told):
-            kind, content = told[number].name, told[number].content
+        if number < len(fixed):
+            kind, content = fixed[number].name, fixed[number].content
         else:
             name = str(random.choice(sorted(sound)))
             how = str(random.choice(sorted(HURTS)))
@@ -75,7 +75,7 @@ def files(count: int, *, seed: int = 0) -> Iterator[Damaged]:
 
 
 def promises() -> list[Damaged]:
-    """Small files whose headers promise much."""
+    """Return small files whose headers claim large images."""
     sound, found = whole(), []
 
     def add(name: str, content: bytes) -> None:
@@ -126,7 +126,7 @@ def _dims(size: tuple[int, int]) -> tuple[bytes, bytes]:
 
 
 def _packed(content: bytes) -> bytes:
-    """A .mat file of version 5 with each of its matrices compressed."""
+    """Return a .mat file of version 5 with each of its matrices compressed."""
     parts, at = [content[:128]], 128
     while at + 8 <= len(content):
         end = at + 8 + struct.unpack_from("<I", content, at + 4)[0]
@@ -137,7 +137,7 @@ def _packed(content: bytes) -> bytes:
 
 
 def _larger_webp(content: bytes, size: tuple[int, int]) -> bytes:
-    """With another canvas in its VP8X chunk."""
+    """Return a WebP file with another canvas size in its VP8X chunk."""
     at = content.index(b"VP8X") + 12
     sides = b"".join(struct.pack("<I", side - 1)[:3] for side in size[::-1])
     return content[:at] + sides + content[at + 6 :]
@@ -177,7 +177,7 @@ def _texts() -> list[Damaged]:
 
 
 def bombs() -> dict[str, Callable[[], bytes]]:
-    """Name -> what makes it: each takes a second or two, and so does reading it."""
+    """Return name -> the function that makes the file; each takes a second or two, like reading it."""
 
     def flat(bits: int, kind: int, channels: int, size: tuple[int, int] = LARGE) -> bytes:
         line = bytes(1 + -(-size[1] * bits * channels // 8))
@@ -197,7 +197,7 @@ def bombs() -> dict[str, Callable[[], bytes]]:
         return content[:33] + chunk(b"eXIf", exif) + content[33:]
 
     def noise() -> bytes:
-        """1 million colours, each line the same."""
+        """Return 1 million colors, the same in each row."""
         line = np.random.default_rng(0).integers(0, 256, 3 * LARGE[1], np.uint8).tobytes()
         packer = zlib.compressobj(1)
         rows = [packer.compress(b"\2" + (bytes(len(line)) if k else line)) for k in range(LARGE[0])]
@@ -210,7 +210,7 @@ def bombs() -> dict[str, Callable[[], bytes]]:
         return saved(Image.new(mode, size[::-1]), kind, options)
 
     def runs() -> bytes:
-        """A BMP file of runs."""
+        """Return a run-length encoded BMP file."""
         line = b"".join(bytes((n, 0)) for n in (*[255] * 37, 65)) + b"\0\0"
         data = line * LARGE[0] + b"\0\1"
         header = struct.pack("<IiiHHIIiiII", 40, LARGE[1], LARGE[0], 1, 8, 1, len(data), 0, 0, 0, 0)
@@ -270,7 +270,7 @@ def bombs() -> dict[str, Callable[[], bytes]]:
 
 
 def _places(random: np.random.Generator, content: bytes, count: int) -> list[int]:
-    """Half of the times in the header, where it hurts more."""
+    """Return a random position; half of the time in the header, where damage matters more."""
     end = len(content) if random.random() < 0.5 else min(len(content), 300)
     return [int(place) for place in random.integers(0, max(1, end), count)]
 
@@ -293,7 +293,7 @@ def _overwritten(random: np.random.Generator, content: bytes, _: object) -> byte
 
 
 def _numbers(random: np.random.Generator, content: bytes, _: object) -> bytes:
-    """Numbers in the header become small, large and odd ones."""
+    """Replace numbers in the header by small, large and odd ones."""
     data = bytearray(content)
     for place in random.integers(0, min(len(data), 400), int(random.integers(1, 4))):
         size, order = int(random.choice([1, 2, 4])), str(random.choice(["little", "big"]))
@@ -303,7 +303,7 @@ def _numbers(random: np.random.Generator, content: bytes, _: object) -> bytes:
 
 
 def _numbers_with_sums(random: np.random.Generator, content: bytes, _: object) -> bytes:
-    """The same, but the check sums of a PNG file are right afterwards."""
+    """Replace numbers, and correct the checksums of a PNG file."""
     data = bytearray(_numbers(random, content, _))
     at = 8
     while data.startswith(PNG) and at + 12 <= len(data):
@@ -314,19 +314,19 @@ def _numbers_with_sums(random: np.random.Generator, content: bytes, _: object) -
 
 
 def _noise(random: np.random.Generator, content: bytes, _: object) -> bytes:
-    """Random bytes behind the right beginning."""
+    """Write random bytes after a correct beginning."""
     return content[: int(random.integers(4, 40))] + random.bytes(int(random.integers(1, 3000)))
 
 
 def _moved(random: np.random.Generator, content: bytes, _: object) -> bytes:
-    """A part of it is missing, or stands twice."""
+    """Remove or repeat a part of the file."""
     start, end = sorted(_places(random, content, 2))
     again = content[start:] if random.random() < 0.5 else b""
     return content[:start] + content[end:] if not again else content[:end] + again
 
 
 def _glued(random: np.random.Generator, content: bytes, sound: dict[str, bytes]) -> bytes:
-    """The end of another file behind the beginning of this one."""
+    """Append the end of another file to the beginning of this one."""
     other = sound[str(random.choice(sorted(sound)))]
     return content[: _places(random, content, 1)[0]] + other[_places(random, other, 1)[0] :]
 

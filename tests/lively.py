@@ -29,12 +29,12 @@ def lively(
             if isinstance(module, nn.BatchNorm2d):
                 nn.init.uniform_(module.weight, 0.5, 1.5)
                 nn.init.normal_(module.bias, std=0.3)
-        features = network.backbone(network.backbone.card.normalise(scene))
+        features = network.backbone(network.backbone.card.normalize(scene))
         for score, feature in zip(network.score.values(), features, strict=True):
             nn.init.normal_(score.weight)  # type: ignore[arg-type]
             made = score(feature)
             score.weight /= made.std(dim=(0, 2, 3))[:, None, None, None]
             score.bias.copy_(-score(feature).mean(dim=(0, 2, 3)))
-        if further.get("inputs"):
-            fuse(network, [one.channels for one in further["inputs"]], "early")
+        if further.get("extra_inputs"):
+            fuse(network, [one.channels for one in further["extra_inputs"]], "early")
     return Model(network, labels, network.backbone.card, **further)

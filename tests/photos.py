@@ -10,7 +10,7 @@ from PIL import Image
 
 
 def photo(height: int = 50, width: int = 33, seed: int = 0) -> np.ndarray:
-    """Blotches of colour, so that a random network calls them by several classes."""
+    """Return blotches of color, to which a random network gives several classes."""
     random = np.random.default_rng(seed)
     small = Image.fromarray(random.integers(0, 256, (5, 4, 3), np.uint8))
     return np.asarray(small.resize((width, height), Image.Resampling.BICUBIC))

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from fullconv.deploy.serve.app import create_app
-from fullconv.deploy.serve.server import UntilStopped
+from fullconv.deploy.serve.server import GracefulServer
 from fullconv.deploy.serve.uploads import Limits
 from fullconv.inference.predictor import Predictor
 from fullconv.inference.segmenter import Segmenter
@@ -37,7 +37,7 @@ def serving(
     limits, ready = limits or Limits(), threading.Event()
     app = wrap(create_app(model, "street", limits, key))
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = UntilStopped(app, limits.seconds, ready.set)
+        server = GracefulServer(app, limits.seconds, ready.set)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         assert ready.wait(30)

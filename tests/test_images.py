@@ -1,64 +1,39 @@
-"""The recorded terminal session at the head of README.md, and what records it."""
+"""The image at the top of README.md."""
 
 from __future__ import annotations
 
-import re
-import shlex
 from pathlib import Path
-from xml.etree import ElementTree
 
-import pytest
+from lively import lively
 from PIL import Image
 from scripts import script
 
+from fullconv.data.synthetic import scenes
+from fullconv.models.model import save_model
+
 ROOT = Path(__file__).parents[1]
-IMAGES = ROOT / "docs" / "images"
-SVG = "{http://www.w3.org/2000/svg}"
-
-
 maker = script("examples/images.py", "images_maker")
 
 
-def texts(svg: str) -> list[str]:
-    return [element.text or "" for element in ElementTree.fromstring(svg).iter(f"{SVG}text")]
+def test_three_test_scenes_of_a_demo_are_drawn(tmp_path: Path) -> None:
+    scenes.write(tmp_path / "scenes", train=1, val=1, test=4, size=(48, 64))
+    save_model(lively(labels=scenes.LABELS), tmp_path / "run" / "model")
+    sheet = maker.predictions(tmp_path)
+    assert sheet.width > 4 * 64  # four columns
+    assert sheet.height > 3 * 48  # three rows
 
 
-def test_a_session_holds_what_was_typed_and_what_came(tmp_path: Path) -> None:
-    lines = maker.record(("fullconv --version", "fullconv train --help"), tmp_path)
-    typed = [line.text for line in lines if line.typed]
-    assert typed == ["$ fullconv --version", "$ fullconv train --help"]
-    assert re.fullmatch(r"\d+\.\d+.*", lines[1].text)
-    seconds = [line.seconds for line in lines]
-    assert seconds == sorted(seconds)
-    assert all(len(line.text) <= maker.COLUMNS for line in lines)
-    drawing = maker.svg(lines)
-    assert texts(drawing) == [line.text for line in lines if line.text]
-    frames = [float(at) for at in re.findall(r"^([\d.]+)% {", drawing, re.MULTILINE)]
-    assert frames[0] == 0
-    assert frames == sorted(set(frames))
-    assert frames[-1] < 100
+def test_the_image_in_the_repository_is_a_sheet_of_predictions() -> None:
+    with Image.open(ROOT / "docs" / "images" / "predictions.png") as image:
+        colors = {color for _, color in image.convert("RGB").getcolors(1 << 24) or []}
+    assert set(scenes.LABELS.colors) <= colors
+    assert image.width >= 1000
+    assert (ROOT / "docs" / "images" / "predictions.png").stat().st_size < 400_000
 
 
-def test_a_command_that_fails_is_no_image(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match=r"\$ fullconv check nothing\n(?s:.*)try: "):
-        maker.record(("fullconv check nothing",), tmp_path)
-
-
-def test_a_long_line_goes_on_below_and_what_xml_means_stands_as_it_is() -> None:
-    text = "<a> & " * 40
-    assert "".join(maker.wrapped(text)) == text
-    assert maker.wrapped("") == [""]
-    lines = [maker.Line(part, 0.0) for part in maker.wrapped(text)]
-    assert "".join(texts(maker.svg(lines))) == text
-
-
-def test_the_session_in_the_repository_is_of_these_commands() -> None:
-    drawing = (IMAGES / "terminal.svg").read_text(encoding="utf-8")
-    title = ElementTree.fromstring(drawing).find(f"{SVG}title")
-    assert title is not None
-    assert title.text == f"A terminal session: {'; '.join(maker.SESSION)}"
-    assert all(shlex.split(line)[0] == "fullconv" for line in maker.SESSION)
-    assert "http" not in drawing.replace("http://www.w3.org/2000/svg", "")  # nothing is fetched
-    assert len(drawing) < 60_000
-    with Image.open(IMAGES / "report.png") as report:
-        assert report.size == maker.SHOWN
+def test_the_architecture_drawing_has_every_package() -> None:
+    drawing = (ROOT / "docs" / "drawings" / "architecture.svg").read_text(encoding="utf-8")
+    packages = {path.parent.name for path in (ROOT / "src/fullconv").glob("*/__init__.py")}
+    packages |= {p.name for p in (ROOT / "src/fullconv").iterdir() if any(p.glob("*.py"))}
+    assert [name for name in packages if f">{name}/<" not in drawing] == []
+    assert "http" not in drawing.replace("http://www.w3.org/2000/svg", "")

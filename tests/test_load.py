@@ -8,7 +8,6 @@ import json
 import re
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import cache
@@ -23,7 +22,7 @@ from PIL import Image
 from scripts import script
 
 from fullconv.core.labels import Labels
-from fullconv.deploy.serve.responses import PredictRequest, answer
+from fullconv.deploy.serve.responses import PredictRequest, encode_response
 from fullconv.inference.segmentation import Segmentation
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -150,12 +149,6 @@ def test_a_server_without_faults_has_none() -> None:
     assert len(tally.seconds) == sum(tally.done.values()) > 100
 
 
-def test_one_request_in_twenty_is_broken() -> None:
-    counts = {kind: count for kind, (count, _) in load.KINDS.items()}
-    broken = counts["cut short"] + counts["text"] + counts["empty"]
-    assert broken / sum(counts.values()) == 0.05
-
-
 class Failing(Honest):
     def judged(self, content: bytes | None) -> tuple[int, bytes]:
         status, content = super().judged(content)
@@ -252,13 +245,6 @@ def test_a_client_that_is_told_to_come_again_waits() -> None:
             assert clients.ask(connection, "image", uploads()[0], "mask") == load.PATIENCE
 
 
-def test_the_black_png_is_whole_and_small() -> None:
-    content = load.black_png(1234, 567)
-    with Image.open(io.BytesIO(content)) as image:
-        assert (image.size, image.mode, image.getextrema()) == ((567, 1234), "1", (0, 0))
-    assert len(content) < 1000
-
-
 def test_a_form_holds_the_image() -> None:
     one = uploads()[0]
     form = load.as_form(one)
@@ -293,14 +279,14 @@ def test_a_result_is_held_against_the_files(
 ) -> None:
     made, sure, folder = result
     tally = load.Tally()
-    tally.keep("a.png", asked.output, answer(made, sure, asked, 0.5).content)
-    tally.keep("a.png", asked.output, answer(made, sure, asked, 0.5).content)
+    tally.keep("a.png", asked.output, encode_response(made, sure, asked, 0.5).content)
+    tally.keep("a.png", asked.output, encode_response(made, sure, asked, 0.5).content)
     assert serve.wrong_answers(tally, folder) == (0, [])
     other = made.mask.copy()
     other[7, 9] = (other[7, 9] + 1) % 3
     wrong = Segmentation(other, made.labels, made.image)
     for _ in range(3):
-        tally.keep("a.png", asked.output, answer(wrong, sure, asked, 0.5).content)
+        tally.keep("a.png", asked.output, encode_response(wrong, sure, asked, 0.5).content)
     assert serve.wrong_answers(tally, folder) == (3, [f"a.png {asked.output} x 3"])
 
 
@@ -310,14 +296,8 @@ def test_confidence_may_differ_by_one_step(
     made, sure, folder = result
     for steps, equal in ((1, True), (2, False)):
         sure[3, 4] += 1 / 255
-        content = answer(made, sure, ASKED[2], 0.5).content
+        content = encode_response(made, sure, ASKED[2], 0.5).content
         assert serve.equal(content, "json", folder / "a") is equal, steps
-
-
-def test_the_plain_way_is_charged_for_what_the_server_gave() -> None:
-    seconds = {"a mask": [1.0, 2.0], "a json": [10.0, 20.0], "b mask": [100.0, 200.0]}
-    done = Counter({("a", "mask"): 3, ("b", "mask"): 1})
-    assert serve.sum_of(seconds, done) == [103.0, 206.0]
 
 
 def test_memory_that_grows_is_told_from_what_is_given_back() -> None:
@@ -332,7 +312,3 @@ def test_memory_that_grows_is_told_from_what_is_given_back() -> None:
     assert serve.growth(found).ratio.median == pytest.approx(148 / 124)
     assert serve.growth(found).verdict == "short"
     assert found["every_2_s"][:3] == [100, 102, 104]
-
-
-def test_the_size_of_batches_is_read_from_metrics() -> None:
-    assert serving.batch_size("fullconv_batch_size_sum 9\nfullconv_batch_size_count 4\n") == 2.25

@@ -1,5 +1,5 @@
-"""Every real set, from its folder to a trained model, through the command line alone: nothing is
-written by hand but the fixes that `fullconv check` proposes."""
+"""Every real dataset, from its folder to a trained model: only the command line, and the fixes that
+`fullconv check` proposes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from fullconv.cli.main import run
 
 QUICK = "--backbone resnet10t --no-pretrained --stride 32 --epochs 1 --crop 65 65 --workers 0"
-SETS = {  # name -> rules whose findings must be there at first, and must be gone in the end
+SETS = {  # name -> fixes that the dataset needs
     "camvid": (),
     "voc2012_sample": (),
     "cocostuff_sample": (),
@@ -31,7 +31,7 @@ SETS = {  # name -> rules whose findings must be there at first, and must be gon
 
 @pytest.fixture
 def fullconv(capsys: pytest.CaptureFixture[str]) -> Any:
-    """Runs a command line; its exit code, and what it printed."""
+    """Return a function that runs a command line, and returns its exit code, stdout and stderr."""
 
     def call(*words: object) -> tuple[int, str, str]:
         capsys.readouterr()
@@ -42,19 +42,16 @@ def fullconv(capsys: pytest.CaptureFixture[str]) -> Any:
     return call
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETS)
-def test_a_real_set_is_trained_after_the_fixes_that_check_proposes(
+def test_a_real_dataset_is_trained_after_the_proposed_fixes(
     shared: Path, tmp_path: Path, fullconv: Any, name: str
 ) -> None:
-    root, seen = tmp_path / "data", []
+    root, fixes = tmp_path / "data", []
     root.mkdir()
-    for entry in (shared / "data" / name).iterdir():  # the set itself stays as it is
-        if name == "camvid" and entry.name in (
-            "train.txt",
-            "val.txt",
-            "test.txt",
-        ):  # every eighth will do
-            lines = entry.read_text().splitlines()[::8]
+    for entry in (shared / "data" / name).iterdir():  # the original does not change
+        if name == "camvid" and entry.suffix == ".txt" and entry.stem in ("train", "val", "test"):
+            lines = entry.read_text().splitlines()[::8]  # an eighth is enough
             (root / entry.name).write_text("\n".join(lines))
         else:
             (root / entry.name).symlink_to(entry)
@@ -62,9 +59,9 @@ def test_a_real_set_is_trained_after_the_fixes_that_check_proposes(
         code, out, err = fullconv("check", root, "--json")
         if code == 0:
             break
-        root = mended(root, tmp_path / f"data_{len(seen)}", out, err, fullconv, seen)
+        root = apply_fix(root, tmp_path / f"data_{len(fixes)}", out, err, fullconv, fixes)
     assert code == 0, out + err
-    assert set(seen) >= set(SETS[name]), f"fixes: {seen}"
+    assert set(fixes) >= set(SETS[name]), fixes
     assert not json.loads(out)["errors"]
     code, out, err = fullconv("inspect", root, "--json")
     assert code == 0, err
@@ -73,26 +70,26 @@ def test_a_real_set_is_trained_after_the_fixes_that_check_proposes(
     assert 0 <= json.loads(out)["pixel_accuracy"] <= 1
 
 
-def mended(root: Path, new: Path, out: str, err: str, fullconv: Any, seen: list[str]) -> Path:
-    """Does what the first error's fix says, word for word; the folder that holds the result."""
-    if not out:  # not a data set: the line to paste
+def apply_fix(root: Path, new: Path, out: str, err: str, fullconv: Any, fixes: list[str]) -> Path:
+    """Follow the fix of the first error word for word, and return the folder with the result."""
+    if not out:  # not a dataset: the command to paste
         line = err.rpartition("try: ")[2].strip()
-        seen.append("convert")
-        return pasted(line, root, new, fullconv)
+        fixes.append("convert")
+        return paste(line, root, new, fullconv)
     finding = next(f for f in json.loads(out)["findings"] if f["level"] == "error")
-    seen.append(finding["rule"])
+    fixes.append(finding["rule"])
     first, _, lines = finding["fix"].partition("\n")
-    found = re.match(r"(write|add to) (\S+dataset\.toml) ", first)
-    if found:
-        with Path(found[2]).open("a") as file:
+    target = re.match(r"(write|add to) (\S+dataset\.toml) ", first)
+    if target:
+        with Path(target[2]).open("a") as file:
             file.write(lines + "\n")
         return root
     line = next(line for line in finding["fix"].splitlines() if "fullconv check" in line)
-    return pasted(line[line.index("fullconv") :], root, new, fullconv)
+    return paste(line[line.index("fullconv") :], root, new, fullconv)
 
 
-def pasted(line: str, root: Path, new: Path, fullconv: Any) -> Path:
-    """Runs a proposed line, with a folder of ours in place of OUT or of the one that it names."""
+def paste(line: str, root: Path, new: Path, fullconv: Any) -> Path:
+    """Run a proposed command, with a new folder instead of the one that it names."""
     words = shlex.split(line.partition("   #")[0])
     assert (words[0], str(root) in words[2]) == ("fullconv", True), line
     words[-1] = str(new)
@@ -101,9 +98,7 @@ def pasted(line: str, root: Path, new: Path, fullconv: Any) -> Path:
     return new
 
 
-def test_the_folder_of_labelme_projects_is_refused_with_the_right_question(
-    shared: Path, fullconv: Any
-) -> None:
+def test_a_folder_of_several_labelme_projects_is_refused(shared: Path, fullconv: Any) -> None:
     code, out, err = fullconv("check", shared / "data/labelme_examples")
     assert code == 1
     assert not out

@@ -1,7 +1,7 @@
-"""Drawn scenes, written as every layout and every tool has them on disk.
+"""Synthetic scenes in every layout, and in the format of every annotation tool.
 
-Each writer takes an empty folder. `IDS` is what they hold: stem -> (24, 32) ids 0 .. 7, where 0 is
-the background of the tools, which draw nothing there.
+Each writer fills an empty folder. Its content is `IDS`: stem -> (24, 32) ids 0 .. 7, where 0 is the
+background of the tools, which draw nothing there.
 """
 
 from __future__ import annotations
@@ -18,18 +18,17 @@ from scipy.io import savemat
 
 from fullconv.core.labels import voc_color
 from fullconv.data.layouts.class_catalogue import cityscapes
-from fullconv.data.synthetic import scenes as drawn
+from fullconv.data.synthetic.scenes import LABELS, scene
 
 SIZE = (24, 32)
-IDS = {f"{k}": np.minimum(drawn.scene(k, size=SIZE)[1], 7) for k in range(4)}
+IDS = {f"{k}": np.minimum(scene(k, size=SIZE)[1], 7) for k in range(4)}
 SPLITS = {"0": "train", "1": "train", "2": "train", "3": "val"}
-NAMES = ("background", *drawn.LABELS.names[1:])
+NAMES = ("background", *LABELS.names[1:])
 
 
 @dataclass(frozen=True)
 class Tree:
-    """A writer, the layout it is recognised as, and whether it holds shapes, which must be
-    converted, or masks."""
+    """A writer, its layout, and whether the files are shapes, which must be converted, or masks."""
 
     write: Callable[[Path], None]
     layout: str
@@ -38,7 +37,7 @@ class Tree:
 
 def photo(path: Path, stem: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(drawn.scene(int(stem), size=SIZE)[0]).save(path)
+    Image.fromarray(scene(int(stem), size=SIZE)[0]).save(path)
 
 
 def png(path: Path, values: np.ndarray) -> None:
@@ -79,8 +78,8 @@ def voc(root: Path) -> None:
 
 
 def cvat(root: Path) -> None:
-    """Its "Segmentation mask": VOC in colours of its own, with a table of them, without a split."""
-    colors = np.array([(0, 0, 0), *drawn.LABELS.colors[1:]], np.uint8)
+    """Write CVAT's "Segmentation mask": VOC in its own colors, with a color table, without splits."""
+    colors = np.array([(0, 0, 0), *LABELS.colors[1:]], np.uint8)
     for stem, ids in IDS.items():
         photo(root / f"JPEGImages/{stem}.jpg", stem)
         png(root / f"SegmentationClass/{stem}.png", colors[ids])
@@ -165,8 +164,8 @@ def ultralytics_masks(root: Path) -> None:
 
 
 def rows(ids: np.ndarray) -> Iterator[tuple[int, list[tuple[int, int]]]]:
-    """Outlines that cover exactly the pixels of each class but 0: class id and corners (x, y) of
-    every run of pixels in a row."""
+    """Yield outlines that cover exactly the pixels of each class but 0: class id and corners (x, y)
+    of every run of pixels in a row."""
     for row, line in enumerate(ids):
         edges = [0, *(np.flatnonzero(np.diff(line.astype(int))) + 1).tolist(), len(line)]
         for left, right in pairwise(edges):
@@ -192,7 +191,7 @@ def labelme(root: Path) -> None:
 
 
 def coco(root: Path, draw: Callable[[np.ndarray], list[tuple[int, object]]]) -> None:
-    """A file per split; `draw` gives class ids and what "segmentation" is."""
+    """Write a file per split; `draw` returns class ids and the values of "segmentation"."""
     for split in ("train", "val"):
         entries, images = [], []
         for stem, ids in IDS.items():
@@ -210,17 +209,17 @@ def coco(root: Path, draw: Callable[[np.ndarray], list[tuple[int, object]]]) -> 
 
 
 def coco_outlines(ids: np.ndarray) -> list[tuple[int, object]]:
-    """All parts of a class as one object."""
-    found = list(rows(ids))
+    """Return all parts of a class as one object."""
+    outlines = list(rows(ids))
     return [
-        (k, [[n for corner in c for n in corner] for other, c in found if other == k])
-        for k in sorted({k for k, _ in found})
+        (k, [[n for corner in c for n in corner] for other, c in outlines if other == k])
+        for k in sorted({k for k, _ in outlines})
     ]
 
 
 def coco_counts(ids: np.ndarray) -> list[tuple[int, object]]:
-    """Run lengths down the columns, counted pixel by pixel."""
-    drawn_ones = []
+    """Return run lengths down the columns, counted pixel by pixel."""
+    objects = []
     for k in np.unique(ids[ids > 0]).tolist():
         counts, last = [0], False
         for pixel in (ids.T.ravel() == k).tolist():
@@ -228,24 +227,24 @@ def coco_counts(ids: np.ndarray) -> list[tuple[int, object]]:
                 counts.append(0)
             counts[-1] += 1
             last = pixel
-        drawn_ones.append((k, {"size": list(SIZE), "counts": counts}))
-    return drawn_ones
+        objects.append((k, {"size": list(SIZE), "counts": counts}))
+    return objects
 
 
 def coco_compressed(ids: np.ndarray) -> list[tuple[int, object]]:
-    """As COCO's own code writes it."""
+    """Return run lengths as COCO's own code writes them."""
     from pycocotools import mask
 
-    found = []
+    objects = []
     for k in np.unique(ids[ids > 0]).tolist():
         runs = mask.encode(np.asfortranarray(ids == k, np.uint8))
-        found.append((k, {"size": list(SIZE), "counts": runs["counts"].decode()}))
-    return found
+        objects.append((k, {"size": list(SIZE), "counts": runs["counts"].decode()}))
+    return objects
 
 
 def packed(words: np.ndarray, sizes: tuple[int, ...] = (3, 4, 8, 16)) -> list[int]:
-    """Bytes in the bit stream of Label Studio's brush, by its definition: equal words in a row as
-    one chunk, single ones gathered into chunks of their own."""
+    """Return bytes in the bit stream of Label Studio's brush, by its definition: repeated words are
+    one chunk, single words share a chunk."""
     most = 1 << max(sizes)
 
     def chunk(repeats: bool, length: int, part: list[int]) -> str:
@@ -272,14 +271,14 @@ def packed(words: np.ndarray, sizes: tuple[int, ...] = (3, 4, 8, 16)) -> list[in
 
 
 def brush(mask: np.ndarray) -> list[int]:
-    """A mask as Label Studio's brush has it: all four channels are its opacity."""
+    """Return a mask as Label Studio's brush has it: all four channels are its opacity."""
     return packed(np.repeat(mask.ravel().astype(np.uint8) * 255, 4))
 
 
 def label_studio(
     root: Path, draw: Callable[[np.ndarray], list[tuple[int, str, dict[str, object]]]]
 ) -> None:
-    """An export beside the images, without the eight digits before their names; `draw` gives
+    """Write an export beside the images, without the eight digits before their names; `draw` returns
     class ids, types and values."""
     tasks = []
     for stem, ids in IDS.items():

@@ -1,4 +1,4 @@
-"""Tables of the keys that files may have, made from the dataclasses that read them."""
+"""Tables of the keys of TOML files, generated from the dataclasses that read them."""
 
 from __future__ import annotations
 
@@ -6,44 +6,57 @@ import ast
 import inspect
 import re
 from collections.abc import Iterable
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, Field, fields
 from typing import Any
 
 from fullconv.core.settings import CHOICES, Settings
-from fullconv.data.layouts.class_table import _EXPECTED as DATASET
+from fullconv.data.layouts.class_table import SETTINGS_KEYS
 from fullconv.network.backbone_card import BackboneCard
+
+TYPES = {
+    "str": "text",
+    "bool": "true, false",
+    "int": "integer",
+    "float": "number",
+    "Path": "path",
+    "tuple[int, int]": "two integers",
+    "tuple[float, float]": "two numbers",
+    "tuple[str, ...]": "list of text",
+    "tuple[float, ...]": "three numbers",
+    "Mapping[str, Any]": "table",
+}
 
 
 def settings() -> str:
-    """Of `[train]` in a config.toml: `fullconv.core.settings.Settings`."""
-    said = _said_below(Settings)
+    """Return the keys of `[train]` in a config.toml."""
+    descriptions = _field_docstrings(Settings)
     rows = []
-    for one in fields(Settings):
-        what = said[one.name]
-        choices = CHOICES.get(one.name)
-        if choices and not all(str(choice) in what for choice in choices):
-            what += f" One of {', '.join(map(str, choices))}."
-        rows.append((one.name, _kind(one.type), _default(one), what))
-    return _table(("key", "type", "default", ""), rows)
+    for field in fields(Settings):
+        description = descriptions[field.name]
+        choices = CHOICES.get(field.name)
+        if choices and not all(str(choice) in description for choice in choices):
+            description += f" One of {', '.join(map(str, choices))}."
+        rows.append((field.name, _type(field), _default(field), description))
+    return _table(("key", "type", "default", "description"), rows)
 
 
 def card() -> str:
-    """Of a backbone card: `fullconv.network.backbone_card.BackboneCard`."""
-    said = _said_in_args(BackboneCard)
-    rows = [(f.name, _kind(f.type), _default(f), said[f.name]) for f in fields(BackboneCard)]
-    return _table(("key", "type", "default", ""), rows)
+    """Return the keys of a backbone config file."""
+    descriptions = _argument_docs(BackboneCard)
+    rows = [(f.name, _type(f), _default(f), descriptions[f.name]) for f in fields(BackboneCard)]
+    return _table(("key", "type", "default", "description"), rows)
 
 
 def dataset() -> str:
-    """Of a dataset.toml."""
+    """Return the keys of a dataset.toml."""
     rows = []
-    for key, (words, _, example) in DATASET.items():
-        shown = "<br>".join(f"`{line}`" for line in example.splitlines())
-        rows.append((key, words, shown))
+    for key, (kind, _, example) in SETTINGS_KEYS.items():
+        lines = "<br>".join(f"`{line}`" for line in example.splitlines())
+        rows.append((key, str(kind), lines))
     return _table(("key", "type", "example"), rows)
 
 
-MADE = {"settings": settings, "card": card, "dataset": dataset}
+TABLES = {"settings": settings, "card": card, "dataset": dataset}
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
@@ -51,54 +64,38 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _kind(annotation: Any) -> str:
-    kind = str(annotation).partition(" | ")[0]
-    known = {
-        "str": "text",
-        "bool": "true, false",
-        "int": "whole number",
-        "float": "number",
-        "Path": "path",
-        "tuple[int, int]": "two whole numbers",
-        "tuple[float, float]": "two numbers",
-        "tuple[str, ...]": "list of text",
-        "tuple[float, ...]": "three numbers",
-        "Mapping[str, Any]": "table",
-    }
-    return known[kind]
+def _type(field: Field[Any]) -> str:
+    return TYPES[str(field.type).partition(" | ")[0]]
 
 
-def _default(one: Any) -> str:
-    if one.default_factory is not MISSING or one.default in (None, "", ()):
+def _default(field: Field[Any]) -> str:
+    if field.default_factory is not MISSING or field.default in (None, "", ()):
         return ""
-    if one.default is MISSING:
+    if field.default is MISSING:
         return "required"
-    value = one.default
+    value = field.default
     if isinstance(value, tuple):
         return f"`[{', '.join(map(str, value))}]`"
-    if isinstance(value, bool):
-        return f"`{str(value).lower()}`"
-    return f"`{value}`"
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
-def _said_below(kind: type) -> dict[str, str]:
-    """The text below each field of a class."""
-    (tree,) = ast.parse(inspect.getsource(kind)).body
+def _field_docstrings(dataclass: type) -> dict[str, str]:
+    """Return the text below each field of a class."""
+    (tree,) = ast.parse(inspect.getsource(dataclass)).body
     assert isinstance(tree, ast.ClassDef)
-    said, last = {}, ""
+    texts, name = {}, ""
     for node in tree.body:
         if isinstance(node, ast.AnnAssign):
-            last = ast.unparse(node.target)
-        elif isinstance(node, ast.Expr) and last:
-            said[last] = " ".join(ast.literal_eval(node.value).split())
-    return said
+            name = ast.unparse(node.target)
+        elif isinstance(node, ast.Expr) and name:
+            texts[name] = " ".join(ast.literal_eval(node.value).split())
+    return texts
 
 
-def _said_in_args(kind: type) -> dict[str, str]:
-    """What a docstring's Args say of each name."""
-    text = inspect.getdoc(kind) or ""
-    args = text.split("Args:\n")[1].split("\n\n")[0]
-    said = {}
-    for names, what in re.findall(r"^ {4}(\w[\w, ]*): (.*(?:\n {8}.*)*)", args, re.MULTILINE):
-        said.update({name.strip(): " ".join(what.split()) for name in names.split(",")})
-    return said
+def _argument_docs(function: Any) -> dict[str, str]:
+    """Return the text of each name in the Args section of a docstring."""
+    section = (inspect.getdoc(function) or "").split("Args:\n")[1].split("\n\n")[0]
+    texts = {}
+    for names, text in re.findall(r"^ {4}(\w[\w, ]*): (.*(?:\n {8}.*)*)", section, re.MULTILINE):
+        texts.update({name.strip(): " ".join(text.split()) for name in names.split(",")})
+    return texts

@@ -1,6 +1,6 @@
-"""Fullconv: a label for every pixel, from any classifier, exact at every size.
+"""Fullconv: semantic segmentation from any image classifier.
 
-The public names. They load on first use, so that `import fullconv` imports no torch.
+These are the public names. They load on first use, so that `import fullconv` imports no torch.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-# Notebooks show results as tables and drawings. IPython keeps the names of the types and imports
-# nothing until such a result is shown.
+# Views of results in notebooks. IPython stores the names of the types, and imports a view when such
+# a result is shown.
 _NOTEBOOK_VIEWS = {
     ("fullconv.data.check.check", "CheckReport"): "check_report_html",
     ("fullconv.data.layouts.dataset", "Dataset"): "dataset_html",

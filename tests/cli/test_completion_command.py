@@ -84,7 +84,7 @@ def test_where_the_script_goes(
     assert len([path for path in home.rglob("*") if path.is_file()]) == 1 + bool(startup)
 
 
-@pytest.mark.parametrize(("named", "said"), [("/bin/dash", "SHELL is 'dash'"), ("", "is not set")])
+@pytest.mark.parametrize(("named", "said"), [("/bin/dash", "SHELL is 'dash'"), ("", "SHELL is ''")])
 def test_a_shell_that_is_not_known(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, named: str, said: str
 ) -> None:
@@ -92,7 +92,7 @@ def test_a_shell_that_is_not_known(
     assert run(["completion"]) == 1
     err = capsys.readouterr().err
     assert said in err
-    assert "; words are completed in bash, zsh, fish.\n  try: fullconv completion bash\n" in err
+    assert "; completion supports bash, zsh, fish.\n  try: fullconv completion bash\n" in err
 
 
 def test_a_home_that_cannot_be_written(
@@ -102,5 +102,5 @@ def test_a_home_that_cannot_be_written(
     monkeypatch.setenv("HOME", str(home / "file"))
     assert run(["completion", "bash"]) == 1
     err = capsys.readouterr().err
-    assert err.startswith("error: the script for bash could not be written")
+    assert err.startswith("error: the completion script for bash could not be written")
     assert "\n  try: ls -ld " in err

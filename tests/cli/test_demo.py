@@ -1,71 +1,77 @@
-"""The demo, in miniature: two epochs on small scenes, and the sheet that comes out."""
+"""The demo in miniature: two epochs on small scenes, and the sheet and report that it writes."""
+
+from __future__ import annotations
 
 import signal
+from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from fullconv.cli import demo
+from fullconv.cli.main import run
 from fullconv.core.errors import FullconvError, StoppedError
-from fullconv.data.synthetic import scenes as drawn
+from fullconv.data.synthetic import scenes
 from fullconv.training.callbacks import Reporter
 
 
-def test_the_demo_ends_with_a_score_and_a_sheet(tmp_path, monkeypatch):
-    real = drawn.write
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    write = scenes.write
     monkeypatch.setattr(
-        demo.drawn, "write", lambda root: real(root, train=8, val=2, test=3, size=(48, 64))
+        scenes, "write", lambda root: write(root, train=8, val=2, test=3, size=(48, 64))
     )
-    monkeypatch.setattr(demo, "OPTIONS", {**demo.OPTIONS, "backbone": "resnet10t", "workers": 0})
-    said = []
-    result = demo.run_demo(tmp_path / "demo", epochs=2, say=said.append)
-    assert result["protocol"]["split"] == "test"
-    assert result["protocol"]["images"] == 3
-    assert 0 < result["mean_iou"] < 1
-    assert any("drawing street scenes in" in line for line in said)
-    text = demo.text_of(result, tmp_path / "demo")
-    assert text.startswith("on 3 scenes it never saw:\n\nmean IoU ")
-    sheet, report = (tmp_path / "demo" / name for name in ("predictions.png", "report.html"))
-    assert text.endswith(f"look at {sheet} and {report}")
-    assert "FCN-8s, resnet10t</h1>" in report.read_text()
-    assert "loss by epoch" in report.read_text()
-    with Image.open(sheet) as sheet:
-        assert sheet.width > 4 * 200
-        assert sheet.height > 3 * 100
-    demo.run_demo(tmp_path / "demo", epochs=1, say=said.append)  # again, in its place
-    assert not any("going on" in line for line in said)
+    monkeypatch.setitem(demo.OPTIONS, "workers", 0)
 
 
-def test_a_demo_that_was_stopped_goes_on(tmp_path, monkeypatch):
-    real = drawn.write
-    monkeypatch.setattr(
-        demo.drawn, "write", lambda root: real(root, train=8, val=2, test=3, size=(48, 64))
+@pytest.mark.slow
+def test_the_demo_ends_with_metrics_a_sheet_and_a_report(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "my demo"
+    assert run(["demo", "--out", str(folder), "--epochs", "2"]) == 0
+    out, err = capfd.readouterr()
+    assert f"drawing street scenes in {folder / 'scenes'} ...\n" in err
+    assert "ready for the first step after " in err
+    assert out.startswith("on 3 scenes that it never saw:\n\nmean IoU ")
+    sheet, report = folder / "predictions.png", folder / "report.html"
+    assert out.endswith(
+        f"look at {sheet} and {report}\n"
+        f"next: fullconv predict '{folder}/run' '{folder}/scenes/images/test'\n"
     )
-    monkeypatch.setattr(demo, "OPTIONS", {**demo.OPTIONS, "backbone": "resnet10t", "workers": 0})
-    epochs = 2
+    assert "loss by epoch" in report.read_text(encoding="utf-8")
+    with Image.open(sheet) as image:
+        assert image.width > 4 * 200
+        assert image.height > 3 * 100
 
-    def stop(self, trainer, module):
+
+@pytest.mark.slow
+def test_an_interrupted_demo_is_continued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(self: Any, trainer: Any, module: Any) -> None:
         if trainer.current_epoch == 1:
             signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Reporter, "on_train_epoch_start", stop, raising=False)
-        with pytest.raises(StoppedError, match="all is saved"):
-            demo.run_demo(tmp_path / "demo", epochs=epochs, say=str)
-    log = tmp_path / "demo/run/log.csv"
+        patch.setattr(Reporter, "on_train_epoch_start", interrupt, raising=False)
+        with pytest.raises(StoppedError):
+            demo.run_demo(tmp_path, epochs=2)
+    log = tmp_path / "run/log.csv"
     first = log.read_text().splitlines()[1]
-    said = []
-    demo.run_demo(tmp_path / "demo", epochs=epochs, say=said.append)
-    assert "going on with the training in" in said[0]
-    assert not any("drawing" in line for line in said)
+    capfd.readouterr()
+    metrics = demo.run_demo(tmp_path, epochs=2)
+    assert 0 < metrics["mean_iou"] < 1
+    err = capfd.readouterr().err
+    assert f"continuing the interrupted training in {tmp_path / 'run'}\n" in err
     rows = log.read_text().splitlines()[1:]
-    assert rows[0] == first
-    assert [row.split(",")[0] for row in rows] == ["1", "2"]
+    assert (rows[0], [row.split(",")[0] for row in rows]) == (first, ["1", "2"])
 
 
-def test_a_folder_of_somebody_else_is_left_alone(tmp_path):
+def test_another_folder_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run/precious.txt").write_text("mine")
-    with pytest.raises(FullconvError, match="is not a demo's"):
+    with pytest.raises(FullconvError, match="is not the run of a demo"):
         demo.run_demo(tmp_path)
     assert (tmp_path / "run/precious.txt").exists()

@@ -17,7 +17,7 @@ from PIL import Image
 from fullconv.cli import export as export_command
 from fullconv.cli.main import run
 from fullconv.data.synthetic import scenes as drawn
-from fullconv.deploy.export import MOST_UNLIKE
+from fullconv.deploy.export import MAX_DISAGREEMENT
 from fullconv.inference.predictor import Predictor
 from fullconv.models.model import Model, save_model
 
@@ -80,7 +80,7 @@ def test_what_needs_torch_says_so_where_there_is_none(
     monkeypatch.setitem(sys.modules, "torch", None)
     assert run(["predict", str(folder), str(photos)]) == 1
     said = capsys.readouterr().err
-    assert said.startswith("error: this needs torch, which is not installed; without it, exported")
+    assert said.startswith("error: torch is not installed, which this command needs. Without it")
     assert said.endswith("  try: pip install torch torchvision timm lightning torchmetrics\n")
 
 
@@ -92,7 +92,7 @@ def test_what_is_printed_can_be_pasted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Random weights leave less between the classes than trained ones do.
-    monkeypatch.setitem(MOST_UNLIKE, "int8", 0.25)
+    monkeypatch.setitem(MAX_DISAGREEMENT, "int8", 0.25)
     words = ["export", str(folder), "--out", str(tmp_path / "my files"), "--precision", "int8"]
     assert run([*words, "--calibrate", str(photos)]) == 0
     said = capsys.readouterr().out
@@ -117,7 +117,7 @@ def test_it_is_said_where_the_model_itself_runs_in_bfloat16(
     assert run(["export", str(folder), "--out", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().err
     line = f"fullconv predict '{folder}' IMAGES --precision float32\n"
-    assert ("the model itself runs in bfloat16" in said) is (share is not None)
+    assert ("predict runs in bfloat16" in said) is (share is not None)
     assert said.endswith(line) is (share is not None)
 
 
@@ -126,8 +126,8 @@ def test_the_next_command_reads_a_program_of_torch(tmp_path: Path) -> None:
     file = tmp_path / "my files" / "model.pt2"
     program = torch.export.export(torch.nn.ReLU(), (torch.zeros(2),))
     torch.export.save(program, file)
-    (line,) = export_command._next("torch", file)
-    words = shlex.split(line.removeprefix("next: "))
+    (line,) = export_command._following("torch", file)
+    words = shlex.split(line)
     assert words[0] == "python"
     done = subprocess.run([sys.executable, *words[1:]], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("ExportedProgram:")

@@ -43,7 +43,7 @@ def test_a_backbone_that_sees_the_whole_image_says_by_what_and_stays_json() -> N
     facts, text = inspect("test_efficientnet")
     assert None in {grid["field"] for grid in facts["grids"]}
     assert " whole " in text
-    assert "sees the whole image: " in text
+    assert "depends on the whole image: " in text
     assert "Infinity" not in json.dumps(facts)
 
 
@@ -66,6 +66,8 @@ def test_a_model_tells_its_classes_its_score_and_its_grids(
     metrics = {
         "mean_iou": 0.625,
         "pixel_accuracy": 0.75,
+        "mean_accuracy": 0.7,
+        "frequency_weighted_iou": 0.65,
         "protocol": {"images": 4, "split": "val", "data_fingerprint": "0123456789abcdef"},
     }
     folder = save_model(make_model(metrics=metrics), tmp_path / "run" / "model")
@@ -75,7 +77,7 @@ def test_a_model_tells_its_classes_its_score_and_its_grids(
     assert lines[1] == "classes: sky, road, tree"
     assert lines[2] == "pretrained on nothing"
     assert lines[3] == "mean IoU 62.5% on val (4 images) of data 0123456789ab"
-    assert lines[4].startswith("runs in float32 (labels in bfloat16 were not compared")
+    assert lines[4].startswith("runs in float32 (")
     assert facts["engine"] in lines[4]
     assert lines[5].split()[0] == "stride"
     assert facts["classes"] == ["sky", "road", "tree"]
@@ -92,7 +94,7 @@ def test_stretched_scores_are_said(make_model: MakeModel, tmp_path: Path) -> Non
     model.network = FCN("test_resnet", 3, stride=8, placement="stretched")
     facts, text = inspect(str(save_model(model, tmp_path / "model")))
     assert facts["placement"] == "stretched"
-    assert "scores are stretched over the image" in text
+    assert "logits are stretched over the image" in text
 
 
 def test_a_model_without_a_score(model_folder: Path) -> None:
@@ -106,8 +108,8 @@ def test_a_data_set_is_its_check(scenes: Path) -> None:
 
 def test_a_data_set_can_be_looked_at(scenes: Path, tmp_path: Path) -> None:
     path = tmp_path / "sheet.png"
-    text = inspect(str(scenes), sheet=path)[1]
-    assert text.endswith(f"sheet: {path}\n")
+    text = inspect(str(scenes), preview=path)[1]
+    assert text.endswith(f"\npreview: {path}")
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
@@ -119,7 +121,7 @@ def test_a_model_with_a_file_missing_is_still_taken_for_a_model(
     (folder / lost).unlink()
     with pytest.raises(FullconvError, match=r"config\.json") as caught:
         inspect(str(folder))
-    assert "data set" not in caught.value.message
+    assert "dataset" not in caught.value.message
 
 
 def test_a_model_whose_saving_was_interrupted_is_pointed_to(
@@ -136,11 +138,11 @@ def test_what_is_none_of_them(tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").touch()
     with pytest.raises(FullconvError) as caught:
         inspect(str(tmp_path / "photo.jpg"))
-    assert "photo.jpg is a file that is neither a backbone's name" in caught.value.message
+    assert "photo.jpg is a file of another kind. Expected a backbone name" in caught.value.message
     assert caught.value.hint == "fullconv inspect resnet18"
-    with pytest.raises(FullconvError, match="gone does not exist, and is neither a backbone"):
+    with pytest.raises(FullconvError, match=r"there is no .*gone\. Expected a backbone name"):
         inspect(str(tmp_path / "gone"))
-    with pytest.raises(FullconvError, match=r"holds 1 image and no masks"):
+    with pytest.raises(FullconvError, match=r"contains 1 image and no masks"):
         inspect(str(tmp_path))
     with pytest.raises(FullconvError, match=r"no model at .*gone\.safetensors"):
         inspect(str(tmp_path / "gone.safetensors"))
@@ -166,8 +168,8 @@ def test_a_model_says_that_tiles_are_exact_and_what_was_measured(model_folder: P
     assert tiles["measured"]["scores"] < 1e-4 * tiles["measured"]["spread"]
     assert tiles["measured"]["size"][1] > 2 * tiles["halo"] + tiles["measured"]["tile"]
     assert f"tiles with a halo of {tiles['halo']} pixels give the labels of the whole" in text
-    assert "proven by the receptive field\nmeasured on a drawn image of 97 x " in text
-    assert "pixels get another label, scores differ by up to" in text
+    assert "(proven by the receptive field)\nmeasured on a synthetic image of 97 x " in text
+    assert "pixels get another label, logits differ by up to" in text
 
 
 def test_a_model_that_sees_the_whole_image_says_that_its_seams_are_blended(
@@ -183,7 +185,9 @@ def test_a_model_that_sees_the_whole_image_says_that_its_seams_are_blended(
     assert not tiles["exact"]
     assert tiles["measured"]["scores"] > 0
     assert f"tiles are not exact, because of {tiles['reasons'][0]}" in text
-    assert ": seams are blended\nmeasured on a drawn image of 384 x 640 in tiles of 256: " in text
+    assert (
+        ": seams are blended\nmeasured on a synthetic image of 384 x 640 in tiles of 256: " in text
+    )
     assert f"{tiles['measured']['labels']} of 245760 pixels get another label" in text
 
 
@@ -201,7 +205,7 @@ def test_tiles_of_a_model_with_further_inputs(make_model: MakeModel, tmp_path: P
     made = make_model()
     fuse(made.network, [1], "late")
     depth = ExtraInput("depth", 1, (5.0,), (2.0,))
-    model = Model(made.network, made.labels, made.card, inputs=(depth,), fusion="late")
+    model = Model(made.network, made.labels, made.card, extra_inputs=(depth,), fusion="late")
     tiles = inspect(str(save_model(model, tmp_path / "model")))[0]["tiles"]
     assert tiles["exact"]
     assert tiles["measured"]["scores"] < 1e-4 * tiles["measured"]["spread"]

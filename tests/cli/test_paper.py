@@ -41,7 +41,7 @@ def test_a_heat_map_of_an_untrained_network(cli: Out, photo: Path, tmp_path: Pat
     assert code == 0
     lines = text.splitlines()
     assert lines[0].startswith(
-        "timm test_resnet, 200 x 260 pixels, dense and the classifier differ by"
+        "timm test_resnet, 200 x 260 pixels; the dense form differs from the cl"
     )
     assert lines[1].split() == ["probability", "x", "y", "scale", "class"]
     assert len(lines) == 8  # three classes, the one asked for, where the image is, and what next
@@ -92,12 +92,16 @@ def test_without_a_class_the_most_probable_is_drawn(
     ("words", "message", "hint"),
     [
         (("test_resnet", "none.jpg"), "no image none.jpg: there is no such file.", "ls"),
-        (("test_resnet", "{folder}"), "is a folder; expected an image file", "ls"),
+        (("test_resnet", "{folder}"), "is a folder; expected", "ls"),
         (("test_resnet", "{photo}", "--out", "a.jpg"), "as PNG, not as 'a.jpg'", "--out a.png"),
-        (("test_resnet", "{png}", "--out", "{png}"), "would be written over it", "--out heatmap"),
+        (
+            ("test_resnet", "{png}", "--out", "{png}"),
+            "which the heat map would replace",
+            "--out heatmap",
+        ),
         (
             ("test_resnet", "{photo}", "--scales", "big"),
-            "--scales 'big'; expected num",
+            "--scales is 'big'; it must be num",
             "--scales 1",
         ),
         (
@@ -105,10 +109,10 @@ def test_without_a_class_the_most_probable_is_drawn(
             "has 100 x 130 pixels at scale 0.5",
             "--sc",
         ),
-        (("test_resnet", "{photo}", "--top", "0"), "--top 0; expected 1 or more", "--top 5"),
+        (("test_resnet", "{photo}", "--top", "0"), "--top is 0; it must be 1 or more", "--top 5"),
         (("test_resnet", "{photo}", "--class", "tabbie"), "near it: 'tabby' (281)", "--class"),
-        (("test_resnet", "{text}"), "cannot be read: cannot identify image file", "copy"),
-        (("test_vit", "{photo}"), "timm test_vit cannot be made dense", "put"),
+        (("test_resnet", "{text}"), "cannot be read: it is not in an image format", "copy"),
+        (("test_vit", "{photo}"), "timm test_vit cannot be convolutionalized", "move"),
         (("resnet81", "{photo}"), "timm has no network 'resnet81'", "resnet18   # or"),
         (("none.toml", "{photo}"), "no backbone card at none.toml", "ls"),
         (("test_resnet", "{png}", "--out", "{text}/heat.png"), "could not be written to", "--out"),
@@ -152,14 +156,14 @@ def test_a_probe_prints_the_four_scores(cli: Out, scenes: Path, model_folder: Pa
     assert (code, err) == (0, "")
     lines = [line.split() for line in out.splitlines()]
     assert lines[0][-2:] == ["2", "images"]
-    kinds = [["whole", "images"], ["foreground", "alone"], ["background", "alone"]]
-    assert [line[:2] for line in lines[3:7]] == [*kinds, ["shape", "alone"]]
+    kinds = [["whole", "images"], ["objects", "only"], ["context", "only"]]
+    assert [line[:2] for line in lines[3:7]] == [*kinds, ["shapes", "only"]]
     assert out.endswith(f"\nnext: fullconv predict {model_folder} IMAGES\n")
     code, out, err = cli(*words, "--json")
     result = json.loads(out)
     assert result["things"] == ["car", "person"]
     assert result["everything"]["confusion"] != result["shape"]["confusion"]
-    assert float(lines[3][2]) == pytest.approx(
+    assert float(lines[3][2].rstrip("%")) == pytest.approx(
         100 * result["everything"]["foreground_mean_iou"], abs=0.051
     )
 
@@ -167,5 +171,5 @@ def test_a_probe_prints_the_four_scores(cli: Out, scenes: Path, model_folder: Pa
 def test_a_probe_asks_what_things_are(cli: Out, scenes: Path, model_folder: Path) -> None:
     code, _, err = cli("probe", model_folder, scenes)
     assert code == 1
-    assert "none is called background" in err
+    assert "none is named background" in err
     assert "try: --foreground" in err

@@ -1,5 +1,4 @@
-"""The command that labels images: its options, what it says of many, and how processes share
-them; one image at a time is tested in test_cli."""
+"""The command predict: its options, its output for many images, and how processes share them."""
 
 from __future__ import annotations
 
@@ -9,17 +8,20 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from commands import Cli, damage_dataset
 from films import cut, film, masks_of, pixels_of
 from photos import photo, written
 from PIL import Image
 
 from fullconv.cli.main import run
 from fullconv.core.labels import Labels
+from fullconv.data.io.images import read_image
 from fullconv.data.io.masks import read_values
 from fullconv.inference import exported as deployed
 from fullconv.inference.manifest import FOLDER
@@ -27,10 +29,12 @@ from fullconv.inference.options import PredictOptions
 from fullconv.inference.predictor import Predictor, load
 from fullconv.inference.result_files import FILES
 from fullconv.inference.segmenter import Segmenter
+from fullconv.models.model import Model, save_model
+from fullconv.network.fcn import FCN
 
 
 @pytest.fixture
-def random_image(scenes: Path) -> Path:
+def image(scenes: Path) -> Path:
     return scenes / "images/test/street_0000.jpg"
 
 
@@ -69,7 +73,11 @@ def test_every_kind_of_result_with_every_option(
         ),
         (["--min-area", "-3"], "a smallest area of -3 pixels", "--min-area 64"),
         (["--scales", "1,2", "--tile", "64"], "do not go together", "--tile 64"),
-        (["--save", "polygon"], "no output 'polygon'; --save takes mask,", "--save mask,over"),
+        (
+            ["--save", "polygon"],
+            "there is no output 'polygon'; --save accepts mask,",
+            "--save mask,over",
+        ),
     ],
 )
 def test_what_is_refused(
@@ -149,7 +157,7 @@ def test_a_geotiff_that_fits_into_memory_has_all_that_images_have(
         assert {"crs": file.crs, "transform": file.transform} == place
         ids = file.read(1)
     assert (ids[:10, :10] == 255).all()
-    options = PredictOptions(flip=True, min_area=4, unsure=0.4)
+    options = PredictOptions(flip=True, min_area=4, min_confidence=0.4)
     wanted = load(model_folder, device="cpu", options=options)(pixels)
     outside = np.ones((60, 80), bool)
     outside[:10, :10] = False
@@ -197,7 +205,7 @@ def test_what_cannot_be_labelled_comes_with_its_own_way_out(
     assert run(argv) == 1
     said = capsys.readouterr()
     assert said.out.splitlines()[-1].startswith("1 of 2 images -> ")
-    assert f"1 of 2 images could not be labelled:\n  {path} holds float32" in said.err
+    assert f"1 of 2 images could not be segmented:\n  {path}" in said.err
     assert f"try: gdal_translate -ot Byte -scale {path} heights_8bit.tif" in said.err
     (tmp_path / "photos" / "b.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
     path.unlink()
@@ -230,7 +238,7 @@ def test_many_images_get_few_lines_and_json_has_them_all(
     assert len(lines) == 22
     assert lines[0].startswith(f"{photos}/a/01.png: ")
     assert lines[20:] == ["... and 8 more", f"28 of 30 images -> {tmp_path / 'out'}"]
-    assert said.err.startswith("error: 2 of 30 images could not be labelled:\n  image ")
+    assert said.err.startswith("error: 2 of 30 images could not be segmented:\n  image ")
     assert said.err.count("cannot be read") == 2
     assert run([*argv, "--json"]) == 1
     said = capsys.readouterr()
@@ -238,15 +246,13 @@ def test_many_images_get_few_lines_and_json_has_them_all(
     assert (len(found["images"]), len(found["failed"]), found["skipped"]) == (28, 2, 28)
     assert "process" not in found
     note, _, rest = said.err.partition("\n")
-    assert note == (
-        "note: 28 images were done before and left as found (--overwrite does all again)"
-    )
+    assert note == ("note: skipped 28 images with results (--overwrite redoes them)")
     assert rest.startswith("error: 2 of 30")
     assert run([*argv, "--precision", "float32"]) == 1
     note = capsys.readouterr().err.partition("\n")[0]
     assert note == (
-        "note: 28 images have results of another model or other options in "
-        f"{tmp_path / 'out'}; made again"
+        f"note: redid 28 images whose results in {tmp_path / 'out'} are of another model or of "
+        "other options"
     )
     assert run([*argv, "--precision", "float32", "--overwrite"]) == 1
     assert capsys.readouterr().err.startswith("error: 2 of 30")
@@ -259,11 +265,11 @@ def test_very_many_errors_are_counted(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("fullconv.cli.predict.UNDONE", 1)
+    monkeypatch.setattr("fullconv.cli.predict.LISTED_ERRORS", 1)
     assert run(["predict", str(model_folder), str(photos), "--out", str(tmp_path / "out")]) == 1
     said = capsys.readouterr().err
     assert said.count("cannot be read") == 1
-    assert "\n  and 1 more; --json names them all\n  try: " in said
+    assert "\n  and 1 more; --json lists them all\n  try: " in said
 
 
 @pytest.fixture(scope="module")
@@ -276,7 +282,7 @@ def environment() -> dict[str, str]:
 
 SLOW = """
 import os, sys, time
-from fullconv import many
+from fullconv.inference import batch as many
 from fullconv.cli.main import main
 read = many.read_image
 if os.environ["RANK"] == "1":
@@ -341,7 +347,7 @@ def test_srun_shares_them_too_and_each_tells_its_own(
     assert code == (1 if bad else 0)
     last = said.out.splitlines()[-1]
     assert last == f"process {int(rank) + 1} of 2: {15 - bad} of 15 images -> {out}"
-    alone = "note: SLURM_NTASKS is 2: this is process 1 of 2 and does its part; start all of them "
+    alone = "note: SLURM_NTASKS is 2: this is process 1 of 2 and does its share; start all "
     assert said.err.startswith(alone) == (rank == "0")
     assert (out / FOLDER / f"{rank}.jsonl").is_file()
 
@@ -370,7 +376,7 @@ def test_images_and_videos_together(
     assert said.out.splitlines()[-1] == f"4 of 5 files -> {out}"
     assert f"note: {cut_off}: " in said.err
     assert "frames could be read" in said.err
-    assert f"1 of 5 files could not be labelled:\n  {bad} cannot be read as a video: " in said.err
+    assert f"1 of 5 files could not be segmented:\n  {bad} cannot be read as a video: " in said.err
     videos = ("cut_mask.mkv", "cut_overlay.mp4", "cut_legend.png")
     deep = ("deep/clip_mask.mkv", "deep/clip_overlay.mp4", "deep/clip_legend.png")
     images = [f"{name}{FILES[kind]}" for name in ("clip", "deep/clip_png") for kind in KINDS]
@@ -386,7 +392,7 @@ def test_images_and_videos_together(
     before = {path: path.stat().st_mtime_ns for path in results}
     assert run([*argv, "--json"]) == 1
     said = capsys.readouterr()
-    assert said.err.startswith("note: 4 files were done before and left as found")
+    assert said.err.startswith("note: skipped 4 files with results")
     assert f"note: {cut_off}: " in said.err
     told = json.loads(said.out)
     assert [Path(one["source"]).name for one in told["images"]] == [
@@ -397,7 +403,7 @@ def test_images_and_videos_together(
     assert (
         run(["predict", str(model_folder), str(mixed), "--out", str(out), "--frame-step", "2"]) == 1
     )
-    assert "4 files have results of another model or other options" in capsys.readouterr().err
+    assert "note: redid 4 files whose results in " in capsys.readouterr().err
 
 
 def test_what_videos_have_not_costs_the_images_nothing(
@@ -465,7 +471,7 @@ def test_standard_input_is_for_one_process(
     assert run(["predict", str(model_folder), "-"]) == 1
     said = capsys.readouterr().err
     assert said.startswith(
-        "error: standard input can be read by one process only, and not by each of 2 processes."
+        "error: standard input can be read by one process only, not by 2 processes."
     )
     assert said.endswith(" @list.txt\n")
 
@@ -490,13 +496,142 @@ def test_ctrl_c_ends_it_with_one_word(
     out = tmp_path / "out"
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests
     try:
-        assert run(["predict", str(model_folder), str(photos), "--out", str(out), *ARGV]) == 1
+        assert run(["predict", str(model_folder), str(photos), "--out", str(out), *ARGV]) == 130
     finally:
         signal.signal(signal.SIGINT, before)
-    assert capsys.readouterr() == ("", "stopped.\n")
+    assert capsys.readouterr() == ("", "Stopped.\n")
     files = [path for path in out.rglob("*") if path.is_file() and FOLDER not in path.parts]
     assert 1 <= len(files) <= 11
     for path in files:
         assert path.name.endswith("_mask.png")
         assert read_values(path).shape == (20, 24)
     assert not list(out.rglob(".part*"))
+
+
+# results and their folders
+
+
+def test_images_of_the_same_stem_do_not_overwrite_each_other(
+    cli: Cli, model_folder: Path, tmp_path: Path
+) -> None:
+    random = np.random.default_rng(0)
+    for number, name in enumerate(("in/a.jpg", "in/a.png", "in/deep/a.jpg", "in/deep/a.png")):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = random.integers(0, 256, (20 + number, 30, 3), np.uint8)
+        Image.fromarray(pixels).save(path)
+    argv = ["predict", model_folder, tmp_path / "in", "--out", tmp_path / "out", "--save", "mask"]
+    code, out, _ = cli(*argv, "--json")
+    assert code == 0
+    files = {r["source"]: r["files"][0] for r in json.loads(out)["images"]}
+    assert len(set(files.values())) == 4
+    for number, name in enumerate(("in/a.jpg", "in/a.png", "in/deep/a.jpg", "in/deep/a.png")):
+        assert read_values(Path(files[str(tmp_path / name)])).shape == (20 + number, 30)
+    assert Path(files[str(tmp_path / "in/deep/a.png")]).parent == tmp_path / "out" / "deep"
+
+
+def test_predict_twice_into_the_same_folder_predicts_the_same_images(
+    cli: Cli, model_folder: Path, data: Path
+) -> None:
+    images = data / "images/test"
+    argv = ["predict", model_folder, images, "--out", images, "--save", "mask,color,overlay"]
+    first = cli(*argv)
+    assert (first[0], first[2]) == (0, "")
+    files = sorted(path.name for path in images.iterdir())
+    code, out, err = cli(*argv)
+    assert (code, out) == first[:2]
+    example = images / "street_0000_color.png"
+    left_out, skipped = err.splitlines()
+    assert left_out == f"note: left out 6 results of earlier runs, such as {example}"
+    assert skipped.startswith("note: skipped 2 images with results")
+    assert sorted(path.name for path in images.iterdir()) == files
+
+
+def test_predict_writes_over_no_image_of_ones_own(cli: Cli, model_folder: Path, data: Path) -> None:
+    images = data / "images/test"
+    own = shutil.copy(data / "masks/test/street_0000.png", images / "street_0000_mask.png")
+    before = own.read_bytes()
+    message = cli("predict", model_folder, images, "--out", images)[2]
+    assert f"would be written over {own}, which is one of the images" in message
+    assert "\n  try: --out ANOTHER_FOLDER" in message
+    assert own.read_bytes() == before
+    assert len(list(images.iterdir())) == 3
+
+
+def test_a_corrupt_image_does_not_cost_the_others(
+    cli: Cli, model_folder: Path, data: Path, tmp_path: Path
+) -> None:
+    damage_dataset(data, "image")
+    argv = ["predict", model_folder, data / "images/test", "--out", tmp_path / "out"]
+    code, out, err = cli(*argv)
+    assert code == 1
+    assert out.endswith(f"1 of 2 images -> {tmp_path / 'out'}\n")
+    assert sorted(p.name for p in (tmp_path / "out").glob("[!.]*")) == [
+        "street_0001_mask.png",
+        "street_0001_overlay.jpg",
+    ]
+    assert err.startswith("error: 1 of 2 images could not be segmented:\n  image ")
+    assert str(data / "images/test/street_0000.jpg") in err
+    assert "Traceback" not in err
+    code, out, err = cli(*argv, "--json")
+    found = json.loads(out)
+    assert (code, len(found["images"]), len(found["failed"])) == (1, 1, 1)
+    assert "street_0000.jpg" in found["failed"][0]
+
+
+def test_predict_in_tiles_gives_the_same_mask(
+    cli: Cli, model_folder: Path, scenes: Path, tmp_path: Path
+) -> None:
+    image = str(scenes / "images/test/street_0000.jpg")
+    for name, more in (("whole", []), ("tiles", ["--tile", "32"])):
+        argv = ["predict", str(model_folder), image, "--out", str(tmp_path / name), *more]
+        code, _, err = cli(*argv)
+        assert (code, err) == (0, "")
+    masks = [read_values(tmp_path / name / "street_0000_mask.png") for name in ("whole", "tiles")]
+    assert (masks[0] != masks[1]).mean() < 1e-3
+
+
+def test_huge_lifts_the_limit_on_pixels(
+    cli: Cli, model_folder: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1600)
+    image = str(scenes / "images/test/street_0000.jpg")
+    argv = ["predict", str(model_folder), image, "--out", str(tmp_path), "--save", "mask"]
+    code, _, err = cli(*argv)
+    assert code == 1
+    assert "1600 " in err or "0 million are read" in err
+    assert "try: --allow-huge" in err
+    assert cli(*argv, "--allow-huge")[0] == 0
+    assert Image.MAX_IMAGE_PIXELS == 1600
+
+
+def test_a_geotiff_keeps_its_place(
+    cli: Cli, model_folder: Path, scenes: Path, tmp_path: Path
+) -> None:
+    import rasterio
+
+    pixels = np.asarray(read_image(scenes / "images/test/street_0000.jpg")).transpose(2, 0, 1)
+    place = {"crs": "EPSG:32632", "transform": rasterio.Affine(2, 0, 5e5, 0, -2, 5e6)}
+    size = {"count": 3, "height": pixels.shape[1], "width": pixels.shape[2], "dtype": "uint8"}
+    with rasterio.open(tmp_path / "a.tif", "w", driver="GTiff", **size, **place) as file:
+        file.write(pixels)
+    argv = ["predict", str(model_folder), str(tmp_path / "a.tif"), "--out", str(tmp_path / "out")]
+    code, out, err = cli(*argv, "--json")
+    assert (code, err) == (0, "")
+    files = json.loads(out)["images"][0]["files"]
+    assert sorted(Path(f).name for f in files) == ["a_mask.tif", "a_overlay.jpg"]
+    with rasterio.open(tmp_path / "out" / "a_mask.tif") as mask:
+        assert {"crs": mask.crs, "transform": mask.transform} == place
+
+
+def test_blended_seams_are_said(
+    cli: Cli, make_model: Callable[..., Any], scenes: Path, tmp_path: Path
+) -> None:
+    network = FCN("test_efficientnet", 3)
+    made = make_model()
+    save_model(Model(network.eval(), made.labels, network.backbone.card), tmp_path / "model")
+    image = str(scenes / "images/test/street_0000.jpg")
+    argv = ["predict", str(tmp_path / "model"), image, "--out", str(tmp_path), "--tile", "32"]
+    code, _, err = cli(*argv)
+    assert code == 0
+    assert err.startswith("note: large images were cut into tiles with blended seams, because of")

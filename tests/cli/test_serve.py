@@ -22,7 +22,7 @@ from served import ask, pixels, png
 
 from fullconv.cli.main import run
 from fullconv.data.synthetic import scenes as drawn
-from fullconv.deploy.serve.server import UntilStopped
+from fullconv.deploy.serve.server import GracefulServer
 from fullconv.inference.predictor import load
 from fullconv.models.model import save_model
 
@@ -83,7 +83,7 @@ def test_it_ends_when_it_is_told_to_and_finishes_what_it_took(model: Path) -> No
             answer = b""
             while part := line.recv(1 << 16):
                 answer += part
-        assert ended(process) == (0, "", "ended; what was taken is finished\n")
+        assert ended(process) == (0, "", "Stopped. All accepted requests were completed.\n")
     found, body = answer.split(b"\r\n\r\n", 1)
     assert found.startswith(b"HTTP/1.1 200 OK")
     assert np.array_equal(pixels(body), load(model, device="cpu")(SCENE).mask)
@@ -98,7 +98,7 @@ def test_an_exported_file_is_served_without_torch(exported: Path, tmp_path: Path
         key = {"Content-Type": "image/png", "Authorization": "Bearer sesame"}
         found = pixels(ask(told["address"], png(SCENE), headers=key).content)
         process.send_signal(signal.SIGINT)
-        assert ended(process)[::2] == (0, "ended; what was taken is finished\n")
+        assert ended(process)[::2] == (0, "Stopped. All accepted requests were completed.\n")
     assert np.array_equal(found, load(exported)(SCENE).mask)
 
 
@@ -114,14 +114,14 @@ def test_an_open_door_is_noted(
     key: str,
     noted: bool,
 ) -> None:
-    monkeypatch.setattr(UntilStopped, "run", lambda self, **_: self._ready())
+    monkeypatch.setattr(GracefulServer, "run", lambda self, **_: self._on_ready())
     monkeypatch.setenv("FULLCONV_KEY", key)
     assert run(["serve", str(model), "--host", host, "--port", "0"]) == 0
-    note = "note: whoever reaches http://0.0.0.0:"
+    note = "note: anyone who reaches http://0.0.0.0:"
     out, err = capsys.readouterr()
     assert (note in err) == noted
     listens, ahead = out.splitlines()
-    address = listens.removeprefix("a street at ").removesuffix("   # Ctrl-C ends it")
+    address = listens.removeprefix("Serving a street at ").removesuffix(" (Ctrl-C to stop)")
     words = shlex.split(ahead.removeprefix("next: "))
     assert words[:3] == ["curl", "-H", "Content-Type: image/jpeg"]
     assert words[-3:] == [f"{address}/predict", ">", "mask.png"]
@@ -141,26 +141,26 @@ def test_a_port_that_is_taken(refused: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         said = refused("--port", str(port))
-    assert f"port {port} is in use: another program listens at 127.0.0.1:{port}." in said
+    assert f"port {port} of 127.0.0.1 is in use by another program." in said
     assert "try: --port 0" in said
 
 
 def test_addresses_that_are_none(refused: Any) -> None:
-    assert "port 70000; expected 0 to 65535." in refused("--port", "70000")
+    assert "--port is 70000; it must be from 0 to 65535." in refused("--port", "70000")
     assert "there is no host 'no such host'" in refused("--host", "no such host")
-    assert "192.0.2.7:0 is no address of this machine" in refused(
+    assert "192.0.2.7 is not an address of this machine" in refused(
         "--host", "192.0.2.7", "--port", "0"
     )
 
 
 def test_limits_that_are_none(refused: Any) -> None:
     for option, value, said in (
-        ("--max-bytes", "0", "--max-bytes 0; expected 1 or more."),
-        ("--max-pixels", "-3", "--max-pixels -3; expected 1 or more."),
-        ("--max-seconds", "0", "--max-seconds 0.0; expected more than 0."),
-        ("--queue", "0", "--queue 0; expected 1 or more."),
-        ("--key", "schlüssel", "the key has characters that a header cannot carry"),
-        ("--key", "two words", "the key has characters that a header cannot carry"),
+        ("--max-bytes", "0", "--max-bytes is 0; it must be 1 or more."),
+        ("--max-pixels", "-3", "--max-pixels is -3; it must be 1 or more."),
+        ("--max-seconds", "0", "--max-seconds is 0.0; it must be more than 0."),
+        ("--queue", "0", "--queue is 0; it must be 1 or more."),
+        ("--key", "schlüssel", "the key has characters that an HTTP header cannot carry"),
+        ("--key", "two words", "the key has characters that an HTTP header cannot carry"),
     ):
         assert said in refused(option, value)
 

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from fullconv.core.concurrency import (
-    TURN,
+    SWITCH_INTERVAL,
     BackgroundWorker,
     lower_thread_priority,
     prefetch,
@@ -133,7 +133,9 @@ def test_threads_beside_the_network_come_last() -> None:
     assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == own
 
 
-@pytest.mark.parametrize(("usual", "wanted"), [(0.005, TURN), (TURN / 2, TURN / 2)])
+@pytest.mark.parametrize(
+    ("usual", "wanted"), [(0.005, SWITCH_INTERVAL), (SWITCH_INTERVAL / 2, SWITCH_INTERVAL / 2)]
+)
 def test_turns_are_short_for_a_while(usual: float, wanted: float) -> None:
     before = sys.getswitchinterval()
     sys.setswitchinterval(usual)

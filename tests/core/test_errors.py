@@ -10,7 +10,7 @@ from fullconv.core.errors import FullconvError
 SOURCE = Path(__file__).parents[2] / "src" / "fullconv"
 FILES = sorted(path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*.py"))
 # The message itself says the one number that is wrong, and what it must be.
-PLAIN = ("data/drawn.py",)
+PLAIN = ("data/synthetic/scenes.py",)
 
 
 def test_the_hint_stands_below_the_message() -> None:
@@ -40,10 +40,10 @@ COMMANDS = ("fullconv ", "ls ", "cp ", "mv ", "rm ", "mkdir ", "echo ", "python 
 
 @pytest.mark.parametrize("module", FILES)
 def test_what_stands_in_a_command_to_paste_is_quoted(module: str) -> None:
-    """Folders have spaces in their names: `command` writes such lines, no f-string does."""
+    """Folders have spaces in their names: `shell_command` writes such lines, no f-string does."""
     for node in ast.walk(ast.parse((SOURCE / module).read_text(encoding="utf-8"))):
         if isinstance(node, ast.JoinedStr) and isinstance(node.values[0], ast.Constant):
             names = [ast.unparse(v.value) for v in node.values if isinstance(v, ast.FormattedValue)]
-            loose = [name for name in names if not name.startswith("command(")]
+            loose = [name for name in names if not name.startswith("shell_command(")]
             line = str(node.values[0].value).startswith(COMMANDS)
             assert not (line and loose), f"src/fullconv/{module}:{node.lineno}: {loose}"

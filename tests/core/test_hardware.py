@@ -1,11 +1,13 @@
-"""What a machine and a container give, read from drawn files of the kernel."""
+"""Memory, cores, disk space and compilers of machines and containers."""
 
 from __future__ import annotations
 
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from fullconv.core.hardware import (
@@ -18,11 +20,11 @@ from fullconv.core.hardware import (
     memory_size,
 )
 
-KIB = 1024
+GIB = 2**30
 
 
-def machine(root: Path, **files: str) -> Path:
-    """A tree with files of proc and sys; __ in a name is a slash."""
+def cgroups(root: Path, **files: str) -> Path:
+    """Write files of /sys/fs/cgroup; __ in a name is a slash, _DOT_ a dot."""
     for name, text in files.items():
         path = root / name.replace("__", "/").replace("_DOT_", ".")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -30,50 +32,66 @@ def machine(root: Path, **files: str) -> Path:
     return root
 
 
-MEMINFO = "MemTotal:       16000000 kB\nMemFree:         1000000 kB\nMemAvailable:   12000000 kB\n"
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = SimpleNamespace(total=16 * GIB, available=12 * GIB)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
 
 
-def test_memory_of_a_machine_and_of_a_container(tmp_path: Path) -> None:
-    root = machine(tmp_path, proc__meminfo=MEMINFO)
-    assert memory_size(root) == Memory(16_000_000 * KIB, 12_000_000 * KIB)
-    machine(root, sys__fs__cgroup__memory_DOT_max="max\n")
-    assert memory_size(root) == Memory(16_000_000 * KIB, 12_000_000 * KIB)
-    machine(root, sys__fs__cgroup__memory_DOT_max=f"{2**31}\n")
-    machine(root, sys__fs__cgroup__memory_DOT_current=f"{2**30}\n")
-    assert memory_size(root) == Memory(2**31, 2**30, contained=True)
+@pytest.mark.usefixtures("machine")
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, Memory(16 * GIB, 12 * GIB)),
+        ({"memory_DOT_max": "max\n"}, Memory(16 * GIB, 12 * GIB)),
+        (
+            {"memory_DOT_max": f"{2 * GIB}\n", "memory_DOT_current": f"{GIB}\n"},
+            Memory(2 * GIB, GIB, contained=True),
+        ),
+        (
+            {"memory__memory_DOT_limit_in_bytes": f"{2**63 - 4096}"},  # version 1, no limit
+            Memory(16 * GIB, 12 * GIB),
+        ),
+        (
+            {
+                "memory__memory_DOT_limit_in_bytes": f"{4 * GIB}",
+                "memory__memory_DOT_usage_in_bytes": "0",
+            },
+            Memory(4 * GIB, 4 * GIB, contained=True),
+        ),
+    ],
+)
+def test_memory_of_machines_and_containers(
+    tmp_path: Path, files: dict[str, str], expected: Memory
+) -> None:
+    assert memory_size(cgroups(tmp_path, **files)) == expected
 
 
-def test_memory_of_an_older_container(tmp_path: Path) -> None:
-    root = machine(tmp_path, proc__meminfo=MEMINFO)
-    older = "sys__fs__cgroup__memory__memory_DOT_limit_in_bytes"
-    machine(root, **{older: f"{2**63 - 4096}"})  # no limit
-    assert not memory_size(root).contained
-    machine(root, **{older: f"{2**32}", "sys__fs__cgroup__memory__memory_DOT_usage_in_bytes": "0"})
-    assert memory_size(root) == Memory(2**32, 2**32, contained=True)
-
-
-def test_memory_of_this_machine_is_what_the_system_says() -> None:
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    found = memory_size()
-    assert 0 < (found.available or 1) <= found.total <= pages
-
-
-def test_processors_that_a_container_may_keep_busy(tmp_path: Path) -> None:
-    assert (container_cpu_limit(tmp_path), cpu_cores(tmp_path)) == (None, cpu_count())
-    machine(tmp_path, sys__fs__cgroup__cpu_DOT_max="max 100000\n")
-    assert container_cpu_limit(tmp_path) is None
-    machine(tmp_path, sys__fs__cgroup__cpu_DOT_max="50000 100000\n")
-    assert (container_cpu_limit(tmp_path), cpu_cores(tmp_path)) == (0.5, 1)
-    machine(tmp_path, sys__fs__cgroup__cpu_DOT_max="900000000 100000\n")
-    assert cpu_cores(tmp_path) == cpu_count()
-
-
-def test_an_older_container(tmp_path: Path) -> None:
-    machine(tmp_path, sys__fs__cgroup__cpu__cpu_DOT_cfs_quota_us="-1")
-    machine(tmp_path, sys__fs__cgroup__cpu__cpu_DOT_cfs_period_us="100000")
-    assert container_cpu_limit(tmp_path) is None
-    machine(tmp_path, sys__fs__cgroup__cpu__cpu_DOT_cfs_quota_us="150000")
-    assert container_cpu_limit(tmp_path) == 1.5
+@pytest.mark.parametrize(
+    ("files", "limit", "cores"),
+    [
+        ({}, None, cpu_count()),
+        ({"cpu_DOT_max": "max 100000\n"}, None, cpu_count()),
+        ({"cpu_DOT_max": "50000 100000\n"}, 0.5, 1),
+        ({"cpu_DOT_max": "900000000 100000\n"}, 9000, cpu_count()),
+        (
+            {"cpu__cpu_DOT_cfs_quota_us": "-1", "cpu__cpu_DOT_cfs_period_us": "100000"},
+            None,
+            cpu_count(),
+        ),
+        (
+            {"cpu__cpu_DOT_cfs_quota_us": "150000", "cpu__cpu_DOT_cfs_period_us": "100000"},
+            1.5,
+            min(2, cpu_count()),
+        ),
+    ],
+)
+def test_cores_that_a_container_may_use(
+    tmp_path: Path, files: dict[str, str], limit: float | None, cores: int
+) -> None:
+    cgroups(tmp_path, **files)
+    assert container_cpu_limit(tmp_path) == limit
+    assert cpu_cores(tmp_path) == cores
 
 
 def test_free_space_of_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:

@@ -48,8 +48,8 @@ def test_a_background_is_known_by_its_name(name: str, rest: bool) -> None:
 def test_over_a_photo_a_black_background_has_no_colour() -> None:
     names = ("road", "Background", "other", "hole")
     black = (0, 0, 0)
-    assert Labels(names, ((128, 64, 128), black, black, black)).unpainted == (1, 2)
-    assert Labels(names, (black, (1, 0, 0), (0, 0, 9), black)).unpainted == ()
+    assert Labels(names, ((128, 64, 128), black, black, black)).transparent_ids == (1, 2)
+    assert Labels(names, (black, (1, 0, 0), (0, 0, 9), black)).transparent_ids == ()
     assert Labels(("background", "crack")).to_list() == [
         {"id": 0, "name": "background", "color": (0, 0, 0), "painted": False},
         {"id": 1, "name": "crack", "color": (128, 0, 0), "painted": True},
@@ -65,7 +65,7 @@ def test_a_value_means_what_is_listed_then_itself() -> None:
 
 
 def test_a_closed_table_knows_only_what_is_listed() -> None:
-    labels = Labels(("membrane", "cell"), values={0: 0, 255: 1}, closed=True)
+    labels = Labels(("membrane", "cell"), values={0: 0, 255: 1}, strict_values=True)
     assert [labels.class_of(v) for v in (0, 1, 255)] == [0, None, 1]
 
 
@@ -73,7 +73,9 @@ def test_names_have_ids_and_ignore_has_one() -> None:
     labels = Labels(("sky", "road"))
     assert (labels.index("road"), labels.index("ignore")) == (1, 255)
     assert len(labels) == labels.num_classes == 2
-    with pytest.raises(FullconvError, match="no class 'rode'; there are sky, road") as caught:
+    with pytest.raises(
+        FullconvError, match="there is no class 'rode'; the classes are sky, road"
+    ) as caught:
         labels.index("rode")
     assert caught.value.hint == '"road"'
 
@@ -88,10 +90,10 @@ def test_a_model_keeps_names_colors_and_ignore_but_no_file_values() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (((),), "without a class"),
-        ((("a", "a"),), "must differ"),
+        (((),), "has no classes"),
+        ((("a", "a"),), "must be unique"),
         ((("a", "ignore"),), "must not be 'ignore'"),
-        ((("a", "b"), ((0, 0, 0),)), "2 classes but 1 colours"),
+        ((("a", "b"), ((0, 0, 0),)), "2 classes but 1 colors"),
         ((("a", "b"), (), 1), "ignore_index 1 is also the id of class 'b'"),
     ],
 )

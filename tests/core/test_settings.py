@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.settings import CHOICES, Settings, read_config, to_toml
+from fullconv.core.settings import (
+    CHOICES,
+    RENAMED,
+    Settings,
+    TrainOptions,
+    read_config,
+    to_toml,
+)
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 # Surrogates are no text: UTF-8 has none.
@@ -30,7 +38,7 @@ def test_the_defaults_survive_toml() -> None:
 def test_none_is_left_out_and_comes_back_as_none() -> None:
     table = Settings().to_dict()
     assert "crop" not in table
-    assert "rate" not in table
+    assert "lr" not in table
     assert Settings.from_dict(table).crop is None
 
 
@@ -79,17 +87,53 @@ def test_small_and_large_numbers_survive_toml(number: float) -> None:
     assert tomllib.loads(to_toml({"a": {"b": number}}))["a"]["b"] == number
 
 
-def test_an_unknown_key_is_refused_with_the_nearest_one() -> None:
+@pytest.mark.parametrize(
+    ("key", "ours"),
+    [
+        ("epoch", "epochs"),
+        ("learning_rate", "lr"),
+        ("lr0", "lr"),
+        ("imgsz", "crop"),
+        ("freeze", "freeze_backbone"),
+        ("weights", "init_from"),
+        ("optimiser", "optimizer"),
+    ],
+)
+def test_unknown_key_names_ours(key: str, ours: str) -> None:
     with pytest.raises(FullconvError) as caught:
-        Settings.from_dict({"epoch": 5})
-    assert caught.value.message.startswith("no option 'epoch'; there are backbone, pretrained, ")
-    assert caught.value.hint == "epochs = 5"
+        Settings.from_dict({key: 5})
+    assert caught.value.message == f"there is no option {key!r}; use {ours!r}."
+    assert caught.value.hint == f"{ours} = 5"
 
 
-def test_an_unknown_key_unlike_any_other_points_to_the_list() -> None:
-    with pytest.raises(FullconvError, match="no option 'xyzzy'") as caught:
+def test_key_unlike_any_other_points_to_the_list() -> None:
+    with pytest.raises(FullconvError, match="there is no option 'xyzzy'") as caught:
         Settings.from_dict({"xyzzy": 5})
     assert caught.value.hint == "fullconv train --help"
+
+
+def test_old_configuration_is_refused_with_all_its_new_names() -> None:
+    old = {"rate": 0.01, "epochs": 3, "batch": 4, "pictures_every": 5, "start": "runs/first"}
+    with pytest.raises(FullconvError) as caught:
+        Settings.from_dict(old)
+    assert caught.value.message == (
+        "some options have new names: rate is now lr, batch is now batch_size, "
+        "pictures_every is now log_images_every, start is now init_from."
+    )
+    lines = 'lr = 0.01\nbatch_size = 4\nlog_images_every = 5\ninit_from = "runs/first"'
+    assert caught.value.hint == lines
+
+
+def test_new_names_exist() -> None:
+    names = {option.name for option in fields(Settings)}
+    assert set(RENAMED.values()) <= names
+    assert not set(RENAMED) & names
+
+
+def test_keywords_of_train_are_the_settings() -> None:
+    assert {option.name: option.type for option in fields(Settings)} == {
+        name: hint.__forward_arg__ for name, hint in TrainOptions.__annotations__.items()
+    }
 
 
 @pytest.mark.parametrize("name", CHOICES)
@@ -109,15 +153,15 @@ def test_every_choice_is_taken_and_nothing_else(name: str) -> None:
     ("name", "value", "said", "hint"),
     [
         ("epochs", 0, "epochs is 0; it must be 1 or more", "--epochs 50"),
-        ("batch", -1, "1 or more", "--batch-size 8"),
+        ("batch_size", -1, "1 or more", "--batch-size 8"),
         ("devices", 0, "1 or more", "--devices 1"),
         ("nodes", 0, "1 or more", "--nodes 1"),
         ("patience", -1, "0 or more", "--patience 0"),
-        ("color", -0.1, "0 or more", "--color-jitter 0.3"),
+        ("color_jitter", -0.1, "0 or more", "--color-jitter 0.3"),
         ("workers", -1, "0 or more", "--workers 2"),
         ("weight_decay", -0.1, "0 or more", "--weight-decay 0.002"),
-        ("rate", 0, "rate is 0.0; it must be more than 0", "--lr 0.002"),
-        ("backbone_rate", -1, "more than 0", "--backbone-lr 0.002"),
+        ("lr", 0, "lr is 0.0; it must be more than 0", "--lr 0.002"),
+        ("backbone_lr", -1, "more than 0", "--backbone-lr 0.002"),
         ("seed", -1, "from 0 to 4294967295", "--seed 0"),
         ("seed", 2**32, "from 0 to 4294967295", "--seed 0"),
         ("label_smoothing", 1, "from 0 to below 1", "--label-smoothing 0.0"),
@@ -141,9 +185,9 @@ def test_values_out_of_range_are_refused(name: str, value: Any, said: str, hint:
         ('epochs = "x"', "epochs is 'x'; it must be a whole number."),
         ("epochs = 1.5", "epochs is 1.5; it must be a whole number."),
         ("epochs = true", "epochs is True; it must be a whole number."),
-        ('rate = "fast"', "rate is 'fast'; it must be a number."),
-        ("rate = nan", "rate is nan; it must be a number."),
-        ("rate = inf", "rate is inf; it must be a number."),
+        ('lr = "fast"', "lr is 'fast'; it must be a number."),
+        ("lr = nan", "lr is nan; it must be a number."),
+        ("lr = inf", "lr is inf; it must be a number."),
         ('flip = "yes"', "flip is 'yes'; it must be true or false."),
         ("flip = 1", "flip is 1; it must be true or false."),
         ("backbone = 18", "backbone is 18; it must be text."),
@@ -154,20 +198,20 @@ def test_values_out_of_range_are_refused(name: str, value: Any, said: str, hint:
         ("scale = [1]", "scale is [1]; it must be two numbers."),
         ("scale = []", "scale is []; it must be two numbers."),
         ("seed = 1979-05-27", "it must be a whole number."),
-        ("batch = {}", "batch is {}; it must be a whole number."),
+        ("batch_size = {}", "batch_size is {}; it must be a whole number."),
     ],
 )
 def test_values_of_the_wrong_kind_are_refused(line: str, said: str) -> None:
     with pytest.raises(FullconvError) as caught:
         Settings.from_dict(tomllib.loads(line))
     assert said in caught.value.message
-    assert caught.value.hint.startswith(f"--{line.split()[0]}")
+    assert caught.value.hint.startswith(f"--{line.split()[0].replace('_', '-')}")
 
 
 def test_whole_numbers_lists_paths_and_numpys_numbers_are_taken_as_plain_ones() -> None:
     settings = Settings.from_dict(
         {
-            "rate": 1,
+            "lr": 1,
             "scale": [1, np.float32(2)],
             "crop": [64, np.int64(96)],
             "epochs": np.int64(3),
@@ -193,12 +237,16 @@ def test_a_configuration_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said", "hint"),
     [
-        (None, "no configuration at", "fullconv train DATA"),
+        (None, "there is no configuration at", "fullconv train DATA"),
         (b"[train", "is not a TOML file", "[train]\nstride = 8"),
         (b"\xff\xfe", "is not a TOML file", "[train]\nstride = 8"),
-        (b"epochs = 5", "has 'epochs' at its top; expected the tables", "[train]\nepochs = 5"),
-        (b'data = "here"', "has 'data' at its top", '[train]\ndata = "here"'),
-        (b"[training]\nepochs = 5", "has 'training' at its top", "[train]"),
+        (
+            b"epochs = 5",
+            "has 'epochs' at its top level; expected only the tables",
+            "[train]\nepochs = 5",
+        ),
+        (b'data = "here"', "has 'data' at its top level", '[train]\ndata = "here"'),
+        (b"[training]\nepochs = 5", "has 'training' at its top level", "[train]"),
         (b"[data]\nroot = 5", "root is 5; expected the folder", 'root = "DATA"'),
     ],
 )

@@ -56,7 +56,7 @@ def test_the_file_gives_the_scores_and_labels_of_the_model(
     photo = random_image(size)
     planes = torch.from_numpy(photo.copy()).permute(2, 0, 1)[None]
     with torch.no_grad():
-        values = model.network(model.normalise(planes)).values[0].numpy()
+        values = model.network(model.normalize(planes)).values[0].numpy()
     np.testing.assert_allclose(found.scores(photo), values, atol=1e-4 * abs(values).max())
     assert (found.label_map(photo) == wanted.label_map(photo)).mean() > 0.999
     assert len(np.unique(wanted.label_map(random_image((101, 75))))) > 2
@@ -69,7 +69,7 @@ def test_a_batch_of_any_number(model: Model, file: Path) -> None:
     batch = np.stack([random_image((50, 71), seed).transpose(2, 0, 1) for seed in range(3)])
     (scores,) = session.run(None, {"images": batch})
     with torch.no_grad():
-        values = model.network(model.normalise(torch.from_numpy(batch))).values.numpy()
+        values = model.network(model.normalize(torch.from_numpy(batch))).values.numpy()
     np.testing.assert_allclose(scores, values, atol=1e-4 * abs(values).max())
 
 
@@ -87,7 +87,7 @@ def test_the_public_way_in_and_evaluation(model: Model, file: Path, tmp_path: Pa
 
 def test_labels_inside_and_several_heads(tmp_path: Path) -> None:
     model = lively(head="masks", heads={"order": cards.ORDER})
-    found = load_exported(export(model, tmp_path, labels_inside=True).path)
+    found = load_exported(export(model, tmp_path, with_labels=True).path)
     wanted = Predictor(model, device="cpu", precision="float32")
     for size in ((1, 1), (50, 71)):
         for ours, theirs in zip(
@@ -99,13 +99,15 @@ def test_labels_inside_and_several_heads(tmp_path: Path) -> None:
 
 
 def test_further_inputs(tmp_path: Path) -> None:
-    model = lively(inputs=(ExtraInput("depth", 1, (2000.0,), (700.0,)),), fusion="early")
+    model = lively(extra_inputs=(ExtraInput("depth", 1, (2000.0,), (700.0,)),), fusion="early")
     found = load_exported(export(model, tmp_path).path)
     depth = np.random.default_rng(0).uniform(500, 4000, (50, 71)).astype(np.float32)
     wanted = Predictor(model, device="cpu", precision="float32")
-    ours, theirs = (one(random_image((50, 71)), inputs=[depth]).mask for one in (found, wanted))
+    ours, theirs = (
+        one(random_image((50, 71)), extra_inputs=[depth]).mask for one in (found, wanted)
+    )
     assert (ours == theirs).mean() > 0.999
-    with pytest.raises(FullconvError, match="takes depth beside each image"):
+    with pytest.raises(FullconvError, match="takes"):
         found(random_image((50, 71)))
 
 
@@ -114,10 +116,10 @@ def test_fewer_bits_are_nearly_as_good_and_smaller(
     model: Model, file: Path, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Random weights leave less between the classes than trained ones do.
-    monkeypatch.setitem(exporting.MOST_UNLIKE, "int8", 0.25)
+    monkeypatch.setitem(exporting.MAX_DISAGREEMENT, "int8", 0.25)
     scenes = [drawn.scene(k, size=(64, 96))[0] for k in range(4)]
     result = export(model, tmp_path, precision=precision, images=scenes)
-    assert result.unlike <= exporting.MOST_UNLIKE[precision]
+    assert result.disagreement <= exporting.MAX_DISAGREEMENT[precision]
     assert result.bytes < 0.6 * file.stat().st_size
     assert load_exported(result.path).about["precision"] == precision
 
@@ -126,8 +128,8 @@ def test_fewer_bits_are_nearly_as_good_and_smaller(
 def test_other_engines(model: Model, to: str, tmp_path: Path) -> None:
     if to == "openvino":
         pytest.importorskip("openvino")
-    result = export(model, tmp_path / "there", to=to)
-    assert result.unlike <= 1e-4
+    result = export(model, tmp_path / "there", format=to)
+    assert result.disagreement <= 1e-4
     if to == "openvino":
         photo = random_image((50, 71))
         wanted = Predictor(model, device="cpu", precision="float32").label_map(photo)
@@ -137,7 +139,7 @@ def test_other_engines(model: Model, to: str, tmp_path: Path) -> None:
 def test_a_file_that_gives_other_labels_is_not_kept(
     model: Model, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def wrong(self: ExportedModel, photo: np.ndarray, inputs: Any = ()) -> list[np.ndarray]:
+    def wrong(self: ExportedModel, photo: np.ndarray, extra_inputs: Any = ()) -> list[np.ndarray]:
         return [np.full(photo.shape[:2], 7, np.uint8)]
 
     def written(graph: Any, path: Path, *about: Any) -> None:
@@ -147,7 +149,7 @@ def test_a_file_that_gives_other_labels_is_not_kept(
     monkeypatch.setitem(WRITERS, "onnx", written)
     with pytest.raises(FullconvError, match="gives other labels than the model at") as caught:
         export(model, tmp_path / "no")
-    assert "it is not kept" in caught.value.message
+    assert "it was not kept" in caught.value.message
     assert not (tmp_path / "no").exists()
 
 
@@ -158,8 +160,8 @@ def test_what_cannot_be_exported_says_why(model: Model, tmp_path: Path) -> None:
     network = FCN("resnet10t", 8, stride=32, placement="stretched").eval()
     with pytest.raises(FullconvError, match="stretched over each image"):
         export(Model(network, drawn.LABELS, network.backbone.card), tmp_path)
-    with pytest.raises(FullconvError, match="to 'tflite' is not known; there are onnx, openvino"):
-        export(model, tmp_path, to="tflite")
-    with pytest.raises(FullconvError, match="int8 is written for onnx, not for torch"):
-        export(model, tmp_path, to="torch", precision="int8")
+    with pytest.raises(FullconvError, match="format is 'tflite'; expected one of onnx, openvino"):
+        export(model, tmp_path, format="tflite")
+    with pytest.raises(FullconvError, match="int8 is available for onnx, not for torch"):
+        export(model, tmp_path, format="torch", precision="int8")
     assert Labels.from_dict(model.config()).names == drawn.LABELS.names

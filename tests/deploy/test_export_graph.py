@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fullconv.core.errors import FullconvError
 from fullconv.data.synthetic import scenes as drawn
 from fullconv.deploy import export_graph as graph_file
-from fullconv.deploy.export_graph import Graph, fill_windows
+from fullconv.deploy.export_graph import Graph, pad_pooling
 from fullconv.models.model import Model
 from fullconv.network.fcn import FCN
 
@@ -45,7 +45,7 @@ def test_same_padding_becomes_a_number(size: tuple[int, int]) -> None:
     assert any(isinstance(layer, Conv2dSame) for layer in network.modules())  # stays as it is
     images = torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8)
     with torch.no_grad():
-        torch.testing.assert_close(graph(images), network(model.normalise(images)).values)
+        torch.testing.assert_close(graph(images), network(model.normalize(images)).values)
 
 
 @given(
@@ -62,7 +62,7 @@ def test_pooling_over_a_part_of_a_window_is_the_same_written_out(
     if min(size) + stride <= kernel:
         return  # torch itself finds no window there
     layers = nn.Sequential(pool)
-    fill_windows(layers)
+    pad_pooling(layers)
     assert (layers[0] is pool) == (stride > kernel)
     torch.testing.assert_close(layers(maps), pool(maps))
 
@@ -75,7 +75,7 @@ def test_half_precision_stays_out_of_the_scores() -> None:
     assert {p.dtype for p in graph.network.score.parameters()} == {torch.float32}
     assert {p.dtype for p in model.network.parameters()} == {torch.float32}
     with torch.no_grad():
-        found, wanted = graph(images), model.network(model.normalise(images)).values
+        found, wanted = graph(images), model.network(model.normalize(images)).values
     assert found.dtype == torch.float32
     assert 0 < (found - wanted).abs().max() < 0.05 * wanted.abs().max()
 
@@ -84,13 +84,15 @@ def test_the_labels_are_those_of_the_scores() -> None:
     model = lively()
     images = torch.randint(0, 256, (2, 3, 50, 71), dtype=torch.uint8)
     with torch.no_grad():
-        ids = Graph(model, labels_inside=True).eval()(images)
-        wanted = model.network(model.normalise(images)).full().argmax(1)
+        ids = Graph(model, with_labels=True).eval()(images)
+        wanted = model.network(model.normalize(images)).full().argmax(1)
     assert ids.shape == (2, 50, 71)
     assert (ids == wanted).float().mean() > 0.9999
 
 
 def test_an_exporter_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(FullconvError, match="exporting needs nothing_of_the_kind, which") as caught:
-        graph_file._module("nothing_of_the_kind.quantization")
+    with pytest.raises(
+        FullconvError, match="exporting needs the package nothing_of_the_kind, which"
+    ) as caught:
+        graph_file._import("nothing_of_the_kind.quantization")
     assert "pip install onnx onnxscript onnxruntime" in caught.value.hint

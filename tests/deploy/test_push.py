@@ -97,7 +97,7 @@ def test_images_of_the_data_are_sent_where_they_are_asked_for(
     assert files["predictions.png"] == (run / "images/epoch_0020.png").read_bytes()
     assert "(predictions.png)" in files["README.md"].decode()
     shutil.rmtree(run / "images")
-    assert "no images of the training in" in refused(run, NAME, images=True).message
+    assert "there are no training images in" in refused(run, NAME, images=True).message
 
 
 def test_again_and_to_a_branch(account: stand_in.Hub, run: Path) -> None:
@@ -124,8 +124,8 @@ def test_private_is_private_or_nothing_is_sent(account: stand_in.Hub, run: Path)
     before = account.repos[NAME].branches["main"]
     error = refused(run, NAME, private=True)
     assert error.message == (
-        f"{NAME} is there already, and public: nothing was sent. --private makes no public model "
-        "private."
+        f"{NAME} exists and is public, so nothing was sent: --private does not make an existing "
+        "repository private."
     )
     assert account.repos[NAME].branches["main"] == before
 
@@ -146,14 +146,14 @@ def test_large_files_go_the_way_of_large_files(
     error = refused(run, NAME)
     assert isinstance(error, DownloadError)
     assert error.message.startswith(f"the weights could not be sent to hf://{NAME}: ")
-    assert error.message.endswith("What lies there is as it was.")
+    assert error.message.endswith("The model on the hub is unchanged.")
     assert account.repos[NAME].branches == before
 
 
 def test_without_a_token_nothing_is_tried(hub: stand_in.Hub, run: Path) -> None:
     error = refused(run, NAME)
     assert error.message == (
-        f"{NAME} cannot be written to: this machine has no token of an account on {hub.address}."
+        f"{NAME} cannot be written: this machine has no token for {hub.address}."
     )
     assert error.hint.startswith("hf auth login")
     assert hub.requests == []
@@ -163,9 +163,7 @@ def test_a_token_that_is_not_known_and_a_name_of_others(
     account: stand_in.Hub, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     error = refused(run, "others/streets")
-    assert f"{account.address} does not let this machine do that with others/streets (403" in (
-        error.message
-    )
+    assert f"{account.address} denies access to others/streets (403" in error.message
     assert "You don't have the rights" in error.message
     monkeypatch.setenv("HF_TOKEN", "hf_old")
     assert "(401" in refused(run, NAME).message or "no model" in refused(run, NAME).message
@@ -177,15 +175,15 @@ def test_a_damaged_model_is_not_sent(account: stand_in.Hub, run: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     assert "was altered or does not belong" in refused(run, NAME).message
     assert "no model at" in refused(run / "checkpoint", NAME).message
-    assert "is a file alone" in refused(weights, NAME).message
-    assert "is no name of a model on the hub" in refused(run, "streets").message
+    assert "is a single file" in refused(weights, NAME).message
+    assert "is not the name of a model on the hub" in refused(run, "streets").message
     assert account.requests == []
 
 
 def test_a_head_that_the_hub_refuses(account: stand_in.Hub, run: Path) -> None:
     account.refused_head = '"license" must be one of [...]'
     error = refused(run, NAME)
-    assert error.message.startswith("the hub does not take the head of README.md: ")
+    assert error.message.startswith("the hub rejects the metadata of README.md: ")
     assert '"license" must be one of' in error.message
 
 
@@ -194,16 +192,13 @@ def test_no_network(account: stand_in.Hub, run: Path, monkeypatch: pytest.Monkey
     error = refused(run, NAME)
     assert isinstance(error, DownloadError)
     assert error.message == (
-        f"hf://{NAME} could not be reached: there is no network, or http://127.0.0.1:9 does not "
-        "answer."
+        f"hf://{NAME} is not reachable: there is no network, or http://127.0.0.1:9 does not answer."
     )
     assert error.hint == f"fullconv push MODEL {NAME}   # again, with a network"
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     error = refused(run, NAME)
-    assert error.message == (
-        f"nothing was sent to hf://{NAME}: HF_HUB_OFFLINE keeps this machine from the network."
-    )
+    assert error.message.endswith("HF_HUB_OFFLINE forbids network access.")
 
 
 def test_the_folder_is_left_as_it_was(account: stand_in.Hub, run: Path) -> None:

@@ -1,257 +1,352 @@
-"""Runs side by side: which numbers, which split, which names, and every mistake in words."""
+"""Comparing runs: numbers, splits, names, and every refusal with its command."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from evaluated import CLASSES, counted, matrices, written
+from evaluated import CLASSES, confusions, counted, matrices, written
 
 import fullconv as fc
 from fullconv.core.errors import FullconvError
-from fullconv.data.synthetic import scenes as drawn
-from fullconv.evaluation.compare import Comparison, compare
+from fullconv.data.synthetic import scenes as synthetic
+from fullconv.evaluation.compare import compare
 from fullconv.evaluation.evaluate import Evaluation, evaluate
 from fullconv.evaluation.metrics import Metrics
-from fullconv.evaluation.per_image import (
-    ImageConfusions,
-    SplitConfusions,
-    file_in,
-    save_next_to_run,
-    sparse,
-)
+from fullconv.evaluation.per_image import SplitConfusions, file_in, save_next_to_run
+from fullconv.evaluation.protocol import MAY_DIFFER, require_same_images, require_same_protocol
 
-ONE, OTHER = matrices(30, right=0.6), matrices(30, right=0.7)
+SMALL, LARGE = matrices(30, right=0.6), matrices(30, right=0.7)
+SIX = matrices(6)
+NAMES = [f"street_{k:04}" for k in range(6)]
+Runs = tuple[Path, Path]
 
 
 @pytest.fixture
-def runs(tmp_path: Path) -> tuple[Path, Path]:
+def runs(tmp_path: Path) -> Runs:
     return (
-        written(tmp_path / "small", counted(ONE)),
-        written(tmp_path / "large", counted(OTHER), stride=16, epochs=5),
+        written(tmp_path / "small", counted(SMALL)),
+        written(tmp_path / "large", counted(LARGE), stride=16, epochs=5),
     )
 
 
-def refused(*runs: object, **options: object) -> FullconvError:
+def refused(*runs: Any, **options: Any) -> FullconvError:
     with pytest.raises(FullconvError) as caught:
-        compare(*runs, **options)  # type: ignore[arg-type]
+        compare(*runs, **options)
     return caught.value
 
 
-def test_the_numbers_are_those_of_the_runs_and_of_their_difference(
-    runs: tuple[Path, Path],
-) -> None:
-    found = compare(*runs, resamples=200)
-    assert [run.name for run in found.runs] == ["small", "large"]
-    facts = found.to_dict()
+def test_the_numbers_are_those_of_the_runs_and_of_their_difference(runs: Runs) -> None:
+    comparison = compare(*runs, resamples=200)
+    facts = comparison.to_dict()
     assert json.loads(json.dumps(facts)) == facts
+    assert [run["name"] for run in facts["runs"]] == ["small", "large"]
     for run, folder in zip(facts["runs"], runs, strict=True):
         metrics = json.loads((folder / "metrics.json").read_text())
-        for name in ("mean_iou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou"):
+        for name in ("mean_iou", "pixel_accuracy", "mean_accuracy", "per_class_iou"):
             assert run[name] == metrics[name]
-        assert run["per_class_iou"] == metrics["per_class_iou"]
         assert run["log"]["epoch"] == list(range(1, len(run["log"]["loss"]) + 1))
     (difference,) = facts["differences"]
     assert (difference["run"], difference["against"]) == ("large", "small")
-    a, b = (Metrics(CLASSES, every.sum(0)) for every in (ONE, OTHER))
-    assert difference["mean_iou"]["difference"] == pytest.approx(b.mean_iou - a.mean_iou)
-    assert difference["mean_iou"]["real"] == (difference["mean_iou"]["low"] > 0)
-    assert difference["per_class_iou"]["road"]["difference"] == pytest.approx(
-        b.class_iou[1] - a.class_iou[1]
-    )
-    assert facts["apart"] == {"stride": ["8", "16"]}
-    assert (found.split, found.images, found.varying) == ("val", 30, ())
+    small, large = (Metrics(CLASSES, counts.sum(0)) for counts in (SMALL, LARGE))
+    mean, road = difference["mean_iou"], difference["per_class_iou"]["road"]
+    assert mean["difference"] == pytest.approx(large.mean_iou - small.mean_iou)
+    assert mean["significant"] == (mean["low"] > 0)
+    assert road["difference"] == pytest.approx(large.class_iou[1] - small.class_iou[1])
+    assert set(road) == {"difference", "low", "high", "significant", "significant_familywise"}
+    assert facts["differing_settings"] == {"stride": ["8", "16"]}
+    assert (comparison.split, comparison.images, comparison.varying) == ("val", 30, ())
 
 
-def test_the_images_need_not_lie_in_the_same_order(runs: tuple[Path, Path]) -> None:
+def test_images_are_paired_by_name(runs: Runs) -> None:
     order = np.random.default_rng(0).permutation(30)
     names = [f"street_{k:04}" for k in order]
-    turned = written(runs[0].parent / "turned", counted(OTHER[order], names=names))
-    expected, found = (compare(runs[0], other, resamples=200) for other in (runs[1], turned))
-    assert found.differences == expected.differences
+    shuffled = written(runs[0].parent / "shuffled", counted(LARGE[order], names=names))
+    expected, result = (compare(runs[0], other, resamples=200) for other in (runs[1], shuffled))
+    assert result.differences == expected.differences
 
 
-def test_several_runs_stand_against_the_first(runs: tuple[Path, Path]) -> None:
+def test_each_run_is_compared_with_the_first(runs: Runs) -> None:
     third = written(runs[0].parent / "third", counted(matrices(30, right=0.8)))
-    found = compare(*runs, third, resamples=200)
-    assert len(found.differences) == 2
-    assert found.differences[0] == compare(*runs, resamples=200).differences[0]
-    assert found.differences[1] == compare(runs[0], third, resamples=200).differences[0]
+    result = compare(*runs, third, resamples=200)
+    expected = [compare(runs[0], run, resamples=200).differences[0] for run in (runs[1], third)]
+    assert list(result.differences) == expected
 
 
-def test_runs_evaluations_and_files_may_be_mixed(runs: tuple[Path, Path], tmp_path: Path) -> None:
+def test_runs_evaluations_and_files_can_be_mixed(runs: Runs, tmp_path: Path) -> None:
     expected = compare(*runs, resamples=200).differences
-    file = counted(OTHER).save(tmp_path / "onnx.npz")
-    of = counted(OTHER)
-    evaluation = Evaluation(Metrics(CLASSES, OTHER.sum(0)), dict(of.protocol), counts=of)
+    counts = counted(LARGE)
+    file = counts.save(tmp_path / "onnx.npz")
+    evaluation = Evaluation(Metrics(CLASSES, LARGE.sum(0)), dict(counts.protocol), counts=counts)
     run = fc.open_run(runs[0])
     for other, name in ((file, "onnx"), (evaluation, "evaluation 2"), (runs[1] / "model", "large")):
-        found = compare(run, other, resamples=200)
-        assert found.differences == expected
-        assert [one.name for one in found.runs] == ["small", name]
+        result = compare(run, other, resamples=200)
+        assert result.differences == expected
+        assert [compared.name for compared in result.runs] == ["small", name]
     assert fc.compare is compare
 
 
-def test_names_tell_runs_apart(tmp_path: Path) -> None:
-    one, other = (written(tmp_path / k / "run", counted(ONE)) for k in "ab")
-    assert [run.name for run in compare(one, other, resamples=100).runs] == [str(one), str(other)]
-    found = compare(one, one, resamples=100)
-    assert [run.name for run in found.runs] == [str(one), f"{one} (2)"]
+def test_names_are_unique(tmp_path: Path) -> None:
+    one, other = (written(tmp_path / k / "run", counted(SMALL)) for k in "ab")
+    names = [run.name for run in compare(one, other, resamples=100).runs]
+    assert names == [str(one), str(other)]
+    names = [run.name for run in compare(one, one, resamples=100).runs]
+    assert names == [str(one), f"{one} (2)"]
 
 
-def test_a_split_that_all_have_is_taken_test_first(runs: tuple[Path, Path]) -> None:
+def test_the_default_split_is_one_that_all_runs_have_test_first(runs: Runs) -> None:
     for run in runs:
-        save_next_to_run(counted(ONE, split="test"), run)
+        save_next_to_run(counted(SMALL, split="test"), run)
     assert compare(*runs, resamples=100).split == "test"
     assert compare(*runs, split="val", resamples=100).split == "val"
     file_in(runs[1], "test").unlink()
     assert compare(*runs, resamples=100).split == "val"
 
 
-def test_a_run_without_counts_is_told_how_to_get_them(runs: tuple[Path, Path]) -> None:
-    error = refused(*runs, split="test")
-    assert error.message == "small has no counts of single images of test; it has those of val."
-    assert error.hint == f"fullconv evaluate {runs[0]} /data --split test"
-    file_in(runs[1], "val").unlink()
-    error = refused(*runs)
-    assert error.message == "large has no counts of single images of val."
-    assert error.hint == f"fullconv evaluate {runs[1]} /data --split val"
+def with_head(counts: np.ndarray, classes: tuple[str, ...]) -> SplitConfusions:
+    first = counted(counts)
+    heads = {"masks": first.head(), "rooms": confusions(classes, counts[:, :2, :2])}
+    return replace(first, heads=heads)
 
 
-def test_counts_of_another_model_are_refused(runs: tuple[Path, Path]) -> None:
-    config = runs[1] / "model" / "config.json"
-    config.write_text(json.dumps({"weights_sha256": "trained further"}))
-    error = refused(*runs)
-    assert error.message == (
-        f"{file_in(runs[1], 'val')} is of another model than the one that lies in "
-        f"{runs[1] / 'model'} now."
-    )
-    assert error.hint == f"fullconv evaluate {runs[1]} /data --split val"
-
-
-def test_what_is_no_run_is_refused(runs: tuple[Path, Path], tmp_path: Path) -> None:
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    for place in (empty, tmp_path / "nowhere"):
-        error = refused(runs[0], place)
-        assert error.message == (
-            f"{place} is no folder of a run: it has neither a model nor counts of images."
-        )
-        assert error.hint == "fullconv train DATA"
-    (tmp_path / "model.onnx").write_bytes(b"")
-    for model in (tmp_path / "model.onnx", runs[1] / "model"):
-        (runs[1] / "config.toml").unlink(missing_ok=True)  # now a model of nowhere
-        error = refused(runs[0], model)
-        assert error.message == (
-            f"{model} lies in no run, so that nothing was kept of its evaluations."
-        )
-        assert error.hint == (
-            f"fullconv evaluate {model} /data --split val --counts model_val.npz   "
-            "# and compare that file"
-        )
-    assert refused(runs[0], 5).message.startswith("int is no run that can be compared; expected")
-    assert refused(runs[0], tmp_path / "a.npz").message.endswith("there is no such file.")
-
-
-@pytest.mark.parametrize(("count", "said"), [(0, "no run was named"), (1, "1 run was named")])
-def test_one_run_is_no_comparison(runs: tuple[Path, Path], count: int, said: str) -> None:
-    error = refused(*runs[:count])
-    assert error.message == f"{said}; a comparison needs two or more."
-    assert error.hint == " ".join(
-        ["fullconv compare", *map(str, runs[:count]), *["RUN"] * (2 - count)]
-    )
-
-
-def test_options_that_cannot_be(runs: tuple[Path, Path]) -> None:
-    error = refused(*runs, varying=["split"])
-    assert error.message == (
-        "the line 'split' of the protocol card may not vary; what may is pretrained_on, "
-        "trained_on, test_time_augmentation."
-    )
-    assert error.hint == "--allow-different pretrained_on"
-    error = refused(*runs, resamples=9)
-    assert (error.message[:29], error.hint) == ("9 resamples are too few for a", "--resamples 4000")
-    assert refused(*runs, head="rooms").hint == "leave --head out"
-
-
-def test_unlike_cards_are_never_ranked(runs: tuple[Path, Path]) -> None:
-    save_next_to_run(counted(OTHER, trained_on="train+val (468 images)"), runs[1])
-    error = refused(*runs)
-    assert "  trained_on: train (367 images) | train+val (468 images)" in error.message
-    found = compare(*runs, varying=["trained_on"], resamples=100)
-    assert found.varying == ("trained_on",)
-    assert found.apart["trained_on"] == ["train (367 images)", "train+val (468 images)"]
-    assert "trained_on" not in found.to_dict()["protocol"]
-    save_next_to_run(counted(OTHER, image_size="original, 180 x 240"), runs[1])
-    said = refused(*runs).message
-    assert "  image_size: original, 360 x 480 | original, 180 x 240" in said
-
-
-def test_a_third_run_is_checked_against_the_first(runs: tuple[Path, Path]) -> None:
-    third = written(runs[0].parent / "third", counted(ONE, pretrained_on="nothing"))
-    error = refused(*runs, third)
-    assert error.message.startswith("small and third cannot be compared")
-    places = " ".join(map(str, (*runs, third)))
-    assert error.hint.startswith(
-        f"fullconv compare {places} --split val --allow-different pretrained_on "
-    )
-
-
-def with_head(every: np.ndarray, classes: tuple[str, ...]) -> SplitConfusions:
-    of = counted(every)
-    further = ImageConfusions.of(classes, [sparse(one[:2, :2]) for one in every])
-    heads = {"masks": of.head(), "rooms": further}
-    return SplitConfusions(of.images, of.contents, heads, of.protocol, of.data)
-
-
-def test_further_heads(runs: tuple[Path, Path]) -> None:
-    for run, every in zip(runs, (ONE, OTHER), strict=True):
-        save_next_to_run(with_head(every, ("in", "out")), run)
-    found = compare(*runs, head="rooms", resamples=100)
-    assert [len(run.metrics.names) for run in found.runs] == [2, 2]
-    save_next_to_run(with_head(OTHER, ("in", "roof")), runs[1])
+def test_an_additional_head(runs: Runs) -> None:
+    for run, counts in zip(runs, (SMALL, LARGE), strict=True):
+        save_next_to_run(with_head(counts, ("in", "out")), run)
+    result = compare(*runs, head="rooms", resamples=100)
+    assert [len(run.metrics.names) for run in result.runs] == [2, 2]
+    save_next_to_run(with_head(LARGE, ("in", "roof")), runs[1])
     error = refused(*runs, head="rooms")
-    assert (
-        error.message == "the head rooms of small and large has other classes: in, out; in, roof."
-    )
+    assert "head rooms of small and large has different classes: in, out; in, roof" in error.message
     assert error.hint == "leave --head out"
 
 
-def test_neither_data_nor_torch_is_needed(runs: tuple[Path, Path]) -> None:
+def write_config(path: Path, text: str) -> None:
+    (path / "model" / "config.json").write_text(text)
+
+
+def lose_counts(small: Path, large: Path) -> tuple[Any, ...]:
+    file_in(large, "val").unlink()
+    return small, large
+
+
+def retrain(small: Path, large: Path) -> tuple[Any, ...]:
+    write_config(large, json.dumps({"weights_sha256": "trained further"}))
+    return small, large
+
+
+def take_model_out(small: Path, large: Path) -> tuple[Any, ...]:
+    (large / "config.toml").unlink()
+    return small, large / "model"
+
+
+EVALUATE = "fullconv evaluate {large} /data --split val"
+REFUSALS: list[tuple[Callable[[Path, Path], tuple[Any, ...]], dict[str, Any], str, str]] = [
+    (lambda a, b: (), {}, "0 runs were given; a comparison needs two", "fullconv compare RUN RUN"),
+    (lambda a, b: (a,), {}, "1 run was given; a comparison", "fullconv compare {small} RUN"),
+    (
+        lambda a, b: (a, b),
+        {"split": "test"},
+        "small has no per-image counts of test; it has those of val.",
+        "fullconv evaluate {small} /data --split test",
+    ),
+    (lose_counts, {}, "large has no per-image counts of val.", EVALUATE),
+    (retrain, {}, "counts_val.npz is from another model than the one in {large}/model.", EVALUATE),
+    (
+        take_model_out,
+        {},
+        "{large}/model is in no run, so its evaluations left no per-image counts.",
+        "fullconv evaluate {large}/model /data --split val --counts model_val.npz   "
+        "# and compare that file",
+    ),
+    (
+        lambda a, b: (a, b / "nowhere"),
+        {},
+        "{large}/nowhere is no run folder: it has neither a model nor per-image counts.",
+        "fullconv train DATA",
+    ),
+    (
+        lambda a, b: (a, 5),
+        {},
+        "cannot compare a value of type int; expected a folder",
+        'fc.compare("runs/a"',
+    ),
+    (lambda a, b: (a, b / "a.npz"), {}, "there is no such file", "--counts {large}/a.npz"),
+    (
+        lambda a, b: (a, b),
+        {"varying": ["split"]},
+        "line 'split' of the protocol card must not differ; these may: pretrained_on, trained_on",
+        "--allow-different pretrained_on",
+    ),
+    (lambda a, b: (a, b), {"resamples": 9}, "9 resamples are too few", "--resamples 4000"),
+    (lambda a, b: (a, b), {"head": "rooms"}, "the model has only one head", "leave --head out"),
+]
+
+
+@pytest.mark.parametrize(("prepare", "options", "message", "hint"), REFUSALS)
+def test_what_cannot_be_compared(
+    runs: Runs,
+    prepare: Callable[[Path, Path], tuple[Any, ...]],
+    options: dict[str, Any],
+    message: str,
+    hint: str,
+) -> None:
+    error = refused(*prepare(*runs), **options)
+    names = {"small": runs[0], "large": runs[1]}
+    assert message.format_map(names) in error.message
+    assert hint.format_map(names) in error.hint
+
+
+def test_different_protocols_are_never_ranked(runs: Runs) -> None:
+    save_next_to_run(counted(LARGE, trained_on="train+val (468 images)"), runs[1])
+    assert "  trained_on: train (367 images) | train+val (468 images)" in refused(*runs).message
+    comparison = compare(*runs, varying=["trained_on"], resamples=100)
+    values = ["train (367 images)", "train+val (468 images)"]
+    assert comparison.varying == ("trained_on",)
+    assert comparison.differing_settings["trained_on"] == values
+    assert "trained_on" not in comparison.to_dict()["protocol"]
+    third = written(runs[0].parent / "third", counted(SMALL, pretrained_on="nothing"))
+    error = refused(runs[0], third)
+    assert error.message.startswith("small and third cannot be compared")
+    assert error.hint.startswith(f"fullconv compare {runs[0]} {third} --split val --allow-diff")
+
+
+def test_neither_data_nor_torch_is_needed(runs: Runs) -> None:
     code = (
         "import sys; from fullconv.evaluation.compare import compare; "
-        f"compare({str(runs[0])!r}, {str(runs[1])!r}).save('page.html'); "
+        "from fullconv.evaluation.report.comparison import save_comparison; "
+        f"save_comparison(compare({str(runs[0])!r}, {str(runs[1])!r}), 'page.html'); "
         "print([m for m in ('torch', 'timm', 'lightning') if m in sys.modules])"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=runs[0]
-    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=runs[0])
     assert done.stdout == "[]\n"
 
 
-def test_what_notebooks_show(runs: tuple[Path, Path]) -> None:
-    found = compare(*runs, resamples=100)
-    assert isinstance(found, Comparison)
-    assert "large against small" in found._repr_html_()
-
-
-def test_a_model_on_images_of_another_size_and_on_mirrored_ones(
+def test_a_model_on_images_of_another_size_and_on_flipped_ones(
     model_folder: Path, scenes: Path, tmp_path: Path
 ) -> None:
     """From the files to the refusal."""
-    small = drawn.write(tmp_path / "small", train=3, val=2, test=2, size=(40, 56))
+    small = synthetic.write(tmp_path / "small", train=3, val=2, test=2, size=(40, 56))
     plain = evaluate(model_folder, scenes, split="val")
-    other = evaluate(model_folder, small, split="val")
-    said = refused(plain, other).message
-    assert "  image_size: original, 48 x 64 | original, 40 x 56" in said
-    assert "street_0000, street_0001 (2 images) or their masks are others" in said
-    mirrored = evaluate(model_folder, scenes, split="val", flip=True)
-    error = refused(plain, mirrored)
-    assert "  test_time_augmentation: none | flip" in error.message
-    found = compare(plain, mirrored, varying=["test_time_augmentation"], resamples=100)
-    assert found.apart == {"test_time_augmentation": ["none", "flip"]}
-    assert found.runs[0].metrics.mean_iou == plain.metrics.mean_iou
+    message = refused(plain, evaluate(model_folder, small, split="val")).message
+    assert "  image_size: original, 48 x 64 | original, 40 x 56" in message
+    assert "files differ in evaluation 2: street_0000, street_0001 (2 images)" in message
+    flipped = evaluate(model_folder, scenes, split="val", flip=True)
+    assert "  test_time_augmentation: none | flip" in refused(plain, flipped).message
+    comparison = compare(plain, flipped, varying=["test_time_augmentation"], resamples=100)
+    assert comparison.differing_settings == {"test_time_augmentation": ["none", "flip"]}
+    assert comparison.runs[0].metrics.mean_iou == plain.metrics.mean_iou
+
+
+def protocol_error(first: SplitConfusions, other: SplitConfusions, *varying: str) -> FullconvError:
+    with pytest.raises(FullconvError) as caught:
+        require_same_protocol(("a", first), ("b", other), varying, ("runs/a", "runs/b"), 1)
+    return caught.value
+
+
+def lines_of(error: FullconvError) -> list[str]:
+    first, *lines = error.message.splitlines()
+    assert first == "a and b cannot be compared: their evaluation protocols differ."
+    return [line.strip() for line in lines]
+
+
+METRIC = "one confusion matrix over all pixels of the split"
+VOID = "pixels marked ignore in the truth are left out"
+
+
+@pytest.mark.parametrize(
+    ("line", "value", "values"),
+    [
+        ("image_size", "original, 720 x 960", "original, 360 x 480 | original, 720 x 960"),
+        ("trained_on", "train+val (468 images)", "train (367 images) | train+val (468 images)"),
+        ("pretrained_on", "nothing", "ImageNet-1k | nothing"),
+        ("split", "test", "val | test"),
+        ("ignored_pixels", 7, "0 | 7"),
+        ("images", 5, "6 | 5"),
+        ("void", "counts as wrong", f"{VOID} | counts as wrong"),
+        ("test_time_augmentation", "flip", "none | flip"),
+        ("metric", "mean over images", f"{METRIC} | mean over images"),
+        ("a line of tomorrow", "x", "not stated | x"),
+    ],
+)
+def test_a_line_that_differs_is_named_with_both_values(line: str, value: Any, values: str) -> None:
+    error = protocol_error(counted(SIX), counted(SIX, **{line: value}))
+    assert lines_of(error) == [f"{line}: {values}"]
+    require_same_protocol(("a", counted(SIX)), ("b", counted(SIX)), (), ("a", "b"), 1)
+
+
+@pytest.mark.parametrize(
+    ("classes", "values"),
+    [
+        (("tree", "sky", "road"), "the same 3 classes in another order"),
+        (("sky", "road", "wood"), "3 classes, also tree | 3 classes, also wood"),
+        (("sky", "road", "tree", "car"), "3 classes | 4 classes, also car"),
+    ],
+)
+def test_of_class_tables_only_what_differs(classes: tuple[str, ...], values: str) -> None:
+    other = counted(matrices(6, len(classes)), classes=classes)
+    assert lines_of(protocol_error(counted(SIX), other)) == [f"classes: {values}"]
+
+
+def test_a_fingerprint_comes_last_and_is_explained() -> None:
+    first = counted(SIX, data="/small data")
+    options = {"image_size": "original, 720 x 960", "data_fingerprint": "0" * 64}
+    error = protocol_error(first, counted(SIX, data="/big", **options))
+    assert lines_of(error) == [
+        "image_size: original, 360 x 480 | original, 720 x 960",
+        f"data_fingerprint: {'f' * 16} | {'0' * 16}",
+        "(the images and masks of val are the same; other splits or the class table differ)",
+    ]
+    assert error.hint == (
+        "fullconv evaluate runs/b '/small data' --split val   # on the data of the first run, "
+        "then compare"
+    )
+    other = counted(SIX, names=[*NAMES[:4], "x", "y"], data_fingerprint="0" * 64)
+    assert lines_of(protocol_error(counted(SIX), other))[-1] == (
+        "(only a has street_0004, street_0005 (2 images); only b has x, y (2 images))"
+    )
+
+
+@pytest.mark.parametrize("line", MAY_DIFFER)
+def test_lines_of_the_model_may_differ_if_they_are_named(line: str) -> None:
+    first, other = counted(SIX), counted(SIX, **{line: "something else"})
+    require_same_protocol(("a", first), ("b", other), (line,), ("runs/a", "runs/b"), 1)
+    error = protocol_error(first, other, *(set(MAY_DIFFER) - {line}))
+    assert lines_of(error)[0].startswith(f"{line}: ")
+
+
+def test_the_hint_is_a_command_that_helps() -> None:
+    first, trained = counted(SIX, data="/d"), counted(SIX, trained_on="x")
+    assert protocol_error(first, trained).hint == (
+        "fullconv compare runs/a runs/b --split val --allow-different trained_on   "
+        "# if this is what you compare"
+    )
+    both = counted(SIX, trained_on="x", pretrained_on="y")
+    hint = protocol_error(first, both, "trained_on").hint
+    assert "--allow-different trained_on,pretrained_on " in hint
+    flipped = counted(SIX, test_time_augmentation="flip", data="/d")
+    also = "   # or, to compare this, --allow-different test_time_augmentation"
+    hint = f"fullconv evaluate runs/b /d --split val{also}"
+    assert protocol_error(first, flipped).hint == hint
+    assert protocol_error(flipped, first).hint == hint.replace("runs/b", "runs/a")
+    with pytest.raises(FullconvError) as caught:
+        require_same_protocol(("a", first), ("b", flipped), (), ("runs/a", "my b.npz"), 1)
+    hint = f"fullconv evaluate MODEL /d --split val --counts 'my b.npz'{also}"
+    assert caught.value.hint == hint
+
+
+def test_different_images_are_refused() -> None:
+    first, fewer = counted(SIX, data="/d"), counted(SIX[:5], names=NAMES[:5])
+    with pytest.raises(FullconvError, match=r"same images: only a has street_0005 \(1") as caught:
+        require_same_images(("a", first), ("b", fewer), "runs/b")
+    assert caught.value.hint == "fullconv evaluate runs/b /d --split val"
+    changed = replace(first, contents=("0" * 16, *first.contents[1:]))
+    with pytest.raises(FullconvError, match=r"files differ in b: street_0000 \(1 image\)\."):
+        require_same_images(("a", first), ("b", changed))

@@ -1,7 +1,8 @@
-"""What a model lives on: models that live on one thing only must be found out."""
+"""The context ablation finds out models that rely on one thing only."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,122 +12,147 @@ from PIL import Image
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
-from fullconv.evaluation.masking_probe import SHOWN, hidden, probe, probe_table
+from fullconv.evaluation.masking_probe import SHOWN, hide, probe, probe_table
 from fullconv.evaluation.metrics import Metrics
 from fullconv.inference.predictor import Predictor
+from fullconv.models.model import Model
 
 LABELS = Labels(("background", "cat", "dog"))
-THING = np.array([False, True, True])
-GREY, RED, BLUE = (120, 110, 100), (250, 10, 10), (10, 10, 250)
+GRAY, RED, BLUE = (120, 110, 100), (250, 10, 10), (10, 10, 250)
 FLOORS = {1: (20, 200, 20), 2: (200, 200, 20)}  # under a cat, under a dog
+MakeModel = Callable[..., Model]
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """Cats are red squares on green floors, dogs blue ones on yellow floors, with an unlabelled
-    seam around them."""
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Cats are red squares on green floors, dogs blue ones on yellow floors, with an ignored seam."""
+    root = tmp_path_factory.mktemp("animals")
     for folder in ("images/val", "masks/val", "images/train", "masks/train"):
-        (tmp_path / folder).mkdir(parents=True)
+        (root / folder).mkdir(parents=True)
     for number in range(6):
         kind = 1 + number % 2
-        photo, ids = np.zeros((40, 60, 3), np.uint8), np.zeros((40, 60), np.uint8)
-        photo[:] = FLOORS[kind]
+        image, ids = np.zeros((40, 60, 3), np.uint8), np.zeros((40, 60), np.uint8)
+        image[:] = FLOORS[kind]
         place = slice(8 + number, 24 + number), slice(10 + number, 30 + number)
         ids[6 + number : 26 + number, 8 + number : 32 + number] = 255
-        ids[place], photo[place] = kind, (RED if kind == 1 else BLUE)
+        ids[place], image[place] = kind, (RED if kind == 1 else BLUE)
         split = "val" if number < 4 else "train"
-        Image.fromarray(photo).save(tmp_path / f"images/{split}/{number}.png")
-        Image.fromarray(ids).save(tmp_path / f"masks/{split}/{number}.png")
-    (tmp_path / "dataset.toml").write_text('classes = ["background", "cat", "dog"]\n')
-    return tmp_path
+        Image.fromarray(image).save(root / f"images/{split}/{number}.png")
+        Image.fromarray(ids).save(root / f"masks/{split}/{number}.png")
+    (root / "dataset.toml").write_text('classes = ["background", "cat", "dog"]\n')
+    return root
 
 
-class Seer(Predictor):
-    """Labels by a rule in place of a network."""
+class RulePredictor(Predictor):
+    """Predicts by a rule instead of a network."""
 
-    def label_maps(self, image: np.ndarray, inputs: Any = ()) -> list[np.ndarray]:
-        return [self.rule(np.asarray(image).astype(int))]  # type: ignore[attr-defined]
+    rule: Callable[[np.ndarray], np.ndarray]
 
-
-def seer(make_model, rule) -> Seer:
-    made = Seer(make_model(LABELS.names), device="cpu", precision="float32")
-    made.rule = rule  # type: ignore[attr-defined]
-    return made
+    def label_maps(self, image: np.ndarray, extra_inputs: Any = ()) -> list[np.ndarray]:
+        return [self.rule(np.asarray(image).astype(int))]
 
 
-def by_colour(image: np.ndarray) -> np.ndarray:
+def predictor(make_model: MakeModel, rule: Callable[[np.ndarray], np.ndarray]) -> RulePredictor:
+    model = RulePredictor(make_model(LABELS.names), device="cpu", precision="float32")
+    model.rule = rule
+    return model
+
+
+def by_color(image: np.ndarray) -> np.ndarray:
     red, blue = (np.abs(image - color).sum(axis=-1) < 30 for color in (RED, BLUE))
     return np.where(red, 1, np.where(blue, 2, 0))
 
 
 def by_floor(image: np.ndarray) -> np.ndarray:
-    """Whatever is no floor is what stands on such a floor."""
+    """Whatever is no floor is the animal of that floor."""
     on = {k: (np.abs(image - color).sum(axis=-1) < 30) for k, color in FLOORS.items()}
     kind = 1 if on[1].sum() > on[2].sum() else 2 if on[2].any() else 0
     return np.where(on[1] | on[2], 0, kind)
 
 
-def test_one_that_knows_things_by_their_colour_needs_no_background(make_model, data) -> None:
-    result = probe(seer(make_model, by_colour), data)
-    values = {shown: result.mean_iou(shown) for shown in SHOWN}
-    assert values == {"everything": 1.0, "foreground": 1.0, "background": 0.0, "shape": 0.0}
+@pytest.mark.parametrize(
+    ("rule", "expected"), [(by_color, (1.0, 1.0, 0.0, 0.0)), (by_floor, (1.0, 0.0, 1.0, 0.0))]
+)
+def test_what_a_model_relies_on(
+    make_model: MakeModel,
+    data: Path,
+    rule: Callable[[np.ndarray], np.ndarray],
+    expected: tuple[float, ...],
+) -> None:
+    steps: list[tuple[int, int]] = []
+    result = probe(predictor(make_model, rule), data, progress=lambda *step: steps.append(step))
+    assert tuple(result.mean_iou(shown) for shown in SHOWN) == expected
+    assert steps == [(k + 1, 16) for k in range(16)]
+    facts = result.to_dict()
+    assert facts["things"] == ["cat", "dog"]
+    assert tuple(facts[shown]["foreground_mean_iou"] for shown in SHOWN) == expected
 
 
-def test_one_that_lives_on_context_is_found_out(make_model, data) -> None:
-    result = probe(seer(make_model, by_floor), data)
-    values = {shown: result.mean_iou(shown) for shown in SHOWN}
-    assert values["background"] == values["everything"] == 1.0
-    assert values["foreground"] == values["shape"] == 0.0
-
-
-def test_what_is_hidden_has_the_mean_colour_and_things_become_black() -> None:
+def test_hidden_pixels_have_the_mean_color_and_shapes_are_black() -> None:
     image = np.arange(2 * 4 * 3, dtype=np.uint8).reshape(2, 4, 3)
     truth = np.array([[0, 1, 2, 255], [0, 0, 2, np.iinfo(np.int32).max]])
-    show = {shown: hidden(image, truth, is_thing=THING, shown=shown, color=GREY) for shown in SHOWN}
-    things, unlabelled = (truth == 1) | (truth == 2), truth > 2
-    assert (show["everything"] == image).all()
-    assert (show["foreground"][things] == image[things]).all()
-    assert (show["foreground"][~things] == GREY).all()
-    assert (show["background"][truth == 0] == image[truth == 0]).all()
-    assert (show["background"][truth != 0] == GREY).all()
-    assert (show["shape"][things] == 0).all()
-    assert (show["shape"][~things] == GREY).all()
-    assert (show["background"][unlabelled] == GREY).all()
-    assert image.max() == 23  # untouched
+    is_object = np.array([False, True, True])
+    shown = {s: hide(image, truth, is_object=is_object, shown=s, color=GRAY) for s in SHOWN}
+    objects = (truth == 1) | (truth == 2)
+    assert (shown["everything"] == image).all()
+    assert (shown["foreground"][objects] == image[objects]).all()
+    assert (shown["foreground"][~objects] == GRAY).all()
+    assert (shown["background"][truth == 0] == image[truth == 0]).all()
+    assert (shown["background"][truth != 0] == GRAY).all()
+    assert (shown["shape"][objects] == 0).all()
+    assert (shown["shape"][~objects] == GRAY).all()
+    assert image.max() == 23  # unchanged
 
 
-def test_the_mean_is_over_the_foreground_that_occurs(make_model, data) -> None:
-    result = probe(seer(make_model, by_colour), data, foreground=["cat"])
+def test_the_mean_is_over_the_objects_that_occur(make_model: MakeModel, data: Path) -> None:
+    result = probe(predictor(make_model, by_color), data, foreground=["cat"])
     assert result.foreground == ("cat",)
     confusion = np.asarray(result.evaluations["background"].metrics.confusion)
-    assert confusion[2, 0] == 0  # dogs count as background now, and are seen there
-    one = result.evaluations["everything"]
-    lacking = np.zeros((3, 3), int)
-    lacking[0, 0] = lacking[0, 2] = lacking[1, 1] = 10  # no dog, but some called so
-    object.__setattr__(one, "metrics", Metrics(LABELS.names, lacking))
+    assert confusion[2, 0] == 0  # dogs are background now, and visible there
+    everything = result.evaluations["everything"]
+    no_dog = np.zeros((3, 3), int)
+    no_dog[0, 0] = no_dog[0, 2] = no_dog[1, 1] = 10  # but some predicted as dog
+    object.__setattr__(everything, "metrics", Metrics(LABELS.names, no_dog))
     object.__setattr__(result, "foreground", ("cat", "dog"))
     assert result.mean_iou("everything") == 1.0
 
 
-def test_the_table_names_the_four(make_model, data) -> None:
-    lines = probe_table(probe(seer(make_model, by_floor), data)).splitlines()
-    assert lines[1].split() == ["whole", "images", "100.0", "100%"]
-    assert lines[3].split() == ["background", "alone", "100.0", "100%"]
-    assert lines[-1].split() == ["dog", "100.0", "0.0", "100.0", "0.0"]
+def test_the_table(make_model: MakeModel, data: Path) -> None:
+    lines = probe_table(probe(predictor(make_model, by_floor), data)).splitlines()
+    assert lines[1].split() == ["whole", "images", "100.0%", "100%"]
+    assert lines[3].split() == ["context", "only", "100.0%", "100%"]
+    assert lines[-1].split() == ["dog", "100.0%", "0.0%", "100.0%", "0.0%"]
 
 
-def test_progress_goes_over_all_four(make_model, data) -> None:
-    seen: list[tuple[int, int]] = []
-    probe(seer(make_model, by_colour), data, progress=lambda *step: seen.append(step))
-    assert seen == [(k + 1, 16) for k in range(16)]
-
-
-def test_without_a_background_one_must_say_what_things_are(make_model, data) -> None:
+@pytest.mark.parametrize(
+    ("foreground", "message"),
+    [
+        ([], "all of sky, road, tree would be foreground; none is named background"),
+        (["car"], "no class 'car'; it has sky, road, tree"),
+        (["sky", "road", "tree"], "would be foreground"),
+    ],
+)
+def test_object_classes_that_cannot_be(
+    make_model: MakeModel, data: Path, foreground: list[str], message: str
+) -> None:
     model = make_model(("sky", "road", "tree"))
-    with pytest.raises(FullconvError, match="none is called background") as caught:
-        probe(Predictor(model), data)
+    with pytest.raises(FullconvError, match=message) as caught:
+        probe(Predictor(model), data, foreground=foreground)
     assert caught.value.hint.startswith("--foreground tree")
-    with pytest.raises(FullconvError, match="no class 'car'; it has sky, road, tree"):
-        probe(Predictor(model), data, foreground=["car"])
-    with pytest.raises(FullconvError, match="would be foreground"):
-        probe(Predictor(model), data, foreground=["sky", "road", "tree"])
+
+
+def test_models_that_cannot_be_probed(
+    make_model: MakeModel, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from types import SimpleNamespace
+
+    from fullconv.evaluation import masking_probe
+
+    with_depth = predictor(make_model, by_color)
+    object.__setattr__(with_depth.model, "extra_inputs", [SimpleNamespace(name="depth")])
+    with pytest.raises(FullconvError, match="needs depth in addition to images"):
+        probe(with_depth, data)
+    monkeypatch.setattr(masking_probe, "load", lambda *_, **__: object())
+    with pytest.raises(FullconvError, match=r"model.onnx is an exported model") as caught:
+        probe("model.onnx", data)
+    assert "with the model that was exported" in caught.value.hint

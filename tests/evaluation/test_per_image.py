@@ -1,28 +1,31 @@
-"""What is kept of every image: all of it, in few bytes, whatever the sizes, and nothing that is
-damaged is read."""
+"""Per-image counts: everything comes back, in few bytes, and damaged files are refused."""
 
 from __future__ import annotations
 
 import io
+import json
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from evaluated import counted, matrices, written
+from evaluated import CLASSES, confusions, counted, matrices, written
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse import csr_array
 
 from fullconv.core.errors import FullconvError
+from fullconv.evaluation import per_image
 from fullconv.evaluation.per_image import (
     ImageConfusions,
     SplitConfusions,
-    content_of,
+    content_fingerprint,
     file_in,
     require_npz,
     run_containing,
     save_next_to_run,
-    sparse,
     weights_of,
 )
 
@@ -30,134 +33,173 @@ from fullconv.evaluation.per_image import (
 @settings(max_examples=40)
 @given(st.integers(0, 9), st.integers(1, 7), st.integers(0, 10**6))
 def test_every_matrix_comes_back(images: int, classes: int, seed: int) -> None:
-    chance = np.random.default_rng(seed)
-    every = chance.integers(0, 9, (images, classes, classes)) * (
-        chance.random((images, classes, classes)) < 0.3
-    )
-    of = ImageConfusions.of([f"c{k}" for k in range(classes)], [sparse(one) for one in every])
-    assert len(of) == images
-    for k in range(images):
-        assert (of.confusion(k) == every[k]).all()
-    assert (of.confusion() == every.sum(0)).all()
-    right = np.einsum("nkk->nk", every)
-    expected = np.stack([right, every.sum(2), every.sum(1)], axis=1)
-    assert of.margins.shape == (images, 3, classes)
-    assert (of.margins == expected).all()
-
-
-def test_a_image_of_more_pixels_than_32_bits_count() -> None:
-    every = np.zeros((2, 2, 2), np.int64)
-    every[0, 0, 1], every[1, 1, 1] = 2**33, 5
-    of = ImageConfusions.of(("a", "b"), [sparse(one) for one in every])
-    assert of.confusion().tolist() == [[0, 2**33], [0, 5]]
+    random = np.random.default_rng(seed)
+    shape = (images, classes, classes)
+    counts = random.integers(0, 9, shape) * (random.random(shape) < 0.3)
+    head = confusions([f"c{k}" for k in range(classes)], counts)
+    assert len(head) == images
+    assert all((head.confusion(k) == counts[k]).all() for k in range(images))
+    assert (head.confusion() == counts.sum(0)).all()
+    margins = np.stack([np.einsum("nkk->nk", counts), counts.sum(2), counts.sum(1)], axis=1)
+    assert head.margins.shape == (images, 3, classes)
+    assert (head.margins == margins).all()
 
 
 def test_the_file_holds_all_heads_and_the_card(tmp_path: Path) -> None:
-    every = counted(matrices(5), data="/some data")
-    further = ImageConfusions.of(
-        ("in", "out"), [sparse(np.eye(2, dtype=int) * k) for k in range(5)]
-    )
-    both = SplitConfusions(
-        every.images,
-        every.contents,
-        {"masks": every.head(), "rooms": further},
-        every.protocol,
-        every.data,
-    )
-    found = SplitConfusions.read(both.save(tmp_path / "counts_val.npz"))
-    assert found.images == both.images
-    assert found.contents == both.contents
-    assert found.protocol == both.protocol
-    assert (found.data, found.weights) == ("/some data", "")
-    assert [*found.heads] == ["masks", "rooms"]
-    assert (found.head("rooms").confusion() == further.confusion()).all()
-    assert (found.head().confusion(3) == both.head("masks").confusion(3)).all()
-    with pytest.raises(FullconvError, match="no head 'floors' was evaluated; there is masks, ro"):
-        found.head("floors")
-    assert [path.name for path in tmp_path.iterdir()] == ["counts_val.npz"]
+    first = counted(matrices(5), data="/some data")
+    large = np.zeros((5, 2, 2), np.int64)
+    large[0, 0, 1] = 2**33  # needs more than 32 bits
+    heads = {"masks": first.head(), "rooms": confusions(("in", "out"), large)}
+    counts = SplitConfusions(first.images, first.contents, heads, first.protocol, first.data)
+    loaded = SplitConfusions.read(counts.save(tmp_path / "new folder" / "counts_val.npz"))
+    for name in ("images", "contents", "protocol", "data", "weights"):
+        assert getattr(loaded, name) == getattr(counts, name)
+    assert list(loaded.heads) == ["masks", "rooms"]
+    assert loaded.head("rooms").classes == ("in", "out")
+    assert (loaded.head("rooms").confusion() == large.sum(0)).all()
+    assert (loaded.head().confusion(3) == first.head().confusion(3)).all()
+    with pytest.raises(FullconvError, match="no head 'floors' was evaluated; there are masks, ro"):
+        loaded.head("floors")
 
 
-def test_many_classes_and_images_take_little_room(tmp_path: Path) -> None:
-    """As COCO-Stuff: 171 classes, 5,000 images that show eight of them each and take these for
-    twenty others. Dense matrices of 4 bytes would be 585 MB."""
-    chance = np.random.default_rng(0)
-    found = []
-    for _ in range(5000):
-        truth, called = chance.choice(171, 8, False), chance.choice(171, 20, False)
-        cells = np.unique(truth[:, None] * 171 + called).astype(np.uint32)
-        found.append((cells, chance.integers(1, 5000, len(cells)).astype(np.uint32)))
-    names = [f"class {k}" for k in range(171)]
-    one = ImageConfusions.of(names, found)
+def test_files_of_version_0_1_are_read(tmp_path: Path) -> None:
+    """Their matrices had other names, and "images" were "pictures"."""
+    counts = counted(matrices(4))
+    card = {**counts.protocol, "trained_on": "train (367 pictures)"}
+    card = {key.replace("image", "picture"): value for key, value in card.items()}
+    facts = {
+        "format": "fullconv-counts/1",
+        "pictures": counts.images,
+        "contents": counts.contents,
+        "heads": {"": CLASSES, "rooms": CLASSES},
+        "protocol": card,
+        "data": "/data",
+        "weights": "w",
+    }
+    matrix = counts.head().counts
+    parts = {"cells": matrix.indices, "pixels": matrix.data, "ends": matrix.indptr[1:]}
+    arrays = {**parts, **{f"{name}_1": array for name, array in parts.items()}}
+    text = np.frombuffer(json.dumps(facts).encode(), np.uint8)
+    np.savez_compressed(tmp_path / "c.npz", facts=text, **arrays)
+    loaded = SplitConfusions.read(tmp_path / "c.npz")
+    assert (loaded.images, loaded.protocol) == (counts.images, counts.protocol)
+    for name in ("", "rooms"):
+        assert (loaded.head(name).counts != matrix).nnz == 0
+
+
+def test_many_classes_and_images_need_few_bytes(tmp_path: Path) -> None:
+    """As COCO-Stuff: 5,000 images that each show eight of 171 classes and confuse them with twenty
+    others. Dense matrices of 4 bytes would need 585 MB."""
+    random = np.random.default_rng(0)
+    rows, columns = [], []
+    for k in range(5000):
+        truth, prediction = random.choice(171, 8, False), random.choice(171, 20, False)
+        cells = np.unique(truth[:, None] * 171 + prediction)
+        rows.append(np.full(len(cells), k))
+        columns.append(cells)
+    where = (np.concatenate(rows), np.concatenate(columns))
+    counts = csr_array((random.integers(1, 5000, len(where[0])), where), shape=(5000, 171**2))
+    head = ImageConfusions(tuple(map(str, range(171))), counts)
     images = tuple(f"{k:012}" for k in range(5000))
-    contents = tuple(content_of([name]) for name in images)
-    path = SplitConfusions(images, contents, {"": one}, {"split": "val"}).save(tmp_path / "c.npz")
+    contents = tuple(content_fingerprint([name]) for name in images)
+    path = SplitConfusions(images, contents, {"": head}, {"split": "val"}).save(tmp_path / "c.npz")
     assert path.stat().st_size < 6e6
-    assert one.margins.nbytes == 5000 * 3 * 171 * 8
+    assert SplitConfusions.read(path).head().margins.nbytes == 5000 * 3 * 171 * 8
 
 
-def test_an_old_file_stays_where_a_new_one_cannot_be_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = counted(matrices(2)).save(tmp_path / "c.npz")
-    before = path.read_bytes()
+def change(**arrays: np.ndarray) -> Callable[[Path], None]:
+    def rewrite(path: Path) -> None:
+        with np.load(path) as file:
+            arrays_of_file = dict(file)
+        np.savez(path, **{**arrays_of_file, **arrays})
 
-    def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(np, "savez_compressed", full)
-    with pytest.raises(FullconvError, match=r"could not be written to .*c.npz: No space left"):
-        counted(matrices(3)).save(path)
-    assert path.read_bytes() == before
-    assert [one.name for one in tmp_path.iterdir()] == ["c.npz"]
+    return rewrite
 
 
-def spoiled(path: Path, **changes: np.ndarray) -> None:
-    with np.load(path) as file:
-        arrays = {**file, **changes}
-    np.savez(path, **arrays)
+def facts(**changes: Any) -> Callable[[Path], None]:
+    def rewrite(path: Path) -> None:
+        with np.load(path) as file:
+            known = json.loads(file["facts"].tobytes())
+        text = json.dumps({**known, **changes}).encode()
+        change(facts=np.frombuffer(text, np.uint8))(path)
+
+    return rewrite
+
+
+def cut(length: int) -> Callable[[Path], None]:
+    return lambda path: path.write_bytes(path.read_bytes()[:length])  # type: ignore[return-value]
+
+
+def claim_a_huge_array(path: Path) -> None:
+    """A header of 32 TB in an entry of 100 bytes."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "<u8", "fortran_order": False, "shape": (2**42,)}
+    )
+    with zipfile.ZipFile(path) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    content["pixels_0.npy"] = header.getvalue()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in content.items():
+            archive.writestr(name, data)
+
+
+def another_archive(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.txt", "hello")
+
+
+MISFIT = "its parts do not fit each other"
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("spoil", "reason"),
     [
-        ({"cells": np.array([99], np.uint32)}, "its parts do not fit each other"),
-        ({"ends": np.array([2, 1, 4])}, "its parts do not fit each other"),
-        ({"pixels": np.array([0.5])}, "its parts do not fit each other"),
-        ({"facts": np.frombuffer(b"{}", np.uint8)}, "format"),
-        ({"facts": np.frombuffer(b'{"format": "x/2"}', np.uint8)}, "its format is 'x/2'"),
-        ({"facts": np.array([{"a": 1}], dtype=object)}, "allow_pickle"),
+        (change(columns_0=np.array([99], np.uint32)), MISFIT),
+        (change(ends_0=np.array([0, 2, 1, 4])), MISFIT),
+        (change(pixels_0=np.array([0.5])), "pixels_0 is no list of integers, but float64"),
+        (change(pixels_0=np.zeros((2, 2), int)), "pixels_0 is no list of integers"),
+        (facts(heads={"": [f"{k}" for k in range(9000)]}), MISFIT),
+        (facts(images=["a"]), MISFIT),
+        (facts(format="x/2"), "its format is 'x/2'; this version reads 'fullconv-counts/2'"),
+        (change(facts=np.frombuffer(b"{}", np.uint8)), "format"),
+        (change(facts=np.array([{"a": 1}], dtype=object)), "facts is no list of integers"),
+        (claim_a_huge_array, "pixels_0 is no list of integers"),
+        (another_archive, "no item named 'facts.npy'"),
+        (cut(0), "not a zip file"),
+        (cut(100), "not a zip file"),
+        (cut(700), "not a zip file"),
+        (lambda path: path.unlink(), "there is no such file"),
     ],
 )
-def test_what_does_not_fit_is_refused(
-    tmp_path: Path, changes: dict[str, np.ndarray], said: str
+def test_damaged_files_are_refused(
+    tmp_path: Path, spoil: Callable[[Path], None], reason: str
 ) -> None:
     path = counted(matrices(3)).save(tmp_path / "c.npz")
-    spoiled(path, **changes)
+    spoil(path)
     with pytest.raises(FullconvError) as caught:
         SplitConfusions.read(path)
-    assert f"{path} cannot be read as counts of single images: " in caught.value.message
-    assert said in caught.value.message
+    assert f"cannot read {path} as per-image counts: " in caught.value.message
+    assert reason in caught.value.message
     assert caught.value.hint == f"fullconv evaluate MODEL DATA --counts {path}"
 
 
-@pytest.mark.parametrize("length", [0, 3, 100, 700])
-def test_a_file_that_was_cut_off_is_refused(tmp_path: Path, length: int) -> None:
+def test_a_file_that_unpacks_to_too_much_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = counted(matrices(3)).save(tmp_path / "c.npz")
-    path.write_bytes(path.read_bytes()[:length])
-    with pytest.raises(FullconvError, match="cannot be read as counts of single images"):
+    monkeypatch.setattr(per_image, "MAX_BYTES", 1000)
+    with pytest.raises(FullconvError, match="it holds more than"):
         SplitConfusions.read(path)
-    with pytest.raises(FullconvError, match="there is no such file"):
-        SplitConfusions.read(tmp_path / "d.npz")
 
 
-def test_damage_is_refused_or_does_not_matter(tmp_path: Path) -> None:
-    """A byte here and there is another one; checksums find it nearly everywhere."""
+def test_a_changed_byte_is_noticed_or_does_not_matter(tmp_path: Path) -> None:
     path = counted(matrices(3)).save(tmp_path / "c.npz")
-    whole, chance = path.read_bytes(), np.random.default_rng(0)
+    whole, random = path.read_bytes(), np.random.default_rng(0)
     refused = 0
     for _ in range(150):
         damaged = bytearray(whole)
-        damaged[chance.integers(len(whole))] ^= int(chance.integers(1, 256))
+        damaged[random.integers(len(whole))] ^= int(random.integers(1, 256))
         path.write_bytes(damaged)
         try:
             assert (SplitConfusions.read(path).head().confusion() == matrices(3).sum(0)).all()
@@ -166,26 +208,26 @@ def test_damage_is_refused_or_does_not_matter(tmp_path: Path) -> None:
     assert refused > 75
 
 
-def test_another_archive_is_refused(tmp_path: Path) -> None:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("a.txt", "hello")
-    (tmp_path / "c.npz").write_bytes(file.getvalue())
-    with pytest.raises(FullconvError, match="cannot be read as counts"):
-        SplitConfusions.read(tmp_path / "c.npz")
+def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(FullconvError, match=r"could not write per-image counts to .*c.npz: ") as e:
+        counted(matrices(3)).save(tmp_path / "file" / "c.npz")
+    assert e.value.hint == "--counts ANOTHER_FOLDER/counts.npz"
 
 
-def test_a_run_keeps_them_beside_its_metrics(tmp_path: Path) -> None:
+def test_a_run_keeps_them_next_to_its_metrics(tmp_path: Path) -> None:
     run = written(tmp_path / "a", counted(matrices(4)))
     assert run_containing(run) == run_containing(run / "model") == run
     assert run_containing(tmp_path) is None
-    require_npz(file_in(run, "val"))
-    with pytest.raises(FullconvError, match=r"are kept as .npz, not as 'my counts.zip'") as caught:
-        require_npz(tmp_path / "my counts.zip")
-    assert caught.value.hint == "--counts 'my counts.zip.npz'"
     assert file_in(run, "val").name == "counts_val.npz"
     assert SplitConfusions.read(file_in(run, "val")).weights == weights_of(run) == "a"
     (run / "model" / "config.json").write_text("no json")
     assert weights_of(run) == ""
-    test = counted(matrices(4), split="test")
-    assert save_next_to_run(test, run) == run / "counts_test.npz"
+    assert save_next_to_run(counted(matrices(4), split="test"), run) == run / "counts_test.npz"
+
+
+def test_a_name_that_compare_would_not_accept(tmp_path: Path) -> None:
+    require_npz(tmp_path / "a.npz")
+    with pytest.raises(FullconvError, match=r"saved as .npz, not as 'my counts.zip'") as caught:
+        require_npz(tmp_path / "my counts.zip")
+    assert caught.value.hint == "--counts 'my counts.zip.npz'"

@@ -122,7 +122,7 @@ def test_no_pixel_lies_far_outside_the_outermost_cells(source: Any, stride: int)
     backbone = made(source, stride).to("meta").eval()
     shapes: dict[tuple[int, int], list[torch.Size]] = {}
     for height, width in zip(SIZES[::2], SIZES[1::2], strict=True):
-        padded = tuple(backbone.before + n + backbone.padding(n) for n in (height, width))
+        padded = tuple(backbone.pad_before + n + backbone.pad_after(n) for n in (height, width))
         if padded not in shapes:
             image = torch.empty(1, 3, height, width, device="meta")
             shapes[padded] = [m.shape for m in backbone(image)]
@@ -131,35 +131,35 @@ def test_no_pixel_lies_far_outside_the_outermost_cells(source: Any, stride: int)
             for pixels, size, cells in zip((height, width), padded, shape[2:], strict=True):
                 assert cells == backbone.cells(tap, size)
                 assert cells >= 1
-                assert grid.centre(0) <= grid.stride / 2
-                assert pixels - 1 - grid.centre(cells - 1) <= grid.stride / 2
+                assert grid.center(0) <= grid.stride / 2
+                assert pixels - 1 - grid.center(cells - 1) <= grid.stride / 2
 
 
 @pytest.mark.parametrize("source", [symmetric, pooled, unpadded, Same, Multiples])
 def test_padding_is_the_smallest_that_does(source: Any) -> None:
     """One step less, and a pixel lies too far outside, or the network does not take the size."""
     backbone = made(source, 8)
-    step = 1 if backbone.size_phase is None else backbone.coarsest
+    step = 1 if backbone.size_phase is None else backbone.coarsest_stride
     for pixels in range(1, 70):
-        size = backbone.before + pixels + backbone.padding(pixels)
+        size = backbone.pad_before + pixels + backbone.pad_after(pixels)
         if backbone.size_phase is not None:
-            assert size % backbone.coarsest == backbone.size_phase
-        if size - step >= backbone.before + pixels:
+            assert size % backbone.coarsest_stride == backbone.size_phase
+        if size - step >= backbone.pad_before + pixels:
             last = [backbone.cells(tap, size - step) - 1 for tap in range(3)]
             pairs = list(zip(backbone.grids, last, strict=True))
             assert any(
-                cell < 0 or pixels - 1 - grid.centre(cell) > grid.stride / 2 for grid, cell in pairs
+                cell < 0 or pixels - 1 - grid.center(cell) > grid.stride / 2 for grid, cell in pairs
             )
 
 
 def test_images_come_out_where_they_were_whatever_is_added_around() -> None:
     backbone = made(unpadded, 8)
-    assert backbone.before > 0
-    assert backbone.before % backbone.coarsest == 0
+    assert backbone.pad_before > 0
+    assert backbone.pad_before % backbone.coarsest_stride == 0
     raw = backbone.pyramid(torch.zeros(1, 3, 400, 400))
     assert len(raw) == 5
     assert [g.offset for g in backbone.grids] == [
-        offset - backbone.before for offset in (14, 30, 62)
+        offset - backbone.pad_before for offset in (14, 30, 62)
     ]
 
 
@@ -178,8 +178,8 @@ def test_how_sizes_are_held_to_a_phase(source: Any, phase: int | None) -> None:
     assert backbone.size_phase == phase
     if phase is not None:
         for pixels in (1, 31, 32, 33, 360, 480):
-            size = pixels + backbone.padding(pixels)
-            assert size % backbone.coarsest == phase
+            size = pixels + backbone.pad_after(pixels)
+            assert size % backbone.coarsest_stride == phase
 
 
 def test_taps_from_the_finest_asked_for() -> None:
@@ -188,7 +188,7 @@ def test_taps_from_the_finest_asked_for() -> None:
         assert [int(g.stride) for g in backbone.grids] == expected
         assert [g.offset for g in backbone.grids] == [0] * len(expected)
         assert backbone.channels == (64, 128, 256, 512)[-len(expected) :]
-        assert backbone.coarsest == 32
+        assert backbone.coarsest_stride == 32
 
 
 def test_maps_with_channels_last_are_turned() -> None:
@@ -251,9 +251,9 @@ def test_torchvision_classifiers(name: str, offsets: tuple[float, ...]) -> None:
     assert [m.shape[1] for m in maps] == list(backbone.channels)
     for tap, grid in enumerate(backbone.grids):
         assert maps[tap].shape[2] == backbone.cells(
-            tap, backbone.before + 70 + backbone.padding(70)
+            tap, backbone.pad_before + 70 + backbone.pad_after(70)
         )
-        assert 69 - grid.centre(maps[tap].shape[2] - 1) <= grid.stride / 2
+        assert 69 - grid.center(maps[tap].shape[2] - 1) <= grid.stride / 2
 
 
 def test_a_torchvision_network_is_the_classifiers_own_trunk() -> None:
@@ -266,7 +266,7 @@ def test_a_torchvision_network_is_the_classifiers_own_trunk() -> None:
     (found,) = backbone(image)
     seen: list[Tensor] = []
     classifier.layer4.register_forward_hook(lambda _m, _a, out: seen.append(out))
-    below, right = backbone.padding(64), backbone.padding(65)
+    below, right = backbone.pad_after(64), backbone.pad_after(65)
     classifier(nn.functional.pad(image, (0, right, 0, below)))
     torch.testing.assert_close(found, seen[0])
 
@@ -277,11 +277,16 @@ def test_a_torchvision_network_is_the_classifiers_own_trunk() -> None:
         ("resnet81", 8, "timm has no network 'resnet81'", "torchvision:NAME"),
         ("resnet1", 8, "it has ", "--backbone"),
         ("torchvision:resnet81", 8, "torchvision has no classifier 'resnet81'", "resnet18"),
-        ("keras:resnet50", 8, "backbone source 'keras' is not known", 'source = "timm"'),
-        (VIT, 8, "vit_tiny_patch16_224 offers stride 16 only; stride 8 was", "--stride 16"),
-        ("resnet18", 2, "resnet18 offers stride 4, 8, 16 and 32; stride 2 was", "--stride 4"),
-        (nn.Conv2d(3, 4, 3), 8, "Conv2d offers stride none of 4, 8, 16, 32", "resnet18"),
-        (nn.Sequential(nn.Flatten(), nn.LazyLinear(5)), 8, "no layer with cells 4, 8", "return ["),
+        ("keras:resnet50", 8, "unknown backbone source 'keras'", 'source = "timm"'),
+        (
+            VIT,
+            8,
+            "vit_tiny_patch16_224 has no feature map at stride 8. Its strides are: 16.",
+            "--stride 16",
+        ),
+        ("resnet18", 2, "at stride 2. Its strides are: 4, 8, 16, 32.", "--stride 4"),
+        (nn.Conv2d(3, 4, 3), 8, "Conv2d has no feature map at stride 4, 8, 16 or 32", "resnet18"),
+        (nn.Sequential(nn.Flatten(), nn.LazyLinear(5)), 8, "no layer at stride 4, 8", "return ["),
     ],
 )
 def test_errors_say_what_there_is(source: Any, stride: int, message: str, hint: str) -> None:
@@ -295,8 +300,8 @@ def test_errors_say_what_there_is(source: Any, stride: int, message: str, hint: 
 
 @pytest.mark.parametrize("source", ["timm", "torchvision"])
 def test_options_that_the_source_does_not_know(source: str) -> None:
-    card = BackboneCard(source, "resnet18", {"colour": "red"})
-    with pytest.raises(FullconvError, match="colour"):
+    card = BackboneCard(source, "resnet18", {"hue": "red"})
+    with pytest.raises(FullconvError, match="hue"):
         build(card, stride=8)
 
 
@@ -310,7 +315,7 @@ def test_a_network_of_one_size_cannot_take_every_image() -> None:
         def forward(self, x: Tensor) -> list[Tensor]:
             return [self.conv(x) + self.position]
 
-    with pytest.raises(FullconvError, match="Fixed does not take images of every size"):
+    with pytest.raises(FullconvError, match="Fixed does not accept images of every size"):
         build(Fixed(), stride=16)
 
 

@@ -47,7 +47,7 @@ class Vgg(nn.Module):
         return maps[1:] if self.returned == "list" else {f"x{i}": m for i, m in enumerate(maps)}
 
 
-class Centred(nn.Module):
+class Centered(nn.Module):
     """Stride by padded convolutions, as in a ResNet: offset 0 at every stride."""
 
     def __init__(self) -> None:
@@ -193,7 +193,7 @@ def test_strides_have_the_papers_names(stride: int) -> None:
 
 
 @pytest.mark.parametrize("upsampling", ["bilinear", "learned_skips"])
-@pytest.mark.parametrize("source", [Vgg, Centred])
+@pytest.mark.parametrize("source", [Vgg, Centered])
 def test_new_skips_change_nothing(source: Any, upsampling: str) -> None:
     """The paper: an FCN-8s that starts from an FCN-32s begins with unchanged predictions. Exactly:
     its scores at the stride-8 cells are the stride-32 ones read there, by way of stride 16."""
@@ -211,12 +211,12 @@ def test_new_skips_change_nothing(source: Any, upsampling: str) -> None:
     assert values.std() > 1e-4
     for finer, count in list(zip(fine.backbone.grids, counts, strict=True))[-2::-1]:
         rows, columns = (
-            reference.reading_matrix(grid, have, finer, want).float()
+            reference.interpolation_matrix(grid, have, finer, want).float()
             for have, want in zip(values.shape[2:], count, strict=True)
         )
-        values, grid = reference.read(values, rows, columns), finer
+        values, grid = reference.interpolate(values, rows, columns), finer
     torch.testing.assert_close(scores8.values, values, rtol=0, atol=1e-5)
-    if source is Centred:
+    if source is Centered:
         # Where fine cells sit on the coarse ones, a line stays a line: the scores of every pixel
         # are the same, up to the outermost fine cell.
         full8, full32 = (scores.full()[:, :, :89, :121] for scores in (scores8, scores32))
@@ -330,7 +330,7 @@ def test_a_vision_transformer_at_its_one_stride() -> None:
     scores = net(random_image(45, 61))
     assert (scores.grid.stride, scores.grid.offset) == (16, 7.5)
     assert scores.labels().shape == (1, 45, 61)
-    with pytest.raises(FullconvError, match="offers stride 16 only; stride 8 was asked for"):
+    with pytest.raises(FullconvError, match=r"no feature map at stride 8\. Its strides are: 16\."):
         FCN(vit, 3, stride=8)
 
 
@@ -349,20 +349,30 @@ def test_scores_stay_single_under_mixed_precision() -> None:
     ("arguments", "options", "message", "hint"),
     [
         (("resnet18", 0), {}, "num_classes is 0; it must be 1 or more", ""),
-        (("resnet18", 2), {"upsampling": "cubic"}, "'cubic' is not known; there are", "bilinear"),
-        (("resnet18", 2), {"stride": 2}, "offers stride 4, 8, 16 and 32; stride 2", "--stride 4"),
-        (("resnet18", 2), {"border": "mirror"}, "border 'mirror' is not known", "replicate"),
-        (("resnet18", 2), {"placement": "left"}, "placement 'left' is not known; there", "exact"),
+        (
+            ("resnet18", 2),
+            {"upsampling": "cubic"},
+            "unknown upsampling 'cubic'; choose from bilinear",
+            "bilinear",
+        ),
+        (
+            ("resnet18", 2),
+            {"stride": 2},
+            "at stride 2. Its strides are: 4, 8, 16, 32.",
+            "--stride 4",
+        ),
+        (("resnet18", 2), {"border": "mirror"}, "unknown border 'mirror'; choose", "replicate"),
+        (("resnet18", 2), {"placement": "left"}, "unknown placement 'left'; choose", "exact"),
         (
             ("test_resnet", 2),
             {"placement": "stretched", "upsampling": "learned"},
-            "stretched scores have not",
+            "factor of stretched scores depends",
             "half_pixel",
         ),
         (
             (build("test_resnet", stride=8), 2),
             {"placement": "stretched"},
-            "built with placement 'exact'; 'stretched' was asked for",
+            "built with placement 'exact', not 'stretched'",
             'placement="stretched"',
         ),
         (("resnet1848", 2), {}, "timm has no network 'resnet1848'", "--backbone resnet18"),
@@ -370,7 +380,7 @@ def test_scores_stay_single_under_mixed_precision() -> None:
         (
             (nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2)), 2),
             {},
-            "Sequential has no layer with cells 4, 8, 16 or 32 pixels apart",
+            "Sequential has no layer at stride 4, 8, 16 or 32: ",
             "return [x8, x16, x32]",
         ),
     ],

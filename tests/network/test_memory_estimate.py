@@ -34,6 +34,6 @@ def test_a_image_is_counted_once_though_it_is_padded() -> None:
     """By hand: the image; 64 channels on every 16th pixel, and a quarter of them pooled, each
     with its place in 8 bytes."""
     backbone = build("torchvision:alexnet", stride=8)
-    assert backbone.before > 0
-    assert backbone.padding(2049) > 0
+    assert backbone.pad_before > 0
+    assert backbone.pad_after(2049) > 0
     assert bytes_per_pixel(backbone) == pytest.approx(15 + 16 + 4 + 8, rel=0.05)

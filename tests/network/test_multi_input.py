@@ -73,13 +73,13 @@ def test_late_fusion_begins_as_the_average_of_one_network_on_each_input() -> Non
 
 @pytest.mark.parametrize("extra", [(1,), (3, 1)])
 def test_early_fusion_adds_the_mean_weight_of_the_colours(extra: tuple[int, ...]) -> None:
-    """So that an input that is zero changes nothing, and a grey one counts as the colours do."""
+    """So that an input that is zero changes nothing, and a grey one counts as the colors do."""
     network = plain()
     fused = copy.deepcopy(network)
     fuse(fused, extra, "early")
     images = torch.randn(1, 3, 65, 97)
     beside = torch.randn(1, sum(extra), 65, 97)
-    grey = images + beside.sum(1, keepdim=True) / 3  # of each colour, what the new weights see
+    grey = images + beside.sum(1, keepdim=True) / 3  # of each hue, what the new weights see
     with torch.no_grad():
         silent = fused(torch.cat([images, torch.zeros_like(beside)], 1)).values
         torch.testing.assert_close(silent, network(images).values, atol=1e-5, rtol=1e-5)
@@ -143,7 +143,7 @@ class TwoEyes(nn.Module):
 
 
 class Picky(nn.Module):
-    """Takes the colours apart itself."""
+    """Takes the colors apart itself."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -157,8 +157,8 @@ class Picky(nn.Module):
 @pytest.mark.parametrize(
     ("module", "said"),
     [
-        (TwoEyes, "in TwoEyes there is no single one (Conv2d, Conv2d)"),
-        (Picky, "Picky does not take 4 channels, even with a wider first convolution"),
+        (TwoEyes, "TwoEyes has 2 of them"),
+        (Picky, "Picky does not accept 4 channels, even with a wider first convolution"),
     ],
 )
 def test_what_cannot_be_widened_is_sent_to_late_fusion(module: type[nn.Module], said: str) -> None:
@@ -172,7 +172,7 @@ def test_what_cannot_be_widened_is_sent_to_late_fusion(module: type[nn.Module], 
 
 
 def test_an_unknown_way() -> None:
-    with pytest.raises(FullconvError, match="fusion 'middle' is not known; there are early, late"):
+    with pytest.raises(FullconvError, match="unknown fusion 'middle'; choose from early, late"):
         fuse(plain(), [1], "middle")
 
 

@@ -15,8 +15,7 @@ from fullconv.geometry.grid import Grid
 from fullconv.geometry.trace_network import trace
 from fullconv.network.backbone import Backbone, build
 from fullconv.network.backbone_card import BackboneCard
-from fullconv.network.kernels import dispatch as readings
-from fullconv.network.kernels import reference
+from fullconv.network.kernels import dispatch, reference
 from fullconv.network.scores import Scores
 
 
@@ -109,8 +108,8 @@ def test_a_ramp_through_unpadded_layers() -> None:
     )
     backbone = build(Taps(chain, (3, 6, 7, 8)), stride=4)
     raw = (5, 13, 21, 37)
-    assert tuple(g.offset + backbone.before for g in backbone.grids) == raw
-    assert backbone.before == 32
+    assert tuple(g.offset + backbone.pad_before for g in backbone.grids) == raw
+    assert backbone.pad_before == 32
     averaged(backbone.pyramid)
     size = (300, 60)
     for values, grid, field in ramp_of(backbone, size, 0):
@@ -273,21 +272,23 @@ def test_class_weights_of_any_precision() -> None:
 
 
 def test_a_target_of_another_size_is_refused() -> None:
-    message = r"target is \(2, 9, 12\); the images are \(2, 9, 11\) \(N, H, W\)"
+    message = r"target has the shape \(2, 9, 12\); the images have \(2, 9, 11\) \(N, H, W\)"
     with pytest.raises(FullconvError, match=message):
         scores_of().loss(torch.zeros(2, 9, 12, dtype=torch.uint8))
-    with pytest.raises(FullconvError, match=r"target is \(1, 9, 11\)"):
+    with pytest.raises(FullconvError, match=r"target has the shape \(1, 9, 11\)"):
         scores_of().loss(torch.zeros(1, 9, 11, dtype=torch.uint8))
 
 
 def test_ids_out_of_range_are_named() -> None:
     target = torch.zeros(2, 9, 11, dtype=torch.int64)
     target[0, 0, :3] = torch.tensor([3, 7, 255])
-    message = r"class ids \[3, 7\]; expected 0..2 or 255 \(ignore\)"
+    message = r"class ids \[3, 7\]; expected 0..2, or 255 for ignored"
     with pytest.raises(FullconvError, match=message) as caught:
         scores_of().loss(target)
     assert caught.value.hint == "fullconv check DATA"
-    with pytest.raises(FullconvError, match=r"class ids \[3, 7, 255\]; expected 0..2 or 99"):
+    with pytest.raises(
+        FullconvError, match=r"class ids \[3, 7, 255\]; expected 0..2, or 99 for ignored"
+    ):
         scores_of().loss(target, ignore_index=99)
     target[0, 0, 0] = -1
     with pytest.raises(FullconvError, match=r"class ids \[-1, 7\]"):
@@ -313,7 +314,7 @@ def test_scores_of_full_size_never_exist(monkeypatch: pytest.MonkeyPatch, way: s
         raise AssertionError("full() was called")
 
     monkeypatch.setattr(reference, "full", refuse)
-    monkeypatch.setenv(readings.VARIABLE, way)
+    monkeypatch.setenv(dispatch.VARIABLE, way)
     monkeypatch.setattr(reference, "STRIP_BYTES", 2**16)
     values = torch.randn(2, 20, 25, 40, requires_grad=True)
     scores = Scores(values, Grid(8, 0), (193, 307))

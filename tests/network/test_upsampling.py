@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from fullconv.core.errors import FullconvError
 from fullconv.geometry.grid import Grid
-from fullconv.network.kernels.reference import full, read, reading_matrix
+from fullconv.network.kernels.reference import full, interpolate, interpolation_matrix
 from fullconv.network.upsampling import LearnedUpsampling, bilinear_kernel
 
 
@@ -60,10 +60,10 @@ def test_it_starts_as_bilinear_reading(
     scores = torch.randn(2, 3, *cells, generator=torch.Generator().manual_seed(4))
     layer = LearnedUpsampling(3, coarse, fine)
     rows, columns = (
-        reading_matrix(coarse, have, fine, want).float()
+        interpolation_matrix(coarse, have, fine, want).float()
         for have, want in zip(cells, size, strict=True)
     )
-    expected = read(scores, rows, columns)
+    expected = interpolate(scores, rows, columns)
     found = layer(scores, size)
     assert found.shape == (2, 3, *size)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
@@ -121,5 +121,7 @@ def test_double_precision_in_double_precision_out() -> None:
 
 
 def test_only_whole_factors() -> None:
-    with pytest.raises(FullconvError, match=r"needs a whole factor; 32 px to 12 px is 2\.66667"):
+    with pytest.raises(
+        FullconvError, match=r"needs a whole factor; stride 32 to stride 12 is 2\.66667"
+    ):
         LearnedUpsampling(2, Grid(32, 0), Grid(12, 0))

@@ -34,21 +34,21 @@ def report_of(root: Path, mask: np.ndarray, names: str = '["background", "thing"
 
 def test_rates_follow_the_optimizer_and_the_crop_the_images(scenes: Path) -> None:
     report = check(scenes)
-    settings, reasons = resolve_settings(Settings(), report)
+    settings, reasons = resolve_settings(Settings(), [report])
     assert settings.crop == (33, 33)  # 48 x 64: the largest 32 k + 1 within
     assert "48 x 64" in reasons[0]
     assert "--crop" in reasons[0]
     assert (settings.lr, settings.backbone_lr) == (0.002, 0.0005)
-    assert resolve_settings(Settings(pretrained=False), report)[0].backbone_rate == 0.002
-    assert resolve_settings(Settings(optimizer="sgd"), report)[0].weight_decay == 0.0005
+    assert resolve_settings(Settings(pretrained=False), [report])[0].backbone_lr == 0.002
+    assert resolve_settings(Settings(optimizer="sgd"), [report])[0].weight_decay == 0.0005
     given = Settings(lr=1.0, backbone_lr=2.0, weight_decay=0.0, workers=0)
-    kept, _ = resolve_settings(given, report)
-    assert (kept.rate, kept.backbone_rate, kept.weight_decay, kept.workers) == (1.0, 2.0, 0.0, 0)
+    kept, _ = resolve_settings(given, [report])
+    assert (kept.lr, kept.backbone_lr, kept.weight_decay, kept.workers) == (1.0, 2.0, 0.0, 0)
 
 
 def test_what_is_given_is_kept_and_needs_no_reason(scenes: Path) -> None:
     given = Settings(crop=(65, 97), scale=(0.9, 1.1), class_weights="balanced")
-    settings, reasons = resolve_settings(given, check(scenes))
+    settings, reasons = resolve_settings(given, [check(scenes)])
     assert (settings.crop, settings.scale, settings.class_weights) == (
         (65, 97),
         (0.9, 1.1),
@@ -60,9 +60,9 @@ def test_what_is_given_is_kept_and_needs_no_reason(scenes: Path) -> None:
 def test_large_images_are_cropped_and_the_reason_says_so(tmp_path: Path) -> None:
     mask = np.zeros((700, 600), np.uint8)
     mask[:, 300:] = 1
-    settings, reasons = resolve_settings(Settings(), report_of(tmp_path, mask))
+    settings, reasons = resolve_settings(Settings(), [report_of(tmp_path, mask)])
     assert settings.crop == (513, 513)
-    assert "700 x 600, at most 513" in reasons[0]
+    assert "(700 x 600), at most 513" in reasons[0]
 
 
 @pytest.mark.parametrize(("width", "low"), [(4, 1.0), (60, 0.5)])
@@ -71,10 +71,10 @@ def test_thin_things_are_not_made_thinner(tmp_path: Path, width: int, low: float
     mask = np.zeros(SIZE, np.uint8)
     mask[:, 20 : 20 + width] = 1
     mask[40 : 40 + width] = 1
-    settings, reasons = resolve_settings(Settings(stride=4), report_of(tmp_path, mask))
+    settings, reasons = resolve_settings(Settings(stride=4), [report_of(tmp_path, mask)])
     assert settings.scale == (low, 2.0)
-    assert reasons[1].startswith(f"scale {low:g} to 2: the labels allow a mean IoU of ")
-    assert ("so nothing is made smaller" in reasons[1]) == (low == 1.0)
+    assert reasons[1].startswith(f"scale {low:g} to 2: the masks allow a mean IoU of ")
+    assert ("so images are not made smaller" in reasons[1]) == (low == 1.0)
 
 
 @pytest.mark.parametrize(("share", "kind"), [(0.05, "balanced"), (0.3, "none")])
@@ -83,13 +83,13 @@ def test_one_class_that_covers_nearly_all_calls_for_weights(
 ) -> None:
     mask = np.zeros(SIZE, np.uint8)
     mask[:, : round(SIZE[1] * share)] = 1
-    settings, reasons = resolve_settings(Settings(), report_of(tmp_path, mask))
+    settings, reasons = resolve_settings(Settings(), [report_of(tmp_path, mask)])
     assert settings.class_weights == kind
     assert f"background covers {1 - share:.1%}" in reasons[2]
 
 
 def test_camvid_keeps_the_recipe_of_the_literature(shared: Path) -> None:
-    settings, reasons = resolve_settings(Settings(), check(shared / "data/camvid"))
+    settings, reasons = resolve_settings(Settings(), [check(shared / "data/camvid")])
     assert settings.crop == (353, 449)
     assert settings.scale == (0.5, 2.0), reasons
     assert settings.class_weights == "none"
@@ -102,7 +102,7 @@ def test_cracks_are_weighed_up(shared: Path, tmp_path: Path) -> None:
     (tmp_path / "dataset.toml").write_text(
         'classes = ["background", "crack"]\n[map]\n255 = "crack"\n'
     )
-    settings, reasons = resolve_settings(Settings(), check(tmp_path))
+    settings, reasons = resolve_settings(Settings(), [check(tmp_path)])
     assert settings.class_weights == "balanced"
     assert "background covers 98." in reasons[2]
 
@@ -133,16 +133,19 @@ def test_a_summed_rate_is_converted_by_the_labelled_pixels_of_a_step(tmp_path: P
         crop=(0, 0),
         schedule="fixed",
     )
-    settings, reasons = resolve_settings(paper, report)
+    settings, reasons = resolve_settings(paper, [report])
     labelled = 72 * 160
     assert settings.lr == settings.backbone_lr == pytest.approx(1e-6 * labelled)
     assert settings.weight_decay == pytest.approx(0.0005 / labelled)
     assert settings.sum_loss_lr is None  # config.toml says what was decided
     assert settings.scale == (1.0, 1.0)
-    assert "rate 0.0115 of the mean loss: 1e-06 of the summed loss x 11,520 labelled" in reasons[-1]
-    crops, reasons = resolve_settings(replace(paper, crop=(64, 32), batch=4), report)
-    assert crops.rate == pytest.approx(1e-6 * 4 * 64 * 32 * 0.75)
-    assert "1,536 labelled pixels of a crop x 4 images" in reasons[-1]
+    assert (
+        "learning rate 0.0115 for the mean loss: 1e-06 for the summed loss, times 11,520 labeled"
+        in reasons[-1]
+    )
+    crops, reasons = resolve_settings(replace(paper, crop=(64, 32), batch_size=4), [report])
+    assert crops.lr == pytest.approx(1e-6 * 4 * 64 * 32 * 0.75)
+    assert "1,536 labeled pixels per image, times a batch size of 4;" in reasons[-1]
 
 
 def test_whole_images_of_several_sizes_make_no_batch(tmp_path: Path) -> None:
@@ -150,21 +153,23 @@ def test_whole_images_of_several_sizes_make_no_batch(tmp_path: Path) -> None:
     for folder in ("images", "masks"):
         Image.new("RGB" if folder == "images" else "L", (50, 40)).save(tmp_path / folder / "x.png")
     report = check(tmp_path)
-    with pytest.raises(FullconvError, match="of 2 different sizes make no batch of 8") as caught:
-        resolve_settings(Settings(crop=(0, 0)), report)
+    with pytest.raises(
+        FullconvError, match="of 2 different sizes cannot form a batch of 8"
+    ) as caught:
+        resolve_settings(Settings(crop=(0, 0)), [report])
     assert caught.value.hint == "--batch-size 1 --grad-accumulation 8"
-    assert resolve_settings(Settings(crop=(0, 0), batch_size=1), report)[0].scale == (1.0, 1.0)
+    assert resolve_settings(Settings(crop=(0, 0), batch_size=1), [report])[0].scale == (1.0, 1.0)
 
 
 def test_sgd_moves_as_far_at_any_momentum(scenes: Path) -> None:
     report = check(scenes)
     for momentum, rate in ((0.9, 0.02), (0.99, 0.002), (0.0, 0.2)):
-        found, _ = resolve_settings(Settings(optimizer="sgd", momentum=momentum), report)
-        assert found.rate == pytest.approx(rate)
+        found, _ = resolve_settings(Settings(optimizer="sgd", momentum=momentum), [report])
+        assert found.lr == pytest.approx(rate)
 
 
 def test_a_model_to_start_from_brings_its_weights(scenes: Path) -> None:
-    settings, _ = resolve_settings(Settings(init_from="runs/a"), check(scenes))
+    settings, _ = resolve_settings(Settings(init_from="runs/a"), [check(scenes)])
     assert not settings.pretrained
     assert settings.backbone_lr == 0.0005
 
@@ -176,7 +181,7 @@ def test_where_a_model_to_start_from_lies(tmp_path: Path, monkeypatch: pytest.Mo
         ("torchvision:fcn_resnet50", "torchvision:fcn_resnet50"),
         ("", ""),
     ):
-        assert resolve_settings(Settings(init_from=start), None)[0].start == found
+        assert resolve_settings(Settings(init_from=start))[0].init_from == found
 
 
 def test_the_recipes_of_the_papers_are_read_and_give_their_rates(tmp_path: Path) -> None:
@@ -186,8 +191,8 @@ def test_the_recipes_of_the_papers_are_read_and_give_their_rates(tmp_path: Path)
     assert len(recipes) == 5
     for path in recipes:
         given = Settings.from_dict(read_config(path)["train"])
-        settings, _ = resolve_settings(given, report)
-        heavy = given.summed_rate is not None
+        settings, _ = resolve_settings(given, [report])
+        heavy = given.sum_loss_lr is not None
         assert settings.lr == settings.backbone_lr == pytest.approx(1.875e-5 if heavy else 1e-4)
         assert settings.momentum == (0.99 if heavy else 0.9)
         assert settings.batch_size * settings.grad_accumulation == (1 if heavy else 20)

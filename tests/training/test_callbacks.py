@@ -11,6 +11,7 @@ import torch
 
 from fullconv.core.errors import FullconvError
 from fullconv.evaluation.metrics import Metrics
+from fullconv.training import callbacks
 from fullconv.training.callbacks import COLUMNS, Reporter, TrainingGuards
 
 
@@ -24,16 +25,22 @@ def trainer(**facts):
         "optimizers": [optimizer],
         "is_global_zero": True,
         "sanity_checking": False,
+        "num_training_batches": 10,
+        "num_val_batches": [4],
+        "loggers": [],
     }
     return SimpleNamespace(**{**defaults, **facts})
 
 
 def module(confusion):
-    return SimpleNamespace(latest=Metrics(("sky", "road"), np.array(confusion)), others={})
+    metrics = Metrics(("sky", "road"), np.array(confusion))
+    return SimpleNamespace(latest=[metrics], model=SimpleNamespace(heads={}))
 
 
 def epoch(reporter, number, loss):
-    reporter.on_train_batch_end(trainer(), None, {"loss": torch.tensor(loss)}, None, 0)
+    batch = torch.zeros(2, 3, 1, 1), None
+    reporter.on_train_batch_start(trainer(), None, batch, 0)
+    reporter.on_train_batch_end(trainer(), None, {"loss": torch.tensor(loss)}, batch, 0)
     here = trainer(current_epoch=number, global_step=10 * (number + 1))
     reporter.on_train_epoch_end(here, module([[9, 1], [0, 10]]))
 
@@ -59,21 +66,48 @@ def test_quiet_says_nothing(tmp_path, capsys):
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize(("kind", "moves"), [("xterm", True), ("dumb", False)])
-def test_the_bar_moves_on_a_terminal_that_can(tmp_path, monkeypatch, kind, moves):
-    class Stream(io.StringIO):
-        def isatty(self):
-            return True
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
 
-    stream = Stream()
+
+@pytest.mark.parametrize(("kind", "moves"), [("xterm", True), ("dumb", False)])
+def test_the_bar_moves_on_a_terminal_that_can_and_leaves_no_line(
+    tmp_path, monkeypatch, kind, moves
+):
+    stream = Terminal()
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setenv("TERM", kind)
     reporter = Reporter(tmp_path / "log.csv")
+    assert reporter.bar.live.transient
     reporter.on_train_start(trainer(), None)
     epoch(reporter, 0, 1.0)
+    if moves:  # the bar has the numbers of the epoch that ended, its validation included
+        (task,) = reporter.bar.tasks
+        assert (task.completed, task.total) == (14, 5 * 14)
+        assert "best mean IoU 90.5%" in task.fields["state"]
     reporter.teardown(trainer(), None, "fit")
     assert "epoch 1/5  loss 1.000" in stream.getvalue()
     assert ("\x1b[" in stream.getvalue()) == moves
+
+
+def test_the_time_left_counts_validation(tmp_path, monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(callbacks.time, "monotonic", lambda: clock.now)
+    reporter = Reporter(tmp_path / "log.csv", quiet=True)
+    reporter.on_train_start(trainer(), None)
+    batch = torch.zeros(2, 3, 1, 1), None
+    for index in range(10):
+        reporter.on_train_batch_start(trainer(), None, batch, index)
+        clock.now += 6
+        reporter.on_train_batch_end(trainer(), None, {"loss": torch.tensor(1.0)}, batch, index)
+    # 40 batches of 6 s, and 20 images of a third of 6 s / 2 before any of them was measured.
+    assert reporter._update_bar(trainer(), 10, 0, 1.0) == "4:20"
+    reporter.on_validation_start(trainer(), None)
+    for index in range(4):
+        clock.now += 3
+        reporter.on_validation_batch_end(trainer(), None, None, None, index)
+    assert reporter._update_bar(trainer(), 10, 4, 1.0) == "4:48"
 
 
 def test_the_loss_so_far_survives_a_stop(tmp_path):
@@ -94,7 +128,7 @@ def test_collapse_is_said_once_after_three_epochs(capsys):
     for _ in range(3):
         guards.on_validation_end(trainer(), module([[10, 0], [10, 0]]))
     said = capsys.readouterr().err
-    assert said.count("for 3 epochs every pixel has been called 'sky'") == 1
+    assert said.count("for 3 epochs every pixel has been predicted as 'sky'") == 1
     assert "--class-weights auto" in said
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,15 +16,35 @@ from PIL import Image
 
 from fullconv.core.labels import Labels
 from fullconv.data.io.extra_channels import ExtraInput
-from fullconv.training.image_sheets import Crop, Labelled, as_seen, batches_sheet, epoch_sheet, save
-from fullconv.visualization import contact_sheet
-from fullconv.visualization import overlay as draw
+from fullconv.training import image_sheets
+from fullconv.training.image_sheets import (
+    Crop,
+    ValidationImage,
+    batches_sheet,
+    epoch_sheet,
+    network_inputs,
+)
+from fullconv.visualization.overlay import NEUTRAL
 
 LABELS = Labels(("sky", "road"), ((10, 200, 30), (200, 20, 90)))
 OTHER = Labels(("far", "near"), ((1, 60, 250), (250, 160, 0)), ignore_index=7)
 DEPTH = ExtraInput("depth", 1, (300.0,), (50.0,))
 HHA = ExtraInput("hha", 3, (1.0, 2.0, 3.0), (1.0, 2.0, 4.0))
 PHOTO = (90, 100, 110)
+
+
+@pytest.fixture
+def sheets(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The arguments of the sheets that are drawn."""
+    arguments: list[dict[str, Any]] = []
+    real = image_sheets.contact_sheet
+
+    def contact_sheet(rows: Any, titles: Any, captions: Any, **options: Any) -> Any:
+        arguments.append({"titles": titles, "captions": captions, **options})
+        return real(rows, titles, captions, **options)
+
+    monkeypatch.setattr(image_sheets, "contact_sheet", contact_sheet)
+    return arguments
 
 
 def shares(sheet: Image.Image) -> dict[tuple[int, ...], int]:
@@ -54,9 +73,8 @@ def test_normalised_and_put_back_is_the_very_image(
     model.card = replace(model.card, mean=tuple(mean), std=tuple(std))
     generator = torch.Generator().manual_seed(seed)
     images = torch.randint(256, (count, 3, height, width), generator=generator).byte()
-    shown = as_seen(model, images)
-    assert len(shown) == count
-    for image, (back,) in zip(images, shown, strict=True):
+    for image in images:
+        (back,) = network_inputs(model, image)
         assert np.array_equal(back, image.permute(1, 2, 0).numpy())
 
 
@@ -64,11 +82,11 @@ MODEL = lively()
 
 
 def test_further_inputs_are_grey_about_their_mean_and_colours_where_they_are_three() -> None:
-    model = replace(lively(), inputs=(DEPTH, HHA))
+    model = replace(lively(), extra_inputs=(DEPTH, HHA))
     batch = torch.zeros(1, 7, 1, 5)
     batch[0, 3] = torch.tensor([0.0, 200.0, 300.0, 400.0, 1000.0])  # mean 300, spread 50
     batch[0, 4:, 0, 0] = torch.tensor([1.0, 2.0 + 4.0, 3.0 - 8.0])  # mean, two above, two below
-    colors, depth, hha = as_seen(model, batch)[0]
+    colors, depth, hha = network_inputs(model, batch[0])
     assert colors.shape == depth.shape == hha.shape == (1, 5, 3)
     assert depth[0].tolist() == [[0] * 3, [0] * 3, [128] * 3, [255] * 3, [255] * 3]
     assert hha[0, 0].tolist() == [128, 255, 0]
@@ -87,97 +105,56 @@ def test_a_crop_shows_its_void_and_stripes_where_it_is_beyond_the_image() -> Non
     cells = {"sky": 140 * 160, "road": 140 * 160}
     for name, color in zip(LABELS.names, LABELS.colors, strict=True):
         assert cells[name] < found[color] < cells[name] + 500  # and its swatch in the legend
-    assert 60 * 320 < found[draw.NEUTRAL] < 60 * 320 + 500
+    assert 60 * 320 < found[NEUTRAL] < 60 * 320 + 500
     # Half of what is outside is grey, the other half as white as the paper.
     assert 0.4 * 40 * 320 < found[196, 202, 208] < 0.6 * 40 * 320 + 500
 
 
-def test_what_is_not_there_is_not_in_the_legend(legends: list[dict[str, Any]]) -> None:
+def test_what_is_not_there_is_not_in_the_legend(sheets: list[dict[str, Any]]) -> None:
     inside = np.zeros((240, 320), bool)
     ids = np.zeros((240, 320), np.uint8)
     batches_sheet([Crop("a", [photo(240, 320)], [ids], inside)], [("", LABELS)], (), 255, "")
-    assert legends == [{"sky": LABELS.colors[0]}]
+    assert [sheet["legend"] for sheet in sheets] == [{"sky": LABELS.colors[0]}]
 
 
-@pytest.fixture
-def legends(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """The legends that are drawn."""
-    found: list[dict[str, Any]] = []
-    real = draw.swatches
-
-    def swatches(colors: Any, **options: Any) -> Any:
-        found.append(dict(colors))
-        return real(colors, **options)
-
-    monkeypatch.setattr(draw, "swatches", swatches)
-    return found
-
-
-def test_two_heads_have_columns_and_a_legend_of_their_own(legends: list[dict[str, Any]]) -> None:
+def test_two_heads_have_columns_and_a_legend_of_their_own(sheets: list[dict[str, Any]]) -> None:
     """They share one ignored id, which is none of the second table's."""
     first, second = np.zeros((240, 320), np.uint8), np.ones((240, 320), np.uint8)
     second[:100] = 255
     tables = [("kinds", LABELS), ("distance", OTHER)]
     wrong = np.ones_like(first)
-    images = [Labelled("a", photo(240, 320), [first, second], [wrong, wrong])]
+    images = [ValidationImage("a", photo(240, 320), [first, second], [wrong, wrong])]
     sheet = epoch_sheet(images, tables, 255, "epoch 1 of 2")
     found = shares(sheet)
     assert found[PHOTO] == 240 * 320
     assert found[OTHER.colors[1]] > (140 + 240) * 320  # truth and prediction
     assert found[LABELS.colors[0]] > 240 * 320
     assert found[LABELS.colors[1]] > 240 * 320
-    assert found[draw.NEUTRAL] > 100 * 320
-    assert list(legends[0]) == ["kinds: sky", "distance: near", "(ignored)", "kinds: road"]
+    assert found[NEUTRAL] > 100 * 320
+    assert list(sheets[0]["legend"]) == ["kinds: sky", "kinds: road", "distance: near", "(ignored)"]
     assert sheet.width > 5 * 320
 
 
-def test_captions_say_which_share_of_the_labelled_pixels_is_right(
-    monkeypatch: pytest.MonkeyPatch,
+def test_captions_have_the_share_of_labeled_pixels_that_are_right(
+    sheets: list[dict[str, Any]],
 ) -> None:
-    said: list[str] = []
-    real = contact_sheet.contact_sheet
-
-    def grid(rows: Any, titles: Any, captions: Any, **options: Any) -> Any:
-        said.extend(captions)
-        return real(rows, titles, captions, **options)
-
-    monkeypatch.setattr(draw, "grid", grid)
     truth = np.zeros((8, 10), np.uint8)
     truth[:4] = 255
-    found = np.zeros((8, 10), np.uint8)
-    found[4] = 1  # one of four labelled rows
-    void = np.full((8, 10), 255, np.uint8)
+    predicted = np.zeros((8, 10), np.uint8)
+    predicted[4] = 1  # one of four labeled rows
+    ignored = np.full((8, 10), 255, np.uint8)
     images = [
-        Labelled("a", photo(8, 10), [truth], [found]),
-        Labelled("b", photo(8, 10), [void], [found]),
+        ValidationImage("a", photo(8, 10), [truth], [predicted]),
+        ValidationImage("b", photo(8, 10), [ignored], [predicted]),
     ]
     epoch_sheet(images, [("", LABELS)], 255, "")
-    assert said == ["a: 75.0 % right", "b"]
+    assert sheets[0]["captions"] == ["a: 75.0% right", "b"]
 
 
 @pytest.mark.parametrize("size", [(2, 3), (640, 480), (40, 640), (640, 33)])
 def test_a_sheet_of_six_images_of_any_shape_can_be_looked_at(size: tuple[int, int]) -> None:
     ids = np.zeros(size, np.uint8)
-    images = [Labelled("a name that is long " * 9, photo(*size), [ids], [ids])] * 6
+    images = [ValidationImage("a name that is long " * 9, photo(*size), [ids], [ids])] * 6
     sheet = epoch_sheet(images, [("", LABELS)], 255, "epoch 1 of 1: mean IoU 0.123 on val")
     assert 400 < sheet.width <= 2300
     assert sheet.height <= 1800
-
-
-def test_a_sheet_that_cannot_be_written_leaves_the_one_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "images/epoch_0001.png"
-    save(Image.new("RGB", (4, 4), (1, 2, 3)), path)
-    before = path.read_bytes()
-    with Image.open(path) as image:
-        assert image.size == (4, 4)
-
-    def full(self: Any, file: Any, *_: Any, **__: Any) -> None:
-        Path(file).write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Image.Image, "save", full)
-    with pytest.raises(OSError, match="No space"):
-        save(Image.new("RGB", (5, 5)), path)
-    assert path.read_bytes() == before

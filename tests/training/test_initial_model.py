@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from fullconv.core.labels import Labels
 from fullconv.models.model import Model
 from fullconv.network.backbone_card import BackboneCard
 from fullconv.network.fcn import FCN
-from fullconv.training.initial_model import transfer_weights
+from fullconv.training.initial_model import require_backbone, transfer_weights
 
 LABELS = Labels(("sky", "road", "tree"))
 OTHERS = Labels(("cat", "dog", "tree"))
@@ -90,7 +91,7 @@ def test_other_classes_get_fresh_scores_on_the_same_backbone() -> None:
     earlier, network = model_of(16), fresh(16, OTHERS)
     scores = copy.deepcopy(network.score.state_dict())
     said = begun(network, OTHERS, earlier)
-    assert said == "its backbone; the scores start afresh, for other classes"
+    assert said == "its backbone; the scores start untrained because the classes differ"
     for key, value in network.score.state_dict().items():
         assert torch.equal(value, scores[key])
     for key, value in network.backbone.state_dict().items():
@@ -117,6 +118,39 @@ def test_another_backbone_is_refused_in_words() -> None:
     other = FCN("resnet10t", len(LABELS), stride=16)
     with pytest.raises(FullconvError) as caught:
         begun(other, LABELS, model_of(16))
-    assert "an FCN-16s on Pyramid, which has other weights" in caught.value.message
+    assert "an FCN-16s on Pyramid, whose weights differ" in caught.value.message
     assert "such as backbone.pyramid.conv1.0.weight" in caught.value.message
     assert caught.value.hint == "--backbone module:Pyramid"
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet18", "timm:resnet18", "resnet18.a1_in1k", "torchvision:vgg16", "else:a"]
+)
+def test_names_that_exist_or_are_checked_later(name: str) -> None:
+    require_backbone(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "message", "hint"),
+    [
+        ("resnet1", "timm has no network 'resnet1'; the nearest are resnet18, ", "resnet18"),
+        ("mobilnetv2_100", "timm has no network", "mobilenetv2_100"),
+        ("torchvision:resnt18", "torchvision has no network 'resnt18'", "torchvision:resnet18"),
+        ("????", "timm has no network '????'.", "resnet18"),
+    ],
+)
+def test_a_misspelled_name_gets_the_nearest(name: str, message: str, hint: str) -> None:
+    with pytest.raises(FullconvError) as caught:
+        require_backbone(name)
+    assert caught.value.message.startswith(message)
+    assert caught.value.hint == f"--backbone {hint}"
+
+
+def test_a_card_with_a_misspelled_name(tmp_path: Path) -> None:
+    card = tmp_path / "card.toml"
+    card.write_text('source = "torchvision"\nname = "resnt18"\n')
+    with pytest.raises(FullconvError, match="torchvision has no network 'resnt18'") as caught:
+        require_backbone(str(card))
+    assert caught.value.hint == f'name = "resnet18"   # in {card}'
+    with pytest.raises(FullconvError):
+        require_backbone(str(tmp_path / "gone.toml"))

@@ -20,7 +20,7 @@ from fullconv.network.fcn import FCN
 from fullconv.network.scores import Scores
 from fullconv.training.auto_settings import mean_loss_lr
 from fullconv.training.callbacks import Checkpoints
-from fullconv.training.lightning_module import Training
+from fullconv.training.lightning_module import TrainingModule
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def training(tmp_path):
     network = FCN(card, len(LABELS), stride=8)
     settings = Settings(lr=0.01, backbone_lr=0.001, weight_decay=0.1)
     model = Model(network, LABELS, card)
-    return Training(model, settings, class_weights=None, protocol={}, folder=tmp_path)
+    return TrainingModule(model, settings, class_weights=None, protocol={}, folder=tmp_path)
 
 
 def batch():
@@ -68,7 +68,7 @@ def test_validation_counts_labelled_pixels_only(training):
     training.on_validation_start()
     with torch.inference_mode():
         training.validation_step((images, target), 0)
-        predicted = training.network(training.model.normalise(images)).labels()
+        predicted = training.network(training.model.normalize(images)).labels()
     confusion = training.confusions[0].compute().numpy()[:-1, :-1]  # the last: ignored
     expected = np.zeros_like(confusion)
     for truth, guess in zip(target.flatten().tolist(), predicted.flatten().tolist(), strict=True):
@@ -104,7 +104,7 @@ def test_a_full_disk_keeps_the_old_checkpoint(tmp_path):
     trainer = SimpleNamespace(save_checkpoint=full, is_global_zero=True)
     with pytest.raises(FullconvError, match="No space left on device") as caught:
         checkpoints.save(trainer)
-    assert "previous one and the best model are untouched" in caught.value.message
+    assert "previous checkpoint and the best model are untouched" in caught.value.message
     assert checkpoints.path.read_bytes() == b"old"
     assert [p.name for p in (tmp_path / "checkpoint").iterdir()] == ["last.ckpt"]
 
@@ -140,7 +140,9 @@ def test_mixed_precision_reads_the_scores_in_full_precision():
 
 
 def test_biases_have_a_rate_of_their_own_and_normalisation_has_not(training):
-    training.settings = replace(training.settings, bias_rate=2, schedule="fixed", optimizer="sgd")
+    training.settings = replace(
+        training.settings, bias_lr_factor=2, schedule="fixed", optimizer="sgd"
+    )
     training.trainer = SimpleNamespace(estimated_stepping_batches=10)
     optimizer = training.configure_optimizers()  # no schedule
     names = {id(p): name for name, p in training.network.named_parameters()}
@@ -158,8 +160,12 @@ def test_biases_have_a_rate_of_their_own_and_normalisation_has_not(training):
 
 
 def test_a_frozen_backbone_keeps_its_weights_and_its_running_means(training, tmp_path):
-    settings = replace(training.settings, frozen=True, schedule="fixed", optimizer="sgd", rate=1.0)
-    frozen = Training(training.model, settings, class_weights=None, protocol={}, folder=tmp_path)
+    settings = replace(
+        training.settings, freeze_backbone=True, schedule="fixed", optimizer="sgd", lr=1.0
+    )
+    frozen = TrainingModule(
+        training.model, settings, class_weights=None, protocol={}, folder=tmp_path
+    )
     frozen.trainer = SimpleNamespace(estimated_stepping_batches=10, global_step=0)
     before = copy.deepcopy(frozen.network.state_dict())
     optimizer = frozen.configure_optimizers()
@@ -231,13 +237,13 @@ def test_the_loss_of_several_heads_is_the_sum(training):
         torch.nn.init.normal_(score.weight, std=0.1)
     weights = [torch.rand(len(LABELS)) + 0.1, torch.tensor([1.0, 3.0, 0.2])]
     model = Model(network, LABELS, training.model.card, heads={"order": order})
-    two = Training(
+    two = TrainingModule(
         model, training.settings, class_weights=weights, protocol={}, folder=training.folder
     ).eval()
     images, target = batch()
     second = (target % 4).masked_fill(target % 4 == 3, 255)
     loss = two.training_step((images, torch.stack([target, second], 1)), 0).detach()
-    full = network(model.normalise(images)).full().double()
+    full = network(model.normalize(images)).full().double()
     expected = sum(
         torch.nn.functional.cross_entropy(part, ids.long(), weight.double(), ignore_index=255)
         for part, ids, weight in zip(

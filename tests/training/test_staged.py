@@ -1,4 +1,4 @@
-"""Training in stages on drawn scenes: each goes on where the one before ended."""
+"""Staged training on synthetic scenes: each stage starts where the previous one ended."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import nn
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
-from fullconv.data.synthetic import scenes as drawn
+from fullconv.data.synthetic.scenes import write
 from fullconv.models.model import load_model
 from fullconv.models.run import Stage
 from fullconv.training.staged import stages_table
@@ -22,20 +22,20 @@ from fullconv.training.train import Run, train
 SMALL: dict[str, Any] = {
     "pretrained": False,
     "epochs": 2,
-    "batch": 3,
+    "batch_size": 3,
     "crop": (33, 65),
     "workers": 0,
     "quiet": True,
     "precision": "float32",
     "staged": True,
-    "stage_rate": 0.25,
-    "rate": 0.004,
-    "backbone_rate": 0.002,
+    "stage_lr_factor": 0.25,
+    "lr": 0.004,
+    "backbone_lr": 0.002,
 }
 
 
 class Small(nn.Module):
-    """A pyramid of one's own with cells at 0, s, 2s ..."""
+    """A user's pyramid with cells at 0, s, 2s ..."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class Small(nn.Module):
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of 32 k + 1 pixels: no stride needs padding."""
     root = tmp_path_factory.mktemp("scenes")
-    return drawn.write(root, train=3, val=2, test=2, size=(65, 97))
+    return write(root, train=3, val=2, test=2, size=(65, 97))
 
 
 @pytest.fixture(scope="module")
@@ -94,11 +94,11 @@ def test_rates_shrink_from_stage_to_stage(staged: Run) -> None:
     rates = []
     for part in ("32s", "16s", "."):
         settings = load_model(staged.folder / part, backbone=Small()).training["settings"]
-        rates.append((settings["rate"], settings["backbone_rate"]))
+        rates.append((settings["lr"], settings["backbone_lr"]))
     assert rates == [(0.004, 0.002), (0.001, 0.0005), (0.00025, 0.000125)]
 
 
-def test_a_stopped_one_goes_on_with_the_stage_that_is_missing(staged: Run, tmp_path: Path) -> None:
+def test_a_resumed_run_continues_with_the_missing_stage(staged: Run, tmp_path: Path) -> None:
     folder = tmp_path / "r"
     shutil.copytree(staged.folder, folder)
     for name in ("metrics.json", "stages.json", "log.csv", "checkpoint/last.ckpt"):
@@ -111,7 +111,7 @@ def test_a_stopped_one_goes_on_with_the_stage_that_is_missing(staged: Run, tmp_p
     assert [stage.mean_iou for stage in again.stages] == [s.mean_iou for s in staged.stages]
 
 
-def test_several_processes_are_refused_in_words(scenes: Path, tmp_path: Path) -> None:
+def test_several_processes_are_refused(scenes: Path, tmp_path: Path) -> None:
     with pytest.raises(FullconvError, match="by one process, not by 2") as caught:
         train(scenes, out=tmp_path / "r", module=Small(), devices=2, **SMALL)
     assert "--stride 16 --init-from RUN" in caught.value.hint
@@ -140,6 +140,6 @@ def test_new_classes_from_an_old_model(
     (root / "dataset.toml").write_text(text.replace("pole", "post"))
     options = {**SMALL, "staged": False, "epochs": 1, "quiet": False}
     run = train(root, out=tmp_path / "r", module=Small(), init_from=str(staged.folder), **options)
-    assert "its backbone; the scores start afresh" in capsys.readouterr().err
+    assert "its backbone; the scores start untrained" in capsys.readouterr().err
     assert "post" in load_model(run.model, backbone=Small()).labels.names
     assert isinstance(load_model(run.model, backbone=Small()).labels, Labels)

@@ -1,41 +1,30 @@
-"""The demo: drawn street scenes, a small FCN-8s from a fresh start, its score, and what to look at.
+"""The command that trains and evaluates a small model on synthetic street scenes: demo.
 
     demo/scenes/  demo/run/  demo/predictions.png  demo/report.html
 
-No download. The scenes are always the same; the test scenes are not seen in training.
+The scenes are always the same; the test scenes are not used in training.
 """
 
 from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from fullconv.cli.app import app, print_result
 from fullconv.core.errors import FullconvError
-from fullconv.core.settings import read_config
-from fullconv.core.text import shell_command
-from fullconv.data.io.images import read_image
-from fullconv.data.io.masks import read_mask
-from fullconv.data.layouts.dataset import load_dataset
-from fullconv.data.synthetic import scenes as drawn
-from fullconv.evaluation.evaluate import evaluate
-from fullconv.evaluation.metrics import Metrics, confusion_matrix, metrics_table
-from fullconv.evaluation.report.build import save_report
-from fullconv.inference.predictor import Predictor
-from fullconv.models.model import load_model
-from fullconv.training.callbacks import CHECKPOINT
-from fullconv.training.train import train
-from fullconv.visualization import contact_sheet
-from fullconv.visualization import overlay as draw
+from fullconv.core.i18n import Message, join, msg, nmsg
+from fullconv.core.progress import say, stage
+from fullconv.core.settings import TrainOptions, read_config
+from fullconv.core.text import percent, shell_command
 
-# Small enough for two cores, with every stage of a ResNet; trained from a fresh start.
-BACKBONE = "resnet10t"
-OPTIONS: dict[str, Any] = {
-    "backbone": BACKBONE,
+if TYPE_CHECKING:
+    from fullconv.inference.predictor import Predictor
+
+# Small enough for two cores, with every stride of a ResNet; trained from random weights.
+OPTIONS: TrainOptions = {
+    "backbone": "resnet10t",
     "pretrained": False,
     "stride": 8,
     "batch_size": 4,
@@ -43,93 +32,138 @@ OPTIONS: dict[str, Any] = {
     "scale": (0.95, 1.15),
     "color_jitter": 0.0,
 }
-SHOWN = 6
-SHEET = "predictions.png"
-REPORT = "report.html"
+SHEET, SHEET_ROWS, REPORT = "predictions.png", 6, "report.html"
 
 
-def run_demo(
-    out: str | Path, *, epochs: int = 28, seed: int = 0, say: Callable[[str], None] = print
-) -> dict[str, Any]:
-    """Draws the scenes, trains, evaluates on the test scenes, saves the sheet, out/predictions.png,
-    and the report, out/report.html.
+@app.command(sort_key=1)
+def demo(*, out: Path = Path("demo"), epochs: int = 28, seed: int = 0) -> None:
+    """Train and evaluate on synthetic street scenes. Downloads nothing.
+
+    Parameters
+    ----------
+    out
+        Output folder.
+    epochs
+        Passes over the scenes; 20 take about four minutes on two cores.
+    seed
+        Random seed for training. The scenes never change.
+    """
+    metrics = run_demo(out, epochs=epochs, seed=seed)
+    ahead = shell_command("fullconv", "predict", out / "run", out / "scenes/images/test")
+    print_result(metrics, demo_text(metrics, out), False, ahead=ahead)
+
+
+def run_demo(out: str | Path, *, epochs: int = 28, seed: int = 0) -> dict[str, Any]:
+    """Draw the scenes, train, evaluate on the test scenes, and write out/report.html and a sheet.
 
     Args:
-        out: folder for all of it; a demo that is there is replaced, one that was stopped goes on.
+        out: a finished demo there is replaced; an interrupted one is continued.
         epochs: passes over the training scenes.
-        seed: of the training.
-        say: takes each line about how it goes.
+        seed: random seed of the training.
 
     Returns:
         The metrics on the test scenes, as `Evaluation.to_dict()`.
+
+    Raises:
+        FullconvError: out/run is another folder than a demo's.
     """
-    out = Path(out)
-    started = time.monotonic()
+    out, started = Path(out), time.monotonic()
     scenes, run_folder = out / "scenes", out / "run"
     if run_folder.is_dir() and not (run_folder / "config.toml").is_file():
-        raise FullconvError(f"{run_folder} is not a demo's.", "fullconv demo --out another_folder")
-    if _stopped(run_folder, epochs, seed):
-        say(f"going on with the training in {run_folder} that was stopped ...")
+        message = msg("{folder} is not the run of a demo.", folder=run_folder)
+        raise FullconvError(message, "fullconv demo --out another_folder")
+    stage(msg("loading PyTorch"))
+    from fullconv.data.synthetic.scenes import write
+    from fullconv.evaluation.evaluate import evaluate
+    from fullconv.evaluation.report.build import save_report
+    from fullconv.inference.predictor import Predictor
+    from fullconv.models.model import load_model
+    from fullconv.training.train import train
+
+    if _is_interrupted(run_folder, epochs, seed):
+        say(msg("continuing the interrupted training in {folder}", folder=run_folder))
         run = train(resume=run_folder)
     else:
         shutil.rmtree(run_folder, ignore_errors=True)
-        say(f"drawing street scenes in {scenes} ...")
-        drawn.write(scenes)
-        run = train(scenes, out=run_folder, epochs=epochs, seed=seed, **OPTIONS)
+        stage(msg("drawing street scenes in {folder}", folder=scenes))
+        write(scenes)
+        options: TrainOptions = {**OPTIONS, "epochs": epochs, "seed": seed}
+        run = train(scenes, out=run_folder, **options)
     result = evaluate(run.model, scenes, split="test")
-    again = shell_command("fullconv", "evaluate", run.model, scenes, "--split", "test")
-    save_report(result, out / REPORT, run=run_folder, repeat=again)
+    command = shell_command("fullconv", "evaluate", run.model, scenes, "--split", "test")
+    save_report(result, out / REPORT, run=run_folder, repeat=command)
     save_sheet(Predictor(load_model(run.model)), scenes, out / SHEET)
-    say(f"{time.monotonic() - started:.0f} seconds\n")
+    say(msg("{seconds:.0f} seconds", seconds=time.monotonic() - started))
     return result.to_dict()
 
 
-def _stopped(run: Path, epochs: int, seed: int) -> bool:
-    """Whether a training of so many epochs was begun there and not ended."""
-    if not (run / "checkpoint" / CHECKPOINT).is_file() or (run / "metrics.json").is_file():
+def _is_interrupted(run: Path, epochs: int, seed: int) -> bool:
+    """Return whether the folder holds an unfinished training run with the same options."""
+    if not (run / "checkpoint/last.ckpt").is_file() or (run / "metrics.json").is_file():
         return False
-    asked = read_config(run / "config.toml").get("train", {})
-    return (asked.get("epochs"), asked.get("seed")) == (epochs, seed)
+    options = read_config(run / "config.toml").get("train", {})
+    return (options.get("epochs"), options.get("seed")) == (epochs, seed)
 
 
-def text_of(result: dict[str, Any], out: Path) -> str:
-    """What a demo came to, to read."""
-    scenes = result["protocol"]["images"]
-    look = f"look at {out / SHEET} and {out / REPORT}"
-    return f"on {scenes} scenes it never saw:\n\n{metrics_table(result)}\n\n{look}"
+def demo_text(metrics: dict[str, Any], out: Path) -> Message:
+    """Return the results to read."""
+    from fullconv.evaluation.metrics import metrics_table
+
+    count = metrics["protocol"]["images"]
+    head = nmsg(
+        "on {count} scene that it never saw:", "on {count} scenes that it never saw:", count
+    )
+    look = msg("look at {sheet} and {report}", sheet=out / SHEET, report=out / REPORT)
+    return join([head, "", metrics_table(metrics), "", look])
 
 
 def save_sheet(
-    predictor: Predictor, data: str | Path, path: Path, *, split: str = "test", shown: int = SHOWN
+    predictor: Predictor,
+    data: str | Path,
+    path: Path,
+    *,
+    split: str = "test",
+    rows: int = SHEET_ROWS,
 ) -> None:
-    """A sheet of photo, truth, prediction and errors, from the best to the worst image.
+    """Save a sheet of image, ground truth, prediction and errors, from the best to the worst image.
 
     Args:
-        predictor: a model.
-        data: the data set's folder.
-        path: of the PNG.
-        split: whose images.
-        shown: how many, spread evenly over the order by mean IoU.
+        path: the PNG to write.
+        rows: number of images, spread evenly over the ranking by mean IoU.
     """
-    dataset = load_dataset(data)
-    labels = predictor.labels
+    import numpy as np
+
+    from fullconv.data.io.images import read_image
+    from fullconv.data.io.masks import read_mask
+    from fullconv.data.layouts.dataset import load_dataset
+    from fullconv.evaluation.metrics import Metrics, confusion_matrix
+    from fullconv.visualization.contact_sheet import contact_sheet
+    from fullconv.visualization.overlay import error_map
+
+    dataset, labels = load_dataset(data), predictor.labels
     scored = []
     for pair in dataset.splits[split]:
         image, truth = read_image(pair.image), read_mask(pair.mask, dataset.labels)
         prediction = predictor.label_map(image)
         confusion = confusion_matrix(truth, prediction, len(labels))
-        scored.append(
-            (Metrics(labels.names, confusion).mean_iou, pair.name, image, truth, prediction)
-        )
+        mean_iou = Metrics(labels.names, confusion).mean_iou
+        scored.append((mean_iou, pair.name, image, truth, prediction))
     scored.sort(key=lambda entry: -entry[0])
-    chosen = sorted(
-        set(np.linspace(0, len(scored) - 1, min(shown, len(scored))).round().astype(int))
-    )
-    rows, captions = [], []
-    for index in chosen:
-        mean_iou, name, image, truth, prediction = scored[index]
-        errors = draw.error_map(truth, prediction, labels.ignore_index, image=image)
-        rows.append([image, truth, prediction, errors])
-        captions.append(f"{name}: mean IoU {mean_iou:.1%}, number {index + 1} of {len(scored)}")
-    titles = ["photo", "truth", "prediction", "errors (red)"]
-    contact_sheet.contact_sheet(rows, titles, captions, labels=labels).save(path)
+    ranks = np.linspace(0, len(scored) - 1, min(rows, len(scored))).round().astype(int)
+
+    images, captions = [], []
+    for rank in sorted(set(ranks.tolist())):
+        mean_iou, name, image, truth, prediction = scored[rank]
+        errors = error_map(truth, prediction, labels.ignore_index, image=image)
+        images.append([image, truth, prediction, errors])
+        captions.append(
+            msg(
+                "{name}: mean IoU {mean_iou}, number {rank} of {count}",
+                name=name,
+                mean_iou=percent(mean_iou),
+                rank=rank + 1,
+                count=len(scored),
+            )
+        )
+    titles = [msg("image"), msg("ground truth"), msg("prediction"), msg("errors (red)")]
+    contact_sheet(images, titles, captions, labels=labels).save(path)

@@ -1,6 +1,6 @@
-"""Whether this installation can work, and what makes it slow: found out by looking and by trying.
+"""The command that examines the installation: doctor.
 
-Works where torch is missing or broken. Each finding has a line to paste.
+It works if torch is missing or broken. Each finding has a line to paste.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from fullconv.cli.app import Json, app, print_result
+from fullconv.cli.app import ANALYSIS, Json, app, print_result
 from fullconv.core.errors import FullconvError
 from fullconv.core.files import cache_dir
 from fullconv.core.hardware import (
@@ -23,28 +23,30 @@ from fullconv.core.hardware import (
     free_disk_space,
     memory_size,
 )
+from fullconv.core.i18n import Message, join, msg, nmsg
 from fullconv.core.packages import (
-    EXTRAS,
-    NEEDS,
     __version__,
+    extras,
     installed_version,
-    required_version,
+    requirements,
     satisfies,
 )
-from fullconv.core.text import plural
+from fullconv.core.text import first_line
 from fullconv.network.kernels.library import load_library
 
 GIB = 2**30
 _KERNELS, _THREADS = "FULLCONV_KERNELS", "OMP_NUM_THREADS"
 _MATCH = "torch_and_torchvision_match"
-_IDLE_GPU = Path("/dev/nvidia0")
-_SHARED = Path("/dev/shm")
+_NVIDIA_DEVICE = Path("/dev/nvidia0")
+_SHARED_MEMORY = Path("/dev/shm")
+_REINSTALL_TORCH = "pip install --force-reinstall torch torchvision"
 _REBUILD = "pip install --force-reinstall --no-deps --editable CLONE"
+_LEVELS = {"broken": msg("broken"), "warning": msg("warning"), "slow": msg("slow")}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What is broken, or may become so (warning), or is slow; and a line that mends it."""
+    """What is broken, may break (warning) or is slow, and a line that fixes it."""
 
     level: Literal["broken", "warning", "slow"]
     message: str
@@ -53,11 +55,11 @@ class Finding:
 
 @dataclass
 class Health:
-    """What was found.
+    """The state of an installation.
 
     Attributes:
         facts: JSON-able, by subject.
-        findings: the worst first once all is examined.
+        findings: the worst first, once everything is examined.
     """
 
     facts: dict[str, Any] = field(default_factory=dict)
@@ -66,313 +68,338 @@ class Health:
     @property
     def broken(self) -> bool:
         """Whether something cannot work at all."""
-        return any(one.level == "broken" for one in self.findings)
+        return any(finding.level == "broken" for finding in self.findings)
 
     def add(self, level: Literal["broken", "warning", "slow"], message: str, line: str) -> None:
+        """Add a finding."""
         self.findings.append(Finding(level, message, line))
 
     def to_dict(self) -> dict[str, Any]:
-        findings = [asdict(one) for one in self.findings]
+        """Return the facts and findings for --json."""
+        findings = [asdict(finding) for finding in self.findings]
         return {**self.facts, "broken": self.broken, "findings": findings}
 
-    def text(self) -> str:
-        """As a person reads it."""
-        rows = [("fullconv", self.facts["fullconv"]), ("python", self.facts["python"]["said"])]
-        rows += [(name, version or "-") for name, version in self.facts["packages"].items()]
-        lines = [f"{name:<17}{version}" for name, version in rows]
-        if self.facts[_MATCH] is not None:
-            match = "match" if self.facts[_MATCH] else "do not match"
-            lines.insert(4, f"{'':<17}torch and torchvision {match}")
-        lines += [f"{'device':<17}{one['said']}" for one in self.facts["devices"]]
-        lines += [f"{'kernels':<17}{name}: {why}" for name, why in self.facts["kernels"].items()]
-        lines += [f"{'compiler':<17}{self.facts['compiler'] or 'none'}", *self._sizes()]
-        lines += [
-            f"{f'[{extra}]':<17}installed"
-            if one["installed"]
-            else f"{f'[{extra}]':<17}not here: {one['line']}"
-            for extra, one in self.facts["extras"].items()
+    def text(self) -> Message:
+        """Return the facts and findings to read."""
+        facts = self.facts
+        rows: list[tuple[str, str]] = [
+            ("fullconv", facts["fullconv"]),
+            ("python", facts["python"]["description"]),
+            *((name, version or "-") for name, version in facts["packages"].items()),
         ]
-        for one in self.findings:
-            lines += ["", f"{one.level}: {one.message}", f"  try: {one.line}"]
+        if facts[_MATCH] is True:
+            rows.append(("", msg("torch and torchvision match")))
+        elif facts[_MATCH] is False:
+            rows.append(("", msg("torch and torchvision do not match")))
+        rows += [(msg("device"), device["description"]) for device in facts["devices"]]
+        for device, backend in facts["kernels"].items():
+            rows.append(
+                (msg("kernels"), msg("{device}: {backend}", device=device, backend=backend))
+            )
+        rows.append((msg("compiler"), facts["compiler"] or msg("none")))
+        memory = facts["memory"]
+        sizes = {"available": _size(memory["available"]), "total": _size(memory["total"])}
+        rows.append((msg("memory"), msg("{available} of {total} available", **sizes)))
+        for name, disk in facts["disk"].items():
+            free = msg(
+                "{size} free in {folder} ({name})",
+                size=_size(disk["free"]),
+                folder=disk["folder"],
+                name=msg("this folder") if name == "this folder" else msg("cache"),
+            )
+            rows.append((msg("disk"), free))
+        for extra, state in facts["extras"].items():
+            missing = msg("not installed: {line}", line=state["line"])
+            rows.append((f"[{extra}]", msg("installed") if state["installed"] else missing))
+        lines: list[str] = [msg("{name:<17}{value}", name=n, value=v) for n, v in rows]
+        for finding in self.findings:
+            lines += ["", msg("{level}: {message}", **_translatable(finding))]
+            lines.append(msg("  try: {hint}", hint=finding.line))
         if not self.broken:
-            lines += ["", "nothing is broken"]
-        return "\n".join(lines)
+            lines += ["", msg("nothing is broken")]
+        return join(lines)
 
-    def _sizes(self) -> list[str]:
-        found = self.facts["memory"]
-        free, total = _size(found["available"]), _size(found["total"])
-        return [
-            f"{'memory':<17}{free} of {total} available",
-            *(
-                f"{'disk':<17}{_size(place['free'])} free in {place['folder']} ({what})"
-                for what, place in self.facts["disk"].items()
-            ),
-        ]
+
+def _translatable(finding: Finding) -> dict[str, str]:
+    return {"level": _LEVELS[finding.level], "message": finding.message}
 
 
 def examine() -> Health:
-    """Looks at everything; takes the seconds that importing torch takes."""
+    """Examine everything; takes the seconds that importing torch takes."""
     health = Health()
-    system = f"{platform.system()} {platform.machine()}"
-    said = f"{platform.python_version()}, {sys.executable}, {system}"
+    description = f"{platform.python_version()}, {sys.executable}, "
+    description += f"{platform.system()} {platform.machine()}"
     health.facts["fullconv"] = __version__
-    health.facts["python"] = {"version": platform.python_version(), "said": said}
-    _packages(health)
-    _extras(health)
-    torch = _torch(health)
-    _devices(health, torch)
-    _kernels(health, torch)
-    _threads(health, torch)
-    _space(health)
-    order = ("broken", "warning", "slow")
-    health.findings.sort(key=lambda one: order.index(one.level))
+    health.facts["python"] = {"version": platform.python_version(), "description": description}
+    _examine_packages(health)
+    torch = _import_torch(health)
+    _examine_devices(health, torch)
+    _examine_kernels(health, torch)
+    _examine_threads(health, torch)
+    _examine_space(health)
+    health.findings.sort(key=lambda finding: list(_LEVELS).index(finding.level))
     return health
 
 
-def _packages(health: Health) -> None:
-    """Versions, and whether those of torch and torchvision belong together."""
-    found = {name: installed_version(name) for name in NEEDS}
-    health.facts["packages"] = found
-    gone = [name for name in NEEDS if found[name] is None]
-    if gone:
-        verb = "is" if len(gone) == 1 else "are"
-        more = "; without torch only exported files are predicted with and served"
-        health.add(
-            "broken",
-            f"{', '.join(gone)} {verb} not installed{more * ('torch' in gone)}.",
-            " ".join(["pip install", *(f'"{name}>={NEEDS[name]}"' for name in gone)]),
+def _examine_packages(health: Health) -> None:
+    """Compare the installed versions with those that Fullconv and torchvision require."""
+    required = requirements("fullconv") or {"torch": "", "torchvision": ""}
+    versions = {name: installed_version(name) for name in required}
+    health.facts["packages"] = versions
+
+    if missing := [name for name in required if versions[name] is None]:
+        names = ", ".join(missing)
+        message = nmsg(
+            "{names} is not installed.", "{names} are not installed.", len(missing), names=names
         )
-    for name, least in NEEDS.items():
-        version = found[name]
-        if version and not satisfies(version, f">={least}"):
-            message = f"{name} is {version}; Fullconv needs {least} or newer."
-            health.add("broken", message, f'pip install --upgrade "{name}>={least}"')
-    torch, vision = found["torch"], found["torchvision"]
-    bounds = required_version("torchvision", "torch")
+        if "torch" in missing:
+            why = msg(
+                "Without torch, Fullconv can only predict with exported files and serve them."
+            )
+            message = join([message, why], " ")
+        install = " ".join(["pip install", *(f'"{name}{required[name]}"' for name in missing)])
+        health.add("broken", message, install)
+    for name, bounds in required.items():
+        if (version := versions[name]) and not satisfies(version, bounds):
+            message = msg(
+                "{name} is {version}; Fullconv needs {bounds}.",
+                name=name,
+                version=version,
+                bounds=bounds,
+            )
+            health.add("broken", message, f'pip install --upgrade "{name}{bounds}"')
+
+    torch, vision = versions["torch"], versions["torchvision"]
+    bounds = requirements("torchvision").get("torch", "")
     health.facts[_MATCH] = match = satisfies(torch, bounds) if torch and vision else None
-    if torch and vision and not match:
-        health.add(
-            "broken",
-            f"torch {torch} and torchvision {vision} do not belong together: that torchvision "
-            f"needs torch {bounds}.",
-            f'pip install --upgrade "torch=={torch.partition("+")[0]}" torchvision',
+    if match is False:
+        message = msg(
+            "torch {torch} does not match torchvision {vision}, which needs torch {bounds}.",
+            torch=torch,
+            vision=vision,
+            bounds=bounds,
         )
+        line = f'pip install --upgrade "torch=={str(torch).partition("+")[0]}" torchvision'
+        health.add("broken", message, line)
 
-
-def _extras(health: Health) -> None:
-    """Which are here, and what installs the others."""
     health.facts["extras"] = {}
-    for extra, parts in EXTRAS.items():
-        gone = [
-            name
-            for name, least in parts.items()
-            if not satisfies(installed_version(name) or "0", f">={least}")
-        ]
-        line = " ".join(["pip install", *(f'"{name}>={least}"' for name, least in parts.items())])
-        health.facts["extras"][extra] = {"installed": not gone, "missing": gone, "line": line}
+    for extra in extras("fullconv"):
+        parts = requirements("fullconv", extra)
+        missing = [n for n, b in parts.items() if not satisfies(installed_version(n) or "0", b)]
+        line = " ".join(["pip install", *(f'"{name}{bounds}"' for name, bounds in parts.items())])
+        state = {"installed": not missing, "missing": missing, "line": line}
+        health.facts["extras"][extra] = state
 
 
-def _torch(health: Health) -> Any:
-    """The module, where it and torchvision can be used; else None."""
+def _import_torch(health: Health) -> Any:
+    """Return torch if it and torchvision can be used together, else None."""
+    versions = health.facts["packages"]
     try:
         import torch
-    except Exception as error:  # a library that it links is gone, or is another one
-        if health.facts["packages"]["torch"]:
-            message = f"torch is installed and cannot be imported: {_first_line(error)}"
-            health.add("broken", message, "pip install --force-reinstall torch torchvision")
+    except Exception as error:  # a library that it links to is missing or of another version
+        if versions["torch"]:
+            reason = first_line(error)
+            message = msg("torch is installed but cannot be imported: {reason}.", reason=reason)
+            health.add("broken", message, _REINSTALL_TORCH)
         return None
-    health.facts["packages"]["torch"] = torch.__version__
+    versions["torch"] = torch.__version__
     if health.facts[_MATCH]:
         try:
-            from torchvision.ops import nms  # compiled against torch, so it shows whether they fit
+            from torchvision.ops import nms  # compiled against torch, so it shows a mismatch
 
             nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
         except Exception as error:
             health.facts[_MATCH] = False
-            health.add(
-                "broken",
-                f"torch {torch.__version__} and torchvision "
-                f"{health.facts['packages']['torchvision']} do not work together: "
-                f"{_first_line(error)}",
-                "pip install --force-reinstall torch torchvision",
+            message = msg(
+                "torch {torch} and torchvision {vision} do not work together: {reason}.",
+                torch=torch.__version__,
+                vision=versions["torchvision"],
+                reason=first_line(error),
             )
+            health.add("broken", message, _REINSTALL_TORCH)
     return torch
 
 
-def _devices(health: Health, torch: Any) -> None:
-    """Where networks run, and whether a GPU lies idle."""
+def _examine_devices(health: Health, torch: Any) -> None:
+    """List the devices that networks can run on, and look for an unused GPU."""
     count = cpu_cores()
     health.facts["cores"] = count
-    health.facts["devices"] = [{"name": "cpu", "said": f"CPU, {plural(count, 'core')}"}]
+    cores: Message = nmsg("CPU, {count} core", "CPU, {count} cores", count)
+    devices: list[dict[str, Any]] = [{"name": "cpu", "description": cores}]
+    health.facts["devices"] = devices
     if torch is None:
         return
     from fullconv.inference.runtime import computes_in_bfloat16
 
-    quick = computes_in_bfloat16(torch.device("cpu"))
-    cpu = health.facts["devices"][0] | {"bfloat16": quick}
-    cpu["said"] += ", with bfloat16 instructions" if quick else ", no bfloat16 instructions"
-    health.facts["devices"] = [cpu]
+    fast = computes_in_bfloat16(torch.device("cpu"))
+    supported = msg("with bfloat16 instructions") if fast else msg("no bfloat16 instructions")
+    devices[0] |= {"description": join([cores, supported], ", "), "bfloat16": fast}
     for number in range(torch.cuda.device_count()):
-        one = torch.cuda.get_device_properties(number)
-        said = f"{one.name}, {_size(one.total_memory)}, {torch.version.cuda or torch.version.hip}"
-        facts = {"name": f"cuda:{number}", "said": said, "memory": one.total_memory}
-        health.facts["devices"].append(facts)
-    if len(health.facts["devices"]) > 1:
+        gpu = torch.cuda.get_device_properties(number)
+        backend = torch.version.cuda or torch.version.hip
+        description = f"{gpu.name}, {_size(gpu.total_memory)}, {backend}"
+        devices.append(
+            {"name": f"cuda:{number}", "description": description, "memory": gpu.total_memory}
+        )
+    if len(devices) > 1:
         return
-    if _IDLE_GPU.exists():
-        why = "is built without CUDA" if not torch.version.cuda else "cannot use it"
-        line = "pip install --force-reinstall torch torchvision"
-        health.add(
-            "slow",
-            f"there is an NVIDIA GPU, but torch {torch.__version__} {why}.",
-            line if not torch.version.cuda else "nvidia-smi   # is its driver new enough?",
+    if _NVIDIA_DEVICE.exists() and not torch.version.cuda:
+        message = msg(
+            "there is an NVIDIA GPU, but torch {version} is built without CUDA.",
+            version=torch.__version__,
         )
-    elif not quick:
-        health.add(
-            "slow",
-            "this processor has no bfloat16 instructions and there is no GPU: models run in "
-            "float32.",
-            "fullconv predict MODEL IMAGES --compile   # faster, after up to a minute",
+        health.add("slow", message, _REINSTALL_TORCH)
+    elif _NVIDIA_DEVICE.exists():
+        message = msg(
+            "there is an NVIDIA GPU, but torch {version} cannot use it.", version=torch.__version__
         )
+        health.add("slow", message, "nvidia-smi   # is its driver new enough?")
+    elif not fast:
+        message = msg(
+            "this CPU has no bfloat16 instructions and there is no GPU, so models run in float32."
+        )
+        line = "fullconv predict MODEL IMAGES --compile   # faster, after up to a minute"
+        health.add("slow", message, line)
 
 
-def _kernels(health: Health, torch: Any) -> None:
-    """Which way losses and label maps are computed, tried out on each kind of device."""
-    asked = os.environ.get(_KERNELS, "")
-    library, why = load_library()
+def _examine_kernels(health: Health, torch: Any) -> None:
+    """Find out which backend computes losses and label maps, by running it on each device."""
+    forced = os.environ.get(_KERNELS, "")
+    library, reason = load_library()
     health.facts["compiler"] = find_cpp_compiler()
-    health.facts["kernels"] = said = {}
+    health.facts["kernels"] = backends = {}
     if torch is None:
-        compiled = library is not None and asked != "reference"
-        said["cpu"] = "native (compiled C++)" if compiled else "NumPy, which is slower"
-    for device in _kinds(torch, asked):
+        compiled = library is not None and forced != "reference"
+        backends["cpu"] = (
+            msg("native (compiled C++)") if compiled else msg("NumPy, which is slower")
+        )
+    devices = []
+    if torch is not None:
+        gpu = ["cuda"] * torch.cuda.is_available()
+        devices = gpu if gpu and forced == "triton" else ["cpu", *gpu]
+    for device in devices:
         try:
-            said[device] = _tried(torch, device, compiled=library is not None)
+            backends[device] = _backend(torch, device, compiled=library is not None)
         except FullconvError as error:
-            said[device] = "none"
+            backends[device] = msg("none")
             health.add("broken", error.message, error.hint)
-        except Exception as error:  # a compiler's, a driver's
-            said[device] = "none"
-            message = f"label maps cannot be computed on {device}: {_first_line(error)}"
+        except Exception as error:  # a compiler's or a driver's
+            backends[device] = msg("none")
+            message = msg(
+                "label maps cannot be computed on {device}: {reason}.",
+                device=device,
+                reason=first_line(error),
+            )
             health.add("broken", message, f"export {_KERNELS}=reference")
-    if asked == "reference":
-        message = f"{_KERNELS}=reference: torch computes losses and label maps."
+    if forced == "reference":
+        message = msg("FULLCONV_KERNELS=reference makes torch compute losses and label maps.")
         health.add("slow", message, f"unset {_KERNELS}")
     elif library is None:
-        line = _REBUILD if health.facts["compiler"] else f"sudo apt install g++ && {_REBUILD}"
-        message = f"there are no compiled kernels ({why}): torch computes losses and label maps."
-        health.add("slow", message, line)
-    elif said.get("cpu", "").endswith("baseline"):
-        health.add(
-            "slow",
-            "this processor has neither AVX2 nor AVX-512, or a virtual machine hides them.",
-            "grep -m1 -o avx2 /proc/cpuinfo   # says nothing: give the machine its host's CPU type",
+        message = msg(
+            "there are no compiled kernels ({reason}), so torch computes losses and label maps.",
+            reason=reason,
         )
+        line = _REBUILD if health.facts["compiler"] else f"sudo apt install g++ && {_REBUILD}"
+        health.add("slow", message, line)
+    elif backends.get("cpu", "").endswith("baseline"):
+        message = msg("this CPU has neither AVX2 nor AVX-512, or a virtual machine hides them.")
+        line = "grep -m1 -o avx2 /proc/cpuinfo   # no output: give the VM its host's CPU type"
+        health.add("slow", message, line)
 
 
-def _kinds(torch: Any, asked: str) -> list[str]:
-    if torch is None:
-        return []
-    gpu = ["cuda"] * torch.cuda.is_available()
-    return gpu if gpu and asked == "triton" else ["cpu", *gpu]
-
-
-def _tried(torch: Any, device: str, *, compiled: bool) -> str:
-    """The way that a label map was computed, in words.
+def _backend(torch: Any, device: str, *, compiled: bool) -> Message:
+    """Compute a label map on a device, and return which backend did it.
 
     Raises:
-        FullconvError: that which is asked for cannot run.
+        FullconvError: the backend that FULLCONV_KERNELS names cannot run.
     """
     from fullconv.geometry.grid import Grid
-    from fullconv.network.kernels import dispatch as readings
-    from fullconv.network.kernels import native, reference
+    from fullconv.network.kernels import dispatch, native, reference
 
     values = torch.zeros(1, 2, 2, 2, device=device)
-    asked = os.environ.get(_KERNELS, "")
-    silent = device == "cpu" and not asked and not compiled  # or its absence would be told twice
-    way = reference if silent else readings.select_backend(values)
-    way.labels(values, Grid(8, 0, 1), (8, 8))
-    if way is native:
-        return f"native, compiled C++ with {native.instructions()}"
-    if way is reference:
-        return f"reference, plain torch, since {_KERNELS} says so" if asked else "reference, torch"
-    return "triton"
+    forced = os.environ.get(_KERNELS, "")
+    # The dispatcher would print a note about missing kernels, which is a finding here.
+    missing = device == "cpu" and not forced and not compiled
+    backend = reference if missing else dispatch.select_backend(values)
+    backend.labels(values, Grid(8, 0, 1), (8, 8))
+    if backend is native:
+        return msg("native, compiled C++ with {name}", name=native.instructions())
+    if backend is not reference:
+        return msg("triton")
+    return msg("reference, torch (FULLCONV_KERNELS)") if forced else msg("reference, torch")
 
 
-def _threads(health: Health, torch: Any) -> None:
-    """Whether as many threads compute as there are processors for them."""
-    count, share = health.facts["cores"], container_cpu_limit()
-    health.facts["threads"] = now = torch.get_num_threads() if torch else None
-    if now is None:
+def _examine_threads(health: Health, torch: Any) -> None:
+    """Compare the number of threads with the number of cores."""
+    cores, limit = health.facts["cores"], container_cpu_limit()
+    health.facts["threads"] = threads = torch.get_num_threads() if torch else None
+    if threads is None:
         return
-    health.facts["devices"][0]["said"] += f", {plural(now, 'thread')}"
+    counted = nmsg("{count} thread", "{count} threads", threads)
+    cpu = health.facts["devices"][0]
+    cpu["description"] = join([cpu["description"], counted], ", ")
     chosen = os.environ.get(_THREADS, "")
-    if chosen and now < count:
-        health.add(
-            "slow",
-            f"{_THREADS}={chosen}: networks run in {plural(now, 'thread')} on "
-            f"{plural(count, 'core')}.",
-            f"unset {_THREADS}",
+    values = {"threads": threads, "cores": cores}
+    if chosen and threads < cores:
+        message = msg(
+            "OMP_NUM_THREADS={chosen}: networks run in {threads} of {cores} cores.",
+            chosen=chosen,
+            **values,
         )
-    elif now == 1 < count:
-        message = f"networks run in one thread, though there are {count} cores."
-        health.add("slow", message, f"export {_THREADS}={count}")
-    elif share is not None and now > count:
-        health.add(
-            "slow",
-            f"{now} threads share the {share:g} processors that this container may use.",
-            f"export {_THREADS}={count}",
+        health.add("slow", message, f"unset {_THREADS}")
+    elif threads == 1 < cores:
+        message = msg("networks run in one thread, although there are {cores} cores.", cores=cores)
+        health.add("slow", message, f"export {_THREADS}={cores}")
+    elif limit is not None and threads > cores:
+        message = msg(
+            "{threads} threads share the {limit:g} cores that this container may use.",
+            threads=threads,
+            limit=limit,
         )
+        health.add("slow", message, f"export {_THREADS}={cores}")
 
 
-def _space(health: Health) -> None:
-    """Memory and disks."""
-    found = memory_size()
-    health.facts["memory"] = asdict(found)
-    if found.available is not None and found.available < 2 * GIB:
-        health.add(
-            "warning",
-            f"only {_size(found.available)} of memory are available.",
-            "fullconv train DATA --batch-size 2 --workers 0 --cache 0   # takes little",
-        )
+def _examine_space(health: Health) -> None:
+    """Measure free memory and disk space."""
+    memory = memory_size()
+    health.facts["memory"] = asdict(memory)
+    if memory.available < 2 * GIB:
+        message = msg("only {size} of memory are available.", size=_size(memory.available))
+        line = "fullconv train DATA --batch-size 2 --workers 0 --cache 0   # needs little memory"
+        health.add("warning", message, line)
     health.facts["disk"] = {}
-    for name, where in (("this folder", Path.cwd), ("cache", cache_dir)):
-        with suppress(OSError, RuntimeError):  # a folder that was removed, a user without a home
-            folder = where()
-            left = free_disk_space(folder)
-            health.facts["disk"][name] = {"folder": str(folder), "free": left}
-            if left < GIB:
-                message = f"only {_size(left)} of disk are free in {folder} ({name})."
-                line = "XDG_CACHE_HOME=/another/disk" if name == "cache" else "cd /another/disk"
-                health.add("warning", message, f"{'export ' * (name == 'cache')}{line}")
-    if _SHARED.is_dir() and (left := free_disk_space(_SHARED)) < GIB / 4:
-        health.add(
-            "warning",
-            f"only {_size(left)} of shared memory are free: the processes that read images pass "
-            "them on through it.",
-            "docker run --shm-size 2g ...   # or: fullconv train DATA --workers 0",
+    places = {"this folder": (Path.cwd, "cd"), "cache": (cache_dir, "export XDG_CACHE_HOME=")}
+    for name, (find_folder, command) in places.items():
+        with suppress(OSError, RuntimeError):  # a deleted folder, a user without a home
+            folder = find_folder()
+            free = free_disk_space(folder)
+            health.facts["disk"][name] = {"folder": str(folder), "free": free}
+            if free < GIB:
+                message = msg("only {size} are free in {folder}.", size=_size(free), folder=folder)
+                separator = "" if command.endswith("=") else " "
+                health.add("warning", message, f"{command}{separator}/another/disk")
+    if _SHARED_MEMORY.is_dir() and (free := free_disk_space(_SHARED_MEMORY)) < GIB / 4:
+        message = msg(
+            "only {size} of shared memory are free; the processes that load images need it.",
+            size=_size(free),
         )
+        line = "docker run --shm-size 2g ...   # or: fullconv train DATA --workers 0"
+        health.add("warning", message, line)
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _size(count: int) -> str:
+    return f"{count / GIB:.1f} GiB"
 
 
-def _size(count: int | None) -> str:
-    return "unknown" if count is None else f"{count / GIB:.1f} GiB"
-
-
-@app.command(sort_key=11)
+@app.command(group=ANALYSIS, sort_key=32)
 def doctor(*, json: Json = False) -> int:
-    """Say whether this installation works, what makes it slow, and the lines that mend it. Exit
-    code 1 where something is broken.
+    """Check the installation and suggest fixes. Exits with code 1 if something is broken.
 
     Parameters
     ----------
     json
         Print one JSON object and nothing else.
     """
-
     health = examine()
     ahead = "" if health.broken else "fullconv check DATA   # or: fullconv demo"
     print_result(health.to_dict(), health.text(), json, ahead=ahead)

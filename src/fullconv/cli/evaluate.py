@@ -1,4 +1,4 @@
-"""The command that scores a model: evaluate."""
+"""The commands that evaluate a model and compare runs: evaluate, compare."""
 
 from __future__ import annotations
 
@@ -6,122 +6,143 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from fullconv.cli.app import Json, Split, app, name_of, print_result, progress_bar, say
+from fullconv.cli.app import (
+    ANALYSIS,
+    Device,
+    Flag,
+    Json,
+    Split,
+    app,
+    model_name,
+    print_result,
+    progress_bar,
+)
+from fullconv.cli.usage import check_dataset, check_model, missing_argument
 from fullconv.core.errors import FullconvError
-from fullconv.core.text import as_typed, plural, shell_command, truncated_list
+from fullconv.core.i18n import join, msg, nmsg
+from fullconv.core.progress import say, stage
+from fullconv.core.text import as_typed, shell_command, split_list, truncated_list
 
 if TYPE_CHECKING:
-    from fullconv.evaluation.evaluate import Evaluation
     from fullconv.evaluation.per_image import SplitConfusions
 
+REPORTS = Path("reports")  # of models that belong to no run
 
-ELSEWHERE = Path("reports")  # for what is no run
 
-
-@app.command(sort_key=4)
+@app.command(sort_key=5)
 def evaluate(
     model: Path,
     data: Path,
+    /,
     *,
     split: Split = "test",
     heads: str = "",
-    inputs: str = "",
+    extra_inputs: str = "",
     ignore_rules: str = "",
-    flip: bool = False,
+    flip: Flag = False,
     scales: str = "",
+    device: Device = "auto",
     report: str = "auto",
     counts: Path | None = None,
     json: Json = False,
 ) -> None:
-    """Score a model on a split: mean IoU and its kin, at the images' original size.
+    """Measure the accuracy of a model on a split of a dataset, at the original image size.
 
     Parameters
     ----------
     model
-        A model folder or run, hf://user/name, torchvision:fcn_resnet50, a .caffemodel or .pth.
+        Run or model folder, hf://user/name, torchvision:fcn_resnet50, .caffemodel or .pth.
     data
-        The data set's folder, or the name of a published one: voc2012, camvid ...
+        Dataset folder, or the name of a published dataset: voc2012, camvid ...
     split
-        Which part of it.
+        Split of the dataset.
     heads
-        Folders of a model's further heads in the data set, with commas, if not called like them.
-    inputs
-        Folders of a model's further inputs in the data set, with commas, if not called like them.
+        Comma-separated mask folders of additional heads, if they are not named like the heads.
+    extra_inputs
+        Comma-separated folders of extra input channels, if they are not named like in training.
     ignore_rules
-        Rules of `fullconv check`, with commas: what they found is left out.
+        Comma-separated rules of `fullconv check`; what they found is left out.
     flip
-        Average the probabilities of each image and its mirror image.
+        Test-time augmentation: average each image and its mirror image.
     scales
-        Average them over the image at these sizes, with commas: 0.75,1,1.25.
+        Test-time augmentation: average the image at these comma-separated sizes: 0.75,1,1.25.
+    device
+        Device to run on.
     report
-        An .html file, none, or auto: report-SPLIT.html in the run, or in reports/ without one.
+        Report: an .html file, none, or auto (report-SPLIT.html in the run, else in reports/).
     counts
-        File (.npz) for what `fullconv compare` needs. Default: in the run, named by split.
+        Where to save what `fullconv compare` needs (.npz). Default: in the run.
     json
         Print one JSON object and nothing else.
     """
+    check_model("evaluate", model, data)
+    check_dataset("evaluate", data)
+    stage(msg("loading the model"))
     from fullconv.evaluation.evaluate import evaluate as evaluate_model
+    from fullconv.evaluation.metrics import metrics_table
     from fullconv.evaluation.per_image import require_npz
     from fullconv.inference.options import parse_scales
 
     require_npz(counts)
-    page = _place(model, split, report)
-    folders: dict[str, Any] = {"heads": heads, "inputs": inputs, "ignore_rules": ignore_rules}
-    given: dict[str, Any] = {"split": split, **folders}
-    again = _again(model, data, {**given, "scales": scales}, flip)
-    views: dict[str, Any] = {"flip": flip, "scales": parse_scales(scales)}
-    with progress_bar("evaluated") as progress:
-        result = evaluate_model(model, data, **given, **views, progress=progress)
-    lost = _save(result, page, model, again) if page else None
-    _print(result, model, data, None if lost else page, json)
-    _keep(result.counts, model, counts)
-    if lost:
-        raise lost
-
-
-def _keep(found: SplitConfusions | None, model: Path, path: Path | None) -> None:
-    """Where it was asked for, or in the run; a run that cannot be written to is no error."""
-    from fullconv.evaluation.per_image import run_containing, save_next_to_run
-
-    assert found is not None
-    if path is not None:
-        found.save(path)
-    elif (run := run_containing(model)) is not None:
-        try:
-            save_next_to_run(found, run)
-        except FullconvError as error:
-            say(f"note: {error}")
-
-
-def _again(model: Path, data: Path, options: dict[str, str], flip: bool) -> str:
-    """The command, with the options that are not as they are by themselves."""
-    typed = {f"--{key.replace('_', '-')}": value for key, value in options.items() if value}
-    words = [word for pair in typed.items() for word in pair]
-    return shell_command("fullconv", "evaluate", model, data, *words, *["--flip"] * flip)
-
-
-def _print(result: Evaluation, model: Path, data: Path, page: Path | None, json: bool) -> None:
-    from fullconv.evaluation.metrics import metrics_table
+    page = _report_page(model, split, report)
+    choices: dict[str, Any] = {"split": split, "heads": heads, "ignore_rules": ignore_rules}
+    typed = {**choices, "extra_inputs": extra_inputs, "scales": scales}
+    words = [w for k, v in typed.items() if v for w in (f"--{k.replace('_', '-')}", v)]
+    command = shell_command("fullconv", "evaluate", model, data, *words, *["--flip"] * flip)
+    with progress_bar(msg("evaluated")) as progress:
+        result = evaluate_model(
+            _loaded(model, device),
+            data,
+            **choices,
+            extra_inputs=extra_inputs,
+            flip=flip,
+            scales=parse_scales(scales),
+            progress=progress,
+        )
+    problem = _save_report(result, page, model, command) if page else None
 
     facts: dict[str, Any] = result.to_dict()
     card = facts["protocol"]
-    views = card["test_time_augmentation"]
-    how = "original size" + f", averaged over {views}" * (views != "none")
-    images = plural(card["images"], "image")
-    head = f"{as_typed(model)} on {data}, split {card['split']}, {images}, {how}"
-    text = f"{head}\n\n{metrics_table(facts)}"
+    augmentation = card["test_time_augmentation"]
+    averaged = [] if augmentation == "none" else [msg("averaged over {a}", a=augmentation)]
+    count = nmsg("{count} image", "{count} images", card["images"])
+    setting = [msg("split {split}", split=card["split"]), count, msg("original size"), *averaged]
+    head = msg(
+        "{model} on {data}, {setting}",
+        model=as_typed(model),
+        data=data,
+        setting=join(setting, ", "),
+    )
+    lines: list[str] = [head, "", metrics_table(facts)]
     if result.left_out:
         say(
-            f"note: no masks in {data} for {truncated_list(result.left_out)}, not scored (--heads FOLDER)"
+            msg(
+                "note: {data} has no masks for {names}, which are not scored (--heads FOLDER)",
+                data=data,
+                names=truncated_list(result.left_out),
+            )
         )
-    if page:
+    if page and not problem:
         facts["report"] = str(page)
-        text += f"\n\nreport: {page}"
-    print_result(facts, text, json, ahead=shell_command("fullconv", "predict", model, "IMAGES"))
+        lines += ["", msg("report: {path}", path=page)]
+    ahead = shell_command("fullconv", "predict", model, "IMAGES")
+    print_result(facts, join(lines), json, ahead=ahead)
+    _save_counts(result.counts, model, counts)
+    if problem:
+        raise problem
 
 
-def _place(model: Path, split: str, report: str) -> Path | None:
-    """Of the page; None where none is wanted."""
+def _loaded(model: Path, device: Device) -> Any:
+    """Return a path as it is, or the model on another device than the default."""
+    if device == "auto":
+        return model
+    from fullconv.inference.predictor import load
+
+    return load(model, device=device)
+
+
+def _report_page(model: Path, split: str, report: str) -> Path | None:
+    """Return the path of the report; None if there shall be none."""
     from fullconv.evaluation.per_image import run_containing
 
     if report == "none":
@@ -129,71 +150,93 @@ def _place(model: Path, split: str, report: str) -> Path | None:
     if report != "auto":
         page = Path(report)
         if page.suffix.lower() not in (".html", ".htm"):
-            raise FullconvError(
-                f"the report {report} would be no page; expected auto, none or a name that ends "
-                "in .html.",
-                shell_command("--report", page.with_suffix(".html")),
+            message = msg(
+                "the report {page} is no HTML file; expected auto, none or a name that ends in "
+                ".html.",
+                page=report,
             )
+            raise FullconvError(message, shell_command("--report", page.with_suffix(".html")))
         return page
     run = run_containing(model)
     if run is not None and os.access(run, os.W_OK):
         return run / f"report-{split}.html"
-    return ELSEWHERE / f"{name_of(model).replace(':', '-')}-{split}.html"
+    return REPORTS / f"{model_name(model).replace(':', '-')}-{split}.html"
 
 
-def _save(result: Evaluation, page: Path, model: Path, again: str) -> FullconvError | None:
-    """Writes the report; what kept it from being written. The numbers are printed all the same."""
+def _save_report(result: Any, page: Path, model: Path, command: str) -> FullconvError | None:
+    """Write the report, or return why it could not be written: the numbers are printed anyway."""
     from fullconv.evaluation.per_image import run_containing
     from fullconv.evaluation.report.build import save_report
 
     try:
-        save_report(result, page, run=run_containing(model), repeat=again)
+        save_report(result, page, run=run_containing(model), repeat=command)
     except OSError as error:
-        return FullconvError(
-            f"the report {page} could not be written: {error.strerror}. The numbers are above.",
-            f"{again} --report report.html",
+        message = msg(
+            "the report {page} could not be written: {reason}. The numbers are above.",
+            page=page,
+            reason=error.strerror,
         )
+        return FullconvError(message, f"{command} --report report.html")
     return None
 
 
-@app.command(sort_key=4)
+def _save_counts(counts: SplitConfusions | None, model: Path, path: Path | None) -> None:
+    """Save the counts that `compare` needs; a run that is read-only is only a note."""
+    from fullconv.evaluation.per_image import run_containing, save_next_to_run
+
+    assert counts is not None
+    if path is not None:
+        counts.save(path)
+    elif (run := run_containing(model)) is not None:
+        try:
+            save_next_to_run(counts, run)
+        except FullconvError as error:
+            say(msg("note: {problem}", problem=error.message))
+
+
+@app.command(group=ANALYSIS, sort_key=21)
 def compare(
     *runs: Path,
     split: Literal["", "train", "val", "test"] = "",
     head: str = "",
-    varying: str = "",
+    allow_different: str = "",
     out: Path | None = None,
     resamples: int = 4000,
     json: Json = False,
 ) -> None:
-    """Set runs side by side, each against the first, and say which differences are real. Refused
-    where their protocols differ.
+    """Compare runs with the first one, and tell which differences are significant.
+
+    Runs with different evaluation protocols are refused.
 
     Parameters
     ----------
     runs
-        Folders of runs, or files that `fullconv evaluate --counts` wrote; two or more.
+        Two or more runs, or files that `fullconv evaluate --counts` wrote.
     split
-        Of the data set. Default: test where all were evaluated on it, else val.
+        Split of the dataset. Default: test if all runs were evaluated on it, else val.
     head
-        Of models with several, which one. Default: the first.
-    varying
-        Lines of the protocol card that may differ because they are what is compared, with commas:
+        Head of models with several heads. Default: the first.
+    allow_different
+        Comma-separated lines of the protocol that may differ because they are what is compared:
         pretrained_on, trained_on, test_time_augmentation.
     out
         Write a page (.html), or curves and differences as an image (.png, .svg).
     resamples
-        How often the images are drawn again for the intervals.
+        Bootstrap resamples for the confidence intervals.
     json
         Print one JSON object and nothing else.
     """
+    if not runs:
+        raise missing_argument("compare", "RUNS")
+    stage(msg("reading the runs"))
     from fullconv.evaluation.compare import compare as compare_runs
     from fullconv.evaluation.report.comparison import comparison_text, save_comparison
 
-    lines = [line.strip() for line in varying.split(",") if line.strip()]
-    found = compare_runs(*runs, split=split, head=head, varying=lines, resamples=resamples)
+    comparison = compare_runs(
+        *runs, split=split, head=head, varying=split_list(allow_different), resamples=resamples
+    )
     if out is not None:
-        save_comparison(found, out)
-    print_result(found.to_dict(), comparison_text(found), json)
+        save_comparison(comparison, out)
+    print_result(comparison.to_dict(), comparison_text(comparison), json)
     if out is not None:
-        say(f"written: {out}")
+        say(msg("written: {path}", path=out))

@@ -1,158 +1,174 @@
-"""The command that makes a model a file for other engines, or a web page: export."""
+"""The commands that take a model elsewhere: export, push."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from fullconv.cli.app import Json, app, name_of, print_result, say
+from cyclopts import Parameter
+
+from fullconv.cli.app import Device, Flag, Json, app, model_name, print_result
+from fullconv.cli.usage import check_model
 from fullconv.core.errors import FullconvError
+from fullconv.core.i18n import join, msg
+from fullconv.core.progress import say, stage
 from fullconv.core.text import as_typed, shell_command
 
 if TYPE_CHECKING:
     from fullconv.models.model import Model
 
+CALIBRATION_IMAGES = 64
 
-MOST = 64  # images that int8 is calibrated with
 
-
-@app.command(sort_key=5)
+@app.command(sort_key=7)
 def export(
     model: Path,
+    /,
     *,
-    to: Literal["onnx", "openvino", "torch", "web"] = "onnx",
+    format: Annotated[
+        Literal["onnx", "openvino", "torch", "web"], Parameter(name="--format")
+    ] = "onnx",
     out: Path = Path("exported"),
     precision: Literal["float32", "float16", "int8"] = "float32",
-    labels_inside: bool = False,
+    with_labels: Flag = False,
     calibrate: Path | None = None,
     ort: Path | None = None,
+    device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Write a model as one file for another engine; what it gives there is compared first.
+    """Export a model to another format, after comparing its predictions there.
 
     Parameters
     ----------
     model
-        A model folder, the run that holds it, or hf://user/name.
-    to
-        onnx (ONNX Runtime), openvino, torch (torch.export), or web: a page that labels images in
-        the browser.
+        Run or model folder, or hf://user/name.
+    format
+        onnx (ONNX Runtime), openvino, torch (torch.export), or web (a page that segments images in
+        the browser).
     out
-        Folder for the file.
+        Output folder.
     precision
-        float32, float16, or int8, which is calibrated on images.
-    labels_inside
-        The file gives class ids at every pixel, not scores at the cells. Slower, and needs nothing
-        of fullconv to be read.
+        Number format; int8 is calibrated on images.
+    with_labels
+        Export class ids at every pixel in place of logits at the cells: slower, but other programs
+        need nothing of Fullconv.
     calibrate
-        A folder of images (or one) like those that the model will see: int8 needs some, and all
-        are compared on them, too.
+        Images like those that the model will see: int8 needs some, and predictions are compared on
+        them.
     ort
-        For web: an unpacked npm package onnxruntime-web. Without it, npm fetches one.
+        For web: an unpacked npm package onnxruntime-web. Default: downloaded by npm.
+    device
+        Device; models are exported on the CPU, and the file runs on any device.
     json
         Print one JSON object and nothing else.
     """
+    if format == "web" and with_labels:
+        message = msg("the web page needs logits, which --with-labels replaces by class ids.")
+        raise FullconvError(message, "--format web   # without --with-labels")
+    if format != "web" and ort is not None:
+        message = msg("--ort is for --format web, not for {format}.", format=format)
+        raise FullconvError(message, "--format web")
+    check_model("export", model)
+
+    stage(msg("loading the model"))
     from fullconv.data.io.images import read_image
     from fullconv.deploy.export import export as export_model
     from fullconv.deploy.export_web import export_web
     from fullconv.inference.input_files import find_images
-    from fullconv.models.model import load_model
+    from fullconv.models.open import open_model
 
-    _require_together(to, labels_inside, ort)
-    found = [path for path, _ in find_images([calibrate])] if calibrate else []
-    some = found[:: max(1, len(found) // MOST)][:MOST]
-    say(f"{as_typed(model)} -> {to}, {precision}: takes a minute or two")
-    loaded, images = load_model(model), [read_image(path) for path in some]
-    if to == "web":
-        name = name_of(model)
-        result = export_web(loaded, out, name=name, precision=precision, images=images, ort=ort)
-    else:
-        result = export_model(
-            loaded, out, to=to, precision=precision, labels_inside=labels_inside, images=images
+    paths = [path for path, _ in find_images([calibrate])] if calibrate else []
+    paths = paths[:: max(1, len(paths) // CALIBRATION_IMAGES)][:CALIBRATION_IMAGES]
+    loaded, images = open_model(model), [read_image(path) for path in paths]
+    if device not in ("auto", "cpu"):
+        say(msg("note: models are exported on the CPU; the exported file runs on any device"))
+    stage(
+        msg(
+            "exporting {model} to {format}, {precision}; this takes a minute or two",
+            model=as_typed(model),
+            format=format,
+            precision=precision,
         )
+    )
+    options: dict[str, Any] = {"precision": precision, "images": images}
+    if format == "web":
+        result = export_web(loaded, out, name=model_name(model), ort=ort, **options)
+    else:
+        result = export_model(loaded, out, format=format, with_labels=with_labels, **options)
     if precision == "float32":
-        _say_where_the_model_differs(loaded, model)
-    print_result(result.to_dict(), "\n".join([result.text(), *_next(to, result.path)]), json)
+        _note_bfloat16(loaded, model)
+    facts, (ahead, *notes) = result.to_dict(), _following(format, result.path)
+    print_result(facts, join([result.text(), *notes]), json, ahead=ahead)
 
 
-def _say_where_the_model_differs(loaded: Model, model: Path) -> None:
+def _note_bfloat16(loaded: Model, model: Path) -> None:
     import torch
 
     from fullconv.inference.runtime import choose_precision
 
-    if choose_precision(loaded, torch.device("cpu"))[0] != "float32":
-        say(
-            "note: on this machine the model itself runs in bfloat16, and labels some pixels "
-            f"otherwise; as the file does: {shell_command('fullconv', 'predict', model, 'IMAGES')} "
-            "--precision float32"
+    if choose_precision(loaded, torch.device("cpu"))[0] == "float32":
+        return
+    command = shell_command("fullconv", "predict", model, "IMAGES", "--precision", "float32")
+    say(
+        msg(
+            "note: on this CPU, predict runs in bfloat16, so a few pixels differ from the exported "
+            "file. For identical results: {command}",
+            command=command,
         )
+    )
 
 
-def _require_together(to: str, labels_inside: bool, ort: Path | None) -> None:
-    if to == "web" and labels_inside:
-        raise FullconvError(
-            "the page reads labels and confidence from scores; --with-labels leaves none.",
-            "--format web   # without --with-labels",
-        )
-    if to != "web" and ort is not None:
-        raise FullconvError(f"--ort is for --format web, not for {to}.", "--format web")
-
-
-def _next(to: str, file: Path) -> list[str]:
-    if to == "web":
-        words = ("python", "-m", "http.server", "--directory", file.parent)
-        return [
-            f"next: {shell_command(*words)}   # and open the address that it prints",
-            "A browser that opens index.html as a file does not let it read the model.",
-        ]
-    if to == "torch":
+def _following(format: str, file: Path) -> list[str]:
+    """Return the command to type next, and notes about it."""
+    if format == "web":
+        serve = shell_command("python", "-m", "http.server", "--directory", file.parent)
+        note = msg("A browser cannot read the model if it opens index.html as a file.")
+        return [f"{serve}   # then open the address that it prints", note]
+    if format == "torch":
         code = f"import torch; print(torch.export.load({str(file)!r}))"
-        return [f"next: {shell_command('python', '-c', code)}"]
-    return [f"next: {shell_command('fullconv', 'predict', file, 'IMAGES')}"]
+        return [shell_command("python", "-c", code)]
+    return [shell_command("fullconv", "predict", file, "IMAGES")]
 
 
-@app.command(sort_key=6)
+@app.command(sort_key=9)
 def push(
     model: Path,
     name: str,
+    /,
     *,
-    private: bool = False,
+    private: Flag = False,
     revision: str = "",
     message: str = "",
-    images: bool = False,
+    images: Flag = False,
     json: Json = False,
 ) -> None:
-    """Send a model to the Hugging Face hub: weights, config.json and model card, nothing else.
+    """Upload a model to the Hugging Face Hub: weights, config.json and model card, nothing else.
 
     Parameters
     ----------
     model
-        A model folder, or the run that holds it.
+        Run or model folder.
     name
-        user/name; what is there under that name is overwritten.
+        user/name; a model of that name is overwritten.
     private
-        Make it a private one.
+        Create a private repository.
     revision
-        A branch to send it to; it is made where there is none.
+        Branch to upload to; it is created if it is missing.
     message
-        Of the commit.
+        Commit message.
     images
-        Send the run's newest sheet of validation images, too: images of your data.
+        Upload the run's newest sheet of validation images, too: it shows your data.
     json
         Print one JSON object and nothing else.
     """
+    check_model("push", model)
+    stage(msg("uploading {model} to {name}", model=model, name=name))
     from fullconv.deploy.push import push as push_model
 
-    say(f"{model} -> {name}")
-    done = push_model(
-        model,
-        name,
-        private=private,
-        revision=revision,
-        message=message,
-        images=images,
+    pushed = push_model(
+        model, name, private=private, revision=revision, message=message, images=images
     )
-    text = f"{done.address}   # {', '.join(done.files)}"
-    ahead = shell_command("fullconv", "predict", done.name, "IMAGES")
-    print_result(asdict(done), text, json, ahead=ahead)
+    text = f"{pushed.address}   # {', '.join(pushed.files)}"
+    ahead = shell_command("fullconv", "predict", pushed.name, "IMAGES")
+    print_result(asdict(pushed), text, json, ahead=ahead)

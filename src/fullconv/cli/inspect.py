@@ -1,4 +1,4 @@
-"""What a backbone, a model or a data set is, as facts and as text."""
+"""Facts about a backbone, a model or a dataset, JSON-able and as text."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from fullconv.core.errors import FullconvError
+from fullconv.core.i18n import Message, join, msg, nmsg
 from fullconv.core.metric_names import headline
-from fullconv.core.text import plural
+from fullconv.core.progress import stage
 from fullconv.data.check.check import check
 from fullconv.data.check.preview import save_preview
 from fullconv.data.synthetic.scenes import scene
@@ -20,143 +21,205 @@ from fullconv.geometry.grid import Grid
 from fullconv.inference.runtime import Runtime
 from fullconv.inference.tiling import Tiles, whole_image_difference
 from fullconv.models.hub import is_hub_name, resolve_hub_name
-from fullconv.models.model import WEIGHTS, is_third_party, load_model
-from fullconv.network.backbone import STRIDES, Backbone, build
+from fullconv.models.model import WEIGHTS
+from fullconv.models.open import open_model
+from fullconv.models.third_party import is_third_party
+from fullconv.network.backbone import STRIDES, Backbone, MissingStrideError, build
+
+Description = tuple[dict[str, Any], Message]
 
 
-def inspect(thing: str, *, sheet: str | Path | None = None) -> tuple[dict[str, Any], str]:
-    """Facts (JSON-able) and text about a backbone's name or card, a model folder or a data set; of
-    a data set also an image of a few of its pairs, where `sheet` names a PNG file."""
+def inspect(thing: str, *, preview: str | Path | None = None) -> Description:
+    """Return facts (JSON-able) and text about a backbone, a model or a dataset.
+
+    Args:
+        thing: a backbone's name or config file, a model, or a dataset folder.
+        preview: for datasets, the PNG to draw a few pairs to.
+
+    Raises:
+        FullconvError: it is none of these.
+    """
     if is_hub_name(thing):
-        return _model(resolve_hub_name(thing))
+        return _inspect_model(resolve_hub_name(thing))
     path = Path(thing)
-    inside = ("config.json", WEIGHTS, f"model/{WEIGHTS}", f"model.old/{WEIGHTS}")
-    signs = [*(path / name for name in inside), path.parent / f"{path.name}.old" / WEIGHTS]
-    file_of_others = path.is_file() and is_third_party(path)
-    if any(sign.is_file() for sign in signs) or path.suffix == ".safetensors" or file_of_others:
-        return _model(path)
+    weights = [path / name / WEIGHTS for name in ("", "model", "model.old")]
+    weights += [path / "config.json", path.parent / f"{path.name}.old" / WEIGHTS]
+    third_party = path.is_file() and is_third_party(path)
+    if any(file.is_file() for file in weights) or path.suffix == ".safetensors" or third_party:
+        return _inspect_model(path)
     if path.is_dir():
+        stage(msg("checking the dataset"))
         report = check(path)
-        text = report.text()
-        if sheet is not None:
-            save_preview(report, sheet, findings=False)
-            text += f"sheet: {sheet}\n"
-        return report.to_dict(), text
-    a_path = path.exists() or (len(path.parts) > 1 and ":" not in thing)
-    if a_path and path.suffix != ".toml":
-        there = "is a file that is" if path.exists() else "does not exist, and is"
-        raise FullconvError(
-            f"{thing} {there} neither a backbone's name or card (.toml), a model (a folder or a "
-            ".safetensors file) nor a data set's folder.",
-            "fullconv inspect resnet18",
+        lines: list[str] = [report.text()]
+        if preview is not None:
+            save_preview(report, preview, findings=False)
+            lines = [report.text(), msg("preview: {path}", path=preview)]
+        return report.to_dict(), join(lines)
+    is_path = path.exists() or (len(path.parts) > 1 and ":" not in thing)
+    if is_path and path.suffix != ".toml":
+        message = msg("there is no {path}.", path=thing)
+        if path.exists():
+            message = msg("{path} is a file of another kind.", path=thing)
+        expected = msg(
+            "Expected a backbone name or config file (.toml), a model (a folder or a .safetensors "
+            "file) or a dataset folder."
         )
-    return _backbone(thing)
+        raise FullconvError(join([message, expected], " "), "fullconv inspect resnet18")
+    return _inspect_backbone(thing)
 
 
-def _backbone(name: str) -> tuple[dict[str, Any], str]:
-    backbone = _finest(name)
-    grids = [
-        {**grid.to_dict(), "channels": channels}
-        for grid, channels in zip(backbone.grids, backbone.channels, strict=True)
-    ]
+def _inspect_backbone(name: str) -> Description:
+    stage(msg("building the backbone"))
+    backbone = _finest_backbone(name)
     facts = {
         "backbone": backbone.card.to_dict(),
         "parameters": sum(p.numel() for p in backbone.parameters()),
         "size_phase": backbone.size_phase,
-        "grids": grids,
+        "grids": [
+            {**grid.to_dict(), "channels": channels}
+            for grid, channels in zip(backbone.grids, backbone.channels, strict=True)
+        ],
     }
-    return facts, "\n".join([f"{backbone.card.source} {backbone.card.name}", *_lines(backbone)])
+    head = f"{backbone.card.source} {backbone.card.name}"
+    return facts, join([head, *_grid_lines(backbone)])
 
 
-def _finest(name: str) -> Backbone:
-    problem: FullconvError | None = None
+def _finest_backbone(name: str) -> Backbone:
+    """Return the backbone at the finest stride that it offers."""
+    problem: MissingStrideError | None = None
     for stride in STRIDES:
         try:
             return build(name, stride=stride)
-        except FullconvError as error:
+        except MissingStrideError as error:
             problem = error
-            if "offers stride" not in error.message:
-                break
     assert problem is not None
     raise problem
 
 
-def _model(path: Path) -> tuple[dict[str, Any], str]:
-    model = load_model(path)
-    network = model.network
+def _inspect_model(path: Path) -> Description:
+    stage(msg("loading the model"))
+    model = open_model(path)
+    network, card = model.network, model.card
     facts = {**model.config(), "parameters": sum(p.numel() for p in network.parameters())}
     facts["grids"] = [grid.to_dict() for grid in network.backbone.grids]
-    lines = [
-        f"{network.name} on {model.card.source} {model.card.name}, "
-        f"{facts['parameters'] / 1e6:.1f} million parameters",
-        f"classes: {', '.join(model.labels.names)}",
-        *(f"head {name}: {', '.join(labels.names)}" for name, labels in model.heads.items()),
-        *(
-            f"takes {one.name} beside each image: {plural(one.channels, 'channel')}, "
-            f"{model.fusion} fusion"
-            for one in model.inputs
+    lines: list[str] = [
+        msg(
+            "{name} on {source} {backbone}, {millions:.1f} million parameters",
+            name=network.name,
+            source=card.source,
+            backbone=card.name,
+            millions=facts["parameters"] / 1e6,
         ),
-        f"pretrained on {model.card.pretrained_on or 'nothing'}",
+        msg("classes: {names}", names=", ".join(model.labels.names)),
     ]
+    for name, labels in model.heads.items():
+        lines.append(msg("head {name}: {classes}", name=name, classes=", ".join(labels.names)))
+    for extra in model.extra_inputs:
+        lines.append(
+            nmsg(
+                "extra input {name}: {count} channel, {fusion} fusion",
+                "extra input {name}: {count} channels, {fusion} fusion",
+                extra.channels,
+                name=extra.name,
+                fusion=model.fusion,
+            )
+        )
+    lines.append(msg("pretrained on {data}", data=card.pretrained_on or msg("nothing")))
     if model.metrics:
-        fingerprint = model.metrics["protocol"]["data_fingerprint"]
-        lines.append(f"{headline(model.metrics)} of data {fingerprint[:12]}")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    engine = Runtime(model, device=device)
-    facts["engine"] = engine.describe()
-    lines.append(f"runs in {facts['engine']}")
-    facts["tiles"], said = _tiles(engine)
-    return facts, "\n".join([*lines, *_lines(network.backbone), *said])
+        fingerprint = model.metrics["protocol"]["data_fingerprint"][:12]
+        lines.append(
+            msg(
+                "{headline} of data {fingerprint}",
+                headline=headline(model.metrics),
+                fingerprint=fingerprint,
+            )
+        )
+    runtime = Runtime(model, device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    facts["engine"] = runtime.describe()
+    lines.append(msg("runs in {engine}", engine=facts["engine"]))
+    stage(msg("comparing tiles with a whole image"))
+    facts["tiles"], tile_lines = _inspect_tiles(runtime)
+    return facts, join([*lines, *_grid_lines(network.backbone), *tile_lines])
 
 
-def _tiles(engine: Runtime) -> tuple[dict[str, Any], list[str]]:
-    """Whether large images are cut without a trace, and what was measured."""
-    model = engine.model
+def _inspect_tiles(runtime: Runtime) -> tuple[dict[str, Any], list[str]]:
+    """Measure whether tiles give the labels of the whole image, on a synthetic scene."""
+    model = runtime.model
     if model.short_side is not None:
-        said = f"images are resized as a whole, to {model.short_side} pixels"
-        return {"exact": False, "reasons": [said]}, [f"tiles: none, {said}"]
-    if engine.precision != "float32":  # what tiles do must not drown in rounding
-        engine = Runtime(model, device=engine.device, precision="float32")
-    tiles = Tiles(model.network, engine.scores, tile=256)
+        reason = msg("images are resized as a whole, to {side} pixels", side=model.short_side)
+        return {"exact": False, "reasons": [reason]}, [msg("tiles: none, {reason}", reason=reason)]
+    if runtime.precision != "float32":  # rounding would hide what tiles do
+        runtime = Runtime(model, device=runtime.device, precision="float32")
+    tiles = Tiles(model.network, runtime.scores, tile=256)
     height, width = 384, 640
-    if tiles.exact:  # a strip that is longer than what a window sees
-        tiles = Tiles(model.network, engine.scores, tile=max(64, tiles.halo // 2))
+    if tiles.exact:  # a strip that is longer than the receptive field
+        tiles = Tiles(model.network, runtime.scores, tile=max(64, tiles.halo // 2))
         height, width = 97, 2 * tiles.halo + 4 * tiles.tile + 1
     image = torch.from_numpy(scene(0, size=(height, width))[0]).permute(2, 0, 1)
-    for one in model.inputs:  # grey, in the numbers of the input
-        grey = image[:1].float() / 127.5 - 1
-        beside = [grey * std + mean for mean, std in zip(one.mean, one.std, strict=True)]
-        image = torch.cat([image.float(), *beside])
-    found = whole_image_difference(tiles, image, [len(labels) for labels in model.tables])
-    facts = {"exact": tiles.exact, "halo": tiles.halo, "reasons": list(tiles.reasons)}
-    facts |= {"measured": {**asdict(found), "size": [height, width], "tile": tiles.tile}}
-    measured = (
-        f"measured on a drawn image of {height} x {width} in tiles of {tiles.tile}: "
-        f"{found.labels} of {plural(found.pixels, 'pixel')} get another label, scores differ by "
-        f"up to {found.scores / max(found.spread, 1e-9):.1g} of their spread"
+    for extra in model.extra_inputs:  # a gray version, in the units of the extra channels
+        gray = image[:1].float() / 127.5 - 1
+        channels = [gray * std + mean for mean, std in zip(extra.mean, extra.std, strict=True)]
+        image = torch.cat([image.float(), *channels])
+    difference = whole_image_difference(tiles, image, [len(labels) for labels in model.tables])
+    measured = {**asdict(difference), "size": [height, width], "tile": tiles.tile}
+    facts = {
+        "exact": tiles.exact,
+        "halo": tiles.halo,
+        "reasons": list(tiles.inexact_operations),
+        "measured": measured,
+    }
+    measured_line = nmsg(
+        "measured on a synthetic image of {height} x {width} in tiles of {tile}: {labels} of "
+        "{count} pixel gets another label, logits differ by up to {spread:.1g} of their spread",
+        "measured on a synthetic image of {height} x {width} in tiles of {tile}: {labels} of "
+        "{count} pixels get another label, logits differ by up to {spread:.1g} of their spread",
+        difference.pixels,
+        height=height,
+        width=width,
+        tile=tiles.tile,
+        labels=difference.labels,
+        spread=difference.scores / max(difference.spread, 1e-9),
     )
     if tiles.exact:
-        halo = f"tiles with a halo of {tiles.halo} pixels give the labels of the whole image"
-        return facts, [f"{halo}: proven by the receptive field", measured]
-    why = ", ".join(tiles.reasons)
-    return facts, [f"tiles are not exact, because of {why}: seams are blended", measured]
+        proof = msg(
+            "tiles with a halo of {halo} pixels give the labels of the whole image (proven by the "
+            "receptive field)",
+            halo=tiles.halo,
+        )
+        return facts, [proof, measured_line]
+    reasons = join(tiles.inexact_operations, ", ")
+    blended = msg("tiles are not exact, because of {reasons}: seams are blended", reasons=reasons)
+    return facts, [blended, measured_line]
 
 
-def _lines(backbone: Backbone) -> list[str]:
-    rows = [f"{'stride':>8}{'offset':>8}{'field':>10}{'channels':>10}"]
+def _grid_lines(backbone: Backbone) -> list[str]:
+    """Return a table of the grids, and what they mean for image sizes."""
+    titles = {"stride": msg("stride"), "offset": msg("offset"), "field": msg("field")}
+    lines: list[str] = [
+        msg("{stride:>8}{offset:>8}{field:>10}{channels:>10}", **titles, channels=msg("channels"))
+    ]
     for grid, channels in zip(backbone.grids, backbone.channels, strict=True):
         field = "whole" if math.isinf(grid.field) else f"{grid.field:g}"
-        rows.append(f"{grid.stride:>8g}{grid.offset:>8g}{field:>10}{channels:>10}")
-    whole = _whole(backbone.grids)
-    if whole:
-        rows.append(f"sees the whole image: {', '.join(whole)}")
-    phase = {0: "multiples of", 1: "one more than a multiple of"}.get(backbone.size_phase or 0)
-    if backbone.size_phase is not None:
-        rows.append(f"images are padded to {phase} {backbone.coarsest} pixels")
+        lines.append(f"{grid.stride:>8g}{grid.offset:>8g}{field:>10}{channels:>10}")
+    if whole := _global_operations(backbone.grids):
+        lines.append(msg("depends on the whole image: {operations}", operations=", ".join(whole)))
+    if backbone.size_phase == 1:
+        lines.append(
+            msg(
+                "images are padded to one more than a multiple of {n} pixels",
+                n=backbone.coarsest_stride,
+            )
+        )
+    elif backbone.size_phase == 0:
+        lines.append(
+            msg("images are padded to multiples of {n} pixels", n=backbone.coarsest_stride)
+        )
     if backbone.placement == "stretched":
-        rows.append("scores are stretched over the image: offsets hold for multiples of the stride")
-    return rows
+        lines.append(
+            msg("logits are stretched over the image: offsets hold for multiples of the stride")
+        )
+    return lines
 
 
-def _whole(grids: Sequence[Grid]) -> list[str]:
+def _global_operations(grids: Sequence[Grid]) -> list[str]:
     return sorted({name for grid in grids for name in grid.whole})

@@ -1,254 +1,229 @@
-"""The command line: parse, call, print. The only module that knows argv.
+"""The command line: parse, call, print, and exit codes. The only module that reads argv.
 
-Results go to stdout, progress and messages to stderr. Exit codes: 0 done, 1 the user can fix it,
-2 a bug of ours. Nothing heavy is imported before a command needs it.
+Exit codes: 0 done, 1 the user can fix it, 2 wrong usage, 70 a bug of Fullconv, 130 after Ctrl-C
+(128 + n for other signals). Nothing heavy is imported before a command needs it.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import nullcontext
-from inspect import Parameter as Place
-from inspect import signature
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-from cyclopts import CycloptsError, Group, MissingArgumentError, Parameter, UnusedCliTokensError
+from cyclopts import CycloptsError, Group, Parameter
 
 import fullconv.cli.data
+import fullconv.cli.demo
 import fullconv.cli.doctor
 import fullconv.cli.evaluate
 import fullconv.cli.export
 import fullconv.cli.paper
 import fullconv.cli.predict
-import fullconv.cli.serve  # these ten join their commands to the application
+import fullconv.cli.serve
+import fullconv.cli.train  # each of these joins its commands to the application
 from fullconv.cli.app import (
+    ANALYSIS,
+    Flag,
     Json,
     app,
     detach_stream,
     print_result,
-    say,
     silence_native_stderr,
     silence_stderr,
 )
-from fullconv.cli.train import _options_in, train
+from fullconv.cli.help import GLOBAL_OPTIONS
+from fullconv.cli.usage import UsageError, key_value_error, usage_error
 from fullconv.core.errors import DownloadError, FullconvError, StoppedError
 from fullconv.core.hardware import use_huge_pages
-from fullconv.core.i18n import format_error, requested_language, set_language, translate
+from fullconv.core.i18n import (
+    format_error,
+    join,
+    msg,
+    requested_language,
+    set_language,
+    translate,
+)
 from fullconv.core.packages import __version__
-from fullconv.core.text import shell_command
+from fullconv.core.progress import hide_stage, print_text, show_stages
+from fullconv.core.text import shell_command, truncated_list
 
-# What the machine refuses: no space, no permission, a read-only disk.
-OUTSIDE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
+FIXABLE, USAGE, BUG, INTERRUPTED = 1, 2, 70, 128 + signal.SIGINT
+# What the operating system refuses: no space, no permission, a read-only disk.
+_REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
+_NETWORK_PACKAGES = ("torch", "torchvision", "timm", "lightning", "torchmetrics")
+Shell = Literal["bash", "zsh", "fish"]
 
-
-@app.command(sort_key=1)
-def demo(*, out: Path = Path("demo"), epochs: int = 28, seed: int = 0) -> None:
-    """Drawn street scenes, trained, evaluated, and a sheet to look at; no download.
-
-    Parameters
-    ----------
-    out
-        Folder for the scenes, the run and the sheet.
-    epochs
-        Passes over the scenes; 20 take about four minutes on two cores.
-    seed
-        Of the training; the scenes are always the same.
-    """
-    from fullconv.cli.demo import run_demo, text_of
-
-    result = run_demo(out, epochs=epochs, seed=seed, say=say)
-    ahead = shell_command("fullconv", "predict", out / "run", out / "scenes/images/test")
-    print_result(result, text_of(result, out), False, ahead=ahead)
-
-
-app.meta.group_parameters = Group("Of every command")
+app.meta.group_parameters = Group(GLOBAL_OPTIONS)
 
 
 @app.meta.default
 def launch(
     *words: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
-    quiet: Annotated[bool, Parameter(negative=())] = False,
+    quiet: Flag = False,
     lang: Literal["en", "zh"] | None = None,
 ) -> int:
-    """Runs the command that the words name; returns the exit code.
+    """Run the command that the words name, and return the exit code.
 
     Parameters
     ----------
     words
-        The command and what it takes.
+        The command and its arguments.
     quiet
-        No progress and no notes: results and errors alone.
+        Hide progress and notes; print only results and errors.
     lang
-        Messages in English or Chinese. Default: as LC_ALL, LC_MESSAGES or LANG says.
+        Language of messages. Default: set by LC_ALL, LC_MESSAGES or LANG.
     """
-    chosen, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
-    if chosen is train:
-        bound.arguments["given"] = _options_in(words)
-    if chosen in (train, fullconv.cli.evaluate.evaluate, demo):
+    command, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
+    if command is fullconv.cli.train.train:
+        bound.arguments["typed"] = fullconv.cli.train.typed_options(words)
+    slow = command in (fullconv.cli.train.train, fullconv.cli.demo.demo, fullconv.cli.export.export)
+    if command in (
+        fullconv.cli.train.train,
+        fullconv.cli.demo.demo,
+        fullconv.cli.evaluate.evaluate,
+    ):
         use_huge_pages()
-    # Those about data sets open what comes, and say themselves what is wrong with it.
-    about_data = chosen.__module__ == fullconv.cli.data.__name__
+    # The data commands check files themselves: what C libraries say about them is noise.
+    reads_data = command.__module__ == fullconv.cli.data.__name__
     with (
         silence_stderr() if quiet else nullcontext(),
-        silence_native_stderr() if about_data else nullcontext(),
+        silence_native_stderr() if reads_data else nullcontext(),
+        show_stages(lines=slow),
     ):
-        result = chosen(*bound.args, **bound.kwargs)
+        result = command(*bound.args, **bound.kwargs)
     return result if isinstance(result, int) else 0
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Runs a command and exits."""
+    """Run a command and exit."""
     sys.exit(run(sys.argv[1:] if argv is None else argv))
 
 
 def run(argv: list[str]) -> int:
-    """Runs a command; returns the exit code."""
-    set_language(
-        requested_language(argv)
-    )  # before anything can go wrong, the words themselves included
+    """Run a command, and return the exit code."""
+    set_language(requested_language(argv))  # before anything can go wrong
     try:
-        # The parser takes a word that begins with a dash for an option, even where that is all.
-        argv = ["@-" if word == "-" else word for word in argv]
-        chosen, bound, _ = app.meta.parse_args(argv, exit_on_error=False, print_error=False)
-        result = chosen(*bound.args, **bound.kwargs)
+        if problem := key_value_error(_own_words(argv)):
+            raise problem
+        # The parser takes any word with a leading dash for an option, even a single dash.
+        words = ["@-" if word == "-" else word for word in argv]
+        command, bound, _ = app.meta.parse_args(words, exit_on_error=False, print_error=False)
+        result = command(*bound.args, **bound.kwargs)
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
-    except DownloadError as error:
-        return _failed(error.typed(shell_command("fullconv", *argv)))
-    except StoppedError as stopped:
-        return _end(translate(f"{stopped.message}\nnext: {stopped.hint}"), 1)
-    except FullconvError as error:
-        return _failed(error)
     except CycloptsError as error:
-        return _failed(FullconvError(_sentence(error), _usage(_own_words(argv), error)))
+        return _fail(usage_error(error, _own_words(argv)), USAGE)
+    except UsageError as error:
+        return _fail(error, USAGE)
+    except DownloadError as error:
+        return _fail(error.typed(shell_command("fullconv", *argv)))
+    except StoppedError as stopped:
+        following = msg("next: {command}", command=stopped.hint)
+        return _end(translate(join([stopped.message, following])), INTERRUPTED)
+    except FullconvError as error:
+        return _fail(error)
     except KeyboardInterrupt:
-        return _end(translate("stopped."), 1)
-    except BrokenPipeError:  # nobody reads how it goes: `fullconv demo 2>&1 | head`
+        return _end(translate(msg("Stopped.")), INTERRUPTED)
+    except BrokenPipeError:  # the reader went away: `fullconv demo 2>&1 | head`
         detach_stream(sys.stdout)
         detach_stream(sys.stderr)
-        return 1
-    except SystemExit as ended:  # rich's, where nobody reads --help or --version
+        return FIXABLE
+    except SystemExit as ended:  # rich's, if the reader of --help goes away
         if isinstance(ended.__context__, BrokenPipeError):
             return 0
         raise
     except ModuleNotFoundError as error:
-        if error.name not in ("torch", "torchvision", "timm", "lightning", "torchmetrics"):
-            return _bug()
-        return _failed(
-            FullconvError(
-                f"this needs {error.name}, which is not installed; without it, exported files are "
-                "predicted with and served.",
-                "pip install torch torchvision timm lightning torchmetrics",
-            )
+        if error.name not in _NETWORK_PACKAGES:
+            return _report_bug()
+        message = msg(
+            "{name} is not installed, which this command needs. Without it, Fullconv can only "
+            "predict with exported files and serve them.",
+            name=error.name,
         )
+        return _fail(FullconvError(message, shell_command("pip", "install", *_NETWORK_PACKAGES)))
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in OUTSIDE:
-            where = f": {error.filename}" if error.filename else ""
-            what = f"{error.strerror}{where}"
-            return _failed(FullconvError(what, "df -h   # or --out another folder"))
-        return _bug()
+        if not isinstance(error, OSError) or error.errno not in _REFUSED:
+            return _report_bug()
+        message = msg("{reason}: {file}", reason=error.strerror, file=error.filename or "-")
+        return _fail(FullconvError(message, "df -h   # or --out another folder"))
 
 
-def _bug() -> int:
-    head = f"This is a bug of fullconv {__version__}; please report these lines:"
-    return _end(f"{translate(head)}\n{traceback.format_exc().rstrip()}", 2)
+def _report_bug() -> int:
+    head = msg(
+        "this is a bug of Fullconv {version}; please report these lines:", version=__version__
+    )
+    return _end(f"{format_error(head)}\n{traceback.format_exc().rstrip()}", BUG)
 
 
-def _failed(error: FullconvError) -> int:
-    return _end(format_error(error.message, error.hint), 1)
-
-
-def _own_words(argv: Sequence[str]) -> list[str]:
-    """A command line without what stands before the command: --quiet, --lang zh."""
-    skipped = {at + 1 for at, word in enumerate(argv) if word == "--lang"}
-    return [
-        word
-        for at, word in enumerate(argv)
-        if at not in skipped and word.partition("=")[0] not in ("--quiet", "--lang")
-    ]
-
-
-def _usage(argv: list[str], error: CycloptsError) -> str:
-    """The words that a command wants where one is missing, else where they stand."""
-    if not argv or argv[0] not in app:
-        return "fullconv --help"
-    wanted = signature(app[argv[0]].default_command).parameters.values()  # type: ignore[arg-type]
-    places = (Place.POSITIONAL_OR_KEYWORD, Place.VAR_POSITIONAL)
-    named = [one.name.upper() for one in wanted if one.kind in places]
-    if _missing_word(error):
-        return " ".join(["fullconv", argv[0], *named])
-    return shell_command("fullconv", argv[0], "--help")
-
-
-def _missing_word(error: CycloptsError) -> str:
-    """DATA, of an argument that needs no option before it; else ""."""
-    if not isinstance(error, MissingArgumentError) or error.argument is None:
-        return ""
-    if error.keyword or error.argument.tokens or not error.argument.field_info.is_positional:
-        return ""
-    return error.argument.name.removeprefix("--").upper()
-
-
-def _sentence(error: CycloptsError) -> str:
-    if word := _missing_word(error):
-        return f"{word} is missing."
-    if isinstance(error, UnusedCliTokensError):
-        return f"too many words: {' '.join(error.unused_tokens or [])}."
-    error.verbose = False
-    return str(error)
+def _fail(error: FullconvError, code: int = FIXABLE) -> int:
+    return _end(format_error(error.message, error.hint), code)
 
 
 def _end(text: str, code: int) -> int:
-    """The last message, whether or not somebody reads it."""
+    """Print the last message, whether or not it is read."""
+    hide_stage()
     try:
-        print(text, file=sys.stderr, flush=True)
+        print_text(text, sys.stderr)
     except BrokenPipeError:
         detach_stream(sys.stderr)
     return code
 
 
-Shell = Literal["bash", "zsh", "fish"]
+def _own_words(argv: Sequence[str]) -> list[str]:
+    """Return the words of a command without the options of every command: --quiet, --lang zh."""
+    values = {index + 1 for index, word in enumerate(argv) if word == "--lang"}
+    return [
+        word
+        for index, word in enumerate(argv)
+        if index not in values and word.partition("=")[0] not in ("--quiet", "--lang")
+    ]
 
 
-@app.command(sort_key=12)
-def completion(shell: Shell | None = None, *, json: Json = False) -> None:
-    """Let the Tab key complete commands and options in your shell.
+@app.command(group=ANALYSIS, sort_key=33)
+def completion(shell: Shell | None = None, /, *, json: Json = False) -> None:
+    """Install Tab completion of commands and options in your shell.
 
-    The script goes to the shell's own place for such; a line that reads it is added to ~/.bashrc
-    or ~/.zshrc.
+    The script goes to the shell's own folder; a line that reads it is added to ~/.bashrc or
+    ~/.zshrc.
 
     Parameters
     ----------
     shell
-        Default: the one that $SHELL names.
+        The shell. Default: the one that $SHELL names.
     json
         Print one JSON object and nothing else.
     """
-    shell = shell or _shell()
+    shell = shell or _current_shell()
     try:
         path = app.install_completion(shell=shell)
     except OSError as error:
-        raise FullconvError(
-            f"the script for {shell} could not be written: {error.strerror or error}: "
-            f"{error.filename}.",
-            shell_command("ls", "-ld", Path(error.filename or ".").parent),
-        ) from error
-    facts = {"shell": shell, "script": str(path)}
+        message = msg(
+            "the completion script for {shell} could not be written to {file}: {reason}.",
+            shell=shell,
+            file=error.filename,
+            reason=error.strerror or str(error),
+        )
+        folder = Path(error.filename or ".").parent
+        raise FullconvError(message, shell_command("ls", "-ld", folder)) from error
+    text = msg("completion for {shell}: {path}", shell=shell, path=path)
     ahead = f"exec {shell}   # or open a new terminal"
-    print_result(facts, f"completion for {shell}: {path}", json, ahead=ahead)
+    print_result({"shell": shell, "script": str(path)}, text, json, ahead=ahead)
 
 
-def _shell() -> Shell:
-    named = Path(os.environ.get("SHELL", "")).name
+def _current_shell() -> Shell:
+    name = Path(os.environ.get("SHELL", "")).name
     for shell in get_args(Shell):
-        if shell == named:
+        if shell == name:
             return shell
-    said = f"SHELL is {named!r}" if named else "SHELL is not set"
-    raise FullconvError(
-        f"{said}; words are completed in {', '.join(get_args(Shell))}.", "fullconv completion bash"
+    message = msg(
+        "SHELL is {name!r}; completion supports {shells}.",
+        name=name,
+        shells=truncated_list(get_args(Shell)),
     )
+    raise FullconvError(message, "fullconv completion bash")

@@ -1,26 +1,29 @@
-"""The commands that do what the papers' figures and analyses do: heatmap, probe."""
+"""The commands that reproduce the papers' figures and analyses: heatmap, probe."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from fullconv.cli.app import Json, Split, app, print_result, progress_bar, say
+from fullconv.cli.app import ANALYSIS, Json, Split, app, print_result, progress_bar
+from fullconv.cli.usage import check_dataset, check_model
 from fullconv.core.errors import FullconvError
-from fullconv.core.text import as_typed, plural, shell_command
+from fullconv.core.i18n import Message, join, msg, nmsg
+from fullconv.core.progress import say, stage
+from fullconv.core.text import as_typed, shell_command, split_list
 
 if TYPE_CHECKING:
     from fullconv.inference.heatmap import Heatmap
     from fullconv.network.dense.convolutionalize import DenseClassifier
 
 
-@app.command(sort_key=9)
+@app.command(group=ANALYSIS, sort_key=25)
 def heatmap(
     classifier: str,
     image: Path,
+    /,
     *,
     classes: Annotated[
         tuple[str, ...], Parameter(name="--class", negative=(), show_default=False)
@@ -31,176 +34,178 @@ def heatmap(
     pretrained: bool = True,
     json: Json = False,
 ) -> None:
-    """Show where in an image a classifier sees its classes: it is made dense, nothing is trained.
+    """Show where in an image a classifier sees its classes, without any training.
 
     Parameters
     ----------
     classifier
-        A timm name, "torchvision:NAME", or a backbone card (.toml) with weights of your own.
+        A timm name, torchvision:NAME, or a backbone config file (.toml) with your own weights.
     image
-        The photo.
+        The image.
     classes
-        A class to draw: a name ("tabby"), or its id; once for each class. Default: the one
-        that is most probable anywhere.
+        Class to draw, by name ("tabby") or id; repeat it for more classes. Default: the class with
+        the highest probability anywhere.
     scales
-        Of the image, with commas. 1 is the photo itself, reduced where its shorter side has more
-        than twice the pixels that the classifier looks at.
+        Comma-separated image sizes. 1 is the image itself, reduced if its shorter side is more than
+        twice the classifier's input size.
     out
-        The PNG to write.
+        PNG file to write.
     top
-        How many classes to list.
+        Number of classes to list.
     pretrained
-        Load published weights, once from the network. A card brings its own.
+        Load published weights, once from the network. A config file names its own.
     json
         Print one JSON object and nothing else.
     """
-    wanted = _scales(scales)
+    # What can be checked before torch is imported.
+    try:
+        sizes = [float(word) for word in scales.split(",")]
+    except ValueError:
+        message = msg("--scales is {text!r}; it must be numbers with commas between.", text=scales)
+        raise FullconvError(message, "--scales 1,1.5,2") from None
     if top < 1:
-        raise FullconvError(f"--top {top}; expected 1 or more.", "--top 5")
-    _refuse_place(out, image)
-    dense, found, shown = _found(classifier, image, classes, wanted, pretrained)
-    facts, text = _facts(dense, found, shown, min(top, dense.num_classes))
-    _write(found, shown, out)
+        raise FullconvError(msg("--top is {top}; it must be 1 or more.", top=top), "--top 5")
+    if out.suffix.lower() != ".png":
+        message = msg("a heat map is written as PNG, not as {name!r}.", name=out.name)
+        raise FullconvError(message, f"--out {out.stem}.png")
+    if out.resolve() == image.resolve():
+        message = msg("{path} is the image, which the heat map would replace.", path=out)
+        raise FullconvError(message, "--out heatmap.png")
+
+    stage(msg("loading PyTorch"))
+    import torch
+
+    from fullconv.data.io.images import open_image
+    from fullconv.inference.heatmap import draw_heatmap
+    from fullconv.inference.heatmap import heatmap as compute_heatmap
+    from fullconv.network.dense.classifier import find_class
+    from fullconv.network.dense.convolutionalize import convolutionalize
+
+    with open_image(image):  # refuses other files before a network is built
+        pass
+    stage(msg("loading the classifier"))
+    dense = convolutionalize(classifier, pretrained)
+    class_ids = [find_class(name, dense.names, dense.num_classes) for name in classes]
+    dense.to("cuda" if torch.cuda.is_available() else "cpu")
+    stage(msg("computing the heat map"))
+    heat = compute_heatmap(dense, image, scales=sizes)
+    drawn = list(dict.fromkeys(class_ids)) or [heat.top(1)[0].class_id]
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        draw_heatmap(heat, drawn).save(out)
+    except OSError as error:
+        message = msg(
+            "the heat map could not be written to {path}: {reason}.",
+            path=out,
+            reason=error.strerror or str(error),
+        )
+        raise FullconvError(message, "--out another_folder/heatmap.png") from error
+
     for caveat in dense.caveats():
-        say(f"note: {dense.name}: {caveat}.")
+        say(msg("note: {classifier}: {caveat}.", classifier=dense.name, caveat=caveat))
+    facts, text = _heatmap_facts(dense, heat, drawn, min(top, dense.num_classes))
     facts |= {"image": str(image), "out": str(out)}
     ahead = shell_command("fullconv", "train", "DATA", "--backbone", classifier)
-    print_result(facts, f"{text}\nheat map: {out}", json, ahead=ahead)
+    print_result(facts, join([text, msg("heat map: {path}", path=out)]), json, ahead=ahead)
 
 
-@app.command(sort_key=10)
+def _heatmap_facts(
+    dense: DenseClassifier, heat: Heatmap, drawn: list[int], top: int
+) -> tuple[dict[str, Any], Message]:
+    """Return the heat map's peaks, JSON-able and as a table."""
+    peaks = heat.top(top)
+    facts = {
+        "classifier": dense.name,
+        "height": heat.size[0],
+        "width": heat.size[1],
+        "difference": dense.difference,
+        "grid": dense.grid.to_dict(),
+        "caveats": dense.caveats(),
+        "scales": [
+            {"scale": h.scale, "size": list(h.size), "cells": list(h.probabilities.shape[1:])}
+            for h in heat.heats
+        ],
+        "top": [peak.to_dict() for peak in peaks],
+        "classes": [
+            {
+                **heat.best(class_id).to_dict(),
+                "scales": [peak.to_dict() for peak in heat.peaks(class_id)],
+            }
+            for class_id in drawn
+        ],
+    }
+    listed = {peak.class_id for peak in peaks}
+    rows = [*peaks, *(heat.best(class_id) for class_id in drawn if class_id not in listed)]
+    head = msg(
+        "{classifier}, {height} x {width} pixels; the dense form differs from the classifier by "
+        "{difference:.0e} of the largest logit",
+        classifier=dense.name,
+        height=heat.size[0],
+        width=heat.size[1],
+        difference=dense.difference,
+    )
+    titles = msg(
+        "{probability:>11}{x:>7}{y:>7}{scale:>7}  {name}",
+        probability=msg("probability"),
+        x="x",
+        y="y",
+        scale=msg("scale"),
+        name=msg("class"),
+    )
+    lines = [f"{p.probability:>11.1%}{p.column:>7}{p.row:>7}{p.scale:>7g}  {p.name}" for p in rows]
+    return facts, join([head, titles, *lines])
+
+
+@app.command(group=ANALYSIS, sort_key=24)
 def probe(
     model: Path,
     data: Path,
+    /,
     *,
     split: Split = "val",
     foreground: str = "",
     ignore_rules: str = "",
     json: Json = False,
 ) -> None:
-    """Show what a model lives on: its scores where all but things, what is around them, or their
-    shapes is hidden.
+    """Measure how much a model relies on objects, on their context or on their shape.
 
     Parameters
     ----------
     model
-        A model folder or run, hf://user/name, torchvision:fcn_resnet50, a .caffemodel or .pth.
+        Run or model folder, hf://user/name, torchvision:fcn_resnet50, .caffemodel or .pth.
     data
-        The data set's folder, or the name of a published one.
+        Dataset folder, or the name of a published dataset.
     split
-        Which part of it.
+        Split of the dataset.
     foreground
-        Classes that are things, with commas between. Default: all but the background.
+        Comma-separated classes that are objects. Default: all but the background.
     ignore_rules
-        Rules of `fullconv check`, with commas: what they found is left out.
+        Comma-separated rules of `fullconv check`; what they found is left out.
     json
         Print one JSON object and nothing else.
     """
+    check_model("probe", model, data)
+    check_dataset("probe", data)
+    stage(msg("loading the model"))
     from fullconv.evaluation.masking_probe import probe as probe_model
     from fullconv.evaluation.masking_probe import probe_table
 
-    things = [name.strip() for name in foreground.split(",") if name.strip()]
-    with progress_bar("evaluated") as progress:
+    with progress_bar(msg("evaluated")) as progress:
         result = probe_model(
             model,
             data,
             split=split,
-            foreground=things,
+            foreground=split_list(foreground),
             ignore_rules=ignore_rules,
             progress=progress,
         )
-    images = plural(result.evaluations["everything"].protocol["images"], "image")
-    head = f"{as_typed(model)} on {data}, split {split}, {images}\n\n"
+    head = nmsg(
+        "{model} on {data}, split {split}, {count} image",
+        "{model} on {data}, split {split}, {count} images",
+        result.evaluations["everything"].protocol["images"],
+        model=as_typed(model),
+        data=data,
+        split=split,
+    )
     ahead = shell_command("fullconv", "predict", model, "IMAGES")
-    print_result(result.to_dict(), head + probe_table(result), json, ahead=ahead)
-
-
-def _found(
-    classifier: str, image: Path, classes: Sequence[str], scales: list[float], pretrained: bool
-) -> tuple[DenseClassifier, Heatmap, list[int]]:
-    """The dense classifier, what it finds, and the ids of the classes to draw."""
-    import torch
-
-    from fullconv.data.io.images import open_image
-    from fullconv.inference.heatmap import heatmap as find_heat
-    from fullconv.network.dense.classifier import find_class
-    from fullconv.network.dense.convolutionalize import convolutionalize
-
-    with open_image(image):  # what is no image is said before a network is built
-        pass
-    dense = convolutionalize(classifier, pretrained)
-    asked = [find_class(name, dense.names, dense.num_classes) for name in classes]
-    dense.to("cuda" if torch.cuda.is_available() else "cpu")
-    found = find_heat(dense, image, scales=scales)
-    return dense, found, list(dict.fromkeys(asked)) or [found.top(1)[0].class_id]
-
-
-def _write(found: Heatmap, shown: list[int], out: Path) -> None:
-    from fullconv.inference.heatmap import draw_heatmap
-
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        draw_heatmap(found, shown).save(out)
-    except OSError as error:
-        raise FullconvError(
-            f"the heat map could not be written to {out}: {error.strerror or error}.",
-            "--out another_folder/heatmap.png",
-        ) from error
-
-
-def _scales(text: str) -> list[float]:
-    """[1, 1.5] of "1,1.5"."""
-    try:
-        return [float(word) for word in text.split(",")]
-    except ValueError:
-        raise FullconvError(
-            f"--scales {text!r}; expected numbers with commas between.", "--scales 1,1.5,2"
-        ) from None
-
-
-def _refuse_place(out: Path, image: Path) -> None:
-    if out.suffix.lower() != ".png":
-        raise FullconvError(
-            f"a heat map is written as PNG, not as {out.name!r}.", f"--out {out.stem}.png"
-        )
-    if out.resolve() == image.resolve():
-        raise FullconvError(
-            f"{out} is the image; the heat map would be written over it.", "--out heatmap.png"
-        )
-
-
-def _facts(
-    dense: DenseClassifier, found: Heatmap, shown: list[int], top: int
-) -> tuple[dict[str, Any], str]:
-    """What was found, JSON-able and as a table."""
-    places = found.top(top)
-    facts = {
-        "classifier": dense.name,
-        "height": found.size[0],
-        "width": found.size[1],
-        "difference": dense.difference,
-        "grid": dense.grid.to_dict(),
-        "caveats": dense.caveats(),
-        "scales": [
-            {"scale": h.scale, "size": list(h.size), "cells": list(h.probabilities.shape[1:])}
-            for h in found.heats
-        ],
-        "top": [place.to_dict() for place in places],
-        "classes": [
-            {
-                **found.best(class_id).to_dict(),
-                "scales": [place.to_dict() for place in found.places(class_id)],
-            }
-            for class_id in shown
-        ],
-    }
-    listed = [*places, *(found.best(k) for k in shown if k not in [p.class_id for p in places])]
-    lines = [
-        f"{dense.name}, {found.size[0]} x {found.size[1]} pixels, dense and the classifier differ "
-        f"by {dense.difference:.0e} of the largest score",
-        f"{'probability':>11}{'x':>7}{'y':>7}{'scale':>7}  class",
-    ]
-    lines += [
-        f"{p.probability:>11.1%}{p.column:>7}{p.row:>7}{p.scale:>7g}  {p.name}" for p in listed
-    ]
-    return facts, "\n".join(lines)
+    print_result(result.to_dict(), join([head, "", probe_table(result)]), json, ahead=ahead)

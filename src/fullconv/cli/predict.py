@@ -1,4 +1,4 @@
-"""The command that labels images: predict."""
+"""The command that segments images: predict."""
 
 from __future__ import annotations
 
@@ -9,298 +9,318 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from fullconv.cli.app import Json, Precision, app, print_result, progress_bar, say
+from fullconv.cli.app import Device, Flag, Json, Precision, app, print_result, progress_bar
+from fullconv.cli.usage import check_model, missing_argument
 from fullconv.core.errors import FullconvError
 from fullconv.core.hardware import use_huge_pages
-from fullconv.core.text import plural, shell_command
+from fullconv.core.i18n import Message, join, msg, nmsg
+from fullconv.core.progress import say, stage
+from fullconv.core.text import percent, shell_command, split_list, truncated_list
 
 if TYPE_CHECKING:
     from fullconv.inference.batch import BatchResult
     from fullconv.inference.manifest import Manifest
     from fullconv.inference.sharding import Shard
 
-SHOWN = 20  # results that get a line
-UNDONE = 100  # images whose error is spelt out
+LISTED_RESULTS = 20  # results that get a line
+LISTED_ERRORS = 100  # images whose error is printed
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is asked of a model beside its labels, as it is typed."""
+class PredictionChoices:
+    """The options that change labels, as they are typed."""
 
     classes: str = ""
-    """Only these, with commas; all other pixels get the ignored id."""
-    unsure: float | None = None
-    """Pixels whose class has a lower probability than this fraction get the ignored id."""
+    """Comma-separated classes to keep; all other pixels are ignored."""
+    min_confidence: float | None = None
+    """Ignore pixels whose class has a lower probability than this fraction."""
     min_area: int = 0
-    """Regions of fewer pixels take the class that surrounds them most."""
-    flip: bool = False
-    """Average the probabilities of each image and its mirror image."""
+    """Merge regions of fewer pixels into the class that surrounds them most."""
+    flip: Flag = False
+    """Test-time augmentation: average each image and its mirror image."""
     scales: str = ""
-    """Average them over the image at these sizes, with commas: 0.75,1,1.25."""
-    every: int = 1
-    """Of videos: label each so-many-th frame; those between show the labels before."""
+    """Test-time augmentation: average the image at these comma-separated sizes: 0.75,1,1.25."""
+    frame_step: int = 1
+    """For videos: segment every Nth frame and reuse its mask for the frames in between."""
 
     def options(self, outputs: list[str]) -> Any:
-        """The `fullconv.inference.options.PredictOptions`."""
-        from fullconv.inference.options import PredictOptions, parse_class_names, parse_scales
+        """Return the `fullconv.inference.options.PredictOptions`."""
+        from fullconv.inference.options import PredictOptions, parse_scales
 
-        keep = "confidence" in outputs or "probability" in outputs
-        scales, classes = parse_scales(self.scales), parse_class_names(self.classes)
         return PredictOptions(
-            self.flip, scales, classes, self.unsure, self.min_area, keep, self.every
+            flip=self.flip,
+            scales=parse_scales(self.scales),
+            classes=tuple(split_list(self.classes)),
+            min_confidence=self.min_confidence,
+            min_area=self.min_area,
+            keep_scores="confidence" in outputs or "probability" in outputs,
+            frame_step=self.frame_step,
         )
 
 
-@app.command(sort_key=5)
+@app.command(sort_key=6)
 def predict(
     model: Path,
+    /,
     *images: Path,
     out: Path = Path("predictions"),
     save: str = "mask,overlay",
-    inputs: str = "",
+    extra_inputs: str = "",
+    device: Device = "auto",
     precision: Precision = "auto",
-    compile: bool = False,
+    compile: Flag = False,
     tile: int | None = None,
-    huge: bool = False,
-    again: bool = False,
+    allow_huge: Flag = False,
+    overwrite: Flag = False,
     json: Json = False,
-    asked: Annotated[Asked | None, Parameter(name="*")] = None,
+    choices: Annotated[PredictionChoices | None, Parameter(name="*")] = None,
 ) -> None:
-    """Label every pixel of images and videos.
+    """Segment images and videos.
 
     Parameters
     ----------
     model
-        A model folder, the run that holds it, an exported file, hf://user/name on the Hugging Face
-        hub, torchvision:fcn_resnet50, or a .caffemodel or .pth.
+        Run or model folder, exported file, hf://user/name, torchvision:fcn_resnet50, .caffemodel
+        or .pth.
     images
-        Images or videos: files, folders with all below, patterns such as "photos/**/*.jpg";
-        @list.txt for a file with a path a line, - for the same from standard input. Results of
-        earlier runs are left out.
+        Images or videos: files, folders, or patterns such as "photos/**/*.jpg"; @list.txt reads a
+        path per line from a file, - from standard input. Results of earlier runs are left out.
     out
-        Folder for the results. Images whose results are there already are not done again.
+        Output folder. Images that already have results there are skipped.
     save
-        With commas: mask (ids as a palette PNG), color, overlay, json, confidence (grey),
-        probability (of each class, for NumPy), polygons (GeoJSON), coco. The first four also of
-        videos, as videos.
-    inputs
-        Folders with a file for each image, with commas, of a model that takes depth and the like.
+        Comma-separated outputs: mask (palette PNG), color, overlay, json, confidence (grayscale),
+        probability (NumPy), polygons (GeoJSON), coco. The first four also for videos.
+    extra_inputs
+        Comma-separated folders of extra input channels, if the model has any.
+    device
+        Device to run on.
     precision
-        auto takes bfloat16 where it is faster and the model gives the same labels in it.
+        Number format; auto uses bfloat16 if it is faster and the model gives the same labels.
     compile
-        Faster, after up to a minute at each of two sizes; on a CPU it needs a C++ compiler.
+        Compile the network: faster, after up to a minute for each of two sizes.
     tile
-        Cut images that are longer into tiles of so many pixels; by default above 16.8 million.
-    huge
-        Read files of any size, also where a damaged one may only say that it is large.
-    again
-        Also images whose results are there already.
+        Cut images that are longer than this into tiles. Default: above 16.8 million pixels.
+    allow_huge
+        Read files of any size, even if a damaged header may exaggerate it.
+    overwrite
+        Redo images that already have results.
     json
         Print one JSON object and nothing else.
     """
-    how = {"precision": precision, "compile": compile, "tile": tile}
-    asked = asked or Asked()
-    _predict(
-        model,
-        images,
-        out,
-        _kinds(save),
-        how,
-        asked,
-        inputs=inputs,
-        huge=huge,
-        again=again,
-        json=json,
-    )
+    choices = choices or PredictionChoices()
+    if not images:
+        raise missing_argument("predict", "IMAGES")
+    check_model("predict", model, *images)
+    outputs = _parse_outputs(save)
 
-
-def _predict(
-    model: Path,
-    named: tuple[Path, ...],
-    out: Path,
-    outputs: list[str],
-    how: dict[str, Any],
-    asked: Asked,
-    *,
-    inputs: str,
-    huge: bool,
-    again: bool,
-    json: bool,
-) -> None:
-    """As `predict`; `how` is what `fullconv.inference.predictor.load` wants to know."""
+    # Everything below may import torch, or is typed for many images.
+    stage(msg("listing the images"))
     from fullconv.data.io.limits import allow_large_images
-    from fullconv.data.layouts.extra_folders import folder_names
     from fullconv.inference.batch import InputImage, predict_many
     from fullconv.inference.manifest import Manifest, job_hash
     from fullconv.inference.sharding import current_shard, wait_for_all
     from fullconv.inference.writers import refuse_overwriting_inputs
     from fullconv.models.hub import resolve_hub_name
 
-    options = asked.options(outputs)
-    share = current_shard()
-    every = _images(model, named, share)
-    refuse_overwriting_inputs(every, out, outputs)
-    there = resolve_hub_name(model)
-    predictor = _loaded(there, every, share, options=options, **how)
-    mine = share.part(every)
-    beside = predictor.inputs_of([path for path, _ in mine], folder_names(inputs))
-    todo = [InputImage(*one, of) for one, of in zip(mine, beside, strict=True)]
-    job = job_hash(there, {**how, **asdict(asked), "inputs": inputs})
-    finished = Manifest(out, job, [one.stem for one in todo], rank=share.rank)
+    options = choices.options(outputs)
+    shard = current_shard()
+    every_image = _find_images(model, images, shard)
+    refuse_overwriting_inputs(every_image, out, outputs)
+    own_images = shard.part(every_image)
+    noun = _noun([path for path, _ in own_images])
+
+    stage(msg("loading the model"))
+    folder = resolve_hub_name(model)
+    run_options: dict[str, Any] = {"precision": precision, "compile": compile, "tile": tile}
+    predictor = _load(folder, every_image, shard, device=device, options=options, **run_options)
+    extra_files = predictor.extra_input_files(
+        [path for path, _ in own_images], split_list(extra_inputs)
+    )
+    todo = [InputImage(*image, files) for image, files in zip(own_images, extra_files, strict=True)]
+    job = job_hash(folder, {**run_options, **asdict(choices), "extra_inputs": extra_inputs})
+    manifest = Manifest(out, job, [image.stem for image in todo], rank=shard.rank)
     with (
-        allow_large_images() if huge else nullcontext(),
-        progress_bar("predicted", shown=share.local == 0) as progress,
+        allow_large_images() if allow_huge else nullcontext(),
+        progress_bar(msg("segmented"), shown=shard.local_rank == 0) as progress,
     ):
-        done = predict_many(predictor, todo, finished, outputs, again=again, progress=progress)
-    kind = _kind([one.path for one in todo])
-    _note(done, finished, predictor, again, kind)
-    text = _text(done, plural(len(todo), kind), share, out)
-    # What failed has a hint of its own, and of several processes none is the last.
-    ahead = "" if done.failed or share.of > 1 else _after(model, predictor)
-    print_result(_facts(done, share), text, json, ahead=ahead)
-    wait_for_all(share)
+        done = predict_many(
+            predictor, todo, manifest, outputs, overwrite=overwrite, progress=progress
+        )
+
+    _print_notes(done, manifest, predictor, overwrite, noun)
+    facts: dict[str, Any] = {
+        "images": done.results,
+        "failed": [error.message for error in done.failed],
+        "skipped": done.skipped,
+    }
+    if shard.count > 1:
+        facts["process"] = {"rank": shard.rank, "of": shard.count}
+    ahead = ""  # failures have hints of their own, and of several processes none is the last
+    if not done.failed and shard.count == 1:
+        ahead = shell_command("fullconv", "serve", model)
+        if predictor.extra_inputs:  # the server accepts images only
+            ahead = shell_command("fullconv", "evaluate", model, "DATA")
+    print_result(facts, _results_text(done, len(todo), noun, shard, out), json, ahead=ahead)
+    wait_for_all(shard)
     if done.failed:
-        raise _undone(done.failed, plural(len(todo), kind))
+        raise _failure(done.failed, len(todo), noun)
 
 
-def _loaded(
+def _parse_outputs(save: str) -> list[str]:
+    """Return the outputs in "mask,overlay"."""
+    from fullconv.inference.result_files import OUTPUTS
+
+    outputs = split_list(save)
+    if unknown := [output for output in outputs if output not in OUTPUTS] or [save] * (not outputs):
+        message = msg(
+            "there is no output {output!r}; --save accepts {outputs}.",
+            output=unknown[0],
+            outputs=truncated_list(list(OUTPUTS)),
+        )
+        raise FullconvError(message, "--save mask,overlay")
+    return outputs
+
+
+def _load(
     model: Path,
-    every: list[tuple[Path, Path]],
-    share: Shard,
+    images: list[tuple[Path, Path]],
+    shard: Shard,
     *,
+    device: Device,
     tile: int | None,
     options: Any,
-    **how: Any,
+    **run_options: Any,
 ) -> Any:
-    """The model, on the device and with the threads of this process."""
+    """Return the predictor, on the device and with the threads of this process."""
     from fullconv.data.io.geotiff import raster_size
     from fullconv.inference.exported import is_exported, load_exported
 
-    if is_exported(model):  # which needs no torch
-        return load_exported(model, tile=tile, threads=share.threads(), options=options)
+    if is_exported(model):  # needs no torch
+        return load_exported(model, tile=tile, threads=shard.threads(), options=options)
     from fullconv.inference.predictor import load
 
-    if not any(raster_size(path) for path, _ in every):
-        use_huge_pages()  # which take more memory, where windows shall keep to little
-    share.use_threads()
-    return load(model, device=share.device(), tile=tile, options=options, **how)
+    if not any(raster_size(path) for path, _ in images):
+        use_huge_pages()  # these take more memory, and windows are read to save memory
+    shard.set_torch_threads()
+    device_name = shard.device() if device == "auto" else device
+    return load(model, device=device_name, tile=tile, options=options, **run_options)
 
 
-def _images(model: Path, named: tuple[Path, ...], share: Shard) -> list[tuple[Path, Path]]:
-    """Those that are named, with the names of their results."""
+def _find_images(model: Path, paths: tuple[Path, ...], shard: Shard) -> list[tuple[Path, Path]]:
+    """Return the images that are named, with the names of their results."""
     from fullconv.inference.input_files import STANDARD_INPUT, find_inputs
 
-    if share.alone:
+    if shard.maybe_alone:
         say(
-            f"note: SLURM_NTASKS is {share.of}: this is process 1 of {share.of} and does its part; "
-            "start all of them with srun"
+            msg(
+                "note: SLURM_NTASKS is {count}: this is process 1 of {count} and does its share; "
+                "start all of them with srun",
+                count=shard.count,
+            )
         )
-    if share.of > 1 and Path(STANDARD_INPUT) in named:
-        raise FullconvError(
-            "standard input can be read by one process only, and not by each of "
-            f"{share.of} processes.",
-            shell_command("fullconv", "predict", model, "@list.txt"),
+    if shard.count > 1 and Path(STANDARD_INPUT) in paths:
+        message = msg(
+            "standard input can be read by one process only, not by {count} processes.",
+            count=shard.count,
         )
-    if not named:
-        raise FullconvError(
-            "no image was named; expected files, or folders of images, after the model.",
-            shell_command("fullconv", "predict", model, "photo.jpg"),
-        )
+        raise FullconvError(message, shell_command("fullconv", "predict", model, "@list.txt"))
     earlier: list[Path] = []
-    found = find_inputs(named, earlier)
+    images = find_inputs(paths, earlier)
     if earlier:
-        say(f"note: results of earlier runs are left out: {len(earlier)}, such as {earlier[0]}")
-    return found
+        say(
+            nmsg(
+                "note: left out {count} result of earlier runs: {example}",
+                "note: left out {count} results of earlier runs, such as {example}",
+                len(earlier),
+                example=earlier[0],
+            )
+        )
+    return images
 
 
-def _kind(paths: list[Path]) -> str:
-    """What they are, in a word."""
+def _noun(paths: list[Path]) -> str:
+    """Return "image", "video" or, if there are both, "file"."""
     from fullconv.data.io.video import is_video
 
     videos = sum(map(is_video, paths))
     return "image" if not videos else "video" if videos == len(paths) else "file"
 
 
-def _note(done: BatchResult, finished: Manifest, predictor: Any, again: bool, kind: str) -> None:
-    """What is worth a note."""
+def _counted(count: int, noun: str) -> Message:
+    return {
+        "image": nmsg("{count} image", "{count} images", count),
+        "video": nmsg("{count} video", "{count} videos", count),
+        "file": nmsg("{count} file", "{count} files", count),
+    }[noun]
+
+
+def _print_notes(
+    done: BatchResult, manifest: Manifest, predictor: Any, overwrite: bool, noun: str
+) -> None:
     if done.skipped:
-        files = plural(done.skipped, f"{kind} was", f"{kind}s were")
-        say(f"note: {files} done before and left as found (--overwrite does all again)")
-    if finished.others and not again:
-        results = plural(finished.others, f"{kind} has results", f"{kind}s have results")
-        say(f"note: {results} of another model or other options in {finished.out}; made again")
+        files = _counted(done.skipped, noun)
+        say(msg("note: skipped {files} with results (--overwrite redoes them)", files=files))
+    if manifest.others and not overwrite:
+        say(
+            msg(
+                "note: redid {files} whose results in {folder} are of another model or of other "
+                "options",
+                files=_counted(manifest.others, noun),
+                folder=manifest.out,
+            )
+        )
     for result in done.results:
         if result.get("damaged"):
-            say(f"note: {result['damaged']}")
-    if done.placeless:
-        some = f" and {len(done.placeless) - 1} more" if len(done.placeless) > 1 else ""
+            say(msg("note: {problem}", problem=result["damaged"]))
+    if predictor.inexact_operations:
         say(
-            f"note: the mask of {done.placeless[0]}{some} will not be georeferenced without "
-            "rasterio: pip install rasterio"
+            msg(
+                "note: large images were cut into tiles with blended seams, because of {reasons}",
+                reasons=join(predictor.inexact_operations, ", "),
+            )
         )
-    if predictor.seams:
-        reasons = ", ".join(predictor.seams)
-        say(f"note: large images were cut into tiles with blended seams, because of {reasons}")
 
 
-def _facts(done: BatchResult, share: Shard) -> dict[str, Any]:
-    facts: dict[str, Any] = {
-        "images": done.results,
-        "failed": [one.message for one in done.failed],
-    }
-    facts["skipped"] = done.skipped
-    if share.of > 1:
-        facts["process"] = {"rank": share.rank, "of": share.of}
-    return facts
+def _results_text(done: BatchResult, count: int, noun: str, shard: Shard, out: Path) -> Message:
+    """Return the largest classes of each image, a line each, and how many results there are."""
+    lines: list[str] = []
+    for result in done.results[:LISTED_RESULTS]:
+        largest = sorted(result["area"].items(), key=lambda item: -item[1])[:4]
+        classes = ", ".join(f"{name} {percent(share, 0)}" for name, share in largest)
+        lines.append(msg("{image}: {classes}", image=result["source"], classes=classes))
+    if len(done.results) > LISTED_RESULTS:
+        lines.append(msg("... and {count} more", count=len(done.results) - LISTED_RESULTS))
+    values = {"done": len(done.results), "files": _counted(count, noun), "folder": out}
+    if shard.count > 1:
+        process = {"rank": shard.rank + 1, "processes": shard.count}
+        lines.append(
+            msg("process {rank} of {processes}: {done} of {files} -> {folder}", **process, **values)
+        )
+    else:
+        lines.append(msg("{done} of {files} -> {folder}", **values))
+    return join(lines)
 
 
-def _text(done: BatchResult, every: str, share: Shard, out: Path) -> str:
-    lines = [_largest(result) for result in done.results[:SHOWN]]
-    if len(done.results) > SHOWN:
-        lines.append(f"... and {len(done.results) - SHOWN} more")
-    who = f"process {share.rank + 1} of {share.of}: " if share.of > 1 else ""
-    return "\n".join([*lines, f"{who}{len(done.results)} of {every} -> {out}"])
-
-
-def _after(model: Path, predictor: Any) -> str:
-    if predictor.inputs:  # which no server takes
-        return shell_command("fullconv", "evaluate", model, "DATA")
-    return shell_command("fullconv", "serve", model)
-
-
-def _undone(failed: list[FullconvError], every: str) -> FullconvError:
+def _failure(failed: list[FullconvError], count: int, noun: str) -> FullconvError:
+    """Return one error for all images that failed, with the most useful of their hints."""
     from fullconv.data.io.limits import TooLargeError
 
-    more = [f"and {len(failed) - UNDONE} more; --json names them all"] * (len(failed) > UNDONE)
-    named = [one.message for one in failed[:UNDONE]]
-    said = [f"{len(failed)} of {every} could not be labelled:", *named, *more]
-    hints = [
-        "--allow-huge   # reads images of any size"
-        for one in failed
-        if isinstance(one, TooLargeError)
+    lines: list[str] = [
+        msg(
+            "{failed} of {files} could not be segmented:",
+            failed=len(failed),
+            files=_counted(count, noun),
+        ),
+        *(error.message for error in failed[:LISTED_ERRORS]),
     ]
-    hints += [
-        one.hint for one in failed if one.hint and not one.hint.startswith("copy or download ")
-    ]
-    hints.append("copy or download them again, or leave them out; the others are done")
-    return FullconvError("\n  ".join(said), hints[0])
-
-
-def _kinds(save: str) -> list[str]:
-    """mask, overlay of "mask,overlay"."""
-    from fullconv.inference.result_files import OUTPUTS
-
-    kinds = [kind.strip() for kind in save.split(",")]
-    unknown = [kind for kind in kinds if kind not in OUTPUTS]
-    if unknown:
-        raise FullconvError(
-            f"no output {unknown[0]!r}; --save takes {', '.join(OUTPUTS)}, with commas between.",
-            "--save mask,overlay",
-        )
-    return kinds
-
-
-def _largest(result: dict[str, Any]) -> str:
-    """An image's largest classes, in a line."""
-    areas = sorted(result["area"].items(), key=lambda item: -item[1])[:4]
-    return f"{result['source']}: " + ", ".join(f"{name} {share:.0%}" for name, share in areas)
+    if len(failed) > LISTED_ERRORS:
+        rest = len(failed) - LISTED_ERRORS
+        lines.append(msg("and {count} more; --json lists them all", count=rest))
+    message = join(lines, "\n  ")
+    if any(isinstance(error, TooLargeError) for error in failed):
+        return FullconvError(message, "--allow-huge   # reads images of any size")
+    for error in failed:
+        if error.hint and not error.hint.startswith("copy or download "):
+            return FullconvError(message, error.hint)
+    hint = msg("copy or download them again, or leave them out; the others are done")
+    return FullconvError(message, hint)

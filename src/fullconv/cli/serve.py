@@ -11,18 +11,23 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from fullconv.cli.app import Json, Precision, app, name_of, print_result, say
+from fullconv.cli.app import Device, Flag, Json, Precision, app, model_name, print_result
+from fullconv.cli.usage import check_model
 from fullconv.core.errors import FullconvError
 from fullconv.core.hardware import use_huge_pages
+from fullconv.core.i18n import msg
+from fullconv.core.progress import say, stage
 from fullconv.core.text import shell_command
 
-_NEEDS = ("fastapi", "uvicorn", "python_multipart")
-_WAITING = 128  # connections that the system holds before they are accepted
+_PACKAGES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
+_INSTALL = "pip install fastapi uvicorn python-multipart prometheus-client"
+_BACKLOG = 128  # connections that the system holds before they are accepted
 
 
-@app.command(sort_key=5)
+@app.command(sort_key=8)
 def serve(
     model: Path,
+    /,
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
@@ -31,135 +36,143 @@ def serve(
     max_pixels: int = 50_000_000,
     max_seconds: float = 60.0,
     queue: int = 32,
+    device: Device = "auto",
     precision: Precision = "auto",
-    compile: bool = False,
+    compile: Flag = False,
     tile: int | None = None,
     json: Json = False,
 ) -> None:
-    """Answer over HTTP with a label for every pixel, and show a page to try it on.
+    """Serve a model over HTTP, with a web page to try it.
 
     Parameters
     ----------
     model
-        A model folder, the run that holds it, an exported file, hf://user/name, or a model of
-        others.
+        Run or model folder, exported file, hf://user/name, or a published model.
     host
-        The address to listen at. Other machines reach 0.0.0.0 (any) or a name of this one.
+        Address to listen on; 0.0.0.0 accepts other machines.
     port
-        0 takes one that is free.
+        Port; 0 picks a free one.
     key
-        Only requests that carry it are answered.
+        Require this API key.
     max_bytes
-        Of an upload.
+        Maximum size of an upload.
     max_pixels
-        Of an image.
+        Maximum size of an image.
     max_seconds
-        For a request, from its first byte.
+        Maximum time of a request, from its first byte.
     queue
-        Images that may wait; further ones are told to come again.
+        Maximum queued requests; more get HTTP 503 with Retry-After.
+    device
+        Device to run on.
     precision
-        See predict.
+        Number format; auto uses bfloat16 if it is faster and the model gives the same labels.
     compile
-        See predict.
+        Compile the network: faster, after up to a minute for each of two sizes.
     tile
-        See predict.
+        Cut images that are longer than this into tiles. Default: above 16.8 million pixels.
     json
-        Print one JSON object when it listens, and nothing else.
+        Print one JSON object when the server is ready, and nothing else.
     """
-    _require_packages()
-    from fullconv.data.io.limits import allow_large_images
-    from fullconv.deploy.serve.uploads import Limits
-
-    _require_sense(max_bytes, max_pixels, max_seconds, queue, key)
-    limits = Limits(max_bytes, max_pixels, max_seconds, queue)
-    with _listening(host, port) as listener, allow_large_images():  # but for `max_pixels`
-        loaded = _loaded(model, precision=precision, compile=compile, tile=tile)
-        _run(loaded, name_of(model), listener, limits, key, json)
-    say("ended; what was taken is finished")
-
-
-def _run(model: Any, name: str, listener: socket.socket, limits: Any, key: str, json: bool) -> None:
-    """Answers until it is told to end."""
-    from fullconv.deploy.serve.app import create_app
-    from fullconv.deploy.serve.server import UntilStopped
-
-    address = _address(listener)
-    if not key and not _is_loopback(listener):
-        say(
-            f"note: whoever reaches {address} may use it, for there is no key: "
-            "--key WORD, or FULLCONV_KEY"
-        )
-    text, facts = f"{name} at {address}   # Ctrl-C ends it", {"address": address, "model": name}
-    application = create_app(model, name, limits, key)
-    sent = ["-H", "Content-Type: image/jpeg", "--data-binary", "@photo.jpg"]
-    sent += ["-H", "Authorization: Bearer KEY"] * bool(key)
-    ahead = f"{shell_command('curl', *sent, f'{address}/predict')} > mask.png"
-    listening = partial(print_result, facts, text, json, ahead=ahead)
-    server = UntilStopped(application, limits.seconds, listening)
-    server.run(sockets=[listener])
-
-
-def _require_packages() -> None:
-    for name in _NEEDS:
+    _check_options(max_bytes, max_pixels, max_seconds, queue, key)
+    check_model("serve", model)
+    for package in _PACKAGES:
         try:
-            __import__(name)
+            __import__(package)
         except ImportError as error:
-            raise FullconvError(
-                f"a server needs {name}, which is not installed.",
-                "pip install fastapi uvicorn python-multipart",
-            ) from error
+            message = msg("a server needs {package}, which is not installed.", package=package)
+            raise FullconvError(message, _INSTALL) from error
+
+    # The socket first: loading the model takes seconds, and the port may be in use.
+    with _listen(host, port) as listener:
+        stage(msg("loading the model"))
+        from fullconv.data.io.limits import allow_large_images
+        from fullconv.deploy.serve.app import create_app
+        from fullconv.deploy.serve.server import GracefulServer
+        from fullconv.deploy.serve.uploads import Limits
+
+        limits = Limits(max_bytes, max_pixels, max_seconds, queue)
+        name, address = model_name(model), _address(listener)
+        with allow_large_images():  # `max_pixels` is the limit
+            loaded = _load(model, device=device, precision=precision, compile=compile, tile=tile)
+            if not key and not _is_loopback(listener):
+                say(
+                    msg(
+                        "note: anyone who reaches {address} can use it, because there is no key: "
+                        "--key WORD, or FULLCONV_KEY",
+                        address=address,
+                    )
+                )
+            request = ["-H", "Content-Type: image/jpeg", "--data-binary", "@photo.jpg"]
+            request += ["-H", "Authorization: Bearer KEY"] * bool(key)
+            ready = partial(
+                print_result,
+                {"address": address, "model": name},
+                msg("Serving {name} at {address} (Ctrl-C to stop)", name=name, address=address),
+                json,
+                ahead=f"{shell_command('curl', *request, f'{address}/predict')} > mask.png",
+            )
+            application = create_app(loaded, name, limits, key)
+            GracefulServer(application, max_seconds, ready).run(sockets=[listener])
+    say(msg("Stopped. All accepted requests were completed."))
 
 
-def _require_sense(
+def _check_options(
     max_bytes: int, max_pixels: int, max_seconds: float, queue: int, key: str
 ) -> None:
-    for option, count, usual in (
-        ("--max-bytes", max_bytes, 32 << 20),
-        ("--max-pixels", max_pixels, 50_000_000),
-        ("--queue", queue, 32),
-    ):
+    counts = {
+        "--max-bytes": (max_bytes, 32 << 20),
+        "--max-pixels": (max_pixels, 50_000_000),
+        "--queue": (queue, 32),
+    }
+    for option, (count, usual) in counts.items():
         if count < 1:
-            raise FullconvError(f"{option} {count}; expected 1 or more.", f"{option} {usual}")
+            message = msg("{option} is {count}; it must be 1 or more.", option=option, count=count)
+            raise FullconvError(message, f"{option} {usual}")
     if not 0 < max_seconds < float("inf"):
-        raise FullconvError(
-            f"--max-seconds {max_seconds}; expected more than 0.", "--max-seconds 60"
+        message = msg("--max-seconds is {seconds}; it must be more than 0.", seconds=max_seconds)
+        raise FullconvError(message, "--max-seconds 60")
+    if not all(33 <= ord(character) < 127 for character in key):
+        message = msg(
+            "the key has characters that an HTTP header cannot carry; expected ASCII letters, "
+            "digits and signs without spaces."
         )
-    if not all(33 <= ord(one) < 127 for one in key):
-        raise FullconvError(
-            "the key has characters that a header cannot carry; expected letters, digits and "
-            "signs of ASCII, without spaces.",
-            "--key $(openssl rand -hex 16)",
-        )
+        raise FullconvError(message, "--key $(openssl rand -hex 16)")
 
 
-def _loaded(model: Path, **how: Any) -> Any:
+def _load(model: Path, *, tile: int | None, **options: Any) -> Any:
     from fullconv.inference.exported import is_exported, load_exported
     from fullconv.models.hub import resolve_hub_name
 
     model = resolve_hub_name(model)
-    if is_exported(model):  # which needs no torch
-        return load_exported(model, tile=how["tile"])
+    if is_exported(model):  # needs no torch
+        return load_exported(model, tile=tile)
     from fullconv.inference.predictor import load
 
     use_huge_pages()
-    return load(model, **how)
+    return load(model, tile=tile, **options)
 
 
-def _listening(host: str, port: int) -> socket.socket:
-    """A socket there. It is taken before the model is read, which takes seconds."""
+def _listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens.
+
+    Raises:
+        FullconvError: no such address, or the port cannot be used.
+    """
     if not 0 <= port < 1 << 16:
-        raise FullconvError(f"port {port}; expected 0 to 65535.", "--port 8000")
+        message = msg("--port is {port}; it must be from 0 to 65535.", port=port)
+        raise FullconvError(message, "--port 8000")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except (OSError, UnicodeError) as error:
-        raise FullconvError(f"there is no host {host!r}: {error}.", "--host 127.0.0.1") from error
+        message = msg("there is no host {host!r}: {reason}.", host=host, reason=error)
+        raise FullconvError(message, "--host 127.0.0.1") from error
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-        listener.listen(_WAITING)
+        listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
         raise _refused(host, port, error) from error
@@ -167,20 +180,18 @@ def _listening(host: str, port: int) -> socket.socket:
 
 
 def _refused(host: str, port: int, error: OSError) -> FullconvError:
-    where = f"{host}:{port}"
     if error.errno == errno.EADDRINUSE:
-        return FullconvError(
-            f"port {port} is in use: another program listens at {where}.", "--port 0   # a free one"
-        )
+        message = msg("port {port} of {host} is in use by another program.", port=port, host=host)
+        return FullconvError(message, "--port 0   # a free one")
     if error.errno == errno.EACCES:
-        return FullconvError(
-            f"port {port} may not be taken by this user; expected one from 1024 on.", "--port 8000"
-        )
-    said = error.strerror or error
-    return FullconvError(
-        f"{where} is no address of this machine: {said}.",
-        shell_command("fullconv", "serve", "MODEL", "--host", "0.0.0.0"),
+        message = msg("this user may not use port {port}; use one from 1024 on.", port=port)
+        return FullconvError(message, "--port 8000")
+    message = msg(
+        "{host} is not an address of this machine: {reason}.",
+        host=host,
+        reason=error.strerror or str(error),
     )
+    return FullconvError(message, shell_command("fullconv", "serve", "MODEL", "--host", "0.0.0.0"))
 
 
 def _address(listener: socket.socket) -> str:

@@ -1,4 +1,4 @@
-"""The command that trains."""
+"""The command that trains a model: train."""
 
 from __future__ import annotations
 
@@ -6,81 +6,106 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from fullconv.cli.app import (
-    Json,
-    app,
-    print_result,
-)
-from fullconv.core.settings import Settings
+from fullconv.cli.app import Json, app, print_result
+from fullconv.cli.usage import check_dataset, missing_argument
+from fullconv.core.errors import FullconvError
+from fullconv.core.i18n import join, msg
+from fullconv.core.progress import stage
+from fullconv.core.settings import Settings, read_config
 from fullconv.core.text import shell_command, truncated_list
 
 
-@app.command(sort_key=3)
+@app.command(sort_key=4)
 def train(
     data: Path | None = None,
+    /,
     *,
     config: Path | None = None,
     resume: Path | None = None,
     out: Path | None = None,
     json: Json = False,
     settings: Annotated[Settings | None, Parameter(name="*")] = None,
-    given: Annotated[frozenset[str], Parameter(parse=False)] = frozenset(),
+    typed: Annotated[frozenset[str], Parameter(parse=False)] = frozenset(),
 ) -> None:
-    """Train an FCN on a data set; it is checked first.
+    """Train a segmentation model on a dataset, after checking the dataset.
 
     Parameters
     ----------
     data
-        The data set's folder, or the name of a published one: voc2012, camvid ...
+        Dataset folder, or the name of a published dataset: voc2012, camvid ...
     config
-        Options of an earlier run (its config.toml); further options change single ones.
+        Start from the options of an earlier run (its config.toml); options that you type override
+        them.
     resume
-        A run's folder to continue where it stopped.
+        Continue an interrupted run.
     out
-        The run's folder. Default: runs/<date>_<name>.
+        Run folder. Default: runs/<date>_<name>.
     json
         Print one JSON object and nothing else.
     """
-    from fullconv.core.metric_names import headline, never_predicted
-    from fullconv.core.settings import read_config
-    from fullconv.training.finalize import REPORT
-    from fullconv.training.initial_model import require_backbone
-    from fullconv.training.staged import stages_table as stages_table
-    from fullconv.training.train import train as train_model
-
-    options = {name: getattr(settings, name) for name in given}
+    options: dict[str, Any] = {name: getattr(settings, name) for name in typed}
     if config is not None:
         table = read_config(config)
         root = table.get("data", {}).get("root")
         data = data or (Path(root) if root else None)
         options = {**table.get("train", {}), **options}
+        Settings.from_dict(options)
+    _check_arguments(data, resume, out)
+
+    stage(msg("loading PyTorch"))
+    from fullconv.core.metric_names import headline, never_predicted
+    from fullconv.training.finalize import REPORT
+    from fullconv.training.initial_model import require_backbone
+    from fullconv.training.staged import stages_table
+    from fullconv.training.train import train as train_model
+
     if resume is None and "backbone" in options:
         require_backbone(str(options["backbone"]))
     run = train_model(data, out=out, resume=resume, **options)
     if os.environ.get("LOCAL_RANK", "0") != "0":
         return  # another process of the same run prints
-    lines = [stages_table(run.stages)] if run.stages else []
-    lines.append(f"{headline(run.metrics)}, epoch {run.metrics['epoch']}")
+
+    lines: list[str] = [stages_table(run.stages)] if run.stages else []
+    lines.append(
+        msg("{headline}, epoch {epoch}", headline=headline(run.metrics), epoch=run.metrics["epoch"])
+    )
     if never := never_predicted(run.metrics):
-        lines.append(f"never predicted: {truncated_list(never)}")
+        lines.append(msg("never predicted: {names}", names=truncated_list(never)))
     page = run.folder / REPORT
-    lines += [f"model: {run.model}", f"report: {page}"]
-    ahead = shell_command("fullconv", "predict", run.folder, "IMAGES")  # nothing is left to score
+    lines += [msg("model: {path}", path=run.model), msg("report: {path}", path=page)]
+    ahead = shell_command("fullconv", "predict", run.folder, "IMAGES")
     if "test" in run.splits:
         ahead = shell_command(
             "fullconv", "evaluate", run.folder, data or run.data, "--split", "test"
         )
-    stages = {"stages": [asdict(stage) for stage in run.stages]} if run.stages else {}
-    named = {"run": str(run.folder), "model": str(run.model), "report": str(page)}
-    facts = {**named, **stages, **run.metrics}
-    print_result(facts, "\n".join(lines), json, ahead=ahead)
+    facts: dict[str, Any] = {"run": str(run.folder), "model": str(run.model), "report": str(page)}
+    if run.stages:
+        facts["stages"] = [asdict(trained) for trained in run.stages]
+    print_result({**facts, **run.metrics}, join(lines), json, ahead=ahead)
 
 
-def _options_in(argv: Sequence[str]) -> frozenset[str]:
-    """The training options that were typed: these alone change a configuration."""
-    typed = {word.partition("=")[0].replace("-", "_") for word in argv if word.startswith("--")}
-    return frozenset(f.name for f in fields(Settings) if typed & {f"__{f.name}", f"__no_{f.name}"})
+def _check_arguments(data: Path | None, resume: Path | None, out: Path | None) -> None:
+    """Refuse what cannot be, before the seconds that importing torch takes."""
+    if resume is not None:
+        return
+    if data is None:
+        raise missing_argument("train", "DATA")
+    check_dataset("train", data)
+    if out is not None and (out / "config.toml").exists() and "LOCAL_RANK" not in os.environ:
+        line = shell_command("fullconv", "train", "--resume", out)
+        message = msg("{folder} already contains a run.", folder=out)
+        raise FullconvError(message, f"{line}   # or --out NEW")
+
+
+def typed_options(words: Sequence[str]) -> frozenset[str]:
+    """Return the training options that were typed: only these override a configuration."""
+    flags = {word.partition("=")[0].replace("-", "_") for word in words if word.startswith("--")}
+    return frozenset(
+        option.name
+        for option in fields(Settings)
+        if flags & {f"__{option.name}", f"__no_{option.name}"}
+    )

@@ -1,4 +1,4 @@
-"""Threads that read and write beside the network, without holding it up."""
+"""Threads that read and write next to the network without slowing it down."""
 
 from __future__ import annotations
 
@@ -11,54 +11,67 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-_ANY = TypeVar("_ANY")
-_MADE = TypeVar("_MADE")
-TURN = 0.0005  # seconds
-_LAST = 19  # the lowest priority
+_ITEM = TypeVar("_ITEM")
+_RESULT = TypeVar("_RESULT")
+SWITCH_INTERVAL = 0.0005  # seconds
+_LOWEST_PRIORITY = 19
 
 
 def lower_thread_priority() -> None:
-    """In a thread. All threads of the network wait for the last one at every operation, so that one
-    thread beside them that takes its processor for a while costs the time of them all."""
+    """Lower this thread's priority, so that I/O does not delay the network (Linux only).
+
+    The network's threads wait for the slowest of them at every operation: a thread that takes a
+    core from one of them delays all.
+    """
     if sys.platform == "linux":  # elsewhere threads have no priority of their own
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LAST)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)
 
 
 @contextmanager
 def short_switch_interval() -> Iterator[None]:
-    """The network asks Python for its turn at every operation, and would wait each time for as long
-    as a thread beside it may go on: 5 ms, unless something shorter is said."""
+    """Make Python switch threads after 0.5 ms instead of 5 ms.
+
+    The network needs the interpreter at every operation, and otherwise waits up to 5 ms for a
+    thread that reads or writes.
+    """
     before = sys.getswitchinterval()
-    sys.setswitchinterval(min(before, TURN))
+    sys.setswitchinterval(min(before, SWITCH_INTERVAL))
     try:
         yield
     finally:
         sys.setswitchinterval(before)
 
 
-def prefetch(read: Callable[[_ANY], _MADE], things: Iterable[_ANY]) -> Iterator[tuple[_ANY, _MADE]]:
-    """Each thing and what was read of it, in their order: while the caller works on one, a thread
-    reads the next. What was handed out is not held here."""
-    with ThreadPoolExecutor(1, "ahead", lower_thread_priority) as pool:
-        waiting: deque[tuple[_ANY, Future[_MADE]]] = deque()
-        for thing in things:
-            waiting.append((thing, pool.submit(read, thing)))
-            if len(waiting) > 1:
-                yield _result(*waiting.popleft())
-        if waiting:
-            yield _result(*waiting.popleft())
+def prefetch(
+    read: Callable[[_ITEM], _RESULT], items: Iterable[_ITEM]
+) -> Iterator[tuple[_ITEM, _RESULT]]:
+    """Yield each item with the result of `read`, in order.
+
+    A thread reads the next item while the caller works on the current one.
+    """
+    with ThreadPoolExecutor(1, "prefetch", lower_thread_priority) as pool:
+        pending: deque[tuple[_ITEM, Future[_RESULT]]] = deque()
+        for item in items:
+            pending.append((item, pool.submit(read, item)))
+            if len(pending) > 1:
+                yield _resolve(*pending.popleft())
+        if pending:
+            yield _resolve(*pending.popleft())
 
 
-def _result(thing: _ANY, job: Future[_MADE]) -> tuple[_ANY, _MADE]:
-    return thing, job.result()
+def _resolve(item: _ITEM, future: Future[_RESULT]) -> tuple[_ITEM, _RESULT]:
+    # A function of its own: a local variable of the generator would keep the result alive.
+    return item, future.result()
 
 
 class BackgroundWorker:
-    """Does one thing after the other in a thread, while the caller goes on; never more than one
-    waits. What was done is not held, and an error comes with the next one."""
+    """Run one call after the other in a thread, with at most one waiting.
+
+    An error is raised at the next call. Results are not kept.
+    """
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1, "behind", lower_thread_priority)
+        self._pool = ThreadPoolExecutor(1, "worker", lower_thread_priority)
         self._last: Future[None] | None = None
 
     def __enter__(self) -> BackgroundWorker:
@@ -67,13 +80,13 @@ class BackgroundWorker:
     def __exit__(self, *error: object) -> None:
         self._pool.shutdown()
 
-    def __call__(self, do: Callable[..., None], *given: Any) -> None:
-        """Once what was given before is done."""
+    def __call__(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Start a call, after the previous one has ended."""
         self.wait()
-        self._last = self._pool.submit(do, *given)
+        self._last = self._pool.submit(function, *arguments)
 
     def wait(self) -> None:
-        """Until all is done."""
+        """Wait until the last call has ended."""
         last, self._last = self._last, None
         if last is not None:
             last.result()

@@ -1,17 +1,17 @@
-"""The one kind of error a user meets: what was found, where, what was expected, a line to paste.
+"""The errors that a user can fix: what was found, where, what was expected, and a line to paste.
 
-Anything else that escapes is a bug of ours (exit code 2 on the command line).
+Any other exception that escapes is a bug of Fullconv (exit code 70 on the command line).
 """
 
 from __future__ import annotations
 
 
 class FullconvError(Exception):
-    """A mistake the user can fix.
+    """A mistake that the user can fix.
 
     Args:
         message: what was found, where, and what was expected; one or more sentences.
-        hint: a command or a line to paste that mends it; may be empty.
+        hint: a command or a line to paste that fixes it; may be empty.
 
     >>> print(FullconvError("no folder 'data'.", "fullconv check data"))
     no folder 'data'.
@@ -28,19 +28,19 @@ class FullconvError(Exception):
 
 
 class UnwrittenError(FullconvError):
-    """A result that cannot be written, so that there is no use in going on with others."""
+    """A result could not be written, so that the remaining ones need not be computed."""
 
 
 class StoppedError(FullconvError):
-    """No mistake at all: it was asked to stop, and can go on by the line in the hint."""
+    """The user interrupted a command that can be continued with the command in the hint."""
 
 
 class DownloadError(FullconvError):
-    """What the same command may not meet another time.
+    """A download failed, and the same command may succeed later.
 
     Args:
         message, hint: see `FullconvError`.
-        again: the command in the hint; the command line puts there what was typed.
+        again: the command in the hint; the command line replaces it by what was typed.
     """
 
     def __init__(self, message: str, hint: str, again: str) -> None:
@@ -48,5 +48,5 @@ class DownloadError(FullconvError):
         self.again = again
 
     def typed(self, line: str) -> FullconvError:
-        """The same, with the command that was typed in its hint."""
+        """Return the error with the command that was typed in its hint."""
         return FullconvError(self.message, self.hint.replace(self.again, line))

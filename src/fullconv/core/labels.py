@@ -1,8 +1,8 @@
-"""Labels: the class table. Names, colours, the ignore index, what a value in a mask file means.
+"""The class table: names, colors, the ignored id, and what a value in a mask file means.
 
-A *class id* is 0 .. K-1 in the order of `names`; background counts. `ignore_index` marks pixels
-that are neither trained nor scored. A *value* is what stands in a mask file: an integer, or an RGB
-colour.
+A *class id* is 0 .. K-1 in the order of `names`; the background counts. `ignore_index` marks pixels
+that are neither trained on nor scored. A *value* is what a mask file stores: an integer or an RGB
+color.
 """
 
 from __future__ import annotations
@@ -10,20 +10,31 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fullconv.core.errors import FullconvError
+from fullconv.core.i18n import msg
+from fullconv.core.text import nearest, truncated_list
+
+if TYPE_CHECKING:
+    import numpy as np
 
 RGB = tuple[int, int, int]
-IGNORE = "ignore"  # the class name that stands for the ignore index in dataset.toml
+IGNORE = "ignore"  # the class name that stands for the ignored id in dataset.toml
 _BACKGROUNDS = {"background", "bg", "other", "others", "none", "void", "unlabeled", "unlabelled"}
+
+
+def ids_dtype(num_classes: int) -> type[np.uint8] | type[np.uint16]:
+    """Return the smallest dtype for this many class ids that leaves 255 to `ignore_index`."""
+    import numpy as np  # `import fullconv` does not need it
+
+    return np.uint8 if num_classes <= 255 else np.uint16
 
 
 @cache
 def voc_color(index: int) -> RGB:
-    """Colour `index` (0-255) of the PASCAL VOC palette: the bits of the index, spread over RGB.
+    """Return color `index` (0-255) of the PASCAL VOC palette: its bits, spread over RGB.
 
     >>> voc_color(1), voc_color(15), voc_color(255)
     ((128, 0, 0), (192, 128, 128), (224, 224, 192))
@@ -37,20 +48,26 @@ def voc_color(index: int) -> RGB:
 
 
 def parse_color(text: str) -> RGB:
-    """'#804080' -> (128, 64, 128)."""
+    """Return the RGB triple of a hex color: '#804080' -> (128, 64, 128).
+
+    Raises:
+        FullconvError: the text is not of the form '#rrggbb'.
+    """
     digits = text.removeprefix("#")
     if len(digits) != 6 or any(c not in "0123456789abcdefABCDEF" for c in digits):
-        raise FullconvError(f"colour {text!r} is not of the form '#rrggbb'.", 'road = "#804080"')
+        raise FullconvError(
+            msg("color {text!r} is not of the form '#rrggbb'.", text=text), 'road = "#804080"'
+        )
     return int(digits[0:2], 16), int(digits[2:4], 16), int(digits[4:6], 16)
 
 
 def format_color(color: RGB) -> str:
-    """(128, 64, 128) -> '#804080'."""
+    """Return the hex form of a color: (128, 64, 128) -> '#804080'."""
     return "#{:02x}{:02x}{:02x}".format(*color)
 
 
 def is_background(name: str) -> bool:
-    """Whether a class of this name is what is left over: pixels that show none of the others.
+    """Return whether a class name means "none of the other classes".
 
     >>> is_background("Background"), is_background("__background__"), is_background("sky")
     (True, True, False)
@@ -60,17 +77,17 @@ def is_background(name: str) -> bool:
 
 @dataclass(frozen=True)
 class Labels:
-    """The classes of a data set or a model.
+    """The classes of a dataset or a model.
 
     Args:
         names: one per class; the position is the class id.
-        colors: one RGB triple (0-255) per class; the VOC palette where left out.
-        ignore_index: class id of pixels that do not count. Outside 0 .. K-1.
+        colors: one RGB triple (0-255) per class. Default: the PASCAL VOC palette.
+        ignore_index: id of ignored pixels, outside 0 .. K-1.
         values: value in a mask file -> class id or `ignore_index`, for integers and for RGB
-            triples. Integers that are not listed mean themselves; colours that are not listed
-            are unknown, unless they are the `colors` of a class.
-        closed: True where integers that are not listed in `values` have no class.
-        lenient: True where values without a class are ignored instead of refused.
+            triples. Other integers are class ids themselves; other colors are unknown, unless
+            they are the `colors` of a class.
+        strict_values: integers that are not in `values` have no class.
+        unknown_as_ignore: values without a class are ignored instead of refused.
 
     >>> Labels(("sky", "road"), values={11: 255}).class_of(11)
     255
@@ -80,33 +97,44 @@ class Labels:
     colors: tuple[RGB, ...] = ()
     ignore_index: int = 255
     values: Mapping[int | RGB, int] = field(default_factory=dict)
-    closed: bool = False
-    lenient: bool = False
+    strict_values: bool = False
+    unknown_as_ignore: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", tuple(self.names))
         palette = tuple(voc_color(i % 256) for i in range(len(self.names)))
         colors = tuple((int(r), int(g), int(b)) for r, g, b in self.colors)
         object.__setattr__(self, "colors", colors or palette)
+        example = 'classes = ["background", "road"]'
         if not self.names:
+            raise FullconvError(msg("the class table has no classes."), example)
+        repeated = {name for name, count in Counter(self.names).items() if count > 1}
+        if repeated or IGNORE in self.names:
             raise FullconvError(
-                "a class table without a class.", 'classes = ["background", "road"]'
-            )
-        doubled = {name for name, count in Counter(self.names).items() if count > 1}
-        if doubled or IGNORE in self.names:
-            raise FullconvError(
-                f"class names must differ and must not be {IGNORE!r}; found {sorted(self.names)}.",
-                'classes = ["background", "road"]',
+                msg(
+                    "class names must be unique and must not be 'ignore'; they are {names}.",
+                    names=truncated_list(sorted(self.names)),
+                ),
+                example,
             )
         if len(self.colors) != len(self.names):
             raise FullconvError(
-                f"{len(self.names)} classes but {len(self.colors)} colours.",
-                "Labels(names)   # the colours of PASCAL VOC",
+                msg(
+                    "the class table has {classes} classes but {colors} colors.",
+                    classes=len(self.names),
+                    colors=len(self.colors),
+                ),
+                "Labels(names)   # PASCAL VOC colors",
             )
         if 0 <= self.ignore_index < len(self.names):
             raise FullconvError(
-                f"ignore_index {self.ignore_index} is also the id of class "
-                f"{self.names[self.ignore_index]!r}; it must lie outside 0..{len(self.names) - 1}.",
+                msg(
+                    "ignore_index {index} is also the id of class {name!r}; it must be outside "
+                    "0..{last}.",
+                    index=self.ignore_index,
+                    name=self.names[self.ignore_index],
+                    last=len(self.names) - 1,
+                ),
                 f"ignore_index = {255 if len(self.names) <= 255 else 65535}",
             )
 
@@ -115,45 +143,54 @@ class Labels:
 
     @property
     def num_classes(self) -> int:
-        """K; background counts."""
+        """The number of classes, K; the background counts."""
         return len(self.names)
 
     @property
-    def unpainted(self) -> tuple[int, ...]:
-        """The class ids that lie over a photo without a colour: a background in black, which would
-        only darken it.
+    def transparent_ids(self) -> tuple[int, ...]:
+        """The class ids that an overlay leaves uncolored: a black background.
 
-        >>> Labels(("background", "crack")).unpainted
+        >>> Labels(("background", "crack")).transparent_ids
         (0,)
         """
         pairs = enumerate(zip(self.names, self.colors, strict=True))
         return tuple(k for k, (name, color) in pairs if color == (0, 0, 0) and is_background(name))
 
     def class_of(self, value: int | RGB) -> int | None:
-        """The class id (or `ignore_index`) of a value in a mask file, or None where it has none."""
-        none = self.ignore_index if self.lenient else None
+        """Return the class id (or `ignore_index`) of a mask value, or None if it has none."""
+        unknown = self.ignore_index if self.unknown_as_ignore else None
         if value in self.values:
             return self.values[value]
         if isinstance(value, tuple):
-            return self.colors.index(value) if value in self.colors else none
+            return self.colors.index(value) if value in self.colors else unknown
         if value == self.ignore_index:
             return value
-        return value if 0 <= value < len(self) and not self.closed else none
+        return value if 0 <= value < len(self) and not self.strict_values else unknown
 
     def index(self, name: str) -> int:
-        """The class id of a name; 'ignore' gives `ignore_index`."""
+        """Return the class id of a name; 'ignore' gives `ignore_index`.
+
+        Raises:
+            FullconvError: no class has that name; the hint is the most similar one.
+        """
         if name == IGNORE:
             return self.ignore_index
         if name not in self.names:
-            near = get_close_matches(str(name), self.names, 1, 0)[0]
             raise FullconvError(
-                f"no class {name!r}; there are {', '.join(self.names)}.", f'"{near}"'
+                msg(
+                    "there is no class {name!r}; the classes are {names}.",
+                    name=name,
+                    names=truncated_list(self.names),
+                ),
+                f'"{nearest(str(name), self.names, cutoff=0.0)}"',
             )
         return self.names.index(name)
 
     def to_dict(self) -> dict[str, Any]:
-        """For config.json; `from_dict` reads it back. File values stay behind: they belong to the
-        data set, not to a model."""
+        """Return the table for config.json; `from_dict` reads it back.
+
+        Mask values are left out: they belong to the dataset, not to a model.
+        """
         return {
             "classes": list(self.names),
             "colors": [format_color(color) for color in self.colors],
@@ -161,18 +198,20 @@ class Labels:
         }
 
     def to_list(self) -> list[dict[str, Any]]:
-        """For the web page, a class each: id, name, color (0-255), and whether an overlay shows it
-        (`painted`)."""
+        """Return each class as a dict for the web page: id, name, color, painted.
+
+        `painted` tells whether an overlay colors the class.
+        """
         pairs = enumerate(zip(self.names, self.colors, strict=True))
-        bare = self.unpainted
+        transparent = self.transparent_ids
         return [
-            {"id": k, "name": name, "color": color, "painted": k not in bare}
+            {"id": k, "name": name, "color": color, "painted": k not in transparent}
             for k, (name, color) in pairs
         ]
 
     @classmethod
     def from_dict(cls, table: Mapping[str, Any]) -> Labels:
-        """Of what `to_dict` wrote."""
+        """Read what `to_dict` wrote."""
         names: Sequence[str] = table["classes"]
         colors = tuple(parse_color(color) for color in table.get("colors", ()))
         return cls(tuple(names), colors, int(table.get("ignore_index", 255)))

@@ -1,4 +1,4 @@
-"""The names of the metrics, and what a table of them says in a line."""
+"""The names of the metrics, and one-line summaries of them."""
 
 from __future__ import annotations
 
@@ -7,35 +7,66 @@ from typing import Any
 
 import numpy as np
 
-from fullconv.core.text import plural
+from fullconv.core.i18n import Message, join, msg, nmsg
+from fullconv.core.text import percent
 
-# What the paper's four numbers are called.
+# The paper's four metrics, by their key in metrics.json.
 TITLES = {
-    "mean_iou": "mean IoU",
-    "pixel_accuracy": "pixel accuracy",
-    "mean_accuracy": "mean accuracy",
-    "frequency_weighted_iou": "frequency weighted IoU",
+    "mean_iou": msg("mean IoU"),
+    "pixel_accuracy": msg("pixel accuracy"),
+    "mean_accuracy": msg("mean accuracy"),
+    "frequency_weighted_iou": msg("frequency weighted IoU"),
 }
 
 
-def headline(metrics: Mapping[str, Any]) -> str:
-    """`Metrics.to_dict()` with its protocol card, in a line."""
-    card, value = metrics["protocol"], metrics["mean_iou"]
-    further = "".join(f", {k} {_number(v['mean_iou'])}" for k, v in further_heads(metrics).items())
-    number = _number(value) + further
-    return f"mean IoU {number} on {card['split']} ({plural(card['images'], 'image')})"
+def headline(metrics: Mapping[str, Any]) -> Message:
+    """Return the mean IoU of each head in one line, from `Metrics.to_dict()` with its protocol."""
+    card = metrics["protocol"]
+    parts = [_mean_iou(metrics)]
+    for name, head in additional_heads(metrics).items():
+        parts.append(msg("{head} {mean_iou}", head=name, mean_iou=_mean_iou(head)))
+    return nmsg(
+        "mean IoU {mean_iou} on {split} ({count} image)",
+        "mean IoU {mean_iou} on {split} ({count} images)",
+        card["images"],
+        mean_iou=join(parts, ", "),
+        split=card["split"],
+    )
 
 
 def never_predicted(metrics: Mapping[str, Any]) -> list[str]:
-    """The classes in `Metrics.to_dict()` that occur in the truth and that no pixel was called."""
+    """Return the classes of `Metrics.to_dict()` that occur in the ground truth only."""
     confusion = np.asarray(metrics["confusion"])
-    both = zip(metrics["per_class_iou"], confusion.sum(axis=1), confusion.sum(axis=0), strict=True)
-    return [name for name, own, called in both if own and not called]
+    pixels = zip(
+        metrics["per_class_iou"], confusion.sum(axis=1), confusion.sum(axis=0), strict=True
+    )
+    return [name for name, actual, predicted in pixels if actual and not predicted]
 
 
-def _number(value: float | None) -> str:
-    return "is not defined (no labelled pixel)" if value is None else f"{value:.1%}"
+def _mean_iou(metrics: Mapping[str, Any]) -> str:
+    if metrics["mean_iou"] is None:
+        return msg("is undefined (no labeled pixel)")
+    return percent(metrics["mean_iou"])
 
 
-def further_heads(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def additional_heads(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the metrics of the additional heads by name."""
     return dict(metrics.get("heads", {}))
+
+
+def current_names(facts: Any) -> Any:
+    """Return JSON of version 0.1 with today's keys: "pictures" are "images" now.
+
+    Only these keys are renamed: a class may be called "picture", and class names are keys, too.
+    """
+    if isinstance(facts, list):
+        return [current_names(value) for value in facts]
+    if not isinstance(facts, Mapping):
+        return facts
+    current = {_RENAMED.get(key, key): current_names(value) for key, value in facts.items()}
+    if isinstance(current.get("trained_on"), str):  # "train (367 images)", in a protocol card
+        current["trained_on"] = current["trained_on"].replace("picture", "image")
+    return current
+
+
+_RENAMED = {"pictures": "images", "picture_size": "image_size"}

@@ -1,7 +1,7 @@
-"""Every option of a training, once: command-line flags, TOML keys, keywords, and the saved run.
+"""Every option of training, once: command-line flags, TOML keys, keywords, and the saved run.
 
-`Settings` is what a person may say; `None` means "decide from the data", and what was decided is
-written to the run's `config.toml`, which `fullconv train --config` takes back.
+`Settings` holds what a person may choose; `None` means "decide from the data". The decisions are
+written to the run's `config.toml`, which `fullconv train --config` reads.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import Field, asdict, dataclass, fields
-from difflib import get_close_matches
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from fullconv.core.errors import FullconvError
+from fullconv.core.foreign_words import our_setting
+from fullconv.core.i18n import Message, join, msg
+from fullconv.core.text import nearest, shell_command, split_list, truncated_list
 
 CHOICES: dict[str, tuple[Any, ...]] = {
     "stride": (4, 8, 16, 32),
@@ -27,14 +29,38 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "precision": ("auto", "float32", "bfloat16", "float16"),
     "device": ("auto", "cpu", "cuda", "mps"),
 }
-WHOLE = (0, 0)  # as a crop: none is cut
+LOGGERS = ("tensorboard", "wandb")
+WHOLE = (0, 0)  # as a crop: whole images
+# Keys of a config.toml that was written before the options had their present names.
+RENAMED = {
+    "rate": "lr",
+    "backbone_rate": "backbone_lr",
+    "summed_rate": "sum_loss_lr",
+    "bias_rate": "bias_lr_factor",
+    "stage_rate": "stage_lr_factor",
+    "batch": "batch_size",
+    "start": "init_from",
+    "frozen": "freeze_backbone",
+    "accumulate": "grad_accumulation",
+    "color": "color_jitter",
+    "pictures_every": "log_images_every",
+    "accelerator": "device",
+    "inputs": "extra_inputs",
+}
 _KINDS = {
-    "str": "text",
-    "bool": "true or false",
-    "int": "a whole number",
-    "float": "a number",
-    "tuple[int, int]": "two whole numbers",
-    "tuple[float, float]": "two numbers",
+    "str": msg("text"),
+    "bool": msg("true or false"),
+    "int": msg("a whole number"),
+    "float": msg("a number"),
+    "tuple[int, int]": msg("two whole numbers"),
+    "tuple[float, float]": msg("two numbers"),
+}
+_EXAMPLES: dict[str, Any] = {  # of options without a default
+    "crop": (321, 481),
+    "scale": (0.5, 2.0),
+    "workers": 2,
+    "sum_loss_lr": 1e-10,
+    "log_images_every": 5,
 }
 
 
@@ -43,196 +69,267 @@ class Settings:
     """The options of `fullconv train` and `fullconv.train`."""
 
     backbone: str = "resnet18"
-    """A timm name, torchvision:NAME, paper:NAME, or the path of a backbone card (.toml)."""
+    """Backbone: a timm name, torchvision:NAME, paper:NAME, or a backbone config file (.toml)."""
     pretrained: bool = True
-    """Start from the backbone's published weights. A card brings its own."""
+    """Start from the backbone's published weights. A config file names its own."""
     stride: int = 8
-    """Of the finest scores, in pixels: 32, 16, 8 or 4 (FCN-32s ... FCN-4s)."""
+    """Output stride in pixels: 32 (FCN-32s, coarsest and fastest), 16, 8 or 4 (finest)."""
     upsampling: str = "bilinear"
-    """bilinear, learned_skips (transposed convolutions between the scores) or learned."""
+    """Upsampling: bilinear, learned_skips (transposed convolutions between the strides) or learned
+    (up to the pixels, too)."""
     heads: str = ""
-    """Further folders of masks in the data set, with commas: each trains a head of its own on the
-    same backbone. The losses are summed."""
+    """Comma-separated extra mask folders. Each gets its own head on the shared backbone; the losses
+    are summed."""
     extra_inputs: str = ""
-    """Folders of depth, infrared and the like in the data set, with commas: a file for each
-    image, that goes into the network beside it."""
+    """Comma-separated folders of extra input channels (depth, infrared ...), with one file per
+    image."""
     fusion: str = "early"
-    """Of inputs: early (a wider first convolution) or late (a trunk each, scores averaged)."""
+    """Fusion of extra inputs: early (a wider first convolution) or late (one backbone each, logits
+    averaged)."""
     epochs: int = 50
-    """Passes over the training images; of each stage, where it is staged."""
+    """Passes over the training images; with --staged, in each stage."""
     batch_size: int = 8
-    """Images per pass and device."""
+    """Images per step and device."""
     grad_accumulation: int = 1
-    """Passes whose gradients are averaged into one step: more images than memory holds."""
+    """Accumulate gradients over N batches: a larger batch than fits into memory."""
     crop: tuple[int, int] | None = None
-    """Height and width of a training crop, in pixels; 0 0: whole images. Default: from the
-    image sizes."""
+    """Training crop: height and width in pixels; 0 0 = whole images. Default: from the image
+    sizes."""
     scale: tuple[float, float] | None = None
-    """Random magnification before the crop. Default: from how fine the labels are."""
+    """Random resize before the crop, by a factor between LOW and HIGH. Default: from the size of
+    the objects."""
     flip: bool = True
-    """Mirror half of the images left to right."""
+    """Flip half of the images left to right."""
     color_jitter: float = 0.3
-    """Random brightness, contrast and saturation, up to this fraction."""
+    """Random change of brightness, contrast and saturation, up to this fraction."""
     init_from: str = ""
-    """A model to start from, of the same backbone: an FCN-16s from an FCN-32s, say. Scores that it
-    has for the same classes are taken over."""
+    """Initialize from another model with the same backbone, such as an FCN-16s from an FCN-32s. The
+    heads of classes that both have are copied."""
     staged: bool = False
-    """Train FCN-32s first, 16s from it, and so on down to the stride."""
+    """Train FCN-32s first, then FCN-16s from it, and so on down to --stride."""
     stage_lr_factor: float = 0.5
-    """Rates of each stage in units of the one before."""
+    """Learning rates of each stage, relative to the stage before."""
     freeze_backbone: bool = False
-    """The backbone stays as it is; only the scores are trained."""
+    """Freeze the backbone and train only the segmentation head."""
     optimizer: str = "adamw"
-    """adamw or sgd."""
+    """Optimizer: adamw or sgd."""
     momentum: float = 0.9
-    """Of sgd."""
+    """SGD momentum."""
     lr: float | None = None
-    """Learning rate of the scores. Default: 0.002 (adamw), 0.02 (sgd, momentum 0.9)."""
+    """Learning rate of the segmentation head. Default: 0.002 (adamw) or 0.02 (sgd)."""
     sum_loss_lr: float | None = None
-    """In place of rate and backbone_rate: a rate for a loss that is summed over pixels, 1e-10 as
-    published for FCNs. It is converted: times the labelled pixels of a step."""
+    """Learning rate for a loss that is summed over pixels, as published for FCNs (1e-10), in place
+    of --lr and --backbone-lr. It is multiplied by the labeled pixels of a step."""
     bias_lr_factor: float = 1.0
-    """Rate of biases in units of that of weights. The paper's networks were trained with 2."""
+    """Learning rate of biases, relative to that of weights. The paper uses 2."""
     backbone_lr: float | None = None
-    """Learning rate of the backbone. Default: a quarter of rate where pretrained, else rate."""
+    """Learning rate of the backbone. Default: a quarter of --lr if pretrained, else --lr."""
     weight_decay: float | None = None
-    """Of weights, not of biases and normalisation. Default: 0.02 (adamw), 0.0005 (sgd)."""
+    """Weight decay, without biases and normalization layers. Default: 0.02 (adamw) or 0.0005
+    (sgd)."""
     schedule: str = "onecycle"
-    """onecycle (up, then down to zero by a cosine), poly (down, power 0.9) or fixed."""
+    """Learning rate schedule: onecycle (up, then down by a cosine), poly (down, power 0.9) or
+    fixed."""
     class_weights: str = "auto"
-    """balanced weighs a class by the inverse square root of its share of the pixels, none weighs
-    all alike, and auto takes balanced where one class covers nearly everything."""
+    """Loss weights: balanced (inverse square root of the class frequency), none, or auto (balanced
+    if one class covers nearly all pixels)."""
     label_smoothing: float = 0.0
-    """Share of the target spread over all classes."""
+    """Share of the target that is spread over all classes."""
     precision: str = "auto"
-    """auto (bfloat16 where the device has it), float32, bfloat16 or float16."""
+    """Number format: auto (bfloat16 if the device supports it), float32, bfloat16 or float16."""
     patience: int = 0
-    """Stop after so many epochs without a better mean IoU; 0: never."""
+    """Stop after N epochs without a better mean IoU; 0 = never."""
     logger: str = ""
-    """tensorboard, wandb or both, with a comma: what log.csv and images/ hold goes there, too."""
+    """Log to tensorboard, wandb or both (comma-separated), in addition to log.csv and images/."""
     log_images_every: int | None = None
-    """Draw the same few validation images each so-many-th epoch, and the first batches before
-    the first step, into images/; 0: never. Default: about ten times."""
+    """Save validation previews every N epochs, and the first batches, to images/; 0 = never.
+    Default: about ten times."""
     seed: int = 0
-    """Same seed, same machine, same result."""
+    """Random seed. The same seed on the same machine gives the same result."""
     workers: int | None = None
-    """Processes that read images. Default: up to 4, as many as there are cores."""
+    """Processes that load images. Default: one per core, up to 4."""
     ignore_rules: str = ""
-    """Rules of `fullconv check`, with commas, whose errors do not keep the training from starting:
-    what they found is left out."""
+    """Comma-separated rules of `fullconv check` whose errors do not stop training; what they found
+    is left out."""
     cache: float = 1.0
-    """GiB of memory for decoded images and masks; what does not fit is decoded every epoch."""
+    """GiB of memory for decoded images; the rest is decoded in every epoch."""
     device: str = "auto"
-    """auto, cpu, cuda or mps."""
+    """Device: auto, cpu, cuda or mps."""
     devices: int = 1
     """Processes (GPUs) per machine."""
     nodes: int = 1
     """Machines."""
 
     def __post_init__(self) -> None:
-        for f in fields(self):
-            object.__setattr__(self, f.name, _of_kind(f, getattr(self, f.name)))
+        for option in fields(self):
+            object.__setattr__(self, option.name, _plain(option, getattr(self, option.name)))
         for name, choices in CHOICES.items():
-            wanted = ", ".join(map(str, choices))
-            self._require(name, getattr(self, name) in choices, f"one of {wanted}")
+            expected = msg("one of {choices}", choices=truncated_list(choices))
+            self._require(name, getattr(self, name) in choices, expected)
         for name in ("epochs", "batch_size", "grad_accumulation", "devices", "nodes"):
-            self._require(name, getattr(self, name) >= 1, "1 or more")
+            self._require(name, getattr(self, name) >= 1, msg("1 or more"))
         for name in (
-            "patience",
-            "log_images_every",
-            "color_jitter",
-            "workers",
-            "cache",
-            "weight_decay",
+            *("patience", "log_images_every", "color_jitter", "workers", "cache"),
+            *("weight_decay", "bias_lr_factor"),
         ):
             value = getattr(self, name)
-            self._require(name, value is None or value >= 0, "0 or more")
+            self._require(name, value is None or value >= 0, msg("0 or more"))
         for name in ("lr", "backbone_lr", "sum_loss_lr", "stage_lr_factor"):
             value = getattr(self, name)
-            self._require(name, value is None or value > 0, "more than 0")
-        alone = self.sum_loss_lr is None or self.lr is None is self.backbone_lr
-        self._require("sum_loss_lr", alone, "given without rate and backbone_rate")
-        known = ("tensorboard", "wandb")
-        named = [word.strip() for word in self.logger.split(",") if word.strip()]
-        fine = set(named) <= set(known) and len(set(named)) == len(named)
-        self._require("logger", fine, "tensorboard, wandb, or both with a comma")
+            self._require(name, value is None or value > 0, msg("more than 0"))
+        for name in ("momentum", "label_smoothing"):
+            self._require(name, 0 <= getattr(self, name) < 1, msg("from 0 to below 1"))
+        seeds = msg("from 0 to {last}", last=2**32 - 1)
+        self._require("seed", 0 <= self.seed < 2**32, seeds)
+        fits = self.crop is None or self.crop == WHOLE or min(self.crop) >= 1
+        self._require("crop", fits, msg("two sizes of 1 or more, or 0 0 for whole images"))
+        fits = self.scale is None or 0 < self.scale[0] <= self.scale[1]
+        self._require("scale", fits, msg("two factors, low to high"))
+        loggers = split_list(self.logger)
+        fits = set(loggers) <= set(LOGGERS) and len(set(loggers)) == len(loggers)
+        self._require("logger", fits, msg("tensorboard, wandb, or both with a comma between"))
+        if self.sum_loss_lr is not None and not (self.lr is None is self.backbone_lr):
+            raise FullconvError(
+                msg("sum_loss_lr replaces lr and backbone_lr, and cannot be combined with them."),
+                _flag("sum_loss_lr", self.sum_loss_lr),
+            )
         if self.staged and self.devices * self.nodes > 1:
             raise FullconvError(
-                f"stages are trained by one process, not by {self.devices * self.nodes}.",
+                msg(
+                    "stages are trained by one process, not by {processes}.",
+                    processes=self.devices * self.nodes,
+                ),
                 "--devices 1   # or --stride 32, then --stride 16 --init-from RUN, then --stride 8",
             )
-        self._require("bias_lr_factor", self.bias_lr_factor >= 0, "0 or more")
-        self._require("momentum", 0 <= self.momentum < 1, "from 0 to below 1")
-        self._require("seed", 0 <= self.seed < 2**32, f"from 0 to {2**32 - 1}")
-        self._require("label_smoothing", 0 <= self.label_smoothing < 1, "from 0 to below 1")
-        fine = self.crop is None or self.crop == WHOLE or min(self.crop) >= 1
-        self._require("crop", fine, "two sizes of 1 or more, or 0 0 for whole images")
-        fine = self.scale is None or 0 < self.scale[0] <= self.scale[1]
-        self._require("scale", fine, "two factors, low to high")
 
-    def _require(self, name: str, fine: bool, wanted: str) -> None:
-        if not fine:
-            f = next(f for f in fields(self) if f.name == name)
+    def _require(self, name: str, fits: bool, expected: Message) -> None:
+        if not fits:
             raise FullconvError(
-                f"{name} is {getattr(self, name)!r}; it must be {wanted}.", _flag(f)
+                msg(
+                    "{name} is {value!r}; it must be {expected}.",
+                    name=name,
+                    value=getattr(self, name),
+                    expected=expected,
+                ),
+                _flag(name),
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """For config.toml: without the options that are None, which TOML cannot say."""
+        """Return the options for config.toml, without those that are None: TOML has no null."""
         return {key: value for key, value in asdict(self).items() if value is not None}
 
     @classmethod
     def from_dict(cls, table: Mapping[str, Any]) -> Settings:
-        """Of keys as in `to_dict`.
+        """Read options from a table as `to_dict` returns it.
 
         Raises:
-            FullconvError: an unknown key (with the nearest known one) or a value of the wrong kind.
+            FullconvError: an unknown or renamed key, or a value of the wrong kind.
         """
-        known = [f.name for f in fields(cls)]
+        names = [option.name for option in fields(cls)]
+        if old := [key for key in table if key in RENAMED and key not in names]:
+            renames = [msg("{old} is now {new}", old=key, new=RENAMED[key]) for key in old]
+            lines = [f"{RENAMED[key]} = {toml_value(table[key])}" for key in old]
+            raise FullconvError(
+                msg("some options have new names: {renames}.", renames=join(renames, ", ")),
+                "\n".join(lines),
+            )
         for key in table:
-            if key not in known:
-                near = get_close_matches(key, known, n=1)
-                raise FullconvError(
-                    f"no option {key!r}; there are {', '.join(known)}.",
-                    f"{near[0]} = {table[key]!r}" if near else "fullconv train --help",
-                )
+            if key in names:
+                continue
+            ours = our_setting(key)
+            if ours not in names:
+                ours = nearest(key, names, cutoff=0.8)
+            if ours:
+                message = msg("there is no option {key!r}; use {ours!r}.", key=key, ours=ours)
+                raise FullconvError(message, f"{ours} = {table[key]!r}")
+            message = msg("there is no option {key!r}.", key=key)
+            raise FullconvError(message, "fullconv train --help")
         return cls(**table)
 
 
+class TrainOptions(TypedDict, total=False):
+    """The keywords of `fullconv.train`, for editors and type checkers; see `Settings`."""
+
+    backbone: str
+    pretrained: bool
+    stride: int
+    upsampling: str
+    heads: str
+    extra_inputs: str
+    fusion: str
+    epochs: int
+    batch_size: int
+    grad_accumulation: int
+    crop: tuple[int, int] | None
+    scale: tuple[float, float] | None
+    flip: bool
+    color_jitter: float
+    init_from: str
+    staged: bool
+    stage_lr_factor: float
+    freeze_backbone: bool
+    optimizer: str
+    momentum: float
+    lr: float | None
+    sum_loss_lr: float | None
+    bias_lr_factor: float
+    backbone_lr: float | None
+    weight_decay: float | None
+    schedule: str
+    class_weights: str
+    label_smoothing: float
+    precision: str
+    patience: int
+    logger: str
+    log_images_every: int | None
+    seed: int
+    workers: int | None
+    ignore_rules: str
+    cache: float
+    device: str
+    devices: int
+    nodes: int
+
+
 def read_config(path: str | Path) -> dict[str, dict[str, Any]]:
-    """The tables of a config.toml: [data] and [train], either of which may be absent.
+    """Read the tables of a config.toml: [data] and [train], either of which may be absent.
 
     Raises:
-        FullconvError: no such file, not TOML, or something that is neither of the two tables.
+        FullconvError: there is no such file, it is not TOML, or it has other tables.
     """
     try:
         config = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise FullconvError(f"no configuration at {path}.", "fullconv train DATA") from None
+        message = msg("there is no configuration at {path}.", path=path)
+        raise FullconvError(message, "fullconv train DATA") from None
     except OSError as error:
-        raise FullconvError(
-            f"the configuration {path} cannot be read: {error.strerror}.",
-            "fullconv train --config RUN/config.toml",
-        ) from None
+        message = msg(
+            "the configuration {path} cannot be read: {reason}.", path=path, reason=error.strerror
+        )
+        raise FullconvError(message, "fullconv train --config RUN/config.toml") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise FullconvError(f"{path} is not a TOML file: {error}.", "[train]\nstride = 8") from None
+        message = msg("{path} is not a TOML file: {reason}.", path=path, reason=error)
+        raise FullconvError(message, "[train]\nstride = 8") from None
     for key, value in config.items():
         if key not in ("data", "train") or not isinstance(value, dict):
-            line = "" if isinstance(value, dict) else f"\n{key} = {_toml_value(value)}"
-            raise FullconvError(
-                f"{path} has {key!r} at its top; expected the tables [data] and [train] only.",
-                f"[train]{line}",
+            message = msg(
+                "{path} has {key!r} at its top level; expected only the tables [data] and [train].",
+                path=path,
+                key=key,
             )
+            line = "" if isinstance(value, dict) else f"\n{key} = {toml_value(value)}"
+            raise FullconvError(message, f"[train]{line}")
     root = config.get("data", {}).get("root", "")
     if not isinstance(root, str):
-        raise FullconvError(
-            f"{path}: root is {root!r}; expected the folder of a data set.", 'root = "DATA"'
+        message = msg(
+            "{path}: root is {root!r}; expected the folder of a dataset.", path=path, root=root
         )
+        raise FullconvError(message, 'root = "DATA"')
     return config
 
 
 def to_toml(tables: Mapping[str, Mapping[str, Any]]) -> str:
-    """Tables of plain values as TOML text.
+    """Return tables of plain values as TOML text.
 
     >>> print(to_toml({"train": {"stride": 8, "flip": True, "scale": (0.5, 2.0)}}))
     [train]
@@ -243,27 +340,27 @@ def to_toml(tables: Mapping[str, Mapping[str, Any]]) -> str:
     """
     lines = []
     for name, table in tables.items():
-        lines.append(f"[{name}]")
-        lines.extend(f"{key} = {_toml_value(value)}" for key, value in table.items())
+        lines += [f"[{name}]", *(f"{key} = {toml_value(value)}" for key, value in table.items())]
         lines.append("")
     return "\n".join(lines)
 
 
-def _toml_value(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, (int, float)):
-        return repr(value)
+def toml_value(value: Any) -> str:
+    """Return a plain value as TOML on one line; tomli-w would spread a list over several.
+
+    >>> toml_value('a "b"'), toml_value([1, "x"])
+    ('"a \\\\"b\\\\""', '[1, "x"]')
+    """
+    import tomli_w
+
     if isinstance(value, (list, tuple)):
-        return f"[{', '.join(_toml_value(item) for item in value)}]"
-    text = str(value).replace("\\", "\\\\").replace('"', '\\"')
-    # TOML takes no control character as it is, and U+007F is one.
-    plain = (c if " " <= c != "\x7f" else f"\\u{ord(c):04X}" for c in text)
-    return f'"{"".join(plain)}"'
+        return f"[{', '.join(map(toml_value, value))}]"
+    plain = value if isinstance(value, (bool, int, float, str)) else str(value)
+    return tomli_w.dumps({"key": plain}).removeprefix("key = ").rstrip("\n")
 
 
-def _of_kind(option: Field[Any], value: Any) -> Any:
-    """The value as plain Python of the option's type (NumPy's numbers and lists are taken too)."""
+def _plain(option: Field[Any], value: Any) -> Any:
+    """Return a value as plain Python of the option's type; NumPy numbers and lists are accepted."""
     kind, _, optional = str(option.type).partition(" | ")
     if value is None and optional:
         return None
@@ -274,11 +371,18 @@ def _of_kind(option: Field[Any], value: Any) -> Any:
     number = int if "int" in kind else float
     if kind == number.__name__ and _is(number, value):
         return number(value)
-    if kind.startswith("tuple") and isinstance(value, (list, tuple)) and len(value) == 2:
-        first, second = value
-        if _is(number, first) and _is(number, second):
-            return number(first), number(second)
-    raise FullconvError(f"{option.name} is {value!r}; it must be {_KINDS[kind]}.", _flag(option))
+    pair = isinstance(value, (list, tuple)) and len(value) == 2
+    if kind.startswith("tuple") and pair and all(_is(number, item) for item in value):
+        return tuple(map(number, value))
+    raise FullconvError(
+        msg(
+            "{name} is {value!r}; it must be {expected}.",
+            name=option.name,
+            value=value,
+            expected=_KINDS[kind],
+        ),
+        _flag(option.name),
+    )
 
 
 def _is(number: type[int] | type[float], value: Any) -> bool:
@@ -287,14 +391,12 @@ def _is(number: type[int] | type[float], value: Any) -> bool:
     return isinstance(value, Integral) if number is int else math.isfinite(value)
 
 
-def _flag(option: Field[Any]) -> str:
-    """A line to paste: the option with its default, or with an example."""
-    name, value = option.name.replace("_", "-"), option.default
-    if isinstance(value, bool):
-        return f"--{name}   # or --no-{name}"
+def _flag(name: str, value: Any = None) -> str:
+    """Return an option to paste, by default with its default value or an example."""
     if value is None:
-        examples = {"crop": (321, 481), "scale": (0.5, 2.0), "workers": 2, "sum_loss_lr": 1e-10}
-        examples["log_images_every"] = 5
-        value = examples.get(option.name, 0.002)
-    words = value if isinstance(value, tuple) else (value,)
-    return f"--{name} {' '.join(map(str, words))}"
+        default = next(option.default for option in fields(Settings) if option.name == name)
+        value = _EXAMPLES.get(name, 0.002) if default is None else default
+    flag = name.replace("_", "-")
+    if isinstance(value, bool):
+        return f"--{flag}   # or --no-{flag}"
+    return shell_command(f"--{flag}", *(value if isinstance(value, tuple) else (value,)))

@@ -7,7 +7,7 @@ import math
 import shlex
 from collections.abc import Iterable, Sequence
 
-from fullconv.core.i18n import Message, join, msg, nmsg
+from fullconv.core.i18n import Message, join, msg, translate
 
 LIST_LIMIT = 12  # names or values that a message spells out
 
@@ -111,10 +111,34 @@ def as_typed(word: object) -> str:
     return f"hf://{text[4:]}" if text.startswith("hf:/") and text[4:5] != "/" else text
 
 
-def plural(count: int, one: str, many: str = "") -> str:
-    """Old form; use `nmsg`.
+def align_columns(
+    rows: Sequence[Sequence[str]], *, left: Sequence[int] = (0,), widest: int = 28
+) -> str:
+    """Return a table for the terminal: a line per row, cells translated, columns straight.
 
-    >>> plural(1, "mask"), plural(2, "mask"), plural(1, "mask holds", "masks hold")
-    ('1 mask', '2 masks', '1 mask holds')
+    Chinese letters take two columns of a terminal each. Cells wider than `widest` are cut.
+
+    Args:
+        rows: of equal length.
+        left: numbers of the columns that are aligned left; the others are aligned right.
+
+    >>> print(align_columns([["class", "IoU"], ["sky", "98.7"]]))
+    class   IoU
+    sky    98.7
     """
-    return nmsg(f"{{count}} {one}", f"{{count}} {many or one + 's'}", count)
+    from rich.cells import cell_len, set_cell_size
+
+    table = [[str(translate(cell)) for cell in row] for row in rows]
+    table = [
+        [c if cell_len(c) <= widest else set_cell_size(c, widest - 1) + "…" for c in row]
+        for row in table
+    ]
+    widths = [max(map(cell_len, column)) for column in zip(*table, strict=True)]
+    lines = []
+    for row in table:
+        cells = []
+        for k, (cell, width) in enumerate(zip(row, widths, strict=True)):
+            blanks = " " * (width - cell_len(cell))
+            cells.append(cell + blanks if k in left else blanks + cell)
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)

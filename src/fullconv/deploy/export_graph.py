@@ -1,4 +1,4 @@
-"""A model as a graph, and the files that other engines read it from; see `fullconv.deploy.export`."""
+"""A model as a traced graph, and the writers of each format; see `fullconv.deploy.export`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fullconv.core.errors import FullconvError
+from fullconv.core.i18n import msg
 from fullconv.inference.exported import INPUT, KEY, LABELS, SCORES
 from fullconv.inference.runtime import Float32Head, Runtime
 from fullconv.models.model import Model
@@ -26,53 +27,60 @@ _OPSET = 20
 
 
 class Graph(nn.Module):
-    """What goes into a file: images to scores, or to labels.
+    """The exported computation: images to logits at the cells, or to class ids of each head.
 
     Args:
-        model: stays as it is.
-        half: the backbone computes in float16.
-        labels_inside: give ids, of each head.
+        model: is not changed.
+        half: compute the backbone in float16.
+        with_labels: return class ids.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, model: Model, *, half: bool = False, labels_inside: bool = False) -> None:
+    def __init__(self, model: Model, *, half: bool = False, with_labels: bool = False) -> None:
         super().__init__()
-        engine = Runtime(model, device=torch.device("cpu"), precision="float32")
-        self.network = copy.deepcopy(engine.network).to(memory_format=torch.contiguous_format)
-        _settle(self.network)
-        self.halved = half
+        runtime = Runtime(model, device=torch.device("cpu"), precision="float32")
+        self.network = copy.deepcopy(runtime.network).to(memory_format=torch.contiguous_format)
+        _fix_same_padding(self.network)
+        self.half_precision = half
         if half:
             self.network.backbone.half()
             for name, score in self.network.score.items():
                 self.network.score[name] = Float32Head(score)
-        mean = [255 * x for x in model.card.mean] + [x for one in model.inputs for x in one.mean]
-        std = [255 * x for x in model.card.std] + [x for one in model.inputs for x in one.std]
+        mean = [255 * x for x in model.card.mean] + [
+            x for one in model.extra_inputs for x in one.mean
+        ]
+        std = [255 * x for x in model.card.std] + [
+            x for extra in model.extra_inputs for x in extra.std
+        ]
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
         self.counts = [len(labels) for labels in model.tables]
-        self.labels_inside = labels_inside
+        self.with_labels = with_labels
 
     def forward(self, images: Tensor) -> Any:
         scores = self.scores(images)
-        if not self.labels_inside:
+        if not self.with_labels:
             return scores.values
         size = (images.shape[2], images.shape[3])
         full = reference.full(scores.values, scores.grid, size)
-        ids = [part.argmax(1).to(torch.int32) for part in full.split(self.counts, dim=1)]
+        ids = [head.argmax(1).to(torch.int32) for head in full.split(self.counts, dim=1)]
         return ids[0] if len(ids) == 1 else tuple(ids)
 
     def scores(self, images: Tensor) -> Scores:
-        """(N, 3 + E, H, W) -> at the cells."""
+        """Return the logits of images (N, 3 + E, H, W) at the cells."""
         inputs = (images.float() - self.mean) / self.std
-        found: Scores = self.network(inputs.half() if self.halved else inputs)
-        return found
+        scores: Scores = self.network(inputs.half() if self.half_precision else inputs)
+        return scores
 
 
-class _Whole(nn.Module):
-    """A pooling layer with `ceil_mode`: its last window, which reaches beyond the map, is filled up
-    here, for engines count it in different ways, or refuse maps that are smaller than a window."""
+class _PaddedPool(nn.Module):
+    """A pooling layer with `ceil_mode`, with its last window padded explicitly.
+
+    Engines differ in how they treat a window that extends beyond the map, or refuse maps that are
+    smaller than a window.
+    """
 
     def __init__(self, pool: nn.MaxPool2d | nn.AvgPool2d) -> None:
         super().__init__()
@@ -86,106 +94,109 @@ class _Whole(nn.Module):
 
     @staticmethod
     def fits(layer: nn.Module) -> bool:
-        """Whether it is such a layer: no padding of its own, and windows without gaps."""
+        """Return whether a layer is one with `ceil_mode`, without padding and gaps."""
         if not isinstance(layer, nn.MaxPool2d | nn.AvgPool2d) or not layer.ceil_mode:
             return False
         kernel, stride, padding = (
             (size, size) if isinstance(size, int) else tuple(size)
             for size in (layer.kernel_size, layer.stride, layer.padding)
         )
-        plain = getattr(layer, "dilation", 1) in (1, (1, 1))
-        plain = plain and getattr(layer, "divisor_override", None) is None
-        return plain and not any(padding) and all(map(int.__le__, stride, kernel))
+        dilated = getattr(layer, "dilation", 1) not in (1, (1, 1))
+        divisor = getattr(layer, "divisor_override", None)
+        if dilated or divisor is not None or any(padding):
+            return False
+        return all(map(int.__le__, stride, kernel))
 
     def forward(self, maps: Tensor) -> Tensor:
         below, right = (self._missing(maps, axis) for axis in (0, 1))
         sides = (0, right, 0, below)
+        pooled: Tensor
         if not self.mean:
-            found: Tensor = self.pool(nn.functional.pad(maps, sides, value=-math.inf))
-            return found
-        # The mean over what is there, not over the zeros that fill up.
-        there = nn.functional.pad(torch.ones_like(maps[:1, :1]), sides)
-        found = self.pool(nn.functional.pad(maps, sides))
-        return found / self.pool(there)
+            pooled = self.pool(nn.functional.pad(maps, sides, value=-math.inf))
+            return pooled
+        # The mean over the map, not over the padding.
+        inside = nn.functional.pad(torch.ones_like(maps[:1, :1]), sides)
+        pooled = self.pool(nn.functional.pad(maps, sides))
+        return pooled / self.pool(inside)
 
     def _missing(self, maps: Tensor, axis: int) -> Any:
-        """No operand is negative: engines round such divisions in different ways."""
+        """Return the padding of one axis. No operand is negative, because engines round divisions
+        of negative numbers differently."""
         kernel, stride = self.kernel[axis], self.stride[axis]
         ahead = -(-kernel // stride) * stride - kernel
         return (stride - (maps.shape[2 + axis] + ahead) % stride) % stride
 
 
-def _settle(network: nn.Module) -> None:
-    """SAME padding hangs on the size; at the one phase that images are padded to it is the same
-    above and below, and a number."""
+def _fix_same_padding(network: nn.Module) -> None:
+    """Replace SAME padding, which depends on the image size, by a constant: images are padded to
+    sizes at which it is symmetric."""
     for layer in list(network.modules()):
         for name, child in list(layer.named_children()):
             if type(child).__name__ == "Conv2dSame":
                 assert isinstance(child, nn.Conv2d)
-                plain = nn.Conv2d(1, 1, 1)
-                plain.__dict__.update(child.__dict__)
-                plain.padding = tuple(
+                fixed = nn.Conv2d(1, 1, 1)
+                fixed.__dict__.update(child.__dict__)
+                fixed.padding = tuple(
                     d * (k - 1) // 2 for d, k in zip(child.dilation, child.kernel_size, strict=True)
                 )
-                plain._reversed_padding_repeated_twice = [p for p in plain.padding for _ in (0, 1)]
-                setattr(layer, name, plain)
+                fixed._reversed_padding_repeated_twice = [p for p in fixed.padding for _ in (0, 1)]
+                setattr(layer, name, fixed)
 
 
-def fill_windows(network: nn.Module) -> None:
-    """Writes out pooling over a part of a window."""
+def pad_pooling(network: nn.Module) -> None:
+    """Replace pooling layers with `ceil_mode` by layers with explicit padding."""
     for layer in list(network.modules()):
         for name, child in list(layer.named_children()):
-            if _Whole.fits(child):
-                setattr(layer, name, _Whole(child))  # type: ignore[arg-type]
+            if _PaddedPool.fits(child):
+                setattr(layer, name, _PaddedPool(child))  # type: ignore[arg-type]
 
 
-def _example(model: Model, further: int) -> tuple[Tensor, Any]:
-    """A batch to trace with, and which of its sides are open."""
-    channels = model.network.backbone.in_channels
-    images = torch.zeros(2, channels, 193, 225)
-    if not further:
+def _example(model: Model) -> tuple[Tensor, Any]:
+    """Return a batch to trace with, and its dynamic dimensions."""
+    images = torch.zeros(2, model.network.backbone.in_channels, 193, 225)
+    if not model.extra_inputs:
         images = images.to(torch.uint8)
-    open_side = torch.export.Dim.DYNAMIC
-    return images, ({0: open_side, 2: open_side, 3: open_side},)
+    dynamic = torch.export.Dim.DYNAMIC
+    return images, ({0: dynamic, 2: dynamic, 3: dynamic},)
 
 
-def _write_onnx(graph: Graph, file: Path, about: str, further: int, model: Model) -> None:
-    onnx = _module("onnx")
-    _module("onnxscript")
-    images, sides = _example(model, further)
-    fill_windows(graph.network)
+def _write_onnx(graph: Graph, file: Path, about: str, model: Model) -> None:
+    onnx = _import("onnx")
+    _import("onnxscript")
+    images, dynamic_shapes = _example(model)
+    pad_pooling(graph.network)
     names = [SCORES]
-    if graph.labels_inside:
+    if graph.with_labels:
         names = [LABELS, *(f"{LABELS}_{name}" for name in model.heads)]
     program = torch.onnx.export(
         graph,
         (images,),
         dynamo=True,
-        dynamic_shapes=sides,
+        dynamic_shapes=dynamic_shapes,
         input_names=[INPUT],
         output_names=names,
         opset_version=_OPSET,
         verbose=False,
     )
     assert program is not None
-    made = program.model_proto
-    made.metadata_props.add(key=KEY, value=about)
-    onnx.save(made, str(file))
+    proto = program.model_proto
+    proto.metadata_props.add(key=KEY, value=about)
+    onnx.save(proto, str(file))
 
 
-def _write_openvino(graph: Graph, file: Path, about: str, further: int, model: Model) -> None:
-    openvino = _module("openvino")
-    plain = file.with_suffix(".onnx")
-    _write_onnx(graph, plain, about, further, model)
-    network = openvino.convert_model(str(plain))
+def _write_openvino(graph: Graph, file: Path, about: str, model: Model) -> None:
+    openvino = _import("openvino")
+    onnx_file = file.with_suffix(".onnx")
+    _write_onnx(graph, onnx_file, about, model)
+    network = openvino.convert_model(str(onnx_file))
     network.set_rt_info(about, KEY)
-    openvino.save_model(network, str(file), compress_to_fp16=graph.halved)
-    plain.unlink()
+    openvino.save_model(network, str(file), compress_to_fp16=graph.half_precision)
+    onnx_file.unlink()
 
 
-def _write_torch(graph: Graph, file: Path, about: str, further: int, model: Model) -> None:
-    images, sides = _example(model, further)
-    program = torch.export.export(graph, (images,), dynamic_shapes=sides)
+def _write_torch(graph: Graph, file: Path, about: str, model: Model) -> None:
+    images, dynamic_shapes = _example(model)
+    program = torch.export.export(graph, (images,), dynamic_shapes=dynamic_shapes)
     torch.export.save(program, str(file), extra_files={KEY: about})
 
 
@@ -193,20 +204,20 @@ WRITERS = {"onnx": _write_onnx, "openvino": _write_openvino, "torch": _write_tor
 
 
 def quantize(file: Path, model: Model, images: Sequence[np.ndarray]) -> None:
-    """Rewrites an ONNX file with weights and activations in 8 bits, except for the scores."""
-    onnx, quantization = _module("onnx"), _module("onnxruntime.quantization")
+    """Quantize an ONNX file: 8-bit weights and activations, except for the logits."""
+    onnx, quantization = _import("onnx"), _import("onnxruntime.quantization")
     plain = file.with_name("plain.onnx")
     quantization.shape_inference.quant_pre_process(
         str(file), str(plain), skip_symbolic_shape=True, skip_onnx_shape=True
     )
-    described = onnx.load(str(file)).metadata_props
+    metadata = onnx.load(str(file)).metadata_props
 
     class Images(quantization.CalibrationDataReader):  # type: ignore[name-defined]
         def __init__(self) -> None:
-            self.rest = iter(images)
+            self.images = iter(images)
 
         def get_next(self) -> dict[str, np.ndarray] | None:
-            image = next(self.rest, None)
+            image = next(self.images, None)
             if image is None:
                 return None
             return {INPUT: np.ascontiguousarray(image.transpose(2, 0, 1)[None])}
@@ -221,34 +232,37 @@ def quantize(file: Path, model: Model, images: Sequence[np.ndarray]) -> None:
         Images(),
         quant_format=quantization.QuantFormat.QDQ,
         per_channel=True,
-        # Processors without VNNI add pairs of products in 16 bits: weights of 7 bits do not
-        # overflow there, so that the file gives the same labels everywhere.
+        # CPUs without VNNI add pairs of products in 16 bits. Weights of 7 bits do not overflow
+        # there, so the file gives the same labels on all CPUs.
         activation_type=quantization.QuantType.QUInt8,
         weight_type=quantization.QuantType.QInt8,
         reduce_range=True,
         op_types_to_quantize=["Conv", "Add", "MaxPool", "Clip", "Relu"],
         nodes_to_exclude=scores,
     )
-    made = onnx.load(str(file))
-    if not any(entry.key == KEY for entry in made.metadata_props):
-        made.metadata_props.extend(described)
-        onnx.save(made, str(file))
+    quantized = onnx.load(str(file))
+    if not any(entry.key == KEY for entry in quantized.metadata_props):
+        quantized.metadata_props.extend(metadata)
+        onnx.save(quantized, str(file))
     plain.unlink()
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Exporters talk: what is wrong with a file is found by comparing."""
+def silence_warnings() -> Iterator[None]:
+    """Hide the warnings of exporters; errors in a file are found by comparing its predictions."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
-def _module(name: str) -> Any:
+def _import(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
         raise FullconvError(
-            f"exporting needs {name.partition('.')[0]}, which is not installed.",
-            "pip install onnx onnxscript onnxruntime   # for OpenVINO also: openvino",
+            msg(
+                "exporting needs the package {package}, which is not installed.",
+                package=name.partition(".")[0],
+            ),
+            msg("pip install onnx onnxscript onnxruntime   # for OpenVINO also: openvino"),
         ) from error

@@ -1,11 +1,11 @@
-"""A model as a web page that labels images in the reader's browser: `fullconv export --format web`.
+"""Export a model as a web page that segments images in the browser.
 
-    index.html     the page, the same that `fullconv serve` shows
-    model.json     classes, and where the cells of the scores sit
+    index.html     the page that `fullconv serve` shows
+    model.json     classes, and the grid of the cells
     model.onnx     the network, see `fullconv.deploy.export`
-    ort/           ONNX Runtime for browsers, of the npm package onnxruntime-web
+    ort/           ONNX Runtime for browsers, from the npm package onnxruntime-web
 
-Any server of plain files will do; one thread is used, so that no special headers are needed.
+Any static file server works: the page uses one thread, so no special headers are needed.
 """
 
 from __future__ import annotations
@@ -19,20 +19,26 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from fullconv.core.errors import FullconvError
+from fullconv.core.files import atomic_write
+from fullconv.core.i18n import msg
 from fullconv.core.packages import __version__
+from fullconv.core.progress import stage
 from fullconv.deploy.export import Exported, export
-from fullconv.inference.exported import ExportedModel, load_exported
+from fullconv.inference.exported import load_exported
 from fullconv.models.model import Model
 
 PACKAGE, VERSION = "onnxruntime-web", "1.30.0"
 RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
-PIXELS = 2_000_000  # of an image; larger ones are made smaller: browsers give 4 GB at most
+MAX_PIXELS = 2_000_000  # larger images are resized: browsers give a page 4 GB at most
 _ENGINE = '<meta name="fullconv-engine" content="{}">'
+_BY_HAND = (
+    f"npm pack {PACKAGE}@{VERSION} && tar xf {PACKAGE}-{VERSION}.tgz && "
+    "fullconv export MODEL --format web --ort package"
+)
 
 
 def export_web(
@@ -44,113 +50,121 @@ def export_web(
     images: Sequence[np.ndarray] = (),
     ort: str | Path | None = None,
 ) -> Exported:
-    """Writes a folder for a web server, see above.
+    """Write a folder for a web server.
 
     Args:
         out: the folder.
-        name: of the model, as the page shows it.
-        precision, images: as of `fullconv.deploy.export.export`.
-        ort: an unpacked npm package onnxruntime-web. None: npm fetches it.
+        name: of the model, shown on the page.
+        precision, images: see `fullconv.deploy.export.export`.
+        ort: an unpacked npm package onnxruntime-web. None: npm downloads it.
 
     Raises:
-        FullconvError: see `fullconv.deploy.export.export`; the model takes more than images; or ONNX
-            Runtime for browsers cannot be had.
+        FullconvError: see `fullconv.deploy.export.export`; or the model takes extra inputs, or ONNX
+            Runtime for browsers is not available.
     """
-    if model.inputs:
-        names = " and ".join(one.name for one in model.inputs)
+    if model.extra_inputs:
+        names = ", ".join(extra.name for extra in model.extra_inputs)
         raise FullconvError(
-            f"the model takes {names} beside each image; the page has images alone.",
+            msg(
+                "the model takes the extra inputs {names}; the page has images alone.", names=names
+            ),
             "fullconv export MODEL --format onnx",
         )
     out = Path(out)
-    with _runtime(ort) as folder:
+    with _ort_files(ort) as folder:
         result = export(model, out, precision=precision, images=images)
+        exported = load_exported(result.path)
+        about = {
+            "engine": "onnx",
+            "file": result.path.name,
+            "bytes": result.bytes,
+            "grid": [exported.grid.stride, exported.grid.offset],
+            "name": name,
+            "classes": exported.labels.to_list(),
+            "ignore_index": exported.labels.ignore_index,
+            "backbone": exported.about["backbone"]["name"],
+            "pretrained_on": exported.info.pretrained_on,
+            "heads": {head: list(labels.names) for head, labels in exported.heads.items()},
+            "limits": {"pixels": MAX_PIXELS},
+            "version": __version__,
+        }
+        page = resources.files("fullconv").joinpath("deploy/page/index.html")
+        html = page.read_text(encoding="utf-8")
+        assert _ENGINE.format("server") in html
+        html = html.replace(_ENGINE.format("server"), _ENGINE.format("onnx"))
         try:
             (out / "ort").mkdir(exist_ok=True)
             for file in RUNTIME:
                 shutil.copyfile(folder / file, out / "ort" / file)
-            table = _about(load_exported(result.path), name, result)
-            (out / "model.json").write_text(json.dumps(table, indent=1), encoding="utf-8")
-            (out / "index.html").write_text(_page(), encoding="utf-8")
+            atomic_write(out / "model.json", json.dumps(about, indent=1))
+            atomic_write(out / "index.html", html)
         except OSError as error:
+            reason = error.strerror or error
             raise FullconvError(
-                f"the page could not be written to {out}: {error.strerror or error}.",
+                msg("the page could not be written to {folder}: {reason}.", folder=out,
+                    reason=reason),
                 "--out ANOTHER_FOLDER",
-            ) from error
+            ) from error  # fmt: skip
     return result
 
 
-def _page() -> str:
-    text = (
-        resources.files("fullconv").joinpath("deploy/page/index.html").read_text(encoding="utf-8")
-    )
-    assert _ENGINE.format("server") in text
-    return text.replace(_ENGINE.format("server"), _ENGINE.format("onnx"))
-
-
-def _about(file: ExportedModel, name: str, result: Exported) -> dict[str, Any]:
-    return {
-        "engine": "onnx",
-        "file": result.path.name,
-        "bytes": result.bytes,
-        "grid": list(file.grid),
-        "name": name,
-        "classes": file.labels.to_list(),
-        "ignore_index": file.labels.ignore_index,
-        "backbone": file.about["backbone"]["name"],
-        "pretrained_on": file.pretrained_on,
-        "heads": {head: list(labels.names) for head, labels in file.heads.items()},
-        "limits": {"pixels": PIXELS},
-        "version": __version__,
-    }
-
-
 @contextmanager
-def _runtime(ort: str | Path | None) -> Iterator[Path]:
-    """The folder with the files of `RUNTIME`."""
-    if ort is not None:
-        yield _checked(Path(ort))
-        return
-    with tempfile.TemporaryDirectory() as place:
-        yield _packed(Path(place))
+def _ort_files(ort: str | Path | None) -> Iterator[Path]:
+    """Yield a folder with the files of `RUNTIME`: the given one, or one that npm downloads."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(ort) if ort is not None else _download(Path(temporary))
+        for place in (folder / "dist", folder):
+            if all((place / file).is_file() for file in RUNTIME):
+                yield place
+                return
+        raise FullconvError(
+            msg(
+                "{folder} is not an unpacked {package}: expected {files} in it or in its dist/.",
+                folder=folder,
+                package=PACKAGE,
+                files=", ".join(RUNTIME),
+            ),
+            _BY_HAND,
+        )
 
 
-def _checked(folder: Path) -> Path:
-    for place in (folder / "dist", folder):
-        if all((place / file).is_file() for file in RUNTIME):
-            return place
-    raise FullconvError(
-        f"{folder} is no unpacked {PACKAGE}: expected {', '.join(RUNTIME)} in it or in its dist/.",
-        _by_hand(),
-    )
-
-
-def _packed(place: Path) -> Path:
+def _download(folder: Path) -> Path:
     npm = shutil.which("npm")
     if npm is None:
         raise FullconvError(
-            f"the page runs in {PACKAGE}, an npm package, and there is no npm here.",
-            f"{_by_hand()}   # where npm is",
+            msg("the page needs the npm package {package}, but npm is not installed.",
+                package=PACKAGE),
+            msg("{command}   # on a machine with npm", command=_BY_HAND),
+        )  # fmt: skip
+    stage(msg("downloading {package}", package=PACKAGE))
+    command = [npm, "pack", f"{PACKAGE}@{VERSION}", "--silent"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    archives = list(folder.glob("*.tgz"))
+    if done.returncode or not archives:
+        output = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        raise FullconvError(
+            msg(
+                "npm could not download {package} {version}: {reason}",
+                package=PACKAGE,
+                version=VERSION,
+                reason=output[0][:200] if output else f"exit code {done.returncode}",
+            ),
+            _BY_HAND,
         )
-    words = [npm, "pack", f"{PACKAGE}@{VERSION}", "--silent"]
-    done = subprocess.run(words, cwd=place, capture_output=True, text=True, check=False)
-    files = list(place.glob("*.tgz"))
-    if done.returncode or not files:
-        said = (done.stderr.strip() or done.stdout.strip() or "no reason was given").splitlines()
-        raise FullconvError(f"npm could not fetch {PACKAGE} {VERSION}: {said[0][:200]}", _by_hand())
     try:
-        with tarfile.open(files[0]) as archive:
+        with tarfile.open(archives[0]) as archive:
             for file in RUNTIME:
                 member = archive.extractfile(f"package/dist/{file}")
                 assert member is not None
-                (place / file).write_bytes(member.read())
+                (folder / file).write_bytes(member.read())
     except (KeyError, tarfile.TarError, AssertionError) as error:
         raise FullconvError(
-            f"what npm fetched as {PACKAGE} {VERSION} lacks files: {error}", _by_hand()
+            msg(
+                "the package {package} {version} that npm downloaded lacks files: {reason}",
+                package=PACKAGE,
+                version=VERSION,
+                reason=str(error),
+            ),
+            _BY_HAND,
         ) from error
-    return _checked(place)
-
-
-def _by_hand() -> str:
-    fetch = f"npm pack {PACKAGE}@{VERSION} && tar xf {PACKAGE}-{VERSION}.tgz"
-    return f"{fetch} && fullconv export MODEL --format web --ort package"
+    return folder

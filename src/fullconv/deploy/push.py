@@ -1,4 +1,4 @@
-"""Publish: a model's folder to a hub, as `fullconv.load("hf://user/name")` takes it from there."""
+"""Push a model to the Hugging Face Hub, from where `fullconv.load("hf://user/name")` reads it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import CommitOperationAdd, get_token
+
 from fullconv.core.errors import DownloadError, FullconvError
-from fullconv.core.text import shell_command
+from fullconv.core.i18n import msg
+from fullconv.core.text import first_line, shell_command
 from fullconv.models.hub import (
     CONFIG,
     WEIGHTS,
@@ -27,12 +30,12 @@ IMAGE = "predictions.png"
 
 @dataclass(frozen=True)
 class Pushed:
-    """A model that lies on the hub.
+    """A model on the hub.
 
     Args:
         name: for `fullconv.load`: hf://user/name.
-        address: to look at in a browser.
-        commit: that holds it.
+        address: for a browser.
+        commit: that contains it.
         files: that were sent.
     """
 
@@ -51,113 +54,100 @@ def push(
     message: str = "",
     images: bool = False,
 ) -> Pushed:
-    """Sends a model to the hub: its weights, config.json and model card. Checkpoints, logs and
-    images stay behind.
+    """Upload the weights, config.json and model card of a model. Nothing else is sent.
 
     Args:
-        model: a model folder, or the run that holds it.
-        name: user/name. What is there under that name is overwritten.
-        private: make it a private one. A public one that is there already is left alone.
-        revision: a branch to send it to, made where there is none; "" for the main one.
+        model: a model folder, or the run that contains it.
+        name: user/name. An existing model of this name is overwritten.
+        private: create a private repository. An existing public one is refused.
+        revision: a branch, created if it is missing; "" for the main one.
         message: of the commit.
-        images: send the run's newest sheet of validation images, too, and show it in the
-            card. They are images of your data.
+        images: also send the run's newest sheet of validation images, for the model card. They
+            are images of your dataset.
 
     Raises:
-        FullconvError: no whole model there, no token, no access, no network.
+        FullconvError: no complete model, no token, no access, no network.
     """
     target = parse_hub_name(name)
     target = HubName(target.repo, revision or target.revision)
     folder, config = read_model_config(model)
-    sheet = _newest_sheet(folder) if images else None
-    parts: dict[str, Any] = {
-        README: _card(folder, config, target, IMAGE if sheet else ""),
-        CONFIG: str(folder / CONFIG),
-        WEIGHTS: str(folder / WEIGHTS),
-    }
-    if sheet is not None:
-        parts[IMAGE] = str(sheet)
-    _require_token(target)
-    with explain_hub_errors(target, sending=True):
-        _require_place(target, private)
-        commit = _commit(target, parts, message or f"{model_title(config)}, by fullconv push")
-    address = f"{endpoint()}/{target.repo}"
-    if target.revision:
-        address += f"/tree/{target.revision}"
-    return Pushed(str(target), address, str(commit.oid), tuple(parts))
+    files: dict[str, Any] = {CONFIG: str(folder / CONFIG), WEIGHTS: str(folder / WEIGHTS)}
+    if images:
+        sheets = sorted((folder.parent / "images").glob("epoch_*.png"))
+        if not sheets:
+            raise FullconvError(
+                msg("there are no training images in {folder}.", folder=folder.parent / "images"),
+                "fullconv train DATA --log-images-every 5",
+            )
+        files[IMAGE] = str(sheets[-1])
 
-
-def _card(folder: Path, config: dict[str, Any], target: HubName, image: str) -> bytes:
-    """The one that lies there, if somebody wrote in it; else one that names the hub's model."""
+    # The model card: as edited by the user, or one that names the model on the hub.
     path = folder / README
-    there = path.read_text(encoding="utf-8") if path.is_file() else ""
-    if there and there != model_card(config):
-        return there.encode()
-    return model_card(config, source=str(target), image=image).encode()
-
-
-def _newest_sheet(folder: Path) -> Path:
-    sheets = sorted((folder.parent / "images").glob("epoch_*.png"))
-    if not sheets:
-        raise FullconvError(
-            f"there are no images of the training in {folder.parent / 'images'}.",
-            "fullconv train DATA --log-images-every 5",
-        )
-    return sheets[-1]
-
-
-def _require_token(target: HubName) -> None:
-    from huggingface_hub import get_token
+    card = path.read_text(encoding="utf-8") if path.is_file() else ""
+    if not card or card == model_card(config):
+        card = model_card(config, source=str(target), image=IMAGE if images else "")
+    files = {README: card.encode(), **files}
 
     if not get_token():
         raise FullconvError(
-            f"{target.repo} cannot be written to: this machine has no token of an account on "
-            f"{endpoint()}.",
-            "hf auth login   # with a token that may write",
+            msg(
+                "{repo} cannot be written: this machine has no token for {endpoint}.",
+                repo=target.repo,
+                endpoint=endpoint(),
+            ),
+            msg("hf auth login   # with a token that has write access"),
         )
-
-
-def _require_place(target: HubName, private: bool) -> None:
-    """The repository and its branch."""
     client = hub_client()
-    client.create_repo(target.repo, private=private or None, exist_ok=True)
-    if private and not client.model_info(target.repo).private:
-        raise FullconvError(
-            f"{target.repo} is there already, and public: nothing was sent. --private makes no "
-            "public model private.",
-            shell_command("fullconv", "push", "MODEL", f"{target.repo}-private", "--private"),
-        )
+    with explain_hub_errors(target, sending=True):
+        client.create_repo(target.repo, private=private or None, exist_ok=True)
+        if private and not client.model_info(target.repo).private:
+            raise FullconvError(
+                msg(
+                    "{repo} exists and is public, so nothing was sent: --private does not make an "
+                    "existing repository private.",
+                    repo=target.repo,
+                ),
+                shell_command("fullconv", "push", "MODEL", f"{target.repo}-private", "--private"),
+            )
+        if target.revision:
+            client.create_branch(target.repo, branch=target.revision, exist_ok=True)
+        commit = _commit(target, files, message or f"{model_title(config)}, by fullconv push")
+    address = f"{endpoint()}/{target.repo}"
     if target.revision:
-        client.create_branch(target.repo, branch=target.revision, exist_ok=True)
+        address += f"/tree/{target.revision}"
+    return Pushed(str(target), address, str(commit.oid), tuple(files))
 
 
-def _commit(target: HubName, parts: dict[str, Any], message: str) -> Any:
-    from huggingface_hub import CommitOperationAdd
-
-    operations = [CommitOperationAdd(name, content) for name, content in parts.items()]
+def _commit(target: HubName, files: dict[str, Any], message: str) -> Any:
     try:
         with warnings.catch_warnings(), progress_bars(True):
             warnings.filterwarnings("ignore", message="Warnings while validating metadata")
             return hub_client().create_commit(
                 target.repo,
-                operations,
+                [CommitOperationAdd(name, content) for name, content in files.items()],
                 commit_message=message,
                 revision=target.revision or None,
             )
-    except RuntimeError as error:  # of the part that sends large files
-        cause = error.__cause__ or error
-        said = (str(cause).strip() or type(cause).__name__).splitlines()[0].rstrip(".")
-        again = shell_command("fullconv", "push", "MODEL", target.repo)
+    except RuntimeError as error:  # of the upload of large files
+        command = shell_command("fullconv", "push", "MODEL", target.repo)
         raise DownloadError(
-            f"the weights could not be sent to {target}: {said}. What lies there is as it was.",
-            f"{again}   # again",
-            again,
+            msg(
+                "the weights could not be sent to {target}: {reason}. The model on the hub is "
+                "unchanged.",
+                target=str(target),
+                reason=first_line(error.__cause__ or error),
+            ),
+            msg("{command}   # try again", command=command),
+            command,
         ) from error
     except ValueError as error:
         if "README.md" not in str(error):
             raise
-        said = " ".join(str(error).split())
         raise FullconvError(
-            f"the hub does not take the head of {README}: {said}.",
-            f"the lines between --- at the top of {README}",
+            msg(
+                "the hub rejects the metadata of {file}: {reason}.",
+                file=README,
+                reason=" ".join(str(error).split()),
+            ),
+            msg("edit the lines between --- at the top of {file}", file=README),
         ) from error

@@ -1,66 +1,67 @@
-"""How far the difference of two models would be another on other images of the same kind: a
-bootstrap over images, paired (Efron & Tibshirani, An Introduction to the Bootstrap, 1993).
+"""Confidence intervals of the differences between models: a paired bootstrap over images (Efron &
+Tibshirani, An Introduction to the Bootstrap, 1993).
 
 A resample draws as many images as there are, with replacement, the same ones for every model; its
 value is that of the summed confusion matrices, not a mean over images. The middle 95 % of the
-resamples' differences are the interval. For few images that is too narrow, for two reasons, and
-both are put right about the estimate:
+resampled differences are the interval. For few images it is too narrow, for two reasons, and both
+are corrected around the estimate:
 
-- a resample varies about its own mean with n degrees of freedom where there are n - 1, and the
-  normal quantile stands where Student's belongs (Hesterberg's expanded percentiles, The American
-  Statistician 69, 2015);
-- classes that few images show are lost in many resamples. The jackknife, which leaves one image
-  out at a time, does not lose them, and its spread is rather too large than too small (Efron &
-  Stein, 1981). Where it is the larger one, the interval of a class is stretched to it, and that of
-  a metric, in which classes make up for each other, half of the way.
+- a resample varies about its own mean with n degrees of freedom instead of n - 1, and the normal
+  quantile is used instead of Student's (Hesterberg's expanded percentiles, The American Statistician
+  69, 2015);
+- classes that few images show are missing in many resamples. The jackknife, which leaves out one
+  image at a time, keeps them, and its spread is rather too large than too small (Efron & Stein,
+  1981). If it is larger, the interval of a class is stretched to it, and that of a metric, in which
+  classes compensate for each other, half of the way.
 
-How often such intervals hold the truth is measured by `benchmarks/bootstrap.py`.
+`benchmarks/bootstrap.py` measures how often such intervals contain the true difference.
 
-n images · K classes · B resamples. Margins are (n, 3, K): see `fullconv.evaluation.per_image.ImageConfusions.margins`.
+n images · K classes · B resamples. Margins are (n, 3, K): see
+`fullconv.evaluation.per_image.ImageConfusions.margins`.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from fullconv.core.metric_names import TITLES
-from fullconv.evaluation.metrics import ratios
+from fullconv.evaluation.metrics import iou_from_sums, ratios
 
 METRICS = tuple(TITLES)
 RESAMPLES = 4000
 LEVEL = 0.95
-FEW = 6  # images that show a class; where fewer do, there is no interval
+FEW = 6  # images that show a class; with fewer there is no interval
 _CHUNK = 1 << 22  # numbers of drawn images that are held at once
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A difference, and where the true one lies.
+    """A difference with its 95 % confidence interval.
 
     Args:
-        value: the difference on these images, fraction; nan where one of both is not defined.
-        low, high: of the 95 % interval; nan where there are too few images for one.
-        together: of classes, whether they still differ when all are asked at once.
+        value: the difference on these images, fraction; NaN if one of the two is undefined.
+        low, high: ends of the interval; NaN with too few images.
+        significant_familywise: for classes, if they differ when all are tested at once.
     """
 
     value: float
     low: float
     high: float
-    together: bool = False
+    significant_familywise: bool = False
 
     @property
-    def real(self) -> bool:
-        """Whether 0 lies outside."""
+    def significant(self) -> bool:
+        """True if the interval excludes 0."""
         return self.low > 0 or self.high < 0
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Of one model against another.
+    """The differences of one model from another.
 
     Args:
         metrics: the differences of `METRICS`, by name.
@@ -71,18 +72,23 @@ class Difference:
     classes: tuple[Interval, ...]
 
 
-def values_of(sums: np.ndarray) -> np.ndarray:
-    """(..., 3, K) right, true and called pixels, summed -> (..., 4 + K): `METRICS` and the IoU of
-    each class; nan where a class does not occur. As `fullconv.evaluation.metrics.Metrics` has them."""
-    right, true, called = np.moveaxis(np.asarray(sums, np.float64), -2, 0)
-    iou = ratios(right, true + called - right)
-    accuracy = ratios(right, true)
-    whole = true.sum(-1)
+def metric_values(sums: np.ndarray) -> np.ndarray:
+    """Compute `METRICS` and the IoU of each class; NaN for a class that does not occur.
+
+    Args:
+        sums: (..., 3, K) correct, true and predicted pixels.
+
+    Returns:
+        (..., 4 + K), equal to the values of `fullconv.evaluation.metrics.Metrics`.
+    """
+    correct, true, predicted = np.moveaxis(np.asarray(sums, np.float64), -2, 0)
+    iou = iou_from_sums(correct, true, predicted)
+    pixels = true.sum(-1)
     metrics = (
-        _mean(iou),
-        ratios(right.sum(-1), whole),
-        _mean(accuracy),
-        ratios((true * np.nan_to_num(iou)).sum(-1), whole),
+        _nan_mean(iou),
+        ratios(correct.sum(-1), pixels),
+        _nan_mean(ratios(correct, true)),
+        ratios((true * np.nan_to_num(iou)).sum(-1), pixels),
     )
     return np.concatenate([np.stack(metrics, -1), iou], -1)
 
@@ -90,43 +96,47 @@ def values_of(sums: np.ndarray) -> np.ndarray:
 def differences(
     margins: Sequence[np.ndarray], *, resamples: int = RESAMPLES, seed: int = 0
 ) -> list[Difference]:
-    """Of each model but the first against the first.
+    """Compute the differences of each model after the first from the first.
 
     Args:
         margins: of each model, (n, 3, K) of the same images and classes in the same order.
         resamples: B.
-        seed: of the images that are drawn; the same seed gives the same intervals.
+        seed: of the drawn images; the same seed gives the same intervals.
     """
-    shown = (margins[0][:, 1] > 0).sum(0)  # images, by class; in truth, and so of every model
-    exact = [values_of(of.sum(0)) for of in margins]
-    drawn = _resampled(margins, resamples, seed)
-    left_out = [values_of(of.sum(0) - of) for of in margins]
-    images = np.concatenate([np.full(len(METRICS), len(margins[0])), shown])
+    images = (margins[0][:, 1] > 0).sum(0)  # that show each class: the same for every model
+    exact = [metric_values(model.sum(0)) for model in margins]
+    drawn = _resample(margins, resamples, seed)
+    left_out = [metric_values(model.sum(0) - model) for model in margins]
     return [
         _difference(
             exact[k] - exact[0],
             drawn[k] - drawn[0],
             left_out[k] - left_out[0],
-            images,
-            _together(margins[0], margins[k], shown >= FEW, resamples, seed),
+            np.concatenate([np.full(len(METRICS), len(margins[0])), images]),
+            _familywise(margins[0], margins[k], images >= FEW, resamples, seed),
         )
         for k in range(1, len(margins))
     ]
 
 
-def _resampled(margins: Sequence[np.ndarray], resamples: int, seed: int) -> list[np.ndarray]:
-    """(B, 4 + K) the values of each model, of the same images in each resample."""
-    count, _, classes = margins[0].shape
-    chance = np.random.default_rng(seed)
-    parts: list[list[np.ndarray]] = [[] for _ in margins]
-    step = max(1, _CHUNK // count)
+def _chunks(resamples: int, images: int) -> Iterator[int]:
+    """Yield how many resamples to draw at once, so that memory is bounded."""
+    step = max(1, _CHUNK // images)
     for start in range(0, resamples, step):
-        size = min(step, resamples - start)
-        drawn = chance.integers(0, count, (size, count)) + count * np.arange(size)[:, None]
+        yield min(step, resamples - start)
+
+
+def _resample(margins: Sequence[np.ndarray], resamples: int, seed: int) -> list[np.ndarray]:
+    """Return the values of each model, (B, 4 + K), with the same images in each resample."""
+    count, _, classes = margins[0].shape
+    random = np.random.default_rng(seed)
+    parts: list[list[np.ndarray]] = [[] for _ in margins]
+    for size in _chunks(resamples, count):
+        drawn = random.integers(0, count, (size, count)) + count * np.arange(size)[:, None]
         times = np.bincount(drawn.ravel(), minlength=size * count).reshape(size, count)
-        for part, of in zip(parts, margins, strict=True):
-            sums = times.astype(np.float64) @ of.reshape(count, -1)
-            part.append(values_of(sums.reshape(size, 3, classes)))
+        for part, model in zip(parts, margins, strict=True):
+            sums = times.astype(np.float64) @ model.reshape(count, -1)
+            part.append(metric_values(sums.reshape(size, 3, classes)))
     return [np.concatenate(part) for part in parts]
 
 
@@ -135,76 +145,86 @@ def _difference(
     drawn: np.ndarray,
     left_out: np.ndarray,
     images: np.ndarray,
-    together: np.ndarray,
+    familywise: np.ndarray,
 ) -> Difference:
-    """Of (4 + K,) differences: as they are, of the resamples (B, ...), with each image left out
-    (n, ...), and how many images show what each is about; and of (K,) `_together`."""
+    """Build the intervals.
+
+    Args:
+        exact: (4 + K,) differences on all images.
+        drawn: (B, 4 + K) differences of the resamples.
+        left_out: (n, 4 + K) differences without one image each.
+        images: (4 + K,) images that show what each value is about.
+        familywise: (K,) see `_familywise`.
+    """
     from scipy.stats import norm, t
 
-    count, ahead = len(left_out), len(METRICS)
+    count, metrics = len(left_out), len(METRICS)
     if count < FEW:
         images = np.zeros_like(images)
-    wide = np.sqrt(count / (count - 1)) if count > 1 else 1.0
-    student = t.ppf((1 + LEVEL) / 2, max(1, count - 1))
-    tail = norm.cdf(-wide * student)
+
+    # The expanded percentile interval, stretched by the jackknife.
+    widening = np.sqrt(count / (count - 1)) if count > 1 else 1.0
+    tail = norm.cdf(-widening * t.ppf((1 + LEVEL) / 2, max(1, count - 1)))
     with warnings.catch_warnings():  # a class that no resample shows
         warnings.simplefilter("ignore", RuntimeWarning)
         low, high = np.nanquantile(drawn, [tail, 1 - tail], axis=0)
         spread = np.nanstd(drawn, axis=0)
-        off = left_out - np.nanmean(left_out, axis=0)
-        jackknife = np.sqrt((1 - 1 / count) * np.nansum(off**2, axis=0))
-        stretch = np.fmax(1, jackknife / (wide * spread))
-        stretch[:ahead] = (1 + stretch[:ahead]) / 2
-    known = (images >= FEW) & np.isfinite(exact) & (spread > 0)
-    low = np.where(known, exact + stretch * (low - exact), np.nan)
-    high = np.where(known, exact + stretch * (high - exact), np.nan)
-    none = np.isfinite(exact) & (images >= FEW) & (spread == 0)  # the same in every image
-    low, high = np.where(none, exact, low), np.where(none, exact, high)
+        deviations = left_out - np.nanmean(left_out, axis=0)
+        jackknife = np.sqrt((1 - 1 / count) * np.nansum(deviations**2, axis=0))
+        stretch = np.fmax(1, jackknife / (widening * spread))
+        stretch[:metrics] = (1 + stretch[:metrics]) / 2
+
+    # No interval with too few images; a point if the difference is the same in every image.
+    enough = np.isfinite(exact) & (images >= FEW)
+    varies, constant = enough & (spread > 0), enough & (spread == 0)
+    low = np.where(varies, exact + stretch * (low - exact), np.where(constant, exact, np.nan))
+    high = np.where(varies, exact + stretch * (high - exact), np.where(constant, exact, np.nan))
+
     table = zip(exact.tolist(), low.tolist(), high.tolist(), strict=True)
-    rows = [Interval(value, first, last) for value, first, last in table]
+    intervals = [Interval(*row) for row in table]
     classes = [
-        replace(one, together=bool(one.real and flag))
-        for one, flag in zip(rows[ahead:], together, strict=True)
+        replace(interval, significant_familywise=bool(interval.significant and flag))
+        for interval, flag in zip(intervals[metrics:], familywise, strict=True)
     ]
-    return Difference(dict(zip(METRICS, rows, strict=False)), tuple(classes))
+    return Difference(dict(zip(METRICS, intervals, strict=False)), tuple(classes))
 
 
-def _together(
-    one: np.ndarray, other: np.ndarray, enough: np.ndarray, resamples: int, seed: int
+def _familywise(
+    first: np.ndarray, second: np.ndarray, tested: np.ndarray, resamples: int, seed: int
 ) -> np.ndarray:
-    """(K,) which classes differ when all are asked at once: if it did not matter which of the
-    models counted an image, what each counted could be swapped. A class differs where it does so
-    by more than the class that differs most does in 95 % of such swaps, each in units of its
-    spread (Westfall & Young, Resampling-Based Multiple Testing, 1993).
+    """Test which classes differ when all are tested at once: (K,).
+
+    If the models did not differ, what each counted in an image could be swapped. A class differs if
+    it does so by more than the class that differs most does in 95 % of such swaps, each in units of
+    its spread (Westfall & Young, Resampling-Based Multiple Testing, 1993).
 
     Args:
-        enough: (K,) which classes are asked.
+        first, second: margins of the models.
+        tested: (K,) classes to test.
     """
-    count, _, classes = one.shape
-    chance = np.random.default_rng(seed)
-    first, second = (of.reshape(count, -1) for of in (one, other))
-    both = (first + second).sum(0)
+    count, _, classes = first.shape
+    random = np.random.default_rng(seed)
+    one, other = first.reshape(count, -1), second.reshape(count, -1)
+    both = (one + other).sum(0)
     parts = []
-    step = max(1, _CHUNK // count)
-    for start in range(0, resamples, step):
-        size = min(step, resamples - start)
-        kept = chance.integers(0, 2, (size, count)).astype(np.float64)
-        sums = first.sum(0) + kept @ (second - first)
-        ious = (values_of(of.reshape(size, 3, classes)) for of in (sums, both - sums))
-        parts.append(np.subtract(*ious)[:, len(METRICS) :])
+    for size in _chunks(resamples, count):
+        swaps = random.integers(0, 2, (size, count)).astype(np.float64)
+        sums = one.sum(0) + swaps @ (other - one)
+        values = (metric_values(s.reshape(size, 3, classes)) for s in (sums, both - sums))
+        parts.append(np.subtract(*values)[:, len(METRICS) :])
     swapped = np.concatenate(parts)
-    exact = (values_of(other.sum(0)) - values_of(one.sum(0)))[len(METRICS) :]
+    exact = (metric_values(second.sum(0)) - metric_values(first.sum(0)))[len(METRICS) :]
     units = np.sqrt(np.nan_to_num(swapped**2).mean(0))
-    asked = enough & np.isfinite(exact) & (units > 0)
-    if not asked.any():
-        return asked
-    largest = np.nanmax(np.abs(swapped[:, asked]) / units[asked], axis=1)
-    found = np.zeros_like(asked)
-    found[asked] = np.abs(exact[asked]) / units[asked] > np.quantile(largest, LEVEL)
-    return found
+    tested = tested & np.isfinite(exact) & (units > 0)
+    if not tested.any():
+        return tested
+    largest = np.nanmax(np.abs(swapped[:, tested]) / units[tested], axis=1)
+    differs = np.zeros_like(tested)
+    differs[tested] = np.abs(exact[tested]) / units[tested] > np.quantile(largest, LEVEL)
+    return differs
 
 
-def _mean(values: np.ndarray) -> np.ndarray:
-    """Over the last axis, of what is known."""
-    known = ~np.isnan(values)
-    return ratios(np.where(known, values, 0).sum(-1), known.sum(-1))
+def _nan_mean(values: np.ndarray) -> np.ndarray:
+    """Return the mean of the non-NaN values over the last axis."""
+    valid = ~np.isnan(values)
+    return ratios(np.where(valid, values, 0).sum(-1), valid.sum(-1))

@@ -1,9 +1,9 @@
-"""What a model lives on: its scores where all but the foreground, the background or the shape of
-things is hidden (Shelhamer, Long & Darrell 2017, section 6, "masking foreground and background").
+"""Context ablation: how much a model relies on objects, on their context, and on their shape
+(Shelhamer, Long & Darrell 2017, section 6, "masking foreground and background").
 
-What is hidden gets the mean colour that the network was trained with, which it sees as zero. Pixels
-that count for no class are hidden, too: they are the seams between the two. Where only the shape is
-left, things are black.
+Hidden pixels get the mean color that the network was trained with, which it sees as zero. Ignored
+pixels are hidden, too: they are the seams between foreground and background. If only shapes are
+shown, objects are black.
 """
 
 from __future__ import annotations
@@ -17,9 +17,12 @@ from typing import Any
 import numpy as np
 
 from fullconv.core.errors import FullconvError
+from fullconv.core.i18n import msg
 from fullconv.core.labels import is_background
+from fullconv.core.text import align_columns, percent, shell_command, truncated_list
 from fullconv.data.layouts.dataset import Dataset
 from fullconv.evaluation.evaluate import Evaluation, evaluate_altered
+from fullconv.evaluation.metrics import nan_mean
 from fullconv.inference.predictor import Predictor, load
 
 SHOWN = ("everything", "foreground", "background", "shape")
@@ -28,36 +31,30 @@ _BLACK = (0, 0, 0)
 
 @dataclass(frozen=True)
 class Probe:
-    """The scores of a model by what it was shown.
+    """The metrics of a model by what it was shown.
 
     Args:
-        foreground: names of the classes that count as things.
-        evaluations: of each of `SHOWN`, over all classes.
+        foreground: names of the object classes.
+        evaluations: for each of `SHOWN`, over all classes.
     """
 
     foreground: tuple[str, ...]
     evaluations: dict[str, Evaluation]
 
     def mean_iou(self, shown: str) -> float:
-        """Over the foreground classes that occur in the truth; nan where none does."""
+        """Return the mean over the object classes of the ground truth; NaN if there are none."""
         metrics = self.evaluations[shown].metrics
         present = np.asarray(metrics.confusion).sum(axis=1) > 0
-        values = [
-            metrics.class_iou[k]
-            for k, name in enumerate(metrics.names)
-            if name in self.foreground and present[k]
-        ]
-        return float(np.mean(values)) if values else float("nan")
+        is_object = np.isin(metrics.names, self.foreground)
+        return nan_mean(metrics.class_iou[present & is_object])
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able: per kind the mean IoU of the foreground, and all metrics."""
-        return {
-            "things": list(self.foreground),
-            **{
-                shown: {"foreground_mean_iou": self.mean_iou(shown), **result.to_dict()}
-                for shown, result in self.evaluations.items()
-            },
+        """Return the foreground's mean IoU and all metrics for JSON, by what was shown."""
+        results = {
+            shown: {"foreground_mean_iou": self.mean_iou(shown), **evaluation.to_dict()}
+            for shown, evaluation in self.evaluations.items()
         }
+        return {"things": list(self.foreground), **results}
 
 
 def probe(
@@ -69,113 +66,127 @@ def probe(
     ignore_rules: str = "",
     progress: Callable[[int, int], None] | None = None,
 ) -> Probe:
-    """Scores a model on a split four times: on whole images, on things alone, on what is around
-    them alone, and on their shapes alone.
+    """Evaluate a model four times: on whole images, objects only, context only, and shapes only.
 
     Args:
         model: a model or its path.
-        data: a data set or its folder. Classes are matched by name.
+        data: a dataset or its folder. Classes are matched by name.
         split: "train", "val" or "test".
-        foreground: names of the classes that are things; by default all but the background.
+        foreground: names of the object classes. Default: all but the background.
         ignore_rules: see `fullconv.data.check.ignore_rules.apply_ignore_rules`.
         progress: called with (predictions done, predictions), over all four.
 
     Raises:
-        FullconvError: no class is, or all are, background; see also `fullconv.evaluate`.
+        FullconvError: an exported model or one with extra inputs, or no class or all classes are
+            background; see also `fullconv.evaluate`.
     """
     predictor = model if isinstance(model, Predictor) else load(model, precision="float32")
     if not isinstance(predictor, Predictor):
         raise FullconvError(
-            f"{model} is an exported model, which does not say what colour its backbone sees as "
-            "nothing.",
-            "fullconv probe MODEL DATA   # with the model that it was made of",
+            msg(
+                "{model} is an exported model, which does not store the mean color that its "
+                "backbone sees as zero.",
+                model=model,
+            ),
+            msg("fullconv probe MODEL DATA   # with the model that was exported"),
         )
-    if predictor.model.inputs:
+    if predictor.model.extra_inputs:
         raise FullconvError(
-            f"the model takes {predictor.model.inputs[0].name} beside images, in which things "
-            "would still be seen where the image hides them.",
-            "fullconv probe MODEL DATA   # with a model of images alone",
+            msg(
+                "the model needs {name} in addition to images, which would show objects that the "
+                "image hides.",
+                name=predictor.model.extra_inputs[0].name,
+            ),
+            msg("fullconv probe MODEL DATA   # with a model that needs only images"),
         )
     names = predictor.labels.names
-    things = _things(names, foreground)
+    objects = _object_classes(names, foreground)
     mean = tuple(round(255 * fraction) for fraction in predictor.model.card.mean)
-    is_thing = np.array([name in things for name in names])
+    is_object = np.array([name in objects for name in names])
     results = evaluate_altered(
         predictor,
         data,
-        [partial(hidden, is_thing=is_thing, shown=shown, color=mean) for shown in SHOWN],
+        [partial(hide, is_object=is_object, shown=shown, color=mean) for shown in SHOWN],
         split=split,
         ignore_rules=ignore_rules,
         progress=progress,
     )
-    return Probe(things, dict(zip(SHOWN, results, strict=True)))
+    return Probe(objects, dict(zip(SHOWN, results, strict=True)))
 
 
-def hidden(
+def hide(
     image: np.ndarray,
     truth: np.ndarray,
     *,
-    is_thing: np.ndarray,
+    is_object: np.ndarray,
     shown: str,
     color: tuple[int, ...],
 ) -> np.ndarray:
-    """A copy of the image in which all but what is shown has one colour.
+    """Return a copy of an image in which everything is hidden but what is shown.
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        truth: (H, W) class ids; those from K up are of no class.
-        is_thing: (K,) whether a class is foreground.
+        truth: (H, W) class ids; K and above are ignored.
+        is_object: (K,) true for object classes.
         shown: one of `SHOWN`.
-        color: RGB 0-255.
+        color: RGB 0-255 of hidden pixels.
     """
     if shown == "everything":
         return image
-    labelled = (truth >= 0) & (truth < len(is_thing))
-    things = labelled & is_thing[np.where(labelled, truth, 0)]
-    kept = {"foreground": things, "background": labelled & ~things}.get(shown)
-    out = np.empty_like(image)
-    out[:] = color
-    if kept is None:
-        out[things] = _BLACK
+    labeled = (truth >= 0) & (truth < len(is_object))
+    objects = labeled & is_object[np.where(labeled, truth, 0)]
+    hidden = np.empty_like(image)
+    hidden[:] = color
+    if shown == "shape":
+        hidden[objects] = _BLACK
     else:
-        out[kept] = image[kept]
-    return out
+        visible = objects if shown == "foreground" else labeled & ~objects
+        hidden[visible] = image[visible]
+    return hidden
 
 
 def probe_table(result: Probe) -> str:
-    """As text for a terminal: the four, and a line per foreground class."""
-    title = {
-        "everything": "whole images",
-        "foreground": "foreground alone",
-        "background": "background alone",
-        "shape": "shape alone",
+    """Format a probe for a terminal: the four mean IoUs, then a line per object class."""
+    titles = {
+        "everything": msg("whole images"),
+        "foreground": msg("objects only"),
+        "background": msg("context only"),
+        "shape": msg("shapes only"),
     }
     whole = result.mean_iou("everything")
-    lines = [f"{'mean IoU of the foreground':<28}{'':>8}{'of whole':>10}"]
+    rows: list[list[str]] = [[msg("mean IoU of the objects"), "", msg("of whole images")]]
     for shown in SHOWN:
         value = result.mean_iou(shown)
-        share = f"{value / whole:.0%}" if whole else "-"
-        lines.append(f"  {title[shown]:<26}{100 * value:>8.1f}{share:>10}")
-    lines += ["", f"{'IoU':<28}{'whole':>8}{'fore.':>8}{'back.':>8}{'shape':>8}"]
+        rows.append([titles[shown], percent(value), percent(value / whole, 0) if whole else "-"])
+    classes: list[list[str]] = [[msg("IoU"), *titles.values()]]
     metrics = [result.evaluations[shown].metrics for shown in SHOWN]
     for k, name in enumerate(metrics[0].names):
         if name in result.foreground and not np.isnan(metrics[0].class_iou[k]):
-            values = "".join(f"{100 * m.class_iou[k]:>8.1f}" for m in metrics)
-            lines.append(f"  {name:<26}{values}")
-    return "\n".join(lines)
+            classes.append([name, *(percent(m.class_iou[k]) for m in metrics)])
+    return f"{align_columns(rows)}\n\n{align_columns(classes)}"
 
 
-def _things(names: Sequence[str], foreground: Sequence[str]) -> tuple[str, ...]:
-    unknown = [name for name in foreground if name not in names]
-    if unknown:
+def _object_classes(names: Sequence[str], foreground: Sequence[str]) -> tuple[str, ...]:
+    for name in foreground:
+        if name not in names:
+            raise FullconvError(
+                msg(
+                    "the model has no class {name!r}; it has {names}.",
+                    name=name,
+                    names=truncated_list(names),
+                ),
+                shell_command("--foreground", names[-1]),
+            )
+    objects = tuple(foreground) or tuple(name for name in names if not is_background(name))
+    if len(objects) == len(names):
         raise FullconvError(
-            f"the model has no class {unknown[0]!r}; it has {', '.join(names)}.",
-            f"--foreground {names[-1]}",
+            msg(
+                "all of {names} would be foreground; none is named background.",
+                names=truncated_list(names),
+            ),
+            msg(
+                "{option}   # comma-separated names of the object classes",
+                option=shell_command("--foreground", names[-1]),
+            ),
         )
-    things = tuple(foreground) or tuple(n for n in names if not is_background(n))
-    if len(things) == len(names):
-        raise FullconvError(
-            f"all of {', '.join(names)} would be foreground; none is called background.",
-            f"--foreground {names[-1]}   # with commas between: the classes that are things",
-        )
-    return things
+    return objects

@@ -1,7 +1,8 @@
-"""The paper's four numbers, from one confusion matrix over the whole split (its score.py, §5).
+"""Metrics of the FCN paper (section 5), from one confusion matrix over the whole split.
 
-`hist[i, j]` counts the pixels of true class i that were called j. Pixels whose true id lies outside
-0 .. K-1 do not count. Every mean is over classes that occur in the truth or in the prediction.
+`confusion[i, j]` counts the pixels of true class i that were predicted as class j. Pixels whose true
+id is outside 0 .. K-1 are ignored. Means are over the classes that occur in the ground truth or in
+the prediction.
 """
 
 from __future__ import annotations
@@ -12,15 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from fullconv.core.metric_names import further_heads, never_predicted
-from fullconv.core.text import LIST_LIMIT, truncated_list
+from fullconv.core.i18n import join, msg, translate
+from fullconv.core.metric_names import TITLES, additional_heads, never_predicted
+from fullconv.core.text import LIST_LIMIT, align_columns, percent, truncated_list
 
 
 def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, num_classes: int) -> np.ndarray:
-    """(K, K) pixel counts of true class i called class j, int64.
+    """Count the pixels of each true class that were predicted as each class: (K, K) int64.
 
     Args:
-        truth: class ids of any shape; those outside 0 .. K-1 are left out.
+        truth: class ids of any shape; those outside 0 .. K-1 are ignored.
         prediction: class ids 0 .. K-1 of the same shape.
     """
     valid = (truth >= 0) & (truth < num_classes)
@@ -29,73 +31,103 @@ def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, num_classes: int
     return counts.reshape(num_classes, num_classes)
 
 
-@dataclass(frozen=True)
-class Metrics:
-    """Fractions 0-1 over all pixels of a split; nan where a class does not occur.
+def iou_from_sums(correct: np.ndarray, true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Return intersection over union; NaN where a class does not occur.
 
     Args:
-        names: of the classes.
-        confusion: (K, K) pixel counts, rows are the truth.
+        correct, true, predicted: pixels of each class that are correct, that the ground truth
+            has, and that were predicted; of any shape.
+    """
+    return ratios(correct, true + predicted - correct)
+
+
+def ratios(parts: np.ndarray, wholes: np.ndarray) -> np.ndarray:
+    """Divide elementwise; NaN where the whole is 0."""
+    return np.divide(parts, wholes, out=np.full(np.shape(wholes), np.nan), where=wholes > 0)
+
+
+def nan_mean(values: np.ndarray) -> float:
+    """Return the mean of the non-NaN values; NaN if there are none."""
+    numbers = values[~np.isnan(values)]
+    return float(numbers.mean()) if len(numbers) else float("nan")
+
+
+def none_if_nan(value: float) -> float | None:
+    """Return a number that JSON can hold: None for NaN."""
+    return None if np.isnan(value) else float(value)
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Fractions 0-1 over all pixels of a split; NaN for a class that does not occur.
+
+    Args:
+        names: class names.
+        confusion: (K, K) pixel counts; rows are the ground truth.
     """
 
     names: Sequence[str]
     confusion: np.ndarray
 
     @property
-    def _hist(self) -> np.ndarray:
-        return np.asarray(self.confusion, dtype=np.float64)
+    def _sums(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Pixels of each class that are correct, true and predicted: (K,) float64 each."""
+        counts = np.asarray(self.confusion, dtype=np.float64)
+        return np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
 
     @property
     def pixel_accuracy(self) -> float:
-        """Share of the pixels that are right."""
-        return _ratio(np.trace(self._hist), self._hist.sum())
+        """Share of all pixels that are correct."""
+        correct, true, _ = self._sums
+        return float(ratios(correct.sum(), true.sum()))
 
     @property
     def class_accuracy(self) -> np.ndarray:
-        """(K,) share of each class's pixels that are right."""
-        return ratios(np.diag(self._hist), self._hist.sum(axis=1))
+        """Recall: share of each true class's pixels that are correct, (K,)."""
+        correct, true, _ = self._sums
+        return ratios(correct, true)
 
     @property
     def class_precision(self) -> np.ndarray:
-        """(K,) share of the pixels called each class that are right."""
-        return ratios(np.diag(self._hist), self._hist.sum(axis=0))
+        """Share of the pixels predicted as each class that are correct, (K,)."""
+        correct, _, predicted = self._sums
+        return ratios(correct, predicted)
 
     @property
     def class_iou(self) -> np.ndarray:
-        """(K,) intersection over union of truth and prediction."""
-        hist = self._hist
-        union = hist.sum(axis=1) + hist.sum(axis=0) - np.diag(hist)
-        return ratios(np.diag(hist), union)
+        """Intersection over union of each class, (K,)."""
+        return iou_from_sums(*self._sums)
 
     @property
     def mean_accuracy(self) -> float:
-        """Mean over the classes that occur in the truth."""
-        return known_mean(self.class_accuracy)
+        """Mean accuracy over the classes that occur in the ground truth."""
+        return nan_mean(self.class_accuracy)
 
     @property
     def mean_iou(self) -> float:
-        """Mean over the classes that occur in the truth or in the prediction."""
-        return known_mean(self.class_iou)
+        """Mean IoU over the classes that occur in the ground truth or in the prediction."""
+        return nan_mean(self.class_iou)
 
     @property
     def mean_iou_present(self) -> float:
-        """Mean over the classes that occur in the truth only (the paper's rule for SIFT Flow)."""
-        return known_mean(self.class_iou[self._hist.sum(axis=1) > 0])
+        """Mean IoU over the classes of the ground truth only (the paper's rule for SIFT Flow)."""
+        return nan_mean(self.class_iou[self._sums[1] > 0])
 
     @property
     def frequency_weighted_iou(self) -> float:
         """IoU weighted by each class's share of the true pixels."""
-        freq = self._hist.sum(axis=1)
-        return _ratio((freq[freq > 0] * self.class_iou[freq > 0]).sum(), freq.sum())
+        true = self._sums[1]
+        present = true > 0
+        return float(ratios((true[present] * self.class_iou[present]).sum(), true.sum()))
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able; None for nan."""
+        """Return all metrics for JSON; None for NaN."""
         return {
-            "mean_iou": plain(self.mean_iou),
-            "pixel_accuracy": plain(self.pixel_accuracy),
-            "mean_accuracy": plain(self.mean_accuracy),
-            "frequency_weighted_iou": plain(self.frequency_weighted_iou),
-            "mean_iou_present": plain(self.mean_iou_present),
+            "mean_iou": none_if_nan(self.mean_iou),
+            "pixel_accuracy": none_if_nan(self.pixel_accuracy),
+            "mean_accuracy": none_if_nan(self.mean_accuracy),
+            "frequency_weighted_iou": none_if_nan(self.frequency_weighted_iou),
+            "mean_iou_present": none_if_nan(self.mean_iou_present),
             "per_class_iou": self._by_name(self.class_iou),
             "per_class_accuracy": self._by_name(self.class_accuracy),
             "per_class_precision": self._by_name(self.class_precision),
@@ -103,70 +135,41 @@ class Metrics:
         }
 
     def _by_name(self, values: np.ndarray) -> dict[str, float | None]:
-        return {name: plain(v) for name, v in zip(self.names, values, strict=True)}
+        return dict(zip(self.names, map(none_if_nan, values), strict=True))
 
 
 def heads_dict(heads: Mapping[str, Metrics]) -> dict[str, Any]:
-    """What goes beside `Metrics.to_dict()` of the first head where there are further ones: theirs,
-    by name, under "heads"."""
-    return {"heads": {name: of.to_dict() for name, of in heads.items()}} if heads else {}
+    """Return the metrics of additional heads under "heads", or nothing if there are none."""
+    return {"heads": {name: head.to_dict() for name, head in heads.items()}} if heads else {}
 
 
 def metrics_table(metrics: Mapping[str, Any]) -> str:
-    """`Metrics.to_dict()` as text for a terminal: the four numbers, then a line per class. Further
-    heads follow."""
-    tables = [_table(metrics)]
-    tables += [f"head {name}\n\n{_table(of)}" for name, of in further_heads(metrics).items()]
+    """Format `Metrics.to_dict()` for a terminal: the four metrics, then a line per class. The
+    tables of additional heads follow."""
+    tables = [_head_table(metrics)]
+    for name, head in additional_heads(metrics).items():
+        tables.append(translate(msg("head {name}", name=name)) + f"\n\n{_head_table(head)}")
     return "\n\n".join(tables)
 
 
-def _table(metrics: Mapping[str, Any]) -> str:
-    lines = [
-        f"{'mean IoU':<24}{_percent(metrics['mean_iou'])}",
-        f"{'pixel accuracy':<24}{_percent(metrics['pixel_accuracy'])}",
-        f"{'mean accuracy':<24}{_percent(metrics['mean_accuracy'])}",
-        f"{'frequency weighted IoU':<24}{_percent(metrics['frequency_weighted_iou'])}",
+def _head_table(metrics: Mapping[str, Any]) -> str:
+    four = [[title, percent(metrics[key], 2)] for key, title in TITLES.items()]
+    iou, recall = metrics["per_class_iou"], metrics["per_class_accuracy"]
+    precision = metrics.get("per_class_precision", {})  # missing in files of earlier versions
+    absent = [name for name, value in iou.items() if value is None]
+    rows: list[list[str]] = [[msg("class"), msg("IoU"), msg("recall (accuracy)"), msg("precision")]]
+    rows += [
+        [name, *(percent(values.get(name), 2) for values in (iou, recall, precision))]
+        for name in iou
+        if name not in absent or len(absent) <= LIST_LIMIT
     ]
-    lines += ["", f"{'class':<24}{'IoU':>6}{'accuracy':>10}{'precision':>11}"]
-    right = metrics["per_class_accuracy"]
-    precise = metrics.get("per_class_precision", {})  # not in files of earlier versions
-    absent = [name for name, iou in metrics["per_class_iou"].items() if iou is None]
-    lines += [
-        f"{name[:23]:<24}{_percent(iou)}{_percent(right[name]):>10}{_percent(precise.get(name)):>11}"
-        for name, iou in metrics["per_class_iou"].items()
-        if iou is not None or len(absent) <= LIST_LIMIT
-    ]
-    never = never_predicted(metrics)
-    if absent or never:
-        lines.append("")
-    if never:
-        lines.append(f"never predicted: {truncated_list(never)}")
+    notes = []
+    if never := never_predicted(metrics):
+        notes.append(msg("never predicted: {names}", names=truncated_list(never)))
     if absent:
-        lines.append(
-            f"neither present nor predicted, left out of the means: {truncated_list(absent)}"
+        names = truncated_list(absent)
+        notes.append(
+            msg("in neither ground truth nor prediction, not averaged: {names}", names=names)
         )
-    return "\n".join(lines)
-
-
-def _ratio(part: float, whole: float) -> float:
-    return float(part / whole) if whole else float("nan")
-
-
-def ratios(parts: np.ndarray, wholes: np.ndarray) -> np.ndarray:
-    """Of any shape; nan where there is no whole."""
-    return np.divide(parts, wholes, out=np.full(np.shape(wholes), np.nan), where=wholes > 0)
-
-
-def known_mean(values: np.ndarray) -> float:
-    """Of those that are not nan; nan where none is."""
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else float("nan")
-
-
-def plain(value: float) -> float | None:
-    """JSON-able: None for nan."""
-    return None if np.isnan(value) else float(value)
-
-
-def _percent(value: float | None) -> str:
-    return "     -" if value is None else f"{100 * value:6.2f}"
+    parts = [align_columns(four), align_columns(rows)] + ([translate(join(notes))] if notes else [])
+    return "\n\n".join(parts)

@@ -1,12 +1,14 @@
-"""The confusion matrix of every single image of a split, kept beside the metrics of a run: runs
-are compared by them, without their data.
+"""Confusion matrices of the single images of a split, stored next to the metrics of a run.
 
-An image shows a few classes and mistakes them for a few others: of its K x K cells only those that
-hold a pixel are kept. One file per split, `counts_val.npz`, written beside the old one first:
+Runs are compared by them, without their data. An image shows a few classes and confuses them with a
+few others, so its K x K matrix is a row of a sparse matrix, (n, K * K): the pixels of true class i
+that were predicted as class j are in column i * K + j.
 
-    facts                 JSON: the images, the heads and their classes, the protocol card
-    cells, pixels, ends   of the first head: i * K + j for pixels of true class i called j, how many
-                          there are, and where each image's cells end; cells_1 ... of further ones
+`counts_<split>.npz` holds no pickles:
+
+    facts                  JSON: images, heads and their classes, protocol card
+    pixels_0, columns_0,   the sparse matrix of the first head (`data`, `indices` and `indptr` of
+    ends_0                 scipy.sparse.csr_array); pixels_1 ... those of additional heads
 
 n images · K classes.
 """
@@ -14,112 +16,107 @@ n images · K classes.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import os
-import struct
+import math
 import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
+from scipy.sparse import csr_array, vstack
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.text import shell_command
+from fullconv.core.files import atomic_write
+from fullconv.core.i18n import Message, msg
+from fullconv.core.metric_names import current_names
+from fullconv.core.text import first_line, shell_command, truncated_list
 
-FORMAT = "fullconv-counts/1"
-# What zipfile, NumPy and json are known to raise on damaged files.
-_BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError)
-_ALSO_BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError, SyntaxError,
-                RuntimeError, OverflowError, MemoryError)  # fmt: skip
-Sparse: TypeAlias = tuple[np.ndarray, np.ndarray]  # cells and pixels of one image
+FORMAT = "fullconv-counts/2"
+_PARTS = ("pixels", "columns", "ends")
+_FORMER = "fullconv-counts/1"  # the same under other names; its ends lack the leading 0
+_FORMER_PARTS = ("pixels", "cells", "ends")
+MAX_BYTES = 2 << 30  # of all arrays of a file; COCO-Stuff (5,000 images, 171 classes) needs 10 MB
+MAX_CLASSES = 1 << 13  # a matrix of so many classes takes 512 MiB
+# What zipfile, NumPy and json raise for damaged files.
+_DAMAGED = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError, SyntaxError,
+    RuntimeError, OverflowError, MemoryError, zipfile.BadZipFile, zlib.error, tokenize.TokenError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class ImageConfusions:
-    """Of one head.
+    """Confusion matrices of one head.
 
     Args:
-        classes: the names of its K classes.
-        cells, pixels: of all images, one after another; see above.
-        ends: (n,) where each image's cells end.
+        classes: names of the K classes.
+        counts: (n, K * K) sparse pixel counts.
     """
 
     classes: tuple[str, ...]
-    cells: np.ndarray
-    pixels: np.ndarray
-    ends: np.ndarray
+    counts: csr_array
 
     @classmethod
-    def of(cls, classes: Sequence[str], found: Sequence[Sparse]) -> ImageConfusions:
-        """Of what `sparse` made of the images' matrices."""
-        lengths = [len(cells) for cells, _ in found]
-        empty = np.zeros(0, np.uint32)
-        return cls(
-            tuple(classes),
-            np.concatenate([empty, *(cells for cells, _ in found)]),
-            np.concatenate([empty, *(pixels for _, pixels in found)]),
-            np.cumsum(lengths, dtype=np.int64),
-        )
+    def from_rows(cls, classes: Sequence[str], rows: Sequence[csr_array]) -> ImageConfusions:
+        """Join what `sparse_row` made of each image's matrix."""
+        empty = csr_array((0, len(classes) ** 2), dtype=np.int64)
+        return cls(tuple(classes), csr_array(vstack([empty, *rows], format="csr")))
 
     def __len__(self) -> int:
-        return len(self.ends)
+        return int(self.counts.shape[0])
 
     def confusion(self, number: int | None = None) -> np.ndarray:
-        """(K, K) pixel counts of one image, or of all; int64, rows are the truth."""
-        start, end = 0, len(self.cells)
-        if number is not None:
-            start, end = int(self.ends[number - 1]) if number else 0, int(self.ends[number])
+        """Return the matrix of one image, or the sum of all: (K, K) int64, rows are the truth."""
         size = len(self.classes)
-        found = np.zeros(size * size, np.int64)
-        np.add.at(found, self.cells[start:end], self.pixels[start:end].astype(np.int64))
-        return found.reshape(size, size)
+        rows = self.counts if number is None else self.counts[[number]]
+        return np.asarray(rows.sum(axis=0), dtype=np.int64).reshape(size, size)
 
     @cached_property
     def margins(self) -> np.ndarray:
-        """(n, 3, K) pixels of each class that are right, that are there and that are called so;
-        float64. All that the metrics need."""
-        size, count = len(self.classes), len(self)
-        image = np.repeat(np.arange(count), np.diff(self.ends, prepend=0))
-        truth, called = np.divmod(self.cells.astype(np.int64), size)
-        found = np.zeros((3, count, size))
-        right = truth == called
-        np.add.at(found[0], (image[right], truth[right]), self.pixels[right])
-        np.add.at(found[1], (image, truth), self.pixels)
-        np.add.at(found[2], (image, called), self.pixels)
-        return np.ascontiguousarray(found.transpose(1, 0, 2))
+        """Correct, true and predicted pixels of each class in each image: (n, 3, K) float64. All
+        metrics follow from them."""
+        size = len(self.classes)
+        cells = self.counts.tocoo()
+        truth, prediction = np.divmod(cells.col, size)
+        correct = truth == prediction
+        sums = [
+            csr_array((pixels, (image, column)), shape=(len(self), size)).toarray()
+            for pixels, image, column in (
+                (cells.data[correct], cells.row[correct], truth[correct]),
+                (cells.data, cells.row, truth),
+                (cells.data, cells.row, prediction),
+            )
+        ]
+        return np.stack(sums, axis=1).astype(np.float64)
 
 
-def sparse(confusion: np.ndarray) -> Sparse:
-    """(K, K) -> its cells that hold a pixel, i * K + j, and how many those are."""
-    flat = confusion.ravel()
-    cells = np.flatnonzero(flat)
-    pixels = flat[cells]
-    wide = np.uint32 if pixels.max(initial=0) < 2**32 else np.uint64
-    return cells.astype(np.uint32), pixels.astype(wide)
+def sparse_row(confusion: np.ndarray) -> csr_array:
+    """Return a confusion matrix (K, K) as a sparse row (1, K * K)."""
+    return csr_array(confusion.reshape(1, -1).astype(np.int64))
 
 
-def content_of(hashes: Sequence[str]) -> str:
-    """A fingerprint of a pair, of those of its files: 16 hexadecimal digits."""
+def content_fingerprint(hashes: Sequence[str]) -> str:
+    """Return a fingerprint of an image and its masks, by the hashes of the files: 16 digits."""
     return hashlib.sha256(" ".join(hashes).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class SplitConfusions:
-    """Of one evaluation.
+    """Confusion matrices of one evaluation, for all heads.
 
     Args:
-        images: the name of each image, unique in its split.
-        contents: the fingerprint of each, see `content_of`.
-        heads: the counts of each head by name, the first one first; "" where there is only one.
+        images: name of each image, unique in its split.
+        contents: fingerprint of each image, see `content_fingerprint`.
+        heads: by name, the first head first; "" if there is only one.
         protocol: see `fullconv.evaluation.protocol.protocol_card`.
-        data: the folder of the data set.
-        weights: the sha256 of the model's weights, where it lies in a folder; else "".
+        data: folder of the dataset.
+        weights: sha256 of the model's weights, or "" if unknown.
     """
 
     images: tuple[str, ...]
@@ -129,123 +126,171 @@ class SplitConfusions:
     data: str = ""
     weights: str = ""
 
-    _KEYS = ("cells", "pixels", "ends")
-
     def save(self, path: str | Path) -> Path:
-        """Writes the file, in place of one that is there.
+        """Write the file atomically.
 
         Raises:
-            FullconvError: it cannot be written.
+            FullconvError: the file cannot be written.
         """
         path = Path(path)
         facts = {
             "format": FORMAT,
             "images": self.images,
             "contents": self.contents,
-            "heads": {name: of.classes for name, of in self.heads.items()},
+            "heads": {name: head.classes for name, head in self.heads.items()},
             "protocol": self.protocol,
             "data": self.data,
             "weights": self.weights,
         }
         text = json.dumps(facts, ensure_ascii=False).encode()
-        arrays = {
-            key + (f"_{number}" if number else ""): getattr(of, key)
-            for number, of in enumerate(self.heads.values())
-            for key in self._KEYS
-        }
-        fresh = path.with_name(f".{path.name}.new")
+        arrays = {"facts": np.frombuffer(text, np.uint8)}
+        for number, head in enumerate(self.heads.values()):
+            counts = head.counts
+            small = counts.data.max(initial=0) < 2**32
+            arrays[f"pixels_{number}"] = counts.data.astype(np.uint32 if small else np.uint64)
+            arrays[f"columns_{number}"] = counts.indices.astype(np.uint32)
+            arrays[f"ends_{number}"] = counts.indptr.astype(np.int64)
+        content = io.BytesIO()
+        np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with fresh.open("wb") as file:
-                np.savez_compressed(file, facts=np.frombuffer(text, np.uint8), **arrays)
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(path)
+            atomic_write(path, content.getvalue())
         except OSError as error:
             raise FullconvError(
-                f"the counts of single images could not be written to {path}: "
-                f"{error.strerror or error}.",
+                msg(
+                    "could not write per-image counts to {path}: {reason}.",
+                    path=path,
+                    reason=error.strerror or error,
+                ),
                 "--counts ANOTHER_FOLDER/counts.npz",
             ) from error
-        finally:
-            with suppress(OSError):
-                fresh.unlink(missing_ok=True)
         return path
 
     @classmethod
     def read(cls, path: str | Path) -> SplitConfusions:
-        """Of what `save` wrote.
+        """Read what `save` wrote, in this format or the former one.
+
+        Files come from strangers: no pickle is loaded, no array is larger than its file claims,
+        and all claims together are bounded.
 
         Raises:
-            FullconvError: no such file, a damaged one, or one of others.
+            FullconvError: the file is missing, damaged or of another kind.
         """
         path = Path(path)
         try:
-            with path.open("rb") as content, np.load(content, allow_pickle=False) as file:
-                facts = json.loads(file["facts"].tobytes())
-                if facts["format"] != FORMAT:
-                    raise ValueError(f"its format is {facts['format']!r}, not {FORMAT!r}")
+            with path.open("rb") as content, zipfile.ZipFile(content) as archive:
+                if sum(entry.file_size for entry in archive.infolist()) > MAX_BYTES:
+                    raise ValueError(msg("it holds more than {gib} GiB", gib=MAX_BYTES >> 30))
+                facts = json.loads(_read_array(archive, "facts").tobytes())
+                if facts["format"] not in (FORMAT, _FORMER):
+                    raise ValueError(
+                        msg(
+                            "its format is {format!r}; this version reads {known!r}",
+                            format=facts["format"],
+                            known=FORMAT,
+                        )
+                    )
+                if facts["format"] == _FORMER:
+                    facts = current_names(facts)
+                images = tuple(map(str, facts["images"]))
                 heads = {}
                 for number, (name, classes) in enumerate(facts["heads"].items()):
-                    end = f"_{number}" if number else ""
+                    if facts["format"] == FORMAT:
+                        names = [f"{part}_{number}" for part in _PARTS]
+                    else:
+                        names = [part + (f"_{number}" if number else "") for part in _FORMER_PARTS]
+                    pixels, columns, ends = (_read_array(archive, key) for key in names)
+                    if facts["format"] == _FORMER:
+                        ends = np.concatenate([np.zeros(1, ends.dtype), ends])
+                    classes = tuple(map(str, classes))
                     heads[name] = ImageConfusions(
-                        tuple(classes), *(file[key + end] for key in cls._KEYS)
+                        classes, _checked(pixels, columns, ends, len(images), len(classes))
                     )
-                    _verify(heads[name], len(facts["images"]))
             return cls(
-                tuple(facts["images"]),
-                tuple(facts["contents"]),
+                images,
+                tuple(map(str, facts["contents"])),
                 heads,
-                facts["protocol"],
-                facts["data"],
-                facts["weights"],
+                dict(facts["protocol"]),
+                str(facts["data"]),
+                str(facts["weights"]),
             )
         except FileNotFoundError:
-            said = "there is no such file"
-        except (*_BROKEN, *_ALSO_BROKEN) as error:
-            said = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+            reason: str = msg("there is no such file")
+        except _DAMAGED as error:
+            cause = error.args[0] if error.args else ""
+            reason = cause if isinstance(cause, Message) else first_line(error)
         raise FullconvError(
-            f"{path} cannot be read as counts of single images: {said}.",
+            msg("cannot read {path} as per-image counts: {reason}.", path=path, reason=reason),
             shell_command("fullconv", "evaluate", "MODEL", "DATA", "--counts", path),
         )
 
     def head(self, name: str = "") -> ImageConfusions:
-        """Of a head; the first one where none is named.
+        """Return the counts of a head; the first one by default.
 
         Raises:
-            FullconvError: there is none of that name.
+            FullconvError: no head has this name.
         """
         if not name:
             return next(iter(self.heads.values()))
-        if name not in self.heads:
-            there = ", ".join(self.heads) or "none"
+        if name in self.heads:
+            return self.heads[name]
+        if any(self.heads):
             raise FullconvError(
-                f"no head {name!r} was evaluated; there is {there if any(self.heads) else 'one'}.",
-                f"--head {next(iter(self.heads))}" if any(self.heads) else "leave --head out",
+                msg(
+                    "no head {name!r} was evaluated; there are {heads}.",
+                    name=name,
+                    heads=truncated_list([*self.heads]),
+                ),
+                f"--head {next(iter(self.heads))}",
             )
-        return self.heads[name]
+        raise FullconvError(
+            msg("no head {name!r} was evaluated; the model has only one head.", name=name),
+            msg("leave --head out"),
+        )
 
 
-def _verify(of: ImageConfusions, images: int) -> None:
-    """That the parts fit, so that nothing is read beyond them."""
-    size = len(of.classes) ** 2
-    ends = of.ends.tolist()
-    fine = (
-        of.cells.ndim == of.pixels.ndim == of.ends.ndim == 1
-        and all(array.dtype.kind in "ui" for array in (of.cells, of.pixels, of.ends))
-        and len(of.cells) == len(of.pixels)
-        and len(ends) == images
-        and sorted([0, *ends, len(of.cells)]) == [0, *ends, len(of.cells)]
-        and (ends[-1] if ends else 0) == len(of.cells)
-        and int(of.cells.max(initial=0)) < max(size, 1)
+def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    """Read a one-dimensional array of integers; memory is bounded by the size of the entry."""
+    content = archive.read(f"{name}.npy")
+    file = io.BytesIO(content)
+    version = np.lib.format.read_magic(file)
+    read_header = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }[version]
+    shape, _, dtype = read_header(file)
+    if dtype.kind not in "ui" or len(shape) != 1 or not 0 <= shape[0] <= len(content):
+        raise ValueError(
+            msg("{name} is no list of integers, but {dtype}", name=name, dtype=str(dtype))
+        )
+    return np.frombuffer(content, dtype, shape[0], file.tell())
+
+
+def _checked(
+    pixels: np.ndarray, columns: np.ndarray, ends: np.ndarray, images: int, classes: int
+) -> csr_array:
+    """Build the sparse matrix if its parts fit; nothing is allocated by what they claim."""
+    fits = (
+        0 < classes <= MAX_CLASSES
+        and len(pixels) == len(columns)
+        and len(ends) == images + 1
+        and ends[0] == 0
+        and ends[-1] == len(columns)
+        and bool((ends[1:] >= ends[:-1]).all())
+        and int(columns.min(initial=0)) >= 0
+        and int(columns.max(initial=0)) < classes**2
+        and int(pixels.min(initial=0)) >= 0
+        and int(pixels.max(initial=0)) <= 2**53
     )
-    if not fine:
-        raise ValueError("its parts do not fit each other")
+    if not fits:
+        raise ValueError(msg("its parts do not fit each other"))
+    shape = (images, classes**2)
+    wide = np.int64 if max(math.prod(shape), len(columns)) >= 2**31 else np.int32
+    parts = (pixels.astype(np.int64), columns.astype(wide), ends.astype(wide))
+    return csr_array(parts, shape=shape)
 
 
 def run_containing(model: str | Path) -> Path | None:
-    """The folder of the run that a model lies in: runs/a or runs/a/model -> runs/a. None where it
-    lies in none."""
+    """Return the run folder that contains a model: runs/a or runs/a/model -> runs/a; else None."""
     path = Path(model)
     folder = path.parent if path.name == "model" else path
     parts = (folder / "model" / "config.json", folder / "config.toml")
@@ -253,21 +298,21 @@ def run_containing(model: str | Path) -> Path | None:
 
 
 def require_npz(path: Path | None) -> None:
-    """Refuses a name that `fullconv compare` would not take for such a file."""
+    """Refuse a file name that `fullconv compare` would not accept."""
     if path is not None and path.suffix != ".npz":
         raise FullconvError(
-            f"counts of single images are kept as .npz, not as {path.name!r}.",
+            msg("per-image counts are saved as .npz, not as {name!r}.", name=path.name),
             shell_command("--counts", f"{path.name}.npz"),
         )
 
 
 def file_in(run: Path, split: str) -> Path:
-    """Where the counts of a split lie."""
+    """Return the path of the counts of a split."""
     return run / f"counts_{split}.npz"
 
 
 def weights_of(run: Path) -> str:
-    """The sha256 of the weights of a run's model; "" where it is not known."""
+    """Return the sha256 of a run's weights; "" if it is unknown."""
     try:
         config = json.loads((run / "model" / "config.json").read_text(encoding="utf-8"))
         return str(config["weights_sha256"])
@@ -276,10 +321,10 @@ def weights_of(run: Path) -> str:
 
 
 def save_next_to_run(counts: SplitConfusions, run: Path) -> Path:
-    """Writes the counts of a run's model beside its metrics.
+    """Write the counts of a run's model next to its metrics.
 
     Raises:
-        FullconvError: they cannot be written.
+        FullconvError: the file cannot be written.
     """
-    known = replace(counts, weights=weights_of(run))
-    return known.save(file_in(run, counts.protocol["split"]))
+    with_weights = replace(counts, weights=weights_of(run))
+    return with_weights.save(file_in(run, counts.protocol["split"]))

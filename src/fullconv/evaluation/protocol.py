@@ -1,8 +1,8 @@
-"""Whether two evaluations may be compared: their protocol cards, line by line, and their images.
+"""Evaluation protocols: the card of a number, and whether two evaluations are comparable.
 
-Unlike cards are never ranked; the line that differs is named. Of the lines three say what a model
-is made of and how it is asked; they may differ where that is said, for then they are the question.
-All others say on what and how it was measured.
+Evaluations with different cards are never ranked; the error names the lines that differ. Three
+lines describe the model and how it is used. They may differ if they are named, because then they
+are what is compared. All other lines describe what was measured, and how.
 """
 
 from __future__ import annotations
@@ -14,147 +14,15 @@ from typing import Any
 import numpy as np
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.text import plural, shell_command, truncated_list
+from fullconv.core.i18n import Message, join, msg, nmsg
+from fullconv.core.text import shell_command, truncated_list
 from fullconv.evaluation.per_image import SplitConfusions
 
 AUGMENTATION = "test_time_augmentation"
 MAY_DIFFER = ("pretrained_on", "trained_on", AUGMENTATION)
-_SHOWN = 5  # names that a message spells out
+_LISTED = 5  # images that a message spells out
 
 Named = tuple[str, SplitConfusions]
-
-
-def require_same_protocol(
-    one: Named, other: Named, varying: Sequence[str], places: Sequence[Path | str], number: int
-) -> None:
-    """Refuses evaluations whose protocol cards differ.
-
-    Args:
-        one, other: name and counts.
-        varying: lines that may differ.
-        places: of all that are compared, for lines to paste; the one is the first of them.
-        number: of the other among them.
-
-    Raises:
-        FullconvError: with each line that differs, and its two values.
-    """
-    (first, of), (second, against) = one, other
-    unlike = [line for line in _unlike(of.protocol, against.protocol) if line not in varying]
-    if not unlike:
-        return
-    rows = [f"{first} and {second} cannot be compared: their protocol cards are not alike."]
-    rows += [f"  {line}: {_values(line, of.protocol, against.protocol)}" for line in unlike]
-    if "data_fingerprint" in unlike and of.protocol.get("split") == against.protocol.get("split"):
-        rows.append(f"  {_images_apart(one, other)}")
-    hint = suggest_command(unlike, (of, against), places, number, varying)
-    raise FullconvError("\n".join(rows), hint)
-
-
-def require_same_images(one: Named, other: Named, place: Path | str = "RUN") -> np.ndarray:
-    """The place in the other evaluation of each image of the one.
-
-    Args:
-        one, other: name and counts.
-        place: of the other, for lines to paste.
-
-    Raises:
-        FullconvError: images that only one of them has, or of another content.
-    """
-    (first, of), (second, against) = one, other
-    places = {name: k for k, name in enumerate(against.images)}
-    lacking = [name for name in of.images if name not in places]
-    more = sorted(set(against.images) - set(of.images))
-    changed = [
-        name
-        for name, content in zip(of.images, of.contents, strict=True)
-        if name in places and against.contents[places[name]] != content
-    ]
-    if lacking or more or changed:
-        said = _apart(first, second, lacking, more, changed)
-        raise FullconvError(
-            f"{first} and {second} were not evaluated on the same images: {said}.",
-            _evaluating(place, of),
-        )
-    return np.array([places[name] for name in of.images], dtype=np.int64)
-
-
-def _unlike(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """The lines that differ, the plainest first: what a fingerprint tells comes last."""
-    lines = [line for line in dict.fromkeys([*one, *other]) if one.get(line) != other.get(line)]
-    return sorted(lines, key=lambda line: line == "data_fingerprint")
-
-
-def _values(line: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    """Both values of a line; of a class table what sets them apart."""
-    a, b = one.get(line, "not stated"), other.get(line, "not stated")
-    if line == "classes":
-        only = [[name for name in x if name not in y] for x, y in ((a, b), (b, a))]
-        if not any(only):
-            return f"the same {len(a)} in another order"
-        return " | ".join(f"{len(x)}, {'also ' + truncated_list(o) if o else 'no other'}" for x, o in
-                          zip((a, b), only, strict=True))  # fmt: skip
-    if line == "data_fingerprint":
-        a, b = str(a)[:16], str(b)[:16]
-    return f"{a} | {b}"
-
-
-def _images_apart(one: Named, other: Named) -> str:
-    """What of the split's images makes two data sets differ."""
-    try:
-        require_same_images(one, other)
-    except FullconvError as error:
-        return error.message.partition(": ")[2].rstrip(".")
-    return (
-        f"(the images and masks of {_split(one[1])} are the same; what differs are other splits "
-        "or the class table)"
-    )
-
-
-def _apart(
-    first: str, second: str, lacking: Sequence[str], more: Sequence[str], changed: Sequence[str]
-) -> str:
-    parts = []
-    for name, only in ((first, lacking), (second, more)):
-        if only:
-            count = plural(len(only), "image")
-            parts.append(f"only {name} has {truncated_list(only, _SHOWN)} ({count})")
-    if changed:
-        count = plural(len(changed), "image")
-        what = "its mask is another" if len(changed) == 1 else "their masks are others"
-        parts.append(f"{truncated_list(changed, _SHOWN)} ({count}) or {what} in {second}")
-    return "; ".join(parts)
-
-
-def _split(of: SplitConfusions) -> str:
-    return str(of.protocol.get("split", "val"))
-
-
-def suggest_command(
-    unlike: Sequence[str],
-    counts: tuple[SplitConfusions, SplitConfusions],
-    places: Sequence[Path | str],
-    number: int,
-    varying: Sequence[str],
-) -> str:
-    """The line that makes the cards alike, or that says what is compared."""
-    first = counts[0]
-    if any(line not in MAY_DIFFER for line in unlike):
-        return f"{_evaluating(places[number], first)}   # on the first one's data, then compare"
-    words = ("--allow-different", ",".join([*varying, *unlike]))
-    if list(unlike) == [AUGMENTATION]:
-        plain = [of.protocol.get(AUGMENTATION) == "none" for of in counts]
-        other = places[0] if plain[1] else places[number]
-        return f"{_evaluating(other, first)}   # or, if that is compared, {' '.join(words)}"
-    line = shell_command("fullconv", "compare", *places, "--split", _split(first), *words)
-    return f"{line}   # where that is what is compared"
-
-
-def _evaluating(place: Path | str, of: SplitConfusions) -> str:
-    """The command that evaluates a run, or the model whose counts a file has, on these data."""
-    words = (of.data or "DATA", "--split", _split(of))
-    if str(place).endswith(".npz"):
-        return shell_command("fullconv", "evaluate", "MODEL", *words, "--counts", place)
-    return shell_command("fullconv", "evaluate", place, *words)
 
 
 def protocol_card(
@@ -169,31 +37,175 @@ def protocol_card(
     sizes: Collection[tuple[int, int]] = (),
     augmentation: str = "none",
 ) -> dict[str, Any]:
-    """What a number means: two numbers may be compared only where these agree.
+    """Return the protocol card: two numbers are comparable only if their cards agree.
 
     Args:
-        trained_on: which images the model was trained on, see `fullconv.data.check.training_overlap.describe_training_overlap`.
+        trained_on: the images that the model was trained on, see
+            `fullconv.data.check.training_overlap.describe_training_overlap`.
         sizes: (H, W) of the images.
     """
+    image_size = "original"
+    by_area = sorted(set(sizes), key=lambda size: (size[0] * size[1], size))
+    if by_area:
+        first, last = (f"{height} x {width}" for height, width in (by_area[0], by_area[-1]))
+        several = len(by_area) > 1
+        image_size += f", {len(by_area)} sizes from {first} to {last}" if several else f", {first}"
     return {
         "data_fingerprint": fingerprint,
         "split": split,
         "images": images,
-        "image_size": f"original{_range(sizes)}",
+        "image_size": image_size,
         "void": "pixels marked ignore in the truth are left out",
         "ignored_pixels": ignored_pixels,
         "classes": list(classes),
         "pretrained_on": pretrained_on or "nothing",
         "trained_on": trained_on or "not stated",
-        "test_time_augmentation": augmentation,
+        AUGMENTATION: augmentation,
         "metric": "one confusion matrix over all pixels of the split",
     }
 
 
-def _range(sizes: Collection[tuple[int, int]]) -> str:
-    """Height x width: the one there is, or how many from the smallest to the largest."""
-    known = sorted(set(sizes), key=lambda size: (size[0] * size[1], size))
-    if not known:
-        return ""
-    first, last = (f"{height} x {width}" for height, width in (known[0], known[-1]))
-    return f", {first}" if len(known) == 1 else f", {len(known)} sizes from {first} to {last}"
+def require_same_protocol(
+    first: Named, other: Named, varying: Sequence[str], sources: Sequence[Path | str], number: int
+) -> None:
+    """Refuse evaluations whose protocol cards differ.
+
+    Args:
+        first, other: name and counts.
+        varying: lines that may differ.
+        sources: what was passed for each run, for commands to paste; `first` is the first.
+        number: place of `other` among them.
+
+    Raises:
+        FullconvError: lists each line that differs, with both values.
+    """
+    (name, counts), (other_name, other_counts) = first, other
+    cards = counts.protocol, other_counts.protocol
+    lines = [line for line in dict.fromkeys([*cards[0], *cards[1]]) if line not in varying]
+    unlike = [line for line in lines if cards[0].get(line) != cards[1].get(line)]
+    if not unlike:
+        return
+    unlike.sort(key=lambda line: line == "data_fingerprint")  # the least telling line last
+    rows: list[str] = [
+        msg(
+            "{first} and {other} cannot be compared: their evaluation protocols differ.",
+            first=name,
+            other=other_name,
+        )
+    ]
+    rows += [msg("  {line}: {values}", line=line, values=_values(line, *cards)) for line in unlike]
+    if "data_fingerprint" in unlike and cards[0].get("split") == cards[1].get("split"):
+        problem = _image_differences(first, other)
+        same = msg(
+            "the images and masks of {split} are the same; other splits or the class table differ",
+            split=_split(other_counts),
+        )
+        rows.append(msg("  ({problem})", problem=problem or same))
+    hint = suggest_command(unlike, (counts, other_counts), sources, number, varying)
+    raise FullconvError(join(rows), hint)
+
+
+def require_same_images(first: Named, other: Named, source: Path | str = "RUN") -> np.ndarray:
+    """Return the place of each image of the first evaluation in the other one: (n,) int64.
+
+    Args:
+        first, other: name and counts.
+        source: what was passed for the other run, for a command to paste.
+
+    Raises:
+        FullconvError: only one of them has some images, or their content differs.
+    """
+    problem = _image_differences(first, other)
+    if problem:
+        raise FullconvError(
+            msg(
+                "{first} and {other} were not evaluated on the same images: {problem}.",
+                first=first[0],
+                other=other[0],
+                problem=problem,
+            ),
+            _evaluate_command(source, first[1]),
+        )
+    places = {name: k for k, name in enumerate(other[1].images)}
+    return np.array([places[name] for name in first[1].images], dtype=np.int64)
+
+
+def _image_differences(first: Named, other: Named) -> Message | None:
+    """Describe images that only one evaluation has, and images whose files differ."""
+    (name, counts), (other_name, other_counts) = first, other
+    contents = dict(zip(other_counts.images, other_counts.contents, strict=True))
+    missing = [image for image in counts.images if image not in contents]
+    additional = sorted(set(other_counts.images) - set(counts.images))
+    changed = [
+        image
+        for image, content in zip(counts.images, counts.contents, strict=True)
+        if contents.get(image, content) != content
+    ]
+    parts = [
+        msg("only {run} has {images}", run=run, images=_list_images(images))
+        for run, images in ((name, missing), (other_name, additional))
+        if images
+    ]
+    if changed:
+        images = _list_images(changed)
+        parts.append(
+            msg("image or mask files differ in {run}: {images}", run=other_name, images=images)
+        )
+    return join(parts, "; ") if parts else None
+
+
+def _list_images(names: Sequence[str]) -> Message:
+    listed = truncated_list(names, _LISTED)
+    return nmsg("{names} ({count} image)", "{names} ({count} images)", len(names), names=listed)
+
+
+def _values(line: str, card: Mapping[str, Any], other: Mapping[str, Any]) -> Message:
+    """Return both values of a line; of class tables only what differs."""
+    missing = msg("not stated")
+    values = [card.get(line, missing), other.get(line, missing)]
+    if line == "classes":
+        extra = [[name for name in x if name not in y] for x, y in (values, values[::-1])]
+        if not any(extra):
+            return msg("the same {count} classes in another order", count=len(values[0]))
+        values = [
+            msg("{count} classes, also {names}", count=len(names), names=truncated_list(own))
+            if own
+            else msg("{count} classes", count=len(names))
+            for names, own in zip(values, extra, strict=True)
+        ]
+    elif line == "data_fingerprint":
+        values = [str(value)[:16] for value in values]
+    return msg("{value} | {other}", value=values[0], other=values[1])
+
+
+def suggest_command(
+    unlike: Sequence[str],
+    counts: tuple[SplitConfusions, SplitConfusions],
+    sources: Sequence[Path | str],
+    number: int,
+    varying: Sequence[str],
+) -> Message:
+    """Return the command that makes the cards agree, or that names what is compared."""
+    first = counts[0]
+    if any(line not in MAY_DIFFER for line in unlike):
+        command = _evaluate_command(sources[number], first)
+        return msg("{command}   # on the data of the first run, then compare", command=command)
+    option = shell_command("--allow-different", ",".join([*varying, *unlike]))
+    if list(unlike) == [AUGMENTATION]:
+        other_is_plain = counts[1].protocol.get(AUGMENTATION) == "none"
+        command = _evaluate_command(sources[0] if other_is_plain else sources[number], first)
+        return msg("{command}   # or, to compare this, {option}", command=command, option=option)
+    command = shell_command("fullconv", "compare", *sources, "--split", _split(first))
+    return msg("{command} {option}   # if this is what you compare", command=command, option=option)
+
+
+def _split(counts: SplitConfusions) -> str:
+    return str(counts.protocol.get("split", "val"))
+
+
+def _evaluate_command(source: Path | str, counts: SplitConfusions) -> str:
+    """Return the command that evaluates a run, or the model of a counts file, on these data."""
+    words = (counts.data or "DATA", "--split", _split(counts))
+    if str(source).endswith(".npz"):
+        return shell_command("fullconv", "evaluate", "MODEL", *words, "--counts", source)
+    return shell_command("fullconv", "evaluate", source, *words)

@@ -1,7 +1,8 @@
-"""Composition: follow an image through a network and keep, for every tensor, where its cells sit.
+"""Geometry: where the cells of every feature map sit in the image.
 
-`positions` holds what is known of a tensor, `op_rules` what each operation does to it, `tracer`
-runs a network under them, and `trace_network` holds what people call: `trace` and `probe`.
+`trace_network` holds what people call: `trace` and `probe`. Below it, `tracer` runs a network and
+follows every tensor, `op_rules` has one rule per operation, and `positions` describes a tensor's
+cells.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Grid", "probe", "trace"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> Any:  # `trace_network` imports torch
     if name not in __all__:
         raise AttributeError(f"module 'fullconv.geometry' has no attribute {name!r}")
     from fullconv.geometry import trace_network

@@ -1,4 +1,4 @@
-"""Where the cells of a feature map sit in the image: `Grid`."""
+"""`Grid`: where the cells of a feature map sit in the image."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Grid:
-    """Where the cells of a feature map sit, in pixels of the network's input.
+    """The positions of a feature map's cells, in pixels of the network's input.
 
     Args:
-        stride: distance between neighbouring cells.
-        offset: centre of cell 0; pixel 0's centre is 0.0.
-        field: receptive field, the width that a cell sees around its centre; `math.inf` where an
-            operation sees the whole image, or where no bound could be derived.
-        whole: those operations, named; or what was measured in place of a bound.
+        stride: distance between neighboring cells.
+        offset: center of cell 0. The center of pixel 0 is 0.0.
+        field: receptive field, the width that a cell sees around its center; `math.inf` if an
+            operation sees the whole image, or if no bound could be derived.
+        whole: the names of those operations, or what was measured instead of a bound.
 
-    >>> Grid(stride=8, offset=3.5).centre(2)
+    >>> Grid(stride=8, offset=3.5).center(2)
     19.5
     """
 
@@ -27,8 +27,8 @@ class Grid:
     field: float = 1
     whole: tuple[str, ...] = ()
 
-    def centre(self, cell: float) -> float:
-        """Pixel coordinate of a cell's centre."""
+    def center(self, cell: float) -> float:
+        """Return the pixel coordinate of a cell's center."""
         return self.offset + self.stride * cell
 
     def __repr__(self) -> str:
@@ -37,7 +37,7 @@ class Grid:
         return f"Grid(stride={self.stride:g}, offset={self.offset:g}, field={field}{whole})"
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able; the field is None where it is the whole image."""
+        """Return the grid for JSON; the field is None if it is the whole image."""
         return {
             "stride": self.stride,
             "offset": self.offset,
@@ -47,4 +47,8 @@ class Grid:
 
 
 class Grids(list[Grid]):
-    """A list of grids. Notebooks show it as a table and a drawing."""
+    """A list of grids, which notebooks show as a table and a drawing.
+
+    >>> Grids([Grid(8, 0), Grid(16, 0)])
+    [Grid(stride=8, offset=0, field=1), Grid(stride=16, offset=0, field=1)]
+    """

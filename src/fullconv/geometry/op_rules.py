@@ -1,8 +1,8 @@
-"""What each operation does to the place of its input: one rule per operation, in tables.
+"""What each operation does to the layout of its input: one rule per operation, in tables.
 
-Convolutions, pooling and padding compose; element-wise operations merge; views, permutes, slices
-and space-to-depth move dimensions around; pooling over the image and attention lose the place. An
-operation that stands in no table loses it too: better to say so than to guess.
+Convolutions, pooling and padding change the axes; element-wise operations merge layouts; views,
+permutations, slices and space-to-depth move dimensions; pooling over the image and attention lose
+the positions. So does an operation that no table lists, because a guess could be wrong.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from fullconv.geometry.positions import (
     Tokens,
     Untracked,
     layout_of,
-    merged,
-    reshaped,
+    merge_layouts,
+    reshape_layout,
 )
 
 
 @dataclass
 class Call:
-    """One operation as it was called.
+    """One call of an operation.
 
     Args:
         args, kwargs, output: of the function.
-        states: the inputs that depend on the image, each with its state before the call.
+        states: the inputs that depend on the image, with their states before the call.
         shapes: of all input tensors before the call, by id.
-        name: "the module that runs (kind of operation)".
+        name: maps a kind of operation to "the running module (kind)".
     """
 
     args: tuple[Any, ...]
@@ -45,50 +45,53 @@ class Call:
     name: Callable[[str], str]
 
     def argument(self, position: int, name: str, default: Any = None) -> Any:
-        """By position or by keyword."""
+        """Return an argument that was passed by position or by keyword."""
         return self.args[position] if len(self.args) > position else self.kwargs.get(name, default)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the first input that depends on the image, before the call."""
+        """The shape of the first input that depends on the image, before the call."""
         return self.shapes[id(self.states[0][0])]
 
-    def lost(self, kind: str) -> Untracked:
-        """The positions end here. What was lost before keeps its first reason, save that attention
-        is named where it is met."""
-        why: set[str] = set()
+    def untracked(self, kind: str) -> Untracked:
+        """Return the state of an output whose positions are lost.
+
+        Positions that were lost before keep their first reason; attention is always named.
+        """
+        reasons: set[str] = set()
         for _, state in self.states:
             if isinstance(state, SpatialLayout):
-                why |= state.whole | {self.name(kind)}
+                reasons |= state.whole | {self.name(kind)}
             else:
-                why |= state.why | ({self.name(kind)} if kind == "attention" else set())
-        return Untracked(frozenset(why))
+                reasons |= state.reasons | ({self.name(kind)} if kind == "attention" else set())
+        return Untracked(frozenset(reasons))
 
-    def elementwise(self) -> State:
-        """Merged over all inputs."""
+    def merged(self) -> State:
+        """Return the state of an output that is element-wise in all inputs."""
         inputs = [(state, len(self.shapes[id(tensor)])) for tensor, state in self.states]
-        return merged(inputs, iter_tensors(self.output)[0].ndim, self.name("cells of two kinds"))
+        return merge_layouts(inputs, iter_tensors(self.output)[0].ndim, self.name(_TWO_KINDS))
 
 
+_TWO_KINDS = "cells of two kinds"
 Rule = Callable[[Call, SpatialLayout], State]
 
 
-def after(op: str, call: Call) -> State:
-    """The state of what an operation returned."""
+def apply_rule(op: str, call: Call) -> State:
+    """Return the state of an operation's output."""
     first = call.states[0][1]
     if op in ELEMENTWISE:
-        return call.elementwise()
+        return call.merged()
     if op in JOINS:
         return JOINS[op](call)
     if op in MIXING:
-        return call.lost(MIXING[op])
+        return call.untracked(MIXING[op])
     if op in RULES and isinstance(first, SpatialLayout):
         return RULES[op](call, first)
-    return call.lost(op)
+    return call.untracked(op)
 
 
 def iter_tensors(value: Any) -> list[Tensor]:
-    """All tensors in nested arguments."""
+    """Return all tensors in nested arguments."""
     if isinstance(value, Tensor):
         return [value]
     if isinstance(value, dict):
@@ -104,16 +107,16 @@ def _pair(value: Any) -> tuple[int, int]:
     return (int(value), int(value))
 
 
-def _on_maps(change: Callable[[Call, int, Axis], Axis | None], kind: str) -> Rule:
-    """A rule for (N, C, h, w) maps, given what it does to axis 0 and 1."""
+def _on_feature_maps(change: Callable[[Call, int, Axis], Axis | None], kind: str) -> Rule:
+    """Return the rule for (N, C, h, w) maps that changes axis 0 and axis 1."""
 
-    def rule(call: Call, place: SpatialLayout) -> State:
-        if place.dims != (None, None, (0, 1), (1, 1)):
-            return call.lost(kind)
-        rows, columns = (change(call, i, axis) for i, axis in enumerate(place.axes))
+    def rule(call: Call, layout: SpatialLayout) -> State:
+        if layout.dims != (None, None, (0, 1), (1, 1)):
+            return call.untracked(kind)
+        rows, columns = (change(call, i, axis) for i, axis in enumerate(layout.axes))
         if rows is None or columns is None:
-            return call.lost(kind)
-        return replace(place, axes=(rows, columns))
+            return call.untracked(kind)
+        return replace(layout, axes=(rows, columns))
 
     return rule
 
@@ -123,7 +126,7 @@ def _convolution(call: Call, i: int, axis: Axis) -> Axis:
     stride = _pair(call.argument(3, "stride", 1))[i]
     dilation = _pair(call.argument(5, "dilation", 1))[i]
     padding = call.argument(4, "padding", 0)
-    if padding == "same":  # torch's own: stride 1 only, the odd cell of padding comes after
+    if padding == "same":  # stride 1 only; an odd cell of padding comes after
         before = (kernel - 1) * dilation // 2
     else:
         before = 0 if padding == "valid" else _pair(padding)[i]
@@ -160,14 +163,14 @@ def _interpolation(call: Call, i: int, axis: Axis) -> Axis | None:
     elif isinstance(factor, (list, tuple)):
         factor = factor[i]
     mode = call.argument(3, "mode", "nearest")
-    known = mode in ("nearest", "nearest-exact", "bilinear")
-    if not known or call.argument(4, "align_corners") or factor % 1:
+    supported = mode in ("nearest", "nearest-exact", "bilinear")
+    if not supported or call.argument(4, "align_corners") or factor % 1:
         return None
-    return axis.split(factor, smooth=mode == "bilinear")
+    return axis.upsampled(factor, smooth=mode == "bilinear")
 
 
 def _pixel_shuffle(call: Call, i: int, axis: Axis) -> Axis:
-    return axis.split(call.argument(1, "upscale_factor"))
+    return axis.upsampled(call.argument(1, "upscale_factor"))
 
 
 def _pixel_unshuffle(call: Call, i: int, axis: Axis) -> Axis:
@@ -175,61 +178,61 @@ def _pixel_unshuffle(call: Call, i: int, axis: Axis) -> Axis:
     return axis.window(factor, factor)
 
 
-def _padding(call: Call, place: SpatialLayout) -> State:
-    axes = list(place.axes)
+def _padding(call: Call, layout: SpatialLayout) -> State:
+    axes = list(layout.axes)
     for position, before in enumerate(list(call.argument(1, "pad"))[0::2]):
-        dim = place.dims[-1 - position]
+        dim = layout.dims[-1 - position]
         if isinstance(dim, Tokens):
-            return call.lost("padded tokens")
+            return call.untracked("padded tokens")
         if dim:
             axes[dim[0]] = axes[dim[0]].shifted(-before * dim[1])
-    return replace(place, axes=(axes[0], axes[1]))
+    return replace(layout, axes=(axes[0], axes[1]))
 
 
-def _reduction(call: Call, place: SpatialLayout) -> State:
+def _reduction(call: Call, layout: SpatialLayout) -> State:
     dims = call.argument(1, "dim")
     if isinstance(dims, Tensor) or "other" in call.kwargs:  # max and min of two tensors
-        return call.elementwise()
-    if dims is None or isinstance(dims, bool):  # x.var(False): of everything, biased
-        return call.lost("global pooling")
+        return call.merged()
+    if dims is None or isinstance(dims, bool):  # x.var(False): over everything, biased
+        return call.untracked("global pooling")
     rank = len(call.shape)
-    chosen = {d % rank for d in (dims if isinstance(dims, (list, tuple)) else [dims])}
-    if any(place.dims[d] for d in chosen):
-        return call.lost("global pooling")
+    reduced = {d % rank for d in (dims if isinstance(dims, (list, tuple)) else [dims])}
+    if any(layout.dims[d] for d in reduced):
+        return call.untracked("global pooling")
     if iter_tensors(call.output)[0].ndim == rank:
-        return place
-    return replace(place, dims=tuple(d for i, d in enumerate(place.dims) if i not in chosen))
+        return layout
+    return replace(layout, dims=tuple(d for i, d in enumerate(layout.dims) if i not in reduced))
 
 
 def _along_channels(kind: str, position: int = 1, default: int = -1) -> Rule:
-    """Softmax and the like: fine along a dimension that is not of the image."""
+    """Return the rule for softmax and similar: allowed along a dimension that is not of the image."""
 
-    def rule(call: Call, place: SpatialLayout) -> State:
+    def rule(call: Call, layout: SpatialLayout) -> State:
         dim = call.argument(position, "dim", default)
-        return place if place.dims[dim] is None else call.lost(kind)
+        return layout if layout.dims[dim] is None else call.untracked(kind)
 
     return rule
 
 
-def _sees_all(call: Call, place: SpatialLayout) -> State:
-    """Group and instance normalisation: cells stay, their statistics are of the whole image."""
-    return replace(place, whole=place.whole | {call.name("normalisation over the image")})
+def _global_norm(call: Call, layout: SpatialLayout) -> State:
+    """Group and instance normalization: cells stay, but their statistics span the whole image."""
+    return replace(layout, whole=layout.whole | {call.name("normalization over the image")})
 
 
-def _layer_norm(call: Call, place: SpatialLayout) -> State:
+def _layer_norm(call: Call, layout: SpatialLayout) -> State:
     count = len(call.argument(1, "normalized_shape"))
-    return _sees_all(call, place) if any(place.dims[-count:]) else place
+    return _global_norm(call, layout) if any(layout.dims[-count:]) else layout
 
 
-def _linear(call: Call, place: SpatialLayout) -> State:
-    return place if place.dims[-1] is None else call.lost("fully connected")
+def _linear(call: Call, layout: SpatialLayout) -> State:
+    return layout if layout.dims[-1] is None else call.untracked("fully connected")
 
 
 def _concatenation(call: Call) -> State:
     output = call.output
     dim = call.argument(1, "dim", 0)
     inputs = [(state, output.ndim) for _, state in call.states]
-    result = merged(inputs, output.ndim, call.name("cells of two kinds"))
+    result = merge_layouts(inputs, output.ndim, call.name(_TWO_KINDS))
     if not isinstance(result, SpatialLayout) or result.dims[dim] is None:
         return result
     tokens, last = result.dims[dim], iter_tensors(call.args)[-1]
@@ -238,71 +241,71 @@ def _concatenation(call: Call) -> State:
         more = tokens.prefix + output.shape[dim] - last.shape[dim]
         dims[dim] = replace(tokens, prefix=more)
         return replace(result, dims=tuple(dims))
-    return call.lost("concatenation along the image")
+    return call.untracked("concatenation along the image")
 
 
 def _stacking(call: Call) -> State:
     dim = call.argument(1, "dim", 0) % call.output.ndim
     inputs = [(state, call.output.ndim - 1) for _, state in call.states]
-    result = merged(inputs, call.output.ndim - 1, call.name("cells of two kinds"))
+    result = merge_layouts(inputs, call.output.ndim - 1, call.name(_TWO_KINDS))
     if isinstance(result, Untracked):
         return result
     return replace(result, dims=(*result.dims[:dim], None, *result.dims[dim:]))
 
 
-def _copies(call: Call, place: SpatialLayout) -> State:
-    """Expanded or repeated: fine along new dimensions and those that are not of the image."""
+def _expansion(call: Call, layout: SpatialLayout) -> State:
+    """Expansion and repetition: allowed along new dimensions and those that are not of the image."""
     shape = tuple(call.output.shape)
-    dims = (None,) * (len(shape) - len(place.dims)) + place.dims
-    before = (1,) * (len(shape) - len(place.dims)) + call.shape
+    dims = (None,) * (len(shape) - len(layout.dims)) + layout.dims
+    before = (1,) * (len(shape) - len(layout.dims)) + call.shape
     if any(tag and old != new for tag, old, new in zip(dims, before, shape, strict=True)):
-        return call.lost("copies of the image")
-    return replace(place, dims=dims)
+        return call.untracked("copies of the image")
+    return replace(layout, dims=dims)
 
 
-def _permutation(call: Call, place: SpatialLayout) -> State:
+def _permutation(call: Call, layout: SpatialLayout) -> State:
     order = call.kwargs.get("dims", call.args[1] if len(call.args) == 2 else call.args[1:])
-    return replace(place, dims=tuple(place.dims[d] for d in order))
+    return replace(layout, dims=tuple(layout.dims[d] for d in order))
 
 
-def _moved_dimensions(call: Call, place: SpatialLayout) -> State:
+def _dimension_moving(call: Call, layout: SpatialLayout) -> State:
     ends = [call.argument(1, "source"), call.argument(2, "destination")]
-    rank = len(place.dims)
+    rank = len(layout.dims)
     sources, targets = ([d % rank for d in ([e] if isinstance(e, int) else e)] for e in ends)
     moved = dict(zip(targets, sources, strict=True))
     others = iter(d for d in range(rank) if d not in sources)
     order = [moved[d] if d in moved else next(others) for d in range(rank)]
-    return replace(place, dims=tuple(place.dims[d] for d in order))
+    return replace(layout, dims=tuple(layout.dims[d] for d in order))
 
 
-def _transposition(call: Call, place: SpatialLayout) -> State:
-    dims = list(place.dims)
+def _transposition(call: Call, layout: SpatialLayout) -> State:
+    dims = list(layout.dims)
     first, second = call.argument(1, "dim0"), call.argument(2, "dim1")
     dims[first], dims[second] = dims[second], dims[first]
-    return replace(place, dims=tuple(dims))
+    return replace(layout, dims=tuple(dims))
 
 
-def _pieces(call: Call, place: SpatialLayout) -> State:
+def _splitting(call: Call, layout: SpatialLayout) -> State:
     removed = call.output[0].ndim < len(call.shape)  # unbind
     dim = call.argument(1 if removed else 2, "dim", 0) % len(call.shape)
-    if place.dims[dim] is not None:
-        return call.lost("slices of the image")
-    dims = tuple(d for i, d in enumerate(place.dims) if not (removed and i == dim))
-    return replace(place, dims=dims)
+    if layout.dims[dim] is not None:
+        return call.untracked("slices of the image")
+    dims = tuple(d for i, d in enumerate(layout.dims) if not (removed and i == dim))
+    return replace(layout, dims=dims)
 
 
-def _index(call: Call, place: SpatialLayout) -> State:
+def _index(call: Call, layout: SpatialLayout) -> State:
     index = call.args[1] if isinstance(call.args[1], tuple) else (call.args[1],)
     if any(isinstance(item, (Tensor, list)) for item in index):
-        return call.lost("indexing")
+        return call.untracked("indexing")
     missing = len(call.shape) - sum(i is not None and i is not Ellipsis for i in index)
     full: list[Any] = []
     for item in index:
         full.extend([slice(None)] * missing if item is Ellipsis else [item])
     full.extend([slice(None)] * (len(call.shape) - sum(i is not None for i in full)))
     dims: list[Dim | None] = []
-    axes = list(place.axes)
-    sources = iter(zip(place.dims, call.shape, strict=True))
+    axes = list(layout.axes)
+    sources = iter(zip(layout.dims, call.shape, strict=True))
     for item in full:
         if item is None:
             dims.append(None)
@@ -312,69 +315,69 @@ def _index(call: Call, place: SpatialLayout) -> State:
             start, stop, step = item.indices(size)
             if isinstance(tag, Tokens) and (start, stop, step) != (0, size, 1):
                 if stop != size or step != 1 or start > tag.prefix:
-                    return call.lost("some of the tokens")
+                    return call.untracked("some of the tokens")
                 tag = replace(tag, prefix=tag.prefix - start)
             elif isinstance(tag, tuple):
                 axes[tag[0]] = axes[tag[0]].shifted(start * tag[1])
                 tag = (tag[0], tag[1] * step)
             dims.append(tag)
         elif tag:
-            return call.lost("one row of the image")
-    return SpatialLayout(tuple(dims), (axes[0], axes[1]), place.whole).tidy()
+            return call.untracked("one row of the image")
+    return SpatialLayout(tuple(dims), (axes[0], axes[1]), layout.whole).simplified()
 
 
-def _reshaping(call: Call, place: SpatialLayout) -> State:
-    return reshaped(place, call.shape, tuple(call.output.shape)) or call.lost(
+def _reshaping(call: Call, layout: SpatialLayout) -> State:
+    return reshape_layout(layout, call.shape, tuple(call.output.shape)) or call.untracked(
         "positions rearranged"
     )
 
 
-def _new_dimension(call: Call, place: SpatialLayout) -> State:
+def _unsqueezing(call: Call, layout: SpatialLayout) -> State:
     dim = call.argument(1, "dim") % call.output.ndim
-    return replace(place, dims=(*place.dims[:dim], None, *place.dims[dim:]))
+    return replace(layout, dims=(*layout.dims[:dim], None, *layout.dims[dim:]))
 
 
-def _fewer_dimensions(call: Call, place: SpatialLayout) -> State:
+def _squeezing(call: Call, layout: SpatialLayout) -> State:
     dim = call.argument(1, "dim")
     shape = call.shape
-    chosen = [d for d, n in enumerate(shape) if n == 1] if dim is None else [dim % len(shape)]
-    if any(place.dims[d] for d in chosen):
-        return call.lost("one row of the image")
-    return replace(place, dims=tuple(d for i, d in enumerate(place.dims) if i not in chosen))
+    reduced = [d for d, n in enumerate(shape) if n == 1] if dim is None else [dim % len(shape)]
+    if any(layout.dims[d] for d in reduced):
+        return call.untracked("one row of the image")
+    return replace(layout, dims=tuple(d for i, d in enumerate(layout.dims) if i not in reduced))
 
 
 RULES: dict[str, Rule] = {
-    "conv2d": _on_maps(_convolution, "convolution of positions"),
-    "conv_transpose2d": _on_maps(_transposed_convolution, "convolution of positions"),
-    "avg_pool2d": _on_maps(_average_pooling, "pooling of positions"),
-    # torch.nn.functional.max_pool2d goes by the name of its dispatcher, "fn".
+    "conv2d": _on_feature_maps(_convolution, "convolution of positions"),
+    "conv_transpose2d": _on_feature_maps(_transposed_convolution, "convolution of positions"),
+    "avg_pool2d": _on_feature_maps(_average_pooling, "pooling of positions"),
+    # torch.nn.functional.max_pool2d is called "fn", after its dispatcher.
     **dict.fromkeys(
         ("max_pool2d", "fn", "max_pool2d_with_indices"),
-        _on_maps(_max_pooling, "pooling of positions"),
+        _on_feature_maps(_max_pooling, "pooling of positions"),
     ),
-    "interpolate": _on_maps(_interpolation, "resizing"),
-    "pixel_shuffle": _on_maps(_pixel_shuffle, "pixel shuffle"),
-    "pixel_unshuffle": _on_maps(_pixel_unshuffle, "pixel unshuffle"),
+    "interpolate": _on_feature_maps(_interpolation, "resizing"),
+    "pixel_shuffle": _on_feature_maps(_pixel_shuffle, "pixel shuffle"),
+    "pixel_unshuffle": _on_feature_maps(_pixel_unshuffle, "pixel unshuffle"),
     "pad": _padding,
     **dict.fromkeys(("mean", "sum", "amax", "amin", "max", "min", "var", "std"), _reduction),
     **dict.fromkeys(("var_mean", "std_mean"), _reduction),
     **dict.fromkeys(("softmax", "log_softmax"), _along_channels("attention")),
     "glu": _along_channels("gate along the image"),
-    "normalize": _along_channels("normalisation over the image", 2, 1),
+    "normalize": _along_channels("normalization over the image", 2, 1),
     **dict.fromkeys(("layer_norm", "rms_norm"), _layer_norm),
-    **dict.fromkeys(("group_norm", "instance_norm"), _sees_all),
+    **dict.fromkeys(("group_norm", "instance_norm"), _global_norm),
     "linear": _linear,
     "permute": _permutation,
-    **dict.fromkeys(("movedim", "moveaxis"), _moved_dimensions),
-    **dict.fromkeys(("expand", "repeat", "tile", "broadcast_to"), _copies),
+    **dict.fromkeys(("movedim", "moveaxis"), _dimension_moving),
+    **dict.fromkeys(("expand", "repeat", "tile", "broadcast_to"), _expansion),
     **dict.fromkeys(("transpose", "swapaxes"), _transposition),
-    **dict.fromkeys(("chunk", "split", "unbind", "tensor_split"), _pieces),
+    **dict.fromkeys(("chunk", "split", "unbind", "tensor_split"), _splitting),
     "getitem": _index,
     **dict.fromkeys(
         ("view", "reshape", "flatten", "unflatten", "view_as", "reshape_as"), _reshaping
     ),
-    "unsqueeze": _new_dimension,
-    "squeeze": _fewer_dimensions,
+    "unsqueeze": _unsqueezing,
+    "squeeze": _squeezing,
 }
 
 JOINS: dict[str, Callable[[Call], State]] = {

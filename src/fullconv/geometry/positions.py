@@ -1,10 +1,11 @@
-"""What is known of a tensor: where its cells sit, along which dimensions, and what was mixed in.
+"""The layout of a tensor: which dimensions run along the image, and where its cells sit.
 
-- `SpatialLayout`: which tensor dimensions run along the rows and columns of the image, and the `Axis` of
+- `SpatialLayout`: the dimensions that run along the rows and columns of the image, and the `Axis` of
   each.
-- `Untracked`: depends on the image, but the positions were mixed (global pooling, attention), or an
-  operation is not known. Added to, or multiplied with, a placed tensor, the place survives and the
-  operation is named: squeeze-excite and attention keep the cells but see the whole image.
+- `Untracked`: the tensor depends on the image, but its positions were mixed (global pooling,
+  attention), or an operation is unknown. If such a tensor is added to or multiplied with one that
+  has a layout, the layout survives and names the operation: squeeze-excite and attention keep the
+  cells in place, but make them see the whole image.
 """
 
 from __future__ import annotations
@@ -15,8 +16,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis of a feature map, in pixels: cell i sits at `offset + stride * i` and sees the
-    pixels from `low + stride * i` to `high + stride * i`."""
+    """One axis of a feature map, in pixels. Cell i sits at `offset + stride * i` and sees the
+    pixels from `low + stride * i` to `high + stride * i`.
+
+    >>> Axis().window(kernel=3, stride=2, before=1)
+    Axis(stride=2.0, offset=0.0, low=-1.0, high=1.0)
+    """
 
     stride: float = 1.0
     offset: float = 0.0
@@ -24,7 +29,7 @@ class Axis:
     high: float = 0.0
 
     def window(self, kernel: int, stride: int = 1, before: int = 0, dilation: int = 1) -> Axis:
-        """After a convolution or a pooling with `before` cells of padding."""
+        """Return the axis after a convolution or pooling with `before` cells of padding."""
         reach = (kernel - 1) * dilation
         return Axis(
             self.stride * stride,
@@ -34,7 +39,7 @@ class Axis:
         )
 
     def transposed(self, kernel: int, stride: int, before: int, dilation: int) -> Axis:
-        """After a transposed convolution with `padding=before`."""
+        """Return the axis after a transposed convolution with `padding=before`."""
         reach = (kernel - 1) * dilation
         fine = self.stride / stride
         return Axis(
@@ -45,19 +50,19 @@ class Axis:
         )
 
     def shifted(self, cells: float) -> Axis:
-        """With cell 0 where cell `cells` was."""
+        """Return the axis whose cell 0 is at the place of cell `cells`."""
         step = self.stride * cells
         return replace(self, offset=self.offset + step, low=self.low + step, high=self.high + step)
 
-    def every(self, step: int) -> Axis:
-        """Each `step`-th cell."""
+    def subsampled(self, step: int) -> Axis:
+        """Return the axis of every `step`-th cell."""
         return replace(self, stride=self.stride * step)
 
-    def split(self, factor: float, *, smooth: bool = False) -> Axis:
-        """`factor` cells in the place of one: nearest or bilinear upsampling, pixel shuffle."""
+    def upsampled(self, factor: float, *, smooth: bool = False) -> Axis:
+        """Return the axis after nearest or bilinear (`smooth`) upsampling or a pixel shuffle."""
         fine = self.stride / factor
         before, after = self.stride - fine, 0.0
-        if smooth:  # the cell before sits closer to the first half of the fine ones
+        if smooth:  # the cell before is closer to the first half of the fine cells
             uneven = fine / 2 * (factor % 2)
             before, after = 1.5 * self.stride - fine - uneven, self.stride / 2 - uneven
         return Axis(
@@ -68,8 +73,11 @@ class Axis:
         )
 
     def merge(self, *others: Axis) -> Axis:
-        """All seen by one cell. The path that localises best says where the cell sits (the
-        identity of a residual block, not its branch); equal ones meet in the middle."""
+        """Return the axis of cells that see what the cells of all axes see.
+
+        The path with the narrowest view sets the position (the identity of a residual block, not
+        its branch); equally narrow ones meet in the middle.
+        """
         paths = (self, *others)
         narrowest = min(path.high - path.low for path in paths)
         offsets = [path.offset for path in paths if path.high - path.low == narrowest]
@@ -82,13 +90,22 @@ class Axis:
 
 
 # A tensor dimension that runs along the image: (0 for rows | 1 for columns, cells per step).
+# Of two dimensions on one axis, the one with more cells per step is the main dimension and the
+# other is its phase.
 Step = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """A tensor dimension that runs over rows and columns together, after `prefix` entries of
-    another kind (class tokens): the steps and sizes that were woven into it, outermost first."""
+    """A tensor dimension that runs over rows and columns together.
+
+    Args:
+        parts: the steps and sizes that were flattened into it, outermost first.
+        prefix: entries of another kind before them (class tokens).
+
+    >>> Tokens((((0, 1), 14), ((1, 1), 14)), prefix=1).prefix
+    1
+    """
 
     parts: tuple[tuple[Step, int], ...]
     prefix: int = 0
@@ -99,116 +116,141 @@ Dim = Step | Tokens
 
 @dataclass(frozen=True)
 class SpatialLayout:
-    """Where the cells of one tensor sit: a tag per tensor dimension (None: not along the image),
-    the two axes, and the operations on the way that saw the whole image."""
+    """The layout of a tensor that runs along the image.
+
+    Args:
+        dims: a tag per tensor dimension; None if the dimension does not run along the image.
+        axes: of the rows and of the columns.
+        whole: the operations so far that saw the whole image.
+
+    >>> SpatialLayout((None, None, (0, 1), (1, 1)), (Axis(8, 3.5), Axis(8, 3.5))).axes[0].stride
+    8
+    """
 
     dims: tuple[Dim | None, ...]
     axes: tuple[Axis, Axis]
     whole: frozenset[str] = frozenset()
 
-    def absorbed(self, tags: list[tuple[Step, int]]) -> SpatialLayout | None:
-        """Phase dimensions (tag, size) become channels: their cells are seen together. None where
-        that would use up a main dimension."""
+    def absorb(self, phases: list[tuple[Step, int]]) -> SpatialLayout | None:
+        """Return the layout after phases (tag, size) became channels, so that their cells are seen
+        together; None if that would use up a main dimension."""
         axes = list(self.axes)
-        for (axis, step), size in tags:
+        for (axis, step), size in phases:
             steps = [d[1] for d in self.dims if isinstance(d, tuple) and d[0] == axis]
             if step >= max(steps, default=0):
                 return None
             axes[axis] = axes[axis].window(kernel=size, dilation=step)
         return replace(self, axes=(axes[0], axes[1]))
 
-    def tidy(self) -> SpatialLayout:
-        """With steps of one where only one dimension is left on an axis."""
+    def simplified(self) -> SpatialLayout:
+        """Return the layout with a step of 1 for the only dimension on an axis."""
         dims, axes = list(self.dims), list(self.axes)
         for axis in (0, 1):
             tagged = [(i, d) for i, d in enumerate(dims) if isinstance(d, tuple) and d[0] == axis]
-            woven = any(isinstance(d, Tokens) for d in dims)
-            if len(tagged) == 1 and not woven and tagged[0][1][1] != 1:
-                axes[axis] = axes[axis].every(tagged[0][1][1])
+            flattened = any(isinstance(d, Tokens) for d in dims)
+            if len(tagged) == 1 and not flattened and tagged[0][1][1] != 1:
+                axes[axis] = axes[axis].subsampled(tagged[0][1][1])
                 dims[tagged[0][0]] = (axis, 1)
         return SpatialLayout(tuple(dims), (axes[0], axes[1]), self.whole)
 
 
 @dataclass(frozen=True)
 class Untracked:
-    """Depends on the image, at no known place."""
+    """The state of a tensor that depends on the image at no known position.
 
-    why: frozenset[str] = frozenset()
+    Args:
+        reasons: the operations that lost the positions.
+
+    >>> sorted(Untracked(frozenset({"global pooling"})).reasons)
+    ['global pooling']
+    """
+
+    reasons: frozenset[str] = frozenset()
 
 
 State = SpatialLayout | Untracked
 
 
 def layout_of(tensor: Any) -> State | None:
-    """What is known of a tensor; None where it does not depend on the image."""
-    return getattr(tensor, "place", None)
+    """Return the state of a traced tensor; None if the tensor does not depend on the image."""
+    return getattr(tensor, "spatial_layout", None)
 
 
-def merged(states: list[tuple[State, int]], ndim: int, unlike: str) -> State:
-    """Element-wise on several tensors (state, number of dimensions), broadcast to `ndim`
-    dimensions. `unlike` names the operation, should their cells not match."""
-    places: list[SpatialLayout] = []
+def merge_layouts(states: list[tuple[State, int]], ndim: int, mismatch: str) -> State:
+    """Return the state after an element-wise operation on several tensors.
+
+    Args:
+        states: of each tensor, with its number of dimensions.
+        ndim: number of dimensions after broadcasting.
+        mismatch: the operation's name, for the case that the cells do not match.
+    """
+    layouts: list[SpatialLayout] = []
     whole: frozenset[str] = frozenset()
-    for state, own in states:
-        whole |= state.why if isinstance(state, Untracked) else state.whole
+    for state, rank in states:
+        whole |= state.reasons if isinstance(state, Untracked) else state.whole
         if isinstance(state, SpatialLayout):
-            places.append(replace(state, dims=(None,) * (ndim - own) + state.dims))
-    if not places:
+            layouts.append(replace(state, dims=(None,) * (ndim - rank) + state.dims))
+    if not layouts:
         return Untracked(whole)
-    kinds = {(place.dims, *(axis.stride for axis in place.axes)) for place in places}
+    kinds = {(layout.dims, *(axis.stride for axis in layout.axes)) for layout in layouts}
     if len(kinds) > 1:
-        return Untracked(whole | {unlike})
-    rows, columns = (places[0].axes[i].merge(*(p.axes[i] for p in places[1:])) for i in (0, 1))
-    return SpatialLayout(places[0].dims, (rows, columns), whole)
+        return Untracked(whole | {mismatch})
+    rows, columns = (layouts[0].axes[i].merge(*(k.axes[i] for k in layouts[1:])) for i in (0, 1))
+    return SpatialLayout(layouts[0].dims, (rows, columns), whole)
 
 
-def reshaped(
-    place: SpatialLayout, before: tuple[int, ...], after: tuple[int, ...]
+def reshape_layout(
+    layout: SpatialLayout, before: tuple[int, ...], after: tuple[int, ...]
 ) -> SpatialLayout | None:
-    """The place after a view from one shape to another; None where it cannot be told. Splitting a
-    dimension gives a main one and a phase; phases may join the channels (space to depth, patch
-    merging); rows and columns viewed as one become tokens, and tokens come apart again."""
-    entries: list[tuple[Step | None, int]] = []  # of the input, tokens taken apart, ones left out
-    for dim, size in zip(place.dims, before, strict=True):
+    """Return the layout after a view from one shape to another; None if it cannot be determined.
+
+    Splitting a dimension gives a main dimension and a phase; phases may join the channels (space
+    to depth, patch merging); rows and columns that are flattened together become tokens, and
+    tokens can be split again.
+    """
+    # List the input's dimensions with tokens split and plain dimensions of size one left out.
+    entries: list[tuple[Step | None, int]] = []
+    for dim, size in zip(layout.dims, before, strict=True):
         if isinstance(dim, Tokens):
             if dim.prefix:
-                return None if before != after else place
+                return None if before != after else layout
             entries.extend(dim.parts)
         elif size != 1 or dim is not None:
             entries.append((dim, size))
     entries.reverse()
+
+    # Fill the output's dimensions from the innermost outward.
     tags: list[Dim | None] = []
     absorbed: list[tuple[Step, int]] = []
-    for want in reversed(after):  # from the innermost dimension outwards
-        have, taken = 1, []
-        while entries and have < want:
+    for target in reversed(after):
+        filled, taken = 1, []
+        while entries and filled < target:
             tag, size = entries.pop(0)
-            if have * size > want:  # split: the inner part is taken here, the outer one waits
-                if want % have or (have * size) % want:
+            if filled * size > target:  # split: take the inner part here, keep the outer part
+                if target % filled or (filled * size) % target:
                     return None
-                inner = want // have
+                inner = target // filled
                 outer = None if tag is None else (tag[0], tag[1] * inner)
                 entries.insert(0, (outer, size // inner))
                 size = inner
             taken.append((tag, size))
-            have *= size
-        if have != want:
+            filled *= size
+        if filled != target:
             return None
-        tag_of_all, phases = _viewed_as_one(taken[::-1])
-        tags.append(tag_of_all)
+        combined, phases = _combine(taken[::-1])
+        tags.append(combined)
         absorbed.extend(phases)
-    for tag, _size in entries:  # what is left has size one
-        if tag is not None:
-            return None
-    result = replace(place, dims=tuple(reversed(tags))).absorbed(absorbed)
-    return result.tidy() if result else None
+    if any(tag is not None for tag, _size in entries):  # the rest has size one
+        return None
+    result = replace(layout, dims=tuple(reversed(tags))).absorb(absorbed)
+    return result.simplified() if result else None
 
 
-def _viewed_as_one(
+def _combine(
     taken: list[tuple[Step | None, int]],
 ) -> tuple[Dim | None, list[tuple[Step, int]]]:
-    """The tag of several dimensions (outermost first) viewed as one, and the phases that it takes
-    into the channels."""
+    """Return the tag of several dimensions (outermost first) viewed as one, and the phases that
+    become channels."""
     parts: list[tuple[Step, int]] = []
     for tag, size in taken:
         if tag is None:

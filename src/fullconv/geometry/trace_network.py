@@ -1,19 +1,19 @@
-"""Where the cells of a feature map sit in the image: `Grid`, and `trace()` which computes it.
+"""Compute where the cells of a network's feature maps sit in the image: `trace` and `probe`.
 
 Cell `i` of a feature map looks at the image around pixel `offset + stride * i` and sees `field`
-pixels. Both axes share one grid. `trace` runs the network once on a meta tensor (no arithmetic, no
-weights) and composes every layer on the way (Long et al. 2015, sections 3.1-3.2):
+pixels. Rows and columns share one grid. `trace` runs the network once on a meta tensor (no
+arithmetic, no weights) and composes the layers (Long et al. 2015, sections 3.1-3.2):
 
     offset += stride * ((k - 1) * d / 2 - p_before)
     stride *= s
 
-The bookkeeping is per tensor dimension, in `fullconv.geometry`; this file holds what it means.
-Where composition cannot follow (an operation it does not know), the tap is probed numerically: the
-gradient of one cell shows where it looks. That is the least it can see (a branch whose last norm
-starts at zero shows nothing), so the field then counts as the whole image. Padding that depends
-on the image's size (TensorFlow's SAME) makes the offset depend on it too: `trace` answers for the
-size it is given, and `fullconv.network.backbone` holds the phase by padding such images to
-`32 k + 1`, where SAME padding is symmetric.
+If composition cannot follow (an unknown operation), the tap is probed numerically: the gradient of
+a cell shows where it looks. That is only a lower bound (a branch whose last norm starts at zero
+shows nothing), so the field then counts as the whole image.
+
+Padding that depends on the image's size (TensorFlow's SAME) makes the offset depend on it too.
+`trace` answers for one size; `fullconv.network.backbone` keeps the offset constant by padding such
+images to `32 k + 1`, where SAME padding is symmetric.
 """
 
 from __future__ import annotations
@@ -28,28 +28,27 @@ import torch
 from torch import Tensor, nn
 
 from fullconv.core.errors import FullconvError
+from fullconv.core.i18n import msg
 from fullconv.geometry.grid import Grid, Grids
 from fullconv.geometry.positions import SpatialLayout, State, layout_of
-from fullconv.geometry.tracer import mark, run_traced
+from fullconv.geometry.tracer import run_traced, set_layout
 
 # Odd at every level of a stride-32 pyramid: SAME padding is symmetric there.
 CANONICAL_SIZE = 257
 
 CHANNELS_FIRST = (None, None, (0, 1), (1, 1))
-CHANNELS_LAST = (None, (0, 1), (1, 1), None)  # Swin returns its maps so
+CHANNELS_LAST = (None, (0, 1), (1, 1), None)  # Swin's feature maps
+_RETURN_MAPS = msg("return [x8, x16, x32] from the module's forward")
 
 
 def trace(network: str | nn.Module, *, size: int | tuple[int, int] | None = None) -> Grids:
-    """The grid of every feature map that a network returns.
+    """Return the grid of every feature map that a network returns, in order.
 
     Args:
         network: a module that maps (N, 3, H, W) to one feature map (N, C, h, w) or to a list, tuple
-            or dict of them; or the name of a timm backbone, whose pyramid is traced.
-        size: the image's size in pixels, H = W or (H, W). It matters only where padding depends
-            on it. Default: 257, or the network's own fixed size.
-
-    Returns:
-        One Grid per feature map, in the order returned.
+            or dict of them; or the name of a timm backbone, whose feature pyramid is traced.
+        size: the image's size in pixels, H = W or (H, W). It matters only if padding depends on
+            it. Default: 257, or the network's own fixed size.
 
     Raises:
         FullconvError: no feature map comes out, or rows and columns have different grids.
@@ -59,17 +58,21 @@ def trace(network: str | nn.Module, *, size: int | tuple[int, int] | None = None
     """
     module = _timm_pyramid(network) if isinstance(network, str) else network
     sizes = [size] if size is not None else [CANONICAL_SIZE, 224, 256]
-    outputs, shape = _run_at_first_size(module, sizes)
+    states, shape = _run_at_first_size(module, sizes)
     grids = []
-    for index, state in enumerate(outputs):
-        name = f"feature map {index} of {type(module).__name__}"
+    for index, state in enumerate(states):
+        name = msg("feature map {index} of {name}", index=index, name=type(module).__name__)
         grid = _as_grid(state, name) if isinstance(state, SpatialLayout) else None
         grids.append(grid or probe(module, tap=index, size=shape))
     return Grids(grids)
 
 
 def feature_maps(output: Any) -> list[Tensor]:
-    """The feature maps (N, C, h, w) in whatever a network returns, in order."""
+    """Return the feature maps (N, C, h, w) in a network's output, in order.
+
+    Raises:
+        FullconvError: the output is anything else.
+    """
     if isinstance(output, Tensor):
         maps = [output]
     elif isinstance(output, dict):
@@ -79,17 +82,20 @@ def feature_maps(output: Any) -> list[Tensor]:
     else:
         maps = []
     if not maps or any(not isinstance(m, Tensor) or m.ndim != 4 for m in maps):
-        found = [tuple(m.shape) if isinstance(m, Tensor) else type(m).__name__ for m in maps]
+        kinds = [tuple(m.shape) if isinstance(m, Tensor) else type(m).__name__ for m in maps]
         raise FullconvError(
-            f"expected feature maps (N, C, h, w), found {found or type(output).__name__}.",
-            "return [x8, x16, x32] from the module's forward",
+            msg(
+                "expected feature maps (N, C, h, w), found {output}.",
+                output=kinds or type(output).__name__,
+            ),
+            _RETURN_MAPS,
         )
     return maps
 
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while: tracing must not move batch statistics."""
+    """Switch to evaluation mode temporarily: tracing must not change batch statistics."""
     modes = {child: child.training for child in module.modules()}
     module.eval()
     try:
@@ -100,45 +106,49 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 def run_on_meta(module: nn.Module, image: Tensor) -> Any:
-    """The module's output for an image on the meta device: shapes without arithmetic."""
+    """Return the module's output for an image on the meta device: shapes without arithmetic."""
     meta = {}
-    # By module, each once: where one module stands in two places, functional_call would swap it
-    # twice and leave it on the meta device.
+    # Go through the modules, each once: functional_call would swap a module that is registered
+    # twice two times, and leave it on the meta device.
     for prefix, child in module.named_modules():
         for name, tensor in (
             *child.named_parameters(prefix, recurse=False, remove_duplicate=False),
             *child.named_buffers(prefix, recurse=False, remove_duplicate=False),
         ):
-            kind = image.dtype if tensor.is_floating_point() else tensor.dtype
-            meta[name] = torch.empty_like(tensor, device="meta", dtype=kind)
+            dtype = image.dtype if tensor.is_floating_point() else tensor.dtype
+            meta[name] = torch.empty_like(tensor, device="meta", dtype=dtype)
     with evaluating(module), torch.no_grad():
         return torch.func.functional_call(module, meta, (image,), tie_weights=False)
 
 
 def run_on_device(module: nn.Module, image: Tensor) -> Any:
-    """The same on the module's own device, for networks that make tensors of their own there."""
+    """Return the module's output for a zero image on its own device, for networks that create
+    tensors there."""
     like = next(module.parameters(), torch.zeros(()))
-    real = torch.zeros(image.shape, device=like.device, dtype=like.dtype)
-    mark(real, layout_of(image))
+    zeros = torch.zeros(image.shape, device=like.device, dtype=like.dtype)
+    set_layout(zeros, layout_of(image))
     with evaluating(module), torch.no_grad():
-        return module(real)
+        return module(zeros)
 
 
 def probe(
     module: nn.Module, *, tap: int = 0, size: tuple[int, int] | None = None, cells: int = 3
 ) -> Grid:
-    """The grid of one feature map, measured: where does the gradient of a cell fall?
+    """Measure the grid of one feature map by where the gradient of its cells falls.
 
-    Slower than `trace`, but it needs to know nothing about the operations inside. Where cells see
-    a part of the image, its middle is the centre; else the middle of what they see most is, which
-    is coarse. The field is never promised: a branch may be silent with these weights and on this
-    image, and speak with others. It is `math.inf`, and `whole` says what was measured.
+    Slower than `trace`, but independent of the operations inside. If cells see a part of the image,
+    its middle is the center; otherwise the center of mass of the gradient is, which is coarse. The
+    field is always `math.inf`, because a branch may be silent for these weights and this image;
+    `whole` reports what was measured.
 
     Args:
         module: maps (N, 3, H, W) to feature maps.
-        tap: which of them.
+        tap: index of the feature map.
         size: of the random image (H, W), in pixels.
-        cells: how many cells around the middle are looked at, per axis.
+        cells: number of cells around the middle to measure, per axis.
+
+    Raises:
+        FullconvError: the gradient is zero everywhere.
     """
     height, width = size or (CANONICAL_SIZE, CANONICAL_SIZE)
     parameter = next(module.parameters(), torch.zeros(()))
@@ -148,9 +158,10 @@ def probe(
     with evaluating(module), torch.enable_grad():
         feature = feature_maps(module(image))[tap]
         rows = feature.shape[2]
-        stride = _measured_stride(module, tap, image, rows)
+        stride = _measure_stride(module, tap, image, rows)
         middle = rows // 2
-        centres, firsts, lasts = [], [], []  # of each cell, in pixels from where it would be
+        # Of each cell, in pixels relative to `stride * row`.
+        centers, firsts, lasts = [], [], []
         inside, field = True, 0
         for row in range(max(0, middle - cells // 2), min(rows, middle + cells // 2 + 1)):
             if not feature.requires_grad:
@@ -161,27 +172,31 @@ def probe(
                 (feature[0, :, row, column] * weights).sum(), image, retain_graph=True
             )
             profile = gradient[0].double().square().sum(dim=(0, 2))  # (H,)
-            seen = torch.nonzero(profile).flatten().tolist()
-            if not seen:
+            pixels = torch.nonzero(profile).flatten().tolist()
+            if not pixels:
                 continue
-            # Squared twice: a faint gradient from everywhere (attention) must not pull the centre.
+            # Squared twice: a faint gradient from everywhere (attention) must not pull the center.
             weight = profile.square()
-            where = torch.arange(height, dtype=torch.float64, device=weight.device)
-            centres.append(float((weight * where).sum() / weight.sum()) - stride * row)
-            firsts.append(seen[0] - stride * row)
-            lasts.append(seen[-1] - stride * row)
-            inside = inside and seen[0] > 0 and seen[-1] < height - 1
-            field = max(field, seen[-1] - seen[0] + 1)
-    if not centres:
+            positions = torch.arange(height, dtype=torch.float64, device=weight.device)
+            centers.append(float((weight * positions).sum() / weight.sum()) - stride * row)
+            firsts.append(pixels[0] - stride * row)
+            lasts.append(pixels[-1] - stride * row)
+            inside = inside and pixels[0] > 0 and pixels[-1] < height - 1
+            field = max(field, pixels[-1] - pixels[0] + 1)
+    if not centers:
         raise FullconvError(
-            f"feature map {tap} does not depend on the image: its gradient is zero everywhere.",
-            "return [x8, x16, x32] from the module's forward",
+            msg(
+                "feature map {index} does not depend on the image: its gradient is zero "
+                "everywhere.",
+                index=tap,
+            ),
+            _RETURN_MAPS,
         )
     if inside:
         first, last = min(firsts), max(lasts)
         return Grid(stride, (first + last) / 2, math.inf, _measured(last - first + 1))
-    offset = round(2 * statistics.median(centres)) / 2
-    if field > height - stride:  # rows that no cell sees may be left at the border
+    offset = round(2 * statistics.median(centers)) / 2
+    if field > height - stride:  # no cell may see the rows at the border
         return Grid(stride, offset, math.inf, ("probed: sees the whole image",))
     return Grid(stride, offset, math.inf, _measured(field))
 
@@ -190,9 +205,9 @@ def _measured(field: float) -> tuple[str]:
     return (f"measured, not derived: {field:g} pixels or more",)
 
 
-def _measured_stride(module: nn.Module, tap: int, image: Tensor, rows: int) -> float:
-    """By how many pixels more give how many rows more; of the size alone where the network takes no
-    other (257 pixels and 9 rows of stride 32 make 28.6)."""
+def _measure_stride(module: nn.Module, tap: int, image: Tensor, rows: int) -> float:
+    """Return the number of additional pixels per additional row of cells. If the network takes no
+    other size, return the ratio of the sizes (257 pixels and 9 rows of stride 32 give 28.6)."""
     height, more = image.shape[2], 256
     taller = image.new_zeros(1, 3, height + more, image.shape[3])
     try:
@@ -210,14 +225,15 @@ def _timm_pyramid(name: str) -> nn.Module:
         return timm.create_model(name, features_only=True, pretrained=False)
     except (RuntimeError, AssertionError, ValueError) as error:
         raise FullconvError(
-            f"timm has no pyramid of {name!r}: {error}", "timm.list_models()"
+            msg("timm has no feature pyramid of {name!r}: {error}", name=name, error=error),
+            "timm.list_models()",
         ) from None
 
 
 def _run_at_first_size(
     module: nn.Module, sizes: Sequence[int | tuple[int, int]]
 ) -> tuple[list[State | None], tuple[int, int]]:
-    """What is known of each output, at the first size that the network accepts."""
+    """Return the state of each output, and the first size that the network accepts."""
     problem: Exception | None = None
     for size in sizes:
         shape = (size, size) if isinstance(size, int) else size
@@ -229,43 +245,56 @@ def _run_at_first_size(
                 continue
             return [layout_of(m) for m in maps], shape
     raise FullconvError(
-        f"{type(module).__name__} does not run on an image of {sizes[0]} pixels: {problem}",
-        "fullconv.geometry.trace_network.trace(module, size=(224, 224))   # or another size that it takes",
+        msg(
+            "{name} does not run on an image of {size} pixels: {error}",
+            name=type(module).__name__,
+            size=sizes[0],
+            error=problem,
+        ),
+        msg("fullconv.geometry.trace(module, size=(224, 224))   # or another size that it accepts"),
     )
 
 
-def _as_grid(place: SpatialLayout, name: str) -> Grid | None:
-    """The one grid of both axes; None where rows and columns are not two whole dimensions."""
-    if place.dims not in (CHANNELS_FIRST, CHANNELS_LAST):
+def _as_grid(layout: SpatialLayout, name: str) -> Grid | None:
+    """Return the grid of both axes; None if rows and columns are not two whole dimensions."""
+    if layout.dims not in (CHANNELS_FIRST, CHANNELS_LAST):
         return None
-    rows, columns = place.axes
+    rows, columns = layout.axes
     if (rows.stride, rows.offset) != (columns.stride, columns.offset):
         raise FullconvError(
-            f"{name} has cells {rows.stride:g} px apart from {rows.offset:g} along the rows but "
-            f"{columns.stride:g} px apart from {columns.offset:g} along the columns; "
-            "both must be equal.",
-            "kernel_size=3, stride=2, padding=1   # one number for both, in place of a pair",
+            msg(
+                "{name} has stride {row_stride:g} and offset {row_offset:g} along the rows, but "
+                "stride {column_stride:g} and offset {column_offset:g} along the columns; they "
+                "must be equal.",
+                name=name,
+                row_stride=rows.stride,
+                row_offset=rows.offset,
+                column_stride=columns.stride,
+                column_offset=columns.offset,
+            ),
+            msg("kernel_size=3, stride=2, padding=1   # one number for rows and columns"),
         )
-    reach = max(max(axis.offset - axis.low, axis.high - axis.offset) for axis in place.axes)
-    field = math.inf if place.whole else 2 * reach + 1
-    return Grid(rows.stride, rows.offset, field, tuple(sorted(place.whole)))
+    reach = max(max(axis.offset - axis.low, axis.high - axis.offset) for axis in layout.axes)
+    field = math.inf if layout.whole else 2 * reach + 1
+    return Grid(rows.stride, rows.offset, field, tuple(sorted(layout.whole)))
 
 
 def module_grids(module: nn.Module) -> list[tuple[str, Grid]]:
-    """Name and grid of every submodule whose output is a feature map, in the order they ran."""
-    found: list[tuple[str, SpatialLayout]] = []
+    """Return the name and grid of every submodule whose output is a feature map, in running
+    order."""
+    layouts: list[tuple[str, SpatialLayout]] = []
 
     def run(module: nn.Module, image: Tensor) -> Any:
-        def note(name: str) -> Any:
+        def record(name: str) -> Any:
             def hook(_module: nn.Module, _args: Any, output: Any) -> None:
                 state = layout_of(output)
                 if isinstance(state, SpatialLayout) and output.ndim == 4:
-                    found.append((name, state))
+                    layouts.append((name, state))
 
             return hook
 
         handles = [
-            child.register_forward_hook(note(name))
+            child.register_forward_hook(record(name))
             for name, child in module.named_modules()
             if name
         ]
@@ -278,14 +307,21 @@ def module_grids(module: nn.Module) -> list[tuple[str, Grid]]:
     try:
         run_traced(module, (CANONICAL_SIZE, CANONICAL_SIZE), run)
     except (RuntimeError, ValueError, TypeError) as error:
-        if not found:
+        if not layouts:
             raise FullconvError(
-                f"{type(module).__name__} does not run on an image: {error}",
-                f"module(torch.zeros(1, 3, {CANONICAL_SIZE}, {CANONICAL_SIZE}))   # must run",
+                msg(
+                    "{name} does not run on an image: {error}",
+                    name=type(module).__name__,
+                    error=error,
+                ),
+                msg(
+                    "module(torch.zeros(1, 3, {size}, {size}))   # must run",
+                    size=CANONICAL_SIZE,
+                ),
             ) from error
     grids = []
-    for name, state in found:
-        # Between two factorised convolutions rows and columns differ: no feature map of use.
+    for name, layout in layouts:
+        # Between two factorized convolutions rows and columns differ: not a usable feature map.
         with suppress(FullconvError):
-            grids.append((name, _as_grid(state, name)))
+            grids.append((name, _as_grid(layout, name)))
     return [(name, grid) for name, grid in grids if grid is not None]

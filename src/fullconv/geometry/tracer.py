@@ -1,6 +1,6 @@
-"""Run a network under a `TorchFunctionMode` that keeps the place of every tensor.
+"""Run a network under a `TorchFunctionMode` that follows the layout of every tensor.
 
-The state of a tensor stands in its attribute `place`; a tensor without one does not depend on the
+The state of a tensor is its attribute `spatial_layout`. A tensor without one does not depend on the
 image.
 """
 
@@ -14,40 +14,42 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from fullconv.geometry.op_rules import Call, after, iter_tensors
+from fullconv.geometry.op_rules import Call, apply_rule, iter_tensors
 from fullconv.geometry.positions import Axis, SpatialLayout, State, Untracked, layout_of
 
 
 def run_traced(
     module: nn.Module, size: tuple[int, int], run: Callable[[nn.Module, Tensor], Any]
 ) -> Any:
-    """`run(module, image)` with an image (1, 3, H, W) on the meta device, followed. The tensors
-    that come out carry `place`."""
+    """Return `run(module, image)` for a traced image (1, 3, H, W) on the meta device.
+
+    The tensors that come out carry their state; read it with `layout_of`.
+    """
     image = torch.empty(1, 3, *size, device="meta")
-    mark(image, SpatialLayout((None, None, (0, 1), (1, 1)), (Axis(), Axis())))
-    mode = _Follow()
+    set_layout(image, SpatialLayout((None, None, (0, 1), (1, 1)), (Axis(), Axis())))
+    mode = _TracingMode()
     with mode.watching_modules(), mode:
         return run(module, image)
 
 
-def mark(tensor: Tensor, state: State | None) -> None:
-    """Notes what is known of a tensor."""
-    tensor.place = state  # type: ignore[attr-defined]
+def set_layout(tensor: Tensor, state: State | None) -> None:
+    """Set the state that `layout_of` returns."""
+    tensor.spatial_layout = state  # type: ignore[attr-defined]
 
 
-# `constant.to(image)` does not depend on the image: the second tensor gives type and size.
+# `constant.to(image)` does not depend on the image: the second tensor gives only type and size.
 LIKE = frozenset(("to", "type_as", "expand_as", "view_as", "reshape_as"))
 
 
-class _Follow(TorchFunctionMode):
+class _TracingMode(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.modules: list[str] = []
 
     @contextmanager
     def watching_modules(self) -> Iterator[None]:
-        """Know the module that runs, to name operations by; and catch what a module computed out
-        of sight (scripted or compiled code)."""
+        """Keep track of the running module, by which operations are named, and of outputs that
+        were computed out of sight (by scripted or compiled code)."""
 
         def enter(module: nn.Module, _args: Any) -> None:
             self.modules.append(type(module).__name__)
@@ -57,7 +59,7 @@ class _Follow(TorchFunctionMode):
             if any(layout_of(a) for a in iter_tensors(args)):
                 for tensor in iter_tensors(output):
                     if layout_of(tensor) is None:
-                        mark(tensor, Untracked(frozenset({name})))
+                        set_layout(tensor, Untracked(frozenset({name})))
 
         handles = [
             nn.modules.module.register_module_forward_pre_hook(enter),
@@ -70,9 +72,9 @@ class _Follow(TorchFunctionMode):
                 handle.remove()
 
     def name(self, kind: str) -> str:
-        """The innermost module that is not one of torch's own, and what it does."""
-        own = [m for m in self.modules if not hasattr(nn, m)]
-        return f"{own[-1]} ({kind})" if own else kind
+        """Return the innermost module that is not torch's own, and the kind of operation."""
+        modules = [m for m in self.modules if not hasattr(nn, m)]
+        return f"{modules[-1]} ({kind})" if modules else kind
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -83,9 +85,9 @@ class _Follow(TorchFunctionMode):
         output = func(*args, **kwargs)
         results = iter_tensors(output)
         if op == "setitem" and layout_of(args[2]) is not None:
-            mark(args[0], Untracked(frozenset({self.name("assignment")})))
+            set_layout(args[0], Untracked(frozenset({self.name("assignment")})))
         if states and results:
-            state = after(op, Call(args, kwargs, output, states, shapes, self.name))
+            state = apply_rule(op, Call(args, kwargs, output, states, shapes, self.name))
             for tensor in results:
-                mark(tensor, state)
+                set_layout(tensor, state)
         return output

@@ -1,11 +1,11 @@
-"""Many images: read ahead, labelled one after the other, written behind, each once.
+"""Predict many images: readers, the network and writers work at the same time.
 
-    threads     read images, in their order, as far ahead as memory is meant to go
-    this one    runs the network
-    threads     write results: into a hidden folder beside their place, then moved there whole
+    threads       read images in order, as far ahead as the pixel budget allows
+    this thread   runs the network
+    threads       write results into a hidden staging folder, then move them to their names
 
-An image that cannot be read costs the others nothing. Stopped at any point, by Ctrl-C or by a
-power cut, the results that have their names are whole, and the next run does the rest.
+A damaged image does not stop the others. If the run is interrupted at any point, by Ctrl-C or a
+power cut, results that have their names are complete, and the next run does the rest.
 Nothing here needs torch, so that exported models run without it.
 """
 
@@ -27,301 +27,299 @@ import numpy as np
 from fullconv.core.concurrency import lower_thread_priority, short_switch_interval
 from fullconv.core.errors import FullconvError, UnwrittenError
 from fullconv.core.hardware import cpu_count
-from fullconv.data.io.geotiff import GeoReference, loses_its_place, raster_size, read_georeferenced
+from fullconv.data.io.geotiff import GeoReference, raster_size, read_georeferenced
 from fullconv.data.io.images import pixels_to_decode, read_image
 from fullconv.data.io.video import is_video
-from fullconv.inference.manifest import Manifest, Seen, file_stamp
+from fullconv.inference.manifest import FileStamp, Manifest, file_stamp
 from fullconv.inference.result_files import creating
-from fullconv.inference.segmentation import Segmentation
+from fullconv.inference.segmenter import Segmenter
 from fullconv.inference.video import predict_video
 from fullconv.inference.writers import save_outputs
 
-PIXELS = 1 << 25  # of images that are held at once, read or not yet written
-PART = ".part."  # begins the folder of results that are not whole yet
-MOST_THREADS = 8  # that read, and that write
+MAX_PIXELS = 1 << 25  # of images in memory at once, read or not yet written
+MAX_THREADS = 8  # of readers, and of writers
+STAGING_PREFIX = ".part."
+
+Progress = Callable[[int, int], None]  # done, total
+Result = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class InputImage:
-    """What is to be labelled.
+    """An image or video to predict.
 
     Args:
         path: the file.
-        stem: the name of its results, relative to their folder.
-        beside: files of the model's further inputs.
+        stem: the name of its results, relative to the output folder.
+        extra_inputs: files with its extra channels.
     """
 
     path: Path
     stem: Path
-    beside: tuple[Path, ...] = ()
+    extra_inputs: tuple[Path, ...] = ()
 
 
 @dataclass
 class BatchResult:
-    """What became of many images.
+    """The results of many images.
 
     Attributes:
-        results: of each that could be read, in their order: `Segmentation.to_dict` and "files".
-        failed: what is wrong with each of the others, and what mends it.
-        skipped: how many of the results are of earlier runs.
-        placeless: images whose masks will lack the georeference that they have.
+        results: `Segmentation.to_dict` and "files" of each image that could be read, in order.
+        failed: an error for each of the other images.
+        skipped: how many results are from earlier runs.
     """
 
-    results: list[dict[str, Any]] = field(default_factory=list)
+    results: list[Result] = field(default_factory=list)
     failed: list[FullconvError] = field(default_factory=list)
     skipped: int = 0
-    placeless: list[Path] = field(default_factory=list)
 
 
 def predict_many(
-    predictor: Any,  # a Segmenter
+    predictor: Segmenter,
     images: Sequence[InputImage],
-    finished: Manifest,
+    manifest: Manifest,
     outputs: Sequence[str],
     *,
-    again: bool = False,
-    progress: Callable[[int, int], None] = lambda done, of: None,
+    overwrite: bool = False,
+    progress: Progress = lambda done, total: None,
 ) -> BatchResult:
-    """Labels images and writes the results, but for those that are finished.
+    """Predict images and write the results, except those that are done already.
 
     Args:
-        finished: the record of the folder that they go to.
-        outputs: see `save_outputs`.
-        again: also those that are finished.
-        progress: told how many images are done, of how many; of a single one that is read in
-            windows, how many rows; of a single video, how many frames.
+        manifest: of the output folder.
+        outputs: output types, see `fullconv.inference.writers.save_outputs`.
+        overwrite: also predict images that are done already.
+        progress: called with how many images are done and how many there are; for a single image
+            that is read in windows with rows of pixels, for a single video with frames.
 
     Raises:
-        FullconvError: a result that cannot be written.
+        FullconvError: a result cannot be written.
     """
-    sources = [[file_stamp(path) for path in (one.path, *one.beside)] for one in images]
-    earlier = [
-        None if again else finished.result(one.stem, of, outputs)
-        for one, of in zip(images, sources, strict=True)
-    ]
-    left = [k for k, found in enumerate(earlier) if found is None]
-    done = BatchResult(skipped=len(images) - len(left))
-    results: dict[int, dict[str, Any]] = {}
-    for k, found in enumerate(earlier):
-        if found is not None:
-            results[k] = {**found, "source": str(images[k].path)}
-            with suppress(OSError):  # of a process that was killed when all was moved
-                _part(finished.out / images[k].stem).rmdir()
-    progress(done.skipped, len(images))
-    with short_switch_interval(), Pipeline(predictor, finished, outputs) as line:
-        todo = [(images[k], sources[k]) for k in left]
-        for count, (k, made) in enumerate(zip(left, line.run(todo, progress), strict=True), 1):
-            if isinstance(made, FullconvError):
-                done.failed.append(made)
+    # Find out what earlier runs have done.
+    batch, results, todo = BatchResult(), dict[int, Result](), []
+    for k, image in enumerate(images):
+        stamps = [file_stamp(path) for path in (image.path, *image.extra_inputs)]
+        earlier = None if overwrite else manifest.result(image.stem, stamps, outputs)
+        if earlier is None:
+            todo.append((k, _Job(image, stamps)))
+        else:
+            results[k] = {**earlier, "source": str(image.path)}
+            with suppress(OSError):  # left by a process that was killed after it moved all files
+                _staging_path(manifest.out / image.stem).rmdir()
+    batch.skipped = len(results)
+    progress(batch.skipped, len(images))
+
+    # Predict the others.
+    with short_switch_interval(), Pipeline(predictor, manifest, outputs) as pipeline:
+        new_results = pipeline.run([job for _, job in todo], progress)
+        for count, ((k, _), result) in enumerate(zip(todo, new_results, strict=True), 1):
+            if isinstance(result, FullconvError):
+                batch.failed.append(result)
             else:
-                results[k] = made
-            progress(done.skipped + count, len(images))
-    done.placeless = line.placeless
-    done.results = [results[k] for k in sorted(results)]
-    return done
+                results[k] = result
+            progress(batch.skipped + count, len(images))
+    batch.results = [results[k] for k in sorted(results)]
+    return batch
+
+
+@dataclass(frozen=True)
+class _Job:
+    image: InputImage
+    stamps: Sequence[FileStamp | None]
+
+
+@dataclass(frozen=True)
+class _LoadedImage:
+    """An image in memory: (H, W, 3) uint8 RGB, its share of the pixel budget, its georeference.
+
+    The pixels are None if the file is read in windows or frame by frame.
+    """
+
+    pixels: np.ndarray | None
+    budget: int
+    place: GeoReference | None = None
 
 
 class Pipeline:
-    """Readers, the network and writers. Left early, nothing is begun that was not."""
+    """Readers, the network and writers. Leaving the context early cancels queued work."""
 
-    def __init__(self, predictor: Any, finished: Manifest, outputs: Sequence[str]) -> None:
-        self.predictor, self.finished, self.outputs = predictor, finished, outputs
-        self.placeless: list[Path] = []
-        self.count = min(MOST_THREADS, max(2, cpu_count() // 2))
-        self.room = PixelBudget(PIXELS)
-        self.readers = ThreadPoolExecutor(self.count, "reading", lower_thread_priority)
-        self.writers = ThreadPoolExecutor(self.count, "writing", lower_thread_priority)
+    def __init__(self, predictor: Segmenter, manifest: Manifest, outputs: Sequence[str]) -> None:
+        self.predictor, self.manifest, self.outputs = predictor, manifest, outputs
+        self.threads = min(MAX_THREADS, max(2, cpu_count() // 2))
+        self.budget = PixelBudget(MAX_PIXELS)
+        self.readers = ThreadPoolExecutor(self.threads, "reading", lower_thread_priority)
+        self.writers = ThreadPoolExecutor(self.threads, "writing", lower_thread_priority)
 
     def __enter__(self) -> Pipeline:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.room.close()
+        self.budget.close()
         for pool in (self.readers, self.writers):
             pool.shutdown(cancel_futures=True)
-        self.finished.close()
+        self.manifest.close()
 
-    def run(
-        self,
-        todo: Sequence[tuple[InputImage, Sequence[Seen | None]]],
-        progress: Callable[[int, int], None],
-    ) -> Iterator[dict[str, Any] | FullconvError]:
-        """What is found in each image, or why it cannot be read; as soon as those before it are
-        written."""
-        ahead: deque[Future[_Read]] = deque()
-        behind: deque[Future[dict[str, Any]] | FullconvError] = deque()
-        for k, (image, sources) in enumerate(todo):
-            while len(ahead) + k < min(len(todo), k + 2 * self.count):
-                turn = len(ahead) + k
-                ahead.append(self.readers.submit(self._read, todo[turn][0].path, turn))
+    def run(self, jobs: Sequence[_Job], progress: Progress) -> Iterator[Result | FullconvError]:
+        """Yield the result of each image, or why it cannot be read, in order, as soon as it and
+        those before it are written."""
+        loading: deque[Future[_LoadedImage]] = deque()
+        writing: deque[Future[Result] | Result | FullconvError] = deque()
+        stream_progress = progress if len(jobs) == 1 else lambda done, total: None
+        for k, job in enumerate(jobs):
+            # Keep the readers busy.
+            while len(loading) < min(2 * self.threads, len(jobs) - k):
+                turn = k + len(loading)
+                loading.append(self.readers.submit(self._read, jobs[turn].image.path, turn))
+            # Predict this image. A damaged one does not stop the others.
             try:
-                read = ahead.popleft().result()
-                if read.loses_its_place:
-                    self.placeless.append(image.path)
-                if read.pixels is None:
-                    told = progress if len(todo) == 1 else lambda done, of: None
-                    behind.append(_already(self._in_parts(image, sources, told)))
-                else:
-                    found = self._segmented(image, read)
-                    write = self.writers.submit(self._write, found, image, sources, read.room)
-                    behind.append(write)
-            except UnwrittenError as error:
-                raise FullconvError(error.message, error.hint) from error
-            except FullconvError as error:  # one bad image does not cost the others
-                behind.append(error)
-            while behind and (len(behind) > 2 * self.count or _is_ready(behind[0])):
-                yield _result(behind.popleft())
-        while behind:
-            yield _result(behind.popleft())
+                writing.append(self._predict(job, loading.popleft().result(), stream_progress))
+            except UnwrittenError:
+                raise
+            except FullconvError as error:
+                writing.append(error)
+            # Yield what is finished; wait if the writers fall behind.
+            while writing and (len(writing) > 2 * self.threads or _is_done(writing[0])):
+                yield _value(writing.popleft())
+        while writing:
+            yield _value(writing.popleft())
 
-    def _read(self, path: Path, turn: int) -> _Read:
-        """In a thread."""
-        inside = 0
+    def _read(self, path: Path, turn: int) -> _LoadedImage:
+        """Read an image, in a reader thread."""
+        # 1) Wait for room in memory. Windows and frames are read later, a few at a time.
+        budget = 0
         try:
             size = raster_size(path)
-            windows = size and not self.predictor.inputs and self.predictor.cuts(size)
-            if is_video(path) or windows:
-                return _Read(None, 0)
-            inside = size[0] * size[1] if size else pixels_to_decode(path)
+            if is_video(path) or (
+                size and not self.predictor.extra_inputs and self.predictor.needs_tiling(size)
+            ):
+                return _LoadedImage(None, 0)
+            budget = size[0] * size[1] if size else pixels_to_decode(path)
         finally:
-            self.room.enter(turn, inside)  # also where it cannot be read: those behind it wait
+            self.budget.enter(turn, budget)  # also if it cannot be read: the next turn waits
+        # 2) Decode it.
         try:
             if size:
                 pixels, place = read_georeferenced(path)
-                return _Read(pixels, inside, place)
-            return _Read(read_image(path), inside, loses_its_place=loses_its_place(path))
+                return _LoadedImage(pixels, budget, place)
+            return _LoadedImage(read_image(path), budget)
         except BaseException:
-            self.room.leave(inside)
+            self.budget.leave(budget)
             raise
 
-    def _segmented(self, image: InputImage, read: _Read) -> Segmentation:
+    def _predict(
+        self, job: _Job, loaded: _LoadedImage, progress: Progress
+    ) -> Future[Result] | Result:
+        """Run the network, in this thread, and start writing the results."""
+        path = job.image.path
+
+        # 3) Videos and windowed images are predicted and written part by part.
+        def stream(stem: Path) -> tuple[list[Path], Result]:
+            predict: Callable[..., Result] = predict_video
+            if not is_video(path):
+                from fullconv.inference.geotiff import predict_raster  # needs torch
+
+                predict = predict_raster
+            result = predict(self.predictor, path, stem, self.outputs, progress=progress)
+            return [Path(file) for file in result["files"]], result
+
+        if loaded.pixels is None:
+            return self._write(job, stream, 0)
+
+        # 4) Others are predicted here and written by a writer thread.
         try:
-            found: Segmentation = self.predictor.segment(read.pixels, inputs=image.beside)
+            segmentation = self.predictor.segment(
+                loaded.pixels, extra_inputs=job.image.extra_inputs
+            ).with_source(path, loaded.place)
         except BaseException:
-            self.room.leave(read.room)
+            self.budget.leave(loaded.budget)
             raise
-        return found.of_file(image.path, read.place)
 
-    def _in_parts(
-        self,
-        image: InputImage,
-        sources: Sequence[Seen | None],
-        progress: Callable[[int, int], None],
-    ) -> dict[str, Any]:
-        """Of what is never in memory as a whole."""
-        predict: Callable[..., dict[str, Any]] = predict_video
-        if not is_video(image.path):
-            from fullconv.inference.geotiff import predict_raster  # which needs torch
+        def save(stem: Path) -> tuple[list[Path], Result]:
+            return save_outputs(segmentation, stem, self.outputs), segmentation.to_dict()
 
-            predict = predict_raster
-        with staging_dir(self.finished.out / image.stem) as stem:
-            found = predict(self.predictor, image.path, stem, self.outputs, progress=progress)
-            return self._moved(image, sources, [Path(path) for path in found["files"]], found)
+        return self.writers.submit(self._write, job, save, loaded.budget)
 
     def _write(
-        self,
-        segmentation: Segmentation,
-        image: InputImage,
-        sources: Sequence[Seen | None],
-        room: int,
-    ) -> dict[str, Any]:
-        """In a thread."""
+        self, job: _Job, save: Callable[[Path], tuple[list[Path], Result]], budget: int
+    ) -> Result:
+        """Write an image's results: all of them or none."""
         try:
-            with staging_dir(self.finished.out / image.stem) as stem:
-                files = save_outputs(segmentation, stem, self.outputs)
-                return self._moved(image, sources, files, segmentation.to_dict())
+            target = self.manifest.out / job.image.stem
+            with staging_dir(target) as stem:
+                # 5) Write the files into the staging folder.
+                files, result = save(stem)
+                # 6) Record them before they are moved: after a kill, the record describes files
+                #    that are not there, and the image is predicted again.
+                moves = {file: target.parent / file.name for file in files}
+                self.manifest.add(job.image.stem, job.stamps, self.outputs, moves, result)
+                # 7) Move them to their names.
+                for file, path in moves.items():
+                    with creating(path):
+                        os.replace(file, path)
+            return {**result, "files": [str(path) for path in moves.values()]}
         finally:
-            self.room.leave(room)
-
-    def _moved(
-        self,
-        image: InputImage,
-        sources: Sequence[Seen | None],
-        files: Sequence[Path],
-        result: dict[str, Any],
-    ) -> dict[str, Any]:
-        place = (self.finished.out / image.stem).parent
-        moves = {file: place / file.name for file in files}
-        self.finished.add(image.stem, sources, self.outputs, moves, result)
-        for file, to in moves.items():
-            with creating(to):
-                os.replace(file, to)
-        return {**result, "files": [str(path) for path in moves.values()]}
-
-
-@dataclass(frozen=True)
-class _Read:
-    """An image in memory, (H, W, 3) uint8 RGB, None if it is read in windows or frame by frame;
-    how many pixels of the room it takes; where it lies, or whether nobody can tell any more."""
-
-    pixels: np.ndarray | None
-    room: int
-    place: GeoReference | None = None
-    loses_its_place: bool = False
+            self.budget.leave(budget)
 
 
 class PixelBudget:
-    """Lets images in, one after the other, while those inside have few enough pixels together,
-    or when nothing is inside."""
+    """Admits images in order while those in memory have few pixels, or if none is in memory."""
 
     def __init__(self, pixels: int) -> None:
-        self._pixels, self._inside, self._turn = pixels, 0, 0
+        self._limit, self._used, self._turn = pixels, 0, 0
         self._closed = False
-        self._change = threading.Condition()
+        self._changed = threading.Condition()
 
     def enter(self, turn: int, pixels: int) -> None:
-        """Waits for its turn, from 0, and for room."""
-        with self._change:
-            self._change.wait_for(lambda: self._closed or self._fits(turn, pixels))
+        """Wait for the turn, counted from 0, and for room.
+
+        Raises:
+            CancelledError: `close` was called.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._fits(turn, pixels))
             if self._closed:
                 raise CancelledError
             self._turn += 1
-            self._inside += pixels
-            self._change.notify_all()
+            self._used += pixels
+            self._changed.notify_all()
 
     def leave(self, pixels: int) -> None:
-        """So many are written, or were not to be read."""
-        with self._change:
-            self._inside -= pixels
-            self._change.notify_all()
+        """Give back the pixels of an image that is written or could not be read."""
+        with self._changed:
+            self._used -= pixels
+            self._changed.notify_all()
 
     def close(self) -> None:
-        """Nobody is to enter any more; those who wait are sent away."""
-        with self._change:
+        """Admit no more images."""
+        with self._changed:
             self._closed = True
-            self._change.notify_all()
+            self._changed.notify_all()
 
     def _fits(self, turn: int, pixels: int) -> bool:
-        fits = not self._inside or self._inside + pixels <= self._pixels
-        return turn == self._turn and fits
+        has_room = not self._used or self._used + pixels <= self._limit
+        return turn == self._turn and has_room
 
 
 @contextmanager
 def staging_dir(stem: Path) -> Iterator[Path]:
-    """The same name in a hidden folder beside it, which is gone afterwards."""
-    part = _part(stem)
+    """Yield the same file name in a hidden folder next to it, which is deleted afterwards."""
+    folder = _staging_path(stem)
     with creating(stem):
-        shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
-        part.mkdir(parents=True)
+        shutil.rmtree(folder, ignore_errors=True)  # left by a process that was killed
+        folder.mkdir(parents=True)
     try:
-        yield part / stem.name
+        yield folder / stem.name
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def _part(stem: Path) -> Path:
-    return stem.with_name(PART + stem.name)
+def _staging_path(stem: Path) -> Path:
+    return stem.with_name(STAGING_PREFIX + stem.name)
 
 
-def _already(result: dict[str, Any]) -> Future[dict[str, Any]]:
-    made: Future[dict[str, Any]] = Future()
-    made.set_result(result)
-    return made
+def _is_done(item: Future[Result] | Result | FullconvError) -> bool:
+    return not isinstance(item, Future) or item.done()
 
 
-def _is_ready(one: Future[dict[str, Any]] | FullconvError) -> bool:
-    return isinstance(one, FullconvError) or one.done()
-
-
-def _result(one: Future[dict[str, Any]] | FullconvError) -> dict[str, Any] | FullconvError:
-    return one if isinstance(one, FullconvError) else one.result()
+def _value(item: Future[Result] | Result | FullconvError) -> Result | FullconvError:
+    return item.result() if isinstance(item, Future) else item

@@ -1,11 +1,13 @@
-"""Exported models at work, without torch: a file that `fullconv export` wrote.
+"""Exported models, run without torch: the files that `fullconv export` writes.
 
     .onnx              ONNX Runtime
     folder with .xml   OpenVINO
 
-The file holds preprocessing, padding and network, for any number and size of images, and in its
-metadata the class table and where the cells of its scores sit. Labels are read from the scores by
-the same compiled kernel that models in torch use.
+The file contains preprocessing, padding and network, for any number and size of images. Its
+metadata holds the class table and the positions of the feature-map cells. Labels are computed from
+the logits by the same compiled kernel that PyTorch models use.
+
+Shapes: N batch · C channels · K classes · H, W image · h, w cells.
 """
 
 from __future__ import annotations
@@ -19,166 +21,158 @@ from typing import Any
 import numpy as np
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.labels import Labels
-from fullconv.core.text import shell_command
+from fullconv.core.i18n import msg
+from fullconv.core.labels import Labels, ids_dtype
+from fullconv.core.text import first_line, shell_command
 from fullconv.data.io.extra_channels import ExtraInput
+from fullconv.geometry.grid import Grid
 from fullconv.inference.options import PredictOptions
-from fullconv.inference.probabilities import Probabilities, ids_dtype, softmax
-from fullconv.inference.segmenter import Segmenter
-from fullconv.network.kernels import numpy_arrays as arrays
-from fullconv.network.kernels.numpy_arrays import Place
+from fullconv.inference.probabilities import Probabilities, softmax
+from fullconv.inference.segmenter import ModelInfo, Segmenter
+from fullconv.network.kernels import numpy_arrays
 
 KEY = "fullconv"  # of the description in a file's metadata
-INPUT, SCORES, LABELS = "images", "scores", "labels"
-Run = Callable[[np.ndarray], list[np.ndarray]]  # (N, C, H, W) -> what the graph gives
+INPUT, SCORES, LABELS = "images", "scores", "labels"  # of the graph
+Run = Callable[[np.ndarray], list[np.ndarray]]  # (N, C, H, W) -> the outputs of the graph
+_EXPORT = "fullconv export MODEL --format onnx"
 
 
 class ExportedModel(Segmenter):
     """An exported model, ready for images of any size.
 
     Args:
-        run: the graph.
-        about: its description: a model's config.json and what `fullconv.deploy.export` added to it.
+        run: runs the graph.
+        about: the description: a model's config.json and what `fullconv.deploy.export` added.
         name: of the file, for messages.
     """
 
     def __init__(self, run: Run, about: Mapping[str, Any], name: str) -> None:
         self.run, self.about, self.name = run, about, name
-        self._labels = Labels.from_dict(about)
-        self._heads = {k: Labels.from_dict(v) for k, v in about.get("heads", {}).items()}
-        self._inputs = tuple(ExtraInput.from_dict(one) for one in about.get("inputs", ()))
-        self.grid = Place(*about["grid"])
-        self.labels_inside = bool(about["labels_inside"])
+        self.grid = Grid(*about["grid"])
+        self.labels_only = bool(about["labels_inside"])
+        backbone = about.get("backbone", {})
+        self.info = ModelInfo(
+            labels=Labels.from_dict(about),
+            backbone=backbone.get("name", ""),
+            stride=round(self.grid.stride),
+            pretrained_on=backbone.get("pretrained_on", ""),
+            training=about.get("training", {}),
+            head=about.get("head", ""),
+            heads={name: Labels.from_dict(t) for name, t in about.get("heads", {}).items()},
+            extra_inputs=tuple(ExtraInput.from_dict(table) for table in about.get("inputs", ())),
+        )
 
-    @property
-    def labels(self) -> Labels:
-        """The classes."""
-        return self._labels
+    def set_options(self, options: PredictOptions) -> None:
+        """Apply these prediction options from now on; see `Segmenter.set_options`.
 
-    @property
-    def heads(self) -> Mapping[str, Labels]:
-        """The classes of further heads, by name."""
-        return self._heads
+        Raises:
+            FullconvError: also for options that need logits, if the file returns labels only.
+        """
+        if self.labels_only and options.from_probabilities:
+            raise self._no_logits()
+        super().set_options(options)
 
-    @property
-    def head(self) -> str:
-        """What the first head is called, where there are several."""
-        return str(self.about.get("head", ""))
+    def scores(self, image: np.ndarray, extra_inputs: Sequence[Any] = ()) -> np.ndarray:
+        """Return the logits at the cells, (K, h, w) float32 of all heads, for an image (H, W, 3),
+        uint8 RGB."""
+        return self._outputs(self.stack_channels(image, extra_inputs))[0][0]
 
-    @property
-    def backbone(self) -> str:
-        """What its backbone is called."""
-        return str(self.about["backbone"]["name"])
-
-    @property
-    def stride(self) -> int:
-        """Of its scores, in pixels."""
-        return round(self.grid.stride)
-
-    @property
-    def pretrained_on(self) -> str:
-        """What its backbone started from; empty for a fresh start."""
-        return str(self.about["backbone"]["pretrained_on"])
-
-    @property
-    def training(self) -> Mapping[str, Any]:
-        """What is known of its training."""
-        return dict(self.about.get("training", {}))
-
-    @property
-    def inputs(self) -> tuple[ExtraInput, ...]:
-        """What it takes beside images."""
-        return self._inputs
-
-    def scores(self, image: np.ndarray, inputs: Sequence[Any] = ()) -> np.ndarray:
-        """(H, W, 3) uint8 RGB -> class scores at the cells, (K, h, w) float32, of all heads."""
-        return self._outputs(self.joined(image, inputs))[0][0]
-
-    def use(self, options: PredictOptions) -> None:
-        """Also refuses what needs scores, of a file that gives labels alone."""
-        if self.labels_inside and options.from_probabilities:
-            raise self._no_scores()
-        super().use(options)
-
-    def labels_in(self, planes: np.ndarray) -> list[np.ndarray]:
-        """(H, W, C), as `joined` gives it -> (H, W) class ids of each head."""
-        if self.labels_inside:
-            found = zip(self._outputs(planes), self.tables, strict=True)
-            return [ids[0].astype(ids_dtype(len(of))) for ids, of in found]
-        return self.read(planes, (planes.shape[0], planes.shape[1])).label_maps()
+    def predict_labels(self, channels: np.ndarray) -> list[np.ndarray]:
+        """Return the class ids (H, W) of each head; see `Segmenter.predict_labels`."""
+        if self.labels_only:
+            pairs = zip(self._outputs(channels), self.tables, strict=True)
+            return [ids[0].astype(ids_dtype(len(labels))) for ids, labels in pairs]
+        size = (channels.shape[0], channels.shape[1])
+        return self.predict_probabilities(channels, size).label_maps()
 
     def predict_batch(self, images: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-        """(N, H, W, 3) uint8 -> scores at the cells, and (N, H, W) class ids of each head."""
-        values = self.run(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))[0]
-        ends = np.cumsum([len(labels) for labels in self.tables])
-        parts = np.split(values, ends[:-1], axis=1)
+        """Return the logits and the class ids of a batch; see `Segmenter.predict_batch`."""
+        logits = self.run(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))[0]
         size = (images.shape[1], images.shape[2])
-        return values, [arrays.labels(part, self.grid, size) for part in parts]
+        return logits, [numpy_arrays.labels(head, self.grid, size) for head in self._split(logits)]
 
-    def read(self, planes: np.ndarray, size: tuple[int, int]) -> Probabilities:
-        """See `Segmenter.read`."""
-        if self.labels_inside:
-            raise self._no_scores()
-        (values,) = self._outputs(planes)
-        counts = tuple(map(len, self.tables))
-        # As `fullconv.Scores.resized` has it.
-        rows, columns = (
-            Place(self.grid.stride * new / old, (self.grid.offset + 0.5) * new / old - 0.5)
-            for new, old in zip(size, planes.shape[:2], strict=True)
-        )
-        heads = np.split(values, np.cumsum(counts)[:-1], axis=1)
-        places = (rows, columns) if size != planes.shape[:2] else (self.grid, self.grid)
-        return _Cells(heads, places, size)
+    def predict_probabilities(self, channels: np.ndarray, size: tuple[int, int]) -> Probabilities:
+        """Return the probabilities for one view; see `Segmenter.predict_probabilities`."""
+        if self.labels_only:
+            raise self._no_logits()
+        (logits,) = self._outputs(channels)
+        places = (self.grid, self.grid)
+        if size != channels.shape[:2]:  # as `fullconv.network.scores.Scores.resized`
+            stride, offset = self.grid.stride, self.grid.offset
+            rows, columns = (
+                Grid(stride * new / old, (offset + 0.5) * new / old - 0.5)
+                for new, old in zip(size, channels.shape[:2], strict=True)
+            )
+            places = (rows, columns)
+        return CellProbabilities(self._split(logits), places, size)
 
-    def _no_scores(self) -> FullconvError:
+    def _split(self, logits: np.ndarray) -> list[np.ndarray]:
+        """Split logits (N, K, h, w) by head."""
+        ends = np.cumsum([len(labels) for labels in self.tables])
+        return np.split(logits, ends[:-1], axis=1)
+
+    def _no_logits(self) -> FullconvError:
         return FullconvError(
-            f"{self.name} gives labels and no scores: probabilities, and what is made of them, "
-            "cannot be had from it.",
-            "fullconv export MODEL --format onnx   # without --with-labels",
+            msg(
+                "{name} returns labels only, so no probabilities and nothing computed from them is "
+                "available.",
+                name=self.name,
+            ),
+            msg("{command}   # without --with-labels", command=_EXPORT),
         )
 
-    def _outputs(self, planes: np.ndarray) -> list[np.ndarray]:
+    def _outputs(self, channels: np.ndarray) -> list[np.ndarray]:
         try:
-            return self.run(np.ascontiguousarray(planes.transpose(2, 0, 1)[None]))
-        except Exception as error:  # each engine has a family of its own, without a common ancestor
-            size = f"{planes.shape[1]} x {planes.shape[0]} pixels"
+            return self.run(np.ascontiguousarray(channels.transpose(2, 0, 1)[None]))
+        except Exception as error:  # the runtimes have no common exception
             raise FullconvError(
-                f"{self.name} could not be run on an image of {size}: {_said(error)}",
-                "fullconv predict MODEL_FOLDER IMAGE   # the model that it was exported from",
+                msg(
+                    "{name} failed on an image of {width} x {height} pixels: {reason}.",
+                    name=self.name,
+                    width=channels.shape[1],
+                    height=channels.shape[0],
+                    reason=first_line(error)[:200],
+                ),
+                msg("fullconv predict MODEL_FOLDER IMAGE   # the model that was exported"),
             ) from error
 
 
-class _Cells(Probabilities):
-    """Read from the scores of each head (1, K, h, w), whose cells sit at places along the columns
-    and along the rows."""
+class CellProbabilities(Probabilities):
+    """Probabilities from the logits at the cells.
+
+    Args:
+        logits: (1, K, h, w) of each head.
+        places: of the cells along the columns and along the rows.
+        size: (H, W) of the image.
+    """
 
     def __init__(
-        self, values: Sequence[np.ndarray], places: tuple[Place, Place], size: tuple[int, int]
+        self, logits: Sequence[np.ndarray], places: tuple[Grid, Grid], size: tuple[int, int]
     ) -> None:
-        self.values, self.places, self.size = values, places, size
-        self.counts = tuple(of.shape[1] for of in values)
+        self.logits, self.places, self.size = logits, places, size
+        self.counts = tuple(head.shape[1] for head in logits)
 
     def rows(self, head: int, start: int, stop: int) -> np.ndarray:
-        """See `Probabilities`."""
-        found = arrays.scores(self.values[head][0], self.places, range(start, stop), self.size[1])
-        return softmax(found)
+        """Return the probabilities of some rows; see `Probabilities.rows`."""
+        rows = range(start, stop)
+        return softmax(numpy_arrays.scores(self.logits[head][0], self.places, rows, self.size[1]))
 
     def labels(self, head: int) -> np.ndarray:
-        """Faster, where both axes have the same places."""
+        """Return the most likely classes, by the fused kernel if both axes have the same cells."""
         if self.places[0] != self.places[1]:
             return super().labels(head)
-        return arrays.labels(self.values[head], self.places[0], self.size)[0]
+        return numpy_arrays.labels(self.logits[head], self.places[0], self.size)[0]
 
     def confidence(self, head: int) -> np.ndarray:
-        """Faster, where both axes have the same places."""
+        """Return the probability of these classes, by the fused kernel if both axes agree."""
         if self.places[0] != self.places[1]:
             return super().confidence(head)
-        return arrays.confidence(self.values[head], self.places[0], self.size)[0]
+        return numpy_arrays.confidence(self.logits[head], self.places[0], self.size)[0]
 
 
 def is_exported(path: str | Path) -> bool:
-    """Whether this is a file (or a folder with files) that `fullconv export` writes and that runs
-    without torch."""
+    """Return whether a path is a file or folder that `fullconv export` writes and that runs without
+    torch."""
     path = Path(path)
     return path.suffix.lower() in (".onnx", ".xml") or (path.is_dir() and any(path.glob("*.xml")))
 
@@ -190,92 +184,85 @@ def load_exported(
     tile: int | None = None,
     options: PredictOptions | None = None,
 ) -> ExportedModel:
-    """An exported model, ready to use.
+    """Load an exported model.
 
     Args:
-        path: an .onnx file, an OpenVINO .xml file or the folder that it lies in.
-        tile: refused: exported models take each image whole.
-        threads: of the engine; None: as many as it likes.
+        path: an .onnx file, an OpenVINO .xml file, or the folder that contains it.
+        threads: of the runtime; None: its default.
+        tile: not supported; exported models process each image whole.
         options: see `fullconv.inference.options.PredictOptions`.
 
     Raises:
-        FullconvError: no such file, a damaged one or one of others, or its engine is not installed.
+        FullconvError: no such file, a damaged or foreign one, or its runtime is not installed.
     """
     path = Path(path)
     if tile is not None:
         raise FullconvError(
-            f"{path} takes each image whole; tiles are for models in torch.",
+            msg("{path} is an exported model, which does not support tiles.", path=path),
             "fullconv predict MODEL_FOLDER IMAGES --tile 1024",
         )
     if path.is_dir():
-        path = next(iter(sorted(path.glob("*.xml"))))
+        path = min(path.glob("*.xml"))
     if not path.is_file():
-        raise FullconvError(
-            f"no exported model at {path}: there is no such file.",
-            "fullconv export MODEL --format onnx",
-        )
-    start = _onnx if path.suffix.lower() == ".onnx" else _openvino
+        raise FullconvError(msg("no exported model at {path}.", path=path), _EXPORT)
     try:
-        run, described = start(path, threads)
+        start = _start_onnxruntime if path.suffix.lower() == ".onnx" else _start_openvino
+        run, description = start(path, threads)
     except FullconvError:
         raise
-    except Exception as error:  # each engine has a family of its own, without a common ancestor
+    except Exception as error:  # the runtimes have no common exception
         raise FullconvError(
-            f"{path} cannot be read: {_said(error)}",
-            "fullconv export MODEL --format onnx   # once more",
+            msg("{path} cannot be read: {reason}.", path=path, reason=first_line(error)[:200]),
+            msg("{command}   # export it again", command=_EXPORT),
         ) from error
     try:
-        about = json.loads(described)
-        model = ExportedModel(run, about, str(path))
+        model = ExportedModel(run, json.loads(description), str(path))
     except (TypeError, ValueError, KeyError) as error:
         raise FullconvError(
-            f"{path} holds a network, but not what its classes are and where its scores sit; "
-            "expected a file that fullconv wrote.",
-            "fullconv export MODEL --format onnx",
+            msg(
+                "{path} contains a network but not its classes and cell positions; expected a file "
+                "that fullconv export wrote.",
+                path=path,
+            ),
+            _EXPORT,
         ) from error
-    model.use(options or PredictOptions())
+    model.set_options(options or PredictOptions())
     return model
 
 
-def _onnx(path: Path, threads: int | None) -> tuple[Run, str]:
-    runtime = _engine("onnxruntime")
-    options = runtime.SessionOptions()
+def _start_onnxruntime(path: Path, threads: int | None) -> tuple[Run, str]:
+    onnxruntime = _import_runtime("onnxruntime")
+    options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     if threads:
         options.intra_op_num_threads = threads
-    session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    described = session.get_modelmeta().custom_metadata_map.get(KEY)
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
-    def run(planes: np.ndarray) -> list[np.ndarray]:
-        found: list[np.ndarray] = session.run(None, {INPUT: planes})
-        return found
+    def run(channels: np.ndarray) -> list[np.ndarray]:
+        outputs: list[np.ndarray] = session.run(None, {INPUT: channels})
+        return outputs
 
-    return run, described
+    return run, session.get_modelmeta().custom_metadata_map.get(KEY)
 
 
-def _openvino(path: Path, threads: int | None) -> tuple[Run, str]:
-    core = _engine("openvino").Core()
+def _start_openvino(path: Path, threads: int | None) -> tuple[Run, str]:
+    core = _import_runtime("openvino").Core()
     if threads:
         core.set_property("CPU", {"INFERENCE_NUM_THREADS": threads})
     network = core.read_model(path)
-    described = network.get_rt_info(KEY).value if network.has_rt_info(KEY) else ""
     compiled = core.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
-    def run(planes: np.ndarray) -> list[np.ndarray]:
-        return [np.array(value) for value in compiled(planes).values()]
+    def run(channels: np.ndarray) -> list[np.ndarray]:
+        return [np.array(output) for output in compiled(channels).values()]
 
-    return run, described
-
-
-def _said(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    return run, network.get_rt_info(KEY).value if network.has_rt_info(KEY) else ""
 
 
-def _engine(name: str) -> Any:
+def _import_runtime(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
         raise FullconvError(
-            f"this file runs in {name}, which is not installed.",
+            msg("this file needs {package}, which is not installed.", package=name),
             shell_command("pip", "install", name),
         ) from error

@@ -1,7 +1,7 @@
-"""Images that are never in memory as a whole: a georeferenced TIFF in, one of class ids out.
+"""Predict images window by window: a georeferenced TIFF in, a GeoTIFF of class ids out.
 
-Windows are predicted one after the other (`fullconv.inference.tiling`), so that memory is bounded whatever the
-size; meanwhile one thread reads the next and another writes the last.
+Memory is bounded whatever the size, see `fullconv.inference.tiling`. While the network runs, one
+thread reads the next window and another writes the last one.
 
 Shapes: H, W image · h, w window.
 """
@@ -21,7 +21,9 @@ from torch import Tensor
 
 from fullconv.core.concurrency import BackgroundWorker, short_switch_interval
 from fullconv.core.errors import FullconvError
-from fullconv.core.labels import IGNORE, Labels
+from fullconv.core.files import atomic_write
+from fullconv.core.i18n import msg
+from fullconv.core.labels import Labels
 from fullconv.data.io.geotiff import (
     GeoMaskWriter,
     PixelRange,
@@ -30,14 +32,21 @@ from fullconv.data.io.geotiff import (
     open_raster,
 )
 from fullconv.data.io.masks import mask_dtype
+from fullconv.inference.options import WHOLE_IMAGE_HINT
 from fullconv.inference.predictor import Predictor
-from fullconv.inference.result_files import MARK, creating, encoded, output_path
-from fullconv.models.model import Model
-from fullconv.visualization import overlay as draw
+from fullconv.inference.result_files import (
+    MARK,
+    creating,
+    encode_image,
+    head_stem,
+    output_path,
+    require_stream_outputs,
+)
+from fullconv.inference.segmentation import area_shares
+from fullconv.visualization.overlay import colorize, overlay_with_legend
 
-KINDS = ("mask", "color", "overlay", "json")
-PREVIEW = 2000  # pixels on the longer side of color and overlay
-_STRIP = 256  # rows
+PREVIEW_SIDE = 2000  # pixels on the longer side of color and overlay images
+_STRIP = 256  # rows that are counted at once: bincount needs 8 bytes for each id
 
 
 def predict_raster(
@@ -46,168 +55,160 @@ def predict_raster(
     stem: str | Path,
     outputs: Sequence[str] = ("mask", "overlay"),
     *,
-    progress: Callable[[int, int], None] = lambda done, of: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Predicts a TIFF window by window.
+    """Predict a TIFF window by window.
 
     The mask is a GeoTIFF, `stem` + "_mask.tif": size, CRS and transform of the source, class ids
-    with their colours, and the ignored id, 255, as nodata where the source has no data. `color` and
-    `overlay` are previews of at most `PREVIEW` pixels on the longer side.
+    with their colors. Pixels without data get the ignored id, which is its nodata value. The color
+    and overlay images are previews of at most `PREVIEW_SIDE` pixels on the longer side.
 
     Args:
         outputs: of mask, color, overlay, json.
-        progress: told how many rows of pixels are done, of how many.
+        progress: called with how many rows of pixels are done and how many there are.
 
     Returns:
-        Source, height, width, files, and "area", as `Segmentation.to_dict`; that of further heads
-        under "heads".
+        Source, height, width, files, and "area", see `Segmentation.to_dict`; the areas of
+        additional heads under "heads".
 
     Raises:
-        FullconvError: a file that cannot be read or written; a model that takes more than images,
-            or that wants them resized.
+        FullconvError: a file that cannot be read or written; a model with extra inputs or a fixed
+            input size, or an option or output type that needs the whole image.
     """
     source, stem, model = Path(source), Path(stem), predictor.model
-    _require_windows(model, source)
     predictor.options.require_windows(source)
-    _require_kinds(outputs, source)
+    require_stream_outputs(outputs, source)
+    if model.extra_inputs or model.short_side is not None:
+        raise FullconvError(
+            msg("{source} is read in windows, but the model takes extra inputs.", source=source)
+            if model.extra_inputs
+            else msg(
+                "{source} is read in windows, but the model resizes whole images.", source=source
+            ),
+            WHOLE_IMAGE_HINT,
+        )
+    heads = {"": model.labels, **model.heads}
     with open_raster(source) as raster, ExitStack() as stack:
-        heads = {"": model.labels, **model.heads}
         results = [
-            _Result(stem.with_name(f"{stem.name}_{name}" if name else stem.name), labels, raster)
-            for name, labels in heads.items()
+            _HeadResult(head_stem(stem, head), labels, raster) for head, labels in heads.items()
         ]
         if "mask" in outputs:
             for result in results:
-                result.open(stack)
+                result.open_mask(stack)
 
+        # Predict block by block, and write the previous block at the same time.
         with (
             short_switch_interval(),
-            closing(_blocks(predictor, raster)) as blocks,
-            BackgroundWorker() as behind,
+            closing(_predict_blocks(predictor, raster)) as blocks,
+            BackgroundWorker() as writer,
         ):
             for rows, columns, maps in blocks:
-                behind(_add, raster, results, rows, columns, maps)
+                writer(_add_block, raster, results, rows, columns, maps)
                 progress(rows[1], raster.size[0])
-            behind.wait()
-        files = [path for result in results for path in result.previews(outputs)]
-    files += [result.mask for result in results if "mask" in outputs]
+            writer.wait()
+
+        # Write the previews and the JSON file.
+        files = [path for result in results for path in result.write_previews(outputs)]
+    if "mask" in outputs:
+        files += [result.mask_path for result in results]
     areas = [result.area() for result in results]
     height, width = raster.size
-    facts = {"source": str(source), "height": height, "width": width, "area": areas[0]}
+    table = {"source": str(source), "height": height, "width": width, "area": areas[0]}
     if model.heads:
-        facts["heads"] = dict(zip(model.heads, areas[1:], strict=True))
+        table["heads"] = dict(zip(model.heads, areas[1:], strict=True))
     if "json" in outputs:
         files.append(output_path(stem, "json"))
         with creating(files[-1]):
-            files[-1].write_text(json.dumps(facts, indent=1), encoding="utf-8")
-    return {**facts, "files": [str(path) for path in files]}
+            atomic_write(files[-1], json.dumps(table, indent=1))
+    return {**table, "files": [str(path) for path in files]}
 
 
-def _blocks(
+def _predict_blocks(
     predictor: Predictor, raster: RasterReader
 ) -> Generator[tuple[PixelRange, PixelRange, list[np.ndarray]]]:
-    """Rows, columns and (h, w) ids of every head, block by block."""
+    """Yield rows, columns and the ids (h, w) of every head, block by block."""
 
-    def window(rows: PixelRange, columns: PixelRange) -> Tensor:
+    def read(rows: PixelRange, columns: PixelRange) -> Tensor:
         return torch.from_numpy(raster.read(rows, columns)).permute(2, 0, 1)
 
-    for rows, columns, scores in predictor.scores(raster.size, window):
+    for rows, columns, scores in predictor.scores(raster.size, read):
         maps = [head.labels()[0].cpu().numpy() for head in predictor.model.split(scores)]
-        del scores  # not to be held while the network runs
+        del scores  # frees memory while the network runs
         yield rows, columns, maps
         del maps
 
 
-def _add(
+def _add_block(
     raster: RasterReader,
-    results: Sequence[_Result],
+    results: Sequence[_HeadResult],
     rows: PixelRange,
     columns: PixelRange,
     maps: Sequence[np.ndarray],
 ) -> None:
-    """What was found in a block, of every head."""
     valid = raster.valid(rows, columns)
     for result, ids in zip(results, maps, strict=True):
         result.add(rows, columns, ids, valid)
 
 
-def _require_windows(model: Model, source: Path) -> None:
-    if model.inputs or model.short_side is not None:
-        wants = "further inputs" if model.inputs else "images that are resized as a whole"
-        raise FullconvError(
-            f"{source} is read in windows; the model takes {wants}, which cannot be.",
-            "without --tile, where that is given; else save it as PNG, and predict that",
-        )
-
-
-def _require_kinds(outputs: Sequence[str], source: Path) -> None:
-    further = [kind for kind in outputs if kind not in KINDS]
-    if further:
-        raise FullconvError(
-            f"{source} is read in windows, of which there is no {further[0]}; there are "
-            f"{', '.join(KINDS)}.",
-            "without --tile, where that is given; else save it as PNG, and predict that",
-        )
-
-
-class _Result:
-    """What is kept and written of one head."""
+class _HeadResult:
+    """The result of one head: the mask file, the pixel counts, and the ids of the preview."""
 
     def __init__(self, stem: Path, labels: Labels, raster: RasterReader) -> None:
         self.stem, self.labels, self.raster = stem, labels, raster
-        self.mask = output_path(stem, "mask").with_suffix(".tif")
-        self._file: GeoMaskWriter | None = None
+        self.mask_path = output_path(stem, "mask").with_suffix(".tif")
+        self._mask: GeoMaskWriter | None = None
         self._counts = np.zeros(len(labels), np.int64)
-        shape = raster.reduced(PREVIEW)
-        # The pixels of the image that the preview shows.
-        self._shown = [
+        preview_size = raster.reduced(PREVIEW_SIDE)
+        # The rows and columns of the image that the preview shows.
+        self._sampled = [
             ((np.arange(few) + 0.5) * many / few).astype(int)
-            for few, many in zip(shape, raster.size, strict=True)
+            for few, many in zip(preview_size, raster.size, strict=True)
         ]
-        self._ids = np.full(shape, labels.ignore_index, mask_dtype(labels))
+        self._preview = np.full(preview_size, labels.ignore_index, mask_dtype(labels))
 
-    def open(self, stack: ExitStack) -> None:
-        """The file, until the stack is left."""
-        self._file = stack.enter_context(
-            open_mask_writer(self.mask, self.raster, self.labels, software=MARK[1])
-        )
+    def open_mask(self, stack: ExitStack) -> None:
+        """Open the mask file until `stack` is closed."""
+        writer = open_mask_writer(self.mask_path, self.raster, self.labels, software=MARK[1])
+        self._mask = stack.enter_context(writer)
 
     def add(
         self, rows: PixelRange, columns: PixelRange, ids: np.ndarray, valid: np.ndarray | None
     ) -> None:
-        """(h, w) ids of a window, and where it has data."""
+        """Add the ids (h, w) of a window; `valid` tells which pixels have data."""
         if valid is not None:
-            ids = np.where(valid, ids, self._ids.dtype.type(self.labels.ignore_index))
-        for start in range(0, len(ids), _STRIP):  # bincount takes 8 bytes for each id
-            found = np.bincount(ids[start : start + _STRIP].ravel(), minlength=len(self._counts))
-            self._counts += found[: len(self._counts)]
-        if self._file is not None:
-            self._file.write(rows, columns, ids)
-        shown = [
-            slice(*np.searchsorted(where, span))
-            for where, span in zip(self._shown, (rows, columns), strict=True)
-        ]
-        inside = np.ix_(self._shown[0][shown[0]] - rows[0], self._shown[1][shown[1]] - columns[0])
-        self._ids[shown[0], shown[1]] = ids[inside]
+            ids = np.where(valid, ids, self._preview.dtype.type(self.labels.ignore_index))
+        for start in range(0, len(ids), _STRIP):
+            strip = ids[start : start + _STRIP].ravel()
+            self._counts += np.bincount(strip, minlength=len(self._counts))[: len(self._counts)]
+        if self._mask is not None:
+            self._mask.write(rows, columns, ids)
+        # Copy the sampled pixels of this window.
+        inside_rows, inside_columns = (
+            slice(*np.searchsorted(sampled, span))
+            for sampled, span in zip(self._sampled, (rows, columns), strict=True)
+        )
+        sampled_rows = self._sampled[0][inside_rows] - rows[0]
+        sampled_columns = self._sampled[1][inside_columns] - columns[0]
+        self._preview[inside_rows, inside_columns] = ids[np.ix_(sampled_rows, sampled_columns)]
 
     def area(self) -> dict[str, float]:
-        """Share of the pixels (fraction) of each class that occurs, and of those of none."""
+        """Return the share (fraction) of each class that occurs, and of ignored pixels."""
         height, width = self.raster.size
-        none = height * width - int(self._counts.sum())
-        pairs = zip((*self.labels.names, IGNORE), (*self._counts.tolist(), none), strict=True)
-        return {name: count / (height * width) for name, count in pairs if count}
+        shares = area_shares(self.labels.names, self._counts.tolist(), height * width)
+        return {name: share for name, share in shares.items() if share}
 
-    def previews(self, outputs: Sequence[str]) -> list[Path]:
-        """Writes color and overlay, as far as they are wanted."""
-        written = []
+    def write_previews(self, outputs: Sequence[str]) -> list[Path]:
+        """Write the color and overlay images, if requested, and return their paths."""
+        paths = []
         for kind in ("color", "overlay"):
-            if kind in outputs:
-                if kind == "color":
-                    pixels = draw.colorize(self._ids, self.labels)
-                else:
-                    image = self.raster.preview(PREVIEW)
-                    pixels = draw.overlay_with_legend(image, self._ids, self.labels)
-                written.append(output_path(self.stem, kind))
-                with creating(written[-1]):
-                    written[-1].write_bytes(encoded(Image.fromarray(pixels), kind))
-        return written
+            if kind not in outputs:
+                continue
+            if kind == "color":
+                pixels = colorize(self._preview, self.labels)
+            else:
+                image = self.raster.preview(PREVIEW_SIDE)
+                pixels = overlay_with_legend(image, self._preview, self.labels)
+            paths.append(output_path(self.stem, kind))
+            with creating(paths[-1]):
+                atomic_write(paths[-1], encode_image(Image.fromarray(pixels), kind))
+        return paths

@@ -1,12 +1,11 @@
-"""Where in an image a classifier sees its classes (Long et al. 2015, figure 2), at several scales.
+"""Heat maps: where in an image a classifier sees its classes (Long et al. 2015, figure 2).
 
-A dense classifier looks at the image through windows of its own size, a stride apart: at every
-scale as many as fit, laid centrally. Each gives a probability per class. Scale 1 is the image as
-it is, but a photo whose shorter side has more than twice the pixels of the classifier's own
-images is first reduced to twice: windows of 224 pixels on a photo of 4000 see single tiles of a
-roof.
+A convolutionalized classifier looks at the image through windows of its own input size, one stride
+apart: as many as fit at each scale, centered. Each window gives a probability per class. Scale 1 is
+the image as it is. If the shorter side of a photo has more than twice the pixels of the classifier's
+input, it is first reduced to twice: windows of 224 pixels on a photo of 4000 see single roof tiles.
 
-Shapes: K classes · H, W image · h, w cells. Places are pixels of the image as it was given.
+Shapes: K classes · H, W image · h, w cells. Positions are pixels of the original image.
 """
 
 from __future__ import annotations
@@ -20,32 +19,34 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from fullconv.core.errors import FullconvError
+from fullconv.core.i18n import msg, translate
 from fullconv.data.io.images import image_size, read_reduced
 from fullconv.geometry.grid import Grid
 from fullconv.network.dense.convolutionalize import DenseClassifier
-from fullconv.network.kernels.reference import reading_matrix
-from fullconv.visualization import contact_sheet
+from fullconv.network.kernels.reference import interpolation_matrix
+from fullconv.visualization.contact_sheet import contact_sheet
+from fullconv.visualization.legend import INK, PAPER, draw_text, text_width
 
-MOST_PIXELS = 6_000_000  # of a scaled image: VGG takes about 3 GB for it
-ENOUGH = 2  # times the classifier's size: what the shorter side is reduced to at scale 1
-SHOWN = 480  # pixels of a drawn image's longer side
+MAX_PIXELS = 6_000_000  # of a scaled image: VGG needs about 3 GB for it
+MAX_INPUT_SIZES = 2  # shorter side of the image at scale 1, in sides of the classifier's input
+DISPLAY_SIDE = 480  # pixels on the longer side of a drawn image
 
 ImageArray = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Heat:
-    """Probabilities at one scale.
+    """Class probabilities at one scale.
 
     Args:
-        scale: as it was asked for.
-        size: (H, W) of the scaled image, in pixels.
-        rows, columns: where the cells look, in pixels of the image as it was given.
-        windows: the same of the windows: the field is their width.
-        probabilities: float32 (K, h, w), fractions; the sum over the classes is 1 at each cell.
+        scale: the requested scale.
+        size: (H, W) of the scaled image in pixels.
+        rows, columns: where the cells look, in pixels of the original image.
+        windows: where the windows are, in the same pixels; the field is their width.
+        probabilities: (K, h, w) float32, fractions; the sum over the classes is 1 at each cell.
     """
 
     scale: float
@@ -55,34 +56,38 @@ class Heat:
     windows: tuple[Grid, Grid]
     probabilities: NDArray[np.float32]
 
-    def read(self, class_id: int, size: tuple[int, int], shown: tuple[int, int]) -> NDArray[Any]:
-        """A class's probability over an image of (H, W) pixels shown in (h, w): bilinear between
-        the cells; NaN further than half a stride outside the outermost, where no cell looks."""
+    def read(self, class_id: int, size: tuple[int, int], shape: tuple[int, int]) -> NDArray[Any]:
+        """Return a class's probability over an image of `size` (H, W), drawn with `shape` (h, w).
+
+        It is interpolated bilinearly between the cells, and NaN further than half a stride outside
+        the outermost cells, where no cell looks.
+        """
         values = torch.from_numpy(self.probabilities[class_id].astype(np.float64))
         matrices, outside = [], []
-        for grid, cells, n, m in zip(
-            (self.rows, self.columns), values.shape, size, shown, strict=True
+        for grid, cells, pixels, drawn in zip(
+            (self.rows, self.columns), values.shape, size, shape, strict=True
         ):
-            pixels = Grid(n / m, (n / m - 1) / 2)
-            matrices.append(reading_matrix(grid, cells, pixels, m))
-            where = (pixels.offset + pixels.stride * np.arange(m) - grid.offset) / grid.stride
-            outside.append((where < -0.5) | (where > cells - 0.5))
-        read = (matrices[0] @ values @ matrices[1].T).numpy()
-        read[outside[0]] = np.nan
-        read[:, outside[1]] = np.nan
-        return read
+            target = Grid(pixels / drawn, (pixels / drawn - 1) / 2)
+            matrices.append(interpolation_matrix(grid, cells, target, drawn))
+            positions = target.offset + target.stride * np.arange(drawn)
+            cell = (positions - grid.offset) / grid.stride
+            outside.append((cell < -0.5) | (cell > cells - 0.5))
+        heat = (matrices[0] @ values @ matrices[1].T).numpy()
+        heat[outside[0]] = np.nan
+        heat[:, outside[1]] = np.nan
+        return heat
 
 
 @dataclass(frozen=True)
 class Peak:
-    """The cell where a class is most probable.
+    """The cell at which a class is most probable.
 
     Args:
         class_id, name: the class.
         probability: fraction.
         row, column: the pixel that the cell looks at.
         window: (top, left, bottom, right) of what the classifier saw, in pixels.
-        scale: at which it was found.
+        scale: the scale of the peak.
     """
 
     class_id: int
@@ -94,7 +99,7 @@ class Peak:
     scale: float
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
+        """Return a dict for JSON."""
         return {
             "id": self.class_id,
             "class": self.name,
@@ -111,7 +116,7 @@ class Heatmap:
     """What a classifier sees in an image.
 
     Args:
-        names: of the classes; empty where they are not known.
+        names: of the classes; empty if unknown.
         size: (H, W) of the image.
         image: (h, w, 3) uint8 RGB, reduced for display.
         heats: one per scale.
@@ -122,194 +127,234 @@ class Heatmap:
     image: ImageArray
     heats: tuple[Heat, ...]
 
-    def places(self, class_id: int) -> list[Peak]:
-        """The best place at each scale."""
-        return [self._place(heat, class_id) for heat in self.heats]
+    def peaks(self, class_id: int) -> list[Peak]:
+        """Return the class's peak at each scale."""
+        return [self._peak(heat, class_id) for heat in self.heats]
 
     def best(self, class_id: int) -> Peak:
-        """The best place at any scale."""
-        return max(self.places(class_id), key=lambda place: place.probability)
+        """Return the class's peak at any scale."""
+        return max(self.peaks(class_id), key=lambda peak: peak.probability)
 
     def top(self, count: int) -> list[Peak]:
-        """The classes that are most probable anywhere, each at its best place."""
+        """Return the peaks of the classes that are most probable anywhere."""
         highest = np.max([heat.probabilities.max(axis=(1, 2)) for heat in self.heats], axis=0)
         return [self.best(int(k)) for k in np.argsort(-highest, kind="stable")[:count]]
 
-    def _place(self, heat: Heat, class_id: int) -> Peak:
+    def _peak(self, heat: Heat, class_id: int) -> Peak:
         values = heat.probabilities[class_id]
         cell = divmod(int(values.argmax()), values.shape[1])
         row, column = (
-            min(max(round(grid.centre(k)), 0), pixels - 1)
+            min(max(round(grid.center(k)), 0), pixels - 1)
             for grid, k, pixels in zip((heat.rows, heat.columns), cell, self.size, strict=True)
         )
-        # Edges lie between pixels: those of the first one at -0.5 and 0.5.
-        middle = [grid.centre(k) + 0.5 for grid, k in zip(heat.windows, cell, strict=True)]
-        half = [grid.field / 2 for grid in heat.windows]
+        # Edges are between pixels: those of the first pixel are at -0.5 and 0.5.
+        y, x = (grid.center(k) + 0.5 for grid, k in zip(heat.windows, cell, strict=True))
+        half_height, half_width = (grid.field / 2 for grid in heat.windows)
         window = (
-            *(round(m - h) for m, h in zip(middle, half, strict=True)),
-            *(round(m + h) for m, h in zip(middle, half, strict=True)),
+            round(y - half_height),
+            round(x - half_width),
+            round(y + half_height),
+            round(x + half_width),
         )
         name = self.names[class_id] if self.names else f"class {class_id}"
-        probability = float(values[cell])
-        return Peak(class_id, name, probability, row, column, window, heat.scale)  # type: ignore[arg-type]
+        return Peak(class_id, name, float(values[cell]), row, column, window, heat.scale)
 
 
 def heatmap(
     dense: DenseClassifier, image: str | Path, *, scales: Sequence[float] = (1.0,)
 ) -> Heatmap:
-    """The probabilities of every class over an image.
+    """Compute the probability of every class over an image.
 
     Args:
-        dense: what `fullconv.convolutionalize` returns.
+        dense: the result of `fullconv.convolutionalize`.
         image: a file.
-        scales: of the image; see above what scale 1 is.
+        scales: of the image; the top of this file explains scale 1.
 
     Raises:
-        FullconvError: no image; at some scale it is smaller than the classifier's own images,
-            or has more pixels than fit into memory.
+        FullconvError: not an image, or at some scale the image is smaller than the classifier's
+            input or too large for memory.
     """
     size = image_size(image)
-    unit = min(1.0, ENOUGH * dense.size / min(size))
-    sizes = [_scaled(size, unit, scale, dense, image) for scale in scales]
+    unit = min(1.0, MAX_INPUT_SIZES * dense.size / min(size))
+    sizes = [_scaled_size(size, unit, scale, dense, image) for scale in scales]
     _, pixels = read_reduced(image, max(min(shape) for shape in sizes))
     full = Image.fromarray(pixels)
     heats = []
     for scale, shape in zip(scales, sizes, strict=True):
         scaled = full.resize(shape[::-1], Image.Resampling.BICUBIC, reducing_gap=3.0)
-        heats.append(_heat(dense, scaled, scale, size))
-    factor = min(1.0, SHOWN / max(size))
-    shown = [max(1, round(n * factor)) for n in size[::-1]]
-    small = np.asarray(full.resize(shown, Image.Resampling.LANCZOS, reducing_gap=3.0))
-    return Heatmap(dense.names, size, small, tuple(heats))
+        heats.append(_compute_heat(dense, scaled, scale, size))
+    factor = min(1.0, DISPLAY_SIDE / max(size))
+    display_size = [max(1, round(n * factor)) for n in size[::-1]]
+    reduced = np.asarray(full.resize(display_size, Image.Resampling.LANCZOS, reducing_gap=3.0))
+    return Heatmap(dense.names, size, reduced, tuple(heats))
 
 
-def _scaled(
+def _scaled_size(
     size: tuple[int, int], unit: float, scale: float, dense: DenseClassifier, image: str | Path
 ) -> tuple[int, int]:
-    """(H, W) of the scaled image."""
+    """Return (H, W) of the scaled image."""
     if not (math.isfinite(scale) and scale > 0):
-        raise FullconvError(f"scale {scale}; expected a number above 0.", "--scales 1,1.5,2")
+        raise FullconvError(
+            msg("scale {scale}; expected a number above 0.", scale=scale), "--scales 1,1.5,2"
+        )
     height, width = (round(n * unit * scale) for n in size)
-    what = f"{image} has {height} x {width} pixels at scale {scale:g} (height x width)"
     if min(height, width) < dense.size:
         fitting = dense.size / (min(size) * unit)
         raise FullconvError(
-            f"{what}; {dense.name} looks at {dense.size} x {dense.size}, and takes nothing "
-            "smaller.",
+            msg(
+                "{image} has {height} x {width} pixels at scale {scale:g} (height x width); {name} "
+                "needs at least {size} x {size}.",
+                image=image,
+                height=height,
+                width=width,
+                scale=scale,
+                name=dense.name,
+                size=dense.size,
+            ),
             f"--scales {math.ceil(fitting * 100) / 100:g}",
         )
-    if height * width > MOST_PIXELS:
-        fitting = math.sqrt(MOST_PIXELS / (size[0] * size[1])) / unit
+    if height * width > MAX_PIXELS:
+        fitting = math.sqrt(MAX_PIXELS / (size[0] * size[1])) / unit
         raise FullconvError(
-            f"{what}; at most {MOST_PIXELS / 1e6:g} million fit into memory.",
+            msg(
+                "{image} has {height} x {width} pixels at scale {scale:g} (height x width); at most "
+                "{limit:g} million pixels fit into memory.",
+                image=image,
+                height=height,
+                width=width,
+                scale=scale,
+                limit=MAX_PIXELS / 1e6,
+            ),
             f"--scales {math.floor(fitting * 10) / 10:g}",
         )
     return height, width
 
 
-def _heat(dense: DenseClassifier, image: Image.Image, scale: float, size: tuple[int, int]) -> Heat:
-    """Of a scaled image, as many whole windows as fit."""
+def _compute_heat(
+    dense: DenseClassifier, image: Image.Image, scale: float, size: tuple[int, int]
+) -> Heat:
+    """Run the classifier on a scaled image, in as many whole windows as fit."""
+    # Center the windows: crop what remains beside them.
     shape = (image.height, image.width)
     stride = round(dense.grid.stride)
-    left_over = [(n - dense.size) % stride for n in shape]
-    top, left = (n // 2 for n in left_over)
-    inner = np.asarray(image)[
-        top : shape[0] - left_over[0] + top, left : shape[1] - left_over[1] + left
-    ]
-    like = next(dense.parameters())
-    batch = torch.tensor(inner, device=like.device).permute(2, 0, 1)[None]
+    remainders = [(n - dense.size) % stride for n in shape]
+    top, left = (n // 2 for n in remainders)
+    bottom, right = shape[0] - remainders[0] + top, shape[1] - remainders[1] + left
+    crop = np.asarray(image)[top:bottom, left:right]
+
+    parameter = next(dense.parameters())
+    batch = torch.tensor(crop, device=parameter.device).permute(2, 0, 1)[None]
     with torch.inference_mode():
-        scores = dense(dense.card.normalise(batch).to(like))[0]
-        probabilities = scores.float().softmax(dim=0).cpu().numpy()
-    axes = list(zip(size, shape, (top, left), strict=True))
+        logits = dense(dense.card.normalize(batch).to(parameter))[0]
+        probabilities = logits.float().softmax(dim=0).cpu().numpy()
 
-    def back(offset: float, n: int, m: int, field: float = 1) -> Grid:
-        return Grid(dense.grid.stride * n / m, (offset + 0.5) * n / m - 0.5, field * n / m)
+    # Convert positions to pixels of the original image.
+    def to_original(offset: float, axis: int, field: float = 1) -> Grid:
+        factor_pixels, scaled_pixels = size[axis], shape[axis]
+        return Grid(
+            dense.grid.stride * factor_pixels / scaled_pixels,
+            (offset + 0.5) * factor_pixels / scaled_pixels - 0.5,
+            field * factor_pixels / scaled_pixels,
+        )
 
-    rows, columns = (back(dense.grid.offset + before, n, m) for n, m, before in axes)
+    rows, columns = (to_original(dense.grid.offset + n, k) for k, n in enumerate((top, left)))
     middle = (dense.size - 1) / 2
-    windows = [back(middle + before, n, m, dense.size) for n, m, before in axes]
-    return Heat(scale, shape, rows, columns, (windows[0], windows[1]), probabilities)
+    row_windows, column_windows = (
+        to_original(middle + n, k, dense.size) for k, n in enumerate((top, left))
+    )
+    return Heat(scale, shape, rows, columns, (row_windows, column_windows), probabilities)
 
 
-COLORS = "inferno"  # of matplotlib: even steps in brightness, readable in grey
-# Weight of the colours where a class is improbable, and where it is not.
-_FAINT, _STRONG = 0.1, 0.75
-_KEY = "the class's highest probability; pale: no cell looks there; frame: what the best cell saw"
-_INK, _PAPER = (33, 37, 41), (255, 255, 255)
+COLORMAP = "inferno"  # of matplotlib: even steps in brightness, readable in gray
+_MIN_WEIGHT, _MAX_WEIGHT = 0.1, 0.75  # of the colors where a class is improbable, and probable
+_KEY = msg(
+    "highest probability of the class; pale: no cell looks there; frame: what the best cell saw"
+)
 
 
-def draw_heatmap(found: Heatmap, classes: Sequence[int]) -> Image.Image:
-    """A row per class: the photo with a ring at the best place and the window that the classifier
-    saw there, and the heat at each scale, framed where cells look. The brightest colour is the
-    class's highest probability at any scale."""
-    cells = [heat.probabilities.shape[1:] for heat in found.heats]
-    titles = ["photo"]
-    titles += [
-        f"scale {heat.scale:g}: {h} x {w} cells"
-        for heat, (h, w) in zip(found.heats, cells, strict=True)
-    ]
+def draw_heatmap(result: Heatmap, classes: Sequence[int]) -> Image.Image:
+    """Draw a row per class: the photo with a ring at the peak and the window that the classifier saw
+    there, and the heat at each scale. The brightest color is the class's highest probability at any
+    scale."""
+    titles = [msg("photo")]
+    for heat in result.heats:
+        height, width = heat.probabilities.shape[1:]
+        titles.append(
+            msg(
+                "scale {scale:g}: {height} x {width} cells",
+                scale=heat.scale,
+                height=height,
+                width=width,
+            )
+        )
     rows, captions = [], []
     for class_id in classes:
-        best = found.best(class_id)
-        rows.append([marked(found, best), *(warm(found, heat, best) for heat in found.heats)])
+        best = result.best(class_id)
+        heats = [draw_heat(result, heat, best) for heat in result.heats]
+        rows.append([draw_peak(result, best), *heats])
         captions.append(
-            f"{best.name}: {best.probability:.1%} at x {best.column}, y {best.row}, "
-            f"scale {best.scale:g}"
+            msg(
+                "{name}: {probability:.1%} at x {x}, y {y}, scale {scale:g}",
+                name=best.name,
+                probability=best.probability,
+                x=best.column,
+                y=best.row,
+                scale=best.scale,
+            )
         )
-    return _with_key(contact_sheet.contact_sheet(rows, titles, captions))
+    return _add_color_key(contact_sheet(rows, titles, captions))
 
 
-def marked(found: Heatmap, place: Peak) -> ImageArray:
-    """The photo, a ring around a place and a frame around its window."""
-    image = Image.fromarray(found.image)
+def draw_peak(result: Heatmap, peak: Peak) -> ImageArray:
+    """Draw a ring around a peak and a frame around its window on the photo."""
+    image = Image.fromarray(result.image)
     pen = ImageDraw.Draw(image)
-    down, right = (n / m for n, m in zip(found.image.shape, found.size, strict=False))
-    y, x = (place.row + 0.5) * down, (place.column + 0.5) * right
+    down, right = (n / m for n, m in zip(result.image.shape, result.size, strict=False))
+    y, x = (peak.row + 0.5) * down, (peak.column + 0.5) * right
     radius, line = max(image.size) / 48, max(1, max(image.size) // 240)
-    top, left, bottom, end = place.window
-    for grow, color in ((line, _INK), (0, _PAPER)):
-        r = radius + grow
-        pen.ellipse((x - r, y - r, x + r, y + r), outline=color, width=line + grow)
+    top, left, bottom, end = peak.window
+    for margin, color in ((line, INK), (0, PAPER)):
+        r = radius + margin
+        pen.ellipse((x - r, y - r, x + r, y + r), outline=color, width=line + margin)
         box = (left * right, top * down, end * right - 1, bottom * down - 1)
-        pen.rectangle(box, outline=color, width=line + grow)
+        pen.rectangle(box, outline=color, width=line + margin)
     return np.asarray(image)
 
 
-def warm(found: Heatmap, heat: Heat, best: Peak) -> ImageArray:
-    """The photo in grey under the heat of a class at one scale; `best` is the brightest place."""
+def draw_heat(result: Heatmap, heat: Heat, best: Peak) -> ImageArray:
+    """Draw the heat of a class at one scale over the gray photo; `best` is its brightest cell."""
     from matplotlib import colormaps
 
-    shown = (found.image.shape[0], found.image.shape[1])
-    share = heat.read(best.class_id, found.size, shown) / max(best.probability, 1e-12)
-    grey = np.asarray(Image.fromarray(found.image).convert("L"), np.float64)[..., None]
-    looked = ~np.isnan(share)
-    share = np.where(looked, share, 0)
-    color = colormaps[COLORS](share)[..., :3] * 255
-    weight = np.where(looked, _FAINT + (_STRONG - _FAINT) * share, 0)[..., None]
-    mixed = (1 - weight) * grey + weight * color
-    mixed = np.where(looked[..., None], mixed, 160 + 0.3 * grey)  # pale: nobody looks there
-    return (mixed + 0.5).astype(np.uint8)
+    shape = (result.image.shape[0], result.image.shape[1])
+    share = heat.read(best.class_id, result.size, shape) / max(best.probability, 1e-12)
+    gray = np.asarray(Image.fromarray(result.image).convert("L"), np.float64)[..., None]
+    is_covered = ~np.isnan(share)
+    share = np.where(is_covered, share, 0)
+    color = colormaps[COLORMAP](share)[..., :3] * 255
+    weight = _MIN_WEIGHT + (_MAX_WEIGHT - _MIN_WEIGHT) * share
+    weight = np.where(is_covered, weight, 0)[..., None]
+    blended = (1 - weight) * gray + weight * color
+    blended = np.where(
+        is_covered[..., None], blended, 160 + 0.3 * gray
+    )  # pale: no cell looks there
+    return (blended + 0.5).astype(np.uint8)
 
 
-def _with_key(image: Image.Image) -> Image.Image:
-    """What the colours mean, at the bottom."""
+def _add_color_key(image: Image.Image) -> Image.Image:
+    """Return the image with the meaning of the colors at the bottom."""
     from matplotlib import colormaps
 
     size = max(13, image.width // 110)
-    font = ImageFont.load_default(size=size)
-    wide = 12 * size
-    ramp = colormaps[COLORS](np.linspace(0, 1, wide))[None, :, :3] * 255
-    bar = Image.fromarray(np.repeat(ramp + 0.5, size, axis=0).astype(np.uint8))
-    whole = Image.new("RGB", (image.width, image.height + 2 * size), _PAPER)
+    ramp_width = 12 * size
+    ramp = colormaps[COLORMAP](np.linspace(0, 1, ramp_width))[None, :, :3] * 255
+    bar = np.repeat(ramp + 0.5, size, axis=0).astype(np.uint8)
+    whole = Image.new("RGB", (image.width, image.height + 2 * size), PAPER)
     whole.paste(image, (0, 0))
     pen = ImageDraw.Draw(whole)
-    x, y = image.width // 41, image.height - size // 2
-    for text in ("0", bar, _KEY):
-        if isinstance(text, str):
-            pen.text((x, y + size // 2), text, fill=_INK, font=font, anchor="lm")
-            x += round(font.getlength(text)) + size // 2
-        else:
-            whole.paste(text, (x, y))
-            x += wide + size // 2
+    x, y = image.width // 41, image.height
+    draw_text(pen, (x, y), "0", size, size, anchor="lm", ink=INK)
+    x += text_width("0", size) + size // 2
+    whole.paste(Image.fromarray(bar), (x, y - size // 2))
+    x += ramp_width + size // 2
+    draw_text(pen, (x, y), translate(_KEY), size, image.width - x, anchor="lm", ink=INK)
     return whole

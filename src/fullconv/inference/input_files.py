@@ -1,8 +1,8 @@
-"""What was named on the command line: files, folders, patterns and lists of paths.
+"""Images and videos named on the command line: files, folders, patterns and lists of paths.
 
-photos/                 a folder, with all below
-photos/**/*.jpg         a pattern that no shell has expanded
-@list.txt               a file with a path a line, relative to its folder; # begins a comment
+photos/                 a folder and its subfolders
+photos/**/*.jpg         a pattern that the shell did not expand
+@list.txt               a file with one path per line, relative to its folder; # starts a comment
 @-                      the same from standard input, relative to the current folder
 """
 
@@ -15,171 +15,176 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from fullconv.core.errors import FullconvError
+from fullconv.core.i18n import msg
 from fullconv.core.text import shell_command
 from fullconv.data.io.images import IMAGE_SUFFIXES
 from fullconv.data.io.video import VIDEO_SUFFIXES
-from fullconv.inference.result_files import (
-    is_own_output,
-)
+from fullconv.inference.result_files import is_own_output
 
 STANDARD_INPUT = "@-"
-_SUFFIXES = (*sorted(IMAGE_SUFFIXES), *sorted(VIDEO_SUFFIXES))
+_IMAGES = tuple(sorted(IMAGE_SUFFIXES))
+_IMAGES_AND_VIDEOS = (*_IMAGES, *sorted(VIDEO_SUFFIXES))
 
 
-def find_inputs(words: Sequence[Path], left_out: list[Path]) -> list[tuple[Path, Path]]:
-    """Every image and video that the words name, once, each with the name that its results get:
-    relative to the folder, to the fixed beginning of a pattern, or to the place of a list, without
-    the suffix. In the order of the words, sorted within folders and patterns.
+def find_inputs(words: Sequence[Path], skipped: list[Path]) -> list[tuple[Path, Path]]:
+    """Return each image and video that the words name, once, with the stem of its results.
 
-    Results of earlier runs among them are no images; they are added to `left_out`. A path in a
-    list is taken whether or not there is such a file: reading it will say so.
+    The stem is relative to the folder, to the fixed part of a pattern, or to the folder of a list,
+    without suffix. Order: that of the words, sorted within folders and patterns.
+
+    Results of earlier runs are skipped and added to `skipped`. A path in a list is returned even if
+    there is no such file; reading it reports the error.
 
     Raises:
-        FullconvError: nothing of that name, no image in it, or a list that is none.
+        FullconvError: a word names nothing or no image, or a list cannot be read.
     """
-    seen: set[str] = set()
-
-    def once() -> Iterator[tuple[Path, Path]]:
-        for word in words:
-            for path, name in _named(word, left_out):
-                key = os.path.abspath(path)
-                if key not in seen:
-                    seen.add(key)
-                    yield path, name
-
-    return list(with_stems(once()))
-
-
-def _named(word: Path, left_out: list[Path]) -> Iterator[tuple[Path, Path]]:
-    text = str(word)
-    if text.startswith("@") and not word.exists():
-        return _of_list(text[1:], left_out)
-    if glob.has_magic(text) and not word.exists():
-        return _of_pattern(text, left_out)
-    return images_below(word, left_out, _SUFFIXES)
-
-
-def _of_pattern(pattern: str, left_out: list[Path]) -> Iterator[tuple[Path, Path]]:
-    parts = Path(pattern).parts
-    fixed = next(k for k, part in enumerate(parts) if glob.has_magic(part))
-    root = Path(*parts[:fixed])
-    found = [
-        path
-        for path in map(Path, sorted(glob.glob(pattern, recursive=True)))
-        if path.suffix.lower() in _SUFFIXES and path.is_file()
-    ]
-    images = _without_results(found, left_out)
-    if not images:
-        raise FullconvError(
-            f"no image fits {pattern}{' but results of earlier runs' if found else ''}; looked "
-            f"for {', '.join(_SUFFIXES)}.",
-            shell_command("ls", root),
-        )
-    yield from ((path, path.relative_to(root)) for path in images)
-
-
-def _of_list(name: str, left_out: list[Path]) -> Iterator[tuple[Path, Path]]:
-    from_input = f"@{name}" == STANDARD_INPUT
-    said = "standard input" if from_input else name
-    try:
-        content = sys.stdin.buffer.read() if from_input else Path(name).read_bytes()
-    except OSError as error:
-        raise FullconvError(
-            f"the list {said} cannot be read: {error.strerror or error}.",
-            "fullconv predict MODEL @list.txt   # a file with a path a line",
-        ) from error
-    if b"\0" in content:
-        raise FullconvError(
-            f"{said} is no list: it holds zero bytes; expected text in UTF-8, a path a line.",
-            "find photos -name '*.jpg' > list.txt",
-        )
-    lines = [
-        line.strip() for line in os.fsdecode(content.removeprefix(b"\xef\xbb\xbf")).split("\n")
-    ]
-    paths = [line for line in lines if line and not line.startswith("#")]
-    if not paths:
-        raise FullconvError(
-            f"{said} names no image; expected a path a line.",
-            "find photos -name '*.jpg' | fullconv predict MODEL -",
-        )
-    place = Path() if from_input else Path(name).parent
-    for path in _without_results([place / line for line in paths], left_out):
-        if path.is_dir():
-            yield from images_below(path, left_out, _SUFFIXES)
-        else:
-            yield path, _below(path, place)
-
-
-def _below(path: Path, place: Path) -> Path:
-    """Where its results go: as it lies below the list's place; from elsewhere with all of its
-    folders, so that two of the same name stay apart."""
-    whole, root = Path(os.path.abspath(path)), Path(os.path.abspath(place))
-    return whole.relative_to(root if whole.is_relative_to(root) else whole.anchor)
-
-
-def _without_results(found: list[Path], left_out: list[Path]) -> list[Path]:
-    images: list[Path] = []
-    for path in found:
-        (left_out if is_own_output(path) else images).append(path)
-    return images
+    first_words: dict[str, tuple[Path, Path]] = {}
+    for word in words:
+        for path, name in _find_named(word, skipped):
+            first_words.setdefault(os.path.abspath(path), (path, name))
+    return list(_with_unique_stems(first_words.values()))
 
 
 def find_images(
-    paths: Sequence[str | Path], *, left_out: list[Path] | None = None
+    paths: Sequence[str | Path], *, skipped: list[Path] | None = None
 ) -> Iterator[tuple[Path, Path]]:
-    """Every image among files and folders (with all below, but for what is hidden), each with
-    the name that its results get: relative to the folder it was found in, without the suffix.
-    Where that was given away, the suffix (a.png: a_png) and then a number make it another one.
+    """Yield each image among files and folders with the stem of its results.
 
-    Results that `save_outputs` wrote into a folder are no images; they are added to `left_out`.
-    A file that is named itself is always taken.
+    Folders include subfolders but no hidden ones. The stem is relative to the folder, without
+    suffix; if it is taken, the suffix (a.png: a_png) and then a number make it unique.
+
+    Results that were written by `save_outputs` are skipped in folders and added to `skipped`. A file
+    that is named itself is always returned.
     """
-    skipped = left_out if left_out is not None else []
-    return with_stems(pair for path in paths for pair in images_below(Path(path), skipped))
+    skip_list = skipped if skipped is not None else []
+    return _with_unique_stems(
+        pair for path in paths for pair in _find_in(Path(path), skip_list, _IMAGES)
+    )
 
 
-def with_stems(found: Iterable[tuple[Path, Path]]) -> Iterator[tuple[Path, Path]]:
-    """Images and their relative paths -> images and the names of their results, each another
-    one, see `find_images`."""
-    taken: set[Path] = set()
-    for path, name in found:
-        stem = name.with_suffix("")
-        if stem in taken:
-            stem = name.with_name(name.name.replace(".", "_"))
-        first, number = stem, 1
-        while stem in taken:
-            number += 1
-            stem = first.with_name(f"{first.name}_{number}")
-        taken.add(stem)
-        yield path, stem
+def _find_named(word: Path, skipped: list[Path]) -> Iterator[tuple[Path, Path]]:
+    text = str(word)
+    if text.startswith("@") and not word.exists():
+        return _find_in_list(text[1:], skipped)
+    if glob.has_magic(text) and not word.exists():
+        return _find_by_pattern(text, skipped)
+    return _find_in(word, skipped, _IMAGES_AND_VIDEOS)
 
 
-def images_below(
-    given: Path, left_out: list[Path], suffixes: Sequence[str] = tuple(sorted(IMAGE_SUFFIXES))
+def _find_in(
+    word: Path, skipped: list[Path], suffixes: Sequence[str]
 ) -> Iterator[tuple[Path, Path]]:
-    """An image, or all in a folder, each with its path relative to that."""
-    if given.is_file():
-        yield given, Path(given.name)
-    elif given.is_dir():
-        found = sorted(
-            p
-            for p in given.rglob("*")
-            if p.suffix.lower() in suffixes
-            and p.is_file()
-            and not any(part.startswith(".") for part in p.relative_to(given).parts)
+    """Yield a file, or the images in a folder, each with its path relative to the folder."""
+    if word.is_file():
+        yield word, Path(word.name)
+    elif word.is_dir():
+        paths = sorted(
+            path
+            for path in word.rglob("*")
+            if path.suffix.lower() in suffixes
+            and path.is_file()
+            and not any(part.startswith(".") for part in path.relative_to(word).parts)
         )
-        images: list[Path] = []
-        for path in found:
-            (left_out if is_own_output(path) else images).append(path)
-        if not images:
-            raise FullconvError(
-                f"no image in {given}{' but results of earlier runs' if found else ''}; "
-                f"looked for {', '.join(suffixes)}.",
-                "fullconv predict MODEL photo.jpg",
-            )
-        yield from ((path, path.relative_to(given)) for path in images)
+        for path in _without_results(paths, skipped, word, suffixes):
+            yield path, path.relative_to(word)
     else:
         raise FullconvError(
-            f"no image or folder {given}: there is nothing of that name.",
+            msg("no image or folder {path}: it does not exist.", path=word),
             "fullconv predict MODEL photo.jpg",
         )
+
+
+def _find_by_pattern(pattern: str, skipped: list[Path]) -> Iterator[tuple[Path, Path]]:
+    parts = Path(pattern).parts
+    fixed_parts = next(k for k, part in enumerate(parts) if glob.has_magic(part))
+    root = Path(*parts[:fixed_parts])
+    paths = [
+        path
+        for path in map(Path, sorted(glob.glob(pattern, recursive=True)))
+        if path.suffix.lower() in _IMAGES_AND_VIDEOS and path.is_file()
+    ]
+    hint = shell_command("ls", root)
+    for path in _without_results(paths, skipped, pattern, _IMAGES_AND_VIDEOS, hint):
+        yield path, path.relative_to(root)
+
+
+def _find_in_list(name: str, skipped: list[Path]) -> Iterator[tuple[Path, Path]]:
+    from_stdin = f"@{name}" == STANDARD_INPUT
+    label = msg("standard input") if from_stdin else name
+    try:
+        content = sys.stdin.buffer.read() if from_stdin else Path(name).read_bytes()
+    except OSError as error:
+        raise FullconvError(
+            msg("the list {list} cannot be read: {reason}.", list=label, reason=error.strerror),
+            msg("fullconv predict MODEL @list.txt   # a file with one path per line"),
+        ) from error
+    if b"\0" in content:
+        raise FullconvError(
+            msg(
+                "{list} is not a list of paths: it contains zero bytes; expected UTF-8 text with "
+                "one path per line.",
+                list=label,
+            ),
+            "find photos -name '*.jpg' > list.txt",
+        )
+    lines = os.fsdecode(content.removeprefix(b"\xef\xbb\xbf")).split("\n")
+    names = [line.strip() for line in lines]
+    names = [line for line in names if line and not line.startswith("#")]
+    if not names:
+        raise FullconvError(
+            msg("{list} names no image; expected one path per line.", list=label),
+            "find photos -name '*.jpg' | fullconv predict MODEL -",
+        )
+    folder = Path() if from_stdin else Path(name).parent
+    paths = [folder / line for line in names]
+    skipped += [path for path in paths if is_own_output(path)]
+    for path in paths:
+        if path in skipped:
+            continue
+        if path.is_dir():
+            yield from _find_in(path, skipped, _IMAGES_AND_VIDEOS)
+            continue
+        # Outside the list's folder all folders are kept, so equal file names stay apart.
+        full, root = Path(os.path.abspath(path)), Path(os.path.abspath(folder))
+        yield path, full.relative_to(root if full.is_relative_to(root) else full.anchor)
+
+
+def _without_results(
+    paths: Sequence[Path],
+    skipped: list[Path],
+    where: Path | str,
+    suffixes: Sequence[str],
+    hint: str = "fullconv predict MODEL photo.jpg",
+) -> list[Path]:
+    """Return the paths that are not results of earlier runs, and add the others to `skipped`."""
+    results = {path for path in paths if is_own_output(path)}
+    skipped += [path for path in paths if path in results]
+    images = [path for path in paths if path not in results]
+    if images:
+        return images
+    listed = ", ".join(suffixes)
+    raise FullconvError(
+        msg(
+            "{where} has only results of earlier runs, no image ({suffixes}).",
+            where=where,
+            suffixes=listed,
+        )
+        if results
+        else msg("no image in {where}; looked for {suffixes}.", where=where, suffixes=listed),
+        hint,
+    )
+
+
+def _with_unique_stems(paths: Iterable[tuple[Path, Path]]) -> Iterator[tuple[Path, Path]]:
+    """Yield images and stems from images and relative paths; see `find_images`."""
+    used: set[Path] = set()
+    for path, name in paths:
+        stem = name.with_suffix("")
+        if stem in used:
+            stem = name.with_name(name.name.replace(".", "_"))
+        base, number = stem, 1
+        while stem in used:
+            number += 1
+            stem = base.with_name(f"{base.name}_{number}")
+        used.add(stem)
+        yield path, stem

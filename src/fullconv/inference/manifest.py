@@ -1,11 +1,11 @@
-"""What is finished in a folder of results, so that it is not done twice.
+"""Manifest of an output folder: which images are done, by which model and with which options.
 
-`.fullconv/` in that folder holds a file for each process that ever wrote there, with a line of JSON
-for each image: which model and options made its results, what the image was (path, size, time),
-and what the results are (name, size, time). An image is finished when a line of the same model and
-options still says what is there; which of several processes wrote last, nobody can tell. The line
-is written before the results are moved to their names: a process that is killed between the two
-leaves a line that says what is not there.
+`.fullconv/` in the output folder has a file for each process that ever wrote there, with a line of
+JSON for each image: the model and options (as a hash), the stamps of the image (path, size, time)
+and of its results (name, size, time). An image is done if a line of the same model and options still
+matches the files; which of several processes wrote last does not matter. The line is written before
+the results are moved to their names, so a process that is killed in between leaves a line that
+matches nothing.
 """
 
 from __future__ import annotations
@@ -19,23 +19,25 @@ from pathlib import Path
 from typing import Any
 
 from fullconv.core.errors import UnwrittenError
+from fullconv.core.i18n import msg
+from fullconv.inference.result_files import OUT_HINT
 
 FOLDER = ".fullconv"
-_BLOCK = 1 << 20  # bytes that are read at once
-Seen = tuple[str, int, int]  # name, bytes, time of change in nanoseconds
+FileStamp = tuple[str, int, int]  # name, bytes, modification time in nanoseconds
+_KEYS = {"image", "job", "sources", "kinds", "files", "result"}
 
 
 class Manifest:
-    """The record of a folder of results; to be closed.
+    """The manifest of an output folder; call `close` at the end.
 
     Args:
-        out: the folder; it may not exist yet.
-        job: what made the results, from `job_hash`.
-        stems: names of the results that matter, relative to `out`.
+        out: the folder; it need not exist yet.
+        job: identifies the model and options, see `job_hash`.
+        stems: names of the results of interest, relative to `out`.
         rank: of this process.
 
     Attributes:
-        others: how many of them have results of another model or of other options.
+        others: how many of these images have results of another model or other options.
     """
 
     def __init__(self, out: Path, job: str, stems: Iterable[Path], *, rank: int = 0) -> None:
@@ -43,9 +45,9 @@ class Manifest:
         self._path = out / FOLDER / f"{rank}.jsonl"
         self._file: int | None = None
         self._lines: dict[str, list[bytes]] = {}
-        wanted, others = {stem.as_posix() for stem in stems}, set()
-        for line, row in _rows(out / FOLDER):
-            if row["image"] in wanted:
+        names, others = {stem.as_posix() for stem in stems}, set()
+        for line, row in _read_rows(out / FOLDER):
+            if row["image"] in names:
                 if row["job"] == job:
                     self._lines.setdefault(row["image"], []).append(line)
                 else:
@@ -53,110 +55,115 @@ class Manifest:
         self.others = len(others - set(self._lines))
 
     def result(
-        self, stem: Path, sources: Sequence[Seen | None], kinds: Sequence[str]
+        self, stem: Path, sources: Sequence[FileStamp | None], kinds: Sequence[str]
     ) -> dict[str, Any] | None:
-        """What was found in an image that is finished, with "files"; else None.
+        """Return the recorded result of an image, with "files"; None if it is not done.
 
         Args:
-            sources: the image and the files beside it, see `file_stamp`.
-            kinds: the results that are wanted.
+            sources: `file_stamp` of the image and of its extra channels.
+            kinds: the output types that are needed.
         """
-        there = [list(one) if one else None for one in sources]
+        stamps = [list(stamp) if stamp else None for stamp in sources]
         for line in self._lines.get(stem.as_posix(), []):
             row = json.loads(line)
-            if row["sources"] != there or not set(kinds) <= set(row["kinds"]):
+            if row["sources"] != stamps or not set(kinds) <= set(row["kinds"]):
                 continue
-            files = [self.out / name for name, _, _ in row["files"]]
-            if [_stamp(path) for path in files] == [tuple(of) for _, *of in row["files"]]:
-                return {**row["result"], "files": [str(path) for path in files]}
+            if all(_size_and_time(self.out / name) == (s, t) for name, s, t in row["files"]):
+                files = [str(self.out / name) for name, _, _ in row["files"]]
+                return {**row["result"], "files": files}
         return None
 
     def add(
         self,
         stem: Path,
-        sources: Sequence[Seen | None],
+        sources: Sequence[FileStamp | None],
         kinds: Sequence[str],
-        files: Mapping[Path, Path],
+        moves: Mapping[Path, Path],
         result: Mapping[str, Any],
     ) -> None:
-        """An image is about to be finished.
+        """Record an image whose results are about to be moved to their names.
 
         Args:
-            files: where each result is -> where it will be. Whole, and not to be changed again.
+            moves: each complete result file, and its name.
+
+        Raises:
+            UnwrittenError: the manifest cannot be written.
         """
+        files = [
+            (path.relative_to(self.out).as_posix(), *(_size_and_time(file) or (0, 0)))
+            for file, path in moves.items()
+        ]
         row = {
             "image": stem.as_posix(),
             "job": self.job,
             "sources": sources,
             "kinds": list(kinds),
-            "files": [
-                (to.relative_to(self.out).as_posix(), *(_stamp(now) or (0, 0)))
-                for now, to in files.items()
-            ],
+            "files": files,
             "result": {key: value for key, value in result.items() if key != "files"},
         }
         try:
             if self._file is None:
-                self._file = self._opened()
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+                os.write(self._file, b"\n")  # ends a line that a killed process left incomplete
             os.write(self._file, json.dumps(row).encode() + b"\n")  # at once: others append too
         except OSError as error:
             raise UnwrittenError(
-                f"the record could not be written to {self._path}: {error.strerror or error}.",
-                "--out ANOTHER_FOLDER   # or df -h, if the disk is full",
+                msg(
+                    "the manifest could not be written to {path}: {reason}.",
+                    path=self._path,
+                    reason=error.strerror or error,
+                ),
+                OUT_HINT,
             ) from error
 
     def close(self) -> None:
-        """Nothing more comes."""
+        """Close the file."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
 
-    def _opened(self) -> int:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-        os.write(file, b"\n")  # behind what a killed process may have left of a line
-        return file
 
-
-def file_stamp(path: Path) -> Seen | None:
-    """A file as it is now; None where there is none."""
-    stamp = _stamp(path)
+def file_stamp(path: Path) -> FileStamp | None:
+    """Return the absolute path, size and modification time of a file; None if it is missing."""
+    stamp = _size_and_time(path)
     return (os.path.abspath(path), *stamp) if stamp else None
 
 
 def job_hash(model: Path, options: Mapping[str, Any]) -> str:
-    """A word for a model, by the content of its files, and the options that results depend on."""
-    found = hashlib.sha256(json.dumps(dict(options), sort_keys=True, default=str).encode())
+    """Return a hash of a model's files and of the options that its results depend on."""
+    digest = hashlib.sha256(json.dumps(dict(options), sort_keys=True, default=str).encode())
     root = model / "model" if (model / "model").is_dir() else model
     files = [root]
     if root.is_dir():
         files = sorted(path for path in root.iterdir() if path.is_file())
     elif root.suffix.lower() == ".xml":
         files.append(root.with_suffix(".bin"))
-    found.update(b"" if root.exists() else str(model).encode())  # torchvision:fcn_resnet50
+    if not root.exists():  # torchvision:fcn_resnet50
+        digest.update(str(model).encode())
     for path in files:
         if path.is_file():
-            found.update(b"\0" + path.name.encode(errors="replace") + b"\0")
+            digest.update(b"\0" + path.name.encode(errors="replace") + b"\0")
             with path.open("rb") as file:
-                while block := file.read(_BLOCK):
-                    found.update(block)
-    return found.hexdigest()[:16]
+                while block := file.read(1 << 20):
+                    digest.update(block)
+    return digest.hexdigest()[:16]
 
 
-def _stamp(path: Path) -> tuple[int, int] | None:
+def _size_and_time(path: Path) -> tuple[int, int] | None:
     try:
-        facts = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return facts.st_size, facts.st_mtime_ns
+    return status.st_size, status.st_mtime_ns
 
 
-def _rows(folder: Path) -> Iterator[tuple[bytes, Any]]:
-    """The lines of all processes, as far as they are whole."""
+def _read_rows(folder: Path) -> Iterator[tuple[bytes, Any]]:
+    """Yield the complete lines of all processes, as bytes and parsed."""
     for path in sorted(folder.glob("*.jsonl")):
         with path.open("rb") as file:
             for line in file:
                 with suppress(ValueError, TypeError, KeyError):
                     row = json.loads(line)
-                    if {"image", "job", "sources", "kinds", "files", "result"} <= set(row):
+                    if set(row) >= _KEYS:
                         yield line, row

@@ -1,5 +1,4 @@
-"""Regions: pixels of one id that hang together over their sides; those that are too small join
-what surrounds them.
+"""Regions, 4-connected pixels of one id, and the removal of small ones.
 
 Nothing here needs torch. Shapes: H, W image · R regions.
 """
@@ -14,119 +13,106 @@ from numpy.typing import NDArray
 
 
 def label_regions(ids: NDArray[Any]) -> NDArray[np.int32]:
-    """(H, W) ids -> (H, W) the number of each pixel's region, 0 .. R-1 by its first pixel, row by
-    row. Pixels that meet in a corner alone do not hang together."""
-    from scipy.sparse import coo_array  # here: it takes a fifth of a second
-    from scipy.sparse.csgraph import connected_components
+    """Return the number of each pixel's region, (H, W): 0 .. R-1, ordered by the region's first
+    pixel, row by row. Pixels that touch in a corner only are in different regions."""
+    from skimage.measure import label  # here: it takes a fifth of a second
 
-    # Runs along the rows, and which of them touch one below: far fewer than pixels.
-    begins = np.ones(ids.shape, bool)
-    begins[:, 1:] = ids[:, 1:] != ids[:, :-1]
-    runs = begins.ravel().cumsum(dtype=np.int32).reshape(ids.shape) - 1
-    count = int(runs[-1, -1]) + 1
-    same = ids[1:] == ids[:-1]
-    same[:, 1:] &= begins[1:, 1:] | begins[:-1, 1:] | ~same[:, :-1]  # once for each pair of runs
-    above, below = runs[:-1][same], runs[1:][same]
-    touching = coo_array((np.ones(len(above), bool), (above, below)), shape=(count, count))
-    number = connected_components(touching, directed=False)[1]
-    _, first, of_component = np.unique(number, return_index=True, return_inverse=True)
-    rank = np.empty(len(first), np.int32)
-    rank[np.argsort(first)] = np.arange(len(first), dtype=np.int32)
-    found: NDArray[np.int32] = rank[of_component][runs]
-    return found
+    positive = ids.astype(np.int32) + (1 - int(ids.min()))  # 0 would be background
+    numbers: NDArray[np.int32] = label(positive, background=0, connectivity=1).astype(np.int32)
+    return numbers - 1
 
 
-def remove_small_regions(ids: NDArray[Any], least: int) -> NDArray[Any]:
-    """(H, W) ids in which no region has fewer than `least` pixels, unless it is all there is.
+def remove_small_regions(ids: NDArray[Any], min_area: int) -> NDArray[Any]:
+    """Return (H, W) ids in which no region has fewer than `min_area` pixels, unless it is the only
+    region.
 
-    The smallest region goes first, of equal ones the one that begins first (row by row): it takes
-    the id that it shares most of its outline with, in sides of pixels, of equal ones the lowest,
-    and is one with the regions of that id from then on. So until none is too small.
+    The smallest region is removed first; of equally small ones, the one that begins first, row by
+    row. It takes the id with which it shares most sides of pixels (the lowest id wins a tie), and
+    merges with the neighbors of that id. This repeats until no region is too small.
     """
     numbers = label_regions(ids)
     sizes = np.bincount(numbers.ravel())
-    if len(sizes) == 1 or sizes.min() >= least:
+    if len(sizes) == 1 or sizes.min() >= min_area:
         return ids.copy()
-    merging = _Merging(numbers, ids, sizes)
-    small = [(int(sizes[k]), int(k)) for k in np.flatnonzero(sizes < least)]
-    heapify(small)
-    while small:
-        size, region = heappop(small)
-        if merging.into[region] != region or merging.sizes[region] != size:
-            continue  # it was joined to another one, or grew
-        merged = merging.join(region)
-        if merged is not None and merging.sizes[merged] < least:
-            heappush(small, (merging.sizes[merged], merged))
-    of_region = [merging.id_of[merging.root(k)] for k in range(len(sizes))]
-    cleaned: NDArray[Any] = np.array(of_region, ids.dtype)[numbers]
-    return cleaned
+    graph = _RegionGraph(numbers, ids, sizes)
+    queue = [(int(sizes[k]), int(k)) for k in np.flatnonzero(sizes < min_area)]
+    heapify(queue)
+    while queue:
+        size, region = heappop(queue)
+        if graph.parent[region] != region or graph.sizes[region] != size:
+            continue  # it was merged into another region, or grew
+        merged = graph.dissolve(region)
+        if merged is not None and graph.sizes[merged] < min_area:
+            heappush(queue, (graph.sizes[merged], merged))
+    ids_of_regions = [graph.ids[graph.root(k)] for k in range(len(sizes))]
+    result: NDArray[Any] = np.array(ids_of_regions, ids.dtype)[numbers]
+    return result
 
 
-class _Merging:
-    """Regions that become one; each goes by its lowest number, which is where it begins.
+class _RegionGraph:
+    """Regions that merge. A merged region has the lowest number of its parts.
 
     Attributes:
-        into: the region that each is part of, or a step towards it.
-        sizes: in pixels. id_of: their ids.
-        sides: the neighbours of each, with how many sides of pixels they share.
+        parent: the region that each was merged into, or a step towards it; itself if not merged.
+        sizes: pixels of each region.
+        ids: id of each region.
+        sides: the neighbors of each region, with the number of shared sides of pixels.
     """
 
     def __init__(
         self, numbers: NDArray[np.int32], ids: NDArray[Any], sizes: NDArray[np.int64]
     ) -> None:
         count = len(sizes)
-        self.into = list(range(count))
+        self.parent = list(range(count))
         self.sizes: list[int] = sizes.tolist()
-        id_of = np.empty(count, np.int64)
-        id_of[numbers.ravel()] = ids.ravel()
-        self.id_of: list[int] = id_of.tolist()
+        ids_of_regions = np.empty(count, np.int64)
+        ids_of_regions[numbers.ravel()] = ids.ravel()
+        self.ids: list[int] = ids_of_regions.tolist()
+        # Count the sides between each pair of regions; a pair is one number, low * count + high.
+        pairs = []
+        for a, b in ((numbers[1:], numbers[:-1]), (numbers[:, 1:], numbers[:, :-1])):
+            differ = a != b
+            low, high = np.minimum(a, b)[differ], np.maximum(a, b)[differ]
+            pairs.append(low.astype(np.int64) * count + high)
         self.sides: list[dict[int, int]] = [{} for _ in range(count)]
-        pairs = [(numbers[1:], numbers[:-1]), (numbers[:, 1:], numbers[:, :-1])]
-        keys = np.concatenate([
-            np.minimum(a, b)[a != b].astype(np.int64) * count + np.maximum(a, b)[a != b]
-            for a, b in pairs
-        ])  # fmt: skip
-        for key, sides in zip(*(part.tolist() for part in _counted(keys)), strict=True):
-            one, other = divmod(key, count)
-            self.sides[one][other] = self.sides[other][one] = sides
+        unique, shared = np.unique(np.concatenate(pairs), return_counts=True)
+        for pair, sides in zip(unique.tolist(), shared.tolist(), strict=True):
+            a, b = divmod(pair, count)
+            self.sides[a][b] = self.sides[b][a] = sides
 
     def root(self, region: int) -> int:
-        """The region that this one is part of."""
-        while self.into[region] != region:
-            self.into[region] = self.into[self.into[region]]
-            region = self.into[region]
+        """Return the region that this one is part of."""
+        while self.parent[region] != region:
+            self.parent[region] = self.parent[self.parent[region]]
+            region = self.parent[region]
         return region
 
-    def join(self, region: int) -> int | None:
-        """Gives it the id that surrounds it most; the region that it is part of then."""
+    def dissolve(self, region: int) -> int | None:
+        """Give a region the id that surrounds it most, and return the region it is part of then;
+        None if it has no neighbors."""
         shared: dict[int, int] = {}
-        for other, sides in self.sides[region].items():
-            shared[self.id_of[other]] = shared.get(self.id_of[other], 0) + sides
+        for neighbor, sides in self.sides[region].items():
+            shared[self.ids[neighbor]] = shared.get(self.ids[neighbor], 0) + sides
         if not shared:
             return None
-        chosen = min(shared, key=lambda one: (-shared[one], one))
-        parts = [o for o in self.sides[region] if self.id_of[o] == chosen]
-        self.id_of[region] = chosen
-        for part in parts:
-            region = self._united(region, part)
+        chosen = min(shared, key=lambda class_id: (-shared[class_id], class_id))
+        neighbors = [k for k in self.sides[region] if self.ids[k] == chosen]
+        self.ids[region] = chosen
+        for neighbor in neighbors:
+            region = self._merge(region, neighbor)
         return region
 
-    def _united(self, one: int, other: int) -> int:
-        """Two neighbours of one id."""
-        low, high = min(one, other), max(one, other)
-        self.into[high] = low
+    def _merge(self, a: int, b: int) -> int:
+        """Merge two neighbors of the same id."""
+        low, high = min(a, b), max(a, b)
+        self.parent[high] = low
         self.sizes[low] += self.sizes[high]
         del self.sides[low][high], self.sides[high][low]
         fewer, more = sorted((self.sides[low], self.sides[high]), key=len)
-        for third, sides in fewer.items():
-            more[third] = more.get(third, 0) + sides
-        for third in fewer if fewer is self.sides[high] else more:
-            self.sides[third].pop(high, None)
-            self.sides[third][low] = more[third]
+        for neighbor, sides in fewer.items():
+            more[neighbor] = more.get(neighbor, 0) + sides
+        for neighbor in fewer if fewer is self.sides[high] else more:
+            self.sides[neighbor].pop(high, None)
+            self.sides[neighbor][low] = more[neighbor]
         self.sides[low], self.sides[high] = more, {}
         return low
-
-
-def _counted(keys: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    found, counts = np.unique(keys, return_counts=True)
-    return found, counts

@@ -1,56 +1,59 @@
-"""Predictor: images in, segmentations out, in each image's own size.
+"""Predictor: a PyTorch model that is ready for images.
 
 model = fullconv.load("runs/.../model")
 segmentation = model("street.jpg")
 segmentation.mask, segmentation.area["road"], segmentation.overlay().save("street.png")
+
+Shapes: N batch · C channels · K classes · H, W image · h, w cells or window.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.labels import Labels
-from fullconv.data.io.extra_channels import ExtraInput
-from fullconv.data.io.images import from_array
+from fullconv.core.i18n import msg
+from fullconv.core.labels import Labels, ids_dtype
+from fullconv.core.text import first_line
 from fullconv.inference.exported import is_exported, load_exported
 from fullconv.inference.options import PredictOptions
-from fullconv.inference.probabilities import Probabilities, ids_dtype
+from fullconv.inference.probabilities import Probabilities
 from fullconv.inference.runtime import Runtime
-from fullconv.inference.segmenter import Segmenter
-from fullconv.inference.segmenter import as_array as array_of
-from fullconv.inference.tiling import WHOLE, Read, Span, Tiles, require_tile, window_reader
-from fullconv.models.hub import resolve_hub_name
-from fullconv.models.model import Model, load_model, save_model
+from fullconv.inference.segmenter import ModelInfo, Segmenter
+from fullconv.inference.tiling import (
+    MAX_WHOLE_PIXELS,
+    Read,
+    Span,
+    Tiles,
+    require_tile,
+    window_reader,
+)
+from fullconv.models.model import Model, save_model
+from fullconv.models.open import open_model, resolve_model
 from fullconv.network.scores import Scores
-
-_OVERSHOOT = 0.05  # beyond 0-1 of a float image that was resized bicubically
-ImageLike = str | Path | Image.Image | np.ndarray | Tensor
 
 
 class Predictor(Segmenter):
     """A model, ready for images of any size.
 
     Args:
-        model: as loaded.
-        device: of torch; default: a GPU where there is one.
+        model: see `fullconv.models.open.open_model`.
+        device: "auto" (see `choose_device`), "cpu", "cuda", "cuda:1", "mps" ...
         precision, compile: see `fullconv.inference.runtime.Runtime`.
-        tile: pixels; images that are longer are cut into tiles of so many pixels a side. Default:
-            images of more than 16.8 million pixels are, see `fullconv.inference.tiling`.
+        tile: side of a tile in pixels; images with a longer side are cut into tiles. By default
+            images of more than 16.8 million pixels are cut, see `fullconv.inference.tiling`.
     """
 
     def __init__(
         self,
         model: Model,
         *,
-        device: str | torch.device | None = None,
+        device: str | torch.device = "auto",
         precision: str = "auto",
         compile: bool = False,
         tile: int | None = None,
@@ -58,161 +61,146 @@ class Predictor(Segmenter):
         require_tile(tile)
         if tile is not None and model.short_side is not None:
             raise FullconvError(
-                "the model wants images that are resized as a whole, to "
-                f"{model.short_side} pixels: tiles of them would be other images.",
-                "fullconv predict MODEL IMAGES   # without --tile",
+                msg(
+                    "the model resizes each image to {side} pixels on the shorter side, which "
+                    "cannot be done tile by tile.",
+                    side=model.short_side,
+                ),
+                msg("fullconv predict MODEL IMAGES   # without --tile"),
             )
         self.model, self.tile = model, tile
-        self.tiles: Tiles | None = None  # once an image was cut
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.engine = Runtime(model, device=self.device, precision=precision, compile=compile)
-
-    @property
-    def labels(self) -> Labels:
-        """The classes."""
-        return self.model.labels
-
-    @property
-    def heads(self) -> Mapping[str, Labels]:
-        """The classes of further heads, by name."""
-        return self.model.heads
-
-    @property
-    def head(self) -> str:
-        """What the first head is called, where there are several."""
-        return self.model.head
-
-    @property
-    def backbone(self) -> str:
-        """What its backbone is called."""
-        return self.model.card.name
-
-    @property
-    def stride(self) -> int:
-        """Of its scores, in pixels."""
-        return self.model.network.stride
-
-    @property
-    def pretrained_on(self) -> str:
-        """What its backbone started from; empty for a fresh start."""
-        return self.model.card.pretrained_on
-
-    @property
-    def training(self) -> Mapping[str, Any]:
-        """What is known of its training; empty of models of others."""
-        return self.model.training
-
-    @property
-    def inputs(self) -> tuple[ExtraInput, ...]:
-        """What it takes beside images."""
-        return self.model.inputs
+        self.info = ModelInfo(
+            labels=model.labels,
+            backbone=model.card.name,
+            stride=model.network.stride,
+            pretrained_on=model.card.pretrained_on,
+            training=model.training,
+            head=model.head,
+            heads=model.heads,
+            extra_inputs=model.extra_inputs,
+        )
+        self.tiles: Tiles | None = None  # set when the first image is cut
+        self.device = choose_device(device)
+        self.runtime = Runtime(model, device=self.device, precision=precision, compile=compile)
 
     def save(self, folder: str | Path) -> Path:
-        """Writes the model as a folder that `load` reads, without network."""
+        """Write the model as a folder that `load` reads without network access."""
         return save_model(self.model, folder)
 
-    def predict_batch(self, images: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-        """(N, H, W, 3) uint8 -> scores at the cells, and (N, H, W) class ids of each head."""
-        planes = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
-        scores = self.engine.scores(planes)
-        maps = [part.labels().cpu().numpy() for part in self.model.split(scores)]
-        return scores.values.float().cpu().numpy(), maps
+    def set_options(self, options: PredictOptions) -> None:
+        """Apply these prediction options from now on; see `Segmenter.set_options`.
 
-    def as_array(self, image: Any) -> np.ndarray:
-        """Also of a tensor."""
-        return as_array(image)
-
-    def use(self, options: PredictOptions) -> None:
-        """Also refuses scales where images are resized anyway, or cut into tiles."""
+        Raises:
+            FullconvError: also for scales if the model resizes images, or if tiles are requested.
+        """
         if options.scales != (1.0,):
             if self.model.short_side is not None:
                 raise FullconvError(
-                    f"the model resizes every image to {self.model.short_side} pixels on its "
-                    "shorter side: other scales would make no other image.",
-                    "--flip   # without --scales",
+                    msg(
+                        "the model resizes each image to {side} pixels on the shorter side, so "
+                        "--scales has no effect.",
+                        side=self.model.short_side,
+                    ),
+                    msg("--flip   # without --scales"),
                 )
             if self.tile is not None:
                 raise FullconvError(
-                    "images at other scales are taken whole: --scales and --tile do not go "
-                    "together.",
-                    f"--tile {self.tile}   # without --scales",
+                    msg("--scales and --tile cannot be combined: scaled images are not cut."),
+                    msg("--tile {tile}   # without --scales", tile=self.tile),
                 )
-        super().use(options)
+        super().set_options(options)
 
-    def labels_in(self, planes: np.ndarray) -> list[np.ndarray]:
-        """(H, W, C), as `joined` gives it -> (H, W) class ids of each head; of blocks, one after
-        the other."""
-        size = (planes.shape[0], planes.shape[1])
-        maps = [np.empty(size, ids_dtype(len(of))) for of in self.tables]
-        for rows, columns, scores in self.scores(size, window_reader(_tensor(planes))):
-            for ids, of_head in zip(maps, self.model.split(scores), strict=True):
-                ids[slice(*rows), slice(*columns)] = of_head.labels()[0].cpu().numpy()
+    def predict_labels(self, channels: np.ndarray) -> list[np.ndarray]:
+        """Return the class ids (H, W) of each head; see `Segmenter.predict_labels`."""
+        size = (channels.shape[0], channels.shape[1])
+        maps = [np.empty(size, ids_dtype(len(labels))) for labels in self.tables]
+        for rows, columns, scores in self.scores(size, window_reader(_to_tensor(channels))):
+            for ids, head in zip(maps, self.model.split(scores), strict=True):
+                ids[slice(*rows), slice(*columns)] = head.labels()[0].cpu().numpy()
         return maps
 
-    def read(self, planes: np.ndarray, size: tuple[int, int]) -> Probabilities:
-        """See `Segmenter.read`."""
-        shown = (planes.shape[0], planes.shape[1])
-        if shown != size:  # which is never cut
-            scores = self.engine.scores(_tensor(planes)[None]).resized(size)
-            return Blocks(size, [((0, size[0]), (0, size[1]), self.model.split(scores))])
-        found = self.scores(size, window_reader(_tensor(planes)))
-        return Blocks(size, [(r, c, self.model.split(scores)) for r, c, scores in found])
+    def predict_probabilities(self, channels: np.ndarray, size: tuple[int, int]) -> Probabilities:
+        """Return the probabilities for one view; see `Segmenter.predict_probabilities`."""
+        image = _to_tensor(channels)
+        view_size = (channels.shape[0], channels.shape[1])
+        if view_size != size:  # a resized view is never cut
+            scores = self.runtime.scores(image[None]).resized(size)
+            return BlockProbabilities(
+                size, [((0, size[0]), (0, size[1]), self.model.split(scores))]
+            )
+        blocks = self.scores(size, window_reader(image))
+        return BlockProbabilities(
+            size, [(r, c, self.model.split(scores)) for r, c, scores in blocks]
+        )
 
-    def cuts(self, size: tuple[int, int]) -> bool:
-        """See `Segmenter.cuts`."""
-        long = max(size) > self.tile if self.tile else size[0] * size[1] > WHOLE
-        return long and self.model.short_side is None
+    def predict_batch(self, images: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Return the logits and the class ids of a batch; see `Segmenter.predict_batch`."""
+        batch = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+        scores = self.runtime.scores(batch)
+        maps = [head.labels().cpu().numpy() for head in self.model.split(scores)]
+        return scores.values.float().cpu().numpy(), maps
+
+    def needs_tiling(self, size: tuple[int, int]) -> bool:
+        """Return whether images of (H, W) pixels are cut into tiles."""
+        is_large = max(size) > self.tile if self.tile else size[0] * size[1] > MAX_WHOLE_PIXELS
+        return is_large and self.model.short_side is None
 
     def scores(self, size: tuple[int, int], read: Read) -> Iterator[tuple[Span, Span, Scores]]:
-        """Of an image (H, W), in as many blocks as it is cut into, one if it is small: rows,
-        columns and scores of all heads. `read` gives the pixels of a window, (C, h, w)."""
-        if not self.cuts(size):
+        """Yield the rows, columns and scores (all heads) of each block of an image.
+
+        A small image is a single block.
+
+        Args:
+            size: (H, W) of the image.
+            read: returns the pixels of a window, (C, h, w), given its rows and columns.
+        """
+        if not self.needs_tiling(size):
             rows, columns = (0, size[0]), (0, size[1])
-            yield rows, columns, self.engine.scores(read(rows, columns)[None])
+            yield rows, columns, self.runtime.scores(read(rows, columns)[None])
             return
         if self.tiles is None:
-            running = self.model.network if self.engine.compiled else self.engine.network
+            running = self.model.network if self.runtime.compiled else self.runtime.network
             self.tiles = Tiles(
-                self.model.network, self.engine.scores, tile=self.tile, running=running.backbone
+                self.model.network, self.runtime.scores, tile=self.tile, running=running.backbone
             )
-            self.seams = self.tiles.reasons
+            self.inexact_operations = self.tiles.inexact_operations
         yield from self.tiles.scores(size, read)
 
 
-class Blocks(Probabilities):
-    """Read from the scores of the blocks of an image.
+class BlockProbabilities(Probabilities):
+    """Probabilities from the scores of an image's blocks.
 
     Args:
-        size: of the image, (H, W).
-        blocks: rows, columns and the scores of each head.
+        size: (H, W) of the image.
+        blocks: rows, columns, and the scores of each head.
     """
 
     def __init__(
         self, size: tuple[int, int], blocks: Sequence[tuple[Span, Span, Sequence[Scores]]]
     ) -> None:
         self.size, self.blocks = size, blocks
-        self.counts = tuple(of.num_classes for of in blocks[0][2])
+        self.counts = tuple(head.num_classes for head in blocks[0][2])
 
     def rows(self, head: int, start: int, stop: int) -> np.ndarray:
-        """See `Probabilities`."""
+        """Return the probabilities of some rows; see `Probabilities.rows`."""
         out = np.empty((self.counts[head], stop - start, self.size[1]), np.float32)
         for (top, bottom), (left, right), heads in self.blocks:
             low, high = max(start, top), min(stop, bottom)
             if low < high:
                 part = heads[head].part((low - top, high - top), (0, right - left))
-                found = part.full().softmax(dim=1)[0]
-                out[:, low - start : high - start, left:right] = found.cpu().numpy()
+                probabilities = part.full().softmax(dim=1)[0]
+                out[:, low - start : high - start, left:right] = probabilities.cpu().numpy()
         return out
 
     def labels(self, head: int) -> np.ndarray:
-        """Read block by block."""
+        """Return the most likely classes, by the fused kernel."""
         out = np.empty(self.size, ids_dtype(self.counts[head]))
         for rows, columns, heads in self.blocks:
             out[slice(*rows), slice(*columns)] = heads[head].labels()[0].cpu().numpy()
         return out
 
     def confidence(self, head: int) -> np.ndarray:
-        """Read block by block."""
+        """Return the probability of the most likely classes, by the fused kernel."""
         out = np.empty(self.size, np.float32)
         for rows, columns, heads in self.blocks:
             out[slice(*rows), slice(*columns)] = heads[head].confidence()[0].cpu().numpy()
@@ -225,68 +213,63 @@ def load(
     backbone: nn.Module | str | None = None,
     weights: str | Path | None = None,
     labels: Labels | None = None,
-    device: str | torch.device | None = None,
+    device: str | torch.device = "auto",
     precision: str = "auto",
     compile: bool = False,
     tile: int | None = None,
     options: PredictOptions | None = None,
 ) -> Segmenter:
-    """A model from disk, ready to use: `fullconv.load("runs/.../model")("photo.jpg")`.
+    """Load a model: `fullconv.load("runs/.../model")("photo.jpg")`.
 
     Args:
-        path: a model folder, the run that holds it, a .safetensors file; what `fullconv.deploy.export`
-            wrote (see `fullconv.inference.exported`); hf://user/name, a model on a hub (see `fullconv.models.hub`);
-            or a model of others: "torchvision:fcn_resnet50", a .caffemodel, a .pth (see
-            `fullconv.models.third_party`).
-        backbone: the module, where the model was trained on one of your own.
-        weights, labels: of a model of others, if not the published ones.
-        device: of torch; default: a GPU where there is one.
+        path: a model folder, a run folder, a .safetensors file, an exported model (see
+            `fullconv.inference.exported`), a hub name hf://user/name, or a third-party model:
+            "torchvision:fcn_resnet50", a .caffemodel, a .pth (see `fullconv.models.third_party`).
+        backbone: the module, if the model was trained on a module of your own.
+        weights, labels: for a third-party model, if not the published ones.
+        device: "auto" (the first of cuda, mps and cpu that is available), "cpu", "cuda:1" ...
         precision, compile: see `fullconv.inference.runtime.Runtime`.
         tile: see `Predictor`.
-        options: averages over views, classes that are wanted, and the like: see
-            `fullconv.inference.options.PredictOptions`.
+        options: test-time augmentation, classes, minimum confidence and so on.
 
     Returns:
-        A `Predictor`; of an exported model a `fullconv.inference.exported.ExportedModel`.
+        A `Predictor`, or an `ExportedModel` for an exported model.
+
+    Raises:
+        FullconvError: no such model, a damaged one, or a device that is not available.
     """
-    path = resolve_hub_name(path)
+    path = resolve_model(path)
     if is_exported(path):
         return load_exported(path, tile=tile, options=options)
-    model = load_model(path, backbone=backbone, weights=weights, labels=labels)
+    model = open_model(path, backbone=backbone, weights=weights, labels=labels)
     predictor = Predictor(model, device=device, precision=precision, compile=compile, tile=tile)
-    predictor.use(options or PredictOptions())
+    predictor.set_options(options or PredictOptions())
     return predictor
 
 
-def as_array(image: ImageLike) -> np.ndarray:
-    """Any image as (H, W, 3) uint8 RGB."""
-    return _of_tensor(image) if isinstance(image, Tensor) else array_of(image)
+def choose_device(device: str | torch.device = "auto") -> torch.device:
+    """Return a torch device; "auto" is the first of cuda, mps and cpu that is available.
 
-
-def _tensor(planes: np.ndarray) -> Tensor:
-    """(H, W, C) -> (C, H, W)"""
-    return torch.from_numpy(planes.copy()).permute(2, 0, 1)
-
-
-def _of_tensor(image: Tensor) -> np.ndarray:
-    shape = tuple(image.shape)
-    if image.ndim != 3 or shape[0] not in (1, 3, 4) or image.numel() == 0:
-        hint = 'model("photo.jpg")'
-        if image.ndim == 4:
-            hint = "model(list(images))   # one after the other"
-        elif image.ndim == 3 and shape[2] in (1, 3, 4):
-            hint = "model(image.permute(2, 0, 1))"
+    Raises:
+        FullconvError: a device that this machine does not have.
+    """
+    if device == "auto":
+        gpu = "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device("cuda" if torch.cuda.is_available() else gpu)
+    try:
+        torch.empty(0, device=device)
+        return torch.device(device)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA raises AssertionError
         raise FullconvError(
-            f"a tensor {shape} is no image; expected (3, H, W) with at least one pixel.", hint
-        )
-    image = image.detach().cpu()
-    if image.is_floating_point():
-        low, high = float(image.min()), float(image.max())
-        if not (low >= -_OVERSHOOT and high <= 1 + _OVERSHOOT):
-            raise FullconvError(
-                f"a float tensor with values from {low:.3g} to {high:.3g}; expected 0 to 1 (not "
-                "0 to 255, and not normalised: the model does that itself).",
-                "model(image / 255)",
-            )
-        image = image.clamp(0, 1).mul(255).round().to(torch.uint8)
-    return from_array(image.permute(1, 2, 0).numpy())
+            msg(
+                "device {device} is not available: {reason}.",
+                device=str(device),
+                reason=first_line(error),
+            ),
+            "--device cpu",
+        ) from error
+
+
+def _to_tensor(channels: np.ndarray) -> Tensor:
+    """(H, W, C) -> (C, H, W)"""
+    return torch.from_numpy(channels.copy()).permute(2, 0, 1)

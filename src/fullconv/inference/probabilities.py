@@ -1,17 +1,16 @@
-"""Probabilities of the classes at every pixel, read from the scores a few rows at a time, of one
-view of an image or averaged over several: mirrored, at other sizes.
+"""Class probabilities at every pixel, computed a few rows at a time; test-time augmentation.
 
-The scores of each view are read at the pixels of the image as it is: where its cells sit is known
-exactly, at any size. Of a mirrored view the rows that were read are turned back. So the result for
-a mirrored image is the mirrored result, bit for bit, where the network repeats itself.
+Test-time augmentation averages the probabilities of several views of an image: flipped, and at
+other sizes. The logits of each view are interpolated at the pixels of the original image, which is
+exact at any size because the position of every cell is known. Rows of a flipped view are flipped
+back. So the result for a flipped image is the flipped result, bit for bit, if the network is
+deterministic.
 
 Nothing here needs torch. Shapes: K classes · C channels · H, W image.
 """
 
 from __future__ import annotations
 
-import os
-import uuid
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -23,25 +22,22 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.labels import Labels
+from fullconv.core.files import atomic_path
+from fullconv.core.i18n import msg
+from fullconv.core.labels import Labels, ids_dtype
 from fullconv.inference.options import PredictOptions
-from fullconv.network.kernels.library import non_finite_message
+from fullconv.network.kernels.library import non_finite_error
 
-_STRIP = 1 << 21  # probabilities that are looked at together
-LARGEST = 1 << 24  # pixels of a view at another size, which is never cut into tiles
-
-
-def ids_dtype(classes: int) -> type[np.uint8] | type[np.uint16]:
-    """Of the ids of so many classes."""
-    return np.uint8 if classes <= 255 else np.uint16
+MAX_VIEW_PIXELS = 1 << 24  # of a view at another size, which is never cut into tiles
+_STRIP = 1 << 21  # probabilities in memory at once
 
 
 class Probabilities(ABC):
-    """Of an image.
+    """The class probabilities of an image.
 
     Attributes:
         size: (H, W) in pixels.
-        counts: K of each head.
+        counts: the number of classes K of each head.
     """
 
     size: tuple[int, int]
@@ -49,128 +45,140 @@ class Probabilities(ABC):
 
     @abstractmethod
     def rows(self, head: int, start: int, stop: int) -> NDArray[np.float32]:
-        """The softmax of the scores of a head in rows [start, stop), (K, rows, W)."""
+        """Return the softmax of a head's logits in rows [start, stop), (K, rows, W)."""
 
     def strips(self, head: int) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-        """Rows after rows, few enough for a cache, and `rows` of them."""
+        """Yield strip after strip the rows of the image and their probabilities, (K, rows, W).
+
+        Raises:
+            FullconvError: a probability is NaN.
+        """
         height, width = self.size
         step = max(1, _STRIP // (self.counts[head] * width))
         for start in range(0, height, step):
             stop = min(start + step, height)
-            found = self.rows(head, start, stop)
-            if not np.isfinite(found).all():
-                raise non_finite_message()
-            yield slice(start, stop), found
+            strip = self.rows(head, start, stop)
+            if not np.isfinite(strip).all():
+                raise non_finite_error()
+            yield slice(start, stop), strip
 
     def labels(self, head: int) -> NDArray[Any]:
-        """The likeliest class at every pixel, (H, W); the lowest id wins a tie."""
+        """Return the most likely class at every pixel, (H, W); the lowest id wins a tie."""
         ids = np.empty(self.size, ids_dtype(self.counts[head]))
-        for rows, found in self.strips(head):
-            ids[rows] = found.argmax(axis=0)
+        for rows, strip in self.strips(head):
+            ids[rows] = strip.argmax(axis=0)
         return ids
 
     def confidence(self, head: int) -> NDArray[np.float32]:
-        """The probability of that class, (H, W)."""
-        out = np.empty(self.size, np.float32)
-        for rows, found in self.strips(head):
-            out[rows] = found.max(axis=0)
-        return out
+        """Return the probability of the most likely class, (H, W)."""
+        confidence = np.empty(self.size, np.float32)
+        for rows, strip in self.strips(head):
+            confidence[rows] = strip.max(axis=0)
+        return confidence
 
     def label_maps(self) -> list[NDArray[Any]]:
-        """The labels of each head."""
+        """Return `labels` of each head."""
         return [self.labels(head) for head in range(len(self.counts))]
 
 
-class Averaged(Probabilities):
+class MeanProbabilities(Probabilities):
     """The mean over several views of an image.
 
     Args:
-        views: as they are read at the image's pixels, in pairs where they are mirrored.
-        mirrored: whether the second of each pair is of the mirrored image.
+        views: their probabilities at the image's pixels.
+        flipped: every second view is the one before it, flipped.
     """
 
-    def __init__(self, views: list[Probabilities], *, mirrored: bool) -> None:
-        self.views, self.mirrored = views, mirrored
+    def __init__(self, views: list[Probabilities], *, flipped: bool) -> None:
+        self.views, self.flipped = views, flipped
         self.size, self.counts = views[0].size, views[0].counts
 
     def rows(self, head: int, start: int, stop: int) -> NDArray[np.float32]:
-        """The mean over the views."""
-        read = [view.rows(head, start, stop) for view in self.views]
-        if self.mirrored:  # each pair first: it is the same sum for the mirrored image
-            read = [one + other[..., ::-1] for one, other in zip(*[iter(read)] * 2, strict=True)]
-        return sum(read[1:], read[0]) / np.float32(len(self.views))
+        """Return the mean of the views' rows."""
+        rows = [view.rows(head, start, stop) for view in self.views]
+        if self.flipped:  # add each pair first: the sum is then the same for the flipped image
+            rows = [a + b[..., ::-1] for a, b in zip(rows[::2], rows[1::2], strict=True)]
+        return sum(rows[1:], rows[0]) / np.float32(len(self.views))
 
 
-def averaged(
-    read: Callable[[NDArray[Any], tuple[int, int]], Probabilities],
-    planes: NDArray[Any],
+def average_views(
+    predict: Callable[[NDArray[Any], tuple[int, int]], Probabilities],
+    channels: NDArray[Any],
     options: PredictOptions,
-) -> Averaged:
-    """Over the views that are asked for.
+) -> MeanProbabilities:
+    """Return the mean over the views that `options` asks for.
 
     Args:
-        read: runs the network on (h, w, C) and reads at the pixels of an image (H, W).
-        planes: (H, W, C) what the network takes: uint8 RGB, or float32 with further inputs behind.
+        predict: runs the network on (h, w, C) and returns the probabilities at the pixels of an
+            image of size (H, W).
+        channels: (H, W, C) uint8 RGB, or float32 RGB and extra channels.
 
     Raises:
-        FullconvError: a view would have more than `LARGEST` pixels.
+        FullconvError: a view would have more than `MAX_VIEW_PIXELS` pixels.
     """
-    size = (planes.shape[0], planes.shape[1])
+    size = (channels.shape[0], channels.shape[1])
     views = []
     for scale in options.scales:
-        shown = rescaled(planes, scale)
-        views.append(read(shown, size))
+        view = rescale(channels, scale)
+        views.append(predict(view, size))
         if options.flip:
-            views.append(read(np.ascontiguousarray(shown[:, ::-1]), size))
-    return Averaged(views, mirrored=options.flip)
+            views.append(predict(np.ascontiguousarray(view[:, ::-1]), size))
+    return MeanProbabilities(views, flipped=options.flip)
 
 
-def rescaled(planes: NDArray[Any], scale: float) -> NDArray[Any]:
-    """(H, W, C) -> the same image at another size: its colours bilinear, with antialiasing;
-    further inputs as their nearest value, for the mean of two depths may be the depth of nothing.
-    """
-    height, width = (max(1, round(pixels * scale)) for pixels in planes.shape[:2])
+def rescale(channels: NDArray[Any], scale: float) -> NDArray[Any]:
+    """Resize (H, W, C) by a factor: colors with antialiased bilinear interpolation, extra channels
+    to the nearest value, because the mean of two depths may be the depth of nothing."""
     if scale == 1:
-        return planes
-    if height * width > LARGEST:
+        return channels
+    height, width = (max(1, round(pixels * scale)) for pixels in channels.shape[:2])
+    if height * width > MAX_VIEW_PIXELS:
         raise FullconvError(
-            f"an image of {planes.shape[0]} x {planes.shape[1]} pixels (height x width) at scale "
-            f"{scale:g} has {height * width / 1e6:.1f} million; up to {LARGEST / 1e6:.1f} million "
-            "are averaged over scales.",
-            "--scales 1   # or smaller images",
+            msg(
+                "an image of {height} x {width} pixels (height x width) at scale {scale:g} has "
+                "{pixels:.1f} million pixels; --scales supports up to {limit:.1f} million.",
+                height=channels.shape[0],
+                width=channels.shape[1],
+                scale=scale,
+                pixels=height * width / 1e6,
+                limit=MAX_VIEW_PIXELS / 1e6,
+            ),
+            msg("--scales 1   # or smaller images"),
         )
-    if planes.dtype == np.uint8:
-        image = Image.fromarray(planes).resize((width, height), Image.Resampling.BILINEAR)
+    if channels.dtype == np.uint8:
+        image = Image.fromarray(channels).resize((width, height), Image.Resampling.BILINEAR)
         return np.asarray(image)
-    kinds = [Image.Resampling.BILINEAR] * 3 + [Image.Resampling.NEAREST] * (planes.shape[2] - 3)
-    parts = [
-        np.asarray(Image.fromarray(planes[..., k]).resize((width, height), kind))
-        for k, kind in enumerate(kinds)
+    bilinear, nearest = Image.Resampling.BILINEAR, Image.Resampling.NEAREST
+    planes = [
+        Image.fromarray(channels[..., k]).resize((width, height), bilinear if k < 3 else nearest)
+        for k in range(channels.shape[2])
     ]
-    return np.stack(parts, axis=2)
+    return np.stack([np.asarray(plane) for plane in planes], axis=2)
 
 
-def softmax(scores: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(K, ...) scores -> probabilities."""
-    grown = np.exp(scores - scores.max(axis=0))
-    shares: NDArray[np.float32] = grown / grown.sum(axis=0)
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the softmax of (K, ...) over the first axis."""
+    powers = np.exp(logits - logits.max(axis=0))
+    shares: NDArray[np.float32] = powers / powers.sum(axis=0)
     return shares
 
 
-def write_probabilities(path: Path, found: Probabilities, head: int, labels: Labels) -> None:
-    """A NumPy archive: "probability", (H, W, K) float16, and "classes", the K names. It is written
-    a few rows at a time, whole or not at all."""
-    height, width = found.size
-    about = {"descr": "<f2", "fortran_order": False, "shape": (height, width, len(labels))}
-    unfinished = path.with_name(f".{path.stem}-{uuid.uuid4().hex}.unfinished")
-    try:
-        with zipfile.ZipFile(unfinished, "x", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-            with archive.open("probability.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array_header_1_0(member, about)
-                for _, rows in found.strips(head):
-                    member.write(rows.transpose(1, 2, 0).astype("<f2").tobytes())
-            with archive.open("classes.npy", "w") as member:
-                np.lib.format.write_array(member, np.array(labels.names), allow_pickle=False)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+def write_probabilities(
+    path: Path, probabilities: Probabilities, head: int, labels: Labels
+) -> None:
+    """Write a NumPy archive: "probability", (H, W, K) float16, and "classes", the K names.
+
+    A few rows are in memory at a time. The file is written whole or not at all.
+    """
+    height, width = probabilities.size
+    header = {"descr": "<f2", "fortran_order": False, "shape": (height, width, len(labels))}
+    with (
+        atomic_path(path) as temporary,
+        zipfile.ZipFile(temporary, "x", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+    ):
+        with archive.open("probability.npy", "w", force_zip64=True) as member:
+            np.lib.format.write_array_header_1_0(member, header)
+            for _, strip in probabilities.strips(head):
+                member.write(strip.transpose(1, 2, 0).astype("<f2").tobytes())
+        with archive.open("classes.npy", "w") as member:
+            np.lib.format.write_array(member, np.array(labels.names), allow_pickle=False)

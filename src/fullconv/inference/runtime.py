@@ -1,9 +1,11 @@
-"""How a model runs when it is used: prepared once, the same function, faster.
+"""Runtime: a model's network prepared for prediction, which computes the same function faster.
 
-Batch norm is folded into the convolutions, everything lies channels last, and the backbone runs in
-bfloat16 where the device computes in it and the model is known to give the same labels: the share
-of pixels that get another one was measured on validation images when it was trained, and stands
-in its config.json.
+Batch norm is folded into the convolutions and tensors are channels-last. The backbone runs in
+bfloat16 if the device has instructions for it and the model is known to give the same labels: the
+share of pixels that get another label was measured on validation images during training and is
+stored in config.json.
+
+Shapes: N batch · C channels · H, W image.
 """
 
 from __future__ import annotations
@@ -16,12 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from fullconv.core.errors import FullconvError
+from fullconv.core.i18n import join, msg, nmsg
+from fullconv.core.text import first_line
 from fullconv.models.model import Model
 from fullconv.network.fold_batch_norm import fold_batch_norm
 from fullconv.network.scores import Scores
 
-TOLERANCE = 0.01  # of the pixels may get another label in bfloat16 than in float32
-LONGEST = 4  # sides: an image that is resized has no more on its longer side
+MAX_DISAGREEMENT = 0.01  # share of pixels that may get another label in bfloat16
+MAX_ASPECT = 4  # a resized image's longer side, in shorter sides
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 
@@ -29,11 +33,14 @@ class Runtime:
     """A model's network, ready for images.
 
     Args:
-        model: stays as it is.
+        model: it is not changed.
         device: of torch.
-        precision: "auto" (see above), "float32" or "bfloat16".
-        compile: let torch.compile make the backbone into code of its own: seconds to a minute for
-            the first image, then faster. On a CPU it needs a C++ compiler.
+        precision: "auto" (see the top of this file), "float32" or "bfloat16".
+        compile: compile the backbone with torch.compile: seconds to a minute for the first image,
+            then faster. On a CPU it needs a C++ compiler.
+
+    Attributes:
+        precision, reason: the precision in use, and why.
     """
 
     def __init__(
@@ -55,57 +62,64 @@ class Runtime:
             for name, score in network.score.items():
                 network.score[name] = Float32Head(score)
         if compile:
-            freeze: dict[str, Any] = {"freezing": True} if device.type == "cpu" else {}
-            network.backbone.pyramid = torch.compile(network.backbone.pyramid, options=freeze)  # type: ignore[assignment]
+            options: dict[str, Any] = {"freezing": True} if device.type == "cpu" else {}
+            network.backbone.pyramid = torch.compile(network.backbone.pyramid, options=options)  # type: ignore[assignment]
         self.network = network
 
     def labels(self, images: Tensor) -> list[Tensor]:
-        """As `scores`; the ids (N, H, W) of each head."""
-        return [scores.labels() for scores in self.model.split(self.scores(images))]
+        """Return the class ids (N, H, W) of each head; see `scores`."""
+        return [head.labels() for head in self.model.split(self.scores(images))]
 
     def scores(self, images: Tensor) -> Scores:
-        """(N, 3, H, W) uint8 RGB on any device, channels of further inputs behind -> `Scores`, of
-        all heads."""
+        """Return the scores of all heads.
+
+        Args:
+            images: (N, 3, H, W) uint8 RGB on any device, followed by the extra channels.
+        """
         size = (int(images.shape[2]), int(images.shape[3]))
-        inputs = self.model.normalise(self._resized(images.to(self.device)))
-        shown = (int(inputs.shape[2]), int(inputs.shape[3]))
-        inputs = inputs.to(self.dtype, memory_format=torch.channels_last)
-        inputs = self.network.backbone.padded(inputs)  # the only ones that are kept
-        # The compiler freezes weights under no_grad only.
+        batch = self.model.normalize(self._resize(images.to(self.device)))
+        batch_size = (int(batch.shape[2]), int(batch.shape[3]))
+        batch = batch.to(self.dtype, memory_format=torch.channels_last)
+        batch = self.network.backbone.pad(batch)  # frees the image before the network runs
         try:
+            # torch.compile freezes weights under no_grad only.
             with torch.no_grad() if self.compiled else torch.inference_mode():
-                scores = self.network.of_padded(inputs, shown)
+                scores = self.network.forward_padded(batch, batch_size)
         except Exception as error:
             if self.compiled and type(error).__module__.startswith(("torch._dynamo", "torch._ind")):
                 raise FullconvError(
-                    "torch.compile could not compile this network (on a CPU it needs a C++ "
-                    f"compiler): {(str(error) or type(error).__name__).splitlines()[0]}",
-                    "fullconv predict MODEL IMAGES   # without --compile",
+                    msg(
+                        "torch.compile could not compile this network (on a CPU it needs a C++ "
+                        "compiler): {reason}.",
+                        reason=first_line(error),
+                    ),
+                    msg("fullconv predict MODEL IMAGES   # without --compile"),
                 ) from error
             raise
         return scores if scores.size == size else scores.resized(size)
 
-    def _resized(self, images: Tensor) -> Tensor:
+    def _resize(self, images: Tensor) -> Tensor:
         side = self.model.short_side
         if side is None or min(images.shape[2:]) == side:
             return images
         from torchvision.transforms.functional import resize  # as torchvision's presets do
 
-        # A very long image would become huge.
-        resized: Tensor = resize(images, [side], max_size=LONGEST * side, antialias=True)
+        # The bound keeps a very long image from becoming huge.
+        resized: Tensor = resize(images, [side], max_size=MAX_ASPECT * side, antialias=True)
         return resized
 
     def describe(self) -> str:
-        """One line: what was chosen and why."""
-        parts = [f"{self.precision} ({self.reason})", f"{self.folded} batch norms folded"]
-        parts.append("channels last")
-        if self.compiled:
-            parts.append("torch.compile")
-        return ", ".join(parts)
+        """Return one line: what was chosen and why."""
+        parts = [
+            msg("{precision} ({reason})", precision=self.precision, reason=self.reason),
+            nmsg("{count} batch norm folded", "{count} batch norms folded", self.folded),
+            msg("channels-last"),
+        ]
+        return join([*parts, *(["torch.compile"] if self.compiled else [])], ", ")
 
 
 class Float32Head(nn.Module):
-    """Scores are computed in float32: rounded to the 8 bits of bfloat16 they would tie."""
+    """Compute scores in float32: rounded to the 8 bits of bfloat16, many would tie."""
 
     def __init__(self, score: nn.Module) -> None:
         super().__init__()
@@ -115,23 +129,23 @@ class Float32Head(nn.Module):
         return self.score(feature.float())
 
 
-def label_disagreement(one: Runtime, other: Runtime, images: Iterable[Tensor]) -> float:
-    """The share of pixels (fraction) that get another label from one engine than from the other.
+def label_disagreement(first: Runtime, second: Runtime, images: Iterable[Tensor]) -> float:
+    """Return the share of pixels (fraction) to which two runtimes give different labels.
 
     Args:
-        images: (3, H, W) uint8 RGB each, channels of further inputs behind.
+        images: (3, H, W) uint8 RGB each, followed by the extra channels.
     """
-    unlike = total = 0
+    differing = total = 0
     for image in images:
-        pairs = zip(one.labels(image[None]), other.labels(image[None]), strict=True)
-        for labels, others in pairs:
-            unlike += int((others != labels).sum())
-            total += labels.numel()
-    return unlike / max(total, 1)
+        pairs = zip(first.labels(image[None]), second.labels(image[None]), strict=True)
+        for ids, other_ids in pairs:
+            differing += int((other_ids != ids).sum())
+            total += ids.numel()
+    return differing / max(total, 1)
 
 
 def computes_in_bfloat16(device: torch.device) -> bool:
-    """Whether the device has instructions for it: without them it is slower than float32."""
+    """Return whether the device has bfloat16 instructions; without, it is slower than float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
@@ -141,20 +155,34 @@ def computes_in_bfloat16(device: torch.device) -> bool:
 def choose_precision(
     model: Model, device: torch.device, precision: str = "auto"
 ) -> tuple[str, str]:
-    """Of the backbone on a device, and why; see the top of this file."""
+    """Return the precision of the backbone on a device, and the reason; see the top of this file.
+
+    Raises:
+        FullconvError: an unknown precision.
+    """
     if precision not in PRECISIONS:
         raise FullconvError(
-            f"precision {precision!r} is not known; there are {', '.join(PRECISIONS)}.",
+            msg(
+                "unknown precision {precision!r}; there are {known}.",
+                precision=precision,
+                known=", ".join(PRECISIONS),
+            ),
             "--precision auto",
         )
     if precision != "auto":
-        return precision, "as asked for"
+        return precision, msg("as requested")
     share = model.bfloat16_disagreement
     if share is None:
-        return "float32", "labels in bfloat16 were not compared when this model was trained"
-    said = f"{share:.2%} of the pixels compared in training get another label in bfloat16"
-    if share > TOLERANCE:
-        return "float32", f"{said}, more than {TOLERANCE:.0%}"
+        return "float32", msg("bfloat16 was not compared when this model was trained")
+    if share > MAX_DISAGREEMENT:
+        return "float32", msg(
+            "{share:.2%} of the pixels compared in training get another label in bfloat16, more "
+            "than {limit:.0%}",
+            share=share,
+            limit=MAX_DISAGREEMENT,
+        )
     if not computes_in_bfloat16(device):
-        return "float32", f"this {device.type} has no bfloat16 instructions"
-    return "bfloat16", said
+        return "float32", msg("this {device} has no bfloat16 instructions", device=device.type)
+    return "bfloat16", msg(
+        "{share:.2%} of the pixels compared in training get another label in bfloat16", share=share
+    )

@@ -1,13 +1,15 @@
-"""Segmenter: what every model does with images, whoever computes its labels.
+"""Segmenter: what every model does with an image, whichever runtime computes its logits.
 
 Nothing here needs torch, so that exported models run without it.
+
+Shapes: N batch · C channels · E extra channels · K classes · H, W image · h, w cells.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,151 +18,100 @@ import numpy as np
 from PIL import Image
 
 from fullconv.core.errors import FullconvError
+from fullconv.core.i18n import msg, nmsg
 from fullconv.core.labels import Labels
+from fullconv.core.text import truncated_list
 from fullconv.data.io.extra_channels import ExtraInput, read_extra_channels
 from fullconv.data.io.geotiff import raster_size, read_georeferenced
 from fullconv.data.io.images import from_array, from_pil, read_image
 from fullconv.data.layouts.extra_folders import extra_files
 from fullconv.inference.input_files import find_images
 from fullconv.inference.options import PredictOptions
-from fullconv.inference.probabilities import LARGEST, Probabilities, averaged
+from fullconv.inference.probabilities import MAX_VIEW_PIXELS, Probabilities, average_views
 from fullconv.inference.segmentation import Segmentation
+
+_OVERSHOOT = 0.05  # how far a float image may exceed 0-1: bicubic resizing does
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What is known about a model, whichever runtime computes its logits.
+
+    Args:
+        labels: the classes of the first head.
+        backbone: name of the backbone.
+        stride: output stride in pixels.
+        pretrained_on: what the backbone was pretrained on; "" for random weights.
+        training: what the model records about its training; empty for third-party models.
+        head: name of the first head, if there are several.
+        heads: the classes of additional heads, by name.
+        extra_inputs: the extra channels that the model takes with each image.
+    """
+
+    labels: Labels
+    backbone: str = ""
+    stride: int = 1
+    pretrained_on: str = ""
+    training: Mapping[str, Any] = field(default_factory=dict)
+    head: str = ""
+    heads: Mapping[str, Labels] = field(default_factory=dict)
+    extra_inputs: tuple[ExtraInput, ...] = ()
 
 
 class Segmenter(ABC):
     """A model that is ready for images of any size.
 
     Attributes:
-        labels_inside: whether it gives no scores, and so no probabilities.
-        seams: what kept the tiles of large images from being exact; empty where nothing did.
-        options: what is asked of it; set by `use`.
+        info: what is known about the model.
+        labels_only: whether it returns no logits, and so no probabilities.
+        inexact_operations: the operations that keep tiles of large images from being exact; empty
+            if tiles are exact or no image was cut yet.
+        options: the prediction options, see `set_options`.
     """
 
-    labels_inside = False
-    seams: tuple[str, ...] = ()
+    info: ModelInfo
+    labels_only = False
+    inexact_operations: tuple[str, ...] = ()
     options = PredictOptions()
 
-    def use(self, options: PredictOptions) -> None:
-        """Label images so from now on.
+    @property
+    def labels(self) -> Labels:
+        """The classes of the first head."""
+        return self.info.labels
+
+    @property
+    def heads(self) -> Mapping[str, Labels]:
+        """The classes of additional heads, by name."""
+        return self.info.heads
+
+    @property
+    def tables(self) -> tuple[Labels, ...]:
+        """The classes of all heads, the first head first."""
+        return (self.info.labels, *self.info.heads.values())
+
+    @property
+    def extra_inputs(self) -> tuple[ExtraInput, ...]:
+        """The extra channels that the model takes with each image."""
+        return self.info.extra_inputs
+
+    def set_options(self, options: PredictOptions) -> None:
+        """Apply these prediction options from now on.
 
         Raises:
-            FullconvError: classes that no head has, or what this model cannot do.
+            FullconvError: a class that no head has, or an option that this model does not support.
         """
         options.require_classes(self.tables)
         self.options = options
 
-    @property
-    @abstractmethod
-    def labels(self) -> Labels:
-        """The classes."""
-
-    @property
-    @abstractmethod
-    def heads(self) -> Mapping[str, Labels]:
-        """The classes of further heads, by name."""
-
-    @property
-    @abstractmethod
-    def head(self) -> str:
-        """What the first head is called, where there are several."""
-
-    @property
-    @abstractmethod
-    def backbone(self) -> str:
-        """What its backbone is called."""
-
-    @property
-    @abstractmethod
-    def stride(self) -> int:
-        """Of its scores, in pixels."""
-
-    @property
-    @abstractmethod
-    def pretrained_on(self) -> str:
-        """What its backbone started from; empty for a fresh start."""
-
-    @property
-    def training(self) -> Mapping[str, Any]:
-        """What is known of its training; empty of models of others."""
-        return {}
-
-    @property
-    def tables(self) -> tuple[Labels, ...]:
-        """The class tables of all heads, the first one first."""
-        return (self.labels, *self.heads.values())
-
-    @property
-    @abstractmethod
-    def inputs(self) -> tuple[ExtraInput, ...]:
-        """What it takes beside images."""
-
-    def label_maps(self, image: np.ndarray, inputs: Sequence[Any] = ()) -> list[np.ndarray]:
-        """(H, W, 3) uint8 RGB -> (H, W) class ids, of each head: the likeliest class of every
-        pixel, by the views that `options` names.
-
-        Args:
-            inputs: a path or an array for each of the model's further inputs.
-        """
-        planes = self.joined(image, inputs)
-        if self.options.averaged:
-            return self._probabilities(planes).label_maps()
-        return self.labels_in(planes)
-
-    def rated_maps(
-        self, image: np.ndarray, inputs: Sequence[Any] = ()
-    ) -> list[tuple[np.ndarray, np.ndarray | None]]:
-        """As `label_maps`, each with the probability of the class that every pixel got, (H, W)
-        float32, of the same run of the network; None where there are labels alone, and of images
-        that are cut into tiles."""
-        if self.labels_inside or image.shape[0] * image.shape[1] > LARGEST:
-            return [(ids, None) for ids in self.label_maps(image, inputs)]
-        found = self.probabilities(image, inputs)
-        return [(ids, found.confidence(head)) for head, ids in enumerate(found.label_maps())]
-
-    def cuts(self, size: tuple[int, int]) -> bool:
-        """Whether images of (H, W) are cut, and so may be read window by window."""
-        return False
-
-    @abstractmethod
-    def labels_in(self, planes: np.ndarray) -> list[np.ndarray]:
-        """(H, W, C), as `joined` gives it -> (H, W) class ids of each head, of this one view."""
-
-    @abstractmethod
-    def predict_batch(self, images: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-        """(N, H, W, 3) uint8 -> scores at the cells, and (N, H, W) class ids of each head."""
-
-    @abstractmethod
-    def read(self, planes: np.ndarray, size: tuple[int, int]) -> Probabilities:
-        """(h, w, C) -> probabilities at the pixels of an image of size (H, W): of this one, or of
-        the one that was resized to it."""
-
-    def probabilities(self, image: np.ndarray, inputs: Sequence[Any] = ()) -> Probabilities:
-        """(H, W, 3) uint8 RGB -> the probability of each class at every pixel, by the views that
-        `options` names.
-
-        Args:
-            inputs: a path or an array for each of the model's further inputs.
-        """
-        return self._probabilities(self.joined(image, inputs))
-
-    def _probabilities(self, planes: np.ndarray) -> Probabilities:
-        if self.options.averaged:
-            return averaged(self.read, planes, self.options)
-        return self.read(planes, (planes.shape[0], planes.shape[1]))
-
-    def as_array(self, image: Any) -> np.ndarray:
-        """Any image as (H, W, 3) uint8 RGB."""
-        return as_array(image)
-
-    def __call__(self, image: Any, *, inputs: Any = ()) -> Any:
-        """Segments one image, a list of them, or all in a folder.
+    def __call__(self, image: Any, *, extra_inputs: Any = ()) -> Any:
+        """Segment an image, a list of images, or all images in a folder.
 
         Args:
             image: a path, a PIL image, an (H, W, 3) or (H, W) uint8 array, a (3, H, W) uint8
                 tensor or float tensor 0-1; a list of these; or a folder.
-            inputs: of a model that takes more than images, for each of its inputs, in its order:
-                a path or an (H, W) or (H, W, 3) array in the numbers that it was trained with. For
-                several images, the folders in which each has a file of its name.
+            extra_inputs: if the model takes extra channels, a path or an (H, W) or (H, W, 3) array
+                for each of its inputs, in the units that it was trained with. For a list or a
+                folder of images: folders that hold a file of the same name for each image.
 
         Returns:
             A `Segmentation`; a list of them for a list or a folder.
@@ -168,90 +119,225 @@ class Segmenter(ABC):
         if isinstance(image, (str, Path)) and Path(image).is_dir():
             image = [path for path, _ in find_images([image])]
         if isinstance(image, (list, tuple)):
-            beside = self.inputs_of(image, inputs)
-            return [self.segment(one, inputs=of) for one, of in zip(image, beside, strict=True)]
-        return self.segment(image, inputs=inputs)
+            files = self.extra_input_files(image, extra_inputs)
+            return [
+                self.segment(item, extra_inputs=e) for item, e in zip(image, files, strict=True)
+            ]
+        return self.segment(image, extra_inputs=extra_inputs)
 
-    def segment(self, image: Any, *, inputs: Sequence[Any] = ()) -> Segmentation:
-        """One image, and what belongs to it."""
+    def segment(self, image: Any, *, extra_inputs: Sequence[Any] = ()) -> Segmentation:
+        """Segment one image; see `__call__` for the arguments."""
+        # Read the image. A georeferenced TIFF keeps its georeference.
         source = Path(image) if isinstance(image, (str, Path)) else None
+        reference = None
         if source and raster_size(source):
-            array, place = read_georeferenced(source)
-            return self.segment(array, inputs=inputs).of_file(source, place)
-        array = self.as_array(image)
-        again = partial(self.probabilities, array, inputs)  # the network runs once more
-        found = again() if self.options.from_probabilities else None
-        maps = found.label_maps() if found else self.label_maps(array, inputs)
-        of_result = (lambda: found) if found and self.options.keep else again
-        results = []
-        for number, (ids, labels) in enumerate(zip(maps, self.tables, strict=True)):
-            sure = found.confidence(number) if found and self.options.unsure is not None else None
-            ids, unsure = self.options.refined(ids, labels, sure)
-            made = Segmentation(ids, labels, array, source, unsure=unsure)
-            results.append(replace(made, probabilities=of_result, number=number))
-        first, *further = results
-        return replace(first, heads=dict(zip(self.heads, further, strict=True)))
+            image, reference = read_georeferenced(source)
+        array = as_array(image)
 
-    def inputs_of(
+        # Run the network. Masks alone are cheaper than probabilities.
+        compute = partial(self.probabilities, array, extra_inputs)
+        probabilities = compute() if self.options.from_probabilities else None
+        masks = (
+            probabilities.label_maps() if probabilities else self.label_maps(array, extra_inputs)
+        )
+
+        # Apply the options to each head. Unless scores are kept, asking a result for its
+        # probabilities runs the network again.
+        kept = probabilities if self.options.keep_scores else None
+        results = []
+        for number, (mask, labels) in enumerate(zip(masks, self.tables, strict=True)):
+            confidence = None
+            if probabilities and self.options.min_confidence is not None:
+                confidence = probabilities.confidence(number)
+            mask, unsure = self.options.apply(mask, labels, confidence)
+            result = Segmentation(mask, labels, array, unsure=unsure, number=number)
+            results.append(replace(result, probabilities=(lambda: kept) if kept else compute))
+        first, *additional = results
+        result = replace(first, heads=dict(zip(self.heads, additional, strict=True)))
+        return result.with_source(source, reference) if source else result
+
+    def label_map(self, image: np.ndarray, extra_inputs: Sequence[Any] = ()) -> np.ndarray:
+        """Return the class ids (H, W) of the first head for an image (H, W, 3), uint8 RGB."""
+        return self.label_maps(image, extra_inputs)[0]
+
+    def label_maps(self, image: np.ndarray, extra_inputs: Sequence[Any] = ()) -> list[np.ndarray]:
+        """Return the most likely class of every pixel, (H, W) ids for each head.
+
+        Only `flip` and `scales` of the options apply.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            extra_inputs: a path or an array for each of the model's extra inputs.
+        """
+        channels = self.stack_channels(image, extra_inputs)
+        if self.options.averaged:
+            return average_views(self.predict_probabilities, channels, self.options).label_maps()
+        return self.predict_labels(channels)
+
+    def probabilities(self, image: np.ndarray, extra_inputs: Sequence[Any] = ()) -> Probabilities:
+        """Return the probability of each class at every pixel; see `label_maps`."""
+        channels = self.stack_channels(image, extra_inputs)
+        if self.options.averaged:
+            return average_views(self.predict_probabilities, channels, self.options)
+        return self.predict_probabilities(channels, (channels.shape[0], channels.shape[1]))
+
+    def predict_with_confidence(
+        self, image: np.ndarray, extra_inputs: Sequence[Any] = ()
+    ) -> list[tuple[np.ndarray, np.ndarray | None]]:
+        """Return `label_maps`, each with the probability (H, W) of its classes, from one run.
+
+        The probability is None if the model returns labels only, or if the image is cut into tiles.
+        """
+        if self.labels_only or image.shape[0] * image.shape[1] > MAX_VIEW_PIXELS:
+            return [(ids, None) for ids in self.label_maps(image, extra_inputs)]
+        result = self.probabilities(image, extra_inputs)
+        return [(ids, result.confidence(head)) for head, ids in enumerate(result.label_maps())]
+
+    def needs_tiling(self, size: tuple[int, int]) -> bool:
+        """Return whether images of (H, W) pixels are cut, and may be read window by window."""
+        return False
+
+    @abstractmethod
+    def predict_labels(self, channels: np.ndarray) -> list[np.ndarray]:
+        """Return the class ids (H, W) of each head for one view, stacked channels (H, W, C)."""
+
+    @abstractmethod
+    def predict_probabilities(self, channels: np.ndarray, size: tuple[int, int]) -> Probabilities:
+        """Return the probabilities for one view, stacked channels (h, w, C).
+
+        Args:
+            channels: the image, or the image resized.
+            size: (H, W) of the image, at whose pixels probabilities are read.
+        """
+
+    @abstractmethod
+    def predict_batch(self, images: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Return the logits at the cells and the class ids (N, H, W) of each head for images
+        (N, H, W, 3), uint8 RGB."""
+
+    def stack_channels(self, image: np.ndarray, extra_inputs: Sequence[Any] = ()) -> np.ndarray:
+        """Return what the network takes: the image (H, W, 3) uint8, or the image and its extra
+        channels (H, W, 3 + E) float32."""
+        self.require_extra_inputs(extra_inputs)
+        if not extra_inputs:
+            return image
+        size = (image.shape[0], image.shape[1])
+        extra = [
+            read_extra_channels(value, extra_input, size)
+            for value, extra_input in zip(extra_inputs, self.extra_inputs, strict=True)
+        ]
+        return np.concatenate([image, *extra], axis=2).astype(np.float32)
+
+    def extra_input_files(
         self, images: Sequence[Any], folders: Sequence[str | Path]
     ) -> list[tuple[Path, ...]]:
-        """The files of further inputs of each image, one folder for each input."""
-        self.require_inputs(folders)
+        """Return each image's files of extra channels, one from each folder.
+
+        Raises:
+            FullconvError: too few or too many folders, a file is missing, or an image has no name.
+        """
+        self.require_extra_inputs(folders)
         if not folders:
             return [() for _ in images]
-        nameless = [one for one in images if not isinstance(one, (str, Path))]
-        if nameless:
-            raise FullconvError(
-                f"images of type {type(nameless[0]).__name__} have no names to find their inputs "
-                "by; expected paths.",
-                "[model(image, inputs=[depth]) for image, depth in zip(images, depths)]",
-            )
-        paths = [Path(one) for one in images]
-        found = [
-            extra_files(paths, Path(folder), one.name)
-            for folder, one in zip(folders, self.inputs, strict=True)
+        for image in images:
+            if not isinstance(image, (str, Path)):
+                raise FullconvError(
+                    msg(
+                        "an image of type {type} has no file name to find its extra inputs by; "
+                        "expected paths.",
+                        type=type(image).__name__,
+                    ),
+                    "[model(image, extra_inputs=[depth]) for image, depth in zip(images, depths)]",
+                )
+        paths = [Path(image) for image in images]
+        files = [
+            extra_files(paths, Path(folder), extra_input.name)
+            for folder, extra_input in zip(folders, self.extra_inputs, strict=True)
         ]
-        return list(zip(*found, strict=True))
+        return list(zip(*files, strict=True))
 
-    def label_map(self, image: np.ndarray, inputs: Sequence[Any] = ()) -> np.ndarray:
-        """(H, W, 3) uint8 RGB -> (H, W) class ids, of the first head."""
-        return self.label_maps(image, inputs)[0]
-
-    def joined(self, image: np.ndarray, inputs: Sequence[Any] = ()) -> np.ndarray:
-        """(H, W, 3) uint8 RGB and what belongs to it -> what the network takes: (H, W, 3) uint8, or
-        (H, W, 3 + E) float32 where there are further inputs."""
-        self.require_inputs(inputs)
-        if not inputs:
-            return image
-        found = [
-            read_extra_channels(given, one, (image.shape[0], image.shape[1]))
-            for given, one in zip(inputs, self.inputs, strict=True)
-        ]
-        return np.concatenate([image, *found], axis=2).astype(np.float32)
-
-    def require_inputs(self, inputs: Sequence[Any]) -> None:
-        """Refuse more or fewer than the model takes."""
-        wanted = [one.name for one in self.inputs]
-        if len(inputs) != len(wanted):
+    def require_extra_inputs(self, extra_inputs: Sequence[Any]) -> None:
+        """Raise FullconvError unless there is one value for each extra input of the model."""
+        names, count = [extra_input.name for extra_input in self.extra_inputs], len(extra_inputs)
+        if count == len(names):
+            return
+        if not names:
             raise FullconvError(
-                f"the model takes {' and '.join(wanted) or 'nothing'} beside each image; "
-                f"{len(inputs) or 'nothing'} was given.",
-                f"--extra-inputs {','.join(wanted)}   # folders; model(image, inputs=[...]) in Python"
-                if wanted
-                else "model(image)   # without inputs",
+                nmsg(
+                    "the model takes images only; {count} extra input was given.",
+                    "the model takes images only; {count} extra inputs were given.",
+                    count,
+                ),
+                msg("model(image)   # without extra_inputs"),
             )
+        raise FullconvError(
+            nmsg(
+                "the model takes {names} with each image; {count} extra input was given.",
+                "the model takes {names} with each image; {count} extra inputs were given.",
+                count,
+                names=truncated_list(names),
+            ),
+            msg(
+                "--extra-inputs {names}   # folders; model(image, extra_inputs=[...]) in Python",
+                names=",".join(names),
+            ),
+        )
 
 
 def as_array(image: Any) -> np.ndarray:
-    """A path, a PIL image or an array as (H, W, 3) uint8 RGB."""
+    """Return any image as (H, W, 3) uint8 RGB.
+
+    Args:
+        image: a path, a PIL image, an (H, W, 3) or (H, W) uint8 array, or a (3, H, W) tensor.
+
+    Raises:
+        FullconvError: not an image.
+    """
     if isinstance(image, (str, Path)):
         return read_image(image)
     if isinstance(image, Image.Image):
         return from_pil(image)
     if isinstance(image, np.ndarray):
         return from_array(image)
+    if hasattr(image, "is_floating_point"):  # a tensor, without importing torch
+        return _from_tensor(image)
     raise FullconvError(
-        f"found something of type {type(image).__name__}; expected a path, a PIL image, an "
-        "(H, W, 3) uint8 array, a (3, H, W) tensor, or a list of these.",
+        msg(
+            "an object of type {type} is not an image; expected a path, a PIL image, an (H, W, 3) "
+            "uint8 array, a (3, H, W) tensor, or a list of these.",
+            type=type(image).__name__,
+        ),
         'model("photo.jpg")',
     )
+
+
+def _from_tensor(image: Any) -> np.ndarray:
+    shape = tuple(image.shape)
+    if image.ndim != 3 or shape[0] not in (1, 3, 4) or image.numel() == 0:
+        hint = 'model("photo.jpg")'
+        if image.ndim == 4:
+            hint = msg("model(list(images))   # one after the other")
+        elif image.ndim == 3 and shape[2] in (1, 3, 4):
+            hint = "model(image.permute(2, 0, 1))"
+        raise FullconvError(
+            msg(
+                "a tensor {shape} is not an image; expected (3, H, W) with at least one pixel.",
+                shape=shape,
+            ),
+            hint,
+        )
+    image = image.detach().cpu()
+    if image.is_floating_point():
+        low, high = float(image.min()), float(image.max())
+        if not (low >= -_OVERSHOOT and high <= 1 + _OVERSHOOT):
+            raise FullconvError(
+                msg(
+                    "a float tensor with values from {low:.3g} to {high:.3g}; expected 0 to 1, not "
+                    "0 to 255 and not normalized (the model normalizes images itself).",
+                    low=low,
+                    high=high,
+                ),
+                "model(image / 255)",
+            )
+        image = image.clamp(0, 1).mul(255).round().byte()
+    return from_array(image.permute(1, 2, 0).numpy())

@@ -1,7 +1,7 @@
-"""Several processes that share one job: who does what, on which device, with how many threads.
+"""Share the images of a job among processes, with their devices and threads.
 
-`torchrun` tells each process its place by RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE, `srun`
-by SLURM_PROCID, SLURM_NTASKS and SLURM_LOCALID.
+`torchrun` sets RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE for each process; `srun` sets
+SLURM_PROCID, SLURM_NTASKS and SLURM_LOCALID.
 """
 
 from __future__ import annotations
@@ -14,101 +14,111 @@ from typing import TypeVar
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.hardware import cpu_count
+from fullconv.core.i18n import msg
 
-_ANY = TypeVar("_ANY")
-_TORCHRUN = "TORCHELASTIC_RUN_ID"  # which it gives every process that it starts
-_LONGEST = timedelta(days=100)  # of a job
+_T = TypeVar("_T")
+_TORCHRUN = "TORCHELASTIC_RUN_ID"  # torchrun sets it for every process
+_MAX_DURATION = timedelta(days=100)  # of a job
 
 
 @dataclass(frozen=True)
 class Shard:
-    """The place of this process among those of a job.
+    """The position of this process among those of a job.
 
     Attributes:
-        rank, of: which one it is, from 0, of how many.
-        local, beside: the same among those on its machine; 0 of 1 where that is not known.
-        alone: it may be the only one that was started, whatever SLURM_NTASKS says.
+        rank, count: its number from 0, and the number of processes.
+        local_rank, local_count: the same among the processes on this machine; 0 of 1 if unknown.
+        maybe_alone: it may be the only process that was started, despite SLURM_NTASKS.
     """
 
     rank: int = 0
-    of: int = 1
-    local: int = 0
-    beside: int = 1
-    alone: bool = False
+    count: int = 1
+    local_rank: int = 0
+    local_count: int = 1
+    maybe_alone: bool = False
 
-    def part(self, everything: Sequence[_ANY]) -> list[_ANY]:
-        """Every `of`-th, so that neighbours, which tend to be alike, are spread."""
-        return list(everything[self.rank :: self.of])
+    def part(self, items: Sequence[_T]) -> list[_T]:
+        """Return every `count`-th item, which spreads neighbors: they tend to be similar."""
+        return list(items[self.rank :: self.count])
 
-    def device(self) -> str | None:
-        """The GPU of a process that shares its machine; None: the default one. Needs torch."""
+    def device(self) -> str:
+        """Return the GPU of this process if the machine is shared, otherwise "auto". Needs torch."""
         import torch
 
-        count = torch.cuda.device_count() if self.of > 1 and torch.cuda.is_available() else 0
-        return f"cuda:{self.local % count}" if count else None
+        gpus = torch.cuda.device_count() if self.count > 1 and torch.cuda.is_available() else 0
+        return f"cuda:{self.local_rank % gpus}" if gpus else "auto"
 
     def threads(self, environ: Mapping[str, str] = os.environ) -> int | None:
-        """Of the network on a CPU: the processors, divided among those on the machine. None: as it
-        is, where somebody has said how many, or where nobody shares."""
+        """Return the number of CPU threads for the network: the processors divided by the processes
+        on this machine. None if OMP_NUM_THREADS is set or the machine is not shared."""
         chosen = environ.get("OMP_NUM_THREADS")
-        # Torchrun says 1 where nobody says anything.
-        if self.beside == 1 or (chosen and not (chosen == "1" and _TORCHRUN in environ)):
+        torchrun_default = chosen == "1" and _TORCHRUN in environ
+        if self.local_count == 1 or (chosen and not torchrun_default):
             return None
-        return max(1, cpu_count() // self.beside)
+        return max(1, cpu_count() // self.local_count)
 
-    def use_threads(self) -> None:
-        """Tells torch how many threads this process has."""
-        if count := self.threads():
+    def set_torch_threads(self) -> None:
+        """Set the number of threads of torch to `threads`."""
+        if threads := self.threads():
             import torch
 
-            torch.set_num_threads(count)
+            torch.set_num_threads(threads)
 
 
 def current_shard(environ: Mapping[str, str] = os.environ) -> Shard:
-    """The place of this process, as whoever started it says; 0 of 1 where nobody does.
+    """Return the position of this process, from the environment; 0 of 1 by default.
 
     Raises:
-        FullconvError: what it says makes no sense.
+        FullconvError: contradictory values in the environment.
     """
     if "RANK" in environ and "WORLD_SIZE" in environ:
-        rank, of = _place(environ, "RANK", "WORLD_SIZE")
-        names = ("LOCAL_RANK", "LOCAL_WORLD_SIZE")
-        return Shard(rank, of, *(_place(environ, *names) if names[1] in environ else (0, 1)))
+        rank, count = _read_pair(environ, "RANK", "WORLD_SIZE")
+        local = (0, 1)
+        if "LOCAL_WORLD_SIZE" in environ:
+            local = _read_pair(environ, "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+        return Shard(rank, count, *local)
     if "SLURM_PROCID" in environ and "SLURM_NTASKS" in environ:
-        rank, of = _place(environ, "SLURM_PROCID", "SLURM_NTASKS")
-        local = environ.get("SLURM_LOCALID", "0")
-        if not local.isdecimal():
-            raise _senseless(SLURM_LOCALID=local)
-        # A batch script has these two as well; what srun starts has one more.
-        alone = of > 1 and rank == 0 and "SLURM_STEP_NUM_TASKS" not in environ
-        return Shard(rank, of, int(local), alone=alone)
+        rank, count = _read_pair(environ, "SLURM_PROCID", "SLURM_NTASKS")
+        local_rank = environ.get("SLURM_LOCALID", "0")
+        if not local_rank.isdecimal():
+            raise _invalid(SLURM_LOCALID=local_rank)
+        # Batch scripts have these two variables as well; srun sets one more.
+        maybe_alone = count > 1 and rank == 0 and "SLURM_STEP_NUM_TASKS" not in environ
+        return Shard(rank, count, int(local_rank), maybe_alone=maybe_alone)
     return Shard()
 
 
-def wait_for_all(share: Shard, environ: Mapping[str, str] = os.environ) -> None:
-    """Until all processes of a job that torchrun started are as far: one that ends with an exit
-    code other than 0 costs the others theirs, as torchrun then ends them all."""
-    if share.of == 1 or _TORCHRUN not in environ:
+def wait_for_all(shard: Shard, environ: Mapping[str, str] = os.environ) -> None:
+    """Wait until all processes that torchrun started have called this function.
+
+    Otherwise a process that ends with an error code makes torchrun kill the others.
+    """
+    if shard.count == 1 or _TORCHRUN not in environ:
         return
     from torch.distributed import rendezvous
 
-    store, _, of = next(rendezvous("env://", share.rank, share.of, timeout=_LONGEST))
+    store, _, count = next(rendezvous("env://", shard.rank, shard.count, timeout=_MAX_DURATION))
     name = f"fullconv/predicted/{environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
-    if store.add(f"{name}/count", 1) == of:
+    if store.add(f"{name}/count", 1) == count:
         store.set(f"{name}/all", "")
-    store.wait([f"{name}/all"], _LONGEST)
+    store.wait([f"{name}/all"], _MAX_DURATION)
 
 
-def _place(environ: Mapping[str, str], rank: str, of: str) -> tuple[int, int]:
-    said = {name: environ.get(name, "") for name in (rank, of)}
-    if not all(text.isdecimal() for text in said.values()) or int(said[rank]) >= int(said[of]):
-        raise _senseless(**said)
-    return int(said[rank]), int(said[of])
+def _read_pair(environ: Mapping[str, str], rank: str, count: str) -> tuple[int, int]:
+    values = {name: environ.get(name, "") for name in (rank, count)}
+    if not all(text.isdecimal() for text in values.values()) or int(values[rank]) >= int(
+        values[count]
+    ):
+        raise _invalid(**values)
+    return int(values[rank]), int(values[count])
 
 
-def _senseless(**said: str) -> FullconvError:
-    words = " ".join(f"{name}={text}" for name, text in said.items())
+def _invalid(**values: str) -> FullconvError:
     return FullconvError(
-        f"the environment says {words}; expected a number from 0, below that of the processes.",
-        f"unset {' '.join(said)}",
+        msg(
+            "the environment has {variables}; expected a rank from 0 up to the number of processes "
+            "less one.",
+            variables=" ".join(f"{name}={text}" for name, text in values.items()),
+        ),
+        f"unset {' '.join(values)}",
     )

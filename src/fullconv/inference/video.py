@@ -1,18 +1,17 @@
-"""Videos: labels for every frame, as a video again, with the time stamps and the sound of the
-source. A frame at a time is held, whatever the length.
+"""Predict videos: masks for every frame, as a video with the time stamps and sound of the source.
 
-    overlay, color   H.264, to look at: NAME_overlay.mp4, and NAME_legend.png
-    mask             FFV1, without loss: NAME_mask.mkv, whose grey values are class ids
+    overlay, color   H.264 for viewing: NAME_overlay.mp4, and NAME_legend.png
+    mask             lossless FFV1: NAME_mask.mkv, whose gray values are class ids
     json             NAME.json
 
-Nothing here needs torch. Shapes: H, W frame, upright.
+One frame is in memory at a time, whatever the length. Nothing here needs torch.
+Shapes: H, W frame, upright.
 """
 
 from __future__ import annotations
 
 import io
 import json
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -23,19 +22,33 @@ import numpy as np
 from PIL import Image
 
 from fullconv.core.errors import FullconvError, UnwrittenError
+from fullconv.core.files import atomic_path, atomic_write
+from fullconv.core.i18n import msg
 from fullconv.core.labels import Labels
 from fullconv.core.text import shell_command
 from fullconv.data.io.masks import mask_dtype
-from fullconv.data.io.video import SOFTWARE_KEY as MARKED
-from fullconv.data.io.video import Frame, VideoReader, library_message, open_video, pyav
-from fullconv.inference.result_files import MARK, mark, output_path
+from fullconv.data.io.video import (
+    SOFTWARE_KEY,
+    Frame,
+    VideoReader,
+    library_message,
+    load_pyav,
+    open_video,
+)
+from fullconv.inference.result_files import (
+    MARK,
+    OUT_HINT,
+    head_stem,
+    output_path,
+    png_mark,
+    require_stream_outputs,
+)
 from fullconv.inference.segmentation import Segmentation
 from fullconv.inference.segmenter import Segmenter
-from fullconv.visualization import overlay as draw
+from fullconv.visualization.overlay import legend
 
-KINDS = ("mask", "color", "overlay", "json")
-_H264 = {"crf": "20", "preset": "fast"}  # hardly to be told from the source
-_BT709 = 1  # as players take colours that say nothing of themselves, and as these do say
+_H264 = {"crf": "20", "preset": "fast"}  # visually close to the source
+_BT709 = 1  # the color space that players assume without tags; the tags state it too
 
 
 def predict_video(
@@ -44,233 +57,238 @@ def predict_video(
     stem: str | Path,
     outputs: Sequence[str] = ("mask", "overlay"),
     *,
-    progress: Callable[[int, int], None] = lambda done, of: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Labels the frames of a video, or every so many-th, as the options of `segmenter` say; those
-    between show the labels of the one before.
+    """Predict the frames of a video, or every Nth frame if the segmenter's `frame_step` is N; the
+    frames in between reuse its mask.
 
-    Frames are turned upright, as players show them. Overlay and color get a row or a column more
-    where H or W is odd, which H.264 cannot have, and the sound of the source as it is.
+    Frames are turned upright, as players show them. Overlay and color videos get an additional row
+    or column if H or W is odd, which H.264 does not support. They keep the sound of the source.
 
     Args:
-        stem: the results are `stem` + "_overlay.mp4" and so on; of further heads `stem` + "_HEAD".
+        stem: results are `stem` + "_overlay.mp4" and so on; of additional heads `stem` + "_HEAD".
         outputs: of mask, color, overlay, json.
-        progress: told how many frames are done, of how many.
+        progress: called with how many frames are done and how many there are.
 
     Returns:
         source, height, width, frames, labelled (frames that the network saw), seconds (to the last
-        frame), "area": the mean share of each class in the labelled frames; that of further heads
-        under "heads"; "damaged": what kept it from being read to its end, else null; files.
+        frame), "area": the mean share of each class in these frames; those of additional heads
+        under "heads"; "damaged": why the video could not be read to its end, or None; files.
 
     Raises:
-        FullconvError: PyAV is missing, a file that cannot be read, no such output, or a model that
-            takes more than images; `UnwrittenError` where a result cannot be written.
+        FullconvError: PyAV is not installed, an unreadable file, an unavailable output type, or a
+            model with extra inputs; `UnwrittenError` if a result cannot be written.
     """
-    source, stem, every = Path(source), Path(stem), segmenter.options.every
-    _require(segmenter, source, outputs)
+    source, stem = Path(source), Path(stem)
+    require_stream_outputs(outputs, source)
+    if segmenter.extra_inputs:
+        raise FullconvError(
+            msg(
+                "the model takes {name} with each image, which the video {source} does not have.",
+                name=segmenter.extra_inputs[0].name,
+                source=source,
+            ),
+            msg("fullconv predict MODEL IMAGES --extra-inputs FOLDERS   # of its frames"),
+        )
+
+    # Predict frame by frame, and write each one with its mask.
     with ExitStack() as stack:
-        film = stack.enter_context(VideoReader.opened(source))
-        results = _Results(stem, [kind for kind in outputs if kind != "json"], film, stack)
-        found: Segmentation | None = None
-        for number, frame in enumerate(film.frames(results.sound)):
-            if found is None or number % every == 0:
-                found = segmenter.segment(frame.pixels)
-                results.count(found)
-            results.add(found, frame)
-            progress(number + 1, max(film.announced, number + 1))
-    facts = {"source": str(source), **film.facts(), **results.facts()}
-    files = [*results.files, *results.legends()]
+        video = stack.enter_context(VideoReader.open(source))
+        results = _VideoResults(stem, [kind for kind in outputs if kind != "json"], video, stack)
+        segmentation: Segmentation | None = None
+        for number, frame in enumerate(video.frames(results.add_sound)):
+            if segmentation is None or number % segmenter.options.frame_step == 0:
+                segmentation = segmenter.segment(frame.pixels)
+                results.count(segmentation)
+            results.add_frame(segmentation, frame)
+            progress(number + 1, max(video.announced_frames, number + 1))
+
+    # Write the legends and the JSON file.
+    table = {"source": str(source), **video.to_dict(), **results.to_dict()}
+    files = [*results.files, *results.write_legends()]
     if "json" in outputs:
         files.append(output_path(stem, "json"))
         with _writing(files[-1], source):
-            files[-1].parent.mkdir(parents=True, exist_ok=True)
-            files[-1].write_text(json.dumps(facts, indent=1), encoding="utf-8")
-    return {**facts, "files": [str(path) for path in files]}
+            atomic_write(files[-1], json.dumps(table, indent=1))
+    return {**table, "files": [str(path) for path in files]}
 
 
-def _require(segmenter: Segmenter, source: Path, outputs: Sequence[str]) -> None:
-    further = [kind for kind in outputs if kind not in KINDS]
-    if further:
-        raise FullconvError(
-            f"{source} is a video, of which there is no {further[0]}; there are "
-            f"{', '.join(KINDS)}.",
-            "--save mask,overlay",
-        )
-    if segmenter.inputs:
-        raise FullconvError(
-            f"the model takes {segmenter.inputs[0].name} beside each image, which {source} has "
-            "not.",
-            "fullconv predict MODEL IMAGES --extra-inputs FOLDERS   # of its frames",
-        )
-
-
-class _Results:
-    """The files of a video, opened when the first labels are there."""
+class _VideoResults:
+    """The result files of a video; they are opened at the first frame."""
 
     def __init__(
-        self, stem: Path, kinds: Sequence[str], film: VideoReader, stack: ExitStack
+        self, stem: Path, kinds: Sequence[str], video: VideoReader, stack: ExitStack
     ) -> None:
-        self.stem, self.kinds, self.film, self.stack = stem, kinds, film, stack
+        self.stem, self.kinds, self.video, self.stack = stem, kinds, video, stack
         self.files: list[Path] = []
-        self.areas: dict[str, dict[str, float]] = {}
-        self.labelled = 0
-        self._writers: dict[tuple[str, str], _Writer] = {}
+        self.predicted_frames = 0
+        self._area_sums: dict[str, dict[str, float]] = {}  # head -> class -> sum of shares
+        self._writers: dict[tuple[str, str], _VideoWriter] = {}  # head, kind
         self._legends: dict[Path, Labels] = {}
-        self._unheard: list[Any] = []  # before the first frame
+        self._early_sound: list[Any] = []  # packets before the first frame
 
-    def count(self, found: Segmentation) -> None:
-        """Labels that the network gave."""
-        self.labelled += 1
-        for name, head in {"": found, **found.heads}.items():
-            total = self.areas.setdefault(name, {})
-            for of, share in head.to_dict()["area"].items():
-                total[of] = total.get(of, 0) + share
+    def count(self, segmentation: Segmentation) -> None:
+        """Add the areas of a frame that the network saw."""
+        self.predicted_frames += 1
+        for head, result in {"": segmentation, **segmentation.heads}.items():
+            sums = self._area_sums.setdefault(head, {})
+            for name, share in result.area.items():
+                if share > 0:
+                    sums[name] = sums.get(name, 0) + share
 
-    def add(self, found: Segmentation, frame: Frame) -> None:
-        """A frame and its labels."""
+    def add_frame(self, segmentation: Segmentation, frame: Frame) -> None:
+        """Write a frame with its masks."""
         if not self._writers and self.kinds:
-            self._open(found)
-        for (name, _), writer in self._writers.items():
-            writer.add(replace(found.heads[name] if name else found, image=frame.pixels), frame)
+            self._open(segmentation)
+        for (head, _), writer in self._writers.items():
+            result = segmentation.heads[head] if head else segmentation
+            writer.add(replace(result, image=frame.pixels), frame)
 
-    def sound(self, packet: Any) -> None:
-        """What is heard at that place."""
+    def add_sound(self, packet: Any) -> None:
+        """Copy a packet of sound."""
         if not self._writers and self.kinds:
-            self._unheard.append(packet)
+            self._early_sound.append(packet)
         for (_, kind), writer in self._writers.items():
             if kind != "mask":
-                writer.copy(packet)
+                writer.copy_sound(packet)
 
-    def _open(self, found: Segmentation) -> None:
-        for name, head in {"": found, **found.heads}.items():
-            stem = self.stem.with_name(f"{self.stem.name}_{name}" if name else self.stem.name)
+    def _open(self, segmentation: Segmentation) -> None:
+        for head, result in {"": segmentation, **segmentation.heads}.items():
+            stem = head_stem(self.stem, head)
             for kind in self.kinds:
-                writer = self.stack.enter_context(_Writer(stem, kind, self.film, head.labels))
-                self._writers[name, kind] = writer
+                writer = _VideoWriter(stem, kind, self.video, result.labels)
+                self._writers[head, kind] = self.stack.enter_context(writer)
                 self.files.append(writer.path)
             if {"overlay", "color"} & {*self.kinds}:
-                self._legends[stem.with_name(f"{stem.name}_legend.png")] = head.shown()[1]
-        unheard, self._unheard = self._unheard, []
-        for packet in unheard:
-            self.sound(packet)
+                legend_path = stem.with_name(f"{stem.name}_legend.png")
+                self._legends[legend_path] = result.ids_for_drawing()[1]
+        packets, self._early_sound = self._early_sound, []
+        for packet in packets:
+            self.add_sound(packet)
 
-    def legends(self) -> list[Path]:
-        """The classes and their colours, an image for each head; written."""
+    def write_legends(self) -> list[Path]:
+        """Write an image of the classes and their colors for each head, and return the paths."""
         for path, labels in self._legends.items():
-            with _writing(path, self.film.source):
-                over = "color" not in self.kinds  # else it is the legend of both
-                legend = draw.legend(labels, over_photo=over)
-                Image.fromarray(legend).save(path, pnginfo=mark())
+            with _writing(path, self.video.source), atomic_path(path) as temporary:
+                over_image = "color" not in self.kinds  # otherwise it is the legend of both
+                image = Image.fromarray(legend(labels, over_image=over_image))
+                image.save(temporary, pnginfo=png_mark())
         return list(self._legends)
 
-    def facts(self) -> dict[str, Any]:
-        """How many frames were labelled, and the mean areas."""
+    def to_dict(self) -> dict[str, Any]:
+        """Return the number of predicted frames and the mean areas."""
         means = {
-            name: {of: share / self.labelled for of, share in total.items()}
-            for name, total in self.areas.items()
+            head: {name: share / self.predicted_frames for name, share in sums.items()}
+            for head, sums in self._area_sums.items()
         }
-        facts = {"labelled": self.labelled, "area": means.pop("", {})}
-        return {**facts, **({"heads": means} if means else {})}
+        table = {"labelled": self.predicted_frames, "area": means.pop("", {})}
+        return {**table, **({"heads": means} if means else {})}
 
 
-class _Writer:
-    """A video that is written: whole, or not at all."""
+class _VideoWriter:
+    """A video that is written whole or not at all."""
 
-    def __init__(self, stem: Path, kind: str, film: VideoReader, labels: Labels) -> None:
-        self.kind, self.film, self.dtype = kind, film, mask_dtype(labels)
-        suffix = ".mkv" if kind == "mask" or not _fit_mp4(film.sounds) else ".mp4"
+    def __init__(self, stem: Path, kind: str, video: VideoReader, labels: Labels) -> None:
+        self.kind, self.source, self.dtype = kind, video, mask_dtype(labels)
+        lossy = kind != "mask"
+        suffix = ".mp4" if lossy and _supported_by_mp4(video.sounds) else ".mkv"
         self.path = stem.with_name(f"{stem.name}_{kind}{suffix}")
-        name = f".{self.path.stem}-{uuid.uuid4().hex}.unfinished{suffix}"
-        self._unfinished = self.path.with_name(name)
-        with _writing(self.path, self.film.source):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._stack = ExitStack()
+        with _writing(self.path, video.source):
+            temporary = self._stack.enter_context(atomic_path(self.path))
             options = {"movflags": "+faststart"} if suffix == ".mp4" else {}
-            self._file = open_video(self._unfinished, "w", options=options)
-            self._file.metadata[MARKED] = MARK[1]
-            height, width = film.size
-            lossy = kind != "mask"
-            self.video = self._file.add_stream(
-                "libx264" if lossy else "ffv1", rate=film.rate, options=_H264 if lossy else {}
-            )
-            self.video.width = width + width % 2 * lossy
-            self.video.height = height + height % 2 * lossy
-            grey = "gray" if self.dtype == np.uint8 else "gray16le"
-            self.video.pix_fmt = "yuv420p" if lossy else grey
-            self.video.codec_context.time_base = film.time_base
-            self.video.thread_type = "AUTO"  # else slices of a frame, which H.264 packs worse
-            self.video.sample_aspect_ratio = film.aspect
+            self._file = open_video(temporary, "w", options=options)
+            self._file.metadata[SOFTWARE_KEY] = MARK[1]
+            codec, codec_options = ("libx264", _H264) if lossy else ("ffv1", {})
+            self.stream = self._file.add_stream(codec, rate=video.rate, options=codec_options)
+            height, width = video.size
+            self.stream.width = width + width % 2 * lossy
+            self.stream.height = height + height % 2 * lossy
+            gray = "gray" if self.dtype == np.uint8 else "gray16le"
+            self.stream.pix_fmt = "yuv420p" if lossy else gray
+            self.stream.codec_context.time_base = video.time_base
+            self.stream.thread_type = "AUTO"  # slices of a frame compress worse in H.264
+            self.stream.sample_aspect_ratio = video.aspect
             if lossy:
                 for tag in ("color_primaries", "color_trc", "colorspace", "color_range"):
-                    setattr(self.video.codec_context, tag, _BT709)
-            sounds = film.sounds if lossy else []
+                    setattr(self.stream.codec_context, tag, _BT709)
             self._sounds = {
-                sound.index: self._file.add_stream_from_template(sound) for sound in sounds
+                sound.index: self._file.add_stream_from_template(sound)
+                for sound in (video.sounds if lossy else [])
             }
 
-    def __enter__(self) -> _Writer:
+    def __enter__(self) -> _VideoWriter:
         return self
 
-    def __exit__(self, kind: Any, *_: Any) -> None:
-        try:
-            if kind is None:
-                with _writing(self.path, self.film.source):
-                    self._file.mux(self.video.encode(None))
-                    self._file.close()
-                    self._unfinished.replace(self.path)
-            else:
-                with suppress(OSError, pyav().FFmpegError):  # the first error is the one to tell
-                    self._file.close()
-        finally:
-            self._unfinished.unlink(missing_ok=True)
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        if kind is not None:
+            with suppress(OSError, load_pyav().FFmpegError):  # the first error is reported
+                self._file.close()
+            self._stack.__exit__(kind, error, traceback)
+            return
+        with _writing(self.path, self.source.source), self._stack:
+            self._file.mux(self.stream.encode(None))
+            self._file.close()
 
-    def add(self, found: Segmentation, frame: Frame) -> None:
-        """The labels over a frame."""
-        av = pyav()
-        with _writing(self.path, self.film.source):
+    def add(self, segmentation: Segmentation, frame: Frame) -> None:
+        """Write the mask, color or overlay of a frame."""
+        av = load_pyav()
+        with _writing(self.path, self.source.source):
             if self.kind == "mask":
-                made = av.VideoFrame.from_ndarray(
-                    found.mask.astype(self.dtype), format=self.video.pix_fmt
-                )
+                ids = segmentation.mask.astype(self.dtype)
+                picture = av.VideoFrame.from_ndarray(ids, format=self.stream.pix_fmt)
             else:
-                drawn = found.overlay(legend=False) if self.kind == "overlay" else found.color()
-                pixels = np.asarray(drawn)
+                is_overlay = self.kind == "overlay"
+                image = segmentation.overlay(legend=False) if is_overlay else segmentation.color()
+                pixels = np.asarray(image)
                 odd = [(0, side % 2) for side in pixels.shape[:2]]
                 pixels = np.pad(pixels, [*odd, (0, 0)], mode="edge")
-                made = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(
+                picture = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(
                     format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG"
                 )
-            made.pts, made.time_base, made.duration = frame.at, self.film.time_base, frame.duration
-            self._file.mux(self.video.encode(made))
+            picture.pts, picture.duration = frame.pts, frame.duration
+            picture.time_base = self.source.time_base
+            self._file.mux(self.stream.encode(picture))
 
-    def copy(self, packet: Any) -> None:
-        """Sound, as it is."""
-        with _writing(self.path, self.film.source):
-            index, stream = packet.stream.index, packet.stream
-            packet.stream = self._sounds[index]
+    def copy_sound(self, packet: Any) -> None:
+        """Write a packet of sound unchanged."""
+        with _writing(self.path, self.source.source):
+            stream = packet.stream
+            packet.stream = self._sounds[stream.index]
             self._file.mux(packet)
             packet.stream = stream  # for the next file
 
 
 @contextmanager
 def _writing(path: Path, source: Path) -> Iterator[None]:
-    av = pyav()
+    """Turn errors of PyAV and the file system into FullconvError."""
+    av = load_pyav()
     try:
         yield
     except (av.ArgumentError, av.InvalidDataError, av.PatchWelcomeError) as error:
         raise FullconvError(
-            f"{source} has times or a sound that no {path.suffix} file holds: {library_message(error)}.",
-            shell_command("ffmpeg", "-i", source, "mended.mp4"),
+            msg(
+                "{source} has time stamps or sound that a {suffix} file cannot contain: {reason}.",
+                source=source,
+                suffix=path.suffix,
+                reason=library_message(error),
+            ),
+            shell_command("ffmpeg", "-i", source, "repaired.mp4"),
         ) from error
     except (OSError, av.FFmpegError) as error:
         raise UnwrittenError(
-            f"the result could not be written to {path}: {library_message(error)}.",
-            "--out ANOTHER_FOLDER   # or df -h, if the disk is full",
+            msg(
+                "the result could not be written to {path}: {reason}.",
+                path=path,
+                reason=library_message(error),
+            ),
+            OUT_HINT,
         ) from error
 
 
-def _fit_mp4(sounds: Sequence[Any]) -> bool:
-    """Whether MP4 holds the sound; Matroska holds any."""
+def _supported_by_mp4(sounds: Sequence[Any]) -> bool:
+    """Return whether MP4 can contain the sound; Matroska can contain any."""
     if not sounds:
         return True
-    known = pyav().open(io.BytesIO(), "w", format="mp4").supported_codecs
-    return all(sound.codec_context.name in known for sound in sounds)
+    codecs = load_pyav().open(io.BytesIO(), "w", format="mp4").supported_codecs
+    return all(sound.codec_context.name in codecs for sound in sounds)

@@ -1,8 +1,7 @@
 """Models on a hub, by name: hf://user/name, or hf://user/name@revision.
 
-They are fetched through huggingface_hub, into its cache: the weights and config.json, nothing else,
-and only where config.json says that it is one of ours. What is in the cache is found without
-network.
+huggingface_hub downloads them into its cache: config.json first, and the weights only if config.json
+is that of a fullconv model. Nothing else is downloaded. A cached model needs no network.
 """
 
 from __future__ import annotations
@@ -18,14 +17,18 @@ from pathlib import Path
 from typing import Any
 
 from fullconv.core.errors import DownloadError, FullconvError
-from fullconv.core.text import shell_command, truncated_list
+from fullconv.core.i18n import Message, msg
+from fullconv.core.packages import __version__
+from fullconv.core.text import first_line, shell_command
 
 PREFIX = "hf://"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-_STARTS = re.compile(r"hf:[/\\]{1,2}")  # a path makes one stroke of two
+_PREFIX = re.compile(r"hf:[/\\]{1,2}")  # a Path turns // into /
 _WORD = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"
 _NAME = re.compile(rf"({_WORD}/{_WORD})(?:@(.+))?")
-_SIGN_IN = "hf auth login   # or HF_TOKEN=..., a token of your account"
+_SIGN_IN = msg("hf auth login   # or HF_TOKEN=..., a token of your account")
+# Exceptions of the HTTP client if nothing answers.
+_NO_ANSWER = {"ConnectError", "ConnectTimeout", "ReadTimeout", "ReadError", "RemoteProtocolError"}
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class HubName:
 
     Args:
         repo: user/name.
-        revision: a branch, a tag or a commit; "" for the newest of the main branch.
+        revision: a branch, a tag or a commit; "" for the newest commit of the main branch.
     """
 
     repo: str
@@ -45,124 +48,171 @@ class HubName:
 
 
 def is_hub_name(path: str | Path) -> bool:
-    """Whether this names a model on the hub, and no file.
+    """Return whether this names a model on the hub.
 
     >>> is_hub_name("hf://user/name"), is_hub_name(Path("hf://user/name")), is_hub_name("runs/a")
     (True, True, False)
     """
-    return _STARTS.match(str(path)) is not None
+    return _PREFIX.match(str(path)) is not None
 
 
 def parse_hub_name(name: str | Path) -> HubName:
-    """Of "user/name", hf://user/name or hf://user/name@revision.
+    """Parse "user/name", hf://user/name or hf://user/name@revision.
 
-    >>> parse(Path("hf://user/name@v1"))
+    >>> parse_hub_name(Path("hf://user/name@v1"))
     HubName(repo='user/name', revision='v1')
 
     Raises:
-        FullconvError: it is none.
+        FullconvError: not a valid name.
     """
-    said = _STARTS.sub("", str(name))
-    found = _NAME.fullmatch(said.replace("\\", "/"))
-    if found is None or ".." in found[1] or "--" in found[1]:
+    text = _PREFIX.sub("", str(name))
+    match = _NAME.fullmatch(text.replace("\\", "/"))
+    if match is None or ".." in match[1] or "--" in match[1]:
         raise FullconvError(
-            f"{PREFIX}{said} is no name of a model on the hub: expected {PREFIX}USER/NAME or "
-            f"{PREFIX}USER/NAME@REVISION, of letters, digits, '-', '_' and '.'.",
-            shell_command("fullconv", "predict", f"{PREFIX}USER/NAME", "IMAGES"),
+            msg(
+                "hf://{text} is not the name of a model on the hub; expected hf://USER/NAME or "
+                "hf://USER/NAME@REVISION, of letters, digits, '-', '_' and '.'.",
+                text=text,
+            ),
+            "fullconv predict hf://USER/NAME IMAGES",
         )
-    return HubName(found[1], found[2] or "")
+    return HubName(match[1], match[2] or "")
 
 
 def resolve_hub_name(path: str | Path) -> Path:
-    """The folder of a model on the hub, fetched where it is not there yet; any other path as it is.
+    """Return the folder of a model on the hub, downloaded if necessary; any other path unchanged.
 
     Raises:
-        FullconvError: no such model or revision, no access, no network, or no model of ours.
+        FullconvError: no such model or revision, no access, no network, or not a fullconv model.
     """
     if not is_hub_name(path):
         return Path(path)
     name = parse_hub_name(path)
     with explain_hub_errors(name):
-        folder = _snapshot(name, [CONFIG])
-        _require_ours(name, folder)
-        return _snapshot(name, [CONFIG, WEIGHTS])
+        folder = _download(name, [CONFIG])
+        try:
+            config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            config = None
+        if not (isinstance(config, dict) and str(config.get("format")).startswith("fullconv/")):
+            raise FullconvError(
+                msg(
+                    "{name} is not a fullconv model; expected {config} and {weights} as "
+                    "`fullconv push` uploads them.",
+                    name=name,
+                    config=CONFIG,
+                    weights=WEIGHTS,
+                ),
+                "fullconv push RUN USER/NAME",
+            )
+        return _download(name, [CONFIG, WEIGHTS])
 
 
 def endpoint() -> str:
-    """The hub's address, as HF_ENDPOINT has it."""
+    """Return the hub's address, HF_ENDPOINT or the default."""
     from huggingface_hub import constants
 
     return (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
 
 
 def hub_client() -> Any:
-    """huggingface_hub's client."""
+    """Return the client of huggingface_hub."""
     from huggingface_hub import HfApi
 
-    from fullconv.core.packages import __version__
-
-    version = __version__
-    return HfApi(endpoint=endpoint(), library_name="fullconv", library_version=version)
+    return HfApi(endpoint=endpoint(), library_name="fullconv", library_version=__version__)
 
 
 @contextmanager
 def explain_hub_errors(name: HubName, *, sending: bool = False) -> Iterator[None]:
-    """What the hub refuses, in words, when a model is fetched from it or sent there."""
+    """Turn the errors of huggingface_hub into FullconvError."""
     from huggingface_hub import errors
 
+    retry = shell_command("fullconv", "inspect", name)
+    if sending:
+        retry = shell_command("fullconv", "push", "MODEL", name.repo)
+    values = {"name": name, "repo": name.repo, "hub": endpoint(), "token": _describe_token()}
     try:
         yield
     except errors.GatedRepoError as error:
         raise FullconvError(
-            f"{name} asks that its terms are accepted before it is fetched: {_token()}.",
-            f"{_SIGN_IN}; and accept them at {endpoint()}/{name.repo}",
+            msg("the terms of {name} must be accepted before it is downloaded: {token}.", **values),
+            msg("{sign_in}; accept the terms at {hub}/{repo}", sign_in=_SIGN_IN, **values),
         ) from error
     except errors.RevisionNotFoundError as error:
+        revision = name.revision
         raise FullconvError(
-            f"{name.repo} has no branch, tag or commit {name.revision!r}{_revisions(name)}.",
+            msg("{repo} has no branch, tag or commit {revision!r}.", revision=revision, **values),
             shell_command("fullconv", "inspect", HubName(name.repo)),
         ) from error
     except errors.RepositoryNotFoundError as error:
         raise FullconvError(
-            f"there is no model {name.repo} on {endpoint()}, or it is private: {_token()}.",
-            _SIGN_IN,
+            msg("{hub} has no model {repo}, or it is private: {token}.", **values), _SIGN_IN
         ) from error
-    except errors.LocalEntryNotFoundError as error:
-        raise _unreached(name, sending) from error
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
+        raise _unreachable(values, retry) from error
     except errors.HfHubHTTPError as error:
-        raise _refused(name, error, sending) from error
-    except errors.OfflineModeIsEnabled as error:
-        raise _unreached(name, sending) from error
+        status = error.response.status_code if error.response is not None else 0
+        values |= {"status": status, "reason": str(error.server_message or first_line(error))}
+        if status in (401, 403):
+            raise FullconvError(
+                msg("{hub} denies access to {repo} ({status}, {reason}): {token}.", **values),
+                _SIGN_IN,
+            ) from error
+        raise DownloadError(
+            msg("{hub} answered with status {status} for {name}: {reason}.", **values),
+            msg("{command}   # a little later", command=retry),
+            retry,
+        ) from error
     except Exception as error:
-        if type(error).__name__ not in _LOST:
+        if type(error).__name__ not in _NO_ANSWER:
             raise
-        raise _unreached(name, sending) from error
+        raise _unreachable(values, retry) from error
 
 
-# What the client's own client raises where nothing answers.
-_LOST = ("ConnectError", "ConnectTimeout", "ReadTimeout", "ReadError", "RemoteProtocolError")
+def _describe_token() -> Message:
+    from huggingface_hub import get_token
+
+    if get_token():
+        return msg("the access token of this machine may lack permission")
+    return msg("this machine has no access token")
+
+
+def _unreachable(values: dict[str, Any], retry: str) -> FullconvError:
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE and os.environ.get("HF_HUB_OFFLINE"):
+        return FullconvError(
+            msg("{name} is not in the cache, and HF_HUB_OFFLINE forbids network access.", **values),
+            f"HF_HUB_OFFLINE=0 {retry}",
+        )
+    return DownloadError(
+        msg("{name} is not reachable: there is no network, or {hub} does not answer.", **values),
+        msg("{command}   # again, with a network", command=retry),
+        retry,
+    )
 
 
 @contextmanager
 def progress_bars(wanted: bool) -> Iterator[None]:
-    """The client's progress bars: where they are wanted, on a terminal."""
-    from huggingface_hub.utils import are_progress_bars_disabled as are_off
-    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+    """Show the client's progress bars in this block if `wanted` and stderr is a terminal."""
+    from huggingface_hub.utils import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
 
-    silent = not are_off() and not (wanted and sys.stderr.isatty())
-    if silent:
+    hide = not are_progress_bars_disabled() and not (wanted and sys.stderr.isatty())
+    if hide:
         disable_progress_bars()
     try:
         yield
     finally:
-        if silent:
+        if hide:
             enable_progress_bars()
 
 
-def _snapshot(name: HubName, files: list[str]) -> Path:
+def _download(name: HubName, files: list[str]) -> Path:
     from huggingface_hub import snapshot_download
-
-    from fullconv.core.packages import __version__
 
     with progress_bars(WEIGHTS in files):
         folder = snapshot_download(
@@ -174,94 +224,3 @@ def _snapshot(name: HubName, files: list[str]) -> Path:
             endpoint=endpoint(),
         )
     return Path(folder)
-
-
-def _require_ours(name: HubName, folder: Path) -> None:
-    """Before anything large is fetched."""
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        found = str(config.get("format", "")) if isinstance(config, dict) else ""
-        what = f"its {CONFIG} is of something else"
-        if isinstance(config, dict) and config.get("model_type"):
-            what += f" (model_type {config['model_type']!r})"
-    except FileNotFoundError:
-        found, what = "", f"it has no {CONFIG}"
-    except ValueError:
-        found, what = "", f"its {CONFIG} is not JSON"
-    if found.startswith("fullconv/"):
-        return
-    raise FullconvError(
-        f"{name} is no model of fullconv: {what}{_contents(name)}; expected {CONFIG} and {WEIGHTS} "
-        "as `fullconv push` sends them.",
-        shell_command("fullconv", "push", "RUN", "USER/NAME"),
-    )
-
-
-def _contents(name: HubName) -> str:
-    """What it holds instead, where the hub says so."""
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-
-    try:
-        files = hub_client().list_repo_files(name.repo, revision=name.revision or None)
-    except (HfHubHTTPError, OfflineModeIsEnabled):
-        return ""
-    return f", it holds {truncated_list(sorted(files), 8) or 'nothing'}"
-
-
-def _revisions(name: HubName) -> str:
-    from huggingface_hub.errors import HfHubHTTPError
-
-    try:
-        refs = hub_client().list_repo_refs(name.repo)
-    except HfHubHTTPError:
-        return ""
-    return f"; it has {truncated_list([one.name for one in (*refs.branches, *refs.tags)])}"
-
-
-def _token() -> str:
-    from huggingface_hub import get_token
-
-    if get_token():
-        return "the token that this machine sends may not see it"
-    return "this machine sends no token"
-
-
-def _unreached(name: HubName, sending: bool) -> FullconvError:
-    from huggingface_hub import constants
-
-    again = _again(name, sending)
-    what = f"{name} is not in the cache of this machine"
-    if constants.HF_HUB_OFFLINE and os.environ.get("HF_HUB_OFFLINE"):
-        what = f"nothing was sent to {name}" if sending else what
-        return FullconvError(
-            f"{what}: HF_HUB_OFFLINE keeps this machine from the network.",
-            f"HF_HUB_OFFLINE=0 {again}",
-        )
-    what = f"{name} could not be reached" if sending else f"{what} and could not be fetched"
-    return DownloadError(
-        f"{what}: there is no network, or {endpoint()} does not answer.",
-        f"{again}   # again, with a network",
-        again,
-    )
-
-
-def _again(name: HubName, sending: bool) -> str:
-    if sending:
-        return shell_command("fullconv", "push", "MODEL", name.repo)
-    return shell_command("fullconv", "inspect", name)
-
-
-def _refused(name: HubName, error: Any, sending: bool) -> FullconvError:
-    status = error.response.status_code if error.response is not None else 0
-    said = str(error.server_message or "").strip().rstrip(".")
-    more = f": {said}" if said else ""
-    if status in (401, 403):
-        return FullconvError(
-            f"{endpoint()} does not let this machine do that with {name.repo} ({status}{more}): "
-            f"{_token().replace('see it', 'do it')}.",
-            _SIGN_IN,
-        )
-    again = _again(name, sending)
-    return DownloadError(
-        f"{endpoint()} answered {status} about {name}{more}.", f"{again}   # a little later", again
-    )

@@ -1,275 +1,186 @@
 """The model card: README.md of a model folder, filled in from its config.json.
 
-What is not known is said to be unknown. The head is YAML, as model hubs read it.
+Facts that are not known are stated as unknown. The metadata at the top are YAML for model hubs.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from fullconv.core.metric_names import TITLES, headline, never_predicted
 from fullconv.core.settings import Settings
-from fullconv.core.text import plural, shell_command, truncated_list
+from fullconv.core.text import percent, shell_command, truncated_list
 
-RARE = 0.01  # of the labelled training pixels (fraction): fewer make a rare class
-# Licences that hubs know by these names; any other is called "other", with its own name beside it.
-_LICENCES: tuple[str, ...] = (
-    "apache-2.0",
-    "mit",
-    "bsd-2-clause",
-    "bsd-3-clause",
-    "bsd-3-clause-clear",
-    "cc0-1.0",
+RARE = 0.01  # of the labeled training pixels (fraction): a class with fewer is rare
+_TEMPLATE = Path(__file__).with_name("templates") / "model_card.md.jinja"
+# Licenses that hubs know by these names; any other is "other", with its own name in license_name.
+_LICENSES = frozenset(
+    [
+        "apache-2.0",
+        "mit",
+        "bsd-2-clause",
+        "bsd-3-clause",
+        "bsd-3-clause-clear",
+        "cc0-1.0",
+        "cc-by-4.0",
+        "cc-by-sa-4.0",
+        "cc-by-nc-4.0",
+        "cc-by-nc-sa-4.0",
+        "cc-by-nc-nd-4.0",
+        "gpl-3.0",
+        "lgpl-3.0",
+        "agpl-3.0",
+        "unlicense",
+        "mpl-2.0",
+    ]
 )
-_LICENCES += ("cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0")
-_LICENCES += ("gpl-3.0", "lgpl-3.0", "agpl-3.0", "unlicense", "mpl-2.0")
-_WORST = 3  # classes that are named as the least well labelled
-_ASIDE = ("workers", "cache", "device", "devices", "nodes", "log_images_every", "logger")
-_TOLD = {  # options that say how a training went -> in words
+_WORST_CLASSES = 3
+_NOT_RECIPE = ("workers", "cache", "device", "devices", "nodes", "log_images_every", "logger")
+_RECIPE = {  # option -> its name in the card
     "epochs": "epochs",
     "batch_size": "batch size",
-    "grad_accumulation": "batches per step",
+    "grad_accumulation": "gradient accumulation",
     "devices": "devices",
     "optimizer": "optimizer",
     "schedule": "schedule",
     "lr": "learning rate",
-    "backbone_lr": "learning rate of the backbone",
+    "backbone_lr": "backbone learning rate",
     "seed": "seed",
 }
-_PAPER = """@inproceedings{long2015fully,
-  title     = {Fully Convolutional Networks for Semantic Segmentation},
-  author    = {Long, Jonathan and Shelhamer, Evan and Darrell, Trevor},
-  booktitle = {Proceedings of the IEEE Conference on Computer Vision and Pattern Recognition},
-  year      = {2015},
-  pages     = {3431--3440}
-}"""
 
 Table = Mapping[str, Any]
 
 
 def model_card(config: Table, *, source: str = "model", image: str = "") -> str:
-    """README.md.
+    """Return the README.md of a model.
 
     Args:
-        config: of the model, as `fullconv.models.model.Model.config` gives it.
-        source: how the model is called in the commands: its folder, or a name such as
-            hf://user/name.
-        image: a file beside the card that shows what it does; "" for none.
+        config: its config.json, see `fullconv.models.model.Model.config`.
+        source: the model's name in the commands: its folder, or a name such as hf://user/name.
+        image: an image file next to the card that shows what the model does; "" for none.
     """
-    parts = [
-        _front_matter(config),
-        f"# {model_title(config)}",
-        _what(config),
-        f"![photo, truth and prediction]({image})" if image else "",
-        _use(source),
-        _classes(config),
-        _metrics(config),
-        _data(config),
-        _recipe(config),
-        _preprocessing(config),
-        _limits(config),
-        _licences(config),
-        "## Citation\n\nThe method, a fully convolutional network, is that of\n\n"
-        f"```bibtex\n{_PAPER}\n```",
-    ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    from huggingface_hub import ModelCard
+
+    backbone, training, results = config["backbone"], config["training"], config["metrics"]
+    data, settings = training.get("data", {}), training.get("settings", {})
+    counts = data.get("class_pixels", {})
+    labeled = sum(counts.values())
+    shares = {name: _share(count, labeled) for name, count in counts.items()}
+    ignored = data.get("ignored_pixels")
+
+    initial_weights = backbone["pretrained_on"] or ("random weights" if settings else "unknown")
+    if settings and backbone["pretrained_on"]:
+        initial_weights = (
+            f"{backbone['source']} {backbone['name']}, pretrained on {initial_weights}"
+        )
+    protocol: dict[str, Any] = {}
+    if results:
+        protocol = {**results["protocol"]}
+        protocol["classes"] = f"{len(protocol.get('classes', ()))} classes"
+        if "epoch" in results:
+            protocol["epoch"] = f"{results['epoch']}, the best one on this split"
+    recipe = (f"{word} {_plain(settings[key])}" for key, word in _RECIPE.items() if key in settings)
+    card = ModelCard.from_template(
+        _metadata(config),
+        template_path=str(_TEMPLATE),
+        config=config,
+        title=model_title(config),
+        heads=config.get("heads", {}),
+        extra_inputs=config.get("inputs", ()),
+        backbone=backbone,
+        training=training,
+        settings=settings,
+        data=data,
+        results=results,
+        headline=headline(results) if results else "",
+        titles=TITLES,
+        protocol=protocol,
+        image=image,
+        predict_command=shell_command(
+            "fullconv", "predict", source, "photos/", "--out", "predictions"
+        ),
+        source_literal=json.dumps(source),
+        shares=shares or dict.fromkeys(config["classes"], "unknown"),
+        image_counts=", ".join(
+            f"{count} {split}" for split, count in data.get("images", {}).items()
+        ),
+        sizes=_sizes(data),
+        ignored=None if ignored is None else _share(ignored, ignored + labeled),
+        initial_weights=training.get("start") or initial_weights,
+        recipe=", ".join(recipe),
+        train_command=_train_command(config) if settings else "",
+        limits=list(_limitations(config)),
+        percent=percent,
+        cell=_escape_cell,
+        numbers=lambda values: " ".join(f"{value:.4g}" for value in values),
+    )
+    return f"{card.content}\n"
 
 
 def model_title(config: Table) -> str:
+    """Return the title of a model: "FCN-8s on resnet18"."""
     return f"FCN-{config['stride']}s on {config['backbone']['name']}"
 
 
-def _front_matter(config: Table) -> str:
-    import yaml
+def _metadata(config: Table) -> Any:
+    from huggingface_hub import EvalResult, ModelCardData
 
-    licence = config["backbone"].get("license", "")
-    head: dict[str, Any] = {"library_name": "fullconv", "pipeline_tag": "image-segmentation"}
-    if licence:
-        known = licence.lower().replace(" ", "-")
-        head["license"] = known if known in _LICENCES else "other"
-        head["license_name"] = "" if known in _LICENCES else licence
-    head["tags"] = ["image-segmentation", "semantic-segmentation", "fcn", "pytorch"]
-    metrics = config["metrics"]
-    if metrics:
-        head["metrics"] = ["mean_iou", "accuracy"]
-        named = (
-            ("mean_iou", "mean IoU", "mean_iou"),
-            ("accuracy", "pixel accuracy", "pixel_accuracy"),
+    license_name = config["backbone"].get("license", "")
+    license_id = license_name.lower().replace(" ", "-")
+    is_known = license_id in _LICENSES
+    results = config["metrics"]
+    data_name = config["training"].get("data", {}).get("name") or "unknown"
+    values = {
+        ("mean_iou", "mean IoU"): "mean_iou",
+        ("accuracy", "pixel accuracy"): "pixel_accuracy",
+    }
+    evaluations = [
+        EvalResult(
+            task_type="image-segmentation",
+            task_name="semantic segmentation",
+            dataset_type=data_name,
+            dataset_name=data_name,
+            dataset_split=results["protocol"]["split"],
+            metric_type=kind,
+            metric_name=name,
+            metric_value=round(results[key], 4),
         )
-        values = [
-            {"type": kind, "name": name, "value": round(metrics[key], 4)}
-            for kind, name, key in named
-            if metrics.get(key) is not None
-        ]
-        name = _known(config).get("name") or "unknown"
-        data = {"name": name, "type": name, "split": metrics["protocol"]["split"]}
-        task = {"type": "image-segmentation", "name": "semantic segmentation"}
-        result = {"task": task, "dataset": data, "metrics": values}
-        head["model-index"] = [{"name": model_title(config), "results": [result]}] if values else []
-    head = {key: value for key, value in head.items() if value}
-    text: str = yaml.safe_dump(head, sort_keys=False, allow_unicode=True)
-    return f"---\n{text}---"
-
-
-def _what(config: Table) -> str:
-    names = config["classes"]
-    lines = [
-        f"Semantic segmentation into {plural(len(names), 'class', 'classes')}: "
-        f"{', '.join(names)}. Every pixel of an image of any size gets one."
+        for (kind, name), key in values.items()
+        if results and results.get(key) is not None
     ]
-    for name, head in config.get("heads", {}).items():
-        lines.append(f"Head {name}: {plural(len(head['classes']), 'class', 'classes')}: ")
-        lines[-1] += f"{', '.join(head['classes'])}."
-    for one in config.get("inputs", ()):
-        lines.append(f"Takes {one['name']} beside each image ({config['fusion']} fusion).")
-    if config["metrics"]:
-        lines.append(f"Reached {headline(config['metrics'])}.")
-    return "\n".join(lines)
-
-
-def _use(source: str) -> str:
-    return f"""## How to use it
-
-Where Fullconv is installed:
-
-```sh
-{shell_command("fullconv", "predict", source, "photos/", "--out", "predictions")}
-```
-
-```python
-import fullconv as fc
-
-model = fc.load({json.dumps(source)})
-segmentation = model("photo.jpg")  # a path, a PIL image, an array or a tensor
-segmentation.mask  # (height, width) class ids
-segmentation.overlay().save("overlay.png")
-```"""
-
-
-def _classes(config: Table) -> str:
-    """A table of each head."""
-    pixels = _known(config).get("class_pixels", {})
-    total = sum(pixels.values())
-    lines = ["## Classes", "", "| id | class | colour | share of the labelled training pixels |"]
-    lines.append("|---|---|---|---|")
-    for k, (name, color) in enumerate(zip(config["classes"], config["colors"], strict=True)):
-        share = _share(pixels[name], total) if name in pixels else "unknown"
-        lines.append(f"| {k} | {_cell(name)} | `{color}` | {share} |")
-    lines += ["", f"Id {config['ignore_index']} stands for ignored pixels."]
-    if _known(config).get("named") is False:
-        lines.append("The data set names no classes: these names are made up from the ids.")
-    for head, table in config.get("heads", {}).items():
-        lines += ["", f"Of the head {_cell(head)}:", "", "| id | class | colour |", "|---|---|---|"]
-        for k, (name, color) in enumerate(zip(table["classes"], table["colors"], strict=True)):
-            lines.append(f"| {k} | {_cell(name)} | `{color}` |")
-    return "\n".join(lines)
-
-
-def _metrics(config: Table) -> str:
-    metrics = config["metrics"]
-    if not metrics:
-        return "## How well it does\n\nNot known: no measurement came with this model."
-    card = metrics["protocol"]
-    lines = ["## How well it does", "", *_numbers(metrics)]
-    for name, head in metrics.get("heads", {}).items():
-        lines += ["", f"Of the head {_cell(name)}:", "", *_numbers(head)]
-    lines += [
-        "",
-        "How this was measured; other numbers may be compared with these only where all of",
-    ]
-    lines += ["this agrees:", ""]
-    shown = {**card, "classes": plural(len(card.get("classes", ())), "class", "classes")}
-    if "epoch" in metrics:
-        shown["epoch"] = f"{metrics['epoch']}, the best one on this split"
-    lines += [f"- {key.replace('_', ' ')}: {value}" for key, value in shown.items()]
-    return "\n".join(lines)
-
-
-def _numbers(metrics: Table) -> list[str]:
-    lines = ["| " + " | ".join(TITLES.values()) + " |", "|---|---|---|---|"]
-    lines += ["| " + " | ".join(_fraction(metrics.get(key)) for key in TITLES) + " |"]
-    ious, accuracies = metrics.get("per_class_iou", {}), metrics.get("per_class_accuracy", {})
-    if ious:
-        lines += ["", "| class | IoU | accuracy |", "|---|---|---|"]
-    for name, iou in ious.items():
-        lines.append(f"| {_cell(name)} | {_fraction(iou)} | {_fraction(accuracies.get(name))} |")
-    return lines
-
-
-def _data(config: Table) -> str:
-    training, known = config["training"], _known(config)
-    counts = known.get("images", {})
-    images = ", ".join(f"{count} {split}" for split, count in counts.items()) or "unknown"
-    lines = [
-        "## What it was trained on",
-        "",
-        f"- data set: {known.get('name') or 'unknown'}",
-        f"- fingerprint: {training.get('data_fingerprint', 'unknown')}",
-        f"- images: {images}",
-        f"- sizes (height x width): {_sizes(known) or 'unknown'}",
-    ]
-    if "ignored_pixels" in known:
-        every = known["ignored_pixels"] + sum(known["class_pixels"].values())
-        lines.append(f"- ignored: {_share(known['ignored_pixels'], every)} of the training pixels")
-    lines.append("- where the images come from, and their licence: not known to this card")
-    return "\n".join(lines)
-
-
-def _sizes(known: Table) -> str:
-    sizes = known.get("sizes")
-    if not sizes:
-        return ""
-    small, large = ("{} x {}".format(*sizes[key]) for key in ("smallest", "largest"))
-    return small if small == large else f"{small} to {large}, most often {_common(sizes)}"
-
-
-def _common(sizes: Table) -> str:
-    return "{} x {}".format(*sizes["commonest"])
-
-
-def _recipe(config: Table) -> str:
-    training, backbone = config["training"], config["backbone"]
-    settings = training.get("settings", {})
-    start = training.get("start") or (
-        f"{backbone['source']} {backbone['name']}, trained on {backbone['pretrained_on']}"
-        if backbone["pretrained_on"]
-        else "random weights"
+    return ModelCardData(
+        library_name="fullconv",
+        pipeline_tag="image-segmentation",
+        license=(license_id if is_known else "other") if license_name else None,
+        license_name=license_name if license_name and not is_known else None,
+        tags=["image-segmentation", "semantic-segmentation", "fcn", "pytorch"],
+        metrics=["mean_iou", "accuracy"] if results else None,
+        model_name=model_title(config) if evaluations else None,
+        eval_results=evaluations or None,
     )
-    if not settings:
-        start = f"{backbone['pretrained_on']}" if backbone["pretrained_on"] else "unknown"
-    lines = ["## How it was trained", "", f"- started from: {start}"]
-    if not settings:
-        return "\n".join([*lines, "- recipe: unknown"])
-    parts = [f"{word} {_plain(settings[key])}" for key, word in _TOLD.items() if key in settings]
-    lines += [
-        f"- {', '.join(parts)}",
-        f"- fullconv {training.get('fullconv', 'of an unknown version')}",
-        "",
-        "```sh",
-        _command(config),
-        "```",
-    ]
-    return "\n".join(lines)
 
 
-def _command(config: Table) -> str:
-    """That trains such a model: all options that differ from their defaults, decided ones too."""
+def _train_command(config: Table) -> str:
+    """Return the command that trains such a model: all options that differ from their defaults."""
     training, backbone = config["training"], config["backbone"]
-    words: list[object] = ["fullconv", "train", _known(config).get("name") or "DATA"]
-    plain = not backbone.get("options") and backbone["source"] != "module"
-    own = backbone["source"] == "timm" and plain
-    named = backbone["name"] if own else f"{backbone['source']}:{backbone['name']}"
-    words += ["--backbone", named if plain else "CARD.toml"]
+    words: list[object] = ["fullconv", "train", training.get("data", {}).get("name") or "DATA"]
+    if backbone.get("options") or backbone["source"] == "module":
+        words += ["--backbone", "CARD.toml"]
+    elif backbone["source"] == "timm":
+        words += ["--backbone", backbone["name"]]
+    else:
+        words += ["--backbone", f"{backbone['source']}:{backbone['name']}"]
     if training.get("start"):
         words += ["--init-from", "MODEL"]
-    usual = Settings().to_dict()
+    defaults = Settings().to_dict()
     for key, value in training["settings"].items():
         value = tuple(value) if isinstance(value, list) else value
-        if key in _ASIDE or value == usual.get(key) or value in ("", None):
+        if key in _NOT_RECIPE or value == defaults.get(key) or value in ("", None):
             continue
-        if key == "pretrained" and backbone["pretrained_on"]:  # the card or the model brings them
+        if key == "pretrained" and backbone["pretrained_on"]:  # the card or the model has weights
             continue
         option = key.replace("_", "-")
         if isinstance(value, bool):
@@ -279,105 +190,63 @@ def _command(config: Table) -> str:
     return shell_command(*words)
 
 
-def _preprocessing(config: Table) -> str:
-    mean, std = (" ".join(f"{x:.4g}" for x in config[key]) for key in ("mean", "std"))
-    lines = [
-        "## What goes in",
-        "",
-        f"RGB images of any size, scaled to 0-1, less {mean}, divided by {std} (red, green,",
-        "blue). `fullconv` does this itself, pads where the network needs it, and gives labels in",
-        "the size of the image.",
-    ]
-    if config.get("short_side"):
-        lines.append(f"Images are resized so that their shorter side has {config['short_side']}")
-        lines[-1] += " pixels."
-    for one in config.get("inputs", ()):
-        values = (" ".join(f"{x:.4g}" for x in one[key]) for key in ("mean", "std"))
-        lines.append(f"{one['name']}: in the files' own numbers, less {next(values)},")
-        lines[-1] += f" divided by {next(values)}."
-    return "\n".join(lines)
-
-
-def _limits(config: Table) -> str:
-    return "\n".join(["## Limits", "", *(f"- {line}" for line in _limits_of(config))])
-
-
-def _limits_of(config: Table) -> Iterator[str]:
-    """Those that follow from the data and the measurement."""
-    known, metrics = _known(config), config["metrics"]
-    pixels = known.get("class_pixels", {})
-    total = sum(pixels.values())
-    if absent := [name for name, count in pixels.items() if not count]:
-        yield f"Not one training pixel is labelled {truncated_list(absent)}: it cannot be told."
-    rare = [(count / total, name) for name, count in pixels.items() if 0 < count < RARE * total]
-    if rare:
-        words = [f"{name} ({_share(share, 1)})" for share, name in sorted(rare)]
-        yield f"Rare in training, under {_share(RARE, 1)} of its labelled pixels: {truncated_list(words)}."
-    if metrics and metrics.get("confusion") and (never := never_predicted(metrics)):
-        split = metrics["protocol"]["split"]
-        yield f"Never predicted on {split}, though it is there: {truncated_list(never)}."
-    ious = {k: v for k, v in (metrics or {}).get("per_class_iou", {}).items() if v is not None}
-    if len(ious) > _WORST:
-        worst = sorted(ious.items(), key=lambda item: item[1])[:_WORST]
-        words = [f"{name} ({iou:.2f})" for name, iou in worst]
-        yield f"Least well labelled, by IoU: {', '.join(words)}."
-    if ignored := known.get("ignored_pixels"):
+def _limitations(config: Table) -> Iterator[str]:
+    """Yield the limitations that follow from the training data and the evaluation."""
+    training, results = config["training"], config["metrics"] or {}
+    data = training.get("data", {})
+    counts = data.get("class_pixels", {})
+    labeled = sum(counts.values())
+    if absent := [name for name, count in counts.items() if not count]:
+        yield f"No training pixel is labeled {truncated_list(absent)}: the model cannot know it."
+    if rare := {name: n for name, n in counts.items() if 0 < n < RARE * labeled}:
+        ordered = sorted(rare.items(), key=lambda item: (item[1], item[0]))
+        names = [f"{name} ({_share(count, labeled)})" for name, count in ordered]
+        limit = percent(RARE)
+        yield f"Rare in training (under {limit} of the labeled pixels): {truncated_list(names)}."
+    if results.get("confusion") and (missed := never_predicted(results)):
+        split = results["protocol"]["split"]
+        yield f"Never predicted on {split}, although present: {truncated_list(missed)}."
+    ious = {k: iou for k, iou in results.get("per_class_iou", {}).items() if iou is not None}
+    if len(ious) > _WORST_CLASSES:
+        worst = sorted(ious.items(), key=lambda item: item[1])[:_WORST_CLASSES]
+        yield f"Lowest IoU: {', '.join(f'{name} ({percent(iou)})' for name, iou in worst)}."
+    if ignored := data.get("ignored_pixels"):
         yield (
-            f"{_share(ignored, ignored + total)} of the training pixels were ignored: the model "
-            "was never told what is there, and calls such pixels by one of its classes."
+            f"{_share(ignored, ignored + labeled)} of the training pixels were ignored: the model "
+            "never learned what is there, and assigns such pixels to one of its classes."
         )
-    if sizes := _sizes(known):
-        scale = config["training"].get("settings", {}).get("scale")
-        varied = f", magnified {scale[0]:g} to {scale[1]:g} times" if scale else ""
+    if sizes := _sizes(data):
+        scale = training.get("settings", {}).get("scale")
+        resized = f", resized {scale[0]:g} to {scale[1]:g} times" if scale else ""
         yield (
-            f"It was trained on images of {sizes} pixels{varied}: what appears much larger or "
-            "smaller than there may not be recognised."
+            f"Trained on images of {sizes} pixels{resized}. Objects that appear much larger or "
+            "smaller may not be recognized."
         )
-    if metrics:
-        split, count = metrics["protocol"]["split"], metrics["protocol"]["images"]
-        if "epoch" in metrics:
-            yield (
-                f"The epoch was chosen by the split {split} ({plural(count, 'image')}), so its "
-                "numbers flatter a little; how far numbers of several trainings lie apart was not "
-                "measured."
-            )
-    yield "How it does on images of other cameras, places or seasons is not known."
+    if "epoch" in results:
+        split, images = results["protocol"]["split"], results["protocol"]["images"]
+        yield (
+            f"The epoch was chosen on the split {split} (images: {images}), so its results are "
+            "slightly optimistic. The spread between training runs was not measured."
+        )
+    yield "The accuracy on images of other cameras, places or seasons is unknown."
 
 
-def _licences(config: Table) -> str:
-    backbone = config["backbone"]
-    lines = ["## Licences", ""]
-    if backbone["pretrained_on"]:
-        licence = backbone.get("license") or "not stated"
-        lines.append(f"- weights of the backbone that the training started from: {licence}")
-        if backbone.get("license"):
-            lines[-1] += " (repeated in the head of this file)"
-    else:
-        lines.append("- the training started from no weights of others, as far as is known")
-    lines.append("- this model, and the images that it learned from: not known to this card")
-    return "\n".join(lines)
+def _sizes(data: Table) -> str:
+    if not (sizes := data.get("sizes")):
+        return ""
+    small, large, common = (
+        "{} x {}".format(*sizes[key]) for key in ("smallest", "largest", "commonest")
+    )
+    return small if small == large else f"{small} to {large}, most often {common}"
 
 
-def _known(config: Table) -> Table:
-    """What is known of the training data; nothing in models from before it was noted."""
-    found: Table = config["training"].get("data", {})
-    return found
+def _share(part: float, whole: float) -> str:
+    return percent(part / whole) if part else "none"
 
 
 def _plain(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _cell(text: str) -> str:
-    """As a cell of a table."""
+def _escape_cell(text: str) -> str:
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
-
-
-def _share(part: float, whole: float) -> str:
-    if not part:
-        return "none"
-    return f"{part / whole:.1%}".replace("%", " %") if part >= 0.0005 * whole else "< 0.1 %"
-
-
-def _fraction(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

@@ -1,1 +1,1 @@
-"""The network: a backbone whose cells sit at known places, scores on them, and their readings."""
+"""The network: a backbone, scores at the cells of its feature maps, and their interpolation."""

@@ -1,15 +1,17 @@
 """Any classifier as a backbone: feature maps at known strides, each with its channels and `Grid`.
 
-A timm name gives timm's own feature pyramid. A torchvision classifier, or a module of one's own
-that ends in class scores, is cut behind the last layer of each stride. A module that already
-returns its feature maps is taken as it is.
+A timm name gives timm's own feature pyramid. A torchvision classifier, or a user's module that ends
+in class scores, is cut behind the last layer of each stride. A module that returns feature maps is
+used as it is.
 
-How images of any size are held to the grid: each axis is padded below (right) to the smallest
-size at which no pixel lies further than half a stride outside the outermost cell centres, and above
-(left), for networks without padding of their own, by multiples of the coarsest stride. Where
-padding depends on the size (TensorFlow's SAME), the size is also made one more than a multiple of
-the coarsest stride: every level is odd then, SAME padding is symmetric, and the offset is the same
-for every image. Where a network takes only multiples (Swin, ViT), it is made a multiple.
+Images of any size are padded to fit the grid. Each axis is padded below (right) to the smallest
+size at which no pixel is more than half a stride outside the outermost cell centers. Networks
+without padding of their own are also padded above (left), by multiples of the coarsest stride.
+
+- If padding depends on the size (TensorFlow's SAME), the size is made one more than a multiple of
+  the coarsest stride. Every level is odd then, SAME padding is symmetric, and the offset is the
+  same for every image.
+- If a network accepts only multiples (Swin, ViT), the size is made a multiple.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fullconv.core.errors import FullconvError
+from fullconv.core.i18n import msg
+from fullconv.core.text import truncated_list
 from fullconv.geometry.grid import Grid
 from fullconv.geometry.trace_network import (
     CANONICAL_SIZE,
@@ -37,39 +41,50 @@ from fullconv.geometry.trace_network import (
     run_on_meta,
     trace,
 )
-from fullconv.network.backbone_card import BackboneCard, load_weights, read_card, unreachable
-from fullconv.network.paper import nets as original
-from fullconv.network.paper import torchvision_fcn
+from fullconv.network.backbone_card import BackboneCard, read_card, unreachable_weights_error
+from fullconv.network.paper import nets, torchvision_fcn
+from fullconv.network.paper.weight_files import load_card_weights
 
 STRIDES = (4, 8, 16, 32)
 PLACEMENTS = ("exact", "half_pixel", "stretched")
-# timm's options that let networks with windows or position embeddings take any size, where needed.
+# timm's options that let networks with windows or position embeddings accept any size.
 ANY_SIZE: tuple[dict[str, Any], ...] = (
     {},
     {"strict_img_size": False},
     {"dynamic_img_size": True, "dynamic_img_pad": True},
 )
+_RETURN_MAPS = msg("return [x8, x16, x32] from the module's forward")
+_NO_OPTIONS = msg("options = {{}}   # in the card")
+
+
+class MissingStrideError(FullconvError):
+    """A network has no feature map at the requested stride."""
 
 
 class Backbone(nn.Module):
-    """A network that turns images into feature maps at some of the strides 4, 8, 16, 32.
+    """A network that maps images to feature maps at some of the strides 4, 8, 16, 32.
 
     Args:
         pyramid: maps (N, 3, H, W) to feature maps.
-        taps: which of them to use, finest first.
+        taps: indices of the feature maps to use, finest first.
         grids: the grid of each tap.
-        card: where the network comes from.
+        card: the origin of the network.
         placement: "exact" (`grids`, as traced), "half_pixel" (every cell in the middle of its
-            stride x stride pixels, whatever was traced), or "stretched" (the cells of each axis
-            spread evenly over its pixels, as `F.interpolate(align_corners=False)` does).
+            stride x stride pixels), or "stretched" (the cells of each axis spread evenly over its
+            pixels, as `F.interpolate(align_corners=False)` does).
 
     Attributes:
         channels: C of each tap.
-        in_channels: of the images, 3; more where `fullconv.network.multi_input` added some.
+        in_channels: of the images, 3; more if `fullconv.network.multi_input` added some.
         grids: of each tap, in pixels of the unpadded image ("stretched": of multiples of the
-            stride); traced: the cells as they are, in pixels of the padded one.
+            stride).
+        traced_grids: the true positions, in pixels of the padded image.
         size_phase: sizes are padded to this remainder modulo the coarsest stride, because padding
-            depends on the size (1) or the network takes only multiples (0); None: any size will do.
+            depends on the size (1) or the network accepts only multiples (0); None: any size.
+
+    >>> backbone = build("resnet18", stride=16)
+    >>> [feature.shape for feature in backbone(torch.zeros(1, 3, 64, 96))]
+    [torch.Size([1, 256, 4, 6]), torch.Size([1, 512, 2, 3])]
     """
 
     def __init__(
@@ -85,11 +100,11 @@ class Backbone(nn.Module):
         self.taps = tuple(taps)
         self.card = card
         self.in_channels = 3
-        self.traced = tuple(grids)
-        self.coarsest = int(grids[-1].stride)
+        self.traced_grids = tuple(grids)
+        self.coarsest_stride = int(grids[-1].stride)
         self.size_phase: int | None = None
         self._start = CANONICAL_SIZE
-        self._known_shapes: dict[int, list[tuple[int, ...]]] = {}  # while this is being built
+        self._shape_cache: dict[int, list[tuple[int, ...]]] = {}  # during construction
         if not _runs(pyramid, CANONICAL_SIZE):
             self.size_phase, self._start = 0, CANONICAL_SIZE - 1
         elif _offsets(pyramid, CANONICAL_SIZE - 1, taps) != [grid.offset for grid in grids]:
@@ -97,65 +112,75 @@ class Backbone(nn.Module):
         self.placement = placement
         if placement != "exact":
             grids = [Grid(g.stride, (g.stride - 1) / 2, g.field, g.whole) for g in grids]
+
+        # timm's Swin and similar networks return (N, h, w, C): with a wider image, the last
+        # dimension stays the same.
         shapes = self._shapes(self._start)
-        # timm's Swin and its kin return (N, h, w, C): the last dimension is the one that stays.
-        wider = self._shapes(self._start + self.coarsest)
+        wider = self._shapes(self._start + self.coarsest_stride)
         self.channels_last = tuple(a[-1] == b[-1] for a, b in zip(shapes, wider, strict=True))
         self.channels = tuple(
             shape[-1] if last else shape[1]
             for shape, last in zip(shapes, self.channels_last, strict=True)
         )
         reach = max(grid.offset - grid.stride / 2 for grid in grids)
-        self.before = max(0, math.ceil(reach / self.coarsest)) * self.coarsest
-        self.grids = tuple(Grid(g.stride, g.offset - self.before, g.field, g.whole) for g in grids)
-        self._growth = tuple(self._growth_of(tap) for tap in range(len(self.taps)))
-        del self._known_shapes
+        self.pad_before = max(0, math.ceil(reach / self.coarsest_stride)) * self.coarsest_stride
+        self.grids = tuple(
+            Grid(g.stride, g.offset - self.pad_before, g.field, g.whole) for g in grids
+        )
+        self._growth = tuple(self._measure_growth(tap) for tap in range(len(self.taps)))
+        del self._shape_cache
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """(N, 3, H, W) of any size from 1 x 1 up -> one (N, C, h, w) per tap, finest first."""
-        return self.features(self.padded(images))
+        """Return one feature map (N, C, h, w) per tap, finest first, of images (N, 3, H, W) of any
+        size from 1 x 1 up."""
+        return self.features(self.pad(images))
 
-    def padded(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) -> with the zeros around it that `features` expects."""
-        below, right = (self.padding(pixels) for pixels in images.shape[2:])
-        if torch.compiler.is_exporting() or below or right or self.before:
-            images = F.pad(images, (self.before, right, self.before, below))
+    def pad(self, images: Tensor) -> Tensor:
+        """Return images (N, 3, H, W) with the zeros around them that `features` expects."""
+        below, right = (self.pad_after(pixels) for pixels in images.shape[2:])
+        if torch.compiler.is_exporting() or below or right or self.pad_before:
+            images = F.pad(images, (self.pad_before, right, self.pad_before, below))
         return images
 
     def features(self, padded: Tensor) -> list[Tensor]:
-        """As `forward`, of images that are padded."""
+        """Return the feature maps of images that `pad` has padded."""
         maps = feature_maps(self.pyramid(padded))
         return [
             maps[tap].permute(0, 3, 1, 2) if last else maps[tap]
             for tap, last in zip(self.taps, self.channels_last, strict=True)
         ]
 
-    def padding(self, pixels: int) -> int:
-        """How many pixels are added below (right of) an image of so many. In whole numbers from 0
-        up (ONNX divides others another way) and without a branch: it is exported for any size."""
-        size: Any = pixels + self.before
+    def pad_after(self, pixels: int) -> int:
+        """Return the number of pixels to add below (right of) an image.
+
+        Args:
+            pixels: height (width) of the image.
+        """
+        # Only whole numbers from 0 up, because ONNX divides negative ones differently, and no
+        # branch, because it is exported for any size.
+        size: Any = pixels + self.pad_before
         for (threshold, stride), grid in zip(self._growth, self.grids, strict=True):
-            beyond: Any = 0  # cells beyond the first
-            if self.placement != "stretched":  # which reaches, whatever the size
+            cells: Any = 0  # beyond the first cell
+            if self.placement != "stretched":  # stretched cells cover every size
                 reach = torch.sym_max(0, 2 * pixels - 2 - stride - round(2 * grid.offset))
-                beyond = (reach + 2 * stride - 1) // (2 * stride)
-            size = torch.sym_max(size, threshold + stride * beyond)
+                cells = (reach + 2 * stride - 1) // (2 * stride)
+            size = torch.sym_max(size, threshold + stride * cells)
         if self.size_phase is not None:
-            over = (size - self.size_phase) % self.coarsest
-            size = size + (self.coarsest - over) % self.coarsest
-        return size - self.before - pixels
+            over = (size - self.size_phase) % self.coarsest_stride
+            size = size + (self.coarsest_stride - over) % self.coarsest_stride
+        return size - self.pad_before - pixels
 
     def cells(self, tap: int, pixels: int) -> int:
-        """How many cells a tap has along a (padded) image of so many pixels."""
+        """Return the number of cells of a tap along an axis of a padded image."""
         threshold, stride = self._growth[tap]
         return (pixels - threshold) // stride + 1
 
-    def _growth_of(self, tap: int) -> tuple[int, int]:
-        """The size at which a tap has its first cell, if its cells are counted back from here, and
-        its stride: one more cell for every stride pixels."""
-        stride = int(self.traced[tap].stride)
+    def _measure_growth(self, tap: int) -> tuple[int, int]:
+        """Return the size at which a tap has its first cell, extrapolated backward, and its
+        stride: the tap gets one more cell every `stride` pixels."""
+        stride = int(self.traced_grids[tap].stride)
         start = self._start
-        if self.size_phase is None:  # else sizes step by the coarsest stride: all is regular there
+        if self.size_phase is None:  # otherwise sizes are regular: they step by the coarsest stride
             count, end = self._count(tap, start), start + stride
             while end - start > 1:  # invariant: `count` cells at start, more at end
                 middle = (start + end) // 2
@@ -168,17 +193,24 @@ class Backbone(nn.Module):
         return shape[1] if self.channels_last[tap] else shape[2]
 
     def _shapes(self, size: int) -> list[tuple[int, ...]]:
-        if size not in self._known_shapes:
+        if size not in self._shape_cache:
             try:
-                maps = feature_maps(_shapes_only(self.pyramid, size))
+                maps = feature_maps(_run_for_shapes(self.pyramid, size))
             except (RuntimeError, AssertionError, ValueError) as error:
                 raise FullconvError(
-                    f"{self.card.name} does not take images of every size "
-                    f"({size} pixels: {error}).",
-                    "--backbone resnet18   # or another network without fixed position embeddings",
+                    msg(
+                        "{name} does not accept images of every size ({size} pixels: {error}).",
+                        name=self.card.name,
+                        size=size,
+                        error=error,
+                    ),
+                    msg(
+                        "--backbone resnet18   # or another network without fixed position "
+                        "embeddings"
+                    ),
                 ) from None
-            self._known_shapes[size] = [tuple(maps[tap].shape) for tap in self.taps]
-        return self._known_shapes[size]
+            self._shape_cache[size] = [tuple(maps[tap].shape) for tap in self.taps]
+        return self._shape_cache[size]
 
 
 def build(
@@ -188,53 +220,62 @@ def build(
     pretrained: bool = False,
     placement: str | None = None,
 ) -> Backbone:
-    """A backbone with taps at `stride` and at every coarser stride up to 32 that it has.
+    """Build a backbone with taps at `stride` and at every coarser stride up to 32 that it has.
 
     Args:
         backbone: a timm name ("resnet18"), "torchvision:NAME", "paper:NAME" (see
             `fullconv.network.paper.nets`), the path of a backbone card, a card, or a module.
         stride: of the finest tap: 32, 16, 8 or 4 pixels.
-        pretrained: load the source's published weights (needs the network once). A card brings its
-            own weights.
+        pretrained: load the source's published weights (downloaded once). A card has its own
+            weights.
         placement: see `Backbone`; None: as the network was published.
 
     Raises:
-        FullconvError: unknown name, weights out of reach, no such stride.
+        FullconvError: the name is unknown, the weights cannot be downloaded, or the network has no
+            such stride.
     """
-    card = card_of(backbone)
+    card = resolve_card(backbone)
     if isinstance(backbone, nn.Module):
-        pyramid, grids = _pyramid_of(backbone, card, stride)
+        pyramid, grids = _cut_pyramid(backbone, card, stride)
     elif card.source == "timm":
         pyramid, grids = _timm_pyramid(card, pretrained)
     elif card.source == "paper" or (card.source, card.name) in torchvision_fcn.CARDS:
-        make = original.build_trunk if card.source == "paper" else torchvision_fcn.build_pyramid
+        make = nets.build_trunk if card.source == "paper" else torchvision_fcn.build_pyramid
         pyramid, card = make(card, pretrained=pretrained)
         grids = _grids(pyramid)
     elif card.source == "torchvision":
-        pyramid, grids = _pyramid_of(torchvision_classifier(card, pretrained), card, stride)
+        pyramid, grids = _cut_pyramid(torchvision_classifier(card, pretrained), card, stride)
     else:
         raise FullconvError(
-            f"backbone source {card.source!r} is not known.",
-            'source = "timm"  # or "torchvision" or "paper"',
+            msg("unknown backbone source {source!r}.", source=card.source),
+            msg('source = "timm"  # or "torchvision" or "paper"'),
         )
+
+    # Use the last feature map of each stride.
     last = {grid.stride: index for index, grid in enumerate(grids)}
     if stride not in STRIDES or stride not in last:
         offered = sorted(int(s) for s in last if s in STRIDES)
-        named = " and ".join(
-            filter(None, [", ".join(map(str, offered[:-1])), *map(str, offered[-1:])])
-        )
-        raise FullconvError(
-            f"{card.name} offers stride {named or 'none of 4, 8, 16, 32'}"
-            f"{' only' if len(offered) == 1 else ''}; stride {stride} was asked for.",
-            f"--stride {offered[0]}" if offered else "--backbone resnet18",
+        if not offered:
+            raise MissingStrideError(
+                msg("{name} has no feature map at stride 4, 8, 16 or 32.", name=card.name),
+                "--backbone resnet18",
+            )
+        raise MissingStrideError(
+            msg(
+                "{name} has no feature map at stride {stride}. Its strides are: {strides}.",
+                name=card.name,
+                stride=stride,
+                strides=truncated_list(offered),
+            ),
+            f"--stride {offered[0]}",
         )
     taps = [last[s] for s in STRIDES if stride <= s and s in last]
-    placed = placement or str(getattr(pyramid, "placement", PLACEMENTS[0]))
-    return Backbone(pyramid, taps, [grids[tap] for tap in taps], card, placed)
+    placement = placement or str(getattr(pyramid, "placement", PLACEMENTS[0]))
+    return Backbone(pyramid, taps, [grids[tap] for tap in taps], card, placement)
 
 
-def card_of(backbone: Any) -> BackboneCard:
-    """Of a name, a card's path, a card, or a module."""
+def resolve_card(backbone: Any) -> BackboneCard:
+    """Return the card of a backbone given by name, by a card's path, as a card, or as a module."""
     if isinstance(backbone, BackboneCard):
         return backbone
     if isinstance(backbone, nn.Module):
@@ -243,19 +284,19 @@ def card_of(backbone: Any) -> BackboneCard:
         return read_card(backbone)
     source, _, name = str(backbone).rpartition(":")
     if source == "paper":
-        return original.card_of(name)
+        return nets.paper_card(name)
     return BackboneCard(source or "timm", name)
 
 
 def _timm_pyramid(card: BackboneCard, pretrained: bool) -> tuple[nn.Module, list[Grid]]:
     import timm
 
-    _refuse_unknown(card)
+    _require_timm_model(card)
     overlay = {"file": str(card.weights)} if card.weights else None
-    if card.weights:  # timm drops what does not fit in silence, so look first
+    if card.weights:  # timm silently drops weights that do not fit, so check them first
         timm_classifier(card, pretrained=False)
     if pretrained:
-        _skip_retries_where_there_is_no_network()
+        _go_offline_without_network()
     problem: Exception | None = None
     for extra in ANY_SIZE:
         try:
@@ -270,47 +311,53 @@ def _timm_pyramid(card: BackboneCard, pretrained: bool) -> tuple[nn.Module, list
         except (FullconvError, TypeError, RuntimeError, AssertionError, AttributeError) as error:
             problem = problem or error
         except Exception as error:
-            raise unreachable(card, error) from error
+            raise unreachable_weights_error(card, error) from error
+    reason = problem.message if isinstance(problem, FullconvError) else problem
     raise FullconvError(
-        f"timm's {card.name} cannot be used at any size: {problem}", "--backbone resnet18"
+        msg("timm's {name} cannot be used at any size: {error}", name=card.name, error=reason),
+        "--backbone resnet18",
     )
 
 
 def timm_classifier(card: BackboneCard, pretrained: bool) -> nn.Module:
-    """The whole classifier, with a card's weights if it has some."""
+    """Return the whole timm classifier, with the card's weights if it has any."""
     import timm
 
-    _refuse_unknown(card)
+    _require_timm_model(card)
     published = pretrained and card.weights is None
     if published:
-        _skip_retries_where_there_is_no_network()
+        _go_offline_without_network()
     try:
         classifier: nn.Module = timm.create_model(card.name, pretrained=published, **card.options)
     except Exception as error:
         if published and not isinstance(error, (TypeError, ValueError)):
-            raise unreachable(card, error) from error
+            raise unreachable_weights_error(card, error) from error
         raise FullconvError(
-            f"timm's {card.name} cannot be built: {error}", "options = {}   # in the card"
+            msg("timm's {name} cannot be built: {error}", name=card.name, error=error), _NO_OPTIONS
         ) from error
-    load_weights(classifier, card)
+    load_card_weights(classifier, card)
     return classifier
 
 
-def _refuse_unknown(card: BackboneCard) -> None:
+def _require_timm_model(card: BackboneCard) -> None:
     import timm
 
-    # It lists the classifier's weights as left over each time a pyramid is cut from it.
+    # timm lists the classifier's weights as unused each time a pyramid is cut from it.
     logging.getLogger("timm").setLevel(logging.ERROR)
-    if not timm.is_model(card.name):
-        near = timm.list_models(f"*{card.name}*")[:5]
-        raise FullconvError(
-            f"timm has no network {card.name!r}{'; it has ' + ', '.join(near) if near else ''}.",
-            "--backbone resnet18   # or torchvision:NAME, or a card.toml",
-        )
+    if timm.is_model(card.name):
+        return
+    near = timm.list_models(f"*{card.name}*")[:5]
+    raise FullconvError(
+        msg("timm has no network {name!r}; it has {near}.", name=card.name, near=", ".join(near))
+        if near
+        else msg("timm has no network {name!r}.", name=card.name),
+        msg("--backbone resnet18   # or torchvision:NAME, or a card.toml"),
+    )
 
 
-def _skip_retries_where_there_is_no_network() -> None:
-    """The hub's client tries for most of a minute; weights in its cache are found either way."""
+def _go_offline_without_network() -> None:
+    """Tell the hub's client if there is no network: it would retry for most of a minute. Weights
+    in its cache are found either way."""
     from huggingface_hub import constants
 
     address = urlsplit(constants.ENDPOINT)
@@ -322,12 +369,13 @@ def _skip_retries_where_there_is_no_network() -> None:
 
 
 def torchvision_classifier(card: BackboneCard, pretrained: bool) -> nn.Module:
-    """The whole classifier, with a card's weights if it has some."""
+    """Return the whole torchvision classifier, with the card's weights if it has any."""
     import torchvision
 
     if card.name not in torchvision.models.list_models(module=torchvision.models):
         raise FullconvError(
-            f"torchvision has no classifier {card.name!r}.", "--backbone torchvision:resnet18"
+            msg("torchvision has no classifier {name!r}.", name=card.name),
+            "--backbone torchvision:resnet18",
         )
     try:
         with warnings.catch_warnings():
@@ -337,42 +385,53 @@ def torchvision_classifier(card: BackboneCard, pretrained: bool) -> nn.Module:
             )
     except (TypeError, ValueError) as error:
         raise FullconvError(
-            f"torchvision's {card.name} cannot be built: {error}", "options = {}   # in the card"
+            msg("torchvision's {name} cannot be built: {error}", name=card.name, error=error),
+            _NO_OPTIONS,
         ) from error
     except (OSError, RuntimeError) as error:
-        raise unreachable(card, error) from error
-    load_weights(classifier, card)
+        raise unreachable_weights_error(card, error) from error
+    load_card_weights(classifier, card)
     return classifier
 
 
-def _pyramid_of(net: nn.Module, card: BackboneCard, stride: int) -> tuple[nn.Module, list[Grid]]:
-    """A module as a pyramid, and its grids: as it is where it returns feature maps, else cut behind
-    the last submodule of each stride from `stride` up."""
+def _cut_pyramid(
+    module: nn.Module, card: BackboneCard, stride: int
+) -> tuple[nn.Module, list[Grid]]:
+    """Return a module as a pyramid, with its grids: the module itself if it returns feature maps,
+    else the module cut behind the last submodule of each stride from `stride` up."""
     try:
-        return net, _grids(net)
+        return module, _grids(module)
     except FullconvError as error:
         problem = error
-    found = module_grids(net)
-    last = {grid.stride: name for name, grid in found if grid.stride in STRIDES}
+    last = {grid.stride: name for name, grid in module_grids(module) if grid.stride in STRIDES}
     if not last:
         raise FullconvError(
-            f"{card.name} has no layer with cells 4, 8, 16 or 32 pixels apart: {problem.message}",
-            "return [x8, x16, x32] from the module's forward",
+            msg(
+                "{name} has no layer at stride 4, 8, 16 or 32: {error}",
+                name=card.name,
+                error=problem.message,
+            ),
+            _RETURN_MAPS,
         )
     from torchvision.models.feature_extraction import create_feature_extractor
 
     nodes = {last[s]: f"stride{s:g}" for s in sorted(last) if s >= stride or stride not in last}
     try:
-        pyramid = create_feature_extractor(net, return_nodes=nodes)
+        pyramid = create_feature_extractor(module, return_nodes=nodes)
     except (RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise FullconvError(
-            f"{card.name} cannot be cut at {', '.join(nodes)}: {error}",
-            "return [x8, x16, x32] from the module's forward",
+            msg(
+                "{name} cannot be cut at {nodes}: {error}",
+                name=card.name,
+                nodes=", ".join(nodes),
+                error=error,
+            ),
+            _RETURN_MAPS,
         ) from error
     return pyramid, _grids(pyramid)
 
 
-def _shapes_only(pyramid: nn.Module, size: int) -> Any:
+def _run_for_shapes(pyramid: nn.Module, size: int) -> Any:
     try:
         return run_on_meta(pyramid, torch.empty(1, 3, size, size, device="meta"))
     except (RuntimeError, NotImplementedError):
@@ -381,14 +440,15 @@ def _shapes_only(pyramid: nn.Module, size: int) -> Any:
 
 def _runs(pyramid: nn.Module, size: int) -> bool:
     try:
-        _shapes_only(pyramid, size)
+        _run_for_shapes(pyramid, size)
     except (RuntimeError, AssertionError, ValueError):
         return False
     return True
 
 
 def _grids(pyramid: nn.Module) -> list[Grid]:
-    """At a size where SAME padding is symmetric, or else at a multiple of every stride."""
+    """Return the grids at a size where SAME padding is symmetric, or else at a multiple of every
+    stride."""
     size = CANONICAL_SIZE if _runs(pyramid, CANONICAL_SIZE) else CANONICAL_SIZE - 1
     return trace(pyramid, size=size)
 

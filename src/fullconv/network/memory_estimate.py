@@ -1,4 +1,4 @@
-"""How much memory a network takes for each pixel of an image, counted before it is run.
+"""Estimate how much memory a network needs per pixel of an image, before it runs.
 
 Shapes: N batch · C channels · H, W image.
 """
@@ -20,57 +20,55 @@ from fullconv.network.backbone import Backbone
 
 
 def bytes_per_pixel(backbone: Backbone) -> float:
-    """What the tensors that live at the same time take, at most, for every pixel of an image:
-    counted in float32, without arithmetic where the network lets itself be run so. The image is
-    in it as it is handed over, and normalised (and padded, in its place)."""
-    counted, side, channels = _Counted(backbone), 2049, backbone.in_channels
+    """Return the peak memory of all tensors that exist at the same time, in bytes per image pixel.
+
+    Computed for float32, without arithmetic if the network can run on the meta device. Includes the
+    image itself, as uint8 and normalized (and padded, in place).
+    """
+    measured, side, channels = _MeasuredBackbone(backbone), 2049, backbone.in_channels
     try:
-        run_on_meta(counted, torch.empty(1, channels, side, side, device="meta"))
+        run_on_meta(measured, torch.empty(1, channels, side, side, device="meta"))
     except (RuntimeError, NotImplementedError):
         side = 513
-        run_on_device(counted, torch.empty(1, channels, side, side, device="meta"))
-    return counted.live.most / side**2 + 5 * channels
+        run_on_device(measured, torch.empty(1, channels, side, side, device="meta"))
+    return measured.memory.peak / side**2 + 5 * channels
 
 
-class _Counted(nn.Module):
-    """A backbone whose tensors are counted while it runs on images that are padded."""
+class _MeasuredBackbone(nn.Module):
+    """A backbone whose tensors are counted while it runs on padded images."""
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
-        self.backbone, self.live = backbone, _Live()
+        self.backbone, self.memory = backbone, _MemoryMode()
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        images = self.backbone.padded(images)
-        with self.live:
+        images = self.backbone.pad(images)
+        with self.memory:
             return self.backbone.features(images)
 
 
-class _Live(TorchDispatchMode):
-    """Counts the bytes of the tensors that live, each memory once.
-
-    Attributes:
-        most: the highest count.
-    """
+class _MemoryMode(TorchDispatchMode):
+    """Count the bytes of the tensors that exist, each storage once; `peak` is the maximum."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.most = self._now = 0
-        self._seen = WeakIdKeyDictionary()
+        self.peak = self._current = 0
+        self._counted = WeakIdKeyDictionary()
         self._owners: Counter[int] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for tensor in tree_iter(out):
-            if isinstance(tensor, Tensor) and tensor not in self._seen:
-                self._seen[tensor] = True
+        output = func(*args, **(kwargs or {}))
+        for tensor in tree_iter(output):
+            if isinstance(tensor, Tensor) and tensor not in self._counted:
+                self._counted[tensor] = True
                 storage = tensor.untyped_storage()
-                place, size = storage._cdata, storage.nbytes()
-                self._now += 0 if self._owners[place] else size
-                self._owners[place] += 1
-                weakref.finalize(tensor, self._freed, place, size)
-        self.most = max(self.most, self._now)
-        return out
+                address, size = storage._cdata, storage.nbytes()
+                self._current += 0 if self._owners[address] else size
+                self._owners[address] += 1
+                weakref.finalize(tensor, self._release, address, size)
+        self.peak = max(self.peak, self._current)
+        return output
 
-    def _freed(self, place: int, size: int) -> None:
-        self._owners[place] -= 1
-        self._now -= 0 if self._owners[place] else size
+    def _release(self, address: int, size: int) -> None:
+        self._owners[address] -= 1
+        self._current -= 0 if self._owners[address] else size

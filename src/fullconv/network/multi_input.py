@@ -1,8 +1,8 @@
-"""More than images: networks with further input channels (Long et al. 2015, section 5, NYUDv2).
+"""Networks with extra input channels, such as depth (Long et al. 2015, section 5, NYUDv2).
 
-Early fusion widens the first convolution. Late fusion runs a trunk of its own on each further input
-and averages the scores. Averaging is linear, and so are the skips and the upsampling: the average
-of whole networks is one network whose 1x1 scores read the features of all trunks side by side.
+Early fusion widens the first convolution. Late fusion runs a separate trunk on each extra input and
+averages the scores. Averaging is linear, and so are the skip connections and the upsampling: the
+average of whole networks is one network whose 1x1 scores read the features of all trunks.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from fullconv.core.errors import FullconvError
+from fullconv.core.i18n import msg
+from fullconv.core.text import first_line, truncated_list
 from fullconv.geometry.trace_network import feature_maps, run_on_device
 from fullconv.network.backbone import Backbone
 from fullconv.network.fcn import FCN
@@ -24,13 +26,17 @@ _SIZE = 65  # pixels a side of the image that shows which convolution reads it
 
 
 class LateFusion(nn.Module):
-    """Trunks side by side: the first sees the colours, each further one its own input.
+    """Trunks side by side: the first reads the colors, each other one its own extra input.
 
     Args:
-        trunk: of the colours; the others begin as copies of it.
-        channels: of each further input. One channel is shown as grey, three as colours.
-        taps: which of the trunk's feature maps are wanted.
-        channels_last: of each tap, whether its map is (N, h, w, C).
+        trunk: of the colors; the others start as copies of it.
+        channels: of each extra input. One channel is repeated as gray, three are read as colors.
+        taps: indices of the trunk's feature maps to return.
+        channels_last: per tap, whether its feature map is (N, h, w, C).
+
+    >>> fusion = LateFusion(nn.Conv2d(3, 8, 4, stride=4), [1], taps=[0], channels_last=[False])
+    >>> fusion(torch.zeros(1, 4, 32, 48))[0].shape
+    torch.Size([1, 16, 8, 12])
     """
 
     def __init__(
@@ -47,36 +53,43 @@ class LateFusion(nn.Module):
         self.channels_last = tuple(channels_last)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """(N, 3 + E, H, W) -> one map per tap, the trunks' channels behind each other."""
+        """Return one feature map per tap of images (N, 3 + E, H, W), the trunks' channels
+        concatenated."""
         parts = images.split(list(self.channels), dim=1)
-        maps = [
+        maps_by_trunk = [
             feature_maps(trunk(part if part.shape[1] == _COLORS else part.expand(-1, 3, -1, -1)))
             for trunk, part in zip(self.trunks, parts, strict=True)
         ]
         return [
-            torch.cat([of_trunk[tap] for of_trunk in maps], dim=-1 if last else 1)
+            torch.cat([maps[tap] for maps in maps_by_trunk], dim=-1 if last else 1)
             for tap, last in zip(self.taps, self.channels_last, strict=True)
         ]
 
 
 def fuse(network: FCN, channels: Sequence[int], fusion: str) -> None:
-    """Makes an FCN for images one for images and further inputs, in place. Behind (N, 3, H, W)
-    it takes `channels` more, in their order, each input normalised to mean 0 and spread 1.
+    """Give an FCN extra input channels, in place.
 
-    Early: each new weight of the first convolution starts as the mean of those of the colours.
-    Late: every trunk starts as the one of the colours, the scores as their average.
+    It then reads the extra channels behind the colors, in their order, each input normalized to
+    mean 0 and standard deviation 1. With early fusion, the new weights of the first convolution
+    start as the mean over the colors. With late fusion, every trunk starts as a copy of the colors'
+    trunk, and the scores as their average.
 
     Args:
         network: with a backbone for 3 channels.
-        channels: of each further input, 1 or 3.
+        channels: of each extra input, 1 or 3.
         fusion: "early" or "late".
 
     Raises:
-        FullconvError: the backbone has no single first convolution that could be widened.
+        FullconvError: the backbone has no single first convolution to widen.
     """
     if fusion not in FUSIONS:
         raise FullconvError(
-            f"fusion {fusion!r} is not known; there are {', '.join(FUSIONS)}.", "--fusion early"
+            msg(
+                "unknown fusion {fusion!r}; choose from {choices}.",
+                fusion=fusion,
+                choices=truncated_list(FUSIONS),
+            ),
+            "--fusion early",
         )
     backbone = network.backbone
     if fusion == "early":
@@ -95,13 +108,16 @@ def fuse(network: FCN, channels: Sequence[int], fusion: str) -> None:
 
 
 def _widen(backbone: Backbone, extra: int) -> None:
-    """Gives the first convolution `extra` more input channels."""
+    """Give the first convolution `extra` more input channels."""
     name, first = backbone.card.name, _first_convolutions(backbone)
     if len(first) != 1:
-        found = ", ".join(type(layer).__name__ for layer in first) or "none"
         raise FullconvError(
-            f"early fusion widens the one convolution that reads the image; in {name} there is "
-            f"no single one ({found}).",
+            msg(
+                "early fusion widens the one convolution that reads the image; {name} has "
+                "{count} of them.",
+                name=name,
+                count=len(first),
+            ),
             "--fusion late",
         )
     conv = first[0]
@@ -112,23 +128,28 @@ def _widen(backbone: Backbone, extra: int) -> None:
         run_on_device(backbone, torch.zeros(1, conv.in_channels, _SIZE, _SIZE))
     except (RuntimeError, AssertionError, ValueError, IndexError) as error:
         raise FullconvError(
-            f"{name} does not take {conv.in_channels} channels, even with a wider first "
-            f"convolution: {str(error).splitlines()[0]}",
+            msg(
+                "{name} does not accept {count} channels, even with a wider first convolution: "
+                "{error}",
+                name=name,
+                count=conv.in_channels,
+                error=first_line(error),
+            ),
             "--fusion late",
         ) from error
 
 
 def _first_convolutions(backbone: Backbone) -> list[nn.Conv2d]:
-    """Those that read three channels."""
-    found: list[nn.Conv2d] = []
+    """Return the convolutions that run on three channels."""
+    convolutions: list[nn.Conv2d] = []
 
-    def note(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+    def record(module: nn.Module, args: tuple[Tensor, ...]) -> None:
         assert isinstance(module, nn.Conv2d)
-        if module not in found:
-            found.append(module)
+        if module not in convolutions:
+            convolutions.append(module)
 
     handles = [
-        layer.register_forward_pre_hook(note)
+        layer.register_forward_pre_hook(record)
         for layer in backbone.modules()
         if isinstance(layer, nn.Conv2d) and layer.in_channels == _COLORS and layer.groups == 1
     ]
@@ -137,4 +158,4 @@ def _first_convolutions(backbone: Backbone) -> list[nn.Conv2d]:
     finally:
         for handle in handles:
             handle.remove()
-    return found
+    return convolutions

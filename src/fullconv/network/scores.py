@@ -1,7 +1,7 @@
-"""Scores at the cells of a feature map, and their readings: loss, labels, confidence, full.
+"""`Scores`: logits at the cells of a feature map, and what is computed from them by interpolation.
 
-Scores at every pixel exist only where `full()` asks for them; the others are computed from
-the cells (Long et al. 2015, section 3.3, with the upsampling folded into the reading).
+Logits at every pixel exist only if `full()` is called. Loss, labels and confidence are computed
+from the cells (Long et al. 2015, section 3.3, with the upsampling folded in).
 
 Shapes: N batch · K classes · H, W image · h, w cells.
 """
@@ -16,20 +16,24 @@ import torch
 from torch import Tensor
 
 from fullconv.core.errors import FullconvError
+from fullconv.core.i18n import msg
 from fullconv.geometry.grid import Grid
-from fullconv.network.kernels import dispatch as readings
-from fullconv.network.kernels import reference
+from fullconv.network.kernels import dispatch, reference
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What an `FCN` returns.
+    """The output of an `FCN`.
 
     Args:
-        values: class scores before softmax, float (N, K, h, w).
-        grid: where the cells sit, in pixels of the image.
-        size: of the image, (H, W) in pixels.
-        columns: where they sit along a row, if `grid` holds along a column only.
+        values: logits (before softmax), float (N, K, h, w).
+        grid: the positions of the cells, in pixels of the image.
+        size: (H, W) of the image, in pixels.
+        columns: the positions along a row, if `grid` is valid along a column only.
+
+    >>> scores = Scores(torch.zeros(1, 21, 4, 5), Grid(8, 3.5), (32, 40))
+    >>> scores.labels().shape, scores.full().shape
+    (torch.Size([1, 32, 40]), torch.Size([1, 21, 32, 40]))
     """
 
     values: Tensor
@@ -43,14 +47,20 @@ class Scores:
         return self.values.shape[1]
 
     def split(self, counts: Sequence[int]) -> list[Scores]:
-        """The scores of each of several heads, by how many classes each has."""
+        """Split the scores by head.
+
+        Args:
+            counts: the number of classes of each head.
+        """
         if len(counts) == 1:
             return [self]
         return [replace(self, values=values) for values in self.values.split(list(counts), dim=1)]
 
     def part(self, rows: tuple[int, int], columns: tuple[int, int]) -> Scores:
-        """The scores of a part of the image, pixels [start, stop) of each axis: they are read
-        between the same cells, and so read the same. Shares memory."""
+        """Return the scores of a part of the image, pixels [start, stop) of each axis.
+
+        They are interpolated between the same cells and so have the same values. Shares memory.
+        """
         cells, grids = [], []
         for grid, count, (start, stop) in zip(
             reference.axes(self._grids), self.values.shape[2:], (rows, columns), strict=True
@@ -59,14 +69,18 @@ class Scores:
             last = math.ceil((stop - 1 - grid.offset) / grid.stride)
             first, last = min(max(first, 0), count - 1), min(max(last, 0), count - 1)
             cells.append(slice(first, last + 1))
-            grids.append(replace(grid, offset=grid.centre(first) - start))
+            grids.append(replace(grid, offset=grid.center(first) - start))
         values = self.values[:, :, cells[0], cells[1]]
         size = (rows[1] - rows[0], columns[1] - columns[0])
         return Scores(values, grids[0], size, grids[1] if grids[1] != grids[0] else None)
 
     def resized(self, size: tuple[int, int]) -> Scores:
-        """The same scores, to be read at the pixels of the image as it was before it was resized
-        for the network: of size (H, W), stretched over the same area."""
+        """Return the scores at the pixels of the original image, if the image was resized for the
+        network.
+
+        Args:
+            size: (H, W) of the original, which covers the same area.
+        """
         rows, columns = (
             Grid(g.stride * factor, (g.offset + 0.5) * factor - 0.5)
             for g, factor in zip(
@@ -85,28 +99,32 @@ class Scores:
         class_weights: Tensor | None = None,
         label_smoothing: float = 0.0,
     ) -> Tensor:
-        """Softmax cross-entropy against the true class ids, a scalar.
+        """Return the softmax cross-entropy with the target, a scalar.
 
         Args:
             target: (N, H, W) class ids of any integer type.
-            ignore_index: pixels with this id do not count.
+            ignore_index: id of the pixels to ignore.
             class_weights: (K,) weight per class; the mean is weighted too.
-            label_smoothing: share of the target spread over all classes, 0 to 1.
+            label_smoothing: fraction of the target to spread over all classes, 0 to 1.
 
         Returns:
-            The mean over the pixels that count; 0 (not NaN) where there are none.
+            The mean over the pixels that are not ignored; 0 (not NaN) if there are none.
 
         Raises:
             FullconvError: the target has another size, or ids outside 0 .. K-1.
         """
-        if tuple(target.shape) != (self.values.shape[0], *self.size):
+        shape = (self.values.shape[0], *self.size)
+        if tuple(target.shape) != shape:
             raise FullconvError(
-                f"target is {tuple(target.shape)}; the images are "
-                f"{(self.values.shape[0], *self.size)} (N, H, W).",
-                "scores.loss(target)   # with a target of the images' own size",
+                msg(
+                    "target has the shape {target}; the images have {images} (N, H, W).",
+                    target=tuple(target.shape),
+                    images=shape,
+                ),
+                msg("scores.loss(target)   # with a target of the images' size"),
             )
-        return readings.loss(
-            self._readable(),
+        return dispatch.loss(
+            self._floats(),
             self._grids,
             target,
             ignore_index=ignore_index,
@@ -115,30 +133,30 @@ class Scores:
         )
 
     def labels(self) -> Tensor:
-        """The class with the largest score at every pixel: ids (N, H, W), uint8 up to 255 classes,
-        else uint16. The lowest id wins a tie.
+        """Return the class with the largest logit at every pixel: ids (N, H, W), uint8 up to 255
+        classes, else uint16. The lowest id wins a tie.
 
         Raises:
-            FullconvError: a score is NaN or infinite.
+            FullconvError: a logit is NaN or infinite.
         """
-        return readings.labels(self._readable(), self._grids, self.size)
+        return dispatch.labels(self._floats(), self._grids, self.size)
 
     def confidence(self) -> Tensor:
-        """The softmax probability of that class, a fraction: float (N, H, W).
+        """Return the softmax probability of that class, a fraction: float (N, H, W).
 
         Raises:
-            FullconvError: a score is NaN or infinite.
+            FullconvError: a logit is NaN or infinite.
         """
-        return readings.confidence(self._readable(), self._grids, self.size)
+        return dispatch.confidence(self._floats(), self._grids, self.size)
 
     def full(self) -> Tensor:
-        """Scores at every pixel, (N, K, H, W). Large; the others do without."""
+        """Return the logits at every pixel, (N, K, H, W). Large; the other methods do without."""
         return reference.full(self.values, self._grids, self.size)
 
     @property
     def _grids(self) -> reference.Grids:
         return self.grid if self.columns is None else (self.grid, self.columns)
 
-    def _readable(self) -> Tensor:
-        """Half precision is read, and summed, in single."""
+    def _floats(self) -> Tensor:
+        """Half precision is interpolated and summed in single precision."""
         return self.values if self.values.dtype == torch.float64 else self.values.float()

@@ -1,8 +1,8 @@
 """Learned upsampling: a transposed convolution that starts as exact bilinear interpolation.
 
-Long et al. 2015, section 3.3: the filter need not be fixed. It starts as the bilinear reading of
-one grid at the cells of another, whatever the offset between the two, so that a network with
-learned upsampling begins with the very scores of one without.
+The filter need not be fixed (Long et al. 2015, section 3.3). It starts as the interpolation of one
+grid at the cells of another, whatever the offset between them, so a network with learned upsampling
+starts with the same scores as one without.
 """
 
 from __future__ import annotations
@@ -15,37 +15,42 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fullconv.core.errors import FullconvError
+from fullconv.core.i18n import msg
 from fullconv.geometry.grid import Grid
 
 
 def bilinear_kernel(factor: int, shift: float) -> tuple[Tensor, int]:
-    """The filter of a transposed convolution that interpolates `factor` times finer.
+    """Return the filter of a transposed convolution that interpolates `factor` times finer.
 
     Args:
         factor: fine cells per coarse cell.
-        shift: where coarse cell 0 sits, in fine cells.
+        shift: position of coarse cell 0, in fine cells.
 
     Returns:
-        1-D weights in float64, and the fine cell at which coarse cell 0 begins to contribute.
+        1-D weights in float64, and the first fine cell to which coarse cell 0 contributes.
 
     >>> bilinear_kernel(2, 0.5)  # the original code's filter of size 4
     (tensor([0.2500, 0.7500, 0.7500, 0.2500], dtype=torch.float64), -1)
     """
     first = math.floor(shift - factor) + 1
     last = math.ceil(shift + factor) - 1
-    where = torch.arange(first, last + 1, dtype=torch.float64)
-    return 1 - (where - shift).abs() / factor, first
+    cells = torch.arange(first, last + 1, dtype=torch.float64)
+    return 1 - (cells - shift).abs() / factor, first
 
 
 class LearnedUpsampling(nn.Module):
-    """Reads scores on a coarse grid at the cells of a finer one by a transposed convolution.
+    """A transposed convolution from the scores on a coarse grid to the cells of a finer one.
 
     Args:
         channels: K.
         coarse, fine: the two grids; the coarse stride is a whole multiple of the fine one.
-        border: what lies outside the scores: "replicate" (the outermost ones go on) or "zeros".
+        border: the scores outside: "replicate" (the outermost ones continue) or "zeros".
 
     The weight (K, K, k, k) starts as bilinear interpolation within each class, 0 between classes.
+
+    >>> upsampling = LearnedUpsampling(21, Grid(32, 15.5), Grid(16, 7.5))
+    >>> upsampling(torch.zeros(1, 21, 4, 5), (8, 10)).shape
+    torch.Size([1, 21, 8, 10])
     """
 
     def __init__(self, channels: int, coarse: Grid, fine: Grid, border: str = "replicate") -> None:
@@ -53,8 +58,13 @@ class LearnedUpsampling(nn.Module):
         factor = coarse.stride / fine.stride
         if factor != int(factor):
             raise FullconvError(
-                f"a transposed convolution needs a whole factor; {coarse.stride:g} px to "
-                f"{fine.stride:g} px is {factor:g}.",
+                msg(
+                    "a transposed convolution needs a whole factor; stride {coarse:g} to stride "
+                    "{fine:g} is {factor:g}.",
+                    coarse=coarse.stride,
+                    fine=fine.stride,
+                    factor=factor,
+                ),
                 'upsampling="bilinear"',
             )
         self.factor = int(factor)
@@ -67,10 +77,10 @@ class LearnedUpsampling(nn.Module):
         self.weight = nn.Parameter(weight)
 
     def forward(self, scores: Tensor, size: tuple[int, int]) -> Tensor:
-        """(N, K, h, w) -> (N, K, *size) at the first cells of the fine grid."""
-        size_of_kernel = self.weight.shape[-1]
-        # Enough cells beyond the border that every fine cell lies between two coarse ones.
-        before = max(1, -(-(self.first + size_of_kernel) // self.factor))
+        """Return scores (N, K, h, w) at the first cells of the fine grid: (N, K, *size)."""
+        kernel_size = self.weight.shape[-1]
+        # Pad until every fine cell is between two coarse ones.
+        before = max(1, -(-(self.first + kernel_size) // self.factor))
         after: list[Any] = [
             torch.sym_max(1, (count - self.first + self.factor - 1) // self.factor - cells + 1)
             for count, cells in zip(size, scores.shape[2:], strict=True)

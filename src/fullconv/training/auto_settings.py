@@ -1,10 +1,7 @@
-"""What a training leaves open, decided from the data: crop, scale, class weights, rates.
+"""Resolve the training options that are left open: crop, scale, class weights, learning rates.
 
-Rates are for the loss that is averaged over the labelled pixels. The original networks were trained
-with a sum in its place, whose rate hangs on the size of the images; it is converted here.
-
-Each choice that depends on the data comes with its reason in words and the option that overrules
-it. The same data gives the same choices: they hang on sizes and shares of pixels alone.
+Each value that the dataset decides comes with its reason and the option that overrides it. The
+values depend on image sizes and class frequencies only, so the same data gives the same settings.
 """
 
 from __future__ import annotations
@@ -13,202 +10,238 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from fullconv.core.errors import FullconvError
+from fullconv.core.i18n import msg
 from fullconv.core.settings import WHOLE, Settings
+from fullconv.core.text import percent
 from fullconv.data.check.check import CheckReport
 from fullconv.data.check.iou_ceiling import estimate_on_sample
 from fullconv.models.hub import is_hub_name
 
 LONGEST = 513  # pixels of a crop's side
-# One class covers so much that predicting nothing else is a comfortable answer for the loss.
+# If one class covers more than this share, predicting nothing else is a comfortable minimum.
 DOMINANT = 0.9
-# What magnification 0.5 does to the labels is what twice the stride does. Where that would cost
-# more of the mean IoU that can be reached at all, images are not made smaller.
+# Halving an image costs the labels what doubling the stride costs. If that lowers the achievable
+# mean IoU by more than this, images are not made smaller.
 FINE = 0.15
-
-Reasons = list[str]
 
 
 def resolve_settings(
-    settings: Settings,
-    report: CheckReport | None,
-    module: Any = None,
-    others: Sequence[CheckReport] = (),
-) -> tuple[Settings, Reasons]:
-    """Every `None` and "auto" decided, and the reasons of what the data decided.
+    settings: Settings, reports: Sequence[CheckReport] = (), *, own_backbone: bool = False
+) -> tuple[Settings, list[str]]:
+    """Resolve every option that is None or "auto".
 
     Args:
-        settings: as given.
-        report: of the data set; None leaves crop, scale and class weights at what suits any.
-        module: a backbone of one's own, which starts fresh.
-        others: reports of further heads, which have a say about class weights.
+        settings: the options as given.
+        reports: of the dataset and of the masks of additional heads. Without them, crop, scale and
+            class weights stay open.
+        own_backbone: the backbone is a module of the user's, without pretrained weights.
+
+    Returns:
+        The resolved settings, and a reason for each option that the data decided.
+
+    Raises:
+        FullconvError: whole images of different sizes in one batch.
     """
-    if report is not None:
-        settings, reasons = _from_data(settings, report, others)
-    else:
-        reasons = []
-    card_brings = str(settings.backbone).endswith(".toml")
-    warm = bool(settings.init_from) or (module is None and (settings.pretrained or card_brings))
-    # Of sgd the rate over 1 - momentum, by which it moves in the long run, stays the same.
-    usual = 0.002 if settings.optimizer == "adamw" else round(0.2 * (1 - settings.momentum), 12)
-    rate = settings.lr or usual
-    decay = settings.weight_decay
-    if decay is None:
-        decay = 0.02 if settings.optimizer == "adamw" else 0.0005
-    workers = settings.workers
+    reasons: list[str] = []
+    if reports:
+        settings, reasons = _resolve_from_data(settings, reports)
+    card = str(settings.backbone).endswith(".toml")  # names its own weights
+    warm = bool(settings.init_from) or (not own_backbone and (settings.pretrained or card))
+    adamw = settings.optimizer == "adamw"
+    # SGD moves by lr / (1 - momentum) in the long run: this ratio is the same for any momentum.
+    lr = settings.lr or (0.002 if adamw else round(0.2 * (1 - settings.momentum), 12))
+    decay, workers, every = settings.weight_decay, settings.workers, settings.log_images_every
     if workers is None:
         workers = min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
-    decided = replace(
+    resolved = replace(
         settings,
-        pretrained=settings.pretrained
-        and not (card_brings or module is not None or settings.init_from),
-        backbone=str(Path(settings.backbone).resolve()) if card_brings else settings.backbone,
-        init_from=_resolved(settings.init_from),
-        lr=rate,
-        backbone_lr=settings.backbone_lr or (rate / 4 if warm else rate),
-        weight_decay=decay,
+        pretrained=settings.pretrained and not (card or own_backbone or settings.init_from),
+        backbone=str(Path(settings.backbone).resolve()) if card else settings.backbone,
+        init_from=_absolute(settings.init_from),
+        lr=lr,
+        backbone_lr=settings.backbone_lr or (lr / 4 if warm else lr),
+        weight_decay=(0.02 if adamw else 0.0005) if decay is None else decay,
         workers=workers,
-        log_images_every=_images_every(settings),
+        log_images_every=max(1, round(settings.epochs / 10)) if every is None else every,
     )
-    return decided, reasons
+    return resolved, reasons
 
 
-def _images_every(settings: Settings) -> int:
-    """Ten sheets or so show how a training goes, however long it is."""
-    if settings.log_images_every is not None:
-        return settings.log_images_every
-    return max(1, round(settings.epochs / 10))
+def _absolute(init_from: str) -> str:
+    """Return a model's path as an absolute one; names of published models stay as they are."""
+    published = init_from.startswith("torchvision:") or is_hub_name(init_from)
+    return init_from if published or not init_from else str(Path(init_from).resolve())
 
 
-def mean_loss_lr(summed: float, pixels: float) -> float:
-    """The rate for a loss averaged over pixels that moves weights as `summed` does for their sum.
+def _resolve_from_data(
+    settings: Settings, reports: Sequence[CheckReport]
+) -> tuple[Settings, list[str]]:
+    report, reasons = reports[0], []
+
+    if settings.crop is None:
+        crop, reason = _choose_crop(report)
+        settings = replace(settings, crop=crop)
+        reasons.append(reason)
+
+    # Whole images keep their scale, and form a batch only if their sizes are equal.
+    if settings.crop == WHOLE:
+        if settings.batch_size > 1 and len(report.sizes) > 1:
+            raise FullconvError(
+                msg(
+                    "whole images (crop 0 0) of {count} different sizes cannot form a batch of "
+                    "{batch_size}.",
+                    count=len(report.sizes),
+                    batch_size=settings.batch_size,
+                ),
+                f"--batch-size 1 --grad-accumulation {settings.batch_size}",
+            )
+        settings = replace(settings, scale=settings.scale or (1.0, 1.0))
+
+    if settings.scale is None:
+        scale, reason = _choose_scale(report, settings.stride)
+        settings = replace(settings, scale=scale)
+        reasons.append(
+            msg(
+                "scale {low:g} to {high:g}: {reason} (--scale LOW HIGH)",
+                low=scale[0],
+                high=scale[1],
+                reason=reason,
+            )
+        )
+
+    # One head with a dominant class is enough to balance the loss of all.
+    if settings.class_weights == "auto":
+        choices = [_choose_class_weights(head) for head in reports]
+        kind, reason = next((each for each in choices if each[0] == "balanced"), choices[0])
+        settings = replace(settings, class_weights=kind)
+        reasons.append(
+            msg(
+                "class weights {kind}: {reason} (--class-weights {other})",
+                kind=kind,
+                reason=reason,
+                other="none" if kind == "balanced" else "balanced",
+            )
+        )
+
+    if settings.sum_loss_lr is not None:
+        settings, reason = _convert_sum_loss_lr(settings, report)
+        reasons.append(reason)
+    return settings, reasons
+
+
+def _choose_crop(report: CheckReport) -> tuple[tuple[int, int], str]:
+    """Return the median image size, at most `LONGEST`, rounded down to 32k + 1: the size that a
+    stride-32 pyramid covers without padding."""
+    median = []
+    for axis in (0, 1):
+        lengths = sorted(size[axis] for size in report.sizes.elements())
+        median.append(lengths[len(lengths) // 2])
+    height, width = (max(33, (min(LONGEST, side) - 1) // 32 * 32 + 1) for side in median)
+    values = {"height": height, "width": width, "rows": median[0], "columns": median[1]}
+    if max(median) > LONGEST:
+        reason = msg(
+            "crop {height} x {width}: the median image size ({rows} x {columns}), at most "
+            "{longest}, rounded down to 32k + 1 so that feature maps align exactly "
+            "(--crop HEIGHT WIDTH)",
+            longest=LONGEST,
+            **values,
+        )
+    else:
+        reason = msg(
+            "crop {height} x {width}: the median image size ({rows} x {columns}), rounded down to "
+            "32k + 1 so that feature maps align exactly (--crop HEIGHT WIDTH)",
+            **values,
+        )
+    return (height, width), reason
+
+
+def _choose_scale(report: CheckReport, stride: int) -> tuple[tuple[float, float], str]:
+    """Return how much images may be resized. Enlarging to twice the size never harms labels."""
+    if stride > 16:  # coarse scores have no fine detail to lose
+        return (0.5, 2.0), msg("objects appear near and far")
+    bound = estimate_on_sample(report.dataset)
+    if bound is None:
+        return (0.5, 2.0), msg("no pixel is labeled")
+    full, half = bound.mean_iou[stride], bound.mean_iou[2 * stride]
+    values = {"half": percent(half), "full": percent(full)}
+    if full - half > FINE:
+        return (1.0, 2.0), msg(
+            "the masks allow a mean IoU of {half} at half size and {full} at full size, so images "
+            "are not made smaller",
+            **values,
+        )
+    return (0.5, 2.0), msg(
+        "the masks allow a mean IoU of {half} at half size and {full} at full size", **values
+    )
+
+
+def _choose_class_weights(report: CheckReport) -> tuple[str, str]:
+    pixels = report.class_pixels.get("train", [])
+    total = sum(pixels)
+    if not total:
+        return "none", msg("no pixel is labeled")
+    most = max(range(len(pixels)), key=pixels.__getitem__)
+    share, name = pixels[most] / total, report.dataset.labels.names[most]
+    if share > DOMINANT and sum(count > 0 for count in pixels) > 1:
+        return "balanced", msg(
+            "{name} covers {share} of the labeled pixels", name=name, share=percent(share)
+        )
+    return "none", msg(
+        "{name} covers {share} of the labeled pixels, so no class dominates",
+        name=name,
+        share=percent(share),
+    )
+
+
+def _convert_sum_loss_lr(settings: Settings, report: CheckReport) -> tuple[Settings, str]:
+    """Convert the learning rate and weight decay of a loss that is summed over pixels (FCN's
+    solvers) to those of our mean loss."""
+    assert settings.crop is not None
+    assert settings.sum_loss_lr is not None
+    labeled, ignored = sum(report.class_pixels["train"]), report.ignored_pixels["train"]
+    if settings.crop == WHOLE:
+        per_image = labeled / max(len(report.dataset.splits["train"]), 1)
+    else:
+        per_image = settings.crop[0] * settings.crop[1] * labeled / max(labeled + ignored, 1)
+    pixels = max(1.0, per_image * settings.batch_size)
+    decay = settings.weight_decay if settings.weight_decay is not None else 0.0005
+    lr = mean_loss_lr(settings.sum_loss_lr, pixels)
+    reason = msg(
+        "learning rate {lr:.3g} for the mean loss: {summed:g} for the summed loss, times "
+        "{pixels:,.0f} labeled pixels per image, times a batch size of {batch_size}; weight decay "
+        "{decay:.3g}: {given:g} divided by the same number (--lr, --weight-decay)",
+        lr=lr,
+        summed=settings.sum_loss_lr,
+        pixels=per_image,
+        batch_size=settings.batch_size,
+        decay=decay / pixels,
+        given=decay,
+    )
+    settings = replace(
+        settings, sum_loss_lr=None, lr=lr, backbone_lr=lr, weight_decay=decay / pixels
+    )
+    return settings, reason
+
+
+def mean_loss_lr(sum_loss_lr: float, pixels: float) -> float:
+    """Return the learning rate of a mean loss that moves weights as `sum_loss_lr` does for a sum.
 
     Args:
-        summed: as published, 1e-10 for FCN-32s.
-        pixels: labelled pixels of a step.
+        sum_loss_lr: as published, 1e-10 for FCN-32s.
+        pixels: labeled pixels per step.
 
     >>> f"{mean_loss_lr(1e-10, 375 * 500):.2g}"  # an image of PASCAL VOC
     '1.9e-05'
     """
-    return summed * pixels
+    return sum_loss_lr * pixels
 
 
-def _resolved(start: str) -> str:
-    """A path that holds from everywhere; a published model's name stays one."""
-    named = not start or start.startswith("torchvision:") or is_hub_name(start)
-    return start if named else str(Path(start).resolve())
-
-
-def inverse_sqrt_frequency(class_pixels: list[int]) -> list[float]:
-    """Inverse square root of each class's share of the pixels, scaled so that the mean weight over
-    the pixels is 1; classes without a pixel weigh 1."""
+def inverse_sqrt_frequency(class_pixels: Sequence[int]) -> list[float]:
+    """Return the inverse square root of each class's frequency, scaled such that the mean weight
+    over all pixels is 1. Classes without a pixel get weight 1."""
     total = max(sum(class_pixels), 1)
     raw = [(total / count) ** 0.5 if count else 0.0 for count in class_pixels]
     mean = sum(w * count / total for w, count in zip(raw, class_pixels, strict=True)) or 1.0
     return [w / mean if w else 1.0 for w in raw]
-
-
-def _from_data(
-    settings: Settings, report: CheckReport, others: Sequence[CheckReport]
-) -> tuple[Settings, Reasons]:
-    reasons: Reasons = []
-    if settings.crop is None:
-        crop, why = _crop(report)
-        settings = replace(settings, crop=crop)
-        reasons.append(f"crop {crop[0]} x {crop[1]}: {why} (--crop HEIGHT WIDTH)")
-    if settings.crop == WHOLE:
-        settings = _whole(settings, report)
-    if settings.scale is None:
-        scale, why = _scale(report, settings.stride)
-        settings = replace(settings, scale=scale)
-        reasons.append(f"scale {scale[0]:g} to {scale[1]:g}: {why} (--scale LOW HIGH)")
-    if settings.class_weights == "auto":
-        found = [_weights(one) for one in (report, *others)]
-        kind, why = next((one for one in found if one[0] == "balanced"), found[0])
-        settings = replace(settings, class_weights=kind)
-        other = "none" if kind == "balanced" else "balanced"
-        reasons.append(f"class weights {kind}: {why} (--class-weights {other})")
-    if settings.sum_loss_lr is not None:
-        settings, why = _converted(settings, report)
-        reasons.append(why)
-    return settings, reasons
-
-
-def _whole(settings: Settings, report: CheckReport) -> Settings:
-    """Whole images make one batch where their sizes are the same, and keep their scale."""
-    scale = settings.scale or (1.0, 1.0)
-    if settings.batch_size > 1 and len(report.sizes) > 1:
-        raise FullconvError(
-            f"whole images (crop 0 0) of {len(report.sizes)} different sizes make no batch of "
-            f"{settings.batch_size}.",
-            f"--batch-size 1 --grad-accumulation {settings.batch_size}",
-        )
-    return replace(settings, scale=scale)
-
-
-def _converted(settings: Settings, report: CheckReport) -> tuple[Settings, str]:
-    """The rate, and the weight decay beside it, of a loss summed over pixels (FCN's solvers)."""
-    assert settings.crop is not None
-    assert settings.sum_loss_lr is not None
-    labelled, images = sum(report.class_pixels["train"]), len(report.dataset.splits["train"])
-    each = labelled / max(images, 1)
-    where = "an image, on average"
-    if settings.crop != WHOLE:
-        share = labelled / max(labelled + report.ignored_pixels["train"], 1)
-        each = settings.crop[0] * settings.crop[1] * share
-        where = "a crop"
-    pixels = max(1.0, each * settings.batch_size)
-    rate = mean_loss_lr(settings.sum_loss_lr, pixels)
-    decay = settings.weight_decay if settings.weight_decay is not None else 0.0005
-    batch = f" x {settings.batch_size} images" if settings.batch_size > 1 else ""
-    why = (
-        f"rate {rate:.3g} of the mean loss: {settings.sum_loss_lr:g} of the summed loss x "
-        f"{each:,.0f} labelled pixels of {where}{batch}; weight decay {decay / pixels:.3g}: "
-        f"{decay:g} over the same (--lr, --weight-decay)"
-    )
-    settings = replace(
-        settings, sum_loss_lr=None, lr=rate, backbone_lr=rate, weight_decay=decay / pixels
-    )
-    return settings, why
-
-
-def _crop(report: CheckReport) -> tuple[tuple[int, int], str]:
-    """The middle size of the images, at most `LONGEST`, one more than a multiple of 32: what a
-    stride-32 pyramid covers without padding."""
-    middle = []
-    for axis in (0, 1):
-        lengths = sorted(size[axis] for size in report.sizes.elements())
-        middle.append(lengths[len(lengths) // 2])
-    height, width = (max(33, (min(LONGEST, side) - 1) // 32 * 32 + 1) for side in middle)
-    cut = f", at most {LONGEST}" if max(middle) > LONGEST else ""
-    why = f"the middle size of the images is {middle[0]} x {middle[1]}{cut}; 32k + 1 has no rest"
-    return (height, width), why
-
-
-def _scale(report: CheckReport, stride: int) -> tuple[tuple[float, float], str]:
-    """How small images may be made; twice as large is no risk for the labels."""
-    if stride > 16:  # there is nothing fine that so coarse scores could lose
-        return (0.5, 2.0), "photos show things near and far"
-    found = estimate_on_sample(report.dataset)
-    if found is None:
-        return (0.5, 2.0), "there are no labels to go by"
-    here, halved = found.mean_iou[stride], found.mean_iou[2 * stride]
-    reach = f"the labels allow a mean IoU of {halved:.1%} at half size, {here:.1%} as they are"
-    if here - halved > FINE:
-        return (1.0, 2.0), f"{reach}, so nothing is made smaller"
-    return (0.5, 2.0), reach
-
-
-def _weights(report: CheckReport) -> tuple[str, str]:
-    pixels = report.class_pixels.get("train", [])
-    total = sum(pixels)
-    if not total:
-        return "none", "no pixel is labelled"
-    most = max(range(len(pixels)), key=pixels.__getitem__)
-    share = pixels[most] / total
-    words = f"{report.dataset.labels.names[most]} covers {share:.1%} of the labelled pixels"
-    if share > DOMINANT and sum(count > 0 for count in pixels) > 1:
-        return "balanced", words
-    return "none", f"{words}, no class nearly everything"

@@ -1,15 +1,14 @@
-"""What a training says while it runs: a bar or plain lines on stderr, log.csv, and the guards; and
-what it says where it cannot go on."""
+"""Callbacks of the training loop: progress and log.csv, guards, checkpoints, readable errors."""
 
 from __future__ import annotations
 
 import csv
+import io
 import math
 import signal
-import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,87 +17,144 @@ import lightning.pytorch as pl
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
-from torch import Tensor
 
 from fullconv.core.errors import FullconvError, StoppedError
-from fullconv.core.i18n import translate
-from fullconv.core.settings import Settings
-from fullconv.core.text import shell_command
+from fullconv.core.files import atomic_write
+from fullconv.core.i18n import join, msg, translate
+from fullconv.core.metric_names import TITLES
+from fullconv.core.progress import finish_stages, is_terminal, say
+from fullconv.core.text import duration, first_line, percent, shell_command
+from fullconv.data.loading.dataset import ResumableBatchSampler
+from fullconv.evaluation.metrics import Metrics
 
 COLUMNS = ("epoch", "step", "loss", "lr", "mean_iou", "pixel_accuracy", "seconds")
+LOG_STEPS = 20  # between two values of the loss in Lightning's loggers
+CHECKPOINT = "last.ckpt"
+SAVE_SECONDS = 300  # between two checkpoints within an epoch
 
 
 class Reporter(pl.Callback):
-    """A progress bar with the loss, the best mean IoU so far and the time left, and a line per
-    epoch, which is all where stderr is no terminal. Every epoch becomes a row of log.csv.
+    """Print a line per epoch, append it to log.csv, and pass the numbers to Lightning's loggers.
+
+    A terminal also shows a progress bar with the loss, the best mean IoU and the time left.
+    The loss is the mean since the epoch began, also in an epoch that was resumed; `self.log` would
+    log the loss of single steps.
 
     Args:
-        log: the CSV file; it is continued where it exists.
+        log: the CSV file; an existing one is continued.
         quiet: print nothing.
     """
 
     def __init__(self, log: Path, *, quiet: bool = False) -> None:
-        self.table = log
+        self.log_file = log
         self.console = Console(stderr=True, quiet=quiet, highlight=False)
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=28),
             TextColumn("{task.fields[state]}"),
             console=self.console,
-            disable=quiet or not sys.stderr.isatty() or self.console.is_dumb_terminal,
+            transient=True,
+            disable=quiet or not is_terminal(),
         )
+        self.task: Any = None
         self.loss_sum, self.loss_count = 0.0, 0
+        self.recent: list[float] = []  # losses since they were last passed to the loggers
         self.best = -1.0
-        self.started = 0.0
-        self.first_step = 0
+        self.started = time.monotonic()
+        # Batches and seconds of this process, to estimate the time left.
+        self.batches = self.validation_batches = 0
+        self.validation_started = self.validation_seconds = 0.0
+        self.batch_size = 1
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self.started = time.monotonic()
-        self.first_step = trainer.global_step
-        total = int(trainer.estimated_stepping_batches)
-        self.task = self.bar.add_task("", total=total, completed=trainer.global_step, state="")
-        self.bar.start()
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, module: Any, batch: Any, index: int
+    ) -> None:
+        if self.task is None:  # not earlier: reading the first batch was a stage
+            finish_stages()
+            self.task = self.bar.add_task("", total=_all_batches(trainer), state="")
+            self.bar.start()
+            self.batch_size = len(batch[0])
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, index: int
     ) -> None:
-        self.loss_sum += float(outputs["loss"].detach())
+        loss = float(outputs["loss"].detach())
+        self.loss_sum += loss
         self.loss_count += 1
-        if not self.bar.disable:
-            best = f"best mean IoU {self.best:.1%}  " if self.best >= 0 else ""
-            self.bar.update(
-                self.task,
-                completed=trainer.global_step,
-                description=translate(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"),
-                state=translate(
-                    f"loss {self.loss_sum / self.loss_count:.3f}  {best}{self._left(trainer)}"
-                ),
-            )
+        self.batches += 1
+        if trainer.loggers:
+            self.recent.append(loss)
+            if trainer.global_step % LOG_STEPS == 0:
+                self._log_loss(trainer)
+        self._update_bar(trainer, index + 1, 0, self.loss_sum / self.loss_count)
+
+    def on_validation_start(self, trainer: pl.Trainer, module: Any) -> None:
+        self.validation_started = time.monotonic()
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        module: Any,
+        outputs: Any,
+        batch: Any,
+        index: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        now = time.monotonic()
+        self.validation_seconds += now - self.validation_started
+        self.validation_started = now
+        self.validation_batches += 1
+        loss = self.loss_sum / max(self.loss_count, 1)
+        self._update_bar(trainer, int(trainer.num_training_batches), index + 1, loss)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
-        metrics = module.latest.to_dict() if module.latest else {}
         loss = self.loss_sum / max(self.loss_count, 1)
         self.loss_sum, self.loss_count = 0.0, 0
-        self.best = max(self.best, metrics.get("mean_iou") or 0.0)
-        row = (
+        metrics = module.latest[0].to_dict() if module.latest else {}
+        mean_iou, accuracy = (metrics.get(key) or 0.0 for key in ("mean_iou", "pixel_accuracy"))
+        self.best = max(self.best, mean_iou)
+        left = self._update_bar(
+            trainer, int(trainer.num_training_batches), _validation_batches(trainer), loss
+        )
+        if not trainer.is_global_zero:
+            return
+        parts = [
+            msg("epoch {epoch}/{epochs}", epoch=trainer.current_epoch + 1,
+                epochs=trainer.max_epochs),
+            msg("loss {loss:.3f}", loss=loss),
+            msg("mean IoU {value}", value=percent(mean_iou)),
+            msg("pixel accuracy {value}", value=percent(accuracy)),
+            *(f"{name} {percent(head.mean_iou)}"
+              for name, head in zip(module.model.heads, module.latest[1:], strict=False)),
+            msg("{time} left", time=left),
+        ]  # fmt: skip
+        self.console.print(translate(join(parts, "  ")))
+        self._write_row((
             trainer.current_epoch + 1,
             trainer.global_step,
             round(loss, 5),
-            f"{trainer.optimizers[0].param_groups[0]['lr']:.3g}",
-            *(round(metrics.get(key) or 0.0, 5) for key in ("mean_iou", "pixel_accuracy")),
+            f"{_learning_rate(trainer):.3g}",
+            round(mean_iou, 5),
+            round(accuracy, 5),
             round(time.monotonic() - self.started, 1),
-        )
-        heads = "".join(f"{name} {of.mean_iou:.1%}  " for name, of in module.others.items())
-        if trainer.is_global_zero:
-            self._write(row)
-            self.console.print(
-                translate(
-                    f"epoch {row[0]}/{trainer.max_epochs}  loss {loss:.3f}  mean IoU {row[4]:.1%}  "
-                    f"pixel accuracy {row[5]:.1%}  {heads}{self._left(trainer)}"
-                )
-            )
+        ))  # fmt: skip
+
+        # Lightning's loggers get the remaining losses, and all metrics of all heads.
+        if trainer.loggers:
+            self._log_loss(trainer)
+            values: dict[str, float] = {"epoch": trainer.current_epoch + 1}
+            for name, head in zip(("", *module.model.heads), module.latest, strict=False):
+                prefix = f"{name}/" if name else ""
+                values |= {f"{prefix}{key}": value for key, value in _scalars(head).items()}
+            _log(trainer, values)
 
     def teardown(self, trainer: pl.Trainer, module: Any, stage: str) -> None:
+        self.bar.stop()
+
+    def on_exception(self, trainer: pl.Trainer, module: Any, error: BaseException) -> None:
         self.bar.stop()
 
     def state_dict(self) -> dict[str, Any]:
@@ -108,120 +164,171 @@ class Reporter(pl.Callback):
         self.loss_sum, self.loss_count = state["loss_sum"], state["loss_count"]
         self.best = state["best"]
 
-    def _left(self, trainer: pl.Trainer) -> str:
-        left = int(trainer.estimated_stepping_batches) - trainer.global_step
-        here = max(trainer.global_step - self.first_step, 1)
-        seconds = (time.monotonic() - self.started) / here * left
-        minutes, seconds = divmod(int(seconds), 60)
-        hours, minutes = divmod(minutes, 60)
-        return (
-            f"{hours}:{minutes:02}:{seconds:02} left" if hours else f"{minutes}:{seconds:02} left"
-        )
+    def _update_bar(
+        self, trainer: pl.Trainer, batches: int, validation_batches: int, loss: float
+    ) -> str:
+        """Show how far the epoch is, and return the time left, validation included."""
+        per_epoch, validation = int(trainer.num_training_batches), _validation_batches(trainer)
+        epochs_left = (trainer.max_epochs or 0) - trainer.current_epoch
+        batches_left = epochs_left * per_epoch - batches
+        validation_left = epochs_left * validation - validation_batches
+        seconds = time.monotonic() - self.started - self.validation_seconds
+        per_batch = seconds / max(self.batches, 1)
+        if self.validation_batches:
+            per_image = self.validation_seconds / self.validation_batches
+        else:  # a forward pass alone takes about a third of a training step
+            per_image = per_batch / (3 * self.batch_size)
+        left = duration(batches_left * per_batch + validation_left * per_image)
+        if self.task is not None and not self.bar.disable:
+            state = [msg("loss {loss:.3f}", loss=loss)]
+            if self.best >= 0:
+                state.append(msg("best mean IoU {value}", value=percent(self.best)))
+            state.append(msg("{time} left", time=left))
+            self.bar.update(
+                self.task,
+                completed=_all_batches(trainer) - batches_left - validation_left,
+                description=translate(
+                    msg("epoch {epoch}/{epochs}", epoch=trainer.current_epoch + 1,
+                        epochs=trainer.max_epochs)
+                ),
+                state=translate(join(state, "  ")),
+            )  # fmt: skip
+        return left
 
-    def _write(self, row: tuple[Any, ...]) -> None:
-        """Rows of epochs that are run again after a stop are replaced."""
+    def _write_row(self, row: Sequence[Any]) -> None:
+        """Write log.csv; rows of epochs that are repeated after a stop are replaced."""
         rows: list[list[str]] = []
-        if self.table.exists():
-            with self.table.open(newline="") as file:
+        if self.log_file.exists():
+            with self.log_file.open(newline="") as file:
                 rows = [r for r in list(csv.reader(file))[1:] if int(r[0]) < int(row[0])]
-        with self.table.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(COLUMNS)
-            writer.writerows([*rows, row])
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows([COLUMNS, *rows, row])
+        atomic_write(self.log_file, text.getvalue())
+
+    def _log_loss(self, trainer: pl.Trainer) -> None:
+        if self.recent:
+            loss = sum(self.recent) / len(self.recent)
+            self.recent.clear()
+            _log(trainer, {"loss": loss, "lr": _learning_rate(trainer)})
+
+
+def _validation_batches(trainer: pl.Trainer) -> int:
+    return int(sum(trainer.num_val_batches))
+
+
+def _all_batches(trainer: pl.Trainer) -> int:
+    per_epoch = int(trainer.num_training_batches) + _validation_batches(trainer)
+    return (trainer.max_epochs or 0) * per_epoch
+
+
+def _learning_rate(trainer: pl.Trainer) -> float:
+    return float(trainer.optimizers[0].param_groups[0]["lr"])
+
+
+def _log(trainer: pl.Trainer, values: dict[str, float]) -> None:
+    for logger in trainer.loggers:
+        logger.log_metrics(values, trainer.global_step)
+
+
+def _scalars(metrics: Metrics) -> dict[str, float]:
+    table = metrics.to_dict()
+    values = {name: table[name] for name in TITLES}
+    values |= {f"iou/{name}": value for name, value in table["per_class_iou"].items()}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 class TrainingGuards(pl.Callback):
-    """Stops where the loss is not finite; warns where every pixel becomes one class.
+    """Stop if the loss is not finite; warn if every pixel is predicted as one class.
 
     Args:
         names: of the classes.
-        patience: epochs in a row that must look collapsed before the warning.
+        patience: consecutive epochs that must look collapsed before the warning.
     """
 
     def __init__(self, names: tuple[str, ...], *, patience: int = 3) -> None:
         self.names, self.patience = names, patience
-        self.collapsed = 0
-        self.warned = False
+        self.collapsed, self.warned = 0, False
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, index: int
     ) -> None:
-        loss: Tensor = outputs["loss"]
-        if not math.isfinite(float(loss.detach())):
-            rate = trainer.optimizers[0].param_groups[0]["lr"]
+        loss = float(outputs["loss"].detach())
+        if not math.isfinite(loss):
+            lr = _learning_rate(trainer)
             raise FullconvError(
-                f"the loss became {float(loss.detach())} at step {trainer.global_step} (epoch "
-                f"{trainer.current_epoch + 1}, learning rate {rate:.2g}). The best model so far is "
-                "kept. Usual causes: too high a rate, or half precision.",
-                f"--lr {rate / 4:.2g}   # or --precision float32",
+                msg(
+                    "the loss became {loss} at step {step} (epoch {epoch}, learning rate "
+                    "{lr:.2g}). The best model so far is saved. Usual causes: a learning rate that "
+                    "is too high, or half precision.",
+                    loss=loss,
+                    step=trainer.global_step,
+                    epoch=trainer.current_epoch + 1,
+                    lr=lr,
+                ),
+                msg("--lr {lr:.2g}   # or --precision float32", lr=lr / 4),
             )
 
     def on_validation_end(self, trainer: pl.Trainer, module: Any) -> None:
         if trainer.sanity_checking or not module.latest:
             return
-        confusion = module.latest.confusion
+        confusion = module.latest[0].confusion
         predicted = confusion.sum(axis=0) > 0
-        one = predicted.sum() == 1 and (confusion.sum(axis=1) > 0).sum() > 1
-        self.collapsed = self.collapsed + 1 if one else 0
+        collapsed = predicted.sum() == 1 and (confusion.sum(axis=1) > 0).sum() > 1
+        self.collapsed = self.collapsed + 1 if collapsed else 0
         if self.collapsed >= self.patience and not self.warned and trainer.is_global_zero:
             self.warned = True
-            name = self.names[int(predicted.argmax())]
-            text = (
-                f"warning: for {self.collapsed} epochs every pixel has been called {name!r}. "
-                "It may recover; if it does not, the usual causes are masks that are nearly all "
-                f"{name!r}, too high a rate, or a fresh start on few images.\n"
-                "  try: --class-weights auto, --lr 0.0005, or a pretrained backbone"
+            say(
+                msg(
+                    "warning: for {epochs} epochs every pixel has been predicted as {name!r}. The "
+                    "run may recover. If it does not, the usual causes are masks that are nearly "
+                    "all {name!r}, a learning rate that is too high, or training from scratch on "
+                    "few images.\n"
+                    "  try: --class-weights auto, --lr 0.0005, or a pretrained backbone",
+                    epochs=self.collapsed,
+                    name=self.names[int(predicted.argmax())],
+                )
             )
-            print(translate(text), file=sys.stderr)
-
-
-@contextmanager
-def readable_errors(settings: Settings) -> Iterator[None]:
-    """What goes wrong on the way, in words: errors of the reading processes arrive wrapped in their
-    traceback, and memory runs out without a hint."""
-    try:
-        yield
-    except FullconvError as error:
-        if "DataLoader worker" not in error.message:
-            raise
-        message, _, hint = error.message.rpartition("FullconvError: ")[2].partition("\n  try: ")
-        raise FullconvError(message.strip(), hint.strip()) from None
-    except torch.OutOfMemoryError as error:
-        raise FullconvError(
-            f"the device's memory does not hold {settings.batch_size} images of "
-            f"{settings.crop} pixels: {str(error).splitlines()[0]}",
-            f"--batch-size {max(1, settings.batch_size // 2)}",
-        ) from error
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise FullconvError(
-            f"a process that reads images was ended from outside, most often for memory: "
-            f"{str(error).splitlines()[0]}",
-            "--workers 0",
-        ) from error
-
-
-CHECKPOINT = "last.ckpt"
-SAVE_SECONDS = 300  # between two checkpoints within an epoch
 
 
 class Checkpoints(pl.Callback):
-    """Writes checkpoint/last.ckpt after every epoch, every few minutes within one, and at Ctrl-C;
-    always beside the old one first.
+    """Write checkpoint/last.ckpt after every epoch, every few minutes within one, and at Ctrl-C;
+    resume a run at the batch where it stopped.
+
+    Lightning's ModelCheckpoint takes either a time interval or epochs, and may save between two
+    passes of an accumulated gradient, which a resumed run would lose.
 
     Args:
         folder: of the run.
+        batches: of the training split; when a checkpoint is loaded, they start after the last
+            batch of that checkpoint.
         seconds: between two checkpoints within an epoch.
     """
 
-    def __init__(self, folder: Path, *, seconds: float = SAVE_SECONDS) -> None:
-        self.folder = folder
+    def __init__(
+        self,
+        folder: Path,
+        batches: ResumableBatchSampler | None = None,
+        *,
+        seconds: float = SAVE_SECONDS,
+    ) -> None:
+        self.folder, self.batches, self.seconds = folder, batches, seconds
         self.path = folder / "checkpoint" / CHECKPOINT
-        self.seconds = seconds
         self.saved = time.monotonic()
         self.interrupted = False
         self.handler: Any = None
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, module: Any, checkpoint: dict[str, Any]
+    ) -> None:
+        if self.batches is None:
+            return
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]
+        epoch, batch = checkpoint["epoch"], progress["processed"]
+        if batch >= len(self.batches):
+            epoch, batch = epoch + 1, 0
+        # Here, because worker processes ask for batches before Lightning sets the epoch.
+        self.batches.set_epoch(epoch)
+        self.batches.first_batch[epoch] = batch
 
     def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
         if threading.current_thread() is threading.main_thread():
@@ -230,9 +337,9 @@ class Checkpoints(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, index: int
     ) -> None:
-        # After the last batch comes validation, and then the epoch's own checkpoint. Several
-        # processes must save together, and their clocks differ: they save at epochs only. Gradients
-        # of a step that is not taken yet would be lost.
+        # The last batch is followed by validation and the epoch's own checkpoint. Several
+        # processes must save together, but their clocks differ: they save after epochs only.
+        # Between the passes of an accumulated gradient, that gradient would be lost.
         if index + 1 >= trainer.num_training_batches or trainer.world_size > 1:
             return
         if (index + 1) % trainer.accumulate_grad_batches:
@@ -247,12 +354,14 @@ class Checkpoints(pl.Callback):
             self._stop_if_interrupted(trainer)
 
     def teardown(self, trainer: pl.Trainer, module: Any, stage: str) -> None:
-        if self.handler is not None:
-            signal.signal(signal.SIGINT, self.handler)
+        self._restore_handler()
+
+    def on_exception(self, trainer: pl.Trainer, module: Any, error: BaseException) -> None:
+        self._restore_handler()
 
     def save(self, trainer: pl.Trainer) -> None:
-        """Now."""
-        fresh = self.path.with_suffix(".new")
+        """Write the checkpoint, in place of the previous one once it is complete."""
+        fresh = self.path.with_suffix(".new")  # the same name in all processes
         try:
             trainer.save_checkpoint(fresh)
             if trainer.is_global_zero:
@@ -260,21 +369,68 @@ class Checkpoints(pl.Callback):
         except (OSError, RuntimeError) as error:
             fresh.unlink(missing_ok=True)
             raise FullconvError(
-                f"the checkpoint could not be written to {self.path}: {error}. The previous one "
-                "and the best model are untouched.",
+                msg(
+                    "the checkpoint could not be written to {path}: {reason}. The previous "
+                    "checkpoint and the best model are untouched.",
+                    path=self.path,
+                    reason=first_line(error),
+                ),
                 "df -h",
             ) from error
         self.saved = time.monotonic()
 
     def _note_interrupt(self, *_: Any) -> None:
-        """The step in hand is finished first; a second Ctrl-C stops at once."""
+        """Finish the current step first; a second Ctrl-C stops at once."""
         self.interrupted = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _restore_handler(self) -> None:
+        if self.handler is not None:
+            signal.signal(signal.SIGINT, self.handler)
 
     def _stop_if_interrupted(self, trainer: pl.Trainer) -> None:
         if self.interrupted:
             raise StoppedError(
-                f"stopped in epoch {trainer.current_epoch + 1} of {trainer.max_epochs}; all is "
-                "saved.",
+                msg(
+                    "stopped in epoch {epoch} of {epochs}; everything is saved.",
+                    epoch=trainer.current_epoch + 1,
+                    epochs=trainer.max_epochs,
+                ),
                 shell_command("fullconv", "train", "--resume", self.folder),
             )
+
+
+@contextmanager
+def readable_errors(batch_size: int, crop: tuple[int, int]) -> Iterator[None]:
+    """Rewrite errors of worker processes, which arrive wrapped in tracebacks, and of a device that
+    runs out of memory."""
+    try:
+        yield
+    except FullconvError as error:
+        if "DataLoader worker" not in error.message:
+            raise
+        message, _, hint = error.message.rpartition("FullconvError: ")[2].partition("\n  try: ")
+        raise FullconvError(message.strip(), hint.strip()) from None
+    except torch.OutOfMemoryError as error:
+        raise FullconvError(
+            msg(
+                "{count} images of {height} x {width} pixels do not fit in the device's memory: "
+                "{reason}.",
+                count=batch_size,
+                height=crop[0],
+                width=crop[1],
+                reason=first_line(error),
+            ),
+            f"--batch-size {max(1, batch_size // 2)}",
+        ) from error
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise FullconvError(
+            msg(
+                "a process that reads images was killed, most often because memory ran out: "
+                "{reason}.",
+                reason=first_line(error),
+            ),
+            "--workers 0",
+        ) from error

@@ -1,20 +1,20 @@
-"""What is noted in the best model when its training ends: its metrics, exactly, and whether
-bfloat16 gives the same labels; and the report of its run."""
+"""Complete the best model of a run: exact metrics, agreement of bfloat16, the report."""
 
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from fullconv.core.i18n import translate
-from fullconv.core.settings import Settings
-from fullconv.core.text import shell_command
+from fullconv.core.files import atomic_write
+from fullconv.core.i18n import msg
+from fullconv.core.progress import say
+from fullconv.core.text import first_line, shell_command
+from fullconv.data.check.check import CheckReport
 from fullconv.data.layouts.dataset import Dataset
 from fullconv.data.loading.dataset import SegmentationDataset
 from fullconv.evaluation.evaluate import evaluate
@@ -22,71 +22,64 @@ from fullconv.evaluation.per_image import save_next_to_run
 from fullconv.evaluation.report.build import save_report
 from fullconv.inference.predictor import Predictor
 from fullconv.inference.runtime import Runtime, computes_in_bfloat16, label_disagreement
-from fullconv.models.model import Model, load_model, save_model
+from fullconv.models.model import Model, save_model
 
-COMPARED = 8  # images that show whether two networks give the same labels
+COMPARED = 8  # images on which two networks are compared
 REPORT = "report.html"
 
 
 def finish(
-    folder: Path,
-    dataset: Dataset,
-    split: str,
-    device: torch.device,
-    backbone: nn.Module | None,
-    settings: Settings,
+    model: Model, folder: Path, reports: Sequence[CheckReport], split: str, device: torch.device
 ) -> dict[str, Any]:
-    """Completes the best model of a run; writes its metrics.json, its images' counts, its report.
+    """Evaluate the best model of a run in float32, and save it with its metrics.
+
+    Also writes metrics.json, the confusion matrix of each image, and the report.
 
     Args:
+        model: the best one; its metrics, in the precision of the training, are replaced.
         folder: of the run.
-        dataset, split: what the model was chosen by.
-        device: of the training.
-        backbone: where it is a module of one's own.
-        settings: of the training.
+        reports: of the dataset and of the masks of additional heads.
+        split: that the model was chosen on.
 
     Returns:
-        The metrics in float32, as `fullconv evaluate` gives them; while training they were those of
-        the training's precision.
+        The metrics, as `fullconv evaluate` computes them, and the epoch of the model.
     """
-    model = load_model(folder / "model", backbone=backbone)
+    dataset = reports[0].dataset
     predictor = Predictor(model, device=device, precision="float32")
-    result = evaluate(
-        predictor,
-        dataset,
-        split=split,
-        heads=settings.heads,
-        inputs=settings.extra_inputs,
-        ignore_rules=settings.ignore_rules,
-    )
+    result = evaluate(predictor, dataset, split=split, checked=reports)
     model.metrics = {**result.to_dict(), "epoch": model.metrics["epoch"]}
-    (folder / "metrics.json").write_text(json.dumps(model.metrics, indent=1), encoding="utf-8")
+    model.bfloat16_disagreement = None
     if computes_in_bfloat16(device):
-        model.bfloat16_disagreement = _disagreement(model, dataset, split, device)
+        model.bfloat16_disagreement = _bfloat16_disagreement(model, dataset, split, device)
     save_model(model, folder / "model")
+    atomic_write(folder / "metrics.json", json.dumps(model.metrics, indent=1))
     assert result.counts is not None
-    save_next_to_run(result.counts, folder)  # of the model that lies there now
-    again = shell_command("fullconv", "train", "--config", folder / "config.toml", "--out", "NEW")
+    save_next_to_run(result.counts, folder)  # after the model, whose checksum it notes
+    repeat = shell_command("fullconv", "train", "--config", folder / "config.toml", "--out", "NEW")
     try:
-        save_report(result, folder / REPORT, run=folder, repeat=again)
-    except OSError as error:  # the model is there, whatever becomes of the page
-        print(translate(f"note: no report in {folder}: {error.strerror or error}"), file=sys.stderr)
+        save_report(result, folder / REPORT, run=folder, repeat=repeat)
+    except OSError as error:  # the model is complete without a page
+        reason = error.strerror or error
+        say(msg("note: no report in {folder}: {reason}", folder=folder, reason=reason))
     return dict(model.metrics)
 
 
-def some_images(dataset: Dataset, split: str) -> Iterator[Tensor]:
-    """A few images from all over a split, (3, H, W) uint8 RGB each, channels of further inputs
-    behind."""
+def sample_images(dataset: Dataset, split: str) -> Iterator[Tensor]:
+    """Yield a few images from all over a split: (3, H, W) uint8 RGB, or (3 + E, H, W) with extra
+    input channels."""
     pairs = dataset.splits[split]
-    some = pairs[:: max(1, len(pairs) // COMPARED)][:COMPARED]
-    samples = SegmentationDataset(some, dataset.labels, further=dataset.tables[1:])
-    return (samples[i, 0][0] for i in range(len(some)))
+    pairs = pairs[:: max(1, len(pairs) // COMPARED)][:COMPARED]
+    samples = SegmentationDataset(pairs, dataset.labels, extra_labels=dataset.tables[1:])
+    return (samples[i, 0][0] for i in range(len(pairs)))
 
 
-def _disagreement(model: Model, dataset: Dataset, split: str, device: torch.device) -> float | None:
+def _bfloat16_disagreement(
+    model: Model, dataset: Dataset, split: str, device: torch.device
+) -> float | None:
     exact, fast = (Runtime(model, device=device, precision=p) for p in ("float32", "bfloat16"))
     try:
-        return label_disagreement(exact, fast, some_images(dataset, split))
-    except RuntimeError as error:  # a backbone of one's own that makes float32 tensors
-        print(translate(f"note: this network does not run in bfloat16: {error}"), file=sys.stderr)
+        return label_disagreement(exact, fast, sample_images(dataset, split))
+    except RuntimeError as error:  # a user's backbone that creates float32 tensors
+        reason = first_line(error)
+        say(msg("note: this network does not run in bfloat16: {reason}.", reason=reason))
         return None

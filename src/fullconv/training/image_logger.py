@@ -1,12 +1,11 @@
-"""Watch: images of a training while it runs, which cost it next to nothing.
+"""Log images while a run trains, at almost no cost.
 
-The validation labels every image anyway; of a few, always the same, the labels are kept and drawn
-in a thread of the first process, while all processes train on.
+Validation predicts every image anyway. The predictions of a few fixed images are kept and drawn in
+a thread of the first process, while all processes train on.
 """
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,68 +19,86 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from fullconv.core.settings import WHOLE, Settings
+from fullconv.core.files import atomic_path
+from fullconv.core.i18n import join, msg
+from fullconv.core.progress import say
+from fullconv.core.text import percent
 from fullconv.data.check.check import CheckReport
 from fullconv.data.loading.dataset import SegmentationDataset
+from fullconv.data.loading.transforms import TrainTransform
 from fullconv.models.model import Model
-from fullconv.training import image_sheets as album
 from fullconv.training.auto_settings import inverse_sqrt_frequency
+from fullconv.training.image_sheets import (
+    Crop,
+    Heads,
+    ValidationImage,
+    batches_sheet,
+    epoch_sheet,
+    network_inputs,
+)
 from fullconv.visualization.contact_sheet import subsample
 
-FOLDER = "images"
 CROPS = 12  # on the sheet of the first batches
 IMAGES = 6  # on the sheet of an epoch
-_VISIBLE = 0.005  # of an image's labelled pixels (fraction): more of a class is no better
+_VISIBLE = 0.005  # of an image's labeled pixels (fraction); more of a class adds nothing
 
 
-class Watch(pl.Callback):
-    """Draws images/batches.png before the first step, and images/epoch_XXXX.png after the first
-    epoch, each `images_every`-th and the last.
+class ImageLogger(pl.Callback):
+    """Draw images/batches.png before the first step and images/epoch_XXXX.png after the first
+    epoch, every N epochs, and the last one. Lightning's loggers receive the sheets, too.
 
     Args:
-        folder: of the run.
-        settings: decided.
-        reports: of the data set, and of further heads.
-        split: that the training is judged by.
-        quiet: do not say where the images are.
+        folder: for the sheets.
+        every: epochs between two sheets; 0 draws nothing.
+        reports: of the dataset, and of the masks of additional heads.
+        split: of the images.
+        seed: for ties between equally informative images.
+        quiet: do not print where the images are.
     """
 
     def __init__(
         self,
         folder: Path,
-        settings: Settings,
+        every: int,
         reports: Sequence[CheckReport],
         split: str,
         *,
+        seed: int = 0,
         quiet: bool = False,
     ) -> None:
-        self.folder, self.settings = folder / FOLDER, settings
-        self.reports, self.split, self.quiet = reports, split, quiet
-        self.every = settings.log_images_every or 0
+        self.folder, self.every = folder, every
+        self.reports, self.split, self.seed, self.quiet = reports, split, seed, quiet
         self.chosen: list[int] = []
-        self.kept: list[album.Labelled] = []
-        self.pen: ThreadPoolExecutor | None = None
+        self.predicted: list[ValidationImage] = []
+        self.thread: ThreadPoolExecutor | None = None
         self.drawing: Future[None] | None = None
         self.failed = False
-        self.keeps = False  # whether somebody takes what is done
-        self.done: deque[tuple[str, Image.Image, int]] = deque()  # name, sheet, step
+        self.sheets: deque[tuple[str, Image.Image, int]] = deque()  # name, sheet, step: to log
 
     def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
         if not self.every or not trainer.is_global_zero:
             return
-        seed, step = self.settings.seed, trainer.world_size
-        self.chosen = choose(self.reports, self.split, seed=seed, step=step)
+        self.chosen = choose_images(
+            self.reports, self.split, seed=self.seed, stride=trainer.world_size
+        )
         if trainer.global_step:  # resumed
             return
         loader: Any = trainer.train_dataloader
         keys = islice(chain.from_iterable(loader.batch_sampler), CROPS)
-        crops = [_crop(loader.dataset, key, module.model) for key in keys]
-        how = _how(self.settings, [crop.outside.shape for crop in crops])
-        tables = _tables(module.model)
-        sheet = album.batches_sheet(crops, tables, module.model.inputs, module.ignore_index, how)
-        self._save(sheet, album.BATCHES, ("batches", sheet, 0))
+        crops = [_read_crop(loader.dataset, key, module.model) for key in keys]
+        heading = _describe_crops(loader.dataset.transform, [crop.outside.shape for crop in crops])
+        sheet = batches_sheet(
+            crops, _heads(module.model), module.model.extra_inputs, module.ignore_index, heading
+        )
+        self._save(sheet, "batches.png", "batches", 0)
+        self._log_sheets(trainer)
         if not (self.quiet or self.failed):
-            print(f"images: {self.folder / album.BATCHES} ...", file=sys.stderr)
+            say(msg("images: {path} ...", path=self.folder / "batches.png"))
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, index: int
+    ) -> None:
+        self._log_sheets(trainer)
 
     def on_validation_batch_end(
         self,
@@ -90,133 +107,169 @@ class Watch(pl.Callback):
         outputs: Any,
         batch: Any,
         index: int,
-        loader_index: int = 0,
+        dataloader_idx: int = 0,
     ) -> None:
-        place = index * trainer.world_size  # of the first process
-        if place not in self.chosen or not self._due(trainer):
+        number = index * trainer.world_size  # the first process reads every world_size-th image
+        if number not in self.chosen or not self._is_due(trainer):
             return
         images, target = batch
         loader: Any = trainer.val_dataloaders
-        self.kept.append(
-            album.Labelled(
-                loader.dataset.pairs[place].name,
+        self.predicted.append(
+            ValidationImage(
+                loader.dataset.pairs[number].name,
                 subsample(images[0, :3].byte().permute(1, 2, 0).cpu().numpy()),
-                [subsample(ids) for ids in _maps(target[0])],
-                [subsample(ids[0].cpu().numpy()) for ids in outputs["found"]],
+                [subsample(ids) for ids in _head_maps(target[0])],
+                [subsample(ids[0].cpu().numpy()) for ids in outputs["predictions"]],
             )
         )
 
     def on_validation_end(self, trainer: pl.Trainer, module: Any) -> None:
-        kept, self.kept = self.kept, []
-        if not kept or module.latest is None:
+        images, self.predicted = self.predicted, []
+        if not images or not module.latest:
             return
-        epoch = trainer.current_epoch + 1
-        tables, ignore_index = _tables(module.model), module.ignore_index
-        heads = zip(tables, (module.latest, *module.others.values()), strict=True)
-        reached = ", ".join(f"{name} {of.mean_iou:.1%}".strip() for (name, _), of in heads)
-        heading = f"epoch {epoch} of {trainer.max_epochs}: mean IoU {reached} on {self.split}"
-        self._wait()
-        self.pen = self.pen or ThreadPoolExecutor(1, "images")
-
-        step = trainer.global_step
+        epoch, step = trainer.current_epoch + 1, trainer.global_step
+        heads, ignore_index = _heads(module.model), module.ignore_index
+        scores = [
+            f"{name} {percent(metrics.mean_iou)}".strip()
+            for (name, _), metrics in zip(heads, module.latest, strict=True)
+        ]
+        heading = msg(
+            "epoch {epoch} of {epochs}: mean IoU {scores} on {split}",
+            epoch=epoch,
+            epochs=trainer.max_epochs,
+            scores=", ".join(scores),
+            split=self.split,
+        )
 
         def draw() -> None:
-            sheet = album.epoch_sheet(kept, tables, ignore_index, heading)
-            self._save(sheet, f"epoch_{epoch:04}.png", ("validation", sheet, step))
+            sheet = epoch_sheet(images, heads, ignore_index, heading)
+            self._save(sheet, f"epoch_{epoch:04}.png", "validation", step)
 
-        self.drawing = self.pen.submit(draw)
+        self._wait()
+        self.thread = self.thread or ThreadPoolExecutor(1, "images")
+        self.drawing = self.thread.submit(draw)
 
     def teardown(self, trainer: pl.Trainer, module: Any, stage: str) -> None:
-        self._wait()
-        if self.pen is not None:
-            self.pen.shutdown()
-            self.pen = None
+        self._finish(trainer)
 
-    def _due(self, trainer: pl.Trainer) -> bool:
+    def on_exception(self, trainer: pl.Trainer, module: Any, error: BaseException) -> None:
+        self._finish(trainer)
+
+    def _is_due(self, trainer: pl.Trainer) -> bool:
         epoch = trainer.current_epoch + 1
         return epoch in (1, trainer.max_epochs) or epoch % self.every == 0
 
     def _wait(self) -> None:
-        """For the sheet before: there is never more than one in memory."""
+        """Wait for the previous sheet: there is never more than one in memory."""
         if self.drawing is not None:
             self.drawing.result()
 
-    def _save(self, sheet: Image.Image, name: str, told: tuple[str, Image.Image, int]) -> None:
-        """An image that cannot be written does not end a training."""
-        if self.keeps:
-            self.done.append(told)
+    def _save(self, sheet: Image.Image, file: str, name: str, step: int) -> None:
+        self.sheets.append((name, sheet, step))
         try:
-            album.save(sheet, self.folder / name)
-        except OSError as error:
+            with atomic_path(self.folder / file) as temporary:
+                sheet.save(temporary, compress_level=4)  # half the time of 6, hardly larger
+        except OSError as error:  # training goes on without images
             if not self.failed:
-                said = f"note: no images in {self.folder}: {error.strerror or error}"
-                print(said, file=sys.stderr)
+                reason = error.strerror or error
+                say(msg("note: no images in {folder}: {reason}", folder=self.folder, reason=reason))
             self.failed = True
 
+    def _log_sheets(self, trainer: pl.Trainer) -> None:
+        """Pass finished sheets to the loggers, which only the main thread may call."""
+        while self.sheets:
+            name, sheet, step = self.sheets.popleft()
+            loggers: list[Any] = trainer.loggers
+            for logger in loggers:
+                if hasattr(logger, "log_image"):
+                    logger.log_image(f"images/{name}", [sheet], step)
+                else:
+                    writer = logger.experiment
+                    writer.add_image(f"images/{name}", np.asarray(sheet), step, dataformats="HWC")
 
-def choose(
-    reports: Sequence[CheckReport],
-    split: str,
-    *,
-    seed: int,
-    step: int = 1,
-    count: int = IMAGES,
+    def _finish(self, trainer: pl.Trainer) -> None:
+        self._wait()
+        if self.thread is not None:
+            self.thread.shutdown()
+            self.thread = self.drawing = None
+        self._log_sheets(trainer)
+
+
+def choose_images(
+    reports: Sequence[CheckReport], split: str, *, seed: int, stride: int = 1, count: int = IMAGES
 ) -> list[int]:
-    """Numbers of images of a split that show as many classes as so few can, rare ones first: each
-    is the one that adds most to those before, and where none adds anything, a random one.
+    """Choose images that together show as many classes as possible, with weight on rare ones.
+
+    Greedy: each image is the one that adds most to those before it, or a random one if none adds
+    anything.
 
     Args:
-        reports: of the data set, and of further heads, whose classes count too.
-        seed: of the order in which equals are taken.
-        step: only each so-many-th image: those that the first of so many processes reads.
+        reports: of the dataset, and of the masks of additional heads, whose classes count too.
+        seed: for the order of equally good images.
+        stride: consider every `stride`-th image only, those that the first process reads.
+
+    Returns:
+        Their indices in the split, sorted.
     """
-    pairs = reports[0].dataset.splits[split][::step]
-    reach, weights = [], []
-    for k, report in enumerate(reports):
-        masks = [pair.mask if k == 0 else pair.masks[k - 1] for pair in pairs]
-        shown = np.zeros((len(masks), len(report.dataset.labels)))
-        for row, mask in zip(shown, masks, strict=True):
-            for class_id, pixels in report.shown.get(mask, {}).items():
-                row[class_id] = pixels
-        shares = shown / np.maximum(shown.sum(axis=1, keepdims=True), 1)
-        reach.append(np.minimum(shares / _VISIBLE, 1))
-        weights += inverse_sqrt_frequency(shown.sum(axis=0).astype(int).tolist())
+    # (images, classes of all heads): from 0 to 1, how well an image shows a class.
+    pairs = reports[0].dataset.splits[split][::stride]
+    visible, weights = [], []
+    for head, report in enumerate(reports):
+        masks = [pair.mask if head == 0 else pair.masks[head - 1] for pair in pairs]
+        pixels = np.zeros((len(masks), len(report.dataset.labels)))
+        for row, mask in zip(pixels, masks, strict=True):
+            for class_id, number in report.mask_class_pixels.get(mask, {}).items():
+                row[class_id] = number
+        shares = pixels / np.maximum(pixels.sum(axis=1, keepdims=True), 1)
+        visible.append(np.minimum(shares / _VISIBLE, 1))
+        weights += inverse_sqrt_frequency(pixels.sum(axis=0).astype(int).tolist())
+
     order = np.random.default_rng(seed).permutation(len(pairs))
-    seen = np.concatenate(reach, axis=1)[order]
+    shows = np.concatenate(visible, axis=1)[order]
     covered = np.zeros(len(weights))
     chosen: list[int] = []
     for _ in range(min(count, len(pairs))):
-        gain = np.maximum(seen - covered, 0) @ np.array(weights)
+        gain = np.maximum(shows - covered, 0) @ np.array(weights)
         gain[chosen] = -1
         chosen.append(int(gain.argmax()))
-        covered = np.maximum(covered, seen[chosen[-1]])
-    return sorted(int(order[place]) * step for place in chosen)
+        covered = np.maximum(covered, shows[chosen[-1]])
+    return sorted(int(order[place]) * stride for place in chosen)
 
 
-def _crop(samples: SegmentationDataset, key: tuple[int, int], model: Model) -> album.Crop:
+def _read_crop(samples: SegmentationDataset, key: tuple[int, int], model: Model) -> Crop:
     image, target = samples[key]
-    (seen,) = album.as_seen(model, image[None])
-    outside: NDArray[np.bool_] = samples.outside(key).numpy()
-    return album.Crop(samples.pairs[key[0]].name, seen, _maps(target), outside)
+    outside: NDArray[np.bool_] = samples.padding_mask(key).numpy()
+    inputs = network_inputs(model, image)
+    return Crop(samples.pairs[key[0]].name, inputs, _head_maps(target), outside)
 
 
-def _maps(target: Tensor) -> list[NDArray[Any]]:
-    """(H, W) or (heads, H, W) -> (H, W) of each head."""
+def _head_maps(target: Tensor) -> list[NDArray[Any]]:
+    """Return the (H, W) ids of each head from a target (H, W) or (heads, H, W)."""
     return list(target.reshape(-1, *target.shape[-2:]).cpu().numpy())
 
 
-def _tables(model: Model) -> list[tuple[str, Any]]:
+def _heads(model: Model) -> Heads:
     return list(zip((model.head, *model.heads), model.tables, strict=True))
 
 
-def _how(settings: Settings, sizes: Sequence[tuple[int, ...]]) -> str:
-    what = "whole images" if settings.crop == WHOLE else "crops"
-    parts = [f"the first {len(sizes)} {what} of {sizes[0][0]} x {sizes[0][1]} pixels"]
+def _describe_crops(transform: TrainTransform, sizes: Sequence[tuple[int, ...]]) -> str:
+    """Return the heading of the sheet of the first crops: how they were made."""
+    count, (height, width) = len(sizes), sizes[0]
+    whole = transform.crop == (0, 0)
     if len(set(sizes)) > 1:
-        parts = [f"the first {len(sizes)} {what}"]
-    assert settings.scale is not None
-    if settings.scale != (1.0, 1.0):
-        parts.append(f"magnified {settings.scale[0]:g} to {settings.scale[1]:g} times")
-    parts += ["half of them mirrored"] * settings.flip
-    parts += [f"colours varied by up to {settings.color_jitter:.0%}"] * bool(settings.color_jitter)
-    return ", ".join(parts)
+        parts = [msg("the first {count} whole images", count=count)]
+    elif whole:
+        parts = [msg("the first {count} whole images of {height} x {width} pixels", count=count,
+                     height=height, width=width)]  # fmt: skip
+    else:
+        parts = [msg("the first {count} crops of {height} x {width} pixels", count=count,
+                     height=height, width=width)]  # fmt: skip
+    low, high = transform.scale
+    if (low, high) != (1.0, 1.0):
+        parts.append(msg("resized {low:g} to {high:g} times", low=low, high=high))
+    if transform.flip:
+        parts.append(msg("half of them flipped"))
+    if transform.color:
+        share = percent(transform.color, 0)
+        parts.append(msg("colors varied by up to {share}", share=share))
+    return join(parts, ", ")

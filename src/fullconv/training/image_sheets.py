@@ -1,7 +1,7 @@
-"""The album of a training: what the network sees, and what it makes of the same few images.
+"""Contact sheets of a training run: the network's input, and its predictions on a few images.
 
-    images/batches.png     the first crops: augmented, normalised, put back to colours; their labels
-    images/epoch_0005.png  validation images: photo, truth, prediction
+    images/batches.png     the first crops: augmented, normalized, converted back to colors; labels
+    images/epoch_0005.png  validation images: photo, ground truth, prediction
 
 Shapes: H, W image or crop · C channels.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,172 +18,162 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from fullconv.core.i18n import join, msg
 from fullconv.core.labels import RGB, Labels
+from fullconv.core.text import percent
 from fullconv.data.io.extra_channels import ExtraInput
 from fullconv.models.model import Model
-from fullconv.visualization import overlay as draw
-from fullconv.visualization.contact_sheet import paired_sheet, subsample
+from fullconv.visualization.contact_sheet import contact_sheet, subsample
+from fullconv.visualization.overlay import NEUTRAL, Ids, ImageArray, colorize
 
-BATCHES = "batches.png"
-_CELL = 320  # pixels of an image's longer side on a sheet, at most
-_OUTSIDE = "outside the image (striped)"
+_LONGEST_SIDE = 320  # pixels of an image on a sheet
 _STRIPES: tuple[RGB, RGB] = ((255, 255, 255), (196, 202, 208))
-_SPREAD = 2  # standard deviations of a further input, to each side, from black to white
+_DEVIATIONS = 2  # of an extra input, to each side of its mean, from black to white
 
-ImageArray = NDArray[np.uint8]  # (H, W, 3) RGB
-Ids = NDArray[Any]  # (H, W)
+Heads = Sequence[tuple[str, Labels]]  # name ("" if there is one head) and classes
 
 
 @dataclass(frozen=True)
 class Crop:
-    """What the network gets of an image in training.
+    """A training crop as the network receives it.
 
     Args:
         name: of the image.
-        seen: (C, H, W) as the network sees it, put back to colours: see `as_seen`.
+        inputs: (H, W, 3) each, as the network sees it; see `network_inputs`.
         targets: (H, W) class ids of each head.
-        outside: (H, W) bool, where the crop is beyond the image.
+        outside: (H, W) bool, true where the crop extends beyond the image.
     """
 
     name: str
-    seen: list[ImageArray]
+    inputs: list[ImageArray]
     targets: list[Ids]
     outside: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """A validation image.
-
-    Args:
-        name: of the image.
-        photo: (H, W, 3) uint8 RGB.
-        truths, found: (H, W) class ids of each head.
-    """
+class ValidationImage:
+    """A validation image with (H, W) class ids of each head: ground truth and prediction."""
 
     name: str
     photo: ImageArray
-    truths: list[Ids]
-    found: list[Ids]
+    targets: list[Ids]
+    predictions: list[Ids]
 
 
-def as_seen(model: Model, images: Tensor) -> list[list[ImageArray]]:
-    """What goes into the network, put back to colours: of each image one (H, W, 3), and one for
-    each further input, from two standard deviations below its mean (black) to two above (white).
+def network_inputs(model: Model, image: Tensor) -> list[ImageArray]:
+    """Return what the network sees, converted back to colors: an (H, W, 3) image, and one more for
+    each extra input, from two standard deviations below its mean (black) to two above (white).
 
     Args:
-        images: (N, C, H, W) as a batch holds them.
+        image: (C, H, W) as a batch holds it.
     """
-    inputs = model.normalise(images)
+    inputs = model.normalize(image[None])[0]
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (model.card.mean, model.card.std))
-    planes = [inputs[:, :3] * std + mean]
-    first = 3
-    for one in model.inputs:
-        values = inputs[:, first : first + one.channels] / (2 * _SPREAD) + 0.5
-        planes.append(values.expand(-1, 3, -1, -1))
-        first += one.channels
-    shown = [(p.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy() for p in planes]
-    return [[of[n] for of in shown] for n in range(len(images))]
+    images, first = [inputs[:3] * std + mean], 3
+    for extra in model.extra_inputs:
+        channels = inputs[first : first + extra.channels]
+        images.append((channels / (2 * _DEVIATIONS) + 0.5).expand(3, -1, -1))
+        first += extra.channels
+    return [(i.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy() for i in images]
 
 
 def batches_sheet(
     crops: Sequence[Crop],
-    tables: Sequence[tuple[str, Labels]],
-    inputs: Sequence[ExtraInput],
-    ignore_index: int,
-    how: str,
-) -> Image.Image:
-    """The sheet of the first batches.
-
-    Args:
-        crops: in the order of the training.
-        tables: of each head, its name ("" of a single one) and classes.
-        inputs: what the network takes beside images.
-        ignore_index: in the targets of all heads.
-        how: the crops came about, in words.
-    """
-    rows, captions = [], []
-    for crop in crops:
-        maps = [
-            _colors(ids, labels, ignore_index)
-            for ids, (_, labels) in zip(crop.targets, tables, strict=True)
-        ]
-        for one in maps:
-            one[crop.outside] = _striped(one.shape[:2])[crop.outside]
-        rows.append([subsample(image) for image in (*crop.seen, *maps)])
-        captions.append(crop.name)
-    titles = ["as the network sees it", *(one.name for one in inputs)]
-    titles += [f"labels: {name}".removesuffix(": ") for name, _ in tables]
-    shown = [[ids[~crop.outside] for ids in crop.targets] for crop in crops]
-    key = _legend(shown, tables, ignore_index)
-    if any(crop.outside.any() for crop in crops):
-        key[_OUTSIDE] = _STRIPES[1]
-    return paired_sheet(rows, titles, captions, key, heading=how, widest=_CELL)
-
-
-def epoch_sheet(
-    images: Sequence[Labelled],
-    tables: Sequence[tuple[str, Labels]],
+    heads: Heads,
+    extra_inputs: Sequence[ExtraInput],
     ignore_index: int,
     heading: str,
 ) -> Image.Image:
-    """The sheet of an epoch. See `batches_sheet`; the caption of each image says which share of
-    its labelled pixels is right."""
+    """Draw the first training crops, in their order, with the labels of each head.
+
+    Args:
+        ignore_index: the ignored id in the targets of all heads.
+    """
+    rows = []
+    for crop in crops:
+        maps = []
+        for ids, (_, labels) in zip(crop.targets, heads, strict=True):
+            colors = _colorize(ids, labels, ignore_index)
+            colors[crop.outside] = _striped(ids.shape)[crop.outside]
+            maps.append(colors)
+        rows.append([subsample(image) for image in (*crop.inputs, *maps)])
+    titles = [msg("network input"), *(extra.name for extra in extra_inputs)]
+    titles += [msg("labels: {head}", head=name) if name else msg("labels") for name, _ in heads]
+    inside = [[ids[~crop.outside] for ids in crop.targets] for crop in crops]
+    legend = _legend(inside, heads, ignore_index)
+    if any(crop.outside.any() for crop in crops):
+        legend["outside the image (striped)"] = _STRIPES[1]
+    names = [crop.name for crop in crops]
+    return _sheet(rows, titles, names, legend, heading)
+
+
+def epoch_sheet(
+    images: Sequence[ValidationImage], heads: Heads, ignore_index: int, heading: str
+) -> Image.Image:
+    """Draw validation images with ground truth and prediction of each head; the caption has the
+    share of labeled pixels that are right."""
     rows, captions = [], []
-    for one in images:
-        row, right = [one.photo], []
-        for truth, found, (name, labels) in zip(one.truths, one.found, tables, strict=True):
-            row += [_colors(ids, labels, ignore_index) for ids in (truth, found)]
-            counted = truth != ignore_index
-            if counted.any():
-                share = float((truth == found)[counted].mean())
-                right.append(f"{name} {share:.1%} right".strip().replace("%", " %"))
+    for image in images:
+        row, accuracies = [image.photo], []
+        for truth, predicted, (name, labels) in zip(
+            image.targets, image.predictions, heads, strict=True
+        ):
+            row += [_colorize(ids, labels, ignore_index) for ids in (truth, predicted)]
+            labeled = truth != ignore_index
+            if labeled.any():
+                share = percent(float((truth == predicted)[labeled].mean()))
+                accuracies.append(msg("{head} {share} right", head=name, share=share)
+                                  if name else msg("{share} right", share=share))  # fmt: skip
         rows.append(row)
-        captions.append(": ".join([one.name, *[", ".join(right)] * bool(right)]))
-    titles = ["photo"]
-    for name, _ in tables:
-        titles += [f"{what}: {name}".removesuffix(": ") for what in ("truth", "prediction")]
-    key = _legend([one.truths for one in images], tables, ignore_index)
-    key |= _legend([one.found for one in images], tables, ignore_index)
-    return paired_sheet(rows, titles, captions, key, heading=heading, widest=_CELL)
+        captions.append(join([image.name, join(accuracies, ", ")] if accuracies else [image.name],
+                             ": "))  # fmt: skip
+    titles: list[str] = [msg("photo")]
+    for name, _ in heads:
+        titles += (
+            [msg("ground truth: {head}", head=name), msg("prediction: {head}", head=name)]
+            if name
+            else [msg("ground truth"), msg("prediction")]
+        )
+    maps = [maps for image in images for maps in (image.targets, image.predictions)]
+    return _sheet(rows, titles, captions, _legend(maps, heads, ignore_index), heading)
 
 
-def save(sheet: Image.Image, path: Path) -> None:
-    """As PNG. It is there as a whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}")
-    sheet.save(fresh, "PNG", compress_level=4)  # half the time of 6, and little larger
-    fresh.replace(path)
+def _sheet(
+    rows: Any, titles: Sequence[str], captions: Sequence[str], legend: Any, heading: str
+) -> Image.Image:
+    return contact_sheet(
+        rows,
+        titles,
+        captions,
+        legend=legend,
+        heading=heading,
+        longest_side=_LONGEST_SIDE,
+        two_blocks=True,
+    )
 
 
-def _colors(ids: Ids, labels: Labels, ignore_index: int) -> ImageArray:
-    """(H, W) of a head among several, which has the ignored id of all, in its colours."""
-    own = np.where(ids == ignore_index, labels.ignore_index, ids.astype(np.int64))
-    return draw.colorize(own, labels)
+def _colorize(ids: Ids, labels: Labels, ignore_index: int) -> ImageArray:
+    """Color the ids of one head, which have the ignored id that all heads share."""
+    return colorize(np.where(ids == ignore_index, labels.ignore_index, ids.astype(int)), labels)
 
 
 def _striped(size: tuple[int, ...]) -> ImageArray:
-    """(H, W, 3)"""
     width = max(3, round(max(size) / 50))
     rows, columns = np.ogrid[: size[0], : size[1]]
-    stripes = np.array(_STRIPES, np.uint8)
-    return stripes[(rows + columns) // width % 2]
+    return np.array(_STRIPES, np.uint8)[(rows + columns) // width % 2]
 
 
-def _legend(
-    shown: Iterable[Sequence[Ids]], tables: Sequence[tuple[str, Labels]], ignore_index: int
-) -> dict[str, RGB]:
-    """Name -> colour of the classes in some maps, in the order of the tables."""
-    present: list[set[int]] = [set() for _ in tables]
-    for maps in shown:
-        for ids, found in zip(maps, present, strict=True):
-            found.update(np.unique(ids).tolist())
-    key: dict[str, RGB] = {}
-    for found, (name, labels) in zip(present, tables, strict=True):
-        before = f"{name}: " if name else ""
-        for k, (word, color) in enumerate(zip(labels.names, labels.colors, strict=True)):
-            if k in found:
-                key[f"{before}{word}"] = color
-    if any(ignore_index in found for found in present):
-        key["(ignored)"] = draw.NEUTRAL
-    return key
+def _legend(maps: Iterable[Sequence[Ids]], heads: Heads, ignore_index: int) -> dict[str, RGB]:
+    """Return name -> color of the classes that occur in the maps, in the order of the heads."""
+    present: list[set[int]] = [set() for _ in heads]
+    for ids_of_heads in maps:
+        for ids, values in zip(ids_of_heads, present, strict=True):
+            values.update(np.unique(ids).tolist())
+    legend: dict[str, RGB] = {}
+    for values, (head, labels) in zip(present, heads, strict=True):
+        for k, (name, color) in enumerate(zip(labels.names, labels.colors, strict=True)):
+            if k in values:
+                legend[f"{head}: {name}" if head else name] = color
+    if any(ignore_index in values for values in present):
+        legend["(ignored)"] = NEUTRAL
+    return legend

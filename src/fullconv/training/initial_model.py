@@ -1,95 +1,224 @@
-"""What a training starts from: a classifier's weights, or a model that is there.
+"""The model that a run starts from: a pretrained classifier, or an existing model.
 
-An FCN-16s may start from an FCN-32s, new classes from old ones. Long et al. 2015, section 4.3: each
-finer network starts from the coarser one. Its new scores are zero, so that at first it says what
-the coarser one said.
+An FCN-16s can start from an FCN-32s, and new classes from old ones. Long et al. 2015, section 4.3:
+each finer network starts from the coarser one. Its new scores are zero, so its first predictions
+are those of the coarser network.
 """
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
 
 import torch
+from torch import nn
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.i18n import translate
+from fullconv.core.i18n import join, msg
 from fullconv.core.packages import __version__
+from fullconv.core.progress import say
 from fullconv.core.settings import Settings
+from fullconv.core.text import percent
 from fullconv.data.check.check import CheckReport
 from fullconv.data.check.training_overlap import training_split_fingerprint
-from fullconv.data.layouts.dataset import Dataset
+from fullconv.data.io.extra_channels import ExtraInput
 from fullconv.inference.runtime import Runtime, label_disagreement
-from fullconv.models.model import Model, load_model
+from fullconv.models.model import Model
+from fullconv.models.open import open_model
 from fullconv.network.backbone import build
 from fullconv.network.backbone_card import published_license, read_card
 from fullconv.network.fcn import FCN
 from fullconv.network.multi_input import fuse
-from fullconv.training.finalize import some_images
+from fullconv.training.finalize import sample_images
 
-_BACKBONE, _SCORE, _LAST_STEP = "backbone.", "score.", "final_upsampling."
+_BACKBONE, _SCORE, _LAST_STEP = "backbone.", "score.", "final_upsampling."  # of state_dict keys
 
 
 def build_initial_model(
-    report: CheckReport, settings: Settings, module: Any, *, quiet: bool
+    report: CheckReport, settings: Settings, module: nn.Module | None = None, *, quiet: bool = True
 ) -> Model:
-    """The model that a training begins with.
+    """Build the model that a run starts from.
 
     Args:
-        report: of the data set; further heads and inputs are those of `report.dataset`.
-        settings: decided.
-        module: a backbone of one's own, or None.
-        quiet: do not say what is taken over from a model to start from.
+        report: of the dataset, with the heads and extra inputs that the model gets.
+        settings: resolved.
+        module: the user's own backbone, if any.
+        quiet: do not print what is taken from an existing model.
+
+    Raises:
+        FullconvError: an existing model with another backbone or other extra inputs.
     """
     torch.manual_seed(settings.seed)
-    named, earlier = _begun_with(settings, module)
     dataset = report.dataset
+    earlier = open_model(settings.init_from, backbone=module) if settings.init_from else None
     if earlier:
-        _require_its_inputs(earlier, dataset, settings)
-    network = _network(named, earlier, dataset, settings)
+        _require_same_inputs(earlier, dataset.inputs, settings.fusion)
+
+    # The network, for images alone. Feature-map cells are placed as in the existing model.
+    backbone: Any = module if module is not None else earlier.card if earlier else settings.backbone
+    network = FCN(
+        build(
+            backbone,
+            stride=settings.stride,
+            pretrained=settings.pretrained,
+            placement=earlier.network.backbone.placement if earlier else None,
+        ),
+        sum(len(labels) for labels in dataset.tables),
+        stride=settings.stride,
+        upsampling=settings.upsampling,
+        border=earlier.network.border if earlier else None,
+    )
     card = network.backbone.card
     if settings.pretrained and not card.pretrained_on:
-        licence = card.license or published_license(card)
-        card = replace(card, pretrained_on=f"{card.source}'s default weights", license=licence)
-    settings_kept = {
-        k: v for k, v in settings.to_dict().items() if k not in ("backbone", "init_from")
-    }
+        weights = f"{card.source}'s default weights"
+        license_name = card.license or published_license(card)
+        card = replace(card, pretrained_on=weights, license=license_name)
+
+    # What the model notes about its training.
+    options = settings.to_dict()
     facts: dict[str, Any] = {
         "data_fingerprint": report.fingerprint,
         "trained_on": training_split_fingerprint(report, earlier.training if earlier else None),
         "mask_values": [meaning.to_dict() for meaning in report.meanings],
         "fullconv": __version__,
-        "settings": settings_kept,
-        "data": _about(report),
+        "settings": {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in options.items()
+            if name not in ("backbone", "init_from")
+        },
+        "data": _dataset_facts(report),
     }
     if earlier:
         facts["start"] = f"{earlier.network.name} on {earlier.card.name}"
     model = Model(network, dataset.labels, card, training=facts, heads=dict(dataset.heads))
     if dataset.heads:
         model.head = dataset.name_of_masks
-    how = ""
-    if earlier and not earlier.inputs:  # what it knows of images, before there is more
-        how = transfer_weights(model, earlier)
+
+    # Weights of a model of images alone are copied before extra inputs are added.
+    transferred = ""
+    if earlier and not earlier.extra_inputs:
+        transferred = transfer_weights(model, earlier)
     if dataset.inputs:
-        fuse(network, [one.channels for one in dataset.inputs], settings.fusion)
-        model.inputs, model.fusion = dataset.inputs, settings.fusion
-    if earlier and earlier.inputs:
-        how = transfer_weights(model, earlier)
+        fuse(network, [extra.channels for extra in dataset.inputs], settings.fusion)
+        model.extra_inputs, model.fusion = dataset.inputs, settings.fusion
+    if earlier and earlier.extra_inputs:
+        transferred = transfer_weights(model, earlier)
     network.to(memory_format=torch.channels_last)
+
     if earlier:
-        alike = [_names(one) for one in (model, earlier)]
-        if alike[0] == alike[1]:
-            facts["unchanged_at_start"] = _unchanged(model, earlier, dataset)
-            how += f"; {facts['unchanged_at_start']:.2%} of the pixels keep their label"
+        notes = [msg("starts from {model}: {parts}", model=settings.init_from, parts=transferred)]
+        same_inputs = bool(model.extra_inputs) == bool(earlier.extra_inputs)
+        if same_inputs and _class_names(model) == _class_names(earlier):
+            cpu = torch.device("cpu")
+            first, second = (Runtime(m, device=cpu, precision="float32") for m in (model, earlier))
+            images = sample_images(dataset, dataset.held_out)
+            unchanged = facts["unchanged_at_start"] = 1 - label_disagreement(first, second, images)
+            share = percent(unchanged, 2)
+            notes.append(msg("{share} of the pixels keep their label", share=share))
         if not quiet:
-            print(translate(f"starts from {settings.init_from}: {how}"), file=sys.stderr)
+            say(join(notes, "; "))
     return model
 
 
-def _about(report: CheckReport) -> dict[str, Any]:
-    """What a model notes of its training data; sizes are (height, width) in pixels."""
+def pyramid_strides(settings: Settings, module: nn.Module | None = None) -> list[int]:
+    """Return the strides of the backbone down to `settings.stride`, coarsest first."""
+    backbone: Any = settings.backbone
+    if module is not None:
+        backbone = module
+    elif settings.init_from:
+        backbone = open_model(settings.init_from).card
+    return [int(grid.stride) for grid in reversed(build(backbone, stride=settings.stride).grids)]
+
+
+def transfer_weights(model: Model, earlier: Model) -> str:
+    """Copy the backbone of an existing model into a new one, and the scores if the classes of all
+    heads are the same.
+
+    Args:
+        model: on the same backbone. Its scores at strides that the existing model lacks stay zero.
+
+    Returns:
+        What was copied, in words.
+
+    Raises:
+        FullconvError: the backbones differ.
+    """
+    network = model.network
+    fresh = network.state_dict()
+    shared = {
+        key: value
+        for key, value in earlier.network.state_dict().items()
+        if key in fresh and value.shape == fresh[key].shape
+    }
+    missing = [key for key in fresh if key.startswith(_BACKBONE) and key not in shared]
+    if missing:
+        raise FullconvError(
+            msg(
+                "the model to start from is an {network} on {backbone}, whose weights differ: "
+                "{count} are missing or have another shape, such as {example}.",
+                network=earlier.network.name,
+                backbone=earlier.card.name,
+                count=len(missing),
+                example=missing[0],
+            ),
+            f"--backbone {earlier.card.source}:{earlier.card.name}",
+        )
+    if _class_names(model) != _class_names(earlier):
+        shared = {key: value for key, value in shared.items() if key.startswith(_BACKBONE)}
+    elif network.stride != earlier.network.stride:  # the last filter depends on the stride
+        shared = {key: value for key, value in shared.items() if not key.startswith(_LAST_STEP)}
+    network.load_state_dict({**fresh, **shared})
+    scores = [k.split(".")[1] for k in shared if k.startswith(_SCORE) and k.endswith(".weight")]
+    if scores:
+        return msg("its backbone and its scores at {levels}", levels=", ".join(scores))
+    return msg("its backbone; the scores start untrained because the classes differ")
+
+
+def require_backbone(name: str) -> None:
+    """Raise a FullconvError if timm or torchvision has no network of this name.
+
+    Nothing is built or downloaded. A name of another source is checked when it is built.
+
+    Args:
+        name: a timm name, "torchvision:NAME", or the path of a backbone card.
+    """
+    card = read_card(name) if name.endswith(".toml") else None
+    source, _, network = (f"{card.source}:{card.name}" if card else name).rpartition(":")
+    source = source or "timm"
+    if source == "timm":
+        import timm
+
+        exists, names = timm.is_model(network), timm.list_models()
+    elif source == "torchvision":
+        import torchvision
+
+        names = torchvision.models.list_models(module=torchvision.models)
+        exists = network in names
+    else:
+        return
+    if exists:
+        return
+    near = get_close_matches(network, names, 4)
+    message = (
+        msg(
+            "{source} has no network {name!r}; the nearest are {nearest}.",
+            source=source,
+            name=network,
+            nearest=", ".join(near),
+        )
+        if near
+        else msg("{source} has no network {name!r}.", source=source, name=network)
+    )
+    best = (near or ["resnet18"])[0]
+    prefix = "" if source == "timm" else f"{source}:"
+    hint = msg('name = "{best}"   # in {card}', best=best, card=name)
+    raise FullconvError(message, hint if card else f"--backbone {prefix}{best}")
+
+
+def _dataset_facts(report: CheckReport) -> dict[str, Any]:
+    """Return what a model notes about its dataset; sizes are (height, width) in pixels."""
     dataset, sizes = report.dataset, report.sizes
     names, pixels = dataset.labels.names, report.class_pixels.get("train", [])
     facts: dict[str, Any] = {
@@ -100,143 +229,34 @@ def _about(report: CheckReport) -> dict[str, Any]:
         "ignored_pixels": report.ignored_pixels.get("train", 0),
     }
     if sizes:
-        small, large = (of(sizes, key=lambda size: size[0] * size[1]) for of in (min, max))
-        common = sizes.most_common(1)[0][0]
+        smallest, largest = (
+            choose(sizes, key=lambda size: int(size[0] * size[1])) for choose in (min, max)
+        )
         facts["sizes"] = {
-            "smallest": list(small),
-            "largest": list(large),
-            "commonest": list(common),
+            "smallest": list(smallest),
+            "largest": list(largest),
+            "commonest": list(sizes.most_common(1)[0][0]),
         }
     return facts
 
 
-def _network(named: Any, earlier: Model | None, dataset: Dataset, settings: Settings) -> FCN:
-    """Fresh, for images alone. Where its cells sit stays as it was in the model to start from."""
-    before = earlier.network if earlier else None
-    backbone = build(
-        named,
-        stride=settings.stride,
-        pretrained=settings.pretrained,
-        placement=before.backbone.placement if before else None,
-    )
-    return FCN(
-        backbone,
-        sum(len(labels) for labels in dataset.tables),
-        stride=settings.stride,
-        upsampling=settings.upsampling,
-        border=before.border if before else None,
-    )
-
-
-def _require_its_inputs(earlier: Model, dataset: Dataset, settings: Settings) -> None:
-    """A model of images may become one of more; one of more stays what it is."""
-    theirs = [(one.name, one.channels) for one in earlier.inputs]
-    ours = [(one.name, one.channels) for one in dataset.inputs]
-    if theirs and (theirs != ours or earlier.fusion != settings.fusion):
-        names = [name for name, _ in theirs]
+def _require_same_inputs(earlier: Model, inputs: Sequence[ExtraInput], fusion: str) -> None:
+    """Raise a FullconvError unless a model with extra inputs gets the same ones again."""
+    before = [(extra.name, extra.channels) for extra in earlier.extra_inputs]
+    if before and (
+        before != [(extra.name, extra.channels) for extra in inputs] or earlier.fusion != fusion
+    ):
+        names = [name for name, _ in before]
         raise FullconvError(
-            f"the model to start from takes {' and '.join(names)} beside images, by "
-            f"{earlier.fusion} fusion; this training would not.",
+            msg(
+                "the model to start from takes the extra inputs {names}, by {fusion} fusion; this "
+                "run would not.",
+                names=", ".join(names),
+                fusion=earlier.fusion,
+            ),
             f"--extra-inputs {','.join(names)} --fusion {earlier.fusion}",
         )
 
 
-def _names(model: Model) -> tuple[list[tuple[str, ...]], list[str]]:
-    """Of the classes of all heads, and of the further inputs."""
-    return [labels.names for labels in model.tables], [one.name for one in model.inputs]
-
-
-def strides_of(settings: Settings, module: Any) -> list[int]:
-    """The strides of the backbone down to the one that is asked for, coarsest first."""
-    named, _ = _begun_with(settings, module)
-    return [int(grid.stride) for grid in reversed(build(named, stride=settings.stride).grids)]
-
-
-def _begun_with(settings: Settings, module: Any) -> tuple[Any, Model | None]:
-    """What the backbone is built from, and the model to start from."""
-    earlier = load_model(settings.init_from, backbone=module) if settings.init_from else None
-    named = earlier.card if earlier else settings.backbone
-    return (module if module is not None else named), earlier
-
-
-def _unchanged(model: Model, earlier: Model, dataset: Dataset) -> float:
-    """The share of pixels (fraction) of some images that an untrained successor labels alike."""
-    device = torch.device("cpu")
-    one, other = (Runtime(m, device=device, precision="float32") for m in (model, earlier))
-    return 1 - label_disagreement(one, other, some_images(dataset, dataset.held_out))
-
-
-def transfer_weights(model: Model, earlier: Model) -> str:
-    """Copies the backbone of an earlier model into a fresh one, and the scores where the classes
-    of all heads are the same.
-
-    Args:
-        model: on the same backbone. Its scores at strides that the earlier one has not stay as
-            they are, zero.
-
-    Returns:
-        What was taken over, in words.
-
-    Raises:
-        FullconvError: the backbones differ.
-    """
-    network = model.network
-    fresh = network.state_dict()
-    known = {
-        key: value
-        for key, value in earlier.network.state_dict().items()
-        if key in fresh and value.shape == fresh[key].shape
-    }
-    lacking = [key for key in fresh if key.startswith(_BACKBONE) and key not in known]
-    if lacking:
-        raise FullconvError(
-            f"the model to start from is an {earlier.network.name} on {earlier.card.name}, which "
-            f"has other weights: {len(lacking)} are missing or of another shape, such as "
-            f"{lacking[0]}.",
-            f"--backbone {earlier.card.source}:{earlier.card.name}",
-        )
-    if _names(model)[0] != _names(earlier)[0]:
-        known = {key: value for key, value in known.items() if key.startswith(_BACKBONE)}
-    elif network.stride != earlier.network.stride:  # to the pixels: another filter per stride
-        known = {key: value for key, value in known.items() if not key.startswith(_LAST_STEP)}
-    network.load_state_dict({**fresh, **known})
-    scores = [k.split(".")[1] for k in known if k.startswith(_SCORE) and k.endswith(".weight")]
-    if scores:
-        return f"its backbone and its scores at {', '.join(scores)}"
-    return "its backbone; the scores start afresh, for other classes"
-
-
-def require_backbone(name: str) -> None:
-    """Says at once that timm or torchvision has no network of a name, or what is wrong with a card;
-    whether it can be built, and with which weights, is seen when it is.
-
-    Args:
-        name: a timm name, "torchvision:NAME", or the path of a backbone card.
-
-    Raises:
-        FullconvError: there is none of that name, or a card that cannot be read.
-    """
-    card = read_card(name) if name.endswith(".toml") else None
-    source, _, plain = (f"{card.source}:{card.name}" if card else name).rpartition(":")
-    source = source or "timm"
-    if source == "timm":
-        import timm
-
-        known, models = timm.is_model(plain), timm.list_models()
-    elif source == "torchvision":
-        import torchvision
-
-        models = torchvision.models.list_models(module=torchvision.models)
-        known = plain in models
-    else:
-        return  # `fullconv.network.backbone.build` says which sources there are
-    if known:
-        return
-    near = get_close_matches(plain, models, 4)
-    nearest = f"; the nearest are {', '.join(near)}" if near else ""
-    prefix = "" if source == "timm" else f"{source}:"
-    best = (near or ["resnet18"])[0]
-    raise FullconvError(
-        f"{source} has no network {plain!r}{nearest}.",
-        f'name = "{best}"   # in {name}' if card else f"--backbone {prefix}{best}",
-    )
+def _class_names(model: Model) -> list[tuple[str, ...]]:
+    return [labels.names for labels in model.tables]

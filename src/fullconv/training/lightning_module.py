@@ -1,7 +1,6 @@
-"""The loop's two parts that Lightning leaves to us: one step of an FCN, and checkpoints.
+"""The Lightning module: one training step, one validation pass, the optimizer.
 
-`Training` computes the loss straight from the scores and sums the confusion matrix over processes;
-`Checkpoints` writes what `fullconv train --resume` continues from.
+The loss is computed straight from the scores; confusion matrices are summed over all processes.
 """
 
 from __future__ import annotations
@@ -23,15 +22,20 @@ from fullconv.models.model import Model, save_model
 from fullconv.network.fcn import FCN
 
 
-class Training(pl.LightningModule):
-    """The Lightning module: one step, one validation, the optimizer.
+class TrainingModule(pl.LightningModule):
+    """Trains a model, and saves it whenever its validation mean IoU is the best so far.
 
     Args:
-        model: what is trained.
-        settings: decided.
-        class_weights: (K,) of each head, or None.
-        protocol: of the validation split; goes with the metrics into the model.
-        folder: of the run; the best model is saved there.
+        model: to train.
+        settings: resolved.
+        class_weights: (K,) for each head, or None.
+        protocol: of the validation split; saved with the metrics.
+        folder: for the best model.
+
+    Attributes:
+        latest: metrics of each head in the last validation.
+        best: the best mean IoU so far.
+        last_is_best: the last validation was the best, so the network has the best weights.
     """
 
     def __init__(
@@ -45,45 +49,41 @@ class Training(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.network = model.network
-        self.model = model
-        self.settings = settings
-        self.class_weights = class_weights
+        self.model, self.settings, self.class_weights = model, settings, class_weights
+        self.protocol, self.folder = protocol, folder
         self.ignore_index = shared_ignore_index(model.tables)
-        # One class more for what is ignored: cheaper than to pick out the other pixels.
+        # One more class for ignored pixels: cheaper than selecting the other pixels.
         self.confusions = nn.ModuleList(
             MulticlassConfusionMatrix(len(labels) + 1, validate_args=False)
             for labels in model.tables
         )
-        self.protocol = protocol
-        self.folder = folder
-        self.engine: Runtime | None = None
-        self.latest: Metrics | None = None
-        self.others: dict[str, Metrics] = {}  # of further heads
-        self.best = -1.0
+        self.runtime: Runtime | None = None
+        self.latest: list[Metrics] = []
+        self.best, self.last_is_best = -1.0, False
         if settings.freeze_backbone:
             self.network.backbone.requires_grad_(False)
-            self.train()  # Lightning leaves the modes as they are
+            self.train()  # Lightning keeps the modes as they are
 
-    def on_fit_start(self) -> None:
-        if self.class_weights:
-            self.class_weights = [weights.to(self.device) for weights in self.class_weights]
-
-    def train(self, mode: bool = True) -> Training:
-        """What is frozen keeps its running means, too, and drops nothing out."""
+    def train(self, mode: bool = True) -> TrainingModule:
+        """Set the mode; a frozen backbone keeps its running means and has no dropout."""
         super().train(mode)
         if self.settings.freeze_backbone:
             self.network.backbone.eval()
         return self
 
+    def on_fit_start(self) -> None:
+        if self.class_weights:
+            self.class_weights = [weights.to(self.device) for weights in self.class_weights]
+
     def on_train_batch_start(self, batch: Any, index: int) -> None:
-        # Dropout and the like: the same at this step, whether or not the training was stopped.
+        # Dropout is the same at this step whether or not the run was resumed.
         passes = self.settings.grad_accumulation
         step = self.global_step * passes + index % passes
         torch.manual_seed(self.settings.seed * 1_000_003 + step)
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         images, target = batch
-        inputs = self.model.normalise(images).contiguous(memory_format=torch.channels_last)
+        inputs = self.model.normalize(images).contiguous(memory_format=torch.channels_last)
         heads = self.model.split(self.network(inputs))
         losses = [
             scores.loss(
@@ -92,53 +92,51 @@ class Training(pl.LightningModule):
                 class_weights=self.class_weights[k] if self.class_weights else None,
                 label_smoothing=self.settings.label_smoothing,
             )
-            for k, (scores, truth) in enumerate(zip(heads, self._truths(target), strict=True))
+            for k, (scores, truth) in enumerate(zip(heads, _per_head(target), strict=True))
         ]
         return torch.stack(losses).sum() if len(losses) > 1 else losses[0]
 
-    def _truths(self, target: Tensor) -> list[Tensor]:
-        """(N, H, W) of each head."""
-        return [target] if target.ndim == 3 else list(target.unbind(1))
-
     def on_validation_start(self) -> None:
-        # As it will be used, in the precision of the training: this number chooses an epoch. The
-        # one that goes with the model is computed at the end, in float32.
+        # In the precision of the training: these metrics only choose an epoch. The metrics that
+        # are saved at the end are computed in float32.
         half = self.trainer.precision == "bf16-mixed"
         precision = "bfloat16" if half else "float32"
-        self.engine = Runtime(self.model, device=self.device, precision=precision)
+        self.runtime = Runtime(self.model, device=self.device, precision=precision)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> dict[str, Any]:
-        """The labels found, (N, H, W) of each head; they are counted here, and drawn elsewhere."""
+        """Count the predictions of each head, (N, H, W), and return them for the image logger."""
         images, target = batch
+        assert self.runtime is not None
         with torch.autocast(self.device.type, enabled=False):
-            assert self.engine is not None
-            found = self.engine.labels(images)
-        rows = zip(self.confusions, found, self._truths(target), self.model.tables, strict=True)
-        for confusion, labels, truth, table in rows:
+            predictions = self.runtime.labels(images)
+        for confusion, predicted, truth, labels in zip(
+            self.confusions, predictions, _per_head(target), self.model.tables, strict=True
+        ):
             ignored = truth == self.ignore_index
-            confusion.update(labels.int(), truth.int().masked_fill(ignored, len(table)))  # type: ignore[operator]
-        return {"found": found}
+            confusion.update(predicted.int(), truth.int().masked_fill(ignored, len(labels)))  # type: ignore[operator]
+        return {"predictions": predictions}
 
     def on_validation_epoch_end(self) -> None:
-        self.engine = None
+        self.runtime = None
         heads = []
-        for confusion, table in zip(self.confusions, self.model.tables, strict=True):
+        for confusion, labels in zip(self.confusions, self.model.tables, strict=True):
             counts = confusion.compute().cpu().numpy()[:-1, :-1]  # type: ignore[operator]  # of all processes
             confusion.reset()  # type: ignore[operator]
-            heads.append(Metrics(table.names, counts))
+            heads.append(Metrics(labels.names, counts))
         if self.trainer.sanity_checking:
             return
-        self.latest, *further = heads
-        self.others = dict(zip(self.model.heads, further, strict=True))
-        # Of several heads the mean. nan where no validation pixel is labelled: any model is then as
-        # good as another.
+        self.latest = heads
+
+        # The mean over heads chooses the model. NaN: no validation pixel of a head is labeled, so
+        # any model is as good as another.
         mean_iou = float(np.mean([np.nan_to_num(head.mean_iou) for head in heads]))
         self.log("mean_iou", mean_iou, rank_zero_only=False, logger=False)  # for early stopping
-        if mean_iou > self.best:
+        self.last_is_best = mean_iou > self.best
+        if self.last_is_best:
             self.best = mean_iou
             self.model.metrics = {
-                **self.latest.to_dict(),
-                **heads_dict(self.others),
+                **heads[0].to_dict(),
+                **heads_dict(dict(zip(self.model.heads, heads[1:], strict=True))),
                 "epoch": self.current_epoch + 1,
                 "protocol": self.protocol,
             }
@@ -152,21 +150,15 @@ class Training(pl.LightningModule):
         self.best = checkpoint["best_mean_iou"]
 
     def configure_optimizers(self) -> Any:
-        s = self.settings
-        groups = _groups(self.network, s)
-        optimizer: torch.optim.Optimizer
-        if s.optimizer == "adamw":
-            optimizer = torch.optim.AdamW(groups, fused=True)
-        else:
-            optimizer = torch.optim.SGD(groups, momentum=s.momentum, fused=True)
+        settings, optimizer = self.settings, _build_optimizer(self.network, self.settings)
         steps = int(self.trainer.estimated_stepping_batches)
-        if s.schedule == "fixed":
-            return optimizer
         scheduler: torch.optim.lr_scheduler.LRScheduler
-        if s.schedule == "onecycle":
+        if settings.schedule == "fixed":
+            return optimizer
+        if settings.schedule == "onecycle":
             scheduler = torch.optim.lr_scheduler.OneCycleLR(
                 optimizer,
-                max_lr=[group["lr"] for group in groups],
+                max_lr=[group["lr"] for group in optimizer.param_groups],
                 total_steps=steps + 1,
                 pct_start=0.15,
                 cycle_momentum=False,
@@ -179,11 +171,16 @@ class Training(pl.LightningModule):
         }
 
 
-def _groups(network: FCN, settings: Settings) -> list[dict[str, Any]]:
-    """Parameters by what they have in common: rate and weight decay. Biases and normalisation are
-    not pulled to zero; biases may have a rate of their own (Caffe's lr_mult 2)."""
-    rates = {True: settings.backbone_lr, False: settings.lr}
-    backbone = {id(p) for p in network.backbone.parameters()}
+def _per_head(target: Tensor) -> list[Tensor]:
+    """Return the (N, H, W) target of each head."""
+    return [target] if target.ndim == 3 else list(target.unbind(1))
+
+
+def _build_optimizer(network: FCN, settings: Settings) -> torch.optim.Optimizer:
+    """Group parameters by learning rate and weight decay. Biases and normalization layers do not
+    decay; biases may have their own learning rate (lr_mult 2 in Caffe)."""
+    lrs = {True: settings.backbone_lr, False: settings.lr}
+    backbone = {id(parameter) for parameter in network.backbone.parameters()}
     biases = {
         id(layer.bias)
         for layer in network.modules()
@@ -193,9 +190,12 @@ def _groups(network: FCN, settings: Settings) -> list[dict[str, Any]]:
     for parameter in network.parameters():
         if not parameter.requires_grad:
             continue
-        rate, decay = rates[id(parameter) in backbone], settings.weight_decay
-        assert rate is not None
+        lr, decay = lrs[id(parameter) in backbone], settings.weight_decay
+        assert lr is not None
         assert decay is not None
-        rate *= settings.bias_lr_factor if id(parameter) in biases else 1
-        groups.setdefault((rate, decay if parameter.ndim > 1 else 0.0), []).append(parameter)
-    return [{"params": p, "lr": r, "weight_decay": d} for (r, d), p in groups.items()]
+        lr *= settings.bias_lr_factor if id(parameter) in biases else 1
+        groups.setdefault((lr, decay if parameter.ndim > 1 else 0.0), []).append(parameter)
+    tables = [{"params": p, "lr": lr, "weight_decay": d} for (lr, d), p in groups.items()]
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(tables, fused=True)
+    return torch.optim.SGD(tables, momentum=settings.momentum, fused=True)

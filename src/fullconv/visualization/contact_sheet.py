@@ -1,4 +1,4 @@
-"""Rows of images with titles and captions."""
+"""Contact sheets: rows of images with titles, captions, a heading and a legend."""
 
 from __future__ import annotations
 
@@ -7,17 +7,27 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from fullconv.core.errors import FullconvError
+from fullconv.core.i18n import Message, msg, translate
 from fullconv.core.labels import IGNORE, RGB, Labels
-from fullconv.visualization import overlay as draw
-from fullconv.visualization.legend import INK, PAPER, strip, write
-from fullconv.visualization.overlay import _READABLE, ImageArray, _check_image, _colors, colorize
+from fullconv.core.text import truncated_list
+from fullconv.visualization.legend import INK, PAPER, draw_legend, draw_text, text_width
+from fullconv.visualization.overlay import (
+    MIN_WIDTH,
+    ImageArray,
+    _check_image,
+    class_colors,
+    colorize,
+)
 
-_WIDEST = 480  # pixels; a column of a sheet is not wider unless asked for
-_FLAT = 256  # an image with no more colours than this is a map, not a photo
-_GRID = 'grid([[image, ids]], ["image", "labels"], ["street.jpg"], labels=labels)'
+LONGEST_SIDE = 480  # pixels of an image on a sheet
+_MAP_COLORS = 256  # an image with at most as many colors is a map, not a photo
+_SUBSAMPLED_SIDE = 640  # pixels
+_HEADING = 22  # pixels
+_TWO_BLOCKS_FROM = 4  # rows; fewer are drawn in one block
+_BLOCK_IMAGES = 4  # images of a row; rows with more are drawn in one block
 
 
 def contact_sheet(
@@ -26,161 +36,156 @@ def contact_sheet(
     captions: Sequence[str] | None = None,
     *,
     labels: Labels | None = None,
-    cell: int | None = None,
+    legend: Mapping[str, RGB | None] | None = None,
+    heading: str = "",
+    longest_side: int = LONGEST_SIDE,
+    two_blocks: bool = False,
 ) -> Image.Image:
-    """A sheet: one column per title, a caption under each row, a legend of `labels` at the bottom.
+    """Draw a sheet: a column per title, a caption below each row, a legend at the bottom.
 
-    A cell is an image, or, given `labels`, ids. Columns are `cell` pixels wide (by itself 240-480,
-    by the widest image). Photos are scaled by Lanczos, maps (256 colours or fewer) by nearest
-    neighbour, which invents no class.
+    Photos are resized by Lanczos, maps (256 colors or fewer) by nearest neighbor, which adds no
+    color. Images narrower than 240 pixels are enlarged by a whole factor.
+
+    Args:
+        rows: images (H, W, 3), or ids (H, W) if `labels` are given; one per title.
+        captions: one per row.
+        labels: class table that colors the ids, and the default legend.
+        legend: name -> color, instead of all classes; None draws an empty swatch.
+        heading: a line above all rows.
+        longest_side: pixels of an image on the sheet, at most.
+        two_blocks: draw four or more rows of up to four images in two blocks side by side.
+
+    Raises:
+        FullconvError: rows, titles and captions that do not fit, or ids without a class table.
     """
     _check_rows(rows, titles, captions)
-    images = [[_cell(item, labels) for item in row] for row in rows]
-    widest = max(image.shape[1] for row in images for image in row)
-    if cell is None:  # a whole factor keeps the pixels of a small map square
-        cell = widest * -(-_READABLE // widest) if widest < _READABLE else min(widest, _WIDEST)
-    if cell < 1:
-        raise FullconvError(f"a column {cell} pixels wide; expected 1 or more.", "cell=320")
-    scaled = [[_fit(image, cell) for image in row] for row in images]
-    size = max(13, min(28, round(cell / 19)))
-    margin, gap, head = size * 2, max(6, size // 2), round(size * 2.2)
-    under = 0 if captions is None else round(size * 1.7)
+    if longest_side < 1:
+        problem = msg("images {side} pixels wide; expected 1 or more.", side=longest_side)
+        raise FullconvError(problem, "longest_side=320")
+    images = [[_to_rgb(item, labels) for item in row] for row in rows]
+
+    # One width for all images, so that columns align.
+    sizes = [image.shape[:2] for row in images for image in row]
+    widest = max(width for _, width in sizes)
+    cell = widest * -(-MIN_WIDTH // widest) if widest < MIN_WIDTH else min(widest, longest_side)
+    cell = max(1, min(cell, round(longest_side / max(h / w for h, w in sizes))))
+    scaled = [[_resize_to_width(image, cell) for image in row] for row in images]
     heights = [max(image.height for image in row) for row in scaled]
-    width = 2 * margin + len(titles) * cell + (len(titles) - 1) * gap
-    key = None if labels is None else _key(rows, labels, width - 2 * margin, round(size * 0.9))
-    width = width if key is None else max(width, key.shape[1] + 2 * margin)
-    body = sum(height + under for height in heights) + gap * (len(rows) - 1)
-    bottom = margin if key is None else gap + key.shape[0] + margin // 2
-    sheet = Image.new("RGB", (width, margin // 2 + head + body + bottom), PAPER)
+
+    # Text sizes and spaces follow the images.
+    size = max(13, min(28, round(cell / 19)))
+    margin, gap, title_height = 2 * size, max(6, size // 2), round(2.2 * size)
+    caption_height = 0 if captions is None else round(1.7 * size)
+    split = two_blocks and len(rows) >= _TWO_BLOCKS_FROM and len(titles) <= _BLOCK_IMAGES
+    per_block = -(-len(rows) // 2) if split else len(rows)
+    blocks = [range(k, min(k + per_block, len(rows))) for k in range(0, len(rows), per_block)]
+    block_width = len(titles) * (cell + gap) - gap
+    width = len(blocks) * (block_width + 2 * margin)
+    top = margin // 2 + (2 * _HEADING if heading else 0)
+    body = max(sum(heights[k] + caption_height + gap for k in block) - gap for block in blocks)
+
+    # The legend and the heading may be wider than the images.
+    strip = _legend_strip(rows, labels, legend, width - 2 * margin, max(16, round(0.9 * size)))
+    if strip is not None:
+        width = max(width, strip.shape[1] + 2 * margin)
+    heading = translate(heading)
+    width = max(width, text_width(heading, _HEADING) + 2 * margin if heading else 0)
+    below = margin if strip is None else gap + strip.shape[0] + margin // 2
+    sheet = Image.new("RGB", (width, top + title_height + body + below), PAPER)
     pen = ImageDraw.Draw(sheet)
-    for k, title in enumerate(titles):
-        x = margin + k * (cell + gap) + cell // 2
-        write(pen, (x, margin // 2 + head // 2), title, size, cell, anchor="mm", ink=INK)
-    y = margin // 2 + head
-    for r, row in enumerate(scaled):
-        for k, image in enumerate(row):
-            x = margin + k * (cell + gap) + (cell - image.width) // 2
-            sheet.paste(image, (x, y + (heights[r] - image.height) // 2))
-        y += heights[r]
-        if captions is not None:
-            place = (margin, y + under // 2)
-            room = width - 2 * margin
-            write(pen, place, captions[r], round(size * 0.85), room, anchor="lm")
-        y += under + gap
-    if key is not None:
-        sheet.paste(Image.fromarray(key), (margin, y))
+    if heading:
+        place = (margin, round(1.4 * _HEADING))
+        draw_text(pen, place, heading, _HEADING, width, anchor="lm", ink=INK)
+
+    for number, block in enumerate(blocks):
+        left = margin + number * (block_width + 2 * margin)
+        for k, title in enumerate(titles):
+            place = (left + k * (cell + gap) + cell // 2, top + title_height // 2)
+            draw_text(pen, place, translate(title), size, cell, anchor="mm", ink=INK)
+        y = top + title_height
+        for r in block:
+            for k, image in enumerate(scaled[r]):
+                x = left + k * (cell + gap) + (cell - image.width) // 2
+                sheet.paste(image, (x, y + (heights[r] - image.height) // 2))
+            y += heights[r]
+            if captions is not None:
+                place = (left, y + caption_height // 2)
+                caption = translate(captions[r])
+                draw_text(pen, place, caption, round(0.85 * size), block_width, anchor="lm")
+            y += caption_height + gap
+    if strip is not None:
+        sheet.paste(Image.fromarray(strip), (margin, top + title_height + body + gap))
     return sheet
 
 
-def _key(
-    rows: Sequence[Sequence[NDArray[Any]]], labels: Labels, width: int, font_size: int
-) -> ImageArray:
-    """The legend of a sheet: all classes, and 'ignore' where some ids hold it."""
-    ids = [item for row in rows for item in row if item.ndim == 2]
-    names = [*labels.names]
-    if any((item == labels.ignore_index).any() for item in ids):
-        names.append(IGNORE)
-    return strip([(name, "") for name in names], _colors(labels), width, font_size)
+def subsample(array: NDArray[Any]) -> NDArray[Any]:
+    """Return every n-th pixel, so that the longer side is at most 640; no values are mixed."""
+    step = -(-max(array.shape[:2]) // _SUBSAMPLED_SIDE)
+    return np.ascontiguousarray(array[::step, ::step])
+
+
+def _legend_strip(
+    rows: Sequence[Sequence[NDArray[Any]]],
+    labels: Labels | None,
+    legend: Mapping[str, RGB | None] | None,
+    width: int,
+    font_size: int,
+) -> ImageArray | None:
+    """Draw the legend: as given, or all classes, and 'ignore' if ids contain it."""
+    if legend is None and labels is not None:
+        ids = [item for row in rows for item in row if item.ndim == 2]
+        ignored = any((item == labels.ignore_index).any() for item in ids)
+        legend = {
+            name: color for name, color in class_colors(labels).items() if name != IGNORE or ignored
+        }
+    if not legend:
+        return None
+    return draw_legend([(name, "") for name in legend], legend, width, font_size)
 
 
 def _check_rows(
     rows: Sequence[Sequence[NDArray[Any]]], titles: Sequence[str], captions: Sequence[str] | None
 ) -> None:
+    problem: Message | None = None
     if not rows or not titles:
-        raise FullconvError(
-            f"a sheet of {len(rows)} row(s) and {len(titles)} title(s); nothing to draw.",
-            _GRID,
+        problem = msg(
+            "a sheet with {rows} rows and {titles} titles has nothing to draw.",
+            rows=len(rows),
+            titles=len(titles),
         )
-    for number, row in enumerate(rows):
+    for number, row in enumerate(rows if problem is None else ()):
         if len(row) != len(titles):
-            raise FullconvError(
-                f"row {number} has {len(row)} image(s) but there are {len(titles)} titles: "
-                f"{', '.join(titles)}.",
-                _GRID,
+            problem = msg(
+                "row {number} has {images} images, but there are {count} titles: {titles}.",
+                number=number,
+                images=len(row),
+                count=len(titles),
+                titles=truncated_list(titles),
             )
-    if captions is not None and len(captions) != len(rows):
-        raise FullconvError(
-            f"{len(captions)} caption(s) for {len(rows)} row(s); expected one each.",
-            _GRID,
+            break
+    if problem is None and captions is not None and len(captions) != len(rows):
+        problem = msg(
+            "{captions} captions for {rows} rows; expected one per row.",
+            captions=len(captions),
+            rows=len(rows),
         )
+    if problem is not None:
+        example = 'contact_sheet([[image, ids]], ["image", "labels"], ["a.jpg"], labels=labels)'
+        raise FullconvError(problem, example)
 
 
-def _cell(item: NDArray[Any], labels: Labels | None) -> ImageArray:
+def _to_rgb(item: NDArray[Any], labels: Labels | None) -> ImageArray:
     if item.ndim == 2 and labels is not None:
         return colorize(item, labels)
     if item.ndim == 2:
-        raise FullconvError("a sheet with ids in it needs the class table.", "labels=LABELS")
+        raise FullconvError(msg("a sheet with ids needs the class table."), "labels=LABELS")
     _check_image(item)
     return item
 
 
-def _fit(image: ImageArray, width: int) -> Image.Image:
-    """The image, `width` pixels wide."""
-    pil = Image.fromarray(np.ascontiguousarray(image))
-    size = (width, max(1, round(pil.height * width / pil.width)))
-    flat = pil.getcolors(_FLAT) is not None
-    return pil.resize(size, Image.Resampling.NEAREST if flat else Image.Resampling.LANCZOS)
-
-
-_LONGEST = 640  # pixels of a side that are kept
-_NARROW, _CELL = 240, 480  # pixels of an image's longer side on the sheet, at least and at most
-_HEADING = 22  # pixels of its letters
-_BROAD = 4  # images of a row; of more, rows stand in one column, too
-_ALONE = 3  # rows that stand in one column
-
-
-def paired_sheet(
-    rows: Sequence[Sequence[ImageArray]],
-    titles: Sequence[str],
-    captions: Sequence[str],
-    legend: Mapping[str, RGB],
-    *,
-    heading: str = "",
-    widest: int = _CELL,
-) -> Image.Image:
-    """A sheet: the rows in one column or two, a heading above and the legend below.
-
-    Args:
-        rows: images (H, W, 3), one for each title.
-        captions: one for each row.
-        legend: name -> colour.
-        widest: pixels of an image's longer side on the sheet, at most; maps of fewer than 240
-            are enlarged.
-    """
-    shapes = [image.shape for row in rows for image in row]
-    width = max(shape[1] for shape in shapes)
-    small = width * -(-_NARROW // width)  # a whole factor keeps the pixels of small maps square
-    cell = small if width < _NARROW else min(width, widest)
-    highest = max(shape[0] / shape[1] for shape in shapes)
-    cell = max(1, min(cell, round(widest / highest)))
-    alone = len(rows) <= _ALONE or len(titles) > _BROAD
-    half = len(rows) if alone else -(-len(rows) // 2)
-    parts = [
-        contact_sheet(rows[at : at + half], titles, captions[at : at + half], cell=cell)
-        for at in range(0, len(rows), half)
-    ]
-    width, height = sum(part.width for part in parts), max(part.height for part in parts)
-    # That of the grid, or nearly.
-    margin = (parts[0].width - len(titles) * cell) * 4 // (len(titles) + 7)
-    key = draw.swatches(legend, width=width - 2 * margin, font_size=20) if legend else None
-    below = key.shape[0] + margin if key is not None else 0
-    above = 2 * _HEADING if heading else 0
-    font = ImageFont.load_default(size=_HEADING)
-    whole = max(width, key.shape[1] + 2 * margin if key is not None else 0)
-    whole = max(whole, round(font.getlength(heading)) + 2 * margin)
-    sheet = Image.new("RGB", (whole, above + height + below), (255, 255, 255))
-    place = (margin, round(1.4 * _HEADING))
-    ImageDraw.Draw(sheet).text(place, heading, fill=(33, 37, 41), font=font, anchor="lm")
-    left = 0
-    for part in parts:
-        sheet.paste(part, (left, above))
-        left += part.width
-    if key is not None:
-        sheet.paste(Image.fromarray(key), (margin, above + height))
-    return sheet
-
-
-def subsample(array: NDArray[Any]) -> NDArray[Any]:
-    """Every n-th pixel: no value is mixed."""
-    step = -(-max(array.shape[:2]) // _LONGEST)
-    return np.ascontiguousarray(array[::step, ::step])
+def _resize_to_width(image: ImageArray, width: int) -> Image.Image:
+    photo_or_map = Image.fromarray(np.ascontiguousarray(image))
+    size = (width, max(1, round(photo_or_map.height * width / photo_or_map.width)))
+    is_map = photo_or_map.getcolors(_MAP_COLORS) is not None
+    method = Image.Resampling.NEAREST if is_map else Image.Resampling.LANCZOS
+    return photo_or_map.resize(size, method)

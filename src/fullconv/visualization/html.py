@@ -1,183 +1,141 @@
-"""Pieces of HTML for notebooks and pages: built as a tree, so that every name is escaped.
+"""HTML for notebooks, pages and reports, by Jinja templates that escape every text.
 
-They carry their own style, ask no network for anything, take the colours of the text around them
-(light or dark), and are plain tables where a notebook takes the style away.
+The pieces carry their own style, load nothing from a network, use the colors of the text around them
+(light or dark), and are plain tables where a notebook removes the style.
 """
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Sequence
-from typing import TypeAlias
-from xml.etree import ElementTree
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
 from PIL import Image
 
 from fullconv.core.labels import RGB, format_color
+from fullconv.core.text import percent
 
-Node: TypeAlias = ElementTree.Element
-Child: TypeAlias = "str | Node | Iterable[Child]"
-
-STYLE = """
-.fullconv { font-size: 13px; line-height: 1.45; max-width: 1000px; }
-.fullconv table { border-collapse: collapse; margin: 6px 0 10px; border: 0; font-size: inherit;
-  color: inherit; }
-.fullconv th, .fullconv td { padding: 2px 12px 2px 0; text-align: left; border: 0;
-  border-bottom: 1px solid rgba(127, 127, 127, 0.3); background: transparent; font-weight: normal;
-  vertical-align: middle; }
-.fullconv thead th { opacity: 0.75; }
-.fullconv .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.fullconv .title { font-size: 15px; font-weight: 600; margin: 4px 0; }
-.fullconv .quiet { opacity: 0.75; margin: 4px 0; }
-.fullconv .swatch { display: inline-block; width: 12px; height: 12px; border-radius: 2px;
-  border: 1px solid rgba(127, 127, 127, 0.7); vertical-align: -1px; margin-right: 7px; }
-.fullconv .none { background: linear-gradient(to top right, transparent 46%,
-  rgba(127, 127, 127, 0.9) 46% 54%, transparent 54%); }
-.fullconv .track { display: block; width: 180px; height: 9px; border-radius: 2px;
-  background: rgba(127, 127, 127, 0.2); }
-.fullconv .bar { display: block; height: 9px; border-radius: 2px; background: #4c8bd8; }
-.fullconv img { max-width: 100%; height: auto; margin: 4px 6px 4px 0; background: #fff; }
-.fullconv figure { display: inline-block; margin: 4px 12px 6px 0; vertical-align: top; }
-.fullconv figcaption { opacity: 0.75; }
-.fullconv svg { max-width: 100%; height: auto; vertical-align: middle; }
-.fullconv td svg { max-width: none; }
-.fullconv .whole { white-space: nowrap; }
-.fullconv summary { cursor: pointer; }
-.fullconv .wide { overflow-x: auto; }
-"""
-_ROWS = 30  # of a table that is always open
+_TEMPLATES = Path(__file__).with_name("templates")
+_OPEN_ROWS = 30  # of a table; further ones are folded away
 
 
-def element(tag: str, *children: Child, **attributes: object) -> Node:
-    """A node of the tree: `element("td", "road", class_="number")`. What is text stays text."""
-    names = {key.rstrip("_").replace("_", "-"): str(of) for key, of in attributes.items()}
-    node = ElementTree.Element(tag, names)
-    _append(node, children)
-    return node
+@lru_cache(maxsize=8)
+def environment(*folders: Path) -> Environment:
+    """Return the Jinja environment of some template folders, and of the parts in this package.
 
-
-def _append(node: Node, children: Iterable[Child]) -> None:
-    for child in children:
-        if isinstance(child, ElementTree.Element):
-            node.append(child)
-        elif not isinstance(child, str):
-            _append(node, child)
-        elif len(node):
-            node[-1].tail = (node[-1].tail or "") + _plain(child)
-        else:
-            node.text = (node.text or "") + _plain(child)
-
-
-def _plain(text: str) -> str:
-    """Without the control characters that no page may hold."""
-    return "".join(letter if letter >= " " or letter in "\n\t" else "\ufffd" for letter in text)
-
-
-def fragment(*children: Child) -> str:
-    """What a notebook shows, with its style."""
-    return _text(element("div", element("style", STYLE), children, class_="fullconv"))
-
-
-def page(title: str, *children: Child) -> str:
-    """A whole page in one file, light or dark as the reader's system is."""
-    colors = (
-        ":root { color-scheme: light dark; } "
-        "body { margin: 24px auto; padding: 0 16px; max-width: 1000px; "
-        "font-family: system-ui, sans-serif; background: Canvas; color: CanvasText; }"
-    )
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("title", title),
-        element("style", colors + STYLE),
-    )
-    body = element("body", element("main", element("h1", title), children, class_="fullconv"))
-    return "<!doctype html>\n" + _text(element("html", head, body, lang="en")) + "\n"
-
-
-def _text(node: Node) -> str:
-    return ElementTree.tostring(node, encoding="unicode", method="html")
-
-
-def table(head: Sequence[Child], rows: Sequence[Sequence[Child]], *, numbers: int = 0) -> Node:
-    """A table whose cells are text or nodes. Of a long one most is folded away.
-
-    Args:
-        numbers: so many columns after the first hold numbers.
+    Filters: `percent` and `count` format numbers, `hex_color` an RGB triple, `markdown_cell` a cell
+    of a Markdown table, `data_uri` an image.
     """
-    if len(rows) <= _ROWS:
-        return element("div", _table(head, rows, numbers), class_="wide", tabindex=0)
-    rest = element("summary", f"all {len(rows)}")
-    return element(
-        "div",
-        _table(head, rows[:_ROWS], numbers),
-        element("details", rest, _table(head, rows[_ROWS:], numbers)),
-        class_="wide",
-        tabindex=0,
+    templates = Environment(
+        loader=FileSystemLoader([*folders, _TEMPLATES]),
+        autoescape=select_autoescape(["html"]),
+        undefined=StrictUndefined,
+        finalize=_printable,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
+    templates.filters |= {
+        "percent": percent,
+        "count": lambda number: f"{number:,}",
+        "data_uri": data_uri,
+        "hex_color": format_color,
+        "markdown_cell": lambda text: str(text).replace("|", r"\|").replace("\n", " "),
+    }
+    return templates
 
 
-def _table(head: Sequence[Child], rows: Sequence[Sequence[Child]], numbers: int) -> Node:
-    def line(cells: Sequence[Child], tag: str) -> Node:
-        kinds = [{"class_": "number"} if 0 < k <= numbers else {} for k in range(len(cells))]
-        return element(
-            "tr", [element(tag, cell, **kind) for cell, kind in zip(cells, kinds, strict=True)]
-        )
-
-    body = element("tbody", [line(row, "td") for row in rows])
-    return element("table", [element("thead", line(head, "th"))] * any(head), body)
+def fragment(*parts: str) -> str:
+    """Return parts with their style, for a notebook."""
+    return environment().get_template("fragment.html").render(parts=parts)
 
 
-def swatch(color: RGB | None) -> Node:
-    """A small square of a colour, or an empty one, struck through."""
-    if color is None:
-        return element("span", class_="swatch none", title="as photographed")
-    return element("span", class_="swatch", style=f"background: {format_color(color)}")
+def page(title: str, *parts: str) -> str:
+    """Return a whole page in one file, light or dark as the reader's system is."""
+    return environment().get_template("page.html").render(title=title, parts=parts)
 
 
-def bar(share: float) -> Node:
-    """A share (fraction) as a bar."""
-    width = 100 * min(1.0, max(0.0, share))
-    return element("span", element("span", class_="bar", style=f"width: {width:.1f}%"),
-                   class_="track")  # fmt: skip
-
-
-def muted(*text: Child) -> Node:
-    """A line of less weight."""
-    return element("p", text, class_="quiet")
-
-
-def title(*text: Child) -> Node:
-    """The first line."""
-    return element("p", text, class_="title")
-
-
-def image_node(image: Image.Image, said: str, *, longest: int = 640, photo: bool = False) -> Node:
-    """An image inside the page.
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: int = 0) -> Markup:
+    """Return a table; the rows after the 30th are folded away.
 
     Args:
-        said: what it shows, for those who do not see it.
+        head: one cell per column, or nothing.
+        numbers: how many columns after the first hold numbers.
+    """
+    return _part("table", head, rows, numbers, _OPEN_ROWS)
+
+
+def swatch(color: RGB | None) -> Markup:
+    """Return a small square of a color, or an empty one, struck through."""
+    return _part("swatch", color)
+
+
+def bar(share: float) -> Markup:
+    """Return a fraction as a bar."""
+    return _part("bar", 100 * min(1.0, max(0.0, share)))
+
+
+def interval_bar(value: float, low: float, high: float, reach: float, significant: bool) -> Markup:
+    """Return an interval between -reach and reach, with 0 in the middle."""
+    places = [50 + 47 * x / reach for x in (value, low, high)]
+    return _part("interval", *places, significant)
+
+
+def title(text: str) -> Markup:
+    """Return a title."""
+    return _part("title", text)
+
+
+def muted(text: str) -> Markup:
+    """Return a line of less weight."""
+    return _part("muted", text)
+
+
+def image_tag(
+    image: Image.Image, description: str, *, longest: int = 640, photo: bool = False
+) -> Markup:
+    """Return an image inside the page.
+
+    Args:
+        description: for readers who do not see it.
         longest: pixels of the longer side, at most.
-        photo: JPEG is good enough.
+        photo: use JPEG instead of PNG.
     """
-    image = downscale_to(image, longest)
-    file = io.BytesIO()
-    if photo:
-        image.convert("RGB").save(file, "JPEG", quality=85)
+    return _part("image", downscale_to(image, longest), description, photo)
+
+
+def data_uri(image: Image.Image, photo: bool = True) -> str:
+    """Return the content of an image for a page: JPEG if it is a photo, PNG if not or if it has a
+    palette."""
+    file, is_jpeg = io.BytesIO(), photo and image.mode != "P"
+    if is_jpeg:
+        image.convert("RGB").save(file, "JPEG", quality=85, optimize=True)
     else:
-        image.save(file, "PNG")
-    kind = "jpeg" if photo else "png"
-    content = base64.b64encode(file.getvalue()).decode()
-    size = {"width": image.width, "height": image.height}
-    return element("img", src=f"data:image/{kind};base64,{content}", alt=said, **size)
+        image.save(file, "PNG", optimize=True)
+    kind = "jpeg" if is_jpeg else "png"
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def downscale_to(image: Image.Image, longest: int) -> Image.Image:
-    """Smaller, where its longer side has more pixels."""
+    """Return an image whose longer side has at most this many pixels."""
     factor = longest / max(image.size)
     if factor >= 1:
         return image
     width, height = (max(1, round(side * factor)) for side in image.size)
     return image.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def _part(macro: str, *values: Any) -> Markup:
+    return Markup(getattr(environment().get_template("parts.html").module, macro)(*values))
+
+
+def _printable(value: Any) -> Any:
+    """Replace control characters, which no page may contain, in texts."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return "".join(letter if letter >= " " or letter in "\n\t" else "\ufffd" for letter in value)

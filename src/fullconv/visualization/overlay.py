@@ -1,11 +1,9 @@
-"""What people look at: class ids in colour, over the photo, with a legend; error maps; sheets.
+"""Class ids as colors, alone or over the image, with a legend; error maps.
 
-Over a photo, the classes of `Labels.unpainted` and ignored pixels have no colour.
+In an overlay, ignored pixels and the classes of `Labels.transparent_ids` keep the image as it is.
 
-Images are (H, W, 3) uint8 RGB arrays; ids, truth and prediction are (H, W) arrays of class ids
-and the ignore index. All functions give new arrays, `grid` gives a Pillow image. Nothing is read,
-written or shown here, and sizes must agree: images are resized for display alone (`grid`,
-`overlay_with_legend`).
+Images are (H, W, 3) uint8 RGB arrays; ids, ground truth and prediction are (H, W) arrays of class
+ids and the ignore index. All functions return new arrays and need arguments of one size.
 """
 
 from __future__ import annotations
@@ -18,77 +16,86 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fullconv.core.errors import FullconvError
+from fullconv.core.i18n import Message, msg
 from fullconv.core.labels import IGNORE, RGB, Labels
-from fullconv.visualization.legend import strip
+from fullconv.core.text import percent, truncated_list
+from fullconv.visualization.legend import ImageArray, draw_legend
 
-ImageArray = NDArray[np.uint8]  # (H, W, 3) RGB
 Ids = NDArray[Any]  # (H, W) integers
 
-NEUTRAL: RGB = (224, 224, 192)  # ignored pixels; the colour VOC prints them in
+NEUTRAL: RGB = (224, 224, 192)  # ignored pixels, as in the PASCAL VOC palette
 RIGHT: RGB = (52, 58, 64)  # in an error map
 WRONG: RGB = (235, 52, 52)
 IGNORED: RGB = (165, 165, 165)
 
-_DIM = 0.45  # what is left of the photo's brightness where a prediction is right
-_READABLE = 240  # pixels; narrower images are enlarged for display
+MIN_WIDTH = 240  # pixels; narrower images are enlarged for display
+_DIM = 0.45  # brightness of the image in an error map where the prediction is right
+_LISTED_IDS = 8  # that an error message spells out
 
 
 def colorize(ids: Ids, labels: Labels) -> ImageArray:
-    """Each pixel in the colour of its class; ignored ones in `NEUTRAL`. (H, W) -> (H, W, 3)."""
+    """Return the class colors, (H, W, 3); ignored pixels are `NEUTRAL`.
+
+    Raises:
+        FullconvError: the ids are no (H, W) integers, or some belong to no class.
+    """
     table = np.array([*labels.colors, NEUTRAL], dtype=np.uint8)  # (K + 1, 3)
-    return table.take(_rows(ids, labels), axis=0)
+    return table.take(_table_rows(ids, labels), axis=0)
 
 
 def overlay(image: ImageArray, ids: Ids, labels: Labels, *, outline: bool = True) -> ImageArray:
-    """The photo under the colours of the classes at half strength: the rounded mean of both, halves
-    upwards.
+    """Blend the class colors over an image: the mean of both, rounded half up.
 
-    Ignored pixels and the classes of `Labels.unpainted` stay as photographed. With `outline`, the
-    border between two classes is drawn in the full colour of the class above or left of it, a pixel
-    wide per 500 of the short side. Beside an unpainted class it is drawn on all sides, in the
-    colour of the other.
+    Ignored pixels and the classes of `Labels.transparent_ids` keep the image. With `outline`, the border
+    between two classes is drawn in the full color of the class above or left of it, one pixel wide
+    per 500 pixels of the short side. Next to an unpainted class it is drawn on all sides, in the
+    color of the other class.
+
+    Raises:
+        FullconvError: no RGB image, ids without a class, or different sizes.
     """
     _check_image(image)
-    _check_size("the image", image, "the ids", ids)
+    _check_size(msg("the image"), image, msg("the ids"), ids)
     colored = colorize(ids, labels)
     ignored = ids == labels.ignore_index
-    bare = np.any([ids == k for k in labels.unpainted], axis=0) if labels.unpainted else None
+    bare = (
+        np.any([ids == k for k in labels.transparent_ids], axis=0)
+        if labels.transparent_ids
+        else None
+    )
     # a + b = 2 (a | b) - (a ^ b): the mean without a wider type.
     blended = (image | colored) - ((image ^ colored) >> 1)
-    copy_where(blended, image, ignored if bare is None else ignored | bare)
+    _copy_where(blended, image, ignored if bare is None else ignored | bare)
     if outline:
         width = max(1, round(min(ids.shape) / 500))
-        border = _border(ids, width)
+        border = np.zeros(ids.shape, dtype=bool)  # within `width` above or left of another id
+        for step in range(1, width + 1):
+            border[:-step] |= ids[:-step] != ids[step:]
+            border[:, :-step] |= ids[:, :-step] != ids[:, step:]
         if bare is not None:
             border = border & ~bare | outer_border(bare, width)
-        copy_where(blended, colored, border & ~ignored)
+        _copy_where(blended, colored, border & ~ignored)
     return blended
 
 
-def copy_where(onto: ImageArray, other: ImageArray, where: NDArray[np.bool_]) -> None:
-    """The pixels of another image where (H, W) says so; by number, which is faster for few."""
-    places = np.flatnonzero(where)
-    onto.reshape(-1, 3)[places] = other.reshape(-1, 3)[places]
-
-
-def outer_border(bare: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
-    """(H, W): pixels that lie within `width` pixels above, below, left or right of bare ones, and
-    are none themselves."""
-    near = np.zeros_like(bare)
+def outer_border(region: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
+    """Return the pixels outside a region, (H, W), that are within `width` pixels above, below, left
+    or right of it."""
+    near = np.zeros_like(region)
     for step in range(1, width + 1):
-        for one, other in ((bare, near), (bare.T, near.T)):
-            other[step:] |= one[:-step]
-            other[:-step] |= one[step:]
-    return near & ~bare
+        for source, target in ((region, near), (region.T, near.T)):
+            target[step:] |= source[:-step]
+            target[:-step] |= source[step:]
+    return near & ~region
 
 
 def area(ids: Ids, labels: Labels) -> dict[str, float]:
-    """Class name -> fraction of all pixels, largest first, present classes only; 'ignore' counts.
+    """Return the share of each class that occurs, largest first; 'ignore' counts.
 
     >>> area(np.array([[0, 1, 1, 255]]), Labels(("sky", "road")))
     {'road': 0.5, 'sky': 0.25, 'ignore': 0.25}
     """
-    counts = np.bincount(_rows(ids, labels).ravel(), minlength=len(labels) + 1)
+    counts = np.bincount(_table_rows(ids, labels).ravel(), minlength=len(labels) + 1)
     names = (*labels.names, IGNORE)
     order = sorted(np.flatnonzero(counts).tolist(), key=lambda k: (-counts[k], k))
     return {names[k]: float(counts[k] / ids.size) for k in order}
@@ -100,56 +107,60 @@ def legend(
     *,
     width: int = 480,
     font_size: int = 15,
-    over_photo: bool = False,
+    over_image: bool = False,
 ) -> ImageArray:
-    """A white strip, `width` pixels wide: swatch, name and, given `ids`, the share of the area.
+    """Draw a legend on a white strip, `width` pixels wide or as wide as its longest entry.
 
-    Without `ids` every class in the order of `labels`; with them the present ones, largest first.
-    It grows in rows; a strip is never narrower than its longest entry. With `over_photo` the swatch
-    of what an overlay leaves as photographed is empty.
+    Args:
+        labels: the classes.
+        ids: if given, only classes that occur are listed, largest first, with their share of the
+            area; otherwise all classes in their order.
+        over_image: leave the swatches of classes empty that an overlay does not paint.
+
+    Raises:
+        FullconvError: a width or font size below 1.
     """
     if width < 1 or font_size < 1:
         raise FullconvError(
-            f"a legend {width} pixels wide in a font of {font_size}; expected 1 or more.",
+            msg(
+                "a legend {width} pixels wide in a font of {size} pixels; expected 1 or more.",
+                width=width,
+                size=font_size,
+            ),
             "legend(labels, width=480, font_size=15)",
         )
-    if ids is None:
-        entries = [(name, "") for name in labels.names]
-    else:
-        entries = [(name, _percent(share)) for name, share in area(ids, labels).items()]
-    colors = shown_over_photo(labels) if over_photo else _colors(labels)
-    return strip(entries, colors, width, font_size)
+    shares = dict.fromkeys(labels.names) if ids is None else area(ids, labels)
+    entries = [(name, "" if share is None else percent(share)) for name, share in shares.items()]
+    colors = overlay_colors(labels) if over_image else class_colors(labels)
+    return draw_legend(entries, colors, width, font_size)
 
 
-def shown_over_photo(labels: Labels) -> dict[str, RGB | None]:
-    """Name -> colour in an overlay, None where that leaves the photo as it is; 'ignore', too."""
-    bare = {labels.names[k] for k in labels.unpainted} | {IGNORE}
-    return {name: None if name in bare else color for name, color in _colors(labels).items()}
+def class_colors(labels: Labels) -> dict[str, RGB]:
+    """Return the color of each class and of ignored pixels, by name."""
+    return {**dict(zip(labels.names, labels.colors, strict=True)), IGNORE: NEUTRAL}
 
 
-def swatches(
-    colors: Mapping[str, RGB | None], *, width: int = 480, font_size: int = 15
-) -> ImageArray:
-    """A white strip, `width` pixels wide or more: the swatch and name of each colour; an empty
-    swatch where there is none."""
-    return strip([(name, "") for name in colors], colors, width, font_size)
+def overlay_colors(labels: Labels) -> Mapping[str, RGB | None]:
+    """Return the color of each class in an overlay, by name; None where the image stays visible."""
+    bare = {labels.names[k] for k in labels.transparent_ids} | {IGNORE}
+    return {name: None if name in bare else color for name, color in class_colors(labels).items()}
 
 
 def overlay_with_legend(
     image: ImageArray, ids: Ids, labels: Labels, *, outline: bool = True
 ) -> ImageArray:
-    """The overlay with the legend of its present classes below.
+    """Draw an overlay with the legend of its classes below.
 
-    The text grows with the image; one too narrow for a legend is enlarged by a whole factor.
+    The text grows with the image. An image that is too narrow for a legend is enlarged by a whole
+    factor.
     """
     top = overlay(image, ids, labels, outline=outline)
-    factor = -(-_READABLE // top.shape[1])
+    factor = -(-MIN_WIDTH // top.shape[1])
     if factor > 1:
         top = top.repeat(factor, axis=0).repeat(factor, axis=1)
     size = max(13, round(top.shape[1] / 42))
     pad = size // 2
-    room = top.shape[1] - 2 * pad
-    below = legend(labels, ids, width=room, font_size=size, over_photo=True)
+    below = legend(labels, ids, width=top.shape[1] - 2 * pad, font_size=size, over_image=True)
     width = max(top.shape[1], below.shape[1] + 2 * pad)
     sheet = np.full((top.shape[0] + below.shape[0] + 2 * pad, width, 3), 255, dtype=np.uint8)
     left = (width - top.shape[1]) // 2
@@ -161,41 +172,47 @@ def overlay_with_legend(
 def error_map(
     truth: Ids, prediction: Ids, ignore_index: int = 255, *, image: ImageArray | None = None
 ) -> ImageArray:
-    """Where a prediction is wrong: wrong pixels red, ignored ones grey, right ones dark.
+    """Draw where a prediction is wrong: wrong pixels red, ignored ones gray, right ones dark.
 
-    Given the `image`, right pixels show it in dim grey, to find the mistake in the photo.
+    With an `image`, right pixels show it in dim gray.
+
+    Raises:
+        FullconvError: ids that are no (H, W) integers, or different sizes.
     """
-    for name, ids in (("the truth", truth), ("the prediction", prediction)):
-        _check_ids(name, ids)
-    _check_size("the truth", truth, "the prediction", prediction)
+    _check_ids(msg("the ground truth"), truth)
+    _check_ids(msg("the prediction"), prediction)
+    _check_size(msg("the ground truth"), truth, msg("the prediction"), prediction)
     sheet = np.empty((*truth.shape, 3), dtype=np.uint8)
     sheet[:] = RIGHT
     if image is not None:
         _check_image(image)
-        _check_size("the image", image, "the truth", truth)
-        grey = np.asarray(Image.fromarray(np.ascontiguousarray(image)).convert("L"))
-        sheet[:] = (grey * np.float32(_DIM) + np.float32(0.5)).astype(np.uint8)[..., None]
+        _check_size(msg("the image"), image, msg("the ground truth"), truth)
+        gray = np.asarray(Image.fromarray(np.ascontiguousarray(image)).convert("L"))
+        sheet[:] = (gray * np.float32(_DIM) + np.float32(0.5)).astype(np.uint8)[..., None]
     sheet[truth != prediction] = WRONG
     sheet[truth == ignore_index] = IGNORED
     return sheet
 
 
-def _colors(labels: Labels) -> dict[str, RGB]:
-    """Name -> colour, that of ignored pixels too."""
-    return {**dict(zip(labels.names, labels.colors, strict=True)), IGNORE: NEUTRAL}
+def _copy_where(target: ImageArray, source: ImageArray, where: NDArray[np.bool_]) -> None:
+    """Copy the pixels where (H, W) is true; by index, which is faster for few pixels."""
+    places = np.flatnonzero(where)
+    target.reshape(-1, 3)[places] = source.reshape(-1, 3)[places]
 
 
-def _rows(ids: Ids, labels: Labels) -> NDArray[np.int64]:
-    """Row of the colour table for each pixel: the class id, or K where ignored."""
-    _check_ids("the ids", ids)
+def _table_rows(ids: Ids, labels: Labels) -> NDArray[np.int64]:
+    """Return the row of the color table for each pixel: the class id, or K where ignored."""
+    _check_ids(msg("the ids"), ids)
     ignored = ids == labels.ignore_index
-    strange = np.unique(ids[((ids < 0) | (ids >= len(labels))) & ~ignored])
-    if strange.size:
-        listed = ", ".join(str(value) for value in strange[:8].tolist())
-        more = ", ..." if strange.size > 8 else ""
+    unknown = np.unique(ids[((ids < 0) | (ids >= len(labels))) & ~ignored])
+    if unknown.size:
         raise FullconvError(
-            f"ids {listed}{more} belong to no class; expected 0..{len(labels) - 1} "
-            f"or {labels.ignore_index} for ignore.",
+            msg(
+                "ids without a class: {ids}; expected 0..{last}, or {ignored} for ignored pixels.",
+                ids=truncated_list(unknown.tolist(), _LISTED_IDS),
+                last=len(labels) - 1,
+                ignored=labels.ignore_index,
+            ),
             f"np.where((ids >= 0) & (ids < {len(labels)}), ids, {labels.ignore_index})",
         )
     rows = ids.astype(np.int64)
@@ -203,46 +220,47 @@ def _rows(ids: Ids, labels: Labels) -> NDArray[np.int64]:
     return rows
 
 
-def _border(ids: Ids, width: int) -> NDArray[np.bool_]:
-    """Pixels within `width` above or left of a pixel of another id."""
-    border = np.zeros(ids.shape, dtype=bool)
-    for step in range(1, width + 1):
-        border[:-step] |= ids[:-step] != ids[step:]
-        border[:, :-step] |= ids[:, :-step] != ids[:, step:]
-    return border
-
-
-def _percent(share: float) -> str:
-    """0.5 -> '50.0 %'; what is there is never shown as nothing.
-
-    >>> _percent(0.5), _percent(0.0001)
-    ('50.0 %', '< 0.1 %')
-    """
-    return f"{share:.1%}".replace("%", " %") if share >= 0.0005 else "< 0.1 %"
-
-
 def _check_image(image: NDArray[Any]) -> None:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         raise FullconvError(
-            f"an image of shape {image.shape} and type {image.dtype}; "
-            "expected (H, W, 3) uint8 RGB.",
+            msg(
+                "an image of shape {shape} and type {dtype}; expected (H, W, 3) uint8 RGB.",
+                shape=image.shape,
+                dtype=image.dtype,
+            ),
             'np.asarray(Image.open("photo.jpg").convert("RGB"))',
         )
 
 
-def _check_ids(name: str, ids: NDArray[Any]) -> None:
+def _check_ids(name: Message, ids: NDArray[Any]) -> None:
     if ids.ndim != 2 or ids.dtype.kind not in "iu" or not ids.size:
         raise FullconvError(
-            f"{name} of shape {ids.shape} and type {ids.dtype}; expected (H, W) integers.",
+            msg(
+                "{name} of shape {shape} and type {dtype}; expected (H, W) integers.",
+                name=name,
+                shape=ids.shape,
+                dtype=ids.dtype,
+            ),
             'np.asarray(ids).squeeze().astype("uint8")',
         )
 
 
-def _check_size(one: str, first: NDArray[Any], other: str, second: NDArray[Any]) -> None:
-    if first.shape[:2] != second.shape[:2]:
-        (h, w), (k, m) = first.shape[:2], second.shape[:2]
+def _check_size(
+    name: Message, array: NDArray[Any], other_name: Message, other: NDArray[Any]
+) -> None:
+    if array.shape[:2] != other.shape[:2]:
+        height, width = array.shape[:2]
         raise FullconvError(
-            f"{one} of {h} x {w} pixels and {other} of {k} x {m} differ in size (height x width); "
-            "expected the same.",
-            f"np.asarray(Image.fromarray(ids).resize(({w}, {h}), Image.Resampling.NEAREST))",
+            msg(
+                "{name} of {height} x {width} pixels and {other} of {other_height} x {other_width} "
+                "differ in size (height x width).",
+                name=name,
+                height=height,
+                width=width,
+                other=other_name,
+                other_height=other.shape[0],
+                other_width=other.shape[1],
+            ),
+            f"np.asarray(Image.fromarray(ids).resize(({width}, {height}), "
+            "Image.Resampling.NEAREST))",
         )

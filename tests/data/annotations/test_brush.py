@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from trees import brush, packed
 
 from fullconv.core.errors import FullconvError
-from fullconv.data.annotations.labelstudio import read_brush, unpack
+from fullconv.data.annotations.labelstudio import read_brush, unpack_brush
 
 RUNS = st.lists(st.tuples(st.integers(0, 3), st.integers(1, 300)), min_size=1, max_size=30)
 SIZES = st.tuples(*[st.integers(1, 16)] * 4)
@@ -30,14 +30,14 @@ def found(numbers: Any, size: tuple[int, int]) -> np.ndarray:
 def test_words_come_back(runs: list[tuple[int, int]], sizes: tuple[int, ...]) -> None:
     words = np.concatenate([np.full(n if n > 8 else 1, 85 * k, np.uint8) for k, n in runs])
     stream = bytes(packed(words, tuple(sorted(sizes))))
-    assert bytes(unpack(stream, len(words))) == words.tobytes()
+    assert bytes(unpack_brush(stream, len(words))) == words.tobytes()
 
 
 @pytest.mark.parametrize("count", [1, 2, 8, 9, 16, 17, 256, 257, 65535, 65536, 65537, 131073])
 @pytest.mark.parametrize("kind", ["equal", "different"])
 def test_runs_of_every_length(count: int, kind: str) -> None:
     words = np.full(count, 7, np.uint8) if kind == "equal" else np.arange(count).astype(np.uint8)
-    assert bytes(unpack(bytes(packed(words)), count)) == words.tobytes()
+    assert bytes(unpack_brush(bytes(packed(words)), count)) == words.tobytes()
 
 
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 1.0])
@@ -74,13 +74,16 @@ WORDS = packed(np.zeros(24, np.uint8))
 @pytest.mark.parametrize(
     ("numbers", "said"),
     [
-        *((wrong, "no list of numbers") for wrong in (None, [], "x", [256], [-1], [1.5], {}, [[]])),
-        (WORDS[:-1], "end in the middle"),
-        (WORDS[:8], "end in the middle"),
-        (WORDS[:7], "end in the middle"),
+        *(
+            (wrong, "not a list of numbers")
+            for wrong in (None, [], "x", [256], [-1], [1.5], {}, [[]])
+        ),
+        (WORDS[:-1], "end too early"),
+        (WORDS[:8], "end too early"),
+        (WORDS[:7], "end too early"),
         ([1], "of 16777216 words of 1 bits; expected 24 of 8 bits"),
         (packed(np.zeros(28, np.uint8)), "of 28 words of 8 bits; expected 24"),
-        ([0, 0, 0, 24, *packed(np.zeros(9999, np.uint8))[4:]], "are more than 24 words"),
+        ([0, 0, 0, 24, *packed(np.zeros(9999, np.uint8))[4:]], "have more than 24 words"),
     ],
 )
 def test_what_is_no_stream_is_refused(numbers: Any, said: str) -> None:

@@ -12,9 +12,8 @@ from PIL import Image
 
 from fullconv.core.errors import FullconvError
 from fullconv.data.annotations import coco
-from fullconv.data.annotations.image_finder import Finder
+from fullconv.data.annotations.image_finder import ImageFinder
 from fullconv.data.annotations.shapes import class_table, paint
-from fullconv.data.layouts import annotation_formats
 
 BOX = [[0, 0, 4, 0, 4, 4, 0, 4]]
 CATEGORIES = [{"id": 90, "name": "car"}, {"id": 3, "name": "road"}]
@@ -26,7 +25,7 @@ def note(category: Any, segmentation: Any, **more: Any) -> dict[str, Any]:
 
 def read(
     folder: Path, *entries: Any, order: str = "auto", left_out: Any = None, **more: Any
-) -> coco.Contents:
+) -> coco.CocoFile:
     Image.new("RGB", (10, 6)).save(folder / "a.png")
     image = {"id": 1, "file_name": "a.png", "height": 6, "width": 10}
     table = {"images": [image], "annotations": list(entries), "categories": CATEGORIES, **more}
@@ -35,14 +34,14 @@ def read(
         table,
         split="",
         order=order,
-        find=Finder(folder, "file_name"),
+        find=ImageFinder(folder, "file_name"),
         left_out=Counter() if left_out is None else left_out,
     )
 
 
-def ids(contents: coco.Contents) -> np.ndarray:
+def ids(contents: coco.CocoFile) -> np.ndarray:
     assert contents.problems == []
-    return paint(contents.annotated[0], class_table(contents.names))[0]
+    return paint(contents.images[0], class_table(contents.names))[0]
 
 
 def problem(folder: Path, *entries: Any, **more: Any) -> str:
@@ -96,16 +95,19 @@ def test_what_labelme_made_keeps_its_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("entry", "said"),
     [
-        (note(7, BOX), "annotation 5: category_id 7 is not in the table; there are 90 car, 3 road"),
+        (
+            note(7, BOX),
+            "annotation 5: category_id 7 is not in the table; expected one of 90 car, 3 road",
+        ),
         (note(None, BOX), "category_id None is not in the table"),
         (note([1], BOX), "category_id None is not in the table"),
-        (note(3, []), "no segmentation, only a box"),
-        (note(3, None), "no segmentation, only a box"),
+        (note(3, []), "no segmentation, perhaps only a box"),
+        (note(3, None), "no segmentation, perhaps only a box"),
         (note(3, "x"), "neither outlines"),
         (note(3, [[1, 2, 3]]), "neither outlines"),
         (note(3, [[1, 2, 3, "4", 5, 6]]), "neither outlines"),
         (note(3, {"size": [6, 9], "counts": [54]}), "run lengths of the size (6, 9)"),
-        (note(3, {"size": [6, 10], "counts": [54]}), "54 pixels in all"),
+        (note(3, {"size": [6, 10], "counts": [54]}), "run lengths of 54 pixels; expected"),
     ],
 )
 def test_annotations_that_are_refused(tmp_path: Path, entry: Any, said: str) -> None:
@@ -119,7 +121,7 @@ def test_images_that_are_refused(tmp_path: Path) -> None:
     assert "says 11 x 6 pixels" in problem(tmp_path, images=[{**image, "width": 11}])
     assert "no file_name" in problem(tmp_path, images=[{"id": 1}])
     both = read(tmp_path, images=[image, {"id": 2, "file_name": "b"}, {"id": 3, "file_name": "c"}])
-    assert (len(both.annotated), len(both.problems)) == (1, 2)
+    assert (len(both.images), len(both.problems)) == (1, 2)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +129,7 @@ def test_images_that_are_refused(tmp_path: Path) -> None:
     [
         ({"categories": [{"id": "1", "name": "a"}]}, "category 1 has the id '1'"),
         ({"categories": [{"id": 1, "name": "a"}] * 2}, "category 2 has the id 1"),
-        ({"categories": [{"id": 1}]}, "expected a name"),
+        ({"categories": [{"id": 1}]}, "the label None is not a name"),
         ({"images": [3]}, "image 1 is '3'"),
         ({"annotations": [{"segments_info": []}]}, "is a panoptic file"),
     ],
@@ -142,7 +144,7 @@ def test_annotations_without_a_image_are_counted(tmp_path: Path) -> None:
     read(tmp_path, note(3, BOX, image_id=8), note(3, [[1, 2, 3, 4]]), left_out=left_out)
     assert left_out == {
         "annotations of images that x.json does not list": 1,
-        "polygons of less than three points": 1,
+        "polygons with fewer than three points": 1,
     }
 
 
@@ -158,11 +160,4 @@ def test_annotations_without_a_image_are_counted(tmp_path: Path) -> None:
     ],
 )
 def test_the_split_in_a_name(name: str, split: str) -> None:
-    assert coco.split_of(Path(name)) == split
-
-
-def test_what_is_a_file_of_coco() -> None:
-    assert annotation_formats.is_coco({"images": [], "annotations": [], "categories": []})
-    assert not any(
-        map(annotation_formats.is_coco, ([], {}, {"images": [], "annotations": []}, None))
-    )
+    assert coco.split_from_name(Path(name)) == split

@@ -51,7 +51,7 @@ def labelme(folder: Path, name: str, *shapes: Any, **more: Any) -> Path:
 
 def coco(path: Path, names: list[str], *, images: Path, **more: Any) -> Path:
     """A COCO file, with a road at the bottom of each of its images."""
-    entries = [{"id": i, "file_name": f"{name}.png"} for i, name in enumerate(names)]
+    files = [{"id": i, "file_name": f"{name}.png"} for i, name in enumerate(names)]
     outline = [0, 3, 8, 3, 8, 6, 0, 6]
     entries = [
         {"id": i, "image_id": i, "category_id": 7, "segmentation": [outline]}
@@ -59,7 +59,7 @@ def coco(path: Path, names: list[str], *, images: Path, **more: Any) -> Path:
     ]
     for name in names:
         random_image(images / f"{name}.png", seed=len(name))
-    table = {"images": entries, "annotations": entries, "categories": [{"id": 7, "name": "road"}]}
+    table = {"images": files, "annotations": entries, "categories": [{"id": 7, "name": "road"}]}
     return write(path, {**table, **more})
 
 
@@ -155,9 +155,9 @@ def test_masks_in_a_folder_below_and_names_of_layouts(tmp_path: Path) -> None:
     TREES["voc"].write(source / "VOCdevkit/VOC2012")
     done = convert(source, tmp_path / "out")
     assert (done.layout, done.splits) == ("voc", {"train": 3, "val": 1})
-    assert "found in the sub-folder VOCdevkit/VOC2012" in done.notes
+    assert "found in the subfolder VOCdevkit/VOC2012" in done.notes
     assert convert(source, tmp_path / "named", layout="voc").layout == "voc"
-    assert "Looked for train.txt" in refused(source, tmp_path / "x", layout="camvid")
+    assert "Searched for train.txt" in refused(source, tmp_path / "x", layout="camvid")
     labelme(source, "a", ROAD)  # a folder below that lies as masks do says less than this
     assert convert(source, tmp_path / "shapes").layout == "labelme"
     TREES["folders"].write(source)  # but the folder itself says more
@@ -278,15 +278,15 @@ def test_the_report(tmp_path: Path) -> None:
     done = convert(source, tmp_path / "out", progress=lambda n, total: seen.append((n, total)))
     assert seen == [(1, 2), (2, 2)]
     assert done.notes == (
-        "class names: the labels of the shapes, by name (no labels.txt)",
-        'class 0 is "background": what no shape covers',
+        "class names: the labels of the shapes, sorted by name (no labels.txt)",
+        'class 0 is "background": pixels outside all shapes',
         "left out: 1 points or lines, which have no area",
         f"left out: 1 image without annotations, such as {source.resolve() / 'left.png'}",
-        "left out: 1 shape without the centre of a pixel inside",
+        "left out: 1 shape that contains no pixel center",
     )
     assert json.loads(json.dumps(done.to_dict()))["classes"] == ["background", "road"]
     lines = done.text().splitlines()
-    assert lines[0] == f'{source}: labelme, because of 2 JSON files with "shapes"'
+    assert lines[0] == f'{source}: layout labelme, recognized by 2 JSON files with "shapes"'
     assert lines[-1] == f"next: fullconv check {tmp_path / 'out'}"
 
 
@@ -314,29 +314,32 @@ def test_a_label_outside_the_class_list_is_named(tmp_path: Path) -> None:
     labelme(source, "a", ROAD)
     write(source / "labels.txt", "__ignore__\n_background_\nraod\n")
     said = refused(source, tmp_path / "out")
-    assert "a.json: label 'road' is not in" in said
-    assert "which has ignore, background, raod" in said
+    assert "a.json: labels that are not in " in said
+    assert "expected one of ignore, background, raod" in said
     write(source / "more/labels.txt", "x\n")
     labelme(source / "more", "b", ROAD)
-    assert "2 projects with class lists of their own" in refused(source, tmp_path / "out")
+    assert "2 projects with different class lists" in refused(source, tmp_path / "out")
 
 
 def test_places_that_are_refused(tmp_path: Path) -> None:
     source, out = tmp_path / "in", tmp_path / "out"
-    assert "no folder or file" in refused(source, out)
+    assert "there is no such file" in refused(source, out)
     source.mkdir()
-    assert "holds no annotations to convert, and no masks that can be" in refused(source, out)
+    assert "contains no annotations that can be converted, and no masks" in refused(source, out)
     write(source / "x.json", {"key": 1})
     assert f"Found {source / 'x.json'} (key)" in refused(source, out)
-    assert "no coco image" in refused(source, out, layout="coco")
+    assert "contains no coco image to convert" in refused(source, out, layout="coco")
     labelme(source, "a", ROAD)
-    assert "lies inside" in refused(source, source / "out")
+    assert "is inside" in refused(source, source / "out")
     assert "is not empty" in refused(source, source)
     write(out / "mine.txt", "mine")
     assert "is not empty" in refused(source, out)
     assert "is a file" in refused(source, out / "mine.txt")
     said = refused(source, tmp_path / "new", layout="label_studio")
-    assert "no layout 'label_studio'; there are labelme, coco, label-studio, ultralytics, " in said
+    assert (
+        "no layout 'label_studio'; expected one of labelme, coco, label-studio, ultralytics, "
+        in said
+    )
     assert "try: --layout label-studio" in said
     assert "no order 'x'" in refused(source, tmp_path / "new", order="x")
 

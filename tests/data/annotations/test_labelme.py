@@ -14,8 +14,7 @@ from PIL import Image
 
 from fullconv.core.errors import FullconvError
 from fullconv.data.annotations import labelme
-from fullconv.data.annotations.shapes import Annotated, class_table, paint
-from fullconv.data.layouts import annotation_formats
+from fullconv.data.annotations.shapes import AnnotatedImage, class_table, paint
 
 SIZE = (20, 30)
 
@@ -30,7 +29,7 @@ def shape(label: Any, kind: Any, points: Any, **more: Any) -> dict[str, Any]:
     return {"label": label, "shape_type": kind, "points": points, **more}
 
 
-def read(folder: Path, *shapes: Any, left_out: Any = None, **more: Any) -> Annotated:
+def read(folder: Path, *shapes: Any, left_out: Any = None, **more: Any) -> AnnotatedImage:
     Image.new("RGB", SIZE[::-1]).save(folder / "a b.png")
     table = {"shapes": list(shapes), "imagePath": "a b.png", "imageHeight": 20, "imageWidth": 30}
     counts: Counter[str] = Counter() if left_out is None else left_out
@@ -85,7 +84,7 @@ def test_points_and_lines_are_left_out_and_counted(tmp_path: Path) -> None:
     assert found.shapes == ()
     assert left_out == {
         "points or lines, which have no area": 3,
-        "polygons of less than three points": 1,
+        "polygons with fewer than three points": 1,
     }
 
 
@@ -111,14 +110,17 @@ def test_the_image_inside_the_file_counts_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("drawn", "said"),
     [
-        (shape("x", "cuboid", [[1, 1], [2, 2]]), "unknown shape_type 'cuboid'; there are polygon"),
+        (
+            shape("x", "cuboid", [[1, 1], [2, 2]]),
+            "unknown shape_type 'cuboid'; expected one of polygon",
+        ),
         (shape("x", ["polygon"], [[1, 1], [2, 2]]), "unknown shape_type"),
-        (shape("x", "polygon", None), "no list of [x, y]"),
-        (shape("x", "polygon", [[1, None], [2, 2], [3, 4]]), "no list of [x, y]"),
-        (shape("x", "circle", [[1, 1]]), "a circle of 1 points; expected two"),
-        (shape("x", "mask", [[1, 1], [3, 3]]), "its mask is no image as base64"),
+        (shape("x", "polygon", None), "not a list of [x, y]"),
+        (shape("x", "polygon", [[1, None], [2, 2], [3, 4]]), "not a list of [x, y]"),
+        (shape("x", "circle", [[1, 1]]), "a circle with 1 points; expected two"),
+        (shape("x", "mask", [[1, 1], [3, 3]]), "its mask is not an image as base64"),
         (shape("x", "mask", [[1, 1], [3, 3]], mask="AAAA"), "cannot be read"),
-        (shape(None, "polygon", [[1, 1], [2, 2], [3, 4]]), "expected a name"),
+        (shape(None, "polygon", [[1, 1], [2, 2], [3, 4]]), "the label None is not a name"),
         ("x", "shape 1 is 'x'"),
     ],
 )
@@ -129,25 +131,18 @@ def test_shapes_that_are_refused(tmp_path: Path, drawn: Any, said: str) -> None:
 def test_images_that_are_refused(tmp_path: Path) -> None:
     missing = refused(tmp_path, imagePath="gone.jpg")
     assert "the image is missing; its imagePath is 'gone.jpg'" in missing
-    assert "try: cp /where/it/is/gone.jpg" in missing
+    assert "try: cp /path/to/gone.jpg" in missing
     assert "neither imageData nor imagePath" in refused(tmp_path, imagePath=None)
     assert "says 31 x 20 pixels" in refused(tmp_path, imageWidth=31)
-    assert "imageData is no image" in refused(tmp_path, imageData="A")
+    assert "imageData is not an image" in refused(tmp_path, imageData="A")
     assert "cannot be read" in refused(tmp_path, imageData="AAAA")
     (tmp_path / "b.png").write_bytes(b"no image")
     assert "cannot be read" in refused(tmp_path, imagePath="b.png")
 
 
 def test_the_class_list(tmp_path: Path) -> None:
-    assert labelme.read_classes([tmp_path]) is None
+    assert labelme.read_class_list([tmp_path]) is None
     (tmp_path / "labels.txt").write_text("__ignore__\n_background_\npotted plant\n\ntv/monitor\n")
-    names, path = labelme.read_classes([tmp_path / "none", tmp_path]) or ([], None)
+    names, path = labelme.read_class_list([tmp_path / "none", tmp_path]) or ([], None)
     assert path == tmp_path / "labels.txt"
     assert class_table(names).names == ("background", "potted plant", "tv/monitor")
-
-
-def test_what_is_a_file_of_labelme() -> None:
-    assert annotation_formats.is_labelme({"shapes": []})
-    assert not any(
-        map(annotation_formats.is_labelme, ([], {}, {"shapes": {}}, None, {"images": []}))
-    )

@@ -34,7 +34,7 @@ def draw(root: Path, text: str, *, name: str = "train/a", swapped: bool = False)
 
 
 def read(root: Path, order: str = "auto") -> Annotations:
-    return ultralytics.gather(root, annotation_formats.label_files(root), order)
+    return ultralytics.gather(root, annotation_formats.outline_files(root), order)
 
 
 def ids(found: Annotations) -> np.ndarray:
@@ -63,7 +63,7 @@ def test_the_smaller_lies_on_top_or_the_later(tmp_path: Path) -> None:
     for order, left in (("auto", 1), ("area", 1), ("file", 2)):
         found = read(tmp_path, order)
         assert ids(found)[0, [0, -1]].tolist() == [left, 2], order
-        assert ("smaller lies on top" in found.notes[-1]) == (left == 1)
+        assert ("smaller is on top" in found.notes[-1]) == (left == 1)
 
 
 @pytest.mark.parametrize("swapped", [False, True])
@@ -71,7 +71,7 @@ def test_splits_are_folders_on_either_side(tmp_path: Path, swapped: bool) -> Non
     for name in ("train/a", "valid/b", "test/c"):
         draw(tmp_path, LEFT, name=name, swapped=swapped)
     found = read(tmp_path)
-    assert found.reason == "3 text files in labels, beside images"
+    assert found.reason == "3 text files in labels, next to images"
     splits = {image.name[-1]: image.split for image in found.images}
     assert splits == {"a": "train", "b": "val", "c": "test"}
 
@@ -99,15 +99,18 @@ def test_where_class_names_stand(tmp_path: Path, name: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("0 0.5 0.5 0.2 0.1", "4 numbers after the class: a box, as detection has it"),
-        ("0 0.5 0.5 0.2 0.1 0.3", "5 numbers after the class; expected x and y of 3 corners"),
-        ("0 0 0 1 0 1 1 0", "7 numbers after the class"),
-        ("0", "0 numbers after the class"),
-        ("2 0 0 1 0 1 1", "no class 2; there are 0 road, 1 car"),
-        ("0.5 0 0 1 0 1 1", "is no class id and outline"),
-        ("road 0 0 1 0 1 1", "'road 0 0 1 0 1 1' is no class id and outline"),
-        ("0 0 0 nan 0 1 1", "is no class id and outline"),
-        ("0 0 0 40 0 40 20", "coordinates from 0 to 40; expected shares"),
+        ("0 0.5 0.5 0.2 0.1", "4 numbers after the class id are a box"),
+        (
+            "0 0.5 0.5 0.2 0.1 0.3",
+            "5 numbers after the class id; expected x and y of at least 3 corners",
+        ),
+        ("0 0 0 1 0 1 1 0", "7 numbers after the class id"),
+        ("0", "0 numbers after the class id"),
+        ("2 0 0 1 0 1 1", "no class 2; expected one of 0 road, 1 car"),
+        ("0.5 0 0 1 0 1 1", "is not a class id and an outline"),
+        ("road 0 0 1 0 1 1", "'road 0 0 1 0 1 1' is not a class id and an outline"),
+        ("0 0 0 nan 0 1 1", "is not a class id and an outline"),
+        ("0 0 0 40 0 40 20", "coordinates from 0 to 40; expected fractions"),
         ("0 -0.2 0 1 0 1 1", "coordinates from -0.2 to 1"),
     ],
 )
@@ -133,9 +136,9 @@ def test_images_and_files_that_are_refused(tmp_path: Path) -> None:
     found = {error.message: error.hint for error in read(tmp_path).problems}
     broken, gone, latin, twice = found
     assert f"image {images / 'broken.png'} cannot be read" in broken
-    assert "gone.txt: the image is missing; expected one " in gone
+    assert "gone.txt: the image is missing; expected " in gone
     assert found[gone] == f"ls {images}   # one image for gone"
-    assert "latin.txt is no text" in latin
+    assert "latin.txt is not a text file" in latin
     assert "twice.txt: 2 images have its name" in twice
 
 
@@ -146,7 +149,7 @@ def test_what_are_its_files(tmp_path: Path) -> None:
         (tmp_path / other).touch()
     (tmp_path / "alone/labels").mkdir(parents=True)
     (tmp_path / "alone/labels/a.txt").touch()
-    assert annotation_formats.label_files(tmp_path) == [tmp_path / "labels/train/a.txt"]
+    assert annotation_formats.outline_files(tmp_path) == [tmp_path / "labels/train/a.txt"]
 
 
 def test_damaged_files_never_become_a_traceback(tmp_path: Path) -> None:

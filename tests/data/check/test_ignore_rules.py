@@ -1,4 +1,4 @@
-"""What is left of a data set where errors are ignored by name."""
+"""Datasets whose errors are ignored by name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fullconv.data.synthetic import scenes as drawn
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A drawn set whose first training mask is broken and whose second holds a strange value."""
+    """Scenes whose first training mask is damaged and whose second has an unknown value."""
     root = drawn.write(tmp_path / "scenes", train=4, val=2, test=1, size=(48, 64))
     masks = sorted((root / "masks" / "train").iterdir())
     masks[0].write_bytes(masks[0].read_bytes()[:60])
@@ -27,7 +27,7 @@ def root(tmp_path: Path) -> Path:
     return root
 
 
-def test_only_what_the_rules_found_is_left_out(root: Path) -> None:
+def test_only_findings_of_the_rules_are_left_out(root: Path) -> None:
     report = check(root)
     dataset = apply_ignore_rules(report, " unreadable, unknown-value ,leak")
     before, after = report.dataset.splits, dataset.splits
@@ -37,16 +37,16 @@ def test_only_what_the_rules_found_is_left_out(root: Path) -> None:
     ids = read_mask(after["train"][0].mask, dataset.labels)
     assert ids[3, 4] == dataset.labels.ignore_index
     assert (ids == dataset.labels.ignore_index).sum() == 1
-    check(dataset).raise_for_errors()  # what is left has none
+    check(dataset).raise_for_errors()  # no errors are left
 
 
 @pytest.mark.parametrize("rules", ["", "unreadable", "unknown-value", "size"])
-def test_errors_that_are_not_named_stop(root: Path, rules: str) -> None:
-    with pytest.raises(FullconvError, match=r"errors? in the data set"):
+def test_other_errors_are_raised(root: Path, rules: str) -> None:
+    with pytest.raises(FullconvError, match=r"errors? in the dataset"):
         apply_ignore_rules(check(root), rules)
 
 
-def test_a_clean_data_set_stays_itself(scenes: Path) -> None:
+def test_a_dataset_without_errors_does_not_change(scenes: Path) -> None:
     report = check(scenes)
     assert apply_ignore_rules(report, "size") is report.dataset
 
@@ -60,7 +60,10 @@ def test_masks_without_a_meaning_cannot_be_ignored(tmp_path: Path) -> None:
             Image.fromarray(mask).save(tmp_path / folder / f"{number}.png")
     report = check(tmp_path)
     rule = report.errors[0].rule
-    with pytest.raises(FullconvError, match=f"{rule} cannot be ignored: what the mask values"):
+    with pytest.raises(
+        FullconvError,
+        match=f"{rule} cannot be ignored: the masks contain only 0 and 255; .* no meaning yet",
+    ):
         apply_ignore_rules(report, rule)
 
 

@@ -13,10 +13,10 @@ from fullconv.data.check.image_signature import (
     SAME,
     SIDE,
     Shift,
+    estimate_shift,
     image_steps,
     mask_steps,
     near_duplicates,
-    shift,
     signature,
     step_of,
 )
@@ -32,12 +32,12 @@ def grey(image: np.ndarray) -> Image.Image:
     return Image.fromarray(image).convert("L")
 
 
-def looked(image: np.ndarray) -> bytes:
+def signature_of(image: np.ndarray) -> bytes:
     return signature(grey(image))
 
 
 def shifted(image: np.ndarray, values: np.ndarray, size: tuple[int, int]) -> Shift | None:
-    return shift(image_steps(grey(image), size), mask_steps(values), step_of(size))
+    return estimate_shift(image_steps(grey(image), size), mask_steps(values), step_of(size))
 
 
 def compressed(image: np.ndarray, quality: int) -> np.ndarray:
@@ -46,19 +46,18 @@ def compressed(image: np.ndarray, quality: int) -> np.ndarray:
     return np.asarray(Image.open(file))
 
 
-def test_a_image_is_known_again() -> None:
+def test_an_image_is_recognized_after_changes() -> None:
     images = [scene(seed)[0] for seed in range(12)]
     first = images[3]
     half = np.asarray(Image.fromarray(first).resize((104, 72)))
     lighter = np.clip(first * 1.1 + 10, 0, 255).astype(np.uint8)
-    looks = [looked(p) for p in (*images, compressed(first, 40), half, lighter)]
-    assert {len(one) for one in looks} == {SIDE * SIDE}
-    found = {(i, j) for i, j, apart in near_duplicates(looks) if i < len(images)}
-    assert found == {(3, 12), (3, 13), (3, 14)}
+    signatures = [signature_of(p) for p in (*images, compressed(first, 40), half, lighter)]
+    assert {len(one) for one in signatures} == {SIDE * SIDE}
+    pairs = {(i, j) for i, j, _ in near_duplicates(signatures) if i < len(images)}
+    assert pairs == {(3, 12), (3, 13), (3, 14)}
 
 
-def test_against_every_pair_one_by_one() -> None:
-    """The lookup finds what comparing each with each finds."""
+def test_the_search_tree_finds_the_same_pairs_as_all_comparisons() -> None:
     random = np.random.default_rng(0)
     base = random.integers(0, 256, (12, SIDE, SIDE))
     noise = random.normal(0, 1, (60, SIDE, SIDE)) * random.uniform(0, 20, (60, 1, 1))
@@ -76,24 +75,24 @@ def test_against_every_pair_one_by_one() -> None:
         assert apart == pytest.approx(wanted[pair], abs=1e-4)
 
 
-def test_images_without_anything_in_them_are_not_compared() -> None:
+def test_images_without_structure_are_not_compared() -> None:
     dark = np.zeros((50, 60, 3), np.uint8)
-    assert list(near_duplicates([looked(dark), looked(dark + 1)])) == []
-    assert list(near_duplicates([])) == list(near_duplicates([looked(scene(0)[0])])) == []
+    assert list(near_duplicates([signature_of(dark), signature_of(dark + 1)])) == []
+    assert list(near_duplicates([])) == list(near_duplicates([signature_of(scene(0)[0])])) == []
 
 
 @pytest.mark.parametrize(("down", "right"), [(0, 0), (5, -4), (-11, 9), (0, 7), (12, 12)])
-def test_a_moved_mask_is_found_where_it_was(down: int, right: int) -> None:
+def test_the_shift_of_a_mask_is_found(down: int, right: int) -> None:
     for seed in range(4):
         image, ids = scene(seed)
         found = shifted(image, np.roll(ids, (down, right), (0, 1)), SIZE)
         assert found is not None
         assert abs(found.rows + down) <= 1
         assert abs(found.columns + right) <= 1
-        assert (found.here > found.there / 2) == (max(abs(down), abs(right)) <= 1)
+        assert (found.fit_at_zero > found.fit / 2) == (max(abs(down), abs(right)) <= 1)
 
 
-def test_large_images_are_looked_at_in_steps_of_several_pixels() -> None:
+def test_large_images_have_steps_of_several_pixels() -> None:
     image, ids = scene(1)
     large = ids.repeat(8, 0).repeat(8, 1)
     found = shifted(image, np.roll(large, (48, -24), (0, 1)), large.shape)
@@ -103,14 +102,14 @@ def test_large_images_are_looked_at_in_steps_of_several_pixels() -> None:
     assert abs(found.columns - 24) <= 8
 
 
-def test_colours_are_compared_as_they_stand() -> None:
+def test_masks_in_color_have_the_same_borders() -> None:
     image, ids = scene(2)
     colors = np.stack([ids, ids * 0, ids * 0], axis=2)
     assert shifted(image, colors, SIZE) == shifted(image, ids, SIZE)
 
 
 @pytest.mark.parametrize("side", [2 * REACH, 4 * REACH, 100])
-def test_too_small_or_too_plain_to_say(side: int) -> None:
+def test_masks_with_too_few_borders_have_no_shift(side: int) -> None:
     image = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
     ids = np.zeros((side, side), np.uint8)
     ids[side // 2 : side // 2 + 3, side // 2] = 1
@@ -118,7 +117,7 @@ def test_too_small_or_too_plain_to_say(side: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["camvid", "isbi2012_em", "crackforest"])
-def test_real_masks_lie_where_they_should_and_moved_ones_do_not(shared: Path, name: str) -> None:
+def test_shifts_of_real_masks(shared: Path, name: str) -> None:
     data = layouts.load_dataset(shared / "data" / name)
     pairs = [pair for split in data.splits.values() for pair in split][::40]
     for pair in pairs:

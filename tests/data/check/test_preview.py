@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,12 @@ import pytest
 from PIL import Image
 
 from fullconv.core.errors import FullconvError
+from fullconv.data.check import preview
 from fullconv.data.check.check import check
 from fullconv.data.check.preview import save_preview
 from fullconv.data.check.repair import repair
 from fullconv.data.synthetic import scenes as drawn
-from fullconv.visualization import contact_sheet
-from fullconv.visualization import overlay as draw
+from fullconv.visualization.overlay import NEUTRAL
 
 
 def colors_of(path: Path) -> set[tuple[int, ...]]:
@@ -22,36 +23,29 @@ def colors_of(path: Path) -> set[tuple[int, ...]]:
     return set(map(tuple, np.unique(pixels, axis=0).tolist()))
 
 
-@pytest.fixture
-def drawn_rows(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The captions of the rows, in the order in which they are drawn."""
-    found: list[str] = []
+@dataclass
+class Sheet:
+    """The arguments of the contact sheets that were drawn."""
 
-    def grid(rows: Any, titles: Any, captions: list[str], **options: Any) -> Image.Image:
-        found.extend(captions)
-        return real(rows, titles, captions, **options)
-
-    real = contact_sheet.contact_sheet
-    monkeypatch.setattr(draw, "grid", grid)
-    return found
+    captions: list[str] = field(default_factory=list)
+    legends: list[dict[str, tuple[int, ...]]] = field(default_factory=list)
 
 
 @pytest.fixture
-def legends(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, tuple[int, ...]]]:
-    """The legends that are drawn."""
-    found: list[dict[str, tuple[int, ...]]] = []
+def sheets(monkeypatch: pytest.MonkeyPatch) -> Sheet:
+    sheet, contact_sheet = Sheet(), preview.contact_sheet
 
-    def swatches(colors: Any, **options: Any) -> np.ndarray:
-        found.append(dict(colors))
-        return real(colors, **options)
+    def record(rows: Any, titles: Any, captions: list[str], **options: Any) -> Image.Image:
+        sheet.captions.extend(captions)
+        sheet.legends.append(dict(options["legend"]))
+        return contact_sheet(rows, titles, captions, **options)
 
-    real = draw.swatches
-    monkeypatch.setattr(draw, "swatches", swatches)
-    return found
+    monkeypatch.setattr(preview, "contact_sheet", record)
+    return sheet
 
 
 def two_colors(root: Path, *, toml: str = 'classes = ["sky", "road"]\n', white: int = 1) -> Path:
-    """Two pairs whose photo is one colour, and whose mask is class 0 above and `white` below."""
+    """Write two pairs whose image has one color, and whose mask is class 0 above and `white` below."""
     values = np.zeros((240, 300), np.uint8)
     values[120:] = white
     for folder, content in (("images", np.full((240, 300, 3), PHOTO, np.uint8)), ("masks", values)):
@@ -68,7 +62,7 @@ PHOTO = (40, 101, 200)
 
 
 def cells_of(path: Path) -> list[list[tuple[int, ...]]]:
-    """Of each image of the first row, the colours in the middle of its upper and lower half."""
+    """Return the colors in the middle of the upper and lower half of each image of the first row."""
     pixels = np.asarray(Image.open(path).convert("RGB"))
     line = pixels[100]  # through all images, below the titles
     there = np.flatnonzero((line != 255).any(axis=1))
@@ -76,29 +70,27 @@ def cells_of(path: Path) -> list[list[tuple[int, ...]]]:
     return [[tuple(pixels[y, x + 150].tolist()) for y in (100, 230)] for x in starts]
 
 
-def test_photos_and_labels_stand_side_by_side(
-    tmp_path: Path, drawn_rows: list[str], legends: list[dict[str, tuple[int, ...]]]
-) -> None:
+def test_image_mask_and_overlay_are_side_by_side(tmp_path: Path, sheets: Sheet) -> None:
     path = tmp_path / "deep" / "sheet.png"
     save_preview(check(two_colors(tmp_path / "data")), path, findings=False)
     sky, road = (0, 0, 0), (128, 0, 0)
     over_sky = tuple((channel + 1) // 2 for channel in PHOTO)
     over_road = ((40 + 128 + 1) // 2, *over_sky[1:])
     assert cells_of(path) == [[PHOTO, PHOTO], [sky, road], [over_sky, over_road]]
-    assert over_sky[1] == 51  # a half, upwards
-    assert drawn_rows == ["train: a", "val: b"]
-    assert legends == [{"sky": sky, "road": road}]
+    assert over_sky[1] == 51  # rounded up
+    assert sheets.captions == ["train: a", "val: b"]
+    assert sheets.legends == [{"sky": sky, "road": road}]
 
 
-def test_the_legend_has_what_is_shown_and_what_does_not_count(
-    tmp_path: Path, legends: list[dict[str, tuple[int, ...]]]
+def test_the_legend_has_the_classes_on_the_sheet_and_ignored_pixels(
+    tmp_path: Path, sheets: Sheet
 ) -> None:
     root = two_colors(tmp_path / "data", toml='classes = ["sky", "road", "car"]\n', white=255)
     save_preview(check(root), tmp_path / "a.png")
-    assert legends == [{"sky": (0, 0, 0), "(ignored)": draw.NEUTRAL}]
+    assert sheets.legends == [{"sky": (0, 0, 0), "(ignored)": NEUTRAL}]
     root = two_colors(tmp_path / "strange", white=9)
     save_preview(check(root), tmp_path / "b.png")
-    assert legends[1:] == [{"sky": (0, 0, 0), "(no class)": (255, 0, 255)}]
+    assert sheets.legends[1:] == [{"sky": (0, 0, 0), "(no class)": (255, 0, 255)}]
     assert cells_of(tmp_path / "b.png")[1] == [(0, 0, 0), (255, 0, 255)]
 
 
@@ -106,13 +98,11 @@ BLACK, RED = (0, 0, 0), (128, 0, 0)
 OVER_RED = tuple((a + b + 1) // 2 for a, b in zip(PHOTO, RED, strict=True))
 
 
-def test_a_black_background_is_not_drawn_over_the_photo(
-    tmp_path: Path, legends: list[dict[str, tuple[int, ...]]]
-) -> None:
+def test_a_black_background_is_transparent(tmp_path: Path, sheets: Sheet) -> None:
     root = two_colors(tmp_path / "data", toml='classes = ["background", "crack"]\n')
     save_preview(check(root), tmp_path / "a.png")
     assert cells_of(tmp_path / "a.png") == [[PHOTO, PHOTO], [BLACK, RED], [PHOTO, OVER_RED]]
-    assert legends == [{"background": BLACK, "crack": RED}]
+    assert sheets.legends == [{"background": BLACK, "crack": RED}]
     # The first row of the crack is its outline.
     pixels = np.asarray(Image.open(tmp_path / "a.png").convert("RGB"))
     column = pixels[:, np.flatnonzero((pixels == OVER_RED).all(axis=2).any(axis=0))[-1]]
@@ -125,10 +115,10 @@ def test_a_black_background_is_not_drawn_over_the_photo(
 
 
 @pytest.mark.parametrize("blurred", [False, True])
-def test_black_and_white_is_drawn_as_it_is_proposed(
-    tmp_path: Path, legends: list[dict[str, tuple[int, ...]]], blurred: bool
+def test_black_and_white_is_drawn_in_the_proposed_colors(
+    tmp_path: Path, sheets: Sheet, blurred: bool
 ) -> None:
-    """In the colours of the legend, which are those of a repaired copy."""
+    """They are the colors of a repaired copy."""
     root = two_colors(tmp_path / "data", toml="", white=255)
     for mask in (root / "masks").iterdir() if blurred else ():
         values = np.array(Image.open(mask))
@@ -136,19 +126,17 @@ def test_black_and_white_is_drawn_as_it_is_proposed(
         Image.fromarray(values).save(mask)
     report = check(root)
     save_preview(report, tmp_path / "a.png")
-    assert legends == [{"background (proposed)": BLACK, "object (proposed)": RED}]
+    assert sheets.legends == [{"background (proposed)": BLACK, "object (proposed)": RED}]
     assert cells_of(tmp_path / "a.png") == [[PHOTO, PHOTO], [BLACK, RED], [PHOTO, OVER_RED]]
-    assert {one.color for one in report.meanings} == {BLACK, RED}
+    assert {meaning.color for meaning in report.meanings} == {BLACK, RED}
     repair(report, tmp_path / "fixed")
     save_preview(check(tmp_path / "fixed"), tmp_path / "b.png", findings=False)
-    assert legends[1] == {"background": BLACK, "object": RED}
+    assert sheets.legends[1] == {"background": BLACK, "object": RED}
     assert cells_of(tmp_path / "b.png") == cells_of(tmp_path / "a.png")
 
 
-def test_what_was_found_comes_first_and_no_pair_twice(
-    tmp_path: Path, drawn_rows: list[str]
-) -> None:
-    """Two rows of each finding, one for a pair that two findings name, and six others."""
+def test_findings_come_first_and_no_pair_twice(tmp_path: Path, sheets: Sheet) -> None:
+    """There are two rows for each finding, one for a pair in two findings, and six others."""
     root = drawn.write(tmp_path / "data", train=12, val=2, test=1, size=(48, 64))
     masks = sorted((root / "masks" / "train").iterdir())
     for number, mask in enumerate(masks[:5]):
@@ -163,23 +151,23 @@ def test_what_was_found_comes_first_and_no_pair_twice(
     report = check(root)
     assert [finding.rule for finding in report.findings] == ["unknown-value", "leak"]
     save_preview(report, tmp_path / "a.png")
-    assert drawn_rows[:3] == [
+    assert sheets.captions[:3] == [
         "error unknown-value: train/street_0000",
         "error unknown-value, warning leak: train/street_0001",
         "warning leak: val/street_0000",
     ]
-    assert len(drawn_rows) == 9
-    names = [caption.rpartition("/")[2].rpartition(" ")[2] for caption in drawn_rows]
-    assert len({(c.split(": ")[-1], n) for c, n in zip(drawn_rows, names, strict=True)}) == 9
-    assert all(not caption.startswith(("error", "warning")) for caption in drawn_rows[3:])
-    drawn_rows.clear()
+    assert len(sheets.captions) == 9
+    names = [caption.rpartition("/")[2].rpartition(" ")[2] for caption in sheets.captions]
+    assert len({(c.split(": ")[-1], n) for c, n in zip(sheets.captions, names, strict=True)}) == 9
+    assert all(not caption.startswith(("error", "warning")) for caption in sheets.captions[3:])
+    sheets.captions.clear()
     save_preview(report, tmp_path / "b.png", findings=False)
-    assert len(drawn_rows) == 6
-    assert (drawn_rows[0], drawn_rows[-1]) == ("train: street_0000", "test: street_0000")
+    assert len(sheets.captions) == 6
+    assert (sheets.captions[0], sheets.captions[-1]) == ("train: street_0000", "test: street_0000")
 
 
 @pytest.mark.parametrize("size", [(40, 500), (500, 40), (240, 320), (9, 7)])
-def test_a_sheet_is_no_tower(tmp_path: Path, size: tuple[int, int]) -> None:
+def test_a_preview_is_not_too_high(tmp_path: Path, size: tuple[int, int]) -> None:
     for folder in ("images", "masks"):
         (tmp_path / folder).mkdir()
         for number in range(12):
@@ -188,24 +176,24 @@ def test_a_sheet_is_no_tower(tmp_path: Path, size: tuple[int, int]) -> None:
     (tmp_path / "dataset.toml").write_text('classes = ["a", "b"]\n')
     save_preview(check(tmp_path), tmp_path / "sheet.png")
     with Image.open(tmp_path / "sheet.png") as image:
-        assert image.height < 2400  # 12 rows of such would be 6000
+        assert image.height < 2400  # 12 rows of the highest images would be 6000
 
 
-@pytest.mark.parametrize("kind", ["colours", "ids"])
-def test_masks_without_a_meaning_are_shown_as_they_are(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["colors", "ids"])
+def test_masks_without_a_meaning_keep_their_colors(tmp_path: Path, kind: str) -> None:
     values = np.zeros((40, 50, 3), np.uint8)
-    values[:20] = {"colours": (200, 30, 90), "ids": 3}[kind]
+    values[:20] = {"colors": (200, 30, 90), "ids": 3}[kind]
     for folder in ("images", "masks"):
         (tmp_path / folder).mkdir()
         for name in "ab":
-            content = values if kind == "colours" or folder == "images" else values[..., 0]
+            content = values if kind == "colors" or folder == "images" else values[..., 0]
             Image.fromarray(content).save(tmp_path / folder / f"{name}.png")
     save_preview(check(tmp_path), tmp_path / "sheet.png")
-    wanted = {"colours": (200, 30, 90), "ids": (128, 128, 0)}[kind]
+    wanted = {"colors": (200, 30, 90), "ids": (128, 128, 0)}[kind]
     assert wanted in colors_of(tmp_path / "sheet.png")
 
 
-def test_pairs_of_different_sizes_are_shown_side_by_side(tmp_path: Path) -> None:
+def test_an_image_and_a_mask_of_another_size_are_drawn(tmp_path: Path) -> None:
     root = drawn.write(tmp_path / "data", train=1, val=1, test=1, size=(48, 64))
     mask = root / "masks" / "train" / "street_0000.png"
     Image.open(mask).resize((32, 24), Image.Resampling.NEAREST).save(mask)
@@ -213,26 +201,21 @@ def test_pairs_of_different_sizes_are_shown_side_by_side(tmp_path: Path) -> None
     assert (tmp_path / "sheet.png").is_file()
 
 
-def test_what_cannot_be_drawn_or_written_is_said(scenes: Path, tmp_path: Path) -> None:
+def test_errors(scenes: Path, tmp_path: Path) -> None:
     report = check(scenes)
     with pytest.raises(FullconvError, match=r"written as PNG, not as 'a\.jpg'") as caught:
         save_preview(report, tmp_path / "a.jpg")
     assert caught.value.hint == "--preview a.png"
     (tmp_path / "file").touch()
-    with pytest.raises(FullconvError, match="could not be written to") as caught:
+    with pytest.raises(FullconvError, match="the preview cannot be written to") as caught:
         save_preview(report, tmp_path / "file" / "a.png")
     root = drawn.write(tmp_path / "data", train=1, val=1, test=1, size=(48, 64))
     for image in root.glob("images/*/*"):
         image.write_bytes(b"")
     with pytest.raises(FullconvError, match=r"no pair of .* can be drawn: .*file is empty"):
         save_preview(check(root), tmp_path / "a.png")
-
-
-def test_a_sheet_is_never_written_over_a_file_of_the_data_set(tmp_path: Path) -> None:
-    root = drawn.write(tmp_path / "data", train=1, val=1, test=1, size=(48, 64))
-    report = check(root)
-    mask = root / "masks/train/street_0000.png"
+    mask = scenes / "masks/train/street_0000.png"
     before = mask.read_bytes()
-    with pytest.raises(FullconvError, match="belongs to the data set; a sheet would be written"):
+    with pytest.raises(FullconvError, match="is a file of the dataset; a preview would overwrite"):
         save_preview(report, mask)
     assert mask.read_bytes() == before

@@ -1,4 +1,4 @@
-"""Repaired copies of drawn sets with each fault, against what was drawn."""
+"""Repaired copies of synthetic datasets with each fault, against the ground truth."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image, ImageFilter
 
 from fullconv.core.errors import FullconvError
 from fullconv.data.check.check import check
-from fullconv.data.check.repair import nearest, plain_copy, repair
+from fullconv.data.check.repair import nearest_color, plain_copy, repair
 from fullconv.data.io.masks import read_values
 from fullconv.data.synthetic import scenes as drawn
 
@@ -31,7 +31,7 @@ def photo(path: Path, size: tuple[int, int], seed: int, **options: object) -> No
 
 
 def blobs(seed: int, size: tuple[int, int] = (60, 80)) -> np.ndarray:
-    """(H, W) ids 0, 1, 2 of a few rectangles."""
+    """Return (H, W) ids 0, 1, 2 of a few rectangles."""
     random = np.random.default_rng(seed)
     ids = np.zeros(size, np.uint8)
     for value in (1, 2, 1):
@@ -53,34 +53,34 @@ def written(out: Path) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
-def test_blurred_and_lossy_masks_are_cut_where_their_edges_are(tmp_path: Path, suffix: str) -> None:
+def test_blurred_and_lossy_masks_are_cut_at_their_edges(tmp_path: Path, suffix: str) -> None:
     truth = [blobs(seed) > 0 for seed in range(5)]
     masks = [Image.fromarray(np.uint8(255 * t)).filter(ImageFilter.BoxBlur(1)) for t in truth]
     root = pairs(tmp_path / "data", masks, suffix)
     before = hashes(root)
     report = check(root)
     assert report.errors
-    done = repair(report, tmp_path / "out")
+    copy = repair(report, tmp_path / "out")
     assert hashes(root) == before
-    assert done.labels.names == ("background", "object")
-    assert done.done["pixels between black and white"] > 100
+    assert copy.labels.names == ("background", "object")
+    assert copy.done["pixels between black and white"] > 100
     again = check(tmp_path / "out")
     assert again.errors == ()
     for name, ids in written(tmp_path / "out").items():
         # A blur over 3 pixels moves no straight edge; corners lose or gain a pixel.
         assert (ids != truth[int(name)]).sum() <= 24, name
-    for copy in (tmp_path / "out/images").rglob("*.png"):
-        assert copy.read_bytes() == (root / "images" / copy.name).read_bytes()
+    for image in (tmp_path / "out/images").rglob("*.png"):
+        assert image.read_bytes() == (root / "images" / image.name).read_bytes()
 
 
-def test_blended_colours_go_to_the_nearest_nominal_one(tmp_path: Path) -> None:
+def test_blended_colors_become_the_nearest_nominal_one(tmp_path: Path) -> None:
     palette = np.array([(0, 0, 0), (200, 30, 30), (30, 40, 220)], np.uint8)
     truth = [blobs(seed, (120, 160)) for seed in range(4)]
     images = [Image.fromarray(palette[ids]).filter(ImageFilter.GaussianBlur(0.6)) for ids in truth]
     root = pairs(tmp_path / "data", images)
-    done = repair(check(root), tmp_path / "out")
-    assert sorted(done.labels.colors) == sorted(map(tuple, palette.tolist()))
-    ids_of = [done.labels.colors.index(tuple(color)) for color in palette.tolist()]
+    copy = repair(check(root), tmp_path / "out")
+    assert sorted(copy.labels.colors) == sorted(map(tuple, palette.tolist()))
+    ids_of = [copy.labels.colors.index(tuple(color)) for color in palette.tolist()]
     for name, ids in written(tmp_path / "out").items():
         blurred = np.asarray(images[int(name)], np.float64)
         distance = ((blurred[:, :, None] - palette) ** 2).sum(axis=3)
@@ -103,18 +103,18 @@ def test_a_mask_drawn_before_the_rotation_is_turned_with_its_photo(tmp_path: Pat
         Image.fromarray(ids).save(root / f"masks/{name}.png")
     report = check(root)
     assert [finding.rule for finding in report.errors] == ["size"]
-    done = repair(report, tmp_path / "out")
-    assert done.done["masks turned as their photo's EXIF orientation says"] == 2
+    copy = repair(report, tmp_path / "out")
+    assert copy.done["masks turned as their photo's EXIF orientation tells"] == 2
     assert check(tmp_path / "out").errors == ()
     for ids in written(tmp_path / "out").values():
         np.testing.assert_array_equal(ids, upright)
 
 
-def test_gaps_are_closed_and_strange_values_ignored(tmp_path: Path) -> None:
+def test_gaps_are_closed_and_unknown_values_ignored(tmp_path: Path) -> None:
     sparse = np.array([0, 3, 7], np.uint8)
     root = pairs(tmp_path / "gaps", [Image.fromarray(sparse[blobs(s)]) for s in range(4)])
-    done = repair(check(root), tmp_path / "closed")
-    assert done.labels.names == ("class 0", "class 3", "class 7")
+    copy = repair(check(root), tmp_path / "closed")
+    assert copy.labels.names == ("class 0", "class 3", "class 7")
     for name, ids in written(tmp_path / "closed").items():
         np.testing.assert_array_equal(ids, blobs(int(name)))
     named = drawn.write(tmp_path / "named", train=3, val=1, test=1, size=(48, 64))
@@ -122,24 +122,24 @@ def test_gaps_are_closed_and_strange_values_ignored(tmp_path: Path) -> None:
     ids = np.array(Image.open(mask))
     ids[:2, :5] = 99
     Image.fromarray(ids).save(mask)
-    done = repair(check(named), tmp_path / "ignored")
-    assert done.done == {"pixels without a class, now ignored": 10}
-    copy = read_values(tmp_path / "ignored/masks/train" / mask.name)
-    assert (copy == 255).sum() == 10 + (ids == 255).sum()
+    copy = repair(check(named), tmp_path / "ignored")
+    assert copy.done == {"pixels without a class, now ignored": 10}
+    values = read_values(tmp_path / "ignored/masks/train" / mask.name)
+    assert (values == 255).sum() == 10 + (ids == 255).sum()
 
 
-def test_of_a_image_in_two_splits_the_one_in_test_stays(tmp_path: Path) -> None:
+def test_an_image_in_two_splits_stays_in_test(tmp_path: Path) -> None:
     root = drawn.write(tmp_path / "scenes", train=4, val=1, test=2, size=(48, 64))
     train, test = (min((root / "images" / split).iterdir()) for split in ("train", "test"))
     train.write_bytes(test.read_bytes())
-    done = repair(check(root), tmp_path / "out")
-    assert done.splits == {"train": 3, "val": 1, "test": 2}
+    copy = repair(check(root), tmp_path / "out")
+    assert copy.splits == {"train": 3, "val": 1, "test": 2}
     name = f"images/train/{train.name}"
-    assert done.left_out == {name: f"the same image stays in test as images/test/{test.name}"}
+    assert copy.left_out == {name: f"the same image stays in test as images/test/{test.name}"}
     assert "leak" not in [finding.rule for finding in check(tmp_path / "out").findings]
 
 
-def test_of_images_that_look_the_same_one_split_keeps_its_own(tmp_path: Path) -> None:
+def test_a_similar_image_in_two_splits_stays_in_val(tmp_path: Path) -> None:
     root = drawn.write(tmp_path / "scenes", train=4, val=2, test=1, size=(144, 208))
     train, val = (sorted((root / "images" / split).iterdir())[1] for split in ("train", "val"))
     train.unlink()
@@ -149,56 +149,56 @@ def test_of_images_that_look_the_same_one_split_keeps_its_own(tmp_path: Path) ->
     (leak,) = (finding for finding in report.findings if finding.rule == "near-leak")
     names = tuple(f"images/{split}/{file.name}" for split, file in (("train", train), ("val", val)))
     assert leak.groups == (names,)
-    done = repair(report, tmp_path / "out")
-    assert done.splits == {"train": 3, "val": 2, "test": 1}
-    assert done.left_out == {names[0]: f"an image that looks the same stays in val as {names[1]}"}
+    copy = repair(report, tmp_path / "out")
+    assert copy.splits == {"train": 3, "val": 2, "test": 1}
+    assert copy.left_out == {names[0]: f"a similar image stays in val as {names[1]}"}
     assert "near-leak" not in [finding.rule for finding in check(tmp_path / "out").findings]
 
 
-def test_one_file_on_two_lists_stays_on_one(tmp_path: Path) -> None:
+def test_a_file_on_two_lists_stays_on_one(tmp_path: Path) -> None:
     root = pairs(tmp_path / "data", [Image.fromarray(blobs(seed)) for seed in range(5)])
     (root / "train.txt").write_text("0\n1\n2\n")
     (root / "val.txt").write_text("2\n3\n4\n")
     report = check(root)
     assert "leak" in [finding.rule for finding in report.findings]
-    done = repair(report, tmp_path / "out")
-    assert done.splits == {"train": 2, "val": 3}
-    (name,) = done.left_out
-    assert done.left_out == {name: f"the same image stays in val as {name}"}
+    copy = repair(report, tmp_path / "out")
+    assert copy.splits == {"train": 2, "val": 3}
+    (name,) = copy.left_out
+    assert copy.left_out == {name: f"the same image stays in val as {name}"}
 
 
-def test_what_cannot_be_mended_is_left_out_and_named(tmp_path: Path) -> None:
+def test_pairs_that_cannot_be_repaired_are_left_out_and_listed(tmp_path: Path) -> None:
     root = drawn.write(tmp_path / "scenes", train=4, val=1, test=1, size=(48, 64))
     first, second, *_ = sorted((root / "masks" / "train").iterdir())
     first.write_bytes(b"no image")
     Image.fromarray(np.zeros((9, 9), np.uint8)).save(second)
     photo(root / "images/train/alone.png", (48, 64), 0)
-    cut = sorted((root / "images" / "train").glob("*.jpg"))[2]
-    cut.write_bytes(cut.read_bytes()[:-300])  # its header is whole
-    done = repair(check(root), tmp_path / "out")
-    assert done.splits["train"] == 1
-    why = {Path(name).name: text for name, text in done.left_out.items()}
-    assert "cannot be read" in why[first.name]
-    assert "9 x 9 pixels (height x width), the image 48 x 64" in why[second.name]
-    assert why["alone.png"] == "it has no partner"
-    assert f"left out: masks/train/{first.name}" in done.text()
-    assert cut.name in why[f"{cut.stem}.png"]
-    assert not list((tmp_path / "out" / "images").rglob(cut.name))
+    truncated = sorted((root / "images" / "train").glob("*.jpg"))[2]
+    truncated.write_bytes(truncated.read_bytes()[:-300])  # the header is complete
+    copy = repair(check(root), tmp_path / "out")
+    assert copy.splits["train"] == 1
+    reasons = {Path(name).name: text for name, text in copy.left_out.items()}
+    assert "cannot be read" in reasons[first.name]
+    assert "9 x 9 pixels (height x width), the image 48 x 64" in reasons[second.name]
+    assert reasons["alone.png"] == "it has no partner"
+    assert f"left out: masks/train/{first.name}" in copy.text()
+    assert truncated.name in reasons[f"{truncated.stem}.png"]
+    assert not list((tmp_path / "out" / "images").rglob(truncated.name))
     assert "unreadable" not in {finding.rule for finding in check(tmp_path / "out").errors}
 
 
-def test_nothing_is_left_behind_where_nothing_can_be_mended(tmp_path: Path) -> None:
+def test_no_folder_remains_if_nothing_can_be_repaired(tmp_path: Path) -> None:
     root = drawn.write(tmp_path / "scenes", train=2, val=1, test=1, size=(48, 64))
     for mask in (root / "masks").rglob("*.png"):
         mask.write_bytes(b"")
-    with pytest.raises(FullconvError, match="can be mended"):
+    with pytest.raises(FullconvError, match=r"nothing in .* can be repaired"):
         repair(check(root), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_the_copy_goes_to_a_new_folder_outside_the_data(tmp_path: Path, scenes: Path) -> None:
+def test_the_copy_needs_a_new_folder_outside_of_the_dataset(tmp_path: Path, scenes: Path) -> None:
     report = check(scenes)
-    with pytest.raises(FullconvError, match="lies inside"):
+    with pytest.raises(FullconvError, match="is inside"):
         repair(report, scenes / "fixed")
     (tmp_path / "full").mkdir()
     (tmp_path / "full/mine.txt").write_text("mine")
@@ -211,12 +211,12 @@ def test_the_copy_goes_to_a_new_folder_outside_the_data(tmp_path: Path, scenes: 
 
 
 def test_a_plain_copy_keeps_everything(tmp_path: Path) -> None:
-    """The ids of classes that never occur too, whose gaps `repair` closes."""
+    """Even the ids of classes that never occur, which `repair` removes."""
     root = pairs(tmp_path / "data", [Image.fromarray(2 * blobs(seed)) for seed in range(4)])
     dataset = check(root).dataset
-    seen: list[tuple[int, int]] = []
-    copy = plain_copy(dataset, tmp_path / "out", progress=lambda *counts: seen.append(counts))
-    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    calls: list[tuple[int, int]] = []
+    copy = plain_copy(dataset, tmp_path / "out", progress=lambda *counts: calls.append(counts))
+    assert calls == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert copy.labels.names == tuple(f"class {k}" for k in range(5))
     assert (copy.splits, copy.left_out) == ({"train": 3, "val": 1}, {})
     for name, ids in written(tmp_path / "out").items():
@@ -237,9 +237,11 @@ def test_white_needs_a_class(tmp_path: Path) -> None:
     arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3))),
     st.lists(st.tuples(*[st.integers(0, 255)] * 3), min_size=1, max_size=6, unique=True),
 )
-def test_nearest_is_the_nearest(values: np.ndarray, colors: list[tuple[int, int, int]]) -> None:
+def test_the_nearest_color_has_the_smallest_distance(
+    values: np.ndarray, colors: list[tuple[int, int, int]]
+) -> None:
     distance = ((values[:, :, None].astype(np.float64) - np.array(colors)) ** 2).sum(axis=3)
-    np.testing.assert_array_equal(nearest(values, tuple(colors)), distance.argmin(axis=2))
+    np.testing.assert_array_equal(nearest_color(values, tuple(colors)), distance.argmin(axis=2))
 
 
 @pytest.mark.parametrize(
@@ -250,12 +252,12 @@ def test_nearest_is_the_nearest(values: np.ndarray, colors: list[tuple[int, int,
         ("fasseg_face", ("background", "hair", "skin", "eyes", "nose", "mouth"), 0.31),
     ],
 )
-def test_the_real_sets_have_no_error_left(
+def test_repaired_copies_of_real_datasets_have_no_errors(
     shared: Path, tmp_path: Path, name: str, classes: tuple[str, ...], share: float
 ) -> None:
-    done = repair(check(shared / "data" / name), tmp_path / "out")
+    copy = repair(check(shared / "data" / name), tmp_path / "out")
     report = check(tmp_path / "out")
     assert report.errors == ()
-    assert done.labels.names == report.dataset.labels.names == classes
+    assert copy.labels.names == report.dataset.labels.names == classes
     pixels = np.sum(list(report.class_pixels.values()), axis=0)
     assert pixels[1] / pixels.sum() == pytest.approx(share, rel=0.05)

@@ -1,4 +1,4 @@
-"""Which images a model was trained on, however the data set lies."""
+"""The images that a model was trained on, recognized by content."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def added(root: Path, to: Path, source: str, target: str) -> CheckReport:
-    """The data set with the images of one split in another, too."""
+    """Check a copy of the dataset that has the images of one split in another, too."""
     shutil.copytree(root, to)
     for part in ("images", "masks"):
         for path in (to / part / source).iterdir():
@@ -30,15 +30,17 @@ def added(root: Path, to: Path, source: str, target: str) -> CheckReport:
     return check(to)
 
 
-def test_a_split_is_known_by_its_images(root: Path) -> None:
+def test_a_split_is_recognized_by_its_images(root: Path) -> None:
     report = check(root)
-    seen = training_split_fingerprint(report, None)
-    assert describe_training_overlap(seen, report) == "train (3 images)"
-    assert len(seen[0]["fingerprint"]) == 16
+    records = training_split_fingerprint(report, None)
+    assert describe_training_overlap(records, report) == "train (3 images)"
+    assert len(records[0]["fingerprint"]) == 16
     assert describe_training_overlap([], report) == ""
 
 
-def test_train_and_val_together_are_known_in_the_official_split(root: Path, tmp_path: Path) -> None:
+def test_train_and_val_together_are_recognized_in_the_official_split(
+    root: Path, tmp_path: Path
+) -> None:
     both = added(root, tmp_path / "both", "val", "train")
     assert (
         describe_training_overlap(training_split_fingerprint(both, None), check(root))
@@ -53,17 +55,25 @@ def test_train_and_val_together_are_known_in_the_official_split(root: Path, tmp_
     ).startswith("3 other images (fingerprint ")
 
 
-def test_what_was_seen_before_counts_too(root: Path, tmp_path: Path) -> None:
+def test_images_of_earlier_runs_count_too(root: Path, tmp_path: Path) -> None:
     report = check(root)
     both = added(root, tmp_path / "both", "test", "train")
     earlier = {"trained_on": training_split_fingerprint(both, None)}
-    seen = training_split_fingerprint(report, earlier)
-    assert describe_training_overlap(seen, report) == "train+test (5 images), then train (3 images)"
+    records = training_split_fingerprint(report, earlier)
     assert (
-        training_split_fingerprint(report, {"trained_on": seen}) == seen
-    )  # the same again adds nothing
-    unknown = training_split_fingerprint(report, {})
-    assert (
-        describe_training_overlap(unknown, report)
-        == "images that are not stated, then train (3 images)"
+        describe_training_overlap(records, report) == "train+test (5 images), then train (3 images)"
     )
+    assert (
+        training_split_fingerprint(report, {"trained_on": records}) == records
+    )  # the same images again add nothing
+    unknown = training_split_fingerprint(report, {})
+    assert describe_training_overlap(unknown, report) == "unknown images, then train (3 images)"
+
+
+def test_records_of_version_0_1_0_are_read(root: Path) -> None:
+    """They count "pictures"."""
+    report = check(root)
+    (record,) = training_split_fingerprint(report, None)
+    old = {"pictures": record["images"], "fingerprint": record["fingerprint"]}
+    assert describe_training_overlap([old], report) == "train (3 images)"
+    assert training_split_fingerprint(report, {"trained_on": [old]}) == [old]

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from fullconv.data.check.check import check
-from fullconv.data.check.value_meanings import Meaning, meanings_text
+from fullconv.data.check.value_meanings import Meaning, value_table
 
 SIZE = (40, 50)
 
@@ -22,22 +22,22 @@ def draw(root: Path, mask: np.ndarray, toml: str = "") -> Path:
     return root
 
 
-def halves(one: int, other: int) -> np.ndarray:
-    mask = np.full(SIZE, one)
+def quarter(value: int, other: int) -> np.ndarray:
+    mask = np.full(SIZE, value)
     mask[:10] = other
     return mask
 
 
-def test_ids_that_are_named_need_no_table(tmp_path: Path) -> None:
-    report = check(draw(tmp_path, halves(0, 1), 'classes = ["sky", "road"]'))
+def test_named_ids_need_no_table(tmp_path: Path) -> None:
+    report = check(draw(tmp_path, quarter(0, 1), 'classes = ["sky", "road"]'))
     assert report.meanings == ()
-    assert "value  colour" not in report.text()
+    assert "value  color" not in report.text()
     assert report.to_dict()["mask_values"] == []
 
 
 def test_a_map_is_shown_with_the_share_of_each_value(tmp_path: Path) -> None:
     toml = 'classes = ["sky", "road"]\n[map]\n7 = "road"\n9 = "ignore"\n[colors]\nroad = "#0000ff"'
-    report = check(draw(tmp_path, halves(7, 9), toml))
+    report = check(draw(tmp_path, quarter(7, 9), toml))
     assert report.meanings == (
         Meaning(7, (0, 0, 255), 0.75, "road"),
         Meaning(9, None, 0.25, "ignore"),
@@ -54,28 +54,28 @@ def test_a_map_is_shown_with_the_share_of_each_value(tmp_path: Path) -> None:
     }
 
 
-def test_what_has_no_class_is_shown_without_one(tmp_path: Path) -> None:
-    report = check(draw(tmp_path, halves(0, 77), 'classes = ["sky", "road"]'))
+def test_values_without_a_class(tmp_path: Path) -> None:
+    report = check(draw(tmp_path, quarter(0, 77), 'classes = ["sky", "road"]'))
     assert [(m.value, m.name) for m in report.meanings] == [(0, "sky"), (77, "")]
-    assert "77             25.00%  none" in report.text()
+    assert "77             25.00%  (no class)" in report.text()
 
 
-def test_black_and_white_gets_a_proposal(tmp_path: Path) -> None:
-    report = check(draw(tmp_path, halves(0, 255)))
+def test_a_proposal_for_black_and_white(tmp_path: Path) -> None:
+    report = check(draw(tmp_path, quarter(0, 255)))
     assert report.meanings == (
         Meaning(0, (0, 0, 0), 0.75, "background", True),
-        Meaning(255, (128, 0, 0), 0.25, "object", True),  # as a repaired copy is drawn
+        Meaning(255, (128, 0, 0), 0.25, "object", True),  # as in a repaired copy
     )
     assert "background (proposed)" in report.text()
 
 
-def test_colours_get_a_proposal_and_blends_none(tmp_path: Path) -> None:
+def test_a_proposal_for_colors_but_not_for_blends(tmp_path: Path) -> None:
     mask = np.zeros((100, 100, 3))
     mask[:40] = (128, 0, 0)
     mask[40, :9] = (64, 0, 0)  # between the two
     report = check(draw(tmp_path, mask))
-    found = {m.value: (m.name, m.proposed) for m in report.meanings}
-    assert found == {
+    names = {m.value: (m.name, m.proposed) for m in report.meanings}
+    assert names == {
         (0, 0, 0): ("class 0", True),
         (128, 0, 0): ("class 1", True),
         (64, 0, 0): ("", False),
@@ -83,22 +83,25 @@ def test_colours_get_a_proposal_and_blends_none(tmp_path: Path) -> None:
 
 
 def test_made_up_ids_are_shown(tmp_path: Path) -> None:
-    report = check(draw(tmp_path, halves(0, 3)))
+    report = check(draw(tmp_path, quarter(0, 3)))
     assert [(m.value, m.name, m.proposed) for m in report.meanings] == [
         (0, "class 0", False),
         (3, "class 3", False),
     ]
 
 
-def test_long_tables_are_cut() -> None:
-    rows = [Meaning(k, None, 0.01, "") for k in range(30)]
-    text = meanings_text(rows)
-    assert len(text.splitlines()) == 1 + 24 + 1
-    assert text.endswith("more values, of 1.00% and less")
-    assert meanings_text(()) == ""
+def test_rare_values_of_long_tables_are_counted() -> None:
+    common = [Meaning(k, None, 0.01, "") for k in range(13)]
+    rare = [Meaning(100 + k, None, 0.001, "") for k in range(5)]
+    lines = value_table([*common, *rare]).splitlines()
+    assert len(lines) == 1 + 13 + 1
+    assert lines[-1].endswith("5 more values, each in 0.10% of the pixels or less")
+    assert len(value_table(rare).splitlines()) == 1 + 5  # a short table is complete
+    assert len(value_table([Meaning(k, None, 0.01, "") for k in range(30)]).splitlines()) == 26
+    assert value_table(()) == ""
 
 
-def test_what_is_there_is_never_shown_as_nothing() -> None:
+def test_shares_are_never_rounded_to_nothing_or_all() -> None:
     rows = [Meaning(0, None, 0.99998, ""), Meaning(1, None, 0.00002, "")]
-    shares = [line.split()[1] for line in meanings_text(rows).splitlines()[1:]]
+    shares = [line.split()[1] for line in value_table(rows).splitlines()[1:]]
     assert shares == [">99.99%", "<0.01%"]

@@ -1,13 +1,12 @@
-"""Data sets by name: miniature archives on a server of the test's own, packed like the real ones.
+"""Datasets by name: miniature archives on a local server, packed like the real ones.
 
-That the real addresses answer is not tested: no test uses the network.
+No test uses the network, so the real addresses are not tested.
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
-import http.server
 import json
 import shlex
 import shutil
@@ -22,12 +21,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from file_server import FileServer
 from trees import IDS, mat, photo, png
 
 from fullconv.cli.main import run
 from fullconv.core.errors import FullconvError
+from fullconv.core.text import file_size
 from fullconv.data.download import fetch
-from fullconv.data.download.download import data_root, nearest, resolve_dataset
+from fullconv.data.download.download import data_root, nearest_dataset_names, resolve_dataset
 from fullconv.data.download.registry import SOURCES, Archive
 from fullconv.data.layouts.dataset import load_dataset
 
@@ -129,52 +130,11 @@ LAYOUT = {"kvasir-seg": "folders", **{name: "voc" for name in PACKED if name.sta
 SPLITS = {"voc2007": (2, 1, 1), "camvid": (2, 1, 1)}  # images; 3 and 1 in all others
 
 
-class Host:
-    """A server of files that notes what it was asked for, and answers while `open` is set."""
-
-    def __init__(self) -> None:
-        self.files: dict[str, bytes] = {}
-        self.asked: list[str] = []
-        self.open = threading.Event()
-        self.open.set()
-        self.cut = 0  # bytes after which the next answer ends
-        host = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                host.asked.append(self.path[1:] + self.headers.get("Range", ""))
-                host.open.wait(10)
-                body = host.files.get(self.path[1:])
-                if body is None:
-                    self.send_error(404)
-                    return
-                first = int(self.headers.get("Range", "bytes=0-")[6:-1])
-                self.send_response(206 if first else 200)
-                self.send_header("Content-Range", f"bytes {first}-{len(body) - 1}/{len(body)}")
-                self.send_header("ETag", '"one"')
-                self.send_header("Content-Length", str(len(body) - first))
-                self.end_headers()
-                self.wfile.write(body[first : host.cut or len(body)])
-                host.cut = 0
-
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,))
-        self.thread.start()
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.thread.join()
-        self.server.server_close()
-
-
 @pytest.fixture
-def host() -> Iterator[Host]:
-    host = Host()
-    yield host
-    host.close()
+def host() -> Iterator[FileServer]:
+    server = FileServer()
+    yield server
+    server.close()
 
 
 @pytest.fixture
@@ -190,7 +150,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def offer(
-    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    host: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[str], tuple[Archive, ...]]:
     """Puts a miniature of a published data set on the server, and its addresses into the table.
     The rest of its entry, what goes where and what is kept, is the real one."""
@@ -211,6 +171,10 @@ def offer(
         return source.archives
 
     return call
+
+
+def names(server: FileServer) -> list[str]:
+    return [name for name, _ in server.requests]
 
 
 def packed(scratch: Path, file: str, folder: str, fill: Fill) -> bytes:
@@ -241,35 +205,35 @@ def test_what_a_published_set_unpacks_to_is_recognised(
 
 
 def test_check_downloads_once_and_says_where(
-    cache: Path, host: Host, offer: Any, capsys: pytest.CaptureFixture[str]
+    cache: Path, host: FileServer, offer: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (archive,) = offer("voc2012")
     assert run(["check", "VOC2012"]) == 0
     out, err = capsys.readouterr()
     assert f"{cache / 'voc2012'}: layout voc" in out
-    folder, size = cache / "archives" / "voc2012", fetch.size_of(len(host.files[archive.file]))
+    folder, size = cache / "archives" / "voc2012", file_size(len(host.files[archive.file]))
     assert err.splitlines() == [
-        f"voc2012 is no folder here: downloading the published data set into {cache / 'voc2012'} "
-        "(FULLCONV_DATA names another place). Its terms: "
+        f"voc2012: downloading the published dataset into {cache / 'voc2012'} "
+        "(set FULLCONV_DATA to use another folder). Terms of use: "
         "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/",
         f"{archive.addresses[0]}, {size}",
-        f"voc2012 is in {cache / 'voc2012'}; {folder} is not needed any more",
+        f"voc2012 is in {cache / 'voc2012'}; {folder} is no longer needed",
     ]
     assert [path.name for path in folder.iterdir()] == [archive.file]
     shutil.rmtree(folder)
     assert run(["check", "voc2012"]) == 0
     assert capsys.readouterr() == (out, "")
-    assert host.asked == [archive.file]
+    assert names(host) == [archive.file]
 
 
 def test_a_folder_that_was_cleared_away_is_downloaded_again(
-    cache: Path, host: Host, offer: Any
+    cache: Path, host: FileServer, offer: Any
 ) -> None:
     (archive,) = offer("voc2012")
     assert resolve_dataset("voc2012", quiet=True) == cache / "voc2012"
     shutil.rmtree(cache)  # as caches are, now and then
     assert resolve_dataset(cache / "voc2012", quiet=True).is_dir()  # as a run remembers it
-    assert host.asked == [archive.file] * 2
+    assert names(host) == [archive.file] * 2
 
 
 def test_nothing_is_printed_where_nothing_may_be(
@@ -284,20 +248,20 @@ def test_nothing_is_printed_where_nothing_may_be(
     assert "voc2012" not in err
 
 
-def test_a_folder_of_that_name_wins(cache: Path, host: Host, offer: Any) -> None:
+def test_a_folder_of_that_name_wins(cache: Path, host: FileServer, offer: Any) -> None:
     offer("voc2012")
     fill_voc(Path("voc2012"))
     assert load_dataset("voc2012").root == Path("voc2012")
     Path("camvid").touch()
-    with pytest.raises(FullconvError, match="camvid is a file; expected the folder of a data set"):
+    with pytest.raises(FullconvError, match="camvid is a file; expected the folder of a dataset"):
         load_dataset("camvid")
-    assert host.asked == []
+    assert host.requests == []
 
 
 def test_a_name_is_no_path(cache: Path) -> None:
     for path in (Path("data/voc2012"), Path("/gone/voc2012"), Path("voc2012/VOC2012"), Path("x")):
         assert resolve_dataset(path) == path
-    assert nearest(Path("data/voc2021")) == []
+    assert nearest_dataset_names(Path("data/voc2021")) == []
 
 
 @pytest.mark.parametrize(
@@ -310,9 +274,9 @@ def test_a_misspelt_name_gets_the_nearest(
     assert run(["check", word]) == 1
     err = capsys.readouterr().err
     assert err.startswith(f"error: there is no folder {word}")
-    assert "; expected the folder of a data set" in err
+    assert "; expected the folder of a dataset" in err
     if near:
-        assert f", nor a published data set of that name (nearest: {near}" in err
+        assert f", and no published dataset of that name (nearest: {near}" in err
         assert f"try: fullconv check {near.rstrip(', ')}   # downloads it" in err
     else:
         assert "published" not in err
@@ -322,10 +286,10 @@ def test_a_misspelt_name_gets_the_nearest(
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("Cityscapes", "get leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip from https"),
-        ("imagenet", "its images have a class each, not one per pixel"),
-        ("sift_flow", "put the lists beside Images/ and SemanticLabels/"),
-        ("nyud", "put images/, segmentation/, train.txt, val.txt and test.txt into one folder"),
+        ("Cityscapes", "Get leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip from https"),
+        ("imagenet", "its images have one class each, not one per pixel"),
+        ("sift_flow", "Put the lists beside Images/ and SemanticLabels/"),
+        ("nyud", "Put images/, segmentation/, train.txt, val.txt and test.txt into one folder"),
     ],
 )
 def test_what_a_person_must_get_is_explained(
@@ -334,13 +298,13 @@ def test_what_a_person_must_get_is_explained(
     assert run(["check", name]) == 1
     err = capsys.readouterr().err
     assert err.startswith(f"error: there is no folder {name}, and ")
-    assert "is not downloaded by name: " in err
+    assert "cannot be downloaded by name. " in err
     assert said in err
     assert not cache.exists()
 
 
 def test_without_a_network_the_way_by_hand_works(
-    cache: Path, host: Host, offer: Any, capsys: pytest.CaptureFixture[str]
+    cache: Path, host: FileServer, offer: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (archive,) = offer("voc2012")
     body = host.files.pop(archive.file)
@@ -350,9 +314,9 @@ def test_without_a_network_the_way_by_hand_works(
     assert (
         f"error: {archive.file} could not be downloaded.\n  {archive.addresses[0]}: HTTP 404" in err
     )
-    assert f"put it into {folder} under this name." in err
+    assert f"put it into {folder}." in err
     assert err.endswith(
-        "try: fullconv check voc2012   # once there is a network, or the file is there\n"
+        "try: fullconv check voc2012   # when there is a network, or the file is there\n"
     )
     (folder / archive.file).write_bytes(body)
     assert run(["check", "voc2012"]) == 0
@@ -387,21 +351,21 @@ def test_without_a_network_the_hint_is_what_was_typed(
     assert shlex.split(line) == ["fullconv", *words]
 
 
-def test_a_wrong_file_is_set_aside(
-    cache: Path, host: Host, offer: Any, capsys: pytest.CaptureFixture[str]
+def test_a_wrong_file_is_refused(
+    cache: Path, host: FileServer, offer: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (archive,) = offer("voc2012")
     host.files[archive.file] += b"x"
     assert run(["check", "voc2012"]) == 1
     err = capsys.readouterr().err
-    assert f"expected {archive.checksum}" in err
-    assert f"set aside as {cache / 'archives' / 'voc2012' / archive.file}.bad" in err
+    assert "it sent another file than the published one" in err
+    assert f"expected md5:{archive.checksum}" in err
     assert not (cache / "voc2012").exists()
 
 
 def test_ctrl_c_is_continued_by_the_same_command(
     cache: Path,
-    host: Host,
+    host: FileServer,
     offer: Any,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -410,16 +374,13 @@ def test_ctrl_c_is_continued_by_the_same_command(
         raise KeyboardInterrupt
 
     (archive,) = offer("voc2012")
-    host.cut = 1000
+    host.faults = [1000]
     with monkeypatch.context() as patch:
         patch.setattr(fetch.time, "sleep", interrupt)
-        assert run(["check", "voc2012"]) == 1
-    assert capsys.readouterr().err.splitlines()[-2:] == [
-        "what has come so far is kept: the same command continues there",
-        "stopped.",
-    ]
+        assert run(["check", "voc2012"]) == 130
+    assert "Stopped. Run the same command to continue the download." in capsys.readouterr().err
     assert run(["check", "voc2012"]) == 0
-    assert host.asked == [archive.file, f"{archive.file}bytes=1000-"]
+    assert host.requests == [(archive.file, None), (archive.file, "bytes=1000-")]
 
 
 def test_a_full_disk_is_said_and_leaves_no_half_data_set(
@@ -431,13 +392,15 @@ def test_a_full_disk_is_said_and_leaves_no_half_data_set(
     part.symlink_to("/dev/full")  # where every write finds the disk full
     assert run(["check", "voc2012"]) == 1
     err = capsys.readouterr().err
-    assert f"error: there is no room left for voc2012 in {cache}: No space left on device." in err
-    assert err.endswith("try: FULLCONV_DATA=/another/place fullconv check voc2012\n")
+    assert (
+        f"error: there is not enough space for voc2012 in {cache}: No space left on device." in err
+    )
+    assert err.endswith("try: FULLCONV_DATA=/another/folder fullconv check voc2012\n")
     part.unlink()
     with monkeypatch.context() as patch:
         patch.setattr(tarfile.TarFile, "extract", full)
         assert run(["check", "voc2012"]) == 1
-    assert "no room left for voc2012" in capsys.readouterr().err
+    assert "not enough space for voc2012" in capsys.readouterr().err
     assert sorted(path.name for path in cache.iterdir()) == [".lock", "archives"]
     assert run(["check", "voc2012"]) == 0
 
@@ -454,11 +417,11 @@ def test_a_place_that_cannot_be_written(
     assert run(["check", "voc2012"]) == 1
     err = capsys.readouterr().err
     assert f"error: {cache} cannot be used: File exists." in err
-    assert err.endswith("try: FULLCONV_DATA=/another/place fullconv check voc2012\n")
+    assert err.endswith("try: FULLCONV_DATA=/another/folder fullconv check voc2012\n")
 
 
 def test_of_two_processes_one_downloads(
-    cache: Path, host: Host, offer: Any, monkeypatch: pytest.MonkeyPatch
+    cache: Path, host: FileServer, offer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (archive,) = offer("voc2012")
     host.open.clear()
@@ -471,13 +434,13 @@ def test_of_two_processes_one_downloads(
     ]
     for thread in threads:
         thread.start()
-    while not any(text.startswith("another process downloads") for text in said):
+    while not any(text.startswith("waiting for another process") for text in said):
         time.sleep(0.01)
     host.open.set()
     for thread in threads:
         thread.join()
     assert found == [cache / "voc2012"] * 2
-    assert host.asked == [archive.file]
+    assert names(host) == [archive.file]
 
 
 def test_the_other_processes_of_a_run_say_nothing(

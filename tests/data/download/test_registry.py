@@ -72,11 +72,11 @@ def test_only_the_masks_of_coco_stuff_have_no_checksum() -> None:
 def test_what_a_person_must_get_has_an_address(name: str) -> None:
     assert name not in SOURCES
     assert "https://" in ELSEWHERE[name]
-    assert not ELSEWHERE[name].endswith(".")
+    assert ELSEWHERE[name].endswith(".")
 
 
 def test_the_documentation_lists_them_all() -> None:
-    section = DOCS.partition("## Published data sets")[2].partition("\n## ")[0]
+    section = DOCS.partition("## Published datasets")[2].partition("\n## ")[0]
     years = [name for name in SOURCES if name.startswith("voc")]
     assert "`voc2007` to `voc2012`" in section
     for name in (*ELSEWHERE, *SOURCES):

@@ -1,13 +1,15 @@
-"""Archives made on the spot, good ones and those that mean harm."""
+"""Archives are unpacked: good ones, damaged ones, and those that attack."""
 
 from __future__ import annotations
 
 import errno
 import io
+import shutil
 import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,7 +20,7 @@ FILES = {"set/images/a.jpg": b"image", "set/masks/a.png": b"mask", "code/read.m"
 Make = Callable[..., Path]
 
 
-def tar(path: Path, files: dict[str, bytes] = FILES, *more: tarfile.TarInfo) -> Path:
+def make_tar(path: Path, files: dict[str, bytes] = FILES, *more: tarfile.TarInfo) -> Path:
     mode = "w:gz" if path.name.endswith("gz") else "w"
     with tarfile.open(path, mode) as archive:
         for name, data in files.items():
@@ -30,7 +32,7 @@ def tar(path: Path, files: dict[str, bytes] = FILES, *more: tarfile.TarInfo) -> 
     return path
 
 
-def zipped(path: Path, files: dict[str, bytes] = FILES) -> Path:
+def make_zip(path: Path, files: dict[str, bytes] = FILES) -> Path:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.mkdir("set")
         for name, data in files.items():
@@ -38,65 +40,65 @@ def zipped(path: Path, files: dict[str, bytes] = FILES) -> Path:
     return path
 
 
-def there(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-
-
-@pytest.mark.parametrize(
-    ("make", "name"), [(tar, "x.tar"), (tar, "x.tar.gz"), (tar, "x.TGZ"), (zipped, "x.zip")]
-)
-def test_the_wanted_folder_is_what_stays(tmp_path: Path, make: Make, name: str) -> None:
-    path = make(tmp_path / name)
-    seen: list[tuple[int, int]] = []
-    unpack([(path, "")], "set", tmp_path / "mine", lambda *count: seen.append(count))
-    assert there(tmp_path / "mine") == ["images/a.jpg", "masks/a.png"]
-    assert (tmp_path / "mine/images/a.jpg").read_bytes() == b"image"
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["mine", name])
-    assert (tmp_path / "mine/images/a.jpg").stat().st_mode & 0o7000 == 0  # no set-user-id
-    assert len(seen) >= len(FILES)
-    assert 0 < seen[-1][0] <= seen[-1][1] == path.stat().st_size
-
-
-def test_several_become_one(tmp_path: Path) -> None:
-    one = tar(tmp_path / "one.tar", {"kit/VOC/images/a.jpg": b"a"})
-    two = zipped(tmp_path / "two.zip", {"masks/a.png": b"b"})
-    names = tmp_path / "labels.txt"
-    names.write_text("1: cat")
-    unpack([(one, ""), (two, "kit/VOC"), (names, "kit/VOC")], "kit/VOC", tmp_path / "mine")
-    assert there(tmp_path / "mine") == ["labels.txt", "masks/a.png", "images/a.jpg"]
-    unpack([(two, "x"), (names, "")], ".", tmp_path / "all")
-    assert there(tmp_path / "all") == ["labels.txt", "x/masks/a.png"]
-
-
-@pytest.mark.parametrize("make", [tar, zipped])
-@pytest.mark.parametrize(
-    "name", ["../out.txt", "set/../../out.txt", "/tmp/out.txt", "C:/out.txt", "..\\out.txt"]
-)
-def test_a_member_that_climbs_out_is_refused(tmp_path: Path, make: Make, name: str) -> None:
-    path = make(tmp_path / ("x.tar" if make is tar else "x.zip"), {**FILES, name: b"harm"})
-    with pytest.raises(FullconvError) as caught:
-        unpack([(path, "")], "set", tmp_path / "mine")
-    assert f"{path} holds the member '{name}'".replace("\\", "\\\\") in caught.value.message
-    assert "outside the folder that it is unpacked into; nothing was unpacked" in str(caught.value)
-    assert [p.name for p in tmp_path.iterdir()] == [path.name]
-
-
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.FIFOTYPE])
-def test_links_and_devices_are_left_out(tmp_path: Path, kind: bytes) -> None:
-    link = tarfile.TarInfo("set/passwords")
-    link.type, link.linkname = kind, "/etc/passwd"
-    unpack([(tar(tmp_path / "x.tar", FILES, link), "")], "set", tmp_path / "mine")
-    assert sorted(p.name for p in (tmp_path / "mine").iterdir()) == ["images", "masks"]
-
-
-def linked(name: str, to: str) -> tarfile.TarInfo:
+def link(name: str, target: str, kind: bytes) -> tarfile.TarInfo:
     member = tarfile.TarInfo(name)
-    member.type, member.linkname = tarfile.LNKTYPE, to
+    member.type, member.linkname = kind, target
     return member
 
 
-def test_a_file_that_tar_holds_twice_is_there_twice(tmp_path: Path) -> None:
-    """As `tar` writes two names of one file: the second as a hard link."""
+def files_in(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [(make_tar, "x.tar"), (make_tar, "x.tar.gz"), (make_tar, "x.TGZ"), (make_zip, "x.zip")],
+)
+def test_only_the_root_is_kept(tmp_path: Path, make: Make, name: str) -> None:
+    path = make(tmp_path / name)
+    progress: list[tuple[int, int]] = []
+    unpack([(path, "")], "set", tmp_path / "mine", lambda *count: progress.append(count))
+    assert files_in(tmp_path / "mine") == ["images/a.jpg", "masks/a.png"]
+    assert (tmp_path / "mine/images/a.jpg").read_bytes() == b"image"
+    assert names_in(tmp_path) == sorted(["mine", name])
+    assert (tmp_path / "mine/images/a.jpg").stat().st_mode & 0o7000 == 0  # no set-user-id
+    assert len(progress) >= len(FILES)
+    assert 0 < progress[-1][0] <= progress[-1][1] == path.stat().st_size
+
+
+def test_several_files_become_one_folder(tmp_path: Path) -> None:
+    tar = make_tar(tmp_path / "one.tar", {"kit/VOC/images/a.jpg": b"a"})
+    archive = make_zip(tmp_path / "two.zip", {"masks/a.png": b"b"})
+    names = tmp_path / "labels.txt"
+    names.write_text("1: cat")
+    (tmp_path / "unpacking" / "tree").mkdir(parents=True)  # left by a process that was killed
+    parts = [(tar, ""), (archive, "kit/VOC"), (names, "kit/VOC")]
+    unpack(parts, "kit/VOC", tmp_path / "mine")
+    assert files_in(tmp_path / "mine") == ["images/a.jpg", "labels.txt", "masks/a.png"]
+    unpack([(archive, "x"), (names, "")], ".", tmp_path / "all")
+    assert files_in(tmp_path / "all") == ["labels.txt", "x/masks/a.png"]
+    assert names_in(tmp_path) == ["all", "labels.txt", "mine", "one.tar", "two.zip"]
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.FIFOTYPE, "zip"])
+def test_links_and_devices_are_left_out(tmp_path: Path, kind: bytes | str) -> None:
+    if isinstance(kind, bytes):
+        path = make_tar(tmp_path / "x.tar", FILES, link("set/passwords", "/etc/passwd", kind))
+    else:
+        path = make_zip(tmp_path / "x.zip")
+        member = zipfile.ZipInfo("set/passwords")
+        member.external_attr = 0o120777 << 16
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr(member, "/etc/passwd")
+    unpack([(path, "")], "set", tmp_path / "mine")
+    assert names_in(tmp_path / "mine") == ["images", "masks"]
+
+
+def test_hard_links_become_copies(tmp_path: Path) -> None:
     source = tmp_path / "made" / "set" / "images"
     source.mkdir(parents=True)
     (source / "a.jpg").write_bytes(b"image")
@@ -107,91 +109,106 @@ def test_a_file_that_tar_holds_twice_is_there_twice(tmp_path: Path) -> None:
         archive.add(tmp_path / "made" / "set", "set")
         assert sum(member.islnk() for member in archive.getmembers()) == 2
     unpack([(tmp_path / "x.tar", "")], "set", tmp_path / "mine")
-    assert there(tmp_path / "mine") == ["images/a.jpg", "images/b.jpg", "more/c.jpg"]
+    assert files_in(tmp_path / "mine") == ["images/a.jpg", "images/b.jpg", "more/c.jpg"]
     for path in (tmp_path / "mine").rglob("*.jpg"):
         assert path.read_bytes() == b"image"
         assert path.stat().st_nlink == 1
 
 
-@pytest.mark.parametrize(
-    ("to", "said"),
-    [
-        ("/etc/passwd", "holds the member '/etc/passwd', which would be written outside"),
-        ("set/../../x", "which would be written outside the folder"),
-        ("set/gone.jpg", "'set/b.jpg' as a link to 'set/gone.jpg', which is not in it"),
-    ],
-)
-def test_a_hard_link_to_what_is_not_there_is_refused(tmp_path: Path, to: str, said: str) -> None:
-    path = tar(tmp_path / "x y.tar", FILES, linked("set/b.jpg", to))
+def hard_link(target: str) -> Callable[[Path], Path]:
+    member = link("set/b.jpg", target, tarfile.LNKTYPE)
+    return lambda folder: make_tar(folder / "x y.tar", FILES, member)
+
+
+def damaged(make: Make, name: str, share: float) -> Callable[[Path], Path]:
+    def write(folder: Path) -> Path:
+        files = {f"set/{k}": bytes(range(256)) * k for k in range(1, 40)}
+        path = make(folder / name, files)
+        data = path.read_bytes()
+        path.write_bytes(data[: int(share * len(data))] if share else b"<html>no archive</html>")
+        return path
+
+    return write
+
+
+def locked(folder: Path) -> Path:
+    """A zip file with a password: the flag is set at both places."""
+    path = make_zip(folder / "x.zip", {"set/a.jpg": b"image"})
+    data = bytearray(path.read_bytes())
+    for mark, offset in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        data[data.rfind(mark) + offset] |= 1
+    path.write_bytes(data)
+    return path
+
+
+# What is wrong -> makes the archive, fragment of the message, end of the hint.
+REFUSED: dict[str, tuple[Callable[[Path], Path], str, str]] = {
+    **{
+        f"{name} in {make.__name__}": (
+            lambda folder, make=make, name=name: make(
+                folder / ("x.tar" if make is make_tar else "x.zip"), {**FILES, name: b"harm"}
+            ),
+            f"the member {name!r} would be written outside the target folder. Nothing was",
+            "   # and get it from elsewhere",
+        )
+        for make in (make_tar, make_zip)
+        for name in ("../out.txt", "set/../../out.txt", "/tmp/out.txt", "C:/out.txt", "..\\out.txt")
+    },
+    "link to /etc": (hard_link("/etc/passwd"), "'/etc/passwd' would be written", "elsewhere"),
+    "link up": (hard_link("set/../../x"), "would be written outside", "elsewhere"),
+    "link to nothing": (
+        hard_link("set/gone.jpg"),
+        "'set/b.jpg' is a link to 'set/gone.jpg', which is not in the archive",
+        "   # then download it again",
+    ),
+    **{
+        f"{name} {share}": (damaged(make, name, share), "cannot be unpacked: ", "again")
+        for make, name in ((make_tar, "x.tar"), (make_tar, "x.tgz"), (make_zip, "x.zip"))
+        for share in (0, 0.5, 0.9)
+    },
+    "password": (locked, "x.zip cannot be unpacked: File ", "again"),
+    "no root": (
+        lambda folder: make_tar(folder / "x.tar", {"code/a": b"a", "sets/b": b"b"}),
+        "x.tar: expected the folder set inside; found code, sets.",
+        "   # then download it again",
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "message", "hint"), REFUSED.values(), ids=REFUSED)
+def test_a_bad_archive_is_refused_and_leaves_nothing(
+    tmp_path: Path, make: Callable[[Path], Path], message: str, hint: str
+) -> None:
+    path = make(tmp_path)
     with pytest.raises(FullconvError) as caught:
         unpack([(path, "")], "set", tmp_path / "mine")
-    assert said in caught.value.message
-    assert caught.value.hint.startswith(f"rm '{path}'   # ")
-    assert [p.name for p in tmp_path.iterdir()] == ["x y.tar"]
-
-
-def test_links_in_a_zip_are_left_out(tmp_path: Path) -> None:
-    link = zipfile.ZipInfo("set/passwords")
-    link.external_attr = 0o120777 << 16
-    path = zipped(tmp_path / "x.zip")
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr(link, "/etc/passwd")
-    unpack([(path, "")], "set", tmp_path / "mine")
-    assert sorted(p.name for p in (tmp_path / "mine").iterdir()) == ["images", "masks"]
-
-
-@pytest.mark.parametrize("name", ["x.tar", "x.tgz", "x.zip"])
-@pytest.mark.parametrize("part", [0, 0.5, 0.9])
-def test_a_broken_archive_leaves_nothing(tmp_path: Path, name: str, part: float) -> None:
-    files = {f"set/{k}": bytes(range(256)) * k for k in range(1, 40)}
-    whole = (zipped if name.endswith("zip") else tar)(tmp_path / name, files)
-    data = whole.read_bytes()
-    whole.write_bytes(data[: int(part * len(data))] if part else b"<html>no archive</html>")
-    with pytest.raises(FullconvError, match=f"{name} cannot be unpacked: ") as caught:
-        unpack([(whole, "")], "set", tmp_path / "mine")
-    assert caught.value.hint == f"rm {whole}   # to start anew"
-    assert [p.name for p in tmp_path.iterdir()] == [name]
+    assert message in caught.value.message
+    assert caught.value.hint.startswith("rm ")
+    assert caught.value.hint.endswith(hint)
+    assert names_in(tmp_path) == [path.name]
 
 
 @pytest.mark.parametrize("end", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left")])
-def test_what_ends_half_way_leaves_nothing(tmp_path: Path, end: BaseException) -> None:
-    path = tar(tmp_path / "x.tar")
+def test_an_interruption_leaves_nothing(tmp_path: Path, end: BaseException) -> None:
+    path = make_tar(tmp_path / "x.tar")
 
     def stop(done: int, total: int) -> None:
-        if (tmp_path / "mine").exists() or not list(tmp_path.glob("unpacking/tree/set/images/*")):
-            pytest.fail("not half way")
+        assert not (tmp_path / "mine").exists()
+        assert list(tmp_path.glob("unpacking/tree/set/images/*"))
         raise end
 
     with pytest.raises(type(end)):
         unpack([(path, "")], "set", tmp_path / "mine", stop)
-    assert [p.name for p in tmp_path.iterdir()] == ["x.tar"]
+    assert names_in(tmp_path) == ["x.tar"]
 
 
-def test_what_a_killed_process_left_is_cleared_away(tmp_path: Path) -> None:
-    (tmp_path / "unpacking" / "tree").mkdir(parents=True)
-    (tmp_path / ".mine-abc").mkdir()  # somebody's own
-    unpack([(tar(tmp_path / "x.tar"), "")], "set", tmp_path / "mine")
-    assert sorted(p.name for p in tmp_path.iterdir()) == [".mine-abc", "mine", "x.tar"]
-
-
-def test_an_archive_without_the_folder(tmp_path: Path) -> None:
-    path = tar(tmp_path / "x.tar")
-    with pytest.raises(FullconvError) as caught:
-        unpack([(path, "")], "VOC2012", tmp_path / "mine")
-    assert caught.value.message == (
-        "x.tar should hold the folder VOC2012, but what came out is code, set."
-    )
-    assert caught.value.hint == f"rm -r {tmp_path}   # to download anew"
-    assert [p.name for p in tmp_path.iterdir()] == ["x.tar"]
-
-
-def test_a_zip_file_with_a_password_is_refused_in_words(tmp_path: Path) -> None:
-    path = zipped(tmp_path / "x.zip", {"set/a.jpg": b"image"})
-    data = bytearray(path.read_bytes())
-    for mark, at in ((b"PK\3\4", 6), (b"PK\1\2", 8)):  # the flag that says so, at both places
-        start = data.rfind(mark)
-        data[start + at] |= 1
-    path.write_bytes(data)
-    with pytest.raises(FullconvError, match=r"x\.zip cannot be unpacked: .*password"):
+@pytest.mark.parametrize("make", [make_tar, make_zip])
+def test_a_member_larger_than_the_free_space_is_refused(
+    tmp_path: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make(tmp_path / ("x.tar" if make is make_tar else "x.zip"), {"set/a": bytes(5001)})
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=5000))
+    with pytest.raises(OSError, match="set/a needs 5 kB, 5 kB are free") as caught:
         unpack([(path, "")], "set", tmp_path / "mine")
-    assert [p.name for p in tmp_path.iterdir()] == ["x.zip"]
+    assert caught.value.errno == errno.ENOSPC
+    assert names_in(tmp_path) == [path.name]

@@ -99,9 +99,9 @@ def test_numbers_that_are_none_are_refused(bad: float) -> None:
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
-    with pytest.raises(FullconvError, match=r"no input .*gone\.npy"):
+    with pytest.raises(FullconvError, match=r"no extra input .*gone\.npy"):
         read_channels(tmp_path / "gone.npy")
-    with pytest.raises(FullconvError, match=r"no input .*gone\.png"):
+    with pytest.raises(FullconvError, match=r"no extra input .*gone\.png"):
         read_channels(tmp_path / "gone.png")
     np.save(tmp_path / "cut.npy", METRES)
     whole = (tmp_path / "cut.npy").read_bytes()
@@ -120,7 +120,9 @@ def test_another_size_and_another_kind_are_refused() -> None:
     assert caught.value.hint == 'Image.open("a.png").resize((9, 5), Image.NEAREST)'
     depth = ExtraInput("depth", 1, (0.0,), (1.0,))
     assert read_extra_channels(METRES, depth, (5, 7)).shape == (5, 7, 1)
-    with pytest.raises(FullconvError, match="input depth has 3 channels; 1 channel of depth"):
+    with pytest.raises(
+        FullconvError, match="the extra input depth has 3 channels; the model was trained with 1"
+    ):
         read_extra_channels(COLORS, depth, (5, 7))
 
 

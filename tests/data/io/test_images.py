@@ -111,9 +111,9 @@ def test_arrays_are_taken_as_images() -> None:
 @pytest.mark.parametrize(
     ("array", "message", "hint"),
     [
-        (np.zeros((2, 2, 3), np.float32), "of float32, whose range", "(array * 255)"),
+        (np.zeros((2, 2, 3), np.float32), "of float32, whose value range", "(array * 255)"),
         (np.zeros((2, 2, 3), np.int64), "of int64", "array.astype('uint8')"),
-        (np.zeros((3, 9, 9), np.uint8), "looks channels first", "transpose(1, 2, 0)"),
+        (np.zeros((3, 9, 9), np.uint8), "looks channels-first", "transpose(1, 2, 0)"),
         (np.zeros((9, 9, 2), np.uint8), r"shape \(9, 9, 2\)", ""),
         (np.zeros((0, 9), np.uint8), "at least one pixel", ""),
         (np.zeros((1, 9, 9, 3), np.uint8), r"expected \(H, W\)", ""),
@@ -127,7 +127,7 @@ def test_arrays_that_are_no_images_are_refused(array: np.ndarray, message: str, 
 
 def test_float_images_are_refused(tmp_path: Path) -> None:
     path = saved(Image.new("F", (2, 2)), tmp_path / "a.tif")
-    with pytest.raises(FullconvError, match=r"a\.tif holds floating-point numbers"):
+    with pytest.raises(FullconvError, match=r"a\.tif has floating-point pixels"):
         read_image(path)
 
 
@@ -147,7 +147,7 @@ def test_a_truncated_file_is_named(tmp_path: Path, suffix: str) -> None:
         with pytest.raises(FullconvError, match=r"cannot be read: .*truncated") as caught:
             read(path)
         assert str(path) in caught.value.message
-        assert "take it out" in caught.value.hint
+        assert "remove it" in caught.value.hint
 
 
 def test_files_that_are_no_images_are_named(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_files_that_are_no_images_are_named(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("hello")
     for name, message, hint in (
         ("empty.png", "the file is empty", "copy or download empty.png again"),
-        ("text.png", "cannot identify image", "copy or download text.png again"),
+        ("text.png", "not in an image format", "copy or download text.png again"),
         ("none.png", "there is no such file", f"ls {tmp_path}"),
         ("deep/none.png", "there is no such file", f"ls {tmp_path}"),
         (".", "is a folder", f"ls {tmp_path}"),

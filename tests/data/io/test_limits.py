@@ -9,7 +9,13 @@ from PIL import Image
 
 from fullconv.core.errors import FullconvError
 from fullconv.data.io import limits
-from fullconv.data.io.limits import allow_large_images, quiet, read_content, refuse_large, room
+from fullconv.data.io.limits import (
+    allow_large_images,
+    decode_budget,
+    no_warnings,
+    read_content,
+    refuse_large,
+)
 
 
 def test_what_has_more_pixels_than_pillow_opens_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,16 +41,16 @@ def test_files_are_read_up_to_a_size(tmp_path: Path, monkeypatch: pytest.MonkeyP
     path = tmp_path / "a.png"
     path.write_bytes(b"12345")
     assert read_content(path) == b"12345"
-    monkeypatch.setattr(limits, "_MOST_BYTES", 4)
+    monkeypatch.setattr(limits, "_MAX_BYTES", 4)
     with pytest.raises(FullconvError, match=r"mask .*a\.png has 0\.0 GB; files up to"):
         read_content(path, "mask")
-    with pytest.raises(FullconvError, match=r"image .*none\.png cannot be read: No such file"):
+    with pytest.raises(FullconvError, match=r"no image .*none\.png: there is no such file"):
         read_content(tmp_path / "none.png")
 
 
 def test_nothing_is_said_inside_and_everything_after(recwarn: pytest.WarningsRecorder) -> None:
-    with quiet:
-        with quiet:
+    with no_warnings:
+        with no_warnings:
             warnings.warn("inside", stacklevel=1)
         warnings.warn("still inside", stacklevel=1)
     assert not recwarn.list
@@ -53,12 +59,12 @@ def test_nothing_is_said_inside_and_everything_after(recwarn: pytest.WarningsRec
 
 
 def test_threads_take_turns_where_they_would_decode_much_at_once() -> None:
-    most, inside, peak = limits._AT_ONCE, 0, 0
+    most, inside, peak = limits._DECODED_AT_ONCE, 0, 0
     lock = threading.Lock()
 
     def work(pixels: int) -> None:
         nonlocal inside, peak
-        with room.of(pixels):
+        with decode_budget.reserve(pixels):
             with lock:
                 inside += pixels
                 peak = max(peak, inside)
@@ -78,5 +84,5 @@ def test_threads_take_turns_where_they_would_decode_much_at_once() -> None:
 
 def test_room_is_given_back_after_an_error() -> None:
     for _ in range(3):
-        with pytest.raises(ValueError, match="no"), room.of(limits._AT_ONCE):
+        with pytest.raises(ValueError, match="no"), decode_budget.reserve(limits._DECODED_AT_ONCE):
             raise ValueError("no")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fullconv.core.files import cache_dir
-from fullconv.data.io.scan_cache import Remembered
+from fullconv.data.io.scan_cache import ScanCache
 
 
 @pytest.fixture
@@ -19,13 +19,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_what_was_put_is_there_the_next_time(folder: Path) -> None:
-    with Remembered() as known:
+    with ScanCache() as known:
         known.put("a", {"b": [1, 2.5, "é", None]})
         assert known.get("c") is None
-    with Remembered() as known:
+    with ScanCache() as known:
         assert known.get("a") == {"b": [1, 2.5, "é", None]}
         known.put("a", 7)
-    with Remembered() as known:
+    with ScanCache() as known:
         assert known.get("a") == 7
     assert cache_dir() == folder
 
@@ -46,18 +46,18 @@ def test_trouble_costs_nothing_but_time(folder: Path, trouble: str) -> None:
         folder.mkdir()
         (folder / "scans.sqlite").mkdir()
     for again in range(2):
-        with Remembered() as known:
+        with ScanCache() as known:
             assert known.get("a") == (1 if again and trouble == "damaged" else None)
             known.put("a", 1)
 
 
 def test_many_threads_and_two_at_once(folder: Path) -> None:
-    def work(known: Remembered, start: int) -> None:
+    def work(known: ScanCache, start: int) -> None:
         for key in range(start, start + 50):
             known.put(str(key), key)
             assert known.get(f"no {key}") is None
 
-    with Remembered() as one, Remembered() as other:
+    with ScanCache() as one, ScanCache() as other:
         threads = [
             threading.Thread(target=work, args=(known, 50 * k))
             for k, known in enumerate((one, other, one, other))
@@ -66,7 +66,7 @@ def test_many_threads_and_two_at_once(folder: Path) -> None:
             thread.start()
         for thread in threads:
             thread.join()
-    with Remembered() as known:
+    with ScanCache() as known:
         assert [known.get(str(key)) for key in range(200)] == list(range(200))
 
 
@@ -74,28 +74,28 @@ def test_the_older_half_is_forgotten_where_the_file_is_too_large(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By what the rows hold, not by how many there are."""
-    monkeypatch.setattr("fullconv.data.io.scan_cache._MOST_BYTES", 200_000)
+    monkeypatch.setattr("fullconv.data.io.scan_cache._MAX_BYTES", 200_000)
     values = {f"{key:02}": f"{key:02}" * 5_000 for key in range(18)}
     for key, value in values.items():
-        with Remembered() as known:
+        with ScanCache() as known:
             known.put(key, value)
-    with Remembered() as known:  # 18 x 10 kB are not too much
+    with ScanCache() as known:  # 18 x 10 kB are not too much
         assert [known.get(key) for key in values] == list(values.values())
         known.put("x", "x" * 30_000)
-    with Remembered() as known:
+    with ScanCache() as known:
         kept = [key for key in values if known.get(key) is not None]
         assert known.get("x") == "x" * 30_000
     assert kept == [f"{key:02}" for key in range(12, 18)]  # 30 kB and 6 x 10 kB; 7 would be more
     assert os.listdir(folder) == ["scans.sqlite"]
     for number in range(60):
-        with Remembered() as known:
+        with ScanCache() as known:
             known.put(f"more {number}", "y" * 10_000)
     assert (folder / "scans.sqlite").stat().st_size < 300_000
 
 
 @pytest.mark.parametrize("part", ["all", "header", "middle"])
 def test_a_damaged_file_is_replaced(folder: Path, part: str) -> None:
-    with Remembered() as known:
+    with ScanCache() as known:
         for key in range(200):
             known.put(str(key), "x" * 1000)
     file = folder / "scans.sqlite"
@@ -108,24 +108,24 @@ def test_a_damaged_file_is_replaced(folder: Path, part: str) -> None:
         content[4096:] = b"\xff" * (len(content) - 4096)
     file.write_bytes(content)
     for _ in range(2):  # the first finds out, at the latest when it reads
-        with Remembered() as known:
+        with ScanCache() as known:
             found = [known.get(str(key)) for key in range(200)]
             known.put("new", 7)
     assert set(found) == {None}
-    with Remembered() as known:
+    with ScanCache() as known:
         assert known.get("new") == 7
         known.put("more", 8)
-    with Remembered() as known:
+    with ScanCache() as known:
         assert (known.get("new"), known.get("more")) == (7, 8)
 
 
 def test_a_locked_file_is_waited_for_once(folder: Path) -> None:
-    with Remembered() as known:
+    with ScanCache() as known:
         known.put("a", 1)
     other = sqlite3.connect(folder / "scans.sqlite")
     other.execute("BEGIN EXCLUSIVE")
     try:
-        with Remembered() as known:
+        with ScanCache() as known:
             started = time.monotonic()
             assert [known.get("a") for _ in range(20)] == [None] * 20
             assert time.monotonic() - started < 5  # 20 waits of half a second would be 10
@@ -133,18 +133,18 @@ def test_a_locked_file_is_waited_for_once(folder: Path) -> None:
     finally:
         other.rollback()
         other.close()
-    with Remembered() as known:
+    with ScanCache() as known:
         assert known.get("a") == 1
 
 
 def test_much_that_is_new_is_written_before_the_end(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fullconv.data.io.scan_cache._HELD", 1000)
-    with Remembered() as known:
+    monkeypatch.setattr("fullconv.data.io.scan_cache._MAX_PENDING", 1000)
+    with ScanCache() as known:
         for key in range(10):
             known.put(str(key), "x" * 300)
         assert known.get("0") == "x" * 300
         assert known.get("9") is None  # not yet
-    with Remembered() as known:
+    with ScanCache() as known:
         assert known.get("9") == "x" * 300

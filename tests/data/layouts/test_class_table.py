@@ -1,6 +1,9 @@
+"""Class tables: from dataset.toml, text and YAML files, published datasets, and mask values."""
+
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,277 +14,407 @@ from PIL import Image
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
 from fullconv.data.io import masks
-from fullconv.data.layouts import class_table as tables
+from fullconv.data.layouts.class_catalogue import ade20k, cityscapes, numbered_names, pascal_context
 from fullconv.data.layouts.class_table import (
-    UNDECIDED,
+    CAMVID,
+    UNDETERMINED,
+    VOC,
+    LabelSource,
     UndeterminedLabels,
-    infer,
-    is_soft,
-    otsu,
+    is_blurred,
+    otsu_threshold,
     read_labels,
     read_settings,
+    write_settings,
+)
+from fullconv.data.layouts.class_table_files import (
+    name_list,
+    parse_table,
+    read_yaml,
+    table_from_pairs,
 )
 
-
-def toml(folder: Path, text: str) -> Path:
-    (folder / "dataset.toml").write_text(text)
-    return folder
+BLURRED = [*[0] * 60, *[255] * 60, *range(0, 256, 16)]
 
 
-def labels_of(folder: Path, known: Labels | None = None) -> tuple[Labels, bool, list[str]]:
-    return read_labels(folder, read_settings(folder), [], known=known)
+def read(
+    root: Path, *values: Any, layout_labels: Labels | None = None, **texts: str
+) -> LabelSource:
+    """Read the class table of a folder with these files, for masks with these values."""
+    for name, text in texts.items():
+        suffix = {"dataset": "toml", "data": "yaml"}.get(name, "txt")
+        (root / f"{name}.{suffix}").write_text(text)
+    paths = []
+    for number, mask in enumerate(values):
+        array = mask if isinstance(mask, np.ndarray) else np.array([mask], np.uint8)
+        paths.append(root / f"{number}.png")
+        Image.fromarray(array).save(paths[-1])
+    return read_labels(root, read_settings(root), paths, layout_labels=layout_labels)
 
 
-def grey(folder: Path, *masks: object) -> list[Path]:
-    found = []
-    for number, values in enumerate(masks):
-        found.append(folder / f"{number}.png")
-        Image.fromarray(np.asarray(values)).save(found[-1])
-    return found
+def class_ids(labels: Labels | None, *values: Any) -> list[int | None]:
+    assert labels is not None
+    return [labels.class_of(value) for value in values]
 
 
-def test_a_full_dataset_toml(tmp_path: Path) -> None:
-    toml(
-        tmp_path,
-        'classes = ["sky", "road"]\nignore_index = 99\n'
-        '[map]\n7 = "road"\n"#0a0b0c" = "ignore"\n8 = "ignore"\n[colors]\nroad = "#804080"\n',
+# dataset.toml
+
+
+def test_dataset_toml(tmp_path: Path) -> None:
+    text = (
+        'classes = ["sky", "road"]\nignore_index = 99\n[map]\n7 = "road"\n"#0a0b0c" = "ignore"\n'
+        '8 = "ignore"\n[colors]\nroad = "#804080"\n'
     )
-    labels, named, notes = labels_of(tmp_path, known=tables.VOC)
-    assert (labels.names, labels.ignore_index, named, notes) == (("sky", "road"), 99, True, [])
-    assert labels.colors == ((0, 0, 0), (128, 64, 128))
+    table = read(tmp_path, layout_labels=VOC, dataset=text)
+    assert (table.named, table.source, table.notes) == (True, "", [])
+    assert (table.labels.names, table.labels.ignore_index) == (("sky", "road"), 99)
+    assert table.labels.colors == ((0, 0, 0), (128, 64, 128))
     values = (0, 1, 7, 8, 99, (10, 11, 12), (128, 64, 128))
-    assert [labels.class_of(v) for v in values] == [0, 1, 1, 99, 99, 99, 1]
+    assert class_ids(table.labels, *values) == [0, 1, 1, 99, 99, 99, 1]
 
 
-def test_dataset_toml_without_classes_lies_on_top_of_the_other_table(tmp_path: Path) -> None:
-    (tmp_path / "classes.txt").write_text("0 sky\n1 road\n2 void\n")
-    toml(tmp_path, 'ignore_index = 77\n[map]\n5 = "road"')
-    labels, named, notes = labels_of(tmp_path)
-    assert [labels.class_of(v) for v in (0, 1, 2, 5, 77, 3)] == [0, 1, 77, 1, 77, None]
-    assert (named, notes) == (True, ["class names from classes.txt"])
+def test_dataset_toml_without_classes_changes_another_table(tmp_path: Path) -> None:
+    text = 'ignore_index = 77\n[map]\n5 = "road"'
+    table = read(tmp_path, classes="0 sky\n1 road\n2 void\n", dataset=text)
+    assert class_ids(table.labels, 0, 1, 2, 5, 77, 3) == [0, 1, 77, 1, 77, None]
+    assert (table.named, table.source) == (True, "class names from classes.txt")
+
+
+def test_written_settings_are_read_back(tmp_path: Path) -> None:
+    labels = Labels(("a b", "é"), ((1, 2, 3), (4, 5, 6)), 254)
+    write_settings(tmp_path, labels)
+    assert read(tmp_path).labels == Labels(*(("a b", "é"), labels.colors, 254), {
+        (1, 2, 3): 0, (4, 5, 6): 1})  # fmt: skip
+    (tmp_path / "dataset.toml").unlink()
+    assert read_settings(tmp_path) == {}
+
+
+A = 'classes = ["a"]\n'
 
 
 @pytest.mark.parametrize(
     ("text", "message", "hint"),
     [
-        (
-            "clases = []",
-            "unknown key 'clases'; there are classes, ignore_index",
-            "classes in place",
-        ),
+        ("clases = []", "unknown key 'clases'; expected one of classes, ", "by classes"),
         ("classes = 3", "classes is 3; expected a list of names", "classes = ["),
-        ("classes = [1]", r"classes is \[1\]; expected a list of names", "classes = ["),
+        ("classes = [1]", "classes is [1]; expected a list of names", "classes = ["),
         ("ignore_index = true", "ignore_index is True; expected a whole", "ignore_index = 255"),
         ("map = 3", "map is 3; expected a table", "[map]"),
         ("classes = [", "is not valid TOML", "classes"),
-        (
-            'classes = ["a"]\n[map]\n3 = "b"',
-            "no class 'b'; there are a and ignore",
-            'in place of "b"',
-        ),
-        ('classes = ["road"]\n[map]\n3 = "raod"', "no class 'raod'", '"road" in place of "raod"'),
-        ('classes = ["a"]\n[map]\nx = "a"', "key 'x'; expected a whole number or a c", "#804080"),
-        ('classes = ["a"]\n[map]\n"#12" = "a"', "colour '#12' is not of the form", "#804080"),
-        ('classes = ["a"]\n[colors]\na = "red"', "colour 'red' is not of the form", "#804080"),
-        ('classes = ["a"]\nignore_index = 0', "also the id of class 'a'", "ignore_index = 255"),
-        ('classes = ["a"]\nignore_index = -100', "does not fit a mask", "ignore_index = 255"),
-        ('classes = ["a", "a"]', "must differ", "classes = ["),
+        (A + '[map]\n3 = "b"', "no class 'b'; expected one of a, ignore", 'replace "b" by "'),
+        (A + '[map]\n3 = "ignor"', "no class 'ignor'", 'replace "ignor" by "ignore"'),
+        (A + '[map]\nx = "a"', "key 'x'; expected a whole number or a color", "#804080"),
+        (A + '[map]\n"#12" = "a"', "color '#12' is not of the form", "#804080"),
+        (A + '[colors]\na = "red"', "color 'red' is not of the form", "#804080"),
+        (A + "ignore_index = 0", "also the id of class 'a'", "ignore_index = 255"),
+        (A + "ignore_index = -100", "does not fit", "ignore_index = 255"),
+        ('classes = ["a", "a"]', "must be unique", "classes = ["),
     ],
 )
-def test_a_wrong_dataset_toml_is_named(tmp_path: Path, text: str, message: str, hint: str) -> None:
-    toml(tmp_path, text)
-    with pytest.raises(FullconvError, match=message) as caught:
-        labels_of(tmp_path)
+def test_a_wrong_dataset_toml(tmp_path: Path, text: str, message: str, hint: str) -> None:
+    with pytest.raises(FullconvError) as caught:
+        read(tmp_path, dataset=text)
+    assert message in caught.value.message
     assert str(tmp_path / "dataset.toml") in caught.value.message
     assert hint in caught.value.hint
 
 
-def test_without_dataset_toml_there_are_no_settings(tmp_path: Path) -> None:
-    assert read_settings(tmp_path) == {}
-
-
-def test_free_text_is_left_alone_and_said(tmp_path: Path) -> None:
-    (tmp_path / "classes.txt").write_text("see the paper: 0, 255")
-    labels, named, notes = labels_of(tmp_path, known=tables.VOC)
-    assert (labels, named) == (tables.VOC, True)
-    assert "classes.txt is not a class table" in notes[0]
-    assert notes[1] == "class names: the 21 that the layout is known for"
+# classes.txt
 
 
 @pytest.mark.parametrize(
-    ("text", "values", "names", "said"),
+    ("text", "names", "values", "expected"),
     [
-        ("dry (old)\n2-wheeler\n", [0, 1, 255], ("dry (old)", "2-wheeler"), "a name on each line"),
-        ("a (1)\nvoid\nc", [0, 1, 2], ("a (1)", "c"), "a name on each line"),
-        ("sky\nroad", [0, 1], ("sky", "road"), "a name on each line"),
-        ("sky\nroad\ncar", [0, 1], ("sky", "road", "car"), ""),
-        ("a (1)\nb\nc", [0, 1], ("a (1)", "b", "c"), "a name on each line"),
-        ("crack", [0, 1], ("background", "crack"), "the rest is background"),
-        ("crack (old)", [0, 1, 255], ("background", "crack (old)"), "the rest is background"),
+        (
+            "0 sky\n1 potted plant\n2 tv/monitor\n\n255 void\n",
+            ("sky", "potted plant", "tv/monitor"),
+            (0, 1, 2, 255, 3),
+            [0, 1, 2, 255, None],
+        ),
+        ("0 membrane\n255 cell", ("membrane", "cell"), (0, 255, 1), [0, 1, None]),
+        ("5 car\n3 road\n4 car", ("road", "car"), (3, 4, 5, 0), [0, 1, 1, None]),
+        ("sky\nvoid\nroad", ("sky", "road"), (0, 1, 2), [0, 255, 1]),
+        ("__ignore__\n_bg_\ncar", ("_bg_", "car"), (0, 1, 255, 2), [0, 1, 255, None]),
+        *(
+            (text, ("road", "sky"), ((1, 2, 3), (9, 8, 7), (0, 0, 0), (1, 1, 1)), [0, 1, 255, None])
+            for text in (
+                "1 2 3 road\n0 0 0 Void\n9,8,7 sky",
+                "# label:color_rgb:parts:actions\nroad:1,2,3::\nvoid:0,0,0::\nsky:9,8,7::",
+            )
+        ),
     ],
 )
-def test_a_list_of_names_counts_where_it_fits_the_ids(
-    tmp_path: Path, text: str, values: list[int], names: tuple[str, ...], said: str
+def test_tables_in_text(text: str, names: tuple[str, ...], values: Any, expected: Any) -> None:
+    labels = parse_table(text)
+    assert labels is not None
+    assert labels.names == names
+    assert class_ids(labels, *values) == expected
+    if isinstance(values[0], tuple):
+        assert labels.colors == ((1, 2, 3), (9, 8, 7))
+
+
+FREE_TEXT = (
+    "",
+    "0..127 background\n128..255 polyp (JPEG mask: threshold needed)",
+    "masks/: 0 background, 255 crack",
+    "index = COCO-Stuff id - 1 (0..90 things)",
+    "0 sky\nroad",
+)
+SENTENCES = ("0, sky", "0-127 background", "the names of the classes are in the paper")
+NO_LISTS = ("twice\ntwice", "x" * 60, "see labels.txt (__ignore__ -> 255)", *SENTENCES)
+
+
+@pytest.mark.parametrize("text", [*FREE_TEXT, "void", "300 0 0 road"])
+def test_free_text_is_no_table(text: str) -> None:
+    assert parse_table(text) is None
+
+
+@pytest.mark.parametrize("text", [*FREE_TEXT, *NO_LISTS])
+def test_free_text_is_no_list_of_names(text: str) -> None:
+    assert name_list(text) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["2-wheeler\ncrack (old)\n", "_bg_\nhair, dark\n# no\n\n100% coal\n", "a", "Straße\n道路"],
+)
+def test_one_name_per_line_is_a_list(text: str) -> None:
+    assert name_list(text) == [x for x in text.splitlines() if x and not x.startswith("#")]
+
+
+def test_pairs_without_a_name_that_counts_are_no_table() -> None:
+    assert table_from_pairs([(0, "void")]) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "names", "how"),
+    [
+        ("dry (old)\n2-wheeler\n", [0, 1, 255], ("dry (old)", "2-wheeler"), ": a name on each"),
+        ("a (1)\nvoid\nc", [0, 1, 2], ("a (1)", "c"), ": a name on each line"),
+        ("sky\nroad", [0, 1], ("sky", "road"), ": a name on each line"),
+        ("sky\nroad\ncar", [0, 1], ("sky", "road", "car"), ""),
+        ("crack", [0, 1], ("background", "crack"), ": the rest is background"),
+        ("crack (old)", [0, 1, 255], ("background", "crack (old)"), ": the rest is background"),
+    ],
+)
+def test_a_list_of_names_that_fits_the_ids(
+    tmp_path: Path, text: str, values: list[int], names: tuple[str, ...], how: str
 ) -> None:
-    paths = grey(tmp_path, np.array([values], np.uint8))
-    (tmp_path / "classes.txt").write_text(text)
-    labels, named, notes = read_labels(tmp_path, {}, paths)
-    assert (labels.names, named) == (names, True)
-    assert notes == [f"class names from classes.txt{': ' * bool(said)}{said}"]
-    assert labels.class_of(255) == 255
+    table = read(tmp_path, values, classes=text)
+    assert (table.labels.names, table.named, table.notes) == (names, True, [])
+    assert table.source.startswith(f"class names from classes.txt{how}")
+    assert table.labels.class_of(255) == 255
 
 
-@pytest.mark.parametrize("values", [[0, 255], [*[0] * 60, *[255] * 60, *range(0, 256, 16)]])
+@pytest.mark.parametrize("values", [[0, 255], BLURRED])
 @pytest.mark.parametrize(
     ("text", "proposed"),
-    [
-        ("dry\nwet", ("dry", "wet")),
-        ("crack", ("background", "crack")),
-        ("crack (old)", ("background", "crack (old)")),
-    ],
+    [("dry\nwet", ("dry", "wet")), ("crack (old)", ("background", "crack (old)"))],
 )
-def test_names_for_black_and_white_are_proposed_not_taken(
+def test_names_for_black_and_white_are_only_proposed(
     tmp_path: Path, text: str, proposed: tuple[str, ...], values: list[int]
 ) -> None:
-    paths = grey(tmp_path, np.array([values], np.uint8))
-    (tmp_path / "classes.txt").write_text(text)
-    labels, named, notes = read_labels(tmp_path, {}, paths)
-    assert isinstance(labels, UndeterminedLabels)
-    assert (labels.proposed, named) == (proposed, False)
-    assert notes[0].startswith("class names from classes.txt: ")
-    assert labels.class_of(255) is None
-    # With a map somebody has said what is meant.
-    toml(tmp_path, f'[map]\n255 = "{proposed[1]}"\n')
-    labels, named, _ = read_labels(tmp_path, read_settings(tmp_path), paths)
-    assert (labels.names, named, labels.class_of(255), labels.class_of(0)) == (proposed, True, 1, 0)
+    table = read(tmp_path, values, classes=text)
+    assert isinstance(table.labels, UndeterminedLabels)
+    assert (table.labels.proposed, table.named) == (proposed, False)
+    assert table.source.startswith("class names from classes.txt: ")
+    assert table.labels.class_of(255) is None
+    # With a map, the user has confirmed the meaning.
+    table = read(tmp_path, values, dataset=f'[map]\n255 = "{proposed[1]}"\n')
+    assert (table.labels.names, table.named) == (proposed, True)
+    assert class_ids(table.labels, 0, 255) == [0, 1]
 
 
 @pytest.mark.parametrize(
-    ("text", "values", "said"),
+    ("text", "values", "note"),
     [
-        ("a (1)\nb", [0, 1, 2], "is set aside: its 2 names do not fit mask values to 2"),
-        ("a (1)\nb\nc", [0, 255], "is set aside: its 3 names do not fit mask values to 255"),
-        ("crack (old)", [0, 1, 2], "is set aside: its 1 name does not fit mask values to 2"),
+        ("a (1)\nb", [0, 1, 2], "its 2 names do not fit mask values up to 2"),
+        ("a (1)\nb\nc", [0, 255], "its 3 names do not fit mask values up to 255"),
+        ("crack (old)", [0, 1, 2], "its 1 name does not fit mask values up to 2"),
         ("masks: 0, 255", [0, 1], "is not a class table (a line is 'value name', 'r g b name' or"),
     ],
 )
-def test_a_list_of_names_that_does_not_fit_is_set_aside_and_said(
-    tmp_path: Path, text: str, values: list[int], said: str
+def test_a_list_of_names_that_does_not_fit_is_noted(
+    tmp_path: Path, text: str, values: list[int], note: str
 ) -> None:
-    paths = grey(tmp_path, np.array([values], np.uint8))
-    (tmp_path / "classes.txt").write_text(text)
-    labels, named, notes = read_labels(tmp_path, {}, paths)
-    assert not named
-    assert notes[0].startswith(f"classes.txt {said}")
-    assert labels.names[0] == "class 0"
-    assert "see" not in " ".join(notes)  # `check` prints them
+    table = read(tmp_path, values, classes=text)
+    assert (table.named, table.labels.names[0]) == (False, "class 0")
+    assert note in table.notes[0]
 
 
-def test_a_wrong_classes_txt_is_named(tmp_path: Path) -> None:
+def test_layout_labels_and_a_text_file(tmp_path: Path) -> None:
+    table = read(tmp_path, layout_labels=VOC, classes="see the paper: 0, 255")
+    assert (table.labels, table.named) == (VOC, True)
+    assert "classes.txt is not a class table" in table.notes[0]
+    assert table.notes[1] == "class names: the 21 of the layout"
+    table = read(tmp_path, layout_labels=CAMVID, classes="\n".join(CAMVID.names))
+    assert table.labels.colors == CAMVID.colors
     (tmp_path / "classes.txt").write_bytes(b"\xff\xfe\x00")
-    assert "not a class table" in labels_of(tmp_path, known=tables.VOC)[2][0]
+    assert "not a class table" in read(tmp_path, layout_labels=VOC).notes[0]
 
 
-def test_known_names_keep_known_colours(tmp_path: Path) -> None:
-    (tmp_path / "classes.txt").write_text("\n".join(tables.CAMVID.names))
-    assert labels_of(tmp_path, known=tables.CAMVID)[0].colors == tables.CAMVID.colors
-
-
-def test_ids_are_inferred_from_the_masks(tmp_path: Path) -> None:
-    notes: list[str] = []
-    masks = grey(tmp_path, np.uint8([[0, 3]]), np.uint8([[1, 255]]))
-    (tmp_path / "broken.png").touch()
-    labels = infer([*masks, tmp_path / "broken.png"], notes)
-    assert labels == Labels(("class 0", "class 1", "class 2", "class 3"))
-    assert notes == [
-        "class names made up: mask values go from 0 to 3",
-        "mask value 255 taken as ignore",
-    ]
-    wide = infer(grey(tmp_path, np.uint16([[0, 299, 65535]])), notes)
-    assert (len(wide), wide.ignore_index) == (300, 65535)
+# data.yaml
 
 
 @pytest.mark.parametrize(
-    "mask",
+    ("text", "names", "mapping"),
     [
-        np.uint8([[0, 255]]),
-        np.uint8([[255, 255]]),
-        np.uint8([[[1, 2, 3]]]),
-        np.uint16([[0, 5000]]),
-        np.uint8([[0] * 60 + [255] * 60 + list(range(0, 256, 16))]),
+        ("names: [road, car]", {0: "road", 1: "car"}, {}),
+        ("names:\n  0: road\n  2: car", {0: "road", 2: "car"}, {}),
+        ("path: x\nnames: ['1', 2]", {0: "1", 1: "2"}, {}),
+        ("names: [yes, no, 1.50]", {0: "yes", 1: "no", 2: "1.50"}, {}),
+        ("names: {0: off, 1: true}\nlabel_mapping: {4: 0, no: 1}", {0: "off", 1: "true"}, {4: 0}),
+        (
+            "names: [a, b]\nlabel_mapping: {-1: ignore_label, 0: ignore_label, 7: 0, 30: 9, x: 1}",
+            {0: "a", 1: "b"},
+            {0: None, 7: 0, 30: None},
+        ),
     ],
 )
-def test_what_is_no_id_is_left_undecided_and_cannot_be_read_as_one(
-    tmp_path: Path, mask: np.ndarray
-) -> None:
-    notes: list[str] = []
-    assert infer(grey(tmp_path, mask), notes) is UNDECIDED
-    assert len(notes) == 1
-    assert UNDECIDED.class_of(255) is None
+def test_yaml(tmp_path: Path, text: str, names: dict[int, str], mapping: Any) -> None:
+    (tmp_path / "any.yml").write_text(text)
+    table = read_yaml(tmp_path)
+    assert table is not None
+    assert (table.names, table.path, table.mapping) == (names, tmp_path / "any.yml", mapping)
+    assert table.all_names == [names.get(k, "class 1") for k in range(max(names) + 1)]
 
 
-def test_soft_is_not_many_classes_beside_ignore() -> None:
-    voc = dict.fromkeys(range(21), 10) | {0: 1000, 255: 100}
-    assert not is_soft(voc)
-    assert is_soft(dict.fromkeys(range(0, 256, 20), 10) | {0: 1000, 255: 1000})
-    assert not is_soft(dict.fromkeys(range(256), 10))
-    assert not is_soft({0: 10, 255: 10})
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "names: road", "names: []", "names: {a: b}", "names: {-1: b}", "names: {0: [x]}"),
+        *("names: [~, [x]]", "names: {99999999: x}", "[1, 2]", "names: [", "a: &a [*a]", "- x: 1"),
+    ],
+)
+def test_yaml_without_names_is_skipped(tmp_path: Path, text: str) -> None:
+    (tmp_path / "data.yaml").write_text(text)
+    assert read_yaml(tmp_path) is None
+    (tmp_path / "zz.yaml").write_text("names: [road]")
+    assert getattr(read_yaml(tmp_path), "path", None) == tmp_path / "zz.yaml"
 
 
-@given(st.dictionaries(st.integers(0, 255), st.integers(1, 1000), min_size=2, max_size=12))
-def test_otsu_leaves_the_least_spread(counts: dict[int, int]) -> None:
-    """Against every threshold there is, by the definition: the weighted variance of both sides."""
-    values = np.repeat(list(counts), list(counts.values())).astype(np.float64)
-
-    def spread(threshold: float) -> float:
-        sides = values[values <= threshold], values[values > threshold]
-        return sum(side.var() * side.size for side in sides if side.size)
-
-    levels = sorted(counts)
-    best = min(spread(level) for level in levels[:-1])
-    assert spread(otsu(counts)) <= best * (1 + 1e-9) + 1e-6
-
-
-def test_what_the_masks_hold_is_counted_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    paths = grey(tmp_path, np.array([[0, 7]], np.uint8), np.array([[3, 255]], np.uint8))
-    first = infer(paths, [])
-    assert len(first) == 8
-
-    def never(*_: object, **__: object) -> None:
-        raise AssertionError("decoded again")
-
-    monkeypatch.setattr("fullconv.data.io.masks.count_values", never)
-    assert infer(paths, []) == first
+def test_the_usual_yaml_file_is_preferred(tmp_path: Path) -> None:
+    for name in ("a.yaml", "dataset.yaml", "data.yaml"):
+        (tmp_path / name).write_text(f"names: [{name}]")
+    assert getattr(read_yaml(tmp_path), "names", None) == {0: "data.yaml"}
+    (tmp_path / "data.yaml").write_bytes(b"\xff\xfe\x00")
+    assert getattr(read_yaml(tmp_path), "names", None) == {0: "dataset.yaml"}
 
 
 @pytest.mark.parametrize(
     ("text", "values", "expected"),
     [
-        ("names: [sky, road, void]", [[0, 1, 2]], [[0, 1, 255]]),
-        ("names: {0: sky, 1: road}", [[0, 1, 255]], [[0, 1, 255]]),
+        ("names: [sky, road, void]", [0, 1, 2], [0, 1, 255]),
+        ("names: {0: sky, 1: road}", [0, 1, 255], [0, 1, 255]),
         (
             "names: [sky, road]\nlabel_mapping: {0: 0, 3: ignore_label, 7: 1}",
-            [[0, 7, 3]],
-            [[0, 1, 255]],
+            [0, 7, 3],
+            [0, 1, 255],
         ),
     ],
 )
-def test_names_in_the_yaml_file_of_ultralytics(
-    tmp_path: Path, text: str, values: list[list[int]], expected: list[list[int]]
+def test_yaml_is_used_without_another_table(
+    tmp_path: Path, text: str, values: list[int], expected: list[int]
 ) -> None:
-    paths = grey(tmp_path, np.array(values, np.uint8))
-    (tmp_path / "data.yaml").write_text(text)
-    labels, named, notes = read_labels(tmp_path, {}, paths)
-    assert (labels.names, named, notes) == (("sky", "road"), True, ["class names from data.yaml"])
-    assert masks.read_mask(paths[0], labels).tolist() == expected
-    assert read_labels(tmp_path, {}, paths, known=tables.CAMVID)[0] == tables.CAMVID
-    (tmp_path / "classes.txt").write_text("a\nb\nc\n")
-    assert read_labels(tmp_path, {}, paths)[0].names == ("a", "b", "c")
+    table = read(tmp_path, values, data=text)
+    assert (table.labels.names, table.named) == (("sky", "road"), True)
+    assert table.source == "class names from data.yaml"
+    assert masks.read_mask(tmp_path / "0.png", table.labels).tolist() == [expected]
+    assert read(tmp_path, values, layout_labels=CAMVID).labels == CAMVID
+    assert read(tmp_path, values, classes="a\nb\nc\n").labels.names == ("a", "b", "c")
 
 
-def test_what_a_mapping_leaves_out_has_no_class(tmp_path: Path) -> None:
-    (tmp_path / "data.yaml").write_text("names: [sky, road]\nlabel_mapping: {7: 0, 8: 1}")
-    labels = read_labels(tmp_path, {}, [])[0]
-    assert [labels.class_of(value) for value in (7, 8, 0, 1)] == [0, 1, None, None]
+def test_values_that_a_mapping_leaves_out_have_no_class(tmp_path: Path) -> None:
+    labels = read(tmp_path, data="names: [sky, road]\nlabel_mapping: {7: 0, 8: 1}").labels
+    assert class_ids(labels, 7, 8, 0, 1) == [0, 1, None, None]
+
+
+# Mask values
+
+
+def test_ids_are_inferred_from_the_masks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = read(tmp_path, [0, 3], [1, 255])
+    assert table.labels == Labels(("class 0", "class 1", "class 2", "class 3"))
+    assert table.notes == [
+        "class names made up: the mask values are 0 to 3",
+        "mask value 255 is ignored",
+    ]
+    (tmp_path / "broken.png").touch()  # `check` reports it
+    paths = [tmp_path / name for name in ("0.png", "1.png", "broken.png")]
+    monkeypatch.setattr("fullconv.data.io.masks.count_values", lambda *_, **__: 1 / 0)
+    paths.pop()  # the others are counted once
+    assert read_labels(tmp_path, {}, paths).labels == table.labels
+    monkeypatch.undo()
+    wide = read(tmp_path, np.array([[0, 299, 65535]], np.uint16)).labels
+    assert (len(wide), wide.ignore_index) == (300, 65535)
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [[0, 255], [255, 255], [[1, 2, 3]], np.array([[0, 5000]], np.uint16), BLURRED],
+    ids=["black and white", "white", "color", "large", "blurred"],
+)
+def test_values_that_are_no_ids_are_undetermined(tmp_path: Path, mask: Any) -> None:
+    table = read(tmp_path, mask)
+    assert (table.labels, len(table.notes)) == (UNDETERMINED, 1)
+    assert UNDETERMINED.class_of(255) is None
+
+
+def test_blurred_is_not_many_classes_beside_ignore() -> None:
+    assert is_blurred(dict.fromkeys(range(0, 256, 20), 10) | {0: 1000, 255: 1000})
+    assert not is_blurred(dict.fromkeys(range(21), 10) | {0: 1000, 255: 100})
+    assert not is_blurred(dict.fromkeys(range(256), 10))
+    assert not is_blurred({0: 10, 255: 10})
+
+
+@given(st.dictionaries(st.integers(0, 255), st.integers(1, 1000), min_size=2, max_size=12))
+def test_otsu_has_the_least_variance_of_all_thresholds(counts: dict[int, int]) -> None:
+    values = np.repeat(list(counts), list(counts.values())).astype(np.float64)
+
+    def variance(threshold: float) -> float:
+        sides = values[values <= threshold], values[values > threshold]
+        return sum(side.var() * side.size for side in sides if side.size)
+
+    best = min(variance(level) for level in sorted(counts)[:-1])
+    assert variance(otsu_threshold(counts)) <= best * (1 + 1e-9) + 1e-6
+
+
+# Published datasets
+
+
+def test_cityscapes() -> None:
+    labels = cityscapes(train_ids=False)
+    assert len(labels) == 19
+    assert class_ids(labels, 7, 8, 11, 33) == [0, 1, 2, 18]
+    assert class_ids(labels, 0, 9, 29, 255, 34) == [255, 255, 255, 255, None]
+    assert labels.colors[labels.index("person")] == (220, 20, 60)
+    assert cityscapes(train_ids=True).class_of(18) == 18
+
+
+def test_ade20k_counts_from_one(shared: Path, tmp_path: Path) -> None:
+    table = shared / "data/ade20k_sample/objectInfo150.csv"
+    for labels in (ade20k(None), ade20k(table)):
+        assert len(labels) == 150
+        assert class_ids(labels, 0, 1, 150) == [255, labels.index("wall"), 149]
+    assert ade20k(None).names == ade20k(table).names
+    path = tmp_path / "objectInfo150.csv"
+    path.write_text("Idx,Name\n1,wall\n")
+    with pytest.raises(FullconvError, match="names 1 class; expected 150"):
+        ade20k(path)
+
+
+def test_pascal_context_and_its_subset(tmp_path: Path) -> None:
+    labels, subset = tmp_path / "labels.txt", tmp_path / "59_labels.txt"
+    labels.write_text("1: accordion\n2: aeroplane\n3: air conditioner\n")
+    assert numbered_names(labels)[3] == "air conditioner"
+    assert class_ids(pascal_context(labels, None), 0, 3) == [65535, 2]
+    subset.write_text("1: aeroplane\n")
+    few = pascal_context(labels, subset)
+    assert few.names == ("background", "aeroplane")
+    assert class_ids(few, 0, 1, 2, 3) == [0, 0, 1, 0]
+    subset.write_text("1: zebra\n")
+    with pytest.raises(FullconvError, match="selects 'zebra'"):
+        pascal_context(labels, subset)
+    labels.write_text("accordion\n")
+    with pytest.raises(FullconvError, match="not a list of lines with a number"):
+        pascal_context(labels, None)

@@ -1,3 +1,5 @@
+"""File names and lists: which mask belongs to which image."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -5,44 +7,45 @@ from pathlib import Path
 import pytest
 
 from fullconv.data.layouts.pairing import (
+    IMAGE_FOLDERS,
     find_folder,
     folders_in,
     images_in,
     listed_pairs,
     listed_stems,
-    pair_up,
+    pair_by_name,
     resolve,
     split_lists,
 )
 
 
-def paths(*names: str) -> list[Path]:
-    return [Path(name) for name in names]
+@pytest.mark.parametrize(
+    ("images", "masks", "pairs", "images_alone", "masks_alone"),
+    [
+        *(
+            ("a.jpg", mask, [("a.jpg", mask)], "", "")
+            for mask in ("a.png", "a_mask.png", "a_L.png")
+        ),
+        ("a.jpg", "a_label.tif", [("a.jpg", "a_label.tif")], "", ""),
+        ("a_sat.jpg", "a_mask.png", [("a_sat.jpg", "a_mask.png")], "", ""),
+        ("a.jpg b.jpg", "b.png c.png ab_gt.png", [("b.jpg", "b.png")], "a.jpg", "c.png ab_gt.png"),
+        # Of several files of a name the first one counts.
+        ("a.jpg a.png", "a.bmp a.png a_gt.png", [("a.jpg", "a.bmp")], "a.png", "a.png a_gt.png"),
+    ],
+)
+def test_pairs_by_name(
+    images: str, masks: str, pairs: list[tuple[str, str]], images_alone: str, masks_alone: str
+) -> None:
+    found, alone, rest = pair_by_name(map(Path, images.split()), map(Path, masks.split()))
+    assert [(pair.image.name, pair.mask.name) for pair in found] == pairs
+    assert [pair.name for pair in found] == [Path(image).stem for image, _ in pairs]
+    assert (alone, rest) == (
+        [*map(Path, images_alone.split())],
+        [*map(Path, masks_alone.split())],
+    )
 
 
-@pytest.mark.parametrize("mask", ["a.png", "a_mask.png", "a_label.tif", "a_gt.PNG", "a_L.png"])
-def test_a_mask_has_the_stem_of_its_image_or_that_and_an_ending(mask: str) -> None:
-    pairs, alone, masks = pair_up(paths("p/a.jpg"), paths(f"m/{mask}"))
-    found = [(pair.name, pair.image, pair.mask) for pair in pairs]
-    assert found == [("a", Path("p/a.jpg"), Path("m") / mask)]
-    assert alone == masks == []
-
-
-def test_what_has_no_partner_is_left() -> None:
-    pairs, alone, masks = pair_up(paths("a.jpg", "b.jpg"), paths("b.png", "c.png", "ab_mask.png"))
-    assert [pair.name for pair in pairs] == ["b"]
-    assert alone == paths("a.jpg")
-    assert masks == paths("c.png", "ab_mask.png")
-
-
-def test_of_doubled_stems_the_first_one_counts_and_the_others_are_left() -> None:
-    pairs, alone, masks = pair_up(paths("a.jpg", "a.png"), paths("a.bmp", "a.png", "a_mask.png"))
-    assert [(pair.image, pair.mask) for pair in pairs] == [(Path("a.jpg"), Path("a.bmp"))]
-    assert alone == paths("a.png")
-    assert masks == paths("a.png", "a_mask.png")
-
-
-def test_hidden_files_and_other_files_are_not_seen(tmp_path: Path) -> None:
+def test_hidden_files_and_other_files_are_skipped(tmp_path: Path) -> None:
     for name in (".DS_Store", "._a.png", "Thumbs.db", "b.JPG", "a.png", "notes.txt"):
         (tmp_path / name).touch()
     for name in ("x.png", ".git", "__MACOSX"):
@@ -51,43 +54,38 @@ def test_hidden_files_and_other_files_are_not_seen(tmp_path: Path) -> None:
     assert [path.name for path in folders_in(tmp_path)] == ["x.png"]
 
 
-def test_a_folder_counts_in_any_case_and_with_images_only(tmp_path: Path) -> None:
-    (tmp_path / "labels").mkdir()
-    (tmp_path / "labels" / "a.txt").touch()
-    (tmp_path / "Masks" / "Train").mkdir(parents=True)
-    assert find_folder(tmp_path, ("labels", "masks")) is None
-    (tmp_path / "Masks" / "Train" / "a.png").touch()
-    assert find_folder(tmp_path, ("labels", "masks")) == tmp_path / "Masks"
+@pytest.mark.parametrize("name", ["Images", "imgs", "pictures", "photos"])
+def test_a_folder_is_found_in_any_case_if_it_has_images(tmp_path: Path, name: str) -> None:
+    (tmp_path / name / "Train").mkdir(parents=True)
+    (tmp_path / name / "a.txt").touch()
+    assert find_folder(tmp_path, IMAGE_FOLDERS) is None
+    (tmp_path / name / "Train" / "a.png").touch()
+    assert find_folder(tmp_path, IMAGE_FOLDERS) == tmp_path / name
 
 
 def test_lists_have_the_names_of_splits(tmp_path: Path) -> None:
     for name in ("train.txt", "Validation.txt", "testing.TXT", "classes.txt", "trainval.txt"):
         (tmp_path / name).touch()
-    assert {split: path.name for split, path in split_lists(tmp_path).items()} == {
-        "train": "train.txt",
-        "val": "Validation.txt",
-        "test": "testing.TXT",
-    }
+    names = {split: path.name for split, path in split_lists(tmp_path).items()}
+    assert names == {"train": "train.txt", "val": "Validation.txt", "test": "testing.TXT"}
     assert "trainval" in split_lists(tmp_path, extra=("trainval",))
     assert split_lists(tmp_path / "none") == {}
 
 
-def test_lists_of_stems_take_names_paths_and_spaces(tmp_path: Path) -> None:
+def test_lists_of_names_and_of_pairs(tmp_path: Path) -> None:
     path = tmp_path / "train.txt"
     path.write_text("# mine\na\nb.jpg\nx/c.PNG m/c.png\n\nmy photo 1\nd.v2\n")
     assert listed_stems(path) == {"a", "b", "c", "my photo 1", "d.v2"}
     assert listed_pairs(path) == []
-
-
-def test_lists_of_pairs_are_cut_at_spaces_tabs_and_commas(tmp_path: Path) -> None:
-    path = tmp_path / "train.txt"
     path.write_text("a.jpg a.png\nb.jpg\tb.png\nc.jpg, c.png\n")
     assert listed_pairs(path) == [("a.jpg", "a.png"), ("b.jpg", "b.png"), ("c.jpg", "c.png")]
 
 
-def test_a_listed_file_is_found_by_its_tail_and_with_another_suffix(tmp_path: Path) -> None:
-    (tmp_path / "train").mkdir()
+def test_a_listed_file_is_found_by_the_end_of_its_path_and_with_another_suffix(
+    tmp_path: Path,
+) -> None:
     file = tmp_path / "train" / "a.jpg"
+    file.parent.mkdir()
     file.touch()
     for text in ("train/a.jpg", "/SegNet/CamVid/train/a.jpg", "/x/train/a.png", "..\\train\\a.jpg"):
         assert resolve(tmp_path, text) == file, text

@@ -17,7 +17,7 @@ from fullconv.data.layouts.paths import repair_command, require_new, unused_path
 
 @pytest.fixture
 def locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A data set in a folder that nobody is meant to write into, root neither; we are elsewhere."""
+    """A dataset in a read-only folder; the working directory is elsewhere."""
     root = tmp_path / "locked" / "my data"
     root.mkdir(parents=True)
     (root / "a.txt").write_text("a")
@@ -30,7 +30,7 @@ def locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         folder.chmod(0o755)
 
 
-def test_a_place_beside_the_data_that_is_not_taken(tmp_path: Path) -> None:
+def test_an_unused_path_next_to_the_dataset(tmp_path: Path) -> None:
     root = tmp_path / "data"
     root.mkdir()
     assert unused_path(root, "_fixed") == tmp_path / "data_fixed"
@@ -40,10 +40,9 @@ def test_a_place_beside_the_data_that_is_not_taken(tmp_path: Path) -> None:
     assert repair_command(root) == f"fullconv check {root} --fix {tmp_path / 'data_fixed_3'}"
 
 
-def test_beside_the_data_by_the_way_that_they_are_named(
+def test_a_relative_dataset_gets_a_relative_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So that a line to paste is as short as the one that was typed."""
     (tmp_path / "data").mkdir()
     (tmp_path / "work" / "inside").mkdir(parents=True)
     (tmp_path / "work" / "link").symlink_to(tmp_path / "data")
@@ -57,31 +56,31 @@ def test_beside_the_data_by_the_way_that_they_are_named(
     assert unused_path(Path(".."), "_fixed") == tmp_path / "work_fixed"
 
 
-def test_here_where_nothing_can_be_written_beside_the_data(locked: Path) -> None:
+def test_the_working_directory_if_the_parent_is_read_only(locked: Path) -> None:
     assert unused_path(locked, "_fixed") == Path("my data_fixed")
     Path("my data_fixed").mkdir()
     assert repair_command(locked) == f"fullconv check '{locked}' --fix 'my data_fixed_2'"
 
 
-def test_at_home_where_here_is_inside_the_data(
+def test_the_home_directory_if_the_working_directory_is_inside_the_dataset(
     locked: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(locked)
     assert unused_path(Path(), "_fixed") == Path.home() / "my data_fixed"
 
 
-def test_lines_for_a_table(tmp_path: Path) -> None:
+def test_where_to_paste_lines(tmp_path: Path) -> None:
     assert where_to_paste(tmp_path) == f"write {tmp_path / 'dataset.toml'}"
     (tmp_path / "dataset.toml").touch()
     assert where_to_paste(tmp_path) == f"add to {tmp_path / 'dataset.toml'}"
     whole = where_to_paste(tmp_path, whole=True)
-    assert whole == f"write {tmp_path / 'dataset.toml'}, in place of what it holds"
+    assert whole == f"write {tmp_path / 'dataset.toml'}, replacing its content"
 
 
-def test_lines_for_a_table_where_none_can_be_written(locked: Path) -> None:
+def test_where_to_paste_lines_for_a_read_only_dataset(locked: Path) -> None:
     line = where_to_paste(locked)
     first, _, rest = line.partition(" (")
-    assert first == f"{locked} cannot be written, so copy it"
+    assert first == f"{locked} is read-only: copy it"
     copying, _, last = rest.partition(") and ")
     assert last == f"write {Path('my data_copy/dataset.toml')}"
     subprocess.run(["sh", "-c", copying], check=True)
@@ -91,7 +90,7 @@ def test_lines_for_a_table_where_none_can_be_written(locked: Path) -> None:
     assert shlex.split(copying)[:2] == ["cp", "-r"]
 
 
-def test_nothing_is_written_over(tmp_path: Path) -> None:
+def test_a_copy_overwrites_nothing(tmp_path: Path) -> None:
     root, full = tmp_path / "data", tmp_path / "full"
     for folder in (root, full):
         folder.mkdir()
@@ -99,21 +98,20 @@ def test_nothing_is_written_over(tmp_path: Path) -> None:
     require_new(tmp_path / "new", root, "the copy", "a hint")
     (tmp_path / "empty").mkdir()
     require_new(tmp_path / "empty", root, "the copy", "a hint")
-    for out, said in (
+    for out, message in (
         (full, f"{full} is not empty; expected a new folder for the copy."),
         (full / "mine.txt", f"{full / 'mine.txt'} is a file; expected a new folder"),
-        (root / "x", f"{root / 'x'} lies inside {root}, which is left as it is."),
+        (root / "x", f"{root / 'x'} is inside {root}, which must not change."),
     ):
         with pytest.raises(FullconvError) as caught:
             require_new(out, root, "the copy", "a hint")
-        assert caught.value.message.startswith(said)
+        assert caught.value.message.startswith(message)
         assert caught.value.hint == "a hint"
 
 
-def test_a_read_only_data_set_is_checked_and_repaired_here(
+def test_the_commands_for_a_read_only_dataset_work(
     locked: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Both lines that `check` proposes, pasted."""
     locked.chmod(0o755)
     for folder, white in (("images", 90), ("masks", 255)):
         (locked / folder).mkdir()
@@ -125,10 +123,8 @@ def test_a_read_only_data_set_is_checked_and_repaired_here(
     before = {path: path.read_bytes() for path in locked.rglob("*") if path.is_file()}
     assert run(["check", str(locked)]) == 1
     out = capsys.readouterr().out
-    assert (
-        f"fix: {locked} cannot be written, so copy it (cp -r '{locked}' 'my data_copy' && " in out
-    )
-    assert run(["check", str(locked), "--fix", "."]) == 0  # here is a new folder: it is empty
+    assert f"fix: {locked} is read-only: copy it (cp -r '{locked}' 'my data_copy' && " in out
+    assert run(["check", str(locked), "--fix", "."]) == 0  # the working directory is empty
     assert run(["check", str(locked), "--fix", "."]) == 1
     hint = capsys.readouterr().err.rpartition("  try: ")[2].strip()
     assert hint == f"fullconv check '{locked}' --fix 'my data_fixed'"

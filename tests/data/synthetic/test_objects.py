@@ -1,3 +1,5 @@
+"""The canvas of a synthetic street, and the objects that are painted on it."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -5,18 +7,74 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from fullconv.data.synthetic import objects as scenery
-from fullconv.data.synthetic.canvas import Canvas
+from fullconv.data.synthetic import objects
+from fullconv.data.synthetic.canvas import FINE, Canvas, shaded
+
+
+@pytest.fixture
+def canvas() -> Canvas:
+    return Canvas((60, 80), np.random.default_rng(5))
+
+
+def test_projection_is_a_pinhole_camera(canvas: Canvas) -> None:
+    canvas.bend = 0.0
+    straight_ahead = canvas.at((canvas.eye[0], canvas.eye[1], 7.0))
+    assert straight_ahead == pytest.approx(canvas.vanish)
+    for depth in (2.0, 4.0, 8.0):
+        u, v = canvas.at((canvas.eye[0] + 1.0, canvas.eye[1] - 0.5, depth))
+        assert u - canvas.vanish[0] == pytest.approx(canvas.focal / depth)
+        assert v - canvas.vanish[1] == pytest.approx(0.5 * canvas.focal / depth)
+
+
+def test_a_bend_moves_far_points_sideways(canvas: Canvas) -> None:
+    point = (0.0, 0.0, 40.0)
+    canvas.bend = 0.0
+    straight = canvas.at(point)
+    canvas.bend = 0.002
+    assert canvas.at(point)[0] - straight[0] == pytest.approx(canvas.focal * 0.002 * 40)
+    assert canvas.at(point)[1] == straight[1]
+
+
+def test_a_class_is_painted_on_both_images_at_the_same_pixels(canvas: Canvas) -> None:
+    blank = np.asarray(canvas.photo).copy()
+    x, y = canvas.eye
+    canvas.shape([(x - 1, y - 1, 5), (x + 1, y - 1, 5), (x, y + 1, 5)], (250, 10, 10), 3)
+    painted = (np.asarray(canvas.photo) != blank).any(axis=-1)
+    stamped = np.asarray(canvas.mask) == 3
+    assert stamped.any()
+    assert (painted == stamped).all()
+    canvas.shape([(x - 1, y - 1, 5), (x + 1, y - 1, 5), (x, y + 1, 5)], (10, 250, 10))
+    assert (
+        np.asarray(canvas.mask) == 3
+    ).sum() == stamped.sum()  # without a class, ids do not change
+
+
+def test_a_thin_bar_far_away_is_a_pixel_wide(canvas: Canvas) -> None:
+    x, y = canvas.eye
+    canvas.bar((x, y - 1, 90), (x, y + 9, 90), 0.001, (9, 9, 9), 7)
+    columns = (np.asarray(canvas.mask) == 7).any(axis=0).sum()
+    assert columns >= FINE  # one pixel of the image
+
+
+def test_distant_colors_are_those_of_the_haze(canvas: Canvas) -> None:
+    near, far = canvas.lit((0, 0, 0), 0.0), canvas.lit((0, 0, 0), 1e5)
+    assert near == (0, 0, 0, 255)
+    assert far[:3] == tuple(int(c) for c in canvas.light.horizon)
+
+
+def test_shaded_stays_in_range() -> None:
+    assert shaded((100, 200, 20), 1.5) == [150.0, 255.0, 30.0]
+
 
 PAINTERS: dict[str, tuple[Callable[[Canvas], None], int]] = {
-    "house": (lambda c: scenery.house(c, 1, 6.0, 20.0, 3), scenery.BUILDING),
-    "hedge": (lambda c: scenery.hedge(c, -1, 6.0, 20.0), scenery.TREE),
-    "tree": (lambda c: scenery.tree(c, 1.0, 12.0), scenery.TREE),
-    "rear": (lambda c: scenery.car(c, 0.0, 9.0, facing=1), scenery.CAR),
-    "front": (lambda c: scenery.car(c, 0.0, 9.0, facing=-1), scenery.CAR),
-    "crossing": (lambda c: scenery.car(c, 0.0, 9.0, facing=1, crossing=True), scenery.CAR),
-    "person": (lambda c: scenery.person(c, 0.0, 9.0), scenery.PERSON),
-    "pole": (lambda c: scenery.pole(c, 1.0, 9.0), scenery.POLE),
+    "house": (lambda c: objects.house(c, 1, 6.0, 20.0, 3), objects.BUILDING),
+    "hedge": (lambda c: objects.hedge(c, -1, 6.0, 20.0), objects.TREE),
+    "tree": (lambda c: objects.tree(c, 1.0, 12.0), objects.TREE),
+    "rear": (lambda c: objects.car(c, 0.0, 9.0, facing=1), objects.CAR),
+    "front": (lambda c: objects.car(c, 0.0, 9.0, facing=-1), objects.CAR),
+    "crossing": (lambda c: objects.car(c, 0.0, 9.0, facing=1, crossing=True), objects.CAR),
+    "person": (lambda c: objects.person(c, 0.0, 9.0), objects.PERSON),
+    "pole": (lambda c: objects.pole(c, 1.0, 9.0), objects.POLE),
 }
 
 
@@ -28,15 +86,15 @@ def painted(name: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("name", PAINTERS)
-def test_each_thing_stamps_its_own_class_and_no_other(name: str) -> None:
+def test_each_object_has_its_own_class_only(name: str) -> None:
     for seed in range(12):
         _, mask = painted(name, seed)
-        assert set(np.unique(mask).tolist()) <= {scenery.SKY, PAINTERS[name][1]}
+        assert set(np.unique(mask).tolist()) <= {objects.SKY, PAINTERS[name][1]}
         assert (mask == PAINTERS[name][1]).sum() > 60, seed
 
 
 @pytest.mark.parametrize("name", PAINTERS)
-def test_things_differ_from_seed_to_seed_and_repeat_with_one(name: str) -> None:
+def test_the_seed_determines_an_object(name: str) -> None:
     first, second, other = painted(name, 3), painted(name, 3), painted(name, 4)
     assert (first[0] == second[0]).all()
     assert (first[1] == second[1]).all()
@@ -44,7 +102,7 @@ def test_things_differ_from_seed_to_seed_and_repeat_with_one(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["rear", "front", "crossing", "house"])
-def test_hard_things_are_painted_wherever_they_are_stamped(name: str) -> None:
+def test_solid_objects_are_painted_at_all_pixels_of_their_class(name: str) -> None:
     photo, mask = painted(name, 7)
     stamped = mask == PAINTERS[name][1]
     assert (photo[stamped].sum(axis=-1) > 0).all()  # the canvas was black
@@ -54,8 +112,8 @@ def test_a_person_is_taller_than_wide_and_smaller_far_away() -> None:
     boxes = []
     for depth in (6.0, 24.0):
         canvas = Canvas((90, 130), np.random.default_rng(1))
-        scenery.person(canvas, canvas.eye[0], depth)
-        v, u = np.nonzero(np.asarray(canvas.mask) == scenery.PERSON)
+        objects.person(canvas, canvas.eye[0], depth)
+        v, u = np.nonzero(np.asarray(canvas.mask) == objects.PERSON)
         boxes.append((np.ptp(v) + 1, np.ptp(u) + 1))
     assert boxes[0][0] > 1.4 * boxes[0][1]
     assert boxes[0][0] / boxes[1][0] == pytest.approx(4.0, rel=0.12)

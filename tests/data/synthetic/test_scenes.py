@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import re
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +11,7 @@ from PIL import Image
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import parse_color
-from fullconv.data.synthetic import objects as scenery
-from fullconv.data.synthetic import scenes as drawn
+from fullconv.data.synthetic import objects
 from fullconv.data.synthetic.scenes import LABELS, SIZE, scene, write
 
 Scenes = list[tuple[np.ndarray, np.ndarray]]
@@ -22,26 +23,22 @@ def scenes() -> Scenes:
 
 
 @pytest.mark.parametrize("size", [SIZE, (16, 16), (37, 61), (97, 41)])
-def test_a_scene_has_exactly_the_size_asked_for(size: tuple[int, int]) -> None:
+def test_a_scene_has_the_requested_size(size: tuple[int, int]) -> None:
     image, ids = scene(4, size=size)
     assert image.shape == (*size, 3)
     assert ids.shape == size
     assert image.dtype == ids.dtype == np.uint8
 
 
-def test_a_seed_gives_the_same_bits_and_another_seed_another_street() -> None:
-    first, again, other = (
-        scene(11, size=(48, 64)),
-        scene(11, size=(48, 64)),
-        scene(12, size=(48, 64)),
-    )
+def test_the_seed_determines_a_scene() -> None:
+    first, again, other = (scene(seed, size=(48, 64)) for seed in (11, 11, 12))
     for one, two in zip(first, again, strict=True):
         assert one.tobytes() == two.tobytes()
     assert (first[0] != other[0]).mean() > 0.8
     assert (first[1] != other[1]).mean() > 0.05
 
 
-def test_the_global_random_state_neither_matters_nor_changes() -> None:
+def test_the_global_random_state_is_not_used() -> None:
     np.random.seed(1)
     before = scene(3, size=(32, 32))[0]
     np.random.seed(2)
@@ -50,10 +47,10 @@ def test_the_global_random_state_neither_matters_nor_changes() -> None:
     assert (np.random.get_state()[1] == state).all()
 
 
-def test_class_ids_stand_for_the_names() -> None:
+def test_class_ids_have_the_names_of_the_labels() -> None:
     for k, name in enumerate(LABELS.names):
-        assert getattr(scenery, name.upper()) == k
-    assert scenery.IGNORE_INDEX == LABELS.ignore_index == 255
+        assert getattr(objects, name.upper()) == k
+    assert objects.IGNORE_INDEX == LABELS.ignore_index == 255
     assert len(set(LABELS.colors)) == len(LABELS) == 8
 
 
@@ -68,7 +65,7 @@ def test_masks_are_hard_and_every_class_occurs_in_most_scenes(scenes: Scenes) ->
             if value != 255 and size >= 20:
                 counts[value] += 1
     assert (counts >= 0.75 * len(scenes)).all(), dict(zip(LABELS.names, counts, strict=True))
-    assert 2 <= ignored <= len(scenes) // 2  # a bonnet in some scenes, not in most
+    assert 2 <= ignored <= len(scenes) // 2  # the hood of the car in some scenes, not in most
 
 
 def test_the_street_is_right_side_up(scenes: Scenes) -> None:
@@ -77,12 +74,11 @@ def test_the_street_is_right_side_up(scenes: Scenes) -> None:
         k: np.mean([rows[ids == k].mean() for _, ids in scenes if (ids == k).any()])
         for k in range(8)
     }
-    assert mean[scenery.SKY] < mean[scenery.BUILDING] < mean[scenery.CAR] < mean[scenery.ROAD]
-    assert mean[scenery.PERSON] < mean[scenery.ROAD]
+    assert mean[objects.SKY] < mean[objects.BUILDING] < mean[objects.CAR] < mean[objects.ROAD]
+    assert mean[objects.PERSON] < mean[objects.ROAD]
 
 
-def test_the_photo_shows_what_the_mask_says(scenes: Scenes) -> None:
-    # across class borders neighbouring pixels differ more than within a class
+def test_borders_of_the_mask_are_edges_in_the_photo(scenes: Scenes) -> None:
     across, within = [], []
     for image, ids in scenes:
         step = np.abs(np.diff(image.astype(float), axis=1)).mean(axis=-1)
@@ -92,7 +88,7 @@ def test_the_photo_shows_what_the_mask_says(scenes: Scenes) -> None:
     assert np.mean(across) > 2 * np.mean(within)
 
 
-def test_colour_alone_does_not_tell_the_classes_apart(scenes: Scenes) -> None:
+def test_color_alone_does_not_determine_the_class(scenes: Scenes) -> None:
     k, bins = len(LABELS), 16
 
     def cells(image: np.ndarray) -> np.ndarray:
@@ -119,7 +115,7 @@ def test_colour_alone_does_not_tell_the_classes_apart(scenes: Scenes) -> None:
     assert 0.05 < balanced < 0.4
 
 
-def test_write_makes_a_data_set(tmp_path: Path) -> None:
+def test_write_a_dataset(tmp_path: Path) -> None:
     root = write(tmp_path / "new" / "streets", train=3, val=1, test=1, size=(40, 56), seed=2)
     assert root == tmp_path / "new" / "streets"
     files = sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
@@ -135,10 +131,10 @@ def test_write_makes_a_data_set(tmp_path: Path) -> None:
     )
 
 
-def test_written_masks_are_exact_and_photos_close(tmp_path: Path) -> None:
+def test_written_masks_are_exact_and_photos_similar(tmp_path: Path) -> None:
     write(tmp_path, train=2, val=1, test=0, size=(40, 56), seed=3)
     assert not (tmp_path / "images/test").exists()
-    drawn_ids = []
+    masks = []
     for split, part in (("train", 0), ("val", 1)):
         image, ids = scene((3 * 3 + part) * 1_000_000, size=(40, 56))
         mask = Image.open(tmp_path / f"masks/{split}/street_0000.png")
@@ -147,41 +143,46 @@ def test_written_masks_are_exact_and_photos_close(tmp_path: Path) -> None:
         assert mask.getpalette()[:24] == [c for color in LABELS.colors for c in color]
         photo = np.asarray(Image.open(tmp_path / f"images/{split}/street_0000.jpg"))
         assert np.abs(photo.astype(int) - image).mean() < 5
-        drawn_ids.append(ids)
-    assert (drawn_ids[0] != drawn_ids[1]).any()  # the splits hold different streets
+        masks.append(ids)
+    assert (masks[0] != masks[1]).any()  # the splits have different scenes
 
 
-def test_write_repeats_byte_for_byte_and_splits_do_not_depend_on_each_other(tmp_path: Path) -> None:
+def test_written_files_depend_only_on_seed_and_number(tmp_path: Path) -> None:
     one = write(tmp_path / "one", train=2, val=1, test=0, size=(32, 40))
     two = write(tmp_path / "two", train=1, val=1, test=0, size=(32, 40))
     for name in ("images/train/street_0000.jpg", "masks/val/street_0000.png", "dataset.toml"):
         assert (one / name).read_bytes() == (two / name).read_bytes()
-    write(two, train=2, val=1, test=0, size=(32, 40))  # larger, in place: finishes a broken-off run
+    write(
+        two, train=2, val=1, test=0, size=(32, 40)
+    )  # larger, in place: completes an interrupted call
     assert (two / "images/train/street_0001.jpg").read_bytes() == (
         one / "images/train/street_0001.jpg"
     ).read_bytes()
 
 
-def test_write_leaves_other_images_alone(tmp_path: Path) -> None:
+def test_write_refuses_a_folder_with_other_images(tmp_path: Path) -> None:
     mine = tmp_path / "images" / "train" / "holiday.jpg"
     mine.parent.mkdir(parents=True)
     mine.write_bytes(b"mine")
-    with pytest.raises(FullconvError, match=r"already holds 1 file.*holiday\.jpg.*empty folder"):
+    with pytest.raises(
+        FullconvError, match=r"already contains 1 other file, .*holiday\.jpg.*empty folder"
+    ):
         write(tmp_path, train=1, val=0, test=0, size=(32, 32))
     assert mine.read_bytes() == b"mine"
     assert not (tmp_path / "dataset.toml").exists()
 
 
-def test_mistakes_are_explained(tmp_path: Path) -> None:
-    with pytest.raises(FullconvError, match=r"seed of a scene is -1; expected an integer from 0"):
-        scene(-1)
-    with pytest.raises(FullconvError, match=r"seed of a scene is 0\.5"):
-        scene(0.5)  # type: ignore[arg-type]
-    with pytest.raises(FullconvError, match=r"size \(8, 200\); expected \(height, width\) from 16"):
-        scene(0, size=(8, 200))
-    with pytest.raises(FullconvError, match="no negative number and at least one"):
-        write(tmp_path, train=-1)
-    with pytest.raises(FullconvError, match="no negative number and at least one"):
-        write(tmp_path, train=0, val=0, test=0)
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda _: scene(-1), "the seed of a scene is -1; expected an integer of 0 or more"),
+        (lambda _: scene(0.5), "the seed of a scene is 0.5"),  # type: ignore[arg-type]
+        (lambda _: scene(0, size=(8, 200)), "size (8, 200); expected (height, width) of 16 pixels"),
+        (lambda root: write(root, train=-1), "train -1, val 40, test 40 scenes; expected no nega"),
+        (lambda root: write(root, train=0, val=0, test=0), "no negative number and at least one"),
+    ],
+)
+def test_errors(tmp_path: Path, call: Callable[[Path], object], message: str) -> None:
+    with pytest.raises(FullconvError, match=re.escape(message)):
+        call(tmp_path)
     assert list(tmp_path.iterdir()) == []
-    assert drawn.SIZE == (144, 208)

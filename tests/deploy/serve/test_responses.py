@@ -13,7 +13,7 @@ from photos import photo
 from served import pixels
 
 from fullconv.core.labels import Labels
-from fullconv.deploy.serve.responses import PredictRequest, answer, include_of
+from fullconv.deploy.serve.responses import PredictRequest, encode_response
 from fullconv.inference.result_files import output_path
 from fullconv.inference.segmentation import Segmentation
 
@@ -34,16 +34,16 @@ def test_images_are_the_files(found: Segmentation, tmp_path: Path, kind: Any) ->
     for number, one in enumerate((found, found.heads["light"])):
         path = output_path(tmp_path / f"{number}", kind)
         one.save(path, kind)
-        sent = answer(found, None, PredictRequest(kind, number=number), 1.0)
+        sent = encode_response(found, None, PredictRequest(kind, head=number), 1.0)
         assert sent.content == path.read_bytes()
-        assert sent.kind == ("image/jpeg" if kind == "overlay" else "image/png")
+        assert sent.media_type == ("image/jpeg" if kind == "overlay" else "image/png")
     assert np.array_equal(pixels(sent.content), found.heads["light"].mask) == (kind == "mask")
 
 
 def test_json_counts_pixels(found: Segmentation) -> None:
-    sent = answer(found, None, PredictRequest("json"), 1.23456)
+    sent = encode_response(found, None, PredictRequest("json"), 1.23456)
     table = json.loads(sent.content)
-    assert sent.kind == "application/json"
+    assert sent.media_type == "application/json"
     assert (table["height"], table["width"], table["seconds"]) == (*SIZE, 1.2346)
     assert [one["name"] for one in table["classes"]] == list(LABELS.names)
     for number, one in enumerate(table["classes"]):
@@ -58,23 +58,18 @@ def test_json_counts_pixels(found: Segmentation) -> None:
 def test_json_carries_images(found: Segmentation) -> None:
     confidence = np.linspace(0, 1, 13 * 21, dtype=np.float32).reshape(SIZE)
     asked = PredictRequest("json", ("ids", "mask", "confidence"))
-    table = json.loads(answer(found, confidence, asked, 1.0).content)
+    table = json.loads(encode_response(found, confidence, asked, 1.0).content)
     sent = {}
     for name in asked.include:
         kind, _, text = table[name].partition(",")
         assert kind == "data:image/png;base64"
         sent[name] = base64.b64decode(text)
     assert np.array_equal(pixels(sent["ids"]), found.mask)
-    assert sent["mask"] == answer(found, None, PredictRequest("mask"), 1.0).content
+    assert sent["mask"] == encode_response(found, None, PredictRequest("mask"), 1.0).content
     assert np.abs(pixels(sent["confidence"]) - 255 * confidence.astype(np.float64)).max() <= 0.5001
 
 
 def test_confidence_is_worked_out_where_it_is_sent() -> None:
-    assert PredictRequest("json", ("ids", "confidence")).sure
-    assert not PredictRequest("json", ("ids",)).sure
-    assert not PredictRequest("mask", ("confidence",)).sure
-
-
-def test_names_with_commas() -> None:
-    assert include_of("ids,mask,ids") == ("ids", "mask")
-    assert include_of("") == ()
+    assert PredictRequest("json", ("ids", "confidence")).needs_confidence
+    assert not PredictRequest("json", ("ids",)).needs_confidence
+    assert not PredictRequest("mask", ("confidence",)).needs_confidence

@@ -98,10 +98,7 @@ def test_a_slow_upload_is_told_so_and_cut(address: str) -> None:
 
 def test_what_is_no_http(address: str) -> None:
     status, table = answer(rest(connected(address, b"\x16\x03\x01 hello\r\n\r\n")))
-    assert (status, table) == (
-        400,
-        {"error": "this is no HTTP request.", "try": "curl ADDRESS/health"},
-    )
+    assert (status, table) == (400, {"error": "not an HTTP request.", "try": "curl ADDRESS/health"})
 
 
 @pytest.mark.parametrize("requests", [1, 3])

@@ -54,35 +54,35 @@ def answered(
 ) -> Any:
     gone = how.pop("gone", never)
     stream = upload(*parts, **how)
-    return asyncio.run(service.answer(TYPE, stream, gone, asked or PredictRequest()))
+    return asyncio.run(service.predict(TYPE, stream, gone, asked or PredictRequest()))
 
 
 def test_an_answer_is_of_the_head_that_is_asked_for(service: Service, model: Held) -> None:
     alone, content = model.segment(IMAGE), png(IMAGE)
     for number, name in enumerate(["things", "material"]):
-        assert service.number_of(name) == number
-        found = answered(service, content[:99], content[99:], asked=PredictRequest(number=number))
+        assert service.head_index(name) == number
+        found = answered(service, content[:99], content[99:], asked=PredictRequest(head=number))
         wanted = [alone, alone.heads["material"]][number]
         assert np.array_equal(pixels(found.content), wanted.mask)
-    assert service.number_of("") == 0
+    assert service.head_index("") == 0
     with pytest.raises(RequestError, match="no head 'cars'; it has things, material") as caught:
-        service.number_of("cars")
+        service.head_index("cars")
     assert (caught.value.status, caught.value.hint) == (422, "/predict   # without head")
-    assert service.metrics.pixels == 2 * 40 * 56
-    assert service.uploads.held == 0
+    assert service.metrics.pixels._value.get() == 2 * 40 * 56
+    assert service.memory.held == 0
 
 
 def test_a_model_without_names_for_heads() -> None:
     service = Service(Held(lively(), device="cpu"), Limits())
     with pytest.raises(RequestError, match="no head 'cars'; it has one without a name"):
-        service.number_of("cars")
+        service.head_index("cars")
     service.close()
 
 
 def refusal(service: Service, *parts: bytes, **how: Any) -> RequestError:
     with pytest.raises(RequestError) as caught:
         answered(service, *parts, **how)
-    assert service.uploads.held == 0
+    assert service.memory.held == 0
     return caught.value
 
 
@@ -92,8 +92,8 @@ def test_a_slow_upload_and_a_slow_network(service: Service, model: Held) -> None
     assert (late.status, late.message) == (408, "the upload took more than 0.2 seconds.")
     model.may.clear()
     late = refusal(service, png(IMAGE))
-    assert (late.status, late.message) == (503, "the image was not done within 0.2 seconds.")
-    assert late.hint == "send it again, or start the server with a larger --max-seconds"
+    assert (late.status, late.message) == (503, "the prediction took more than 0.2 seconds.")
+    assert late.hint == "send the request again, or start the server with a larger --max-seconds"
 
 
 def test_nothing_is_worked_out_for_those_who_left(service: Service, model: Held) -> None:
@@ -103,7 +103,7 @@ def test_nothing_is_worked_out_for_those_who_left(service: Service, model: Held)
     model.may.clear()
     with pytest.raises(ClientDisconnectedError):
         answered(service, png(IMAGE), gone=soon)
-    assert service.uploads.held == 0
+    assert service.memory.held == 0
 
 
 def test_what_the_model_says_of_a_image(
@@ -121,20 +121,20 @@ def test_what_the_model_says_of_a_image(
     for error in (MemoryError(), RuntimeError("CUDA out of memory. Tried to")):
         said = refusal(failing(error), png(IMAGE))
         assert said.status == 503
-        assert said.message == "there is too little memory for this image now."
+        assert said.message == "there is not enough memory for this image now."
     with pytest.raises(RuntimeError, match="a bug"):
         answered(failing(RuntimeError("a bug")), png(IMAGE))
 
 
 def test_images_are_let_go(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = []
-    result = service.queue.result
+    result = service.queue.predict
 
     async def noting(image: np.ndarray, *more: Any) -> Any:
         kept.append(weakref.ref(image))
         return await result(image, *more)
 
-    monkeypatch.setattr(service.queue, "result", noting)
+    monkeypatch.setattr(service.queue, "predict", noting)
     answered(service, png(IMAGE))
     for _ in range(100):
         gc.collect()
@@ -145,7 +145,7 @@ def test_images_are_let_go(service: Service, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_type_is_looked_at_before_the_upload(service: Service) -> None:
-    with pytest.raises(RequestError, match="an upload of type 'text/plain'"):
+    with pytest.raises(RequestError, match="the upload has the type 'text/plain'"):
         asyncio.run(
-            service.answer({"content-type": "text/plain"}, upload(b"a"), never, PredictRequest())
+            service.predict({"content-type": "text/plain"}, upload(b"a"), never, PredictRequest())
         )

@@ -1,4 +1,4 @@
-"""What is refused before memory is taken for it, and in which words."""
+"""Uploads: forms as another library sends them, and what is refused before memory is used."""
 
 from __future__ import annotations
 
@@ -8,150 +8,200 @@ from collections.abc import AsyncIterator
 
 import numpy as np
 import pytest
+import requests
+from hypothesis import given
+from hypothesis import strategies as st
 from photos import photo
 from PIL import Image
 from served import bomb, png
 
 from fullconv.data.io.limits import allow_large_images
 from fullconv.deploy.serve.uploads import (
-    UPLOADS,
+    MAX_PARTS,
+    MAX_UPLOADS,
     Limits,
     RequestError,
-    Uploads,
-    image_of,
+    Upload,
+    UploadMemory,
+    decode_image,
     require_key,
-    require_kind,
+    require_media_type,
 )
 
 LIMITS = Limits(bytes=1 << 16, pixels=10_000)
 
 
+class Stream:
+    """The chunks of an upload; counts those that were read."""
+
+    def __init__(self, *chunks: bytes) -> None:
+        self.chunks, self.read = chunks, 0
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for chunk in self.chunks:
+            self.read += 1
+            yield chunk
+
+
+def read(
+    stream: Stream, content_type: str = "image/png", length: str = "", upload: Upload | None = None
+) -> bytes:
+    headers = {"content-type": content_type, "content-length": length}
+    return asyncio.run((upload or Upload(UploadMemory(LIMITS))).read(headers, aiter(stream)))
+
+
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "GIF", "WEBP"])
-def test_a_image_is_read_as_it_is(kind: str) -> None:
-    given = np.full((20, 30, 3), 255, np.uint8)
-    given[:10] = 0
+def test_formats(kind: str) -> None:
+    image = np.full((20, 30, 3), 255, np.uint8)
+    image[:10] = 0
     options = {"lossless": True} if kind == "WEBP" else {}
-    assert np.array_equal(image_of(png(given, kind, **options), LIMITS), given)
+    assert np.array_equal(decode_image(png(image, kind, **options), LIMITS), image)
 
 
 def test_a_photo_is_turned_upright() -> None:
-    given, exif = photo(20, 30), Image.Exif()
+    image, exif = photo(20, 30), Image.Exif()
     exif[0x0112] = 6  # turned by 90 degrees
-    assert np.array_equal(image_of(png(given, exif=exif), LIMITS), np.rot90(given, -1))
+    assert np.array_equal(decode_image(png(image, exif=exif), LIMITS), np.rot90(image, -1))
 
 
-def refusal(content: bytes, limits: Limits = LIMITS) -> tuple[int, str, str]:
+REFUSED = {
+    "empty": (b"", 422, "the upload is empty (0 bytes); expected an image.", "curl --data-binary"),
+    "text": (b"Dear server, no image.", 415, "image in the upload cannot be read", "send a JPEG"),
+    "svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415, "image in the upload", "send a"),
+    **{
+        f"damaged {kind}": (png(photo(60, 50), kind)[:-1000], 422, "image in the upload", "send a")
+        for kind in ("PNG", "JPEG", "TIFF")
+    },
+    "pixels": (
+        png(photo(100, 101)),
+        413,
+        "the image has 100 x 101 pixels (height x width); the limit is 10000.",
+        "send a smaller image, or start the server with a larger --max-pixels",
+    ),
+    "bytes": (bytes(1 << 17), 413, "the upload has more than 65536 bytes.", "send a smaller"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_images(name: str) -> None:
+    content, status, message, hint = REFUSED[name]
     with pytest.raises(RequestError) as caught:
-        image_of(content, limits)
-    return caught.value.status, caught.value.message, caught.value.hint
+        decode_image(content, LIMITS)
+    assert caught.value.status == status
+    assert caught.value.message.startswith(message)
+    assert caught.value.hint.startswith(hint)
 
 
-def test_what_is_no_image() -> None:
-    status, message, hint = refusal(b"")
-    assert (status, message) == (422, "the upload is empty (0 bytes); expected an image.")
-    assert hint.startswith("curl --data-binary @photo.jpg")
-    status, message, hint = refusal(b"Dear server, attached you find nothing.")
-    assert status == 415
-    assert message.startswith("image in the upload cannot be read")
-    assert hint == "send a JPEG, PNG, WebP, TIFF, BMP or GIF that opens in a viewer"
-    assert refusal(b"<svg xmlns='http://www.w3.org/2000/svg'/>")[0] == 415
-
-
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF"])
-def test_what_is_a_damaged_one(kind: str) -> None:
-    status, message, _ = refusal(png(photo(60, 50), kind)[:-1000])
-    assert status == 422
-    assert message.startswith("image in the upload")
-
-
-def test_one_with_too_many_pixels_is_told_by_its_header() -> None:
-    assert image_of(png(photo(100, 100)), LIMITS).shape == (100, 100, 3)
-    said = "the image has 100 x 101 pixels (height x width); at most 10000 are taken."
-    assert refusal(png(photo(100, 101)))[:2] == (413, said)
+def test_a_bomb_is_refused_by_its_header() -> None:
+    assert decode_image(png(photo(100, 100)), LIMITS).shape == (100, 100, 3)
     tracemalloc.start()
-    status, message, hint = refusal(bomb())  # what follows its header is damaged, and not read
+    with pytest.raises(RequestError, match="more pixels than") as caught:
+        decode_image(bomb(), LIMITS)  # the data after its header is damaged, and never read
     assert tracemalloc.get_traced_memory()[1] < 1 << 20
     tracemalloc.stop()
-    assert status == 413
-    assert message.startswith("image in the upload has more pixels than Pillow opens unasked")
-    assert hint == "send a smaller image, or start the server with a larger --max-pixels"
+    assert caught.value.status == 413
 
 
-def test_more_pixels_than_are_read_elsewhere_where_the_limit_says_so() -> None:
+def test_the_limit_of_the_server_replaces_that_of_pillow() -> None:
+    large = Limits(bytes=1 << 16, pixels=20_000 * 10_000)
     with allow_large_images():
-        said = "the image has 30000 x 30000 pixels (height x width); at most 10000 are taken."
-        assert refusal(bomb())[:2] == (413, said)
-        large = Limits(bytes=1 << 16, pixels=20_000 * 10_000)
-        assert refusal(bomb(20_000, 10_000), large)[0] == 422  # begun, and then it ended
-    assert refusal(bomb(20_000, 10_000), large)[0] == 413
+        with pytest.raises(RequestError, match="has 30000 x 30000 pixels") as caught:
+            decode_image(bomb(), LIMITS)
+        assert caught.value.status == 413
+        with pytest.raises(RequestError) as caught:
+            decode_image(bomb(20_000, 10_000), large)
+        assert caught.value.status == 422  # it was decoded, as far as it goes
+    with pytest.raises(RequestError) as caught:
+        decode_image(bomb(20_000, 10_000), large)
+    assert caught.value.status == 413
 
 
-def test_one_with_too_many_bytes() -> None:
-    limits = Limits(bytes=1000)
-    said = "the upload has more than 1000 bytes, which is the most that is taken."
-    assert refusal(png(photo(100, 100)), limits)[:2] == (413, said)
-
-
-class Stream:
-    """Parts of an upload; `read` of them were taken."""
-
-    def __init__(self, *parts: int) -> None:
-        self.parts, self.read = parts, 0
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        for part in self.parts:
-            self.read += 1
-            yield bytes(part)
-
-
-def read(uploads: Uploads, stream: Stream, said: str = "", held: list[int] | None = None) -> bytes:
-    return asyncio.run(uploads.read(aiter(stream), said, [0] if held is None else held))
-
-
-def test_an_upload_is_read_as_far_as_its_limit() -> None:
-    uploads, held = Uploads(LIMITS), [0]
-    assert read(uploads, Stream(3, 0, 4), held=held) == bytes(7)
-    assert (held, uploads.held) == ([7], 7)
-    uploads.release(held)
-    uploads.release(held)
-    assert (held, uploads.held) == ([0], 0)
-    stream = Stream(*[1 << 15] * 100)
+def test_an_upload_is_read_up_to_its_limit() -> None:
+    memory = UploadMemory(LIMITS)
+    upload = Upload(memory)
+    assert read(Stream(b"abc", b"", b"defg"), upload=upload) == b"abcdefg"
+    assert memory.held == 7
+    upload.release()
+    upload.release()
+    assert memory.held == 0
+    stream = Stream(*[bytes(1 << 15)] * 100)
     with pytest.raises(RequestError, match="more than 65536 bytes") as caught:
-        read(uploads, stream)
+        read(stream)
     assert (caught.value.status, stream.read) == (413, 5)
 
 
 def test_an_upload_that_is_announced_as_too_long_is_not_read() -> None:
-    for said in ("10000000", "9" * 5000):
-        stream = Stream(10)
+    for length in ("10000000", "9" * 5000):
+        stream = Stream(b"a")
         with pytest.raises(RequestError) as caught:
-            read(Uploads(LIMITS), stream, said)
+            read(stream, length=length)
         assert (caught.value.status, stream.read) == (413, 0)
-    for said in ("5", "-5", "many", "\u0663"):  # which is a three, and no length
-        assert read(Uploads(LIMITS), Stream(5), said) == bytes(5)
+    for length in ("5", "-5", "many", "\u0663"):  # the last one is a digit, and no length
+        assert read(Stream(b"abcde"), length=length) == b"abcde"
 
 
-def test_uploads_that_hold_too_much_together() -> None:
-    uploads = Uploads(LIMITS)
-    taken = [[0] for _ in range(UPLOADS)]
-    for held in taken:
-        read(uploads, Stream(1 << 16, 1 << 16), held=held)
-    with pytest.raises(RequestError, match="other uploads take all the memory") as caught:
-        read(uploads, Stream(1 << 16))
+def test_memory_of_all_uploads_is_bounded() -> None:
+    memory, half = UploadMemory(LIMITS), bytes(1 << 16)
+    uploads = [Upload(memory) for _ in range(MAX_UPLOADS)]
+    for upload in uploads:
+        read(Stream(half, half), upload=upload)
+    with pytest.raises(RequestError, match="other uploads use all the memory") as caught:
+        read(Stream(half), upload=Upload(memory))
     assert caught.value.status == 503
-    uploads.release(taken[0])
-    assert len(read(uploads, Stream(1 << 15))) == 1 << 15
+    uploads[0].release()
+    assert read(Stream(half[1:]), upload=Upload(memory)) == half[1:]
 
 
-def test_the_type_of_an_upload() -> None:
-    assert not require_kind("image/jpeg")
-    assert not require_kind("Application/Octet-Stream ; a=b")
-    assert require_kind("multipart/form-data; boundary=x")
-    with pytest.raises(RequestError, match=r"type 'text/html'; expected image/\*") as caught:
-        require_kind("text/html; charset=utf-8")
-    assert caught.value.status == 415
-    with pytest.raises(RequestError, match="of type 'unknown'"):
-        require_kind("")
+def form(fields: list[tuple[str, bytes]]) -> tuple[bytes, str]:
+    """Encode a form with requests; return its body and type."""
+    files = [(name, ("a file.png", content, "image/png")) for name, content in fields]
+    request = requests.Request("POST", "http://here/", files=files).prepare()
+    assert isinstance(request.body, bytes)
+    return request.body, request.headers["content-type"]
+
+
+@given(
+    st.binary(max_size=300),
+    st.lists(st.sampled_from(["a", "Image", "images"]), max_size=3),
+    st.integers(1, 200),
+)
+def test_the_image_of_a_form(content: bytes, others: list[str], size: int) -> None:
+    fields = [(name, b"no\r\n--image") for name in others]
+    body, kind = form([*fields, ("image", content), *fields, ("image", b"a second one")])
+    chunks = [body[at : at + size] for at in range(0, len(body), size)]
+    assert read(Stream(*chunks), kind) == content
+
+
+FORMS = {
+    "no field": (form([("photo", b"one")]), "the form has no file in the field 'image'."),
+    "no boundary": ((b"", "multipart/form-data"), "the form cannot be read: Missing boundary"),
+    "no form": ((b"words", form([("image", b"")])[1]), "the form cannot be read: "),
+    "empty": ((b"", form([("image", b"")])[1]), "the form has no file in the field 'image'."),
+    "many parts": (
+        form([("a", b"")] * (MAX_PARTS + 1)),
+        f"the form cannot be read: Too many files. Maximum number of files is {MAX_PARTS}.",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_refused_forms(name: str) -> None:
+    (content, kind), message = FORMS[name]
+    with pytest.raises(RequestError) as caught:
+        read(Stream(content), kind)
+    assert caught.value.status == 422
+    assert caught.value.message.startswith(message)
+    assert caught.value.hint == "curl -F image=@photo.jpg ADDRESS/predict"
+
+
+def test_media_types() -> None:
+    assert not require_media_type("image/jpeg")
+    assert not require_media_type("Application/Octet-Stream ; a=b")
+    assert require_media_type("multipart/form-data; boundary=x")
+    for kind, name in (("text/html; charset=utf-8", "text/html"), ("", "unknown")):
+        with pytest.raises(RequestError, match=f"type '{name}'; expected image/") as caught:
+            require_media_type(kind)
+        assert caught.value.status == 415
 
 
 def test_the_key() -> None:

@@ -22,8 +22,7 @@ from torch import Tensor
 
 from fullconv.core.errors import FullconvError
 from fullconv.geometry.grid import Grid
-from fullconv.network.kernels import cuda
-from fullconv.network.kernels import dispatch as readings
+from fullconv.network.kernels import cuda, dispatch
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
@@ -200,7 +199,7 @@ def test_scores_that_are_not_finite(bad: float) -> None:
     assert gradient is not None
     assert gradient.isnan().any()
     for reading in (cuda.labels, cuda.confidence):
-        with pytest.raises(FullconvError, match="scores hold NaN or infinite values"):
+        with pytest.raises(FullconvError, match="scores are NaN or infinite"):
             reading(here(values), Grid(8, 3.5), (12, 30))
 
 
@@ -213,7 +212,9 @@ def test_an_id_out_of_range_is_named(dtype: torch.dtype, stray: int) -> None:
     target = torch.zeros(2, 5, 40, dtype=dtype)
     target[1, 4, 33] = stray
     values, grid = torch.zeros(2, 5, 2, 5), Grid(8, 0)
-    with pytest.raises(FullconvError, match=rf"class ids \[{stray}\]; expected 0..4 or 99"):
+    with pytest.raises(
+        FullconvError, match=rf"class ids \[{stray}\]; expected 0..4, or 99 for ignored"
+    ):
         loss(values, grid, target, ignore_index=99)
     total, weight, _ = loss(values, grid, target, ignore_index=stray)
     assert total.item() == pytest.approx(399 * math.log(5))
@@ -226,7 +227,7 @@ def test_an_id_that_only_wraps_to_a_class() -> None:
     with pytest.raises(FullconvError, match=r"class ids \[4294967297\]"):
         loss(torch.zeros(1, 3, 1, 1), Grid(8, 0), target)
     ignored = torch.full((1, 2, 2), 255, dtype=torch.uint8)
-    with pytest.raises(FullconvError, match=r"class ids \[255\]; expected 0..2 or -1"):
+    with pytest.raises(FullconvError, match=r"class ids \[255\]; expected 0..2, or -1 for ignored"):
         loss(torch.zeros(1, 3, 1, 1), Grid(8, 0), ignored, ignore_index=-1)
 
 
@@ -331,31 +332,29 @@ def test_no_more_memory_than_two_numbers_a_pixel() -> None:
 def test_without_a_gpu_it_says_so_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("triton", reason="there is no Triton for this system")
     assert not cuda.available()
-    monkeypatch.setenv(readings.VARIABLE, "triton")
-    with pytest.raises(
-        FullconvError, match=r"on the device cpu \(PyTorch finds no GPU\)"
-    ) as caught:
-        readings.labels(torch.zeros(1, 2, 2, 2), Grid(8, 0), (9, 9))
+    monkeypatch.setenv(dispatch.VARIABLE, "triton")
+    with pytest.raises(FullconvError, match="PyTorch finds no GPU") as caught:
+        dispatch.labels(torch.zeros(1, 2, 2, 2), Grid(8, 0), (9, 9))
     assert caught.value.hint == "export FULLCONV_KERNELS=reference"
-    with pytest.raises(FullconvError, match="expected cuda"):
-        readings.loss(torch.zeros(1, 2, 2, 2), Grid(8, 0), torch.zeros(1, 9, 9).long())
+    with pytest.raises(FullconvError, match="PyTorch finds no GPU"):
+        dispatch.loss(torch.zeros(1, 2, 2, 2), Grid(8, 0), torch.zeros(1, 9, 9).long())
 
 
 def test_without_triton_it_says_so_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     without = SimpleNamespace(INSTALLED=False, INTERPRETED=False)
     monkeypatch.setattr(cuda, "cuda_kernels", lambda: without)
     assert not cuda.available()
-    monkeypatch.setenv(readings.VARIABLE, "triton")
+    monkeypatch.setenv(dispatch.VARIABLE, "triton")
     with pytest.raises(FullconvError, match="package triton is not installed") as caught:
-        readings.confidence(torch.zeros(1, 2, 2, 2), Grid(8, 0), (9, 9))
+        dispatch.confidence(torch.zeros(1, 2, 2, 2), Grid(8, 0), (9, 9))
     assert caught.value.hint == "export FULLCONV_KERNELS=reference"
 
 
 @runs
 def test_what_it_cannot_read_is_named() -> None:
     half = here(torch.zeros(1, 2, 2, 2)).half()
-    with pytest.raises(FullconvError, match=r"reads float32 scores; these are torch\.float16"):
+    with pytest.raises(FullconvError, match=r"needs float32 scores; these are torch\.float16"):
         cuda.labels(half, Grid(8, 0), (9, 9))
     elsewhere = torch.zeros(1, 9, 9, dtype=torch.uint8, device="meta")
-    with pytest.raises(FullconvError, match="target is on meta, the scores on"):
+    with pytest.raises(FullconvError, match="target is on meta but the scores are on"):
         cuda.require(here(torch.zeros(1, 2, 2, 2)), elsewhere)

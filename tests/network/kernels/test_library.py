@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from fullconv.geometry.grid import Grid
 from fullconv.network.kernels import library
-from fullconv.network.kernels.numpy_arrays import Place
 
 
 def test_scores_are_described_as_the_library_reads_them() -> None:
     values = np.zeros((2, 3, 4, 5), np.float32)
-    pointer, shape, strides, grid, size = library.scores_for(
-        values.ctypes.data, values.shape, [60, 20, 5, 1], Place(8, -3.5), (30, 40)
+    pointer, shape, strides, grid, size = library.scores_arguments(
+        values.ctypes.data, values.shape, [60, 20, 5, 1], Grid(8, -3.5), (30, 40)
     )
     assert pointer.value == values.ctypes.data
     assert list(shape) == [2, 3, 4, 5]
@@ -26,5 +26,5 @@ def test_why_there_is_none_is_said_or_it_is_there() -> None:
 
 
 def test_sentences() -> None:
-    assert "no largest one" in library.non_finite_message().message
-    assert "not enough memory" in library.no_memory().message
+    assert "no class has the largest" in library.non_finite_error().message
+    assert "not enough memory" in library.memory_error().message

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 
 from fullconv.core.errors import FullconvError
 from fullconv.geometry.grid import Grid
-from fullconv.network.kernels import dispatch as readings
-from fullconv.network.kernels import native, reference
+from fullconv.network.kernels import dispatch, native, reference
 
 built = pytest.mark.skipif(
     not native.available(), reason="no C++ compiler when the package was installed"
@@ -142,25 +141,27 @@ def test_its_absence_is_said_once_and_torch_works(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(native, "_library", lambda: None)
-    monkeypatch.delenv(readings.VARIABLE, raising=False)
-    native._say_what_is_lost.cache_clear()
+    monkeypatch.delenv(dispatch.VARIABLE, raising=False)
+    native._print_missing_note.cache_clear()
     values = torch.randn(1, 3, 2, 2)
     for _ in range(2):
-        ids = readings.labels(values, Grid(8, 0), (9, 9))
+        ids = dispatch.labels(values, Grid(8, 0), (9, 9))
     assert torch.equal(ids, reference.labels(values, Grid(8, 0), (9, 9)))
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "no compiled kernels" in said
-    assert "same results, several times slower" in said
+    assert "several times slower" in said
     assert "pip install --force-reinstall --no-deps --editable CLONE" in said
-    native._say_what_is_lost.cache_clear()
+    native._print_missing_note.cache_clear()
 
 
 def test_its_absence_is_an_error_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "_library", lambda: None)
-    monkeypatch.setenv(readings.VARIABLE, "native")
-    with pytest.raises(FullconvError, match="no compiled kernels in this installation") as caught:
-        readings.labels(torch.zeros(1, 2, 2, 2), Grid(8, 0), (9, 9))
+    monkeypatch.setenv(dispatch.VARIABLE, "native")
+    with pytest.raises(
+        FullconvError, match="compiled kernels were requested but are not"
+    ) as caught:
+        dispatch.labels(torch.zeros(1, 2, 2, 2), Grid(8, 0), (9, 9))
     assert caught.value.hint is not None
     assert "export FULLCONV_KERNELS=reference" in caught.value.hint
 
@@ -169,5 +170,5 @@ def test_its_absence_is_an_error_where_it_is_asked_for(monkeypatch: pytest.Monke
 def test_a_image_without_pixels() -> None:
     values = torch.zeros(0, 3, 2, 2)
     assert native.labels(values, Grid(8, 0), (9, 9)).shape == (0, 9, 9)
-    loss = readings.loss(values, Grid(8, 0), torch.zeros(0, 9, 9, dtype=torch.uint8))
+    loss = dispatch.loss(values, Grid(8, 0), torch.zeros(0, 9, 9, dtype=torch.uint8))
     assert loss.item() == 0

@@ -11,14 +11,12 @@ from hypothesis import strategies as st
 
 from fullconv.core.errors import FullconvError
 from fullconv.geometry.grid import Grid
-from fullconv.network.kernels import library, reference
-from fullconv.network.kernels import numpy_arrays as arrays
-from fullconv.network.kernels.numpy_arrays import Place
+from fullconv.network.kernels import library, numpy_arrays, reference
 
 WAYS = ["compiled", "reference"]
 
 
-def by_definition(values: np.ndarray, grid: Place, size: tuple[int, int]) -> torch.Tensor:
+def by_definition(values: np.ndarray, grid: Grid, size: tuple[int, int]) -> torch.Tensor:
     scores = torch.from_numpy(values).double()
     return reference.full(scores, Grid(grid.stride, grid.offset), size)
 
@@ -32,17 +30,17 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.mark.parametrize("classes", [1, 2, 21, 300])
-@pytest.mark.parametrize("grid", [Place(8, 0), Place(8, 3.5), Place(32, -16), Place(4, 1)])
-def test_as_the_definition(way: str, grid: Place, classes: int) -> None:
+@pytest.mark.parametrize("grid", [Grid(8, 0), Grid(8, 3.5), Grid(32, -16), Grid(4, 1)])
+def test_as_the_definition(way: str, grid: Grid, classes: int) -> None:
     rng = np.random.default_rng(classes)
     values = rng.normal(0, 3, (2, classes, 5, 7)).astype(np.float32)
     full = by_definition(values, grid, (37, 50))
-    found = arrays.labels(values, grid, (37, 50))
+    found = numpy_arrays.labels(values, grid, (37, 50))
     assert found.dtype == (np.uint16 if classes > 255 else np.uint8)
     chosen = full.gather(1, torch.from_numpy(found.astype(np.int64))[:, None])[:, 0]
     assert (full.amax(1) - chosen).max() < 1e-4  # but for ties of float32
     assert (found == full.argmax(1).numpy()).mean() > 0.9999
-    sure = arrays.confidence(values, grid, (37, 50))
+    sure = numpy_arrays.confidence(values, grid, (37, 50))
     np.testing.assert_allclose(sure, full.softmax(1).amax(1).numpy(), atol=1e-5)
 
 
@@ -54,26 +52,26 @@ def test_as_the_definition(way: str, grid: Place, classes: int) -> None:
 )
 def test_any_size(size: tuple[int, int], stride: int, offset: float) -> None:
     values = np.random.default_rng(0).normal(0, 3, (1, 4, 3, 2)).astype(np.float32)
-    grid = Place(stride, offset)
+    grid = Grid(stride, offset)
     full = by_definition(values, grid, size)
-    found = torch.from_numpy(arrays.labels(values, grid, size).astype(np.int64))
+    found = torch.from_numpy(numpy_arrays.labels(values, grid, size).astype(np.int64))
     assert (full.amax(1) - full.gather(1, found[:, None])[:, 0]).max() < 1e-4
 
 
 def test_a_part_of_an_array_is_read_as_it_lies(way: str) -> None:
     values = np.random.default_rng(0).normal(0, 3, (1, 9, 4, 4)).astype(np.float32)
-    grid = Place(8, 0)
-    found = arrays.labels(values[:, 2:7], grid, (30, 30))
-    assert (found == arrays.labels(values[:, 2:7].copy(), grid, (30, 30))).all()
+    grid = Grid(8, 0)
+    found = numpy_arrays.labels(values[:, 2:7], grid, (30, 30))
+    assert (found == numpy_arrays.labels(values[:, 2:7].copy(), grid, (30, 30))).all()
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_scores_that_are_not_finite(way: str, bad: float) -> None:
     values = np.zeros((1, 3, 4, 4), np.float32)
     values[0, 1, 2, 2] = bad
-    for read in (arrays.labels, arrays.confidence):
+    for read in (numpy_arrays.labels, numpy_arrays.confidence):
         with pytest.raises(FullconvError, match="NaN or infinite"):
-            read(values, Place(8, 0), (30, 30))
+            read(values, Grid(8, 0), (30, 30))
 
 
 @settings(max_examples=30)
@@ -97,5 +95,5 @@ def test_the_scores_in_some_rows(
     values = np.random.default_rng(0).normal(size=(3, *cells)).astype(np.float32)
     grids = (Grid(*down), Grid(*along))
     full = reference.full(torch.from_numpy(values).double()[None], grids, size)[0].numpy()
-    found = arrays.scores(values, (Place(*down), Place(*along)), range(start, stop), size[1])
+    found = numpy_arrays.scores(values, (Grid(*down), Grid(*along)), range(start, stop), size[1])
     np.testing.assert_allclose(found, full[:, start:stop], atol=1e-5)

@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fullconv.geometry.grid import Grid
-from fullconv.network.kernels import dispatch as readings
-from fullconv.network.kernels import reference
+from fullconv.network.kernels import dispatch, reference
 
 
 @given(
@@ -40,7 +39,7 @@ def test_strips_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     for strip_bytes in (1, 2**16, 2**30):
         monkeypatch.setattr(reference, "STRIP_BYTES", strip_bytes)
         tracked = values.clone().requires_grad_()
-        loss = readings.loss(tracked, grid, target)
+        loss = dispatch.loss(tracked, grid, target)
         loss.backward()
         results.append((loss.detach(), tracked.grad, reference.labels(values, grid, size)))
     for loss, gradient, labels in results[1:]:
@@ -52,7 +51,7 @@ def test_strips_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_row_is_read_at_the_cells_of_another_grid() -> None:
     """Coarse cells at 15.5, 47.5; fine ones at 3.5, 11.5, ..., the first two before them."""
-    matrix = reference.reading_matrix(Grid(32, 15.5), 2, Grid(8, 3.5), 6)
+    matrix = reference.interpolation_matrix(Grid(32, 15.5), 2, Grid(8, 3.5), 6)
     expected = [[1, 0], [1, 0], [0.875, 0.125], [0.625, 0.375], [0.375, 0.625], [0.125, 0.875]]
     assert matrix.tolist() == expected
     assert matrix.dtype == torch.float64

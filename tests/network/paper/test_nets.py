@@ -20,7 +20,7 @@ from fullconv.geometry.trace_network import trace
 from fullconv.network.backbone import build
 from fullconv.network.backbone_card import BackboneCard
 from fullconv.network.fcn import FCN
-from fullconv.network.paper import nets as original
+from fullconv.network.paper import nets
 from fullconv.network.paper.transplant import CAFFE_MEAN, CAFFE_STD
 from fullconv.network.upsampling import bilinear_kernel
 
@@ -39,7 +39,7 @@ SCORES = {"score_fr": "stride32", "score_pool4": "stride16", "score_pool3": "str
 
 
 def narrow(name: str) -> BackboneCard:
-    card = original.card_of(name)
+    card = nets.paper_card(name)
     return replace(card, options={**card.options, "width": WIDTH})
 
 
@@ -159,7 +159,7 @@ def test_receptive_fields_are_those_of_the_papers_first_table(name: str, field: 
 
 def test_googlenets_field_in_the_papers_table_counts_the_average_pooling() -> None:
     """Its text says that the pooling was discarded, its table 907; without it are 715."""
-    trunk, _ = original.build_trunk(narrow("googlenet"))
+    trunk, _ = nets.build_trunk(narrow("googlenet"))
     assert trace(trunk)[-1].field == 715
     assert trace(nn.Sequential(_Last(trunk), nn.AvgPool2d(7, 1)))[0].field == 907
 
@@ -230,7 +230,7 @@ def test_nothing_is_padded_and_nothing_comes_out_too_small(
         with torch.no_grad():
             (feature,) = backbone(torch.empty(1, 3, *size, device="meta"))
         for count, cells in zip(size, feature.shape[2:], strict=True):
-            assert backbone.padding(count) == 0
+            assert backbone.pad_after(count) == 0
             assert cells == backbone.cells(0, count)
             assert 32 * (cells - 1) + kernel >= crop + count, count
             if name == "vgg16":
@@ -240,9 +240,9 @@ def test_nothing_is_padded_and_nothing_comes_out_too_small(
 @pytest.mark.parametrize("pixels", [1, 31, 32, 33, 500])
 def test_the_aligned_form_pads_to_multiples_of_32(pixels: int) -> None:
     backbone = build(narrow("vgg16-aligned"), stride=8)
-    assert (pixels + backbone.padding(pixels)) % 32 == 0
-    assert backbone.padding(pixels) < 32
-    assert backbone.before == 0
+    assert (pixels + backbone.pad_after(pixels)) % 32 == 0
+    assert backbone.pad_after(pixels) < 32
+    assert backbone.pad_before == 0
 
 
 def test_dropout_is_of_single_elements() -> None:
@@ -395,7 +395,7 @@ def test_weights_out_of_reach_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torchvision.models, "get_model_weights", lambda name: chosen)
     with pytest.raises(FullconvError, match=r"weights of vgg16 are not on this .*no route"):
         build(narrow("vgg16"), stride=8, pretrained=True)
-    with pytest.raises(FullconvError, match="nobody offers weights of alexnet") as caught:
+    with pytest.raises(FullconvError, match="no weights of alexnet to download") as caught:
         build(narrow("alexnet"), stride=32, pretrained=True)
     assert 'weights = "FILE.caffemodel"' in caught.value.hint
 
@@ -404,25 +404,29 @@ def test_weights_out_of_reach_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
     ("make", "message", "hint"),
     [
         (lambda: FCN("paper:vgg19", 2), "the paper has no network 'vgg19'", "paper:vgg16"),
-        (lambda: FCN("paper:vgg16-small", 2), "no network 'vgg16-small'; there are", "paper:vgg16"),
+        (
+            lambda: FCN("paper:vgg16-small", 2),
+            "no network 'vgg16-small'; choose from",
+            "paper:vgg16",
+        ),
         (
             lambda: FCN(BackboneCard("paper", "vgg19"), 2),
-            "no network 'vgg19'; there are vgg16, alexnet, alexnet_owt, googlenet.",
+            "no network 'vgg19'; choose from vgg16, alexnet, alexnet_owt, googlenet.",
             'name = "vgg16"',
         ),
         (
             lambda: FCN(BackboneCard("paper", "vgg16", {"form": "new"}), 2),
-            "options of vgg16 are {'form': 'new'}; expected form (original or aligned)",
+            "options of vgg16 are {'form': 'new'}; expected only form (original or aligned)",
             "options = { form",
         ),
         (
             lambda: FCN(BackboneCard("paper", "vgg16", {"depth": 3}), 2),
-            "options of vgg16 are {'depth': 3}; expected form",
+            "options of vgg16 are {'depth': 3}; expected only form",
             "options = { form",
         ),
         (
             lambda: FCN(narrow("alexnet"), 2, stride=4),
-            "alexnet offers stride 8, 16 and 32; stride 4 was asked for",
+            "alexnet has no feature map at stride 4. Its strides are: 8, 16, 32.",
             "--stride 8",
         ),
     ],

@@ -15,7 +15,7 @@ from fullconv.core.errors import FullconvError
 from fullconv.network.backbone_card import BackboneCard, read_card
 from fullconv.network.fcn import FCN
 from fullconv.network.paper import torchvision_fcn
-from fullconv.network.paper.weight_files import Weights, torchvision_weights
+from fullconv.network.paper.weight_files import Weights, download_torchvision_weights
 
 CARD = BackboneCard("torchvision", "fcn_resnet50")
 
@@ -59,7 +59,7 @@ def test_which_network_weights_are_of(theirs: nn.Module) -> None:
     assert name(deeper) == "fcn_resnet101"
     assert name(resnet) == ""
     weights = Weights(Path("a"), deeper, "torch")
-    assert torchvision_fcn.classes_of(weights) == 21
+    assert torchvision_fcn.count_classes(weights) == 21
 
 
 def test_a_card_with_weights(theirs: nn.Module, tmp_path: Path) -> None:
@@ -97,18 +97,21 @@ def test_weights_out_of_reach(problem: Exception, monkeypatch: pytest.MonkeyPatc
     chosen = SimpleNamespace(DEFAULT=SimpleNamespace(get_state_dict=get))
     monkeypatch.setattr(torchvision.models, "get_model_weights", lambda name: chosen)
     with pytest.raises(FullconvError, match="weights of fcn_resnet50 are not on this") as error:
-        torchvision_weights(CARD, CARD.name)
+        download_torchvision_weights(CARD, CARD.name)
     assert str(problem) in error.value.message
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"backbone.conv1.weight": None}, "backbone.conv1.weight is missing"),
-        ({"backbone.conv9.weight": torch.zeros(1)}, "backbone.conv9.weight is one too many"),
+        ({"backbone.conv1.weight": None}, "tensor is missing: backbone.conv1.weight"),
+        (
+            {"backbone.conv9.weight": torch.zeros(1)},
+            "tensor is not part of the network: backbone.conv9.weight",
+        ),
         (
             {"classifier.0.weight": torch.zeros(2, 2)},
-            r"classifier.0.weight is \(2, 2\) \(expected \(512, 2048, 3, 3\)\)",
+            r"wrong shape: classifier.0.weight \(2, 2\), expected \(512, 2048, 3, 3\)",
         ),
     ],
 )

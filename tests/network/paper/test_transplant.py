@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fullconv.core.errors import FullconvError
 from fullconv.network.backbone_card import BackboneCard
-from fullconv.network.paper import nets as original
+from fullconv.network.paper import nets
 from fullconv.network.paper.transplant import (
     CAFFE_MEAN,
     CAFFE_STD,
@@ -24,7 +24,7 @@ WIDTH = 1 / 16
 
 
 def trunk_of(name: str) -> nn.Module:
-    trunk, _ = original.build_trunk(BackboneCard("paper", name, {"width": WIDTH}))
+    trunk, _ = nets.build_trunk(BackboneCard("paper", name, {"width": WIDTH}))
     return trunk
 
 
@@ -80,23 +80,26 @@ def test_caffes_mean_is_in_rgb() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"conv4_2": None}, "conv4_2 is missing (expected weight (32, 32, 3, 3) and bias (32,))"),
+        (
+            {"conv4_2": None},
+            "2 tensors are missing: conv4_2.weight (32, 32, 3, 3), conv4_2.bias (32,)",
+        ),
         (
             {"conv3_1": [torch.zeros(9, 4, 3, 3), torch.zeros(9)]},
-            "conv3_1 has weight (9, 4, 3, 3) and bias (9,) (expected weight (16, 8, 3, 3) and bias",
+            "conv3_1.weight (9, 4, 3, 3), expected (16, 8, 3, 3)",
         ),
         (
             {"fc6": [torch.zeros(256, 1567), torch.zeros(256)]},
-            "fc6 has weight (256, 1567) and bias (256,) (expected weight (256, 32, 7, 7)",
+            "fc6.weight (256, 1567), expected (256, 32, 7, 7)",
         ),
-        ({"fc7": [torch.zeros(256, 256, 1, 1)]}, "fc7 has weight (256, 256, 1, 1) (expected"),
+        ({"fc7": [torch.zeros(256, 256, 1, 1)]}, "1 tensor is missing: fc7.bias"),
         (
             {"conv5_4": [torch.zeros(16, 16, 3, 3), torch.zeros(16)]},
-            "conv5_4 is a layer that this network has not (weight (16, 16, 3, 3) and bias (16,))",
+            "2 tensors are not part of the network: conv5_4.weight (16, 16, 3, 3)",
         ),
         (
             {f"extra{i}": [torch.zeros(1)] for i in range(7)},
-            "extra3 is a layer that this network has not (weight (1,)); and 3 more.",
+            "extra3.weight (1,) and 3 more.",
         ),
     ],
 )

@@ -76,11 +76,11 @@ class Surprise:
 def test_a_pickle_that_needs_code_is_refused_and_not_run(tmp_path: Path) -> None:
     for zipped in (True, False):
         path = saved(tmp_path / "a.pth", {"a": Surprise(tmp_path / "run")}, zipped=zipped)
-        with pytest.raises(FullconvError, match="a pickle that needs code to be read") as caught:
+        with pytest.raises(FullconvError, match="a pickle that holds more than weights") as caught:
             read_weights(path)
         assert "torch.save(network.state_dict()" in caught.value.hint
     whole = saved(tmp_path / "whole.pth", torch.nn.Conv2d(1, 1, 1))  # a network, not its weights
-    with pytest.raises(FullconvError, match="a pickle that needs code to be read"):
+    with pytest.raises(FullconvError, match="a pickle that holds more than weights"):
         read_weights(whole)
     assert not (tmp_path / "run").exists()
 
@@ -88,10 +88,10 @@ def test_a_pickle_that_needs_code_is_refused_and_not_run(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("thing", "message"),
     [
-        ([1, 2], "holds no weights but list"),
-        ({}, "holds no weights but a dict with nothing"),
-        ({"epoch": 3, "lr": 0.1}, "holds no weights but a dict with epoch, lr"),
-        ({"model": {"a": 1}}, "holds no weights but a dict with a"),
+        ([1, 2], "contains no weights but list"),
+        ({}, "contains no weights but an empty dict"),
+        ({"epoch": 3, "lr": 0.1}, "contains no weights but a dict with the keys epoch, lr"),
+        ({"model": {"a": 1}}, "contains no weights but a dict with the keys a"),
     ],
 )
 def test_a_file_without_weights(tmp_path: Path, thing: Any, message: str) -> None:
@@ -104,7 +104,7 @@ def test_damaged_files_and_others(tmp_path: Path) -> None:
     old = saved(tmp_path / "a.pth", TENSORS, zipped=False).read_bytes()
     for content in (whole[:-200], whole[:40], old[:-8], old[:9], b"PK\3\4 nothing", b"\x80"):
         (tmp_path / "a.pth").write_bytes(content)
-        with pytest.raises(FullconvError, match=r"a.pth is damaged or no file of weights"):
+        with pytest.raises(FullconvError, match=r"a.pth is damaged or not a weight file"):
             read_weights(tmp_path / "a.pth")
     (tmp_path / "a").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(99))
     with pytest.raises(FullconvError, match="is an HDF5 file"):

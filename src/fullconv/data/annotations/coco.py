@@ -1,9 +1,9 @@
-"""COCO: one JSON file for many images, made semantic.
+"""COCO: one JSON file for many images, whose instances become class ids.
 
-An annotation is an object of a category: outlines, of several parts perhaps, or run lengths.
-Categories become classes in the order of their ids, by name, without gaps. COCO does not say which
-object lies over which. The larger ones are painted first, so that the small ones stay visible, and
-regions of a crowd below all others; or all in the order of the file, where that has a meaning.
+An annotation is an object of a category, drawn as one or several outlines or as run lengths.
+Categories become classes in the order of their ids, by name, without gaps. COCO does not define
+which object is on top: larger ones are painted first, so that small ones stay visible, and crowd
+regions below all others. Alternatively all are painted in the order of the file.
 """
 
 from __future__ import annotations
@@ -15,35 +15,38 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.text import shell_command
-from fullconv.data.annotations.image_finder import Finder
-from fullconv.data.annotations.rasterize import Polygon, read_points, read_runs
+from fullconv.core.i18n import msg
+from fullconv.core.text import shell_command, truncated_list
+from fullconv.data.annotations.image_finder import ImageFinder
+from fullconv.data.annotations.rasterize import Polygon, RunLengths, read_points, read_run_lengths
 from fullconv.data.annotations.shapes import (
-    Annotated,
+    AnnotatedImage,
     Annotations,
     Part,
     Shape,
+    check_image,
     class_name,
-    look_at,
+    in_place,
     numbered,
+    overlap_note,
 )
 from fullconv.data.layouts.pairing import SPLITS
 
 
 @dataclass
-class Contents:
-    """What one file holds.
+class CocoFile:
+    """The content of one file.
 
     Args:
         names: class names, in the order of the category ids.
-        annotated: the images that can be read.
-        problems: one for each image that cannot.
-        crowds: regions of a crowd.
-        by_area: whether the shapes are in the order of their areas.
+        images: the images that can be converted.
+        problems: an error for each image that cannot.
+        crowds: number of crowd regions.
+        by_area: the shapes are ordered by area.
     """
 
     names: list[str]
-    annotated: list[Annotated] = field(default_factory=list)
+    images: list[AnnotatedImage] = field(default_factory=list)
     problems: list[FullconvError] = field(default_factory=list)
     crowds: int = 0
     by_area: bool = True
@@ -52,40 +55,51 @@ class Contents:
 def gather(
     root: Path, source: Path, tables: list[tuple[Path, dict[str, Any]]], order: str
 ) -> Annotations:
-    """All files: one, or one for each split. `order` as in `read_file`."""
+    """Collect all files of a dataset: one, or one for each split. `order` as in `read_file`."""
     paths = [path for path, _ in tables]
-    listed = ", ".join(path.name for path in paths)
-    found = Annotations("coco", f'{listed} with "images", "annotations" and "categories"')
-    splits = [split_of(path) for path in paths] if len(paths) > 1 else [""] * len(paths)
+    reason = msg(
+        '{files} with "images", "annotations" and "categories"',
+        files=", ".join(path.name for path in paths),
+    )
+    annotations = Annotations("coco", reason)
+    splits = [split_from_name(path) for path in paths] if len(paths) > 1 else [""] * len(paths)
     if len(paths) > 1 and (not all(splits) or len({*splits}) < len(splits)):
         raise FullconvError(
-            f"{source} holds {len(paths)} COCO files: {', '.join(map(str, paths[:8]))}; expected "
-            "one, or one for each of train, val and test with that word in its name.",
+            msg(
+                "{source} contains {count} COCO files: {files}; expected one, or one for each of "
+                "train, val and test with that word in its name.",
+                source=source,
+                count=len(paths),
+                files=truncated_list(paths, 8),
+            ),
             shell_command("fullconv", "convert", paths[0], "OUT"),
         )
-    find, crowds, by_area = Finder(root, "file_name"), 0, False
+    find, crowds, by_area = ImageFinder(root, "file_name"), 0, False
     for (path, table), split in zip(tables, splits, strict=True):
+        left_out = annotations.left_out
         try:
-            contents = read_file(
-                path, table, split=split, order=order, find=find, left_out=found.left_out
-            )
+            file = read_file(path, table, split=split, order=order, find=find, left_out=left_out)
         except FullconvError as error:
-            found.problems.append(error)
+            annotations.problems.append(error)
             continue
-        found.names += contents.names
-        found.images += contents.annotated
-        found.problems += contents.problems
-        crowds += contents.crowds
-        by_area = by_area or contents.by_area
-    found.notes.append(
-        "where shapes overlap, the smaller lies on top (--order file: the later in the file)"
-        if by_area
-        else "where shapes overlap, the later in the file lies on top (--order area: the smaller)"
-    )
-    if crowds:
-        below = ", below all other shapes" * by_area
-        found.notes.append(f"{crowds} regions of a crowd count as their class{below}")
-    return found
+        annotations.names += file.names
+        annotations.images += file.images
+        annotations.problems += file.problems
+        crowds += file.crowds
+        by_area = by_area or file.by_area
+    annotations.notes.append(overlap_note(by_area))
+    if crowds and by_area:
+        annotations.notes.append(
+            msg(
+                "{count} crowd regions are painted as their class, below all other shapes",
+                count=crowds,
+            )
+        )
+    elif crowds:
+        annotations.notes.append(
+            msg("{count} crowd regions are painted as their class", count=crowds)
+        )
+    return annotations
 
 
 def read_file(
@@ -94,112 +108,135 @@ def read_file(
     *,
     split: str,
     order: str,
-    find: Finder,
+    find: ImageFinder,
     left_out: Counter[str],
-) -> Contents:
-    """All images of one file. `order` is "area", "file" or "auto": as in the file where it was
-    made from labelme, whose order has a meaning, else by area. `left_out` as in labelme.py."""
+) -> CocoFile:
+    """Read all images of one file.
+
+    Args:
+        order: "area", "file" or "auto", which is "file" if the file was made from labelme, whose
+            order has a meaning, else "area".
+        left_out: counts the entries that cover no pixels, by their description.
+    """
     categories = _categories(path, table)
-    if order == "auto":
-        order = "file" if _from_labelme(table) else "area"
+    if order == "auto":  # labelme's own script writes this class, and keeps the order of drawing
+        is_labelme = any(entry.get("name") == "_background_" for entry in table["categories"])
+        order = "file" if is_labelme else "area"
     names = list(dict.fromkeys(categories[key] for key in sorted(categories)))
-    contents = Contents(names, by_area=order == "area")
-    entries: dict[Any, list[dict[str, Any]]] = defaultdict(list)
-    for _, entry in numbered(f"{path}: annotation", table["annotations"]):
+    file = CocoFile(names, by_area=order == "area")
+    by_image: dict[Any, list[dict[str, Any]]] = defaultdict(list)
+    for _, entry in numbered(table["annotations"], msg("{path}: annotation", path=path)):
         if "segments_info" in entry:
             raise FullconvError(
-                f"{path} is a panoptic file, whose shapes stand in PNG files; expected instances.",
+                msg(
+                    "{path} is a panoptic file, whose shapes are in PNG files; expected instances.",
+                    path=path,
+                ),
                 "fullconv convert instances_train2017.json OUT",
             )
-        entries[_key(entry.get("image_id"))].append(entry)
-    for _, image in numbered(f"{path}: image", table["images"]):
+        by_image[_key(entry.get("image_id"))].append(entry)
+    for _, image in numbered(table["images"], msg("{path}: image", path=path)):
         try:
-            mine = entries.pop(_key(image.get("id")), [])
-            shapes = _shapes(mine, categories, order, image, left_out)
-            contents.annotated.append(_annotated(path, image, split, find, shapes))
-            contents.crowds += sum(bool(entry.get("iscrowd")) for entry in mine)
+            entries = by_image.pop(_key(image.get("id")), [])
+            shapes = _shapes(entries, categories, order, left_out)
+            file.images.append(_annotated_image(path, image, split, find, shapes))
+            file.crowds += sum(bool(entry.get("iscrowd")) for entry in entries)
         except FullconvError as error:
-            where = f"{path}, image {image.get('file_name', image.get('id'))!r}"
-            contents.problems.append(FullconvError(f"{where}: {error.message}", error.hint))
-    if rest := sum(map(len, entries.values())):
-        left_out[f"annotations of images that {path.name} does not list"] += rest
-    return contents
+            name = image.get("file_name", image.get("id"))
+            place = msg("{path}, image {name!r}", path=path, name=name)
+            file.problems.append(in_place(place, error))
+    if orphans := sum(map(len, by_image.values())):
+        left_out[msg("annotations of images that {file} does not list", file=path.name)] += orphans
+    return file
 
 
-def split_of(path: Path) -> str:
-    """instances_train2017.json -> train; valid/_annotations.coco.json -> val"""
+def split_from_name(path: Path) -> str:
+    """Return the split that a file name contains, or "".
+
+    >>> split_from_name(Path("instances_train2017.json"))
+    'train'
+    >>> split_from_name(Path("valid/_annotations.coco.json"))
+    'val'
+    """
     words = re.split(r"[^a-z]+", path.stem.lower())
-    named = {SPLITS[word] for word in words if word in SPLITS}
-    return named.pop() if len(named) == 1 else SPLITS.get(path.parent.name.lower(), "")
+    splits = {SPLITS[word] for word in words if word in SPLITS}
+    return splits.pop() if len(splits) == 1 else SPLITS.get(path.parent.name.lower(), "")
 
 
 def _categories(path: Path, table: dict[str, Any]) -> dict[int, str]:
-    """Category id -> class name."""
+    """Return category id -> class name."""
     categories: dict[int, str] = {}
-    for number, entry in numbered(f"{path}: category", table["categories"]):
+    for number, entry in numbered(table["categories"], msg("{path}: category", path=path)):
         key = entry.get("id")
         if not isinstance(key, int) or key in categories:
             raise FullconvError(
-                f"{path}: category {number} has the id {key!r}; expected a whole number of"
-                " its own.",
+                msg(
+                    "{path}: category {number} has the id {key!r}; expected a unique whole number.",
+                    path=path,
+                    number=number,
+                    key=key,
+                ),
                 '"categories": [{"id": 1, "name": "road"}]',
             )
         try:
             categories[key] = class_name(entry.get("name"))
         except FullconvError as error:
-            raise FullconvError(f"{path}: category {key}: {error.message}", error.hint) from error
+            raise in_place(msg("{path}: category {key}", path=path, key=key), error) from error
     return categories
 
 
-def _from_labelme(table: dict[str, Any]) -> bool:
-    """labelme's own script writes the shapes in the order in which they were drawn, and this."""
-    names = (entry.get("name") for entry in table["categories"])
-    return "_background_" in names
-
-
-def _annotated(
-    path: Path, entry: dict[str, Any], split: str, find: Finder, shapes: tuple[Shape, ...]
-) -> Annotated:
+def _annotated_image(
+    path: Path, entry: dict[str, Any], split: str, find: ImageFinder, shapes: tuple[Shape, ...]
+) -> AnnotatedImage:
     name = entry.get("file_name")
     if not isinstance(name, str) or not name:
-        raise FullconvError("it has no file_name.", '"file_name": "a.jpg"')
+        raise FullconvError(msg("it has no file_name."), '"file_name": "a.jpg"')
     image = find(path, name)
-    size, suffix = look_at(image, entry.get("height"), entry.get("width"))
-    for shape in shapes:
-        for part in shape.parts:
-            if getattr(part, "size", size) != size:
-                raise FullconvError(
-                    f"run lengths of the size {part.size}, but the image has {size} "  # type: ignore[attr-defined]
-                    "(height, width).",
-                    f'"size": [{size[0]}, {size[1]}]   # and counts that belong to it',
-                )
-    stem = PurePosixPath(name.replace("\\", "/"))
-    return Annotated(path, str(stem.with_suffix("")), split, image, suffix, size, shapes)
+    size, suffix = check_image(image, entry.get("height"), entry.get("width"))
+    for part in (part for shape in shapes for part in shape.parts):
+        if isinstance(part, RunLengths) and part.size != size:
+            raise FullconvError(
+                msg(
+                    "run lengths of the size {rle_size}, but the image has {size} (height, width).",
+                    rle_size=part.size,
+                    size=size,
+                ),
+                msg(
+                    '"size": [{height}, {width}]   # and counts that belong to it',
+                    height=size[0],
+                    width=size[1],
+                ),
+            )
+    stem = PurePosixPath(name.replace("\\", "/")).with_suffix("")
+    return AnnotatedImage(path, str(stem), split, image, suffix, size, shapes)
 
 
 def _shapes(
     entries: list[dict[str, Any]],
     categories: dict[int, str],
     order: str,
-    image: dict[str, Any],
     left_out: Counter[str],
 ) -> tuple[Shape, ...]:
-    """The shapes of an image, the lowest first."""
+    """Return the shapes of an image, the lowest first."""
     ranked = []
     for entry in entries:
         try:
             parts = _parts(entry.get("segmentation"), left_out)
             category = _key(entry.get("category_id"))
             if category not in categories:
-                known = ", ".join(f"{key} {name}" for key, name in list(categories.items())[:20])
-                more = ", ..." if len(categories) > 20 else ""
                 raise FullconvError(
-                    f"category_id {category!r} is not in the table; there are {known}{more}.",
-                    f'in "categories": {{"id": {category!r}, "name": "..."}}',
+                    msg(
+                        "category_id {category!r} is not in the table; expected one of "
+                        "{categories}.",
+                        category=category,
+                        categories=truncated_list(
+                            [f"{key} {name}" for key, name in categories.items()], 20
+                        ),
+                    ),
+                    f'"categories": {{"id": {category!r}, "name": "..."}}',
                 )
         except FullconvError as error:
-            where = f"annotation {entry.get('id')!r}"
-            raise FullconvError(f"{where}: {error.message}", error.hint) from error
+            raise in_place(msg("annotation {id!r}", id=entry.get("id")), error) from error
         if parts:
             shape = Shape(categories[category], parts)
             ranked.append((not entry.get("iscrowd"), -shape.area, shape))
@@ -210,30 +247,33 @@ def _shapes(
 
 def _parts(segmentation: Any, left_out: Counter[str]) -> tuple[Part, ...]:
     if isinstance(segmentation, dict):
-        return (read_runs(segmentation),)
+        return (read_run_lengths(segmentation),)
     if not segmentation:
         raise FullconvError(
-            "it has no segmentation, only a box perhaps; a mask needs the outline.",
-            "take the annotation out, or draw its outline",
+            msg("it has no segmentation, perhaps only a box; a mask requires the outline."),
+            msg("remove the annotation, or draw its outline"),
         )
     outlines = segmentation if isinstance(segmentation, list) else [segmentation]
-    if isinstance(outlines[0], int | float):  # one outline that is not in a list of its own
+    if isinstance(outlines[0], int | float):  # a single outline that is not in a list
         outlines = [outlines]
     parts = []
     for outline in outlines:
         points = read_points(outline)
         if points is None:
             raise FullconvError(
-                "its segmentation is neither outlines [x, y, x, y, ...] in pixels nor run lengths.",
+                msg(
+                    "its segmentation is neither outlines [x, y, x, y, ...] in pixels nor run "
+                    "lengths."
+                ),
                 '"segmentation": [[0, 0, 9, 0, 9, 9]]',
             )
         if len(points) < 3:
-            left_out["polygons of less than three points"] += 1
+            left_out[msg("polygons with fewer than three points")] += 1
         else:
             parts.append(Polygon(points))
     return tuple(parts)
 
 
 def _key(value: Any) -> Any:
-    """An id, to look up: a number or text."""
+    """Return an id that can be looked up; None for lists and objects."""
     return value if isinstance(value, int | str) else None

@@ -1,7 +1,6 @@
-"""Kinds: which tool annotation files are from, and what all of them in a folder hold.
+"""Recognize which tool wrote annotation files, and read all annotations of a dataset.
 
-Every JSON file is read once. Of a large one the beginning tells the tool, where that is all that is
-asked.
+Every JSON file is read once.
 """
 
 from __future__ import annotations
@@ -13,125 +12,159 @@ from pathlib import Path
 from typing import Any
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.text import plural, shell_command
+from fullconv.core.i18n import Message, msg, nmsg
+from fullconv.core.text import shell_command, truncated_list
 from fullconv.data.annotations import coco, labelme, labelstudio, ultralytics
-from fullconv.data.annotations.shapes import Annotated, Annotations
-from fullconv.data.layouts.annotation_formats import kind_of, label_files
+from fullconv.data.annotations.shapes import AnnotatedImage, Annotations
+from fullconv.data.layouts.annotation_formats import outline_files, tool_of
 
 TOOLS = ("labelme", "coco", "label-studio", "ultralytics")
-EXPECTED = (
-    "A labelme file has the key shapes, a COCO file has images, annotations and categories, one of "
-    "Label Studio is a list of tasks with data and annotations, and Ultralytics has labels/*.txt "
-    "beside images/."
-)
 
 
 @dataclass
-class _Found:
-    """What lies below a folder."""
+class _Files:
+    """The annotation files below a folder."""
 
-    drawn: list[Annotated] = field(default_factory=list)  # labelme
-    problems: list[FullconvError] = field(default_factory=list)  # of labelme files
-    broken: list[FullconvError] = field(default_factory=list)  # no JSON at all
-    tables: list[tuple[Path, dict[str, Any]]] = field(default_factory=list)  # COCO
-    tasks: list[tuple[Path, Any]] = field(default_factory=list)  # Label Studio
-    texts: list[Path] = field(default_factory=list)  # Ultralytics
-    others: list[str] = field(default_factory=list)  # none of these, with their keys
+    labelme: list[AnnotatedImage] = field(default_factory=list)
+    labelme_problems: list[FullconvError] = field(default_factory=list)
+    coco: list[tuple[Path, dict[str, Any]]] = field(default_factory=list)
+    label_studio: list[tuple[Path, Any]] = field(default_factory=list)
+    ultralytics: list[Path] = field(default_factory=list)
+    not_json: list[FullconvError] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)  # JSON files of no tool, with their keys
     left_out: Counter[str] = field(default_factory=Counter)
 
-    def tools(self) -> dict[str, str]:
-        """Those that files are of -> how many, or which."""
-        named = {
-            "labelme": plural(len(self.drawn) + len(self.problems), "file")
-            * bool(self.drawn or self.problems),
-            "coco": str(self.tables[0][0]) if self.tables else "",
-            "label-studio": str(self.tasks[0][0]) if self.tasks else "",
-            "ultralytics": plural(len(self.texts), "text file") * bool(self.texts),
-        }
-        return {tool: text for tool, text in named.items() if text}
+    def by_tool(self) -> dict[str, str]:
+        """Return the tools whose files exist, with the number or the first of the files."""
+        labelme_count, text_count = len(self.labelme + self.labelme_problems), len(self.ultralytics)
+        tools: dict[str, str] = {}
+        if labelme_count:
+            tools["labelme"] = nmsg("{count} file", "{count} files", labelme_count)
+        if self.coco:
+            tools["coco"] = str(self.coco[0][0])
+        if self.label_studio:
+            tools["label-studio"] = str(self.label_studio[0][0])
+        if text_count:
+            tools["ultralytics"] = nmsg("{count} text file", "{count} text files", text_count)
+        return tools
 
 
-def read(root: Path, source: Path, *, tool: str | None, order: str) -> Annotations:
-    """All annotations in the folder `root`, or in the one file `source`; of the tool "" where there
-    are none.
+def read_annotations(root: Path, source: Path, *, tool: str | None, order: str) -> Annotations:
+    """Read all annotations in the folder `root`, or in the single file `source`.
 
     Args:
-        tool: overrules what is recognised.
-        order: of COCO and Ultralytics only: see `coco.read_file`.
+        tool: read only files of this tool.
+        order: for COCO and Ultralytics: see `coco.read_file`.
+
+    Returns:
+        Annotations of one tool; the tool is "" if there are none.
+
+    Raises:
+        FullconvError: there are files of several tools.
     """
-    found = _look(root, source, tool)
-    tools = found.tools()
+    files = _read_files(root, source, tool)
+    tools = files.by_tool()
     if tool is None and len(tools) > 1:
-        listed = ", ".join(f"{name} ({text})" for name, text in tools.items())
         first, second, *_ = tools
+        descriptions = [msg("{tool} ({files})", tool=t, files=text) for t, text in tools.items()]
         raise FullconvError(
-            f"{source} holds annotations of {len(tools)} tools: {listed}; expected those of one.",
-            shell_command("fullconv", "convert", source, "OUT", "--layout", first)
-            + f"   # or --layout {second}",
+            msg(
+                "{source} contains annotations of {count} tools: {tools}; expected one tool.",
+                source=source,
+                count=len(tools),
+                tools=truncated_list(descriptions),
+            ),
+            msg(
+                "{command}   # or --layout {second}",
+                command=shell_command("fullconv", "convert", source, "OUT", "--layout", first),
+                second=second,
+            ),
         )
-    tool = tool or next(iter(tools), "labelme" if found.broken else "")
+    tool = tool or next(iter(tools), "labelme" if files.not_json else "")
     if tool not in tools:
         annotations = Annotations(tool, "")
     elif tool == "labelme":
-        annotations = labelme.gather(root, found.drawn, found.problems)
+        annotations = labelme.gather(root, files.labelme, files.labelme_problems)
     elif tool == "coco":
-        annotations = coco.gather(root, source, found.tables, order)
+        annotations = coco.gather(root, source, files.coco, order)
     elif tool == "label-studio":
-        annotations = labelstudio.gather(root, found.tasks)
+        annotations = labelstudio.gather(root, files.label_studio)
     else:
-        annotations = ultralytics.gather(root, found.texts, order)
+        annotations = ultralytics.gather(root, files.ultralytics, order)
     if tool != "ultralytics":
-        annotations.problems[:0] = found.broken
-    annotations.left_out += found.left_out
-    annotations.others = found.others
+        annotations.problems[:0] = files.not_json
+    annotations.left_out += files.left_out
+    annotations.others = files.others
     return annotations
 
 
+def expected_files() -> Message:
+    """Return what files of each tool look like, for messages."""
+    return msg(
+        "A labelme file has the key shapes, a COCO file has images, annotations and categories, a "
+        "Label Studio file is a list of tasks with data and annotations, and Ultralytics has "
+        "labels/*.txt next to images/."
+    )
+
+
 def read_json(path: Path) -> Any:
-    """A JSON file."""
-    data, again = path.read_bytes(), shell_command("python", "-m", "json.tool", path)
+    """Read a JSON file.
+
+    Raises:
+        FullconvError: it is not JSON.
+    """
+    content, check = path.read_bytes(), shell_command("python", "-m", "json.tool", path)
     try:
-        return json.loads(data)
+        return json.loads(content)
     except json.JSONDecodeError as error:
-        where = f"{path}, line {error.lineno}, column {error.colno}"
-        what = f"{error.msg} (the file ends in the middle, or was changed by hand)"
-        said = f"{where}: {what}" if data.strip() else f"{path}: the file is empty"
-        raise FullconvError(f"{said}; expected JSON.", again) from error
+        if not content.strip():
+            message = msg("{path} is empty; expected JSON.", path=path)
+        else:
+            message = msg(
+                "{path}, line {line}, column {column}: {reason} (the file is truncated, or was "
+                "edited by hand); expected JSON.",
+                path=path,
+                line=error.lineno,
+                column=error.colno,
+                reason=error.msg,
+            )
+        raise FullconvError(message, check) from error
     except (ValueError, RecursionError) as error:
-        raise FullconvError(f"{path} cannot be read as JSON: {error}.", again) from error
+        raise FullconvError(
+            msg("{path} cannot be read as JSON: {reason}.", path=path, reason=error), check
+        ) from error
 
 
-def _look(root: Path, source: Path, tool: str | None) -> _Found:
-    """Every JSON file once; of labelme's only the shapes are kept, not the images in them."""
-    found = _Found()
+def _read_files(root: Path, source: Path, tool: str | None) -> _Files:
+    files = _Files()
     if tool in (None, "ultralytics") and source.is_dir():
-        found.texts = label_files(root)
+        files.ultralytics = outline_files(root)
     for path in _json_files(source) if tool != "ultralytics" else ():
         try:
             table = read_json(path)
         except FullconvError as error:
-            found.broken.append(error)
+            files.not_json.append(error)
             continue
-        kind = kind_of(table)
-        if kind is None:
+        table_tool = tool_of(table)
+        if table_tool is None:
             keys = ", ".join(sorted(map(str, table))[:6]) if isinstance(table, dict) else ""
-            found.others.append(f"{path} ({keys or f'a {type(table).__name__}'})")
-        elif tool not in (None, kind):
+            files.others.append(f"{path} ({keys or type(table).__name__})")
+        elif tool not in (None, table_tool):
             continue
-        elif kind == "coco":
-            found.tables.append((path, table))
-        elif kind == "label-studio":
-            found.tasks.append((path, table))
-        else:
+        elif table_tool == "coco":
+            files.coco.append((path, table))
+        elif table_tool == "label-studio":
+            files.label_studio.append((path, table))
+        else:  # only the shapes are held, because the file may contain the image
             try:
-                found.drawn.append(labelme.read_file(path, table, root, found.left_out))
+                files.labelme.append(labelme.read_file(path, table, root, files.left_out))
             except FullconvError as error:
-                found.problems.append(error)
-    return found
+                files.labelme_problems.append(error)
+    return files
 
 
 def _json_files(source: Path) -> list[Path]:
-    """The JSON files in a folder, hidden ones left out."""
+    """Return the JSON files in a folder, without hidden ones."""
     if source.is_file():
         return [source]
     return [

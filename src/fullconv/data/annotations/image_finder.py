@@ -1,4 +1,4 @@
-"""Places: the image that an annotation file names, wherever it was copied to, and its split."""
+"""Find the image that an annotation file names, wherever it was copied to, and its split."""
 
 from __future__ import annotations
 
@@ -8,72 +8,87 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.text import shell_command
+from fullconv.core.i18n import msg
+from fullconv.core.text import shell_command, truncated_list
 from fullconv.data.io.images import IMAGE_SUFFIXES
 from fullconv.data.layouts.pairing import SPLITS, folders_in, images_in
 
 
-class Finder:
-    """Finds the image that an annotation file names: where it says, seen from the file's folder
-    or from the root; else by its name anywhere below the root, or in a folder beside the file's.
+class ImageFinder:
+    """Finds the images that annotation files name.
+
+    An image is searched relative to the folder of the file and to the root, then by its name
+    anywhere below the root and in the folders beside that of the file.
 
     Args:
         root: the folder of all annotation files.
-        key: what the files call an image by, for the line to paste.
+        key: the key of image names in the files, for the line to paste.
     """
 
     def __init__(self, root: Path, key: str) -> None:
         self.root = root
         self.key = key
-        self.below: dict[str, set[Path]] | None = None  # name -> images
-        self.beside: dict[Path, dict[str, set[Path]]] = {}  # for each folder
+        self._below_root: dict[str, set[Path]] | None = None  # name -> images
+        self._in_folders: dict[Path, dict[str, set[Path]]] = {}  # of a parent folder
 
     def __call__(self, path: Path, *names: str) -> Path:
-        """The image of the first name that there is one of. `path` is the annotation file."""
-        inside = [name.replace("\\", "/") for name in names]
-        for name in inside:
+        """Return the image of the first name that exists.
+
+        Args:
+            path: the annotation file.
+        """
+        names = tuple(name.replace("\\", "/") for name in names)
+        for name in names:
             for folder in (path.parent, self.root):
                 if (folder / name).is_file():
                     return folder / name
-            hits = self._called(PurePosixPath(name).name, path.resolve().parent.parent)
-            closest = {hit for hit in hits if hit.as_posix().endswith("/" + name)} or hits
-            top = self.root.resolve()
-            closest = {hit for hit in closest if hit.is_relative_to(top)} or closest
-            if len(closest) == 1:
-                return closest.pop()
-            if closest:
-                listed = ", ".join(map(str, sorted(closest)[:4]))
+            # Prefer images whose paths end with the whole name, and images below the root.
+            images = self._search(PurePosixPath(name).name, path.resolve().parent.parent)
+            images = {i for i in images if i.as_posix().endswith("/" + name)} or images
+            images = {i for i in images if i.is_relative_to(self.root.resolve())} or images
+            if len(images) == 1:
+                return images.pop()
+            if images:
                 raise FullconvError(
-                    f"{len(closest)} images have its name: {listed}; expected one.",
-                    f'"{self.key}": "{os.path.relpath(min(closest), path.parent)}"',
+                    msg(
+                        "{count} images have its name: {images}; expected one.",
+                        count=len(images),
+                        images=truncated_list(sorted(images), 4),
+                    ),
+                    f'"{self.key}": "{os.path.relpath(min(images), path.parent)}"',
                 )
-        called = list(dict.fromkeys(PurePosixPath(name).name for name in inside))
-        which = "of its name" if len(called) == 1 else "called " + " or ".join(called)
+        file_names = list(dict.fromkeys(PurePosixPath(name).name for name in names))
         raise FullconvError(
-            f"the image is missing; there is no {path.parent / inside[0]}, nor one {which} in or "
-            f"below {self.root}.",
-            shell_command("cp", f"/where/it/is/{PurePosixPath(inside[0]).name}", path.parent),
+            msg(
+                "the image is missing; there is no {path}, and no file called {names} in or below "
+                "{root}.",
+                path=path.parent / names[0],
+                names=truncated_list(file_names),
+                root=self.root,
+            ),
+            shell_command("cp", f"/path/to/{file_names[0]}", path.parent),
         )
 
-    def _called(self, name: str, beside: Path) -> set[Path]:
-        """All images of a name, below the root and in the folders of another one."""
-        if self.below is None:
+    def _search(self, name: str, parent: Path) -> set[Path]:
+        """Return the images of a name below the root, and in the folders of `parent`."""
+        if self._below_root is None:
             files = self.root.resolve().rglob("*")
-            self.below = _by_name(p for p in files if p.suffix.lower() in IMAGE_SUFFIXES)
-        if beside not in self.beside:
-            self.beside[beside] = _by_name(p for f in folders_in(beside) for p in images_in(f))
-        return self.below.get(name, set()) | self.beside[beside].get(name, set())
+            self._below_root = _by_name(p for p in files if p.suffix.lower() in IMAGE_SUFFIXES)
+        if parent not in self._in_folders:
+            images = (image for folder in folders_in(parent) for image in images_in(folder))
+            self._in_folders[parent] = _by_name(images)
+        return self._below_root.get(name, set()) | self._in_folders[parent].get(name, set())
 
 
 def _by_name(images: Iterable[Path]) -> dict[str, set[Path]]:
-    found: dict[str, set[Path]] = {}
+    by_name: dict[str, set[Path]] = {}
     for image in images:
-        found.setdefault(image.name, set()).add(image)
-    return found
+        by_name.setdefault(image.name, set()).add(image)
+    return by_name
 
 
-def split_in(inside: Path) -> str:
-    """The split that a folder of a path names, or "": labels/train2017/a.txt -> train"""
-    words = [word for part in inside.parent.parts for word in re.split(r"[^a-z]+", part.lower())]
-    named = {SPLITS[word] for word in words if word in SPLITS}
-    return named.pop() if len(named) == 1 else ""
+def split_from_folders(path: Path) -> str:
+    """Return the split that a folder of a path names, or "": labels/train2017/a.txt -> train"""
+    words = [word for part in path.parent.parts for word in re.split(r"[^a-z]+", part.lower())]
+    splits = {SPLITS[word] for word in words if word in SPLITS}
+    return splits.pop() if len(splits) == 1 else ""

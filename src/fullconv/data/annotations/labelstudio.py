@@ -1,9 +1,15 @@
-"""Label Studio: its JSON export, a list of tasks of an image each, with brush strokes, bitmasks,
-polygons, rectangles and ellipses; also JSON-MIN, older exports, and a file for each task.
+"""Label Studio: its JSON export, a list of tasks with one image each, with brush strokes, bitmasks,
+polygons, rectangles and ellipses; also JSON-MIN, older exports, and one file per task.
 
-A later region lies over an earlier one. Places are in percent of the image's width and height. Of
-several annotations of a task one counts: the ground truth, else that of the lowest id; cancelled
-ones never do. What has no area (key points, choices, relations ...) leaves no pixel.
+Later regions are painted over earlier ones. Coordinates are in percent of the image's width and
+height. If a task has several annotations, the ground truth is used, else the one with the lowest
+id; canceled ones are skipped. Entries without an area (key points, choices, relations) are left
+out.
+
+Brush strokes are a bit stream: the number of words (32 bits), bits per word - 1 (5), four sizes - 1
+(4 each), then chunks. A chunk is one bit (1: all words are equal), two bits that select a size, the
+number of words - 1 in that many bits, then one word or all of them. The words are red, green, blue
+and alpha of every pixel.
 
 Shapes: H, W image.
 """
@@ -23,111 +29,127 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import numpy as np
 
 from fullconv.core.errors import FullconvError
-from fullconv.data.annotations.coco import split_of
-from fullconv.data.annotations.image_finder import Finder, split_in
+from fullconv.core.i18n import msg
+from fullconv.core.text import truncated_list
+from fullconv.data.annotations.coco import split_from_name
+from fullconv.data.annotations.image_finder import ImageFinder, split_from_folders
 from fullconv.data.annotations.rasterize import (
     Ellipse,
     Polygon,
-    Runs,
+    RunLengths,
     Size,
-    is_place,
+    encode_run_lengths,
+    is_coordinate,
     read_points,
-    runs_of,
-    turned_rectangle,
+    rotated_rectangle,
 )
 from fullconv.data.annotations.shapes import (
-    Annotated,
+    AnnotatedImage,
     Annotations,
     Part,
     Shape,
+    check_image,
     class_name,
-    look_at,
+    in_place,
     numbered,
 )
 from fullconv.data.io.images import IMAGE_SUFFIXES, open_image
-from fullconv.data.layouts.annotation_formats import _KINDS, _LABELS, Table, _form, _regions
+from fullconv.data.layouts.annotation_formats import (
+    LABEL_KEYS,
+    REGION_KINDS,
+    Table,
+    min_regions,
+    task_form,
+)
 
-_WITH_AREA = (*_KINDS, *_LABELS, "labels")
-_UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio puts before the name of a file
+_WITH_AREA = (*REGION_KINDS, *LABEL_KEYS, "labels")
+_UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")  # Label Studio adds it to file names
+_EXPORT_AGAIN = msg("export the task again from Label Studio, as JSON")
+_CHANNELS = 4
+_WORD = 8  # bits
+_LOOKAHEAD = 40  # bits read for a chunk: up to 7 before it, 1 + 2, 16 of its length, 8 of its word
 
 
 def gather(root: Path, tables: list[tuple[Path, Any]]) -> Annotations:
-    """All tasks of all files. Classes are the labels of the regions, by name."""
-    found = Annotations(
-        "label-studio", f"{', '.join(path.name for path, _ in tables[:5])} of tasks"
-    )
-    find, seen, several = Finder(root, "image"), dict[Path, str](), 0
+    """Collect all tasks of all files. Classes are the labels of the regions, sorted by name."""
+    files = truncated_list([path.name for path, _ in tables], 5)
+    annotations = Annotations("label-studio", msg("the tasks in {files}", files=files))
+    find, first_use, several = ImageFinder(root, "image"), dict[Path, str](), 0
     for path, table in tables:
-        split = split_of(path) if len(tables) > 1 else ""
+        split = split_from_name(path) if len(tables) > 1 else ""
         for task in _tasks(path, table):
-            where = f"{path}, task {task.get('id')!r}"
-            kept = _kept(task)
-            if not kept:
-                found.left_out["tasks without an annotation"] += 1
+            place = msg("{path}, task {id!r}", path=path, id=task.get("id"))
+            candidates = _ranked_annotations(task)
+            if not candidates:
+                annotations.left_out[msg("tasks without an annotation")] += 1
                 continue
-            several += len(kept) > 1
+            several += len(candidates) > 1
             try:
-                image = find(path, *_names(task))
-                size, suffix = _looked_at(image, kept[0])
-                shapes = _shapes(kept[0], size, found.left_out)
-                if image.resolve() in seen:
+                image = find(path, *_image_names(task))
+                size, suffix = _check_sizes(image, candidates[0])
+                shapes = _shapes(candidates[0], size, annotations.left_out)
+                if image.resolve() in first_use:
                     raise FullconvError(
-                        f"its image {image} is that of {seen[image.resolve()]} too.",
-                        "delete one of the two tasks in Label Studio, and export again",
+                        msg(
+                            "its image {image} is also the image of {place}.",
+                            image=image,
+                            place=first_use[image.resolve()],
+                        ),
+                        msg("delete one of the two tasks in Label Studio, and export again"),
                     )
             except FullconvError as error:
-                found.problems.append(FullconvError(f"{where}: {error.message}", error.hint))
+                annotations.problems.append(in_place(place, error))
                 continue
-            seen[image.resolve()] = where
-            whole, top = image.resolve(), root.resolve()
-            inside = whole.relative_to(top) if whole.is_relative_to(top) else Path(image.name)
-            found.images.append(
-                Annotated(
-                    path,
-                    inside.with_suffix("").as_posix(),
-                    split or split_in(inside),
-                    image,
-                    suffix,
-                    size,
-                    shapes,
-                )
+            absolute, top = image.resolve(), root.resolve()
+            first_use[absolute] = place
+            inside = Path(image.name)
+            if absolute.is_relative_to(top):
+                inside = absolute.relative_to(top)
+            name, split_of_image = inside.with_suffix(""), split or split_from_folders(inside)
+            annotations.images.append(
+                AnnotatedImage(path, name.as_posix(), split_of_image, image, suffix, size, shapes)
             )
-    found.names = sorted({shape.name for image in found.images for shape in image.shapes})
-    found.notes.append("class names: the labels of the regions, by name")
+    labels = {shape.name for image in annotations.images for shape in image.shapes}
+    annotations.names = sorted(labels)
+    annotations.notes.append(msg("class names: the labels of the regions, sorted by name"))
     if several:
-        found.notes.append(
-            f"{several} tasks have several annotations: of each the ground truth counts, else the "
-            "one of the lowest id"
+        annotations.notes.append(
+            msg(
+                "{count} tasks have several annotations: the ground truth is used, else the one "
+                "with the lowest id",
+                count=several,
+            )
         )
-    return found
+    return annotations
 
 
 def _tasks(path: Path, table: Any) -> list[Table]:
-    """The tasks in a file, each with its "data" and "annotations"."""
+    """Return the tasks in a file, each with "data" and "annotations"."""
     tasks: list[Table] = []
-    shortened: dict[Any, Table] = {}  # tasks of JSON-MIN, which has an object per annotation
-    for number, entry in numbered(f"{path}: task", table if isinstance(table, list) else [table]):
-        form = _form(entry)
+    min_tasks: dict[Any, Table] = {}  # JSON-MIN has an object per annotation, not per task
+    entries = table if isinstance(table, list) else [table]
+    for number, entry in numbered(entries, msg("{path}: task", path=path)):
+        form = task_form(entry)
         if form == "task":
-            listed = entry.get("annotations", entry.get("completions"))
-            tasks.append({**entry, "annotations": listed})
+            annotations = entry.get("annotations", entry.get("completions"))
+            tasks.append({**entry, "annotations": annotations})
         elif form == "result":
             tasks.append({**entry["task"], "annotations": [entry]})
         elif not form and "annotation_id" not in entry:
             tasks.append({**entry, "annotations": []})
         else:
             key = entry.get("id") if isinstance(entry.get("id"), int | str) else (number,)
-            if key not in shortened:
-                shortened[key] = {"id": entry.get("id"), "data": entry, "annotations": []}
-                tasks.append(shortened[key])
-            annotation = {"id": entry.get("annotation_id"), "result": _regions(entry)}
-            shortened[key]["annotations"].append(annotation)
+            if key not in min_tasks:
+                min_tasks[key] = {"id": entry.get("id"), "data": entry, "annotations": []}
+                tasks.append(min_tasks[key])
+            annotation = {"id": entry.get("annotation_id"), "result": min_regions(entry)}
+            min_tasks[key]["annotations"].append(annotation)
     return tasks
 
 
-def _kept(task: Table) -> list[Table]:
-    """The annotations of a task that were not cancelled, the one that counts first."""
-    kept = [
+def _ranked_annotations(task: Table) -> list[Table]:
+    """Return the annotations of a task that were not canceled, the one to use first."""
+    valid = [
         entry
         for entry in task["annotations"]
         if isinstance(entry, dict) and not (entry.get("was_cancelled") or entry.get("skipped"))
@@ -137,110 +159,134 @@ def _kept(task: Table) -> list[Table]:
         number = entry.get("id")
         return not entry.get("ground_truth"), number if isinstance(number, int) else math.inf
 
-    return sorted(kept, key=rank)
+    return sorted(valid, key=rank)
 
 
-def _names(task: Table) -> list[str]:
-    """What the image of a task may be called on disk, the likeliest first."""
+def _image_names(task: Table) -> list[str]:
+    """Return the names that the image of a task may have on disk, the likeliest first."""
     paths = {key: _paths(text) for key, text in task["data"].items() if isinstance(text, str)}
-    images = [
+    image_keys = [
         key
-        for key, found in paths.items()
-        if PurePosixPath(found[0]).suffix.lower() in IMAGE_SUFFIXES
+        for key, candidates in paths.items()
+        if PurePosixPath(candidates[0]).suffix.lower() in IMAGE_SUFFIXES
     ]
-    key = "image" if "image" in paths else images[0] if len(images) == 1 else None
-    named = [PurePosixPath(path) for path in paths.get(key or "", []) if PurePosixPath(path).name]
-    if not named:
+    key = "image" if "image" in paths else image_keys[0] if len(image_keys) == 1 else ""
+    names = [PurePosixPath(path) for path in paths.get(key, []) if PurePosixPath(path).name]
+    if not names:
         raise FullconvError(
-            f"it is open which image it is of: {len(images)} of its data name one "
-            f"({', '.join(map(str, task['data'])) or 'there are none'}); expected one.",
+            msg(
+                "it is not clear which image the task belongs to: {count} of the keys in its data "
+                "name an image ({keys}); expected one.",
+                count=len(image_keys),
+                keys=", ".join(map(str, task["data"])) or msg("it has none"),
+            ),
             '"data": {"image": "a.jpg"}',
         )
-    bare = [path.with_name(_UPLOADED.sub("", path.name) or path.name) for path in named]
-    return list(dict.fromkeys(map(str, (*named, *bare))))
+    original = [path.with_name(_UPLOAD_PREFIX.sub("", path.name) or path.name) for path in names]
+    return list(dict.fromkeys(map(str, (*names, *original))))
 
 
 def _paths(text: str) -> list[str]:
-    """/data/upload/1/a.jpg, s3://bucket/a.jpg?key=1, /data/local-files/?d=a.jpg -> paths"""
+    """Return the paths that an address may stand for.
+
+    >>> _paths("/data/local-files/?d=a.jpg"), _paths("s3://bucket/a.jpg?key=1")
+    (['a.jpg'], ['/a.jpg'])
+    """
     text = text.replace("\\", "/")
     try:
         address = urlsplit(text)
-    except ValueError:  # no address at all
+    except ValueError:  # not an address
         return [text]
     if "local-files" in address.path and (local := parse_qs(address.query).get("d")):
         return [local[0]]
     return [unquote(address.path)] if address.scheme else [unquote(text.partition("?")[0]), text]
 
 
-def _looked_at(image: Path, annotation: Table) -> tuple[Size, str]:
-    """(H, W) of an image, which must be that of every region, and the suffix of its format."""
-    size, suffix = look_at(image, None, None)
-    for entry in _results(annotation):
-        look_at(image, entry.get("original_height"), entry.get("original_width"))
+def _check_sizes(image: Path, annotation: Table) -> tuple[Size, str]:
+    """Return (H, W) of an image and its suffix; the sizes in all regions must agree."""
+    size, suffix = check_image(image)
+    for entry in _results_with_area(annotation):
+        check_image(image, entry.get("original_height"), entry.get("original_width"))
         if entry.get("image_rotation"):
             raise FullconvError(
-                f"the image was turned by {entry['image_rotation']} degrees in Label Studio, and "
-                "it is not known how its regions lie then.",
-                "turn the image back in Label Studio, and export again",
+                msg(
+                    "the image was rotated by {degrees} degrees in Label Studio; the coordinates "
+                    "of its regions are then unknown.",
+                    degrees=entry["image_rotation"],
+                ),
+                msg("rotate the image back in Label Studio, and export again"),
             )
     return size, suffix
 
 
-def _results(annotation: Table) -> list[Table]:
-    """The results with an area."""
-    listed = annotation.get("result")
-    if not isinstance(listed, list):
-        raise FullconvError(f"its result is {str(listed)[:40]!r}; expected a list.", '"result": []')
-    found = [entry for _, entry in numbered("result", listed) if entry.get("type") in _WITH_AREA]
-    images = sorted({str(entry["to_name"]) for entry in found if entry.get("to_name")})
-    if len(images) > 1 or any(entry.get("item_index") for entry in found):
+def _results_with_area(annotation: Table) -> list[Table]:
+    results = annotation.get("result")
+    if not isinstance(results, list):
         raise FullconvError(
-            f"regions on several images ({', '.join(images)}); expected an image per task.",
-            "import each image as a task of its own",
+            msg("its result is {value!r}; expected a list.", value=str(results)[:40]),
+            '"result": []',
         )
-    return found
+    regions = [e for _, e in numbered(results, msg("result")) if e.get("type") in _WITH_AREA]
+    images = sorted({str(entry["to_name"]) for entry in regions if entry.get("to_name")})
+    if len(images) > 1 or any(entry.get("item_index") for entry in regions):
+        raise FullconvError(
+            msg(
+                "regions on several images ({images}); expected one image per task.",
+                images=", ".join(images),
+            ),
+            msg("import each image as a separate task"),
+        )
+    return regions
 
 
 def _shapes(annotation: Table, size: Size, left_out: Counter[str]) -> tuple[Shape, ...]:
-    """The regions, the lowest first."""
-    results = _results(annotation)
+    """Return the regions, the lowest first."""
+    results = _results_with_area(annotation)
     for entry in annotation["result"]:
         if entry.get("type") not in _WITH_AREA:
-            left_out[f"results of the type {entry.get('type')}, which has no area"] += 1
-    # Where labels and tools are apart in the interface, each region stands there twice.
-    labelled = {str(entry.get("id")) for entry in results if _labels(entry)}
+            kind = entry.get("type")
+            left_out[msg("results of the type {type}, which have no area", type=kind)] += 1
+    # If labels and tools are separate in the interface, each region is there twice.
+    labeled = {str(entry.get("id")) for entry in results if _labels(entry)}
     shapes = []
     for number, entry in enumerate(results, 1):
         try:
             labels, value = _labels(entry), entry["value"]
             if not labels:
-                if str(entry.get("id")) not in labelled:
-                    left_out["regions without a label"] += 1
+                if str(entry.get("id")) not in labeled:
+                    left_out[msg("regions without a label")] += 1
                 continue
             if len(labels) > 1:
                 raise FullconvError(
-                    f"{len(labels)} labels: {', '.join(map(str, labels))}; expected one.",
-                    "give the region one label",
+                    msg(
+                        "{count} labels: {labels}; expected one.",
+                        count=len(labels),
+                        labels=", ".join(map(str, labels)),
+                    ),
+                    msg("give the region one label"),
                 )
             part = _part(value, size, left_out)
             if part is not None:
                 shapes.append(Shape(class_name(labels[0]), (part,)))
         except FullconvError as error:
-            where = f"region {number} ({entry['type']})"
-            raise FullconvError(f"{where}: {error.message}", error.hint) from error
+            place = msg("region {number} ({type})", number=number, type=entry["type"])
+            raise in_place(place, error) from error
     return tuple(shapes)
 
 
 def _labels(entry: Table) -> list[Any]:
     value = entry.get("value")
     if not isinstance(value, dict):
-        raise FullconvError(f"its value is {str(value)[:40]!r}; expected an object.", AGAIN)
+        raise FullconvError(
+            msg("its value is {value!r}; expected an object.", value=str(value)[:40]),
+            _EXPORT_AGAIN,
+        )
     labels = value.get(entry["type"]) or value.get("labels") or []
     return labels if isinstance(labels, list) else [labels]
 
 
 def _part(value: Table, size: Size, left_out: Counter[str]) -> Part | None:
-    """What a region covers, or None where it has no area."""
+    """Return the area of a region, or None if it has none."""
     if "rle" in value:
         return read_brush(value["rle"], size)
     if "imageDataURL" in value:
@@ -249,26 +295,32 @@ def _part(value: Table, size: Size, left_out: Counter[str]) -> Part | None:
     if "points" in value:
         points = read_points(value["points"])
         if points is None:
-            raise FullconvError("its points are no list of [x, y] in percent.", AGAIN)
+            raise FullconvError(
+                msg("its points are not a list of [x, y] in percent."), _EXPORT_AGAIN
+            )
         if len(points) < 3:
-            left_out["polygons of less than three points"] += 1
+            left_out[msg("polygons with fewer than three points")] += 1
             return None
         return Polygon(points * (width, height) / 100)
-    round_one = "radiusX" in value
-    keys = ("x", "y", *(("radiusX", "radiusY") if round_one else ("width", "height")))
+    is_ellipse = "radiusX" in value
+    keys = ("x", "y", *(("radiusX", "radiusY") if is_ellipse else ("width", "height")))
     numbers: list[Any] = [value.get(key) for key in keys]
-    turn = value.get("rotation") or 0
-    if not all(is_place(number) for number in (*numbers, turn)) or min(numbers[2:]) < 0:
-        shown = ", ".join(f"{key} {number!r}" for key, number in zip(keys, numbers, strict=True))
+    rotation = value.get("rotation") or 0
+    if not all(is_coordinate(number) for number in (*numbers, rotation)) or min(numbers[2:]) < 0:
+        pairs = [*zip(keys, numbers, strict=True), ("rotation", rotation)]
         raise FullconvError(
-            f"its {shown}, rotation {turn!r}; expected numbers, in percent and degrees.", AGAIN
+            msg(
+                "its {values}; expected numbers, in percent and degrees.",
+                values=", ".join(f"{key} {number!r}" for key, number in pairs),
+            ),
+            _EXPORT_AGAIN,
         )
     x, y, right, down = np.array(numbers, np.float64) * (width, height, width, height) / 100
-    return (Ellipse if round_one else turned_rectangle)(x, y, right, down, turn)
+    return (Ellipse if is_ellipse else rotated_rectangle)(x, y, right, down, rotation)
 
 
-def _bitmask(text: Any, size: Size) -> Runs:
-    """Of a PNG as base64 text, whose pixels outside are transparent."""
+def _bitmask(text: Any, size: Size) -> RunLengths:
+    """Read a PNG as base64 text, which is transparent outside the region."""
     try:
         content = base64.b64decode(str(text).partition("base64,")[2], validate=False)
     except (binascii.Error, ValueError):
@@ -277,67 +329,76 @@ def _bitmask(text: Any, size: Size) -> Runs:
         alpha = np.asarray(image.convert("RGBA"))[..., 3]
     if alpha.shape != size:
         raise FullconvError(
-            f"a bitmask of {alpha.shape[1]} x {alpha.shape[0]} pixels, but the image has "
-            f"{size[1]} x {size[0]} (width x height).",
-            AGAIN,
+            msg(
+                "a bitmask of {width} x {height} pixels, but the image has {image_width} x "
+                "{image_height} (width x height).",
+                width=alpha.shape[1],
+                height=alpha.shape[0],
+                image_width=size[1],
+                image_height=size[0],
+            ),
+            _EXPORT_AGAIN,
         )
-    return runs_of(alpha > 0)
+    return encode_run_lengths(alpha > 0)
 
 
-_CHANNELS = 4
-_WORD = 8  # bits
-_HEAD = 40  # bits looked at for a chunk: 7 before it, 3 + 16 of its length, 8 of its word, rest
-AGAIN = "export the task again from Label Studio, as JSON"
-
-
-def read_brush(numbers: Any, size: Size) -> Runs:
-    """The mask in `value.rle` of an image of (H, W) pixels."""
+def read_brush(numbers: Any, size: Size) -> RunLengths:
+    """Read the mask in `value.rle` of an image of (H, W) pixels."""
     try:
         data = bytes(numbers) if isinstance(numbers, list) else b""
     except (TypeError, ValueError):
         data = b""
     if not data:
-        raise FullconvError("its rle is no list of numbers from 0 to 255.", AGAIN)
-    words = unpack(data, _CHANNELS * size[0] * size[1])
+        raise FullconvError(msg("its rle is not a list of numbers from 0 to 255."), _EXPORT_AGAIN)
+    words = unpack_brush(data, _CHANNELS * size[0] * size[1])
     alpha = np.frombuffer(words, np.uint8)[_CHANNELS - 1 :: _CHANNELS]
-    return runs_of(alpha.reshape(size) > 0)
+    return encode_run_lengths(alpha.reshape(size) > 0)
 
 
-def unpack(data: bytes, count: int) -> bytearray:
-    """The words in a stream, which must be `count` bytes.
+def unpack_brush(data: bytes, count: int) -> bytearray:
+    """Return the words in a bit stream of brush strokes, which must be `count` bytes.
 
-    >>> list(unpack(bytes([0, 0, 0, 3, 57, 27, 252, 64, 224]), 3))
+    >>> list(unpack_brush(bytes([0, 0, 0, 3, 57, 27, 252, 64, 224]), 3))
     [7, 7, 7]
     """
     end = 8 * len(data)
-    start = int.from_bytes(data[:7].ljust(7, b"\0"), "big") >> 3  # 53 bits
-    told, word = start >> 21, (start >> 16 & 31) + 1
-    sizes = [(start >> shift & 15) + 1 for shift in (12, 8, 4, 0)]
-    if told != count or word != _WORD:
+    header = int.from_bytes(data[:7].ljust(7, b"\0"), "big") >> 3  # 53 bits
+    total, word = header >> 21, (header >> 16 & 31) + 1
+    sizes = [(header >> shift & 15) + 1 for shift in (12, 8, 4, 0)]
+    if total != count or word != _WORD:
         raise FullconvError(
-            f"brush strokes of {told} words of {word} bits; expected {count} of {_WORD} bits: "
-            "red, green, blue and alpha of every pixel.",
-            AGAIN,
+            msg(
+                "brush strokes of {total} words of {bits} bits; expected {count} of 8 bits: red, "
+                "green, blue and alpha of every pixel.",
+                total=total,
+                bits=word,
+                count=count,
+            ),
+            _EXPORT_AGAIN,
         )
-    data += bytes(_HEAD // 8)  # so that every look at a chunk is a whole one
-    words, done, place = bytearray(count), 0, 53
+    data += bytes(_LOOKAHEAD // 8)  # so that the bits of every chunk header exist
+    words, done, position = bytearray(count), 0, 53
     while done < count:
-        first, skipped = place >> 3, place & 7
-        head = int.from_bytes(data[first : first + _HEAD // 8], "big") << skipped
-        size = sizes[head >> _HEAD - 3 & 3]
-        length = (head >> _HEAD - 3 - size & (1 << size) - 1) + 1
-        place += 3 + size
-        repeats = head >> _HEAD - 1 & 1
-        place += _WORD * (1 if repeats else length)
-        if place > end or done + length > count:
-            what = "end in the middle" if place > end else f"are more than {count} words"
-            raise FullconvError(f"brush strokes that {what}.", AGAIN)
-        if repeats:
-            if value := head >> _HEAD - 3 - size - _WORD & 255:
+        # The header of a chunk.
+        first, skipped = position >> 3, position & 7
+        bits = int.from_bytes(data[first : first + _LOOKAHEAD // 8], "big") << skipped
+        size = sizes[bits >> _LOOKAHEAD - 3 & 3]
+        length = (bits >> _LOOKAHEAD - 3 - size & (1 << size) - 1) + 1
+        position += 3 + size
+        is_run = bits >> _LOOKAHEAD - 1 & 1
+        position += _WORD * (1 if is_run else length)
+        if position > end:
+            raise FullconvError(msg("the brush strokes end too early."), _EXPORT_AGAIN)
+        if done + length > count:
+            message = msg("the brush strokes have more than {count} words.", count=count)
+            raise FullconvError(message, _EXPORT_AGAIN)
+        # Its words: one that repeats, or all of them.
+        if is_run:
+            if value := bits >> _LOOKAHEAD - 3 - size - _WORD & 255:
                 words[done : done + length] = bytes([value]) * length
         else:
-            first = (place - _WORD * length) >> 3
-            chunk = int.from_bytes(data[first : first + length + 1], "big") >> 8 - (place & 7)
+            first = (position - _WORD * length) >> 3
+            chunk = int.from_bytes(data[first : first + length + 1], "big") >> 8 - (position & 7)
             words[done : done + length] = (chunk & (1 << _WORD * length) - 1).to_bytes(length)
         done += length
     return words

@@ -1,7 +1,7 @@
-"""Shapes: what an annotation file draws on an image, and painting it into class ids.
+"""The shapes that an annotation file draws on an image, and painting them as class ids.
 
-A `Shape` is a class and the parts of one object; an `Annotated` is an image and its shapes, the
-lowest first. Painting puts each over those before it; what no shape covers is background, class 0.
+A `Shape` is a class and the parts of one object. An `AnnotatedImage` is an image and its shapes,
+the lowest first. Each shape is painted over those before it; the rest is background, class 0.
 
 Shapes: H, W image.
 """
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fullconv.core.errors import FullconvError
+from fullconv.core.i18n import msg
 from fullconv.core.labels import IGNORE, Labels
 from fullconv.data.annotations.rasterize import Patch, Size
 from fullconv.data.io.images import IMAGE_SUFFIXES, Source, image_size, open_image, source_name
@@ -26,11 +27,11 @@ from fullconv.data.io.masks import mask_dtype
 BACKGROUND = "background"  # class 0
 _BACKGROUNDS = ("background", "_background_", "__background__")
 _IGNORED = ("__ignore__", "_ignore_", IGNORE, "void")
-_SUFFIXES = {"JPEG": ".jpg", "JPEG2000": ".jp2"}  # of Pillow's formats; else the format's name
+_SUFFIXES = {"JPEG": ".jpg", "JPEG2000": ".jp2"}  # of formats whose suffix is not their name
 
 
 class Part(Protocol):
-    """Polygon, Disc, Ellipse, Runs or Stamp."""
+    """Polygon, Disc, Ellipse, RunLengths or Stamp."""
 
     @property
     def area(self) -> float: ...
@@ -40,7 +41,7 @@ class Part(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Stamp:
-    """A small mask whose upper left pixel is at column x and row y."""
+    """A small mask with its upper left pixel at column x and row y."""
 
     x: int
     y: int
@@ -60,27 +61,27 @@ class Stamp:
 
 @dataclass(frozen=True, eq=False)
 class Shape:
-    """An object: the name of its class (or "ignore") and its parts."""
+    """An object: the name of its class, or "ignore", and its parts."""
 
     name: str
     parts: tuple[Part, ...]
 
     @property
     def area(self) -> float:
-        """In square pixels; overlaps of the parts count twice."""
+        """Area in square pixels; overlaps of the parts count twice."""
         return sum(part.area for part in self.parts)
 
 
 @dataclass(frozen=True, eq=False)
-class Annotated:
+class AnnotatedImage:
     """An image as an annotation file describes it.
 
     Args:
         source: the annotation file.
-        name: what to call it: a path without suffix, relative to the data set.
-        split: "train", "val", "test", or "" where none is known.
-        image: the file; None where the image stands inside `source`.
-        suffix: of the image, such as ".jpg".
+        name: path without suffix, relative to the dataset.
+        split: "train", "val", "test", or "" if unknown.
+        image: the image file; None if the image is inside `source`.
+        suffix: suffix of the image, such as ".jpg".
         size: (H, W), upright.
         shapes: the lowest first.
     """
@@ -96,23 +97,23 @@ class Annotated:
 
 @dataclass
 class Annotations:
-    """What the annotation files of one tool hold.
+    """The content of the annotation files of one tool.
 
     Args:
-        tool: "labelme", "coco", "label-studio" or "ultralytics".
-        reason: what it was recognised by, in words.
-        names: class names, in their order.
-        images: those that can be read.
-        problems: one for each file or image that cannot.
-        notes: what was decided without being told.
-        left_out: what is read but leaves no pixel, in words -> how often.
-        others: JSON files of another kind, with their keys.
+        tool: "labelme", "coco", "label-studio" or "ultralytics"; "" if there are no files.
+        reason: what the tool was recognized by.
+        names: class names, in the order of their ids.
+        images: the images that can be converted.
+        problems: an error for each file or image that cannot.
+        notes: decisions that the user should know.
+        left_out: description of entries that cover no pixels -> how many.
+        others: JSON files of other kinds, with their keys.
     """
 
     tool: str
     reason: str
     names: list[str] = field(default_factory=list)
-    images: list[Annotated] = field(default_factory=list)
+    images: list[AnnotatedImage] = field(default_factory=list)
     problems: list[FullconvError] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
@@ -120,63 +121,115 @@ class Annotations:
 
 
 def class_name(label: Any) -> str:
-    """The class that a label stands for: "background" for `_background_`, "ignore" for
-    `__ignore__` and void, else itself."""
+    """Return the class of a label: "background" for `_background_`, "ignore" for `__ignore__` and
+    void, otherwise the label itself."""
     name = str(label).strip() if isinstance(label, str | int) else ""
     if not name or not name.isprintable():
-        raise FullconvError(f"the label {label!r}; expected a name.", '"label": "road"')
+        raise FullconvError(
+            msg("the label {label!r} is not a name.", label=label), '"label": "road"'
+        )
     if name.lower() in _BACKGROUNDS:
         return BACKGROUND
     return IGNORE if name.lower() in _IGNORED else name
 
 
 def class_table(names: Iterable[str]) -> Labels:
-    """Background and then the names, each once, in their order."""
+    """Return a class table of background and the names, each once, in their order."""
     classes = tuple(dict.fromkeys((BACKGROUND, *(name for name in names if name != IGNORE))))
     return Labels(classes, ignore_index=255 if len(classes) <= 255 else 65535)
 
 
-def paint(annotated: Annotated, labels: Labels) -> tuple[NDArray[Any], int]:
-    """(H, W) class ids, and how many shapes hold the centre of no pixel."""
+def paint(annotated: AnnotatedImage, labels: Labels) -> tuple[NDArray[Any], int]:
+    """Return (H, W) class ids, and the number of shapes that contain no pixel center."""
+    import rasterio
+
     ids = np.zeros(annotated.size, mask_dtype(labels))
-    lost = 0
-    for shape in annotated.shapes:
-        class_id, hit = labels.index(shape.name), False
-        for part in shape.parts:
-            rows, columns, inside = part.pixels(annotated.size)
-            ids[rows, columns][inside] = class_id
-            hit = hit or bool(inside.any())
-        lost += not hit
-    return ids, lost
+    empty_shapes = 0
+    with rasterio.Env():  # one for all polygons, because each would enter and leave its own
+        for shape in annotated.shapes:
+            class_id, is_empty = labels.index(shape.name), True
+            for part in shape.parts:
+                rows, columns, inside = part.pixels(annotated.size)
+                ids[rows, columns][inside] = class_id
+                is_empty = is_empty and not inside.any()
+            empty_shapes += is_empty
+    return ids, empty_shapes
 
 
-def look_at(image: Source, height: Any, width: Any) -> tuple[Size, str]:
-    """(H, W) of an image, which must be what its annotation says (None: nothing), and the suffix
-    that its format has."""
+def check_image(image: Source, height: Any = None, width: Any = None) -> tuple[Size, str]:
+    """Return (H, W) of an image and the suffix of its format.
+
+    Args:
+        height, width: the size by the annotation file; None if it does not tell.
+
+    Raises:
+        FullconvError: the image has another size.
+    """
     size = image_size(image)
-    told = (size[0] if height is None else height, size[1] if width is None else width)
-    if told != size:
-        turned = ", as the image lies in its file, before its EXIF rotation" * (told == size[::-1])
+    stated = (size[0] if height is None else height, size[1] if width is None else width)
+    if stated != size:
+        values = {
+            "name": source_name(image),
+            "width": size[1],
+            "height": size[0],
+            "stated_width": stated[1],
+            "stated_height": stated[0],
+        }
+        if stated == size[::-1]:
+            message = msg(
+                "says {stated_width} x {stated_height} pixels, the size before the EXIF rotation, "
+                "but {name} has {width} x {height} (width x height): it is not the image that was "
+                "annotated.",
+                **values,
+            )
+        else:
+            message = msg(
+                "says {stated_width} x {stated_height} pixels, but {name} has {width} x {height} "
+                "(width x height): it is not the image that was annotated.",
+                **values,
+            )
+        file = Path(source_name(image)).name
         raise FullconvError(
-            f"says {told[1]} x {told[0]} pixels{turned}, but {source_name(image)} has "
-            f"{size[1]} x {size[0]} (width x height): it is not the image that was annotated.",
-            f"copy the original of {Path(source_name(image)).name} there, or annotate it again",
+            message, msg("copy the original of {file} there, or annotate it again", file=file)
         )
-    if isinstance(image, str | Path) and Path(image).suffix.lower() in IMAGE_SUFFIXES:
-        return size, Path(image).suffix
-    if not isinstance(image, str | Path):
+    if isinstance(image, str | Path):
+        if Path(image).suffix.lower() in IMAGE_SUFFIXES:
+            return size, Path(image).suffix
+    else:
         image.seek(0)
-    with open_image(image) as file:
-        kind = str(file.format)
-    return size, _SUFFIXES.get(kind, f".{kind.lower()}")
+    with open_image(image) as opened:
+        image_format = str(opened.format)
+    return size, _SUFFIXES.get(image_format, f".{image_format.lower()}")
 
 
-def numbered(what: str, entries: Any) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The entries of a list of objects, from 1."""
+def overlap_note(by_area: bool) -> str:
+    """Return the note on which of overlapping shapes is on top."""
+    if by_area:
+        return msg("of overlapping shapes the smaller is on top (--order file: the later one)")
+    return msg("of overlapping shapes the later is on top (--order area: the smaller one)")
+
+
+def numbered(entries: Any, place: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the objects in a list with their numbers from 1.
+
+    Args:
+        place: where the list is, for messages.
+    """
     for number, entry in enumerate(entries, 1):
         if not isinstance(entry, dict):
             raise FullconvError(
-                f"{what} {number} is {str(entry)[:40]!r}; expected an object.",
-                f'"{what}": [{{"id": 1}}]',
+                msg(
+                    "{place} {number} is {entry!r}; expected an object.",
+                    place=place,
+                    number=number,
+                    entry=str(entry)[:40],
+                ),
+                '{"id": 1}',
             )
         yield number, entry
+
+
+def in_place(place: str, error: FullconvError) -> FullconvError:
+    """Return an error whose message begins with the place of the mistake."""
+    message = msg("{place}: {message}", place=place, message=error.message)
+    return FullconvError(message, error.hint)

@@ -1,11 +1,11 @@
-"""Ultralytics: a text file per image with an outline per line; also what Roboflow writes for it.
+"""Ultralytics: one text file per image with one outline per line, as Roboflow writes it too.
 
     images/train/a.jpg   labels/train/a.txt   or   train/images/a.jpg   train/labels/a.txt
     0 0.1 0.2 0.4 0.2 0.4 0.7                      class id, then x and y from 0 to 1
     data.yaml                                      names: [road, car]
 
-Larger outlines are painted first, as Ultralytics itself does to train semantic segmentation, or
-all in the order of the file. What none covers, as in an empty file, is background.
+Larger outlines are painted first, as Ultralytics does to train semantic segmentation, or all in the
+order of the file. Pixels outside all outlines are background, also for an empty file.
 
 Shapes: H, W image.
 """
@@ -18,132 +18,175 @@ from pathlib import Path
 import numpy as np
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.text import plural, shell_command
-from fullconv.data.annotations.image_finder import split_in
-from fullconv.data.annotations.rasterize import Polygon
-from fullconv.data.annotations.shapes import Annotated, Annotations, Shape, class_name, look_at
+from fullconv.core.i18n import msg, nmsg
+from fullconv.core.text import shell_command, truncated_list
+from fullconv.data.annotations.image_finder import split_from_folders
+from fullconv.data.annotations.rasterize import Polygon, Size
+from fullconv.data.annotations.shapes import (
+    AnnotatedImage,
+    Annotations,
+    Shape,
+    check_image,
+    class_name,
+    in_place,
+    overlap_note,
+)
 from fullconv.data.layouts.class_table_files import NAME, read_yaml
 from fullconv.data.layouts.pairing import images_in
 
-_BEYOND = 0.01  # how far outside 0 .. 1 Ultralytics lets a coordinate lie
-_LINE = "0 0.1 0.2 0.4 0.2 0.4 0.7   # class id, then x and y of each corner, from 0 to 1"
+_TOLERANCE = 0.01  # how far outside 0 .. 1 Ultralytics accepts coordinates
+_EXAMPLE = msg(
+    "{line}   # class id, then x and y of each corner, from 0 to 1",
+    line="0 0.1 0.2 0.4 0.2 0.4 0.7",
+)
 
 
 def gather(root: Path, files: list[Path], order: str) -> Annotations:
-    """All text files of a folder. `order` is "file", or else by area."""
-    found = Annotations(
-        "ultralytics", f"{plural(len(files), 'text file')} in labels, beside images"
+    """Collect the text files of a dataset. `order` is "file"; anything else means by area."""
+    reason = nmsg(
+        "{count} text file in labels, next to images",
+        "{count} text files in labels, next to images",
+        len(files),
     )
-    names = _class_names(root, found)
-    found.names = [names[key] for key in sorted(names)]
+    annotations = Annotations("ultralytics", reason)
+    names = _class_names(root, annotations)
+    annotations.names = [names[key] for key in sorted(names)]
     by_area = order != "file"
-    images: dict[Path, dict[str, list[Path]]] = {}
+    images_of: dict[Path, dict[str, list[Path]]] = {}
     for path in files:
         try:
-            image = _image(path, images)
-            size, suffix = look_at(image, None, None)
+            image = _find_image(path, images_of)
+            size, suffix = check_image(image)
             shapes = _shapes(path, names, size)
         except FullconvError as error:
-            found.problems.append(error)
+            annotations.problems.append(error)
             continue
         if by_area:
             shapes.sort(key=lambda shape: -shape.area)
         inside = path.relative_to(root)
-        name = inside.with_name(path.stem).as_posix()
-        found.images.append(
-            Annotated(path, name, split_in(inside), image, suffix, size, tuple(shapes))
+        name, split = inside.with_name(path.stem).as_posix(), split_from_folders(inside)
+        annotations.images.append(
+            AnnotatedImage(path, name, split, image, suffix, size, tuple(shapes))
         )
-    found.notes.append(
-        "where outlines overlap, the smaller lies on top (--order file: the later in the file)"
-        if by_area
-        else "where outlines overlap, the later in the file lies on top (--order area: the smaller)"
-    )
-    return found
+    annotations.notes.append(overlap_note(by_area))
+    return annotations
 
 
-def _class_names(root: Path, found: Annotations) -> dict[int, str]:
-    """Class id -> name, of the YAML file, or of the classes.txt that Label Studio writes."""
-    told = read_yaml(root)
-    if told is not None:
-        names, path = told.names, told.path
+def _class_names(root: Path, annotations: Annotations) -> dict[int, str]:
+    """Return class id -> name from the YAML file, or the classes.txt that Label Studio writes."""
+    table = read_yaml(root)
+    if table is not None:
+        names, path = table.names, table.path
     elif (path := root / "classes.txt").is_file():
         lines = path.read_text("utf-8-sig", errors="replace").splitlines()
         names = dict(enumerate(line for line in lines if line.strip()))
     else:
         raise FullconvError(
-            f"{root} has no class names; expected a {NAME} with names, as Ultralytics trains "
-            "from it, or classes.txt with a name per line.",
-            f"names: [road, car]   # in {root / NAME}",
+            msg(
+                "{root} has no class names; expected a {name} with names, as Ultralytics uses for "
+                "training, or classes.txt with one name per line.",
+                root=root,
+                name=NAME,
+            ),
+            msg("{line}   # in {path}", line="names: [road, car]", path=root / NAME),
         )
-    found.notes.append(f"class names from {path.name}")
+    annotations.notes.append(msg("class names from {path}", path=path.name))
     return {key: class_name(name) for key, name in names.items()}
 
 
-def _image(path: Path, known: dict[Path, dict[str, list[Path]]]) -> Path:
-    """The image of a text file: of its stem, at the mirrored place below images."""
+def _find_image(path: Path, images_of: dict[Path, dict[str, list[Path]]]) -> Path:
+    """Return the image of a text file: the same file name, in the same place below images."""
     labels = next(folder for folder in path.parents if folder.name == "labels")
     folder = labels.parent / "images" / path.parent.relative_to(labels)
-    if folder not in known:
+    if folder not in images_of:
         by_stem: dict[str, list[Path]] = defaultdict(list)
         for image in images_in(folder) if folder.is_dir() else ():
             by_stem[image.stem].append(image)
-        known[folder] = by_stem
-    hits = known[folder].get(path.stem, [])
-    if len(hits) != 1:
-        what = f"{len(hits)} images have its name" if hits else "the image is missing"
-        raise FullconvError(
-            f"{path}: {what}; expected one {folder / path.stem}.jpg, or as another image format.",
-            f"{shell_command('ls', folder)}   # one image for {path.stem}",
+        images_of[folder] = by_stem
+    images = images_of[folder].get(path.stem, [])
+    if len(images) == 1:
+        return images[0]
+    values = {"path": path, "count": len(images), "expected": f"{folder / path.stem}.jpg"}
+    if images:
+        message = msg(
+            "{path}: {count} images have its name; expected one, {expected} or another format.",
+            **values,
         )
-    return hits[0]
+    else:
+        message = msg(
+            "{path}: the image is missing; expected {expected} or another format.", **values
+        )
+    hint = msg(
+        "{command}   # one image for {stem}", command=shell_command("ls", folder), stem=path.stem
+    )
+    raise FullconvError(message, hint)
 
 
-def _shapes(path: Path, names: dict[int, str], size: tuple[int, int]) -> list[Shape]:
-    """The outlines in a file, for an image of (H, W) pixels."""
+def _shapes(path: Path, names: dict[int, str], size: Size) -> list[Shape]:
+    """Read the outlines in a file, for an image of (H, W) pixels."""
     try:
         lines = path.read_text("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise FullconvError(f"{path} is no text: {error}.", _LINE) from error
+        raise FullconvError(
+            msg("{path} is not a text file: {reason}.", path=path, reason=error), _EXAMPLE
+        ) from error
     shapes = []
     for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            shapes.append(_shape(line.split(), names, size))
-        except FullconvError as error:
-            raise FullconvError(f"{path}, line {number}: {error.message}", error.hint) from error
+        if line.strip():
+            try:
+                shapes.append(_shape(line.split(), names, size))
+            except FullconvError as error:
+                place = msg("{path}, line {number}", path=path, number=number)
+                raise in_place(place, error) from error
     return shapes
 
 
-def _shape(words: list[str], names: dict[int, str], size: tuple[int, int]) -> Shape:
+def _shape(words: list[str], names: dict[int, str], size: Size) -> Shape:
     try:
         values = np.array(words, np.float64)
     except ValueError:
         values = np.full(1, np.nan)
     if not np.isfinite(values).all() or values[0] != round(values[0]):
-        raise FullconvError(f"{' '.join(words)[:60]!r} is no class id and outline.", _LINE)
+        raise FullconvError(
+            msg("{line!r} is not a class id and an outline.", line=" ".join(words)[:60]), _EXAMPLE
+        )
     if len(values) == 5:
         raise FullconvError(
-            "4 numbers after the class: a box, as detection has it; a mask needs the outline.",
-            "export the labels again for segmentation (YOLO Segmentation), not for detection",
+            msg(
+                "4 numbers after the class id are a box, as in detection; a mask requires the "
+                "outline."
+            ),
+            msg("export the labels again for segmentation (YOLO Segmentation), not for detection"),
         )
     if len(values) < 7 or len(values) % 2 == 0:
         raise FullconvError(
-            f"{plural(len(values) - 1, 'number')} after the class; expected x and y of 3 corners "
-            "or more.",
-            _LINE,
+            nmsg(
+                "{count} number after the class id; expected x and y of at least 3 corners.",
+                "{count} numbers after the class id; expected x and y of at least 3 corners.",
+                len(values) - 1,
+            ),
+            _EXAMPLE,
         )
     if values[0] not in names:
-        known = ", ".join(f"{key} {name}" for key, name in list(names.items())[:20])
         raise FullconvError(
-            f"no class {values[0]:g}; there are {known}{', ...' if len(names) > 20 else ''}.",
-            f"names: {{{values[0]:g}: a_name}}   # in data.yaml, beside the others",
+            msg(
+                "no class {class_id:g}; expected one of {names}.",
+                class_id=values[0],
+                names=truncated_list([f"{key} {name}" for key, name in names.items()], 20),
+            ),
+            msg(
+                "{line}   # in data.yaml, with the others", line=f"names: {{{values[0]:g}: a_name}}"
+            ),
         )
     points = values[1:].reshape(-1, 2)
-    if points.min() < -_BEYOND or points.max() > 1 + _BEYOND:
+    if points.min() < -_TOLERANCE or points.max() > 1 + _TOLERANCE:
         raise FullconvError(
-            f"coordinates from {points.min():g} to {points.max():g}; expected shares of the "
-            "image's width and height, from 0 to 1.",
-            _LINE,
+            msg(
+                "coordinates from {low:g} to {high:g}; expected fractions of the width and height "
+                "of the image, from 0 to 1.",
+                low=points.min(),
+                high=points.max(),
+            ),
+            _EXAMPLE,
         )
     return Shape(names[int(values[0])], (Polygon(points * (size[1], size[0])),))

@@ -1,1 +1,1 @@
-"""What is wrong with a data set: what its files hold, and the rules that look at it."""
+"""Check a dataset: scan its files, apply the rules, repair, preview, and estimate upper bounds."""

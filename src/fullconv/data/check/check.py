@@ -1,8 +1,8 @@
-"""Check: everything that is wrong with a data set, each finding with its fix; the fingerprint.
+"""Check a dataset: all problems with their fixes, class shares, and a fingerprint of its content.
 
-Every mask and every image is decoded (large JPEG files at a reduced size), unless the same bytes
-were seen before, so that truncated files are found before a training finds them. The rules are in
-`findings`; the class shares and the fingerprint come from the same pass.
+Every mask and image is decoded (large JPEG files at a reduced size) unless the same bytes were
+scanned before, so that truncated files are found before training. Class shares and the fingerprint
+come from the same pass.
 """
 
 from __future__ import annotations
@@ -16,43 +16,57 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import indent
-from typing import Any
+from typing import Any, NamedTuple
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.labels import format_color
-from fullconv.core.text import LIST_LIMIT, plural, shell_command
-from fullconv.data.check.finding import Finding, percent
-from fullconv.data.check.rules import findings
+from fullconv.core.i18n import Message, join, msg, nmsg, translate
+from fullconv.core.labels import RGB, format_color
+from fullconv.core.text import LIST_LIMIT, shell_command
+from fullconv.data.check.finding import Finding, share_text
+from fullconv.data.check.rules import apply_rules
 from fullconv.data.check.scan import DatasetScan, PairScan, scan_pair
-from fullconv.data.check.value_meanings import Meaning, meanings, meanings_text
-from fullconv.data.io.scan_cache import Remembered
-from fullconv.data.layouts import class_table as tables
-from fullconv.data.layouts import dataset as layouts
-from fullconv.data.layouts.dataset import Dataset
+from fullconv.data.check.value_meanings import Meaning, meanings, value_table
+from fullconv.data.io.masks import Value
+from fullconv.data.io.scan_cache import ScanCache
+from fullconv.data.layouts.class_table import UndeterminedLabels
+from fullconv.data.layouts.dataset import Dataset, load_dataset
 
-_SHOWN_FILES = 5
-_SHOWN_CLASSES = 60
-_LEVELS = {"error": "ERROR", "warning": "WARNING", "note": "NOTE"}
+_LISTED_FILES = 5
+_LISTED_SIZES = 3
+_MAX_CLASSES = 60
+_LEVELS = {"error": msg("ERROR"), "warning": msg("WARNING"), "note": msg("NOTE")}
+
+
+class ClassRow(NamedTuple):
+    """A row of the class table: a class and its share of the labeled pixels of each split, or the
+    ignored pixels (class id None) and their share of all pixels."""
+
+    class_id: int | None
+    color: RGB | None
+    name: str
+    shares: dict[str, float]
 
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What `check` found.
+    """The result of `check`.
 
     Args:
-        dataset: what was checked.
+        dataset: the dataset that was checked.
         findings: errors, then warnings, then notes.
-        class_pixels: split -> pixels of each class (K long).
-        ignored_pixels: split -> pixels that do not count.
-        sizes: (H, W) of the images, upright -> how many.
-        mean, std: of red, green and blue over the pixels of all images, scaled to 0-1; of large
-            JPEG files at the reduced size, where the deviation is a little smaller.
-        meanings: what the values in the mask files stand for, the commonest first.
-        fingerprint: sha256 over splits, names, contents and class table; the same wherever the
-            data lies and in whatever order its files are listed.
-        contents: split and name of a pair -> sha256 of its image and of its mask; "" of a file
-            that cannot be read.
-        shown: mask -> class id -> pixels.
+        class_pixels: split -> pixels of each class, length K.
+        ignored_pixels: split -> ignored pixels.
+        sizes: (H, W) of the images, upright -> number of images.
+        mean, std: of red, green and blue over the pixels of all images, scaled to 0-1; large JPEG
+            files count at a reduced size, where the standard deviation is slightly smaller.
+        meanings: the meaning of the values in the mask files, most frequent first.
+        fingerprint: sha256 over splits, names, contents and class table; independent of the
+            dataset's place and the order of its files.
+        contents: split and name of a pair -> sha256 of its image and of its mask; "" if a file
+            cannot be read.
+        mask_class_pixels: mask -> class id -> pixels.
+        value_pixels: value in the mask files -> pixels.
+        lossy: True if any mask is in a lossy format.
     """
 
     dataset: Dataset
@@ -65,28 +79,56 @@ class CheckReport:
     meanings: tuple[Meaning, ...]
     fingerprint: str
     contents: Mapping[tuple[str, str], tuple[str, str]]
-    shown: Mapping[Path, Mapping[int, int]] = field(default_factory=dict)
+    mask_class_pixels: Mapping[Path, Mapping[int, int]] = field(default_factory=dict)
+    value_pixels: Mapping[Value, int] = field(default_factory=dict)
+    lossy: bool = False
 
     @property
     def errors(self) -> tuple[Finding, ...]:
+        """The findings that prevent training."""
         return tuple(finding for finding in self.findings if finding.level == "error")
 
     @property
     def warnings(self) -> tuple[Finding, ...]:
+        """The findings of level "warning"."""
         return tuple(finding for finding in self.findings if finding.level == "warning")
+
+    @property
+    def class_rows(self) -> list[ClassRow]:
+        """The shares of all classes, then of the ignored pixels; [] if the classes are unknown."""
+        labels, splits = self.dataset.labels, list(self.class_pixels)
+        if isinstance(labels, UndeterminedLabels):
+            return []
+        labeled = {split: max(1, sum(self.class_pixels[split])) for split in splits}
+        rows = [
+            ClassRow(k, color, name, {s: self.class_pixels[s][k] / labeled[s] for s in splits})
+            for k, (name, color) in enumerate(zip(labels.names, labels.colors, strict=True))
+        ]
+        ignored = {
+            split: self.ignored_pixels[split] / max(1, self.ignored_pixels[split] + labeled[split])
+            for split in splits
+        }
+        return [*rows, ClassRow(None, None, msg("(ignored)"), ignored)]
 
     def raise_for_errors(self) -> None:
         """Raise a `FullconvError` that lists the errors, if there are any."""
         if not self.errors:
             return
-        lines = [f"{plural(len(self.errors), 'error')} in the data set {self.dataset.root}:"]
+        head = nmsg(
+            "{count} error in the dataset {root}:",
+            "{count} errors in the dataset {root}:",
+            count=len(self.errors),
+            root=self.dataset.root,
+        )
+        lines: list[str] = [head]
         for finding in self.errors:
-            lines.append(f"  {finding.rule}: {finding.message}.")
-            lines += ["    fix: " + indent(finding.fix, "      ").lstrip()] if finding.fix else []
-        raise FullconvError("\n".join(lines), shell_command("fullconv", "check", self.dataset.root))
+            lines.append(msg("  {rule}: {message}", rule=finding.rule, message=finding.message))
+            if finding.fix:
+                lines.append(msg("    fix: {fix}", fix=_indented(finding.fix, 6)))
+        raise FullconvError(join(lines), shell_command("fullconv", "check", self.dataset.root))
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as JSON holds it."""
+        """Return the report as one JSON object."""
         data = self.dataset
         return {
             "root": str(data.root),
@@ -124,16 +166,20 @@ class CheckReport:
         }
 
     def text(self) -> str:
-        """The report as a person reads it."""
-        parts = [_head(self), meanings_text(self.meanings), _class_table(self)]
-        parts += [_paragraph(f) for f in self.findings]
-        if not self.findings:
-            parts.append("Nothing wrong found.")
+        """Return the report for a terminal, without colors."""
+        parts = [_summary(self), value_table(self.meanings), _class_table(self)]
+        parts += [_paragraph(finding) for finding in self.findings]
+        if self.findings:
+            levels = Counter(finding.level for finding in self.findings)
+            counts = (
+                nmsg("{count} error", "{count} errors", levels["error"]),
+                nmsg("{count} warning", "{count} warnings", levels["warning"]),
+                nmsg("{count} note", "{count} notes", levels["note"]),
+            )
+            parts.append(join(counts, ", "))
         else:
-            count = Counter(finding.level for finding in self.findings)
-            errors, warnings = plural(count["error"], "error"), plural(count["warning"], "warning")
-            parts.append(f"{errors}, {warnings}, {plural(count['note'], 'note')}")
-        return "\n\n".join(part for part in parts if part) + "\n"
+            parts.append(msg("No problems found."))
+        return join([part for part in parts if part], "\n\n")
 
 
 def check(
@@ -142,49 +188,62 @@ def check(
     layout: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> CheckReport:
-    """Look at every file of a data set. `layout` is for `layouts.load_dataset`; `progress` is called with
-    (pairs done, pairs in all)."""
+    """Scan every file of a dataset and apply all rules.
+
+    Args:
+        root_or_dataset: a dataset, its folder, or the name of a published dataset.
+        layout: see `fullconv.data.layouts.dataset.load_dataset`.
+        progress: called with (pairs done, all pairs).
+
+    Raises:
+        FullconvError: the folder is not a dataset.
+    """
     dataset = root_or_dataset
     if not isinstance(dataset, Dataset):
-        dataset = layouts.load_dataset(dataset, layout=layout)
+        dataset = load_dataset(dataset, layout=layout)
     jobs = [(split, pair) for split, pairs in dataset.splits.items() for pair in pairs]
-    # Threads: decoding and hashing leave Python's lock alone.
-    with Remembered() as known, ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-        scans = pool.map(lambda job: scan_pair(job[0], job[1], known), jobs)
-        facts = DatasetScan(dataset, _told(scans, len(jobs), progress))
+    # Threads suffice: decoding and hashing release the GIL.
+    with ScanCache() as cache, ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+        pair_scans = pool.map(lambda job: scan_pair(job[0], job[1], cache), jobs)
+        scan = DatasetScan(dataset, _with_progress(pair_scans, len(jobs), progress))
     return CheckReport(
         dataset,
-        findings(facts),
-        facts.classes,
-        facts.ignored,
-        Counter(scan.image_size for scan in facts.scans if scan.image_size is not None),
-        *_moments(facts.scans),
-        meanings(facts),
-        _fingerprint(dataset, facts.scans),
-        {(s.split, s.pair.name): (s.image_hash, s.mask_hash) for s in facts.scans},
-        facts.shown,
+        apply_rules(scan),
+        scan.class_pixels,
+        scan.ignored_pixels,
+        Counter(one.image_size for one in scan.scans if one.image_size is not None),
+        *_channel_statistics(scan.scans),
+        meanings(scan),
+        _fingerprint(dataset, scan.scans),
+        {(one.split, one.pair.name): (one.image_hash, one.mask_hash) for one in scan.scans},
+        scan.mask_class_pixels,
+        scan.values,
+        any(mask.lossy for _, mask in scan.masks),
     )
 
 
-def _told(
+def _with_progress(
     scans: Iterable[PairScan], count: int, progress: Callable[[int, int], None] | None
 ) -> Iterator[PairScan]:
-    """The scans, one after another, each of which is told."""
     for done, scan in enumerate(scans, 1):
         yield scan
         if progress is not None:
             progress(done, count)
 
 
-def _moments(scans: list[PairScan]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of red, green and blue, 0-1; every pixel counts the same."""
-    seen = [scan.image for scan in scans if scan.image]
-    pixels = sum(height * width for height, width in (one.size for one in seen))
+def _channel_statistics(scans: list[PairScan]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation of red, green and blue, 0-1, over all pixels."""
+    images = [scan.image for scan in scans if scan.image]
+    areas = [image.size[0] * image.size[1] for image in images]
+    pixels = sum(areas)
     if not pixels:
         return (), ()
     mean, square = (
-        [sum(getattr(p, of)[c] * p.size[0] * p.size[1] for p in seen) / pixels for c in range(3)]
-        for of in ("mean", "square")
+        [
+            sum(row[c] * area for row, area in zip(rows, areas, strict=True)) / pixels
+            for c in range(3)
+        ]
+        for rows in ([image.mean for image in images], [image.square for image in images])
     )
     std = [max(0.0, s - m * m) ** 0.5 for m, s in zip(mean, square, strict=True)]
     return tuple(m / 255 for m in mean), tuple(s / 255 for s in std)
@@ -194,69 +253,90 @@ def _fingerprint(dataset: Dataset, scans: list[PairScan]) -> str:
     labels = dataset.labels
     table = labels.to_dict() | {
         "values": sorted([str(value), class_id] for value, class_id in labels.values.items()),
-        "closed": labels.closed,
+        "closed": labels.strict_values,
     }
     rows = sorted([scan.split, scan.pair.name, scan.image_hash, scan.mask_hash] for scan in scans)
     text = json.dumps([table, sorted(dataset.splits), rows], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _head(report: CheckReport) -> str:
+def _summary(report: CheckReport) -> Message:
+    """Return layout, sizes, colors, fingerprint and notes."""
     data = report.dataset
-    sizes = report.sizes.most_common(3)
-    shown = ", ".join(f"{count} of {height} x {width}" for (height, width), count in sizes)
-    more = f" and {plural(len(report.sizes) - 3, 'more size')}" if len(report.sizes) > 3 else ""
-    lines = [
-        f"{data.root}: layout {data.layout} ({data.reason})",
-        "images: " + ", ".join(f"{split} {len(pairs)}" for split, pairs in data.splits.items()),
-        f"sizes (height x width): {shown}{more}",
-        f"red, green and blue, 0-1: mean {_three(report.mean)}, std {_three(report.std)}",
-        f"fingerprint: {report.fingerprint}",
-        *(f"note: {note}" for note in data.notes),
+    sizes: list[str] = [
+        msg("{count} of {height} x {width}", count=count, height=height, width=width)
+        for (height, width), count in report.sizes.most_common(_LISTED_SIZES)
     ]
-    return "\n".join(lines)
+    if len(report.sizes) > _LISTED_SIZES:
+        more = len(report.sizes) - _LISTED_SIZES
+        sizes.append(nmsg("{count} more size", "{count} more sizes", more))
+    mean, std = (
+        " ".join(f"{value:.3f}" for value in values) or "-" for values in (report.mean, report.std)
+    )
+    counts = ", ".join(f"{split} {len(pairs)}" for split, pairs in data.splits.items())
+    return join([
+        msg("{root}: layout {layout} ({reason})", root=data.root, layout=data.layout,
+            reason=data.reason),
+        msg("images: {counts}", counts=counts),
+        msg("sizes (height x width): {sizes}", sizes=join(sizes, ", ")),
+        msg("red, green and blue, 0-1: mean {mean}, std {std}", mean=mean, std=std),
+        msg("fingerprint: {fingerprint}", fingerprint=report.fingerprint),
+        *(msg("note: {note}", note=note) for note in data.notes),
+    ])  # fmt: skip
 
 
-def _three(values: tuple[float, ...]) -> str:
-    return " ".join(f"{value:.3f}" for value in values) or "-"
-
-
-def _class_table(report: CheckReport) -> str:
-    """Class id, colour, name and the share of the pixels that have a class, per split."""
-    if isinstance(report.dataset.labels, tables.UndeterminedLabels):
-        return ""
-    names, colors = report.dataset.labels.names, report.dataset.labels.colors
-    splits = list(report.class_pixels)
-    shown = [k for k in range(len(names)) if any(report.class_pixels[s][k] for s in splits)]
-    absent = len(names) - len(shown)
+def _class_table(report: CheckReport) -> Message:
+    """Return id, color, name and share of the labeled pixels of each class."""
+    if not report.class_rows:
+        return join([])
+    *rows, ignored = report.class_rows
+    present = [row for row in rows if any(row.shares.values())]
+    absent = len(rows) - len(present)
     if absent <= LIST_LIMIT:
-        shown, absent = list(range(len(names))), 0
-    more = len(shown) - _SHOWN_CLASSES
-    width = max(len(name) for name in (*(names[k] for k in shown[:_SHOWN_CLASSES]), "(ignored)"))
-    lines = [f"{'id':>4}  {'colour':7}  {'class':{width}}" + "".join(f"{s:>9}" for s in splits)]
-    totals = {split: max(1, sum(report.class_pixels[split])) for split in splits}
-    for k in shown[:_SHOWN_CLASSES]:
-        cells = "".join(_percent(report.class_pixels[s][k], totals[s]) for s in splits)
-        lines.append(f"{k:>4}  {format_color(colors[k])}  {names[k]:{width}}{cells}")
-    if more > 0:
-        lines.append(f"      ... and {plural(more, 'more class', 'more classes')}")
+        present, absent = rows, 0
+    listed = present[:_MAX_CLASSES]
+    width = max(len(row.name) for row in (*listed, ignored))
+
+    def line(class_id: object, color: str, name: str, cells: Iterable[str]) -> Message:
+        columns = {"id": class_id, "color": color, "name": name, "width": width}
+        text = "".join(f"{cell:>9}" for cell in cells)
+        return Message("{id:>4}  {color:7}  {name:{width}}{text}", {**columns, "text": text})
+
+    def shares(row: ClassRow) -> list[str]:
+        return [share_text(share) if share else "-" for share in row.shares.values()]
+
+    lines = [line(msg("id"), msg("color"), msg("class"), ignored.shares)]
+    for row in listed:
+        lines.append(
+            line(row.class_id, format_color(row.color or (0, 0, 0)), row.name, shares(row))
+        )
+    if more := len(present) - len(listed):
+        lines.append(
+            nmsg("      ... and {count} more class", "      ... and {count} more classes", more)
+        )
     if absent:
-        lines.append(f"      ... and {absent} classes that never occur")
-    ignored = report.ignored_pixels
-    cells = "".join(_percent(ignored[s], max(1, ignored[s] + totals[s])) for s in splits)
-    lines.append(f"{'':4}  {'':7}  {'(ignored)':{width}}{cells}  of all pixels")
-    return "\n".join(lines)
+        lines.append(msg("      ... and {count} classes that never occur", count=absent))
+    last = line("", "", ignored.name, shares(ignored))
+    return join([*lines, msg("{row}  of all pixels", row=last)])
 
 
-def _percent(part: int, whole: int) -> str:
-    return f"{percent(part / whole) if part else '-':>9}"
-
-
-def _paragraph(finding: Finding) -> str:
-    lines = [f"{_LEVELS[finding.level]} {finding.rule}: {finding.message}."]
-    lines += [f"    {name}" for name in finding.files[:_SHOWN_FILES]]
-    if len(finding.files) > _SHOWN_FILES:
-        lines.append(f"    ... and {len(finding.files) - _SHOWN_FILES} more")
+def _paragraph(finding: Finding) -> Message:
+    lines: list[str] = [
+        msg(
+            "{level} {rule}: {message}",
+            level=_LEVELS[finding.level],
+            rule=finding.rule,
+            message=finding.message,
+        )
+    ]
+    lines += [f"    {name}" for name in finding.files[:_LISTED_FILES]]
+    if (more := len(finding.files) - _LISTED_FILES) > 0:
+        lines.append(msg("    ... and {count} more", count=more))
     if finding.fix:
-        lines.append("  fix: " + indent(finding.fix, "    ").lstrip())
-    return "\n".join(lines)
+        lines.append(msg("  fix: {fix}", fix=_indented(finding.fix, 4)))
+    return join(lines)
+
+
+def _indented(text: str, width: int) -> str:
+    """Return a text of several lines in the current language; all lines but the first are indented."""
+    return indent(translate(text), " " * width).lstrip()

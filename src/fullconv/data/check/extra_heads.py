@@ -1,47 +1,47 @@
-"""The masks of further heads, checked as one data set each."""
+"""Check the masks of additional heads, each as a dataset of its own."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from fullconv.core.errors import FullconvError
+from fullconv.core.i18n import msg
 from fullconv.core.text import shell_command
 from fullconv.data.check.check import CheckReport, check
 from fullconv.data.check.ignore_rules import apply_ignore_rules
 from fullconv.data.layouts.dataset import Dataset
-from fullconv.data.layouts.extra_folders import _name, _require_new, head_dataset
+from fullconv.data.layouts.extra_folders import head_dataset
 
 
 def add_extra_heads(
     report: CheckReport, folders: Sequence[str], *, ignore_rules: str = ""
 ) -> tuple[Dataset, list[CheckReport]]:
-    """A data set whose pairs have the masks of further heads.
+    """Return a dataset whose pairs have the masks of additional heads, and the heads' reports.
 
     Args:
-        report: of the data set.
-        folders: of the masks, in the data set's folder or as paths.
-        ignore_rules: see `fullconv.data.check.ignore_rules.apply_ignore_rules`; of every head.
-
-    Returns:
-        The data set, and the reports of the further heads.
+        report: of the dataset.
+        folders: the folders of the masks, in the dataset's folder or as paths.
+        ignore_rules: see `fullconv.data.check.ignore_rules.apply_ignore_rules`; for every head.
 
     Raises:
-        FullconvError: no such folder, an image without a mask, or faulty masks.
+        FullconvError: there is no such folder, an image has no mask, or masks have errors.
     """
     dataset = apply_ignore_rules(report, ignore_rules)
     reports = []
     for folder in folders:
-        found = check(head_dataset(report.dataset, folder))
+        head_report = check(head_dataset(report.dataset, folder))
         try:
-            own = apply_ignore_rules(found, ignore_rules)
+            head = apply_ignore_rules(head_report, ignore_rules)
         except FullconvError as error:
-            again = shell_command("fullconv", "check", dataset.root, "--heads", folder)
-            raise FullconvError(error.message, again) from None
-        name = _name(folder)
-        _require_new(name, [known for known, _ in dataset.heads], "head", "--heads")
-        masks = {(s, pair.name): pair.mask for s, pairs in own.splits.items() for pair in pairs}
+            command = shell_command("fullconv", "check", dataset.root, "--heads", folder)
+            raise FullconvError(error.message, command) from None
+        name = Path(folder).name
+        if name in [other for other, _ in dataset.heads]:
+            raise FullconvError(msg("two heads are called {name}.", name=name), f"--heads {name}")
+        masks = {(s, pair.name): pair.mask for s, pairs in head.splits.items() for pair in pairs}
         splits = {
             split: tuple(
                 replace(pair, masks=(*pair.masks, masks[split, pair.name]))
@@ -50,13 +50,13 @@ def add_extra_heads(
             )
             for split, pairs in dataset.splits.items()
         }
-        dataset = replace(dataset, splits=splits, heads=(*dataset.heads, (name, own.labels)))
-        reports.append(found)
+        dataset = replace(dataset, splits=splits, heads=(*dataset.heads, (name, head.labels)))
+        reports.append(head_report)
     return dataset, reports
 
 
 def fingerprint(report: CheckReport, dataset: Dataset) -> str:
-    """Of the data set and its further inputs; the report's own where there are none."""
+    """Return the fingerprint of a dataset and its extra inputs; the report's if there are none."""
     if not dataset.inputs:
         return report.fingerprint
     digest = hashlib.sha256(report.fingerprint.encode())

@@ -1,17 +1,27 @@
-"""Finding: one thing that is wrong with a data set, and its fix."""
+"""Finding: one problem of a dataset, and its fix."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from fullconv.core.text import percent
+
 Level: TypeAlias = Literal["error", "warning", "note"]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong, the files it is wrong with (relative to the root), and its fix;
-    `groups` has those of the files that belong together."""
+    """One problem of a dataset.
+
+    Args:
+        level: an error prevents training.
+        rule: the name of the rule that found it.
+        message: one or more sentences.
+        files: the files concerned, relative to the dataset's folder.
+        fix: what to do; may end with lines to paste.
+        groups: those of the files that belong together, such as copies of one image.
+    """
 
     level: Level
     rule: str
@@ -21,12 +31,10 @@ class Finding:
     groups: tuple[tuple[str, ...], ...] = ()
 
 
-def percent(share: float) -> str:
-    """What is there is never shown as nothing, and what is not all never as all.
+def share_text(share: float) -> str:
+    """Return a share as percent; never 0% or 100% if it is only close to them.
 
-    >>> percent(0.5), percent(0.00001), percent(0.99999), percent(0)
+    >>> share_text(0.5), share_text(0.00001), share_text(0.99999), share_text(0)
     ('50.00%', '<0.01%', '>99.99%', '0.00%')
     """
-    if 0 < share < 0.00005:
-        return "<0.01%"
-    return ">99.99%" if 0.99995 <= share < 1 else f"{share:.2%}"
+    return ">99.99%" if 0.99995 <= share < 1 else percent(share, 2)

@@ -1,13 +1,14 @@
-"""Looks: what is kept of an image, so that it is known again, and of how its mask lies on it.
+"""Signatures that recognize an image again, and estimates of how far a mask is shifted.
 
-A look knows an image again after it was scaled, compressed or made lighter: 32 x 32 grey levels,
-compared without their mean and in units of their spread. Images without anything in them (fog,
-black) are alike without being the same, so they are not compared.
+A signature recognizes an image after resizing, compression or a change of brightness: 32 x 32 gray
+levels, compared without their mean and in units of their standard deviation. Images without any
+structure (fog, black) all look alike and are not compared.
 
-`shift` compares the borders in a mask with the edges in its image, at every offset up to 12
-steps: where the mask was drawn on another version of the image they agree elsewhere than at none.
+`estimate_shift` compares the borders in a mask with the edges in its image at every offset up to 12
+steps. If the mask was drawn on another version of the image, they agree best at another offset
+than 0.
 
-Shapes: H, W image.
+Shapes: H, W image · h, w steps.
 """
 
 from __future__ import annotations
@@ -21,159 +22,161 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.spatial import cKDTree
 
-SIDE = 32  # of a look, in cells
-SAME = 0.16  # largest distance of two looks of one image, in units of its spread
-_COARSE = 4  # cells a side of what is looked up: means of 8 x 8 others
-_NEIGHBOURS = 8  # that each look is compared with
-_ENOUGH = 16  # looks that tell how much the images of a set differ
-_USUAL = 0.5  # how much those of street scenes do, in units of their spread
-_PLAIN = 4.0  # grey levels of spread below which there is nothing to know again
+SIDE = 32  # cells of a signature
+SAME = 0.16  # largest distance of two signatures of one image, in standard deviations
+_COARSE_SIDE = 4  # cells of the means that the search tree uses, 8 x 8 cells each
+_NEIGHBORS = 8  # that each signature is compared with
+_MIN_SIGNATURES = 16  # to estimate how much the images of a dataset differ
+_USUAL_SPREAD = 0.5  # how much those of street scenes differ, in standard deviations
+_MIN_STD = 4.0  # gray levels; images with less are not compared
 
-REACH = 12  # steps that a mask is moved, each way
-LONGEST = 512  # steps of an image's longer side, at most: a step is then several pixels
-_BORDERS = 200  # pixels of border that a mask must have
-_STRONG = 90  # percentile of the edges that counts as fully strong
-
-
-def signature(grey: Image.Image) -> bytes:
-    """SIDE * SIDE grey levels, row by row."""
-    return grey.resize((SIDE, SIDE), Image.Resampling.BOX).tobytes()
+REACH = 12  # largest offset in steps, in each direction
+LONGEST = 512  # most steps of an image's longer side: in large images a step is several pixels
+_MIN_BORDER = 200  # pixels of border in a mask
+_STRONG_EDGE = 90  # percentile of the edges that counts as a full edge
+_PEAK = 3  # steps around the best offset that do not count as background
 
 
-def near_duplicates(looks: Sequence[bytes]) -> Iterator[tuple[int, int, float]]:
-    """The pairs (i, j), i < j, of looks of the same image, and how far apart they are; of each
-    look with the few that are nearest to it, so that thousands of equal ones take no longer.
+def signature(gray: Image.Image) -> bytes:
+    """Return the SIDE * SIDE gray levels of an image, row by row."""
+    return gray.resize((SIDE, SIDE), Image.Resampling.BOX).tobytes()
 
-    Where all images of a set are alike (one frame around them, a camera that stands still), only
-    those count that are nearer than such images are anyway."""
-    if len(looks) < 2:
+
+def near_duplicates(signatures: Sequence[bytes]) -> Iterator[tuple[int, int, float]]:
+    """Yield the pairs (i, j), i < j, of signatures of the same image, and their distance.
+
+    Each signature is compared with its few nearest ones, so that thousands of equal images take no
+    longer. If all images of a dataset resemble each other (the same frame, a fixed camera), only
+    those count that are much nearer than such images are.
+    """
+    if len(signatures) < 2:
         return
-    levels = np.frombuffer(b"".join(looks), np.uint8).reshape(len(looks), -1).astype(np.float32)
-    spread = levels.std(axis=1)
-    numbers = np.flatnonzero(spread >= _PLAIN)
-    cells = (levels[numbers] - levels[numbers].mean(axis=1, keepdims=True)) / spread[numbers, None]
+    levels = np.frombuffer(b"".join(signatures), np.uint8)
+    levels = levels.reshape(len(signatures), -1).astype(np.float32)
+    std = levels.std(axis=1)
+    numbers = np.flatnonzero(std >= _MIN_STD)
     if len(numbers) < 2:
         return
-    step = SIDE // _COARSE
-    blocks = cells.reshape(-1, _COARSE, step, _COARSE, step).mean(axis=(2, 4))
+    cells = (levels[numbers] - levels[numbers].mean(axis=1, keepdims=True)) / std[numbers, None]
     limit = SAME
-    if len(numbers) >= _ENOUGH:
-        differ = float((cells - cells.mean(axis=0)).std())
-        limit *= min(1.0, differ / _USUAL)
-    # The mean over a block moves two looks no further apart (in root mean square) than they are.
-    points = blocks.reshape(len(numbers), _COARSE**2)
-    nearest = min(_NEIGHBOURS + 1, len(points))
-    room = max(limit * _COARSE, 1e-6)
-    _, found = cKDTree(points).query(points, nearest, distance_upper_bound=room)
-    found = found.reshape(len(points), nearest)
+    if len(numbers) >= _MIN_SIGNATURES:
+        spread = float((cells - cells.mean(axis=0)).std())
+        limit *= min(1.0, spread / _USUAL_SPREAD)
+
+    # Candidates by block means, whose root mean square distance is never larger than that of the
+    # cells.
+    step = SIDE // _COARSE_SIDE
+    blocks = cells.reshape(-1, _COARSE_SIDE, step, _COARSE_SIDE, step).mean(axis=(2, 4))
+    points = blocks.reshape(len(numbers), _COARSE_SIDE**2)
+    count = min(_NEIGHBORS + 1, len(points))
+    radius = max(limit * _COARSE_SIDE, 1e-6)
+    _, neighbors = cKDTree(points).query(points, count, distance_upper_bound=radius)
     pairs = {
         (min(i, j), max(i, j))
-        for i, row in enumerate(found.tolist())
+        for i, row in enumerate(neighbors.reshape(len(points), count).tolist())
         for j in row
         if j < len(points) and j != i
     }
     for i, j in sorted(pairs):
-        apart = float(np.sqrt(((cells[i] - cells[j]) ** 2).mean()))
-        if apart <= limit:
-            yield int(numbers[i]), int(numbers[j]), apart
+        distance = float(np.sqrt(((cells[i] - cells[j]) ** 2).mean()))
+        if distance <= limit:
+            yield int(numbers[i]), int(numbers[j]), distance
 
 
 @dataclass(frozen=True)
 class Shift:
-    """How a mask lies on its image.
+    """The offset at which a mask fits its image best.
 
     Args:
-        rows, columns: where its borders agree best with the image's edges, in pixels from where
-            they lie; positive is down and right.
-        step: of the offsets, in pixels.
-        there, here: how much better the edges fit there, and where the mask lies, than at a
-            middling offset; in units of how much this wavers over the other offsets.
+        rows, columns: the offset in pixels; positive is down and right.
+        step: resolution of the offset in pixels.
+        fit, fit_at_zero: how much better than at the median offset the borders fit the edges at that
+            offset, and at offset 0; in standard deviations over the other offsets.
     """
 
     rows: int
     columns: int
     step: int
-    there: float
-    here: float
+    fit: float
+    fit_at_zero: float
 
 
 def step_of(size: tuple[int, int]) -> int:
-    """Pixels of a step, for an image of (H, W)."""
+    """Return the pixels of a step for an image of (H, W)."""
     return -(-max(size) // LONGEST)
 
 
-def image_steps(grey: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """(h, w) grey levels step by step, of an image of (H, W) that was read at any reduced size."""
+def image_steps(gray: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return (h, w) gray levels, one per step, of an image of (H, W) read at any reduced size."""
     step = step_of(size)
     height, width = (-(-(side - step // 2) // step) for side in size)
-    return np.asarray(grey.resize((width, height), Image.Resampling.BOX))
+    return np.asarray(gray.resize((width, height), Image.Resampling.BOX))
 
 
 def mask_steps(values: NDArray[Any]) -> NDArray[Any]:
-    """(h, w) or (h, w, 3) values step by step, of those in a mask's file."""
+    """Return (h, w) or (h, w, 3) values, one per step, of those in a mask's file."""
     step = step_of((values.shape[0], values.shape[1]))
     return values[step // 2 :: step, step // 2 :: step].copy()
 
 
-def shift(grey: NDArray[np.uint8], values: NDArray[Any], step: int) -> Shift | None:
-    """Where a mask agrees best with its image; None where it has too few borders to say.
+def estimate_shift(gray: NDArray[np.uint8], values: NDArray[Any], step: int) -> Shift | None:
+    """Return the offset at which a mask fits its image best; None if it has too few borders.
 
     Args:
-        grey, values: (h, w) and (h, w) or (h, w, 3), step by step, of an image and a mask of one
-            size.
-        step: in pixels.
+        gray, values: (h, w) and (h, w) or (h, w, 3), one per step, of an image and its mask.
+        step: pixels.
     """
-    if min(grey.shape) <= 4 * REACH:
+    if min(gray.shape) <= 4 * REACH:
         return None
     border = _borders(values)
     count = int(border.sum())
-    if count < _BORDERS:
+    if count < _MIN_BORDER:
         return None
-    edges = _edges(grey.astype(np.float32))
-    found = _agreement(edges, border) / count
-    row, column = (int(k) for k in np.unravel_index(found.argmax(), found.shape))
-    rows, columns = np.indices(found.shape)
-    far = np.maximum(abs(rows - row), abs(columns - column)) > 3
-    middle, wavers = float(np.median(found)), float(found[far].std()) or 1.0
-    around = found[REACH - 1 : REACH + 2, REACH - 1 : REACH + 2]
+    fit = _sum_of_edges(_edges(gray.astype(np.float32)), border) / count
+    row, column = (int(k) for k in np.unravel_index(fit.argmax(), fit.shape))
+    rows, columns = np.indices(fit.shape)
+    far = np.maximum(abs(rows - row), abs(columns - column)) > _PEAK
+    middle, std = float(np.median(fit)), float(fit[far].std()) or 1.0
+    around_zero = fit[REACH - 1 : REACH + 2, REACH - 1 : REACH + 2]
     return Shift(
         (row - REACH) * step,
         (column - REACH) * step,
         step,
-        (float(found.max()) - middle) / wavers,
-        (float(around.max()) - middle) / wavers,
+        (float(fit.max()) - middle) / std,
+        (float(around_zero.max()) - middle) / std,
     )
 
 
 def _borders(values: NDArray[Any]) -> NDArray[np.bool_]:
-    """(h, w) whether a pixel's right or lower neighbour is another one, away from the frame."""
-    different = np.zeros(values.shape[:2], bool)
+    """Return (h, w) True where the right or lower neighbor differs, except near the frame."""
+    border = np.zeros(values.shape[:2], bool)
     for axis in (0, 1):
-        ahead = np.roll(values, -1, axis)
-        other = ahead != values
-        different |= other.any(axis=2) if other.ndim == 3 else other
-    different[:REACH] = different[-REACH - 1 :] = False
-    different[:, :REACH] = different[:, -REACH - 1 :] = False
-    return different
+        differs = np.roll(values, -1, axis) != values
+        border |= differs.any(axis=2) if differs.ndim == 3 else differs
+    border[:REACH] = border[-REACH - 1 :] = False
+    border[:, :REACH] = border[:, -REACH - 1 :] = False
+    return border
 
 
-def _edges(grey: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(h, w) how strong the edge between a pixel and its right and lower neighbours is, 0-1."""
-    down, right = np.zeros_like(grey), np.zeros_like(grey)
-    down[:-1] = grey[1:] - grey[:-1]
-    right[:, :-1] = grey[:, 1:] - grey[:, :-1]
+def _edges(gray: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return (h, w) strength 0-1 of the edge between a pixel and its right and lower neighbors."""
+    down, right = np.zeros_like(gray), np.zeros_like(gray)
+    down[:-1] = gray[1:] - gray[:-1]
+    right[:, :-1] = gray[:, 1:] - gray[:, :-1]
     strength = np.hypot(down, right)
-    strong = float(np.percentile(strength, _STRONG)) or 1.0
+    strong = float(np.percentile(strength, _STRONG_EDGE)) or 1.0
     return np.minimum(strength / strong, 1).astype(np.float32)
 
 
-def _agreement(edges: NDArray[np.float32], border: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """(2 * REACH + 1, 2 * REACH + 1) the sum of the edges under the borders, moved by each offset
-    from -REACH to REACH."""
-    import scipy.fft  # here: it takes a third of a second, and what is remembered needs it not
+def _sum_of_edges(edges: NDArray[np.float32], border: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Return the sum of the edges below the borders at each offset from -REACH to REACH, as
+    (2 * REACH + 1, 2 * REACH + 1)."""
+    import scipy.fft  # takes a third of a second, and is not needed if all scans are cached
 
     shape = [scipy.fft.next_fast_len(side, real=True) for side in edges.shape]
-    under = scipy.fft.rfft2(edges, shape) * scipy.fft.rfft2(border.astype(np.float32), shape).conj()
-    sums = scipy.fft.irfft2(under, shape)
+    product = (
+        scipy.fft.rfft2(edges, shape) * scipy.fft.rfft2(border.astype(np.float32), shape).conj()
+    )
+    sums = scipy.fft.irfft2(product, shape)
     offsets = np.arange(-REACH, REACH + 1)
     return np.asarray(sums[np.ix_(offsets, offsets)], np.float32)

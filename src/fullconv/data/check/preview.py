@@ -1,4 +1,4 @@
-"""Sheet: a data set as an image: photos with their labels, and what `check` found."""
+"""Draw a dataset as a contact sheet: images with their masks, and the pairs that `check` found."""
 
 from __future__ import annotations
 
@@ -7,184 +7,183 @@ from pathlib import Path
 import numpy as np
 
 from fullconv.core.errors import FullconvError
+from fullconv.core.i18n import msg, translate
 from fullconv.core.labels import RGB, Labels, voc_color
 from fullconv.core.text import shell_command
 from fullconv.data.check.check import CheckReport
 from fullconv.data.io.images import read_image
 from fullconv.data.io.masks import Ids, class_lookup, read_values
-from fullconv.data.layouts import class_table as tables
+from fullconv.data.layouts.class_table import UndeterminedLabels
 from fullconv.data.layouts.pairing import Pair
-from fullconv.visualization import overlay as draw
-from fullconv.visualization.contact_sheet import ImageArray, paired_sheet, subsample
+from fullconv.visualization.contact_sheet import contact_sheet, subsample
+from fullconv.visualization.overlay import NEUTRAL, ImageArray, colorize, outer_border
 
-PAIRS = 6  # that are shown as they should be
-_EACH = 2  # files of each finding
-_LOUD = (255, 0, 255)  # values without a class
-_TITLES = ("photo", "labels", "labels over the photo")
+PAIRS = 6  # rows besides those of findings
+_PER_FINDING = 2  # rows of each finding
+_NO_CLASS = (255, 0, 255)  # color of values without a class
+_TITLES = (msg("image"), msg("mask"), msg("mask over the image"))
 
 
 def save_preview(report: CheckReport, path: str | Path, *, findings: bool = True) -> None:
-    """Writes a PNG with a row per image: the photo, its mask, and the mask over the photo.
+    """Write a PNG with a row per pair: the image, its mask, and the mask over the image.
 
     Args:
-        report: of the data set.
+        report: of the dataset.
         path: of the PNG.
-        findings: begin with files that findings name, two of each.
+        findings: begin with files that findings name, two per finding.
 
     Raises:
         FullconvError: no pair can be read, or the file cannot be written.
     """
     path = Path(path)
-    _refuse_place(path, report)
-    wanted = _named(report) if findings else {}
-    for split, pair in _spread(report, set(wanted)):
-        wanted[pair] = f"{split}: {pair.name}"
-    labels = _meant(report)
-    rows, captions, reason = [], [], "it has none"
-    shown: set[int] = set()
-    for pair, caption in wanted.items():
+    _check_path(path, report)
+    captions = _pairs_of_findings(report) if findings else {}
+    for split, pair in _spread(report, set(captions)):
+        captions[pair] = f"{split}: {pair.name}"
+    labels = _labels_for_drawing(report)
+    rows, drawn_captions = [], []
+    reason: str = msg("it has no pairs.")
+    class_ids: set[int] = set()
+    for pair, caption in captions.items():
         try:
-            row, ids = _row(pair, labels)
-        except FullconvError as error:  # the report says it at length
+            row, row_ids = _row(pair, labels)
+        except FullconvError as error:  # the report describes it
             reason = error.message
             continue
         rows.append(row)
-        captions.append(caption)
-        shown |= ids
+        drawn_captions.append(caption)
+        class_ids |= row_ids
     if not rows:
         raise FullconvError(
-            f"no pair of {report.dataset.root} can be drawn: {reason}",
+            msg(
+                "no pair of {root} can be drawn: {reason}", root=report.dataset.root, reason=reason
+            ),
             shell_command("fullconv", "check", report.dataset.root),
         )
-    sheet = paired_sheet(rows, _TITLES, captions, _legend(report, labels, shown))
+    legend = _legend(report, labels, class_ids)
+    sheet = contact_sheet(rows, _TITLES, drawn_captions, legend=legend, two_blocks=True)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(path)
     except OSError as error:
         raise FullconvError(
-            f"the sheet could not be written to {path}: {error.strerror or error}.",
-            "--preview another_folder/sheet.png",
+            msg(
+                "the preview cannot be written to {path}: {reason}.",
+                path=path,
+                reason=error.strerror or str(error),
+            ),
+            "--preview another_folder/preview.png",
         ) from error
 
 
-def _meant(report: CheckReport) -> Labels:
-    """The class table that masks are drawn by. Of black and white ones without a table it is the
-    one that is proposed: white is hard to see over a photo, and a sheet shows what comes of it."""
-    labels = report.dataset.labels
-    if not isinstance(labels, tables.UndeterminedLabels):
-        return labels
-    values: dict[int | RGB, int] = {
-        one.value: labels.proposed.index(one.name)
-        for one in report.meanings
-        if one.proposed and one.name in labels.proposed
-    }
-    return Labels(labels.proposed, values=values, closed=True) if values else labels
-
-
-def _refuse_place(path: Path, report: CheckReport) -> None:
-    """A sheet is a PNG, and none of the data set's own files.
-
-    Raises:
-        FullconvError: it would not be.
-    """
+def _check_path(path: Path, report: CheckReport) -> None:
+    """Refuse a path that is not a PNG, or a file of the dataset."""
     if path.suffix.lower() != ".png":
         raise FullconvError(
-            f"a sheet is written as PNG, not as {path.name!r}.",
+            msg("a preview is written as PNG, not as {name!r}.", name=path.name),
             shell_command("--preview", f"{path.stem}.png"),
         )
     pairs = [pair for pairs in report.dataset.splits.values() for pair in pairs]
-    alone = [*report.dataset.unpaired_images, *report.dataset.unpaired_masks]
-    theirs = {file.resolve() for pair in pairs for file in (pair.image, pair.mask)}
-    if path.resolve() in theirs | {file.resolve() for file in alone}:
+    files = {file.resolve() for pair in pairs for file in (pair.image, pair.mask)}
+    unpaired = (*report.dataset.unpaired_images, *report.dataset.unpaired_masks)
+    if path.resolve() in files | {file.resolve() for file in unpaired}:
         raise FullconvError(
-            f"{path} belongs to the data set; a sheet would be written over it.",
-            "--preview sheet.png",
+            msg("{path} is a file of the dataset; a preview would overwrite it.", path=path),
+            "--preview preview.png",
         )
 
 
-def _named(report: CheckReport) -> dict[Pair, str]:
-    """Pairs that findings name -> the rules, and which pair it is."""
+def _labels_for_drawing(report: CheckReport) -> Labels:
+    """Return the class table for drawing: the proposed one for black and white masks without a
+    table. White is hard to see over an image, and the preview shows the effect of the proposal."""
+    labels = report.dataset.labels
+    if not isinstance(labels, UndeterminedLabels):
+        return labels
+    values: dict[int | RGB, int] = {
+        meaning.value: labels.proposed.index(meaning.name)
+        for meaning in report.meanings
+        if meaning.proposed and meaning.name in labels.proposed
+    }
+    return Labels(labels.proposed, values=values, strict_values=True) if values else labels
+
+
+def _pairs_of_findings(report: CheckReport) -> dict[Pair, str]:
+    """Return the pairs that findings name, and captions: the rules and the pair."""
     root = report.dataset.root
-    by_name: dict[str, tuple[str, Pair]] = {}
+    by_file: dict[str, tuple[str, Pair]] = {}
     for split, pairs in report.dataset.splits.items():
         for pair in pairs:
             for file in (pair.image, pair.mask):
                 name = file.relative_to(root) if file.is_relative_to(root) else file
-                by_name[name.as_posix()] = split, pair
+                by_file[name.as_posix()] = split, pair
     rules: dict[Pair, list[str]] = {}
-    ends: dict[Pair, str] = {}
+    names: dict[Pair, str] = {}
     for finding in report.findings:
         files = finding.groups[0] if finding.groups else finding.files
-        for split, pair in [by_name[name] for name in files if name in by_name][:_EACH]:
+        for split, pair in [by_file[name] for name in files if name in by_file][:_PER_FINDING]:
             rules.setdefault(pair, []).append(f"{finding.level} {finding.rule}")
-            ends[pair] = f"{split}/{pair.name}"
-    return {pair: f"{', '.join(named)}: {ends[pair]}" for pair, named in rules.items()}
+            names[pair] = f"{split}/{pair.name}"
+    return {pair: f"{', '.join(found)}: {names[pair]}" for pair, found in rules.items()}
 
 
-def _spread(report: CheckReport, shown: set[Pair]) -> list[tuple[str, Pair]]:
-    """A few pairs that are not shown yet, spread evenly over all."""
-    every = [
-        (split, pair)
-        for split, pairs in report.dataset.splits.items()
-        for pair in pairs
-        if pair not in shown
-    ]
-    places = np.linspace(0, len(every) - 1, min(PAIRS, len(every))).round().astype(int)
-    return [every[place] for place in sorted(set(places.tolist()))]
+def _spread(report: CheckReport, excluded: set[Pair]) -> list[tuple[str, Pair]]:
+    """Return a few other pairs, spread evenly over the dataset."""
+    splits = report.dataset.splits.items()
+    pairs = [(split, pair) for split, pairs in splits for pair in pairs if pair not in excluded]
+    indices = np.linspace(0, len(pairs) - 1, min(PAIRS, len(pairs))).round().astype(int)
+    return [pairs[index] for index in sorted(set(indices.tolist()))]
 
 
 def _row(pair: Pair, labels: Labels) -> tuple[list[ImageArray], set[int]]:
-    """The images of a row, and the class ids in it: -1 for none, `ignore_index` for ignored."""
-    photo = subsample(read_image(pair.image))
-    values = subsample(read_values(pair.mask))
-    if isinstance(labels, tables.UndeterminedLabels):
-        mask, shown = _as_it_is(values), set[int]()
-        bare = ~mask.any(axis=2)  # black is background, most often
-        edge = np.zeros_like(bare)  # blended colours have none
+    """Return the images of a row, and its class ids: -1 for none, `ignore_index` for ignored."""
+    image, values = subsample(read_image(pair.image)), subsample(read_values(pair.mask))
+    if isinstance(labels, UndeterminedLabels):
+        mask, class_ids = _raw_colors(values), set[int]()
+        transparent = ~mask.any(axis=2)  # black is usually background
+        border = np.zeros_like(transparent)  # blended colors have no clear border
     else:
         ids = class_lookup(values, labels)
-        mask, shown = _colors(ids, labels), set(np.unique(ids).tolist())
-        bare = np.asarray(np.isin(ids, labels.unpainted))
-        edge = draw.outer_border(bare, 1)  # so that thin things are seen
-    if photo.shape != mask.shape:
-        return [photo, mask, np.full_like(photo, 255)], shown
-    mixed = ((photo.astype(np.uint16) + mask + 1) // 2).astype(np.uint8)  # halves upwards
-    mixed[bare], mixed[edge] = photo[bare], mask[edge]
-    return [photo, mask, mixed], shown
+        mask = colorize(np.where(ids < 0, labels.ignore_index, ids), labels)
+        mask[ids < 0] = _NO_CLASS
+        class_ids = set(np.unique(ids).tolist())
+        transparent = np.asarray(np.isin(ids, labels.transparent_ids))
+        border = outer_border(transparent, 1)  # makes thin objects visible
+    if image.shape != mask.shape:
+        return [image, mask, np.full_like(image, 255)], class_ids
+    blend = ((image.astype(np.uint16) + mask + 1) // 2).astype(np.uint8)  # rounds up
+    blend[transparent], blend[border] = image[transparent], mask[border]
+    return [image, mask, blend], class_ids
 
 
-def _colors(ids: Ids, labels: Labels) -> ImageArray:
-    """(h, w, 3) the class colours; loud where there is no class."""
-    colors = draw.colorize(np.where(ids < 0, labels.ignore_index, ids), labels)
-    colors[ids < 0] = _LOUD
-    return colors
-
-
-def _as_it_is(values: Ids) -> ImageArray:
-    """(h, w, 3) what the file holds, where no table says what it means."""
+def _raw_colors(values: Ids) -> ImageArray:
+    """Return (h, w, 3) colors of mask values without a class table."""
     if values.ndim == 3:
         return np.asarray(values, np.uint8)
-    if values.max() > 64:  # grey levels, not ids
-        grey = np.clip(values, 0, 255).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)
+    if values.max() > 64:  # gray levels, not ids
+        gray = np.clip(values, 0, 255).astype(np.uint8)
+        return np.repeat(gray[..., None], 3, axis=2)
     palette = np.array([voc_color(k) for k in range(256)], np.uint8)
     return palette[np.clip(values, 0, 255)]
 
 
-def _legend(report: CheckReport, labels: Labels, shown: set[int]) -> dict[str, RGB]:
-    """Name -> colour of what the sheet shows."""
-    found: dict[str, RGB] = {}
-    if isinstance(labels, tables.UndeterminedLabels):
-        for one in report.meanings:  # the commonest value of each name
-            if one.proposed and one.color is not None:
-                found.setdefault(f"{one.name} (proposed)", one.color)
-        return found
-    proposed = " (proposed)" if isinstance(report.dataset.labels, tables.UndeterminedLabels) else ""
+def _legend(report: CheckReport, labels: Labels, class_ids: set[int]) -> dict[str, RGB]:
+    """Return name -> color of the classes on the sheet."""
+    legend: dict[str, RGB] = {}
+    if isinstance(labels, UndeterminedLabels):
+        for meaning in report.meanings:  # the most frequent value of each name
+            if meaning.proposed and meaning.color is not None:
+                legend.setdefault(_proposed(meaning.name), meaning.color)
+        return legend
+    proposed = isinstance(report.dataset.labels, UndeterminedLabels)
     for k, (name, color) in enumerate(zip(labels.names, labels.colors, strict=True)):
-        if k in shown:
-            found[name + proposed] = color
-    if labels.ignore_index in shown:
-        found["(ignored)"] = draw.NEUTRAL
-    if -1 in shown:
-        found["(no class)"] = _LOUD
-    return found
+        if k in class_ids:
+            legend[_proposed(name) if proposed else name] = color
+    if labels.ignore_index in class_ids:
+        legend[translate(msg("(ignored)"))] = NEUTRAL
+    if -1 in class_ids:
+        legend[translate(msg("(no class)"))] = _NO_CLASS
+    return legend
+
+
+def _proposed(name: str) -> str:
+    return str(translate(msg("{name} (proposed)", name=name)))

@@ -1,19 +1,19 @@
-"""Fix: a repaired copy of a data set, as plain id masks; the original is only read.
+"""Write a repaired copy of a dataset, with plain id masks; the original is only read.
 
     OUT/images/[SPLIT/]a.jpg     copied byte for byte
     OUT/masks/[SPLIT/]a.png      class ids, as a palette PNG
-    OUT/dataset.toml             the class names and colours; written last
+    OUT/dataset.toml             class names and colors; written last
 
-What each kind of mask becomes:
+Each kind of mask is repaired in its own way:
 
-    black and white    0 and 255, with the greys between where it is lossy or blurred: cut in two at
-                       a threshold that is found in the values (Otsu 1979)
-    colours            the nearest of the nominal colours (of the class table; where there is none,
-                       the few that cover nearly everything), the lower class where two are as near
-    ids                as the class table says; what has no class is ignored, and counted
+    black and white    0 and 255, with grays between them if the format is lossy or the borders are
+                       blurred: a threshold found in the values (Otsu 1979)
+    colors             the nearest nominal color (of the class table; without one, the few that
+                       cover nearly everything); the lower class if two are equally near
+    ids                as in the class table; values without a class are ignored, and counted
 
-A mask that lies as its photo did before its EXIF rotation is turned with it. What cannot be mended
-(files that cannot be read, other sizes, ids in a lossy format) is left out, and named. An image in
+A mask that was drawn before the EXIF rotation of its photo is turned with it. What cannot be
+repaired (unreadable files, other sizes, ids in a lossy format) is left out and listed. An image in
 several splits (rules `leak` and `near-leak`) stays in one: test before val before train.
 
 Shapes: H, W image · K classes.
@@ -21,11 +21,10 @@ Shapes: H, W image · K classes.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,42 +34,49 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.labels import RGB, Labels, format_color
-from fullconv.core.text import plural, shell_command
+from fullconv.core.i18n import join, msg, nmsg
+from fullconv.core.labels import RGB, Labels
+from fullconv.core.text import shell_command
 from fullconv.data.check.check import CheckReport
 from fullconv.data.io.images import read_reduced, turn_upright
-from fullconv.data.io.masks import (
-    Ids,
-    Value,
-    class_lookup,
-    count_values,
-    is_lossy,
-    read_mask,
-    read_values,
-    write_mask,
+from fullconv.data.io.masks import Ids, class_lookup, is_lossy, read_mask, read_values, write_mask
+from fullconv.data.layouts.class_table import (
+    UndeterminedLabels,
+    is_black_and_white,
+    is_blurred,
+    nominal_colors,
+    otsu_threshold,
+    write_settings,
 )
-from fullconv.data.layouts import class_table as tables
 from fullconv.data.layouts.dataset import Dataset
 from fullconv.data.layouts.pairing import Pair
 from fullconv.data.layouts.paths import repair_command, require_new, unused_path, where_to_paste
 
 _Skipped: TypeAlias = dict[tuple[str, str], str]  # split and image -> why it is left out
+_Progress: TypeAlias = Callable[[int, int], None]
 
-_ORDER = ("test", "val", "train")  # of an image in several splits the first one stays
-_LISTED = 20
-_AGAIN = "export the mask again as PNG, at the size of its image"
+_SPLIT_ORDER = ("test", "val", "train")  # an image in several splits stays in the first one
+_MAX_LISTED = 20
+_CHUNK = 1 << 14  # colors that are compared at once
+_EXPORT_AGAIN = msg("export the mask again as PNG, at the size of its image")
+
+# What was done: key in JSON and text.
+_BETWEEN = msg("pixels between black and white")
+_SNAPPED = msg("pixels given the nearest color")
+_UNKNOWN = msg("pixels without a class, now ignored")
+_TURNED = msg("masks turned as their photo's EXIF orientation tells")
 
 
 @dataclass(frozen=True)
-class Fixed:
-    """What was mended.
+class RepairedCopy:
+    """A repaired copy.
 
     Args:
         source, out: the folders.
-        splits: split -> pairs written.
-        labels: the class table of the copy.
+        splits: split -> number of pairs written.
+        labels: class table of the copy.
         done: what was done, in words -> how often.
-        left_out: file, relative to the source -> why.
+        left_out: file, relative to the source -> why it was left out.
     """
 
     source: Path
@@ -81,7 +87,7 @@ class Fixed:
     left_out: dict[str, str]
 
     def to_dict(self) -> dict[str, Any]:
-        """One JSON object."""
+        """Return one JSON object."""
         return {
             "source": str(self.source),
             "out": str(self.out),
@@ -92,273 +98,297 @@ class Fixed:
         }
 
     def text(self) -> str:
-        """To read."""
+        """Return the result for a terminal."""
         counts = ", ".join(f"{split} {count}" for split, count in self.splits.items())
-        lines = [f"{self.source} -> {self.out}: pairs of images and id masks: {counts}"]
-        lines += [f"  {what}: {count}" for what, count in self.done.items()]
-        names = list(self.left_out)
-        lines += [f"  left out: {name}: {self.left_out[name]}" for name in names[:_LISTED]]
-        lines += [f"  ... and {len(names) - _LISTED} more"] if len(names) > _LISTED else []
-        return "\n".join([*lines, f"next: {shell_command('fullconv', 'check', self.out)}"])
+        lines = [
+            msg(
+                "{source} -> {out}: pairs of images and id masks: {counts}",
+                source=self.source,
+                out=self.out,
+                counts=counts,
+            )
+        ]
+        lines += [msg("  {what}: {count}", what=what, count=n) for what, n in self.done.items()]
+        for name, reason in list(self.left_out.items())[:_MAX_LISTED]:
+            lines.append(msg("  left out: {name}: {reason}", name=name, reason=reason))
+        if (more := len(self.left_out) - _MAX_LISTED) > 0:
+            lines.append(msg("  ... and {count} more", count=more))
+        lines.append(msg("next: {command}", command=shell_command("fullconv", "check", self.out)))
+        return join(lines)
 
 
 @dataclass
 class _Plan:
-    """How masks become ids: `kind` is "cut", "snap", "ids" or "read" (as a training reads them)."""
+    """How masks become ids: `kind` is "threshold", "snap", "ids" or "read" (as in training)."""
 
     kind: str
     labels: Labels  # of the copy
-    threshold: float = 0.0  # cut: values above it are `bright`
+    threshold: float = 0.0  # threshold: values above it become `bright`
     dark: int = 0
     bright: int = 1
-    nominal: tuple[RGB, ...] = ()  # snap
+    nominal: tuple[RGB, ...] = ()  # snap: colors, and their ids
     nominal_ids: tuple[int, ...] = ()
-    to_id: dict[int, int] = field(default_factory=dict)  # ids: class id before -> after
+    new_ids: dict[int, int] = field(default_factory=dict)  # ids: old class id -> new class id
 
 
 def repair(
-    report: CheckReport, out: str | Path, *, progress: Callable[[int, int], None] | None = None
-) -> Fixed:
-    """Write a repaired copy of the data set that a report is about.
+    report: CheckReport, out: str | Path, *, progress: _Progress | None = None
+) -> RepairedCopy:
+    """Write a repaired copy of a dataset.
+
+    Args:
+        report: of the dataset.
+        out: a new folder.
+        progress: called with (pairs done, all pairs).
 
     Raises:
-        FullconvError: `out` is not new or lies inside the data set, or nothing can be mended.
+        FullconvError: `out` is not new or is inside the dataset, or nothing can be repaired.
     """
     dataset, out = report.dataset, Path(out)
-    require_new(out, dataset.root, "the repaired copy", repair_command(dataset.root))
-    plan = _plan(report, [pair for pairs in dataset.splits.values() for pair in pairs])
-    return _write(dataset, plan, _leaks(report), out, progress)
+    require_new(out, dataset.root, msg("the repaired copy"), repair_command(dataset.root))
+    return _write(dataset, _make_plan(report), _leaked_images(report), out, progress)
 
 
 def plain_copy(
-    dataset: Dataset, out: str | Path, *, progress: Callable[[int, int], None] | None = None
-) -> Fixed:
-    """Write a copy of a data set without errors: every class, name and split stays, and its masks
-    become ids as a training reads them."""
+    dataset: Dataset, out: str | Path, *, progress: _Progress | None = None
+) -> RepairedCopy:
+    """Write a copy of a dataset without errors, whose masks hold class ids as training reads them.
+
+    Classes, names and splits stay. See `repair` for arguments and errors.
+    """
     again = shell_command("fullconv", "convert", dataset.root, unused_path(dataset.root, "_masks"))
-    require_new(Path(out), dataset.root, "the copy", again)
+    require_new(Path(out), dataset.root, msg("the copy"), again)
     return _write(dataset, _Plan("read", _plain(dataset.labels)), {}, Path(out), progress)
 
 
 def _write(
-    dataset: Dataset,
-    plan: _Plan,
-    skipped: _Skipped,
-    out: Path,
-    progress: Callable[[int, int], None] | None,
-) -> Fixed:
-    """The copy; all of it, or nothing."""
+    dataset: Dataset, plan: _Plan, skipped: _Skipped, out: Path, progress: _Progress | None
+) -> RepairedCopy:
+    """Write the whole copy, or nothing."""
     jobs = [(split, pair) for split, pairs in dataset.splits.items() for pair in pairs]
     done: Counter[str] = Counter()
     written: Counter[str] = Counter()
-    left_out = {name: why for (_, name), why in skipped.items()}
-    new = not out.exists()
+    left_out = {name: reason for (_, name), reason in skipped.items()}
+    is_new = not out.exists()
 
-    def one(job: tuple[str, Pair]) -> tuple[str, Counter[str]] | None:
+    def write_pair(job: tuple[str, Pair]) -> tuple[str, Counter[str]] | None:
+        """Return why the pair is left out ("" if it is not) and what was done; None if skipped."""
         split, pair = job
         if (split, _name(dataset.root, pair.image)) in skipped:
             return None
         try:
-            ids, what = _mended(plan, dataset.labels, pair)
+            ids, steps = _repaired_mask(plan, dataset.labels, pair)
         except FullconvError as error:
             return error.message, Counter()
         write_mask(out / "masks" / split / f"{pair.name}.png", ids, plan.labels)
         copy = out / "images" / split / (pair.name + pair.image.suffix)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(pair.image, copy)
-        return "", what
+        return "", steps
 
     try:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for count, found in enumerate(pool.map(one, jobs), 1):
-                split, pair = jobs[count - 1]
-                why, what = found or ("", Counter())
-                done += what
-                written[split] += found is not None and not why
-                if why:
-                    left_out[_name(dataset.root, pair.mask)] = why
+            for count, (job, result) in enumerate(
+                zip(jobs, pool.map(write_pair, jobs), strict=True), 1
+            ):
+                if result is not None:
+                    reason, steps = result
+                    done += steps
+                    written[job[0]] += not reason
+                    if reason:
+                        left_out[_name(dataset.root, job[1].mask)] = reason
                 if progress is not None:
                     progress(count, len(jobs))
         if not written.total():
-            why = "it has no pairs"
-            why = next(iter(left_out.values()), why)
             raise FullconvError(
-                f"nothing in {dataset.root} can be mended: {why}",
+                msg(
+                    "nothing in {root} can be repaired: {reason}",
+                    root=dataset.root,
+                    reason=next(iter(left_out.values()), msg("it has no pairs.")),
+                ),
                 shell_command("fullconv", "check", dataset.root),
             )
-        _write_table(out, plan.labels)
+        write_settings(out, plan.labels)
     except BaseException:
         for folder in (out / "images", out / "masks"):
             shutil.rmtree(folder, ignore_errors=True)
-        if new:
+        if is_new:
             shutil.rmtree(out, ignore_errors=True)
         raise
-    alone = (*dataset.unpaired_images, *dataset.unpaired_masks)
-    why = "it has no partner"
-    left_out |= {_name(dataset.root, path): why for path in alone}
-    if plan.kind == "cut":
-        done[f"masks cut at {plan.threshold:g}"] = written.total()
+    unpaired = (*dataset.unpaired_images, *dataset.unpaired_masks)
+    no_partner = msg("it has no partner")
+    left_out |= {_name(dataset.root, path): no_partner for path in unpaired}
+    if plan.kind == "threshold":
+        key = msg("masks cut at {threshold:g}", threshold=plan.threshold)
+        done[key] = written.total()
     splits = {split: written[split] for split in dataset.splits if written[split]}
-    return Fixed(dataset.root, out, splits, plan.labels, dict(done), left_out)
+    return RepairedCopy(dataset.root, out, splits, plan.labels, dict(done), left_out)
 
 
-def nearest(values: NDArray[np.uint8], colors: tuple[RGB, ...]) -> NDArray[np.int64]:
-    """(H, W) position of the nearest of some colours, by squared distance in RGB; the first one of
-    those that are equally near. `values` is (H, W, 3)."""
+def nearest_color(values: NDArray[np.uint8], colors: tuple[RGB, ...]) -> NDArray[np.int64]:
+    """Return (H, W) the index of the nearest color, by squared distance in RGB.
+
+    If several are equally near, it is the first one. `values` is (H, W, 3).
+    """
     packed = values.astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
-    found, inverse = np.unique(packed, return_inverse=True)
-    rgb = np.stack([found >> 16, found >> 8 & 255, found & 255], axis=1)
+    distinct, inverse = np.unique(packed, return_inverse=True)
+    rgb = np.stack([distinct >> 16, distinct >> 8 & 255, distinct & 255], axis=1)
     table = np.array(colors, np.int64)
-    best = np.empty(len(found), np.int64)
-    for start in range(0, len(found), 1 << 14):
-        part = rgb[start : start + (1 << 14), None]
-        best[start : start + (1 << 14)] = ((part - table) ** 2).sum(axis=2).argmin(axis=1)
+    best = np.empty(len(distinct), np.int64)
+    for start in range(0, len(distinct), _CHUNK):
+        part = rgb[start : start + _CHUNK, None]
+        best[start : start + _CHUNK] = ((part - table) ** 2).sum(axis=2).argmin(axis=1)
     return best[inverse.reshape(values.shape[:2])]
 
 
-def _plan(report: CheckReport, pairs: list[Pair]) -> _Plan:
-    labels = report.dataset.labels
-    values: Counter[Value] = Counter()
-    lossy = False
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for found in pool.map(lambda pair: _tally(pair.mask), pairs):
-            if found is not None:
-                values.update(found.counts)
-                lossy = lossy or found.lossy
+def _make_plan(report: CheckReport) -> _Plan:
+    labels, values = report.dataset.labels, report.value_pixels
+
+    # Masks in color.
     if any(isinstance(value, tuple) for value in values):
-        if isinstance(labels, tables.UndeterminedLabels):
-            nominal = tables.nominal_colors(values)
+        if isinstance(labels, UndeterminedLabels):
+            nominal = nominal_colors(values)
             names = tuple(f"class {k}" for k in range(len(nominal)))
-            return _Plan("snap", Labels(names, nominal), 0, 0, 1, nominal, tuple(range(len(names))))
-        colors = _colors_of(labels)
-        return _Plan(
-            "snap", _plain(labels), 0, 0, 1, tuple(colors), tuple(colors[c] for c in colors)
-        )
-    grey = {value: count for value, count in values.items() if isinstance(value, int)}
-    if tables.is_two_valued(grey) or tables.is_soft(grey) or (lossy and max(grey, default=0) > 200):
-        dark, bright = _two_classes(report.dataset.root, labels)
-        base = (
-            Labels(labels.proposed)
-            if isinstance(labels, tables.UndeterminedLabels)
-            else _plain(labels)
-        )
-        return _Plan("cut", base, tables.otsu(grey), dark, bright)
-    kept = list(range(len(labels)))
-    if not report.dataset.named:  # close the gaps
+            ids = tuple(range(len(names)))
+            return _Plan("snap", Labels(names, nominal), nominal=nominal, nominal_ids=ids)
+        colors = _class_of_colors(labels)
+        ids = tuple(colors.values())
+        return _Plan("snap", _plain(labels), nominal=tuple(colors), nominal_ids=ids)
+
+    # Masks in black and white, perhaps blurred or compressed.
+    grays: Mapping[Any, int] = values
+    compressed = report.lossy and max(grays, default=0) > 200
+    if is_black_and_white(grays) or is_blurred(grays) or compressed:
+        dark, bright = _dark_and_bright(report.dataset.root, labels)
+        new = Labels(labels.proposed) if isinstance(labels, UndeterminedLabels) else _plain(labels)
+        return _Plan("threshold", new, otsu_threshold(grays), dark, bright)
+
+    # Masks of ids; gaps between made-up names are closed.
+    used = list(range(len(labels)))
+    if not report.dataset.named:
         totals = np.sum(list(report.class_pixels.values()), axis=0)
-        kept = [k for k in kept if totals[k]]
-    to_id = {old: new for new, old in enumerate(kept)}
-    names = tuple(labels.names[k] for k in kept)
-    closed = Labels(names, tuple(labels.colors[k] for k in kept), labels.ignore_index)
-    return _Plan("ids", closed, to_id=to_id)
+        used = [k for k in used if totals[k]]
+    new_ids = {old: new for new, old in enumerate(used)}
+    names = tuple(labels.names[k] for k in used)
+    closed = Labels(names, tuple(labels.colors[k] for k in used), labels.ignore_index)
+    return _Plan("ids", closed, new_ids=new_ids)
 
 
-def _two_classes(root: Path, labels: Labels) -> tuple[int, int]:
-    """The classes of black and of white."""
-    if isinstance(labels, tables.UndeterminedLabels):
+def _dark_and_bright(root: Path, labels: Labels) -> tuple[int, int]:
+    """Return the classes of black and of white."""
+    if isinstance(labels, UndeterminedLabels):
         return 0, 1
     dark, bright = labels.class_of(0), labels.values.get(255)
     if bright is None:
         bright = 1 if len(labels) == 2 else None
     if dark is None or bright is None:
         raise FullconvError(
-            f"the masks are black and white, and the table does not say which of its "
-            f"{plural(len(labels), 'class', 'classes')} white is.",
-            f'{where_to_paste(root)}:\n[map]\n255 = "{labels.names[-1]}"',
+            nmsg(
+                "the masks are black and white, and the class table does not tell which of its "
+                "{count} class white is.",
+                "the masks are black and white, and the class table does not tell which of its "
+                "{count} classes white is.",
+                count=len(labels),
+            ),
+            msg(
+                "{where}:\n{lines}",
+                where=where_to_paste(root),
+                lines=f'[map]\n255 = "{labels.names[-1]}"',
+            ),
         )
     return dark, bright
 
 
-def _mended(plan: _Plan, labels: Labels, pair: Pair) -> tuple[Ids, Counter[str]]:
-    """(H, W) class ids of a pair's mask, and what was done to it."""
+def _repaired_mask(plan: _Plan, labels: Labels, pair: Pair) -> tuple[Ids, Counter[str]]:
+    """Return (H, W) class ids of a pair's mask, and what was done to it."""
     done: Counter[str] = Counter()
-    ids = _ids(plan, labels, pair.mask, done)
-    size, _ = read_reduced(pair.image, 1)  # to its end: it may be cut off
+    ids = _repaired_ids(plan, labels, pair.mask, done)
+    size, _ = read_reduced(pair.image, 1)  # reads the whole file, which may be truncated
     if ids.shape != size:
         if ids.shape != size[::-1]:
             raise FullconvError(
-                f"its mask has {ids.shape[0]} x {ids.shape[1]} pixels (height x width), the "
-                f"image {size[0]} x {size[1]}.",
-                _AGAIN,
+                msg(
+                    "its mask has {mask_height} x {mask_width} pixels (height x width), the image "
+                    "{height} x {width}.",
+                    mask_height=ids.shape[0],
+                    mask_width=ids.shape[1],
+                    height=size[0],
+                    width=size[1],
+                ),
+                _EXPORT_AGAIN,
             )
         ids = turn_upright(ids, pair.image)
         if ids.shape != size:
-            raise FullconvError("its mask is turned, and no EXIF orientation says how.", _AGAIN)
-        done["masks turned as their photo's EXIF orientation says"] += 1
+            raise FullconvError(
+                msg("its mask is turned, and the photo has no EXIF orientation."), _EXPORT_AGAIN
+            )
+        done[_TURNED] += 1
     return ids, +done
 
 
-def _ids(plan: _Plan, labels: Labels, mask: Path, done: Counter[str]) -> Ids:
-    """(H, W) class ids of a mask; `done` counts what was done to it."""
+def _repaired_ids(plan: _Plan, labels: Labels, mask: Path, done: Counter[str]) -> Ids:
+    """Return (H, W) class ids of a mask, and count in `done` what was done to it."""
     if plan.kind == "read":
         return read_mask(mask, labels)
     values = read_values(mask)
-    if plan.kind == "cut":
+    if plan.kind == "threshold":
         if values.ndim == 3:
-            raise FullconvError("its mask holds colours, those of the others are grey.", _AGAIN)
-        done["pixels between black and white"] += int(((values > 0) & (values < 255)).sum())
+            raise FullconvError(
+                msg("its mask has colors, but the other masks are gray."), _EXPORT_AGAIN
+            )
+        done[_BETWEEN] += int(((values > 0) & (values < 255)).sum())
         return np.where(values > plan.threshold, plan.bright, plan.dark)
     if plan.kind == "snap":
         colors = values if values.ndim == 3 else np.repeat(values[..., None], 3, axis=2)
-        place = nearest(colors.astype(np.uint8), plan.nominal)
-        exact = np.array(plan.nominal, np.uint8)[place]
-        done["pixels given the nearest colour"] += int((exact != colors).any(axis=2).sum())
-        return np.array(plan.nominal_ids)[place]
+        index = nearest_color(colors.astype(np.uint8), plan.nominal)
+        snapped = np.array(plan.nominal, np.uint8)[index]
+        done[_SNAPPED] += int((snapped != colors).any(axis=2).sum())
+        return np.array(plan.nominal_ids)[index]
     if is_lossy(mask):
-        raise FullconvError("its mask holds ids in a lossy format, which changed them.", _AGAIN)
-    before = class_lookup(values, labels)  # class id, or -1
+        raise FullconvError(
+            msg("its mask has ids in a lossy format, which changed them."), _EXPORT_AGAIN
+        )
+    old_ids = class_lookup(values, labels)  # -1: no class
     table = np.full(max(len(labels), labels.ignore_index) + 2, plan.labels.ignore_index)
-    for old, new in plan.to_id.items():
+    for old, new in plan.new_ids.items():
         table[old] = new
-    done["pixels without a class, now ignored"] += int((before < 0).sum())
-    return table[before]
+    done[_UNKNOWN] += int((old_ids < 0).sum())
+    return table[old_ids]
 
 
-def _colors_of(labels: Labels) -> dict[RGB, int]:
-    """Every colour that has a class (or is ignored), the lower class first."""
-    told = {value: k for value, k in labels.values.items() if isinstance(value, tuple)}
-    found = told or {color: k for k, color in enumerate(labels.colors)}
-    return dict(sorted(found.items(), key=lambda item: (item[1], item[0])))
+def _class_of_colors(labels: Labels) -> dict[RGB, int]:
+    """Return every color with a class (or ignored) -> class id, the lower class first."""
+    listed = {value: k for value, k in labels.values.items() if isinstance(value, tuple)}
+    colors = listed or {color: k for k, color in enumerate(labels.colors)}
+    return dict(sorted(colors.items(), key=lambda item: (item[1], item[0])))
 
 
 def _plain(labels: Labels) -> Labels:
-    """The same classes, without what mask values mean."""
+    """Return the same classes, without the meaning of mask values."""
     return Labels(labels.names, labels.colors, labels.ignore_index)
 
 
-def _leaks(report: CheckReport) -> _Skipped:
-    """Images that stand in an earlier split of `_ORDER`, too -> why they are left out here."""
+def _leaked_images(report: CheckReport) -> _Skipped:
+    """Return the images that are in an earlier split of `_SPLIT_ORDER` as well."""
     root, dataset = report.dataset.root, report.dataset
     splits: dict[str, list[str]] = {}
-    for split in _ORDER:
+    for split in _SPLIT_ORDER:
         for pair in dataset.splits.get(split, ()):
             splits.setdefault(_name(root, pair.image), []).append(split)
     skipped: _Skipped = {}
     for finding in report.findings:
-        same = "the same image" if finding.rule == "leak" else "an image that looks the same"
         for group in finding.groups:
-            every = [(_ORDER.index(split), name) for name in group for split in splits[name]]
-            at, first = min(every)
-            why = f"{same} stays in {_ORDER[at]} as {first}"
-            skipped |= {(_ORDER[k], name): why for k, name in every if k > at}
+            places = [(_SPLIT_ORDER.index(s), name) for name in group for s in splits[name]]
+            first, first_name = min(places)
+            values = {"split": _SPLIT_ORDER[first], "name": first_name}
+            if finding.rule == "leak":
+                reason = msg("the same image stays in {split} as {name}", **values)
+            else:
+                reason = msg("a similar image stays in {split} as {name}", **values)
+            skipped |= {(_SPLIT_ORDER[k], name): reason for k, name in places if k > first}
     return skipped
 
 
-def _tally(path: Path) -> Any:
-    try:
-        return count_values(path)
-    except FullconvError:
-        return None  # is left out later, and said
-
-
 def _name(root: Path, path: Path) -> str:
-    """As findings name it."""
+    """Return a path as findings name it."""
     return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
-
-
-def _write_table(out: Path, labels: Labels) -> None:
-    names = ", ".join(json.dumps(name, ensure_ascii=False) for name in labels.names)
-    lines = [f"classes = [{names}]", f"ignore_index = {labels.ignore_index}", "", "[colors]"]
-    for name, color in zip(labels.names, labels.colors, strict=True):
-        lines.append(f'{json.dumps(name, ensure_ascii=False)} = "{format_color(color)}"')
-    (out / tables.SETTINGS_NAME).write_text("\n".join(lines) + "\n", "utf-8", newline="\n")

@@ -1,8 +1,8 @@
-"""The rules of `check`: each looks at what a scan found and gives findings, each with its fix.
+"""The rules of `check` about files and mask values, and the list of all rules.
 
-A fix for the class table is a sentence, then lines to paste into dataset.toml. Nothing is guessed
-for the user: black and white masks, blurred borders and unknown values are errors until they are
-given a meaning.
+Each rule is a generator of findings. A fix for the class table is a sentence, then lines to paste
+into dataset.toml. The meaning of values is never guessed: black and white masks, blurred borders
+and unknown values are errors until the user gives them a meaning.
 """
 
 from __future__ import annotations
@@ -10,275 +10,393 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
-from fullconv.core.labels import RGB, format_color, voc_color
-from fullconv.core.text import plural, truncated_list
-from fullconv.data.check import rules_balance as shares
-from fullconv.data.check import rules_duplicates as likeness
-from fullconv.data.check.finding import Finding, percent
+from fullconv.core.i18n import join, msg, nmsg
+from fullconv.core.labels import IGNORE, RGB, format_color, voc_color
+from fullconv.core.text import truncated_list
+from fullconv.data.check.finding import Finding, share_text
+from fullconv.data.check.rules_balance import extreme_sizes, imbalance, mostly_ignored, single_class
+from fullconv.data.check.rules_duplicates import duplicates, misaligned
 from fullconv.data.check.scan import DatasetScan
 from fullconv.data.io.masks import Value, map_table
-from fullconv.data.layouts import class_table as tables
+from fullconv.data.layouts.class_table import (
+    UNDETERMINED,
+    UndeterminedLabels,
+    is_black_and_white,
+    is_blurred,
+    nominal_colors,
+    otsu_threshold,
+)
 from fullconv.data.layouts.paths import repair_command, where_to_paste
 
-_PASTED = 32  # values that a fix can reasonably ask a person to name
+_MAX_PASTED = 32  # values that a fix can ask the user to name
+_LEVELS = ("error", "warning", "note")
 
 
-def findings(facts: DatasetScan) -> tuple[Finding, ...]:
-    """What all rules find: errors first, then warnings, then notes."""
-    found = [finding for rule in _RULES for finding in rule(facts)]
-    order = ("error", "warning", "note")
-    return tuple(sorted(found, key=lambda finding: order.index(finding.level)))
+def apply_rules(scan: DatasetScan) -> tuple[Finding, ...]:
+    """Return the findings of all rules: errors, then warnings, then notes."""
+    findings = [finding for rule in _RULES for finding in rule(scan)]
+    return tuple(sorted(findings, key=lambda finding: _LEVELS.index(finding.level)))
 
 
-def _unreadable(facts: DatasetScan) -> Iterator[Finding]:
-    broken = [error for scan in facts.scans for error in scan.errors]
-    if broken:
+def _unreadable(scan: DatasetScan) -> Iterator[Finding]:
+    errors = [error for pair_scan in scan.scans for error in pair_scan.errors]
+    if errors:
         yield Finding(
             "error",
             "unreadable",
-            f"{plural(len(broken), 'file')} cannot be read: {broken[0][1]}",
-            facts.names(path for path, _ in broken),
-            "copy or download them again, or take them and their partners out of the data",
+            nmsg(
+                "{count} file cannot be read: {reason}",
+                "{count} files cannot be read; the first one: {reason}",
+                count=len(errors),
+                reason=errors[0][1],
+            ),
+            scan.names(path for path, _ in errors),
+            msg("copy or download them again, or remove them and their partners"),
         )
 
 
-def _unpaired(facts: DatasetScan) -> Iterator[Finding]:
-    pairs = [pair for split in facts.dataset.splits.values() for pair in split]
+def _unpaired(scan: DatasetScan) -> Iterator[Finding]:
+    pairs = [pair for split in scan.dataset.splits.values() for pair in split]
     sides = (
-        ("image", "mask", facts.dataset.unpaired_images, [pair.image for pair in pairs]),
-        ("mask", "image", facts.dataset.unpaired_masks, [pair.mask for pair in pairs]),
+        ("image", scan.dataset.unpaired_images, [pair.image for pair in pairs]),
+        ("mask", scan.dataset.unpaired_masks, [pair.mask for pair in pairs]),
     )
-    for kind, other, alone, partners in sides:
-        stems = {(path.parent, path.stem) for path in partners}
-        counted = Counter((path.parent, path.stem) for path in alone)
-        doubled = [p for p in alone if (key := (p.parent, p.stem)) in stems or counted[key] > 1]
-        rest = [path for path in alone if path not in doubled]
+    for kind, unpaired, paired in sides:
+        # A file without a partner may be a second file of the same name.
+        taken = {(path.parent, path.stem) for path in paired}
+        names = Counter((path.parent, path.stem) for path in unpaired)
+        doubled = [p for p in unpaired if (key := (p.parent, p.stem)) in taken or names[key] > 1]
+        single = [path for path in unpaired if path not in doubled]
         if doubled:
-            yield Finding(
-                "error",
-                "doubled-stem",
-                f"{plural(len(doubled), f'{kind} file differs', f'{kind} files differ')} from "
-                "another one in the suffix only, so it is open which one counts",
-                facts.names(doubled),
-                f"keep one {kind} file per name",
-            )
-        if rest:
+            yield _doubled(kind, scan.names(doubled))
+        if single and kind == "image":
             yield Finding(
                 "warning",
-                f"unpaired-{kind}",
-                f"left out: {plural(len(rest), kind)} without a {other} of the same name",
-                facts.names(rest),
-                f"add {other}s of the same name, or move these files away",
+                "unpaired-image",
+                nmsg(
+                    "left out {count} image without a mask of the same name.",
+                    "left out {count} images without a mask of the same name.",
+                    count=len(single),
+                ),
+                scan.names(single),
+                msg("add masks of the same name, or move these images away"),
+            )
+        elif single:
+            yield Finding(
+                "warning",
+                "unpaired-mask",
+                nmsg(
+                    "left out {count} mask without an image of the same name.",
+                    "left out {count} masks without an image of the same name.",
+                    count=len(single),
+                ),
+                scan.names(single),
+                msg("add images of the same name, or move these masks away"),
             )
 
 
-def _empty_split(facts: DatasetScan) -> Iterator[Finding]:
-    splits = facts.dataset.splits
-    for split, pairs in splits.items():
+def _doubled(kind: str, files: tuple[str, ...]) -> Finding:
+    if kind == "image":
+        message = nmsg(
+            "{count} image differs from another one in the suffix only, so it is unclear which of "
+            "them to use.",
+            "{count} images differ from another one in the suffix only, so it is unclear which of "
+            "them to use.",
+            count=len(files),
+        )
+        return Finding("error", "doubled-stem", message, files, msg("keep one image per name"))
+    message = nmsg(
+        "{count} mask differs from another one in the suffix only, so it is unclear which of them "
+        "to use.",
+        "{count} masks differ from another one in the suffix only, so it is unclear which of them "
+        "to use.",
+        count=len(files),
+    )
+    return Finding("error", "doubled-stem", message, files, msg("keep one mask per name"))
+
+
+def _empty_split(scan: DatasetScan) -> Iterator[Finding]:
+    for split, pairs in scan.dataset.splits.items():
         if not pairs:
             yield Finding(
                 "error" if split == "train" else "warning",
                 "empty-split",
-                f"the split {split!r} has no image with a mask",
+                msg("the split {split!r} has no image with a mask.", split=split),
                 (),
-                f"add pairs to {split}, or remove its list or folder",
+                msg("add pairs to {split}, or remove its list or folder", split=split),
             )
 
 
-def _sizes(facts: DatasetScan) -> Iterator[Finding]:
+def _sizes(scan: DatasetScan) -> Iterator[Finding]:
     wrong = [
-        (scan, scan.image_size, mask.size)
-        for scan, mask in facts.read
-        if scan.image_size is not None and scan.image_size != mask.size
+        (pair_scan, pair_scan.image_size, mask.size)
+        for pair_scan, mask in scan.masks
+        if pair_scan.image_size is not None and pair_scan.image_size != mask.size
     ]
-    if wrong:
-        first, (height, width), size = wrong[0]
-        turned = (
-            "; turned by 90 degrees: the photo has an EXIF orientation, the mask was drawn without"
-            if size == (width, height) and height != width
-            else ""
+    if not wrong:
+        return
+    first, (height, width), mask_size = wrong[0]
+    message = nmsg(
+        "{count} mask differs in size from its image (upright, after its EXIF orientation): {name} "
+        "has {height} x {width} pixels (height x width), its mask {mask_height} x {mask_width}.",
+        "{count} masks differ in size from their images (upright, after their EXIF orientation): "
+        "{name} has {height} x {width} pixels (height x width), its mask {mask_height} x "
+        "{mask_width}.",
+        count=len(wrong),
+        name=first.pair.image.name,
+        height=height,
+        width=width,
+        mask_height=mask_size[0],
+        mask_width=mask_size[1],
+    )
+    if mask_size == (width, height) and height != width:
+        turned = msg(
+            "The mask is turned by 90 degrees: it was drawn without the EXIF orientation of the "
+            "photo."
         )
-        yield Finding(
-            "error",
-            "size",
-            f"{plural(len(wrong), 'mask differs', 'masks differ')} in size from the image "
-            f"(upright, after its EXIF orientation): {first.pair.image.name} has {height} x "
-            f"{width} pixels (height x width), its mask {size[0]} x {size[1]}{turned}",
-            facts.names(scan.pair.mask for scan, _, _ in wrong),
-            "export the masks again at the size of the images",
-        )
+        message = join([message, turned], " ")
+    yield Finding(
+        "error",
+        "size",
+        message,
+        scan.names(pair_scan.pair.mask for pair_scan, _, _ in wrong),
+        msg("export the masks again at the size of the images"),
+    )
 
 
-def _lossy(facts: DatasetScan) -> Iterator[Finding]:
-    lossy = [(scan.pair.mask, mask) for scan, mask in facts.read if mask.lossy]
+def _lossy(scan: DatasetScan) -> Iterator[Finding]:
+    lossy = [(pair_scan.pair.mask, mask) for pair_scan, mask in scan.masks if mask.lossy]
     if lossy:
         path, mask = lossy[0]
         yield Finding(
             "error",
             "lossy-mask",
-            f"{plural(len(lossy), 'mask is', 'masks are')} in a lossy format (JPEG or the like), "
-            f"which invents values at every border; {path.name} holds {mask.values}",
-            facts.names(path for path, _ in lossy),
-            "export them again as PNG. If they are black and white or in a few colours, this "
-            f"makes a repaired copy:\n{repair_command(facts.dataset.root)}",
+            nmsg(
+                "{count} mask is in a lossy format (such as JPEG), which adds wrong values at every "
+                "border: {name} has {values} different values.",
+                "{count} masks are in a lossy format (such as JPEG), which adds wrong values at "
+                "every border: {name} has {values} different values.",
+                count=len(lossy),
+                name=path.name,
+                values=mask.values,
+            ),
+            scan.names(path for path, _ in lossy),
+            msg(
+                "export them again as PNG. If they are black and white or have few colors, this "
+                "makes a repaired copy:\n{command}",
+                command=repair_command(scan.dataset.root),
+            ),
         )
 
 
-def _values(facts: DatasetScan) -> Iterator[Finding]:
-    """Values without a class; one finding, of the kind that explains them best."""
-    labels, named = facts.dataset.labels, facts.dataset.named
-    lossy = {scan.pair.mask for scan, mask in facts.read if mask.lossy}
-    told = 255 in labels.values or facts.colors_255
-    where = facts.names(facts.unknown_in)
-    if tables.is_two_valued(facts.values) and not told:
-        yield _two_valued(facts, facts.with_255)
-    elif not facts.unknown_pixels or set(facts.unknown_in) <= lossy:
+def _values(scan: DatasetScan) -> Iterator[Finding]:
+    """Report values without a class, in the one finding that explains them best."""
+    lossy = {pair_scan.pair.mask for pair_scan, mask in scan.masks if mask.lossy}
+    declared_255 = 255 in scan.dataset.labels.values or scan.colors_255
+    if is_black_and_white(scan.values) and not declared_255:
+        yield _black_and_white(scan)
+    elif not scan.unknown_pixels or set(scan.unknown_in) <= lossy:
         return
-    elif tables.is_soft(facts.values):
+    elif is_blurred(scan.values):
         yield Finding(
             "error",
             "soft-mask",
-            f"the masks hold {len(facts.values)} grey values between black and white: blurred or "
-            f"anti-aliased borders. Values without a class: {_shares(facts)}",
-            where,
-            "export them again without anti-aliasing. This makes a repaired copy, cut in two at "
-            f"{tables.otsu(facts.values):g}:\n{repair_command(facts.dataset.root)}",
+            nmsg(
+                "{count} of {total} masks has gray levels between black and white ({levels} levels "
+                "in all masks): its borders are blurred or anti-aliased. Values without a class: "
+                "{values}.",
+                "{count} of {total} masks have gray levels between black and white ({levels} levels "
+                "in all masks): their borders are blurred or anti-aliased. Values without a class: "
+                "{values}.",
+                count=len(scan.gray_in),
+                total=len(scan.masks),
+                levels=len(scan.values),
+                values=_unknown_shares(scan),
+            ),
+            scan.names(scan.gray_in),
+            msg(
+                "export them again without anti-aliasing. This makes a repaired copy, with a "
+                "threshold of {threshold:g}:\n{command}",
+                threshold=otsu_threshold(scan.values),
+                command=repair_command(scan.dataset.root),
+            ),
         )
-    elif any(isinstance(value, tuple) for value in facts.unknown):
-        yield _unknown_colors(facts, where, named)
+    elif any(isinstance(value, tuple) for value in scan.unknown):
+        yield _unknown_colors(scan)
     else:
+        values = sorted(scan.unknown, key=str)[:_MAX_PASTED]
         yield Finding(
             "error",
             "unknown-value",
-            f"{_unknown(facts)} no class ({_share(facts)} of all pixels): {_shares(facts)}",
-            where,
-            _toml(facts, "ignore leaves the pixels out; a class name puts them there")
-            + map_table(dict.fromkeys(sorted(facts.unknown, key=str)[:_PASTED], "ignore")),
+            _no_class(scan),
+            scan.names(scan.unknown_in),
+            _paste(scan, _IGNORE_OR_CLASS, map_table(dict.fromkeys(values, IGNORE))),
         )
 
 
-def _two_valued(facts: DatasetScan, where: list[Path]) -> Finding:
-    labels, named = facts.dataset.labels, facts.dataset.named
-    good = named and len(labels) == 2
-    names = list(labels.names) if good else list(tables.UNDECIDED.proposed)
-    if isinstance(labels, tables.UndeterminedLabels):
-        names = list(labels.proposed)
-    head = "" if good else f"classes = {json.dumps(names)}\n\n"
+_IGNORE_OR_CLASS = msg("ignore excludes the pixels; replace it by a class name to use them")
+
+
+def _black_and_white(scan: DatasetScan) -> Finding:
+    labels = scan.dataset.labels
+    named = scan.dataset.named and len(labels) == 2
+    names = labels.names if named else UNDETERMINED.proposed
+    if isinstance(labels, UndeterminedLabels):
+        names = labels.proposed
+    lines = "" if named else f"classes = {json.dumps(list(names))}\n\n"
     return Finding(
         "error",
         "black-and-white",
-        f"the masks hold 0 and 255 only: {_share_of(facts, 255)} of the pixels are 255. Taken for "
-        "ignore, as 255 is elsewhere, nothing but class 0 would be learned",
-        facts.names(where),
-        _toml(facts, f"if 255 is the class {names[1]!r}") + head + map_table({255: names[1]}),
+        msg(
+            "the masks contain only 0 and 255; {share} of the pixels are 255. 255 usually means "
+            "ignore: then only class 0 would be learned.",
+            share=_share_of(scan, 255),
+        ),
+        scan.names(scan.with_255),
+        _paste(
+            scan,
+            msg("if 255 is the class {name!r}", name=names[1]),
+            lines + map_table({255: names[1]}),
+        ),
     )
 
 
-def _unknown_colors(facts: DatasetScan, where: tuple[str, ...], named: bool) -> Finding:
-    colors = _colors(facts)
-    if len(colors) > _PASTED:
-        nominal = [format_color(color) for color in _nominal(facts)]
-        fix = (
-            "export the masks again without anti-aliasing: their colours are blended at the "
-            f"borders. Meant are probably {len(nominal)}: {truncated_list(nominal)}. This makes a repaired "
-            "copy, where every other colour goes to the nearest of these:\n"
-            + repair_command(facts.dataset.root)
+def _unknown_colors(scan: DatasetScan) -> Finding:
+    colors, named = _class_names_of_colors(scan), scan.dataset.named
+    fix: str
+    if len(colors) > _MAX_PASTED:
+        nominal = [format_color(color) for color in _nominal(scan)]
+        fix = msg(
+            "export the masks again without anti-aliasing: their colors are blended at the "
+            "borders. The {count} colors that were probably meant: {colors}. This makes a repaired "
+            "copy, in which every other color becomes the nearest of these:\n{command}",
+            count=len(nominal),
+            colors=truncated_list(nominal),
+            command=repair_command(scan.dataset.root),
         )
     elif named:
-        # All that the table does not name itself, so that a colour which only happens to be the
-        # palette's for a class is seen too.
-        listed = {color: name for color, name in colors.items() if color not in facts.told}
-        fix = _toml(facts, "ignore leaves the pixels out; a class name puts them there")
-        fix += map_table(listed)
+        # Include the colors that match a class of the palette by chance.
+        undeclared = {c: name for c, name in colors.items() if c not in scan.declared_values}
+        fix = _paste(scan, _IGNORE_OR_CLASS, map_table(undeclared))
     else:
-        # Black first, as background is; the order of the VOC palette.
-        order = {voc_color(i): i for i in range(255, -1, -1)}
+        # The order of the VOC palette: black, the background, comes first.
+        order = {voc_color(k): k for k in range(255, -1, -1)}
         ordered = sorted(colors, key=lambda color: (order.get(color, 256), color))
-        names = [f"class {i}" for i in range(len(colors))]
-        fix = _toml(facts, "with the real names in place of class 0, class 1, ...")
-        fix += f"classes = {json.dumps(names)}\n\n"
-        fix += map_table(dict(zip(ordered, names, strict=True)))
-    what = "no class" if named else "colours that no table gives a meaning"
-    return Finding(
-        "error",
-        "unknown-color" if named else "colors-without-table",
-        f"{_unknown(facts)} {what} ({_share(facts)} of all pixels): {_shares(facts)}",
-        where,
-        fix,
-    )
+        names = [f"class {k}" for k in range(len(colors))]
+        table = map_table(dict(zip(ordered, names, strict=True)))
+        fix = _paste(
+            scan,
+            msg("with the real names instead of class 0, class 1 ..."),
+            f"classes = {json.dumps(names)}\n\n{table}",
+        )
+    rule = "unknown-color" if named else "colors-without-table"
+    return Finding("error", rule, _no_class(scan), scan.names(scan.unknown_in), fix)
 
 
-def _colors(facts: DatasetScan) -> dict[RGB, str]:
-    """Every colour in the masks -> its class name as things stand, the commonest first."""
-    labels = facts.dataset.labels
-    found: dict[RGB, str] = {}
-    for value, _ in facts.values.most_common():
+def _class_names_of_colors(scan: DatasetScan) -> dict[RGB, str]:
+    """Return the class name (or "ignore") of every color in the masks, most frequent first."""
+    labels = scan.dataset.labels
+    names: dict[RGB, str] = {}
+    for value, _ in scan.values.most_common():
         color = value if isinstance(value, tuple) else (value, value, value)
         class_id = labels.class_of(color)
         known = class_id is not None and class_id != labels.ignore_index
-        found[color] = labels.names[class_id] if known else "ignore"  # type: ignore[index]
-    return found
+        names[color] = labels.names[class_id] if known else IGNORE  # type: ignore[index]
+    return names
 
 
-def _absent(facts: DatasetScan) -> Iterator[Finding]:
-    labels, splits = facts.dataset.labels, facts.dataset.splits
-    if isinstance(labels, tables.UndeterminedLabels) or not facts.read:
+def _nominal(scan: DatasetScan) -> list[RGB]:
+    """Return the colors that the masks were drawn in: those of the class table, else the most
+    frequent ones."""
+    labels = scan.dataset.labels
+    if isinstance(labels, UndeterminedLabels):
+        return list(nominal_colors(scan.values))
+    return [value for value in labels.values if isinstance(value, tuple)] or list(labels.colors)
+
+
+def _absent(scan: DatasetScan) -> Iterator[Finding]:
+    """Report classes that never occur, or not in every split."""
+    labels, splits = scan.dataset.labels, scan.dataset.splits
+    if isinstance(labels, UndeterminedLabels) or not scan.masks:
         return
-    seen = {split: {k for k, n in enumerate(facts.classes[split]) if n} for split in splits}
-    anywhere = set().union(*seen.values())
-    never = [labels.names[k] for k in range(len(labels)) if k not in anywhere]
-    if never:
-        gaps = "" if facts.dataset.named else ": the ids in the masks have gaps"
-        fix = "nothing, if that is meant; they cannot be learned, and do not count in mean IoU"
-        if not facts.dataset.named and len(anywhere) <= _PASTED:
-            kept = [labels.names[k] for k in sorted(anywhere)]
-            values: dict[Value, str] = {k: labels.names[k] for k in sorted(anywhere)}
-            fix = _toml(facts, "to close the gaps, with real names in place of these")
-            fix += f"classes = {json.dumps(kept)}\n\n{map_table(values)}"
-        yield Finding(
-            "warning",
-            "absent-class",
-            f"{len(never)} of {plural(len(labels), 'class', 'classes')} never "
-            f"{'occurs' if len(never) == 1 else 'occur'}{gaps}: {truncated_list(never)}",
-            (),
-            fix,
-        )
-    trained = seen.get("train", set())
+    present = {split: {k for k, n in enumerate(scan.class_pixels[split]) if n} for split in splits}
+    anywhere = set().union(*present.values())
+
+    absent = [labels.names[k] for k in range(len(labels)) if k not in anywhere]
+    if absent:
+        yield _never(scan, absent, anywhere)
+    train = present.get("train", set())
     for split in splits:
-        new = [labels.names[k] for k in sorted(seen[split] - trained)]
+        new = [labels.names[k] for k in sorted(present[split] - train)]
         if split != "train" and "train" in splits and new:
             yield Finding(
                 "warning",
                 "class-not-in-train",
-                f"{plural(len(new), 'class occurs', 'classes occur')} in {split} but not in "
-                f"train: {truncated_list(new)}",
+                nmsg(
+                    "{count} class occurs in {split} but not in train: {names}.",
+                    "{count} classes occur in {split} but not in train: {names}.",
+                    count=len(new),
+                    split=split,
+                    names=truncated_list(new),
+                ),
                 (),
-                "move images that show them to train",
+                msg("move images that show them to train"),
             )
-    single = [labels.names[k] for k in sorted(anywhere) if sum(k in s for s in seen.values()) == 1]
-    only_train = [name for name in single if labels.index(name) in trained]
+    single = [k for k in sorted(anywhere) if sum(k in ids for ids in present.values()) == 1]
+    only_train = [labels.names[k] for k in single if k in train]
     if only_train and sum(bool(pairs) for pairs in splits.values()) > 1:
         yield Finding(
             "note",
             "class-only-in-train",
-            f"{plural(len(only_train), 'class occurs', 'classes occur')} in train only and will "
-            f"not be scored: {truncated_list(only_train)}",
+            nmsg(
+                "{count} class occurs in train only, and will not be evaluated: {names}.",
+                "{count} classes occur in train only, and will not be evaluated: {names}.",
+                count=len(only_train),
+                names=truncated_list(only_train),
+            ),
             (),
-            "move images that show them to val or test",
+            msg("move images that show them to val or test"),
         )
 
 
-def _ignored(facts: DatasetScan) -> Iterator[Finding]:
-    if facts.all_ignored:
+def _never(scan: DatasetScan, absent: list[str], anywhere: set[int]) -> Finding:
+    labels = scan.dataset.labels
+    message = nmsg(
+        "{count} of {total} classes never occurs: {names}.",
+        "{count} of {total} classes never occur: {names}.",
+        count=len(absent),
+        total=len(labels),
+        names=truncated_list(absent),
+    )
+    fix: str = msg(
+        "nothing, if this is intended; they cannot be learned, and are not part of the mean IoU"
+    )
+    if not scan.dataset.named:
+        message = join([message, msg("The ids in the masks have gaps.")], " ")
+        if len(anywhere) <= _MAX_PASTED:
+            names = [labels.names[k] for k in sorted(anywhere)]
+            values: dict[Value, str] = {k: labels.names[k] for k in sorted(anywhere)}
+            fix = _paste(
+                scan,
+                msg("to close the gaps, with real names instead of these"),
+                f"classes = {json.dumps(names)}\n\n{map_table(values)}",
+            )
+    return Finding("warning", "absent-class", message, (), fix)
+
+
+def _all_ignored(scan: DatasetScan) -> Iterator[Finding]:
+    if scan.all_ignored:
         yield Finding(
             "warning",
             "all-ignored",
-            f"{plural(len(facts.all_ignored), 'mask is', 'masks are')} entirely ignored: nothing "
-            "is learned there",
-            facts.names(facts.all_ignored),
-            "take them out, or look whether their values mean what the class table says",
+            nmsg(
+                "{count} mask is entirely ignored: nothing is learned from it.",
+                "{count} masks are entirely ignored: nothing is learned from them.",
+                count=len(scan.all_ignored),
+            ),
+            scan.names(scan.all_ignored),
+            msg("remove them, or check whether their values mean what the class table tells"),
         )
 
 
@@ -290,49 +408,55 @@ _RULES: tuple[Callable[[DatasetScan], Iterator[Finding]], ...] = (
     _lossy,
     _values,
     _absent,
-    _ignored,
-    likeness.duplicates,
-    likeness.misaligned,
-    shares.mostly_ignored,
-    shares.imbalance,
-    shares.one_class,
-    shares.extremes,
+    _all_ignored,
+    duplicates,
+    misaligned,
+    mostly_ignored,
+    imbalance,
+    single_class,
+    extreme_sizes,
 )
 
 
-def _toml(facts: DatasetScan, words: str) -> str:
-    """The sentence before lines for dataset.toml; it is all that stands on the first line."""
-    return f"{where_to_paste(facts.dataset.root)} ({words}):\n"
+def _paste(scan: DatasetScan, explanation: str, lines: str) -> str:
+    """Return a fix of lines for dataset.toml; its first line tells where they belong."""
+    return msg(
+        "{where} ({explanation}):\n{lines}",
+        where=where_to_paste(scan.dataset.root),
+        explanation=explanation,
+        lines=lines,
+    )
 
 
-def _share_of(facts: DatasetScan, value: Value) -> str:
-    return percent(facts.values[value] / max(1, facts.pixels))
+def _no_class(scan: DatasetScan) -> str:
+    """Return the message that some values have no class."""
+    share = share_text(scan.unknown_pixels / max(1, scan.pixels))
+    values, count = _unknown_shares(scan), len(scan.unknown)
+    if scan.truncated:
+        return msg(
+            "more than {count} mask values have no class ({share} of all pixels): {values}.",
+            count=count,
+            share=share,
+            values=values,
+        )
+    return nmsg(
+        "{count} mask value has no class ({share} of all pixels): {values}.",
+        "{count} mask values have no class ({share} of all pixels): {values}.",
+        count=count,
+        share=share,
+        values=values,
+    )
 
 
-def _unknown(facts: DatasetScan) -> str:
-    """So many mask values have ..."""
-    if facts.thinned:
-        return f"more than {len(facts.unknown)} mask values have"
-    return plural(len(facts.unknown), "mask value has", "mask values have")
-
-
-def _share(facts: DatasetScan) -> str:
-    return percent(facts.unknown_pixels / max(1, facts.pixels))
-
-
-def _shares(facts: DatasetScan) -> str:
-    """The table of value -> share of all pixels, the commonest first."""
+def _unknown_shares(scan: DatasetScan) -> str:
+    """Return the values without a class and their shares of all pixels, most frequent first."""
     return truncated_list(
         [
-            f"{value if isinstance(value, int) else format_color(value)} {_share_of(facts, value)}"
-            for value, _ in facts.unknown.most_common()
+            f"{value if isinstance(value, int) else format_color(value)} {_share_of(scan, value)}"
+            for value, _ in scan.unknown.most_common()
         ]
     )
 
 
-def _nominal(facts: DatasetScan) -> list[RGB]:
-    """The colours that the masks were drawn in: the table's, else the commonest."""
-    labels = facts.dataset.labels
-    if isinstance(labels, tables.UndeterminedLabels):
-        return list(tables.nominal_colors(facts.values))
-    return [value for value in labels.values if isinstance(value, tuple)] or list(labels.colors)
+def _share_of(scan: DatasetScan, value: Value) -> str:
+    return share_text(scan.values[value] / max(1, scan.pixels))

@@ -1,113 +1,154 @@
-"""Rules about shares and sizes: what takes nearly all pixels or next to none, masks with nothing in
-them, images too small or too large to train on as they are."""
+"""Rules about the balance of classes and the size of images."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from fullconv.core.i18n import join, msg, nmsg
 from fullconv.core.labels import is_background
-from fullconv.core.text import plural, truncated_list
+from fullconv.core.text import percent, truncated_list
 from fullconv.data.check.finding import Finding
 from fullconv.data.check.scan import DatasetScan
-from fullconv.data.layouts import class_table as tables
+from fullconv.data.layouts.class_table import UndeterminedLabels
 
-_VOID = 1 / 3  # share of all pixels that are ignored
-_MOST = 0.95  # share of the labelled pixels that one class covers
-_LEAST = 0.0002  # below it a class is seldom learned
-_SMALL = 32  # pixels of the shorter side: one cell of the coarsest scores
-_LARGE = 4096  # of the longer side: a crop of 513 pixels sees less than a sixtieth of it
+_MAX_IGNORED = 1 / 3  # of all pixels
+_MAX_SHARE = 0.95  # of the labeled pixels, for one class
+_MIN_SHARE = 0.0002  # classes below it are seldom learned
+_SMALL = 32  # pixels of the shorter side: one cell at the coarsest output stride
+_LARGE = 4096  # pixels of the longer side: a crop of 513 pixels sees less than 1/60 of the image
 
 
-def mostly_ignored(facts: DatasetScan) -> Iterator[Finding]:
-    """Much that is ignored."""
-    ignored, labelled = sum(facts.ignored.values()), sum(map(sum, facts.classes.values()))
-    share = ignored / max(1, ignored + labelled)
-    if labelled and share > _VOID:
+def mostly_ignored(scan: DatasetScan) -> Iterator[Finding]:
+    """Report that many pixels are ignored."""
+    ignored = sum(scan.ignored_pixels.values())
+    labeled = sum(map(sum, scan.class_pixels.values()))
+    share = ignored / max(1, ignored + labeled)
+    if labeled and share > _MAX_IGNORED:
         yield Finding(
             "note",
             "void-share",
-            f"{share:.0%} of all pixels are ignored: nothing is learned from them, and nothing "
-            "that is predicted there is scored",
+            msg(
+                "{share} of all pixels are ignored: they are neither trained on nor evaluated.",
+                share=percent(share, 0),
+            ),
             (),
-            "nothing, if that is meant; else see which mask values the class table ignores",
+            msg("nothing, if this is intended; else see which mask values the class table ignores"),
         )
 
 
-def imbalance(facts: DatasetScan) -> Iterator[Finding]:
-    """One class nearly everywhere, or classes nearly nowhere, in train."""
-    labels, pixels = facts.dataset.labels, facts.classes.get("train", [])
+def imbalance(scan: DatasetScan) -> Iterator[Finding]:
+    """Report that one class covers nearly all of train, or some classes nearly nothing."""
+    labels, pixels = scan.dataset.labels, scan.class_pixels.get("train", [])
     total = sum(pixels)
-    if isinstance(labels, tables.UndeterminedLabels) or sum(n > 0 for n in pixels) < 2:
+    if isinstance(labels, UndeterminedLabels) or sum(n > 0 for n in pixels) < 2:
         return
-    most = max(range(len(pixels)), key=pixels.__getitem__)
-    rare = [labels.names[k] for k, n in enumerate(pixels) if 0 < n < _LEAST * total]
-    parts = []
-    if pixels[most] > _MOST * total:
-        parts.append(f"{labels.names[most]} covers {pixels[most] / total:.1%} of them")
+    largest = max(range(len(pixels)), key=pixels.__getitem__)
+    rare = [labels.names[k] for k, n in enumerate(pixels) if 0 < n < _MIN_SHARE * total]
+    sentences: list[str] = []
+    if pixels[largest] > _MAX_SHARE * total:
+        sentences.append(
+            msg(
+                "{name} covers {share} of the labeled pixels of train.",
+                name=labels.names[largest],
+                share=percent(pixels[largest] / total),
+            )
+        )
     if rare:
-        each = plural(len(rare), "class covers", "classes cover")
-        parts.append(f"{each} less than {_LEAST:.2%} of them: {truncated_list(rare)}")
-    if parts:
+        sentences.append(
+            nmsg(
+                "{count} class covers less than {limit} of the labeled pixels of train: {names}.",
+                "{count} classes each cover less than {limit} of the labeled pixels of train: "
+                "{names}.",
+                count=len(rare),
+                limit=percent(_MIN_SHARE, 2),
+                names=truncated_list(rare),
+            )
+        )
+    if sentences:
         yield Finding(
             "note",
             "imbalance",
-            f"the labelled pixels of train are very unequally shared: {', and '.join(parts)}",
+            join(sentences, " "),
             (),
-            "look at the IoU of each class, not at pixel accuracy. Weights are decided by "
-            "themselves (--class-weights balanced forces them); more images of what is rare help "
-            "more",
+            msg(
+                "look at the IoU of each class, not at pixel accuracy. Class weights are chosen "
+                "automatically (--class-weights balanced forces them); more images of the rare "
+                "classes help more"
+            ),
         )
 
 
-def one_class(facts: DatasetScan) -> Iterator[Finding]:
-    """Masks that hold one class and nothing else: empty ones, and full ones."""
-    labels = facts.dataset.labels
-    if isinstance(labels, tables.UndeterminedLabels) or len(labels) < 2:
+def single_class(scan: DatasetScan) -> Iterator[Finding]:
+    """Report masks with one class only: empty ones, and full ones."""
+    labels, total = scan.dataset.labels, len(scan.masks)
+    if isinstance(labels, UndeterminedLabels) or len(labels) < 2:
         return
-    empty = facts.all_one.get(0, []) if is_background(labels.names[0]) else []
+    empty = scan.single_class.get(0, []) if is_background(labels.names[0]) else []
     if empty:
-        share = len(empty) / max(1, len(facts.read))
         yield Finding(
-            "warning" if share > 0.5 else "note",
+            "warning" if len(empty) / max(1, total) > 0.5 else "note",
             "empty-mask",
-            f"{len(empty)} of {plural(len(facts.read), 'mask')} hold nothing but {labels.names[0]}",
-            facts.names(empty),
-            "nothing, if there is nothing to see in those images; else their labels are missing",
+            nmsg(
+                "{count} of {total} masks contains only {name}.",
+                "{count} of {total} masks contain only {name}.",
+                count=len(empty),
+                total=total,
+                name=labels.names[0],
+            ),
+            scan.names(empty),
+            msg("nothing, if these images show no object; else their labels are missing"),
         )
-    full = {k: paths for k, paths in facts.all_one.items() if paths is not empty}
+    full = {k: paths for k, paths in scan.single_class.items() if paths is not empty}
     if full:
-        count = sum(map(len, full.values()))
         yield Finding(
             "note",
             "one-class-mask",
-            f"{plural(count, 'mask holds', 'masks hold')} one class and nothing else: "
-            f"{truncated_list([f'{labels.names[k]} {len(full[k])}' for k in sorted(full)])}",
-            facts.names(path for paths in full.values() for path in paths),
-            "nothing, if those images show nothing else; else they were filled by mistake",
+            nmsg(
+                "{count} mask contains one class only: {classes}.",
+                "{count} masks contain one class only: {classes}.",
+                count=sum(map(len, full.values())),
+                classes=truncated_list([f"{labels.names[k]} {len(full[k])}" for k in sorted(full)]),
+            ),
+            scan.names(path for paths in full.values() for path in paths),
+            msg("nothing, if these images show nothing else; else they were filled by mistake"),
         )
 
 
-def extremes(facts: DatasetScan) -> Iterator[Finding]:
-    """Very small and very large images."""
-    sized = [(scan.pair.image, scan.image_size) for scan in facts.scans if scan.image_size]
-    small = [path for path, size in sized if min(size) < _SMALL]
-    large = [path for path, size in sized if max(size) > _LARGE]
+def extreme_sizes(scan: DatasetScan) -> Iterator[Finding]:
+    """Report very small and very large images."""
+    sizes = [(pair_scan.pair.image, pair_scan.image_size) for pair_scan in scan.scans]
+    small = [path for path, size in sizes if size and min(size) < _SMALL]
+    large = [path for path, size in sizes if size and max(size) > _LARGE]
     if small:
         yield Finding(
             "note",
             "tiny-image",
-            f"{plural(len(small), 'image has', 'images have')} a side shorter than {_SMALL} "
-            "pixels, which is one cell of the coarsest scores",
-            facts.names(small),
-            "enlarge them by a whole factor, images bicubically and masks by nearest neighbour",
+            nmsg(
+                "{count} image has a side shorter than {limit} pixels, which is one cell at the "
+                "coarsest output stride.",
+                "{count} images have a side shorter than {limit} pixels, which is one cell at the "
+                "coarsest output stride.",
+                count=len(small),
+                limit=_SMALL,
+            ),
+            scan.names(small),
+            msg("enlarge them by a whole factor: images bicubically, masks by nearest neighbor"),
         )
     if large:
         yield Finding(
             "note",
             "huge-image",
-            f"{plural(len(large), 'image has', 'images have')} a side longer than {_LARGE} "
-            "pixels: a training crop sees little of that, and the file is decoded whole for it",
-            facts.names(large),
-            "cut images and masks into tiles of about 1024 x 1024 pixels, or train on reduced "
-            "copies if what matters is large",
+            nmsg(
+                "{count} image has a side longer than {limit} pixels. A training crop sees a small "
+                "part of it, but the whole file is decoded each time.",
+                "{count} images have a side longer than {limit} pixels. A training crop sees a "
+                "small part of them, but the whole file is decoded each time.",
+                count=len(large),
+                limit=_LARGE,
+            ),
+            scan.names(large),
+            msg(
+                "cut images and masks into tiles of about 1024 x 1024 pixels, or train on reduced "
+                "copies if the objects are large"
+            ),
         )

@@ -1,4 +1,4 @@
-"""Rules about likeness: images that are the same, and masks that lie beside what they show."""
+"""Rules about images that occur twice, and masks that are shifted against their images."""
 
 from __future__ import annotations
 
@@ -9,183 +9,232 @@ from dataclasses import replace
 
 import numpy as np
 
-from fullconv.core.text import plural, shell_command
+from fullconv.core.i18n import join, msg, nmsg
+from fullconv.core.text import shell_command
 from fullconv.data.check.finding import Finding
 from fullconv.data.check.image_signature import Shift, near_duplicates
 from fullconv.data.check.scan import DatasetScan, PairScan
 from fullconv.data.layouts.paths import repair_command
 
-# Within a split only what is as near as a copy that was compressed again: frames of a video differ
-# more, and are no mistake.
+# Within a split only copies that were compressed again are reported: frames of a video differ more,
+# and are no mistake.
 _COPY = 0.03
 
-# A mask is said to be shifted where its borders stand out this much elsewhere and far less where it
-# lies. Faint borders seldom stand out so much: those are missed rather than suspected.
-_CERTAIN = 4.5  # in units of how much the agreement wavers
-_LESS = 0.4  # of that
-_MOVED = 2  # steps at least
-# Weaker signs count where many masks agree on one offset.
-_VOTES = 8
-_NEAR = 2  # steps that two offsets may differ by
+# A mask counts as shifted if its borders fit well at another offset and far worse at offset 0.
+# Faint borders seldom fit so well: such masks are missed rather than suspected.
+_CERTAIN = 4.5  # standard deviations
+_MAX_REMAINING = 0.4  # share of that fit at offset 0
+_MIN_STEPS = 2  # of the offset
+# Weaker fits count if many masks agree on one offset.
+_MIN_VOTES = 8
+_NEAR = 2  # steps by which two offsets may differ
 _MAJORITY = 0.4
-# One mask on as many images as this shows a zone before a camera that stands still, and not what
-# is to be seen in any of them: its borders fit edges by chance alone.
+# A mask that is used for at least this many images marks a zone before a fixed camera, and not the
+# content of any of them: its borders fit edges by chance alone.
 _ZONE = 3
 
 
-def duplicates(facts: DatasetScan) -> Iterator[Finding]:
-    """The same image twice, byte for byte or nearly, across splits or within one."""
-    places: dict[str, list[PairScan]] = defaultdict(list)
-    for scan in facts.scans:
-        if scan.image_hash:
-            places[scan.image_hash].append(scan)
-    twins = [scans for scans in places.values() if len(scans) > 1]
-    across = [scans for scans in twins if len({scan.split for scan in scans}) > 1]
-    within = [scans for scans in twins if len({scan.split for scan in scans}) == 1]
+def duplicates(scan: DatasetScan) -> Iterator[Finding]:
+    """Report images that occur twice, byte for byte or nearly, across splits or within one."""
+    by_hash: dict[str, list[PairScan]] = defaultdict(list)
+    for pair_scan in scan.scans:
+        if pair_scan.image_hash:
+            by_hash[pair_scan.image_hash].append(pair_scan)
+    copies = [group for group in by_hash.values() if len(group) > 1]
+    across = [group for group in copies if len({one.split for one in group}) > 1]
+    within = [group for group in copies if len({one.split for one in group}) == 1]
     if across:
-        yield _leak(facts, "leak", across, "byte for byte")
+        message = nmsg(
+            "{count} image is in more than one split ({splits}), byte for byte: {first}. Scores on "
+            "training images do not predict those on new images.",
+            "{count} images are in more than one split ({splits}), byte for byte: {first}. Scores "
+            "on training images do not predict those on new images.",
+            count=len(across),
+            **_leak_values(scan, across),
+        )
+        yield _leak(scan, "leak", message, across)
     if within:
         yield Finding(
             "warning",
             "duplicate",
-            f"{plural(len(within), 'image stands', 'images stand')} more than once in a split, "
-            f"byte for byte: {_first(facts, within)}. What stands twice counts double, and the "
-            "masks may differ",
-            facts.names(scan.pair.image for scans in within for scan in scans),
-            "keep one of each",
-            tuple(facts.names(scan.pair.image for scan in scans) for scans in within),
+            nmsg(
+                "{count} image occurs more than once in a split, byte for byte: {first}. Copies "
+                "count more than once, and their masks may differ.",
+                "{count} images occur more than once in a split, byte for byte: {first}. Copies "
+                "count more than once, and their masks may differ.",
+                count=len(within),
+                first=_first(scan, within),
+            ),
+            *_files_of(scan, within, msg("keep one of each")),
         )
-    yield from _near_duplicates(facts, [scans[0] for scans in places.values()])
+    yield from _near_duplicates(scan, [group[0] for group in by_hash.values()])
 
 
-def _near_duplicates(facts: DatasetScan, scans: list[PairScan]) -> Iterator[Finding]:
-    seen = [(scan, scan.image.signature) for scan in scans if scan.image]
+def _near_duplicates(scan: DatasetScan, distinct: list[PairScan]) -> Iterator[Finding]:
+    known = [(one, one.image.signature) for one in distinct if one.image]
     across, within = [], []
-    for i, j, apart in near_duplicates([look for _, look in seen]):
-        pair = [seen[i][0], seen[j][0]]
+    for i, j, distance in near_duplicates([signature for _, signature in known]):
+        pair = [known[i][0], known[j][0]]
         if pair[0].split != pair[1].split:
             across.append(pair)
-        elif apart <= _COPY:
+        elif distance <= _COPY:
             within.append(pair)
     if across:
-        yield _leak(facts, "near-leak", across, "scaled, compressed or made lighter")
+        message = nmsg(
+            "{count} pair of similar images is in more than one split ({splits}), resized, "
+            "compressed or brightened: {first}. Scores on training images do not predict those on "
+            "new images.",
+            "{count} pairs of similar images are in more than one split ({splits}), resized, "
+            "compressed or brightened: {first}. Scores on training images do not predict those on "
+            "new images.",
+            count=len(across),
+            **_leak_values(scan, across),
+        )
+        yield _leak(scan, "near-leak", message, across)
     if within:
+        fix = msg("nothing, if they are video frames of a fixed scene; else keep one of each")
         yield Finding(
             "note",
             "near-duplicate",
-            f"{plural(len(within), 'pair of images', 'pairs of images')} in one split "
-            f"{'is' if len(within) == 1 else 'are'} nearly the same: {_first(facts, within)}. "
-            "What stands twice counts double",
-            facts.names(scan.pair.image for pair in within for scan in pair),
-            "nothing, if they are frames of a video that stands still; else keep one of each",
-            tuple(facts.names(scan.pair.image for scan in pair) for pair in within),
+            nmsg(
+                "{count} pair of images in one split is nearly the same: {first}. Copies count "
+                "more than once.",
+                "{count} pairs of images in one split are nearly the same: {first}. Copies count "
+                "more than once.",
+                count=len(within),
+                first=_first(scan, within),
+            ),
+            *_files_of(scan, within, fix),
         )
 
 
-def _leak(facts: DatasetScan, rule: str, groups: list[list[PairScan]], how: str) -> Finding:
-    splits = sorted({scan.split for scans in groups for scan in scans})
-    what = plural(len(groups), "image stands", "images stand")
-    if rule == "near-leak":
-        what = plural(
-            len(groups),
-            "pair of images that look the same stands",
-            "pairs of images that look the same stand",
-        )
-    return Finding(
-        "warning",
-        rule,
-        f"{what} in more than one split ({', '.join(splits)}), {how}: "
-        f"{_first(facts, groups)}. Scores on what was trained on say nothing about new images",
-        facts.names(scan.pair.image for scans in groups for scan in scans),
-        "keep each image in one split. This makes a copy where it stays in test, else in val:\n"
-        + repair_command(facts.dataset.root),
-        tuple(facts.names(scan.pair.image for scan in scans) for scans in groups),
+def _leak(scan: DatasetScan, rule: str, message: str, groups: list[list[PairScan]]) -> Finding:
+    fix = msg(
+        "keep each image in one split. This makes a copy in which it stays in test, else in "
+        "val:\n{command}",
+        command=repair_command(scan.dataset.root),
     )
+    return Finding("warning", rule, message, *_files_of(scan, groups, fix))
 
 
-def _first(facts: DatasetScan, groups: list[list[PairScan]]) -> str:
-    return " = ".join(facts.names([scan.pair.image])[0] for scan in groups[0])
+def _leak_values(scan: DatasetScan, groups: list[list[PairScan]]) -> dict[str, str]:
+    splits = sorted({one.split for group in groups for one in group})
+    return {"splits": ", ".join(splits), "first": _first(scan, groups)}
 
 
-def misaligned(facts: DatasetScan) -> Iterator[Finding]:
-    """Masks whose borders fit their image's edges better elsewhere than where they lie."""
-    known = [(scan, scan.shift) for scan in facts.scans if scan.shift is not None]
-    distinct = {scan.mask_hash: found for scan, found in known}  # one mask, one vote
-    voted = _voted(list(distinct.values()))
-    if voted is not None:
-        files = facts.names(scan.pair.mask for scan, found in known if _agrees(found, voted))
-        rows, columns = voted.rows, voted.columns
+def _first(scan: DatasetScan, groups: list[list[PairScan]]) -> str:
+    """Return the files of the first group: "images/a.png = images/b.png"."""
+    return " = ".join(scan.names([one.pair.image])[0] for one in groups[0])
+
+
+def _files_of(
+    scan: DatasetScan, groups: list[list[PairScan]], fix: str
+) -> tuple[tuple[str, ...], str, tuple[tuple[str, ...], ...]]:
+    """Return files, fix and groups of a finding."""
+    by_group = tuple(scan.names(one.pair.image for one in group) for group in groups)
+    return scan.names(one.pair.image for group in groups for one in group), fix, by_group
+
+
+def misaligned(scan: DatasetScan) -> Iterator[Finding]:
+    """Report masks whose borders fit the edges of their images better at another offset."""
+    shifts = [(one, one.shift) for one in scan.scans if one.shift is not None]
+    distinct = {one.mask_hash: shift for one, shift in shifts}  # one mask, one vote
+    common = _common_shift(list(distinct.values()))
+    if common is not None:
+        files = scan.names(one.pair.mask for one, shift in shifts if _agrees(shift, common))
         yield Finding(
             "warning",
             "shifted-masks",
-            f"the masks seem to lie {_where(-rows, -columns)} of what they show: the borders in "
-            f"{len(files)} of {len(known)} fit the edges of their images best when they are "
-            f"moved {_where(rows, columns)}",
+            msg(
+                "the masks seem to be shifted {offset} against their images: the borders in "
+                "{count} of {total} fit the edges of their images best when they are moved {back}.",
+                offset=_direction(-common.rows, -common.columns),
+                back=_direction(common.rows, common.columns),
+                count=len(files),
+                total=len(shifts),
+            ),
             files,
-            "export the masks again from the images that lie here: cropping, resizing and other "
-            "versions of an image move them",
+            msg(
+                "export the masks again from exactly these images: cropping, resizing and other "
+                "versions of an image shift them"
+            ),
         )
         return
-    drawn = Counter(scan.mask_hash for scan, _ in known)
+    uses = Counter(one.mask_hash for one, _ in shifts)
     moved = [
-        (scan, found)
-        for scan, found in known
-        if drawn[scan.mask_hash] < _ZONE and _is_certain(found)
+        (one, shift) for one, shift in shifts if uses[one.mask_hash] < _ZONE and _is_certain(shift)
     ]
     if moved:
-        first, found = moved[0]
+        first, shift = moved[0]
+        root = scan.dataset.root
         yield Finding(
             "warning",
             "shifted-mask",
-            f"{plural(len(moved), 'mask seems', 'masks seem')} to be shifted: the borders in "
-            f"{first.pair.mask.name} fit the edges of its image far better when it is moved "
-            f"{_where(found.rows, found.columns)}",
-            facts.names(scan.pair.mask for scan, _ in moved),
-            "look at what --preview draws, and export or draw the mask again where it is true:\n"
-            + shell_command("fullconv", "check", facts.dataset.root, "--preview", "check.png"),
+            nmsg(
+                "{count} mask seems to be shifted: the borders in {name} fit the edges of its "
+                "image far better when it is moved {offset}.",
+                "{count} masks seem to be shifted: the borders in {name} fit the edges of its "
+                "image far better when it is moved {offset}.",
+                count=len(moved),
+                name=first.pair.mask.name,
+                offset=_direction(shift.rows, shift.columns),
+            ),
+            scan.names(one.pair.mask for one, _ in moved),
+            msg(
+                "look at the preview, and export or draw the mask again if it is shifted:\n"
+                "{command}",
+                command=shell_command("fullconv", "check", root, "--preview", "check.png"),
+            ),
         )
 
 
-def _voted(found: list[Shift]) -> Shift | None:
-    """The offset that most masks agree on, where it is not about none."""
-    told = [shift for shift in found if shift.there > _CERTAIN / 2]
-    if not told:
+def _common_shift(shifts: list[Shift]) -> Shift | None:
+    """Return the offset that most masks agree on; None if it is about 0 or few agree."""
+    clear = [shift for shift in shifts if shift.fit > _CERTAIN / 2]
+    if not clear:
         return None
-    # Place by place, of which there are few, not mask by mask.
-    counts = Counter((shift.rows, shift.columns, shift.step) for shift in told)
-    places, votes = np.array(list(counts)), np.array(list(counts.values()))
-    agreed_on = []
-    for place in places:
-        room = _NEAR * np.maximum(places[:, 2], place[2])
-        near = (abs(places[:, :2] - place[:2]) <= room[:, None]).all(axis=1)
-        agreed_on.append(votes[near].sum())
-    at = list(counts)[int(np.argmax(agreed_on))]
-    best = next(shift for shift in told if (shift.rows, shift.columns, shift.step) == at)
-    agreed = [shift for shift in told if _agrees(shift, best)]
-    moved = sum(shift.here <= _LESS * shift.there for shift in agreed)
-    if moved < max(_VOTES, _MAJORITY * len(told)):
+    # Count by offset, of which there are few, not by mask.
+    counts = Counter((shift.rows, shift.columns, shift.step) for shift in clear)
+    offsets, votes = np.array(list(counts)), np.array(list(counts.values()))
+    totals = []
+    for offset in offsets:
+        radius = _NEAR * np.maximum(offsets[:, 2], offset[2])
+        near = (abs(offsets[:, :2] - offset[:2]) <= radius[:, None]).all(axis=1)
+        totals.append(votes[near].sum())
+    winner = list(counts)[int(np.argmax(totals))]
+    best = next(shift for shift in clear if (shift.rows, shift.columns, shift.step) == winner)
+    agreeing = [shift for shift in clear if _agrees(shift, best)]
+    moved = sum(shift.fit_at_zero <= _MAX_REMAINING * shift.fit for shift in agreeing)
+    if moved < max(_MIN_VOTES, _MAJORITY * len(clear)):
         return None
-    rows = round(statistics.median(shift.rows for shift in agreed))
-    columns = round(statistics.median(shift.columns for shift in agreed))
+    rows = round(statistics.median(shift.rows for shift in agreeing))
+    columns = round(statistics.median(shift.columns for shift in agreeing))
     if max(abs(rows), abs(columns)) <= _NEAR * best.step:
         return None
     return replace(best, rows=rows, columns=columns)
 
 
-def _agrees(found: Shift, at: Shift) -> bool:
-    room = _NEAR * max(found.step, at.step)
-    near = abs(found.rows - at.rows) <= room and abs(found.columns - at.columns) <= room
-    return near and found.there > _CERTAIN / 2
+def _agrees(shift: Shift, other: Shift) -> bool:
+    radius = _NEAR * max(shift.step, other.step)
+    near = abs(shift.rows - other.rows) <= radius and abs(shift.columns - other.columns) <= radius
+    return near and shift.fit > _CERTAIN / 2
 
 
-def _is_certain(found: Shift) -> bool:
-    moved = max(abs(found.rows), abs(found.columns)) >= _MOVED * found.step
-    return moved and found.there >= _CERTAIN and found.here <= _LESS * found.there
+def _is_certain(shift: Shift) -> bool:
+    moved = max(abs(shift.rows), abs(shift.columns)) >= _MIN_STEPS * shift.step
+    fits = shift.fit >= _CERTAIN and shift.fit_at_zero <= _MAX_REMAINING * shift.fit
+    return moved and fits
 
 
-def _where(rows: int, columns: int) -> str:
-    """(5, -4) -> "5 pixels down and 4 left"."""
-    unit = "" if rows else "pixels "
-    down = f"{abs(rows)} pixels down" if rows > 0 else f"{abs(rows)} pixels up"
-    right = f"{abs(columns)} {unit}right" if columns > 0 else f"{abs(columns)} {unit}left"
-    return " and ".join([down] * bool(rows) + [right] * bool(columns))
+def _direction(rows: int, columns: int) -> str:
+    """Return an offset in words: "5 pixels down and 4 pixels left"."""
+    parts: list[str] = []
+    if rows:
+        template = msg("{count} pixels down", count=rows)
+        parts.append(template if rows > 0 else msg("{count} pixels up", count=-rows))
+    if columns:
+        template = msg("{count} pixels right", count=columns)
+        parts.append(template if columns > 0 else msg("{count} pixels left", count=-columns))
+    if len(parts) == 2:
+        return msg("{vertical} and {horizontal}", vertical=parts[0], horizontal=parts[1])
+    return join(parts)

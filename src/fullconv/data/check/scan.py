@@ -1,7 +1,9 @@
-"""Scan: what the files of a data set hold, in one pass, and the sums that the rules need.
+"""Scan the files of a dataset in one pass, and add up what the rules need.
 
-Each file is read once: the bytes are hashed and decoded from memory, or not decoded at all where
-the same bytes were seen before. A file that cannot be read is noted, never raised.
+Each file is read once: its bytes are hashed, and decoded from memory unless the same bytes were
+scanned before. A file that cannot be read is recorded; no error is raised.
+
+Shapes: H, W image · h, w steps.
 """
 
 from __future__ import annotations
@@ -20,36 +22,37 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fullconv.core.errors import FullconvError
+from fullconv.core.i18n import msg
 from fullconv.data.check.image_signature import (
     LONGEST,
     Shift,
+    estimate_shift,
     image_steps,
     mask_steps,
-    shift,
     signature,
     step_of,
 )
 from fullconv.data.io.images import pixels_to_decode, read_reduced
-from fullconv.data.io.limits import read_content, room
+from fullconv.data.io.limits import decode_budget, read_content
 from fullconv.data.io.mask_values import Value, bands
-from fullconv.data.io.masks import MaskHistogram, content_key, mask_pixels, read_tally
-from fullconv.data.io.scan_cache import Remembered
+from fullconv.data.io.masks import MaskHistogram, content_key, mask_pixels, read_histogram
+from fullconv.data.io.scan_cache import ScanCache
 from fullconv.data.layouts.dataset import Dataset
 from fullconv.data.layouts.pairing import Pair
 
-_VERSION = 3  # of what is remembered
-_MOST_VALUES = 1 << 18  # that are told apart in all masks together
+_CACHE_VERSION = 4  # of the cached scans
+_MAX_VALUES = 1 << 18  # distinct values that are counted in all masks together
 
 
 @dataclass(frozen=True)
 class ImageScan:
-    """What an image holds.
+    """The content of an image.
 
     Args:
         size: (H, W), upright.
-        mean, square: of the values 0-255 of red, green and blue, and of their squares; of large
-            JPEG files at a reduced size.
-        look: see `fullconv.data.check.image_signature.signature`.
+        mean, square: mean of red, green and blue (0-255) and of their squares; large JPEG files
+            are decoded at a reduced size.
+        signature: see `fullconv.data.check.image_signature.signature`.
     """
 
     size: tuple[int, int]
@@ -60,14 +63,15 @@ class ImageScan:
 
 @dataclass(frozen=True)
 class PairScan:
-    """What one pair of files holds; None and an error text where it cannot be read."""
+    """The content of a pair: hashes ("" if a file cannot be read), image and mask (None if they
+    cannot be decoded), and the errors."""
 
     split: str
     pair: Pair
     image_hash: str
     mask_hash: str
     image: ImageScan | None
-    tally: MaskHistogram | None
+    histogram: MaskHistogram | None
     shift: Shift | None = None
     errors: tuple[tuple[Path, str], ...] = ()
 
@@ -78,9 +82,9 @@ class PairScan:
 
 
 @dataclass(frozen=True)
-class Counted:
-    """What is kept of a mask once its values are added up: (H, W), upright; how many values it
-    holds; see `MaskHistogram.lossy`."""
+class MaskSummary:
+    """Summary of a mask: its size (H, W), the number of distinct values, and whether its
+    format is lossy."""
 
     size: tuple[int, int]
     values: int
@@ -88,171 +92,197 @@ class Counted:
 
 
 class DatasetScan:
-    """All scans of a data set, and the sums that several rules need. What a mask holds is added up
-    and let go as the scans come."""
+    """All scans of a dataset, and the sums that several rules need.
+
+    The values of a mask are added up as its scan arrives, and then dropped.
+
+    Attributes:
+        scans: one per pair, without histograms.
+        masks: the pairs whose mask could be read.
+        pixels: number of pixels of all masks.
+        values: value -> pixels, of all masks.
+        unknown: value -> pixels, of the values without a class.
+        truncated: True if the rarest of very many values are missing in `values` and `unknown`.
+        unknown_pixels: number of pixels without a class.
+        unknown_in: mask -> pixels without a class.
+        gray_in: masks with gray levels between black and white that have no class.
+        declared_values: the values that the class table lists.
+        with_255: masks that contain the value 255.
+        colors_255: True if 255 is a channel of a color in all of these.
+        class_pixels: split -> pixels of each class.
+        ignored_pixels: split -> ignored pixels.
+        mask_class_pixels: mask -> class id -> pixels.
+        all_ignored: masks without any other pixel.
+        single_class: class id -> masks without any other pixel.
+    """
 
     def __init__(self, dataset: Dataset, scans: Iterable[PairScan]) -> None:
         self.dataset = dataset
         labels = dataset.labels
-        self.told = set(labels.values)  # the values that the table names itself
-        self.pixels = 0
-        self.values: Counter[Value] = Counter()  # value -> pixels, of the whole data set
-        self.unknown: Counter[Value] = Counter()  # those without a class
-        self.unknown_pixels = 0
-        self.thinned = False  # whether some values are in neither: the rarest of very many
-        self.unknown_in: dict[Path, int] = {}
-        self.with_255: list[Path] = []
-        self.colors_255 = True  # whether 255 is part of a colour in all of these
-        self.classes: dict[str, list[int]] = {s: [0] * len(labels) for s in dataset.splits}
-        self.ignored: dict[str, int] = dict.fromkeys(dataset.splits, 0)
-        self.all_ignored: list[Path] = []
-        self.all_one: dict[int, list[Path]] = {}  # class id -> masks that hold nothing else
-        self.shown: dict[Path, dict[int, int]] = {}  # mask -> class id -> pixels
         self.scans: list[PairScan] = []
-        self.read: list[tuple[PairScan, Counted]] = []  # those whose mask could be read
+        self.masks: list[tuple[PairScan, MaskSummary]] = []
+        self.pixels = 0
+        self.values: Counter[Value] = Counter()
+        self.unknown: Counter[Value] = Counter()
+        self.truncated = False
+        self.unknown_pixels = 0
+        self.unknown_in: dict[Path, int] = {}
+        self.gray_in: list[Path] = []
+        self.declared_values = set(labels.values)
+        self.with_255: list[Path] = []
+        self.colors_255 = True
+        self.class_pixels: dict[str, list[int]] = {s: [0] * len(labels) for s in dataset.splits}
+        self.ignored_pixels: dict[str, int] = dict.fromkeys(dataset.splits, 0)
+        self.mask_class_pixels: dict[Path, dict[int, int]] = {}
+        self.all_ignored: list[Path] = []
+        self.single_class: dict[int, list[Path]] = {}
         for scan in scans:
-            kept = replace(scan, tally=None)
-            self.scans.append(kept)
-            if scan.tally is not None:
-                self._add(scan, scan.tally)
-                kinds = len(scan.tally.counts) + scan.tally.more
-                self.read.append((kept, Counted(scan.tally.size, kinds, scan.tally.lossy)))
+            small = replace(scan, histogram=None)
+            self.scans.append(small)
+            if (histogram := scan.histogram) is not None:
+                self._add(scan, histogram)
+                count = len(histogram.counts) + histogram.more
+                summary = MaskSummary(histogram.size, count, histogram.lossy)
+                self.masks.append((small, summary))
 
     def _add(self, scan: PairScan, mask: MaskHistogram) -> None:
         counts, labels, path = mask.counts, self.dataset.labels, scan.pair.mask
         self.pixels += sum(counts.values()) + mask.more_pixels
         self.values.update(counts)
-        found = mask.classes(labels)
-        lost = {value: counts[value] for value, class_id in found.items() if class_id is None}
-        self.unknown.update(lost)
-        lost_pixels = sum(lost.values()) + mask.more_pixels
-        if lost_pixels:
-            self.unknown_pixels += lost_pixels
-            self.unknown_in[path] = self.unknown_in.get(path, 0) + lost_pixels
-        self.thinned |= mask.more > 0 or _thin(self.values)
-        _thin(self.unknown)
+
+        # Values without a class.
+        class_ids = mask.classes(labels)
+        unknown = {value: counts[value] for value, k in class_ids.items() if k is None}
+        self.unknown.update(unknown)
+        unknown_pixels = sum(unknown.values()) + mask.more_pixels
+        if unknown_pixels:
+            self.unknown_pixels += unknown_pixels
+            self.unknown_in[path] = self.unknown_in.get(path, 0) + unknown_pixels
+        if any(isinstance(value, int) and 0 < value < 255 for value in unknown):
+            self.gray_in.append(path)
+        self.truncated |= mask.more > 0 or _truncate(self.values)
+        _truncate(self.unknown)
         if 255 in counts:
             self.with_255.append(path)
             self.colors_255 = self.colors_255 and mask.are_colors(labels)
-        shown: Counter[int] = Counter()
-        for value, class_id in found.items():
+
+        # Pixels of each class.
+        pixels: Counter[int] = Counter()
+        for value, class_id in class_ids.items():
             if class_id == labels.ignore_index:
-                self.ignored[scan.split] += counts[value]
+                self.ignored_pixels[scan.split] += counts[value]
             elif class_id is not None:
-                self.classes[scan.split][class_id] += counts[value]
-                shown[class_id] += counts[value]
-        self.shown[path] = dict(shown)
-        held = set(found.values())
-        if held == {labels.ignore_index}:
+                self.class_pixels[scan.split][class_id] += counts[value]
+                pixels[class_id] += counts[value]
+        self.mask_class_pixels[path] = dict(pixels)
+        distinct = set(class_ids.values())
+        if distinct == {labels.ignore_index}:
             self.all_ignored.append(path)
-        elif len(held) == 1 and None not in held:
-            self.all_one.setdefault(held.pop(), []).append(path)  # type: ignore[arg-type]
+        elif len(distinct) == 1 and (only := distinct.pop()) is not None:
+            self.single_class.setdefault(only, []).append(path)
 
     def names(self, paths: Iterable[Path]) -> tuple[str, ...]:
-        """Paths relative to the root, in order."""
+        """Return paths relative to the dataset's folder, sorted, each once."""
         root = self.dataset.root
-        found = (p.relative_to(root) if p.is_relative_to(root) else p for p in paths)
-        return tuple(sorted({path.as_posix() for path in found}))
+        relative = (p.relative_to(root) if p.is_relative_to(root) else p for p in paths)
+        return tuple(sorted({path.as_posix() for path in relative}))
 
 
-def scan_pair(split: str, pair: Pair, remembered: Remembered) -> PairScan:
-    """Read and hash an image and its mask once; decode them where they are new."""
+def scan_pair(split: str, pair: Pair, cache: ScanCache) -> PairScan:
+    """Read and hash an image and its mask; decode them if they are not in the cache."""
     errors: list[tuple[Path, str]] = []
-    image_bytes, image_hash = _content(pair.image, "image", errors)
-    mask_bytes, mask_hash = _content(pair.mask, "mask", errors)
-    key = f"pair {_VERSION} {image_hash} {content_key(mask_bytes or b'', pair.mask)}"
-    if not errors and (known := _known(remembered.get(key))) is not None:
-        return PairScan(split, pair, image_hash, mask_hash, *known)
-    seen = _decoded(pair.image, image_bytes, _image, errors)
-    read = _decoded(pair.mask, mask_bytes, _mask, errors)
-    image: ImageScan | None = seen[0] if seen else None
-    tally: MaskHistogram | None = read[0] if read else None
-    moved = None
-    if image and tally:
-        if image.size == tally.size:
-            moved = shift(seen[1], read[1], step_of(image.size))
-        if not tally.more:  # a long list, of a mask that is not what it should be
-            remembered.put(key, _plain(image, tally, moved))
-    return PairScan(split, pair, image_hash, mask_hash, image, tally, moved, tuple(errors))
+    image_bytes, image_hash = _read(pair.image, "image", errors)
+    mask_bytes, mask_hash = _read(pair.mask, "mask", errors)
+    key = f"pair {_CACHE_VERSION} {image_hash} {content_key(mask_bytes or b'', pair.mask)}"
+    if not errors and (cached := _from_json(cache.get(key))) is not None:
+        return PairScan(split, pair, image_hash, mask_hash, *cached)
+    nothing: tuple[Any, Any] = (None, None)
+    image, gray = _decode(pair.image, image_bytes, _scan_image, errors) or nothing
+    histogram, values = _decode(pair.mask, mask_bytes, _scan_mask, errors) or nothing
+    shift = None
+    if image and histogram:
+        if image.size == histogram.size:
+            shift = estimate_shift(gray, values, step_of(image.size))
+        if not histogram.more:  # otherwise the list is long, and the mask is wrong
+            cache.put(key, _to_json(image, histogram, shift))
+    return PairScan(split, pair, image_hash, mask_hash, image, histogram, shift, tuple(errors))
 
 
-def _content(path: Path, what: str, errors: list[tuple[Path, str]]) -> tuple[bytes | None, str]:
+def _read(path: Path, kind: str, errors: list[tuple[Path, str]]) -> tuple[bytes | None, str]:
     try:
-        content = read_content(path, what)
+        content = read_content(path, kind)
     except FullconvError as error:
-        errors.append((path, error.message.rstrip(".")))
+        errors.append((path, error.message))
         return None, ""
     return content, hashlib.sha256(content).hexdigest()
 
 
-def _decoded(
-    path: Path, content: bytes | None, read: Callable[..., Any], errors: list[tuple[Path, str]]
+def _decode(
+    path: Path, content: bytes | None, decode: Callable[..., Any], errors: list[tuple[Path, str]]
 ) -> Any:
     if content is None:
         return None
     try:
-        return read(io.BytesIO(content), name=str(path))
+        return decode(io.BytesIO(content), name=str(path))
     except FullconvError as error:
-        errors.append((path, error.message.rstrip(".")))
+        errors.append((path, error.message))
     except MemoryError:
-        errors.append((path, f"{path} needs more memory than there is"))
+        errors.append((path, msg("{path} needs more memory than is available.", path=path)))
     return None
 
 
-def _image(file: io.BytesIO, *, name: str) -> tuple[ImageScan, NDArray[np.uint8]]:
-    """What is known of an image, and its grey levels step by step."""
-    with room.of(pixels_to_decode(file, LONGEST, name=name)):
+def _scan_image(file: io.BytesIO, *, name: str) -> tuple[ImageScan, NDArray[np.uint8]]:
+    """Return the scan of an image, and its (h, w) gray levels."""
+    with decode_budget.reserve(pixels_to_decode(file, LONGEST, name=name)):
         size, pixels = read_reduced(file, LONGEST, name=name)
-        # Counted, not summed: exact, and no copy as wide numbers.
-        shares = np.zeros((3, 256), np.int64)
+        # Counting the levels is exact, and needs no copy as wide numbers.
+        counts = np.zeros((3, 256), np.int64)
         for rows in bands(pixels):
             for c in range(3):
-                shares[c] += np.bincount(pixels[rows, :, c].ravel(), minlength=256)
+                counts[c] += np.bincount(pixels[rows, :, c].ravel(), minlength=256)
         area, levels = pixels.shape[0] * pixels.shape[1], np.arange(256)
-        mean = tuple(float(share @ levels / area) for share in shares)
-        square = tuple(float(share @ levels**2 / area) for share in shares)
-        grey = Image.fromarray(pixels).convert("L")
-        return ImageScan(size, mean, square, signature(grey)), image_steps(grey, size)
+        mean = tuple(float(count @ levels / area) for count in counts)
+        square = tuple(float(count @ levels**2 / area) for count in counts)
+        gray = Image.fromarray(pixels).convert("L")
+        return ImageScan(size, mean, square, signature(gray)), image_steps(gray, size)
 
 
-def _mask(file: io.BytesIO, *, name: str) -> tuple[MaskHistogram, NDArray[Any]]:
-    """What is in a mask, and its values step by step."""
-    with room.of(mask_pixels(file, name=name)):
-        tally, values = read_tally(file, name=name)
-        return tally, mask_steps(values)
+def _scan_mask(file: io.BytesIO, *, name: str) -> tuple[MaskHistogram, NDArray[Any]]:
+    """Return the histogram of a mask, and its (h, w) values."""
+    with decode_budget.reserve(mask_pixels(file, name=name)):
+        histogram, values = read_histogram(file, name=name)
+        return histogram, mask_steps(values)
 
 
-def _thin(counter: Counter[Value]) -> bool:
-    """Lets go of the rarest values where there are too many; whether it did."""
-    if len(counter) <= _MOST_VALUES:
+def _truncate(counter: Counter[Value]) -> bool:
+    """Drop the rarest values if there are too many; return True if so."""
+    if len(counter) <= _MAX_VALUES:
         return False
-    kept = dict(counter.most_common(_MOST_VALUES // 2))
+    common = dict(counter.most_common(_MAX_VALUES // 2))
     counter.clear()
-    counter.update(kept)
+    counter.update(common)
     return True
 
 
-def _plain(image: ImageScan, tally: MaskHistogram, moved: Shift | None) -> dict[str, Any]:
-    """As JSON holds it."""
+def _to_json(image: ImageScan, histogram: MaskHistogram, shift: Shift | None) -> dict[str, Any]:
     return {
         "size": image.size,
         "mean": image.mean,
         "square": image.square,
         "look": base64.b64encode(image.signature).decode(),
-        "mask": tally.to_plain(),
-        "shift": asdict(moved) if moved else None,
+        "mask": histogram.to_json(),
+        "shift": asdict(shift) if shift else None,
     }
 
 
-def _known(table: Any) -> tuple[ImageScan, MaskHistogram, Shift | None] | None:
-    """Of what `_plain` made; None where it is not of that form."""
+def _from_json(table: Any) -> tuple[ImageScan, MaskHistogram, Shift | None] | None:
+    """Return what `_to_json` wrote; None if the table has another form."""
     try:
-        look_bytes = base64.b64decode(table["look"])
-        image = ImageScan(
-            tuple(table["size"]), tuple(table["mean"]), tuple(table["square"]), look_bytes
-        )
-        tally = MaskHistogram.from_plain(table["mask"])
-        moved = Shift(**table["shift"]) if table["shift"] else None
-        return (image, tally, moved) if tally else None
+        image_signature = base64.b64decode(table["look"])
+        size, mean, square = (tuple(table[key]) for key in ("size", "mean", "square"))
+        image = ImageScan(size, mean, square, image_signature)
+        histogram = MaskHistogram.from_json(table["mask"])
+        shift = Shift(**table["shift"]) if table["shift"] else None
+        return (image, histogram, shift) if histogram else None
     except (TypeError, KeyError, ValueError):
         return None

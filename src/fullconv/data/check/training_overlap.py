@@ -1,8 +1,8 @@
-"""Which images a model was trained on, told by their content.
+"""Detect whether an evaluation split overlaps the training data, by content hash.
 
-A training notes how many images it saw and a fingerprint of them. An evaluation looks which
-splits of its own data set are just these images: a model that was trained on train and val
-together is known as such, however its own data set was laid out.
+A training run records the number of its images and a fingerprint of them. An evaluation compares
+these with the splits of its own dataset: a model trained on train and val together is recognized,
+however its own dataset was organized.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
-from fullconv.core.text import plural
+from fullconv.core.i18n import join, msg, nmsg
 from fullconv.data.check.check import CheckReport
 
 UNKNOWN: dict[str, Any] = {"images": 0, "fingerprint": ""}
@@ -21,48 +21,59 @@ UNKNOWN: dict[str, Any] = {"images": 0, "fingerprint": ""}
 def training_split_fingerprint(
     report: CheckReport, earlier: Mapping[str, Any] | None
 ) -> list[dict[str, Any]]:
-    """What a training notes: the images of its training split, after those that the model it
-    starts from has seen.
+    """Return what a training run records: the images of earlier runs, then those of its own.
 
     Args:
-        report: of the data set; the images are those of `report.dataset`.
-        earlier: `training` of the model that it starts from, or None.
+        report: of the dataset.
+        earlier: `training` of the model that the run starts from, or None.
     """
     before = [] if earlier is None else list(earlier.get("trained_on", [UNKNOWN]))
-    now = _seen(report, ("train",))
-    return before if before[-1:] == [now] else [*before, now]
+    now = _record(report, ("train",))
+    same = before and before[-1]["fingerprint"] == now["fingerprint"]
+    return before if same else [*before, now]
 
 
-def describe_training_overlap(seen: Sequence[Mapping[str, Any]], report: CheckReport) -> str:
-    """In words: "train+val (468 images)"; "" where nothing is noted.
+def describe_training_overlap(records: Sequence[Mapping[str, Any]], report: CheckReport) -> str:
+    """Return the images that a model was trained on: "train+val (468 images)"; "" if unknown.
 
     Args:
-        seen: what `training_split_fingerprint` made.
-        report: of the data set whose splits these may be.
+        records: from `training_split_fingerprint`.
+        report: of the dataset whose splits these images may be.
     """
-    there = [split for split, pairs in report.dataset.splits.items() if pairs]
-    names: dict[str, str] = {}
-    for count in range(1, len(there) + 1):
-        for splits in combinations(there, count):
-            names.setdefault(_seen(report, splits)["fingerprint"], "+".join(splits))
-    return ", then ".join(_words(one, names.get(one["fingerprint"], "")) for one in seen)
+    splits = [split for split, pairs in report.dataset.splits.items() if pairs]
+    names: dict[str, str] = {}  # fingerprint -> the fewest splits with these images
+    for count in range(1, len(splits) + 1):
+        for subset in combinations(splits, count):
+            names.setdefault(_record(report, subset)["fingerprint"], "+".join(subset))
+    steps = [_describe(record, names.get(record["fingerprint"], "")) for record in records]
+    text: str = join(steps[:1])
+    for step in steps[1:]:
+        text = msg("{before}, then {step}", before=text, step=step)
+    return text
 
 
-def _words(one: Mapping[str, Any], name: str) -> str:
-    if not one["fingerprint"]:
-        return "images that are not stated"
+def _describe(record: Mapping[str, Any], name: str) -> str:
+    # "pictures": models that were written by version 0.1.0
+    count, fingerprint = record.get("images", record.get("pictures", 0)), record["fingerprint"]
+    if not fingerprint:
+        return msg("unknown images")
     if not name:
-        return f"{plural(one['images'], 'other image')} (fingerprint {one['fingerprint']})"
-    return f"{name} ({plural(one['images'], 'image')})"
+        return nmsg(
+            "{count} other image (fingerprint {fingerprint})",
+            "{count} other images (fingerprint {fingerprint})",
+            count=count,
+            fingerprint=fingerprint,
+        )
+    return nmsg("{name} ({count} image)", "{name} ({count} images)", count=count, name=name)
 
 
-def _seen(report: CheckReport, splits: Sequence[str]) -> dict[str, Any]:
-    """How many images of these splits there are, and a fingerprint of them; the same image
-    twice counts once, and masks do not count."""
-    found = {
+def _record(report: CheckReport, splits: Sequence[str]) -> dict[str, Any]:
+    """Return the number of images in some splits and their fingerprint; copies of an image count
+    once, and masks do not count."""
+    hashes = {
         report.contents[split, pair.name][0]
         for split in splits
         for pair in report.dataset.splits[split]
     }
-    digest = hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest()
-    return {"images": len(found), "fingerprint": digest[:16]}
+    digest = hashlib.sha256("\n".join(sorted(hashes)).encode()).hexdigest()
+    return {"images": len(hashes), "fingerprint": digest[:16]}

@@ -1,5 +1,5 @@
-"""Meanings: what the values in the mask files stand for, as the class table says, or as proposed
-where it says nothing."""
+"""The meaning of each value in the mask files: from the class table, or as a proposal if there is
+none."""
 
 from __future__ import annotations
 
@@ -7,28 +7,36 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fullconv.core.i18n import Message, join, msg, nmsg
 from fullconv.core.labels import IGNORE, RGB, Labels, format_color
-from fullconv.data.check.finding import percent
+from fullconv.core.text import LIST_LIMIT, percent
+from fullconv.data.check.finding import share_text
 from fullconv.data.check.scan import DatasetScan
 from fullconv.data.io.masks import Value
-from fullconv.data.layouts import class_table as tables
+from fullconv.data.layouts.class_table import (
+    UndeterminedLabels,
+    is_black_and_white,
+    is_blurred,
+    nominal_colors,
+    otsu_threshold,
+)
 
-_LISTED = 24  # rows of the table
-_KEPT = 256
+_MAX_ROWS = 24
+_MIN_SHARE = 0.001  # of the pixels, in a table with more than `LIST_LIMIT` rows
+_MAX_MEANINGS = 256
 
 
 @dataclass(frozen=True)
 class Meaning:
-    """What one value stands for.
+    """The meaning of one value.
 
     Args:
         value: in the mask files.
-        color: it is drawn in, where it is a proposal that of the class that is proposed; None where
-            no class has been given to it.
+        color: of its class, or of the proposed class; None if it has no class.
         share: of all pixels of all masks, 0-1.
-        name: of the class, "ignore", or "" where it has none.
-        proposed: whether that is a proposal, which `check` gives as lines to paste; nothing is
-            trained before they are.
+        name: of its class, "ignore", or "" if it has no class.
+        proposed: True if the class is a proposal, which the report of `check` gives as lines to
+            paste. Nothing is trained before that.
     """
 
     value: Value
@@ -38,7 +46,7 @@ class Meaning:
     proposed: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able; colours as "#rrggbb"."""
+        """Return a JSON object; colors as "#rrggbb"."""
         return {
             "value": self.value if isinstance(self.value, int) else format_color(self.value),
             "color": format_color(self.color) if self.color else None,
@@ -48,68 +56,75 @@ class Meaning:
         }
 
 
-def meanings(facts: DatasetScan) -> tuple[Meaning, ...]:
-    """The commonest values first; () where every value is the id of its class and no table says
-    otherwise."""
-    labels, values = facts.dataset.labels, facts.values
-    total = max(1, facts.pixels)
-    common = values.most_common(_KEPT)
-    if isinstance(labels, tables.UndeterminedLabels):
-        names = _proposals(facts, labels)
-        drawn_in = dict(zip(labels.proposed, Labels(labels.proposed).colors, strict=True))
+def meanings(scan: DatasetScan) -> tuple[Meaning, ...]:
+    """Return the meanings of the values, most frequent first; () if every value is the id of its
+    class and nothing else needs to be shown."""
+    labels, total = scan.dataset.labels, max(1, scan.pixels)
+    common = scan.values.most_common(_MAX_MEANINGS)
+    if isinstance(labels, UndeterminedLabels):
+        names = _proposed_names(scan, labels)
+        proposed_colors = dict(zip(labels.proposed, Labels(labels.proposed).colors, strict=True))
         colors = {v: v if isinstance(v, tuple) else (v, v, v) for v, _ in common if v in names}
-        colors |= {v: drawn_in[name] for v, name in names.items() if name in drawn_in}
+        colors |= {v: proposed_colors[n] for v, n in names.items() if n in proposed_colors}
         return tuple(
             Meaning(v, colors.get(v), n / total, names.get(v, ""), v in names) for v, n in common
         )
-    if facts.dataset.named and not labels.values and not facts.unknown:
+    if scan.dataset.named and not labels.values and not scan.unknown:
         return ()
-    found = []
+    rows = []
     for value, count in common:
         class_id = labels.class_of(value)
         color = value if isinstance(value, tuple) else None
-        if class_id is None or value in facts.unknown:
-            found.append(Meaning(value, color, count / total, ""))
+        if class_id is None or value in scan.unknown:
+            rows.append(Meaning(value, color, count / total, ""))
         elif class_id == labels.ignore_index:
-            found.append(Meaning(value, color, count / total, IGNORE))
+            rows.append(Meaning(value, color, count / total, IGNORE))
         else:
-            drawn = labels.colors[class_id]
-            found.append(Meaning(value, drawn, count / total, labels.names[class_id]))
-    return tuple(found)
+            name, color = labels.names[class_id], labels.colors[class_id]
+            rows.append(Meaning(value, color, count / total, name))
+    return tuple(rows)
 
 
-def meanings_text(found: Sequence[Meaning]) -> str:
-    """As a table."""
-    if not found:
-        return ""
-    shown = found[:_LISTED]
-    lines = [f"{'value':>9}  {'colour':7}  {'pixels':>8}  class"]
-    for one in shown:
-        value = one.value if isinstance(one.value, int) else format_color(one.value)
-        color = format_color(one.color) if one.color else ""
-        name = one.name or "none"
-        more = " (proposed)" if one.proposed else ""
-        lines.append(f"{value!s:>9}  {color:7}  {percent(one.share):>8}  {name}{more}")
-    if len(found) > _LISTED:
-        least = found[_LISTED].share
-        lines.append(f"{'...':>9}  {'':7}  {'':8}  more values, of {percent(least)} and less")
-    return "\n".join(lines)
+def value_table(rows: Sequence[Meaning]) -> Message:
+    """Return a text table of the most frequent values; "" for none."""
+    if not rows:
+        return join([])
+    shown = rows
+    if len(rows) > LIST_LIMIT:
+        shown = [row for row in rows if row.share > _MIN_SHARE][:_MAX_ROWS]
+    lines: list[str] = [msg("    value  color      pixels  class")]  # columns as in `_line`
+    for row in shown:
+        value = row.value if isinstance(row.value, int) else format_color(row.value)
+        color = format_color(row.color) if row.color else ""
+        name = row.name or msg("(no class)")
+        if row.proposed:
+            name = msg("{name} (proposed)", name=name)
+        lines.append(_line(str(value), color, share_text(row.share), name))
+    if hidden := len(rows) - len(shown):
+        more = nmsg(
+            "{count} more value, in {share} of the pixels",
+            "{count} more values, each in {share} of the pixels or less",
+            count=hidden,
+            share=percent(rows[len(shown)].share, 2),
+        )
+        lines.append(_line("...", "", "", more))
+    return join(lines)
 
 
-def _proposals(facts: DatasetScan, labels: tables.UndeterminedLabels) -> dict[Value, str]:
-    """Value -> the class that `check` proposes for it."""
-    values = facts.values
+def _line(value: str, color: str, share: str, name: str) -> Message:
+    columns = {"value": value, "color": color, "share": share, "name": name}
+    return Message("{value:>9}  {color:7}  {share:>8}  {name}", columns)
+
+
+def _proposed_names(scan: DatasetScan, labels: UndeterminedLabels) -> dict[Value, str]:
+    """Return value -> the class that `check` proposes for it."""
+    values = scan.values
     if any(isinstance(value, tuple) for value in values):
-        nominal = tables.nominal_colors(values)
-        grey = {color: k for k, color in enumerate(nominal)}
-        found: dict[Value, str] = {}
-        for value in values:
-            color = value if isinstance(value, tuple) else (value,) * 3
-            if color in grey:
-                found[value] = f"class {grey[color]}"
-        return found
-    if not (tables.is_two_valued(values) or tables.is_soft(values)):
+        ids = {color: k for k, color in enumerate(nominal_colors(values))}
+        as_colors = {v: v if isinstance(v, tuple) else (v, v, v) for v in values}
+        return {v: f"class {ids[color]}" for v, color in as_colors.items() if color in ids}
+    if not (is_black_and_white(values) or is_blurred(values)):
         return {}
-    threshold = tables.otsu(values)
+    threshold = otsu_threshold(values)
     black, white = labels.proposed
     return {v: white if v > threshold else black for v in values}  # type: ignore[operator]

@@ -1,7 +1,7 @@
-"""Where published data sets come from: addresses, checksums, and the folder that counts.
+"""Published datasets: addresses and checksums of their files, and the folder to keep.
 
-A name stands for a few files. They are unpacked one after the other, each below its `into`, and of
-the whole only `root` is kept: the folder that a layout recognises.
+The files of a dataset are unpacked one after the other, each into its subfolder `into`. Of the
+result only `root` is kept, the folder that a layout recognizes.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+
+from fullconv.core.i18n import msg
 
 _COCO = "http://images.cocodataset.org/zips"
 _CONTEXT = "https://cs.stanford.edu/~roozbeh/pascal-context"
@@ -18,16 +20,15 @@ _SEGNET = "fcaf7c4978dd8d091ec67db7cb7fdd225f5051c5"  # the commit
 
 @dataclass(frozen=True)
 class Archive:
-    """A file to download: a tar or zip archive, or any other file, which is taken as it is.
+    """A file to download: a tar or zip archive, or any other file, which is copied.
 
     Args:
-        addresses: where it lies, in the order in which they are tried.
-        checksum: of its bytes in hex (md5, sha1 or sha256, which differ in length); None where
-            nobody has published one.
-        into: the folder below which it is unpacked.
-        repacked: the host packs it when it is asked for, so that the bytes may change one day
-            while the files inside stay what they are.
-        name: that it is kept under. Default: the end of the first address.
+        addresses: URLs, in the order in which they are tried.
+        checksum: md5, sha1 or sha256 in hex; None if no checksum is published.
+        into: the subfolder that it is unpacked into.
+        repacked: the host packs the archive on request, so that its bytes may change while the
+            files inside stay the same.
+        name: file name. Default: the end of the first address.
     """
 
     addresses: tuple[str, ...]
@@ -38,18 +39,18 @@ class Archive:
 
     @property
     def file(self) -> str:
-        """The name that it is kept under."""
+        """The name of the downloaded file."""
         return self.name or self.addresses[0].rpartition("/")[2]
 
 
 @dataclass(frozen=True)
 class Source:
-    """A published data set.
+    """A published dataset.
 
     Args:
-        archives: what it is put together from.
-        root: the folder, of those unpacked, that is the data set.
-        page: where it is described, and on which terms it may be used.
+        archives: its files.
+        root: the unpacked folder that is the dataset.
+        page: the web page with its description and terms of use.
     """
 
     archives: tuple[Archive, ...]
@@ -60,7 +61,7 @@ class Source:
 def _voc(year: str) -> Source:
     from torchvision.datasets.voc import DATASET_YEAR_DICT
 
-    # Of 2007 the test split has masks, too. The file name is the address's: torchvision's own
+    # In 2007 the test split has masks too. The file name comes from the URL, because torchvision's
     # `filename` of 2008 is that of 2012.
     facts = [DATASET_YEAR_DICT[key] for key in (year, f"{year}-test") if key in DATASET_YEAR_DICT]
     archives = [Archive((f["url"], *_MIRRORS.get(f["md5"], ())), f["md5"]) for f in facts]
@@ -68,7 +69,7 @@ def _voc(year: str) -> Source:
     return Source(tuple(archives), facts[0]["base_dir"].replace("\\", "/"), page)
 
 
-_MIRRORS = {  # md5 -> further addresses of the same file
+_MIRRORS = {  # md5 -> other addresses of the same file
     "6cd6e144f989b92b3379bac3b3de84fd": (
         "http://d2l-data.s3-accelerate.amazonaws.com/VOCtrainval_11-May-2012.tar",
     ),
@@ -136,7 +137,7 @@ def _kvasir() -> Source:
     return Source((archive,), "Kvasir-SEG", "https://datasets.simula.no/kvasir-seg/")
 
 
-# Functions, since torchvision is imported only where it is needed.
+# Functions, because torchvision is imported only when it is needed.
 SOURCES: dict[str, Callable[[], Source]] = {
     **{f"voc{year}": partial(_voc, str(year)) for year in range(2007, 2013)},
     "sbd": _sbd,
@@ -147,19 +148,27 @@ SOURCES: dict[str, Callable[[], Source]] = {
     "kvasir-seg": _kvasir,
 }
 
-ELSEWHERE = {  # sets that nothing is downloaded of -> why, where they are, and how they must lie
-    "cityscapes": "Cityscapes is handed out to those with an account: get "
-    "leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip from "
-    "https://www.cityscapes-dataset.com/downloads/ and unpack both into one folder, where "
-    "leftImg8bit/ and gtFine/ then lie side by side",
-    "imagenet": "ImageNet is handed out to those with an account (https://image-net.org/download), "
-    "and its images have a class each, not one per pixel; a backbone starts from weights that "
-    "were trained on it without your having it",
-    "sift-flow": "SIFT Flow comes from two places: get "
-    "http://www.cs.unc.edu/~jtighe/Papers/ECCV10/siftflow/SiftFlowDataset.zip and, from "
-    "https://github.com/shelhamer/fcn.berkeleyvision.org/tree/master/data/sift-flow, trainval.txt "
-    "and test.txt, and put the lists beside Images/ and SemanticLabels/",
-    "nyud": "NYUDv2 in 40 classes comes from several places: see "
-    "https://github.com/shelhamer/fcn.berkeleyvision.org/tree/master/data/nyud for where its "
-    "parts are, and put images/, segmentation/, train.txt, val.txt and test.txt into one folder",
+ELSEWHERE = {  # datasets that cannot be downloaded by name -> where to get them
+    "cityscapes": msg(
+        "Cityscapes requires an account. Get leftImg8bit_trainvaltest.zip and "
+        "gtFine_trainvaltest.zip from https://www.cityscapes-dataset.com/downloads/ and unpack "
+        "both into one folder, which then contains leftImg8bit/ and gtFine/."
+    ),
+    "imagenet": msg(
+        "ImageNet requires an account (https://image-net.org/download), and its images have one "
+        "class each, not one per pixel. A backbone uses weights that were trained on ImageNet "
+        "without the dataset."
+    ),
+    "sift-flow": msg(
+        "SIFT Flow has two sources. Get "
+        "http://www.cs.unc.edu/~jtighe/Papers/ECCV10/siftflow/SiftFlowDataset.zip, and trainval.txt "
+        "and test.txt from "
+        "https://github.com/shelhamer/fcn.berkeleyvision.org/tree/master/data/sift-flow. Put the "
+        "lists beside Images/ and SemanticLabels/."
+    ),
+    "nyud": msg(
+        "NYUDv2 with 40 classes has several sources, listed at "
+        "https://github.com/shelhamer/fcn.berkeleyvision.org/tree/master/data/nyud. Put images/, "
+        "segmentation/, train.txt, val.txt and test.txt into one folder."
+    ),
 }

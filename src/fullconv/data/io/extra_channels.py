@@ -1,14 +1,14 @@
-"""Channels that are no colours: depth, HHA, infrared, one file beside each image.
+"""Read extra input channels such as depth, HHA or infrared: one file beside each image.
 
-Numbers stay what they are in the file: 16 bit of millimetres, floats of metres, 8 bit of infrared.
-What a number means to the network is decided by the mean and the spread over the training files.
+Values stay as they are in the file: 16-bit millimeters, float meters, 8-bit infrared. The network
+normalizes them by the mean and standard deviation over the training files.
 
 Shapes: H, W image · C channels (1 or 3).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,22 +17,22 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.text import plural, shell_command
+from fullconv.core.i18n import msg
+from fullconv.data.io.array_masks import read_npy
 from fullconv.data.io.images import IMAGE_SUFFIXES, open_image, upright
-from fullconv.data.io.limits import quiet, refuse_large
 
-SUFFIXES = IMAGE_SUFFIXES | {".npy"}
+CHANNEL_SUFFIXES = IMAGE_SUFFIXES | {".npy"}
 Channels: TypeAlias = NDArray[np.uint8] | NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class ExtraInput:
-    """What goes into a network beside the images.
+    """An extra input of a network, beside the images.
 
     Args:
-        name: of its folder: "depth".
-        channels: 1 or 3 (C).
-        mean, std: of each channel over the training files, in the files' own numbers.
+        name: name of its folder, such as "depth".
+        channels: number of channels, 1 or 3 (C).
+        mean, std: mean and standard deviation of each channel over the training files.
     """
 
     name: str
@@ -41,111 +41,111 @@ class ExtraInput:
     std: tuple[float, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """For config.json; `from_dict` reads it back."""
-        return {
-            "name": self.name,
-            "channels": self.channels,
-            "mean": list(self.mean),
-            "std": list(self.std),
-        }
+        """Return a table for config.json; `from_dict` reads it back."""
+        return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
 
     @classmethod
     def from_dict(cls, table: dict[str, Any]) -> ExtraInput:
-        """Of what `to_dict` wrote."""
+        """Read what `to_dict` returned."""
         return cls(table["name"], table["channels"], tuple(table["mean"]), tuple(table["std"]))
 
 
 def read_channels(path: str | Path) -> Channels:
-    """(H, W, C) of an image file in any mode, upright, or of a .npy file: uint8, or float32 where
-    the file holds more than 8 bits. Alpha is dropped.
+    """Read (H, W, C) numbers from an image file of any mode or a .npy file, upright, without alpha.
+
+    The result is uint8, or float32 if the file has more than 8 bits.
 
     Raises:
-        FullconvError: it cannot be read, or holds what is no number.
+        FullconvError: the file cannot be read, or does not hold numbers.
     """
     path = Path(path)
     if path.suffix.lower() == ".npy":
-        return from_numbers(_load(path), str(path))
+        return from_numbers(np.array(read_npy(path, str(path), "input")), str(path))
     with open_image(path, "input") as image:
-        return from_numbers(_numbers_of(upright(image)), str(path))
+        return from_numbers(_stored_numbers(upright(image)), str(path))
 
 
-def from_numbers(array: NDArray[Any], name: str = "an input") -> Channels:
-    """(H, W), (H, W, 1) or (H, W, 3) numbers -> (H, W, C) as `read_channels` gives them."""
+def from_numbers(array: NDArray[Any], name: str = "the extra input") -> Channels:
+    """Convert (H, W), (H, W, 1) or (H, W, 3) numbers to (H, W, C) uint8 or float32."""
     shape = array.shape
-    fine = len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3))
-    if not fine or 0 in shape or array.dtype.kind not in "buif":
+    is_image = len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3))
+    if not is_image or 0 in shape or array.dtype.kind not in "buif":
         raise FullconvError(
-            f"{name} holds {array.dtype} of shape {shape}; expected numbers (height, width) or "
-            "(height, width, 3).",
+            msg(
+                "{name} holds {dtype} of shape {shape}; expected numbers (height, width) or "
+                "(height, width, 3).",
+                name=name,
+                dtype=array.dtype,
+                shape=shape,
+            ),
             "np.save('depth.npy', depth.astype('float32'))",
         )
     if array.dtype != np.uint8:
         array = array.astype(np.float32)
         if not np.isfinite(array).all():
             raise FullconvError(
-                f"{name} holds numbers that are not finite (NaN, or infinite); expected a number "
-                "at every pixel.",
+                msg(
+                    "{name} holds numbers that are not finite (NaN or infinite); expected a number "
+                    "at every pixel.",
+                    name=name,
+                ),
                 "np.save('depth.npy', np.nan_to_num(depth, nan=0, posinf=0, neginf=0))",
             )
     return np.ascontiguousarray(array.reshape(*shape[:2], -1))
 
 
-def read_extra_channels(given: Any, one: ExtraInput, size: tuple[int, int]) -> Channels:
-    """(H, W, C) of a further input's file or array, that must belong to an image of a size (H, W).
+def read_extra_channels(source: Any, extra: ExtraInput, size: tuple[int, int]) -> Channels:
+    """Read (H, W, C) of an extra input that belongs to an image.
+
+    Args:
+        source: a path or an array.
+        size: (H, W) of the image.
 
     Raises:
-        FullconvError: it cannot be read, or has another size or number of channels.
+        FullconvError: the file cannot be read, or the size or the number of channels is wrong.
     """
-    path = Path(given) if isinstance(given, (str, Path)) else None
-    found = read_channels(path) if path else from_numbers(np.asarray(given), f"input {one.name}")
-    require_size(found, path or Path(one.name), size, "the image")
-    if found.shape[2] != one.channels:
+    path = Path(source) if isinstance(source, (str, Path)) else None
+    name = str(path) if path else msg("the extra input {name}", name=extra.name)
+    channels = read_channels(path) if path else from_numbers(np.asarray(source), name)
+    require_size(channels, path or Path(extra.name), size, msg("the image"))
+    if channels.shape[2] != extra.channels:
         raise FullconvError(
-            f"{path or f'input {one.name}'} has {plural(found.shape[2], 'channel')}; "
-            f"{plural(one.channels, 'channel')} of {one.name} were trained with.",
-            f"read_channels(FILE).shape[2] == {one.channels}",
+            msg(
+                "{name} has {count} channels; the model was trained with {expected} ({input}).",
+                name=name,
+                count=channels.shape[2],
+                expected=extra.channels,
+                input=extra.name,
+            ),
+            f"read_channels(FILE).shape[2] == {extra.channels}",
         )
-    return found
+    return channels
 
 
 def require_size(channels: Channels, path: Path, size: tuple[int, int], image: str) -> None:
-    """Refuse what is of another size (H, W) than its image."""
+    """Raise an error unless the channels have the size (H, W) of their image."""
     if channels.shape[:2] != size:
         raise FullconvError(
-            f"{path} is {channels.shape[1]} x {channels.shape[0]} pixels but {image} is "
-            f"{size[1]} x {size[0]}; they must show the same pixels.",
+            msg(
+                "{path} is {width} x {height} pixels but {image} is {image_width} x "
+                "{image_height}; both must show the same pixels.",
+                path=path,
+                width=channels.shape[1],
+                height=channels.shape[0],
+                image=image,
+                image_width=size[1],
+                image_height=size[0],
+            ),
             f'Image.open("{path.name}").resize({(size[1], size[0])}, Image.NEAREST)',
         )
 
 
-def _numbers_of(image: Image.Image) -> NDArray[Any]:
+def _stored_numbers(image: Image.Image) -> NDArray[Any]:
     if image.mode in ("L", "F", "I", "1") or image.mode.startswith("I;16"):
         return np.asarray(image.convert("L") if image.mode == "1" else image)
     if image.mode in ("LA", "La"):
         return np.asarray(image.getchannel(0))
     if image.mode in ("P", "PA", "RGBa"):
-        # By way of RGBA: Pillow warns about palettes with transparency that go to RGB directly.
+        # Through RGBA, because Pillow warns if a palette with transparency is converted to RGB.
         image = image.convert("RGBA")
     return np.asarray(image if image.mode == "RGBA" else image.convert("RGB"))[..., :3]
-
-
-def _load(path: Path) -> NDArray[Any]:
-    try:
-        with quiet, path.open("rb") as file:
-            array = np.lib.format.open_memmap(path, mode="r") if file.read(1) else None
-            if array is None:
-                raise ValueError("the file is empty (0 bytes)")
-            if len(array.shape) >= 2:
-                refuse_large((array.shape[0], array.shape[1]), "input", str(path))
-            return np.array(array)
-    except FileNotFoundError as error:
-        nearest = next((p for p in path.parents if p.is_dir()), Path())
-        raise FullconvError(
-            f"no input {path}: there is no such file.", shell_command("ls", nearest)
-        ) from error
-    except (OSError, ValueError, TypeError, KeyError, SyntaxError, EOFError) as error:
-        said = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
-        raise FullconvError(
-            f"{path} cannot be read as a NumPy file: {said}.",
-            f"copy or download {path.name} again, or np.save({path.name!r}, depth)",
-        ) from error

@@ -1,11 +1,10 @@
-"""Images: any file, PIL image or array -> (H, W, 3) uint8 RGB, upright.
+"""Read images: any file, PIL image or array -> (H, W, 3) uint8 RGB, upright.
 
-Upright means: the EXIF orientation is applied, everywhere an image or its size is read.
-Alpha is dropped, never composited: the stored RGB values stay (a predictor must not invent a
-background colour). 16-bit and 32-bit grey is scaled from 0..65535 to 0..255. Of several frames the
-first one counts. Float images are refused: their range is not known.
-A file that cannot be read is a `FullconvError` that names it and quotes Pillow, which itself says
-nothing. So is one with more pixels than Pillow's limit, by its header: it is not decoded.
+The EXIF orientation is applied wherever an image or its size is read. Alpha is dropped, not
+composited, so the stored RGB values stay. 16-bit and 32-bit gray is scaled from 0-65535 to 0-255.
+Of several frames the first is read. Float images are refused, because their range is unknown.
+A file that cannot be read raises a `FullconvError` that names it and quotes Pillow. The pixels of
+a header are checked against Pillow's limit before anything is decoded.
 
 Shapes: H, W image · C channels.
 """
@@ -24,8 +23,16 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.text import shell_command
-from fullconv.data.io.limits import TooLargeError, quiet, refuse_large
+from fullconv.core.i18n import msg
+from fullconv.core.text import first_line, shell_command
+from fullconv.data.io.limits import (
+    TooLargeError,
+    kind_name,
+    large_image_hint,
+    missing_file,
+    no_warnings,
+    refuse_large,
+)
 
 Source: TypeAlias = str | Path | IO[bytes]
 
@@ -34,13 +41,13 @@ IMAGE_SUFFIXES = frozenset(
     | {".gif", ".ppm", ".pgm", ".pbm"}
 )
 
-# The formats of these suffixes; MPO is opened as JPEG. Of the others that Pillow knows some begin
-# like nothing in particular, so that random bytes are images, and one starts another program.
+# The formats of these suffixes; MPO is opened as JPEG. Pillow's other formats are left out: some
+# have no signature, so that random bytes are images, and one starts another program.
 _FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "AVIF", "JPEG2000", "GIF", "PPM")
-_DOUBLED = ("WEBP", "AVIF", "JPEG2000")  # whose decoders hold an image more than once
+_DOUBLED = ("WEBP", "AVIF", "JPEG2000")  # their decoders hold an image more than once
 
-# What Pillow raises on broken files; UnidentifiedImageError is an OSError.
-_BROKEN = (
+# What Pillow raises on damaged files; UnidentifiedImageError is an OSError.
+_DAMAGED = (
     *(OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, TypeError),
     *(RuntimeError, KeyError, OverflowError, MemoryError),
 )
@@ -58,18 +65,20 @@ _UPRIGHT = {
 
 
 def read_image(path_or_file: Source, *, name: str = "") -> NDArray[np.uint8]:
-    """The image in a file. (H, W, 3) uint8 RGB, upright.
+    """Read an image file as (H, W, 3) uint8 RGB, upright.
 
     Args:
-        name: in messages, if not that of the file.
+        name: name of the file in messages.
     """
     with open_image(path_or_file, name=name) as image:
         return from_pil(image, name=name or source_name(path_or_file))
 
 
 def image_size(path: Source) -> tuple[int, int]:
-    """(H, W) of the upright image. Reads the header only, but for PNG, which is decoded: its
-    EXIF data may stand behind the pixels."""
+    """Return (H, W) of the upright image.
+
+    Reads only the header, except for PNG, whose EXIF data may come after the pixels.
+    """
     with open_image(path) as image:
         return _upright_size(image)
 
@@ -77,9 +86,11 @@ def image_size(path: Source) -> tuple[int, int]:
 def read_reduced(
     path_or_file: Source, shortest: int, *, name: str = ""
 ) -> tuple[tuple[int, int], NDArray[np.uint8]]:
-    """(H, W) like `image_size`, and the image, (h, w, 3) uint8 RGB, upright: as it is, but that
-    JPEG is decoded at a half, a quarter or an eighth where its sides stay `shortest` pixels or
-    longer. That still reads every byte, and so finds truncated files."""
+    """Return the full (H, W), and the image as (h, w, 3) uint8 RGB, upright.
+
+    JPEG is decoded at 1/2, 1/4 or 1/8 of its size if its sides stay at least `shortest` pixels
+    long; other formats at full size. Every byte is read, so truncated files are found.
+    """
     with open_image(path_or_file, name=name) as image:
         size = _upright_size(image)
         image.draft(None, (shortest, shortest))
@@ -87,30 +98,33 @@ def read_reduced(
 
 
 def pixels_to_decode(
-    source: Source, shortest: int = 0, *, what: str = "image", name: str = ""
+    source: Source, shortest: int = 0, *, kind: str = "image", name: str = ""
 ) -> int:
-    """How many pixels take memory when an image is read, or read reduced; by its header."""
-    with open_image(source, what, name=name) as image:
-        whole = image.size[0] * image.size[1]
+    """Return how many pixels take memory in `read_image` or `read_reduced`, by the header."""
+    with open_image(source, kind, name=name) as image:
+        full = image.size[0] * image.size[1]
         if shortest:
             image.draft(None, (shortest, shortest))
-        # A progressive JPEG is kept in whole, packed, before it is reduced.
-        return max(image.size[0] * image.size[1], whole // 4)
+        # The coefficients of a progressive JPEG are held in full, packed, before it is reduced.
+        return max(image.size[0] * image.size[1], full // 4)
 
 
 def from_pil(image: Image.Image, *, name: str = "the image") -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 RGB of a PIL image in any mode but float, upright."""
+    """Convert a PIL image of any mode but float to (H, W, 3) uint8 RGB, upright."""
     if image.mode == "F":
         raise FullconvError(
-            f"{name} holds floating-point numbers (mode 'F'), whose range is not known; "
-            "expected 8 or 16 bit per channel.",
-            "save it again as 8-bit PNG",
+            msg(
+                "{name} has floating-point pixels (mode 'F'), whose value range is unknown; "
+                "expected 8 or 16 bits per channel.",
+                name=name,
+            ),
+            msg("save it again as 8-bit PNG"),
         )
     image = upright(image)
     if image.mode == "I" or image.mode.startswith("I;16"):
-        return _stack(_to_8_bit(np.asarray(image)))
+        return _gray_to_rgb(_to_8_bit(np.asarray(image)))
     if image.mode in ("P", "PA", "LA", "La", "RGBa"):
-        # By way of RGBA: Pillow warns about palettes with transparency that go to RGB directly.
+        # Through RGBA, because Pillow warns if a palette with transparency is converted to RGB.
         image = image.convert("RGBA")
     if image.mode in ("RGBA", "RGBX"):
         return np.ascontiguousarray(np.asarray(image)[..., :3])
@@ -118,94 +132,119 @@ def from_pil(image: Image.Image, *, name: str = "the image") -> NDArray[np.uint8
 
 
 def from_array(array: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 RGB of (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) uint8 or uint16.
+    """Convert (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) uint8 or uint16 to (H, W, 3) uint8 RGB.
 
     >>> from_array(np.full((2, 3), 65535, np.uint16))[0, 0].tolist()
     [255, 255, 255]
     """
     shape = array.shape
     if array.dtype not in (np.uint8, np.uint16):
-        factor = " * 255" if array.dtype.kind == "f" else ""
+        scaled = "(array * 255)" if array.dtype.kind == "f" else "array"
         raise FullconvError(
-            f"an image array of {array.dtype}, whose range is not known; "
-            "expected uint8 (0-255) or uint16 (0-65535).",
-            f"(array{factor}).astype('uint8')" if factor else "array.astype('uint8')",
+            msg(
+                "an image array of {dtype}, whose value range is unknown; expected uint8 (0-255) "
+                "or uint16 (0-65535).",
+                dtype=array.dtype,
+            ),
+            f"{scaled}.astype('uint8')",
         )
     channels = shape[2] if len(shape) == 3 else 1
     if len(shape) not in (2, 3) or channels not in (1, 3, 4) or 0 in shape:
-        first = len(shape) == 3 and shape[0] in (1, 3, 4)
+        if len(shape) == 3 and shape[0] in (1, 3, 4):
+            raise FullconvError(
+                msg(
+                    "an image array of shape {shape}, which looks channels-first; expected "
+                    "(H, W, 3).",
+                    shape=shape,
+                ),
+                "array.transpose(1, 2, 0)",
+            )
         raise FullconvError(
-            f"an image array of shape {shape}; expected (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) "
-            f"with at least one pixel{'; this one looks channels first' if first else ''}.",
-            "array.transpose(1, 2, 0)"
-            if first
-            else 'np.asarray(Image.open("photo.jpg").convert("RGB"))',
+            msg(
+                "an image array of shape {shape}; expected (H, W), (H, W, 1), (H, W, 3) or "
+                "(H, W, 4) with at least one pixel.",
+                shape=shape,
+            ),
+            'np.asarray(Image.open("photo.jpg").convert("RGB"))',
         )
     values = _to_8_bit(array) if array.dtype == np.uint16 else array.astype(np.uint8)
     if channels == 1:
-        return _stack(values.reshape(shape[:2]))
+        return _gray_to_rgb(values.reshape(shape[:2]))
     return np.ascontiguousarray(values[..., :3])
 
 
 @contextmanager
 def open_image(
-    source: Source, what: str = "image", *, name: str = ""
+    source: Source, kind: str = "image", *, name: str = ""
 ) -> Iterator[ImageFile.ImageFile]:
-    """An image or mask file, opened and closed; what goes wrong inside is a `FullconvError`."""
+    """Open an image or mask file; errors inside the block become a `FullconvError`.
+
+    Args:
+        kind: "image", "mask", "input" or "bitmask", for messages.
+        name: name of the file in messages.
+    """
     name = name or source_name(source)
     try:
         with ExitStack() as stack:
-            stack.enter_context(quiet)
+            stack.enter_context(no_warnings)
             file = source
             if isinstance(source, str | Path):
                 file = stack.enter_context(Path(source).open("rb"))
             image = stack.enter_context(Image.open(file, formats=_FORMATS))
             share = 1 / 2 if image.format in _DOUBLED else 1
-            refuse_large((image.size[1], image.size[0]), what, name, share=share)
+            refuse_large((image.size[1], image.size[0]), kind, name, share=share)
             yield image
     except FileNotFoundError as error:
-        nearest = next((p for p in Path(name).parents if p.is_dir()), Path())
-        raise FullconvError(
-            f"no {what} {name}: there is no such file.", shell_command("ls", nearest)
-        ) from error
+        raise missing_file(kind, name) from error
     except IsADirectoryError as error:
         raise FullconvError(
-            f"{name} is a folder; expected a {what} file.", shell_command("ls", name)
+            msg("{path} is a folder; expected an image file.", path=name),
+            shell_command("ls", name),
         ) from error
     except Image.DecompressionBombError as error:
         raise TooLargeError(
-            f"{what} {name} has more pixels than Pillow opens unasked: {error}",
-            "cut it into tiles, or set PIL.Image.MAX_IMAGE_PIXELS = None",
+            msg(
+                "{kind} {path} has more pixels than Pillow opens by default: {reason}.",
+                kind=kind_name(kind),
+                path=name,
+                reason=first_line(error),
+            ),
+            large_image_hint(),
         ) from error
-    except _BROKEN as error:
-        said = _what_pillow_said(error, source)
+    except _DAMAGED as error:
         raise FullconvError(
-            f"{what} {name} cannot be read: {said}.",
-            f"copy or download {Path(name).name} again, or take it out of the data",
+            msg(
+                "{kind} {path} cannot be read: {reason}.",
+                kind=kind_name(kind),
+                path=name,
+                reason=_reason(error, source),
+            ),
+            msg(
+                "copy or download {name} again, or remove it from the dataset", name=Path(name).name
+            ),
         ) from error
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """The image as its EXIF orientation wants it seen. Loads it."""
+    """Apply the EXIF orientation. Loads the image."""
     image.load()
-    turn = _UPRIGHT.get(_orientation(image))
-    return image.transpose(turn) if turn is not None else image
+    transpose = _UPRIGHT.get(_orientation(image))
+    return image.transpose(transpose) if transpose is not None else image
 
 
 def turn_upright(ids: NDArray[Any], image: Source) -> NDArray[Any]:
-    """(H, W) values that were drawn on an image as it lies in its file, turned as its EXIF
-    orientation turns it."""
+    """Apply the EXIF orientation of an image to (H, W) ids that were drawn on its stored pixels."""
     with open_image(image) as file:
-        turn = _UPRIGHT.get(_orientation(file))
-    if turn is None:
+        transpose = _UPRIGHT.get(_orientation(file))
+    if transpose is None:
         return ids
-    # As 32 bit: Pillow turns those exactly, whatever the ids are.
-    turned = Image.fromarray(np.ascontiguousarray(ids, np.int32)).transpose(turn)
+    # As 32-bit integers, which Pillow transposes exactly.
+    turned = Image.fromarray(np.ascontiguousarray(ids, np.int32)).transpose(transpose)
     return np.asarray(turned).astype(ids.dtype)
 
 
 def source_name(source: Source) -> str:
-    """What to call a path or an open file in a message."""
+    """Return the name of a path or an open file for messages."""
     if isinstance(source, str | Path):
         return str(source)
     name = getattr(source, "name", "")
@@ -220,25 +259,33 @@ def _upright_size(image: Image.Image) -> tuple[int, int]:
 
 
 def _orientation(image: Image.Image) -> int:
-    # Broken EXIF data does not spoil the pixels: such an image is taken as it lies.
+    # Damaged EXIF data does not spoil the pixels: the image is read as it is stored.
     try:
-        found = image.getexif().get(_ORIENTATION, 1)
-    except _BROKEN:
+        orientation = image.getexif().get(_ORIENTATION, 1)
+    except _DAMAGED:
         return 1
-    return found if found in _UPRIGHT else 1
+    return orientation if orientation in _UPRIGHT else 1
 
 
 def _to_8_bit(values: NDArray[np.generic]) -> NDArray[np.uint8]:
     flat = values.ravel()
     scaled = np.empty(flat.shape, np.uint8)
-    for start in range(0, len(flat), _BAND):  # in parts, for the wide numbers between
+    for start in range(0, len(flat), _BAND):  # in parts, because the 64-bit copies are large
         wide = np.clip(flat[start : start + _BAND].astype(np.int64), 0, 65535)
         scaled[start : start + _BAND] = (wide + 128) // 257  # 65535 / 257 = 255
     return scaled.reshape(values.shape)
 
 
-def _stack(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return np.repeat(grey[..., None], 3, axis=2)
+def _gray_to_rgb(gray: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.repeat(gray[..., None], 3, axis=2)
+
+
+def _reason(error: BaseException, source: Source) -> str:
+    if _is_empty(source):
+        return msg("the file is empty (0 bytes)")
+    if isinstance(error, UnidentifiedImageError):  # Pillow's own text shows a Python object
+        return msg("it is not in an image format that Fullconv reads")
+    return first_line(error)
 
 
 def _is_empty(source: Source) -> bool:
@@ -248,11 +295,3 @@ def _is_empty(source: Source) -> bool:
         return not source.closed and source.seek(0, io.SEEK_END) == 0
     except (OSError, ValueError):
         return False
-
-
-def _what_pillow_said(error: BaseException, source: Source) -> str:
-    if _is_empty(source):
-        return "the file is empty (0 bytes)"
-    if isinstance(error, UnidentifiedImageError):  # whose own text shows a Python object
-        return "cannot identify image file: no image format that is read begins like this"
-    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")

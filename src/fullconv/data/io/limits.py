@@ -1,7 +1,7 @@
-"""Limits: how large files and images may be, how many are decoded at once, and who speaks of it.
+"""Limits on the size of files and images, and on how much is decoded at once.
 
-Damaged files promise anything: what a header says is held against these limits before memory is
-taken for it. Libraries are kept from talking: what is wrong with a file is said once, by us.
+The header of a damaged file can claim any size, so it is checked before memory is allocated.
+Warnings of libraries are silenced: we report ourselves what is wrong with a file.
 
 Shapes: H, W image.
 """
@@ -14,40 +14,73 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 
 from PIL import Image
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.hardware import release_memory
+from fullconv.core.i18n import Message, msg
 from fullconv.core.text import shell_command
 
-_AT_ONCE = 1 << 26  # pixels that are decoded by all threads together
-_LARGE = 1 << 24  # pixels of an image before which memory is tidied up
-_MOST_BYTES = 1 << 30  # of a file that is read whole
+_DECODED_AT_ONCE = 1 << 26  # pixels, by all threads together
+_LARGE = 1 << 24  # pixels of an image for which unused memory is released first
+_MAX_BYTES = 1 << 30  # of a file that is read whole
+_KINDS = {
+    "image": msg("image"),
+    "mask": msg("mask"),
+    "input": msg("extra input"),
+    "bitmask": msg("bitmask"),
+}
 
-logging.getLogger("PIL").addHandler(logging.NullHandler())  # else it writes to stderr
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # otherwise it writes to stderr
 
 
 class TooLargeError(FullconvError):
-    """More pixels than are read."""
+    """The image has more pixels than are read."""
 
 
-def refuse_large(size: tuple[int, int], what: str, name: str, *, share: float = 1) -> None:
-    """(H, W) of more pixels than are read at once: Pillow's own limit, which can be moved, or a
-    share of it."""
-    most = share * (Image.MAX_IMAGE_PIXELS or float("inf"))
-    if size[0] * size[1] > most:
+def kind_name(kind: str) -> str:
+    """Return the word for "image", "mask", "input" or "bitmask" in a message."""
+    return _KINDS.get(kind, kind)
+
+
+def refuse_large(size: tuple[int, int], kind: str, name: str, *, share: float = 1) -> None:
+    """Raise `TooLargeError` if (H, W) has more pixels than Pillow's limit, or a share of it."""
+    limit = share * (Image.MAX_IMAGE_PIXELS or float("inf"))
+    pixels = size[0] * size[1]
+    if pixels > limit:
         raise TooLargeError(
-            f"{what} {name} says that it has {size[0]} x {size[1]} pixels (height x width), "
-            f"{size[0] * size[1] / 1e6:.0f} million; at most {most / 1e6:.0f} million are read.",
-            "cut it into tiles, or set PIL.Image.MAX_IMAGE_PIXELS = None",
+            msg(
+                "the header of {kind} {name} claims {height} x {width} pixels (height x width), "
+                "{millions:.0f} million; at most {limit:.0f} million are read.",
+                kind=kind_name(kind),
+                name=name,
+                height=size[0],
+                width=size[1],
+                millions=pixels / 1e6,
+                limit=limit / 1e6,
+            ),
+            large_image_hint(),
         )
+
+
+def large_image_hint() -> Message:
+    """Return what to do about an image that is too large."""
+    return msg("cut it into tiles, or set PIL.Image.MAX_IMAGE_PIXELS = None")
+
+
+def missing_file(kind: str, path: str | Path) -> FullconvError:
+    """Return the error for a file that does not exist, with a hint to list the nearest folder."""
+    nearest = next((p for p in Path(path).parents if p.is_dir()), Path())
+    return FullconvError(
+        msg("no {kind} {path}: there is no such file.", kind=kind_name(kind), path=path),
+        shell_command("ls", nearest),
+    )
 
 
 @contextmanager
 def allow_large_images() -> Iterator[None]:
-    """Images of any number of pixels are read meanwhile."""
+    """Read images of any size inside the block."""
     before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
         yield
@@ -55,76 +88,89 @@ def allow_large_images() -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = before
 
 
-def read_content(path: Path, what: str = "image") -> bytes:
-    """The bytes of a file of a size that an image or a mask can have."""
+def read_content(path: Path, kind: str = "image") -> bytes:
+    """Return the bytes of a file; at most 1 GiB, more than an image or a mask needs."""
     try:
         size = path.stat().st_size
-        if size <= _MOST_BYTES:
+        if size <= _MAX_BYTES:
             return path.read_bytes()
+    except FileNotFoundError as error:
+        raise missing_file(kind, path) from error
     except OSError as error:
-        said = error.strerror or error
         raise FullconvError(
-            f"{what} {path} cannot be read: {said}.", shell_command("ls", "-l", path)
+            msg(
+                "{kind} {path} cannot be read: {reason}.",
+                kind=kind_name(kind),
+                path=path,
+                reason=error.strerror or error,
+            ),
+            shell_command("ls", "-l", path),
         ) from error
     raise FullconvError(
-        f"{what} {path} has {size / 1e9:.1f} GB; files up to {_MOST_BYTES / 1e9:.1f} GB are read.",
-        "cut it into tiles",
+        msg(
+            "{kind} {path} has {size:.1f} GB; files up to {limit:.1f} GB are read.",
+            kind=kind_name(kind),
+            path=path,
+            size=size / 1e9,
+            limit=_MAX_BYTES / 1e9,
+        ),
+        msg("cut it into tiles"),
     )
 
 
-class _Quiet:
-    """While any thread is inside, no warning is shown. `warnings.catch_warnings` alone is not for
-    threads: the one that leaves last would bring back what it found, not what was there first."""
+class _NoWarnings:
+    """Silences warnings while any thread is inside.
+
+    `warnings.catch_warnings` alone is not thread-safe: the thread that leaves last would restore
+    the filters that it found, not those from before the first thread.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._inside = 0
-        self._outside = warnings.catch_warnings()
+        self._catcher = warnings.catch_warnings()
 
     def __enter__(self) -> None:
         with self._lock:
             if not self._inside:
-                self._outside = warnings.catch_warnings()
-                self._outside.__enter__()
+                self._catcher = warnings.catch_warnings()
+                self._catcher.__enter__()
                 warnings.simplefilter("ignore")
             self._inside += 1
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         with self._lock:
             self._inside -= 1
             if not self._inside:
-                self._outside.__exit__(None, None, None)
+                self._catcher.__exit__(None, None, None)
 
 
-class _Room:
-    """Lets threads decode at once what has so many pixels together, or one image that has more:
-    memory does not grow with the number of processors. Not to be entered twice by one thread."""
+class DecodeBudget:
+    """Bounds the pixels that all threads decode at once, so that memory does not grow with the
+    number of processors. A thread must not reserve twice."""
 
     def __init__(self, pixels: int) -> None:
         self._pixels = pixels
-        self._taken = 0
+        self._reserved = 0
         self._change = threading.Condition()
 
     @contextmanager
-    def of(self, pixels: int) -> Iterator[None]:
-        """Waits until there is room."""
+    def reserve(self, pixels: int) -> Iterator[None]:
+        """Wait until the pixels fit, or until no other thread decodes."""
         with self._change:
-            self._change.wait_for(lambda: not self._taken or self._taken + pixels <= self._pixels)
-            self._taken += pixels
+            self._change.wait_for(
+                lambda: not self._reserved or self._reserved + pixels <= self._pixels
+            )
+            self._reserved += pixels
         if pixels >= _LARGE:
             release_memory()
         try:
             yield
         finally:
             with self._change:
-                self._taken -= pixels
+                self._reserved -= pixels
                 self._change.notify_all()
 
 
-quiet = _Quiet()
-room = _Room(_AT_ONCE)
+no_warnings = _NoWarnings()
+decode_budget = DecodeBudget(_DECODED_AT_ONCE)

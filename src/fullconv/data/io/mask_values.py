@@ -1,7 +1,7 @@
-"""Values: how many pixels of a mask have each value, and which class each value has.
+"""Count the values of a mask, and look up the class of each value.
 
-Everything goes band by band: numbers as wide as counting and looking up need them would take many
-times the memory of a large mask.
+Masks are processed in bands of rows: the wide numbers that counting and look-up need would take
+many times the memory of a large mask.
 
 Shapes: H, W mask.
 """
@@ -15,136 +15,141 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fullconv.core.errors import FullconvError
+from fullconv.core.i18n import msg
 from fullconv.core.labels import RGB, Labels
 
 Value: TypeAlias = int | RGB
 Ids: TypeAlias = NDArray[np.integer[Any]]
-Finder: TypeAlias = Callable[[Ids], NDArray[np.int32]]
+ClassLookup: TypeAlias = Callable[[Ids], NDArray[np.int32]]
 
 _BAND = 1 << 20  # pixels
-_MANY = 1 << 16  # values; ids of classes are no more
+_MAX_VALUES = 1 << 16  # different values in a mask; more are no class ids
 
 
 def bands(values: NDArray[Any]) -> Iterator[slice]:
-    """Rows of about a million pixels each."""
+    """Yield slices of rows with about a million pixels each."""
     step = max(1, _BAND // max(1, values.shape[1]))
     return (slice(top, top + step) for top in range(0, len(values), step))
 
 
-def counted(values: Ids, name: str = "the mask") -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """The values of a mask, ascending, colours as `pack` makes them, and how many pixels have each.
+def value_counts(values: Ids, name: str = "the mask") -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Return the values of a mask in ascending order, and how many pixels have each.
 
     Args:
-        values: (H, W) or (H, W, 3), of one of the types that `masks` reads.
-        name: of the file, for the message where there are too many for ids.
+        values: (H, W) or (H, W, 3), of a type that `masks` reads; colors are counted as `pack`ed.
+        name: name of the file in messages.
+
+    Raises:
+        FullconvError: there are too many different integers for class ids.
     """
     if values.ndim == 2 and values.dtype.kind == "u":
         size = 1 << 8 * values.dtype.itemsize
-        pixels = np.zeros(size, np.int64)
+        counts = np.zeros(size, np.int64)
         for rows in bands(values):
-            pixels += np.bincount(values[rows].ravel(), minlength=size)
-        found = np.flatnonzero(pixels)
-        return found, pixels[found]
-    found, pixels = np.empty(0, np.int64), np.empty(0, np.int64)
+            counts += np.bincount(values[rows].ravel(), minlength=size)
+        present = np.flatnonzero(counts)
+        return present, counts[present]
+    # Colors and 32-bit integers: count runs of equal neighbors, and sort what is left. If there
+    # are many colors, a table of all 24-bit values needs no sorting.
+    present, counts = np.empty(0, np.int64), np.empty(0, np.int64)
     table: NDArray[np.int64] | None = None
     for rows in bands(values):
         flat = (pack(values[rows]) if values.ndim == 3 else values[rows]).ravel()
         starts = np.flatnonzero(np.concatenate(([True], flat[1:] != flat[:-1])))
         runs, lengths = flat[starts], np.diff(starts, append=len(flat))
-        if table is None and values.ndim == 3 and len(runs) + len(found) > _MANY:
-            table = np.zeros(1 << 24, np.int64)  # nothing to sort
-            table[found] = pixels
+        if table is None and values.ndim == 3 and len(runs) + len(present) > _MAX_VALUES:
+            table = np.zeros(1 << 24, np.int64)
+            table[present] = counts
         if table is not None:
             np.add.at(table, runs, lengths)
             continue
-        found, pixels = _summed(np.concatenate((found, runs)), np.concatenate((pixels, lengths)))
-        if len(found) > _MANY:
+        present, inverse = np.unique(np.concatenate((present, runs)), return_inverse=True)
+        weights = np.concatenate((counts, lengths))
+        counts = np.bincount(inverse, weights=weights).astype(np.int64)
+        if len(present) > _MAX_VALUES:
             raise FullconvError(
-                f"mask {name} holds more than {_MANY} different numbers, from {found[0]} to "
-                f"{found[-1]}; expected class ids.",
-                "save the class ids as 8-bit PNG; heights and distances are no masks",
+                msg(
+                    "mask {name} has more than {limit} different values, from {low} to {high}; "
+                    "expected class ids.",
+                    name=name,
+                    limit=_MAX_VALUES,
+                    low=int(present[0]),
+                    high=int(present[-1]),
+                ),
+                msg("save the class ids as 8-bit PNG; heights and distances are not masks"),
             )
     if table is not None:
-        found = np.flatnonzero(table)
-        pixels = table[found]
-    return found, pixels
+        present = np.flatnonzero(table)
+        counts = table[present]
+    return present, counts
 
 
-def make_class_lookup(values: Ids, labels: Labels, *, gray_rgb: bool = False) -> Finder:
-    """What gives the class id or `ignore_index` of every value in a band of a mask, -1 where it has
-    none.
+def make_class_lookup(values: Ids, labels: Labels, *, gray_rgb: bool = False) -> ClassLookup:
+    """Return a function from a band of a mask to class ids or `ignore_index`; -1 for no class.
 
     Args:
-        values: all of the mask.
-        gray_rgb: they come from an RGB file with equal channels.
+        values: the whole mask, as `read_values` returns it.
+        gray_rgb: the values come from an RGB file with equal channels.
     """
     if values.ndim == 3:
-        colors = _table({pack_one(c): k for c, k in colors_of(labels).items()}, 1 << 24)
-        return lambda part: colors[pack(part)] - 1
-    known = integers_of(labels)
-    if gray_rgb and are_colors(counted(values)[0].tolist(), labels):
-        known = {c[0]: k for c, k in colors_of(labels).items() if c[0] == c[1] == c[2]}
-    if values.dtype.kind == "i":  # 32-bit files: any number may come
-        keys = np.array(sorted(known), np.int64)
-        ids = np.array([known[int(key)] for key in keys], np.int32)
+        colors = _lookup_table({pack_color(c): k for c, k in colors_of(labels).items()}, 1 << 24)
+        return lambda band: colors[pack(band)] - 1
+    class_ids = integers_of(labels)
+    if gray_rgb and are_colors(value_counts(values)[0].tolist(), labels):
+        class_ids = {c[0]: k for c, k in colors_of(labels).items() if c[0] == c[1] == c[2]}
+    if values.dtype.kind == "i":  # 32-bit files may hold any number: binary search, no table
+        keys = np.array(sorted(class_ids), np.int64)
+        ids = np.array([class_ids[int(key)] for key in keys], np.int32)
 
-        def find(part: Ids) -> NDArray[np.int32]:
-            at = np.minimum(np.searchsorted(keys, part), len(keys) - 1)
-            return np.where(keys[at] == part, ids[at], -1).astype(np.int32)
+        def search(band: Ids) -> NDArray[np.int32]:
+            position = np.minimum(np.searchsorted(keys, band), len(keys) - 1)
+            return np.where(keys[position] == band, ids[position], -1).astype(np.int32)
 
-        return find
-    table = _table(known, 1 << 8 * min(values.dtype.itemsize, 2))
-    return lambda part: table[part] - 1
+        return search
+    table = _lookup_table(class_ids, 1 << 8 * min(values.dtype.itemsize, 2))
+    return lambda band: table[band] - 1
 
 
-def are_colors(greys: Iterable[Any], labels: Labels) -> bool:
-    """Whether the grey levels of an RGB file are all colours that the table names itself."""
-    return all((value, value, value) in labels.values for value in greys)
+def are_colors(grays: Iterable[Any], labels: Labels) -> bool:
+    """Return whether the class table lists every one of these gray levels as a color."""
+    return all((value, value, value) in labels.values for value in grays)
 
 
 def integers_of(labels: Labels) -> dict[int, int]:
-    """Integer value -> class id, of every integer that has one."""
+    """Return every integer that has a class -> its class id."""
     keys = [*range(len(labels)), labels.ignore_index, *labels.values]
-    known = {key: labels.class_of(key) for key in keys if isinstance(key, int)}
-    return {key: found for key, found in known.items() if found is not None}
+    class_ids = {key: labels.class_of(key) for key in keys if isinstance(key, int)}
+    return {key: class_id for key, class_id in class_ids.items() if class_id is not None}
 
 
 def colors_of(labels: Labels) -> dict[RGB, int]:
-    """Colour -> class id, of every colour that has one."""
+    """Return every color that has a class -> its class id."""
     keys = [*labels.colors, *labels.values]
-    known = {key: labels.class_of(key) for key in keys if isinstance(key, tuple)}
-    return {key: found for key, found in known.items() if found is not None}
+    class_ids = {key: labels.class_of(key) for key in keys if isinstance(key, tuple)}
+    return {key: class_id for key, class_id in class_ids.items() if class_id is not None}
 
 
 def pack(colors: NDArray[Any]) -> NDArray[Any]:
-    """(H, W, 3) uint8 -> (H, W) 24 bit."""
+    """Pack (H, W, 3) uint8 colors into (H, W) 24-bit numbers."""
     wide = colors.astype(np.uint32)
     return wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
 
 
-def pack_one(color: RGB) -> int:
-    """One colour as 24 bit."""
+def pack_color(color: RGB) -> int:
+    """Pack one color into a 24-bit number."""
     return color[0] << 16 | color[1] << 8 | color[2]
 
 
-def unpack(number: int) -> RGB:
-    """24 bit as a colour."""
+def unpack_color(number: int) -> RGB:
+    """Return the color of a 24-bit number."""
     return number >> 16, number >> 8 & 255, number & 255
 
 
-def _summed(
-    values: NDArray[Any], pixels: NDArray[np.int64]
-) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Each value once."""
-    found, inverse = np.unique(values, return_inverse=True)
-    return found, np.bincount(inverse, weights=pixels).astype(np.int64)
-
-
-def _table(known: Mapping[int, int], size: int) -> NDArray[np.int32]:
-    """Class id + 1 of every value below `size`, 0 where it has none."""
-    # zeros: the pages of the 24-bit table that no pixel touches are never made.
+def _lookup_table(class_ids: Mapping[int, int], size: int) -> NDArray[np.int32]:
+    """Return class id + 1 for every value below `size`, 0 for values without a class."""
+    # zeros: the operating system never allocates pages of the 24-bit table that no pixel touches.
     table = np.zeros(size, np.int32)
-    for value, class_id in known.items():
+    for value, class_id in class_ids.items():
         if 0 <= value < size:
             table[value] = class_id + 1
     return table

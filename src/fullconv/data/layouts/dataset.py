@@ -1,20 +1,19 @@
-"""Layouts: recognise a labelled data set on disk and read which image belongs to which mask.
+"""Recognize the layout of a dataset on disk, and read which mask belongs to which image.
 
-Those of `published` are tried first, then these three:
+The layouts in `published` are tried first, then these three:
 
     voc      JPEGImages/ SegmentationClass/ ImageSets/Segmentation/{train,val}.txt
-    camvid   train.txt, val.txt, test.txt with "image mask" on a line; or train/ trainannot/ ...
+    camvid   train.txt, val.txt, test.txt with "image mask" lines; or train/ trainannot/ ...
     folders  images/ masks/, both with train/ val/ inside, or train/images/ train/masks/, or lists
-             of stems in train.txt, or no split at all
+             of names in train.txt, or no split at all
 
-Nothing is written, no mask is opened here, and what was decided without being told stands in
-`Dataset.notes`. A split that is missing is made from a hash of the names: it is the same from
-run to run and on every machine, and changes little when images are added.
+Nothing is written. Masks are opened only if the class table needs their values. `Dataset.notes`
+lists the decisions made for the user. A missing validation split is made from a hash of the file
+names: it is the same in every run and on every machine, and changes little when images are added.
 """
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,39 +21,45 @@ from pathlib import Path
 from typing import TypeAlias
 
 from fullconv.core.errors import FullconvError
+from fullconv.core.i18n import join, msg, nmsg
 from fullconv.core.labels import Labels
-from fullconv.core.text import plural
+from fullconv.core.text import nearest
 from fullconv.data.download.download import resolve_dataset
 from fullconv.data.io.extra_channels import ExtraInput
-from fullconv.data.layouts import class_table as tables
 from fullconv.data.layouts import published
-from fullconv.data.layouts.generic import _camvid, _folders_layout, _voc
-from fullconv.data.layouts.pairing import (
-    LayoutMatch,
-    Pair,
-    folders_in,
-)
-from fullconv.data.layouts.unrecognized import no_folder, no_pairs, not_laid_out, several, unknown
+from fullconv.data.layouts.class_table import SETTINGS_NAME, read_labels, read_settings
+from fullconv.data.layouts.generic import match_camvid, match_folders, match_voc
+from fullconv.data.layouts.pairing import LayoutMatch, Pair, folders_in
 
 _Reader: TypeAlias = Callable[[Path], LayoutMatch | None]
-VAL_SHARE = 0.2  # of the images, where a validation split has to be made
+
+_READERS: dict[str, _Reader] = {
+    **published.LAYOUTS,
+    "voc": match_voc,
+    "camvid": match_camvid,
+    "folders": match_folders,
+}
+LAYOUTS = tuple(_READERS)
+VAL_SHARE = 0.2  # of the training images, if there is no validation split
+_DEPTH = 2  # levels of subfolders that are searched for a dataset
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set as it lies on disk.
+    """A dataset on disk.
 
     Args:
-        root: the folder that was recognised; a sub-folder of what was asked for, now and then.
-        layout: "folders", "voc" or "camvid".
-        reason: what it was recognised by, in words.
-        splits: split name ("train", "val", "test") -> pairs, by name.
+        root: the recognized folder; it may be a subfolder of the one that was given.
+        layout: "folders", "voc", "camvid" ...
+        reason: what the layout was recognized by, in words.
+        splits: split ("train", "val", "test") -> pairs, sorted by name.
         labels: the class table.
-        named: whether the class names are real; made up from ids ("class 3") where not.
-        unpaired_images, unpaired_masks: files without a partner, doubled stems among them.
-        notes: what was decided without being told.
-        heads: names and class tables of further heads; every pair has their `masks`.
-        inputs: what goes into the network beside the images; every pair has their `inputs`.
+        named: False if the class names are made up from ids ("class 3").
+        unpaired_images, unpaired_masks: files without a partner, and files that share their name
+            with another one.
+        notes: decisions that the user should know about.
+        heads: names and class tables of the additional heads; each pair has their `masks`.
+        inputs: the extra input channels; each pair has their `inputs`.
     """
 
     root: Path
@@ -71,12 +76,12 @@ class Dataset:
 
     @property
     def tables(self) -> tuple[Labels, ...]:
-        """The class tables of all heads, the first one first."""
+        """The class tables of all heads; the first is `labels`."""
         return (self.labels, *(labels for _, labels in self.heads))
 
     @property
     def name_of_masks(self) -> str:
-        """What the folder of the masks is called: "masks", "SegmentationClass"."""
+        """The name of the folder of masks: "masks", "SegmentationClass"."""
         mask = next(pair.mask for pairs in self.splits.values() for pair in pairs)
         inside = mask.is_relative_to(self.root)
         parts = mask.relative_to(self.root).parts if inside else mask.parent.parts[-1:]
@@ -84,11 +89,11 @@ class Dataset:
 
     @property
     def held_out(self) -> str:
-        """The split that a training is judged by; never test."""
+        """The split that evaluates a training run; never test."""
         return "val" if self.splits.get("val") else "train"
 
     def pairs_of(self, split: str) -> tuple[Pair, ...]:
-        """Those of a split.
+        """Return the pairs of a split.
 
         Raises:
             FullconvError: it has none.
@@ -96,107 +101,139 @@ class Dataset:
         pairs = self.splits.get(split)
         if pairs:
             return pairs
-        there = [name for name, found in self.splits.items() if found]
+        splits = [name for name, its_pairs in self.splits.items() if its_pairs]
         raise FullconvError(
-            f"{self.root} has no images for the split {split!r}; it has {', '.join(there)}.",
-            f"--split {there[-1]}",
+            msg(
+                "{root} has no images for the split {split!r}; it has {splits}.",
+                root=self.root,
+                split=split,
+                splits=", ".join(splits),
+            ),
+            f"--split {splits[-1]}",
         )
 
 
 def load_dataset(root: str | Path, *, layout: str | None = None) -> Dataset:
-    """Recognise and read the data set in a folder (or that a dataset.toml lies in), or the
-    published one of that name, which is downloaded where it is not there yet."""
+    """Recognize and read a dataset.
+
+    Args:
+        root: a folder, its dataset.toml, or the name of a published dataset, which is downloaded
+            if it is not there yet.
+        layout: one of `LAYOUTS`; recognized by default.
+
+    Raises:
+        FullconvError: there is no dataset, more than one, or it cannot be read.
+    """
+    # The folder, and the layout that the caller or dataset.toml demands.
     root = resolve_dataset(root)
-    if root.name == tables.SETTINGS_NAME and root.is_file():
+    if root.name == SETTINGS_NAME and root.is_file():
         root = root.parent
     if not root.is_dir():
+        from fullconv.data.layouts.unrecognized import no_folder
+
         raise no_folder(root)
-    settings = tables.read_settings(root)
-    told = layout or settings.get("layout")
-    where = "" if layout or told is None else f"{root / tables.SETTINGS_NAME}: "
-    if told is not None and told not in _LAYOUTS:
-        near = difflib.get_close_matches(told, _LAYOUTS, 1, 0)[0]
-        raise FullconvError(
-            f"{where}no layout {told!r}; there are {', '.join(_LAYOUTS)}.",
-            f'layout = "{near}"' if where else f"--layout {near}",
-        )
-    found_root, name, found = _recognise(root, told, where)
-    settings = tables.read_settings(found_root) or settings
-    if not any(found.splits.values()):
-        raise no_pairs(found_root, name, found)
-    _make_val(found)
-    ordered = [split for split in ("train", "val", "test") if split in found.splits]
+    settings = read_settings(root)
+    demanded = layout or settings.get("layout")
+    settings_path = root / SETTINGS_NAME if demanded and not layout else None
+    if demanded is not None and demanded not in _READERS:
+        raise _unknown_layout(demanded, settings_path)
+
+    # Find the pairs; make a validation split if there is none.
+    folder, name, match = _recognize(root, demanded, settings_path)
+    if not any(match.splits.values()):
+        from fullconv.data.layouts.unrecognized import no_pairs
+
+        raise no_pairs(folder, name, match)
+    if "val" not in match.splits and len(match.splits.get("train", [])) > 1:
+        _make_val(match)
     splits: dict[str, tuple[Pair, ...]] = {
-        split: tuple(sorted(found.splits[split], key=_by_name)) for split in ordered
+        split: tuple(sorted(match.splits[split], key=lambda pair: pair.name))
+        for split in ("train", "val", "test")
+        if split in match.splits
     }
-    paths = [pair.mask for pairs in splits.values() for pair in pairs]
-    labels, named, notes = tables.read_labels(found_root, settings, paths, known=found.known)
-    told = [note for note in notes if note.startswith("class names from ")]
-    notes = [note for note in notes if note not in told]
-    if found_root != root:
-        found.notes.insert(0, f"found in the sub-folder {found_root.relative_to(root)}")
+
+    # Read the class table.
+    mask_paths = [pair.mask for pairs in splits.values() for pair in pairs]
+    settings = read_settings(folder) or settings
+    table = read_labels(folder, settings, mask_paths, layout_labels=match.labels)
+    notes = [*match.notes, *table.notes]
+    if folder != root:
+        notes.insert(0, msg("found in the subfolder {folder}", folder=folder.relative_to(root)))
     return Dataset(
-        found_root,
+        folder,
         name,
-        "; ".join([found.reason, *told]),
+        join([match.reason, table.source], "; ") if table.source else match.reason,
         splits,
-        labels,
-        named,
-        tuple(sorted(found.images)),
-        tuple(sorted(found.masks)),
-        (*found.notes, *notes),
+        table.labels,
+        table.named,
+        tuple(sorted(match.images)),
+        tuple(sorted(match.masks)),
+        tuple(notes),
     )
 
 
-def holds_masks(root: Path) -> bool:
-    """Whether the folder itself, not one below it, lies as a data set of masks does."""
-    return any(reader(root) is not None for reader in _LAYOUTS.values())
+def match_layout(
+    folder: Path, readers: Mapping[str, _Reader] = _READERS
+) -> tuple[str, LayoutMatch] | None:
+    """Return the first layout that fits a folder itself (not a subfolder), and its pairs."""
+    matches = ((name, reader(folder)) for name, reader in readers.items())
+    return next(((name, match) for name, match in matches if match is not None), None)
 
 
-def _recognise(root: Path, layout: str | None, told_in: str) -> tuple[Path, str, LayoutMatch]:
-    """The layout of the folder, else of the one sub-folder, up to two levels down, that has one."""
-    readers = {layout: _LAYOUTS[layout]} if layout else _LAYOUTS
+def _recognize(
+    root: Path, layout: str | None, settings_path: Path | None
+) -> tuple[Path, str, LayoutMatch]:
+    """Return the folder with a dataset, its layout and its pairs: the folder itself, else the only
+    subfolder with a dataset."""
+    readers = {layout: _READERS[layout]} if layout else _READERS
     level = [root]
-    for _ in range(3):
-        hits = [(folder, *hit) for folder in level if (hit := _first(folder, readers)) is not None]
+    for _ in range(_DEPTH + 1):
+        matches = [(folder, match_layout(folder, readers)) for folder in level]
+        hits = [(folder, *match) for folder, match in matches if match is not None]
         if len(hits) == 1:
             return hits[0]
         if hits:
-            raise several(root, [folder for folder, _, _ in hits])
+            from fullconv.data.layouts.unrecognized import several_datasets
+
+            raise several_datasets(root, [folder for folder, _, _ in hits])
         level = [child for folder in level for child in folders_in(folder)]
+    from fullconv.data.layouts.unrecognized import unrecognized, wrong_layout
+
     if layout:
-        raise not_laid_out(root, layout, told_in)
-    raise unknown(root, lambda folder: (_first(folder, _LAYOUTS) or ("", None))[1])
+        raise wrong_layout(root, layout, settings_path)
+    raise unrecognized(root, match_layout)
 
 
-def _first(folder: Path, readers: Mapping[str, _Reader]) -> tuple[str, LayoutMatch] | None:
-    """The first layout that fits a folder, and what was found."""
-    hits = ((name, reader(folder)) for name, reader in readers.items())
-    return next(((name, found) for name, found in hits if found is not None), None)
-
-
-_LAYOUTS: dict[str, _Reader] = {
-    **published.LAYOUTS,
-    "voc": _voc,
-    "camvid": _camvid,
-    "folders": _folders_layout,
-}
-LAYOUTS = tuple(_LAYOUTS)
-
-
-def _make_val(found: LayoutMatch) -> None:
-    """Take a validation split out of train by a hash of the names, where there is none."""
-    train = found.splits.get("train", [])
-    if "val" in found.splits or len(train) < 2:
-        return
-    order = sorted(train, key=lambda pair: hashlib.sha256(pair.name.encode()).digest())
-    count = max(1, round(VAL_SHARE * len(train)))
-    found.splits["val"], found.splits["train"] = order[:count], order[count:]
-    found.notes.append(
-        f"no val split found: {count} of {plural(len(train), 'train image')} "
-        f"({count / len(train):.0%}) taken for it by a hash of their names"
+def _unknown_layout(layout: str, settings_path: Path | None) -> FullconvError:
+    close, names = nearest(layout, LAYOUTS, 0), ", ".join(LAYOUTS)
+    if settings_path is None:
+        text = msg("no layout {layout!r}; expected one of {names}.", layout=layout, names=names)
+        return FullconvError(text, f"--layout {close}")
+    return FullconvError(
+        msg(
+            "{path}: no layout {layout!r}; expected one of {names}.",
+            path=settings_path,
+            layout=layout,
+            names=names,
+        ),
+        f'layout = "{close}"',
     )
 
 
-def _by_name(pair: Pair) -> str:
-    return pair.name
+def _make_val(match: LayoutMatch) -> None:
+    """Move a share of train to val, selected by a hash of the names."""
+    train = match.splits["train"]
+    order = sorted(train, key=lambda pair: hashlib.sha256(pair.name.encode()).digest())
+    count = max(1, round(VAL_SHARE * len(train)))
+    match.splits["val"], match.splits["train"] = order[:count], order[count:]
+    match.notes.append(
+        nmsg(
+            "no val split: {count} of {total} train images ({share:.0%}) is used for it, selected "
+            "by a hash of the file names",
+            "no val split: {count} of {total} train images ({share:.0%}) are used for it, selected "
+            "by a hash of the file names",
+            count=count,
+            total=len(train),
+            share=count / len(train),
+        )
+    )

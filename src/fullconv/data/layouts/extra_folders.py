@@ -1,14 +1,14 @@
-"""Further folders of a data set: masks that answer another question, and images that show
-something else than light.
+"""Additional folders of a dataset: masks of other heads, and files with extra input channels.
 
-    data/  images/ masks/   as any data set
-           geometry/        --heads geometry: a mask for each image, with a class table of its own
-                            in geometry/dataset.toml; one head each (Long et al. 2015, section 5:
-                            SIFT Flow's semantic and geometric labels)
-           depth/           --extra-inputs depth: a file for each image (section 5: NYUDv2's depth)
+    data/  images/ masks/   as in any dataset
+           geometry/        --heads geometry: one mask per image, with its own class table in
+                            geometry/dataset.toml; one head each (Long et al. 2015, section 5:
+                            the semantic and geometric labels of SIFT Flow)
+           depth/           --extra-inputs depth: one file per image (section 5: depth of NYUDv2)
 
-A file belongs to the image of the same stem, wherever below the folder it lies. Where a stem is
-there more than once, it lies in a folder called like the image's, its mask's or its split.
+A file belongs to the image of the same name (without extension), anywhere below the folder. If
+several files have that name, it is the one in a folder called like the image's folder, its mask's
+folder or its split.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from pathlib import Path
 import numpy as np
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.text import plural, shell_command, truncated_list
-from fullconv.data.io import array_masks as matlab
-from fullconv.data.io import extra_channels as channels
-from fullconv.data.io.extra_channels import ExtraInput, read_channels, read_extra_channels
+from fullconv.core.i18n import msg, nmsg
+from fullconv.core.text import shell_command, truncated_list
+from fullconv.data.io.array_masks import read_mat_class_names
+from fullconv.data.io.extra_channels import (
+    CHANNEL_SUFFIXES,
+    ExtraInput,
+    read_channels,
+    read_extra_channels,
+)
 from fullconv.data.io.images import IMAGE_SUFFIXES, image_size
 from fullconv.data.io.masks import ARRAY_SUFFIXES
-from fullconv.data.layouts import class_catalogue as catalogue
-from fullconv.data.layouts import class_table as tables
+from fullconv.data.layouts.class_catalogue import numbered_from_one
+from fullconv.data.layouts.class_table import read_labels, read_settings
 from fullconv.data.layouts.dataset import Dataset
 from fullconv.data.layouts.pairing import MASK_ENDINGS, Pair, folders_in
 
-_MASKS = IMAGE_SUFFIXES | frozenset(ARRAY_SUFFIXES)
-_Found = dict[tuple[str, str], Path]  # split and name of a pair -> its file
-
-
-def folder_names(folders: str) -> list[str]:
-    """The folders that are named with commas between: "depth,infrared"."""
-    return [name.strip() for name in folders.split(",") if name.strip()]
+_MASK_SUFFIXES = IMAGE_SUFFIXES | frozenset(ARRAY_SUFFIXES)
+_Key = tuple[str, str]  # split and name of a pair
 
 
 def without_extras(dataset: Dataset) -> Dataset:
-    """Without further heads and inputs."""
+    """Return a dataset without additional heads and extra inputs."""
     splits = {
         split: tuple(Pair(pair.name, pair.image, pair.mask) for pair in pairs)
         for split, pairs in dataset.splits.items()
@@ -52,169 +52,188 @@ def without_extras(dataset: Dataset) -> Dataset:
 
 
 def head_dataset(dataset: Dataset, folder: str) -> Dataset:
-    """The same images with the masks of another folder, and the class table that lies in it."""
-    place = _place(dataset, folder, "masks of another head")
-    found = _beside(dataset, place, _MASKS)
+    """Return the same images with the masks in another folder, and the class table in it.
+
+    Raises:
+        FullconvError: there is no such folder, or an image without a mask.
+    """
+    root = _resolve(dataset, folder)
+    files = _files_of_pairs(dataset, root, _MASK_SUFFIXES)
     splits = {
-        split: tuple(Pair(pair.name, pair.image, found[split, pair.name]) for pair in pairs)
+        split: tuple(Pair(pair.name, pair.image, files[split, pair.name]) for pair in pairs)
         for split, pairs in dataset.splits.items()
     }
-    paths = list(found.values())
-    names = matlab.read_names(paths[0]) if paths[0].suffix.lower() == ".mat" else []
-    known = catalogue.from_one(names) if names else None
-    labels, named, notes = tables.read_labels(
-        place, tables.read_settings(place), paths, known=known
-    )
-    reason = f"images of {dataset.root}, masks of {place}"
-    return Dataset(place, "folders", reason, splits, labels, named, notes=tuple(notes))
+    masks = list(files.values())
+    names = read_mat_class_names(masks[0]) if masks[0].suffix.lower() == ".mat" else []
+    matlab_labels = numbered_from_one(names) if names else None
+    table = read_labels(root, read_settings(root), masks, layout_labels=matlab_labels)
+    reason = msg("images of {root}, masks of {folder}", root=dataset.root, folder=root)
+    notes = (*table.notes, *([table.source] if table.source else []))
+    return Dataset(root, "folders", reason, splits, table.labels, table.named, notes=notes)
 
 
 def with_extra_inputs(dataset: Dataset, folders: Sequence[str]) -> Dataset:
-    """A data set whose pairs have files of further inputs, whose channels are counted by the first.
+    """Return a dataset whose pairs have files with extra channels; the first file tells how many.
 
     Args:
-        folders: of the files, in the data set's folder or as paths.
+        dataset: the dataset.
+        folders: the folders of these files, in the dataset's folder or as paths.
 
     Raises:
-        FullconvError: no such folder, or an image without a file.
+        FullconvError: there is no such folder, or an image without a file.
     """
     for folder in folders:
-        place = _place(dataset, folder, "further input")
-        found = _beside(dataset, place, channels.SUFFIXES)
-        name = _name(folder)
-        _require_new(name, [one.name for one in dataset.inputs], "input", "--extra-inputs")
+        files = _files_of_pairs(dataset, _resolve(dataset, folder), CHANNEL_SUFFIXES)
+        name = Path(folder).name
+        if name in [extra.name for extra in dataset.inputs]:
+            raise FullconvError(
+                msg("two inputs are called {name}.", name=name), f"--extra-inputs {name}"
+            )
         splits = {
             split: tuple(
-                replace(pair, inputs=(*pair.inputs, found[split, pair.name])) for pair in pairs
+                replace(pair, inputs=(*pair.inputs, files[split, pair.name])) for pair in pairs
             )
             for split, pairs in dataset.splits.items()
         }
-        count = read_channels(next(iter(found.values()))).shape[2]
-        one = ExtraInput(name, count)
-        dataset = replace(dataset, splits=splits, inputs=(*dataset.inputs, one))
+        extra = ExtraInput(name, read_channels(next(iter(files.values()))).shape[2])
+        dataset = replace(dataset, splits=splits, inputs=(*dataset.inputs, extra))
     return dataset
 
 
 def with_channel_statistics(dataset: Dataset) -> Dataset:
-    """Every file of the further inputs looked at, and their mean and spread over the training
-    split known.
+    """Return a dataset whose extra inputs have mean and standard deviation over the training split.
+
+    Every file of the extra inputs is read.
 
     Raises:
-        FullconvError: a file that cannot be read, of another size than its image or with another
-            number of channels; or the same number everywhere.
+        FullconvError: a file cannot be read, has another size than its image or another number of
+            channels; or a channel is constant.
     """
     jobs = [(split, pair) for split, pairs in dataset.splits.items() for pair in pairs]
     with ThreadPoolExecutor() as pool:
-        sums = list(pool.map(lambda job: _sums(job[1], dataset.inputs), jobs))
-    known = []
-    for k, one in enumerate(dataset.inputs):
-        rows = [found[k] for (split, _), found in zip(jobs, sums, strict=True) if split == "train"]
-        pixels = sum(count for count, _, _ in rows)
-        mean = np.sum([total for _, total, _ in rows], axis=0) / pixels
-        square = np.sum([squares for _, _, squares in rows], axis=0) / pixels
-        spread = np.sqrt(np.maximum(0, square - mean**2))
-        if not spread.all():
+        sums = list(pool.map(lambda job: _channel_sums(job[1], dataset.inputs), jobs))
+    inputs = []
+    for k, extra in enumerate(dataset.inputs):
+        train = [row[k] for (split, _), row in zip(jobs, sums, strict=True) if split == "train"]
+        pixels = sum(count for count, _, _ in train)
+        mean = np.sum([total for _, total, _ in train], axis=0) / pixels
+        mean_square = np.sum([squares for _, _, squares in train], axis=0) / pixels
+        std = np.sqrt(np.maximum(0, mean_square - mean**2))
+        if not std.all():
+            others = ",".join(other.name for other in dataset.inputs if other != extra)
             raise FullconvError(
-                f"the input {one.name} holds the same number, {mean[spread == 0][0]:g}, at every "
-                "pixel of every training file; nothing can be learned from it.",
-                f"--extra-inputs {','.join(i.name for i in dataset.inputs if i != one) or 'ANOTHER'}",
+                msg(
+                    "the input {name} has the same value, {value:g}, at every pixel of every "
+                    "training file; nothing can be learned from it.",
+                    name=extra.name,
+                    value=mean[std == 0][0],
+                ),
+                f"--extra-inputs {others or 'ANOTHER'}",
             )
-        known.append(replace(one, mean=tuple(map(float, mean)), std=tuple(map(float, spread))))
-    return replace(dataset, inputs=tuple(known))
+        inputs.append(replace(extra, mean=tuple(map(float, mean)), std=tuple(map(float, std))))
+    return replace(dataset, inputs=tuple(inputs))
 
 
 def extra_files(images: Iterable[Path], folder: Path, name: str) -> list[Path]:
-    """The file of each image in the folder of a further input.
+    """Return the file of each image in the folder of an extra input.
 
     Raises:
-        FullconvError: no such folder, or an image without a file.
+        FullconvError: there is no such folder, or an image without a file.
     """
     if not folder.is_dir():
         raise FullconvError(
-            f"no folder {folder}; the model wants its input {name} beside each image.",
+            msg(
+                "no folder {folder}; the model needs its input {name} for each image.",
+                folder=folder,
+                name=name,
+            ),
             "--extra-inputs FOLDER",
         )
-    rows = {("", str(k)): [image] for k, image in enumerate(images)}
-    return list(_matched(rows, folder, channels.SUFFIXES).values())
+    keys = {("", str(k)): [image] for k, image in enumerate(images)}
+    return list(_match_files(keys, folder, CHANNEL_SUFFIXES).values())
 
 
-def _sums(pair: Pair, inputs: Sequence[ExtraInput]) -> list[tuple[int, np.ndarray, np.ndarray]]:
-    """Pixels, sum and sum of squares of every input of a pair."""
+def _channel_sums(
+    pair: Pair, inputs: Sequence[ExtraInput]
+) -> list[tuple[int, np.ndarray, np.ndarray]]:
+    """Return pixels, sum and sum of squares of each extra input of a pair."""
     size = image_size(pair.image)
     rows = []
-    for path, one in zip(pair.inputs, inputs, strict=True):
-        found = read_extra_channels(path, one, size)
-        flat = found.reshape(-1, one.channels).astype(np.float64)
+    for path, extra in zip(pair.inputs, inputs, strict=True):
+        channels = read_extra_channels(path, extra, size)
+        flat = channels.reshape(-1, extra.channels).astype(np.float64)
         rows.append((len(flat), flat.sum(0), (flat**2).sum(0)))
     return rows
 
 
-def _name(folder: str) -> str:
-    return Path(folder).name
-
-
-def _require_new(name: str, known: Sequence[str], kind: str, option: str) -> None:
-    if name in known:
-        raise FullconvError(f"two {kind}s are called {name}.", f"{option} {name}")
-
-
-def _place(dataset: Dataset, folder: str, what: str) -> Path:
+def _resolve(dataset: Dataset, folder: str) -> Path:
     inside = dataset.root / folder
-    place = inside if inside.is_dir() else Path(folder)
-    if not place.is_dir():
-        there = [path.name for path in folders_in(dataset.root)]
+    path = inside if inside.is_dir() else Path(folder)
+    if not path.is_dir():
+        folders = [path.name for path in folders_in(dataset.root)]
         raise FullconvError(
-            f"no folder {folder} in {dataset.root} for the {what}; it has "
-            f"{truncated_list(there) or 'no folder'}.",
+            msg(
+                "no folder {folder} in {root}; it has {folders}.",
+                folder=folder,
+                root=dataset.root,
+                folders=truncated_list(folders) if folders else msg("no folder"),
+            ),
             shell_command("ls", dataset.root),
         )
-    return place
+    return path
 
 
-def _beside(dataset: Dataset, place: Path, suffixes: Iterable[str]) -> _Found:
-    """The file of every pair in a folder."""
-    rows = {
+def _files_of_pairs(dataset: Dataset, folder: Path, suffixes: Iterable[str]) -> dict[_Key, Path]:
+    keys = {
         (split, pair.name): [pair.image, pair.mask]
         for split, pairs in dataset.splits.items()
         for pair in pairs
     }
-    return _matched(rows, place, suffixes)
+    return _match_files(keys, folder, suffixes)
 
 
-def _matched(
-    rows: Mapping[tuple[str, str], list[Path]], place: Path, suffixes: Iterable[str]
-) -> _Found:
+def _match_files(
+    keys: Mapping[_Key, list[Path]], folder: Path, suffixes: Iterable[str]
+) -> dict[_Key, Path]:
+    """Return the file in a folder that belongs to each key; the key's paths are its image, and its
+    mask if it has one."""
     by_stem: dict[str, list[Path]] = {}
-    for path in sorted(place.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(place).parts)
+    for path in sorted(folder.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         if path.suffix.lower() in suffixes and not hidden and path.is_file():
             by_stem.setdefault(path.stem, []).append(path)
-    hits = {
-        key: [path for stem in _stems(known) for path in by_stem.get(stem, [])]
-        for key, known in rows.items()
-    }
-    wanted = Counter(path for paths in hits.values() for path in paths)
-    found, lacking = {}, []
-    for (split, name), known in rows.items():
-        paths = hits[split, name]
-        if len(paths) > 1 or any(wanted[path] > 1 for path in paths):
-            folders = {split, *(path.parent.name for path in known)}
+
+    # Candidates are called like the image or its mask, with or without an ending of masks.
+    candidates = {}
+    for key, own in keys.items():
+        bare = list(dict.fromkeys(path.stem for path in own))
+        stems = dict.fromkeys([*bare, *(stem + end for stem in bare for end in MASK_ENDINGS)])
+        candidates[key] = [path for stem in stems for path in by_stem.get(stem, [])]
+
+    # If a name is there more than once, the folder decides.
+    claims = Counter(path for paths in candidates.values() for path in paths)
+    files, problems = {}, []
+    for (split, name), own in keys.items():
+        paths = candidates[split, name]
+        if len(paths) > 1 or any(claims[path] > 1 for path in paths):
+            folders = {split, *(path.parent.name for path in own)}
             paths = [path for path in paths if path.parent.name in folders]
         if len(paths) == 1:
-            found[split, name] = paths[0]
+            files[split, name] = paths[0]
         else:
-            lacking.append(f"{known[0]} has {len(paths) or 'none'}")
-    if lacking:
+            problems.append(msg("{image} has {count}", image=own[0], count=len(paths)))
+    if problems:
         raise FullconvError(
-            f"{place} does not have one file for each of {plural(len(rows), 'image')}: "
-            f"{truncated_list(lacking)}; expected one of the same name, with any of the endings "
-            f"{' '.join(sorted(suffixes))}.",
-            shell_command("ls", place),
+            nmsg(
+                "{folder} does not have one file for the {count} image: {problems}; expected a "
+                "file of the same name, with one of the suffixes {suffixes}.",
+                "{folder} does not have one file for each of the {count} images: {problems}; "
+                "expected a file of the same name, with one of the suffixes {suffixes}.",
+                count=len(keys),
+                folder=folder,
+                problems=truncated_list(problems),
+                suffixes=" ".join(sorted(suffixes)),
+            ),
+            shell_command("ls", folder),
         )
-    return found
-
-
-def _stems(known: Sequence[Path]) -> list[str]:
-    """What the file beside an image may be called: like it, or like its mask."""
-    bare = list(dict.fromkeys(path.stem for path in known))
-    return list(dict.fromkeys([*bare, *(stem + end for stem in bare for end in MASK_ENDINGS)]))
+    return files

@@ -5,128 +5,157 @@ from __future__ import annotations
 from pathlib import Path
 
 from fullconv.core.errors import FullconvError
-from fullconv.data.layouts import class_table as tables
+from fullconv.core.i18n import join, msg
+from fullconv.data.layouts.class_table import CAMVID, SETTINGS_NAME, VOC, Settings, read_settings
 from fullconv.data.layouts.pairing import (
     IMAGE_FOLDERS,
     MASK_FOLDERS,
     SPLITS,
     LayoutMatch,
-    add_lists,
-    add_rows,
     find_folder,
     folders_in,
     images_in,
     listed_pairs,
     masks_in,
-    pair_up,
+    pair_by_name,
     split_lists,
 )
 
+_VOC_MASKS = ("SegmentationClass", "SegmentationClassPNG", "SegmentationClassAug")
 _VOC_LISTS = ("trainval", "trainaug", "default")
+_CAMVID_MASKS = (
+    *("annot", "_annot", "_labels", "_label", "_masks", "_mask", "_gt", "_annotations"),
+)
 
-_ANNOTATED = ("annot", "_annot", "_labels", "_label", "_masks", "_mask", "_gt", "_annotations")
 
-
-def _voc(root: Path) -> LayoutMatch | None:
+def match_voc(root: Path) -> LayoutMatch | None:
+    """Match JPEGImages/, SegmentationClass/ and the lists in ImageSets/Segmentation/."""
     images = find_folder(root, ("JPEGImages",))
-    names = ("SegmentationClass", "SegmentationClassPNG", "SegmentationClassAug")
-    masks = find_folder(root, names, masks=True)
+    masks = find_folder(root, _VOC_MASKS, masks=True)
     if images is None or masks is None:
         return None
     lists = split_lists(root / "ImageSets" / "Segmentation", extra=_VOC_LISTS)
-    everything = lists.pop("trainval", None)  # is train and val together
-    more = lists.pop("default", None)  # CVAT's, where nothing was split
+    trainval = lists.pop("trainval", None)
+    default = lists.pop("default", None)  # written by CVAT for data without a split
     augmented = lists.pop("trainaug", None)
-    if augmented is not None and (wide := find_folder(root, names[2:], masks=True)) is not None:
-        lists["train"], masks = augmented, wide
-    elif not lists and (everything or more):
-        lists["train"] = everything or more  # type: ignore[assignment]
-    found = LayoutMatch(f"{images.name} and {masks.name}", known=tables.VOC)
+    augmented_masks = find_folder(root, _VOC_MASKS[2:], masks=True) if augmented else None
+    if augmented and augmented_masks:
+        lists["train"], masks = augmented, augmented_masks
+    elif not lists and (everything := trainval or default):
+        lists["train"] = everything
+    match = LayoutMatch(_both(images, masks), labels=VOC)
     if not lists:
-        found.add("train", images_in(images), masks_in(masks))
-        return found
-    named = ", ".join(path.name for path in lists.values())
-    found.reason += f" and {named} in ImageSets/Segmentation"
-    add_lists(found, lists, images_in(images), masks_in(masks))
-    return found
+        match.add("train", images_in(images), masks_in(masks))
+        return match
+    match.reason = msg(
+        "{folders} and {lists} in ImageSets/Segmentation",
+        folders=match.reason,
+        lists=", ".join(path.name for path in lists.values()),
+    )
+    match.add_lists(lists, images_in(images), masks_in(masks))
+    return match
 
 
-def _camvid(root: Path) -> LayoutMatch | None:
-    rows = {split: listed_pairs(path) for split, path in split_lists(root).items()}
+def match_camvid(root: Path) -> LayoutMatch | None:
+    """Match lists with "image mask" lines, or train/ trainannot/, val_img/ val_label/ ..."""
+    lists = split_lists(root)
+    rows = {split: listed_pairs(path) for split, path in lists.items()}
     if rows and all(rows.values()):
-        found = LayoutMatch("lists with an image and a mask on a line: " + ", ".join(rows))
-        for split, path in split_lists(root).items():
-            add_rows(found, split, path, rows[split])
+        match = LayoutMatch(
+            msg("lists with an image and a mask on each line: {splits}", splits=", ".join(rows))
+        )
+        for split, path in lists.items():
+            match.add_rows(split, path, rows[split])
     else:
-        found = LayoutMatch("")
-        for split, images, masks in _annotated_folders(root):
-            found.add(split, images_in(images), masks_in(masks))
-            found.reason += f"{', ' if found.reason else ''}{images.name} and {masks.name}"
-        if not found.splits:
+        match = LayoutMatch("")
+        by_name = {folder.name.lower(): folder for folder in folders_in(root)}
+        reasons = []
+        for name, split in SPLITS.items():
+            images = _first(by_name, name, ("", "_img", "_images"))
+            masks = _first(by_name, name, _CAMVID_MASKS)
+            if images and masks and images_in(images) and masks_in(masks):
+                match.add(split, images_in(images), masks_in(masks))
+                reasons.append(_both(images, masks))
+        if not match.splits:
             return None
-    inside = {pair.mask.parent.name for pairs in found.splits.values() for pair in pairs}
-    if inside and all(name.endswith("annot") for name in inside):
-        found.known = tables.CAMVID
-    return found
+        match.reason = join(reasons, ", ")
+    mask_folders = {pair.mask.parent.name for pairs in match.splits.values() for pair in pairs}
+    if mask_folders and all(name.endswith("annot") for name in mask_folders):
+        match.labels = CAMVID
+    return match
 
 
-def _folders_layout(root: Path) -> LayoutMatch | None:
-    settings = tables.read_settings(root)
-    images, masks = _named(root, settings, "images"), _named(root, settings, "masks")
-    images = images or find_folder(root, IMAGE_FOLDERS)
+def match_folders(root: Path) -> LayoutMatch | None:
+    """Match a folder of images and one of masks, with or without splits inside them."""
+    # Which folders? dataset.toml may name them; else by their names.
+    settings = read_settings(root)
+    images = _configured(root, settings, "images") or find_folder(root, IMAGE_FOLDERS)
     others = tuple(name for name in MASK_FOLDERS if images != root / name)
-    masks = masks or find_folder(root, others, masks=True)
-    if images is None and masks is not None and pair_up(images_in(root), masks_in(masks))[0]:
-        images = root  # photos, and a folder of their masks among them
-    found = LayoutMatch("")
+    masks = _configured(root, settings, "masks") or find_folder(root, others, masks=True)
+    if images is None and masks is not None and pair_by_name(images_in(root), masks_in(masks))[0]:
+        images = root  # images, and the folder of their masks among them
+    match = LayoutMatch("")
+
+    # A folder for each split, with both folders inside?
     if images is None or masks is None:
         for folder in folders_in(root):
-            inner, truth = (
-                find_folder(folder, IMAGE_FOLDERS),
-                find_folder(folder, MASK_FOLDERS, masks=True),
-            )
-            if folder.name.lower() in SPLITS and inner and truth:
-                found.add(SPLITS[folder.name.lower()], images_in(inner), masks_in(truth))
-                found.reason = f"{inner.name} and {truth.name} in a folder per split"
-        return found if found.splits else None
-    beside = f"images beside {masks.name}"
-    found.reason = beside if images == root else f"{images.name} and {masks.name}"
-    inside = {s.name.lower(): s for s in folders_in(images) if s.name.lower() in SPLITS}
-    truths = {s.name.lower(): s for s in folders_in(masks)}
-    for name in sorted(inside):
-        twin = truths.get(name)
-        found.add(SPLITS[name], images_in(inside[name]), masks_in(twin) if twin else [])
-    if found.splits:
-        found.reason += " with a folder per split"
-        return found
+            inner_images = find_folder(folder, IMAGE_FOLDERS)
+            inner_masks = find_folder(folder, MASK_FOLDERS, masks=True)
+            if folder.name.lower() in SPLITS and inner_images and inner_masks:
+                match.add(
+                    SPLITS[folder.name.lower()], images_in(inner_images), masks_in(inner_masks)
+                )
+                match.reason = msg(
+                    "{images} and {masks} in a folder per split",
+                    images=inner_images.name,
+                    masks=inner_masks.name,
+                )
+        return match if match.splits else None
+
+    # Both folders have folders of splits inside?
+    beside = msg("images beside {masks}", masks=masks.name)
+    match.reason = beside if images == root else _both(images, masks)
+    splits = {s.name.lower(): s for s in folders_in(images) if s.name.lower() in SPLITS}
+    mask_splits = {s.name.lower(): s for s in folders_in(masks)}
+    for name in sorted(splits):
+        twin = mask_splits.get(name)
+        match.add(SPLITS[name], images_in(splits[name]), masks_in(twin) if twin else [])
+    if match.splits:
+        match.reason = msg("{folders} with a folder per split", folders=match.reason)
+        return match
+
+    # Otherwise lists of names, or no split at all.
     lists = split_lists(root) or split_lists(root / "splits") or split_lists(images.parent)
     if lists:
-        found.reason += f" with {', '.join(path.name for path in lists.values())}"
-        add_lists(found, lists, images_in(images), masks_in(masks))
+        names = ", ".join(path.name for path in lists.values())
+        match.reason = msg("{folders} with {lists}", folders=match.reason, lists=names)
+        match.add_lists(lists, images_in(images), masks_in(masks))
     else:
-        found.add("train", images_in(images), masks_in(masks))
-    return found
+        match.add("train", images_in(images), masks_in(masks))
+    return match
 
 
-def _annotated_folders(root: Path) -> list[tuple[str, Path, Path]]:
-    """(split, images, masks) of train/ + trainannot/, val_img/ + val_label/ and their like."""
-    there = {folder.name.lower(): folder for folder in folders_in(root)}
-    hits = []
-    for name, split in SPLITS.items():
-        images = [there[name + end] for end in ("", "_img", "_images") if name + end in there]
-        masks = [there[name + end] for end in _ANNOTATED if name + end in there]
-        if images and masks and images_in(images[0]) and masks_in(masks[0]):
-            hits.append((split, images[0], masks[0]))
-    return hits
+def _both(images: Path, masks: Path) -> str:
+    return msg("{images} and {masks}", images=images.name, masks=masks.name)
 
 
-def _named(root: Path, settings: tables.Settings, key: str) -> Path | None:
+def _first(by_name: dict[str, Path], name: str, endings: tuple[str, ...]) -> Path | None:
+    return next((by_name[name + end] for end in endings if name + end in by_name), None)
+
+
+def _configured(root: Path, settings: Settings, key: str) -> Path | None:
+    """Return the folder that dataset.toml names under a key."""
     if key not in settings:
         return None
     folder = root / settings[key]
     if not folder.is_dir():
         raise FullconvError(
-            f"{root / tables.SETTINGS_NAME}: {key} names the folder {folder}, which is not there.",
+            msg(
+                "{path}: {key} names the folder {folder}, which does not exist.",
+                path=root / SETTINGS_NAME,
+                key=key,
+                folder=folder,
+            ),
             f'{key} = "{key}"',
         )
     return folder

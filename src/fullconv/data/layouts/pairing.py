@@ -1,7 +1,7 @@
-"""Pairing: which mask belongs to which image, by the names of files and by lists of names.
+"""Match images with their masks, by file names and by lists of names.
 
-Suffixes are compared in any case; hidden files (.DS_Store, ._a.png) and what is no image are not
-seen. No file but a list is opened.
+Suffixes are compared without case. Hidden files (.DS_Store, ._a.png) and files that are no images
+are skipped. No file but a list is opened.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from fullconv.core.errors import FullconvError
+from fullconv.core.i18n import msg, nmsg
 from fullconv.core.labels import Labels
-from fullconv.core.text import plural
+from fullconv.core.text import truncated_list
 from fullconv.data.io.images import IMAGE_SUFFIXES
 from fullconv.data.io.masks import ARRAY_SUFFIXES
 
-SPLITS = {  # what a folder or a list may be called -> the split
+SPLITS = {  # name of a folder or a list -> split
     "train": "train",
     "training": "train",
     "val": "val",
@@ -29,70 +30,162 @@ SPLITS = {  # what a folder or a list may be called -> the split
 MASK_ENDINGS = (
     *("_mask", "_masks", "_label", "_labels", "_gt", "_seg", "_annotation", "-mask", "_L"),
 )
-IMAGE_FOLDERS = ("images", "imgs", "image", "img", "images", "photos")
+IMAGE_FOLDERS = ("images", "imgs", "image", "img", "pictures", "photos")
 MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "annotation", "annots", "gt")
 IMAGE_ENDINGS = ("_image", "_img", "_sat", "_photo", "_rgb")  # a_sat.jpg and a_mask.png
+_LISTED = 5  # missing names that an error message lists
 
 
 @dataclass(frozen=True)
 class Pair:
-    """An image and its mask, and files of further folders, see `fullconv.data.layouts.extra_folders`. `name` is
-    the image's stem, unique in its split."""
+    """An image and its mask.
+
+    Args:
+        name: file name of the image without suffix; unique in its split.
+        image, mask: the files.
+        masks: masks of additional heads, see `fullconv.data.layouts.extra_folders`.
+        inputs: files with extra channels (depth, infrared ...).
+    """
 
     name: str
     image: Path
     mask: Path
-    masks: tuple[Path, ...] = ()  # of further heads
-    inputs: tuple[Path, ...] = ()  # depth, infrared ...
+    masks: tuple[Path, ...] = ()
+    inputs: tuple[Path, ...] = ()
 
 
 @dataclass
 class LayoutMatch:
-    """What the reader of a layout found in a folder; `reason` says by what, in words."""
+    """The pairs that the reader of a layout found in a folder.
+
+    Args:
+        reason: what the layout was recognized by, in words.
+        splits: split -> pairs.
+        images, masks: files without a partner.
+        notes: decisions that the user should know about.
+        labels: the class table of a published dataset.
+    """
 
     reason: str
     splits: dict[str, list[Pair]] = field(default_factory=dict)
-    images: list[Path] = field(default_factory=list)  # unpaired
-    masks: list[Path] = field(default_factory=list)  # unpaired
+    images: list[Path] = field(default_factory=list)
+    masks: list[Path] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    known: Labels | None = None
+    labels: Labels | None = None
 
     def add(self, split: str, images: Iterable[Path], masks: Iterable[Path]) -> None:
-        """Pairs by stem."""
-        pairs, alone, masks_alone = pair_up(images, masks)
+        """Add files to a split, paired by name."""
+        pairs, images_alone, masks_alone = pair_by_name(images, masks)
         self.splits[split] = [*self.splits.get(split, []), *pairs]
-        self.images += alone
+        self.images += images_alone
         self.masks += masks_alone
 
+    def add_lists(self, lists: dict[str, Path], images: list[Path], masks: list[Path]) -> None:
+        """Add the splits that lists of names define; note how many images are on no list.
 
-def pair_up(
+        Raises:
+            FullconvError: a list names a file that is neither an image nor a mask.
+        """
+        names = {file.stem for file in (*images, *masks)}
+        names |= {mask.stem.removesuffix(ending) for mask in masks for ending in MASK_ENDINGS}
+        for split, path in lists.items():
+            stems = listed_stems(path)
+            if missing := sorted(stems - names):
+                raise FullconvError(
+                    nmsg(
+                        "{path} lists {count} name that belongs to neither an image nor a mask: "
+                        "{names}.",
+                        "{path} lists {count} names that belong to neither an image nor a mask: "
+                        "{names}.",
+                        count=len(missing),
+                        path=path,
+                        names=truncated_list(missing, _LISTED),
+                    ),
+                    msg("remove them from {name}, or copy the missing files", name=path.name),
+                )
+            mask_stems = stems | {stem + ending for stem in stems for ending in MASK_ENDINGS}
+            self.add(
+                split,
+                [image for image in images if image.stem in stems],
+                [mask for mask in masks if mask.stem in mask_stems],
+            )
+        used = {pair.image for pairs in self.splits.values() for pair in pairs}
+        if unlisted := len(images) - len(used | set(self.images)):
+            self.notes.append(
+                nmsg(
+                    "left out {count} image that is on no list",
+                    "left out {count} images that are on no list",
+                    count=unlisted,
+                )
+            )
+
+    def add_rows(self, split: str, path: Path, rows: list[tuple[str, str]]) -> None:
+        """Add a split from the "image mask" lines of a list.
+
+        Raises:
+            FullconvError: neither file of a line exists.
+        """
+        pairs: dict[str, Pair] = {}
+        for number, row in enumerate(rows, 1):
+            image, mask = (resolve(path.parent, text) for text in row)
+            if image is None and mask is None:
+                raise FullconvError(
+                    msg(
+                        "{path}, entry {number}: neither {image} nor {mask} exists, neither as "
+                        "written nor below {folder}.",
+                        path=path,
+                        number=number,
+                        image=row[0],
+                        mask=row[1],
+                        folder=path.parent,
+                    ),
+                    msg("remove the line from {name}, or copy the files", name=path.name),
+                )
+            if image is None or mask is None:
+                self.images += [image] if image else []
+                self.masks += [mask] if mask else []
+                continue
+            name = image.stem
+            while name in pairs and pairs[name].image != image:  # same stem in another folder
+                name = f"{image.parent.name}_{name}"
+            pairs[name] = Pair(name, image, mask)
+        self.splits[split] = list(pairs.values())
+
+
+def pair_by_name(
     images: Iterable[Path], masks: Iterable[Path]
 ) -> tuple[list[Pair], list[Path], list[Path]]:
-    """Pairs by stem, and the images and masks that are left."""
+    """Return the pairs of files with the same stem, and the images and masks that remain.
+
+    A mask may also have one of `MASK_ENDINGS`, an image one of `IMAGE_ENDINGS`.
+    """
+    masks = list(masks)
     by_stem: dict[str, Path] = {}
-    rest = list(masks)
-    for mask in rest:
+    for mask in masks:
         by_stem.setdefault(mask.stem, mask)
     pairs: dict[str, Pair] = {}
     alone = []
     for image in images:
-        stems = [image.stem, *(image.stem + ending for ending in MASK_ENDINGS)]
-        for end in IMAGE_ENDINGS:
-            if image.stem.endswith(end) and len(image.stem) > len(end):
-                bare = image.stem.removesuffix(end)
-                stems += [bare, *(bare + ending for ending in MASK_ENDINGS)]
+        bare = [image.stem]
+        for ending in IMAGE_ENDINGS:
+            if image.stem.endswith(ending) and image.stem != ending:
+                bare.append(image.stem.removesuffix(ending))
+        stems = [stem + ending for stem in bare for ending in ("", *MASK_ENDINGS)]
         stem = next((stem for stem in stems if stem in by_stem), None)
         if stem is None or image.stem in pairs:
             alone.append(image)
         else:
             pairs[image.stem] = Pair(image.stem, image, by_stem[stem])
     used = {pair.mask for pair in pairs.values()}
-    return list(pairs.values()), alone, [mask for mask in rest if mask not in used]
+    return list(pairs.values()), alone, [mask for mask in masks if mask not in used]
 
 
 def resolve(root: Path, text: str) -> Path | None:
-    """A file named in a list: below the list's folder, or where the tail of its path is found there
-    (/SegNet/CamVid/train/a.png -> train/a.png), with another suffix if need be."""
+    """Return the file that a list names, or None.
+
+    The path is looked up below the list's folder, then without its first parts
+    (/SegNet/CamVid/train/a.png -> train/a.png), also with the suffix .jpg or .png.
+    """
     parts = PurePosixPath(text.replace("\\", "/")).parts
     for start in range(len(parts)):
         path = root.joinpath(*parts[start:])
@@ -105,24 +198,26 @@ def resolve(root: Path, text: str) -> Path | None:
 
 
 def split_lists(folder: Path, extra: tuple[str, ...] = ()) -> dict[str, Path]:
-    """split -> list file; only names of splits (and `extra` ones) count: classes.txt is none."""
+    """Return split -> list file. Only names of splits (and `extra` names) are lists of names."""
     if not folder.is_dir():
         return {}
     names = SPLITS | {name: name for name in extra}
-    found = [path for path in sorted(folder.iterdir()) if path.suffix.lower() == ".txt"]
-    return {names[path.stem.lower()]: path for path in found if path.stem.lower() in names}
+    texts = [path for path in sorted(folder.iterdir()) if path.suffix.lower() == ".txt"]
+    return {names[path.stem.lower()]: path for path in texts if path.stem.lower() in names}
 
 
 def listed_pairs(path: Path) -> list[tuple[str, str]]:
-    """The lines "image mask" of a list, or [] where it has any other line."""
+    """Return the "image mask" lines of a list; [] if any line has another form."""
     rows = [re.split(r"[\t,]\s*|\s+", line) for line in _lines(path)]
     good = all(len(row) == 2 and _is_image(row[0]) and _is_image(row[1]) for row in rows)
     return [(row[0], row[1]) for row in rows] if good else []
 
 
 def listed_stems(path: Path) -> set[str]:
-    """The stems in a list of stems, file names or paths; what follows a file name does not count.
-    A stem may hold spaces."""
+    """Return the stems in a list of stems, file names or paths.
+
+    Whatever follows a file name on its line is ignored. A stem may contain spaces.
+    """
     stems = set()
     for line in _lines(path):
         first = re.split(r"[\t,]\s*|\s+", line)[0]
@@ -133,95 +228,46 @@ def listed_stems(path: Path) -> set[str]:
 
 
 def images_in(folder: Path) -> list[Path]:
-    """The images (or masks) that lie in a folder, by name."""
-    return [
-        path
-        for path in sorted(folder.iterdir())
-        if _is_image(path.name) and not path.name.startswith(".") and path.is_file()
-    ]
+    """Return the images in a folder, sorted by name."""
+    return _files(folder, IMAGE_SUFFIXES)
 
 
 def masks_in(folder: Path) -> list[Path]:
-    """The masks that lie in a folder, by name: images, .npy and .mat."""
-    return [
-        path
-        for path in sorted(folder.iterdir())
-        if (_is_image(path.name) or path.suffix.lower() in ARRAY_SUFFIXES)
-        and not path.name.startswith(".")
-        and path.is_file()
-    ]
+    """Return the masks in a folder, sorted by name: images, .npy and .mat files."""
+    return _files(folder, IMAGE_SUFFIXES | set(ARRAY_SUFFIXES))
 
 
 def folders_in(folder: Path) -> list[Path]:
-    """The sub-folders, by name."""
-    skipped = (".", "__")  # hidden, and __MACOSX
+    """Return the subfolders, sorted by name."""
+    skipped = (".", "__")  # hidden folders, and __MACOSX
     return [p for p in sorted(folder.iterdir()) if p.is_dir() and not p.name.startswith(skipped)]
 
 
 def find_folder(root: Path, names: tuple[str, ...], *, masks: bool = False) -> Path | None:
-    """The first sub-folder of that name, in any case, with images (or masks) in it or in a split
-    inside."""
-    inside = masks_in if masks else images_in
-    there = {folder.name.lower(): folder for folder in folders_in(root)}
+    """Return the first subfolder of one of these names (in any case) that has images, or masks, in
+    it or in a split inside it."""
+    files_in = masks_in if masks else images_in
+    by_name = {folder.name.lower(): folder for folder in folders_in(root)}
     for name in names:
-        found = there.get(name.lower())
-        if found is None:
+        folder = by_name.get(name.lower())
+        if folder is None:
             continue
-        inner = [child for child in folders_in(found) if child.name.lower() in SPLITS]
-        if any(inside(path) for path in (found, *inner)):
-            return found
+        splits = [child for child in folders_in(folder) if child.name.lower() in SPLITS]
+        if any(files_in(path) for path in (folder, *splits)):
+            return folder
     return None
 
 
-def add_lists(
-    found: LayoutMatch, lists: dict[str, Path], images: list[Path], masks: list[Path]
-) -> None:
-    """Splits from lists of stems (or file names); what is on no list is not looked at."""
-    known = {file.stem for file in (*images, *masks)}
-    known |= {mask.stem.removesuffix(end) for mask in masks for end in MASK_ENDINGS}
-    for split, path in lists.items():
-        stems = listed_stems(path)
-        if missing := sorted(stems - known):
-            raise FullconvError(
-                f"{path} lists {plural(len(missing), 'name')} with neither an image nor a mask: "
-                f"{', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}.",
-                f"take them out of {path.name}, or copy the files",
-            )
-        listed = stems | {stem + end for stem in stems for end in MASK_ENDINGS}
-        found.add(
-            split,
-            [pic for pic in images if pic.stem in stems],
-            [mask for mask in masks if mask.stem in listed],
-        )
-    used = {pair.image for pairs in found.splits.values() for pair in pairs}
-    if rest := len(images) - len(used | set(found.images)):
-        found.notes.append(f"left out: {plural(rest, 'image')} on no list")
-
-
-def add_rows(found: LayoutMatch, split: str, path: Path, rows: list[tuple[str, str]]) -> None:
-    """A split from lines "image mask"."""
-    pairs: dict[str, Pair] = {}
-    for number, row in enumerate(rows, 1):
-        image, mask = (resolve(path.parent, text) for text in row)
-        if image is None and mask is None:
-            raise FullconvError(
-                f"{path}, entry {number}: neither {row[0]} nor {row[1]} exists, neither there nor "
-                f"below {path.parent}.",
-                f"take the line out of {path.name}, or copy the files",
-            )
-        if image is None or mask is None:
-            found.images += [image] if image else []
-            found.masks += [mask] if mask else []
-            continue
-        name = image.stem
-        while name in pairs and pairs[name].image != image:  # same stem in another folder
-            name = f"{image.parent.name}_{name}"
-        pairs[name] = Pair(name, image, mask)
-    found.splits[split] = list(pairs.values())
+def _files(folder: Path, suffixes: Iterable[str]) -> list[Path]:
+    return [
+        path
+        for path in sorted(folder.iterdir())
+        if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
+    ]
 
 
 def _lines(path: Path) -> list[str]:
-    # A name in another encoding becomes a name that is not found, which is said.
+    # A name in another encoding becomes a name that does not exist, which is reported.
     lines = path.read_text("utf-8-sig", errors="replace").splitlines()
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 

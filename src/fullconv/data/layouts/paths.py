@@ -1,6 +1,6 @@
-"""Places that a line to paste may name: new ones, where the user can write.
+"""Paths for commands that are suggested to the user: unused ones, in folders the user can write to.
 
-Data sets often lie where they cannot be changed, on a disk that others read as well.
+Datasets are often on a disk that is shared and read-only.
 """
 
 from __future__ import annotations
@@ -10,57 +10,92 @@ from itertools import chain, count
 from pathlib import Path
 
 from fullconv.core.errors import FullconvError
+from fullconv.core.i18n import msg
 from fullconv.core.text import shell_command
 from fullconv.data.layouts.class_table import SETTINGS_NAME
 
 
 def unused_path(root: Path, ending: str) -> Path:
-    """A folder that does not exist, named as a data set and an ending: beside the data set, by the
-    same way that this is named, else in the current folder (or the user's own, where that one lies
-    inside the data set)."""
-    beside, root = root.parent, root.resolve()
-    place = beside if beside.resolve() == root.parent else root.parent
-    if not _is_writable(place):
-        place = Path.home() if Path.cwd().is_relative_to(root) else Path()
-    first = place / f"{root.name or 'data'}{ending}"
-    more = (first.with_name(f"{first.name}_{number}") for number in count(2))
-    return next(path for path in chain([first], more) if not path.exists())
+    """Return a path that does not exist, made of a dataset's name and an ending.
+
+    It is next to the dataset if that is writable, else in the working directory (or the home
+    directory, if the working directory is inside the dataset).
+    """
+    parent, root = root.parent, root.resolve()
+    folder = parent if parent.resolve() == root.parent else root.parent
+    if not _is_writable(folder):
+        folder = Path.home() if Path.cwd().is_relative_to(root) else Path()
+    first = folder / f"{root.name or 'data'}{ending}"
+    numbered = (first.with_name(f"{first.name}_{number}") for number in count(2))
+    return next(path for path in chain([first], numbered) if not path.exists())
 
 
 def repair_command(root: Path) -> str:
-    """The command that writes a repaired copy of a data set."""
+    """Return the command that writes a repaired copy of a dataset."""
     return shell_command("fullconv", "check", root, "--fix", unused_path(root, "_fixed"))
 
 
 def where_to_paste(root: Path, *, whole: bool = False) -> str:
-    """What to do with lines for a dataset.toml, in words that name the file. `whole`: they are all
-    of it, and nothing that stands there is kept."""
+    """Return what to do with lines for a dataset.toml; names the file.
+
+    `whole`: the lines replace whatever is in the file.
+    """
     path = root / SETTINGS_NAME
-    there = path.is_file()
-    rest = ", in place of what it holds" if there else ""
-    if _is_writable(path if there else root):
-        return f"add to {path}" if there and not whole else f"write {path}{rest}"
+    exists = path.is_file()
+    if _is_writable(path if exists else root):
+        if not exists:
+            return msg("write {path}", path=path)
+        if whole:
+            return msg("write {path}, replacing its content", path=path)
+        return msg("add to {path}", path=path)
     copy = unused_path(root, "_copy")
-    how = f"{shell_command('cp', '-r', root, copy)} && {shell_command('chmod', '-R', 'u+w', copy)}"
-    path = copy / SETTINGS_NAME
-    if there and not whole:
-        return f"{root} cannot be written, so copy it ({how}) and add to {path}"
-    return f"{root} cannot be written, so copy it ({how}) and write {path}{rest}"
+    values = {
+        "root": root,
+        "path": copy / SETTINGS_NAME,
+        "copy": shell_command("cp", "-r", root, copy),
+        "allow": shell_command("chmod", "-R", "u+w", copy),
+    }
+    if not exists:
+        return msg("{root} is read-only: copy it ({copy} && {allow}) and write {path}", **values)
+    if whole:
+        return msg(
+            "{root} is read-only: copy it ({copy} && {allow}) and write {path}, replacing its "
+            "content",
+            **values,
+        )
+    return msg("{root} is read-only: copy it ({copy} && {allow}) and add to {path}", **values)
 
 
 def require_new(out: Path, root: Path, purpose: str, hint: str) -> None:
-    """Nothing is written over, and nothing into the data set.
+    """Check that a copy of a dataset would overwrite nothing.
+
+    Args:
+        out: folder of the copy.
+        root: the dataset.
+        purpose: what the folder is for, as a message.
+        hint: a command with a better folder.
 
     Raises:
-        FullconvError: `out` holds something, or lies inside `root`.
+        FullconvError: `out` contains something, or is inside `root`.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        what = "is not empty" if out.is_dir() else "is a file"
-        raise FullconvError(f"{out} {what}; expected a new folder for {purpose}.", hint)
+    if out.exists() and not out.is_dir():
+        text = msg(
+            "{out} is a file; expected a new folder for {purpose}.", out=out, purpose=purpose
+        )
+        raise FullconvError(text, hint)
+    if out.exists() and any(out.iterdir()):
+        raise FullconvError(
+            msg(
+                "{out} is not empty; expected a new folder for {purpose}.", out=out, purpose=purpose
+            ),
+            hint,
+        )
     if out.resolve().is_relative_to(root.resolve()):
-        raise FullconvError(f"{out} lies inside {root}, which is left as it is.", hint)
+        raise FullconvError(
+            msg("{out} is inside {root}, which must not change.", out=out, root=root), hint
+        )
 
 
 def _is_writable(path: Path) -> bool:
-    """As its permissions mean it: root may write where nobody is supposed to."""
+    """Check the permissions, too: root may write everywhere, even where nobody should."""
     return os.access(path, os.W_OK) and bool(path.stat().st_mode & 0o222)

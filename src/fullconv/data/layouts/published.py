@@ -1,4 +1,4 @@
-"""Layouts of published data sets, each recognised by folders that only it has.
+"""Layouts of published datasets, each recognized by folders that only it has.
 
 cityscapes      leftImg8bit/SPLIT/CITY/a_leftImg8bit.png  gtFine/SPLIT/CITY/a_gtFine_labelIds.png
 ade20k          images/training/a.jpg  annotations/training/a.png, or an objectInfo150 list
@@ -11,18 +11,24 @@ nyud            images/img_1.png  segmentation/img_1.mat  train.txt test.txt
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
+from fullconv.core.i18n import msg
 from fullconv.core.labels import Labels
-from fullconv.data.io import array_masks as matlab
-from fullconv.data.layouts import class_catalogue as catalogue
-from fullconv.data.layouts import class_table as tables
+from fullconv.data.io.array_masks import read_mat_class_names
+from fullconv.data.layouts.class_catalogue import (
+    ade20k,
+    cityscapes,
+    numbered_from_one,
+    numbered_names,
+    pascal_context,
+)
+from fullconv.data.layouts.class_table import VOC
 from fullconv.data.layouts.pairing import (
     SPLITS,
     LayoutMatch,
     Pair,
-    add_lists,
     folders_in,
     images_in,
     listed_stems,
@@ -30,62 +36,65 @@ from fullconv.data.layouts.pairing import (
     split_lists,
 )
 
-_CITIES = (("_gtFine_labelIds", False), ("_gtCoarse_labelIds", False), ("_labelTrainIds", True))
+_CITYSCAPES_ENDINGS = (  # of a mask's name; whether it holds train ids
+    ("_gtFine_labelIds", False),
+    ("_gtCoarse_labelIds", False),
+    ("_labelTrainIds", True),
+)
 _COCO = {"train2017": "train", "val2017": "val", "train2014": "train", "val2014": "val"}
 _COCO_MASKS = ("annotations", "stuffthingmaps", "stuffthingmaps_trainval2017", "pixelmaps", "masks")
-_STUFF = 182  # classes of COCO-Stuff, by id - 1; 11 of them occur nowhere
+_COCO_STUFF_CLASSES = 182  # class id = COCO id - 1; 11 of them never occur
 
 
 def _cityscapes(root: Path) -> LayoutMatch | None:
     images = root / "leftImg8bit"
-    truths = [root / name for name in ("gtFine", "gtCoarse") if (root / name).is_dir()]
-    if not images.is_dir() or not truths:
+    masks = [root / name for name in ("gtFine", "gtCoarse") if (root / name).is_dir()]
+    if not images.is_dir() or not masks:
         return None
-    found = LayoutMatch(f"leftImg8bit and {truths[0].name}")
-    ends: set[bool] = set()
-    for split in folders_in(images):
-        if split.name not in SPLITS:
+    match = LayoutMatch(msg("{images} and {masks}", images=images.name, masks=masks[0].name))
+    train_ids: set[bool] = set()
+    for folder in folders_in(images):
+        if folder.name not in SPLITS:
             continue
-        pairs = found.splits.setdefault(SPLITS[split.name], [])
-        for image in (p for city in folders_in(split) for p in images_in(city)):
+        pairs = match.splits.setdefault(SPLITS[folder.name], [])
+        for image in (path for city in folders_in(folder) for path in images_in(city)):
             stem = image.stem.removesuffix("_leftImg8bit")
-            folder = truths[0] / split.name / image.parent.name
-            hit = _city_mask(folder, stem)
-            if hit is None:
-                found.images.append(image)
-                continue
-            pairs.append(Pair(stem, image, hit[0]))
-            ends.add(hit[1])
-    found.splits = {split: pairs for split, pairs in found.splits.items() if pairs}
-    found.known = catalogue.cityscapes(train_ids=ends == {True})
-    return found
+            mask = _cityscapes_mask(masks[0] / folder.name / image.parent.name, stem)
+            if mask is None:
+                match.images.append(image)
+            else:
+                pairs.append(Pair(stem, image, mask[0]))
+                train_ids.add(mask[1])
+    match.splits = {split: pairs for split, pairs in match.splits.items() if pairs}
+    match.labels = cityscapes(train_ids=train_ids == {True})
+    return match
 
 
-def _city_mask(folder: Path, stem: str) -> tuple[Path, bool] | None:
-    """The mask of an image, and whether it holds train ids."""
-    for end, train_ids in _CITIES:
-        names = (f"{stem}{end}.png", f"{stem}_gtFine{end}.png", f"{stem}_gtCoarse{end}.png")
-        for name in names:
-            if (folder / name).is_file():
-                return folder / name, train_ids
+def _cityscapes_mask(folder: Path, stem: str) -> tuple[Path, bool] | None:
+    """Return the mask of an image, and whether it holds train ids."""
+    for ending, train_ids in _CITYSCAPES_ENDINGS:
+        for middle in ("", "_gtFine", "_gtCoarse"):
+            path = folder / f"{stem}{middle}{ending}.png"
+            if path.is_file():
+                return path, train_ids
     return None
 
 
 def _ade20k(root: Path) -> LayoutMatch | None:
     images, masks = root / "images", root / "annotations"
-    listed = [root / name for name in ("objectInfo150.csv", "objectInfo150.txt")]
-    table = next((path for path in listed if path.is_file()), None)
+    tables = [root / name for name in ("objectInfo150.csv", "objectInfo150.txt")]
+    table = next((path for path in tables if path.is_file()), None)
     splits = [s for s in ("training", "validation") if (masks / s).is_dir()]
     if not (images.is_dir() and masks.is_dir() and (table or len(splits) == 2)):
         return None
-    by = table.name if table else "images and annotations in training and validation"
-    found = LayoutMatch(by, known=catalogue.ade20k(table))
+    folders = msg("images and annotations in training and validation")
+    match = LayoutMatch(table.name if table else folders, labels=ade20k(table))
     for split in splits:
         if (images / split).is_dir():
-            found.add(SPLITS[split], images_in(images / split), masks_in(masks / split))
+            match.add(SPLITS[split], images_in(images / split), masks_in(masks / split))
     if not splits:
-        found.add("train", images_in(images), masks_in(masks))
-    return found if any(found.splits.values()) else None
+        match.add("train", images_in(images), masks_in(masks))
+    return match if any(match.splits.values()) else None
 
 
 def _coco_stuff(root: Path) -> LayoutMatch | None:
@@ -93,28 +102,28 @@ def _coco_stuff(root: Path) -> LayoutMatch | None:
     masks = next((root / name for name in _COCO_MASKS if (root / name).is_dir()), None)
     if masks is None:
         return None
-    found = LayoutMatch(f"{masks.name} with a folder per COCO split")
+    match = LayoutMatch(msg("{masks} with a folder per COCO split", masks=masks.name))
     for name, split in _COCO.items():
         if (images / name).is_dir() and (masks / name).is_dir() and masks_in(masks / name):
-            found.add(split, images_in(images / name), masks_in(masks / name))
-    if not found.splits:
+            match.add(split, images_in(images / name), masks_in(masks / name))
+    if not match.splits:
         return None
-    names = [f"class {k}" for k in range(_STUFF)]
+    names = [f"class {k}" for k in range(_COCO_STUFF_CLASSES)]
     if (root / "labels.txt").is_file():
-        for number, name in catalogue.numbered_names(root / "labels.txt").items():
-            if 1 <= number <= _STUFF:
+        for number, name in numbered_names(root / "labels.txt").items():
+            if 1 <= number <= _COCO_STUFF_CLASSES:
                 names[number - 1] = name
-    found.known = Labels(tuple(names))
-    return found
+    match.labels = Labels(tuple(names))
+    return match
 
 
 def _sbd(root: Path) -> LayoutMatch | None:
     images, masks = root / "img", root / "cls"
     if not (images.is_dir() and masks.is_dir() and any(masks.glob("*.mat"))):
         return None
-    found = LayoutMatch("img and cls with MATLAB files", known=tables.VOC)
-    _with_lists(found, split_lists(root), images_in(images), masks_in(masks))
-    return found
+    match = LayoutMatch(msg("img and cls with MATLAB files"), labels=VOC)
+    _with_lists(match, split_lists(root), images_in(images), masks_in(masks))
+    return match
 
 
 def _pascal_context(root: Path) -> LayoutMatch | None:
@@ -122,65 +131,68 @@ def _pascal_context(root: Path) -> LayoutMatch | None:
     masks = next((f for f in folders_in(root) if any(f.glob("*.mat"))), None)
     if not (labels.is_file() and images.is_dir() and masks):
         return None
-    chosen = root / "59_labels.txt"
-    table = catalogue.pascal_context(labels, chosen if chosen.is_file() else None)
-    found = LayoutMatch(f"JPEGImages, {masks.name} with MATLAB files and labels.txt", known=table)
+    subset = root / "59_labels.txt"
+    table = pascal_context(labels, subset if subset.is_file() else None)
+    reason = msg("JPEGImages, {masks} with MATLAB files and labels.txt", masks=masks.name)
+    match = LayoutMatch(reason, labels=table)
     lists = split_lists(root) or split_lists(root / "ImageSets" / "Main")
-    _with_lists(found, lists, images_in(images), masks_in(masks))
-    return found
+    _with_lists(match, lists, images_in(images), masks_in(masks))
+    return match
 
 
 def _sift_flow(root: Path) -> LayoutMatch | None:
     images, masks = root / "Images", root / "SemanticLabels"
     if not (images.is_dir() and masks.is_dir()):
         return None
-    photos = [p for f in (images, *folders_in(images)) for p in images_in(f)]
-    truths = [p for f in (masks, *folders_in(masks)) for p in masks_in(f)]
-    if not truths or truths[0].suffix != ".mat":
+    image_files = [path for f in (images, *folders_in(images)) for path in images_in(f)]
+    mask_files = [path for f in (masks, *folders_in(masks)) for path in masks_in(f)]
+    if not mask_files or mask_files[0].suffix != ".mat":
         return None
-    names = matlab.read_names(truths[0])
-    found = LayoutMatch("Images and SemanticLabels with MATLAB files")
-    found.known = catalogue.from_one(names) if names else None
-    _with_lists(found, split_lists(root, extra=("trainval",)), photos, truths)
-    return found
+    names = read_mat_class_names(mask_files[0])
+    match = LayoutMatch(msg("Images and SemanticLabels with MATLAB files"))
+    match.labels = numbered_from_one(names) if names else None
+    _with_lists(match, split_lists(root, extra=("trainval",)), image_files, mask_files)
+    return match
 
 
 def _nyud(root: Path) -> LayoutMatch | None:
-    places = (root / "images", root / "data" / "images")
-    images = next((folder for folder in places if folder.is_dir()), None)
+    folders = (root / "images", root / "data" / "images")
+    images = next((folder for folder in folders if folder.is_dir()), None)
     masks = root / "segmentation"
     if images is None or not masks.is_dir() or not any(masks.glob("*.mat")):
         return None
-    found = LayoutMatch("images and segmentation with MATLAB files")
-    found.known = catalogue.from_one([f"class {k}" for k in range(1, 41)])
-    _with_lists(found, split_lists(root), images_in(images), masks_in(masks), prefix="img_")
-    return found
+    match = LayoutMatch(msg("images and segmentation with MATLAB files"))
+    match.labels = numbered_from_one([f"class {k}" for k in range(1, 41)])
+    _with_lists(match, split_lists(root), images_in(images), masks_in(masks), prefix="img_")
+    return match
 
 
 def _with_lists(
-    found: LayoutMatch,
+    match: LayoutMatch,
     lists: dict[str, Path],
-    images: Iterable[Path],
-    masks: Iterable[Path],
+    images: list[Path],
+    masks: list[Path],
     prefix: str = "",
 ) -> None:
-    """Splits from lists, whose names may lack a prefix of the files'; all is train without any."""
-    photos, truths = list(images), list(masks)
+    """Add the splits of lists, whose names may lack a prefix of the files' names; without lists
+    everything is train."""
     lists = dict(lists)
-    if "trainval" in lists:
-        both = lists.pop("trainval")
-        lists.setdefault("train", both)
+    if (trainval := lists.pop("trainval", None)) is not None:
+        lists.setdefault("train", trainval)
     if not lists:
-        found.add("train", photos, truths)
+        match.add("train", images, masks)
         return
-    found.reason += f" and {', '.join(path.name for path in lists.values())}"
+    names = ", ".join(path.name for path in lists.values())
+    match.reason = msg("{folders} and {lists}", folders=match.reason, lists=names)
     if not prefix:
-        add_lists(found, lists, photos, truths)
+        match.add_lists(lists, images, masks)
         return
     for split, path in lists.items():
         stems = {stem if stem.startswith(prefix) else prefix + stem for stem in listed_stems(path)}
-        found.add(
-            split, [p for p in photos if p.stem in stems], [m for m in truths if m.stem in stems]
+        match.add(
+            split,
+            [image for image in images if image.stem in stems],
+            [mask for mask in masks if mask.stem in stems],
         )
 
 
@@ -192,13 +204,4 @@ LAYOUTS: dict[str, Callable[[Path], LayoutMatch | None]] = {
     "pascal-context": _pascal_context,
     "sift-flow": _sift_flow,
     "nyud": _nyud,
-}
-LOOKED = {  # what each is recognised by, for a message
-    "cityscapes": "leftImg8bit/ and gtFine/",
-    "ade20k": "images/ and annotations/ with training/ and validation/, or objectInfo150.csv",
-    "coco-stuff": "images/train2017/ and annotations/train2017/",
-    "sbd": "img/ and cls/*.mat",
-    "pascal-context": "JPEGImages/, trainval/*.mat and labels.txt",
-    "sift-flow": "Images/ and SemanticLabels/*/*.mat",
-    "nyud": "images/ and segmentation/*.mat",
 }

@@ -1,8 +1,6 @@
-"""Unknown: what is said of a folder that no layout fits.
+"""Error messages for folders that are no dataset of any layout.
 
-First what was found, then where masks were looked for, then a line to paste. The commonest cases
-have words of their own: a folder inside a data set, photos without masks, masks in a folder of
-another name or beside their photos.
+Each tells what the folder contains, what was searched for, and a command to run next.
 """
 
 from __future__ import annotations
@@ -11,14 +9,14 @@ import json
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from itertools import islice
+from itertools import islice, permutations
 from pathlib import Path
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.text import plural, shell_command, truncated_list
-from fullconv.data.download.download import nearest
-from fullconv.data.layouts import published
-from fullconv.data.layouts.annotation_formats import convertible, label_files
+from fullconv.core.i18n import join, msg, nmsg
+from fullconv.core.text import shell_command, truncated_list
+from fullconv.data.download.download import nearest_dataset_names
+from fullconv.data.layouts.annotation_formats import outline_files, tool_of_file
 from fullconv.data.layouts.pairing import (
     IMAGE_FOLDERS,
     MASK_ENDINGS,
@@ -27,216 +25,321 @@ from fullconv.data.layouts.pairing import (
     LayoutMatch,
     folders_in,
     images_in,
-    pair_up,
+    pair_by_name,
 )
 from fullconv.data.layouts.paths import unused_path, where_to_paste
 
 _EXAMPLE = """\
 DATA/images/train/a.jpg   DATA/masks/train/a.png
 DATA/images/val/b.jpg     DATA/masks/val/b.png"""
-_LOOKED = {
-    **published.LOOKED,
-    "voc": "JPEGImages/ and SegmentationClass/",
-    "camvid": "train.txt with 'image mask' lines, or train/ and trainannot/",
-    "folders": f"a folder of images ({', '.join(IMAGE_FOLDERS)}) and one of masks "
-    f"({', '.join(MASK_FOLDERS)})",
+_SIGNS = {  # layout -> what it is recognized by
+    "cityscapes": msg("leftImg8bit/ and gtFine/"),
+    "ade20k": msg("images/ and annotations/ with training/ and validation/, or objectInfo150.csv"),
+    "coco-stuff": msg("images/train2017/ and annotations/train2017/"),
+    "sbd": msg("img/ and cls/*.mat"),
+    "pascal-context": msg("JPEGImages/, trainval/*.mat and labels.txt"),
+    "sift-flow": msg("Images/ and SemanticLabels/*/*.mat"),
+    "nyud": msg("images/ and segmentation/*.mat"),
+    "voc": msg("JPEGImages/ and SegmentationClass/"),
+    "camvid": msg("train.txt with 'image mask' lines, or train/ and trainannot/"),
+    "folders": msg(
+        "a folder of images ({images}) and one of masks ({masks})",
+        images=", ".join(IMAGE_FOLDERS),
+        masks=", ".join(MASK_FOLDERS),
+    ),
 }
 _LISTED = 8
-_ABOVE = 3  # folders up to the data set that a folder may be a part of
-_BELOW = 2  # folders down to the images
-_WALKED = 2000  # folders that are looked into for images further down
-_COMPARED = 40  # folders, the fullest ones, whose names are held against each other
+_LEVELS_UP = 3  # that are searched for the dataset that a folder is a part of
+_LEVELS_DOWN = 2  # that are searched for images
+_MAX_WALKED = 2000  # folders that are searched for images further down
+_MAX_COMPARED = 40  # folders, the fullest first, whose file names are compared
+
+_Match = Callable[[Path], tuple[str, LayoutMatch] | None]
 
 
 def no_folder(root: Path) -> FullconvError:
-    """Of a path that is none."""
-    there = f"{root} is a file" if root.exists() else f"there is no folder {root}"
-    above = next((p for p in root.parents if p.is_dir()), Path())
-    hint = (
-        shell_command("fullconv", "check", above) if root.exists() else shell_command("ls", above)
-    )
-    names = [] if root.exists() else nearest(root)
-    if names:
-        there += f", nor a published data set of that name (nearest: {', '.join(names)})"
-        hint = f"{shell_command('fullconv', 'check', names[0])}   # downloads it, where it is not there yet"
+    """Return the error for a path that is not a folder."""
+    parent = next((path for path in root.parents if path.is_dir()), Path())
+    names = [] if root.exists() else nearest_dataset_names(root)
+    if root.exists():
+        problem = msg("{root} is a file", root=root)
+        hint = shell_command("fullconv", "check", parent)
+    elif names:
+        problem = msg(
+            "there is no folder {root}, and no published dataset of that name (nearest: {names})",
+            root=root,
+            names=", ".join(names),
+        )
+        command = shell_command("fullconv", "check", names[0])
+        hint = msg("{command}   # downloads it if necessary", command=command)
+    else:
+        problem = msg("there is no folder {root}", root=root)
+        hint = shell_command("ls", parent)
     return FullconvError(
-        f"{there}; expected the folder of a data set, for example\n{_EXAMPLE}", hint
+        msg(
+            "{problem}; expected the folder of a dataset, for example\n{example}",
+            problem=problem,
+            example=_EXAMPLE,
+        ),
+        hint,
     )
 
 
-def several(root: Path, folders: list[Path]) -> FullconvError:
-    """Of a folder with more than one data set."""
-    listed = truncated_list([str(folder) for folder in folders], _LISTED)
+def several_datasets(root: Path, folders: list[Path]) -> FullconvError:
+    """Return the error for a folder with more than one dataset."""
     return FullconvError(
-        f"{root} holds {len(folders)} data sets: {listed}; expected one.",
+        msg(
+            "{root} contains {count} datasets: {folders}; expected one.",
+            root=root,
+            count=len(folders),
+            folders=truncated_list(folders, _LISTED),
+        ),
         shell_command("fullconv", "check", folders[0]),
     )
 
 
-def no_pairs(root: Path, name: str, found: LayoutMatch) -> FullconvError:
-    """Of a folder that lies as a layout does, where no names agree."""
-    examples = " and ".join(path.name for path in (found.images[:1] + found.masks[:1]))
-    images, masks = plural(len(found.images), "image"), plural(len(found.masks), "mask")
+def no_pairs(root: Path, layout: str, match: LayoutMatch) -> FullconvError:
+    """Return the error for a folder of a known layout in which no names agree."""
     return FullconvError(
-        f"{root} looks like the layout {name!r} ({found.reason}), but no image has a mask: "
-        f"{images} and {masks}, such as {examples}. "
-        f"A mask has its image's stem, or that and one of {', '.join(MASK_ENDINGS)}.",
-        "rename the masks to the names of their images: images/a.jpg masks/a.png",
+        msg(
+            "{root} looks like the layout {layout!r} ({reason}), but no image has a mask: {images} "
+            "and {masks}, such as {examples}. A mask has the name of its image, or that name and "
+            "one of {endings}.",
+            root=root,
+            layout=layout,
+            reason=match.reason,
+            images=_count_images(len(match.images)),
+            masks=nmsg("{count} mask", "{count} masks", len(match.masks)),
+            examples=", ".join(path.name for path in (*match.images[:1], *match.masks[:1])),
+            endings=", ".join(MASK_ENDINGS),
+        ),
+        msg("rename the masks to the names of their images: images/a.jpg masks/a.png"),
     )
 
 
-def not_laid_out(root: Path, layout: str, told_in: str) -> FullconvError:
-    """Of a folder that is not as a layout that was named, on the command line ("") or in a file."""
-    if (shapes := _to_convert(root)) is not None:
-        return shapes
-    again = shell_command("fullconv", "check", root)
+def wrong_layout(root: Path, layout: str, settings_path: Path | None) -> FullconvError:
+    """Return the error for a folder that does not have the layout which was given on the command
+    line, or in a dataset.toml."""
+    if (annotations := _annotations(root)) is not None:
+        return annotations
+    problem = msg(
+        "{root} is not a dataset of the layout {layout!r}. Searched for {signs} (folders without "
+        "images are ignored). Found {content}.",
+        root=root,
+        layout=layout,
+        signs=_SIGNS[layout],
+        content=_content(root),
+    )
+    if settings_path is not None:
+        return FullconvError(
+            msg("{path}: {message}", path=settings_path, message=problem),
+            msg(
+                "{line}   # or remove this line: then the layout is recognized",
+                line='layout = "folders"',
+            ),
+        )
+    command = shell_command("fullconv", "check", root)
     return FullconvError(
-        f"{told_in}{root} is no data set of the layout {layout!r}. Looked for {_LOOKED[layout]} "
-        f"(folders without an image do not count). LayoutMatch {_content(root)}.",
-        'layout = "folders"   # there; without this line it is recognised'
-        if told_in
-        else f"{again}   # without --layout: it is recognised, or what is missing is said",
+        problem,
+        msg("{command}   # recognizes the layout, or reports what is missing", command=command),
     )
 
 
-def unknown(root: Path, recognised: Callable[[Path], LayoutMatch | None]) -> FullconvError:
-    """Of any other folder; `recognised` tries all layouts on one."""
-    return _to_convert(root) or _part(root, recognised) or _without_masks(root)
+def unrecognized(root: Path, match_layout: _Match) -> FullconvError:
+    """Return the error for any other folder; `match_layout` tries all layouts on a folder."""
+    return _annotations(root) or _part_of_dataset(root, match_layout) or _without_masks(root)
 
 
-def _to_convert(root: Path) -> FullconvError | None:
-    """Annotation files hold shapes and no masks."""
+def _annotations(root: Path) -> FullconvError | None:
+    """Annotation files contain shapes and no masks."""
     for path in sorted(root.rglob("*.json")):
-        kind = convertible(path)
-        if kind is not None:
-            where = f"{path.relative_to(root)} is a file of {kind}"
+        if (tool := tool_of_file(path)) is not None:
+            file = path.relative_to(root)
+            sign = msg("{file} is a file of {tool}", file=file, tool=tool)
             break
     else:
-        lists = label_files(root)
-        if not lists:
+        outlines = outline_files(root)
+        if not outlines:
             return None
-        where = f"{lists[0].relative_to(root)} has outlines as Ultralytics writes them"
+        file = outlines[0].relative_to(root)
+        sign = msg("{file} has outlines in the format of Ultralytics", file=file)
     return FullconvError(
-        f"{root} holds annotations, not masks: {where}. They become id masks in a new folder.",
+        msg(
+            "{root} contains annotations, not masks: {sign}. Convert them to masks in a new folder.",
+            root=root,
+            sign=sign,
+        ),
         shell_command("fullconv", "convert", root, unused_path(root, "_masks")),
     )
 
 
-def _part(root: Path, recognised: Callable[[Path], LayoutMatch | None]) -> FullconvError | None:
-    """A folder inside a data set: its images/ alone."""
+def _part_of_dataset(root: Path, match_layout: _Match) -> FullconvError | None:
+    """The folder is inside a dataset: its images/ alone, for example."""
     inside = root.resolve()
-    for above in inside.parents[:_ABOVE]:
+    for parent in inside.parents[:_LEVELS_UP]:
         with suppress(FullconvError, OSError):
-            found = recognised(above)
-            pairs = [pair for some in found.splits.values() for pair in some] if found else []
-            for kind, other in (("image", "mask"), ("mask", "image")):
-                here = [p for p in pairs if _file(p, kind).is_relative_to(inside)]
-                if here and found:
-                    shown = above if root.is_absolute() else Path(os.path.relpath(above))
-                    where = _file(here[0], other).parent.relative_to(above)
-                    return FullconvError(
-                        f"{root} holds {plural(len(here), kind)} and no {other}s. It is a part of "
-                        f"the data set {shown}, which has those in {where}.",
-                        shell_command("fullconv", "check", shown),
-                    )
+            match = match_layout(parent)
+            pairs = [pair for split in match[1].splits.values() for pair in split] if match else []
+            images = [pair for pair in pairs if pair.image.is_relative_to(inside)]
+            masks = [pair for pair in pairs if pair.mask.is_relative_to(inside)]
+            if not images and not masks:
+                continue
+            shown = parent if root.is_absolute() else Path(os.path.relpath(parent))
+            if images:
+                content = nmsg(
+                    "{count} image and no masks", "{count} images and no masks", len(images)
+                )
+                other = images[0].mask.parent
+            else:
+                content = nmsg(
+                    "{count} mask and no images", "{count} masks and no images", len(masks)
+                )
+                other = masks[0].image.parent
+            return FullconvError(
+                msg(
+                    "{root} contains {content}. It is a part of the dataset {dataset}, which has "
+                    "the others in {other}.",
+                    root=root,
+                    content=content,
+                    dataset=shown,
+                    other=other.relative_to(parent),
+                ),
+                shell_command("fullconv", "check", shown),
+            )
     return None
 
 
-def _file(pair: object, kind: str) -> Path:
-    path: Path = getattr(pair, kind)
-    return path
-
-
 def _without_masks(root: Path) -> FullconvError:
-    """Photos alone, masks in a folder of another name or beside the photos, or nothing at all."""
-    folders = _images_below(root)
+    """The folder has images alone, masks in a folder of another name or among the images, or
+    nothing at all."""
+    folders: dict[Path, list[Path]] = {}  # folder -> its images
+    level = [root]
+    for _ in range(_LEVELS_DOWN + 1):
+        folders |= {folder: files for folder in level if (files := images_in(folder))}
+        level = [child for folder in level for child in folders_in(folder)]
     if not folders:
         return _without_images(root)
-    count = sum(map(len, folders.values()))
-    where = "" if set(folders) == {root} else f" in {plural(len(folders), 'folder')}"
-    held = f"{root} holds {plural(count, 'image')}{where} and no"
-    if (two := _two_folders(root, folders)) is not None:
-        (images, masks), agree = two
-        return FullconvError(
-            f"{held} folder called {', '.join(MASK_FOLDERS[:3])} or the like. {masks} may be the "
-            f"masks of {images}: {plural(agree, 'name agrees', 'names agree')}.",
-            f"{where_to_paste(root)}:\nimages = {json.dumps(images)}\nmasks = {json.dumps(masks)}",
+    images: str = _count_images(sum(map(len, folders.values())))
+    if set(folders) != {root}:
+        images = nmsg(
+            "{images} in {count} folder",
+            "{images} in {count} folders",
+            count=len(folders),
+            images=images,
         )
+
+    # Do the names in two folders agree?
+    if (guess := _guess_folders(root, folders)) is not None:
+        image_folder, mask_folder, agreeing = guess
+        return FullconvError(
+            nmsg(
+                "{root} contains {images} and no folder called {names} or similar. {masks} may be "
+                "the masks of {folder}: {count} file name agrees.",
+                "{root} contains {images} and no folder called {names} or similar. {masks} may be "
+                "the masks of {folder}: {count} file names agree.",
+                count=agreeing,
+                root=root,
+                images=images,
+                names=", ".join(MASK_FOLDERS[:3]),
+                masks=mask_folder,
+                folder=image_folder,
+            ),
+            join(
+                [
+                    msg("{where}:", where=where_to_paste(root)),
+                    f"images = {json.dumps(image_folder)}",
+                    f"masks = {json.dumps(mask_folder)}",
+                ]
+            ),
+        )
+
+    # Are there masks among the images?
     for folder, files in folders.items():
         stems = {path.stem for path in files}
-        for end in MASK_ENDINGS:
-            if any(stem + end in stems for stem in stems):
+        for ending in MASK_ENDINGS:
+            if any(stem + ending in stems for stem in stems):
+                new = shell_command(folder / "masks")
                 return FullconvError(
-                    f"{held} folder of masks. Those in {folder} are called *{end} and lie among "
-                    "the photos; expected a folder of their own.",
-                    " && ".join(
-                        (
-                            shell_command("mkdir", folder / "masks"),
-                            f"mv {shell_command(folder)}"
-                            + f"/*{end}.* "
-                            + shell_command(folder / "masks"),
-                        )
+                    msg(
+                        "{root} contains {images} and no folder of masks. The masks in {folder} "
+                        "are called *{ending} and are among the images; expected a separate "
+                        "folder.",
+                        root=root,
+                        images=images,
+                        folder=folder,
+                        ending=ending,
                     ),
+                    f"mkdir {new} && mv {shell_command(folder)}/*{ending}.* {new}",
                 )
     largest = max(folders, key=lambda folder: len(folders[folder]))
     return FullconvError(
-        f"{held} masks. Looked for a folder called {', '.join(MASK_FOLDERS[:-1])} or "
-        f"{MASK_FOLDERS[-1]}, in it and in the folders up to {_BELOW} below.",
-        f"{shell_command('mkdir', largest / 'masks')}   # and put a mask there for each image, of its "
-        "name",
+        msg(
+            "{root} contains {images} and no masks. Searched for a folder called {names}, in it "
+            "and up to {levels} levels below.",
+            root=root,
+            images=images,
+            names=", ".join(MASK_FOLDERS),
+            levels=_LEVELS_DOWN,
+        ),
+        msg(
+            "{command}   # and put a mask with the name of its image there for each image",
+            command=shell_command("mkdir", largest / "masks"),
+        ),
     )
 
 
 def _without_images(root: Path) -> FullconvError:
-    walk = ((Path(folder), files) for folder, _, files in islice(os.walk(root), _WALKED))
+    walk = ((Path(folder), files) for folder, _, files in islice(os.walk(root), _MAX_WALKED))
     deep = next((folder for folder, files in walk if files and images_in(folder)), None)
-    looked = f"Looked in it and in the folders up to {_BELOW} below"
     if deep is not None:
         return FullconvError(
-            f"{root} holds no data set. {looked}; the first images lie in {deep}. Expected a "
-            "folder that holds images and their masks.",
+            msg(
+                "{root} contains no dataset. Searched it and {levels} levels below; the first "
+                "images are in {folder}. Expected a folder with images and their masks.",
+                root=root,
+                levels=_LEVELS_DOWN,
+                folder=deep,
+            ),
             shell_command("fullconv", "check", deep.parent),
         )
     return FullconvError(
-        f"{root} holds no images: there is {_content(root)}. {looked}. A data set lies for "
-        f"example as\n{_EXAMPLE}",
-        f"{shell_command('mkdir', '-p', root / 'images', root / 'masks')}   # for images and masks",
+        msg(
+            "{root} contains no images: found {content}. Searched it and {levels} levels below. "
+            "Expected a dataset, for example\n{example}",
+            root=root,
+            content=_content(root),
+            levels=_LEVELS_DOWN,
+            example=_EXAMPLE,
+        ),
+        msg(
+            "{command}   # for images and masks",
+            command=shell_command("mkdir", "-p", root / "images", root / "masks"),
+        ),
     )
 
 
-def _images_below(root: Path) -> dict[Path, list[Path]]:
-    """Folder -> its images, where there are some."""
-    found: dict[Path, list[Path]] = {}
-    level = [root]
-    for _ in range(_BELOW + 1):
-        found |= {folder: files for folder in level if (files := images_in(folder))}
-        level = [child for folder in level for child in folders_in(folder)]
-    return found
-
-
-def _two_folders(root: Path, folders: dict[Path, list[Path]]) -> tuple[tuple[str, str], int] | None:
-    """The folder of images and that of their masks, relative to the root, where most names agree;
-    and how many do."""
-    hits = []
-    fullest = sorted(folders, key=lambda folder: -len(folders[folder]))[:_COMPARED]
-    for images in fullest:
-        for masks in fullest:
-            if images == masks:
-                continue
-            photos, files = folders[images], folders[masks]
-            agree = len(pair_up(photos, files)[0])
-            lossy = sum(path.suffix.lower() in (".jpg", ".jpeg") for path in photos)
-            weight = sum(path.stat().st_size for path in photos[:20])
-            hits.append((agree, lossy, weight, images, masks))
-    if not hits or not max(hits)[0]:
+def _guess_folders(root: Path, folders: dict[Path, list[Path]]) -> tuple[str, str, int] | None:
+    """Return the folders of images and masks (relative to the root) in which most file names
+    agree, and how many do; None if none do."""
+    fullest = sorted(folders, key=lambda folder: -len(folders[folder]))[:_MAX_COMPARED]
+    candidates = []
+    for images, masks in permutations(fullest, 2):
+        agreeing = len(pair_by_name(folders[images], folders[masks])[0])
+        jpegs = sum(path.suffix.lower() in (".jpg", ".jpeg") for path in folders[images])
+        size = sum(path.stat().st_size for path in folders[images][:20])
+        candidates.append((agreeing, jpegs, size, images, masks))  # images are JPEG, or larger
+    if not candidates or not max(candidates)[0]:
         return None
-    agree, _, _, images, masks = max(hits)
+    agreeing, _, _, images, masks = max(candidates)
     if images.name == masks.name and images.name.lower() in SPLITS:  # photos/train truth/train
         images, masks = images.parent, masks.parent
-    names = (images.relative_to(root).as_posix(), masks.relative_to(root).as_posix())
-    return names, agree
+    return images.relative_to(root).as_posix(), masks.relative_to(root).as_posix(), agreeing
+
+
+def _count_images(count: int) -> str:
+    return nmsg("{count} image", "{count} images", count)
 
 
 def _content(root: Path) -> str:
-    there = sorted(path.name + "/" * path.is_dir() for path in root.iterdir())
-    return truncated_list(there, _LISTED) if there else "nothing in it"
+    names = sorted(path.name + "/" * path.is_dir() for path in root.iterdir())
+    return truncated_list(names, _LISTED) if names else msg("nothing in it")

@@ -1,8 +1,10 @@
-"""Labelled images as tensors, in an order and with a chance that can be repeated.
+"""Labeled images as tensors, in a random order that can be repeated.
 
-Each sample is drawn with a seed of its own, made of (seed, epoch, position), and each epoch's order
-with one of (seed, epoch): a training that is stopped and resumed sees exactly what it would have
-seen, with any number of reading processes.
+Each sample is transformed with its own seed, made of (seed, epoch, position), and the order of each
+epoch is drawn with one made of (seed, epoch). A run that is stopped and resumed gets exactly the
+same samples, with any number of workers.
+
+Shapes: H, W image · h, w output · C extra channels.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from fullconv.core.errors import FullconvError
+from fullconv.core.i18n import msg
 from fullconv.core.labels import Labels
 from fullconv.data.io.extra_channels import read_channels, require_size
 from fullconv.data.io.images import read_image
@@ -25,74 +28,77 @@ from fullconv.data.layouts.pairing import Pair
 from fullconv.data.loading.decoded_cache import DecodedCache
 from fullconv.data.loading.transforms import TrainTransform, to_tensors, with_channels
 
-Key = tuple[int, int]  # which pair, and the seed of its chance; -1: a pair with nothing labelled
+Key = tuple[int, int]  # index of a pair and seed of its transform; index -1: all pixels ignored
 IDLE: Key = (-1, 0)
 
 
 class SegmentationDataset(Dataset[tuple[Tensor, Tensor]]):
-    """Pairs as (3, h, w) uint8 RGB and (h, w) class ids. Where pairs have further inputs or masks,
-    as (3 + E, h, w) float32, the E channels behind red, green and blue in the files' own numbers,
-    and as (heads, h, w).
+    """Images (3, h, w) uint8 RGB and targets (h, w) of class ids.
+
+    With extra inputs, images are (3 + C, h, w) float32: RGB, then the extra channels in the units
+    of their files. With additional heads, targets are (heads, h, w).
 
     Args:
         pairs: from `fullconv.data.layouts.dataset.load_dataset`.
-        labels: what the masks' values mean.
-        further: the class tables of the further masks. What each ignores is `ignore_index` of the
-            augmentation then.
-        augmentation: None gives images and masks as they are.
-        cache: keeps what was decoded, by the pair's number plus `first`.
+        labels: class table of the masks.
+        transform: None returns images and masks unchanged.
+        extra_labels: class tables of the additional heads. All heads then share the ignore index
+            `shared_ignore_index`.
+        cache: keeps decoded files, at the index of the pair plus `cache_offset`.
     """
 
     def __init__(
         self,
         pairs: Sequence[Pair],
         labels: Labels,
-        augmentation: TrainTransform | None = None,
+        transform: TrainTransform | None = None,
         *,
-        further: Sequence[Labels] = (),
+        extra_labels: Sequence[Labels] = (),
         cache: DecodedCache | None = None,
-        first: int = 0,
+        cache_offset: int = 0,
     ) -> None:
         self.pairs = pairs
-        self.tables = (labels, *further)
+        self.tables = (labels, *extra_labels)
         self.ignore_index = shared_ignore_index(self.tables)
-        self.augmentation = augmentation
+        self.transform = transform
         self.cache = cache
-        self.first = first
+        self.cache_offset = cache_offset
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def __getitem__(self, key: Key) -> tuple[Tensor, Tensor]:
         index, seed = key
-        image, mask, *beside = self._decoded(max(index, 0))
+        image, mask, *rest = self._decode(max(index, 0))
         tensor, target = to_tensors(image, mask)
-        extra = torch.from_numpy(beside[0]).permute(2, 0, 1).float() if beside else None
+        extra = torch.from_numpy(rest[0]).permute(2, 0, 1).float() if rest else None
         if index < 0:
             target = torch.full_like(target, self.ignore_index)
-        if self.augmentation is None:
+        if self.transform is None:
             return with_channels(tensor, extra), target
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return self.augmentation(tensor, target, extra)
+            return self.transform(tensor, target, extra)
 
-    def outside(self, key: Key) -> Tensor:
-        """(h, w) bool: where a sample shows nothing of its image, for its crop is larger."""
+    def padding_mask(self, key: Key) -> Tensor:
+        """Return (h, w) bool: True where a sample is outside of its image."""
         index, seed = key
-        height, width = self._decoded(max(index, 0))[0].shape[:2]
-        nothing = torch.zeros((height, width), dtype=torch.uint8)
-        if self.augmentation is None:
-            return nothing.bool()
+        height, width = self._decode(max(index, 0))[0].shape[:2]
+        zeros = torch.zeros((height, width), dtype=torch.uint8)
+        if self.transform is None:
+            return zeros.bool()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            marking = replace(self.augmentation, ignore_index=1, color=0.0)  # drawn last: the same
-            return marking(nothing.expand(3, -1, -1), nothing)[1] == 1
+            # Color jitter draws last, so that without it the crop is the same.
+            marking = replace(self.transform, ignore_index=1, color=0.0)
+            return marking(zeros.expand(3, -1, -1), zeros)[1] == 1
 
-    def _decoded(self, index: int) -> list[np.ndarray]:
-        """Image, ids and, where there are some, the channels of the further inputs."""
-        kept = self.cache.get(self.first + index) if self.cache else None
-        if kept is not None:
-            return kept
+    def _decode(self, index: int) -> list[np.ndarray]:
+        """Return image (H, W, 3), ids (H, W) or (heads, H, W) and, if there are extra inputs, their
+        channels (H, W, C)."""
+        cached = self.cache.get(self.cache_offset + index) if self.cache else None
+        if cached is not None:
+            return cached
         pair = self.pairs[index]
         image = read_image(pair.image)
         size, masks = image.shape[:2], []
@@ -100,86 +106,95 @@ class SegmentationDataset(Dataset[tuple[Tensor, Tensor]]):
             mask = read_mask(path, labels)
             if size != mask.shape:
                 raise FullconvError(
-                    f"{pair.image} is {size[1]} x {size[0]} pixels but {path} is "
-                    f"{mask.shape[1]} x {mask.shape[0]}.",
+                    msg(
+                        "{image} is {width} x {height} pixels but {mask} is {mask_width} x "
+                        "{mask_height}.",
+                        image=pair.image,
+                        width=size[1],
+                        height=size[0],
+                        mask=path,
+                        mask_width=mask.shape[1],
+                        mask_height=mask.shape[0],
+                    ),
                     "fullconv check DATA",
                 )
-            masks.append(_ignoring(mask, labels.ignore_index, self.ignore_index))
-        decoded = [image, masks[0] if len(masks) == 1 else np.stack(masks)]
+            if labels.ignore_index != self.ignore_index:
+                wide = mask if self.ignore_index < 256 else mask.astype(np.uint16)
+                ignored = wide.dtype.type(self.ignore_index)
+                mask = np.where(mask == labels.ignore_index, ignored, wide)
+            masks.append(mask)
+        arrays = [image, masks[0] if len(masks) == 1 else np.stack(masks)]
         if pair.inputs:
-            found = [read_channels(path) for path in pair.inputs]
-            for path, channels in zip(pair.inputs, found, strict=True):
+            inputs = [read_channels(path) for path in pair.inputs]
+            for path, channels in zip(pair.inputs, inputs, strict=True):
                 require_size(channels, path, size, str(pair.image))
-            decoded.append(np.concatenate(found, axis=2))
+            arrays.append(np.concatenate(inputs, axis=2))
         if self.cache:
-            self.cache.put(self.first + index, *decoded)
-        return decoded
+            self.cache.put(self.cache_offset + index, *arrays)
+        return arrays
 
 
 def shared_ignore_index(tables: Sequence[Labels]) -> int:
-    """One id for what is ignored by each of several heads; a single one's own."""
+    """Return one ignore index for several heads; a single head keeps its own."""
     if len(tables) == 1:
         return tables[0].ignore_index
     return 255 if max(len(labels) for labels in tables) <= 255 else 65535
 
 
-def _ignoring(mask: np.ndarray, own: int, common: int) -> np.ndarray:
-    if own == common:
-        return mask
-    wide = mask if common < 256 else mask.astype(np.uint16)
-    return np.where(mask == own, wide.dtype.type(common), wide)
-
-
 class ResumableBatchSampler(Sampler[list[Key]]):
-    """Batches of one process: all images in a new order each epoch. The images that would make
-    up a last, smaller batch are left out (the order is new each time) unless there is only one.
+    """Batches for one process: all images in a new order each epoch.
+
+    The images of a last, smaller batch are left out (the order differs in each epoch), unless it
+    is the only batch.
 
     Args:
-        count: of images.
-        batch: images per process and step.
-        seed: of the order and of each sample's chance.
-        rank, world: this process and how many there are; together they take what one process with
-            `world` times the batch would take.
+        count: number of images.
+        batch_size: images per process and step.
+        seed: of the order and of each sample's transform.
+        rank, world_size: this process and the number of processes; together they yield what one
+            process with `world_size` times the batch size would.
     """
 
-    def __init__(self, count: int, batch: int, *, seed: int, rank: int = 0, world: int = 1) -> None:
-        self.count, self.batch, self.seed = count, batch, seed
-        self.rank, self.world = rank, world
+    def __init__(
+        self, count: int, batch_size: int, *, seed: int, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.count, self.batch_size, self.seed = count, batch_size, seed
+        self.rank, self.world_size = rank, world_size
         self.epoch = 0
-        self.first_batch = {0: 0}  # epoch -> where to begin, after a stop within an epoch
+        self.first_batch = {0: 0}  # epoch -> first batch, after a stop within that epoch
         self.sampler = self  # Lightning calls batch_sampler.sampler.set_epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch."""
+        """Set the epoch; Lightning calls this before each one."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return max(1, self.count // (self.batch * self.world))
+        return max(1, self.count // (self.batch_size * self.world_size))
 
     def __iter__(self) -> Iterator[list[Key]]:
         epoch = self.epoch
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         order = torch.randperm(self.count, generator=generator).tolist()
         seeds = torch.randint(2**31, (self.count,), generator=generator).tolist()
-        step = self.batch * self.world
-        # Fewer images than one batch: they are taken again, each time with another chance.
+        step = self.batch_size * self.world_size
+        # If there are fewer images than one batch, they repeat, each time with another seed.
         rounds = max(1, math.ceil(step / max(1, self.count)))
-        once = list(zip(order, seeds, strict=True))
-        keys = [(index, seed + again) for again in range(rounds) for index, seed in once]
+        pairs = list(zip(order, seeds, strict=True))
+        keys = [(index, seed + again) for again in range(rounds) for index, seed in pairs]
         for number in range(self.first_batch.get(epoch, 0), len(self)):
-            yield keys[number * step : (number + 1) * step][self.rank :: self.world]
+            yield keys[number * step : (number + 1) * step][self.rank :: self.world_size]
 
 
 class EvaluationSampler(Sampler[list[Key]]):
-    """One image at a time, for evaluation; every process gets equally many."""
+    """Batches of one image, in order; every process gets the same number."""
 
-    def __init__(self, count: int, *, rank: int = 0, world: int = 1) -> None:
-        self.count, self.rank, self.world = count, rank, world
+    def __init__(self, count: int, *, rank: int = 0, world_size: int = 1) -> None:
+        self.count, self.rank, self.world_size = count, rank, world_size
 
     def __len__(self) -> int:
-        return -(-self.count // self.world)
+        return -(-self.count // self.world_size)
 
     def __iter__(self) -> Iterator[list[Key]]:
-        for start in range(0, self.count, self.world):
+        for start in range(0, self.count, self.world_size):
             index = start + self.rank
             yield [(index, 0) if index < self.count else IDLE]

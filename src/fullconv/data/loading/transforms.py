@@ -1,8 +1,7 @@
-"""Training transforms: random magnification, crop, mirror and colour, image and mask together.
+"""Training transforms: random resize, crop, flip and color jitter of an image and its mask.
 
-The window of the source that becomes the crop is cut out first and resized once. What lies outside
-the image is *ignore* in the mask, always, and in the image the mean colour (before the colours
-are varied).
+The window of the source that becomes the crop is cut out first and resized once. Pixels outside the
+image are always ignored in the mask, and have the mean color in the image (before color jitter).
 """
 
 from __future__ import annotations
@@ -21,28 +20,30 @@ Pair = tuple[Tensor, Tensor]
 
 
 def with_channels(image: Tensor, extra: Tensor | None) -> Tensor:
-    """(3, H, W) uint8 and (E, H, W) -> (3 + E, H, W) float32; as it is where there is no extra."""
+    """Return (3, H, W) uint8 and (C, H, W) as (3 + C, H, W) float32; the image if there is no
+    extra."""
     return image if extra is None else torch.cat([image.float(), extra])
 
 
 def to_tensors(image: np.ndarray, mask: np.ndarray) -> Pair:
-    """(H, W, 3) uint8 and (..., H, W) ids -> (3, H, W) uint8 and uint8 ids (int32 above 255)."""
+    """Return (H, W, 3) uint8 and (..., H, W) ids as tensors: (3, H, W) uint8, and uint8 ids (int32
+    if the ids need it)."""
     ids = mask if mask.dtype == np.uint8 else mask.astype(np.int32)
     return torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(ids)
 
 
 @dataclass(frozen=True)
 class TrainTransform:
-    """Random transforms of an image and its mask, from torch's random state.
+    """Random transforms of an image and its mask; they use torch's random state.
 
     Args:
-        crop: (height, width) of what comes out, in pixels; (0, 0): the image's own.
-        scale: (low, high) magnification, drawn evenly on a logarithmic scale.
-        flip: mirror half of the images left to right.
-        color: brightness, contrast and saturation vary by up to this fraction.
-        mean: colour (RGB fractions 0-1) of what lies outside the image.
-        ignore_index: class id of what lies outside the mask.
-        extra_mean: of the channels beside the colours, for what lies outside.
+        crop: output size (height, width) in pixels; (0, 0) keeps the size of the image.
+        scale: (low, high) of the random resize; the logarithm of the factor is uniform.
+        flip: flip half of the images left to right.
+        color: largest relative change of brightness, contrast and saturation.
+        mean: RGB color (fractions 0-1) outside the image.
+        ignore_index: class id outside the mask.
+        extra_mean: values of the extra channels outside the image.
     """
 
     crop: tuple[int, int]
@@ -54,11 +55,18 @@ class TrainTransform:
     extra_mean: Sequence[float] = ()
 
     def __call__(self, image: Tensor, mask: Tensor, extra: Tensor | None = None) -> Pair:
-        """(3, H, W) uint8 and (H, W) or (heads, H, W) ids -> the same kinds at the crop's size.
-        `extra`, (E, H, W) float, goes the same way, but for its colours; the image is (3 + E, H,
-        W) float32 then."""
-        planes = [image, mask] if extra is None else [image, mask, extra]
-        planes = self._window(planes)
+        """Transform a sample.
+
+        Args:
+            image: (3, H, W) uint8.
+            mask: (H, W) or (heads, H, W) ids.
+            extra: (C, H, W) float; transformed like the image, except for its colors.
+
+        Returns:
+            Image and mask at the size of the crop; with `extra`, the image is (3 + C, h, w)
+            float32.
+        """
+        planes = self._random_crop([image, mask] if extra is None else [image, mask, extra])
         if self.flip and torch.rand(()) < 0.5:
             planes = [tv.horizontal_flip(plane) for plane in planes]
         if self.color:
@@ -67,39 +75,41 @@ class TrainTransform:
         image = with_channels(planes[0], planes[2] if extra is not None else None)
         return image.contiguous(), planes[1].contiguous()
 
-    def _window(self, planes: list[Tensor]) -> list[Tensor]:
+    def _random_crop(self, planes: list[Tensor]) -> list[Tensor]:
+        """Cut the same random window out of the image, the mask and the extra channels, and resize
+        it to the crop."""
+        # Draw the size of the window, then its position.
         sides = planes[1].shape[-2:]
-        low, high = (math.log(s) for s in self.scale)
+        low, high = (math.log(scale) for scale in self.scale)
         factor = math.exp(low + (high - low) * float(torch.rand(())))
         out = list(self.crop if any(self.crop) else sides)
-        size = [max(1, round(side / factor)) for side in out]
-        starts = [
-            _randint(min(0, have - want), max(0, have - want))
-            for have, want in zip(sides, size, strict=True)
-        ]
-        top, left = starts
+        height, width = (max(1, round(side / factor)) for side in out)
+        top = _randint(min(0, sides[0] - height), max(0, sides[0] - height))
+        left = _randint(min(0, sides[1] - width), max(0, sides[1] - width))
+
+        # Cut out its part inside the image, pad the rest, and resize.
         padding = [  # left, top, right, bottom
             max(0, -left),
             max(0, -top),
-            max(0, left + size[1] - sides[1]),
-            max(0, top + size[0] - sides[0]),
+            max(0, left + width - sides[1]),
+            max(0, top + height - sides[0]),
         ]
-        box = [max(0, top), max(0, left), size[0] - padding[1] - padding[3], 0]
-        box[3] = size[1] - padding[0] - padding[2]
+        box_height, box_width = height - padding[1] - padding[3], width - padding[0] - padding[2]
+        box = [max(0, top), max(0, left), box_height, box_width]
         color = [round(255 * fraction) for fraction in self.mean]
-        outside = [color, self.ignore_index, list(self.extra_mean)]
-        found = []
+        fills = [color, self.ignore_index, list(self.extra_mean)]
+        windows = []
         for k, plane in enumerate(planes):
             window = tv.crop_image(plane if plane.ndim == 3 else plane[None], *box)
             if any(padding):
-                window = tv.pad_image(window, padding, fill=outside[k])
-            # Of masks torchvision's own rule is NEAREST, which lies half a pixel off the image's.
-            how = v2.InterpolationMode.NEAREST_EXACT if k == 1 else v2.InterpolationMode.BILINEAR
-            window = tv.resize_image(window, out, interpolation=how, antialias=k != 1)
-            found.append(window if plane.ndim == 3 else window[0])
-        return found
+                window = tv.pad_image(window, padding, fill=fills[k])
+            # NEAREST, torchvision's default for masks, is half a pixel off from the image.
+            mode = v2.InterpolationMode.NEAREST_EXACT if k == 1 else v2.InterpolationMode.BILINEAR
+            window = tv.resize_image(window, out, interpolation=mode, antialias=k != 1)
+            windows.append(window if plane.ndim == 3 else window[0])
+        return windows
 
 
 def _randint(low: int, high: int) -> int:
-    """Low and high included."""
+    """Return a random integer from low to high, both included."""
     return int(torch.randint(low, high + 1, ()))

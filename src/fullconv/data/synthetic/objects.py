@@ -1,7 +1,7 @@
-"""The things of the drawn streets: houses, trees, hedges, cars, people and poles.
+"""Objects of synthetic streets: houses, trees, hedges, cars, people and poles.
 
-Each painter puts one thing at one place of a `Canvas` (metres), on the photo and on the class ids;
-who calls them paints from far to near. Shape, size and colour are drawn from `Canvas.rng`.
+Each function paints one object at a position of a `Canvas` `c` (meters), on the photo and on the
+class ids. The caller paints from far to near. Shape, size and color are drawn from `Canvas.rng`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ LEAVES: Palette = ((72, 120, 50), (98, 140, 60), (52, 96, 56), (120, 130, 62))
 _AUTUMN: Palette = ((200, 128, 44), (186, 84, 44), (208, 170, 70), (140, 110, 60))
 _CLOTHES: Palette = ((40, 44, 58), (170, 40, 48), (56, 92, 150), (220, 214, 200), (96, 128, 84))
 _CLOTHES += ((226, 178, 60), (112, 76, 60), (130, 134, 142), (120, 70, 130))
+_HAIR: Palette = ((40, 32, 28), (110, 78, 48), (176, 150, 100), (130, 130, 130))
 _SKINS: Palette = ((236, 196, 168), (206, 154, 118), (146, 100, 72), (98, 66, 50))
 PAINTS: Palette = ((200, 36, 40), (36, 70, 150), (236, 236, 234), (40, 42, 48), (150, 154, 160))
 PAINTS += ((60, 110, 80), (230, 190, 60), (120, 170, 210), (168, 112, 70), (96, 100, 106))
@@ -36,13 +37,13 @@ Outline = tuple[tuple[float, float], ...]
 
 @dataclass(frozen=True)
 class _Body:
-    """A car seen from its left: points as shares of its length (from the rear) and its height."""
+    """A car from its left side: points as fractions of its length (from the rear) and height."""
 
     outline: Outline
-    glass: tuple[int, ...]  # which pieces of the outline are glass
+    glass: tuple[int, ...]  # edges of the outline that are glass
     cabin: Outline  # the side windows
-    length: float  # metres
-    high: float  # metres
+    length: float  # meters
+    high: float  # meters
 
 
 _HATCH = ((0, 0.22), (0, 0.62), (0.1, 1), (0.55, 1), (0.74, 0.64), (1, 0.54), (1, 0.22))
@@ -59,10 +60,10 @@ _BODIES = (
 def house(
     c: Canvas, side: int, near: float, far: float, floors: int, *, gable: bool = True
 ) -> None:
-    """A house at the building line, on the left (`side` -1) or right (1); `near`, `far` in metres.
-    The wall that faces us has windows if it is a `gable`, not a wall between neighbours."""
-    rng, x, storey = c.rng, side * c.line, c.rng.uniform(2.8, 3.6)
-    wall, high, deep = c.pick(WALLS, spread=22), floors * storey + 0.8, 13.0
+    """Paint a house at the building line, left (`side` -1) or right (1), from `near` to `far` meters.
+    The wall that faces the camera has windows if it is a `gable`."""
+    rng, x, story = c.rng, side * c.line, c.rng.uniform(2.8, 3.6)
+    wall, high, deep = c.pick(WALLS, spread=22), floors * story + 0.8, 13.0
     style = _Style(
         bay=rng.uniform(1.9, 3.4),
         wide=rng.uniform(0.35, 0.85),
@@ -76,79 +77,67 @@ def house(
         roof, ridge = c.pick(_ROOFS), rng.uniform(1.6, 3.6)
         top = (x + side * deep / 2, high + ridge)
         c.shape([(x, high, near), (x + side * deep, high, near), (*top, near)], wall, BUILDING)
-        slope = [
-            (x - side * 0.4, high, near),
-            (*top, near),
-            (*top, far),
-            (x - side * 0.4, high, far),
-        ]
-        c.shape(slope, roof, BUILDING)
+        edge = x - side * 0.4
+        c.shape([(edge, high, near), (*top, near), (*top, far), (edge, high, far)], roof, BUILDING)
     else:  # a flat one, with a cornice
         rim = [(x - side * 0.4, y, z) for y, z in ((high, near), (high + 0.5, near))]
         rim += [(x - side * 0.4, y, z) for y, z in ((high + 0.5, far), (high, far))]
         c.shape(rim, shaded(wall, 0.66), BUILDING)
     eaves = [(x, high, near), (x - side * 0.4, high, near), (x - side * 0.4, high, far)]
     c.shape([*eaves, (x, high, far)], shaded(wall, 0.5), BUILDING)
-    _wall(
-        c,
-        lambda a, y: (x + side * a, y, near),
-        deep,
-        floors,
-        high,
-        shaded(wall, 0.85),
-        style if gable else None,
-    )
-    _wall(c, lambda a, y: (x, y, near + a), far - near, floors, high, shaded(wall, sun), style)
+    size, windows = (floors, high), style if gable else None
+    _wall(c, lambda a, y: (x + side * a, y, near), deep, size, shaded(wall, 0.85), windows)
+    _wall(c, lambda a, y: (x, y, near + a), far - near, size, shaded(wall, sun), style)
 
 
 @dataclass(frozen=True)
 class _Style:
-    """The windows of a house."""
+    """Windows of a house."""
 
-    bay: float  # metres from window to window
-    wide: float  # share of the bay
-    tall: float  # share of the storey
+    bay: float  # meters from window to window
+    wide: float  # fraction of the bay
+    tall: float  # fraction of the story
     glass: Color
     frame: Color | None
-    shop: Color | None  # the colour over the shop windows of the ground floor
+    shop: Color | None  # color above the shop windows of the ground floor
 
 
 def _wall(
     c: Canvas,
     place: Callable[[float, float], Point],
     length: float,
-    floors: int,
-    high: float,
+    size: tuple[int, float],
     color: Color,
     style: _Style | None,
 ) -> None:
-    """A wall, bay by bay, so that haze grows along it; `place` takes metres along and up. It has
-    windows where it has a style."""
+    """Paint a wall, bay by bay, so that haze grows along it; with windows if it has a style.
+    `place` maps meters along and up to the world; `size` is the number of floors and the height."""
+    floors, high = size
 
     def pane(left: float, right: float, low: float, top: float, paint: Color) -> None:
         corners = ((left, low), (right, low), (right, top), (left, top))
         c.shape([place(a, y) for a, y in corners], paint, BUILDING)
 
-    bays, storey = max(1, round(length / (style.bay if style else 4.0))), (high - 0.8) / floors
+    bays, story = max(1, round(length / (style.bay if style else 4.0))), (high - 0.8) / floors
     step = length / bays
     lamps = c.rng.random((bays, floors)) < c.light.lamps
     tones = c.rng.uniform(0.75, 1.25, (bays, floors))
     for bay in range(bays):
         start, stop = bay * step, (bay + 1) * step
-        seen = sorted((c.at(place(start, 2))[0], c.at(place(stop, 2))[0]))
-        if seen[1] < 0 or seen[0] > c.photo.width:
+        edges = sorted((c.at(place(start, 2))[0], c.at(place(stop, 2))[0]))
+        if edges[1] < 0 or edges[0] > c.photo.width:
             continue
         pane(start, stop, 0, high, color)
-        if style is None or seen[1] - seen[0] < 2 * FINE:
-            continue  # a blank wall, or too narrow to show a window
+        if style is None or edges[1] - edges[0] < 2 * FINE:
+            continue  # no windows, or too narrow for them
         gap, first = step * (1 - style.wide) / 2, 0
         if style.shop is not None:
             first = 1
-            pane(start + 0.12, stop - 0.12, 0.35, storey * 0.74, style.glass)
-            pane(start, stop, storey * 0.76, storey * 0.95, style.shop)
+            pane(start + 0.12, stop - 0.12, 0.35, story * 0.74, style.glass)
+            pane(start, stop, story * 0.76, story * 0.95, style.shop)
         for floor in range(first, floors):
-            low = floor * storey + storey * (1 - style.tall) * 0.6
-            top = low + storey * style.tall
+            low = floor * story + story * (1 - style.tall) * 0.6
+            top = low + story * style.tall
             lamp = (338, 290, 190) if lamps[bay, floor] else None
             if style.frame is not None:
                 pane(start + gap - 0.1, stop - gap + 0.1, low - 0.14, top + 0.1, style.frame)
@@ -157,14 +146,14 @@ def _wall(
 
 
 def tree(c: Canvas, x: float, z: float) -> None:
-    """A tree in leaf; one in five is a conifer."""
+    """Paint a tree; one in five is a conifer."""
     rng, high = c.rng, c.rng.uniform(4.0, 8.5)
     bark = c.pick(((92, 72, 56), (110, 100, 90), (70, 58, 50)))
     c.shade(x + c.sunny * high * 0.3, z, (high * 0.34, high * 0.2))
     c.bar((x, 0, z), (x, high * 0.5, z), high * 0.045, bark, TREE)
     leaves = c.pick(_AUTUMN if rng.random() < (0.6 if c.autumn else 0.08) else LEAVES, spread=22)
     spread, tall = high * rng.uniform(0.2, 0.32), high * rng.uniform(0.24, 0.36)
-    cone = rng.random() < 0.2  # a conifer: narrow above
+    cone = rng.random() < 0.2  # a conifer: narrow at the top
     pixels = spread * c.focal / z / FINE
     count = int(min(110, 24 + 2.6 * pixels))
     turn, out = rng.uniform(0, 2 * math.pi, count), np.sqrt(rng.uniform(0, 1, count))
@@ -177,13 +166,13 @@ def tree(c: Canvas, x: float, z: float) -> None:
         r = spread * rng.uniform(0.18, 0.36) * (0.6 if cone else 1.0)
         u, v = x + across * spread, middle + y * tall
         c.disc((u, v, z), (r, r * 0.8), shaded(leaves, tone), TREE)
-        if pixels > 6:  # leaves that catch the light, on the upper side of each bough
+        if pixels > 6:  # bright leaves on the upper side of each branch
             glint = (u + r * rng.uniform(-0.5, 0.5), v + r * rng.uniform(-0.1, 0.6), z)
             c.disc(glint, (r * 0.3, r * 0.2), shaded(leaves, tone * rng.uniform(0.75, 1.35)))
 
 
 def hedge(c: Canvas, side: int, near: float, far: float) -> None:
-    """Bushes between two houses, along the building line."""
+    """Paint bushes between two houses, along the building line."""
     leaves, top = c.pick(LEAVES, spread=24), c.rng.uniform(0.8, 2.2)
     for z in np.arange(far, near, -max(0.5, (far - near) / 8)):
         x = side * (c.line + 0.5)
@@ -191,8 +180,8 @@ def hedge(c: Canvas, side: int, near: float, far: float) -> None:
 
 
 def car(c: Canvas, x: float, z: float, *, facing: int, crossing: bool = False) -> None:
-    """A car whose nearest point is `z` ahead: its rear towards us (`facing` 1), its front (-1), or
-    its side, on its way across the street."""
+    """Paint a car whose nearest point is `z` ahead: from the rear (`facing` 1), from the front (-1), or
+    from its side, crossing the street."""
     rng = c.rng
     body = _BODIES[int(rng.choice(3, p=(0.42, 0.34, 0.24)))]
     length, high = body.length * rng.uniform(0.9, 1.12), body.high * rng.uniform(0.94, 1.1)
@@ -200,7 +189,7 @@ def car(c: Canvas, x: float, z: float, *, facing: int, crossing: bool = False) -
     glass = c.pick(((46, 54, 66), (96, 116, 136), (30, 32, 38)))
 
     def place(along: float, y: float, across: float) -> Point:
-        """Shares of the length, the height and half the width (-1 .. 1), to the world."""
+        """Map fractions of the length, the height and half the width (-1 .. 1) to the world."""
         along = along if facing > 0 else 1 - along
         half = across * wide / 2 * (0.84 if y > 0.7 else 1.0)  # narrower at the roof
         if crossing:
@@ -212,7 +201,7 @@ def car(c: Canvas, x: float, z: float, *, facing: int, crossing: bool = False) -
     strips = list(enumerate(pairwise(body.outline)))
     for i, ((a, low), (b, top)) in strips if facing < 0 else reversed(strips):
         quad = [place(a, low, -1), place(a, low, 1), place(b, top, 1), place(b, top, -1)]
-        tone = 1.12 if abs(b - a) > abs(top - low) else 0.84  # what lies flat takes more light
+        tone = 1.12 if abs(b - a) > abs(top - low) else 0.84  # flat parts are brighter
         c.shape(quad, glass if i in body.glass else shaded(paint, tone), CAR)
     side = -1 if crossing or x > c.eye[0] else 1
     if crossing or abs(x - c.eye[0]) > wide / 2:
@@ -220,38 +209,35 @@ def car(c: Canvas, x: float, z: float, *, facing: int, crossing: bool = False) -
         c.shape([place(a, y, side) for a, y in body.cabin], glass, CAR)
         for axle in (0.18, 0.8):
             for radius, color in ((0.33, (26, 26, 28)), (0.19, (140, 142, 146))):
-                turns = [k * math.pi / 6 for k in range(12)]
+                angles = [k * math.pi / 6 for k in range(12)]
                 r, s = radius / length, radius / high
-                rim = [(axle + r * math.cos(a), 0.33 / high + s * math.sin(a)) for a in turns]
+                rim = [(axle + r * math.cos(a), 0.33 / high + s * math.sin(a)) for a in angles]
                 c.shape([place(a, y, side) for a, y in rim], color, CAR)
     if not crossing:
-        _end_of_car(c, x, z, (wide, high), red=facing > 0)
+        _car_end(c, x, z, (wide, high), red=facing > 0)
 
 
-def _end_of_car(c: Canvas, x: float, z: float, size: tuple[float, float], *, red: bool) -> None:
-    """Wheels, lights and number plate of the end that looks at us."""
+def _car_end(c: Canvas, x: float, z: float, size: tuple[float, float], *, red: bool) -> None:
+    """Paint wheels, lights and license plate of the end that faces the camera."""
     wide, high = size
     lamp = (190, 26, 30) if red else (235, 232, 214)
     glow = 1.6 if c.light.lamps > 0.2 else 1.0
     for side in (-1, 1):
-        tyre = [(side * 0.46, 0.0), (side * 0.32, 0.0), (side * 0.32, 0.24), (side * 0.46, 0.24)]
-        c.shape([(x + a * wide, y * high, z) for a, y in tyre], (24, 24, 26), CAR)
-        light = [(side * 0.47, 0.42), (side * 0.34, 0.42), (side * 0.34, 0.56), (side * 0.47, 0.56)]
-        c.shape([(x + a * wide, y * high, z) for a, y in light], shaded(lamp, glow), CAR)
-    plate = ((-0.15, 0.34), (0.15, 0.34), (0.15, 0.42), (-0.15, 0.42))
-    c.shape([(x + a * wide, y * high, z) for a, y in plate], (220, 220, 206), CAR)
+        outer, inner = x + side * 0.46 * wide, x + side * 0.32 * wide  # tires
+        c.panel(outer, inner, 0.0 * high, 0.24 * high, z, (24, 24, 26), CAR)
+        outer, inner = x + side * 0.47 * wide, x + side * 0.34 * wide  # lights
+        c.panel(outer, inner, 0.42 * high, 0.56 * high, z, shaded(lamp, glow), CAR)
+    left, right = x + -0.15 * wide, x + 0.15 * wide  # license plate
+    c.panel(left, right, 0.34 * high, 0.42 * high, z, (220, 220, 206), CAR)
 
 
 def person(c: Canvas, x: float, z: float, *, ground: float = 0.0) -> None:
-    """Somebody who stands or walks; one in six is a child."""
+    """Paint a person; one in six is a child."""
     rng = c.rng
     k = rng.uniform(0.58, 0.75) if rng.random() < 0.16 else rng.uniform(0.88, 1.08)
     swing, lean = rng.uniform(-0.3, 0.3), rng.uniform(0.85, 1.15)
     coat, legs = c.pick(_CLOTHES, spread=30), c.pick(_CLOTHES, spread=30)
-    skin, hair = (
-        c.pick(_SKINS),
-        c.pick(((40, 32, 28), (110, 78, 48), (176, 150, 100), (130, 130, 130))),
-    )
+    skin, hair = c.pick(_SKINS), c.pick(_HAIR)
 
     def at(across: float, up: float) -> Point:
         return x + across * k * lean, ground + up * k, z
@@ -273,7 +259,7 @@ def person(c: Canvas, x: float, z: float, *, ground: float = 0.0) -> None:
 
 
 def pole(c: Canvas, x: float, z: float) -> None:
-    """A street lamp, a sign or a traffic light; what a pole carries belongs to it."""
+    """Paint a street lamp, a sign or a traffic light; all of it has the class "pole"."""
     rng, inward = c.rng, -1 if x > 0 else 1
     metal = c.pick(((86, 90, 94), (150, 154, 156), (60, 84, 72), (120, 96, 80)))
     kind = rng.choice(3, p=(0.45, 0.35, 0.2))

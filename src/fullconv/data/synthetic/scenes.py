@@ -1,12 +1,12 @@
-"""Drawn street scenes: an embedded, seeded data set of eight classes, without a download.
+"""Synthetic street scenes: a seeded dataset of eight classes, without a download.
 
-`scene` draws one image (H, W, 3 uint8 RGB) and its ids (H, W uint8; class ids of `LABELS`, 255
-where the bonnet of the car that carries the camera hides the street); `write` puts a data set on
-disk. A scene is a small world in metres, seen through a pinhole camera, painted from far to near.
-The photo is painted three times finer and averaged; the ids are the middle one of each 3 x 3 block,
-so they are hard and exact. A seed and a size give the same bits each time. Classes share colours on
-purpose (grey, green and sky-blue houses, cars of any colour, dusk, fog): colour alone does not tell
-them apart.
+`scene` draws one image and its class ids (255 where the hood of the camera's car hides the street);
+`write` writes a dataset. A scene is a small world in meters, seen through a pinhole camera and
+painted from far to near.
+The photo is painted at three times the resolution and averaged; the id of a pixel is the center of
+its 3 x 3 block, so masks are hard and exact. The same seed and size give the same bytes. Classes
+share colors on purpose (gray, green and sky-blue houses, cars of any color, dusk, fog): color alone
+does not tell them apart.
 """
 
 from __future__ import annotations
@@ -17,9 +17,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import tomli_w
 from PIL import Image, ImageFilter
 
 from fullconv.core.errors import FullconvError
+from fullconv.core.files import atomic_write
+from fullconv.core.i18n import msg, nmsg
 from fullconv.core.labels import Labels, format_color
 from fullconv.data.io.masks import write_mask
 from fullconv.data.synthetic.canvas import FINE, Canvas, Color, shaded
@@ -40,7 +43,7 @@ from fullconv.data.synthetic.objects import (
     tree,
 )
 
-SIZE = (144, 208)  # H, W in pixels: people and poles stay several pixels wide
+SIZE = (144, 208)  # H, W in pixels: people and poles are several pixels wide
 LABELS = Labels(
     names=("sky", "building", "road", "pavement", "tree", "car", "person", "pole"),
     colors=(
@@ -56,34 +59,50 @@ LABELS = Labels(
     ignore_index=IGNORE_INDEX,
 )
 
-_SMALLEST = 16  # pixels a side
+_MIN_SIDE = 16  # pixels
 _SPLITS = ("train", "val", "test")
-_KERB = 0.13  # metres
+_CURB = 0.13  # meters
 
-Thing = tuple[float, Callable[[], None]]  # depth in metres, and what paints it
+Paint = tuple[float, Callable[[], None]]  # depth in meters, and the function that paints
 
 
 def scene(seed: int, *, size: tuple[int, int] = SIZE) -> tuple[np.ndarray, np.ndarray]:
-    """One street: (image (H, W, 3) uint8 RGB, ids (H, W) uint8 of `LABELS`). `size` is (H, W)."""
+    """Draw a street scene.
+
+    Args:
+        seed: 0 or more.
+        size: (H, W) in pixels.
+
+    Returns:
+        Image (H, W, 3) uint8 RGB, and ids (H, W) uint8 of `LABELS`.
+
+    Raises:
+        FullconvError: a negative seed, or a size below 16 pixels.
+    """
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise FullconvError(
-            f"the seed of a scene is {seed!r}; expected an integer from 0 up.", "seed=0"
+            msg("the seed of a scene is {seed!r}; expected an integer of 0 or more.", seed=seed),
+            "seed=0",
         )
-    if len(size) != 2 or min(size) < _SMALLEST:
+    if len(size) != 2 or min(size) < _MIN_SIDE:
         raise FullconvError(
-            f"a scene of size {tuple(size)}; expected (height, width) from {_SMALLEST} pixels up.",
+            msg(
+                "a scene of size {size}; expected (height, width) of {limit} pixels or more.",
+                size=tuple(size),
+                limit=_MIN_SIDE,
+            ),
             f"size={SIZE}",
         )
     canvas = Canvas((int(size[0]), int(size[1])), np.random.default_rng(seed))
     _sky(canvas)
     _ground(canvas)
-    things = [*_houses(canvas), *_traffic(canvas), *_sidewalk(canvas)]
-    for _, paint in sorted(things, key=lambda thing: -thing[0]):
+    objects = [*_houses(canvas), *_traffic(canvas), *_sidewalk(canvas)]
+    for _, paint in sorted(objects, key=lambda painted: -painted[0]):
         paint()
     if canvas.rng.random() < 0.25:
-        _bonnet(canvas)
-    middle = FINE // 2
-    ids = np.asarray(canvas.mask)[middle::FINE, middle::FINE].copy()
+        _hood(canvas)
+    center = FINE // 2
+    ids = np.asarray(canvas.mask)[center::FINE, center::FINE].copy()
     return _develop(canvas), ids
 
 
@@ -96,44 +115,65 @@ def write(
     size: tuple[int, int] = SIZE,
     seed: int = 0,
 ) -> Path:
-    """Write images/<split>/*.jpg, masks/<split>/*.png (palette) and dataset.toml; gives the folder.
+    """Write a dataset of street scenes, and return its folder.
 
-    The same arguments write the same bytes. `dataset.toml` comes last: where it stands, the data
-    set is complete.
+    It has images/<split>/*.jpg, masks/<split>/*.png (palette) and dataset.toml. The same arguments
+    write the same bytes. dataset.toml is written last: if it exists, the dataset is complete.
+
+    Args:
+        root: a new or empty folder, or one with some of these files.
+        train, val, test: number of scenes.
+        size: (H, W) in pixels.
+        seed: of all scenes.
+
+    Raises:
+        FullconvError: no scenes, or other files in the folder.
     """
     root = Path(root)
     counts = dict(zip(_SPLITS, (train, val, test), strict=True))
     if min(counts.values()) < 0 or not any(counts.values()):
-        raise FullconvError(f"{counts} scenes; expected no negative number and at least one scene.")
+        raise FullconvError(
+            msg(
+                "{counts} scenes; expected no negative number and at least one scene.",
+                counts=", ".join(f"{split} {count}" for split, count in counts.items()),
+            )
+        )
     stems = {split: [f"street_{i:04d}" for i in range(count)] for split, count in counts.items()}
-    _refuse_foreign(root, stems)
+    _check_folder(root, stems)
     for part, split in enumerate(_SPLITS):
         for i, stem in enumerate(stems[split]):
-            # a split keeps its scenes whatever the size of the others
+            # The scenes of a split do not depend on the size of the others.
             image, ids = scene((seed * len(_SPLITS) + part) * 1_000_000 + i, size=size)
             photo, mask = root / f"images/{split}/{stem}.jpg", root / f"masks/{split}/{stem}.png"
             photo.parent.mkdir(parents=True, exist_ok=True)
             mask.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image).save(photo, quality=92, subsampling=0)
             write_mask(mask, ids, LABELS)
-    names = ", ".join(f'"{name}"' for name in LABELS.names)
-    pairs = zip(LABELS.names, LABELS.colors, strict=True)
-    colors = "".join(f'{name} = "{format_color(color)}"\n' for name, color in pairs)
-    table = f"classes = [{names}]\nignore_index = {LABELS.ignore_index}\n\n[colors]\n{colors}"
-    (root / "dataset.toml").write_text(table, encoding="utf-8", newline="\n")
+    table = {
+        "classes": list(LABELS.names),
+        "ignore_index": LABELS.ignore_index,
+        "colors": dict(zip(LABELS.names, map(format_color, LABELS.colors), strict=True)),
+    }
+    atomic_write(root / "dataset.toml", tomli_w.dumps(table))
     return root
 
 
-def _refuse_foreign(root: Path, stems: dict[str, list[str]]) -> None:
-    """A drawing must not mix with somebody's images, nor with the rest of a larger drawing."""
-    ours = {root / f"images/{split}/{stem}.jpg" for split in stems for stem in stems[split]}
-    ours |= {root / f"masks/{split}/{stem}.png" for split in stems for stem in stems[split]}
-    found = [path for part in ("images", "masks") for path in sorted((root / part).glob("**/*"))]
-    other = [path for path in found if path.is_file() and path not in ours]
+def _check_folder(root: Path, stems: dict[str, list[str]]) -> None:
+    """Refuse a folder with other files: the user's images, or scenes of a larger dataset."""
+    names = [f"{split}/{stem}" for split in stems for stem in stems[split]]
+    ours = {root / path for n in names for path in (f"images/{n}.jpg", f"masks/{n}.png")}
+    paths = [path for part in ("images", "masks") for path in sorted((root / part).glob("**/*"))]
+    other = [path for path in paths if path.is_file() and path not in ours]
     if other:
         raise FullconvError(
-            f"{root} already holds {len(other)} file(s) that these drawings would mix with, "
-            f"e.g. {other[0].relative_to(root)}; expected a new or empty folder.",
+            nmsg(
+                "{root} already contains {count} other file, {first}; expected a new or empty folder.",
+                "{root} already contains {count} other files, such as {first}; expected a new or "
+                "empty folder.",
+                count=len(other),
+                root=root,
+                first=other[0].relative_to(root),
+            ),
             f'write("{root}-2")',
         )
 
@@ -148,59 +188,45 @@ def _sky(c: Canvas) -> None:
     c.photo.paste(gradient, (0, 0))
     tone = [(a + 255) / 2 for a in c.light.horizon]
     for _ in range(int(rng.integers(0, 6))):
-        u, v, span = (
-            rng.uniform(0, width),
-            rng.uniform(0, c.vanish[1]),
-            width * rng.uniform(0.08, 0.2),
-        )
+        u, v = rng.uniform(0, width), rng.uniform(0, c.vanish[1])
+        span = width * rng.uniform(0.08, 0.2)
         for du, dv, r in rng.uniform((-1, -0.16, 0.25), (1, 0.16, 0.6), (14, 3)) * span:
             box = (u + du - r, v + dv - r * 0.36, u + du + r, v + dv + r * 0.36)
             c.brush.ellipse(box, (int(tone[0]), int(tone[1]), int(tone[2]), 46))
-    # the end of the street: far houses or woods
+    # The end of the street: distant houses or a forest.
     far, wood = 110.0, rng.random() < 0.4
     for x in np.arange(-90, 90, 7.0):
         top = rng.uniform(3, 8) if wood else rng.uniform(4, 15)
         color, kind = (c.pick(LEAVES), TREE) if wood else (c.pick(WALLS), BUILDING)
         if wood:
             c.disc((x, top / 2, far), (6.5, top / 2 + 2), shaded(color, 0.8), kind)
-        c.shape([(x, 0, far), (x + 8, 0, far), (x + 8, top, far), (x, top, far)], color, kind)
+        c.panel(x, x + 8, 0, top, far, color, kind)
 
 
 def _ground(c: Canvas) -> None:
-    """Pavement everywhere, the road on it, then what is painted on or lies on the road."""
+    """Paint pavement everywhere, the road on it, then markings and shadows."""
     rng, road = c.rng, c.road
     depths = [1.0, 2.0, 3.0, 4.5, 6.5, 9.0, 13.0, 20.0, 30.0, 50.0, 80.0, 112.0]
     asphalt = c.pick(((104, 106, 112), (128, 126, 122), (86, 88, 96)), spread=22)
     slabs = c.pick(((164, 158, 148), (132, 132, 134), (176, 150, 130), (112, 116, 120)), spread=24)
     for near, far in reversed(list(pairwise(depths))):
-
-        def strip(left: float, right: float, color: Color, kind: int, y: float = 0.0) -> None:
-            points = [(left, y, near), (right, y, near), (right, y, far), (left, y, far)]  # noqa: B023
-            c.shape(points, color, kind)
-
-        strip(-90, 90, slabs, PAVEMENT)
-        strip(-road, road, asphalt, ROAD)
+        c.flat(-90, 90, near, far, slabs, PAVEMENT)
+        c.flat(-road, road, near, far, asphalt, ROAD)
         for side in (-1, 1):
-            strip(side * road, side * (road + 0.3), shaded(slabs, 1.16), PAVEMENT, _KERB)
-            edge = [
-                (side * road, y, z) for y, z in ((0, near), (_KERB, near), (_KERB, far), (0, far))
-            ]
+            x, light = side * road, shaded(slabs, 1.16)
+            c.flat(x, side * (road + 0.3), near, far, light, PAVEMENT, y=_CURB)
+            edge = [(x, 0, near), (x, _CURB, near), (x, _CURB, far), (x, 0, far)]
             c.shape(edge, shaded(slabs, 0.7), PAVEMENT)
-    for z in np.arange(2.0, 24, rng.uniform(0.9, 1.6)):  # joints between the slabs
+    for z in np.arange(2.0, 24, rng.uniform(0.9, 1.6)):  # gaps between the slabs
         for side in (-1, 1):
-            ends = [
-                (side * (road + 0.3), 0, z),
-                (side * c.line, 0, z),
-                (side * c.line, 0, z + 0.06),
-            ]
-            c.shape(ends, shaded(slabs, 0.72))
+            start, end = side * (road + 0.3), side * c.line
+            c.shape([(start, 0, z), (end, 0, z), (end, 0, z + 0.06)], shaded(slabs, 0.72))
     _marks(c, asphalt)
-    if c.light.shadow > 50:  # the houses on the far side of the sun shade the street
+    if c.light.shadow > 50:  # houses on the sunny side cast shadows on the street
         wall, reach = -c.sunny * c.line, rng.uniform(0.2, 1.3) * c.line
         for z in np.arange(1.0, 100, 16.0):
             cut = wall + c.sunny * reach * rng.uniform(0.6, 1.0)
-            quad = [(wall, 0, z), (cut, 0, z), (cut, 0, z + 15), (wall, 0, z + 15)]
-            c.shape(quad, (14, 18, 30), alpha=c.light.shadow)
+            c.flat(wall, cut, z, z + 15, (14, 18, 30), alpha=c.light.shadow)
 
 
 def _marks(c: Canvas, asphalt: Color) -> None:
@@ -213,19 +239,15 @@ def _marks(c: Canvas, asphalt: Color) -> None:
     for x, dash in lines:
         for z in np.arange(phase - 4, 90, 6.0):
             if z + dash > 1:
-                near, far = max(z, 1.0), z + dash
-                points = [(x - 0.08, 0, near), (x + 0.08, 0, near), (x + 0.08, 0, far)]
-                c.shape([*points, (x - 0.08, 0, far)], white, alpha=215)
-    if rng.random() < 0.4:  # a zebra crossing
+                c.flat(x - 0.08, x + 0.08, max(z, 1.0), z + dash, white, alpha=215)
+    if rng.random() < 0.4:  # a crosswalk
         z = rng.uniform(6, 18)
         for x in np.arange(-road + 0.3, road - 0.4, 1.0):
-            c.shape(
-                [(x, 0, z), (x + 0.5, 0, z), (x + 0.5, 0, z + 3), (x, 0, z + 3)], white, alpha=215
-            )
+            c.flat(x, x + 0.5, z, z + 3, white, alpha=215)
 
 
-def _bonnet(c: Canvas) -> None:
-    """The car that carries the camera: neither trained nor scored."""
+def _hood(c: Canvas) -> None:
+    """Paint the hood of the camera's car; its pixels are ignored."""
     (width, height), rise = c.photo.size, c.rng.uniform(0.1, 0.2)
     u = width * c.rng.uniform(0.4, 0.6)
     box = (u - width * 0.6, height * (1 - rise), u + width * 0.6, height * (1 + 2 * rise))
@@ -239,81 +261,81 @@ def _bonnet(c: Canvas) -> None:
     )
 
 
-def _houses(c: Canvas) -> list[Thing]:
-    """Both sides of the street, with gaps; the depth of a house is its far end, so that all that
-    stands on the pavement before it is painted later."""
+def _houses(c: Canvas) -> list[Paint]:
+    """Return the houses on both sides of the street, with gaps. The depth of a house is its far end,
+    so that everything in front of it is painted later."""
     rng = c.rng
-    things: list[Thing] = []
+    objects: list[Paint] = []
     for side in (-1, 1):
         near, floors, gap = rng.uniform(-6, 3), int(rng.integers(2, 6)), False
         while near < 95:
             far = near + rng.uniform(7, 20)
             floors = int(np.clip(floors + rng.integers(-2, 3), 1, 6))
-            things.append((far, partial(house, c, side, max(near, 1.0), far, floors, gable=gap)))
+            objects.append((far, partial(house, c, side, max(near, 1.0), far, floors, gable=gap)))
             near, gap = far, bool(rng.random() < 0.25)
             if gap:
                 near += rng.uniform(3, 12)
                 if rng.random() < 0.7:
-                    things.append((near, partial(hedge, c, side, max(far, 2.0), near)))
-                things.append((near + 0.1, partial(tree, c, side * (c.line + 3), max(near, 9.0))))
-    return [(depth, paint) for depth, paint in things if depth > 2.5]
+                    objects.append((near, partial(hedge, c, side, max(far, 2.0), near)))
+                objects.append((near + 0.1, partial(tree, c, side * (c.line + 3), max(near, 9.0))))
+    return [(depth, paint) for depth, paint in objects if depth > 2.5]
 
 
-def _traffic(c: Canvas) -> list[Thing]:
-    """Parked cars along the kerbs, cars in both lanes, sometimes one that crosses."""
+def _traffic(c: Canvas) -> list[Paint]:
+    """Return parked cars along the curbs, cars in both lanes, sometimes one that crosses."""
     rng = c.rng
-    things: list[Thing] = []
+    objects: list[Paint] = []
     for lane in (-1, 1):
         if rng.random() < 0.6:  # this side has parked cars
             z = rng.uniform(4.5, 10)
             while z < 25:
                 if rng.random() < 0.6:
                     x, facing = lane * (c.road - 1.05), lane if rng.random() < 0.85 else -lane
-                    things.append((z, partial(car, c, x, z, facing=facing)))
+                    objects.append((z, partial(car, c, x, z, facing=facing)))
                 z += rng.uniform(5.8, 8.0)
         z = rng.uniform(7, 20)
         while z < 28:
             x = lane * (c.road - 3.0 if c.road > 4.2 else c.road * 0.48)
-            things.append((z, partial(car, c, x + rng.normal(0, 0.15), z, facing=lane)))
+            objects.append((z, partial(car, c, x + rng.normal(0, 0.15), z, facing=lane)))
             z += rng.uniform(9, 42)
-    if rng.random() < 0.15 or not any(depth < 22 for depth, _ in things):
+    if rng.random() < 0.15 or not any(depth < 22 for depth, _ in objects):
         z, x = rng.uniform(9, 17), rng.uniform(-c.road, c.road) * 0.6
         turned = int(rng.choice((-1, 1)))
-        things = [thing for thing in things if not z - 7 < thing[0] < z + 2.5]
-        things.append((z, partial(car, c, x, z, facing=turned, crossing=True)))
-    return things
+        objects = [painted for painted in objects if not z - 7 < painted[0] < z + 2.5]
+        objects.append((z, partial(car, c, x, z, facing=turned, crossing=True)))
+    return objects
 
 
-def _sidewalk(c: Canvas) -> list[Thing]:
-    """Trees and poles along the kerb; people on the pavement, at the kerb and on the road."""
+def _sidewalk(c: Canvas) -> list[Paint]:
+    """Return trees and poles along the curb, and people on the pavement and on the road."""
     rng = c.rng
-    things: list[Thing] = []
+    objects: list[Paint] = []
     walk = c.line - c.road
     for side in (-1, 1):
         if rng.random() < 0.7:
             for z in np.arange(rng.uniform(6.5, 14), 34, rng.uniform(9, 16)):
                 if rng.random() < 0.8:
-                    things.append((z, partial(tree, c, side * (c.road + 0.8), z)))
-        # None so far away that it is but a line.
+                    objects.append((z, partial(tree, c, side * (c.road + 0.8), z)))
+        # Not so far away that a pole is only a line.
         for z in np.arange(rng.uniform(4.5, 8), 14, rng.uniform(4, 8)):
-            things.append((z, partial(pole, c, side * (c.road + 0.4), z)))
+            objects.append((z, partial(pole, c, side * (c.road + 0.4), z)))
     for place in range(int(rng.integers(3, 6))):
-        if place < 1:  # near and in view, most often in the road
+        if place < 1:  # near and in view, usually on the road
             z = rng.uniform(4, 7)
             x = c.eye[0] + rng.uniform(-0.42, 0.42) * z
-            ground = _KERB if abs(x) > c.road else 0.0
-            things.append((z, partial(person, c, x, z, ground=ground)))
+            ground = _CURB if abs(x) > c.road else 0.0
+            objects.append((z, partial(person, c, x, z, ground=ground)))
             continue
         z = rng.uniform(7, 11)
         side = rng.choice((-1, 1))
-        for _ in range(1 if rng.random() < 0.7 else 2):  # alone, or two side by side
+        for _ in range(1 if rng.random() < 0.7 else 2):  # alone, or a pair
             x = side * (c.road + 0.3 + rng.uniform(0.1, 0.95) * walk)
-            things.append((z, partial(person, c, x, z, ground=_KERB)))
-    return things
+            objects.append((z, partial(person, c, x, z, ground=_CURB)))
+    return objects
 
 
 def _develop(c: Canvas) -> np.ndarray:
-    """The photo, (H, W, 3) uint8: averaged, slightly blurred, unevenly lit, with noise."""
+    """Return the photo, (H, W, 3) uint8: averaged, slightly blurred, unevenly lit, with noise."""
     rng = c.rng
     small = c.photo.reduce(FINE).filter(ImageFilter.GaussianBlur(rng.uniform(0.15, 0.55)))
     film = np.asarray(small, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""App: the addresses that a server answers at.
+"""The HTTP routes of a server.
 
 POST /predict   an image -> mask, overlay, color or json
 GET  /model /health /metrics /openapi.json, and a page at /
@@ -20,40 +20,39 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fullconv.core.i18n import accepted_language, translate
+from fullconv.core.i18n import accepted_language, msg, translate
 from fullconv.core.packages import __version__
+from fullconv.core.text import split_list
 from fullconv.deploy.serve.metrics import Metrics
-from fullconv.deploy.serve.responses import Output, PredictRequest, include_of
+from fullconv.deploy.serve.responses import Output, PredictRequest
 from fullconv.deploy.serve.schemas import (
-    BODY,
-    IMAGE,
-    PAGE,
-    TEXT,
+    METRICS_OK,
+    PAGE_OK,
+    PREDICT_BODY,
+    PREDICT_OK,
     Health,
     ModelInfo,
     PredictResponse,
-    problems,
+    error_responses,
 )
 from fullconv.deploy.serve.service import ClientDisconnectedError, Service
 from fullconv.deploy.serve.uploads import Limits, RequestError, require_key
 from fullconv.inference.segmenter import Segmenter
 
-_AGAIN = 2  # seconds after which a request may be sent again
-_LEFT = 499  # the status of those who went away; it is counted, and nobody reads it
+_RETRY_AFTER = 2  # seconds
+_DISCONNECTED = 499  # status for the metrics; no client receives it
 _INCLUDE = "^((ids|mask|confidence)(,(ids|mask|confidence))*)?$"
 
 
 def create_app(model: Segmenter, name: str, limits: Limits | None = None, key: str = "") -> FastAPI:
-    """What a server of ASGI, such as uvicorn, runs.
+    """Create the ASGI application that serves a model.
 
     Args:
-        model: as loaded.
-        name: what it is called.
-        limits: of a request.
-        key: that requests must carry; none is wanted where it is empty.
+        name: of the model, for /model and the page.
+        key: that requests must carry; "" for none.
 
     Raises:
-        FullconvError: a model that takes more than images.
+        FullconvError: the model needs extra inputs.
     """
     limits = limits or Limits()
     service = Service(model, limits)
@@ -65,102 +64,98 @@ def create_app(model: Segmenter, name: str, limits: Limits | None = None, key: s
 
     app = FastAPI(
         title="Fullconv",
-        description=f"A label for every pixel of an image, by {name}.",
+        description=f"Semantic segmentation by {name}.",
         version=__version__,
-        docs_url=None,  # its pages come from elsewhere
+        docs_url=None,  # its pages load scripts from elsewhere
         redoc_url=None,
         lifespan=lifespan,
     )
-    guarded = _guard(key)
-    _add_predict(app, service, guarded)
-    _add_facts(app, service, about(model, name, limits), guarded)
-    _add_errors(app)
-    app.add_middleware(_Counted, metrics=service.metrics)
-    return app
 
-
-def _guard(key: str) -> dict[str, Any]:
-    """What addresses have that want the key: the check, and how it looks when it fails."""
-    if not key:
-        return {"dependencies": [], "statuses": ()}
-
-    async def wanted(request: Request) -> None:
+    # Routes of the model need the key.
+    async def check_key(request: Request) -> None:
         require_key(request.headers, key)
 
-    described = Depends(HTTPBearer(auto_error=False))
-    return {"dependencies": [described, Depends(wanted)], "statuses": (401,)}
-
-
-def _add_predict(app: FastAPI, service: Service, guarded: dict[str, Any]) -> None:
-    sure = not service.model.labels_inside
-    included = Query(
-        "",
-        pattern=_INCLUDE,  # what is none of these; a model without scores says so itself
-        description="Images in a JSON answer, with commas.",
-        json_schema_extra={"pattern": _INCLUDE if sure else _INCLUDE.replace("|confidence", "")},
-    )
-    named = Query(
-        "",
-        description="Of a model with several; without a name the first.",
-        json_schema_extra={"enum": [*service.heads]},
-    )
-
-    @app.post(
-        "/predict",
-        dependencies=guarded["dependencies"],
-        response_model=PredictResponse,
-        responses={**IMAGE, **problems(*guarded["statuses"], 408, 413, 415, 422, 503)},
-        openapi_extra=BODY,
-        summary="Label every pixel of an image.",
-    )
-    async def predict(
-        request: Request,
-        output: Annotated[Output, Query(description="What is sent back.")] = "mask",
-        include: str = included,
-        head: str = named,
-    ) -> Response:
-        async def gone() -> None:
-            while (await request.receive())["type"] != "http.disconnect":
-                continue
-
-        asked = PredictRequest(output, include_of(include), service.number_of(head))
-        found = await service.answer(request.headers, request.stream(), gone, asked)
-        return Response(found.content, media_type=found.kind)
-
-
-def _add_facts(app: FastAPI, service: Service, told: ModelInfo, guarded: dict[str, Any]) -> None:
-    page = (files("fullconv") / "deploy" / "page" / "index.html").read_text(encoding="utf-8")
+    guards = [Depends(HTTPBearer(auto_error=False)), Depends(check_key)] if key else []
+    unauthorized = (401,) if key else ()
+    _add_predict(app, service, guards, unauthorized)
 
     @app.get(
         "/model",
-        dependencies=guarded["dependencies"],
-        responses=problems(*guarded["statuses"]),
-        summary="What the model is, and what a request may take.",
+        dependencies=guards,
+        responses=error_responses(*unauthorized),
+        summary="Describe the model and the limits of a request.",
     )
-    async def model() -> ModelInfo:
-        return told
+    async def describe_model() -> ModelInfo:
+        return model_info(model, name, limits)
 
-    @app.get("/health", summary="Whether the server works.")
+    @app.get("/health", summary="Check that the server is running.")
     async def health() -> Health:
         return Health(status="ok", waiting=len(service.queue))
 
     @app.get(
         "/metrics",
-        dependencies=guarded["dependencies"],
-        response_class=Response,  # of no type: errors are JSON
-        responses={**TEXT, **problems(*guarded["statuses"])},
-        summary="What was counted.",
+        dependencies=guards,
+        response_class=Response,  # without a media type, because errors are JSON
+        responses={**METRICS_OK, **error_responses(*unauthorized)},
+        summary="Return metrics for Prometheus.",
     )
     async def metrics() -> PlainTextResponse:
-        return PlainTextResponse(service.metrics.text(len(service.queue)))
+        return PlainTextResponse(service.metrics.text())
 
-    @app.get("/", response_class=HTMLResponse, responses=PAGE, summary="A page for people.")
+    page = (files("fullconv") / "deploy" / "page" / "index.html").read_text(encoding="utf-8")
+
+    @app.get("/", response_class=HTMLResponse, responses=PAGE_OK, summary="Show the web page.")
     async def index() -> HTMLResponse:
         return HTMLResponse(page)
 
+    _add_error_handlers(app)
+    app.add_middleware(_CountRequests, metrics=service.metrics)
+    return app
 
-def about(model: Segmenter, name: str, limits: Limits) -> ModelInfo:
-    """What is said of a model."""
+
+def _add_predict(
+    app: FastAPI, service: Service, guards: list[Any], unauthorized: tuple[int, ...]
+) -> None:
+    # A model without scores explains itself why "confidence" is missing.
+    documented = _INCLUDE.replace("|confidence", "") if service.model.labels_only else _INCLUDE
+    include_option = Query(
+        "",
+        pattern=_INCLUDE,
+        description="Comma-separated images in a JSON response.",
+        json_schema_extra={"pattern": documented},
+    )
+    head_option = Query(
+        "",
+        description="Name of a head; default: the first one.",
+        json_schema_extra={"enum": [*service.heads]},
+    )
+
+    @app.post(
+        "/predict",
+        dependencies=guards,
+        response_model=PredictResponse,
+        responses={**PREDICT_OK, **error_responses(*unauthorized, 408, 413, 415, 422, 503)},
+        openapi_extra=PREDICT_BODY,
+        summary="Segment an image.",
+    )
+    async def predict(
+        request: Request,
+        output: Annotated[Output, Query(description="Format of the response.")] = "mask",
+        include: str = include_option,
+        head: str = head_option,
+    ) -> Response:
+        async def disconnected() -> None:
+            while (await request.receive())["type"] != "http.disconnect":
+                continue
+
+        images = tuple(dict.fromkeys(split_list(include)))
+        options = PredictRequest(output, images, service.head_index(head))
+        result = await service.predict(request.headers, request.stream(), disconnected, options)
+        return Response(result.content, media_type=result.media_type)
+
+
+def model_info(model: Segmenter, name: str, limits: Limits) -> ModelInfo:
+    """Return the description of a model."""
     heads = {
         head: {"classes": labels.to_list(), "ignore_index": labels.ignore_index}
         for head, labels in model.heads.items()
@@ -171,67 +166,67 @@ def about(model: Segmenter, name: str, limits: Limits) -> ModelInfo:
             "name": name,
             "classes": model.labels.to_list(),
             "ignore_index": model.labels.ignore_index,
-            "backbone": model.backbone,
-            "pretrained_on": model.pretrained_on,
+            "backbone": model.info.backbone,
+            "pretrained_on": model.info.pretrained_on,
             "heads": heads,
-            "confidence": not model.labels_inside,
+            "confidence": not model.labels_only,
             "limits": bounds,
             "version": __version__,
         }
     )
 
 
-def _add_errors(app: FastAPI) -> None:
-    """All in one form."""
+def _add_error_handlers(app: FastAPI) -> None:
+    """Give all errors one form, in the language that the request prefers."""
 
-    async def refused(request: Request, error: RequestError) -> Response:
-        headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": str(_AGAIN)}}
-        found = headers.get(error.status)
-        return _told(request, error.status, error.message, error.hint, found)
+    def respond(
+        request: Request, status: int, error: str, hint: str, headers: Any = None
+    ) -> JSONResponse:
+        language = accepted_language(request.headers.get("accept-language", ""))
+        content = {"error": translate(error, language), "try": translate(hint, language)}
+        return JSONResponse(content, status, headers)
 
-    async def missing(request: Request, error: HTTPException) -> Response:
-        asked = f"{request.method} {request.url.path}"[:120]
-        said = "there is nothing here" if error.status_code == 404 else str(error.detail)
-        hint = "GET /openapi.json   # all that there is"
-        return _told(request, error.status_code, f"{asked}: {said}.", hint, error.headers)
+    async def request_error(request: Request, error: RequestError) -> Response:
+        headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": str(_RETRY_AFTER)}}
+        return respond(request, error.status, error.message, error.hint, headers.get(error.status))
 
-    async def unknown(request: Request, error: RequestValidationError) -> Response:
+    async def http_error(request: Request, error: HTTPException) -> Response:
+        route = f"{request.method} {request.url.path}"[:120]
+        message = msg("{route}: {reason}.", route=route, reason=error.detail)
+        hint = msg("GET /openapi.json   # lists all routes")
+        return respond(request, error.status_code, message, hint, error.headers)
+
+    async def validation_error(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
-        where = first["loc"][-1] if first["loc"] else "the request"
-        hint = "/predict?output=json&include=ids,mask,confidence"
-        message = f"{where}={str(first.get('input'))[:80]}: {first['msg']}."
-        return _told(request, 422, message, hint)
+        message = msg(
+            "{name}={value}: {reason}.",
+            name=first["loc"][-1] if first["loc"] else "request",
+            value=str(first.get("input"))[:80],
+            reason=first["msg"],
+        )
+        return respond(request, 422, message, "/predict?output=json&include=ids,mask,confidence")
 
-    async def left(_: Request, error: Exception) -> Response:
-        return Response(status_code=_LEFT)
+    async def disconnected(_: Request, error: Exception) -> Response:
+        return Response(status_code=_DISCONNECTED)
 
-    async def fault(request: Request, error: Exception) -> Response:
-        said = f"this is a bug of fullconv {__version__}."
-        return _told(request, 500, said, "report what the server printed")
+    async def bug(request: Request, error: Exception) -> Response:
+        message = msg("this is a bug of fullconv {version}.", version=__version__)
+        return respond(request, 500, message, msg("report what the server printed"))
 
     handlers: dict[Any, Callable[..., Awaitable[Response]]] = {
-        RequestError: refused,
-        HTTPException: missing,
-        RequestValidationError: unknown,
-        ClientDisconnect: left,
-        ClientDisconnectedError: left,
-        Exception: fault,
+        RequestError: request_error,
+        HTTPException: http_error,
+        RequestValidationError: validation_error,
+        ClientDisconnect: disconnected,
+        ClientDisconnectedError: disconnected,
+        Exception: bug,
     }
     for kind, handler in handlers.items():
         app.add_exception_handler(kind, handler)
 
 
-def _told(
-    request: Request, status: int, error: str, hint: str, headers: Any = None
-) -> JSONResponse:
-    """In the language that the request likes best, of those there are."""
-    language = accepted_language(request.headers.get("accept-language", ""))
-    content = {"error": translate(error, language), "try": translate(hint, language)}
-    return JSONResponse(content, status, headers)
-
-
-class _Counted:
-    """Counts what /predict answers, and how long that takes."""
+class _CountRequests:
+    """Middleware that counts responses of /predict, and how long they take."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app, self.metrics = app, metrics
@@ -240,12 +235,12 @@ class _Counted:
         if scope["type"] != "http" or scope["path"] != "/predict":
             await self.app(scope, receive, send)
             return
-        began = time.monotonic()
+        started = time.monotonic()
 
-        async def counted(message: Message) -> None:
+        async def count(message: Message) -> None:
             if message["type"] == "http.response.start":
-                self.metrics.requests[message["status"]] += 1
-                self.metrics.seconds.add(time.monotonic() - began)
+                self.metrics.requests.labels(str(message["status"])).inc()
+                self.metrics.seconds.observe(time.monotonic() - started)
             await send(message)
 
-        await self.app(scope, receive, counted)
+        await self.app(scope, receive, count)

@@ -1,7 +1,4 @@
-"""Answers: what is sent back of a segmentation, as the files of `fullconv predict` have it.
-
-Shapes: H, W image.
-"""
+"""Encode what the server sends: the same files that `fullconv predict` writes, or JSON."""
 
 from __future__ import annotations
 
@@ -19,69 +16,76 @@ from fullconv.inference.result_files import FILES
 from fullconv.inference.segmentation import Segmentation
 
 Output = Literal["mask", "overlay", "color", "json"]
-INCLUDE = ("ids", "mask", "confidence")  # in a JSON answer
 
 
 @dataclass(frozen=True)
 class PredictRequest:
-    """What is wanted of an image.
+    """Options of a prediction request.
 
     Args:
-        output: the kind of answer.
-        include: images in a JSON answer, of `INCLUDE`.
-        number: which head; 0 is the first.
+        output: format of the response.
+        include: images in a JSON response: "ids", "mask", "confidence".
+        head: index of the head; 0 is the first.
     """
 
     output: Output = "mask"
     include: tuple[str, ...] = ()
-    number: int = 0
+    head: int = 0
 
     @property
-    def sure(self) -> bool:
-        """Whether confidence is wanted."""
+    def needs_confidence(self) -> bool:
         return self.output == "json" and "confidence" in self.include
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What is sent, and its type."""
+class EncodedResponse:
+    """The body of a response, and its media type."""
 
     content: bytes
-    kind: str
+    media_type: str
 
 
-def answer(
-    segmentation: Segmentation, confidence: np.ndarray | None, asked: PredictRequest, seconds: float
-) -> Answer:
-    """What was asked for.
+def encode_response(
+    segmentation: Segmentation,
+    confidence: np.ndarray | None,
+    request: PredictRequest,
+    seconds: float,
+) -> EncodedResponse:
+    """Encode a result.
 
     Args:
-        segmentation: of the image, with its further heads.
-        confidence: (H, W) of the head that is asked for, where it is wanted.
-        seconds: that it took.
+        segmentation: of the image, with its additional heads.
+        confidence: (H, W) of the requested head, if the request needs it.
+        seconds: that the prediction took.
     """
-    heads = [segmentation, *segmentation.heads.values()]
-    chosen = heads[asked.number]
-    if asked.output != "json":
-        kind = "image/jpeg" if FILES[asked.output].endswith(".jpg") else "image/png"
-        return Answer(chosen.encoded(asked.output), kind)
-    found: dict[str, Any] = {
-        "height": int(chosen.mask.shape[0]),
-        "width": int(chosen.mask.shape[1]),
-        "classes": areas(chosen.mask, chosen.labels),
+    result = [segmentation, *segmentation.heads.values()][request.head]
+    if request.output != "json":
+        jpeg = FILES[request.output].endswith(".jpg")
+        media_type = "image/jpeg" if jpeg else "image/png"
+        return EncodedResponse(result.encoded(request.output), media_type)
+    table: dict[str, Any] = {
+        "height": int(result.mask.shape[0]),
+        "width": int(result.mask.shape[1]),
+        "classes": class_areas(result.mask, result.labels),
         "seconds": round(seconds, 4),
     }
     if segmentation.heads:
-        found["heads"] = {
-            name: areas(of.mask, of.labels) for name, of in segmentation.heads.items()
+        table["heads"] = {
+            name: class_areas(head.mask, head.labels) for name, head in segmentation.heads.items()
         }
-    for name in asked.include:
-        found[name] = _url(_image(name, chosen, confidence))
-    return Answer(json.dumps(found).encode(), "application/json")
+    for name in request.include:
+        if name == "mask":
+            png = result.encoded("mask")
+        elif name == "confidence" and confidence is not None:
+            png = _gray_png(np.round(255 * confidence).astype(np.uint8))
+        else:
+            png = _gray_png(result.mask)
+        table[name] = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    return EncodedResponse(json.dumps(table).encode(), "application/json")
 
 
-def areas(mask: np.ndarray, labels: Labels) -> list[dict[str, Any]]:
-    """Of every class, by its id: how many pixels it has, and which share of the image."""
+def class_areas(mask: np.ndarray, labels: Labels) -> list[dict[str, Any]]:
+    """Return the number of pixels of each class and its share of the image, by class id."""
     counts = np.bincount(mask[mask != labels.ignore_index], minlength=len(labels)).tolist()
     return [
         {"id": number, "name": name, "pixels": count, "share": count / mask.size}
@@ -89,25 +93,8 @@ def areas(mask: np.ndarray, labels: Labels) -> list[dict[str, Any]]:
     ]
 
 
-def _image(name: str, chosen: Segmentation, confidence: np.ndarray | None) -> bytes:
-    if name == "mask":
-        return chosen.encoded("mask")
-    if name == "confidence" and confidence is not None:
-        return _png(np.round(255 * confidence).astype(np.uint8))
-    return _png(chosen.mask)
-
-
-def _png(values: np.ndarray) -> bytes:
-    """(H, W) uint8 or uint16, in grey."""
+def _gray_png(values: np.ndarray) -> bytes:
+    """Encode (H, W) uint8 or uint16."""
     file = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(values)).save(file, "PNG", compress_level=1)
     return file.getvalue()
-
-
-def _url(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode()
-
-
-def include_of(text: str) -> tuple[str, ...]:
-    """ids, mask of "ids,mask", each once."""
-    return tuple(dict.fromkeys(part for part in text.split(",") if part))

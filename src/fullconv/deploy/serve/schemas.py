@@ -1,4 +1,4 @@
-"""Described: what the server takes and gives, as OpenAPI has it."""
+"""Requests and responses, as the OpenAPI document describes them."""
 
 from __future__ import annotations
 
@@ -11,60 +11,58 @@ class ErrorResponse(BaseModel):
     """Why there is no result."""
 
     error: str = Field(description="What was found, and what was expected.")
-    hint: str = Field(alias="try", description="A command or a line that mends it.")
+    hint: str = Field(alias="try", description="A command or an option that fixes it.")
 
 
-class Area(BaseModel):
-    """Of one class in an image."""
+class ClassArea(BaseModel):
+    """The area of one class in an image."""
 
     id: int
     name: str
     pixels: int
-    share: float = Field(description="Of the image's pixels, a fraction.")
+    share: float = Field(description="Fraction of the image's pixels.")
 
 
 class PredictResponse(BaseModel):
-    """What was found in an image."""
+    """A segmented image."""
 
     height: int
     width: int
-    classes: list[Area] = Field(description="All of them, by their ids.")
-    seconds: float = Field(description="From the end of the upload to the labels.")
-    heads: dict[str, list[Area]] = Field(
-        default={}, description="Of a model with several heads, what the further ones found."
+    classes: list[ClassArea] = Field(description="All classes, by id.")
+    seconds: float = Field(description="From the end of the upload to the prediction.")
+    heads: dict[str, list[ClassArea]] = Field(
+        default={}, description="Areas of additional heads, if the model has some."
     )
     ids: str = Field(
         default="",
-        description="data:image/png, grey, of 8 bits, or of 16 where there are more than 255 "
-        "classes: class ids; ignore_index of /model where nothing is said.",
+        description="data:image/png of class ids: gray, 8 bits, or 16 bits for more than 255 "
+        "classes. ignore_index of /model marks ignored pixels.",
     )
-    mask: str = Field(default="", description="data:image/png, class ids with a palette.")
+    mask: str = Field(default="", description="data:image/png of class ids, with a palette.")
     confidence: str = Field(
         default="",
-        description="data:image/png, grey: the probability of each pixel's class, times 255.",
+        description="data:image/png, gray: the probability of each pixel's class, times 255.",
     )
 
 
-class Class(BaseModel):
+class ClassInfo(BaseModel):
     """One class."""
 
     id: int
     name: str
     color: tuple[int, int, int] = Field(description="RGB, 0 to 255.")
-    painted: bool = Field(
-        description="Whether overlays show it; a background in black stays as photographed."
-    )
+    painted: bool = Field(description="Whether overlays show it; a black background stays clear.")
 
 
-class Head(BaseModel):
-    """A further head."""
+class HeadInfo(BaseModel):
+    """An additional head."""
 
-    classes: list[Class]
+    classes: list[ClassInfo]
     ignore_index: int
 
 
-class Bounds(BaseModel):
-    """What one request may take."""
+class RequestLimits(BaseModel):
+    """Limits of one request."""
 
     bytes: int
     pixels: int
@@ -75,27 +73,27 @@ class ModelInfo(BaseModel):
     """The model."""
 
     name: str
-    classes: list[Class]
+    classes: list[ClassInfo]
     ignore_index: int
     backbone: str
     pretrained_on: str
-    heads: dict[str, Head]
+    heads: dict[str, HeadInfo]
     confidence: bool = Field(
-        description="Whether it can be asked for; a file that gives labels alone has none."
+        description="Whether confidence is available; an exported file with labels has none."
     )
-    limits: Bounds
+    limits: RequestLimits
     version: str = Field(description="Of fullconv.")
 
 
 class Health(BaseModel):
-    """That it works."""
+    """The server is running."""
 
     status: str
     waiting: int = Field(description="Images in the queue.")
 
 
 _BINARY = {"type": "string", "format": "binary"}
-BODY: dict[str, Any] = {
+PREDICT_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "description": "An image: JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF, JPEG 2000 or PNM.",
@@ -112,42 +110,42 @@ BODY: dict[str, Any] = {
         },
     }
 }
-IMAGE: dict[int | str, dict[str, Any]] = {
+PREDICT_OK: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "A PNG image of the same size; an overlay as JPEG, with a legend below; "
-        "or what was found as JSON.",
+        "description": "A PNG image of the same size, an overlay with a legend as JPEG, or JSON.",
         "content": {"image/png": {"schema": _BINARY}, "image/jpeg": {"schema": _BINARY}},
     }
 }
-PAGE: dict[int | str, dict[str, Any]] = {
+PAGE_OK: dict[int | str, dict[str, Any]] = {
     200: {"description": "A page to try the model on.", "content": {"text/html": {}}}
 }
-TEXT: dict[int | str, dict[str, Any]] = {
+METRICS_OK: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "In the text format of Prometheus.",
         "content": {"text/plain": {"schema": {"type": "string"}}},
     }
 }
-_WHY = {
+_ERRORS = {
     401: "The key is missing or wrong.",
     408: "The upload took too long.",
     413: "Too many bytes or pixels.",
-    415: "This is no image.",
-    422: "A damaged image, or something that is not known was asked for.",
-    503: "Too much waits, or it took too long.",
+    415: "Not an image.",
+    422: "A damaged image, or an unknown option.",
+    503: "Too many requests are waiting, or the prediction took too long.",
 }
-_HEADERS = {
-    401: ("WWW-Authenticate", {"type": "string"}, "Bearer"),
-    503: ("Retry-After", {"type": "integer"}, "Seconds."),
+_HEADERS: dict[int, dict[str, Any]] = {
+    401: {"WWW-Authenticate": {"schema": {"type": "string"}, "description": "Bearer"}},
+    503: {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds."}},
 }
 
 
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """How each of these errors looks."""
-    found: dict[int | str, dict[str, Any]] = {}
-    for status in statuses:
-        found[status] = {"model": ErrorResponse, "description": _WHY[status]}
-        if status in _HEADERS:
-            name, schema, said = _HEADERS[status]
-            found[status]["headers"] = {name: {"schema": schema, "description": said}}
-    return found
+def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return FastAPI's `responses` for these errors."""
+    return {
+        status: {
+            "model": ErrorResponse,
+            "description": _ERRORS[status],
+            **({"headers": _HEADERS[status]} if status in _HEADERS else {}),
+        }
+        for status in statuses
+    }

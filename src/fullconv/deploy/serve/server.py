@@ -1,5 +1,8 @@
-"""Connections: HTTP/1.1 as uvicorn speaks it, with an end to connections on which nothing happens,
-and errors in the form of all others.
+"""uvicorn with two additions: connections on which nothing happens are closed, and a server that is
+told to stop finishes the requests that it has accepted.
+
+uvicorn's own `timeout_keep_alive` counts from the end of a response only. It does not close a
+connection that never sends its headers, or whose client does not read the response.
 """
 
 from __future__ import annotations
@@ -17,31 +20,32 @@ import h11
 from uvicorn import Config, Server
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-_LOOKS = 4  # so often within the time that a request may take
+_CHECKS = 4  # within the time that a connection may be idle
 
 
-def protocol(seconds: float) -> type[H11Protocol]:
-    """Connections are cut when for so long no request was at work: one whose headers do not come,
-    whose answer is not read, or whose upload goes on after it was refused."""
+def idle_timeout_protocol(seconds: float) -> type[H11Protocol]:
+    """Return uvicorn's HTTP protocol with a timeout for connections without a running request:
+    headers that do not arrive, a response that is not read, an upload that continues after an
+    error response."""
 
     class Connection(H11Protocol):
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
-            self._since = self.loop.time()
-            self._look()
+            self._active = self.loop.time()
+            self._check()
 
-        def _look(self) -> None:
+        def _check(self) -> None:
             now = self.loop.time()
-            asked = self.cycle is not None and not self.cycle.response_complete
-            if asked and not self.flow.write_paused:  # else it waits for the client to read
-                self._since = now
-            if now - self._since >= seconds:
+            running = self.cycle is not None and not self.cycle.response_complete
+            if running and not self.flow.write_paused:  # paused: the client does not read
+                self._active = now
+            if now - self._active >= seconds:
                 self.transport.abort()
                 return
-            self._timer = self.loop.call_later(seconds / _LOOKS, self._look)
+            self._timer = self.loop.call_later(seconds / _CHECKS, self._check)
 
         def on_response_complete(self) -> None:
-            self._since = self.loop.time()  # a quick one may lie between two looks
+            self._active = self.loop.time()  # a quick request may fall between two checks
             super().on_response_complete()
 
         def connection_lost(self, exc: Exception | None) -> None:
@@ -49,17 +53,17 @@ def protocol(seconds: float) -> type[H11Protocol]:
             super().connection_lost(exc)
 
         def send_400_response(self, msg: str) -> None:
-            told = {"error": "this is no HTTP request.", "try": "curl ADDRESS/health"}
-            body = json.dumps(told).encode()
+            """Send the error in the same form as all others."""
+            body = json.dumps({"error": "not an HTTP request.", "try": "curl ADDRESS/health"})
             headers = [
-                (b"content-type", b"application/json"),
-                (b"content-length", str(len(body)).encode()),
-                (b"connection", b"close"),
+                ("Content-Type", "application/json"),
+                ("Content-Length", str(len(body))),
+                ("Connection", "close"),
             ]
-            if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):  # else an answer is under way
+            if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):  # no response has begun
                 for event in (
                     h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
-                    h11.Data(data=body),
+                    h11.Data(data=body.encode()),
                     h11.EndOfMessage(),
                 ):
                     self.transport.write(self.conn.send(event) or b"")
@@ -68,48 +72,48 @@ def protocol(seconds: float) -> type[H11Protocol]:
     return Connection
 
 
-class UntilStopped(Server):
-    """Ends when it is told to, by SIGINT or SIGTERM, after what it took is finished. A second
-    SIGINT ends it at once.
+class GracefulServer(Server):
+    """Runs until SIGINT or SIGTERM, then finishes accepted requests; a second SIGINT stops at once.
 
     Args:
-        app: what answers.
-        seconds: that a request may take.
-        ready: is called when it listens.
+        app: ASGI application.
+        seconds: limit of a request.
+        on_ready: called once the server accepts requests.
     """
 
-    def __init__(self, app: Any, seconds: float, ready: Callable[[], None]) -> None:
-        self._ready = ready
-        config = Config(
-            app,
-            http=protocol(seconds),
-            ws="none",
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            timeout_graceful_shutdown=int(seconds) + 5,
+    def __init__(self, app: Any, seconds: float, on_ready: Callable[[], None]) -> None:
+        self._on_ready = on_ready
+        super().__init__(
+            Config(
+                app,
+                http=idle_timeout_protocol(seconds),
+                ws="none",
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                timeout_graceful_shutdown=int(seconds) + 5,
+            )
         )
-        super().__init__(config)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """As uvicorn does, and says so."""
         await super().startup(sockets)
         if self.started:
-            self._ready()
+            self._on_ready()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """As uvicorn does, but that a signal which was heeded is not raised again: it is no
-        failure."""
+        """Handle signals as uvicorn does, but do not raise them again: stopping is no failure."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        heard = (signal.SIGINT, signal.SIGTERM)
-        before = {one: signal.signal(one, self.handle_exit) for one in heard}
+        handlers = {
+            number: signal.signal(number, self.handle_exit)
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
         try:
             yield
         finally:
-            for one, handler in before.items():
-                signal.signal(one, handler)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)

@@ -1,7 +1,6 @@
-"""Service: one request from its upload to its answer, whoever carries it.
+"""One request: read the upload, decode it, predict, encode the result.
 
-An upload is read, decoded in one of a few threads, labelled in the one thread that runs the network
-(see `fullconv.deploy.serve.batching`), and encoded in those threads again.
+Decoding and encoding run in a few threads, the network in one thread of its own.
 """
 
 from __future__ import annotations
@@ -12,173 +11,156 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-
-import numpy as np
 
 from fullconv.core.errors import FullconvError
-from fullconv.deploy.serve.batching import Labelling, Queue
+from fullconv.core.i18n import msg
+from fullconv.deploy.serve.batching import BatchRunner, Queue
 from fullconv.deploy.serve.metrics import Metrics
-from fullconv.deploy.serve.responses import Answer, PredictRequest, answer
-from fullconv.deploy.serve.uploads import (
-    Limits,
-    RequestError,
-    Uploads,
-    image_in,
-    image_of,
-    require_kind,
-)
+from fullconv.deploy.serve.responses import EncodedResponse, PredictRequest, encode_response
+from fullconv.deploy.serve.uploads import Limits, RequestError, Upload, UploadMemory, decode_image
 from fullconv.inference.segmenter import Segmenter
 
-_THREADS = 4  # at most, that decode and encode
-# Seconds until a thread of Python lets another one go on. The network asks for that at each of its
-# operations, and would wait for 5 ms each time that an image is being encoded.
-_SWITCH = 0.0002
-Gone = Callable[[], Awaitable[None]]  # returns when nobody listens any more
+_THREADS = 4  # that decode and encode, at most
+# Seconds until a Python thread yields to another one. The network needs the interpreter at each of
+# its operations, and would wait 5 ms each time while an image is encoded.
+_SWITCH_INTERVAL = 0.0002
 
 
 class ClientDisconnectedError(Exception):
-    """Whoever sent the request has gone."""
+    """The client closed the connection."""
 
 
 class Service:
-    """A model and what stands around it.
-
-    Args:
-        model: as loaded.
-        limits: of a request.
+    """A model and the resources that its requests share.
 
     Raises:
-        FullconvError: a model that takes more than images.
+        FullconvError: the model needs extra inputs.
     """
 
     def __init__(self, model: Segmenter, limits: Limits) -> None:
-        sys.setswitchinterval(_SWITCH)
+        sys.setswitchinterval(_SWITCH_INTERVAL)
         self.model, self.limits, self.metrics = model, limits, Metrics()
-        self.uploads = Uploads(limits)
-        labelling = Labelling(model)
-        self.queue = Queue(labelling, limits.waiting, limits.pixels, self.metrics)
+        self.memory = UploadMemory(limits)
+        self.queue = Queue(BatchRunner(model), limits.waiting, limits.pixels, self.metrics)
         self._threads = ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1), "images")
 
     def close(self) -> None:
-        """Finishes what was taken."""
+        """Finish the accepted requests."""
         self.queue.close()
         self._threads.shutdown()
 
     @property
     def heads(self) -> list[str]:
-        """What a request may ask for; without a name, the first one."""
-        names = ["", self.model.head, *self.model.heads] if self.model.heads else [""]
+        """The names that a request may use; "" is the first head."""
+        names = ["", self.model.info.head, *self.model.heads] if self.model.heads else [""]
         return list(dict.fromkeys(names))
 
-    def number_of(self, head: str) -> int:
-        """Which head is called that.
-
-        Raises:
-            RequestError: 422, there is none.
-        """
-        if head not in self.heads:
-            known = ", ".join(name for name in self.heads if name)
-            raise RequestError(
-                422,
-                f"the model has no head {head[:80]!r}; it has {known or 'one without a name'}.",
-                "/predict   # without head",
+    def head_index(self, name: str) -> int:
+        """Return the index of a head; raise 422 if the model has none of this name."""
+        if name in self.heads:
+            return [self.model.info.head, *self.model.heads].index(name) if name else 0
+        names = ", ".join(head for head in self.heads if head)
+        if names:
+            message = msg(
+                "the model has no head {name!r}; it has {names}.", name=name[:80], names=names
             )
-        return [self.model.head, *self.model.heads].index(head) if head else 0
+        else:
+            message = msg(
+                "the model has no head {name!r}; it has one without a name.", name=name[:80]
+            )
+        raise RequestError(422, message, msg("/predict   # without head"))
 
-    async def answer(
+    async def predict(
         self,
         headers: Mapping[str, str],
         stream: AsyncIterator[bytes],
-        gone: Gone,
-        asked: PredictRequest,
-    ) -> Answer:
-        """Of one upload.
+        disconnected: Callable[[], Awaitable[None]],
+        request: PredictRequest,
+    ) -> EncodedResponse:
+        """Handle one upload.
+
+        Args:
+            disconnected: returns once the client has closed the connection.
 
         Raises:
-            RequestError: 408, 413, 415, 422 or 503; 422 also where confidence is asked of a model
-                that gives labels alone.
-            ClientDisconnectedError: nobody waits for it any more.
+            RequestError: 408, 413, 415, 422 or 503.
+            ClientDisconnectedError: nobody waits for the result.
         """
-        held, content = [0], None
+        upload, uploaded = Upload(self.memory), False
         try:
             async with asyncio.timeout(self.limits.seconds):
-                self._require_scores(asked)
-                form = require_kind(headers.get("content-type", ""))
-                said = headers.get("content-length", "")
-                content = await self.uploads.read(stream, said, held)
-                self.queue.require_room()  # else it would be decoded for nothing
-                of_form = headers["content-type"] if form else ""
-                work = self._labelled(content, of_form, held, asked)
-                return await _while_wanted(work, gone)
+                self._require_scores(request)
+                content = await upload.read(headers, stream)
+                uploaded = True
+                self.queue.require_room()  # or it would be decoded for nothing
+                work = self._segment(content, upload, request)
+                del content
+                return await _until_disconnected(work, disconnected)
         except TimeoutError as error:
-            raise self._late(uploaded=content is not None) from error
+            raise self._timeout(uploaded=uploaded) from error
         except RequestError:
             raise
-        except FullconvError as error:  # what the model says of the image
+        except FullconvError as error:  # the model's message about the image
             raise RequestError(422, error.message, error.hint) from error
         except (MemoryError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and "memory" not in str(error):
                 raise
-            raise RequestError(
-                503, "there is too little memory for this image now.", "send a smaller image"
-            ) from error
+            message = msg("there is not enough memory for this image now.")
+            raise RequestError(503, message, msg("send a smaller image")) from error
         finally:
-            self.uploads.release(held)
+            upload.release()
 
-    def _require_scores(self, asked: PredictRequest) -> None:
-        if asked.sure and self.model.labels_inside:
+    async def _segment(
+        self, content: bytes, upload: Upload, request: PredictRequest
+    ) -> EncodedResponse:
+        started, loop = time.monotonic(), asyncio.get_running_loop()
+        image = await loop.run_in_executor(self._threads, decode_image, content, self.limits)
+        del content
+        upload.release()
+        head = request.head if request.needs_confidence else None
+        result, confidence = await self.queue.predict(image, head)
+        self.metrics.pixels.inc(result.mask.size)
+        seconds = time.monotonic() - started
+        arguments = (result, confidence, request, seconds)
+        return await loop.run_in_executor(self._threads, encode_response, *arguments)
+
+    def _require_scores(self, request: PredictRequest) -> None:
+        if request.needs_confidence and self.model.labels_only:
             raise RequestError(
                 422,
-                "the model gives labels and no scores: there is no confidence.",
-                "/predict?output=json&include=ids,mask   # or a file exported without "
-                "--with-labels",
+                msg("the model returns labels without scores, so it has no confidence."),
+                msg(
+                    "/predict?output=json&include=ids,mask   # or a file exported without "
+                    "--with-labels"
+                ),
             )
 
-    async def _labelled(
-        self, content: bytes, of_form: str, held: list[int], asked: PredictRequest
-    ) -> Answer:
-        """Of an upload; `of_form` is its type where it is a form."""
-        began, loop = time.monotonic(), asyncio.get_running_loop()
-        read = partial(_read, content, of_form, self.limits)
-        image = await loop.run_in_executor(self._threads, read)
-        del content, read
-        self.uploads.release(held)
-        found, sure = await self.queue.result(image, asked.number if asked.sure else None)
-        self.metrics.pixels += found.mask.size
-        seconds = time.monotonic() - began
-        made = partial(answer, found, sure, asked, seconds)
-        return await loop.run_in_executor(self._threads, made)
-
-    def _late(self, *, uploaded: bool) -> RequestError:
-        seconds = f"{self.limits.seconds:g} seconds"
-        if not uploaded:
+    def _timeout(self, *, uploaded: bool) -> RequestError:
+        seconds = self.limits.seconds
+        if uploaded:
             return RequestError(
-                408,
-                f"the upload took more than {seconds}.",
-                "send it again over a faster line, or start the server with a larger --max-seconds",
+                503,
+                msg("the prediction took more than {seconds:g} seconds.", seconds=seconds),
+                msg("send the request again, or start the server with a larger --max-seconds"),
             )
         return RequestError(
-            503,
-            f"the image was not done within {seconds}.",
-            "send it again, or start the server with a larger --max-seconds",
+            408,
+            msg("the upload took more than {seconds:g} seconds.", seconds=seconds),
+            msg("use a faster connection, or start the server with a larger --max-seconds"),
         )
 
 
-def _read(content: bytes, of_form: str, limits: Limits) -> np.ndarray:
-    """The image, (H, W, 3) uint8 RGB, of an upload, which may be a form of that type."""
-    return image_of(image_in(content, of_form) if of_form else content, limits)
-
-
-async def _while_wanted(work: Awaitable[Answer], gone: Gone) -> Answer:
-    """What `work` gives; it is stopped when nobody listens any more."""
-    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(gone())
+async def _until_disconnected(
+    work: Awaitable[EncodedResponse], disconnected: Callable[[], Awaitable[None]]
+) -> EncodedResponse:
+    """Return the result of `work`, or cancel it once the client has disconnected."""
+    tasks = (asyncio.ensure_future(work), asyncio.ensure_future(disconnected()))
     try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if tasks[0].done():
+            return tasks[0].result()
         raise ClientDisconnectedError
     finally:
-        working.cancel()
-        leaving.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,37 +1,42 @@
-"""Guard: what an upload may be. Everything is checked before memory is taken for it.
+"""Read uploads. Every limit is checked before memory is used for the upload.
 
-Shapes: H, W image.
+FastAPI's `UploadFile` alone would store a whole upload before its size is known; here the stream is
+bounded first, and starlette's form parser reads from the bounded stream.
 """
 
 from __future__ import annotations
 
 import hmac
 import io
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import UnidentifiedImageError
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.datastructures import Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 
 from fullconv.core.errors import FullconvError
+from fullconv.core.i18n import msg
 from fullconv.data.io.images import open_image, read_image
 from fullconv.data.io.limits import TooLargeError
 
-UPLOADS = 8  # times the largest upload: so many bytes are held for all clients together
-_EXTRA = 1 << 16  # bytes that a form may have around its image
-_SEND = "curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg' ADDRESS/predict"
+FIELD = "image"  # of a form
+MAX_PARTS = 64  # of a form
+MAX_UPLOADS = 8  # times the largest upload: bytes that all uploads hold together
+_FORM_BYTES = 1 << 16  # that a form may have around its image
+_EXAMPLE = "curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg' ADDRESS/predict"
+_FORM_EXAMPLE = f"curl -F {FIELD}=@photo.jpg ADDRESS/predict"
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may take.
+    """Limits of one request.
 
     Args:
         bytes: of an upload.
         pixels: of its image.
-        seconds: for all of a request, the upload included.
+        seconds: for the whole request, the upload included.
         waiting: images in the queue.
     """
 
@@ -42,7 +47,7 @@ class Limits:
 
 
 class RequestError(FullconvError):
-    """A request that is not answered with a result.
+    """A request that gets an error response.
 
     Args:
         status: of HTTP.
@@ -54,101 +59,118 @@ class RequestError(FullconvError):
         self.status = status
 
 
-class Uploads:
-    """Reads uploads, and counts what all of them hold together."""
+class UploadMemory:
+    """The bytes that all uploads hold together."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits, self.held = limits, 0
 
-    async def read(self, stream: AsyncIterator[bytes], said: str, held: list[int]) -> bytes:
-        """The whole upload. What it takes is added to `held[0]`; `release` gives it back.
 
-        Args:
-            said: its Content-Length, which may be missing.
+class Upload:
+    """One upload, whose bytes are held until `release`."""
+
+    def __init__(self, memory: UploadMemory) -> None:
+        self.memory, self.size = memory, 0
+
+    def release(self) -> None:
+        self.memory.held -= self.size
+        self.size = 0
+
+    async def read(self, headers: Mapping[str, str], stream: AsyncIterator[bytes]) -> bytes:
+        """Return the image file that a request carries, as its body or in a form.
 
         Raises:
-            RequestError: 413 for too many bytes, 503 where other uploads hold too many.
+            RequestError: 413 too large, 415 neither an image nor a form, 422 no such field in the
+                form, 503 other uploads hold too much memory.
         """
-        parts = bytearray()
-        if said.isdecimal() and int(said[:20]) > self.limits.bytes + _EXTRA:
-            raise too_long(self.limits)
-        async for part in stream:
-            self.held += len(part)
-            held[0] += len(part)
-            if len(parts) + len(part) > self.limits.bytes + _EXTRA:
-                raise too_long(self.limits)
-            if self.held > UPLOADS * (self.limits.bytes + _EXTRA):
-                raise RequestError(
-                    503, "other uploads take all the memory there is for them.", "send it again"
-                )
-            parts += part
-        return bytes(parts)
+        content_type = headers.get("content-type", "")
+        is_form = require_media_type(content_type)
+        length = headers.get("content-length", "")
+        limit = self.memory.limits.bytes + _FORM_BYTES
+        if length.isdecimal() and int(length[:20]) > limit:
+            raise _too_many_bytes(self.memory.limits)
+        bounded = self._bounded(stream, limit)
+        if not is_form:
+            return b"".join([chunk async for chunk in bounded])
+        header = Headers({"content-type": content_type})
+        parser = MultiPartParser(header, bounded, max_files=MAX_PARTS, max_fields=MAX_PARTS)
+        parser.spool_max_size = limit  # in memory, never on disk
+        try:
+            form = await parser.parse()
+        except MultiPartException as error:
+            message = msg("the form cannot be read: {reason}.", reason=error.message.rstrip("."))
+            raise RequestError(422, message, _FORM_EXAMPLE) from error
+        try:
+            files = [part for part in form.getlist(FIELD) if isinstance(part, UploadFile)]
+            if not files:
+                message = msg("the form has no file in the field {field!r}.", field=FIELD)
+                raise RequestError(422, message, _FORM_EXAMPLE)
+            return await files[0].read()
+        finally:
+            await form.close()
 
-    def release(self, held: list[int]) -> None:
-        """An upload is done with."""
-        self.held -= held[0]
-        held[0] = 0
+    async def _bounded(self, stream: AsyncIterator[bytes], limit: int) -> AsyncGenerator[bytes]:
+        async for chunk in stream:
+            self.size += len(chunk)
+            self.memory.held += len(chunk)
+            if self.size > limit:
+                raise _too_many_bytes(self.memory.limits)
+            if self.memory.held > MAX_UPLOADS * limit:
+                message = msg("other uploads use all the memory for uploads.")
+                raise RequestError(503, message, msg("send the request again"))
+            yield chunk
 
 
-def too_long(limits: Limits) -> RequestError:
-    """413 for too many bytes."""
-    return RequestError(
-        413,
-        f"the upload has more than {limits.bytes} bytes, which is the most that is taken.",
-        "send a smaller image, or start the server with a larger --max-bytes",
-    )
-
-
-def image_of(content: bytes, limits: Limits) -> np.ndarray:
-    """The image in an upload, (H, W, 3) uint8 RGB, upright. Its size is checked by its header.
+def decode_image(content: bytes, limits: Limits) -> np.ndarray:
+    """Decode an uploaded image to (H, W, 3) uint8 RGB, upright. Its header is checked first.
 
     Raises:
-        RequestError: 413 too large, 415 no image, 422 a damaged one.
+        RequestError: 413 too large, 415 not an image, 422 damaged.
     """
     if not content:
-        raise RequestError(422, "the upload is empty (0 bytes); expected an image.", _SEND)
+        message = msg("the upload is empty (0 bytes); expected an image.")
+        raise RequestError(422, message, _EXAMPLE)
     if len(content) > limits.bytes:
-        raise too_long(limits)
+        raise _too_many_bytes(limits)
+    smaller = msg("send a smaller image, or start the server with a larger --max-pixels")
     try:
         with open_image(io.BytesIO(content), name="in the upload") as image:
             width, height = image.size
         if width * height > limits.pixels:
-            raise _too_large(
-                f"the image has {height} x {width} pixels (height x width); at most "
-                f"{limits.pixels} are taken."
+            message = msg(
+                "the image has {height} x {width} pixels (height x width); the limit is {limit}.",
+                height=height,
+                width=width,
+                limit=limits.pixels,
             )
+            raise RequestError(413, message, smaller)
         return read_image(io.BytesIO(content), name="in the upload")
     except RequestError:
         raise
     except TooLargeError as error:
-        raise _too_large(error.message) from error
+        raise RequestError(413, error.message, smaller) from error
     except FullconvError as error:
-        unknown = isinstance(error.__cause__, UnidentifiedImageError)
-        hint = "send a JPEG, PNG, WebP, TIFF, BMP or GIF that opens in a viewer"
-        raise RequestError(415 if unknown else 422, error.message, hint) from error
+        not_image = isinstance(error.__cause__, UnidentifiedImageError)
+        hint = msg("send a JPEG, PNG, WebP, TIFF, BMP or GIF that opens in an image viewer")
+        raise RequestError(415 if not_image else 422, error.message, hint) from error
 
 
-def _too_large(message: str) -> RequestError:
-    hint = "send a smaller image, or start the server with a larger --max-pixels"
-    return RequestError(413, message, hint)
-
-
-def require_kind(content_type: str) -> bool:
-    """Whether an upload of this type is a form; 415 where it is neither a form nor an image."""
+def require_media_type(content_type: str) -> bool:
+    """Return whether an upload of this type is a form; raise 415 if it is not an image either."""
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
         return True
     if kind.startswith("image/") or kind == "application/octet-stream":
         return False
-    raise RequestError(
-        415,
-        f"an upload of type {kind[:80] or 'unknown'!r}; expected image/* or multipart/form-data.",
-        _SEND,
+    message = msg(
+        "the upload has the type {kind!r}; expected image/* or multipart/form-data.",
+        kind=kind[:80] or "unknown",
     )
+    raise RequestError(415, message, _EXAMPLE)
 
 
 def require_key(headers: Mapping[str, str], key: str) -> None:
-    """401 where a key is wanted and another one, or none, was sent."""
+    """Raise 401 if the server has a key and the request has another one or none."""
     if not key:
         return
     scheme, _, token = headers.get("authorization", "").partition(" ")
@@ -156,81 +178,14 @@ def require_key(headers: Mapping[str, str], key: str) -> None:
     if not hmac.compare_digest(given.encode("utf-8", "replace"), key.encode()):
         raise RequestError(
             401,
-            "the key is missing or wrong.",
-            "curl -H 'Authorization: Bearer KEY' ...   # the server's --key",
+            msg("the key is missing or wrong."),
+            msg("curl -H 'Authorization: Bearer KEY' ...   # the --key of the server"),
         )
 
 
-FIELD = "image"
-PARTS = 64  # of a form, at most: each takes longer than the bytes that it has
-
-
-def image_in(content: bytes, content_type: str) -> bytes:
-    """What the field `image` holds.
-
-    Raises:
-        RequestError: 422, no form, one without that field, or one of more than `PARTS` parts.
-    """
-    boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
-    fields = _Fields()
-    try:
-        if not boundary:
-            raise FormParserError("its type names no boundary")
-        parser = MultipartParser(boundary, fields.callbacks())  # type: ignore[arg-type]
-        parser.write(content)
-        parser.finalize()
-    except (FormParserError, ValueError) as error:
-        raise _refused(f"the form cannot be read: {str(error)[:120].rstrip('.')}.") from error
-    if fields.found is None:
-        raise _refused(f"the form has no field {FIELD!r}.")
-    return bytes(fields.found)
-
-
-def _refused(message: str) -> RequestError:
-    return RequestError(422, message, f"curl -F {FIELD}=@photo.jpg ADDRESS/predict")
-
-
-class _Fields:
-    """The first field of that name."""
-
-    def __init__(self) -> None:
-        self.found: bytearray | None = None
-        self._name, self._value = bytearray(), bytearray()
-        self._inside, self._parts = False, 0
-
-    def callbacks(self) -> dict[str, object]:
-        return {
-            "on_part_begin": self._begin,
-            "on_header_field": self._header_name,
-            "on_header_value": self._header_value,
-            "on_header_end": self._header,
-            "on_part_data": self._data,
-        }
-
-    def _begin(self) -> None:
-        self._inside = False
-        self._parts += 1
-        if self._parts > PARTS:
-            raise _refused(
-                f"the form has more than {PARTS} parts; one is expected, the field {FIELD!r}."
-            )
-
-    def _header_name(self, data: bytes, start: int, end: int) -> None:
-        self._name += data[start:end]
-
-    def _header_value(self, data: bytes, start: int, end: int) -> None:
-        self._value += data[start:end]
-
-    def _header(self) -> None:
-        name, value = bytes(self._name).lower(), bytes(self._value)
-        self._name.clear()
-        self._value.clear()
-        if name != b"content-disposition":
-            return
-        called = parse_options_header(value)[1].get(b"name", b"")
-        if called == FIELD.encode() and self.found is None:
-            self._inside, self.found = True, bytearray()
-
-    def _data(self, data: bytes, start: int, end: int) -> None:
-        if self._inside and self.found is not None:
-            self.found += memoryview(data)[start:end]
+def _too_many_bytes(limits: Limits) -> RequestError:
+    return RequestError(
+        413,
+        msg("the upload has more than {limit} bytes.", limit=limits.bytes),
+        msg("send a smaller image, or start the server with a larger --max-bytes"),
+    )

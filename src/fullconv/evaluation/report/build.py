@@ -1,8 +1,8 @@
-"""report.html and report.md of an evaluation: what was reached, where it is wrong, on what data,
-and how to repeat it.
+"""Build report.html and report.md: the metrics of an evaluation, the errors, the data, and how to
+reproduce them.
 
-report.html is one file that needs no network and no other file. report.md says the same for a pull
-request, with its images in images/ beside it.
+report.html is one file that loads nothing. report.md has the same content for a pull request, with
+its images in images/ next to it.
 """
 
 from __future__ import annotations
@@ -13,227 +13,204 @@ import platform
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
 from fullconv.core.errors import FullconvError
+from fullconv.core.files import atomic_write
+from fullconv.core.i18n import msg
 from fullconv.core.packages import __version__, installed_version
-from fullconv.core.text import plural
+from fullconv.core.text import duration, file_size, percent, shell_command
 from fullconv.evaluation.error_analysis import AREAS, BINS, WIDTHS, Quality
 from fullconv.evaluation.evaluate import Evaluation, EvaluationContext
-from fullconv.evaluation.report.images import TITLES, HeadImages, data_uri, images_of
-from fullconv.evaluation.report.tables import HeadFacts, facts_of
+from fullconv.evaluation.metrics import ratios
+from fullconv.evaluation.report.images import PANELS, HeadImages, head_images
+from fullconv.evaluation.report.tables import MATRIX_SIZE, HeadTables, head_tables
 from fullconv.inference.predictor import Predictor
 from fullconv.models.run import History, read_history, total_seconds
-from fullconv.visualization.plots import STYLE, Line, bar_chart, line_chart, standalone_svg
+from fullconv.visualization.html import environment
+from fullconv.visualization.overlay import NEUTRAL
+from fullconv.visualization.plots import Line, bar_plot, line_plot, standalone_svg, svg
 
-FINDINGS = 20  # that are spelt out
-PACKAGES = ("torch", "torchvision", "timm", "lightning", "numpy", "scipy", "pillow", "onnxruntime")
-_EDGE = 5  # pixels; the width of the band that is put into words
+_FINDINGS = 20  # of the check that are spelled out
+_PACKAGES = ("torch", "torchvision", "timm", "lightning", "numpy", "scipy", "pillow", "onnxruntime")
+_EDGE_WIDTH = 5  # pixels; the band whose mean IoU is given in words
+_SIZES = 3  # image sizes that are listed
+# Sizes of objects in a plot, as "64-255", "16k-65k", "65k+".
+_AREA_NAMES = [f"{area}" if area < 1000 else f"{area // 1000}k" for area in AREAS]
+_AREA_ENDS = [f"{end - 1}" if end < 1000 else f"{(end - 1) // 1000}k" for end in AREAS[1:]]
 
 
 def save_report(
     evaluation: Evaluation, path: str | Path, *, run: str | Path | None = None, repeat: str = ""
 ) -> Path:
-    """Writes a report: `save_report(evaluate(model, data), "report.html")`.
+    """Write a report: `save_report(evaluate(model, data), "report.html")`.
 
     Args:
-        evaluation: with its qualities.
-        path: of the page; report.md of the same name and images/ lie beside it.
-        run: the folder of the training, for its curves and its time.
+        evaluation: with its error analysis.
+        path: of the page; a Markdown file of the same name and images/ are written next to it.
+        run: folder of the training run, for its curves and its duration.
         repeat: the command that gives the same numbers again.
 
     Returns:
         The path of the page.
 
     Raises:
-        FullconvError: another ending than .html, or an evaluation without qualities.
+        FullconvError: another suffix than .html, or an evaluation without error analysis.
+        OSError: a file cannot be written.
     """
     page = Path(path)
     if page.suffix.lower() not in (".html", ".htm"):
         raise FullconvError(
-            f"the report {page} would be no page; expected a name that ends in .html.",
-            f"--report {page.with_suffix('.html').name}",
+            msg("a report is saved as .html, not as {name!r}.", name=page.name),
+            shell_command("--report", page.with_suffix(".html").name),
         )
-    scored = evaluation.scored
-    if scored is None or not evaluation.qualities:
+    context = evaluation.context
+    if context is None or not evaluation.qualities:
         raise FullconvError(
-            "this evaluation was made without what a report shows.",
-            'save_report(evaluate(model, data), "report.html")   # evaluate(quality=True)',
+            msg("this evaluation has no error analysis, which a report needs."),
+            'save_report(evaluate(model, data, quality=True), "report.html")',
         )
-    facts = facts_of(evaluation, scored)
-    images = images_of(scored, facts)
-    history = read_history(Path(run), scored.model.stride) if run is not None else []
-    charts = [head_charts(head.quality) for head in facts]
-    curves = curves_of(history)
-    told = _told(evaluation, scored, history, repeat)
-    told |= {"heads": list(zip(facts, images, charts, strict=True)), "curves": curves}
-    page.parent.mkdir(parents=True, exist_ok=True)
-    templates = _templates()
-    shown = {"style": Markup(STYLE), "uri": data_uri, "titles": TITLES}
-    _write(page, templates.get_template("report.html").render(told, **shown))
-    files = _save_images(page, facts, images, {**curves, **charts[0]})
-    text = templates.get_template("report.md").render(told, files=files)
-    _write(page.with_suffix(".md"), text)
+    tables = head_tables(evaluation, context)
+    images = head_images(context, tables)
+    history = read_history(Path(run), context.model.info.stride) if run is not None else []
+    charts = [head_charts(head.quality) for head in tables]
+    curves = training_charts(history)
+    values = _report_values(evaluation, context, history, repeat)
+    values |= {"heads": list(zip(tables, images, charts, strict=True)), "curves": curves}
+
+    templates = environment(Path(__file__).with_name("templates"))
+    atomic_write(page, templates.get_template("report.html").render(values))
+    files = _save_images(page, tables, images, {**curves, **charts[0]})
+    text = templates.get_template("report.md").render(values, files=files)
+    atomic_write(page.with_suffix(".md"), text)
     return page
 
 
 def head_charts(quality: Quality) -> dict[str, Markup]:
-    """Of one head: "edges", "sizes" and "confidence"; without those that would show nothing."""
+    """Draw the error analysis of a head: "edges", "sizes" and "confidence", if there are data."""
     iou, accuracy = (
-        list(zip(WIDTHS, of.tolist(), strict=True))
-        for of in (quality.band_iou, quality.band_accuracy)
+        list(zip(WIDTHS, values.tolist(), strict=True))
+        for values in (quality.band_iou, quality.band_accuracy)
     )
-    objects, _, pixels, right = quality.objects.sum(axis=2).T
-    shares = [r / p if p else math.nan for r, p in zip(right, pixels, strict=True)]
-    counts = [f"{count}" if count < 1000 else f"{count / 1000:.3g}k" for count in objects]
-    in_bin, good, sure = quality.sure.T
-    met = [(s / n, g / n) for n, g, s in zip(in_bin, good, sure, strict=True) if n]
-    charts = {
-        "edges": line_chart(
+    objects, _, pixels, right = quality.object_counts.sum(axis=2).T
+    names = [f"{low}–{high}" for low, high in zip(_AREA_NAMES, _AREA_ENDS, strict=False)]
+    names.append(f"{_AREA_NAMES[-1]}+")
+    bars = []
+    for name, share, count in zip(names, ratios(right, pixels).tolist(), objects, strict=True):
+        number = f"{count}" if count < 1000 else f"{count / 1000:.3g}k"
+        bars.append((name, share, f"{percent(share, 0)}\n(n={number})"))
+    in_bin, correct, confidence = (column.tolist() for column in quality.calibration_counts.T)
+    calibration = [
+        (100 * total / count, right / count)
+        for count, right, total in zip(in_bin, correct, confidence, strict=True)
+        if count
+    ]
+    figures = {
+        "edges": line_plot(
             [Line("mean IoU", iou), Line("pixel accuracy", accuracy)],
-            across="width of the band along the true edges, in pixels",
-            said="mean IoU and pixel accuracy by the width of the band along the true edges",
+            x_label="width of the band along the true edges, in pixels",
             percent=True,
         ),
-        "sizes": bar_chart(
-            [(_size(k), share) for k, share in enumerate(shares)],
-            across="pixels of the object; above the bars: accuracy in percent · objects",
-            said="share of the pixels that are right, by the size of the object",
-            notes=counts,
-        ),
-        "confidence": line_chart(
-            [Line("accuracy", met), Line("as sure as right", [(0.0, 0.0), (1.0, 1.0)], True)],
-            across=f"confidence, in {BINS} bins",
-            said="share of the pixels that are right, by the confidence of their label",
+        "sizes": bar_plot(bars, x_label="object size in pixels", y_label="correct pixels"),
+        "confidence": line_plot(
+            [Line("accuracy", calibration), Line("perfect calibration", [(0, 0), (100, 1)], True)],
+            x_label=f"confidence in percent, {BINS} bins",
             percent=True,
-            span=(0.0, 1.0),
-        ),
+            y_range=(0.0, 1.0),
+        )
+        if calibration
+        else None,
     }
-    if not met:
-        charts["confidence"] = ""
-    return {name: Markup(chart) for name, chart in charts.items() if chart}
+    descriptions = {
+        "edges": "mean IoU and pixel accuracy by the width of the band along the true edges",
+        "sizes": "share of correct pixels by object size",
+        "confidence": "share of correct pixels by confidence",
+    }
+    return {name: svg(f, descriptions[name]) for name, f in figures.items() if f is not None}
 
 
-def curves_of(history: Sequence[History]) -> dict[str, Markup]:
-    """ "loss", "scores" and "rate" by epoch, stage after stage."""
-    points: dict[str, list[tuple[float, float]]] = {"loss": [], "iou": [], "right": [], "rate": []}
+def training_charts(history: Sequence[History]) -> dict[str, Markup]:
+    """Draw "loss", "scores" and "rate" by epoch, one stage after the other."""
+    loss: list[tuple[float, float]] = []
+    mean_iou: list[tuple[float, float]] = []
+    accuracy: list[tuple[float, float]] = []
+    rate: list[tuple[float, float]] = []
     stages, done = [], 0
     for stage in history:
         stages.append((done + 0.5, stage.name))
-        for of in points.values():
-            of.append((done, math.nan))  # no line leads from one stage to the next
+        for points in (loss, mean_iou, accuracy, rate):
+            points.append((done, math.nan))  # no line connects two stages
         for epoch in stage.epochs:
-            values = (epoch.loss, epoch.mean_iou, epoch.pixel_accuracy, epoch.rate)
-            for of, value in zip(points.values(), values, strict=True):
-                of.append((done + epoch.number, value))
+            x = done + epoch.number
+            loss.append((x, epoch.loss))
+            mean_iou.append((x, epoch.mean_iou))
+            accuracy.append((x, epoch.pixel_accuracy))
+            rate.append((x, epoch.lr))
         done += stage.epochs[-1].number
-    rules = stages[1:]
-    scored = [Line("mean IoU", points["iou"]), Line("pixel accuracy", points["right"])]
-    across = "epoch"
-    charts = {
-        "loss": line_chart(
-            [Line("loss", points["loss"])], across=across, said="loss by epoch", stages=rules
+    plots = {
+        "scores": (
+            [Line("mean IoU", mean_iou), Line("pixel accuracy", accuracy)],
+            "mean IoU and pixel accuracy on the validation split by epoch",
         ),
-        "scores": line_chart(
-            scored,
-            across=across,
-            said="mean IoU and pixel accuracy on the validation split by epoch",
-            percent=True,
-            stages=rules,
-        ),
-        "rate": line_chart(
-            [Line("rate", points["rate"])],
-            across=across,
-            said="learning rate of the first layers by epoch",
-            stages=rules,
-        ),
+        "loss": ([Line("loss", loss)], "loss by epoch"),
+        "rate": ([Line("learning rate", rate)], "head learning rate by epoch"),
     }
-    return {name: Markup(chart) for name, chart in charts.items() if chart}
+    charts = {}
+    for name, (lines, description) in plots.items():
+        percents = name == "scores"
+        figure = line_plot(lines, x_label="epoch", percent=percents, stages=stages[1:])
+        if figure is not None:
+            charts[name] = svg(figure, description)
+    return charts
 
 
-def _told(
-    evaluation: Evaluation, scored: EvaluationContext, history: Sequence[History], repeat: str
+def _report_values(
+    evaluation: Evaluation, context: EvaluationContext, history: Sequence[History], repeat: str
 ) -> dict[str, Any]:
-    """What is said once for all heads."""
-    report, model = scored.report, scored.model
+    """Return what the templates show once for all heads."""
+    report, model = context.report, context.model
     card = {**evaluation.protocol}
     classes = card.pop("classes")
-    epoch = model.model.metrics.get("epoch") if isinstance(model, Predictor) else None
-    times = [("evaluation", scored.seconds)]
-    if history:
-        whole = [("training, all stages", total_seconds(history))] * (len(history) > 1)
-        times = [*((f"training {s.name}", s.seconds) for s in history), *whole, *times]
+    times = [(f"training {stage.name}", stage.seconds) for stage in history]
+    if len(history) > 1:
+        times.append(("training, all stages", total_seconds(history)))
+    times.append(("evaluation", context.seconds))
+    versions = [(name, installed_version(name)) for name in _PACKAGES]
+    sizes = report.sizes.most_common()
     return {
         "name": report.dataset.root.resolve().name,
-        "network": f"FCN-{model.stride}s, {model.backbone}",
-        "split": scored.split,
+        "network": f"FCN-{model.info.stride}s, {model.info.backbone}",
+        "split": context.split,
         "image_count": card["images"],
-        "epoch": epoch,
-        "history": history,
-        "card": {key.replace("_", " "): value for key, value in card.items()},
         "class_count": len(classes),
-        "data": {
-            "layout": report.dataset.layout,
-            "images": {name: len(pairs) for name, pairs in scored.dataset.splits.items()},
-            "sizes": [(h, w, n) for (h, w), n in report.sizes.most_common(3)],
-            "further_sizes": max(0, len(report.sizes) - 3),
-            "fingerprint": card["data_fingerprint"],
-        },
-        "findings": report.findings[:FINDINGS],
-        "further_findings": max(0, len(report.findings) - FINDINGS),
-        "repeat": repeat,
-        "versions": _versions(),
-        "machine": _machine(model),
-        "times": [(name, duration(seconds)) for name, seconds in times],
-        "memory": _memory(),
-        "made": f"{datetime.now():%Y-%m-%d %H:%M}",
+        "epoch": model.model.metrics.get("epoch") if isinstance(model, Predictor) else None,
+        "panels": PANELS,
+        "matrix_size": MATRIX_SIZE,
+        "ignored_color": NEUTRAL,
+        "edge_width": _EDGE_WIDTH,
+        "edge_band": WIDTHS.index(_EDGE_WIDTH),
+        "card": {key.replace("_", " "): value for key, value in card.items()},
+        "layout": report.dataset.layout,
+        "split_images": {name: len(pairs) for name, pairs in context.dataset.splits.items()},
+        "sizes": [(height, width, count) for (height, width), count in sizes[:_SIZES]],
+        "more_sizes": len(sizes[_SIZES:]),
+        "fingerprint": card["data_fingerprint"],
+        "findings": report.findings[:_FINDINGS],
+        "more_findings": len(report.findings[_FINDINGS:]),
         "left_out": evaluation.left_out,
-        "edge": _EDGE,
-        "edge_place": WIDTHS.index(_EDGE),
+        "repeat": repeat,
+        "resources": [(name, duration(seconds)) for name, seconds in times] + _peak_memory(),
+        "machine": _machine(model),
+        "versions": [
+            ("fullconv", __version__),
+            ("Python", platform.python_version()),
+            *((name, version) for name, version in versions if version),
+        ],
+        "created": f"{datetime.now():%Y-%m-%d %H:%M}",
     }
-
-
-def _size(k: int) -> str:
-    """The sizes in a bar, short: "64–255", "16k–65k", "65k+"."""
-    low, high = (_short(AREAS[k]), "+" if k + 1 == len(AREAS) else f"–{_short(AREAS[k + 1] - 1)}")
-    return low + high
-
-
-def _short(count: int) -> str:
-    return str(count) if count < 1000 else f"{count // 1000}k"
-
-
-def percent(value: float | None, digits: int = 1) -> str:
-    """A fraction in percent; a dash where there is none.
-
-    >>> percent(0.6349), percent(None), percent(float("nan")), percent(0.00001)
-    ('63.5', '–', '–', '0.0')
-    """
-    return "–" if value is None or math.isnan(value) else f"{100 * value:.{digits}f}"
-
-
-def duration(seconds: float) -> str:
-    """In words.
-
-    >>> duration(4.2), duration(75), duration(7290)
-    ('4.2 s', '1 min 15 s', '2 h 1 min')
-    """
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
-
-
-def _versions() -> list[tuple[str, str]]:
-    found = [(name, installed_version(name)) for name in PACKAGES]
-    known = [(name, version) for name, version in found if version]
-    return [("fullconv", __version__), ("Python", platform.python_version()), *known]
 
 
 def _machine(model: Any) -> str:
@@ -242,70 +219,42 @@ def _machine(model: Any) -> str:
         import torch
 
         return f"{torch.cuda.get_device_name(device)}, {platform.system()}"
-    return f"{plural(os.cpu_count() or 1, 'processor')}, {platform.machine()}, {platform.system()}"
+    return f"{os.cpu_count() or 1} CPU cores, {platform.machine()}, {platform.system()}"
 
 
-def _memory() -> list[tuple[str, str]]:
-    """The most that this process took."""
-    found = []
+def _peak_memory() -> list[tuple[str, str]]:
+    rows = []
     if sys.platform != "win32":
         import resource
 
-        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        size = most if sys.platform == "darwin" else 1024 * most
-        found.append(("memory, at most", f"{size / 2**30:.1f} GiB"))
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        unit = 1 if sys.platform == "darwin" else 1024
+        rows.append(("peak memory", file_size(unit * peak)))
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-        size = torch.cuda.max_memory_allocated()
-        found.append(("GPU memory, at most", f"{size / 2**30:.1f} GiB"))
-    return found
+        rows.append(("peak GPU memory", file_size(torch.cuda.max_memory_allocated())))
+    return rows
 
 
 def _save_images(
     page: Path,
-    facts: Sequence[HeadFacts],
+    tables: Sequence[HeadTables],
     images: Sequence[HeadImages],
-    charts: Mapping[str, str],
+    charts: Mapping[str, Markup],
 ) -> dict[Any, str]:
-    """The files that report.md shows, beside it; where each is."""
-    folder = page.parent / "images"
-    folder.mkdir(exist_ok=True)
+    """Save the images of report.md, and return their paths relative to it."""
+    (page.parent / "images").mkdir(exist_ok=True)
     files: dict[Any, str] = {}
-    for k, (head, of_head) in enumerate(zip(facts, images, strict=True)):
+    for k, (head, head_result) in enumerate(zip(tables, images, strict=True)):
         stem = page.stem + f"-head{k + 1}" * (len(images) > 1)
-        for shown in of_head.shown:
-            files[k, shown.rank] = f"images/{stem}-{shown.rank}.jpg"
-            shown.sheet().save(page.parent / files[k, shown.rank], quality=85, optimize=True)
+        for ranked in head_result.ranked:
+            files[k, ranked.rank] = f"images/{stem}-{ranked.rank}.jpg"
+            ranked.sheet().save(page.parent / files[k, ranked.rank], quality=85, optimize=True)
         for number, pair in enumerate(head.confused, 1):
             files[k, pair] = f"images/{stem}-confused-{number}.jpg"
-            of_head.crops[pair].save(page.parent / files[k, pair], quality=85, optimize=True)
+            crops = head_result.crops[pair]
+            crops.save(page.parent / files[k, pair], quality=85, optimize=True)
     for name, chart in charts.items():
         files[name] = f"images/{page.stem}-{name}.svg"
-        _write(page.parent / files[name], standalone_svg(chart))
+        atomic_write(page.parent / files[name], standalone_svg(chart))
     return files
-
-
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.write_text(text, encoding="utf-8")
-    fresh.replace(path)
-
-
-@lru_cache(maxsize=1)
-def _templates() -> Environment:
-    found = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=select_autoescape(["html"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    found.filters |= {"percent": percent, "count": lambda n: f"{n:,}", "cell": _in_table}
-    return found
-
-
-def _in_table(text: str) -> str:
-    """As a cell of a Markdown table."""
-    return str(text).replace("|", r"\|").replace("\n", " ")

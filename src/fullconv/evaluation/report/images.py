@@ -1,12 +1,10 @@
-"""The images of a report: the best, the middle and the worst one, and crops of what is confused.
+"""The images of a report: the best, the median and the worst one, and crops of confused classes.
 
-They are predicted once more; nothing is kept while a split is evaluated.
+They are predicted again, because an evaluation stores no predictions.
 """
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -17,150 +15,144 @@ from fullconv.core.labels import Labels
 from fullconv.data.io.images import read_image
 from fullconv.evaluation.error_analysis import edge_pixels
 from fullconv.evaluation.evaluate import EvaluationContext
-from fullconv.evaluation.report.tables import Confused, HeadFacts
+from fullconv.evaluation.report.tables import ConfusedPair, HeadTables
 from fullconv.inference.postprocess import label_regions
-from fullconv.visualization import contact_sheet
-from fullconv.visualization import overlay as draw
+from fullconv.visualization.contact_sheet import contact_sheet
+from fullconv.visualization.overlay import WRONG, colorize, error_map
 
-WIDEST = 640  # pixels; an image of a report is not wider
-_NARROW, _MANY = 400, 3  # pixels, where there are more heads than this
-_CROP, _GAP = 200, 6  # pixels of a crop as it is shown, and between two
-_LEAST = 96  # pixels of the image that a crop shows
-TITLES = ("photo", "truth", "prediction", "errors")
+PANELS = ("image", "ground truth", "prediction", "errors")
+_WIDEST = 640  # pixels of an image in a report
+_NARROW, _MANY_HEADS = 400, 3  # pixels, if there are more heads
+_CROP, _GAP = 200, 6  # pixels of a crop as shown, and between two crops
+_SMALLEST_CROP = 96  # pixels of the image
 
 
 @dataclass(frozen=True)
-class Shown:
-    """An image in its four ways.
+class RankedImage:
+    """An image with its panels.
 
     Args:
         rank: "best", "median" or "worst".
         name: of the image.
-        mean_iou: of it alone, over the classes that it shows or is given.
-        images: as `TITLES` names them.
+        mean_iou: of this image, over the classes in its ground truth or prediction.
+        panels: see `PANELS`.
     """
 
     rank: str
     name: str
     mean_iou: float
-    images: tuple[Image.Image, ...]
+    panels: tuple[Image.Image, ...]
 
     def sheet(self) -> Image.Image:
-        """All four in a row."""
-        cells = [np.asarray(image.convert("RGB")) for image in self.images]
-        return contact_sheet.contact_sheet([cells], TITLES)
+        """Return all panels in a row."""
+        panels = [np.asarray(panel.convert("RGB")) for panel in self.panels]
+        return contact_sheet([panels], PANELS)
 
 
 @dataclass
 class HeadImages:
-    """Of one head.
+    """The images of one head.
 
     Args:
-        shown: best, median and worst.
-        crops: of each of its most confused pairs: photo, truth and prediction beside each other.
+        ranked: best, median and worst image.
+        crops: image, ground truth and prediction side by side, for each confused pair.
     """
 
-    shown: list[Shown] = field(default_factory=list)
-    crops: dict[Confused, Image.Image] = field(default_factory=dict)
+    ranked: list[RankedImage] = field(default_factory=list)
+    crops: dict[ConfusedPair, Image.Image] = field(default_factory=dict)
 
 
-def images_of(scored: EvaluationContext, facts: Sequence[HeadFacts]) -> list[HeadImages]:
-    """Of every head, each image read and predicted once."""
-    found = [HeadImages() for _ in facts]
-    ranks = [ranked(head.quality.image_iou) for head in facts]
-    wanted = {n for of in ranks for n in of.values()}
-    wanted |= {pair.image for head in facts for pair in head.confused}
-    pairs = scored.dataset.pairs_of(scored.split)
-    width = WIDEST if len(facts) <= _MANY else _NARROW
-    for number in sorted(wanted):
+def head_images(context: EvaluationContext, tables: Sequence[HeadTables]) -> list[HeadImages]:
+    """Draw the images of every head; each image is read and predicted once."""
+    results = [HeadImages() for _ in tables]
+    ranks = [rank_images(head.quality.image_iou) for head in tables]
+    numbers = {number for by_rank in ranks for number in by_rank.values()}
+    numbers |= {pair.image for head in tables for pair in head.confused}
+    pairs = context.dataset.pairs_of(context.split)
+    width = _WIDEST if len(tables) <= _MANY_HEADS else _NARROW
+    for number in sorted(numbers):
         image = read_image(pairs[number].image)
-        maps = scored.model.label_maps(image, pairs[number].inputs)
-        truths = scored.truths(pairs[number])
-        for k, head in enumerate(facts):
-            ids, labels = maps[head.number], head.labels
+        predictions = context.model.label_maps(image, pairs[number].inputs)
+        truths = context.ground_truth(pairs[number])
+        for k, head in enumerate(tables):
+            ids, labels = predictions[head.number], head.labels
             truth = np.where(truths[k] < len(labels), truths[k], labels.ignore_index)
-            for rank in [rank for rank, n in ranks[k].items() if n == number]:
-                panels = _four_ways(image, truth, ids, labels, width)
+            for rank in [rank for rank, place in ranks[k].items() if place == number]:
                 iou = head.quality.image_iou[number]
-                found[k].shown.append(Shown(rank, pairs[number].name, iou, panels))
+                panels = _draw_panels(image, truth, ids, labels, width)
+                results[k].ranked.append(RankedImage(rank, pairs[number].name, iou, panels))
             for pair in [pair for pair in head.confused if pair.image == number]:
-                found[k].crops[pair] = _crops(image, truth, ids, labels, pair)
-    for images, order in zip(found, ranks, strict=True):
-        images.shown.sort(key=lambda one: list(order).index(one.rank))
-    return found
+                results[k].crops[pair] = _draw_crops(image, truth, ids, labels, pair)
+    for head_result, by_rank in zip(results, ranks, strict=True):
+        order = list(by_rank)
+        head_result.ranked.sort(key=lambda ranked: order.index(ranked.rank))
+    return results
 
 
-def ranked(image_iou: Sequence[float]) -> dict[str, int]:
-    """Best, median and worst -> number of the image, each only once; none where nothing is
-    labelled.
+def rank_images(image_iou: Sequence[float]) -> dict[str, int]:
+    """Return the numbers of the best, median and worst image, each image only once; images without
+    labeled pixels (NaN) are left out.
 
-    >>> ranked([0.5, float("nan"), 0.9, 0.7]), ranked([0.4])
+    >>> rank_images([0.5, float("nan"), 0.9, 0.7]), rank_images([0.4])
     ({'best': 2, 'median': 3, 'worst': 0}, {'best': 0})
     """
-    known = [k for k, iou in enumerate(image_iou) if iou == iou]
-    known.sort(key=lambda k: -image_iou[k])
-    places = {"best": 0, "median": len(known) // 2, "worst": len(known) - 1}
+    order = sorted(
+        (k for k, iou in enumerate(image_iou) if iou == iou), key=lambda k: -image_iou[k]
+    )
+    places = {"best": 0, "median": len(order) // 2, "worst": len(order) - 1}
     chosen: dict[str, int] = {}
     for rank in ("best", "worst", "median"):
-        if known and known[places[rank]] not in chosen.values():
-            chosen[rank] = known[places[rank]]
+        if order and order[places[rank]] not in chosen.values():
+            chosen[rank] = order[places[rank]]
     return {rank: chosen[rank] for rank in places if rank in chosen}
 
 
-def data_uri(image: Image.Image) -> str:
-    """The content of an image for a page: JPEG, or PNG where it has a palette."""
-    buffer = io.BytesIO()
-    if image.mode == "P":
-        image.save(buffer, "PNG", optimize=True)
-    else:
-        image.save(buffer, "JPEG", quality=82, optimize=True)
-    kind = "png" if image.mode == "P" else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def _four_ways(
+def _draw_panels(
     image: np.ndarray, truth: np.ndarray, ids: np.ndarray, labels: Labels, width: int
 ) -> tuple[Image.Image, ...]:
-    errors = draw.error_map(truth, ids, labels.ignore_index, image=image)
     factor = min(1.0, width / image.shape[1])
-    height, width = (max(1, round(pixels * factor)) for pixels in image.shape[:2])
-    smooth, nearest = Image.Resampling.LANCZOS, Image.Resampling.NEAREST
-    photo, wrong = (Image.fromarray(of).resize((width, height), smooth) for of in (image, errors))
+    size = tuple(max(1, round(side * factor)) for side in (image.shape[1], image.shape[0]))
+    errors = error_map(truth, ids, labels.ignore_index, image=image)
+    photo, wrong = (
+        Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS) for pixels in (image, errors)
+    )
     maps = []
-    for of in (truth, ids):
-        small = Image.fromarray(draw.colorize(of, labels)).resize((width, height), nearest)
+    for class_ids in (truth, ids):
+        colors = Image.fromarray(colorize(class_ids, labels))
+        small = colors.resize(size, Image.Resampling.NEAREST)
         maps.append(small.quantize(256, dither=Image.Dither.NONE))  # a palette: small as PNG
     return photo, *maps, wrong
 
 
-def _crops(
-    image: np.ndarray, truth: np.ndarray, ids: np.ndarray, labels: Labels, pair: Confused
+def _draw_crops(
+    image: np.ndarray, truth: np.ndarray, ids: np.ndarray, labels: Labels, pair: ConfusedPair
 ) -> Image.Image:
-    """Around the largest place where one class was called the other."""
-    confused = (truth == pair.truth) & (ids == pair.called)
+    """Crop around the largest region where one class was predicted as the other."""
+    confused = (truth == pair.truth) & (ids == pair.prediction)
     regions = label_regions(confused)
-    sizes = np.bincount(regions[confused], minlength=1)
-    place = regions == sizes.argmax()
-    down, right = np.nonzero(place.any(axis=1))[0], np.nonzero(place.any(axis=0))[0]
-    side = max(_LEAST, round(1.5 * max(np.ptp(down), np.ptp(right)) + 1))
-    # No side is more than thrice the other, of images like ribbons.
-    tall, wide = (min(side, 3 * size) for size in (image.shape[1], image.shape[0]))
-    rows = _span((down[0] + down[-1]) // 2, tall, image.shape[0])
-    columns = _span((right[0] + right[-1]) // 2, wide, image.shape[1])
-    photo = image.copy()
-    photo[edge_pixels(confused) & confused] = draw.WRONG
-    parts = [photo, draw.colorize(truth, labels), draw.colorize(ids, labels)]
-    height, width = rows.stop - rows.start, columns.stop - columns.start
-    size = (_CROP, max(1, round(_CROP * height / width)))
+    largest = regions == np.bincount(regions[confused], minlength=1).argmax()
+    rows, columns = np.nonzero(largest.any(axis=1))[0], np.nonzero(largest.any(axis=0))[0]
+    side = max(_SMALLEST_CROP, round(1.5 * max(np.ptp(rows), np.ptp(columns)) + 1))
+    # In narrow images, no side of a crop is more than three times the other.
+    height, width = (min(side, 3 * size) for size in (image.shape[1], image.shape[0]))
+    window = (
+        _centered((rows[0] + rows[-1]) // 2, height, image.shape[0]),
+        _centered((columns[0] + columns[-1]) // 2, width, image.shape[1]),
+    )
+    outlined = image.copy()
+    outlined[edge_pixels(confused) & confused] = WRONG
+    crops = [part[window] for part in (outlined, colorize(truth, labels), colorize(ids, labels))]
+    size = (_CROP, max(1, round(_CROP * crops[0].shape[0] / crops[0].shape[1])))
     strip = Image.new("RGB", (3 * _CROP + 2 * _GAP, size[1]), (255, 255, 255))
-    for k, part in enumerate(parts):
-        cut = Image.fromarray(np.ascontiguousarray(part[rows, columns]))
-        kind = Image.Resampling.NEAREST if k or width < _CROP else Image.Resampling.LANCZOS
-        strip.paste(cut.resize(size, kind), (k * (_CROP + _GAP), 0))
+    for k, crop in enumerate(crops):
+        enlarged = k > 0 or crop.shape[1] < _CROP
+        method = Image.Resampling.NEAREST if enlarged else Image.Resampling.LANCZOS
+        resized = Image.fromarray(np.ascontiguousarray(crop)).resize(size, method)
+        strip.paste(resized, (k * (_CROP + _GAP), 0))
     return strip
 
 
-def _span(middle: int, side: int, size: int) -> slice:
-    """So many pixels around the middle, moved into the image."""
-    start = max(0, min(int(middle) - side // 2, size - side))
-    return slice(start, min(size, start + side))
+def _centered(middle: int, length: int, size: int) -> slice:
+    """Return `length` pixels around the middle, moved into an image of this size."""
+    start = max(0, min(int(middle) - length // 2, size - length))
+    return slice(start, min(size, start + length))

@@ -1,84 +1,84 @@
-"""The numbers of a report: a table of classes, the confusion matrix, what is confused most."""
+"""The tables of a report: classes, confusion matrix, most confused pairs."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fullconv.core.labels import Labels, format_color
+from fullconv.core.labels import RGB, Labels
 from fullconv.data.check.iou_ceiling import STRIDES, iou_ceiling
 from fullconv.evaluation.error_analysis import Quality
 from fullconv.evaluation.evaluate import Evaluation, EvaluationContext
 from fullconv.evaluation.metrics import Metrics
 
-MATRIX = 25  # classes that get a row of the matrix; the others share one
-CONFUSED = 6  # pairs of classes that are shown
+MATRIX_SIZE = 25  # classes with a row of the matrix; of more, the others share one
+CONFUSED_PAIRS = 6
 OTHERS = "others"
 
 
 @dataclass(frozen=True)
-class Row:
-    """A class in the table; nan where there is nothing to count.
+class ClassRow:
+    """A class in the table; NaN if there is nothing to count.
 
     Args:
-        name, color: of the class, the latter as "#rrggbb".
-        share: of the labelled pixels.
-        iou, accuracy, precision, boundary_f1: fractions.
-        ceiling: about the best IoU that the model's stride can reach.
+        name, color: of the class.
+        share: of the labeled pixels.
+        iou, recall, precision, boundary_f1: fractions.
+        upper_bound: IoU that the model's stride can reach, estimated.
     """
 
     name: str
-    color: str
+    color: RGB
     share: float
     iou: float
-    iou_ceiling: float
-    accuracy: float
+    upper_bound: float
+    recall: float
     precision: float
     boundary_f1: float
 
 
 @dataclass(frozen=True)
 class Cell:
-    """True class -> what it was called: a share of the true class's pixels, and how many."""
+    """True class -> predicted class: share of the true class's pixels, and pixels."""
 
     share: float
     pixels: int
 
 
 @dataclass(frozen=True)
-class Confused:
-    """Two classes that were taken for each other.
+class ConfusedPair:
+    """Pixels of one class that were predicted as another.
 
     Args:
-        truth, called: class ids.
-        pixels: how many of the true class were called so, and their share of it.
-        image: number of the one that has most of them.
+        truth, prediction: class ids.
+        pixels: of the true class that were predicted so.
+        share: the same as a fraction of the true class's pixels.
+        image: number of the image with the most of them.
     """
 
     truth: int
-    called: int
+    prediction: int
     pixels: int
     share: float
     image: int
 
 
 @dataclass(frozen=True)
-class HeadFacts:
-    """What there is to say of one head.
+class HeadTables:
+    """The tables of one head.
 
     Args:
-        name: "" where there is only one.
+        name: "" if there is only one head.
         number: of the head in the model.
-        labels, metrics, quality: of it.
-        ceiling_mean: about the best mean IoU that the model's stride can reach; nan: not known.
+        labels, metrics, quality: of the head.
+        mean_upper_bound: mean IoU that the model's stride can reach, estimated; NaN if unknown.
         rows: of the classes that occur, in their order.
-        absent: names of the others.
+        absent: names of the other classes.
         matrix_names: of the rows and columns.
-        matrix: rows are the truth.
-        confused: the commonest first.
+        matrix: rows are the ground truth.
+        confused: the most frequent pair first.
     """
 
     name: str
@@ -86,114 +86,122 @@ class HeadFacts:
     labels: Labels
     metrics: Metrics
     quality: Quality
-    ceiling_mean: float
-    rows: tuple[Row, ...]
+    mean_upper_bound: float
+    rows: tuple[ClassRow, ...]
     absent: tuple[str, ...]
     matrix_names: tuple[str, ...]
     matrix: tuple[tuple[Cell, ...], ...]
-    confused: tuple[Confused, ...]
+    confused: tuple[ConfusedPair, ...]
 
 
-def facts_of(evaluation: Evaluation, scored: EvaluationContext) -> list[HeadFacts]:
-    """Of every head that was scored."""
+def head_tables(evaluation: Evaluation, context: EvaluationContext) -> list[HeadTables]:
+    """Compute the tables of every head that was evaluated."""
     every = [evaluation.metrics, *evaluation.heads.values()]
-    several = len(scored.model.tables) > 1
-    found = []
+    several = len(context.model.tables) > 1
+    tables = []
     for k, (metrics, quality) in enumerate(zip(every, evaluation.qualities, strict=True)):
-        head = scored.heads[k]
-        labels = scored.model.tables[head.number]
-        best, mean = _ceiling(scored, k, labels)
-        rows, absent = _rows(labels, metrics, quality, best)
-        names, matrix = matrix_of(metrics)
-        found.append(
-            HeadFacts(
-                head.name if several else "",
-                head.number,
-                labels,
-                metrics,
-                quality,
-                mean,
-                rows,
-                absent,
-                names,
-                matrix,
-                most_confused(metrics, quality),
+        head = context.heads[k]
+        labels = context.model.tables[head.number]
+        bounds, mean = _upper_bounds(context, k)
+        names, matrix = confusion_table(metrics)
+        tables.append(
+            HeadTables(
+                name=head.name if several else "",
+                number=head.number,
+                labels=labels,
+                metrics=metrics,
+                quality=quality,
+                mean_upper_bound=mean,
+                rows=_class_rows(labels, metrics, quality, bounds),
+                absent=tuple(np.array(labels.names)[np.isnan(metrics.class_iou)].tolist()),
+                matrix_names=names,
+                matrix=matrix,
+                confused=most_confused(metrics, quality),
             )
         )
-    return found
+    return tables
 
 
-def _ceiling(scored: EvaluationContext, k: int, labels: Labels) -> tuple[dict[str, float], float]:
-    """By class name what the model's stride can reach on the masks of head k, and the mean."""
-    stride = scored.model.stride
+def _upper_bounds(context: EvaluationContext, k: int) -> tuple[dict[str, float], float]:
+    """Estimate what the model's stride can reach on the masks of head k: by class, and the mean."""
+    stride, split = context.model.info.stride, context.split
     if stride not in STRIDES:
         return {}, math.nan
-    data, split = scored.dataset, scored.split
-    pairs = data.pairs_of(split)
+    pairs = context.dataset.pairs_of(split)
     if k:
         pairs = tuple(replace(pair, mask=pair.masks[k - 1]) for pair in pairs)
-    own = replace(data, splits={split: pairs}, labels=scored.heads[k].of_data)
-    reached = iou_ceiling(own, split=split, checked=True, strides=(stride,))
-    known = dict(zip(reached.names, reached.class_iou[stride], strict=True))
-    return {name: known.get(name, math.nan) for name in labels.names}, reached.mean_iou[stride]
+    labels = context.heads[k].data_labels
+    dataset = replace(context.dataset, splits={split: pairs}, labels=labels)
+    ceiling = iou_ceiling(dataset, split=split, checked=True, strides=(stride,))
+    by_name = dict(zip(ceiling.names, ceiling.class_iou[stride], strict=True))
+    return by_name, ceiling.mean_iou[stride]
 
 
-def _rows(
-    labels: Labels, metrics: Metrics, quality: Quality, best: dict[str, float]
-) -> tuple[tuple[Row, ...], tuple[str, ...]]:
-    truth = metrics.confusion.sum(axis=1)
-    rows, absent = [], []
-    both = (metrics.class_accuracy, metrics.class_precision)
-    columns = zip(metrics.class_iou, *both, quality.class_f1, strict=True)
-    for k, (iou, accuracy, precision, f1) in enumerate(columns):
-        name = labels.names[k]
-        if math.isnan(iou):
-            absent.append(name)
-            continue
-        share = truth[k] / max(1, truth.sum())
-        color = format_color(labels.colors[k])
-        reach = best.get(name, math.nan)
-        rows.append(Row(name, color, share, iou, reach, accuracy, precision, f1))
-    return tuple(rows), tuple(absent)
+def _class_rows(
+    labels: Labels, metrics: Metrics, quality: Quality, bounds: dict[str, float]
+) -> tuple[ClassRow, ...]:
+    true = metrics.confusion.sum(axis=1)
+    columns = (metrics.class_accuracy, metrics.class_precision, quality.class_f1)
+    return tuple(
+        ClassRow(
+            name=name,
+            color=labels.colors[k],
+            share=true[k] / max(1, true.sum()),
+            iou=iou,
+            upper_bound=bounds.get(name, math.nan),
+            recall=recall,
+            precision=precision,
+            boundary_f1=f1,
+        )
+        for k, (name, iou, recall, precision, f1) in enumerate(
+            zip(labels.names, metrics.class_iou, *columns, strict=True)
+        )
+        if not math.isnan(iou)
+    )
 
 
-def matrix_of(metrics: Metrics) -> tuple[tuple[str, ...], tuple[tuple[Cell, ...], ...]]:
-    """The confusion matrix of the classes that occur, each row a whole; of more than `MATRIX` those
-    that are in most mistakes, in their order, and the others as one."""
+def confusion_table(metrics: Metrics) -> tuple[tuple[str, ...], tuple[tuple[Cell, ...], ...]]:
+    """Return names and rows of the confusion matrix, for the classes that occur.
+
+    Of more than `MATRIX_SIZE` classes, those with the most errors keep their row and column, and
+    the others share the last ones.
+    """
     counts = np.asarray(metrics.confusion)
-    wrong = counts.sum(axis=0) + counts.sum(axis=1) - 2 * np.diag(counts)
-    shown = np.flatnonzero(counts.sum(axis=0) + counts.sum(axis=1))
-    names = [metrics.names[int(k)] for k in shown]
-    if len(shown) > MATRIX:
-        kept = np.sort(shown[np.argsort(-wrong[shown], kind="stable")[: MATRIX - 1]])
-        group = np.full(len(counts), len(kept))
-        group[kept] = np.arange(len(kept))
-        small = np.zeros((len(kept) + 1, len(kept) + 1), counts.dtype)
-        np.add.at(small, (group[:, None], group[None]), counts)
-        counts, names = small, [*(metrics.names[int(k)] for k in kept), OTHERS]
+    totals = counts.sum(axis=0) + counts.sum(axis=1)
+    errors = totals - 2 * np.diag(counts)
+    present = np.flatnonzero(totals)
+    names = [metrics.names[int(k)] for k in present]
+    if len(present) > MATRIX_SIZE:
+        worst = np.argsort(-errors[present], kind="stable")[: MATRIX_SIZE - 1]
+        own = np.sort(present[worst])
+        group = np.full(len(counts), len(own))
+        group[own] = np.arange(len(own))
+        grouped = np.zeros((MATRIX_SIZE, MATRIX_SIZE), counts.dtype)
+        np.add.at(grouped, (group[:, None], group[None]), counts)
+        counts, names = grouped, [*(metrics.names[int(k)] for k in own), OTHERS]
     else:
-        counts = counts[np.ix_(shown, shown)]
-    wholes = np.maximum(1, counts.sum(axis=1, keepdims=True))
-    rows = zip((counts / wholes).tolist(), counts.tolist(), strict=True)
+        counts = counts[np.ix_(present, present)]
+    shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+    rows = zip(shares.tolist(), counts.tolist(), strict=True)
     return tuple(names), tuple(tuple(map(Cell, *row)) for row in rows)
 
 
-def most_confused(metrics: Metrics, quality: Quality, most: int = CONFUSED) -> tuple[Confused, ...]:
-    """Pairs of classes by how many pixels of one were called the other."""
+def most_confused(
+    metrics: Metrics, quality: Quality, limit: int = CONFUSED_PAIRS
+) -> tuple[ConfusedPair, ...]:
+    """Return the pairs of true and predicted class with the most pixels."""
     counts = np.array(metrics.confusion)
-    truth = counts.sum(axis=1)
+    true = counts.sum(axis=1)
     np.fill_diagonal(counts, 0)
-    order = np.argsort(-counts, axis=None, kind="stable")[:most]
-    pairs: Sequence[tuple[int, int]] = list(
-        zip(*np.unravel_index(order, counts.shape), strict=True)
-    )
+    order = np.argsort(-counts, axis=None, kind="stable")[:limit]
+    pairs = [divmod(int(place), len(counts)) for place in order]
     return tuple(
-        Confused(
-            int(i),
-            int(j),
-            int(counts[i, j]),
-            float(counts[i, j] / truth[i]),
-            int(quality.where[i, j]),
+        ConfusedPair(
+            truth=i,
+            prediction=j,
+            pixels=int(counts[i, j]),
+            share=float(counts[i, j] / true[i]),
+            image=int(quality.worst_image[i, j]),
         )
         for i, j in pairs
         if counts[i, j]

@@ -1,13 +1,13 @@
-"""The end of a classifier, made to slide over its feature maps (Long et al. 2015, section 3.1).
+"""Rewrite a classifier's head so that it slides over the feature maps (Long et al. 2015, §3.1).
 
-On an image of the classifier's own size the end reads one window, the whole map. Here the same
+On an image of the classifier's own size the head reads one window, the whole map. Here the same
 weights read the window at every cell: pooling over the map becomes pooling with windows of that
-size, stride 1; a fully connected layer becomes a convolution, as large as the window where the map
-was flattened into it, 1x1 elsewhere; flattening and dropout vanish; normalisation over the channels
-is one at each cell. What cannot be rewritten so is refused by name.
+size, stride 1; a fully connected layer becomes a convolution, as large as the window if the map was
+flattened into it, else 1x1; flattening and dropout vanish; normalization over the channels is done
+at each cell. Anything else is refused by name.
 
-Every value of the end is (N, C, h, w) in the network made here. `View` says what it was in the
-classifier.
+Every tensor of the head is (N, C, h, w) in the dense network; its `TensorLayout` describes what it
+was in the classifier.
 """
 
 from __future__ import annotations
@@ -17,32 +17,45 @@ import copy
 from torch import fx
 
 from fullconv.core.errors import FullconvError
+from fullconv.core.i18n import msg
 from fullconv.geometry.op_rules import ELEMENTWISE, iter_tensors
-from fullconv.network.dense.classifier_graph import ClassifierGraph, operation, seen
+from fullconv.network.dense.classifier_graph import (
+    ClassifierGraph,
+    operation,
+    with_whole_image_note,
+)
 from fullconv.network.dense.rewrite_rules import LAYERS, RULES, Rule, closed_module, elementwise
-from fullconv.network.dense.tensor_layout import POOLED, End, UnlikeError
+from fullconv.network.dense.tensor_layout import POOLED, HeadRewriter, UnsupportedError
 
 
-def slide(opened: ClassifierGraph, name: str) -> fx.GraphModule:
-    """The network that gives (N, K, h, w) where the classifier, called by this name, gives (N, K).
+def rewrite_head(classifier: ClassifierGraph, name: str) -> fx.GraphModule:
+    """Return the network that computes (N, K, h, w) where the classifier computes (N, K).
+
+    Args:
+        classifier: as a graph.
+        name: of the classifier, for messages.
 
     Raises:
-        FullconvError: an operation of the end cannot slide; it is named.
+        FullconvError: an operation of the head cannot slide; it is named.
     """
     network = fx.GraphModule(
-        opened.network,
-        copy.deepcopy(opened.network.graph),
-        class_name=type(opened.network).__name__,
+        classifier.network,
+        copy.deepcopy(classifier.network.graph),
+        class_name=type(classifier.network).__name__,
     )
-    end = End(network, opened)
-    old = [node for node in network.graph.nodes if node.name not in opened.kept]
+    head = HeadRewriter(network, classifier)
+    old = [node for node in network.graph.nodes if node.name not in classifier.trunk]
     for node in old:
         try:
-            _rewrite(end, node)
-        except UnlikeError as reason:
+            with network.graph.inserting_before(node):
+                _rewrite(head, node)
+        except UnsupportedError as error:
+            message = msg(
+                "{name} cannot be convolutionalized: {reason}.", name=name, reason=error.message
+            )
             raise FullconvError(
-                f"{name} cannot be made dense: {reason}.{seen(opened.state)}",
-                'fc.convolutionalize("resnet18")   # or another that pools over its map',
+                with_whole_image_note(message, classifier.state),
+                msg('fc.convolutionalize("resnet18")   # or another network with global pooling'),
             ) from None
     for node in reversed(old):
         if node.op != "output":
@@ -54,32 +67,26 @@ def slide(opened: ClassifierGraph, name: str) -> fx.GraphModule:
     return network
 
 
-def _rewrite(end: End, node: fx.Node) -> None:
-    """Adds what stands for a node, before it."""
-    with end.graph.inserting_before(node):
-        views = [end.view_of(given) for given in node.all_input_nodes]
-        if node.op == "output":
-            _finish(end, node)
-        elif iter_tensors(end.values[node.name]) and any(views):
-            end.views[node] = _rule(end, node)(end, node)
-        # Else sizes and the like, which are taken as they are for one window.
+def _rewrite(head: HeadRewriter, node: fx.Node) -> None:
+    """Add what replaces a node before it. Sizes and similar stay as they are for one window."""
+    layouts = [head.layout(given) for given in node.all_input_nodes]
+    if node.op == "output":
+        result = node.args[0]
+        if not isinstance(result, fx.Node) or (layout := head.layout(result)) is None:
+            raise UnsupportedError(msg("it returns something other than class scores"))
+        if layout.dims != POOLED:
+            raise UnsupportedError(msg("its scores are not those of one window"))
+        node.args = (layout.node,)
+    elif iter_tensors(head.values[node.name]) and any(layouts):
+        head.layouts[node] = _find_rule(head, node)(head, node)
 
 
-def _rule(end: End, node: fx.Node) -> Rule:
+def _find_rule(head: HeadRewriter, node: fx.Node) -> Rule:
     if node.op == "call_module":
-        return LAYERS.get(type(end.network.get_submodule(str(node.target))), closed_module)
+        return LAYERS.get(type(head.network.get_submodule(str(node.target))), closed_module)
     name = operation(node)
     if name in RULES:
         return RULES[name]
     if name in ELEMENTWISE:
         return elementwise
-    raise UnlikeError(f"its end holds the operation {name!r}")
-
-
-def _finish(end: End, node: fx.Node) -> None:
-    result = node.args[0]
-    if not isinstance(result, fx.Node) or (view := end.view_of(result)) is None:
-        raise UnlikeError("it returns something other than class scores")
-    if view.dims != POOLED:
-        raise UnlikeError("its scores are not those of one window")
-    node.args = (view.node,)
+    raise UnsupportedError(msg("its head has the operation {name!r}", name=name))

@@ -1,7 +1,7 @@
-"""What each operation at a classifier's end becomes where the end slides: one rule per operation.
+"""What each operation of a classifier's head becomes in the dense network: one rule per operation.
 
-A rule gets the node of the classifier's graph, adds nodes to the dense network's graph, and says
-what the value is now. What is not the same at every window is refused by name.
+A rule gets the node of the classifier's graph, adds nodes to the dense network's graph, and returns
+the layout of the result. An operation that does not do the same at every window is refused by name.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from fullconv.core.i18n import msg
 from fullconv.geometry.positions import SpatialLayout, layout_of
 from fullconv.network.dense.classifier_graph import operation
 from fullconv.network.dense.tensor_layout import (
@@ -24,275 +25,321 @@ from fullconv.network.dense.tensor_layout import (
     POOLED,
     ROWS,
     Dim,
-    End,
+    HeadRewriter,
     TensorLayout,
-    UnlikeError,
-    alike,
+    UnsupportedError,
     argument,
-    kernel_of,
+    broadcasts_to,
+    convolution_kernel,
 )
 
-Rule = Callable[[End, fx.Node], TensorLayout]
+Rule = Callable[[HeadRewriter, fx.Node], TensorLayout]
 
 
-def _pooled(end: End, node: fx.Node, view: TensorLayout, over: set[str], kind: str) -> fx.Node:
-    """The window's average, maximum or sum over rows, columns or both, at every cell."""
-    rows, columns = (view.sizes[axis] if axis in over else 1 for axis in (ROWS, COLUMNS))
+def _pooled(
+    head: HeadRewriter, node: fx.Node, layout: TensorLayout, over: set[str], kind: str
+) -> fx.Node:
+    """Add the window's average, maximum or sum over rows, columns or both, at every cell."""
+    rows, columns = (layout.sizes[axis] if axis in over else 1 for axis in (ROWS, COLUMNS))
     if (rows, columns) == (1, 1):
-        return view.node
+        return layout.node
     size = (rows, columns)
     if kind == "max":
-        return end.put(nn.MaxPool2d(size, stride=1), view.node, node)
+        return head.emit(nn.MaxPool2d(size, stride=1), layout.node, node)
     divisor = 1 if kind == "sum" else None
     layer = nn.AvgPool2d(size, stride=1, divisor_override=divisor)
-    return end.put(layer, view.node, node)
+    return head.emit(layer, layout.node, node)
 
 
 def _pooling(kind: str) -> Rule:
-    """Adaptive pooling, and that with a window as large as the map."""
+    """Return the rule for adaptive pooling, and for pooling with a window as large as the map."""
 
-    def rule(end: End, node: fx.Node) -> TensorLayout:
-        view, made = end.view(node), end.shape(node)[2:]
-        if len(view.dims) != 4 or view.dims[:2] != POOLED:
-            raise UnlikeError(f"{operation(node)} of something other than a feature map")
-        if made == view.window:
-            return view
-        if made != (1, 1):
-            raise UnlikeError(
-                f"pooling of {view.window[0]} x {view.window[1]} cells to {made[0]} x {made[1]}"
+    def rule(head: HeadRewriter, node: fx.Node) -> TensorLayout:
+        layout, size = head.input_layout(node), head.shape(node)[2:]
+        if len(layout.dims) != 4 or layout.dims[:2] != POOLED:
+            raise UnsupportedError(
+                msg("{operation} of something other than a feature map", operation=operation(node))
             )
-        pooled = _pooled(end, node, view, {ROWS, COLUMNS}, kind)
-        return view.become(pooled, view.dims, rows=1, columns=1)
+        if size == layout.window:
+            return layout
+        if size != (1, 1):
+            raise UnsupportedError(
+                msg(
+                    "pooling of {rows} x {columns} cells to {to_rows} x {to_columns}",
+                    rows=layout.window[0],
+                    columns=layout.window[1],
+                    to_rows=size[0],
+                    to_columns=size[1],
+                )
+            )
+        pooled = _pooled(head, node, layout, {ROWS, COLUMNS}, kind)
+        return layout.after(pooled, layout.dims, rows=1, columns=1)
 
     return rule
 
 
 def _reduction(kind: str) -> Rule:
-    """x.mean((2, 3)) and its kin."""
+    """Return the rule for x.mean((2, 3)) and similar."""
 
-    def rule(end: End, node: fx.Node) -> TensorLayout:
-        view, dims = end.view(node), argument(node, 1, "dim")
+    def rule(head: HeadRewriter, node: fx.Node) -> TensorLayout:
+        layout, dims = head.input_layout(node), argument(node, 1, "dim")
         if dims is None or isinstance(dims, bool):
-            raise UnlikeError(f"{operation(node)} over everything")
-        rank = len(view.dims)
-        chosen = {d % rank for d in (dims if isinstance(dims, (list, tuple)) else [dims])}
-        over = {label for d in chosen for label in view.dims[d]}
+            raise UnsupportedError(
+                msg("{operation} over all dimensions", operation=operation(node))
+            )
+        rank = len(layout.dims)
+        reduced = {d % rank for d in (dims if isinstance(dims, (list, tuple)) else [dims])}
+        over = {label for d in reduced for label in layout.dims[d]}
         if over == {CHANNELS}:
-            return _over_channels(end, node)
+            return _over_channels(head, node)
         if not over <= {ROWS, COLUMNS}:
-            raise UnlikeError(f"{operation(node)} over the {', '.join(sorted(over))}")
-        pooled = _pooled(end, node, view, over, kind)
-        gone = dict.fromkeys(over, 1)
-        if len(end.shape(node)) == rank:
-            return view.become(pooled, view.dims, **gone)
-        return view.become(
-            pooled, tuple(d for i, d in enumerate(view.dims) if i not in chosen), **gone
+            raise UnsupportedError(
+                msg(
+                    "{operation} over the dimensions {dimensions}",
+                    operation=operation(node),
+                    dimensions=", ".join(sorted(over)),
+                )
+            )
+        pooled = _pooled(head, node, layout, over, kind)
+        pooled_sizes = dict.fromkeys(over, 1)
+        if len(head.shape(node)) == rank:
+            return layout.after(pooled, layout.dims, **pooled_sizes)
+        return layout.after(
+            pooled, tuple(d for i, d in enumerate(layout.dims) if i not in reduced), **pooled_sizes
         )
 
     return rule
 
 
-def _over_channels(end: End, node: fx.Node) -> TensorLayout:
-    """A statistic of the channels, kept as a dimension of one: what norms are written with."""
-    view, dims = end.view(node), argument(node, 1, "dim")
+def _over_channels(head: HeadRewriter, node: fx.Node) -> TensorLayout:
+    """A statistic over the channels with keepdim, as in hand-written norms."""
+    layout, dims = head.input_layout(node), argument(node, 1, "dim")
     (dim,) = dims if isinstance(dims, (list, tuple)) else [dims]
-    if len(end.shape(node)) != len(view.dims) or view.dims[dim] != (CHANNELS,):
-        raise UnlikeError(f"{operation(node)} over the channels")
+    if len(head.shape(node)) != len(layout.dims) or layout.dims[dim] != (CHANNELS,):
+        raise UnsupportedError(msg("{operation} over the channels", operation=operation(node)))
     rest = {k: v for k, v in node.kwargs.items() if k not in ("input", "dim", "keepdim")}
-    made = end.graph.create_node(
-        node.op, node.target, (view.node,), {**rest, "dim": (1,), "keepdim": True}
+    dense_node = head.graph.create_node(
+        node.op, node.target, (layout.node,), {**rest, "dim": (1,), "keepdim": True}
     )
-    place = dim % len(view.dims)
-    return view.become(made, (*view.dims[:place], (), *view.dims[place + 1 :]), channels=1)
+    position = dim % len(layout.dims)
+    return layout.after(
+        dense_node, (*layout.dims[:position], (), *layout.dims[position + 1 :]), channels=1
+    )
 
 
-def _reshaping(end: End, node: fx.Node) -> TensorLayout:
-    """Flatten, view, squeeze and so on: the values stay where they are."""
-    view, target = end.view(node), end.shape(node)
-    waiting = [label for dim in view.dims[1:] for label in dim if view.sizes[label] > 1]
+def _reshaping(head: HeadRewriter, node: fx.Node) -> TensorLayout:
+    """Flatten, view, squeeze and similar: only the dimensions change."""
+    layout, target = head.input_layout(node), head.shape(node)
+    labels = [label for dim in layout.dims[1:] for label in dim if layout.sizes[label] > 1]
     dims: list[Dim] = [(BATCH,)]
     for size in target[1:]:
         taken: list[str] = []
-        while waiting and math.prod(view.sizes[label] for label in taken) < size:
-            taken.append(waiting.pop(0))
-        if math.prod(view.sizes[label] for label in taken) != size:
-            raise UnlikeError(f"{operation(node)} to {target}, which parts the channels")
+        while labels and math.prod(layout.sizes[label] for label in taken) < size:
+            taken.append(labels.pop(0))
+        if math.prod(layout.sizes[label] for label in taken) != size:
+            raise UnsupportedError(
+                msg(
+                    "{operation} to {shape}, which splits the channels",
+                    operation=operation(node),
+                    shape=target,
+                )
+            )
         dims.append(tuple(taken))
-    return replace(view, dims=tuple(dims))
+    return replace(layout, dims=tuple(dims))
 
 
-def _linear(end: End, node: fx.Node) -> TensorLayout:
-    """A fully connected layer."""
-    view, count = end.view(node), end.shape(node)[-1]
-    kernel, order = kernel_of(view)
-    shape = (count, *(view.sizes[label] for label in view.dims[-1]))
-    dims = (*view.dims[:-1], (CHANNELS,))
+def _linear(head: HeadRewriter, node: fx.Node) -> TensorLayout:
+    """A fully connected layer becomes a convolution."""
+    layout, count = head.input_layout(node), head.shape(node)[-1]
+    kernel, order = convolution_kernel(layout)
+    shape = (count, *(layout.sizes[label] for label in layout.dims[-1]))
+    dims = (*layout.dims[:-1], (CHANNELS,))
     sizes = {CHANNELS: count, **({} if kernel == (1, 1) else {ROWS: 1, COLUMNS: 1})}
     if node.op != "call_module":
-        weight = end.graph.call_method("reshape", (argument(node, 1, "weight"), shape))
-        weight = end.graph.call_method("permute", (weight, order))
-        weight = end.graph.call_method("reshape", (weight, (count, -1, *kernel)))
-        given = (view.node, weight, argument(node, 2, "bias"))
-        return view.become(end.graph.call_function(F.conv2d, given), dims, **sizes)
-    layer = end.network.get_submodule(str(node.target))
+        weight = head.graph.call_method("reshape", (argument(node, 1, "weight"), shape))
+        weight = head.graph.call_method("permute", (weight, order))
+        weight = head.graph.call_method("reshape", (weight, (count, -1, *kernel)))
+        given = (layout.node, weight, argument(node, 2, "bias"))
+        return layout.after(head.graph.call_function(F.conv2d, given), dims, **sizes)
+    layer = head.network.get_submodule(str(node.target))
     assert isinstance(layer, nn.Linear)
     weights = layer.weight.detach().reshape(shape).permute(order).reshape(count, -1, *kernel)
-    made = nn.Conv2d(weights.shape[1], count, kernel, bias=layer.bias is not None, device="meta")
-    made.weight = nn.Parameter(weights.contiguous(), requires_grad=layer.weight.requires_grad)
-    made.bias = layer.bias
-    return view.become(end.put(made, view.node, node), dims, **sizes)
+    conv = nn.Conv2d(weights.shape[1], count, kernel, bias=layer.bias is not None, device="meta")
+    conv.weight = nn.Parameter(weights.contiguous(), requires_grad=layer.weight.requires_grad)
+    conv.bias = layer.bias
+    return layout.after(head.emit(conv, layout.node, node), dims, **sizes)
 
 
-def _convolution(end: End, node: fx.Node) -> TensorLayout:
-    """Behind the pooling: of one cell. Or a fully connected layer that is one by now."""
-    layer, view = end.network.get_submodule(str(node.target)), end.view(node)
+def _convolution(head: HeadRewriter, node: fx.Node) -> TensorLayout:
+    """A 1x1 convolution after the pooling stays as it is."""
+    layer, layout = head.network.get_submodule(str(node.target)), head.input_layout(node)
     assert isinstance(layer, nn.Conv2d)
-    if view.window != (1, 1) or (layer.kernel_size, layer.stride) != ((1, 1), (1, 1)):
-        raise UnlikeError("its end holds a convolution of several cells behind the pooling")
-    made = end.graph.call_module(str(node.target), (view.node,))
-    return view.become(made, view.dims, channels=layer.out_channels)
+    if layout.window != (1, 1) or (layer.kernel_size, layer.stride) != ((1, 1), (1, 1)):
+        raise UnsupportedError(msg("its head has a convolution of several cells after the pooling"))
+    dense_node = head.graph.call_module(str(node.target), (layout.node,))
+    return layout.after(dense_node, layout.dims, channels=layer.out_channels)
 
 
-def _batch_norm(end: End, node: fx.Node) -> TensorLayout:
-    """A layer for one dimension becomes one for two, with the same numbers."""
-    layer, view = end.network.get_submodule(str(node.target)), end.view(node)
+def _batch_norm(head: HeadRewriter, node: fx.Node) -> TensorLayout:
+    """A BatchNorm1d becomes a BatchNorm2d with the same numbers."""
+    layer, layout = head.network.get_submodule(str(node.target)), head.input_layout(node)
     assert isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d))
-    _refuse_flat(view, node)
-    like = nn.BatchNorm2d(layer.num_features, layer.eps, layer.momentum).eval()
-    like.affine, like.track_running_stats = layer.affine, layer.track_running_stats
-    like.weight, like.bias = layer.weight, layer.bias
-    like.running_mean, like.running_var = layer.running_mean, layer.running_var
-    return replace(view, node=end.put(like, view.node, node))
+    _refuse_flat(layout, node)
+    norm = nn.BatchNorm2d(layer.num_features, layer.eps, layer.momentum).eval()
+    norm.affine, norm.track_running_stats = layer.affine, layer.track_running_stats
+    norm.weight, norm.bias = layer.weight, layer.bias
+    norm.running_mean, norm.running_var = layer.running_mean, layer.running_var
+    return replace(layout, node=head.emit(norm, layout.node, node))
 
 
-def _by_channel(end: End, node: fx.Node) -> TensorLayout:
-    """Functions whose weights belong to dimension 1, of any number of dimensions."""
-    view = end.view(node)
-    _refuse_flat(view, node)
+def _by_channel(head: HeadRewriter, node: fx.Node) -> TensorLayout:
+    """Functions whose weights belong to dimension 1."""
+    layout = head.input_layout(node)
+    _refuse_flat(layout, node)
     given = argument(node, 0, "input")
-    return replace(view, node=end.graph.node_copy(node, lambda n: view.node if n is given else n))
+    return replace(
+        layout, node=head.graph.node_copy(node, lambda n: layout.node if n is given else n)
+    )
 
 
-def _refuse_flat(view: TensorLayout, node: fx.Node) -> None:
-    if view.dims[1] != (CHANNELS,):
-        raise UnlikeError("its end has weights for each cell of a flattened map")
+def _refuse_flat(layout: TensorLayout, node: fx.Node) -> None:
+    if layout.dims[1] != (CHANNELS,):
+        raise UnsupportedError(
+            msg("its head has separate weights for each cell of a flattened map")
+        )
 
 
-def _layer_norm(end: End, node: fx.Node) -> TensorLayout:
-    """Over the channels, at every cell."""
-    view = end.view(node)
-    if view.dims[-1] != (CHANNELS,) or len(argument(node, 1, "normalized_shape")) != 1:
-        raise UnlikeError(f"{operation(node)} over more than the channels")
-    last = end.graph.call_method("permute", (view.node, 0, 2, 3, 1))
+def _layer_norm(head: HeadRewriter, node: fx.Node) -> TensorLayout:
+    """Normalization over the channels, at every cell."""
+    layout = head.input_layout(node)
+    if layout.dims[-1] != (CHANNELS,) or len(argument(node, 1, "normalized_shape")) != 1:
+        raise UnsupportedError(
+            msg("{operation} over more than the channels", operation=operation(node))
+        )
+    last = head.graph.call_method("permute", (layout.node, 0, 2, 3, 1))
     rest = {key: value for key, value in node.kwargs.items() if key != "input"}
-    normed = end.graph.create_node(node.op, node.target, (last, *node.args[1:]), rest)
-    return replace(view, node=end.graph.call_method("permute", (normed, 0, 3, 1, 2)))
+    normed = head.graph.create_node(node.op, node.target, (last, *node.args[1:]), rest)
+    return replace(layout, node=head.graph.call_method("permute", (normed, 0, 3, 1, 2)))
 
 
 def _along_channels(position: int, default: int = -1) -> Rule:
-    """Softmax and the like."""
+    """Return the rule for softmax and similar."""
 
-    def rule(end: End, node: fx.Node) -> TensorLayout:
-        view = end.view(node)
+    def rule(head: HeadRewriter, node: fx.Node) -> TensorLayout:
+        layout = head.input_layout(node)
         dim = argument(node, position, "dim", default)
-        if not isinstance(dim, int) or view.dims[dim] != (CHANNELS,):
-            raise UnlikeError(f"{operation(node)} along something other than the channels")
+        if not isinstance(dim, int) or layout.dims[dim] != (CHANNELS,):
+            raise UnsupportedError(
+                msg(
+                    "{operation} along something other than the channels", operation=operation(node)
+                )
+            )
         rest = {k: v for k, v in node.kwargs.items() if k not in ("input", "dim")}
-        args = (view.node, *node.args[1:position])
-        made = end.graph.create_node(node.op, node.target, args, {**rest, "dim": 1})
-        return replace(view, node=made)
+        args = (layout.node, *node.args[1:position])
+        dense_node = head.graph.create_node(node.op, node.target, args, {**rest, "dim": 1})
+        return replace(layout, node=dense_node)
 
     return rule
 
 
-def elementwise(end: End, node: fx.Node) -> TensorLayout:
-    """The same at every entry; of several tensors, or with weights of the channels."""
-    views = [v for given in node.all_input_nodes if (v := end.view_of(given)) is not None]
-    first = max(views, key=lambda v: (len(v.dims), v.sizes[CHANNELS]))
-    if not all(alike(v, first) for v in views):
-        raise UnlikeError(f"{operation(node)} of tensors that are not alike")
+def elementwise(head: HeadRewriter, node: fx.Node) -> TensorLayout:
+    """Element-wise operations on several tensors, or with weights of the channels."""
+    layouts = [k for given in node.all_input_nodes if (k := head.layout(given)) is not None]
+    first = max(layouts, key=lambda k: (len(k.dims), k.sizes[CHANNELS]))
+    if not all(broadcasts_to(k, first) for k in layouts):
+        raise UnsupportedError(
+            msg("{operation} of tensors with different layouts", operation=operation(node))
+        )
 
     def dense(given: fx.Node) -> Any:
-        if (view := end.view_of(given)) is not None:
-            return view.node
-        value = end.values[given.name]
+        if (layout := head.layout(given)) is not None:
+            return layout.node
+        value = head.values[given.name]
         if not isinstance(value, Tensor):
-            return value  # a size, as it is for one window
+            return value  # a size, for one window
         if value.numel() == 1:
             return given
         aligned = first.dims[len(first.dims) - value.ndim :] if value.ndim else ()
         along = [d for d, n in zip(aligned, value.shape, strict=True) if n > 1]
         if along != [(CHANNELS,)]:
-            raise UnlikeError(f"{operation(node)} with a weight for each cell")
-        return end.graph.call_method("reshape", (given, -1, 1, 1))
+            raise UnsupportedError(
+                msg("{operation} with a weight for each cell", operation=operation(node))
+            )
+        return head.graph.call_method("reshape", (given, -1, 1, 1))
 
     args = fx.map_arg(node.args, dense)
     kwargs = fx.map_arg(node.kwargs, dense)
-    made = end.graph.create_node(node.op, node.target, args, kwargs)
-    return replace(first, node=made)
+    dense_node = head.graph.create_node(node.op, node.target, args, kwargs)
+    return replace(first, node=dense_node)
 
 
-def closed_module(end: End, node: fx.Node) -> TensorLayout:
-    """A module that is not opened: as it is, where the pooling is done. That it does the same at
-    every cell is for the proof to say."""
-    name = type(end.network.get_submodule(str(node.target))).__name__
-    view = end.view(node)
-    if view.window != (1, 1) or len(node.all_input_nodes) != 1 or end.shape(node)[2:] != (1, 1):
-        if isinstance(layout_of(end.values[node.name]), SpatialLayout):
-            raise UnlikeError(f"what {name} gives is no map of rows and columns")
-        raise UnlikeError(f"its end holds {name}")
-    made = end.graph.call_module(str(node.target), (view.node,))
-    return view.become(made, view.dims, channels=end.shape(node)[1])
+def closed_module(head: HeadRewriter, node: fx.Node) -> TensorLayout:
+    """A module that is not opened stays as it is after the pooling. The proof will show whether it
+    does the same at every cell."""
+    name = type(head.network.get_submodule(str(node.target))).__name__
+    layout = head.input_layout(node)
+    if layout.window != (1, 1) or len(node.all_input_nodes) != 1 or head.shape(node)[2:] != (1, 1):
+        if isinstance(layout_of(head.values[node.name]), SpatialLayout):
+            raise UnsupportedError(
+                msg("the output of {name} is no map of rows and columns", name=name)
+            )
+        raise UnsupportedError(msg("its head has the module {name}", name=name))
+    dense_node = head.graph.call_module(str(node.target), (layout.node,))
+    return layout.after(dense_node, layout.dims, channels=head.shape(node)[1])
 
 
-def _nothing(end: End, node: fx.Node) -> TensorLayout:
-    return end.view(node)
+def _nothing(head: HeadRewriter, node: fx.Node) -> TensorLayout:
+    return head.input_layout(node)
 
 
-def _concatenation(end: End, node: fx.Node) -> TensorLayout:
-    """Of channels."""
+def _concatenation(head: HeadRewriter, node: fx.Node) -> TensorLayout:
+    """Concatenation of channels."""
     parts = argument(node, 0, "tensors")
-    views = [end.view_of(part) for part in parts]
+    layouts = [head.layout(part) for part in parts]
     dim = argument(node, 1, "dim", 0)
-    first = views[0]
-    if any(v is None for v in views) or first is None or first.dims[dim] != (CHANNELS,):
-        raise UnlikeError("concatenation of something other than channels")
-    known = [v for v in views if v is not None]
-    if any(v.dims != first.dims or v.window != first.window for v in known):
-        raise UnlikeError("concatenation of tensors that are not alike")
-    made = end.graph.call_function(torch.cat, ([v.node for v in known], 1))
-    return first.become(made, first.dims, channels=sum(v.sizes[CHANNELS] for v in known))
+    first = layouts[0]
+    if any(k is None for k in layouts) or first is None or first.dims[dim] != (CHANNELS,):
+        raise UnsupportedError(msg("concatenation of something other than channels"))
+    tensors = [k for k in layouts if k is not None]
+    if any(k.dims != first.dims or k.window != first.window for k in tensors):
+        raise UnsupportedError(msg("concatenation of tensors with different layouts"))
+    dense_node = head.graph.call_function(torch.cat, ([k.node for k in tensors], 1))
+    return first.after(dense_node, first.dims, channels=sum(k.sizes[CHANNELS] for k in tensors))
 
 
-def _permutation(end: End, node: fx.Node) -> TensorLayout:
-    view = end.view(node)
+def _permutation(head: HeadRewriter, node: fx.Node) -> TensorLayout:
+    layout = head.input_layout(node)
     order = node.kwargs.get("dims", node.args[1] if len(node.args) == 2 else node.args[1:])
-    return replace(view, dims=tuple(view.dims[d] for d in order))  # type: ignore[union-attr, index]
+    return replace(layout, dims=tuple(layout.dims[d] for d in order))  # type: ignore[union-attr, index]
 
 
-def _transposition(end: End, node: fx.Node) -> TensorLayout:
-    view = end.view(node)
-    dims = list(view.dims)
+def _transposition(head: HeadRewriter, node: fx.Node) -> TensorLayout:
+    layout = head.input_layout(node)
+    dims = list(layout.dims)
     first, second = argument(node, 1, "dim0"), argument(node, 2, "dim1")
     dims[first], dims[second] = dims[second], dims[first]
-    return replace(view, dims=tuple(dims))
+    return replace(layout, dims=tuple(dims))
 
 
-def _index(end: End, node: fx.Node) -> TensorLayout:
-    """x[:, :, 0, 0]: of dimensions with one entry."""
-    view, index = end.view(node), node.args[1]
+def _index(head: HeadRewriter, node: fx.Node) -> TensorLayout:
+    """Indexing of dimensions with one entry, such as x[:, :, 0, 0]."""
+    layout, index = head.input_layout(node), node.args[1]
     items = list(index) if isinstance(index, tuple) else [index]
     if Ellipsis in items:
-        place = items.index(Ellipsis)
-        items[place : place + 1] = [slice(None)] * (len(view.dims) - len(items) + 1)
-    items += [slice(None)] * (len(view.dims) - len(items))
-    kept = []
-    for item, dim in zip(items, view.dims, strict=True):
+        position = items.index(Ellipsis)
+        items[position : position + 1] = [slice(None)] * (len(layout.dims) - len(items) + 1)
+    items += [slice(None)] * (len(layout.dims) - len(items))
+    dims = []
+    for item, dim in zip(items, layout.dims, strict=True):
         if item == slice(None):
-            kept.append(dim)
+            dims.append(dim)
         elif not isinstance(item, int) or dim:
-            raise UnlikeError("it reads a part of " + (" and ".join(dim) or "a tensor"))
-    return replace(view, dims=tuple(kept))
+            raise UnsupportedError(
+                msg("its head reads only a part of the {dimensions}", dimensions=", ".join(dim))
+                if dim
+                else msg("its head reads only a part of a tensor")
+            )
+    return replace(layout, dims=tuple(dims))
 
 
 LAYERS: dict[type[nn.Module], Rule] = {

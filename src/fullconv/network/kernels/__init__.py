@@ -1,1 +1,1 @@
-"""The two hot readings of scores, loss and label map. `reference` is the definition, in torch."""
+"""Interpolated loss, label map and confidence, fast. `reference` is the definition, in torch."""

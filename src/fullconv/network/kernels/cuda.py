@@ -1,13 +1,13 @@
-"""The readings of scores on a GPU, in Triton: the same as `reference`, with hardly any memory.
+"""Loss, labels and confidence on a GPU, in Triton: equal to `reference`, with hardly any memory.
 
-Every program reads the four cells around its pixels and makes their scores where it needs them, in
-registers; nothing with classes and pixels is ever written. Labels and confidence need no memory
-beside their result. The loss keeps two numbers per pixel for its gradient, which a second program
-makes from the scores anew: it sums over the pixels between four cells and adds the four sums to the
-gradient, in four launches of which none has two programs at one cell. So there are no atomic
-additions, and every result repeats exactly.
+Every program loads the four cells around its pixels and computes the scores where it needs them, in
+registers; no array of classes and pixels is ever written. Labels and confidence need no memory
+besides their result. The loss keeps two numbers per pixel for its gradient, for which a second
+program computes the scores again: it sums over the pixels between four cells and adds the four sums
+to the gradient. Of its four launches none has two programs at one cell, so there are no atomic
+additions, and every result is repeatable.
 
-Triton is imported when the first reading is asked for. It comes with PyTorch on Linux.
+Triton is imported on first use. It comes with PyTorch on Linux.
 
 Shapes: N batch · K classes · H, W image · h, w cells.
 """
@@ -25,11 +25,12 @@ import torch
 from torch import Tensor
 
 from fullconv.core.errors import FullconvError
+from fullconv.core.i18n import msg
 from fullconv.geometry.grid import Grid
 from fullconv.network.kernels import reference
 
-# A program reads up to ROWS rows of COLUMNS pixels (a multiple of the 32 threads of a warp), CHUNK
-# classes at a time: ROWS * CHUNK scores are in the registers of a thread. A program of the gradient
+# A program computes up to ROWS rows of COLUMNS pixels (a multiple of the 32 threads of a warp),
+# CHUNK classes at a time: a thread has ROWS * CHUNK scores in registers. A program of the gradient
 # is one warp, which sums without waiting for others.
 ROWS, COLUMNS, CHUNK = 8, 64, 8
 GRADIENT_COLUMNS = 32
@@ -37,13 +38,16 @@ GRADIENT_COLUMNS = 32
 
 @dataclass(frozen=True)
 class Axis:
-    """How the pixels of one axis read its cells. Gap g lies between the cells g - 1 and g.
+    """How the pixels of one axis are interpolated. Gap g is between the cells g - 1 and g.
 
     Args:
         gaps: (pixels) the gap of every pixel, 0 to `cells`.
-        weights: (pixels) share of the cell g; the cell g - 1 has the rest.
+        weights: (pixels) of the cell g; the cell g - 1 has the rest.
         starts: (cells + 2) the first pixel of every gap, and the end of the last.
         tiles: the first pixel of every tile of pixels within one gap.
+
+    >>> axis(2, 0.5, cells=2, pixels=4, tile=2, device=torch.device("cpu")).gaps.shape
+    torch.Size([4])
     """
 
     gaps: Tensor
@@ -53,7 +57,7 @@ class Axis:
 
 
 def available() -> bool:
-    """Whether there is a GPU, and a Triton that compiles for it."""
+    """Return whether there is a GPU, and a Triton that compiles for it."""
     return (
         torch.cuda.is_available()
         and (torch.version.hip is not None or torch.cuda.get_device_capability() >= (7, 0))
@@ -62,27 +66,25 @@ def available() -> bool:
 
 
 def labels(values: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
-    """The class with the largest score at every pixel: (N, K, h, w) float32 -> (N, H, W), uint8 up
-    to 255 classes, else uint16. The lowest class id wins a tie.
+    """Return what `reference.labels` returns.
 
     Raises:
-        FullconvError: a score is NaN or infinite; no GPU, or no Triton.
+        FullconvError: a score is NaN or infinite; there is no GPU or no Triton.
     """
     dtype = reference.id_type(values.shape[1])
     ids = torch.empty(values.shape[0], *size, dtype=dtype, device=values.device)
-    _read("labels", values, grid, ids)
+    _run("labels", values, grid, ids)
     return ids
 
 
 def confidence(values: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
-    """The softmax probability of that class at every pixel, a fraction: (N, K, h, w) float32 ->
-    (N, H, W) float32.
+    """Return what `reference.confidence` returns.
 
     Raises:
-        FullconvError: a score is NaN or infinite; no GPU, or no Triton.
+        FullconvError: a score is NaN or infinite; there is no GPU or no Triton.
     """
     probability = values.new_empty(values.shape[0], *size)
-    _read("confidence", values, grid, probability)
+    _run("confidence", values, grid, probability)
     return probability
 
 
@@ -96,72 +98,72 @@ def loss_and_gradient(
     label_smoothing: float,
     gradient: bool,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Softmax cross-entropy over the pixels of `target` (N, H, W) that are not ignored, of the
-    scores (N, K, h, w) float32.
-
-    Returns:
-        The sum over the pixels and the sum of their class weights (float64 scalars), and the
-        gradient of the first, like `values`, or None if it was not asked for. The first and the
-        last are NaN where a score is not finite.
+    """Return what `reference.loss_and_gradient` returns; the loss and the gradient are NaN if a
+    score is not finite.
 
     Raises:
-        FullconvError: an id outside 0 .. K-1 that is not ignored; no GPU, or no Triton.
+        FullconvError: an id outside 0 .. K-1 that is not ignored; there is no GPU or no Triton.
     """
     require(values, target)
     values, device = values.detach(), values.device
-    how = plan(values, grid, (target.shape[1], target.shape[2]))
+    launch = plan(values, grid, (target.shape[1], target.shape[2]))
     if class_weights is None:
         weights = values.new_ones(values.shape[1])
     else:
         weights = class_weights.detach().to(device, torch.float32).contiguous()
-    truth = (target, *target.stride(), ignore_index, float(label_smoothing), weights)
-    totals, counts = torch.zeros(2, how.programs, dtype=torch.float64, device=device)
+    targets = (target, *target.stride(), ignore_index, float(label_smoothing), weights)
+    totals, counts = torch.zeros(2, launch.programs, dtype=torch.float64, device=device)
     if target.numel() == 0:
         return totals.sum(), counts.sum(), torch.zeros_like(values) if gradient else None
     lowest, largest = torch.aminmax(values)
-    poison = 0 * lowest + 0 * largest  # NaN where a score is not finite
+    poison = 0 * lowest + 0 * largest  # NaN if a score is not finite
     wrong = torch.zeros(1, dtype=torch.int32, device=device)
-    # Of every pixel the largest score and the normaliser: all that the gradient needs to know.
+    # Per pixel the largest score and the normalizer: all that the gradient needs.
     softmax = values.new_empty(2, *(target.shape if gradient else (0, 0, 0)))
     slope = torch.empty_like(values).fill_(poison) if gradient else None
     programs, smooth = cuda_kernels(), label_smoothing > 0
     with torch.cuda.device_of(values):
-        programs.loss[(how.programs,)](
-            *how.arguments, *truth, weights.sum(), totals, counts, wrong, *softmax,
-            **how.constants, SMOOTH=smooth, KEEP=gradient,
+        programs.loss[(launch.programs,)](
+            *launch.arguments, *targets, weights.sum(), totals, counts, wrong, *softmax,
+            **launch.constants, SMOOTH=smooth, KEEP=gradient,
         )  # fmt: skip
         if slope is not None:
-            for phase, count in how.phases.items():
+            for phase, count in launch.phases.items():
                 programs.gradient[(count,)](
-                    *how.arguments, *truth, *softmax, slope, *slope.stride(), *phase,
-                    **how.gradient_constants, SMOOTH=smooth,
+                    *launch.arguments, *targets, *softmax, slope, *slope.stride(), *phase,
+                    **launch.gradient_constants, SMOOTH=smooth,
                 )  # fmt: skip
-    if wrong.item():  # asked last, for the answer waits for the GPU
+    if wrong.item():  # last, because it waits for the GPU
         reference.require_ids(target.long(), values.shape[1], ignore_index)
     return totals.sum() + poison, counts.sum(), slope
 
 
-def _read(name: str, values: Tensor, grid: Grid, out: Tensor) -> None:
-    """Runs the program that computes `out` (N, H, W)."""
+def _run(name: str, values: Tensor, grid: Grid, out: Tensor) -> None:
+    """Run the program that computes `out` (N, H, W)."""
     require(values)
     if out.numel() == 0:
         return
-    how = plan(values.detach(), grid, (out.shape[1], out.shape[2]))
+    launch = plan(values.detach(), grid, (out.shape[1], out.shape[2]))
     with torch.cuda.device_of(values):
-        getattr(cuda_kernels(), name)[(how.programs,)](*how.arguments, out, **how.constants)
-    reference.require_finite(values)  # asked last, for the answer waits for the GPU
+        getattr(cuda_kernels(), name)[(launch.programs,)](
+            *launch.arguments, out, **launch.constants
+        )
+    reference.require_finite(values)  # last, because it waits for the GPU
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How one reading is divided into programs.
+    """How one computation is divided into programs.
 
     Args:
-        arguments: those that every program takes first.
-        programs: how many read all pixels.
-        constants: what these are compiled for.
-        phases: of the gradient, and how many programs run in each.
-        gradient_constants: what these are compiled for.
+        arguments: the first arguments of every program.
+        programs: number of programs that cover all pixels.
+        constants: compile-time constants of these programs.
+        phases: of the gradient, with the number of programs in each.
+        gradient_constants: compile-time constants of the gradient's programs.
+
+    >>> plan(torch.zeros(1, 21, 4, 5), Grid(8, 3.5), (32, 40)).programs
+    5
     """
 
     arguments: tuple[Any, ...]
@@ -172,20 +174,20 @@ class Plan:
 
 
 def plan(values: Tensor, grid: Grid, size: tuple[int, int]) -> Plan:
-    """For scores (N, K, h, w) read at (H, W) pixels."""
+    """Plan the interpolation of scores (N, K, h, w) at (H, W) pixels."""
     count, classes, *cells = values.shape
     stride = _power_of_two(ceil(grid.stride))
     tile = min(ROWS, stride)
     rows, columns = (
-        axis(grid.stride, grid.offset, of, pixels, tile, values.device)
-        for of, pixels in zip(cells, size, strict=True)
+        axis(grid.stride, grid.offset, number, pixels, tile, values.device)
+        for number, pixels in zip(cells, size, strict=True)
     )
-    place = (
+    tables = (
         *(rows.gaps, rows.weights, rows.starts, rows.tiles),
         *(columns.gaps, columns.weights, columns.starts),
     )
     chunk = min(CHUNK, _power_of_two(classes))
-    # Without fusion every addition of a product would be rounded twice, and take two instructions.
+    # Without fusion every addition of a product would be rounded twice and take two instructions.
     constants = {"CHUNK": chunk, "ROWS": tile, "enable_fp_fusion": True}
     gaps = GRADIENT_COLUMNS // min(GRADIENT_COLUMNS, stride)
     row_gaps, blocks = cells[0] + 1, ceil((cells[1] + 1) / gaps)
@@ -196,7 +198,7 @@ def plan(values: Tensor, grid: Grid, size: tuple[int, int]) -> Plan:
         for j in range(2)
     }
     return Plan(
-        (values, *values.stride(), *values.shape[1:], *size, len(rows.tiles), place),
+        (values, *values.stride(), *values.shape[1:], *size, len(rows.tiles), tables),
         count * len(rows.tiles) * ceil(size[1] / COLUMNS),
         {**constants, "COLUMNS": COLUMNS, "num_warps": COLUMNS // 32},
         {phase: programs for phase, programs in phases.items() if programs},
@@ -208,15 +210,15 @@ def plan(values: Tensor, grid: Grid, size: tuple[int, int]) -> Plan:
 def axis(
     stride: float, offset: float, cells: int, pixels: int, tile: int, device: torch.device
 ) -> Axis:
-    """Tables of one axis: positions in float64, on the host, once.
+    """Return the tables of one axis, computed in float64 on the CPU and cached.
 
     >>> axis(2, 0.5, cells=2, pixels=4, tile=2, device=torch.device("cpu")).weights
     tensor([1.0000, 0.2500, 0.7500, 0.0000])
     """
-    where = (torch.arange(pixels, dtype=torch.float64) - offset) / stride
-    below = where.floor().clamp(-1, cells - 1)
+    positions = (torch.arange(pixels, dtype=torch.float64) - offset) / stride
+    below = positions.floor().clamp(-1, cells - 1)
     gaps = below.long() + 1
-    weights = torch.where(gaps == 0, 1, torch.where(gaps == cells, 0, where - below))
+    weights = torch.where(gaps == 0, 1, torch.where(gaps == cells, 0, positions - below))
     starts = torch.searchsorted(gaps, torch.arange(cells + 2))
     tiles = torch.nonzero((torch.arange(pixels) - starts[gaps]) % tile == 0).flatten()
     ints = (table.to(torch.int32).to(device) for table in (gaps, starts, tiles))
@@ -229,31 +231,34 @@ def _power_of_two(at_least: int) -> int:
 
 
 def cuda_kernels() -> ModuleType:
-    """The programs; the first call imports Triton."""
+    """Return the module of the programs; the first call imports Triton."""
     return import_module("fullconv.network.kernels.triton_kernels")
 
 
 def require(values: Tensor, target: Tensor | None = None) -> None:
-    """Raises FullconvError where the programs cannot run on these tensors."""
+    """Raise FullconvError if the programs cannot run on these tensors."""
     programs = cuda_kernels()
-    instead = "export FULLCONV_KERNELS=reference"
+    hint = "export FULLCONV_KERNELS=reference"
     if not programs.INSTALLED:
         raise FullconvError(
-            "Triton is asked for, but the Python package triton is not installed "
-            "(PyTorch brings it on Linux).",
-            instead,
+            msg(
+                "Triton was requested, but the Python package triton is not installed (PyTorch "
+                "brings it on Linux)."
+            ),
+            hint,
         )
     if not values.is_cuda and not programs.INTERPRETED:
-        found = "a GPU is there" if torch.cuda.is_available() else "PyTorch finds no GPU"
-        raise FullconvError(
-            f"Triton is asked for, but the scores are on the device {values.device} ({found}); "
-            "expected cuda.",
-            instead,
-        )
+        if torch.cuda.is_available():
+            message = msg(
+                "Triton was requested, but the scores are on the device {device}; expected cuda.",
+                device=values.device,
+            )
+        else:
+            message = msg("Triton was requested, but PyTorch finds no GPU.")
+        raise FullconvError(message, hint)
     if values.dtype != torch.float32:
-        raise FullconvError(f"Triton reads float32 scores; these are {values.dtype}.", instead)
-    if target is not None and target.device != values.device:
         raise FullconvError(
-            f"target is on {target.device}, the scores on {values.device}.",
-            "target = target.to(scores.values.device)",
+            msg("Triton needs float32 scores; these are {dtype}.", dtype=values.dtype), hint
         )
+    if target is not None and target.device != values.device:
+        raise reference.device_error(target, values)

@@ -1,13 +1,13 @@
-"""The readings of scores, each run in the fastest way that there is.
+"""Loss, labels and confidence from scores at cells, each on the fastest backend available.
 
-| way       | where it runs                                    | file         |
+| backend   | runs                                             | file         |
 |-----------|--------------------------------------------------|--------------|
 | native    | compiled C++, float32 on the CPU                 | native.py    |
 | triton    | Triton, float32 on CUDA                          | cuda.py      |
 | reference | torch, any type on any device: always works      | reference.py |
 
-The environment variable FULLCONV_KERNELS names one of them to force it. Scores whose two axes have
-grids of their own are always read by the reference.
+The environment variable FULLCONV_KERNELS forces a backend. If rows and columns have different
+grids, the backend is always the reference.
 
 Shapes: N batch · K classes · H, W image · h, w cells.
 """
@@ -23,50 +23,74 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from fullconv.core.errors import FullconvError
+from fullconv.core.i18n import msg
+from fullconv.core.text import truncated_list
+from fullconv.geometry.grid import Grid
 from fullconv.network.kernels import reference
 from fullconv.network.kernels.reference import Grids
 
-WAYS = ("native", "triton", "reference")
+BACKENDS = ("native", "triton", "reference")
 VARIABLE = "FULLCONV_KERNELS"
 
 
-def select_backend(values: Tensor) -> ModuleType:
-    """The module that reads these scores.
+def select_backend(values: Tensor, grid: Grids | None = None) -> ModuleType:
+    """Return the module that computes loss, labels and confidence of these scores.
+
+    Args:
+        values: the scores.
+        grid: of the scores; None: one grid for rows and columns.
 
     Raises:
-        FullconvError: the way that is asked for does not exist or cannot run here.
+        FullconvError: the forced backend does not exist or cannot run here.
     """
-    asked = os.environ.get(VARIABLE, "")
-    if asked and asked not in WAYS:
+    if grid is not None and not isinstance(grid, Grid):
+        return reference
+    forced = os.environ.get(VARIABLE, "")
+    if forced and forced not in BACKENDS:
         raise FullconvError(
-            f"{VARIABLE} is {asked!r}; the ways to run are {', '.join(WAYS)}.",
+            msg(
+                "{variable} is {value!r}; choose from {backends}.",
+                variable=VARIABLE,
+                value=forced,
+                backends=truncated_list(BACKENDS),
+            ),
             f"export {VARIABLE}=reference",
         )
-    if asked == "reference" or (values.dtype != torch.float32 and not asked):
+    if forced == "reference" or (values.dtype != torch.float32 and not forced):
         return reference
-    if asked == "triton" or (not asked and values.device.type == "cuda"):
+    if forced == "triton" or (not forced and values.device.type == "cuda"):
         from fullconv.network.kernels import cuda
 
-        if asked or cuda.available():
+        if forced or cuda.available():
             return cuda
-    elif asked == "native" or values.device.type == "cpu":
+    elif forced == "native" or values.device.type == "cpu":
         from fullconv.network.kernels import native
 
-        if asked or native.available():
+        if forced or native.available():
             return native
     return reference
 
 
 def labels(values: Tensor, grid: Grids, size: tuple[int, int]) -> Tensor:
-    """The class with the largest score at every pixel: (N, K, h, w) -> (N, H, W), uint8 up to 255
-    classes, else uint16. The lowest class id wins a tie."""
-    ids: Tensor = _way(values, grid).labels(values, grid, size)
+    """Return the class with the largest score at every pixel, from scores (N, K, h, w).
+
+    Returns:
+        Ids (N, H, W), uint8 up to 255 classes, else uint16. The lowest class id wins a tie.
+
+    Raises:
+        FullconvError: a score is NaN or infinite.
+    """
+    ids: Tensor = select_backend(values, grid).labels(values, grid, size)
     return ids
 
 
 def confidence(values: Tensor, grid: Grids, size: tuple[int, int]) -> Tensor:
-    """The softmax probability of that class at every pixel, a fraction: (N, H, W)."""
-    probability: Tensor = _way(values, grid).confidence(values, grid, size)
+    """Return the softmax probability of that class at every pixel, a fraction: (N, H, W).
+
+    Raises:
+        FullconvError: a score is NaN or infinite.
+    """
+    probability: Tensor = select_backend(values, grid).confidence(values, grid, size)
     return probability
 
 
@@ -79,33 +103,37 @@ def loss(
     class_weights: Tensor | None = None,
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """Mean softmax cross-entropy over the pixels of `target` (N, H, W) that are not ignored; 0
-    where there is none, NaN where a score is not finite. With class weights the mean is weighted,
-    as in `torch.nn.CrossEntropyLoss`. Summed in float64."""
+    """Return the mean softmax cross-entropy over the pixels of `target` (N, H, W) that are not
+    ignored; 0 if there are none, NaN if a score is not finite.
+
+    With class weights the mean is weighted, as in `torch.nn.CrossEntropyLoss`. The sums are in
+    float64.
+
+    Raises:
+        FullconvError: an option is out of range, the target is on another device, or it has ids
+            outside 0 .. K-1.
+    """
     classes = values.shape[1]
     if class_weights is not None and tuple(class_weights.shape) != (classes,):
         raise FullconvError(
-            f"class_weights is {tuple(class_weights.shape)}; expected one weight for each of the "
-            f"{classes} classes.",
+            msg(
+                "class_weights has the shape {shape}; expected one weight for each of the "
+                "{classes} classes.",
+                shape=tuple(class_weights.shape),
+                classes=classes,
+            ),
             f"torch.ones({classes})",
         )
     if not 0 <= label_smoothing <= 1:
         raise FullconvError(
-            f"label_smoothing is {label_smoothing}; expected 0 to 1.", "label_smoothing=0.1"
+            msg("label_smoothing is {value}; expected 0 to 1.", value=label_smoothing),
+            "label_smoothing=0.1",
         )
     if target.device != values.device:
-        raise FullconvError(
-            f"the target is on {target.device} and the scores on {values.device}; expected both on "
-            "one device.",
-            "target = target.to(scores.values.device)",
-        )
+        raise reference.device_error(target, values)
     options = (ignore_index, class_weights, label_smoothing)
     result: Tensor = _Loss.apply(values, grid, target, options)
     return result
-
-
-def _way(values: Tensor, grid: Grids) -> ModuleType:
-    return reference if isinstance(grid, tuple) else select_backend(values)
 
 
 class _Loss(torch.autograd.Function):
@@ -114,7 +142,7 @@ class _Loss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, grid: Grids, target: Tensor, options: Any) -> Tensor:
         ignore_index, class_weights, label_smoothing = options
-        total, weight, gradient = _way(values, grid).loss_and_gradient(
+        total, weight, gradient = select_backend(values, grid).loss_and_gradient(
             values,
             grid,
             target,
@@ -128,7 +156,7 @@ class _Loss(torch.autograd.Function):
         return mean
 
     @staticmethod
-    @once_differentiable  # the gradient is a number of its own: it has no graph
+    @once_differentiable  # the gradient is a computed number without a graph
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
-        slope = (grad_outputs[0].double() / ctx.weight).to(ctx.gradient.dtype)
-        return ctx.gradient * slope, None, None, None
+        scale = (grad_outputs[0].double() / ctx.weight).to(ctx.gradient.dtype)
+        return ctx.gradient * scale, None, None, None

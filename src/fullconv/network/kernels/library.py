@@ -1,5 +1,5 @@
-"""The compiled library, for whoever has pointers: torch's tensors (native.py) or NumPy's arrays
-(arrays.py). Nothing here needs torch."""
+"""The compiled library, for callers with pointers to torch tensors (native.py) or NumPy arrays
+(numpy_arrays.py). Nothing here needs torch."""
 
 from __future__ import annotations
 
@@ -11,52 +11,57 @@ from pathlib import Path
 from typing import Any
 
 from fullconv.core.errors import FullconvError
+from fullconv.core.i18n import msg
+from fullconv.geometry.grid import Grid
 
-NO_MEMORY, NOT_FINITE, STRAY_ID = 1, 2, 3  # what its functions return, else 0
+NO_MEMORY, NOT_FINITE, STRAY_ID = 1, 2, 3  # statuses that its functions return, else 0
 
 
 @functools.cache
 def load_library() -> tuple[Any, str]:
-    """The library, or why there is none."""
+    """Return the library and "", or None and the reason why it is missing."""
     for suffix in EXTENSION_SUFFIXES:
         path = Path(__file__).with_name(f"_native{suffix}")
         if path.is_file():
             try:
                 return ctypes.CDLL(str(path)), ""
-            except OSError as error:  # built for another machine, or its OpenMP is gone
+            except OSError as error:  # built for another machine, or its OpenMP is missing
                 return None, str(error)
-    return None, "no C++ compiler when it was installed"
+    return None, msg("there was no C++ compiler during installation")
 
 
-def scores_for(
-    pointer: int, shape: Sequence[int], strides: Sequence[int], grid: Any, size: tuple[int, int]
+def scores_arguments(
+    pointer: int, shape: Sequence[int], strides: Sequence[int], grid: Grid, size: tuple[int, int]
 ) -> tuple[Any, ...]:
-    """What its functions begin with: scores (N, K, h, w), strides in elements, a `Grid`, (H, W)."""
+    """Return the first arguments of the library's functions: scores (N, K, h, w), with strides in
+    elements, their grid, and the image's (H, W)."""
     return (
         ctypes.c_void_p(pointer),
-        integers(shape),
-        integers(strides),
+        int64_array(shape),
+        int64_array(strides),
         (ctypes.c_double * 2)(grid.offset, grid.stride),
-        integers(size),
+        int64_array(size),
     )
 
 
-def integers(numbers: Sequence[int]) -> Any:
-    """An array of 64-bit integers."""
+def int64_array(numbers: Sequence[int]) -> Any:
+    """Return an array of 64-bit integers for the library."""
     return (ctypes.c_int64 * max(1, len(numbers)))(*numbers)
 
 
-def non_finite_message() -> FullconvError:
-    """The one sentence of every way to read scores."""
+def non_finite_error() -> FullconvError:
+    """Return the error for scores that are NaN or infinite."""
     return FullconvError(
-        "the scores hold NaN or infinite values, so there is no largest one. The weights are "
-        "broken: a training that diverged?",
+        msg(
+            "the scores are NaN or infinite, so no class has the largest score. The weights are "
+            "broken, for example by a training run that diverged."
+        ),
         "fullconv train DATA --lr 0.0005",
     )
 
 
-def no_memory() -> FullconvError:
-    """Where there is not enough for its work."""
+def memory_error() -> FullconvError:
+    """Return the error for a library call that ran out of memory."""
     return FullconvError(
-        "there is not enough memory to read the scores.", "free -h   # or a smaller image"
+        msg("not enough memory to interpolate the scores."), msg("free -h   # or a smaller image")
     )

@@ -1,8 +1,8 @@
-"""The readings of scores in compiled C++: float32 on the CPU, with threads.
+"""Loss, labels and confidence in compiled C++: float32 on the CPU, with threads.
 
 The library is built when the package is installed (compiled/*.cpp, see setup.py) and called through
-ctypes: it takes plain pointers and links nothing of torch. It chooses AVX-512, AVX2 or what every
-processor has when it is loaded. Without a compiler there is none; `reference` works all the same.
+ctypes: it takes plain pointers and links nothing of torch. When it is loaded, it chooses AVX-512,
+AVX2 or the baseline instructions. Without a compiler there is no library, and `reference` is used.
 
 Shapes: N batch · K classes · H, W image · h, w cells.
 """
@@ -18,18 +18,19 @@ import torch
 from torch import Tensor
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.i18n import translate
+from fullconv.core.i18n import msg, translate
+from fullconv.core.text import truncated_list
 from fullconv.geometry.grid import Grid
 from fullconv.network.kernels import reference
 from fullconv.network.kernels.library import (
     NO_MEMORY,
     NOT_FINITE,
     STRAY_ID,
-    integers,
+    int64_array,
     load_library,
-    no_memory,
-    non_finite_message,
-    scores_for,
+    memory_error,
+    non_finite_error,
+    scores_arguments,
 )
 
 INSTRUCTIONS = ("baseline", "AVX2", "AVX-512")
@@ -37,29 +38,35 @@ _ID_TYPES = {torch.uint8: 0, torch.int32: 1, torch.int64: 2}
 
 
 def available() -> bool:
-    """Whether the compiled library is there. Says once what its absence costs."""
+    """Return whether the compiled library is installed. If not, print once what that costs."""
     if _library() is not None:
         return True
-    _say_what_is_lost()
+    _print_missing_note()
     return False
 
 
 def instructions(choice: str | None = None) -> str:
-    """The instructions in use, one of `INSTRUCTIONS`; `choice` sets them, for tests and timing.
+    """Return the instruction set in use, one of `INSTRUCTIONS`.
+
+    Args:
+        choice: sets it, for tests and timing.
 
     Raises:
-        FullconvError: this processor has not the ones chosen, or there is no compiled library.
+        FullconvError: this processor does not have it, or there is no compiled library.
     """
     level = -1 if choice is None else INSTRUCTIONS.index(choice)
-    now = _required().fullconv_instructions(level)
-    if now < 0:
-        raise FullconvError(f"this processor has no {choice}.", f"one of {INSTRUCTIONS}")
-    return INSTRUCTIONS[now]
+    current = _require_library().fullconv_instructions(level)
+    if current < 0:
+        raise FullconvError(
+            msg("this processor has no {instructions}.", instructions=choice),
+            msg("choose from {choices}", choices=truncated_list(INSTRUCTIONS)),
+        )
+    return INSTRUCTIONS[current]
 
 
 def labels(values: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
-    """As `reference.labels`."""
-    values = _readable(values)
+    """Return what `reference.labels` returns."""
+    values = _require_float32_on_cpu(values)
     dtype = reference.id_type(values.shape[1])
     out = torch.empty(values.shape[0], *size, dtype=dtype)
     if out.numel():
@@ -69,8 +76,8 @@ def labels(values: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
 
 
 def confidence(values: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
-    """As `reference.confidence`."""
-    values = _readable(values)
+    """Return what `reference.confidence` returns."""
+    values = _require_float32_on_cpu(values)
     out = torch.empty(values.shape[0], *size)
     if out.numel():
         _call("fullconv_confidence", *_scores(values, grid, size), _threads(), _pointer(out))
@@ -87,8 +94,9 @@ def loss_and_gradient(
     label_smoothing: float,
     gradient: bool,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """As `reference.loss_and_gradient`, in one pass over the gaps between cells."""
-    values = _readable(values)
+    """Return what `reference.loss_and_gradient` returns, computed in one pass over the gaps between
+    cells."""
+    values = _require_float32_on_cpu(values)
     if target.dtype not in _ID_TYPES:
         target = target.to(torch.int32)
     target = target.contiguous()
@@ -108,7 +116,7 @@ def loss_and_gradient(
         _pointer(class_weights),
         ctypes.c_float(label_smoothing),
         _pointer(slope),
-        integers(slope.stride() if slope is not None else ()),
+        int64_array(slope.stride() if slope is not None else ()),
         _threads(),
         _pointer(sums),
         finite_only=False,
@@ -122,27 +130,30 @@ def loss_and_gradient(
 
 
 def _call(name: str, *arguments: Any, finite_only: bool = True) -> int:
-    """Runs a function of the library; gives its status."""
-    status = int(getattr(_required(), name)(*arguments))
+    """Run a function of the library and return its status."""
+    status = int(getattr(_require_library(), name)(*arguments))
     if status == NO_MEMORY:
-        raise no_memory()
+        raise memory_error()
     if status == NOT_FINITE and finite_only:
-        raise non_finite_message()
+        raise non_finite_error()
     return status
 
 
-def _readable(values: Tensor) -> Tensor:
+def _require_float32_on_cpu(values: Tensor) -> Tensor:
     if values.device.type != "cpu" or values.dtype != torch.float32:
         raise FullconvError(
-            f"scores of type {values.dtype} on {values.device}; the compiled kernels read float32 "
-            "on the CPU.",
+            msg(
+                "scores of type {dtype} on {device}; the compiled kernels need float32 on the CPU.",
+                dtype=values.dtype,
+                device=values.device,
+            ),
             "export FULLCONV_KERNELS=reference",
         )
     return values.detach()
 
 
 def _scores(values: Tensor, grid: Grid, size: tuple[int, int]) -> tuple[Any, ...]:
-    return scores_for(values.data_ptr(), values.shape, values.stride(), grid, size)
+    return scores_arguments(values.data_ptr(), values.shape, values.stride(), grid, size)
 
 
 def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
@@ -150,17 +161,19 @@ def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
 
 
 def _threads() -> ctypes.c_int:
-    """As many as torch uses: the library leaves torch's own setting alone."""
+    """As many as torch uses: the library does not change torch's own setting."""
     return ctypes.c_int(torch.get_num_threads())
 
 
-def _required() -> Any:
+def _require_library() -> Any:
     library = _library()
     if library is None:
         raise FullconvError(
-            "there are no compiled kernels in this installation, and they were asked for.",
-            "export FULLCONV_KERNELS=reference   # or reinstall with a C++ compiler: "
-            "pip install --force-reinstall --no-deps --editable CLONE",
+            msg("the compiled kernels were requested but are not installed."),
+            msg(
+                "export FULLCONV_KERNELS=reference   # or reinstall with a C++ compiler: "
+                "pip install --force-reinstall --no-deps --editable CLONE"
+            ),
         )
     return library
 
@@ -170,10 +183,11 @@ def _library() -> Any:
 
 
 @functools.cache
-def _say_what_is_lost() -> None:
-    text = (
-        f"fullconv: no compiled kernels ({load_library()[1]}), so torch computes losses and label maps: "
-        "same results, several times slower. To change that, install a compiler and run: "
-        "pip install --force-reinstall --no-deps --editable CLONE"
+def _print_missing_note() -> None:
+    note = msg(
+        "fullconv: no compiled kernels ({reason}), so torch computes losses and label maps. The "
+        "results are the same, but it is several times slower. To change that, install a compiler "
+        "and run: pip install --force-reinstall --no-deps --editable CLONE",
+        reason=load_library()[1],
     )
-    print(translate(text), file=sys.stderr)
+    print(translate(note), file=sys.stderr)

@@ -1,5 +1,5 @@
-"""Labels and confidence from scores in NumPy arrays, without torch: the compiled library where it
-is there, else NumPy.
+"""Labels and confidence from scores in NumPy arrays, without torch: by the compiled library if it
+is installed, else by NumPy.
 
 Shapes: N batch · K classes · H, W image · h, w cells.
 """
@@ -9,88 +9,93 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fullconv.core.labels import ids_dtype
+from fullconv.geometry.grid import Grid
 from fullconv.network.kernels.library import (
     NO_MEMORY,
     NOT_FINITE,
     load_library,
-    no_memory,
-    non_finite_message,
-    scores_for,
+    memory_error,
+    non_finite_error,
+    scores_arguments,
 )
 
-_STRIP = 1 << 21  # scores that are looked at together
+_STRIP = 1 << 21  # scores per strip
 
 
-class Place(NamedTuple):
-    """Where cells sit, in pixels: as `fullconv.Grid`, without its field."""
+def labels(values: NDArray[np.float32], grid: Grid, size: tuple[int, int]) -> NDArray[Any]:
+    """Return the class with the largest score at every pixel, from float32 (N, K, h, w).
 
-    stride: float
-    offset: float
-
-
-def labels(values: NDArray[np.float32], grid: Place, size: tuple[int, int]) -> NDArray[Any]:
-    """(N, K, h, w) float32 -> the class with the largest score at every pixel, (N, H, W), uint8 up
-    to 255 classes, else uint16. The lowest class id wins a tie."""
-    wide = values.shape[1] > 255
-    out = np.empty((values.shape[0], *size), np.uint16 if wide else np.uint8)
-    if not _compiled("fullconv_labels", values, grid, out, ctypes.c_int(wide)):
+    Returns:
+        Ids (N, H, W), uint8 up to 255 classes, else uint16. The lowest class id wins a tie.
+    """
+    out = np.empty((values.shape[0], *size), ids_dtype(values.shape[1]))
+    wide = ctypes.c_int(out.dtype == np.uint16)
+    if not _run_compiled("fullconv_labels", values, grid, out, wide):
         for rows, scores in _strips(values, grid, size):
             out[:, rows] = scores.argmax(axis=1)
     return out
 
 
-def confidence(values: NDArray[np.float32], grid: Place, size: tuple[int, int]) -> NDArray[Any]:
-    """(N, K, h, w) float32 -> the softmax probability of that class, (N, H, W) float32."""
+def confidence(values: NDArray[np.float32], grid: Grid, size: tuple[int, int]) -> NDArray[Any]:
+    """Return the softmax probability of that class, float32 (N, H, W), from float32
+    (N, K, h, w)."""
     out = np.empty((values.shape[0], *size), np.float32)
-    if not _compiled("fullconv_confidence", values, grid, out):
+    if not _run_compiled("fullconv_confidence", values, grid, out):
         for rows, scores in _strips(values, grid, size):
             out[:, rows] = 1 / np.exp(scores - scores.max(axis=1, keepdims=True)).sum(axis=1)
     return out
 
 
 def scores(
-    values: NDArray[np.float32], grids: tuple[Place, Place], rows: range, width: int
+    values: NDArray[np.float32], grids: tuple[Grid, Grid], rows: range, width: int
 ) -> NDArray[np.float32]:
-    """(K, h, w) float32, with cells at places of their own along the columns and along the rows ->
-    the scores in some rows of the image, (K, rows, W)."""
+    """Return the scores in a range of image rows, (K, rows, W), from float32 (K, h, w).
+
+    Args:
+        values: scores at the cells.
+        grids: along the rows and along the columns.
+        rows: of the image.
+        width: of the image, in pixels.
+    """
     down = _matrix(grids[0], values.shape[1], rows.stop, rows.start)
     used = np.flatnonzero(down.any(axis=0))
     cells = slice(used[0], used[-1] + 1)
     along = _matrix(grids[1], values.shape[2], width)
-    read: NDArray[Any] = down[:, cells] @ values[:, cells] @ along.T
-    return read
+    interpolated: NDArray[Any] = down[:, cells] @ values[:, cells] @ along.T
+    return interpolated
 
 
-def _compiled(
-    name: str, values: NDArray[np.float32], grid: Place, out: NDArray[Any], *further: Any
+def _run_compiled(
+    name: str, values: NDArray[np.float32], grid: Grid, out: NDArray[Any], *more: Any
 ) -> bool:
-    """Whether the compiled library did it."""
+    """Run a function of the compiled library; return False if there is none."""
     library = load_library()[0]
     if library is None or os.environ.get("FULLCONV_KERNELS") == "reference":
         if not np.isfinite(values).all():
-            raise non_finite_message()
+            raise non_finite_error()
         return False
     strides = [step // values.itemsize for step in values.strides]
     size = (out.shape[1], out.shape[2])
-    begin = scores_for(values.ctypes.data, values.shape, strides, grid, size)
+    first = scores_arguments(values.ctypes.data, values.shape, strides, grid, size)
     threads = ctypes.c_int(os.cpu_count() or 1)
-    status = getattr(library, name)(*begin, threads, ctypes.c_void_p(out.ctypes.data), *further)
+    status = getattr(library, name)(*first, threads, ctypes.c_void_p(out.ctypes.data), *more)
     if status == NO_MEMORY:
-        raise no_memory()
+        raise memory_error()
     if status == NOT_FINITE:
-        raise non_finite_message()
+        raise non_finite_error()
     return True
 
 
 def _strips(
-    values: NDArray[np.float32], grid: Place, size: tuple[int, int]
+    values: NDArray[np.float32], grid: Grid, size: tuple[int, int]
 ) -> Iterator[tuple[slice, NDArray[Any]]]:
-    """Rows of the image and the scores there, (N, K, rows, W)."""
+    """Yield ranges of image rows and the scores there, (N, K, rows, W)."""
     count, classes, height, width = values.shape
     down, along = _matrix(grid, height, size[0]), _matrix(grid, width, size[1])
     step = max(1, _STRIP // (count * classes * size[1]))
@@ -99,8 +104,8 @@ def _strips(
         yield rows, down[rows] @ values @ along.T
 
 
-def _matrix(grid: Place, cells: int, pixels: int, start: int = 0) -> NDArray[np.float32]:
-    """Weights (pixels, cells), as `fullconv.network.kernels.reference.reading_matrix` has them."""
-    where = ((np.arange(start, pixels) - grid.offset) / grid.stride).clip(0, cells - 1)[:, None]
-    weights: NDArray[np.float64] = (1 - abs(where - np.arange(cells))).clip(min=0)
+def _matrix(grid: Grid, cells: int, pixels: int, start: int = 0) -> NDArray[np.float32]:
+    """Weights (pixels, cells), as in `fullconv.network.kernels.reference.interpolation_matrix`."""
+    positions = ((np.arange(start, pixels) - grid.offset) / grid.stride).clip(0, cells - 1)
+    weights: NDArray[np.float64] = (1 - abs(positions[:, None] - np.arange(cells))).clip(min=0)
     return weights.astype(np.float32)

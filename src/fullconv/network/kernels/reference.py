@@ -1,10 +1,10 @@
-"""The bilinear readings of scores in plain torch: the definition that every faster way must equal.
+"""Bilinear interpolation of scores in plain torch: the definition that every faster backend equals.
 
-Scores (N, K, h, w) sit on a `Grid`. The score at pixel x is read between the two cells around
-`u = (x - offset) / stride`; outside the outermost centres it stays what it is there. Reading is a
-product with two sparse matrices, one per axis, which also makes its gradient a product and
-repeatable; each axis may have a grid of its own. Loss and labels go over strips of rows, so that
-(N, K, H, W) never exists.
+Scores (N, K, h, w) sit on a `Grid`. The score at pixel x is interpolated between the two cells
+around `u = (x - offset) / stride`; outside the outermost centers it stays constant. Interpolation
+is a product with two sparse matrices, one per axis, so its gradient is a product too, and
+repeatable. Each axis may have its own grid. Loss and confidence are computed in strips of rows, so
+that (N, K, H, W) never exists.
 
 Shapes: N batch · K classes · H, W image · h, w cells.
 """
@@ -19,50 +19,56 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fullconv.core.errors import FullconvError
+from fullconv.core.i18n import msg
 from fullconv.geometry.grid import Grid
-from fullconv.network.kernels.library import non_finite_message
+from fullconv.network.kernels.library import non_finite_error
 
 STRIP_BYTES = 8 * 2**20  # scores of one strip: small enough for a cache, large enough for threads
 Grids = Grid | tuple[Grid, Grid]  # of both axes, or along the rows and along the columns
 
 
-def reading_matrix(grid: Grid, cells: int, at: Grid, count: int) -> Tensor:
-    """Weights (count, cells) in float64 which read a row of `cells` on `grid` at the first `count`
-    cells of another grid. `Grid(1, 0)` are the pixels.
+def interpolation_matrix(grid: Grid, cells: int, at: Grid, count: int) -> Tensor:
+    """Return the weights (count, cells) that interpolate a row of cells at other positions.
 
-    >>> reading_matrix(Grid(2, 0), cells=2, at=Grid(1, 0), count=4)
+    Args:
+        grid, cells: of the row.
+        at, count: the first `count` cells of another grid. `Grid(1, 0)` are the pixels.
+
+    >>> interpolation_matrix(Grid(2, 0), cells=2, at=Grid(1, 0), count=4)
     tensor([[1.0000, 0.0000],
             [0.5000, 0.5000],
             [0.0000, 1.0000],
             [0.0000, 1.0000]], dtype=torch.float64)
     """
-    where = (
+    positions = (
         at.offset + at.stride * torch.arange(count, dtype=torch.float64) - grid.offset
     ) / grid.stride
-    where = where.clamp(0, cells - 1)[:, None]
-    return (1 - (where - torch.arange(cells, dtype=torch.float64)).abs()).clamp(min=0)
+    positions = positions.clamp(0, cells - 1)[:, None]
+    return (1 - (positions - torch.arange(cells, dtype=torch.float64)).abs()).clamp(min=0)
 
 
-def read(values: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """(N, K, h, w) with matrices (R, h) and (C, w) -> (N, K, R, C)."""
-    # Mixed precision would multiply in half precision and blur the places of the cells.
+def interpolate(values: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Return (N, K, R, C) from values (N, K, h, w) and matrices (R, h) and (C, w)."""
+    # Mixed precision would multiply in half precision and blur the positions of the cells.
     with torch.autocast(values.device.type, enabled=False):
         return rows @ values @ columns.T
 
 
 def full(values: Tensor, grid: Grids, size: tuple[int, int]) -> Tensor:
-    """Scores at every pixel: (N, K, h, w) -> (N, K, H, W)."""
+    """Return the scores at every pixel, (N, K, H, W), from (N, K, h, w)."""
     rows, columns = _matrices(values, grid, size)
-    return read(values, rows, columns)
+    return interpolate(values, rows, columns)
 
 
 def labels(values: Tensor, grid: Grids, size: tuple[int, int]) -> Tensor:
-    """The class with the largest score at every pixel: (N, K, h, w) -> (N, H, W), uint8 up to 255
-    classes, else uint16. The lowest class id wins a tie.
+    """Return the class with the largest score at every pixel, from scores (N, K, h, w).
 
-    Between four cells every score is a convex combination of the four corners. So a class that is
-    the largest at all four is the largest everywhere between them (most gaps: filled), and one
-    whose largest corner is below another's smallest is nowhere the largest.
+    Between four cells every score is a convex combination of the four corners. So a class with the
+    largest score at all four is the largest everywhere between them (most gaps: they are filled),
+    and a class whose largest corner is below another's smallest is never the largest.
+
+    Returns:
+        Ids (N, H, W), uint8 up to 255 classes, else uint16. The lowest class id wins a tie.
     """
     require_finite(values)
     rows, columns = (
@@ -78,27 +84,28 @@ def labels(values: Tensor, grid: Grids, size: tuple[int, int]) -> Tensor:
         ]
     )
     same = (corners == corners[0]).all(dim=0)
-    # Signed 32 bits until the end: there is next to no arithmetic for uint16.
+    # Signed 32 bits until the end, because torch has hardly any arithmetic for uint16.
     out = corners[0].int()[:, rows.of_pixel][:, :, columns.of_pixel]
-    for where in (~same).nonzero().split(max(1, STRIP_BYTES // (16 * values.shape[1]))):
-        _choose(values, rows, columns, where, out)
+    for gaps in (~same).nonzero().split(max(1, STRIP_BYTES // (16 * values.shape[1]))):
+        _label_gaps(values, rows, columns, gaps, out)
     return out.to(id_type(values.shape[1]))
 
 
 class _Gaps:
-    """Runs of pixels of one axis that are read between the same two cells, at most a stride long.
+    """Runs of pixels of one axis that are interpolated between the same two cells, at most one
+    stride long.
 
     Attributes:
         first, second: (G,) the two cells.
         of_pixel: (pixels,) the gap of each pixel.
-        pixel: (G, S) the pixels of each gap; filled up with its last.
+        pixel: (G, S) the pixels of each gap, padded with its last.
         weight: (G, S) of the second cell there.
     """
 
     def __init__(self, grid: Grid, cells: int, pixels: int, like: Tensor) -> None:
-        where = (torch.arange(pixels, dtype=torch.float64) - grid.offset) / grid.stride
-        where = where.clamp(0, cells - 1)
-        first = where.floor().long()
+        positions = (torch.arange(pixels, dtype=torch.float64) - grid.offset) / grid.stride
+        positions = positions.clamp(0, cells - 1)
+        first = positions.floor().long()
         longest = max(1, math.ceil(grid.stride))
         index = torch.arange(pixels)
         begins = torch.cat([torch.ones(1, dtype=torch.bool), first[1:] != first[:-1]])
@@ -111,13 +118,16 @@ class _Gaps:
         self.pixel = pixel.to(like.device)
         self.first = first[starts].to(like.device)
         self.second = (first[starts] + 1).clamp(max=cells - 1).to(like.device)
-        self.weight = (where - first)[pixel].to(like)
+        self.weight = (positions - first)[pixel].to(like)
 
 
-def _choose(values: Tensor, rows: _Gaps, columns: _Gaps, where: Tensor, out: Tensor) -> None:
-    """Writes the ids of the gaps `where` (M, 3: image, row gap, column gap), whose corners have
-    different classes, to `out`."""
-    image, i, j = where.T
+def _label_gaps(values: Tensor, rows: _Gaps, columns: _Gaps, gaps: Tensor, out: Tensor) -> None:
+    """Write the ids of gaps whose corners have different classes to `out`.
+
+    Args:
+        gaps: (M, 3) image, row gap, column gap.
+    """
+    image, i, j = gaps.T
     corners = torch.stack(
         [
             values[image, :, y[i], x[j]]
@@ -125,15 +135,19 @@ def _choose(values: Tensor, rows: _Gaps, columns: _Gaps, where: Tensor, out: Ten
             for x in (columns.first, columns.second)
         ]
     )  # (4, M, K)
+
+    # List the classes that can be the largest in each gap: (M, most), padded with -1.
     needed = corners.amin(dim=0).amax(dim=1, keepdim=True)
     gap, class_id = (corners.amax(dim=0) >= needed).nonzero().T
-    count = gap.bincount(minlength=len(where))
+    count = gap.bincount(minlength=len(gaps))
     place = torch.arange(len(gap), device=gap.device) - (count.cumsum(0) - count)[gap]
-    most = int(count.max()) if len(where) else 0
-    candidates = class_id.new_full((len(where), most), -1)
+    most = int(count.max()) if len(gaps) else 0
+    candidates = class_id.new_full((len(gaps), most), -1)
     candidates[gap, place] = class_id
+
+    # Compare them in groups of gaps with 2 candidates, 3-4, 5-8, ..., to avoid wasted work.
     few = 1
-    while few < most:  # gaps of 2 candidates, 3-4, 5-8, ...: little is computed for nothing
+    while few < most:
         few = min(2 * few, most)
         group = ((count > few // 2) & (count <= few)).nonzero()[:, 0]
         pixels = rows.pixel.shape[1] * columns.pixel.shape[1]
@@ -146,20 +160,20 @@ def _choose(values: Tensor, rows: _Gaps, columns: _Gaps, where: Tensor, out: Ten
             left = torch.lerp(a[:, None], c[:, None], down[:, :, None])
             right = torch.lerp(b[:, None], d[:, None], down[:, :, None])
             scores = torch.lerp(left[:, :, None], right[:, :, None], along[:, None, :, None])
-            chosen = scores.max(dim=3).indices.flatten(1)
+            largest = scores.max(dim=3).indices.flatten(1)
             y, x = rows.pixel[i[part]], columns.pixel[j[part]]
             out[image[part][:, None, None], y[:, :, None], x[:, None]] = (
-                ids.gather(1, chosen).view(len(part), y.shape[1], x.shape[1]).int()
+                ids.gather(1, largest).view(len(part), y.shape[1], x.shape[1]).int()
             )
 
 
 def confidence(values: Tensor, grid: Grids, size: tuple[int, int]) -> Tensor:
-    """The softmax probability of the class with the largest score at every pixel:
-    (N, K, h, w) -> (N, H, W), a fraction."""
+    """Return the softmax probability of the class with the largest score at every pixel, a
+    fraction (N, H, W), from scores (N, K, h, w)."""
     require_finite(values)
     out = torch.empty(values.shape[0], *size, dtype=values.dtype, device=values.device)
     for strip, cells, rows, columns in _strips(values, grid, size):
-        scores = read(values[:, :, cells], rows, columns)
+        scores = interpolate(values[:, :, cells], rows, columns)
         out[:, strip] = (scores.max(dim=1).values - scores.logsumexp(dim=1)).exp()
     return out
 
@@ -174,16 +188,19 @@ def loss_and_gradient(
     label_smoothing: float,
     gradient: bool,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Softmax cross-entropy over the pixels of `target` (N, H, W) that are not ignored.
+    """Compute the softmax cross-entropy over the pixels of `target` (N, H, W) that are not ignored.
 
     The gradient is computed together with the loss, strip by strip: nothing of full size is kept
     for the backward pass.
 
     Returns:
         The sum over the pixels and the sum of their class weights (float64 scalars), and the
-        gradient of the first, like `values`, or None if it was not asked for.
+        gradient of the first, like `values`, or None if it was not requested.
+
+    Raises:
+        FullconvError: an id outside 0 .. K-1 that is not ignored.
     """
-    if target.dtype != torch.int64:  # 256 and -1 are not what they seem in 8 bits
+    if target.dtype != torch.int64:  # in 8 bits, 256 and -1 would be other ids
         target = target.to(torch.int32)
     require_ids(target, values.shape[1], ignore_index)
     weights = None if class_weights is None else class_weights.to(values)
@@ -194,7 +211,7 @@ def loss_and_gradient(
         with torch.enable_grad():
             part = values[:, :, cells].detach().requires_grad_(gradient)
             pixels = F.cross_entropy(
-                read(part, rows, columns),
+                interpolate(part, rows, columns),
                 target[:, strip].long(),
                 weight=weights,
                 ignore_index=ignore_index,
@@ -209,33 +226,47 @@ def loss_and_gradient(
 
 
 def axes(grid: Grids) -> tuple[Grid, Grid]:
-    """The grid along the rows and the one along the columns."""
+    """Return the grid along the rows and the grid along the columns."""
     return grid if isinstance(grid, tuple) else (grid, grid)
 
 
 def id_type(classes: int) -> torch.dtype:
-    """The smallest type for ids of so many classes that leaves 255 to `ignore_index`."""
+    """Return the smallest type for the ids of this many classes that leaves 255 to
+    `ignore_index`."""
     return torch.uint8 if classes <= 255 else torch.uint16
 
 
 def require_finite(values: Tensor) -> None:
-    """Raises FullconvError where a score is NaN or infinite: no class is the largest there."""
+    """Raise FullconvError if a score is NaN or infinite, because no class is the largest then."""
     if not torch.isfinite(values).all():
-        raise non_finite_message()
+        raise non_finite_error()
 
 
 def require_ids(target: Tensor, classes: int, ignore_index: int) -> None:
-    """Raises FullconvError where the target holds ids outside 0 .. K-1 that are not ignored."""
+    """Raise FullconvError if the target has ids outside 0 .. K-1 that are not ignored."""
     wrong = ((target < 0) | (target >= classes)) & (target != ignore_index)
     if wrong.any():
-        raise not_a_class(target[wrong].unique()[:8].tolist(), classes, ignore_index)
+        raise FullconvError(
+            msg(
+                "target has the class ids {ids}; expected 0..{last}, or {ignore_index} for ignored "
+                "pixels.",
+                ids=target[wrong].unique()[:8].tolist(),
+                last=classes - 1,
+                ignore_index=ignore_index,
+            ),
+            "fullconv check DATA",
+        )
 
 
-def not_a_class(found: list[int], classes: int, ignore_index: int) -> FullconvError:
-    """The one sentence of every way to run."""
+def device_error(target: Tensor, values: Tensor) -> FullconvError:
+    """Return the error for a target that is not on the scores' device."""
     return FullconvError(
-        f"target holds class ids {found}; expected 0..{classes - 1} or {ignore_index} (ignore).",
-        "fullconv check DATA",
+        msg(
+            "the target is on {target} but the scores are on {scores}; expected one device.",
+            target=target.device,
+            scores=values.device,
+        ),
+        "target = target.to(scores.values.device)",
     )
 
 
@@ -249,7 +280,7 @@ def _total_weight(target: Tensor, ignore_index: int, class_weights: Tensor | Non
 def _matrices(values: Tensor, grid: Grids, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     pixels = Grid(1, 0)
     rows, columns = (
-        reading_matrix(axis, cells, pixels, count).to(values)
+        interpolation_matrix(axis, cells, pixels, count).to(values)
         for axis, cells, count in zip(axes(grid), values.shape[2:], size, strict=True)
     )
     return rows, columns
@@ -258,7 +289,8 @@ def _matrices(values: Tensor, grid: Grids, size: tuple[int, int]) -> tuple[Tenso
 def _strips(
     values: Tensor, grid: Grids, size: tuple[int, int]
 ) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
-    """Rows of the image, the rows of cells that they need, and the two matrices between them."""
+    """Yield ranges of image rows, the rows of cells that they need, and the two matrices between
+    them."""
     rows, columns = _matrices(values, grid, size)
     row_bytes = values.shape[0] * values.shape[1] * size[1] * values.element_size()
     step = max(1, STRIP_BYTES // row_bytes)

@@ -1,23 +1,24 @@
-"""The Triton programs behind `fullconv.network.kernels.cuda`, which says what they compute.
+"""The Triton programs behind `fullconv.network.kernels.cuda`, which documents what they compute.
 
-A *gap* lies between two neighbouring cells of an axis: gap `g` between the cells `g - 1` and `g`.
+A *gap* is between two neighboring cells of an axis: gap `g` between the cells `g - 1` and `g`.
 `cells` cells have `cells + 1` gaps, the first and the last with a cell on one side only. A gap of
-rows and a gap of columns have four cells at their corners, which alone determine the scores of the
-pixels between them.
+rows and a gap of columns have four cells at their corners, which determine the scores of the pixels
+between them.
 
-Arguments that every program takes:
+Arguments of every program:
 
     values, sn, sk, sh, sw      scores (N, K, h, w), and their four strides
     K, h, w, H, W               sizes
-    tile_count, place           how many tiles of rows; tables of the rows (gaps, weights, starts,
+    tile_count, tables          number of tiles of rows; tables of the rows (gaps, weights, starts,
                                 tiles) and of the columns (gaps, weights, starts), see `cuda.Axis`
 
-A program computes (CHUNK classes, ROWS, COLUMNS) scores at a time. The columns lie over the threads
-and all else in the registers of one thread, so that a maximum over classes or a sum over rows needs
-no other thread. Classes go in chunks, for registers are few and classes may be thousands.
+A program computes (CHUNK classes, ROWS, COLUMNS) scores at a time. The columns are spread over the
+threads, and everything else is in the registers of one thread, so that a maximum over classes or a
+sum over rows needs no other thread. Classes are processed in chunks, because registers are few and
+there may be thousands of classes.
 """
 
-# Names in capitals are fixed when a program is compiled, as is the custom in Triton.
+# Names in capitals are compile-time constants, as is the custom in Triton.
 # ruff: noqa: N803
 
 from __future__ import annotations
@@ -30,13 +31,14 @@ try:
     import triton.language as tl  # type: ignore
 
     INSTALLED, INTERPRETED = True, bool(triton.knobs.runtime.interpret)
-except ImportError:  # `cuda` says so before it runs anything
+except ImportError:  # `cuda` raises an error before it runs anything
     INSTALLED, INTERPRETED = False, False
 
 
 def jit(function: Any) -> Any:
-    """`triton.jit`, compiled once for all sizes of images, for that takes a second or two. (Else
-    Triton compiles anew for sizes of 1 and for multiples of 16; in tuples it always does.)"""
+    """Apply `triton.jit`, compiled once for all sizes of images, because that takes a second or
+    two. (By default Triton compiles again for sizes of 1 and for multiples of 16; in tuples it
+    always does.)"""
     if not INSTALLED:
         return function
     parameters = inspect.signature(function).parameters.values()
@@ -46,14 +48,14 @@ def jit(function: Any) -> Any:
 
 @jit
 def _line(start, change, share):
-    """start + change * share, rounded once. The same score must be the same bits everywhere, or the
-    loss of a sure pixel would come out below 0."""
+    """start + change * share, rounded once. The same score must have the same bits everywhere, or
+    the loss of a confident pixel could be negative."""
     return tl.fma(change, tl.broadcast_to(share, change.shape), start)
 
 
 @jit
 def _exp(x):
-    """exp(x), 0 where that is denormal: half the instructions of tl.exp."""
+    """exp(x), 0 if that is denormal: half the instructions of tl.exp."""
     return tl.exp2(x * 1.4426950408889634)
 
 
@@ -70,7 +72,7 @@ def _corners(row_gap, column_gap, n, shape, steps):
 
 @jit
 def _edges(values, corners, classes, inside, along):
-    """Scores on the upper edge of the gap, read at the columns, and how they change to the lower.
+    """Scores on the upper edge of the gap at the columns, and their change to the lower edge.
     `classes` are offsets that broadcast against the (COLUMNS) of `corners`."""
     upper_left = tl.load(values + classes + corners[0][None, :], mask=inside, other=0.0)
     upper_right = tl.load(values + classes + corners[1][None, :], mask=inside, other=0.0)
@@ -100,10 +102,10 @@ def _score_of(values, steps, corners, k, inside, down, along):
 
 
 @jit
-def _pixels(shape, steps, tile_count, place, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+def _pixels(shape, steps, tile_count, tables, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """The pixels of this program, all in one gap of rows: image, rows, columns, which of them
-    exist, how far they are down and along their gaps, and the offsets of their corners."""
-    row_gaps, row_weights, row_starts, tiles, gaps, weights, _ = place
+    exist, their positions down and along their gaps, and the offsets of their corners."""
+    row_gaps, row_weights, row_starts, tiles, gaps, weights, _ = tables
     width = shape[4]
     blocks = tl.cdiv(width, COLUMNS)
     block = tl.program_id(0) % blocks
@@ -123,12 +125,12 @@ def _pixels(shape, steps, tile_count, place, ROWS: tl.constexpr, COLUMNS: tl.con
 
 @jit
 def labels(
-    values, sn, sk, sh, sw, K, h, w, H, W, tile_count, place, ids,
+    values, sn, sk, sh, sw, K, h, w, H, W, tile_count, tables, ids,
     CHUNK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """ids (N, H, W): the class with the largest score, the lowest of equals."""
     steps, shape = (sn, sk, sh, sw), (K, h, w, H, W)
-    n, y, x, inside, down, along, corners = _pixels(shape, steps, tile_count, place, ROWS, COLUMNS)
+    n, y, x, inside, down, along, corners = _pixels(shape, steps, tile_count, tables, ROWS, COLUMNS)
     best = tl.full((ROWS, COLUMNS), float("-inf"), tl.float32)
     chosen = tl.zeros((ROWS, COLUMNS), tl.int32)
     for start in range(0, shape[0], CHUNK):
@@ -150,7 +152,7 @@ def _softmax(
     SMOOTH: tl.constexpr, CHUNK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Per pixel, over the classes: the largest score; sum of exp(score - largest); and if SMOOTH,
-    sum of weight * (score - largest), in one reading of the corners."""
+    sum of weight * (score - largest), with one load of the corners."""
     largest = tl.full((ROWS, COLUMNS), float("-inf"), tl.float32)
     total = tl.zeros((ROWS, COLUMNS), tl.float32)
     below = tl.zeros((ROWS, COLUMNS), tl.float32)
@@ -166,7 +168,7 @@ def _softmax(
         if SMOOTH:
             weight = tl.load(class_weights + k, mask=exists, other=0.0)[:, None, None]
             low = tl.where(exists[:, None, None], score - larger[None, :, :], 0.0)
-            # What was summed so far was relative to a largest score that has been surpassed.
+            # The sum so far was relative to a smaller largest score.
             below += so_far * tl.where(so_far > 0, largest - larger, 0.0)
             below += tl.sum(low * weight, axis=0)
             so_far += tl.sum(weight)
@@ -176,12 +178,12 @@ def _softmax(
 
 @jit
 def confidence(
-    values, sn, sk, sh, sw, K, h, w, H, W, tile_count, place, probability,
+    values, sn, sk, sh, sw, K, h, w, H, W, tile_count, tables, probability,
     CHUNK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """probability (N, H, W): of the class with the largest score."""
     steps, shape = (sn, sk, sh, sw), (K, h, w, H, W)
-    n, y, x, inside, down, along, corners = _pixels(shape, steps, tile_count, place, ROWS, COLUMNS)
+    n, y, x, inside, down, along, corners = _pixels(shape, steps, tile_count, tables, ROWS, COLUMNS)
     _, total, _ = _softmax(
         values, steps, shape, corners, down, along, values, False, CHUNK, ROWS, COLUMNS
     )
@@ -191,8 +193,8 @@ def confidence(
 
 @jit
 def _true_class(target, at, inside, ignored, class_weights, classes):
-    """Per pixel: the true class (-1 where the pixel does not count), whether the target holds an id
-    that is none, and the weight of the pixel."""
+    """Per pixel: the true class (-1 if the pixel does not count), whether the target has an invalid
+    id, and the weight of the pixel."""
     true = tl.load(target + at, mask=inside, other=0).to(tl.int64)
     counts = inside & (true != ignored)
     wrong = counts & ((true < 0) | (true >= classes))
@@ -203,18 +205,18 @@ def _true_class(target, at, inside, ignored, class_weights, classes):
 
 @jit
 def loss(
-    values, sn, sk, sh, sw, K, h, w, H, W, tile_count, place,
+    values, sn, sk, sh, sw, K, h, w, H, W, tile_count, tables,
     target, tn, th, tw, ignored, smoothing, class_weights,
-    weight_sum, totals, weights, wrong_ids, maxima, normalisers,
+    weight_sum, totals, weights, wrong_ids, maxima, normalizers,
     SMOOTH: tl.constexpr, KEEP: tl.constexpr,
     CHUNK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """totals and weights (programs) float64: the loss and the weight of the pixels of each program.
-    wrong_ids (1): becomes 1 where the target holds an id that is no class.
-    maxima, normalisers (N, H, W), if KEEP: the largest score m and a c such that
+    wrong_ids (1): becomes 1 if the target has an id that is no class.
+    maxima, normalizers (N, H, W), if KEEP: the largest score m and a c such that
     2 ** ((score - m) / ln 2 - c) is the softmax times the slope of the loss in it."""
     steps, shape = (sn, sk, sh, sw), (K, h, w, H, W)
-    n, y, x, inside, down, along, corners = _pixels(shape, steps, tile_count, place, ROWS, COLUMNS)
+    n, y, x, inside, down, along, corners = _pixels(shape, steps, tile_count, tables, ROWS, COLUMNS)
     largest, total, below = _softmax(
         values, steps, shape, corners, down, along, class_weights, SMOOTH, CHUNK, ROWS, COLUMNS
     )
@@ -223,46 +225,46 @@ def loss(
     counts = true >= 0
     score = _score_of(values, steps, corners, tl.maximum(true, 0), counts, down, along)
     binary = tl.log2(total)
-    normaliser = binary * 0.6931471805599453
+    normalizer = binary * 0.6931471805599453
     share = weight * (1 - smoothing)
-    cost = share * (normaliser + (largest - score))
+    cost = share * (normalizer + (largest - score))
     slope = share
     if SMOOTH:
         spread = smoothing / shape[0]
         all_weights = tl.load(weight_sum)
-        cost += spread * (all_weights * normaliser - below)
+        cost += spread * (all_weights * normalizer - below)
         slope += spread * all_weights
     cost = tl.where(counts, cost, 0.0).to(tl.float64)
     tl.store(totals + tl.program_id(0), tl.sum(tl.sum(cost, axis=0), axis=0))
     weight = weight.to(tl.float64)
     tl.store(weights + tl.program_id(0), tl.sum(tl.sum(weight, axis=0), axis=0))
-    # Every program that finds one writes the same 1.
+    # Every program that finds a wrong id writes the same 1.
     tl.store(wrong_ids, 1, mask=tl.max(tl.max(wrong.to(tl.int32), axis=0), axis=0) > 0)
     if KEEP:
         positive = counts & (slope > 0)
         c = binary - tl.log2(tl.where(positive, slope, 1.0))
         pixel = (n * shape[3] + y[:, None]) * shape[4] + x[None, :]
         tl.store(maxima + pixel, largest, mask=inside)
-        tl.store(normalisers + pixel, tl.where(positive, c, float("inf")), mask=inside)
+        tl.store(normalizers + pixel, tl.where(positive, c, float("inf")), mask=inside)
 
 
 @jit
 def _slopes(
     values, steps, shape, corners, k, y, x, n, inside, down, along,
-    target, target_steps, ignored, smoothing, class_weights, maxima, normalisers,
+    target, target_steps, ignored, smoothing, class_weights, maxima, normalizers,
     SMOOTH: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     """The gradient of the loss in the scores (CHUNK, ROWS, COLUMNS) of the classes k."""
     pixel = (n * shape[3] + y[:, None]) * shape[4] + x[None, :]
     largest = tl.load(maxima + pixel, mask=inside, other=0.0)
-    normaliser = tl.load(normalisers + pixel, mask=inside, other=float("inf"))
+    normalizer = tl.load(normalizers + pixel, mask=inside, other=float("inf"))
     at = n * target_steps[0] + y[:, None].to(tl.int64) * target_steps[1]
     at += x[None, :].to(tl.int64) * target_steps[2]
     true, _, weight = _true_class(target, at, inside, ignored, class_weights, shape[0])
     share = weight * (1 - smoothing)
     score = _scores(values, steps, corners, k, k < shape[0], down, along, ROWS)
     relative = score - largest[None, :, :]
-    slope = tl.exp2(relative * 1.4426950408889634 - normaliser[None, :, :])
+    slope = tl.exp2(relative * 1.4426950408889634 - normalizer[None, :, :])
     slope -= tl.where(k[:, None, None] == true[None, :, :], share[None, :, :], 0.0)
     if SMOOTH:
         spread = tl.load(class_weights + k, mask=k < shape[0], other=0.0) * smoothing / shape[0]
@@ -272,7 +274,8 @@ def _slopes(
 
 @jit
 def _add(gradient, steps, n, k, row, column, shape, amounts, GAPS: tl.constexpr):
-    """Adds what the COLUMNS say to the cells (k, row, column) that exist; GAPS columns of cells."""
+    """Add the amounts at the COLUMNS to the cells (k, row, column) that exist; GAPS columns of
+    cells."""
     each: tl.constexpr = amounts.shape[1] // GAPS
     amounts = tl.sum(tl.reshape(amounts, (amounts.shape[0], GAPS, each)), axis=2)
     row = row + tl.zeros_like(column)
@@ -285,20 +288,20 @@ def _add(gradient, steps, n, k, row, column, shape, amounts, GAPS: tl.constexpr)
 
 @jit
 def gradient(
-    values, sn, sk, sh, sw, K, h, w, H, W, tile_count, place,
+    values, sn, sk, sh, sw, K, h, w, H, W, tile_count, tables,
     target, tn, th, tw, ignored, smoothing, class_weights,
-    maxima, normalisers, slope, gn, gk, gh, gw, row_phase, column_phase,
+    maxima, normalizers, slope, gn, gk, gh, gw, row_phase, column_phase,
     SMOOTH: tl.constexpr, CHUNK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
     GAPS: tl.constexpr,
 ):  # fmt: skip
-    """Adds the gradient of the sum of the losses to slope (N, K, h, w), in four phases.
+    """Add the gradient of the sum of the losses to slope (N, K, h, w), in four phases.
 
     A program owns the pixels of GAPS gaps of columns in one gap of rows and sums over them before
-    it adds. In one phase run the programs of every other gap of rows and every other block of
-    gaps, so that no two add to the same cell: the sums are made in one order and repeat exactly.
+    it adds. One phase runs the programs of every other gap of rows and every other block of gaps,
+    so that no two add to the same cell: the order of the sums is fixed, and they are repeatable.
     """
     steps, shape, slope_steps = (sn, sk, sh, sw), (K, h, w, H, W), (gn, gk, gh, gw)
-    _, row_weights, row_starts, _, _, weights, starts = place
+    _, row_weights, row_starts, _, _, weights, starts = tables
     chunks = tl.cdiv(shape[0], CHUNK)
     blocks = (tl.cdiv(shape[2] + 1, GAPS) - column_phase + 1) // 2
     rows = (shape[1] + 1 - row_phase + 1) // 2
@@ -327,7 +330,7 @@ def gradient(
             inside = (y < last_row)[:, None] & (x < end)[None, :]
             slopes = _slopes(
                 values, steps, shape, corners, k, y, x, n, inside, down, along, target,
-                (tn, th, tw), ignored, smoothing, class_weights, maxima, normalisers, SMOOTH, ROWS,
+                (tn, th, tw), ignored, smoothing, class_weights, maxima, normalizers, SMOOTH, ROWS,
             )  # fmt: skip
             lower = tl.sum(slopes * down[None, :, None], axis=1)
             upper = tl.sum(slopes * (1 - down)[None, :, None], axis=1)

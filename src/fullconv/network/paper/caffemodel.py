@@ -1,7 +1,7 @@
-"""Reads a .caffemodel without Caffe: the weights of each layer, by name.
+"""Read the weights of a .caffemodel without Caffe, by layer name.
 
-The file is one protobuf message (caffe.proto of BVLC Caffe). Of its wire format a few lines are
-needed: every field is a tag (number and wire type) and a value. The fields that matter:
+The file is one protobuf message (caffe.proto of BVLC Caffe): every field is a tag (number and wire
+type) and a value. The fields that matter:
 
     NetParameter      layers = 2 (V1LayerParameter, until 2014) · layer = 100 (LayerParameter)
     V1LayerParameter  name = 4 · blobs = 6
@@ -10,9 +10,9 @@ needed: every field is a tag (number and wire type) and a value. The fields that
                       · shape = 7 · double_data = 8
     BlobShape         dim = 1
 
-Repeated numbers are packed (one field with all of them) or not (one field each). A file is believed
-nothing: every length is held against what is there, so that reading takes no more memory than the
-file is long, plus its numbers as float32.
+Repeated numbers are packed (one field with all of them) or not (one field each). The file is not
+trusted: every length is checked against the bytes that are left, so that reading takes no more
+memory than the size of the file plus its numbers as float32.
 """
 
 from __future__ import annotations
@@ -27,25 +27,36 @@ import torch
 from torch import Tensor
 
 from fullconv.core.errors import FullconvError
+from fullconv.core.i18n import Message, msg
 from fullconv.core.text import shell_command
 
 VARINT, LENGTH = 0, 2  # wire types
 WIDTH = {1: 8, 5: 4}  # wire types of fixed width, in bytes
 LAYERS = {2: (4, 6), 100: (1, 7)}  # field of NetParameter -> its fields name and blobs
 LEGACY, SHAPE = (1, 2, 3, 4), 7  # fields of BlobProto
-NUMBERS = {5: "<f4", 8: "<f8"}  # and those of its numbers
-MOST_FIELDS = 50_000  # a network has some thousand; more is no network
-MOST_DIMENSIONS = 32  # Caffe's own limit
+NUMBERS = {5: "<f4", 8: "<f8"}  # fields of its numbers
+MAX_FIELDS = 50_000  # a network has a few thousand
+MAX_DIMENSIONS = 32  # Caffe's own limit
 
 
 class _DamagedError(Exception):
-    """What is wrong, and at which byte."""
+    """Describe the damage and its byte."""
+
+    def __init__(self, message: Message) -> None:
+        super().__init__(message)
+        self.message = message
 
 
 @dataclass(frozen=True)
 class _Field:
-    """One field: its number, its wire type, and its value (of a varint) or where its bytes are. Of
-    fixed width all that follow with the same tag: where the first is, how many, how far apart."""
+    """One field, or a run of fields of fixed width with the same tag.
+
+    Args:
+        number, wire: of the tag.
+        value: of a varint.
+        content: the bytes of the (first) value.
+        count, step: number of values in the run, and bytes from one to the next.
+    """
 
     number: int
     wire: int
@@ -56,19 +67,22 @@ class _Field:
 
 
 def read_caffemodel(path: str | Path) -> dict[str, list[Tensor]]:
-    """The weights in a .caffemodel: layer name -> its blobs (float32) in order, as a rule weight
-    (O, I, k, k) and bias (O). Layers without weights are left out. Blobs from before 2014 have four
-    dimensions, (1, 1, 1, O) for a bias.
+    """Return the weights in a .caffemodel: layer name -> its blobs (float32) in order.
+
+    The blobs are usually the weight (O, I, k, k) and the bias (O). Layers without weights are left
+    out. Blobs from before 2014 have four dimensions, (1, 1, 1, O) for a bias.
 
     Raises:
-        FullconvError: no such file; damaged, cut off, or something else; two layers of one name.
+        FullconvError: the file is missing, damaged or of another format, or two layers have the
+            same name.
     """
     path = Path(path)
     try:
         data = np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))
     except (OSError, ValueError) as error:  # an empty file cannot be mapped
         raise FullconvError(
-            f"{path} cannot be read: {error}.", shell_command("ls", "-l", path)
+            msg("{path} cannot be read: {error}.", path=path, error=error),
+            shell_command("ls", "-l", path),
         ) from None
     layers: dict[str, list[Tensor]] = {}
     reader = _Reader(data)
@@ -78,19 +92,26 @@ def read_caffemodel(path: str | Path) -> dict[str, list[Tensor]]:
                 name, blobs = reader.layer(entry)
                 if blobs and name in layers:
                     raise FullconvError(
-                        f"{path} has two layers with weights named {name!r}; expected one.",
-                        f"copy or download {path.name} again",
+                        msg("{path} has two layers named {name!r}.", path=path, name=name),
+                        msg("copy or download {file} again", file=path.name),
                     )
                 if blobs:
                     layers[name] = blobs
     except _DamagedError as error:
         raise FullconvError(
-            f"{path} is damaged, cut off or no .caffemodel: {error}.",
-            f"copy or download {path.name} again",
+            msg(
+                "{path} is damaged, truncated or not a .caffemodel: {reason}.",
+                path=path,
+                reason=error.message,
+            ),
+            msg("copy or download {file} again", file=path.name),
         ) from None
     if not layers:
         raise FullconvError(
-            f"{path} holds no layer with weights; expected a .caffemodel of a trained network.",
+            msg(
+                "{path} has no layer with weights; expected a .caffemodel of a trained network.",
+                path=path,
+            ),
             shell_command("ls", "-l", path),
         )
     return layers
@@ -99,15 +120,17 @@ def read_caffemodel(path: str | Path) -> dict[str, list[Tensor]]:
 class _Reader:
     def __init__(self, data: np.ndarray) -> None:
         self.data = data
-        self.seen = 0
+        self.field_count = 0
 
     def fields(self, within: slice) -> Iterator[_Field]:
-        """All fields of a message, which lies in these bytes."""
+        """Yield all fields of the message in a range of bytes."""
         at = within.start
         while at < within.stop:
-            self.seen += 1
-            if self.seen > MOST_FIELDS:
-                raise _DamagedError(f"more than {MOST_FIELDS} fields up to byte {at}")
+            self.field_count += 1
+            if self.field_count > MAX_FIELDS:
+                raise _DamagedError(
+                    msg("more than {count} fields up to byte {byte}", count=MAX_FIELDS, byte=at)
+                )
             start = at
             tag, at = self.varint(at, within.stop)
             number, wire = tag >> 3, tag & 7
@@ -116,14 +139,21 @@ class _Reader:
                 yield _Field(number, wire, value, slice(at, at))
                 continue
             if wire not in WIDTH and wire != LENGTH:
-                raise _DamagedError(f"byte {start} begins no field (wire type {wire})")
+                raise _DamagedError(
+                    msg("no field starts at byte {byte} (wire type {wire})", byte=start, wire=wire)
+                )
             length = WIDTH.get(wire, 0)
             if wire == LENGTH:
                 length, at = self.varint(at, within.stop)
             if length > within.stop - at:
                 raise _DamagedError(
-                    f"field {number} at byte {start} says that it has {length} bytes, and "
-                    f"{within.stop - at} are left"
+                    msg(
+                        "field {number} at byte {byte} claims {length} bytes, but {left} are left",
+                        number=number,
+                        byte=start,
+                        length=length,
+                        left=within.stop - at,
+                    )
                 )
             content = slice(at, at + length)
             count = self.run(start, at, length, within.stop) if wire in WIDTH else 1
@@ -132,8 +162,8 @@ class _Reader:
             at = start + count * step
 
     def run(self, start: int, at: int, width: int, end: int) -> int:
-        """How many values of so many bytes follow each other from `start`, all with the tag that
-        ends at `at`. Looked for in growing steps, so that a tag is not compared with all the rest
+        """Return the number of consecutive values of `width` bytes from `start` with the tag that
+        ends at `at`. The search grows in steps, so that a tag is not compared with the whole rest
         of the file each time."""
         tag, size = self.data[start:at], at - start + width
         count, step = 1, 64
@@ -147,17 +177,17 @@ class _Reader:
             step *= 2
 
     def varint(self, at: int, end: int) -> tuple[int, int]:
-        """A whole number, seven bits a byte, and where the next thing begins."""
+        """Return an integer, seven bits per byte, and the position after it."""
         value = 0
         for position in range(at, min(at + 10, end)):
             byte = int(self.data[position])
             value |= (byte & 0x7F) << (7 * (position - at))
             if byte < 0x80:
                 return value, position + 1
-        raise _DamagedError(f"the number at byte {at} does not end")
+        raise _DamagedError(msg("the number at byte {byte} does not end", byte=at))
 
     def layer(self, entry: _Field) -> tuple[str, list[Tensor]]:
-        """Name and blobs."""
+        """Return the name and blobs of a layer."""
         name_field, blobs_field = LAYERS[entry.number]
         name, blobs = "", []
         for part in self.fields(entry.content):
@@ -168,7 +198,7 @@ class _Reader:
         return name, blobs
 
     def blob(self, entry: _Field, layer: str) -> Tensor:
-        """The numbers of a BlobProto, float32, in its shape."""
+        """Return the numbers of a BlobProto as float32, in its shape."""
         legacy = [0, 0, 0, 0]
         shape: tuple[int, ...] | None = None
         parts: dict[int, list[np.ndarray]] = {}
@@ -185,29 +215,37 @@ class _Reader:
         count = sum(map(len, chunks))
         if not count or math.prod(shape) != count or len(parts) > 1:
             raise _DamagedError(
-                f"weights of layer {layer!r} at byte {entry.content.start} have the shape {shape} "
-                f"and {count} numbers"
+                msg(
+                    "the weights of layer {layer!r} at byte {byte} have the shape {shape} but "
+                    "{count} numbers",
+                    layer=layer,
+                    byte=entry.content.start,
+                    shape=shape,
+                    count=count,
+                )
             )
         numbers = np.concatenate([np.zeros(0, np.float32), *chunks], dtype=np.float32)
         return torch.from_numpy(numbers).reshape(shape)
 
     def shape(self, entry: _Field) -> tuple[int, ...]:
-        """Of a BlobShape."""
+        """Return the dimensions of a BlobShape."""
         dims: list[int] = []
         for part in self.fields(entry.content):
             if part.number == 1 and part.wire == VARINT:
                 dims.append(part.value)
             elif part.number == 1 and part.wire == LENGTH:
                 at = part.content.start
-                while at < part.content.stop and len(dims) <= MOST_DIMENSIONS:
+                while at < part.content.stop and len(dims) <= MAX_DIMENSIONS:
                     value, at = self.varint(at, part.content.stop)
                     dims.append(value)
-            if len(dims) > MOST_DIMENSIONS:
-                raise _DamagedError(f"a shape of more than {MOST_DIMENSIONS} dimensions")
+            if len(dims) > MAX_DIMENSIONS:
+                raise _DamagedError(
+                    msg("a shape has more than {count} dimensions", count=MAX_DIMENSIONS)
+                )
         return tuple(dims)
 
     def numbers(self, entry: _Field) -> np.ndarray:
-        """Packed or not."""
+        """Return the numbers of a field, packed or not."""
         kind = np.dtype(NUMBERS[entry.number])
         start, length = entry.content.start, entry.content.stop - entry.content.start
         if entry.wire == LENGTH and length % kind.itemsize == 0:
@@ -218,4 +256,4 @@ class _Reader:
                 whole, (entry.count, length), (entry.step, 1), writeable=False
             )
             return np.ascontiguousarray(rows).view(kind)[:, 0]
-        raise _DamagedError(f"the numbers at byte {start} are of no known kind")
+        raise _DamagedError(msg("the numbers at byte {byte} have an unknown type", byte=start))

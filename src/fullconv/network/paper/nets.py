@@ -1,29 +1,29 @@
-"""The networks of the paper as backbones: VGG16, AlexNet, GoogLeNet (Long et al. 2015, §4.1).
+"""The paper's networks as backbones: VGG16, AlexNet, GoogLeNet (Long et al. 2015, §4.1).
 
 | name        | network                                        | strides      | trained weights    |
 |-------------|------------------------------------------------|--------------|--------------------|
 | vgg16       | VGG16                                          | 4, 8, 16, 32 | torchvision, Caffe |
-| alexnet     | CaffeNet: two groups, response normalisation   | 8, 16, 32    | Caffe              |
-| alexnet_owt | torchvision's AlexNet: neither of the two      | 8, 16, 32    | torchvision        |
+| alexnet     | CaffeNet: two groups, response normalization   | 8, 16, 32    | Caffe              |
+| alexnet_owt | torchvision's AlexNet: without either          | 8, 16, 32    | torchvision        |
 | googlenet   | BVLC GoogLeNet without its average pooling     | 8, 16, 32    | Caffe              |
 
 Fully connected layers are convolutions. Layers have the names of the Caffe definitions, so that
-weights are found by name. Two forms share all weights and differ at the border only:
+weights are matched by name. Two forms share all weights and differ only at the border:
 
-- `original`, to the digit as released: the first convolution pads by 100, fc6 not at all, pooling
-  rounds up, nothing else is padded; scores are zero outside their cells.
-- `aligned`: every layer pads by half its kernel and pooling rounds down, as in today's networks.
+- `original`, exactly as released: the first convolution pads by 100, fc6 does not pad, pooling
+  rounds up, nothing else is padded, and scores are zero outside their cells.
+- `aligned`: every layer pads by half its kernel and pooling rounds down, as in current networks.
 
-In both, `fullconv.network.fcn.FCN` reads the scores where their grids say. `paper:NAME` is the
-original form, `paper:NAME-aligned` the other, `paper:vgg16-atonce` the original one whose pool4 and
-pool3 are multiplied by 0.01 and 0.0001, to train all skips at once.
+`paper:NAME` is the original form, `paper:NAME-aligned` the other. `paper:vgg16-atonce` is the
+original form whose pool4 and pool3 are multiplied by 0.01 and 0.0001, to train all skip connections
+at once.
 
-FCN-GoogLeNet was never released: its form here follows the paper's text and the other two.
+FCN-GoogLeNet was never released: this form follows the paper's text and the other networks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -31,9 +31,11 @@ import torch
 from torch import Tensor, nn
 
 from fullconv.core.errors import FullconvError
+from fullconv.core.i18n import msg
+from fullconv.core.text import truncated_list
 from fullconv.network.backbone_card import IMAGENET_MEAN, IMAGENET_STD, BackboneCard
 from fullconv.network.paper.transplant import CAFFE_MEAN, CAFFE_STD, fill_trunk
-from fullconv.network.paper.weight_files import Weights, read_weights, torchvision_weights
+from fullconv.network.paper.weight_files import Weights, download_torchvision_weights, read_weights
 
 FORMS = ("original", "aligned")
 PAD = 100  # pixels, of the first convolution in the original form
@@ -41,12 +43,16 @@ AT_ONCE = {"pool4": 0.01, "pool3": 0.0001}
 
 
 class Trunk(nn.Module):
-    """Layers that run one after the other; what comes out at the taps is returned.
+    """Layers that run in sequence; the outputs of some of them are returned.
 
     Args:
         layers: by name.
-        taps: of these layers, each with a fixed factor for its output.
+        taps: the layers whose outputs are returned, each with a fixed factor.
         published: scores start at zero and are zero outside their cells, as in the released nets.
+
+    >>> trunk = Trunk({"conv": nn.Conv2d(3, 8, 3, padding=1)}, {"conv": 1.0}, published=False)
+    >>> trunk(torch.zeros(1, 3, 32, 48))[0].shape
+    torch.Size([1, 8, 32, 48])
     """
 
     def __init__(
@@ -63,7 +69,7 @@ class Trunk(nn.Module):
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """(N, 3, H, W) -> one (N, C, h, w) per tap, finest first."""
+        """Return one feature map (N, C, h, w) per tap, finest first, of images (N, 3, H, W)."""
         maps = []
         for name, layer in self.named_children():
             images = layer(images)
@@ -77,23 +83,26 @@ class Inception(nn.Module):
     """Four branches side by side (Szegedy et al. 2015).
 
     Args:
-        channels: that go in.
-        widths: of 1x1, 3x3_reduce, 3x3, 5x5_reduce, 5x5, pool_proj.
+        channels: of the input.
+        widths: output channels of 1x1, 3x3_reduce, 3x3, 5x5_reduce, 5x5, pool_proj.
+
+    >>> Inception(192, (64, 96, 128, 16, 32, 32))(torch.zeros(1, 192, 28, 28)).shape
+    torch.Size([1, 256, 28, 28])
     """
 
     def __init__(self, channels: int, widths: tuple[int, ...]) -> None:
         super().__init__()
-        one, reduce3, three, reduce5, five, pooled = widths
-        self.add_module("1x1", nn.Conv2d(channels, one, 1))
+        width1, reduce3, width3, reduce5, width5, pooled = widths
+        self.add_module("1x1", nn.Conv2d(channels, width1, 1))
         self.add_module("3x3_reduce", nn.Conv2d(channels, reduce3, 1))
-        self.add_module("3x3", nn.Conv2d(reduce3, three, 3, padding=1))
+        self.add_module("3x3", nn.Conv2d(reduce3, width3, 3, padding=1))
         self.add_module("5x5_reduce", nn.Conv2d(channels, reduce5, 1))
-        self.add_module("5x5", nn.Conv2d(reduce5, five, 5, padding=2))
+        self.add_module("5x5", nn.Conv2d(reduce5, width5, 5, padding=2))
         self.add_module("pool_proj", nn.Conv2d(channels, pooled, 1))
         self.pool = nn.MaxPool2d(3, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, h, w) -> (N, sum of the four widths, h, w)."""
+        """Return the four branches concatenated: (N, sum of the four widths, h, w)."""
 
         def conv(name: str, x: Tensor) -> Tensor:
             return torch.relu_(self.get_submodule(name)(x))
@@ -108,7 +117,7 @@ class Inception(nn.Module):
 
 
 class _Stack:
-    """Layers as they are added; what each pads follows from the form."""
+    """Layers as they are added; the form sets their padding."""
 
     def __init__(self, form: str, width: float) -> None:
         self.layers: dict[str, nn.Module] = {}
@@ -118,7 +127,7 @@ class _Stack:
         padding = (kernel - 1) // 2
         if self.original:
             padding = PAD if not self.layers else 0 if name == "fc6" else padding
-        channels = self.narrowed(channels)
+        channels = self.scaled(channels)
         self.layers[name] = nn.Conv2d(
             self.channels, channels, kernel, stride, padding, groups=groups
         )
@@ -133,17 +142,17 @@ class _Stack:
         self.layers[name] = nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75)
 
     def dense(self, kernel: int) -> None:
-        """fc6 and fc7, with dropout of single elements."""
+        """Add fc6 and fc7, with dropout of single elements."""
         for name, side in (("fc6", kernel), ("fc7", 1)):
             self.conv(name, 4096, side)
             self.layers[f"drop_{name}"] = nn.Dropout(0.5)
 
     def inception(self, name: str, *widths: int) -> None:
-        module = Inception(self.channels, tuple(map(self.narrowed, widths)))
+        module = Inception(self.channels, tuple(map(self.scaled, widths)))
         self.layers[f"inception_{name}"] = module
-        self.channels = sum(self.narrowed(widths[i]) for i in (0, 2, 4, 5))
+        self.channels = sum(self.scaled(widths[i]) for i in (0, 2, 4, 5))
 
-    def narrowed(self, channels: int) -> int:
+    def scaled(self, channels: int) -> int:
         return max(1, round(channels * self.width))
 
 
@@ -208,7 +217,7 @@ def _googlenet(stack: _Stack) -> tuple[str, ...]:
     return ("inception_3b", "inception_4e", "pool5/drop")
 
 
-NETWORKS: dict[str, Callable[[_Stack], tuple[str, ...]]] = {
+NETWORKS = {
     "vgg16": _vgg16,
     "alexnet": _alexnet,
     "alexnet_owt": _alexnet_owt,
@@ -216,8 +225,8 @@ NETWORKS: dict[str, Callable[[_Stack], tuple[str, ...]]] = {
 }
 
 
-def card_of(name: str) -> BackboneCard:
-    """The card of "vgg16", "vgg16-aligned", "vgg16-atonce", ..."""
+def paper_card(name: str) -> BackboneCard:
+    """Return the card of "vgg16", "vgg16-aligned", "vgg16-atonce", ..."""
     network, _, variant = name.partition("-")
     options: dict[str, dict[str, Any]] = {
         "": {"form": "original"},
@@ -227,37 +236,50 @@ def card_of(name: str) -> BackboneCard:
     }
     if network not in NETWORKS or variant not in options:
         raise FullconvError(
-            f"the paper has no network {name!r}; there are {', '.join(NETWORKS)}, each as "
-            "NAME (original form), NAME-aligned, and vgg16-atonce.",
+            msg(
+                "the paper has no network {name!r}; choose from {networks}, each as NAME (original "
+                "form) or NAME-aligned, or vgg16-atonce.",
+                name=name,
+                networks=truncated_list(list(NETWORKS)),
+            ),
             "--backbone paper:vgg16",
         )
     return BackboneCard("paper", network, options[variant])
 
 
 def build_trunk(card: BackboneCard, *, pretrained: bool = False) -> tuple[Trunk, BackboneCard]:
-    """The trunk that a card describes; fresh, or with weights. The card comes back with the mean
-    and std that the weights expect.
+    """Build the trunk of a card, and return it with the card, which has the mean and std that the
+    weights expect.
 
     Args:
         card: name as in `NETWORKS`; options are `form` ("original" or "aligned"), `at_once`, and
             `width` (a factor for all channels); weights may be a .caffemodel, .pth or .safetensors
             file with the layers of a classifier or of an FCN.
-        pretrained: with torchvision's ImageNet weights, where it has that network.
+        pretrained: load torchvision's ImageNet weights, if torchvision has that network.
 
     Raises:
-        FullconvError: unknown name or option, weights that do not fit or cannot be had.
+        FullconvError: the name or an option is unknown, or the weights do not fit or cannot be
+            downloaded.
     """
     if card.name not in NETWORKS:
         raise FullconvError(
-            f"the paper has no network {card.name!r}; there are {', '.join(NETWORKS)}.",
+            msg(
+                "the paper has no network {name!r}; choose from {networks}.",
+                name=card.name,
+                networks=truncated_list(list(NETWORKS)),
+            ),
             'name = "vgg16"',
         )
     options = {"form": "original", "at_once": False, "width": 1.0, **card.options}
     width = options["width"]
     if len(options) != 3 or options["form"] not in FORMS or not isinstance(width, (int, float)):
         raise FullconvError(
-            f"options of {card.name} are {dict(card.options)}; expected form "
-            f"({' or '.join(FORMS)}), at_once (true or false) and width (a number) only.",
+            msg(
+                "the options of {name} are {options}; expected only form (original or aligned), "
+                "at_once (true or false) and width (a number).",
+                name=card.name,
+                options=dict(card.options),
+            ),
             'options = { form = "original" }',
         )
     stack = _Stack(options["form"], width)
@@ -268,24 +290,31 @@ def build_trunk(card: BackboneCard, *, pretrained: bool = False) -> tuple[Trunk,
     if card.weights is not None:
         weights = read_weights(card.weights)
     elif pretrained:
-        weights = _of_torchvision(card)
+        weights = _torchvision_weights(card)
         card = replace(card, pretrained_on=f"ImageNet-1k, torchvision {card.name}")
     else:
         return trunk, card
     caffe = fill_trunk(trunk, weights, missing=card.missing)
-    if caffe and (card.mean, card.std) == (IMAGENET_MEAN, IMAGENET_STD):  # not said otherwise
+    if caffe and (card.mean, card.std) == (
+        IMAGENET_MEAN,
+        IMAGENET_STD,
+    ):  # the card does not override them
         card = replace(card, mean=CAFFE_MEAN, std=CAFFE_STD)
     return trunk, card
 
 
-def _of_torchvision(card: BackboneCard) -> Weights:
-    """Its ImageNet weights."""
+def _torchvision_weights(card: BackboneCard) -> Weights:
     names = {"vgg16": "vgg16", "alexnet_owt": "alexnet"}
     if card.name not in names:
         raise FullconvError(
-            f"nobody offers weights of {card.name} that can be fetched by name; Caffe's own are a "
-            "file.",
-            f"--no-pretrained   # or --backbone card.toml, with:\n"
-            f'source = "paper"\nname = "{card.name}"\nweights = "FILE.caffemodel"',
+            msg(
+                "there are no weights of {name} to download by name; Caffe's weights are a file.",
+                name=card.name,
+            ),
+            msg(
+                "--no-pretrained   # or --backbone card.toml, with:\n"
+                'source = "paper"\nname = "{name}"\nweights = "FILE.caffemodel"',
+                name=card.name,
+            ),
         )
-    return torchvision_weights(card, names[card.name])
+    return download_torchvision_weights(card, names[card.name])

@@ -1,14 +1,14 @@
-"""Weights of others in the paper's networks, layer by layer, by name.
+"""Copy weights from elsewhere into the paper's networks, layer by layer, by name.
 
-| where they come from                 | layers named                                          |
+| origin                               | names of the layers                                   |
 |--------------------------------------|-------------------------------------------------------|
 | Caffe: VGG16, CaffeNet, GoogLeNet    | conv1_1 ... fc6, fc7 (fully connected), fc8: left out |
 | Caffe: released FCNs; pytorch-fcn    | conv1_1 ... fc7, score_fr, score_pool4, upscore2 ...  |
 | torchvision, timm: VGG16, AlexNet    | features.0 ..., classifier.0 or pre_logits.fc1 ...    |
 
 Fully connected weights become those of a convolution. Caffe's images are BGR, 0 to 255, less
-their mean: the first convolution is turned to RGB, and the rest stands in `CAFFE_MEAN` and
-`CAFFE_STD`. The network is the same.
+their mean: the first convolution is converted to RGB, and `CAFFE_MEAN` and `CAFFE_STD` hold the
+rest. The network computes the same.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ import torch
 from torch import Tensor, nn
 
 from fullconv.core.errors import FullconvError
-from fullconv.network.paper.weight_files import Weights
+from fullconv.core.i18n import msg
+from fullconv.network.paper.weight_files import Weights, compare_weights
 
 CAFFE_MEAN = tuple(mean / 255 for mean in (122.67892, 116.66877, 104.00699))  # RGB
 CAFFE_STD = (1 / 255, 1 / 255, 1 / 255)
-# Layers of a file that no trunk has: scores, losses, and how they are brought to full size.
+# Layers of a file that no backbone has: scores, losses, and upsampling.
 HEADS = ("fc8", "score", "upscore", "scale_pool", "loss", "prob", "classifier", "head")
 _DENSE = ("fc6", "fc7")
 
@@ -37,7 +38,10 @@ class Layers:
     Args:
         path: of the file, for messages.
         tensors: layer -> "weight" and "bias" -> tensor.
-        caffe: whether they expect images as Caffe has them.
+        caffe: whether the layers expect Caffe's images.
+
+    >>> Layers("a.caffemodel", {"fc7": {"bias": torch.zeros(4096)}}, True).tensors["fc7"].keys()
+    dict_keys(['bias'])
     """
 
     path: str
@@ -46,7 +50,7 @@ class Layers:
 
 
 def match_layers(weights: Weights, trunk: nn.Module) -> Layers:
-    """The layers of a file under the names that a trunk has for them."""
+    """Return the layers of a file under the names that a trunk uses for them."""
     grouped: dict[str, dict[str, Tensor]] = {}
     for name, tensor in weights.tensors.items():
         layer, _, part = name.rpartition(".")
@@ -54,13 +58,20 @@ def match_layers(weights: Weights, trunk: nn.Module) -> Layers:
     features = [name for name in grouped if name.startswith("features.")]
     if not features:
         return Layers(weights.path.name, grouped, caffe=True)
+    # torchvision and timm number their layers: pair them in order.
     convolutions = [name for name in named_convolutions(trunk) if name not in _DENSE]
     numbered = sorted(features, key=lambda name: (len(name), name))
     if len(numbered) != len(convolutions):
         raise FullconvError(
-            f"{weights.path.name} has {len(numbered)} layers with weights under `features`; "
-            f"expected {len(convolutions)}: {', '.join(convolutions)}.",
-            'name = "vgg16"   # or "alexnet_owt": the network that the weights are of',
+            msg(
+                "{file} has {count} layers with weights under `features`; expected {expected}: "
+                "{names}.",
+                file=weights.path.name,
+                count=len(numbered),
+                expected=len(convolutions),
+                names=", ".join(convolutions),
+            ),
+            msg('name = "vgg16"   # or "alexnet_owt": the network that the weights belong to'),
         )
     renamed = dict(zip(numbered, convolutions, strict=True))
     dense = [n for n in grouped if n.startswith(("classifier.", "pre_logits."))]
@@ -71,7 +82,8 @@ def match_layers(weights: Weights, trunk: nn.Module) -> Layers:
 
 
 def named_convolutions(trunk: nn.Module) -> dict[str, nn.Conv2d]:
-    """By their names in Caffe: the parts of an inception module stand behind a slash."""
+    """Return the convolutions by their Caffe names, in which a slash precedes the parts of an
+    inception module."""
     return {
         name.replace(".", "/"): module
         for name, module in trunk.named_modules()
@@ -82,68 +94,64 @@ def named_convolutions(trunk: nn.Module) -> dict[str, nn.Conv2d]:
 def copy_weights(
     modules: Mapping[str, nn.Module], layers: Layers, *, others: Iterable[str] = HEADS
 ) -> None:
-    """Copies weights into modules, each by its layer's name.
+    """Copy weights into modules, each by its layer's name.
 
     Args:
-        modules: by the names that their layers have in the file.
+        modules: by their layers' names in the file.
         layers: of the file.
-        others: how the names of layers begin that may be in the file and are left out.
+        others: prefixes of layers that the file may have in addition; they are left out.
 
     Raises:
-        FullconvError: a layer is missing, has another shape, or is one too many. Nothing was
-            copied then.
+        FullconvError: a layer is missing, unknown or has the wrong shape. Nothing is copied then.
     """
-    wrong = [
-        f"{name} is missing (expected {_said(module)})"
-        for name, module in modules.items()
-        if name not in layers.tensors
-    ]
-    wrong += [
-        f"{name} is a layer that this network has not ({_shapes(parts)})"
-        for name, parts in layers.tensors.items()
-        if name not in modules and not name.startswith(tuple(others))
-    ]
-    copies: list[tuple[Tensor, Tensor]] = []
-    for name, module in modules.items():
-        if name not in layers.tensors:
-            continue
-        parts = layers.tensors[name]
-        own = dict(module.named_parameters(recurse=False))
-        if set(own) != set(parts) or not all(fits(parts[key], own[key]) for key in own):
-            wrong.append(f"{name} has {_shapes(parts)} (expected {_said(module)})")
-            continue
-        copies += [(own[key].data, parts[key]) for key in own]
-    if wrong:
-        more = f"; and {len(wrong) - 4} more" if len(wrong) > 4 else ""
+    tensors = {
+        f"{layer}.{part}": tensor
+        for layer, parts in layers.tensors.items()
+        if layer in modules or not layer.startswith(tuple(others))
+        for part, tensor in parts.items()
+    }
+    targets = {
+        f"{layer}.{part}": parameter
+        for layer, module in modules.items()
+        for part, parameter in module.named_parameters(recurse=False)
+    }
+    if mismatch := compare_weights(tensors, targets, fits):
         raise FullconvError(
-            f"{layers.path} does not fit this network: {'; '.join(wrong[:4])}{more}.",
-            "--backbone paper:vgg16   # or paper:alexnet, ...: the network that the weights are of",
+            msg(
+                "{file} does not fit this network: {mismatch}.",
+                file=layers.path,
+                mismatch=mismatch.message,
+            ),
+            msg(
+                "--backbone paper:vgg16   # or paper:alexnet, ...: the network that the weights "
+                "belong to"
+            ),
         )
     with torch.no_grad():
-        for target, source in copies:
-            target.copy_(source.reshape(target.shape))
+        for name, target in targets.items():
+            target.data.copy_(tensors[name].reshape(target.shape))
 
 
-def fits(found: Tensor, expected: Tensor) -> bool:
-    """Whether a tensor is of this shape, or is it fully connected (O, I k k), or with the leading
-    ones of old Caffe files."""
-    outputs, *inputs = expected.shape
-    shape, wanted = ([n for n in s if n != 1] for s in (found.shape, expected.shape))
+def fits(tensor: Tensor, target: Tensor) -> bool:
+    """Return whether a tensor has the target's shape, is fully connected (O, I k k), or has the
+    leading ones of old Caffe files."""
+    outputs, *inputs = target.shape
+    shape, convolution = ([n for n in s if n != 1] for s in (tensor.shape, target.shape))
     connected = [n for n in (outputs, math.prod(inputs)) if n != 1]
-    return shape in (wanted, connected)
+    return shape in (convolution, connected)
 
 
 def fill_trunk(trunk: nn.Module, weights: Weights, *, missing: Iterable[str] = ()) -> bool:
-    """A file's weights in a trunk; its scores are left out.
+    """Copy a file's weights into a trunk, without the scores.
 
     Args:
-        missing: layers that the file lacks, to stay as they are.
+        missing: layers that the file lacks; they stay as they are.
 
     Returns:
-        Whether they expect Caffe's images, with `CAFFE_MEAN` and `CAFFE_STD`.
+        Whether the weights expect Caffe's images, with `CAFFE_MEAN` and `CAFFE_STD`.
 
     Raises:
-        FullconvError: the file is of another network.
+        FullconvError: the file belongs to another network.
     """
     layers = match_layers(weights, trunk)
     convolutions = named_convolutions(trunk)
@@ -151,19 +159,11 @@ def fill_trunk(trunk: nn.Module, weights: Weights, *, missing: Iterable[str] = (
         {name: c for name, c in convolutions.items() if name not in tuple(missing)}, layers
     )
     if layers.caffe:
-        turn_to_rgb(next(iter(convolutions.values())))
+        swap_bgr_to_rgb(next(iter(convolutions.values())))
     return layers.caffe
 
 
-def turn_to_rgb(convolution: nn.Conv2d) -> None:
-    """Weights for BGR become those for RGB."""
+def swap_bgr_to_rgb(convolution: nn.Conv2d) -> None:
+    """Convert weights for BGR images to weights for RGB images, in place."""
     with torch.no_grad():
         convolution.weight.copy_(convolution.weight.flip(1))
-
-
-def _shapes(parts: Mapping[str, Tensor]) -> str:
-    return " and ".join(f"{key} {tuple(tensor.shape)}" for key, tensor in parts.items())
-
-
-def _said(module: nn.Module) -> str:
-    return _shapes(dict(module.named_parameters(recurse=False)))

@@ -1,39 +1,45 @@
-"""Weights in files of others: Caffe's, PyTorch's, and safetensors, told apart by content.
+"""Read weight files from elsewhere, and report what does not fit a network.
 
-A .pth is a pickle, and a pickle can run code. Only tensors and plain containers are read from it;
-a file that needs more is refused.
+Caffe's, PyTorch's and safetensors files are told apart by their content. A .pth file is a pickle,
+and a pickle can run code: only tensors and plain containers are read from it, and a file that needs
+more is refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.text import shell_command
-from fullconv.network.backbone_card import BackboneCard, unreachable
+from fullconv.core.i18n import Message, join, msg, nmsg
+from fullconv.core.text import first_line, shell_command, truncated_list
+from fullconv.network.backbone_card import BackboneCard, unreachable_weights_error
 from fullconv.network.paper.caffemodel import read_caffemodel
 
 # Keys under which training scripts keep the weights in a checkpoint.
 _NESTED = ("model_state_dict", "state_dict", "model")
-_PARTS = ("weight", "bias")
+_BLOB_NAMES = ("weight", "bias")
+_LISTED = 4  # tensors of each kind that a mismatch report names
 
 
 @dataclass(frozen=True)
 class Weights:
-    """What a file holds.
+    """The content of a weight file.
 
     Args:
-        path: of the file.
-        tensors: by name; of a Caffe layer `NAME.weight` and `NAME.bias`.
+        path: the file.
+        tensors: by name; the blobs of a Caffe layer are `NAME.weight` and `NAME.bias`.
         kind: "caffe", "torch" or "safetensors".
-        architecture: what the file calls its network, or "".
+        architecture: the file's own name for its network, or "".
+
+    >>> Weights(Path("a.pth"), {"fc.bias": torch.zeros(5)}, "torch").tensors["fc.bias"].shape
+    torch.Size([5])
     """
 
     path: Path
@@ -42,11 +48,94 @@ class Weights:
     architecture: str = ""
 
 
+@dataclass(frozen=True)
+class WeightMismatch:
+    """The differences between the tensors of a file and those that a network expects.
+
+    Args:
+        missing, unexpected: names, the missing ones with the expected shape in `message`.
+        reshaped: names of tensors with another shape.
+        message: the report, to fill into a sentence; empty if everything fits.
+
+    >>> compare_weights({"a": torch.ones(2)}, {"a": torch.ones(3)}).message
+    '1 tensor has the wrong shape: a (2,), expected (3,)'
+    """
+
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    reshaped: tuple[str, ...]
+    message: Message
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.unexpected or self.reshaped)
+
+
+def compare_weights(
+    tensors: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
+    fits: Callable[[Tensor, Tensor], bool] = lambda tensor, target: tensor.shape == target.shape,
+) -> WeightMismatch:
+    """Compare the tensors of a file with those that a network expects. The result is false if they
+    fit.
+
+    Args:
+        tensors, expected: by name.
+        fits: decides whether a tensor can fill the expected one.
+    """
+    missing = tuple(name for name in expected if name not in tensors)
+    unexpected = tuple(name for name in tensors if name not in expected)
+    reshaped = tuple(
+        name for name in expected if name in tensors and not fits(tensors[name], expected[name])
+    )
+
+    def named(names: tuple[str, ...], source: Mapping[str, Tensor]) -> Message:
+        return truncated_list([f"{n} {tuple(source[n].shape)}" for n in names], _LISTED)
+
+    wrong_shapes = [
+        msg(
+            "{name} {shape}, expected {expected}",
+            name=name,
+            shape=tuple(tensors[name].shape),
+            expected=tuple(expected[name].shape),
+        )
+        for name in reshaped
+    ]
+    parts = []
+    if missing:
+        parts.append(
+            nmsg(
+                "{count} tensor is missing: {names}",
+                "{count} tensors are missing: {names}",
+                len(missing),
+                names=named(missing, expected),
+            )
+        )
+    if unexpected:
+        parts.append(
+            nmsg(
+                "{count} tensor is not part of the network: {names}",
+                "{count} tensors are not part of the network: {names}",
+                len(unexpected),
+                names=named(unexpected, tensors),
+            )
+        )
+    if reshaped:
+        parts.append(
+            nmsg(
+                "{count} tensor has the wrong shape: {names}",
+                "{count} tensors have the wrong shape: {names}",
+                len(reshaped),
+                names=truncated_list(wrong_shapes, _LISTED),
+            )
+        )
+    return WeightMismatch(missing, unexpected, reshaped, join(parts, "; "))
+
+
 def read_weights(path: str | Path) -> Weights:
-    """Reads a .caffemodel, .pth or .safetensors file.
+    """Read a .caffemodel, .pth or .safetensors file.
 
     Raises:
-        FullconvError: no such file; damaged; a pickle that needs code; something without weights.
+        FullconvError: the file is missing, damaged, a pickle that needs code, or has no weights.
     """
     path = Path(path)
     try:
@@ -54,39 +143,89 @@ def read_weights(path: str | Path) -> Weights:
             head = file.read(16)
     except OSError as error:
         raise FullconvError(
-            f"the weights {path} cannot be read: {error.strerror}.", shell_command("ls", "-l", path)
+            msg("the weights {path} cannot be read: {reason}.", path=path, reason=error.strerror),
+            shell_command("ls", "-l", path),
         ) from None
     if head.startswith(b"\x89HDF"):
         raise FullconvError(
-            f"{path} is an HDF5 file; expected a .caffemodel in Caffe's binary format, a .pth or a "
-            ".safetensors file.",
-            "snapshot_format: BINARYPROTO   # in Caffe's solver",
+            msg(
+                "{path} is an HDF5 file; expected a .caffemodel in Caffe's binary format, a .pth "
+                "or a .safetensors file.",
+                path=path,
+            ),
+            msg("snapshot_format: BINARYPROTO   # in Caffe's solver"),
         )
     if head[8:9] == b"{":
         return Weights(path, _read_safetensors(path), "safetensors")
     if head.startswith((b"PK", b"\x80")) or path.suffix in (".pth", ".pt", ".tar"):
         return _read_torch(path)
     tensors = {
-        f"{layer}.{_PARTS[i] if i < len(_PARTS) else i}": blob
+        f"{layer}.{_BLOB_NAMES[i] if i < len(_BLOB_NAMES) else i}": blob
         for layer, blobs in read_caffemodel(path).items()
         for i, blob in enumerate(blobs)
     }
     return Weights(path, tensors, "caffe")
 
 
-def torchvision_weights(card: BackboneCard, name: str) -> Weights:
-    """The default weights of torchvision's network `name`, for a card: downloaded once and checked
-    by their checksum.
+def load_card_weights(classifier: nn.Module, card: BackboneCard) -> None:
+    """Load the weights of a backbone card into the whole classifier.
 
     Raises:
-        FullconvError: no network, and they were never downloaded.
+        FullconvError: no .safetensors file, or tensors that do not fit. Only the modules that the
+            card lists under `missing` may be absent.
+    """
+    if card.weights is None:
+        return
+    if card.weights.suffix != ".safetensors":
+        raise FullconvError(
+            msg(
+                "{file} is not a .safetensors file. A pickle can run code and is not read.",
+                file=card.weights.name,
+            ),
+            "safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'FILE.safetensors')",
+        )
+    tensors = _read_safetensors(card.weights)
+
+    def may_be_missing(name: str) -> bool:
+        return name.endswith("num_batches_tracked") or any(
+            name == module or name.startswith(f"{module}.") for module in card.missing
+        )
+
+    expected = {
+        name: tensor
+        for name, tensor in classifier.state_dict().items()
+        if name in tensors or not may_be_missing(name)
+    }
+    if mismatch := compare_weights(tensors, expected):
+        absent = list(mismatch.missing[:_LISTED])
+        raise FullconvError(
+            msg(
+                "{file} does not fit {source} {name}: {mismatch}.",
+                file=card.weights.name,
+                source=card.source,
+                name=card.name,
+                mismatch=mismatch.message,
+            ),
+            msg("missing = {names}   # in the card, to initialize them", names=absent)
+            if absent
+            else msg("name = ...   # in the card: the network that the weights belong to"),
+        )
+    classifier.load_state_dict(tensors, strict=False)
+
+
+def download_torchvision_weights(card: BackboneCard, name: str) -> Weights:
+    """Return the default weights of torchvision's network `name`, downloaded once and verified by
+    their checksum.
+
+    Raises:
+        FullconvError: the weights are not in the cache and cannot be downloaded.
     """
     from torchvision.models import get_model_weights
 
     try:
         tensors = get_model_weights(name).DEFAULT.get_state_dict(progress=True, check_hash=True)
     except (OSError, RuntimeError) as error:
-        raise unreachable(card, error) from error
+        raise unreachable_weights_error(card, error) from error
     return Weights(Path(f"torchvision's {name}"), tensors, "torch")
 
 
@@ -98,51 +237,73 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise FullconvError(
-            f"{path} cannot be read: {error}.", f"copy or download {path.name} again"
+            msg("{path} cannot be read: {error}.", path=path, error=error),
+            msg("copy or download {file} again", file=path.name),
         ) from None
 
 
 def _read_torch(path: Path) -> Weights:
     try:
-        with path.open("rb") as file, torch.serialization.safe_globals(_numbers_of_numpy()):
-            found = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # many kinds: of zip, of pickle, of torch
-        said = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        with path.open("rb") as file, torch.serialization.safe_globals(_numpy_scalar_types()):
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # zip, pickle and torch raise many kinds
         if "weights_only" in str(error) or "Weights only" in str(error):
             raise FullconvError(
-                f"{path} is a pickle that needs code to be read (it holds more than weights); "
-                "such a file can run anything on this machine: not read.",
-                "torch.save(network.state_dict(), 'FILE.pth')   # where the file comes from",
+                msg(
+                    "{path} is a pickle that holds more than weights. Reading it could run any "
+                    "code on this machine, so it is not read.",
+                    path=path,
+                ),
+                msg("torch.save(network.state_dict(), 'FILE.pth')   # where the file comes from"),
             ) from None
         raise FullconvError(
-            f"{path} is damaged or no file of weights: {type(error).__name__}: {said}",
-            f"copy or download {path.name} again",
+            msg(
+                "{path} is damaged or not a weight file: {kind}: {error}",
+                path=path,
+                kind=type(error).__name__,
+                error=first_line(error)[:200],
+            ),
+            msg("copy or download {file} again", file=path.name),
         ) from None
-    architecture = ""
-    if isinstance(found, dict):
-        architecture = str(found.get("arch", ""))
-        found = next((found[key] for key in _NESTED if key in found), found)
-    if not isinstance(found, dict) or not found or not all(map(_is_named_tensor, found.items())):
-        what = type(found).__name__
-        if isinstance(found, dict):
-            what = f"a dict with {', '.join(map(str, list(found)[:6])) or 'nothing'}"
+    architecture, tensors = "", content
+    if isinstance(content, dict):
+        architecture = str(content.get("arch", ""))
+        tensors = next((content[key] for key in _NESTED if key in content), content)
+    if not _is_state_dict(tensors):
         raise FullconvError(
-            f"{path} holds no weights but {what}; expected tensors by name, or a checkpoint with "
-            f"them under {' or '.join(_NESTED)}.",
+            msg(
+                "{path} contains no weights but {content}; expected tensors by name, or a "
+                "checkpoint with such tensors under {keys}.",
+                path=path,
+                content=_describe(tensors),
+                keys=truncated_list(_NESTED),
+            ),
             "torch.save(network.state_dict(), 'FILE.pth')",
         )
-    if all(name.startswith("module.") for name in found):  # of several GPUs
-        found = {name.removeprefix("module."): tensor for name, tensor in found.items()}
-    return Weights(path, found, "torch", architecture)
+    if all(name.startswith("module.") for name in tensors):  # saved by DataParallel
+        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    return Weights(path, tensors, "torch", architecture)
 
 
-def _is_named_tensor(item: tuple[Any, Any]) -> bool:
-    return isinstance(item[0], str) and isinstance(item[1], Tensor)
+def _is_state_dict(content: Any) -> bool:
+    return (
+        isinstance(content, dict)
+        and bool(content)
+        and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items())
+    )
 
 
-def _numbers_of_numpy() -> list[Any]:
-    """Checkpoints keep their best score as a number of NumPy, under its old and its new name."""
+def _describe(content: Any) -> str:
+    if not isinstance(content, dict):
+        return type(content).__name__
+    if not content:
+        return msg("an empty dict")
+    return msg("a dict with the keys {keys}", keys=truncated_list(list(content), 6))
+
+
+def _numpy_scalar_types() -> list[Any]:
+    """Checkpoints keep their best metric as a NumPy scalar, under its old or its new name."""
     scalar = np.float64(0).__reduce__()[0]
-    kinds = [type(np.dtype(kind)) for kind in ("float32", "float64", "int32", "int64")]
+    dtypes = [type(np.dtype(kind)) for kind in ("float32", "float64", "int32", "int64")]
     names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
-    return [np.dtype, *kinds, *((scalar, name) for name in names)]
+    return [np.dtype, *dtypes, *((scalar, name) for name in names)]

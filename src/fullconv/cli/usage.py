@@ -1,0 +1,307 @@
+"""What is wrong with a command line, in whole sentences, and the command that was meant.
+
+Words of other tools are answered with ours, by the table of meanings in core/foreign_words.py.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+from cyclopts import (
+    CoercionError,
+    CycloptsError,
+    MissingArgumentError,
+    RepeatArgumentError,
+    UnknownCommandError,
+    UnknownOptionError,
+    UnusedCliTokensError,
+)
+
+from fullconv.cli.app import app
+from fullconv.cli.help import usage_line
+from fullconv.core.errors import FullconvError
+from fullconv.core.foreign_words import COMMANDS, NEEDLESS, OPTIONS
+from fullconv.core.i18n import Message, join, msg
+from fullconv.core.text import nearest, shell_command, truncated_list
+
+_KEY_VALUE = re.compile(r"[A-Za-z_]\w*=.*", re.DOTALL)
+_MODEL_FILES = (".onnx", ".xml", ".safetensors", ".pt2", ".caffemodel", ".pth", ".pt")
+_KINDS = {int: msg("a whole number"), float: msg("a number"), bool: msg("true or false")}
+_CUTOFF = 0.8  # of the similarity of names, if no table knows a word
+
+
+class UsageError(FullconvError):
+    """The command line is wrong (exit code 2), rather than what it names (exit code 1)."""
+
+
+def usage_error(error: CycloptsError, argv: Sequence[str]) -> UsageError:
+    """Return what is wrong with a command line that cyclopts refused.
+
+    Args:
+        argv: the words without --quiet and --lang.
+    """
+    argv = list(argv)
+    if isinstance(error, UnknownCommandError) or (argv and argv[0] not in app):
+        return _unknown_command(argv)
+    command = argv[0] if argv else ""
+    help_line = shell_command("fullconv", *argv[:1], "--help")
+
+    if isinstance(error, UnknownOptionError):
+        typed = (error.token.keyword or error.token.value).partition("=")[0]
+        return _unknown_option(command, typed, argv)
+    if isinstance(error, UnusedCliTokensError):
+        unused = (error.unused_tokens or [""])[0]
+        return _with_usage(command, msg("unexpected argument {word!r}.", word=unused))
+    if isinstance(error, MissingArgumentError) and error.argument is not None:
+        if _is_positional(error):
+            return missing_argument(command, error.argument.name.removeprefix("--").upper())
+        option = error.keyword or error.argument.name
+        count = error.argument.token_count()[0]
+        if count > 1:
+            message = msg("{option} needs {count} values.", option=option, count=count)
+        else:
+            message = msg("{option} needs a value.", option=option)
+        return UsageError(message, help_line)
+    if isinstance(error, RepeatArgumentError):
+        message = msg("{option} is given more than once.", option=error.token.keyword)
+        return UsageError(message, help_line)
+    if isinstance(error, CoercionError) and error.argument is not None and error.token is not None:
+        option = error.token.keyword or error.argument.name.removeprefix("--").upper()
+        if choices := [choice for choice in get_args(error.target_type) if choice]:
+            expected = msg("one of {choices}", choices=truncated_list(choices))
+            close = nearest(error.token.value, map(str, choices), _CUTOFF)
+            line = shell_command(option, close or choices[0])
+        else:
+            expected = _KINDS.get(error.target_type or str, msg("another value"))
+            line = help_line
+        message = msg(
+            "{option} is {value!r}; it must be {expected}.",
+            option=option,
+            value=error.token.value,
+            expected=expected,
+        )
+        return UsageError(message, line)
+    error.verbose = False
+    text = str(error).strip()
+    return UsageError(text[:1].lower() + text[1:], help_line)
+
+
+def missing_argument(command: str, name: str) -> UsageError:
+    """Return the error of a command without an argument that it needs."""
+    return _with_usage(command, msg("missing argument {name}.", name=name))
+
+
+def _with_usage(command: str, message: Message) -> UsageError:
+    usage = msg("  usage: {line}", line=usage_line(command))
+    return UsageError(join([message, usage]))
+
+
+def _is_positional(error: MissingArgumentError) -> bool:
+    argument = error.argument
+    return bool(
+        argument is not None
+        and not error.keyword
+        and not argument.tokens
+        and argument.field_info.is_positional
+    )
+
+
+def _unknown_command(argv: list[str]) -> UsageError:
+    typed = next((word for word in argv if not word.startswith("-")), argv[0] if argv else "")
+    rest = argv[argv.index(typed) + 1 :] if typed in argv else []
+    ours = COMMANDS.get(typed.lower(), "")
+    if ours == "--help" and rest and rest[0] in app:
+        return UsageError(
+            msg("there is no command 'help'."), shell_command("fullconv", rest[0], "--help")
+        )
+    if ours.startswith("-"):
+        message = msg("there is no command {typed!r}.", typed=typed)
+        return UsageError(message, f"fullconv {ours}")
+    if ours:
+        message = msg("there is no command {typed!r}; it is {ours!r} here.", typed=typed, ours=ours)
+        return UsageError(message, shell_command("fullconv", ours, *_our_options(ours, rest)))
+    commands = [name for name in app if not name.startswith("-")]
+    if close := nearest(typed, commands, _CUTOFF):
+        message = msg(
+            "there is no command {typed!r}; did you mean {name!r}?", typed=typed, name=close
+        )
+        return UsageError(message, shell_command("fullconv", close, *rest))
+    return UsageError(msg("there is no command {typed!r}.", typed=typed), "fullconv --help")
+
+
+def _unknown_option(command: str, typed: str, argv: list[str]) -> UsageError:
+    word = typed.lstrip("-").lower().replace("_", "-")
+    message = msg("{command} has no option {typed}.", command=command, typed=typed)
+    line = shell_command("fullconv", command, *_our_options(command, argv[1:]))
+    if ours := _ours(command, word):
+        name = ours.split()[0]
+        if name.startswith("--"):
+            message = msg(
+                "{command} has no option {typed}; use {name}.",
+                command=command,
+                typed=typed,
+                name=name,
+            )
+        else:
+            message = msg(
+                "{command} has no option {typed}; {name} is typed without an option.",
+                command=command,
+                typed=typed,
+                name=name,
+            )
+        return UsageError(message, line)
+    if word in NEEDLESS:
+        message = msg(
+            "{command} has no option {typed}: {reason}.",
+            command=command,
+            typed=typed,
+            reason=NEEDLESS[word],
+        )
+        return UsageError(message, line)
+    if close := nearest(f"--{word}", _option_names(command), _CUTOFF):
+        message = msg(
+            "{command} has no option {typed}; did you mean {name}?",
+            command=command,
+            typed=typed,
+            name=close,
+        )
+    return UsageError(message, shell_command("fullconv", command, "--help"))
+
+
+def _option_names(command: str) -> list[str]:
+    collection = app[command].assemble_argument_collection(parse_docstring=False)
+    return [name for argument in collection if argument.parse for name in argument.names]
+
+
+def _arguments(command: str) -> list[str]:
+    return re.findall(r"[A-Z]{2,}", usage_line(command).replace("OPTIONS", ""))
+
+
+def _ours(command: str, word: str) -> str:
+    """Return our form of another tool's option, as `OPTIONS` has it; "" if there is none."""
+    names, arguments = _option_names(command), _arguments(command)
+    for form in OPTIONS.get(word, ()):
+        if form.split()[0] in (*names, *arguments, "--quiet", "--lang"):
+            return form
+    return ""
+
+
+def _our_options(command: str, words: Sequence[str]) -> list[str]:
+    """Return the words after a command with other tools' options replaced by ours."""
+    names = _option_names(command)
+    positional: dict[str, str] = {}
+    plain: list[str] = []
+    replaced: list[str] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        typed, equals, value = word.partition("=")
+        name = typed.lstrip("-").lower().replace("_", "-")
+        if not word.startswith("--") or f"--{name}" in names:
+            plain.append(word)
+            continue
+        form = _ours(command, name)
+        takes_value = "{value}" in form or (bool(form) and not form.startswith("--"))
+        drops_value = name in NEEDLESS and not form
+        if not equals and (takes_value or drops_value) and rest and not rest[0].startswith("-"):
+            value = rest.pop(0)
+        if form.startswith("--"):
+            replaced += [part.replace("{value}", value or "VALUE") for part in form.split()]
+        elif form:
+            positional[form] = value
+        elif not drops_value:
+            plain.append(word)
+    front = [positional[name] for name in _arguments(command) if name in positional]
+    return [*front, *plain, *replaced]
+
+
+def key_value_error(argv: Sequence[str]) -> UsageError | None:
+    """Return the translation of Ultralytics' name=value words, if there are any.
+
+    >>> key_value_error(["train", "data=street", "epochs=3"]).hint
+    'fullconv train street --epochs 3'
+    """
+    pairs = [word for word in argv if _KEY_VALUE.fullmatch(word) and not Path(word).exists()]
+    if not pairs or any(word.startswith("-") for word in argv):
+        return None
+    words = [word for word in argv if word not in pairs]
+    ours = [COMMANDS.get(word, word) for word in words if word not in ("segment", "semantic")]
+    command = next((word for word in ours if word in app and not word.startswith("-")), "")
+    if not command:
+        command = "predict" if any(pair.startswith("source=") for pair in pairs) else "train"
+    options = [word for word in ours if word != command]
+    for pair in pairs:
+        name, _, value = pair.partition("=")
+        flag = f"--{name.replace('_', '-')}"
+        if value.lower() in ("true", "false") and flag in _option_names(command):
+            options.append(flag if value.lower() == "true" else flag.replace("--", "--no-"))
+        elif value.lower() != "false":
+            options += [flag] if value.lower() == "true" else [flag, value]
+    line = shell_command("fullconv", command, *_our_options(command, options))
+    return UsageError(msg("options are typed as --name value, not as name=value."), line)
+
+
+def looks_like_model(path: str | Path) -> bool:
+    """Return whether a path is surely a model or a run, without importing torch."""
+    path = Path(path)
+    if path.is_dir():
+        weights = ("model.safetensors", "model/model.safetensors", "model.onnx", "model.xml")
+        return any((path / name).is_file() for name in weights)
+    return path.suffix.lower() in _MODEL_FILES and path.is_file()
+
+
+def check_model(command: str, model: Path, *others: Path) -> None:
+    """Refuse a model that does not exist, or whose place another argument has taken.
+
+    Raises:
+        FullconvError: with the arguments swapped, or with the runs that there are.
+    """
+    if looks_like_model(model):
+        return
+    last = others[-1] if others else model
+    if model.exists() and looks_like_model(last):
+        swapped = shell_command("fullconv", command, last, model, *others[:-1])
+        message = msg(
+            "{model} is no model, but {last} is one: the model comes first.", model=model, last=last
+        )
+        raise UsageError(message, swapped)
+    name = str(model)
+    published = ":" in name or name.startswith("hf:") or name.endswith(_MODEL_FILES)
+    if model.exists() or published:
+        return
+    runs = sorted(path for path in Path("runs").glob("*") if looks_like_model(path))
+    if runs:
+        message = msg(
+            "there is no model at {model}; there are the runs {runs}.",
+            model=model,
+            runs=truncated_list([str(path) for path in reversed(runs)], 5),
+        )
+        raise FullconvError(message, shell_command("fullconv", command, runs[-1], *others))
+    message = msg("there is no model at {model}.", model=model)
+    raise FullconvError(message, "fullconv train DATA   # or: fullconv demo")
+
+
+def check_dataset(command: str, data: Path) -> None:
+    """Refuse a model in the place of a dataset, and a folder that does not exist.
+
+    Raises:
+        FullconvError: before anything slow is imported.
+    """
+    if looks_like_model(data):
+        message = msg("{data} is a model, not a dataset.", data=data)
+        line = shell_command("fullconv", command, "DATA", "--init-from", data)
+        raise UsageError(message, line if command == "train" else f"fullconv inspect {data}")
+    from fullconv.data.download.download import data_root
+    from fullconv.data.download.registry import ELSEWHERE, SOURCES
+
+    published = [*SOURCES, *ELSEWHERE]
+    name = str(data).casefold().replace("_", "-")
+    if data.exists() or name in published or data.parent == data_root():
+        return
+    folders = [str(path) for path in Path().glob("*/") if path.is_dir()]
+    close = nearest(name, [*published, *folders], 0.7)
+    line = shell_command("fullconv", command, close) if close else "fullconv demo"
+    raise FullconvError(msg("there is no dataset at {data}.", data=data), line)
