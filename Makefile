@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 MO     := $(patsubst %.po,%.mo,$(wildcard src/fullconv/core/locale/*/LC_MESSAGES/fullconv.po))
 
-.PHONY: install translations demo test explore lint format docs bench clean
+.PHONY: install translations demo test test-fast explore lint format docs bench clean
 
 install: translations   ## the command line, in .venv
 
@@ -17,14 +17,19 @@ demo: translations      ## drawn street scenes: trained, evaluated, a sheet to l
 test: translations      ## every test, in a process for each processor
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
+test-fast: translations ## the tests that take less than five seconds each
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
+
 explore: translations      ## the properties again, on examples that no run has seen
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m hypothesis --hypothesis-profile explore
 
-lint: translations      ## style, format and types
+lint: translations      ## style, format, types, the order of imports, words, translations
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tools/check_words.py
+	$(BIN)/python tools/check_translations.py
 
 format: $(READY)
 	$(BIN)/ruff check --fix

@@ -1,7 +1,7 @@
 """Make docs/images/predictions.png, the image at the top of README.md, from a finished demo.
 
-    fullconv demo
-    python examples/images.py [DEMO]
+fullconv demo
+python examples/images.py [DEMO]
 """
 
 from __future__ import annotations
