@@ -1,8 +1,9 @@
-"""The paper's networks as the released Caffe definitions have them (net.py, train.prototxt,
-deploy.prototxt), written layer by layer with plain functions of torch: what `fullconv` must equal.
-Images are BGR, 0-255, less their mean. In the type of what goes in: float64 for exact answers.
+"""The paper's networks as in the released Caffe definitions (net.py, train.prototxt,
+deploy.prototxt), written layer by layer with plain torch functions: the reference for `fullconv`.
+Images are BGR, 0-255, minus their mean. The type of the input is kept: float64 for exact results.
 
-`width` narrows every layer alike, so that a network of 134 million parameters can be tested.
+`width` scales the channels of every layer, so that a network of 134 million parameters can be
+tested.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ INCEPTION = {  # 1x1, 3x3_reduce, 3x3, 5x5_reduce, 5x5, pool_proj
 
 
 def drawn_blobs(network: str, classes: int, *, width: float = 1 / 16, seed: int = 0) -> Blobs:
-    """Random weights for every layer: "vgg16" (with all skips), "alexnet" or "googlenet"."""
+    """Return random weights for every layer of "vgg16" (with all skips), "alexnet" or "googlenet"."""
     generator = torch.Generator().manual_seed(seed)
 
     def scaled(channels: int) -> int:
@@ -77,7 +78,7 @@ def drawn_blobs(network: str, classes: int, *, width: float = 1 / 16, seed: int 
 
 
 def upsampled(x: Tensor, kernel: int, stride: int) -> Tensor:
-    """A Deconvolution layer with the filter of surgery.py on the diagonal, not padded."""
+    """Apply a Deconvolution layer with the filter of surgery.py on the diagonal, without padding."""
     factor = (kernel + 1) // 2
     center = factor - 1 if kernel % 2 == 1 else factor - 0.5
     line = 1 - (torch.arange(kernel, dtype=x.dtype) - center).abs() / factor
@@ -86,7 +87,7 @@ def upsampled(x: Tensor, kernel: int, stride: int) -> Tensor:
 
 
 def cropped(x: Tensor, offset: int, like: Tensor) -> Tensor:
-    """A Crop layer, along both axes. It fails where there is too little, as Caffe does."""
+    """Apply a Crop layer along both axes. It fails if the input is too small, like Caffe."""
     height, width = like.shape[2:]
     assert x.shape[2] >= offset + height, "too small"
     assert x.shape[3] >= offset + width, "too small"
@@ -122,7 +123,7 @@ def vgg16(data: Tensor, blobs: Blobs, net: str) -> Tensor:
 
 
 def norm(x: Tensor) -> Tensor:
-    """A LRN layer across channels: local_size 5, alpha 1e-4, beta 0.75, k 1."""
+    """Apply an LRN layer across channels: local_size 5, alpha 1e-4, beta 0.75, k 1."""
     squares = F.pad(x.square(), (0, 0, 0, 0, 2, 2))
     total = sum(squares[:, i : i + x.shape[1]] for i in range(5))
     return x / (1 + 1e-4 / 5 * total) ** 0.75
@@ -173,7 +174,7 @@ def googlenet(data: Tensor, blobs: Blobs) -> Tensor:
 
 
 def scores_of(data: Tensor, blobs: Blobs, net: str) -> Tensor:
-    """Of "32s", "16s", "8s", "8s-atonce", "alexnet" or "googlenet"."""
+    """Return the scores of "32s", "16s", "8s", "8s-atonce", "alexnet" or "googlenet"."""
     if net in ("alexnet", "googlenet"):
         return {"alexnet": alexnet, "googlenet": googlenet}[net](data, blobs)
     return vgg16(data, blobs, net)
@@ -192,13 +193,13 @@ FILES = {
 
 
 def bilinear(classes: int, kernel: int) -> Tensor:
-    """The weight of a Deconvolution layer after surgery.interp."""
+    """Return the weight of a Deconvolution layer after surgery.interp."""
     eye = torch.eye(classes).view(classes, classes, 1, 1)
     return upsampled(eye, kernel, kernel)[:, :, :kernel, :kernel]
 
 
 def blobs_of_file(net: str, classes: int = 21, **changed: Any) -> Blobs:
-    """All layers of a released network's file."""
+    """Return all layers of a released network's file."""
     kind = "8s" if net == "8s-atonce" else net
     scores, deconvolutions = FILES[kind]
     blobs = drawn_blobs("alexnet" if net == "alexnet" else "vgg16", classes, width=1 / 16)

@@ -1,5 +1,5 @@
-"""Writes .caffemodel files from the definition of the wire format (Protocol Buffers, "Encoding")
-and the field numbers of caffe.proto: what `fullconv.network.paper.caffemodel` reads back."""
+"""Write .caffemodel files from the definition of the wire format (Protocol Buffers, "Encoding") and
+the field numbers of caffe.proto, for the tests of `fullconv.network.paper.caffemodel`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def block(field: int, content: bytes) -> bytes:
 def blob_of(
     tensor: Tensor, *, legacy: bool = False, packed: bool = True, double: bool = False
 ) -> bytes:
-    """A BlobProto."""
+    """Encode a BlobProto."""
     flat = tensor.flatten().tolist()
     kind, width, field = ("d", 1, 8) if double else ("f", 5, 5)
     if packed:
@@ -47,7 +47,7 @@ def blob_of(
 
 
 def layer_of(name: str, blobs: Sequence[Tensor], *, legacy: bool = False, **options: bool) -> bytes:
-    """A V1LayerParameter or a LayerParameter, with some of what else stands in one."""
+    """Encode a V1LayerParameter or a LayerParameter, with some of its other fields."""
     bodies = [blob_of(blob, legacy=legacy, **options) for blob in blobs]
     if legacy:
         kind = LEGACY_TYPES.get(blobs[0].ndim, 26) if blobs else 18
@@ -62,7 +62,7 @@ def layer_of(name: str, blobs: Sequence[Tensor], *, legacy: bool = False, **opti
 def write_caffemodel(
     path: Path, layers: Mapping[str, Sequence[Tensor]], *, legacy: bool = False, **options: bool
 ) -> Path:
-    """A NetParameter; layers without blobs stand in it too."""
+    """Write a NetParameter, which includes layers without blobs."""
     parts = [block(1, b"a net"), block(3, b"data"), number(5, 0)]
     parts += [layer_of(name, blobs, legacy=legacy, **options) for name, blobs in layers.items()]
     path.write_bytes(b"".join(parts))

@@ -1,8 +1,8 @@
-"""Drawn cards that lie at different distances before a wall: labels of two kinds, and their depth.
+"""Synthetic cards at different distances in front of a wall: two kinds of labels, and their depth.
 
-`materials`: plain, striped, dotted (what the pattern shows). `order`: wall, far, near (what lies
-nearer than `NEAR`). Where cards are `sized`, near ones look large, as they would to a camera; else
-nothing in the image tells how far a card is, and only its depth does.
+`materials`: plain, striped, dotted (visible in the pattern). `order`: wall, far, near (nearer than
+`NEAR`). If cards are `sized`, near ones look large, as they would to a camera; otherwise only the
+depth shows how far away a card is.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from fullconv.data.io.masks import write_mask
 SIZE = (96, 128)  # H, W in pixels
 MATERIALS = Labels(("wall", "plain", "striped", "dotted"))
 ORDER = Labels(("wall", "far", "near"))
-WALL, FAR, NEAR = 5.0, 4.0, 2.0  # metres; cards lie from 1 to FAR
+WALL, FAR, NEAR = 5.0, 4.0, 2.0  # meters; cards are at 1 to FAR
 
 
 def scene(seed: int, *, sized: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Image (H, W, 3 uint8), materials and order (H, W uint8), depth in mm (H, W uint16; 0 where
-    the camera saw none)."""
+    """Return an image (H, W, 3 uint8), materials and order (H, W uint8), and depth in mm (H, W
+    uint16; 0 if not measured)."""
     rng = np.random.default_rng(seed)
     height, width = SIZE
     y, x = np.mgrid[:height, :width]
@@ -53,10 +53,10 @@ def scene(seed: int, *, sized: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray
 def write(
     root: Path, *, sized: bool, train: int, val: int, test: int = 0, labels: str = "both"
 ) -> Path:
-    """images/, depth/ (16 bit of mm) and masks/, each with a folder per split.
+    """Write images/, depth/ (16 bits, in mm) and masks/, each with a folder per split.
 
     Args:
-        labels: "materials" or "order" as the masks; "both": materials, and order/ beside them.
+        labels: the masks, "materials" or "order"; "both": materials, and order/ next to them.
     """
     first = ORDER if labels == "order" else MATERIALS
     for part, (split, count) in enumerate((("train", train), ("val", val), ("test", test))):

@@ -1,5 +1,5 @@
-"""The readings of scores as they are defined, written out pixel by pixel in float64: what every way
-to run them is tested against. Slow: for few pixels."""
+"""Interpolation and loss as they are defined, written out pixel by pixel in float64: the reference
+of every backend's tests. Slow: for few pixels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fullconv.geometry.grid import Grid
 
 
 def position(pixel: int, grid: Grid, cells: int) -> tuple[int, int, float]:
-    """The two cells around a pixel, and how far it is from the first to the second."""
+    """Return the two cells around a pixel, and its position between them."""
     u = min(max((pixel - grid.offset) / grid.stride, 0.0), cells - 1.0)
     below = min(math.floor(u), cells - 1)
     return below, min(below + 1, cells - 1), u - below
@@ -45,8 +45,8 @@ def loss_by_definition(
     class_weights: Tensor | None,
     label_smoothing: float,
 ) -> Tensor:
-    """The mean over the pixels that count of -sum_k q_k w_k log p_k, where q puts 1 - s on the true
-    class and spreads s over all; weighted by the weight of the true class."""
+    """Return the mean, over the pixels that are not ignored, of -sum_k q_k w_k log p_k, weighted by
+    the weight of the true class; q is 1 - s for the true class plus s / K for every class."""
     scores = full_by_definition(values, grid, (target.shape[1], target.shape[2]))
     classes = values.shape[1]
     weights = [1.0] * classes if class_weights is None else class_weights.tolist()

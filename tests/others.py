@@ -1,4 +1,4 @@
-"""Networks of others that ours are held against; benchmarks/ use them too."""
+"""Third-party networks to compare with; benchmarks/ use them too."""
 
 from __future__ import annotations
 
@@ -37,9 +37,11 @@ class Taught(nn.Module):
 
 
 def torchfcn_models() -> Any:
-    """The networks of the published package; None where it is not installed. Its `__init__` imports
-    a trainer that needs packages of 2017, and the networks' own files one that only downloads:
-    neither is touched by them."""
+    """Return the networks of the published package, or None if it is not installed.
+
+    Its `__init__` imports a trainer that needs packages of 2017, and the networks' files import a
+    package that only downloads; neither is needed for the networks.
+    """
     spec = importlib.util.find_spec("torchfcn")
     if spec is None:
         return None
@@ -53,7 +55,7 @@ def torchfcn_models() -> Any:
 
 
 def torchvision_fcn(classes: int) -> nn.Module:
-    """torchvision's network with its second head, whose norms know what they see."""
+    """Return torchvision's network with its auxiliary head and adapted batch statistics."""
     torch.manual_seed(4)
     network: nn.Module = torchvision.models.segmentation.fcn_resnet50(
         weights=None, weights_backbone=None, num_classes=classes, aux_loss=True

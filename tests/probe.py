@@ -1,9 +1,9 @@
-"""An independent check of `trace`: where does a real network look, measured by gradients?
+"""An independent check of `trace`: where a real network looks, measured by gradients.
 
 A network is reduced to averaging: uniform convolutions, no biases, no norms, no gates, average
 pooling for max pooling, attention silenced. What one cell sees is then a mass distribution over the
-image: its centre is the cell's centre, its support the receptive field, and a ramp comes out of
-it as the coordinate of each cell. Nothing here uses a formula of `fullconv.geometry`.
+image: its center is the cell's center, its support the receptive field. Nothing here uses a formula
+of `fullconv.geometry`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# Modules that change values, not places, by the beginning of their names (torch's, timm's,
+# Modules that change values, not positions, by the beginning of their names (torch's, timm's,
 # torchvision's): each becomes the identity.
 IDENTITIES = (
     *("BatchNorm", "LayerNorm", "GroupNorm", "RmsNorm", "GlobalResponseNorm", "FrozenBatchNorm"),
@@ -33,14 +33,14 @@ class Zero(nn.Module):
 
 
 class Same(nn.Module):
-    """The identity, whatever else is passed."""
+    """The identity, whatever the other arguments."""
 
     def forward(self, x: Tensor, *_args: Any, **_options: Any) -> Tensor:
         return x
 
 
 def averaged(module: nn.Module) -> nn.Module:
-    """Reduces a network to averaging, in place, in float64 and evaluation mode."""
+    """Reduce a network to averaging, in place, in float64 and evaluation mode."""
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
             replacement = _replacement(child)
@@ -82,47 +82,47 @@ def _replacement(child: nn.Module) -> nn.Module | None:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What one cell sees along one axis: the centre of mass, the first and the last pixel."""
+class View:
+    """What one cell sees along one axis: the center of mass, the first and the last pixel."""
 
-    centre: float
+    center: float
     first: int
     last: int
 
 
-def looking(
+def views(
     module: nn.Module, size: tuple[int, int], *, axis: int = 0, cells: int | None = None
-) -> list[tuple[int, Seen, Seen]]:
-    """For every feature map of a network: a cell near the middle, what it sees along the rows
-    (axis 0) or columns, and what the cell 32 pixels (or `cells`) further sees.
+) -> list[tuple[int, View, View]]:
+    """Per feature map of a network, measure a cell near the middle: its index, what it sees along
+    the rows (axis 0) or columns, and what the cell 32 pixels (or `cells`) further sees.
 
-    Backpropagates the whole row (column) of cells: what it sees along the other axis is not asked.
+    Backpropagates a whole row (column) of cells: their views along the other axis do not matter.
     """
     like = next(module.parameters(), torch.zeros((), dtype=torch.float64))
     image = torch.rand(1, 3, *size, dtype=like.dtype).requires_grad_()
-    found = []
+    result = []
     for feature in maps(module, image):
         count = feature.shape[2 + axis]
         step = cells or max(1, round(32 * count / size[axis]))
         middle = max(0, (count - step) // 2)
-        one, other = (
-            _seen(feature.select(2 + axis, cell), image, axis)
+        first, second = (
+            _view(feature.select(2 + axis, cell), image, axis)
             for cell in (middle, min(middle + step, count - 1))
         )
-        found.append((middle, one, other))
-    return found
+        result.append((middle, first, second))
+    return result
 
 
-def _seen(cells: Tensor, image: Tensor, axis: int) -> Seen:
+def _view(cells: Tensor, image: Tensor, axis: int) -> View:
     (gradient,) = torch.autograd.grad(cells.sum(), image, retain_graph=True)
     mass = gradient.abs().double().sum(dim=(0, 1, 3 - axis))
-    where = torch.nonzero(mass).flatten()
-    centre = float((mass * torch.arange(len(mass))).sum() / mass.sum())
-    return Seen(centre, int(where[0]), int(where[-1]))
+    pixels = torch.nonzero(mass).flatten()
+    center = float((mass * torch.arange(len(mass))).sum() / mass.sum())
+    return View(center, int(pixels[0]), int(pixels[-1]))
 
 
 def maps(module: nn.Module, image: Tensor) -> list[Tensor]:
-    """The feature maps (N, C, h, w) of a network; timm's Swin returns (N, h, w, C)."""
+    """Return the feature maps (N, C, h, w) of a network; timm's Swin returns (N, h, w, C)."""
     output = module(image)
     if isinstance(output, Tensor):
         output = [output]

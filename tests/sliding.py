@@ -1,6 +1,5 @@
-"""Small classifiers without padding, whose cells must be the classifier on the crop of its window:
-the definition that everything dense is held against. Nothing here uses `fullconv.network.dense.rewrite`.
-"""
+"""Small classifiers without padding. Their cells must equal the classifier on the crop of each
+window, which is the definition that the dense tests compare with."""
 
 from __future__ import annotations
 
@@ -11,29 +10,29 @@ import torch
 from torch import Tensor, nn
 
 STRIDE, WINDOW = 4, 21  # of `trunk`, in pixels: a map of 5 x 5 cells on its own images
-CHANNELS = 6
+SIDE, CHANNELS = 5, 6
 
 
 def trunk() -> nn.Module:
-    """(N, 3, H, W) -> (N, 6, h, w), stride 4, no padding anywhere."""
+    """(N, 3, H, W) -> (N, 6, h, w), stride 4, without padding."""
     return nn.Sequential(
         nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), nn.Conv2d(8, CHANNELS, 2, stride=2), nn.Tanh()
     )
 
 
-class Made(nn.Module):
-    """A trunk and an end; `shape` is that of the map on the classifier's own images."""
+class Small(nn.Module):
+    """A trunk and a head."""
 
-    def __init__(self, end: Callable[[Tensor], Tensor] | nn.Module) -> None:
+    def __init__(self, head: Callable[[Tensor], Tensor] | nn.Module) -> None:
         super().__init__()
         self.features = trunk()
-        self.end = end
+        self.head = head
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.end(self.features(x))  # type: ignore[operator, no-any-return]
+        return self.head(self.features(x))  # type: ignore[operator, no-any-return]
 
 
-class End(nn.Module):
+class Head(nn.Module):
     """A function with layers."""
 
     def __init__(self, run: Callable[[Any, Tensor], Tensor], **layers: Any) -> None:
@@ -47,7 +46,7 @@ class End(nn.Module):
 
 
 def random_weights(module: nn.Module, *, seed: int = 0) -> nn.Module:
-    """In float64 and evaluation mode, nothing left as it starts: norms and their statistics too."""
+    """Randomize all parameters and batch statistics, in float64 and evaluation mode."""
     generator = torch.Generator().manual_seed(seed)
     module.double().eval()
     with torch.no_grad():
@@ -66,29 +65,13 @@ def random_image(height: int, width: int, *, seed: int = 1) -> Tensor:
     return torch.randn(2, 3, height, width, dtype=torch.float64, generator=generator)
 
 
+@torch.no_grad()
 def over_crops(
     classifier: nn.Module, images: Tensor, *, window: int = WINDOW, stride: int = STRIDE
 ) -> Tensor:
-    """The classifier slid over crops, one after the other: (N, K, h, w)."""
-    rows, columns = ((n - window) // stride + 1 for n in images.shape[2:])
-    with torch.no_grad():
-        return torch.stack(
-            [
-                torch.stack(
-                    [
-                        classifier(
-                            images[
-                                :,
-                                :,
-                                i * stride : i * stride + window,
-                                j * stride : j * stride + window,
-                            ]
-                        )
-                        for j in range(columns)
-                    ],
-                    dim=-1,
-                )
-                for i in range(rows)
-            ],
-            dim=-2,
-        )
+    """Run the classifier on the crop of every window, one after the other: (N, K, h, w)."""
+    rows, columns = ([*range(0, n - window + 1, stride)] for n in images.shape[2:])
+    scores = [
+        classifier(images[:, :, i : i + window, j : j + window]) for i in rows for j in columns
+    ]
+    return torch.stack(scores, dim=-1).unflatten(-1, (len(rows), len(columns)))

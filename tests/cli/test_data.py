@@ -120,7 +120,7 @@ def test_anything_is_converted(
     assert run(["check", str(out)]) == 0
     capsys.readouterr()
     assert run(["convert", str(source), str(tmp_path / "x"), "--layout", "yolo"]) == 1
-    assert "there are labelme, coco, label-studio, ultralytics, city" in capsys.readouterr().err
+    assert "labelme, coco, label-studio, ultralytics, city" in capsys.readouterr().err
 
 
 def test_a_sheet_that_cannot_be_written_does_not_cost_the_report(

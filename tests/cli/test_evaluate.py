@@ -8,6 +8,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+from commands import Cli
+from evaluated import counted, matrices, written
 
 from fullconv.cli.main import run
 
@@ -92,3 +94,52 @@ def test_the_numbers_are_printed_where_the_report_cannot_be_written(
     assert "report:" not in out
     assert "the report full/page.html could not be written: " in err
     assert err.endswith("--split test --report report.html\n")
+
+
+def test_a_published_dataset_goes_by_its_name(
+    cli: Cli, model_folder: Path, scenes: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FULLCONV_DATA", str(place / "downloads"))
+    folder = shutil.copytree(scenes, place / "downloads/camvid")  # as if downloaded
+    for words in (["evaluate", model_folder, "--split", "val"], ["inspect"], ["ceiling"]):
+        code, by_name, err = cli(*words, "camvid")
+        assert code == 0, err
+        assert by_name == cli(*words, folder)[1].replace(f" on {folder}, ", " on camvid, ")
+
+
+def test_counts_for_compare(cli: Cli, model: Path, scenes: Path, tmp_path: Path) -> None:
+    words = ["evaluate", model, scenes, "--split", "val"]
+    assert cli(*words)[0] == 0
+    assert not list(tmp_path.glob("*.npz"))  # the model belongs to no run
+    (tmp_path / "config.toml").write_text("[train]\n")
+    assert cli(*words)[0] == 0
+    assert cli(*words, "--counts", tmp_path / "new/other.npz")[0] == 0
+    files = [tmp_path / "counts_val.npz", tmp_path / "new/other.npz"]
+    code, out, err = cli("compare", *files, "--resamples", 100)
+    assert (code, err, out.startswith("split val: 2 images, 48 x 64")) == (0, "", True)
+    files[0].unlink()
+    files[0].mkdir()  # cannot be written: the numbers are printed anyway
+    code, out, err = cli(*words)
+    assert (code, "mean IoU" in out, str(files[0]) in err) == (0, True, True)
+    assert cli(*words, "--counts", "counts")[2].endswith("try: --counts counts.npz\n")
+
+
+def test_compare(cli: Cli, tmp_path: Path) -> None:
+    runs = [
+        written(tmp_path / name, counted(matrices(30, right=right)))
+        for name, right in (("a", 0.6), ("b", 0.7))
+    ]
+    code, out, err = cli("compare", *runs, "--resamples", 200)
+    assert (code, err, "b against a" in out) == (0, "", True)
+    page = tmp_path / "page.html"
+    code, out, err = cli("compare", *runs, "--resamples", 200, "--out", page, "--json")
+    assert (code, err) == (0, f"written: {page}\n")
+    assert json.loads(out)["differences"][0]["run"] == "b"
+    assert "b against a" in page.read_text(encoding="utf-8")
+    for words, hint in (
+        ([runs[0]], f"try: fullconv compare {runs[0]} RUN"),
+        ([*runs, "--split", "test"], "try: fullconv evaluate"),
+        ([*runs, "--allow-different", "trained_on, split"], "'split'"),
+    ):
+        code, out, err = cli("compare", *words)
+        assert (code, out, hint in err) == (1, "", True), err

@@ -1,7 +1,7 @@
 """One small network per kind of operation: the trace against gradients, in rows and columns.
 
 The networks here are linear or nearly so, with positive weights: no term of a gradient cancels, so
-the support of one cell's gradient is the field and its centre of mass the centre of the cell.
+the support of one cell's gradient is the field and its center of mass the center of the cell.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from probe import looking
+from probe import View, views
 from torch import Tensor, nn
 
 from fullconv.core.errors import FullconvError
@@ -135,7 +135,7 @@ EXACT: list[tuple[str, Any, Grid]] = [
     ("dilation of an even kernel", conv(2, padding=1, dilation=3), Grid(2, 1, 9)),
     ("gaps between patches", conv(1, stride=3), Grid(6, 0, 3)),
     ("groups", nn.Sequential(conv(3, padding=1), nn.Identity()), Grid(2, 0, 7)),
-    ("factorised", nn.Sequential(conv((1, 3)), conv((3, 1))), Grid(2, 2, 7)),
+    ("factorized", nn.Sequential(conv((1, 3)), conv((3, 1))), Grid(2, 2, 7)),
     ("padding by name", conv(3, padding="same"), Grid(2, 0, 7)),
     ("even padding by name", conv(4, padding="same"), Grid(2, 1, 9)),
     ("valid by name", conv(4, padding="valid"), Grid(2, 3, 9)),
@@ -192,10 +192,11 @@ EXACT: list[tuple[str, Any, Grid]] = [
 ]  # fmt: skip
 
 
-def seen_of(net: nn.Module, size: int = 64, *, axis: int = 0) -> tuple[int, Any, Any]:
-    """A cell near the middle of the first map, and what it and the next but three see."""
-    ((cell, one, other),) = looking(net, (size, size), axis=axis, cells=4)
-    return cell, one, other
+def view_of(net: nn.Module, size: int = 64, *, axis: int = 0) -> tuple[int, View, View]:
+    """A cell near the middle of the first map, what it sees, and what the fourth cell after it
+    sees."""
+    ((cell, view, later),) = views(net, (size, size), axis=axis, cells=4)
+    return cell, view, later
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
@@ -210,21 +211,21 @@ def test_composition_is_exact(
     (grid,) = trace(net, size=64)
     assert grid == expected
     for axis in (0, 1):
-        cell, one, other = seen_of(net, axis=axis)
-        centre = grid.center(cell)
+        cell, view, later = view_of(net, axis=axis)
+        center = grid.center(cell)
         if grid.stride >= 2:
-            assert one.centre == pytest.approx(centre)
-            assert one.last - one.first + 1 == grid.field
+            assert view.center == pytest.approx(center)
+            assert view.last - view.first + 1 == grid.field
         else:  # upsampled: fine cells see the same or lean to a side; four are two coarse ones
-            assert abs(one.centre - centre) <= 1
-            assert max(centre - one.first, one.last - centre) * 2 + 1 <= grid.field
-        assert other.centre - one.centre == pytest.approx(4 * grid.stride)
+            assert abs(view.center - center) <= 1
+            assert max(center - view.first, view.last - center) * 2 + 1 <= grid.field
+        assert later.center - view.center == pytest.approx(4 * grid.stride)
 
 
 @pytest.mark.parametrize("factor", [2, 3, 4, 5, 8])
 @pytest.mark.parametrize("mode", ["nearest", "nearest-exact", "bilinear"])
 def test_upsampling_by_any_factor(mode: str, factor: int) -> None:
-    """The field holds what any of the fine cells sees, and no more; their mean is the centre."""
+    """The field holds what any of the fine cells sees, and no more; their mean is the center."""
     net = Net(lambda x: F.interpolate(x, scale_factor=factor, mode=mode), stem=False)
     (grid,) = trace(net, size=24)
     assert (grid.stride, grid.offset) == pytest.approx((1 / factor, (1 / factor - 1) / 2))
@@ -235,9 +236,9 @@ def test_upsampling_by_any_factor(mode: str, factor: int) -> None:
         (gradient,) = torch.autograd.grad(fine[0, 0, row].sum(), image, retain_graph=True)
         profile = gradient.sum((0, 1, 3))
         where = torch.nonzero(profile).flatten()
-        centre = grid.center(row)
-        reaches.append(max(centre - int(where[0]), int(where[-1]) - centre))
-        errors.append(float((profile * torch.arange(24)).sum() / profile.sum()) - centre)
+        center = grid.center(row)
+        reaches.append(max(center - int(where[0]), int(where[-1]) - center))
+        errors.append(float((profile * torch.arange(24)).sum() / profile.sum()) - center)
     assert grid.field == pytest.approx(2 * max(reaches) + 1)
     assert sum(errors) / factor == pytest.approx(0, abs=1e-9)
     if mode == "bilinear":
@@ -264,9 +265,9 @@ def test_max_pooling_as_average_pooling(
     (grid,) = trace(net, size=64)
     assert grid == expected
     torch.manual_seed(0)
-    found = [seen_of(net) for _ in range(30)]
-    cell = found[0][0]
-    first, last = min(f[1].first for f in found), max(f[1].last for f in found)
+    samples = [view_of(net) for _ in range(30)]
+    cell = samples[0][0]
+    first, last = min(f[1].first for f in samples), max(f[1].last for f in samples)
     assert last - first + 1 == grid.field
     assert (first + last) / 2 == grid.center(cell)
 
@@ -275,18 +276,18 @@ def test_slices_and_merged_patches_localise() -> None:
     """Four slices side by side are cells of four kinds, which share a grid in the middle."""
     (grid,) = trace(Net(merge_patches), size=64)
     assert (grid.stride, grid.offset) == (4, 1)
-    cell, one, _ = seen_of(Net(merge_patches))
-    assert one.centre == pytest.approx(grid.center(cell))
-    assert grid.field == one.last - one.first + 1
+    cell, view, _ = view_of(Net(merge_patches))
+    assert view.center == pytest.approx(grid.center(cell))
+    assert grid.field == view.last - view.first + 1
 
 
-def test_a_path_that_localises_best_says_where_a_cell_sits() -> None:
+def test_a_path_that_localizes_best_says_where_a_cell_sits() -> None:
     """A residual block whose branch is shifted: the identity holds the place, the field grows."""
     net = Net(lambda x: x + F.avg_pool2d(F.pad(x, (4, 0, 4, 0)), 5, 1))
     (grid,) = trace(net, size=64)
     assert (grid.stride, grid.offset) == (2, 0)
-    cell, one, _ = seen_of(net)
-    assert grid.field == 2 * max(grid.center(cell) - one.first, one.last - grid.center(cell)) + 1
+    cell, view, _ = view_of(net)
+    assert grid.field == 2 * max(grid.center(cell) - view.first, view.last - grid.center(cell)) + 1
 
 
 class Attention(nn.Module):
@@ -406,10 +407,10 @@ UNKNOWN: list[tuple[str, Any, Grid]] = [
 def test_what_no_rule_knows_is_probed(operation: Any, expected: Grid) -> None:
     net = Net(operation)
     assert trace(net, size=256) == [measured(expected)]
-    cell, one, other = seen_of(net)
-    assert one.last - one.first + 1 == expected.field
-    assert (one.first + one.last) / 2 == expected.center(cell)
-    assert other.first - one.first == 4 * expected.stride
+    cell, view, later = view_of(net)
+    assert view.last - view.first + 1 == expected.field
+    assert (view.first + view.last) / 2 == expected.center(cell)
+    assert later.first - view.first == 4 * expected.stride
 
 
 @pytest.mark.parametrize("stride", [2, 4, 8, 16, 32])

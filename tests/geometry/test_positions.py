@@ -10,7 +10,6 @@ from fullconv.geometry.positions import (
     SpatialLayout,
     Tokens,
     Untracked,
-    layout_of,
     merge_layouts,
     reshape_layout,
 )
@@ -18,24 +17,24 @@ from fullconv.geometry.positions import (
 MAP = SpatialLayout((None, None, (0, 1), (1, 1)), (Axis(4, 1.5, 0, 3), Axis(4, 1.5, 0, 3)))
 
 
-def positions(place: SpatialLayout, shape: tuple[int, ...]) -> list[torch.Tensor]:
-    """Row and column number of every entry, of the main cells; what the tags claim."""
-    found = []
+def positions(layout: SpatialLayout, shape: tuple[int, ...]) -> list[torch.Tensor]:
+    """Row and column number of every entry according to the tags."""
+    numbers = []
     for axis in (0, 1):
         total = torch.zeros(shape)
-        for dim, tag in enumerate(place.dims):
+        for dim, tag in enumerate(layout.dims):
             if isinstance(tag, tuple) and tag[0] == axis:
                 view = [1] * len(shape)
                 view[dim] = -1
-                total = total + place.axes[axis].stride / 4 * tag[1] * torch.arange(
+                total = total + layout.axes[axis].stride / 4 * tag[1] * torch.arange(
                     shape[dim]
                 ).view(view)
-        found.append(total.expand(shape))
-    return found
+        numbers.append(total.expand(shape))
+    return numbers
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "kept"),
+    ("before", "after", "tracked"),
     [
         ((1, 8, 6, 4), (1, 2, 4, 6, 4), True),  # channels split
         ((1, 8, 6, 4), (2, 4, 6, 4), True),
@@ -51,13 +50,13 @@ def positions(place: SpatialLayout, shape: tuple[int, ...]) -> list[torch.Tensor
     ],
 )
 def test_reshaping_keeps_the_place_or_says_that_it_does_not(
-    before: tuple[int, ...], after: tuple[int, ...], kept: bool
+    before: tuple[int, ...], after: tuple[int, ...], tracked: bool
 ) -> None:
-    place = reshape_layout(MAP, before, after)
-    assert (place is not None) == kept
-    if place is None:
+    layout = reshape_layout(MAP, before, after)
+    assert (layout is not None) == tracked
+    if layout is None:
         return
-    assert len(place.dims) == len(after)
+    assert len(layout.dims) == len(after)
     numbers = [
         torch.arange(n)
         .view([-1 if d == dim else 1 for d in range(4)])
@@ -65,8 +64,8 @@ def test_reshaping_keeps_the_place_or_says_that_it_does_not(
         .reshape(after)
         for dim, n in ((2, 6), (3, 4))
     ]
-    if not any(isinstance(d, Tokens) for d in place.dims):
-        for claimed, true in zip(positions(place, after), numbers, strict=True):
+    if not any(isinstance(d, Tokens) for d in layout.dims):
+        for claimed, true in zip(positions(layout, after), numbers, strict=True):
             assert torch.equal(claimed, true.float())
 
 
@@ -91,8 +90,8 @@ def test_phases_join_the_channels() -> None:
     assert joined.axes == (Axis(8, 3.5, 0, 7), Axis(8, 3.5, 0, 7))
 
 
-def seen_by(axis: Axis, cell: int) -> tuple[float, float, float]:
-    """Centre, first and last pixel of a cell."""
+def view_of(axis: Axis, cell: int) -> tuple[float, float, float]:
+    """Center, first and last pixel of a cell."""
     at = axis.stride * cell
     return axis.offset + at, axis.low + at, axis.high + at
 
@@ -111,7 +110,7 @@ def test_windows_compose_as_cells_do(layers: list[tuple[int, int, int, int]], ce
     for kernel, stride, before, dilation in reversed(layers):
         first = first * stride - before
         last = last * stride - before + (kernel - 1) * dilation
-    assert seen_by(axis, cell) == ((first + last) / 2, first, last)
+    assert view_of(axis, cell) == ((first + last) / 2, first, last)
 
 
 @given(st.integers(1, 5), st.integers(1, 4), st.integers(0, 3), st.integers(1, 3))
@@ -130,9 +129,9 @@ def test_transposed_windows(kernel: int, stride: int, before: int, dilation: int
             if stride * i - before + k * dilation == j
         ]
         for i in coarse:
-            assert seen_by(fine, j)[1] <= seen_by(axis, i)[1]
-            assert seen_by(axis, i)[2] <= seen_by(fine, j)[2] + 8 * (stride - 1) / stride
-        offsets += [seen_by(axis, i)[0] - seen_by(fine, j)[0] for i in coarse]
+            assert view_of(fine, j)[1] <= view_of(axis, i)[1]
+            assert view_of(axis, i)[2] <= view_of(fine, j)[2] + 8 * (stride - 1) / stride
+        offsets += [view_of(axis, i)[0] - view_of(fine, j)[0] for i in coarse]
     assert sum(offsets) == pytest.approx(0, abs=1e-9)
 
 
@@ -142,7 +141,7 @@ def test_shifts_and_steps() -> None:
     assert axis.subsampled(3) == Axis(12, 1.5, 0, 3)
 
 
-def test_merging_keeps_the_path_that_localises_best() -> None:
+def test_merging_keeps_the_path_that_localizes_best() -> None:
     narrow, wide, same = Axis(4, 1.5, 0, 3), Axis(4, 5.5, -10, 21), Axis(4, 3.5, 2, 5)
     assert narrow.merge(wide) == wide.merge(narrow) == Axis(4, 1.5, -10, 21)
     assert narrow.merge(same) == Axis(4, 2.5, 0, 5)
@@ -166,8 +165,3 @@ def test_merging_broadcasts_and_names_what_does_not_match() -> None:
     assert merge_layouts(
         [(Untracked(frozenset("a")), 4), (Untracked(frozenset("b")), 4)], 4, "x"
     ) == Untracked(frozenset("ab"))
-
-
-def test_a_tensor_knows_nothing_by_itself() -> None:
-    assert layout_of(torch.zeros(1)) is None
-    assert layout_of(None) is None

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from probe import averaged, looking
+from probe import View, averaged, views
 from torch import Tensor, nn
 
 from fullconv.core.errors import FullconvError
@@ -27,7 +27,7 @@ from fullconv.geometry.trace_network import (
 def upscored(grid: Grid, kernel: int, factor: int) -> Grid:
     """After Caffe's transposed convolution: without padding, cell i spreads over the fine cells
     `factor * i` to `factor * i + kernel - 1`, which makes
-    `factor * i + (kernel - 1) / 2` its centre."""
+    `factor * i + (kernel - 1) / 2` its center."""
     fine = grid.stride / factor
     return Grid(fine, grid.offset - fine * (kernel - 1) / 2)
 
@@ -136,7 +136,7 @@ def pyramid(name: str, options: dict[str, Any]) -> nn.Module:
     return timm.create_model(name, features_only=True, **options)  # type: ignore[no-any-return]
 
 
-# Checked by mass and support: every path through these networks has the same centre, so reduced to
+# Checked by mass and support: every path through these networks has the same center, so reduced to
 # averaging their cells see a distribution that is symmetric around it.
 SYMMETRIC = [
     ("resnet18", {}),
@@ -173,7 +173,7 @@ SYMMETRIC = [
     ("inception_next_atto", {}),
 ]
 # Checked by support only: paths with different centres meet here, and by design the cell sits where
-# the path that localises best puts it, not at the mean of all. That path is a 2x2 pooling, half a
+# the path that localizes best puts it, not at the mean of all. That path is a 2x2 pooling, half a
 # cell further at each level: the shortcuts of ResNet-D from stride 4 on (4/2, + 8/2, + 16/2), those
 # of DLA from stride 2 on; and once, in the stem, of HGNet.
 LOPSIDED = [
@@ -183,7 +183,9 @@ LOPSIDED = [
 ]
 
 
-def looked_at(name: str, options: dict[str, Any]) -> list[tuple[Grid, Grid, tuple[int, Any, Any]]]:
+def measurements(
+    name: str, options: dict[str, Any]
+) -> list[tuple[Grid, Grid, tuple[int, View, View]]]:
     """Per feature map: its grid, its grid when reduced to averaging, and what its cells see."""
     module = pyramid(name, options)
     multiples = name.startswith("swin")
@@ -193,38 +195,38 @@ def looked_at(name: str, options: dict[str, Any]) -> list[tuple[Grid, Grid, tupl
     rows = 32 * math.ceil((reduced[-1].field + 3 * 32) / 32)
     same = name.startswith("tf_") or options.get("pad_type") == "same"
     size = (rows + 1, 33) if same else (rows, 32)
-    return list(zip(grids, reduced, looking(module, size), strict=True))
+    return list(zip(grids, reduced, views(module, size), strict=True))
 
 
 @pytest.mark.parametrize(("name", "options"), SYMMETRIC, ids=str)
 def test_cells_look_where_the_trace_says(name: str, options: dict[str, Any]) -> None:
-    for grid, reduced, (cell, one, other) in looked_at(name, options):
-        assert one.centre == pytest.approx(grid.center(cell), abs=1e-6)
-        assert other.centre - one.centre == pytest.approx(32 if grid.stride <= 32 else 64)
+    for grid, reduced, (cell, view, later) in measurements(name, options):
+        assert view.center == pytest.approx(grid.center(cell), abs=1e-6)
+        assert later.center - view.center == pytest.approx(32 if grid.stride <= 32 else 64)
         assert (reduced.stride, reduced.offset) == (grid.stride, grid.offset)
-        assert reduced.field == one.last - one.first + 1
+        assert reduced.field == view.last - view.first + 1
         assert grid.field in (reduced.field, math.inf)
         assert bool(grid.whole) == math.isinf(grid.field)
 
 
 @pytest.mark.parametrize(("name", "offsets"), LOPSIDED)
 def test_cells_of_lopsided_networks_see_the_field(name: str, offsets: tuple[int, ...]) -> None:
-    found = looked_at(name, {})
-    assert tuple(grid.offset for grid, *_ in found) == offsets
-    for grid, reduced, (cell, one, other) in found:
-        centre = grid.center(cell)
-        assert 2 * max(centre - one.first, one.last - centre) + 1 == reduced.field
-        assert (other.first - one.first, other.last - one.last) == (32, 32)
-        assert abs(centre - one.centre) < grid.stride / 2
+    checks = measurements(name, {})
+    assert tuple(grid.offset for grid, *_ in checks) == offsets
+    for grid, reduced, (cell, view, later) in checks:
+        center = grid.center(cell)
+        assert 2 * max(center - view.first, view.last - center) + 1 == reduced.field
+        assert (later.first - view.first, later.last - view.last) == (32, 32)
+        assert abs(center - view.center) < grid.stride / 2
         assert grid == reduced
 
 
 def test_a_high_resolution_network_sees_the_field() -> None:
     """HRNet adds maps upsampled from coarser ones: cells differ by their phase, 32 px repeat."""
-    for grid, reduced, (cell, one, other) in looked_at("hrnet_w18_small", {}):
-        centre = grid.center(cell)
-        assert (other.first - one.first, other.last - one.last) == (32, 32)
-        assert 2 * max(centre - one.first, one.last - centre) + 1 <= reduced.field
+    for grid, reduced, (cell, view, later) in measurements("hrnet_w18_small", {}):
+        center = grid.center(cell)
+        assert (later.first - view.first, later.last - view.last) == (32, 32)
+        assert 2 * max(center - view.first, view.last - center) + 1 <= reduced.field
         assert (grid.stride, grid.offset) == (reduced.stride, reduced.offset)
 
 
@@ -233,16 +235,16 @@ def test_inceptions_unpadded_layers() -> None:
     module = averaged(pyramid("inception_v3", {}))
     grids = trace(module)
     assert [g.offset for g in grids] == [3, 9, 13, 21, 37]
-    for grid, (cell, one, _) in list(zip(grids, looking(module, (320, 96)), strict=True))[:3]:
-        assert one.centre == pytest.approx(grid.center(cell))
-        assert one.last - one.first + 1 == grid.field
+    for grid, (cell, view, _) in list(zip(grids, views(module, (320, 96)), strict=True))[:3]:
+        assert view.center == pytest.approx(grid.center(cell))
+        assert view.last - view.first + 1 == grid.field
 
 
 def test_columns_are_traced_as_rows_are() -> None:
     module = averaged(pyramid("densenet121", DENSE))
     grids = trace(module)
-    for grid, (cell, one, _) in zip(grids, looking(module, (32, 320), axis=1), strict=True):
-        assert one.centre == pytest.approx(grid.center(cell))
+    for grid, (cell, view, _) in zip(grids, views(module, (32, 320), axis=1), strict=True):
+        assert view.center == pytest.approx(grid.center(cell))
 
 
 def test_same_padding_depends_on_the_size() -> None:
@@ -252,11 +254,11 @@ def test_same_padding_depends_on_the_size() -> None:
     assert [g.offset for g in trace(module, size=256)] == [1, 3, 7, 15, 31]
     averaged(module)
     for size in (160, 161, 166):
-        for grid, (cell, one, _) in zip(
-            trace(module, size=(size, size)), looking(module, (size, size)), strict=True
+        for grid, (cell, view, _) in zip(
+            trace(module, size=(size, size)), views(module, (size, size)), strict=True
         ):
             if grid.field < 100:
-                assert one.centre == pytest.approx(grid.center(cell))
+                assert view.center == pytest.approx(grid.center(cell))
 
 
 def test_attention_and_gates_are_named() -> None:
@@ -356,23 +358,6 @@ def test_running_on_meta_gives_the_true_shapes() -> None:
     module = Mapped("one").eval()
     image = torch.rand(1, 3, 33, 50)
     assert run_on_meta(module, image.to("meta")).shape == module(image).shape
-
-
-class Unknown(nn.Module):
-    """An operation that stands in no table."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(3, 4, 4, stride=4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cumprod(self.conv(x), dim=1)
-
-
-def test_an_unknown_operation_is_probed() -> None:
-    torch.manual_seed(0)
-    reason = "measured, not derived: 4 pixels or more"
-    assert trace(Unknown()) == [Grid(4, 1.5, math.inf, (reason,))]
 
 
 def test_the_probe_agrees_with_the_trace() -> None:

@@ -18,11 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from photos import photo, written
 
-from fullconv.core import concurrency as threads
+from fullconv.core import concurrency
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
 from fullconv.data.io.masks import read_values
-from fullconv.inference import batch as many
+from fullconv.inference import batch
 from fullconv.inference.batch import InputImage, PixelBudget, predict_many
 from fullconv.inference.manifest import FOLDER, Manifest
 from fullconv.inference.segmentation import Segmentation
@@ -34,6 +34,7 @@ class Threshold:
     """Calls a pixel light where its red is: a model of which one knows what it says."""
 
     inexact_operations = ()
+    extra_inputs = ()
 
     def __init__(self, slow: float = 0.0) -> None:
         self.slow = slow
@@ -67,13 +68,15 @@ def go(predictor: Any, images: list[InputImage], out: Path, job: str = "job", **
 
 def stamps(out: Path) -> dict[str, tuple[int, int]]:
     """Of every result; another inode is another writing."""
-    hidden = (FOLDER, many.PART)
+    hidden = (FOLDER, batch.STAGING_PREFIX)
     files = [p for p in out.rglob("*") if p.is_file() and not any(h in str(p) for h in hidden)]
     return {p.relative_to(out).as_posix(): (p.stat().st_ino, p.stat().st_mtime_ns) for p in files}
 
 
 def leftovers(out: Path) -> list[Path]:
-    return [path for path in out.rglob("*") if many.PART in path.name or ".part" in path.name]
+    return [
+        path for path in out.rglob("*") if batch.STAGING_PREFIX in path.name or ".part" in path.name
+    ]
 
 
 def test_all_are_labelled_in_order_and_the_bad_ones_cost_nothing(tmp_path: Path) -> None:
@@ -109,7 +112,7 @@ def test_one_that_the_model_refuses_costs_nothing_either(tmp_path: Path) -> None
                 for k in range(40)]  # fmt: skip
     images.append(InputImage(written(tmp_path / "good.png", photo(14, 9)), Path("good")))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(many, "PIXELS", 200)
+        patch.setattr(batch, "MAX_PIXELS", 200)
         done = go(Threshold(), images, tmp_path / "out")
     assert [one.message for one in done.failed] == ["13 rows bring bad luck."] * 40
     assert [result["height"] for result in done.results] == [14]
@@ -138,8 +141,10 @@ def test_what_is_finished_is_kept_and_the_rest_is_done(tmp_path: Path) -> None:
     assert changed == {"deep/p003", "deep/p004", "deep/p005"}
 
 
-@pytest.mark.parametrize(("job", "more"), [("other", {}), ("job", {"again": True})])
-def test_another_job_or_again_does_all(tmp_path: Path, job: str, more: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("job", "more"), [("other", {}), ("job", {"overwrite": True})])
+def test_another_job_or_overwrite_predicts_all(
+    tmp_path: Path, job: str, more: dict[str, Any]
+) -> None:
     images, out = images_in(tmp_path, 3), tmp_path / "out"
     go(Threshold(), images, out)
     predictor = Threshold()
@@ -174,10 +179,10 @@ def test_images_in_memory_never_have_more_pixels_than_there_is_room(sizes: list[
 
 def test_little_is_read_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As many pixels as there is room for, though many more files would be read."""
-    monkeypatch.setattr(many, "PIXELS", 1000)
+    monkeypatch.setattr(batch, "MAX_PIXELS", 1000)
     read: list[Path] = []
-    reading = many.read_image
-    monkeypatch.setattr(many, "read_image", lambda path: (read.append(path), reading(path))[1])
+    reading = batch.read_image
+    monkeypatch.setattr(batch, "read_image", lambda path: (read.append(path), reading(path))[1])
     ahead = []
 
     class Watching(Threshold):
@@ -211,8 +216,8 @@ def test_reading_network_and_writing_overlap(
         return longer
 
     predictor = Threshold()
-    monkeypatch.setattr(many, "read_image", slow("read", many.read_image))
-    monkeypatch.setattr(many, "save_outputs", slow("write", many.save_outputs))
+    monkeypatch.setattr(batch, "read_image", slow("read", batch.read_image))
+    monkeypatch.setattr(batch, "save_outputs", slow("write", batch.save_outputs))
     monkeypatch.setattr(predictor, "segment", slow("network", predictor.segment))
     go(predictor, images_in(tmp_path, 20), tmp_path / "out")
     assert frozenset({"read", "network", "write"}) in together
@@ -232,8 +237,8 @@ def test_reading_and_writing_let_the_network_go_first(
         return noting
 
     predictor = Threshold()
-    monkeypatch.setattr(many, "read_image", noted("read", many.read_image))
-    monkeypatch.setattr(many, "save_outputs", noted("write", many.save_outputs))
+    monkeypatch.setattr(batch, "read_image", noted("read", batch.read_image))
+    monkeypatch.setattr(batch, "save_outputs", noted("write", batch.save_outputs))
     monkeypatch.setattr(predictor, "segment", noted("network", predictor.segment))
     own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
     go(predictor, images_in(tmp_path, 8), tmp_path / "out")
@@ -258,7 +263,7 @@ def test_threads_beside_the_network_have_short_turns_while_it_runs(tmp_path: Pat
         assert sys.getswitchinterval() == pytest.approx(0.005)
     finally:
         sys.setswitchinterval(before)
-    assert found == pytest.approx([threads.SWITCH_INTERVAL] * 3)
+    assert found == pytest.approx([concurrency.SWITCH_INTERVAL] * 3)
 
 
 @pytest.mark.parametrize("where", ["read", "network", "write"])
@@ -268,7 +273,7 @@ def test_a_bug_ends_it_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
 
     predictor, out = Threshold(), tmp_path / "out"
     target = {"read": "read_image", "write": "save_outputs"}.get(where)
-    monkeypatch.setattr(*((many, target) if target else (predictor, "segment")), broken)
+    monkeypatch.setattr(*((batch, target) if target else (predictor, "segment")), broken)
     with pytest.raises(ZeroDivisionError):
         go(predictor, images_in(tmp_path, 20), out)
     assert leftovers(out) == []
@@ -317,7 +322,7 @@ def test_ctrl_c_leaves_whole_files_only(tmp_path: Path) -> None:
 KILLED = """
 import sys
 from pathlib import Path
-sys.path.append({tests!r})
+sys.path += [{tests!r}, {tests!r} + '/..']
 from test_batch import Threshold, go
 from fullconv.inference.batch import InputImage
 images = [InputImage(path, Path(path.stem)) for path in sorted(Path({photos!r}).iterdir())]
@@ -330,7 +335,7 @@ def test_killed_anywhere_nothing_is_lost_or_done_twice(tmp_path: Path) -> None:
     images = images_in(tmp_path / "photos", count)
     images = [InputImage(one.path, Path(one.path.stem)) for one in images]
     script = KILLED.format(
-        tests=str(Path(__file__).parents[1]), photos=str(tmp_path / "photos"), out=str(out)
+        tests=str(Path(__file__).parent), photos=str(tmp_path / "photos"), out=str(out)
     )
     started = subprocess.Popen([sys.executable, "-c", script])
     while started.poll() is None and len(list(out.glob("*.json"))) < 40:
@@ -348,7 +353,7 @@ def test_killed_anywhere_nothing_is_lost_or_done_twice(tmp_path: Path) -> None:
     complete = [
         one.stem.name for one in images if all(f"{one.stem.name}{end}" in before for end in ends)
     ]
-    assert len(before) - 3 * len(complete) <= 2 * many.MOST_THREADS  # whose files were being moved
+    assert len(before) - 3 * len(complete) <= 2 * batch.MAX_THREADS  # whose files were being moved
     predictor = Threshold()
     assert go(predictor, images, out).skipped == len(complete)
     assert len(predictor.segmented) == count - len(complete)

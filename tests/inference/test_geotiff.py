@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 from photos import photo
 
 from fullconv.core.errors import FullconvError, UnwrittenError
@@ -26,7 +27,6 @@ from fullconv.inference.predictor import Predictor
 from fullconv.inference.result_files import is_own_output
 from fullconv.models.model import Model
 
-rasterio = pytest.importorskip("rasterio", reason="rasterio is not installed")
 MakeModel = Callable[..., Model]
 
 
@@ -105,7 +105,7 @@ def test_pixels_without_data_get_no_class(model: Model, tmp_path: Path) -> None:
 def test_a_large_image_has_small_previews(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fullconv.inference.geotiff.PREVIEW", 50)
+    monkeypatch.setattr("fullconv.inference.geotiff.PREVIEW_SIDE", 50)
     source = placed(tmp_path / "a.tif", photo(200, 130))
     predict_raster(Predictor(model, device="cpu", tile=96), source, tmp_path / "a", ["color"])
     assert image_size(tmp_path / "a_color.png") == (50, 32)
@@ -134,11 +134,9 @@ def test_a_model_that_wants_the_whole_image_resized(make_model: MakeModel, tmp_p
     made = make_model()
     model = Model(made.network, made.labels, made.card, short_side=64)
     source = placed(tmp_path / "a.tif", photo(90, 100))
-    with pytest.raises(FullconvError, match="images that are resized as a whole") as caught:
+    with pytest.raises(FullconvError, match="the model resizes whole images") as caught:
         predict_raster(Predictor(model, device="cpu"), source, tmp_path / "a")
-    assert caught.value.hint == (
-        "without --tile, where that is given; else save it as PNG, and predict that"
-    )
+    assert caught.value.hint == ("remove --tile if it is given; otherwise save the image as PNG")
 
 
 def test_what_there_is_not_of_windows(make_model: MakeModel, tmp_path: Path) -> None:
@@ -147,11 +145,11 @@ def test_what_there_is_not_of_windows(make_model: MakeModel, tmp_path: Path) -> 
     with pytest.raises(FullconvError) as caught:
         predict_raster(predictor, source, tmp_path / "a", ["mask", "polygons"])
     assert caught.value.message == (
-        f"{source} is read in windows, of which there is no polygons; there are mask, color, "
-        "overlay, json."
+        f"{source} is a video or is read in windows: no polygons is available; expected mask, "
+        "color, overlay, json."
     )
     predictor.set_options(PredictOptions(flip=True, min_area=9))
-    with pytest.raises(FullconvError, match="where there is no --flip and no --min-area"):
+    with pytest.raises(FullconvError, match="does not support --flip, --min-area"):
         predict_raster(predictor, source, tmp_path / "a")
     assert [path.name for path in tmp_path.iterdir()] == ["a.tif"]
 
@@ -173,12 +171,12 @@ def test_the_next_window_is_read_and_the_last_one_written_while_the_network_runs
 
     monkeypatch.setattr(RasterReader, "read", noted("read", RasterReader.read))
     monkeypatch.setattr(GeoMaskWriter, "write", noted("write", GeoMaskWriter.write))
-    monkeypatch.setattr(predictor.engine, "scores", noted("network", predictor.runtime.scores))
+    monkeypatch.setattr(predictor.runtime, "scores", noted("network", predictor.runtime.scores))
     predict_raster(predictor, source, tmp_path / "a", ["mask"])
     names = {what: {name for other, name in seen if other == what} for what, _ in seen}
-    assert all(name.startswith("ahead") for name in names["read"])
+    assert all(name.startswith("prefetch") for name in names["read"])
     assert names["network"] == {threading.current_thread().name}
-    assert all(name.startswith("behind") for name in names["write"])
+    assert all(name.startswith("worker") for name in names["write"])
     done = {"read": 0, "network": 0, "write": 0}
     for what, _ in seen:
         done[what] += 1
@@ -206,7 +204,7 @@ def test_a_mask_that_cannot_be_written_to_the_end(
         predict_raster(Predictor(model, device="cpu", tile=96), source, tmp_path / "out" / "a")
     target = tmp_path / "out" / "a_mask.tif"
     assert caught.value.message == (
-        f"the result could not be written to {target}: No space left on device"
+        f"the result could not be written to {target}: No space left on device."
     )
     assert caught.value.hint == "--out ANOTHER_FOLDER   # or df -h, if the disk is full"
     assert list((tmp_path / "out").iterdir()) == []

@@ -15,7 +15,15 @@ from torch import Tensor, nn
 
 from fullconv.core.errors import FullconvError
 from fullconv.geometry.grid import Grid
-from fullconv.inference.heatmap import SHOWN, Heat, Heatmap, heatmap
+from fullconv.inference.heatmap import (
+    DISPLAY_SIDE,
+    Heat,
+    Heatmap,
+    draw_heat,
+    draw_heatmap,
+    draw_peak,
+    heatmap,
+)
 from fullconv.network.dense.convolutionalize import DenseClassifier, convolutionalize
 
 WINDOW, STRIDE = 32, 4
@@ -161,7 +169,7 @@ def test_large_photos_are_reduced(dense: DenseClassifier, tmp_path: Path) -> Non
     found = heatmap(dense, path)
     assert found.heats[0].size == (64, 92)
     assert found.size == (900, 1300)
-    assert max(found.image.shape) == SHOWN
+    assert max(found.image.shape) == DISPLAY_SIDE
     jpeg = tmp_path / "a.jpg"
     Image.open(path).save(jpeg, quality=95)
     again = heatmap(dense, jpeg)
@@ -177,7 +185,7 @@ def test_large_photos_are_reduced(dense: DenseClassifier, tmp_path: Path) -> Non
         (
             (20, 50),
             1,
-            "has 20 x 50 pixels at scale 1 (height x width); Reds looks at 32 x 32",
+            "has 20 x 50 pixels at scale 1 (height x width); Reds needs at least 32 x 32",
             "1.6",
         ),
         ((64, 90), 0.4, "has 26 x 36 pixels at scale 0.4", "0.5"),
@@ -208,3 +216,75 @@ def test_a_file_that_is_no_image(dense: DenseClassifier, tmp_path: Path) -> None
     path.write_text("nothing")
     with pytest.raises(FullconvError, match=r"image .*a\.jpg cannot be read"):
         heatmap(dense, path)
+
+
+# Drawings.
+
+
+def make_heatmap(*, brightest: tuple[int, int] = (1, 2)) -> Heatmap:
+    """A gray photo of 60 x 80 pixels, 3 x 5 cells from (10, 8) on, 20 and 16 apart; two classes."""
+    values = np.full((2, 3, 5), 0.1, np.float32)
+    values[1][brightest] = 0.8
+    values[0] = 1 - values[1]
+    rows, columns = Grid(20, 10), Grid(16, 8)
+    windows = (Grid(20, 10, 20), Grid(16, 8, 16))
+    image = np.full((60, 80, 3), 100, np.uint8)
+    heat = Heat(1, (60, 80), rows, columns, windows, values)
+    return Heatmap(("cat", "dog"), (60, 80), image, (heat, heat))
+
+
+def test_the_heat_is_brightest_at_the_peak() -> None:
+    heats = make_heatmap()
+    best = heats.best(1)
+    assert (best.row, best.column, best.name) == (30, 40, "dog")
+    drawn = draw_heat(heats, heats.heats[0], best).astype(int)
+    assert drawn.shape == (60, 80, 3)
+    bright, redness = drawn.sum(axis=-1), drawn[..., 0] - drawn[..., 2]
+    y, x = np.unravel_index(bright.argmax(), bright.shape)
+    assert abs(y - 30) <= 1
+    assert abs(x - 40) <= 1
+    assert redness.max() > 100
+    assert redness[10, 8] < 25
+
+
+def test_the_heat_has_the_size_of_the_displayed_image() -> None:
+    heats = make_heatmap(brightest=(2, 0))
+    smaller = Heatmap(heats.names, heats.size, heats.image[::2, ::2], heats.heats)
+    drawn = draw_heat(smaller, smaller.heats[0], smaller.best(1)).astype(int)
+    assert drawn.shape == (30, 40, 3)
+    bright = drawn.sum(axis=-1)
+    y, x = np.unravel_index(bright.argmax(), bright.shape)
+    assert abs(y - 25) <= 1
+    assert x <= 4  # left of the outermost cell it is as there
+
+
+def test_pixels_without_a_cell_are_pale() -> None:
+    heats = make_heatmap()
+    heat = heats.heats[0]
+    narrow = Heat(1, heat.size, Grid(20, 30), heat.columns, heat.windows, heat.probabilities[:, :1])
+    drawn = draw_heat(Heatmap((), (60, 80), heats.image, (narrow,)), narrow, heats.best(1))
+    assert (drawn[:19] == 190).all()
+    assert (drawn[41:] == 190).all()
+    assert (drawn[21:39] < 190).any(axis=-1).all()
+
+
+def test_a_ring_and_a_frame_mark_the_peak() -> None:
+    heats = make_heatmap()
+    drawn = draw_peak(heats, heats.best(1))
+    changed = (drawn != 100).any(axis=-1)
+    y, x = np.nonzero(changed)
+    assert (y.min(), y.max(), x.min(), x.max()) == (20, 39, 32, 47)  # the window of that cell
+    assert not changed[30, 40]
+    ring = changed[24:37, 34:47]
+    assert 8 < ring.sum() < ring.size / 2
+
+
+@pytest.mark.parametrize("classes", [[1], [0, 1]])
+def test_a_sheet_has_a_row_per_class_and_a_color_key(classes: list[int]) -> None:
+    image = draw_heatmap(make_heatmap(), classes)
+    one = draw_heatmap(make_heatmap(), [1])
+    assert image.width == one.width > 3 * 80
+    assert (image.height > one.height + 60) == (len(classes) == 2)
+    bottom = np.asarray(image)[-one.height // 6 :].astype(int)
+    warmth = bottom[..., 0] - bottom[..., 2]
+    assert warmth.max() > 150  # the colors of the key

@@ -1,4 +1,4 @@
-"""What is named: files, folders, patterns and lists, and what their results are called."""
+"""Named images: files, folders, patterns and lists, and the stems of their results."""
 
 from __future__ import annotations
 
@@ -18,18 +18,22 @@ from fullconv.inference.segmentation import Segmentation
 from fullconv.inference.writers import save_outputs
 
 
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """photos/ with images on three levels, and one that is hidden; the work goes on beside it."""
-    for name in ("b.jpg", "a.PNG", "x/a.jpg", "x/y/c.tif", "x/notes.txt", ".hidden/d.jpg"):
-        path = tmp_path / "photos" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+    """photos/ with images on three levels and a hidden one, in the current folder."""
+    photos = ("b.jpg", "a.PNG", "x/a.jpg", "x/y/c.tif", "x/notes.txt", ".hidden/d.jpg")
+    touch(tmp_path / "photos", *photos)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def named(*words: str) -> list[tuple[str, str]]:
+def find(*words: str) -> list[tuple[str, str]]:
     return [(p.as_posix(), s.as_posix()) for p, s in find_inputs([*map(Path, words)], [])]
 
 
@@ -39,23 +43,36 @@ def listing(text: str | bytes, path: str = "list.txt") -> str:
     return f"@{path}"
 
 
-def message(*words: str) -> str:
-    with pytest.raises(FullconvError) as caught:
-        named(*words)
-    return str(caught.value)
+def save_mask(stem: Path) -> Path:
+    mask = photo()[..., 0] // 200
+    (path,) = save_outputs(Segmentation(mask, Labels(("sky", "road")), photo()), stem, ["mask"])
+    return path
 
 
-def test_files_and_folders_are_as_they_were(tree: Path) -> None:
-    words = [tree / "photos", Path("photos/x/a.jpg")]
-    assert find_inputs(words, []) == list(find_images(words[:1]))
-    assert named("photos/x/a.jpg", "photos/b.jpg") == [
-        ("photos/x/a.jpg", "a"),
-        ("photos/b.jpg", "b"),
+def test_files_and_folders(tmp_path: Path) -> None:
+    touch(tmp_path, "in/b.JPG", "in/deep/er/a.png", "in/notes.txt", "in/c.d.tiff", "one.webp")
+    touch(tmp_path, "in/.b.png", "in/._a.png", "in/.cache/c.png", "in/folder.png/notes.txt")
+    images = [
+        (tmp_path / "in/b.JPG", Path("b")),
+        (tmp_path / "in/c.d.tiff", Path("c.d")),
+        (tmp_path / "in/deep/er/a.png", Path("deep/er/a")),
+        (tmp_path / "one.webp", Path("one")),
     ]
+    words = [tmp_path / "in", tmp_path / "one.webp"]
+    assert list(find_images(words)) == images
+    assert find_inputs([*words, tmp_path / "in/b.JPG"], []) == images  # nothing twice
+
+
+def test_images_of_the_same_stem_get_different_names(tmp_path: Path) -> None:
+    touch(tmp_path, "x/a.jpg", "x/a.png", "x/in/a.jpg", "x/in/a.png", "y/a.jpg", "y/a.png")
+    touch(tmp_path, "z/a.png", "z/a_png.png")
+    images = find_images([tmp_path / "x", tmp_path / "y", tmp_path / "z"])
+    names = [name.as_posix() for _, name in images]
+    assert names == ["a", "a_png", "in/a", "in/a_png", "a_jpg", "a_png_2", "a_png_3", "a_png_png"]
 
 
 @pytest.mark.parametrize(
-    ("pattern", "found"),
+    ("pattern", "images"),
     [
         ("photos/*.jpg", [("photos/b.jpg", "b")]),
         ("photos/*", [("photos/a.PNG", "a"), ("photos/b.jpg", "b")]),
@@ -64,96 +81,83 @@ def test_files_and_folders_are_as_they_were(tree: Path) -> None:
         ("*/[xz]/?.jpg", [("photos/x/a.jpg", "photos/x/a")]),
     ],
 )
-def test_a_pattern_mirrors_the_tree_below_its_fixed_beginning(
-    tree: Path, pattern: str, found: list[tuple[str, str]]
+def test_stems_are_relative_to_the_fixed_part_of_a_pattern(
+    tree: Path, pattern: str, images: list[tuple[str, str]]
 ) -> None:
-    assert named(pattern) == found
-    absolute = [(str(tree / path), stem) for path, stem in found]
+    assert find(pattern) == images
     if not pattern.startswith("*"):
-        assert named(str(tree / pattern)) == absolute
+        assert find(str(tree / pattern)) == [(str(tree / path), stem) for path, stem in images]
 
 
-def test_a_file_whose_name_looks_like_a_pattern_or_a_list_is_a_file(tree: Path) -> None:
+def test_a_file_whose_name_looks_like_a_pattern_or_a_list(tree: Path) -> None:
     for name in ("a[1].jpg", "@b.jpg"):
         (tree / name).touch()
-        assert named(name) == [(name, name.removesuffix(".jpg"))]
+        assert find(name) == [(name, name.removesuffix(".jpg"))]
 
 
-def test_a_list_has_a_path_a_line_relative_to_its_own_folder(tree: Path) -> None:
+def test_paths_of_a_list_are_relative_to_its_folder(tree: Path) -> None:
     far = tree / "far" / "b.jpg"
-    text = (
-        f"\ufeff# taken in May\r\nx/a.jpg\r\n\r\n  b.jpg \n#b.jpg\ngone.jpg\nx/../x/y/c.tif\n{far}"
-    )
-    assert named(listing(text, "photos/list.txt")) == [
+    text = f"\ufeff# May\r\nx/a.jpg\r\n\r\n  b.jpg \n#b.jpg\ngone.jpg\nx/../x/y/c.tif\n{far}"
+    assert find(listing(text, "photos/list.txt")) == [
         ("photos/x/a.jpg", "x/a"),
         ("photos/b.jpg", "b"),
-        ("photos/gone.jpg", "gone"),  # reading it will say so, at the end
+        ("photos/gone.jpg", "gone"),  # reading it reports the error
         ("photos/x/../x/y/c.tif", "x/y/c"),
         (str(far), far.relative_to("/").with_suffix("").as_posix()),
     ]
 
 
-def test_a_list_from_standard_input_is_relative_to_the_current_folder(
-    tree: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    text = io.TextIOWrapper(io.BytesIO(b"photos/x/a.jpg\nphotos/b.jpg\n"))
-    monkeypatch.setattr(sys, "stdin", text)
-    assert named("@-") == [("photos/x/a.jpg", "photos/x/a"), ("photos/b.jpg", "photos/b")]
-
-
-def test_a_folder_in_a_list_is_taken_with_all_below_and_nothing_twice(tree: Path) -> None:
-    """As `find photos` prints it: the folders too."""
+def test_a_folder_in_a_list_counts_with_its_subfolders_and_nothing_twice(tree: Path) -> None:
+    """As `find photos` prints it: with the folders."""
     word = listing("photos\nphotos/b.jpg\nphotos/x\nphotos/x/a.jpg\n")
-    assert [path for path, _ in named(word, "photos", "photos/**/*.jpg")] == [
-        "photos/a.PNG",
-        "photos/b.jpg",
-        "photos/x/a.jpg",
-        "photos/x/y/c.tif",
-    ]
+    paths = [path for path, _ in find(word, "photos", "photos/**/*.jpg")]
+    assert paths == [f"photos/{name}" for name in ("a.PNG", "b.jpg", "x/a.jpg", "x/y/c.tif")]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names are text there")
-def test_a_name_that_is_no_utf_8_is_found(tree: Path) -> None:
+def test_a_name_that_is_not_utf_8(tree: Path) -> None:
     path = Path(os.fsdecode(b"photos/f\xfc.jpg"))
     path.touch()
     assert find_inputs([Path(listing(b"photos/f\xfc.jpg\n"))], [])[0][0] == path
 
 
-def test_results_of_earlier_runs_are_left_out_of_patterns_and_lists(tree: Path) -> None:
-    own = written(tree / "new" / "a.png", photo())
-    labels = Labels(("sky", "road"))
-    made = Segmentation(photo()[..., 0] // 200, labels, photo())
-    (result,) = save_outputs(made, tree / "new" / "a", ["mask"])
-    for word in ("new/*.png", listing("new/a.png\nnew/a_mask.png\n")):
-        left_out: list[Path] = []
-        assert [p.resolve() for p, _ in find_inputs([Path(word)], left_out)] == [own]
-        assert [p.resolve() for p in left_out] == [result]
-    assert message("new/*_mask.png").startswith(
-        "no image fits new/*_mask.png but results of earlier runs; looked for .avif, .bmp, "
-    )
+def test_results_of_earlier_runs_are_skipped_by_the_mark_inside(tree: Path) -> None:
+    image = written(tree / "new" / "a.png", photo())
+    own = written(tree / "new" / "b_mask.png", photo())  # a photo with such a name
+    touch(tree / "new", "empty_mask.png")
+    mask = save_mask(tree / "new" / "a")
+    for word in ("new", "new/*.png", listing("new/a.png\nnew/a_mask.png\nnew/b_mask.png\n")):
+        skipped: list[Path] = []
+        paths = [path.resolve() for path, _ in find_inputs([Path(word)], skipped)]
+        assert [path for path in paths if not path.name.startswith("empty")] == [image, own]
+        assert [path.resolve() for path in skipped] == [mask]
+    assert find(str(mask)) == [(mask.as_posix(), "a_mask")]  # a named file is always taken
+    with pytest.raises(FullconvError, match=r"new/a_m\*\.png has only results of earlier runs"):
+        find("new/a_m*.png")
 
 
 @pytest.mark.parametrize(
-    ("word", "said"),
+    ("word", "message", "hint"),
     [
-        ("photos/*.gif", "no image fits photos/*.gif; looked for .avif, .bmp, "),
-        ("photos/*.gif", "\n  try: ls photos"),
-        ("gone/**/*.jpg", "no image fits gone/**/*.jpg"),
-        ("@gone.txt", "the list gone.txt cannot be read: No such file or directory."),
-        ("@gone.txt", "\n  try: fullconv predict MODEL @list.txt   # a file with a path a line"),
-        ("@photos/b.jpg", "photos/b.jpg names no image; expected a path a line."),
-        ("@photos/b.jpg", "\n  try: find photos -name '*.jpg' | fullconv predict MODEL -"),
-        ("@wide.txt", "wide.txt is no list: it holds zero bytes; expected text in UTF-8, a path"),
-        ("@wide.txt", "\n  try: find photos -name '*.jpg' > list.txt"),
-        ("gone.jpg", "no image or folder gone.jpg: there is nothing of that name."),
+        ("photos/*.gif", "no image in photos/*.gif; looked for .avif, .bmp, ", "ls photos"),
+        ("gone/**/*.jpg", "no image in gone/**/*.jpg", "ls gone"),
+        ("@gone.txt", "the list gone.txt cannot be read: No such file", "MODEL @list.txt"),
+        ("@photos/b.jpg", "photos/b.jpg names no image; expected one path per line", "predict MO"),
+        ("@wide.txt", "wide.txt is not a list of paths: it contains zero bytes", "find photos"),
+        ("gone.jpg", "no image or folder gone.jpg: it does not exist", "MODEL photo.jpg"),
+        ("empty", "no image in empty; looked for .avif, .bmp, ", "MODEL photo.jpg"),
     ],
 )
-def test_what_names_no_image_is_refused(tree: Path, word: str, said: str) -> None:
+def test_a_word_that_names_no_image(tree: Path, word: str, message: str, hint: str) -> None:
     Path("wide.txt").write_text("photos/b.jpg", encoding="utf-16")
-    assert said in message(word)
+    Path("empty").mkdir()
+    with pytest.raises(FullconvError) as caught:
+        find(word)
+    assert message in caught.value.message
+    assert hint in caught.value.hint
 
 
-def test_a_dash_on_the_command_line_is_the_list_on_standard_input(
+def test_a_dash_is_the_list_on_standard_input(
     tree: Path,
     model_folder: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -163,7 +167,7 @@ def test_a_dash_on_the_command_line_is_the_list_on_standard_input(
     text = io.TextIOWrapper(io.BytesIO(b"in/deep/a.png\nin/gone.png\n"))
     monkeypatch.setattr(sys, "stdin", text)
     assert run(["predict", str(model_folder), "-", "--out", "out", "--save", "mask"]) == 1
-    said = capsys.readouterr()
-    assert said.out.endswith("1 of 2 images -> out\n")
-    assert "1 of 2 images could not be labelled:\n  no image in/gone.png: there is no" in said.err
+    printed = capsys.readouterr()
+    assert printed.out.endswith("1 of 2 images -> out\n")
+    assert "no image in/gone.png" in printed.err
     assert Path("out/in/deep/a_mask.png").is_file()

@@ -1,4 +1,4 @@
-"""What is finished is not done twice, and nothing counts as finished that is not."""
+"""The manifest: what is done is not done again, and nothing else counts as done."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from fullconv.core.errors import UnwrittenError
 from fullconv.inference.manifest import FOLDER, Manifest, file_stamp, job_hash
 
 STEM = Path("deep/a")
-RESULT = {"source": "a.png", "area": {"sky": 1.0}, "files": ["of the part folder"]}
+RESULT = {"source": "a.png", "area": {"sky": 1.0}, "files": ["in the staging folder"]}
 
 
 @pytest.fixture
-def random_image(tmp_path: Path) -> Path:
+def image(tmp_path: Path) -> Path:
     (tmp_path / "a.png").write_bytes(b"image")
     return tmp_path / "a.png"
 
@@ -28,175 +28,158 @@ def random_image(tmp_path: Path) -> Path:
 def finish(
     out: Path, image: Path, job: str = "one", content: bytes = b"mask", rank: int = 0
 ) -> Path:
-    """As a run does it: written elsewhere, recorded, moved."""
-    part, to = out / "part_mask.png", out / "deep" / "a_mask.png"
-    to.parent.mkdir(parents=True, exist_ok=True)
-    part.write_bytes(content)
-    record = Manifest(out, job, [STEM], rank=rank)
-    record.add(STEM, [file_stamp(image)], ["mask"], {part: to}, RESULT)
-    record.close()
-    os.replace(part, to)
-    return to
+    """Write, record and move a result, as a run does."""
+    staged, path = out / "staged_mask.png", out / "deep" / "a_mask.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staged.write_bytes(content)
+    manifest = Manifest(out, job, [STEM], rank=rank)
+    manifest.add(STEM, [file_stamp(image)], ["mask"], {staged: path}, RESULT)
+    manifest.close()
+    os.replace(staged, path)
+    return path
 
 
-def found(out: Path, image: Path, job: str = "one", kinds: tuple[str, ...] = ("mask",)) -> Any:
+def result(out: Path, image: Path, job: str = "one", kinds: tuple[str, ...] = ("mask",)) -> Any:
     return Manifest(out, job, [STEM]).result(STEM, [file_stamp(image)], kinds)
 
 
-def test_what_was_recorded_comes_back_with_the_files_as_the_folder_is_called_now(
+def touch_later(path: Path) -> None:
+    status = path.stat()
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1_000_000))
+
+
+def test_a_result_comes_back_with_its_files_also_from_a_moved_folder(
     tmp_path: Path, image: Path
 ) -> None:
     out = tmp_path / "out"
-    assert found(out, image) is None
-    finish(out, image)
-    path = str(out / "deep" / "a_mask.png")
-    assert found(out, image) == {"source": "a.png", "area": {"sky": 1.0}, "files": [path]}
+    assert result(out, image) is None
+    path = str(finish(out, image))
+    assert result(out, image) == {"source": "a.png", "area": {"sky": 1.0}, "files": [path]}
     out.rename(tmp_path / "moved")
-    assert found(tmp_path / "moved", image)["files"] == [path.replace("out", "moved")]
-
-
-def touch_later(path: Path) -> None:
-    facts = path.stat()
-    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns + 1_000_000))
+    assert result(tmp_path / "moved", image)["files"] == [path.replace("out", "moved")]
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        lambda image, result: image.write_bytes(b"another image"),
-        lambda image, result: touch_later(image),
-        lambda image, result: image.unlink(),
-        lambda image, result: result.unlink(),
-        lambda image, result: result.write_bytes(b"mas"),
-        lambda image, result: touch_later(result),
+        lambda image, mask: image.write_bytes(b"another image"),
+        lambda image, mask: touch_later(image),
+        lambda image, mask: image.unlink(),
+        lambda image, mask: mask.unlink(),
+        lambda image, mask: mask.write_bytes(b"mas"),
+        lambda image, mask: touch_later(mask),
     ],
 )
-def test_a_change_of_the_image_or_of_a_result_is_seen(
-    tmp_path: Path, image: Path, change: Any
+def test_a_changed_image_or_result_is_not_done(tmp_path: Path, image: Path, change: Any) -> None:
+    mask = finish(tmp_path / "out", image)
+    assert result(tmp_path / "out", image)
+    change(image, mask)
+    assert result(tmp_path / "out", image) is None
+
+
+def test_an_image_of_the_same_name_in_another_folder_is_not_done(
+    tmp_path: Path, image: Path
 ) -> None:
-    result = finish(tmp_path / "out", image)
-    assert found(tmp_path / "out", image)
-    change(image, result)
-    assert found(tmp_path / "out", image) is None
-
-
-def test_another_image_of_the_same_name_is_another_one(tmp_path: Path, image: Path) -> None:
     finish(tmp_path / "out", image)
     other = tmp_path / "other" / "a.png"
     other.parent.mkdir()
-    other.write_bytes(image.read_bytes())
-    times = image.stat()
-    os.utime(other, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert found(tmp_path / "out", other) is None
+    shutil.copy2(image, other)
+    assert result(tmp_path / "out", other) is None
 
 
-def test_another_model_or_other_options_or_further_kinds_are_not_finished(
-    tmp_path: Path, image: Path
-) -> None:
+def test_another_model_or_another_output_type_is_not_done(tmp_path: Path, image: Path) -> None:
     out = tmp_path / "out"
     finish(out, image)
-    assert found(out, image, kinds=("mask", "overlay")) is None
-    assert found(out, image, kinds=())
-    assert found(out, image, job="two") is None
-    assert Manifest(out, "one", [STEM]).others == 0
-    assert Manifest(out, "two", [STEM]).others == 1
-    assert Manifest(out, "two", [Path("b")]).others == 0
+    assert result(out, image, kinds=("mask", "overlay")) is None
+    assert result(out, image, kinds=())
+    assert result(out, image, job="two") is None
+    others = [("one", STEM, 0), ("two", STEM, 1), ("two", Path("b"), 0)]
+    assert [Manifest(out, job, [stem]).others for job, stem, _ in others] == [0, 1, 0]
     finish(out, image, job="two", rank=1)
-    assert found(out, image, job="two")
-    assert found(out, image, job="one") is None  # its files are those of the other one
+    assert result(out, image, job="two")
+    assert result(out, image, job="one") is None  # the files are those of the other model
 
 
 @pytest.mark.parametrize("ranks", [(0, 1), (1, 0), (1, 1)])
-def test_what_was_done_again_is_finished_whichever_process_did_it(
+def test_a_repeated_image_is_done_whichever_process_repeated_it(
     tmp_path: Path, image: Path, ranks: tuple[int, int]
 ) -> None:
-    """The older line is no longer true, wherever it stands."""
-    out = tmp_path / "out"
-    finish(out, image, rank=ranks[0])
-    finish(out, image, content=b"another mask", rank=ranks[1])
-    assert found(out, image)
+    finish(tmp_path, image, rank=ranks[0])
+    finish(tmp_path, image, content=b"another mask", rank=ranks[1])
+    assert result(tmp_path, image)
 
 
-def test_a_line_without_its_files_says_nothing(tmp_path: Path, image: Path) -> None:
-    """Killed between the record and the move, first over nothing, then over an older result of
-    the same size."""
+def test_a_line_without_its_files_is_not_done(tmp_path: Path, image: Path) -> None:
+    """A kill between record and move: without and with an older result of the same size."""
     out = tmp_path / "out"
-    record = Manifest(out, "one", [STEM])
-    part, to = tmp_path / "part", out / "deep" / "a_mask.png"
-    part.write_bytes(b"mask")
-    record.add(STEM, [file_stamp(image)], ["mask"], {part: to}, RESULT)
-    assert found(out, image) is None
-    to.parent.mkdir(parents=True)
-    to.write_bytes(b"ksam")
-    os.utime(to, ns=(0, 0))
-    assert found(out, image) is None
+    staged, path = tmp_path / "staged", out / "deep" / "a_mask.png"
+    staged.write_bytes(b"mask")
+    manifest = Manifest(out, "one", [STEM])
+    manifest.add(STEM, [file_stamp(image)], ["mask"], {staged: path}, RESULT)
+    manifest.close()
+    assert result(out, image) is None
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"ksam")
+    os.utime(path, ns=(0, 0))
+    assert result(out, image) is None
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cut=st.integers(0, 400))
-def test_a_record_that_ends_anywhere_is_continued(tmp_path: Path, image: Path, cut: int) -> None:
+def test_a_manifest_that_was_cut_anywhere_is_continued(
+    tmp_path: Path, image: Path, cut: int
+) -> None:
     out = tmp_path / "out"
     shutil.rmtree(out, ignore_errors=True)
     path = out / FOLDER / "0.jsonl"
     finish(out, image)
-    whole = path.read_bytes()
-    path.write_bytes(whole[: max(0, len(whole) - 1 - cut)])
-    ended = path.read_bytes()
-    assert (found(out, image) is None) == (cut > 0)
+    path.write_bytes(path.read_bytes()[: max(0, path.stat().st_size - 1 - cut)])
+    remains = path.read_bytes()
+    assert (result(out, image) is None) == (cut > 0)
     finish(out, image)
-    assert found(out, image)
-    assert path.read_bytes().startswith(ended + b"\n")
+    assert result(out, image)
+    assert path.read_bytes().startswith(remains + b"\n")
 
 
-def test_lines_that_others_wrote_are_passed_over(tmp_path: Path, image: Path) -> None:
-    out = tmp_path / "out"
-    finish(out, image)
-    (out / FOLDER / "1.jsonl").write_text('7\n[]\n"a"\n{}\n{"image": 3}\nnull\n\xff\n\n')
-    assert found(out, image)
-
-
-def test_what_a_job_is(tmp_path: Path, model_folder: Path) -> None:
-    options = {"tile": None}
-    word = job_hash(model_folder, options)
-    assert word == job_hash(model_folder, {"tile": None})
-    assert word != job_hash(model_folder, {"tile": 32})
-    other = tmp_path / "run" / "model"
-    other.mkdir(parents=True)
-    for path in model_folder.iterdir():
-        if path.is_file():
-            (other / path.name).write_bytes(path.read_bytes())
-    assert job_hash(other, options) == job_hash(other.parent, options) == word  # wherever it lies
-    weights = next(other.glob("*.safetensors"))
-    alone = job_hash(weights, options)
-    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
-    assert job_hash(other, options) != word
-    assert job_hash(weights, options) != alone
-    fcns = [Path(f"torchvision:fcn_resnet{depth}") for depth in (50, 101)]
-    assert len({job_hash(name, options) for name in fcns}) == 2
-
-
-def test_of_an_openvino_file_the_weights_beside_it_count(tmp_path: Path) -> None:
-    (tmp_path / "net.xml").write_text("graph")
-    words = set()
-    for weights in (b"1", b"2"):
-        (tmp_path / "net.bin").write_bytes(weights)
-        words |= {job_hash(tmp_path / "net.xml", {}), job_hash(tmp_path, {})}
-    assert len(words) == 4
-
-
-def test_a_record_that_cannot_be_written(tmp_path: Path, image: Path) -> None:
-    (tmp_path / "file").touch()
-    record = Manifest(tmp_path / "file", "one", [STEM])
-    with pytest.raises(UnwrittenError) as caught:
-        record.add(STEM, [file_stamp(image)], ["mask"], {}, RESULT)
-    said = f"the record could not be written to {tmp_path / 'file' / FOLDER / '0.jsonl'}: "
-    assert caught.value.message.startswith(said)
-    assert caught.value.hint.startswith("--out ANOTHER_FOLDER")
-
-
-def test_a_line_is_json_and_names_nothing_of_the_part_folder(tmp_path: Path, image: Path) -> None:
+def test_foreign_lines_are_ignored_and_own_lines_are_json(tmp_path: Path, image: Path) -> None:
     finish(tmp_path, image)
-    lines = (tmp_path / FOLDER / "0.jsonl").read_text().split()
-    row = json.loads(" ".join(lines))
-    assert row["files"][0][:2] == ["deep/a_mask.png", 4]
-    assert "files" not in row["result"]
+    (row,) = (tmp_path / FOLDER / "0.jsonl").read_text().split("\n")[1:-1]
+    assert json.loads(row)["files"][0][:2] == ["deep/a_mask.png", 4]
+    assert "files" not in json.loads(row)["result"]
+    foreign = '7\n[]\n"a"\n{}\n{"image": 3}\nnull\n\xff\n\n'
+    (tmp_path / FOLDER / "1.jsonl").write_text(foreign)
+    assert result(tmp_path, image)
+
+
+def test_a_job_is_the_content_of_the_model_and_the_options(
+    tmp_path: Path, model_folder: Path
+) -> None:
+    options = {"tile": None}
+    job = job_hash(model_folder, options)
+    assert job == job_hash(model_folder, {"tile": None}) != job_hash(model_folder, {"tile": 32})
+    copy = shutil.copytree(model_folder, tmp_path / "run" / "model")
+    assert job_hash(copy, options) == job_hash(copy.parent, options) == job
+    weights = next(copy.glob("*.safetensors"))
+    weights_job = job_hash(weights, options)
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    assert job_hash(copy, options) != job
+    assert job_hash(weights, options) != weights_job
+    names = [Path(f"torchvision:fcn_resnet{depth}") for depth in (50, 101)]
+    assert len({job_hash(name, options) for name in names}) == 2
+    # The weights of an OpenVINO model are in a file of their own.
+    (tmp_path / "net.xml").write_text("graph")
+    jobs = set()
+    for content in (b"1", b"2"):
+        (tmp_path / "net.bin").write_bytes(content)
+        jobs |= {job_hash(tmp_path / "net.xml", {}), job_hash(tmp_path, {})}
+    assert len(jobs) == 4
+
+
+def test_a_manifest_that_cannot_be_written(tmp_path: Path, image: Path) -> None:
+    (tmp_path / "file").touch()
+    manifest = Manifest(tmp_path / "file", "one", [STEM])
+    with pytest.raises(UnwrittenError) as caught:
+        manifest.add(STEM, [file_stamp(image)], ["mask"], {}, RESULT)
+    path = tmp_path / "file" / FOLDER / "0.jsonl"
+    assert f"the manifest could not be written to {path}: " in caught.value.message
+    assert caught.value.hint.startswith("--out ANOTHER_FOLDER")

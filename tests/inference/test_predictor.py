@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +12,8 @@ from photos import photo, written
 from PIL import Image
 
 import fullconv as fc
-from fullconv.core.errors import FullconvError
-from fullconv.data.io.masks import read_mask, read_values
-from fullconv.inference.predictor import Predictor, as_array, load
-from fullconv.inference.writers import save_outputs
+from fullconv.inference.predictor import Predictor, load
+from fullconv.inference.segmenter import as_array
 from fullconv.models.model import Model
 
 MakeModel = Callable[..., Model]
@@ -126,34 +122,6 @@ def test_a_turned_photo_is_segmented_as_it_is_seen(
     assert (segmentation.to_dict()["height"], segmentation.to_dict()["width"]) == (50, 33)
 
 
-@pytest.mark.parametrize(
-    ("image", "said", "hint"),
-    [
-        (None, "found something of type NoneType; expected a path", 'model("photo.jpg")'),
-        (5, "something of type int", "photo.jpg"),
-        ([[1]], "something of type list", "photo.jpg"),
-        (np.zeros((4, 5, 3)), "an image array of float64, whose value range is unknown", "* 255"),
-        (np.zeros((3, 4, 5), np.uint8), "which looks channels-first", "transpose(1, 2, 0)"),
-        (np.zeros((0, 5, 3), np.uint8), "with at least one pixel", ""),
-        (torch.zeros(1, 3, 4, 5), "a tensor (1, 3, 4, 5) is no image", "model(list(images))"),
-        (torch.zeros(9, 5, 3), "a tensor (9, 5, 3) is no image; expected (3, H", "permute(2, 0"),
-        (torch.zeros(4, 5), "a tensor (4, 5) is no image", "photo.jpg"),
-        (torch.zeros(3, 0, 5), "with at least one pixel", "photo.jpg"),
-        (torch.full((3, 4, 5), 255.0), "values from 255 to 255; expected 0 to 1", "/ 255"),
-        (torch.full((3, 4, 5), -2.0), "values from -2 to -2; expected 0 to 1", "/ 255"),
-        (torch.full((3, 4, 5), float("nan")), "values from nan to nan", "/ 255"),
-        (torch.zeros(3, 4, 5, dtype=torch.int64), "an image array of int64", "uint8"),
-        ("gone.jpg", "no image gone.jpg: there is no such file", ""),
-        (".", ". is a folder; expected an image file", ""),
-    ],
-)
-def test_what_is_no_image_is_refused(image: Any, said: str, hint: str) -> None:
-    with pytest.raises(FullconvError) as caught:
-        as_array([image] if isinstance(image, list) else image)
-    assert said in caught.value.message
-    assert hint in caught.value.hint
-
-
 def test_a_little_overshoot_of_a_resized_float_image_is_cut() -> None:
     tensor = torch.tensor([-0.02, 0.5, 1.02]).view(3, 1, 1)
     assert as_array(tensor).tolist() == [[[0, 128, 255]]]
@@ -175,47 +143,6 @@ def test_a_prediction_depends_on_nothing_that_came_before(
 ) -> None:
     predictor(photo(40, 70, seed=1))
     assert (predictor(photo()).mask == expected).all()
-
-
-def test_more_than_256_classes(make_model: MakeModel, tmp_path: Path) -> None:
-    names = tuple(f"class {k}" for k in range(300))
-    model = make_model(names)
-    score = model.network.score["stride32"]
-    torch.nn.init.zeros_(score.bias)
-    score.bias.data[290] = 1000.0  # type: ignore[union-attr,index]
-    segmentation = Predictor(model, device="cpu")(photo())
-    assert segmentation.mask.dtype == np.uint16
-    assert (segmentation.mask == 290).all()
-    segmentation.save_mask(tmp_path / "a.png")
-    assert (read_values(tmp_path / "a.png") == 290).all()
-
-
-def test_the_mask_reads_back_as_the_ids_in_the_class_colours(
-    predictor: Predictor, expected: np.ndarray, tmp_path: Path
-) -> None:
-    segmentation = predictor(photo())
-    files = save_outputs(segmentation, tmp_path / "new" / "a.b", ["mask", "color", "overlay"])
-    assert [p.name for p in files] == ["a.b_mask.png", "a.b_color.png", "a.b_overlay.jpg"]
-    mask, color, overlay = files
-    assert (read_values(mask) == expected).all()
-    assert (read_mask(mask, predictor.labels) == expected).all()
-    colors = np.array(predictor.labels.colors, np.uint8)[expected]
-    with Image.open(mask) as image:
-        assert image.mode == "P"
-        assert (np.asarray(image.convert("RGB")) == colors).all()
-    with Image.open(color) as image:
-        assert (np.asarray(image) == colors).all()
-    with Image.open(overlay) as image:
-        assert image.mode == "RGB"
-        assert image.width >= 33
-        assert image.height >= 50
-
-
-def test_the_json_file_is_the_dictionary(predictor: Predictor, tmp_path: Path) -> None:
-    segmentation = predictor(photo())
-    (path,) = save_outputs(segmentation, tmp_path / "a", ["json"])
-    assert path == tmp_path / "a.json"
-    assert json.loads(path.read_text()) == segmentation.to_dict()
 
 
 def test_a_folder_gives_one_segmentation_per_image(predictor: Predictor, tmp_path: Path) -> None:
@@ -248,7 +175,7 @@ def test_large_images_are_cut_unasked(
     fresh = Predictor(predictor.model, device="cpu")
     fresh.label_map(photo(100, 100))
     assert fresh.tiles is None
-    monkeypatch.setattr("fullconv.inference.predictor.WHOLE", 9_999)
+    monkeypatch.setattr("fullconv.inference.predictor.MAX_WHOLE_PIXELS", 9_999)
     mask = fresh.label_map(photo(100, 100))
     assert fresh.tiles is not None
     assert (mask != predictor.label_map(photo(100, 100))).mean() < 1e-3
@@ -259,11 +186,7 @@ def test_images_that_are_resized_as_a_whole_are_not_cut(
 ) -> None:
     made = predictor.model
     model = Model(made.network, made.labels, made.card, short_side=64)
-    with pytest.raises(FullconvError) as caught:
-        Predictor(model, device="cpu", tile=96)
-    assert "resized as a whole, to 64 pixels" in caught.value.message
-    assert "without --tile" in caught.value.hint
-    monkeypatch.setattr("fullconv.inference.predictor.WHOLE", 1)
+    monkeypatch.setattr("fullconv.inference.predictor.MAX_WHOLE_PIXELS", 1)
     fresh = Predictor(model, device="cpu")
     fresh.label_map(photo(100, 100))
     assert fresh.tiles is None

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fullconv.core.errors import FullconvError
 from fullconv.geometry.grid import Grid
-from fullconv.inference import tiling as tiles_file
+from fullconv.inference import tiling
 from fullconv.inference.tiling import (
     Span,
     Tiles,
@@ -242,7 +242,7 @@ def test_an_operation_that_sees_the_whole_image_is_named_and_its_seams_are_blend
     net = network(Squeezed(), stride=8)
     tiles = Tiles(net, net, tile=96)
     assert not tiles.exact
-    assert any("mean" in reason or "pool" in reason for reason in tiles.reasons)
+    assert any("mean" in reason or "pool" in reason for reason in tiles.inexact_operations)
     image = noise(203, 317) * torch.linspace(0, 1, 317, dtype=torch.float64)
     found = whole_image_difference(tiles, image, [4])
     assert 1e-6 < found.scores < found.spread
@@ -266,7 +266,7 @@ def test_blended_tiles_of_a_network_without_context_are_the_whole_image(
     options: dict[str, Any], size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Weights that do not add up to 1, or a cell in the wrong place, would show."""
-    monkeypatch.setattr(tiles_file, "inexact_operations", lambda network: ("said so here",))
+    monkeypatch.setattr(tiling, "inexact_operations", lambda network: ("said so here",))
     net = network(nn.Conv2d(3, 6, 8, stride=8), stride=8, **options)
     assert largest_difference(net, size, tile=64) < 1e-12
 
@@ -285,7 +285,7 @@ def test_neighbours_that_are_not_kept_are_computed_again(monkeypatch: pytest.Mon
 
     kept = list(values())
     assert len(runs) == 3 * 5
-    monkeypatch.setattr(tiles_file, "_KEPT", 0)
+    monkeypatch.setattr(tiling, "_CACHE_BYTES", 0)
     assert all((a == b).all() for a, b in zip(kept, values(), strict=True))
     assert len(runs) > 2 * 3 * 5
 
@@ -304,14 +304,14 @@ def test_why_tiles_are_not_exact(make: Any, said: str) -> None:
 def test_a_field_that_was_only_measured_proves_nothing(small: FCN) -> None:
     net = network("test_resnet", stride=32)
     net.backbone.traced_grids = (Grid(32, 0, float("inf")),)
-    assert inexact_operations(net) == ("no bound of the receptive field is known",)
+    assert inexact_operations(net) == ("a receptive field of unknown size",)
 
 
 def test_a_window_takes_no_more_than_the_budget(small: FCN) -> None:
     tiles = Tiles(small, small)
     side = tiles.tile + 2 * tiles.halo
     each = bytes_per_pixel(small.backbone)
-    assert 0.7 * tiles_file.BUDGET < side**2 * each <= tiles_file.BUDGET
+    assert 0.7 * tiling.WINDOW_BYTES < side**2 * each <= tiling.WINDOW_BYTES
 
 
 def test_scores_of_full_size_count_too() -> None:
@@ -323,7 +323,7 @@ def test_scores_of_full_size_count_too() -> None:
     )
     side = many.tile + 2 * many.halo
     each = bytes_per_pixel(many.network.backbone) + 4 * 150
-    assert side**2 * each <= tiles_file.BUDGET
+    assert side**2 * each <= tiling.WINDOW_BYTES
     assert many.tile < few.tile
 
 
@@ -351,5 +351,5 @@ def test_nothing_of_a_window_is_held_while_the_next_one_runs(small: FCN) -> None
 
 @pytest.mark.parametrize("tile", [0, -5])
 def test_tiles_without_pixels_are_refused(small: FCN, tile: int) -> None:
-    with pytest.raises(FullconvError, match=f"tiles of {tile} pixels; expected 1 or more"):
+    with pytest.raises(FullconvError, match=f"a tile side of {tile} pixels; expected 1 or more"):
         Tiles(small, small, tile=tile)

@@ -23,12 +23,12 @@ from fullconv.data.io.extra_channels import ExtraInput
 from fullconv.inference.input_files import find_inputs
 from fullconv.inference.options import PredictOptions
 from fullconv.inference.predictor import Predictor
-from fullconv.inference.result_files import is_own_output
+from fullconv.inference.result_files import STREAM_OUTPUTS, is_own_output
 from fullconv.inference.segmentation import Segmentation
-from fullconv.inference.video import KINDS, predict_video
+from fullconv.inference.video import predict_video
 from fullconv.inference.writers import refuse_overwriting_inputs
 from fullconv.models.model import Model
-from fullconv.visualization import overlay as draw
+from fullconv.visualization.overlay import legend
 
 av = pytest.importorskip("av")
 
@@ -101,7 +101,7 @@ def test_the_legend_of_an_overlay_shows_what_is_not_painted(
     for kinds, over in ((["overlay"], True), (["overlay", "color"], False)):
         predict_video(predictor, source, tmp_path / "a", kinds)
         with Image.open(tmp_path / "a_legend.png") as image:
-            assert np.array_equal(np.asarray(image), draw.legend(labels, over_photo=over))
+            assert np.array_equal(np.asarray(image), legend(labels, over_image=over))
 
 
 def test_labels_are_repeated_between(predictor: Predictor, tmp_path: Path) -> None:
@@ -215,7 +215,8 @@ def test_what_is_no_video(predictor: Predictor, tmp_path: Path) -> None:
 def test_what_makes_no_sense(predictor: Predictor, tmp_path: Path) -> None:
     source = film(tmp_path / "clip.mkv", EVEN[:2])
     assert refused(predictor, source, outputs=["polygons"]).message == (
-        f"{source} is a video, of which there is no polygons; there are mask, color, overlay, json."
+        f"{source} is a video or is read in windows: no polygons is available; expected mask, "
+        "color, overlay, json."
     )
     (tmp_path / "file").touch()
     with pytest.raises(UnwrittenError, match=r"could not be written to .*a_mask\.mkv: File exists"):
@@ -226,7 +227,7 @@ def test_a_model_that_takes_more(make_model: MakeModel, tmp_path: Path) -> None:
     depth = ExtraInput("depth", 1, (2000.0,), (700.0,))
     model = replace(make_model(), extra_inputs=(depth,), fusion="early")
     error = refused(Predictor(model, device="cpu"), film(tmp_path / "clip.mkv", EVEN[:2]))
-    assert "the model takes depth beside each image, which" in error.message
+    assert "the model takes depth with each image, which" in error.message
 
 
 def test_times_that_mp4_does_not_hold(predictor: Predictor, tmp_path: Path) -> None:
@@ -234,8 +235,10 @@ def test_times_that_mp4_does_not_hold(predictor: Predictor, tmp_path: Path) -> N
     source = film(tmp_path / "clip.mkv", (0, 512, 12800 * 86400 * 30))
     error = refused(predictor, source, outputs=["overlay"])
     assert not isinstance(error, UnwrittenError)
-    assert error.message.startswith(f"{source} has times or a sound that no .mp4 file holds: ")
-    assert error.hint == f"ffmpeg -i {source} mended.mp4"
+    assert error.message.startswith(
+        f"{source} has time stamps or sound that a .mp4 file cannot contain: "
+    )
+    assert error.hint == f"ffmpeg -i {source} repaired.mp4"
 
 
 class Bright:
@@ -259,7 +262,7 @@ class Bright:
 def test_nothing_is_left_of_one_that_was_interrupted(tmp_path: Path) -> None:
     source = film(tmp_path / "clip.mp4", sound="aac")
     with pytest.raises(KeyboardInterrupt):
-        predict_video(Bright(5), source, tmp_path / "out/a", KINDS)  # type: ignore[arg-type]
+        predict_video(Bright(5), source, tmp_path / "out/a", STREAM_OUTPUTS)  # type: ignore[arg-type]
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -274,7 +277,7 @@ def test_a_disk_that_is_full(tmp_path: Path) -> None:
         with pytest.raises(
             UnwrittenError, match=r"could not be written to .*: File too large"
         ) as e:
-            predict_video(Bright(), source, tmp_path / "out/a", KINDS)  # type: ignore[arg-type]
+            predict_video(Bright(), source, tmp_path / "out/a", STREAM_OUTPUTS)  # type: ignore[arg-type]
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
@@ -292,7 +295,7 @@ def test_frames_are_not_kept(tmp_path: Path) -> None:
             return super().segment(image)
 
     source = film(tmp_path / "clip.mp4", tuple(range(0, 40 * 512, 512)), sound="aac")
-    predict_video(Watching(), source, tmp_path / "a", KINDS)  # type: ignore[arg-type]
+    predict_video(Watching(), source, tmp_path / "a", STREAM_OUTPUTS)  # type: ignore[arg-type]
     assert len(frames) == 40
 
 
@@ -300,7 +303,7 @@ def test_results_are_no_videos_to_label(tmp_path: Path) -> None:
     """By the mark inside: what others call clip_mask.mkv stays a video."""
     own = film(tmp_path / "clip_mask.mkv", EVEN[:2])
     source = film(tmp_path / "film.mkv", EVEN[:2])
-    facts = predict_video(Bright(), source, tmp_path / "film", KINDS)  # type: ignore[arg-type]
+    facts = predict_video(Bright(), source, tmp_path / "film", STREAM_OUTPUTS)  # type: ignore[arg-type]
     results = [Path(path) for path in facts["files"] if not path.endswith(".json")]
     assert len(results) == 4
     assert all(map(is_own_output, results))
@@ -309,8 +312,6 @@ def test_results_are_no_videos_to_label(tmp_path: Path) -> None:
     assert sorted(left_out) == sorted(results)
     for name in ("film_overlay.mp4", "film_overlay.mkv", "film_legend.png"):
         found = [(source, Path("film")), (tmp_path / name, Path(name).with_suffix(""))]
-        with pytest.raises(
-            FullconvError, match=f"the overlay of .* would be written over .*{name}"
-        ):
+        with pytest.raises(FullconvError, match=f"the overlay of .* would overwrite .*{name}"):
             refuse_overwriting_inputs(found, tmp_path, ["overlay"])
         refuse_overwriting_inputs(found, tmp_path, ["json"])

@@ -166,7 +166,7 @@ def test_a_backbone_with_one_tensor_under_two_names_is_saved(tmp_path: Path) -> 
 def test_a_module_of_ones_own_is_asked_for(tmp_path: Path) -> None:
     model = Model(FCN(Tied(), 2, stride=8), Labels(("a", "b")), BackboneCard("module", "Tied"))
     error = refused(save_model(model, tmp_path / "model"))
-    assert "was trained on a module of your own (Tied); a model holds no code" in error.message
+    assert "was trained on a module of your own (Tied); a model contains no code" in error.message
     assert error.hint == f"fc.load({str(tmp_path / 'model')!r}, backbone=Tied())"
 
 
@@ -216,215 +216,173 @@ def test_the_card_lies_beside_it(folder: Path, original: Model) -> None:
     assert (folder / "README.md").read_text(encoding="utf-8") == model_card(original.config())
 
 
-# What may be wrong with a folder. Each message is read whole.
+# What may be wrong with a folder.
 
 
-def test_nothing_there(tmp_path: Path) -> None:
-    error = refused(tmp_path / "gone")
-    assert error.message == (
-        f"no model at {tmp_path / 'gone'}: nothing there; expected model.safetensors and "
-        "config.json."
-    )
-    assert error.hint == "fullconv train DATA"
+def edit_config(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    path = folder / "config.json"
+    table = json.loads(path.read_text())
+    change(table)
+    path.write_text(json.dumps(table))
 
 
-def test_what_is_near_is_proposed(tmp_path: Path, original: Model) -> None:
-    """Runs in the folder, the last first; beside a name that is wrong the most alike first."""
-    for number, name in enumerate(("crack", "roads", "cracks")):
-        save_model(original, tmp_path / "my runs" / name / "model")
-        os.utime(tmp_path / "my runs" / name, (number, number))
-    (tmp_path / "my runs" / "notes").mkdir()
-    runs = tmp_path / "my runs"
-    error = refused(runs)
-    listed = ", ".join(str(runs / name) for name in ("cracks", "roads", "crack"))
-    assert error.message.endswith(f"config.json. There are models at {listed}.")
-    assert error.hint == f"fullconv inspect '{runs / 'cracks'}'"
-    error = refused(runs / "road")
-    assert error.message.startswith(f"no model at {runs / 'road'}: nothing there; expected ")
-    assert error.hint == f"fullconv inspect '{runs / 'roads'}'"
-    assert refused(runs / "notes").hint == "fullconv train DATA"  # that is no misspelt name
-
-
-def test_an_empty_folder(tmp_path: Path) -> None:
-    assert (
-        f"no model at {tmp_path}: the folder holds nothing; expected" in refused(tmp_path).message
-    )
-
-
-def test_the_folder_one_stands_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert "no model at .: the folder holds nothing; expected" in refused(Path()).message
-
-
-def test_a_folder_of_other_things(tmp_path: Path) -> None:
-    for number in range(10):
-        (tmp_path / f"{number}.txt").touch()
-    assert "the folder holds 0.txt, 1.txt, 2.txt, " in refused(tmp_path).message
-    assert "7.txt, ...; expected model.safetensors" in refused(tmp_path).message
-
-
-def test_a_run_that_has_not_saved_a_model_yet(tmp_path: Path) -> None:
-    (tmp_path / "config.toml").touch()
-    (tmp_path / "checkpoint").mkdir()
-    assert "the folder holds checkpoint, config.toml; expected" in refused(tmp_path).message
-
-
-def test_the_weights_are_missing(folder: Path) -> None:
-    (folder / "model.safetensors").unlink()
-    for path in (folder, folder.parent):
-        assert (
-            "the folder holds README.md, config.json; expected model.saf" in refused(path).message
-        )
-
-
-def test_config_json_is_missing(folder: Path) -> None:
-    (folder / "config.json").unlink()
-    error = refused(folder)
-    assert error.message == (
-        f"{folder} has no config.json; a model folder holds model.safetensors, config.json and "
-        "README.md."
-    )
-    # The hint works.
-    weights = folder / "model.safetensors"
-    assert error.hint == f"fc.load({str(weights)!r})   # the weights describe themselves"
-    assert load_model(weights).labels.names == ("sky", "road", "tree")
-
-
-def test_the_model_card_is_not_needed(folder: Path) -> None:
-    (folder / "README.md").unlink()
-    load_model(folder)
-
-
-@pytest.mark.parametrize("position", [-1, -1000, 200_000])
-def test_one_bit_of_the_weights_was_altered(folder: Path, position: int) -> None:
+def flip_bit(folder: Path, position: int) -> None:
     weights = folder / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[position] ^= 1
     weights.write_bytes(content)
-    error = refused(folder)
-    assert error.message == (
-        f"{weights} was altered or does not belong to its config.json: the checksums differ."
-    )
-    assert error.hint == "copy the whole model folder again"
 
 
-def test_config_json_was_altered(folder: Path) -> None:
-    config = folder / "config.json"
-    table = json.loads(config.read_text())
-    table["classes"][0] = "water"
-    table["mean"] = [0, 0, 0]
-    config.write_text(json.dumps(table))
-    error = refused(folder)
-    assert error.message == (
-        f"{config} was altered: classes, mean differ from what the weights say."
-    )
-    assert "fc.load(" in error.hint
+def cut(folder: Path, size: int) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:size])
 
 
-def test_config_json_has_a_key_more(folder: Path) -> None:
-    config = folder / "config.json"
-    config.write_text(json.dumps({**json.loads(config.read_text()), "more": 1}))
-    assert "config.json was altered: its keys differ" in refused(folder).message
+def write_weights(folder: Path, metadata: dict[str, str] | None) -> None:
+    save_file({"a": torch.zeros(3)}, folder / "model.safetensors", metadata)
 
 
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        (b"{", "is not JSON: Expecting property name"),
-        (b"", "is not JSON: Expecting value"),
-        (b"\xff\xfe", "is not JSON: 'utf-8' codec can't decode"),
-        (b"[]", "is not JSON: expected an object, found list"),
-    ],
-)
-def test_config_json_is_no_json(folder: Path, content: bytes, said: str) -> None:
+def write_config(folder: Path, content: bytes) -> None:
     (folder / "config.json").write_bytes(content)
-    assert f"{folder / 'config.json'} {said}" in refused(folder).message
 
 
-def test_a_format_of_the_future(folder: Path) -> None:
+def future_format(folder: Path) -> None:
     rewritten(folder, lambda table: table.update(format="fullconv/2"))
-    for path in (folder, folder / "model.safetensors"):
-        error = refused(path)
-        assert "has format 'fullconv/2'; this version reads 'fullconv/1'." in error.message
-        assert error.hint == "git pull && make install"
 
 
-def test_a_format_of_the_future_that_keeps_its_checksum_elsewhere(folder: Path) -> None:
-    rewritten(folder, lambda table: table.update(format="fullconv/2"))
-    (folder / "config.json").write_text("{}")
-    assert "has format 'fullconv/2'" in refused(folder).message
+Damage = Callable[[Path], Any]
+DAMAGES: list[tuple[Damage, str, str]] = [
+    (shutil.rmtree, "no model at {folder}: it does not exist.", "fullconv train DATA"),
+    (
+        lambda f: [path.unlink() for path in f.iterdir()],
+        "no model at {folder}: the folder is empty.",
+        "fullconv train DATA",
+    ),
+    (
+        lambda f: (f / "model.safetensors").unlink(),
+        "the folder contains README.md, config.json; expected model.safetensors and config.json.",
+        "fullconv train DATA",
+    ),
+    (
+        lambda f: (f / "config.json").unlink(),
+        "{folder} has no config.json; a model folder contains model.safetensors, config.json and",
+        "fc.load('{folder}/model.safetensors')   # the weights describe themselves",
+    ),
+    *(
+        (
+            lambda f, position=position: flip_bit(f, position),
+            "model.safetensors was altered or does not belong to its config.json: the checksums",
+            "copy the whole model folder again",
+        )
+        for position in (-1, -1000, 200_000)
+    ),
+    (
+        lambda f: edit_config(f, lambda t: t.update(classes=["a", "b", "c"], mean=[0, 0, 0])),
+        "was altered: it differs from the header of the weights in classes, mean.",
+        "fc.load(",
+    ),
+    (lambda f: edit_config(f, lambda t: t.update(more=1)), "of the weights in more.", "fc.load("),
+    (lambda f: write_config(f, b"{"), "is not a JSON object: Expecting property name", "fc.load("),
+    (lambda f: write_config(f, b""), "is not a JSON object: Expecting value", "fc.load("),
+    (lambda f: write_config(f, b"\xff\xfe"), "is not a JSON object: 'utf-8' codec", "fc.load("),
+    (lambda f: write_config(f, b"[]"), "is not a JSON object: list []", "fc.load("),
+    (
+        future_format,
+        "has format 'fullconv/2'; this version reads 'fullconv/1'.",
+        "git pull && make install",
+    ),
+    (lambda f: (future_format(f), write_config(f, b"{}")), "has format 'fullconv/2'", "git pull"),
+    *(
+        (
+            lambda f, key=key: rewritten(f, lambda table: table.pop(key)),
+            f"the description in {{folder}}/model.safetensors is incomplete (KeyError '{key}')",
+            "copy the model again, or fullconv train DATA",
+        )
+        for key in ("backbone", "classes", "num_classes", "stride", "metrics", "training")
+    ),
+    (
+        lambda f: rewritten(f, lambda table: table["backbone"].update(color="red")),
+        "is incomplete (TypeError ",
+        "copy the model again",
+    ),
+    (
+        lambda f: rewritten(f, lambda table: table.update(num_classes=4)),
+        "do not fit its description, FCN-8s on test_resnet: ",
+        "copy the whole model folder again",
+    ),
+    *(
+        (
+            lambda f, text=text: write_weights(f, {"fullconv": text}),
+            "the description in the header of {folder}/model.safetensors is not a JSON object.",
+            "copy the model again",
+        )
+        for text in ("no json", "[]", "5")
+    ),
+    *(
+        (
+            lambda f, metadata=metadata: write_weights(f, metadata),
+            "contains weights but is not a fullconv model: its header has no description.",
+            'weights = "FILE.safetensors"',
+        )
+        for metadata in (None, {"format": "pt"})
+    ),
+    *(
+        (
+            lambda f, size=size: cut(f, size),
+            "{folder}/model.safetensors is damaged or not a .safetensors file: ",
+            "fullconv train DATA",
+        )
+        for size in (0, 4, 100, 5000, -1)
+    ),
+]
 
 
-@pytest.mark.parametrize(
-    "key", ["backbone", "classes", "num_classes", "stride", "upsampling", "metrics", "training"]
-)
-def test_the_description_lacks_a_key(folder: Path, key: str) -> None:
-    rewritten(folder, lambda table: table.pop(key))
+@pytest.mark.parametrize(("damage", "message", "hint"), DAMAGES)
+def test_damaged_folders(folder: Path, damage: Damage, message: str, hint: str) -> None:
+    damage(folder)
     error = refused(folder)
-    assert f"the description in {folder / 'model.safetensors'} is incomplete: " in error.message
-    assert repr(key) in error.message
+    assert message.format(folder=folder) in error.message
+    assert hint.format(folder=folder) in error.hint
 
 
-def test_the_description_has_a_strange_backbone(folder: Path) -> None:
-    rewritten(folder, lambda table: table["backbone"].update(colour="red"))
-    assert "is incomplete: TypeError" in refused(folder).message
-    assert "colour" in refused(folder).message
+def test_files_without_config_or_card_still_load(folder: Path) -> None:
+    (folder / "README.md").unlink()
+    load_model(folder)
+    (folder / "config.json").unlink()
+    assert load_model(folder / "model.safetensors").labels.names == ("sky", "road", "tree")
 
 
-def test_the_description_is_of_another_network(folder: Path) -> None:
-    rewritten(folder, lambda table: table.update(num_classes=4))
-    error = refused(folder)
-    assert "does not fit the FCN-8s on test_resnet that it is said to be" in error.message
-    assert "size mismatch for score" in error.message
-    assert error.hint == "copy the whole model folder again"
+def test_other_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(10):
+        (tmp_path / f"{number}.txt").touch()
+    message = refused(tmp_path).message
+    assert "the folder contains 0.txt, 1.txt, 2.txt, " in message
+    assert "7.txt and 2 more; expected model.safetensors" in message
+    (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8\xff\xe0" + bytes(1000))
+    assert "is damaged or not a .safetensors file" in refused(tmp_path / "photo.jpg").message
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    assert "no model at .: the folder is empty" in refused(Path()).message
 
 
-@pytest.mark.parametrize("described", ["no json", "[]", "5"])
-def test_the_description_in_the_header_is_no_object(folder: Path, described: str) -> None:
-    weights = folder / "model.safetensors"
-    save_file({"a": torch.zeros(1)}, weights, {"fullconv": described})
-    message = refused(folder).message
-    assert message == f"the description in the header of {weights} is not a JSON object."
+def test_models_nearby_are_suggested(tmp_path: Path, original: Model) -> None:
+    """In a folder the newest first; for a misspelled name the most similar first."""
+    runs = tmp_path / "my runs"
+    for number, name in enumerate(("crack", "roads", "cracks")):
+        save_model(original, runs / name / "model")
+        os.utime(runs / name, (number, number))
+    (runs / "notes").mkdir()
+    error = refused(runs)
+    listed = ", ".join(str(runs / name) for name in ("cracks", "roads", "crack"))
+    assert error.message.endswith(f"There are models at {listed}.")
+    assert error.hint == f"fullconv inspect '{runs / 'cracks'}'"
+    error = refused(runs / "road")
+    assert error.message.startswith(f"no model at {runs / 'road'}: it does not exist. There are")
+    assert error.hint == f"fullconv inspect '{runs / 'roads'}'"
+    assert refused(runs / "notes").hint == "fullconv train DATA"  # an existing folder
 
 
-@pytest.mark.parametrize("metadata", [None, {"format": "pt"}])
-def test_a_foreign_safetensors_file(tmp_path: Path, metadata: dict[str, str] | None) -> None:
-    path = tmp_path / "foreign.safetensors"
-    save_file({"a": torch.zeros(3)}, path, metadata)
-    error = refused(path)
-    assert error.message == (
-        f"{path} holds weights but no fullconv model (no description in its header)."
-    )
-    assert "in a backbone card" in error.hint
-
-
-@pytest.mark.parametrize("kept", [0, 4, 100, 5000, -1])
-def test_a_truncated_file(folder: Path, kept: int) -> None:
-    weights = folder / "model.safetensors"
-    content = weights.read_bytes()
-    weights.write_bytes(content[:kept])
-    error = refused(folder)
-    assert f"{weights} is damaged or not a .safetensors file: " in error.message
-    assert error.hint == "fullconv train DATA"
-
-
-def test_a_photo_is_no_model(tmp_path: Path) -> None:
-    path = tmp_path / "photo.jpg"
-    path.write_bytes(b"\xff\xd8\xff\xe0" + bytes(1000))
-    assert "is damaged or not a .safetensors file" in refused(path).message
-
-
-def test_a_pickle_is_no_model_of_ours(tmp_path: Path) -> None:
-    torch.save({"a": torch.zeros(3)}, tmp_path / "model.pt")
-    assert (
-        "no model that labels pixels and is known: its layers are a;"
-        in refused(tmp_path / "model.pt").message
-    )
-    torch.save({"a": nn.Linear(1, 1)}, tmp_path / "model.safetensors")  # by content, not by name
-    assert "a pickle that needs code" in refused(tmp_path / "model.safetensors").message
-
-
-# Writing in place of the model that is there.
+# Replacing a model.
 
 
 def test_a_newer_model_takes_the_place_of_the_older(folder: Path, other: Model) -> None:
@@ -549,7 +507,7 @@ def test_interrupted_between_the_two_renames_the_hint_brings_it_back(
     assert not folder.exists()
     for path in (folder, folder.parent):
         error = refused(path)
-        assert "the last saving was interrupted" in error.message
+        assert "saving was interrupted" in error.message
         assert error.hint == f"mv {folder.with_name('model.old')} {folder}"
     _, source, target = error.hint.split()
     shutil.move(source, target)
@@ -589,3 +547,15 @@ class Tied(nn.Module):
         a = self.first(x)
         b = self.second(a)
         return [a, b, self.third(b)]
+
+
+def test_a_model_of_version_0_1_loads_with_the_names_of_today(folder: Path) -> None:
+    old = json.loads((Path(__file__).with_name("old") / "config.json").read_text())
+    rewritten(folder, lambda t: t.update(training=old["training"], metrics=old["metrics"]))
+    model = load_model(folder)
+    assert model.training["data"]["images"]["train"] == 330
+    assert model.training["settings"]["lr"] == 0.003
+    assert model.metrics["protocol"]["images"] == 40
+    assert "fullconv train scenes --backbone resnet10t" in model_card(old | {
+        "training": model.training, "metrics": model.metrics,
+    })  # fmt: skip

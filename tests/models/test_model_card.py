@@ -48,7 +48,7 @@ def trained(make_model: MakeModel, *, data: Any = DATA, license: str = "", **opt
         ignored_pixels=7,
     )
     given_settings = Settings(lr=0.002, backbone_lr=0.0005, crop=(97, 129), **options)
-    kept = {k: v for k, v in given_settings.to_dict().items() if k not in ("backbone", "start")}
+    kept = {k: v for k, v in given_settings.to_dict().items() if k not in ("backbone", "init_from")}
     facts = {"data_fingerprint": "ab12" * 16, "fullconv": "0.1.0", "settings": kept, "data": data}
     metrics = {**Metrics(NAMES, CONFUSION).to_dict(), "epoch": 7, "protocol": protocol}
     model = make_model(NAMES, training=facts, metrics=metrics)
@@ -96,7 +96,7 @@ def test_classes_metrics_and_data_are_those_of_the_model(make_model: MakeModel) 
     config = trained(make_model)
     text = model_card(config)
     assert "# FCN-8s on test_resnet\n" in text
-    shares = ["90.0 %", "9.4 %", "0.6 %"]
+    shares = ["90.0%", "9.4%", "0.6%"]
     assert rows(text, "Classes") == [
         [str(k), name, f"`{config['colors'][k]}`", shares[k]]
         for k, name in enumerate(("sky", "road", "a\\|b"))
@@ -104,35 +104,35 @@ def test_classes_metrics_and_data_are_those_of_the_model(make_model: MakeModel) 
     metrics = Metrics(NAMES, CONFUSION)
     four = (metrics.mean_iou, metrics.pixel_accuracy, metrics.mean_accuracy)
     four = (*four, metrics.frequency_weighted_iou)
-    (found,) = rows(text, "How well it does")
-    assert found == [f"{value:.3f}" for value in four]
-    each = section(text, "How well it does").partition("| class |")[2]
+    (found,) = rows(text, "Evaluation")
+    assert found == [f"{value:.1%}" for value in four]
+    each = section(text, "Evaluation").partition("| class |")[2]
     for name, iou, accuracy in zip(
         ("sky", "road", "a\\|b"), metrics.class_iou, metrics.class_accuracy, strict=True
     ):
-        assert f"| {name} | {iou:.3f} | {accuracy:.3f} |" in each
+        assert f"| {name} | {iou:.1%} | {accuracy:.1%} |" in each
     assert "- split: val\n- images: 4\n" in each
     assert "- epoch: 7, the best one on this split" in each
-    data = section(text, "What it was trained on")
-    assert "- data set: streets\n" in data
+    data = section(text, "Training data")
+    assert "- dataset: streets\n" in data
     assert f"- fingerprint: {'ab12' * 16}\n" in data
     assert "- images: 12 train, 4 val\n" in data
     assert "100 x 200 to 360 x 480, most often 240 x 320" in data
-    assert "- ignored: 20.0 % of the training pixels" in data
+    assert "- ignored: 20.0% of the training pixels" in data
 
 
 def test_limits_follow_from_the_data(make_model: MakeModel) -> None:
-    limits = section(model_card(trained(make_model, scale=(0.5, 2.0))), "Limits")
-    assert "Rare in training, under 1.0 % of its labelled pixels: a|b (0.6 %)." in limits
-    assert "Never predicted on val, though it is there: a|b." in limits
-    assert "20.0 % of the training pixels were ignored" in limits
-    assert "images of 100 x 200 to 360 x 480, most often 240 x 320 pixels, magnified 0.5 to 2" in (
+    limits = section(model_card(trained(make_model, scale=(0.5, 2.0))), "Limitations")
+    assert "Rare in training (under 1.0% of the labeled pixels): a|b (0.6%)." in limits
+    assert "Never predicted on val, although present: a|b." in limits
+    assert "20.0% of the training pixels were ignored" in limits
+    assert "images of 100 x 200 to 360 x 480, most often 240 x 320 pixels, resized 0.5 to 2" in (
         limits
     )
-    assert "The epoch was chosen by the split val (4 images)" in limits
+    assert "The epoch was chosen on the split val (images: 4)" in limits
     absent = {**DATA, "class_pixels": {"sky": 10, "road": 10, "a|b": 0}, "ignored_pixels": 0}
-    limits = section(model_card(trained(make_model, data=absent)), "Limits")
-    assert "Not one training pixel is labelled a|b" in limits
+    limits = section(model_card(trained(make_model, data=absent)), "Limitations")
+    assert "No training pixel is labeled a|b" in limits
     assert "Rare" not in limits
     assert "ignored" not in limits
 
@@ -141,14 +141,14 @@ def test_what_is_not_known_is_said_to_be_unknown(make_model: MakeModel) -> None:
     """A model of before these facts were noted, or one that was never trained."""
     text = model_card(make_model().config())
     assert [row[3] for row in rows(text, "Classes")] == ["unknown"] * 3
-    assert "Not known: no measurement came with this model." in text
-    data = section(text, "What it was trained on")
-    for what in ("data set", "fingerprint", "images", "sizes (height x width)"):
+    assert "Unknown: this model came without evaluation results." in text
+    data = section(text, "Training data")
+    for what in ("dataset", "fingerprint", "images", "sizes (height x width)"):
         assert f"- {what}: unknown\n" in data
-    assert "- recipe: unknown" in section(text, "How it was trained")
+    assert "- recipe: unknown" in section(text, "Training")
     assert "mean IoU" not in text
     assert "model-index" not in text
-    assert "not known to this card" in section(text, "Licences")
+    assert "unknown to this card" in section(text, "Licenses")
     made_up = {**DATA, "named": False}
     assert "made up from the ids" in model_card(trained(make_model, data=made_up))
     assert "made up from the ids" not in model_card(trained(make_model))
@@ -163,7 +163,7 @@ def test_what_is_not_known_is_said_to_be_unknown(make_model: MakeModel) -> None:
             "scale": st.sampled_from(((1.0, 1.0), (0.5, 2.0))),
             "flip": st.booleans(),
             "pretrained": st.booleans(),
-            "color": st.sampled_from((0.0, 0.25)),
+            "color_jitter": st.sampled_from((0.0, 0.25)),
             "optimizer": st.sampled_from(("adamw", "sgd")),
             "class_weights": st.sampled_from(("none", "balanced")),
             "heads": st.sampled_from(("", "geometry,a b")),
@@ -176,7 +176,7 @@ def test_what_is_not_known_is_said_to_be_unknown(make_model: MakeModel) -> None:
 def test_its_command_is_read_as_the_very_settings(options: dict[str, Any]) -> None:
     config = trained(MODEL_OF, **options)
     config["training"]["settings"]["workers"] = 3  # of the machine, not of the recipe
-    line = section(model_card(config), "How it was trained")
+    line = section(model_card(config), "Training")
     words = shlex.split(re.findall(r"```sh\n(.*)\n```", line)[0])
     assert words[:3] == ["fullconv", "train", "streets"]
     _, bound, _ = app.parse_args(words[1:], exit_on_error=False, print_error=False)
@@ -216,10 +216,10 @@ def test_heads_and_inputs_have_their_place(make_model: MakeModel) -> None:
     model.head, model.heads = "kinds", {"order": Labels(("far", "near"))}
     model.extra_inputs, model.fusion = (ExtraInput("depth", 1, (300.0,), (50.0,)),), "late"
     text = model_card(model.config())
-    assert "Head order: 2 classes: far, near." in text
+    assert "Additional head order, 2 classes: far, near." in text
     assert "| 1 | near | `#800000` |" in text
-    assert "Takes depth beside each image (late fusion)." in text
-    assert "depth: in the files' own numbers, less 300, divided by 50." in text
+    assert "Takes depth with each image (late fusion)." in text
+    assert "depth: in the units of the files, minus 300, divided by 50." in text
 
 
 def test_it_says_how_to_use_the_model_where_it_is(make_model: MakeModel, tmp_path: Path) -> None:
@@ -228,5 +228,5 @@ def test_it_says_how_to_use_the_model_where_it_is(make_model: MakeModel, tmp_pat
     text = model_card(config, source="hf://someone/streets", image="predictions.png")
     assert 'fc.load("hf://someone/streets")' in text
     assert "fullconv predict hf://someone/streets photos/ --out predictions\n" in text
-    assert "![photo, truth and prediction](predictions.png)" in text
+    assert "![photo, ground truth and prediction](predictions.png)" in text
     assert "![" not in model_card(config)

@@ -19,8 +19,9 @@ import fullconv as fc
 from fullconv.cli.main import run
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
-from fullconv.models.model import is_third_party, load_model, save_model
-from fullconv.models.third_party import load_third_party
+from fullconv.models.model import save_model
+from fullconv.models.open import open_model
+from fullconv.models.third_party import is_third_party, load_third_party
 from fullconv.network.paper import torchvision_fcn
 
 WIDTH = 1 / 16
@@ -92,11 +93,11 @@ def test_pytorch_fcns_weights(tmp_path: Path, net: str, checkpoint: bool) -> Non
 
 def test_the_aligned_form_may_be_asked_for(tmp_path: Path) -> None:
     path = write_caffemodel(tmp_path / "a.caffemodel", blobs_of_file("8s-atonce"))
-    model = load_model(path, backbone="paper:vgg16-aligned")
+    model = open_model(path, backbone="paper:vgg16-aligned")
     assert [g.offset for g in model.network.backbone.grids] == [3.5, 7.5, 15.5]
     assert model.network.border == "replicate"
     assert model.card.options == {"form": "aligned", "at_once": True, "width": WIDTH}
-    original = load_model(path)
+    original = open_model(path)
     for one, other in zip(
         model.network.state_dict().values(), original.network.state_dict().values(), strict=True
     ):
@@ -106,7 +107,7 @@ def test_the_aligned_form_may_be_asked_for(tmp_path: Path) -> None:
 def test_learned_upsampling_is_kept(tmp_path: Path) -> None:
     weight = bilinear(21, 4) + 0.05 * torch.randn(21, 21, 4, 4)
     blobs = blobs_of_file("16s", upscore2=[weight])
-    model = load_model(write_caffemodel(tmp_path / "a.caffemodel", blobs))
+    model = open_model(write_caffemodel(tmp_path / "a.caffemodel", blobs))
     assert model.network.upsampling == "learned"
     image = as_caffe(photo(40, 61))
     x = nn.functional.conv_transpose2d
@@ -114,7 +115,7 @@ def test_learned_upsampling_is_kept(tmp_path: Path) -> None:
         scores = model.network(
             model.normalize(torch.from_numpy(photo(40, 61)).permute(2, 0, 1)[None])
         )
-        plain = load_model(
+        plain = open_model(
             write_caffemodel(tmp_path / "b.caffemodel", blobs_of_file("16s"))
         ).network
         features = plain.backbone(
@@ -151,14 +152,14 @@ def test_a_released_file_that_does_not_fit(
 ) -> None:
     path = write_caffemodel(tmp_path / "net.caffemodel", blobs_of_file("8s", **changes))
     with pytest.raises(FullconvError) as caught:
-        load_model(path)
+        open_model(path)
     assert message in caught.value.message
     assert caught.value.hint
 
 
 def test_other_classes(tmp_path: Path) -> None:
     path = write_caffemodel(tmp_path / "a.caffemodel", blobs_of_file("32s", classes=3))
-    assert load_model(path).labels.names == ("class 0", "class 1", "class 2")
+    assert open_model(path).labels.names == ("class 0", "class 1", "class 2")
     labels = Labels(("sky", "road", "tree"))
     assert fc.load(path, labels=labels).labels == labels
 
@@ -218,7 +219,7 @@ def test_from_the_command_line_and_saved_as_one_of_ours(
     Image.fromarray(photo(40, 60)).save(photo_file)
     caffe = write_caffemodel(tmp_path / "fcn8s.caffemodel", blobs_of_file("8s"))
     assert run(["predict", str(caffe), str(photo_file), "--out", str(tmp_path)]) == 0
-    saved = save_model(load_model(caffe), tmp_path / "model")
+    saved = save_model(open_model(caffe), tmp_path / "model")
     with Image.open(tmp_path / "photo_mask.png") as mask:
         assert np.array_equal(np.asarray(mask), fc.load(saved).label_map(photo(40, 60)))
     assert run(["inspect", str(caffe)]) == 0
@@ -260,18 +261,20 @@ def test_weights_that_cannot_be_fetched_are_said(
 
 
 def test_what_is_no_model_is_said(tv_file: tuple[nn.Module, Path], tmp_path: Path) -> None:
-    with pytest.raises(FullconvError, match="torchvision:resnet50 is no network that labels"):
-        load_model("torchvision:resnet50")
+    with pytest.raises(FullconvError, match="torchvision:resnet50 is not a segmentation network"):
+        open_model("torchvision:resnet50")
     with pytest.raises(FullconvError, match="paper:vgg16 is a network without trained scores"):
-        load_model("paper:vgg16")
-    with pytest.raises(FullconvError, match="holds no weights of fcn_resnet101, but of fcn_resn"):
-        load_model("torchvision:fcn_resnet101", weights=tv_file[1])
+        open_model("paper:vgg16")
+    with pytest.raises(
+        FullconvError, match="contains weights of fcn_resnet50, not of fcn_resnet101"
+    ):
+        open_model("torchvision:fcn_resnet101", weights=tv_file[1])
     resnet = tmp_path / "resnet.pth"
     torch.save({"conv1.weight": torch.zeros(2, 3, 7, 7), "fc.bias": torch.zeros(3)}, resnet)
     with pytest.raises(FullconvError, match="its layers are conv1, fc; expected those of a rel"):
-        load_model(resnet)
-    with pytest.raises(FullconvError, match="holds no weights of fcn_resnet50"):
-        load_model("torchvision:fcn_resnet50", weights=resnet)
+        open_model(resnet)
+    with pytest.raises(FullconvError, match="contains no weights of fcn_resnet50"):
+        open_model("torchvision:fcn_resnet50", weights=resnet)
     with pytest.raises(FullconvError, match=r"gone\.pth cannot be read: No such file"):
         load_third_party(tmp_path / "gone.pth")
 
@@ -280,13 +283,13 @@ def test_a_model_of_ours_has_its_own_weights(model_folder: Path) -> None:
     assert not is_third_party(model_folder)
     assert not is_third_party(model_folder / "model.safetensors")
     with pytest.raises(FullconvError, match="has its own weights and classes"):
-        load_model(model_folder, weights="a.pth")
+        open_model(model_folder, weights="a.pth")
 
 
 def test_a_predictor_saves_its_model(tmp_path: Path) -> None:
     path = write_caffemodel(tmp_path / "fcn32s.caffemodel", blobs_of_file("32s"))
     saved = fc.load(path).save(tmp_path / "model")
-    found = load_model(saved)
+    found = open_model(saved)
     assert found.card.options == {"form": "original", "width": WIDTH}
     assert found.network.border == "zeros"
     assert found.card.mean == pytest.approx([m / 255 for m in reversed(MEAN_BGR)])
@@ -295,4 +298,4 @@ def test_a_predictor_saves_its_model(tmp_path: Path) -> None:
 def test_short_side_is_kept(tmp_path: Path, make_model: Any) -> None:
     model = make_model()
     model.short_side = 33
-    assert load_model(save_model(model, tmp_path / "model")).short_side == 33
+    assert open_model(save_model(model, tmp_path / "model")).short_side == 33

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.i18n import msg
+from fullconv.core.text import shell_command
 from fullconv.data.io.images import IMAGE_SUFFIXES
 from fullconv.data.io.video import VIDEO_SUFFIXES
 from fullconv.inference.result_files import is_own_output
@@ -102,7 +103,8 @@ def _find_by_pattern(pattern: str, skipped: list[Path]) -> Iterator[tuple[Path, 
         for path in map(Path, sorted(glob.glob(pattern, recursive=True)))
         if path.suffix.lower() in _IMAGES_AND_VIDEOS and path.is_file()
     ]
-    for path in _without_results(paths, skipped, pattern, _IMAGES_AND_VIDEOS):
+    hint = shell_command("ls", root)
+    for path in _without_results(paths, skipped, pattern, _IMAGES_AND_VIDEOS, hint):
         yield path, path.relative_to(root)
 
 
@@ -148,7 +150,11 @@ def _find_in_list(name: str, skipped: list[Path]) -> Iterator[tuple[Path, Path]]
 
 
 def _without_results(
-    paths: Sequence[Path], skipped: list[Path], where: Path | str, suffixes: Sequence[str]
+    paths: Sequence[Path],
+    skipped: list[Path],
+    where: Path | str,
+    suffixes: Sequence[str],
+    hint: str = "fullconv predict MODEL photo.jpg",
 ) -> list[Path]:
     """Return the paths that are not results of earlier runs, and add the others to `skipped`."""
     results = {path for path in paths if is_own_output(path)}
@@ -165,7 +171,7 @@ def _without_results(
         )
         if results
         else msg("no image in {where}; looked for {suffixes}.", where=where, suffixes=listed),
-        "fullconv predict MODEL photo.jpg",
+        hint,
     )
 
 

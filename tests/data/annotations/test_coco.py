@@ -14,7 +14,6 @@ from fullconv.core.errors import FullconvError
 from fullconv.data.annotations import coco
 from fullconv.data.annotations.image_finder import ImageFinder
 from fullconv.data.annotations.shapes import class_table, paint
-from fullconv.data.layouts import annotation_formats
 
 BOX = [[0, 0, 4, 0, 4, 4, 0, 4]]
 CATEGORIES = [{"id": 90, "name": "car"}, {"id": 3, "name": "road"}]
@@ -162,10 +161,3 @@ def test_annotations_without_a_image_are_counted(tmp_path: Path) -> None:
 )
 def test_the_split_in_a_name(name: str, split: str) -> None:
     assert coco.split_from_name(Path(name)) == split
-
-
-def test_what_is_a_file_of_coco() -> None:
-    assert annotation_formats.is_coco({"images": [], "annotations": [], "categories": []})
-    assert not any(
-        map(annotation_formats.is_coco, ([], {}, {"images": [], "annotations": []}, None))
-    )

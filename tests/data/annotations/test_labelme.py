@@ -15,7 +15,6 @@ from PIL import Image
 from fullconv.core.errors import FullconvError
 from fullconv.data.annotations import labelme
 from fullconv.data.annotations.shapes import AnnotatedImage, class_table, paint
-from fullconv.data.layouts import annotation_formats
 
 SIZE = (20, 30)
 
@@ -147,10 +146,3 @@ def test_the_class_list(tmp_path: Path) -> None:
     names, path = labelme.read_class_list([tmp_path / "none", tmp_path]) or ([], None)
     assert path == tmp_path / "labels.txt"
     assert class_table(names).names == ("background", "potted plant", "tv/monitor")
-
-
-def test_what_is_a_file_of_labelme() -> None:
-    assert annotation_formats.is_labelme({"shapes": []})
-    assert not any(
-        map(annotation_formats.is_labelme, ([], {}, {"shapes": {}}, None, {"images": []}))
-    )

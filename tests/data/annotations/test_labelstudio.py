@@ -276,8 +276,3 @@ def test_two_tasks_of_one_image(tmp_path: Path) -> None:
     assert len(found.images) == 1
     assert "task 2: its image" in found.problems[0].message
     assert "is also the image of" in found.problems[0].message
-
-
-def test_what_is_a_file_of_label_studio() -> None:
-    for other in ([], [1], {}, None, [{"data": {}}], [{"annotations": []}], {"images": []}, "x"):
-        assert not annotation_formats.is_label_studio(other)

@@ -1,7 +1,8 @@
-"""Shapes: names of labels, what lies over what, stamps at the border, and looking at images."""
+"""Painting shapes, names of labels, finding and checking images, recognizing files."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 from PIL import Image
 
 from fullconv.core.errors import FullconvError
+from fullconv.data.annotations.detect import read_annotations, read_json
+from fullconv.data.annotations.image_finder import ImageFinder, split_from_folders
 from fullconv.data.annotations.rasterize import rectangle
 from fullconv.data.annotations.shapes import (
     AnnotatedImage,
@@ -21,34 +24,32 @@ from fullconv.data.annotations.shapes import (
     numbered,
     paint,
 )
+from fullconv.data.layouts.annotation_formats import tool_of_file
+from fullconv.data.layouts.dataset import load_dataset
+
+COCO = {"images": [], "annotations": [], "categories": []}
 
 
-def of(*shapes: Shape, size: tuple[int, int] = (4, 6)) -> AnnotatedImage:
+def image_of(*shapes: Shape, size: tuple[int, int] = (4, 6)) -> AnnotatedImage:
     return AnnotatedImage(Path("a.json"), "a", "", None, ".jpg", size, shapes)
 
 
-def test_later_shapes_lie_over_earlier_ones() -> None:
+def test_later_shapes_are_painted_over_earlier_ones() -> None:
     labels = class_table(["road", "car"])
     road, car = Shape("road", (rectangle(0, 0, 4, 4),)), Shape("car", (rectangle(2, 0, 6, 2),))
-    ids, lost = paint(of(road, car), labels)
-    assert (ids.dtype, lost) == (np.uint8, 0)
+    void = Shape("ignore", (rectangle(0, 0, 6, 4),))
+    ids, empty = paint(image_of(road, car), labels)
+    assert (ids.dtype, empty) == (np.uint8, 0)
     assert ids.tolist() == [[1, 1, 2, 2, 2, 2]] * 2 + [[1, 1, 1, 1, 0, 0]] * 2
-    assert paint(of(car, road), labels)[0][0].tolist() == [1, 1, 1, 1, 2, 2]
-
-
-def test_what_is_ignored_is_painted_in_its_turn() -> None:
-    labels = class_table(["road"])
-    void, road = Shape("ignore", (rectangle(0, 0, 6, 4),)), Shape("road", (rectangle(0, 0, 1, 1),))
-    assert paint(of(void, road), labels)[0][0].tolist() == [1, *[255] * 5]
+    assert paint(image_of(car, road), labels)[0][0].tolist() == [1, 1, 1, 1, 2, 2]
+    assert paint(image_of(void, car), labels)[0][0].tolist() == [255, 255, 2, 2, 2, 2]
 
 
 def test_all_parts_count_and_shapes_without_a_pixel_are_counted() -> None:
     two = Shape("road", (rectangle(0, 0, 1, 1), rectangle(5, 3, 6, 4)))
-    ids, lost = paint(
-        of(two, Shape("road", (rectangle(1.1, 1.1, 1.4, 1.4),))), class_table(["road"])
-    )
-    assert (int(ids.sum()), lost) == (2, 1)
-    assert two.area == 2
+    tiny = Shape("road", (rectangle(1.1, 1.1, 1.4, 1.4),))
+    ids, empty = paint(image_of(two, tiny), class_table(["road"]))
+    assert (int(ids.sum()), empty, two.area) == (2, 1, 2)
 
 
 @pytest.mark.parametrize("place", [(1, 1), (-1, -2), (5, 3), (9, 9), (-9, 0)])
@@ -57,41 +58,26 @@ def test_a_stamp_is_cut_at_the_border(place: tuple[int, int]) -> None:
     stamp = Stamp(x, y, np.array([[1, 0, 1], [1, 1, 1]], bool))
     large = np.zeros((40, 40), bool)
     large[20 + y : 22 + y, 20 + x : 23 + x] = stamp.mask
-    ids, _ = paint(of(Shape("road", (stamp,))), class_table(["road"]))
+    ids, _ = paint(image_of(Shape("road", (stamp,))), class_table(["road"]))
     np.testing.assert_array_equal(ids == 1, large[20:24, 20:26])
     assert stamp.area == 5
 
 
-@pytest.mark.parametrize(
-    ("label", "name"),
-    [
-        ("potted plant", "potted plant"),
-        ("tv/monitor", "tv/monitor"),
-        (" road ", "road"),
-        (7, "7"),
-        ("_background_", "background"),
-        ("Background", "background"),
-        ("__ignore__", "ignore"),
-        ("ignore", "ignore"),
-        ("void", "ignore"),
-    ],
-)
-def test_what_labels_stand_for(label: Any, name: str) -> None:
-    assert class_name(label) == name
-
-
-@pytest.mark.parametrize("label", [None, "", "  ", 1.5, ["road"], "a\nb", "\ud800"])
-def test_what_is_no_label(label: Any) -> None:
-    with pytest.raises(FullconvError, match="is not a name"):
-        class_name(label)
-
-
-def test_the_table_begins_with_background_and_has_each_name_once() -> None:
+def test_names_of_classes() -> None:
+    names = {"potted plant": "potted plant", " road ": "road", 7: "7", "_background_": "background"}
+    names |= {"Background": "background", "__ignore__": "ignore", "void": "ignore"}
+    assert {label: class_name(label) for label in names} == names
+    for label in (None, "", "  ", 1.5, ["road"], "a\nb", "\ud800"):
+        with pytest.raises(FullconvError, match="is not a name"):
+            class_name(label)
     assert class_table(["b", "background", "a", "ignore", "b"]).names == ("background", "b", "a")
     assert class_table([str(i) for i in range(300)]).ignore_index == 65535
+    assert list(numbered([{}], "shape")) == [(1, {})]
+    with pytest.raises(FullconvError, match="shape 2 is 'x'"):
+        list(numbered([{}, "x"], "shape"))
 
 
-def test_a_image_must_have_the_size_that_is_said(tmp_path: Path) -> None:
+def test_an_image_must_have_the_stated_size(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     Image.new("RGB", (6, 4)).save(path)
     assert check_image(path, 4, 6) == check_image(path) == ((4, 6), ".png")
@@ -99,18 +85,95 @@ def test_a_image_must_have_the_size_that_is_said(tmp_path: Path) -> None:
         check_image(path, 4, 5)
     with pytest.raises(FullconvError, match="before the EXIF rotation"):
         check_image(path, 6, 4)
-
-
-def test_the_suffix_is_that_of_the_format_where_the_name_has_none(tmp_path: Path) -> None:
-    Image.new("RGB", (6, 4)).save(tmp_path / "a.png")
-    (tmp_path / "a.png").rename(tmp_path / "a.jfif")
+    path.rename(tmp_path / "a.jfif")  # the suffix is that of the format
     assert check_image(tmp_path / "a.jfif")[1] == ".png"
     Image.new("RGB", (6, 4)).save(tmp_path / "b.ico")
     with pytest.raises(FullconvError, match="not in an image format"):
         check_image(tmp_path / "b.ico")
 
 
-def test_entries_that_are_no_objects_are_named() -> None:
-    assert list(numbered([{}], "shape")) == [(1, {})]
-    with pytest.raises(FullconvError, match="shape 2 is 'x'"):
-        list(numbered([{}, "x"], "shape"))
+def test_images_are_found_by_their_names(tmp_path: Path) -> None:
+    """As COCO itself is on disk: annotations/instances_val2017.json and val2017/."""
+    for name in ("val2017/a.jpg", "one/b.jpg", "two/b.jpg", "annotations/c.jpg", "x/photos/d.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    path = tmp_path / "annotations/instances_val2017.json"
+    for root in (tmp_path, path.parent):
+        find = ImageFinder(root, "file_name")
+        assert find(path, "a.jpg") == tmp_path / "val2017/a.jpg"
+        assert find(path, "two\\b.jpg") == tmp_path / "two/b.jpg"
+        assert find(path, "c.jpg") == tmp_path / "annotations/c.jpg"
+        assert find(path, "gone.jpg", "data/a.jpg") == tmp_path / "val2017/a.jpg"
+        assert find(tmp_path / "x/json/1.json", "d.jpg") == tmp_path / "x/photos/d.jpg"
+        with pytest.raises(FullconvError, match="2 images have its name") as caught:
+            find(path, "b.jpg")
+        assert caught.value.hint == '"file_name": "../one/b.jpg"'
+        with pytest.raises(FullconvError, match=r"no file called c-e\.jpg, e\.jpg in") as caught:
+            find(path, "upload/c-e.jpg", "e.jpg")
+        assert caught.value.hint == f"cp /path/to/c-e.jpg {path.parent}"
+
+
+def test_the_split_that_a_folder_names() -> None:
+    splits = {"labels/train2017/a.txt": "train", "valid/images/train.jpg": "val"}
+    splits |= {"testing/a.jpg": "test", "training_set/a.jpg": "train", "train/val/a.jpg": ""}
+    splits |= {"restrain/a.jpg": "", "train.jpg": ""}
+    assert {path: split_from_folders(Path(path)) for path in splits} == splits
+
+
+def test_files_of_one_tool_are_read(tmp_path: Path) -> None:
+    def read(source: Path, tool: str | None = None) -> Any:
+        return read_annotations(tmp_path, source, tool=tool, order="auto")
+
+    assert read(tmp_path).tool == ""
+    (tmp_path / "a.json").write_text(json.dumps(COCO))
+    (tmp_path / "b.json").write_text('[{"data": {}, "annotations": []}]')
+    (tmp_path / "c.json").write_text('{"other": 1}')
+    with pytest.raises(FullconvError, match=r"2 tools: coco \(.*a\.json\), label-studio \(") as e:
+        read(tmp_path)
+    assert e.value.hint.endswith("OUT --layout coco   # or --layout label-studio")
+    for tool in ("coco", "label-studio", "labelme", "ultralytics"):
+        annotations = read(tmp_path, tool)
+        assert (annotations.tool, annotations.images, annotations.problems) == (tool, [], [])
+        assert len(annotations.others) == (tool != "ultralytics")
+    single = read(tmp_path / "a.json")
+    assert (single.tool, single.others) == ("coco", [])
+    (tmp_path / "a.json").write_text('{\n"shapes": [')
+    with pytest.raises(FullconvError, match=r"a\.json, line 2, column 12: .*truncated"):
+        read_json(tmp_path / "a.json")
+    assert len(read(tmp_path).problems) == 1
+
+
+@pytest.mark.parametrize(
+    ("table", "tool"),
+    [
+        ({"shapes": []}, "labelme"),
+        (COCO, "coco"),
+        ([{"data": {}, "annotations": []}], "label-studio"),
+        ({"data": {}, "completions": []}, "label-studio"),
+        *((other, None) for other in ({"other": 1}, [1, 2], [], {}, None, "x", {"images": []})),
+        *((other, None) for other in ({"shapes": {}}, [{"data": {}}], [{"annotations": []}])),
+        # Of long files only the beginning is read.
+        ({**COCO, "info": "x" * (1 << 22)}, "coco"),
+        ({"other": "x" * (1 << 22)}, None),
+        ([{"annotations": [], "data": {"text": "x" * (1 << 22)}}], "label-studio"),
+        (["x" * (1 << 22)], None),
+    ],
+)
+def test_tools_are_recognized_by_keys(tmp_path: Path, table: Any, tool: str | None) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(table))
+    assert tool_of_file(path) == tool
+    path.write_text("{")
+    assert tool_of_file(path) is None
+
+
+@pytest.mark.parametrize("folder", ["", "train"])
+def test_annotations_are_not_a_dataset(tmp_path: Path, folder: str) -> None:
+    for root, name in ((tmp_path / "json", "a.json"), (tmp_path / "text", "labels/a.txt")):
+        path = root / folder / name
+        path.parent.mkdir(parents=True)
+        path.write_text('{"shapes": []}' if name == "a.json" else "0 0 0 1 0 1 1")
+        (root / folder / "images").mkdir()
+        with pytest.raises(FullconvError, match="contains annotations, not masks") as caught:
+            load_dataset(root)
+        assert caught.value.hint == f"fullconv convert {root} {root}_masks"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import os
 import tempfile
@@ -12,12 +13,23 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
+from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
+from sound import png
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels, voc_color
+from fullconv.data.io import mask_values
 from fullconv.data.io.images import image_size, read_image, read_reduced
+from fullconv.data.io.mask_values import (
+    are_colors,
+    bands,
+    make_class_lookup,
+    pack,
+    pack_color,
+    unpack_color,
+    value_counts,
+)
 from fullconv.data.io.masks import (
     MaskHistogram,
     count_values,
@@ -30,8 +42,13 @@ from fullconv.data.io.masks import (
 )
 
 IDS = np.array([[0, 1, 2], [2, 255, 0]], np.uint8)
-LABELS = Labels(("sky", "road", "car"))
 ROAD = (128, 64, 128)
+LABELS = Labels(("sky", "road", "car"))
+MAPPED = Labels(("sky", "road", "car"), values={7: 255, 300: 2, (9, 9, 9): 1})
+SIDES = st.tuples(st.integers(1, 30), st.integers(1, 30))
+INTEGERS = arrays(np.uint8, SIDES) | arrays(np.uint16, SIDES) | arrays(np.int32, SIDES)
+COLORS = arrays(np.uint8, st.tuples(st.integers(1, 20), st.integers(1, 20), st.just(3)),
+                elements=st.sampled_from([0, 9, 128]))  # fmt: skip
 
 
 def saved(values: np.ndarray | Image.Image, path: Path, **options: object) -> Path:
@@ -46,98 +63,70 @@ def palette_image(ids: np.ndarray) -> Image.Image:
     return image
 
 
+@pytest.fixture
+def narrow_bands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small masks have several bands."""
+    monkeypatch.setattr(mask_values, "_BAND", 64)
+
+
 def test_ids_are_read_from_every_kind_of_file(tmp_path: Path) -> None:
-    wide = IDS.astype(np.uint16)
-    grey = Image.fromarray(IDS)
-    cases = {
-        "p.png": palette_image(IDS),  # convert("L") would give the brightness of its colours
-        "l.png": grey,
-        "la.png": Image.merge("LA", [grey, Image.new("L", grey.size, 9)]),
-        "i16.png": Image.fromarray(wide),
+    gray = Image.fromarray(IDS)
+    images = {
+        "p.png": palette_image(IDS),  # convert("L") would give the brightness of its colors
+        "l.png": gray,
+        "la.png": Image.merge("LA", [gray, Image.new("L", gray.size, 9)]),
+        "i16.png": Image.fromarray(IDS.astype(np.uint16)),
         "i.tif": Image.fromarray(IDS.astype(np.int32)),
-        "rgb.png": Image.merge("RGB", [grey] * 3),
-        "rgba.png": Image.merge("RGBA", [*[grey] * 3, Image.new("L", grey.size, 9)]),
-        "l.bmp": grey,
+        "rgb.png": Image.merge("RGB", [gray] * 3),
+        "rgba.png": Image.merge("RGBA", [*[gray] * 3, Image.new("L", gray.size, 9)]),
+        "l.bmp": gray,
     }
-    for name, image in cases.items():
+    for name, image in images.items():
         path = saved(image, tmp_path / name)
         assert read_values(path).tolist() == IDS.tolist(), name
         ids = read_mask(path, LABELS)
-        assert ids.dtype == np.uint8, name
-        assert ids.tolist() == IDS.tolist(), name
-
-
-def test_one_bit_masks_hold_0_and_1(tmp_path: Path) -> None:
-    path = saved(IDS == 1, tmp_path / "a.png")
-    assert read_values(path).tolist() == [[0, 1, 0], [0, 0, 0]]
+        assert (ids.dtype, ids.tolist()) == (np.uint8, IDS.tolist()), name
+    assert read_values(saved(IDS == 1, tmp_path / "a.png")).tolist() == [[0, 1, 0], [0, 0, 0]]
 
 
 @pytest.mark.parametrize("bits", [2, 4])
-def test_few_bit_grey_holds_its_samples_not_their_brightness(tmp_path: Path, bits: int) -> None:
-    import struct
-    import zlib
-
-    samples = [0, 1, 2, 3]
-    packed = bytes([0b00011011]) if bits == 2 else bytes([0x01, 0x23])
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        )
-
-    header = struct.pack(">IIBBBBB", 4, 1, bits, 0, 0, 0, 0)
-    path = tmp_path / "a.png"
-    path.write_bytes(
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(b"\0" + packed))
-        + chunk(b"IEND", b"")
-    )
-    assert read_values(path).tolist() == [samples]
+def test_gray_of_few_bits_holds_its_samples_not_their_brightness(bits: int) -> None:
+    samples = np.array([[0, 1, 2, 3]], np.uint8)
+    assert read_values(io.BytesIO(png(samples, bits, 0))).tolist() == samples.tolist()
 
 
-def test_large_ids_survive(tmp_path: Path) -> None:
+def test_large_and_negative_ids_survive(tmp_path: Path) -> None:
     wide = np.array([[0, 300], [256, 65535]], np.uint16)
     path = saved(wide, tmp_path / "a.png")
-    assert read_values(path).tolist() == wide.tolist()
-    labels = Labels(tuple(f"c{i}" for i in range(301)), ignore_index=65535)
-    ids = read_mask(path, labels)
-    assert ids.dtype == np.uint16
-    assert ids.tolist() == wide.tolist()
+    ids = read_mask(path, Labels(tuple(f"c{i}" for i in range(301)), ignore_index=65535))
+    assert (ids.dtype, ids.tolist()) == (np.uint16, wide.tolist())
     path = saved(np.array([[70000, -1]], np.int32), tmp_path / "b.tif")
     assert read_mask(path, Labels(("a",), values={70000: 0, -1: 255})).tolist() == [[0, 255]]
+    for name, value, kind in (("c.tif", 65536, np.int32), ("d.png", 256, np.uint16)):  # not wrapped
+        with pytest.raises(FullconvError, match=str(value)):
+            read_mask(saved(np.array([[value, 0]], kind), tmp_path / name), LABELS)
 
 
-def test_colors_mean_their_classes(tmp_path: Path) -> None:
-    rgb = np.zeros((2, 3, 3), np.uint8)
-    rgb[0, 1] = ROAD
-    rgb[1, 2] = (1, 2, 3)
-    alpha = np.full((2, 3, 1), 9, np.uint8)
-    labels = Labels(("sky", "road"), ((0, 0, 0), ROAD), values={(1, 2, 3): 255})
-    for name, pixels in (("rgb", rgb), ("rgba", np.dstack([rgb, alpha]))):
-        path = saved(pixels, tmp_path / f"{name}.png")
-        assert read_values(path).tolist() == rgb.tolist()
-        assert read_mask(path, labels).tolist() == [[0, 1, 0], [0, 0, 255]]
-
-
-def test_a_grey_image_in_a_colour_set_is_colours(tmp_path: Path) -> None:
-    path = saved(np.full((2, 2, 3), 128, np.uint8), tmp_path / "a.png")
-    values = {(128, 128, 128): 0, ROAD: 1}
-    named = Labels(("sky", "road"), ((128, 128, 128), ROAD), values=values)
-    assert read_mask(path, named).tolist() == [[0, 0], [0, 0]]
-    assert count_values(path).classes(named) == {128: 0}
-    ids = Labels(("sky", "road"), values={128: 1})  # here 128 is an id
-    assert read_mask(path, ids).tolist() == [[1, 1], [1, 1]]
-    assert count_values(path).classes(ids) == {128: 1}
-
-
-def test_listed_values_are_mapped(tmp_path: Path) -> None:
+def test_values_mean_the_classes_of_the_table(tmp_path: Path) -> None:
     path = saved(np.array([[0, 11, 255]], np.uint8), tmp_path / "a.png")
     assert read_mask(path, Labels(("a", "b"), values={11: 255})).tolist() == [[0, 255, 255]]
     assert read_mask(path, Labels(("a", "b"), values={11: 0, 255: 1})).tolist() == [[0, 0, 1]]
+    rgb = np.zeros((2, 3, 3), np.uint8)
+    rgb[0, 1], rgb[1, 2] = ROAD, (1, 2, 3)
+    labels = Labels(("sky", "road"), ((0, 0, 0), ROAD), values={(1, 2, 3): 255})
+    for pixels in (rgb, np.dstack([rgb, np.full((2, 3, 1), 9, np.uint8)])):
+        path = saved(pixels, tmp_path / "b.png")
+        assert read_values(path).tolist() == rgb.tolist()
+        assert read_mask(path, labels).tolist() == [[0, 1, 0], [0, 0, 255]]
+    # An RGB file that is gray holds colors if the table lists them, else ids.
+    path = saved(np.full((2, 2, 3), 128, np.uint8), tmp_path / "c.png")
+    named = Labels(("sky", "road"), ((128,) * 3, ROAD), values={(128,) * 3: 0, ROAD: 1})
+    for labels, class_id in ((named, 0), (Labels(("sky", "road"), values={128: 1}), 1)):
+        assert read_mask(path, labels).tolist() == [[class_id] * 2] * 2
+        assert count_values(path).classes(labels) == {128: class_id}
 
 
-def test_a_value_without_class_is_named_with_its_remedy(tmp_path: Path) -> None:
+def test_a_value_without_a_class_is_named_with_its_remedy(tmp_path: Path) -> None:
     path = saved(np.array([[0, 1, 1], [7, 9, 7]], np.uint8), tmp_path / "a.png")
     with pytest.raises(FullconvError) as caught:
         read_mask(path, Labels(("sky", "road")))
@@ -146,35 +135,38 @@ def test_a_value_without_class_is_named_with_its_remedy(tmp_path: Path) -> None:
         "the first is at row 1, column 0. Expected 0 sky, 1 road, 255 ignore."
     )
     assert caught.value.hint.endswith('\n[map]\n7 = "ignore"\n9 = "ignore"')
-
-
-def test_a_color_without_class_is_named_with_its_remedy(tmp_path: Path) -> None:
     rgb = np.zeros((2, 2, 3), np.uint8)
     rgb[1, 0] = (255, 16, 1)
-    path = saved(rgb, tmp_path / "a.png")
     with pytest.raises(
         FullconvError, match=r"#ff1001 \(1 pixel\); the first is at row 1, c.* 0"
     ) as e:
-        read_mask(path, Labels(("sky", "road"), values={ROAD: 1, (0, 0, 0): 0}))
+        read_mask(saved(rgb, path), Labels(("sky", "road"), values={ROAD: 1, (0, 0, 0): 0}))
     assert '"#ff1001" = "ignore"' in e.value.hint
     assert "#804080 road" in e.value.message
+    text = describe(Labels(tuple(f"c{i}" for i in range(100))))
+    assert text.endswith("29 c29 and 71 more")
 
 
-def test_numbers_that_fit_no_table_are_unknown_not_wrapped(tmp_path: Path) -> None:
-    path = saved(np.array([[65536, 0]], np.int32), tmp_path / "a.tif")
-    with pytest.raises(FullconvError, match="65536"):
-        read_mask(path, LABELS)
-    path = saved(np.array([[256, 0]], np.uint16), tmp_path / "a.png")
-    with pytest.raises(FullconvError, match="256"):
-        read_mask(path, LABELS)
-
-
-def test_unreadable_masks_are_named(tmp_path: Path) -> None:
-    (tmp_path / "a.png").touch()
-    with pytest.raises(FullconvError, match=r"mask .*a\.png cannot be read: the file is empty"):
-        read_mask(tmp_path / "a.png", LABELS)
-    with pytest.raises(FullconvError, match="floating-point values"):
-        read_values(saved(np.zeros((2, 2), np.float32), tmp_path / "a.tif"))
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("a.png", None, r"mask .*a\.png cannot be read: the file is empty"),
+        ("a.tif", np.zeros((2, 2), np.float32), "floating-point values"),
+        ("a.npy", np.array([[0, 1 << 40]]), f"has values from 0 to {1 << 40}; expected class"),
+        ("a.npy", np.zeros((0, 4), np.uint8), r"mask .*a\.npy has no pixels"),
+    ],
+)
+def test_unreadable_masks_are_named(
+    tmp_path: Path, name: str, values: np.ndarray | None, message: str
+) -> None:
+    if values is None:
+        (tmp_path / name).touch()
+    elif name.endswith(".npy"):
+        np.save(tmp_path / name, values)
+    else:
+        saved(values, tmp_path / name)
+    with pytest.raises(FullconvError, match=message):
+        read_mask(tmp_path / name, LABELS)
 
 
 def test_an_orientation_turns_the_mask_too(tmp_path: Path) -> None:
@@ -185,57 +177,58 @@ def test_an_orientation_turns_the_mask_too(tmp_path: Path) -> None:
     assert count_values(path).size == (3, 2)
 
 
-def test_lossy_is_told_by_content_not_by_name(tmp_path: Path) -> None:
-    image = Image.fromarray(IDS)
+def test_lossy_files_are_recognized_by_content_not_by_name(tmp_path: Path) -> None:
     cases = [("a.jpg", "JPEG", {}, True), ("b.png", "JPEG", {}, True), ("c.jpg", "PNG", {}, False)]
     cases += [("d.webp", "WEBP", {"lossless": True}, False), ("e.webp", "WEBP", {}, True)]
     for name, kind, options, lossy in cases:
-        path = tmp_path / name
-        image.save(path, kind, **options)
-        assert is_lossy(path) is lossy, name
-        assert count_values(path).lossy is lossy, name
+        Image.fromarray(IDS).save(tmp_path / name, kind, **options)
+        assert is_lossy(tmp_path / name) is lossy, name
+        assert count_values(tmp_path / name).lossy is lossy, name
 
 
-def test_a_tally_counts_values(tmp_path: Path) -> None:
-    assert count_values(saved(palette_image(IDS), tmp_path / "p.png")).counts == {
-        0: 2,
-        1: 1,
-        2: 2,
-        255: 1,
-    }
+def test_a_histogram_counts_values(tmp_path: Path) -> None:
+    histogram = count_values(saved(palette_image(IDS), tmp_path / "p.png"))
+    assert histogram.counts == {0: 2, 1: 1, 2: 2, 255: 1}
     rgb = np.zeros((2, 2, 3), np.uint8)
     rgb[0, 0] = ROAD
     found = count_values(saved(rgb, tmp_path / "c.png"))
     assert (found.counts, found.gray_rgb, found.size) == ({(0, 0, 0): 3, ROAD: 1}, False, (2, 2))
     found = count_values(saved(np.array([[-5, 70000]], np.int32), tmp_path / "i.tif"))
     assert found.counts == {-5: 1, 70000: 1}
+    # Of very many colors the commonest are listed, and all are counted.
+    noise = np.random.default_rng(0).integers(0, 256, (120, 100, 3), np.uint8)
+    noise[:30] = ROAD
+    found = count_values(saved(noise, tmp_path / "a.png"))
+    colors = len(np.unique(noise.reshape(-1, 3), axis=0))
+    assert len(found.counts) == 4096
+    assert found.more == colors - 4096 > 1000
+    assert sum(found.counts.values()) + found.more_pixels == 12_000
+    assert found.counts[ROAD] == 3000
+    assert MaskHistogram.from_json(json.loads(json.dumps(found.to_json()))) == found
 
 
 @settings(max_examples=40)
 @given(st.integers(1, 400), st.data())
-def test_what_is_written_is_read(count: int, data: st.DataObject) -> None:
+def test_masks_are_read_back_as_written(count: int, data: st.DataObject) -> None:
     ignore = 255 if count <= 255 else 65535
     labels = Labels(tuple(f"c{i}" for i in range(count)), ignore_index=ignore)
-    shape = data.draw(arrays.array_shapes(min_dims=2, max_dims=2, max_side=7))
+    shape = data.draw(array_shapes(min_dims=2, max_dims=2, max_side=7))
     values = st.one_of(st.integers(0, count - 1), st.just(ignore))
-    ids = data.draw(arrays.arrays(np.int64, shape, elements=values))
+    ids = data.draw(arrays(np.int64, shape, elements=values))
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "a.png"
-        write_mask(path, ids, labels)
-        found = read_mask(path, labels)
-        assert found.dtype == mask_dtype(labels)
-        assert found.tolist() == ids.tolist()
+        write_mask(Path(folder) / "a.png", ids, labels)
+        mask = read_mask(Path(folder) / "a.png", labels)
+        assert (mask.dtype, mask.tolist()) == (mask_dtype(labels), ids.tolist())
         assert os.listdir(folder) == ["a.png"]
 
 
-def test_masks_are_drawn_in_the_colours_of_the_table(tmp_path: Path) -> None:
-    labels = Labels(("sky", "road"), ((9, 8, 7), ROAD))
+def test_masks_have_the_colors_of_the_table(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "er" / "a.png"
-    write_mask(path, np.array([[0, 1, 255]]), labels)
+    write_mask(path, np.array([[0, 1, 255]]), Labels(("sky", "road"), ((9, 8, 7), ROAD)))
     with Image.open(path) as image:
         assert image.mode == "P"
-        seen = np.array(image.convert("RGB"))[0].tolist()
-    assert seen == [[9, 8, 7], [128, 64, 128], [224, 224, 192]]
+        colors = np.array(image.convert("RGB"))[0].tolist()
+    assert colors == [[9, 8, 7], [128, 64, 128], [224, 224, 192]]
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(
@@ -245,8 +238,8 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
     write_mask(path, IDS, LABELS)
     before = path.read_bytes()
 
-    def fail(self: Image.Image, file: object, **_: object) -> None:
-        file.write(b"half")  # type: ignore[attr-defined]
+    def fail(self: Image.Image, file: io.BytesIO, **_: object) -> None:
+        file.write(b"half")
         raise OSError("disk full")
 
     monkeypatch.setattr(Image.Image, "save", fail)
@@ -267,7 +260,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
         ("a.png", IDS, Labels(("a", "b", "c"), ignore_index=-100), "-100 with 3 classes does not"),
     ],
 )
-def test_what_is_no_mask_is_not_written(
+def test_other_arrays_are_not_written(
     tmp_path: Path, name: str, ids: np.ndarray, labels: Labels, message: str
 ) -> None:
     with pytest.raises(FullconvError, match=message):
@@ -275,20 +268,12 @@ def test_what_is_no_mask_is_not_written(
     assert not os.listdir(tmp_path)
 
 
-def test_a_long_table_is_cut_short() -> None:
-    text = describe(Labels(tuple(f"c{i}" for i in range(100))))
-    assert text.endswith("29 c29 and 71 more")
-
-
-def test_camvid_masks_read_right(shared: Path) -> None:
+def test_masks_of_camvid_and_voc(shared: Path) -> None:
     path = shared / "data/camvid/trainannot/0001TP_006690.png"
     with Image.open(path) as image:
         raw = np.array(image)
     labels = Labels(tuple("abcdefghijk"), values={11: 255})
     assert (read_mask(path, labels) == np.where(raw == 11, 255, raw)).all()
-
-
-def test_voc_masks_read_right(shared: Path) -> None:
     path = sorted((shared / "data/voc2012_sample/SegmentationClass").iterdir())[0]
     ids = read_mask(path, Labels(tuple("abcdefghijklmnopqrstu")))
     with Image.open(path) as image:
@@ -297,27 +282,27 @@ def test_voc_masks_read_right(shared: Path) -> None:
 
 
 def outcomes(path: Path, is_array: bool) -> list[str]:
-    """What each reader makes of a file: "read", or the hint of its error."""
-    ways: list[Callable[[], object]] = [
+    """Of each reader: "read", or the hint of its error."""
+    readers: list[Callable[[], object]] = [
         partial(count_values, path),
         partial(read_mask, path, Labels(tuple("abcdefgh"))),
     ]
     if not is_array:
-        ways += [partial(read_image, path), partial(image_size, path)]
-        ways += [partial(read_reduced, path, 32)]
-    found = []
-    for way in ways:
+        readers += [partial(read_image, path), partial(image_size, path)]
+        readers += [partial(read_reduced, path, 32)]
+    results = []
+    for read in readers:
         try:
-            way()
-            found.append("read")
+            read()
+            results.append("read")
         except FullconvError as error:
-            found.append(error.hint)
-    return found
+            results.append(error.hint)
+    return results
 
 
-def test_headers_that_lie_are_refused_in_words(tmp_path: Path) -> None:
-    """No memory is taken for what a header promises. Those that are what they say, and merely
-    large, take seconds and are left out."""
+def test_headers_that_claim_too_much_are_refused(tmp_path: Path) -> None:
+    """No memory is allocated for the claim. Files that really are large take seconds and are left
+    out."""
     for file in damage.promises():
         if "_large." in file.name or "_half." in file.name:
             continue
@@ -327,35 +312,72 @@ def test_headers_that_lie_are_refused_in_words(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_damaged_files_are_read_or_refused_in_words(tmp_path: Path, seed: int) -> None:
-    """Never a traceback or a warning, which is an error here: files that are cut, flipped,
-    overwritten, renamed and glued together."""
-    found = []
+def test_damaged_files_are_read_or_refused(tmp_path: Path, seed: int) -> None:
+    """Never another exception or a warning, for files that are cut, flipped, overwritten, renamed
+    and glued together."""
+    results = []
     for file in list(damage.files(420, seed=seed))[120::2]:
         path = tmp_path / file.name
         path.write_bytes(file.content)
-        found += outcomes(path, file.is_array)
-    assert all(found)
-    assert 20 < found.count("read") < len(found) - 100
+        results += outcomes(path, file.is_array)
+    assert all(results)
+    assert 20 < results.count("read") < len(results) - 100
 
 
-def test_of_very_many_colours_the_commonest_are_kept_and_all_are_counted(tmp_path: Path) -> None:
-    random = np.random.default_rng(0)
-    noise = random.integers(0, 256, (120, 100, 3), np.uint8)
-    noise[:30] = ROAD
-    found = count_values(saved(noise, tmp_path / "a.png"))
-    kinds = len(np.unique(noise.reshape(-1, 3), axis=0))
-    assert len(found.counts) == 4096
-    assert found.more == kinds - 4096 > 1000
-    assert sum(found.counts.values()) + found.more_pixels == 12_000
-    assert found.counts[ROAD] == 3000
-    assert MaskHistogram.from_json(json.loads(json.dumps(found.to_json()))) == found
+def test_bands_cover_every_row_once(narrow_bands: None) -> None:
+    for shape in ((1, 1), (7, 300), (100, 3), (64, 64)):
+        rows = np.zeros(shape[0], int)
+        for band in bands(np.zeros(shape)):
+            rows[band] += 1
+        assert (rows == 1).all()
 
 
-def test_numbers_that_no_class_id_can_be_are_refused(tmp_path: Path) -> None:
-    np.save(tmp_path / "a.npy", np.array([[0, 1 << 40]]))
-    with pytest.raises(FullconvError, match=f"has values from 0 to {1 << 40}; expected class"):
-        read_mask(tmp_path / "a.npy", LABELS)
-    np.save(tmp_path / "a.npy", np.zeros((0, 4), np.uint8))
-    with pytest.raises(FullconvError, match=r"mask .*a\.npy has no pixels"):
-        read_mask(tmp_path / "a.npy", LABELS)
+@pytest.mark.usefixtures("narrow_bands")
+class TestBands:
+    @given(INTEGERS)
+    def test_integers_are_counted_as_numpy_counts_them(self, grid: np.ndarray) -> None:
+        present, counts = value_counts(grid)
+        wanted, wanted_counts = np.unique(grid, return_counts=True)
+        np.testing.assert_array_equal(present, wanted)
+        np.testing.assert_array_equal(counts, wanted_counts)
+
+    @given(INTEGERS | COLORS)
+    def test_the_class_of_every_value(self, grid: np.ndarray) -> None:
+        values = grid.ravel() if grid.ndim == 2 else map(tuple, grid.reshape(-1, 3).tolist())
+        wanted = [MAPPED.class_of(v if isinstance(v, tuple) else int(v)) for v in values]
+        class_ids = make_class_lookup(grid, MAPPED)(grid)
+        assert class_ids.ravel().tolist() == [-1 if k is None else k for k in wanted]
+
+    @pytest.mark.parametrize("limit", [1 << 16, 10])
+    @pytest.mark.parametrize("top", [2, 256])
+    def test_colors_are_counted_as_numpy_counts_them(
+        self, monkeypatch: pytest.MonkeyPatch, limit: int, top: int
+    ) -> None:
+        monkeypatch.setattr(mask_values, "_MAX_VALUES", limit)
+        grid = np.random.default_rng(0).integers(0, top, (40, 30, 3)).astype(np.uint8)
+        present, counts = value_counts(grid)
+        wanted, wanted_counts = np.unique(grid.reshape(-1, 3), axis=0, return_counts=True)
+        assert [unpack_color(int(v)) for v in present] == [tuple(row) for row in wanted.tolist()]
+        np.testing.assert_array_equal(counts, wanted_counts)
+
+    def test_too_many_integers_are_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(mask_values, "_MAX_VALUES", 100)
+        heights = np.arange(-500, 500, dtype=np.int32).reshape(20, 50)
+        with pytest.raises(FullconvError, match=r"mask a\.tif has more than 100 different") as e:
+            value_counts(heights, "a.tif")
+        assert "expected class ids" in e.value.message
+        assert e.value.hint.startswith("save the class ids as 8-bit PNG")
+
+
+def test_grays_of_a_color_file_are_colors_if_the_table_lists_them_all() -> None:
+    grays = np.array([[9, 9]], np.uint8)
+    assert make_class_lookup(grays, MAPPED, gray_rgb=True)(grays).tolist() == [[1, 1]]
+    assert make_class_lookup(grays, MAPPED)(grays).tolist() == [[-1, -1]]
+    assert are_colors([9], MAPPED)
+    assert not are_colors([9, 0], MAPPED)
+
+
+@given(st.tuples(*[st.integers(0, 255)] * 3))
+def test_colors_are_packed_and_unpacked(color: tuple[int, int, int]) -> None:
+    assert unpack_color(pack_color(color)) == color
+    assert pack(np.array([[color]], np.uint8)).tolist() == [[pack_color(color)]]

@@ -1,4 +1,4 @@
-"""What of a classifier stays closed, what is opened, and where its feature maps end."""
+"""Which modules of a classifier stay closed, which are opened, and where its feature maps end."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from typing import Any
 
 import pytest
 import torch
-from sliding import CHANNELS, WINDOW, Made, trunk
+from sliding import CHANNELS, WINDOW, Small, trunk
 from torch import Tensor, nn
 
 from fullconv.core.errors import FullconvError
-from fullconv.network.dense.classifier_graph import Recorder, trace_classifier, trace_output
-
-SIZE = (WINDOW, WINDOW)
+from fullconv.network.dense.classifier_graph import (
+    ClassifierGraph,
+    Recorder,
+    trace_classifier,
+    trace_output,
+)
 
 
 class Gate(nn.Module):
@@ -27,114 +30,131 @@ class Gate(nn.Module):
 
 
 class Branching(nn.Module):
-    def __init__(self, end: nn.Module) -> None:
+    """Control flow that depends on tensors."""
+
+    def __init__(self, inner: nn.Module) -> None:
         super().__init__()
-        self.end = end
+        self.inner = inner
 
     def forward(self, x: Tensor) -> Any:
-        return self.end(x) if x.sum() > -1e9 else x
+        return self.inner(x) if x.sum() > -1e9 else x
 
 
-def average() -> nn.Module:
-    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(CHANNELS, 3))
+class Written(Small):
+    """A gate in the classifier's own forward."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.features(x)
+        return self.head(x * torch.sigmoid(x.mean((2, 3), keepdim=True)))  # type: ignore[operator, no-any-return]
 
 
-def kinds(classifier: nn.Module) -> list[str]:
-    opened = trace_classifier(classifier, WINDOW, "it")
-    return [
-        str(node.target) if node.op == "call_module" else node.op
-        for node in opened.network.graph.nodes
-    ]
+class OwnTensors(Small):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x * torch.ones(1, 3, 1, 1))
 
 
-def test_modules_that_hand_on_maps_stay_closed() -> None:
-    made = Made(average())
-    assert kinds(made) == [
-        "placeholder",
-        "features",
-        "call_function",  # the pooling
-        "call_method",  # flatten
-        "end.2",
-        "output",
-    ]
-    opened = trace_classifier(made, WINDOW, "it")
-    assert opened.borders == ["features"]
-    assert opened.values["features"].shape == (1, CHANNELS, 5, 5)
-    assert opened.trunk == {"x", "features"}
+def average(channels: int = CHANNELS) -> nn.Module:
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 3))
 
 
-def test_a_gate_belongs_to_the_trunk_wherever_it_is_written() -> None:
-    closed = Made(nn.Sequential(Gate(), average()))
-    assert "end.0" in kinds(closed)
-    assert trace_classifier(closed, WINDOW, "it").borders == ["end_0"]
-
-    class Written(Made):
-        def forward(self, x: Tensor) -> Tensor:
-            x = self.features(x)
-            x = x * torch.sigmoid(x.mean((2, 3), keepdim=True))
-            return self.end(x)  # type: ignore[operator, no-any-return]
-
-    opened = trace_classifier(Written(average()), WINDOW, "it")
-    assert opened.borders == ["mul"]
-    assert {"mean", "sigmoid", "mul"} <= opened.trunk
+def graph_of(classifier: nn.Module, features: nn.Module | None = None) -> ClassifierGraph:
+    if features is not None:
+        classifier.features = features
+    return trace_classifier(classifier, WINDOW, "it")
 
 
-def test_a_trunk_that_decides_by_what_it_computes_stays_closed() -> None:
-    made = Made(average())
-    made.features = Branching(trunk())
-    assert "features" in kinds(made)
+def nodes(graph: ClassifierGraph) -> list[str]:
+    return [str(n.target) if n.op == "call_module" else n.op for n in graph.network.graph.nodes]
 
 
-def test_an_end_that_does_so_stays_closed_too() -> None:
-    assert "end" in kinds(Made(Branching(average())))
+def test_modules_that_return_maps_stay_closed_and_the_classifier_is_unchanged() -> None:
+    classifier = Small(average())
+    before = {name: tensor.clone() for name, tensor in classifier.state_dict().items()}
+    graph = graph_of(classifier)
+    pooling, flatten = "call_function", "call_method"
+    assert nodes(graph) == ["placeholder", "features", pooling, flatten, "head.2", "output"]
+    assert (graph.borders, graph.trunk) == (["features"], {"x", "features"})
+    assert graph.values["features"].shape == (1, CHANNELS, 5, 5)
+    assert all(torch.equal(t, before[name]) for name, t in classifier.state_dict().items())
+    assert not any(module._forward_hooks for module in classifier.modules())
 
 
-def test_pooling_of_a_fixed_size_is_opened_where_it_pools_the_whole_map() -> None:
-    end = nn.Sequential(nn.Flatten(), nn.Linear(CHANNELS, 3))
-    made = Made(end)
-    made.features = nn.Sequential(trunk(), nn.AvgPool2d(5))
-    opened = trace_classifier(made, WINDOW, "it")
-    assert opened.borders == ["features_0"]
-    halved = Made(nn.Sequential(nn.Flatten(), nn.Linear(4 * CHANNELS, 3)))
-    halved.features = nn.Sequential(trunk(), nn.AvgPool2d(2))
-    assert trace_classifier(halved, WINDOW, "it").borders == ["features"]
+@pytest.mark.parametrize(
+    ("classifier", "features", "borders", "node"),
+    [
+        (Small(nn.Sequential(Gate(), average())), None, "head_0", "head.0"),
+        (Written(average()), None, "mul", "features"),
+        (Small(average()), Branching(trunk()), "features", "features"),
+        (Small(Branching(average())), None, "features", "head"),
+        (OwnTensors(average()), None, "features", "features"),
+        # Pooling of a fixed size belongs to the head if it pools the whole map.
+        (
+            Small(nn.Sequential(nn.Flatten(), nn.Linear(CHANNELS, 3))),
+            nn.Sequential(trunk(), nn.AvgPool2d(5)),
+            "features_0",
+            "features.0",
+        ),
+        (
+            Small(nn.Sequential(nn.Flatten(), nn.Linear(4 * CHANNELS, 3))),
+            nn.Sequential(trunk(), nn.AvgPool2d(2)),
+            "features",
+            "features",
+        ),
+    ],
+)
+def test_where_the_trunk_ends(
+    classifier: nn.Module, features: nn.Module | None, borders: str, node: str
+) -> None:
+    graph = graph_of(classifier, features)
+    assert graph.borders == [borders]
+    assert node in nodes(graph)
+    if isinstance(classifier, Written):
+        assert {"mean", "sigmoid", "mul"} <= graph.trunk
+    assert trace_output(classifier, (WINDOW, WINDOW), "it").shape == (1, 3)
 
 
-def test_modules_that_change_the_list_that_they_are_given() -> None:
+def test_modules_that_change_their_list_argument() -> None:
     class Pair(nn.Module):
         def forward(self, x: list[Tensor]) -> list[Tensor]:
             x[0] = x[0] + 1
             return x
 
-    class Branches(Made):
+    class Branches(Small):
         def __init__(self) -> None:
             super().__init__(average())
             self.pair = Pair()
 
         def forward(self, x: Tensor) -> Tensor:
             x = self.features(x)
-            return self.end(self.pair([x, x * 2])[0])  # type: ignore[operator, no-any-return]
+            return self.head(self.pair([x, x * 2])[0])  # type: ignore[operator, no-any-return]
 
-    made = Branches().eval()
-    opened = trace_classifier(made, WINDOW, "it")
-    image = torch.randn(1, 3, *SIZE)
-    noted: dict[str, Any] = {}
-    assert torch.equal(Recorder(opened.network, noted, ["features"]).run(image), made(image))
-    assert list(noted) == ["features"]
-    assert torch.equal(noted["features"], made.features(image))
+    classifier = Branches().eval()
+    graph = graph_of(classifier)
+    image = torch.randn(1, 3, WINDOW, WINDOW)
+    values: dict[str, Any] = {}
+    scores = Recorder(graph.network, values, ["features"]).run(image)
+    assert torch.equal(scores, classifier(image))
+    assert list(values) == ["features"]
+    assert torch.equal(values["features"], classifier.features(image))
+
+
+class Named(Small):
+    def forward(self, x: Tensor) -> Any:
+        return {"logits": super().forward(x)}
 
 
 @pytest.mark.parametrize(
     ("classifier", "message", "hint"),
     [
         (trunk(), "it returns (1, 6, 5, 5) for one image; a classifier returns scores", "fc."),
+        (Named(average()), "it returns dict for one image", "fc."),
         (
             nn.Sequential(nn.Flatten(), nn.Linear(9, 2)),
-            "it does not run on an image of 21 x",
-            "fc",
+            "it does not run on an image of 21 x 21 pixels",
+            "fc.",
         ),
         (
-            Branching(Made(average())),
+            Branching(Small(average())),
             "it cannot be convolutionalized: the control flow of its forward depends on tensors",
             "move `if`",
         ),
@@ -142,33 +162,6 @@ def test_modules_that_change_the_list_that_they_are_given() -> None:
 )
 def test_errors(classifier: nn.Module, message: str, hint: str) -> None:
     with pytest.raises(FullconvError) as caught:
-        trace_classifier(classifier, WINDOW, "it")
+        graph_of(classifier)
     assert message in caught.value.message
     assert caught.value.hint.startswith(hint)
-
-
-def test_a_dictionary_is_no_row_of_scores() -> None:
-    class Named(Made):
-        def forward(self, x: Tensor) -> Any:
-            return {"logits": super().forward(x)}
-
-    with pytest.raises(FullconvError, match="it returns dict for one image"):
-        trace_classifier(Named(average()), WINDOW, "it")
-
-
-def test_networks_that_make_tensors_of_their_own_are_run_for_real() -> None:
-    class Ones(Made):
-        def forward(self, x: Tensor) -> Tensor:
-            return super().forward(x * torch.ones(1, 3, 1, 1))
-
-    assert trace_output(Ones(average()), SIZE, "it").shape == (1, 3)
-    assert trace_classifier(Ones(average()), WINDOW, "it").borders == ["features"]
-
-
-def test_the_classifier_stays_as_it_was() -> None:
-    made = Made(average())
-    before = {name: tensor.clone() for name, tensor in made.state_dict().items()}
-    trace_classifier(made, WINDOW, "it")
-    assert all(torch.equal(tensor, before[name]) for name, tensor in made.state_dict().items())
-    assert [type(layer) for layer in made.end] == [nn.AdaptiveAvgPool2d, nn.Flatten, nn.Linear]  # type: ignore[union-attr]
-    assert all(not module._forward_hooks for module in made.modules())

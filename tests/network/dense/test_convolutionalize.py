@@ -1,5 +1,5 @@
-"""A classifier made dense against the classifier itself, of timm and torchvision; sizes, places,
-and what is said of those that are not quite, or not at all."""
+"""Convolutionalized classifiers of timm and torchvision against the classifiers themselves; sizes,
+positions, caveats and refusals."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import torch
 import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sliding import CHANNELS, STRIDE, WINDOW, Made, over_crops, random_image, random_weights
+from sliding import CHANNELS, STRIDE, WINDOW, Small, over_crops, random_image, random_weights
 from torch import Tensor, nn
 
 import fullconv as fc
 from fullconv.core.errors import FullconvError
 from fullconv.network.backbone_card import BackboneCard
-from fullconv.network.dense.convolutionalize import TOLERANCE, DenseClassifier, convolutionalize
+from fullconv.network.dense.convolutionalize import DenseClassifier, convolutionalize
 
 # Small kin of each head: pool-fc, pool-norm-fc, pool-conv-fc, a convolutional fc6, conv-pool and so
 # on, of both libraries. benchmarks/classifiers.py has many more.
@@ -73,12 +73,12 @@ def test_on_its_own_size_it_is_the_classifier(classifier: str | BackboneCard) ->
     side = dense.size
     images = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(3))
     with torch.inference_mode():
-        wanted, found = module(images), dense(images)
+        expected, scores = module(images), dense(images)
         larger = dense(torch.zeros(1, 3, side + 64, side + 32 + 7))
-    assert found.shape == (2, 1000, 1, 1)
-    scale = float(wanted.abs().max())
-    assert float(wanted.std()) > 1e-2 * scale
-    assert float((found[:, :, 0, 0] - wanted).abs().max()) <= 1e-5 * scale
+    assert scores.shape == (2, 1000, 1, 1)
+    scale = float(expected.abs().max())
+    assert float(expected.std()) > 1e-2 * scale
+    assert float((scores[:, :, 0, 0] - expected).abs().max()) <= 1e-5 * scale
     assert 0 < dense.difference < 1e-5
     stride = round(dense.grid.stride)
     assert larger.shape[2] == 1 + 64 // stride
@@ -91,7 +91,7 @@ def test_alexnets_fc6_is_a_convolution_of_6_x_6() -> None:
     module = torchvision.models.alexnet().eval()
     dense = convolutionalize(module)
     assert (dense.grid.stride, dense.grid.field) == (32, 355)  # the paper's table 1
-    seen: dict[str, Tensor] = {}
+    outputs: dict[str, Tensor] = {}
     layers = dict(dense.network.named_modules())
     names = [name for name, layer in layers.items() if name.startswith("classifier.")]
     assert [(n, layers[n].kernel_size) for n in names if isinstance(layers[n], nn.Conv2d)] == [
@@ -101,7 +101,7 @@ def test_alexnets_fc6_is_a_convolution_of_6_x_6() -> None:
     ]
     for name in ("features", "classifier.1", "classifier.4"):
         layers[name].register_forward_hook(
-            lambda _m, _a, out, n=name: seen.update({n: out.clone()})
+            lambda _m, _a, out, n=name: outputs.update({n: out.clone()})
         )
     with torch.inference_mode():
         scores = dense(torch.randn(1, 3, 256, 288, generator=torch.Generator().manual_seed(0)))
@@ -109,18 +109,18 @@ def test_alexnets_fc6_is_a_convolution_of_6_x_6() -> None:
     fc6, fc7, fc8 = (module.classifier[k] for k in (1, 4, 6))
     units = [0, 7, 4095]
     weight = fc6.weight[units].detach().double().view(3, 256, 6, 6).numpy()
-    maps = seen["features"][0].double().numpy()
+    maps = outputs["features"][0].double().numpy()
     windows = np.lib.stride_tricks.sliding_window_view(maps, (6, 6), axis=(1, 2))  # (C, 2, 3, 6, 6)
-    wanted = np.einsum("kcuv,cijuv->kij", weight, windows)
-    wanted += fc6.bias[units].detach().double().numpy()[:, None, None]
-    np.testing.assert_allclose(seen["classifier.1"][0, units].numpy(), wanted, atol=1e-5)
-    for layer, given_, made in (
-        (fc7, seen["classifier.1"].relu(), seen["classifier.4"]),
-        (fc8, seen["classifier.4"].relu(), scores),
+    expected = np.einsum("kcuv,cijuv->kij", weight, windows)
+    expected += fc6.bias[units].detach().double().numpy()[:, None, None]
+    np.testing.assert_allclose(outputs["classifier.1"][0, units].numpy(), expected, atol=1e-5)
+    for layer, given_, built in (
+        (fc7, outputs["classifier.1"].relu(), outputs["classifier.4"]),
+        (fc8, outputs["classifier.4"].relu(), scores),
     ):
         rows = layer.weight[:9].detach().double() @ given_[0].double().flatten(1)
-        wanted = rows + layer.bias[:9].detach().double()[:, None]
-        np.testing.assert_allclose(made[0, :9].flatten(1), wanted, atol=1e-5)
+        expected = rows + layer.bias[:9].detach().double()[:, None]
+        np.testing.assert_allclose(built[0, :9].flatten(1), expected, atol=1e-5)
 
 
 def small_vgg() -> nn.Module:
@@ -143,11 +143,11 @@ def test_timms_vgg_has_convolutions_already_and_pools_what_they_give() -> None:
     dense = convolutionalize(module)
     images = torch.randn(1, 3, 256, 224, dtype=torch.float64)
     with torch.inference_mode():
-        maps, found = module.features(images), dense(images)
-        assert found.shape == (1, 5, 2, 1)
+        maps, scores = module.features(images), dense(images)
+        assert scores.shape == (1, 5, 2, 1)
         for i in range(2):
             torch.testing.assert_close(
-                found[:, :, i, 0], module.forward_head(maps[:, :, i : i + 7])
+                scores[:, :, i, 0], module.forward_head(maps[:, :, i : i + 7])
             )
 
 
@@ -157,12 +157,12 @@ def test_vggs_fc6_is_a_convolution_of_7_x_7() -> None:
     assert not dense.is_local
     images = torch.randn(1, 3, 288, 256, dtype=torch.float64)
     with torch.inference_mode():
-        maps, found = module.features(images), dense(images)  # type: ignore[operator]
+        maps, scores = module.features(images), dense(images)  # type: ignore[operator]
         assert maps.shape[2:] == (9, 8)
         for i in range(3):
             for j in range(2):
                 cut = maps[:, :, i : i + 7, j : j + 7].flatten(1)
-                torch.testing.assert_close(found[:, :, i, j], module.classifier(cut))  # type: ignore[operator]
+                torch.testing.assert_close(scores[:, :, i, j], module.classifier(cut))  # type: ignore[operator]
 
 
 @settings(max_examples=20)
@@ -171,10 +171,10 @@ def test_without_padding_every_cell_of_any_size_is_the_crop(height: int, width: 
     dense, classifier = local()
     images = random_image(height, width)
     with torch.no_grad():
-        found = dense(images)
-    wanted = over_crops(classifier, images)
-    torch.testing.assert_close(found, wanted, rtol=1e-11, atol=1e-11)
-    rows, columns = found.shape[2:]
+        scores = dense(images)
+    expected = over_crops(classifier, images)
+    torch.testing.assert_close(scores, expected, rtol=1e-11, atol=1e-11)
+    rows, columns = scores.shape[2:]
     assert (rows, columns) == tuple((n - WINDOW) // STRIDE + 1 for n in (height, width))
     top, left, bottom, right = dense.window(rows - 1, columns - 1)
     assert (top, left) == ((rows - 1) * STRIDE, (columns - 1) * STRIDE)
@@ -184,28 +184,28 @@ def test_without_padding_every_cell_of_any_size_is_the_crop(height: int, width: 
     assert dense.grid.center(rows - 1) == (top + bottom - 1) / 2
 
 
-_KEPT: list[tuple[DenseClassifier, nn.Module]] = []
+_LOCAL: list[tuple[DenseClassifier, nn.Module]] = []
 
 
 def local() -> tuple[DenseClassifier, nn.Module]:
-    if not _KEPT:
+    if not _LOCAL:
         end = nn.Sequential(nn.Flatten(), nn.Linear(CHANNELS * 25, 4))
-        classifier = random_weights(Made(end))
-        _KEPT.append((convolutionalize(classifier, size=WINDOW), classifier))
-    return _KEPT[0]
+        classifier = random_weights(Small(end))
+        _LOCAL.append((convolutionalize(classifier, size=WINDOW), classifier))
+    return _LOCAL[0]
 
 
 def test_alexnet_without_padding_is_exact_at_each_cell() -> None:
     """The real one's layers and strides, in a few channels, all padding taken out."""
     module = torchvision.models.alexnet()
-    kept: list[nn.Module] = []
+    layers: list[nn.Module] = []
     channels = 3
     for layer in module.features:
         if isinstance(layer, nn.Conv2d):
             layer = nn.Conv2d(channels, 8, layer.kernel_size, layer.stride)  # type: ignore[arg-type]
             channels = 8
-        kept.append(layer)
-    module.features = nn.Sequential(*kept)
+        layers.append(layer)
+    module.features = nn.Sequential(*layers)
     module.avgpool = nn.AdaptiveAvgPool2d(2)
     module.classifier = nn.Sequential(nn.Dropout(), nn.Linear(32, 6), nn.ReLU(), nn.Linear(6, 3))
     random_weights(module)
@@ -218,10 +218,10 @@ def test_alexnet_without_padding_is_exact_at_each_cell() -> None:
     assert dense.caveats() == []
     images = random_image(side + 32, side + 70)
     with torch.no_grad():
-        found = dense(images)
-    wanted = over_crops(module, images, window=side, stride=32)
-    assert found.shape == (2, 3, 2, 3)
-    torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10)
+        scores = dense(images)
+    expected = over_crops(module, images, window=side, stride=32)
+    assert scores.shape == (2, 3, 2, 3)
+    torch.testing.assert_close(scores, expected, rtol=1e-10, atol=1e-10)
 
 
 def test_squeeze_excite_is_named_and_what_it_does_is_so() -> None:
@@ -257,10 +257,10 @@ def test_padding_that_depends_on_the_size_keeps_its_phase(down: int, right: int)
     assert "images are cropped to 96 x 96 pixels plus multiples of 32" in dense.caveats()[1]
     images = torch.randn(1, 3, 96 + down, 96 + right)
     with torch.inference_mode():
-        found = dense(images)
+        scores = dense(images)
         cut = dense(images[:, :, : 96 + down // 32 * 32, : 96 + right // 32 * 32])
-    assert found.shape[2:] == (1 + down // 32, 1 + right // 32)
-    assert torch.equal(found, cut)
+    assert scores.shape[2:] == (1 + down // 32, 1 + right // 32)
+    assert torch.equal(scores, cut)
 
 
 class Shortcut(nn.Module):
@@ -316,15 +316,15 @@ def test_what_the_result_knows() -> None:
 def test_the_grid_is_where_the_cells_look() -> None:
     """By the gradient: along the rows, a cell of an untrained ResNet looks at offset + 32 i."""
     dense = convolutionalize("test_resnet", size=96).double()
-    found = fc.geometry.probe(dense, size=(96 + 512, 96))
-    assert found.stride == dense.grid.stride == 32
+    scores = fc.geometry.probe(dense, size=(96 + 512, 96))
+    assert scores.stride == dense.grid.stride == 32
     reach = (96 + 512) // 2
-    centre = min((dense.grid.center(i) for i in range(17)), key=lambda c: abs(c - reach))
-    assert abs(found.center(round((centre - dense.grid.offset) / 32)) - centre) < 32
+    center = min((dense.grid.center(i) for i in range(17)), key=lambda c: abs(c - reach))
+    assert abs(scores.center(round((center - dense.grid.offset) / 32)) - center) < 32
 
 
 def test_a_module_of_ones_own_stays_as_it_was() -> None:
-    module = random_weights(Made(nn.Sequential(nn.Flatten(), nn.Linear(CHANNELS * 25, 4))))
+    module = random_weights(Small(nn.Sequential(nn.Flatten(), nn.Linear(CHANNELS * 25, 4))))
     module.train()
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     dense = convolutionalize(module, size=WINDOW)
@@ -372,54 +372,10 @@ def test_networks_that_cannot_are_refused_by_name(classifier: Any, message: str,
     assert caught.value.hint.startswith(hint)
 
 
-def test_position_embeddings_are_the_reason() -> None:
-    class Placed(Made):
-        def __init__(self) -> None:
-            super().__init__(nn.Sequential(nn.Flatten(), nn.Linear(CHANNELS * 25, 4)))
-            self.position = nn.Parameter(torch.ones(1, CHANNELS, 5, 5))
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.end(self.features(x) + self.position)  # type: ignore[operator, no-any-return]
-
-    with pytest.raises(FullconvError, match="Placed accepts only images of 21 x 21 pixels"):
-        convolutionalize(Placed(), size=WINDOW)
-
-
-def test_pooling_out_of_sight_is_refused() -> None:
-    class Hidden(nn.Module):
-        """A closed module, for it hands on a map, that pools by the map's own size."""
-
-        def forward(self, x: Tensor) -> Tensor:
-            return nn.functional.avg_pool2d(x, (x.shape[2], x.shape[3]))
-
-    end = nn.Sequential(Hidden(), nn.Flatten(), nn.Linear(CHANNELS, 4))
-    with pytest.raises(
-        FullconvError, match="it returns 1 x 1 cells for an image of 41 x 61 pixels"
-    ):
-        convolutionalize(Made(end), size=WINDOW)
-
-
-def test_an_end_that_differs_is_refused_with_the_difference() -> None:
-    class Odd(nn.Module):
-        """Sees neighbours where a map of one cell has none."""
-
-        def forward(self, x: Tensor) -> Tensor:
-            if x.sum() > -1e9:  # and so it is not opened
-                x = x - x.mean((2, 3), keepdim=True) / 2
-            return x
-
-    end = nn.Sequential(nn.AdaptiveAvgPool2d(1), Odd(), nn.Flatten(), nn.Linear(CHANNELS, 4))
-    with pytest.raises(FullconvError) as caught:
-        convolutionalize(random_weights(Made(end)), size=WINDOW)
-    assert "convolutionalized Made differs from the classifier by" in caught.value.message
-    assert f"at most {TOLERANCE:g} is accepted" in caught.value.message
-    assert "classifier.double()" in caught.value.hint
-
-
 def test_images_that_are_too_small() -> None:
     with pytest.raises(FullconvError) as caught:
         local()[0](random_image(WINDOW - 1, 40))
-    assert "the image has 20 x 40 pixels (height x width); Made needs at least 21 x 21" in (
+    assert "the image has 20 x 40 pixels (height x width); Small needs at least 21 x 21" in (
         caught.value.message
     )
     assert "interpolate(images, (21, 21)" in caught.value.hint

@@ -1,4 +1,4 @@
-"""Every way to read scores against the definition, written out pixel by pixel."""
+"""Every backend to read scores against the definition, written out pixel by pixel."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from fullconv.core.errors import FullconvError
 from fullconv.geometry.grid import Grid
 from fullconv.network.kernels import dispatch, native, reference
 
-WAYS = ["reference", *(f"native {name}" for name in native.INSTRUCTIONS)]
+BACKENDS = ["reference", *(f"native {name}" for name in native.INSTRUCTIONS)]
 
 
-@pytest.fixture(params=WAYS)
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Forced for the time of a test."""
     name, _, instructions = request.param.partition(" ")
     monkeypatch.setenv(dispatch.VARIABLE, name)
@@ -42,7 +42,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 @st.composite
 def cases(draw: st.DrawFn) -> dict[str, Any]:
-    """Few pixels, for the definition is slow; all else at random."""
+    """Few pixels, because the definition is slow; everything else is random."""
     size = draw(st.sampled_from([(1, 1), (1, 7), (5, 1), (3, 5), (7, 4), (8, 8), (2, 13)]))
     classes = draw(st.sampled_from([1, 2, 3, 5, 17]))
     count = draw(st.integers(1, 2))
@@ -74,29 +74,29 @@ HERE = settings(
 
 @given(case=cases())
 @HERE
-def test_loss_and_gradient_are_as_defined(way: str, case: dict[str, Any]) -> None:
+def test_loss_and_gradient_are_as_defined(backend: str, case: dict[str, Any]) -> None:
     options = {
         "ignore_index": 255,
         "class_weights": case["class_weights"],
         "label_smoothing": case["label_smoothing"],
     }
-    ours = case["values"].clone().requires_grad_()
-    loss = dispatch.loss(ours, case["grid"], case["target"], **options)
+    scores = case["values"].clone().requires_grad_()
+    loss = dispatch.loss(scores, case["grid"], case["target"], **options)
     (3 * loss).backward()
-    theirs = case["values"].double().requires_grad_()
-    expected = loss_by_definition(theirs, case["grid"], case["target"], **options)
+    exact = case["values"].double().requires_grad_()
+    expected = loss_by_definition(exact, case["grid"], case["target"], **options)
     (3 * expected).backward()
     assert loss.item() == pytest.approx(expected.item(), rel=2e-6, abs=2e-6)
-    assert ours.grad is not None
-    assert theirs.grad is not None
-    largest = theirs.grad.abs().max().item()
+    assert scores.grad is not None
+    assert exact.grad is not None
+    largest = exact.grad.abs().max().item()
     # With one class the softmax and the target cancel; what is left is float32 rounding of 3.
-    assert (ours.grad - theirs.grad).abs().max() <= 3e-6 * max(largest, 0.1)
+    assert (scores.grad - exact.grad).abs().max() <= 3e-6 * max(largest, 0.1)
 
 
 @given(case=cases())
 @HERE
-def test_labels_and_confidence_are_as_defined(way: str, case: dict[str, Any]) -> None:
+def test_labels_and_confidence_are_as_defined(backend: str, case: dict[str, Any]) -> None:
     values, grid = case["values"], case["grid"]
     size = (case["target"].shape[1], case["target"].shape[2])
     expected = full_by_definition(values.double(), grid, size)
@@ -111,7 +111,7 @@ def test_labels_and_confidence_are_as_defined(way: str, case: dict[str, Any]) ->
 
 
 def smooth_scores(classes: int, cells: tuple[int, int], seed: int = 0, count: int = 2) -> Tensor:
-    """As a network gives them: neighbours are alike."""
+    """Like those of a network: neighbors are similar."""
     generator = torch.Generator().manual_seed(seed)
     coarse = 4 * torch.randn(count, classes, 4, 5, generator=generator)
     return F.interpolate(coarse, size=cells, mode="bicubic")
@@ -119,23 +119,23 @@ def smooth_scores(classes: int, cells: tuple[int, int], seed: int = 0, count: in
 
 @pytest.mark.parametrize("classes", [2, 11, 21, 150, 300])
 @pytest.mark.parametrize("grid", [Grid(8, 3.5), Grid(8, 0), Grid(32, 15.5), Grid(4, -7)])
-def test_a_whole_image(way: str, classes: int, grid: Grid) -> None:
+def test_a_whole_image(backend: str, classes: int, grid: Grid) -> None:
     """Sizes at which every part of the walk runs: tiles, ends of rows, gaps of all lengths."""
     size = (int(grid.stride * 4) + 5, int(min(grid.stride, 8) * 40) + 3)
     values = smooth_scores(classes, (5, 41))
     generator = torch.Generator().manual_seed(1)
     target = torch.randint(0, classes, (2, *size), generator=generator)
     target[:, 2:9, 5:70] = -100
-    ours, theirs = values.clone().requires_grad_(), values.double().requires_grad_()
-    loss = dispatch.loss(ours, grid, target, ignore_index=-100)
+    scores, exact = values.clone().requires_grad_(), values.double().requires_grad_()
+    loss = dispatch.loss(scores, grid, target, ignore_index=-100)
     loss.backward()
-    full = reference.full(theirs, grid, size)
+    full = reference.full(exact, grid, size)
     expected = F.cross_entropy(full, target)
     expected.backward()
-    assert ours.grad is not None
-    assert theirs.grad is not None
+    assert scores.grad is not None
+    assert exact.grad is not None
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
-    assert (ours.grad - theirs.grad).abs().max() <= 1e-6 * theirs.grad.abs().max()
+    assert (scores.grad - exact.grad).abs().max() <= 1e-6 * exact.grad.abs().max()
     labels = dispatch.labels(values, grid, size)
     gap = full.max(dim=1).values - full.gather(1, labels.long()[:, None])[:, 0]
     assert gap.max() <= 1e-6 * values.abs().max()
@@ -143,7 +143,7 @@ def test_a_whole_image(way: str, classes: int, grid: Grid) -> None:
     assert (confidence - full.softmax(dim=1).amax(dim=1)).abs().max() < 1e-5
 
 
-def test_the_gradient_is_no_less_exact_than_that_of_torch(way: str) -> None:
+def test_the_gradient_is_no_less_exact_than_that_of_torch(backend: str) -> None:
     """The error against float64, beside that of interpolate and cross_entropy in float32."""
     values = smooth_scores(21, (20, 30))
     target = torch.randint(0, 21, (2, 160, 240), generator=torch.Generator().manual_seed(1))
@@ -159,32 +159,32 @@ def test_the_gradient_is_no_less_exact_than_that_of_torch(way: str) -> None:
 
     exact = gradient(values.double(), plain)
     error = (gradient(values, plain) - exact).abs().max()
-    ours = gradient(values, lambda scores: dispatch.loss(scores, Grid(8, 3.5), target))
-    assert (ours - exact).abs().max() <= error
+    scores = gradient(values, lambda scores: dispatch.loss(scores, Grid(8, 3.5), target))
+    assert (scores - exact).abs().max() <= error
 
 
 @pytest.mark.parametrize("scale", [200.0, 1e4, 1e8])
-def test_scores_that_are_far_apart(way: str, scale: float) -> None:
-    """Between two cells that are sure of different classes every exponential relative to the
+def test_scores_far_apart(backend: str, scale: float) -> None:
+    """Between two cells with different confident classes every exponential relative to the
     corners vanishes in float32: the pixel's own maximum is needed."""
     values = scale * torch.tensor([[1.0, -1.0], [-1.0, 1.0], [0.2, 0.2]]).view(1, 3, 1, 2)
     target = torch.randint(0, 3, (1, 3, 16), generator=torch.Generator().manual_seed(0))
-    ours, theirs = values.clone().requires_grad_(), values.double().requires_grad_()
+    scores, exact = values.clone().requires_grad_(), values.double().requires_grad_()
     grid = Grid(8, 3.5)
-    loss = dispatch.loss(ours, grid, target)
+    loss = dispatch.loss(scores, grid, target)
     loss.backward()
-    expected = F.cross_entropy(reference.full(theirs, grid, (3, 16)), target)
+    expected = F.cross_entropy(reference.full(exact, grid, (3, 16)), target)
     expected.backward()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
-    assert ours.grad is not None
-    assert theirs.grad is not None
-    assert (ours.grad - theirs.grad).abs().max() < 1e-5
+    assert scores.grad is not None
+    assert exact.grad is not None
+    assert (scores.grad - exact.grad).abs().max() < 1e-5
     assert dispatch.labels(values, grid, (1, 16))[0, 0].tolist() == [0] * 7 + [2, 2] + [1] * 7
     assert dispatch.confidence(values, grid, (3, 16)).min() > 0.5
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_scores_that_are_not_finite(way: str, bad: float) -> None:
+def test_scores_that_are_not_finite(backend: str, bad: float) -> None:
     values = smooth_scores(5, (3, 4))
     values[1, 2, 1, 1] = bad
     values.requires_grad_()
@@ -194,14 +194,14 @@ def test_scores_that_are_not_finite(way: str, bad: float) -> None:
     loss.backward()
     assert values.grad is not None
     assert values.grad.isnan().any()
-    for reading in (dispatch.labels, dispatch.confidence):
+    for function in (dispatch.labels, dispatch.confidence):
         with pytest.raises(FullconvError, match="scores are NaN or infinite"):
-            reading(values.detach(), Grid(8, 0), (20, 30))
+            function(values.detach(), Grid(8, 0), (20, 30))
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.int16, torch.int32, torch.int64])
 @pytest.mark.parametrize("stray", [-1, 5, 100])
-def test_an_id_out_of_range_is_named(way: str, dtype: torch.dtype, stray: int) -> None:
+def test_an_id_out_of_range_is_named(backend: str, dtype: torch.dtype, stray: int) -> None:
     target = torch.zeros(2, 9, 40, dtype=dtype)
     target[1, 7, 33] = stray
     with pytest.raises(
@@ -212,7 +212,7 @@ def test_an_id_out_of_range_is_named(way: str, dtype: torch.dtype, stray: int) -
 
 
 @pytest.mark.parametrize("weights", [None, torch.tensor([1.0, 2.0])])
-def test_nothing_that_counts_is_a_loss_of_zero(way: str, weights: Tensor | None) -> None:
+def test_the_loss_of_ignored_pixels_is_zero(backend: str, weights: Tensor | None) -> None:
     values = torch.randn(1, 2, 3, 3, requires_grad=True)
     target = torch.full((1, 9, 9), 255, dtype=torch.uint8)
     loss = dispatch.loss(values, Grid(4, 0), target, class_weights=weights, label_smoothing=0.1)
@@ -222,8 +222,8 @@ def test_nothing_that_counts_is_a_loss_of_zero(way: str, weights: Tensor | None)
     assert values.grad.abs().max() == 0
 
 
-def test_a_class_that_weighs_nothing(way: str) -> None:
-    """As ignored; and if there is no other, a loss of 0 and not NaN."""
+def test_a_class_of_weight_zero(backend: str) -> None:
+    """Equals ignoring it; without another class the loss is 0, not NaN."""
     values = torch.randn(1, 2, 3, 3, requires_grad=True)
     weights = torch.tensor([0.0, 1.0])
     target = torch.zeros(1, 9, 9, dtype=torch.uint8)
@@ -233,7 +233,7 @@ def test_a_class_that_weighs_nothing(way: str) -> None:
     assert dispatch.loss(values, Grid(4, 0), target, class_weights=weights) == ignoring
 
 
-def test_the_lowest_class_wins_a_tie(way: str) -> None:
+def test_the_lowest_class_wins_a_tie(backend: str) -> None:
     assert dispatch.labels(torch.zeros(1, 4, 2, 2), Grid(4, 0), (5, 5)).unique().tolist() == [0]
     tied = torch.tensor([0.0, 1.0, 1.0]).view(1, 3, 1, 1).expand(1, 3, 2, 2)
     assert dispatch.labels(tied, Grid(4, 0), (5, 5)).unique().tolist() == [1]
@@ -241,7 +241,7 @@ def test_the_lowest_class_wins_a_tie(way: str) -> None:
     assert dispatch.labels(crossed, Grid(4, 0), (5, 5)).unique().tolist() == [0]
 
 
-def test_ids_have_the_smallest_type_that_holds_them(way: str) -> None:
+def test_ids_have_the_smallest_type_that_holds_them(backend: str) -> None:
     for classes, dtype in ((255, torch.uint8), (256, torch.uint16), (300, torch.uint16)):
         values = torch.zeros(1, classes, 2, 2)
         values[:, classes - 1] = 1
@@ -250,7 +250,7 @@ def test_ids_have_the_smallest_type_that_holds_them(way: str) -> None:
         assert (ids.long() == classes - 1).all()
 
 
-def test_views_are_read_where_they_lie(way: str) -> None:
+def test_views_need_no_copy(backend: str) -> None:
     """Channels-last, transposed, sliced and expanded scores, without a copy by the caller."""
     values = smooth_scores(6, (7, 9))
     target = torch.randint(0, 6, (2, 50, 66), generator=torch.Generator().manual_seed(3))
@@ -277,15 +277,15 @@ def test_views_are_read_where_they_lie(way: str) -> None:
 
     expected = results(values)
     for view in views:
-        for ours, theirs in zip(results(view), expected, strict=True):
-            torch.testing.assert_close(ours, theirs)
+        for scores, exact in zip(results(view), expected, strict=True):
+            torch.testing.assert_close(scores, exact)
     one = values[:1].expand(2, -1, -1, -1)
     assert torch.equal(*dispatch.labels(one, Grid(8, 3), (50, 66)))
     turned = target.transpose(1, 2).contiguous().transpose(1, 2)
     assert dispatch.loss(values, Grid(8, 3), turned) == expected[0]
 
 
-def test_the_gradient_repeats_exactly(way: str) -> None:
+def test_the_gradient_repeats_exactly(backend: str) -> None:
     values = smooth_scores(4, (8, 8))
     target = torch.randint(0, 4, (2, 60, 60), generator=torch.Generator().manual_seed(3))
     gradients = []
@@ -296,7 +296,7 @@ def test_the_gradient_repeats_exactly(way: str) -> None:
     assert torch.equal(*gradients)  # type: ignore[arg-type]
 
 
-def test_no_gradient_is_computed_where_none_is_asked(way: str) -> None:
+def test_no_gradient_is_computed_unless_requested(backend: str) -> None:
     values = torch.randn(1, 2, 3, 3)
     loss = dispatch.loss(values, Grid(4, 0), torch.zeros(1, 9, 9, dtype=torch.uint8))
     assert not loss.requires_grad
@@ -307,7 +307,7 @@ def test_no_gradient_is_computed_where_none_is_asked(way: str) -> None:
     assert not again.requires_grad
 
 
-def test_options_that_do_not_fit(way: str) -> None:
+def test_invalid_options(backend: str) -> None:
     values, target = torch.zeros(1, 5, 2, 2), torch.zeros(1, 9, 9, dtype=torch.uint8)
     with pytest.raises(
         FullconvError, match=r"class_weights has the shape \(2,\); expected one .* 5 classes"
@@ -322,7 +322,7 @@ def test_options_that_do_not_fit(way: str) -> None:
     assert caught.value.hint == "target = target.to(scores.values.device)"
 
 
-def test_a_gradient_of_the_gradient_is_refused(way: str) -> None:
+def test_a_gradient_of_the_gradient_is_refused(backend: str) -> None:
     values = torch.randn(1, 2, 3, 3, requires_grad=True)
     loss = dispatch.loss(values, Grid(4, 0), torch.zeros(1, 9, 9, dtype=torch.uint8))
     factor = torch.tensor(2.0, requires_grad=True)
@@ -331,13 +331,13 @@ def test_a_gradient_of_the_gradient_is_refused(way: str) -> None:
         slope.sum().backward()
 
 
-def test_a_way_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(dispatch.VARIABLE, "fortran")
     with pytest.raises(FullconvError, match="is 'fortran'; choose from native, triton"):
         dispatch.labels(torch.zeros(1, 2, 2, 2), Grid(8, 0), (9, 9))
 
 
-def test_types_that_no_kernel_reads_go_to_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_types_use_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(dispatch.VARIABLE, raising=False)
     assert dispatch.select_backend(torch.zeros(1, 1, 1, 1, dtype=torch.float64)) is reference
     monkeypatch.setenv(dispatch.VARIABLE, "native")

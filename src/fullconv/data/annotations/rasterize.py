@@ -14,6 +14,7 @@ Shapes: H, W image · N points, each (x, y) in pixels, float64.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -30,6 +31,7 @@ FARTHEST = 1e9  # pixels; coordinates beyond are not in an image
 # GDAL gives a center on an outline to the left and the upper shape. Centers that are moved right by
 # this much, and down by a thousandth of it, are on no outline, and go to the right and lower one.
 _NUDGE = 1e-8
+_LOCK = threading.Lock()  # rasterio silences a warning in a way that is not thread-safe
 RLE_EXAMPLE = '"segmentation": {"size": [2, 3], "counts": [1, 4, 1]}'  # 1 out, 4 in, 1 out
 
 
@@ -66,7 +68,8 @@ class Polygon:
         ring = self.points.tolist()
         polygon = {"type": "Polygon", "coordinates": [[*ring, ring[0]]]}
         origin = Affine(1, 0, left + _NUDGE, 0, 1, top + _NUDGE / 1000)
-        inside = rasterize([polygon], out_shape=shape, transform=origin, dtype="uint8")
+        with _LOCK:
+            inside = rasterize([polygon], out_shape=shape, transform=origin, dtype="uint8")
         return rows, columns, inside.view(bool)
 
 

@@ -22,7 +22,6 @@ from fullconv.core.i18n import msg
 from fullconv.core.labels import IGNORE, Labels
 from fullconv.data.annotations.rasterize import Patch, Size
 from fullconv.data.io.images import IMAGE_SUFFIXES, Source, image_size, open_image, source_name
-from fullconv.data.io.limits import no_warnings
 from fullconv.data.io.masks import mask_dtype
 
 BACKGROUND = "background"  # class 0
@@ -146,9 +145,7 @@ def paint(annotated: AnnotatedImage, labels: Labels) -> tuple[NDArray[Any], int]
 
     ids = np.zeros(annotated.size, mask_dtype(labels))
     empty_shapes = 0
-    # rasterio's own way to silence a warning is not thread-safe. One Env for all polygons, because
-    # each would enter and leave its own.
-    with no_warnings, rasterio.Env():
+    with rasterio.Env():  # one for all polygons, because each would enter and leave its own
         for shape in annotated.shapes:
             class_id, is_empty = labels.index(shape.name), True
             for part in shape.parts:

@@ -92,7 +92,7 @@ def value_table(rows: Sequence[Meaning]) -> Message:
     shown = rows
     if len(rows) > LIST_LIMIT:
         shown = [row for row in rows if row.share > _MIN_SHARE][:_MAX_ROWS]
-    lines: list[str] = [_line(msg("value"), msg("color"), msg("pixels"), msg("class"))]
+    lines: list[str] = [msg("    value  color      pixels  class")]  # columns as in `_line`
     for row in shown:
         value = row.value if isinstance(row.value, int) else format_color(row.value)
         color = format_color(row.color) if row.color else ""

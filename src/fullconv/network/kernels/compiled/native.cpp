@@ -1,6 +1,6 @@
-// The two hot readings of scores for the CPU: what Python calls, the choice of instructions, and
-// the threads. The walks themselves are in loss.inc and labels.inc, compiled for each instruction
-// set. Nothing of torch is linked: pointers and strides come in.
+// Loss, labels and confidence on the CPU: the functions that Python calls, the choice of
+// instructions, and the threads. The walks are in loss.inc and labels.inc, compiled for each
+// instruction set. Nothing of torch is linked: the arguments are pointers and strides.
 #include <algorithm>
 #include <cmath>
 #include <memory>
@@ -56,11 +56,11 @@ namespace fullconv::avx512 {
 namespace fullconv {
 namespace {
 
-constexpr int64_t kLongestColumnGap = 64;  // of pixels; a tile of the loss holds at least one
+constexpr int64_t kLongestColumnGap = 64;  // pixels; a tile of the loss has room for at least one
 constexpr size_t kOverrun = 16;            // vectors are loaded past the end of the weights
 
-// Pixel p is read at (p - offset) / stride, held within the outermost centres. A gap longer than
-// `longest` is cut.
+// Pixel p is interpolated at (p - offset) / stride, clamped to the outermost centers. A gap longer
+// than `longest` is split.
 Axis make_axis(double offset, double stride, int64_t cells, int64_t pixels, int64_t longest) {
     Axis axis{cells, pixels, {}, {}, {}, {}};
     axis.weight.reserve(size_t(pixels) + kOverrun);
@@ -127,9 +127,9 @@ Scores scores_of(const float* values, const int64_t* shape, const int64_t* strid
 
 enum Status : int { done = 0, no_memory = 1, not_finite = 2, stray_id = 3 };
 
-// Every gap of rows of every image. Two neighbouring gaps add to the same row of the gradient:
-// first the even ones run, then the odd ones, so that no two threads meet and the order of
-// additions does not depend on the number of threads.
+// Processes every gap of rows of every image. Two neighboring gaps add to the same row of the
+// gradient, so the even ones run first and then the odd ones: no two threads add to the same cell,
+// and the order of additions does not depend on the number of threads.
 int run_loss(const Loss& job, int64_t batch, int threads, double* sums) {
     const Walks& how = walks();
     const int64_t gaps = int64_t(job.scores.rows.gaps.size());
@@ -171,7 +171,7 @@ int run_labels(const Labels& job, int64_t batch, int threads) {
     const Walks& how = walks();
     const int64_t gaps = int64_t(job.scores.rows.gaps.size());
     const int64_t room_size = how.labels_room(job);
-    // Neighbouring gaps share a row of cells: a thread takes several in a row.
+    // Neighboring gaps share a row of cells: a thread processes several in sequence.
     const int64_t chunks = std::min<int64_t>(gaps, std::max<int64_t>(1, 4 * threads / batch));
     int status = done;
 #pragma omp parallel num_threads(threads)
@@ -250,8 +250,8 @@ API int fullconv_labels(const float* values, const int64_t* shape, const int64_t
     }
 }
 
-// 0 baseline, 1 AVX2, 2 AVX-512: sets the instructions; -1 only asks. Gives those in use, or -1
-// where this processor has not those that were asked for.
+// Sets the instructions (0 baseline, 1 AVX2, 2 AVX-512), or only queries them (-1). Returns those in
+// use, or -1 if this processor does not have the requested ones.
 API int fullconv_instructions(int level) {
     using namespace fullconv;
     if (level >= 0) {

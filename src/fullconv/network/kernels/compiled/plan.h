@@ -1,7 +1,7 @@
-// Where each pixel of an axis is read, and what the two walks are asked to do. Nothing here differs
-// between processors.
+// The positions of the pixels of an axis between its cells, and the jobs of the two walks. Nothing
+// here differs between processors.
 //
-// A "gap" is a run of neighbouring pixels that are read between the same two cells.
+// A "gap" is a run of neighboring pixels that are interpolated between the same two cells.
 #pragma once
 
 #include <cstddef>
@@ -13,14 +13,14 @@ namespace fullconv {
 struct Gap {
     int64_t first, second;  // cells; equal at the far end, where the weight of `second` is 0
     int64_t start, count;   // pixels
-    int64_t slot;           // where its weights stand in `near` and `far`
+    int64_t slot;           // index of its first weight in `near` and `far`
 };
 
 struct Axis {
     int64_t cells, pixels;
     std::vector<Gap> gaps;
-    std::vector<float> weight;     // per pixel: of the second cell; that of the first is 1 minus it
-    std::vector<float> near, far;  // of the first and the second; each gap filled up with zeros
+    std::vector<float> weight;     // per pixel, of the second cell; 1 minus it is that of the first
+    std::vector<float> near, far;  // of the first and the second cell; each gap padded with zeros
 };
 
 enum class IdType : int32_t { uint8 = 0, int32 = 1, int64 = 2 };
@@ -40,12 +40,12 @@ struct Loss {
     int64_t ignore_index = 0;
     const float* class_weights = nullptr;  // (K,) or null
     float label_smoothing = 0;
-    float* gradient = nullptr;  // like the scores, zeros at first; null: not wanted
+    float* gradient = nullptr;  // like the scores, initially zeros; null: not computed
     int64_t gradient_stride[4] = {};
-    float* confidence = nullptr;  // (N, H, W): if not null, it is filled and nothing else is done
+    float* confidence = nullptr;  // (N, H, W): if not null, only this is computed
 };
 
-// What one gap between rows of cells gives.
+// The result of one gap between rows of cells.
 struct Sums {
     double loss = 0, weight = 0;
     bool in_range = true, finite = true;
@@ -57,12 +57,13 @@ struct Labels {
     bool wide;  // uint16 instead of uint8
 };
 
-// The walks for one instruction set. `room` is scratch of so many floats, zeros at first.
+// The walks for one instruction set. `room` is scratch memory, initially zeros; its size in floats
+// is the result of `*_room`.
 struct Walks {
     int64_t (*loss_room)(const Loss&);
     Sums (*loss)(const Loss&, int64_t image, const Gap& row_gap, float* room);
     int64_t (*labels_room)(const Labels&);
-    // Gaps from..to of the rows; false where a score is not finite.
+    // Gaps from..to of the rows; returns false if a score is not finite.
     bool (*labels)(const Labels&, int64_t image, int64_t from, int64_t to, float* room);
 };
 
