@@ -89,7 +89,7 @@ def coverage(
         shown = (sample[0][:, 1] > 0).sum(0)
         marked = False
         for one, true, seen in zip(found.classes, truth[len(METRICS) :], shown, strict=True):
-            marked |= one.together and np.sign(one.value) * true <= 0
+            marked |= one.significant_familywise and np.sign(one.value) * true <= 0
             if np.isfinite(one.low):
                 row = by_shown[_bin(int(seen))]
                 row[0] += bool(one.low <= true <= one.high)

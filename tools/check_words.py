@@ -21,7 +21,13 @@ ROOT = Path(__file__).parents[1]
 PAGES = ("*.md", "docs/**/*.md", "docs/hooks/*.py", "examples/*", "benchmarks/*.py",
          "benchmarks/*.md", "recipes/*.toml", "tools/*.py", "mkdocs.yml")  # fmt: skip
 SOURCE = ("src/**/*.py",)
-SKIPPED = ("STYLE.md", "CHANGELOG.md", "tools/check_words.py", "docs/classifiers.md", "benchmarks/plot.py")
+SKIPPED = (
+    "STYLE.md",
+    "CHANGELOG.md",
+    "tools/check_words.py",
+    "docs/classifiers.md",
+    "benchmarks/plot.py",
+)
 
 # Regular expression -> what to write instead. Words must be wrong in every sentence of ours.
 WORDS = {

@@ -199,25 +199,26 @@ def evaluate_altered(
     pairs = report.dataset.pairs_of(split)
     rows: list[list[list[csr_array]]] = [[[] for _ in heads] for _ in alterations]
     qualities = [[Quality(head.names) for head in heads if quality] for _ in alterations]
-    background, done, ignored, sizes = BackgroundWorker(), 0, 0, set()
+    done, ignored, sizes = 0, 0, set()
     started = time.monotonic()
 
-    for pair, image, truths in _read_ahead(heads, pairs):
-        sizes.add(image.shape[:2])
-        ignored += int((truths[0] >= len(predictor.labels)).sum())
-        for head_rows, head_qualities, alter in zip(rows, qualities, alterations, strict=True):
-            shown = alter(image, truths[0]) if alter else image
-            predictions = _predict(predictor, shown, pair, with_confidence=quality)
-            for k, (head, truth) in enumerate(zip(heads, truths, strict=True)):
-                ids, confidence = predictions[head.number]
-                confusion = confusion_matrix(truth, ids, len(head.names))
-                head_rows[k].append(sparse_row(confusion))
-                if quality:  # counted while the network goes on
-                    background(head_qualities[k].add, truth, ids, confusion, confidence)
-            done += 1
-            if progress:
-                progress(done, len(pairs) * len(alterations))
-    background.wait()
+    with BackgroundWorker() as background:
+        for pair, image, truths in _read_ahead(heads, pairs):
+            sizes.add(image.shape[:2])
+            ignored += int((truths[0] >= len(predictor.labels)).sum())
+            for head_rows, head_qualities, alter in zip(rows, qualities, alterations, strict=True):
+                shown = alter(image, truths[0]) if alter else image
+                predictions = _predict(predictor, shown, pair, with_confidence=quality)
+                for k, (head, truth) in enumerate(zip(heads, truths, strict=True)):
+                    ids, confidence = predictions[head.number]
+                    confusion = confusion_matrix(truth, ids, len(head.names))
+                    head_rows[k].append(sparse_row(confusion))
+                    if quality:  # counted while the network goes on
+                        background(head_qualities[k].add, truth, ids, confusion, confidence)
+                done += 1
+                if progress:
+                    progress(done, len(pairs) * len(alterations))
+        background.wait()
 
     seconds = time.monotonic() - started
     context = EvaluationContext(predictor, report, split, tuple(heads), seconds)
