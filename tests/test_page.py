@@ -271,15 +271,16 @@ def test_colors_languages_and_a_phone(
         assert paper == "rgb(20, 24, 27)"
         page.tap("#stage")
         assert page.locator("#said b").inner_text()
-        # The server answers in the language of the page.
+        # The page asks the server for its own language.
         words = {"name": "a.png", "mimeType": "image/png", "buffer": b"words"}
-        page.set_input_files("#file", words)
-        page.wait_for_function("problem?.kind === 415")
-        chinese = page.inner_text("#error .what")
-        page.click("#language")
-        assert page.inner_text("#titleClasses") == "Classes"
-        page.set_input_files("#file", words)
-        page.wait_for_function("(what) => problem?.what && problem.what !== what", arg=chinese)
+        for language in ("zh-CN", "en"):
+            with page.expect_request("**/predict*") as request:
+                page.set_input_files("#file", words)
+            assert request.value.headers["accept-language"] == language
+            page.wait_for_function("problem?.kind === 415")
+            if language == "zh-CN":
+                page.click("#language")
+                assert page.inner_text("#titleClasses") == "Classes"
         # Okabe and Ito's colors, then others.
         page.select_option("#colors", "safe")
         colors = np.array([page.evaluate("color", k) for k in range(len(wanted.labels))])

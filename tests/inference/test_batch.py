@@ -330,6 +330,7 @@ go(Threshold(slow=0.002), images, Path({out!r}))
 """
 
 
+@pytest.mark.slow
 def test_killed_anywhere_nothing_is_lost_or_done_twice(tmp_path: Path) -> None:
     count, out = 400, tmp_path / "out"
     images = images_in(tmp_path / "photos", count)

@@ -189,6 +189,7 @@ def test_names() -> None:
     assert resolve_hub_name("runs/hf") == Path("runs/hf")
 
 
+@pytest.mark.slow
 def test_every_command_that_takes_a_model_takes_one_of_the_hub(
     there: stand_in.Hub, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -207,6 +208,7 @@ def test_every_command_that_takes_a_model_takes_one_of_the_hub(
     assert "has no model someone/nothing" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_from_one_process_to_the_next_and_offline(
     there: stand_in.Hub, tmp_path: Path, model_folder: Path
 ) -> None:

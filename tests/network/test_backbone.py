@@ -110,7 +110,7 @@ SOURCES: list[tuple[Any, int]] = [
 SIZES = [*range(1, 81), 223, 224, 225, 481, 512, 513]
 
 
-def made(source: Any, stride: int) -> Backbone:
+def built(source: Any, stride: int) -> Backbone:
     return build(Chain(source) if source in CHAINS else source, stride=stride)
 
 
@@ -119,7 +119,7 @@ def made(source: Any, stride: int) -> Backbone:
 )
 def test_no_pixel_lies_far_outside_the_outermost_cells(source: Any, stride: int) -> None:
     """From the shapes of the maps of real padded images, two sizes at a time."""
-    backbone = made(source, stride).to("meta").eval()
+    backbone = built(source, stride).to("meta").eval()
     shapes: dict[tuple[int, int], list[torch.Size]] = {}
     for height, width in zip(SIZES[::2], SIZES[1::2], strict=True):
         padded = tuple(backbone.pad_before + n + backbone.pad_after(n) for n in (height, width))
@@ -138,7 +138,7 @@ def test_no_pixel_lies_far_outside_the_outermost_cells(source: Any, stride: int)
 @pytest.mark.parametrize("source", [symmetric, pooled, unpadded, Same, Multiples])
 def test_padding_is_the_smallest_that_does(source: Any) -> None:
     """One step less, and a pixel lies too far outside, or the network does not take the size."""
-    backbone = made(source, 8)
+    backbone = built(source, 8)
     step = 1 if backbone.size_phase is None else backbone.coarsest_stride
     for pixels in range(1, 70):
         size = backbone.pad_before + pixels + backbone.pad_after(pixels)
@@ -153,7 +153,7 @@ def test_padding_is_the_smallest_that_does(source: Any) -> None:
 
 
 def test_images_come_out_where_they_were_whatever_is_added_around() -> None:
-    backbone = made(unpadded, 8)
+    backbone = built(unpadded, 8)
     assert backbone.pad_before > 0
     assert backbone.pad_before % backbone.coarsest_stride == 0
     raw = backbone.pyramid(torch.zeros(1, 3, 400, 400))
@@ -263,12 +263,12 @@ def test_a_torchvision_network_is_the_classifiers_own_trunk() -> None:
     classifier = torchvision.models.resnet18().eval()
     classifier.load_state_dict(backbone.pyramid.state_dict(), strict=False)
     image = torch.rand(1, 3, 64, 65)
-    (found,) = backbone(image)
-    seen: list[Tensor] = []
-    classifier.layer4.register_forward_hook(lambda _m, _a, out: seen.append(out))
+    (actual,) = backbone(image)
+    captured: list[Tensor] = []
+    classifier.layer4.register_forward_hook(lambda _m, _a, out: captured.append(out))
     below, right = backbone.pad_after(64), backbone.pad_after(65)
     classifier(nn.functional.pad(image, (0, right, 0, below)))
-    torch.testing.assert_close(found, seen[0])
+    torch.testing.assert_close(actual, captured[0])
 
 
 @pytest.mark.parametrize(

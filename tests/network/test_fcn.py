@@ -422,12 +422,12 @@ def test_it_can_be_the_network_that_courses_build() -> None:
         ours.final_upsampling.weight, theirs.upsampling.weight, rtol=0, atol=1e-7
     )
     images, target = torch.randn(1, 3, 64, 96), torch.randint(0, 21, (1, 64, 96))
-    scores, wanted = ours(images), theirs(images)
-    assert scores.full().shape == wanted.shape
-    scale = wanted.detach().abs().max().item()
-    torch.testing.assert_close(scores.full(), wanted, rtol=0, atol=1e-5 * scale)
+    scores, reference_result = ours(images), theirs(images)
+    assert scores.full().shape == reference_result.shape
+    scale = reference_result.detach().abs().max().item()
+    torch.testing.assert_close(scores.full(), reference_result, rtol=0, atol=1e-5 * scale)
     scores.loss(target).backward()
-    nn.functional.cross_entropy(wanted, target).backward()
+    nn.functional.cross_entropy(reference_result, target).backward()
     for one, other in (
         (ours.final_upsampling.weight, theirs.upsampling.weight),
         (ours.score["stride32"].weight, theirs.scores.weight),
@@ -486,18 +486,21 @@ def test_stretched_scores_are_those_of_interpolate(stride: int) -> None:
             features = net.backbone.pyramid(image)[-len(net.score) :]
             total = None
             for feature, score in zip(features[::-1], reversed(net.score.values()), strict=True):
-                found = score(feature)
+                actual = score(feature)
                 if total is not None:
-                    shape = found.shape[2:]
-                    found = found + nn.functional.interpolate(total, shape, mode="bilinear")
-                total = found
+                    shape = actual.shape[2:]
+                    actual = actual + nn.functional.interpolate(total, shape, mode="bilinear")
+                total = actual
             assert total is not None
-            scores, wanted = net(image), nn.functional.interpolate(total, size, mode="bilinear")
-        atol = 1e-5 * float(wanted.abs().max())
-        torch.testing.assert_close(scores.full(), wanted, rtol=0, atol=atol)
-        best = wanted.topk(2, dim=1).values
+            scores, reference_result = (
+                net(image),
+                nn.functional.interpolate(total, size, mode="bilinear"),
+            )
+        atol = 1e-5 * float(reference_result.abs().max())
+        torch.testing.assert_close(scores.full(), reference_result, rtol=0, atol=atol)
+        best = reference_result.topk(2, dim=1).values
         clear = best[:, 0] - best[:, 1] > 10 * atol
-        assert (scores.labels() == wanted.argmax(1))[clear].all()
+        assert (scores.labels() == reference_result.argmax(1))[clear].all()
 
 
 def test_stretched_scores_of_networks_that_must_pad() -> None:

@@ -54,11 +54,11 @@ def test_late_fusion_is_the_average_of_whole_networks(
             score.bias.copy_(torch.stack([s.bias for s in every]).mean(0))  # type: ignore[operator]
     images = torch.randn(2, 3 + sum(channels), *size)
     parts = images.split([3, *channels], dim=1)
-    shown = [part if part.shape[1] == 3 else part.repeat(1, 3, 1, 1) for part in parts]
+    inputs = [part if part.shape[1] == 3 else part.repeat(1, 3, 1, 1) for part in parts]
     with torch.no_grad():
-        wanted = torch.stack([n(x).full() for n, x in zip((first, *others), shown, strict=True)])
-        found = fused(images).full()
-    torch.testing.assert_close(found, wanted.mean(0), atol=1e-5, rtol=1e-5)
+        expected = torch.stack([n(x).full() for n, x in zip((first, *others), inputs, strict=True)])
+        actual = fused(images).full()
+    torch.testing.assert_close(actual, expected.mean(0), atol=1e-5, rtol=1e-5)
 
 
 def test_late_fusion_begins_as_the_average_of_one_network_on_each_input() -> None:
@@ -67,8 +67,8 @@ def test_late_fusion_begins_as_the_average_of_one_network_on_each_input() -> Non
     fuse(fused, [3], "late")
     images = torch.randn(1, 6, 65, 65)
     with torch.no_grad():
-        wanted = (network(images[:, :3]).values + network(images[:, 3:]).values) / 2
-        torch.testing.assert_close(fused(images).values, wanted, atol=1e-5, rtol=1e-5)
+        expected = (network(images[:, :3]).values + network(images[:, 3:]).values) / 2
+        torch.testing.assert_close(fused(images).values, expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("extra", [(1,), (3, 1)])
@@ -78,13 +78,13 @@ def test_early_fusion_adds_the_mean_weight_of_the_colours(extra: tuple[int, ...]
     fused = copy.deepcopy(network)
     fuse(fused, extra, "early")
     images = torch.randn(1, 3, 65, 97)
-    beside = torch.randn(1, sum(extra), 65, 97)
-    grey = images + beside.sum(1, keepdim=True) / 3  # of each hue, what the new weights see
+    extra_input = torch.randn(1, sum(extra), 65, 97)
+    gray = images + extra_input.sum(1, keepdim=True) / 3  # of each hue, what the new weights see
     with torch.no_grad():
-        silent = fused(torch.cat([images, torch.zeros_like(beside)], 1)).values
+        silent = fused(torch.cat([images, torch.zeros_like(extra_input)], 1)).values
         torch.testing.assert_close(silent, network(images).values, atol=1e-5, rtol=1e-5)
-        found, wanted = fused(torch.cat([images, beside], 1)).values, network(grey).values
-    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+        actual, expected = fused(torch.cat([images, extra_input], 1)).values, network(gray).values
+    torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("fusion", ["early", "late"])
@@ -155,16 +155,16 @@ class Picky(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("module", "said"),
+    ("module", "text"),
     [
         (TwoEyes, "TwoEyes has 2 of them"),
         (Picky, "Picky does not accept 4 channels, even with a wider first convolution"),
     ],
 )
-def test_what_cannot_be_widened_is_sent_to_late_fusion(module: type[nn.Module], said: str) -> None:
+def test_what_cannot_be_widened_is_sent_to_late_fusion(module: type[nn.Module], text: str) -> None:
     with pytest.raises(FullconvError) as caught:
         fuse(FCN(module(), 2, stride=32), [1], "early")
-    assert said in caught.value.message
+    assert text in caught.value.message
     assert caught.value.hint == "--fusion late"
     network = FCN(module(), 2, stride=32)
     fuse(network, [1], "late")

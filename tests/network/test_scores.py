@@ -54,12 +54,12 @@ class Taps(nn.Module):
         self.at = at
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        found = []
+        actual = []
         for i, layer in enumerate(self.chain):
             x = layer(x)
             if i in self.at:
-                found.append(x)
-        return found
+                actual.append(x)
+        return actual
 
 
 SAME = BackboneCard("timm", "mobilenetv2_035", {"pad_type": "same"})
@@ -142,19 +142,19 @@ def test_each_axis_may_have_a_grid_of_its_own(stride: float) -> None:
     size = (round(3 * stride) + 1, round(5 * stride) + 5)
     rows, columns = (Grid(n / m, (n / m - 1) / 2) for n, m in zip(size, (3, 5), strict=True))
     scores = Scores(values, rows, size, columns)
-    wanted = F.interpolate(values, size, mode="bilinear", align_corners=False)
-    torch.testing.assert_close(scores.full(), wanted, rtol=0, atol=1e-5)
-    assert (scores.labels() == wanted.argmax(1)).float().mean() > 0.999
-    largest = wanted.softmax(1).max(1).values
+    expected = F.interpolate(values, size, mode="bilinear", align_corners=False)
+    torch.testing.assert_close(scores.full(), expected, rtol=0, atol=1e-5)
+    assert (scores.labels() == expected.argmax(1)).float().mean() > 0.999
+    largest = expected.softmax(1).max(1).values
     torch.testing.assert_close(scores.confidence(), largest, rtol=0, atol=1e-5)
     target = torch.randint(0, 4, (2, *size))
     theirs = values.clone().requires_grad_()
     loss = F.cross_entropy(F.interpolate(theirs, size, mode="bilinear"), target)
     loss.backward()
     ours = values.clone().requires_grad_()
-    found = Scores(ours, rows, size, columns).loss(target)
-    found.backward()
-    assert found.item() == pytest.approx(loss.item(), rel=1e-5)
+    actual = Scores(ours, rows, size, columns).loss(target)
+    actual.backward()
+    assert actual.item() == pytest.approx(loss.item(), rel=1e-5)
     torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-6)
 
 
@@ -163,14 +163,14 @@ def test_scores_of_a_resized_image_are_read_at_the_first_one(size: tuple[int, in
     """Pixel x of the image of n pixels lies at (x + 1/2) m / n - 1/2 of the one of m."""
     values = torch.randn(1, 3, 4, 6, generator=torch.Generator().manual_seed(1))
     small = Scores(values, Grid(8, 3.5), (31, 47))
-    found = small.resized(size)
-    assert found.size == size
+    actual = small.resized(size)
+    assert actual.size == size
     grid = F.affine_grid(torch.eye(2, 3)[None], [1, 1, *size], align_corners=False)
     # grid_sample has -1 and 1 at the outer edges of the cells, which reach from -0.5 to 31.5.
     reach = torch.tensor([47 / 48, 31 / 32])
     shifted = (grid + 1) * reach - 1
-    wanted = F.grid_sample(values, shifted, padding_mode="border", align_corners=False)
-    torch.testing.assert_close(found.full(), wanted, rtol=0, atol=1e-4)
+    expected = F.grid_sample(values, shifted, padding_mode="border", align_corners=False)
+    torch.testing.assert_close(actual.full(), expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("grid", [Grid(8, 3.5), Grid(8, -4.0), Grid(1, 0), Grid(2.5, 0.75)])
@@ -182,10 +182,10 @@ def test_a_part_is_read_as_it_is_in_the_whole(
     values = torch.randn(1, 3, *cells, dtype=torch.float64)
     whole = Scores(values, grid, (40, 50), Grid(8, 1.0) if grid.stride == 8 else None)
     here = (..., slice(*part[0]), slice(*part[1]))
-    found = whole.part(*part)
-    assert torch.allclose(found.full(), whole.full()[here], atol=1e-12)
-    assert (found.labels() == whole.labels()[here]).all()
-    assert found.values.shape[2] <= (part[0][1] - part[0][0] - 1) / grid.stride + 3
+    actual = whole.part(*part)
+    assert torch.allclose(actual.full(), whole.full()[here], atol=1e-12)
+    assert (actual.labels() == whole.labels()[here]).all()
+    assert actual.values.shape[2] <= (part[0][1] - part[0][0] - 1) / grid.stride + 3
 
 
 def scores_of(
@@ -302,19 +302,19 @@ class Largest(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))
-        for made in output if isinstance(output, (tuple, list)) else [output]:
-            if isinstance(made, Tensor):
-                self.numbers = max(self.numbers, made.numel())
+        for built in output if isinstance(output, (tuple, list)) else [output]:
+            if isinstance(built, Tensor):
+                self.numbers = max(self.numbers, built.numel())
         return output
 
 
-@pytest.mark.parametrize("way", ["", "reference"])
-def test_scores_of_full_size_never_exist(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+@pytest.mark.parametrize("backend", ["", "reference"])
+def test_scores_of_full_size_never_exist(monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
     def refuse(*_: Any) -> Tensor:
         raise AssertionError("full() was called")
 
     monkeypatch.setattr(reference, "full", refuse)
-    monkeypatch.setenv(dispatch.VARIABLE, way)
+    monkeypatch.setenv(dispatch.VARIABLE, backend)
     monkeypatch.setattr(reference, "STRIP_BYTES", 2**16)
     values = torch.randn(2, 20, 25, 40, requires_grad=True)
     scores = Scores(values, Grid(8, 0), (193, 307))

@@ -64,11 +64,11 @@ def test_it_starts_as_bilinear_reading(
         for have, want in zip(cells, size, strict=True)
     )
     expected = interpolate(scores, rows, columns)
-    found = layer(scores, size)
-    assert found.shape == (2, 3, *size)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    actual = layer(scores, size)
+    assert actual.shape == (2, 3, *size)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
     if fine == Grid(1, 0):
-        torch.testing.assert_close(found, full(scores, coarse, size), rtol=0, atol=1e-5)
+        torch.testing.assert_close(actual, full(scores, coarse, size), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("cells", [(1, 1), (2, 5), (7, 4)])
@@ -82,15 +82,15 @@ def test_with_zeros_outside_it_is_a_plain_transposed_convolution(
     layer = LearnedUpsampling(2, Grid(factor, shift), Grid(1, 0), border="zeros")
     layer.weight.data.normal_()
     size = (61, 40)
-    found = layer(scores, size)
+    actual = layer(scores, size)
     plain = F.conv_transpose2d(scores, layer.weight, stride=factor)
     _, first = bilinear_kernel(factor, shift)
     for y in range(size[0]):
         for x in range(size[1]):
             at = (y - first, x - first)
             inside = 0 <= at[0] < plain.shape[2] and 0 <= at[1] < plain.shape[3]
-            wanted = plain[0, :, at[0], at[1]] if inside else torch.zeros(2)
-            torch.testing.assert_close(found[0, :, y, x], wanted, rtol=0, atol=1e-4)
+            reference_result = plain[0, :, at[0], at[1]] if inside else torch.zeros(2)
+            torch.testing.assert_close(actual[0, :, y, x], reference_result, rtol=0, atol=1e-4)
 
 
 def test_classes_do_not_mix_at_the_start_but_may_learn_to() -> None:

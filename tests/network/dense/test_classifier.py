@@ -136,7 +136,7 @@ def test_when_names_are_known(card: BackboneCard, count: int, known: bool) -> No
 
 
 @pytest.mark.parametrize(
-    ("wanted", "class_id"),
+    ("query", "class_id"),
     [
         *(("tabby", 281), ("TABBY CAT", 281), (" tiger_cat ", 282), ("281", 281), ("0", 0)),
         ("Felis concolor", 286),
@@ -147,9 +147,9 @@ def test_when_names_are_known(card: BackboneCard, count: int, known: bool) -> No
     ],
 )
 def test_a_class_is_found_by_any_of_its_words(
-    names: tuple[str, ...], wanted: str, class_id: int
+    names: tuple[str, ...], query: str, class_id: int
 ) -> None:
-    assert find_class(wanted, names, 1000) == class_id
+    assert find_class(query, names, 1000) == class_id
 
 
 def test_a_class_is_found_by_its_whole_name_or_its_id(names: tuple[str, ...]) -> None:
@@ -160,7 +160,7 @@ def test_a_class_is_found_by_its_whole_name_or_its_id(names: tuple[str, ...]) ->
 
 
 @pytest.mark.parametrize(
-    ("wanted", "message", "hint"),
+    ("query", "message", "hint"),
     [
         ("crane", "'crane' is the name of 2 classes: 'crane' (134), 'crane' (517)", "--class 134"),
         ("panther", "'panther' is the name of 2 classes: 'cougar, puma, cat", "--class 286"),
@@ -171,9 +171,9 @@ def test_a_class_is_found_by_its_whole_name_or_its_id(names: tuple[str, ...]) ->
         ("1000", "no class 1000; the ids are 0 to 999", "--class 0"),
     ],
 )
-def test_unknown_classes(names: tuple[str, ...], wanted: str, message: str, hint: str) -> None:
+def test_unknown_classes(names: tuple[str, ...], query: str, message: str, hint: str) -> None:
     with pytest.raises(FullconvError) as caught:
-        find_class(wanted, names, 1000)
+        find_class(query, names, 1000)
     assert message in caught.value.message
     assert caught.value.hint.startswith(hint)
     with pytest.raises(FullconvError, match="this classifier has 4 classes without names"):

@@ -114,13 +114,13 @@ def test_alexnets_fc6_is_a_convolution_of_6_x_6() -> None:
     expected = np.einsum("kcuv,cijuv->kij", weight, windows)
     expected += fc6.bias[units].detach().double().numpy()[:, None, None]
     np.testing.assert_allclose(outputs["classifier.1"][0, units].numpy(), expected, atol=1e-5)
-    for layer, given_, made in (
+    for layer, given_, built in (
         (fc7, outputs["classifier.1"].relu(), outputs["classifier.4"]),
         (fc8, outputs["classifier.4"].relu(), scores),
     ):
         rows = layer.weight[:9].detach().double() @ given_[0].double().flatten(1)
         expected = rows + layer.bias[:9].detach().double()[:, None]
-        np.testing.assert_allclose(made[0, :9].flatten(1), expected, atol=1e-5)
+        np.testing.assert_allclose(built[0, :9].flatten(1), expected, atol=1e-5)
 
 
 def small_vgg() -> nn.Module:

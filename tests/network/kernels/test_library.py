@@ -21,8 +21,8 @@ def test_scores_are_described_as_the_library_reads_them() -> None:
 
 
 def test_why_there_is_none_is_said_or_it_is_there() -> None:
-    found, why = library.load_library()
-    assert (found is None) == bool(why)
+    actual, why = library.load_library()
+    assert (actual is None) == bool(why)
 
 
 def test_sentences() -> None:

@@ -147,11 +147,11 @@ def test_its_absence_is_said_once_and_torch_works(
     for _ in range(2):
         ids = dispatch.labels(values, Grid(8, 0), (9, 9))
     assert torch.equal(ids, reference.labels(values, Grid(8, 0), (9, 9)))
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert "no compiled kernels" in said
-    assert "several times slower" in said
-    assert "pip install --force-reinstall --no-deps --editable CLONE" in said
+    message_text = capsys.readouterr().err
+    assert message_text.count("\n") == 1
+    assert "no compiled kernels" in message_text
+    assert "several times slower" in message_text
+    assert "pip install --force-reinstall --no-deps --editable CLONE" in message_text
     native._print_missing_note.cache_clear()
 
 

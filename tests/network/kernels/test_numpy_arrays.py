@@ -22,7 +22,7 @@ def by_definition(values: np.ndarray, grid: Grid, size: tuple[int, int]) -> torc
 
 
 @pytest.fixture(params=WAYS)
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "compiled" and library.load_library()[0] is None:
         pytest.skip("there is no compiled library here")
     monkeypatch.setenv("FULLCONV_KERNELS", "reference" if request.param == "reference" else "")
@@ -31,15 +31,15 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.mark.parametrize("classes", [1, 2, 21, 300])
 @pytest.mark.parametrize("grid", [Grid(8, 0), Grid(8, 3.5), Grid(32, -16), Grid(4, 1)])
-def test_as_the_definition(way: str, grid: Grid, classes: int) -> None:
+def test_as_the_definition(backend: str, grid: Grid, classes: int) -> None:
     rng = np.random.default_rng(classes)
     values = rng.normal(0, 3, (2, classes, 5, 7)).astype(np.float32)
     full = by_definition(values, grid, (37, 50))
-    found = numpy_arrays.labels(values, grid, (37, 50))
-    assert found.dtype == (np.uint16 if classes > 255 else np.uint8)
-    chosen = full.gather(1, torch.from_numpy(found.astype(np.int64))[:, None])[:, 0]
+    actual = numpy_arrays.labels(values, grid, (37, 50))
+    assert actual.dtype == (np.uint16 if classes > 255 else np.uint8)
+    chosen = full.gather(1, torch.from_numpy(actual.astype(np.int64))[:, None])[:, 0]
     assert (full.amax(1) - chosen).max() < 1e-4  # but for ties of float32
-    assert (found == full.argmax(1).numpy()).mean() > 0.9999
+    assert (actual == full.argmax(1).numpy()).mean() > 0.9999
     sure = numpy_arrays.confidence(values, grid, (37, 50))
     np.testing.assert_allclose(sure, full.softmax(1).amax(1).numpy(), atol=1e-5)
 
@@ -54,19 +54,19 @@ def test_any_size(size: tuple[int, int], stride: int, offset: float) -> None:
     values = np.random.default_rng(0).normal(0, 3, (1, 4, 3, 2)).astype(np.float32)
     grid = Grid(stride, offset)
     full = by_definition(values, grid, size)
-    found = torch.from_numpy(numpy_arrays.labels(values, grid, size).astype(np.int64))
-    assert (full.amax(1) - full.gather(1, found[:, None])[:, 0]).max() < 1e-4
+    actual = torch.from_numpy(numpy_arrays.labels(values, grid, size).astype(np.int64))
+    assert (full.amax(1) - full.gather(1, actual[:, None])[:, 0]).max() < 1e-4
 
 
-def test_a_part_of_an_array_is_read_as_it_lies(way: str) -> None:
+def test_a_part_of_an_array_is_read_as_it_lies(backend: str) -> None:
     values = np.random.default_rng(0).normal(0, 3, (1, 9, 4, 4)).astype(np.float32)
     grid = Grid(8, 0)
-    found = numpy_arrays.labels(values[:, 2:7], grid, (30, 30))
-    assert (found == numpy_arrays.labels(values[:, 2:7].copy(), grid, (30, 30))).all()
+    actual = numpy_arrays.labels(values[:, 2:7], grid, (30, 30))
+    assert (actual == numpy_arrays.labels(values[:, 2:7].copy(), grid, (30, 30))).all()
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_scores_that_are_not_finite(way: str, bad: float) -> None:
+def test_scores_that_are_not_finite(backend: str, bad: float) -> None:
     values = np.zeros((1, 3, 4, 4), np.float32)
     values[0, 1, 2, 2] = bad
     for read in (numpy_arrays.labels, numpy_arrays.confidence):
@@ -95,5 +95,5 @@ def test_the_scores_in_some_rows(
     values = np.random.default_rng(0).normal(size=(3, *cells)).astype(np.float32)
     grids = (Grid(*down), Grid(*along))
     full = reference.full(torch.from_numpy(values).double()[None], grids, size)[0].numpy()
-    found = numpy_arrays.scores(values, (Grid(*down), Grid(*along)), range(start, stop), size[1])
-    np.testing.assert_allclose(found, full[:, start:stop], atol=1e-5)
+    actual = numpy_arrays.scores(values, (Grid(*down), Grid(*along)), range(start, stop), size[1])
+    np.testing.assert_allclose(actual, full[:, start:stop], atol=1e-5)

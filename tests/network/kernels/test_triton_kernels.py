@@ -113,8 +113,8 @@ def test_without_triton_it_can_still_be_imported() -> None:
     """Doctests import every module, on every system."""
     code = (
         "import sys; sys.modules['triton'] = None\n"
-        "from fullconv.network.kernels import cuda_kernels\n"
-        "assert not cuda_kernels.INSTALLED\n"
+        "from fullconv.network.kernels import triton_kernels\n"
+        "assert not triton_kernels.INSTALLED\n"
     )
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     done = subprocess.run(

@@ -32,14 +32,14 @@ LAYERS = {
 def test_what_is_written_is_read(tmp_path: Path, legacy: bool, packed: bool, double: bool) -> None:
     path = tmp_path / "net.caffemodel"
     write_caffemodel(path, LAYERS, legacy=legacy, packed=packed, double=double)
-    found = read_caffemodel(path)
-    assert list(found) == ["conv1_1", "inception_3a/1x1", "fc8", "upscore"]
-    for name, blobs in found.items():
-        for blob, wanted in zip(blobs, LAYERS[name], strict=True):
+    actual = read_caffemodel(path)
+    assert list(actual) == ["conv1_1", "inception_3a/1x1", "fc8", "upscore"]
+    for name, blobs in actual.items():
+        for blob, expected in zip(blobs, LAYERS[name], strict=True):
             assert blob.dtype == torch.float32
-            shape = tuple(wanted.shape)
-            assert tuple(blob.shape) == ((1,) * (4 - wanted.ndim) + shape if legacy else shape)
-            assert torch.equal(blob.flatten(), wanted.flatten())
+            shape = tuple(expected.shape)
+            assert tuple(blob.shape) == ((1,) * (4 - expected.ndim) + shape if legacy else shape)
+            assert torch.equal(blob.flatten(), expected.flatten())
 
 
 def test_it_reads_what_protobuf_writes(tmp_path: Path) -> None:
@@ -47,8 +47,8 @@ def test_it_reads_what_protobuf_writes(tmp_path: Path) -> None:
     pb = pytest.importorskip("google.protobuf", reason="protobuf is not installed")
     path = tmp_path / "net.caffemodel"
     path.write_bytes(_by_protobuf(pb))
-    for blob, wanted in zip(read_caffemodel(path)["conv1_1"], LAYERS["conv1_1"], strict=True):
-        assert torch.equal(blob, wanted)
+    for blob, expected in zip(read_caffemodel(path)["conv1_1"], LAYERS["conv1_1"], strict=True):
+        assert torch.equal(blob, expected)
 
 
 def _by_protobuf(pb: Any) -> bytes:
@@ -164,8 +164,8 @@ def test_damaged_files_are_read_or_refused(
             break
     path.write_bytes(data)
     with suppress(FullconvError):
-        found = read_caffemodel(path)
-        assert all(isinstance(blob, Tensor) for blobs in found.values() for blob in blobs)
+        actual = read_caffemodel(path)
+        assert all(isinstance(blob, Tensor) for blobs in actual.values() for blob in blobs)
 
 
 @pytest.mark.parametrize("content", [b"\x08\x01", b"\xa2\x06\x00", b"\xa2\x06\x02\x3a\x00"])

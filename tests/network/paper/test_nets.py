@@ -86,14 +86,16 @@ def test_the_original_form_equals_the_caffe_definition(net: str) -> None:
     for size in SIZES:
         image = photo(*size)
         with torch.no_grad():
-            scores, wanted = ours(as_ours(image)), scores_of(as_caffe(image), blobs, net)
+            scores, reference_result = ours(as_ours(image)), scores_of(as_caffe(image), blobs, net)
         full = scores.full()
         assert full.shape == (1, 5, *size)
-        assert wanted.std() > 0.01 * wanted.abs().max()  # there is something to compare
-        assert (full - wanted).abs().max() < 1e-5 * wanted.abs().max()
-        best = wanted.topk(2, dim=1).values
-        clear = (best[:, 0] - best[:, 1]) > 1e-4 * wanted.abs().max()
-        assert (scores.labels().long() == wanted.argmax(1))[clear].all()
+        assert (
+            reference_result.std() > 0.01 * reference_result.abs().max()
+        )  # there is something to compare
+        assert (full - reference_result).abs().max() < 1e-5 * reference_result.abs().max()
+        best = reference_result.topk(2, dim=1).values
+        clear = (best[:, 0] - best[:, 1]) > 1e-4 * reference_result.abs().max()
+        assert (scores.labels().long() == reference_result.argmax(1))[clear].all()
 
 
 def test_every_skip_of_the_test_above_is_heard() -> None:
@@ -122,8 +124,8 @@ def test_the_original_form_equals_torchfcn(network: str) -> None:
     for height, width in SIZES:
         image = 60 * torch.randn(1, 3, height, width)
         with torch.no_grad():
-            wanted, full = peer(image), ours(image).full()
-        assert (full - wanted).abs().max() < 1e-4 * wanted.abs().max()
+            reference_result, full = peer(image), ours(image).full()
+        assert (full - reference_result).abs().max() < 1e-4 * reference_result.abs().max()
 
 
 def torchfcn(network: str) -> Any:
@@ -318,10 +320,10 @@ def test_weights_of_a_classifier_carry_over(tmp_path: Path, layout: str, suffix:
     assert backbone.card.mean == (0.485, 0.456, 0.406)
     image = torch.randn(1, 3, 224, 224)
     with torch.no_grad():
-        wanted = F.relu(network.classifier[:4](network.features(image).flatten(1)))  # type: ignore
+        reference_result = F.relu(network.classifier[:4](network.features(image).flatten(1)))  # type: ignore
         (feature,) = backbone(image)
-    assert wanted.std() > 0.01
-    torch.testing.assert_close(feature[:, :, 3, 3], wanted, rtol=1e-4, atol=1e-5)
+    assert reference_result.std() > 0.01
+    torch.testing.assert_close(feature[:, :, 3, 3], reference_result, rtol=1e-4, atol=1e-5)
 
 
 def torchvision_vgg16() -> nn.Module:
@@ -456,7 +458,7 @@ def test_it_trains_saves_and_predicts_from_the_command_line(
     predicted = ["predict", str(out), str(photo), "--out", str(tmp_path / "out")]
     assert run(predicted) == 0
     assert run(["inspect", str(out)]) == 0
-    shown = capfd.readouterr().out
-    assert "FCN-8s on paper vgg16" in shown
-    assert "-95.5" in shown
+    inputs = capfd.readouterr().out
+    assert "FCN-8s on paper vgg16" in inputs
+    assert "-95.5" in inputs
     assert list((tmp_path / "out").iterdir())

@@ -35,14 +35,14 @@ def test_scores_and_labels_are_torchvisions(theirs: nn.Module) -> None:
         images = torch.randn(1, 3, *size)
         with torch.no_grad():
             raw = theirs.classifier(theirs.backbone(images)["out"])  # type: ignore[operator,index]
-            wanted, scores = theirs(images)["out"], net(images)
+            expected, scores = theirs(images)["out"], net(images)
         scale = float(raw.abs().max())
         torch.testing.assert_close(scores.values, raw, rtol=0, atol=1e-5 * scale)
-        torch.testing.assert_close(scores.full(), wanted, rtol=0, atol=1e-5 * scale)
-        best = wanted.topk(2, dim=1).values
+        torch.testing.assert_close(scores.full(), expected, rtol=0, atol=1e-5 * scale)
+        best = expected.topk(2, dim=1).values
         clear = best[:, 0] - best[:, 1] > 1e-4 * scale
         assert clear.float().mean() > 0.9
-        assert (scores.labels() == wanted.argmax(1))[clear].all()
+        assert (scores.labels() == expected.argmax(1))[clear].all()
         assert len(scores.labels().unique()) > 1
 
 

@@ -107,11 +107,11 @@ def test_a_layer_that_does_not_fit_is_named(
     tmp_path: Path, change: dict[str, list[Tensor] | None], message: str
 ) -> None:
     blobs: dict[str, list[Tensor] | None] = {**trunk_blobs("vgg16"), **change}
-    kept = {name: parts for name, parts in blobs.items() if parts is not None}
+    remaining = {name: parts for name, parts in blobs.items() if parts is not None}
     trunk = trunk_of("vgg16")
     before = {name: value.clone() for name, value in trunk.state_dict().items()}
     with pytest.raises(FullconvError) as caught:
-        fill_trunk(trunk, in_a_file(tmp_path / "net.caffemodel", kept))
+        fill_trunk(trunk, in_a_file(tmp_path / "net.caffemodel", remaining))
     assert caught.value.message.startswith("net.caffemodel does not fit this network: ")
     assert message in caught.value.message
     assert "paper:vgg16" in caught.value.hint
@@ -138,7 +138,7 @@ def test_another_classifier_of_the_same_names_is_refused(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("found", "expected", "fit"),
+    ("actual", "expected", "fit"),
     [
         ((8, 4, 3, 3), (8, 4, 3, 3), True),
         ((8, 36), (8, 4, 3, 3), True),
@@ -154,5 +154,5 @@ def test_another_classifier_of_the_same_names_is_refused(tmp_path: Path) -> None
         ((4,), (4, 1, 1, 1), True),
     ],
 )
-def test_shapes_that_fit(found: tuple[int, ...], expected: tuple[int, ...], fit: bool) -> None:
-    assert fits(torch.zeros(found), torch.zeros(expected)) is fit
+def test_shapes_that_fit(actual: tuple[int, ...], expected: tuple[int, ...], fit: bool) -> None:
+    assert fits(torch.zeros(actual), torch.zeros(expected)) is fit

@@ -22,10 +22,10 @@ def saved(path: Path, thing: Any, *, zipped: bool = True) -> Path:
 
 
 def assert_the_same(path: Path, kind: str, architecture: str = "") -> None:
-    found = read_weights(path)
-    assert (found.kind, found.architecture, found.path) == (kind, architecture, path)
-    assert list(found.tensors) == list(TENSORS)
-    assert all(torch.equal(found.tensors[name], TENSORS[name]) for name in TENSORS)
+    actual = read_weights(path)
+    assert (actual.kind, actual.architecture, actual.path) == (kind, architecture, path)
+    assert list(actual.tensors) == list(TENSORS)
+    assert all(torch.equal(actual.tensors[name], TENSORS[name]) for name in TENSORS)
 
 
 def test_a_caffemodel(tmp_path: Path) -> None:
@@ -36,9 +36,9 @@ def test_a_caffemodel(tmp_path: Path) -> None:
 
 def test_safetensors(tmp_path: Path) -> None:
     save_file(TENSORS, tmp_path / "weights.safetensors")
-    found = read_weights(tmp_path / "weights.safetensors")
-    assert found.kind == "safetensors"
-    assert all(torch.equal(found.tensors[name], TENSORS[name]) for name in TENSORS)
+    actual = read_weights(tmp_path / "weights.safetensors")
+    assert actual.kind == "safetensors"
+    assert all(torch.equal(actual.tensors[name], TENSORS[name]) for name in TENSORS)
 
 
 @pytest.mark.parametrize("zipped", [True, False])
