@@ -18,7 +18,6 @@ from typing import Annotated, Any, Literal, TextIO
 
 from cyclopts import App, Group, Parameter
 
-from fullconv.cli.help import HelpFormatter
 from fullconv.core.i18n import msg, translate
 from fullconv.core.packages import __version__
 from fullconv.core.progress import hide_stage, is_terminal, print_text, say
@@ -31,7 +30,6 @@ app = App(
     help=msg("Semantic segmentation from any image classifier."),
     version=__version__,
     help_format="plaintext",
-    help_formatter=HelpFormatter(),
     group_commands=WORKFLOW,
     default_parameter=Parameter(negative_iterable=()),  # no --empty-crop
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from fullconv.cli.app import app
 from fullconv.core.i18n import Message, msg, translate
 
 if TYPE_CHECKING:
@@ -115,8 +116,6 @@ class HelpFormatter:
 def usage_line(command: str) -> str:
     """Return how a command is typed: "fullconv predict MODEL IMAGES... [OPTIONS]"."""
     from inspect import Parameter, signature
-
-    from fullconv.cli.app import app
 
     words = ["fullconv", command]
     for parameter in signature(app[command].default_command).parameters.values():  # type: ignore[arg-type]

@@ -37,7 +37,7 @@ from fullconv.cli.app import (
     silence_native_stderr,
     silence_stderr,
 )
-from fullconv.cli.help import GLOBAL_OPTIONS
+from fullconv.cli.help import GLOBAL_OPTIONS, HelpFormatter
 from fullconv.cli.usage import UsageError, key_value_error, usage_error
 from fullconv.core.errors import DownloadError, FullconvError, StoppedError
 from fullconv.core.hardware import use_huge_pages
@@ -59,6 +59,7 @@ _REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, 
 _NETWORK_PACKAGES = ("torch", "torchvision", "timm", "lightning", "torchmetrics")
 Shell = Literal["bash", "zsh", "fish"]
 
+app.help_formatter = HelpFormatter()
 app.meta.group_parameters = Group(GLOBAL_OPTIONS)
 
 
