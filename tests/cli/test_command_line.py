@@ -129,6 +129,7 @@ CASES = [
     fixable("train DATA --lr nan", "lr is nan; it must be a number.", "--lr 0.002"),
     fixable("train DATA --epochs 0", "epochs is 0; it must be 1 or more.", "--epochs 50"),
     fixable("train --config gone", "there is no configuration at gone.", "fullconv train DATA"),
+    fixable("train FAULTY --backbone resnet1", "timm has no network", "--backbone resnet18"),
     fixable("train gone", "there is no dataset at gone.", "fullconv demo"),
     fixable("train camvd", "there is no dataset at camvd.", "fullconv train camvid"),
     fixable("evaluate gone DATA", "there is no model at gone.", "fullconv train DATA"),
