@@ -119,7 +119,7 @@ def _unknown_command(argv: list[str]) -> UsageError:
         )
     if ours.startswith("-"):
         message = msg("there is no command {typed!r}.", typed=typed)
-        return UsageError(message, f"fullconv {ours}")
+        return UsageError(message, shell_command("fullconv", ours))
     if ours:
         message = msg("there is no command {typed!r}; it is {ours!r} here.", typed=typed, ours=ours)
         return UsageError(message, shell_command("fullconv", ours, *_our_options(ours, rest)))

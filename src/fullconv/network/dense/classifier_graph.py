@@ -44,7 +44,7 @@ class ClassifierGraph:
     >>> import timm
     >>> graph = trace_classifier(timm.create_model("test_resnet"), 96, "test_resnet")
     >>> graph.values[graph.borders[0]].shape
-    torch.Size([1, 96, 6, 6])
+    torch.Size([1, 96, 3, 3])
     """
 
     network: fx.GraphModule
@@ -139,6 +139,7 @@ class Recorder(fx.Interpreter):
         values: to fill, by the nodes' names.
         only: names of the nodes to record; default: all.
 
+    >>> import torch
     >>> values: dict[str, Any] = {}
     >>> Recorder(fx.symbolic_trace(nn.Linear(3, 4)), values).run(torch.zeros(2, 3)).shape
     torch.Size([2, 4])
