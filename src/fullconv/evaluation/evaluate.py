@@ -349,7 +349,7 @@ def _require_folder_each(folders: Sequence[str], names: Sequence[str], option: s
     )
     if names:
         raise FullconvError(problem, shell_command(option, ",".join(names)))
-    raise FullconvError(problem, msg("leave {option} out", option=option))
+    raise FullconvError(problem, msg("run the command again without {option}", option=option))
 
 
 def class_mapping(report: CheckReport, model: Labels, split: str) -> np.ndarray:

@@ -244,7 +244,7 @@ class SplitConfusions:
             )
         raise FullconvError(
             msg("no head {name!r} was evaluated; the model has only one head.", name=name),
-            msg("leave --head out"),
+            msg("run the command again without --head"),
         )
 
 

@@ -132,7 +132,7 @@ class Heatmap:
         return [self._peak(heat, class_id) for heat in self.heats]
 
     def best(self, class_id: int) -> Peak:
-        """Return the class's peak at any scale."""
+        """Return the highest peak of a class over all scales."""
         return max(self.peaks(class_id), key=lambda peak: peak.probability)
 
     def top(self, count: int) -> list[Peak]:

@@ -87,7 +87,7 @@ class RepairedCopy:
     left_out: dict[str, str]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return one JSON object."""
+        """Return the result as a dict for JSON."""
         return {
             "source": str(self.source),
             "out": str(self.out),

@@ -288,7 +288,10 @@ def _plot_rows(comparison: Comparison, difference: Difference) -> list[IntervalR
 def _html_parts(comparison: Comparison) -> list[Markup]:
     first, logs = comparison.runs[0], _logs(comparison)
     rows = [_metric_row(run) for run in comparison.runs]
-    parts = [muted(heading(comparison)), table(["", *TITLES.values(), "epochs"], rows, numbers=5)]
+    parts = [
+        muted(heading(comparison)),
+        table(["", *TITLES.values(), "epochs"], rows, numbers=len(TITLES) + 1),
+    ]
     if settings := comparison.differing_settings:
         names = [run.name for run in comparison.runs]
         parts += [muted("Different settings")]

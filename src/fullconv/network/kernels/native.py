@@ -58,7 +58,7 @@ def instructions(choice: str | None = None) -> str:
     current = _require_library().fullconv_instructions(level)
     if current < 0:
         raise FullconvError(
-            msg("this processor has no {instructions}.", instructions=choice),
+            msg("this processor does not support {instructions}.", instructions=choice),
             msg("choose from {choices}", choices=truncated_list(INSTRUCTIONS)),
         )
     return INSTRUCTIONS[current]
