@@ -37,9 +37,9 @@ EFFECTS = {"none": 0.0, "small": 0.1, "large": 0.4}  # added to the log odds of 
 def population(kind: str, effect: float, count: int, seed: int) -> list[np.ndarray]:
     """Return (count, 3, K) counts of two models on the same simulated images.
 
-    Images have class shares, difficulties that both models share and that each has alone, and errors
-    that go to other classes of the image. Without an effect, each pair occurs twice, once with the
-    models swapped, so that the true differences are exactly 0.
+    Images have class shares, difficulties that both models share and that each has alone, and
+    errors that go to other classes of the image. Without an effect, each pair occurs twice, once
+    with the models swapped, so that the true differences are exactly 0.
     """
     chance = np.random.default_rng(seed)
     fall, rarest = KINDS[kind]
@@ -71,8 +71,8 @@ def coverage(
 ) -> tuple[dict[str, float], dict[str, list[int]], float]:
     """Return the share of samples whose interval contains the truth, for each metric.
 
-    For classes: hits and intervals by the number of images that show them, and the share of samples in
-    which a class is marked wrongly.
+    For classes: hits and intervals by the number of images that show them, and the share of samples
+    in which a class is marked wrongly.
     """
     truth = metric_values(every[1].sum(0)) - metric_values(every[0].sum(0))
     chance = np.random.default_rng(images)

@@ -135,8 +135,8 @@ def cells(dense: DenseClassifier, side: int) -> list[int]:
 def crop_difference(dense: DenseClassifier, module: nn.Module) -> float:
     """Return the difference of a cell from the classifier on the crop of its window.
 
-    The cell is in a noise image that is three strides larger on all sides. Padding and operations on
-    the whole image cause the difference.
+    The cell is in a noise image that is three strides larger on all sides. Padding and operations
+    on the whole image cause the difference.
     """
     stride = round(dense.grid.stride)
     around = 3 * stride

@@ -1,11 +1,11 @@
 """Measure `predict` on many images: correctness after interruptions, and the cost of files.
 
-`job`: 10,000 small synthetic images, 50 of them damaged, through the command line with a tiny model:
-in one process; in one that is killed halfway and restarted; in two that torchrun starts. Targets:
-50 reported, 9,950 written, none twice, and the same labels. `overlap`: images per second from files
-to files over those of the network alone, which has decoded images and writes nothing, and over
-sequential processing. CamVid's test images, and as JPEG of 720 x 960; ResNet-18 FCN-8s with random
-weights. Writes results/many.json.
+`job`: 10,000 small synthetic images, 50 of them damaged, through the command line with a tiny
+model: in one process; in one that is killed halfway and restarted; in two that torchrun starts.
+Targets: 50 reported, 9,950 written, none twice, and the same labels. `overlap`: images per second
+from files to files over those of the network alone, which has decoded images and writes nothing,
+and over sequential processing. CamVid's test images, and as JPEG of 720 x 960; ResNet-18 FCN-8s
+with random weights. Writes results/many.json.
 
     python benchmarks/many.py [--only job overlap] [--threads 2]
 """

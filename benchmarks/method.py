@@ -80,7 +80,7 @@ class Figure:
 
     @property
     def verdict(self) -> str:
-        """Return ok or short, or nothing without a target. A ratio that is not a number is short."""
+        """Return ok or short, or nothing without a target. A ratio that is NaN is short."""
         if self.at_least is None and self.at_most is None:
             return ""
         middle = self.ratio.median
@@ -127,7 +127,8 @@ class Timings:
     ) -> Figure:
         """Return the baseline's time over Fullconv's.
 
-        It is shown in ms (per item of `each` in a run), or in images per second if a run takes `images`.
+        It is shown in ms (per item of `each` in a run), or in images per second if a run takes
+        `images`.
         """
         middles = [self.spread(v, scale=1).median for v in (ours, theirs)]
         shown = [images / s if images else 1e3 * s / each for s in middles]

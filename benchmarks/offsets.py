@@ -1,8 +1,8 @@
 """Measure the misplacement of feature maps with a ramp: an image whose value is its column.
 
-Each backbone is reduced to averaging (convolutions average, the rest passes), so that the value of a
-cell is its column. Upsampled exactly (`Scores.full`) and by `F.interpolate`, each pixel should have
-its own column. Writes results/offsets.json.
+Each backbone is reduced to averaging (convolutions average, the rest passes), so that the value of
+a cell is its column. Upsampled exactly (`Scores.full`) and by `F.interpolate`, each pixel should
+have its own column. Writes results/offsets.json.
 
     python benchmarks/offsets.py
 """

@@ -30,7 +30,7 @@ MEAN_BGR = torch.tensor((104.00699, 116.66877, 122.67892)).view(3, 1, 1)
 
 
 def torchfcn(name: str) -> tuple[nn.Module, Any]:
-    """Return a torchfcn network with random weights, and its preprocessing of (3, H, W) uint8 RGB."""
+    """Return a torchfcn network with random weights, and its preprocessing of (3, H, W) RGB."""
     models = torchfcn_models()
     if models is None:
         raise MissingError("torchfcn is not installed; see --peers")

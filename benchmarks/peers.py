@@ -238,10 +238,10 @@ def linked_camvid(folder: Path, counts: tuple[int, int]) -> Path:
 def train_rates(
     data: Path, batch: int, crop: tuple[int, int], epochs: int, threads: int
 ) -> dict[str, list[float]]:
-    """Run `fullconv train` in its own process; return images per second of all epochs but the first.
+    """Run `fullconv train` in a process; return images per second of all epochs but the first.
 
-    Training lasts from the start of an epoch to its last step, validation from there to its last image;
-    model and checkpoint are written after that.
+    Training lasts from the start of an epoch to its last step, validation from there to its last
+    image; model and checkpoint are written after that.
     """
     words = ["train", str(data), "--backbone", "resnet18", "--no-pretrained", "--stride", "8"]
     words += ["--batch-size", str(batch), "--crop", *map(str, crop), "--epochs", str(epochs)]

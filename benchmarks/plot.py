@@ -110,8 +110,8 @@ WORDS = {
     "is no map of rows and columns": "is not a feature map",
     "its end reads": "its head reads",
     "its end holds": "its head contains",
-    "of its modules resizes its map, or pools over all of it out of sight": "of its modules resizes or pools its feature map in a way that cannot be traced",
-    "its forward cannot be followed, for it decides by what it computes": "its forward function cannot be traced because it depends on computed values",
+    "of its modules resizes its map, or pools over all of it out of sight": "of its modules resizes or pools its feature map in a way that cannot be traced",  # noqa: E501
+    "its forward cannot be followed, for it decides by what it computes": "its forward function cannot be traced because it depends on computed values",  # noqa: E501
     "theirs channels last": "baseline channels last",
     "theirs in our large pages": "baseline in large memory pages",
     "as taught": "of the textbook",
@@ -163,7 +163,7 @@ def summary(results: dict[str, dict[str, Any]]) -> str:
 | label map; 11 / 21 / 150 classes | `interpolate` + `argmax` | {labels} |
 | training step, ResNet-18 FCN-8s | the textbook's ResNet-18 FCN-32s | {step} |
 | image to label map, ResNet-18 FCN-8s | the textbook's FCN-32s / smp U-Net, ResNet-18 / torchvision fcn_resnet50 | {predict} |
-"""
+"""  # noqa: E501
 
 
 def page(results: dict[str, dict[str, Any]]) -> str:
@@ -262,11 +262,11 @@ def classifiers_page(results: dict[str, Any]) -> str:
         "",
         "## Heat map positions",
         "",
-        f"{heat.get('images', heat.get('pictures'))} photos of cats and dogs from the VOC sample, MobileNetV2 with ImageNet "
-        "weights. From ImageNet's 123 cat and dog classes, the one with the highest probability "
-        "anywhere in the photo is selected. The first column shows how often the center of its "
-        "best cell is on an animal according to VOC's mask, the second one the share of all cells "
-        "whose center is on an animal.",
+        f"{heat.get('images', heat.get('pictures'))} photos of cats and dogs from the VOC sample, "
+        "MobileNetV2 with ImageNet weights. From ImageNet's 123 cat and dog classes, the one with "
+        "the highest probability anywhere in the photo is selected. The first column shows how "
+        "often the center of its best cell is on an animal according to VOC's mask, the second one "
+        "the share of all cells whose center is on an animal.",
         "",
         "| | best cell on an animal | any cell on an animal |",
         "|---|---|---|",

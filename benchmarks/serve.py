@@ -113,7 +113,7 @@ def wrong_answers(tally: Tally, expected: Path) -> tuple[int, list[str]]:
 
 
 def equal(content: bytes, want: str, stem: Path) -> bool:
-    """Compare a result with the file of `predict`. Confidence may differ by one of its 255 steps."""
+    """Compare a result with the file of `predict`. Confidence may differ by 1 of 255 steps."""
     if want != "json":
         return content == output_path(stem, want).read_bytes()
     found = json.loads(content)

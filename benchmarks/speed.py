@@ -1,8 +1,8 @@
 """Measure Fullconv's loss, label maps, steps and loops against the usual implementations on a CPU.
 
-`loss`: loss and gradient, and its error · `labels`: label maps from real logits · `step`: a training
-step against the textbook's FCN-32s, and the rate of the machine's convolutions · `train_loop`,
-`validation`: `fullconv train` on CamVid. Writes results/speed.json.
+`loss`: loss and gradient, and its error · `labels`: label maps from real logits · `step`: a
+training step against the textbook's FCN-32s, and the rate of the machine's convolutions ·
+`train_loop`, `validation`: `fullconv train` on CamVid. Writes results/speed.json.
 
     python benchmarks/speed.py [--voc-model RUN] [--only loss labels] [--rounds 15]
 """
@@ -72,7 +72,7 @@ def forced(way: str) -> Iterator[None]:
 
 
 def way(values: Tensor) -> str:
-    """Return the kernel implementation of these scores: native (with instructions), reference, ..."""
+    """Return the kernel backend of these scores: native (with instructions), reference, ..."""
     module = dispatch.select_backend(values)
     instructions = getattr(module, "instructions", str)()
     return f"{module.__name__.rpartition('.')[2]} {instructions}".strip()

@@ -3,9 +3,9 @@
 `exact`: twelve backbones at strides 8 and 32, random weights, three odd sizes: the largest
 difference of the logits at a pixel over their spread, in float32 (target: at most 1e-4) and
 float64, and the share of pixels with another label. `blended`: the same if an operation uses the
-whole image. `geotiff`: a synthetic landscape of 20,000 x 20,000 pixels, predicted from file to file:
-peak memory of one process and, in another, pixels per second against a file of 2,000 x 2,000: by
-the clock (target: 0.9 of it), and by processor time. Writes results/tiles.json.
+whole image. `geotiff`: a synthetic landscape of 20,000 x 20,000 pixels, predicted from file to
+file: peak memory of one process and, in another, pixels per second against a file of 2,000 x 2,000:
+by the clock (target: 0.9 of it), and by processor time. Writes results/tiles.json.
 
     python benchmarks/tiles.py [--only exact blended geotiff] [--threads 2]
 """

@@ -43,7 +43,7 @@ INCEPTION = {  # 1x1, 3x3_reduce, 3x3, 5x5_reduce, 5x5, pool_proj
 
 
 def drawn_blobs(network: str, classes: int, *, width: float = 1 / 16, seed: int = 0) -> Blobs:
-    """Return random weights for every layer of "vgg16" (with all skips), "alexnet" or "googlenet"."""
+    """Return random weights for all layers of "vgg16" (with all skips), "alexnet", "googlenet"."""
     generator = torch.Generator().manual_seed(seed)
 
     def scaled(channels: int) -> int:
@@ -78,7 +78,7 @@ def drawn_blobs(network: str, classes: int, *, width: float = 1 / 16, seed: int 
 
 
 def upsampled(x: Tensor, kernel: int, stride: int) -> Tensor:
-    """Apply a Deconvolution layer with the filter of surgery.py on the diagonal, without padding."""
+    """Apply a Deconvolution layer with surgery.py's filter on the diagonal, without padding."""
     factor = (kernel + 1) // 2
     center = factor - 1 if kernel % 2 == 1 else factor - 0.5
     line = 1 - (torch.arange(kernel, dtype=x.dtype) - center).abs() / factor

@@ -177,7 +177,7 @@ def _texts() -> list[Damaged]:
 
 
 def bombs() -> dict[str, Callable[[], bytes]]:
-    """Return name -> the function that makes the file; each takes a second or two, like reading it."""
+    """Return name -> the function that makes the file; each takes a second or two, like reading."""
 
     def flat(bits: int, kind: int, channels: int, size: tuple[int, int] = LARGE) -> bytes:
         line = bytes(1 + -(-size[1] * bits * channels // 8))

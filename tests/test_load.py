@@ -8,6 +8,7 @@ import json
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import cache
@@ -149,6 +150,12 @@ def test_a_server_without_faults_has_none() -> None:
     assert len(tally.seconds) == sum(tally.done.values()) > 100
 
 
+def test_one_request_in_twenty_is_broken() -> None:
+    counts = {kind: count for kind, (count, _) in load.KINDS.items()}
+    broken = counts["cut short"] + counts["text"] + counts["empty"]
+    assert broken / sum(counts.values()) == 0.05
+
+
 class Failing(Honest):
     def judged(self, content: bytes | None) -> tuple[int, bytes]:
         status, content = super().judged(content)
@@ -245,6 +252,13 @@ def test_a_client_that_is_told_to_come_again_waits() -> None:
             assert clients.ask(connection, "image", uploads()[0], "mask") == load.PATIENCE
 
 
+def test_the_black_png_is_valid_and_small() -> None:
+    content = load.black_png(1234, 567)
+    with Image.open(io.BytesIO(content)) as image:
+        assert (image.size, image.mode, image.getextrema()) == ((567, 1234), "1", (0, 0))
+    assert len(content) < 1000
+
+
 def test_a_form_holds_the_image() -> None:
     one = uploads()[0]
     form = load.as_form(one)
@@ -300,6 +314,12 @@ def test_confidence_may_differ_by_one_step(
         assert serve.equal(content, "json", folder / "a") is equal, steps
 
 
+def test_the_sequential_time_is_that_of_the_results_that_the_server_gave() -> None:
+    seconds = {"a mask": [1.0, 2.0], "a json": [10.0, 20.0], "b mask": [100.0, 200.0]}
+    done = Counter({("a", "mask"): 3, ("b", "mask"): 1})
+    assert serve.sum_of(seconds, done) == [103.0, 206.0]
+
+
 def test_memory_that_grows_is_told_from_what_is_given_back() -> None:
     seconds = np.arange(0, 60.25, 0.25)
     steady = np.full_like(seconds, 1e8)
@@ -312,3 +332,7 @@ def test_memory_that_grows_is_told_from_what_is_given_back() -> None:
     assert serve.growth(found).ratio.median == pytest.approx(148 / 124)
     assert serve.growth(found).verdict == "short"
     assert found["every_2_s"][:3] == [100, 102, 104]
+
+
+def test_the_batch_size_is_read_from_the_metrics() -> None:
+    assert serving.batch_size("fullconv_batch_size_sum 9\nfullconv_batch_size_count 4\n") == 2.25

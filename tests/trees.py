@@ -78,7 +78,7 @@ def voc(root: Path) -> None:
 
 
 def cvat(root: Path) -> None:
-    """Write CVAT's "Segmentation mask": VOC in its own colors, with a color table, without splits."""
+    """Write CVAT's "Segmentation mask": VOC in its own colors, with a color table, no splits."""
     colors = np.array([(0, 0, 0), *LABELS.colors[1:]], np.uint8)
     for stem, ids in IDS.items():
         photo(root / f"JPEGImages/{stem}.jpg", stem)
@@ -278,8 +278,8 @@ def brush(mask: np.ndarray) -> list[int]:
 def label_studio(
     root: Path, draw: Callable[[np.ndarray], list[tuple[int, str, dict[str, object]]]]
 ) -> None:
-    """Write an export beside the images, without the eight digits before their names; `draw` returns
-    class ids, types and values."""
+    """Write an export beside the images, without the eight digits before their names; `draw`
+    returns class ids, types and values."""
     tasks = []
     for stem, ids in IDS.items():
         photo(root / f"{SPLITS[stem]}/{stem}.jpg", stem)

@@ -243,8 +243,9 @@ def test_little_memory_and_full_disks(monkeypatch: pytest.MonkeyPatch, tmp_path:
     (tmp_path / "shm").mkdir()
     found = {one.line: one.message for one in examine().findings}
     assert found == {
-        "fullconv train DATA --batch-size 2 --workers 0 --cache 0   # needs little memory": "only 0.5 GiB of "
-        "memory are available.",
+        "fullconv train DATA --batch-size 2 --workers 0 --cache 0   # needs little memory": (
+            "only 0.5 GiB of memory are available."
+        ),
         "export XDG_CACHE_HOME=/another/disk": f"only 0.5 GiB are free in {tmp_path}/fullconv.",
     }
     monkeypatch.setattr(doctor, "free_disk_space", lambda folder: 64 << 20)

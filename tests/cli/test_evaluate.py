@@ -78,8 +78,8 @@ def test_what_is_no_page_is_refused_at_once(
     out, err = capsys.readouterr()
     assert out == ""
     assert err == (
-        "error: the report my report.pdf is no HTML file; expected auto, none or a name that ends in "
-        ".html.\n  try: --report 'my report.html'\n"
+        "error: the report my report.pdf is no HTML file; expected auto, none or a name that ends "
+        "in .html.\n  try: --report 'my report.html'\n"
     )
 
 

@@ -168,6 +168,8 @@ def test_every_choice_is_taken_and_nothing_else(name: str) -> None:
         ("crop", (0, 64), "two sizes of 1 or more", "--crop 321 481"),
         ("scale", (2, 1), "two factors, low to high", "--scale 0.5 2.0"),
         ("scale", (0, 1), "two factors, low to high", "--scale 0.5 2.0"),
+        ("logger", "mlflow", "'mlflow'; it must be tensorboard, wandb, or both", "--logger ''"),
+        ("logger", "wandb,wandb", "it must be tensorboard, wandb, or both", "--logger ''"),
     ],
 )
 def test_values_out_of_range_are_refused(name: str, value: Any, said: str, hint: str) -> None:
@@ -216,10 +218,16 @@ def test_whole_numbers_lists_paths_and_numpys_numbers_are_taken_as_plain_ones() 
             "crop": [64, np.int64(96)],
             "epochs": np.int64(3),
             "backbone": Path("card.toml"),
+            "logger": "tensorboard, wandb",
         }
     )
     assert settings == Settings(
-        lr=1.0, scale=(1.0, 2.0), crop=(64, 96), epochs=3, backbone="card.toml"
+        lr=1.0,
+        scale=(1.0, 2.0),
+        crop=(64, 96),
+        epochs=3,
+        backbone="card.toml",
+        logger="tensorboard, wandb",
     )
     assert type(settings.epochs) is int
     assert type(settings.scale[1]) is float

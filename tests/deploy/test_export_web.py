@@ -244,6 +244,9 @@ def test_npm_that_fails_is_quoted(
 
 def test_without_npm_there_is_a_line_to_paste(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(web.shutil, "which", lambda _: None)
-    line = rf"tar xf onnxruntime-web-{web.VERSION}.tgz && fullconv export MODEL --format web --ort pack"
+    line = (
+        rf"tar xf onnxruntime-web-{web.VERSION}.tgz && "
+        "fullconv export MODEL --format web --ort pack"
+    )
     with pytest.raises(web.FullconvError, match=line), web._ort_files(None):
         pass

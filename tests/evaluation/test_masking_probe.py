@@ -25,7 +25,7 @@ MakeModel = Callable[..., Model]
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Cats are red squares on green floors, dogs blue ones on yellow floors, with an ignored seam."""
+    """Cats are red squares on green floors, dogs blue on yellow, with an ignored seam."""
     root = tmp_path_factory.mktemp("animals")
     for folder in ("images/val", "masks/val", "images/train", "masks/train"):
         (root / folder).mkdir(parents=True)

@@ -214,7 +214,8 @@ def test_mistakes_with_a_model(make_model: Callable[..., Model]) -> None:
         ),
         (
             lambda: Predictor(resizing, device="cpu", tile=96),
-            "resizes each image to 64 pixels on the shorter side, which cannot be done tile by tile",
+            "resizes each image to 64 pixels on the shorter side, which cannot be done tile by "
+            "tile",
             "without --tile",
         ),
         (lambda: Predictor(model, tile=0), "a tile side of 0 pixels; expected 1", "--tile 1024"),

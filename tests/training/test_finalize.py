@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from fullconv.data.check.check import CheckReport, check
@@ -56,6 +59,26 @@ def test_metrics_counts_and_bfloat16(
     monkeypatch.setattr(finalize, "computes_in_bfloat16", lambda _: False)
     finish(model, run, [report], "val", CPU)
     assert load_model(run).bfloat16_disagreement is None
+
+
+def test_mask_values_are_those_of_the_dataset(
+    scenes: Path, make_model: Callable[..., Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model knows the ids of its classes, but not the values in the masks of its dataset."""
+    data = shutil.copytree(scenes, tmp_path / "data")
+    for path in (data / "masks").rglob("*.png"):
+        ids = np.asarray(Image.open(path))
+        Image.fromarray(np.where(ids == 255, ids, 10 * (ids + 1)).astype(np.uint8)).save(path)
+    labels = check(scenes).dataset.labels
+    values = "".join(f'{10 * (k + 1)} = "{name}"\n' for k, name in enumerate(labels.names))
+    with (data / "dataset.toml").open("a") as table:
+        table.write(f'\n[map]\n{values}255 = "ignore"\n')
+    model = make_model(labels.names, colors=labels.colors, metrics=BEFORE)
+    monkeypatch.setattr(finalize, "computes_in_bfloat16", lambda _: True)
+    metrics = finish(model, tmp_path / "run", [check(data)], "val", CPU)
+    plain = evaluate(tmp_path / "run", scenes, split="val").to_dict()
+    assert metrics["confusion"] == plain["confusion"]
+    assert load_model(tmp_path / "run").bfloat16_disagreement is not None
 
 
 class Stubborn(nn.Module):

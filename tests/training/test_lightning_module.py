@@ -92,6 +92,30 @@ def test_rates_and_decay_by_group(training):
         assert decay == (0.0 if one_dimensional else 0.1), name
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("schedule", ["poly", "onecycle", "fixed"])
+def test_optimizers_and_schedules(training, optimizer, schedule):
+    """The rates of all groups keep their ratio; all but fixed ones end near 0."""
+    training.settings = replace(training.settings, optimizer=optimizer, schedule=schedule)
+    training.trainer = SimpleNamespace(estimated_stepping_batches=20)
+    made = training.configure_optimizers()
+    if schedule == "fixed":
+        assert type(made).__name__.lower() == optimizer
+        return
+    assert type(made["optimizer"]).__name__.lower() == optimizer
+    assert made["lr_scheduler"]["interval"] == "step"
+    groups, scheduler = made["optimizer"].param_groups, made["lr_scheduler"]["scheduler"]
+    rates = [[group["lr"] for group in groups]]
+    for _ in range(20):
+        made["optimizer"].step()
+        scheduler.step()
+        rates.append([group["lr"] for group in groups])
+    peak, last = np.max(rates, axis=0), rates[-1]
+    assert sorted({*peak.tolist()}) == pytest.approx([0.001, 0.01], rel=0.01)
+    assert max(last) < 1e-4
+    np.testing.assert_allclose(rates, np.outer([row[0] / peak[0] for row in rates], peak))
+
+
 def test_a_full_disk_keeps_the_old_checkpoint(tmp_path):
     (tmp_path / "checkpoint").mkdir()
     checkpoints = Checkpoints(tmp_path)

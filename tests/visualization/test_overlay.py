@@ -283,6 +283,9 @@ def test_mistakes_are_explained(call: Callable[[], Any], message: str) -> None:
 
 
 def test_importing_it_imports_neither_torch_nor_matplotlib() -> None:
-    code = "import sys, fullconv.visualization.contact_sheet; print({'torch', 'matplotlib'} & set(sys.modules))"
+    code = (
+        "import sys, fullconv.visualization.contact_sheet; "
+        "print({'torch', 'matplotlib'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

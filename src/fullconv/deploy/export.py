@@ -5,8 +5,9 @@
     torch      model.pt2, a program of torch.export
 
 The file takes any number of images of any size, as uint8 RGB; normalization and padding are part of
-it. It returns logits at the cells (N, K, h, w), which are small, or with `with_labels` the class ids
-at every pixel (N, H, W). Its metadata contain the model's config.json and the grid of the cells.
+it. It returns logits at the cells (N, K, h, w), which are small, or with `with_labels` the class
+ids at every pixel (N, H, W). Its metadata contain the model's config.json and the grid of the
+cells.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ resampled differences are the interval. For few images it is too narrow, for two
 are corrected around the estimate:
 
 - a resample varies about its own mean with n degrees of freedom instead of n - 1, and the normal
-  quantile is used instead of Student's (Hesterberg's expanded percentiles, The American Statistician
-  69, 2015);
+  quantile is used instead of Student's (Hesterberg's expanded percentiles, The American
+  Statistician 69, 2015);
 - classes that few images show are missing in many resamples. The jackknife, which leaves out one
   image at a time, keeps them, and its spread is rather too large than too small (Efron & Stein,
   1981). If it is larger, the interval of a class is stretched to it, and that of a metric, in which

@@ -1,8 +1,8 @@
 """Metrics of the FCN paper (section 5), from one confusion matrix over the whole split.
 
-`confusion[i, j]` counts the pixels of true class i that were predicted as class j. Pixels whose true
-id is outside 0 .. K-1 are ignored. Means are over the classes that occur in the ground truth or in
-the prediction.
+`confusion[i, j]` counts the pixels of true class i that were predicted as class j. Pixels whose
+true id is outside 0 .. K-1 are ignored. Means are over the classes that occur in the ground truth
+or in the prediction.
 """
 
 from __future__ import annotations

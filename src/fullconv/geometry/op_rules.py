@@ -205,7 +205,7 @@ def _reduction(call: Call, layout: SpatialLayout) -> State:
 
 
 def _along_channels(kind: str, position: int = 1, default: int = -1) -> Rule:
-    """Return the rule for softmax and similar: allowed along a dimension that is not of the image."""
+    """Return the rule for softmax and similar: allowed along dimensions other than the image's."""
 
     def rule(call: Call, layout: SpatialLayout) -> State:
         dim = call.argument(position, "dim", default)
@@ -254,7 +254,7 @@ def _stacking(call: Call) -> State:
 
 
 def _expansion(call: Call, layout: SpatialLayout) -> State:
-    """Expansion and repetition: allowed along new dimensions and those that are not of the image."""
+    """Expansion and repetition: allowed along new dimensions and others than the image's."""
     shape = tuple(call.output.shape)
     dims = (None,) * (len(shape) - len(layout.dims)) + layout.dims
     before = (1,) * (len(shape) - len(layout.dims)) + call.shape

@@ -1,7 +1,7 @@
 """The layout of a tensor: which dimensions run along the image, and where its cells sit.
 
-- `SpatialLayout`: the dimensions that run along the rows and columns of the image, and the `Axis` of
-  each.
+- `SpatialLayout`: the dimensions that run along the rows and columns of the image, and the `Axis`
+  of each.
 - `Untracked`: the tensor depends on the image, but its positions were mixed (global pooling,
   attention), or an operation is unknown. If such a tensor is added to or multiplied with one that
   has a layout, the layout survives and names the operation: squeeze-excite and attention keep the

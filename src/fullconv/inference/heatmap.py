@@ -2,8 +2,9 @@
 
 A convolutionalized classifier looks at the image through windows of its own input size, one stride
 apart: as many as fit at each scale, centered. Each window gives a probability per class. Scale 1 is
-the image as it is. If the shorter side of a photo has more than twice the pixels of the classifier's
-input, it is first reduced to twice: windows of 224 pixels on a photo of 4000 see single roof tiles.
+the image as it is. If the shorter side of a photo has more than twice the pixels of the
+classifier's input, it is first reduced to twice: windows of 224 pixels on a photo of 4000 see
+single roof tiles.
 
 Shapes: K classes · H, W image · h, w cells. Positions are pixels of the original image.
 """
@@ -217,8 +218,8 @@ def _scaled_size(
         fitting = math.sqrt(MAX_PIXELS / (size[0] * size[1])) / unit
         raise FullconvError(
             msg(
-                "{image} has {height} x {width} pixels at scale {scale:g} (height x width); at most "
-                "{limit:g} million pixels fit into memory.",
+                "{image} has {height} x {width} pixels at scale {scale:g} (height x width); at "
+                "most {limit:g} million pixels fit into memory.",
                 image=image,
                 height=height,
                 width=width,
@@ -273,9 +274,9 @@ _KEY = msg(
 
 
 def draw_heatmap(result: Heatmap, classes: Sequence[int]) -> Image.Image:
-    """Draw a row per class: the photo with a ring at the peak and the window that the classifier saw
-    there, and the heat at each scale. The brightest color is the class's highest probability at any
-    scale."""
+    """Draw a row per class: the photo with a ring at the peak and the window that the classifier
+    saw there, and the heat at each scale. The brightest color is the class's highest probability at
+    any scale."""
     titles = [msg("photo")]
     for heat in result.heats:
         height, width = heat.probabilities.shape[1:]

@@ -53,8 +53,8 @@ def find_images(
     Folders include subfolders but no hidden ones. The stem is relative to the folder, without
     suffix; if it is taken, the suffix (a.png: a_png) and then a number make it unique.
 
-    Results that were written by `save_outputs` are skipped in folders and added to `skipped`. A file
-    that is named itself is always returned.
+    Results that were written by `save_outputs` are skipped in folders and added to `skipped`. A
+    file that is named itself is always returned.
     """
     skip_list = skipped if skipped is not None else []
     return _with_unique_stems(

@@ -2,10 +2,10 @@
 
 `.fullconv/` in the output folder has a file for each process that ever wrote there, with a line of
 JSON for each image: the model and options (as a hash), the stamps of the image (path, size, time)
-and of its results (name, size, time). An image is done if a line of the same model and options still
-matches the files; which of several processes wrote last does not matter. The line is written before
-the results are moved to their names, so a process that is killed in between leaves a line that
-matches nothing.
+and of its results (name, size, time). An image is done if a line of the same model and options
+still matches the files; which of several processes wrote last does not matter. The line is written
+before the results are moved to their names, so a process that is killed in between leaves a line
+that matches nothing.
 """
 
 from __future__ import annotations

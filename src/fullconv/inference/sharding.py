@@ -42,7 +42,7 @@ class Shard:
         return list(items[self.rank :: self.count])
 
     def device(self) -> str:
-        """Return the GPU of this process if the machine is shared, otherwise "auto". Needs torch."""
+        """Return this process's GPU if the machine is shared, otherwise "auto". Needs torch."""
         import torch
 
         gpus = torch.cuda.device_count() if self.count > 1 and torch.cuda.is_available() else 0

@@ -1,14 +1,14 @@
 """Class ids as outlines: GeoJSON and COCO.
 
-An outline follows the sides of pixels. The pixel in row i and column j covers j .. j + 1 along x and
-i .. i + 1 along y, which points down, as in labelme and COCO: an outline that is rasterized by pixel
-centers gives back the ids that it was made from.
+An outline follows the sides of pixels. The pixel in row i and column j covers j .. j + 1 along x
+and i .. i + 1 along y, which points down, as in labelme and COCO: an outline that is rasterized by
+pixel centers gives back the ids that it was made from.
 
 A region is a set of 4-connected pixels of one class. Its outer ring and the rings of its holes pass
 no point twice: if two of its pixels touch in a corner only, each ring turns such that it may touch
 another ring in a point, but never itself. Outer rings turn from x to y (their area by the shoelace
-formula is positive) and holes the other way, as RFC 7946 requires of the numbers; on a screen, where
-y points down, outer rings run clockwise.
+formula is positive) and holes the other way, as RFC 7946 requires of the numbers; on a screen,
+where y points down, outer rings run clockwise.
 
 Nothing here needs torch. Shapes: H, W image · N points (x, y).
 """

@@ -1,7 +1,8 @@
 """Models on a hub, by name: hf://user/name, or hf://user/name@revision.
 
-huggingface_hub downloads them into its cache: config.json first, and the weights only if config.json
-is that of a fullconv model. Nothing else is downloaded. A cached model needs no network.
+huggingface_hub downloads them into its cache: config.json first, and the weights only if
+config.json is that of a fullconv model. Nothing else is downloaded. A cached model needs no
+network.
 """
 
 from __future__ import annotations

@@ -61,8 +61,8 @@ class Stage:
         model: its folder.
         mean_iou, pixel_accuracy: fractions; None if no pixel is annotated.
         gain: in mIoU over the previous stage; None for the first.
-        unchanged: share of pixels (fraction) that kept the label of the previous stage when this one
-            began; None for the first.
+        unchanged: share of pixels (fraction) that kept the label of the previous stage when this
+            one began; None for the first.
         epochs: number of epochs.
         seconds: of training and validation, since the last start or resume.
     """

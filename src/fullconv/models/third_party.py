@@ -87,7 +87,8 @@ def load_third_party(
     if name.startswith("paper:"):
         raise FullconvError(
             msg(
-                "{name} is a network without trained scores; expected a file of weights or a model.",
+                "{name} is a network without trained scores; expected a file of weights or a "
+                "model.",
                 name=name,
             ),
             shell_command("fullconv", "train", "DATA", "--backbone", name),

@@ -1,7 +1,7 @@
 """HTML for notebooks, pages and reports, by Jinja templates that escape every text.
 
-The pieces carry their own style, load nothing from a network, use the colors of the text around them
-(light or dark), and are plain tables where a notebook removes the style.
+The pieces carry their own style, load nothing from a network, use the colors of the text around
+them (light or dark), and are plain tables where a notebook removes the style.
 """
 
 from __future__ import annotations

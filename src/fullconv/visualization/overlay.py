@@ -46,10 +46,10 @@ def colorize(ids: Ids, labels: Labels) -> ImageArray:
 def overlay(image: ImageArray, ids: Ids, labels: Labels, *, outline: bool = True) -> ImageArray:
     """Blend the class colors over an image: the mean of both, rounded half up.
 
-    Ignored pixels and the classes of `Labels.transparent_ids` keep the image. With `outline`, the border
-    between two classes is drawn in the full color of the class above or left of it, one pixel wide
-    per 500 pixels of the short side. Next to an unpainted class it is drawn on all sides, in the
-    color of the other class.
+    Ignored pixels and the classes of `Labels.transparent_ids` keep the image. With `outline`, the
+    border between two classes is drawn in the full color of the class above or left of it, one
+    pixel wide per 500 pixels of the short side. Next to an unpainted class it is drawn on all
+    sides, in the color of the other class.
 
     Raises:
         FullconvError: no RGB image, ids without a class, or different sizes.

@@ -1,7 +1,7 @@
 """Plots by matplotlib: training curves, lines, bars, and intervals.
 
-`svg` makes a part of a page, in the color of the text around it, so it is readable in light and dark
-mode; `standalone_svg` and `encoded` make files.
+`svg` makes a part of a page, in the color of the text around it, so it is readable in light and
+dark mode; `standalone_svg` and `encoded` make files.
 
 Logs are what `fullconv.models.run.read_log` returns: the columns of a log.csv, a number per epoch.
 """

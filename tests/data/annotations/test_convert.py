@@ -1,5 +1,5 @@
-"""Converting: every layout and every tool to a data set that `layouts.load_dataset` and `check` accept, or
-all that is wrong at once, with nothing written and the source untouched."""
+"""Converting: every layout and every tool to a data set that `layouts.load_dataset` and `check`
+accept, or all that is wrong at once, with nothing written and the source untouched."""
 
 from __future__ import annotations
 

@@ -194,6 +194,7 @@ def test_mean_and_std_are_over_all_pixels(tmp_path: Path) -> None:
 # Real datasets.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "expected"),
     [

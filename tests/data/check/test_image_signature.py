@@ -116,6 +116,7 @@ def test_masks_with_too_few_borders_have_no_shift(side: int) -> None:
     assert shifted(image, ids, (side, side)) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["camvid", "isbi2012_em", "crackforest"])
 def test_shifts_of_real_masks(shared: Path, name: str) -> None:
     data = layouts.load_dataset(shared / "data" / name)

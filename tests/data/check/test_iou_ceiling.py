@@ -285,6 +285,7 @@ def test_many_absent_classes_are_counted_not_listed(tmp_path: Path) -> None:
 # Real images.
 
 
+@pytest.mark.slow
 def test_the_figures_of_the_paper_on_the_voc_sample(shared: Path) -> None:
     """VOC hides every border below a band of ignored pixels, and so the errors of stride 8. If the
     band is one more class, the result is that of the paper."""
@@ -308,6 +309,7 @@ def test_the_figures_of_the_paper_on_the_voc_sample(shared: Path) -> None:
         assert mean == pytest.approx(wanted, abs=2), stride
 
 
+@pytest.mark.slow
 def test_poles_are_lost_at_stride_32(shared: Path) -> None:
     found = iou_ceiling(shared / "data" / "camvid", split="val")
     assert found.images == 101

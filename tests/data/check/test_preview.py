@@ -45,7 +45,7 @@ def sheets(monkeypatch: pytest.MonkeyPatch) -> Sheet:
 
 
 def two_colors(root: Path, *, toml: str = 'classes = ["sky", "road"]\n', white: int = 1) -> Path:
-    """Write two pairs whose image has one color, and whose mask is class 0 above and `white` below."""
+    """Write two pairs: images of one color, and masks of class 0 above and `white` below."""
     values = np.zeros((240, 300), np.uint8)
     values[120:] = white
     for folder, content in (("images", np.full((240, 300, 3), PHOTO, np.uint8)), ("masks", values)):
@@ -62,7 +62,7 @@ PHOTO = (40, 101, 200)
 
 
 def cells_of(path: Path) -> list[list[tuple[int, ...]]]:
-    """Return the colors in the middle of the upper and lower half of each image of the first row."""
+    """Return the colors in the middle of both halves of each image of the first row."""
     pixels = np.asarray(Image.open(path).convert("RGB"))
     line = pixels[100]  # through all images, below the titles
     there = np.flatnonzero((line != 255).any(axis=1))

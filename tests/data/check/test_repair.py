@@ -244,6 +244,7 @@ def test_the_nearest_color_has_the_smallest_distance(
     np.testing.assert_array_equal(nearest_color(values, tuple(colors)), distance.argmin(axis=2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "classes", "share"),
     [

@@ -1,4 +1,4 @@
-"""The rules about files, values and balance: messages, files, and fixes that are pasted and work."""
+"""Rules about files, values and balance: messages, files, and fixes that work when pasted."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ def test_color_and_mask_agree_away_from_borders(
 
 
 def away_from_borders(mask: Tensor, reach: int) -> Tensor:
-    """Return True where all ids within `reach` pixels are equal (the edge of the crop is no border)."""
+    """Return True where all ids within `reach` pixels are equal (a crop's edge is no border)."""
     ids = mask[None, None].float()
     side = 2 * reach + 1
     most = torch.nn.functional.max_pool2d(ids, side, 1, reach)

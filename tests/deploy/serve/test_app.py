@@ -8,6 +8,7 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +29,8 @@ import fullconv
 from fullconv.core.labels import Labels
 from fullconv.data.synthetic import scenes as drawn
 from fullconv.deploy.export import export
-from fullconv.deploy.serve.uploads import Limits
+from fullconv.deploy.serve import service
+from fullconv.deploy.serve.uploads import Limits, decode_image
 from fullconv.inference.exported import ExportedModel, load_exported
 from fullconv.inference.result_files import output_path
 
@@ -104,6 +106,26 @@ def test_json(address: str, model: Held, schema: Any) -> None:
     ids = pixels(base64.b64decode(head["ids"].split(",")[1]))
     assert np.array_equal(ids, found.heads["material"].mask)
     assert "confidence" not in head
+
+
+def test_forms_are_decoded_beside_other_requests(
+    model: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started, go_on = threading.Event(), threading.Event()
+
+    def decode_slowly(*arguments: Any) -> np.ndarray:
+        started.set()
+        assert go_on.wait(20)  # until the server has answered something else
+        return decode_image(*arguments)
+
+    monkeypatch.setattr(service, "decode_image", decode_slowly)
+    files = {"image": ("a.png", png(SCENE))}
+    with serving(model, LIMITS) as url, ThreadPoolExecutor(1) as clients:
+        sent = clients.submit(requests.post, f"{url}predict", files=files, timeout=60)
+        assert started.wait(20)
+        assert ask(url, path="health").status == 200
+        go_on.set()
+        assert np.array_equal(pixels(sent.result().content), model.segment(SCENE).mask)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The report: its tables and images, and the page as a reader meets it, in one file on any screen."""
+"""The report: its tables and images, and the page as readers see it, one file on any screen."""
 
 from __future__ import annotations
 

@@ -358,7 +358,8 @@ def test_it_can_be_trained() -> None:
         ),
         (
             "resmlp_12_224",
-            "timm resmlp_12_224 cannot be convolutionalized: the output of PatchEmbed is no map of rows",
+            "timm resmlp_12_224 cannot be convolutionalized: the output of PatchEmbed is no map of "
+            "rows",
             "fc.",
         ),
         ("no_such_net", "timm has no network 'no_such_net'", "resnet18"),

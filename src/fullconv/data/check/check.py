@@ -338,5 +338,5 @@ def _paragraph(finding: Finding) -> Message:
 
 
 def _indented(text: str, width: int) -> str:
-    """Return a text of several lines in the current language; all lines but the first are indented."""
+    """Return a text in the current language; all of its lines but the first are indented."""
     return indent(translate(text), " " * width).lstrip()

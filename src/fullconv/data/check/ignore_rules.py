@@ -40,8 +40,8 @@ def apply_ignore_rules(report: CheckReport, ignore_rules: str = "") -> Dataset:
     if isinstance(dataset.labels, UndeterminedLabels):
         raise FullconvError(
             msg(
-                "{rule} cannot be ignored: {message} The mask values of {root} have no meaning yet, "
-                "so that nothing could be learned.",
+                "{rule} cannot be ignored: {message} The mask values of {root} have no meaning "
+                "yet, so that nothing could be learned.",
                 rule=ignored[0].rule,
                 root=dataset.root,
                 message=ignored[0].message,

@@ -90,8 +90,8 @@ class Shift:
     Args:
         rows, columns: the offset in pixels; positive is down and right.
         step: resolution of the offset in pixels.
-        fit, fit_at_zero: how much better than at the median offset the borders fit the edges at that
-            offset, and at offset 0; in standard deviations over the other offsets.
+        fit, fit_at_zero: how much better than at the median offset the borders fit the edges at
+            that offset, and at offset 0; in standard deviations over the other offsets.
     """
 
     rows: int

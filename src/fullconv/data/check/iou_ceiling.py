@@ -165,8 +165,8 @@ class Ceiling:
         strides, recommended = list(self.class_iou), self.recommended_stride
         lines: list[str] = [
             nmsg(
-                "{root}, split {split}, {count} image at its original size, {ignored} of the pixels "
-                "ignored",
+                "{root}, split {split}, {count} image at its original size, {ignored} of the "
+                "pixels ignored",
                 "{root}, split {split}, {count} images at their original size, {ignored} of the "
                 "pixels ignored",
                 count=self.images,
@@ -339,7 +339,7 @@ def _weights(stride: int) -> NDArray[np.float32]:
 def _largest(
     corners: NDArray[np.float32], weights: NDArray[np.float32], classes: Ids
 ) -> NDArray[Any]:
-    """Return (patches, pixels) the class with the largest value, for (classes, patches, 4) counts."""
+    """Return (patches, pixels) the class of the largest value; counts are (classes, patches, 4)."""
     occurs: NDArray[np.bool_] = np.asarray(corners.any(axis=2))
     result = np.repeat(classes[occurs.argmax(axis=0)][:, None], weights.shape[1], axis=1)
     # Most patches are inside one class, and few classes meet in the others.

@@ -173,8 +173,8 @@ def _lossy(scan: DatasetScan) -> Iterator[Finding]:
             "error",
             "lossy-mask",
             nmsg(
-                "{count} mask is in a lossy format (such as JPEG), which adds wrong values at every "
-                "border: {name} has {values} different values.",
+                "{count} mask is in a lossy format (such as JPEG), which adds wrong values at "
+                "every border: {name} has {values} different values.",
                 "{count} masks are in a lossy format (such as JPEG), which adds wrong values at "
                 "every border: {name} has {values} different values.",
                 count=len(lossy),
@@ -206,9 +206,9 @@ def _values(scan: DatasetScan) -> Iterator[Finding]:
                 "{count} of {total} masks has gray levels between black and white ({levels} levels "
                 "in all masks): its borders are blurred or anti-aliased. Values without a class: "
                 "{values}.",
-                "{count} of {total} masks have gray levels between black and white ({levels} levels "
-                "in all masks): their borders are blurred or anti-aliased. Values without a class: "
-                "{values}.",
+                "{count} of {total} masks have gray levels between black and white ({levels} "
+                "levels in all masks): their borders are blurred or anti-aliased. Values without a "
+                "class: {values}.",
                 count=len(scan.gray_in),
                 total=len(scan.masks),
                 levels=len(scan.values),

@@ -161,8 +161,8 @@ ELSEWHERE = {  # datasets that cannot be downloaded by name -> where to get them
     ),
     "sift-flow": msg(
         "SIFT Flow has two sources. Get "
-        "http://www.cs.unc.edu/~jtighe/Papers/ECCV10/siftflow/SiftFlowDataset.zip, and trainval.txt "
-        "and test.txt from "
+        "http://www.cs.unc.edu/~jtighe/Papers/ECCV10/siftflow/SiftFlowDataset.zip, and "
+        "trainval.txt and test.txt from "
         "https://github.com/shelhamer/fcn.berkeleyvision.org/tree/master/data/sift-flow. Put the "
         "lists beside Images/ and SemanticLabels/."
     ),

@@ -217,7 +217,7 @@ def is_lossy(path: Source) -> bool:
 
 
 def count_values(path_or_file: Source, *, name: str = "") -> MaskHistogram:
-    """Count the values of a mask file. Threads wait for each other instead of decoding much at once."""
+    """Count the values of a mask file. Threads wait instead of decoding much at once."""
     with decode_budget.reserve(mask_pixels(path_or_file, name=name)):
         return read_histogram(path_or_file, name=name)[0]
 

@@ -134,7 +134,7 @@ class VideoReader:
             yield cls(source, container, first)
 
     def frames(self, sound: Callable[[Any], None]) -> Iterator[Frame]:
-        """Yield the frames up to the end or the damage; pass audio packets in between to `sound`."""
+        """Yield the frames up to the end or damage; pass audio packets in between to `sound`."""
         self.video.thread_type = "AUTO"
         for packet in self._packets():
             if packet is not None and packet.stream.type == "audio":

@@ -28,7 +28,7 @@ def tool_of(table: Any) -> str | None:
 
 
 def tool_of_file(path: Path) -> str | None:
-    """Return the tool that wrote a JSON file, or None. Large files are recognized by their start."""
+    """Return the tool that wrote a JSON file, or None. Large files are known by their start."""
     try:
         if path.stat().st_size <= _MAX_PARSED:
             return tool_of(json.loads(path.read_bytes()))

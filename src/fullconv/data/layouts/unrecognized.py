@@ -165,7 +165,8 @@ def _annotations(root: Path) -> FullconvError | None:
         sign = msg("{file} has outlines in the format of Ultralytics", file=file)
     return FullconvError(
         msg(
-            "{root} contains annotations, not masks: {sign}. Convert them to masks in a new folder.",
+            "{root} contains annotations, not masks: {sign}. Convert them to masks in a new "
+            "folder.",
             root=root,
             sign=sign,
         ),

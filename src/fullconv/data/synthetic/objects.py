@@ -60,8 +60,8 @@ _BODIES = (
 def house(
     c: Canvas, side: int, near: float, far: float, floors: int, *, gable: bool = True
 ) -> None:
-    """Paint a house at the building line, left (`side` -1) or right (1), from `near` to `far` meters.
-    The wall that faces the camera has windows if it is a `gable`."""
+    """Paint a house at the building line, left (`side` -1) or right (1), from `near` to `far`
+    meters. The wall that faces the camera has windows if it is a `gable`."""
     rng, x, story = c.rng, side * c.line, c.rng.uniform(2.8, 3.6)
     wall, high, deep = c.pick(WALLS, spread=22), floors * story + 0.8, 13.0
     style = _Style(
@@ -180,8 +180,8 @@ def hedge(c: Canvas, side: int, near: float, far: float) -> None:
 
 
 def car(c: Canvas, x: float, z: float, *, facing: int, crossing: bool = False) -> None:
-    """Paint a car whose nearest point is `z` ahead: from the rear (`facing` 1), from the front (-1), or
-    from its side, crossing the street."""
+    """Paint a car whose nearest point is `z` ahead: from the rear (`facing` 1), from the front
+    (-1), or from its side, crossing the street."""
     rng = c.rng
     body = _BODIES[int(rng.choice(3, p=(0.42, 0.34, 0.24)))]
     length, high = body.length * rng.uniform(0.9, 1.12), body.high * rng.uniform(0.94, 1.1)

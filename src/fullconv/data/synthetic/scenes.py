@@ -167,7 +167,8 @@ def _check_folder(root: Path, stems: dict[str, list[str]]) -> None:
     if other:
         raise FullconvError(
             nmsg(
-                "{root} already contains {count} other file, {first}; expected a new or empty folder.",
+                "{root} already contains {count} other file, {first}; expected a new or empty "
+                "folder.",
                 "{root} already contains {count} other files, such as {first}; expected a new or "
                 "empty folder.",
                 count=len(other),
@@ -262,8 +263,8 @@ def _hood(c: Canvas) -> None:
 
 
 def _houses(c: Canvas) -> list[Paint]:
-    """Return the houses on both sides of the street, with gaps. The depth of a house is its far end,
-    so that everything in front of it is painted later."""
+    """Return the houses on both sides of the street, with gaps. The depth of a house is its far
+    end, so that everything in front of it is painted later."""
     rng = c.rng
     objects: list[Paint] = []
     for side in (-1, 1):

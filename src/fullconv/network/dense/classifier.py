@@ -51,8 +51,8 @@ def load_classifier(
     pretrained: bool = False,
     size: int | None = None,
 ) -> Classifier:
-    """Load a classifier from timm ("resnet18"), torchvision ("torchvision:NAME") or a backbone card,
-    or copy a module.
+    """Load a classifier from timm ("resnet18"), torchvision ("torchvision:NAME") or a backbone
+    card, or copy a module.
 
     Args:
         classifier: its name, the path of a card (.toml), a card, or a module.
