@@ -41,11 +41,10 @@ class ClassifierGraph:
         backbone: the names of the nodes that lead to feature maps. The others are the head.
         state: of the scores.
 
-    >>> import torch
     >>> import timm
     >>> graph = trace_classifier(timm.create_model("test_resnet"), 96, "test_resnet")
     >>> graph.values[graph.borders[0]].shape
-    torch.Size([1, 96, 6, 6])
+    torch.Size([1, 96, 3, 3])
     """
 
     network: fx.GraphModule
