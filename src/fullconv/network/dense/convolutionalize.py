@@ -111,7 +111,7 @@ class DenseClassifier(nn.Module):
 
     @property
     def is_local(self) -> bool:
-        """Return whether a cell sees only its window; it then equals the classifier on it."""
+        """Return whether a cell sees only its window, and so equals the classifier on that crop."""
         return self.grid.field <= self.size
 
     def forward(self, images: Tensor) -> Tensor:
