@@ -65,14 +65,18 @@ def test_every_kind_of_result_with_every_option(
     ("typed", "said", "hint"),
     [
         (["--classes", "rod"], "the model has no class 'rod'; the nearest are road", "road"),
-        (["--scales", "half"], "scales 'half'; expected numbers with commas", "0.75,1,1.25"),
+        (["--scales", "half"], "scales 'half'; expected comma-separated numbers", "0.75,1,1.25"),
         (
             ["--min-confidence", "60"],
-            "a probability of 60; expected a fraction",
+            "a minimum confidence of 60; expected a fraction",
             "--min-confidence 0.6",
         ),
-        (["--min-area", "-3"], "a smallest area of -3 pixels", "--min-area 64"),
-        (["--scales", "1,2", "--tile", "64"], "do not go together", "--tile 64"),
+        (["--min-area", "-3"], "a minimum area of -3 pixels", "--min-area 64"),
+        (
+            ["--scales", "1,2", "--tile", "64"],
+            "--scales and --tile cannot be combined",
+            "--tile 64",
+        ),
         (
             ["--save", "polygon"],
             "there is no output 'polygon'; --save accepts mask,",

@@ -142,7 +142,7 @@ def predict(
     manifest = Manifest(out, job, [image.stem for image in todo], rank=shard.rank)
     with (
         allow_large_images() if allow_huge else nullcontext(),
-        progress_bar(msg("segmented"), shown=shard.local_rank == 0) as progress,
+        progress_bar(msg("segmented"), visible=shard.local_rank == 0) as progress,
     ):
         done = predict_many(
             predictor, todo, manifest, outputs, overwrite=overwrite, progress=progress

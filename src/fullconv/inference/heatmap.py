@@ -114,7 +114,7 @@ class Peak:
 
 @dataclass(frozen=True)
 class Heatmap:
-    """What a classifier sees in an image.
+    """The scores of a classifier over an image.
 
     Args:
         names: of the classes; empty if unknown.

@@ -188,7 +188,7 @@ def _part_of_dataset(root: Path, match_layout: _Match) -> FullconvError | None:
             masks = [pair for pair in pairs if pair.mask.is_relative_to(inside)]
             if not images and not masks:
                 continue
-            shown = parent if root.is_absolute() else Path(os.path.relpath(parent))
+            folder = parent if root.is_absolute() else Path(os.path.relpath(parent))
             if images:
                 content = nmsg(
                     "{count} image and no masks", "{count} images and no masks", len(images)
@@ -205,10 +205,10 @@ def _part_of_dataset(root: Path, match_layout: _Match) -> FullconvError | None:
                     "the others in {other}.",
                     root=root,
                     content=content,
-                    dataset=shown,
+                    dataset=folder,
                     other=other.relative_to(parent),
                 ),
-                shell_command("fullconv", "check", shown),
+                shell_command("fullconv", "check", folder),
             )
     return None
 

@@ -161,7 +161,7 @@ def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
 
 
 def _threads() -> ctypes.c_int:
-    """As many as torch uses: the library does not change torch's own setting."""
+    """Return the number that torch uses: the library does not change torch's own setting."""
     return ctypes.c_int(torch.get_num_threads())
 
 
