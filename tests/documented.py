@@ -120,6 +120,7 @@ REPLACED = {
     'fc.load("torchvision:fcn_resnet50")': 'fc.load("fcn8s-heavy-pascal.caffemodel")',
     'fc.FCN("paper:vgg16", ': 'fc.FCN("resnet18", ',  # 134 million parameters
     'timm.create_model("resnet18", pretrained=True)': 'timm.create_model("resnet18")',
+    "num_classes=21, stride=4, pretrained=True)": "num_classes=21, stride=4)",
 }
 
 

@@ -1,9 +1,9 @@
 """Check source and documentation for the words that STYLE.md replaces.
 
-    python tools/check_words.py [--src] [PATH ...]
+    python tools/check_words.py [PATH ...]
 
-Without arguments, it checks docs, examples, benchmarks, recipes and the top-level pages. `--src`
-adds the source. It prints each hit and exits with code 1 if there are any.
+Without arguments, it checks the source, docs, examples, benchmarks, recipes, tools and the
+top-level pages. It prints each hit and exits with code 1 if there are any.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("*.md", "docs/**/*.md", "docs/hooks/*.py", "examples/*", "benchmarks/*.py",
+PATHS = ("*.md", "src/**/*.py", "docs/**/*.md", "docs/hooks/*.py", "examples/*", "benchmarks/*.py",
          "benchmarks/*.md", "recipes/*.toml", "tools/*.py", "mkdocs.yml")  # fmt: skip
-SOURCE = ("src/**/*.py",)
 SKIPPED = (
     "STYLE.md",
     "CHANGELOG.md",
@@ -54,7 +53,13 @@ WORDS = {
 }
 NAMES = {"found", "there", "told", "said", "made", "kept", "shown", "of", "one"}  # of variables
 BAD_START = re.compile(r"(Of|What|Whether|As|How|Where) ")
-MOST_PICTURES = 20  # in src: words in data formats of others
+# File -> the words that it needs: data formats have them.
+ALLOWED = {
+    "src/fullconv/core/metric_names.py": {"picture", "pictures"},  # keys of version 0.1
+    "src/fullconv/data/check/training_overlap.py": {"pictures"},  # a key of version 0.1
+    "src/fullconv/data/layouts/pairing.py": {"pictures"},  # a name of folders with images
+    "src/fullconv/inference/video.py": {"labelled"},  # a key of `fullconv predict --json`
+}
 PATTERN = re.compile(
     "|".join(rf"(?P<w{k}>\b(?:{words})\b)" for k, words in enumerate(WORDS)), re.IGNORECASE
 )
@@ -84,16 +89,23 @@ def hits_in_python(text: str, *, names: bool = True) -> Iterator[tuple[int, str,
             if match := BAD_START.match(docstring):
                 yield node.lineno, f"docstring begins with {match[1]}", "a verb"
             yield from words_in(node.name.replace("_", " "), node.lineno)
-        name = node.arg if isinstance(node, ast.arg) else getattr(node, "id", "")
-        bound = isinstance(node, ast.arg) or isinstance(getattr(node, "ctx", None), ast.Store)
-        if names and bound and name in NAMES:
-            yield node.lineno, f"variable {name}", "the thing's noun"
+        if not names:
+            continue
+        if isinstance(node, ast.arg):
+            name, line = node.arg, node.lineno
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            name, line = node.id, node.lineno
+        else:
+            continue
+        if name in NAMES:
+            yield line, f"variable {name}", "the thing's noun"
+        for part in name.split("_"):
+            yield from words_in(part, line)
 
 
 def main(arguments: list[str]) -> int:
-    patterns = (*PAGES, *(SOURCE if "--src" in arguments else ()))
-    paths = [Path(word).resolve() for word in arguments if word != "--src"]
-    paths = paths or sorted({path for pattern in patterns for path in ROOT.glob(pattern)})
+    paths = [Path(word).resolve() for word in arguments]
+    paths = paths or sorted({path for pattern in PATHS for path in ROOT.glob(pattern)})
     rooms: Counter[str] = Counter()
     for path in paths:
         name = path.relative_to(ROOT).as_posix()
@@ -108,16 +120,14 @@ def main(arguments: list[str]) -> int:
             if path.suffix == ".py"
             else words_in(text)
         )
+        hits = [hit for hit in hits if hit[1].lower() not in ALLOWED.get(name, ())]
         for line, word, better in hits:
             print(f"{name}:{line}: {word!r}; write: {better}")
         rooms["/".join(name.split("/")[: 3 if name.startswith("src") else 1])] += len(hits)
-    pictures = sum(p.read_text().lower().count("picture") for p in ROOT.glob("src/**/*.py"))
-    if pictures > MOST_PICTURES:
-        print(f"src has 'picture' {pictures} times; at most {MOST_PICTURES}")
     print(
         ", ".join(f"{room}: {count}" for room, count in sorted(rooms.items()) if count) or "clean"
     )
-    return int(bool(sum(rooms.values())) or pictures > MOST_PICTURES)
+    return int(bool(sum(rooms.values())))
 
 
 if __name__ == "__main__":

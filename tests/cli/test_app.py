@@ -51,7 +51,7 @@ def test_counting_shows_on_a_terminal_only(
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "100")
-    with progress_bar("checked", shown=shown) as progress:
+    with progress_bar("checked", visible=shown) as progress:
         for done in (0, 2, 4, 6):
             progress(done, 10)
             time.sleep(0.02)
@@ -114,7 +114,7 @@ def test_elsewhere_progress_is_a_line_now_and_then(
         "predicted 900/1000  10.0/s  0:10 left\n",
     )
     monkeypatch.setattr(terminal, "PAUSE", 0.0)
-    with progress_bar("predicted", shown=False) as progress:
+    with progress_bar("predicted", visible=False) as progress:
         progress(1, 2)
     assert capsys.readouterr() == ("", "")
 

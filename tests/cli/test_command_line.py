@@ -61,7 +61,7 @@ CASES = [
     Case(
         "check DATA --preview OUT.jpg", 1, ("recommended: --stride",), ("is written as PNG",)
     ),
-    Case("ceiling DATA", 0, ("DATA, split val, 2 images", "(counted in 2 masks of val)\nnext: ")),
+    Case("ceiling DATA", 0, ("DATA, split val, 2 images", "(measured on 2 masks of val)\nnext: ")),
     Case("ceiling DATA --json --split train", 0, ('"split": "train"',)),
     Case("inspect DATA", 0, ("images: train 3", "\nnext: fullconv check DATA\n")),
     Case("inspect DATA --json", 0, ('"train": 3',)),
@@ -384,7 +384,7 @@ def test_typed_options(words: list[str], names: set[str]) -> None:
 @pytest.mark.parametrize(
     ("raised", "code", "message"),
     [
-        (RuntimeError("the sky fell"), BUG, "error: this is a bug of Fullconv"),
+        (RuntimeError("the sky fell"), BUG, "error: this is a bug in Fullconv"),
         (KeyboardInterrupt(), INTERRUPTED, "Stopped.\n"),
         (StoppedError("stopped.", "fullconv x"), INTERRUPTED, "stopped.\nnext: fullconv x\n"),
         (OSError(28, "No space left on device", "/disk"), FIXABLE, "try: df -h"),

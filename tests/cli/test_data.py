@@ -61,8 +61,8 @@ def test_check_recommends_a_stride_and_draws_a_sheet(
     assert run(["check", str(scenes), "--preview", str(sheet)]) == 0
     out, err = capsys.readouterr()
     said = next(line for line in out.splitlines() if line.startswith("recommended: "))
-    assert said.startswith("recommended: --stride 4: stride 8 can reach a mean IoU of about ")
-    assert said.endswith(" (counted in 2 masks of val)")
+    assert said.startswith("recommended: --stride 4: stride 4 can reach about ")
+    assert said.endswith(" (measured on 2 masks of val)")
     assert f"\n  fullconv ceiling {scenes}   # shows each class\n" in out
     assert out.endswith(f"\nnext: fullconv train {scenes} --stride 4\n")
     assert err == f"preview: {sheet}\n"

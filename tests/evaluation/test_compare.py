@@ -124,7 +124,7 @@ def test_an_additional_head(runs: Runs) -> None:
     save_next_to_run(with_head(LARGE, ("in", "roof")), runs[1])
     error = refused(*runs, head="rooms")
     assert "head rooms of small and large has different classes: in, out; in, roof" in error.message
-    assert error.hint == "leave --head out"
+    assert error.hint == "run the command again without --head"
 
 
 def write_config(path: Path, text: str) -> None:
@@ -185,7 +185,12 @@ REFUSALS: list[tuple[Callable[[Path, Path], tuple[Any, ...]], dict[str, Any], st
         "--allow-different pretrained_on",
     ),
     (lambda a, b: (a, b), {"resamples": 9}, "9 resamples are too few", "--resamples 4000"),
-    (lambda a, b: (a, b), {"head": "rooms"}, "the model has only one head", "leave --head out"),
+    (
+        lambda a, b: (a, b),
+        {"head": "rooms"},
+        "the model has only one head",
+        "run the command again without --head",
+    ),
 ]
 
 

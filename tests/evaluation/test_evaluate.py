@@ -293,13 +293,13 @@ def add_boat(root: Path) -> None:
             lambda root: None,
             {"heads": "a,b"},
             "--heads names 2 folders, but the model needs 0 (-)",
-            "leave --heads out",
+            "run the command again without --heads",
         ),
         (
             lambda root: None,
             {"extra_inputs": "depth"},
             "--extra-inputs names 1 folder, but the model needs 0 (-)",
-            "leave --extra-inputs out",
+            "run the command again without --extra-inputs",
         ),
     ],
 )

@@ -12,7 +12,7 @@ from PIL import Image
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
-from fullconv.evaluation.masking_probe import SHOWN, hide, probe, probe_table
+from fullconv.evaluation.masking_probe import CONTENTS, hide, probe, probe_table
 from fullconv.evaluation.metrics import Metrics
 from fullconv.inference.predictor import Predictor
 from fullconv.models.model import Model
@@ -81,18 +81,18 @@ def test_what_a_model_relies_on(
 ) -> None:
     steps: list[tuple[int, int]] = []
     result = probe(predictor(make_model, rule), data, progress=lambda *step: steps.append(step))
-    assert tuple(result.mean_iou(shown) for shown in SHOWN) == expected
+    assert tuple(result.mean_iou(content) for content in CONTENTS) == expected
     assert steps == [(k + 1, 16) for k in range(16)]
     facts = result.to_dict()
     assert facts["things"] == ["cat", "dog"]
-    assert tuple(facts[shown]["foreground_mean_iou"] for shown in SHOWN) == expected
+    assert tuple(facts[content]["foreground_mean_iou"] for content in CONTENTS) == expected
 
 
 def test_hidden_pixels_have_the_mean_color_and_shapes_are_black() -> None:
     image = np.arange(2 * 4 * 3, dtype=np.uint8).reshape(2, 4, 3)
     truth = np.array([[0, 1, 2, 255], [0, 0, 2, np.iinfo(np.int32).max]])
     is_object = np.array([False, True, True])
-    shown = {s: hide(image, truth, is_object=is_object, shown=s, color=GRAY) for s in SHOWN}
+    shown = {s: hide(image, truth, is_object=is_object, content=s, color=GRAY) for s in CONTENTS}
     objects = (truth == 1) | (truth == 2)
     assert (shown["everything"] == image).all()
     assert (shown["foreground"][objects] == image[objects]).all()

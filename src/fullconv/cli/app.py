@@ -74,14 +74,14 @@ def print_result(facts: dict[str, Any], text: str, as_json: bool, *, ahead: str 
 
 
 @contextmanager
-def progress_bar(label: str, *, shown: bool = True) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(label: str, *, visible: bool = True) -> Iterator[Callable[[int, int], None]]:
     """Yield a function that shows (done, total).
 
     On a terminal it draws a bar with the images per second and the time left; elsewhere it prints
     them every half a minute.
     """
     hide_stage()
-    if not shown:
+    if not visible:
         yield lambda done, total: None
         return
     started = last = time.monotonic()

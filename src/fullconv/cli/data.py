@@ -142,7 +142,7 @@ def convert(
         Default: recognized automatically.
     order
         Overlapping COCO and Ultralytics shapes: the smaller on top (area) or the later in the file
-        (file). auto uses the area, but the order of files that labelme wrote.
+        (file). auto: by area, except for COCO files written by labelme, which use file order.
     json
         Print one JSON object and nothing else.
     """

@@ -44,7 +44,7 @@ def demo(*, out: Path = Path("demo"), epochs: int = 28, seed: int = 0) -> None:
     out
         Output folder.
     epochs
-        Passes over the scenes; 20 take about four minutes on two cores.
+        Passes over the scenes. The default takes a few minutes on two cores.
     seed
         Random seed for training. The scenes never change.
     """

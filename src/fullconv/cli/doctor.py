@@ -46,7 +46,7 @@ _LEVELS = {"broken": msg("broken"), "warning": msg("warning"), "slow": msg("slow
 
 @dataclass(frozen=True)
 class Finding:
-    """What is broken, may break (warning) or is slow, and a line that fixes it."""
+    """A part that is broken, may break (warning) or is slow, and a line that fixes it."""
 
     level: Literal["broken", "warning", "slow"]
     message: str
@@ -67,7 +67,7 @@ class Health:
 
     @property
     def broken(self) -> bool:
-        """Whether something cannot work at all."""
+        """Return whether something cannot work at all."""
         return any(finding.level == "broken" for finding in self.findings)
 
     def add(self, level: Literal["broken", "warning", "slow"], message: str, line: str) -> None:

@@ -51,7 +51,8 @@ def evaluate(
     Parameters
     ----------
     model
-        Run or model folder, hf://user/name, torchvision:fcn_resnet50, .caffemodel or .pth.
+        Run or model folder, exported file, hf://user/name, torchvision:fcn_resnet50, .caffemodel
+        or .pth.
     data
         Dataset folder, or the name of a published dataset: voc2012, camvid ...
     split

@@ -154,7 +154,7 @@ def _print_section(console: Console, title: str, entries: list[HelpEntry]) -> No
 
 
 def wrap(text: str, width: int) -> list[str]:
-    """Return text in lines of at most so many cells; Chinese may break after any character.
+    """Return text in lines of at most `width` cells; Chinese may break after any character.
 
     >>> wrap("one of many [default: a]", 13)
     ['one of many', '[default: a]']

@@ -1,6 +1,6 @@
 """The command line: parse, call, print, and exit codes. The only module that reads argv.
 
-Exit codes: 0 done, 1 the user can fix it, 2 wrong usage, 70 a bug of Fullconv, 130 after Ctrl-C
+Exit codes: 0 done, 1 the user can fix it, 2 wrong usage, 70 a bug in Fullconv, 130 after Ctrl-C
 (128 + n for other signals). Nothing heavy is imported before a command needs it.
 """
 
@@ -157,7 +157,7 @@ def run(argv: list[str]) -> int:
 
 def _report_bug() -> int:
     head = msg(
-        "this is a bug of Fullconv {version}; please report these lines:", version=__version__
+        "this is a bug in Fullconv {version}; please report these lines:", version=__version__
     )
     return _end(f"{format_error(head)}\n{traceback.format_exc().rstrip()}", BUG)
 

@@ -61,7 +61,7 @@ def heatmap(
     try:
         sizes = [float(word) for word in scales.split(",")]
     except ValueError:
-        message = msg("--scales is {text!r}; it must be numbers with commas between.", text=scales)
+        message = msg("--scales is {text!r}; it must be comma-separated numbers.", text=scales)
         raise FullconvError(message, "--scales 1,1.5,2") from None
     if top < 1:
         raise FullconvError(msg("--top is {top}; it must be 1 or more.", top=top), "--top 5")

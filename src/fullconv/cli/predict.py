@@ -97,7 +97,8 @@ def predict(
     precision
         Number format; auto uses bfloat16 if it is faster and the model gives the same labels.
     compile
-        Compile the network: faster, after up to a minute for each of two sizes.
+        Compile the network. Takes up to a minute for each of the first two image sizes; faster
+        afterwards.
     tile
         Cut images that are longer than this into tiles. Default: above 16.8 million pixels.
     allow_huge
@@ -141,7 +142,7 @@ def predict(
     manifest = Manifest(out, job, [image.stem for image in todo], rank=shard.rank)
     with (
         allow_large_images() if allow_huge else nullcontext(),
-        progress_bar(msg("segmented"), shown=shard.local_rank == 0) as progress,
+        progress_bar(msg("segmented"), visible=shard.local_rank == 0) as progress,
     ):
         done = predict_many(
             predictor, todo, manifest, outputs, overwrite=overwrite, progress=progress

@@ -67,7 +67,8 @@ def serve(
     precision
         Number format; auto uses bfloat16 if it is faster and the model gives the same labels.
     compile
-        Compile the network: faster, after up to a minute for each of two sizes.
+        Compile the network. Takes up to a minute for each of the first two image sizes; faster
+        afterwards.
     tile
         Cut images that are longer than this into tiles. Default: above 16.8 million pixels.
     json

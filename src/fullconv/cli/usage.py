@@ -293,7 +293,9 @@ def check_dataset(command: str, data: Path) -> None:
     if looks_like_model(data):
         message = msg("{data} is a model, not a dataset.", data=data)
         line = shell_command("fullconv", command, "DATA", "--init-from", data)
-        raise UsageError(message, line if command == "train" else f"fullconv inspect {data}")
+        raise UsageError(
+            message, line if command == "train" else shell_command("fullconv", "inspect", data)
+        )
     from fullconv.data.download.download import data_root
     from fullconv.data.download.registry import ELSEWHERE, SOURCES
 

@@ -1,6 +1,6 @@
 """The errors that a user can fix: what was found, where, what was expected, and a line to paste.
 
-Any other exception that escapes is a bug of Fullconv (exit code 70 on the command line).
+Any other exception that escapes is a bug in Fullconv (exit code 70 on the command line).
 """
 
 from __future__ import annotations

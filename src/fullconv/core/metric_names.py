@@ -15,7 +15,7 @@ TITLES = {
     "mean_iou": msg("mean IoU"),
     "pixel_accuracy": msg("pixel accuracy"),
     "mean_accuracy": msg("mean accuracy"),
-    "frequency_weighted_iou": msg("frequency weighted IoU"),
+    "frequency_weighted_iou": msg("frequency-weighted IoU"),
 }
 
 
@@ -55,7 +55,7 @@ def additional_heads(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def current_names(facts: Any) -> Any:
-    """Return JSON of version 0.1 with today's keys: "pictures" are "images" now.
+    """Rename keys in JSON that was written before they were renamed: "pictures" to "images".
 
     Only these keys are renamed: a class may be called "picture", and class names are keys, too.
     """

@@ -28,14 +28,14 @@ def requirements(package: str, extra: str = "") -> dict[str, str]:
         lines = metadata.requires(package) or []
     except metadata.PackageNotFoundError:
         return {}
-    found = map(Requirement, lines)
+    required = map(Requirement, lines)
     if extra:
         return {
             r.name: str(r.specifier)
-            for r in found
+            for r in required
             if r.marker and r.marker.evaluate({"extra": extra}) and not r.marker.evaluate()
         }
-    return {r.name: str(r.specifier) for r in found if r.marker is None or r.marker.evaluate()}
+    return {r.name: str(r.specifier) for r in required if r.marker is None or r.marker.evaluate()}
 
 
 def extras(package: str) -> list[str]:

@@ -187,7 +187,7 @@ class Settings:
         self._require("scale", fits, msg("two factors, low to high"))
         loggers = split_list(self.logger)
         fits = set(loggers) <= set(LOGGERS) and len(set(loggers)) == len(loggers)
-        self._require("logger", fits, msg("tensorboard, wandb, or both with a comma between"))
+        self._require("logger", fits, msg("tensorboard, wandb, or both (comma-separated)"))
         if self.sum_loss_lr is not None and not (self.lr is None is self.backbone_lr):
             raise FullconvError(
                 msg("sum_loss_lr replaces lr and backbone_lr, and cannot be combined with them."),

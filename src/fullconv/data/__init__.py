@@ -1,1 +1,1 @@
-"""Labelled images: recognised, checked, read and augmented. Knows nothing of networks."""
+"""Labeled images: recognized, checked, read and augmented. Knows nothing of networks."""

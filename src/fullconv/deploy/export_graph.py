@@ -49,7 +49,7 @@ class Graph(nn.Module):
             for name, score in self.network.score.items():
                 self.network.score[name] = Float32Head(score)
         mean = [255 * x for x in model.card.mean] + [
-            x for one in model.extra_inputs for x in one.mean
+            x for extra in model.extra_inputs for x in extra.mean
         ]
         std = [255 * x for x in model.card.std] + [
             x for extra in model.extra_inputs for x in extra.std

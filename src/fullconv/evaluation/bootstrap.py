@@ -204,12 +204,12 @@ def _familywise(
     """
     count, _, classes = first.shape
     random = np.random.default_rng(seed)
-    one, other = first.reshape(count, -1), second.reshape(count, -1)
-    both = (one + other).sum(0)
+    flat_first, flat_second = first.reshape(count, -1), second.reshape(count, -1)
+    both = (flat_first + flat_second).sum(0)
     parts = []
     for size in _chunks(resamples, count):
         swaps = random.integers(0, 2, (size, count)).astype(np.float64)
-        sums = one.sum(0) + swaps @ (other - one)
+        sums = flat_first.sum(0) + swaps @ (flat_second - flat_first)
         values = (metric_values(s.reshape(size, 3, classes)) for s in (sums, both - sums))
         parts.append(np.subtract(*values)[:, len(METRICS) :])
     swapped = np.concatenate(parts)

@@ -95,7 +95,7 @@ class Comparison:
             }
             for run in self.runs
         ]
-        found = [
+        differences = [
             {
                 "run": run.name,
                 "against": first.name,
@@ -118,7 +118,7 @@ class Comparison:
             "protocol": {k: v for k, v in first.protocol.items() if k not in self.varying},
             "differing_settings": self.differing_settings,
             "runs": runs,
-            "differences": found,
+            "differences": differences,
         }
 
 
@@ -170,7 +170,7 @@ def compare(
                     classes=truncated_list(heads[0].classes),
                     other_classes=truncated_list(other_head.classes),
                 ),
-                msg("leave --head out"),
+                msg("run the command again without --head"),
             )
         margins.append(other_head.margins[order])
 

@@ -206,7 +206,7 @@ class Quality:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures for JSON, next to those of `Metrics.to_dict()`; None for NaN."""
-        objects, found, pixels, right = self.object_counts.sum(axis=2).T
+        objects, detected, pixels, right = self.object_counts.sum(axis=2).T
         by_class = ratios(self.object_counts[:, 3], self.object_counts[:, 2]).T
         in_bin, correct, confidence = self.calibration_counts.T
         return {
@@ -221,7 +221,7 @@ class Quality:
             "object_size": {
                 "area_from": list(AREAS),
                 "objects": objects.tolist(),
-                "found": _list(ratios(found, objects)),
+                "found": _list(ratios(detected, objects)),
                 "accuracy": _list(ratios(right, pixels)),
                 "per_class_accuracy": dict(zip(self.names, map(_list, by_class), strict=True)),
             },

@@ -97,7 +97,7 @@ class Head:
 
 @dataclass(frozen=True)
 class EvaluationContext:
-    """What was evaluated.
+    """The model, data and heads of an evaluation.
 
     Args:
         model: with the options that were used.
@@ -144,7 +144,7 @@ def evaluate(
         data: a dataset or its folder. Classes are matched by name.
         split: "train", "val" or "test".
         heads: comma-separated mask folders of additional heads. Default: the heads' names, if the
-            dataset has these folders; other heads are not evaluated.
+            dataset has these folders; a head without a folder is not evaluated.
         extra_inputs: comma-separated folders of extra inputs. Default: the inputs' names.
         ignore_rules: see `fullconv.data.check.ignore_rules.apply_ignore_rules`.
         flip, scales: test-time augmentation, see `fullconv.inference.options.PredictOptions`.
@@ -207,8 +207,8 @@ def evaluate_altered(
             sizes.add(image.shape[:2])
             ignored += int((truths[0] >= len(predictor.labels)).sum())
             for head_rows, head_qualities, alter in zip(rows, qualities, alterations, strict=True):
-                shown = alter(image, truths[0]) if alter else image
-                predictions = _predict(predictor, shown, pair, with_confidence=quality)
+                altered = alter(image, truths[0]) if alter else image
+                predictions = _predict(predictor, altered, pair, with_confidence=quality)
                 for k, (head, truth) in enumerate(zip(heads, truths, strict=True)):
                     ids, confidence = predictions[head.number]
                     confusion = confusion_matrix(truth, ids, len(head.names))
@@ -349,7 +349,7 @@ def _require_folder_each(folders: Sequence[str], names: Sequence[str], option: s
     )
     if names:
         raise FullconvError(problem, shell_command(option, ",".join(names)))
-    raise FullconvError(problem, msg("leave {option} out", option=option))
+    raise FullconvError(problem, msg("run the command again without {option}", option=option))
 
 
 def class_mapping(report: CheckReport, model: Labels, split: str) -> np.ndarray:

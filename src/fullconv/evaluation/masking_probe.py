@@ -25,34 +25,34 @@ from fullconv.evaluation.evaluate import Evaluation, evaluate_altered
 from fullconv.evaluation.metrics import nan_mean
 from fullconv.inference.predictor import Predictor, load
 
-SHOWN = ("everything", "foreground", "background", "shape")
+CONTENTS = ("everything", "foreground", "background", "shape")
 _BLACK = (0, 0, 0)
 
 
 @dataclass(frozen=True)
 class Probe:
-    """The metrics of a model by what it was shown.
+    """The metrics of a model by what its images contained.
 
     Args:
         foreground: names of the object classes.
-        evaluations: for each of `SHOWN`, over all classes.
+        evaluations: for each of `CONTENTS`, over all classes.
     """
 
     foreground: tuple[str, ...]
     evaluations: dict[str, Evaluation]
 
-    def mean_iou(self, shown: str) -> float:
+    def mean_iou(self, content: str) -> float:
         """Return the mean over the object classes of the ground truth; NaN if there are none."""
-        metrics = self.evaluations[shown].metrics
+        metrics = self.evaluations[content].metrics
         present = np.asarray(metrics.confusion).sum(axis=1) > 0
         is_object = np.isin(metrics.names, self.foreground)
         return nan_mean(metrics.class_iou[present & is_object])
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the foreground's mean IoU and all metrics for JSON, by what was shown."""
+        """Return the foreground's mean IoU and all metrics for JSON, by content of the images."""
         results = {
-            shown: {"foreground_mean_iou": self.mean_iou(shown), **evaluation.to_dict()}
-            for shown, evaluation in self.evaluations.items()
+            content: {"foreground_mean_iou": self.mean_iou(content), **evaluation.to_dict()}
+            for content, evaluation in self.evaluations.items()
         }
         return {"things": list(self.foreground), **results}
 
@@ -106,12 +106,12 @@ def probe(
     results = evaluate_altered(
         predictor,
         data,
-        [partial(hide, is_object=is_object, shown=shown, color=mean) for shown in SHOWN],
+        [partial(hide, is_object=is_object, content=content, color=mean) for content in CONTENTS],
         split=split,
         ignore_rules=ignore_rules,
         progress=progress,
     )
-    return Probe(objects, dict(zip(SHOWN, results, strict=True)))
+    return Probe(objects, dict(zip(CONTENTS, results, strict=True)))
 
 
 def hide(
@@ -119,28 +119,28 @@ def hide(
     truth: np.ndarray,
     *,
     is_object: np.ndarray,
-    shown: str,
+    content: str,
     color: tuple[int, ...],
 ) -> np.ndarray:
-    """Return a copy of an image in which everything is hidden but what is shown.
+    """Return a copy of an image in which everything is hidden but `content`.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         truth: (H, W) class ids; K and above are ignored.
         is_object: (K,) true for object classes.
-        shown: one of `SHOWN`.
+        content: one of `CONTENTS`.
         color: RGB 0-255 of hidden pixels.
     """
-    if shown == "everything":
+    if content == "everything":
         return image
     labeled = (truth >= 0) & (truth < len(is_object))
     objects = labeled & is_object[np.where(labeled, truth, 0)]
     hidden = np.empty_like(image)
     hidden[:] = color
-    if shown == "shape":
+    if content == "shape":
         hidden[objects] = _BLACK
     else:
-        visible = objects if shown == "foreground" else labeled & ~objects
+        visible = objects if content == "foreground" else labeled & ~objects
         hidden[visible] = image[visible]
     return hidden
 
@@ -155,11 +155,11 @@ def probe_table(result: Probe) -> str:
     }
     whole = result.mean_iou("everything")
     rows: list[list[str]] = [[msg("mean IoU of the objects"), "", msg("of whole images")]]
-    for shown in SHOWN:
-        value = result.mean_iou(shown)
-        rows.append([titles[shown], percent(value), percent(value / whole, 0) if whole else "-"])
+    for content in CONTENTS:
+        value = result.mean_iou(content)
+        rows.append([titles[content], percent(value), percent(value / whole, 0) if whole else "-"])
     classes: list[list[str]] = [[msg("IoU"), *titles.values()]]
-    metrics = [result.evaluations[shown].metrics for shown in SHOWN]
+    metrics = [result.evaluations[content].metrics for content in CONTENTS]
     for k, name in enumerate(metrics[0].names):
         if name in result.foreground and not np.isnan(metrics[0].class_iou[k]):
             classes.append([name, *(percent(m.class_iou[k]) for m in metrics)])

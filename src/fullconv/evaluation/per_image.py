@@ -42,7 +42,7 @@ _PARTS = ("pixels", "columns", "ends")
 _FORMER = "fullconv-counts/1"  # the same under other names; its ends lack the leading 0
 _FORMER_PARTS = ("pixels", "cells", "ends")
 MAX_BYTES = 2 << 30  # of all arrays of a file; COCO-Stuff (5,000 images, 171 classes) needs 10 MB
-MAX_CLASSES = 1 << 13  # a matrix of so many classes takes 512 MiB
+MAX_CLASSES = 1 << 13  # a matrix of 8192 classes takes 512 MiB
 # What zipfile, NumPy and json raise for damaged files.
 _DAMAGED = (
     OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError, SyntaxError,
@@ -244,7 +244,7 @@ class SplitConfusions:
             )
         raise FullconvError(
             msg("no head {name!r} was evaluated; the model has only one head.", name=name),
-            msg("leave --head out"),
+            msg("run the command again without --head"),
         )
 
 

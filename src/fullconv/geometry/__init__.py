@@ -1,4 +1,4 @@
-"""Geometry: where the cells of every feature map sit in the image.
+"""Geometry: the positions of every feature map's cells in the image.
 
 `trace_network` holds what people call: `trace` and `probe`. Below it, `tracer` runs a network and
 follows every tensor, `op_rules` has one rule per operation, and `positions` describes a tensor's

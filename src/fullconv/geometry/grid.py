@@ -1,4 +1,4 @@
-"""`Grid`: where the cells of a feature map sit in the image."""
+"""`Grid`: the positions of a feature map's cells in the image."""
 
 from __future__ import annotations
 

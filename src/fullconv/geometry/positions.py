@@ -16,8 +16,8 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis of a feature map, in pixels. Cell i sits at `offset + stride * i` and sees the
-    pixels from `low + stride * i` to `high + stride * i`.
+    """One axis of a feature map, in pixels. Cell i has the center `offset + stride * i` and sees
+    the pixels from `low + stride * i` to `high + stride * i`.
 
     >>> Axis().window(kernel=3, stride=2, before=1)
     Axis(stride=2.0, offset=0.0, low=-1.0, high=1.0)

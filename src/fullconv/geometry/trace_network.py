@@ -1,4 +1,4 @@
-"""Compute where the cells of a network's feature maps sit in the image: `trace` and `probe`.
+"""Compute the positions of the cells of feature maps in the image: `trace` and `probe`.
 
 Cell `i` of a feature map looks at the image around pixel `offset + stride * i` and sees `field`
 pixels. Rows and columns share one grid. `trace` runs the network once on a meta tensor (no

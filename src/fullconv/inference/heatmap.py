@@ -114,7 +114,7 @@ class Peak:
 
 @dataclass(frozen=True)
 class Heatmap:
-    """What a classifier sees in an image.
+    """The scores of a classifier over an image.
 
     Args:
         names: of the classes; empty if unknown.
@@ -133,7 +133,7 @@ class Heatmap:
         return [self._peak(heat, class_id) for heat in self.heats]
 
     def best(self, class_id: int) -> Peak:
-        """Return the class's peak at any scale."""
+        """Return the highest peak of a class over all scales."""
         return max(self.peaks(class_id), key=lambda peak: peak.probability)
 
     def top(self, count: int) -> list[Peak]:

@@ -35,7 +35,7 @@ _OVERSHOOT = 0.05  # how far a float image may exceed 0-1: bicubic resizing does
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What is known about a model, whichever runtime computes its logits.
+    """Facts about a model, whichever runtime computes its logits.
 
     Args:
         labels: the classes of the first head.
@@ -143,7 +143,7 @@ class Segmenter(ABC):
 
         # Apply the options to each head. Unless scores are kept, asking a result for its
         # probabilities runs the network again.
-        kept = probabilities if self.options.keep_scores else None
+        stored = probabilities if self.options.keep_scores else None
         results = []
         for number, (mask, labels) in enumerate(zip(masks, self.tables, strict=True)):
             confidence = None
@@ -151,7 +151,7 @@ class Segmenter(ABC):
                 confidence = probabilities.confidence(number)
             mask, unsure = self.options.apply(mask, labels, confidence)
             result = Segmentation(mask, labels, array, unsure=unsure, number=number)
-            results.append(replace(result, probabilities=(lambda: kept) if kept else compute))
+            results.append(replace(result, probabilities=(lambda: stored) if stored else compute))
         first, *additional = results
         result = replace(first, heads=dict(zip(self.heads, additional, strict=True)))
         return result.with_source(source, reference) if source else result

@@ -71,8 +71,8 @@ def predict_video(
         progress: called with how many frames are done and how many there are.
 
     Returns:
-        source, height, width, frames, labelled (frames that the network saw), seconds (to the last
-        frame), "area": the mean share of each class in these frames; those of additional heads
+        source, height, width, frames, `labelled` (frames that the network saw), seconds (to the
+        last frame), "area": the mean share of each class in these frames; those of additional heads
         under "heads"; "damaged": why the video could not be read to its end, or None; files.
 
     Raises:
@@ -236,19 +236,19 @@ class _VideoWriter:
         with _writing(self.path, self.source.source):
             if self.kind == "mask":
                 ids = segmentation.mask.astype(self.dtype)
-                picture = av.VideoFrame.from_ndarray(ids, format=self.stream.pix_fmt)
+                video_frame = av.VideoFrame.from_ndarray(ids, format=self.stream.pix_fmt)
             else:
                 is_overlay = self.kind == "overlay"
                 image = segmentation.overlay(legend=False) if is_overlay else segmentation.color()
                 pixels = np.asarray(image)
                 odd = [(0, side % 2) for side in pixels.shape[:2]]
                 pixels = np.pad(pixels, [*odd, (0, 0)], mode="edge")
-                picture = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(
+                video_frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(
                     format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG"
                 )
-            picture.pts, picture.duration = frame.pts, frame.duration
-            picture.time_base = self.source.time_base
-            self._file.mux(self.stream.encode(picture))
+            video_frame.pts, video_frame.duration = frame.pts, frame.duration
+            video_frame.time_base = self.source.time_base
+            self._file.mux(self.stream.encode(video_frame))
 
     def copy_sound(self, packet: Any) -> None:
         """Write a packet of sound unchanged."""

@@ -1,4 +1,4 @@
-"""Read what version 0.1 wrote: config.json of models, and the settings and log.csv of runs."""
+"""Read models and runs that were written before options and keys were renamed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LOG_COLUMNS = {"rate": "lr"}
 
 
 def migrate_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config.json with today's keys; one of this version is returned unchanged."""
+    """Rename the keys of a config.json to their current names; current keys are kept."""
     migrated = dict(config)
     if "metrics" in config:
         migrated["metrics"] = current_names(config["metrics"])
@@ -24,10 +24,10 @@ def migrate_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def migrate_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return training options under today's names."""
+    """Rename training options to their current names."""
     return {RENAMED.get(key, key): value for key, value in settings.items()}
 
 
 def migrate_columns(names: list[str]) -> list[str]:
-    """Return the column names of a log.csv in this version."""
+    """Rename the columns of a log.csv to their current names."""
     return [_LOG_COLUMNS.get(name, name) for name in names]

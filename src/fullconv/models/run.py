@@ -1,4 +1,4 @@
-"""A run: the folder that a training writes.
+"""A run: the folder that a training run writes.
 
 runs/<date>_<name>/  model/ checkpoint/ config.toml log.csv metrics.json counts_<split>.npz
 """
@@ -167,7 +167,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class History:
-    """The epochs of a stage; a training without stages has one.
+    """The epochs of a stage; a training run without stages has one.
 
     Args:
         name: "FCN-8s".
@@ -179,7 +179,7 @@ class History:
 
     @property
     def seconds(self) -> float:
-        """The duration of all epochs. The clock restarts when a training is resumed."""
+        """The duration of all epochs. The clock restarts when a training run is resumed."""
         clock = [epoch.seconds for epoch in self.epochs if math.isfinite(epoch.seconds)]
         ends = [now for now, after in zip(clock, [*clock[1:], -1.0], strict=True) if after < now]
         return sum(ends)

@@ -240,7 +240,9 @@ def build(
     elif card.source == "timm":
         pyramid, grids = _timm_pyramid(card, pretrained)
     elif card.source == "paper" or (card.source, card.name) in torchvision_fcn.CARDS:
-        make = nets.build_trunk if card.source == "paper" else torchvision_fcn.build_pyramid
+        make = (
+            nets.build_paper_backbone if card.source == "paper" else torchvision_fcn.build_pyramid
+        )
         pyramid, card = make(card, pretrained=pretrained)
         grids = _grids(pyramid)
     elif card.source == "torchvision":

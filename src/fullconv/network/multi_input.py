@@ -1,8 +1,8 @@
 """Networks with extra input channels, such as depth (Long et al. 2015, section 5, NYUDv2).
 
-Early fusion widens the first convolution. Late fusion runs a separate trunk on each extra input and
-averages the scores. Averaging is linear, and so are the skip connections and the upsampling: the
-average of whole networks is one network whose 1x1 scores read the features of all trunks.
+Early fusion widens the first convolution. Late fusion runs a separate backbone on each extra input
+and averages the scores. Averaging is linear, and so are the skip connections and the upsampling:
+the average of whole networks is one network whose 1x1 scores read the features of all backbones.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _SIZE = 65  # pixels a side of the image that shows which convolution reads it
 
 
 class LateFusion(nn.Module):
-    """Trunks side by side: the first reads the colors, each other one its own extra input.
+    """Backbones side by side: the first reads the colors, each other one its own extra input.
 
     Args:
-        trunk: of the colors; the others start as copies of it.
+        backbone: of the colors; the others start as copies of it.
         channels: of each extra input. One channel is repeated as gray, three are read as colors.
-        taps: indices of the trunk's feature maps to return.
+        taps: indices of the backbone's feature maps to return.
         channels_last: per tap, whether its feature map is (N, h, w, C).
 
     >>> fusion = LateFusion(nn.Conv2d(3, 8, 4, stride=4), [1], taps=[0], channels_last=[False])
@@ -41,27 +41,28 @@ class LateFusion(nn.Module):
 
     def __init__(
         self,
-        trunk: nn.Module,
+        backbone: nn.Module,
         channels: Sequence[int],
         taps: Sequence[int],
         channels_last: Sequence[bool],
     ) -> None:
         super().__init__()
-        self.trunks = nn.ModuleList([trunk, *(copy.deepcopy(trunk) for _ in channels)])
+        # Keys of saved models contain the name `trunks`.
+        self.trunks = nn.ModuleList([backbone, *(copy.deepcopy(backbone) for _ in channels)])
         self.channels = (_COLORS, *channels)
         self.taps = tuple(taps)
         self.channels_last = tuple(channels_last)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Return one feature map per tap of images (N, 3 + E, H, W), the trunks' channels
+        """Return one feature map per tap of images (N, 3 + E, H, W), the backbones' channels
         concatenated."""
         parts = images.split(list(self.channels), dim=1)
-        maps_by_trunk = [
-            feature_maps(trunk(part if part.shape[1] == _COLORS else part.expand(-1, 3, -1, -1)))
-            for trunk, part in zip(self.trunks, parts, strict=True)
+        maps_by_backbone = [
+            feature_maps(backbone(part if part.shape[1] == _COLORS else part.expand(-1, 3, -1, -1)))
+            for backbone, part in zip(self.trunks, parts, strict=True)
         ]
         return [
-            torch.cat([maps[tap] for maps in maps_by_trunk], dim=-1 if last else 1)
+            torch.cat([maps[tap] for maps in maps_by_backbone], dim=-1 if last else 1)
             for tap, last in zip(self.taps, self.channels_last, strict=True)
         ]
 
@@ -71,8 +72,8 @@ def fuse(network: FCN, channels: Sequence[int], fusion: str) -> None:
 
     It then reads the extra channels behind the colors, in their order, each input normalized to
     mean 0 and standard deviation 1. With early fusion, the new weights of the first convolution
-    start as the mean over the colors. With late fusion, every trunk starts as a copy of the colors'
-    trunk, and the scores as their average.
+    start as the mean over the colors. With late fusion, every backbone starts as a copy of the
+    colors' backbone, and the scores as their average.
 
     Args:
         network: with a backbone for 3 channels.
@@ -98,11 +99,11 @@ def fuse(network: FCN, channels: Sequence[int], fusion: str) -> None:
         pyramid = backbone.pyramid
         backbone.pyramid = LateFusion(pyramid, channels, backbone.taps, backbone.channels_last)
         backbone.taps = tuple(range(len(backbone.taps)))
-        trunks = 1 + len(channels)
-        backbone.channels = tuple(trunks * count for count in backbone.channels)
+        copies = 1 + len(channels)
+        backbone.channels = tuple(copies * count for count in backbone.channels)
         for score in network.score.values():
             assert isinstance(score, nn.Conv2d)
-            weight = torch.cat([score.weight.detach()] * trunks, dim=1) / trunks
+            weight = torch.cat([score.weight.detach()] * copies, dim=1) / copies
             score.weight, score.in_channels = nn.Parameter(weight), weight.shape[1]
     backbone.in_channels = _COLORS + sum(channels)
 

@@ -164,7 +164,7 @@ def _striped(size: tuple[int, ...]) -> ImageArray:
 
 
 def _legend(maps: Iterable[Sequence[Ids]], heads: Heads, ignore_index: int) -> dict[str, RGB]:
-    """Return name -> color of the classes that occur in the maps, in the order of the heads."""
+    """Return the color of each class that occurs, by name."""
     present: list[set[int]] = [set() for _ in heads]
     for ids_of_heads in maps:
         for ids, values in zip(ids_of_heads, present, strict=True):

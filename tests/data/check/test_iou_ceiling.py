@@ -190,7 +190,7 @@ def test_a_split_without_a_labeled_pixel(tmp_path: Path) -> None:
     assert found.ignored == 1
 
 
-NOTHING = "no pixel is labeled (counted in 1 mask of val)"
+NOTHING = "no pixel is labeled (measured on 1 mask of val)"
 TOLD = 'classes = ["a", "b", "c"]\n\n[map]\n255 = "ignore"\n'
 
 
@@ -231,23 +231,23 @@ def test_by_the_table_of_the_paper_it_is_stride_8(of: Callable[..., Ceiling]) ->
     found = of(0.985, 0.964, 0.928, 0.861)
     assert found.recommended_stride == 8
     assert found.reason == (
-        "it can reach a mean IoU of about 96.4%, within 5 points of the 98.5% of stride 4; stride "
-        "16 reaches about 92.8% (counted in 1 mask of val)"
+        "stride 8 can reach about 96.4% mIoU, stride 4 about 98.5%, at most 5 points more; stride "
+        "16 can reach about 92.8% (measured on 1 mask of val)"
     )
     assert "a loses most: at stride 32 about 86.10% is left" in found.text()
 
 
 def test_the_coarsest_and_the_finest_can_be_recommended(of: Callable[..., Ceiling]) -> None:
     assert of(1, 1, 1, 1 - MARGIN).recommended_stride == 32
-    counted = " (counted in 1 mask of val)"
+    counted = " (measured on 1 mask of val)"
     assert of(1, 1, 1, 1).reason == (
-        "it can reach a mean IoU of about 100.0%, within 5 points of the 100.0% of stride 4"
+        "stride 32 can reach about 100.0% mIoU, stride 4 about 100.0%, at most 5 points more"
         + counted
     )
     assert of(0.9, 0.8, 0.7, 0.6).recommended_stride == 4
     assert of(0.9, 0.8, 0.7, 0.6).reason == (
-        "stride 8 can reach a mean IoU of about 80.0%, more than 5 points below the 90.0% of "
-        "stride 4" + counted
+        "stride 4 can reach about 90.0% mIoU; stride 8 can reach about 80.0%, more than 5 points "
+        "less" + counted
     )
 
 
@@ -266,7 +266,7 @@ def test_a_sample_is_spread_over_the_split(tmp_path: Path) -> None:
     found = estimate_on_sample(data, "val")
     assert found is not None
     assert (found.images, found.images_in_split) == (32, 40)
-    assert found.reason.endswith("(counted in 32 of 40 masks of val)")
+    assert found.reason.endswith("(measured on 32 of 40 masks of val)")
     every = iou_ceiling(data, split="val").mean_iou
     assert found.mean_iou[8] == pytest.approx(every[8], abs=0.03)
     assert found.mean_iou[8] < iou_ceiling(data, split="train").mean_iou[8] - 0.05

@@ -296,7 +296,7 @@ def test_a_bug_is_told_as_one(model: Held, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(model, "segment", segment)
     with serving(model, LIMITS) as url:
         reply = ask(url, png(SCENE))
-    said = f"this is a bug of fullconv {fullconv.__version__}."
+    said = f"this is a bug in fullconv {fullconv.__version__}."
     assert reply.error == (500, said, "report what the server printed")
 
 

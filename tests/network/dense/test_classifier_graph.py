@@ -73,7 +73,7 @@ def test_modules_that_return_maps_stay_closed_and_the_classifier_is_unchanged() 
     graph = graph_of(classifier)
     pooling, flatten = "call_function", "call_method"
     assert nodes(graph) == ["placeholder", "features", pooling, flatten, "head.2", "output"]
-    assert (graph.borders, graph.trunk) == (["features"], {"x", "features"})
+    assert (graph.borders, graph.backbone) == (["features"], {"x", "features"})
     assert graph.values["features"].shape == (1, CHANNELS, 5, 5)
     assert all(torch.equal(t, before[name]) for name, t in classifier.state_dict().items())
     assert not any(module._forward_hooks for module in classifier.modules())
@@ -109,7 +109,7 @@ def test_where_the_trunk_ends(
     assert graph.borders == [borders]
     assert node in nodes(graph)
     if isinstance(classifier, Written):
-        assert {"mean", "sigmoid", "mul"} <= graph.trunk
+        assert {"mean", "sigmoid", "mul"} <= graph.backbone
     assert trace_output(classifier, (WINDOW, WINDOW), "it").shape == (1, 3)
 
 

@@ -161,18 +161,18 @@ def test_receptive_fields_are_those_of_the_papers_first_table(name: str, field: 
 
 def test_googlenets_field_in_the_papers_table_counts_the_average_pooling() -> None:
     """Its text says that the pooling was discarded, its table 907; without it are 715."""
-    trunk, _ = nets.build_trunk(narrow("googlenet"))
-    assert trace(trunk)[-1].field == 715
-    assert trace(nn.Sequential(_Last(trunk), nn.AvgPool2d(7, 1)))[0].field == 907
+    backbone, _ = nets.build_paper_backbone(narrow("googlenet"))
+    assert trace(backbone)[-1].field == 715
+    assert trace(nn.Sequential(_Last(backbone), nn.AvgPool2d(7, 1)))[0].field == 907
 
 
 class _Last(nn.Module):
-    def __init__(self, trunk: nn.Module) -> None:
+    def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
-        self.trunk = trunk
+        self.backbone = backbone
 
     def forward(self, x: Tensor) -> Any:
-        return self.trunk(x)[-1]
+        return self.backbone(x)[-1]
 
 
 def steps_of(name: str, stride: int) -> list[tuple[int, int]]:

@@ -14,7 +14,7 @@ from fullconv.network.paper import nets
 from fullconv.network.paper.transplant import (
     CAFFE_MEAN,
     CAFFE_STD,
-    fill_trunk,
+    fill_backbone,
     fits,
     named_convolutions,
 )
@@ -23,12 +23,12 @@ from fullconv.network.paper.weight_files import Weights, read_weights
 WIDTH = 1 / 16
 
 
-def trunk_of(name: str) -> nn.Module:
-    trunk, _ = nets.build_trunk(BackboneCard("paper", name, {"width": WIDTH}))
-    return trunk
+def backbone_of(name: str) -> nn.Module:
+    backbone, _ = nets.build_paper_backbone(BackboneCard("paper", name, {"width": WIDTH}))
+    return backbone
 
 
-def trunk_blobs(name: str) -> Blobs:
+def backbone_blobs(name: str) -> Blobs:
     blobs = drawn_blobs(name, classes=5, width=WIDTH)
     return {layer: parts for layer, parts in blobs.items() if not layer.startswith("score")}
 
@@ -49,11 +49,11 @@ def as_inner_products(blobs: Blobs) -> Blobs:
 @pytest.mark.parametrize("legacy", [True, False])
 @pytest.mark.parametrize("name", ["vgg16", "alexnet", "googlenet"])
 def test_caffes_weights_by_name(tmp_path: Path, name: str, legacy: bool) -> None:
-    blobs = trunk_blobs(name)
+    blobs = backbone_blobs(name)
     dense = as_inner_products(blobs) if name != "googlenet" else blobs
-    trunk = trunk_of(name)
-    assert fill_trunk(trunk, in_a_file(tmp_path / "a", dense, legacy=legacy)) is True
-    layers = named_convolutions(trunk)
+    backbone = backbone_of(name)
+    assert fill_backbone(backbone, in_a_file(tmp_path / "a", dense, legacy=legacy)) is True
+    layers = named_convolutions(backbone)
     assert set(layers) == set(blobs)
     for number, (layer, conv) in enumerate(layers.items()):
         weight, bias = blobs[layer]
@@ -66,9 +66,9 @@ def test_caffes_weights_by_name(tmp_path: Path, name: str, legacy: bool) -> None
 def test_the_scores_of_a_released_network_are_left_out(tmp_path: Path) -> None:
     blobs = drawn_blobs("vgg16", classes=5, width=WIDTH)
     blobs |= {"upscore2": [torch.randn(5, 5, 4, 4)], "scale_pool4": [torch.tensor([0.01])]}
-    trunk = trunk_of("vgg16")
-    fill_trunk(trunk, in_a_file(tmp_path / "a", blobs))
-    assert torch.equal(named_convolutions(trunk)["fc7"].weight, blobs["fc7"][0])
+    backbone = backbone_of("vgg16")
+    fill_backbone(backbone, in_a_file(tmp_path / "a", blobs))
+    assert torch.equal(named_convolutions(backbone)["fc7"].weight, blobs["fc7"][0])
 
 
 def test_caffes_mean_is_in_rgb() -> None:
@@ -106,27 +106,27 @@ def test_caffes_mean_is_in_rgb() -> None:
 def test_a_layer_that_does_not_fit_is_named(
     tmp_path: Path, change: dict[str, list[Tensor] | None], message: str
 ) -> None:
-    blobs: dict[str, list[Tensor] | None] = {**trunk_blobs("vgg16"), **change}
+    blobs: dict[str, list[Tensor] | None] = {**backbone_blobs("vgg16"), **change}
     remaining = {name: parts for name, parts in blobs.items() if parts is not None}
-    trunk = trunk_of("vgg16")
-    before = {name: value.clone() for name, value in trunk.state_dict().items()}
+    backbone = backbone_of("vgg16")
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
     with pytest.raises(FullconvError) as caught:
-        fill_trunk(trunk, in_a_file(tmp_path / "net.caffemodel", remaining))
+        fill_backbone(backbone, in_a_file(tmp_path / "net.caffemodel", remaining))
     assert caught.value.message.startswith("net.caffemodel does not fit this network: ")
     assert message in caught.value.message
     assert "paper:vgg16" in caught.value.hint
-    for name, value in trunk.state_dict().items():
+    for name, value in backbone.state_dict().items():
         assert torch.equal(value, before[name])  # nothing was copied
 
 
 def test_what_a_card_says_is_missing_stays_as_it_is(tmp_path: Path) -> None:
-    blobs = trunk_blobs("vgg16")
+    blobs = backbone_blobs("vgg16")
     del blobs["fc7"]
-    trunk = trunk_of("vgg16")
-    fresh = named_convolutions(trunk)["fc7"].weight.clone()
-    fill_trunk(trunk, in_a_file(tmp_path / "a", blobs), missing=("fc7",))
-    assert torch.equal(named_convolutions(trunk)["fc7"].weight, fresh)
-    assert torch.equal(named_convolutions(trunk)["fc6"].weight, blobs["fc6"][0])
+    backbone = backbone_of("vgg16")
+    fresh = named_convolutions(backbone)["fc7"].weight.clone()
+    fill_backbone(backbone, in_a_file(tmp_path / "a", blobs), missing=("fc7",))
+    assert torch.equal(named_convolutions(backbone)["fc7"].weight, fresh)
+    assert torch.equal(named_convolutions(backbone)["fc6"].weight, blobs["fc6"][0])
 
 
 def test_another_classifier_of_the_same_names_is_refused(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_another_classifier_of_the_same_names_is_refused(tmp_path: Path) -> None
     state = {f"features.{2 * i}.weight": torch.zeros(4, 4, 3, 3) for i in range(16)}
     torch.save(state, tmp_path / "vgg19.pth")
     with pytest.raises(FullconvError, match=r"vgg19.pth has 16 layers .* expected 13: conv1_1"):
-        fill_trunk(trunk_of("vgg16"), read_weights(tmp_path / "vgg19.pth"))
+        fill_backbone(backbone_of("vgg16"), read_weights(tmp_path / "vgg19.pth"))
 
 
 @pytest.mark.parametrize(

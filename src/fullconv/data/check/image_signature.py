@@ -159,7 +159,8 @@ def _borders(values: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def _edges(gray: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return (h, w) strength 0-1 of the edge between a pixel and its right and lower neighbors."""
+    """Return the edge strength at each pixel, (h, w) from 0 to 1, from the differences to its right
+    and lower neighbors."""
     down, right = np.zeros_like(gray), np.zeros_like(gray)
     down[:-1] = gray[1:] - gray[:-1]
     right[:, :-1] = gray[:, 1:] - gray[:, :-1]

@@ -98,6 +98,7 @@ class Ceiling:
         finest = min(means)
         coarser = min((other for other in means if other > stride), default=None)
         values = {
+            "stride": stride,
             "mean": percent(means[stride]),
             "points": f"{100 * MARGIN:g}",
             "finest": finest,
@@ -108,20 +109,20 @@ class Ceiling:
         }
         if stride == finest:
             return msg(
-                "stride {coarser} can reach a mean IoU of about {coarser_mean}, more than {points} "
-                "points below the {finest_mean} of stride {finest} ({counted})",
+                "stride {finest} can reach about {finest_mean} mIoU; stride {coarser} can reach "
+                "about {coarser_mean}, more than {points} points less ({counted})",
                 **values,
             )
         if coarser:
             return msg(
-                "it can reach a mean IoU of about {mean}, within {points} points of the "
-                "{finest_mean} of stride {finest}; stride {coarser} reaches about {coarser_mean} "
+                "stride {stride} can reach about {mean} mIoU, stride {finest} about {finest_mean}, "
+                "at most {points} points more; stride {coarser} can reach about {coarser_mean} "
                 "({counted})",
                 **values,
             )
         return msg(
-            "it can reach a mean IoU of about {mean}, within {points} points of the {finest_mean} "
-            "of stride {finest} ({counted})",
+            "stride {stride} can reach about {mean} mIoU, stride {finest} about {finest_mean}, at "
+            "most {points} points more ({counted})",
             **values,
         )
 
@@ -129,20 +130,20 @@ class Ceiling:
     def _counted(self) -> Message:
         if self.images == self.images_in_split:
             return nmsg(
-                "counted in {count} mask of {split}",
-                "counted in {count} masks of {split}",
+                "measured on {count} mask of {split}",
+                "measured on {count} masks of {split}",
                 count=self.images,
                 split=self.split,
             )
         return msg(
-            "counted in {images} of {total} masks of {split}",
+            "measured on {images} of {total} masks of {split}",
             images=self.images,
             total=self.images_in_split,
             split=self.split,
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return one JSON object; None for nan."""
+        """Return the result as a dict for JSON; None for nan."""
         return {
             "root": self.root,
             "split": self.split,

@@ -123,7 +123,7 @@ def _pairs_of_findings(report: CheckReport) -> dict[Pair, str]:
         for split, pair in [by_file[name] for name in files if name in by_file][:_PER_FINDING]:
             rules.setdefault(pair, []).append(f"{finding.level} {finding.rule}")
             names[pair] = f"{split}/{pair.name}"
-    return {pair: f"{', '.join(found)}: {names[pair]}" for pair, found in rules.items()}
+    return {pair: f"{', '.join(broken)}: {names[pair]}" for pair, broken in rules.items()}
 
 
 def _spread(report: CheckReport, excluded: set[Pair]) -> list[tuple[str, Pair]]:

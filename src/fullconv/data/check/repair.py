@@ -12,7 +12,7 @@ Each kind of mask is repaired in its own way:
                        cover nearly everything); the lower class if two are equally near
     ids                as in the class table; values without a class are ignored, and counted
 
-A mask that was drawn before the EXIF rotation of its photo is turned with it. What cannot be
+A mask that was drawn before the EXIF rotation of its image is rotated with it. What cannot be
 repaired (unreadable files, other sizes, ids in a lossy format) is left out and listed. An image in
 several splits (rules `leak` and `near-leak`) stays in one: test before val before train.
 
@@ -87,7 +87,7 @@ class RepairedCopy:
     left_out: dict[str, str]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return one JSON object."""
+        """Return the result as a dict for JSON."""
         return {
             "source": str(self.source),
             "out": str(self.out),
@@ -119,7 +119,7 @@ class RepairedCopy:
 
 @dataclass
 class _Plan:
-    """How masks become ids: `kind` is "threshold", "snap", "ids" or "read" (as in training)."""
+    """The way masks become ids: `kind` is "threshold", "snap", "ids" or "read" (as in training)."""
 
     kind: str
     labels: Labels  # of the copy

@@ -80,7 +80,7 @@ def _unpaired(scan: DatasetScan) -> Iterator[Finding]:
                     count=len(single),
                 ),
                 scan.names(single),
-                msg("add masks of the same name, or move these images away"),
+                msg("add masks with the same file names, or move these images to another folder"),
             )
         elif single:
             yield Finding(
@@ -92,25 +92,25 @@ def _unpaired(scan: DatasetScan) -> Iterator[Finding]:
                     count=len(single),
                 ),
                 scan.names(single),
-                msg("add images of the same name, or move these masks away"),
+                msg("add images with the same file names, or move these masks to another folder"),
             )
 
 
 def _doubled(kind: str, files: tuple[str, ...]) -> Finding:
     if kind == "image":
         message = nmsg(
-            "{count} image differs from another one in the suffix only, so it is unclear which of "
-            "them to use.",
-            "{count} images differ from another one in the suffix only, so it is unclear which of "
-            "them to use.",
+            "{count} image has the same file name without extension as another one, so it is "
+            "unclear which of them to use.",
+            "{count} images have the same file name without extension as another one, so it is "
+            "unclear which of them to use.",
             count=len(files),
         )
         return Finding("error", "doubled-stem", message, files, msg("keep one image per name"))
     message = nmsg(
-        "{count} mask differs from another one in the suffix only, so it is unclear which of them "
-        "to use.",
-        "{count} masks differ from another one in the suffix only, so it is unclear which of them "
-        "to use.",
+        "{count} mask has the same file name without extension as another one, so it is unclear "
+        "which of them to use.",
+        "{count} masks have the same file name without extension as another one, so it is unclear "
+        "which of them to use.",
         count=len(files),
     )
     return Finding("error", "doubled-stem", message, files, msg("keep one mask per name"))

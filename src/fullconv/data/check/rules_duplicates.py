@@ -41,8 +41,8 @@ def duplicates(scan: DatasetScan) -> Iterator[Finding]:
         if pair_scan.image_hash:
             by_hash[pair_scan.image_hash].append(pair_scan)
     copies = [group for group in by_hash.values() if len(group) > 1]
-    across = [group for group in copies if len({one.split for one in group}) > 1]
-    within = [group for group in copies if len({one.split for one in group}) == 1]
+    across = [group for group in copies if len({pair_scan.split for pair_scan in group}) > 1]
+    within = [group for group in copies if len({pair_scan.split for pair_scan in group}) == 1]
     if across:
         message = nmsg(
             "{count} image is in more than one split ({splits}), byte for byte: {first}. Scores on "

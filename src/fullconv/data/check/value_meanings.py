@@ -58,7 +58,7 @@ class Meaning:
 
 def meanings(scan: DatasetScan) -> tuple[Meaning, ...]:
     """Return the meanings of the values, most frequent first; () if every value is the id of its
-    class and nothing else needs to be shown."""
+    class and nothing else needs to be listed."""
     labels, total = scan.dataset.labels, max(1, scan.pixels)
     common = scan.values.most_common(_MAX_MEANINGS)
     if isinstance(labels, UndeterminedLabels):
@@ -89,23 +89,23 @@ def value_table(rows: Sequence[Meaning]) -> Message:
     """Return a text table of the most frequent values; "" for none."""
     if not rows:
         return join([])
-    shown = rows
+    listed = rows
     if len(rows) > LIST_LIMIT:
-        shown = [row for row in rows if row.share > _MIN_SHARE][:_MAX_ROWS]
+        listed = [row for row in rows if row.share > _MIN_SHARE][:_MAX_ROWS]
     lines: list[str] = [msg("    value  color      pixels  class")]  # columns as in `_line`
-    for row in shown:
+    for row in listed:
         value = row.value if isinstance(row.value, int) else format_color(row.value)
         color = format_color(row.color) if row.color else ""
         name = row.name or msg("(no class)")
         if row.proposed:
             name = msg("{name} (proposed)", name=name)
         lines.append(_line(str(value), color, share_text(row.share), name))
-    if hidden := len(rows) - len(shown):
+    if hidden := len(rows) - len(listed):
         more = nmsg(
             "{count} more value, in {share} of the pixels",
             "{count} more values, each in {share} of the pixels or less",
             count=hidden,
-            share=percent(rows[len(shown)].share, 2),
+            share=percent(rows[len(listed)].share, 2),
         )
         lines.append(_line("...", "", "", more))
     return join(lines)

@@ -117,7 +117,7 @@ def numbered_names(path: Path) -> dict[int, str]:
 
 
 def pascal_context(labels: Path, subset: Path | None) -> Labels:
-    """Return the class table for LabelMap values 1-459.
+    """Return the class table of PASCAL-Context, whose masks have the values 1 to 459.
 
     Args:
         labels: labels.txt, the names of all values.

@@ -1,4 +1,4 @@
-"""Additional folders of a dataset: masks of other heads, and files with extra input channels.
+"""Additional folders of a dataset: masks of additional heads, and files with extra input channels.
 
     data/  images/ masks/   as in any dataset
            geometry/        --heads geometry: one mask per image, with its own class table in

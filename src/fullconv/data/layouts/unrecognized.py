@@ -62,27 +62,30 @@ def no_folder(root: Path) -> FullconvError:
     parent = next((path for path in root.parents if path.is_dir()), Path())
     names = [] if root.exists() else nearest_dataset_names(root)
     if root.exists():
-        problem = msg("{root} is a file", root=root)
-        hint = shell_command("fullconv", "check", parent)
-    elif names:
-        problem = msg(
-            "there is no folder {root}, and no published dataset of that name (nearest: {names})",
+        message = msg(
+            "{root} is a file; expected the folder of a dataset, for example\n{example}",
+            root=root,
+            example=_EXAMPLE,
+        )
+        return FullconvError(message, shell_command("fullconv", "check", parent))
+    if names:
+        message = msg(
+            "there is no folder {root}, and no published dataset of that name (nearest: {names}); "
+            "expected the folder of a dataset, for example\n{example}",
             root=root,
             names=", ".join(names),
+            example=_EXAMPLE,
         )
         command = shell_command("fullconv", "check", names[0])
-        hint = msg("{command}   # downloads it if necessary", command=command)
-    else:
-        problem = msg("there is no folder {root}", root=root)
-        hint = shell_command("ls", parent)
-    return FullconvError(
-        msg(
-            "{problem}; expected the folder of a dataset, for example\n{example}",
-            problem=problem,
-            example=_EXAMPLE,
-        ),
-        hint,
+        return FullconvError(
+            message, msg("{command}   # downloads it if necessary", command=command)
+        )
+    message = msg(
+        "there is no folder {root}; expected the folder of a dataset, for example\n{example}",
+        root=root,
+        example=_EXAMPLE,
     )
+    return FullconvError(message, shell_command("ls", parent))
 
 
 def several_datasets(root: Path, folders: list[Path]) -> FullconvError:
@@ -185,7 +188,7 @@ def _part_of_dataset(root: Path, match_layout: _Match) -> FullconvError | None:
             masks = [pair for pair in pairs if pair.mask.is_relative_to(inside)]
             if not images and not masks:
                 continue
-            shown = parent if root.is_absolute() else Path(os.path.relpath(parent))
+            folder = parent if root.is_absolute() else Path(os.path.relpath(parent))
             if images:
                 content = nmsg(
                     "{count} image and no masks", "{count} images and no masks", len(images)
@@ -202,10 +205,10 @@ def _part_of_dataset(root: Path, match_layout: _Match) -> FullconvError | None:
                     "the others in {other}.",
                     root=root,
                     content=content,
-                    dataset=shown,
+                    dataset=folder,
                     other=other.relative_to(parent),
                 ),
-                shell_command("fullconv", "check", shown),
+                shell_command("fullconv", "check", folder),
             )
     return None
 

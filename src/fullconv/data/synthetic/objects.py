@@ -218,7 +218,7 @@ def car(c: Canvas, x: float, z: float, *, facing: int, crossing: bool = False) -
 
 
 def _car_end(c: Canvas, x: float, z: float, size: tuple[float, float], *, red: bool) -> None:
-    """Paint wheels, lights and license plate of the end that faces the camera."""
+    """Paint the wheels, lights and license plate at the end of a car that faces the camera."""
     wide, high = size
     lamp = (190, 26, 30) if red else (235, 232, 214)
     glow = 1.6 if c.light.lamps > 0.2 else 1.0

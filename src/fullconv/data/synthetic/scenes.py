@@ -3,7 +3,7 @@
 `scene` draws one image and its class ids (255 where the hood of the camera's car hides the street);
 `write` writes a dataset. A scene is a small world in meters, seen through a pinhole camera and
 painted from far to near.
-The photo is painted at three times the resolution and averaged; the id of a pixel is the center of
+The image is painted at three times the resolution and averaged; the id of a pixel is the center of
 its 3 x 3 block, so masks are hard and exact. The same seed and size give the same bytes. Classes
 share colors on purpose (gray, green and sky-blue houses, cars of any color, dusk, fog): color alone
 does not tell them apart.

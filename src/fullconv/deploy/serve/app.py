@@ -210,7 +210,7 @@ def _add_error_handlers(app: FastAPI) -> None:
         return Response(status_code=_DISCONNECTED)
 
     async def bug(request: Request, error: Exception) -> Response:
-        message = msg("this is a bug of fullconv {version}.", version=__version__)
+        message = msg("this is a bug in fullconv {version}.", version=__version__)
         return respond(request, 500, message, msg("report what the server printed"))
 
     handlers: dict[Any, Callable[..., Awaitable[Response]]] = {

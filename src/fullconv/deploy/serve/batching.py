@@ -172,7 +172,7 @@ class Queue:
         return await asyncio.wrap_future(job.result)
 
     def require_room(self, pixels: int = 0) -> None:
-        """Raise 503 if there is no room for an image of so many pixels."""
+        """Raise 503 if there is no room for an image of `pixels` pixels."""
         count = len(self._jobs)
         held = sum(job.image[..., 0].size for job in list(self._jobs))
         if self._closed or count >= self.waiting or (count and held + pixels > self.pixels):

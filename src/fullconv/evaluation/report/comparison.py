@@ -45,16 +45,16 @@ def comparison_text(comparison: Comparison) -> str:
         blocks[-1] += "\n" + align_columns(rows, left=range(len(rows[0])))
     for run, difference in zip(comparison.runs[1:], comparison.differences, strict=True):
         metrics, classes = _difference_rows(comparison, run, difference)
-        shown = classes
+        listed = classes
         if len(classes) > _LISTED:
             sizes = [-abs(np.nan_to_num(interval.value)) for _, interval in classes]
-            shown = [classes[k] for k in sorted(np.argsort(sizes, kind="stable")[:_LISTED])]
+            listed = [classes[k] for k in sorted(np.argsort(sizes, kind="stable")[:_LISTED])]
         blocks.append(
             f"{translate(_title(run, first))}\n"
             + align_columns([_METRIC_HEAD, *(cells for cells, _ in metrics)], left=(0, 3))
         )
-        block = align_columns([_CLASS_HEAD, *(cells for cells, _ in shown)], left=(0, 5))
-        if left := len(classes) - len(shown):
+        block = align_columns([_CLASS_HEAD, *(cells for cells, _ in listed)], left=(0, 5))
+        if left := len(classes) - len(listed):
             more = nmsg(
                 "... and {count} more class with a smaller difference (--json)",
                 "... and {count} more classes with smaller differences (--json)",
@@ -98,8 +98,10 @@ def save_comparison(comparison: Comparison, path: str | Path) -> Path:
         content = page(f"Comparison of {names}", *_html_parts(comparison))
     else:
         groups = {
-            f"{_title(run, first)}: difference in percentage points": _plot_rows(comparison, found)
-            for run, found in zip(comparison.runs[1:], comparison.differences, strict=True)
+            f"{_title(run, first)}: difference in percentage points": _plot_rows(
+                comparison, difference
+            )
+            for run, difference in zip(comparison.runs[1:], comparison.differences, strict=True)
         }
         content = encoded(comparison_plot(_logs(comparison), groups), suffix[1:])
     try:
@@ -170,7 +172,9 @@ def notes(comparison: Comparison) -> list[Message]:
                 count=_TESTED,
             )
         )
-    intervals = zip(names, *(found.classes for found in comparison.differences), strict=True)
+    intervals = zip(
+        names, *(difference.classes for difference in comparison.differences), strict=True
+    )
     without = [
         name
         for name, *runs in intervals
@@ -288,7 +292,10 @@ def _plot_rows(comparison: Comparison, difference: Difference) -> list[IntervalR
 def _html_parts(comparison: Comparison) -> list[Markup]:
     first, logs = comparison.runs[0], _logs(comparison)
     rows = [_metric_row(run) for run in comparison.runs]
-    parts = [muted(heading(comparison)), table(["", *TITLES.values(), "epochs"], rows, numbers=5)]
+    parts = [
+        muted(heading(comparison)),
+        table(["", *TITLES.values(), "epochs"], rows, numbers=len(TITLES) + 1),
+    ]
     if settings := comparison.differing_settings:
         names = [run.name for run in comparison.runs]
         parts += [muted("Different settings")]

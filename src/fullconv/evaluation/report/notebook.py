@@ -214,8 +214,8 @@ def check_report_html(report: CheckReport) -> str:
         for split, pixels in report.class_pixels.items()
     }
     rows = [[finding.level, finding.rule, finding.message] for finding in report.findings]
-    found = table(["", "rule", ""], rows) if rows else muted("The check found no problems.")
-    return fragment(*_dataset_parts(report.dataset, shares), found)
+    findings = table(["", "rule", ""], rows) if rows else muted("The check found no problems.")
+    return fragment(*_dataset_parts(report.dataset, shares), findings)
 
 
 def _dataset_parts(dataset: Dataset, shares: Mapping[str, Sequence[float]]) -> list[Markup]:

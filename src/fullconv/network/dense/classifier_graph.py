@@ -38,7 +38,7 @@ class ClassifierGraph:
         network: computes what the classifier computes in evaluation mode.
         values: the result of each node for an image of the classifier's own size, by the node's
             name: traced tensors on the meta device, or sizes and similar.
-        trunk: the names of the nodes that lead to feature maps. The others are the head.
+        backbone: the names of the nodes that lead to feature maps. The others are the head.
         state: of the scores.
 
     >>> import timm
@@ -49,7 +49,7 @@ class ClassifierGraph:
 
     network: fx.GraphModule
     values: dict[str, Any]
-    trunk: frozenset[str]
+    backbone: frozenset[str]
     state: State | None
 
     @property
@@ -58,10 +58,10 @@ class ClassifierGraph:
         read = {
             given.name
             for node in self.network.graph.nodes
-            if node.name not in self.trunk
+            if node.name not in self.backbone
             for given in node.all_input_nodes
         }
-        return [n.name for n in self.network.graph.nodes if n.name in read & self.trunk]
+        return [n.name for n in self.network.graph.nodes if n.name in read & self.backbone]
 
 
 def trace_classifier(classifier: nn.Module, size: int, name: str) -> ClassifierGraph:
@@ -89,7 +89,7 @@ def trace_classifier(classifier: nn.Module, size: int, name: str) -> ClassifierG
     network = _graph(classifier, closed, name, layout_of(output))
     values: dict[str, Any] = {}
     trace_output(_recording_module(network, values), (size, size), name)
-    return ClassifierGraph(network, values, _find_trunk(network, values), layout_of(output))
+    return ClassifierGraph(network, values, _find_backbone(network, values), layout_of(output))
 
 
 def trace_output(module: nn.Module, size: tuple[int, int], name: str) -> Any:
@@ -176,7 +176,7 @@ def _closed_modules(classifier: nn.Module) -> Iterator[set[str]]:
             tracked = [isinstance(layout_of(t), SpatialLayout) for t in iter_tensors(output)]
             layer = type(module).__module__.startswith("torch.nn")
             tokens = bool(tracked) and all(tracked) and not layer  # closed, to name it in an error
-            if not tokens and not _belongs_to_trunk(output, collapsed=False):
+            if not tokens and not _belongs_to_backbone(output, collapsed=False):
                 opened.add(name)
             if type(module) in (nn.AvgPool2d, nn.MaxPool2d) and collapses(given[0], output):
                 # Pooling of the whole map, written with a fixed size.
@@ -254,7 +254,7 @@ def _graph(
 
 def with_whole_image_note(message: Message, state: State | None) -> Message:
     """Return a message with a note on the operations that computed a classifier's scores from the
-    whole image; the pooling at the end of every trunk is left out."""
+    whole image; the pooling at the end of every backbone is left out."""
     names = [n for n in whole_image_operations(state) if not n.endswith("(global pooling)")]
     if not names:
         return message
@@ -269,26 +269,26 @@ def whole_image_operations(state: State | None) -> list[str]:
     return sorted(state.reasons if isinstance(state, Untracked) else state.whole if state else ())
 
 
-def _find_trunk(network: fx.GraphModule, values: dict[str, Any]) -> frozenset[str]:
+def _find_backbone(network: fx.GraphModule, values: dict[str, Any]) -> frozenset[str]:
     """Return the nodes that feature maps are computed from, and those that do not depend on the
     image."""
     collapsed: set[fx.Node] = set()
-    trunk: set[str] = set()
+    backbone: set[str] = set()
     for node in network.graph.nodes:
         if any(given in collapsed for given in node.all_input_nodes) or _is_collapse(node, values):
             collapsed.add(node)
         if node.op in ("placeholder", "get_attr"):
-            trunk.add(node.name)
-        elif node.op != "output" and _belongs_to_trunk(values[node.name], node in collapsed):
+            backbone.add(node.name)
+        elif node.op != "output" and _belongs_to_backbone(values[node.name], node in collapsed):
             ancestors = [node]
             while ancestors:
                 ancestor = ancestors.pop()
-                trunk.add(ancestor.name)
-                ancestors.extend(n for n in ancestor.all_input_nodes if n.name not in trunk)
-    return frozenset(trunk)
+                backbone.add(ancestor.name)
+                ancestors.extend(n for n in ancestor.all_input_nodes if n.name not in backbone)
+    return frozenset(backbone)
 
 
-def _belongs_to_trunk(value: Any, collapsed: bool) -> bool:
+def _belongs_to_backbone(value: Any, collapsed: bool) -> bool:
     """Return whether a value is a feature map (of more than one cell, if it comes after a pooling
     of the whole map), or does not depend on the image."""
     tensors = iter_tensors(value)

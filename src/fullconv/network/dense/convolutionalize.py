@@ -3,19 +3,19 @@
 A classifier that looks at 224 x 224 pixels computes one row of scores. Its fully connected layers
 are convolutions that cover their whole input, so the same weights can slide over a larger image and
 compute scores at every cell in one pass. The head is rewritten by `fullconv.network.dense.rewrite`;
-the trunk stays as it is.
+the backbone stays as it is.
 
 Two equalities hold, and are proven on random images for every network:
 
 - On an image of the classifier's own size there is one cell, with the classifier's scores.
 - On a larger image, the scores of every cell are what the classifier's own head computes from the
-  window of the trunk's feature map at that cell.
+  window of the backbone's feature map at that cell.
 
 For some networks, a cell's scores also equal those of the classifier on the crop of its window. For
-that the trunk must see nothing but the window: neither the whole image (squeeze-excite, attention,
-normalization over the image) nor its neighborhood (a trunk that pads with zeros sees zeros beyond
-the border of a crop, but image content around a cell). So it holds exactly for networks without
-padding and without such operations, and approximately for others.
+that the backbone must see only the window: neither the whole image (squeeze-excite, attention,
+normalization over the image) nor its neighborhood (a backbone that pads with zeros sees zeros
+beyond the border of a crop, but image content around a cell). So it holds exactly for networks
+without padding and without such operations, and approximately for others.
 `DenseClassifier.is_local` and `caveats` report it.
 
 Shapes: N batch · K classes · H, W image · h, w cells.
@@ -60,7 +60,7 @@ class Proof:
     Args:
         native: between the dense network and the classifier, on an image of the classifier's size.
         windows: between the dense network on a larger image and the classifier's own head on each
-            window of the trunk's feature map.
+            window of the backbone's feature map.
         cells: (h, w) of that larger image.
 
     >>> convolutionalize("test_resnet", size=96).proof.cells
@@ -111,7 +111,7 @@ class DenseClassifier(nn.Module):
 
     @property
     def is_local(self) -> bool:
-        """Whether a cell sees only its window, so that it equals the classifier on that crop."""
+        """Return whether a cell sees only its window, and so equals the classifier on that crop."""
         return self.grid.field <= self.size
 
     def forward(self, images: Tensor) -> Tensor:
@@ -268,7 +268,8 @@ def _trace_larger(
                 size=classifier.size,
             ),
             msg(
-                "x.mean((2, 3))   # in the classifier's own forward, or in a module after the trunk"
+                "x.mean((2, 3))   # in the classifier's own forward, or in a module after the "
+                "backbone"
             ),
         )
     return output
@@ -283,7 +284,7 @@ def _step(network: nn.Module, classifier: Classifier, grid: Grid) -> int:
     levels = max(1, math.ceil(math.log2(stride)))
 
     def parities(n: int) -> list[int]:
-        """Of each level, which is half of the one before, rounded up."""
+        """Return the parity of each level, which is half of the one before, rounded up."""
         odd = []
         for _ in range(levels):
             odd.append(n % 2)
@@ -355,7 +356,7 @@ def _head_scores(graph: ClassifierGraph, maps: dict[str, Tensor], row: int, colu
     maps."""
     values: dict[fx.Node, Any] = {}
     for node in graph.network.graph.nodes:
-        if node.name in graph.trunk and node.op != "get_attr":
+        if node.name in graph.backbone and node.op != "get_attr":
             values[node] = None
         if node.name in maps:
             values[node] = _window(maps[node.name], graph.values[node.name], row, column)

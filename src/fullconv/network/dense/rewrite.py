@@ -44,7 +44,7 @@ def rewrite_head(classifier: ClassifierGraph, name: str) -> fx.GraphModule:
         class_name=type(classifier.network).__name__,
     )
     head = HeadRewriter(network, classifier)
-    old = [node for node in network.graph.nodes if node.name not in classifier.trunk]
+    old = [node for node in network.graph.nodes if node.name not in classifier.backbone]
     for node in old:
         try:
             with network.graph.inserting_before(node):

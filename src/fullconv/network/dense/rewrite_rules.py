@@ -223,7 +223,7 @@ def _layer_norm(head: HeadRewriter, node: fx.Node) -> TensorLayout:
 
 
 def _along_channels(position: int, default: int = -1) -> Rule:
-    """Return the rule for softmax and similar."""
+    """Return the rule for an operation along the channels, such as softmax."""
 
     def rule(head: HeadRewriter, node: fx.Node) -> TensorLayout:
         layout = head.input_layout(node)

@@ -84,7 +84,7 @@ class HeadRewriter:
 
     def __init__(self, network: fx.GraphModule, classifier: ClassifierGraph) -> None:
         self.network, self.graph = network, network.graph
-        self.values, self.trunk = classifier.values, classifier.trunk
+        self.values, self.backbone = classifier.values, classifier.backbone
         self.layouts: dict[fx.Node, TensorLayout] = {}
 
     def input_layout(self, node: fx.Node, position: int = 0, name: str = "input") -> TensorLayout:
@@ -117,11 +117,11 @@ class HeadRewriter:
         """Return the layout of a node; None for sizes, weights and similar.
 
         Raises:
-            UnsupportedError: the node comes from the trunk, but is no feature map.
+            UnsupportedError: the node comes from the backbone, but is no feature map.
         """
         if node in self.layouts:
             return self.layouts[node]
-        if node.name not in self.trunk or not isinstance(self.values[node.name], Tensor):
+        if node.name not in self.backbone or not isinstance(self.values[node.name], Tensor):
             return None
         state = layout_of(self.values[node.name])
         if state is None:

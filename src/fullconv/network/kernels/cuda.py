@@ -38,7 +38,7 @@ GRADIENT_COLUMNS = 32
 
 @dataclass(frozen=True)
 class Axis:
-    """How the pixels of one axis are interpolated. Gap g is between the cells g - 1 and g.
+    """The interpolation of the pixels of one axis. Gap g is between the cells g - 1 and g.
 
     Args:
         gaps: (pixels) the gap of every pixel, 0 to `cells`.
@@ -153,7 +153,7 @@ def _run(name: str, values: Tensor, grid: Grid, out: Tensor) -> None:
 
 @dataclass(frozen=True)
 class Plan:
-    """How one computation is divided into programs.
+    """The division of one computation into programs.
 
     Args:
         arguments: the first arguments of every program.

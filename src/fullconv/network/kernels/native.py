@@ -58,7 +58,7 @@ def instructions(choice: str | None = None) -> str:
     current = _require_library().fullconv_instructions(level)
     if current < 0:
         raise FullconvError(
-            msg("this processor has no {instructions}.", instructions=choice),
+            msg("this processor does not support {instructions}.", instructions=choice),
             msg("choose from {choices}", choices=truncated_list(INSTRUCTIONS)),
         )
     return INSTRUCTIONS[current]
@@ -161,7 +161,7 @@ def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
 
 
 def _threads() -> ctypes.c_int:
-    """As many as torch uses: the library does not change torch's own setting."""
+    """Return the number that torch uses: the library does not change torch's own setting."""
     return ctypes.c_int(torch.get_num_threads())
 
 

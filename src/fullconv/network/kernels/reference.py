@@ -1,10 +1,10 @@
 """Bilinear interpolation of scores in plain torch: the definition that every faster backend equals.
 
-Scores (N, K, h, w) sit on a `Grid`. The score at pixel x is interpolated between the two cells
-around `u = (x - offset) / stride`; outside the outermost centers it stays constant. Interpolation
-is a product with two sparse matrices, one per axis, so its gradient is a product too, and
-repeatable. Each axis may have its own grid. Loss and confidence are computed in strips of rows, so
-that (N, K, H, W) never exists.
+Scores (N, K, h, w) are values at the cells of a `Grid`. The score at pixel x is interpolated
+between the two cells around `u = (x - offset) / stride`; outside the outermost centers it stays
+constant. Interpolation is a product with two sparse matrices, one per axis, so its gradient is a
+product too, and repeatable. Each axis may have its own grid. Loss and confidence are computed in
+strips of rows, so that (N, K, H, W) never exists.
 
 Shapes: N batch · K classes · H, W image · h, w cells.
 """

@@ -34,7 +34,7 @@ from fullconv.core.errors import FullconvError
 from fullconv.core.i18n import msg
 from fullconv.core.text import truncated_list
 from fullconv.network.backbone_card import IMAGENET_MEAN, IMAGENET_STD, BackboneCard
-from fullconv.network.paper.transplant import CAFFE_MEAN, CAFFE_STD, fill_trunk
+from fullconv.network.paper.transplant import CAFFE_MEAN, CAFFE_STD, fill_backbone
 from fullconv.network.paper.weight_files import Weights, download_torchvision_weights, read_weights
 
 FORMS = ("original", "aligned")
@@ -42,7 +42,7 @@ PAD = 100  # pixels, of the first convolution in the original form
 AT_ONCE = {"pool4": 0.01, "pool3": 0.0001}
 
 
-class Trunk(nn.Module):
+class PaperBackbone(nn.Module):
     """Layers that run in sequence; the outputs of some of them are returned.
 
     Args:
@@ -50,8 +50,9 @@ class Trunk(nn.Module):
         taps: the layers whose outputs are returned, each with a fixed factor.
         published: scores start at zero and are zero outside their cells, as in the released nets.
 
-    >>> trunk = Trunk({"conv": nn.Conv2d(3, 8, 3, padding=1)}, {"conv": 1.0}, published=False)
-    >>> trunk(torch.zeros(1, 3, 32, 48))[0].shape
+    >>> layers = {"conv": nn.Conv2d(3, 8, 3, padding=1)}
+    >>> backbone = PaperBackbone(layers, {"conv": 1.0}, published=False)
+    >>> backbone(torch.zeros(1, 3, 32, 48))[0].shape
     torch.Size([1, 8, 32, 48])
     """
 
@@ -247,9 +248,11 @@ def paper_card(name: str) -> BackboneCard:
     return BackboneCard("paper", network, options[variant])
 
 
-def build_trunk(card: BackboneCard, *, pretrained: bool = False) -> tuple[Trunk, BackboneCard]:
-    """Build the trunk of a card, and return it with the card, which has the mean and std that the
-    weights expect.
+def build_paper_backbone(
+    card: BackboneCard, *, pretrained: bool = False
+) -> tuple[PaperBackbone, BackboneCard]:
+    """Build the backbone of a card, and return it with the card, which has the mean and std that
+    the weights expect.
 
     Args:
         card: name as in `NETWORKS`; options are `form` ("original" or "aligned"), `at_once`, and
@@ -286,21 +289,21 @@ def build_trunk(card: BackboneCard, *, pretrained: bool = False) -> tuple[Trunk,
     names = NETWORKS[card.name](stack)
     scales = AT_ONCE if options["at_once"] else {}
     taps = {name: scales.get(name, 1.0) for name in names}
-    trunk = Trunk(stack.layers, taps, published=stack.original)
+    backbone = PaperBackbone(stack.layers, taps, published=stack.original)
     if card.weights is not None:
         weights = read_weights(card.weights)
     elif pretrained:
         weights = _torchvision_weights(card)
         card = replace(card, pretrained_on=f"ImageNet-1k, torchvision {card.name}")
     else:
-        return trunk, card
-    caffe = fill_trunk(trunk, weights, missing=card.missing)
+        return backbone, card
+    caffe = fill_backbone(backbone, weights, missing=card.missing)
     if caffe and (card.mean, card.std) == (
         IMAGENET_MEAN,
         IMAGENET_STD,
     ):  # the card does not override them
         card = replace(card, mean=CAFFE_MEAN, std=CAFFE_STD)
-    return trunk, card
+    return backbone, card
 
 
 def _torchvision_weights(card: BackboneCard) -> Weights:

@@ -4,9 +4,9 @@ They are dilated ResNets (stride 8) with a head: a 3x3 convolution, batch norm, 
 1x1 scores. Everything but the scores is a pyramid with one tap. The auxiliary head, which is used
 in training only, is left out.
 
-torchvision stretches the scores over the image, and so does this backbone by default. The cells sit
-at 8 i; stretching interpolates them up to half a stride away from there, which the published
-weights have learned to compensate.
+torchvision stretches the scores over the image, and so does this backbone by default. The center
+of cell i is at 8 i. Stretching interpolates up to half a stride away from there, which the
+published weights have learned to compensate.
 """
 
 from __future__ import annotations

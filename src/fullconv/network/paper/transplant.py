@@ -49,8 +49,8 @@ class Layers:
     caffe: bool
 
 
-def match_layers(weights: Weights, trunk: nn.Module) -> Layers:
-    """Return the layers of a file under the names that a trunk uses for them."""
+def match_layers(weights: Weights, backbone: nn.Module) -> Layers:
+    """Return the layers of a file under the names that a backbone uses for them."""
     grouped: dict[str, dict[str, Tensor]] = {}
     for name, tensor in weights.tensors.items():
         layer, _, part = name.rpartition(".")
@@ -59,7 +59,7 @@ def match_layers(weights: Weights, trunk: nn.Module) -> Layers:
     if not features:
         return Layers(weights.path.name, grouped, caffe=True)
     # torchvision and timm number their layers: pair them in order.
-    convolutions = [name for name in named_convolutions(trunk) if name not in _DENSE]
+    convolutions = [name for name in named_convolutions(backbone) if name not in _DENSE]
     numbered = sorted(features, key=lambda name: (len(name), name))
     if len(numbered) != len(convolutions):
         raise FullconvError(
@@ -81,12 +81,12 @@ def match_layers(weights: Weights, trunk: nn.Module) -> Layers:
     )
 
 
-def named_convolutions(trunk: nn.Module) -> dict[str, nn.Conv2d]:
+def named_convolutions(backbone: nn.Module) -> dict[str, nn.Conv2d]:
     """Return the convolutions by their Caffe names, in which a slash precedes the parts of an
     inception module."""
     return {
         name.replace(".", "/"): module
-        for name, module in trunk.named_modules()
+        for name, module in backbone.named_modules()
         if isinstance(module, nn.Conv2d)
     }
 
@@ -141,8 +141,8 @@ def fits(tensor: Tensor, target: Tensor) -> bool:
     return shape in (convolution, connected)
 
 
-def fill_trunk(trunk: nn.Module, weights: Weights, *, missing: Iterable[str] = ()) -> bool:
-    """Copy a file's weights into a trunk, without the scores.
+def fill_backbone(backbone: nn.Module, weights: Weights, *, missing: Iterable[str] = ()) -> bool:
+    """Copy a file's weights into a backbone, without the scores.
 
     Args:
         missing: layers that the file lacks; they stay as they are.
@@ -153,8 +153,8 @@ def fill_trunk(trunk: nn.Module, weights: Weights, *, missing: Iterable[str] = (
     Raises:
         FullconvError: the file belongs to another network.
     """
-    layers = match_layers(weights, trunk)
-    convolutions = named_convolutions(trunk)
+    layers = match_layers(weights, backbone)
+    convolutions = named_convolutions(backbone)
     copy_weights(
         {name: c for name, c in convolutions.items() if name not in tuple(missing)}, layers
     )

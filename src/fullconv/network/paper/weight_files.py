@@ -1,8 +1,8 @@
 """Read weight files from elsewhere, and report what does not fit a network.
 
-Caffe's, PyTorch's and safetensors files are told apart by their content. A .pth file is a pickle,
-and a pickle can run code: only tensors and plain containers are read from it, and a file that needs
-more is refused.
+Caffe's, PyTorch's and safetensors files are distinguished by their content. A .pth file is a
+pickle, and a pickle can run code: only tensors and plain containers are read from it, and a file
+that needs more is refused.
 """
 
 from __future__ import annotations
