@@ -101,7 +101,7 @@ def test_without_a_class_the_most_probable_is_drawn(
         ),
         (
             ("test_resnet", "{photo}", "--scales", "big"),
-            "--scales is 'big'; it must be num",
+            "--scales is 'big'; it must be comma-separated num",
             "--scales 1",
         ),
         (
