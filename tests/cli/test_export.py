@@ -99,7 +99,7 @@ def test_what_is_printed_can_be_pasted(
     assert "int8\ncompared with the model in float32 on 8 images of 6 sizes: " in said
     assert f"next: fullconv predict '{tmp_path / 'my files' / 'model.onnx'}' IMAGES" in said
     assert run(["predict", str(tmp_path / "my files/model.onnx"), str(photos), "--tile", "64"]) == 1
-    assert "takes each image whole; tiles are for models in torch" in capsys.readouterr().err
+    assert "is an exported model, which does not support tiles" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("share", [None, 0.002])
@@ -138,6 +138,8 @@ def test_int8_wants_images(
 ) -> None:
     assert run(["export", str(folder), "--precision", "int8", "--out", str(tmp_path)]) == 1
     said = capsys.readouterr().err
-    assert "int8 is calibrated on images like those it will see; none were given." in said
+    assert (
+        "int8 is calibrated on images like those that the model will see; none were given." in said
+    )
     assert "try: --calibrate IMAGES" in said
     assert not list(tmp_path.iterdir())

@@ -157,7 +157,7 @@ def test_a_backbone_that_is_not_known_is_told_by_its_likes() -> None:
     assert "resnet18" in caught.value.message
     with pytest.raises(FullconvError, match="torchvision has no classifier 'nonet'"):
         inspect("torchvision:nonet")
-    with pytest.raises(FullconvError, match="backbone source 'elsewhere' is not known"):
+    with pytest.raises(FullconvError, match="unknown backbone source 'elsewhere'"):
         inspect("elsewhere:a/b")
 
 

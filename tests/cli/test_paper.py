@@ -50,7 +50,7 @@ def test_a_heat_map_of_an_untrained_network(cli: Out, photo: Path, tmp_path: Pat
         f"heat map: {out}",
         "next: fullconv train DATA --backbone test_resnet",
     ]
-    assert err.startswith("note: timm test_resnet: cells see up to 323 pixels through the padding")
+    assert err.startswith("note: timm test_resnet: because of padding, cells see up to 323 pixels")
     with Image.open(out) as image:
         assert image.format == "PNG"
         assert image.width > 3 * 240
@@ -110,7 +110,11 @@ def test_without_a_class_the_most_probable_is_drawn(
             "--sc",
         ),
         (("test_resnet", "{photo}", "--top", "0"), "--top is 0; it must be 1 or more", "--top 5"),
-        (("test_resnet", "{photo}", "--class", "tabbie"), "near it: 'tabby' (281)", "--class"),
+        (
+            ("test_resnet", "{photo}", "--class", "tabbie"),
+            "Similar names: 'tabby' (281)",
+            "--class",
+        ),
         (("test_resnet", "{text}"), "cannot be read: it is not in an image format", "copy"),
         (("test_vit", "{photo}"), "timm test_vit cannot be convolutionalized", "move"),
         (("resnet81", "{photo}"), "timm has no network 'resnet81'", "resnet18   # or"),

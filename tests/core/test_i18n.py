@@ -39,7 +39,7 @@ def test_translation_reaches_the_values_of_a_message() -> None:
     inner = join([msg("split {split}", split="val"), count], ", ")
     message = msg("{model} on {data}, {setting}", model="m", data="d", setting=inner)
     assert translate(message) == "m on d, split val, 2 images"
-    assert translate(message, "zh") == "m，数据集 d，数据划分 val, 2 幅图像"
+    assert translate(message, "zh") == "m，数据集 d，数据划分 val, 2 张图像"
     set_language("zh")
     assert translate(message) == translate(message, "zh")
     assert format_error(msg("missing argument {name}.", name="DATA"), "x") == (

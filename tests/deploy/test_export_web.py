@@ -61,7 +61,7 @@ def test_the_folder_and_how_to_look_at_it(said: Any, model: Model) -> None:
     assert names == {"index.html", "model.json", "model.onnx", *(f"ort/{n}" for n in web.RUNTIME)}
     assert "labels are equal" in text
     assert f"next: python -m http.server --directory {site}" in text
-    assert "opens index.html as a file does not let it read the model" in text
+    assert "A browser cannot read the model if it opens index.html as a file." in text
     about = json.loads((site / "model.json").read_text())
     assert about["name"] == "town"
     assert [one["name"] for one in about["classes"]] == list(model.labels.names)

@@ -119,7 +119,7 @@ def _unknown_command(argv: list[str]) -> UsageError:
         )
     if ours.startswith("-"):
         message = msg("there is no command {typed!r}.", typed=typed)
-        return UsageError(message, f"fullconv {ours}")
+        return UsageError(message, shell_command("fullconv", ours))
     if ours:
         message = msg("there is no command {typed!r}; it is {ours!r} here.", typed=typed, ours=ours)
         return UsageError(message, shell_command("fullconv", ours, *_our_options(ours, rest)))
@@ -293,7 +293,9 @@ def check_dataset(command: str, data: Path) -> None:
     if looks_like_model(data):
         message = msg("{data} is a model, not a dataset.", data=data)
         line = shell_command("fullconv", command, "DATA", "--init-from", data)
-        raise UsageError(message, line if command == "train" else f"fullconv inspect {data}")
+        raise UsageError(
+            message, line if command == "train" else shell_command("fullconv", "inspect", data)
+        )
     from fullconv.data.download.download import data_root
     from fullconv.data.download.registry import ELSEWHERE, SOURCES
 

@@ -98,8 +98,8 @@ def require_stream_outputs(outputs: Sequence[str], source: Path) -> None:
         if kind not in STREAM_OUTPUTS:
             raise FullconvError(
                 msg(
-                    "{source} is a video or is read in windows: no {kind} is available; expected "
-                    "{kinds}.",
+                    "{source} is a video or is read in windows, and {kind} is not available "
+                    "for these; expected {kinds}.",
                     source=source,
                     kind=kind,
                     kinds=", ".join(STREAM_OUTPUTS),

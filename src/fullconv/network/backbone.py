@@ -84,7 +84,7 @@ class Backbone(nn.Module):
 
     >>> backbone = build("resnet18", stride=16)
     >>> [feature.shape for feature in backbone(torch.zeros(1, 3, 64, 96))]
-    [torch.Size([1, 256, 4, 6]), torch.Size([1, 512, 2, 3])]
+    [torch.Size([1, 256, 5, 7]), torch.Size([1, 512, 3, 4])]
     """
 
     def __init__(

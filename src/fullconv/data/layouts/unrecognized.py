@@ -273,7 +273,8 @@ def _without_masks(root: Path) -> FullconvError:
                         folder=folder,
                         ending=ending,
                     ),
-                    f"mkdir {new} && mv {shell_command(folder)}/*{ending}.* {new}",
+                    f"{shell_command('mkdir', folder / 'masks')} && mv "
+                    f"{shell_command(folder)}/*{shell_command(ending)}.* {new}",
                 )
     largest = max(folders, key=lambda folder: len(folders[folder]))
     return FullconvError(
