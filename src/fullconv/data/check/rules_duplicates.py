@@ -71,7 +71,7 @@ def duplicates(scan: DatasetScan) -> Iterator[Finding]:
 
 
 def _near_duplicates(scan: DatasetScan, distinct: list[PairScan]) -> Iterator[Finding]:
-    known = [(one, one.image.signature) for one in distinct if one.image]
+    known = [(pair_scan, pair_scan.image.signature) for pair_scan in distinct if pair_scan.image]
     across, within = [], []
     for i, j, distance in near_duplicates([signature for _, signature in known]):
         pair = [known[i][0], known[j][0]]
@@ -118,30 +118,38 @@ def _leak(scan: DatasetScan, rule: str, message: str, groups: list[list[PairScan
 
 
 def _leak_values(scan: DatasetScan, groups: list[list[PairScan]]) -> dict[str, str]:
-    splits = sorted({one.split for group in groups for one in group})
+    splits = sorted({pair_scan.split for group in groups for pair_scan in group})
     return {"splits": ", ".join(splits), "first": _first(scan, groups)}
 
 
 def _first(scan: DatasetScan, groups: list[list[PairScan]]) -> str:
     """Return the files of the first group: "images/a.png = images/b.png"."""
-    return " = ".join(scan.names([one.pair.image])[0] for one in groups[0])
+    return " = ".join(scan.names([pair_scan.pair.image])[0] for pair_scan in groups[0])
 
 
 def _files_of(
     scan: DatasetScan, groups: list[list[PairScan]], fix: str
 ) -> tuple[tuple[str, ...], str, tuple[tuple[str, ...], ...]]:
     """Return files, fix and groups of a finding."""
-    by_group = tuple(scan.names(one.pair.image for one in group) for group in groups)
-    return scan.names(one.pair.image for group in groups for one in group), fix, by_group
+    by_group = tuple(scan.names(pair_scan.pair.image for pair_scan in group) for group in groups)
+    return (
+        scan.names(pair_scan.pair.image for group in groups for pair_scan in group),
+        fix,
+        by_group,
+    )
 
 
 def misaligned(scan: DatasetScan) -> Iterator[Finding]:
     """Report masks whose borders fit the edges of their images better at another offset."""
-    shifts = [(one, one.shift) for one in scan.scans if one.shift is not None]
-    distinct = {one.mask_hash: shift for one, shift in shifts}  # one mask, one vote
+    shifts = [
+        (pair_scan, pair_scan.shift) for pair_scan in scan.scans if pair_scan.shift is not None
+    ]
+    distinct = {pair_scan.mask_hash: shift for pair_scan, shift in shifts}  # one mask, one vote
     common = _common_shift(list(distinct.values()))
     if common is not None:
-        files = scan.names(one.pair.mask for one, shift in shifts if _agrees(shift, common))
+        files = scan.names(
+            pair_scan.pair.mask for pair_scan, shift in shifts if _agrees(shift, common)
+        )
         yield Finding(
             "warning",
             "shifted-masks",
@@ -160,9 +168,11 @@ def misaligned(scan: DatasetScan) -> Iterator[Finding]:
             ),
         )
         return
-    uses = Counter(one.mask_hash for one, _ in shifts)
+    uses = Counter(pair_scan.mask_hash for pair_scan, _ in shifts)
     moved = [
-        (one, shift) for one, shift in shifts if uses[one.mask_hash] < _ZONE and _is_certain(shift)
+        (pair_scan, shift)
+        for pair_scan, shift in shifts
+        if uses[pair_scan.mask_hash] < _ZONE and _is_certain(shift)
     ]
     if moved:
         first, shift = moved[0]
@@ -179,7 +189,7 @@ def misaligned(scan: DatasetScan) -> Iterator[Finding]:
                 name=first.pair.mask.name,
                 offset=_direction(shift.rows, shift.columns),
             ),
-            scan.names(one.pair.mask for one, _ in moved),
+            scan.names(pair_scan.pair.mask for pair_scan, _ in moved),
             msg(
                 "look at the preview, and export or draw the mask again if it is shifted:\n"
                 "{command}",
