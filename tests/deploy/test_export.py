@@ -73,6 +73,20 @@ def test_a_batch_of_any_number(model: Model, file: Path) -> None:
     np.testing.assert_allclose(scores, values, atol=1e-4 * abs(values).max())
 
 
+def test_a_file_of_an_older_version_whose_input_has_another_name(
+    file: Path, tmp_path: Path
+) -> None:
+    onnx = pytest.importorskip("onnx")
+    network = onnx.load(file)
+    for node in network.graph.node:
+        node.input[:] = ["pictures" if name == "images" else name for name in node.input]
+    network.graph.input[0].name = "pictures"
+    onnx.save(network, tmp_path / "old.onnx")
+    image = random_image((33, 65))
+    old, new = load_exported(tmp_path / "old.onnx"), load_exported(file)
+    assert np.array_equal(old.segment(image).mask, new.segment(image).mask)
+
+
 def test_the_public_way_in_and_evaluation(model: Model, file: Path, tmp_path: Path) -> None:
     data = drawn.write(tmp_path / "scenes", train=1, val=2, test=0, size=(48, 64))
     found = fc.load(file)

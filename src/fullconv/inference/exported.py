@@ -237,9 +237,10 @@ def _start_onnxruntime(path: Path, threads: int | None) -> tuple[Run, str]:
     if threads:
         options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name  # older files have another name than INPUT
 
     def run(channels: np.ndarray) -> list[np.ndarray]:
-        outputs: list[np.ndarray] = session.run(None, {INPUT: channels})
+        outputs: list[np.ndarray] = session.run(None, {name: channels})
         return outputs
 
     return run, session.get_modelmeta().custom_metadata_map.get(KEY)
