@@ -145,7 +145,8 @@ def test_what_there_is_not_of_windows(make_model: MakeModel, tmp_path: Path) -> 
     with pytest.raises(FullconvError) as caught:
         predict_raster(predictor, source, tmp_path / "a", ["mask", "polygons"])
     assert caught.value.message == (
-        f"{source} is a video or is read in windows, and polygons is not available for these; expected mask, "
+        f"{source} is a video or is read in windows, and polygons is not available for these; "
+        "expected mask, "
         "color, overlay, json."
     )
     predictor.set_options(PredictOptions(flip=True, min_area=9))

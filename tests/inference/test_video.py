@@ -215,7 +215,8 @@ def test_what_is_no_video(predictor: Predictor, tmp_path: Path) -> None:
 def test_what_makes_no_sense(predictor: Predictor, tmp_path: Path) -> None:
     source = film(tmp_path / "clip.mkv", EVEN[:2])
     assert refused(predictor, source, outputs=["polygons"]).message == (
-        f"{source} is a video or is read in windows, and polygons is not available for these; expected mask, "
+        f"{source} is a video or is read in windows, and polygons is not available for these; "
+        "expected mask, "
         "color, overlay, json."
     )
     (tmp_path / "file").touch()
