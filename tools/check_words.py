@@ -84,11 +84,11 @@ def hits_in_python(text: str, *, names: bool = True) -> Iterator[tuple[int, str,
         ):
             yield from words_in(token.string, token.start[0])
     for node in ast.walk(ast.parse(text)):
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef)):
-            docstring = ast.get_docstring(node) or ""
-            if match := BAD_START.match(docstring):
-                yield node.lineno, f"docstring begins with {match[1]}", "a verb"
-            yield from words_in(node.name.replace("_", " "), node.lineno)
+        if isinstance(node, (ast.Module, ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef)):
+            line = getattr(node, "lineno", 1)
+            if match := BAD_START.match(ast.get_docstring(node) or ""):
+                yield line, f"docstring begins with {match[1]}", "a verb"
+            yield from words_in(getattr(node, "name", "").replace("_", " "), line)
         if not names:
             continue
         if isinstance(node, ast.arg):

@@ -1,4 +1,4 @@
-"""How --help looks: sections, placeholders and defaults; its texts are translated.
+"""The layout of --help: sections, placeholders and defaults. Its texts are translated.
 
 The texts are the docstrings of the commands and of `Settings`; tools/babel_help.py extracts them.
 """
@@ -69,7 +69,7 @@ _TYPES = {"STR": "NAME", "INT": "N", "FLOAT": "X", "CHOICE": "NAME", "SPLIT": "N
 _TOKENS = re.compile(
     r"\[[^\]]*\]\s*|（?(?:[\u4e00-\u9fff]|[^\s\u4e00-\u9fff，。：；、（）…]+)[，。：；、）…]*\s*|\S\s*"
 )
-_NO_DEFAULTS = {"False", '""', "''", "()", "None"}  # saying "off" or "empty" helps nobody
+_NO_DEFAULTS = {"False", '""', "''", "()", "None"}  # "off" and "empty" are no news
 
 
 class HelpFormatter:

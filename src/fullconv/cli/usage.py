@@ -1,4 +1,4 @@
-"""What is wrong with a command line, in whole sentences, and the command that was meant.
+"""Errors of a command line, in whole sentences, with the command that was meant.
 
 Words of other tools are answered with ours, by the table of meanings in core/foreign_words.py.
 """

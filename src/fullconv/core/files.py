@@ -1,4 +1,4 @@
-"""Where files are kept, and how a file is written: whole or not at all."""
+"""Paths of the cache, and files that are written whole or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What other tools call the options and commands of Fullconv.
+"""Names that other tools use for the options and commands of Fullconv.
 
 A table of meanings: a similar spelling often means something else (--lr is not --color). Words are
 those of Ultralytics, PyTorch Lightning, Hugging Face, timm, mmsegmentation, smp and nnU-Net.

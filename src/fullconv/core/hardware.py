@@ -1,4 +1,4 @@
-"""What this machine offers: cores, memory, disk space, a compiler; in a container, what it may use.
+"""The cores, memory, disk space and compiler of this machine; in a container, those it may use.
 
 Nothing here needs torch. Sizes are in bytes.
 """

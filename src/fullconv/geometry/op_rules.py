@@ -1,4 +1,4 @@
-"""What each operation does to the layout of its input: one rule per operation, in tables.
+"""Rules for how each operation changes the layout of its input: one per operation, in tables.
 
 Convolutions, pooling and padding change the axes; element-wise operations merge layouts; views,
 permutations, slices and space-to-depth move dimensions; pooling over the image and attention lose

@@ -21,7 +21,7 @@ from fullconv.core.labels import RGB, format_color
 from fullconv.core.text import percent
 
 _TEMPLATES = Path(__file__).with_name("templates")
-_OPEN_ROWS = 30  # of a table; further ones are folded away
+_OPEN_ROWS = 30  # of a table; the other rows are folded away
 
 
 @lru_cache(maxsize=8)

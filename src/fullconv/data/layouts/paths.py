@@ -97,5 +97,5 @@ def require_new(out: Path, root: Path, purpose: str, hint: str) -> None:
 
 
 def _is_writable(path: Path) -> bool:
-    """Check the permissions, too: root may write everywhere, even where nobody should."""
+    """Check the permissions, too: root may write everywhere, even to read-only folders."""
     return os.access(path, os.W_OK) and bool(path.stat().st_mode & 0o222)

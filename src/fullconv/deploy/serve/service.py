@@ -84,7 +84,7 @@ class Service:
 
         Raises:
             RequestError: 408, 413, 415, 422 or 503.
-            ClientDisconnectedError: nobody waits for the result.
+            ClientDisconnectedError: the client has closed the connection.
         """
         upload, uploaded = Upload(self.memory), False
         try:

@@ -1,4 +1,4 @@
-"""What each operation of a classifier's head becomes in the dense network: one rule per operation.
+"""Rules that turn the operations of a classifier's head into their dense form, one each.
 
 A rule gets the node of the classifier's graph, adds nodes to the dense network's graph, and returns
 the layout of the result. An operation that does not do the same at every window is refused by name.
