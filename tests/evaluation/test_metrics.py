@@ -190,9 +190,23 @@ def test_the_headline() -> None:
 
 
 def test_metrics_of_version_0_1_get_todays_names() -> None:
-    former = {"pictures": 3, "per": [{"picture_size": 1}], "trained_on": "train (3 pictures)"}
-    expected = {"images": 3, "per": [{"image_size": 1}], "trained_on": "train (3 images)"}
-    assert current_names(former) == expected
+    seen = "pictures that are not stated, then train (3 pictures)"
+    former = {
+        "mean_iou": 0.5,
+        "per_class_iou": {"pictures": 0.5},  # names of classes and heads stay
+        "heads": {"pictures": {"per_class_iou": {"picture_size": 1.0}}},
+        "protocol": {"pictures": 3, "picture_size": "64 x 64", "trained_on": seen},
+    }
+    current = current_names(former)
+    assert current == {
+        **{key: former[key] for key in ("mean_iou", "per_class_iou", "heads")},
+        "protocol": {
+            "images": 3,
+            "image_size": "64 x 64",
+            "trained_on": "unknown images, then train (3 images)",
+        },
+    }
+    assert current_names(current) == current
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,15 @@ def test_another_model_or_another_output_type_is_not_done(tmp_path: Path, image:
     assert result(out, image, job="one") is None  # the files are those of the other model
 
 
+def test_rows_with_the_former_key_count_as_results(tmp_path: Path, image: Path) -> None:
+    out = tmp_path / "out"
+    finish(out, image)
+    (path,) = (out / FOLDER).glob("*.jsonl")
+    path.write_text(path.read_text().replace('"image":', '"picture":'))
+    assert result(out, image)
+    assert Manifest(out, "two", [STEM]).others == 1
+
+
 @pytest.mark.parametrize("ranks", [(0, 1), (1, 0), (1, 1)])
 def test_a_repeated_image_is_done_whichever_process_repeated_it(
     tmp_path: Path, image: Path, ranks: tuple[int, int]

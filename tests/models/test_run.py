@@ -143,5 +143,5 @@ def test_the_config_of_a_model_of_version_0_1() -> None:
     assert "picture" not in json.dumps(config)
     assert migrate_config(config) == config
     assert old["training"]["data"]["pictures"]  # unchanged
-    old["training"]["data"]["class_pixels"]["picture"] = 3  # a class may have this name
-    assert migrate_config(old)["training"]["data"]["class_pixels"]["picture"] == 3
+    old["training"]["data"]["class_pixels"]["pictures"] = 3  # a class may have this name
+    assert migrate_config(old)["training"]["data"]["class_pixels"]["pictures"] == 3

@@ -54,19 +54,28 @@ def additional_heads(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return dict(metrics.get("heads", {}))
 
 
-def current_names(facts: Any) -> Any:
-    """Rename keys in JSON that was written before they were renamed: "pictures" to "images".
-
-    Only these keys are renamed: a class may be called "picture", and class names are keys, too.
-    """
-    if isinstance(facts, list):
-        return [current_names(value) for value in facts]
-    if not isinstance(facts, Mapping):
-        return facts
-    current = {_RENAMED.get(key, key): current_names(value) for key, value in facts.items()}
-    if isinstance(current.get("trained_on"), str):  # "train (367 images)", in a protocol card
-        current["trained_on"] = current["trained_on"].replace("picture", "image")
-    return current
-
-
+# Keys of metrics, and phrases of a protocol's "trained_on", before they were renamed.
 _RENAMED = {"pictures": "images", "picture_size": "image_size"}
+_RENAMED_PHRASES = {"pictures that are not stated": "unknown images", "picture": "image"}
+
+
+def current_names(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Rename the keys of metrics that were written before they were renamed.
+
+    The names of classes and heads are keys, too; they stay, whatever they are called.
+    """
+    current = {_RENAMED.get(key, key): value for key, value in metrics.items()}
+    for key in ("protocol", "data"):
+        if isinstance(current.get(key), Mapping):
+            current[key] = current_names(current[key])
+    if isinstance(current.get("heads"), Mapping):
+        current["heads"] = {
+            name: current_names(head) if isinstance(head, Mapping) else head
+            for name, head in current["heads"].items()
+        }
+    if isinstance(current.get("trained_on"), str):  # "train (367 images)", in a protocol
+        for phrase, renamed in _RENAMED_PHRASES.items():
+            current["trained_on"] = current["trained_on"].replace(phrase, renamed)
+    elif isinstance(current.get("trained_on"), list):  # of a model: fingerprints and counts
+        current["trained_on"] = [current_names(record) for record in current["trained_on"]]
+    return current

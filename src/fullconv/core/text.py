@@ -91,6 +91,15 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     return matches[0] if matches else ""
 
 
+def markdown_cell(text: object) -> str:
+    r"""Return text for a cell of a Markdown table.
+
+    >>> print(markdown_cell("a|b"))
+    a\|b
+    """
+    return str(text).replace("\\", "\\\\").replace("|", r"\|").replace("\n", " ")
+
+
 def shell_command(*words: object) -> str:
     """Return a command to paste, with the quotes that a shell needs.
 

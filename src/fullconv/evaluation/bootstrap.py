@@ -194,9 +194,9 @@ def _familywise(
 ) -> np.ndarray:
     """Test which classes differ when all are tested at once: (K,).
 
-    If the models did not differ, what each counted in an image could be swapped. A class differs if
-    it does so by more than the class that differs most does in 95 % of such swaps, each in units of
-    its spread (Westfall & Young, Resampling-Based Multiple Testing, 1993).
+    If the models did not differ, their counts of an image could be swapped. Each swap has a largest
+    difference of any class, in units of the spread of that class. A class differs if its own
+    difference exceeds 95 % of these (Westfall & Young, Resampling-Based Multiple Testing, 1993).
 
     Args:
         first, second: margins of the models.

@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from fullconv.core.errors import FullconvError
 from fullconv.core.i18n import msg, nmsg
 from fullconv.core.text import shell_command, truncated_list
 from fullconv.evaluation.bootstrap import METRICS, RESAMPLES, Difference, Interval, differences
-from fullconv.evaluation.metrics import Metrics
+from fullconv.evaluation.metrics import Metrics, none_if_nan
 from fullconv.evaluation.per_image import SplitConfusions, file_in, run_containing, weights_of
 from fullconv.evaluation.protocol import MAY_DIFFER, require_same_images, require_same_protocol
 from fullconv.models.run import Run, read_log, read_settings
@@ -91,7 +89,7 @@ class Comparison:
                 "name": run.name,
                 "folder": None if run.folder is None else str(run.folder),
                 **{k: v for k, v in run.metrics.to_dict().items() if k != "confusion"},
-                "log": {name: list(map(_finite, column)) for name, column in run.log.items()},
+                "log": {name: list(map(none_if_nan, column)) for name, column in run.log.items()},
             }
             for run in self.runs
         ]
@@ -353,12 +351,8 @@ def _setting(value: Any) -> str:
 
 def _interval_dict(interval: Interval) -> dict[str, Any]:
     return {
-        "difference": _finite(interval.value),
-        "low": _finite(interval.low),
-        "high": _finite(interval.high),
+        "difference": none_if_nan(interval.value),
+        "low": none_if_nan(interval.low),
+        "high": none_if_nan(interval.high),
         "significant": interval.significant,
     }
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

@@ -6,12 +6,12 @@ Boundary IoU    IoU of the pixels in a band along the true edges, by its width (
                 al. 2009). An edge pixel has a side neighbor with another label in the ground truth;
                 ignored pixels are a label of their own. A band of width w holds the labeled pixels
                 that are less than w pixels from an edge pixel, in rows and in columns.
-Boundary F1     Csurka et al. 2013: of the edge pixels of a class, precision is the share of the
-                predicted ones, and recall that of the true ones, that are closer than 0.75 % of the
-                image's diagonal to one of the other map. Their harmonic mean is averaged over the
-                classes whose edges the ground truth of an image shows, and then over images, as
-                Badrinarayanan et al. 2017 do for CamVid. Edges predicted on ignored pixels may
-                match; those that do not are not counted.
+Boundary F1     Csurka et al. 2013, per class and image. An edge pixel matches if an edge pixel of
+                its class in the other map is closer than 0.75 % of the image's diagonal. Precision
+                is the share of the predicted edge pixels that match, recall that of the true ones.
+                F1 is averaged over the classes with edges in an image's ground truth, and then over
+                images, as Badrinarayanan et al. 2017 do for CamVid. Predicted edges on ignored
+                pixels may match; if they do not, they are not counted.
 Object size     Objects are 4-connected regions of one class in the ground truth.
 Calibration     Pixels by the confidence of their prediction: expected calibration error (Guo et al.
                 2017), in bins of equal width.

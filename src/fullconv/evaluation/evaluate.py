@@ -293,7 +293,9 @@ def _as_float32(model: Segmenter | str | Path, options: PredictOptions | None) -
     given = copy(model) if isinstance(model, Segmenter) else load(model, precision="float32")
     predictor = given
     if isinstance(given, Predictor) and given.runtime.precision != "float32":
-        predictor = Predictor(given.model, device=given.device, precision="float32")
+        predictor = Predictor(
+            given.model, device=given.device, precision="float32", tile=given.tile
+        )
     predictor.set_options(options if options and options.averaged else given.options)
     return predictor
 

@@ -53,8 +53,8 @@ def nan_mean(values: np.ndarray) -> float:
 
 
 def none_if_nan(value: float) -> float | None:
-    """Return a number that JSON can hold: None for NaN."""
-    return None if np.isnan(value) else float(value)
+    """Return a number that JSON can hold: None for NaN and infinity."""
+    return float(value) if np.isfinite(value) else None
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from fullconv.geometry.grid import Grid
 from fullconv.inference.options import PredictOptions
 from fullconv.inference.probabilities import Probabilities, softmax
 from fullconv.inference.segmenter import ModelInfo, Segmenter
+from fullconv.models.migrate import migrate_config
 from fullconv.network.kernels import numpy_arrays
 
 KEY = "fullconv"  # of the description in a file's metadata
@@ -47,6 +48,7 @@ class ExportedModel(Segmenter):
     """
 
     def __init__(self, run: Run, about: Mapping[str, Any], name: str) -> None:
+        about = migrate_config(about)
         self.run, self.about, self.name = run, about, name
         self.grid = Grid(*about["grid"])
         self.labels_only = bool(about["labels_inside"])
@@ -75,19 +77,19 @@ class ExportedModel(Segmenter):
     def scores(self, image: np.ndarray, extra_inputs: Sequence[Any] = ()) -> np.ndarray:
         """Return the logits at the cells, (K, h, w) float32 of all heads, for an image (H, W, 3),
         uint8 RGB."""
-        return self._outputs(self.stack_channels(image, extra_inputs))[0][0]
+        return self._outputs(self.stack_channels(image, extra_inputs)[None])[0][0]
 
     def predict_labels(self, channels: np.ndarray) -> list[np.ndarray]:
         """Return the class ids (H, W) of each head; see `Segmenter.predict_labels`."""
         if self.labels_only:
-            pairs = zip(self._outputs(channels), self.tables, strict=True)
+            pairs = zip(self._outputs(channels[None]), self.tables, strict=True)
             return [ids[0].astype(ids_dtype(len(labels))) for ids, labels in pairs]
         size = (channels.shape[0], channels.shape[1])
         return self.predict_probabilities(channels, size).label_maps()
 
     def predict_batch(self, images: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
         """Return the logits and the class ids of a batch; see `Segmenter.predict_batch`."""
-        logits = self.run(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))[0]
+        logits = self._outputs(images)[0]
         size = (images.shape[1], images.shape[2])
         return logits, [numpy_arrays.labels(head, self.grid, size) for head in self._split(logits)]
 
@@ -95,7 +97,7 @@ class ExportedModel(Segmenter):
         """Return the probabilities for one view; see `Segmenter.predict_probabilities`."""
         if self.labels_only:
             raise self._no_logits()
-        (logits,) = self._outputs(channels)
+        (logits,) = self._outputs(channels[None])
         places = (self.grid, self.grid)
         if size != channels.shape[:2]:  # as `fullconv.network.scores.Scores.resized`
             stride, offset = self.grid.stride, self.grid.offset
@@ -121,16 +123,17 @@ class ExportedModel(Segmenter):
             msg("{command}   # without --with-labels", command=_EXPORT),
         )
 
-    def _outputs(self, channels: np.ndarray) -> list[np.ndarray]:
+    def _outputs(self, images: np.ndarray) -> list[np.ndarray]:
+        """Run the graph on images (N, H, W, C)."""
         try:
-            return self.run(np.ascontiguousarray(channels.transpose(2, 0, 1)[None]))
+            return self.run(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
         except Exception as error:  # the runtimes have no common exception
             raise FullconvError(
                 msg(
                     "{name} failed on an image of {width} x {height} pixels: {reason}.",
                     name=self.name,
-                    width=channels.shape[1],
-                    height=channels.shape[0],
+                    width=images.shape[2],
+                    height=images.shape[1],
                     reason=first_line(error)[:200],
                 ),
                 msg("fullconv predict MODEL_FOLDER IMAGE   # the model that was exported"),

@@ -137,9 +137,10 @@ def _find_in_list(name: str, skipped: list[Path]) -> Iterator[tuple[Path, Path]]
         )
     folder = Path() if from_stdin else Path(name).parent
     paths = [folder / line for line in names]
-    skipped += [path for path in paths if is_own_output(path)]
+    results = {path for path in paths if is_own_output(path)}
+    skipped += [path for path in paths if path in results]
     for path in paths:
-        if path in skipped:
+        if path in results:
             continue
         if path.is_dir():
             yield from _find_in(path, skipped, _IMAGES_AND_VIDEOS)

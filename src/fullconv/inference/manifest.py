@@ -21,6 +21,7 @@ from typing import Any
 from fullconv.core.errors import UnwrittenError
 from fullconv.core.i18n import msg
 from fullconv.inference.result_files import OUT_HINT
+from fullconv.models.run import model_folder
 
 FOLDER = ".fullconv"
 FileStamp = tuple[str, int, int]  # name, bytes, modification time in nanoseconds
@@ -133,7 +134,7 @@ def file_stamp(path: Path) -> FileStamp | None:
 def job_hash(model: Path, options: Mapping[str, Any]) -> str:
     """Return a hash of a model's files and of the options that its results depend on."""
     digest = hashlib.sha256(json.dumps(dict(options), sort_keys=True, default=str).encode())
-    root = model / "model" if (model / "model").is_dir() else model
+    root = model_folder(model)
     files = [root]
     if root.is_dir():
         files = sorted(path for path in root.iterdir() if path.is_file())
@@ -165,5 +166,7 @@ def _read_rows(folder: Path) -> Iterator[tuple[bytes, Any]]:
             for line in file:
                 with suppress(ValueError, TypeError, KeyError):
                     row = json.loads(line)
+                    if "picture" in row:  # the key before it was renamed
+                        row["image"] = row.pop("picture")
                     if set(row) >= _KEYS:
                         yield line, row

@@ -169,8 +169,8 @@ class Tiles:
         return tuple(Grid(step, (step - 1) / 2) for step in steps)
 
     def _same_padding(self, pixels: int, start: int) -> int:
-        """Return the last start of a window that is padded at its end like the image. A very short
-        window would be padded until the network has a cell."""
+        """Return the last start, at most `start`, of a window with the image's padding at its end.
+        A very short window could get more padding, because the network needs at least one cell."""
         padding = self.network.backbone.pad_after
         while start and padding(pixels - start) != padding(pixels):
             start -= self.step

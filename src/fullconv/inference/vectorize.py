@@ -50,9 +50,13 @@ def trace_outlines(ids: NDArray[Any], labels: Labels) -> list[Region]:
 
     Ignored pixels belong to no region.
     """
+    return _trace(ids, label_regions(ids), labels)
+
+
+def _trace(ids: NDArray[Any], numbers: NDArray[Any], labels: Labels) -> list[Region]:
+    """Trace the regions that `label_regions` numbered."""
     from rasterio.features import shapes  # here: it takes a fifth of a second
 
-    numbers = label_regions(ids)
     areas = np.bincount(numbers.ravel())
     class_ids = np.empty(len(areas), np.int64)
     class_ids[numbers.ravel()] = ids.ravel()
@@ -117,7 +121,7 @@ def coco(ids: NDArray[Any], labels: Labels, file_name: str = "") -> dict[str, An
     height, width = ids.shape
     numbers = label_regions(ids)
     annotations: list[dict[str, Any]] = []
-    for region in trace_outlines(ids, labels):
+    for region in _trace(ids, numbers, labels):
         x, y, box_width, box_height = region.box
         left, top = region.rings[0][0].tolist()  # the corner of the region's first pixel
         inside = numbers[y : y + box_height, x : x + box_width] == numbers[top, left]

@@ -32,9 +32,11 @@ from fullconv.core.text import shell_command, truncated_list
 from fullconv.data.io.extra_channels import ExtraInput
 from fullconv.models.migrate import migrate_config
 from fullconv.models.model_card import model_card
+from fullconv.models.run import model_folder
 from fullconv.network.backbone_card import BackboneCard
 from fullconv.network.fcn import FCN
 from fullconv.network.multi_input import fuse
+from fullconv.network.paper.weight_files import compare_weights
 from fullconv.network.scores import Scores
 
 FORMAT = "fullconv/1"
@@ -237,9 +239,7 @@ def load_model(path: str | Path, *, backbone: nn.Module | str | None = None) -> 
     if model_fields["extra_inputs"]:
         channels = [extra_input.channels for extra_input in model_fields["extra_inputs"]]
         fuse(network, channels, model_fields["fusion"])
-    try:
-        network.load_state_dict(tensors)
-    except RuntimeError as error:
+    if mismatch := compare_weights(tensors, network.state_dict()):
         raise FullconvError(
             msg(
                 "the weights in {weights} do not fit its description, {network} on {backbone}: "
@@ -247,10 +247,11 @@ def load_model(path: str | Path, *, backbone: nn.Module | str | None = None) -> 
                 weights=weights,
                 network=network.name,
                 backbone=card.name,
-                reason=error,
+                reason=mismatch.message,
             ),
             msg("copy the whole model folder again"),
-        ) from None
+        )
+    network.load_state_dict(tensors)
     return Model(network.eval(), labels, card, **model_fields)
 
 
@@ -281,7 +282,7 @@ def _read_model(path: Path) -> tuple[Path, dict[str, Any], dict[str, Tensor]]:
     from safetensors import SafetensorError, safe_open
 
     # Find the weights.
-    folder = path / "model" if (path / "model").is_dir() else path
+    folder = model_folder(path)
     weights = folder / WEIGHTS if folder.is_dir() else folder
     if not weights.is_file():
         raise _no_model(path, folder)
@@ -407,6 +408,8 @@ def _no_model(path: Path, folder: Path) -> FullconvError:
             if names
             else msg("no model at {path}: the folder is empty.", path=path)
         )
+    elif folder.exists():
+        message = msg("no model at {path}: it is not a file.", path=path)
     else:
         message = msg("no model at {path}: it does not exist.", path=path)
     models = _models_near(path)

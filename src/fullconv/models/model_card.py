@@ -12,7 +12,7 @@ from typing import Any
 
 from fullconv.core.metric_names import TITLES, headline, never_predicted
 from fullconv.core.settings import Settings
-from fullconv.core.text import percent, shell_command, truncated_list
+from fullconv.core.text import markdown_cell, percent, shell_command, truncated_list
 
 RARE = 0.01  # of the labeled training pixels (fraction): a class with fewer is rare
 _TEMPLATE = Path(__file__).with_name("templates") / "model_card.md.jinja"
@@ -114,7 +114,7 @@ def model_card(config: Table, *, source: str = "model", image: str = "") -> str:
         train_command=_train_command(config) if settings else "",
         limits=list(_limitations(config)),
         percent=percent,
-        cell=_escape_cell,
+        cell=markdown_cell,
         numbers=lambda values: " ".join(f"{value:.4g}" for value in values),
     )
     return f"{card.content}\n"
@@ -131,12 +131,9 @@ def _metadata(config: Table) -> Any:
     license_name = config["backbone"].get("license", "")
     license_id = license_name.lower().replace(" ", "-")
     is_known = license_id in _LICENSES
-    results = config["metrics"]
+    results = config["metrics"] or {}
     data_name = config["training"].get("data", {}).get("name") or "unknown"
-    values = {
-        ("mean_iou", "mean IoU"): "mean_iou",
-        ("accuracy", "pixel accuracy"): "pixel_accuracy",
-    }
+    rows = (("mean_iou", "mean IoU", "mean_iou"), ("accuracy", "pixel accuracy", "pixel_accuracy"))
     evaluations = [
         EvalResult(
             task_type="image-segmentation",
@@ -148,8 +145,8 @@ def _metadata(config: Table) -> Any:
             metric_name=name,
             metric_value=round(results[key], 4),
         )
-        for (kind, name), key in values.items()
-        if results and results.get(key) is not None
+        for kind, name, key in rows
+        if results.get(key) is not None
     ]
     return ModelCardData(
         library_name="fullconv",
@@ -246,7 +243,3 @@ def _share(part: float, whole: float) -> str:
 
 def _plain(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _escape_cell(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")

@@ -11,6 +11,7 @@ from fullconv.core.i18n import msg
 from fullconv.core.labels import Labels
 from fullconv.models.hub import resolve_hub_name
 from fullconv.models.model import Model, load_model
+from fullconv.models.run import model_folder
 from fullconv.models.third_party import is_third_party, load_third_party
 
 
@@ -22,8 +23,7 @@ def resolve_model(source: str | Path) -> Path:
     Raises:
         FullconvError: see `fullconv.models.hub.resolve_hub_name`.
     """
-    path = resolve_hub_name(source)
-    return path / "model" if (path / "model").is_dir() else path
+    return model_folder(resolve_hub_name(source))
 
 
 def open_model(

@@ -21,6 +21,8 @@ from fullconv.core.settings import read_config
 from fullconv.core.text import shell_command
 from fullconv.models.migrate import migrate_columns, migrate_settings
 
+_STAGE = re.compile(r"(\d+)s").fullmatch
+
 
 @dataclass(frozen=True)
 class Run:
@@ -50,6 +52,11 @@ class Run:
     def log(self) -> dict[str, list[float]]:
         """The columns of log.csv, one number per epoch; see `read_log`."""
         return read_log(self.folder / "log.csv")
+
+
+def model_folder(path: Path) -> Path:
+    """Return the folder of a run's model; any other path unchanged."""
+    return path / "model" if (path / "model").is_dir() else path
 
 
 @dataclass(frozen=True)
@@ -201,9 +208,6 @@ def read_history(run: Path, stride: int) -> list[History]:
 def total_seconds(stages: Sequence[History]) -> float:
     """Return the duration of all stages."""
     return sum(stage.seconds for stage in stages)
-
-
-_STAGE = re.compile(r"(\d+)s").fullmatch
 
 
 def _read_epochs(log: Path) -> tuple[Epoch, ...]:

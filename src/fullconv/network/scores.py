@@ -154,7 +154,7 @@ class Scores:
         return reference.full(self.values, self._grids, self.size)
 
     @property
-    def _grids(self) -> reference.Grids:
+    def _grids(self) -> reference.AxisGrids:
         return self.grid if self.columns is None else (self.grid, self.columns)
 
     def _floats(self) -> Tensor:

@@ -17,7 +17,7 @@ from fullconv.visualization.legend import INK, PAPER, draw_legend, draw_text, te
 from fullconv.visualization.overlay import (
     MIN_WIDTH,
     ImageArray,
-    _check_image,
+    check_image,
     class_colors,
     colorize,
 )
@@ -179,7 +179,7 @@ def _to_rgb(item: NDArray[Any], labels: Labels | None) -> ImageArray:
         return colorize(item, labels)
     if item.ndim == 2:
         raise FullconvError(msg("a sheet with ids needs the class table."), "labels=LABELS")
-    _check_image(item)
+    check_image(item)
     return item
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from fullconv.core.labels import RGB, format_color
-from fullconv.core.text import percent
+from fullconv.core.text import markdown_cell, percent
 
 _TEMPLATES = Path(__file__).with_name("templates")
 _OPEN_ROWS = 30  # of a table; the other rows are folded away
@@ -40,13 +40,14 @@ def environment(*folders: Path) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    templates.filters |= {
+    filters: dict[str, Callable[..., str]] = {
         "percent": percent,
         "count": lambda number: f"{number:,}",
         "data_uri": data_uri,
         "hex_color": format_color,
-        "markdown_cell": lambda text: str(text).replace("|", r"\|").replace("\n", " "),
+        "markdown_cell": markdown_cell,
     }
+    templates.filters |= filters
     return templates
 
 

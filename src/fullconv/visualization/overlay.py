@@ -54,7 +54,7 @@ def overlay(image: ImageArray, ids: Ids, labels: Labels, *, outline: bool = True
     Raises:
         FullconvError: no RGB image, ids without a class, or different sizes.
     """
-    _check_image(image)
+    check_image(image)
     _check_size(msg("the image"), image, msg("the ids"), ids)
     colored = colorize(ids, labels)
     ignored = ids == labels.ignore_index
@@ -185,7 +185,7 @@ def error_map(
     sheet = np.empty((*truth.shape, 3), dtype=np.uint8)
     sheet[:] = RIGHT
     if image is not None:
-        _check_image(image)
+        check_image(image)
         _check_size(msg("the image"), image, msg("the ground truth"), truth)
         gray = np.asarray(Image.fromarray(np.ascontiguousarray(image)).convert("L"))
         sheet[:] = (gray * np.float32(_DIM) + np.float32(0.5)).astype(np.uint8)[..., None]
@@ -220,7 +220,7 @@ def _table_rows(ids: Ids, labels: Labels) -> NDArray[np.int64]:
     return rows
 
 
-def _check_image(image: NDArray[Any]) -> None:
+def check_image(image: NDArray[Any]) -> None:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         raise FullconvError(
             msg(

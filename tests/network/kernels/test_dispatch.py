@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fullconv.core.errors import FullconvError
 from fullconv.geometry.grid import Grid
-from fullconv.network.kernels import dispatch, native, reference
+from fullconv.network.kernels import dispatch, library, native, reference
 
 BACKENDS = ["reference", *(f"native {name}" for name in native.INSTRUCTIONS)]
 
@@ -25,7 +25,7 @@ BACKENDS = ["reference", *(f"native {name}" for name in native.INSTRUCTIONS)]
 def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Forced for the time of a test."""
     name, _, instructions = request.param.partition(" ")
-    monkeypatch.setenv(dispatch.VARIABLE, name)
+    monkeypatch.setenv(library.VARIABLE, name)
     if not instructions:
         yield name
         return
@@ -332,15 +332,15 @@ def test_a_gradient_of_the_gradient_is_refused(backend: str) -> None:
 
 
 def test_an_unknown_backend(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(dispatch.VARIABLE, "fortran")
+    monkeypatch.setenv(library.VARIABLE, "fortran")
     with pytest.raises(FullconvError, match="is 'fortran'; choose from native, triton"):
         dispatch.labels(torch.zeros(1, 2, 2, 2), Grid(8, 0), (9, 9))
 
 
 def test_other_types_use_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(dispatch.VARIABLE, raising=False)
+    monkeypatch.delenv(library.VARIABLE, raising=False)
     assert dispatch.select_backend(torch.zeros(1, 1, 1, 1, dtype=torch.float64)) is reference
-    monkeypatch.setenv(dispatch.VARIABLE, "native")
+    monkeypatch.setenv(library.VARIABLE, "native")
     if native.available():
         with pytest.raises(
             FullconvError, match=r"type torch\.float64 on cpu; the compiled kernels"

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from fullconv.core.errors import FullconvError
 from fullconv.geometry.grid import Grid
-from fullconv.network.kernels import dispatch, native, reference
+from fullconv.network.kernels import dispatch, library, native, reference
 
 built = pytest.mark.skipif(
     not native.available(), reason="no C++ compiler when the package was installed"
@@ -141,7 +141,7 @@ def test_its_absence_is_said_once_and_torch_works(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(native, "_library", lambda: None)
-    monkeypatch.delenv(dispatch.VARIABLE, raising=False)
+    monkeypatch.delenv(library.VARIABLE, raising=False)
     native._print_missing_note.cache_clear()
     values = torch.randn(1, 3, 2, 2)
     for _ in range(2):
@@ -157,7 +157,7 @@ def test_its_absence_is_said_once_and_torch_works(
 
 def test_its_absence_is_an_error_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "_library", lambda: None)
-    monkeypatch.setenv(dispatch.VARIABLE, "native")
+    monkeypatch.setenv(library.VARIABLE, "native")
     with pytest.raises(
         FullconvError, match="compiled kernels were requested but are not"
     ) as caught:

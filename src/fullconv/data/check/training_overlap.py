@@ -53,8 +53,7 @@ def describe_training_overlap(records: Sequence[Mapping[str, Any]], report: Chec
 
 
 def _describe(record: Mapping[str, Any], name: str) -> str:
-    # "pictures": models that were written by version 0.1.0
-    count, fingerprint = record.get("images", record.get("pictures", 0)), record["fingerprint"]
+    count, fingerprint = record.get("images", 0), record["fingerprint"]
     if not fingerprint:
         return msg("unknown images")
     if not name:

@@ -268,7 +268,7 @@ def map_table(values: Mapping[Any, str]) -> str:
 
 
 def mask_dtype(labels: Labels) -> type[np.uint8] | type[np.uint16]:
-    """Return the dtype of class ids: uint8, or uint16 for more than 255 classes."""
+    """Return the dtype of a mask: uint8, or uint16 if a class id or the ignored id exceeds 255."""
     top = max(len(labels) - 1, labels.ignore_index)
     if labels.ignore_index < 0 or top > 65535:
         raise FullconvError(

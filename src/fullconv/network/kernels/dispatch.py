@@ -14,7 +14,6 @@ Shapes: N batch · K classes · H, W image · h, w cells.
 
 from __future__ import annotations
 
-import os
 from types import ModuleType
 from typing import Any
 
@@ -24,16 +23,13 @@ from torch.autograd.function import once_differentiable
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.i18n import msg
-from fullconv.core.text import truncated_list
 from fullconv.geometry.grid import Grid
 from fullconv.network.kernels import reference
-from fullconv.network.kernels.reference import Grids
-
-BACKENDS = ("native", "triton", "reference")
-VARIABLE = "FULLCONV_KERNELS"
+from fullconv.network.kernels.library import forced_backend
+from fullconv.network.kernels.reference import AxisGrids
 
 
-def select_backend(values: Tensor, grid: Grids | None = None) -> ModuleType:
+def select_backend(values: Tensor, grid: AxisGrids | None = None) -> ModuleType:
     """Return the module that computes loss, labels and confidence of these scores.
 
     Args:
@@ -45,17 +41,7 @@ def select_backend(values: Tensor, grid: Grids | None = None) -> ModuleType:
     """
     if grid is not None and not isinstance(grid, Grid):
         return reference
-    forced = os.environ.get(VARIABLE, "")
-    if forced and forced not in BACKENDS:
-        raise FullconvError(
-            msg(
-                "{variable} is {value!r}; choose from {backends}.",
-                variable=VARIABLE,
-                value=forced,
-                backends=truncated_list(BACKENDS),
-            ),
-            f"export {VARIABLE}=reference",
-        )
+    forced = forced_backend()
     if forced == "reference" or (values.dtype != torch.float32 and not forced):
         return reference
     if forced == "triton" or (not forced and values.device.type == "cuda"):
@@ -71,7 +57,7 @@ def select_backend(values: Tensor, grid: Grids | None = None) -> ModuleType:
     return reference
 
 
-def labels(values: Tensor, grid: Grids, size: tuple[int, int]) -> Tensor:
+def labels(values: Tensor, grid: AxisGrids, size: tuple[int, int]) -> Tensor:
     """Return the class with the largest score at every pixel, from scores (N, K, h, w).
 
     Returns:
@@ -84,7 +70,7 @@ def labels(values: Tensor, grid: Grids, size: tuple[int, int]) -> Tensor:
     return ids
 
 
-def confidence(values: Tensor, grid: Grids, size: tuple[int, int]) -> Tensor:
+def confidence(values: Tensor, grid: AxisGrids, size: tuple[int, int]) -> Tensor:
     """Return the softmax probability of that class at every pixel, a fraction: (N, H, W).
 
     Raises:
@@ -96,7 +82,7 @@ def confidence(values: Tensor, grid: Grids, size: tuple[int, int]) -> Tensor:
 
 def loss(
     values: Tensor,
-    grid: Grids,
+    grid: AxisGrids,
     target: Tensor,
     *,
     ignore_index: int = 255,
@@ -140,7 +126,7 @@ class _Loss(torch.autograd.Function):
     """The gradient is computed together with the loss, in one pass."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, grid: Grids, target: Tensor, options: Any) -> Tensor:
+    def forward(ctx: Any, values: Tensor, grid: AxisGrids, target: Tensor, options: Any) -> Tensor:
         ignore_index, class_weights, label_smoothing = options
         total, weight, gradient = select_backend(values, grid).loss_and_gradient(
             values,

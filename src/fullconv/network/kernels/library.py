@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 from collections.abc import Sequence
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
@@ -12,8 +13,11 @@ from typing import Any
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.i18n import msg
+from fullconv.core.text import truncated_list
 from fullconv.geometry.grid import Grid
 
+BACKENDS = ("native", "triton", "reference")
+VARIABLE = "FULLCONV_KERNELS"  # forces one of them
 NO_MEMORY, NOT_FINITE, STRAY_ID = 1, 2, 3  # statuses that its functions return, else 0
 
 
@@ -28,6 +32,26 @@ def load_library() -> tuple[Any, str]:
             except OSError as error:  # built for another machine, or its OpenMP is missing
                 return None, str(error)
     return None, msg("there was no C++ compiler during installation")
+
+
+def forced_backend() -> str:
+    """Return the backend that FULLCONV_KERNELS forces, or "".
+
+    Raises:
+        FullconvError: there is no such backend.
+    """
+    forced = os.environ.get(VARIABLE, "")
+    if forced and forced not in BACKENDS:
+        raise FullconvError(
+            msg(
+                "{variable} is {value!r}; choose from {backends}.",
+                variable=VARIABLE,
+                value=forced,
+                backends=truncated_list(BACKENDS),
+            ),
+            f"export {VARIABLE}=reference",
+        )
+    return forced
 
 
 def scores_arguments(

@@ -19,6 +19,7 @@ from fullconv.geometry.grid import Grid
 from fullconv.network.kernels.library import (
     NO_MEMORY,
     NOT_FINITE,
+    forced_backend,
     load_library,
     memory_error,
     non_finite_error,
@@ -76,7 +77,7 @@ def _run_compiled(
 ) -> bool:
     """Run a function of the compiled library; return False if there is none."""
     library = load_library()[0]
-    if library is None or os.environ.get("FULLCONV_KERNELS") == "reference":
+    if forced_backend() == "reference" or library is None:
         if not np.isfinite(values).all():
             raise non_finite_error()
         return False

@@ -24,7 +24,7 @@ from fullconv.geometry.grid import Grid
 from fullconv.network.kernels.library import non_finite_error
 
 STRIP_BYTES = 8 * 2**20  # scores of one strip: small enough for a cache, large enough for threads
-Grids = Grid | tuple[Grid, Grid]  # of both axes, or along the rows and along the columns
+AxisGrids = Grid | tuple[Grid, Grid]  # of both axes, or along the rows and along the columns
 
 
 def interpolation_matrix(grid: Grid, cells: int, at: Grid, count: int) -> Tensor:
@@ -54,13 +54,13 @@ def interpolate(values: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         return rows @ values @ columns.T
 
 
-def full(values: Tensor, grid: Grids, size: tuple[int, int]) -> Tensor:
+def full(values: Tensor, grid: AxisGrids, size: tuple[int, int]) -> Tensor:
     """Return the scores at every pixel, (N, K, H, W), from (N, K, h, w)."""
     rows, columns = _matrices(values, grid, size)
     return interpolate(values, rows, columns)
 
 
-def labels(values: Tensor, grid: Grids, size: tuple[int, int]) -> Tensor:
+def labels(values: Tensor, grid: AxisGrids, size: tuple[int, int]) -> Tensor:
     """Return the class with the largest score at every pixel, from scores (N, K, h, w).
 
     Between four cells every score is a convex combination of the four corners. So a class with the
@@ -167,7 +167,7 @@ def _label_gaps(values: Tensor, rows: _Gaps, columns: _Gaps, gaps: Tensor, out: 
             )
 
 
-def confidence(values: Tensor, grid: Grids, size: tuple[int, int]) -> Tensor:
+def confidence(values: Tensor, grid: AxisGrids, size: tuple[int, int]) -> Tensor:
     """Return the softmax probability of the class with the largest score at every pixel, a
     fraction (N, H, W), from scores (N, K, h, w)."""
     require_finite(values)
@@ -180,7 +180,7 @@ def confidence(values: Tensor, grid: Grids, size: tuple[int, int]) -> Tensor:
 
 def loss_and_gradient(
     values: Tensor,
-    grid: Grids,
+    grid: AxisGrids,
     target: Tensor,
     *,
     ignore_index: int,
@@ -225,7 +225,7 @@ def loss_and_gradient(
     return total, _total_weight(target, ignore_index, weights), slope
 
 
-def axes(grid: Grids) -> tuple[Grid, Grid]:
+def axes(grid: AxisGrids) -> tuple[Grid, Grid]:
     """Return the grid along the rows and the grid along the columns."""
     return grid if isinstance(grid, tuple) else (grid, grid)
 
@@ -277,7 +277,7 @@ def _total_weight(target: Tensor, ignore_index: int, class_weights: Tensor | Non
     return class_weights.double()[target[valid].long()].sum()
 
 
-def _matrices(values: Tensor, grid: Grids, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def _matrices(values: Tensor, grid: AxisGrids, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     pixels = Grid(1, 0)
     rows, columns = (
         interpolation_matrix(axis, cells, pixels, count).to(values)
@@ -287,7 +287,7 @@ def _matrices(values: Tensor, grid: Grids, size: tuple[int, int]) -> tuple[Tenso
 
 
 def _strips(
-    values: Tensor, grid: Grids, size: tuple[int, int]
+    values: Tensor, grid: AxisGrids, size: tuple[int, int]
 ) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
     """Yield ranges of image rows, the rows of cells that they need, and the two matrices between
     them."""
