@@ -45,7 +45,7 @@ NOT_RUN = {
             "pip install -e .[onnx]",
             "pip install --no-deps .",
             "pip install numpy scipy pillow cyclopts rich pyyaml rasterio scikit-image"
-            " pooch filelock packaging psutil tomli-w onnxruntime",
+            " filelock packaging psutil tomli-w onnxruntime",
             "fullconv export runs/first --format web --out page",
             "fullconv export runs/first --format web --out page --ort package",
         ),

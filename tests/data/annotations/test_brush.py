@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from trees import brush, packed
 
 from fullconv.core.errors import FullconvError
-from fullconv.data.annotations.labelstudio import read_brush, unpack_brush
+from fullconv.data.annotations.brush import read_brush, unpack_brush
 
 RUNS = st.lists(st.tuples(st.integers(0, 3), st.integers(1, 300)), min_size=1, max_size=30)
 SIZES = st.tuples(*[st.integers(1, 16)] * 4)

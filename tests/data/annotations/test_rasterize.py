@@ -227,6 +227,7 @@ def test_compressed_numbers_come_back(counts: list[int]) -> None:
         ({"size": [2, 3], "counts": [1, 10**30]}, "pixels; expected"),
         ({"size": [2, 3], "counts": "1 5"}, "' ' out of place"),
         ({"size": [2, 3], "counts": "1é"}, "'é' out of place"),
+        ({"size": [2, 3], "counts": "1\ud8001"}, r"'\\ud800' out of place"),
         ({"size": [2, 3], "counts": "o" * 50 + "1"}, "out of place"),
         ({"size": [2, 3], "counts": "1P"}, "in the middle of a number"),
         ({"size": [2, 3], "counts": "O7"}, "whole numbers from 0"),

@@ -11,6 +11,8 @@ import json
 import shlex
 import shutil
 import socket
+import subprocess
+import sys
 import tarfile
 import threading
 import time
@@ -256,6 +258,18 @@ def test_a_folder_of_that_name_wins(cache: Path, host: FileServer, offer: Any) -
     with pytest.raises(FullconvError, match="camvid is a file; expected the folder of a dataset"):
         load_dataset("camvid")
     assert host.requests == []
+
+
+def test_a_dataset_that_is_there_needs_no_http(cache: Path) -> None:
+    (cache / "voc2012").mkdir(parents=True)
+    code = (
+        "import sys, fullconv.data.layouts.dataset\n"
+        "from fullconv.data.download.download import resolve_dataset\n"
+        "resolve_dataset('voc2012')\n"
+        "print(*{'ssl', 'http.client', 'tarfile', 'zipfile'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"
 
 
 def test_a_name_is_no_path(cache: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import http.server
 import io
 import shutil
 import socket
@@ -258,6 +259,11 @@ def test_an_archive_that_its_host_repacks_is_accepted(
     capsys.readouterr()
     get(MD5, repacked=True)
     assert "sha256" not in capsys.readouterr().err
+    path.with_name("a.tar.sha256").write_text(f"{'0' * 64}  a.tar\n")  # of an earlier version
+    for _ in range(2):
+        requests = len(server.requests)
+        get(MD5, repacked=True)
+    assert len(server.requests) == requests
 
 
 def test_too_little_space_is_an_error_before_the_disk_is_full(
@@ -287,6 +293,54 @@ def test_an_interrupted_download_can_be_resumed(
     assert last == "Stopped. Run the same command to continue the download."
     assert get().read_bytes() == BODY
     assert ranges(server) == [None, "bytes=4000-"]
+
+
+def test_an_interrupted_verification_loses_nothing(
+    server: FileServer, get: Get, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hashlib, "file_digest", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            get()
+    assert (folder / "a.tar.part").read_bytes() == BODY
+    assert get().read_bytes() == BODY
+    assert ranges(server) == [None, f"bytes={len(BODY)}-"]  # of which nothing is left
+    assert [file.name for file in folder.iterdir()] == ["a.tar"]
+
+
+def test_a_changed_file_is_kept_until_another_one_has_arrived(
+    server: FileServer, get: Get, folder: Path
+) -> None:
+    get(None).write_bytes(b"another")
+    server.faults = [404]
+    assert "could not be downloaded" in refused(get, None).message
+    assert (folder / "a.tar").read_bytes() == b"another"
+    assert get(None).read_bytes() == BODY
+
+
+def test_a_wrong_file_is_not_resumed(server: FileServer, get: Get, folder: Path) -> None:
+    server.files["a.tar"] = BODY[:-1]
+    assert "another file than the published one" in refused(get).message
+    assert list(folder.iterdir()) == []
+    server.files["a.tar"] = BODY
+    assert get().read_bytes() == BODY
+    assert ranges(server) == [None, None]
+
+
+def test_a_length_that_is_no_number_is_unknown(
+    get: Get, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = http.server.BaseHTTPRequestHandler.send_header
+
+    def send_header(handler: Any, name: str, value: str) -> None:
+        real(handler, name, "many" if name == "Content-Length" else value)
+
+    monkeypatch.setattr(http.server.BaseHTTPRequestHandler, "send_header", send_header)
+    assert get().read_bytes() == BODY
+    assert capsys.readouterr().err.endswith("a.tar, unknown size\n")
 
 
 @pytest.mark.parametrize(("terminal", "kind"), [(True, "xterm"), (True, "dumb"), (False, "xterm")])

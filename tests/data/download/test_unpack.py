@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from fullconv.core.errors import FullconvError
-from fullconv.data.download.fetch import unpack
+from fullconv.data.download.unpack import unpack
 
 FILES = {"set/images/a.jpg": b"image", "set/masks/a.png": b"mask", "code/read.m": b"code"}
 Make = Callable[..., Path]

@@ -56,6 +56,8 @@ def test_arrays_keep_their_numbers(tmp_path: Path, array: np.ndarray) -> None:
     found = read_channels(tmp_path / "a.npy")
     assert found.dtype == (np.uint8 if array.dtype == np.uint8 else np.float32)
     assert np.array_equal(found, array.reshape(5, 7, -1).astype(found.dtype))
+    assert found.flags.writeable
+    assert found.flags.c_contiguous
 
 
 def test_palettes_are_colours(tmp_path: Path) -> None:

@@ -167,6 +167,17 @@ def test_ids_are_written_in_windows_with_place_and_colours(tmp_path: Path) -> No
     assert [path.name for path in out.parent.iterdir()] == ["a_mask.tif"]
 
 
+def test_the_tag_of_another_format_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    path.write_text(
+        '<VRTDataset rasterXSize="2" rasterYSize="2"><Metadata><MDI key="TIFFTAG_SOFTWARE">us</MDI>'
+        '</Metadata><VRTRasterBand dataType="Byte" band="1"/></VRTDataset>'
+    )
+    with no_warnings, rasterio.open(path) as found:
+        assert found.tags()["TIFFTAG_SOFTWARE"] == "us"
+    assert tiff_software_tag(path) == ""
+
+
 def test_a_file_that_was_not_finished_is_not_there(tmp_path: Path) -> None:
     source = placed(tmp_path / "a.tif", noise(3))
     with open_raster(source) as raster:

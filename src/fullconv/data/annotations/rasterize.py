@@ -250,7 +250,8 @@ def decompress(text: str) -> list[int]:
     >>> decompress("11T1")
     [1, 1, 36]
     """
-    codes = np.frombuffer(text.encode("utf-32-le"), np.uint32).astype(np.int64) - 48
+    points = text.encode("utf-32-le", "surrogatepass")  # JSON may hold half of a surrogate pair
+    codes = np.frombuffer(points, np.uint32).astype(np.int64) - 48
     ends = np.flatnonzero(codes & 32 == 0)
     lengths = np.diff(ends, prepend=-1)
     starts = ends - lengths + 1

@@ -14,13 +14,16 @@ import difflib
 import errno
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fullconv.core.errors import DownloadError, FullconvError
 from fullconv.core.files import cache_dir
 from fullconv.core.i18n import msg
 from fullconv.core.text import shell_command
-from fullconv.data.download.fetch import DownloadProgress, fetch, unpack
 from fullconv.data.download.registry import ELSEWHERE, SOURCES
+
+if TYPE_CHECKING:
+    from fullconv.data.download.fetch import DownloadProgress
 
 
 def resolve_dataset(data: str | Path, *, quiet: bool = False) -> Path:
@@ -50,6 +53,9 @@ def resolve_dataset(data: str | Path, *, quiet: bool = False) -> Path:
     folder = data_root() / name
     if folder.is_dir():
         return folder
+    # Imported only now: HTTP, TLS and archives are not needed for a dataset that is there.
+    from fullconv.data.download.fetch import DownloadProgress
+
     again = shell_command("fullconv", "check", name)
     quiet = quiet or os.environ.get("LOCAL_RANK", "0") != "0"  # one process of a run prints
     try:
@@ -99,6 +105,9 @@ def _normalize(name: str) -> str:
 
 def _download(name: str, folder: Path, again: str, progress: DownloadProgress) -> None:
     from filelock import FileLock, Timeout
+
+    from fullconv.data.download.fetch import fetch
+    from fullconv.data.download.unpack import unpack
 
     # Wait for another process that downloads; it may leave nothing to do.
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -1,37 +1,33 @@
-"""Download files over HTTP and unpack archives.
+"""Download files over HTTP.
 
-pooch decides whether a file has to be downloaded, and verifies its checksum. pooch cannot resume,
-so the transfer is done here: into FILE.part, with the ETag or date of this version in
-FILE.part.tag. Unpacking is done here too, because pooch's processors extract links.
+A file arrives in FILE.part, with the ETag or date of this version in FILE.part.tag, so that a
+download can be resumed. It is renamed to FILE when its checksum is right. A process that is stopped
+at any time, even while it computes the checksum, loses nothing that has arrived. This is why no
+download library is used: pooch, for example, cannot resume, and deletes a file that it could not
+verify.
 """
 
 from __future__ import annotations
 
 import errno
-import gzip
+import hashlib
 import http.client
-import lzma
-import os
 import shutil
 import socket
 import ssl
-import stat
-import tarfile
 import time
 import urllib.error
 import urllib.request
-import zipfile
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
-from fullconv.core.errors import DownloadError, FullconvError
+from fullconv.core.errors import DownloadError
 from fullconv.core.i18n import join, msg, translate
 from fullconv.core.packages import __version__
 from fullconv.core.progress import hide_stage, is_terminal, say
-from fullconv.core.text import file_size, shell_command
+from fullconv.core.text import file_size
 from fullconv.data.download.registry import Archive
 
 PAUSES = (1.0, 2.0, 5.0, 10.0)  # seconds before each retry, as long as nothing more arrives
@@ -39,11 +35,6 @@ TIMEOUT = 30.0  # seconds without a byte
 _CHUNK = 2**20
 _HASHES = {32: "md5", 40: "sha1", 64: "sha256"}  # by the number of digits
 _TRANSIENT = (urllib.error.URLError, ConnectionError, TimeoutError, http.client.HTTPException)
-_DAMAGED = (
-    *(tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError),
-    *(lzma.LZMAError, RuntimeError, NotImplementedError),  # a password, or unknown compression
-    *(NotADirectoryError, IsADirectoryError, FileExistsError),  # a member inside another one
-)
 Progress = Callable[[int, int], None]  # (bytes done, bytes in all or 0)
 
 
@@ -104,70 +95,97 @@ def fetch(archive: Archive, folder: Path, *, again: str, progress: DownloadProgr
         FullconvError: no address provides the file.
         OSError: the disk is full, or the folder cannot be written.
     """
-    import pooch
-
-    pooch.get_logger().setLevel("WARNING")
+    # What is there already: downloaded before, or copied there by the user.
     path = folder / archive.file
     record = path.with_name(f"{path.name}.sha256")
-    if path.is_file() and record.is_file():
-        if pooch.file_hash(str(path), "sha256") == record.read_text(encoding="utf-8")[:64]:
+    if path.is_file():
+        if record.is_file():
+            if _digest(path, "sha256") == record.read_text(encoding="utf-8")[:64]:
+                return path
+            progress.say(msg("{path} has changed and is downloaded again", path=path))
+        elif _is_expected(archive, path):
+            _store_checksum(archive, path, record, progress)
             return path
-        progress.say(msg("{path} has changed and is downloaded again", path=path))
-        path.unlink()
-    known = archive.checksum
-    expected = f"{_HASHES[len(known)]}:{known}" if known and not archive.repacked else None
+    # Download into FILE.part, which replaces the file only if it is the right one.
+    folder.mkdir(parents=True, exist_ok=True)
+    download = _Download(path.with_name(f"{path.name}.part"), progress)
     reasons = []
     for address in archive.addresses:
-        download = _Download(path.with_name(f"{path.name}.part"), progress)
         try:
-            pooch.retrieve(address, expected, path.name, folder, downloader=download)
-            break
+            download.run(address)
         except _AddressError as error:
             reasons.append(msg("  {address}: {reason}", address=address, reason=error.args[0]))
-        except ValueError:  # another checksum
-            reason = download.describe_wrong_file(str(expected))
-            reasons.append(msg("  {address}: {reason}", address=address, reason=reason))
+            continue
+        if _is_expected(archive, download.part):
+            _store_checksum(archive, download.part, record, progress)
+            download.part.replace(path)
+            download.tag.unlink(missing_ok=True)
+            return path
+        reason = download.describe_wrong_file(archive.checksum or "")
+        reasons.append(msg("  {address}: {reason}", address=address, reason=reason))
+        download.discard()
+    raise DownloadError(
+        join([
+            msg("{file} could not be downloaded.", file=path.name),
+            *reasons,
+            msg("If you can get it elsewhere, put it into {folder}.", folder=folder),
+        ]),
+        msg("{command}   # when there is a network, or the file is there", command=again),
+        again,
+    )  # fmt: skip
+
+
+def _is_expected(archive: Archive, path: Path) -> bool:
+    """Return whether a file is the published one, or cannot be compared with it."""
+    known = archive.checksum
+    return not known or archive.repacked or _digest(path, _HASHES[len(known)]) == known
+
+
+def _store_checksum(archive: Archive, path: Path, record: Path, progress: DownloadProgress) -> None:
+    """Store the sha256 of an accepted file unless its published checksum is right."""
+    known = archive.checksum
+    if known and (not archive.repacked or _digest(path, _HASHES[len(known)]) == known):
+        record.unlink(missing_ok=True)  # of another version, which the host sent before
+        return
+    sha256 = _digest(path, "sha256")
+    record.write_text(f"{sha256}  {archive.file}\n", encoding="utf-8")
+    values = {"file": archive.file, "sha256": sha256, "record": record.name}
+    if known:
+        note = msg(
+            "{file}: its checksum is not the published one, because its host repacks it from "
+            "time to time; stored its sha256, {sha256}, in {record}",
+            **values,
+        )
     else:
-        raise DownloadError(
-            join([
-                msg("{file} could not be downloaded.", file=path.name),
-                *reasons,
-                msg("If you can get it elsewhere, put it into {folder}.", folder=folder),
-            ]),
-            msg("{command}   # when there is a network, or the file is there", command=again),
-            again,
-        )  # fmt: skip
-    if expected is None and not (
-        known and pooch.file_hash(str(path), _HASHES[len(known)]) == known
-    ):
-        sha256 = pooch.file_hash(str(path), "sha256")
-        record.write_text(f"{sha256}  {path.name}\n", encoding="utf-8")
-        values = {"file": path.name, "sha256": sha256, "record": record.name}
-        if known:
-            note = msg(
-                "{file}: its checksum is not the published one, because its host repacks it from "
-                "time to time; stored its sha256, {sha256}, in {record}",
-                **values,
-            )
-        else:
-            note = msg(
-                "{file}: no checksum is published; stored its sha256, {sha256}, in {record}",
-                **values,
-            )
-        progress.say(note)
-    return path
+        note = msg(
+            "{file}: no checksum is published; stored its sha256, {sha256}, in {record}",
+            **values,
+        )
+    progress.say(note)
+
+
+def _digest(path: Path, kind: str) -> str:
+    """Return the checksum of a file in hex."""
+    with path.open("rb") as file:
+        # Systems in FIPS mode refuse md5 for security.
+        digest = hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=False))
+    return digest.hexdigest()
 
 
 class _Download:
-    """A downloader for pooch that resumes FILE.part, and retries as long as more bytes arrive."""
+    """A download that resumes FILE.part, and retries as long as more bytes arrive."""
 
     def __init__(self, part: Path, progress: DownloadProgress) -> None:
         self.part, self.progress = part, progress
         self.tag = part.with_name(f"{part.name}.tag")
         self.file = part.name.removesuffix(".part")
-        self.size, self.is_web_page = 0, False
 
-    def __call__(self, address: str, output_file: str, pooch: object = None) -> None:
+    def run(self, address: str) -> None:
+        """Complete FILE.part from an address.
+
+        Raises:
+            _AddressError: the address does not provide the file.
+        """
         failures, received = 0, False
         while True:
             before = self._received()
@@ -205,22 +223,23 @@ class _Download:
                 )
             )
             time.sleep(pause)
-        # pooch verifies the checksum of its own temporary file.
-        self.size = self._received()
-        with self.part.open("rb") as file:
-            self.is_web_page = file.read(512).lstrip()[:1] == b"<"
-        os.replace(self.part, output_file)
-        self.tag.unlink(missing_ok=True)
 
-    def describe_wrong_file(self, expected: str) -> str:
-        """Return why the file is not the published one."""
-        if self.is_web_page:
+    def describe_wrong_file(self, checksum: str) -> str:
+        """Return why FILE.part is not the published file."""
+        with self.part.open("rb") as file:
+            is_web_page = file.read(512).lstrip()[:1] == b"<"
+        if is_web_page:
             return msg("it sent a web page; does this network require a login?")
         return msg(
             "it sent another file than the published one ({size}; expected {checksum})",
-            size=file_size(self.size),
-            checksum=expected,
+            size=file_size(self._received()),
+            checksum=f"{_HASHES[len(checksum)]}:{checksum}",
         )
+
+    def discard(self) -> None:
+        """Delete FILE.part, so that the next download starts over."""
+        self.part.unlink()
+        self.tag.unlink(missing_ok=True)
 
     def _attempt(self, address: str) -> bool:
         """Connect once; return whether the file is complete."""
@@ -247,9 +266,9 @@ class _Download:
             elif not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
                 self.tag.unlink(missing_ok=True)  # another range: the next attempt starts over
                 return False
-            length = int(response.headers.get("Content-Length") or 0)
+            length = response.length or 0  # None without a header, or with one that is no number
             total = start + length if length else 0
-            _require_space(self.part.parent, length, self.file)
+            require_space(self.part.parent, length, self.file)
             self._announce(address, start, total)
             count = self.progress.counter(self.file)
             with self.part.open("ab" if start else "wb") as file:
@@ -296,124 +315,9 @@ def _connection_error(error: Exception) -> str:
     return getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
 
 
-def _require_space(folder: Path, size: int, file: str) -> None:
+def require_space(folder: Path, size: int, file: str) -> None:
     """Raise an error before the disk is full."""
     free = shutil.disk_usage(folder).free
     if size > free:
         values = {"file": file, "size": file_size(size), "free": file_size(free)}
         raise OSError(errno.ENOSPC, msg("{file} needs {size}, {free} are free", **values))
-
-
-def unpack(
-    parts: Sequence[tuple[Path, str]],
-    root: str,
-    folder: Path,
-    progress: Progress = lambda done, total: None,
-) -> None:
-    """Unpack archives together, and keep one folder of their content.
-
-    Links that leave the archive are not followed, and no member is written outside the folder or
-    larger than the free space. Whatever goes wrong, nothing is left behind.
-
-    Args:
-        parts: the files, each with the subfolder for its members. Other files are copied.
-        root: the folder of the unpacked tree to keep.
-        folder: the path that it gets. It must not exist.
-        progress: called with the bytes of the archive that were read, and its size.
-
-    Raises:
-        FullconvError: an archive is damaged, is unsafe, or does not contain `root`.
-        OSError: the disk is full, or the folder cannot be written.
-    """
-    scratch = parts[0][0].with_name("unpacking")  # beside the archives, where only we write
-    shutil.rmtree(scratch, ignore_errors=True)  # left by a process that was killed
-    scratch.mkdir()
-    try:
-        tree = scratch / "tree"
-        for path, subfolder in parts:
-            target = tree / subfolder
-            target.mkdir(parents=True, exist_ok=True)
-            try:
-                if path.name.lower().endswith((".tar", ".tar.gz", ".tgz")):
-                    _unpack_tar(path, target, progress)
-                elif path.name.lower().endswith(".zip"):
-                    _unpack_zip(path, target, progress)
-                else:
-                    shutil.copyfile(path, target / path.name)
-            except _DAMAGED as error:
-                raise FullconvError(
-                    msg("{path} cannot be unpacked: {reason}.", path=path, reason=error),
-                    msg("{command}   # then download it again", command=shell_command("rm", path)),
-                ) from error
-        if not (tree / root).is_dir():
-            raise FullconvError(
-                msg(
-                    "{archives}: expected the folder {root} inside; found {content}.",
-                    archives=", ".join(path.name for path, _ in parts),
-                    root=root,
-                    content=", ".join(sorted(p.name for p in tree.iterdir())) or msg("nothing"),
-                ),
-                msg(
-                    "{command}   # then download it again",
-                    command=shell_command("rm", "-r", parts[0][0].parent),
-                ),
-            )
-        (tree / root).rename(folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _unpack_tar(path: Path, target: Path, progress: Progress) -> None:
-    size = path.stat().st_size
-    with path.open("rb") as file, tarfile.open(fileobj=file) as tar:
-        tar.extraction_filter = getattr(tarfile, "data_filter", None)  # no owners, no set-user-id
-        for member in tar:
-            _check_member(path, member.name, member.size)
-            if member.isreg() or member.isdir():
-                tar.extract(member, target)
-            elif member.islnk():  # a second name of a file: copied
-                _check_member(path, member.linkname, 0)
-                original, copy = target / member.linkname, target / member.name
-                if not original.is_file():
-                    raise FullconvError(
-                        msg(
-                            "{path}: the member {name!r} is a link to {target!r}, which is not in "
-                            "the archive.",
-                            path=path,
-                            name=member.name,
-                            target=member.linkname,
-                        ),
-                        msg(
-                            "{command}   # then download it again",
-                            command=shell_command("rm", path),
-                        ),
-                    )
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(original, copy)
-            progress(file.tell(), size)
-
-
-def _unpack_zip(path: Path, target: Path, progress: Progress) -> None:
-    done, size = 0, path.stat().st_size
-    with zipfile.ZipFile(path) as archive:
-        for member in archive.infolist():
-            _check_member(path, member.filename, member.file_size)
-            if not stat.S_ISLNK(member.external_attr >> 16):
-                archive.extract(member, target)
-            done += member.compress_size
-            progress(done, size)
-
-
-def _check_member(path: Path, name: str, size: int) -> None:
-    """Refuse a member outside the folder, on any system, and one that does not fit on the disk."""
-    if any(p.anchor or ".." in p.parts for p in (PurePosixPath(name), PureWindowsPath(name))):
-        raise FullconvError(
-            msg(
-                "{path}: the member {name!r} would be written outside the target folder. Nothing "
-                "was unpacked.",
-                path=path,
-                name=name,
-            ),
-            msg("{command}   # and get it from elsewhere", command=shell_command("rm", path)),
-        )
-    _require_space(path.parent, size, name)

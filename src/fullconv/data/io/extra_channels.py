@@ -18,8 +18,8 @@ from PIL import Image
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.i18n import msg
-from fullconv.data.io.array_masks import read_npy
 from fullconv.data.io.images import IMAGE_SUFFIXES, open_image, upright
+from fullconv.data.io.npy import read_npy
 
 CHANNEL_SUFFIXES = IMAGE_SUFFIXES | {".npy"}
 Channels: TypeAlias = NDArray[np.uint8] | NDArray[np.float32]
@@ -60,7 +60,7 @@ def read_channels(path: str | Path) -> Channels:
     """
     path = Path(path)
     if path.suffix.lower() == ".npy":
-        return from_numbers(np.array(read_npy(path, str(path), "input")), str(path))
+        return from_numbers(read_npy(path, str(path), "input"), str(path))
     with open_image(path, "input") as image:
         return from_numbers(_stored_numbers(upright(image)), str(path))
 
@@ -81,7 +81,7 @@ def from_numbers(array: NDArray[Any], name: str = "the extra input") -> Channels
             "np.save('depth.npy', depth.astype('float32'))",
         )
     if array.dtype != np.uint8:
-        array = array.astype(np.float32)
+        array = array.astype(np.float32, order="C")
         if not np.isfinite(array).all():
             raise FullconvError(
                 msg(
@@ -91,7 +91,8 @@ def from_numbers(array: NDArray[Any], name: str = "the extra input") -> Channels
                 ),
                 "np.save('depth.npy', np.nan_to_num(depth, nan=0, posinf=0, neginf=0))",
             )
-    return np.ascontiguousarray(array.reshape(*shape[:2], -1))
+    # PyTorch warns about a read-only array, such as that of a file.
+    return np.require(array.reshape(*shape[:2], -1), requirements=["C", "W"])
 
 
 def read_extra_channels(source: Any, extra: ExtraInput, size: tuple[int, int]) -> Channels:

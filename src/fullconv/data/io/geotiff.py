@@ -93,7 +93,11 @@ def tiff_software_tag(path: Path) -> str:
     """Return the name of the program that wrote a TIFF; "" if the file does not tell."""
     import rasterio
 
-    with suppress(rasterio.errors.RasterioError), no_warnings, rasterio.open(path) as file:
+    with (
+        suppress(rasterio.errors.RasterioError),
+        no_warnings,
+        rasterio.open(path, driver="GTiff") as file,
+    ):
         return str(file.tags().get(SOFTWARE, ""))
     return ""
 

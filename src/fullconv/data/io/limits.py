@@ -9,11 +9,14 @@ Shapes: H, W image.
 from __future__ import annotations
 
 import logging
+import mmap
+import os
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from PIL import Image
 
@@ -90,10 +93,43 @@ def allow_large_images() -> Iterator[None]:
 
 def read_content(path: Path, kind: str = "image") -> bytes:
     """Return the bytes of a file; at most 1 GiB, more than an image or a mask needs."""
-    try:
+    with _reading(path, kind):
         size = path.stat().st_size
         if size <= _MAX_BYTES:
             return path.read_bytes()
+    raise FullconvError(
+        msg(
+            "{kind} {path} has {size:.1f} GB; files up to {limit:.1f} GB are read.",
+            kind=kind_name(kind),
+            path=path,
+            size=size / 1e9,
+            limit=_MAX_BYTES / 1e9,
+        ),
+        msg("cut it into tiles"),
+    )
+
+
+def read_source(source: str | Path | IO[bytes], kind: str) -> bytes:
+    """Return the bytes of a path, as `read_content` does, or of an open file."""
+    if isinstance(source, str | Path):
+        return read_content(Path(source), kind)
+    return source.read()
+
+
+def read_or_map(path: Path, kind: str) -> bytes | mmap.mmap:
+    """Return the bytes of a file of any size. A file over 1 GiB is mapped into memory."""
+    # Smaller files are not mapped: if a mapped file is truncated meanwhile, the process dies.
+    with _reading(path, kind), path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size <= _MAX_BYTES:
+            return file.read()
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+@contextmanager
+def _reading(path: Path, kind: str) -> Iterator[None]:
+    """Convert an `OSError` inside the block to a `FullconvError`."""
+    try:
+        yield
     except FileNotFoundError as error:
         raise missing_file(kind, path) from error
     except OSError as error:
@@ -106,16 +142,6 @@ def read_content(path: Path, kind: str = "image") -> bytes:
             ),
             shell_command("ls", "-l", path),
         ) from error
-    raise FullconvError(
-        msg(
-            "{kind} {path} has {size:.1f} GB; files up to {limit:.1f} GB are read.",
-            kind=kind_name(kind),
-            path=path,
-            size=size / 1e9,
-            limit=_MAX_BYTES / 1e9,
-        ),
-        msg("cut it into tiles"),
-    )
 
 
 class _NoWarnings:

@@ -29,7 +29,6 @@ from fullconv.core.files import atomic_path
 from fullconv.core.i18n import join, msg, nmsg
 from fullconv.core.labels import IGNORE, Labels, format_color, voc_color
 from fullconv.core.text import truncated_list
-from fullconv.data.io.array_masks import read_mat_mask, read_npy_mask
 from fullconv.data.io.images import Source, open_image, pixels_to_decode, source_name, upright
 from fullconv.data.io.limits import decode_budget
 from fullconv.data.io.mask_values import (
@@ -43,6 +42,8 @@ from fullconv.data.io.mask_values import (
     unpack_color,
     value_counts,
 )
+from fullconv.data.io.matlab import read_mat_mask
+from fullconv.data.io.npy import read_npy_mask
 
 _LOSSY = ("JPEG", "MPO", "AVIF", "WEBP")
 ARRAY_SUFFIXES = (".npy", ".mat")  # masks that are not image files

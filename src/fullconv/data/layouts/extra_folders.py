@@ -24,7 +24,6 @@ import numpy as np
 from fullconv.core.errors import FullconvError
 from fullconv.core.i18n import msg, nmsg
 from fullconv.core.text import shell_command, truncated_list
-from fullconv.data.io.array_masks import read_mat_class_names
 from fullconv.data.io.extra_channels import (
     CHANNEL_SUFFIXES,
     ExtraInput,
@@ -33,6 +32,7 @@ from fullconv.data.io.extra_channels import (
 )
 from fullconv.data.io.images import IMAGE_SUFFIXES, image_size
 from fullconv.data.io.masks import ARRAY_SUFFIXES
+from fullconv.data.io.matlab import read_mat_class_names
 from fullconv.data.layouts.class_catalogue import numbered_from_one
 from fullconv.data.layouts.class_table import read_labels, read_settings
 from fullconv.data.layouts.dataset import Dataset

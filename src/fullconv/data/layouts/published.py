@@ -16,7 +16,7 @@ from pathlib import Path
 
 from fullconv.core.i18n import msg
 from fullconv.core.labels import Labels
-from fullconv.data.io.array_masks import read_mat_class_names
+from fullconv.data.io.matlab import read_mat_class_names
 from fullconv.data.layouts.class_catalogue import (
     ade20k,
     cityscapes,

@@ -1,4 +1,4 @@
-"""Read masks from MATLAB files (.mat) and NumPy files (.npy).
+"""Read masks from MATLAB files (.mat).
 
 `scipy.io.loadmat` is not used: one of 800 damaged files crashed the process (a segmentation fault),
 it allocates what the header of a nested matrix claims, and it takes 0.7 ms for a mask of SBD that
@@ -15,10 +15,8 @@ Shapes: H, W image.
 
 from __future__ import annotations
 
-import io
 import math
 import struct
-import tokenize
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,20 +24,14 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.i18n import Message, msg
-from fullconv.core.text import first_line
-from fullconv.data.io.limits import kind_name, no_warnings, read_content, refuse_large
+from fullconv.core.i18n import msg
+from fullconv.data.io.array_errors import DAMAGED, DamagedError, not_a_mask, reason_of, truncated
+from fullconv.data.io.limits import read_source, refuse_large
 
 _LABEL_VARIABLES = ("LabelMap", "S", "segmentation", "labels", "mask", "label")
-# What the standard library and NumPy raise on damaged files.
-_DAMAGED = (
-    *(ValueError, TypeError, KeyError, IndexError, OSError, OverflowError, SyntaxError),
-    *(struct.error, zlib.error, tokenize.TokenError, RecursionError, MemoryError),
-)
 
 # Type of an element -> dtype of its numbers, or encoding of its text.
 _DTYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8"}
@@ -120,7 +112,7 @@ def read_mat_mask(source: str | Path | IO[bytes], name: str) -> NDArray[Any]:
             matrix = _struct_field(matrix, "Segmentation")
             _refuse_large(matrix, name)
         return _whole_numbers(matrix, name)
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise _unreadable_mat(name, error) from error
 
 
@@ -133,12 +125,12 @@ def read_mat_class_names(path: Path) -> list[str]:
             return []
         cells = _matrices(names.content, names.order, math.prod(names.shape))
         return [_text(cell) for cell in cells if math.prod(cell.shape)]
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise _unreadable_mat(str(path), error) from error
 
 
 def _read_mat(source: str | Path | IO[bytes], name: str) -> bytes:
-    content = _read(source, "mask")
+    content = read_source(source, "mask")
     if content[:19] == b"MATLAB 7.3 MAT-file" or content[512:520] == b"\x89HDF\r\n\x1a\n":
         raise FullconvError(
             msg(
@@ -200,12 +192,12 @@ def _variables_version_4(data: memoryview) -> Iterator[_Matrix]:
         number_type, text = kind // 10 % 10, kind % 10
         valid = 0 <= kind < 5000 and not kind // 100 % 10 and number_type < 6 and text <= 2
         if not valid or min(rows, columns, length) < 0:
-            raise _DamagedError(_NOT_MATLAB)
+            raise DamagedError(_NOT_MATLAB)
         dtype = np.dtype(f"{order}{_VERSION_4_DTYPES[number_type]}")
         content = start + 20 + length
         end = content + rows * columns * dtype.itemsize * (2 if imaginary else 1)
         if end > len(data):
-            raise _truncated(end - len(data))
+            raise truncated(end - len(data))
         name = bytes(data[start + 20 : content]).rstrip(b"\0").decode("latin-1")
         matrix_class = (_DOUBLE, _CHAR, _SPARSE)[text]
         shape, part = (rows, columns), data[content:end]
@@ -219,13 +211,13 @@ def _unpack(data: memoryview, order: str) -> bytearray:
     chunk = unpacker.decompress(data, 8)
     size = 8 + int(struct.unpack(f"{order}4xI", chunk)[0])
     if size > _MAX_BYTES:
-        raise _DamagedError(msg("unpacked it would have {size} MB", size=size >> 20))
+        raise DamagedError(msg("unpacked it would have {size} MB", size=size >> 20))
     unpacked = bytearray(chunk)
     while len(unpacked) < size and chunk:
         chunk = unpacker.decompress(unpacker.unconsumed_tail, min(_CHUNK, size - len(unpacked)))
         unpacked += chunk
     if len(unpacked) < size:
-        raise _truncated(size - len(unpacked))
+        raise truncated(size - len(unpacked))
     return unpacked
 
 
@@ -237,7 +229,7 @@ def _element(data: memoryview, start: int, order: str) -> tuple[int, memoryview,
     else:
         content, room = start + 8, size if kind == _COMPRESSED else -(-size // 8) * 8
     if size > room or content + size > len(data):
-        raise _truncated(max(size - room, content + size - len(data)))
+        raise truncated(max(size - room, content + size - len(data)))
     return kind, data[content : content + size], content + room
 
 
@@ -253,7 +245,7 @@ def _parse_matrix(data: memoryview, order: str) -> _Matrix:
     _, name, start = _element(data, start, order)
     shape = tuple(int(side) for side in np.frombuffer(sides, f"{order}i4"))
     if len(shape) < 2 or min(shape) < 0:
-        raise _DamagedError(_NOT_MATLAB)
+        raise DamagedError(_NOT_MATLAB)
     text = bytes(name).decode("latin-1")
     return _Matrix(text, flags & 255, shape, data[start:], order, bool(flags & _COMPLEX))
 
@@ -264,7 +256,7 @@ def _matrices(data: memoryview, order: str, count: int) -> Iterator[_Matrix]:
     for _ in range(count):
         kind, part, start = _element(data, start, order)
         if kind != _MATRIX:
-            raise _DamagedError(_NOT_MATLAB)
+            raise DamagedError(_NOT_MATLAB)
         yield _parse_matrix(part, order)
 
 
@@ -278,14 +270,14 @@ def _struct_field(matrix: _Matrix, name: str) -> _Matrix:
     values = _matrices(matrix.content[start:], matrix.order, len(names))
     fields = dict(zip(names, values, strict=True))
     if name.encode() not in fields:
-        raise _DamagedError(_NOT_MATLAB)
+        raise DamagedError(_NOT_MATLAB)
     return fields[name.encode()]
 
 
 def _text(matrix: _Matrix) -> str:
     kind, part, _ = _element(matrix.content, 0, matrix.order)
     if matrix.kind != _CHAR or kind not in _ENCODINGS:
-        raise _DamagedError(_NOT_MATLAB)
+        raise DamagedError(_NOT_MATLAB)
     encoding = _ENCODINGS[kind]
     if encoding != "utf-8":
         encoding += {"<": "-le", ">": "-be"}[matrix.order]
@@ -300,96 +292,15 @@ def _whole_numbers(matrix: _Matrix, name: str) -> NDArray[Any]:
         kind, data, _ = _element(data, 0, matrix.order)
     dtype = np.dtype(matrix.dtype or f"{matrix.order}{_DTYPES.get(kind, 'u1')}")
     if is_mask and len(data) != math.prod(matrix.shape) * dtype.itemsize:
-        raise _DamagedError(_NOT_MATLAB)
+        raise DamagedError(_NOT_MATLAB)
     values = np.frombuffer(data, dtype) if is_mask else np.empty(0)
     if is_mask and dtype.kind == "f":
         chunks = (values[k : k + _CHUNK] for k in range(0, len(values), _CHUNK))
         is_mask = all((np.isfinite(x) & (x == np.round(x))).all() for x in chunks)
     if not is_mask:
         numbers = msg("complex numbers") if matrix.is_complex else dtype.name
-        raise _not_a_mask(
-            name, _CLASS_NAMES.get(matrix.kind, numbers), matrix.shape, _savemat(name)
-        )
+        raise not_a_mask(name, _CLASS_NAMES.get(matrix.kind, numbers), matrix.shape, _savemat(name))
     return values.reshape(matrix.shape, order="F")
-
-
-def read_npy_mask(source: str | Path | IO[bytes], name: str) -> NDArray[Any]:
-    """Read (H, W) whole numbers from a .npy file.
-
-    Raises:
-        FullconvError: the file cannot be read, or holds something else.
-    """
-    values = read_npy(source, name, "mask")
-    if values.ndim != 2 or values.dtype.kind not in "uib":
-        one_hot = "array.argmax(-1)" if values.ndim == 3 else "array"
-        hint = f"np.save({name!r}, {one_hot}.astype('uint8'))"
-        raise _not_a_mask(name, str(values.dtype), values.shape, hint)
-    return values
-
-
-def read_npy(source: str | Path | IO[bytes], name: str, kind: str) -> NDArray[Any]:
-    """Read a .npy file that holds numbers, without a copy of its content.
-
-    Args:
-        kind: "mask" or "input", for messages.
-    """
-    content = _read(source, kind)
-    file = io.BytesIO(content)
-    try:
-        with no_warnings:
-            version = npy_format.read_magic(file)
-            # Version 3 differs from 2 only in the names of fields, which no mask has.
-            if version == (1, 0):
-                shape, fortran, dtype = npy_format.read_array_header_1_0(file)
-            elif version in ((2, 0), (3, 0)):
-                shape, fortran, dtype = npy_format.read_array_header_2_0(file)
-            else:
-                raise _DamagedError(msg("its format version {version} is unknown", version=version))
-        if min(shape, default=0) < 0:
-            raise _DamagedError(msg("its shape is negative"))
-        if len(shape) >= 2:
-            refuse_large((shape[0], shape[1]), kind, name)
-        missing = math.prod(shape) * dtype.itemsize - (len(content) - file.tell())
-        if missing > 0:
-            raise _truncated(missing)
-        values = np.frombuffer(content, dtype, math.prod(shape), file.tell())
-        return values.reshape(shape, order="F" if fortran else "C")
-    except _DAMAGED as error:
-        raise FullconvError(
-            msg(
-                "{kind} {name} cannot be read as a NumPy file: {reason}.",
-                kind=kind_name(kind),
-                name=name,
-                reason=_reason(error),
-            ),
-            msg(
-                "copy or download {file} again, or save it with np.save({name!r}, array)",
-                file=Path(name).name,
-                name=name,
-            ),
-        ) from error
-
-
-class _DamagedError(ValueError):
-    """A file is damaged, for a reason that can be translated."""
-
-    def __init__(self, reason: Message) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
-def _read(source: str | Path | IO[bytes], kind: str) -> bytes:
-    if isinstance(source, str | Path):
-        return read_content(Path(source), kind)
-    return source.read()
-
-
-def _truncated(missing: int) -> _DamagedError:
-    return _DamagedError(msg("it is truncated, {missing} bytes are missing", missing=missing))
-
-
-def _reason(error: BaseException) -> str:
-    return error.reason if isinstance(error, _DamagedError) else first_line(error)
 
 
 def _unreadable_mat(name: str, error: BaseException) -> FullconvError:
@@ -397,21 +308,9 @@ def _unreadable_mat(name: str, error: BaseException) -> FullconvError:
         msg(
             "mask {name} cannot be read as a MATLAB file: {reason}.",
             name=name,
-            reason=_reason(error),
+            reason=reason_of(error),
         ),
         msg("copy or download {file} again, or remove it from the dataset", file=Path(name).name),
-    )
-
-
-def _not_a_mask(name: str, content: str, shape: tuple[int, ...], hint: str) -> FullconvError:
-    return FullconvError(
-        msg(
-            "mask {name} holds {content} of shape {shape}; expected whole numbers (height, width).",
-            name=name,
-            content=content,
-            shape=shape,
-        ),
-        hint,
     )
 
 

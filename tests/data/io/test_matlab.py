@@ -1,11 +1,10 @@
-"""Masks in MATLAB and NumPy files, against scipy and NumPy."""
+"""Masks in MATLAB files, against scipy."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,8 @@ import scipy.io
 from scipy.io import loadmat, savemat
 
 from fullconv.core.errors import FullconvError
-from fullconv.data.io.array_masks import read_mat_class_names, read_mat_mask, read_npy_mask
 from fullconv.data.io.masks import read_values
+from fullconv.data.io.matlab import read_mat_class_names, read_mat_mask
 
 IDS = np.array([[0, 1, 2], [2, 1, 0]], np.uint8)
 
@@ -24,12 +23,6 @@ IDS = np.array([[0, 1, 2], [2, 1, 0]], np.uint8)
 def mat(**table: Any) -> bytes:
     file = io.BytesIO()
     savemat(file, table, do_compression=True)
-    return file.getvalue()
-
-
-def npy(array: np.ndarray, **options: bool) -> bytes:
-    file = io.BytesIO()
-    np.save(file, array, **options)
     return file.getvalue()
 
 
@@ -94,44 +87,17 @@ def test_damaged_files_raise_nothing_else(tmp_path: Path) -> None:
             assert read_values(tmp_path / "b.mat").ndim == 2
 
 
-@pytest.mark.parametrize("kind", ["u1", ">u2", "<i4", ">i8", "?"])
-@pytest.mark.parametrize("order", ["C", "F"])
-def test_npy_files_are_read_as_numpy_reads_them(tmp_path: Path, kind: str, order: Any) -> None:
-    array = np.asarray(np.arange(12).reshape(3, 4) % 2, np.dtype(kind), order=order)
-    path = tmp_path / "a.npy"
-    path.write_bytes(npy(array))
-    np.testing.assert_array_equal(read_npy_mask(path, "a.npy"), np.load(path))
-    np.testing.assert_array_equal(read_npy_mask(io.BytesIO(npy(array)), "a.npy"), array)
-
-
-BYTES = np.zeros((3, 4), np.uint8)
-
-
 @pytest.mark.parametrize(
-    ("read", "content", "message"),
+    ("content", "message"),
     [
-        (read_mat_mask, mat(a=IDS, b=IDS), "not clear which variable holds the labels. .* has a "),
-        (read_mat_mask, mat(S=IDS + 0.5), "expected whole numbers"),
-        (read_mat_mask, mat(S=np.zeros((2, 2, 2))), "expected whole numbers"),
-        (read_mat_mask, b"MATLAB 7.3 MAT-file, Platform: GLNXA64" + bytes(600), "HDF5"),
-        (read_mat_mask, mat(S=np.zeros((10_000, 9_000), np.uint8)), "claims 10000 x 9000 pixels"),
-        (read_npy_mask, b"", "cannot be read as a NumPy file"),
-        (read_npy_mask, b"hello", "cannot be read as a NumPy file: "),
-        (read_npy_mask, npy(BYTES)[:-5], "it is truncated, 5 bytes are missing"),
-        (read_npy_mask, npy(BYTES)[:40], "cannot be read as a NumPy file"),
-        (read_npy_mask, npy(np.zeros((3, 4))), r"holds float64 of shape \(3, 4\); expected whole"),
-        (read_npy_mask, npy(np.zeros((3, 4, 5), np.uint8)), r"of shape \(3, 4, 5\)"),
-        (read_npy_mask, npy(np.array([{}, None]), allow_pickle=True), "cannot be read as a NumPy"),
-        (
-            read_npy_mask,
-            npy(BYTES).replace(b"(3, 4)", b"(60000, 60000)", 1),
-            "claims 60000 x 60000 pixels",
-        ),
+        (mat(a=IDS, b=IDS), "not clear which variable holds the labels. .* has a "),
+        (mat(S=IDS + 0.5), "expected whole numbers"),
+        (mat(S=np.zeros((2, 2, 2))), "expected whole numbers"),
+        (b"MATLAB 7.3 MAT-file, Platform: GLNXA64" + bytes(600), "HDF5"),
+        (mat(S=np.zeros((10_000, 9_000), np.uint8)), "claims 10000 x 9000 pixels"),
     ],
 )
-def test_other_content_is_refused(
-    read: Callable[[Any, str], Any], content: bytes, message: str
-) -> None:
+def test_other_content_is_refused(content: bytes, message: str) -> None:
     with pytest.raises(FullconvError, match=f"mask a.x.*{message}") as caught:
-        read(io.BytesIO(content), "a.x")
+        read_mat_mask(io.BytesIO(content), "a.x")
     assert caught.value.hint
