@@ -41,7 +41,8 @@ from fullconv.cli.main import app, run
 from fullconv.core.labels import parse_color
 from fullconv.core.settings import Settings, read_config
 from fullconv.data.download.registry import SOURCES
-from fullconv.data.layouts.class_table import read_labels, read_settings
+from fullconv.data.layouts.class_table import read_labels
+from fullconv.data.layouts.settings_file import read_settings
 from fullconv.network.backbone_card import read_card
 
 ENGLISH = [page for page in PAGES if page not in CHINESE and page not in WALKTHROUGH]

@@ -10,7 +10,7 @@ from dataclasses import MISSING, Field, fields
 from typing import Any
 
 from fullconv.core.settings import CHOICES, Settings
-from fullconv.data.layouts.class_table import SETTINGS_KEYS
+from fullconv.data.layouts.settings_file import SETTINGS_KEYS
 from fullconv.network.backbone_card import BackboneCard
 
 TYPES = {

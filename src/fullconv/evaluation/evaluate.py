@@ -23,11 +23,11 @@ from fullconv.data.check.extra_heads import add_extra_heads, fingerprint
 from fullconv.data.check.training_overlap import describe_training_overlap
 from fullconv.data.io.images import read_image
 from fullconv.data.io.masks import Value, map_table, read_mask
-from fullconv.data.layouts.class_table import read_settings
 from fullconv.data.layouts.dataset import Dataset, load_dataset
 from fullconv.data.layouts.extra_folders import with_extra_inputs, without_extras
 from fullconv.data.layouts.pairing import Pair
 from fullconv.data.layouts.paths import where_to_paste
+from fullconv.data.layouts.settings_file import read_settings
 from fullconv.evaluation.error_analysis import Quality
 from fullconv.evaluation.metrics import Metrics, confusion_matrix, heads_dict
 from fullconv.evaluation.per_image import (

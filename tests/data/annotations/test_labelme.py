@@ -117,7 +117,7 @@ def test_the_image_inside_the_file_counts_first(tmp_path: Path) -> None:
         (shape("x", ["polygon"], [[1, 1], [2, 2]]), "unknown shape_type"),
         (shape("x", "polygon", None), "not a list of [x, y]"),
         (shape("x", "polygon", [[1, None], [2, 2], [3, 4]]), "not a list of [x, y]"),
-        (shape("x", "circle", [[1, 1]]), "a circle with 1 points; expected two"),
+        (shape("x", "circle", [[1, 1]]), "a circle with 1 point; expected two"),
         (shape("x", "mask", [[1, 1], [3, 3]]), "its mask is not an image as base64"),
         (shape("x", "mask", [[1, 1], [3, 3]], mask="AAAA"), "cannot be read"),
         (shape(None, "polygon", [[1, 1], [2, 2], [3, 4]]), "the label None is not a name"),

@@ -15,7 +15,7 @@ from matplotlib.path import Path as Outline
 from PIL import Image
 from trees import brush
 
-from fullconv.data.annotations import labelstudio
+from fullconv.data.annotations import labelstudio, shapes
 from fullconv.data.annotations.shapes import Annotations, class_table, paint
 from fullconv.data.layouts import annotation_formats
 
@@ -81,6 +81,16 @@ def png(mask: np.ndarray) -> str:
 )
 def test_masks(tmp_path: Path, drawn: Any) -> None:
     np.testing.assert_array_equal(ids(read(tmp_path, task(drawn))) == 1, MASK)
+
+
+def test_an_image_is_opened_once_for_all_regions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, image_size = [], shapes.image_size
+    monkeypatch.setattr(shapes, "image_size", lambda path: opened.append(path) or image_size(path))
+    boxes = [box("car", x, 2, 3, 4) for x in range(20)]
+    assert len(read(tmp_path, task(*boxes)).images[0].shapes) == 20
+    assert len(opened) == 1
 
 
 def test_polygons_are_in_percent_of_width_and_height(tmp_path: Path) -> None:
@@ -165,7 +175,7 @@ def test_the_annotation_that_counts(tmp_path: Path) -> None:
     ]
     found = read(tmp_path, {**task(), "annotations": several})
     assert found.names == ["five"]
-    assert "1 tasks have several annotations" in found.notes[-1]
+    assert "1 task has several annotations" in found.notes[-1]
     several.append(entry(7, "truth", ground_truth=True))
     assert read(tmp_path, {**task(), "annotations": several}).names == ["truth"]
     cancelled = read(tmp_path, {**task(), "annotations": several[:1]}, task(number=2))

@@ -114,6 +114,17 @@ def test_a_black_background_is_transparent(tmp_path: Path, sheets: Sheet) -> Non
     assert cells_of(tmp_path / "b.png")[-1] == [over, OVER_RED]
 
 
+def test_grays_that_the_table_lists_as_colors_are_drawn_as_their_classes(
+    tmp_path: Path, sheets: Sheet
+) -> None:
+    root = two_colors(tmp_path / "data", toml="", white=128)
+    for path in (root / "masks").iterdir():
+        Image.open(path).convert("RGB").save(path)
+    (root / "classes.txt").write_text("0 0 0 sky\n128 128 128 road\n")
+    save_preview(check(root), tmp_path / "sheet.png", findings=False)
+    assert sheets.legends == [{"sky": (0, 0, 0), "road": (128, 128, 128)}]
+
+
 @pytest.mark.parametrize("blurred", [False, True])
 def test_black_and_white_is_drawn_in_the_proposed_colors(
     tmp_path: Path, sheets: Sheet, blurred: bool

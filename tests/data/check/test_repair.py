@@ -128,6 +128,33 @@ def test_gaps_are_closed_and_unknown_values_ignored(tmp_path: Path) -> None:
     assert (values == 255).sum() == 10 + (ids == 255).sum()
 
 
+def gray_rgb(root: Path, table: str, *levels: int) -> tuple[Path, list[np.ndarray]]:
+    """Write RGB masks with equal channels and a classes.txt of colors; return the levels, too."""
+    grays = [np.array(levels, np.uint8)[blobs(seed) % len(levels)] for seed in range(4)]
+    pairs(root, [Image.fromarray(gray).convert("RGB") for gray in grays])
+    (root / "classes.txt").write_text(table)
+    return root, grays
+
+
+def test_grays_that_the_table_lists_as_colors_keep_their_classes(tmp_path: Path) -> None:
+    table = "0 0 0 a\n128 128 128 b\n200 200 200 c\n"
+    root, grays = gray_rgb(tmp_path / "data", table, 0, 128, 200)
+    report = check(root)
+    assert (report.errors, report.warnings) == ((), ())
+    assert repair(report, tmp_path / "out").done == {}
+    for name, ids in written(tmp_path / "out").items():
+        np.testing.assert_array_equal(ids, np.searchsorted((0, 128, 200), grays[int(name)]))
+
+
+def test_white_may_be_the_first_color_of_the_table(tmp_path: Path) -> None:
+    root, grays = gray_rgb(tmp_path / "data", "255 255 255 paper\n0 0 0 ink\n", 0, 255)
+    report = check(root)
+    assert report.errors == ()
+    repair(report, tmp_path / "out")
+    for name, ids in written(tmp_path / "out").items():
+        np.testing.assert_array_equal(ids, grays[int(name)] == 0)
+
+
 def test_an_image_in_two_splits_stays_in_test(tmp_path: Path) -> None:
     root = drawn.write(tmp_path / "scenes", train=4, val=1, test=2, size=(48, 64))
     train, test = (min((root / "images" / split).iterdir()) for split in ("train", "test"))

@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from fullconv.core.errors import FullconvError
@@ -21,11 +19,7 @@ from fullconv.data.layouts.class_table import (
     VOC,
     LabelSource,
     UndeterminedLabels,
-    is_blurred,
-    otsu_threshold,
     read_labels,
-    read_settings,
-    write_settings,
 )
 from fullconv.data.layouts.class_table_files import (
     name_list,
@@ -33,6 +27,7 @@ from fullconv.data.layouts.class_table_files import (
     read_yaml,
     table_from_pairs,
 )
+from fullconv.data.layouts.settings_file import read_settings
 
 BLURRED = [*[0] * 60, *[255] * 60, *range(0, 256, 16)]
 
@@ -78,15 +73,6 @@ def test_dataset_toml_without_classes_changes_another_table(tmp_path: Path) -> N
     table = read(tmp_path, classes="0 sky\n1 road\n2 void\n", dataset=text)
     assert class_ids(table.labels, 0, 1, 2, 5, 77, 3) == [0, 1, 77, 1, 77, None]
     assert (table.named, table.source) == (True, "class names from classes.txt")
-
-
-def test_written_settings_are_read_back(tmp_path: Path) -> None:
-    labels = Labels(("a b", "é"), ((1, 2, 3), (4, 5, 6)), 254)
-    write_settings(tmp_path, labels)
-    assert read(tmp_path).labels == Labels(*(("a b", "é"), labels.colors, 254), {
-        (1, 2, 3): 0, (4, 5, 6): 1})  # fmt: skip
-    (tmp_path / "dataset.toml").unlink()
-    assert read_settings(tmp_path) == {}
 
 
 A = 'classes = ["a"]\n'
@@ -358,25 +344,6 @@ def test_values_that_are_no_ids_are_undetermined(tmp_path: Path, mask: Any) -> N
     table = read(tmp_path, mask)
     assert (table.labels, len(table.notes)) == (UNDETERMINED, 1)
     assert UNDETERMINED.class_of(255) is None
-
-
-def test_blurred_is_not_many_classes_beside_ignore() -> None:
-    assert is_blurred(dict.fromkeys(range(0, 256, 20), 10) | {0: 1000, 255: 1000})
-    assert not is_blurred(dict.fromkeys(range(21), 10) | {0: 1000, 255: 100})
-    assert not is_blurred(dict.fromkeys(range(256), 10))
-    assert not is_blurred({0: 10, 255: 10})
-
-
-@given(st.dictionaries(st.integers(0, 255), st.integers(1, 1000), min_size=2, max_size=12))
-def test_otsu_has_the_least_variance_of_all_thresholds(counts: dict[int, int]) -> None:
-    values = np.repeat(list(counts), list(counts.values())).astype(np.float64)
-
-    def variance(threshold: float) -> float:
-        sides = values[values <= threshold], values[values > threshold]
-        return sum(side.var() * side.size for side in sides if side.size)
-
-    best = min(variance(level) for level in sorted(counts)[:-1])
-    assert variance(otsu_threshold(counts)) <= best * (1 + 1e-9) + 1e-6
 
 
 # Published datasets

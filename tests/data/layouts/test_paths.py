@@ -12,7 +12,13 @@ from PIL import Image
 
 from fullconv.cli.main import run
 from fullconv.core.errors import FullconvError
-from fullconv.data.layouts.paths import repair_command, require_new, unused_path, where_to_paste
+from fullconv.data.layouts.paths import (
+    repair_command,
+    require_new,
+    unused_path,
+    where_to_paste,
+    whole_or_nothing,
+)
 
 
 @pytest.fixture
@@ -131,3 +137,22 @@ def test_the_commands_for_a_read_only_dataset_work(
     assert run(shlex.split(hint)[1:]) == 0
     assert run(["check", "my data_fixed"]) == 0
     assert before == {path: path.read_bytes() for path in locked.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_copy_that_fails_leaves_nothing(tmp_path: Path, is_new: bool) -> None:
+    out = tmp_path / "out"
+    if not is_new:
+        out.mkdir()
+
+    def write(error: type[BaseException]) -> None:
+        with whole_or_nothing(out):
+            (out / "images/train").mkdir(parents=True)
+            raise error
+
+    with pytest.raises(KeyboardInterrupt):
+        write(KeyboardInterrupt)
+    assert list(tmp_path.rglob("*")) == ([] if is_new else [out])
+    with whole_or_nothing(out):
+        (out / "images").mkdir(parents=True)
+    assert (out / "images").is_dir()

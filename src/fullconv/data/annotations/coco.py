@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.i18n import msg
+from fullconv.core.i18n import msg, nmsg
 from fullconv.core.text import shell_command, truncated_list
 from fullconv.data.annotations.image_finder import ImageFinder
 from fullconv.data.annotations.rasterize import Polygon, RunLengths, read_points, read_run_lengths
@@ -90,14 +90,19 @@ def gather(
     annotations.notes.append(overlap_note(by_area))
     if crowds and by_area:
         annotations.notes.append(
-            msg(
+            nmsg(
+                "{count} crowd region is painted as its class, below all other shapes",
                 "{count} crowd regions are painted as their class, below all other shapes",
                 count=crowds,
             )
         )
     elif crowds:
         annotations.notes.append(
-            msg("{count} crowd regions are painted as their class", count=crowds)
+            nmsg(
+                "{count} crowd region is painted as its class",
+                "{count} crowd regions are painted as their class",
+                count=crowds,
+            )
         )
     return annotations
 

@@ -21,10 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import tomli_w
-
 from fullconv.core.errors import FullconvError
-from fullconv.core.files import atomic_write
 from fullconv.core.i18n import join, msg, nmsg
 from fullconv.core.labels import Labels
 from fullconv.core.text import nearest, shell_command, truncated_list
@@ -35,11 +32,11 @@ from fullconv.data.check.repair import plain_copy
 from fullconv.data.download.download import resolve_dataset
 from fullconv.data.io.limits import missing_file
 from fullconv.data.io.masks import write_mask
-from fullconv.data.layouts.class_table import SETTINGS_NAME
 from fullconv.data.layouts.dataset import LAYOUTS as MASK_LAYOUTS
 from fullconv.data.layouts.dataset import Dataset, load_dataset, match_layout
 from fullconv.data.layouts.pairing import images_in
-from fullconv.data.layouts.paths import require_new, unused_path
+from fullconv.data.layouts.paths import require_new, unused_path, whole_or_nothing
+from fullconv.data.layouts.settings_file import SETTINGS_NAME, write_settings
 
 Progress = Callable[[int, int], None]
 
@@ -259,7 +256,6 @@ def _write(
     images: list[AnnotatedImage], labels: Labels, out: Path, progress: Progress | None
 ) -> int:
     """Write the dataset, or nothing. Returns the number of shapes that left no pixel."""
-    is_new = not out.exists()
 
     def write_image(image: AnnotatedImage) -> int:
         ids, empty_shapes = paint(image, labels)
@@ -272,21 +268,14 @@ def _write(
             shutil.copyfile(image.image, copy)
         return empty_shapes
 
-    settings = {"classes": list(labels.names), "ignore_index": labels.ignore_index}
     empty_shapes = 0
-    try:
+    with whole_or_nothing(out):
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for done, count in enumerate(pool.map(write_image, images), 1):
                 empty_shapes += count
                 if progress is not None:
                     progress(done, len(images))
-        atomic_write(out / SETTINGS_NAME, tomli_w.dumps(settings))
-    except BaseException:
-        for folder in (out / "images", out / "masks"):
-            shutil.rmtree(folder, ignore_errors=True)
-        if is_new and out.is_dir():
-            shutil.rmtree(out, ignore_errors=True)
-        raise
+        write_settings(out, labels, colors=False)
     return empty_shapes
 
 

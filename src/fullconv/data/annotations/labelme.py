@@ -170,7 +170,12 @@ def _part(entry: dict[str, Any], left_out: Counter[str]) -> Part | None:
         return Polygon(points)
     if len(points) != 2:
         raise FullconvError(
-            msg("a {kind} with {count} points; expected two.", kind=kind, count=len(points)),
+            nmsg(
+                "a {kind} with {count} point; expected two.",
+                "a {kind} with {count} points; expected two.",
+                count=len(points),
+                kind=kind,
+            ),
             '"points": [[0, 0], [9, 9]]',
         )
     (x0, y0), (x1, y1) = points.tolist()

@@ -24,7 +24,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import numpy as np
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.i18n import msg
+from fullconv.core.i18n import msg, nmsg
 from fullconv.core.text import truncated_list
 from fullconv.data.annotations.brush import EXPORT_AGAIN, read_brush
 from fullconv.data.annotations.coco import split_from_name
@@ -48,6 +48,7 @@ from fullconv.data.annotations.shapes import (
     class_name,
     in_place,
     numbered,
+    require_stated_size,
 )
 from fullconv.data.io.images import IMAGE_SUFFIXES, open_image
 from fullconv.data.layouts.annotation_formats import (
@@ -78,8 +79,10 @@ def gather(root: Path, tables: list[tuple[Path, Any]]) -> Annotations:
             several += len(candidates) > 1
             try:
                 image = find(path, *_image_names(task))
-                size, suffix = _check_sizes(image, candidates[0])
-                shapes = _shapes(candidates[0], size, annotations.left_out)
+                size, suffix = check_image(image)
+                results = _results_with_area(candidates[0])
+                _require_sizes(results, size, image)
+                shapes = _shapes(candidates[0], results, size, annotations.left_out)
                 if image.resolve() in first_use:
                     raise FullconvError(
                         msg(
@@ -106,7 +109,9 @@ def gather(root: Path, tables: list[tuple[Path, Any]]) -> Annotations:
     annotations.notes.append(msg("class names: the labels of the regions, sorted by name"))
     if several:
         annotations.notes.append(
-            msg(
+            nmsg(
+                "{count} task has several annotations: the ground truth is used, else the one "
+                "with the lowest id",
                 "{count} tasks have several annotations: the ground truth is used, else the one "
                 "with the lowest id",
                 count=several,
@@ -194,11 +199,11 @@ def _paths(text: str) -> list[str]:
     return [unquote(address.path)] if address.scheme else [unquote(text.partition("?")[0]), text]
 
 
-def _check_sizes(image: Path, annotation: Table) -> tuple[Size, str]:
-    """Return (H, W) of an image and its suffix; the sizes in all regions must agree."""
-    size, suffix = check_image(image)
-    for entry in _results_with_area(annotation):
-        check_image(image, entry.get("original_height"), entry.get("original_width"))
+def _require_sizes(results: list[Table], size: Size, image: Path) -> None:
+    """Check that all regions state the size of the image."""
+    for entry in results:
+        height, width = entry.get("original_height"), entry.get("original_width")
+        require_stated_size(size, str(image), height, width)
         if entry.get("image_rotation"):
             raise FullconvError(
                 msg(
@@ -208,7 +213,6 @@ def _check_sizes(image: Path, annotation: Table) -> tuple[Size, str]:
                 ),
                 msg("rotate the image back in Label Studio, and export again"),
             )
-    return size, suffix
 
 
 def _results_with_area(annotation: Table) -> list[Table]:
@@ -231,9 +235,10 @@ def _results_with_area(annotation: Table) -> list[Table]:
     return regions
 
 
-def _shapes(annotation: Table, size: Size, left_out: Counter[str]) -> tuple[Shape, ...]:
-    """Return the regions, the lowest first."""
-    results = _results_with_area(annotation)
+def _shapes(
+    annotation: Table, results: list[Table], size: Size, left_out: Counter[str]
+) -> tuple[Shape, ...]:
+    """Return the regions with an area, `results`, as shapes, the lowest first."""
     for entry in annotation["result"]:
         if entry.get("type") not in _WITH_AREA:
             kind = entry.get("type")

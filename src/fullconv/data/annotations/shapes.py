@@ -166,10 +166,32 @@ def check_image(image: Source, height: Any = None, width: Any = None) -> tuple[S
         FullconvError: the image has another size.
     """
     size = image_size(image)
+    require_stated_size(size, source_name(image), height, width)
+    if isinstance(image, str | Path):
+        if Path(image).suffix.lower() in IMAGE_SUFFIXES:
+            return size, Path(image).suffix
+    else:
+        image.seek(0)
+    with open_image(image) as opened:
+        image_format = str(opened.format)
+    return size, _SUFFIXES.get(image_format, f".{image_format.lower()}")
+
+
+def require_stated_size(size: Size, name: str, height: Any, width: Any) -> None:
+    """Check that an image has the size that an annotation file states.
+
+    Args:
+        size: (H, W) of the image.
+        name: name of the image in messages.
+        height, width: the size by the annotation file; None if it does not tell.
+
+    Raises:
+        FullconvError: the image has another size.
+    """
     stated = (size[0] if height is None else height, size[1] if width is None else width)
     if stated != size:
         values = {
-            "name": source_name(image),
+            "name": name,
             "width": size[1],
             "height": size[0],
             "stated_width": stated[1],
@@ -188,18 +210,10 @@ def check_image(image: Source, height: Any = None, width: Any = None) -> tuple[S
                 "(width x height): it is not the image that was annotated.",
                 **values,
             )
-        file = Path(source_name(image)).name
+        file = Path(name).name
         raise FullconvError(
             message, msg("copy the original of {file} there, or annotate it again", file=file)
         )
-    if isinstance(image, str | Path):
-        if Path(image).suffix.lower() in IMAGE_SUFFIXES:
-            return size, Path(image).suffix
-    else:
-        image.seek(0)
-    with open_image(image) as opened:
-        image_format = str(opened.format)
-    return size, _SUFFIXES.get(image_format, f".{image_format.lower()}")
 
 
 def overlap_note(by_area: bool) -> str:

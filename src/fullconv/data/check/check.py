@@ -287,9 +287,10 @@ def _summary(report: CheckReport) -> Message:
 
 def _class_table(report: CheckReport) -> Message:
     """Return id, color, name and share of the labeled pixels of each class."""
-    if not report.class_rows:
+    class_rows = report.class_rows
+    if not class_rows:
         return join([])
-    *rows, ignored = report.class_rows
+    *rows, ignored = class_rows
     present = [row for row in rows if any(row.shares.values())]
     absent = len(rows) - len(present)
     if absent <= LIST_LIMIT:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 from fullconv.core.text import percent
@@ -29,6 +30,11 @@ class Finding:
     files: tuple[str, ...] = ()
     fix: str = ""
     groups: tuple[tuple[str, ...], ...] = ()
+
+
+def relative_name(root: Path, path: Path) -> str:
+    """Return a file's name in findings: relative to the dataset's folder if it is inside."""
+    return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
 
 
 def share_text(share: float) -> str:

@@ -11,8 +11,9 @@ from fullconv.core.i18n import msg, translate
 from fullconv.core.labels import RGB, Labels, voc_color
 from fullconv.core.text import shell_command
 from fullconv.data.check.check import CheckReport
-from fullconv.data.io.images import read_image
-from fullconv.data.io.masks import Ids, class_lookup, read_values
+from fullconv.data.check.finding import relative_name
+from fullconv.data.io.images import gray_to_rgb, read_image
+from fullconv.data.io.masks import Ids, class_lookup, read_histogram
 from fullconv.data.layouts.class_table import UndeterminedLabels
 from fullconv.data.layouts.pairing import Pair
 from fullconv.visualization.contact_sheet import contact_sheet, subsample
@@ -114,8 +115,7 @@ def _pairs_of_findings(report: CheckReport) -> dict[Pair, str]:
     for split, pairs in report.dataset.splits.items():
         for pair in pairs:
             for file in (pair.image, pair.mask):
-                name = file.relative_to(root) if file.is_relative_to(root) else file
-                by_file[name.as_posix()] = split, pair
+                by_file[relative_name(root, file)] = split, pair
     rules: dict[Pair, list[str]] = {}
     names: dict[Pair, str] = {}
     for finding in report.findings:
@@ -136,13 +136,14 @@ def _spread(report: CheckReport, excluded: set[Pair]) -> list[tuple[str, Pair]]:
 
 def _row(pair: Pair, labels: Labels) -> tuple[list[ImageArray], set[int]]:
     """Return the images of a row, and its class ids: -1 for none, `ignore_index` for ignored."""
-    image, values = subsample(read_image(pair.image)), subsample(read_values(pair.mask))
+    histogram, values = read_histogram(pair.mask)
+    image, values = subsample(read_image(pair.image)), subsample(values)
     if isinstance(labels, UndeterminedLabels):
         mask, class_ids = _raw_colors(values), set[int]()
         transparent = ~mask.any(axis=2)  # black is usually background
         border = np.zeros_like(transparent)  # blended colors have no clear border
     else:
-        ids = class_lookup(values, labels)
+        ids = class_lookup(values, labels, gray_rgb=histogram.are_colors(labels))
         mask = colorize(np.where(ids < 0, labels.ignore_index, ids), labels)
         mask[ids < 0] = _NO_CLASS
         class_ids = set(np.unique(ids).tolist())
@@ -160,8 +161,7 @@ def _raw_colors(values: Ids) -> ImageArray:
     if values.ndim == 3:
         return np.asarray(values, np.uint8)
     if values.max() > 64:  # gray levels, not ids
-        gray = np.clip(values, 0, 255).astype(np.uint8)
-        return np.repeat(gray[..., None], 3, axis=2)
+        return gray_to_rgb(np.clip(values, 0, 255).astype(np.uint8))
     palette = np.array([voc_color(k) for k in range(256)], np.uint8)
     return palette[np.clip(values, 0, 255)]
 

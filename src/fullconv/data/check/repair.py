@@ -38,19 +38,34 @@ from fullconv.core.i18n import join, msg, nmsg
 from fullconv.core.labels import RGB, Labels
 from fullconv.core.text import shell_command
 from fullconv.data.check.check import CheckReport
-from fullconv.data.io.images import read_reduced, turn_upright
-from fullconv.data.io.masks import Ids, class_lookup, is_lossy, read_mask, read_values, write_mask
-from fullconv.data.layouts.class_table import (
-    UndeterminedLabels,
+from fullconv.data.check.finding import relative_name
+from fullconv.data.io.images import gray_to_rgb, read_reduced, turn_upright
+from fullconv.data.io.mask_values import pack, unpack
+from fullconv.data.io.masks import (
+    Ids,
+    class_lookup,
+    read_histogram,
+    read_mask,
+    read_values,
+    write_mask,
+)
+from fullconv.data.layouts.class_table import UndeterminedLabels
+from fullconv.data.layouts.dataset import Dataset
+from fullconv.data.layouts.mask_value_kinds import (
     is_black_and_white,
     is_blurred,
     nominal_colors,
     otsu_threshold,
-    write_settings,
 )
-from fullconv.data.layouts.dataset import Dataset
 from fullconv.data.layouts.pairing import Pair
-from fullconv.data.layouts.paths import repair_command, require_new, unused_path, where_to_paste
+from fullconv.data.layouts.paths import (
+    repair_command,
+    require_new,
+    unused_path,
+    where_to_paste,
+    whole_or_nothing,
+)
+from fullconv.data.layouts.settings_file import write_settings
 
 _Skipped: TypeAlias = dict[tuple[str, str], str]  # split and image -> why it is left out
 _Progress: TypeAlias = Callable[[int, int], None]
@@ -169,12 +184,11 @@ def _write(
     done: Counter[str] = Counter()
     written: Counter[str] = Counter()
     left_out = {name: reason for (_, name), reason in skipped.items()}
-    is_new = not out.exists()
 
     def write_pair(job: tuple[str, Pair]) -> tuple[str, Counter[str]] | None:
         """Return why the pair is left out ("" if it is not) and what was done; None if skipped."""
         split, pair = job
-        if (split, _name(dataset.root, pair.image)) in skipped:
+        if (split, relative_name(dataset.root, pair.image)) in skipped:
             return None
         try:
             ids, steps = _repaired_mask(plan, dataset.labels, pair)
@@ -186,7 +200,7 @@ def _write(
         shutil.copyfile(pair.image, copy)
         return "", steps
 
-    try:
+    with whole_or_nothing(out):
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for count, (job, result) in enumerate(
                 zip(jobs, pool.map(write_pair, jobs), strict=True), 1
@@ -196,7 +210,7 @@ def _write(
                     done += steps
                     written[job[0]] += not reason
                     if reason:
-                        left_out[_name(dataset.root, job[1].mask)] = reason
+                        left_out[relative_name(dataset.root, job[1].mask)] = reason
                 if progress is not None:
                     progress(count, len(jobs))
         if not written.total():
@@ -209,15 +223,9 @@ def _write(
                 shell_command("fullconv", "check", dataset.root),
             )
         write_settings(out, plan.labels)
-    except BaseException:
-        for folder in (out / "images", out / "masks"):
-            shutil.rmtree(folder, ignore_errors=True)
-        if is_new:
-            shutil.rmtree(out, ignore_errors=True)
-        raise
     unpaired = (*dataset.unpaired_images, *dataset.unpaired_masks)
     no_partner = msg("it has no partner")
-    left_out |= {_name(dataset.root, path): no_partner for path in unpaired}
+    left_out |= {relative_name(dataset.root, path): no_partner for path in unpaired}
     if plan.kind == "threshold":
         key = msg("masks cut at {threshold:g}", threshold=plan.threshold)
         done[key] = written.total()
@@ -230,9 +238,8 @@ def nearest_color(values: NDArray[np.uint8], colors: tuple[RGB, ...]) -> NDArray
 
     If several are equally near, it is the first one. `values` is (H, W, 3).
     """
-    packed = values.astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
-    distinct, inverse = np.unique(packed, return_inverse=True)
-    rgb = np.stack([distinct >> 16, distinct >> 8 & 255, distinct & 255], axis=1)
+    distinct, inverse = np.unique(pack(values), return_inverse=True)
+    rgb = unpack(distinct).astype(np.int64)
     table = np.array(colors, np.int64)
     best = np.empty(len(distinct), np.int64)
     for start in range(0, len(distinct), _CHUNK):
@@ -278,6 +285,10 @@ def _dark_and_bright(root: Path, labels: Labels) -> tuple[int, int]:
     """Return the classes of black and of white."""
     if isinstance(labels, UndeterminedLabels):
         return 0, 1
+    # A table of colors lists them in any order: white may be class 0.
+    black, white = labels.values.get((0, 0, 0)), labels.values.get((255, 255, 255))
+    if black is not None and white is not None and labels.values.keys().isdisjoint((0, 255)):
+        return black, white
     dark, bright = labels.class_of(0), labels.values.get(255)
     if bright is None:
         bright = 1 if len(labels) == 2 else None
@@ -330,6 +341,8 @@ def _repaired_ids(plan: _Plan, labels: Labels, mask: Path, done: Counter[str]) -
     """Return (H, W) class ids of a mask, and count in `done` what was done to it."""
     if plan.kind == "read":
         return read_mask(mask, labels)
+    if plan.kind == "ids":
+        return _renumbered(plan, labels, mask, done)
     values = read_values(mask)
     if plan.kind == "threshold":
         if values.ndim == 3:
@@ -338,17 +351,21 @@ def _repaired_ids(plan: _Plan, labels: Labels, mask: Path, done: Counter[str]) -
             )
         done[_BETWEEN] += int(((values > 0) & (values < 255)).sum())
         return np.where(values > plan.threshold, plan.bright, plan.dark)
-    if plan.kind == "snap":
-        colors = values if values.ndim == 3 else np.repeat(values[..., None], 3, axis=2)
-        index = nearest_color(colors.astype(np.uint8), plan.nominal)
-        snapped = np.array(plan.nominal, np.uint8)[index]
-        done[_SNAPPED] += int((snapped != colors).any(axis=2).sum())
-        return np.array(plan.nominal_ids)[index]
-    if is_lossy(mask):
+    colors = values if values.ndim == 3 else gray_to_rgb(values)
+    index = nearest_color(colors.astype(np.uint8), plan.nominal)
+    snapped = np.array(plan.nominal, np.uint8)[index]
+    done[_SNAPPED] += int((snapped != colors).any(axis=2).sum())
+    return np.array(plan.nominal_ids)[index]
+
+
+def _renumbered(plan: _Plan, labels: Labels, mask: Path, done: Counter[str]) -> Ids:
+    """Return (H, W) new class ids of a mask of ids, and count in `done` the unknown values."""
+    histogram, values = read_histogram(mask)
+    if histogram.lossy:
         raise FullconvError(
             msg("its mask has ids in a lossy format, which changed them."), _EXPORT_AGAIN
         )
-    old_ids = class_lookup(values, labels)  # -1: no class
+    old_ids = class_lookup(values, labels, gray_rgb=histogram.gray_rgb)  # -1: no class
     table = np.full(max(len(labels), labels.ignore_index) + 2, plan.labels.ignore_index)
     for old, new in plan.new_ids.items():
         table[old] = new
@@ -374,7 +391,7 @@ def _leaked_images(report: CheckReport) -> _Skipped:
     splits: dict[str, list[str]] = {}
     for split in _SPLIT_ORDER:
         for pair in dataset.splits.get(split, ()):
-            splits.setdefault(_name(root, pair.image), []).append(split)
+            splits.setdefault(relative_name(root, pair.image), []).append(split)
     skipped: _Skipped = {}
     for finding in report.findings:
         for group in finding.groups:
@@ -387,8 +404,3 @@ def _leaked_images(report: CheckReport) -> _Skipped:
                 reason = msg("a similar image stays in {split} as {name}", **values)
             skipped |= {(_SPLIT_ORDER[k], name): reason for k, name in places if k > first}
     return skipped
-
-
-def _name(root: Path, path: Path) -> str:
-    """Return a path as findings name it."""
-    return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()

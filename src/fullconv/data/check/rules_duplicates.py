@@ -240,11 +240,13 @@ def _direction(rows: int, columns: int) -> str:
     """Return an offset in words: "5 pixels down and 4 pixels left"."""
     parts: list[str] = []
     if rows:
-        template = msg("{count} pixels down", count=rows)
-        parts.append(template if rows > 0 else msg("{count} pixels up", count=-rows))
+        down = nmsg("{count} pixel down", "{count} pixels down", abs(rows))
+        up = nmsg("{count} pixel up", "{count} pixels up", abs(rows))
+        parts.append(down if rows > 0 else up)
     if columns:
-        template = msg("{count} pixels right", count=columns)
-        parts.append(template if columns > 0 else msg("{count} pixels left", count=-columns))
+        right = nmsg("{count} pixel right", "{count} pixels right", abs(columns))
+        left = nmsg("{count} pixel left", "{count} pixels left", abs(columns))
+        parts.append(right if columns > 0 else left)
     if len(parts) == 2:
         return msg("{vertical} and {horizontal}", vertical=parts[0], horizontal=parts[1])
     return join(parts)

@@ -23,6 +23,7 @@ from PIL import Image
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.i18n import msg
+from fullconv.data.check.finding import relative_name
 from fullconv.data.check.image_signature import (
     LONGEST,
     Shift,
@@ -104,9 +105,8 @@ class DatasetScan:
         unknown: value -> pixels, of the values without a class.
         truncated: True if the rarest of very many values are missing in `values` and `unknown`.
         unknown_pixels: number of pixels without a class.
-        unknown_in: mask -> pixels without a class.
+        unknown_in: masks with pixels without a class.
         gray_in: masks with gray levels between black and white that have no class.
-        declared_values: the values that the class table lists.
         with_255: masks that contain the value 255.
         colors_255: True if 255 is a channel of a color in all of these.
         class_pixels: split -> pixels of each class.
@@ -126,9 +126,8 @@ class DatasetScan:
         self.unknown: Counter[Value] = Counter()
         self.truncated = False
         self.unknown_pixels = 0
-        self.unknown_in: dict[Path, int] = {}
+        self.unknown_in: set[Path] = set()
         self.gray_in: list[Path] = []
-        self.declared_values = set(labels.values)
         self.with_255: list[Path] = []
         self.colors_255 = True
         self.class_pixels: dict[str, list[int]] = {s: [0] * len(labels) for s in dataset.splits}
@@ -157,7 +156,7 @@ class DatasetScan:
         unknown_pixels = sum(unknown.values()) + mask.more_pixels
         if unknown_pixels:
             self.unknown_pixels += unknown_pixels
-            self.unknown_in[path] = self.unknown_in.get(path, 0) + unknown_pixels
+            self.unknown_in.add(path)
         if any(isinstance(value, int) and 0 < value < 255 for value in unknown):
             self.gray_in.append(path)
         self.truncated |= mask.more > 0 or _truncate(self.values)
@@ -183,9 +182,7 @@ class DatasetScan:
 
     def names(self, paths: Iterable[Path]) -> tuple[str, ...]:
         """Return paths relative to the dataset's folder, sorted, each once."""
-        root = self.dataset.root
-        relative = (p.relative_to(root) if p.is_relative_to(root) else p for p in paths)
-        return tuple(sorted({path.as_posix() for path in relative}))
+        return tuple(sorted({relative_name(self.dataset.root, path) for path in paths}))
 
 
 def scan_pair(split: str, pair: Pair, cache: ScanCache) -> PairScan:

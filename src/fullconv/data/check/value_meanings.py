@@ -12,9 +12,9 @@ from fullconv.core.labels import IGNORE, RGB, Labels, format_color
 from fullconv.core.text import LIST_LIMIT, percent
 from fullconv.data.check.finding import share_text
 from fullconv.data.check.scan import DatasetScan
-from fullconv.data.io.masks import Value
-from fullconv.data.layouts.class_table import (
-    UndeterminedLabels,
+from fullconv.data.io.masks import Value, format_value
+from fullconv.data.layouts.class_table import UndeterminedLabels
+from fullconv.data.layouts.mask_value_kinds import (
     is_black_and_white,
     is_blurred,
     nominal_colors,
@@ -94,12 +94,11 @@ def value_table(rows: Sequence[Meaning]) -> Message:
         listed = [row for row in rows if row.share > _MIN_SHARE][:_MAX_ROWS]
     lines: list[str] = [msg("    value  color      pixels  class")]  # columns as in `_line`
     for row in listed:
-        value = row.value if isinstance(row.value, int) else format_color(row.value)
         color = format_color(row.color) if row.color else ""
         name = row.name or msg("(no class)")
         if row.proposed:
             name = msg("{name} (proposed)", name=name)
-        lines.append(_line(str(value), color, share_text(row.share), name))
+        lines.append(_line(format_value(row.value), color, share_text(row.share), name))
     if hidden := len(rows) - len(listed):
         more = nmsg(
             "{count} more value, in {share} of the pixels",

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.i18n import msg
+from fullconv.core.i18n import msg, nmsg
 from fullconv.data.io.images import IMAGE_SUFFIXES, open_image, upright
 from fullconv.data.io.npy import read_npy
 
@@ -111,10 +111,11 @@ def read_extra_channels(source: Any, extra: ExtraInput, size: tuple[int, int]) -
     require_size(channels, path or Path(extra.name), size, msg("the image"))
     if channels.shape[2] != extra.channels:
         raise FullconvError(
-            msg(
+            nmsg(
+                "{name} has {count} channel; the model was trained with {expected} ({input}).",
                 "{name} has {count} channels; the model was trained with {expected} ({input}).",
-                name=name,
                 count=channels.shape[2],
+                name=name,
                 expected=extra.channels,
                 input=extra.name,
             ),

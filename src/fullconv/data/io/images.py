@@ -122,7 +122,7 @@ def from_pil(image: Image.Image, *, name: str = "the image") -> NDArray[np.uint8
         )
     image = upright(image)
     if image.mode == "I" or image.mode.startswith("I;16"):
-        return _gray_to_rgb(_to_8_bit(np.asarray(image)))
+        return gray_to_rgb(_to_8_bit(np.asarray(image)))
     if image.mode in ("P", "PA", "LA", "La", "RGBa"):
         # Through RGBA, because Pillow warns if a palette with transparency is converted to RGB.
         image = image.convert("RGBA")
@@ -169,7 +169,7 @@ def from_array(array: NDArray[np.generic]) -> NDArray[np.uint8]:
         )
     values = _to_8_bit(array) if array.dtype == np.uint16 else array.astype(np.uint8)
     if channels == 1:
-        return _gray_to_rgb(values.reshape(shape[:2]))
+        return gray_to_rgb(values.reshape(shape[:2]))
     return np.ascontiguousarray(values[..., :3])
 
 
@@ -276,7 +276,8 @@ def _to_8_bit(values: NDArray[np.generic]) -> NDArray[np.uint8]:
     return scaled.reshape(values.shape)
 
 
-def _gray_to_rgb(gray: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def gray_to_rgb(gray: NDArray[Any]) -> NDArray[Any]:
+    """Return (H, W, 3) with three equal channels of (H, W) gray levels."""
     return np.repeat(gray[..., None], 3, axis=2)
 
 

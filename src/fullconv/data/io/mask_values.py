@@ -135,6 +135,11 @@ def pack(colors: NDArray[Any]) -> NDArray[Any]:
     return wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
 
 
+def unpack(numbers: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return the (..., 3) colors of 24-bit numbers."""
+    return np.stack([numbers >> 16, numbers >> 8 & 255, numbers & 255], axis=-1).astype(np.uint8)
+
+
 def pack_color(color: RGB) -> int:
     """Pack one color into a 24-bit number."""
     return color[0] << 16 | color[1] << 8 | color[2]

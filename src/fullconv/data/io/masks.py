@@ -265,7 +265,13 @@ def map_table(values: Mapping[Any, str]) -> str:
     11 = "ignore"
     "#804080" = "road"
     """
-    return tomli_w.dumps({"map": {_format(value): name for value, name in values.items()}}).rstrip()
+    table = {format_value(value): name for value, name in values.items()}
+    return tomli_w.dumps({"map": table}).rstrip()
+
+
+def format_value(value: Value) -> str:
+    """Return a mask value as text: "11", or "#804080" for a color."""
+    return str(value) if isinstance(value, int) else format_color(value)
 
 
 def mask_dtype(labels: Labels) -> type[np.uint8] | type[np.uint16]:
@@ -364,7 +370,12 @@ def _unknown_values(name: str, values: Ids, gray_rgb: bool, labels: Labels) -> F
     unknown = np.flatnonzero(lookup(rows.astype(values.dtype)[None])[0] < 0)
     unknown = unknown[np.argsort(-counts[unknown], kind="stable")]
     listed = [
-        nmsg("{value} ({count} pixel)", "{value} ({count} pixels)", count, value=_format(keys[k]))
+        nmsg(
+            "{value} ({count} pixel)",
+            "{value} ({count} pixels)",
+            count,
+            value=format_value(keys[k]),
+        )
         for k, count in zip(unknown.tolist(), counts[unknown].tolist(), strict=True)
     ]
     # The first pixel with such a value.
@@ -400,7 +411,7 @@ def describe(labels: Labels, limit: int = 30) -> str:
         colors_of(labels) if colored else dict(sorted(integers_of(labels).items()))
     )
     entries = [
-        f"{_format(value)} {IGNORE if k == labels.ignore_index else labels.names[k]}"
+        f"{format_value(value)} {IGNORE if k == labels.ignore_index else labels.names[k]}"
         for value, k in table.items()
     ]
     return truncated_list(entries, limit)
@@ -409,10 +420,6 @@ def describe(labels: Labels, limit: int = 30) -> str:
 def _keys(present: NDArray[Any], values: Ids) -> list[Value]:
     """Return the values that `value_counts` found as integers or RGB colors."""
     return [unpack_color(v) if values.ndim == 3 else v for v in present.tolist()]
-
-
-def _format(value: Value) -> str:
-    return str(value) if isinstance(value, int) else format_color(value)
 
 
 def save_png(image: Image.Image, file: IO[bytes], mark: PngInfo | None) -> None:

@@ -1,41 +1,24 @@
 """Class tables of datasets: from dataset.toml, classes.txt, the layout, or the mask values.
 
-    classes = ["background", "road"]      # dataset.toml; the position is the id in the mask
-    ignore_index = 255
-    images = "photos"                     # optional: the folders, relative to this file
-    masks = "truth"
-    layout = "folders"                    # optional: if another layout is recognized
-    [map]                                 # optional: value in a mask file -> class, or "ignore"
-    255 = "road"
-    "#804080" = "road"
-    [colors]                              # optional: default is the VOC palette
-    road = "#804080"
-
-The forms of classes.txt are in `fullconv.data.layouts.class_table_files`. A text that is not a
-class table is skipped with a note. The YAML file of Ultralytics (names, label_mapping) is used if
-there is neither.
+The keys of dataset.toml are in `fullconv.data.layouts.settings_file`, the forms of classes.txt in
+`fullconv.data.layouts.class_table_files`. A text that is not a class table is skipped with a note.
+The YAML file of Ultralytics (names, label_mapping) is used if there is neither.
 """
 
 from __future__ import annotations
 
 import io
-import tomllib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import combinations
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
-
-import numpy as np
-import tomli_w
+from typing import Any, NamedTuple
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.files import atomic_write
 from fullconv.core.i18n import msg, nmsg
-from fullconv.core.labels import IGNORE, RGB, Labels, format_color, parse_color, voc_color
+from fullconv.core.labels import IGNORE, RGB, Labels, parse_color
 from fullconv.core.text import nearest
 from fullconv.data.io import masks
 from fullconv.data.io.scan_cache import ScanCache
@@ -45,19 +28,9 @@ from fullconv.data.layouts.class_table_files import (
     read_yaml,
     table_from_pairs,
 )
+from fullconv.data.layouts.mask_value_kinds import is_black_and_white, is_blurred
+from fullconv.data.layouts.settings_file import SETTINGS_NAME, Settings
 
-Settings: TypeAlias = dict[str, Any]
-
-SETTINGS_NAME = "dataset.toml"
-SETTINGS_KEYS: dict[str, tuple[str, type, str]] = {  # description, type, example to paste
-    "classes": (msg("a list of names"), list, 'classes = ["background", "road"]'),
-    "ignore_index": (msg("a whole number"), int, "ignore_index = 255"),
-    "map": (msg("a table"), dict, '[map]\n255 = "road"'),
-    "colors": (msg("a table"), dict, '[colors]\nroad = "#804080"'),
-    "images": (msg("a folder"), str, 'images = "images"'),
-    "masks": (msg("a folder"), str, 'masks = "masks"'),
-    "layout": (msg("the name of a layout"), str, 'layout = "folders"'),
-}
 _TEXT_FILES = ("classes.txt", "class_names.txt", "labelmap.txt")
 
 VOC = Labels((
@@ -109,63 +82,6 @@ class LabelSource(NamedTuple):
 
 _CACHE_VERSION = 2  # of the cached mask values
 _MAX_CLASSES = 1000  # masks with more values do not hold class ids
-_MAX_NOMINAL = 64
-_MIN_SHARE = 0.0003  # share of the pixels that a nominal color has at least
-_ROUNDING = 8  # distance of a blended color from the line between its two colors
-
-
-def read_settings(root: Path) -> Settings:
-    """Return the keys of ROOT/dataset.toml; {} if there is no such file.
-
-    Raises:
-        FullconvError: the file is not TOML, or a key or value is wrong.
-    """
-    path = root / SETTINGS_NAME
-    if not path.is_file():
-        return {}
-    try:
-        table = tomllib.loads(path.read_text("utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise FullconvError(
-            msg("{path} is not valid TOML: {reason}.", path=path, reason=str(error)),
-            'classes = ["a", "b"]',
-        ) from error
-    for key, value in table.items():
-        if key not in SETTINGS_KEYS:
-            raise FullconvError(
-                msg(
-                    "{path}: unknown key {key!r}; expected one of {keys}.",
-                    path=path,
-                    key=key,
-                    keys=", ".join(SETTINGS_KEYS),
-                ),
-                msg("replace {key} by {nearest}", key=key, nearest=nearest(key, SETTINGS_KEYS, 0)),
-            )
-        description, kind, example = SETTINGS_KEYS[key]
-        wrong = not isinstance(value, kind) or isinstance(value, bool)
-        if wrong or (kind is list and not all(isinstance(name, str) for name in value)):
-            raise FullconvError(
-                msg(
-                    "{path}: {key} is {value!r}; expected {description}.",
-                    path=path,
-                    key=key,
-                    value=value,
-                    description=description,
-                ),
-                example,
-            )
-    return table
-
-
-def write_settings(root: Path, labels: Labels) -> None:
-    """Write ROOT/dataset.toml with the names, the colors and the ignore index of a class table."""
-    colors = map(format_color, labels.colors)
-    table = {
-        "classes": list(labels.names),
-        "ignore_index": labels.ignore_index,
-        "colors": dict(zip(labels.names, colors, strict=True)),
-    }
-    atomic_write(root / SETTINGS_NAME, tomli_w.dumps(table))
 
 
 def read_labels(
@@ -232,77 +148,6 @@ def infer_labels(values: MaskValues, notes: list[str]) -> Labels:
     return Labels(tuple(f"class {k}" for k in range(last + 1)), ignore_index=ignore)
 
 
-def is_black_and_white(values: Iterable[Any]) -> bool:
-    """Return True if the values are 0 and 255, or 255 alone."""
-    distinct = set(values)
-    return 255 in distinct and distinct <= {0, 255}
-
-
-def is_blurred(counts: Mapping[Any, int]) -> bool:
-    """Return True if the values look like a black and white mask with blurred borders.
-
-    0 and 255 cover most pixels, and the rest is spread over the grays between them. (Class ids
-    beside an ignored 255 are small numbers.)
-    """
-    if any(isinstance(value, tuple) for value in counts) or not {0, 255} <= set(counts):
-        return False
-    between = [value for value in counts if 0 < value < 255]
-    spread = len(between) >= 8 and max(between) > 200 and min(between) < 55
-    return spread and counts[0] + counts[255] >= 0.8 * sum(counts.values())
-
-
-def otsu_threshold(counts: Mapping[Any, int]) -> float:
-    """Return the threshold that splits gray levels with the least variance inside both groups.
-
-    N. Otsu, "A threshold selection method from gray-level histograms", 1979; halfway between the
-    two levels on either side.
-
-    >>> otsu_threshold({0: 90, 10: 5, 250: 5, 255: 40})
-    130.0
-    """
-    levels = np.array(sorted(counts), np.float64)
-    weight = np.array([counts[int(level)] for level in levels], np.float64)
-    if len(levels) < 2:
-        return 127.5
-    below = np.cumsum(weight)[:-1]
-    above = weight.sum() - below
-    sums = np.cumsum(weight * levels)
-    between = below * above * (sums[:-1] / below - (sums[-1] - sums[:-1]) / above) ** 2
-    best = np.flatnonzero(between >= between.max() * (1 - 1e-12))
-    return float((levels[best[0]] + levels[best[-1] + 1]) / 2)
-
-
-def nominal_colors(counts: Mapping[Any, int]) -> tuple[RGB, ...]:
-    """Return the colors that masks with blended borders were drawn in.
-
-    These are the colors that cover more than `_MIN_SHARE` of the pixels and are no blend of two
-    more common ones. Black first, then in the order of the VOC palette.
-
-    >>> nominal_colors({(0, 0, 0): 900, (128, 0, 0): 500, (64, 0, 0): 9, (90, 2, 0): 8})
-    ((0, 0, 0), (128, 0, 0))
-    """
-    colors = {v if isinstance(v, tuple) else (v, v, v): n for v, n in counts.items()}
-    minimum = _MIN_SHARE * sum(colors.values())
-    nominal: list[RGB] = []
-    for color in sorted(colors, key=lambda color: -colors[color]):
-        if colors[color] < minimum or len(nominal) == _MAX_NOMINAL:
-            break
-        if not any(_is_blend(color, first, second) for first, second in combinations(nominal, 2)):
-            nominal.append(color)
-    order = {voc_color(k): k for k in range(256)}
-    return tuple(sorted(nominal, key=lambda color: (order.get(color, 256), color)))
-
-
-def _is_blend(color: RGB, first: RGB, second: RGB) -> bool:
-    """Return True if a color is on the line between two others, up to rounding."""
-    line = [b - a for a, b in zip(first, second, strict=True)]
-    offset = [c - a for a, c in zip(first, color, strict=True)]
-    length = sum(x * x for x in line)
-    along = sum(x * y for x, y in zip(line, offset, strict=True)) / length
-    distance = sum((y - along * x) ** 2 for x, y in zip(line, offset, strict=True))
-    return 0 <= along <= 1 and distance <= _ROUNDING**2
-
-
 def _from_text_files(
     root: Path,
     values: Callable[[], MaskValues] | None,
@@ -335,7 +180,7 @@ def _from_text_files(
         if labels is not None:
             return labels, msg("class names from {file}", file=path.name)
         if names and values is not None:
-            last = max((v for v in values().counts if isinstance(v, int)), default="none")
+            last = max((v for v in values().counts if isinstance(v, int)), default=msg("none"))
             notes.append(
                 nmsg(
                     "{file} is not used: its {count} name does not fit mask values up to {last}",

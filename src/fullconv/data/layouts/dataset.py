@@ -27,9 +27,10 @@ from fullconv.core.text import nearest
 from fullconv.data.download.download import resolve_dataset
 from fullconv.data.io.extra_channels import ExtraInput
 from fullconv.data.layouts import published
-from fullconv.data.layouts.class_table import SETTINGS_NAME, read_labels, read_settings
+from fullconv.data.layouts.class_table import read_labels
 from fullconv.data.layouts.generic import match_camvid, match_folders, match_voc
 from fullconv.data.layouts.pairing import LayoutMatch, Pair, folders_in
+from fullconv.data.layouts.settings_file import SETTINGS_NAME, read_settings
 
 _Reader: TypeAlias = Callable[[Path], LayoutMatch | None]
 
@@ -40,7 +41,7 @@ _READERS: dict[str, _Reader] = {
     "folders": match_folders,
 }
 LAYOUTS = tuple(_READERS)
-VAL_SHARE = 0.2  # of the training images, if there is no validation split
+_VAL_SHARE = 0.2  # of the training images, if there is no validation split
 _DEPTH = 2  # levels of subfolders that are searched for a dataset
 
 
@@ -224,7 +225,7 @@ def _make_val(match: LayoutMatch) -> None:
     """Move a share of train to val, selected by a hash of the names."""
     train = match.splits["train"]
     order = sorted(train, key=lambda pair: hashlib.sha256(pair.name.encode()).digest())
-    count = max(1, round(VAL_SHARE * len(train)))
+    count = max(1, round(_VAL_SHARE * len(train)))
     match.splits["val"], match.splits["train"] = order[:count], order[count:]
     match.notes.append(
         nmsg(

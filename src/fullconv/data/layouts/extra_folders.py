@@ -34,9 +34,10 @@ from fullconv.data.io.images import IMAGE_SUFFIXES, image_size
 from fullconv.data.io.masks import ARRAY_SUFFIXES
 from fullconv.data.io.matlab import read_mat_class_names
 from fullconv.data.layouts.class_catalogue import numbered_from_one
-from fullconv.data.layouts.class_table import read_labels, read_settings
+from fullconv.data.layouts.class_table import read_labels
 from fullconv.data.layouts.dataset import Dataset
 from fullconv.data.layouts.pairing import MASK_ENDINGS, Pair, folders_in
+from fullconv.data.layouts.settings_file import read_settings
 
 _MASK_SUFFIXES = IMAGE_SUFFIXES | frozenset(ARRAY_SUFFIXES)
 _Key = tuple[str, str]  # split and name of a pair

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.i18n import join, msg
-from fullconv.data.layouts.class_table import CAMVID, SETTINGS_NAME, VOC, Settings, read_settings
+from fullconv.data.layouts.class_table import CAMVID, VOC
 from fullconv.data.layouts.pairing import (
     IMAGE_FOLDERS,
     MASK_FOLDERS,
@@ -20,6 +20,7 @@ from fullconv.data.layouts.pairing import (
     pair_by_name,
     split_lists,
 )
+from fullconv.data.layouts.settings_file import SETTINGS_NAME, Settings, read_settings
 
 _VOC_MASKS = ("SegmentationClass", "SegmentationClassPNG", "SegmentationClassAug")
 _VOC_LISTS = ("trainval", "trainaug", "default")

@@ -6,13 +6,16 @@ Datasets are often on a disk that is shared and read-only.
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain, count
 from pathlib import Path
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.i18n import msg
 from fullconv.core.text import shell_command
-from fullconv.data.layouts.class_table import SETTINGS_NAME
+from fullconv.data.layouts.settings_file import SETTINGS_NAME
 
 
 def unused_path(root: Path, ending: str) -> Path:
@@ -94,6 +97,21 @@ def require_new(out: Path, root: Path, purpose: str, hint: str) -> None:
         raise FullconvError(
             msg("{out} is inside {root}, which must not change.", out=out, root=root), hint
         )
+
+
+@contextmanager
+def whole_or_nothing(out: Path) -> Iterator[None]:
+    """Remove the images and masks in the folder of a copy if the block fails, and the folder if it
+    is new."""
+    is_new = not out.exists()
+    try:
+        yield
+    except BaseException:
+        for folder in (out / "images", out / "masks"):
+            shutil.rmtree(folder, ignore_errors=True)
+        if is_new:
+            shutil.rmtree(out, ignore_errors=True)
+        raise
 
 
 def _is_writable(path: Path) -> bool:

@@ -17,14 +17,13 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import tomli_w
 from PIL import Image, ImageFilter
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.files import atomic_write
 from fullconv.core.i18n import msg, nmsg
-from fullconv.core.labels import Labels, format_color
+from fullconv.core.labels import Labels
 from fullconv.data.io.masks import write_mask
+from fullconv.data.layouts.settings_file import write_settings
 from fullconv.data.synthetic.canvas import FINE, Canvas, Color, shaded
 from fullconv.data.synthetic.objects import (
     BUILDING,
@@ -149,12 +148,7 @@ def write(
             mask.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image).save(photo, quality=92, subsampling=0)
             write_mask(mask, ids, LABELS)
-    table = {
-        "classes": list(LABELS.names),
-        "ignore_index": LABELS.ignore_index,
-        "colors": dict(zip(LABELS.names, map(format_color, LABELS.colors), strict=True)),
-    }
-    atomic_write(root / "dataset.toml", tomli_w.dumps(table))
+    write_settings(root, LABELS)
     return root
 
 

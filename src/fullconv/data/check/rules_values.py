@@ -1,0 +1,280 @@
+"""The rules of `check` about mask values and the classes that they stand for.
+
+A fix for the class table is a sentence, then lines to paste into dataset.toml. The meaning of
+values is never guessed: black and white masks, blurred borders and unknown values are errors until
+the user gives them a meaning.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from fullconv.core.i18n import join, msg, nmsg
+from fullconv.core.labels import IGNORE, RGB, format_color, voc_color
+from fullconv.core.text import truncated_list
+from fullconv.data.check.finding import Finding, share_text
+from fullconv.data.check.scan import DatasetScan
+from fullconv.data.io.masks import Value, format_value, map_table
+from fullconv.data.layouts.class_table import UNDETERMINED, UndeterminedLabels
+from fullconv.data.layouts.mask_value_kinds import (
+    is_black_and_white,
+    is_blurred,
+    nominal_colors,
+    otsu_threshold,
+)
+from fullconv.data.layouts.paths import repair_command, where_to_paste
+
+_MAX_PASTED = 32  # values that a fix can ask the user to name
+_IGNORE_OR_CLASS = msg("ignore excludes the pixels; replace it by a class name to use them")
+
+
+def values_without_class(scan: DatasetScan) -> Iterator[Finding]:
+    """Report values without a class, in the one finding that explains them best."""
+    lossy = {pair_scan.pair.mask for pair_scan, mask in scan.masks if mask.lossy}
+    declared_255 = 255 in scan.dataset.labels.values or scan.colors_255
+    if is_black_and_white(scan.values) and not declared_255:
+        yield _black_and_white(scan)
+    elif not scan.unknown_pixels or scan.unknown_in <= lossy:
+        return
+    elif is_blurred(scan.values):
+        yield Finding(
+            "error",
+            "soft-mask",
+            nmsg(
+                "{count} of {total} masks has gray levels between black and white ({levels} levels "
+                "in all masks): its borders are blurred or anti-aliased. Values without a class: "
+                "{values}.",
+                "{count} of {total} masks have gray levels between black and white ({levels} "
+                "levels in all masks): their borders are blurred or anti-aliased. Values without a "
+                "class: {values}.",
+                count=len(scan.gray_in),
+                total=len(scan.masks),
+                levels=len(scan.values),
+                values=_unknown_shares(scan),
+            ),
+            scan.names(scan.gray_in),
+            msg(
+                "export them again without anti-aliasing. This makes a repaired copy, with a "
+                "threshold of {threshold:g}:\n{command}",
+                threshold=otsu_threshold(scan.values),
+                command=repair_command(scan.dataset.root),
+            ),
+        )
+    elif any(isinstance(value, tuple) for value in scan.unknown):
+        yield _unknown_colors(scan)
+    else:
+        values = sorted(scan.unknown, key=str)[:_MAX_PASTED]
+        yield Finding(
+            "error",
+            "unknown-value",
+            _no_class(scan),
+            scan.names(scan.unknown_in),
+            _paste(scan, _IGNORE_OR_CLASS, map_table(dict.fromkeys(values, IGNORE))),
+        )
+
+
+def _black_and_white(scan: DatasetScan) -> Finding:
+    labels = scan.dataset.labels
+    named = scan.dataset.named and len(labels) == 2
+    names = labels.names if named else UNDETERMINED.proposed
+    if isinstance(labels, UndeterminedLabels):
+        names = labels.proposed
+    lines = "" if named else f"classes = {json.dumps(list(names))}\n\n"
+    return Finding(
+        "error",
+        "black-and-white",
+        msg(
+            "the masks contain only 0 and 255; {share} of the pixels are 255. 255 usually means "
+            "ignore: then only class 0 would be learned.",
+            share=_share_of(scan, 255),
+        ),
+        scan.names(scan.with_255),
+        _paste(
+            scan,
+            msg("if 255 is the class {name!r}", name=names[1]),
+            lines + map_table({255: names[1]}),
+        ),
+    )
+
+
+def _unknown_colors(scan: DatasetScan) -> Finding:
+    colors, named = _class_names_of_colors(scan), scan.dataset.named
+    fix: str
+    if len(colors) > _MAX_PASTED:
+        nominal = [format_color(color) for color in _nominal(scan)]
+        fix = msg(
+            "export the masks again without anti-aliasing: their colors are blended at the "
+            "borders. The {count} colors that were probably meant: {colors}. This makes a repaired "
+            "copy, in which every other color becomes the nearest of these:\n{command}",
+            count=len(nominal),
+            colors=truncated_list(nominal),
+            command=repair_command(scan.dataset.root),
+        )
+    elif named:
+        # Include the colors that match a class of the palette by chance.
+        undeclared = {c: name for c, name in colors.items() if c not in scan.dataset.labels.values}
+        fix = _paste(scan, _IGNORE_OR_CLASS, map_table(undeclared))
+    else:
+        # The order of the VOC palette: black, the background, comes first.
+        order = {voc_color(k): k for k in range(255, -1, -1)}
+        ordered = sorted(colors, key=lambda color: (order.get(color, 256), color))
+        names = [f"class {k}" for k in range(len(colors))]
+        table = map_table(dict(zip(ordered, names, strict=True)))
+        fix = _paste(
+            scan,
+            msg("with the real names instead of class 0, class 1 ..."),
+            f"classes = {json.dumps(names)}\n\n{table}",
+        )
+    rule = "unknown-color" if named else "colors-without-table"
+    return Finding("error", rule, _no_class(scan), scan.names(scan.unknown_in), fix)
+
+
+def _class_names_of_colors(scan: DatasetScan) -> dict[RGB, str]:
+    """Return the class name (or "ignore") of every color in the masks, most frequent first."""
+    labels = scan.dataset.labels
+    names: dict[RGB, str] = {}
+    for value, _ in scan.values.most_common():
+        color = value if isinstance(value, tuple) else (value, value, value)
+        class_id = labels.class_of(color)
+        known = class_id is not None and class_id != labels.ignore_index
+        names[color] = labels.names[class_id] if known else IGNORE  # type: ignore[index]
+    return names
+
+
+def _nominal(scan: DatasetScan) -> list[RGB]:
+    """Return the colors that the masks were drawn in: those of the class table, else the most
+    frequent ones."""
+    labels = scan.dataset.labels
+    if isinstance(labels, UndeterminedLabels):
+        return list(nominal_colors(scan.values))
+    return [value for value in labels.values if isinstance(value, tuple)] or list(labels.colors)
+
+
+def absent_classes(scan: DatasetScan) -> Iterator[Finding]:
+    """Report classes that never occur, or not in every split."""
+    labels, splits = scan.dataset.labels, scan.dataset.splits
+    if isinstance(labels, UndeterminedLabels) or not scan.masks:
+        return
+    present = {split: {k for k, n in enumerate(scan.class_pixels[split]) if n} for split in splits}
+    anywhere = set().union(*present.values())
+
+    absent = [labels.names[k] for k in range(len(labels)) if k not in anywhere]
+    if absent:
+        yield _never(scan, absent, anywhere)
+    train = present.get("train", set())
+    for split in splits:
+        new = [labels.names[k] for k in sorted(present[split] - train)]
+        if split != "train" and "train" in splits and new:
+            yield Finding(
+                "warning",
+                "class-not-in-train",
+                nmsg(
+                    "{count} class occurs in {split} but not in train: {names}.",
+                    "{count} classes occur in {split} but not in train: {names}.",
+                    count=len(new),
+                    split=split,
+                    names=truncated_list(new),
+                ),
+                (),
+                msg("move images that show them to train"),
+            )
+    single = [k for k in sorted(anywhere) if sum(k in ids for ids in present.values()) == 1]
+    only_train = [labels.names[k] for k in single if k in train]
+    if only_train and sum(bool(pairs) for pairs in splits.values()) > 1:
+        yield Finding(
+            "note",
+            "class-only-in-train",
+            nmsg(
+                "{count} class occurs in train only, and will not be evaluated: {names}.",
+                "{count} classes occur in train only, and will not be evaluated: {names}.",
+                count=len(only_train),
+                names=truncated_list(only_train),
+            ),
+            (),
+            msg("move images that show them to val or test"),
+        )
+
+
+def _never(scan: DatasetScan, absent: list[str], anywhere: set[int]) -> Finding:
+    labels = scan.dataset.labels
+    message = nmsg(
+        "{count} of {total} classes never occurs: {names}.",
+        "{count} of {total} classes never occur: {names}.",
+        count=len(absent),
+        total=len(labels),
+        names=truncated_list(absent),
+    )
+    fix: str = msg(
+        "nothing, if this is intended; they cannot be learned, and are not part of the mean IoU"
+    )
+    if not scan.dataset.named:
+        message = join([message, msg("The ids in the masks have gaps.")], " ")
+        if len(anywhere) <= _MAX_PASTED:
+            names = [labels.names[k] for k in sorted(anywhere)]
+            values: dict[Value, str] = {k: labels.names[k] for k in sorted(anywhere)}
+            fix = _paste(
+                scan,
+                msg("to close the gaps, with real names instead of these"),
+                f"classes = {json.dumps(names)}\n\n{map_table(values)}",
+            )
+    return Finding("warning", "absent-class", message, (), fix)
+
+
+def all_ignored(scan: DatasetScan) -> Iterator[Finding]:
+    if scan.all_ignored:
+        yield Finding(
+            "warning",
+            "all-ignored",
+            nmsg(
+                "{count} mask is entirely ignored: nothing is learned from it.",
+                "{count} masks are entirely ignored: nothing is learned from them.",
+                count=len(scan.all_ignored),
+            ),
+            scan.names(scan.all_ignored),
+            msg("remove them, or check whether their values mean what the class table tells"),
+        )
+
+
+def _paste(scan: DatasetScan, explanation: str, lines: str) -> str:
+    """Return a fix of lines for dataset.toml; its first line tells where they belong."""
+    return msg(
+        "{where} ({explanation}):\n{lines}",
+        where=where_to_paste(scan.dataset.root),
+        explanation=explanation,
+        lines=lines,
+    )
+
+
+def _no_class(scan: DatasetScan) -> str:
+    """Return the message that some values have no class."""
+    share = share_text(scan.unknown_pixels / max(1, scan.pixels))
+    values, count = _unknown_shares(scan), len(scan.unknown)
+    if scan.truncated:
+        return msg(
+            "more than {count} mask values have no class ({share} of all pixels): {values}.",
+            count=count,
+            share=share,
+            values=values,
+        )
+    return nmsg(
+        "{count} mask value has no class ({share} of all pixels): {values}.",
+        "{count} mask values have no class ({share} of all pixels): {values}.",
+        count=count,
+        share=share,
+        values=values,
+    )
+
+
+def _unknown_shares(scan: DatasetScan) -> str:
+    """Return the values without a class and their shares of all pixels, most frequent first."""
+    return truncated_list(
+        [
+            f"{format_value(value)} {_share_of(scan, value)}"
+            for value, _ in scan.unknown.most_common()
+        ]
+    )
+
+
+def _share_of(scan: DatasetScan, value: Value) -> str:
+    return share_text(scan.values[value] / max(1, scan.pixels))
