@@ -13,6 +13,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
+KERNELS = Path("src/fullconv/network/kernels/compiled")
 FLAGS = ["-std=c++17", "-O3", "-ffp-contract=fast", "-fvisibility=hidden", "-Wno-psabi"]
 
 
@@ -56,11 +57,8 @@ setup(
     ext_modules=[
         Extension(
             "fullconv.network.kernels._native",
-            sources=["src/fullconv/network/kernels/compiled/native.cpp"],
-            depends=[
-                f"src/fullconv/network/kernels/compiled/{name}"
-                for name in ("plan.h", "vectors.inc", "loss.inc", "labels.inc", "walks.inc")
-            ],
+            sources=[str(KERNELS / "native.cpp")],
+            depends=sorted(str(path) for path in KERNELS.iterdir()),
             extra_compile_args=FLAGS,
             language="c++",
             optional=True,

@@ -40,10 +40,12 @@ def serving(
         server = GracefulServer(app, limits.seconds, ready.set)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
-        assert ready.wait(30)
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
-        server.should_exit = True
-        thread.join(60)
+        try:
+            assert ready.wait(30)
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        finally:
+            server.should_exit = True
+            thread.join(60)
         assert not thread.is_alive()
 
 

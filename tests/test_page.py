@@ -177,7 +177,7 @@ def test_the_pointer_and_the_keys_name_the_class(
     give(page, scene)
     for row, column in ((5, 7), (80, 100), (149, 190), (60, 211)):
         page.mouse.move(*at(page, row, column))
-        name, sure = page.locator("#said b"), page.locator("#said span:last-child")
+        name, sure = page.locator("#tooltip b"), page.locator("#tooltip span:last-child")
         assert name.inner_text() == wanted.labels.names[wanted.mask[row, column]]
         share = float(sure.inner_text().removesuffix("%")) / 100
         assert share == pytest.approx(wanted.confidence[row, column], abs=0.0075)
@@ -270,7 +270,7 @@ def test_colors_languages_and_a_phone(
         paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert paper == "rgb(20, 24, 27)"
         page.tap("#stage")
-        assert page.locator("#said b").inner_text()
+        assert page.locator("#tooltip b").inner_text()
         # The page asks the server for its own language.
         words = {"name": "a.png", "mimeType": "image/png", "buffer": b"words"}
         for language in ("zh-CN", "en"):
@@ -346,8 +346,8 @@ def test_models_without_scores_and_with_many_classes(
             assert np.array_equal(page.evaluate("[...result.ids]"), result.mask.ravel())
             assert np.array_equal(canvas(page, "over")[..., :3], color_table(result))
             page.mouse.move(*at(page, row, column))
-            assert page.inner_text("#said b") == name
-            assert page.locator("#said span:last-child").is_hidden() == (model is labels_only)
+            assert page.inner_text("#tooltip b") == name
+            assert page.locator("#tooltip span:last-child").is_hidden() == (model is labels_only)
             with page.expect_download() as download:
                 page.click("#saveMask")
             assert Path(download.value.path()).read_bytes() == result.encoded("mask")
@@ -361,7 +361,7 @@ def test_png_files_are_decoded_exactly(page: Any) -> None:
         slope = np.add.outer(np.arange(41) ** 2, 31 * np.arange(53)).astype(kind)
         for values in (noise, slope, noise[:1], noise[:, :1], noise[7:8, 7:8]):
             url = "data:image/png;base64," + base64.b64encode(png(values)).decode()
-            decoded = page.evaluate("async (url) => [...await grey(url)]", url)
+            decoded = page.evaluate("async (url) => [...await readGrayPng(url)]", url)
             assert np.array_equal(decoded, values.ravel())
 
 
@@ -376,7 +376,7 @@ def test_accessibility(browser: Any, address: str, scheme: str, scene: Path) -> 
             elif step == "alone":
                 page.click("#classes button >> nth=0")
             elif step == "error":
-                page.evaluate("complain(new Problem(401, 'the key is missing.', '--key'))")
+                page.evaluate("showError(new Problem(401, 'the key is missing.', '--key'))")
             results = page.evaluate("axe.run()")
             faults = [
                 (fault["id"], [node["target"] for node in fault["nodes"]])

@@ -18,8 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PATHS = ("*.md", "src/**/*.py", "docs/**/*.md", "docs/hooks/*.py", "examples/*", "benchmarks/*.py",
-         "benchmarks/*.md", "recipes/*.toml", "tools/*.py", "mkdocs.yml")  # fmt: skip
+PATHS = ("*.md", "src/**/*.py", "src/**/*.html", "src/**/*.jinja", "src/**/templates/*.md",
+         "docs/**/*.md", "docs/hooks/*.py", "examples/*", "benchmarks/*.py", "benchmarks/*.md",
+         "recipes/*.toml", "tools/*.py", "mkdocs.yml")  # fmt: skip
 SKIPPED = (
     "STYLE.md",
     "CHANGELOG.md",

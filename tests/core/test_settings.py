@@ -168,8 +168,13 @@ def test_every_choice_is_taken_and_nothing_else(name: str) -> None:
         ("crop", (0, 64), "two sizes of 1 or more", "--crop 321 481"),
         ("scale", (2, 1), "two factors, low to high", "--scale 0.5 2.0"),
         ("scale", (0, 1), "two factors, low to high", "--scale 0.5 2.0"),
-        ("logger", "mlflow", "'mlflow'; it must be tensorboard, wandb, or both", "--logger ''"),
-        ("logger", "wandb,wandb", "it must be tensorboard, wandb, or both", "--logger ''"),
+        (
+            "logger",
+            "mlflow",
+            "'mlflow'; it must be tensorboard, wandb, or both",
+            "--logger tensorboard",
+        ),
+        ("logger", "wandb,wandb", "it must be tensorboard, wandb, or both", "--logger tensorboard"),
     ],
 )
 def test_values_out_of_range_are_refused(name: str, value: Any, said: str, hint: str) -> None:

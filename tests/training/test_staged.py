@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from rich.cells import cell_len
 from torch import nn
 
 from fullconv.core.errors import FullconvError
+from fullconv.core.i18n import set_language
 from fullconv.core.labels import Labels
 from fullconv.data.synthetic.scenes import write
 from fullconv.models.model import load_model
@@ -128,6 +130,16 @@ def test_the_table_shows_gain_and_cost() -> None:
     assert lines[2].split() == ["FCN-16s", "56.2%", "+6.2", "85.0%", "99.87%", "2.0", "min"]
     assert lines[3].split() == ["FCN-8s", "-", "-", "100.00%", "2.5", "min"]
     assert len({len(line) for line in lines}) == 1
+
+
+@pytest.mark.usefixtures("chinese")
+def test_the_table_is_translated_and_straight() -> None:
+    set_language("zh")
+    stages = [Stage("FCN-32s", "a", 0.5, 0.8, None, None, 2, 90.0)]
+    heading, row = stages_table(stages).splitlines()
+    assert heading.split() == ["平均交并比", "提升", "像素准确率", "开始时不变", "时间"]
+    assert row.split() == ["FCN-32s", "50.0%", "80.0%", "1.5", "分钟"]
+    assert cell_len(heading) == cell_len(row)
 
 
 def test_new_classes_from_an_old_model(

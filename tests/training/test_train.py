@@ -23,8 +23,10 @@ from torch import nn
 
 import fullconv as fc
 from fullconv.core.errors import FullconvError, StoppedError
+from fullconv.core.i18n import set_language
 from fullconv.core.settings import Settings
 from fullconv.data.check.check import check
+from fullconv.data.io.limits import large_image_hint
 from fullconv.data.io.masks import read_values, write_mask
 from fullconv.data.loading.dataset import ResumableBatchSampler, SegmentationDataset
 from fullconv.data.synthetic import scenes as synthetic
@@ -281,6 +283,27 @@ def test_errors_in_worker_processes(
     with pytest.raises(FullconvError) as caught:
         train(copy, out=tmp_path / "run", **{**small, "workers": 1, "epochs": 1})
     assert "masks/train" in caught.value.message
+    assert not any(word in str(caught.value) for word in ("Traceback", "DataLoader"))
+
+
+@pytest.mark.usefixtures("chinese")
+def test_errors_in_worker_processes_are_translated_whatever_their_class(
+    data: Path, small: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = training._fit
+
+    def limit(*args: Any, **options: Any) -> Any:  # after the check, before the first step
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+        return real(*args, **options)
+
+    monkeypatch.setattr(training, "_fit", limit)
+    set_language("zh")
+    options = {**small, "workers": 1, "epochs": 1, "log_images_every": 0}
+    with pytest.raises(FullconvError) as caught:
+        train(data, out=tmp_path / "run", **options)
+    expected = large_image_hint().in_language("zh")
+    assert caught.value.hint == expected != large_image_hint()
+    assert "的像素数超过 Pillow" in caught.value.message
     assert not any(word in str(caught.value) for word in ("Traceback", "DataLoader"))
 
 

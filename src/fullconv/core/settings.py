@@ -55,12 +55,13 @@ _KINDS = {
     "tuple[int, int]": msg("two whole numbers"),
     "tuple[float, float]": msg("two numbers"),
 }
-_EXAMPLES: dict[str, Any] = {  # of options without a default
+_EXAMPLES: dict[str, Any] = {  # of options without a default, or with an empty one
     "crop": (321, 481),
     "scale": (0.5, 2.0),
     "workers": 2,
     "sum_loss_lr": 1e-10,
     "log_images_every": 5,
+    "logger": "tensorboard",
 }
 
 
@@ -395,7 +396,7 @@ def _flag(name: str, value: Any = None) -> str:
     """Return an option to paste, by default with its default value or an example."""
     if value is None:
         default = next(option.default for option in fields(Settings) if option.name == name)
-        value = _EXAMPLES.get(name, 0.002) if default is None else default
+        value = _EXAMPLES.get(name, 0.002 if default is None else default)
     flag = name.replace("_", "-")
     if isinstance(value, bool):
         return f"--{flag}   # or --no-{flag}"

@@ -6,12 +6,12 @@ values depend on image sizes and class frequencies only, so the same data gives 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from fullconv.core.errors import FullconvError
+from fullconv.core.hardware import cpu_count
 from fullconv.core.i18n import msg
 from fullconv.core.settings import WHOLE, Settings
 from fullconv.core.text import percent
@@ -54,7 +54,7 @@ def resolve_settings(
     lr = settings.lr or (0.002 if adamw else round(0.2 * (1 - settings.momentum), 12))
     decay, workers, every = settings.weight_decay, settings.workers, settings.log_images_every
     if workers is None:
-        workers = min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
+        workers = min(4, cpu_count())
     resolved = replace(
         settings,
         pretrained=settings.pretrained and not (card or own_backbone or settings.init_from),

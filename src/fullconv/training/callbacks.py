@@ -81,7 +81,7 @@ class Reporter(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, index: int
     ) -> None:
-        loss = float(outputs["loss"].detach())
+        loss = _loss_value(outputs)
         self.loss_sum += loss
         self.loss_count += 1
         self.batches += 1
@@ -221,6 +221,13 @@ def _all_batches(trainer: pl.Trainer) -> int:
     return (trainer.max_epochs or 0) * per_epoch
 
 
+def _loss_value(outputs: dict[str, Any]) -> float:
+    """Return the loss of a step, which all callbacks share: it is copied from the device once."""
+    if "loss_value" not in outputs:
+        outputs["loss_value"] = float(outputs["loss"].detach())
+    return float(outputs["loss_value"])
+
+
 def _learning_rate(trainer: pl.Trainer) -> float:
     return float(trainer.optimizers[0].param_groups[0]["lr"])
 
@@ -252,7 +259,7 @@ class TrainingGuards(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, index: int
     ) -> None:
-        loss = float(outputs["loss"].detach())
+        loss = _loss_value(outputs)
         if not math.isfinite(loss):
             lr = _learning_rate(trainer)
             raise FullconvError(

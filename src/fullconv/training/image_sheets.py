@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from fullconv.core.i18n import join, msg
+from fullconv.core.i18n import join, msg, translate
 from fullconv.core.labels import RGB, Labels
 from fullconv.core.text import percent
 from fullconv.data.io.extra_channels import ExtraInput
@@ -102,7 +102,7 @@ def batches_sheet(
     inside = [[ids[~crop.outside] for ids in crop.targets] for crop in crops]
     legend = _legend(inside, heads, ignore_index)
     if any(crop.outside.any() for crop in crops):
-        legend["outside the image (striped)"] = _STRIPES[1]
+        legend[translate(msg("outside the image (striped)"))] = _STRIPES[1]
     names = [crop.name for crop in crops]
     return _sheet(rows, titles, names, legend, heading)
 
@@ -175,5 +175,5 @@ def _legend(maps: Iterable[Sequence[Ids]], heads: Heads, ignore_index: int) -> d
             if k in values:
                 legend[f"{head}: {name}" if head else name] = color
     if any(ignore_index in values for values in present):
-        legend["(ignored)"] = NEUTRAL
+        legend[translate(msg("(ignored)"))] = NEUTRAL
     return legend

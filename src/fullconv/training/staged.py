@@ -13,8 +13,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from fullconv.core.files import atomic_write
+from fullconv.core.i18n import msg
 from fullconv.core.settings import Settings
-from fullconv.core.text import percent
+from fullconv.core.text import align_columns, percent
 from fullconv.models.run import Stage
 
 
@@ -75,15 +76,16 @@ def summarize_stages(plan: Sequence[tuple[Path, Settings]]) -> tuple[Stage, ...]
 
 def stages_table(stages: Sequence[Stage]) -> str:
     """Return a text table of what each stage gained and how long it took."""
-    lines = [
-        f"{'':<10}{'mean IoU':>9}{'gain':>8}{'pixel acc.':>12}{'kept at start':>15}{'time':>10}"
+    rows: list[Sequence[str]] = [
+        ["", msg("mean IoU"), msg("gain"), msg("pixel accuracy"), msg("kept at start"), msg("time")]
     ]
     for stage in stages:
-        gain = "" if stage.gain is None else f"{100 * stage.gain:+.1f}"
-        unchanged = "" if stage.unchanged is None else percent(stage.unchanged, 2)
-        lines.append(
-            f"{stage.name:<10}{percent(stage.mean_iou):>9}{gain:>8}"
-            f"{percent(stage.pixel_accuracy):>12}{unchanged:>15}"
-            f"{f'{stage.seconds / 60:.1f} min':>10}"
-        )
-    return "\n".join(lines)
+        rows.append([
+            stage.name,
+            percent(stage.mean_iou),
+            "" if stage.gain is None else f"{100 * stage.gain:+.1f}",
+            percent(stage.pixel_accuracy),
+            "" if stage.unchanged is None else percent(stage.unchanged, 2),
+            msg("{minutes:.1f} min", minutes=stage.seconds / 60),
+        ])  # fmt: skip
+    return align_columns(rows)

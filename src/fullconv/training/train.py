@@ -213,69 +213,73 @@ def _fit(
     if settings.patience:
         callbacks.append(EarlyStopping("mean_iou", mode="max", patience=settings.patience))
     loggers = build_loggers(split_list(settings.logger), folder, quiet=quiet)
-    for logger in loggers:
-        facts = {"data": dataset.root.name, "data_fingerprint": report.fingerprint}
-        logger.log_hyperparams({**settings.to_dict(), **facts})
-    for name in ("lightning.pytorch", "lightning.fabric"):  # device lists and advertisements
-        logging.getLogger(name).setLevel(logging.ERROR)
-    trainer = pl.Trainer(
-        accelerator={"cuda": "gpu"}.get(settings.device, settings.device),
-        devices=settings.devices,
-        num_nodes=settings.nodes,
-        precision=lightning_precision(settings.precision, settings.device),  # type: ignore[arg-type]
-        max_epochs=settings.epochs,
-        accumulate_grad_batches=settings.grad_accumulation,
-        callbacks=callbacks,
-        default_root_dir=folder,
-        logger=loggers or False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        inference_mode=False,
-    )
-
-    # Data: the processes of one machine share the memory for decoded images, and the worker
-    # processes of each share its cache. The training images come first in it.
-    transform = TrainTransform(
-        settings.crop,
-        scale=settings.scale,
-        flip=settings.flip,
-        color=settings.color_jitter,
-        mean=model.card.mean,
-        ignore_index=shared_ignore_index(model.tables),
-        extra_mean=[value for extra in model.extra_inputs for value in extra.mean],
-    )
-    pairs, validation_pairs = dataset.splits["train"], dataset.splits[split]
-    first = 0 if split == "train" else len(pairs)
-    budget = round(settings.cache * 2**30 / settings.devices)
-    cache = DecodedCache(first + len(validation_pairs), budget)
-    heads = list(model.heads.values())
-    samples = SegmentationDataset(pairs, model.labels, transform, extra_labels=heads, cache=cache)
-    validation = SegmentationDataset(
-        validation_pairs, model.labels, extra_labels=heads, cache=cache, cache_offset=first
-    )
-    share = {"rank": trainer.global_rank, "world_size": trainer.world_size}
-    batches = ResumableBatchSampler(len(pairs), settings.batch_size, seed=settings.seed, **share)
-    checkpoints.batches = batches
-    workers = settings.workers or 0
-    common: dict[str, Any] = {
-        "persistent_workers": workers > 0,
-        "multiprocessing_context": "fork" if workers and sys.platform == "linux" else None,
-        "worker_init_fn": _ignore_interrupts,
-    }
-    loader = DataLoader(samples, batch_sampler=batches, num_workers=workers, **common)
-    validation_loader = DataLoader(
-        validation,
-        batch_sampler=EvaluationSampler(len(validation_pairs), **share),
-        num_workers=min(workers, 1),
-        **common,
-    )
-
-    stage(msg("reading the first images"))
-    device, path = trainer.strategy.root_device, checkpoints.path if resuming else None
     try:
+        for logger in loggers:
+            facts = {"data": dataset.root.name, "data_fingerprint": report.fingerprint}
+            logger.log_hyperparams({**settings.to_dict(), **facts})
+        for name in ("lightning.pytorch", "lightning.fabric"):  # device lists and advertisements
+            logging.getLogger(name).setLevel(logging.ERROR)
+        trainer = pl.Trainer(
+            accelerator={"cuda": "gpu"}.get(settings.device, settings.device),
+            devices=settings.devices,
+            num_nodes=settings.nodes,
+            precision=lightning_precision(settings.precision, settings.device),  # type: ignore[arg-type]
+            max_epochs=settings.epochs,
+            accumulate_grad_batches=settings.grad_accumulation,
+            callbacks=callbacks,
+            default_root_dir=folder,
+            logger=loggers or False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            inference_mode=False,
+        )
+
+        # Data: the processes of one machine share the memory for decoded images, and the worker
+        # processes of each share its cache. The training images come first in it.
+        transform = TrainTransform(
+            settings.crop,
+            scale=settings.scale,
+            flip=settings.flip,
+            color=settings.color_jitter,
+            mean=model.card.mean,
+            ignore_index=shared_ignore_index(model.tables),
+            extra_mean=[value for extra in model.extra_inputs for value in extra.mean],
+        )
+        pairs, validation_pairs = dataset.splits["train"], dataset.splits[split]
+        first = 0 if split == "train" else len(pairs)
+        budget = round(settings.cache * 2**30 / settings.devices)
+        cache = DecodedCache(first + len(validation_pairs), budget)
+        heads = list(model.heads.values())
+        samples = SegmentationDataset(
+            pairs, model.labels, transform, extra_labels=heads, cache=cache
+        )
+        validation = SegmentationDataset(
+            validation_pairs, model.labels, extra_labels=heads, cache=cache, cache_offset=first
+        )
+        share = {"rank": trainer.global_rank, "world_size": trainer.world_size}
+        batches = ResumableBatchSampler(
+            len(pairs), settings.batch_size, seed=settings.seed, **share
+        )
+        checkpoints.batches = batches
+        workers = settings.workers or 0
+        common: dict[str, Any] = {
+            "persistent_workers": workers > 0,
+            "multiprocessing_context": "fork" if workers and sys.platform == "linux" else None,
+            "worker_init_fn": _ignore_interrupts,
+        }
+        loader = DataLoader(samples, batch_sampler=batches, num_workers=workers, **common)
+        validation_loader = DataLoader(
+            validation,
+            batch_sampler=EvaluationSampler(len(validation_pairs), **share),
+            num_workers=min(workers, 1),
+            **common,
+        )
+
+        stage(msg("reading the first images"))
+        device, path = trainer.strategy.root_device, checkpoints.path if resuming else None
         with warnings.catch_warnings(), readable_errors(settings.batch_size, settings.crop):
             _silence_lightning()
             trainer.fit(

@@ -49,17 +49,21 @@ def test_a_batch_gives_the_results_of_single_images(predictor: Predictor) -> Non
     assert len(np.unique(result.mask)) > 2
 
 
-class Measured(BatchRunner):
-    """Counts batches, which take `seconds` (single images: half a second) and are identical but for
-    `noise`."""
+class Measured:
+    """A model that counts batches, which take `seconds` (single images: half a second) and are
+    identical but for `noise`."""
 
-    noise = False
-    seconds = 0.0
+    def __init__(self, model: Predictor, *, noise: bool, seconds: float) -> None:
+        self.model, self.noise, self.seconds = model, noise, seconds
+        self.sizes: list[int] = []
 
-    def _predict_batch(self, images: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-        self.sizes = [*getattr(self, "sizes", []), len(images)]
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
+
+    def predict_batch(self, images: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+        self.sizes.append(len(images))
         time.sleep(self.seconds if len(images) > 1 else 0.5)
-        parts = [super(Measured, self)._predict_batch(image[None]) for image in images]
+        parts = [self.model.predict_batch(image[None]) for image in images]
         values = np.concatenate([values for values, _ in parts])
         maps = [np.concatenate(ids) for ids in zip(*(maps for _, maps in parts), strict=True)]
         if len(images) > 1 and self.noise:  # the last bit, and labels that must not be returned
@@ -79,12 +83,12 @@ class Measured(BatchRunner):
 def test_batches_are_used_if_they_are_identical_and_faster(
     predictor: Predictor, noise: bool, seconds: float, sizes: list[int], can_batch: bool
 ) -> None:
-    runner = Measured(predictor)
-    runner.noise, runner.seconds = noise, seconds
+    model = Measured(predictor, noise=noise, seconds=seconds)
+    runner = BatchRunner(model)  # type: ignore[arg-type]
     for _ in range(2):
         for result, image in zip(runner.predict(SCENES), SCENES, strict=True):
             assert np.array_equal(result.mask, predictor.segment(image).mask)
-    assert runner.sizes == sizes
+    assert model.sizes == sizes
     assert runner.identical == {(3, 64, 96, 3): not noise}
     assert runner.can_batch(SCENES) == can_batch
 

@@ -16,10 +16,10 @@ from dataclasses import replace
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset, Sampler, get_worker_info
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.i18n import msg
+from fullconv.core.i18n import msg, translate
 from fullconv.core.labels import Labels
 from fullconv.data.io.extra_channels import read_channels, require_size
 from fullconv.data.io.images import read_image
@@ -68,6 +68,17 @@ class SegmentationDataset(Dataset[tuple[Tensor, Tensor]]):
         return len(self.pairs)
 
     def __getitem__(self, key: Key) -> tuple[Tensor, Tensor]:
+        try:
+            return self._sample(key)
+        except FullconvError as error:
+            if get_worker_info() is None:
+                raise
+            # The parent process rebuilds an error of a worker from its class and the text of its
+            # traceback, which cannot be translated, and names the class that `readable_errors`
+            # looks for.
+            raise FullconvError(translate(error.message), translate(error.hint)) from None
+
+    def _sample(self, key: Key) -> tuple[Tensor, Tensor]:
         index, seed = key
         image, mask, *rest = self._decode(max(index, 0))
         tensor, target = to_tensors(image, mask)

@@ -20,6 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from fullconv.core.concurrency import short_switch_interval
 from fullconv.core.i18n import accepted_language, msg, translate
 from fullconv.core.packages import __version__
 from fullconv.core.text import split_list
@@ -59,8 +60,9 @@ def create_app(model: Segmenter, name: str, limits: Limits | None = None, key: s
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
-        service.close()
+        with short_switch_interval():  # the network does not wait while an image is encoded
+            yield
+            service.close()
 
     app = FastAPI(
         title="Fullconv",

@@ -23,7 +23,6 @@ from fullconv.core.errors import FullconvError
 from fullconv.core.i18n import msg, nmsg
 from fullconv.deploy.serve.metrics import Metrics
 from fullconv.deploy.serve.uploads import RequestError
-from fullconv.inference.exported import ExportedModel
 from fullconv.inference.segmentation import Segmentation
 from fullconv.inference.segmenter import Segmenter
 
@@ -66,10 +65,7 @@ class BatchRunner:
         shape = images[0].shape
         if len(images) * shape[0] * shape[1] > _MAX_PIXELS or not self.faster.get(shape, True):
             return False
-        if isinstance(self.model, ExportedModel):
-            return not self.model.labels_only
-        tile = getattr(self.model, "tile", None)
-        return not (tile and max(shape) > tile)
+        return not (self.model.labels_only or self.model.needs_tiling(shape[:2]))
 
     def predict(self, images: Sequence[np.ndarray]) -> list[Segmentation]:
         """Segment images, (H, W, 3) uint8 RGB each, with the results of `Segmenter.segment`."""
@@ -111,13 +107,10 @@ class BatchRunner:
 
     def _run(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, list[Segmentation]]:
         """Return the scores (N, K, h, w) and the results."""
-        scores, maps = self._predict_batch(np.stack(images))
+        scores, maps = self.model.predict_batch(np.stack(images))
         return scores, [
             self._segmentation(image, [ids[n] for ids in maps]) for n, image in enumerate(images)
         ]
-
-    def _predict_batch(self, images: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-        return self.model.predict_batch(images)
 
     def _segmentation(self, image: np.ndarray, maps: Sequence[np.ndarray]) -> Segmentation:
         heads = {

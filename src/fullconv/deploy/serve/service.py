@@ -6,13 +6,12 @@ Decoding and encoding run in a few threads, the network in one thread of its own
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from fullconv.core.errors import FullconvError
+from fullconv.core.hardware import cpu_count
 from fullconv.core.i18n import msg
 from fullconv.deploy.serve.batching import BatchRunner, Queue
 from fullconv.deploy.serve.metrics import Metrics
@@ -21,9 +20,6 @@ from fullconv.deploy.serve.uploads import Limits, RequestError, Upload, UploadMe
 from fullconv.inference.segmenter import Segmenter
 
 _THREADS = 4  # that decode and encode, at most
-# Seconds until a Python thread yields to another one. The network needs the interpreter at each of
-# its operations, and would wait 5 ms each time while an image is encoded.
-_SWITCH_INTERVAL = 0.0002
 
 
 class ClientDisconnectedError(Exception):
@@ -38,11 +34,10 @@ class Service:
     """
 
     def __init__(self, model: Segmenter, limits: Limits) -> None:
-        sys.setswitchinterval(_SWITCH_INTERVAL)
         self.model, self.limits, self.metrics = model, limits, Metrics()
         self.memory = UploadMemory(limits)
         self.queue = Queue(BatchRunner(model), limits.waiting, limits.pixels, self.metrics)
-        self._threads = ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1), "images")
+        self._threads = ThreadPoolExecutor(min(_THREADS, cpu_count()), "images")
 
     def close(self) -> None:
         """Finish the accepted requests."""

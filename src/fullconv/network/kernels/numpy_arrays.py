@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fullconv.core.hardware import cpu_count
 from fullconv.core.labels import ids_dtype
 from fullconv.geometry.grid import Grid
 from fullconv.network.kernels.library import (
@@ -84,7 +85,7 @@ def _run_compiled(
     strides = [step // values.itemsize for step in values.strides]
     size = (out.shape[1], out.shape[2])
     first = scores_arguments(values.ctypes.data, values.shape, strides, grid, size)
-    threads = ctypes.c_int(os.cpu_count() or 1)
+    threads = ctypes.c_int(cpu_count())
     status = getattr(library, name)(*first, threads, ctypes.c_void_p(out.ctypes.data), *more)
     if status == NO_MEMORY:
         raise memory_error()
