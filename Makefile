@@ -42,7 +42,7 @@ bench: $(READY)         ## what benchmarks/README.md describes; needs FULLCONV_S
 	for name in offsets speed memory peers data bootstrap classifiers tiles many serve plot; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 %.mo: %.po | $(READY)
-	$(BIN)/pybabel --quiet compile --input-file $< --output-file $@
+	$(BIN)/python setup.py --quiet build_py --build-lib build/lib
 
 $(READY): pyproject.toml setup.py constraints.txt $(wildcard src/fullconv/network/kernels/compiled/*)
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Fullconv needs Python 3.11 or newer; try: make PYTHON=python3.12')"

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fullconv.core.settings import to_toml
+from fullconv.core.config_file import to_toml
 from fullconv.evaluation.metrics import Metrics
 from fullconv.evaluation.per_image import (
     ImageConfusions,

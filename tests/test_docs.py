@@ -38,8 +38,9 @@ from scripts import script
 
 import fullconv
 from fullconv.cli.main import app, run
+from fullconv.core.config_file import read_config
 from fullconv.core.labels import parse_color
-from fullconv.core.settings import Settings, read_config
+from fullconv.core.settings import Settings
 from fullconv.data.download.registry import SOURCES
 from fullconv.data.layouts.class_table import read_labels
 from fullconv.data.layouts.settings_file import read_settings

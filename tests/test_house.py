@@ -85,6 +85,26 @@ def test_file(name: str) -> None:
             assert not (broad and silent), f"{where}:{node.lineno} swallows every error"
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_comments_of_hints_are_translated(name: str) -> None:
+    """A line to paste may end with a comment for people: `fullconv train DATA   # or: ...`."""
+    documentation = {
+        node.value
+        for node in ast.walk(TREES[name])
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
+    messages = {
+        argument
+        for node in ast.walk(TREES[name])
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("msg", "nmsg")
+        for argument in node.args
+    }
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, ast.Constant) and "   # " in str(node.value):
+            where = f"src/fullconv/{name}:{node.lineno}"
+            assert node in documentation | messages, f"{where}: write msg({node.value!r})"
+
+
 def test_torch_unpickles_nothing() -> None:
     loads = {
         (name, line.strip())

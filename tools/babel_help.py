@@ -1,8 +1,8 @@
 """Babel extractor of the texts of --help: docstrings of commands, their parameters and options.
 
 It reads functions that are decorated with `@app.command` or `@app.meta.default`, and the attribute
-docstrings of `Settings` and `PredictionChoices`. Like `fullconv.cli.help.translate_help` it makes a
-line of each paragraph.
+docstrings of `OPTION_CLASSES`. Like `fullconv.cli.help.translate_help` it makes a line of each
+paragraph.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from typing import IO, Any
 
-OPTION_CLASSES = ("Settings", "PredictionChoices")
+OPTION_CLASSES = ("Settings", "PredictionChoices", "RuntimeOptions")
 Entry = tuple[int, str | None, str, list[str]]
 
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "FCN": "network.fcn",
-    "Grid": "geometry.trace_network",
+    "Grid": "geometry.grid",
     "Model": "models.model",
     "Predictor": "inference.predictor",
     "Run": "models.run",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +20,13 @@ from fullconv.cli.app import app
 from fullconv.cli.help import TRAIN_SECTIONS
 from fullconv.cli.main import BUG, FIXABLE, INTERRUPTED, USAGE, main, run
 from fullconv.cli.train import typed_options
+from fullconv.core.config_file import to_toml
 from fullconv.core.errors import StoppedError
 from fullconv.core.foreign_words import COMMANDS, OPTIONS
-from fullconv.core.settings import Settings, to_toml
+from fullconv.core.settings import Settings
 
 HEAVY = ("torch", "torchvision", "timm", "lightning", "numpy", "PIL", "matplotlib")
+CHANGELOG = Path(__file__).parents[2] / "CHANGELOG.md"
 NAMES = sorted(name for name in app if not name.startswith("-"))
 
 
@@ -180,6 +184,15 @@ CASES = [
     usage("segment train data=D model=resnet50 flip=False", "options are typed as",
           "try: fullconv train D --no-flip --backbone resnet50\n"),
     usage("segment predict model=M source=P save=True", "options are typed as", "predict M P"),
+    usage("predict M P --accelerator gpu", "predict has no option --accelerator; use --device.",
+          "try: fullconv predict M P --device cuda\n"),
+    usage("train D --frozen --rate 0.1", "train has no option --frozen; use --freeze-backbone.",
+          "try: fullconv train D --freeze-backbone --lr 0.1\n"),
+    usage("train data=D accelerator=gpu frozen=True", "options are typed as --name value",
+          "try: fullconv train D --device cuda --freeze-backbone\n"),
+    usage("train data=D box=7.5", "options are typed as --name value", "train D --box 7.5\n"),
+    fixable("predict MODEL frame=*.gone", "no image in frame=*.gone", "ls ."),
+    fixable("predict MODEL id=7.gone", "", "fullconv predict MODEL"),
     usage("predict IMAGES MODEL", "IMAGES is no model, but MODEL is one",
           "try: fullconv predict MODEL IMAGES\n"),
     usage("evaluate DATA MODEL", "DATA is no model, but MODEL is one",
@@ -266,6 +279,33 @@ def _arguments(name: str) -> Any:
     return app[name].assemble_argument_collection(parse_docstring=False)
 
 
+def _renamed_options() -> Iterator[tuple[str, str, str]]:
+    """Yield (command, old option, new option) of the table in CHANGELOG.md."""
+    for line in CHANGELOG.read_text(encoding="utf-8").splitlines():
+        cells = line.strip("|").split("|")
+        if len(cells) != 3 or "--" not in cells[2]:
+            continue
+        old, new = (re.findall(r"--[a-z-]{2,}", cell) for cell in cells[1:])
+        commands = re.findall("`([a-z]+)`", cells[0] + cells[2])
+        for before, now in zip(old, new, strict=True):
+            for command in commands or _commands_with(now):
+                yield command, before, now
+
+
+def _commands_with(option: str) -> list[str]:
+    return [name for name in NAMES if any(option in a.names for a in _arguments(name))]
+
+
+@pytest.mark.parametrize(("command", "old", "new"), list(_renamed_options()))
+def test_old_options_are_refused_with_the_new_ones(
+    cli: Cli, command: str, old: str, new: str
+) -> None:
+    code, _, err = cli(command, "A", "B", old, "1")
+    assert code == USAGE
+    assert f"error: {command} has no option {old}; use {new}.\n" in err
+    assert re.search(rf"\n  try: fullconv {command} .*{new}( 1)?\n", err)
+
+
 @pytest.mark.parametrize(
     "lines",
     [
@@ -282,6 +322,12 @@ def test_nothing_heavy_is_imported_before_it_is_needed(lines: str) -> None:
     code = f"import sys; {lines}; print([m for m in {HEAVY} if m in sys.modules], file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.endswith("[]\n")
+
+
+def test_grid_needs_no_torch() -> None:
+    code = "import sys, fullconv; assert fullconv.Grid is fullconv.geometry.Grid; "
+    code += "assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_public_names_load_on_first_use() -> None:
@@ -389,6 +435,10 @@ def test_typed_options(words: list[str], names: set[str]) -> None:
         (StoppedError("stopped.", "fullconv x"), INTERRUPTED, "stopped.\nnext: fullconv x\n"),
         (OSError(28, "No space left on device", "/disk"), FIXABLE, "try: df -h"),
         (ModuleNotFoundError("no", name="timm"), FIXABLE, "error: timm is not installed"),
+        (ModuleNotFoundError("no", name="PIL"), FIXABLE, "error: pillow is not installed, which"),
+        (ModuleNotFoundError("no", name="tomli_w"), FIXABLE, "try: pip install tomli-w\n"),
+        (ModuleNotFoundError("no", name="skimage"), FIXABLE, "try: pip install scikit-image\n"),
+        (ModuleNotFoundError("no", name="packaging"), FIXABLE, "try: pip install packaging\n"),
         (ModuleNotFoundError("no", name="av"), BUG, "ModuleNotFoundError: no"),
     ],
 )

@@ -15,7 +15,8 @@ import torch
 import torchvision
 
 from fullconv.cli import doctor
-from fullconv.cli.doctor import GIB, Finding, Health, examine
+from fullconv.cli.doctor import examine
+from fullconv.cli.health import GIB, Finding, Health
 from fullconv.cli.main import run
 from fullconv.core.hardware import Memory
 from fullconv.core.packages import extras, requirements

@@ -101,8 +101,8 @@ def test_without_a_class_the_most_probable_is_drawn(
         ),
         (
             ("test_resnet", "{photo}", "--scales", "big"),
-            "--scales is 'big'; it must be comma-separated num",
-            "--scales 1",
+            "scales 'big'; expected comma-separated numbers.",
+            "--scales 0.75,1,1.25",
         ),
         (
             ("test_resnet", "{photo}", "--scales", "0.5"),

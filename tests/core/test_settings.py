@@ -12,15 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fullconv.core.config_file import read_config, to_toml
 from fullconv.core.errors import FullconvError
-from fullconv.core.settings import (
-    CHOICES,
-    RENAMED,
-    Settings,
-    TrainOptions,
-    read_config,
-    to_toml,
-)
+from fullconv.core.settings import CHOICES, RENAMED, Settings, TrainOptions, rename_option
+from fullconv.models.migrate import migrate_settings
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 # Surrogates are no text: UTF-8 has none.
@@ -122,6 +117,33 @@ def test_old_configuration_is_refused_with_all_its_new_names() -> None:
     )
     lines = 'lr = 0.01\nbatch_size = 4\nlog_images_every = 5\ninit_from = "runs/first"'
     assert caught.value.hint == lines
+
+
+@pytest.mark.parametrize(
+    ("old", "value"),
+    [
+        ("rate", 0.01),
+        ("backbone_rate", 0.01),
+        ("summed_rate", 1e-10),
+        ("bias_rate", 2.0),
+        ("stage_rate", 0.5),
+        ("batch", 4),
+        ("start", "runs/first"),
+        ("frozen", True),
+        ("accumulate", 2),
+        ("color", 0.3),
+        ("pictures_every", 5),
+        *(("accelerator", name) for name in ("auto", "cpu", "gpu", "cuda", "mps")),
+        ("inputs", "depth"),
+    ],
+)
+def test_the_hint_of_an_old_name_is_accepted(old: str, value: Any) -> None:
+    with pytest.raises(FullconvError) as caught:
+        Settings.from_dict({old: value})
+    table = tomllib.loads(caught.value.hint)
+    assert list(table) == [RENAMED[old]]
+    assert getattr(Settings.from_dict(table), RENAMED[old]) == rename_option(old, value)[1]
+    assert Settings.from_dict(migrate_settings({old: value})) == Settings.from_dict(table)
 
 
 def test_new_names_exist() -> None:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fullconv.core.config_file import read_config
 from fullconv.core.errors import FullconvError
-from fullconv.core.settings import Settings, read_config
+from fullconv.core.settings import Settings
 from fullconv.data.check.check import CheckReport, check
 from fullconv.training.auto_settings import inverse_sqrt_frequency, mean_loss_lr, resolve_settings
 

@@ -324,7 +324,7 @@ def test_errors(
     for make, message, hint in (
         (lambda: train(data, out=out, **diverging), "the loss became nan at step", "--lr "),
         (lambda: train(damaged, out=tmp_path / "none", **small), "in the data", "fullconv check"),
-        (lambda: train(), "missing argument DATA.", "fullconv train DATA"),
+        (lambda: train(), "no dataset is given.", 'fullconv.train("DATA")'),
         (lambda: train(resume=tmp_path / "bare"), "has no checkpoint to resume from", "fullconv"),
         (lambda: train(resume=tmp_path / "rootless"), "does not name the dataset", "[data]\nroot"),
         (lambda: train(resume=tmp_path / "gone"), "", "fullconv"),

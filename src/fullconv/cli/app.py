@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TextIO
 
@@ -39,6 +40,21 @@ Split = Literal["train", "val", "test"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 PAUSE = 30.0  # seconds between lines of progress without a terminal
+
+
+@dataclass(frozen=True)
+class RuntimeOptions:
+    """The options of the commands that segment images that say how the model runs."""
+
+    device: Device = "auto"
+    """Device to run on."""
+    precision: Precision = "auto"
+    """Number format; auto uses bfloat16 if it is faster and the model gives the same labels."""
+    compile: Flag = False
+    """Compile the network. Takes up to a minute for each of the first two image sizes; faster
+    afterwards."""
+    tile: int | None = None
+    """Cut images that are longer than this into tiles. Default: above 16.8 million pixels."""
 
 
 def model_name(model: Path) -> str:

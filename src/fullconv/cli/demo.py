@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fullconv.cli.app import app, print_result
+from fullconv.core.config_file import read_config
 from fullconv.core.errors import FullconvError
 from fullconv.core.i18n import Message, join, msg, nmsg
 from fullconv.core.progress import say, stage
-from fullconv.core.settings import TrainOptions, read_config
+from fullconv.core.settings import TrainOptions
 from fullconv.core.text import percent, shell_command
 
 if TYPE_CHECKING:

@@ -9,11 +9,12 @@ import os
 import platform
 import sys
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from fullconv.cli.app import ANALYSIS, Json, app, print_result
+from fullconv.cli.health import GIB, LEVELS, MATCH, Health, format_size
 from fullconv.core.errors import FullconvError
 from fullconv.core.files import cache_dir
 from fullconv.core.hardware import (
@@ -34,94 +35,11 @@ from fullconv.core.packages import (
 from fullconv.core.text import first_line
 from fullconv.network.kernels.library import load_library
 
-GIB = 2**30
 _KERNELS, _THREADS = "FULLCONV_KERNELS", "OMP_NUM_THREADS"
-_MATCH = "torch_and_torchvision_match"
 _NVIDIA_DEVICE = Path("/dev/nvidia0")
 _SHARED_MEMORY = Path("/dev/shm")
 _REINSTALL_TORCH = "pip install --force-reinstall torch torchvision"
 _REBUILD = "pip install --force-reinstall --no-deps --editable CLONE"
-_LEVELS = {"broken": msg("broken"), "warning": msg("warning"), "slow": msg("slow")}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A part that is broken, may break (warning) or is slow, and a line that fixes it."""
-
-    level: Literal["broken", "warning", "slow"]
-    message: str
-    line: str
-
-
-@dataclass
-class Health:
-    """The state of an installation.
-
-    Attributes:
-        facts: JSON-able, by subject.
-        findings: the worst first, once everything is examined.
-    """
-
-    facts: dict[str, Any] = field(default_factory=dict)
-    findings: list[Finding] = field(default_factory=list)
-
-    @property
-    def broken(self) -> bool:
-        """Return whether something cannot work at all."""
-        return any(finding.level == "broken" for finding in self.findings)
-
-    def add(self, level: Literal["broken", "warning", "slow"], message: str, line: str) -> None:
-        """Add a finding."""
-        self.findings.append(Finding(level, message, line))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the facts and findings for --json."""
-        findings = [asdict(finding) for finding in self.findings]
-        return {**self.facts, "broken": self.broken, "findings": findings}
-
-    def text(self) -> Message:
-        """Return the facts and findings to read."""
-        facts = self.facts
-        rows: list[tuple[str, str]] = [
-            ("fullconv", facts["fullconv"]),
-            ("python", facts["python"]["description"]),
-            *((name, version or "-") for name, version in facts["packages"].items()),
-        ]
-        if facts[_MATCH] is True:
-            rows.append(("", msg("torch and torchvision match")))
-        elif facts[_MATCH] is False:
-            rows.append(("", msg("torch and torchvision do not match")))
-        rows += [(msg("device"), device["description"]) for device in facts["devices"]]
-        for device, backend in facts["kernels"].items():
-            rows.append(
-                (msg("kernels"), msg("{device}: {backend}", device=device, backend=backend))
-            )
-        rows.append((msg("compiler"), facts["compiler"] or msg("none")))
-        memory = facts["memory"]
-        sizes = {"available": _size(memory["available"]), "total": _size(memory["total"])}
-        rows.append((msg("memory"), msg("{available} of {total} available", **sizes)))
-        for name, disk in facts["disk"].items():
-            free = msg(
-                "{size} free in {folder} ({name})",
-                size=_size(disk["free"]),
-                folder=disk["folder"],
-                name=msg("this folder") if name == "this folder" else msg("cache"),
-            )
-            rows.append((msg("disk"), free))
-        for extra, state in facts["extras"].items():
-            missing = msg("not installed: {line}", line=state["line"])
-            rows.append((f"[{extra}]", msg("installed") if state["installed"] else missing))
-        lines: list[str] = [msg("{name:<17}{value}", name=n, value=v) for n, v in rows]
-        for finding in self.findings:
-            lines += ["", msg("{level}: {message}", **_translatable(finding))]
-            lines.append(msg("  try: {hint}", hint=finding.line))
-        if not self.broken:
-            lines += ["", msg("nothing is broken")]
-        return join(lines)
-
-
-def _translatable(finding: Finding) -> dict[str, str]:
-    return {"level": _LEVELS[finding.level], "message": finding.message}
 
 
 def examine() -> Health:
@@ -137,7 +55,7 @@ def examine() -> Health:
     _examine_kernels(health, torch)
     _examine_threads(health, torch)
     _examine_space(health)
-    health.findings.sort(key=lambda finding: list(_LEVELS).index(finding.level))
+    health.findings.sort(key=lambda finding: list(LEVELS).index(finding.level))
     return health
 
 
@@ -171,7 +89,7 @@ def _examine_packages(health: Health) -> None:
 
     torch, vision = versions["torch"], versions["torchvision"]
     bounds = requirements("torchvision").get("torch", "")
-    health.facts[_MATCH] = match = satisfies(torch, bounds) if torch and vision else None
+    health.facts[MATCH] = match = satisfies(torch, bounds) if torch and vision else None
     if match is False:
         message = msg(
             "torch {torch} does not match torchvision {vision}, which needs torch {bounds}.",
@@ -203,13 +121,13 @@ def _import_torch(health: Health) -> Any:
             health.add("broken", message, _REINSTALL_TORCH)
         return None
     versions["torch"] = torch.__version__
-    if health.facts[_MATCH]:
+    if health.facts[MATCH]:
         try:
             from torchvision.ops import nms  # compiled against torch, so it shows a mismatch
 
             nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
         except Exception as error:
-            health.facts[_MATCH] = False
+            health.facts[MATCH] = False
             message = msg(
                 "torch {torch} and torchvision {vision} do not work together: {reason}.",
                 torch=torch.__version__,
@@ -237,7 +155,7 @@ def _examine_devices(health: Health, torch: Any) -> None:
     for number in range(torch.cuda.device_count()):
         gpu = torch.cuda.get_device_properties(number)
         backend = torch.version.cuda or torch.version.hip
-        description = f"{gpu.name}, {_size(gpu.total_memory)}, {backend}"
+        description = f"{gpu.name}, {format_size(gpu.total_memory)}, {backend}"
         devices.append(
             {"name": f"cuda:{number}", "description": description, "memory": gpu.total_memory}
         )
@@ -253,12 +171,12 @@ def _examine_devices(health: Health, torch: Any) -> None:
         message = msg(
             "there is an NVIDIA GPU, but torch {version} cannot use it.", version=torch.__version__
         )
-        health.add("slow", message, "nvidia-smi   # is its driver new enough?")
+        health.add("slow", message, msg("nvidia-smi   # is its driver new enough?"))
     elif not fast:
         message = msg(
             "this CPU has no bfloat16 instructions and there is no GPU, so models run in float32."
         )
-        line = "fullconv predict MODEL IMAGES --compile   # faster, after up to a minute"
+        line = msg("fullconv predict MODEL IMAGES --compile   # faster, after up to a minute")
         health.add("slow", message, line)
 
 
@@ -279,7 +197,7 @@ def _examine_kernels(health: Health, torch: Any) -> None:
         devices = gpu if gpu and forced == "triton" else ["cpu", *gpu]
     for device in devices:
         try:
-            backends[device] = _backend(torch, device, compiled=library is not None)
+            backends[device] = _backend(torch, device, forced, compiled=library is not None)
         except FullconvError as error:
             backends[device] = msg("none")
             health.add("broken", error.message, error.hint)
@@ -303,21 +221,24 @@ def _examine_kernels(health: Health, torch: Any) -> None:
         health.add("slow", message, line)
     elif backends.get("cpu", "").endswith("baseline"):
         message = msg("this CPU has neither AVX2 nor AVX-512, or a virtual machine hides them.")
-        line = "grep -m1 -o avx2 /proc/cpuinfo   # no output: give the VM its host's CPU type"
+        line = msg("grep -m1 -o avx2 /proc/cpuinfo   # no output: give the VM its host's CPU type")
         health.add("slow", message, line)
 
 
-def _backend(torch: Any, device: str, *, compiled: bool) -> Message:
+def _backend(torch: Any, device: str, forced: str, *, compiled: bool) -> Message:
     """Compute a label map on a device, and return which backend did it.
 
+    Args:
+        forced: the backend that FULLCONV_KERNELS names, or "".
+        compiled: whether there are compiled kernels.
+
     Raises:
-        FullconvError: the backend that FULLCONV_KERNELS names cannot run.
+        FullconvError: this backend cannot run.
     """
     from fullconv.geometry.grid import Grid
     from fullconv.network.kernels import dispatch, native, reference
 
     values = torch.zeros(1, 2, 2, 2, device=device)
-    forced = os.environ.get(_KERNELS, "")
     # The dispatcher would print a note about missing kernels, which is a finding here.
     missing = device == "cpu" and not forced and not compiled
     backend = reference if missing else dispatch.select_backend(values)
@@ -364,8 +285,10 @@ def _examine_space(health: Health) -> None:
     memory = memory_size()
     health.facts["memory"] = asdict(memory)
     if memory.available < 2 * GIB:
-        message = msg("only {size} of memory are available.", size=_size(memory.available))
-        line = "fullconv train DATA --batch-size 2 --workers 0 --cache 0   # needs little memory"
+        message = msg("only {size} of memory are available.", size=format_size(memory.available))
+        line = msg(
+            "fullconv train DATA --batch-size 2 --workers 0 --cache 0   # needs little memory"
+        )
         health.add("warning", message, line)
     health.facts["disk"] = {}
     places = {"this folder": (Path.cwd, "cd"), "cache": (cache_dir, "export XDG_CACHE_HOME=")}
@@ -375,20 +298,18 @@ def _examine_space(health: Health) -> None:
             free = free_disk_space(folder)
             health.facts["disk"][name] = {"folder": str(folder), "free": free}
             if free < GIB:
-                message = msg("only {size} are free in {folder}.", size=_size(free), folder=folder)
+                message = msg(
+                    "only {size} are free in {folder}.", size=format_size(free), folder=folder
+                )
                 separator = "" if command.endswith("=") else " "
                 health.add("warning", message, f"{command}{separator}/another/disk")
     if _SHARED_MEMORY.is_dir() and (free := free_disk_space(_SHARED_MEMORY)) < GIB / 4:
         message = msg(
             "only {size} of shared memory are free; the processes that load images need it.",
-            size=_size(free),
+            size=format_size(free),
         )
-        line = "docker run --shm-size 2g ...   # or: fullconv train DATA --workers 0"
+        line = msg("docker run --shm-size 2g ...   # or: fullconv train DATA --workers 0")
         health.add("warning", message, line)
-
-
-def _size(count: int) -> str:
-    return f"{count / GIB:.1f} GiB"
 
 
 @app.command(group=ANALYSIS, sort_key=32)
@@ -401,6 +322,6 @@ def doctor(*, json: Json = False) -> int:
         Print one JSON object and nothing else.
     """
     health = examine()
-    ahead = "" if health.broken else "fullconv check DATA   # or: fullconv demo"
+    ahead = "" if health.broken else msg("fullconv check DATA   # or: fullconv demo")
     print_result(health.to_dict(), health.text(), json, ahead=ahead)
     return int(health.broken)

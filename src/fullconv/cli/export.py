@@ -65,7 +65,7 @@ def export(
     """
     if format == "web" and with_labels:
         message = msg("the web page needs logits, which --with-labels replaces by class ids.")
-        raise FullconvError(message, "--format web   # without --with-labels")
+        raise FullconvError(message, msg("--format web   # without --with-labels"))
     if format != "web" and ort is not None:
         message = msg("--ort is for --format web, not for {format}.", format=format)
         raise FullconvError(message, "--format web")
@@ -124,7 +124,8 @@ def _following(format: str, file: Path) -> list[str]:
     if format == "web":
         serve = shell_command("python", "-m", "http.server", "--directory", file.parent)
         note = msg("A browser cannot read the model if it opens index.html as a file.")
-        return [f"{serve}   # then open the address that it prints", note]
+        ahead = msg("{command}   # then open the address that it prints", command=serve)
+        return [ahead, note]
     if format == "torch":
         code = f"import torch; print(torch.export.load({str(file)!r}))"
         return [shell_command("python", "-c", code)]
@@ -169,6 +170,6 @@ def push(
     pushed = push_model(
         model, name, private=private, revision=revision, message=message, images=images
     )
-    text = f"{pushed.address}   # {', '.join(pushed.files)}"
+    text = msg("{address}   # {files}", address=pushed.address, files=", ".join(pushed.files))
     ahead = shell_command("fullconv", "predict", pushed.name, "IMAGES")
     print_result(asdict(pushed), text, json, ahead=ahead)

@@ -49,7 +49,7 @@ from fullconv.core.i18n import (
     set_language,
     translate,
 )
-from fullconv.core.packages import __version__
+from fullconv.core.packages import __version__, required_package
 from fullconv.core.progress import hide_stage, print_text, show_stages
 from fullconv.core.text import shell_command, truncated_list
 
@@ -140,19 +140,29 @@ def run(argv: list[str]) -> int:
             return 0
         raise
     except ModuleNotFoundError as error:
-        if error.name not in _NETWORK_PACKAGES:
-            return _report_bug()
-        message = msg(
-            "{name} is not installed, which this command needs. Without it, Fullconv can only "
-            "predict with exported files and serve them.",
-            name=error.name,
-        )
-        return _fail(FullconvError(message, shell_command("pip", "install", *_NETWORK_PACKAGES)))
+        missing = _missing_package(error.name or "")
+        return _fail(missing) if missing else _report_bug()
     except Exception as error:
         if not isinstance(error, OSError) or error.errno not in _REFUSED:
             return _report_bug()
         message = msg("{reason}: {file}", reason=error.strerror, file=error.filename or "-")
-        return _fail(FullconvError(message, "df -h   # or --out another folder"))
+        return _fail(FullconvError(message, msg("df -h   # or --out another folder")))
+
+
+def _missing_package(module: str) -> FullconvError | None:
+    """Return the error of a module that Fullconv requires and that is not installed."""
+    if module in _NETWORK_PACKAGES:
+        message = msg(
+            "{name} is not installed, which this command needs. Without it, Fullconv can only "
+            "predict with exported files and serve them.",
+            name=module,
+        )
+        return FullconvError(message, shell_command("pip", "install", *_NETWORK_PACKAGES))
+    package = required_package(module)
+    if not package:
+        return None
+    message = msg("{name} is not installed, which Fullconv needs.", name=package)
+    return FullconvError(message, shell_command("pip", "install", package))
 
 
 def _report_bug() -> int:
@@ -213,7 +223,7 @@ def completion(shell: Shell | None = None, /, *, json: Json = False) -> None:
         folder = Path(error.filename or ".").parent
         raise FullconvError(message, shell_command("ls", "-ld", folder)) from error
     text = msg("completion for {shell}: {path}", shell=shell, path=path)
-    ahead = f"exec {shell}   # or open a new terminal"
+    ahead = msg("exec {shell}   # or open a new terminal", shell=shell)
     print_result({"shell": shell, "script": str(path)}, text, json, ahead=ahead)
 
 

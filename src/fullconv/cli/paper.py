@@ -58,11 +58,9 @@ def heatmap(
         Print one JSON object and nothing else.
     """
     # What can be checked before torch is imported.
-    try:
-        sizes = [float(word) for word in scales.split(",")]
-    except ValueError:
-        message = msg("--scales is {text!r}; it must be comma-separated numbers.", text=scales)
-        raise FullconvError(message, "--scales 1,1.5,2") from None
+    from fullconv.inference.options import parse_scales
+
+    sizes = parse_scales(scales)
     if top < 1:
         raise FullconvError(msg("--top is {top}; it must be 1 or more.", top=top), "--top 5")
     if out.suffix.lower() != ".png":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from fullconv.cli.app import Device, Flag, Json, Precision, app, print_result, progress_bar
+from fullconv.cli.app import Flag, Json, RuntimeOptions, app, print_result, progress_bar
 from fullconv.cli.usage import check_model, missing_argument
 from fullconv.core.errors import FullconvError
 from fullconv.core.hardware import use_huge_pages
@@ -66,10 +66,7 @@ def predict(
     out: Path = Path("predictions"),
     save: str = "mask,overlay",
     extra_inputs: str = "",
-    device: Device = "auto",
-    precision: Precision = "auto",
-    compile: Flag = False,
-    tile: int | None = None,
+    runtime: Annotated[RuntimeOptions | None, Parameter(name="*")] = None,
     allow_huge: Flag = False,
     overwrite: Flag = False,
     json: Json = False,
@@ -92,15 +89,6 @@ def predict(
         probability (NumPy), polygons (GeoJSON), coco. The first four also for videos.
     extra_inputs
         Comma-separated folders of extra input channels, if the model has any.
-    device
-        Device to run on.
-    precision
-        Number format; auto uses bfloat16 if it is faster and the model gives the same labels.
-    compile
-        Compile the network. Takes up to a minute for each of the first two image sizes; faster
-        afterwards.
-    tile
-        Cut images that are longer than this into tiles. Default: above 16.8 million pixels.
     allow_huge
         Read files of any size, even if a damaged header may exaggerate it.
     overwrite
@@ -108,7 +96,7 @@ def predict(
     json
         Print one JSON object and nothing else.
     """
-    choices = choices or PredictionChoices()
+    runtime, choices = runtime or RuntimeOptions(), choices or PredictionChoices()
     if not images:
         raise missing_argument("predict", "IMAGES")
     check_model("predict", model, *images)
@@ -132,13 +120,14 @@ def predict(
 
     stage(msg("loading the model"))
     folder = resolve_hub_name(model)
-    run_options: dict[str, Any] = {"precision": precision, "compile": compile, "tile": tile}
-    predictor = _load(folder, every_image, shard, device=device, options=options, **run_options)
+    predictor = _load(folder, every_image, shard, runtime, options)
     extra_files = predictor.extra_input_files(
         [path for path, _ in own_images], split_list(extra_inputs)
     )
     todo = [InputImage(*image, files) for image, files in zip(own_images, extra_files, strict=True)]
-    job = job_hash(folder, {**run_options, **asdict(choices), "extra_inputs": extra_inputs})
+    job_options = {**asdict(runtime), **asdict(choices), "extra_inputs": extra_inputs}
+    del job_options["device"]  # a job may continue on another device
+    job = job_hash(folder, job_options)
     manifest = Manifest(out, job, [image.stem for image in todo], rank=shard.rank)
     with (
         allow_large_images() if allow_huge else nullcontext(),
@@ -186,25 +175,24 @@ def _load(
     model: Path,
     images: list[tuple[Path, Path]],
     shard: Shard,
-    *,
-    device: Device,
-    tile: int | None,
+    runtime: RuntimeOptions,
     options: Any,
-    **run_options: Any,
 ) -> Any:
     """Return the predictor, on the device and with the threads of this process."""
     from fullconv.data.io.geotiff import raster_size
     from fullconv.inference.exported import is_exported, load_exported
 
     if is_exported(model):  # needs no torch
-        return load_exported(model, tile=tile, threads=shard.threads(), options=options)
+        return load_exported(model, tile=runtime.tile, threads=shard.threads(), options=options)
     from fullconv.inference.predictor import load
 
     if not any(raster_size(path) for path, _ in images):
         use_huge_pages()  # these take more memory, and windows are read to save memory
     shard.set_torch_threads()
-    device_name = shard.device() if device == "auto" else device
-    return load(model, device=device_name, tile=tile, options=options, **run_options)
+    placed = asdict(runtime)
+    if runtime.device == "auto":
+        placed["device"] = shard.device()
+    return load(model, options=options, **placed)
 
 
 def _find_images(model: Path, paths: tuple[Path, ...], shard: Shard) -> list[tuple[Path, Path]]:
@@ -319,7 +307,7 @@ def _failure(failed: list[FullconvError], count: int, noun: str) -> FullconvErro
         lines.append(msg("and {count} more; --json lists them all", count=rest))
     message = join(lines, "\n  ")
     if any(isinstance(error, TooLargeError) for error in failed):
-        return FullconvError(message, "--allow-huge   # reads images of any size")
+        return FullconvError(message, msg("--allow-huge   # reads images of any size"))
     for error in failed:
         if error.hint and not error.hint.startswith("copy or download "):
             return FullconvError(message, error.hint)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import ipaddress
 import socket
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from fullconv.cli.app import Device, Flag, Json, Precision, app, model_name, print_result
+from fullconv.cli.app import Json, RuntimeOptions, app, model_name, print_result
 from fullconv.cli.usage import check_model
 from fullconv.core.errors import FullconvError
 from fullconv.core.hardware import use_huge_pages
@@ -36,10 +37,7 @@ def serve(
     max_pixels: int = 50_000_000,
     max_seconds: float = 60.0,
     queue: int = 32,
-    device: Device = "auto",
-    precision: Precision = "auto",
-    compile: Flag = False,
-    tile: int | None = None,
+    runtime: Annotated[RuntimeOptions | None, Parameter(name="*")] = None,
     json: Json = False,
 ) -> None:
     """Serve a model over HTTP, with a web page to try it.
@@ -62,15 +60,6 @@ def serve(
         Maximum time of a request, from its first byte.
     queue
         Maximum queued requests; more get HTTP 503 with Retry-After.
-    device
-        Device to run on.
-    precision
-        Number format; auto uses bfloat16 if it is faster and the model gives the same labels.
-    compile
-        Compile the network. Takes up to a minute for each of the first two image sizes; faster
-        afterwards.
-    tile
-        Cut images that are longer than this into tiles. Default: above 16.8 million pixels.
     json
         Print one JSON object when the server is ready, and nothing else.
     """
@@ -94,7 +83,7 @@ def serve(
         limits = Limits(max_bytes, max_pixels, max_seconds, queue)
         name, address = model_name(model), _address(listener)
         with allow_large_images():  # `max_pixels` is the limit
-            loaded = _load(model, device=device, precision=precision, compile=compile, tile=tile)
+            loaded = _load(model, runtime or RuntimeOptions())
             if not key and not _is_loopback(listener):
                 say(
                     msg(
@@ -140,17 +129,17 @@ def _check_options(
         raise FullconvError(message, "--key $(openssl rand -hex 16)")
 
 
-def _load(model: Path, *, tile: int | None, **options: Any) -> Any:
+def _load(model: Path, runtime: RuntimeOptions) -> Any:
     from fullconv.inference.exported import is_exported, load_exported
     from fullconv.models.hub import resolve_hub_name
 
     model = resolve_hub_name(model)
     if is_exported(model):  # needs no torch
-        return load_exported(model, tile=tile)
+        return load_exported(model, tile=runtime.tile)
     from fullconv.inference.predictor import load
 
     use_huge_pages()
-    return load(model, tile=tile, **options)
+    return load(model, **asdict(runtime))
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -183,7 +172,7 @@ def _listen(host: str, port: int) -> socket.socket:
 def _refused(host: str, port: int, error: OSError) -> FullconvError:
     if error.errno == errno.EADDRINUSE:
         message = msg("port {port} of {host} is in use by another program.", port=port, host=host)
-        return FullconvError(message, "--port 0   # a free one")
+        return FullconvError(message, msg("--port 0   # a free one"))
     if error.errno == errno.EACCES:
         message = msg("this user may not use port {port}; use one from 1024 on.", port=port)
         return FullconvError(message, "--port 8000")

@@ -12,10 +12,10 @@ from cyclopts import Parameter
 
 from fullconv.cli.app import Json, app, print_result
 from fullconv.cli.usage import check_dataset, missing_argument
-from fullconv.core.errors import FullconvError
+from fullconv.core.config_file import read_config
 from fullconv.core.i18n import join, msg
 from fullconv.core.progress import stage
-from fullconv.core.settings import Settings, read_config
+from fullconv.core.settings import Settings
 from fullconv.core.text import shell_command, truncated_list
 
 
@@ -95,10 +95,10 @@ def _check_arguments(data: Path | None, resume: Path | None, out: Path | None) -
     if data is None:
         raise missing_argument("train", "DATA")
     check_dataset("train", data)
-    if out is not None and (out / "config.toml").exists() and "LOCAL_RANK" not in os.environ:
-        line = shell_command("fullconv", "train", "--resume", out)
-        message = msg("{folder} already contains a run.", folder=out)
-        raise FullconvError(message, f"{line}   # or --out NEW")
+    if out is not None:
+        from fullconv.models.run import require_no_run  # imports NumPy
+
+        require_no_run(out)
 
 
 def typed_options(words: Sequence[str]) -> frozenset[str]:

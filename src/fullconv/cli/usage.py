@@ -25,6 +25,7 @@ from fullconv.cli.help import usage_line
 from fullconv.core.errors import FullconvError
 from fullconv.core.foreign_words import COMMANDS, NEEDLESS, OPTIONS
 from fullconv.core.i18n import Message, join, msg
+from fullconv.core.settings import RENAMED, Settings, rename_option
 from fullconv.core.text import nearest, shell_command, truncated_list
 
 _KEY_VALUE = re.compile(r"[A-Za-z_]\w*=.*", re.DOTALL)
@@ -181,12 +182,21 @@ def _arguments(command: str) -> list[str]:
 
 
 def _ours(command: str, word: str) -> str:
-    """Return our form of another tool's option, as `OPTIONS` has it; "" if there is none."""
+    """Return our form of another or an earlier name, like those in `OPTIONS`; "" without one."""
     names, arguments = _option_names(command), _arguments(command)
-    for form in OPTIONS.get(word, ()):
+    for form in (*_current_form(word), *OPTIONS.get(word, ())):
         if form.split()[0] in (*names, *arguments, "--quiet", "--lang"):
             return form
     return ""
+
+
+def _current_form(word: str) -> tuple[str, ...]:
+    """Return the form of the training option that had this name earlier, if there is one."""
+    name = RENAMED.get(word.replace("-", "_"))
+    if name is None:
+        return ()
+    flag = f"--{name.replace('_', '-')}"
+    return (flag if isinstance(getattr(Settings, name), bool) else f"{flag} {{value}}",)
 
 
 def _our_options(command: str, words: Sequence[str]) -> list[str]:
@@ -208,6 +218,7 @@ def _our_options(command: str, words: Sequence[str]) -> list[str]:
         drops_value = name in NEEDLESS and not form
         if not equals and (takes_value or drops_value) and rest and not rest[0].startswith("-"):
             value = rest.pop(0)
+        value = rename_option(name.replace("-", "_"), value)[1]
         if form.startswith("--"):
             replaced += [part.replace("{value}", value or "VALUE") for part in form.split()]
         elif form:
@@ -219,7 +230,9 @@ def _our_options(command: str, words: Sequence[str]) -> list[str]:
 
 
 def key_value_error(argv: Sequence[str]) -> UsageError | None:
-    """Return the translation of Ultralytics' name=value words, if there are any.
+    """Return the translation of Ultralytics' name=value words, if any of them names an option.
+
+    A file may be named like such a word: `frame=7.png`.
 
     >>> key_value_error(["train", "data=street", "epochs=3"]).hint
     'fullconv train street --epochs 3'
@@ -232,6 +245,8 @@ def key_value_error(argv: Sequence[str]) -> UsageError | None:
     command = next((word for word in ours if word in app and not word.startswith("-")), "")
     if not command:
         command = "predict" if any(pair.startswith("source=") for pair in pairs) else "train"
+    if not any(_is_known(command, pair.partition("=")[0]) for pair in pairs):
+        return None
     options = [word for word in ours if word != command]
     for pair in pairs:
         name, _, value = pair.partition("=")
@@ -242,6 +257,13 @@ def key_value_error(argv: Sequence[str]) -> UsageError | None:
             options += [flag] if value.lower() == "true" else [flag, value]
     line = shell_command("fullconv", command, *_our_options(command, options))
     return UsageError(msg("options are typed as --name value, not as name=value."), line)
+
+
+def _is_known(command: str, name: str) -> bool:
+    """Return whether a name is an option of a command, or has a meaning in another tool."""
+    word = name.lower().replace("_", "-")
+    known = word in OPTIONS or word in NEEDLESS or word.replace("-", "_") in RENAMED
+    return known or f"--{word}" in _option_names(command)
 
 
 def looks_like_model(path: str | Path) -> bool:
@@ -281,7 +303,7 @@ def check_model(command: str, model: Path, *others: Path) -> None:
         )
         raise FullconvError(message, shell_command("fullconv", command, runs[-1], *others))
     message = msg("there is no model at {model}.", model=model)
-    raise FullconvError(message, "fullconv train DATA   # or: fullconv demo")
+    raise FullconvError(message, msg("fullconv train DATA   # or: fullconv demo"))
 
 
 def check_dataset(command: str, data: Path) -> None:

@@ -1,7 +1,8 @@
 """Names that other tools use for the options and commands of Fullconv.
 
 A table of meanings: a similar spelling often means something else (--lr is not --color). Words are
-those of Ultralytics, PyTorch Lightning, Hugging Face, timm, mmsegmentation, smp and nnU-Net.
+those of Ultralytics, PyTorch Lightning, Hugging Face, timm, mmsegmentation, smp and nnU-Net, and
+earlier names of ours. Earlier names of training options are in `fullconv.core.settings.RENAMED`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "learning-rate": ("--lr {value}",),
     "lr0": ("--lr {value}",),
     "base-lr": ("--lr {value}",),
-    "rate": ("--lr {value}",),
     "encoder-lr": ("--backbone-lr {value}",),
     "lrf": ("--schedule onecycle",),
     "cos-lr": ("--schedule onecycle",),
@@ -32,10 +32,8 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "early-stopping": ("--patience {value}",),
     "early-stopping-patience": ("--patience {value}",),
     "smoothing": ("--label-smoothing {value}",),
-    "accumulate": ("--grad-accumulation {value}",),
     "accumulate-grad-batches": ("--grad-accumulation {value}",),
     "gradient-accumulation-steps": ("--grad-accumulation {value}",),
-    "batch": ("--batch-size {value}",),
     "bs": ("--batch-size {value}",),
     "per-device-train-batch-size": ("--batch-size {value}",),
     # model
@@ -53,7 +51,6 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "model": ("MODEL", "--backbone {value}"),
     "freeze": ("--freeze-backbone",),
     "freeze-encoder": ("--freeze-backbone",),
-    "frozen": ("--freeze-backbone",),
     "pretrained-weights": ("--init-from {value}",),
     # data and augmentation
     "data": ("DATA",),
@@ -88,6 +85,9 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "include": ("--format {value}",),
     "to": ("--format {value}",),
     "argmax": ("--with-labels",),
+    "labels-inside": ("--with-labels",),
+    "sheet": ("--preview {value}",),
+    "varying": ("--allow-different {value}",),
     "wandb": ("--logger wandb",),
     "tensorboard": ("--logger tensorboard",),
     "resume-from": ("--resume {value}",),
@@ -95,13 +95,15 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "cfg": ("--config {value}",),
     # prediction
     "conf": ("--min-confidence {value}",),
+    "unsure": ("--min-confidence {value}",),
     "conf-thres": ("--min-confidence {value}",),
     "confidence": ("--min-confidence {value}",),
     "threshold": ("--min-confidence {value}",),
     "tile-size": ("--tile {value}",),
     "vid-stride": ("--frame-step {value}",),
+    "every": ("--frame-step {value}",),
+    "huge": ("--allow-huge",),
     # hardware
-    "accelerator": ("--device {value}",),
     "gpu": ("--device cuda",),
     "cuda": ("--device cuda",),
     "cpu": ("--device cpu",),

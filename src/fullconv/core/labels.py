@@ -124,7 +124,7 @@ class Labels:
                     classes=len(self.names),
                     colors=len(self.colors),
                 ),
-                "Labels(names)   # PASCAL VOC colors",
+                msg("Labels(names)   # PASCAL VOC colors"),
             )
         if 0 <= self.ignore_index < len(self.names):
             raise FullconvError(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 __version__ = "0.1.0"  # as in pyproject.toml
+# Modules whose package has another name.
+_PACKAGES = {"PIL": "pillow", "skimage": "scikit-image", "yaml": "pyyaml"}
 
 
 def installed_version(package: str) -> str | None:
@@ -36,6 +38,18 @@ def requirements(package: str, extra: str = "") -> dict[str, str]:
             if r.marker and r.marker.evaluate({"extra": extra}) and not r.marker.evaluate()
         }
     return {r.name: str(r.specifier) for r in required if r.marker is None or r.marker.evaluate()}
+
+
+def required_package(module: str) -> str:
+    """Return the package that contains a module if Fullconv requires it, else "".
+
+    >>> required_package("PIL"), required_package("tomli_w"), required_package("av")
+    ('pillow', 'tomli-w', '')
+    """
+    name = _PACKAGES.get(module, module).replace("_", "-")
+    if name == "packaging":  # which `requirements` imports
+        return name
+    return next((p for p in requirements("fullconv") if p.replace("_", "-") == name), "")
 
 
 def extras(package: str) -> list[str]:

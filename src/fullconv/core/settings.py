@@ -7,13 +7,13 @@ written to the run's `config.toml`, which `fullconv train --config` reads.
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Mapping
 from dataclasses import Field, asdict, dataclass, fields
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, TypedDict
 
+from fullconv.core.config_file import toml_value
 from fullconv.core.errors import FullconvError
 from fullconv.core.foreign_words import our_setting
 from fullconv.core.i18n import Message, join, msg
@@ -47,6 +47,7 @@ RENAMED = {
     "accelerator": "device",
     "inputs": "extra_inputs",
 }
+_RENAMED_VALUES = {("accelerator", "gpu"): "cuda"}
 _KINDS = {
     "str": msg("text"),
     "bool": msg("true or false"),
@@ -200,7 +201,10 @@ class Settings:
                     "stages are trained by one process, not by {processes}.",
                     processes=self.devices * self.nodes,
                 ),
-                "--devices 1   # or --stride 32, then --stride 16 --init-from RUN, then --stride 8",
+                msg(
+                    "--devices 1   # or --stride 32, then --stride 16 --init-from RUN, then "
+                    "--stride 8"
+                ),
             )
 
     def _require(self, name: str, fits: bool, expected: Message) -> None:
@@ -229,7 +233,8 @@ class Settings:
         names = [option.name for option in fields(cls)]
         if old := [key for key in table if key in RENAMED and key not in names]:
             renames = [msg("{old} is now {new}", old=key, new=RENAMED[key]) for key in old]
-            lines = [f"{RENAMED[key]} = {toml_value(table[key])}" for key in old]
+            current = [rename_option(key, table[key]) for key in old]
+            lines = [f"{key} = {toml_value(value)}" for key, value in current]
             raise FullconvError(
                 msg("some options have new names: {renames}.", renames=join(renames, ", ")),
                 "\n".join(lines),
@@ -246,6 +251,18 @@ class Settings:
             message = msg("there is no option {key!r}.", key=key)
             raise FullconvError(message, "fullconv train --help")
         return cls(**table)
+
+
+def rename_option(key: str, value: Any) -> tuple[str, Any]:
+    """Return the current name and value of an option; current ones are kept.
+
+    >>> rename_option("accelerator", "gpu"), rename_option("rate", 0.1), rename_option("lr", 0.1)
+    (('device', 'cuda'), ('lr', 0.1), ('lr', 0.1))
+    """
+    if key not in RENAMED:
+        return key, value
+    renamed = _RENAMED_VALUES.get((key, value), value) if isinstance(value, str) else value
+    return RENAMED[key], renamed
 
 
 class TrainOptions(TypedDict, total=False):
@@ -292,74 +309,6 @@ class TrainOptions(TypedDict, total=False):
     nodes: int
 
 
-def read_config(path: str | Path) -> dict[str, dict[str, Any]]:
-    """Read the tables of a config.toml: [data] and [train], either of which may be absent.
-
-    Raises:
-        FullconvError: there is no such file, it is not TOML, or it has other tables.
-    """
-    try:
-        config = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        message = msg("there is no configuration at {path}.", path=path)
-        raise FullconvError(message, "fullconv train DATA") from None
-    except OSError as error:
-        message = msg(
-            "the configuration {path} cannot be read: {reason}.", path=path, reason=error.strerror
-        )
-        raise FullconvError(message, "fullconv train --config RUN/config.toml") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        message = msg("{path} is not a TOML file: {reason}.", path=path, reason=error)
-        raise FullconvError(message, "[train]\nstride = 8") from None
-    for key, value in config.items():
-        if key not in ("data", "train") or not isinstance(value, dict):
-            message = msg(
-                "{path} has {key!r} at its top level; expected only the tables [data] and [train].",
-                path=path,
-                key=key,
-            )
-            line = "" if isinstance(value, dict) else f"\n{key} = {toml_value(value)}"
-            raise FullconvError(message, f"[train]{line}")
-    root = config.get("data", {}).get("root", "")
-    if not isinstance(root, str):
-        message = msg(
-            "{path}: root is {root!r}; expected the folder of a dataset.", path=path, root=root
-        )
-        raise FullconvError(message, 'root = "DATA"')
-    return config
-
-
-def to_toml(tables: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return tables of plain values as TOML text.
-
-    >>> print(to_toml({"train": {"stride": 8, "flip": True, "scale": (0.5, 2.0)}}))
-    [train]
-    stride = 8
-    flip = true
-    scale = [0.5, 2.0]
-    <BLANKLINE>
-    """
-    lines = []
-    for name, table in tables.items():
-        lines += [f"[{name}]", *(f"{key} = {toml_value(value)}" for key, value in table.items())]
-        lines.append("")
-    return "\n".join(lines)
-
-
-def toml_value(value: Any) -> str:
-    """Return a plain value as TOML on one line; tomli-w would spread a list over several.
-
-    >>> toml_value('a "b"'), toml_value([1, "x"])
-    ('"a \\\\"b\\\\""', '[1, "x"]')
-    """
-    import tomli_w
-
-    if isinstance(value, (list, tuple)):
-        return f"[{', '.join(map(toml_value, value))}]"
-    plain = value if isinstance(value, (bool, int, float, str)) else str(value)
-    return tomli_w.dumps({"key": plain}).removeprefix("key = ").rstrip("\n")
-
-
 def _plain(option: Field[Any], value: Any) -> Any:
     """Return a value as plain Python of the option's type; NumPy numbers and lists are accepted."""
     kind, _, optional = str(option.type).partition(" | ")
@@ -399,5 +348,5 @@ def _flag(name: str, value: Any = None) -> str:
         value = _EXAMPLES.get(name, 0.002 if default is None else default)
     flag = name.replace("_", "-")
     if isinstance(value, bool):
-        return f"--{flag}   # or --no-{flag}"
+        return msg("--{flag}   # or --no-{flag}", flag=flag)
     return shell_command(f"--{flag}", *(value if isinstance(value, tuple) else (value,)))

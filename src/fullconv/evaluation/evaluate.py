@@ -408,7 +408,7 @@ def _table_with_model_classes(report: CheckReport, model: Labels) -> Message:
     head, *lines = map_table(table).splitlines()
     unknown = [name not in (*model.names, IGNORE) for name in values.values()]
     lines = [
-        f"{line}   # {name}" if lost else line
+        msg("{line}   # {name}", line=line, name=name) if lost else line
         for line, name, lost in zip(lines, values.values(), unknown, strict=True)
     ]
     paste = msg(

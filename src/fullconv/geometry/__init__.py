@@ -16,9 +16,13 @@ if TYPE_CHECKING:
 __all__ = ["Grid", "probe", "trace"]
 
 
-def __getattr__(name: str) -> Any:  # `trace_network` imports torch
+def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'fullconv.geometry' has no attribute {name!r}")
-    from fullconv.geometry import trace_network
+    if name == "Grid":
+        from fullconv.geometry.grid import Grid
+
+        return Grid
+    from fullconv.geometry import trace_network  # imports torch
 
     return getattr(trace_network, name)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fullconv.core.metric_names import current_names
-from fullconv.core.settings import RENAMED
+from fullconv.core.settings import rename_option
 
 _LOG_COLUMNS = {"rate": "lr"}
 
@@ -24,8 +24,8 @@ def migrate_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def migrate_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Rename training options to their current names."""
-    return {RENAMED.get(key, key): value for key, value in settings.items()}
+    """Rename training options to their current names, and values that were renamed."""
+    return dict(rename_option(key, value) for key, value in settings.items())
 
 
 def migrate_columns(names: list[str]) -> list[str]:

@@ -8,16 +8,17 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fullconv.core.config_file import read_config
 from fullconv.core.errors import FullconvError
 from fullconv.core.i18n import msg
 from fullconv.core.metric_names import current_names
-from fullconv.core.settings import read_config
 from fullconv.core.text import shell_command
 from fullconv.models.migrate import migrate_columns, migrate_settings
 
@@ -122,6 +123,20 @@ def open_run(folder: str | Path) -> Run:
         splits=(metrics["protocol"]["split"],) if "protocol" in metrics else (),
         stages=tuple(Stage(**row) for row in rows),
     )
+
+
+def require_no_run(folder: Path) -> None:
+    """Refuse to train into the folder of another run; other processes of the same run may.
+
+    Raises:
+        FullconvError: the folder already contains a run.
+    """
+    if (folder / "config.toml").exists() and "LOCAL_RANK" not in os.environ:
+        resume = shell_command("fullconv", "train", "--resume", folder)
+        raise FullconvError(
+            msg("{folder} already contains a run.", folder=folder),
+            msg("{command}   # or --out NEW", command=resume),
+        )
 
 
 def read_settings(folder: Path) -> dict[str, Any]:

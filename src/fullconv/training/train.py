@@ -28,11 +28,12 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping
 from torch.utils.data import DataLoader
 
+from fullconv.core.config_file import read_config, to_toml
 from fullconv.core.errors import FullconvError
 from fullconv.core.files import atomic_write
 from fullconv.core.i18n import join, msg, nmsg
 from fullconv.core.progress import say, stage
-from fullconv.core.settings import Settings, TrainOptions, read_config, to_toml
+from fullconv.core.settings import Settings, TrainOptions
 from fullconv.core.text import shell_command, split_list
 from fullconv.data.check.check import CheckReport, check
 from fullconv.data.check.extra_heads import add_extra_heads, fingerprint
@@ -52,7 +53,7 @@ from fullconv.data.loading.transforms import TrainTransform
 from fullconv.evaluation.protocol import protocol_card
 from fullconv.inference.runtime import computes_in_bfloat16
 from fullconv.models.model import load_model
-from fullconv.models.run import Run
+from fullconv.models.run import Run, require_no_run
 from fullconv.training.auto_settings import inverse_sqrt_frequency, resolve_settings
 from fullconv.training.callbacks import (
     CHECKPOINT,
@@ -105,10 +106,10 @@ def train(
             )
         data, settings = _read_run(Path(resume))
     elif data is None:
-        raise FullconvError(msg("missing argument DATA."), "fullconv train DATA")
+        raise FullconvError(msg("no dataset is given."), 'fullconv.train("DATA")')
     settings = Settings.from_dict({**(settings.to_dict() if settings else {}), **options})
     if resume is None and out is not None:
-        _require_no_run(Path(out))
+        require_no_run(Path(out))
     require_loggers(split_list(settings.logger))
 
     # Dataset: found or downloaded, and checked once.
@@ -376,15 +377,6 @@ def _read_run(folder: Path) -> tuple[str, Settings]:
 def _save_config(folder: Path, data: Path, settings: Settings) -> None:
     config = {"data": {"root": str(data.resolve())}, "train": settings.to_dict()}
     atomic_write(folder / "config.toml", to_toml(config))
-
-
-def _require_no_run(folder: Path) -> None:
-    if (folder / "config.toml").exists() and "LOCAL_RANK" not in os.environ:
-        resume = shell_command("fullconv", "train", "--resume", folder)
-        raise FullconvError(
-            msg("{folder} already contains a run.", folder=folder),
-            msg("{command}   # or --out NEW", command=resume),
-        )
 
 
 def _create_folder(out: str | Path | None, dataset: Dataset, stride: int) -> Path:

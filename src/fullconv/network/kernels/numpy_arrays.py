@@ -7,7 +7,6 @@ Shapes: N batch · K classes · H, W image · h, w cells.
 from __future__ import annotations
 
 import ctypes
-import os
 from collections.abc import Iterator
 from typing import Any
 
