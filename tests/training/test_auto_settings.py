@@ -13,7 +13,7 @@ from fullconv.core.config_file import read_config
 from fullconv.core.errors import FullconvError
 from fullconv.core.settings import Settings
 from fullconv.data.check.check import CheckReport, check
-from fullconv.training.auto_settings import inverse_sqrt_frequency, mean_loss_lr, resolve_settings
+from fullconv.training.auto_settings import inverse_sqrt_frequency, resolve_settings
 
 SIZE = (96, 160)
 

@@ -72,13 +72,9 @@ class Canvas:
     def lit(self, color: Color, z: float, alpha: int = 255) -> tuple[int, int, int, int]:
         """Return the RGBA color of a surface at a distance, in this light and haze."""
         clear = math.exp(-z / self.light.reach)
-        haze, (r, g, b), gain = 1 - clear, self.light.horizon, self.light.gain
-        return (
-            int(min(255.0, color[0] * gain[0] * clear + r * haze)),
-            int(min(255.0, color[1] * gain[1] * clear + g * haze)),
-            int(min(255.0, color[2] * gain[2] * clear + b * haze)),
-            alpha,
-        )
+        channels = zip(color, self.light.gain, self.light.horizon, strict=True)
+        r, g, b = (min(255.0, c * gain * clear + haze * (1 - clear)) for c, gain, haze in channels)
+        return int(r), int(g), int(b), alpha
 
     def pick(self, colors: Sequence[Color], *, spread: float = 14.0) -> Color:
         """Return one of the colors, randomly lighter or darker."""
@@ -89,7 +85,7 @@ class Canvas:
     def shape(
         self, points: Sequence[Point], color: Color, kind: int | None = None, *, alpha: int = 255
     ) -> None:
-        """Paint a polygon; without a `kind` it changes no class ids."""
+        """Paint a polygon; without a `kind` (a class id) it changes no class ids."""
         points_2d = [self.at(point) for point in points]
         depth = sum(max(point[2], 1.0) for point in points) / len(points)
         self.brush.polygon(points_2d, self.lit(color, depth, alpha))
@@ -98,10 +94,8 @@ class Canvas:
 
     def flat(
         self,
-        left: float,
-        right: float,
-        near: float,
-        far: float,
+        x: tuple[float, float],
+        z: tuple[float, float],
         color: Color,
         kind: int | None = None,
         *,
@@ -109,7 +103,7 @@ class Canvas:
         alpha: int = 255,
     ) -> None:
         """Paint a horizontal rectangle at the height `y`."""
-        corners = [(left, y, near), (right, y, near), (right, y, far), (left, y, far)]
+        corners = [(x[0], y, z[0]), (x[1], y, z[0]), (x[1], y, z[1]), (x[0], y, z[1])]
         self.shape(corners, color, kind, alpha=alpha)
 
     def panel(
