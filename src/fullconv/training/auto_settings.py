@@ -70,7 +70,8 @@ def resolve_settings(
 def _resolve_from_data(
     settings: Settings, reports: Sequence[CheckReport]
 ) -> tuple[Settings, list[str]]:
-    report, batch_size = reports[0], settings.batch_size
+    report = reports[0]
+    batch_size = settings.batch_size
     crop, scale, class_weights = settings.crop, settings.scale, settings.class_weights
     reasons: list[str] = []
     if crop is None:

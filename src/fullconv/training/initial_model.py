@@ -60,7 +60,8 @@ def build_initial_model(
         placement, border = earlier.network.backbone.placement, earlier.network.border
 
     # The network, for images alone. Feature-map cells are placed as in the existing model.
-    stride, outputs = settings.stride, sum(len(labels) for labels in dataset.tables)
+    stride = settings.stride
+    outputs = sum(len(labels) for labels in dataset.tables)
     pyramid = build(backbone, stride=stride, pretrained=settings.pretrained, placement=placement)
     network = FCN(pyramid, outputs, stride=stride, upsampling=settings.upsampling, border=border)
     card = network.backbone.card

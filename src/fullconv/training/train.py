@@ -183,7 +183,8 @@ def _fit(
     )
 
     # Callbacks: checkpoints come after those that record an epoch, because they may stop there.
-    checkpoints, every = Checkpoints(folder), settings.log_images_every or 0
+    checkpoints = Checkpoints(folder)
+    every = settings.log_images_every or 0
     callbacks: list[pl.Callback] = [
         Reporter(folder / "log.csv", quiet=quiet),
         TrainingGuards(dataset.labels.names),
