@@ -18,7 +18,6 @@ from fullconv.models.model import Model
 from fullconv.network.backbone_card import BackboneCard
 from fullconv.network.fcn import FCN
 from fullconv.network.scores import Scores
-from fullconv.training.auto_settings import mean_loss_lr
 from fullconv.training.callbacks import Checkpoints
 from fullconv.training.lightning_module import TrainingModule
 
@@ -213,7 +212,7 @@ def test_the_converted_rate_moves_weights_as_the_summed_loss_does():
     layer = nn.Conv2d(4, 3, 1).double()
     weight, bias = (p.detach().clone() for p in layer.parameters())
     moved = [torch.zeros_like(weight), torch.zeros_like(bias)]
-    rate = mean_loss_lr(summed, labelled)
+    rate = summed * labelled  # as `resolve_settings` converts it
     ours = torch.optim.SGD(
         [
             {"params": [layer.weight], "lr": rate, "weight_decay": decay / labelled},

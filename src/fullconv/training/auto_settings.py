@@ -128,8 +128,7 @@ def _resolve_from_data(
                 **values,
             )
         )
-        rates = {"lr": lr, "backbone_lr": lr, "weight_decay": decay}
-        settings = replace(settings, sum_loss_lr=None, **rates)
+        settings = replace(settings, lr=lr, backbone_lr=lr, weight_decay=decay, sum_loss_lr=None)
     return settings, reasons
 
 

@@ -111,7 +111,7 @@ class Reporter(pl.Callback):
         if not trainer.is_global_zero:
             return
         epoch, heads = trainer.current_epoch + 1, ("", *module.model.heads)
-        parts = [
+        parts: list[str] = [
             msg("epoch {epoch}/{epochs}", epoch=epoch, epochs=trainer.max_epochs),
             msg("loss {loss:.3f}", loss=loss),
             msg("mean IoU {value}", value=percent(mean_iou)),

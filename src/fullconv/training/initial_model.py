@@ -7,6 +7,7 @@ are those of the coarser network.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from difflib import get_close_matches
@@ -207,10 +208,10 @@ def _dataset_facts(report: CheckReport) -> dict[str, Any]:
         "ignored_pixels": report.ignored_pixels.get("train", 0),
     }
     if sizes:
-        areas = {size: size[0] * size[1] for size in sizes}
+        smallest, largest = (choose(sizes, key=math.prod) for choose in (min, max))
         facts["sizes"] = {
-            "smallest": list(min(areas, key=areas.__getitem__)),
-            "largest": list(max(areas, key=areas.__getitem__)),
+            "smallest": list(smallest),
+            "largest": list(largest),
             "commonest": list(sizes.most_common(1)[0][0]),
         }
     return facts

@@ -52,7 +52,7 @@ from fullconv.data.loading.decoded_cache import DecodedCache
 from fullconv.data.loading.transforms import TrainTransform
 from fullconv.evaluation.protocol import protocol_card
 from fullconv.inference.runtime import computes_in_bfloat16
-from fullconv.models.model import load_model
+from fullconv.models.model import Model, load_model
 from fullconv.models.run import Run, require_no_run
 from fullconv.training.auto_settings import inverse_sqrt_frequency, resolve_settings
 from fullconv.training.callbacks import (
@@ -160,7 +160,6 @@ def _fit(
     dataset, split = report.dataset, report.dataset.held_out  # never the test split
     silent = quiet or resuming or "LOCAL_RANK" in os.environ
     assert settings.crop is not None
-    assert settings.scale is not None
 
     stage(msg("building the model"))
     model = build_initial_model(report, settings, module, quiet=silent)
@@ -218,46 +217,15 @@ def _fit(
             inference_mode=False,
         )
 
-        # Data: the processes of one machine share the memory for decoded images, and the worker
-        # processes of each share its cache. The training images come first in it.
-        transform = TrainTransform(
-            settings.crop,
-            scale=settings.scale,
-            flip=settings.flip,
-            color=settings.color_jitter,
-            mean=model.card.mean,
-            ignore_index=shared_ignore_index(model.tables),
-            extra_mean=[value for extra in model.extra_inputs for value in extra.mean],
-        )
-        pairs, validation_pairs = dataset.splits["train"], dataset.splits[split]
-        first = 0 if split == "train" else len(pairs)
-        budget = round(settings.cache * 2**30 / settings.devices)
-        cache = DecodedCache(first + len(validation_pairs), budget)
-        files: dict[str, Any] = {"extra_labels": list(model.heads.values()), "cache": cache}
-        samples = SegmentationDataset(pairs, model.labels, transform, **files)
-        files["cache_offset"] = first
-        validation = SegmentationDataset(validation_pairs, model.labels, **files)
         share = {"rank": trainer.global_rank, "world_size": trainer.world_size}
-        batch_size, seed = settings.batch_size, settings.seed
-        batches = ResumableBatchSampler(len(pairs), batch_size, seed=seed, **share)
-        validation_batches = EvaluationSampler(len(validation_pairs), **share)
-        checkpoints.batches = batches
-        workers = settings.workers or 0
-        common: dict[str, Any] = {
-            "persistent_workers": workers > 0,
-            "multiprocessing_context": "fork" if workers and sys.platform == "linux" else None,
-            "worker_init_fn": _ignore_interrupts,
-        }
-        loader = DataLoader(samples, batch_sampler=batches, num_workers=workers, **common)
-        common |= {"num_workers": min(workers, 1)}
-        validation_loader = DataLoader(validation, batch_sampler=validation_batches, **common)
-
-        stage(msg("reading the first images"))
+        loader, validation_loader = _loaders(model, dataset, settings, share)
+        checkpoints.batches = loader.batch_sampler  # type: ignore[assignment]
         device = trainer.strategy.root_device
+        stage(msg("reading the first images"))
         checkpoint: dict[str, Any] = {}
         if resuming:  # our own file, written by Lightning
             checkpoint = {"ckpt_path": checkpoints.path, "weights_only": False}
-        with warnings.catch_warnings(), readable_errors(batch_size, settings.crop):
+        with warnings.catch_warnings(), readable_errors(settings.batch_size, settings.crop):
             # Advice that does not apply: the number of workers is decided, a logger is optional.
             warnings.filterwarnings("ignore", category=UserWarning, module="lightning")
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
@@ -273,6 +241,47 @@ def _fit(
     if not training.last_is_best:
         model = load_model(folder / "model", backbone=module)
     return finish(model, folder, reports, split, device)
+
+
+def _loaders(
+    model: Model, dataset: Dataset, settings: Settings, share: dict[str, int]
+) -> tuple[DataLoader[Any], DataLoader[Any]]:
+    """Return the loaders of the training split and of the held-out split, with resolved settings.
+
+    The processes of one machine share the memory for decoded images, and the worker processes of
+    each share its cache. The training images come first in it.
+    """
+    assert settings.crop is not None
+    assert settings.scale is not None
+    transform = TrainTransform(
+        settings.crop,
+        scale=settings.scale,
+        flip=settings.flip,
+        color=settings.color_jitter,
+        mean=model.card.mean,
+        ignore_index=shared_ignore_index(model.tables),
+        extra_mean=[value for extra in model.extra_inputs for value in extra.mean],
+    )
+    pairs, validation_pairs = dataset.splits["train"], dataset.splits[dataset.held_out]
+    first = 0 if dataset.held_out == "train" else len(pairs)
+    budget = round(settings.cache * 2**30 / settings.devices)
+    cache = DecodedCache(first + len(validation_pairs), budget)
+    files: dict[str, Any] = {"extra_labels": list(model.heads.values()), "cache": cache}
+    samples = SegmentationDataset(pairs, model.labels, transform, **files)
+    validation = SegmentationDataset(validation_pairs, model.labels, cache_offset=first, **files)
+
+    batch_size, seed = settings.batch_size, settings.seed
+    batches = ResumableBatchSampler(len(pairs), batch_size, seed=seed, **share)
+    validation_batches = EvaluationSampler(len(validation_pairs), **share)
+    workers = settings.workers or 0
+    common: dict[str, Any] = {
+        "persistent_workers": workers > 0,
+        "multiprocessing_context": "fork" if workers and sys.platform == "linux" else None,
+        "worker_init_fn": _ignore_interrupts,
+    }
+    loader = DataLoader(samples, batch_sampler=batches, num_workers=workers, **common)
+    common["num_workers"] = min(workers, 1)
+    return loader, DataLoader(validation, batch_sampler=validation_batches, **common)
 
 
 def _check_dataset(
