@@ -1,7 +1,5 @@
 """What the data decides, against the sizes and shares that the test itself draws."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,13 +10,13 @@ from PIL import Image
 from fullconv.core.config_file import read_config
 from fullconv.core.errors import FullconvError
 from fullconv.core.settings import Settings
-from fullconv.data.check.check import CheckReport, check
+from fullconv.data.check.check import check
 from fullconv.training.auto_settings import inverse_sqrt_frequency, resolve_settings
 
 SIZE = (96, 160)
 
 
-def report_of(root: Path, mask: np.ndarray, names: str = '["background", "thing"]') -> CheckReport:
+def report_of(root, mask, names='["background", "thing"]'):
     """Of six images with one and the same mask."""
     generator = np.random.default_rng(0)
     for number in range(6):
@@ -33,7 +31,7 @@ def report_of(root: Path, mask: np.ndarray, names: str = '["background", "thing"
     return report
 
 
-def test_rates_follow_the_optimizer_and_the_crop_the_images(scenes: Path) -> None:
+def test_rates_follow_the_optimizer_and_the_crop_the_images(scenes):
     report = check(scenes)
     settings, reasons = resolve_settings(Settings(), [report])
     assert settings.crop == (33, 33)  # 48 x 64: the largest 32 k + 1 within
@@ -47,7 +45,7 @@ def test_rates_follow_the_optimizer_and_the_crop_the_images(scenes: Path) -> Non
     assert (kept.lr, kept.backbone_lr, kept.weight_decay, kept.workers) == (1.0, 2.0, 0.0, 0)
 
 
-def test_what_is_given_is_kept_and_needs_no_reason(scenes: Path) -> None:
+def test_what_is_given_is_kept_and_needs_no_reason(scenes):
     given = Settings(crop=(65, 97), scale=(0.9, 1.1), class_weights="balanced")
     settings, reasons = resolve_settings(given, [check(scenes)])
     assert (settings.crop, settings.scale, settings.class_weights) == (
@@ -58,7 +56,7 @@ def test_what_is_given_is_kept_and_needs_no_reason(scenes: Path) -> None:
     assert reasons == []
 
 
-def test_large_images_are_cropped_and_the_reason_says_so(tmp_path: Path) -> None:
+def test_large_images_are_cropped_and_the_reason_says_so(tmp_path):
     mask = np.zeros((700, 600), np.uint8)
     mask[:, 300:] = 1
     settings, reasons = resolve_settings(Settings(), [report_of(tmp_path, mask)])
@@ -67,7 +65,7 @@ def test_large_images_are_cropped_and_the_reason_says_so(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(("width", "low"), [(4, 1.0), (60, 0.5)])
-def test_thin_things_are_not_made_thinner(tmp_path: Path, width: int, low: float) -> None:
+def test_thin_things_are_not_made_thinner(tmp_path, width, low):
     """Lines 4 pixels wide keep most of their area in the cells of stride 4, and lose it at 8."""
     mask = np.zeros(SIZE, np.uint8)
     mask[:, 20 : 20 + width] = 1
@@ -79,9 +77,7 @@ def test_thin_things_are_not_made_thinner(tmp_path: Path, width: int, low: float
 
 
 @pytest.mark.parametrize(("share", "kind"), [(0.05, "balanced"), (0.3, "none")])
-def test_one_class_that_covers_nearly_all_calls_for_weights(
-    tmp_path: Path, share: float, kind: str
-) -> None:
+def test_one_class_that_covers_nearly_all_calls_for_weights(tmp_path, share, kind):
     mask = np.zeros(SIZE, np.uint8)
     mask[:, : round(SIZE[1] * share)] = 1
     settings, reasons = resolve_settings(Settings(), [report_of(tmp_path, mask)])
@@ -89,14 +85,14 @@ def test_one_class_that_covers_nearly_all_calls_for_weights(
     assert f"background covers {1 - share:.1%}" in reasons[2]
 
 
-def test_camvid_keeps_the_recipe_of_the_literature(shared: Path) -> None:
+def test_camvid_keeps_the_recipe_of_the_literature(shared):
     settings, reasons = resolve_settings(Settings(), [check(shared / "data/camvid")])
     assert settings.crop == (353, 449)
     assert settings.scale == (0.5, 2.0), reasons
     assert settings.class_weights == "none"
 
 
-def test_cracks_are_weighed_up(shared: Path, tmp_path: Path) -> None:
+def test_cracks_are_weighed_up(shared, tmp_path):
     """1.6 % of the pixels: the masks hold 0 and 255, to which dataset.toml gives a meaning."""
     for folder in ("images", "masks"):
         (tmp_path / folder).symlink_to(shared / "data/crackforest" / folder)
@@ -108,14 +104,14 @@ def test_cracks_are_weighed_up(shared: Path, tmp_path: Path) -> None:
     assert "background covers 98." in reasons[2]
 
 
-def test_balanced_weights_average_to_one_over_the_pixels() -> None:
+def test_balanced_weights_average_to_one_over_the_pixels():
     weights = inverse_sqrt_frequency([900, 100, 0])
     assert weights[1] / weights[0] == pytest.approx(3.0)  # the square root of 9
     assert 0.9 * weights[0] + 0.1 * weights[1] == pytest.approx(1.0)
     assert weights[2] == 1.0
 
 
-def test_a_summed_rate_is_converted_by_the_labelled_pixels_of_a_step(tmp_path: Path) -> None:
+def test_a_summed_rate_is_converted_by_the_labelled_pixels_of_a_step(tmp_path):
     mask = np.zeros(SIZE, np.uint8)
     mask[:, 80:] = 1
     mask[:24] = 255  # a quarter counts not
@@ -143,7 +139,7 @@ def test_a_summed_rate_is_converted_by_the_labelled_pixels_of_a_step(tmp_path: P
     assert "1,536 labeled pixels per image, times a batch size of 4;" in reasons[-1]
 
 
-def test_whole_images_of_several_sizes_make_no_batch(tmp_path: Path) -> None:
+def test_whole_images_of_several_sizes_make_no_batch(tmp_path):
     report_of(tmp_path, np.zeros(SIZE, np.uint8))
     for folder in ("images", "masks"):
         Image.new("RGB" if folder == "images" else "L", (50, 40)).save(tmp_path / folder / "x.png")
@@ -156,20 +152,20 @@ def test_whole_images_of_several_sizes_make_no_batch(tmp_path: Path) -> None:
     assert resolve_settings(Settings(crop=(0, 0), batch_size=1), [report])[0].scale == (1.0, 1.0)
 
 
-def test_sgd_moves_as_far_at_any_momentum(scenes: Path) -> None:
+def test_sgd_moves_as_far_at_any_momentum(scenes):
     report = check(scenes)
     for momentum, rate in ((0.9, 0.02), (0.99, 0.002), (0.0, 0.2)):
         found, _ = resolve_settings(Settings(optimizer="sgd", momentum=momentum), [report])
         assert found.lr == pytest.approx(rate)
 
 
-def test_a_model_to_start_from_brings_its_weights(scenes: Path) -> None:
+def test_a_model_to_start_from_brings_its_weights(scenes):
     settings, _ = resolve_settings(Settings(init_from="runs/a"), [check(scenes)])
     assert not settings.pretrained
     assert settings.backbone_lr == 0.0005
 
 
-def test_where_a_model_to_start_from_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_a_model_to_start_from_lies(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for start, found in (
         ("runs/a", str(tmp_path.resolve() / "runs/a")),
@@ -179,7 +175,7 @@ def test_where_a_model_to_start_from_lies(tmp_path: Path, monkeypatch: pytest.Mo
         assert resolve_settings(Settings(init_from=start))[0].init_from == found
 
 
-def test_the_recipes_of_the_papers_are_read_and_give_their_rates(tmp_path: Path) -> None:
+def test_the_recipes_of_the_papers_are_read_and_give_their_rates(tmp_path):
     """On images of 500 x 375 pixels, without void ones, as in the released solvers."""
     report = report_of(tmp_path, np.zeros((375, 500), np.uint8))
     recipes = sorted((Path(__file__).parents[2] / "recipes").glob("paper_*.toml"))

@@ -1,11 +1,7 @@
 """Training runs with additional heads and extra inputs."""
 
-from __future__ import annotations
-
 import shutil
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import cards
 import numpy as np
@@ -24,26 +20,24 @@ from fullconv.training.train import train
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def both(tmp_path_factory):
     """Cards with materials, order and depth."""
     return cards.write(tmp_path_factory.mktemp("cards") / "cards", sized=True, train=8, val=3)
 
 
 @pytest.fixture(scope="module", params=["early", "late"])
-def fused(
-    request: Any, both: Path, small: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
-) -> Any:
+def fused(request, both, small, tmp_path_factory):
     out = tmp_path_factory.mktemp("fused") / "run"
     options = {**small, "epochs": 2, "heads": "order", "extra_inputs": "depth"}
     return train(both, out=out, fusion=request.param, **options)
 
 
-def tensor(image: np.ndarray, depth: np.ndarray) -> torch.Tensor:
+def tensor(image, depth):
     colors = torch.from_numpy(image).permute(2, 0, 1).float()
     return torch.cat([colors, torch.from_numpy(depth.astype(np.float32))[None]])[None]
 
 
-def test_they_are_trained_evaluated_and_resumed(fused: Any, both: Path) -> None:
+def test_they_are_trained_evaluated_and_resumed(fused, both):
     assert fused.metrics["heads"]["order"]["per_class_iou"].keys() == {"wall", "far", "near"}
     model = fc.load(fused.model, device="cpu")
     assert model.model.heads["order"].names == cards.ORDER.names
@@ -66,7 +60,7 @@ def test_they_are_trained_evaluated_and_resumed(fused: Any, both: Path) -> None:
     assert counts.tolist() == fused.metrics["heads"]["order"]["confusion"]
 
 
-def test_the_depth_matters_and_must_be_there(fused: Any, both: Path, tmp_path: Path) -> None:
+def test_the_depth_matters_and_must_be_there(fused, both, tmp_path):
     model = fc.load(fused.model, device="cpu")
     image, _, _, depth = cards.scene(3, sized=True)
     near, far = (model.runtime.scores(tensor(image, z)).values for z in (depth, depth * 3))
@@ -91,9 +85,7 @@ def test_the_depth_matters_and_must_be_there(fused: Any, both: Path, tmp_path: P
     assert result.to_dict()["confusion"] == fused.metrics["confusion"]
 
 
-def test_a_model_of_images_can_be_extended_by_depth(
-    both: Path, small: dict[str, Any], tmp_path: Path
-) -> None:
+def test_a_model_of_images_can_be_extended_by_depth(both, small, tmp_path):
     plain = train(both, out=tmp_path / "plain", **{**small, "epochs": 1})
     report = check(both)
     dataset = with_channel_statistics(with_extra_inputs(report.dataset, ["depth"]))
@@ -110,9 +102,7 @@ def test_a_model_of_images_can_be_extended_by_depth(
     torch.testing.assert_close(scores, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_a_model_with_extra_inputs_keeps_them(
-    fused: Any, both: Path, small: dict[str, Any], tmp_path: Path
-) -> None:
+def test_a_model_with_extra_inputs_keeps_them(fused, both, small, tmp_path):
     fusion = load_model(fused.model).fusion
     options = {**small, "heads": "order", "init_from": str(fused.model), "epochs": 1}
     with pytest.raises(FullconvError, match=f"extra inputs depth, by {fusion} fusion") as caught:
@@ -125,9 +115,7 @@ def test_a_model_with_extra_inputs_keeps_them(
 
 
 @pytest.mark.parametrize("option", [{"placement": "half_pixel"}, {"border": "zeros"}])
-def test_cells_stay_where_they_are_in_the_model_to_start_from(
-    option: dict[str, Any], both: Path, tmp_path: Path
-) -> None:
+def test_cells_stay_where_they_are_in_the_model_to_start_from(option, both, tmp_path):
     torch.manual_seed(0)
     network = fc.FCN("test_resnet", len(cards.MATERIALS), stride=16, **option).eval()
     torch.nn.init.normal_(network.score["stride16"].weight)

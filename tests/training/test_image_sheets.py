@@ -1,9 +1,6 @@
 """The album: what a network sees, back in colours, and sheets whose pixels can be accounted for."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +8,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lively import lively
-from numpy.typing import NDArray
-from PIL import Image
 
 from fullconv.core.labels import Labels
 from fullconv.data.io.extra_channels import ExtraInput
@@ -34,12 +29,12 @@ PHOTO = (90, 100, 110)
 
 
 @pytest.fixture
-def sheets(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+def sheets(monkeypatch):
     """The arguments of the sheets that are drawn."""
-    arguments: list[dict[str, Any]] = []
+    arguments = []
     real = image_sheets.contact_sheet
 
-    def contact_sheet(rows: Any, titles: Any, captions: Any, **options: Any) -> Any:
+    def contact_sheet(rows, titles, captions, **options):
         arguments.append({"titles": titles, "captions": captions, **options})
         return real(rows, titles, captions, **options)
 
@@ -47,13 +42,13 @@ def sheets(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return arguments
 
 
-def shares(sheet: Image.Image) -> dict[tuple[int, ...], int]:
+def shares(sheet):
     """Colour -> how many pixels of the sheet have it."""
     found, counts = np.unique(np.asarray(sheet).reshape(-1, 3), axis=0, return_counts=True)
     return dict(zip(map(tuple, found.tolist()), counts.tolist(), strict=True))
 
 
-def photo(height: int, width: int) -> NDArray[np.uint8]:
+def photo(height, width):
     return np.full((height, width, 3), PHOTO, np.uint8)
 
 
@@ -66,9 +61,7 @@ def photo(height: int, width: int) -> NDArray[np.uint8]:
     st.integers(0, 2**32 - 1),
 )
 @settings(max_examples=60)
-def test_normalised_and_put_back_is_the_very_image(
-    count: int, height: int, width: int, mean: list[float], std: list[float], seed: int
-) -> None:
+def test_normalised_and_put_back_is_the_very_image(count, height, width, mean, std, seed):
     model = MODEL
     model.card = replace(model.card, mean=tuple(mean), std=tuple(std))
     generator = torch.Generator().manual_seed(seed)
@@ -81,7 +74,7 @@ def test_normalised_and_put_back_is_the_very_image(
 MODEL = lively()
 
 
-def test_further_inputs_are_grey_about_their_mean_and_colours_where_they_are_three() -> None:
+def test_further_inputs_are_grey_about_their_mean_and_colours_where_they_are_three():
     model = replace(lively(), extra_inputs=(DEPTH, HHA))
     batch = torch.zeros(1, 7, 1, 5)
     batch[0, 3] = torch.tensor([0.0, 200.0, 300.0, 400.0, 1000.0])  # mean 300, spread 50
@@ -92,7 +85,7 @@ def test_further_inputs_are_grey_about_their_mean_and_colours_where_they_are_thr
     assert hha[0, 0].tolist() == [128, 255, 0]
 
 
-def test_a_crop_shows_its_void_and_stripes_where_it_is_beyond_the_image() -> None:
+def test_a_crop_shows_its_void_and_stripes_where_it_is_beyond_the_image():
     ids = np.zeros((240, 320), np.uint8)
     ids[:, 160:] = 1
     ids[:60] = 255  # void
@@ -110,14 +103,14 @@ def test_a_crop_shows_its_void_and_stripes_where_it_is_beyond_the_image() -> Non
     assert 0.4 * 40 * 320 < found[196, 202, 208] < 0.6 * 40 * 320 + 500
 
 
-def test_what_is_not_there_is_not_in_the_legend(sheets: list[dict[str, Any]]) -> None:
+def test_what_is_not_there_is_not_in_the_legend(sheets):
     inside = np.zeros((240, 320), bool)
     ids = np.zeros((240, 320), np.uint8)
     batches_sheet([Crop("a", [photo(240, 320)], [ids], inside)], [("", LABELS)], (), 255, "")
     assert [sheet["legend"] for sheet in sheets] == [{"sky": LABELS.colors[0]}]
 
 
-def test_two_heads_have_columns_and_a_legend_of_their_own(sheets: list[dict[str, Any]]) -> None:
+def test_two_heads_have_columns_and_a_legend_of_their_own(sheets):
     """They share one ignored id, which is none of the second table's."""
     first, second = np.zeros((240, 320), np.uint8), np.ones((240, 320), np.uint8)
     second[:100] = 255
@@ -135,9 +128,7 @@ def test_two_heads_have_columns_and_a_legend_of_their_own(sheets: list[dict[str,
     assert sheet.width > 5 * 320
 
 
-def test_captions_have_the_share_of_labeled_pixels_that_are_right(
-    sheets: list[dict[str, Any]],
-) -> None:
+def test_captions_have_the_share_of_labeled_pixels_that_are_right(sheets):
     truth = np.zeros((8, 10), np.uint8)
     truth[:4] = 255
     predicted = np.zeros((8, 10), np.uint8)
@@ -152,7 +143,7 @@ def test_captions_have_the_share_of_labeled_pixels_that_are_right(
 
 
 @pytest.mark.parametrize("size", [(2, 3), (640, 480), (40, 640), (640, 33)])
-def test_a_sheet_of_six_images_of_any_shape_can_be_looked_at(size: tuple[int, int]) -> None:
+def test_a_sheet_of_six_images_of_any_shape_can_be_looked_at(size):
     ids = np.zeros(size, np.uint8)
     images = [ValidationImage("a name that is long " * 9, photo(*size), [ids], [ids])] * 6
     sheet = epoch_sheet(images, [("", LABELS)], 255, "epoch 1 of 1: mean IoU 0.123 on val")

@@ -1,10 +1,7 @@
 """Staged training on synthetic scenes: each stage starts where the previous one ended."""
 
-from __future__ import annotations
-
 import json
 import shutil
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +16,7 @@ from fullconv.data.synthetic.scenes import write
 from fullconv.models.model import load_model
 from fullconv.models.run import Stage
 from fullconv.training.staged import stages_table
-from fullconv.training.train import Run, train
+from fullconv.training.train import train
 
 SMALL: dict[str, Any] = {
     "pretrained": False,
@@ -39,13 +36,13 @@ SMALL: dict[str, Any] = {
 class Small(nn.Module):
     """A user's pyramid with cells at 0, s, 2s ..."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         torch.manual_seed(0)
         steps = [nn.Conv2d(3 if k == 0 else 8, 8, 3, stride=2, padding=1) for k in range(5)]
         self.steps = nn.ModuleList(steps)
 
-    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+    def forward(self, images):
         maps = []
         for step in self.steps:
             images = step(images).relu()
@@ -54,18 +51,18 @@ class Small(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def scenes(tmp_path_factory):
     """Of 32 k + 1 pixels: no stride needs padding."""
     root = tmp_path_factory.mktemp("scenes")
     return write(root, train=3, val=2, test=2, size=(65, 97))
 
 
 @pytest.fixture(scope="module")
-def staged(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def staged(scenes, tmp_path_factory):
     return train(scenes, out=tmp_path_factory.mktemp("runs") / "r", module=Small(), **SMALL)
 
 
-def test_each_stage_starts_from_the_one_before(staged: Run) -> None:
+def test_each_stage_starts_from_the_one_before(staged):
     assert [stage.name for stage in staged.stages] == ["FCN-32s", "FCN-16s", "FCN-8s"]
     assert [stage.unchanged for stage in staged.stages] == [None, 1.0, 1.0]
     assert [stage.epochs for stage in staged.stages] == [2, 2, 2]
@@ -80,7 +77,7 @@ def test_each_stage_starts_from_the_one_before(staged: Run) -> None:
     assert staged.metrics == json.loads((staged.folder / "metrics.json").read_text())
 
 
-def test_gains_are_differences_of_the_stages(staged: Run) -> None:
+def test_gains_are_differences_of_the_stages(staged):
     values = [
         json.loads((staged.folder / part / "metrics.json").read_text())["mean_iou"]
         for part in ("32s", "16s", ".")
@@ -92,7 +89,7 @@ def test_gains_are_differences_of_the_stages(staged: Run) -> None:
     assert json.loads((staged.folder / "stages.json").read_text())[2]["mean_iou"] == values[2]
 
 
-def test_rates_shrink_from_stage_to_stage(staged: Run) -> None:
+def test_rates_shrink_from_stage_to_stage(staged):
     rates = []
     for part in ("32s", "16s", "."):
         settings = load_model(staged.folder / part, backbone=Small()).training["settings"]
@@ -100,7 +97,7 @@ def test_rates_shrink_from_stage_to_stage(staged: Run) -> None:
     assert rates == [(0.004, 0.002), (0.001, 0.0005), (0.00025, 0.000125)]
 
 
-def test_a_resumed_run_continues_with_the_missing_stage(staged: Run, tmp_path: Path) -> None:
+def test_a_resumed_run_continues_with_the_missing_stage(staged, tmp_path):
     folder = tmp_path / "r"
     shutil.copytree(staged.folder, folder)
     for name in ("metrics.json", "stages.json", "log.csv", "checkpoint/last.ckpt"):
@@ -113,13 +110,13 @@ def test_a_resumed_run_continues_with_the_missing_stage(staged: Run, tmp_path: P
     assert [stage.mean_iou for stage in again.stages] == [s.mean_iou for s in staged.stages]
 
 
-def test_several_processes_are_refused(scenes: Path, tmp_path: Path) -> None:
+def test_several_processes_are_refused(scenes, tmp_path):
     with pytest.raises(FullconvError, match="by one process, not by 2") as caught:
         train(scenes, out=tmp_path / "r", module=Small(), devices=2, **SMALL)
     assert "--stride 16 --init-from RUN" in caught.value.hint
 
 
-def test_the_table_shows_gain_and_cost() -> None:
+def test_the_table_shows_gain_and_cost():
     stages = [
         Stage("FCN-32s", "a", 0.5, 0.8, None, None, 2, 90.0),
         Stage("FCN-16s", "b", 0.5625, 0.85, 0.0625, 0.9987, 2, 120.0),
@@ -133,7 +130,7 @@ def test_the_table_shows_gain_and_cost() -> None:
 
 
 @pytest.mark.usefixtures("chinese")
-def test_the_table_is_translated_and_straight() -> None:
+def test_the_table_is_translated_and_straight():
     set_language("zh")
     stages = [Stage("FCN-32s", "a", 0.5, 0.8, None, None, 2, 90.0)]
     heading, row = stages_table(stages).splitlines()
@@ -142,9 +139,7 @@ def test_the_table_is_translated_and_straight() -> None:
     assert cell_len(heading) == cell_len(row)
 
 
-def test_new_classes_from_an_old_model(
-    scenes: Path, staged: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_new_classes_from_an_old_model(scenes, staged, tmp_path, capsys):
     root = tmp_path / "data"
     shutil.copytree(scenes, root)
     text = (root / "dataset.toml").read_text()

@@ -1,7 +1,5 @@
 """The table of published data sets: nothing in it is asked for here, but all of it is read."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 
@@ -15,7 +13,7 @@ DOCS = (Path(__file__).parents[3] / "docs" / "data.md").read_text(encoding="utf-
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_every_entry_is_whole(name: str) -> None:
+def test_every_entry_is_whole(name):
     source = SOURCES[name]()
     assert name == name.lower()
     assert "_" not in name
@@ -33,7 +31,7 @@ def test_every_entry_is_whole(name: str) -> None:
 
 
 @pytest.mark.parametrize("year", range(2007, 2013))
-def test_voc_is_what_torchvision_says(year: int) -> None:
+def test_voc_is_what_torchvision_says(year):
     source = SOURCES[f"voc{year}"]()
     facts = DATASET_YEAR_DICT[str(year)]
     assert source.archives[0].addresses[0] == facts["url"]
@@ -44,21 +42,21 @@ def test_voc_is_what_torchvision_says(year: int) -> None:
     )
 
 
-def test_the_file_of_2008_is_not_called_after_2012() -> None:
+def test_the_file_of_2008_is_not_called_after_2012():
     assert SOURCES["voc2008"]().archives[0].file == "VOCtrainval_14-Jul-2008.tar"
 
 
-def test_sbd_is_what_torchvision_says() -> None:
+def test_sbd_is_what_torchvision_says():
     assert SOURCES["sbd"]().archives == (Archive((SBDataset.url,), SBDataset.md5),)
 
 
-def test_the_labels_of_pascal_context_go_beside_the_images_of_voc2010() -> None:
+def test_the_labels_of_pascal_context_go_beside_the_images_of_voc2010():
     source = SOURCES["pascal-context"]()
     assert source.archives[-1] == SOURCES["voc2010"]().archives[0]
     assert {archive.into for archive in source.archives[:-1]} == {"VOCdevkit/VOC2010"}
 
 
-def test_only_the_masks_of_coco_stuff_have_no_checksum() -> None:
+def test_only_the_masks_of_coco_stuff_have_no_checksum():
     without = [
         archive.file
         for make in SOURCES.values()
@@ -69,13 +67,13 @@ def test_only_the_masks_of_coco_stuff_have_no_checksum() -> None:
 
 
 @pytest.mark.parametrize("name", ELSEWHERE)
-def test_what_a_person_must_get_has_an_address(name: str) -> None:
+def test_what_a_person_must_get_has_an_address(name):
     assert name not in SOURCES
     assert "https://" in ELSEWHERE[name]
     assert ELSEWHERE[name].endswith(".")
 
 
-def test_the_documentation_lists_them_all() -> None:
+def test_the_documentation_lists_them_all():
     section = DOCS.partition("## Published datasets")[2].partition("\n## ")[0]
     years = [name for name in SOURCES if name.startswith("voc")]
     assert "`voc2007` to `voc2012`" in section

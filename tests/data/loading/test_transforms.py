@@ -1,7 +1,5 @@
 """Transforms: image and mask stay aligned, and pixels outside the image have no class."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
@@ -10,7 +8,6 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from fullconv.data.loading.transforms import TrainTransform, to_tensors
 
@@ -20,13 +17,13 @@ OUTSIDE = [51, 102, 153]
 EXACT: dict[str, Any] = {"scale": (1.0, 1.0), "flip": False, "color": 0.0, "mean": MEAN}
 
 
-def applied(transform: TrainTransform, image: Tensor, mask: Tensor, seed: int = 0) -> Any:
+def applied(transform, image, mask, seed=0):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return transform(image, mask)
 
 
-def ramp(height: int, width: int) -> tuple[Tensor, Tensor]:
+def ramp(height, width):
     """Return an image whose red is the column and whose green is the row; a mask of the columns."""
     columns = np.arange(width)[None].repeat(height, 0)
     rows = np.arange(height)[:, None].repeat(width, 1)
@@ -34,7 +31,7 @@ def ramp(height: int, width: int) -> tuple[Tensor, Tensor]:
     return to_tensors(image, columns.astype(np.uint8))
 
 
-def blocks(height: int, width: int, seed: int) -> tuple[Tensor, Tensor]:
+def blocks(height, width, seed):
     """Return blocks of 8 x 8 pixels of the classes 0-4; the color of a pixel tells its class."""
     random = np.random.default_rng(seed)
     small = random.integers(0, 5, (-(-height // 8), -(-width // 8)))
@@ -42,7 +39,7 @@ def blocks(height: int, width: int, seed: int) -> tuple[Tensor, Tensor]:
     return to_tensors(np.repeat((ids * 50 + 20)[..., None], 3, 2).astype(np.uint8), ids)
 
 
-def test_tensors_have_channels_first() -> None:
+def test_tensors_have_channels_first():
     array = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
     image, target = to_tensors(array, np.array([[1, 2, 255], [0, 0, 0]], np.uint8))
     assert image.shape == (3, 2, 3)
@@ -51,7 +48,7 @@ def test_tensors_have_channels_first() -> None:
     assert target.tolist() == [[1, 2, 255], [0, 0, 0]]
 
 
-def test_ids_above_255_stay_whole() -> None:
+def test_ids_above_255_stay_whole():
     mask = np.array([[0, 300, 65535]], np.uint16)
     _, target = to_tensors(np.zeros((1, 3, 3), np.uint8), mask)
     assert target.dtype == torch.int32
@@ -60,7 +57,7 @@ def test_ids_above_255_stay_whole() -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (24, 40), (48, 64), (49, 65), (200, 90)])
 @pytest.mark.parametrize("scale", [(1.0, 1.0), (0.25, 0.5), (2.0, 4.0), (0.5, 2.0)])
-def test_every_image_gives_the_crop(size: tuple[int, int], scale: tuple[float, float]) -> None:
+def test_every_image_gives_the_crop(size, scale):
     transform = TrainTransform((48, 64), scale=scale, mean=MEAN)
     for seed in range(3):
         image, mask = applied(transform, *blocks(*size, seed), seed)
@@ -70,7 +67,7 @@ def test_every_image_gives_the_crop(size: tuple[int, int], scale: tuple[float, f
         assert mask.is_contiguous()
 
 
-def test_without_randomness_an_image_of_the_crop_size_does_not_change() -> None:
+def test_without_randomness_an_image_of_the_crop_size_does_not_change():
     image, mask = ramp(48, 64)
     found = applied(TrainTransform((48, 64), **EXACT), image, mask)
     assert torch.equal(found[0], image)
@@ -87,9 +84,7 @@ def test_without_randomness_an_image_of_the_crop_size_does_not_change() -> None:
 )
 @example(height=24, width=64, low=0.30078125, ratio=1.0, flip=False, seed=2578)
 @settings(max_examples=60)
-def test_color_and_mask_agree_away_from_borders(
-    height: int, width: int, low: float, ratio: float, flip: bool, seed: int
-) -> None:
+def test_color_and_mask_agree_away_from_borders(height, width, low, ratio, flip, seed):
     transform = TrainTransform(
         (40, 56), scale=(low, low * ratio), flip=flip, color=0.0, mean=(1.0, 0.0, 1.0)
     )
@@ -105,7 +100,7 @@ def test_color_and_mask_agree_away_from_borders(
     assert (image[:, outside] == torch.tensor([[255], [0], [255]])).all()
 
 
-def away_from_borders(mask: Tensor, reach: int) -> Tensor:
+def away_from_borders(mask, reach):
     """Return True where all ids within `reach` pixels are equal (a crop's edge is no border)."""
     ids = mask[None, None].float()
     side = 2 * reach + 1
@@ -116,7 +111,7 @@ def away_from_borders(mask: Tensor, reach: int) -> Tensor:
 
 @pytest.mark.parametrize("factor", [0.5, 1.0, 1.7, 2.0, 3.0])
 @pytest.mark.parametrize("flip", [False, True])
-def test_mask_and_image_are_aligned_to_half_a_pixel(factor: float, flip: bool) -> None:
+def test_mask_and_image_are_aligned_to_half_a_pixel(factor, flip):
     """On a ramp of columns, nearest neighbor differs from linear interpolation by at most half a
     pixel of the source, and not on average."""
     options = {**EXACT, "scale": (factor, factor), "flip": flip}
@@ -130,7 +125,7 @@ def test_mask_and_image_are_aligned_to_half_a_pixel(factor: float, flip: bool) -
     assert abs(float(torch.stack(differences).mean())) < 0.3
 
 
-def test_a_factor_of_2_doubles_pixels_of_the_mask_and_interpolates_the_image() -> None:
+def test_a_factor_of_2_doubles_pixels_of_the_mask_and_interpolates_the_image():
     image, mask = applied(TrainTransform((32, 32), **{**EXACT, "scale": (2.0, 2.0)}), *ramp(16, 16))
     assert mask[0].tolist() == [k // 2 for k in range(32)]
     # Pixel centers are at (k + 0.5) / 2 - 0.5 of the source.
@@ -139,9 +134,7 @@ def test_a_factor_of_2_doubles_pixels_of_the_mask_and_interpolates_the_image() -
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 9), (47, 64), (48, 63), (100, 20)])
-def test_outside_the_image_pixels_are_ignored_and_have_the_mean_color(
-    size: tuple[int, int],
-) -> None:
+def test_outside_the_image_pixels_are_ignored_and_have_the_mean_color(size):
     white = torch.full((3, *size), 255, dtype=torch.uint8)
     zeros = torch.zeros(size, dtype=torch.uint8)  # a real class
     tops = set()
@@ -157,7 +150,7 @@ def test_outside_the_image_pixels_are_ignored_and_have_the_mean_color(
     assert len(tops) > 1  # a small image is not always at the same position
 
 
-def test_another_ignore_index_and_many_classes() -> None:
+def test_another_ignore_index_and_many_classes():
     mask = np.full((4, 4), 300, np.uint16)
     transform = TrainTransform((8, 8), **EXACT, ignore_index=65535)
     _, target = applied(transform, *to_tensors(np.zeros((4, 4, 3), np.uint8), mask))
@@ -166,7 +159,7 @@ def test_another_ignore_index_and_many_classes() -> None:
     assert (target == 300).sum() == 16
 
 
-def test_ignored_pixels_of_the_mask_stay_ignored_at_every_scale() -> None:
+def test_ignored_pixels_of_the_mask_stay_ignored_at_every_scale():
     image, mask = blocks(64, 64, 0)
     mask[:] = IGNORE
     for seed in range(5):
@@ -174,7 +167,7 @@ def test_ignored_pixels_of_the_mask_stay_ignored_at_every_scale() -> None:
         assert (found == IGNORE).all()
 
 
-def test_no_class_appears_between_two_others() -> None:
+def test_no_class_appears_between_two_others():
     ids = torch.zeros(64, 64, dtype=torch.uint8)
     ids[:, 32:] = 200
     for seed in range(10):
@@ -183,7 +176,7 @@ def test_no_class_appears_between_two_others() -> None:
         assert set(found.unique().tolist()) <= {0, 200, IGNORE}
 
 
-def test_half_of_the_images_are_flipped_left_to_right() -> None:
+def test_half_of_the_images_are_flipped_left_to_right():
     image, mask = ramp(48, 64)
     transform = TrainTransform((48, 64), **{**EXACT, "flip": True})
     count = 0
@@ -196,7 +189,7 @@ def test_half_of_the_images_are_flipped_left_to_right() -> None:
     assert 18 < count < 42
 
 
-def test_the_logarithm_of_the_scale_is_uniform() -> None:
+def test_the_logarithm_of_the_scale_is_uniform():
     transform = TrainTransform((64, 64), **{**EXACT, "scale": (0.25, 4.0)})
     factors = []
     for seed in range(300):
@@ -209,7 +202,7 @@ def test_the_logarithm_of_the_scale_is_uniform() -> None:
     assert (np.abs(shares - 0.25) < 0.09).all()
 
 
-def test_every_position_in_a_large_image_is_drawn() -> None:
+def test_every_position_in_a_large_image_is_drawn():
     transform = TrainTransform((8, 8), **EXACT)
     corners = {
         tuple(applied(transform, *ramp(12, 12), s)[0][:2, 0, 0].tolist()) for s in range(400)
@@ -217,7 +210,7 @@ def test_every_position_in_a_large_image_is_drawn() -> None:
     assert corners == {(column, row) for column in range(5) for row in range(5)}
 
 
-def test_color_jitter_changes_the_image_and_not_the_mask() -> None:
+def test_color_jitter_changes_the_image_and_not_the_mask():
     image, mask = blocks(48, 64, 0)
     plain = applied(TrainTransform((48, 64), **EXACT), image, mask)
     vivid = applied(TrainTransform((48, 64), **{**EXACT, "color": 0.5}), image, mask)
@@ -225,7 +218,7 @@ def test_color_jitter_changes_the_image_and_not_the_mask() -> None:
     assert (plain[0].int() - vivid[0].int()).abs().max() > 5
 
 
-def test_the_seed_determines_the_sample() -> None:
+def test_the_seed_determines_the_sample():
     source = blocks(90, 90, 0)
     transform = TrainTransform((48, 64), mean=MEAN)
     first, second, other = (applied(transform, *source, seed) for seed in (5, 5, 6))
@@ -234,7 +227,7 @@ def test_the_seed_determines_the_sample() -> None:
     assert not torch.equal(first[0], other[0])
 
 
-def test_the_source_does_not_change() -> None:
+def test_the_source_does_not_change():
     image, mask = blocks(30, 30, 0)
     before = image.clone(), mask.clone()
     for seed in range(4):

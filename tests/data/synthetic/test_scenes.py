@@ -1,9 +1,5 @@
-from __future__ import annotations
-
 import re
 import tomllib
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,19 +14,19 @@ Scenes = list[tuple[np.ndarray, np.ndarray]]
 
 
 @pytest.fixture(scope="module")
-def scenes() -> Scenes:
+def scenes():
     return [scene(seed) for seed in range(36)]
 
 
 @pytest.mark.parametrize("size", [SIZE, (16, 16), (37, 61), (97, 41)])
-def test_a_scene_has_the_requested_size(size: tuple[int, int]) -> None:
+def test_a_scene_has_the_requested_size(size):
     image, ids = scene(4, size=size)
     assert image.shape == (*size, 3)
     assert ids.shape == size
     assert image.dtype == ids.dtype == np.uint8
 
 
-def test_the_seed_determines_a_scene() -> None:
+def test_the_seed_determines_a_scene():
     first, again, other = (scene(seed, size=(48, 64)) for seed in (11, 11, 12))
     for one, two in zip(first, again, strict=True):
         assert one.tobytes() == two.tobytes()
@@ -38,7 +34,7 @@ def test_the_seed_determines_a_scene() -> None:
     assert (first[1] != other[1]).mean() > 0.05
 
 
-def test_the_global_random_state_is_not_used() -> None:
+def test_the_global_random_state_is_not_used():
     np.random.seed(1)
     before = scene(3, size=(32, 32))[0]
     np.random.seed(2)
@@ -47,14 +43,14 @@ def test_the_global_random_state_is_not_used() -> None:
     assert (np.random.get_state()[1] == state).all()
 
 
-def test_class_ids_have_the_names_of_the_labels() -> None:
+def test_class_ids_have_the_names_of_the_labels():
     for k, name in enumerate(LABELS.names):
         assert getattr(objects, name.upper()) == k
     assert objects.IGNORE_INDEX == LABELS.ignore_index == 255
     assert len(set(LABELS.colors)) == len(LABELS) == 8
 
 
-def test_masks_are_hard_and_every_class_occurs_in_most_scenes(scenes: Scenes) -> None:
+def test_masks_are_hard_and_every_class_occurs_in_most_scenes(scenes):
     counts = np.zeros(len(LABELS), dtype=int)
     ignored = 0
     for _, ids in scenes:
@@ -68,7 +64,7 @@ def test_masks_are_hard_and_every_class_occurs_in_most_scenes(scenes: Scenes) ->
     assert 2 <= ignored <= len(scenes) // 2  # the hood of the car in some scenes, not in most
 
 
-def test_the_street_is_right_side_up(scenes: Scenes) -> None:
+def test_the_street_is_right_side_up(scenes):
     rows = np.arange(SIZE[0])[:, None] * np.ones((1, SIZE[1]))
     mean = {
         k: np.mean([rows[ids == k].mean() for _, ids in scenes if (ids == k).any()])
@@ -78,7 +74,7 @@ def test_the_street_is_right_side_up(scenes: Scenes) -> None:
     assert mean[objects.PERSON] < mean[objects.ROAD]
 
 
-def test_borders_of_the_mask_are_edges_in_the_photo(scenes: Scenes) -> None:
+def test_borders_of_the_mask_are_edges_in_the_photo(scenes):
     across, within = [], []
     for image, ids in scenes:
         step = np.abs(np.diff(image.astype(float), axis=1)).mean(axis=-1)
@@ -88,10 +84,10 @@ def test_borders_of_the_mask_are_edges_in_the_photo(scenes: Scenes) -> None:
     assert np.mean(across) > 2 * np.mean(within)
 
 
-def test_color_alone_does_not_determine_the_class(scenes: Scenes) -> None:
+def test_color_alone_does_not_determine_the_class(scenes):
     k, bins = len(LABELS), 16
 
-    def cells(image: np.ndarray) -> np.ndarray:
+    def cells(image):
         r, g, b = np.moveaxis(image.astype(int) * bins // 256, -1, 0)
         return (r * bins + g) * bins + b
 
@@ -100,7 +96,7 @@ def test_color_alone_does_not_determine_the_class(scenes: Scenes) -> None:
         valid = ids < k
         np.add.at(table, (cells(image)[valid], ids[valid]), 1)
 
-    def mean_iou(pixels: np.ndarray) -> float:
+    def mean_iou(pixels):
         matrix = np.zeros((k, k))
         for image, ids in scenes[24:]:
             valid = ids < k
@@ -115,7 +111,7 @@ def test_color_alone_does_not_determine_the_class(scenes: Scenes) -> None:
     assert 0.05 < balanced < 0.4
 
 
-def test_write_a_dataset(tmp_path: Path) -> None:
+def test_write_a_dataset(tmp_path):
     root = write(tmp_path / "new" / "streets", train=3, val=1, test=1, size=(40, 56), seed=2)
     assert root == tmp_path / "new" / "streets"
     files = sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
@@ -131,7 +127,7 @@ def test_write_a_dataset(tmp_path: Path) -> None:
     )
 
 
-def test_written_masks_are_exact_and_photos_similar(tmp_path: Path) -> None:
+def test_written_masks_are_exact_and_photos_similar(tmp_path):
     write(tmp_path, train=2, val=1, test=0, size=(40, 56), seed=3)
     assert not (tmp_path / "images/test").exists()
     masks = []
@@ -147,7 +143,7 @@ def test_written_masks_are_exact_and_photos_similar(tmp_path: Path) -> None:
     assert (masks[0] != masks[1]).any()  # the splits have different scenes
 
 
-def test_written_files_depend_only_on_seed_and_number(tmp_path: Path) -> None:
+def test_written_files_depend_only_on_seed_and_number(tmp_path):
     one = write(tmp_path / "one", train=2, val=1, test=0, size=(32, 40))
     two = write(tmp_path / "two", train=1, val=1, test=0, size=(32, 40))
     for name in ("images/train/street_0000.jpg", "masks/val/street_0000.png", "dataset.toml"):
@@ -160,7 +156,7 @@ def test_written_files_depend_only_on_seed_and_number(tmp_path: Path) -> None:
     ).read_bytes()
 
 
-def test_write_refuses_a_folder_with_other_images(tmp_path: Path) -> None:
+def test_write_refuses_a_folder_with_other_images(tmp_path):
     mine = tmp_path / "images" / "train" / "holiday.jpg"
     mine.parent.mkdir(parents=True)
     mine.write_bytes(b"mine")
@@ -176,13 +172,13 @@ def test_write_refuses_a_folder_with_other_images(tmp_path: Path) -> None:
     ("call", "message"),
     [
         (lambda _: scene(-1), "the seed of a scene is -1; expected an integer of 0 or more"),
-        (lambda _: scene(0.5), "the seed of a scene is 0.5"),  # type: ignore[arg-type]
+        (lambda _: scene(0.5), "the seed of a scene is 0.5"),
         (lambda _: scene(0, size=(8, 200)), "size (8, 200); expected (height, width) of 16 pixels"),
         (lambda root: write(root, train=-1), "train -1, val 40, test 40 scenes; expected no nega"),
         (lambda root: write(root, train=0, val=0, test=0), "no negative number and at least one"),
     ],
 )
-def test_errors(tmp_path: Path, call: Callable[[Path], object], message: str) -> None:
+def test_errors(tmp_path, call, message):
     with pytest.raises(FullconvError, match=re.escape(message)):
         call(tmp_path)
     assert list(tmp_path.iterdir()) == []
