@@ -13,11 +13,9 @@ from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
 from fullconv.core.settings import Settings
 from fullconv.data.synthetic.scenes import LABELS
-from fullconv.geometry.grid import Grid
 from fullconv.models.model import Model
 from fullconv.network.backbone_card import BackboneCard
 from fullconv.network.fcn import FCN
-from fullconv.network.scores import Scores
 from fullconv.training.auto_settings import resolve_settings
 from fullconv.training.callbacks import Checkpoints
 from fullconv.training.lightning_module import TrainingModule
@@ -181,17 +179,6 @@ def test_checkpoints_within_an_epoch(tmp_path, seconds, batches, passes, expecte
     for index in range(batches):
         checkpoints.on_train_batch_end(trainer, None, None, None, index)
     assert saved == expected
-
-
-def test_mixed_precision_reads_the_scores_in_full_precision():
-    """Half precision has 8 bits: read in it, scores around 100 would be off by up to 0.25."""
-    torch.manual_seed(0)
-    values = 100 + torch.randn(1, 3, 5, 6)
-    scores = Scores(values, Grid(8, 0), (33, 41))
-    with torch.autocast("cpu", torch.bfloat16):
-        mixed = scores.full()
-    assert mixed.dtype == torch.float32
-    assert torch.equal(mixed, scores.full())
 
 
 def test_a_frozen_backbone_keeps_its_weights_and_its_running_means(make):
