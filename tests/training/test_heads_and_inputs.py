@@ -44,11 +44,8 @@ def test_they_are_trained_evaluated_and_resumed(fused, both):
     again = fc.evaluate(model, both, split="val").to_dict()
     assert again == {name: value for name, value in fused.metrics.items() if name != "epoch"}
     assert train(resume=fused.folder, quiet=True).metrics == fused.metrics
-    assert {p.name for p in (fused.folder / "images").glob("*.png")} == {
-        "batches.png",
-        "epoch_0001.png",
-        "epoch_0002.png",
-    }
+    sheets = {path.stem for path in (fused.folder / "images").glob("*.png")}
+    assert sheets == {"batches", "epoch_0001", "epoch_0002"}
     # Each head is scored against its own masks, by definition.
     exact = fc.load(fused.model, device="cpu", precision="float32")
     counts = np.zeros((3, 3), int)
@@ -85,13 +82,12 @@ def test_the_depth_matters_and_must_be_there(fused, both, tmp_path):
     assert result.to_dict()["confusion"] == fused.metrics["confusion"]
 
 
-def test_a_model_of_images_can_be_extended_by_depth(both, small, tmp_path):
-    plain = train(both, out=tmp_path / "plain", **{**small, "epochs": 1})
+def test_a_model_of_images_can_be_extended_by_depth(both, fit):
+    plain = fit(both, epochs=1)
     report = check(both)
     dataset = with_channel_statistics(with_extra_inputs(report.dataset, ["depth"]))
-    settings = Settings(
-        backbone="test_resnet", pretrained=False, init_from=str(plain.model), fusion="late"
-    )
+    options = {"backbone": "test_resnet", "pretrained": False, "fusion": "late"}
+    settings = Settings(init_from=str(plain.model), **options)
     late = build_initial_model(replace(report, dataset=dataset), settings)
     earlier = load_model(plain.model)
     image, _, _, depth = cards.scene(0, sized=True)
@@ -102,15 +98,14 @@ def test_a_model_of_images_can_be_extended_by_depth(both, small, tmp_path):
     torch.testing.assert_close(scores, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_a_model_with_extra_inputs_keeps_them(fused, both, small, tmp_path):
+def test_a_model_with_extra_inputs_keeps_them(fused, both, fit):
     fusion = load_model(fused.model).fusion
-    options = {**small, "heads": "order", "init_from": str(fused.model), "epochs": 1}
+    options = {"heads": "order", "init_from": str(fused.model), "epochs": 1}
     with pytest.raises(FullconvError, match=f"extra inputs depth, by {fusion} fusion") as caught:
-        train(both, out=tmp_path / "no", **options)
+        fit(both, "no", **options)
     assert caught.value.hint == f"--extra-inputs depth --fusion {fusion}"
-    options |= {"extra_inputs": "depth", "fusion": fusion, "stride": 4}
-    train(both, out=tmp_path / "yes", **options)
-    facts = load_model(tmp_path / "yes").training
+    run = fit(both, extra_inputs="depth", fusion=fusion, stride=4, **options)
+    facts = load_model(run.model).training
     assert facts["unchanged_at_start"] > 0.95  # finer strides are padded less, at the border
 
 
