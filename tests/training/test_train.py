@@ -139,11 +139,10 @@ def test_interrupted_and_resumed(trained, fit, tmp_path, monkeypatch, workers, h
 
 @pytest.mark.slow
 def test_two_processes_train_as_one_with_twice_the_batch_size(data, fit, tmp_path):
-    """Same images, chances and steps: the same weights but for the rounding of sums.
+    """The weights differ only by the rounding of sums.
 
-    Normalized per image and position, not over a batch; every pixel labeled, so that the mean of
-    two processes' losses is the loss of both; and plain gradients, where Adam would divide those
-    near zero by their own size.
+    Normalization is per image and position; every pixel is labeled, so that the mean of two losses
+    is the loss of both; and gradients are plain (Adam would divide those near zero by their size).
     """
     copy = shutil.copytree(data, tmp_path / "data")
     for mask in (copy / "masks/train").iterdir():
@@ -151,11 +150,11 @@ def test_two_processes_train_as_one_with_twice_the_batch_size(data, fit, tmp_pat
         write_mask(mask, np.where(ids == 255, 0, ids), synthetic.LABELS)
     options = {"backbone": "test_convnext", "epochs": 1, "optimizer": "sgd", "scale": (1.1, 1.5)}
     one = fit(copy, "one", **options)
-    words = ["--no-pretrained", "--crop", "33", "65", "--workers", "0", "--precision", "float32"]
-    words += ["--backbone", "test_convnext", "--epochs", "1", "--batch-size", "2", "--devices", "2"]
-    words += ["--optimizer", "sgd", "--scale", "1.1", "1.5", "--device", "cpu", "--json"]
+    words = "--no-pretrained --crop 33 65 --workers 0 --precision float32 --backbone test_convnext"
+    words += " --epochs 1 --batch-size 2 --devices 2 --optimizer sgd --scale 1.1 1.5 --device cpu"
     folder = tmp_path / "two"
-    command = [sys.executable, "-m", "fullconv", "train", str(copy), "--out", str(folder), *words]
+    command = [sys.executable, "-m", "fullconv", "train", str(copy), "--out", str(folder), "--json"]
+    command += words.split()
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
@@ -330,7 +329,7 @@ def test_rules_whose_errors_are_ignored(fit, tmp_path, capsys):
     assert 'ignore_rules = "size,unknown-value"' in (run.folder / "config.toml").read_text()
 
 
-def test_the_configuration_names_the_folder_of_a_published_dataset(
+def test_the_configuration_has_the_folder_of_a_published_dataset(
     data, small, tmp_path, monkeypatch
 ):
     """Here without a labeled validation pixel: the run still has a model."""
@@ -379,20 +378,3 @@ def test_early_stopping(fit, monkeypatch):
     run = fit(epochs=9, patience=2)
     assert len(rows_of(run)) == 3
     assert run.metrics["epoch"] == 1  # read back from disk
-
-
-@pytest.mark.slow
-def test_a_voc_tree(shared, fit, tmp_path):
-    source, copy = shared / "data/voc2012_sample", tmp_path / "voc"
-    for part in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
-        (copy / part).mkdir(parents=True)
-    for split, count in (("train", 8), ("val", 3)):
-        stems = (source / f"ImageSets/Segmentation/{split}.txt").read_text().split()[:count]
-        (copy / f"ImageSets/Segmentation/{split}.txt").write_text("\n".join(stems))
-        for stem in stems:
-            for part, suffix in (("JPEGImages", ".jpg"), ("SegmentationClass", ".png")):
-                (copy / part / f"{stem}{suffix}").symlink_to(source / part / f"{stem}{suffix}")
-    run = fit(copy, epochs=1, crop=(65, 65))
-    assert list(run.metrics["per_class_iou"])[:3] == ["background", "aeroplane", "bicycle"]
-    result = fc.evaluate(run.model, copy, split="val").to_dict()
-    assert result["confusion"] == run.metrics["confusion"]

@@ -124,8 +124,8 @@ def epoch_sheet(
             titles += [msg("ground truth: {head}", head=head), msg("prediction: {head}", head=head)]
         else:
             titles += [msg("ground truth"), msg("prediction")]
-    shown = [image.targets for image in images] + [image.predictions for image in images]
-    legend = _legend(shown, heads, ignore_index)
+    maps_of_images = [maps for image in images for maps in (image.targets, image.predictions)]
+    legend = _legend(maps_of_images, heads, ignore_index)
     return contact_sheet(rows, titles, captions, legend=legend, heading=heading, **_SHEET)
 
 

@@ -5,8 +5,6 @@ import io
 import shutil
 import tarfile
 import zipfile
-from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -15,7 +13,6 @@ from fullconv.core.errors import FullconvError
 from fullconv.data.download.unpack import unpack
 
 FILES = {"set/images/a.jpg": b"image", "set/masks/a.png": b"mask", "code/read.m": b"code"}
-Make = Callable[..., Path]
 
 
 def make_tar(path, files=FILES, *more):
@@ -97,14 +94,15 @@ def test_links_and_devices_are_left_out(tmp_path, kind):
 
 
 def test_hard_links_become_copies(tmp_path):
-    source = tmp_path / "made" / "set" / "images"
-    source.mkdir(parents=True)
-    (source / "a.jpg").write_bytes(b"image")
-    (source / "b.jpg").hardlink_to(source / "a.jpg")
-    (source.parent / "more").mkdir()
-    (source.parent / "more" / "c.jpg").hardlink_to(source / "a.jpg")
+    source = tmp_path / "source"
+    for name in ("images/a.jpg", "images/b.jpg", "more/c.jpg"):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        if name == "images/a.jpg":
+            (source / name).write_bytes(b"image")
+        else:
+            (source / name).hardlink_to(source / "images/a.jpg")
     with tarfile.open(tmp_path / "x.tar", "w") as archive:
-        archive.add(tmp_path / "made" / "set", "set")
+        archive.add(source, "set")
         assert sum(member.islnk() for member in archive.getmembers()) == 2
     unpack([(tmp_path / "x.tar", "")], "set", tmp_path / "mine")
     assert files_in(tmp_path / "mine") == ["images/a.jpg", "images/b.jpg", "more/c.jpg"]
@@ -130,7 +128,7 @@ def damaged(make, name, share):
 
 
 def locked(folder):
-    """A zip file with a password: the flag is set at both places."""
+    """Write a zip file with a password: the flag is set at both places."""
     path = make_zip(folder / "x.zip", {"set/a.jpg": b"image"})
     data = bytearray(path.read_bytes())
     for mark, offset in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
@@ -140,7 +138,7 @@ def locked(folder):
 
 
 # What is wrong -> makes the archive, fragment of the message, end of the hint.
-REFUSED: dict[str, tuple[Callable[[Path], Path], str, str]] = {
+REFUSED = {
     **{
         f"{name} in {make.__name__}": (
             lambda folder, make=make, name=name: make(

@@ -101,8 +101,7 @@ def fetch(archive: Archive, folder: Path, *, again: str, progress: DownloadProgr
             if _digest(path, "sha256") == record.read_text(encoding="utf-8")[:64]:
                 return path
             progress.say(msg("{path} has changed and is downloaded again", path=path))
-        elif _is_expected(archive, path):
-            _store_checksum(archive, path, record, progress)
+        elif _accept(archive, path, record, progress):
             return path
     # Download into FILE.part, which replaces the file only if it is the right one.
     folder.mkdir(parents=True, exist_ok=True)
@@ -114,8 +113,7 @@ def fetch(archive: Archive, folder: Path, *, again: str, progress: DownloadProgr
         except _AddressError as error:
             reasons.append(msg("  {address}: {reason}", address=address, reason=error.args[0]))
             continue
-        if _is_expected(archive, download.part):
-            _store_checksum(archive, download.part, record, progress)
+        if _accept(archive, download.part, record, progress):
             download.part.replace(path)
             download.tag.unlink(missing_ok=True)
             return path
@@ -129,18 +127,15 @@ def fetch(archive: Archive, folder: Path, *, again: str, progress: DownloadProgr
     raise DownloadError(join([first, *reasons, last]), hint, again)
 
 
-def _is_expected(archive: Archive, path: Path) -> bool:
-    """Return whether a file is the published one, or cannot be compared with it."""
+def _accept(archive: Archive, path: Path, record: Path, progress: DownloadProgress) -> bool:
+    """Return whether a file is the published one, or cannot be compared with it: then its sha256 is
+    stored."""
     known = archive.checksum
-    return not known or archive.repacked or _digest(path, _HASHES[len(known)]) == known
-
-
-def _store_checksum(archive: Archive, path: Path, record: Path, progress: DownloadProgress) -> None:
-    """Store the sha256 of an accepted file unless its published checksum is right."""
-    known = archive.checksum
-    if known and (not archive.repacked or _digest(path, _HASHES[len(known)]) == known):
+    if known and _digest(path, _HASHES[len(known)]) == known:
         record.unlink(missing_ok=True)  # of another version, which the host sent before
-        return
+        return True
+    if known and not archive.repacked:
+        return False
     sha256 = _digest(path, "sha256")
     record.write_text(f"{sha256}  {archive.file}\n", encoding="utf-8")
     values = {"file": archive.file, "sha256": sha256, "record": record.name}
@@ -154,6 +149,7 @@ def _store_checksum(archive: Archive, path: Path, record: Path, progress: Downlo
             **values,
         )
     progress.say(note)
+    return True
 
 
 def _describe_wrong_file(part: Path, checksum: str) -> str:
