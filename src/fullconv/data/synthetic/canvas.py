@@ -72,9 +72,13 @@ class Canvas:
     def lit(self, color: Color, z: float, alpha: int = 255) -> tuple[int, int, int, int]:
         """Return the RGBA color of a surface at a distance, in this light and haze."""
         clear = math.exp(-z / self.light.reach)
-        channels = zip(color, self.light.gain, self.light.horizon, strict=True)
-        r, g, b = (min(255.0, c * gain * clear + haze * (1 - clear)) for c, gain, haze in channels)
-        return int(r), int(g), int(b), alpha
+        haze, (r, g, b), gain = 1 - clear, self.light.horizon, self.light.gain
+        return (
+            int(min(255.0, color[0] * gain[0] * clear + r * haze)),
+            int(min(255.0, color[1] * gain[1] * clear + g * haze)),
+            int(min(255.0, color[2] * gain[2] * clear + b * haze)),
+            alpha,
+        )
 
     def pick(self, colors: Sequence[Color], *, spread: float = 14.0) -> Color:
         """Return one of the colors, randomly lighter or darker."""
