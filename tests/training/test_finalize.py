@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,12 +17,8 @@ from fullconv.network.fcn import FCN
 from fullconv.training import finalize
 from fullconv.training.finalize import finish
 
-BEFORE: dict[str, Any] = {
-    "mean_iou": 0.5,
-    "pixel_accuracy": 0.5,
-    "epoch": 3,
-    "protocol": {"images": 2, "split": "val", "data_fingerprint": "0123"},
-}
+PROTOCOL = {"images": 2, "split": "val", "data_fingerprint": "0123"}
+BEFORE = {"mean_iou": 0.5, "pixel_accuracy": 0.5, "epoch": 3, "protocol": PROTOCOL}
 CPU = torch.device("cpu")
 
 
@@ -32,10 +27,15 @@ def report(scenes):
     return check(scenes)
 
 
+@pytest.fixture(autouse=True)
+def bfloat16(monkeypatch):
+    """Make the device compute in bfloat16."""
+    monkeypatch.setattr(finalize, "computes_in_bfloat16", lambda _: True)
+
+
 def test_metrics_counts_and_bfloat16(report, scenes, make_model, tmp_path, monkeypatch):
     labels, run = report.dataset.labels, tmp_path / "run"
     model = make_model(labels.names, colors=labels.colors, metrics=BEFORE)
-    monkeypatch.setattr(finalize, "computes_in_bfloat16", lambda _: True)
     metrics = finish(model, run, [report], "val", CPU)
     assert metrics == {**evaluate(run, scenes, split="val").to_dict(), "epoch": 3}
     assert json.loads((run / "metrics.json").read_text()) == metrics
@@ -51,7 +51,7 @@ def test_metrics_counts_and_bfloat16(report, scenes, make_model, tmp_path, monke
     assert load_model(run).bfloat16_disagreement is None
 
 
-def test_mask_values_are_those_of_the_dataset(scenes, make_model, tmp_path, monkeypatch):
+def test_mask_values_are_those_of_the_dataset(scenes, make_model, tmp_path):
     """A model knows the ids of its classes, but not the values in the masks of its dataset."""
     data = shutil.copytree(scenes, tmp_path / "data")
     for path in (data / "masks").rglob("*.png"):
@@ -62,7 +62,6 @@ def test_mask_values_are_those_of_the_dataset(scenes, make_model, tmp_path, monk
     with (data / "dataset.toml").open("a") as table:
         table.write(f'\n[map]\n{values}255 = "ignore"\n')
     model = make_model(labels.names, colors=labels.colors, metrics=BEFORE)
-    monkeypatch.setattr(finalize, "computes_in_bfloat16", lambda _: True)
     metrics = finish(model, tmp_path / "run", [check(data)], "val", CPU)
     plain = evaluate(tmp_path / "run", scenes, split="val").to_dict()
     assert metrics["confusion"] == plain["confusion"]
@@ -81,8 +80,7 @@ class Stubborn(nn.Module):
         return [self.more(self.conv(x) + torch.ones(1, 8, 1, 1))]
 
 
-def test_a_network_that_does_not_run_in_bfloat16(report, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(finalize, "computes_in_bfloat16", lambda _: True)
+def test_a_network_that_does_not_run_in_bfloat16(report, tmp_path, capsys):
     labels = report.dataset.labels
     network = FCN(Stubborn(), len(labels), stride=8).eval()
     model = Model(network, labels, network.backbone.card, metrics=BEFORE)

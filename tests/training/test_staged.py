@@ -16,21 +16,9 @@ from fullconv.models.run import Stage
 from fullconv.training.staged import stages_table
 from fullconv.training.train import train
 
-STAGED = {
-    "pretrained": False,
-    "epochs": 2,
-    "batch_size": 3,
-    "crop": (33, 65),
-    "workers": 0,
-    "quiet": True,
-    "precision": "float32",
-    "staged": True,
-    "stage_lr_factor": 0.25,
-    "lr": 0.004,
-    "backbone_lr": 0.002,
-}
-
-
+STAGED = {"staged": True, "stage_lr_factor": 0.25, "lr": 0.004, "backbone_lr": 0.002}
+STAGED |= {"pretrained": False, "epochs": 2, "batch_size": 3, "crop": (33, 65)}
+STAGED |= {"workers": 0, "quiet": True, "precision": "float32"}
 PARTS = ("32s", "16s", ".")
 
 

@@ -25,11 +25,13 @@ LABELS = Labels(("sky", "road"))
 ROW = [0, 1, 255, 1, 0, 0]
 
 
-def pair(folder, image=None, mask=None):
-    """Write an image and a mask; by default small ones, (4, 6)."""
-    ramp = np.arange(72, dtype=np.uint8).reshape(4, 6, 3)
-    Image.fromarray(ramp if image is None else image).save(folder / "a.png")
-    Image.fromarray(np.array([ROW] * 4, np.uint8) if mask is None else mask).save(folder / "b.png")
+RAMP = np.arange(72, dtype=np.uint8).reshape(4, 6, 3)
+MASK = np.array([ROW] * 4, np.uint8)
+
+
+def pair(folder, image=RAMP, mask=MASK):
+    Image.fromarray(image).save(folder / "a.png")
+    Image.fromarray(mask).save(folder / "b.png")
     return Pair("a", folder / "a.png", folder / "b.png")
 
 
