@@ -110,7 +110,8 @@ class Reporter(pl.Callback):
         left = self._update_bar(trainer, int(trainer.num_training_batches), validation, loss)
         if not trainer.is_global_zero:
             return
-        epoch, heads = trainer.current_epoch + 1, ("", *module.model.heads)
+        epoch = trainer.current_epoch + 1
+        heads = ("", *module.model.heads)
         parts: list[str] = [
             msg("epoch {epoch}/{epochs}", epoch=epoch, epochs=trainer.max_epochs),
             msg("loss {loss:.3f}", loss=loss),
@@ -121,19 +122,20 @@ class Reporter(pl.Callback):
             parts.append(f"{name} {percent(head.mean_iou)}")
         parts.append(msg("{time} left", time=left))
         self.console.print(translate(join(parts, "  ")))
-        lr, seconds = f"{_learning_rate(trainer):.3g}", round(time.monotonic() - self.started, 1)
-        scores = round(mean_iou, 5), round(accuracy, 5)
-        self._write_row((epoch, trainer.global_step, round(loss, 5), lr, *scores, seconds))
+        row = [epoch, trainer.global_step, round(loss, 5), f"{_learning_rate(trainer):.3g}"]
+        row += [round(mean_iou, 5), round(accuracy, 5), round(time.monotonic() - self.started, 1)]
+        self._write_row(row)
 
         # Lightning's loggers get the remaining losses, and all metrics of all heads.
         if trainer.loggers:
             self._log_loss(trainer)
             values: dict[str, float] = {"epoch": epoch}
             for name, head in zip(heads, module.latest, strict=False):
-                table, prefix = head.to_dict(), f"{name}/" if name else ""
-                metrics = {title: table[title] for title in TITLES}
-                metrics |= {f"iou/{key}": value for key, value in table["per_class_iou"].items()}
-                values |= {prefix + key: v for key, v in metrics.items() if v is not None}
+                prefix = f"{name}/" if name else ""
+                metrics = head.to_dict()
+                table = {title: metrics[title] for title in TITLES}
+                table |= {f"iou/{key}": value for key, value in metrics["per_class_iou"].items()}
+                values |= {prefix + key: v for key, v in table.items() if v is not None}
             _log(trainer, values)
 
     def teardown(self, trainer: pl.Trainer, module: Any, stage: str) -> None:

@@ -80,11 +80,11 @@ class ImageLogger(pl.Callback):
         for key in islice(chain.from_iterable(loader.batch_sampler), CROPS):
             image, target = samples[key]
             outside = samples.padding_mask(key).numpy()
-            inputs, name = network_inputs(model, image), samples.pairs[key[0]].name
-            crops.append(Crop(name, inputs, _head_maps(target), outside))
+            name = samples.pairs[key[0]].name
+            crops.append(Crop(name, network_inputs(model, image), _head_maps(target), outside))
         heading = _describe_crops(samples.transform, [crop.outside.shape for crop in crops])
-        heads, ignore_index = _heads(model), module.ignore_index
-        sheet = batches_sheet(crops, heads, model.extra_inputs, ignore_index, heading)
+        heads, inputs = _heads(model), model.extra_inputs
+        sheet = batches_sheet(crops, heads, inputs, module.ignore_index, heading)
         self._save(sheet, "batches.png", "batches", 0)
         self._log_sheets(trainer)
         if not (self.quiet or self.failed):

@@ -60,8 +60,8 @@ _BODIES = (
 def house(
     c: Canvas, side: int, near: float, far: float, floors: int, *, gable: bool = True
 ) -> None:
-    """Paint a house left (`side` -1) or right (1), from `near` to `far` meters. The wall that faces
-    the camera has windows if it is a `gable`."""
+    """Paint a house at the building line, left (`side` -1) or right (1), from `near` to `far`
+    meters. The wall that faces the camera has windows if it is a `gable`."""
     rng, x, story = c.rng, side * c.line, c.rng.uniform(2.8, 3.6)
     wall, high, deep = c.pick(WALLS, spread=22), floors * story + 0.8, 13.0
     style = _Style(
@@ -72,7 +72,8 @@ def house(
         frame=c.pick(((236, 232, 222), (90, 76, 66))) if rng.random() < 0.6 else None,
         shop=c.pick(_CLOTHES, spread=30) if rng.random() < 0.4 else None,
     )
-    sun, edge = 1.0 if side == c.sunny else 0.76, x - side * 0.4
+    sun = 1.0 if side == c.sunny else 0.76
+    edge = x - side * 0.4  # of the roof
     if rng.random() < 0.55:  # a pitched roof
         roof, ridge = c.pick(_ROOFS), rng.uniform(1.6, 3.6)
         top = (x + side * deep / 2, high + ridge)
