@@ -1,20 +1,17 @@
-"""One small run that most of these tests look at, with everything that it drew and printed."""
-
-from __future__ import annotations
+"""One small run that most of these tests use, with everything that it drew and printed."""
 
 import io
 from contextlib import redirect_stderr
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
 
 import pytest
-import torch
 
 from fullconv.data.synthetic import scenes as synthetic
-from fullconv.models.run import Run
+from fullconv.training import image_logger
+from fullconv.training.lightning_module import TrainingModule
+from fullconv.training.train import train
 
-SMALL: dict[str, Any] = {
+SMALL = {
     "backbone": "test_resnet",
     "pretrained": False,
     "epochs": 3,
@@ -27,52 +24,48 @@ SMALL: dict[str, Any] = {
 }
 
 
-@dataclass
-class Trained:
-    """A run, the batches of its steps, the arguments of its sheets, and its messages."""
-
-    run: Run
-    stderr: str
-    batches: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
-    crops: list[Any] = field(default_factory=list)
-    sheets: list[list[Any]] = field(default_factory=list)
-
-
 @pytest.fixture(scope="package")
-def small() -> dict[str, Any]:
+def small():
     """Options of a run that takes a few seconds. Copy, do not change."""
     return SMALL
 
 
 @pytest.fixture(scope="package")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def data(tmp_path_factory):
     """Synthetic scenes: 14 to train, 3 to validate, 2 to test. Read only."""
     root = tmp_path_factory.mktemp("scenes")
     return synthetic.write(root, train=14, val=3, test=2, size=(48, 64))
 
 
-@pytest.fixture(scope="package")
-def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """Three epochs of three steps each. Read only."""
-    from fullconv.training import image_logger
-    from fullconv.training.lightning_module import TrainingModule
-    from fullconv.training.train import train
+@pytest.fixture
+def fit(data, tmp_path):
+    """Train with the options of `small` and others; by default on `data`, in the folder "run"."""
 
-    kept = Trained(run=None, stderr="")  # type: ignore[arg-type]
+    def call(root=data, folder="run", **options):
+        return train(root, out=tmp_path / folder, **{**SMALL, **options})
+
+    return call
+
+
+@pytest.fixture(scope="package")
+def trained(data, tmp_path_factory):
+    """Three epochs of three steps each: the run, the batches of its steps, the arguments of its
+    sheets, and its messages. Read only."""
+    batches, crops, sheets = [], [], []
     step, batches_sheet = TrainingModule.training_step, image_logger.batches_sheet
     epoch_sheet = image_logger.epoch_sheet
 
-    def training_step(self: TrainingModule, batch: Any, index: int) -> Any:
-        kept.batches.append((batch[0].clone(), batch[1].clone()))
+    def training_step(self, batch, index):
+        batches.append((batch[0].clone(), batch[1].clone()))
         return step(self, batch, index)
 
-    def keep_crops(crops: Any, *rest: Any) -> Any:
-        assert not kept.batches  # drawn before the first step
-        kept.crops.extend(crops)
-        return batches_sheet(crops, *rest)
+    def keep_crops(drawn, *rest):
+        assert not batches  # drawn before the first step
+        crops.extend(drawn)
+        return batches_sheet(drawn, *rest)
 
-    def keep_images(images: Any, *rest: Any) -> Any:
-        kept.sheets.append(list(images))
+    def keep_images(images, *rest):
+        sheets.append(list(images))
         return epoch_sheet(images, *rest)
 
     stderr = io.StringIO()
@@ -81,6 +74,6 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
         patch.setattr(image_logger, "batches_sheet", keep_crops)
         patch.setattr(image_logger, "epoch_sheet", keep_images)
         options = {**SMALL, "quiet": False, "log_images_every": 2}
-        kept.run = train(data, out=tmp_path_factory.mktemp("runs") / "whole", **options)
-    kept.stderr = stderr.getvalue()
-    return kept
+        run = train(data, out=tmp_path_factory.mktemp("runs") / "whole", **options)
+    stderr = stderr.getvalue()
+    return SimpleNamespace(run=run, stderr=stderr, batches=batches, crops=crops, sheets=sheets)

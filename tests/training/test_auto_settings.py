@@ -1,8 +1,5 @@
-"""What the data decides, against the sizes and shares that the test itself draws."""
+"""Options that the data decides, against the sizes and shares that the test itself draws."""
 
-from __future__ import annotations
-
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,182 +9,163 @@ from PIL import Image
 from fullconv.core.config_file import read_config
 from fullconv.core.errors import FullconvError
 from fullconv.core.settings import Settings
-from fullconv.data.check.check import CheckReport, check
-from fullconv.training.auto_settings import inverse_sqrt_frequency, mean_loss_lr, resolve_settings
+from fullconv.data.check.check import check
+from fullconv.training.auto_settings import inverse_sqrt_frequency, resolve_settings
 
 SIZE = (96, 160)
 
 
-def report_of(root: Path, mask: np.ndarray, names: str = '["background", "thing"]') -> CheckReport:
-    """Of six images with one and the same mask."""
-    generator = np.random.default_rng(0)
-    for number in range(6):
+@pytest.fixture
+def report_of(tmp_path):
+    """Check six images with the same mask, and others that are there already."""
+
+    def call(mask):
+        generator = np.random.default_rng(0)
         for folder in ("images", "masks"):
-            (root / folder).mkdir(parents=True, exist_ok=True)
-        photo = generator.integers(0, 256, (*mask.shape, 3), np.uint8)
-        Image.fromarray(photo).save(root / "images" / f"{number}.png")
-        Image.fromarray(mask).save(root / "masks" / f"{number}.png")
-    (root / "dataset.toml").write_text(f"classes = {names}\n")
-    report = check(root)
-    report.raise_for_errors()
-    return report
+            (tmp_path / folder).mkdir(exist_ok=True)
+        for number in range(6):
+            photo = generator.integers(0, 256, (*mask.shape, 3), np.uint8)
+            Image.fromarray(photo).save(tmp_path / f"images/{number}.png")
+            Image.fromarray(mask).save(tmp_path / f"masks/{number}.png")
+        (tmp_path / "dataset.toml").write_text('classes = ["background", "thing"]\n')
+        report = check(tmp_path)
+        report.raise_for_errors()
+        return report
+
+    return call
 
 
-def test_rates_follow_the_optimizer_and_the_crop_the_images(scenes: Path) -> None:
-    report = check(scenes)
-    settings, reasons = resolve_settings(Settings(), [report])
+def resolve(report, **options):
+    return resolve_settings(Settings(**options), [report])
+
+
+GIVEN = {"lr": 1.0, "backbone_lr": 2.0, "weight_decay": 0.0, "workers": 0}
+RESOLVED = {  # options and what they become
+    "defaults": ({}, {"lr": 0.002, "backbone_lr": 0.0005, "weight_decay": 0.02}),
+    "from scratch": ({"pretrained": False}, {"backbone_lr": 0.002}),
+    "given": (GIVEN, GIVEN),
+    "sgd": ({"optimizer": "sgd"}, {"lr": 0.02, "weight_decay": 0.0005}),
+    # SGD moves as far at any momentum.
+    "heavy sgd": ({"optimizer": "sgd", "momentum": 0.99}, {"lr": 0.002}),
+    "light sgd": ({"optimizer": "sgd", "momentum": 0.0}, {"lr": 0.2}),
+    "a model brings its weights": (
+        {"init_from": "runs/a"},
+        {"pretrained": False, "backbone_lr": 0.0005},
+    ),
+}
+
+
+@pytest.mark.parametrize(("options", "expected"), RESOLVED.values(), ids=RESOLVED)
+def test_resolved_options(scenes, options, expected):
+    settings, _ = resolve(check(scenes), **options)
+    assert {name: getattr(settings, name) for name in expected} == pytest.approx(expected)
+
+
+def test_the_crop_follows_the_images(scenes, report_of):
+    settings, reasons = resolve(check(scenes))
     assert settings.crop == (33, 33)  # 48 x 64: the largest 32 k + 1 within
     assert "48 x 64" in reasons[0]
     assert "--crop" in reasons[0]
-    assert (settings.lr, settings.backbone_lr) == (0.002, 0.0005)
-    assert resolve_settings(Settings(pretrained=False), [report])[0].backbone_lr == 0.002
-    assert resolve_settings(Settings(optimizer="sgd"), [report])[0].weight_decay == 0.0005
-    given = Settings(lr=1.0, backbone_lr=2.0, weight_decay=0.0, workers=0)
-    kept, _ = resolve_settings(given, [report])
-    assert (kept.lr, kept.backbone_lr, kept.weight_decay, kept.workers) == (1.0, 2.0, 0.0, 0)
-
-
-def test_what_is_given_is_kept_and_needs_no_reason(scenes: Path) -> None:
-    given = Settings(crop=(65, 97), scale=(0.9, 1.1), class_weights="balanced")
-    settings, reasons = resolve_settings(given, [check(scenes)])
-    assert (settings.crop, settings.scale, settings.class_weights) == (
-        (65, 97),
-        (0.9, 1.1),
-        "balanced",
-    )
-    assert reasons == []
-
-
-def test_large_images_are_cropped_and_the_reason_says_so(tmp_path: Path) -> None:
     mask = np.zeros((700, 600), np.uint8)
     mask[:, 300:] = 1
-    settings, reasons = resolve_settings(Settings(), [report_of(tmp_path, mask)])
+    settings, reasons = resolve(report_of(mask))
     assert settings.crop == (513, 513)
     assert "(700 x 600), at most 513" in reasons[0]
 
 
+def test_given_options_are_kept_and_need_no_reason(scenes):
+    given = {"crop": (65, 97), "scale": (0.9, 1.1), "class_weights": "balanced"}
+    settings, reasons = resolve(check(scenes), **given)
+    assert {name: getattr(settings, name) for name in given} == given
+    assert reasons == []
+
+
 @pytest.mark.parametrize(("width", "low"), [(4, 1.0), (60, 0.5)])
-def test_thin_things_are_not_made_thinner(tmp_path: Path, width: int, low: float) -> None:
+def test_thin_objects_are_not_made_thinner(report_of, width, low):
     """Lines 4 pixels wide keep most of their area in the cells of stride 4, and lose it at 8."""
     mask = np.zeros(SIZE, np.uint8)
     mask[:, 20 : 20 + width] = 1
     mask[40 : 40 + width] = 1
-    settings, reasons = resolve_settings(Settings(stride=4), [report_of(tmp_path, mask)])
+    settings, reasons = resolve(report_of(mask), stride=4)
     assert settings.scale == (low, 2.0)
     assert reasons[1].startswith(f"scale {low:g} to 2: the masks allow a mean IoU of ")
     assert ("so images are not made smaller" in reasons[1]) == (low == 1.0)
 
 
 @pytest.mark.parametrize(("share", "kind"), [(0.05, "balanced"), (0.3, "none")])
-def test_one_class_that_covers_nearly_all_calls_for_weights(
-    tmp_path: Path, share: float, kind: str
-) -> None:
+def test_a_class_that_covers_nearly_all_pixels_leads_to_weights(report_of, share, kind):
     mask = np.zeros(SIZE, np.uint8)
     mask[:, : round(SIZE[1] * share)] = 1
-    settings, reasons = resolve_settings(Settings(), [report_of(tmp_path, mask)])
+    settings, reasons = resolve(report_of(mask))
     assert settings.class_weights == kind
     assert f"background covers {1 - share:.1%}" in reasons[2]
 
 
-def test_camvid_keeps_the_recipe_of_the_literature(shared: Path) -> None:
-    settings, reasons = resolve_settings(Settings(), [check(shared / "data/camvid")])
+def test_camvid_keeps_the_recipe_of_the_literature(shared):
+    settings, reasons = resolve(check(shared / "data/camvid"))
     assert settings.crop == (353, 449)
     assert settings.scale == (0.5, 2.0), reasons
     assert settings.class_weights == "none"
 
 
-def test_cracks_are_weighed_up(shared: Path, tmp_path: Path) -> None:
+def test_cracks_are_weighted(shared, tmp_path):
     """1.6 % of the pixels: the masks hold 0 and 255, to which dataset.toml gives a meaning."""
     for folder in ("images", "masks"):
         (tmp_path / folder).symlink_to(shared / "data/crackforest" / folder)
-    (tmp_path / "dataset.toml").write_text(
-        'classes = ["background", "crack"]\n[map]\n255 = "crack"\n'
-    )
-    settings, reasons = resolve_settings(Settings(), [check(tmp_path)])
+    table = 'classes = ["background", "crack"]\n[map]\n255 = "crack"\n'
+    (tmp_path / "dataset.toml").write_text(table)
+    settings, reasons = resolve(check(tmp_path))
     assert settings.class_weights == "balanced"
     assert "background covers 98." in reasons[2]
 
 
-def test_balanced_weights_average_to_one_over_the_pixels() -> None:
+def test_balanced_weights_average_to_one_over_the_pixels():
     weights = inverse_sqrt_frequency([900, 100, 0])
     assert weights[1] / weights[0] == pytest.approx(3.0)  # the square root of 9
     assert 0.9 * weights[0] + 0.1 * weights[1] == pytest.approx(1.0)
     assert weights[2] == 1.0
 
 
-def test_the_published_rates_of_a_summed_loss_are_those_of_the_mean_loss() -> None:
-    """A VOC image of 500 x 375 pixels: 1e-10, 1e-12 and 1e-14 summed."""
-    rates = [mean_loss_lr(summed, 500 * 375) for summed in (1e-10, 1e-12, 1e-14)]
-    assert [f"{rate:.1e}" for rate in rates] == ["1.9e-05", "1.9e-07", "1.9e-09"]
-
-
-def test_a_summed_rate_is_converted_by_the_labelled_pixels_of_a_step(tmp_path: Path) -> None:
+def test_a_learning_rate_of_the_summed_loss_is_converted_by_the_labeled_pixels(report_of):
     mask = np.zeros(SIZE, np.uint8)
     mask[:, 80:] = 1
-    mask[:24] = 255  # a quarter counts not
-    report = report_of(tmp_path, mask)
-    paper = Settings(
-        sum_loss_lr=1e-6,
-        optimizer="sgd",
-        momentum=0.99,
-        batch_size=1,
-        crop=(0, 0),
-        schedule="fixed",
-    )
-    settings, reasons = resolve_settings(paper, [report])
-    labelled = 72 * 160
-    assert settings.lr == settings.backbone_lr == pytest.approx(1e-6 * labelled)
-    assert settings.weight_decay == pytest.approx(0.0005 / labelled)
-    assert settings.sum_loss_lr is None  # config.toml says what was decided
+    mask[:24] = 255  # a quarter is ignored
+    report = report_of(mask)
+    paper = {"sum_loss_lr": 1e-6, "optimizer": "sgd", "momentum": 0.99, "schedule": "fixed"}
+    settings, reasons = resolve(report, batch_size=1, crop=(0, 0), **paper)
+    labeled = 72 * 160
+    assert settings.lr == settings.backbone_lr == pytest.approx(1e-6 * labeled)
+    assert settings.weight_decay == pytest.approx(0.0005 / labeled)
+    assert settings.sum_loss_lr is None  # config.toml has the converted one
     assert settings.scale == (1.0, 1.0)
-    assert (
-        "learning rate 0.0115 for the mean loss: 1e-06 for the summed loss, times 11,520 labeled"
-        in reasons[-1]
-    )
-    crops, reasons = resolve_settings(replace(paper, crop=(64, 32), batch_size=4), [report])
+    reason = "learning rate 0.0115 for the mean loss: 1e-06 for the summed loss, times 11,520 label"
+    assert reason in reasons[-1]
+    crops, reasons = resolve(report, batch_size=4, crop=(64, 32), **paper)
     assert crops.lr == pytest.approx(1e-6 * 4 * 64 * 32 * 0.75)
     assert "1,536 labeled pixels per image, times a batch size of 4;" in reasons[-1]
 
 
-def test_whole_images_of_several_sizes_make_no_batch(tmp_path: Path) -> None:
-    report_of(tmp_path, np.zeros(SIZE, np.uint8))
-    for folder in ("images", "masks"):
-        Image.new("RGB" if folder == "images" else "L", (50, 40)).save(tmp_path / folder / "x.png")
+def test_whole_images_of_several_sizes_cannot_form_a_batch(report_of, tmp_path):
+    report_of(np.zeros(SIZE, np.uint8))
+    Image.new("RGB", (50, 40)).save(tmp_path / "images/x.png")
+    Image.new("L", (50, 40)).save(tmp_path / "masks/x.png")
     report = check(tmp_path)
-    with pytest.raises(
-        FullconvError, match="of 2 different sizes cannot form a batch of 8"
-    ) as caught:
-        resolve_settings(Settings(crop=(0, 0)), [report])
-    assert caught.value.hint == "--batch-size 1 --grad-accumulation 8"
-    assert resolve_settings(Settings(crop=(0, 0), batch_size=1), [report])[0].scale == (1.0, 1.0)
+    with pytest.raises(FullconvError, match="of 2 different sizes cannot form a batch of 8") as e:
+        resolve(report, crop=(0, 0))
+    assert e.value.hint == "--batch-size 1 --grad-accumulation 8"
+    assert resolve(report, crop=(0, 0), batch_size=1)[0].scale == (1.0, 1.0)
 
 
-def test_sgd_moves_as_far_at_any_momentum(scenes: Path) -> None:
-    report = check(scenes)
-    for momentum, rate in ((0.9, 0.02), (0.99, 0.002), (0.0, 0.2)):
-        found, _ = resolve_settings(Settings(optimizer="sgd", momentum=momentum), [report])
-        assert found.lr == pytest.approx(rate)
-
-
-def test_a_model_to_start_from_brings_its_weights(scenes: Path) -> None:
-    settings, _ = resolve_settings(Settings(init_from="runs/a"), [check(scenes)])
-    assert not settings.pretrained
-    assert settings.backbone_lr == 0.0005
-
-
-def test_where_a_model_to_start_from_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["runs/a", "torchvision:fcn_resnet50", ""])
+def test_a_path_of_a_model_becomes_absolute(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    for start, found in (
-        ("runs/a", str(tmp_path.resolve() / "runs/a")),
-        ("torchvision:fcn_resnet50", "torchvision:fcn_resnet50"),
-        ("", ""),
-    ):
-        assert resolve_settings(Settings(init_from=start))[0].init_from == found
+    settings, _ = resolve_settings(Settings(init_from=name))
+    assert settings.init_from == (str(tmp_path.resolve() / name) if "/" in name else name)
 
 
-def test_the_recipes_of_the_papers_are_read_and_give_their_rates(tmp_path: Path) -> None:
-    """On images of 500 x 375 pixels, without void ones, as in the released solvers."""
-    report = report_of(tmp_path, np.zeros((375, 500), np.uint8))
+def test_the_recipes_of_the_papers_give_their_learning_rates(report_of):
+    """On images of 500 x 375 pixels, without ignored ones, as in the released solvers."""
+    report = report_of(np.zeros((375, 500), np.uint8))
     recipes = sorted((Path(__file__).parents[2] / "recipes").glob("paper_*.toml"))
     assert len(recipes) == 5
     for path in recipes:

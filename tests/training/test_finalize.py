@@ -1,20 +1,15 @@
 """The best model of a run gets exact metrics, and is compared with itself in bfloat16."""
 
-from __future__ import annotations
-
 import json
 import shutil
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
-from fullconv.data.check.check import CheckReport, check
+from fullconv.data.check.check import check
 from fullconv.evaluation.evaluate import evaluate
 from fullconv.evaluation.per_image import SplitConfusions, weights_of
 from fullconv.models.model import Model, load_model
@@ -22,30 +17,25 @@ from fullconv.network.fcn import FCN
 from fullconv.training import finalize
 from fullconv.training.finalize import finish
 
-BEFORE: dict[str, Any] = {
-    "mean_iou": 0.5,
-    "pixel_accuracy": 0.5,
-    "epoch": 3,
-    "protocol": {"images": 2, "split": "val", "data_fingerprint": "0123"},
-}
+PROTOCOL = {"images": 2, "split": "val", "data_fingerprint": "0123"}
+BEFORE = {"mean_iou": 0.5, "pixel_accuracy": 0.5, "epoch": 3, "protocol": PROTOCOL}
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def report(scenes: Path) -> CheckReport:
+def report(scenes):
     return check(scenes)
 
 
-def test_metrics_counts_and_bfloat16(
-    report: CheckReport,
-    scenes: Path,
-    make_model: Callable[..., Model],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.fixture(autouse=True)
+def bfloat16(monkeypatch):
+    """Make the device compute in bfloat16."""
+    monkeypatch.setattr(finalize, "computes_in_bfloat16", lambda _: True)
+
+
+def test_metrics_counts_and_bfloat16(report, scenes, make_model, tmp_path, monkeypatch):
     labels, run = report.dataset.labels, tmp_path / "run"
     model = make_model(labels.names, colors=labels.colors, metrics=BEFORE)
-    monkeypatch.setattr(finalize, "computes_in_bfloat16", lambda _: True)
     metrics = finish(model, run, [report], "val", CPU)
     assert metrics == {**evaluate(run, scenes, split="val").to_dict(), "epoch": 3}
     assert json.loads((run / "metrics.json").read_text()) == metrics
@@ -61,9 +51,7 @@ def test_metrics_counts_and_bfloat16(
     assert load_model(run).bfloat16_disagreement is None
 
 
-def test_mask_values_are_those_of_the_dataset(
-    scenes: Path, make_model: Callable[..., Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mask_values_are_those_of_the_dataset(scenes, make_model, tmp_path):
     """A model knows the ids of its classes, but not the values in the masks of its dataset."""
     data = shutil.copytree(scenes, tmp_path / "data")
     for path in (data / "masks").rglob("*.png"):
@@ -74,7 +62,6 @@ def test_mask_values_are_those_of_the_dataset(
     with (data / "dataset.toml").open("a") as table:
         table.write(f'\n[map]\n{values}255 = "ignore"\n')
     model = make_model(labels.names, colors=labels.colors, metrics=BEFORE)
-    monkeypatch.setattr(finalize, "computes_in_bfloat16", lambda _: True)
     metrics = finish(model, tmp_path / "run", [check(data)], "val", CPU)
     plain = evaluate(tmp_path / "run", scenes, split="val").to_dict()
     assert metrics["confusion"] == plain["confusion"]
@@ -84,22 +71,16 @@ def test_mask_values_are_those_of_the_dataset(
 class Stubborn(nn.Module):
     """Creates a float32 tensor: trains under autocast, but does not run in bfloat16."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.conv = nn.Conv2d(3, 8, 3, 8, 1)
         self.more = nn.Conv2d(8, 8, 1)
 
-    def forward(self, x: Tensor) -> list[Tensor]:
+    def forward(self, x):
         return [self.more(self.conv(x) + torch.ones(1, 8, 1, 1))]
 
 
-def test_a_network_that_does_not_run_in_bfloat16(
-    report: CheckReport,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setattr(finalize, "computes_in_bfloat16", lambda _: True)
+def test_a_network_that_does_not_run_in_bfloat16(report, tmp_path, capsys):
     labels = report.dataset.labels
     network = FCN(Stubborn(), len(labels), stride=8).eval()
     model = Model(network, labels, network.backbone.card, metrics=BEFORE)

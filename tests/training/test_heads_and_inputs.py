@@ -1,11 +1,7 @@
 """Training runs with additional heads and extra inputs."""
 
-from __future__ import annotations
-
 import shutil
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import cards
 import numpy as np
@@ -24,37 +20,32 @@ from fullconv.training.train import train
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def both(tmp_path_factory):
     """Cards with materials, order and depth."""
     return cards.write(tmp_path_factory.mktemp("cards") / "cards", sized=True, train=8, val=3)
 
 
 @pytest.fixture(scope="module", params=["early", "late"])
-def fused(
-    request: Any, both: Path, small: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
-) -> Any:
+def fused(request, both, small, tmp_path_factory):
     out = tmp_path_factory.mktemp("fused") / "run"
     options = {**small, "epochs": 2, "heads": "order", "extra_inputs": "depth"}
     return train(both, out=out, fusion=request.param, **options)
 
 
-def tensor(image: np.ndarray, depth: np.ndarray) -> torch.Tensor:
+def tensor(image, depth):
     colors = torch.from_numpy(image).permute(2, 0, 1).float()
     return torch.cat([colors, torch.from_numpy(depth.astype(np.float32))[None]])[None]
 
 
-def test_they_are_trained_evaluated_and_resumed(fused: Any, both: Path) -> None:
+def test_they_are_trained_evaluated_and_resumed(fused, both):
     assert fused.metrics["heads"]["order"]["per_class_iou"].keys() == {"wall", "far", "near"}
     model = fc.load(fused.model, device="cpu")
     assert model.model.heads["order"].names == cards.ORDER.names
     again = fc.evaluate(model, both, split="val").to_dict()
     assert again == {name: value for name, value in fused.metrics.items() if name != "epoch"}
     assert train(resume=fused.folder, quiet=True).metrics == fused.metrics
-    assert {p.name for p in (fused.folder / "images").glob("*.png")} == {
-        "batches.png",
-        "epoch_0001.png",
-        "epoch_0002.png",
-    }
+    sheets = {path.stem for path in (fused.folder / "images").glob("*.png")}
+    assert sheets == {"batches", "epoch_0001", "epoch_0002"}
     # Each head is scored against its own masks, by definition.
     exact = fc.load(fused.model, device="cpu", precision="float32")
     counts = np.zeros((3, 3), int)
@@ -66,7 +57,7 @@ def test_they_are_trained_evaluated_and_resumed(fused: Any, both: Path) -> None:
     assert counts.tolist() == fused.metrics["heads"]["order"]["confusion"]
 
 
-def test_the_depth_matters_and_must_be_there(fused: Any, both: Path, tmp_path: Path) -> None:
+def test_the_depth_matters_and_must_be_there(fused, both, tmp_path):
     model = fc.load(fused.model, device="cpu")
     image, _, _, depth = cards.scene(3, sized=True)
     near, far = (model.runtime.scores(tensor(image, z)).values for z in (depth, depth * 3))
@@ -91,15 +82,12 @@ def test_the_depth_matters_and_must_be_there(fused: Any, both: Path, tmp_path: P
     assert result.to_dict()["confusion"] == fused.metrics["confusion"]
 
 
-def test_a_model_of_images_can_be_extended_by_depth(
-    both: Path, small: dict[str, Any], tmp_path: Path
-) -> None:
-    plain = train(both, out=tmp_path / "plain", **{**small, "epochs": 1})
+def test_a_model_of_images_can_be_extended_by_depth(both, fit):
+    plain = fit(both, epochs=1)
     report = check(both)
     dataset = with_channel_statistics(with_extra_inputs(report.dataset, ["depth"]))
-    settings = Settings(
-        backbone="test_resnet", pretrained=False, init_from=str(plain.model), fusion="late"
-    )
+    options = {"backbone": "test_resnet", "pretrained": False, "fusion": "late"}
+    settings = Settings(init_from=str(plain.model), **options)
     late = build_initial_model(replace(report, dataset=dataset), settings)
     earlier = load_model(plain.model)
     image, _, _, depth = cards.scene(0, sized=True)
@@ -110,24 +98,19 @@ def test_a_model_of_images_can_be_extended_by_depth(
     torch.testing.assert_close(scores, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_a_model_with_extra_inputs_keeps_them(
-    fused: Any, both: Path, small: dict[str, Any], tmp_path: Path
-) -> None:
+def test_a_model_with_extra_inputs_keeps_them(fused, both, fit):
     fusion = load_model(fused.model).fusion
-    options = {**small, "heads": "order", "init_from": str(fused.model), "epochs": 1}
+    options = {"heads": "order", "init_from": str(fused.model), "epochs": 1}
     with pytest.raises(FullconvError, match=f"extra inputs depth, by {fusion} fusion") as caught:
-        train(both, out=tmp_path / "no", **options)
+        fit(both, "no", **options)
     assert caught.value.hint == f"--extra-inputs depth --fusion {fusion}"
-    options |= {"extra_inputs": "depth", "fusion": fusion, "stride": 4}
-    train(both, out=tmp_path / "yes", **options)
-    facts = load_model(tmp_path / "yes").training
+    run = fit(both, extra_inputs="depth", fusion=fusion, stride=4, **options)
+    facts = load_model(run.model).training
     assert facts["unchanged_at_start"] > 0.95  # finer strides are padded less, at the border
 
 
 @pytest.mark.parametrize("option", [{"placement": "half_pixel"}, {"border": "zeros"}])
-def test_cells_stay_where_they_are_in_the_model_to_start_from(
-    option: dict[str, Any], both: Path, tmp_path: Path
-) -> None:
+def test_cells_stay_where_they_are_in_the_model_to_start_from(option, both, tmp_path):
     torch.manual_seed(0)
     network = fc.FCN("test_resnet", len(cards.MATERIALS), stride=16, **option).eval()
     torch.nn.init.normal_(network.score["stride16"].weight)

@@ -1,15 +1,10 @@
-"""Images of a training: which are chosen, that they are what the network got, and that they cost
-a training nothing that it would miss."""
-
-from __future__ import annotations
+"""Images of a training run: which are chosen, and that they are those of the network."""
 
 import itertools
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,63 +17,57 @@ from fullconv.data.layouts.pairing import Pair
 from fullconv.data.synthetic.scenes import LABELS
 from fullconv.training.auto_settings import inverse_sqrt_frequency
 from fullconv.training.image_logger import choose_images
-from fullconv.training.train import train
 
 
-def report_of(counts: np.ndarray) -> Any:
-    """What `check` says of a split: (N, K) pixels of each class in each mask."""
+def report_of(counts):
+    """Return the report of a split with (N, K) pixels of each class in each mask."""
     pairs = tuple(Pair(f"{n}", Path(f"{n}.jpg"), Path(f"{n}.png")) for n in range(len(counts)))
     labels = Labels(tuple(f"class {k}" for k in range(counts.shape[1])))
-    shown = {
-        pair.mask: {k: int(c) for k, c in enumerate(row) if c}
-        for pair, row in zip(pairs, counts, strict=True)
-    }
-    return SimpleNamespace(
-        dataset=SimpleNamespace(splits={"val": pairs}, labels=labels), mask_class_pixels=shown
-    )
+    pixels = {pair.mask: {} for pair in pairs}
+    for n, k in np.argwhere(counts).tolist():
+        pixels[pairs[n].mask][k] = int(counts[n, k])
+    dataset = SimpleNamespace(splits={"val": pairs}, labels=labels)
+    return SimpleNamespace(dataset=dataset, mask_class_pixels=pixels)
+
+
+def choose(counts, **options):
+    return choose_images([report_of(counts)], "val", **options)
 
 
 @given(st.data(), st.integers(1, 7), st.integers(1, 6), st.integers(1, 4), st.integers(0, 99))
 @settings(max_examples=80)
-def test_what_is_chosen_shows_nearly_as_much_as_any_choice_could(
-    given_data: st.DataObject, images: int, classes: int, count: int, seed: int
-) -> None:
-    """Greedy choices reach 1 - 1/e of the best one (Nemhauser, Wolsey & Fisher 1978): here against
-    all choices."""
+def test_a_choice_shows_nearly_as_much_as_the_best_one(given_data, images, classes, count, seed):
+    """Greedy choices reach 1 - 1/e of the best one (Nemhauser, Wolsey & Fisher 1978)."""
     values = st.lists(st.sampled_from((0, 1, 40, 900)), min_size=classes, max_size=classes)
     rows = given_data.draw(st.lists(values, min_size=images, max_size=images))
     counts = np.array(rows, float)
     weights = np.array(inverse_sqrt_frequency(counts.sum(axis=0).astype(int).tolist()))
 
-    def worth(chosen: Any) -> float:
+    def worth(chosen):
         total = np.maximum(counts.sum(axis=1, keepdims=True), 1)
         reach = np.minimum(counts / total / 0.005, 1)
         return float(reach[list(chosen)].max(axis=0) @ weights)
 
-    found = choose_images([report_of(counts)], "val", seed=seed, count=count)
-    assert found == sorted(set(found))
-    assert len(found) == min(count, images)
-    best = max(worth(one) for one in itertools.combinations(range(images), len(found)))
-    assert worth(found) >= (1 - 1 / np.e) * best - 1e-9
+    chosen = choose(counts, seed=seed, count=count)
+    assert chosen == sorted(set(chosen))
+    assert len(chosen) == min(count, images)
+    best = max(worth(choice) for choice in itertools.combinations(range(images), len(chosen)))
+    assert worth(chosen) >= (1 - 1 / np.e) * best - 1e-9
 
 
-def test_the_only_image_of_a_rare_class_is_among_them() -> None:
+def test_the_only_image_of_a_rare_class_is_among_them():
     counts = np.zeros((200, 5))
     counts[:, 0], counts[:, 1] = 9000, 900
     counts[17, 2] = counts[120, 3] = counts[121, 4] = 60
-    found = choose_images([report_of(counts)], "val", seed=3)
-    assert {17, 120, 121} < set(found)
-    assert len(found) == 6
-    assert found == choose_images([report_of(counts)], "val", seed=3)
-    assert found != choose_images([report_of(counts)], "val", seed=4)  # the others are any
+    chosen = choose(counts, seed=3)
+    assert {17, 120, 121} < set(chosen)
+    assert len(chosen) == 6
+    assert chosen == choose(counts, seed=3)
+    assert chosen != choose(counts, seed=4)  # the others are any
+    assert {n % 3 for n in choose(counts, seed=0, stride=3)} == {0}
 
 
-def test_of_several_processes_only_images_that_the_first_one_reads() -> None:
-    counts = np.random.default_rng(0).integers(0, 50, (31, 4)).astype(float)
-    assert {n % 3 for n in choose_images([report_of(counts)], "val", seed=0, stride=3)} == {0}
-
-
-def test_what_check_counts_is_what_stands_in_the_masks(data: Path) -> None:
+def test_the_counts_of_check_are_those_of_the_masks(data):
     report = check(data)
     for pair in report.dataset.splits["val"]:
         values = np.asarray(Image.open(pair.mask))
@@ -86,7 +75,7 @@ def test_what_check_counts_is_what_stands_in_the_masks(data: Path) -> None:
         assert report.mask_class_pixels[pair.mask] == own
 
 
-def test_the_first_batches_are_those_that_the_network_gets(trained: Any) -> None:
+def test_the_first_batches_are_those_that_the_network_gets(trained):
     assert len(trained.crops) == 12  # three batches of four
     images, targets = (torch.cat([batch[k] for batch in trained.batches]) for k in (0, 1))
     for crop, image, target in zip(trained.crops, images, targets, strict=False):
@@ -96,7 +85,7 @@ def test_the_first_batches_are_those_that_the_network_gets(trained: Any) -> None
     assert f"images: {trained.run.folder / 'images/batches.png'} ..." in trained.stderr
 
 
-def test_sheets_show_the_predictions_of_the_model(trained: Any, data: Path) -> None:
+def test_sheets_show_the_predictions_of_the_model(trained, data):
     """A sheet after the first epoch, every second one, and the last."""
     images = trained.run.folder / "images"
     names = {f"epoch_000{n}.png" for n in (1, 2, 3)}
@@ -112,18 +101,16 @@ def test_sheets_show_the_predictions_of_the_model(trained: Any, data: Path) -> N
         assert (image.predictions[0] != model(pair.image).mask).mean() < 0.001
 
 
-def test_no_sheets_if_none_are_requested(data: Path, small: dict[str, Any], tmp_path: Path) -> None:
-    run = train(data, out=tmp_path / "run", **{**small, "epochs": 1, "log_images_every": 0})
+def test_no_sheets_if_none_are_requested(fit):
+    run = fit(epochs=1, log_images_every=0)
     assert list((run.folder / "images").glob("*.png")) == []
 
 
-def test_images_that_cannot_be_written_do_not_stop_a_run(
-    data: Path, small: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_images_that_cannot_be_written_do_not_stop_a_run(fit, tmp_path, capsys):
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "images").write_text("not a folder")
-    run = train(data, out=folder, **{**small, "epochs": 2, "quiet": False})
+    run = fit(epochs=2, quiet=False)
     assert run.metrics["mean_iou"] is not None
     stderr = capsys.readouterr().err
     assert stderr.count(f"note: no images in {folder / 'images'}: ") == 1

@@ -1,12 +1,10 @@
-"""What a training starts from: what is taken over from an earlier model, and what is not."""
-
-from __future__ import annotations
+"""The model that a run starts from: what is copied from an earlier model, and what is not."""
 
 import copy
-from pathlib import Path
 
 import pytest
 import torch
+from pyramid import Pyramid
 from torch import nn
 
 from fullconv.core.errors import FullconvError
@@ -18,50 +16,30 @@ from fullconv.training.initial_model import require_backbone, transfer_weights
 
 LABELS = Labels(("sky", "road", "tree"))
 OTHERS = Labels(("cat", "dog", "tree"))
-SIZES = [(65, 97), (129, 33)]  # 32 k + 1: no stride needs padding
 
 
-class Pyramid(nn.Module):
-    """Cells at 0, s, 2s ..., as in a ResNet: those of a coarser map are among those of a finer."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(
-            nn.Conv2d(3 if k == 0 else 6, 6, 3, stride=2, padding=1) for k in range(5)
-        )
-
-    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
-        maps = []
-        for layer in self.layers:
-            images = (4 * layer(images)).tanh()  # lively enough for all classes to occur
-            maps.append(images)
-        return maps[2:]
+def fresh(stride, labels=LABELS, seed=99, **options):
+    torch.manual_seed(seed)
+    return FCN(Pyramid(), len(labels), stride=stride, **options).eval()
 
 
-def model_of(stride: int, labels: Labels = LABELS, *, upsampling: str = "bilinear") -> Model:
-    torch.manual_seed(stride)
-    network = FCN(Pyramid(), len(labels), stride=stride, upsampling=upsampling)
+def model_of(stride, **options):
+    network = fresh(stride, seed=stride, **options)
     for score in network.score.values():
-        nn.init.normal_(score.weight)  # type: ignore[arg-type]
-    return Model(network.eval(), labels, BackboneCard("module", "Pyramid"))
+        nn.init.normal_(score.weight)
+    return Model(network, LABELS, BackboneCard("module", "Pyramid"))
 
 
-def fresh(stride: int, labels: Labels = LABELS, *, upsampling: str = "bilinear") -> FCN:
-    torch.manual_seed(99)
-    return FCN(Pyramid(), len(labels), stride=stride, upsampling=upsampling).eval()
-
-
-def begun(network: FCN, labels: Labels, earlier: Model) -> str:
+def transfer(earlier, network, labels=LABELS):
     return transfer_weights(Model(network, labels, earlier.card), earlier)
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", [(65, 97), (129, 33)])  # 32 k + 1: no stride needs padding
 @pytest.mark.parametrize(("coarse", "fine"), [(32, 16), (16, 8), (32, 8)])
-def test_a_finer_network_first_says_what_the_coarser_one_says(
-    coarse: int, fine: int, size: tuple[int, int]
-) -> None:
+def test_a_finer_network_first_predicts_what_the_coarser_one_predicts(coarse, fine, size):
     earlier, network = model_of(coarse), fresh(fine)
-    begun(network, LABELS, earlier)
+    levels = ", ".join(f"stride{s}" for s in (8, 16, 32) if s >= coarse)
+    assert transfer(earlier, network) == f"its backbone and its scores at {levels}"
     images = torch.randn(2, 3, *size)
     with torch.no_grad():
         before, after = earlier.network(images), network(images)
@@ -71,9 +49,9 @@ def test_a_finer_network_first_says_what_the_coarser_one_says(
     assert len(before.labels().unique()) > 1
 
 
-def test_other_sizes_are_padded_by_stride_and_alike_away_from_there() -> None:
+def test_other_sizes_are_padded_by_stride_and_alike_away_from_there():
     earlier, network = model_of(32), fresh(8)
-    begun(network, LABELS, earlier)
+    transfer(earlier, network)
     images = torch.randn(1, 3, 151, 170)
     with torch.no_grad():
         before, after = earlier.network(images).full(), network(images).full()
@@ -82,42 +60,37 @@ def test_other_sizes_are_padded_by_stride_and_alike_away_from_there() -> None:
     torch.testing.assert_close(after[..., :-far, :-far], before[..., :-far, :-far])
 
 
-def test_what_is_taken_over_is_said() -> None:
-    said = begun(fresh(8), LABELS, model_of(16))
-    assert said == "its backbone and its scores at stride16, stride32"
-
-
-def test_other_classes_get_fresh_scores_on_the_same_backbone() -> None:
+def test_other_classes_get_fresh_scores_on_the_same_backbone():
     earlier, network = model_of(16), fresh(16, OTHERS)
     scores = copy.deepcopy(network.score.state_dict())
-    said = begun(network, OTHERS, earlier)
-    assert said == "its backbone; the scores start untrained because the classes differ"
+    parts = transfer(earlier, network, OTHERS)
+    assert parts == "its backbone; the scores start untrained because the classes differ"
     for key, value in network.score.state_dict().items():
         assert torch.equal(value, scores[key])
     for key, value in network.backbone.state_dict().items():
         assert torch.equal(value, earlier.network.backbone.state_dict()[key])
 
 
-def test_learned_skips_are_kept_and_the_last_step_is_not_where_the_stride_is_another() -> None:
+def test_learned_skips_are_kept_and_the_last_step_only_at_the_same_stride():
     earlier = model_of(16, upsampling="learned")
     with torch.no_grad():
         for step in (*earlier.network.skip_upsampling.values(), earlier.network.final_upsampling):
-            step.weight += 1  # type: ignore[union-attr,operator]
+            step.weight += 1
     same, finer = fresh(16, upsampling="learned"), fresh(8, upsampling="learned")
     images = torch.randn(1, 3, 65, 65)
-    begun(same, LABELS, earlier)
+    transfer(earlier, same)
     torch.testing.assert_close(same(images).values, earlier.network(images).values)
-    own = copy.deepcopy(finer.final_upsampling.state_dict())  # type: ignore[union-attr]
-    begun(finer, LABELS, earlier)
-    assert torch.equal(finer.final_upsampling.weight, own["weight"])  # type: ignore[union-attr]
+    own = copy.deepcopy(finer.final_upsampling.state_dict())
+    transfer(earlier, finer)
+    assert torch.equal(finer.final_upsampling.weight, own["weight"])
     kept = finer.skip_upsampling["stride32"].weight
-    assert torch.equal(kept, earlier.network.skip_upsampling["stride32"].weight)  # type: ignore[arg-type]
+    assert torch.equal(kept, earlier.network.skip_upsampling["stride32"].weight)
 
 
-def test_another_backbone_is_refused_in_words() -> None:
+def test_another_backbone_is_refused():
     other = FCN("resnet10t", len(LABELS), stride=16)
     with pytest.raises(FullconvError) as caught:
-        begun(other, LABELS, model_of(16))
+        transfer(model_of(16), other)
     assert "an FCN-16s on Pyramid, whose weights differ" in caught.value.message
     assert "such as backbone.pyramid.conv1.0.weight" in caught.value.message
     assert caught.value.hint == "--backbone module:Pyramid"
@@ -126,7 +99,7 @@ def test_another_backbone_is_refused_in_words() -> None:
 @pytest.mark.parametrize(
     "name", ["resnet18", "timm:resnet18", "resnet18.a1_in1k", "torchvision:vgg16", "else:a"]
 )
-def test_names_that_exist_or_are_checked_later(name: str) -> None:
+def test_names_that_exist_or_are_checked_later(name):
     require_backbone(name)
 
 
@@ -139,14 +112,14 @@ def test_names_that_exist_or_are_checked_later(name: str) -> None:
         ("????", "timm has no network '????'.", "resnet18"),
     ],
 )
-def test_a_misspelled_name_gets_the_nearest(name: str, message: str, hint: str) -> None:
+def test_a_misspelled_name_gets_the_nearest(name, message, hint):
     with pytest.raises(FullconvError) as caught:
         require_backbone(name)
     assert caught.value.message.startswith(message)
     assert caught.value.hint == f"--backbone {hint}"
 
 
-def test_a_card_with_a_misspelled_name(tmp_path: Path) -> None:
+def test_a_card_with_a_misspelled_name(tmp_path):
     card = tmp_path / "card.toml"
     card.write_text('source = "torchvision"\nname = "resnt18"\n')
     with pytest.raises(FullconvError, match="torchvision has no network 'resnt18'") as caught:

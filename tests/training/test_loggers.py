@@ -1,15 +1,10 @@
 """What TensorBoard and Weights & Biases are told, read back from their own files."""
 
-from __future__ import annotations
-
 import csv
 import importlib.util
 import io
 import json
 import re
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,91 +16,75 @@ from fullconv.training.callbacks import Checkpoints
 from fullconv.training.train import train
 
 # Of the packages themselves, as they are imported.
+LOGGED = {"epochs": 2, "log_images_every": 1}
 QUIET = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 
-def log_of(folder: Path) -> list[dict[str, str]]:
+def log_of(folder):
     with (folder / "log.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
 
-def pixels(path: Path) -> np.ndarray:
+def pixels(path):
     return np.asarray(Image.open(path).convert("RGB"))
 
 
-def told_tensorboard(folder: Path) -> Any:
-    pytest.importorskip("tensorboard")
+def read_tensorboard(folder):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    found = EventAccumulator(str(folder / "tensorboard"), size_guidance={"images": 0})
-    return found.Reload()
+    events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"images": 0})
+    return events.Reload()
 
 
 @QUIET
-def test_tensorboard_is_told_what_the_log_and_the_images_hold(
-    data: Path, small: dict[str, Any], tmp_path: Path
-) -> None:
+def test_tensorboard_receives_the_log_and_the_images(fit):
     pytest.importorskip("tensorboard")
-    run = train(
-        data,
-        out=tmp_path / "run",
-        logger="tensorboard",
-        **{**small, "epochs": 2, "log_images_every": 1},
-    )
-    told = told_tensorboard(run.folder)
+    run = fit(logger="tensorboard", **LOGGED)
+    events = read_tensorboard(run.folder)
     rows = log_of(run.folder)
     for name in ("mean_iou", "pixel_accuracy"):
-        values = [(event.step, round(event.value, 5)) for event in told.Scalars(name)]
+        values = [(event.step, round(event.value, 5)) for event in events.Scalars(name)]
         expected = [(int(row["step"]), float(row[name])) for row in rows]
         assert values == [(step, pytest.approx(value, abs=2e-5)) for step, value in expected]
-    losses = [event.value for event in told.Scalars("loss")]
+    losses = [event.value for event in events.Scalars("loss")]
     assert losses == pytest.approx([float(row["loss"]) for row in rows], abs=1e-4)
-    assert {f"iou/{name}" for name in LABELS.names} >= {
-        name for name in told.Tags()["scalars"] if name.startswith("iou/")
-    }
+    classes = {name for name in events.Tags()["scalars"] if name.startswith("iou/")}
+    assert classes <= {f"iou/{name}" for name in LABELS.names}
     files = {"images/batches": ["batches"], "images/validation": ["epoch_0001", "epoch_0002"]}
     for name, stems in files.items():
-        shown = told.Images(name)
-        for event, stem in zip(shown, stems, strict=True):
-            there = np.asarray(Image.open(io.BytesIO(event.encoded_image_string)).convert("RGB"))
-            assert np.array_equal(there, pixels(run.folder / f"images/{stem}.png"))
+        for event, stem in zip(events.Images(name), stems, strict=True):
+            logged = pixels(io.BytesIO(event.encoded_image_string))
+            assert np.array_equal(logged, pixels(run.folder / f"images/{stem}.png"))
     options = (run.folder / "tensorboard/hparams.yaml").read_text()
     assert "backbone: test_resnet" in options
     assert f"data_fingerprint: {run.metrics['protocol']['data_fingerprint']}" in options
 
 
 @QUIET
-def test_a_resumed_run_goes_on_in_the_same_place(
-    data: Path, small: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_resumed_run_continues_its_log(fit, monkeypatch, tmp_path):
     pytest.importorskip("tensorboard")
     real = Checkpoints.on_train_epoch_end
 
-    def interrupt(self: Checkpoints, trainer: Any, module: Any) -> None:
+    def interrupt(self, trainer, module):
         self.interrupted = trainer.current_epoch == 0
         real(self, trainer, module)
 
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "on_train_epoch_end", interrupt)
         with pytest.raises(FullconvError, match="stopped in epoch 1 of 2"):
-            train(
-                data,
-                out=tmp_path / "run",
-                logger="tensorboard",
-                **{**small, "epochs": 2, "log_images_every": 1},
-            )
+            fit(logger="tensorboard", **LOGGED)
     run = train(resume=tmp_path / "run", quiet=True)
-    told = told_tensorboard(run.folder)
+    events = read_tensorboard(run.folder)
     steps = [int(row["step"]) for row in log_of(run.folder)]
-    assert [event.step for event in told.Scalars("mean_iou")] == steps == [3, 6]
+    assert [event.step for event in events.Scalars("mean_iou")] == steps == [3, 6]
 
 
-def records(path: Path) -> list[Any]:
-    """Of a .wandb file: blocks of 32 KiB, in which records lie whole or in parts, each behind a
+def records(path):
+    """Read a .wandb file: blocks of 32 KiB with whole records or parts of them, each behind a
     checksum, its length and its kind."""
     from wandb.proto.wandb_internal_pb2 import Record
 
-    content, at, found, part = path.read_bytes(), 7, [], b""
+    content, at, whole, part = path.read_bytes(), 7, [], b""
     while at + 7 <= len(content):
         if 32768 - at % 32768 < 7:
             at += 32768 - at % 32768
@@ -114,14 +93,14 @@ def records(path: Path) -> list[Any]:
         part += content[at + 7 : at + 7 + size]
         at += 7 + size
         if kind in (1, 4):  # whole, or the last part
-            found.append(Record.FromString(part))
+            whole.append(Record.FromString(part))
             part = b""
-    return found
+    return whole
 
 
 @pytest.fixture
-def fresh_wandb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """It reads its settings once in a process."""
+def fresh_wandb(monkeypatch, tmp_path):
+    """Make wandb read its settings again, which it does once in a process."""
     wandb = pytest.importorskip("wandb")
     for name in ("WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
         monkeypatch.setenv(name, str(tmp_path / name))
@@ -132,17 +111,12 @@ def fresh_wandb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Non
 
 @QUIET
 @pytest.mark.usefixtures("fresh_wandb")
-def test_weights_and_biases_keeps_the_same_where_it_is_offline(
-    data: Path, small: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_and_biases_stores_the_same_offline(fit, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
-    run = train(
-        data, out=tmp_path / "run", logger="wandb", **{**small, "epochs": 2, "log_images_every": 1}
-    )
+    run = fit(logger="wandb", **LOGGED)
     (file,) = (run.folder / "wandb").glob("offline-run-*/*.wandb")
     assert file.stem == f"run-{(run.folder / 'wandb/id.txt').read_text()}"
-    values: dict[str, list[Any]] = {}
-    about: dict[str, Any] = {}
+    values, about = {}, {}
     for record in records(file):
         for item in record.history.item:
             key = item.key or "/".join(item.nested_key)
@@ -159,37 +133,28 @@ def test_weights_and_biases_keeps_the_same_where_it_is_offline(
     assert names == {"batches", "validation"}
     kept = [pixels(path) for path in (run.folder / "images").iterdir()]
     for path in shown:
-        assert any(np.array_equal(pixels(path), one) for one in kept)
+        assert any(np.array_equal(pixels(path), image) for image in kept)
 
 
 @QUIET
 @pytest.mark.usefixtures("fresh_wandb")
-def test_without_an_account_nothing_is_trained(
-    data: Path, small: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_an_account_nothing_is_trained(fit, tmp_path, monkeypatch):
     for name in ("WANDB_MODE", "WANDB_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     with pytest.raises(FullconvError, match="Weights & Biases could not start: ") as caught:
-        train(
-            data,
-            out=tmp_path / "run",
-            logger="wandb",
-            **{**small, "epochs": 2, "log_images_every": 1},
-        )
+        fit(logger="wandb", **LOGGED)
     assert caught.value.hint.startswith("wandb login   # or WANDB_MODE=offline")
     assert not (tmp_path / "run/log.csv").exists()
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "wandb"])
-def test_what_is_not_installed_is_said_before_anything_else(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_package_is_reported_first(name, tmp_path, monkeypatch):
     real = importlib.util.find_spec
 
-    def find(wanted: str, package: str | None = None) -> Any:
+    def find(wanted, package=None):
         return None if wanted == name else real(wanted, package)
 
     monkeypatch.setattr(importlib.util, "find_spec", find)

@@ -1,7 +1,5 @@
 """Training end to end: the files of a run, resume to the bit, two processes, errors."""
 
-from __future__ import annotations
-
 import csv
 import json
 import os
@@ -10,9 +8,6 @@ import signal
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -30,19 +25,20 @@ from fullconv.data.io.limits import large_image_hint
 from fullconv.data.io.masks import read_values, write_mask
 from fullconv.data.loading.dataset import ResumableBatchSampler, SegmentationDataset
 from fullconv.data.synthetic import scenes as synthetic
+from fullconv.evaluation import evaluate
 from fullconv.models.model import load_model
 from fullconv.training import train as training
 from fullconv.training.lightning_module import TrainingModule
 from fullconv.training.train import train
 
 
-def rows_of(run: Any) -> list[dict[str, str]]:
+def rows_of(run):
     """Return log.csv without the column that differs from run to run."""
     with (run.folder / "log.csv").open(newline="") as file:
         return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
 
 
-def test_a_run_and_its_files(trained: Any) -> None:
+def test_a_run_and_its_files(trained):
     run = trained.run
     files = {path.name for path in run.folder.iterdir()}
     assert files >= {"model", "checkpoint", "config.toml", "metrics.json", "log.csv", "images"}
@@ -51,9 +47,8 @@ def test_a_run_and_its_files(trained: Any) -> None:
     assert [(row["epoch"], row["step"]) for row in rows] == [("1", "3"), ("2", "6"), ("3", "9")]
     assert list(rows[0]) == ["epoch", "step", "loss", "lr", "mean_iou", "pixel_accuracy"]
     assert json.loads((run.folder / "metrics.json").read_text()) == run.metrics
-    assert max(float(row["mean_iou"]) for row in rows) == pytest.approx(
-        run.metrics["mean_iou"], abs=1e-5
-    )
+    best = max(float(row["mean_iou"]) for row in rows)
+    assert best == pytest.approx(run.metrics["mean_iou"], abs=1e-5)
     assert (run.metrics["protocol"]["split"], run.metrics["protocol"]["images"]) == ("val", 3)
     for text in ("14 train, 3 val, 2 test; 8 classes", "epoch 3/3  loss ", "0:00 left"):
         assert text in trained.stderr
@@ -61,7 +56,7 @@ def test_a_run_and_its_files(trained: Any) -> None:
     assert again == {name: value for name, value in run.metrics.items() if name != "epoch"}
 
 
-def test_the_configuration_repeats_the_run(trained: Any, data: Path, tmp_path: Path) -> None:
+def test_the_configuration_repeats_the_run(trained, data, tmp_path):
     config = trained.run.folder / "config.toml"
     table = tomllib.loads(config.read_text())
     assert table["data"]["root"] == str(data)
@@ -72,22 +67,17 @@ def test_the_configuration_repeats_the_run(trained: Any, data: Path, tmp_path: P
     assert train(resume=trained.run.folder, quiet=True).metrics == trained.run.metrics
 
 
-def test_training_learns(data: Path, small: dict[str, Any], tmp_path: Path) -> None:
-    run = train(data, out=tmp_path / "run", **{**small, "epochs": 8, "lr": 0.01})
-    rows = rows_of(run)
+def test_training_learns(fit):
+    rows = rows_of(fit(epochs=8, lr=0.01))
     assert float(rows[-1]["loss"]) < 0.85 * float(rows[0]["loss"])
 
 
-def test_the_dataset_is_checked_once(
-    data: Path, small: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from fullconv.evaluation import evaluate
-
+def test_the_dataset_is_checked_once(fit, monkeypatch):
     checked = []
     monkeypatch.setattr(training, "check", lambda path: checked.append(path) or check(path))
     monkeypatch.setattr(evaluate, "check", lambda _: pytest.fail("checked again"))
     monkeypatch.setattr(training, "load_model", lambda *_, **__: pytest.fail("read from disk"))
-    train(data, out=tmp_path / "run", **{**small, "epochs": 1})
+    fit(epochs=1)
     assert len(checked) == 1
 
 
@@ -106,9 +96,7 @@ train(sys.argv[1], out=sys.argv[2], **{settings})
 
 
 @pytest.mark.slow
-def test_killed_in_an_epoch_and_resumed(
-    trained: Any, data: Path, small: dict[str, Any], tmp_path: Path
-) -> None:
+def test_killed_in_an_epoch_and_resumed(trained, data, small, tmp_path):
     code = KILLED.replace("{settings}", repr({**small, "log_images_every": 2}))
     command = [sys.executable, "-c", code, str(data), str(tmp_path / "killed")]
     assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
@@ -123,21 +111,12 @@ def test_killed_in_an_epoch_and_resumed(
     [(0, "on_train_batch_start", 4), (2, "on_validation_epoch_start", 6)],
     ids=["within an epoch", "at its end, while workers read ahead"],
 )
-def test_interrupted_and_resumed(
-    trained: Any,
-    data: Path,
-    small: dict[str, Any],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    workers: int,
-    hook: str,
-    at_step: int,
-) -> None:
+def test_interrupted_and_resumed(trained, fit, tmp_path, monkeypatch, workers, hook, at_step):
     """No step is repeated or left out; sheets, log and metrics are those of an unstopped run."""
-    real: Callable[..., Any] = getattr(TrainingModule, hook)
-    interrupts: list[int] = []
+    real = getattr(TrainingModule, hook)
+    interrupts = []
 
-    def interrupt(self: TrainingModule, *args: Any) -> None:
+    def interrupt(self, *args):
         if self.global_step == at_step and not interrupts:
             interrupts.append(self.global_step)
             os.kill(os.getpid(), signal.SIGINT)
@@ -145,9 +124,8 @@ def test_interrupted_and_resumed(
 
     monkeypatch.setattr(TrainingModule, hook, interrupt)
     folder = tmp_path / "run"
-    options = {**small, "workers": workers, "log_images_every": 2}
     with pytest.raises(StoppedError, match="stopped in epoch 2 of 3; everything is saved") as stop:
-        train(data, out=folder, **options)
+        fit(workers=workers, log_images_every=2)
     assert stop.value.hint == f"fullconv train --resume {folder}"
     batches = folder / "images/batches.png"
     before = batches.stat().st_mtime_ns
@@ -160,26 +138,23 @@ def test_interrupted_and_resumed(
 
 
 @pytest.mark.slow
-def test_two_processes_see_what_one_with_twice_the_batch_sees(
-    data: Path, small: dict[str, Any], tmp_path: Path
-) -> None:
-    """Same images, chances and steps: the same weights but for the rounding of sums.
+def test_two_processes_train_as_one_with_twice_the_batch_size(data, fit, tmp_path):
+    """The weights differ only by the rounding of sums.
 
-    Normalized per image and position, not over a batch; every pixel labeled, so that the mean of
-    two processes' losses is the loss of both; and plain gradients, where Adam would divide those
-    near zero by their own size.
+    Normalization is per image and position; every pixel is labeled, so that the mean of two losses
+    is the loss of both; and gradients are plain (Adam would divide those near zero by their size).
     """
     copy = shutil.copytree(data, tmp_path / "data")
     for mask in (copy / "masks/train").iterdir():
         ids = read_values(mask)
         write_mask(mask, np.where(ids == 255, 0, ids), synthetic.LABELS)
     options = {"backbone": "test_convnext", "epochs": 1, "optimizer": "sgd", "scale": (1.1, 1.5)}
-    one = train(copy, out=tmp_path / "one", **{**small, **options})
-    words = ["--no-pretrained", "--crop", "33", "65", "--workers", "0", "--precision", "float32"]
-    words += ["--backbone", "test_convnext", "--epochs", "1", "--batch-size", "2", "--devices", "2"]
-    words += ["--optimizer", "sgd", "--scale", "1.1", "1.5", "--device", "cpu", "--json"]
+    one = fit(copy, "one", **options)
+    words = "--no-pretrained --crop 33 65 --workers 0 --precision float32 --backbone test_convnext"
+    words += " --epochs 1 --batch-size 2 --devices 2 --optimizer sgd --scale 1.1 1.5 --device cpu"
     folder = tmp_path / "two"
-    command = [sys.executable, "-m", "fullconv", "train", str(copy), "--out", str(folder), *words]
+    command = [sys.executable, "-m", "fullconv", "train", str(copy), "--out", str(folder), "--json"]
+    command += words.split()
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
@@ -198,22 +173,20 @@ def test_two_processes_see_what_one_with_twice_the_batch_sees(
     assert sheets == {"batches.png", "epoch_0001.png"}
 
 
-def test_a_step_of_several_passes_is_that_of_all_their_images(
-    data: Path, small: dict[str, Any], tmp_path: Path
-) -> None:
+def test_accumulated_gradients_equal_those_of_one_large_batch(data, fit):
     """Whole images, one per pass, seven passes per step, a frozen backbone: both steps of the epoch
     are those that the test computes from the mean gradient."""
-    options = {**small, "epochs": 1, "stride": 32}
-    earlier = train(data, out=tmp_path / "a", **options)
+    options = {"epochs": 1, "stride": 32}
+    earlier = fit(folder="a", **options)
     options |= {"freeze_backbone": True, "optimizer": "sgd", "momentum": 0.5, "lr": 0.5}
     options |= {"weight_decay": 0.01, "bias_lr_factor": 2.0, "schedule": "fixed", "flip": False}
     options |= {"crop": (0, 0), "batch_size": 1, "grad_accumulation": 7, "color_jitter": 0.0}
-    run = train(data, out=tmp_path / "b", init_from=str(earlier.folder), **options)
+    run = fit(folder="b", init_from=str(earlier.folder), **options)
     model = load_model(earlier.model)
     score = model.network.score["stride32"]
     samples = SegmentationDataset(check(data).dataset.splits["train"], model.labels)
     order = [index for [(index, _)] in ResumableBatchSampler(14, 1, seed=0)]
-    velocity: dict[str, Any] = {}
+    velocity = {}
     for step in (order[:7], order[7:]):
         score.zero_grad()
         for index in step:
@@ -234,31 +207,27 @@ def test_a_step_of_several_passes_is_that_of_all_their_images(
     assert all(torch.equal(v, before[k]) for k, v in network.backbone.state_dict().items())
 
 
-def offline(*_: Any, **__: Any) -> None:
+def offline(*_, **__):
     raise FullconvError("there is no network.", "--no-pretrained")
 
 
 @pytest.mark.parametrize("staged", [False, True])
-def test_a_run_that_cannot_begin_leaves_no_folder(
-    data: Path, small: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, staged: bool
-) -> None:
+def test_a_run_that_cannot_begin_leaves_no_folder(fit, tmp_path, monkeypatch, staged):
     """The next attempt may use the same name."""
     monkeypatch.setattr(training, "build_initial_model", offline)
-    options = {**small, "stride": 16 if staged else 8, "staged": staged}
-    folder = tmp_path / "runs" / "first"
+    options = {"folder": "runs/first", "stride": 16 if staged else 8, "staged": staged}
     with pytest.raises(FullconvError, match="no network"):
-        train(data, out=folder, **options)
+        fit(**options)
     assert list((tmp_path / "runs").iterdir()) == []
-    folder.mkdir()
-    (folder / "mine.txt").touch()
+    own_file = tmp_path / "runs/first/mine.txt"
+    own_file.parent.mkdir()
+    own_file.touch()
     with pytest.raises(FullconvError, match="no network"):
-        train(data, out=folder, **options)
-    assert (folder / "mine.txt").is_file()
+        fit(**options)
+    assert own_file.is_file()
 
 
-def test_a_staged_run_that_is_resumed_keeps_its_configuration(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_staged_run_that_is_resumed_keeps_its_configuration(data, tmp_path, monkeypatch):
     config = tmp_path / "config.toml"
     (tmp_path / "checkpoint").mkdir()
     config.write_text(f'[data]\nroot = "{data}"\n[train]\nstaged = true\npretrained = false\n')
@@ -269,47 +238,44 @@ def test_a_staged_run_that_is_resumed_keeps_its_configuration(
     assert not (tmp_path / "32s").exists()
 
 
-def test_errors_in_worker_processes(
-    data: Path, small: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    copy = shutil.copytree(data, tmp_path / "data")
+@pytest.fixture
+def before_first_step(monkeypatch):
+    """Call a function after the check of the dataset, before the first step."""
     real = training._fit
 
-    def damage(*args: Any, **options: Any) -> Any:  # after the check, before the first step
-        next((copy / "masks/train").iterdir()).write_bytes(b"not an image")
-        return real(*args, **options)
+    def set_change(change):
+        def fit(*args, **options):
+            change()
+            return real(*args, **options)
 
-    monkeypatch.setattr(training, "_fit", damage)
+        monkeypatch.setattr(training, "_fit", fit)
+
+    return set_change
+
+
+def test_errors_in_worker_processes(data, fit, tmp_path, before_first_step):
+    copy = shutil.copytree(data, tmp_path / "data")
+    mask = next((copy / "masks/train").iterdir())
+    before_first_step(lambda: mask.write_bytes(b"not an image"))
     with pytest.raises(FullconvError) as caught:
-        train(copy, out=tmp_path / "run", **{**small, "workers": 1, "epochs": 1})
+        fit(copy, workers=1, epochs=1)
     assert "masks/train" in caught.value.message
     assert not any(word in str(caught.value) for word in ("Traceback", "DataLoader"))
 
 
 @pytest.mark.usefixtures("chinese")
-def test_errors_in_worker_processes_are_translated_whatever_their_class(
-    data: Path, small: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = training._fit
-
-    def limit(*args: Any, **options: Any) -> Any:  # after the check, before the first step
-        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-        return real(*args, **options)
-
-    monkeypatch.setattr(training, "_fit", limit)
+def test_errors_in_worker_processes_are_translated(fit, before_first_step, monkeypatch):
+    before_first_step(lambda: monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100))
     set_language("zh")
-    options = {**small, "workers": 1, "epochs": 1, "log_images_every": 0}
     with pytest.raises(FullconvError) as caught:
-        train(data, out=tmp_path / "run", **options)
+        fit(workers=1, epochs=1, log_images_every=0)
     expected = large_image_hint().in_language("zh")
     assert caught.value.hint == expected != large_image_hint()
     assert "的像素数超过 Pillow" in caught.value.message
     assert not any(word in str(caught.value) for word in ("Traceback", "DataLoader"))
 
 
-def test_errors(
-    trained: Any, data: Path, small: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_errors(trained, fit, tmp_path, monkeypatch):
     damaged = synthetic.write(tmp_path / "data", train=2, val=1, test=0, size=(32, 32))
     next((damaged / "masks/train").iterdir()).write_bytes(b"not an image")
     for folder, text in (
@@ -319,37 +285,29 @@ def test_errors(
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "config.toml").write_text(text)
     (tmp_path / "file").touch()
-    diverging = {**small, "lr": 1e12, "optimizer": "sgd"}
-    out = tmp_path / "run"
     for make, message, hint in (
-        (lambda: train(data, out=out, **diverging), "the loss became nan at step", "--lr "),
-        (lambda: train(damaged, out=tmp_path / "none", **small), "in the data", "fullconv check"),
+        (lambda: fit(lr=1e12, optimizer="sgd"), "the loss became nan at step", "--lr "),
+        (lambda: fit(damaged, "none"), "in the data", "fullconv check"),
         (lambda: train(), "no dataset is given.", 'fullconv.train("DATA")'),
         (lambda: train(resume=tmp_path / "bare"), "has no checkpoint to resume from", "fullconv"),
         (lambda: train(resume=tmp_path / "rootless"), "does not name the dataset", "[data]\nroot"),
         (lambda: train(resume=tmp_path / "gone"), "", "fullconv"),
         (lambda: train(resume=tmp_path, epochs=4), "takes its data, folder and options from", ""),
-        (
-            lambda: train(data, out=tmp_path / "file/run", **small),
-            "could not be created: Not a directory.",
-            "--out DIR",
-        ),
+        (lambda: fit(folder="file/run"), "could not be created: Not a directory.", "--out DIR"),
     ):
         with pytest.raises(FullconvError) as caught:
-            make()  # type: ignore[no-untyped-call]
+            make()
         assert message in caught.value.message
         assert caught.value.hint.startswith(hint)
     assert not (tmp_path / "none").exists()
     # An existing run is refused before the dataset is read.
     monkeypatch.setattr(training, "check", lambda _: pytest.fail("read"))
     with pytest.raises(FullconvError, match="already contains a run") as caught:
-        train(data, out=trained.run.folder, **small)
+        fit(folder=trained.run.folder)
     assert "--resume" in caught.value.hint
 
 
-def test_rules_whose_errors_are_ignored(
-    small: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_rules_whose_errors_are_ignored(fit, tmp_path, capsys):
     """A mask of another size and an unknown value: each rule by name, and no other."""
     root = synthetic.write(tmp_path / "scenes", train=6, val=2, test=1, size=(48, 64))
     masks = sorted((root / "masks" / "train").iterdir())
@@ -357,13 +315,12 @@ def test_rules_whose_errors_are_ignored(
     strange = np.array(Image.open(masks[1]))
     strange[:8, :8] = 77
     Image.fromarray(strange).save(masks[1])
-    options = {**small, "epochs": 1, "quiet": False}
     for rules, count in (("", "2 errors"), ("size", "1 error"), ("unknown-value", "1 error")):
         with pytest.raises(FullconvError, match=f"{count} in the data"):
-            train(root, out=tmp_path / "none", ignore_rules=rules, **options)
+            fit(root, "none", ignore_rules=rules)
     assert not (tmp_path / "none").exists()
     capsys.readouterr()
-    run = train(root, out=tmp_path / "run", ignore_rules="size,unknown-value", **options)
+    run = fit(root, ignore_rules="size,unknown-value", epochs=1, quiet=False)
     stderr = capsys.readouterr().err
     for text in ("ignored: size: ", "5 train", "class weights none: ", "--scale LOW HIGH"):
         assert text in stderr
@@ -372,9 +329,9 @@ def test_rules_whose_errors_are_ignored(
     assert 'ignore_rules = "size,unknown-value"' in (run.folder / "config.toml").read_text()
 
 
-def test_a_published_dataset_is_remembered_by_its_folder(
-    data: Path, small: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_configuration_has_the_folder_of_a_published_dataset(
+    data, small, tmp_path, monkeypatch
+):
     """Here without a labeled validation pixel: the run still has a model."""
     monkeypatch.setenv("FULLCONV_DATA", str(tmp_path / "sets"))
     folder = shutil.copytree(data, tmp_path / "sets" / "camvid")  # as if downloaded
@@ -391,19 +348,19 @@ def test_a_published_dataset_is_remembered_by_its_folder(
 
 
 class Tiny(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.a = nn.Conv2d(3, 8, 3, stride=4, padding=1)
         self.b = nn.Conv2d(8, 16, 3, stride=2, padding=1)
 
-    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+    def forward(self, x):
         x = torch.relu(self.a(x))
         return [x, torch.relu(self.b(x))]
 
 
-def test_your_own_backbone(data: Path, small: dict[str, Any], tmp_path: Path) -> None:
-    options = {**small, "epochs": 1, "optimizer": "sgd", "schedule": "poly"}
-    run = train(data, module=Tiny(), out=tmp_path / "run", class_weights="balanced", **options)
+def test_your_own_backbone(data, fit):
+    options = {"epochs": 1, "optimizer": "sgd", "schedule": "poly"}
+    run = fit(module=Tiny(), class_weights="balanced", **options)
     assert float(rows_of(run)[0]["lr"]) < 1e-4
     with pytest.raises(FullconvError, match="no code"):
         fc.load(run.model)
@@ -411,32 +368,13 @@ def test_your_own_backbone(data: Path, small: dict[str, Any], tmp_path: Path) ->
     assert fc.load(run.model, backbone=Tiny())(image).mask.shape == (48, 64)
 
 
-def test_early_stopping(
-    data: Path, small: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def perfect(self: TrainingModule, batch: Any, index: int) -> Any:  # nothing can improve
+def test_early_stopping(fit, monkeypatch):
+    def perfect(self, batch, index):  # nothing can improve
         ids = batch[1].clamp(max=7).long()
-        self.confusions[0].update(ids, ids)  # type: ignore[operator]
+        self.confusions[0].update(ids, ids)
         return {"predictions": [batch[1]]}
 
     monkeypatch.setattr(TrainingModule, "validation_step", perfect)
-    run = train(data, out=tmp_path / "run", **{**small, "epochs": 9, "patience": 2})
+    run = fit(epochs=9, patience=2)
     assert len(rows_of(run)) == 3
     assert run.metrics["epoch"] == 1  # read back from disk
-
-
-@pytest.mark.slow
-def test_a_voc_tree(shared: Path, small: dict[str, Any], tmp_path: Path) -> None:
-    source, copy = shared / "data/voc2012_sample", tmp_path / "voc"
-    for part in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
-        (copy / part).mkdir(parents=True)
-    for split, count in (("train", 8), ("val", 3)):
-        stems = (source / f"ImageSets/Segmentation/{split}.txt").read_text().split()[:count]
-        (copy / f"ImageSets/Segmentation/{split}.txt").write_text("\n".join(stems))
-        for stem in stems:
-            for part, suffix in (("JPEGImages", ".jpg"), ("SegmentationClass", ".png")):
-                (copy / part / f"{stem}{suffix}").symlink_to(source / part / f"{stem}{suffix}")
-    run = train(copy, out=tmp_path / "run", **{**small, "epochs": 1, "crop": (65, 65)})
-    assert list(run.metrics["per_class_iou"])[:3] == ["background", "aeroplane", "bicycle"]
-    result = fc.evaluate(run.model, copy, split="val").to_dict()
-    assert result["confusion"] == run.metrics["confusion"]

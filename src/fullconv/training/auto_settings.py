@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.hardware import cpu_count
@@ -30,16 +31,12 @@ FINE = 0.15
 def resolve_settings(
     settings: Settings, reports: Sequence[CheckReport] = (), *, own_backbone: bool = False
 ) -> tuple[Settings, list[str]]:
-    """Resolve every option that is None or "auto".
+    """Resolve every option that is None or "auto"; also return a reason for what the data decides.
 
     Args:
-        settings: the options as given.
         reports: of the dataset and of the masks of additional heads. Without them, crop, scale and
             class weights stay open.
         own_backbone: the backbone is a module of the user's, without pretrained weights.
-
-    Returns:
-        The resolved settings, and a reason for each option that the data decided.
 
     Raises:
         FullconvError: whole images of different sizes in one batch.
@@ -53,81 +50,85 @@ def resolve_settings(
     # SGD moves by lr / (1 - momentum) in the long run: this ratio is the same for any momentum.
     lr = settings.lr or (0.002 if adamw else round(0.2 * (1 - settings.momentum), 12))
     decay, workers, every = settings.weight_decay, settings.workers, settings.log_images_every
-    if workers is None:
-        workers = min(4, cpu_count())
+    init_from = settings.init_from
+    if init_from and not init_from.startswith("torchvision:") and not is_hub_name(init_from):
+        init_from = str(Path(init_from).resolve())  # names of published models stay as they are
     resolved = replace(
         settings,
         pretrained=settings.pretrained and not (card or own_backbone or settings.init_from),
         backbone=str(Path(settings.backbone).resolve()) if card else settings.backbone,
-        init_from=_absolute(settings.init_from),
+        init_from=init_from,
         lr=lr,
         backbone_lr=settings.backbone_lr or (lr / 4 if warm else lr),
         weight_decay=(0.02 if adamw else 0.0005) if decay is None else decay,
-        workers=workers,
+        workers=min(4, cpu_count()) if workers is None else workers,
         log_images_every=max(1, round(settings.epochs / 10)) if every is None else every,
     )
     return resolved, reasons
 
 
-def _absolute(init_from: str) -> str:
-    """Return a model's path as an absolute one; names of published models stay as they are."""
-    published = init_from.startswith("torchvision:") or is_hub_name(init_from)
-    return init_from if published or not init_from else str(Path(init_from).resolve())
-
-
 def _resolve_from_data(
     settings: Settings, reports: Sequence[CheckReport]
 ) -> tuple[Settings, list[str]]:
-    report, reasons = reports[0], []
-
-    if settings.crop is None:
+    report = reports[0]
+    batch_size = settings.batch_size
+    crop, scale, class_weights = settings.crop, settings.scale, settings.class_weights
+    reasons: list[str] = []
+    if crop is None:
         crop, reason = _choose_crop(report)
-        settings = replace(settings, crop=crop)
         reasons.append(reason)
 
     # Whole images keep their scale, and form a batch only if their sizes are equal.
-    if settings.crop == WHOLE:
-        if settings.batch_size > 1 and len(report.sizes) > 1:
+    if crop == WHOLE:
+        scale = scale or (1.0, 1.0)
+        if batch_size > 1 and len(report.sizes) > 1:
             raise FullconvError(
                 msg(
                     "whole images (crop 0 0) of {count} different sizes cannot form a batch of "
                     "{batch_size}.",
                     count=len(report.sizes),
-                    batch_size=settings.batch_size,
+                    batch_size=batch_size,
                 ),
-                f"--batch-size 1 --grad-accumulation {settings.batch_size}",
+                f"--batch-size 1 --grad-accumulation {batch_size}",
             )
-        settings = replace(settings, scale=settings.scale or (1.0, 1.0))
-
-    if settings.scale is None:
+    if scale is None:
         scale, reason = _choose_scale(report, settings.stride)
-        settings = replace(settings, scale=scale)
-        reasons.append(
-            msg(
-                "scale {low:g} to {high:g}: {reason} (--scale LOW HIGH)",
-                low=scale[0],
-                high=scale[1],
-                reason=reason,
-            )
-        )
+        values: dict[str, Any] = {"low": scale[0], "high": scale[1], "reason": reason}
+        reasons.append(msg("scale {low:g} to {high:g}: {reason} (--scale LOW HIGH)", **values))
 
     # One head with a dominant class is enough to balance the loss of all.
-    if settings.class_weights == "auto":
+    if class_weights == "auto":
         choices = [_choose_class_weights(head) for head in reports]
-        kind, reason = next((each for each in choices if each[0] == "balanced"), choices[0])
-        settings = replace(settings, class_weights=kind)
+        balanced = [choice for choice in choices if choice[0] == "balanced"]
+        class_weights, reason = (balanced or choices)[0]
+        values = {"kind": class_weights, "other": "none" if balanced else "balanced"}
+        values["reason"] = reason
+        reasons.append(msg("class weights {kind}: {reason} (--class-weights {other})", **values))
+    settings = replace(settings, crop=crop, scale=scale, class_weights=class_weights)
+
+    # The learning rate of a loss that is summed over pixels (FCN's solvers: 1e-10), for our mean
+    # loss, which moves weights as far at one that is larger by the number of pixels.
+    if settings.sum_loss_lr is not None:
+        labeled, ignored = sum(report.class_pixels["train"]), report.ignored_pixels["train"]
+        if crop == WHOLE:
+            pixels = labeled / max(len(report.dataset.splits["train"]), 1)
+        else:
+            pixels = crop[0] * crop[1] * labeled / max(labeled + ignored, 1)
+        step_pixels = max(1.0, pixels * batch_size)
+        given = 0.0005 if settings.weight_decay is None else settings.weight_decay
+        lr, decay = settings.sum_loss_lr * step_pixels, given / step_pixels
+        values = {"lr": lr, "summed": settings.sum_loss_lr, "pixels": pixels}
+        values |= {"batch_size": batch_size, "decay": decay, "given": given}
         reasons.append(
             msg(
-                "class weights {kind}: {reason} (--class-weights {other})",
-                kind=kind,
-                reason=reason,
-                other="none" if kind == "balanced" else "balanced",
+                "learning rate {lr:.3g} for the mean loss: {summed:g} for the summed loss, times "
+                "{pixels:,.0f} labeled pixels per image, times a batch size of {batch_size}; "
+                "weight decay {decay:.3g}: {given:g} divided by the same number (--lr, "
+                "--weight-decay)",
+                **values,
             )
         )
-
-    if settings.sum_loss_lr is not None:
-        settings, reason = _convert_sum_loss_lr(settings, report)
-        reasons.append(reason)
+        settings = replace(settings, lr=lr, backbone_lr=lr, weight_decay=decay, sum_loss_lr=None)
     return settings, reasons
 
 
@@ -141,20 +142,18 @@ def _choose_crop(report: CheckReport) -> tuple[tuple[int, int], str]:
     height, width = (max(33, (min(LONGEST, side) - 1) // 32 * 32 + 1) for side in median)
     values = {"height": height, "width": width, "rows": median[0], "columns": median[1]}
     if max(median) > LONGEST:
-        reason = msg(
+        return (height, width), msg(
             "crop {height} x {width}: the median image size ({rows} x {columns}), at most "
             "{longest}, rounded down to 32k + 1 so that feature maps align exactly "
             "(--crop HEIGHT WIDTH)",
             longest=LONGEST,
             **values,
         )
-    else:
-        reason = msg(
-            "crop {height} x {width}: the median image size ({rows} x {columns}), rounded down to "
-            "32k + 1 so that feature maps align exactly (--crop HEIGHT WIDTH)",
-            **values,
-        )
-    return (height, width), reason
+    return (height, width), msg(
+        "crop {height} x {width}: the median image size ({rows} x {columns}), rounded down to "
+        "32k + 1 so that feature maps align exactly (--crop HEIGHT WIDTH)",
+        **values,
+    )
 
 
 def _choose_scale(report: CheckReport, stride: int) -> tuple[tuple[float, float], str]:
@@ -184,58 +183,12 @@ def _choose_class_weights(report: CheckReport) -> tuple[str, str]:
         return "none", msg("no pixel is labeled")
     most = max(range(len(pixels)), key=pixels.__getitem__)
     share, name = pixels[most] / total, report.dataset.labels.names[most]
+    values = {"name": name, "share": percent(share)}
     if share > DOMINANT and sum(count > 0 for count in pixels) > 1:
-        return "balanced", msg(
-            "{name} covers {share} of the labeled pixels", name=name, share=percent(share)
-        )
+        return "balanced", msg("{name} covers {share} of the labeled pixels", **values)
     return "none", msg(
-        "{name} covers {share} of the labeled pixels, so no class dominates",
-        name=name,
-        share=percent(share),
+        "{name} covers {share} of the labeled pixels, so no class dominates", **values
     )
-
-
-def _convert_sum_loss_lr(settings: Settings, report: CheckReport) -> tuple[Settings, str]:
-    """Convert the learning rate and weight decay of a loss that is summed over pixels (FCN's
-    solvers) to those of our mean loss."""
-    assert settings.crop is not None
-    assert settings.sum_loss_lr is not None
-    labeled, ignored = sum(report.class_pixels["train"]), report.ignored_pixels["train"]
-    if settings.crop == WHOLE:
-        per_image = labeled / max(len(report.dataset.splits["train"]), 1)
-    else:
-        per_image = settings.crop[0] * settings.crop[1] * labeled / max(labeled + ignored, 1)
-    pixels = max(1.0, per_image * settings.batch_size)
-    decay = settings.weight_decay if settings.weight_decay is not None else 0.0005
-    lr = mean_loss_lr(settings.sum_loss_lr, pixels)
-    reason = msg(
-        "learning rate {lr:.3g} for the mean loss: {summed:g} for the summed loss, times "
-        "{pixels:,.0f} labeled pixels per image, times a batch size of {batch_size}; weight decay "
-        "{decay:.3g}: {given:g} divided by the same number (--lr, --weight-decay)",
-        lr=lr,
-        summed=settings.sum_loss_lr,
-        pixels=per_image,
-        batch_size=settings.batch_size,
-        decay=decay / pixels,
-        given=decay,
-    )
-    settings = replace(
-        settings, sum_loss_lr=None, lr=lr, backbone_lr=lr, weight_decay=decay / pixels
-    )
-    return settings, reason
-
-
-def mean_loss_lr(sum_loss_lr: float, pixels: float) -> float:
-    """Return the learning rate of a mean loss that moves weights as `sum_loss_lr` does for a sum.
-
-    Args:
-        sum_loss_lr: as published, 1e-10 for FCN-32s.
-        pixels: labeled pixels per step.
-
-    >>> f"{mean_loss_lr(1e-10, 375 * 500):.2g}"  # an image of PASCAL VOC
-    '1.9e-05'
-    """
-    return sum_loss_lr * pixels
 
 
 def inverse_sqrt_frequency(class_pixels: Sequence[int]) -> list[float]:

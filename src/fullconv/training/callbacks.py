@@ -25,28 +25,24 @@ from fullconv.core.metric_names import TITLES
 from fullconv.core.progress import finish_stages, is_terminal, say
 from fullconv.core.text import duration, first_line, percent, shell_command
 from fullconv.data.loading.dataset import ResumableBatchSampler
-from fullconv.evaluation.metrics import Metrics
 
 COLUMNS = ("epoch", "step", "loss", "lr", "mean_iou", "pixel_accuracy", "seconds")
 LOG_STEPS = 20  # between two values of the loss in Lightning's loggers
 CHECKPOINT = "last.ckpt"
 SAVE_SECONDS = 300  # between two checkpoints within an epoch
+COLLAPSED_EPOCHS = 3  # in a row, before the warning
 
 
 class Reporter(pl.Callback):
-    """Print a line per epoch, append it to log.csv, and pass the numbers to Lightning's loggers.
+    """Print a line per epoch, append it to a CSV file (an existing one is continued), and pass the
+    numbers to Lightning's loggers. A terminal also shows a progress bar.
 
-    A terminal also shows a progress bar with the loss, the best mean IoU and the time left.
     The loss is the mean since the epoch began, also in an epoch that was resumed; `self.log` would
     log the loss of single steps.
-
-    Args:
-        log: the CSV file; an existing one is continued.
-        quiet: print nothing.
     """
 
-    def __init__(self, log: Path, *, quiet: bool = False) -> None:
-        self.log_file = log
+    def __init__(self, log_file: Path, *, quiet: bool = False) -> None:
+        self.log_file = log_file
         self.console = Console(stderr=True, quiet=quiet, highlight=False)
         self.bar = Progress(
             TextColumn("{task.description}"),
@@ -95,13 +91,7 @@ class Reporter(pl.Callback):
         self.validation_started = time.monotonic()
 
     def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        module: Any,
-        outputs: Any,
-        batch: Any,
-        index: int,
-        dataloader_idx: int = 0,
+        self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, index: int, *_: Any
     ) -> None:
         now = time.monotonic()
         self.validation_seconds += now - self.validation_started
@@ -116,39 +106,36 @@ class Reporter(pl.Callback):
         metrics = module.latest[0].to_dict() if module.latest else {}
         mean_iou, accuracy = (metrics.get(key) or 0.0 for key in ("mean_iou", "pixel_accuracy"))
         self.best = max(self.best, mean_iou)
-        left = self._update_bar(
-            trainer, int(trainer.num_training_batches), _validation_batches(trainer), loss
-        )
+        validation = _validation_batches(trainer)
+        left = self._update_bar(trainer, int(trainer.num_training_batches), validation, loss)
         if not trainer.is_global_zero:
             return
-        parts = [
-            msg("epoch {epoch}/{epochs}", epoch=trainer.current_epoch + 1,
-                epochs=trainer.max_epochs),
+        epoch = trainer.current_epoch + 1
+        heads = ("", *module.model.heads)
+        parts: list[str] = [
+            msg("epoch {epoch}/{epochs}", epoch=epoch, epochs=trainer.max_epochs),
             msg("loss {loss:.3f}", loss=loss),
             msg("mean IoU {value}", value=percent(mean_iou)),
             msg("pixel accuracy {value}", value=percent(accuracy)),
-            *(f"{name} {percent(head.mean_iou)}"
-              for name, head in zip(module.model.heads, module.latest[1:], strict=False)),
-            msg("{time} left", time=left),
-        ]  # fmt: skip
+        ]
+        for name, head in zip(heads[1:], module.latest[1:], strict=False):
+            parts.append(f"{name} {percent(head.mean_iou)}")
+        parts.append(msg("{time} left", time=left))
         self.console.print(translate(join(parts, "  ")))
-        self._write_row((
-            trainer.current_epoch + 1,
-            trainer.global_step,
-            round(loss, 5),
-            f"{_learning_rate(trainer):.3g}",
-            round(mean_iou, 5),
-            round(accuracy, 5),
-            round(time.monotonic() - self.started, 1),
-        ))  # fmt: skip
+        row = [epoch, trainer.global_step, round(loss, 5), f"{_learning_rate(trainer):.3g}"]
+        row += [round(mean_iou, 5), round(accuracy, 5), round(time.monotonic() - self.started, 1)]
+        self._write_row(row)
 
         # Lightning's loggers get the remaining losses, and all metrics of all heads.
         if trainer.loggers:
             self._log_loss(trainer)
-            values: dict[str, float] = {"epoch": trainer.current_epoch + 1}
-            for name, head in zip(("", *module.model.heads), module.latest, strict=False):
+            values: dict[str, float] = {"epoch": epoch}
+            for name, head in zip(heads, module.latest, strict=False):
                 prefix = f"{name}/" if name else ""
-                values |= {f"{prefix}{key}": value for key, value in _scalars(head).items()}
+                metrics = head.to_dict()
+                table = {title: metrics[title] for title in TITLES}
+                table |= {f"iou/{key}": value for key, value in metrics["per_class_iou"].items()}
+                values |= {prefix + key: v for key, v in table.items() if v is not None}
             _log(trainer, values)
 
     def teardown(self, trainer: pl.Trainer, module: Any, stage: str) -> None:
@@ -180,19 +167,15 @@ class Reporter(pl.Callback):
             per_image = per_batch / (3 * self.batch_size)
         left = duration(batches_left * per_batch + validation_left * per_image)
         if self.task is not None and not self.bar.disable:
-            state = [msg("loss {loss:.3f}", loss=loss)]
+            epoch, epochs = trainer.current_epoch + 1, trainer.max_epochs
+            title = translate(msg("epoch {epoch}/{epochs}", epoch=epoch, epochs=epochs))
+            parts = [msg("loss {loss:.3f}", loss=loss)]
             if self.best >= 0:
-                state.append(msg("best mean IoU {value}", value=percent(self.best)))
-            state.append(msg("{time} left", time=left))
-            self.bar.update(
-                self.task,
-                completed=_all_batches(trainer) - batches_left - validation_left,
-                description=translate(
-                    msg("epoch {epoch}/{epochs}", epoch=trainer.current_epoch + 1,
-                        epochs=trainer.max_epochs)
-                ),
-                state=translate(join(state, "  ")),
-            )  # fmt: skip
+                parts.append(msg("best mean IoU {value}", value=percent(self.best)))
+            parts.append(msg("{time} left", time=left))
+            done = _all_batches(trainer) - batches_left - validation_left
+            state = translate(join(parts, "  "))
+            self.bar.update(self.task, completed=done, description=title, state=state)
         return left
 
     def _write_row(self, row: Sequence[Any]) -> None:
@@ -237,43 +220,30 @@ def _log(trainer: pl.Trainer, values: dict[str, float]) -> None:
         logger.log_metrics(values, trainer.global_step)
 
 
-def _scalars(metrics: Metrics) -> dict[str, float]:
-    table = metrics.to_dict()
-    values = {name: table[name] for name in TITLES}
-    values |= {f"iou/{name}": value for name, value in table["per_class_iou"].items()}
-    return {name: value for name, value in values.items() if value is not None}
-
-
 class TrainingGuards(pl.Callback):
-    """Stop if the loss is not finite; warn if every pixel is predicted as one class.
+    """Stop if the loss is not finite; warn if every pixel is predicted as one class."""
 
-    Args:
-        names: of the classes.
-        patience: consecutive epochs that must look collapsed before the warning.
-    """
-
-    def __init__(self, names: tuple[str, ...], *, patience: int = 3) -> None:
-        self.names, self.patience = names, patience
+    def __init__(self, class_names: tuple[str, ...]) -> None:
+        self.class_names = class_names
         self.collapsed, self.warned = 0, False
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, index: int
     ) -> None:
         loss = _loss_value(outputs)
-        if not math.isfinite(loss):
-            lr = _learning_rate(trainer)
-            raise FullconvError(
-                msg(
-                    "the loss became {loss} at step {step} (epoch {epoch}, learning rate "
-                    "{lr:.2g}). The best model so far is saved. Usual causes: a learning rate that "
-                    "is too high, or half precision.",
-                    loss=loss,
-                    step=trainer.global_step,
-                    epoch=trainer.current_epoch + 1,
-                    lr=lr,
-                ),
-                msg("--lr {lr:.2g}   # or --precision float32", lr=lr / 4),
-            )
+        if math.isfinite(loss):
+            return
+        lr, epoch = _learning_rate(trainer), trainer.current_epoch + 1
+        values = {"loss": loss, "step": trainer.global_step, "epoch": epoch, "lr": lr}
+        raise FullconvError(
+            msg(
+                "the loss became {loss} at step {step} (epoch {epoch}, learning rate "
+                "{lr:.2g}). The best model so far is saved. Usual causes: a learning rate that "
+                "is too high, or half precision.",
+                **values,
+            ),
+            msg("--lr {lr:.2g}   # or --precision float32", lr=lr / 4),
+        )
 
     def on_validation_end(self, trainer: pl.Trainer, module: Any) -> None:
         if trainer.sanity_checking or not module.latest:
@@ -282,7 +252,7 @@ class TrainingGuards(pl.Callback):
         predicted = confusion.sum(axis=0) > 0
         collapsed = predicted.sum() == 1 and (confusion.sum(axis=1) > 0).sum() > 1
         self.collapsed = self.collapsed + 1 if collapsed else 0
-        if self.collapsed >= self.patience and not self.warned and trainer.is_global_zero:
+        if self.collapsed >= COLLAPSED_EPOCHS and not self.warned and trainer.is_global_zero:
             self.warned = True
             say(
                 msg(
@@ -292,7 +262,7 @@ class TrainingGuards(pl.Callback):
                     "few images.\n"
                     "  try: --class-weights auto, --lr 0.0005, or a pretrained backbone",
                     epochs=self.collapsed,
-                    name=self.names[int(predicted.argmax())],
+                    name=self.class_names[int(predicted.argmax())],
                 )
             )
 
@@ -303,22 +273,12 @@ class Checkpoints(pl.Callback):
 
     Lightning's ModelCheckpoint takes either a time interval or epochs, and may save between two
     passes of an accumulated gradient, which a resumed run would lose.
-
-    Args:
-        folder: of the run.
-        batches: of the training split; when a checkpoint is loaded, they start after the last
-            batch of that checkpoint.
-        seconds: between two checkpoints within an epoch.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        batches: ResumableBatchSampler | None = None,
-        *,
-        seconds: float = SAVE_SECONDS,
-    ) -> None:
-        self.folder, self.batches, self.seconds = folder, batches, seconds
+    batches: ResumableBatchSampler  # of the training split; set before a checkpoint is loaded
+
+    def __init__(self, folder: Path, *, seconds: float = SAVE_SECONDS) -> None:
+        self.folder, self.seconds = folder, seconds
         self.path = folder / "checkpoint" / CHECKPOINT
         self.saved = time.monotonic()
         self.interrupted = False
@@ -327,8 +287,6 @@ class Checkpoints(pl.Callback):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, module: Any, checkpoint: dict[str, Any]
     ) -> None:
-        if self.batches is None:
-            return
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]
         epoch, batch = checkpoint["epoch"], progress["processed"]
         if batch >= len(self.batches):
@@ -347,9 +305,8 @@ class Checkpoints(pl.Callback):
         # The last batch is followed by validation and the epoch's own checkpoint. Several
         # processes must save together, but their clocks differ: they save after epochs only.
         # Between the passes of an accumulated gradient, that gradient would be lost.
-        if index + 1 >= trainer.num_training_batches or trainer.world_size > 1:
-            return
-        if (index + 1) % trainer.accumulate_grad_batches:
+        is_last = index + 1 >= trainer.num_training_batches
+        if is_last or trainer.world_size > 1 or (index + 1) % trainer.accumulate_grad_batches:
             return
         if self.interrupted or time.monotonic() - self.saved > self.seconds:
             self.save(trainer)
@@ -361,10 +318,11 @@ class Checkpoints(pl.Callback):
             self._stop_if_interrupted(trainer)
 
     def teardown(self, trainer: pl.Trainer, module: Any, stage: str) -> None:
-        self._restore_handler()
+        if self.handler is not None:
+            signal.signal(signal.SIGINT, self.handler)
 
     def on_exception(self, trainer: pl.Trainer, module: Any, error: BaseException) -> None:
-        self._restore_handler()
+        self.teardown(trainer, module, "fit")
 
     def save(self, trainer: pl.Trainer) -> None:
         """Write the checkpoint, in place of the previous one once it is complete."""
@@ -391,18 +349,11 @@ class Checkpoints(pl.Callback):
         self.interrupted = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    def _restore_handler(self) -> None:
-        if self.handler is not None:
-            signal.signal(signal.SIGINT, self.handler)
-
     def _stop_if_interrupted(self, trainer: pl.Trainer) -> None:
         if self.interrupted:
+            values = {"epoch": trainer.current_epoch + 1, "epochs": trainer.max_epochs}
             raise StoppedError(
-                msg(
-                    "stopped in epoch {epoch} of {epochs}; everything is saved.",
-                    epoch=trainer.current_epoch + 1,
-                    epochs=trainer.max_epochs,
-                ),
+                msg("stopped in epoch {epoch} of {epochs}; everything is saved.", **values),
                 shell_command("fullconv", "train", "--resume", self.folder),
             )
 
@@ -419,13 +370,12 @@ def readable_errors(batch_size: int, crop: tuple[int, int]) -> Iterator[None]:
         message, _, hint = error.message.rpartition("FullconvError: ")[2].partition("\n  try: ")
         raise FullconvError(message.strip(), hint.strip()) from None
     except torch.OutOfMemoryError as error:
+        values = {"count": batch_size, "height": crop[0], "width": crop[1]}
         raise FullconvError(
             msg(
                 "{count} images of {height} x {width} pixels do not fit in the device's memory: "
                 "{reason}.",
-                count=batch_size,
-                height=crop[0],
-                width=crop[1],
+                **values,
                 reason=first_line(error),
             ),
             f"--batch-size {max(1, batch_size // 2)}",

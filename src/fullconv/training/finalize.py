@@ -31,18 +31,14 @@ REPORT = "report.html"
 def finish(
     model: Model, folder: Path, reports: Sequence[CheckReport], split: str, device: torch.device
 ) -> dict[str, Any]:
-    """Evaluate the best model of a run in float32, and save it with its metrics.
+    """Evaluate the best model of a run in float32, save it with its metrics, and return them: those
+    that `fullconv evaluate` computes, and the epoch.
 
     Also writes metrics.json, the confusion matrix of each image, and the report.
 
     Args:
-        model: the best one; its metrics, in the precision of the training, are replaced.
-        folder: of the run.
         reports: of the dataset and of the masks of additional heads.
         split: that the model was chosen on.
-
-    Returns:
-        The metrics, as `fullconv evaluate` computes them, and the epoch of the model.
     """
     dataset = reports[0].dataset
     predictor = Predictor(model, device=device, precision="float32")
@@ -50,7 +46,13 @@ def finish(
     model.metrics = {**result.to_dict(), "epoch": model.metrics["epoch"]}
     model.bfloat16_disagreement = None
     if computes_in_bfloat16(device):
-        model.bfloat16_disagreement = _bfloat16_disagreement(model, dataset, split, device)
+        exact, fast = (Runtime(model, device=device, precision=p) for p in ("float32", "bfloat16"))
+        images = sample_images(dataset, split)
+        try:
+            model.bfloat16_disagreement = label_disagreement(exact, fast, images)
+        except RuntimeError as error:  # a user's backbone that creates float32 tensors
+            reason = first_line(error)
+            say(msg("note: this network does not run in bfloat16: {reason}.", reason=reason))
     save_model(model, folder / "model")
     atomic_write(folder / "metrics.json", json.dumps(model.metrics, indent=1))
     assert result.counts is not None
@@ -59,8 +61,8 @@ def finish(
     try:
         save_report(result, folder / REPORT, run=folder, repeat=repeat)
     except OSError as error:  # the model is complete without a page
-        reason = error.strerror or error
-        say(msg("note: no report in {folder}: {reason}", folder=folder, reason=reason))
+        values = {"folder": folder, "reason": error.strerror or error}
+        say(msg("note: no report in {folder}: {reason}", **values))
     return dict(model.metrics)
 
 
@@ -71,15 +73,3 @@ def sample_images(dataset: Dataset, split: str) -> Iterator[Tensor]:
     pairs = pairs[:: max(1, len(pairs) // COMPARED)][:COMPARED]
     samples = SegmentationDataset(pairs, dataset.labels, extra_labels=dataset.tables[1:])
     return (samples[i, 0][0] for i in range(len(pairs)))
-
-
-def _bfloat16_disagreement(
-    model: Model, dataset: Dataset, split: str, device: torch.device
-) -> float | None:
-    exact, fast = (Runtime(model, device=device, precision=p) for p in ("float32", "bfloat16"))
-    try:
-        return label_disagreement(exact, fast, sample_images(dataset, split))
-    except RuntimeError as error:  # a user's backbone that creates float32 tensors
-        reason = first_line(error)
-        say(msg("note: this network does not run in bfloat16: {reason}.", reason=reason))
-        return None

@@ -22,9 +22,9 @@ from torch import Tensor
 from fullconv.core.files import atomic_path
 from fullconv.core.i18n import join, msg
 from fullconv.core.progress import say
+from fullconv.core.settings import WHOLE
 from fullconv.core.text import percent
 from fullconv.data.check.check import CheckReport
-from fullconv.data.loading.dataset import SegmentationDataset
 from fullconv.data.loading.transforms import TrainTransform
 from fullconv.models.model import Model
 from fullconv.training.auto_settings import inverse_sqrt_frequency
@@ -45,16 +45,8 @@ _VISIBLE = 0.005  # of an image's labeled pixels (fraction); more of a class add
 
 class ImageLogger(pl.Callback):
     """Draw images/batches.png before the first step and images/epoch_XXXX.png after the first
-    epoch, every N epochs, and the last one. Lightning's loggers receive the sheets, too.
-
-    Args:
-        folder: for the sheets.
-        every: epochs between two sheets; 0 draws nothing.
-        reports: of the dataset, and of the masks of additional heads.
-        split: of the images.
-        seed: for ties between equally informative images.
-        quiet: do not print where the images are.
-    """
+    epoch, every N epochs (0 draws nothing), and the last one. Lightning's loggers receive the
+    sheets, too. The seed decides between equally informative images."""
 
     def __init__(
         self,
@@ -78,18 +70,21 @@ class ImageLogger(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
         if not self.every or not trainer.is_global_zero:
             return
-        self.chosen = choose_images(
-            self.reports, self.split, seed=self.seed, stride=trainer.world_size
-        )
+        stride = trainer.world_size
+        self.chosen = choose_images(self.reports, self.split, seed=self.seed, stride=stride)
         if trainer.global_step:  # resumed
             return
         loader: Any = trainer.train_dataloader
-        keys = islice(chain.from_iterable(loader.batch_sampler), CROPS)
-        crops = [_read_crop(loader.dataset, key, module.model) for key in keys]
-        heading = _describe_crops(loader.dataset.transform, [crop.outside.shape for crop in crops])
-        sheet = batches_sheet(
-            crops, _heads(module.model), module.model.extra_inputs, module.ignore_index, heading
-        )
+        samples, model = loader.dataset, module.model
+        crops = []
+        for key in islice(chain.from_iterable(loader.batch_sampler), CROPS):
+            image, target = samples[key]
+            outside = samples.padding_mask(key).numpy()
+            name = samples.pairs[key[0]].name
+            crops.append(Crop(name, network_inputs(model, image), _head_maps(target), outside))
+        heading = _describe_crops(samples.transform, [crop.outside.shape for crop in crops])
+        heads, inputs = _heads(model), model.extra_inputs
+        sheet = batches_sheet(crops, heads, inputs, module.ignore_index, heading)
         self._save(sheet, "batches.png", "batches", 0)
         self._log_sheets(trainer)
         if not (self.quiet or self.failed):
@@ -101,27 +96,21 @@ class ImageLogger(pl.Callback):
         self._log_sheets(trainer)
 
     def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        module: Any,
-        outputs: Any,
-        batch: Any,
-        index: int,
-        dataloader_idx: int = 0,
+        self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, index: int, *_: Any
     ) -> None:
         number = index * trainer.world_size  # the first process reads every world_size-th image
-        if number not in self.chosen or not self._is_due(trainer):
+        epoch = trainer.current_epoch + 1
+        if number not in self.chosen:
+            return
+        if epoch not in (1, trainer.max_epochs) and epoch % self.every:
             return
         images, target = batch
         loader: Any = trainer.val_dataloaders
-        self.predicted.append(
-            ValidationImage(
-                loader.dataset.pairs[number].name,
-                subsample(images[0, :3].byte().permute(1, 2, 0).cpu().numpy()),
-                [subsample(ids) for ids in _head_maps(target[0])],
-                [subsample(ids[0].cpu().numpy()) for ids in outputs["predictions"]],
-            )
-        )
+        name = loader.dataset.pairs[number].name
+        photo = subsample(images[0, :3].byte().permute(1, 2, 0).cpu().numpy())
+        targets = [subsample(ids) for ids in _head_maps(target[0])]
+        predictions = [subsample(ids[0].cpu().numpy()) for ids in outputs["predictions"]]
+        self.predicted.append(ValidationImage(name, photo, targets, predictions))
 
     def on_validation_end(self, trainer: pl.Trainer, module: Any) -> None:
         images, self.predicted = self.predicted, []
@@ -133,34 +122,29 @@ class ImageLogger(pl.Callback):
             f"{name} {percent(metrics.mean_iou)}".strip()
             for (name, _), metrics in zip(heads, module.latest, strict=True)
         ]
-        heading = msg(
-            "epoch {epoch} of {epochs}: mean IoU {scores} on {split}",
-            epoch=epoch,
-            epochs=trainer.max_epochs,
-            scores=", ".join(scores),
-            split=self.split,
-        )
+        values = {"epoch": epoch, "epochs": trainer.max_epochs, "split": self.split}
+        values["scores"] = ", ".join(scores)
+        heading = msg("epoch {epoch} of {epochs}: mean IoU {scores} on {split}", **values)
 
         def draw() -> None:
             sheet = epoch_sheet(images, heads, ignore_index, heading)
             self._save(sheet, f"epoch_{epoch:04}.png", "validation", step)
 
-        self._wait()
+        self._wait()  # there is never more than one sheet in memory
         self.thread = self.thread or ThreadPoolExecutor(1, "images")
         self.drawing = self.thread.submit(draw)
 
     def teardown(self, trainer: pl.Trainer, module: Any, stage: str) -> None:
-        self._finish(trainer)
+        self._wait()
+        if self.thread is not None:
+            self.thread.shutdown()
+            self.thread = self.drawing = None
+        self._log_sheets(trainer)
 
     def on_exception(self, trainer: pl.Trainer, module: Any, error: BaseException) -> None:
-        self._finish(trainer)
-
-    def _is_due(self, trainer: pl.Trainer) -> bool:
-        epoch = trainer.current_epoch + 1
-        return epoch in (1, trainer.max_epochs) or epoch % self.every == 0
+        self.teardown(trainer, module, "fit")
 
     def _wait(self) -> None:
-        """Wait for the previous sheet: there is never more than one in memory."""
         if self.drawing is not None:
             self.drawing.result()
 
@@ -187,29 +171,15 @@ class ImageLogger(pl.Callback):
                     writer = logger.experiment
                     writer.add_image(f"images/{name}", np.asarray(sheet), step, dataformats="HWC")
 
-    def _finish(self, trainer: pl.Trainer) -> None:
-        self._wait()
-        if self.thread is not None:
-            self.thread.shutdown()
-            self.thread = self.drawing = None
-        self._log_sheets(trainer)
-
 
 def choose_images(
     reports: Sequence[CheckReport], split: str, *, seed: int, stride: int = 1, count: int = IMAGES
 ) -> list[int]:
-    """Choose images that together show as many classes as possible, with weight on rare ones.
+    """Return the sorted indices of images that together show as many classes of all heads as
+    possible, with weight on rare ones.
 
     Greedy: each image is the one that adds most to those before it, or a random one if none adds
-    anything.
-
-    Args:
-        reports: of the dataset, and of the masks of additional heads, whose classes count too.
-        seed: for the order of equally good images.
-        stride: consider every `stride`-th image only, those that the first process reads.
-
-    Returns:
-        Their indices in the split, sorted.
+    anything. Only every `stride`-th image is considered, those that the first process reads.
     """
     # (images, classes of all heads): from 0 to 1, how well an image shows a class.
     pairs = reports[0].dataset.splits[split][::stride]
@@ -236,13 +206,6 @@ def choose_images(
     return sorted(int(order[place]) * stride for place in chosen)
 
 
-def _read_crop(samples: SegmentationDataset, key: tuple[int, int], model: Model) -> Crop:
-    image, target = samples[key]
-    outside: NDArray[np.bool_] = samples.padding_mask(key).numpy()
-    inputs = network_inputs(model, image)
-    return Crop(samples.pairs[key[0]].name, inputs, _head_maps(target), outside)
-
-
 def _head_maps(target: Tensor) -> list[NDArray[Any]]:
     """Return the (H, W) ids of each head from a target (H, W) or (heads, H, W)."""
     return list(target.reshape(-1, *target.shape[-2:]).cpu().numpy())
@@ -254,16 +217,13 @@ def _heads(model: Model) -> Heads:
 
 def _describe_crops(transform: TrainTransform, sizes: Sequence[tuple[int, ...]]) -> str:
     """Return the heading of the sheet of the first crops: how they were made."""
-    count, (height, width) = len(sizes), sizes[0]
-    whole = transform.crop == (0, 0)
+    values = {"count": len(sizes), "height": sizes[0][0], "width": sizes[0][1]}
     if len(set(sizes)) > 1:
-        parts = [msg("the first {count} whole images", count=count)]
-    elif whole:
-        parts = [msg("the first {count} whole images of {height} x {width} pixels", count=count,
-                     height=height, width=width)]  # fmt: skip
+        parts = [msg("the first {count} whole images", count=len(sizes))]
+    elif transform.crop == WHOLE:
+        parts = [msg("the first {count} whole images of {height} x {width} pixels", **values)]
     else:
-        parts = [msg("the first {count} crops of {height} x {width} pixels", count=count,
-                     height=height, width=width)]  # fmt: skip
+        parts = [msg("the first {count} crops of {height} x {width} pixels", **values)]
     low, high = transform.scale
     if (low, high) != (1.0, 1.0):
         parts.append(msg("resized {low:g} to {high:g} times", low=low, high=high))

@@ -26,7 +26,7 @@ from fullconv.models.model import Model
 from fullconv.visualization.contact_sheet import contact_sheet, subsample
 from fullconv.visualization.overlay import NEUTRAL, Ids, ImageArray, colorize
 
-_LONGEST_SIDE = 320  # pixels of an image on a sheet
+_SHEET: dict[str, Any] = {"longest_side": 320, "two_blocks": True}  # pixels of an image
 _STRIPES: tuple[RGB, RGB] = ((255, 255, 255), (196, 202, 208))
 _DEVIATIONS = 2  # of an extra input, to each side of its mean, from black to white
 
@@ -35,24 +35,17 @@ Heads = Sequence[tuple[str, Labels]]  # name ("" if there is one head) and class
 
 @dataclass(frozen=True)
 class Crop:
-    """A training crop as the network receives it.
-
-    Args:
-        name: of the image.
-        inputs: (H, W, 3) each, as the network sees it; see `network_inputs`.
-        targets: (H, W) class ids of each head.
-        outside: (H, W) bool, true where the crop extends beyond the image.
-    """
+    """A training crop as the network receives it."""
 
     name: str
-    inputs: list[ImageArray]
-    targets: list[Ids]
-    outside: NDArray[np.bool_]
+    inputs: list[ImageArray]  # (H, W, 3) each; see `network_inputs`
+    targets: list[Ids]  # (H, W) of each head
+    outside: NDArray[np.bool_]  # (H, W), true where the crop extends beyond the image
 
 
 @dataclass(frozen=True)
 class ValidationImage:
-    """A validation image with (H, W) class ids of each head: ground truth and prediction."""
+    """A validation image with ground truth and prediction of each head."""
 
     name: str
     photo: ImageArray
@@ -61,12 +54,9 @@ class ValidationImage:
 
 
 def network_inputs(model: Model, image: Tensor) -> list[ImageArray]:
-    """Return what the network sees, converted back to colors: an (H, W, 3) image, and one more for
-    each extra input, from two standard deviations below its mean (black) to two above (white).
-
-    Args:
-        image: (C, H, W) as a batch holds it.
-    """
+    """Return what the network sees of an image (C, H, W), converted back to colors: (H, W, 3), and
+    one more for each extra input, from two standard deviations below its mean (black) to two above
+    (white)."""
     inputs = model.normalize(image[None])[0]
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (model.card.mean, model.card.std))
     images, first = [inputs[:3] * std + mean], 3
@@ -84,19 +74,19 @@ def batches_sheet(
     ignore_index: int,
     heading: str,
 ) -> Image.Image:
-    """Draw the first training crops, in their order, with the labels of each head.
-
-    Args:
-        ignore_index: the ignored id in the targets of all heads.
-    """
+    """Draw the first training crops with the labels of each head; all share one ignored id."""
     rows = []
     for crop in crops:
-        maps = []
+        height, width = crop.outside.shape
+        y, x = np.ogrid[:height, :width]
+        stripes = (y + x) // max(3, round(max(height, width) / 50)) % 2
+        striped = np.array(_STRIPES, np.uint8)[stripes]
+        images = list(crop.inputs)
         for ids, (_, labels) in zip(crop.targets, heads, strict=True):
             colors = _colorize(ids, labels, ignore_index)
-            colors[crop.outside] = _striped(ids.shape)[crop.outside]
-            maps.append(colors)
-        rows.append([subsample(image) for image in (*crop.inputs, *maps)])
+            colors[crop.outside] = striped[crop.outside]
+            images.append(colors)
+        rows.append([subsample(image) for image in images])
     titles = [msg("network input"), *(extra.name for extra in extra_inputs)]
     titles += [msg("labels: {head}", head=name) if name else msg("labels") for name, _ in heads]
     inside = [[ids[~crop.outside] for ids in crop.targets] for crop in crops]
@@ -104,7 +94,7 @@ def batches_sheet(
     if any(crop.outside.any() for crop in crops):
         legend[translate(msg("outside the image (striped)"))] = _STRIPES[1]
     names = [crop.name for crop in crops]
-    return _sheet(rows, titles, names, legend, heading)
+    return contact_sheet(rows, titles, names, legend=legend, heading=heading, **_SHEET)
 
 
 def epoch_sheet(
@@ -115,52 +105,33 @@ def epoch_sheet(
     rows, captions = [], []
     for image in images:
         row, accuracies = [image.photo], []
-        for truth, predicted, (name, labels) in zip(
-            image.targets, image.predictions, heads, strict=True
-        ):
+        maps = zip(image.targets, image.predictions, heads, strict=True)
+        for truth, predicted, (head, labels) in maps:
             row += [_colorize(ids, labels, ignore_index) for ids in (truth, predicted)]
             labeled = truth != ignore_index
             if labeled.any():
                 share = percent(float((truth == predicted)[labeled].mean()))
-                accuracies.append(msg("{head} {share} right", head=name, share=share)
-                                  if name else msg("{share} right", share=share))  # fmt: skip
+                if head:
+                    accuracies.append(msg("{head} {share} right", head=head, share=share))
+                else:
+                    accuracies.append(msg("{share} right", share=share))
         rows.append(row)
-        captions.append(join([image.name, join(accuracies, ", ")] if accuracies else [image.name],
-                             ": "))  # fmt: skip
+        parts = [image.name, join(accuracies, ", ")] if accuracies else [image.name]
+        captions.append(join(parts, ": "))
     titles: list[str] = [msg("photo")]
-    for name, _ in heads:
-        titles += (
-            [msg("ground truth: {head}", head=name), msg("prediction: {head}", head=name)]
-            if name
-            else [msg("ground truth"), msg("prediction")]
-        )
-    maps = [maps for image in images for maps in (image.targets, image.predictions)]
-    return _sheet(rows, titles, captions, _legend(maps, heads, ignore_index), heading)
-
-
-def _sheet(
-    rows: Any, titles: Sequence[str], captions: Sequence[str], legend: Any, heading: str
-) -> Image.Image:
-    return contact_sheet(
-        rows,
-        titles,
-        captions,
-        legend=legend,
-        heading=heading,
-        longest_side=_LONGEST_SIDE,
-        two_blocks=True,
-    )
+    for head, _ in heads:
+        if head:
+            titles += [msg("ground truth: {head}", head=head), msg("prediction: {head}", head=head)]
+        else:
+            titles += [msg("ground truth"), msg("prediction")]
+    maps_of_images = [maps for image in images for maps in (image.targets, image.predictions)]
+    legend = _legend(maps_of_images, heads, ignore_index)
+    return contact_sheet(rows, titles, captions, legend=legend, heading=heading, **_SHEET)
 
 
 def _colorize(ids: Ids, labels: Labels, ignore_index: int) -> ImageArray:
     """Color the ids of one head, which have the ignored id that all heads share."""
     return colorize(np.where(ids == ignore_index, labels.ignore_index, ids.astype(int)), labels)
-
-
-def _striped(size: tuple[int, ...]) -> ImageArray:
-    width = max(3, round(max(size) / 50))
-    rows, columns = np.ogrid[: size[0], : size[1]]
-    return np.array(_STRIPES, np.uint8)[(rows + columns) // width % 2]
 
 
 def _legend(maps: Iterable[Sequence[Ids]], heads: Heads, ignore_index: int) -> dict[str, RGB]:

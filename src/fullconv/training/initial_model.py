@@ -7,6 +7,7 @@ are those of the coarser network.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from difflib import get_close_matches
@@ -39,13 +40,12 @@ _BACKBONE, _SCORE, _LAST_STEP = "backbone.", "score.", "final_upsampling."  # of
 def build_initial_model(
     report: CheckReport, settings: Settings, module: nn.Module | None = None, *, quiet: bool = True
 ) -> Model:
-    """Build the model that a run starts from.
+    """Build the model that a run starts from; unless `quiet`, print what an existing one provides.
 
     Args:
         report: of the dataset, with the heads and extra inputs that the model gets.
         settings: resolved.
         module: the user's own backbone, if any.
-        quiet: do not print what is taken from an existing model.
 
     Raises:
         FullconvError: an existing model with another backbone or other extra inputs.
@@ -53,23 +53,18 @@ def build_initial_model(
     torch.manual_seed(settings.seed)
     dataset = report.dataset
     earlier = open_model(settings.init_from, backbone=module) if settings.init_from else None
+    backbone: Any = module if module is not None else settings.backbone
+    placement = border = None
     if earlier:
         _require_same_inputs(earlier, dataset.inputs, settings.fusion)
+        backbone = module if module is not None else earlier.card
+        placement, border = earlier.network.backbone.placement, earlier.network.border
 
     # The network, for images alone. Feature-map cells are placed as in the existing model.
-    backbone: Any = module if module is not None else earlier.card if earlier else settings.backbone
-    network = FCN(
-        build(
-            backbone,
-            stride=settings.stride,
-            pretrained=settings.pretrained,
-            placement=earlier.network.backbone.placement if earlier else None,
-        ),
-        sum(len(labels) for labels in dataset.tables),
-        stride=settings.stride,
-        upsampling=settings.upsampling,
-        border=earlier.network.border if earlier else None,
-    )
+    stride = settings.stride
+    outputs = sum(len(labels) for labels in dataset.tables)
+    pyramid = build(backbone, stride=stride, pretrained=settings.pretrained, placement=placement)
+    network = FCN(pyramid, outputs, stride=stride, upsampling=settings.upsampling, border=border)
     card = network.backbone.card
     if settings.pretrained and not card.pretrained_on:
         weights = f"{card.source}'s default weights"
@@ -78,16 +73,15 @@ def build_initial_model(
 
     # What the model notes about its training.
     options = settings.to_dict()
+    for name, value in options.items():
+        options[name] = list(value) if isinstance(value, tuple) else value
+    del options["backbone"], options["init_from"]
     facts: dict[str, Any] = {
         "data_fingerprint": report.fingerprint,
         "trained_on": training_split_fingerprint(report, earlier.training if earlier else None),
         "mask_values": [meaning.to_dict() for meaning in report.meanings],
         "fullconv": __version__,
-        "settings": {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in options.items()
-            if name not in ("backbone", "init_from")
-        },
+        "settings": options,
         "data": _dataset_facts(report),
     }
     if earlier:
@@ -106,19 +100,20 @@ def build_initial_model(
     if earlier and earlier.extra_inputs:
         transferred = transfer_weights(model, earlier)
     network.to(memory_format=torch.channels_last)
+    if not earlier:
+        return model
 
-    if earlier:
-        notes = [msg("starts from {model}: {parts}", model=settings.init_from, parts=transferred)]
-        same_inputs = bool(model.extra_inputs) == bool(earlier.extra_inputs)
-        if same_inputs and _class_names(model) == _class_names(earlier):
-            cpu = torch.device("cpu")
-            first, second = (Runtime(m, device=cpu, precision="float32") for m in (model, earlier))
-            images = sample_images(dataset, dataset.held_out)
-            unchanged = facts["unchanged_at_start"] = 1 - label_disagreement(first, second, images)
-            share = percent(unchanged, 2)
-            notes.append(msg("{share} of the pixels keep their label", share=share))
-        if not quiet:
-            say(join(notes, "; "))
+    notes = [msg("starts from {model}: {parts}", model=settings.init_from, parts=transferred)]
+    same_inputs = bool(model.extra_inputs) == bool(earlier.extra_inputs)
+    if same_inputs and _class_names(model) == _class_names(earlier):
+        cpu = torch.device("cpu")
+        first, second = (Runtime(m, device=cpu, precision="float32") for m in (model, earlier))
+        images = sample_images(dataset, dataset.held_out)
+        unchanged = facts["unchanged_at_start"] = 1 - label_disagreement(first, second, images)
+        share = percent(unchanged, 2)
+        notes.append(msg("{share} of the pixels keep their label", share=share))
+    if not quiet:
+        say(join(notes, "; "))
     return model
 
 
@@ -134,13 +129,8 @@ def pyramid_strides(settings: Settings, module: nn.Module | None = None) -> list
 
 def transfer_weights(model: Model, earlier: Model) -> str:
     """Copy the backbone of an existing model into a new one, and the scores if the classes of all
-    heads are the same.
-
-    Args:
-        model: on the same backbone. Its scores at strides that the existing model lacks stay zero.
-
-    Returns:
-        What was copied, in words.
+    heads are the same; return in words what was copied. Scores at strides that the existing model
+    lacks stay zero.
 
     Raises:
         FullconvError: the backbones differ.
@@ -154,12 +144,12 @@ def transfer_weights(model: Model, earlier: Model) -> str:
     }
     missing = [key for key in fresh if key.startswith(_BACKBONE) and key not in shared]
     if missing:
+        values = {"network": earlier.network.name, "backbone": earlier.card.name}
         raise FullconvError(
             msg(
                 "the model to start from is an {network} on {backbone}, whose weights differ: "
                 "{count} are missing or have another shape, such as {example}.",
-                network=earlier.network.name,
-                backbone=earlier.card.name,
+                **values,
                 count=len(missing),
                 example=missing[0],
             ),
@@ -177,13 +167,8 @@ def transfer_weights(model: Model, earlier: Model) -> str:
 
 
 def require_backbone(name: str) -> None:
-    """Raise a FullconvError if timm or torchvision has no network of this name.
-
-    Nothing is built or downloaded. A name of another source is checked when it is built.
-
-    Args:
-        name: a timm name, "torchvision:NAME", or the path of a backbone card.
-    """
+    """Raise a FullconvError if timm or torchvision has no network of this name, or of that in a
+    backbone card (*.toml). Nothing is built or downloaded; other sources are checked when built."""
     card = read_card(name) if name.endswith(".toml") else None
     source, _, network = (f"{card.source}:{card.name}" if card else name).rpartition(":")
     source = source or "timm"
@@ -201,17 +186,11 @@ def require_backbone(name: str) -> None:
     if exists:
         return
     near = get_close_matches(network, names, 4)
-    message = (
-        msg(
-            "{source} has no network {name!r}; the nearest are {nearest}.",
-            source=source,
-            name=network,
-            nearest=", ".join(near),
-        )
-        if near
-        else msg("{source} has no network {name!r}.", source=source, name=network)
-    )
-    best = (near or ["resnet18"])[0]
+    values = {"source": source, "name": network, "nearest": ", ".join(near)}
+    message = msg("{source} has no network {name!r}.", **values)
+    if near:
+        message = msg("{source} has no network {name!r}; the nearest are {nearest}.", **values)
+    best = near[0] if near else "resnet18"
     prefix = "" if source == "timm" else f"{source}:"
     hint = msg('name = "{best}"   # in {card}', best=best, card=name)
     raise FullconvError(message, hint if card else f"--backbone {prefix}{best}")
@@ -229,9 +208,7 @@ def _dataset_facts(report: CheckReport) -> dict[str, Any]:
         "ignored_pixels": report.ignored_pixels.get("train", 0),
     }
     if sizes:
-        smallest, largest = (
-            choose(sizes, key=lambda size: int(size[0] * size[1])) for choose in (min, max)
-        )
+        smallest, largest = (choose(sizes, key=math.prod) for choose in (min, max))
         facts["sizes"] = {
             "smallest": list(smallest),
             "largest": list(largest),
@@ -243,19 +220,19 @@ def _dataset_facts(report: CheckReport) -> dict[str, Any]:
 def _require_same_inputs(earlier: Model, inputs: Sequence[ExtraInput], fusion: str) -> None:
     """Raise a FullconvError unless a model with extra inputs gets the same ones again."""
     before = [(extra.name, extra.channels) for extra in earlier.extra_inputs]
-    if before and (
-        before != [(extra.name, extra.channels) for extra in inputs] or earlier.fusion != fusion
-    ):
-        names = [name for name, _ in before]
-        raise FullconvError(
-            msg(
-                "the model to start from takes the extra inputs {names}, by {fusion} fusion; this "
-                "run would not.",
-                names=", ".join(names),
-                fusion=earlier.fusion,
-            ),
-            f"--extra-inputs {','.join(names)} --fusion {earlier.fusion}",
-        )
+    now = [(extra.name, extra.channels) for extra in inputs]
+    if not before or (before == now and earlier.fusion == fusion):
+        return
+    names = [name for name, _ in before]
+    raise FullconvError(
+        msg(
+            "the model to start from takes the extra inputs {names}, by {fusion} fusion; this "
+            "run would not.",
+            names=", ".join(names),
+            fusion=earlier.fusion,
+        ),
+        f"--extra-inputs {','.join(names)} --fusion {earlier.fusion}",
+    )
 
 
 def _class_names(model: Model) -> list[tuple[str, ...]]:

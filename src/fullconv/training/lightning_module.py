@@ -12,6 +12,7 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, PolynomialLR
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from fullconv.core.settings import Settings
@@ -26,16 +27,10 @@ class TrainingModule(pl.LightningModule):
     """Trains a model, and saves it whenever its validation mean IoU is the best so far.
 
     Args:
-        model: to train.
         settings: resolved.
         class_weights: (K,) for each head, or None.
         protocol: of the validation split; saved with the metrics.
         folder: for the best model.
-
-    Attributes:
-        latest: metrics of each head in the last validation.
-        best: the best mean IoU so far.
-        last_is_best: the last validation was the best, so the network has the best weights.
     """
 
     def __init__(
@@ -58,8 +53,9 @@ class TrainingModule(pl.LightningModule):
             for labels in model.tables
         )
         self.runtime: Runtime | None = None
-        self.latest: list[Metrics] = []
-        self.best, self.last_is_best = -1.0, False
+        self.latest: list[Metrics] = []  # of each head, in the last validation
+        self.best = -1.0  # mean IoU
+        self.last_is_best = False  # the last validation: the network has the best weights
         if settings.freeze_backbone:
             self.network.backbone.requires_grad_(False)
             self.train()  # Lightning keeps the modes as they are
@@ -99,8 +95,7 @@ class TrainingModule(pl.LightningModule):
     def on_validation_start(self) -> None:
         # In the precision of the training: these metrics only choose an epoch. The metrics that
         # are saved at the end are computed in float32.
-        half = self.trainer.precision == "bf16-mixed"
-        precision = "bfloat16" if half else "float32"
+        precision = "bfloat16" if self.trainer.precision == "bf16-mixed" else "float32"
         self.runtime = Runtime(self.model, device=self.device, precision=precision)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> dict[str, Any]:
@@ -109,11 +104,11 @@ class TrainingModule(pl.LightningModule):
         assert self.runtime is not None
         with torch.autocast(self.device.type, enabled=False):
             predictions = self.runtime.labels(images)
-        for confusion, predicted, truth, labels in zip(
-            self.confusions, predictions, _per_head(target), self.model.tables, strict=True
-        ):
-            ignored = truth == self.ignore_index
-            confusion.update(predicted.int(), truth.int().masked_fill(ignored, len(labels)))  # type: ignore[operator]
+        targets, tables = _per_head(target), self.model.tables
+        for head, confusion in enumerate(self.confusions):
+            ignored = targets[head] == self.ignore_index
+            truth = targets[head].int().masked_fill(ignored, len(tables[head]))
+            confusion.update(predictions[head].int(), truth)  # type: ignore[operator]
         return {"predictions": predictions}
 
     def on_validation_epoch_end(self) -> None:
@@ -134,12 +129,9 @@ class TrainingModule(pl.LightningModule):
         self.last_is_best = mean_iou > self.best
         if self.last_is_best:
             self.best = mean_iou
-            self.model.metrics = {
-                **heads[0].to_dict(),
-                **heads_dict(dict(zip(self.model.heads, heads[1:], strict=True))),
-                "epoch": self.current_epoch + 1,
-                "protocol": self.protocol,
-            }
+            more = heads_dict(dict(zip(self.model.heads, heads[1:], strict=True)))
+            facts = {"epoch": self.current_epoch + 1, "protocol": self.protocol}
+            self.model.metrics = {**heads[0].to_dict(), **more, **facts}
             if self.trainer.is_global_zero:
                 save_model(self.model, self.folder / "model")
 
@@ -150,25 +142,19 @@ class TrainingModule(pl.LightningModule):
         self.best = checkpoint["best_mean_iou"]
 
     def configure_optimizers(self) -> Any:
-        settings, optimizer = self.settings, _build_optimizer(self.network, self.settings)
-        steps = int(self.trainer.estimated_stepping_batches)
-        scheduler: torch.optim.lr_scheduler.LRScheduler
-        if settings.schedule == "fixed":
+        optimizer = _build_optimizer(self.network, self.settings)
+        if self.settings.schedule == "fixed":
             return optimizer
-        if settings.schedule == "onecycle":
-            scheduler = torch.optim.lr_scheduler.OneCycleLR(
-                optimizer,
-                max_lr=[group["lr"] for group in optimizer.param_groups],
-                total_steps=steps + 1,
-                pct_start=0.15,
-                cycle_momentum=False,
-            )
+        steps = int(self.trainer.estimated_stepping_batches)
+        scheduler: LRScheduler
+        if self.settings.schedule == "onecycle":
+            peaks = [group["lr"] for group in optimizer.param_groups]
+            options: dict[str, Any] = {"pct_start": 0.15, "cycle_momentum": False}
+            scheduler = OneCycleLR(optimizer, peaks, total_steps=steps + 1, **options)
         else:
-            scheduler = torch.optim.lr_scheduler.PolynomialLR(optimizer, steps, power=0.9)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+            scheduler = PolynomialLR(optimizer, steps, power=0.9)
+        lr_scheduler = {"scheduler": scheduler, "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": lr_scheduler}
 
 
 def _per_head(target: Tensor) -> list[Tensor]:

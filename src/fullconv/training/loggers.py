@@ -24,14 +24,12 @@ def require_loggers(names: Sequence[str]) -> None:
     """Raise a FullconvError if the package of a logger is not installed."""
     for name in names:
         if importlib.util.find_spec(name) is None:
-            raise FullconvError(
-                msg(
-                    "--logger {name}: {title} needs the package {name}, which is not installed.",
-                    name=name,
-                    title=_TITLES[name],
-                ),
-                f"pip install {name}",
+            message = msg(
+                "--logger {name}: {title} needs the package {name}, which is not installed.",
+                name=name,
+                title=_TITLES[name],
             )
+            raise FullconvError(message, f"pip install {name}")
 
 
 def build_loggers(names: Sequence[str], folder: Path, *, quiet: bool) -> list[Any]:

@@ -22,12 +22,12 @@ from fullconv.models.run import Stage
 def plan_stages(
     folder: Path, settings: Settings, strides: Sequence[int]
 ) -> list[tuple[Path, Settings]]:
-    """Return the folder and the settings of each stage.
+    """Return the folder and the settings of each stage; the last one is trained in `folder`.
+
+    Each stage multiplies the learning rates of the one before by `stage_lr_factor`.
 
     Args:
-        folder: of the whole run; the last stage is trained in it.
-        settings: resolved, for the first stage. Each later stage multiplies the learning rates by
-            `stage_lr_factor`.
+        settings: resolved, for the first stage.
         strides: coarsest first.
     """
     assert settings.lr is not None
@@ -35,13 +35,8 @@ def plan_stages(
     plan: list[tuple[Path, Settings]] = []
     for number, stride in enumerate(strides):
         factor = settings.stage_lr_factor**number
-        stage = replace(
-            settings,
-            staged=False,
-            stride=stride,
-            lr=settings.lr * factor,
-            backbone_lr=settings.backbone_lr * factor,
-        )
+        lr, backbone_lr = settings.lr * factor, settings.backbone_lr * factor
+        stage = replace(settings, staged=False, stride=stride, lr=lr, backbone_lr=backbone_lr)
         if plan:
             previous = str((plan[-1][0] / "model").resolve())
             stage = replace(stage, init_from=previous, pretrained=False)

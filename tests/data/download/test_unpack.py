@@ -1,14 +1,10 @@
 """Archives are unpacked: good ones, damaged ones, and those that attack."""
 
-from __future__ import annotations
-
 import errno
 import io
 import shutil
 import tarfile
 import zipfile
-from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -17,10 +13,9 @@ from fullconv.core.errors import FullconvError
 from fullconv.data.download.unpack import unpack
 
 FILES = {"set/images/a.jpg": b"image", "set/masks/a.png": b"mask", "code/read.m": b"code"}
-Make = Callable[..., Path]
 
 
-def make_tar(path: Path, files: dict[str, bytes] = FILES, *more: tarfile.TarInfo) -> Path:
+def make_tar(path, files=FILES, *more):
     mode = "w:gz" if path.name.endswith("gz") else "w"
     with tarfile.open(path, mode) as archive:
         for name, data in files.items():
@@ -32,7 +27,7 @@ def make_tar(path: Path, files: dict[str, bytes] = FILES, *more: tarfile.TarInfo
     return path
 
 
-def make_zip(path: Path, files: dict[str, bytes] = FILES) -> Path:
+def make_zip(path, files=FILES):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.mkdir("set")
         for name, data in files.items():
@@ -40,17 +35,17 @@ def make_zip(path: Path, files: dict[str, bytes] = FILES) -> Path:
     return path
 
 
-def link(name: str, target: str, kind: bytes) -> tarfile.TarInfo:
+def link(name, target, kind):
     member = tarfile.TarInfo(name)
     member.type, member.linkname = kind, target
     return member
 
 
-def files_in(folder: Path) -> list[str]:
+def files_in(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def names_in(folder: Path) -> list[str]:
+def names_in(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
@@ -58,9 +53,9 @@ def names_in(folder: Path) -> list[str]:
     ("make", "name"),
     [(make_tar, "x.tar"), (make_tar, "x.tar.gz"), (make_tar, "x.TGZ"), (make_zip, "x.zip")],
 )
-def test_only_the_root_is_kept(tmp_path: Path, make: Make, name: str) -> None:
+def test_only_the_root_is_kept(tmp_path, make, name):
     path = make(tmp_path / name)
-    progress: list[tuple[int, int]] = []
+    progress = []
     unpack([(path, "")], "set", tmp_path / "mine", lambda *count: progress.append(count))
     assert files_in(tmp_path / "mine") == ["images/a.jpg", "masks/a.png"]
     assert (tmp_path / "mine/images/a.jpg").read_bytes() == b"image"
@@ -70,7 +65,7 @@ def test_only_the_root_is_kept(tmp_path: Path, make: Make, name: str) -> None:
     assert 0 < progress[-1][0] <= progress[-1][1] == path.stat().st_size
 
 
-def test_several_files_become_one_folder(tmp_path: Path) -> None:
+def test_several_files_become_one_folder(tmp_path):
     tar = make_tar(tmp_path / "one.tar", {"kit/VOC/images/a.jpg": b"a"})
     archive = make_zip(tmp_path / "two.zip", {"masks/a.png": b"b"})
     names = tmp_path / "labels.txt"
@@ -85,7 +80,7 @@ def test_several_files_become_one_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.FIFOTYPE, "zip"])
-def test_links_and_devices_are_left_out(tmp_path: Path, kind: bytes | str) -> None:
+def test_links_and_devices_are_left_out(tmp_path, kind):
     if isinstance(kind, bytes):
         path = make_tar(tmp_path / "x.tar", FILES, link("set/passwords", "/etc/passwd", kind))
     else:
@@ -98,15 +93,16 @@ def test_links_and_devices_are_left_out(tmp_path: Path, kind: bytes | str) -> No
     assert names_in(tmp_path / "mine") == ["images", "masks"]
 
 
-def test_hard_links_become_copies(tmp_path: Path) -> None:
-    source = tmp_path / "made" / "set" / "images"
-    source.mkdir(parents=True)
-    (source / "a.jpg").write_bytes(b"image")
-    (source / "b.jpg").hardlink_to(source / "a.jpg")
-    (source.parent / "more").mkdir()
-    (source.parent / "more" / "c.jpg").hardlink_to(source / "a.jpg")
+def test_hard_links_become_copies(tmp_path):
+    source = tmp_path / "source"
+    for name in ("images/a.jpg", "images/b.jpg", "more/c.jpg"):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        if name == "images/a.jpg":
+            (source / name).write_bytes(b"image")
+        else:
+            (source / name).hardlink_to(source / "images/a.jpg")
     with tarfile.open(tmp_path / "x.tar", "w") as archive:
-        archive.add(tmp_path / "made" / "set", "set")
+        archive.add(source, "set")
         assert sum(member.islnk() for member in archive.getmembers()) == 2
     unpack([(tmp_path / "x.tar", "")], "set", tmp_path / "mine")
     assert files_in(tmp_path / "mine") == ["images/a.jpg", "images/b.jpg", "more/c.jpg"]
@@ -115,13 +111,13 @@ def test_hard_links_become_copies(tmp_path: Path) -> None:
         assert path.stat().st_nlink == 1
 
 
-def hard_link(target: str) -> Callable[[Path], Path]:
+def hard_link(target):
     member = link("set/b.jpg", target, tarfile.LNKTYPE)
     return lambda folder: make_tar(folder / "x y.tar", FILES, member)
 
 
-def damaged(make: Make, name: str, share: float) -> Callable[[Path], Path]:
-    def write(folder: Path) -> Path:
+def damaged(make, name, share):
+    def write(folder):
         files = {f"set/{k}": bytes(range(256)) * k for k in range(1, 40)}
         path = make(folder / name, files)
         data = path.read_bytes()
@@ -131,8 +127,8 @@ def damaged(make: Make, name: str, share: float) -> Callable[[Path], Path]:
     return write
 
 
-def locked(folder: Path) -> Path:
-    """A zip file with a password: the flag is set at both places."""
+def locked(folder):
+    """Write a zip file with a password: the flag is set at both places."""
     path = make_zip(folder / "x.zip", {"set/a.jpg": b"image"})
     data = bytearray(path.read_bytes())
     for mark, offset in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
@@ -142,7 +138,7 @@ def locked(folder: Path) -> Path:
 
 
 # What is wrong -> makes the archive, fragment of the message, end of the hint.
-REFUSED: dict[str, tuple[Callable[[Path], Path], str, str]] = {
+REFUSED = {
     **{
         f"{name} in {make.__name__}": (
             lambda folder, make=make, name=name: make(
@@ -176,9 +172,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str, str]] = {
 
 
 @pytest.mark.parametrize(("make", "message", "hint"), REFUSED.values(), ids=REFUSED)
-def test_a_bad_archive_is_refused_and_leaves_nothing(
-    tmp_path: Path, make: Callable[[Path], Path], message: str, hint: str
-) -> None:
+def test_a_bad_archive_is_refused_and_leaves_nothing(tmp_path, make, message, hint):
     path = make(tmp_path)
     with pytest.raises(FullconvError) as caught:
         unpack([(path, "")], "set", tmp_path / "mine")
@@ -189,10 +183,10 @@ def test_a_bad_archive_is_refused_and_leaves_nothing(
 
 
 @pytest.mark.parametrize("end", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left")])
-def test_an_interruption_leaves_nothing(tmp_path: Path, end: BaseException) -> None:
+def test_an_interruption_leaves_nothing(tmp_path, end):
     path = make_tar(tmp_path / "x.tar")
 
-    def stop(done: int, total: int) -> None:
+    def stop(done, total):
         assert not (tmp_path / "mine").exists()
         assert list(tmp_path.glob("unpacking/tree/set/images/*"))
         raise end
@@ -203,9 +197,7 @@ def test_an_interruption_leaves_nothing(tmp_path: Path, end: BaseException) -> N
 
 
 @pytest.mark.parametrize("make", [make_tar, make_zip])
-def test_a_member_larger_than_the_free_space_is_refused(
-    tmp_path: Path, make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_member_larger_than_the_free_space_is_refused(tmp_path, make, monkeypatch):
     path = make(tmp_path / ("x.tar" if make is make_tar else "x.zip"), {"set/a": bytes(5001)})
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=5000))
     with pytest.raises(OSError, match="set/a needs 5 kB, 5 kB are free") as caught:

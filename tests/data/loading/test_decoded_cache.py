@@ -1,7 +1,5 @@
 """The cache of decoded files: contents, budget, and processes."""
 
-from __future__ import annotations
-
 import multiprocessing
 import pickle
 
@@ -14,16 +12,16 @@ from fullconv.data.loading.decoded_cache import DecodedCache
 PAIR_BYTES = 216  # of an image of 7 x 5 pixels and its mask
 
 
-def pair(seed: int, size: tuple[int, int] = (7, 5)) -> tuple[np.ndarray, np.ndarray]:
+def pair(seed, size=(7, 5)):
     rng = np.random.default_rng(seed)
     return rng.integers(0, 256, (*size, 3), np.uint8), rng.integers(0, 200, size, np.uint8)
 
 
-def equal(arrays: list[np.ndarray] | None, expected: tuple[np.ndarray, np.ndarray]) -> bool:
+def equal(arrays, expected):
     return arrays is not None and all(map(np.array_equal, arrays, expected))
 
 
-def test_stored_arrays_come_back() -> None:
+def test_stored_arrays_come_back():
     cache = DecodedCache(4, 10_000)
     pairs = [pair(0), pair(1, (1, 1)), pair(2, (9, 31))]
     assert cache.get(0) is None
@@ -38,7 +36,7 @@ def test_stored_arrays_come_back() -> None:
     assert np.array_equal(arrays[1], mask.astype(int) + 300)
 
 
-def test_the_budget_is_kept() -> None:
+def test_the_budget_is_kept():
     cache = DecodedCache(3, 2 * PAIR_BYTES + 8)
     for index in range(3):
         cache.put(index, *pair(index))
@@ -50,13 +48,13 @@ def test_the_budget_is_kept() -> None:
         assert empty.get(0) is None
 
 
-def test_more_memory_than_there_is() -> None:
+def test_more_memory_than_there_is():
     with pytest.raises(FullconvError, match=r"not enough memory for a cache of .* GiB") as caught:
         DecodedCache(1, 2**62)
     assert caught.value.hint.startswith("--cache 0.2")
 
 
-def test_a_spawned_process_gets_a_cache_that_keeps_nothing() -> None:
+def test_a_spawned_process_gets_a_cache_that_keeps_nothing():
     cache = DecodedCache(3, 10_000)
     cache.put(0, *pair(0))
     assert pickle.loads(pickle.dumps(cache)).get(0) is None
@@ -65,12 +63,12 @@ def test_a_spawned_process_gets_a_cache_that_keeps_nothing() -> None:
 @pytest.mark.skipif(
     "fork" not in multiprocessing.get_all_start_methods(), reason="no fork on this system"
 )
-def test_forked_processes_share_the_cache() -> None:
+def test_forked_processes_share_the_cache():
     count = 40
     cache = DecodedCache(count, count * PAIR_BYTES)
     context = multiprocessing.get_context("fork")
 
-    def fill(first: int) -> None:
+    def fill(first):
         for index in [*range(first, count), *range(first)]:  # both processes store the same pairs
             if cache.get(index) is None:
                 cache.put(index, *pair(index))

@@ -27,26 +27,25 @@ if TYPE_CHECKING:
 
 
 def resolve_dataset(data: str | Path, *, quiet: bool = False) -> Path:
-    """Return the folder of a dataset, downloading it if it is the name of a published one.
+    """Return the folder of a dataset: a path, or the name of a published one (in any case).
 
-    Args:
-        data: a path, or a name in `fullconv.data.download.registry`, in any case.
-        quiet: print nothing.
+    A published dataset is downloaded unless it is there.
 
     Raises:
         FullconvError: the dataset cannot be downloaded, or requires an account.
     """
     path = Path(data)
-    name = _published_name(path)
-    if path.exists() or name is None:
+    name = _normalize(path.name)
+    is_published = name in SOURCES or name in ELSEWHERE
+    is_name = len(path.parts) == 1 or path.parent == data_root()  # or its folder in the cache
+    if path.exists() or not (is_published and is_name):
         return path
     if name in ELSEWHERE:
+        values = {"path": path, "name": name, "reason": ELSEWHERE[name]}
         raise FullconvError(
             msg(
                 "there is no folder {path}, and {name} cannot be downloaded by name. {reason}",
-                path=path,
-                name=name,
-                reason=ELSEWHERE[name],
+                **values,
             ),
             "fullconv check FOLDER",
         )
@@ -62,17 +61,12 @@ def resolve_dataset(data: str | Path, *, quiet: bool = False) -> Path:
         with DownloadProgress(quiet) as progress:
             _download(name, folder, again, progress)
     except OSError as error:
-        reason = error.strerror or error
+        values = {"name": name, "folder": folder.parent, "reason": error.strerror or error}
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            message = msg(
-                "there is not enough space for {name} in {folder}: {reason}.",
-                name=name,
-                folder=folder.parent,
-                reason=reason,
-            )
+            message = msg("there is not enough space for {name} in {folder}: {reason}.", **values)
         else:
-            path = Path(error.filename or folder.parent)
-            message = msg("{path} cannot be used: {reason}.", path=path, reason=reason)
+            values["path"] = Path(error.filename or folder.parent)
+            message = msg("{path} cannot be used: {reason}.", **values)
         hint = f"FULLCONV_DATA=/another/folder {again}"
         raise DownloadError(message, hint, again) from error
     return folder
@@ -91,14 +85,6 @@ def nearest_dataset_names(path: Path) -> list[str]:
     return difflib.get_close_matches(_normalize(path.name), SOURCES, 3)
 
 
-def _published_name(path: Path) -> str | None:
-    """Return the published dataset that a name, or its folder in the cache, stands for."""
-    if len(path.parts) != 1 and path.parent != data_root():
-        return None
-    name = _normalize(path.name)
-    return name if name in SOURCES or name in ELSEWHERE else None
-
-
 def _normalize(name: str) -> str:
     return name.casefold().replace("_", "-")
 
@@ -110,28 +96,25 @@ def _download(name: str, folder: Path, again: str, progress: DownloadProgress) -
     from fullconv.data.download.unpack import unpack
 
     # Wait for another process that downloads; it may leave nothing to do.
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.parent / ".lock")
+    root = folder.parent
+    root.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(root / ".lock")
     try:
         held = lock.acquire(blocking=False)
     except Timeout:
-        progress.say(
-            msg("waiting for another process that downloads into {folder}", folder=folder.parent)
-        )
+        progress.say(msg("waiting for another process that downloads into {folder}", folder=root))
         held = lock.acquire()
     with held:
         if folder.is_dir():
             return
         # Fetch all archives, then unpack them together.
-        source = SOURCES[name]()
-        archives = folder.parent / "archives" / name
+        source, archives = SOURCES[name](), root / "archives" / name
+        values = {"name": name, "folder": folder, "page": source.page, "archives": archives}
         progress.say(
             msg(
                 "{name}: downloading the published dataset into {folder} (set FULLCONV_DATA to use "
                 "another folder). Terms of use: {page}",
-                name=name,
-                folder=folder,
-                page=source.page,
+                **values,
             )
         )
         parts = []
@@ -139,11 +122,4 @@ def _download(name: str, folder: Path, again: str, progress: DownloadProgress) -
             path = fetch(archive, archives, again=again, progress=progress)
             parts.append((path, archive.into))
         unpack(parts, source.root, folder, progress.counter(msg("unpacking")))
-        progress.say(
-            msg(
-                "{name} is in {folder}; {archives} is no longer needed",
-                name=name,
-                folder=folder,
-                archives=archives,
-            )
-        )
+        progress.say(msg("{name} is in {folder}; {archives} is no longer needed", **values))

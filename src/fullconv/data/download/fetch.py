@@ -86,10 +86,8 @@ class _AddressError(Exception):
 def fetch(archive: Archive, folder: Path, *, again: str, progress: DownloadProgress) -> Path:
     """Return the path of a file in a folder; download it unless it is there with its checksum.
 
-    If no checksum is published, the checksum of the downloaded file is stored in FILE.sha256.
-
-    Args:
-        again: the command that retries, for messages.
+    If no checksum is published, that of the downloaded file is stored in FILE.sha256. Messages name
+    `again`, the command that retries.
 
     Raises:
         FullconvError: no address provides the file.
@@ -103,8 +101,7 @@ def fetch(archive: Archive, folder: Path, *, again: str, progress: DownloadProgr
             if _digest(path, "sha256") == record.read_text(encoding="utf-8")[:64]:
                 return path
             progress.say(msg("{path} has changed and is downloaded again", path=path))
-        elif _is_expected(archive, path):
-            _store_checksum(archive, path, record, progress)
+        elif _accept(archive, path, record, progress):
             return path
     # Download into FILE.part, which replaces the file only if it is the right one.
     folder.mkdir(parents=True, exist_ok=True)
@@ -116,56 +113,59 @@ def fetch(archive: Archive, folder: Path, *, again: str, progress: DownloadProgr
         except _AddressError as error:
             reasons.append(msg("  {address}: {reason}", address=address, reason=error.args[0]))
             continue
-        if _is_expected(archive, download.part):
-            _store_checksum(archive, download.part, record, progress)
+        if _accept(archive, download.part, record, progress):
             download.part.replace(path)
             download.tag.unlink(missing_ok=True)
             return path
-        reason = download.describe_wrong_file(archive.checksum or "")
+        reason = _describe_wrong_file(download.part, archive.checksum or "")
         reasons.append(msg("  {address}: {reason}", address=address, reason=reason))
-        download.discard()
-    raise DownloadError(
-        join([
-            msg("{file} could not be downloaded.", file=path.name),
-            *reasons,
-            msg("If you can get it elsewhere, put it into {folder}.", folder=folder),
-        ]),
-        msg("{command}   # when there is a network, or the file is there", command=again),
-        again,
-    )  # fmt: skip
+        download.part.unlink()  # so that the next download starts over
+        download.tag.unlink(missing_ok=True)
+    first = msg("{file} could not be downloaded.", file=path.name)
+    last = msg("If you can get it elsewhere, put it into {folder}.", folder=folder)
+    hint = msg("{command}   # when there is a network, or the file is there", command=again)
+    raise DownloadError(join([first, *reasons, last]), hint, again)
 
 
-def _is_expected(archive: Archive, path: Path) -> bool:
-    """Return whether a file is the published one, or cannot be compared with it."""
+def _accept(archive: Archive, path: Path, record: Path, progress: DownloadProgress) -> bool:
+    """Return whether a file is the published one, or cannot be compared with it: then its sha256 is
+    stored."""
     known = archive.checksum
-    return not known or archive.repacked or _digest(path, _HASHES[len(known)]) == known
-
-
-def _store_checksum(archive: Archive, path: Path, record: Path, progress: DownloadProgress) -> None:
-    """Store the sha256 of an accepted file unless its published checksum is right."""
-    known = archive.checksum
-    if known and (not archive.repacked or _digest(path, _HASHES[len(known)]) == known):
+    if known and _digest(path, _HASHES[len(known)]) == known:
         record.unlink(missing_ok=True)  # of another version, which the host sent before
-        return
+        return True
+    if known and not archive.repacked:
+        return False
     sha256 = _digest(path, "sha256")
     record.write_text(f"{sha256}  {archive.file}\n", encoding="utf-8")
     values = {"file": archive.file, "sha256": sha256, "record": record.name}
+    note = msg(
+        "{file}: no checksum is published; stored its sha256, {sha256}, in {record}", **values
+    )
     if known:
         note = msg(
             "{file}: its checksum is not the published one, because its host repacks it from "
             "time to time; stored its sha256, {sha256}, in {record}",
             **values,
         )
-    else:
-        note = msg(
-            "{file}: no checksum is published; stored its sha256, {sha256}, in {record}",
-            **values,
-        )
     progress.say(note)
+    return True
+
+
+def _describe_wrong_file(part: Path, checksum: str) -> str:
+    """Return why a file is not the published one."""
+    with part.open("rb") as file:
+        is_web_page = file.read(512).lstrip()[:1] == b"<"
+    if is_web_page:
+        return msg("it sent a web page; does this network require a login?")
+    values = {"size": file_size(part.stat().st_size)}
+    values["checksum"] = f"{_HASHES[len(checksum)]}:{checksum}"
+    return msg(
+        "it sent another file than the published one ({size}; expected {checksum})", **values
+    )
 
 
 def _digest(path: Path, kind: str) -> str:
-    """Return the checksum of a file in hex."""
     with path.open("rb") as file:
         # Systems in FIPS mode refuse md5 for security.
         digest = hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=False))
@@ -181,11 +181,7 @@ class _Download:
         self.file = part.name.removesuffix(".part")
 
     def run(self, address: str) -> None:
-        """Complete FILE.part from an address.
-
-        Raises:
-            _AddressError: the address does not provide the file.
-        """
+        """Complete FILE.part from an address, or raise an _AddressError."""
         failures, received = 0, False
         while True:
             before = self._received()
@@ -204,42 +200,15 @@ class _Download:
                     raise _AddressError(reason) from error
             more = self._received() > before
             failures, received = 0 if more else failures + 1, received or more
+            values: dict[str, Any] = {"address": address, "reason": reason, "count": failures}
             if failures > len(PAUSES):
-                raise _AddressError(
-                    msg(
-                        "{reason}, {count} times without another byte",
-                        reason=reason,
-                        count=failures,
-                    )
-                )
-            pause = PAUSES[max(failures - 1, 0)]
+                raise _AddressError(msg("{reason}, {count} times without another byte", **values))
+            values["seconds"] = pause = PAUSES[max(failures - 1, 0)]
+            values["size"] = file_size(self._received())
             self.progress.say(
-                msg(
-                    "{address}: {reason} at {size}; retrying in {seconds:g} s",
-                    address=address,
-                    reason=reason,
-                    size=file_size(self._received()),
-                    seconds=pause,
-                )
+                msg("{address}: {reason} at {size}; retrying in {seconds:g} s", **values)
             )
             time.sleep(pause)
-
-    def describe_wrong_file(self, checksum: str) -> str:
-        """Return why FILE.part is not the published file."""
-        with self.part.open("rb") as file:
-            is_web_page = file.read(512).lstrip()[:1] == b"<"
-        if is_web_page:
-            return msg("it sent a web page; does this network require a login?")
-        return msg(
-            "it sent another file than the published one ({size}; expected {checksum})",
-            size=file_size(self._received()),
-            checksum=f"{_HASHES[len(checksum)]}:{checksum}",
-        )
-
-    def discard(self) -> None:
-        """Delete FILE.part, so that the next download starts over."""
-        self.part.unlink()
-        self.tag.unlink(missing_ok=True)
 
     def _attempt(self, address: str) -> bool:
         """Connect once; return whether the file is complete."""
@@ -269,7 +238,13 @@ class _Download:
             length = response.length or 0  # None without a header, or with one that is no number
             total = start + length if length else 0
             require_space(self.part.parent, length, self.file)
-            self._announce(address, start, total)
+            values = {"address": address, "size": file_size(total), "start": file_size(start)}
+            if start:
+                self.progress.say(msg("{address}, {size}, resuming at {start}", **values))
+            elif total:
+                self.progress.say(msg("{address}, {size}", **values))
+            else:
+                self.progress.say(msg("{address}, unknown size", **values))
             count = self.progress.counter(self.file)
             with self.part.open("ab" if start else "wb") as file:
                 if not start:  # after the file was emptied: the tag belongs to its content
@@ -279,15 +254,6 @@ class _Download:
                     start += len(chunk)
                     count(start, total)
         return start >= total
-
-    def _announce(self, address: str, start: int, total: int) -> None:
-        values = {"address": address, "size": file_size(total), "start": file_size(start)}
-        if start:
-            self.progress.say(msg("{address}, {size}, resuming at {start}", **values))
-        elif total:
-            self.progress.say(msg("{address}, {size}", **values))
-        else:
-            self.progress.say(msg("{address}, unknown size", **values))
 
     def _store_tag(self, headers: http.client.HTTPMessage) -> None:
         """Store what identifies this version of the file. Without it nothing can be resumed."""

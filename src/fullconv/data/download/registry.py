@@ -20,22 +20,14 @@ _SEGNET = "fcaf7c4978dd8d091ec67db7cb7fdd225f5051c5"  # the commit
 
 @dataclass(frozen=True)
 class Archive:
-    """A file to download: a tar or zip archive, or any other file, which is copied.
+    """A file to download: a tar or zip archive, or any other file, which is copied."""
 
-    Args:
-        addresses: URLs, in the order in which they are tried.
-        checksum: md5, sha1 or sha256 in hex; None if no checksum is published.
-        into: the subfolder that it is unpacked into.
-        repacked: the host packs the archive on request, so that its bytes may change while the
-            files inside stay the same.
-        name: file name. Default: the end of the first address.
-    """
-
-    addresses: tuple[str, ...]
-    checksum: str | None
-    into: str = ""
+    addresses: tuple[str, ...]  # URLs, in the order in which they are tried
+    checksum: str | None  # md5, sha1 or sha256 in hex; None if no checksum is published
+    into: str = ""  # the subfolder that it is unpacked into
+    # The host packs the archive on request: its bytes may change while the files inside do not.
     repacked: bool = False
-    name: str = ""
+    name: str = ""  # file name; by default the end of the first address
 
     @property
     def file(self) -> str:
@@ -45,17 +37,11 @@ class Archive:
 
 @dataclass(frozen=True)
 class Source:
-    """A published dataset.
-
-    Args:
-        archives: its files.
-        root: the unpacked folder that is the dataset.
-        page: the web page with its description and terms of use.
-    """
+    """A published dataset."""
 
     archives: tuple[Archive, ...]
-    root: str
-    page: str
+    root: str  # the unpacked folder that is the dataset
+    page: str  # the web page with its description and terms of use
 
 
 def _voc(year: str) -> Source:

@@ -34,16 +34,8 @@ def unpack(
     folder: Path,
     progress: Progress = lambda done, total: None,
 ) -> None:
-    """Unpack archives together, and keep one folder of their content.
-
-    Links that leave the archive are not followed, and no member is written outside the folder or
-    larger than the free space. Whatever goes wrong, nothing is left behind.
-
-    Args:
-        parts: the files, each with the subfolder for its members. Other files are copied.
-        root: the folder of the unpacked tree to keep.
-        folder: the path that it gets. It must not exist.
-        progress: called with the bytes of the archive that were read, and its size.
+    """Unpack archives together, each into its subfolder (other files are copied); keep the folder
+    `root` of the unpacked tree as `folder`. Whatever goes wrong, nothing is left behind.
 
     Raises:
         FullconvError: an archive is damaged, is unsafe, or does not contain `root`.
@@ -65,26 +57,23 @@ def unpack(
                 else:
                     shutil.copyfile(path, target / path.name)
             except _DAMAGED as error:
-                raise FullconvError(
-                    msg("{path} cannot be unpacked: {reason}.", path=path, reason=error),
-                    msg("{command}   # then download it again", command=shell_command("rm", path)),
-                ) from error
+                message = msg("{path} cannot be unpacked: {reason}.", path=path, reason=error)
+                raise FullconvError(message, _download_again("rm", path)) from error
         if not (tree / root).is_dir():
+            names = ", ".join(path.name for path, _ in parts)
+            content = ", ".join(sorted(p.name for p in tree.iterdir())) or msg("nothing")
+            values = {"archives": names, "root": root, "content": content}
             raise FullconvError(
-                msg(
-                    "{archives}: expected the folder {root} inside; found {content}.",
-                    archives=", ".join(path.name for path, _ in parts),
-                    root=root,
-                    content=", ".join(sorted(p.name for p in tree.iterdir())) or msg("nothing"),
-                ),
-                msg(
-                    "{command}   # then download it again",
-                    command=shell_command("rm", "-r", parts[0][0].parent),
-                ),
+                msg("{archives}: expected the folder {root} inside; found {content}.", **values),
+                _download_again("rm", "-r", parts[0][0].parent),
             )
         (tree / root).rename(folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _download_again(*words: object) -> str:
+    return msg("{command}   # then download it again", command=shell_command(*words))
 
 
 def _unpack_tar(path: Path, target: Path, progress: Progress) -> None:
@@ -99,18 +88,14 @@ def _unpack_tar(path: Path, target: Path, progress: Progress) -> None:
                 _check_member(path, member.linkname, 0)
                 original, copy = target / member.linkname, target / member.name
                 if not original.is_file():
+                    values = {"path": path, "name": member.name, "target": member.linkname}
                     raise FullconvError(
                         msg(
                             "{path}: the member {name!r} is a link to {target!r}, which is not in "
                             "the archive.",
-                            path=path,
-                            name=member.name,
-                            target=member.linkname,
+                            **values,
                         ),
-                        msg(
-                            "{command}   # then download it again",
-                            command=shell_command("rm", path),
-                        ),
+                        _download_again("rm", path),
                     )
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(original, copy)

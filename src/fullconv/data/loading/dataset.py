@@ -39,8 +39,6 @@ class SegmentationDataset(Dataset[tuple[Tensor, Tensor]]):
     of their files. With additional heads, targets are (heads, h, w).
 
     Args:
-        pairs: from `fullconv.data.layouts.dataset.load_dataset`.
-        labels: class table of the masks.
         transform: None returns images and masks unchanged.
         extra_labels: class tables of the additional heads. All heads then share the ignore index
             `shared_ignore_index`.
@@ -60,16 +58,15 @@ class SegmentationDataset(Dataset[tuple[Tensor, Tensor]]):
         self.pairs = pairs
         self.tables = (labels, *extra_labels)
         self.ignore_index = shared_ignore_index(self.tables)
-        self.transform = transform
-        self.cache = cache
-        self.cache_offset = cache_offset
+        self.transform, self.cache, self.cache_offset = transform, cache, cache_offset
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def __getitem__(self, key: Key) -> tuple[Tensor, Tensor]:
+        index, seed = key
         try:
-            return self._sample(key)
+            image, mask, *rest = self._decode(max(index, 0))
         except FullconvError as error:
             if get_worker_info() is None:
                 raise
@@ -77,10 +74,6 @@ class SegmentationDataset(Dataset[tuple[Tensor, Tensor]]):
             # traceback, which cannot be translated, and names the class that `readable_errors`
             # looks for.
             raise FullconvError(translate(error.message), translate(error.hint)) from None
-
-    def _sample(self, key: Key) -> tuple[Tensor, Tensor]:
-        index, seed = key
-        image, mask, *rest = self._decode(max(index, 0))
         tensor, target = to_tensors(image, mask)
         extra = torch.from_numpy(rest[0]).permute(2, 0, 1).float() if rest else None
         if index < 0:
@@ -94,8 +87,7 @@ class SegmentationDataset(Dataset[tuple[Tensor, Tensor]]):
     def padding_mask(self, key: Key) -> Tensor:
         """Return (h, w) bool: True where a sample is outside of its image."""
         index, seed = key
-        height, width = self._decode(max(index, 0))[0].shape[:2]
-        zeros = torch.zeros((height, width), dtype=torch.uint8)
+        zeros = torch.zeros(self._decode(max(index, 0))[0].shape[:2], dtype=torch.uint8)
         if self.transform is None:
             return zeros.bool()
         with torch.random.fork_rng(devices=[]):
@@ -105,8 +97,7 @@ class SegmentationDataset(Dataset[tuple[Tensor, Tensor]]):
             return marking(zeros.expand(3, -1, -1), zeros)[1] == 1
 
     def _decode(self, index: int) -> list[np.ndarray]:
-        """Return image (H, W, 3), ids (H, W) or (heads, H, W) and, if there are extra inputs, their
-        channels (H, W, C)."""
+        """Return image (H, W, 3), ids (H, W) or (heads, H, W) and any extra channels (H, W, C)."""
         cached = self.cache.get(self.cache_offset + index) if self.cache else None
         if cached is not None:
             return cached
@@ -116,16 +107,13 @@ class SegmentationDataset(Dataset[tuple[Tensor, Tensor]]):
         for path, labels in zip((pair.mask, *pair.masks), self.tables, strict=True):
             mask = read_mask(path, labels)
             if size != mask.shape:
+                values = {"image": pair.image, "width": size[1], "height": size[0], "mask": path}
+                values |= {"mask_width": mask.shape[1], "mask_height": mask.shape[0]}
                 raise FullconvError(
                     msg(
                         "{image} is {width} x {height} pixels but {mask} is {mask_width} x "
                         "{mask_height}.",
-                        image=pair.image,
-                        width=size[1],
-                        height=size[0],
-                        mask=path,
-                        mask_width=mask.shape[1],
-                        mask_height=mask.shape[0],
+                        **values,
                     ),
                     "fullconv check DATA",
                 )
@@ -153,17 +141,11 @@ def shared_ignore_index(tables: Sequence[Labels]) -> int:
 
 
 class ResumableBatchSampler(Sampler[list[Key]]):
-    """Batches for one process: all images in a new order each epoch.
+    """Batches for one process: `count` images in a new order each epoch.
 
     The images of a last, smaller batch are left out (the order differs in each epoch), unless it
-    is the only batch.
-
-    Args:
-        count: number of images.
-        batch_size: images per process and step.
-        seed: of the order and of each sample's transform.
-        rank, world_size: this process and the number of processes; together they yield what one
-            process with `world_size` times the batch size would.
+    is the only batch. All processes together (`rank` of `world_size`) yield what one process with
+    `world_size` times the batch size would.
     """
 
     def __init__(

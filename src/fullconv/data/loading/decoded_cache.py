@@ -24,15 +24,11 @@ _DTYPES = (np.dtype(np.uint8), np.dtype(np.int32), np.dtype(np.float32))
 
 
 class DecodedCache:
-    """The arrays of each pair by its index: image, masks, extra channels.
+    """The arrays of each of `count` pairs (image, masks, extra channels), up to `budget` bytes.
 
-    Arrays come back as uint8 or float32 if they are, else as int32. The system provides memory only
-    as it is filled. It is shared with forked processes; spawned processes (Windows, macOS) get a
-    cache that keeps nothing.
-
-    Args:
-        count: number of pairs. No array is empty or has more than three dimensions.
-        budget: bytes.
+    No array is empty or has more than three dimensions. Arrays come back as uint8 or float32 if
+    they are, else as int32. The system provides memory only as it is filled. It is shared with
+    forked processes; spawned processes (Windows, macOS) get a cache that keeps nothing.
     """
 
     def __init__(self, count: int, budget: int) -> None:
@@ -43,14 +39,12 @@ class DecodedCache:
         try:
             self._memory = mmap.mmap(-1, budget)
         except (OSError, OverflowError) as error:
-            raise FullconvError(
-                msg(
-                    "not enough memory for a cache of {size:.3g} GiB for decoded images: {reason}.",
-                    size=budget / 2**30,
-                    reason=str(error),
-                ),
-                msg("--cache 0.2   # GiB; 0 disables the cache"),
-            ) from None
+            message = msg(
+                "not enough memory for a cache of {size:.3g} GiB for decoded images: {reason}.",
+                size=budget / 2**30,
+                reason=str(error),
+            )
+            raise FullconvError(message, msg("--cache 0.2   # GiB; 0 disables the cache")) from None
         entries = mmap.mmap(-1, 8 * _FIELDS * (count + 1))  # the last one: bytes in use
         self._entries = np.frombuffer(entries, np.int64).reshape(count + 1, _FIELDS)
         self._lock: Any = contextlib.nullcontext()  # nothing is shared without fork

@@ -20,51 +20,33 @@ Pair = tuple[Tensor, Tensor]
 
 
 def with_channels(image: Tensor, extra: Tensor | None) -> Tensor:
-    """Return (3, H, W) uint8 and (C, H, W) as (3 + C, H, W) float32; the image if there is no
-    extra."""
+    """Return (3, H, W) uint8 and (C, H, W) as (3 + C, H, W) float32, or the image alone."""
     return image if extra is None else torch.cat([image.float(), extra])
 
 
 def to_tensors(image: np.ndarray, mask: np.ndarray) -> Pair:
-    """Return (H, W, 3) uint8 and (..., H, W) ids as tensors: (3, H, W) uint8, and uint8 ids (int32
-    if the ids need it)."""
+    """Return (H, W, 3) uint8 and (..., H, W) ids as (3, H, W) uint8, and uint8 or int32 ids."""
     ids = mask if mask.dtype == np.uint8 else mask.astype(np.int32)
     return torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(ids)
 
 
 @dataclass(frozen=True)
 class TrainTransform:
-    """Random transforms of an image and its mask; they use torch's random state.
+    """Random transforms of an image and its mask; they use torch's random state."""
 
-    Args:
-        crop: output size (height, width) in pixels; (0, 0) keeps the size of the image.
-        scale: (low, high) of the random resize; the logarithm of the factor is uniform.
-        flip: flip half of the images left to right.
-        color: largest relative change of brightness, contrast and saturation.
-        mean: RGB color (fractions 0-1) outside the image.
-        ignore_index: class id outside the mask.
-        extra_mean: values of the extra channels outside the image.
-    """
-
-    crop: tuple[int, int]
-    scale: tuple[float, float] = (0.5, 2.0)
-    flip: bool = True
-    color: float = 0.3
-    mean: Sequence[float] = (0.5, 0.5, 0.5)
-    ignore_index: int = 255
-    extra_mean: Sequence[float] = ()
+    crop: tuple[int, int]  # output size (height, width) in pixels; (0, 0): that of the image
+    scale: tuple[float, float] = (0.5, 2.0)  # of the resize; the logarithm of the factor is uniform
+    flip: bool = True  # half of the images, left to right
+    color: float = 0.3  # largest relative change of brightness, contrast and saturation
+    mean: Sequence[float] = (0.5, 0.5, 0.5)  # RGB color (fractions 0-1) outside the image
+    ignore_index: int = 255  # class id outside the mask
+    extra_mean: Sequence[float] = ()  # values of the extra channels outside the image
 
     def __call__(self, image: Tensor, mask: Tensor, extra: Tensor | None = None) -> Pair:
-        """Transform a sample.
+        """Return an image (3, H, W) uint8 and ids (H, W) or (heads, H, W) at the size of the crop.
 
-        Args:
-            image: (3, H, W) uint8.
-            mask: (H, W) or (heads, H, W) ids.
-            extra: (C, H, W) float; transformed like the image, except for its colors.
-
-        Returns:
-            Image and mask at the size of the crop; with `extra`, the image is (3 + C, h, w)
-            float32.
+        Extra channels (C, H, W) are transformed like the image, except for its colors; the image
+        is then (3 + C, h, w) float32.
         """
         planes = self._random_crop([image, mask] if extra is None else [image, mask, extra])
         if self.flip and torch.rand(()) < 0.5:
@@ -76,8 +58,7 @@ class TrainTransform:
         return image.contiguous(), planes[1].contiguous()
 
     def _random_crop(self, planes: list[Tensor]) -> list[Tensor]:
-        """Cut the same random window out of the image, the mask and the extra channels, and resize
-        it to the crop."""
+        """Cut the same random window out of all planes, and resize it to the crop."""
         # Draw the size of the window, then its position.
         sides = planes[1].shape[-2:]
         low, high = (math.log(scale) for scale in self.scale)
@@ -88,12 +69,8 @@ class TrainTransform:
         left = _randint(min(0, sides[1] - width), max(0, sides[1] - width))
 
         # Cut out its part inside the image, pad the rest, and resize.
-        padding = [  # left, top, right, bottom
-            max(0, -left),
-            max(0, -top),
-            max(0, left + width - sides[1]),
-            max(0, top + height - sides[0]),
-        ]
+        right, bottom = left + width - sides[1], top + height - sides[0]  # beyond the image
+        padding = [max(0, side) for side in (-left, -top, right, bottom)]
         box_height, box_width = height - padding[1] - padding[3], width - padding[0] - padding[2]
         box = [max(0, top), max(0, left), box_height, box_width]
         color = [round(255 * fraction) for fraction in self.mean]

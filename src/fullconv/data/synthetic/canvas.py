@@ -89,7 +89,7 @@ class Canvas:
     def shape(
         self, points: Sequence[Point], color: Color, kind: int | None = None, *, alpha: int = 255
     ) -> None:
-        """Paint a polygon; without a `kind` it changes no class ids."""
+        """Paint a polygon; without a `kind` (a class id) it changes no class ids."""
         points_2d = [self.at(point) for point in points]
         depth = sum(max(point[2], 1.0) for point in points) / len(points)
         self.brush.polygon(points_2d, self.lit(color, depth, alpha))
@@ -98,10 +98,8 @@ class Canvas:
 
     def flat(
         self,
-        left: float,
-        right: float,
-        near: float,
-        far: float,
+        x: tuple[float, float],
+        z: tuple[float, float],
         color: Color,
         kind: int | None = None,
         *,
@@ -109,7 +107,7 @@ class Canvas:
         alpha: int = 255,
     ) -> None:
         """Paint a horizontal rectangle at the height `y`."""
-        corners = [(left, y, near), (right, y, near), (right, y, far), (left, y, far)]
+        corners = [(x[0], y, z[0]), (x[1], y, z[0]), (x[1], y, z[1]), (x[0], y, z[1])]
         self.shape(corners, color, kind, alpha=alpha)
 
     def panel(

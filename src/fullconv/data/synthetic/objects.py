@@ -73,18 +73,17 @@ def house(
         shop=c.pick(_CLOTHES, spread=30) if rng.random() < 0.4 else None,
     )
     sun = 1.0 if side == c.sunny else 0.76
+    edge = x - side * 0.4  # of the roof
     if rng.random() < 0.55:  # a pitched roof
         roof, ridge = c.pick(_ROOFS), rng.uniform(1.6, 3.6)
         top = (x + side * deep / 2, high + ridge)
         c.shape([(x, high, near), (x + side * deep, high, near), (*top, near)], wall, BUILDING)
-        edge = x - side * 0.4
         c.shape([(edge, high, near), (*top, near), (*top, far), (edge, high, far)], roof, BUILDING)
     else:  # a flat one, with a cornice
-        rim = [(x - side * 0.4, y, z) for y, z in ((high, near), (high + 0.5, near))]
-        rim += [(x - side * 0.4, y, z) for y, z in ((high + 0.5, far), (high, far))]
-        c.shape(rim, shaded(wall, 0.66), BUILDING)
-    eaves = [(x, high, near), (x - side * 0.4, high, near), (x - side * 0.4, high, far)]
-    c.shape([*eaves, (x, high, far)], shaded(wall, 0.5), BUILDING)
+        rim = [(edge, high, near), (edge, high + 0.5, near), (edge, high + 0.5, far)]
+        c.shape([*rim, (edge, high, far)], shaded(wall, 0.66), BUILDING)
+    eaves = [(x, high, near), (edge, high, near), (edge, high, far), (x, high, far)]
+    c.shape(eaves, shaded(wall, 0.5), BUILDING)
     size, windows = (floors, high), style if gable else None
     _wall(c, lambda a, y: (x + side * a, y, near), deep, size, shaded(wall, 0.85), windows)
     _wall(c, lambda a, y: (x, y, near + a), far - near, size, shaded(wall, sun), style)
@@ -213,21 +212,18 @@ def car(c: Canvas, x: float, z: float, *, facing: int, crossing: bool = False) -
                 r, s = radius / length, radius / high
                 rim = [(axle + r * math.cos(a), 0.33 / high + s * math.sin(a)) for a in angles]
                 c.shape([place(a, y, side) for a, y in rim], color, CAR)
-    if not crossing:
-        _car_end(c, x, z, (wide, high), red=facing > 0)
+    if crossing:
+        return
 
-
-def _car_end(c: Canvas, x: float, z: float, size: tuple[float, float], *, red: bool) -> None:
-    """Paint the wheels, lights and license plate at the end of a car that faces the camera."""
-    wide, high = size
-    lamp = (190, 26, 30) if red else (235, 232, 214)
-    glow = 1.6 if c.light.lamps > 0.2 else 1.0
+    # The end that faces the camera: tires, lights and license plate.
+    lamp = (190, 26, 30) if facing > 0 else (235, 232, 214)
+    lamp_color = shaded(lamp, 1.6 if c.light.lamps > 0.2 else 1.0)
     for side in (-1, 1):
-        outer, inner = x + side * 0.46 * wide, x + side * 0.32 * wide  # tires
-        c.panel(outer, inner, 0.0 * high, 0.24 * high, z, (24, 24, 26), CAR)
-        outer, inner = x + side * 0.47 * wide, x + side * 0.34 * wide  # lights
-        c.panel(outer, inner, 0.42 * high, 0.56 * high, z, shaded(lamp, glow), CAR)
-    left, right = x + -0.15 * wide, x + 0.15 * wide  # license plate
+        outer, inner = x + side * 0.46 * wide, x + side * 0.32 * wide
+        c.panel(outer, inner, 0, 0.24 * high, z, (24, 24, 26), CAR)
+        outer, inner = x + side * 0.47 * wide, x + side * 0.34 * wide
+        c.panel(outer, inner, 0.42 * high, 0.56 * high, z, lamp_color, CAR)
+    left, right = x - 0.15 * wide, x + 0.15 * wide
     c.panel(left, right, 0.34 * high, 0.42 * high, z, (220, 220, 206), CAR)
 
 

@@ -46,14 +46,8 @@ SIZE = (144, 208)  # H, W in pixels: people and poles are several pixels wide
 LABELS = Labels(
     names=("sky", "building", "road", "pavement", "tree", "car", "person", "pole"),
     colors=(
-        (142, 202, 230),
-        (168, 117, 88),
-        (92, 96, 112),
-        (226, 179, 211),
-        (79, 160, 62),
-        (41, 98, 235),
-        (226, 48, 66),
-        (250, 200, 50),
+        *((142, 202, 230), (168, 117, 88), (92, 96, 112), (226, 179, 211)),
+        *((79, 160, 62), (41, 98, 235), (226, 48, 66), (250, 200, 50)),
     ),
     ignore_index=IGNORE_INDEX,
 )
@@ -66,32 +60,23 @@ Paint = tuple[float, Callable[[], None]]  # depth in meters, and the function th
 
 
 def scene(seed: int, *, size: tuple[int, int] = SIZE) -> tuple[np.ndarray, np.ndarray]:
-    """Draw a street scene.
-
-    Args:
-        seed: 0 or more.
-        size: (H, W) in pixels.
-
-    Returns:
-        Image (H, W, 3) uint8 RGB, and ids (H, W) uint8 of `LABELS`.
+    """Draw a street scene: image (H, W, 3) uint8 RGB, and ids (H, W) uint8 of `LABELS`.
 
     Raises:
-        FullconvError: a negative seed, or a size below 16 pixels.
+        FullconvError: a negative seed, or a size (H, W) below 16 pixels.
     """
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise FullconvError(
-            msg("the seed of a scene is {seed!r}; expected an integer of 0 or more.", seed=seed),
-            "seed=0",
+        message = msg(
+            "the seed of a scene is {seed!r}; expected an integer of 0 or more.", seed=seed
         )
+        raise FullconvError(message, "seed=0")
     if len(size) != 2 or min(size) < _MIN_SIDE:
-        raise FullconvError(
-            msg(
-                "a scene of size {size}; expected (height, width) of {limit} pixels or more.",
-                size=tuple(size),
-                limit=_MIN_SIDE,
-            ),
-            f"size={SIZE}",
+        message = msg(
+            "a scene of size {size}; expected (height, width) of {limit} pixels or more.",
+            size=tuple(size),
+            limit=_MIN_SIDE,
         )
+        raise FullconvError(message, f"size={SIZE}")
     canvas = Canvas((int(size[0]), int(size[1])), np.random.default_rng(seed))
     _sky(canvas)
     _ground(canvas)
@@ -114,16 +99,10 @@ def write(
     size: tuple[int, int] = SIZE,
     seed: int = 0,
 ) -> Path:
-    """Write a dataset of street scenes, and return its folder.
+    """Write a dataset of street scenes into a new or empty folder, or one with some of its files.
 
     It has images/<split>/*.jpg, masks/<split>/*.png (palette) and dataset.toml. The same arguments
     write the same bytes. dataset.toml is written last: if it exists, the dataset is complete.
-
-    Args:
-        root: a new or empty folder, or one with some of these files.
-        train, val, test: number of scenes.
-        size: (H, W) in pixels.
-        seed: of all scenes.
 
     Raises:
         FullconvError: no scenes, or other files in the folder.
@@ -131,10 +110,11 @@ def write(
     root = Path(root)
     counts = dict(zip(_SPLITS, (train, val, test), strict=True))
     if min(counts.values()) < 0 or not any(counts.values()):
+        listed = ", ".join(f"{split} {count}" for split, count in counts.items())
         raise FullconvError(
             msg(
                 "{counts} scenes; expected no negative number and at least one scene.",
-                counts=", ".join(f"{split} {count}" for split, count in counts.items()),
+                counts=listed,
             )
         )
     stems = {split: [f"street_{i:04d}" for i in range(count)] for split, count in counts.items()}
@@ -177,17 +157,16 @@ def _sky(c: Canvas) -> None:
     rng, width = c.rng, c.photo.width
     steps = np.linspace(0, 1, 64)[:, None, None]  # (64, 1, 1), zenith to horizon
     column = np.asarray(c.light.zenith) * (1 - steps) + np.asarray(c.light.horizon) * steps
-    gradient = Image.fromarray(column.astype(np.uint8)).resize(
-        (width, int(c.vanish[1]) + 2), Image.Resampling.BILINEAR
-    )
-    c.photo.paste(gradient, (0, 0))
-    tone = [(a + 255) / 2 for a in c.light.horizon]
+    gradient = Image.fromarray(column.astype(np.uint8))
+    size = (width, int(c.vanish[1]) + 2)
+    c.photo.paste(gradient.resize(size, Image.Resampling.BILINEAR), (0, 0))
+    red, green, blue = (int((a + 255) / 2) for a in c.light.horizon)
     for _ in range(int(rng.integers(0, 6))):
         u, v = rng.uniform(0, width), rng.uniform(0, c.vanish[1])
         span = width * rng.uniform(0.08, 0.2)
         for du, dv, r in rng.uniform((-1, -0.16, 0.25), (1, 0.16, 0.6), (14, 3)) * span:
             box = (u + du - r, v + dv - r * 0.36, u + du + r, v + dv + r * 0.36)
-            c.brush.ellipse(box, (int(tone[0]), int(tone[1]), int(tone[2]), 46))
+            c.brush.ellipse(box, (red, green, blue, 46))
     # The end of the street: distant houses or a forest.
     far, wood = 110.0, rng.random() < 0.4
     for x in np.arange(-90, 90, 7.0):
@@ -205,11 +184,11 @@ def _ground(c: Canvas) -> None:
     asphalt = c.pick(((104, 106, 112), (128, 126, 122), (86, 88, 96)), spread=22)
     slabs = c.pick(((164, 158, 148), (132, 132, 134), (176, 150, 130), (112, 116, 120)), spread=24)
     for near, far in reversed(list(pairwise(depths))):
-        c.flat(-90, 90, near, far, slabs, PAVEMENT)
-        c.flat(-road, road, near, far, asphalt, ROAD)
+        c.flat((-90, 90), (near, far), slabs, PAVEMENT)
+        c.flat((-road, road), (near, far), asphalt, ROAD)
         for side in (-1, 1):
             x, light = side * road, shaded(slabs, 1.16)
-            c.flat(x, side * (road + 0.3), near, far, light, PAVEMENT, y=_CURB)
+            c.flat((x, side * (road + 0.3)), (near, far), light, PAVEMENT, y=_CURB)
             edge = [(x, 0, near), (x, _CURB, near), (x, _CURB, far), (x, 0, far)]
             c.shape(edge, shaded(slabs, 0.7), PAVEMENT)
     for z in np.arange(2.0, 24, rng.uniform(0.9, 1.6)):  # gaps between the slabs
@@ -221,7 +200,7 @@ def _ground(c: Canvas) -> None:
         wall, reach = -c.sunny * c.line, rng.uniform(0.2, 1.3) * c.line
         for z in np.arange(1.0, 100, 16.0):
             cut = wall + c.sunny * reach * rng.uniform(0.6, 1.0)
-            c.flat(wall, cut, z, z + 15, (14, 18, 30), alpha=c.light.shadow)
+            c.flat((wall, cut), (z, z + 15), (14, 18, 30), alpha=c.light.shadow)
 
 
 def _marks(c: Canvas, asphalt: Color) -> None:
@@ -234,11 +213,11 @@ def _marks(c: Canvas, asphalt: Color) -> None:
     for x, dash in lines:
         for z in np.arange(phase - 4, 90, 6.0):
             if z + dash > 1:
-                c.flat(x - 0.08, x + 0.08, max(z, 1.0), z + dash, white, alpha=215)
+                c.flat((x - 0.08, x + 0.08), (max(z, 1.0), z + dash), white, alpha=215)
     if rng.random() < 0.4:  # a crosswalk
         z = rng.uniform(6, 18)
         for x in np.arange(-road + 0.3, road - 0.4, 1.0):
-            c.flat(x, x + 0.5, z, z + 3, white, alpha=215)
+            c.flat((x, x + 0.5), (z, z + 3), white, alpha=215)
 
 
 def _hood(c: Canvas) -> None:
@@ -251,14 +230,13 @@ def _hood(c: Canvas) -> None:
     c.stamp.ellipse(box, IGNORE_INDEX)
     inner = (box[0] + width * 0.06, box[1] + height * 0.02, box[2] - width * 0.06, box[3])
     c.brush.ellipse(inner, c.lit(paint, 0))
-    c.brush.ellipse(
-        (u - width * 0.3, inner[1] + 6, u + width * 0.2, inner[1] + 18), (255, 255, 255, 50)
-    )
+    glint = (u - width * 0.3, inner[1] + 6, u + width * 0.2, inner[1] + 18)
+    c.brush.ellipse(glint, (255, 255, 255, 50))
 
 
 def _houses(c: Canvas) -> list[Paint]:
-    """Return the houses on both sides of the street, with gaps. The depth of a house is its far
-    end, so that everything in front of it is painted later."""
+    """Return houses on both sides, with gaps. The depth of a house is its far end, so that
+    everything in front of it is painted later."""
     rng = c.rng
     objects: list[Paint] = []
     for side in (-1, 1):
@@ -343,8 +321,7 @@ def _develop(c: Canvas) -> np.ndarray:
     blotches = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
     fall = fall * (1 + np.float32(0.022) * np.asarray(blotches)[..., None])
     tint = rng.uniform(0.93, 1.07, 3).astype(np.float32)  # the camera's white balance
-    noise = rng.standard_normal((height, width, 3), dtype=np.float32) * np.float32(
-        rng.uniform(2, 6)
-    )
+    noise = rng.standard_normal((height, width, 3), dtype=np.float32)
+    noise *= np.float32(rng.uniform(2, 6))
     exposed = film * fall * (tint * np.float32(rng.uniform(0.85, 1.12))) + noise
     return np.clip(exposed + 0.5, 0, 255).astype(np.uint8)
