@@ -293,14 +293,14 @@ def test_a_result_is_held_against_the_files(
 ) -> None:
     made, sure, folder = result
     tally = load.Tally()
-    tally.keep("a.png", asked.output, encode_response(made, sure, asked, 0.5).content)
-    tally.keep("a.png", asked.output, encode_response(made, sure, asked, 0.5).content)
+    tally.keep("a.png", asked.output, encode_response(made, sure, asked, 0.5).body)
+    tally.keep("a.png", asked.output, encode_response(made, sure, asked, 0.5).body)
     assert serve.wrong_answers(tally, folder) == (0, [])
     other = made.mask.copy()
     other[7, 9] = (other[7, 9] + 1) % 3
     wrong = Segmentation(other, made.labels, made.image)
     for _ in range(3):
-        tally.keep("a.png", asked.output, encode_response(wrong, sure, asked, 0.5).content)
+        tally.keep("a.png", asked.output, encode_response(wrong, sure, asked, 0.5).body)
     assert serve.wrong_answers(tally, folder) == (3, [f"a.png {asked.output} x 3"])
 
 
@@ -310,7 +310,7 @@ def test_confidence_may_differ_by_one_step(
     made, sure, folder = result
     for steps, equal in ((1, True), (2, False)):
         sure[3, 4] += 1 / 255
-        content = encode_response(made, sure, ASKED[2], 0.5).content
+        content = encode_response(made, sure, ASKED[2], 0.5).body
         assert serve.equal(content, "json", folder / "a") is equal, steps
 
 

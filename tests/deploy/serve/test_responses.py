@@ -35,14 +35,14 @@ def test_images_are_the_files(found: Segmentation, tmp_path: Path, kind: Any) ->
         path = output_path(tmp_path / f"{number}", kind)
         one.save(path, kind)
         sent = encode_response(found, None, PredictRequest(kind, head=number), 1.0)
-        assert sent.content == path.read_bytes()
+        assert sent.body == path.read_bytes()
         assert sent.media_type == ("image/jpeg" if kind == "overlay" else "image/png")
-    assert np.array_equal(pixels(sent.content), found.heads["light"].mask) == (kind == "mask")
+    assert np.array_equal(pixels(sent.body), found.heads["light"].mask) == (kind == "mask")
 
 
 def test_json_counts_pixels(found: Segmentation) -> None:
     sent = encode_response(found, None, PredictRequest("json"), 1.23456)
-    table = json.loads(sent.content)
+    table = json.loads(sent.body)
     assert sent.media_type == "application/json"
     assert (table["height"], table["width"], table["seconds"]) == (*SIZE, 1.2346)
     assert [one["name"] for one in table["classes"]] == list(LABELS.names)
@@ -58,14 +58,14 @@ def test_json_counts_pixels(found: Segmentation) -> None:
 def test_json_carries_images(found: Segmentation) -> None:
     confidence = np.linspace(0, 1, 13 * 21, dtype=np.float32).reshape(SIZE)
     asked = PredictRequest("json", ("ids", "mask", "confidence"))
-    table = json.loads(encode_response(found, confidence, asked, 1.0).content)
+    table = json.loads(encode_response(found, confidence, asked, 1.0).body)
     sent = {}
     for name in asked.include:
         kind, _, text = table[name].partition(",")
         assert kind == "data:image/png;base64"
         sent[name] = base64.b64decode(text)
     assert np.array_equal(pixels(sent["ids"]), found.mask)
-    assert sent["mask"] == encode_response(found, None, PredictRequest("mask"), 1.0).content
+    assert sent["mask"] == encode_response(found, None, PredictRequest("mask"), 1.0).body
     assert np.abs(pixels(sent["confidence"]) - 255 * confidence.astype(np.float64)).max() <= 0.5001
 
 

@@ -13,11 +13,12 @@ import pytest
 from lively import lively
 from photos import photo
 from served import Held, pixels, png
+from starlette.requests import ClientDisconnect
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
 from fullconv.deploy.serve.responses import PredictRequest
-from fullconv.deploy.serve.service import ClientDisconnectedError, Service
+from fullconv.deploy.serve.service import Service
 from fullconv.deploy.serve.uploads import Limits, RequestError
 
 IMAGE = photo(40, 56)
@@ -63,7 +64,7 @@ def test_an_answer_is_of_the_head_that_is_asked_for(service: Service, model: Hel
         assert service.head_index(name) == number
         found = answered(service, content[:99], content[99:], asked=PredictRequest(head=number))
         wanted = [alone, alone.heads["material"]][number]
-        assert np.array_equal(pixels(found.content), wanted.mask)
+        assert np.array_equal(pixels(found.body), wanted.mask)
     assert service.head_index("") == 0
     with pytest.raises(RequestError, match="no head 'cars'; it has things, material") as caught:
         service.head_index("cars")
@@ -101,7 +102,7 @@ def test_nothing_is_worked_out_for_those_who_left(service: Service, model: Held)
         await asyncio.sleep(0.05)
 
     model.may.clear()
-    with pytest.raises(ClientDisconnectedError):
+    with pytest.raises(ClientDisconnect):
         answered(service, png(IMAGE), gone=soon)
     assert service.memory.held == 0
 
