@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import gettext
 import io
 import os
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +19,13 @@ if TYPE_CHECKING:
     import hub as stand_in
 
     from fullconv.models.model import Model
+    from fullconv.network.fcn import FCN
 
 sys.path.append(str(Path(__file__).parent))  # tests import `probe` from here
 
 # The same examples in every run, so that a change is judged by what it changes; `make explore`
 # draws new ones. No deadline: how long an example takes depends on what else the machine does.
-settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=50)
 settings.register_profile("explore", deadline=None, max_examples=500)
 settings.load_profile("repeatable")
 
@@ -103,23 +106,28 @@ def _make_model(
     metrics: dict[str, Any] | None = None,
     **options: Any,
 ) -> Model:
-    import torch
-
     from fullconv.core.labels import Labels
     from fullconv.models.model import Model
-    from fullconv.network.fcn import FCN
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = FCN("test_resnet", len(names), **options)
-        network.eval()
-        with torch.no_grad():
-            features = network.backbone(torch.randn(1, 3, 64, 64))
-            for score, feature in zip(network.score.values(), features, strict=True):
-                torch.nn.init.normal_(score.weight, std=10 / (len(features) * feature.std()))
-                score.bias = torch.nn.Parameter(-score(feature).mean(dim=(0, 2, 3)))
+    network = copy.deepcopy(_random_network(len(names), seed, **options))
     labels = Labels(names, colors, ignore_index=255 if len(names) <= 255 else 65535)
     return Model(network, labels, network.backbone.card, training or {}, metrics or {})
+
+
+@cache  # tracing a network takes half a second
+def _random_network(classes: int, seed: int, **options: Any) -> FCN:
+    import torch
+
+    from fullconv.network.fcn import FCN
+
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        network = FCN("test_resnet", classes, **options).eval()
+        features = network.backbone(torch.randn(1, 3, 64, 64))
+        for score, feature in zip(network.score.values(), features, strict=True):
+            torch.nn.init.normal_(score.weight, std=10 / (len(features) * feature.std()))
+            score.bias = torch.nn.Parameter(-score(feature).mean(dim=(0, 2, 3)))
+    return network
 
 
 @pytest.fixture(scope="session")

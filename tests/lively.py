@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from functools import cache
 from typing import Any
 
 import torch
@@ -34,6 +36,13 @@ def lively(
     """Return a model with `options` as of `Model`; the backbone "tiny" is `Tiny`. Every branch
     contributes, and the logits of each class have mean 0 and spread 1 over a synthetic scene."""
     count = len(labels) + sum(map(len, options.get("heads", {}).values()))
+    channels = tuple(extra.channels for extra in options.get("extra_inputs", ()))
+    network = copy.deepcopy(_lively_network(backbone, stride, count, channels))
+    return Model(network, labels, network.backbone.card, **options)
+
+
+@cache  # tracing a network takes half a second
+def _lively_network(backbone: str, stride: int, count: int, channels: tuple[int, ...]) -> FCN:
     scene = torch.from_numpy(drawn.scene(1, size=(160, 224))[0].copy()).permute(2, 0, 1)[None]
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
@@ -47,6 +56,6 @@ def lively(
             nn.init.normal_(score.weight)  # type: ignore[arg-type]
             score.weight /= score(feature).std(dim=(0, 2, 3))[:, None, None, None]
             score.bias.copy_(-score(feature).mean(dim=(0, 2, 3)))
-        if options.get("extra_inputs"):
-            fuse(network, [extra.channels for extra in options["extra_inputs"]], "early")
-    return Model(network, labels, network.backbone.card, **options)
+        if channels:
+            fuse(network, channels, "early")
+    return network

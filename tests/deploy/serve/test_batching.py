@@ -132,7 +132,7 @@ def test_a_model_with_extra_inputs_is_refused() -> None:
 
 
 class Work:
-    """Predicts light where red is high, once it may; an image of 13 rows fails."""
+    """Predicts light where red is high, after `may` is set; an image of 13 rows fails."""
 
     def __init__(self) -> None:
         self.batches: list[list[tuple[int, ...]]] = []
@@ -157,7 +157,7 @@ class Work:
 
 
 class Waiting:
-    """A queue whose first image is at work, so that all others wait."""
+    """A queue whose first image is being segmented, so that all others wait."""
 
     def __init__(self, waiting: int = 100, pixels: int = 10**6) -> None:
         self.work = Work()

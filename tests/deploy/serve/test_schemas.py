@@ -1,4 +1,4 @@
-"""The words of the document about the server."""
+"""The OpenAPI document's schemas."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ def test_an_error_has_two_fields() -> None:
 
 def test_images_in_json_are_optional() -> None:
     table = {"height": 1, "width": 2, "seconds": 0.1, "classes": []}
-    found = PredictResponse.model_validate(table)
-    assert (found.ids, found.mask, found.confidence) == ("", "", "")
+    response = PredictResponse.model_validate(table)
+    assert (response.ids, response.mask, response.confidence) == ("", "", "")
     with pytest.raises(ValidationError, match="height"):
         PredictResponse.model_validate({**table, "height": "tall"})
 
 
 def test_each_error_is_described_with_its_headers() -> None:
-    found = error_responses(401, 413, 503)
-    assert list(found) == [401, 413, 503]
-    assert all(one["model"] is ErrorResponse and one["description"] for one in found.values())
-    headers = {status: list(one.get("headers", ())) for status, one in found.items()}
+    table = error_responses(401, 413, 503)
+    assert list(table) == [401, 413, 503]
+    assert all(row["model"] is ErrorResponse and row["description"] for row in table.values())
+    headers = {status: list(row.get("headers", ())) for status, row in table.items()}
     assert headers == {401: ["WWW-Authenticate"], 413: [], 503: ["Retry-After"]}
     with pytest.raises(KeyError):
         error_responses(418)
