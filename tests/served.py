@@ -99,7 +99,7 @@ def pixels(content: bytes) -> np.ndarray:
 
 
 def bomb(height: int = 30_000, width: int = 30_000) -> bytes:
-    """Return a small PNG whose header promises so many pixels."""
+    """Return a small PNG whose header promises this size."""
     file = bytearray(png(np.zeros((8, 8, 3), np.uint8)))
     file[16:24] = width.to_bytes(4) + height.to_bytes(4)
     file[29:33] = zlib.crc32(file[12:29]).to_bytes(4)

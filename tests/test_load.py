@@ -68,16 +68,16 @@ class Honest(BaseHTTPRequestHandler):
                 self.rfile.readline()
             self.rfile.readline()
             return b"".join(parts)
-        began, found = time.monotonic(), b""
-        while len(found) < int(self.headers["Content-Length"]):
+        began, content = time.monotonic(), b""
+        while len(content) < int(self.headers["Content-Length"]):
             if time.monotonic() - began > MAX_SECONDS:
                 self.close_connection = True
                 return None
-            part = self.rfile.read1(int(self.headers["Content-Length"]) - len(found))
+            part = self.rfile.read1(int(self.headers["Content-Length"]) - len(content))
             if not part:
                 raise ConnectionResetError
-            found += part
-        return found
+            content += part
+        return content
 
     def judged(self, content: bytes | None) -> tuple[int, bytes]:
         if content is None:
@@ -200,7 +200,7 @@ class Forgetful(Honest):
         (Forgetful, r"image: 503 with Retry-After None"),
     ],
 )
-def test_each_fault_is_found_and_told(handler: type[BaseHTTPRequestHandler], message: str) -> None:
+def test_each_fault_is_found(handler: type[BaseHTTPRequestHandler], message: str) -> None:
     tally = sent(handler, 0.5)
     assert tally.unexpected >= len(tally.examples) > 0
     assert [example for example in tally.examples if not re.match(message, example)] == []
@@ -231,7 +231,7 @@ def test_results_that_differ_are_kept_apart_and_those_that_do_not_are_counted() 
     assert len(tally.kept) == 4
 
 
-def test_a_client_that_is_told_to_come_again_waits() -> None:
+def test_a_client_waits_after_503() -> None:
     class Busy(Honest):
         def judged(self, content: bytes | None) -> tuple[int, bytes]:
             return 503, b""
@@ -313,7 +313,7 @@ def test_the_sequential_time_is_that_of_the_results_that_the_server_gave() -> No
     assert serve.sum_of(seconds, done) == [103.0, 206.0]
 
 
-def test_memory_that_grows_is_told_from_what_is_given_back() -> None:
+def test_memory_that_grows_differs_from_memory_that_is_released() -> None:
     seconds = np.arange(0, 60.25, 0.25)
     steady = np.full_like(seconds, 1e8)
     steady[(seconds > 47) & (seconds < 59)] *= 3

@@ -62,9 +62,9 @@ def test_a_notebook_runs_without_a_warning(executed: Any) -> None:
 def test_both_languages_have_the_same_code_and_figures() -> None:
     assert cells(NAMES[0], "code") == cells(NAMES[1], "code")
     english, chinese = ([cell.metadata for cell in maker.notebook(n).cells] for n in NAMES)
-    for one, other in zip(english, chinese, strict=True):
-        assert one.get("figure") == other.get("figure")
-        assert bool(one.get("alt")) == bool(other.get("alt")) == ("figure" in one)
+    for ours, theirs in zip(english, chinese, strict=True):
+        assert ours.get("figure") == theirs.get("figure")
+        assert bool(ours.get("alt")) == bool(theirs.get("alt")) == ("figure" in ours)
 
 
 def test_headings_and_paragraphs_of_both_languages_correspond() -> None:

@@ -87,16 +87,6 @@ def test_half_precision_stays_out_of_the_scores() -> None:
     assert 0 < (half - exact).abs().max() < 0.05 * exact.abs().max()
 
 
-def test_labels_are_those_of_the_scores() -> None:
-    model = lively()
-    images = torch.randint(0, 256, (2, 3, 50, 71), dtype=torch.uint8)
-    with torch.no_grad():
-        ids = Graph(model, with_labels=True).eval()(images)
-        expected = model.network(model.normalize(images)).full().argmax(1)
-    assert ids.shape == (2, 50, 71)
-    assert (ids == expected).float().mean() > 0.9999
-
-
 def test_an_exporter_is_missing() -> None:
     message = "exporting needs the package nothing_of_the_kind, which"
     with pytest.raises(FullconvError, match=message) as caught:

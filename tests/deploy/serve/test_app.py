@@ -1,4 +1,4 @@
-"""What a client meets, over a real connection."""
+"""The server over a real connection."""
 
 from __future__ import annotations
 
@@ -66,43 +66,40 @@ def valid(reply: Reply, schema: Any, name: str) -> Any:
 def test_images_are_those_that_predict_writes(
     address: str, model: Held, tmp_path: Path, kind: str
 ) -> None:
-    found = model.segment(SCENE)
-    found.save(wanted := output_path(tmp_path / "a", kind), kind)
+    result, path = model.segment(SCENE), output_path(tmp_path / "a", kind)
+    result.save(path, kind)
     media = "image/jpeg" if kind == "overlay" else "image/png"
     reply = ask(address, png(SCENE), f"predict?output={kind}")
     assert (reply.status, reply.headers["content-type"]) == (200, media)
-    assert reply.content == wanted.read_bytes()
-    assert len(np.unique(found.mask)) > 2
+    assert reply.content == path.read_bytes()
+    assert len(np.unique(result.mask)) > 2
 
 
-def test_ways_to_send_a_image(address: str, model: Held) -> None:
+def test_ways_to_send_an_image(address: str, model: Held) -> None:
     wanted = model.segment(SCENE).mask
     content = png(SCENE)
     for headers in (PNG, {"Content-Type": "image/x"}, {"Content-Type": "application/octet-stream"}):
         assert np.array_equal(pixels(ask(address, content, headers=headers).content), wanted)
-    sent = requests.post(f"{address}predict", files={"image": ("a.png", content)}, timeout=60)
-    assert np.array_equal(pixels(sent.content), wanted)
-
-    def in_pieces() -> Iterator[bytes]:  # without a length
-        yield from (content[at : at + 100] for at in range(0, len(content), 100))
-
-    sent = requests.post(f"{address}predict", data=in_pieces(), headers=PNG, timeout=60)
-    assert np.array_equal(pixels(sent.content), wanted)
+    pieces = (content[at : at + 100] for at in range(0, len(content), 100))  # without a length
+    form = {"files": {"image": ("a.png", content)}}
+    for options in (form, {"data": pieces, "headers": PNG}):
+        response = requests.post(f"{address}predict", timeout=60, **options)  # type: ignore[arg-type]
+        assert np.array_equal(pixels(response.content), wanted)
 
 
 def test_json(address: str, model: Held, schema: Any) -> None:
-    found = model.segment(SCENE)
+    result = model.segment(SCENE)
     reply = ask(address, png(SCENE), "predict?output=json&include=ids,mask,confidence")
     table = valid(reply, schema, "PredictResponse")
-    shares = {one["name"]: one["share"] for one in table["classes"] if one["pixels"]}
-    assert shares == pytest.approx({name: of for name, of in found.area.items() if of})
+    shares = {each["name"]: each["share"] for each in table["classes"] if each["pixels"]}
+    assert shares == pytest.approx({name: share for name, share in result.area.items() if share})
     sent = {name: base64.b64decode(table[name].split(",")[1]) for name in ("ids", "confidence")}
-    assert np.array_equal(pixels(sent["ids"]), found.mask)
-    assert np.abs(pixels(sent["confidence"]) - 255.0 * found.confidence).max() <= 0.5001
-    assert sum(one["pixels"] for one in table["heads"]["material"]) == SCENE[..., 0].size
+    assert np.array_equal(pixels(sent["ids"]), result.mask)
+    assert np.abs(pixels(sent["confidence"]) - 255.0 * result.confidence).max() <= 0.5001
+    assert sum(each["pixels"] for each in table["heads"]["material"]) == SCENE[..., 0].size
     head = ask(address, png(SCENE), "predict?output=json&include=ids&head=material").table
     ids = pixels(base64.b64decode(head["ids"].split(",")[1]))
-    assert np.array_equal(ids, found.heads["material"].mask)
+    assert np.array_equal(ids, result.heads["material"].mask)
     assert "confidence" not in head
 
 
@@ -113,7 +110,7 @@ def test_forms_are_decoded_beside_other_requests(
 
     def decode_slowly(*arguments: Any) -> np.ndarray:
         started.set()
-        assert go_on.wait(20)  # until the server has answered something else
+        assert go_on.wait(20)  # until the server has sent another response
         return decode_image(*arguments)
 
     monkeypatch.setattr(service, "decode_image", decode_slowly)
@@ -178,7 +175,7 @@ def test_facts(address: str, schema: Any) -> None:
     assert b'<meta name="fullconv-engine" content="server">' in page.content
 
 
-def test_metrics_count_what_was_answered(address: str) -> None:
+def test_metrics_count_responses(address: str) -> None:
     def counted(status: int) -> int:
         text = ask(address, path="metrics").content.decode()
         lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if line[0] != "#")
@@ -226,10 +223,10 @@ def test_a_key(model: Held) -> None:
             assert reply.headers["www-authenticate"] == "Bearer"
             given = {**PNG, "Authorization": "Bearer sesame"}
             assert ask(url, content, path, given).status == 200
-        for path in ("", "health", "openapi.json"):  # nothing of the model is told there
+        for path in ("", "health", "openapi.json"):  # they reveal nothing of the model
             assert ask(url, path=path).status == 200
         ways = ask(url, path="openapi.json").table["components"]["securitySchemes"]
-        assert {one["scheme"] for one in ways.values()} == {"bearer"}
+        assert {way["scheme"] for way in ways.values()} == {"bearer"}
 
 
 def test_a_full_queue(model: Held) -> None:
@@ -265,7 +262,7 @@ def test_cut_connections_leave_nothing_behind(address: str, model: Held) -> None
     assert 'status="500"' not in counted
 
 
-def test_a_bug_is_told_as_one(model: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_is_reported(model: Held, monkeypatch: pytest.MonkeyPatch) -> None:
     def segment(*_: Any) -> None:
         raise ZeroDivisionError
 

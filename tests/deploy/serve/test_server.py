@@ -94,14 +94,14 @@ def test_a_connection_is_kept_through_many_quick_requests(address: str) -> None:
     client.close()
 
 
-def test_a_slow_upload_is_told_so_and_cut(address: str) -> None:
+def test_a_slow_upload_gets_an_error(address: str) -> None:
     head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
     head += b"Content-Length: 99\r\n\r\n"
     status, table = status_and_table(rest(connected(address, head + b"a")))
     assert (status, table["error"]) == (408, "the upload took more than 1 seconds.")
 
 
-def test_what_is_no_http(address: str) -> None:
+def test_a_request_that_is_not_http(address: str) -> None:
     error = {"error": "not an HTTP request.", "try": "curl ADDRESS/health"}
     content = rest(connected(address, b"\x16\x03\x01 hello\r\n\r\n"))
     assert status_and_table(content) == (400, error)

@@ -58,7 +58,7 @@ def test_formats(kind: str) -> None:
     assert np.array_equal(decode_image(png(image, kind, **options), LIMITS), image)
 
 
-def test_a_photo_is_turned_upright() -> None:
+def test_an_image_is_turned_upright() -> None:
     image, exif = photo(20, 30), Image.Exif()
     exif[0x0112] = 6  # turned by 90 degrees
     assert np.array_equal(decode_image(png(image, exif=exif), LIMITS), np.rot90(image, -1))
