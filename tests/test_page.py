@@ -324,6 +324,7 @@ def test_errors_and_the_key(
         assert locked.evaluate("localStorage.length") == 0
 
 
+@pytest.mark.slow
 def test_models_without_scores_and_with_many_classes(
     browser: Any, exported_labels: Path, scene: Path
 ) -> None:

@@ -27,6 +27,7 @@ from fullconv.models.model import Model
 from fullconv.network.fcn import FCN
 
 pytest.importorskip("onnxruntime")
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +125,6 @@ def test_extra_inputs(tmp_path: Path) -> None:
         exported(random_image())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float16", "int8"])
 def test_fewer_bits_are_nearly_as_good_and_smaller(
     model: Model, file: Path, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -47,6 +47,7 @@ def command(model: Model, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     return place / "site", printed.getvalue()
 
 
+@pytest.mark.slow
 def test_the_folder_and_how_to_look_at_it(command: tuple[Path, str], model: Model) -> None:
     site, text = command
     names = {path.relative_to(site).as_posix() for path in site.rglob("*") if path.is_file()}
@@ -74,6 +75,7 @@ def site(command: tuple[Path, str]) -> Path:
     return command[0]
 
 
+@pytest.mark.slow
 def test_labels_in_the_browser_are_those_of_predict(
     site: Path, model: Model, tmp_path: Path
 ) -> None:
@@ -142,6 +144,7 @@ def test_smaller_files_give_the_labels_that_predict_gives_with_them(
     assert (ids == wanted).mean() >= least
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_be_loaded_is_an_error(site: Path) -> None:
     with chromium() as browser, files(site) as address:
         page = browser.new_page()

@@ -123,6 +123,7 @@ def test_forms_are_decoded_beside_other_requests(
         assert np.array_equal(pixels(sent.result().content), model.segment(SCENE).mask)
 
 
+@pytest.mark.slow
 def test_a_model_without_scores(exported_labels: Path) -> None:
     model = load_exported(exported_labels)
     mask = model.segment(SCENE).mask
