@@ -57,7 +57,7 @@ def written(model: Model, to: str, precision: str, place: Path) -> tuple[Exporte
     images = [read_image(pair.image) for pair in some]
     out = place / f"{to}-{precision}"
     result = export(model, out, format=to, precision=precision, images=images)
-    found = load_program(result.path, model) if to == "torch" else load_exported(result.path)
+    found = load_program(result.path) if to == "torch" else load_exported(result.path)
     return found, result
 
 

@@ -19,11 +19,11 @@ from typing import Any
 import pytest
 from starlette.responses import JSONResponse
 
-Answer = tuple[int, dict[str, Any], dict[str, str]]  # status, JSON, further headers
+Answer = tuple[int, dict[str, Any], dict[str, str]]  # status, JSON, extra headers
 
 
 def node_modules() -> Path:
-    """The folder that FULLCONV_NODE_MODULES names; skips where it does not."""
+    """Return the folder that FULLCONV_NODE_MODULES names."""
     folder = os.environ.get("FULLCONV_NODE_MODULES", "")
     if not folder:
         pytest.skip("FULLCONV_NODE_MODULES is not set: npm install axe-core onnxruntime-web")
@@ -32,7 +32,7 @@ def node_modules() -> Path:
 
 @contextmanager
 def chromium() -> Iterator[Any]:
-    """A browser; skips where there is none."""
+    """Yield the browser that FULLCONV_CHROMIUM names."""
     path = os.environ.get("FULLCONV_CHROMIUM", "")
     if not path:
         pytest.skip("FULLCONV_CHROMIUM is not set: it names a Chromium, /usr/bin/chromium")
@@ -46,7 +46,7 @@ def chromium() -> Iterator[Any]:
 
 @dataclass
 class Refusals:
-    """Answers that are given to the next images in place of the server's, first one first."""
+    """Responses to the next images in place of those of the server."""
 
     next: list[Answer] = field(default_factory=list)
 
@@ -63,20 +63,16 @@ class Refusals:
 
 class _Files(SimpleHTTPRequestHandler):
     def log_message(self, *_: Any) -> None:
-        """Nothing."""
+        pass
 
 
 @contextmanager
-def _running(handler: Any) -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def files(folder: Path) -> Any:
-    """`python -m http.server --directory FOLDER`."""
-    return _running(partial(_Files, directory=str(folder)))
+def files(folder: Path) -> Iterator[str]:
+    """Yield the address of a server like `python -m http.server --directory FOLDER`."""
+    handler = partial(_Files, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()

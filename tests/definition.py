@@ -59,10 +59,10 @@ def loss_by_definition(
                     continue
                 pixel = scores[n, :, y, x]
                 largest = pixel.detach().max()
-                normaliser = largest + (pixel - largest).exp().sum().log()
+                normalizer = largest + (pixel - largest).exp().sum().log()
                 for k in range(classes):
                     q = label_smoothing / classes + (1 - label_smoothing) * (k == true)
                     if q:
-                        total = total + q * weights[k] * (normaliser - pixel[k])
+                        total = total + q * weights[k] * (normalizer - pixel[k])
                 weight += weights[true]
     return total / weight if weight else total

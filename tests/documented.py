@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import timm
 import torch
 from caffe_nets import blobs_of_file
 from caffemodel import write_caffemodel
@@ -102,7 +103,7 @@ NOT_RUN = {
     }.items()
     for command in commands
 }
-# Options that make a training run take seconds; the backbone only if the command names none.
+# Options that make a training run take seconds; the backbone replaces those of timm.
 SMALL = "--no-pretrained --epochs 1 --batch-size 2 --crop 33 33 --workers 0"
 TINY = "--backbone test_resnet"
 # Options added to a single command so that it takes seconds.
@@ -119,7 +120,7 @@ REPLACED = {
     "epochs=50": ('epochs=1, pretrained=False, batch_size=2, crop=(33, 33), workers=0, out="run"'),
     'fc.load("torchvision:fcn_resnet50")': 'fc.load("fcn8s-heavy-pascal.caffemodel")',
     'fc.FCN("paper:vgg16", ': 'fc.FCN("resnet18", ',  # 134 million parameters
-    'timm.create_model("resnet18", pretrained=True)': 'timm.create_model("resnet18")',
+    'timm.create_model("resnet18", pretrained=True)': 'timm.create_model("test_resnet")',
     "num_classes=21, stride=4, pretrained=True)": "num_classes=21, stride=4)",
 }
 
@@ -163,9 +164,11 @@ def arguments(line: str) -> list[str]:
     if command in ADDED:
         words += ADDED[command].split()
     elif words[1] == "train":
-        if "--epochs" in words:  # SMALL sets the epochs
-            at = words.index("--epochs")
-            del words[at : at + 2]
+        # SMALL and TINY set these; a backbone that is not timm's is a file or a published network.
+        for option in ("--epochs", "--backbone"):
+            at = words.index(option) if option in words else None
+            if at and (option == "--epochs" or timm.is_model(words[at + 1])):
+                del words[at : at + 2]
         words += SMALL.split() + TINY.split() * ("--backbone" not in words)
     return words[1:]
 
@@ -208,7 +211,8 @@ def _write_data(folder: Path) -> None:
         _write_depth(photo, folder / "depth-of-photos")
     page = blocks_of("docs/reference/files.md")
     backbone = next(block for block in page if "source" in block.text)
-    (folder / "backbone.toml").write_text(backbone.text, encoding="utf-8")
+    text = backbone.text.replace('"resnet18"', '"test_resnet"')
+    (folder / "backbone.toml").write_text(text, encoding="utf-8")
     (folder / "list.txt").write_text(
         "".join(f"photos/{path.name}\n" for path in sorted(photos.iterdir()))
     )

@@ -83,7 +83,7 @@ def _replacement(child: nn.Module) -> nn.Module | None:
 
 @dataclass(frozen=True)
 class View:
-    """What one cell sees along one axis: the center of mass, the first and the last pixel."""
+    """The view of one cell along one axis: the center of mass, the first and the last pixel."""
 
     center: float
     first: int

@@ -33,7 +33,7 @@ def serving(
     key: str = "",
     wrap: Callable[[Any], Any] = lambda app: app,
 ) -> Iterator[str]:
-    """The address; `wrap` puts something of the test's own before the application."""
+    """Yield the address; `wrap` puts something of the test before the application."""
     limits, ready = limits or Limits(), threading.Event()
     app = wrap(create_app(model, "street", limits, key))
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -51,7 +51,7 @@ def serving(
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back."""
+    """A response."""
 
     status: int
     content: bytes
@@ -59,12 +59,11 @@ class Reply:
 
     @property
     def table(self) -> Any:
-        """Of JSON."""
         return json.loads(self.content)
 
     @property
     def error(self) -> tuple[int, str, str]:
-        """Status, what was found, what may be tried; no more is said of an error."""
+        """Status, message and hint of an error, which has nothing else."""
         assert set(self.table) == {"error", "try"}
         return self.status, self.table["error"], self.table["try"]
 
@@ -76,7 +75,7 @@ def ask(
     headers: dict[str, str] = PNG,
     method: str = "",
 ) -> Reply:
-    """Sends `content` to a path of the server; without any, asks for it."""
+    """POST `content` to a path of the server, or GET the path if there is none."""
     parts = urlsplit(address)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
     method = method or ("GET" if content is None else "POST")
@@ -88,19 +87,19 @@ def ask(
 
 
 def png(image: np.ndarray, kind: str = "PNG", **options: Any) -> bytes:
-    """(H, W, 3) or (H, W) -> a file of that kind."""
+    """Return an image (H, W, 3) or (H, W) as a file of this format."""
     file = io.BytesIO()
     Image.fromarray(image).save(file, kind, **options)
     return file.getvalue()
 
 
 def pixels(content: bytes) -> np.ndarray:
-    """What a PNG holds: ids of one with a palette, too."""
+    """Return the values in a PNG, also ids of one with a palette."""
     return np.asarray(Image.open(io.BytesIO(content)))
 
 
 def bomb(height: int = 30_000, width: int = 30_000) -> bytes:
-    """A small PNG that promises so many pixels, and holds the first rows of them."""
+    """Return a small PNG whose header promises this size."""
     file = bytearray(png(np.zeros((8, 8, 3), np.uint8)))
     file[16:24] = width.to_bytes(4) + height.to_bytes(4)
     file[29:33] = zlib.crc32(file[12:29]).to_bytes(4)
@@ -108,7 +107,7 @@ def bomb(height: int = 30_000, width: int = 30_000) -> bytes:
 
 
 class Held(Predictor):
-    """Labels when it may, and says that it is at work."""
+    """Sets `working` when it predicts, and waits for `may`."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)

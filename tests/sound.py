@@ -37,7 +37,7 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 def png(
     samples: np.ndarray, bits: int = 8, kind: int = 0, *, woven: bool = False, extra: bytes = b""
 ) -> bytes:
-    """(H, W, C) samples as a PNG file of a colour type; `woven`: interlaced."""
+    """(H, W, C) samples as a PNG file of a color type; `woven`: interlaced."""
     height, width = samples.shape[:2]
     header = struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, woven)
     parts = [samples]
@@ -60,23 +60,23 @@ def _lines(samples: np.ndarray, bits: int) -> bytes:
 
 
 def _png_files(ids: np.ndarray, rgb: np.ndarray) -> dict[str, bytes]:
-    grey, wide = ids[..., None], rgb.astype(np.uint16) * 257
+    gray, wide = ids[..., None], rgb.astype(np.uint16) * 257
     alpha = np.dstack([rgb, ids])
     turned = chunk(b"eXIf", b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0")
     notes = chunk(b"tEXt", b"Comment\0hello") + chunk(b"zTXt", b"a\0\0" + zlib.compress(b"b" * 99))
     notes += chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0<x tiff:Orientation='6'/>")
     notes += chunk(b"gAMA", struct.pack(">I", 45455)) + chunk(b"tRNS", bytes(6))
     return {
-        "palette.png": png(grey, 8, 3),
-        "palette4.png": png(grey, 4, 3),
-        "palette_clear.png": png(grey, 8, 3, extra=chunk(b"tRNS", bytes(range(0, 200, 20)))),
-        "palette_woven.png": png(grey, 8, 3, woven=True),
-        "grey.png": png(grey),
-        "grey1.png": png(grey % 2, 1),
-        "grey2.png": png(grey % 4, 2),
-        "grey4.png": png(grey, 4),
-        "grey16.png": png(grey.astype(np.uint16) * 300, 16),
-        "grey16_woven.png": png(grey.astype(np.uint16) * 300, 16, woven=True),
+        "palette.png": png(gray, 8, 3),
+        "palette4.png": png(gray, 4, 3),
+        "palette_clear.png": png(gray, 8, 3, extra=chunk(b"tRNS", bytes(range(0, 200, 20)))),
+        "palette_woven.png": png(gray, 8, 3, woven=True),
+        "grey.png": png(gray),
+        "grey1.png": png(gray % 2, 1),
+        "grey2.png": png(gray % 4, 2),
+        "grey4.png": png(gray, 4),
+        "grey16.png": png(gray.astype(np.uint16) * 300, 16),
+        "grey16_woven.png": png(gray.astype(np.uint16) * 300, 16, woven=True),
         "grey_alpha.png": png(np.dstack([ids, ids]), 8, 4),
         "rgb.png": png(rgb, 8, 2),
         "rgb16.png": png(wide, 16, 2),
@@ -191,14 +191,14 @@ def _arrays(ids: np.ndarray) -> dict[str, bytes]:
         "number": np.array(3),
         "empty": ids[:0],
     }
-    found = {}
+    files = {}
     for name, array in kinds.items():
         file = io.BytesIO()
         np.save(file, array, allow_pickle=True)
-        found[f"{name}.npy"] = file.getvalue()
+        files[f"{name}.npy"] = file.getvalue()
     file = io.BytesIO()
     np.savez(file, ids)
-    found["archive.npy"] = file.getvalue()
+    files["archive.npy"] = file.getvalue()
     edges = np.empty((2, 1), object)
     edges[:, 0] = csc_matrix(ids), csc_matrix(ids)
     struct_ = {"GTcls": {"Segmentation": ids, "Boundaries": edges, "CategoriesPresent": [1, 2]}}
@@ -215,6 +215,6 @@ def _arrays(ids: np.ndarray) -> dict[str, bytes]:
     ):
         file = io.BytesIO()
         savemat(file, table, **options)
-        found[f"{name}.mat"] = file.getvalue()
-    found["hdf5.mat"] = b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(512) + HDF5 + bytes(600)
-    return found
+        files[f"{name}.mat"] = file.getvalue()
+    files["hdf5.mat"] = b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(512) + HDF5 + bytes(600)
+    return files

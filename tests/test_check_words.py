@@ -55,6 +55,7 @@ def name_of(found):
     assert list(words.hits_in_python(clean)) == []
 
 
+@pytest.mark.slow
 def test_the_source_and_the_documentation_are_clean(capsys: pytest.CaptureFixture[str]) -> None:
     assert words.main([]) == 0
     assert capsys.readouterr().out == "clean\n"

@@ -1,20 +1,15 @@
-"""The documentation: its blocks run, its links work, and the site builds without a warning."""
+"""The documentation: its blocks run, and its links work. tests/test_site.py builds the site."""
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 import tomllib
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import pytest
-from browser import chromium
 from documented import (
     ADDED,
     CHINESE,
@@ -37,7 +32,7 @@ from pymdownx.slugs import slugify
 from scripts import script
 
 import fullconv
-from fullconv.cli.main import app, run
+from fullconv.cli.main import run
 from fullconv.core.config_file import read_config
 from fullconv.core.labels import parse_color
 from fullconv.core.settings import Settings
@@ -61,11 +56,6 @@ def hook(name: str) -> Any:
     return script(f"docs/hooks/{name}.py", f"docs_{name}")
 
 
-@pytest.fixture(scope="module")
-def furnished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return furnish(tmp_path_factory.mktemp("documented"))
-
-
 # Blocks
 
 
@@ -85,6 +75,11 @@ def test_the_tables_of_exceptions_have_no_unused_entries() -> None:
     assert {*NOT_RUN, *ADDED} - commands == set()
     python = "".join(block.text for block in blocks if block.language == "python")
     assert [old for old in REPLACED if old not in python] == []
+
+
+@pytest.fixture(scope="module")
+def furnished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return furnish(tmp_path_factory.mktemp("documented"))
 
 
 @pytest.mark.slow
@@ -122,11 +117,7 @@ def run_block(block: Block, capfd: pytest.CaptureFixture[str]) -> None:
         executed.add(command)
 
 
-@pytest.mark.slow
-def test_a_failing_command_fails_the_test(
-    furnished: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(furnished)
+def test_a_failing_command_fails_the_test(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(AssertionError, match="nowhere"):
         run_block(Block("page.md", "sh", "fullconv check nowhere\n"), capfd)
 
@@ -261,133 +252,3 @@ def test_commands_escape_what_html_would_swallow() -> None:
     assert "&#60;date&#62;" in text
     cells = re.sub(r"`[^`]*`", "", "".join(re.findall(r"^\|.*", text, re.MULTILINE)))
     assert not re.search(r"[<>]", cells)
-
-
-# The site
-
-
-class Page(HTMLParser):
-    """The links, resources, anchors and words of a page."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.links: list[str] = []
-        self.resources: list[str] = []
-        self.anchors: set[str] = set()
-        self.words: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        values = {name: value or "" for name, value in attrs}
-        self.anchors |= {values[name] for name in ("id", "name") if name in values}
-        if tag == "a" and "href" in values:
-            self.links.append(values["href"])
-        if tag in ("script", "img", "iframe", "source") and "src" in values:
-            self.resources.append(values["src"])
-        if tag == "link" and "stylesheet" in values.get("rel", ""):
-            self.resources.append(values["href"])
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, Page]:
-    """Build the site as `make docs` does."""
-    folder = tmp_path_factory.mktemp("site")
-    build = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
-    )
-    assert build.returncode == 0, build.stderr
-    assert "WARNING" not in build.stderr
-    return {path: Page(path.read_text(encoding="utf-8")) for path in folder.rglob("*.html")}
-
-
-@pytest.mark.slow
-def test_every_link_of_the_site_leads_somewhere(site: dict[Path, Page]) -> None:
-    dead = []
-    for path, page in site.items():
-        if path.name == "404.html":  # its links start at the root of a server
-            continue
-        for link in page.links:
-            parts = urlsplit(unquote(link))
-            if parts.scheme:
-                continue
-            target = (path.parent / parts.path).resolve() if parts.path else path
-            anchors = site[target].anchors if target in site else set()
-            if not target.is_file() or (
-                parts.fragment and target in site and parts.fragment not in anchors
-            ):
-                dead.append(f"{path.name}: {link}")
-    assert dead == []
-    assert len(site) > 100
-
-
-@pytest.mark.slow
-def test_the_site_loads_nothing_from_other_servers(site: dict[Path, Page]) -> None:
-    for path, page in site.items():
-        for resource in page.resources:
-            assert not urlsplit(resource).scheme, f"{path.name} loads {resource}"
-            assert not resource.startswith("//")
-            assert path.name == "404.html" or (path.parent / resource).resolve().is_file(), resource
-
-
-@pytest.mark.slow
-def test_the_command_reference_has_every_option_of_the_help(
-    site: dict[Path, Page], capsys: pytest.CaptureFixture[str]
-) -> None:
-    (page,) = (page for path, page in site.items() if path.name == "commands.html")
-    options = set(re.findall(r"--[a-z][\w-]*", " ".join(page.words)))
-    names = [name for name in app if not name.startswith("-")]
-    assert len(names) > 10
-    for name in names:
-        assert f"fullconv-{name}" in page.anchors
-        assert run([name, "--help"]) == 0
-        expected = set(re.findall(r"--[a-z][\w-]*", capsys.readouterr().out))
-        # DATA may be typed as --data, which the reference leaves out.
-        missing = {option for option in expected - options if option[2:].upper() not in page.words}
-        assert missing == set(), name
-
-
-@pytest.mark.slow
-def test_the_file_reference_has_every_key(site: dict[Path, Page]) -> None:
-    (page,) = (p for path, p in site.items() if path.parts[-2:] == ("reference", "files.html"))
-    keys = {*Settings().to_dict(), "crop", "classes", "ignore_index", "pretrained_on"}
-    assert keys <= set(page.words)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("query", "title"), [("receptive field", "How Fullconv works"), ("跳跃连接", "术语")]
-)
-def test_the_search_works_on_pages_opened_from_disk(
-    site: dict[Path, Page], query: str, title: str
-) -> None:
-    start = next(path for path in site if path.name == "start.html" and path.parent.name != "zh")
-    with chromium() as browser:
-        page = browser.new_page()
-        requests: list[str] = []
-        page.on("request", lambda request: requests.append(request.url))
-        page.goto(start.as_uri())
-        field = page.get_by_role("textbox", name="Search")
-        field.click()
-        field.fill(query)
-        field.press("End")
-        result = page.locator(".md-search-result__item", has_text=title)
-        result.first.wait_for(state="attached", timeout=60_000)
-        page.close()
-    assert [url for url in requests if not url.startswith(("file:", "data:", "blob:"))] == []
-
-
-@pytest.mark.slow
-def test_pages_state_their_language(site: dict[Path, Page]) -> None:
-    for path in site:
-        chinese = path.parts[-2] == "zh" or path.parent.parent.name == "zh" or ".zh-CN" in path.name
-        match = re.search(r'<html lang="(\w+)"', path.read_text(encoding="utf-8"))
-        assert match is not None
-        assert match[1] == ("zh" if chinese else "en"), path

@@ -7,13 +7,14 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 import fullconv
 
 SOURCE = Path(__file__).parents[1] / "src/fullconv"
 FILES = sorted(path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*.py"))
-TREES = {name: ast.parse((SOURCE / name).read_text(encoding="utf-8")) for name in FILES}
+TEXTS = {name: (SOURCE / name).read_text(encoding="utf-8") for name in FILES}
+TREES = {name: ast.parse(text) for name, text in TEXTS.items()}
+VAGUE = {"utils", "helpers", "common", "misc", "base"}  # names that tell nothing
+BROAD = ("Exception", "BaseException")
 # Importing one of these takes seconds, which a quick answer does not have.
 HEAVY = {"torch", "torchvision", "timm", "lightning", "torchmetrics", "matplotlib"}
 # Files that need them as soon as they are imported; all others import them inside functions.
@@ -55,64 +56,53 @@ def imports(name: str) -> Iterator[tuple[str, int, bool]]:
     yield from walk(TREES[name], True)
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_file(name: str) -> None:
-    text = (SOURCE / name).read_text(encoding="utf-8")
-    where = f"src/fullconv/{name}"
-    assert not text.strip() or ast.get_docstring(TREES[name]), f"{where} has no docstring"
-    assert not set(Path(name).with_suffix("").parts) & {
-        "utils",
-        "helpers",
-        "common",
-        "misc",
-        "base",
-    }
-
-    needs_torch = name.startswith(NEED_TORCH) and name not in TORCH_FREE
-    for module, line, at_import in imports(name):
-        package = module.split(".")[0]
-        heavy = at_import and package in HEAVY
-        assert not heavy or needs_torch, f"{where}:{line} imports {package}"
-        assert package not in ("pickle", "dill", "joblib"), f"{where}:{line} imports {package}"
-        # The public names are for users; inside, a name is imported from where it is defined.
-        public = module.removeprefix("fullconv.")
-        assert public == module or public not in fullconv.__all__ or public == "geometry", where
-
-    for node in ast.walk(TREES[name]):
-        if isinstance(node, ast.ExceptHandler):
-            broad = node.type is None or ast.unparse(node.type) in ("Exception", "BaseException")
-            silent = all(isinstance(line, (ast.Pass, ast.Continue)) for line in node.body)
-            assert not (broad and silent), f"{where}:{node.lineno} swallows every error"
+def test_names_and_docstrings() -> None:
+    for name in FILES:
+        assert not TEXTS[name].strip() or ast.get_docstring(TREES[name]), f"{name}: no docstring"
+        assert not set(Path(name).with_suffix("").parts) & VAGUE, name
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_comments_of_hints_are_translated(name: str) -> None:
+def test_imports() -> None:
+    for name in FILES:
+        needs_torch = name.startswith(NEED_TORCH) and name not in TORCH_FREE
+        for module, line, at_import in imports(name):
+            package, where = module.split(".")[0], f"{name}:{line} imports {module}"
+            assert needs_torch or not (at_import and package in HEAVY), where
+            assert package not in ("pickle", "dill", "joblib"), where
+            # The public names are for users; inside, a name is imported from where it is defined.
+            public = module.removeprefix("fullconv.")
+            assert public == module or public not in fullconv.__all__ or public == "geometry", where
+
+
+def test_no_handler_swallows_every_error() -> None:
+    for name in FILES:
+        for node in ast.walk(TREES[name]):
+            if isinstance(node, ast.ExceptHandler):
+                broad = node.type is None or ast.unparse(node.type) in BROAD
+                silent = all(isinstance(line, (ast.Pass, ast.Continue)) for line in node.body)
+                assert not (broad and silent), f"{name}:{node.lineno}"
+
+
+def test_comments_of_hints_are_translated() -> None:
     """A line to paste may end with a comment for people: `fullconv train DATA   # or: ...`."""
-    documentation = {
-        node.value
-        for node in ast.walk(TREES[name])
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-    }
-    messages = {
-        argument
-        for node in ast.walk(TREES[name])
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("msg", "nmsg")
-        for argument in node.args
-    }
-    for node in ast.walk(TREES[name]):
-        if isinstance(node, ast.Constant) and "   # " in str(node.value):
-            where = f"src/fullconv/{name}:{node.lineno}"
-            assert node in documentation | messages, f"{where}: write msg({node.value!r})"
+    for name in FILES:
+        allowed: set[ast.AST] = set()  # docstrings, and arguments of msg
+        hints = []
+        for node in ast.walk(TREES[name]):
+            if isinstance(node, ast.Expr):
+                allowed.add(node.value)
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("msg", "nmsg"):
+                allowed.update(node.args)
+            if isinstance(node, ast.Constant) and "   # " in str(node.value):
+                hints.append(node)
+        for hint in hints:
+            assert hint in allowed, f"{name}:{hint.lineno}: write msg({hint.value!r})"
 
 
 def test_torch_unpickles_nothing() -> None:
-    loads = {
-        (name, line.strip())
-        for name in FILES
-        for line in (SOURCE / name).read_text(encoding="utf-8").splitlines()
-        if "torch.load(" in line and "weights_only=True" not in line
-    }
-    assert loads == set()
+    for name in FILES:
+        for line in TEXTS[name].splitlines():
+            assert "torch.load(" not in line or "weights_only=True" in line, (name, line)
 
 
 def test_the_compiled_kernels_have_all_their_files() -> None:

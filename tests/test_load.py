@@ -1,5 +1,4 @@
-"""The clients that benchmarks/serve.py sends at a server, held against servers whose faults are
-known: each fault is found, and nothing is found where there is none."""
+"""The clients of benchmarks/serve.py find the known faults of servers, and no others."""
 
 from __future__ import annotations
 
@@ -21,6 +20,7 @@ import pytest
 from photos import photo
 from PIL import Image
 from scripts import script
+from served import png
 
 from fullconv.core.labels import Labels
 from fullconv.deploy.serve.responses import PredictRequest, encode_response
@@ -37,13 +37,9 @@ load, serving, serve = (
 
 
 def uploads() -> list[Any]:
-    """A JPEG and a PNG of 120 x 160."""
-    made = []
-    for kind in ("jpeg", "png"):
-        file = io.BytesIO()
-        Image.fromarray(photo(120, 160, seed=1)).save(file, kind)
-        made.append(load.Upload(f"a.{kind}", file.getvalue(), f"image/{kind}"))
-    return made
+    """Return a JPEG and a PNG of 120 x 160."""
+    image = photo(120, 160, seed=1)
+    return [load.Upload(f"a.{kind}", png(image, kind), f"image/{kind}") for kind in ("jpeg", "png")]
 
 
 @cache
@@ -52,7 +48,7 @@ def bad_uploads() -> Any:
 
 
 class Honest(BaseHTTPRequestHandler):
-    """Answers each kind of request as it should be; a result is the image's own size."""
+    """Answers each kind of request as it should; a result is the image's size."""
 
     protocol_version = "HTTP/1.1"
 
@@ -72,16 +68,16 @@ class Honest(BaseHTTPRequestHandler):
                 self.rfile.readline()
             self.rfile.readline()
             return b"".join(parts)
-        began, found = time.monotonic(), b""
-        while len(found) < int(self.headers["Content-Length"]):
+        began, content = time.monotonic(), b""
+        while len(content) < int(self.headers["Content-Length"]):
             if time.monotonic() - began > MAX_SECONDS:
                 self.close_connection = True
                 return None
-            part = self.rfile.read1(int(self.headers["Content-Length"]) - len(found))
+            part = self.rfile.read1(int(self.headers["Content-Length"]) - len(content))
             if not part:
                 raise ConnectionResetError
-            found += part
-        return found
+            content += part
+        return content
 
     def judged(self, content: bytes | None) -> tuple[int, bytes]:
         if content is None:
@@ -130,7 +126,7 @@ def served(handler: type[BaseHTTPRequestHandler]) -> Iterator[tuple[str, int]]:
 
 
 def sent(handler: type[BaseHTTPRequestHandler], seconds: float = 1.5) -> Any:
-    """What was counted."""
+    """Return what the clients count."""
     with served(handler) as address, pytest.MonkeyPatch.context() as patch:
         patch.setattr(load, "_PAUSE", 0.05)
         clients = load.Load(address, uploads(), bad_uploads(), MAX_SECONDS)
@@ -142,8 +138,7 @@ def sent(handler: type[BaseHTTPRequestHandler], seconds: float = 1.5) -> Any:
 def test_a_server_without_faults_has_none() -> None:
     tally = sent(Honest)
     assert (tally.unexpected, tally.examples) == (0, [])
-    found = {kind for kind, _ in tally.statuses}
-    assert found == set(load.KINDS)
+    assert {kind for kind, _ in tally.statuses} == set(load.KINDS)
     assert tally.statuses["image", 200] == sum(tally.often.values()) >= sum(tally.done.values())
     assert set(tally.kept.values()) == {b"(160, 120)"}
     assert set(tally.done) == {(p.name, want) for p in uploads() for want in load.ANSWERS}
@@ -163,8 +158,6 @@ class Failing(Honest):
 
 
 class Credulous(Honest):
-    """Takes anything."""
-
     def judged(self, content: bytes | None) -> tuple[int, bytes]:
         return 200, b"ok"
 
@@ -188,8 +181,6 @@ class Closing(Honest):
 
 
 class Forgetful(Honest):
-    """Too busy, and does not say when to come again."""
-
     def judged(self, content: bytes | None) -> tuple[int, bytes]:
         status, content = super().judged(content)
         return (503 if status == 200 else status), content
@@ -209,11 +200,10 @@ class Forgetful(Honest):
         (Forgetful, r"image: 503 with Retry-After None"),
     ],
 )
-def test_each_fault_is_found_and_told(handler: type[BaseHTTPRequestHandler], message: str) -> None:
+def test_each_fault_is_found(handler: type[BaseHTTPRequestHandler], message: str) -> None:
     tally = sent(handler, 0.5)
     assert tally.unexpected >= len(tally.examples) > 0
-    strange = [one for one in tally.examples if not re.match(message, one)]
-    assert not strange
+    assert [example for example in tally.examples if not re.match(message, example)] == []
 
 
 def test_a_slow_upload_that_is_refused_late_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,7 +231,7 @@ def test_results_that_differ_are_kept_apart_and_those_that_do_not_are_counted() 
     assert len(tally.kept) == 4
 
 
-def test_a_client_that_is_told_to_come_again_waits() -> None:
+def test_a_client_waits_after_503() -> None:
     class Busy(Honest):
         def judged(self, content: bytes | None) -> tuple[int, bytes]:
             return 503, b""
@@ -260,9 +250,9 @@ def test_the_black_png_is_valid_and_small() -> None:
 
 
 def test_a_form_holds_the_image() -> None:
-    one = uploads()[0]
-    form = load.as_form(one)
-    assert form.content.count(one.content) == 1
+    upload = uploads()[0]
+    form = load.as_form(upload)
+    assert form.content.count(upload.content) == 1
     edge = form.kind.partition("boundary=")[2].encode()
     assert form.content.startswith(b"--" + edge + b"\r\n")
     assert form.content.endswith(b"--" + edge + b"--\r\n")
@@ -270,14 +260,15 @@ def test_a_form_holds_the_image() -> None:
 
 @pytest.fixture
 def result(tmp_path: Path) -> tuple[Segmentation, np.ndarray, Path]:
-    """A result, its confidence, and where its files are."""
+    """A result, its confidence, and the folder with its files."""
     ids = np.random.default_rng(0).integers(0, 3, (20, 30)).astype(np.uint8)
-    sure = np.linspace(0.1, 0.9, 600, dtype=np.float32).reshape(20, 30)
-    made = Segmentation(ids, Labels(("sky", "road", "car")), photo(20, 30))
-    made.save(tmp_path / "a_mask.png", "mask")
-    made.save(tmp_path / "a_overlay.jpg", "overlay")
-    Image.fromarray(np.round(255 * sure).astype(np.uint8)).save(tmp_path / "a_confidence.png")
-    return made, sure, tmp_path
+    confidence = np.linspace(0.1, 0.9, 600, dtype=np.float32).reshape(20, 30)
+    segmentation = Segmentation(ids, Labels(("sky", "road", "car")), photo(20, 30))
+    segmentation.save(tmp_path / "a_mask.png", "mask")
+    segmentation.save(tmp_path / "a_overlay.jpg", "overlay")
+    gray = np.round(255 * confidence).astype(np.uint8)
+    Image.fromarray(gray).save(tmp_path / "a_confidence.png")
+    return segmentation, confidence, tmp_path
 
 
 ASKED = (
@@ -288,29 +279,31 @@ ASKED = (
 
 
 @pytest.mark.parametrize("asked", ASKED, ids=lambda asked: asked.output)
-def test_a_result_is_held_against_the_files(
+def test_a_result_is_compared_with_the_files(
     asked: PredictRequest, result: tuple[Segmentation, np.ndarray, Path]
 ) -> None:
-    made, sure, folder = result
+    segmentation, confidence, folder = result
     tally = load.Tally()
-    tally.keep("a.png", asked.output, encode_response(made, sure, asked, 0.5).content)
-    tally.keep("a.png", asked.output, encode_response(made, sure, asked, 0.5).content)
+    for _ in range(2):
+        response = encode_response(segmentation, confidence, asked, 0.5)
+        tally.keep("a.png", asked.output, response.body)
     assert serve.wrong_answers(tally, folder) == (0, [])
-    other = made.mask.copy()
+    other = segmentation.mask.copy()
     other[7, 9] = (other[7, 9] + 1) % 3
-    wrong = Segmentation(other, made.labels, made.image)
+    wrong = Segmentation(other, segmentation.labels, segmentation.image)
     for _ in range(3):
-        tally.keep("a.png", asked.output, encode_response(wrong, sure, asked, 0.5).content)
+        response = encode_response(wrong, confidence, asked, 0.5)
+        tally.keep("a.png", asked.output, response.body)
     assert serve.wrong_answers(tally, folder) == (3, [f"a.png {asked.output} x 3"])
 
 
 def test_confidence_may_differ_by_one_step(
     result: tuple[Segmentation, np.ndarray, Path],
 ) -> None:
-    made, sure, folder = result
+    segmentation, confidence, folder = result
     for steps, equal in ((1, True), (2, False)):
-        sure[3, 4] += 1 / 255
-        content = encode_response(made, sure, ASKED[2], 0.5).content
+        confidence[3, 4] += 1 / 255
+        content = encode_response(segmentation, confidence, ASKED[2], 0.5).body
         assert serve.equal(content, "json", folder / "a") is equal, steps
 
 
@@ -320,18 +313,18 @@ def test_the_sequential_time_is_that_of_the_results_that_the_server_gave() -> No
     assert serve.sum_of(seconds, done) == [103.0, 206.0]
 
 
-def test_memory_that_grows_is_told_from_what_is_given_back() -> None:
+def test_memory_that_grows_differs_from_memory_that_is_released() -> None:
     seconds = np.arange(0, 60.25, 0.25)
     steady = np.full_like(seconds, 1e8)
     steady[(seconds > 47) & (seconds < 59)] *= 3
-    found = serving.memory_facts(list(zip(seconds, steady, strict=True)))
-    assert serve.growth(found).ratio.median == 1
-    assert (found["start"], found["end"], found["highest"]) == (100, 100, pytest.approx(300))
-    found = serving.memory_facts(list(zip(seconds, 1e8 + 1e6 * seconds, strict=True)))
-    assert found["a_minute_in_the_second_half"] == pytest.approx(60)
-    assert serve.growth(found).ratio.median == pytest.approx(148 / 124)
-    assert serve.growth(found).verdict == "short"
-    assert found["every_2_s"][:3] == [100, 102, 104]
+    facts = serving.memory_facts(list(zip(seconds, steady, strict=True)))
+    assert serve.growth(facts).ratio.median == 1
+    assert (facts["start"], facts["end"], facts["highest"]) == (100, 100, pytest.approx(300))
+    facts = serving.memory_facts(list(zip(seconds, 1e8 + 1e6 * seconds, strict=True)))
+    assert facts["a_minute_in_the_second_half"] == pytest.approx(60)
+    assert serve.growth(facts).ratio.median == pytest.approx(148 / 124)
+    assert serve.growth(facts).verdict == "short"
+    assert facts["every_2_s"][:3] == [100, 102, 104]
 
 
 def test_the_batch_size_is_read_from_the_metrics() -> None:

@@ -1,4 +1,4 @@
-"""The web page in a browser, and the server behind it: eight flows."""
+"""The web page in a browser, and the server behind it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from served import png, serving
 
 from fullconv.core.labels import Labels
 from fullconv.data.synthetic import scenes as drawn
-from fullconv.deploy.export import export
 from fullconv.deploy.serve.uploads import Limits
 from fullconv.inference.exported import load_exported
 from fullconv.inference.predictor import Predictor
@@ -27,20 +27,19 @@ from fullconv.inference.segmentation import Segmentation
 from fullconv.models.model import Model
 
 SIZE = (150, 212)
-DROP = """([content, name]) => {
-  const bytes = Uint8Array.from(atob(content), (one) => one.charCodeAt(0));
+GIVE = """([content, name]) => {
+  const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
   const data = new DataTransfer();
   data.items.add(new File([bytes], name, {type: "image/png"}));
-  for (const kind of ["dragenter", "dragover", "drop"]) {
-    document.body.dispatchEvent(new DragEvent(kind, {dataTransfer: data, bubbles: true}));
-  }
+  const give = (event) => document.body.dispatchEvent(event);
+  %s
 }"""
-PASTE = """([content, name]) => {
-  const bytes = Uint8Array.from(atob(content), (one) => one.charCodeAt(0));
-  const data = new DataTransfer();
-  data.items.add(new File([bytes], name, {type: "image/png"}));
-  document.body.dispatchEvent(new ClipboardEvent("paste", {clipboardData: data, bubbles: true}));
-}"""
+DROP = (
+    GIVE
+    % """for (const kind of ["dragenter", "dragover", "drop"])
+    give(new DragEvent(kind, {dataTransfer: data, bubbles: true}));"""
+)
+PASTE = GIVE % """give(new ClipboardEvent("paste", {clipboardData: data, bubbles: true}));"""
 SHOWN = "name => result?.name === name && document.querySelector('#busy').hidden"
 CANVAS = """(id) => {
   const canvas = document.getElementById(id);
@@ -65,15 +64,15 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def wanted(predictor: Predictor, scene: Path) -> Segmentation:
-    found: Segmentation = predictor(scene)
-    assert len(np.unique(found.mask)) > 3
-    return found
+    result: Segmentation = predictor(scene)
+    assert len(np.unique(result.mask)) > 3
+    return result
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with chromium() as found:
-        yield found
+    with chromium() as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
@@ -90,31 +89,26 @@ def address(predictor: Predictor, refusals: Refusals) -> Iterator[str]:
 
 @pytest.fixture
 def page(browser: Any, address: str) -> Iterator[Any]:
-    """The page, which must not complain on its console."""
-    with Opened(browser, address) as found:
-        yield found
+    with opened(browser, address) as page:
+        yield page
 
 
-class Opened:
-    """A page in a context of its own."""
-
-    def __init__(self, browser: Any, address: str, **options: Any) -> None:
-        self.context = browser.new_context(viewport={"width": 1200, "height": 800}, **options)
-        self.faults: list[str] = []
-        self.page = self.context.new_page()
-        self.page.on("console", lambda message: self.faults.append(message.text))
-        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
-        self.page.goto(address)
-        self.page.wait_for_function("about !== null || problem !== null")
-
-    def __enter__(self) -> Any:
-        return self.page
-
-    def __exit__(self, kind: Any, *_: Any) -> None:
-        self.context.close()
-        # What a browser itself says of every answer that is no 2xx, or that never came.
-        faults = [fault for fault in self.faults if "Failed to load resource" not in fault]
-        assert kind or not faults
+@contextmanager
+def opened(browser: Any, address: str, **options: Any) -> Iterator[Any]:
+    """Open the page in a context of its own; it must print nothing on its console."""
+    context = browser.new_context(viewport={"width": 1200, "height": 800}, **options)
+    faults: list[str] = []
+    page = context.new_page()
+    page.on("console", lambda message: faults.append(message.text))
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    try:
+        page.goto(address)
+        page.wait_for_function("about !== null || problem !== null")
+        yield page
+    finally:
+        context.close()
+    # A browser itself reports every response that is no 2xx, or that never came.
+    assert [fault for fault in faults if "Failed to load resource" not in fault] == []
 
 
 def give(page: Any, path: Path, script: str = DROP) -> None:
@@ -123,20 +117,20 @@ def give(page: Any, path: Path, script: str = DROP) -> None:
 
 
 def canvas(page: Any, name: str) -> np.ndarray:
-    """(H, W, 4) of one of the two."""
+    """Return the values (H, W, 4) of a canvas."""
     values = np.frombuffer(base64.b64decode(page.evaluate(CANVAS, name)), np.uint8)
     return values.reshape(*SIZE, 4)
 
 
 def at(page: Any, row: int, column: int) -> tuple[float, float]:
-    """Where a pixel is on the screen."""
+    """Return where a pixel is on the screen."""
     box = page.locator("#stage").bounding_box()
     x = box["x"] + (column + 0.5) / SIZE[1] * box["width"]
     return x, box["y"] + (row + 0.5) / SIZE[0] * box["height"]
 
 
 def color_table(segmentation: Segmentation) -> np.ndarray:
-    """(H, W, 3): the class color of each pixel."""
+    """Return the class color of each pixel, (H, W, 3)."""
     return np.array(segmentation.labels.colors)[segmentation.mask]
 
 
@@ -234,7 +228,7 @@ def test_a_black_background_is_clear_unless_it_is_alone(
     backed = Predictor(Model(model.network, labels, model.card), device="cpu", precision="float32")
     result = backed(scene)
     bare, table = result.mask == labels.index("background"), color_table(result)
-    with serving(backed) as url, Opened(browser, url) as page:
+    with serving(backed) as url, opened(browser, url) as page:
         give(page, scene)
         row = page.locator("#classes button").nth(0)
         for palette in ("safe", "model"):
@@ -260,7 +254,7 @@ def test_colors_languages_and_a_phone(
     browser: Any, address: str, scene: Path, wanted: Segmentation
 ) -> None:
     phone = {"locale": "zh-CN", "color_scheme": "dark", "has_touch": True}
-    with Opened(browser, address, **phone) as page:
+    with opened(browser, address, **phone) as page:
         page.set_viewport_size({"width": 360, "height": 740})
         assert page.inner_text("#drop strong") == "把图片拖到这里"
         assert page.get_attribute("html", "lang") == "zh-CN"
@@ -319,7 +313,7 @@ def test_errors_and_the_key(
     page.route("**/predict*", lambda route: route.abort())
     page.set_input_files("#file", str(scene))
     page.wait_for_function("problem?.kind === 'network'")
-    with serving(predictor, key="sesame-7") as url, Opened(browser, url) as locked:
+    with serving(predictor, key="sesame-7") as url, opened(browser, url) as locked:
         assert locked.inner_text("#error h2") == "The server requires a key"
         for key in ("wrong", "sesame-7"):
             locked.get_by_label("Server key").fill(key)
@@ -330,10 +324,11 @@ def test_errors_and_the_key(
         assert locked.evaluate("localStorage.length") == 0
 
 
+@pytest.mark.slow
 def test_models_without_scores_and_with_many_classes(
-    browser: Any, tmp_path: Path, scene: Path
+    browser: Any, exported_labels: Path, scene: Path
 ) -> None:
-    labels_only = load_exported(export(lively(), tmp_path, with_labels=True).path)
+    labels_only = load_exported(exported_labels)
     names = tuple(f"class {k}" for k in range(300))
     colors = tuple((k // 2, 255 - k // 2, k % 7 + 1) for k in range(300))
     many = Predictor(lively(labels=Labels(names, colors, 65535)), device="cpu")
@@ -341,7 +336,7 @@ def test_models_without_scores_and_with_many_classes(
         result = model(scene)
         row, column = (int(k) for k in np.argwhere(result.mask == result.mask.max())[0])
         name = result.labels.names[result.mask[row, column]]
-        with serving(model) as url, Opened(browser, url) as page:
+        with serving(model) as url, opened(browser, url) as page:
             give(page, scene)
             assert np.array_equal(page.evaluate("[...result.ids]"), result.mask.ravel())
             assert np.array_equal(canvas(page, "over")[..., :3], color_table(result))
@@ -368,7 +363,7 @@ def test_png_files_are_decoded_exactly(page: Any) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_accessibility(browser: Any, address: str, scheme: str, scene: Path) -> None:
     axe = (node_modules() / "axe-core/axe.min.js").read_text(encoding="utf-8")
-    with Opened(browser, address, color_scheme=scheme) as page:
+    with opened(browser, address, color_scheme=scheme) as page:
         page.evaluate(axe)
         for step in ("empty", "result", "alone", "error"):
             if step == "result":

@@ -13,7 +13,7 @@ import pytest
 
 from fullconv.cli.main import run
 
-QUICK = "--backbone resnet10t --no-pretrained --stride 32 --epochs 1 --crop 65 65 --workers 0"
+QUICK = "--backbone test_resnet --no-pretrained --stride 32 --epochs 1 --crop 65 65 --workers 0"
 SETS = {  # name -> fixes that the dataset needs
     "camvid": (),
     "voc2012_sample": (),

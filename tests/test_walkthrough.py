@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 from scripts import script
@@ -29,19 +28,13 @@ def headings(text: str) -> list[tuple[str, str]]:
     return re.findall(r"^(#+) (\d*)", FENCE.sub("", text), re.MULTILINE)
 
 
-@pytest.fixture(scope="module")
-def executed() -> Any:
-    """Run all cells of the English notebook on few small scenes. The Chinese one has equal code."""
-    node = maker.notebook(NAMES[0])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FULLCONV_WALKTHROUGH", "quick")
-        patch.setenv("OMP_WAIT_POLICY", "PASSIVE")
-        maker.execute(node, seconds=240)
-    return node
-
-
 @pytest.mark.slow
-def test_a_notebook_runs_without_a_warning(executed: Any) -> None:
+def test_a_notebook_runs_without_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the English notebook on few small scenes. The Chinese one has equal code."""
+    executed = maker.notebook(NAMES[0])
+    monkeypatch.setenv("FULLCONV_WALKTHROUGH", "quick")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    maker.execute(executed, seconds=240)
     code = [cell for cell in executed.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
     for cell in code:
@@ -62,9 +55,9 @@ def test_a_notebook_runs_without_a_warning(executed: Any) -> None:
 def test_both_languages_have_the_same_code_and_figures() -> None:
     assert cells(NAMES[0], "code") == cells(NAMES[1], "code")
     english, chinese = ([cell.metadata for cell in maker.notebook(n).cells] for n in NAMES)
-    for one, other in zip(english, chinese, strict=True):
-        assert one.get("figure") == other.get("figure")
-        assert bool(one.get("alt")) == bool(other.get("alt")) == ("figure" in one)
+    for ours, theirs in zip(english, chinese, strict=True):
+        assert ours.get("figure") == theirs.get("figure")
+        assert bool(ours.get("alt")) == bool(theirs.get("alt")) == ("figure" in ours)
 
 
 def test_headings_and_paragraphs_of_both_languages_correspond() -> None:
@@ -113,8 +106,6 @@ def test_the_links_and_figures_of_a_page_exist(name: str) -> None:
     images = sorted(target for mark, target in links if mark)
     assert images == sorted(f"walkthrough/{path.name}" for path in folder.iterdir())
     assert sum(path.stat().st_size for path in folder.iterdir()) < 1_500_000
-    notebook_links = [
-        target for text in cells(name, "markdown") for _, target in LINK.findall(text)
-    ]
+    notebook_links = [link for _, link in LINK.findall("\n".join(cells(name, "markdown")))]
     assert notebook_links
     assert [link for link in notebook_links if not (ROOT / "examples" / link).is_file()] == []

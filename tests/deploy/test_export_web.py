@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import subprocess
@@ -33,30 +34,22 @@ def model() -> Model:
 
 
 @pytest.fixture(scope="module")
-def runtime(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What looks like the npm package."""
-    folder = tmp_path_factory.mktemp("npm") / "package"
-    (folder / "dist").mkdir(parents=True)
-    for name in web.RUNTIME:
-        (folder / "dist" / name).write_text(f"here is {name}")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def said(model: Model, runtime: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The folder that the command wrote, and what it printed."""
+def command(model: Model, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder that the command wrote, with a stand-in for the npm package, and its output."""
     place = tmp_path_factory.mktemp("web")
+    (place / "package/dist").mkdir(parents=True)
+    for name in web.RUNTIME:
+        (place / "package/dist" / name).write_text(f"here is {name}")
     folder = save_model(model, place / "runs/town/model")
-    with pytest.MonkeyPatch.context() as patch:
-        printed = io.StringIO()
-        patch.setattr("sys.stdout", printed)
-        words = ["--format", "web", "--out", str(place / "site"), "--ort", str(runtime)]
+    words = ["--format", "web", "--out", str(place / "site"), "--ort", str(place / "package")]
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
         assert run(["export", str(folder), *words]) == 0
     return place / "site", printed.getvalue()
 
 
-def test_the_folder_and_how_to_look_at_it(said: Any, model: Model) -> None:
-    site, text = said
+@pytest.mark.slow
+def test_the_folder_and_how_to_look_at_it(command: tuple[Path, str], model: Model) -> None:
+    site, text = command
     names = {path.relative_to(site).as_posix() for path in site.rglob("*") if path.is_file()}
     assert names == {"index.html", "model.json", "model.onnx", *(f"ort/{n}" for n in web.RUNTIME)}
     assert "labels are equal" in text
@@ -64,9 +57,9 @@ def test_the_folder_and_how_to_look_at_it(said: Any, model: Model) -> None:
     assert "A browser cannot read the model if it opens index.html as a file." in text
     about = json.loads((site / "model.json").read_text())
     assert about["name"] == "town"
-    assert [one["name"] for one in about["classes"]] == list(model.labels.names)
-    assert [tuple(one["color"]) for one in about["classes"]] == list(model.labels.colors)
-    assert all(one["painted"] for one in about["classes"])  # streets have no background
+    assert [each["name"] for each in about["classes"]] == list(model.labels.names)
+    assert [tuple(each["color"]) for each in about["classes"]] == list(model.labels.colors)
+    assert all(each["painted"] for each in about["classes"])  # streets have no background
     assert about["bytes"] == (site / "model.onnx").stat().st_size
     page = (site / "index.html").read_text()
     assert '<meta name="fullconv-engine" content="onnx">' in page
@@ -74,15 +67,15 @@ def test_the_folder_and_how_to_look_at_it(said: Any, model: Model) -> None:
 
 
 @pytest.fixture(scope="module")
-def site(said: Any) -> Path:
-    """With the true runtime in place of what looks like it."""
-    found: Path = said[0]
+def site(command: tuple[Path, str]) -> Path:
+    """The folder with the npm package itself."""
     for name in web.RUNTIME:
-        target = found / "ort" / name
-        target.write_bytes((node_modules() / web.PACKAGE / "dist" / name).read_bytes())
-    return found
+        content = (node_modules() / web.PACKAGE / "dist" / name).read_bytes()
+        (command[0] / "ort" / name).write_bytes(content)
+    return command[0]
 
 
+@pytest.mark.slow
 def test_labels_in_the_browser_are_those_of_predict(
     site: Path, model: Model, tmp_path: Path
 ) -> None:
@@ -113,9 +106,9 @@ def test_labels_in_the_browser_are_those_of_predict(
             assert len(np.unique(wanted.mask)) > 3
             assert (np.asarray(ids) == wanted.mask).mean() >= least
             if name == "scene.png":
-                found = page.evaluate("[...result.ids].map((_, at) => result.confidence(at))")
-                assert np.allclose(found, wanted.confidence.ravel(), atol=1e-4)
-                counts = {one["id"]: one["pixels"] for one in page.evaluate("result.classes")}
+                confidence = page.evaluate("[...result.ids].map((_, at) => result.confidence(at))")
+                assert np.allclose(confidence, wanted.confidence.ravel(), atol=1e-4)
+                counts = {each["id"]: each["pixels"] for each in page.evaluate("result.classes")}
                 assert counts == dict(enumerate(np.bincount(np.asarray(ids).ravel(), minlength=8)))
         page.evaluate("about.limits.pixels = 10000")  # so that any image is a large one
         page.set_input_files("#file", str(tmp_path / "scene.png"))
@@ -125,6 +118,7 @@ def test_labels_in_the_browser_are_those_of_predict(
         assert not faults
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("precision", "least"), [("float16", 0.995), ("int8", 0.99)])
 def test_smaller_files_give_the_labels_that_predict_gives_with_them(
     precision: str, least: float, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -135,10 +129,11 @@ def test_smaller_files_give_the_labels_that_predict_gives_with_them(
     scenes = [drawn.scene(seed, size=SIZE)[0] for seed in range(4, 8)]
     Image.fromarray(scenes[0]).save(tmp_path / "scene.png")
     runtime = node_modules() / web.PACKAGE / "dist"
-    made = web.export_web(
-        model, tmp_path / "site", precision=precision, images=scenes[1:], ort=runtime
-    )
-    wanted = load(made.path)(tmp_path / "scene.png").mask
+    if precision == "float16":
+        model = lively("tiny", 8)
+    options = {"precision": precision, "images": scenes[1:], "ort": runtime}
+    exported = web.export_web(model, tmp_path / "site", **options)
+    wanted = load(exported.path)(tmp_path / "scene.png").mask
     with chromium() as browser, files(tmp_path / "site") as address:
         page = browser.new_page()
         page.goto(address)
@@ -149,7 +144,8 @@ def test_smaller_files_give_the_labels_that_predict_gives_with_them(
     assert (ids == wanted).mean() >= least
 
 
-def test_a_model_that_cannot_be_loaded_is_said(site: Path) -> None:
+@pytest.mark.slow
+def test_a_model_that_cannot_be_loaded_is_an_error(site: Path) -> None:
     with chromium() as browser, files(site) as address:
         page = browser.new_page()
         page.route("**/model.onnx", lambda route: route.fulfill(status=404, body=""))
@@ -163,28 +159,24 @@ def test_a_model_that_cannot_be_loaded_is_said(site: Path) -> None:
         assert "python -m http.server --directory FOLDER" in page.inner_text("#error .try")
 
 
-REFUSED = {
-    "inside": (["--format", "web", "--with-labels"], "--with-labels", "--format web   # without"),
-    "ort": (
-        ["--format", "web", "--ort", "."],
-        ". is not an unpacked onnxruntime-web: expected ort.wasm",
-        "npm pack",
-    ),
-    "other": (
-        ["--format", "onnx", "--ort", "."],
-        "--ort is for --format web, not for onnx",
-        "--format web",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", REFUSED)
-def test_what_does_not_go_is_said_before_anything_is_written(
-    case: str, model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("words", "message", "hint"),
+    [
+        ("--format web --with-labels", "--with-labels", "--format web   # without"),
+        ("--format web --ort .", ". is not an unpacked onnxruntime-web: expected ort", "npm pack"),
+        ("--format onnx --ort .", "--ort is for --format web, not for onnx", "--format web"),
+    ],
+)
+def test_wrong_options_are_refused_before_anything_is_written(
+    words: str,
+    message: str,
+    hint: str,
+    model_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    words, message, hint = REFUSED[case]
     out = tmp_path / "out"
-    assert run(["export", str(model_folder), "--out", str(out), *words]) == 1
+    assert run(["export", str(model_folder), "--out", str(out), *words.split()]) == 1
     text = capsys.readouterr().err
     assert message in text
     assert f"try: {hint}" in text
@@ -219,34 +211,24 @@ def test_npm_fetches_the_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
             assert (folder / name).read_text() == f"here is {name}"
 
 
+NAME = r"onnxruntime-web [\d.]+"
+BY_HAND = f"tar xf onnxruntime-web-{web.VERSION}.tgz && fullconv export MODEL --format web --ort p"
+
+
 @pytest.mark.parametrize(
     ("status", "content", "message"),
     [
-        (
-            1,
-            None,
-            r"npm could not download onnxruntime-web [\d.]+: npm error code ENOTFOUND\n  try: ",
-        ),
-        (
-            0,
-            {"other.mjs": ""},
-            r"the package onnxruntime-web [\d.]+ that npm downloaded lacks files: ",
-        ),
+        (1, None, rf"npm could not download {NAME}: npm error code ENOTFOUND\n  try: "),
+        (0, {"other.mjs": ""}, f"the package {NAME} that npm downloaded lacks files: "),
+        (None, None, BY_HAND),
     ],
+    ids=["no network", "no such files", "no npm"],
 )
 def test_npm_that_fails_is_quoted(
-    status: int, content: Any, message: str, monkeypatch: pytest.MonkeyPatch
+    status: int | None, content: Any, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _npm(monkeypatch, status, content)
+    _npm(monkeypatch, status or 0, content)
+    if status is None:
+        monkeypatch.setattr(web.shutil, "which", lambda _: None)
     with pytest.raises(web.FullconvError, match=message), web._ort_files(None):
-        pass
-
-
-def test_without_npm_there_is_a_line_to_paste(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web.shutil, "which", lambda _: None)
-    line = (
-        rf"tar xf onnxruntime-web-{web.VERSION}.tgz && "
-        "fullconv export MODEL --format web --ort pack"
-    )
-    with pytest.raises(web.FullconvError, match=line), web._ort_files(None):
         pass

@@ -1,5 +1,4 @@
-"""Sending a model to a hub, against a stand-in: what is sent, what never is, and what is refused
-before anything is."""
+"""Push a model to a stand-in of the hub."""
 
 from __future__ import annotations
 
@@ -22,7 +21,7 @@ SENT = ["README.md", "config.json", "model.safetensors"]
 
 @pytest.fixture
 def run(tmp_path: Path, model_folder: Path) -> Path:
-    """A run, with all that must stay where it is."""
+    """A run with files that must not be sent."""
     folder = tmp_path / "run"
     shutil.copytree(model_folder, folder / "model")
     (folder / "checkpoint").mkdir()
@@ -43,11 +42,10 @@ def account(hub: stand_in.Hub, monkeypatch: pytest.MonkeyPatch) -> stand_in.Hub:
 
 
 def on(hub: stand_in.Hub, name: str = NAME, branch: str = "main") -> dict[str, bytes]:
-    """What the hub has of a model."""
+    """Return the files of a model on the hub."""
     repo = hub.repos[name]
-    files = dict(repo.commits[repo.branches[branch]])
-    files.pop(".gitattributes", None)
-    return files
+    files = repo.commits[repo.branches[branch]]
+    return {path: content for path, content in files.items() if path != ".gitattributes"}
 
 
 def refused(*words: object, **options: object) -> FullconvError:
@@ -66,11 +64,11 @@ def test_a_model_goes_there_and_comes_back(account: stand_in.Hub, run: Path) -> 
         assert on(account)[name] == (run / "model" / name).read_bytes()
     assert not account.repos[NAME].private
     image = np.random.default_rng(0).integers(0, 256, (41, 67, 3), np.uint8)
-    back, here = (fc.load(one, device="cpu") for one in (done.name, run))
+    back, here = (fc.load(name, device="cpu") for name in (done.name, run))
     assert np.array_equal(back(image).mask, here(image).mask)
 
 
-def test_the_card_there_names_the_model_as_it_is_there(account: stand_in.Hub, run: Path) -> None:
+def test_the_card_on_the_hub_names_the_model_on_the_hub(account: stand_in.Hub, run: Path) -> None:
     push(run / "model", NAME, revision="v1")
     text = on(account, branch="v1")["README.md"].decode()
     assert f'fc.load("hf://{NAME}@v1")' in text
@@ -78,7 +76,7 @@ def test_the_card_there_names_the_model_as_it_is_there(account: stand_in.Hub, ru
     assert sorted(on(account)) == []  # of the main branch
 
 
-def test_a_card_that_somebody_wrote_in_stays_as_it_is(account: stand_in.Hub, run: Path) -> None:
+def test_an_edited_card_stays_as_it_is(account: stand_in.Hub, run: Path) -> None:
     path = run / "model/README.md"
     path.write_text(path.read_text() + "\nTrained on my own street.\n")
     push(run, NAME)
@@ -88,9 +86,7 @@ def test_a_card_that_somebody_wrote_in_stays_as_it_is(account: stand_in.Hub, run
     assert f'fc.load("hf://{NAME}")' in on(account)["README.md"].decode()
 
 
-def test_images_of_the_data_are_sent_where_they_are_asked_for(
-    account: stand_in.Hub, run: Path
-) -> None:
+def test_images_of_the_data_are_sent_on_request(account: stand_in.Hub, run: Path) -> None:
     push(run, NAME, images=True)
     files = on(account)
     assert sorted(files) == sorted([*SENT, "predictions.png"])
@@ -105,15 +101,12 @@ def test_again_and_to_a_branch(account: stand_in.Hub, run: Path) -> None:
     push(run, f"{NAME}@small", message="smaller")
     done = push(run, NAME, revision="small")
     repo = account.repos[NAME]
-    titled = f"{_title(run)}, by fullconv push"
-    assert [m for m in repo.messages if m != "by hand"] == ["the first", "smaller", titled]
+    card = (run / "model/README.md").read_text()
+    title = next(line for line in card.splitlines() if line.startswith("# ")).removeprefix("# ")
+    messages = [message for message in repo.messages if message != "by hand"]
+    assert messages == ["the first", "smaller", f"{title}, by fullconv push"]
     assert repo.branches["small"] == done.commit
     assert done.address.endswith(f"/{NAME}/tree/small")
-
-
-def _title(run: Path) -> str:
-    text = (run / "model/README.md").read_text()
-    return next(line for line in text.splitlines() if line.startswith("# ")).removeprefix("# ")
 
 
 def test_private_is_private_or_nothing_is_sent(account: stand_in.Hub, run: Path) -> None:
@@ -122,11 +115,8 @@ def test_private_is_private_or_nothing_is_sent(account: stand_in.Hub, run: Path)
     push(run, NAME, private=True)  # again
     account.repos[NAME].private = False
     before = account.repos[NAME].branches["main"]
-    error = refused(run, NAME, private=True)
-    assert error.message == (
-        f"{NAME} exists and is public, so nothing was sent: --private does not make an existing "
-        "repository private."
-    )
+    message = "exists and is public, so nothing was sent: --private does not make an existing"
+    assert refused(run, NAME, private=True).message == f"{NAME} {message} repository private."
     assert account.repos[NAME].branches["main"] == before
 
 
@@ -152,9 +142,8 @@ def test_large_files_go_the_way_of_large_files(
 
 def test_without_a_token_nothing_is_tried(hub: stand_in.Hub, run: Path) -> None:
     error = refused(run, NAME)
-    assert error.message == (
-        f"{NAME} cannot be written: this machine has no token for {hub.address}."
-    )
+    message = f"{NAME} cannot be written: this machine has no token for {hub.address}."
+    assert error.message == message
     assert error.hint.startswith("hf auth login")
     assert hub.requests == []
 
@@ -191,9 +180,8 @@ def test_no_network(account: stand_in.Hub, run: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     error = refused(run, NAME)
     assert isinstance(error, DownloadError)
-    assert error.message == (
-        f"hf://{NAME} is not reachable: there is no network, or http://127.0.0.1:9 does not answer."
-    )
+    reason = "there is no network, or http://127.0.0.1:9 does not answer."
+    assert error.message == f"hf://{NAME} is not reachable: {reason}"
     assert error.hint == f"fullconv push MODEL {NAME}   # again, with a network"
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -205,4 +193,4 @@ def test_the_folder_is_left_as_it_was(account: stand_in.Hub, run: Path) -> None:
     before = {path: path.read_bytes() for path in (run / "model").iterdir()}
     push(run, NAME)
     assert {path: path.read_bytes() for path in (run / "model").iterdir()} == before
-    assert "hf://" not in (run / "model/README.md").read_text()
+    assert b"hf://" not in before[run / "model/README.md"]

@@ -15,7 +15,8 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from fullconv.core.i18n import join, msg
 from fullconv.core.progress import stage
 from fullconv.core.text import file_size, percent, shell_command
 from fullconv.data.synthetic import scenes
-from fullconv.deploy.export_graph import WRITERS, Graph, quantize, silence_warnings
+from fullconv.deploy.export_graph import WRITERS, Graph, quantize
 from fullconv.inference.exported import KEY, ExportedModel, load_exported
 from fullconv.inference.runtime import Runtime
 from fullconv.models.model import Model
@@ -47,14 +48,11 @@ class Exported:
     """An exported file, and how far its predictions are from those of the model.
 
     Args:
-        path: of the file.
-        precision: of its network.
         sizes: (H, W) of the compared images.
         pixels: number of compared pixels.
         disagreement: fraction of them with another label than the model gives in float32.
         score_error: largest difference of a logit, relative to the largest logit; None if the file
             returns labels.
-        bytes: size of the file.
     """
 
     path: Path
@@ -79,29 +77,25 @@ class Exported:
 
     def text(self) -> str:
         """Return the result for people."""
+        values = {
+            **vars(self),
+            "size": file_size(self.bytes),
+            "count": len(self.sizes),
+            "sizes": len(set(self.sizes)),
+            "share": percent(1 - self.disagreement, 4),
+            "error": self.score_error,
+        }
         lines = [
-            msg(
-                "{path}: {size}, {precision}",
-                path=self.path,
-                size=file_size(self.bytes),
-                precision=self.precision,
-            ),
+            msg("{path}: {size}, {precision}", **values),
             msg(
                 "compared with the model in float32 on {count} images of {sizes} sizes: {share} of "
                 "{pixels} labels are equal",
-                count=len(self.sizes),
-                sizes=len(set(self.sizes)),
-                share=percent(1 - self.disagreement, 4),
-                pixels=self.pixels,
+                **values,
             ),
         ]
         if self.score_error is not None:
-            lines.append(
-                msg(
-                    "largest difference of a logit: {error:.1e} of the largest logit",
-                    error=self.score_error,
-                )
-            )
+            text = msg("largest difference of a logit: {error:.1e} of the largest logit", **values)
+            lines.append(text)
         return join(lines)
 
 
@@ -118,10 +112,9 @@ def export(
 
     Args:
         out: folder for model.onnx, model.xml or model.pt2.
-        format: one of `FORMATS`.
-        precision: one of `PRECISIONS`; int8 is calibrated on the images.
+        format, precision: one of `FORMATS`, one of `PRECISIONS`.
         with_labels: return class ids at every pixel instead of logits at the cells.
-        images: (H, W, 3) uint8 RGB, to calibrate with; they are compared, too.
+        images: (H, W, 3) uint8 RGB, to calibrate int8 with; they are compared, too.
 
     Raises:
         FullconvError: the format cannot represent the model, its engine is not installed, or the
@@ -142,13 +135,13 @@ def export(
     with tempfile.TemporaryDirectory() as temporary:
         file = Path(temporary) / _NAMES[format]
         stage(msg("writing {file}", file=file.name))
-        with silence_warnings():
+        # Errors in a file are found by comparing its predictions, not by an exporter's warnings.
+        with warnings.catch_warnings(action="ignore"):
             WRITERS[format](graph, file, json.dumps(about), model)
-        if precision == "int8":
-            stage(msg("quantizing on {count} images", count=len(images)))
-            with silence_warnings():
+            if precision == "int8":
+                stage(msg("quantizing on {count} images", count=len(images)))
                 quantize(file, model, images)
-        exported = load_program(file, model) if format == "torch" else load_exported(file)
+        exported = load_program(file) if format == "torch" else load_exported(file)
         sizes, pixels, disagreement, score_error = _compare(exported, model, precision, images)
         out = Path(out)
         try:
@@ -156,22 +149,21 @@ def export(
             for path in sorted(Path(temporary).iterdir()):
                 shutil.move(str(path), out / path.name)
         except OSError as error:
-            raise FullconvError(
-                msg(
-                    "the exported model could not be written to {folder}: {reason}.",
-                    folder=out,
-                    reason=error.strerror or error,
-                ),
-                "--out ANOTHER_FOLDER",
-            ) from error
+            message = msg(
+                "the exported model could not be written to {folder}: {reason}.",
+                folder=out,
+                reason=error.strerror or error,
+            )
+            raise FullconvError(message, "--out ANOTHER_FOLDER") from error
     size = sum(path.stat().st_size for path in out.glob(f"{file.stem}.*"))
     return Exported(out / file.name, precision, sizes, pixels, disagreement, score_error, size)
 
 
-def load_program(path: str | Path, model: Model) -> ExportedModel:
+def load_program(path: str | Path) -> ExportedModel:
     """Load a program of torch.export."""
-    with silence_warnings():
-        program = torch.export.load(str(path), extra_files=(files := {KEY: ""}))
+    files = {KEY: ""}
+    with warnings.catch_warnings(action="ignore"):
+        program = torch.export.load(str(path), extra_files=files)
         # Its guards would refuse images so small that a feature map is one cell; they work.
         module = program.module(check_guards=False)
 
@@ -187,20 +179,12 @@ def load_program(path: str | Path, model: Model) -> ExportedModel:
 def _require_exportable(
     model: Model, format: str, precision: str, images: Sequence[np.ndarray]
 ) -> None:
-    for option, value, choices in (
-        ("format", format, FORMATS),
-        ("precision", precision, PRECISIONS),
-    ):
+    options = {"format": (format, FORMATS), "precision": (precision, PRECISIONS)}
+    for option, (value, choices) in options.items():
         if value not in choices:
-            raise FullconvError(
-                msg(
-                    "{option} is {value!r}; expected one of {choices}.",
-                    option=option,
-                    value=value,
-                    choices=", ".join(choices),
-                ),
-                f"--{option} {choices[0]}",
-            )
+            values = {"option": option, "value": value, "choices": ", ".join(choices)}
+            message = msg("{option} is {value!r}; expected one of {choices}.", **values)
+            raise FullconvError(message, f"--{option} {choices[0]}")
     retrain = shell_command("fullconv", "train", "DATA", "--backbone", model.card.name)
     if model.short_side is not None:
         message = msg(
@@ -221,33 +205,26 @@ def _require_exportable(
         message = msg("int8 is available for onnx, not for {format}.", format=format)
         raise FullconvError(message, "--format onnx")
     if not images:
-        raise FullconvError(
-            msg(
-                "int8 is calibrated on images like those that the model will see; none were given."
-            ),
-            "--calibrate IMAGES",
+        message = msg(
+            "int8 is calibrated on images like those that the model will see; none were given."
         )
+        raise FullconvError(message, "--calibrate IMAGES")
     if model.extra_inputs:
-        raise FullconvError(
-            msg("int8 is calibrated on images alone; this model takes extra inputs."),
-            "--precision float16",
-        )
+        message = msg("int8 is calibrated on images alone; this model takes extra inputs.")
+        raise FullconvError(message, "--precision float16")
 
 
 def _compare(
     exported: ExportedModel, model: Model, precision: str, images: Sequence[np.ndarray]
 ) -> tuple[tuple[tuple[int, int], ...], int, float, float | None]:
-    """Compare labels and logits on synthetic images of five sizes and on the given images.
-
-    Returns:
-        Sizes, number of pixels, fraction of labels that differ, relative error of the logits.
-    """
+    """Return sizes and pixels of the compared images, the fraction of labels that differ, and the
+    relative error of the logits."""
     exact = Runtime(model, device=torch.device("cpu"), precision="float32")
-    given = () if model.extra_inputs else images
-    total = len(SIZES) + len(given)
+    samples = _test_images(model, images)
+    total = len(samples)
     different = pixels = 0
     error, largest, sizes = 0.0, 0.0, []
-    for number, (image, extra_inputs) in enumerate(_test_images(model, given), 1):
+    for number, (image, extra_inputs) in enumerate(samples, 1):
         stage(msg("comparing predictions: image {number} of {total}", number=number, total=total))
         channels = exported.stack_channels(image, extra_inputs).copy()
         scores = exact.scores(torch.from_numpy(channels).permute(2, 0, 1)[None])
@@ -264,31 +241,33 @@ def _compare(
     share, relative = different / pixels, error / max(largest, 1e-30)
     wrong_scores = precision == "float32" and relative > MAX_SCORE_ERROR
     if share > MAX_DISAGREEMENT[precision] or wrong_scores:
-        raise FullconvError(
-            msg(
-                "the exported file gives other labels than the model at {share:.3%} of {pixels} "
-                "pixels (limit {limit:.2%}), and logits that differ by up to {error:.1e} of the "
-                "largest; it was not kept.",
-                share=share,
-                pixels=pixels,
-                limit=MAX_DISAGREEMENT[precision],
-                error=relative,
-            ),
-            "--precision float32" if precision != "float32" else "--format torch",
+        message = msg(
+            "the exported file gives other labels than the model at {share:.3%} of {pixels} "
+            "pixels (limit {limit:.2%}), and logits that differ by up to {error:.1e} of the "
+            "largest; it was not kept.",
+            share=share,
+            pixels=pixels,
+            limit=MAX_DISAGREEMENT[precision],
+            error=relative,
         )
+        hint = "--precision float32" if precision != "float32" else "--format torch"
+        raise FullconvError(message, hint)
     return tuple(sizes), pixels, share, None if exported.labels_only else relative
 
 
 def _test_images(
     model: Model, images: Sequence[np.ndarray]
-) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
-    """Yield synthetic images of five sizes, with random extra inputs, and the given images."""
+) -> list[tuple[np.ndarray, list[np.ndarray]]]:
+    """Return synthetic images with random extra inputs, and the given images if there are none."""
     rng = np.random.default_rng(0)
+    samples = []
     for seed, (height, width) in enumerate(SIZES):
         image, _ = scenes.scene(seed, size=(max(height, 16), max(width, 16)))
         extra_inputs = [
             rng.normal(extra.mean, extra.std, (height, width, extra.channels)).astype(np.float32)
             for extra in model.extra_inputs
         ]
-        yield image[:height, :width], extra_inputs
-    yield from ((image, []) for image in images)
+        samples.append((image[:height, :width], extra_inputs))
+    if not model.extra_inputs:
+        samples += [(image, []) for image in images]
+    return samples

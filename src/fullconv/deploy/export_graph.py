@@ -5,9 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 import math
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +25,8 @@ _OPSET = 20
 
 
 class Graph(nn.Module):
-    """The exported computation: images to logits at the cells, or to class ids of each head.
-
-    Args:
-        model: is not changed.
-        half: compute the backbone in float16.
-        with_labels: return class ids.
-    """
+    """The exported computation: images to logits at the cells, or `with_labels` to class ids of
+    each head. `half` computes the backbone in float16. The model is not changed."""
 
     mean: Tensor
     std: Tensor
@@ -43,21 +36,18 @@ class Graph(nn.Module):
         runtime = Runtime(model, device=torch.device("cpu"), precision="float32")
         self.network = copy.deepcopy(runtime.network).to(memory_format=torch.contiguous_format)
         _fix_same_padding(self.network)
-        self.half_precision = half
+        self.half_precision, self.with_labels = half, with_labels
         if half:
             self.network.backbone.half()
             for name, score in self.network.score.items():
                 self.network.score[name] = Float32Head(score)
-        mean = [255 * x for x in model.card.mean] + [
-            x for extra in model.extra_inputs for x in extra.mean
-        ]
-        std = [255 * x for x in model.card.std] + [
-            x for extra in model.extra_inputs for x in extra.std
-        ]
+        mean, std = [255 * x for x in model.card.mean], [255 * x for x in model.card.std]
+        for extra in model.extra_inputs:
+            mean += extra.mean
+            std += extra.std
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
         self.counts = [len(labels) for labels in model.tables]
-        self.with_labels = with_labels
 
     def forward(self, images: Tensor) -> Any:
         scores = self.scores(images)
@@ -76,39 +66,23 @@ class Graph(nn.Module):
 
 
 class _PaddedPool(nn.Module):
-    """A pooling layer with `ceil_mode`, with its last window padded explicitly.
-
-    Engines differ in how they treat a window that extends beyond the map, or refuse maps that are
-    smaller than a window.
-    """
+    """A pooling layer with `ceil_mode`, whose last window is padded explicitly: engines differ in
+    how they treat a window that extends beyond the map, or refuse maps smaller than a window."""
 
     def __init__(self, pool: nn.MaxPool2d | nn.AvgPool2d) -> None:
         super().__init__()
         self.pool = copy.copy(pool)
         self.pool.ceil_mode = False
         self.mean = isinstance(pool, nn.AvgPool2d)
-        self.kernel, self.stride = (
-            (size, size) if isinstance(size, int) else tuple(size)
-            for size in (pool.kernel_size, pool.stride)
-        )
-
-    @staticmethod
-    def fits(layer: nn.Module) -> bool:
-        """Return whether a layer is one with `ceil_mode`, without padding and gaps."""
-        if not isinstance(layer, nn.MaxPool2d | nn.AvgPool2d) or not layer.ceil_mode:
-            return False
-        kernel, stride, padding = (
-            (size, size) if isinstance(size, int) else tuple(size)
-            for size in (layer.kernel_size, layer.stride, layer.padding)
-        )
-        dilated = getattr(layer, "dilation", 1) not in (1, (1, 1))
-        divisor = getattr(layer, "divisor_override", None)
-        if dilated or divisor is not None or any(padding):
-            return False
-        return all(map(int.__le__, stride, kernel))
+        self.kernel, self.stride = _pair(pool.kernel_size), _pair(pool.stride)
 
     def forward(self, maps: Tensor) -> Tensor:
-        below, right = (self._missing(maps, axis) for axis in (0, 1))
+        # No operand is negative: engines round divisions of negative numbers differently.
+        missing: list[Any] = []
+        for size, kernel, stride in zip(maps.shape[2:], self.kernel, self.stride, strict=True):
+            ahead = -(-kernel // stride) * stride - kernel
+            missing.append((stride - (size + ahead) % stride) % stride)
+        below, right = missing
         sides = (0, right, 0, below)
         pooled: Tensor
         if not self.mean:
@@ -119,36 +93,41 @@ class _PaddedPool(nn.Module):
         pooled = self.pool(nn.functional.pad(maps, sides))
         return pooled / self.pool(inside)
 
-    def _missing(self, maps: Tensor, axis: int) -> Any:
-        """Return the padding of one axis. No operand is negative, because engines round divisions
-        of negative numbers differently."""
-        kernel, stride = self.kernel[axis], self.stride[axis]
-        ahead = -(-kernel // stride) * stride - kernel
-        return (stride - (maps.shape[2 + axis] + ahead) % stride) % stride
+
+def _pair(size: Any) -> tuple[int, ...]:
+    return (size, size) if isinstance(size, int) else tuple(size)
+
+
+def _children(network: nn.Module) -> list[tuple[nn.Module, str, nn.Module]]:
+    """Return each layer with its parent and its name there; layers may be replaced afterwards."""
+    parents = network.modules()
+    return [(parent, name, child) for parent in parents for name, child in parent.named_children()]
 
 
 def _fix_same_padding(network: nn.Module) -> None:
     """Replace SAME padding, which depends on the image size, by a constant: images are padded to
     sizes at which it is symmetric."""
-    for layer in list(network.modules()):
-        for name, child in list(layer.named_children()):
-            if type(child).__name__ == "Conv2dSame":
-                assert isinstance(child, nn.Conv2d)
-                fixed = nn.Conv2d(1, 1, 1)
-                fixed.__dict__.update(child.__dict__)
-                fixed.padding = tuple(
-                    d * (k - 1) // 2 for d, k in zip(child.dilation, child.kernel_size, strict=True)
-                )
-                fixed._reversed_padding_repeated_twice = [p for p in fixed.padding for _ in (0, 1)]
-                setattr(layer, name, fixed)
+    for parent, name, layer in _children(network):
+        if type(layer).__name__ == "Conv2dSame":
+            assert isinstance(layer, nn.Conv2d)
+            fixed = nn.Conv2d(1, 1, 1)
+            fixed.__dict__.update(layer.__dict__)
+            sizes = zip(layer.dilation, layer.kernel_size, strict=True)
+            fixed.padding = tuple(d * (k - 1) // 2 for d, k in sizes)
+            fixed._reversed_padding_repeated_twice = [p for p in fixed.padding for _ in (0, 1)]
+            setattr(parent, name, fixed)
 
 
 def pad_pooling(network: nn.Module) -> None:
-    """Replace pooling layers with `ceil_mode` by layers with explicit padding."""
-    for layer in list(network.modules()):
-        for name, child in list(layer.named_children()):
-            if _PaddedPool.fits(child):
-                setattr(layer, name, _PaddedPool(child))  # type: ignore[arg-type]
+    """Replace pooling layers with `ceil_mode`, without padding and gaps, by explicit padding."""
+    for parent, name, layer in _children(network):
+        if not isinstance(layer, nn.MaxPool2d | nn.AvgPool2d) or not layer.ceil_mode:
+            continue
+        dilated = getattr(layer, "dilation", 1) not in (1, (1, 1))
+        divided = getattr(layer, "divisor_override", None) is not None
+        gaps = any(map(int.__gt__, _pair(layer.stride), _pair(layer.kernel_size)))
+        if not (dilated or divided or gaps or any(_pair(layer.padding))):
+            setattr(parent, name, _PaddedPool(layer))
 
 
 def _example(model: Model) -> tuple[Tensor, Any]:
@@ -165,16 +144,14 @@ def _write_onnx(graph: Graph, file: Path, about: str, model: Model) -> None:
     _import("onnxscript")
     images, dynamic_shapes = _example(model)
     pad_pooling(graph.network)
-    names = [SCORES]
-    if graph.with_labels:
-        names = [LABELS, *(f"{LABELS}_{name}" for name in model.heads)]
+    labels = [LABELS, *(f"{LABELS}_{name}" for name in model.heads)]
     program = torch.onnx.export(
         graph,
         (images,),
         dynamo=True,
         dynamic_shapes=dynamic_shapes,
         input_names=[INPUT],
-        output_names=names,
+        output_names=labels if graph.with_labels else [SCORES],
         opset_version=_OPSET,
         verbose=False,
     )
@@ -212,20 +189,17 @@ def quantize(file: Path, model: Model, images: Sequence[np.ndarray]) -> None:
     )
     metadata = onnx.load(str(file)).metadata_props
 
-    class Images(quantization.CalibrationDataReader):  # type: ignore[name-defined]
-        def __init__(self) -> None:
-            self.images = iter(images)
+    remaining = iter(images)
 
+    class Images(quantization.CalibrationDataReader):  # type: ignore[name-defined]
         def get_next(self) -> dict[str, np.ndarray] | None:
-            image = next(self.images, None)
+            image = next(remaining, None)
             if image is None:
                 return None
             return {INPUT: np.ascontiguousarray(image.transpose(2, 0, 1)[None])}
 
-    convolutions = [
-        node.name for node in onnx.load(str(plain)).graph.node if node.op_type == "Conv"
-    ]
-    scores = convolutions[-len(model.network.score) :]
+    nodes = onnx.load(str(plain)).graph.node
+    convolutions = [node.name for node in nodes if node.op_type == "Conv"]
     quantization.quantize_static(
         str(plain),
         str(file),
@@ -238,7 +212,7 @@ def quantize(file: Path, model: Model, images: Sequence[np.ndarray]) -> None:
         weight_type=quantization.QuantType.QInt8,
         reduce_range=True,
         op_types_to_quantize=["Conv", "Add", "MaxPool", "Clip", "Relu"],
-        nodes_to_exclude=scores,
+        nodes_to_exclude=convolutions[-len(model.network.score) :],  # the logits
     )
     quantized = onnx.load(str(file))
     if not any(entry.key == KEY for entry in quantized.metadata_props):
@@ -247,22 +221,13 @@ def quantize(file: Path, model: Model, images: Sequence[np.ndarray]) -> None:
     plain.unlink()
 
 
-@contextmanager
-def silence_warnings() -> Iterator[None]:
-    """Hide the warnings of exporters; errors in a file are found by comparing its predictions."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
 def _import(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise FullconvError(
-            msg(
-                "exporting needs the package {package}, which is not installed.",
-                package=name.partition(".")[0],
-            ),
-            msg("pip install onnx onnxscript onnxruntime   # for OpenVINO also: openvino"),
-        ) from error
+        package = name.partition(".")[0]
+        message = msg(
+            "exporting needs the package {package}, which is not installed.", package=package
+        )
+        hint = msg("pip install onnx onnxscript onnxruntime   # for OpenVINO also: openvino")
+        raise FullconvError(message, hint) from error

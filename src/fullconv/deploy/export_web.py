@@ -53,23 +53,20 @@ def export_web(
     """Write a folder for a web server.
 
     Args:
-        out: the folder.
         name: of the model, shown on the page.
         precision, images: see `fullconv.deploy.export.export`.
         ort: an unpacked npm package onnxruntime-web. None: npm downloads it.
 
     Raises:
-        FullconvError: see `fullconv.deploy.export.export`; or the model takes extra inputs, or ONNX
+        FullconvError: as `fullconv.deploy.export.export`; or the model takes extra inputs, or ONNX
             Runtime for browsers is not available.
     """
     if model.extra_inputs:
         names = ", ".join(extra.name for extra in model.extra_inputs)
-        raise FullconvError(
-            msg(
-                "the model takes the extra inputs {names}; the page has images alone.", names=names
-            ),
-            "fullconv export MODEL --format onnx",
+        message = msg(
+            "the model takes the extra inputs {names}; the page has images alone.", names=names
         )
+        raise FullconvError(message, "fullconv export MODEL --format onnx")
     out = Path(out)
     with _ort_files(ort) as folder:
         result = export(model, out, precision=precision, images=images)
@@ -99,12 +96,9 @@ def export_web(
             atomic_write(out / "model.json", json.dumps(about, indent=1))
             atomic_write(out / "index.html", html)
         except OSError as error:
-            reason = error.strerror or error
-            raise FullconvError(
-                msg("the page could not be written to {folder}: {reason}.", folder=out,
-                    reason=reason),
-                "--out ANOTHER_FOLDER",
-            ) from error  # fmt: skip
+            values = {"folder": out, "reason": error.strerror or error}
+            message = msg("the page could not be written to {folder}: {reason}.", **values)
+            raise FullconvError(message, "--out ANOTHER_FOLDER") from error
     return result
 
 
@@ -117,40 +111,32 @@ def _ort_files(ort: str | Path | None) -> Iterator[Path]:
             if all((place / file).is_file() for file in RUNTIME):
                 yield place
                 return
-        raise FullconvError(
-            msg(
-                "{folder} is not an unpacked {package}: expected {files} in it or in its dist/.",
-                folder=folder,
-                package=PACKAGE,
-                files=", ".join(RUNTIME),
-            ),
-            _BY_HAND,
+        values = {"folder": folder, "package": PACKAGE, "files": ", ".join(RUNTIME)}
+        message = msg(
+            "{folder} is not an unpacked {package}: expected {files} in it or in its dist/.",
+            **values,
         )
+        raise FullconvError(message, _BY_HAND)
 
 
 def _download(folder: Path) -> Path:
+    """Download the package with npm, and return the folder with the files of `RUNTIME`."""
+    values = {"package": PACKAGE, "version": VERSION}
     npm = shutil.which("npm")
     if npm is None:
-        raise FullconvError(
-            msg("the page needs the npm package {package}, but npm is not installed.",
-                package=PACKAGE),
-            msg("{command}   # on a machine with npm", command=_BY_HAND),
-        )  # fmt: skip
-    stage(msg("downloading {package}", package=PACKAGE))
+        message = msg(
+            "the page needs the npm package {package}, but npm is not installed.", **values
+        )
+        raise FullconvError(message, msg("{command}   # on a machine with npm", command=_BY_HAND))
+    stage(msg("downloading {package}", **values))
     command = [npm, "pack", f"{PACKAGE}@{VERSION}", "--silent"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     archives = list(folder.glob("*.tgz"))
     if done.returncode or not archives:
         output = (done.stderr.strip() or done.stdout.strip()).splitlines()
-        raise FullconvError(
-            msg(
-                "npm could not download {package} {version}: {reason}",
-                package=PACKAGE,
-                version=VERSION,
-                reason=output[0][:200] if output else f"exit code {done.returncode}",
-            ),
-            _BY_HAND,
-        )
+        values["reason"] = output[0][:200] if output else f"exit code {done.returncode}"
+        message = msg("npm could not download {package} {version}: {reason}", **values)
+        raise FullconvError(message, _BY_HAND)
     try:
         with tarfile.open(archives[0]) as archive:
             for file in RUNTIME:
@@ -158,13 +144,9 @@ def _download(folder: Path) -> Path:
                 assert member is not None
                 (folder / file).write_bytes(member.read())
     except (KeyError, tarfile.TarError, AssertionError) as error:
-        raise FullconvError(
-            msg(
-                "the package {package} {version} that npm downloaded lacks files: {reason}",
-                package=PACKAGE,
-                version=VERSION,
-                reason=str(error),
-            ),
-            _BY_HAND,
-        ) from error
+        values["reason"] = str(error)
+        message = msg(
+            "the package {package} {version} that npm downloaded lacks files: {reason}", **values
+        )
+        raise FullconvError(message, _BY_HAND) from error
     return folder

@@ -30,14 +30,8 @@ IMAGE = "predictions.png"
 
 @dataclass(frozen=True)
 class Pushed:
-    """A model on the hub.
-
-    Args:
-        name: for `fullconv.load`: hf://user/name.
-        address: for a browser.
-        commit: that contains it.
-        files: that were sent.
-    """
+    """A model on the hub: its name for `fullconv.load`, its address for a browser, the commit, and
+    the files that were sent."""
 
     name: str
     address: str
@@ -61,9 +55,7 @@ def push(
         name: user/name. An existing model of this name is overwritten.
         private: create a private repository. An existing public one is refused.
         revision: a branch, created if it is missing; "" for the main one.
-        message: of the commit.
-        images: also send the run's newest sheet of validation images, for the model card. They
-            are images of your dataset.
+        images: also send the run's newest sheet of validation images: it shows your data.
 
     Raises:
         FullconvError: no complete model, no token, no access, no network.
@@ -73,12 +65,11 @@ def push(
     folder, config = read_model_config(model)
     files: dict[str, Any] = {CONFIG: str(folder / CONFIG), WEIGHTS: str(folder / WEIGHTS)}
     if images:
-        sheets = sorted((folder.parent / "images").glob("epoch_*.png"))
+        place = folder.parent / "images"
+        sheets = sorted(place.glob("epoch_*.png"))
         if not sheets:
-            raise FullconvError(
-                msg("there are no training images in {folder}.", folder=folder.parent / "images"),
-                "fullconv train DATA --log-images-every 5",
-            )
+            text = msg("there are no training images in {folder}.", folder=place)
+            raise FullconvError(text, "fullconv train DATA --log-images-every 5")
         files[IMAGE] = str(sheets[-1])
 
     # The model card: as edited by the user, or one that names the model on the hub.
@@ -88,33 +79,29 @@ def push(
         card = model_card(config, source=str(target), image=IMAGE if images else "")
     files = {README: card.encode(), **files}
 
+    repo = target.repo
     if not get_token():
-        raise FullconvError(
-            msg(
-                "{repo} cannot be written: this machine has no token for {endpoint}.",
-                repo=target.repo,
-                endpoint=endpoint(),
-            ),
-            msg("hf auth login   # with a token that has write access"),
+        text = msg(
+            "{repo} cannot be written: this machine has no token for {endpoint}.",
+            repo=repo,
+            endpoint=endpoint(),
         )
+        raise FullconvError(text, msg("hf auth login   # with a token that has write access"))
     client = hub_client()
     with explain_hub_errors(target, sending=True):
-        client.create_repo(target.repo, private=private or None, exist_ok=True)
-        if private and not client.model_info(target.repo).private:
-            raise FullconvError(
-                msg(
-                    "{repo} exists and is public, so nothing was sent: --private does not make an "
-                    "existing repository private.",
-                    repo=target.repo,
-                ),
-                shell_command("fullconv", "push", "MODEL", f"{target.repo}-private", "--private"),
+        client.create_repo(repo, private=private or None, exist_ok=True)
+        if private and not client.model_info(repo).private:
+            text = msg(
+                "{repo} exists and is public, so nothing was sent: --private does not make an "
+                "existing repository private.",
+                repo=repo,
             )
+            hint = shell_command("fullconv", "push", "MODEL", f"{repo}-private", "--private")
+            raise FullconvError(text, hint)
         if target.revision:
-            client.create_branch(target.repo, branch=target.revision, exist_ok=True)
+            client.create_branch(repo, branch=target.revision, exist_ok=True)
         commit = _commit(target, files, message or f"{model_title(config)}, by fullconv push")
-    address = f"{endpoint()}/{target.repo}"
-    if target.revision:
-        address += f"/tree/{target.revision}"
+    address = f"{endpoint()}/{repo}" + f"/tree/{target.revision}" * bool(target.revision)
     return Pushed(str(target), address, str(commit.oid), tuple(files))
 
 
@@ -130,24 +117,18 @@ def _commit(target: HubName, files: dict[str, Any], message: str) -> Any:
             )
     except RuntimeError as error:  # of the upload of large files
         command = shell_command("fullconv", "push", "MODEL", target.repo)
-        raise DownloadError(
-            msg(
-                "the weights could not be sent to {target}: {reason}. The model on the hub is "
-                "unchanged.",
-                target=str(target),
-                reason=first_line(error.__cause__ or error),
-            ),
-            msg("{command}   # try again", command=command),
-            command,
-        ) from error
+        text = msg(
+            "the weights could not be sent to {target}: {reason}. The model on the hub is "
+            "unchanged.",
+            target=str(target),
+            reason=first_line(error.__cause__ or error),
+        )
+        hint = msg("{command}   # try again", command=command)
+        raise DownloadError(text, hint, command) from error
     except ValueError as error:
         if "README.md" not in str(error):
             raise
-        raise FullconvError(
-            msg(
-                "the hub rejects the metadata of {file}: {reason}.",
-                file=README,
-                reason=" ".join(str(error).split()),
-            ),
-            msg("edit the lines between --- at the top of {file}", file=README),
-        ) from error
+        values = {"file": README, "reason": " ".join(str(error).split())}
+        text = msg("the hub rejects the metadata of {file}: {reason}.", **values)
+        hint = msg("edit the lines between --- at the top of {file}", file=README)
+        raise FullconvError(text, hint) from error

@@ -1,10 +1,9 @@
-"""Connections that come to nothing, and the end of the server."""
+"""Connections on which nothing happens, and the end of the server."""
 
 from __future__ import annotations
 
 import contextlib
 import http.client
-import io
 import json
 import socket
 import threading
@@ -13,12 +12,11 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-import numpy as np
 import pytest
 from lively import lively
 from photos import photo
-from PIL import Image
 from served import Held, ask, png, serving
+from starlette.responses import Response
 
 from fullconv.deploy.serve.uploads import Limits
 
@@ -27,14 +25,24 @@ SECONDS = 1.0
 
 @pytest.fixture(scope="module")
 def model() -> Held:
-    found = Held(lively(), device="cpu", precision="float32")
-    found.may.set()
-    return found
+    model = Held(lively(), device="cpu", precision="float32")
+    model.may.set()
+    return model
+
+
+def with_large_response(app: Any) -> Any:
+    """Add the path /large, whose response is more than the buffers of the system hold."""
+
+    async def respond(scope: Any, receive: Any, send: Any) -> None:
+        large = scope["type"] == "http" and scope["path"] == "/large"
+        await (Response(bytes(16 << 20)) if large else app)(scope, receive, send)
+
+    return respond
 
 
 @pytest.fixture(scope="module")
 def address(model: Held) -> Iterator[str]:
-    with serving(model, Limits(seconds=SECONDS)) as url:
+    with serving(model, Limits(seconds=SECONDS), wrap=with_large_response) as url:
         yield url
 
 
@@ -46,18 +54,15 @@ def connected(address: str, sent: bytes) -> socket.socket:
 
 
 def rest(line: socket.socket) -> bytes:
-    """What comes until the server ends the connection."""
-    found = b""
-    try:
+    """Return what the server sends until it closes the connection."""
+    content = b""
+    with line, contextlib.suppress(ConnectionResetError):
         while part := line.recv(1 << 16):
-            found += part
-    except ConnectionResetError:
-        pass
-    line.close()
-    return found
+            content += part
+    return content
 
 
-def answer(content: bytes) -> tuple[int, Any]:
+def status_and_table(content: bytes) -> tuple[int, Any]:
     head, _, body = content.partition(b"\r\n\r\n")
     return int(head.split()[1]), json.loads(body)
 
@@ -89,60 +94,39 @@ def test_a_connection_is_kept_through_many_quick_requests(address: str) -> None:
     client.close()
 
 
-def test_a_slow_upload_is_told_so_and_cut(address: str) -> None:
+def test_a_slow_upload_gets_an_error(address: str) -> None:
     head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
     head += b"Content-Length: 99\r\n\r\n"
-    status, table = answer(rest(connected(address, head + b"a")))
+    status, table = status_and_table(rest(connected(address, head + b"a")))
     assert (status, table["error"]) == (408, "the upload took more than 1 seconds.")
 
 
-def test_what_is_no_http(address: str) -> None:
-    status, table = answer(rest(connected(address, b"\x16\x03\x01 hello\r\n\r\n")))
-    assert (status, table) == (400, {"error": "not an HTTP request.", "try": "curl ADDRESS/health"})
+def test_a_request_that_is_not_http(address: str) -> None:
+    error = {"error": "not an HTTP request.", "try": "curl ADDRESS/health"}
+    content = rest(connected(address, b"\x16\x03\x01 hello\r\n\r\n"))
+    assert status_and_table(content) == (400, error)
 
 
 @pytest.mark.parametrize("requests", [1, 3])
-def test_an_answer_that_nobody_reads_is_not_kept(model: Held, requests: int) -> None:
-    large = noise(1500)  # whose overlay has 6 MB: more than the system's own buffers take
-    head = "POST /predict?output=overlay HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n"
-    head += f"Content-Length: {len(large)}\r\n\r\n"
-    with serving(model, Limits(seconds=8)) as url:
-        line = connected(url, b"")
+def test_a_response_that_nobody_reads_is_not_kept(address: str, requests: int) -> None:
+    line = connected(address, requests * b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+    with line:
         line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 12)
-        asking = threading.Thread(target=_send, args=(line, requests * (head.encode() + large)))
-        asking.start()
         assert line.recv(15) == b"HTTP/1.1 200 OK"
-        parts = urlsplit(url)
         end = time.monotonic() + 60
-        while _open(parts.port or 0) > 0:  # the server's end of it
+        while open_connections(urlsplit(address).port or 0) > 0:
             assert time.monotonic() < end
-            time.sleep(0.2)
-        line.close()
-        asking.join(20)
+            time.sleep(0.05)
 
 
-def noise(side: int) -> bytes:
-    """As JPEG."""
-    values = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(values).save(file, "JPEG", quality=50)
-    return file.getvalue()
-
-
-def _send(line: socket.socket, content: bytes) -> None:
-    """As far as the server reads."""
-    with contextlib.suppress(OSError):
-        line.sendall(content)
-
-
-def _open(port: int) -> int:
-    """Connections that the system holds established on the server's side."""
+def open_connections(port: int) -> int:
+    """Return the number of connections that are established on the server's side."""
     with open("/proc/net/tcp", encoding="ascii") as file:
         rows = [line.split() for line in file][1:]
     return sum(row[1].endswith(f":{port:04X}") and row[3] == "01" for row in rows)
 
 
-def test_what_was_taken_is_finished_at_the_end(model: Held) -> None:
+def test_accepted_requests_are_finished_at_the_end(model: Held) -> None:
     model.working.clear()
     model.may.clear()
     replies: list[Any] = []

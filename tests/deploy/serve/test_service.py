@@ -1,11 +1,12 @@
-"""One request, from its upload to its answer."""
+"""One request, from its upload to its response."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import time
 import weakref
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -13,15 +14,15 @@ import pytest
 from lively import lively
 from photos import photo
 from served import Held, pixels, png
+from starlette.requests import ClientDisconnect
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
 from fullconv.deploy.serve.responses import PredictRequest
-from fullconv.deploy.serve.service import ClientDisconnectedError, Service
+from fullconv.deploy.serve.service import Service
 from fullconv.deploy.serve.uploads import Limits, RequestError
 
 IMAGE = photo(40, 56)
-TYPE = {"content-type": "image/png"}
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +34,10 @@ def model() -> Held:
 @pytest.fixture
 def service(model: Held) -> Iterator[Service]:
     model.may.set()
-    made = Service(model, Limits(seconds=20))
-    yield made
+    service = Service(model, Limits(seconds=20))
+    yield service
     model.may.set()
-    made.close()
+    service.close()
 
 
 async def upload(*parts: bytes, pause: float = 0.0) -> AsyncIterator[bytes]:
@@ -49,21 +50,25 @@ async def never() -> None:
     await asyncio.sleep(60)
 
 
-def answered(
-    service: Service, *parts: bytes, asked: PredictRequest | None = None, **how: Any
+def respond(
+    service: Service,
+    *parts: bytes,
+    head: int = 0,
+    pause: float = 0.0,
+    disconnected: Callable[[], Awaitable[None]] = never,
 ) -> Any:
-    gone = how.pop("gone", never)
-    stream = upload(*parts, **how)
-    return asyncio.run(service.predict(TYPE, stream, gone, asked or PredictRequest()))
+    stream, request = upload(*parts, pause=pause), PredictRequest(head=head)
+    headers = {"content-type": "image/png"}
+    return asyncio.run(service.predict(headers, stream, disconnected, request))
 
 
-def test_an_answer_is_of_the_head_that_is_asked_for(service: Service, model: Held) -> None:
-    alone, content = model.segment(IMAGE), png(IMAGE)
-    for number, name in enumerate(["things", "material"]):
+def test_a_response_is_of_the_requested_head(service: Service, model: Held) -> None:
+    result, content = model.segment(IMAGE), png(IMAGE)
+    masks = {"things": result.mask, "material": result.heads["material"].mask}
+    for number, (name, mask) in enumerate(masks.items()):
         assert service.head_index(name) == number
-        found = answered(service, content[:99], content[99:], asked=PredictRequest(head=number))
-        wanted = [alone, alone.heads["material"]][number]
-        assert np.array_equal(pixels(found.content), wanted.mask)
+        response = respond(service, content[:99], content[99:], head=number)
+        assert np.array_equal(pixels(response.body), mask)
     assert service.head_index("") == 0
     with pytest.raises(RequestError, match="no head 'cars'; it has things, material") as caught:
         service.head_index("cars")
@@ -79,9 +84,9 @@ def test_a_model_without_names_for_heads() -> None:
     service.close()
 
 
-def refusal(service: Service, *parts: bytes, **how: Any) -> RequestError:
+def refusal(service: Service, *parts: bytes, pause: float = 0.0) -> RequestError:
     with pytest.raises(RequestError) as caught:
-        answered(service, *parts, **how)
+        respond(service, *parts, pause=pause)
     assert service.memory.held == 0
     return caught.value
 
@@ -96,56 +101,57 @@ def test_a_slow_upload_and_a_slow_network(service: Service, model: Held) -> None
     assert late.hint == "send the request again, or start the server with a larger --max-seconds"
 
 
-def test_nothing_is_worked_out_for_those_who_left(service: Service, model: Held) -> None:
+def test_nothing_is_computed_for_clients_that_left(service: Service, model: Held) -> None:
     async def soon() -> None:
         await asyncio.sleep(0.05)
 
     model.may.clear()
-    with pytest.raises(ClientDisconnectedError):
-        answered(service, png(IMAGE), gone=soon)
+    with pytest.raises(ClientDisconnect):
+        respond(service, png(IMAGE), disconnected=soon)
     assert service.memory.held == 0
 
 
-def test_what_the_model_says_of_a_image(
-    service: Service, model: Held, monkeypatch: pytest.MonkeyPatch
+NO_MEMORY = (503, "there is not enough memory for this image now.", "send a smaller image")
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (FullconvError("it is too dark.", "a lamp"), (422, "it is too dark.", "a lamp")),
+        (MemoryError(), NO_MEMORY),
+        (RuntimeError("CUDA out of memory. Tried to"), NO_MEMORY),
+        (RuntimeError("a bug"), None),
+    ],
+    ids=repr,
+)
+def test_errors_of_the_model(
+    error: Exception, expected: Any, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def failing(error: Exception) -> Any:
-        def segment(*_: Any, **__: Any) -> None:
-            raise error
+    def segment(*_: Any, **__: Any) -> None:
+        raise error
 
-        monkeypatch.setattr(model, "segment", segment)
-        return service
-
-    said = refusal(failing(FullconvError("it is too dark.", "a lamp")), png(IMAGE))
-    assert (said.status, said.message, said.hint) == (422, "it is too dark.", "a lamp")
-    for error in (MemoryError(), RuntimeError("CUDA out of memory. Tried to")):
-        said = refusal(failing(error), png(IMAGE))
-        assert said.status == 503
-        assert said.message == "there is not enough memory for this image now."
-    with pytest.raises(RuntimeError, match="a bug"):
-        answered(failing(RuntimeError("a bug")), png(IMAGE))
+    monkeypatch.setattr(service.model, "segment", segment)
+    if expected is None:
+        with pytest.raises(RuntimeError, match="a bug"):
+            respond(service, png(IMAGE))
+    else:
+        caught = refusal(service, png(IMAGE))
+        assert (caught.status, caught.message, caught.hint) == expected
 
 
-def test_images_are_let_go(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = []
-    result = service.queue.predict
+def test_images_are_released(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = []
+    predict = service.queue.predict
 
-    async def noting(image: np.ndarray, *more: Any) -> Any:
-        kept.append(weakref.ref(image))
-        return await result(image, *more)
+    async def note(image: np.ndarray, *more: Any) -> Any:
+        images.append(weakref.ref(image))
+        return await predict(image, *more)
 
-    monkeypatch.setattr(service.queue, "predict", noting)
-    answered(service, png(IMAGE))
+    monkeypatch.setattr(service.queue, "predict", note)
+    respond(service, png(IMAGE))
     for _ in range(100):
         gc.collect()
-        if kept[0]() is None:
+        if images[0]() is None:
             break
-        asyncio.run(asyncio.sleep(0.02))
-    assert kept[0]() is None
-
-
-def test_the_type_is_looked_at_before_the_upload(service: Service) -> None:
-    with pytest.raises(RequestError, match="the upload has the type 'text/plain'"):
-        asyncio.run(
-            service.predict({"content-type": "text/plain"}, upload(b"a"), never, PredictRequest())
-        )
+        time.sleep(0.02)
+    assert images[0]() is None

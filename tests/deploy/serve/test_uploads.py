@@ -58,33 +58,30 @@ def test_formats(kind: str) -> None:
     assert np.array_equal(decode_image(png(image, kind, **options), LIMITS), image)
 
 
-def test_a_photo_is_turned_upright() -> None:
+def test_an_image_is_turned_upright() -> None:
     image, exif = photo(20, 30), Image.Exif()
     exif[0x0112] = 6  # turned by 90 degrees
     assert np.array_equal(decode_image(png(image, exif=exif), LIMITS), np.rot90(image, -1))
 
 
+EMPTY = "the upload is empty (0 bytes); expected an image."
+UNREADABLE = "image in the upload cannot be read"
+TOO_MANY_PIXELS = "the image has 100 x 101 pixels (height x width); the limit is 10000."
+SMALLER = "send a smaller image, or start the server with a larger --max-"
 REFUSED = {
-    "empty": (b"", 422, "the upload is empty (0 bytes); expected an image.", "curl --data-binary"),
-    "text": (b"Dear server, no image.", 415, "image in the upload cannot be read", "send a JPEG"),
-    "svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415, "image in the upload", "send a"),
-    **{
-        f"damaged {kind}": (png(photo(60, 50), kind)[:-1000], 422, "image in the upload", "send a")
-        for kind in ("PNG", "JPEG", "TIFF")
-    },
-    "pixels": (
-        png(photo(100, 101)),
-        413,
-        "the image has 100 x 101 pixels (height x width); the limit is 10000.",
-        "send a smaller image, or start the server with a larger --max-pixels",
-    ),
-    "bytes": (bytes(1 << 17), 413, "the upload has more than 65536 bytes.", "send a smaller"),
+    "empty": (b"", 422, EMPTY, "curl --data-binary"),
+    "text": (b"Dear server, no image.", 415, UNREADABLE, "send a JPEG"),
+    "svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415, UNREADABLE, "send a JPEG"),
+    "damaged PNG": (png(photo(60, 50))[:-1000], 422, UNREADABLE, "send a JPEG"),
+    "damaged JPEG": (png(photo(60, 50), "JPEG")[:-1000], 422, UNREADABLE, "send a JPEG"),
+    "damaged TIFF": (png(photo(60, 50), "TIFF")[:-1000], 422, UNREADABLE, "send a JPEG"),
+    "pixels": (png(photo(100, 101)), 413, TOO_MANY_PIXELS, SMALLER + "pixels"),
+    "bytes": (bytes(1 << 17), 413, "the upload has more than 65536 bytes.", SMALLER + "bytes"),
 }
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_refused_images(name: str) -> None:
-    content, status, message, hint = REFUSED[name]
+@pytest.mark.parametrize(("content", "status", "message", "hint"), REFUSED.values(), ids=REFUSED)
+def test_refused_images(content: bytes, status: int, message: str, hint: str) -> None:
     with pytest.raises(RequestError) as caught:
         decode_image(content, LIMITS)
     assert caught.value.status == status
@@ -184,9 +181,9 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize("name", FORMS)
-def test_refused_forms(name: str) -> None:
-    (content, kind), message = FORMS[name]
+@pytest.mark.parametrize(("upload", "message"), FORMS.values(), ids=FORMS)
+def test_refused_forms(upload: tuple[bytes, str], message: str) -> None:
+    content, kind = upload
     with pytest.raises(RequestError) as caught:
         read(Stream(content), kind)
     assert caught.value.status == 422

@@ -7,8 +7,9 @@ GET  /model /health /metrics /openapi.json, and a page at /
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from importlib.resources import files
 from typing import Annotated, Any
 
@@ -24,23 +25,15 @@ from fullconv.core.concurrency import short_switch_interval
 from fullconv.core.i18n import accepted_language, msg, translate
 from fullconv.core.packages import __version__
 from fullconv.core.text import split_list
+from fullconv.deploy.serve import schemas
 from fullconv.deploy.serve.metrics import Metrics
 from fullconv.deploy.serve.responses import Output, PredictRequest
-from fullconv.deploy.serve.schemas import (
-    METRICS_OK,
-    PAGE_OK,
-    PREDICT_BODY,
-    PREDICT_OK,
-    Health,
-    ModelInfo,
-    PredictResponse,
-    error_responses,
-)
-from fullconv.deploy.serve.service import ClientDisconnectedError, Service
+from fullconv.deploy.serve.schemas import Health, ModelInfo, PredictResponse, error_responses
+from fullconv.deploy.serve.service import Service
 from fullconv.deploy.serve.uploads import Limits, RequestError, require_key
 from fullconv.inference.segmenter import Segmenter
 
-_RETRY_AFTER = 2  # seconds
+_HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "2"}}  # of errors
 _DISCONNECTED = 499  # status for the metrics; no client receives it
 _INCLUDE = "^((ids|mask|confidence)(,(ids|mask|confidence))*)?$"
 
@@ -48,9 +41,7 @@ _INCLUDE = "^((ids|mask|confidence)(,(ids|mask|confidence))*)?$"
 def create_app(model: Segmenter, name: str, limits: Limits | None = None, key: str = "") -> FastAPI:
     """Create the ASGI application that serves a model.
 
-    Args:
-        name: of the model, for /model and the page.
-        key: that requests must carry; "" for none.
+    `name` is shown by /model and the page; requests must carry `key`, unless it is "".
 
     Raises:
         FullconvError: the model needs extra inputs.
@@ -78,17 +69,29 @@ def create_app(model: Segmenter, name: str, limits: Limits | None = None, key: s
         require_key(request.headers, key)
 
     guards = [Depends(HTTPBearer(auto_error=False)), Depends(check_key)] if key else []
-    unauthorized = (401,) if key else ()
+    unauthorized = error_responses(401) if key else {}
     _add_predict(app, service, guards, unauthorized)
 
-    @app.get(
-        "/model",
-        dependencies=guards,
-        responses=error_responses(*unauthorized),
-        summary="Describe the model and the limits of a request.",
-    )
+    summary = "Describe the model and the limits of a request."
+
+    @app.get("/model", dependencies=guards, responses=unauthorized, summary=summary)
     async def describe_model() -> ModelInfo:
-        return model_info(model, name, limits)
+        heads = {
+            head: {"classes": labels.to_list(), "ignore_index": labels.ignore_index}
+            for head, labels in model.heads.items()
+        }
+        description = {
+            "name": name,
+            "classes": model.labels.to_list(),
+            "ignore_index": model.labels.ignore_index,
+            "backbone": model.info.backbone,
+            "pretrained_on": model.info.pretrained_on,
+            "heads": heads,
+            "confidence": not model.labels_only,
+            "limits": asdict(limits),
+            "version": __version__,
+        }
+        return ModelInfo.model_validate(description)
 
     @app.get("/health", summary="Check that the server is running.")
     async def health() -> Health:
@@ -98,7 +101,7 @@ def create_app(model: Segmenter, name: str, limits: Limits | None = None, key: s
         "/metrics",
         dependencies=guards,
         response_class=Response,  # without a media type, because errors are JSON
-        responses={**METRICS_OK, **error_responses(*unauthorized)},
+        responses={**schemas.METRICS_OK, **unauthorized},
         summary="Return metrics for Prometheus.",
     )
     async def metrics() -> PlainTextResponse:
@@ -106,38 +109,33 @@ def create_app(model: Segmenter, name: str, limits: Limits | None = None, key: s
 
     page = (files("fullconv") / "deploy" / "page" / "index.html").read_text(encoding="utf-8")
 
-    @app.get("/", response_class=HTMLResponse, responses=PAGE_OK, summary="Show the web page.")
+    summary = "Show the web page."
+
+    @app.get("/", response_class=HTMLResponse, responses=schemas.PAGE_OK, summary=summary)
     async def index() -> HTMLResponse:
         return HTMLResponse(page)
 
     _add_error_handlers(app)
-    app.add_middleware(_CountRequests, metrics=service.metrics)
+    app.add_middleware(_count_requests, metrics=service.metrics)
     return app
 
 
-def _add_predict(
-    app: FastAPI, service: Service, guards: list[Any], unauthorized: tuple[int, ...]
-) -> None:
+def _add_predict(app: FastAPI, service: Service, guards: list[Any], unauthorized: Any) -> None:
     # A model without scores explains itself why "confidence" is missing.
     documented = _INCLUDE.replace("|confidence", "") if service.model.labels_only else _INCLUDE
-    include_option = Query(
-        "",
-        pattern=_INCLUDE,
-        description="Comma-separated images in a JSON response.",
-        json_schema_extra={"pattern": documented},
-    )
-    head_option = Query(
-        "",
-        description="Name of a head; default: the first one.",
-        json_schema_extra={"enum": [*service.heads]},
-    )
+    text = "Comma-separated images in a JSON response."
+    extra: dict[str, Any] = {"pattern": documented}
+    include_option = Query("", pattern=_INCLUDE, description=text, json_schema_extra=extra)
+    text, extra = "Name of a head; default: the first one.", {"enum": [*service.heads]}
+    head_option = Query("", description=text, json_schema_extra=extra)
+    failures = error_responses(408, 413, 415, 422, 503)
 
     @app.post(
         "/predict",
         dependencies=guards,
         response_model=PredictResponse,
-        responses={**PREDICT_OK, **error_responses(*unauthorized, 408, 413, 415, 422, 503)},
-        openapi_extra=PREDICT_BODY,
+        responses={**schemas.PREDICT_OK, **unauthorized, **failures},
+        openapi_extra=schemas.PREDICT_BODY,
         summary="Segment an image.",
     )
     async def predict(
@@ -152,30 +150,7 @@ def _add_predict(
 
         images = tuple(dict.fromkeys(split_list(include)))
         options = PredictRequest(output, images, service.head_index(head))
-        result = await service.predict(request.headers, request.stream(), disconnected, options)
-        return Response(result.content, media_type=result.media_type)
-
-
-def model_info(model: Segmenter, name: str, limits: Limits) -> ModelInfo:
-    """Return the description of a model."""
-    heads = {
-        head: {"classes": labels.to_list(), "ignore_index": labels.ignore_index}
-        for head, labels in model.heads.items()
-    }
-    bounds = {"bytes": limits.bytes, "pixels": limits.pixels, "seconds": limits.seconds}
-    return ModelInfo.model_validate(
-        {
-            "name": name,
-            "classes": model.labels.to_list(),
-            "ignore_index": model.labels.ignore_index,
-            "backbone": model.info.backbone,
-            "pretrained_on": model.info.pretrained_on,
-            "heads": heads,
-            "confidence": not model.labels_only,
-            "limits": bounds,
-            "version": __version__,
-        }
-    )
+        return await service.predict(request.headers, request.stream(), disconnected, options)
 
 
 def _add_error_handlers(app: FastAPI) -> None:
@@ -188,61 +163,51 @@ def _add_error_handlers(app: FastAPI) -> None:
         content = {"error": translate(error, language), "try": translate(hint, language)}
         return JSONResponse(content, status, headers)
 
+    @app.exception_handler(RequestError)
     async def request_error(request: Request, error: RequestError) -> Response:
-        headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": str(_RETRY_AFTER)}}
-        return respond(request, error.status, error.message, error.hint, headers.get(error.status))
+        headers = _HEADERS.get(error.status)
+        return respond(request, error.status, error.message, error.hint, headers)
 
+    @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
         route = f"{request.method} {request.url.path}"[:120]
         message = msg("{route}: {reason}.", route=route, reason=error.detail)
         hint = msg("GET /openapi.json   # lists all routes")
         return respond(request, error.status_code, message, hint, error.headers)
 
+    @app.exception_handler(RequestValidationError)
     async def validation_error(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
-        message = msg(
-            "{name}={value}: {reason}.",
-            name=first["loc"][-1] if first["loc"] else "request",
-            value=str(first.get("input"))[:80],
-            reason=first["msg"],
-        )
+        name = first["loc"][-1] if first["loc"] else "request"
+        value = str(first.get("input"))[:80]
+        message = msg("{name}={value}: {reason}.", name=name, value=value, reason=first["msg"])
         return respond(request, 422, message, "/predict?output=json&include=ids,mask,confidence")
 
+    @app.exception_handler(ClientDisconnect)
     async def disconnected(_: Request, error: Exception) -> Response:
         return Response(status_code=_DISCONNECTED)
 
+    @app.exception_handler(Exception)
     async def bug(request: Request, error: Exception) -> Response:
         message = msg("this is a bug in fullconv {version}.", version=__version__)
         return respond(request, 500, message, msg("report what the server printed"))
 
-    handlers: dict[Any, Callable[..., Awaitable[Response]]] = {
-        RequestError: request_error,
-        HTTPException: http_error,
-        RequestValidationError: validation_error,
-        ClientDisconnect: disconnected,
-        ClientDisconnectedError: disconnected,
-        Exception: bug,
-    }
-    for kind, handler in handlers.items():
-        app.add_exception_handler(kind, handler)
 
-
-class _CountRequests:
+def _count_requests(app: ASGIApp, metrics: Metrics) -> ASGIApp:
     """Middleware that counts responses of /predict, and how long they take."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self.app, self.metrics = app, metrics
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def run(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] != "/predict":
-            await self.app(scope, receive, send)
+            await app(scope, receive, send)
             return
         started = time.monotonic()
 
         async def count(message: Message) -> None:
             if message["type"] == "http.response.start":
-                self.metrics.requests.labels(str(message["status"])).inc()
-                self.metrics.seconds.observe(time.monotonic() - started)
+                metrics.requests.labels(str(message["status"])).inc()
+                metrics.seconds.observe(time.monotonic() - started)
             await send(message)
 
-        await self.app(scope, receive, count)
+        await app(scope, receive, count)
+
+    return run

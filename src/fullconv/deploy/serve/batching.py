@@ -38,27 +38,20 @@ Result = tuple[Segmentation, np.ndarray | None]
 class BatchRunner:
     """Runs a model on single images, or on batches that are proven to give the same scores.
 
-    Attributes:
-        faster: by image shape, whether batches are faster.
-        identical: by number of images and image shape, whether scores are bit-identical.
-
     Raises:
         FullconvError: the model needs extra inputs.
     """
 
     def __init__(self, model: Segmenter) -> None:
         if model.extra_inputs:
-            raise FullconvError(
-                msg(
-                    "the model takes the extra inputs {names}; only models of images alone are "
-                    "served.",
-                    names=", ".join(extra.name for extra in model.extra_inputs),
-                ),
-                "fullconv predict MODEL IMAGES --extra-inputs FOLDER",
+            message = msg(
+                "the model takes the extra inputs {names}; only models of images alone are served.",
+                names=", ".join(extra.name for extra in model.extra_inputs),
             )
+            raise FullconvError(message, "fullconv predict MODEL IMAGES --extra-inputs FOLDER")
         self.model = model
-        self.faster: dict[tuple[int, ...], bool] = {}
-        self.identical: dict[tuple[int, ...], bool] = {}
+        self.faster: dict[tuple[int, ...], bool] = {}  # by image shape
+        self.identical: dict[tuple[int, ...], bool] = {}  # by number of images and image shape
 
     def can_batch(self, images: Sequence[np.ndarray]) -> bool:
         """Return whether images of one size may run in one batch."""
@@ -69,27 +62,24 @@ class BatchRunner:
 
     def predict(self, images: Sequence[np.ndarray]) -> list[Segmentation]:
         """Segment images, (H, W, 3) uint8 RGB each, with the results of `Segmenter.segment`."""
-        if len(images) == 1 or not self.can_batch(images):
-            return [self.model.segment(image) for image in images]
         shape = images[0].shape
         key = (len(images), *shape)
-        if key in self.identical:
-            if self.identical[key]:
-                return self._run(images)[1]
+        differs = self.identical.get(key) is False
+        if len(images) == 1 or differs or not self.can_batch(images):
             return [self.model.segment(image) for image in images]
+        scores, batched = self._run(images)
+        if key in self.identical:
+            return batched
 
         # The first batch of this size: compare it with its images one by one.
         if len(self.identical) >= _MAX_SHAPES:
             self.faster.clear()
             self.identical.clear()
-        scores, batched = self._run(images)
         started = time.perf_counter()
         single = [self._run([image]) for image in images]
         seconds = time.perf_counter() - started
-        self.identical[key] = all(
-            np.array_equal(ours, theirs[0])
-            for ours, (theirs, _) in zip(scores, single, strict=True)
-        )
+        single_scores = np.concatenate([values for values, _ in single])
+        self.identical[key] = np.array_equal(scores, single_scores)
         if shape not in self.faster:
             started = time.perf_counter()
             self._run(images)  # again: the first run of a shape is slower
@@ -99,9 +89,8 @@ class BatchRunner:
     def predict_with_confidence(
         self, image: np.ndarray, head: int
     ) -> tuple[Segmentation, np.ndarray]:
-        """Segment an image, and return the confidence of one head, (H, W) float32, from the same
-        run of the network."""
-        probabilities = self.model.probabilities(image)
+        """Segment an image, and return the confidence of one head, (H, W) float32."""
+        probabilities = self.model.probabilities(image)  # of one run of the network
         result = self._segmentation(image, probabilities.label_maps())
         return result, probabilities.confidence(head)
 
@@ -128,14 +117,8 @@ class _Job:
 
 
 class Queue:
-    """Waiting images, and the thread that runs the network.
-
-    Args:
-        runner: of the model.
-        waiting: images at most.
-        pixels: of the largest image.
-        metrics: counts batches.
-    """
+    """At most `waiting` images, the largest of `pixels` pixels, and the thread that runs the
+    network."""
 
     def __init__(self, runner: BatchRunner, waiting: int, pixels: int, metrics: Metrics) -> None:
         self.runner, self.waiting, self.metrics = runner, waiting, metrics
@@ -209,14 +192,13 @@ class Queue:
         return batch
 
     def _run(self, batch: list[_Job]) -> None:
-        first = batch[0]
+        images, head = [job.image for job in batch], batch[0].confidence_head
         results: list[Result]
         try:
-            if first.confidence_head is not None:
-                head = first.confidence_head
-                results = [self.runner.predict_with_confidence(first.image, head)]
+            if head is None:
+                results = [(result, None) for result in self.runner.predict(images)]
             else:
-                results = [(r, None) for r in self.runner.predict([job.image for job in batch])]
+                results = [self.runner.predict_with_confidence(images[0], head)]
         except BaseException as error:  # goes to the requests that wait for it
             for job in batch:
                 job.result.set_exception(error)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
+from starlette.responses import Response
 
 from fullconv.core.labels import Labels
 from fullconv.inference.result_files import FILES
@@ -20,29 +21,15 @@ Output = Literal["mask", "overlay", "color", "json"]
 
 @dataclass(frozen=True)
 class PredictRequest:
-    """Options of a prediction request.
-
-    Args:
-        output: format of the response.
-        include: images in a JSON response: "ids", "mask", "confidence".
-        head: index of the head; 0 is the first.
-    """
+    """Options of a prediction request."""
 
     output: Output = "mask"
-    include: tuple[str, ...] = ()
-    head: int = 0
+    include: tuple[str, ...] = ()  # images in a JSON response: "ids", "mask", "confidence"
+    head: int = 0  # its index
 
     @property
     def needs_confidence(self) -> bool:
         return self.output == "json" and "confidence" in self.include
-
-
-@dataclass(frozen=True)
-class EncodedResponse:
-    """The body of a response, and its media type."""
-
-    content: bytes
-    media_type: str
 
 
 def encode_response(
@@ -50,19 +37,14 @@ def encode_response(
     confidence: np.ndarray | None,
     request: PredictRequest,
     seconds: float,
-) -> EncodedResponse:
-    """Encode a result.
-
-    Args:
-        segmentation: of the image, with its additional heads.
-        confidence: (H, W) of the requested head, if the request needs it.
-        seconds: that the prediction took.
-    """
+) -> Response:
+    """Encode a result, with the confidence (H, W) of the requested head if the request needs it,
+    and the seconds that the prediction took."""
     result = [segmentation, *segmentation.heads.values()][request.head]
     if request.output != "json":
         jpeg = FILES[request.output].endswith(".jpg")
         media_type = "image/jpeg" if jpeg else "image/png"
-        return EncodedResponse(result.encoded(request.output), media_type)
+        return Response(result.encoded(request.output), media_type=media_type)
     table: dict[str, Any] = {
         "height": int(result.mask.shape[0]),
         "width": int(result.mask.shape[1]),
@@ -81,7 +63,7 @@ def encode_response(
         else:
             png = _gray_png(result.mask)
         table[name] = f"data:image/png;base64,{base64.b64encode(png).decode()}"
-    return EncodedResponse(json.dumps(table).encode(), "application/json")
+    return Response(json.dumps(table), media_type="application/json")
 
 
 def class_areas(mask: np.ndarray, labels: Labels) -> list[dict[str, Any]]:

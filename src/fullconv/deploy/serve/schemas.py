@@ -92,39 +92,33 @@ class Health(BaseModel):
     waiting: int = Field(description="Images in the queue.")
 
 
+# Parts of the document in the words of OpenAPI, as FastAPI's options take them.
+Responses = dict[int | str, dict[str, Any]]
 _BINARY = {"type": "string", "format": "binary"}
+_FORM = {"type": "object", "properties": {"image": _BINARY}, "required": ["image"]}
+_IMAGE_OR_FORM = {
+    "application/octet-stream": {"schema": _BINARY},
+    "image/*": {"schema": _BINARY},
+    "multipart/form-data": {"schema": _FORM},
+}
+_FORMATS = "An image: JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF, JPEG 2000 or PNM."
 PREDICT_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "description": "An image: JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF, JPEG 2000 or PNM.",
-        "content": {
-            "application/octet-stream": {"schema": _BINARY},
-            "image/*": {"schema": _BINARY},
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "properties": {"image": _BINARY},
-                    "required": ["image"],
-                }
-            },
-        },
-    }
+    "requestBody": {"required": True, "description": _FORMATS, "content": _IMAGE_OR_FORM}
 }
-PREDICT_OK: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "A PNG image of the same size, an overlay with a legend as JPEG, or JSON.",
-        "content": {"image/png": {"schema": _BINARY}, "image/jpeg": {"schema": _BINARY}},
-    }
-}
-PAGE_OK: dict[int | str, dict[str, Any]] = {
-    200: {"description": "A page to try the model on.", "content": {"text/html": {}}}
-}
-METRICS_OK: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "In the text format of Prometheus.",
-        "content": {"text/plain": {"schema": {"type": "string"}}},
-    }
-}
+
+
+def _ok(description: str, content: dict[str, Any]) -> Responses:
+    return {200: {"description": description, "content": content}}
+
+
+PREDICT_OK = _ok(
+    "A PNG image of the same size, an overlay with a legend as JPEG, or JSON.",
+    {"image/png": {"schema": _BINARY}, "image/jpeg": {"schema": _BINARY}},
+)
+PAGE_OK = _ok("A page to try the model on.", {"text/html": {}})
+METRICS_OK = _ok(
+    "In the text format of Prometheus.", {"text/plain": {"schema": {"type": "string"}}}
+)
 _ERRORS = {
     401: "The key is missing or wrong.",
     408: "The upload took too long.",
@@ -139,13 +133,11 @@ _HEADERS: dict[int, dict[str, Any]] = {
 }
 
 
-def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def error_responses(*statuses: int) -> Responses:
     """Return FastAPI's `responses` for these errors."""
-    return {
-        status: {
-            "model": ErrorResponse,
-            "description": _ERRORS[status],
-            **({"headers": _HEADERS[status]} if status in _HEADERS else {}),
-        }
-        for status in statuses
-    }
+    responses: Responses = {}
+    for status in statuses:
+        responses[status] = {"model": ErrorResponse, "description": _ERRORS[status]}
+        if status in _HEADERS:
+            responses[status]["headers"] = _HEADERS[status]
+    return responses

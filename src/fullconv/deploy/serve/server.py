@@ -25,8 +25,7 @@ _CHECKS = 4  # within the time that a connection may be idle
 
 def idle_timeout_protocol(seconds: float) -> type[H11Protocol]:
     """Return uvicorn's HTTP protocol with a timeout for connections without a running request:
-    headers that do not arrive, a response that is not read, an upload that continues after an
-    error response."""
+    no headers, a response that is not read, an upload that continues after an error response."""
 
     class Connection(H11Protocol):
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -55,17 +54,15 @@ def idle_timeout_protocol(seconds: float) -> type[H11Protocol]:
         def send_400_response(self, msg: str) -> None:
             """Send the error in the same form as all others."""
             body = json.dumps({"error": "not an HTTP request.", "try": "curl ADDRESS/health"})
-            headers = [
-                ("Content-Type", "application/json"),
-                ("Content-Length", str(len(body))),
-                ("Connection", "close"),
-            ]
+            headers = {
+                "Content-Type": "application/json",
+                "Content-Length": str(len(body)),
+                "Connection": "close",
+            }
+            lines = list(headers.items())
+            response = h11.Response(status_code=400, headers=lines, reason=b"Bad Request")
             if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):  # no response has begun
-                for event in (
-                    h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
-                    h11.Data(data=body.encode()),
-                    h11.EndOfMessage(),
-                ):
+                for event in (response, h11.Data(data=body.encode()), h11.EndOfMessage()):
                     self.transport.write(self.conn.send(event) or b"")
             self.transport.close()
 
@@ -75,27 +72,23 @@ def idle_timeout_protocol(seconds: float) -> type[H11Protocol]:
 class GracefulServer(Server):
     """Runs until SIGINT or SIGTERM, then finishes accepted requests; a second SIGINT stops at once.
 
-    Args:
-        app: ASGI application.
-        seconds: limit of a request.
-        on_ready: called once the server accepts requests.
+    `seconds` limits a request; `on_ready` is called once the server accepts requests.
     """
 
     def __init__(self, app: Any, seconds: float, on_ready: Callable[[], None]) -> None:
         self._on_ready = on_ready
-        super().__init__(
-            Config(
-                app,
-                http=idle_timeout_protocol(seconds),
-                ws="none",
-                lifespan="on",
-                log_config=None,
-                access_log=False,
-                proxy_headers=False,
-                server_header=False,
-                timeout_graceful_shutdown=int(seconds) + 5,
-            )
+        config = Config(
+            app,
+            http=idle_timeout_protocol(seconds),
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=int(seconds) + 5,
         )
+        super().__init__(config)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -108,10 +101,8 @@ class GracefulServer(Server):
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        handlers = {
-            number: signal.signal(number, self.handle_exit)
-            for number in (signal.SIGINT, signal.SIGTERM)
-        }
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        handlers = {number: signal.signal(number, self.handle_exit) for number in numbers}
         try:
             yield
         finally:

@@ -10,28 +10,24 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+
 from fullconv.core.errors import FullconvError
 from fullconv.core.hardware import cpu_count
 from fullconv.core.i18n import msg
 from fullconv.deploy.serve.batching import BatchRunner, Queue
 from fullconv.deploy.serve.metrics import Metrics
-from fullconv.deploy.serve.responses import EncodedResponse, PredictRequest, encode_response
+from fullconv.deploy.serve.responses import PredictRequest, encode_response
 from fullconv.deploy.serve.uploads import Limits, RequestError, Upload, UploadMemory, decode_image
 from fullconv.inference.segmenter import Segmenter
 
 _THREADS = 4  # that decode and encode, at most
 
 
-class ClientDisconnectedError(Exception):
-    """The client closed the connection."""
-
-
 class Service:
-    """A model and the resources that its requests share.
-
-    Raises:
-        FullconvError: the model needs extra inputs.
-    """
+    """A model and the resources that its requests share. Raises FullconvError if it needs extra
+    inputs."""
 
     def __init__(self, model: Segmenter, limits: Limits) -> None:
         self.model, self.limits, self.metrics = model, limits, Metrics()
@@ -45,24 +41,23 @@ class Service:
         self._threads.shutdown()
 
     @property
-    def heads(self) -> list[str]:
-        """The names that a request may use; "" is the first head."""
-        names = ["", self.model.info.head, *self.model.heads] if self.model.heads else [""]
-        return list(dict.fromkeys(names))
+    def heads(self) -> dict[str, int]:
+        """The index of each head by the names that a request may use; "" is the first head."""
+        indices = {"": 0}
+        if self.model.heads:
+            for index, name in enumerate([self.model.info.head, *self.model.heads]):
+                indices.setdefault(name, index)
+        return indices
 
     def head_index(self, name: str) -> int:
         """Return the index of a head; raise 422 if the model has none of this name."""
         if name in self.heads:
-            return [self.model.info.head, *self.model.heads].index(name) if name else 0
-        names = ", ".join(head for head in self.heads if head)
-        if names:
-            message = msg(
-                "the model has no head {name!r}; it has {names}.", name=name[:80], names=names
-            )
+            return self.heads[name]
+        values = {"name": name[:80], "names": ", ".join(head for head in self.heads if head)}
+        if values["names"]:
+            message = msg("the model has no head {name!r}; it has {names}.", **values)
         else:
-            message = msg(
-                "the model has no head {name!r}; it has one without a name.", name=name[:80]
-            )
+            message = msg("the model has no head {name!r}; it has one without a name.", **values)
         raise RequestError(422, message, msg("/predict   # without head"))
 
     async def predict(
@@ -71,20 +66,22 @@ class Service:
         stream: AsyncIterator[bytes],
         disconnected: Callable[[], Awaitable[None]],
         request: PredictRequest,
-    ) -> EncodedResponse:
-        """Handle one upload.
-
-        Args:
-            disconnected: returns once the client has closed the connection.
+    ) -> Response:
+        """Handle one upload. `disconnected` returns once the client has closed the connection.
 
         Raises:
             RequestError: 408, 413, 415, 422 or 503.
-            ClientDisconnectedError: the client has closed the connection.
+            ClientDisconnect: the client has closed the connection.
         """
-        upload, uploaded = Upload(self.memory), False
+        if request.needs_confidence and self.model.labels_only:
+            message = msg("the model returns labels without scores, so it has no confidence.")
+            hint = msg(
+                "/predict?output=json&include=ids,mask   # or a file exported without --with-labels"
+            )
+            raise RequestError(422, message, hint)
+        upload, uploaded, seconds = Upload(self.memory), False, self.limits.seconds
         try:
-            async with asyncio.timeout(self.limits.seconds):
-                self._require_scores(request)
+            async with asyncio.timeout(seconds):
                 content = await upload.read(headers, stream)
                 uploaded = True
                 self.queue.require_room()  # or it would be decoded for nothing
@@ -92,7 +89,7 @@ class Service:
                 del content
                 return await _until_disconnected(work, disconnected)
         except TimeoutError as error:
-            raise self._timeout(uploaded=uploaded) from error
+            raise _timeout(seconds, uploaded=uploaded) from error
         except RequestError:
             raise
         except FullconvError as error:  # the model's message about the image
@@ -105,9 +102,7 @@ class Service:
         finally:
             upload.release()
 
-    async def _segment(
-        self, content: bytes, upload: Upload, request: PredictRequest
-    ) -> EncodedResponse:
+    async def _segment(self, content: bytes, upload: Upload, request: PredictRequest) -> Response:
         started, loop = time.monotonic(), asyncio.get_running_loop()
         image = await loop.run_in_executor(self._threads, decode_image, content, self.limits)
         del content
@@ -119,42 +114,27 @@ class Service:
         arguments = (result, confidence, request, seconds)
         return await loop.run_in_executor(self._threads, encode_response, *arguments)
 
-    def _require_scores(self, request: PredictRequest) -> None:
-        if request.needs_confidence and self.model.labels_only:
-            raise RequestError(
-                422,
-                msg("the model returns labels without scores, so it has no confidence."),
-                msg(
-                    "/predict?output=json&include=ids,mask   # or a file exported without "
-                    "--with-labels"
-                ),
-            )
 
-    def _timeout(self, *, uploaded: bool) -> RequestError:
-        seconds = self.limits.seconds
-        if uploaded:
-            return RequestError(
-                503,
-                msg("the prediction took more than {seconds:g} seconds.", seconds=seconds),
-                msg("send the request again, or start the server with a larger --max-seconds"),
-            )
-        return RequestError(
-            408,
-            msg("the upload took more than {seconds:g} seconds.", seconds=seconds),
-            msg("use a faster connection, or start the server with a larger --max-seconds"),
-        )
+def _timeout(seconds: float, *, uploaded: bool) -> RequestError:
+    if uploaded:
+        message = msg("the prediction took more than {seconds:g} seconds.", seconds=seconds)
+        hint = msg("send the request again, or start the server with a larger --max-seconds")
+        return RequestError(503, message, hint)
+    message = msg("the upload took more than {seconds:g} seconds.", seconds=seconds)
+    hint = msg("use a faster connection, or start the server with a larger --max-seconds")
+    return RequestError(408, message, hint)
 
 
 async def _until_disconnected(
-    work: Awaitable[EncodedResponse], disconnected: Callable[[], Awaitable[None]]
-) -> EncodedResponse:
+    work: Awaitable[Response], disconnected: Callable[[], Awaitable[None]]
+) -> Response:
     """Return the result of `work`, or cancel it once the client has disconnected."""
     tasks = (asyncio.ensure_future(work), asyncio.ensure_future(disconnected()))
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         if tasks[0].done():
             return tasks[0].result()
-        raise ClientDisconnectedError
+        raise ClientDisconnect
     finally:
         for task in tasks:
             task.cancel()

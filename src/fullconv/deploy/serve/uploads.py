@@ -31,39 +31,28 @@ _FORM_EXAMPLE = f"curl -F {FIELD}=@photo.jpg ADDRESS/predict"
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of one request.
-
-    Args:
-        bytes: of an upload.
-        pixels: of its image.
-        seconds: for the whole request, the upload included.
-        waiting: images in the queue.
-    """
+    """Limits of one request, and of the images that wait in the queue."""
 
     bytes: int = 32 << 20
     pixels: int = 50_000_000
-    seconds: float = 60.0
+    seconds: float = 60.0  # the upload included
     waiting: int = 32
 
 
 class RequestError(FullconvError):
-    """A request that gets an error response.
-
-    Args:
-        status: of HTTP.
-        message, hint: see `FullconvError`.
-    """
+    """A request that gets an error response, with this status of HTTP."""
 
     def __init__(self, status: int, message: str, hint: str) -> None:
         super().__init__(message, hint)
         self.status = status
 
 
+@dataclass
 class UploadMemory:
     """The bytes that all uploads hold together."""
 
-    def __init__(self, limits: Limits) -> None:
-        self.limits, self.held = limits, 0
+    limits: Limits
+    held: int = 0
 
 
 class Upload:
@@ -92,6 +81,7 @@ class Upload:
         bounded = self._bounded(stream, limit)
         if not is_form:
             return b"".join([chunk async for chunk in bounded])
+
         header = Headers({"content-type": content_type})
         parser = MultiPartParser(header, bounded, max_files=MAX_PARTS, max_fields=MAX_PARTS)
         parser.spool_max_size = limit  # in memory, never on disk
@@ -137,11 +127,10 @@ def decode_image(content: bytes, limits: Limits) -> np.ndarray:
         with open_image(io.BytesIO(content), name="in the upload") as image:
             width, height = image.size
         if width * height > limits.pixels:
+            values = {"height": height, "width": width, "limit": limits.pixels}
             message = msg(
                 "the image has {height} x {width} pixels (height x width); the limit is {limit}.",
-                height=height,
-                width=width,
-                limit=limits.pixels,
+                **values,
             )
             raise RequestError(413, message, smaller)
         return read_image(io.BytesIO(content), name="in the upload")
@@ -176,16 +165,11 @@ def require_key(headers: Mapping[str, str], key: str) -> None:
     scheme, _, token = headers.get("authorization", "").partition(" ")
     given = token.strip() if scheme.lower() == "bearer" else ""
     if not hmac.compare_digest(given.encode("utf-8", "replace"), key.encode()):
-        raise RequestError(
-            401,
-            msg("the key is missing or wrong."),
-            msg("curl -H 'Authorization: Bearer KEY' ...   # the --key of the server"),
-        )
+        hint = msg("curl -H 'Authorization: Bearer KEY' ...   # the --key of the server")
+        raise RequestError(401, msg("the key is missing or wrong."), hint)
 
 
 def _too_many_bytes(limits: Limits) -> RequestError:
-    return RequestError(
-        413,
-        msg("the upload has more than {limit} bytes.", limit=limits.bytes),
-        msg("send a smaller image, or start the server with a larger --max-bytes"),
-    )
+    message = msg("the upload has more than {limit} bytes.", limit=limits.bytes)
+    hint = msg("send a smaller image, or start the server with a larger --max-bytes")
+    return RequestError(413, message, hint)
