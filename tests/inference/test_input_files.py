@@ -148,7 +148,7 @@ def test_results_of_earlier_runs_are_skipped_by_the_mark_inside(tree: Path) -> N
         ("empty", "no image in empty; looked for .avif, .bmp, ", "MODEL photo.jpg"),
     ],
 )
-def test_a_word_that_names_no_image(tree: Path, word: str, message: str, hint: str) -> None:
+def test_words_that_name_no_image(tree: Path, word: str, message: str, hint: str) -> None:
     Path("wide.txt").write_text("photos/b.jpg", encoding="utf-16")
     Path("empty").mkdir()
     with pytest.raises(FullconvError) as caught:
@@ -157,7 +157,7 @@ def test_a_word_that_names_no_image(tree: Path, word: str, message: str, hint: s
     assert hint in caught.value.hint
 
 
-def test_a_dash_is_the_list_on_standard_input(
+def test_a_dash_reads_standard_input(
     tree: Path,
     model_folder: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -110,7 +110,7 @@ def test_an_overlay_that_is_too_long_for_jpeg_is_reduced(
 
 
 @pytest.mark.parametrize("kind", OUTPUTS)
-def test_a_result_that_cannot_be_written(predictor: Predictor, tmp_path: Path, kind: str) -> None:
+def test_unwritable_results(predictor: Predictor, tmp_path: Path, kind: str) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(FullconvError) as caught:
         save_outputs(predictor(photo(2, 2)), tmp_path / "file" / "a", [kind])
