@@ -12,6 +12,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -237,6 +238,10 @@ def write_config(folder: Path, content: bytes) -> None:
     (folder / "config.json").write_bytes(content)
 
 
+def remove_key(folder: Path, key: str) -> None:
+    rewritten(folder, lambda table: table.pop(key))
+
+
 def future_format(folder: Path) -> None:
     rewritten(folder, lambda table: table.update(format="fullconv/2"))
 
@@ -244,88 +249,45 @@ def future_format(folder: Path) -> None:
 Damage = Callable[[Path], Any]
 DAMAGES: list[tuple[Damage, str, str]] = [
     (shutil.rmtree, "no model at {folder}: it does not exist.", "fullconv train DATA"),
-    (
-        lambda f: [path.unlink() for path in f.iterdir()],
-        "no model at {folder}: the folder is empty.",
-        "fullconv train DATA",
-    ),
-    (
-        lambda f: (f / "model.safetensors").unlink(),
-        "the folder contains README.md, config.json; expected model.safetensors and config.json.",
-        "fullconv train DATA",
-    ),
-    (
-        lambda f: (f / "config.json").unlink(),
-        "{folder} has no config.json; a model folder contains model.safetensors, config.json and",
-        "fc.load('{folder}/model.safetensors')   # the weights describe themselves",
-    ),
-    *(
-        (
-            lambda f, position=position: flip_bit(f, position),
-            "model.safetensors was altered or does not belong to its config.json: the checksums",
-            "copy the whole model folder again",
-        )
-        for position in (-1, -1000, 200_000)
-    ),
-    (
-        lambda f: edit_config(f, lambda t: t.update(classes=["a", "b", "c"], mean=[0, 0, 0])),
-        "was altered: it differs from the header of the weights in classes, mean.",
-        "fc.load(",
-    ),
+    (lambda f: [path.unlink() for path in f.iterdir()],
+     "no model at {folder}: the folder is empty.", "fullconv train DATA"),
+    (lambda f: (f / "model.safetensors").unlink(),
+     "the folder contains README.md, config.json; expected model.safetensors and config.json.",
+     "fullconv train DATA"),
+    (lambda f: (f / "config.json").unlink(),
+     "{folder} has no config.json; a model folder contains model.safetensors, config.json and",
+     "fc.load('{folder}/model.safetensors')   # the weights describe themselves"),
+    *((partial(flip_bit, position=position),
+       "model.safetensors was altered or does not belong to its config.json: the checksums",
+       "copy the whole model folder again") for position in (-1, -1000, 200_000)),
+    (lambda f: edit_config(f, lambda t: t.update(classes=["a", "b", "c"], mean=[0, 0, 0])),
+     "was altered: it differs from the header of the weights in classes, mean.", "fc.load("),
     (lambda f: edit_config(f, lambda t: t.update(more=1)), "of the weights in more.", "fc.load("),
     (lambda f: write_config(f, b"{"), "is not a JSON object: Expecting property name", "fc.load("),
     (lambda f: write_config(f, b""), "is not a JSON object: Expecting value", "fc.load("),
     (lambda f: write_config(f, b"\xff\xfe"), "is not a JSON object: 'utf-8' codec", "fc.load("),
     (lambda f: write_config(f, b"[]"), "is not a JSON object: list []", "fc.load("),
-    (
-        future_format,
-        "has format 'fullconv/2'; this version reads 'fullconv/1'.",
-        "git pull && make install",
-    ),
+    (future_format, "has format 'fullconv/2'; this version reads 'fullconv/1'.",
+     "git pull && make install"),
     (lambda f: (future_format(f), write_config(f, b"{}")), "has format 'fullconv/2'", "git pull"),
-    *(
-        (
-            lambda f, key=key: rewritten(f, lambda table: table.pop(key)),
-            f"the description in {{folder}}/model.safetensors is incomplete (KeyError '{key}')",
-            "copy the model again, or fullconv train DATA",
-        )
-        for key in ("backbone", "classes", "num_classes", "stride", "metrics", "training")
-    ),
-    (
-        lambda f: rewritten(f, lambda table: table["backbone"].update(color="red")),
-        "is incomplete (TypeError ",
-        "copy the model again",
-    ),
-    (
-        lambda f: rewritten(f, lambda table: table.update(num_classes=4)),
-        "do not fit its description, FCN-8s on test_resnet: ",
-        "copy the whole model folder again",
-    ),
-    *(
-        (
-            lambda f, text=text: write_weights(f, {"fullconv": text}),
-            "the description in the header of {folder}/model.safetensors is not a JSON object.",
-            "copy the model again",
-        )
-        for text in ("no json", "[]", "5")
-    ),
-    *(
-        (
-            lambda f, metadata=metadata: write_weights(f, metadata),
-            "contains weights but is not a fullconv model: its header has no description.",
-            'weights = "FILE.safetensors"',
-        )
-        for metadata in (None, {"format": "pt"})
-    ),
-    *(
-        (
-            lambda f, size=size: truncate(f, size),
-            "{folder}/model.safetensors is damaged or not a .safetensors file: ",
-            "fullconv train DATA",
-        )
-        for size in (0, 4, 100, 5000, -1)
-    ),
-]
+    *((partial(remove_key, key=key),
+       f"the description in {{folder}}/model.safetensors is incomplete (KeyError '{key}')",
+       "copy the model again, or fullconv train DATA")
+      for key in ("backbone", "classes", "num_classes", "stride", "metrics", "training")),
+    (lambda f: rewritten(f, lambda table: table["backbone"].update(color="red")),
+     "is incomplete (TypeError ", "copy the model again"),
+    (lambda f: rewritten(f, lambda table: table.update(num_classes=4)),
+     "do not fit its description, FCN-8s on test_resnet: ", "copy the whole model folder again"),
+    *((partial(write_weights, metadata={"fullconv": text}),
+       "the description in the header of {folder}/model.safetensors is not a JSON object.",
+       "copy the model again") for text in ("no json", "[]", "5")),
+    *((partial(write_weights, metadata=metadata),
+       "contains weights but is not a fullconv model: its header has no description.",
+       'weights = "FILE.safetensors"') for metadata in (None, {"format": "pt"})),
+    *((partial(truncate, size=size),
+       "{folder}/model.safetensors is damaged or not a .safetensors file: ",
+       "fullconv train DATA") for size in (0, 4, 100, 5000, -1)),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("damage", "message", "hint"), DAMAGES)
@@ -395,7 +357,7 @@ def small_disk(size: int) -> Iterator[None]:
 
 
 @contextmanager
-def failing(owner: Any, name: str, nth: int, error: BaseException) -> Iterator[None]:
+def failing(owner: Any, name: str, error: BaseException, nth: int) -> Iterator[None]:
     """Raise an error in the nth call of a function."""
     calls, function = [], getattr(owner, name)
 
@@ -417,12 +379,9 @@ IO_ERROR = OSError(errno.EIO, os.strerror(errno.EIO))
 @pytest.mark.parametrize(
     ("failure", "reason"),
     [
-        *((lambda size=size: small_disk(size), "File too large") for size in (0, 1000, 1_000_000)),
-        *(
-            (lambda n=n: failing(os, "fsync", n, NO_SPACE), "No space left on device")
-            for n in (1, 2, 3)
-        ),
-        *((lambda n=n: failing(Path, "rename", n, IO_ERROR), "Input/output error") for n in (1, 2)),
+        *((partial(small_disk, size), "File too large") for size in (0, 1000, 1_000_000)),
+        *((partial(failing, os, "fsync", NO_SPACE, n), NO_SPACE.strerror) for n in (1, 2, 3)),
+        *((partial(failing, Path, "rename", IO_ERROR, n), IO_ERROR.strerror) for n in (1, 2)),
     ],
 )
 def test_a_failure_to_save_costs_the_new_model_only(
@@ -452,7 +411,7 @@ def test_a_failure_to_save_without_a_previous_model(other: Model, tmp_path: Path
 def test_the_hint_restores_a_model_after_an_interruption_between_the_renames(
     folder: Path, other: Model, original: Model
 ) -> None:
-    with pytest.raises(KeyboardInterrupt), failing(Path, "rename", 2, KeyboardInterrupt()):
+    with pytest.raises(KeyboardInterrupt), failing(Path, "rename", KeyboardInterrupt(), 2):
         save_model(other, folder)
     assert not folder.exists()
     for path in (folder, folder.parent):

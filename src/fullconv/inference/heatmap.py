@@ -111,7 +111,23 @@ class Heatmap:
 
     def peaks(self, class_id: int) -> list[Peak]:
         """Return the class's peak at each scale."""
-        return [self._peak(heat, class_id) for heat in self.heats]
+        name = self.names[class_id] if self.names else f"class {class_id}"
+        peaks = []
+        for heat in self.heats:
+            values = heat.probabilities[class_id]
+            cell = divmod(int(values.argmax()), values.shape[1])
+            row, column = (
+                min(max(round(grid.center(k)), 0), pixels - 1)
+                for grid, k, pixels in zip((heat.rows, heat.columns), cell, self.size, strict=True)
+            )
+            # Edges are between pixels: those of the first pixel are at -0.5 and 0.5.
+            y, x = (grid.center(k) + 0.5 for grid, k in zip(heat.windows, cell, strict=True))
+            height, width = (grid.field for grid in heat.windows)
+            top, left = round(y - height / 2), round(x - width / 2)
+            window = (top, left, round(y + height / 2), round(x + width / 2))
+            probability = float(values[cell])
+            peaks.append(Peak(class_id, name, probability, row, column, window, heat.scale))
+        return peaks
 
     def best(self, class_id: int) -> Peak:
         """Return the highest peak of a class over all scales."""
@@ -121,21 +137,6 @@ class Heatmap:
         """Return the peaks of the classes that are most probable anywhere."""
         highest = np.max([heat.probabilities.max(axis=(1, 2)) for heat in self.heats], axis=0)
         return [self.best(int(k)) for k in np.argsort(-highest, kind="stable")[:count]]
-
-    def _peak(self, heat: Heat, class_id: int) -> Peak:
-        values = heat.probabilities[class_id]
-        cell = divmod(int(values.argmax()), values.shape[1])
-        row, column = (
-            min(max(round(grid.center(k)), 0), pixels - 1)
-            for grid, k, pixels in zip((heat.rows, heat.columns), cell, self.size, strict=True)
-        )
-        # Edges are between pixels: those of the first pixel are at -0.5 and 0.5.
-        y, x = (grid.center(k) + 0.5 for grid, k in zip(heat.windows, cell, strict=True))
-        height, width = (grid.field for grid in heat.windows)
-        top, left = round(y - height / 2), round(x - width / 2)
-        window = (top, left, round(y + height / 2), round(x + width / 2))
-        name = self.names[class_id] if self.names else f"class {class_id}"
-        return Peak(class_id, name, float(values[cell]), row, column, window, heat.scale)
 
 
 def heatmap(
@@ -233,7 +234,7 @@ def _compute_heat(
 
 def draw_heatmap(result: Heatmap, classes: Sequence[int]) -> Image.Image:
     """Draw a row per class: the photo with a ring at the peak and the window that the classifier
-    saw there, and the heat at each scale; brightest is the class's highest probability at any."""
+    saw there, and the heat at each scale. The brightest color is the highest at any scale."""
     titles, rows, captions = [msg("photo")], [], []
     for heat in result.heats:
         height, width = heat.probabilities.shape[1:]

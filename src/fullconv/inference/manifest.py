@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -44,6 +45,7 @@ class Manifest:
         self.out, self.job = out, job
         self._path = out / FOLDER / f"{rank}.jsonl"
         self._file: int | None = None
+        self._opening = threading.Lock()
         self._lines: dict[str, list[bytes]] = {}
         names, others = {stem.as_posix() for stem in stems}, set()
         for line, row in _read_rows(out / FOLDER):
@@ -97,10 +99,11 @@ class Manifest:
             "result": {key: value for key, value in result.items() if key != "files"},
         }
         try:
-            if self._file is None:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-                os.write(self._file, b"\n")  # ends a line that a killed process left incomplete
+            with self._opening:  # several writer threads call this function
+                if self._file is None:
+                    self._path.parent.mkdir(parents=True, exist_ok=True)
+                    self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+                    os.write(self._file, b"\n")  # ends a line that a killed process left incomplete
             os.write(self._file, json.dumps(row).encode() + b"\n")  # at once: others append too
         except OSError as error:
             values = {"path": self._path, "reason": error.strerror or error}

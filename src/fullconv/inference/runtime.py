@@ -64,7 +64,14 @@ class Runtime:
         """Return the scores of all heads for (N, 3, H, W) uint8 RGB on any device, followed by the
         extra channels."""
         size = (int(images.shape[2]), int(images.shape[3]))
-        batch = self.model.normalize(self._resize(images.to(self.device)))
+        images, side = images.to(self.device), self.model.short_side
+        if side is not None and min(size) != side:
+            from torchvision.transforms.functional import resize  # as torchvision's presets do
+
+            # The bound keeps a very long image from becoming huge.
+            images = resize(images, [side], max_size=MAX_ASPECT * side, antialias=True)
+        batch = self.model.normalize(images)
+        del images  # frees memory before the network runs
         batch_size = (int(batch.shape[2]), int(batch.shape[3]))
         batch = batch.to(self.dtype, memory_format=torch.channels_last)
         batch = self.network.backbone.pad(batch)  # frees the image before the network runs
@@ -83,16 +90,6 @@ class Runtime:
                 raise FullconvError(message, hint) from error
             raise
         return scores if scores.size == size else scores.resized(size)
-
-    def _resize(self, images: Tensor) -> Tensor:
-        side = self.model.short_side
-        if side is None or min(images.shape[2:]) == side:
-            return images
-        from torchvision.transforms.functional import resize  # as torchvision's presets do
-
-        # The bound keeps a very long image from becoming huge.
-        resized: Tensor = resize(images, [side], max_size=MAX_ASPECT * side, antialias=True)
-        return resized
 
     def describe(self) -> str:
         """Return one line: what was chosen and why."""
