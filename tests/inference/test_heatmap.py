@@ -116,8 +116,8 @@ def test_a_spot_is_found_at_its_place(
         assert abs(at - nearest) <= reach
     assert peak in result.top(3)
     top, left, bottom, right = peak.window
-    assert bottom - top == pytest.approx(32 / unit, abs=1)
-    assert right - left == pytest.approx(32 / unit, abs=1)
+    assert bottom - top == pytest.approx(32 * height / heat.size[0], abs=1)
+    assert right - left == pytest.approx(32 * width / heat.size[1], abs=1)
     assert 0 <= top < bottom <= height
     assert 0 <= left < right <= width
     assert (top + bottom - 1) / 2 == pytest.approx(peak.row, abs=1)
