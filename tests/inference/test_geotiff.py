@@ -237,6 +237,8 @@ def test_nothing_is_left_if_a_mask_cannot_be_written_or_an_image_read(
     )
     assert caught.value.hint == "--out ANOTHER_FOLDER   # or df -h, if the disk is full"
     assert len(files) == 5
+    assert list(out.iterdir()) == []
+    assert threading.active_count() == before
     source.write_bytes(source.read_bytes()[:-20_000])
     with pytest.raises(FullconvError, match=r"a\.tif cannot be read at rows \d+ to 301") as caught:
         predict_raster(tiled, source, out / "a")

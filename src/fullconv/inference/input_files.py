@@ -53,17 +53,14 @@ def find_inputs(words: Sequence[Path], skipped: list[Path]) -> list[tuple[Path, 
     return list(_with_unique_stems(first_words.values()))
 
 
-def find_images(
-    paths: Sequence[str | Path], *, skipped: list[Path] | None = None
-) -> Iterator[tuple[Path, Path]]:
+def find_images(paths: Sequence[str | Path]) -> Iterator[tuple[Path, Path]]:
     """Yield each image among files and folders with the stem of its results.
 
     Folders include subfolders but no hidden ones. The stem is relative to the folder, without
     suffix; if it is taken, the suffix (a.png: a_png) and then a number make it unique. Results in
-    folders are added to `skipped`. A file that is named itself is always returned.
+    folders are left out. A file that is named itself is always returned.
     """
-    skip_list = skipped if skipped is not None else []
-    pairs = (_find_in(Path(path), skip_list, _IMAGES) for path in paths)
+    pairs = (_find_in(Path(path), [], _IMAGES) for path in paths)
     return _with_unique_stems(chain.from_iterable(pairs))
 
 
