@@ -1,4 +1,4 @@
-"""Videos drawn for tests, and what is in a video."""
+"""Write videos for tests, and read what is in a video."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def film(
     codec: str = "libx264",
     **options: str,
 ) -> Path:
-    """Drawn streets, 25 frames a second where they are even; a sine tone."""
+    """Write scenes of 25 frames a second and a sine tone."""
     import av
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", options=options) as file:
-        heard = file.add_stream(sound, rate=16000) if sound_first else None
+        track = file.add_stream(sound, rate=16000) if sound_first else None
         stream = file.add_stream(codec, rate=25, options={"crf": "1"} if "264" in codec else {})
         stream.height, stream.width = size
         stream.pix_fmt = "bgr0" if codec == "ffv1" else "yuv420p"
@@ -40,47 +40,46 @@ def film(
             stream.codec_context.time_base = Fraction(1, 25)
         if turned:
             stream.set_display_rotation(turned)
-        if sound and heard is None:
-            heard = file.add_stream(sound, rate=16000)
-        if heard is not None:
-            heard.layout = "mono"
+        if sound and track is None:
+            track = file.add_stream(sound, rate=16000)
+        if track is not None:
+            track.layout = "mono"
         for number, stamp in enumerate(stamps):
             frame = av.VideoFrame.from_ndarray(drawing(number % 40, size), format="rgb24")
             frame.pts, frame.time_base = stamp, Fraction(1, 12800)
             file.mux(stream.encode(frame.reformat(format=stream.pix_fmt)))
         file.mux(stream.encode(None))
-        if heard is not None:
-            _sing(file, heard)
+        if track is not None:
+            _sing(file, track)
     return path
 
 
-def _sing(file: Any, heard: Any) -> None:
+def _sing(file: Any, track: Any) -> None:
     import av
 
     tone = np.sin(np.arange(1024 * 6) / 16000 * 440 * 2 * np.pi).astype(np.float32)
     for start in range(0, len(tone), 1024):
         part = tone[None, start : start + 1024]
-        made = av.AudioFrame.from_ndarray(part, format="fltp", layout="mono")
-        made.sample_rate, made.pts = 16000, start
-        file.mux(heard.encode(made))
-    file.mux(heard.encode(None))
+        frame = av.AudioFrame.from_ndarray(part, format="fltp", layout="mono")
+        frame.sample_rate, frame.pts = 16000, start
+        file.mux(track.encode(frame))
+    file.mux(track.encode(None))
 
 
 def tone(path: Path) -> Path:
-    """Sound without images."""
     import av
 
     with av.open(str(path), "w") as file:
-        heard = file.add_stream("aac", rate=16000)
-        heard.layout = "mono"
-        _sing(file, heard)
+        track = file.add_stream("aac", rate=16000)
+        track.layout = "mono"
+        _sing(file, track)
     return path
 
 
 def cut(path: Path, share: float) -> Path:
-    """Only the first part of its bytes."""
-    whole = path.read_bytes()
-    path.write_bytes(whole[: int(len(whole) * share)])
+    """Keep the first part of a file."""
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
     return path
 
 
@@ -105,12 +104,12 @@ def masks_of(path: Path) -> list[np.ndarray]:
 
 
 def times(path: Path) -> list[Fraction]:
-    """Seconds at which frames are shown."""
+    """Return the times of the frames in seconds."""
     return [frame.pts * frame.time_base for frame in shown(path)]
 
 
 def sounds(path: Path) -> list[tuple[bytes, Fraction]]:
-    """The packets of sound as they are stored, and their seconds."""
+    """Return the stored packets of sound and their times in seconds."""
     import av
 
     with av.open(str(path)) as file:

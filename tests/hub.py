@@ -1,5 +1,4 @@
-"""A stand-in for the Hugging Face hub: an HTTP server that speaks what huggingface_hub asks for,
-with models in memory, public and private, branches, commits and large files."""
+"""A stand-in for the Hugging Face hub: an HTTP server with models in memory."""
 
 from __future__ import annotations
 
@@ -29,56 +28,48 @@ class Repo:
     messages: list[str] = field(default_factory=list)
 
     def add(self, files: Files, branch: str = "main", message: str = "by hand") -> str:
-        """A commit on top of a branch."""
         before = self.commits.get(self.branches.get(branch, ""), {})
         content = {**before, **files}
-        told = repr((len(self.commits), sorted(content.items()))).encode()
-        commit = hashlib.sha1(told).hexdigest()
+        text = repr((len(self.commits), sorted(content.items())))
+        commit = hashlib.sha1(text.encode()).hexdigest()
         self.commits[commit], self.branches[branch] = content, commit
         self.messages.append(message)
         return commit
 
     def at(self, revision: str) -> str | None:
-        """The commit of a branch or of its own name."""
+        """Return the commit of a branch, or the commit of this name."""
         commit = self.branches.get(revision, revision)
         return commit if commit in self.commits else None
 
 
 @dataclass
 class Hub:
-    """What the server has, and what it was asked."""
+    """The models of the server, and the requests that it received."""
 
     address: str = ""
     repos: dict[str, Repo] = field(default_factory=dict)
     large: Files = field(default_factory=dict)  # sha256 -> content, of large files
     large_from: int = 10 << 20  # bytes
     requests: list[str] = field(default_factory=list)
-    broken: int = 0  # a status that every request gets, in place of an answer
+    broken: int = 0  # the status of every answer
     refuses_large: bool = False
-    refused_head: str = ""  # what is said of any model card
+    refused_head: str = ""  # the error in any model card
 
     def add(self, name: str, files: Files, **facts: Any) -> Repo:
-        """A model with a first commit."""
         repo = self.repos.setdefault(name, Repo(**facts))
         repo.add(files)
         return repo
 
     def fetched(self) -> list[str]:
-        """The files that were asked for, in order."""
-        asked = [line.split("/resolve/")[1] for line in self.requests if "/resolve/" in line]
-        return [line.partition("/")[2] for line in asked]
+        """Return the requested files, in order."""
+        paths = [line.split("/resolve/")[1] for line in self.requests if "/resolve/" in line]
+        return [path.partition("/")[2] for path in paths]
 
 
 @contextmanager
 def serving() -> Iterator[Hub]:
-    """A hub of its own."""
     hub = Hub()
-
-    class Handler(_Handler):
-        pass
-
-    Handler.hub = hub
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
     server.daemon_threads = True
     hub.address = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
@@ -96,21 +87,9 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *_: Any) -> None:
-        """Silent."""
-
-    def do_HEAD(self) -> None:
-        self._answer()
+        """Print nothing."""
 
     def do_GET(self) -> None:
-        self._answer()
-
-    def do_POST(self) -> None:
-        self._answer()
-
-    def do_PUT(self) -> None:
-        self._answer()
-
-    def _answer(self) -> None:
         path = urlsplit(self.path).path
         self.hub.requests.append(f"{self.command} {path}")
         content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -139,15 +118,17 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._say(404, {"error": "no such page"})
 
+    do_HEAD = do_POST = do_PUT = do_GET  # noqa: N815
+
     @property
     def known(self) -> bool:
         return self.headers.get("Authorization") == f"Bearer {TOKEN}"
 
     def _repo(self, name: str) -> Repo | None:
-        """It, if this caller may see it; else the answer is given."""
+        """Return a model that this caller may see; otherwise answer that there is none."""
         repo = self.hub.repos.get(name)
         if repo is None or (repo.private and not self.known):
-            status = 404 if self.known else 401  # what there is shall not be guessed
+            status = 404 if self.known else 401
             self._say(status, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"})
             return None
         return repo
@@ -189,8 +170,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._tree(repo, rest[0])
         elif verb == "refs":
             refs = [
-                {"name": one, "ref": f"refs/heads/{one}", "targetCommit": commit}
-                for one, commit in repo.branches.items()
+                {"name": branch, "ref": f"refs/heads/{branch}", "targetCommit": commit}
+                for branch, commit in repo.branches.items()
             ]
             self._say(200, {"branches": refs, "tags": [], "converts": []})
         elif verb == "branch":
@@ -200,14 +181,10 @@ class _Handler(BaseHTTPRequestHandler):
                 repo.branches[rest[0]] = repo.branches["main"]
                 self._say(200, {})
         elif verb == "preupload":
-            files = [
-                {
-                    "path": one["path"],
-                    "uploadMode": "lfs" if one["size"] >= self.hub.large_from else "regular",
-                    "shouldIgnore": False,
-                }
-                for one in json.loads(content)["files"]
-            ]
+            files = []
+            for file in json.loads(content)["files"]:
+                mode = "lfs" if file["size"] >= self.hub.large_from else "regular"
+                files.append({"path": file["path"], "uploadMode": mode, "shouldIgnore": False})
             self._say(200, {"files": files})
         elif verb == "commit":
             self._take(name, repo, rest[0], content)
@@ -246,25 +223,18 @@ class _Handler(BaseHTTPRequestHandler):
     def _large(self, name: str, asked: dict[str, Any]) -> None:
         if self._repo(name) is None:
             return
-        objects = [
-            {
-                **one,
-                "actions": {"upload": {"href": f"{self.hub.address}/large/{one['oid']}"}},
-            }
-            for one in asked["objects"]
-        ]
-        self._say(200, {"transfer": "basic", "objects": objects})
+        for row in asked["objects"]:
+            row["actions"] = {"upload": {"href": f"{self.hub.address}/large/{row['oid']}"}}
+        self._say(200, {"transfer": "basic", "objects": asked["objects"]})
 
     def _resolve(self, name: str, revision: str, path: str) -> None:
         repo = self._repo(name)
-        if repo is None:
-            return
-        if repo.gated and not self.known:
+        if repo is not None and repo.gated and not self.known:
             self._say(403, {"error": "Access is restricted"}, {"X-Error-Code": "GatedRepo"})
             return
-        commit = self._commit(repo, revision)
-        if commit is None:
-            return
+        commit = self._commit(repo, revision) if repo else None
+        if repo is None or commit is None:
+            return  # it is answered
         if path not in repo.commits[commit]:
             self._say(404, {"error": "Entry not found"}, {"X-Error-Code": "EntryNotFound"})
             return
@@ -288,5 +258,5 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _blob(content: bytes) -> str:
-    """As git names a file's content."""
+    """Return git's name of a file's content."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()

@@ -1,4 +1,4 @@
-"""Many images: each once, in their order, whatever is wrong with some, wherever it stops."""
+"""Many images: in order, despite damaged ones, errors and interruptions."""
 
 from __future__ import annotations
 
@@ -28,20 +28,23 @@ from fullconv.inference.manifest import FOLDER, Manifest
 from fullconv.inference.segmentation import Segmentation
 
 LABELS = Labels(("dark", "light"))
+ENDS = ("_mask.png", ".json", "_zero_mask.png")  # of the results of an image
 
 
 class Threshold:
-    """Calls a pixel light where its red is: a model of which one knows what it says."""
+    """A model that calls a pixel light if its red is above 127."""
 
     inexact_operations = ()
     extra_inputs = ()
 
-    def __init__(self, slow: float = 0.0) -> None:
-        self.slow = slow
-        self.segmented: list[int] = []  # heights, in the order they came
+    def __init__(self, slow: float = 0.0, watch: Callable[[Threshold], None] | None = None) -> None:
+        self.slow, self.watch = slow, watch
+        self.segmented: list[int] = []  # heights
 
     def segment(self, image: np.ndarray, *, extra_inputs: Any = ()) -> Segmentation:
         time.sleep(self.slow)
+        if self.watch:
+            self.watch(self)
         self.segmented.append(image.shape[0])
         if image.shape[0] == 13:
             raise FullconvError("13 rows bring bad luck.", "cut it")
@@ -51,248 +54,239 @@ class Threshold:
 
 
 def images_in(folder: Path, count: int, bad: tuple[int, ...] = ()) -> list[InputImage]:
-    """Of heights 20, 21 and so on."""
-    made = []
+    """Write images of 20, 21 ... rows."""
+    images = []
     for number in range(count):
         path = written(folder / f"p{number:03}.png", photo(20 + number, 15, seed=number))
         if number in bad:
             path.write_bytes(path.read_bytes()[:50])
-        made.append(InputImage(path, Path("deep", path.stem)))
-    return made
+        images.append(InputImage(path, Path("deep", path.stem)))
+    return images
 
 
-def go(predictor: Any, images: list[InputImage], out: Path, job: str = "job", **more: Any) -> Any:
-    finished = Manifest(out, job, [one.stem for one in images])
-    return predict_many(predictor, images, finished, ["mask", "json"], **more)
+def predict(
+    predictor: Any, images: list[InputImage], out: Path, job: str = "job", **options: Any
+) -> Any:
+    manifest = Manifest(out, job, [image.stem for image in images])
+    return predict_many(predictor, images, manifest, ["mask", "json"], **options)
 
 
 def stamps(out: Path) -> dict[str, tuple[int, int]]:
-    """Of every result; another inode is another writing."""
+    """Return the inode and time of each result."""
     hidden = (FOLDER, batch.STAGING_PREFIX)
     files = [p for p in out.rglob("*") if p.is_file() and not any(h in str(p) for h in hidden)]
     return {p.relative_to(out).as_posix(): (p.stat().st_ino, p.stat().st_mtime_ns) for p in files}
 
 
 def leftovers(out: Path) -> list[Path]:
-    return [
-        path for path in out.rglob("*") if batch.STAGING_PREFIX in path.name or ".part" in path.name
-    ]
+    return [path for path in out.rglob("*") if ".part" in path.name]
 
 
-def test_all_are_labelled_in_order_and_the_bad_ones_cost_nothing(tmp_path: Path) -> None:
+def spy(name: str, function: Callable[..., Any], note: Callable[[str], None]) -> Any:
+    """Call `note` with the name before each call of the function."""
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        note(name)
+        return function(*arguments, **options)
+
+    return call
+
+
+def spy_on_all(patch: pytest.MonkeyPatch, note: Callable[[str], None]) -> Threshold:
+    predictor = Threshold()
+    patch.setattr(batch, "read_image", spy("read", batch.read_image, note))
+    patch.setattr(batch, "save_outputs", spy("write", batch.save_outputs, note))
+    patch.setattr(predictor, "segment", spy("network", predictor.segment, note))
+    return predictor
+
+
+def test_all_are_predicted_in_order_despite_damaged_ones(tmp_path: Path) -> None:
     images = images_in(tmp_path, 30, bad=(0, 7, 8, 29))
     images[11] = InputImage(tmp_path / "gone.png", Path("gone"))
-    predictor, told = Threshold(), []
-    done = go(predictor, images, tmp_path / "out", progress=lambda *now: told.append(now))
-    good = [one for k, one in enumerate(images) if k not in (0, 7, 8, 11, 29)]
-    assert [result["source"] for result in done.results] == [str(one.path) for one in good]
-    assert predictor.segmented == [result["height"] for result in done.results]
-    messages = [one.message for one in done.failed]
-    assert [next(name for name in ("000", "007", "008", "gone", "029") if name in one)
-            for one in messages] == ["000", "007", "008", "gone", "029"]  # fmt: skip
+    predictor, calls, out = Threshold(), [], tmp_path / "out"
+    result = predict(predictor, images, out, progress=lambda *done: calls.append(done))
+    good = [image for k, image in enumerate(images) if k not in (0, 7, 8, 11, 29)]
+    assert [row["source"] for row in result.results] == [str(image.path) for image in good]
+    assert predictor.segmented == [row["height"] for row in result.results]
+    messages = [error.message for error in result.failed]
+    names = ("000", "007", "008", "gone", "029")
+    assert all(name in message for name, message in zip(names, messages, strict=True))
     assert "cannot be read" in messages[0]
     assert messages[3].endswith("gone.png: there is no such file.")
-    assert told == [(k, 30) for k in range(31)]
-    for one, result in zip(good, done.results, strict=True):
-        stem = tmp_path / "out" / one.stem
-        ends = ("_mask.png", ".json", "_zero_mask.png")
-        assert result["files"] == [f"{stem}{end}" for end in ends]
-        ids = photo(result["height"], 15, seed=int(one.path.stem[1:]))[..., 0] > 127
+    assert calls == [(k, 30) for k in range(31)]
+    for image, row in zip(good, result.results, strict=True):
+        stem = out / image.stem
+        assert row["files"] == [f"{stem}{end}" for end in ENDS]
+        ids = photo(row["height"], 15, seed=int(image.path.stem[1:]))[..., 0] > 127
         assert (read_values(Path(f"{stem}_mask.png")) == ids).all()
-        facts = json.loads(Path(f"{stem}.json").read_text())
-        assert {**facts, "files": result["files"]} == result
-        assert facts["source"] == str(one.path)
-    assert leftovers(tmp_path / "out") == []
-    assert len(stamps(tmp_path / "out")) == 3 * 25
+        table = json.loads(Path(f"{stem}.json").read_text())
+        assert {**table, "files": row["files"]} == row
+        assert table["source"] == str(image.path)
+    assert leftovers(out) == []
+    assert len(stamps(out)) == 3 * 25
 
 
-def test_one_that_the_model_refuses_costs_nothing_either(tmp_path: Path) -> None:
-    """Also no room in memory: it could not be read otherwise."""
-    images = [InputImage(written(tmp_path / f"{k}.png", photo(13, 9)), Path(str(k)))
-                for k in range(40)]  # fmt: skip
-    images.append(InputImage(written(tmp_path / "good.png", photo(14, 9)), Path("good")))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batch, "MAX_PIXELS", 200)
-        done = go(Threshold(), images, tmp_path / "out")
-    assert [one.message for one in done.failed] == ["13 rows bring bad luck."] * 40
-    assert [result["height"] for result in done.results] == [14]
+def test_images_that_the_model_refuses_take_no_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "MAX_PIXELS", 200)
+    sizes = [(str(k), 13) for k in range(40)] + [("good", 14)]
+    images = [
+        InputImage(written(tmp_path / f"{name}.png", photo(height, 9)), Path(name))
+        for name, height in sizes
+    ]
+    result = predict(Threshold(), images, tmp_path / "out")
+    assert [error.message for error in result.failed] == ["13 rows bring bad luck."] * 40
+    assert [row["height"] for row in result.results] == [14]
 
 
-def test_what_is_finished_is_kept_and_the_rest_is_done(tmp_path: Path) -> None:
+def test_finished_images_are_kept_and_the_others_predicted(tmp_path: Path) -> None:
     images, out = images_in(tmp_path, 12, bad=(3,)), tmp_path / "out"
-    first = go(Threshold(), images, out)
+    first = predict(Threshold(), images, out)
     before = stamps(out)
-    written(images[3].path, photo(23, 15, seed=3))  # mended
+    written(images[3].path, photo(23, 15, seed=3))  # repaired
     written(images[4].path, photo(90, 15))  # another one
     (out / "deep" / "p005_zero_mask.png").unlink()
     predictor = Threshold()
-    second = go(predictor, images, out)
+    second = predict(predictor, images, out)
     assert predictor.segmented == [23, 90, 25]
     assert (second.skipped, second.failed) == (9, [])
-    assert [result["height"] for result in second.results] == [
-        90 if k == 4 else 20 + k for k in range(12)
-    ]
-    kept = [result for result in first.results if result["height"] not in (24, 25)]
-    assert all(result in second.results for result in kept)
-    after = stamps(out)
-    changed = {
-        name.split("_")[0].split(".")[0] for name in after if after[name] != before.get(name)
-    }
-    assert changed == {"deep/p003", "deep/p004", "deep/p005"}
+    heights = [90 if k == 4 else 20 + k for k in range(12)]
+    assert [row["height"] for row in second.results] == heights
+    kept_rows = [row for row in first.results if row["height"] not in (24, 25)]
+    assert all(row in second.results for row in kept_rows)
+    changed = {name for name, stamp in stamps(out).items() if stamp != before.get(name)}
+    stems = {name.split("_")[0].split(".")[0] for name in changed}
+    assert stems == {"deep/p003", "deep/p004", "deep/p005"}
 
 
-@pytest.mark.parametrize(("job", "more"), [("other", {}), ("job", {"overwrite": True})])
+@pytest.mark.parametrize(("job", "options"), [("other", {}), ("job", {"overwrite": True})])
 def test_another_job_or_overwrite_predicts_all(
-    tmp_path: Path, job: str, more: dict[str, Any]
+    tmp_path: Path, job: str, options: dict[str, Any]
 ) -> None:
     images, out = images_in(tmp_path, 3), tmp_path / "out"
-    go(Threshold(), images, out)
+    predict(Threshold(), images, out)
     predictor = Threshold()
-    assert go(predictor, images, out, job, **more).skipped == 0
+    assert predict(predictor, images, out, job, **options).skipped == 0
     assert len(predictor.segmented) == 3
-    assert go(Threshold(), images, out, job).skipped == 3
+    assert predict(Threshold(), images, out, job).skipped == 3
 
 
 @settings(max_examples=30)
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=40))
-def test_images_in_memory_never_have_more_pixels_than_there_is_room(sizes: list[int]) -> None:
-    """Those larger than all of it are alone."""
-    room, lock, inside, most = PixelBudget(40), threading.Lock(), [], []
+def test_the_budget_bounds_the_pixels_in_memory(sizes: list[int]) -> None:
+    """Images larger than the budget are alone."""
+    budget, lock, inside, totals = PixelBudget(40), threading.Lock(), [], []
 
-    def one(turn: int, pixels: int) -> None:
-        room.enter(turn, pixels)
+    def hold(turn: int, pixels: int) -> None:
+        budget.enter(turn, pixels)
         with lock:
             inside.append(pixels)
-            most.append(sum(inside) if len(inside) > 1 else 0)
+            totals.append(sum(inside) if len(inside) > 1 else 0)
         with lock:
             inside.remove(pixels)
-        room.leave(pixels)
+        budget.leave(pixels)
 
-    threads = [threading.Thread(target=one, args=each) for each in enumerate(sizes)]
+    threads = [threading.Thread(target=hold, args=pair) for pair in enumerate(sizes)]
     for thread in reversed(threads):
         thread.start()
     for thread in threads:
         thread.join(20)
-    assert len(most) == len(sizes)
-    assert max(most) <= 40
+    assert len(totals) == len(sizes)
+    assert max(totals) <= 40
 
 
-def test_little_is_read_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many pixels as there is room for, though many more files would be read."""
+def test_few_images_are_read_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch, "MAX_PIXELS", 1000)
-    read: list[Path] = []
-    reading = batch.read_image
-    monkeypatch.setattr(batch, "read_image", lambda path: (read.append(path), reading(path))[1])
-    ahead = []
-
-    class Watching(Threshold):
-        def segment(self, image: np.ndarray, *, extra_inputs: Any = ()) -> Segmentation:
-            time.sleep(0.03)
-            ahead.append(len(read) - len(self.segmented))
-            return super().segment(image, extra_inputs=extra_inputs)
-
-    go(Watching(), images_in(tmp_path, 12), tmp_path / "out")  # of 300 pixels and more
+    reads: list[str] = []
+    ahead: list[int] = []
+    monkeypatch.setattr(batch, "read_image", spy("read", batch.read_image, reads.append))
+    predictor = Threshold(0.03, lambda self: ahead.append(len(reads) - len(self.segmented)))
+    predict(predictor, images_in(tmp_path, 12), tmp_path / "out")  # of 300 pixels and more
     assert max(ahead) <= 3
 
 
 def test_reading_network_and_writing_overlap(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While one image is in the network, later ones are read and earlier ones written."""
-    now: set[str] = set()
+    running: set[str] = set()
     together: set[frozenset[str]] = set()
     lock = threading.Lock()
 
-    def slow(name: str, what: Callable[..., Any]) -> Callable[..., Any]:
-        def longer(*words: Any, **more: Any) -> Any:
-            with lock:
-                now.add(name)
-                together.add(frozenset(now))
-            time.sleep(0.02)
-            with lock:
-                now.discard(name)
-            return what(*words, **more)
+    def note(name: str) -> None:
+        with lock:
+            running.add(name)
+            together.add(frozenset(running))
+        time.sleep(0.02)
+        with lock:
+            running.discard(name)
 
-        return longer
-
-    predictor = Threshold()
-    monkeypatch.setattr(batch, "read_image", slow("read", batch.read_image))
-    monkeypatch.setattr(batch, "save_outputs", slow("write", batch.save_outputs))
-    monkeypatch.setattr(predictor, "segment", slow("network", predictor.segment))
-    go(predictor, images_in(tmp_path, 20), tmp_path / "out")
+    predict(spy_on_all(monkeypatch, note), images_in(tmp_path, 20), tmp_path / "out")
     assert frozenset({"read", "network", "write"}) in together
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own here")
-def test_reading_and_writing_let_the_network_go_first(
+def test_readers_and_writers_have_a_low_priority(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found: dict[str, set[int]] = {"read": set(), "network": set(), "write": set()}
+    priorities: dict[str, set[int]] = {"read": set(), "network": set(), "write": set()}
 
-    def noted(name: str, what: Callable[..., Any]) -> Callable[..., Any]:
-        def noting(*words: Any, **more: Any) -> Any:
-            found[name].add(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
-            return what(*words, **more)
+    def note(name: str) -> None:
+        priorities[name].add(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
 
-        return noting
-
-    predictor = Threshold()
-    monkeypatch.setattr(batch, "read_image", noted("read", batch.read_image))
-    monkeypatch.setattr(batch, "save_outputs", noted("write", batch.save_outputs))
-    monkeypatch.setattr(predictor, "segment", noted("network", predictor.segment))
     own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-    go(predictor, images_in(tmp_path, 8), tmp_path / "out")
-    assert found == {"read": {19}, "network": {own}, "write": {19}}
+    predict(spy_on_all(monkeypatch, note), images_in(tmp_path, 8), tmp_path / "out")
+    assert priorities == {"read": {19}, "network": {own}, "write": {19}}
 
 
-def test_threads_beside_the_network_have_short_turns_while_it_runs(tmp_path: Path) -> None:
-    found: list[float] = []
+def test_the_switch_interval_is_short_while_the_network_runs(tmp_path: Path) -> None:
+    intervals: list[float] = []
 
-    class Asking(Threshold):
-        def segment(self, image: np.ndarray, *, extra_inputs: Any = ()) -> Segmentation:
-            found.append(sys.getswitchinterval())
-            if len(found) == 3:
-                raise ZeroDivisionError
-            return super().segment(image, extra_inputs=extra_inputs)
+    def watch(_: Threshold) -> None:
+        intervals.append(sys.getswitchinterval())
+        if len(intervals) == 3:
+            raise ZeroDivisionError
 
     before = sys.getswitchinterval()
-    sys.setswitchinterval(0.005)  # Python's own; others in this process may have changed it
+    sys.setswitchinterval(0.005)  # Python's default; others in this process may have changed it
     try:
         with pytest.raises(ZeroDivisionError):
-            go(Asking(), images_in(tmp_path, 5), tmp_path / "out")
+            predict(Threshold(watch=watch), images_in(tmp_path, 5), tmp_path / "out")
         assert sys.getswitchinterval() == pytest.approx(0.005)
     finally:
         sys.setswitchinterval(before)
-    assert found == pytest.approx([concurrency.SWITCH_INTERVAL] * 3)
+    assert intervals == pytest.approx([concurrency.SWITCH_INTERVAL] * 3)
 
 
 @pytest.mark.parametrize("where", ["read", "network", "write"])
-def test_a_bug_ends_it_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
-    def broken(*words: Any, **more: Any) -> Any:
-        raise ZeroDivisionError
+def test_a_bug_ends_the_job_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def fail(name: str) -> None:
+        if name == where:
+            raise ZeroDivisionError
 
-    predictor, out = Threshold(), tmp_path / "out"
-    target = {"read": "read_image", "write": "save_outputs"}.get(where)
-    monkeypatch.setattr(*((batch, target) if target else (predictor, "segment")), broken)
+    out = tmp_path / "out"
     with pytest.raises(ZeroDivisionError):
-        go(predictor, images_in(tmp_path, 20), out)
+        predict(spy_on_all(monkeypatch, fail), images_in(tmp_path, 20), out)
     assert leftovers(out) == []
-    assert not [one.name for one in threading.enumerate() if one.name.startswith(("read", "writ"))]
+    names = [thread.name for thread in threading.enumerate()]
+    assert not [name for name in names if name.startswith(("read", "writ"))]
 
 
-@pytest.mark.parametrize("what", ["folder", "file"])
-def test_where_nothing_can_be_written_it_ends_at_once(tmp_path: Path, what: str) -> None:
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_unwritable_results_end_the_job_at_once(tmp_path: Path, kind: str) -> None:
     images, out = images_in(tmp_path, 20), tmp_path / "out"
-    if what == "folder":
-        (out / "deep" / "p002_mask.png").mkdir(parents=True)  # in a result's place
-        where = out / "deep" / "p002_mask.png"
+    if kind == "folder":
+        path = out / "deep" / "p002_mask.png"
+        path.mkdir(parents=True)
     else:
         out.touch()
-        where = out / "deep" / "p000"
+        path = out / "deep" / "p000"
     predictor = Threshold()
     with pytest.raises(FullconvError) as caught:
-        go(predictor, images, out)
-    assert caught.value.message.startswith(f"the result could not be written to {where}: ")
+        predict(predictor, images, out)
+    assert caught.value.message.startswith(f"the result could not be written to {path}: ")
     assert caught.value.hint.startswith("--out ANOTHER_FOLDER")
     assert len(predictor.segmented) < 20
     assert leftovers(tmp_path) == []
@@ -301,20 +295,18 @@ def test_where_nothing_can_be_written_it_ends_at_once(tmp_path: Path, what: str)
 def test_ctrl_c_leaves_whole_files_only(tmp_path: Path) -> None:
     images, out = images_in(tmp_path, 30), tmp_path / "out"
 
-    class Stopped(Threshold):
-        def segment(self, image: np.ndarray, *, extra_inputs: Any = ()) -> Segmentation:
-            if len(self.segmented) == 14:
-                raise KeyboardInterrupt
-            return super().segment(image, extra_inputs=extra_inputs)
+    def interrupt(predictor: Threshold) -> None:
+        if len(predictor.segmented) == 14:
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        go(Stopped(), images, out)
+        predict(Threshold(watch=interrupt), images, out)
     assert leftovers(out) == []
     before = stamps(out)
     assert 3 <= len(before) <= 3 * 14
     assert len(before) % 3 == 0
     predictor = Threshold()
-    assert go(predictor, images, out).skipped == len(before) / 3
+    assert predict(predictor, images, out).skipped == len(before) / 3
     assert len(predictor.segmented) == 30 - len(before) / 3
     assert before.items() <= stamps(out).items()
 
@@ -323,42 +315,39 @@ KILLED = """
 import sys
 from pathlib import Path
 sys.path += [{tests!r}, {tests!r} + '/..']
-from test_batch import Threshold, go
+from test_batch import Threshold, predict
 from fullconv.inference.batch import InputImage
 images = [InputImage(path, Path(path.stem)) for path in sorted(Path({photos!r}).iterdir())]
-go(Threshold(slow=0.002), images, Path({out!r}))
+predict(Threshold(slow=0.002), images, Path({out!r}))
 """
 
 
 @pytest.mark.slow
-def test_killed_anywhere_nothing_is_lost_or_done_twice(tmp_path: Path) -> None:
+def test_nothing_is_lost_or_repeated_after_a_kill(tmp_path: Path) -> None:
     count, out = 400, tmp_path / "out"
     images = images_in(tmp_path / "photos", count)
-    images = [InputImage(one.path, Path(one.path.stem)) for one in images]
-    script = KILLED.format(
-        tests=str(Path(__file__).parent), photos=str(tmp_path / "photos"), out=str(out)
-    )
-    started = subprocess.Popen([sys.executable, "-c", script])
-    while started.poll() is None and len(list(out.glob("*.json"))) < 40:
+    images = [InputImage(image.path, Path(image.path.stem)) for image in images]
+    paths = {"tests": Path(__file__).parent, "photos": tmp_path / "photos", "out": out}
+    script = KILLED.format(**{name: str(path) for name, path in paths.items()})
+    process = subprocess.Popen([sys.executable, "-c", script])
+    while process.poll() is None and len(list(out.glob("*.json"))) < 40:
         time.sleep(0.002)
-    started.kill()
-    started.wait()
+    process.kill()
+    process.wait()
     before = stamps(out)
     assert 120 <= len(before) < 3 * count
-    for name in before:  # whole
+    for name in before:  # every file is whole
         if name.endswith(".png"):
             assert read_values(out / name).shape == (20 + int(name[1:4]), 15)
         else:
             json.loads((out / name).read_text())
-    ends = ("_mask.png", ".json", "_zero_mask.png")
-    complete = [
-        one.stem.name for one in images if all(f"{one.stem.name}{end}" in before for end in ends)
-    ]
-    assert len(before) - 3 * len(complete) <= 2 * batch.MAX_THREADS  # whose files were being moved
+    files = {image.stem.name: [f"{image.stem.name}{end}" for end in ENDS] for image in images}
+    complete = {stem: names for stem, names in files.items() if before.keys() >= {*names}}
+    assert len(before) - 3 * len(complete) <= 2 * batch.MAX_THREADS  # files that were being moved
     predictor = Threshold()
-    assert go(predictor, images, out).skipped == len(complete)
+    assert predict(predictor, images, out).skipped == len(complete)
     assert len(predictor.segmented) == count - len(complete)
     after = stamps(out)
     assert len(after) == 3 * count
-    assert all(after[f"{name}{end}"] == before[f"{name}{end}"] for name in complete for end in ends)
+    assert all(after[name] == before[name] for names in complete.values() for name in names)
     assert leftovers(out) == []

@@ -55,11 +55,8 @@ def failing_model() -> ExportedModel:
 
 CASES: list[tuple[Callable[[], Any], str, str]] = [
     # Options
-    (
-        lambda: Options(scales=(1.0, 0.0)),
-        "scales '1 0'; expected factors from 0.1 to 8",
-        "--scales",
-    ),
+    (lambda: Options(scales=(1.0, 0.0)), "scales '1 0'; expected factors from 0.1 to 8",
+     "--scales"),
     (lambda: Options(scales=(9.0,)), "scales '9'; expected", "--scales"),
     (lambda: Options(scales=(float("nan"),)), "scales 'nan'", "--scales"),
     (lambda: Options(scales=()), "scales ''", "--scales"),
@@ -68,28 +65,16 @@ CASES: list[tuple[Callable[[], Any], str, str]] = [
     (lambda: Options(min_area=-1), "a minimum area of -1 pixels; expected 0 or more", "64"),
     (lambda: Options(frame_step=0), "a step of 0 frames; expected 1 or more", "--frame-step 5"),
     (lambda: parse_scales("0.75;1"), "scales '0.75;1'; expected comma-separated numbers", "0.75,1"),
-    (
-        lambda: Options(classes=("road", "sidewalks")).require_classes(TABLES),
-        "the model has no class 'sidewalks'; the nearest are sidewalk.",
-        "--classes sidewalk",
-    ),
-    (
-        lambda: Options(classes=("zzz",)).require_classes(TABLES),
-        "no class 'zzz'; it has sky, road, sidewalk, wood.",
-        "--classes sky",
-    ),
-    (
-        lambda: ALL.require_windows(Path("a.tif")),
-        "a.tif is read in windows, which does not support --flip, --scales, --classes, "
-        "--min-confidence, --min-area.",
-        "PNG",
-    ),
+    (lambda: Options(classes=("road", "sidewalks")).require_classes(TABLES),
+     "the model has no class 'sidewalks'; the nearest are sidewalk.", "--classes sidewalk"),
+    (lambda: Options(classes=("zzz",)).require_classes(TABLES),
+     "no class 'zzz'; it has sky, road, sidewalk, wood.", "--classes sky"),
+    (lambda: ALL.require_windows(Path("a.tif")),
+     "a.tif is read in windows, which does not support --flip, --scales, --classes, "
+     "--min-confidence, --min-area.", "PNG"),
     # Images
-    (
-        lambda: as_array(None),
-        "an object of type NoneType is not an image; expected a path",
-        "photo",
-    ),
+    (lambda: as_array(None), "an object of type NoneType is not an image; expected a path",
+     "photo"),
     (lambda: as_array([[1]]), "an object of type list", "photo.jpg"),
     (lambda: RedSegmenter()(7), "an object of type int", "photo.jpg"),
     (lambda: as_array(np.zeros((4, 5, 3))), "float64", "* 255"),
@@ -106,64 +91,41 @@ CASES: list[tuple[Callable[[], Any], str, str]] = [
     (lambda: as_array("gone.jpg"), "gone.jpg", ""),
     (lambda: as_array("."), "folder", ""),
     # Extra inputs
-    (
-        lambda: RedSegmenter(depth=True)(PIXELS),
-        "the model takes depth with each image; 0 extra inputs were given",
-        "--extra-inputs depth",
-    ),
-    (
-        lambda: RedSegmenter()(PIXELS, extra_inputs=["depth.png"]),
-        "the model takes images only; 1 extra input was given",
-        "model(image)",
-    ),
-    (
-        lambda: RedSegmenter(depth=True)([PIXELS], extra_inputs=["depth"]),
-        "an image of type ndarray has no file name",
-        "zip(images, depths)",
-    ),
+    (lambda: RedSegmenter(depth=True)(PIXELS),
+     "the model takes depth with each image; 0 extra inputs were given", "--extra-inputs depth"),
+    (lambda: RedSegmenter()(PIXELS, extra_inputs=["depth.png"]),
+     "the model takes images only; 1 extra input was given", "model(image)"),
+    (lambda: RedSegmenter(depth=True)([PIXELS], extra_inputs=["depth"]),
+     "an image of type ndarray has no file name", "zip(images, depths)"),
     # Results
     (lambda: RESULT.confidence, "made without a model", 'model("photo.jpg").confidence'),
-    (
-        lambda: save_outputs(RESULT, Path("a"), ["heatmap"]),
-        "no output type 'heatmap'; there are mask, color, overlay, confidence, probability, "
-        "polygons, coco, json.",
-        "--save mask,overlay",
-    ),
+    (lambda: save_outputs(RESULT, Path("a"), ["heatmap"]),
+     "no output type 'heatmap'; there are mask, color, overlay, confidence, probability, "
+     "polygons, coco, json.", "--save mask,overlay"),
     (lambda: NanProbabilities().labels(0), "NaN", ""),
     (lambda: NanProbabilities().confidence(0), "NaN", ""),
-    (
-        lambda: rescale(np.zeros((9, 8, 3), np.uint8), 1.5),
-        "an image of 9 x 8 pixels (height x width) at scale 1.5",
-        "--scales 1",
-    ),
+    (lambda: rescale(np.zeros((9, 8, 3), np.uint8), 1.5),
+     "an image of 9 x 8 pixels (height x width) at scale 1.5", "--scales 1"),
     # Exported models
     (lambda: LABELS_ONLY.set_options(Options(flip=True)), "returns labels only", "--with-labels"),
     (lambda: LABELS_ONLY.set_options(Options(min_confidence=0.5)), "labels only", ""),
     (lambda: LABELS_ONLY.set_options(Options(keep_scores=True)), "labels only", ""),
     (lambda: LABELS_ONLY(photo()).confidence, "a.onnx returns labels only, so no", "--format onnx"),
-    (
-        lambda: failing_model().label_map(PIXELS),
-        "model.xml failed on an image of 3 x 2 pixels: Check 'cmp::le' failed.",
-        "the model that was exported",
-    ),
+    (lambda: failing_model().label_map(PIXELS),
+     "model.xml failed on an image of 3 x 2 pixels: Check 'cmp::le' failed.",
+     "the model that was exported"),
     (lambda: load_exported("gone.onnx"), "no exported model at gone.onnx", "--format onnx"),
     (lambda: load_exported("a.onnx", tile=64), "does not support tiles", "--tile 1024"),
     (lambda: load_exported("damaged.onnx"), "damaged.onnx cannot be read: [ONNXRuntimeError]", ""),
     (lambda: load_exported("foreign.onnx"), "expected a file that fullconv export wrote", "export"),
     # Devices and processes
     (lambda: choose_device("cuda:77"), "device cuda:77 is not available: ", "--device cpu"),
-    (
-        lambda: current_shard({"RANK": "2", "WORLD_SIZE": "2"}),
-        "the environment has RANK=2 WORLD_SIZE=2; expected a rank",
-        "unset RANK WORLD_SIZE",
-    ),
+    (lambda: current_shard({"RANK": "2", "WORLD_SIZE": "2"}),
+     "the environment has RANK=2 WORLD_SIZE=2; expected a rank", "unset RANK WORLD_SIZE"),
     (lambda: current_shard({"RANK": "-1", "WORLD_SIZE": "2"}), "RANK=-1", "unset RANK"),
     (lambda: current_shard({"RANK": "one", "WORLD_SIZE": "2"}), "RANK=one WORLD_SIZE=2", ""),
-    (
-        lambda: current_shard({**SLURM, "SLURM_NTASKS": "many"}),
-        "SLURM_PROCID=2 SLURM_NTASKS=many",
-        "unset SLURM_PROCID",
-    ),
+    (lambda: current_shard({**SLURM, "SLURM_NTASKS": "many"}), "SLURM_PROCID=2 SLURM_NTASKS=many",
+     "unset SLURM_PROCID"),
     (
         lambda: current_shard(
             {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "", "LOCAL_WORLD_SIZE": "4"}
@@ -172,7 +134,7 @@ CASES: list[tuple[Callable[[], Any], str, str]] = [
         "",
     ),
     (lambda: current_shard({**SLURM, "SLURM_LOCALID": "x"}), "SLURM_LOCALID=x", "unset SLURM_L"),
-]
+]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -202,34 +164,19 @@ def test_mistakes_with_a_model(make_model: Callable[..., Model]) -> None:
     model = make_model()
     resizing = replace(model, short_side=64)
     cases: list[tuple[Callable[[], Any], str, str]] = [
-        (
-            lambda: Predictor(resizing, device="cpu").set_options(Options(scales=(0.5, 1.0))),
-            "the model resizes each image to 64 pixels on the shorter side",
-            "without --scales",
-        ),
-        (
-            lambda: Predictor(model, device="cpu", tile=64).set_options(Options(scales=(0.5,))),
-            "--scales and --tile cannot be combined",
-            "--tile 64",
-        ),
-        (
-            lambda: Predictor(resizing, device="cpu", tile=96),
-            "resizes each image to 64 pixels on the shorter side, which cannot be done tile by "
-            "tile",
-            "without --tile",
-        ),
+        (lambda: Predictor(resizing, device="cpu").set_options(Options(scales=(0.5, 1.0))),
+         "the model resizes each image to 64 pixels on the shorter side", "without --scales"),
+        (lambda: Predictor(model, device="cpu", tile=64).set_options(Options(scales=(0.5,))),
+         "--scales and --tile cannot be combined", "--tile 64"),
+        (lambda: Predictor(resizing, device="cpu", tile=96),
+         "resizes each image to 64 pixels on the shorter side, which cannot be done tile by "
+         "tile", "without --tile"),
         (lambda: Predictor(model, tile=0), "a tile side of 0 pixels; expected 1", "--tile 1024"),
-        (
-            lambda: Runtime(model, device=torch.device("cpu"), precision="half"),
-            "unknown precision 'half'; there are auto, float32, bfloat16",
-            "--precision auto",
-        ),
-        (
-            lambda: exported_model(two_heads(make_model)).set_options(Options(classes=("rood",))),
-            "no class 'rood'; the nearest are wood, road",
-            "--classes wood",
-        ),
-    ]
+        (lambda: Runtime(model, device=torch.device("cpu"), precision="half"),
+         "unknown precision 'half'; there are auto, float32, bfloat16", "--precision auto"),
+        (lambda: exported_model(two_heads(make_model)).set_options(Options(classes=("rood",))),
+         "no class 'rood'; the nearest are wood, road", "--classes wood"),
+    ]  # fmt: skip
     for make, message, hint in cases:
         test_mistakes(make, message, hint)
 

@@ -1,4 +1,4 @@
-"""A GeoTIFF predicted in windows, against the same image predicted whole."""
+"""GeoTIFFs predicted in windows, against the same images predicted whole."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import errno
 import json
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from photos import photo
 
 from fullconv.core.errors import FullconvError, UnwrittenError
 from fullconv.core.labels import Labels
+from fullconv.data.io.extra_channels import ExtraInput
 from fullconv.data.io.geotiff import GeoMaskWriter, RasterReader
 from fullconv.data.io.images import image_size, read_image
 from fullconv.inference.batch import InputImage, predict_many
@@ -30,8 +32,7 @@ from fullconv.models.model import Model
 MakeModel = Callable[..., Model]
 
 
-def placed(path: Path, image: np.ndarray, **options: Any) -> Path:
-    """(H, W, 3) as a GeoTIFF."""
+def write_geotiff(path: Path, image: np.ndarray, **options: Any) -> Path:
     height, width = image.shape[:2]
     profile = {"driver": "GTiff", "count": 3, "height": height, "width": width, "dtype": "uint8"}
     place = {"crs": "EPSG:32632", "transform": rasterio.Affine(2, 0, 5e5, 0, -2, 5e6)}
@@ -45,212 +46,227 @@ def model(make_model: MakeModel) -> Model:
     return make_model()
 
 
-def test_the_mask_is_that_of_the_whole_image_and_lies_where_the_image_lies(
-    model: Model, tmp_path: Path
-) -> None:
-    image = photo(301, 205)
-    source = placed(tmp_path / "a.tif", image)
-    told: list[tuple[int, int]] = []
-    tiled = Predictor(model, device="cpu", tile=96)
-    facts = predict_raster(
-        tiled,
-        source,
-        tmp_path / "out" / "a",
-        ["mask", "color", "overlay", "json"],
-        progress=lambda done, of: told.append((done, of)),
-    )
-    whole = Predictor(model, device="cpu")(image)
-    with rasterio.open(tmp_path / "out" / "a_mask.tif") as found, rasterio.open(source) as given:
-        assert (found.crs, found.transform) == (given.crs, given.transform)
-        ids = found.read(1)
-    # Float32 rounds in another order in other shapes: a pixel on the edge may fall either way.
-    assert (ids != whole.mask).mean() < 1e-4
-    assert len(np.unique(ids)) == 3
-    names = ["a_color.png", "a_mask.tif", "a_overlay.jpg", "a.json"]
-    assert sorted(facts["files"]) == sorted(str(tmp_path / "out" / name) for name in names)
-    assert (read_image(tmp_path / "out" / "a_color.png") == _colored(model, ids)).all()
-    assert image_size(tmp_path / "out" / "a_overlay.jpg")[1] >= 205
-    stored = json.loads((tmp_path / "out" / "a.json").read_text())
-    assert stored == {k: v for k, v in facts.items() if k != "files"}
-    assert (stored["height"], stored["width"]) == (301, 205)
-    assert stored["area"]["sky"] == (ids == 0).mean()
-    assert told == [(rows, 301) for rows in (96, 192, 288, 301) for _ in range(3)]
-    assert all(map(is_own_output, (tmp_path / "out").glob("*_mask.tif")))
-    assert [path for path, _ in find_images([tmp_path])] == [source]
+@pytest.fixture(scope="module")
+def whole(model: Model) -> Predictor:
+    return Predictor(model, device="cpu")
 
 
-def _colored(model: Model, ids: np.ndarray) -> np.ndarray:
+@pytest.fixture
+def tiled(model: Model) -> Predictor:
+    return Predictor(model, device="cpu", tile=96)
+
+
+def read_ids(path: Path) -> np.ndarray:
+    with rasterio.open(path) as file:
+        return file.read(1)
+
+
+def colored(model: Model, ids: np.ndarray) -> np.ndarray:
     return np.array(model.labels.colors, np.uint8)[ids]
 
 
-def test_pixels_without_data_get_no_class(model: Model, tmp_path: Path) -> None:
+def test_the_mask_equals_that_of_the_whole_image(
+    whole: Predictor, tiled: Predictor, tmp_path: Path
+) -> None:
+    source, out = write_geotiff(tmp_path / "a.tif", photo(301, 205)), tmp_path / "out"
+    calls: list[tuple[int, int]] = []
+    kinds = ["mask", "color", "overlay", "json"]
+    table = predict_raster(
+        tiled, source, out / "a", kinds, progress=lambda *done: calls.append(done)
+    )
+    with rasterio.open(out / "a_mask.tif") as mask, rasterio.open(source) as image:
+        assert (mask.crs, mask.transform) == (image.crs, image.transform)
+        ids = mask.read(1)
+    # Float32 rounds in another order in other shapes: a pixel on the edge may fall either way.
+    assert (ids != whole(photo(301, 205)).mask).mean() < 1e-4
+    assert len(np.unique(ids)) == 3
+    names = ["a_color.png", "a_mask.tif", "a_overlay.jpg", "a.json"]
+    assert sorted(table["files"]) == sorted(str(out / name) for name in names)
+    assert (read_image(out / "a_color.png") == colored(tiled.model, ids)).all()
+    assert image_size(out / "a_overlay.jpg")[1] >= 205
+    stored = json.loads((out / "a.json").read_text())
+    assert stored == {k: v for k, v in table.items() if k != "files"}
+    assert (stored["height"], stored["width"]) == (301, 205)
+    assert stored["area"]["sky"] == (ids == 0).mean()
+    assert calls == [(rows, 301) for rows in (96, 192, 288, 301) for _ in range(3)]
+    assert all(map(is_own_output, out.glob("*_mask.tif")))
+    assert [path for path, _ in find_images([tmp_path])] == [source]
+
+
+def test_pixels_without_data_get_no_class(
+    whole: Predictor, tiled: Predictor, tmp_path: Path
+) -> None:
     image = photo(120, 140) // 2 + 1
     image[30:60, :70] = 0
-    source = placed(tmp_path / "a.tif", image, nodata=0)
-    facts = predict_raster(Predictor(model, device="cpu", tile=64), source, tmp_path / "a")
-    with rasterio.open(tmp_path / "a_mask.tif") as found:
-        ids = found.read(1)
-        assert found.nodata == 255
+    source = write_geotiff(tmp_path / "a.tif", image, nodata=0)
+    table = predict_raster(tiled, source, tmp_path / "a")
+    with rasterio.open(tmp_path / "a_mask.tif") as mask:
+        ids = mask.read(1)
+        assert mask.nodata == 255
     assert ((ids == 255) == (image[..., 0] == 0)).all()
-    assert sum(facts["area"].values()) == pytest.approx(1)
-    assert facts["area"]["road"] == (ids == 1).mean()
-    assert facts["area"]["ignore"] == (ids == 255).mean() > 0.1
-    whole = Predictor(model, device="cpu")(source).to_dict()  # the same facts
-    assert {k: v for k, v in facts.items() if k not in ("files", "area")} == {
-        k: v for k, v in whole.items() if k != "area"
-    }
-    assert whole["area"] == pytest.approx(facts["area"], abs=1e-3)
+    area, expected = table["area"], whole(source).to_dict()
+    assert sum(area.values()) == pytest.approx(1)
+    assert area["road"] == (ids == 1).mean()
+    assert area["ignore"] == (ids == 255).mean() > 0.1
+    assert {**table, "files": None, "area": None} == {**expected, "files": None, "area": None}
+    assert expected["area"] == pytest.approx(area, abs=1e-3)
 
 
-def test_a_large_image_has_small_previews(
-    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_previews_of_large_images_are_small(
+    whole: Predictor, tiled: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fullconv.inference.geotiff.PREVIEW_SIDE", 50)
-    source = placed(tmp_path / "a.tif", photo(200, 130))
-    predict_raster(Predictor(model, device="cpu", tile=96), source, tmp_path / "a", ["color"])
+    source = write_geotiff(tmp_path / "a.tif", photo(200, 130))
+    predict_raster(tiled, source, tmp_path / "a", ["color"])
     assert image_size(tmp_path / "a_color.png") == (50, 32)
     assert not (tmp_path / "a_mask.tif").exists()
-    whole = _colored(model, Predictor(model, device="cpu")(photo(200, 130)).mask)
-    shown = read_image(tmp_path / "a_color.png")
+    expected = colored(tiled.model, whole(photo(200, 130)).mask)
+    preview = read_image(tmp_path / "a_color.png")
     rows, columns = ((np.arange(n) + 0.5) * m // n for n, m in ((50, 200), (32, 130)))
-    assert (shown == whole[np.ix_(rows.astype(int), columns.astype(int))]).all(axis=2).mean() > 0.99
+    sampled = expected[np.ix_(rows.astype(int), columns.astype(int))]
+    assert (preview == sampled).all(axis=2).mean() > 0.99
 
 
 def test_additional_heads_have_files_of_their_own(make_model: MakeModel, tmp_path: Path) -> None:
-    made = make_model(("a", "b", "c", "d", "e"))
+    five = make_model(("a", "b", "c", "d", "e"))
     heads = {"wet": Labels(("dry", "wet"), ((0, 0, 0), (0, 0, 255)))}
-    model = Model(made.network, Labels(("a", "b", "c")), made.card, head="kind", heads=heads)
+    model = replace(five, labels=Labels(("a", "b", "c")), head="kind", heads=heads)
+    source = write_geotiff(tmp_path / "a.tif", photo(90, 100))
     predictor = Predictor(model, device="cpu", tile=64)
-    source = placed(tmp_path / "a.tif", photo(90, 100))
-    facts = predict_raster(predictor, source, tmp_path / "a", ["mask"])
-    whole = Predictor(model, device="cpu")(photo(90, 100))
-    for name, mask in (("a_mask.tif", whole.mask), ("a_wet_mask.tif", whole.heads["wet"].mask)):
-        with rasterio.open(tmp_path / name) as found:
-            assert (found.read(1) != mask).mean() < 1e-3
-    assert set(facts["heads"]["wet"]) <= {"dry", "wet"}
+    table = predict_raster(predictor, source, tmp_path / "a", ["mask"])
+    result = Predictor(model, device="cpu")(photo(90, 100))
+    for name, mask in (("a_mask.tif", result.mask), ("a_wet_mask.tif", result.heads["wet"].mask)):
+        assert (read_ids(tmp_path / name) != mask).mean() < 1e-3
+    assert set(table["heads"]["wet"]) <= {"dry", "wet"}
 
 
-def test_a_model_that_wants_the_whole_image_resized(make_model: MakeModel, tmp_path: Path) -> None:
-    made = make_model()
-    model = Model(made.network, made.labels, made.card, short_side=64)
-    source = placed(tmp_path / "a.tif", photo(90, 100))
-    with pytest.raises(FullconvError, match="the model resizes whole images") as caught:
-        predict_raster(Predictor(model, device="cpu"), source, tmp_path / "a")
-    assert caught.value.hint == ("remove --tile if it is given; otherwise save the image as PNG")
-
-
-def test_what_there_is_not_of_windows(make_model: MakeModel, tmp_path: Path) -> None:
-    source = placed(tmp_path / "a.tif", photo(90, 100))
-    predictor = Predictor(make_model(), device="cpu")
+@pytest.mark.parametrize(
+    ("change", "options", "outputs", "message"),
+    [
+        ({"short_side": 64}, {}, ["mask"], "is read in windows, but the model resizes whole image"),
+        (
+            {"extra_inputs": (ExtraInput("depth", 1, (2000.0,), (700.0,)),)},
+            {},
+            ["mask"],
+            "is read in windows, but the model takes extra inputs.",
+        ),
+        (
+            {},
+            {},
+            ["mask", "polygons"],
+            " is a video or is read in windows, and polygons is not available for these; expected "
+            "mask, color, overlay, json.",
+        ),
+        ({}, {"flip": True, "min_area": 9}, ["mask"], "does not support --flip, --min-area"),
+    ],
+    ids=["short side", "extra inputs", "polygons", "options"],
+)
+def test_options_that_need_the_whole_image(
+    model: Model, tmp_path: Path, change: Any, options: Any, outputs: list[str], message: str
+) -> None:
+    source = write_geotiff(tmp_path / "a.tif", photo(90, 100))
+    predictor = Predictor(replace(model, **change), device="cpu")
+    predictor.set_options(PredictOptions(**options))
     with pytest.raises(FullconvError) as caught:
-        predict_raster(predictor, source, tmp_path / "a", ["mask", "polygons"])
-    assert caught.value.message == (
-        f"{source} is a video or is read in windows, and polygons is not available for these; "
-        "expected mask, "
-        "color, overlay, json."
-    )
-    predictor.set_options(PredictOptions(flip=True, min_area=9))
-    with pytest.raises(FullconvError, match="does not support --flip, --min-area"):
-        predict_raster(predictor, source, tmp_path / "a")
+        predict_raster(predictor, source, tmp_path / "a", outputs)
+    assert caught.value.message.startswith(str(source))
+    assert message in caught.value.message
+    hint = "remove --tile if it is given; otherwise save the image as PNG"
+    assert caught.value.hint == ("--save mask,overlay" if "polygons" in outputs else hint)
     assert [path.name for path in tmp_path.iterdir()] == ["a.tif"]
 
 
-def test_the_next_window_is_read_and_the_last_one_written_while_the_network_runs(
-    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_reading_network_and_writing_overlap(
+    tiled: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Which thread does what; and at most one window is read ahead."""
-    source = placed(tmp_path / "a.tif", photo(301, 205))
-    predictor = Predictor(model, device="cpu", tile=96)
-    seen: list[tuple[str, str]] = []
+    """Each has a thread of its own; at most one window is read ahead."""
+    calls: list[tuple[str, str]] = []
 
-    def noted(what: str, run: Any) -> Any:
-        def noting(*given: Any, **named: Any) -> Any:
-            seen.append((what, threading.current_thread().name))
-            return run(*given, **named)
+    def spy(owner: Any, name: str, step: str) -> None:
+        function = getattr(owner, name)
 
-        return noting
+        def call(*arguments: Any, **options: Any) -> Any:
+            calls.append((step, threading.current_thread().name))
+            return function(*arguments, **options)
 
-    monkeypatch.setattr(RasterReader, "read", noted("read", RasterReader.read))
-    monkeypatch.setattr(GeoMaskWriter, "write", noted("write", GeoMaskWriter.write))
-    monkeypatch.setattr(predictor.runtime, "scores", noted("network", predictor.runtime.scores))
-    predict_raster(predictor, source, tmp_path / "a", ["mask"])
-    names = {what: {name for other, name in seen if other == what} for what, _ in seen}
-    assert all(name.startswith("prefetch") for name in names["read"])
-    assert names["network"] == {threading.current_thread().name}
-    assert all(name.startswith("worker") for name in names["write"])
-    done = {"read": 0, "network": 0, "write": 0}
-    for what, _ in seen:
-        done[what] += 1
-        assert done["read"] <= done["network"] + 2
-        assert done["network"] <= done["write"] + 2
-    assert set(done.values()) == {12}
+        monkeypatch.setattr(owner, name, call)
+
+    spy(RasterReader, "read", "read")
+    spy(GeoMaskWriter, "write", "write")
+    spy(tiled.runtime, "scores", "network")
+    source = write_geotiff(tmp_path / "a.tif", photo(301, 205))
+    predict_raster(tiled, source, tmp_path / "a", ["mask"])
+    threads = {step: {name for other, name in calls if other == step} for step, _ in calls}
+    assert all(name.startswith("prefetch") for name in threads["read"])
+    assert threads["network"] == {threading.current_thread().name}
+    assert all(name.startswith("worker") for name in threads["write"])
+    counts = {"read": 0, "network": 0, "write": 0}
+    for step, _ in calls:
+        counts[step] += 1
+        assert counts["read"] <= counts["network"] + 2
+        assert counts["network"] <= counts["write"] + 2
+    assert set(counts.values()) == {12}
 
 
-def test_a_mask_that_cannot_be_written_to_the_end(
-    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Such as on a full disk: said once, and nothing is left."""
-    source = placed(tmp_path / "a.tif", photo(301, 205))
-    write, rows_written = GeoMaskWriter.write, []
+def fill_disk(monkeypatch: pytest.MonkeyPatch, nth: int) -> list[str]:
+    """Let the disk be full at the nth window; return the growing list of files written to."""
+    write, files = GeoMaskWriter.write, []
 
-    def full(self: GeoMaskWriter, rows: Any, columns: Any, ids: np.ndarray) -> None:
-        rows_written.append(rows)
-        if len(rows_written) == 5:
+    def fail(self: GeoMaskWriter, rows: Any, columns: Any, ids: np.ndarray) -> None:
+        files.append(self._file.name)
+        if len(files) == nth:
             raise OSError(errno.ENOSPC, "No space left on device")
         write(self, rows, columns, ids)
 
-    monkeypatch.setattr(GeoMaskWriter, "write", full)
+    monkeypatch.setattr(GeoMaskWriter, "write", fail)
+    return files
+
+
+def test_nothing_is_left_if_a_mask_cannot_be_written_or_an_image_read(
+    tiled: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"tiled": True, "blockxsize": 64, "blockysize": 64}
+    source, out = write_geotiff(tmp_path / "a.tif", photo(301, 205), **options), tmp_path / "out"
     before = threading.active_count()
-    with pytest.raises(FullconvError) as caught:
-        predict_raster(Predictor(model, device="cpu", tile=96), source, tmp_path / "out" / "a")
-    target = tmp_path / "out" / "a_mask.tif"
+    with monkeypatch.context() as patch:
+        files = fill_disk(patch, 5)
+        with pytest.raises(FullconvError) as caught:
+            predict_raster(tiled, source, out / "a")
     assert caught.value.message == (
-        f"the result could not be written to {target}: No space left on device."
+        f"the result could not be written to {out / 'a_mask.tif'}: No space left on device."
     )
     assert caught.value.hint == "--out ANOTHER_FOLDER   # or df -h, if the disk is full"
-    assert list((tmp_path / "out").iterdir()) == []
-    assert len(rows_written) == 5
+    assert len(files) == 5
+    assert list(out.iterdir()) == []
     assert threading.active_count() == before
-
-
-def test_a_image_that_cannot_be_read_to_the_end(model: Model, tmp_path: Path) -> None:
-    source = placed(tmp_path / "a.tif", photo(301, 205), tiled=True, blockxsize=64, blockysize=64)
     source.write_bytes(source.read_bytes()[:-20_000])
-    before = threading.active_count()
     with pytest.raises(FullconvError, match=r"a\.tif cannot be read at rows \d+ to 301") as caught:
-        predict_raster(Predictor(model, device="cpu", tile=96), source, tmp_path / "out" / "a")
+        predict_raster(tiled, source, out / "a")
     assert caught.value.hint == "copy or download a.tif again"
-    assert list((tmp_path / "out").iterdir()) == []
+    assert list(out.iterdir()) == []
     assert threading.active_count() == before
 
 
 def test_a_full_disk_ends_the_whole_job(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not hours of images that cannot be written either, each counted as one that is damaged."""
-    tried: list[Path] = []
-
-    def full(self: GeoMaskWriter, rows: Any, columns: Any, ids: np.ndarray) -> None:
-        tried.append(self._file.name)
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(GeoMaskWriter, "write", full)
-    sources = [placed(tmp_path / f"{name}.tif", photo(90, 100)) for name in "abc"]
+    files = fill_disk(monkeypatch, 1)
+    sources = [write_geotiff(tmp_path / f"{name}.tif", photo(90, 100)) for name in "abc"]
     images = [InputImage(path, Path(path.stem)) for path in sources]
-    finished = Manifest(tmp_path / "out", "job", [one.stem for one in images])
+    manifest = Manifest(tmp_path / "out", "job", [image.stem for image in images])
     predictor = Predictor(model, device="cpu", tile=64)
     with pytest.raises(FullconvError, match="No space left on device") as caught:
-        predict_many(predictor, images, finished, ["mask"])
+        predict_many(predictor, images, manifest, ["mask"])
     assert "or df -h" in caught.value.hint
-    assert len(set(tried)) == 1
+    assert len(set(files)) == 1
 
 
-def test_areas_alone_make_their_folder(model: Model, tmp_path: Path) -> None:
-    source = placed(tmp_path / "a.tif", photo(90, 100))
-    facts = predict_raster(Predictor(model, device="cpu"), source, tmp_path / "new" / "a", ["json"])
-    assert facts["files"] == [str(tmp_path / "new" / "a.json")]
+def test_output_folders_are_created(whole: Predictor, tmp_path: Path) -> None:
+    source = write_geotiff(tmp_path / "a.tif", photo(90, 100))
+    table = predict_raster(whole, source, tmp_path / "new" / "a", ["json"])
+    assert table["files"] == [str(tmp_path / "new" / "a.json")]
     (tmp_path / "file").touch()
     for kind in ("json", "color"):
         with pytest.raises(UnwrittenError, match="could not be written to") as caught:
-            predict_raster(Predictor(model, device="cpu"), source, tmp_path / "file" / "a", [kind])
+            predict_raster(whole, source, tmp_path / "file" / "a", [kind])
         assert "--out ANOTHER_FOLDER" in caught.value.hint

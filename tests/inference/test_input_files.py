@@ -43,12 +43,6 @@ def listing(text: str | bytes, path: str = "list.txt") -> str:
     return f"@{path}"
 
 
-def save_mask(stem: Path) -> Path:
-    mask = photo()[..., 0] // 200
-    (path,) = save_outputs(Segmentation(mask, Labels(("sky", "road")), photo()), stem, ["mask"])
-    return path
-
-
 def test_files_and_folders(tmp_path: Path) -> None:
     touch(tmp_path, "in/b.JPG", "in/deep/er/a.png", "in/notes.txt", "in/c.d.tiff", "one.webp")
     touch(tmp_path, "in/.b.png", "in/._a.png", "in/.cache/c.png", "in/folder.png/notes.txt")
@@ -125,15 +119,22 @@ def test_results_of_earlier_runs_are_skipped_by_the_mark_inside(tree: Path) -> N
     image = written(tree / "new" / "a.png", photo())
     own = written(tree / "new" / "b_mask.png", photo())  # a photo with such a name
     touch(tree / "new", "empty_mask.png")
-    mask = save_mask(tree / "new" / "a")
-    for word in ("new", "new/*.png", listing("new/a.png\nnew/a_mask.png\nnew/b_mask.png\n")):
+    segmentation = Segmentation(photo()[..., 0] // 200, Labels(("sky", "road")), photo())
+    kinds = ["color", "mask", "overlay", "json"]
+    color, mask, overlay, _ = save_outputs(segmentation, tree / "new" / "a", kinds)
+    listed = listing("".join(f"new/a{end}\n" for end in (".png", "_mask.png", "_color.png")))
+    words = {"new": [color, mask, overlay], "new/*.png": [color, mask], listed: [color, mask]}
+    for word, results in words.items():
         skipped: list[Path] = []
         paths = [path.resolve() for path, _ in find_inputs([Path(word)], skipped)]
-        assert [path for path in paths if not path.name.startswith("empty")] == [image, own]
-        assert [path.resolve() for path in skipped] == [mask]
+        expected = [image] if word == listed else [image, own]
+        assert [path for path in paths if not path.name.startswith("empty")] == expected
+        assert sorted(path.resolve() for path in skipped) == results
     assert find(str(mask)) == [(mask.as_posix(), "a_mask")]  # a named file is always taken
     with pytest.raises(FullconvError, match=r"new/a_m\*\.png has only results of earlier runs"):
         find("new/a_m*.png")
+    renamed = color.rename(tree / "new" / "c.png")
+    assert renamed in [path for path, _ in find_images([tree / "new"])]
 
 
 @pytest.mark.parametrize(
@@ -148,7 +149,7 @@ def test_results_of_earlier_runs_are_skipped_by_the_mark_inside(tree: Path) -> N
         ("empty", "no image in empty; looked for .avif, .bmp, ", "MODEL photo.jpg"),
     ],
 )
-def test_a_word_that_names_no_image(tree: Path, word: str, message: str, hint: str) -> None:
+def test_words_that_name_no_image(tree: Path, word: str, message: str, hint: str) -> None:
     Path("wide.txt").write_text("photos/b.jpg", encoding="utf-16")
     Path("empty").mkdir()
     with pytest.raises(FullconvError) as caught:
@@ -157,7 +158,7 @@ def test_a_word_that_names_no_image(tree: Path, word: str, message: str, hint: s
     assert hint in caught.value.hint
 
 
-def test_a_dash_is_the_list_on_standard_input(
+def test_a_dash_reads_standard_input(
     tree: Path,
     model_folder: Path,
     monkeypatch: pytest.MonkeyPatch,

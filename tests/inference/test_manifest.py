@@ -48,9 +48,7 @@ def touch_later(path: Path) -> None:
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1_000_000))
 
 
-def test_a_result_comes_back_with_its_files_also_from_a_moved_folder(
-    tmp_path: Path, image: Path
-) -> None:
+def test_results_and_files_are_recorded_relative_to_the_folder(tmp_path: Path, image: Path) -> None:
     out = tmp_path / "out"
     assert result(out, image) is None
     path = str(finish(out, image))

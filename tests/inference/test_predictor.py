@@ -1,8 +1,9 @@
-"""Images in, segmentations out: every kind of image, every size, and what is written."""
+"""Images of every type and size, and the masks of a model."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +28,10 @@ def predictor(make_model: MakeModel) -> Predictor:
 
 @pytest.fixture(scope="module")
 def expected(predictor: Predictor) -> np.ndarray:
-    """What the network says of `photo()`, from the scores at every pixel."""
-    return by_hand(predictor, photo())
+    """The mask of `photo()`, from the scores at every pixel."""
+    mask = by_hand(predictor, photo())
+    assert set(np.unique(mask)) == {0, 1, 2}
+    return mask
 
 
 def by_hand(predictor: Predictor, image: np.ndarray) -> np.ndarray:
@@ -54,11 +57,7 @@ def test_every_size_gives_the_largest_score_at_every_pixel(
     assert sum(segmentation.area.values()) == pytest.approx(1)
 
 
-def test_the_network_tells_classes_apart_in_these_tests(expected: np.ndarray) -> None:
-    assert set(np.unique(expected)) == {0, 1, 2}
-
-
-def test_every_way_to_hand_over_a_image_gives_the_same(
+def test_every_type_of_image_gives_the_same_mask(
     predictor: Predictor, expected: np.ndarray, tmp_path: Path
 ) -> None:
     image = photo()
@@ -86,17 +85,17 @@ def test_every_way_to_hand_over_a_image_gives_the_same(
     assert predictor([]) == []
 
 
-def test_grey_images_are_grey_in_all_three_channels(predictor: Predictor, tmp_path: Path) -> None:
-    grey = photo()[..., 0]
-    expected = predictor(np.repeat(grey[..., None], 3, 2)).mask
-    path = written(tmp_path / "grey.png", grey)
-    ways = [grey, grey[..., None], path, torch.from_numpy(grey[None].copy()), Image.open(path)]
-    ways.append(written(tmp_path / "16.png", grey.astype(np.uint16) * 257))
-    for way in ways:
-        assert (predictor(way).mask == expected).all()
+def test_gray_images_are_gray_in_all_three_channels(predictor: Predictor, tmp_path: Path) -> None:
+    gray = photo()[..., 0]
+    expected = predictor(np.repeat(gray[..., None], 3, 2)).mask
+    path = written(tmp_path / "gray.png", gray)
+    images = [gray, gray[..., None], path, torch.from_numpy(gray[None].copy()), Image.open(path)]
+    images.append(written(tmp_path / "16.png", gray.astype(np.uint16) * 257))
+    for image in images:
+        assert (predictor(image).mask == expected).all()
 
 
-def test_alpha_is_dropped_and_a_palette_is_seen_as_its_colours(
+def test_alpha_is_dropped_and_palettes_are_colors(
     predictor: Predictor, expected: np.ndarray, tmp_path: Path
 ) -> None:
     with_alpha = np.dstack([photo(), np.arange(33, dtype=np.uint8)[None].repeat(50, 0)])
@@ -107,7 +106,7 @@ def test_alpha_is_dropped_and_a_palette_is_seen_as_its_colours(
     assert (predictor(tmp_path / "palette.png").mask == predictor(seen).mask).all()
 
 
-def test_a_turned_photo_is_segmented_as_it_is_seen(
+def test_photos_are_turned_by_their_exif_data(
     predictor: Predictor, expected: np.ndarray, tmp_path: Path
 ) -> None:
     exif = Image.Exif()
@@ -122,12 +121,12 @@ def test_a_turned_photo_is_segmented_as_it_is_seen(
     assert (segmentation.to_dict()["height"], segmentation.to_dict()["width"]) == (50, 33)
 
 
-def test_a_little_overshoot_of_a_resized_float_image_is_cut() -> None:
+def test_float_images_may_overshoot_a_little() -> None:
     tensor = torch.tensor([-0.02, 0.5, 1.02]).view(3, 1, 1)
     assert as_array(tensor).tolist() == [[[0, 128, 255]]]
 
 
-def test_the_loaded_model_is_the_public_way_in(model_folder: Path) -> None:
+def test_load(model_folder: Path) -> None:
     model = fc.load(model_folder, device="cpu")
     segmentation = model(photo())
     assert isinstance(segmentation, fc.Segmentation)
@@ -143,14 +142,6 @@ def test_a_prediction_depends_on_nothing_that_came_before(
 ) -> None:
     predictor(photo(40, 70, seed=1))
     assert (predictor(photo()).mask == expected).all()
-
-
-def test_a_folder_gives_one_segmentation_per_image(predictor: Predictor, tmp_path: Path) -> None:
-    for name, seed in (("b.png", 1), ("a.png", 2)):
-        written(tmp_path / "photos" / name, photo(seed=seed))
-    found = predictor(tmp_path / "photos")
-    assert [s.source.name for s in found] == ["a.png", "b.png"]
-    assert np.array_equal(found[1].mask, by_hand(predictor, photo(seed=1)))
 
 
 @pytest.mark.parametrize("size", [(301, 205), (97, 400)])
@@ -169,24 +160,17 @@ def test_tiles_give_the_mask_of_the_whole_image(
     assert small.tiles is None
 
 
-def test_large_images_are_cut_unasked(
+def test_large_images_are_cut_automatically(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fresh = Predictor(predictor.model, device="cpu")
-    fresh.label_map(photo(100, 100))
+    image, model = photo(100, 100), predictor.model
+    fresh = Predictor(model, device="cpu")
+    fresh.label_map(image)
     assert fresh.tiles is None
     monkeypatch.setattr("fullconv.inference.predictor.MAX_WHOLE_PIXELS", 9_999)
-    mask = fresh.label_map(photo(100, 100))
+    mask = fresh.label_map(image)
     assert fresh.tiles is not None
-    assert (mask != predictor.label_map(photo(100, 100))).mean() < 1e-3
-
-
-def test_images_that_are_resized_as_a_whole_are_not_cut(
-    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = predictor.model
-    model = Model(made.network, made.labels, made.card, short_side=64)
-    monkeypatch.setattr("fullconv.inference.predictor.MAX_WHOLE_PIXELS", 1)
-    fresh = Predictor(model, device="cpu")
-    fresh.label_map(photo(100, 100))
-    assert fresh.tiles is None
+    assert (mask != predictor.label_map(image)).mean() < 1e-3
+    resizing = Predictor(replace(model, short_side=64), device="cpu")  # images as a whole
+    resizing.label_map(image)
+    assert resizing.tiles is None

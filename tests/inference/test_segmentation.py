@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from photos import photo, written
+from photos import photo
 from PIL import Image
 
 from fullconv.core.errors import FullconvError
@@ -18,7 +18,6 @@ from fullconv.core.labels import Labels
 from fullconv.data.io.geotiff import GeoReference
 from fullconv.data.io.masks import read_mask, read_values
 from fullconv.inference import result_files
-from fullconv.inference.input_files import find_images
 from fullconv.inference.predictor import Predictor
 from fullconv.inference.result_files import OUTPUTS, is_own_output
 from fullconv.inference.segmentation import Segmentation
@@ -110,24 +109,12 @@ def test_an_overlay_that_is_too_long_for_jpeg_is_reduced(
 
 
 @pytest.mark.parametrize("kind", OUTPUTS)
-def test_a_result_that_cannot_be_written(predictor: Predictor, tmp_path: Path, kind: str) -> None:
+def test_unwritable_results(predictor: Predictor, tmp_path: Path, kind: str) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(FullconvError) as caught:
         save_outputs(predictor(photo(2, 2)), tmp_path / "file" / "a", [kind])
     assert f"could not be written to {tmp_path / 'file' / 'a'}" in caught.value.message
     assert "--out" in caught.value.hint
-
-
-def test_results_are_not_images_unless_they_are_renamed(
-    predictor: Predictor, tmp_path: Path
-) -> None:
-    image = written(tmp_path / "a.png", photo())
-    save_outputs(predictor(image), tmp_path / "a", ["mask", "color", "overlay", "json"])
-    skipped: list[Path] = []
-    assert [path for path, _ in find_images([tmp_path], skipped=skipped)] == [image]
-    assert [path.name for path in skipped] == ["a_color.png", "a_mask.png", "a_overlay.jpg"]
-    renamed = skipped[0].rename(tmp_path / "c.png")
-    assert renamed in [path for path, _ in find_images([tmp_path])]
 
 
 def test_results_do_not_overwrite_images(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What every model does with images: options, heads and extra inputs, in torch and exported."""
+"""Options, heads and extra inputs, of PyTorch models and exported models."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from photos import photo
+from photos import photo, written
 from PIL import Image
 from segmenters import RedSegmenter, exported_model, two_heads
 
@@ -35,7 +35,7 @@ def predictor(make_model: MakeModel) -> Predictor:
 
 @pytest.fixture
 def runs(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """A list that grows with each run of the network."""
+    """Return a list that grows with each run of the network."""
     runs: list[int] = []
     run = predictor.runtime.scores
     monkeypatch.setattr(predictor.runtime, "scores", lambda x: (runs.append(1), run(x))[1])
@@ -198,12 +198,11 @@ def test_exported_models_do_the_same(make_model: MakeModel, options: PredictOpti
     for segmenter in (Predictor(model, device="cpu", precision="float32"), exported_model(model)):
         segmenter.set_options(options)
         results.append(segmenter(photo(61, 80)))
-    expected, actual = results
-    pairs = [(actual, expected), (actual.heads["materials"], expected.heads["materials"])]
-    for result, reference in pairs:
-        assert (result.mask == reference.mask).mean() > 0.995
-        np.testing.assert_allclose(result.confidence, reference.confidence, atol=1e-3)
-        np.testing.assert_allclose(result.probability, reference.probability, atol=1e-3)
+    heads = [result.heads["materials"] for result in results]
+    for expected, actual in (results, heads):
+        assert (actual.mask == expected.mask).mean() > 0.995
+        np.testing.assert_allclose(actual.confidence, expected.confidence, atol=1e-3)
+        np.testing.assert_allclose(actual.probability, expected.probability, atol=1e-3)
 
 
 def test_an_exported_model_without_logits(make_model: MakeModel) -> None:
@@ -232,19 +231,18 @@ def test_names_of_exported_models(tmp_path: Path) -> None:
     assert not is_exported("runs/model")
 
 
-def test_one_image_several_or_a_folder_with_extra_inputs(tmp_path: Path) -> None:
+def test_an_image_a_list_and_a_folder(tmp_path: Path) -> None:
+    photos, depth = tmp_path / "photos", tmp_path / "depth"
     for name, red, far in (("a", 200, 0), ("deep/b", 10, 5)):
-        for folder, value in (("photos", (red, 0, 0)), ("depth", far)):
-            path = tmp_path / folder / f"{name}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.new("RGB" if folder == "photos" else "L", (3, 2), value).save(path)
-    model, photos = RedSegmenter(), tmp_path / "photos"
+        written(photos / f"{name}.png", np.full((2, 3, 3), (red, 0, 0), np.uint8))
+        written(depth / f"{name}.png", np.full((2, 3), far, np.uint8))
+    model = RedSegmenter()
     result = model(photos / "a.png")
     assert result.mask.tolist() == [[1, 1, 1]] * 2
     assert result.source == photos / "a.png"
-    several = model([photos / "deep/b.png", np.full((1, 4, 3), 255, np.uint8)])
-    assert [segmentation.mask.sum() for segmentation in several] == [0, 4]
-    assert [segmentation.source.name for segmentation in model(photos)] == ["a.png", "b.png"]
-    with_depth = RedSegmenter(depth=True)(photos, extra_inputs=[tmp_path / "depth"])
-    assert [segmentation.heads["far"].mask.max() for segmentation in with_depth] == [0, 1]
-    assert [segmentation.mask.max() for segmentation in with_depth] == [1, 0]
+    results = model([photos / "deep/b.png", np.full((1, 4, 3), 255, np.uint8)])
+    assert [result.mask.sum() for result in results] == [0, 4]
+    assert [result.source.name for result in model(photos)] == ["a.png", "b.png"]
+    with_depth = RedSegmenter(depth=True)(photos, extra_inputs=[depth])
+    assert [result.heads["far"].mask.max() for result in with_depth] == [0, 1]
+    assert [result.mask.max() for result in with_depth] == [1, 0]

@@ -1,10 +1,8 @@
-"""Tiles against the whole image: the same scores, on every pixel, in float64; and where an
-operation sees the whole image, that this is said and how far off they are."""
+"""Tiles against the whole image, at every pixel, in float64."""
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -51,52 +49,52 @@ def noise(*size: int) -> Tensor:
     return torch.rand(3, *size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
-class Halves(nn.Module):
-    """Takes multiples of 32 pixels alone: what was halved is doubled and added."""
+class Chain(nn.Module):
+    """Convolutions of stride 2; returns the feature maps of strides 8, 16 and 32."""
 
-    def __init__(self) -> None:
+    def __init__(self, *steps: nn.Module) -> None:
         super().__init__()
-        sizes = ((3, 8), (8, 8), (8, 8), (8, 8), (8, 8))
-        self.steps = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in sizes)
+        self.steps = nn.ModuleList(steps)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         maps = []
         for step in self.steps:
             images = step(images).relu()
             maps.append(images)
-        back = nn.functional.interpolate(maps[4], scale_factor=2)
-        return [maps[2], maps[3] + back, maps[4]]
-
-
-class Same(nn.Sequential):
-    """Convolutions of stride 2 as TensorFlow pads them."""
-
-    def __init__(self) -> None:
-        sizes = ((3, 8, 3), (8, 8, 5), (8, 8, 3), (8, 8, 5), (8, 8, 3))
-        super().__init__(*(Conv2dSame(a, b, k, stride=2) for a, b, k in sizes))
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        maps = []
-        for step in self:
-            images = step(images).relu()
-            maps.append(images)
         return maps[2:]
 
 
+class Halves(Chain):
+    """Requires multiples of 32 pixels: the coarsest map is doubled and added."""
+
+    def __init__(self) -> None:
+        super().__init__(*(nn.Conv2d(k, 8, 3, 2, 1) for k in (3, 8, 8, 8, 8)))
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        fine, middle, coarse = super().forward(images)
+        return [fine, middle + nn.functional.interpolate(coarse, scale_factor=2), coarse]
+
+
+def pad_same() -> Chain:
+    """Return convolutions that TensorFlow's rule pads, which depends on the size of the image."""
+    sizes = ((3, 8, 3), (8, 8, 5), (8, 8, 3), (8, 8, 5), (8, 8, 3))
+    return Chain(*(Conv2dSame(a, b, k, stride=2) for a, b, k in sizes))
+
+
 def largest_difference(net: FCN, size: tuple[int, int], tile: int) -> float:
-    """Of the scores at the pixels, over their spread; every pixel of a tile is looked at, and every
-    pixel is in one tile. The labels must be the same."""
+    """Return the largest difference of a score at any pixel, divided by the spread of the scores,
+    and check that each pixel is in one tile and has the same label."""
     image = noise(*size)
     whole = net(image[None])
     scores, labels = whole.full(), whole.labels()
-    worst, covered = 0.0, torch.zeros(size)
+    largest, covered = 0.0, torch.zeros(size)
     for rows, columns, part in Tiles(net, net, tile=tile).scores(size, window_reader(image)):
-        here = (..., slice(*rows), slice(*columns))
-        covered[here] += 1
-        worst = max(worst, float((part.full() - scores[here]).abs().max()))
-        assert (part.labels() == labels[here]).all()
+        block = (..., slice(*rows), slice(*columns))
+        covered[block] += 1
+        largest = max(largest, float((part.full() - scores[block]).abs().max()))
+        assert (part.labels() == labels[block]).all()
     assert (covered == 1).all()
-    return worst / float(scores.std())
+    return largest / float(scores.std())
 
 
 @pytest.mark.parametrize(
@@ -106,8 +104,8 @@ def largest_difference(net: FCN, size: tuple[int, int], tile: int) -> float:
         ("test_resnet", 32, (553, 67)),
         ("resnet10t", 8, (33, 803)),
         ("torchvision:alexnet", 8, (37, 811)),  # no padding: images are padded above as well
-        (Same(), 8, (65, 701)),  # TensorFlow's SAME: what is padded depends on the size
-        (Halves(), 32, (65, 801)),  # takes multiples of 32
+        (pad_same(), 8, (65, 701)),
+        (Halves(), 32, (65, 801)),
     ],
 )
 def test_tiles_give_the_scores_and_labels_of_the_whole_image(
@@ -130,7 +128,7 @@ def test_tiles_give_the_scores_and_labels_of_the_whole_image(
     ],
     ids=str,
 )
-def test_every_way_to_read_the_scores(options: dict[str, Any]) -> None:
+def test_every_way_to_interpolate_the_scores(options: dict[str, Any]) -> None:
     net = network("test_resnet", **{"stride": 8, **options})
     assert inexact_operations(net) == ()
     for step in net.skip_upsampling.values():  # no bilinear interpolation any more
@@ -139,7 +137,7 @@ def test_every_way_to_read_the_scores(options: dict[str, Any]) -> None:
 
 
 class Layers(nn.Module):
-    """Five convolutions of stride 2, a pooling behind the first; the maps of stride 8, 16, 32."""
+    """Five convolutions of stride 2 with a pooling and a dilated convolution in between."""
 
     def __init__(self, kernels: list[int], paddings: list[int], dilation: int, pool: int) -> None:
         super().__init__()
@@ -178,23 +176,19 @@ def test_any_layers_and_any_sizes(data: st.DataObject) -> None:
 
 
 def test_a_smaller_halo_is_not_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The other tests would see a halo that is too small."""
     net = network("test_resnet", stride=8)
-    needed = Tiles.window
+    window = Tiles.window
 
     def smaller(self: Tiles, pixels: int, block: tuple[int, int]) -> tuple[int, int]:
-        start, stop = needed(self, pixels, block)
+        start, stop = window(self, pixels, block)
         start += self.step if start else 0
         return start, stop - (self.step if stop < pixels else 0)
 
     monkeypatch.setattr(Tiles, "window", smaller)
-    image = noise(64, 640)
-    tiles = Tiles(net, net, tile=64)
-    assert whole_image_difference(tiles, image, [4]).scores > 1e-6
+    assert whole_image_difference(Tiles(net, net, tile=64), noise(64, 640), [4]).scores > 1e-6
 
 
-def test_the_halo_is_what_the_receptive_field_and_the_readings_take() -> None:
-    """By hand, for stride 32 alone: half a field, up to the next cell, on whole steps."""
+def test_the_halo_is_half_a_field_up_to_the_next_cell() -> None:
     net = network("test_resnet", stride=32)
     (grid,) = net.backbone.grids
     tiles = Tiles(net, net, tile=320)
@@ -207,9 +201,14 @@ def test_the_halo_is_what_the_receptive_field_and_the_readings_take() -> None:
     assert tiles.halo == max(3200 - start, stop - 3520)
 
 
+@pytest.fixture(scope="module")
+def small() -> FCN:
+    return network("test_resnet", stride=8)
+
+
 @given(st.tuples(st.integers(1, 3000), st.integers(1, 3000)), st.integers(1, 1500))
 @settings(max_examples=15)
-def test_blocks_hold_every_pixel_once(small: FCN, size: tuple[int, int], tile: int) -> None:
+def test_blocks_contain_every_pixel_once(small: FCN, size: tuple[int, int], tile: int) -> None:
     tiles = Tiles(small, small, tile=tile)
     covered = torch.zeros(size, dtype=torch.uint8)
     for rows, columns in tiles.blocks(size):
@@ -218,11 +217,6 @@ def test_blocks_hold_every_pixel_once(small: FCN, size: tuple[int, int], tile: i
         covered[slice(*rows), slice(*columns)] += 1
     assert (covered == 1).all()
     assert 0 <= tiles.tile - tile < 32
-
-
-@pytest.fixture(scope="module")
-def small() -> FCN:
-    return network("test_resnet", stride=8)
 
 
 class Squeezed(nn.Module):
@@ -238,16 +232,16 @@ class Squeezed(nn.Module):
         return x * self.gate(x.mean((2, 3), keepdim=True)).sigmoid()
 
 
-def test_an_operation_that_sees_the_whole_image_is_named_and_its_seams_are_blended() -> None:
+def test_seams_are_blended_if_an_operation_sees_the_whole_image() -> None:
     net = network(Squeezed(), stride=8)
     tiles = Tiles(net, net, tile=96)
     assert not tiles.exact
     assert any("mean" in reason or "pool" in reason for reason in tiles.inexact_operations)
     image = noise(203, 317) * torch.linspace(0, 1, 317, dtype=torch.float64)
-    found = whole_image_difference(tiles, image, [4])
-    assert 1e-6 < found.scores < found.spread
-    assert 0 < found.labels < 0.2 * found.pixels == 0.2 * 203 * 317
-    # Between two neighbouring pixels nothing jumps, at seams either.
+    difference = whole_image_difference(tiles, image, [4])
+    assert 1e-6 < difference.scores < difference.spread
+    assert 0 < difference.labels < 0.2 * difference.pixels == 0.2 * 203 * 317
+    # Neighboring pixels differ little, at seams too.
     full = torch.zeros(4, 203, 317, dtype=torch.float64)
     for rows, columns, part in tiles.scores((203, 317), window_reader(image)):
         full[:, slice(*rows), slice(*columns)] = part.full()[0]
@@ -262,16 +256,15 @@ def test_an_operation_that_sees_the_whole_image_is_named_and_its_seams_are_blend
     ids=str,
 )
 @pytest.mark.parametrize("size", [(203, 317), (8, 500), (96, 97)])
-def test_blended_tiles_of_a_network_without_context_are_the_whole_image(
+def test_blended_tiles_of_a_network_without_context_are_exact(
     options: dict[str, Any], size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Weights that do not add up to 1, or a cell in the wrong place, would show."""
-    monkeypatch.setattr(tiling, "inexact_operations", lambda network: ("said so here",))
+    monkeypatch.setattr(tiling, "inexact_operations", lambda network: ("a test",))
     net = network(nn.Conv2d(3, 6, 8, stride=8), stride=8, **options)
     assert largest_difference(net, size, tile=64) < 1e-12
 
 
-def test_neighbours_that_are_not_kept_are_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiles_outside_the_cache_are_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     net, image = network(Squeezed(), stride=8), noise(150, 310)
     runs: list[int] = []
 
@@ -279,63 +272,51 @@ def test_neighbours_that_are_not_kept_are_computed_again(monkeypatch: pytest.Mon
         runs.append(1)
         return net(images)
 
-    def values() -> Iterator[Tensor]:
-        for *_, part in Tiles(net, run, tile=64).scores((150, 310), window_reader(image)):
-            yield part.values
+    def values() -> list[Tensor]:
+        tiles = Tiles(net, run, tile=64).scores((150, 310), window_reader(image))
+        return [part.values for *_, part in tiles]
 
-    kept = list(values())
+    cached = values()
     assert len(runs) == 3 * 5
     monkeypatch.setattr(tiling, "_CACHE_BYTES", 0)
-    assert all((a == b).all() for a, b in zip(kept, values(), strict=True))
+    assert all((a == b).all() for a, b in zip(cached, values(), strict=True))
     assert len(runs) > 2 * 3 * 5
 
 
-@pytest.mark.parametrize(
-    ("make", "said"),
-    [
-        (lambda: FCN("mobilenetv3_small_050", 4, stride=32), "SqueezeExcite"),
-        (lambda: FCN("test_resnet", 4, stride=8, placement="stretched"), "stretched"),
-    ],
-)
-def test_why_tiles_are_not_exact(make: Any, said: str) -> None:
-    assert any(said in reason for reason in inexact_operations(make()))
+def test_reasons_why_tiles_are_not_exact() -> None:
+    squeezed = FCN("mobilenetv3_small_050", 4, stride=32)
+    assert any("SqueezeExcite" in reason for reason in inexact_operations(squeezed))
+    stretched = FCN("test_resnet", 4, stride=8, placement="stretched")
+    assert any("stretched" in reason for reason in inexact_operations(stretched))
+    measured = network("test_resnet", stride=32)
+    measured.backbone.traced_grids = (Grid(32, 0, float("inf")),)
+    assert inexact_operations(measured) == ("a receptive field of unknown size",)
 
 
-def test_a_field_that_was_only_measured_proves_nothing(small: FCN) -> None:
-    net = network("test_resnet", stride=32)
-    net.backbone.traced_grids = (Grid(32, 0, float("inf")),)
-    assert inexact_operations(net) == ("a receptive field of unknown size",)
-
-
-def test_a_window_takes_no_more_than_the_budget(small: FCN) -> None:
+def test_windows_fit_the_memory_budget(small: FCN) -> None:
     tiles = Tiles(small, small)
-    side = tiles.tile + 2 * tiles.halo
-    each = bytes_per_pixel(small.backbone)
-    assert 0.7 * tiling.WINDOW_BYTES < side**2 * each <= tiling.WINDOW_BYTES
+    pixels = (tiles.tile + 2 * tiles.halo) ** 2
+    window_bytes = pixels * bytes_per_pixel(small.backbone)
+    assert 0.7 * tiling.WINDOW_BYTES < window_bytes <= tiling.WINDOW_BYTES
+    # With learned upsampling every class has a float32 score at every pixel.
+    options = {"stride": 8, "upsampling": "learned"}
+    few, many = (FCN("test_resnet", classes, **options) for classes in (3, 150))
+    tiles = Tiles(many, many)
+    pixels = (tiles.tile + 2 * tiles.halo) ** 2
+    assert pixels * (bytes_per_pixel(many.backbone) + 4 * 150) <= tiling.WINDOW_BYTES
+    assert tiles.tile < Tiles(few, few).tile
 
 
-def test_scores_of_full_size_count_too() -> None:
-    """With learned upsampling every class has a score at every pixel, in float32."""
-    few, many = (
-        Tiles(net, net)
-        for classes in (3, 150)
-        for net in [FCN("test_resnet", classes, stride=8, upsampling="learned")]
-    )
-    side = many.tile + 2 * many.halo
-    each = bytes_per_pixel(many.network.backbone) + 4 * 150
-    assert side**2 * each <= tiling.WINDOW_BYTES
-    assert many.tile < few.tile
-
-
-def test_nothing_of_a_window_is_held_while_the_next_one_runs(small: FCN) -> None:
-    """Neither its pixels nor its scores, if the caller holds none."""
-    seen: list[weakref.ref[Any]] = []
+def test_no_window_is_in_memory_while_the_next_one_runs(small: FCN) -> None:
+    """Neither its pixels nor its scores, if the caller keeps none."""
+    scores_of_windows: list[weakref.ref[Any]] = []
     windows: list[weakref.ref[Any]] = []
 
     def run(image: Tensor) -> Scores:
-        assert all(one() is None for one in (*seen, *windows[: len(seen)]))
+        earlier = [*scores_of_windows, *windows[: len(scores_of_windows)]]
+        assert all(reference() is None for reference in earlier)
         scores: Scores = small(image)
-        seen.append(weakref.ref(scores.values))
+        scores_of_windows.append(weakref.ref(scores.values))
         return scores
 
     def read(rows: Span, columns: Span) -> Tensor:
@@ -346,10 +327,10 @@ def test_nothing_of_a_window_is_held_while_the_next_one_runs(small: FCN) -> None
 
     for block in Tiles(small, run, tile=64).scores((200, 100), read):
         del block
-    assert len(seen) == 8
+    assert len(scores_of_windows) == 8
 
 
 @pytest.mark.parametrize("tile", [0, -5])
-def test_tiles_without_pixels_are_refused(small: FCN, tile: int) -> None:
+def test_tiles_without_pixels(small: FCN, tile: int) -> None:
     with pytest.raises(FullconvError, match=f"a tile side of {tile} pixels; expected 1 or more"):
         Tiles(small, small, tile=tile)

@@ -1,5 +1,4 @@
-"""Models on a hub by name, against a stand-in that speaks HTTP: what is fetched, what is found
-without network, and what is said where there is no model."""
+"""Models on a hub by name, against a stand-in that speaks HTTP."""
 
 from __future__ import annotations
 
@@ -32,7 +31,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def there(hub: stand_in.Hub, model_folder: Path) -> stand_in.Hub:
-    """With a model, beside which lie files that no model needs."""
+    """A hub with a model, and other files in its folder."""
     others = {"checkpoint/last.ckpt": b"\x80\x02pickle", "pytorch_model.bin": b"PK"}
     hub.add("someone/streets", {**files_of(model_folder), **others})
     return hub
@@ -48,29 +47,24 @@ def random_image() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (41, 67, 3), np.uint8)
 
 
-def test_a_model_from_the_hub_is_the_very_model(there: stand_in.Hub, model_folder: Path) -> None:
+def test_a_model_is_downloaded_once_without_other_files(
+    there: stand_in.Hub, model_folder: Path, make_model: MakeModel, tmp_path: Path
+) -> None:
+    names = ["config.json", "model.safetensors"]
+    folder = resolve_hub_name(NAME)
+    assert sorted(set(there.fetched())) == names
+    assert sorted(path.name for path in folder.iterdir()) == names
+    there.requests.clear()
+    assert resolve_hub_name(NAME) == folder
+    assert there.fetched() == []
     expected = fc.load(model_folder, device="cpu")(random_image()).mask
     for name in (NAME, Path(NAME), f"{NAME}@main"):
         assert np.array_equal(fc.load(name, device="cpu")(random_image()).mask, expected)
-
-
-def test_nothing_is_fetched_but_what_a_model_needs(there: stand_in.Hub) -> None:
-    folder = resolve_hub_name(NAME)
-    assert set(there.fetched()) == {"config.json", "model.safetensors"}
-    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
-
-
-def test_what_is_in_the_cache_is_not_fetched_again_unless_it_changed(
-    there: stand_in.Hub, make_model: MakeModel, tmp_path: Path
-) -> None:
-    first = resolve_hub_name(NAME)
-    there.requests.clear()
-    assert resolve_hub_name(NAME) == first
-    assert there.fetched() == []
-    names = ("one", "two")
-    there.repos["someone/streets"].add(files_of(save_model(make_model(names), tmp_path / "model")))
-    assert open_model(NAME).labels.names == names
-    assert set(there.fetched()) == {"config.json", "model.safetensors"}
+    # A changed model is downloaded again.
+    changed = save_model(make_model(("one", "two")), tmp_path / "model")
+    there.repos["someone/streets"].add(files_of(changed))
+    assert open_model(NAME).labels.names == ("one", "two")
+    assert sorted(set(there.fetched())) == names
 
 
 def test_branches_and_commits_are_revisions(
@@ -124,17 +118,19 @@ def test_missing_and_private_models_look_the_same(
     assert "the access token of this machine may lack permission" in refused("hf://a/b").message
 
 
-def test_terms_that_are_not_accepted(there: stand_in.Hub) -> None:
+def test_other_refusals(there: stand_in.Hub) -> None:
+    error = refused(f"{NAME}@v3")
+    assert error.message == "someone/streets has no branch, tag or commit 'v3'."
+    assert error.hint == f"fullconv inspect {NAME}"
     there.repos["someone/streets"].gated = True
     error = refused(NAME)
     assert f"the terms of {NAME} must be accepted before it is downloaded" in error.message
     assert f"accept the terms at {there.address}/someone/streets" in error.hint
-
-
-def test_a_missing_revision(there: stand_in.Hub) -> None:
-    error = refused(f"{NAME}@v3")
-    assert error.message == "someone/streets has no branch, tag or commit 'v3'."
-    assert error.hint == f"fullconv inspect {NAME}"
+    there.broken = 503
+    error = refused(NAME)
+    assert isinstance(error, DownloadError)
+    assert there.address in error.message
+    assert f"fullconv inspect {NAME}" in error.hint
 
 
 @pytest.mark.parametrize(
@@ -165,32 +161,24 @@ def test_a_damaged_model(there: stand_in.Hub, model_folder: Path) -> None:
     assert "was altered or does not belong to its config.json" in refused(NAME).message
 
 
-def test_a_hub_that_is_ill(there: stand_in.Hub) -> None:
-    there.broken = 503
-    error = refused(NAME)
-    assert isinstance(error, DownloadError)
-    assert there.address in error.message
-    assert f"fullconv inspect {NAME}" in error.hint
-
-
 @pytest.mark.parametrize("name", ["hf://streets", "hf://a/b/c", "hf://a/b c", "hf://a/..", "hf://"])
-def test_what_is_no_name(name: str) -> None:
+def test_invalid_names(name: str) -> None:
     assert is_hub_name(name)
-    with pytest.raises(
-        FullconvError, match="is not the name of a model on the hub; expected hf://USER"
-    ):
+    message = "is not the name of a model on the hub; expected hf://USER"
+    with pytest.raises(FullconvError, match=message):
         parse_hub_name(name)
 
 
 def test_names() -> None:
     assert parse_hub_name("a/b") == HubName("a/b")
     assert str(parse_hub_name("hf:/a_1/b-2.c@refs/pr/1")) == "hf://a_1/b-2.c@refs/pr/1"
+    assert is_hub_name(Path(NAME))
     assert not is_hub_name("runs/hf")
     assert resolve_hub_name("runs/hf") == Path("runs/hf")
 
 
 @pytest.mark.slow
-def test_every_command_that_takes_a_model_takes_one_of_the_hub(
+def test_commands_take_models_of_the_hub(
     there: stand_in.Hub, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = ["--out", str(tmp_path / "out")]
@@ -200,38 +188,28 @@ def test_every_command_that_takes_a_model_takes_one_of_the_hub(
     assert run(["predict", NAME, str(photo), *out, "--json"]) == 0  # done already
     assert run(["inspect", NAME]) == 0
     assert run(["evaluate", NAME, str(scenes)]) == 0
-    said = capsys.readouterr().out
-    assert f"next: fullconv predict {NAME} IMAGES" in said
-    assert f"{NAME} on {scenes}, split test" in said
-    assert "hf:/someone" not in said
+    printed = capsys.readouterr().out
+    assert f"next: fullconv predict {NAME} IMAGES" in printed
+    assert f"{NAME} on {scenes}, split test" in printed
+    assert "hf:/someone" not in printed
     assert run(["predict", "hf://someone/nothing", str(photo), *out]) == 1
     assert "has no model someone/nothing" in capsys.readouterr().err
 
 
 @pytest.mark.slow
-def test_from_one_process_to_the_next_and_offline(
+def test_another_process_uses_the_cache_offline(
     there: stand_in.Hub, tmp_path: Path, model_folder: Path
 ) -> None:
-    """As a person does it: what the environment says is heard from the start."""
     Image.fromarray(random_image()).save(tmp_path / "a.png")
     env = {**os.environ, "HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": there.address}
-
-    def predict(folder: str, **more: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "fullconv", "predict", NAME, str(tmp_path / "a.png")]
-        return subprocess.run(
-            [*command, "--out", str(tmp_path / folder)],
-            env={**env, **more},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    first = predict("one")
-    assert first.returncode == 0, first.stderr
-    there.requests.clear()
-    offline = predict("two", HF_HUB_OFFLINE="1")
-    assert offline.returncode == 0, offline.stderr
-    assert there.requests == []
     expected = fc.load(model_folder, device="cpu")(random_image()).mask
-    for folder in ("one", "two"):
+    for folder, offline in (("one", {}), ("two", {"HF_HUB_OFFLINE": "1"})):
+        there.requests.clear()
+        words = ["predict", NAME, str(tmp_path / "a.png"), "--out", str(tmp_path / folder)]
+        command = [sys.executable, "-m", "fullconv", *words]
+        process = subprocess.run(
+            command, env={**env, **offline}, capture_output=True, text=True, check=False
+        )
+        assert process.returncode == 0, process.stderr
+        assert bool(there.requests) == (folder == "one")
         assert np.array_equal(np.asarray(Image.open(tmp_path / folder / "a_mask.png")), expected)

@@ -1,4 +1,4 @@
-"""Models on disk: back as they were, never half there, and a message for all that may be wrong."""
+"""Models on disk: saved, loaded, damaged and replaced."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def saved(original: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(saved: Path, tmp_path: Path) -> Path:
-    """A fresh copy of the original, in a run's folder."""
+    """A copy of the original in the folder of a run."""
     return Path(shutil.copytree(saved, tmp_path / "run" / "model"))
 
 
@@ -57,13 +58,13 @@ def other(make_model: MakeModel) -> Model:
     return make_model(seed=1)
 
 
-def same(one: nn.Module, two: nn.Module) -> bool:
-    a, b = one.state_dict(), two.state_dict()
+def same(first: nn.Module, second: nn.Module) -> bool:
+    a, b = first.state_dict(), second.state_dict()
     return list(a) == list(b) and all(torch.equal(a[k], b[k]) for k in a)
 
 
-def rewritten(folder: Path, change: Callable[[dict[str, Any]], None]) -> Path:
-    """The model with another description, in all three places, as a maker of it would write it."""
+def rewritten(folder: Path, change: Callable[[dict[str, Any]], Any]) -> Path:
+    """Change the description in all three places."""
     weights, config = folder / "model.safetensors", folder / "config.json"
     table = json.loads(config.read_text())
     table.pop("weights_sha256")
@@ -80,97 +81,99 @@ def refused(path: Path) -> FullconvError:
     return caught.value
 
 
+def assert_round_trip(model: Model, folder: Path) -> Model:
+    """Save and load a model, and compare everything that it stores and computes."""
+    loaded = load_model(save_model(model, folder))
+    assert same(loaded.network, model.network)
+    assert not loaded.network.training
+    assert loaded.config() == model.config()
+    assert (loaded.labels, loaded.card) == (model.labels, model.card)
+    image = torch.randn(1, 3, 37, 50)
+    with torch.no_grad():
+        assert torch.equal(loaded.network(image).full(), model.network(image).full())
+    return loaded
+
+
 @pytest.mark.parametrize("upsampling", ["bilinear", "learned_skips", "learned"])
 @pytest.mark.parametrize("stride", [8, 32])
-def test_a_model_comes_back_to_the_bit(
+def test_a_loaded_model_equals_the_saved_one(
     make_model: MakeModel, tmp_path: Path, upsampling: str, stride: int
 ) -> None:
-    names = ("Straße", 'a "b"', "路")
-    colors = ((1, 2, 3), (0, 0, 0), (255, 254, 253))
-    model = make_model(
-        names, colors=colors, upsampling=upsampling, stride=stride, training={"a": [1, None]}
-    )
-    found = load_model(save_model(model, tmp_path / "model"))
-    assert same(found.network, model.network)
-    assert not found.network.training
-    assert (found.network.stride, found.network.upsampling) == (stride, upsampling)
-    assert found.labels == Labels(names, colors)
-    assert found.card == model.card
-    assert found.training == {"a": [1, None]}
-    image = torch.randn(1, 3, 37, 50)
-    with torch.no_grad():
-        assert torch.equal(found.network(image).full(), model.network(image).full())
+    names, colors = ("Straße", 'a "b"', "路"), ((1, 2, 3), (0, 0, 0), (255, 254, 253))
+    options = {"upsampling": upsampling, "stride": stride}
+    model = make_model(names, colors=colors, training={"a": [1, None]}, metrics=METRICS, **options)
+    loaded = assert_round_trip(model, tmp_path / "model")
+    assert (loaded.network.stride, loaded.network.upsampling) == (stride, upsampling)
+    assert (loaded.training, loaded.metrics) == ({"a": [1, None]}, METRICS)
 
 
-def test_border_and_placement_are_kept(make_model: MakeModel, tmp_path: Path) -> None:
+def test_less_common_fields_are_kept(make_model: MakeModel, tmp_path: Path) -> None:
     model = make_model()
-    card = model.card
-    model.network = FCN(card, 3, stride=8, border="zeros", placement="half_pixel").eval()
-    found = load_model(save_model(model, tmp_path / "model"))
-    assert found.network.border == "zeros"
-    assert found.network.backbone.placement == "half_pixel"
-    image = torch.randn(1, 3, 37, 50)
-    with torch.no_grad():
-        assert torch.equal(found.network(image).full(), model.network(image).full())
+    model.network = FCN(model.card, 3, stride=8, border="zeros", placement="half_pixel").eval()
+    model.labels = Labels(model.labels.names, ignore_index=9)
+    model.short_side = 33
+    model.card = BackboneCard(
+        "timm", "test_resnet", mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 1 / 3), license="MIT"
+    )
+    loaded = assert_round_trip(model, tmp_path / "model")
+    assert (loaded.network.border, loaded.network.backbone.placement) == ("zeros", "half_pixel")
+    assert (loaded.labels.ignore_index, loaded.short_side) == (9, 33)
 
 
-def test_a_model_from_before_there_was_a_choice_of_either(folder: Path) -> None:
+def test_models_before_border_and_placement(folder: Path) -> None:
     rewritten(folder, lambda table: (table.pop("border"), table.pop("placement")))
     network = load_model(folder).network
     assert (network.border, network.backbone.placement) == ("replicate", "exact")
 
 
-def test_mean_std_ignore_index_and_metrics_are_kept(make_model: MakeModel, tmp_path: Path) -> None:
-    model = make_model(metrics=METRICS)
-    model.labels = Labels(model.labels.names, ignore_index=9)
-    model.card = BackboneCard(
-        "timm", "test_resnet", mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 1 / 3), license="MIT"
-    )
-    found = load_model(save_model(model, tmp_path / "model"))
-    assert found.labels.ignore_index == 9
-    assert found.card == model.card
-    assert found.metrics == METRICS
-
-
-def test_images_are_normalised_by_the_card(make_model: MakeModel) -> None:
+def test_images_are_normalized_by_the_card(make_model: MakeModel) -> None:
     model = make_model()
     model.card = BackboneCard("timm", "test_resnet", mean=(0.0, 0.5, 1.0), std=(1.0, 0.5, 0.25))
     images = torch.tensor([0, 51, 255], dtype=torch.uint8).expand(2, 3, 4, 3)
-    found = model.normalize(images)
-    assert found.dtype == torch.float32
-    assert found.shape == (2, 3, 4, 3)
+    normalized = model.normalize(images)
+    assert (normalized.dtype, normalized.shape) == (torch.float32, (2, 3, 4, 3))
     for channel, (mean, std) in enumerate([(0.0, 1.0), (0.5, 0.5), (1.0, 0.25)]):
         expected = [(x - mean) / std for x in (0.0, 0.2, 1.0)]
-        assert found[1, channel, 2].tolist() == pytest.approx(expected)
+        assert normalized[1, channel, 2].tolist() == pytest.approx(expected)
 
 
-def test_a_model_in_channels_last_and_in_training_mode_is_saved_alike(
+def test_memory_format_and_training_mode_do_not_change_the_file(
     make_model: MakeModel, tmp_path: Path
 ) -> None:
     model = make_model()
-    plain = save_model(model, tmp_path / "plain") / "model.safetensors"
+    plain = (save_model(model, tmp_path / "plain") / "model.safetensors").read_bytes()
     model.network.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    assert (
-        save_model(model, tmp_path / "last") / "model.safetensors"
-    ).read_bytes() == plain.read_bytes()
+    last = (save_model(model, tmp_path / "last") / "model.safetensors").read_bytes()
+    assert last == plain
     assert model.network.training
 
 
-def test_a_backbone_with_one_tensor_under_two_names_is_saved(tmp_path: Path) -> None:
-    backbone = Tied()
-    model = Model(FCN(backbone, 2, stride=8), Labels(("a", "b")), BackboneCard("module", "Tied"))
-    found = load_model(save_model(model, tmp_path / "model"), backbone=Tied())
-    assert same(found.network, model.network)
+class Tied(nn.Module):
+    """Feature maps at strides 8, 16 and 32; two layers share one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 9, stride=8, padding=4)
+        self.second = nn.Conv2d(4, 4, 3, stride=2, padding=1)
+        self.third = nn.Conv2d(4, 4, 3, stride=2, padding=1)
+        self.third.weight = self.second.weight
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        a = self.first(x)
+        b = self.second(a)
+        return [a, b, self.third(b)]
 
 
-def test_a_module_of_ones_own_is_asked_for(tmp_path: Path) -> None:
+def test_a_module_with_a_shared_tensor_is_saved_and_required_to_load(tmp_path: Path) -> None:
     model = Model(FCN(Tied(), 2, stride=8), Labels(("a", "b")), BackboneCard("module", "Tied"))
-    error = refused(save_model(model, tmp_path / "model"))
+    path = save_model(model, tmp_path / "model")
+    assert same(load_model(path, backbone=Tied()).network, model.network)
+    error = refused(path)
     assert "was trained on a module of your own (Tied); a model contains no code" in error.message
-    assert error.hint == f"fc.load({str(tmp_path / 'model')!r}, backbone=Tied())"
+    assert error.hint == f"fc.load({str(path)!r}, backbone=Tied())"
 
 
-def test_the_folder_holds_weights_json_and_text_and_nothing_that_runs(folder: Path) -> None:
+def test_the_folder_contains_no_code(folder: Path, original: Model) -> None:
     assert sorted(p.name for p in folder.iterdir()) == FILES
     assert sorted(p.name for p in folder.parent.iterdir()) == ["model"]
     weights = (folder / "model.safetensors").read_bytes()
@@ -186,23 +189,19 @@ def test_the_folder_holds_weights_json_and_text_and_nothing_that_runs(folder: Pa
     assert config["format"] == FORMAT
     assert config["classes"] == ["sky", "road", "tree"]
     assert not any("import" in str(value) or "module" in str(value) for value in config.values())
+    assert (folder / "README.md").read_text(encoding="utf-8") == model_card(original.config())
 
 
-def test_a_model_loads_with_the_network_cut_off(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_loading_needs_no_internet(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("a connection was tried")
 
-    monkeypatch.setattr(socket, "socket", refuse)
-    monkeypatch.setattr(socket, "create_connection", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    for name in ("socket", "create_connection", "getaddrinfo"):
+        monkeypatch.setattr(socket, name, refuse)
     assert load_model(folder).labels.names == ("sky", "road", "tree")
 
 
-def test_the_run_the_folder_and_the_file_alone_are_all_the_model(
-    folder: Path, original: Model
-) -> None:
+def test_a_run_a_folder_and_the_file_alone_load(folder: Path, original: Model) -> None:
     expected = original.network
     for path in (folder, folder.parent, folder / "model.safetensors", str(folder)):
         assert same(load_model(path).network, expected)
@@ -210,13 +209,6 @@ def test_the_run_the_folder_and_the_file_alone_are_all_the_model(
     shutil.move(folder / "model.safetensors", alone)
     shutil.rmtree(folder)
     assert same(load_model(alone).network, expected)
-
-
-def test_the_card_lies_beside_it(folder: Path, original: Model) -> None:
-    assert (folder / "README.md").read_text(encoding="utf-8") == model_card(original.config())
-
-
-# What may be wrong with a folder.
 
 
 def edit_config(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
@@ -233,7 +225,7 @@ def flip_bit(folder: Path, position: int) -> None:
     weights.write_bytes(content)
 
 
-def cut(folder: Path, size: int) -> None:
+def truncate(folder: Path, size: int) -> None:
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:size])
 
@@ -246,6 +238,10 @@ def write_config(folder: Path, content: bytes) -> None:
     (folder / "config.json").write_bytes(content)
 
 
+def remove_key(folder: Path, key: str) -> None:
+    rewritten(folder, lambda table: table.pop(key))
+
+
 def future_format(folder: Path) -> None:
     rewritten(folder, lambda table: table.update(format="fullconv/2"))
 
@@ -253,88 +249,45 @@ def future_format(folder: Path) -> None:
 Damage = Callable[[Path], Any]
 DAMAGES: list[tuple[Damage, str, str]] = [
     (shutil.rmtree, "no model at {folder}: it does not exist.", "fullconv train DATA"),
-    (
-        lambda f: [path.unlink() for path in f.iterdir()],
-        "no model at {folder}: the folder is empty.",
-        "fullconv train DATA",
-    ),
-    (
-        lambda f: (f / "model.safetensors").unlink(),
-        "the folder contains README.md, config.json; expected model.safetensors and config.json.",
-        "fullconv train DATA",
-    ),
-    (
-        lambda f: (f / "config.json").unlink(),
-        "{folder} has no config.json; a model folder contains model.safetensors, config.json and",
-        "fc.load('{folder}/model.safetensors')   # the weights describe themselves",
-    ),
-    *(
-        (
-            lambda f, position=position: flip_bit(f, position),
-            "model.safetensors was altered or does not belong to its config.json: the checksums",
-            "copy the whole model folder again",
-        )
-        for position in (-1, -1000, 200_000)
-    ),
-    (
-        lambda f: edit_config(f, lambda t: t.update(classes=["a", "b", "c"], mean=[0, 0, 0])),
-        "was altered: it differs from the header of the weights in classes, mean.",
-        "fc.load(",
-    ),
+    (lambda f: [path.unlink() for path in f.iterdir()],
+     "no model at {folder}: the folder is empty.", "fullconv train DATA"),
+    (lambda f: (f / "model.safetensors").unlink(),
+     "the folder contains README.md, config.json; expected model.safetensors and config.json.",
+     "fullconv train DATA"),
+    (lambda f: (f / "config.json").unlink(),
+     "{folder} has no config.json; a model folder contains model.safetensors, config.json and",
+     "fc.load('{folder}/model.safetensors')   # the weights describe themselves"),
+    *((partial(flip_bit, position=position),
+       "model.safetensors was altered or does not belong to its config.json: the checksums",
+       "copy the whole model folder again") for position in (-1, -1000, 200_000)),
+    (lambda f: edit_config(f, lambda t: t.update(classes=["a", "b", "c"], mean=[0, 0, 0])),
+     "was altered: it differs from the header of the weights in classes, mean.", "fc.load("),
     (lambda f: edit_config(f, lambda t: t.update(more=1)), "of the weights in more.", "fc.load("),
     (lambda f: write_config(f, b"{"), "is not a JSON object: Expecting property name", "fc.load("),
     (lambda f: write_config(f, b""), "is not a JSON object: Expecting value", "fc.load("),
     (lambda f: write_config(f, b"\xff\xfe"), "is not a JSON object: 'utf-8' codec", "fc.load("),
     (lambda f: write_config(f, b"[]"), "is not a JSON object: list []", "fc.load("),
-    (
-        future_format,
-        "has format 'fullconv/2'; this version reads 'fullconv/1'.",
-        "git pull && make install",
-    ),
+    (future_format, "has format 'fullconv/2'; this version reads 'fullconv/1'.",
+     "git pull && make install"),
     (lambda f: (future_format(f), write_config(f, b"{}")), "has format 'fullconv/2'", "git pull"),
-    *(
-        (
-            lambda f, key=key: rewritten(f, lambda table: table.pop(key)),
-            f"the description in {{folder}}/model.safetensors is incomplete (KeyError '{key}')",
-            "copy the model again, or fullconv train DATA",
-        )
-        for key in ("backbone", "classes", "num_classes", "stride", "metrics", "training")
-    ),
-    (
-        lambda f: rewritten(f, lambda table: table["backbone"].update(color="red")),
-        "is incomplete (TypeError ",
-        "copy the model again",
-    ),
-    (
-        lambda f: rewritten(f, lambda table: table.update(num_classes=4)),
-        "do not fit its description, FCN-8s on test_resnet: ",
-        "copy the whole model folder again",
-    ),
-    *(
-        (
-            lambda f, text=text: write_weights(f, {"fullconv": text}),
-            "the description in the header of {folder}/model.safetensors is not a JSON object.",
-            "copy the model again",
-        )
-        for text in ("no json", "[]", "5")
-    ),
-    *(
-        (
-            lambda f, metadata=metadata: write_weights(f, metadata),
-            "contains weights but is not a fullconv model: its header has no description.",
-            'weights = "FILE.safetensors"',
-        )
-        for metadata in (None, {"format": "pt"})
-    ),
-    *(
-        (
-            lambda f, size=size: cut(f, size),
-            "{folder}/model.safetensors is damaged or not a .safetensors file: ",
-            "fullconv train DATA",
-        )
-        for size in (0, 4, 100, 5000, -1)
-    ),
-]
+    *((partial(remove_key, key=key),
+       f"the description in {{folder}}/model.safetensors is incomplete (KeyError '{key}')",
+       "copy the model again, or fullconv train DATA")
+      for key in ("backbone", "classes", "num_classes", "stride", "metrics", "training")),
+    (lambda f: rewritten(f, lambda table: table["backbone"].update(color="red")),
+     "is incomplete (TypeError ", "copy the model again"),
+    (lambda f: rewritten(f, lambda table: table.update(num_classes=4)),
+     "do not fit its description, FCN-8s on test_resnet: ", "copy the whole model folder again"),
+    *((partial(write_weights, metadata={"fullconv": text}),
+       "the description in the header of {folder}/model.safetensors is not a JSON object.",
+       "copy the model again") for text in ("no json", "[]", "5")),
+    *((partial(write_weights, metadata=metadata),
+       "contains weights but is not a fullconv model: its header has no description.",
+       'weights = "FILE.safetensors"') for metadata in (None, {"format": "pt"})),
+    *((partial(truncate, size=size),
+       "{folder}/model.safetensors is damaged or not a .safetensors file: ",
+       "fullconv train DATA") for size in (0, 4, 100, 5000, -1)),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("damage", "message", "hint"), DAMAGES)
@@ -345,11 +298,9 @@ def test_damaged_folders(folder: Path, damage: Damage, message: str, hint: str) 
     assert hint.format(folder=folder) in error.hint
 
 
-def test_files_without_config_or_card_still_load(folder: Path) -> None:
+def test_a_missing_card_is_no_damage(folder: Path) -> None:
     (folder / "README.md").unlink()
     load_model(folder)
-    (folder / "config.json").unlink()
-    assert load_model(folder / "model.safetensors").labels.names == ("sky", "road", "tree")
 
 
 def test_other_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -382,20 +333,11 @@ def test_models_nearby_are_suggested(tmp_path: Path, original: Model) -> None:
     assert refused(runs / "notes").hint == "fullconv train DATA"  # an existing folder
 
 
-# Replacing a model.
-
-
-def test_a_newer_model_takes_the_place_of_the_older(folder: Path, other: Model) -> None:
-    save_model(other, folder)
-    assert same(load_model(folder).network, other.network)
-    assert sorted(p.name for p in folder.parent.iterdir()) == ["model"]
-
-
-def test_leftovers_of_an_interrupted_saving_are_not_in_the_way(folder: Path, other: Model) -> None:
+def test_a_saved_model_replaces_the_previous_one_and_leftovers(folder: Path, other: Model) -> None:
     for end in (".new", ".old"):
-        left = folder.with_name(f"model{end}")
-        left.mkdir()
-        (left / "rest").write_text("half")
+        leftover = folder.with_name(f"model{end}")
+        leftover.mkdir()
+        (leftover / "rest").write_text("half")
     save_model(other, folder)
     assert same(load_model(folder).network, other.network)
     assert sorted(p.name for p in folder.parent.iterdir()) == ["model"]
@@ -403,8 +345,7 @@ def test_leftovers_of_an_interrupted_saving_are_not_in_the_way(folder: Path, oth
 
 @contextmanager
 def small_disk(size: int) -> Iterator[None]:
-    """No file may grow beyond so many bytes: the kernel itself refuses, for root too. Only around
-    the call in question: pytest's own output may go to a file."""
+    """Limit the size of files: the kernel refuses more, for root too."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
@@ -415,95 +356,63 @@ def small_disk(size: int) -> Iterator[None]:
         signal.signal(signal.SIGXFSZ, handler)
 
 
-@pytest.mark.parametrize("size", [0, 1000, 1_000_000])
-def test_a_disk_that_fills_up_costs_the_new_model_only(
-    folder: Path,
-    other: Model,
-    original: Model,
-    size: int,
+@contextmanager
+def failing(owner: Any, name: str, error: BaseException, nth: int) -> Iterator[None]:
+    """Raise an error in the nth call of a function."""
+    calls, function = [], getattr(owner, name)
+
+    def fail(*arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == nth:
+            raise error
+        return function(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, fail)
+        yield
+
+
+NO_SPACE = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+IO_ERROR = OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+@pytest.mark.parametrize(
+    ("failure", "reason"),
+    [
+        *((partial(small_disk, size), "File too large") for size in (0, 1000, 1_000_000)),
+        *((partial(failing, os, "fsync", NO_SPACE, n), NO_SPACE.strerror) for n in (1, 2, 3)),
+        *((partial(failing, Path, "rename", IO_ERROR, n), IO_ERROR.strerror) for n in (1, 2)),
+    ],
+)
+def test_a_failure_to_save_costs_the_new_model_only(
+    folder: Path, other: Model, original: Model, failure: Any, reason: str
 ) -> None:
-    with pytest.raises(FullconvError) as caught, small_disk(size):
+    with pytest.raises(FullconvError) as caught, failure():
         save_model(other, folder)
     assert caught.value.message == (
-        f"the model could not be written to {folder}: File too large. The previous model in "
-        f"{folder} is untouched."
+        f"the model could not be written to {folder}: {reason}. The previous model in {folder} is "
+        "untouched."
     )
     assert caught.value.hint == "df -h"
     assert sorted(p.name for p in folder.parent.iterdir()) == ["model"]
     assert same(load_model(folder).network, original.network)
 
 
-def test_a_full_disk_without_a_model_before(other: Model, tmp_path: Path) -> None:
+def test_a_failure_to_save_without_a_previous_model(other: Model, tmp_path: Path) -> None:
     with pytest.raises(FullconvError) as caught, small_disk(1000):
         save_model(other, tmp_path / "model")
     assert caught.value.message.endswith("File too large.")
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(FullconvError, match=r"could not be written to .*Not a directory"):
+        save_model(other, tmp_path / "file" / "model")
 
 
-@pytest.mark.parametrize("nth", [1, 2, 3])
-def test_a_disk_that_is_full_only_when_the_file_is_flushed(
-    folder: Path,
-    other: Model,
-    original: Model,
-    monkeypatch: pytest.MonkeyPatch,
-    nth: int,
+def test_the_hint_restores_a_model_after_an_interruption_between_the_renames(
+    folder: Path, other: Model, original: Model
 ) -> None:
-    calls = []
-    real = os.fsync
-
-    def full(file: int) -> None:
-        calls.append(file)
-        if len(calls) == nth:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        real(file)
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(FullconvError, match="No space left on device"):
+    with pytest.raises(KeyboardInterrupt), failing(Path, "rename", KeyboardInterrupt(), 2):
         save_model(other, folder)
-    assert sorted(p.name for p in folder.parent.iterdir()) == ["model"]
-    assert same(load_model(folder).network, original.network)
-
-
-@pytest.mark.parametrize("nth", [1, 2])
-def test_a_rename_that_fails_brings_the_previous_model_back(
-    folder: Path,
-    other: Model,
-    original: Model,
-    monkeypatch: pytest.MonkeyPatch,
-    nth: int,
-) -> None:
-    real, calls = Path.rename, []
-
-    def fail(self: Path, target: Path) -> Path:
-        calls.append(self)
-        if len(calls) == nth:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return real(self, target)
-
-    monkeypatch.setattr(Path, "rename", fail)
-    with pytest.raises(
-        FullconvError, match=r"Input/output error\. The previous model in .* untouch"
-    ):
-        save_model(other, folder)
-    assert sorted(p.name for p in folder.parent.iterdir()) == ["model"]
-    assert same(load_model(folder).network, original.network)
-
-
-def test_interrupted_between_the_two_renames_the_hint_brings_it_back(
-    folder: Path, other: Model, original: Model, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real, calls = Path.rename, []
-
-    def stop(self: Path, target: Path) -> Path:
-        calls.append(self)
-        if len(calls) == 2:
-            raise KeyboardInterrupt  # as a power cut would: nothing is tidied up
-        return real(self, target)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "rename", stop)
-        with pytest.raises(KeyboardInterrupt):
-            save_model(other, folder)
     assert not folder.exists()
     for path in (folder, folder.parent):
         error = refused(path)
@@ -512,44 +421,17 @@ def test_interrupted_between_the_two_renames_the_hint_brings_it_back(
     _, source, target = error.hint.split()
     shutil.move(source, target)
     assert same(load_model(folder).network, original.network)
-
-
-def test_saving_again_after_that_goes_well(folder: Path, other: Model) -> None:
-    folder.rename(folder.with_name("model.old"))
+    # Saving again also restores it, whether or not that succeeds.
+    shutil.move(target, source)
     with pytest.raises(FullconvError), small_disk(1000):
         save_model(other, folder)
-    # A second mishap does not cost the one good copy.
-    load_model(folder)
+    assert same(load_model(folder).network, original.network)
     save_model(other, folder)
     assert same(load_model(folder).network, other.network)
     assert sorted(p.name for p in folder.parent.iterdir()) == ["model"]
 
 
-def test_a_folder_that_cannot_be_made(original: Model, tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(FullconvError) as caught:
-        save_model(original, tmp_path / "file" / "model")
-    assert "could not be written to" in caught.value.message
-    assert "Not a directory" in caught.value.message
-
-
-class Tied(nn.Module):
-    """Feature maps at strides 8, 16 and 32; two layers share one weight."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(3, 4, 9, stride=8, padding=4)
-        self.second = nn.Conv2d(4, 4, 3, stride=2, padding=1)
-        self.third = nn.Conv2d(4, 4, 3, stride=2, padding=1)
-        self.third.weight = self.second.weight
-
-    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        a = self.first(x)
-        b = self.second(a)
-        return [a, b, self.third(b)]
-
-
-def test_a_model_of_version_0_1_loads_with_the_names_of_today(folder: Path) -> None:
+def test_a_model_of_version_0_1(folder: Path) -> None:
     old = json.loads((Path(__file__).with_name("old") / "config.json").read_text())
     rewritten(folder, lambda t: t.update(training=old["training"], metrics=old["metrics"]))
     model = load_model(folder)

@@ -1,4 +1,4 @@
-"""The model card: what is known stands in it, nothing else does, and its command trains again."""
+"""The model card: its facts, and the commands that it names."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import re
 import shlex
 from collections.abc import Callable
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,7 +37,7 @@ MakeModel = Callable[..., Model]
 
 
 def trained(make_model: MakeModel, *, data: Any = DATA, license: str = "", **options: Any) -> Any:
-    """config.json of a model whose training is known."""
+    """Return the config.json of a model whose training is known."""
     protocol = protocol_card(
         fingerprint="ab12" * 16,
         split="val",
@@ -47,22 +46,21 @@ def trained(make_model: MakeModel, *, data: Any = DATA, license: str = "", **opt
         pretrained_on="ImageNet-1k",
         ignored_pixels=7,
     )
-    given_settings = Settings(lr=0.002, backbone_lr=0.0005, crop=(97, 129), **options)
-    kept = {k: v for k, v in given_settings.to_dict().items() if k not in ("backbone", "init_from")}
-    facts = {"data_fingerprint": "ab12" * 16, "fullconv": "0.1.0", "settings": kept, "data": data}
+    train = Settings(lr=0.002, backbone_lr=0.0005, crop=(97, 129), **options)
+    stored = {k: v for k, v in train.to_dict().items() if k not in ("backbone", "init_from")}
+    training = {"data_fingerprint": "ab12" * 16, "fullconv": "0.1.0", "settings": stored}
     metrics = {**Metrics(NAMES, CONFUSION).to_dict(), "epoch": 7, "protocol": protocol}
-    model = make_model(NAMES, training=facts, metrics=metrics)
-    before = "ImageNet-1k" if given_settings.pretrained else ""
-    model.card = replace(model.card, pretrained_on=before, license=license)
+    model = make_model(NAMES, training={**training, "data": data}, metrics=metrics)
+    pretrained_on = "ImageNet-1k" if train.pretrained else ""
+    model.card = replace(model.card, pretrained_on=pretrained_on, license=license)
     return model.config()
 
 
 def rows(text: str, title: str) -> list[list[str]]:
-    """The cells of the first table below a heading, without its own heading."""
-    part = text.partition(f"## {title}\n")[2]
-    found = re.search(r"(?:^\|.*\n)+", part, re.MULTILINE)
-    assert found
-    lines = found[0].splitlines()[2:]
+    """Return the cells of the first table below a heading, without the table's own heading."""
+    table = re.search(r"(?:^\|.*\n)+", text.partition(f"## {title}\n")[2], re.MULTILINE)
+    assert table
+    lines = table[0].splitlines()[2:]
     cells = (re.split(r"(?<!\\)\|", line.strip("|")) for line in lines)
     return [[cell.strip() for cell in row] for row in cells]
 
@@ -71,22 +69,16 @@ def section(text: str, title: str) -> str:
     return text.partition(f"## {title}\n")[2].partition("\n## ")[0]
 
 
-def test_its_head_is_what_hubs_read(make_model: MakeModel) -> None:
+def test_the_metadata_for_hubs(make_model: MakeModel) -> None:
     head = ModelCard(model_card(trained(make_model, license="Apache-2.0"))).data
-    assert head.library_name == "fullconv"
-    assert head.pipeline_tag == "image-segmentation"
+    assert (head.library_name, head.pipeline_tag) == ("fullconv", "image-segmentation")
     assert head.license == "apache-2.0"
     assert "semantic-segmentation" in head.tags
-    results = {one.metric_type: one for one in head.eval_results}
-    assert results["mean_iou"].metric_value == pytest.approx(
-        Metrics(NAMES, CONFUSION).mean_iou, abs=1e-4
-    )
-    assert results["accuracy"].metric_value == pytest.approx(135 / 160, abs=1e-4)
-    assert {one.dataset_split for one in results.values()} == {"val"}
-    assert {one.dataset_name for one in results.values()} == {"streets"}
-
-
-def test_a_licence_that_hubs_do_not_know_keeps_its_name(make_model: MakeModel) -> None:
+    values = {result.metric_type: result.metric_value for result in head.eval_results}
+    mean_iou = Metrics(NAMES, CONFUSION).mean_iou
+    assert values == pytest.approx({"mean_iou": mean_iou, "accuracy": 135 / 160}, abs=1e-4)
+    assert {result.dataset_split for result in head.eval_results} == {"val"}
+    assert {result.dataset_name for result in head.eval_results} == {"streets"}
     head = ModelCard(model_card(trained(make_model, license="for looking only"))).data
     assert (head.license, head.to_dict()["license_name"]) == ("other", "for looking only")
     assert ModelCard(model_card(make_model().config())).data.license is None
@@ -102,10 +94,8 @@ def test_classes_metrics_and_data_are_those_of_the_model(make_model: MakeModel) 
         for k, name in enumerate(("sky", "road", "a\\|b"))
     ]
     metrics = Metrics(NAMES, CONFUSION)
-    four = (metrics.mean_iou, metrics.pixel_accuracy, metrics.mean_accuracy)
-    four = (*four, metrics.frequency_weighted_iou)
-    (found,) = rows(text, "Evaluation")
-    assert found == [f"{value:.1%}" for value in four]
+    names = ("mean_iou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou")
+    assert rows(text, "Evaluation") == [[f"{getattr(metrics, name):.1%}" for name in names]]
     each = section(text, "Evaluation").partition("| class |")[2]
     for name, iou, accuracy in zip(
         ("sky", "road", "a\\|b"), metrics.class_iou, metrics.class_accuracy, strict=True
@@ -121,14 +111,13 @@ def test_classes_metrics_and_data_are_those_of_the_model(make_model: MakeModel) 
     assert "- ignored: 20.0% of the training pixels" in data
 
 
-def test_limits_follow_from_the_data(make_model: MakeModel) -> None:
+def test_limitations_follow_from_the_data(make_model: MakeModel) -> None:
     limits = section(model_card(trained(make_model, scale=(0.5, 2.0))), "Limitations")
     assert "Rare in training (under 1.0% of the labeled pixels): a|b (0.6%)." in limits
     assert "Never predicted on val, although present: a|b." in limits
     assert "20.0% of the training pixels were ignored" in limits
-    assert "images of 100 x 200 to 360 x 480, most often 240 x 320 pixels, resized 0.5 to 2" in (
-        limits
-    )
+    sizes = "images of 100 x 200 to 360 x 480, most often 240 x 320 pixels, resized 0.5 to 2"
+    assert sizes in limits
     assert "The epoch was chosen on the split val (images: 4)" in limits
     absent = {**DATA, "class_pixels": {"sky": 10, "road": 10, "a|b": 0}, "ignored_pixels": 0}
     limits = section(model_card(trained(make_model, data=absent)), "Limitations")
@@ -137,14 +126,13 @@ def test_limits_follow_from_the_data(make_model: MakeModel) -> None:
     assert "ignored" not in limits
 
 
-def test_what_is_not_known_is_said_to_be_unknown(make_model: MakeModel) -> None:
-    """A model of before these facts were noted, or one that was never trained."""
+def test_unknown_facts_are_stated_as_unknown(make_model: MakeModel) -> None:
     text = model_card(make_model().config())
     assert [row[3] for row in rows(text, "Classes")] == ["unknown"] * 3
     assert "Unknown: this model came without evaluation results." in text
     data = section(text, "Training data")
-    for what in ("dataset", "fingerprint", "images", "sizes (height x width)"):
-        assert f"- {what}: unknown\n" in data
+    for name in ("dataset", "fingerprint", "images", "sizes (height x width)"):
+        assert f"- {name}: unknown\n" in data
     assert "- recipe: unknown" in section(text, "Training")
     assert "mean IoU" not in text
     assert "model-index" not in text
@@ -173,35 +161,24 @@ def test_what_is_not_known_is_said_to_be_unknown(make_model: MakeModel) -> None:
     )
 )
 @settings(max_examples=25)
-def test_its_command_is_read_as_the_very_settings(options: dict[str, Any]) -> None:
-    config = trained(MODEL_OF, **options)
-    config["training"]["settings"]["workers"] = 3  # of the machine, not of the recipe
-    line = section(model_card(config), "Training")
-    words = shlex.split(re.findall(r"```sh\n(.*)\n```", line)[0])
+def test_the_train_command_gives_the_same_settings(
+    make_model: MakeModel, options: dict[str, Any]
+) -> None:
+    config = trained(make_model, **options)
+    expected = config["training"]["settings"]
+    expected["workers"] = 3  # of the machine, not of the recipe
+    text = section(model_card(config), "Training")
+    words = shlex.split(re.findall(r"```sh\n(.*)\n```", text)[0])
     assert words[:3] == ["fullconv", "train", "streets"]
     _, bound, _ = app.parse_args(words[1:], exit_on_error=False, print_error=False)
-    read = bound.arguments["settings"]
-    wanted = config["training"]["settings"]
-    assert read.backbone == "test_resnet"
-    for one in fields(Settings):
-        if one.name in wanted and one.name != "workers":
-            assert getattr(read, one.name) == wanted[one.name], one.name
+    train = bound.arguments["settings"]
+    assert train.backbone == "test_resnet"
+    for field in fields(Settings):
+        if field.name in expected and field.name != "workers":
+            assert getattr(train, field.name) == expected[field.name], field.name
 
 
-def MODEL_OF(names: tuple[str, ...], training: Any, metrics: Any) -> Model:  # noqa: N802
-    model = _MODEL[0]
-    return replace(model, labels=Labels(names), training=training, metrics=metrics)
-
-
-_MODEL: list[Model] = []
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_network(make_model: MakeModel) -> None:
-    _MODEL.append(make_model(NAMES))
-
-
-def test_of_a_network_that_no_name_says_a_card_is_asked_for(make_model: MakeModel) -> None:
+def test_networks_without_a_name_need_a_card(make_model: MakeModel) -> None:
     config = trained(make_model)
     config["backbone"]["options"] = {"pad_type": "same"}
     assert "--backbone CARD.toml" in model_card(config)
@@ -211,7 +188,7 @@ def test_of_a_network_that_no_name_says_a_card_is_asked_for(make_model: MakeMode
     assert "--init-from MODEL" in text
 
 
-def test_heads_and_inputs_have_their_place(make_model: MakeModel) -> None:
+def test_heads_and_extra_inputs(make_model: MakeModel) -> None:
     model = make_model()
     model.head, model.heads = "kinds", {"order": Labels(("far", "near"))}
     model.extra_inputs, model.fusion = (ExtraInput("depth", 1, (300.0,), (50.0,)),), "late"
@@ -222,7 +199,7 @@ def test_heads_and_inputs_have_their_place(make_model: MakeModel) -> None:
     assert "depth: in the units of the files, minus 300, divided by 50." in text
 
 
-def test_it_says_how_to_use_the_model_where_it_is(make_model: MakeModel, tmp_path: Path) -> None:
+def test_commands_name_the_source(make_model: MakeModel) -> None:
     config = make_model().config()
     assert 'fc.load("model")' in model_card(config)
     text = model_card(config, source="hf://someone/streets", image="predictions.png")

@@ -1,4 +1,4 @@
-"""Runs and their logs, whatever became of them; files of version 0.1."""
+"""Runs and their logs, finished or not; files of version 0.1."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_finished_run(folder: Path) -> None:
         (shutil.rmtree, "{f} is not a run folder: it has no metrics.json.", "fullconv train DATA"),
     ],
 )
-def test_what_is_not_a_finished_run(folder: Path, damage: Any, message: str, hint: str) -> None:
+def test_folders_without_a_finished_run(folder: Path, damage: Any, message: str, hint: str) -> None:
     damage(folder)
     with pytest.raises(FullconvError) as caught:
         open_run(folder)
@@ -70,7 +70,7 @@ def test_what_is_not_a_finished_run(folder: Path, damage: Any, message: str, hin
     assert caught.value.hint == hint.format(f=folder)
 
 
-def test_a_log_that_was_cut_off(folder: Path) -> None:
+def test_incomplete_logs(folder: Path) -> None:
     path = folder / "log.csv"
     path.write_text("epoch,loss\n1,0.5\n2,oh\n3")
     log = read_log(path)
@@ -93,7 +93,7 @@ def test_a_history_of_one_stage_without_its_incomplete_row(tmp_path: Path) -> No
     assert stage.seconds == 6.5
 
 
-def test_the_clock_restarts_when_a_training_is_resumed(tmp_path: Path) -> None:
+def test_the_clock_restarts_when_a_training_run_is_resumed(tmp_path: Path) -> None:
     clock = (3.0, 6.0, 2.5, 5.0, 1.0)
     write_log(tmp_path, *(f"{k},{k},1,1,1,1,{seconds}" for k, seconds in enumerate(clock, 1)))
     assert read_history(tmp_path, 8)[0].seconds == pytest.approx(6.0 + 5.0 + 1.0)

@@ -1,5 +1,8 @@
+"""Models of others: released FCNs, and networks of torchvision."""
+
 from __future__ import annotations
 
+import re
 import urllib.error
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,93 +43,84 @@ def as_caffe(image: np.ndarray) -> Tensor:
     return torch.from_numpy(bgr.transpose(2, 0, 1).copy())[None]
 
 
-def assert_labels(found: np.ndarray, wanted: Tensor) -> None:
-    """Equal but for near ties; and there is something to see."""
-    best = wanted[0].topk(2, dim=0).values
-    clear = (best[0] - best[1] > 1e-4 * wanted.abs().max()).numpy()
+def assert_labels(labels: np.ndarray, scores: Tensor) -> None:
+    """Compare the labels with the highest scores, except where two scores are nearly equal."""
+    best = scores[0].topk(2, dim=0).values
+    clear = (best[0] - best[1] > 1e-4 * scores.abs().max()).numpy()
     assert clear.mean() > 0.9
-    assert len(np.unique(found)) > 1
-    assert (found == wanted[0].argmax(0).numpy())[clear].all()
+    assert len(np.unique(labels)) > 1
+    assert (labels == scores[0].argmax(0).numpy())[clear].all()
+
+
+def write_caffe(folder: Path, net: str, **changes: Any) -> Path:
+    return write_caffemodel(folder / f"{net}.caffemodel", blobs_of_file(net, **changes))
 
 
 @pytest.mark.parametrize("legacy", [False, True])
 @pytest.mark.parametrize("net", ["32s", "16s", "8s", "8s-atonce", "alexnet"])
-def test_a_released_caffemodel_labels_as_caffe_would(
+def test_a_released_caffemodel_gives_the_labels_of_caffe(
     tmp_path: Path, net: str, legacy: bool
 ) -> None:
-    blobs = blobs_of_file(net)
-    path = write_caffemodel(tmp_path / "heavy.caffemodel", blobs, legacy=legacy)
-    model = fc.load(path)
-    image = photo(59, 77)
+    blobs, image = blobs_of_file(net), photo(59, 77)
+    model = fc.load(write_caffemodel(tmp_path / "heavy.caffemodel", blobs, legacy=legacy))
     assert_labels(model.label_map(image), scores_of(as_caffe(image), blobs, net))
     assert model.labels.names[:2] == ("background", "aeroplane")
     assert model.labels.colors[15] == (192, 128, 128)  # person
-    network = model.model.network
-    assert network.upsampling == "bilinear"
-    assert (network.border, network.name) == (
-        "zeros", {"alexnet": "FCN-32s", "8s-atonce": "FCN-8s"}.get(net, f"FCN-{net}")
-    )  # fmt: skip
-    assert model.model.card.pretrained_on == "heavy.caffemodel"
+    network, card = model.model.network, model.model.card
+    name = {"alexnet": "FCN-32s", "8s-atonce": "FCN-8s"}.get(net, f"FCN-{net}")
+    assert (network.upsampling, network.border, network.name) == ("bilinear", "zeros", name)
+    assert card.pretrained_on == "heavy.caffemodel"
+    saved = open_model(model.save(tmp_path / "model"))
+    assert saved.network.border == "zeros"
+    assert saved.card.options == card.options
+    at_once = {"at_once": True} if net == "8s-atonce" else {}
+    assert saved.card.options == {"form": "original", "width": WIDTH, **at_once}
+    assert saved.card.mean == pytest.approx([m / 255 for m in reversed(MEAN_BGR)])
 
 
 @pytest.mark.parametrize("checkpoint", [False, True])
 @pytest.mark.parametrize("net", ["32s", "16s", "8s", "8s-atonce"])
-def test_pytorch_fcns_weights(tmp_path: Path, net: str, checkpoint: bool) -> None:
-    """The same names; whether it is at-once stands in the checkpoint, or in the file's name."""
+def test_weights_of_pytorch_fcn(tmp_path: Path, net: str, checkpoint: bool) -> None:
+    """The checkpoint or the name of the file tells whether it is at once."""
     blobs = {n: b for n, b in blobs_of_file(net).items() if not n.startswith("scale")}
-    state = {
+    content: dict[str, Any] = {
         f"{name}.{part}": blob
         for name, parts in blobs.items()
         for part, blob in zip(("weight", "bias"), parts, strict=False)
     }
     path = tmp_path / f"fcn{net}_from_caffe.pth"
-    thing: Any = state
     if checkpoint:
         path = tmp_path / "model_best.pth.tar"
         arch = {"32s": "FCN32s", "16s": "FCN16s", "8s": "FCN8s", "8s-atonce": "FCN8sAtOnce"}[net]
-        thing = {"arch": arch, "model_state_dict": state, "best_mean_iu": np.float64(0.6)}
-    torch.save(thing, path)
+        content = {"arch": arch, "model_state_dict": content, "best_mean_iu": np.float64(0.6)}
+    torch.save(content, path)
     image = photo(40, 61)
-    found = fc.load(path).label_map(image)
-    assert_labels(found, scores_of(as_caffe(image), blobs, net))
+    assert_labels(fc.load(path).label_map(image), scores_of(as_caffe(image), blobs, net))
 
 
-def test_the_aligned_form_may_be_asked_for(tmp_path: Path) -> None:
-    path = write_caffemodel(tmp_path / "a.caffemodel", blobs_of_file("8s-atonce"))
+def test_the_aligned_form_on_request(tmp_path: Path) -> None:
+    path = write_caffe(tmp_path, "8s-atonce")
     model = open_model(path, backbone="paper:vgg16-aligned")
     assert [g.offset for g in model.network.backbone.grids] == [3.5, 7.5, 15.5]
     assert model.network.border == "replicate"
     assert model.card.options == {"form": "aligned", "at_once": True, "width": WIDTH}
-    original = open_model(path)
-    for one, other in zip(
-        model.network.state_dict().values(), original.network.state_dict().values(), strict=True
-    ):
-        assert torch.equal(one, other)
+    tensors = (m.network.state_dict().values() for m in (model, open_model(path)))
+    assert all(torch.equal(a, b) for a, b in zip(*tensors, strict=True))
 
 
 def test_learned_upsampling_is_kept(tmp_path: Path) -> None:
     weight = bilinear(21, 4) + 0.05 * torch.randn(21, 21, 4, 4)
-    blobs = blobs_of_file("16s", upscore2=[weight])
-    model = open_model(write_caffemodel(tmp_path / "a.caffemodel", blobs))
+    plain = open_model(write_caffe(tmp_path, "16s")).network
+    model = open_model(write_caffe(tmp_path, "16s", upscore2=[weight]))
     assert model.network.upsampling == "learned"
-    image = as_caffe(photo(40, 61))
-    x = nn.functional.conv_transpose2d
+    image = model.normalize(torch.from_numpy(photo(40, 61)).permute(2, 0, 1)[None])
     with torch.no_grad():
-        scores = model.network(
-            model.normalize(torch.from_numpy(photo(40, 61)).permute(2, 0, 1)[None])
-        )
-        plain = open_model(
-            write_caffemodel(tmp_path / "b.caffemodel", blobs_of_file("16s"))
-        ).network
-        features = plain.backbone(
-            model.normalize(torch.from_numpy(photo(40, 61)).permute(2, 0, 1)[None])
-        )
-        coarse = plain.score["stride32"](features[1])
-        up = x(coarse, weight, stride=2)
-        fine = plain.score["stride16"](features[0])
+        scores = model.network(image)
+        features = plain.backbone(image)
+        coarse, fine = plain.score["stride32"](features[1]), plain.score["stride16"](features[0])
+        up = nn.functional.conv_transpose2d(coarse, weight, stride=2)
         fused = up + fine[:, :, 5 : 5 + up.shape[2], 5 : 5 + up.shape[3]]
         full = upsampled(fused, 32, 16)[:, :, 27 : 27 + 40, 27 : 27 + 61]
-    assert image.shape[2:] == full.shape[2:]
     scale = float(full.abs().max())
     torch.testing.assert_close(scores.full(), full, rtol=0, atol=1e-5 * scale)
 
@@ -150,7 +144,7 @@ def test_learned_upsampling_is_kept(tmp_path: Path) -> None:
 def test_a_released_file_that_does_not_fit(
     tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
-    path = write_caffemodel(tmp_path / "net.caffemodel", blobs_of_file("8s", **changes))
+    path = write_caffe(tmp_path, "8s", **changes)
     with pytest.raises(FullconvError) as caught:
         open_model(path)
     assert message in caught.value.message
@@ -158,7 +152,7 @@ def test_a_released_file_that_does_not_fit(
 
 
 def test_other_classes(tmp_path: Path) -> None:
-    path = write_caffemodel(tmp_path / "a.caffemodel", blobs_of_file("32s", classes=3))
+    path = write_caffe(tmp_path, "32s", classes=3)
     assert open_model(path).labels.names == ("class 0", "class 1", "class 2")
     labels = Labels(("sky", "road", "tree"))
     assert fc.load(path, labels=labels).labels == labels
@@ -172,39 +166,41 @@ def tv_file(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Path]:
     return network, path
 
 
-def test_torchvisions_model_labels_as_torchvision_does(
+def test_torchvisions_model_gives_its_labels(
     tv_file: tuple[nn.Module, Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """With its preprocessing (here to a shorter side of 64 pixels, to be quick), read back at the
-    image's own size: by name with a file, saved as one of ours, and by the file's content."""
+    """By name with a file, saved by Fullconv, and by the content of the file."""
     network, path = tv_file
-    monkeypatch.setattr(torchvision_fcn, "SIDE", 64)
+    monkeypatch.setattr(torchvision_fcn, "SIDE", 64)  # of the shorter side, to be quick
     image = photo(41, 60)
-    tensor = torch.from_numpy(image).permute(2, 0, 1)
     preset = torchvision.transforms._presets.SemanticSegmentation(resize_size=64)
     with torch.no_grad():
-        cells = network.classifier(network.backbone(preset(tensor)[None])["out"])  # type: ignore
-    wanted = nn.functional.interpolate(cells, (41, 60), mode="bilinear")
+        tensor = preset(torch.from_numpy(image).permute(2, 0, 1))
+        cells = network.classifier(network.backbone(tensor[None])["out"])  # type: ignore
     model = fc.load("torchvision:fcn_resnet50", weights=path)
     labels = model.label_map(image)
-    assert_labels(labels, wanted)
+    assert_labels(labels, nn.functional.interpolate(cells, (41, 60), mode="bilinear"))
     assert model.model.card.pretrained_on == "fcn_resnet50_coco.pth"
     names = torchvision.models.segmentation.FCN_ResNet50_Weights.DEFAULT.meta["categories"]
     assert (names[0], model.labels.names[0]) == ("__background__", "background")
     assert model.labels.names[1:] == tuple(names[1:])
     assert np.array_equal(fc.load(model.save(tmp_path / "model")).label_map(image), labels)
-    Image.fromarray(image).save(tmp_path / "photo.png")
-    words = ["predict", str(path), str(tmp_path / "photo.png"), "--out", str(tmp_path)]
-    assert run(words) == 0
-    with Image.open(tmp_path / "photo_mask.png") as mask:
-        assert np.array_equal(np.asarray(mask), labels)
+    assert np.array_equal(predict_mask(path, image, tmp_path), labels)
     assert "1 of 1 image" in capfd.readouterr().out
 
 
-def test_images_are_resized_as_torchvision_says() -> None:
+def predict_mask(model: Path, image: np.ndarray, folder: Path) -> np.ndarray:
+    """Return the mask that the command line writes."""
+    Image.fromarray(image).save(folder / "photo.png")
+    assert run(["predict", str(model), str(folder / "photo.png"), "--out", str(folder)]) == 0
+    with Image.open(folder / "photo_mask.png") as mask:
+        return np.asarray(mask)
+
+
+def test_images_are_resized_as_by_torchvision() -> None:
     for weights in ("FCN_ResNet50_Weights", "FCN_ResNet101_Weights"):
         preset = getattr(torchvision.models.segmentation, weights).DEFAULT.transforms()
         assert preset.resize_size == [torchvision_fcn.SIDE]
@@ -212,30 +208,26 @@ def test_images_are_resized_as_torchvision_says() -> None:
         assert preset.std == [0.229, 0.224, 0.225]
 
 
-def test_from_the_command_line_and_saved_as_one_of_ours(
+def test_a_caffemodel_on_the_command_line(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    photo_file = tmp_path / "photo.png"
-    Image.fromarray(photo(40, 60)).save(photo_file)
-    caffe = write_caffemodel(tmp_path / "fcn8s.caffemodel", blobs_of_file("8s"))
-    assert run(["predict", str(caffe), str(photo_file), "--out", str(tmp_path)]) == 0
-    saved = save_model(open_model(caffe), tmp_path / "model")
-    with Image.open(tmp_path / "photo_mask.png") as mask:
-        assert np.array_equal(np.asarray(mask), fc.load(saved).label_map(photo(40, 60)))
-    assert run(["inspect", str(caffe)]) == 0
-    shown = capfd.readouterr().out
-    assert "background, aeroplane" in shown
-    assert "pretrained on fcn8s.caffemodel" in shown
+    path, image = write_caffe(tmp_path, "8s"), photo(40, 60)
+    saved = save_model(open_model(path), tmp_path / "model")
+    assert np.array_equal(predict_mask(path, image, tmp_path), fc.load(saved).label_map(image))
+    assert run(["inspect", str(path)]) == 0
+    printed = capfd.readouterr().out
+    assert "background, aeroplane" in printed
+    assert "pretrained on 8s.caffemodel" in printed
 
 
-def test_evaluating_a_model_of_others(tmp_path: Path) -> None:
-    """Against its own labels: 1 exactly; classes by the names of PASCAL VOC."""
-    path = write_caffemodel(tmp_path / "fcn8s.caffemodel", blobs_of_file("8s"))
+def test_evaluating_a_third_party_model(tmp_path: Path) -> None:
+    """Its own labels are the ground truth; the classes are found by the names of PASCAL VOC."""
+    path = write_caffe(tmp_path, "8s")
     model = fc.load(path)
-    for split in ("train", "val"):
+    for split, width in (("train", 60), ("val", 48)):
         for kind in ("images", "masks"):
             (tmp_path / "data" / kind / split).mkdir(parents=True)
-        image = photo(40, 60 if split == "train" else 48)
+        image = photo(40, width)
         Image.fromarray(image).save(tmp_path / f"data/images/{split}/{split}.png")
         model(image).save_mask(tmp_path / f"data/masks/{split}/{split}.png")
     names = ", ".join(f'"{name}"' for name in model.labels.names)
@@ -243,59 +235,50 @@ def test_evaluating_a_model_of_others(tmp_path: Path) -> None:
     rules = "small-image"
     result = fc.evaluate(str(path), tmp_path / "data", split="val", ignore_rules=rules).to_dict()
     assert result["pixel_accuracy"] == 1
-    assert result["protocol"]["pretrained_on"] == "fcn8s.caffemodel"
+    assert result["protocol"]["pretrained_on"] == "8s.caffemodel"
 
 
-def test_weights_that_cannot_be_fetched_are_said(
+def test_weights_that_cannot_be_downloaded(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    def get(**_options: Any) -> Any:
+    def fail(**_options: Any) -> Any:
         raise urllib.error.URLError("no route to host")
 
-    chosen = SimpleNamespace(DEFAULT=SimpleNamespace(get_state_dict=get))
-    monkeypatch.setattr(torchvision.models, "get_model_weights", lambda name: chosen)
+    weights = SimpleNamespace(DEFAULT=SimpleNamespace(get_state_dict=fail))
+    monkeypatch.setattr(torchvision.models, "get_model_weights", lambda name: weights)
     assert run(["predict", "torchvision:fcn_resnet50", __file__]) == 1
-    said = capfd.readouterr().err
-    assert "the pretrained weights of fcn_resnet50 are not on this machine" in said
-    assert "try: fullconv predict fcn_resnet50.pth IMAGE" in said
+    printed = capfd.readouterr().err
+    assert "the pretrained weights of fcn_resnet50 are not on this machine" in printed
+    assert "try: fullconv predict fcn_resnet50.pth IMAGE" in printed
 
 
-def test_what_is_no_model_is_said(tv_file: tuple[nn.Module, Path], tmp_path: Path) -> None:
-    with pytest.raises(FullconvError, match="torchvision:resnet50 is not a segmentation network"):
-        open_model("torchvision:resnet50")
-    with pytest.raises(FullconvError, match="paper:vgg16 is a network without trained scores"):
-        open_model("paper:vgg16")
-    with pytest.raises(
-        FullconvError, match="contains weights of fcn_resnet50, not of fcn_resnet101"
-    ):
-        open_model("torchvision:fcn_resnet101", weights=tv_file[1])
-    resnet = tmp_path / "resnet.pth"
+def test_files_and_names_that_are_no_model(
+    tv_file: tuple[nn.Module, Path], tmp_path: Path, model_folder: Path
+) -> None:
+    resnet, gone = tmp_path / "resnet.pth", tmp_path / "gone.pth"
     torch.save({"conv1.weight": torch.zeros(2, 3, 7, 7), "fc.bias": torch.zeros(3)}, resnet)
-    with pytest.raises(FullconvError, match="its layers are conv1, fc; expected those of a rel"):
-        open_model(resnet)
-    with pytest.raises(FullconvError, match="contains no weights of fcn_resnet50"):
-        open_model("torchvision:fcn_resnet50", weights=resnet)
+    cases: list[tuple[Any, Any, str]] = [
+        ("torchvision:resnet50", None, "torchvision:resnet50 is not a segmentation network"),
+        ("paper:vgg16", None, "paper:vgg16 is a network without trained scores"),
+        ("torchvision:fcn_resnet101", tv_file[1], "weights of fcn_resnet50, not of fcn_resnet101"),
+        (resnet, None, "its layers are conv1, fc; expected those of a released FCN"),
+        ("torchvision:fcn_resnet50", resnet, "contains no weights of fcn_resnet50"),
+        ("torchvision:fcn_resnet50", gone, "gone.pth cannot be read: No such file"),
+        (model_folder, "a.pth", "has its own weights and classes"),
+    ]
+    for source, weights, message in cases:
+        with pytest.raises(FullconvError, match=re.escape(message)):
+            open_model(source, weights=weights)
     with pytest.raises(FullconvError, match=r"gone\.pth cannot be read: No such file"):
-        load_third_party(tmp_path / "gone.pth")
+        load_third_party(gone)
 
 
-def test_a_model_of_ours_has_its_own_weights(model_folder: Path) -> None:
+def test_third_party_files_are_recognized_by_their_content(
+    tmp_path: Path, model_folder: Path
+) -> None:
     assert not is_third_party(model_folder)
     assert not is_third_party(model_folder / "model.safetensors")
-    with pytest.raises(FullconvError, match="has its own weights and classes"):
-        open_model(model_folder, weights="a.pth")
-
-
-def test_a_predictor_saves_its_model(tmp_path: Path) -> None:
-    path = write_caffemodel(tmp_path / "fcn32s.caffemodel", blobs_of_file("32s"))
-    saved = fc.load(path).save(tmp_path / "model")
-    found = open_model(saved)
-    assert found.card.options == {"form": "original", "width": WIDTH}
-    assert found.network.border == "zeros"
-    assert found.card.mean == pytest.approx([m / 255 for m in reversed(MEAN_BGR)])
-
-
-def test_short_side_is_kept(tmp_path: Path, make_model: Any) -> None:
-    model = make_model()
-    model.short_side = 33
-    assert open_model(save_model(model, tmp_path / "model")).short_side == 33
+    heads = {b"PK": True, b"\x80\x02": True, b"\x80\x04": True, b"\x80\x02\0\0\0\0\0\0{": False}
+    for head, is_recognized in heads.items():
+        (tmp_path / "weights").write_bytes(head)
+        assert is_third_party(tmp_path / "weights") == is_recognized

@@ -17,7 +17,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,32 +46,20 @@ Result = dict[str, Any]
 
 @dataclass(frozen=True)
 class InputImage:
-    """An image or video to predict.
-
-    Args:
-        path: the file.
-        stem: the name of its results, relative to the output folder.
-        extra_inputs: files with its extra channels.
-    """
+    """An image or video to predict."""
 
     path: Path
-    stem: Path
-    extra_inputs: tuple[Path, ...] = ()
+    stem: Path  # the name of its results, relative to the output folder
+    extra_inputs: tuple[Path, ...] = ()  # files with its extra channels
 
 
 @dataclass
 class BatchResult:
-    """The results of many images.
+    """The results of many images."""
 
-    Attributes:
-        results: `Segmentation.to_dict` and "files" of each image that could be read, in order.
-        failed: an error for each of the other images.
-        skipped: how many results are from earlier runs.
-    """
-
-    results: list[Result] = field(default_factory=list)
-    failed: list[FullconvError] = field(default_factory=list)
-    skipped: int = 0
+    results: list[Result] = field(default_factory=list)  # of images that could be read, in order
+    failed: list[FullconvError] = field(default_factory=list)  # of the other images
+    skipped: int = 0  # results of earlier runs
 
 
 def predict_many(
@@ -130,13 +118,10 @@ class _Job:
 
 @dataclass(frozen=True)
 class _LoadedImage:
-    """An image in memory: (H, W, 3) uint8 RGB, its share of the pixel budget, its georeference.
+    """An image in memory, or nothing of a file that is read in windows or frame by frame."""
 
-    The pixels are None if the file is read in windows or frame by frame.
-    """
-
-    pixels: np.ndarray | None
-    budget: int
+    pixels: np.ndarray | None  # (H, W, 3) uint8 RGB
+    budget: int  # its share of the pixel budget
     place: GeoReference | None = None
 
 
@@ -163,7 +148,7 @@ class Pipeline:
         """Yield the result of each image, or why it cannot be read, in order, as soon as it and
         those before it are written."""
         loading: deque[Future[_LoadedImage]] = deque()
-        writing: deque[Future[Result] | Result | FullconvError] = deque()
+        writing: deque[Future[Result | FullconvError]] = deque()
         stream_progress = progress if len(jobs) == 1 else lambda done, total: None
         for k, job in enumerate(jobs):
             # Keep the readers busy.
@@ -176,22 +161,20 @@ class Pipeline:
             except UnwrittenError:
                 raise
             except FullconvError as error:
-                writing.append(error)
+                writing.append(_finished(error))
             # Yield what is finished; wait if the writers fall behind.
-            while writing and (len(writing) > 2 * self.threads or _is_done(writing[0])):
-                yield _value(writing.popleft())
+            while writing and (len(writing) > 2 * self.threads or writing[0].done()):
+                yield writing.popleft().result()
         while writing:
-            yield _value(writing.popleft())
+            yield writing.popleft().result()
 
     def _read(self, path: Path, turn: int) -> _LoadedImage:
-        """Read an image, in a reader thread."""
         # 1) Wait for room in memory. Windows and frames are read later, a few at a time.
         budget = 0
         try:
             size = raster_size(path)
-            if is_video(path) or (
-                size and not self.predictor.extra_inputs and self.predictor.needs_tiling(size)
-            ):
+            is_cut = size and not self.predictor.extra_inputs and self.predictor.needs_tiling(size)
+            if is_video(path) or is_cut:
                 return _LoadedImage(None, 0)
             budget = size[0] * size[1] if size else pixels_to_decode(path)
         finally:
@@ -208,7 +191,7 @@ class Pipeline:
 
     def _predict(
         self, job: _Job, loaded: _LoadedImage, progress: Progress
-    ) -> Future[Result] | Result:
+    ) -> Future[Result | FullconvError]:
         """Run the network, in this thread, and start writing the results."""
         path = job.image.path
 
@@ -223,7 +206,7 @@ class Pipeline:
             return [Path(file) for file in result["files"]], result
 
         if loaded.pixels is None:
-            return self._write(job, stream, 0)
+            return _finished(self._write(job, stream, 0))
 
         # 4) Others are predicted here and written by a writer thread.
         try:
@@ -241,23 +224,27 @@ class Pipeline:
 
     def _write(
         self, job: _Job, save: Callable[[Path], tuple[list[Path], Result]], budget: int
-    ) -> Result:
+    ) -> Result | FullconvError:
         """Write an image's results: all of them or none."""
+        target = self.manifest.out / job.image.stem
+        staging = _staging_path(target)
         try:
-            target = self.manifest.out / job.image.stem
-            with staging_dir(target) as stem:
-                # 5) Write the files into the staging folder.
-                files, result = save(stem)
-                # 6) Record them before they are moved: after a kill, the record describes files
-                #    that are not there, and the image is predicted again.
-                moves = {file: target.parent / file.name for file in files}
-                self.manifest.add(job.image.stem, job.stamps, self.outputs, moves, result)
-                # 7) Move them to their names.
-                for file, path in moves.items():
-                    with creating(path):
-                        os.replace(file, path)
+            # 5) Write the files into a hidden staging folder.
+            with creating(target):
+                shutil.rmtree(staging, ignore_errors=True)  # left by a process that was killed
+                staging.mkdir(parents=True)
+            files, result = save(staging / target.name)
+            # 6) Record them before they are moved: after a kill, the record describes files
+            #    that are not there, and the image is predicted again.
+            moves = {file: target.parent / file.name for file in files}
+            self.manifest.add(job.image.stem, job.stamps, self.outputs, moves, result)
+            # 7) Move them to their names.
+            for file, path in moves.items():
+                with creating(path):
+                    os.replace(file, path)
             return {**result, "files": [str(path) for path in moves.values()]}
         finally:
+            shutil.rmtree(staging, ignore_errors=True)
             self.budget.leave(budget)
 
 
@@ -270,13 +257,14 @@ class PixelBudget:
         self._changed = threading.Condition()
 
     def enter(self, turn: int, pixels: int) -> None:
-        """Wait for the turn, counted from 0, and for room.
+        """Wait for the turn, counted from 0, and for room; CancelledError if `close` was called."""
 
-        Raises:
-            CancelledError: `close` was called.
-        """
+        def may_enter() -> bool:
+            has_room = not self._used or self._used + pixels <= self._limit
+            return self._closed or (turn == self._turn and has_room)
+
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._fits(turn, pixels))
+            self._changed.wait_for(may_enter)
             if self._closed:
                 raise CancelledError
             self._turn += 1
@@ -295,31 +283,12 @@ class PixelBudget:
             self._closed = True
             self._changed.notify_all()
 
-    def _fits(self, turn: int, pixels: int) -> bool:
-        has_room = not self._used or self._used + pixels <= self._limit
-        return turn == self._turn and has_room
-
-
-@contextmanager
-def staging_dir(stem: Path) -> Iterator[Path]:
-    """Yield the same file name in a hidden folder next to it, which is deleted afterwards."""
-    folder = _staging_path(stem)
-    with creating(stem):
-        shutil.rmtree(folder, ignore_errors=True)  # left by a process that was killed
-        folder.mkdir(parents=True)
-    try:
-        yield folder / stem.name
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
 
 def _staging_path(stem: Path) -> Path:
     return stem.with_name(STAGING_PREFIX + stem.name)
 
 
-def _is_done(item: Future[Result] | Result | FullconvError) -> bool:
-    return not isinstance(item, Future) or item.done()
-
-
-def _value(item: Future[Result] | Result | FullconvError) -> Result | FullconvError:
-    return item.result() if isinstance(item, Future) else item
+def _finished(result: Result | FullconvError) -> Future[Result | FullconvError]:
+    future: Future[Result | FullconvError] = Future()
+    future.set_result(result)
+    return future

@@ -65,22 +65,20 @@ class ExportedModel(Segmenter):
         )
 
     def set_options(self, options: PredictOptions) -> None:
-        """Apply these prediction options from now on; see `Segmenter.set_options`.
+        """Apply these prediction options from now on.
 
         Raises:
-            FullconvError: also for options that need logits, if the file returns labels only.
+            FullconvError: see `Segmenter.set_options`; options that need logits, without logits.
         """
         if self.labels_only and options.from_probabilities:
             raise self._no_logits()
         super().set_options(options)
 
     def scores(self, image: np.ndarray, extra_inputs: Sequence[Any] = ()) -> np.ndarray:
-        """Return the logits at the cells, (K, h, w) float32 of all heads, for an image (H, W, 3),
-        uint8 RGB."""
+        """Return the logits at the cells, (K, h, w) float32, for an image (H, W, 3) uint8 RGB."""
         return self._outputs(self.stack_channels(image, extra_inputs)[None])[0][0]
 
     def predict_labels(self, channels: np.ndarray) -> list[np.ndarray]:
-        """Return the class ids (H, W) of each head; see `Segmenter.predict_labels`."""
         if self.labels_only:
             pairs = zip(self._outputs(channels[None]), self.tables, strict=True)
             return [ids[0].astype(ids_dtype(len(labels))) for ids, labels in pairs]
@@ -88,13 +86,11 @@ class ExportedModel(Segmenter):
         return self.predict_probabilities(channels, size).label_maps()
 
     def predict_batch(self, images: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Return the logits and the class ids of a batch; see `Segmenter.predict_batch`."""
         logits = self._outputs(images)[0]
         size = (images.shape[1], images.shape[2])
         return logits, [numpy_arrays.labels(head, self.grid, size) for head in self._split(logits)]
 
     def predict_probabilities(self, channels: np.ndarray, size: tuple[int, int]) -> Probabilities:
-        """Return the probabilities for one view; see `Segmenter.predict_probabilities`."""
         if self.labels_only:
             raise self._no_logits()
         (logits,) = self._outputs(channels[None])
@@ -109,45 +105,37 @@ class ExportedModel(Segmenter):
         return CellProbabilities(self._split(logits), places, size)
 
     def _split(self, logits: np.ndarray) -> list[np.ndarray]:
-        """Split logits (N, K, h, w) by head."""
         ends = np.cumsum([len(labels) for labels in self.tables])
         return np.split(logits, ends[:-1], axis=1)
 
     def _no_logits(self) -> FullconvError:
-        return FullconvError(
-            msg(
-                "{name} returns labels only, so no probabilities and nothing computed from them is "
-                "available.",
-                name=self.name,
-            ),
-            msg("{command}   # without --with-labels", command=_EXPORT),
+        message = msg(
+            "{name} returns labels only, so no probabilities and nothing computed from them is "
+            "available.",
+            name=self.name,
         )
+        hint = msg("{command}   # without --with-labels", command=_EXPORT)
+        return FullconvError(message, hint)
 
     def _outputs(self, images: np.ndarray) -> list[np.ndarray]:
         """Run the graph on images (N, H, W, C)."""
         try:
             return self.run(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
         except Exception as error:  # the runtimes have no common exception
-            raise FullconvError(
-                msg(
-                    "{name} failed on an image of {width} x {height} pixels: {reason}.",
-                    name=self.name,
-                    width=images.shape[2],
-                    height=images.shape[1],
-                    reason=first_line(error)[:200],
-                ),
-                msg("fullconv predict MODEL_FOLDER IMAGE   # the model that was exported"),
-            ) from error
+            message = msg(
+                "{name} failed on an image of {width} x {height} pixels: {reason}.",
+                name=self.name,
+                width=images.shape[2],
+                height=images.shape[1],
+                reason=first_line(error)[:200],
+            )
+            hint = msg("fullconv predict MODEL_FOLDER IMAGE   # the model that was exported")
+            raise FullconvError(message, hint) from error
 
 
 class CellProbabilities(Probabilities):
-    """Probabilities from the logits at the cells.
-
-    Args:
-        logits: (1, K, h, w) of each head.
-        places: of the cells along the columns and along the rows.
-        size: (H, W) of the image.
-    """
+    """Probabilities from the logits (1, K, h, w) of each head at the cells. `places` are those of
+    the cells along the columns and along the rows."""
 
     def __init__(
         self, logits: Sequence[np.ndarray], places: tuple[Grid, Grid], size: tuple[int, int]
@@ -156,18 +144,15 @@ class CellProbabilities(Probabilities):
         self.counts = tuple(head.shape[1] for head in logits)
 
     def rows(self, head: int, start: int, stop: int) -> np.ndarray:
-        """Return the probabilities of some rows; see `Probabilities.rows`."""
         rows = range(start, stop)
         return softmax(numpy_arrays.scores(self.logits[head][0], self.places, rows, self.size[1]))
 
     def labels(self, head: int) -> np.ndarray:
-        """Return the most likely classes, by the fused kernel if both axes have the same cells."""
         if self.places[0] != self.places[1]:
             return super().labels(head)
         return numpy_arrays.labels(self.logits[head], self.places[0], self.size)[0]
 
     def confidence(self, head: int) -> np.ndarray:
-        """Return the probability of these classes, by the fused kernel if both axes agree."""
         if self.places[0] != self.places[1]:
             return super().confidence(head)
         return numpy_arrays.confidence(self.logits[head], self.places[0], self.size)[0]
@@ -187,13 +172,11 @@ def load_exported(
     tile: int | None = None,
     options: PredictOptions | None = None,
 ) -> ExportedModel:
-    """Load an exported model.
+    """Load an .onnx file, an OpenVINO .xml file, or the folder that contains it.
 
     Args:
-        path: an .onnx file, an OpenVINO .xml file, or the folder that contains it.
         threads: of the runtime; None: its default.
         tile: not supported; exported models process each image whole.
-        options: see `fullconv.inference.options.PredictOptions`.
 
     Raises:
         FullconvError: no such file, a damaged or foreign one, or its runtime is not installed.
@@ -221,14 +204,12 @@ def load_exported(
     try:
         model = ExportedModel(run, json.loads(description), str(path))
     except (TypeError, ValueError, KeyError) as error:
-        raise FullconvError(
-            msg(
-                "{path} contains a network but not its classes and cell positions; expected a file "
-                "that fullconv export wrote.",
-                path=path,
-            ),
-            _EXPORT,
-        ) from error
+        message = msg(
+            "{path} contains a network but not its classes and cell positions; expected a file "
+            "that fullconv export wrote.",
+            path=path,
+        )
+        raise FullconvError(message, _EXPORT) from error
     model.set_options(options or PredictOptions())
     return model
 

@@ -68,8 +68,7 @@ def predict_raster(
         progress: called with how many rows of pixels are done and how many there are.
 
     Returns:
-        Source, height, width, files, and "area", see `Segmentation.to_dict`; the areas of
-        additional heads under "heads".
+        The content of the JSON file, see `Segmentation.to_dict`, and "files".
 
     Raises:
         FullconvError: a file that cannot be read or written; a model with extra inputs or a fixed
@@ -78,34 +77,39 @@ def predict_raster(
     source, stem, model = Path(source), Path(stem), predictor.model
     predictor.options.require_windows(source)
     require_stream_outputs(outputs, source)
-    if model.extra_inputs or model.short_side is not None:
-        raise FullconvError(
-            msg("{source} is read in windows, but the model takes extra inputs.", source=source)
-            if model.extra_inputs
-            else msg(
-                "{source} is read in windows, but the model resizes whole images.", source=source
-            ),
-            WHOLE_IMAGE_HINT,
+    if model.extra_inputs:
+        message = msg(
+            "{source} is read in windows, but the model takes extra inputs.", source=source
         )
+        raise FullconvError(message, WHOLE_IMAGE_HINT)
+    if model.short_side is not None:
+        message = msg(
+            "{source} is read in windows, but the model resizes whole images.", source=source
+        )
+        raise FullconvError(message, WHOLE_IMAGE_HINT)
     heads = {"": model.labels, **model.heads}
     with open_raster(source) as raster, ExitStack() as stack:
-        results = [
-            _HeadResult(head_stem(stem, head), labels, raster) for head, labels in heads.items()
-        ]
+        results = [_HeadResult(head_stem(stem, k), labels, raster) for k, labels in heads.items()]
         if "mask" in outputs:
             for result in results:
-                result.open_mask(stack)
+                writer = open_mask_writer(result.mask_path, raster, result.labels, software=MARK[1])
+                result.mask = stack.enter_context(writer)
+
+        def add(rows: PixelRange, columns: PixelRange, maps: Sequence[np.ndarray]) -> None:
+            valid = raster.valid(rows, columns)
+            for result, ids in zip(results, maps, strict=True):
+                result.add(rows, columns, ids, valid)
 
         # Predict block by block, and write the previous block at the same time.
         with (
             short_switch_interval(),
             closing(_predict_blocks(predictor, raster)) as blocks,
-            BackgroundWorker() as writer,
+            BackgroundWorker() as worker,
         ):
             for rows, columns, maps in blocks:
-                writer(_add_block, raster, results, rows, columns, maps)
+                worker(add, rows, columns, maps)
                 progress(rows[1], raster.size[0])
-            writer.wait()
+            worker.wait()
 
         # Write the previews and the JSON file.
         files = [path for result in results for path in result.write_previews(outputs)]
@@ -138,25 +142,13 @@ def _predict_blocks(
         del maps
 
 
-def _add_block(
-    raster: RasterReader,
-    results: Sequence[_HeadResult],
-    rows: PixelRange,
-    columns: PixelRange,
-    maps: Sequence[np.ndarray],
-) -> None:
-    valid = raster.valid(rows, columns)
-    for result, ids in zip(results, maps, strict=True):
-        result.add(rows, columns, ids, valid)
-
-
 class _HeadResult:
     """The result of one head: the mask file, the pixel counts, and the ids of the preview."""
 
     def __init__(self, stem: Path, labels: Labels, raster: RasterReader) -> None:
         self.stem, self.labels, self.raster = stem, labels, raster
         self.mask_path = output_path(stem, "mask").with_suffix(".tif")
-        self._mask: GeoMaskWriter | None = None
+        self.mask: GeoMaskWriter | None = None  # the open file
         self._counts = np.zeros(len(labels), np.int64)
         preview_size = raster.reduced(PREVIEW_SIDE)
         # The rows and columns of the image that the preview shows.
@@ -165,11 +157,6 @@ class _HeadResult:
             for few, many in zip(preview_size, raster.size, strict=True)
         ]
         self._preview = np.full(preview_size, labels.ignore_index, mask_dtype(labels))
-
-    def open_mask(self, stack: ExitStack) -> None:
-        """Open the mask file until `stack` is closed."""
-        writer = open_mask_writer(self.mask_path, self.raster, self.labels, software=MARK[1])
-        self._mask = stack.enter_context(writer)
 
     def add(
         self, rows: PixelRange, columns: PixelRange, ids: np.ndarray, valid: np.ndarray | None
@@ -180,13 +167,11 @@ class _HeadResult:
         for start in range(0, len(ids), _STRIP):
             strip = ids[start : start + _STRIP].ravel()
             self._counts += np.bincount(strip, minlength=len(self._counts))[: len(self._counts)]
-        if self._mask is not None:
-            self._mask.write(rows, columns, ids)
+        if self.mask is not None:
+            self.mask.write(rows, columns, ids)
         # Copy the sampled pixels of this window.
-        inside_rows, inside_columns = (
-            slice(*np.searchsorted(sampled, span))
-            for sampled, span in zip(self._sampled, (rows, columns), strict=True)
-        )
+        inside_rows = slice(*np.searchsorted(self._sampled[0], rows))
+        inside_columns = slice(*np.searchsorted(self._sampled[1], columns))
         sampled_rows = self._sampled[0][inside_rows] - rows[0]
         sampled_columns = self._sampled[1][inside_columns] - columns[0]
         self._preview[inside_rows, inside_columns] = ids[np.ix_(sampled_rows, sampled_columns)]
@@ -200,9 +185,7 @@ class _HeadResult:
     def write_previews(self, outputs: Sequence[str]) -> list[Path]:
         """Write the color and overlay images, if requested, and return their paths."""
         paths = []
-        for kind in ("color", "overlay"):
-            if kind not in outputs:
-                continue
+        for kind in [kind for kind in ("color", "overlay") if kind in outputs]:
             if kind == "color":
                 pixels = colorize(self._preview, self.labels)
             else:

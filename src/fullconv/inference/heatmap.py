@@ -34,28 +34,25 @@ from fullconv.visualization.legend import INK, PAPER, draw_text, text_width
 MAX_PIXELS = 6_000_000  # of a scaled image: VGG needs about 3 GB for it
 MAX_INPUT_SIZES = 2  # shorter side of the image at scale 1, in sides of the classifier's input
 DISPLAY_SIDE = 480  # pixels on the longer side of a drawn image
+COLORMAP = "inferno"  # of matplotlib: even steps in brightness, readable in gray
+_MIN_WEIGHT, _MAX_WEIGHT = 0.1, 0.75  # of the colors where a class is improbable, and probable
+_KEY = msg(
+    "highest probability of the class; pale: no cell looks there; frame: what the best cell saw"
+)
 
 ImageArray = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Heat:
-    """Class probabilities at one scale.
+    """Class probabilities at one scale."""
 
-    Args:
-        scale: the requested scale.
-        size: (H, W) of the scaled image in pixels.
-        rows, columns: where the cells look, in pixels of the original image.
-        windows: where the windows are, in the same pixels; the field is their width.
-        probabilities: (K, h, w) float32, fractions; the sum over the classes is 1 at each cell.
-    """
-
-    scale: float
-    size: tuple[int, int]
-    rows: Grid
+    scale: float  # as requested
+    size: tuple[int, int]  # (H, W) of the scaled image in pixels
+    rows: Grid  # where the cells look
     columns: Grid
-    windows: tuple[Grid, Grid]
-    probabilities: NDArray[np.float32]
+    windows: tuple[Grid, Grid]  # where the windows are; the field is their width
+    probabilities: NDArray[np.float32]  # (K, h, w), fractions; the sum over the classes is 1
 
     def read(self, class_id: int, size: tuple[int, int], shape: tuple[int, int]) -> NDArray[Any]:
         """Return a class's probability over an image of `size` (H, W), drawn with `shape` (h, w).
@@ -81,26 +78,17 @@ class Heat:
 
 @dataclass(frozen=True)
 class Peak:
-    """The cell at which a class is most probable.
-
-    Args:
-        class_id, name: the class.
-        probability: fraction.
-        row, column: the pixel that the cell looks at.
-        window: (top, left, bottom, right) of what the classifier saw, in pixels.
-        scale: the scale of the peak.
-    """
+    """The cell at which a class is most probable."""
 
     class_id: int
     name: str
-    probability: float
-    row: int
+    probability: float  # fraction
+    row: int  # the pixel that the cell looks at
     column: int
-    window: tuple[int, int, int, int]
+    window: tuple[int, int, int, int]  # top, left, bottom, right of what the classifier saw
     scale: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a dict for JSON."""
         return {
             "id": self.class_id,
             "class": self.name,
@@ -114,23 +102,32 @@ class Peak:
 
 @dataclass(frozen=True)
 class Heatmap:
-    """The scores of a classifier over an image.
+    """The scores of a classifier over an image."""
 
-    Args:
-        names: of the classes; empty if unknown.
-        size: (H, W) of the image.
-        image: (h, w, 3) uint8 RGB, reduced for display.
-        heats: one per scale.
-    """
-
-    names: tuple[str, ...]
-    size: tuple[int, int]
-    image: ImageArray
-    heats: tuple[Heat, ...]
+    names: tuple[str, ...]  # of the classes; empty if unknown
+    size: tuple[int, int]  # (H, W) of the image
+    image: ImageArray  # (h, w, 3) uint8 RGB, reduced for display
+    heats: tuple[Heat, ...]  # one per scale
 
     def peaks(self, class_id: int) -> list[Peak]:
         """Return the class's peak at each scale."""
-        return [self._peak(heat, class_id) for heat in self.heats]
+        name = self.names[class_id] if self.names else f"class {class_id}"
+        peaks = []
+        for heat in self.heats:
+            values = heat.probabilities[class_id]
+            cell = divmod(int(values.argmax()), values.shape[1])
+            row, column = (
+                min(max(round(grid.center(k)), 0), pixels - 1)
+                for grid, k, pixels in zip((heat.rows, heat.columns), cell, self.size, strict=True)
+            )
+            # Edges are between pixels: those of the first pixel are at -0.5 and 0.5.
+            y, x = (grid.center(k) + 0.5 for grid, k in zip(heat.windows, cell, strict=True))
+            height, width = (grid.field for grid in heat.windows)
+            top, left = round(y - height / 2), round(x - width / 2)
+            window = (top, left, round(y + height / 2), round(x + width / 2))
+            probability = float(values[cell])
+            peaks.append(Peak(class_id, name, probability, row, column, window, heat.scale))
+        return peaks
 
     def best(self, class_id: int) -> Peak:
         """Return the highest peak of a class over all scales."""
@@ -141,34 +138,14 @@ class Heatmap:
         highest = np.max([heat.probabilities.max(axis=(1, 2)) for heat in self.heats], axis=0)
         return [self.best(int(k)) for k in np.argsort(-highest, kind="stable")[:count]]
 
-    def _peak(self, heat: Heat, class_id: int) -> Peak:
-        values = heat.probabilities[class_id]
-        cell = divmod(int(values.argmax()), values.shape[1])
-        row, column = (
-            min(max(round(grid.center(k)), 0), pixels - 1)
-            for grid, k, pixels in zip((heat.rows, heat.columns), cell, self.size, strict=True)
-        )
-        # Edges are between pixels: those of the first pixel are at -0.5 and 0.5.
-        y, x = (grid.center(k) + 0.5 for grid, k in zip(heat.windows, cell, strict=True))
-        half_height, half_width = (grid.field / 2 for grid in heat.windows)
-        window = (
-            round(y - half_height),
-            round(x - half_width),
-            round(y + half_height),
-            round(x + half_width),
-        )
-        name = self.names[class_id] if self.names else f"class {class_id}"
-        return Peak(class_id, name, float(values[cell]), row, column, window, heat.scale)
-
 
 def heatmap(
     dense: DenseClassifier, image: str | Path, *, scales: Sequence[float] = (1.0,)
 ) -> Heatmap:
-    """Compute the probability of every class over an image.
+    """Compute the probability of every class over an image file.
 
     Args:
         dense: the result of `fullconv.convolutionalize`.
-        image: a file.
         scales: of the image; the top of this file explains scale 1.
 
     Raises:
@@ -193,41 +170,31 @@ def heatmap(
 def _scaled_size(
     size: tuple[int, int], unit: float, scale: float, dense: DenseClassifier, image: str | Path
 ) -> tuple[int, int]:
-    """Return (H, W) of the scaled image."""
     if not (math.isfinite(scale) and scale > 0):
         raise FullconvError(
             msg("scale {scale}; expected a number above 0.", scale=scale), "--scales 1,1.5,2"
         )
     height, width = (round(n * unit * scale) for n in size)
+    values = {"image": image, "height": height, "width": width, "scale": scale}
     if min(height, width) < dense.size:
         fitting = dense.size / (min(size) * unit)
-        raise FullconvError(
-            msg(
-                "{image} has {height} x {width} pixels at scale {scale:g} (height x width); {name} "
-                "needs at least {size} x {size}.",
-                image=image,
-                height=height,
-                width=width,
-                scale=scale,
-                name=dense.name,
-                size=dense.size,
-            ),
-            f"--scales {math.ceil(fitting * 100) / 100:g}",
+        message = msg(
+            "{image} has {height} x {width} pixels at scale {scale:g} (height x width); {name} "
+            "needs at least {size} x {size}.",
+            **values,
+            name=dense.name,
+            size=dense.size,
         )
+        raise FullconvError(message, f"--scales {math.ceil(fitting * 100) / 100:g}")
     if height * width > MAX_PIXELS:
         fitting = math.sqrt(MAX_PIXELS / (size[0] * size[1])) / unit
-        raise FullconvError(
-            msg(
-                "{image} has {height} x {width} pixels at scale {scale:g} (height x width); at "
-                "most {limit:g} million pixels fit into memory.",
-                image=image,
-                height=height,
-                width=width,
-                scale=scale,
-                limit=MAX_PIXELS / 1e6,
-            ),
-            f"--scales {math.floor(fitting * 10) / 10:g}",
+        message = msg(
+            "{image} has {height} x {width} pixels at scale {scale:g} (height x width); at "
+            "most {limit:g} million pixels fit into memory.",
+            **values,
+            limit=MAX_PIXELS / 1e6,
         )
+        raise FullconvError(message, f"--scales {math.floor(fitting * 10) / 10:g}")
     return height, width
 
 
@@ -251,58 +218,35 @@ def _compute_heat(
 
     # Convert positions to pixels of the original image.
     def to_original(offset: float, axis: int, field: float = 1) -> Grid:
-        factor_pixels, scaled_pixels = size[axis], shape[axis]
+        pixels, scaled_pixels = size[axis], shape[axis]
         return Grid(
-            dense.grid.stride * factor_pixels / scaled_pixels,
-            (offset + 0.5) * factor_pixels / scaled_pixels - 0.5,
-            field * factor_pixels / scaled_pixels,
+            dense.grid.stride * pixels / scaled_pixels,
+            (offset + 0.5) * pixels / scaled_pixels - 0.5,
+            field * pixels / scaled_pixels,
         )
 
-    rows, columns = (to_original(dense.grid.offset + n, k) for k, n in enumerate((top, left)))
-    middle = (dense.size - 1) / 2
-    row_windows, column_windows = (
-        to_original(middle + n, k, dense.size) for k, n in enumerate((top, left))
-    )
+    offset, middle = dense.grid.offset, (dense.size - 1) / 2
+    rows, columns = to_original(top + offset, 0), to_original(left + offset, 1)
+    row_windows = to_original(top + middle, 0, dense.size)
+    column_windows = to_original(left + middle, 1, dense.size)
     return Heat(scale, shape, rows, columns, (row_windows, column_windows), probabilities)
-
-
-COLORMAP = "inferno"  # of matplotlib: even steps in brightness, readable in gray
-_MIN_WEIGHT, _MAX_WEIGHT = 0.1, 0.75  # of the colors where a class is improbable, and probable
-_KEY = msg(
-    "highest probability of the class; pale: no cell looks there; frame: what the best cell saw"
-)
 
 
 def draw_heatmap(result: Heatmap, classes: Sequence[int]) -> Image.Image:
     """Draw a row per class: the photo with a ring at the peak and the window that the classifier
-    saw there, and the heat at each scale. The brightest color is the class's highest probability at
-    any scale."""
-    titles = [msg("photo")]
+    saw there, and the heat at each scale. The brightest color is the highest at any scale."""
+    titles, rows, captions = [msg("photo")], [], []
     for heat in result.heats:
         height, width = heat.probabilities.shape[1:]
-        titles.append(
-            msg(
-                "scale {scale:g}: {height} x {width} cells",
-                scale=heat.scale,
-                height=height,
-                width=width,
-            )
-        )
-    rows, captions = [], []
+        values: dict[str, Any] = {"scale": heat.scale, "height": height, "width": width}
+        titles.append(msg("scale {scale:g}: {height} x {width} cells", **values))
     for class_id in classes:
         best = result.best(class_id)
         heats = [draw_heat(result, heat, best) for heat in result.heats]
         rows.append([draw_peak(result, best), *heats])
-        captions.append(
-            msg(
-                "{name}: {probability:.1%} at x {x}, y {y}, scale {scale:g}",
-                name=best.name,
-                probability=best.probability,
-                x=best.column,
-                y=best.row,
-                scale=best.scale,
-            )
-        )
+        values = {"name": best.name, "probability": best.probability, "scale": best.scale}
+        values |= {"x": best.column, "y": best.row}
+        captions.append(msg("{name}: {probability:.1%} at x {x}, y {y}, scale {scale:g}", **values))
     return _add_color_key(contact_sheet(rows, titles, captions))
 
 
@@ -335,9 +279,8 @@ def draw_heat(result: Heatmap, heat: Heat, best: Peak) -> ImageArray:
     weight = _MIN_WEIGHT + (_MAX_WEIGHT - _MIN_WEIGHT) * share
     weight = np.where(is_covered, weight, 0)[..., None]
     blended = (1 - weight) * gray + weight * color
-    blended = np.where(
-        is_covered[..., None], blended, 160 + 0.3 * gray
-    )  # pale: no cell looks there
+    pale = 160 + 0.3 * gray  # no cell looks there
+    blended = np.where(is_covered[..., None], blended, pale)
     return (blended + 0.5).astype(np.uint8)
 
 

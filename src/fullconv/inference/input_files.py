@@ -12,6 +12,7 @@ import glob
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 from fullconv.core.errors import FullconvError
@@ -22,6 +23,7 @@ from fullconv.data.io.video import VIDEO_SUFFIXES
 from fullconv.inference.result_files import is_own_output
 
 STANDARD_INPUT = "@-"
+_USAGE = "fullconv predict MODEL photo.jpg"
 _IMAGES = tuple(sorted(IMAGE_SUFFIXES))
 _IMAGES_AND_VIDEOS = (*_IMAGES, *sorted(VIDEO_SUFFIXES))
 
@@ -30,45 +32,36 @@ def find_inputs(words: Sequence[Path], skipped: list[Path]) -> list[tuple[Path, 
     """Return each image and video that the words name, once, with the stem of its results.
 
     The stem is relative to the folder, to the fixed part of a pattern, or to the folder of a list,
-    without suffix. Order: that of the words, sorted within folders and patterns.
-
-    Results of earlier runs are skipped and added to `skipped`. A path in a list is returned even if
-    there is no such file; reading it reports the error.
+    without suffix. Order: that of the words, sorted within folders and patterns. Results of earlier
+    runs are added to `skipped`. A path in a list is returned even if there is no such file; reading
+    it reports the error.
 
     Raises:
         FullconvError: a word names nothing or no image, or a list cannot be read.
     """
     first_words: dict[str, tuple[Path, Path]] = {}
     for word in words:
-        for path, name in _find_named(word, skipped):
+        is_named, text = word.exists(), str(word)
+        if text.startswith("@") and not is_named:
+            pairs = _find_in_list(text[1:], skipped)
+        elif glob.has_magic(text) and not is_named:
+            pairs = _find_by_pattern(text, skipped)
+        else:
+            pairs = _find_in(word, skipped, _IMAGES_AND_VIDEOS)
+        for path, name in pairs:
             first_words.setdefault(os.path.abspath(path), (path, name))
     return list(_with_unique_stems(first_words.values()))
 
 
-def find_images(
-    paths: Sequence[str | Path], *, skipped: list[Path] | None = None
-) -> Iterator[tuple[Path, Path]]:
+def find_images(paths: Sequence[str | Path]) -> Iterator[tuple[Path, Path]]:
     """Yield each image among files and folders with the stem of its results.
 
     Folders include subfolders but no hidden ones. The stem is relative to the folder, without
-    suffix; if it is taken, the suffix (a.png: a_png) and then a number make it unique.
-
-    Results that were written by `save_outputs` are skipped in folders and added to `skipped`. A
-    file that is named itself is always returned.
+    suffix; if it is taken, the suffix (a.png: a_png) and then a number make it unique. Results in
+    folders are left out. A file that is named itself is always returned.
     """
-    skip_list = skipped if skipped is not None else []
-    return _with_unique_stems(
-        pair for path in paths for pair in _find_in(Path(path), skip_list, _IMAGES)
-    )
-
-
-def _find_named(word: Path, skipped: list[Path]) -> Iterator[tuple[Path, Path]]:
-    text = str(word)
-    if text.startswith("@") and not word.exists():
-        return _find_in_list(text[1:], skipped)
-    if glob.has_magic(text) and not word.exists():
-        return _find_by_pattern(text, skipped)
-    return _find_in(word, skipped, _IMAGES_AND_VIDEOS)
+    pairs = (_find_in(Path(path), [], _IMAGES) for path in paths)
+    return _with_unique_stems(chain.from_iterable(pairs))
 
 
 def _find_in(
@@ -85,13 +78,13 @@ def _find_in(
             and path.is_file()
             and not any(part.startswith(".") for part in path.relative_to(word).parts)
         )
-        for path in _without_results(paths, skipped, word, suffixes):
+        images = _without_results(paths, skipped)
+        if not images:
+            raise _no_image(word, suffixes, has_results=bool(paths), hint=_USAGE)
+        for path in images:
             yield path, path.relative_to(word)
     else:
-        raise FullconvError(
-            msg("no image or folder {path}: it does not exist.", path=word),
-            "fullconv predict MODEL photo.jpg",
-        )
+        raise FullconvError(msg("no image or folder {path}: it does not exist.", path=word), _USAGE)
 
 
 def _find_by_pattern(pattern: str, skipped: list[Path]) -> Iterator[tuple[Path, Path]]:
@@ -103,8 +96,11 @@ def _find_by_pattern(pattern: str, skipped: list[Path]) -> Iterator[tuple[Path, 
         for path in map(Path, sorted(glob.glob(pattern, recursive=True)))
         if path.suffix.lower() in _IMAGES_AND_VIDEOS and path.is_file()
     ]
-    hint = shell_command("ls", root)
-    for path in _without_results(paths, skipped, pattern, _IMAGES_AND_VIDEOS, hint):
+    images = _without_results(paths, skipped)
+    if not images:
+        hint = shell_command("ls", root)
+        raise _no_image(pattern, _IMAGES_AND_VIDEOS, has_results=bool(paths), hint=hint)
+    for path in images:
         yield path, path.relative_to(root)
 
 
@@ -114,34 +110,25 @@ def _find_in_list(name: str, skipped: list[Path]) -> Iterator[tuple[Path, Path]]
     try:
         content = sys.stdin.buffer.read() if from_stdin else Path(name).read_bytes()
     except OSError as error:
-        raise FullconvError(
-            msg("the list {list} cannot be read: {reason}.", list=label, reason=error.strerror),
-            msg("fullconv predict MODEL @list.txt   # a file with one path per line"),
-        ) from error
+        values = {"list": label, "reason": error.strerror}
+        message = msg("the list {list} cannot be read: {reason}.", **values)
+        hint = msg("fullconv predict MODEL @list.txt   # a file with one path per line")
+        raise FullconvError(message, hint) from error
     if b"\0" in content:
-        raise FullconvError(
-            msg(
-                "{list} is not a list of paths: it contains zero bytes; expected UTF-8 text with "
-                "one path per line.",
-                list=label,
-            ),
-            "find photos -name '*.jpg' > list.txt",
+        message = msg(
+            "{list} is not a list of paths: it contains zero bytes; expected UTF-8 text with "
+            "one path per line.",
+            list=label,
         )
+        raise FullconvError(message, "find photos -name '*.jpg' > list.txt")
     lines = os.fsdecode(content.removeprefix(b"\xef\xbb\xbf")).split("\n")
     names = [line.strip() for line in lines]
     names = [line for line in names if line and not line.startswith("#")]
     if not names:
-        raise FullconvError(
-            msg("{list} names no image; expected one path per line.", list=label),
-            "find photos -name '*.jpg' | fullconv predict MODEL -",
-        )
+        message = msg("{list} names no image; expected one path per line.", list=label)
+        raise FullconvError(message, "find photos -name '*.jpg' | fullconv predict MODEL -")
     folder = Path() if from_stdin else Path(name).parent
-    paths = [folder / line for line in names]
-    results = {path for path in paths if is_own_output(path)}
-    skipped += [path for path in paths if path in results]
-    for path in paths:
-        if path in results:
-            continue
+    for path in _without_results([folder / line for line in names], skipped):
         if path.is_dir():
             yield from _find_in(path, skipped, _IMAGES_AND_VIDEOS)
             continue
@@ -150,34 +137,24 @@ def _find_in_list(name: str, skipped: list[Path]) -> Iterator[tuple[Path, Path]]
         yield path, full.relative_to(root if full.is_relative_to(root) else full.anchor)
 
 
-def _without_results(
-    paths: Sequence[Path],
-    skipped: list[Path],
-    where: Path | str,
-    suffixes: Sequence[str],
-    hint: str = "fullconv predict MODEL photo.jpg",
-) -> list[Path]:
+def _without_results(paths: Sequence[Path], skipped: list[Path]) -> list[Path]:
     """Return the paths that are not results of earlier runs, and add the others to `skipped`."""
     results = {path for path in paths if is_own_output(path)}
     skipped += [path for path in paths if path in results]
-    images = [path for path in paths if path not in results]
-    if images:
-        return images
-    listed = ", ".join(suffixes)
-    raise FullconvError(
-        msg(
-            "{where} has only results of earlier runs, no image ({suffixes}).",
-            where=where,
-            suffixes=listed,
-        )
-        if results
-        else msg("no image in {where}; looked for {suffixes}.", where=where, suffixes=listed),
-        hint,
-    )
+    return [path for path in paths if path not in results]
+
+
+def _no_image(
+    where: Path | str, suffixes: Sequence[str], *, has_results: bool, hint: str
+) -> FullconvError:
+    values = {"where": where, "suffixes": ", ".join(suffixes)}
+    message = msg("no image in {where}; looked for {suffixes}.", **values)
+    if has_results:
+        message = msg("{where} has only results of earlier runs, no image ({suffixes}).", **values)
+    return FullconvError(message, hint)
 
 
 def _with_unique_stems(paths: Iterable[tuple[Path, Path]]) -> Iterator[tuple[Path, Path]]:
-    """Yield images and stems from images and relative paths; see `find_images`."""
     used: set[Path] = set()
     for path, name in paths:
         stem = name.with_suffix("")

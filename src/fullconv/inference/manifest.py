@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -29,10 +30,9 @@ _KEYS = {"image", "job", "sources", "kinds", "files", "result"}
 
 
 class Manifest:
-    """The manifest of an output folder; call `close` at the end.
+    """The manifest of an output folder, which need not exist yet; call `close` at the end.
 
     Args:
-        out: the folder; it need not exist yet.
         job: identifies the model and options, see `job_hash`.
         stems: names of the results of interest, relative to `out`.
         rank: of this process.
@@ -45,14 +45,14 @@ class Manifest:
         self.out, self.job = out, job
         self._path = out / FOLDER / f"{rank}.jsonl"
         self._file: int | None = None
+        self._opening = threading.Lock()
         self._lines: dict[str, list[bytes]] = {}
         names, others = {stem.as_posix() for stem in stems}, set()
         for line, row in _read_rows(out / FOLDER):
-            if row["image"] in names:
-                if row["job"] == job:
-                    self._lines.setdefault(row["image"], []).append(line)
-                else:
-                    others.add(row["image"])
+            if row["image"] in names and row["job"] == job:
+                self._lines.setdefault(row["image"], []).append(line)
+            elif row["image"] in names:
+                others.add(row["image"])
         self.others = len(others - set(self._lines))
 
     def result(
@@ -60,9 +60,8 @@ class Manifest:
     ) -> dict[str, Any] | None:
         """Return the recorded result of an image, with "files"; None if it is not done.
 
-        Args:
-            sources: `file_stamp` of the image and of its extra channels.
-            kinds: the output types that are needed.
+        `sources` are the `file_stamp` of the image and of its extra channels, `kinds` the output
+        types that are needed.
         """
         stamps = [list(stamp) if stamp else None for stamp in sources]
         for line in self._lines.get(stem.as_posix(), []):
@@ -82,10 +81,7 @@ class Manifest:
         moves: Mapping[Path, Path],
         result: Mapping[str, Any],
     ) -> None:
-        """Record an image whose results are about to be moved to their names.
-
-        Args:
-            moves: each complete result file, and its name.
+        """Record an image whose results are about to be moved: `moves` has the name of each file.
 
         Raises:
             UnwrittenError: the manifest cannot be written.
@@ -103,23 +99,18 @@ class Manifest:
             "result": {key: value for key, value in result.items() if key != "files"},
         }
         try:
-            if self._file is None:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-                os.write(self._file, b"\n")  # ends a line that a killed process left incomplete
+            with self._opening:  # several writer threads call this function
+                if self._file is None:
+                    self._path.parent.mkdir(parents=True, exist_ok=True)
+                    self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+                    os.write(self._file, b"\n")  # ends a line that a killed process left incomplete
             os.write(self._file, json.dumps(row).encode() + b"\n")  # at once: others append too
         except OSError as error:
-            raise UnwrittenError(
-                msg(
-                    "the manifest could not be written to {path}: {reason}.",
-                    path=self._path,
-                    reason=error.strerror or error,
-                ),
-                OUT_HINT,
-            ) from error
+            values = {"path": self._path, "reason": error.strerror or error}
+            message = msg("the manifest could not be written to {path}: {reason}.", **values)
+            raise UnwrittenError(message, OUT_HINT) from error
 
     def close(self) -> None:
-        """Close the file."""
         if self._file is not None:
             os.close(self._file)
             self._file = None

@@ -55,33 +55,26 @@ class PredictOptions:
 
     def __post_init__(self) -> None:
         if not self.scales or not all(_MIN_SCALE <= scale <= _MAX_SCALE for scale in self.scales):
-            raise FullconvError(
-                msg(
-                    "scales {scales!r}; expected factors from {low:g} to {high:g}.",
-                    scales=" ".join(f"{scale:g}" for scale in self.scales),
-                    low=_MIN_SCALE,
-                    high=_MAX_SCALE,
-                ),
-                "--scales 0.75,1,1.25",
-            )
+            values = {"scales": self._scales_text(), "low": _MIN_SCALE, "high": _MAX_SCALE}
+            message = msg("scales {scales!r}; expected factors from {low:g} to {high:g}.", **values)
+            raise FullconvError(message, "--scales 0.75,1,1.25")
         if self.min_confidence is not None and not 0 < self.min_confidence < 1:
-            raise FullconvError(
-                msg(
-                    "a minimum confidence of {value:g}; expected a fraction between 0 and 1.",
-                    value=self.min_confidence,
-                ),
-                "--min-confidence 0.6",
+            message = msg(
+                "a minimum confidence of {value:g}; expected a fraction between 0 and 1.",
+                value=self.min_confidence,
             )
+            raise FullconvError(message, "--min-confidence 0.6")
         if self.min_area < 0:
-            raise FullconvError(
-                msg("a minimum area of {count} pixels; expected 0 or more.", count=self.min_area),
-                "--min-area 64",
-            )
+            count = self.min_area
+            message = msg("a minimum area of {count} pixels; expected 0 or more.", count=count)
+            raise FullconvError(message, "--min-area 64")
         if self.frame_step < 1:
-            raise FullconvError(
-                msg("a step of {count} frames; expected 1 or more.", count=self.frame_step),
-                msg("--frame-step 5   # segments every 5th frame of a video"),
-            )
+            message = msg("a step of {count} frames; expected 1 or more.", count=self.frame_step)
+            hint = msg("--frame-step 5   # segments every 5th frame of a video")
+            raise FullconvError(message, hint)
+
+    def _scales_text(self) -> str:
+        return " ".join(f"{scale:g}" for scale in self.scales)
 
     @property
     def averaged(self) -> bool:
@@ -95,8 +88,7 @@ class PredictOptions:
 
     def describe(self) -> str:
         """Return the test-time augmentation in words: "none", or "flip, scales 0.75 1 1.25"."""
-        scales = " ".join(f"{scale:g}" for scale in self.scales)
-        parts = ["flip"] * self.flip + [f"scales {scales}"] * (self.scales != (1.0,))
+        parts = ["flip"] * self.flip + [f"scales {self._scales_text()}"] * (self.scales != (1.0,))
         return ", ".join(parts) or "none"
 
     def require_classes(self, tables: Iterable[Labels]) -> None:
@@ -106,18 +98,10 @@ class PredictOptions:
             if name in names:
                 continue
             similar = get_close_matches(name, names, 3)
-            listed = truncated_list(similar or names)
-            message = (
-                msg(
-                    "the model has no class {name!r}; the nearest are {names}.",
-                    name=name,
-                    names=listed,
-                )
-                if similar
-                else msg(
-                    "the model has no class {name!r}; it has {names}.", name=name, names=listed
-                )
-            )
+            values = {"name": name, "names": truncated_list(similar or names)}
+            message = msg("the model has no class {name!r}; it has {names}.", **values)
+            if similar:
+                message = msg("the model has no class {name!r}; the nearest are {names}.", **values)
             raise FullconvError(message, f"--classes {(similar or names)[0]}")
 
     def require_windows(self, source: Path) -> None:
@@ -131,14 +115,11 @@ class PredictOptions:
         }
         used = [flag for flag, is_used in flags.items() if is_used]
         if used:
-            raise FullconvError(
-                msg(
-                    "{source} is read in windows, which does not support {options}.",
-                    source=source,
-                    options=truncated_list(used),
-                ),
-                WHOLE_IMAGE_HINT,
+            values = {"source": source, "options": truncated_list(used)}
+            message = msg(
+                "{source} is read in windows, which does not support {options}.", **values
             )
+            raise FullconvError(message, WHOLE_IMAGE_HINT)
 
     def apply(
         self, ids: NDArray[Any], labels: Labels, confidence: NDArray[np.float32] | None = None
@@ -168,15 +149,9 @@ class PredictOptions:
 
 
 def parse_scales(text: str) -> tuple[float, ...]:
-    """Return the scales of a comma-separated list, 1 if it is empty.
-
-    >>> parse_scales("0.75,1,1.25"), parse_scales("")
-    ((0.75, 1.0, 1.25), (1.0,))
-    """
+    """Return the scales of a comma-separated list, 1 if it is empty."""
     try:
         return tuple(float(part) for part in split_list(text)) or (1.0,)
     except ValueError as error:
-        raise FullconvError(
-            msg("scales {text!r}; expected comma-separated numbers.", text=text),
-            "--scales 0.75,1,1.25",
-        ) from error
+        message = msg("scales {text!r}; expected comma-separated numbers.", text=text)
+        raise FullconvError(message, "--scales 0.75,1,1.25") from error

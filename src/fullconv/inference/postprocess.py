@@ -50,19 +50,13 @@ def remove_small_regions(ids: NDArray[Any], min_area: int) -> NDArray[Any]:
 
 
 class _RegionGraph:
-    """Regions that merge. A merged region has the lowest number of its parts.
-
-    Attributes:
-        parent: the region that each was merged into, or a step towards it; itself if not merged.
-        sizes: pixels of each region.
-        ids: id of each region.
-        sides: the neighbors of each region, with the number of shared sides of pixels.
-    """
+    """Regions that merge. A merged region has the lowest number of its parts."""
 
     def __init__(
         self, numbers: NDArray[np.int32], ids: NDArray[Any], sizes: NDArray[np.int64]
     ) -> None:
         count = len(sizes)
+        # The region that each was merged into, or a step towards it; itself if not merged.
         self.parent = list(range(count))
         self.sizes: list[int] = sizes.tolist()
         ids_of_regions = np.empty(count, np.int64)
@@ -103,7 +97,6 @@ class _RegionGraph:
         return region
 
     def _merge(self, a: int, b: int) -> int:
-        """Merge two neighbors of the same id."""
         low, high = min(a, b), max(a, b)
         self.parent[high] = low
         self.sizes[low] += self.sizes[high]

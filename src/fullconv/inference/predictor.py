@@ -60,14 +60,12 @@ class Predictor(Segmenter):
     ) -> None:
         require_tile(tile)
         if tile is not None and model.short_side is not None:
-            raise FullconvError(
-                msg(
-                    "the model resizes each image to {side} pixels on the shorter side, which "
-                    "cannot be done tile by tile.",
-                    side=model.short_side,
-                ),
-                msg("fullconv predict MODEL IMAGES   # without --tile"),
+            message = msg(
+                "the model resizes each image to {side} pixels on the shorter side, which "
+                "cannot be done tile by tile.",
+                side=model.short_side,
             )
+            raise FullconvError(message, msg("fullconv predict MODEL IMAGES   # without --tile"))
         self.model, self.tile = model, tile
         self.info = ModelInfo(
             labels=model.labels,
@@ -88,30 +86,26 @@ class Predictor(Segmenter):
         return save_model(self.model, folder)
 
     def set_options(self, options: PredictOptions) -> None:
-        """Apply these prediction options from now on; see `Segmenter.set_options`.
+        """Apply these prediction options from now on.
 
         Raises:
-            FullconvError: also for scales if the model resizes images, or if tiles are requested.
+            FullconvError: see `Segmenter.set_options`; scales if images are resized or cut.
         """
         if options.scales != (1.0,):
             if self.model.short_side is not None:
-                raise FullconvError(
-                    msg(
-                        "the model resizes each image to {side} pixels on the shorter side, so "
-                        "--scales has no effect.",
-                        side=self.model.short_side,
-                    ),
-                    msg("--flip   # without --scales"),
+                message = msg(
+                    "the model resizes each image to {side} pixels on the shorter side, so "
+                    "--scales has no effect.",
+                    side=self.model.short_side,
                 )
+                raise FullconvError(message, msg("--flip   # without --scales"))
             if self.tile is not None:
-                raise FullconvError(
-                    msg("--scales and --tile cannot be combined: scaled images are not cut."),
-                    msg("--tile {tile}   # without --scales", tile=self.tile),
-                )
+                message = msg("--scales and --tile cannot be combined: scaled images are not cut.")
+                hint = msg("--tile {tile}   # without --scales", tile=self.tile)
+                raise FullconvError(message, hint)
         super().set_options(options)
 
     def predict_labels(self, channels: np.ndarray) -> list[np.ndarray]:
-        """Return the class ids (H, W) of each head; see `Segmenter.predict_labels`."""
         size = (channels.shape[0], channels.shape[1])
         maps = [np.empty(size, ids_dtype(len(labels))) for labels in self.tables]
         for rows, columns, scores in self.scores(size, window_reader(_to_tensor(channels))):
@@ -120,39 +114,30 @@ class Predictor(Segmenter):
         return maps
 
     def predict_probabilities(self, channels: np.ndarray, size: tuple[int, int]) -> Probabilities:
-        """Return the probabilities for one view; see `Segmenter.predict_probabilities`."""
         image = _to_tensor(channels)
-        view_size = (channels.shape[0], channels.shape[1])
-        if view_size != size:  # a resized view is never cut
+        if channels.shape[:2] == size:
+            blocks = self.scores(size, window_reader(image))
+        else:  # a resized view is never cut
             scores = self.runtime.scores(image[None]).resized(size)
-            return BlockProbabilities(
-                size, [((0, size[0]), (0, size[1]), self.model.split(scores))]
-            )
-        blocks = self.scores(size, window_reader(image))
-        return BlockProbabilities(
-            size, [(r, c, self.model.split(scores)) for r, c, scores in blocks]
-        )
+            blocks = iter([((0, size[0]), (0, size[1]), scores)])
+        split = [(rows, columns, self.model.split(scores)) for rows, columns, scores in blocks]
+        return BlockProbabilities(size, split)
 
     def predict_batch(self, images: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Return the logits and the class ids of a batch; see `Segmenter.predict_batch`."""
         batch = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
         scores = self.runtime.scores(batch)
         maps = [head.labels().cpu().numpy() for head in self.model.split(scores)]
         return scores.values.float().cpu().numpy(), maps
 
     def needs_tiling(self, size: tuple[int, int]) -> bool:
-        """Return whether images of (H, W) pixels are cut into tiles."""
         is_large = max(size) > self.tile if self.tile else size[0] * size[1] > MAX_WHOLE_PIXELS
         return is_large and self.model.short_side is None
 
     def scores(self, size: tuple[int, int], read: Read) -> Iterator[tuple[Span, Span, Scores]]:
-        """Yield the rows, columns and scores (all heads) of each block of an image.
+        """Yield the rows, columns and scores (all heads) of each block of an image (H, W).
 
-        A small image is a single block.
-
-        Args:
-            size: (H, W) of the image.
-            read: returns the pixels of a window, (C, h, w), given its rows and columns.
+        `read` returns the pixels of a window, (C, h, w), given its rows and columns. A small image
+        is a single block.
         """
         if not self.needs_tiling(size):
             rows, columns = (0, size[0]), (0, size[1])
@@ -168,12 +153,7 @@ class Predictor(Segmenter):
 
 
 class BlockProbabilities(Probabilities):
-    """Probabilities from the scores of an image's blocks.
-
-    Args:
-        size: (H, W) of the image.
-        blocks: rows, columns, and the scores of each head.
-    """
+    """Probabilities from the rows, the columns and the scores of each head of an image's blocks."""
 
     def __init__(
         self, size: tuple[int, int], blocks: Sequence[tuple[Span, Span, Sequence[Scores]]]
@@ -182,7 +162,6 @@ class BlockProbabilities(Probabilities):
         self.counts = tuple(head.num_classes for head in blocks[0][2])
 
     def rows(self, head: int, start: int, stop: int) -> np.ndarray:
-        """Return the probabilities of some rows; see `Probabilities.rows`."""
         out = np.empty((self.counts[head], stop - start, self.size[1]), np.float32)
         for (top, bottom), (left, right), heads in self.blocks:
             low, high = max(start, top), min(stop, bottom)
@@ -194,17 +173,17 @@ class BlockProbabilities(Probabilities):
 
     def labels(self, head: int) -> np.ndarray:
         """Return the most likely classes, by the fused kernel."""
-        out = np.empty(self.size, ids_dtype(self.counts[head]))
+        ids = np.empty(self.size, ids_dtype(self.counts[head]))
         for rows, columns, heads in self.blocks:
-            out[slice(*rows), slice(*columns)] = heads[head].labels()[0].cpu().numpy()
-        return out
+            ids[slice(*rows), slice(*columns)] = heads[head].labels()[0].cpu().numpy()
+        return ids
 
     def confidence(self, head: int) -> np.ndarray:
         """Return the probability of the most likely classes, by the fused kernel."""
-        out = np.empty(self.size, np.float32)
+        confidence = np.empty(self.size, np.float32)
         for rows, columns, heads in self.blocks:
-            out[slice(*rows), slice(*columns)] = heads[head].confidence()[0].cpu().numpy()
-        return out
+            confidence[slice(*rows), slice(*columns)] = heads[head].confidence()[0].cpu().numpy()
+        return confidence
 
 
 def load(
@@ -227,9 +206,7 @@ def load(
             "torchvision:fcn_resnet50", a .caffemodel, a .pth (see `fullconv.models.third_party`).
         backbone: the module, if the model was trained on a module of your own.
         weights, labels: for a third-party model, if not the published ones.
-        device: "auto" (the first of cuda, mps and cpu that is available), "cpu", "cuda:1" ...
-        precision, compile: see `fullconv.inference.runtime.Runtime`.
-        tile: see `Predictor`.
+        device, precision, compile, tile: see `Predictor`.
         options: test-time augmentation, classes, minimum confidence and so on.
 
     Returns:
@@ -260,14 +237,9 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
         torch.empty(0, device=device)
         return torch.device(device)
     except (RuntimeError, AssertionError) as error:  # torch without CUDA raises AssertionError
-        raise FullconvError(
-            msg(
-                "device {device} is not available: {reason}.",
-                device=str(device),
-                reason=first_line(error),
-            ),
-            "--device cpu",
-        ) from error
+        values = {"device": str(device), "reason": first_line(error)}
+        message = msg("device {device} is not available: {reason}.", **values)
+        raise FullconvError(message, "--device cpu") from error
 
 
 def _to_tensor(channels: np.ndarray) -> Tensor:

@@ -33,12 +33,7 @@ _STRIP = 1 << 21  # probabilities in memory at once
 
 
 class Probabilities(ABC):
-    """The class probabilities of an image.
-
-    Attributes:
-        size: (H, W) in pixels.
-        counts: the number of classes K of each head.
-    """
+    """The class probabilities of an image."""
 
     size: tuple[int, int]
     counts: tuple[int, ...]
@@ -82,19 +77,14 @@ class Probabilities(ABC):
 
 
 class MeanProbabilities(Probabilities):
-    """The mean over several views of an image.
-
-    Args:
-        views: their probabilities at the image's pixels.
-        flipped: every second view is the one before it, flipped.
-    """
+    """The mean over several views of an image, given their probabilities at the image's pixels. If
+    `flipped`, every second view is the one before it, flipped."""
 
     def __init__(self, views: list[Probabilities], *, flipped: bool) -> None:
         self.views, self.flipped = views, flipped
         self.size, self.counts = views[0].size, views[0].counts
 
     def rows(self, head: int, start: int, stop: int) -> NDArray[np.float32]:
-        """Return the mean of the views' rows."""
         rows = [view.rows(head, start, stop) for view in self.views]
         if self.flipped:  # add each pair first: the sum is then the same for the flipped image
             rows = [a + b[..., ::-1] for a, b in zip(rows[::2], rows[1::2], strict=True)]
@@ -106,12 +96,9 @@ def average_views(
     channels: NDArray[Any],
     options: PredictOptions,
 ) -> MeanProbabilities:
-    """Return the mean over the views that `options` asks for.
-
-    Args:
-        predict: runs the network on (h, w, C) and returns the probabilities at the pixels of an
-            image of size (H, W).
-        channels: (H, W, C) uint8 RGB, or float32 RGB and extra channels.
+    """Return the mean over the views of (H, W, C) that `options` asks for: uint8 RGB, or float32
+    RGB and extra channels. `predict` runs the network on (h, w, C) and returns the probabilities at
+    the pixels of an image of size (H, W).
 
     Raises:
         FullconvError: a view would have more than `MAX_VIEW_PIXELS` pixels.
@@ -133,18 +120,16 @@ def rescale(channels: NDArray[Any], scale: float) -> NDArray[Any]:
         return channels
     height, width = (max(1, round(pixels * scale)) for pixels in channels.shape[:2])
     if height * width > MAX_VIEW_PIXELS:
-        raise FullconvError(
-            msg(
-                "an image of {height} x {width} pixels (height x width) at scale {scale:g} has "
-                "{pixels:.1f} million pixels; --scales supports up to {limit:.1f} million.",
-                height=channels.shape[0],
-                width=channels.shape[1],
-                scale=scale,
-                pixels=height * width / 1e6,
-                limit=MAX_VIEW_PIXELS / 1e6,
-            ),
-            msg("--scales 1   # or smaller images"),
+        message = msg(
+            "an image of {height} x {width} pixels (height x width) at scale {scale:g} has "
+            "{pixels:.1f} million pixels; --scales supports up to {limit:.1f} million.",
+            height=channels.shape[0],
+            width=channels.shape[1],
+            scale=scale,
+            pixels=height * width / 1e6,
+            limit=MAX_VIEW_PIXELS / 1e6,
         )
+        raise FullconvError(message, msg("--scales 1   # or smaller images"))
     if channels.dtype == np.uint8:
         image = Image.fromarray(channels).resize((width, height), Image.Resampling.BILINEAR)
         return np.asarray(image)
@@ -166,10 +151,8 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 def write_probabilities(
     path: Path, probabilities: Probabilities, head: int, labels: Labels
 ) -> None:
-    """Write a NumPy archive: "probability", (H, W, K) float16, and "classes", the K names.
-
-    A few rows are in memory at a time. The file is written whole or not at all.
-    """
+    """Write a NumPy archive: "probability", (H, W, K) float16, and "classes", the K names. A few
+    rows are in memory at a time."""
     height, width = probabilities.size
     header = {"descr": "<f2", "fortran_order": False, "shape": (height, width, len(labels))}
     with (

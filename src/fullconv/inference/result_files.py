@@ -36,10 +36,8 @@ _JPEG_MAX_SIDE = 65_500  # pixels
 
 
 def is_own_output(path: Path) -> bool:
-    """Return whether an image or a video was written by Fullconv.
-
-    Both its name and the mark in its metadata are checked, so a photo that happens to be called
-    street_mask.png is not taken for a result.
+    """Return whether an image or a video was written by Fullconv: by its name and the mark in its
+    metadata, so that a photo that happens to be called street_mask.png is not taken for a result.
     """
     if path.name.endswith("_mask.tif"):
         return tiff_software_tag(path) == MARK[1]
@@ -66,10 +64,8 @@ def png_mark() -> PngInfo:
 
 
 def encode_image(image: Image.Image, kind: str) -> bytes:
-    """Return the file content of an output type.
-
-    Overlays are JPEG, as photos are: smaller and much faster to encode than PNG.
-    """
+    """Return the file content of an output type. Overlays are JPEG, as photos are: smaller and much
+    faster to encode than PNG."""
     file = BytesIO()
     if FILES[kind].endswith(".jpg"):
         exif = Image.Exif()
@@ -96,16 +92,13 @@ def require_stream_outputs(outputs: Sequence[str], source: Path) -> None:
     """Raise FullconvError if an output type is not available for a video or a windowed image."""
     for kind in outputs:
         if kind not in STREAM_OUTPUTS:
-            raise FullconvError(
-                msg(
-                    "{source} is a video or is read in windows, and {kind} is not available "
-                    "for these; expected {kinds}.",
-                    source=source,
-                    kind=kind,
-                    kinds=", ".join(STREAM_OUTPUTS),
-                ),
-                "--save mask,overlay",
+            values = {"source": source, "kind": kind, "kinds": ", ".join(STREAM_OUTPUTS)}
+            message = msg(
+                "{source} is a video or is read in windows, and {kind} is not available "
+                "for these; expected {kinds}.",
+                **values,
             )
+            raise FullconvError(message, "--save mask,overlay")
 
 
 @contextmanager
@@ -115,11 +108,9 @@ def creating(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
-        raise UnwrittenError(
-            msg(
-                "the result could not be written to {path}: {reason}.",
-                path=path,
-                reason=error.strerror or error,
-            ),
-            OUT_HINT,
-        ) from error
+        raise unwritten_error(path, error.strerror or error) from error
+
+
+def unwritten_error(path: Path, reason: object) -> UnwrittenError:
+    message = msg("the result could not be written to {path}: {reason}.", path=path, reason=reason)
+    return UnwrittenError(message, OUT_HINT)

@@ -30,26 +30,16 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 class Runtime:
-    """A model's network, ready for images.
+    """A model's network, ready for images; the model is not changed.
 
     Args:
-        model: it is not changed.
-        device: of torch.
         precision: "auto" (see the top of this file), "float32" or "bfloat16".
         compile: compile the backbone with torch.compile: seconds to a minute for the first image,
             then faster. On a CPU it needs a C++ compiler.
-
-    Attributes:
-        precision, reason: the precision in use, and why.
     """
 
     def __init__(
-        self,
-        model: Model,
-        *,
-        device: torch.device,
-        precision: str = "auto",
-        compile: bool = False,
+        self, model: Model, *, device: torch.device, precision: str = "auto", compile: bool = False
     ) -> None:
         self.model, self.device, self.compiled = model, device, compile
         self.precision, self.reason = choose_precision(model, device, precision)
@@ -71,13 +61,17 @@ class Runtime:
         return [head.labels() for head in self.model.split(self.scores(images))]
 
     def scores(self, images: Tensor) -> Scores:
-        """Return the scores of all heads.
-
-        Args:
-            images: (N, 3, H, W) uint8 RGB on any device, followed by the extra channels.
-        """
+        """Return the scores of all heads for (N, 3, H, W) uint8 RGB on any device, followed by the
+        extra channels."""
         size = (int(images.shape[2]), int(images.shape[3]))
-        batch = self.model.normalize(self._resize(images.to(self.device)))
+        images, side = images.to(self.device), self.model.short_side
+        if side is not None and min(size) != side:
+            from torchvision.transforms.functional import resize  # as torchvision's presets do
+
+            # The bound keeps a very long image from becoming huge.
+            images = resize(images, [side], max_size=MAX_ASPECT * side, antialias=True)
+        batch = self.model.normalize(images)
+        del images  # frees memory before the network runs
         batch_size = (int(batch.shape[2]), int(batch.shape[3]))
         batch = batch.to(self.dtype, memory_format=torch.channels_last)
         batch = self.network.backbone.pad(batch)  # frees the image before the network runs
@@ -87,35 +81,24 @@ class Runtime:
                 scores = self.network.forward_padded(batch, batch_size)
         except Exception as error:
             if self.compiled and type(error).__module__.startswith(("torch._dynamo", "torch._ind")):
-                raise FullconvError(
-                    msg(
-                        "torch.compile could not compile this network (on a CPU it needs a C++ "
-                        "compiler): {reason}.",
-                        reason=first_line(error),
-                    ),
-                    msg("fullconv predict MODEL IMAGES   # without --compile"),
-                ) from error
+                message = msg(
+                    "torch.compile could not compile this network (on a CPU it needs a C++ "
+                    "compiler): {reason}.",
+                    reason=first_line(error),
+                )
+                hint = msg("fullconv predict MODEL IMAGES   # without --compile")
+                raise FullconvError(message, hint) from error
             raise
         return scores if scores.size == size else scores.resized(size)
 
-    def _resize(self, images: Tensor) -> Tensor:
-        side = self.model.short_side
-        if side is None or min(images.shape[2:]) == side:
-            return images
-        from torchvision.transforms.functional import resize  # as torchvision's presets do
-
-        # The bound keeps a very long image from becoming huge.
-        resized: Tensor = resize(images, [side], max_size=MAX_ASPECT * side, antialias=True)
-        return resized
-
     def describe(self) -> str:
         """Return one line: what was chosen and why."""
-        parts = [
+        parts: list[str] = [
             msg("{precision} ({reason})", precision=self.precision, reason=self.reason),
             nmsg("{count} batch norm folded", "{count} batch norms folded", self.folded),
             msg("channels-last"),
         ]
-        return join([*parts, *(["torch.compile"] if self.compiled else [])], ", ")
+        return join([*parts, "torch.compile"] if self.compiled else parts, ", ")
 
 
 class Float32Head(nn.Module):
@@ -130,11 +113,8 @@ class Float32Head(nn.Module):
 
 
 def label_disagreement(first: Runtime, second: Runtime, images: Iterable[Tensor]) -> float:
-    """Return the share of pixels (fraction) to which two runtimes give different labels.
-
-    Args:
-        images: (3, H, W) uint8 RGB each, followed by the extra channels.
-    """
+    """Return the share of pixels (fraction) to which two runtimes give different labels, over
+    images (3, H, W) uint8 RGB each, followed by the extra channels."""
     differing = total = 0
     for image in images:
         pairs = zip(first.labels(image[None]), second.labels(image[None]), strict=True)
@@ -161,14 +141,9 @@ def choose_precision(
         FullconvError: an unknown precision.
     """
     if precision not in PRECISIONS:
-        raise FullconvError(
-            msg(
-                "unknown precision {precision!r}; there are {known}.",
-                precision=precision,
-                known=", ".join(PRECISIONS),
-            ),
-            "--precision auto",
-        )
+        values = {"precision": precision, "known": ", ".join(PRECISIONS)}
+        message = msg("unknown precision {precision!r}; there are {known}.", **values)
+        raise FullconvError(message, "--precision auto")
     if precision != "auto":
         return precision, msg("as requested")
     share = model.bfloat16_disagreement

@@ -70,11 +70,8 @@ class Segmentation:
 
     @property
     def area(self) -> dict[str, float]:
-        """The share of the image (fraction) of each class, by name.
-
-        If there are such pixels, "ignore" has the share of ignored pixels. With `min_confidence`,
-        "unsure" has the share of unsure pixels.
-        """
+        """The share of the image (fraction) of each class, by name; also of "ignore" and, with
+        `min_confidence`, of "unsure", if there are such pixels."""
         ids, labels = self.ids_for_drawing()
         counts = np.bincount(ids.ravel(), minlength=len(labels))
         counts[labels.ignore_index : labels.ignore_index + 1] = 0
@@ -96,10 +93,8 @@ class Segmentation:
 
     def _probabilities(self) -> Probabilities:
         if self.probabilities is None:
-            raise FullconvError(
-                msg("this result was made without a model and has no probabilities."),
-                'model("photo.jpg").confidence',
-            )
+            message = msg("this result was made without a model and has no probabilities.")
+            raise FullconvError(message, 'model("photo.jpg").confidence')
         return self.probabilities()
 
     def ids_for_drawing(self) -> tuple[np.ndarray, Labels]:
@@ -137,14 +132,14 @@ class Segmentation:
         }
 
     def to_geojson(self) -> dict[str, Any]:
-        """Return the outlines of the regions, see `fullconv.inference.vectorize.geojson`: in
-        longitude and latitude with a georeference, otherwise in pixels."""
+        """Return the outlines of the regions as GeoJSON, in longitude and latitude with a
+        georeference, otherwise in pixels."""
         to_coordinates = self.place.on_earth if self.place else None
         source = str(self.source) if self.source else None
         return geojson(self.mask, self.labels, source, to_coordinates)
 
     def to_coco(self) -> dict[str, Any]:
-        """Return the regions in COCO format, see `fullconv.inference.vectorize.coco`."""
+        """Return the regions in COCO format."""
         return coco(self.mask, self.labels, self.source.name if self.source else "")
 
     def save(self, path: Path, kind: str) -> None:
@@ -180,12 +175,8 @@ class Segmentation:
 
 
 def area_shares(names: Sequence[str], counts: Sequence[int], pixels: int) -> dict[str, float]:
-    """Return the share (fraction) of each class, and of ignored pixels if there are any.
-
-    Args:
-        counts: pixels of each class.
-        pixels: of the image.
-    """
+    """Return the share (fraction) of each class, of `counts` pixels each, and of ignored pixels if
+    there are any."""
     shares = {name: count / pixels for name, count in zip(names, counts, strict=True)}
     ignored = pixels - sum(counts)
     return {**shares, **({IGNORE: ignored / pixels} if ignored else {})}

@@ -35,26 +35,15 @@ _OVERSHOOT = 0.05  # how far a float image may exceed 0-1: bicubic resizing does
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """Facts about a model, whichever runtime computes its logits.
+    """Facts about a model, whichever runtime computes its logits."""
 
-    Args:
-        labels: the classes of the first head.
-        backbone: name of the backbone.
-        stride: output stride in pixels.
-        pretrained_on: what the backbone was pretrained on; "" for random weights.
-        training: what the model records about its training; empty for third-party models.
-        head: name of the first head, if there are several.
-        heads: the classes of additional heads, by name.
-        extra_inputs: the extra channels that the model takes with each image.
-    """
-
-    labels: Labels
+    labels: Labels  # of the first head
     backbone: str = ""
-    stride: int = 1
-    pretrained_on: str = ""
-    training: Mapping[str, Any] = field(default_factory=dict)
-    head: str = ""
-    heads: Mapping[str, Labels] = field(default_factory=dict)
+    stride: int = 1  # in pixels
+    pretrained_on: str = ""  # empty for random weights
+    training: Mapping[str, Any] = field(default_factory=dict)  # empty for third-party models
+    head: str = ""  # name of the first head, if there are several
+    heads: Mapping[str, Labels] = field(default_factory=dict)  # the additional heads, by name
     extra_inputs: tuple[ExtraInput, ...] = ()
 
 
@@ -62,11 +51,9 @@ class Segmenter(ABC):
     """A model that is ready for images of any size.
 
     Attributes:
-        info: what is known about the model.
         labels_only: whether it returns no logits, and so no probabilities.
         inexact_operations: the operations that keep tiles of large images from being exact; empty
             if tiles are exact or no image was cut yet.
-        options: the prediction options, see `set_options`.
     """
 
     info: ModelInfo
@@ -120,9 +107,8 @@ class Segmenter(ABC):
             image = [path for path, _ in find_images([image])]
         if isinstance(image, (list, tuple)):
             files = self.extra_input_files(image, extra_inputs)
-            return [
-                self.segment(item, extra_inputs=e) for item, e in zip(image, files, strict=True)
-            ]
+            pairs = zip(image, files, strict=True)
+            return [self.segment(item, extra_inputs=extra) for item, extra in pairs]
         return self.segment(image, extra_inputs=extra_inputs)
 
     def segment(self, image: Any, *, extra_inputs: Sequence[Any] = ()) -> Segmentation:
@@ -137,9 +123,10 @@ class Segmenter(ABC):
         # Run the network. Masks alone are cheaper than probabilities.
         compute = partial(self.probabilities, array, extra_inputs)
         probabilities = compute() if self.options.from_probabilities else None
-        masks = (
-            probabilities.label_maps() if probabilities else self.label_maps(array, extra_inputs)
-        )
+        if probabilities:
+            masks = probabilities.label_maps()
+        else:
+            masks = self.label_maps(array, extra_inputs)
 
         # Apply the options to each head. Unless scores are kept, asking a result for its
         # probabilities runs the network again.
@@ -163,11 +150,8 @@ class Segmenter(ABC):
     def label_maps(self, image: np.ndarray, extra_inputs: Sequence[Any] = ()) -> list[np.ndarray]:
         """Return the most likely class of every pixel, (H, W) ids for each head.
 
-        Only `flip` and `scales` of the options apply.
-
-        Args:
-            image: (H, W, 3) uint8 RGB.
-            extra_inputs: a path or an array for each of the model's extra inputs.
+        Only `flip` and `scales` of the options apply. `extra_inputs` has a path or an array for
+        each of the model's extra inputs.
         """
         channels = self.stack_channels(image, extra_inputs)
         if self.options.averaged:
@@ -184,10 +168,8 @@ class Segmenter(ABC):
     def predict_with_confidence(
         self, image: np.ndarray, extra_inputs: Sequence[Any] = ()
     ) -> list[tuple[np.ndarray, np.ndarray | None]]:
-        """Return `label_maps`, each with the probability (H, W) of its classes, from one run.
-
-        The probability is None if the model returns labels only, or if the image is cut into tiles.
-        """
+        """Return `label_maps`, each with the probability (H, W) of its classes, from one run; None
+        if the model returns labels only, or if the image is cut into tiles."""
         if self.labels_only or image.shape[0] * image.shape[1] > MAX_VIEW_PIXELS:
             return [(ids, None) for ids in self.label_maps(image, extra_inputs)]
         result = self.probabilities(image, extra_inputs)
@@ -203,12 +185,8 @@ class Segmenter(ABC):
 
     @abstractmethod
     def predict_probabilities(self, channels: np.ndarray, size: tuple[int, int]) -> Probabilities:
-        """Return the probabilities for one view, stacked channels (h, w, C).
-
-        Args:
-            channels: the image, or the image resized.
-            size: (H, W) of the image, at whose pixels probabilities are read.
-        """
+        """Return the probabilities for one view, stacked channels (h, w, C): the image or the image
+        resized. `size` is the (H, W) of the image, at whose pixels probabilities are read."""
 
     @abstractmethod
     def predict_batch(self, images: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -222,10 +200,8 @@ class Segmenter(ABC):
         if not extra_inputs:
             return image
         size = (image.shape[0], image.shape[1])
-        extra = [
-            read_extra_channels(value, extra_input, size)
-            for value, extra_input in zip(extra_inputs, self.extra_inputs, strict=True)
-        ]
+        pairs = zip(extra_inputs, self.extra_inputs, strict=True)
+        extra = [read_extra_channels(value, extra_input, size) for value, extra_input in pairs]
         return np.concatenate([image, *extra], axis=2).astype(np.float32)
 
     def extra_input_files(
@@ -241,19 +217,18 @@ class Segmenter(ABC):
             return [() for _ in images]
         for image in images:
             if not isinstance(image, (str, Path)):
-                raise FullconvError(
-                    msg(
-                        "an image of type {type} has no file name to find its extra inputs by; "
-                        "expected paths.",
-                        type=type(image).__name__,
-                    ),
-                    "[model(image, extra_inputs=[depth]) for image, depth in zip(images, depths)]",
+                message = msg(
+                    "an image of type {type} has no file name to find its extra inputs by; "
+                    "expected paths.",
+                    type=type(image).__name__,
                 )
+                hint = (
+                    "[model(image, extra_inputs=[depth]) for image, depth in zip(images, depths)]"
+                )
+                raise FullconvError(message, hint)
         paths = [Path(image) for image in images]
-        files = [
-            extra_files(paths, Path(folder), extra_input.name)
-            for folder, extra_input in zip(folders, self.extra_inputs, strict=True)
-        ]
+        pairs = zip(folders, self.extra_inputs, strict=True)
+        files = [extra_files(paths, Path(folder), extra.name) for folder, extra in pairs]
         return list(zip(*files, strict=True))
 
     def require_extra_inputs(self, extra_inputs: Sequence[Any]) -> None:
@@ -262,33 +237,28 @@ class Segmenter(ABC):
         if count == len(names):
             return
         if not names:
-            raise FullconvError(
-                nmsg(
-                    "the model takes images only; {count} extra input was given.",
-                    "the model takes images only; {count} extra inputs were given.",
-                    count,
-                ),
-                msg("model(image)   # without extra_inputs"),
-            )
-        raise FullconvError(
-            nmsg(
-                "the model takes {names} with each image; {count} extra input was given.",
-                "the model takes {names} with each image; {count} extra inputs were given.",
+            message = nmsg(
+                "the model takes images only; {count} extra input was given.",
+                "the model takes images only; {count} extra inputs were given.",
                 count,
-                names=truncated_list(names),
-            ),
-            msg(
-                "--extra-inputs {names}   # folders; model(image, extra_inputs=[...]) in Python",
-                names=",".join(names),
-            ),
+            )
+            raise FullconvError(message, msg("model(image)   # without extra_inputs"))
+        message = nmsg(
+            "the model takes {names} with each image; {count} extra input was given.",
+            "the model takes {names} with each image; {count} extra inputs were given.",
+            count,
+            names=truncated_list(names),
         )
+        hint = msg(
+            "--extra-inputs {names}   # folders; model(image, extra_inputs=[...]) in Python",
+            names=",".join(names),
+        )
+        raise FullconvError(message, hint)
 
 
 def as_array(image: Any) -> np.ndarray:
-    """Return any image as (H, W, 3) uint8 RGB.
-
-    Args:
-        image: a path, a PIL image, an (H, W, 3) or (H, W) uint8 array, or a (3, H, W) tensor.
+    """Return a path, a PIL image, an (H, W, 3) or (H, W) uint8 array, or a (3, H, W) tensor as (H,
+    W, 3) uint8 RGB.
 
     Raises:
         FullconvError: not an image.
@@ -301,14 +271,12 @@ def as_array(image: Any) -> np.ndarray:
         return from_array(image)
     if hasattr(image, "is_floating_point"):  # a tensor, without importing torch
         return _from_tensor(image)
-    raise FullconvError(
-        msg(
-            "an object of type {type} is not an image; expected a path, a PIL image, an (H, W, 3) "
-            "uint8 array, a (3, H, W) tensor, or a list of these.",
-            type=type(image).__name__,
-        ),
-        'model("photo.jpg")',
+    message = msg(
+        "an object of type {type} is not an image; expected a path, a PIL image, an (H, W, 3) "
+        "uint8 array, a (3, H, W) tensor, or a list of these.",
+        type=type(image).__name__,
     )
+    raise FullconvError(message, 'model("photo.jpg")')
 
 
 def _from_tensor(image: Any) -> np.ndarray:
@@ -319,25 +287,21 @@ def _from_tensor(image: Any) -> np.ndarray:
             hint = msg("model(list(images))   # one after the other")
         elif image.ndim == 3 and shape[2] in (1, 3, 4):
             hint = "model(image.permute(2, 0, 1))"
-        raise FullconvError(
-            msg(
-                "a tensor {shape} is not an image; expected (3, H, W) with at least one pixel.",
-                shape=shape,
-            ),
-            hint,
+        message = msg(
+            "a tensor {shape} is not an image; expected (3, H, W) with at least one pixel.",
+            shape=shape,
         )
+        raise FullconvError(message, hint)
     image = image.detach().cpu()
     if image.is_floating_point():
         low, high = float(image.min()), float(image.max())
         if not (low >= -_OVERSHOOT and high <= 1 + _OVERSHOOT):
-            raise FullconvError(
-                msg(
-                    "a float tensor with values from {low:.3g} to {high:.3g}; expected 0 to 1, not "
-                    "0 to 255 and not normalized (the model normalizes images itself).",
-                    low=low,
-                    high=high,
-                ),
-                "model(image / 255)",
+            message = msg(
+                "a float tensor with values from {low:.3g} to {high:.3g}; expected 0 to 1, not "
+                "0 to 255 and not normalized (the model normalizes images itself).",
+                low=low,
+                high=high,
             )
+            raise FullconvError(message, "model(image / 255)")
         image = image.clamp(0, 1).mul(255).round().byte()
     return from_array(image.permute(1, 2, 0).numpy())

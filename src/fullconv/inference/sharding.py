@@ -23,19 +23,13 @@ _MAX_DURATION = timedelta(days=100)  # of a job
 
 @dataclass(frozen=True)
 class Shard:
-    """The position of this process among those of a job.
-
-    Attributes:
-        rank, count: its number from 0, and the number of processes.
-        local_rank, local_count: the same among the processes on this machine; 0 of 1 if unknown.
-        maybe_alone: it may be the only process that was started, despite SLURM_NTASKS.
-    """
+    """The position of this process among those of a job."""
 
     rank: int = 0
     count: int = 1
-    local_rank: int = 0
-    local_count: int = 1
-    maybe_alone: bool = False
+    local_rank: int = 0  # among the processes on this machine
+    local_count: int = 1  # of processes on this machine; 1 if unknown
+    maybe_alone: bool = False  # it may be the only process, despite SLURM_NTASKS
 
     def part(self, items: Sequence[_T]) -> list[_T]:
         """Return every `count`-th item, which spreads neighbors: they tend to be similar."""
@@ -58,7 +52,6 @@ class Shard:
         return max(1, cpu_count() // self.local_count)
 
     def set_torch_threads(self) -> None:
-        """Set the number of threads of torch to `threads`."""
         if threads := self.threads():
             import torch
 
@@ -89,10 +82,8 @@ def current_shard(environ: Mapping[str, str] = os.environ) -> Shard:
 
 
 def wait_for_all(shard: Shard, environ: Mapping[str, str] = os.environ) -> None:
-    """Wait until all processes that torchrun started have called this function.
-
-    Otherwise a process that ends with an error code makes torchrun kill the others.
-    """
+    """Wait until all processes that torchrun started have called this function. Otherwise a process
+    that ends with an error code makes torchrun kill the others."""
     if shard.count == 1 or _TORCHRUN not in environ:
         return
     from torch.distributed import rendezvous
@@ -106,19 +97,16 @@ def wait_for_all(shard: Shard, environ: Mapping[str, str] = os.environ) -> None:
 
 def _read_pair(environ: Mapping[str, str], rank: str, count: str) -> tuple[int, int]:
     values = {name: environ.get(name, "") for name in (rank, count)}
-    if not all(text.isdecimal() for text in values.values()) or int(values[rank]) >= int(
-        values[count]
-    ):
+    are_numbers = all(text.isdecimal() for text in values.values())
+    if not are_numbers or int(values[rank]) >= int(values[count]):
         raise _invalid(**values)
     return int(values[rank]), int(values[count])
 
 
 def _invalid(**values: str) -> FullconvError:
-    return FullconvError(
-        msg(
-            "the environment has {variables}; expected a rank from 0 up to the number of processes "
-            "less one.",
-            variables=" ".join(f"{name}={text}" for name, text in values.items()),
-        ),
-        f"unset {' '.join(values)}",
+    message = msg(
+        "the environment has {variables}; expected a rank from 0 up to the number of processes "
+        "less one.",
+        variables=" ".join(f"{name}={text}" for name, text in values.items()),
     )
+    return FullconvError(message, f"unset {' '.join(values)}")

@@ -61,15 +61,9 @@ class Tiles:
     Args:
         network: the network, for its geometry.
         run: computes the `Scores` of images (1, C, h, w): the network and its preprocessing.
-        tile: side of a block in pixels; None: as large as `WINDOW_BYTES` allows.
+        tile: side of a block in pixels, rounded up to a multiple of the step at which windows
+            begin; None: as large as `WINDOW_BYTES` allows.
         running: the backbone that runs, for the memory estimate; default: the network's own.
-
-    Attributes:
-        inexact_operations: what keeps tiles from being exact; empty if they are exact.
-        tile: side of a block in pixels, a multiple of `step`.
-        step: pixels; windows begin at multiples of it.
-        halo: largest number of pixels around a block in its window; if scores are blended, the
-            width of the ramp.
     """
 
     def __init__(
@@ -83,12 +77,14 @@ class Tiles:
         require_tile(tile)
         self.network, self.run = network, run
         self.inexact_operations = inexact_operations(network)
-        # Every stride inside the network divides the step.
+        # Windows begin at multiples of the step. Every stride inside the network divides it.
         strides = [network.backbone.coarsest_stride]
         with suppress(FullconvError):  # a network with extra inputs is as coarse as its taps
             inner = module_grids(network.backbone.pyramid)
             strides += [int(grid.stride) for _, grid in inner if grid.stride > 1]
         self.step = math.lcm(*strides)
+        # The halo is the largest number of pixels around a block in its window; if scores are
+        # blended, the width of the ramp.
         self.halo = 0
         if self.exact:  # measured at a block in the middle of a large image
             block = self.step << 12
@@ -120,10 +116,8 @@ class Tiles:
     def scores(self, size: tuple[int, int], read: Read) -> Iterator[tuple[Span, Span, Scores]]:
         """Yield rows, columns and scores of every block of an image (H, W).
 
-        Args:
-            read: returns the pixels of a window, (C, h, w), given its rows and columns. If tiles
-                are exact, it is called from another thread: the next window is read while the
-                network runs.
+        `read` returns the pixels of a window, (C, h, w), given its rows and columns. If tiles are
+        exact, it is called from another thread: the next window is read while the network runs.
         """
         self._cache.clear()
         gc.collect()  # a classifier that the network was cut from may still be in memory
@@ -135,13 +129,8 @@ class Tiles:
         self._cache.clear()
 
     def window(self, pixels: int, block: Span) -> Span:
-        """Return the pixels that the network must see for a block, along one axis.
-
-        See the top of this file.
-
-        Args:
-            pixels: length of the image.
-        """
+        """Return the pixels that the network must see for a block, along an axis of `pixels`; see
+        the top of this file."""
         backbone = self.network.backbone
         padded = pixels + backbone.pad_before + backbone.pad_after(pixels)
         first, last = float(pixels), -1.0  # of all pixels that are seen
@@ -212,7 +201,6 @@ class Tiles:
         return replace(scores, grid=rows, columns=columns if columns != rows else None)
 
     def _release_memory(self, pixels: Tensor) -> None:
-        """Release freed memory if windows change their shape; its pieces would not fit them."""
         if pixels.shape != self._last_shape:
             self._last_shape = pixels.shape
             release_memory(force=True)
@@ -221,10 +209,8 @@ class Tiles:
         """Return the scores of a block, blended from up to four tiles: a tile extends below its
         block and to the right of it, where it fades into the next tiles."""
         axes = [self._whole_axis(pixels) for pixels in size]
-        spans = [
-            _cells_around(grid, count, block)
-            for (grid, count), block in zip(axes, (rows, columns), strict=True)
-        ]
+        blocks = zip(axes, (rows, columns), strict=True)
+        spans = [_cells_around(grid, count, block) for (grid, count), block in blocks]
         total: Tensor | None = None
         for tile_rows in self._with_previous(size[0], rows):
             for tile_columns in self._with_previous(size[1], columns):
@@ -314,28 +300,17 @@ def _cells_around(grid: Grid, count: int, block: Span) -> Span:
 
 @dataclass(frozen=True)
 class Difference:
-    """The difference between a tiled and a whole image.
+    """The difference between a tiled and a whole image."""
 
-    Args:
-        scores: largest difference of a logit at a pixel.
-        spread: standard deviation of the logits, for comparison.
-        labels: pixels with another label, in all heads.
-        pixels: of all heads.
-    """
-
-    scores: float
-    spread: float
-    labels: int
-    pixels: int
+    scores: float  # the largest difference of a logit at a pixel
+    spread: float  # the standard deviation of the logits, for comparison
+    labels: int  # pixels with another label, in all heads
+    pixels: int  # of all heads
 
 
 def whole_image_difference(tiles: Tiles, image: Tensor, classes: Sequence[int]) -> Difference:
-    """Run an image whole and in tiles, and return the difference.
-
-    Args:
-        image: (C, H, W), as `tiles.run` takes it.
-        classes: number of classes of each head.
-    """
+    """Run an image (C, H, W) whole and in tiles, and return the difference. `classes` has the
+    number of classes of each head."""
     whole = tiles.run(image[None])
     scores, labels = 0.0, 0
     for rows, columns, tile in tiles.scores(whole.size, window_reader(image)):
@@ -355,14 +330,12 @@ def window_reader(image: Tensor) -> Read:
 def require_tile(tile: int | None) -> None:
     """Raise FullconvError if tiles have no pixels."""
     if tile is not None and tile < 1:
-        raise FullconvError(
-            nmsg(
-                "a tile side of {count} pixel; expected 1 or more.",
-                "a tile side of {count} pixels; expected 1 or more.",
-                tile,
-            ),
-            "--tile 1024",
+        message = nmsg(
+            "a tile side of {count} pixel; expected 1 or more.",
+            "a tile side of {count} pixels; expected 1 or more.",
+            tile,
         )
+        raise FullconvError(message, "--tile 1024")
 
 
 def inexact_operations(network: FCN) -> tuple[str, ...]:

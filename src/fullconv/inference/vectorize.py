@@ -30,33 +30,22 @@ Ring = NDArray[np.int64]  # (N, 2): x, y in pixels; the last point is connected 
 
 @dataclass(frozen=True, eq=False)
 class Region:
-    """A region of one class.
-
-    Args:
-        class_id: the class.
-        area: in pixels.
-        box: the bounding box: x, y, width and height in pixels.
-        rings: the outer ring, and those of the holes.
-    """
+    """A region of one class."""
 
     class_id: int
-    area: int
-    box: tuple[int, int, int, int]
-    rings: tuple[Ring, ...]
+    area: int  # in pixels
+    box: tuple[int, int, int, int]  # x, y, width and height in pixels
+    rings: tuple[Ring, ...]  # the outer ring, and those of the holes
 
 
-def trace_outlines(ids: NDArray[Any], labels: Labels) -> list[Region]:
-    """Return the regions of (H, W) class ids, ordered by their first pixel, row by row.
-
-    Ignored pixels belong to no region.
-    """
-    return _trace(ids, label_regions(ids), labels)
-
-
-def _trace(ids: NDArray[Any], numbers: NDArray[Any], labels: Labels) -> list[Region]:
-    """Trace the regions that `label_regions` numbered."""
+def trace_outlines(
+    ids: NDArray[Any], labels: Labels, numbers: NDArray[Any] | None = None
+) -> list[Region]:
+    """Return the regions of (H, W) class ids without ignored pixels, ordered by their first pixel,
+    row by row."""
     from rasterio.features import shapes  # here: it takes a fifth of a second
 
+    numbers = label_regions(ids) if numbers is None else numbers
     areas = np.bincount(numbers.ravel())
     class_ids = np.empty(len(areas), np.int64)
     class_ids[numbers.ravel()] = ids.ravel()
@@ -67,8 +56,7 @@ def _trace(ids: NDArray[Any], numbers: NDArray[Any], labels: Labels) -> list[Reg
         x, y = outer.min(axis=0).tolist()
         right, bottom = outer.max(axis=0).tolist()
         holes = sorted(map(_rotate_hole, holes), key=lambda ring: ring[0, ::-1].tolist())
-        k = int(number)
-        box = (x, y, right - x, bottom - y)
+        k, box = int(number), (x, y, right - x, bottom - y)
         regions[k] = Region(int(class_ids[k]), int(areas[k]), box, (outer, *holes))
     return [regions[k] for k in sorted(regions)]
 
@@ -87,11 +75,9 @@ def geojson(
     to_coordinates: Callable[[Ring], list[list[float]]] | None = None,
 ) -> dict[str, Any]:
     """Return a FeatureCollection: a Polygon for each region, with "class", "class_id" and "area" in
-    pixels.
+    pixels. The name of the image is in the member "image", an extension of GeoJSON.
 
-    Args:
-        source: the image, for the member "image", an extension of GeoJSON.
-        to_coordinates: converts points from pixels; None: the points stay in pixels.
+    `to_coordinates` converts points from pixels; None: the points stay in pixels.
     """
     convert = to_coordinates or (lambda ring: ring.tolist())
     features = [
@@ -121,7 +107,7 @@ def coco(ids: NDArray[Any], labels: Labels, file_name: str = "") -> dict[str, An
     height, width = ids.shape
     numbers = label_regions(ids)
     annotations: list[dict[str, Any]] = []
-    for region in _trace(ids, numbers, labels):
+    for region in trace_outlines(ids, labels, numbers):
         x, y, box_width, box_height = region.box
         left, top = region.rings[0][0].tolist()  # the corner of the region's first pixel
         inside = numbers[y : y + box_height, x : x + box_width] == numbers[top, left]
@@ -145,11 +131,8 @@ def coco(ids: NDArray[Any], labels: Labels, file_name: str = "") -> dict[str, An
 def _run_lengths(
     inside: NDArray[np.bool_], origin: tuple[int, int], size: tuple[int, int]
 ) -> list[int]:
-    """Return COCO's run lengths, column by column: outside, inside, outside ...
-
-    Args:
-        inside: a patch of the image (H, W) at `origin` (x, y).
-    """
+    """Return COCO's run lengths, column by column: outside, inside, outside ... `inside` is a patch
+    of the image (H, W) at `origin` (x, y)."""
     (x, y), (height, width) = origin, size
     padded = np.zeros((inside.shape[1], inside.shape[0] + 2), np.int8)
     padded[:, 1:-1] = inside.T

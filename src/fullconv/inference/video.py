@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fullconv.core.errors import FullconvError, UnwrittenError
+from fullconv.core.errors import FullconvError
 from fullconv.core.files import atomic_path, atomic_write
 from fullconv.core.i18n import msg
 from fullconv.core.labels import Labels
@@ -37,11 +37,11 @@ from fullconv.data.io.video import (
 )
 from fullconv.inference.result_files import (
     MARK,
-    OUT_HINT,
     head_stem,
     output_path,
     png_mark,
     require_stream_outputs,
+    unwritten_error,
 )
 from fullconv.inference.segmentation import Segmentation
 from fullconv.inference.segmenter import Segmenter
@@ -71,9 +71,9 @@ def predict_video(
         progress: called with how many frames are done and how many there are.
 
     Returns:
-        source, height, width, frames, `labelled` (frames that the network saw), seconds (to the
-        last frame), "area": the mean share of each class in these frames; those of additional heads
-        under "heads"; "damaged": why the video could not be read to its end, or None; files.
+        The content of NAME.json: `labelled` is the number of frames that the network saw, "area"
+            the
+        mean share of each class in these, "damaged" why the video could not be read to its end.
 
     Raises:
         FullconvError: PyAV is not installed, an unreadable file, an unavailable output type, or a
@@ -82,14 +82,13 @@ def predict_video(
     source, stem = Path(source), Path(stem)
     require_stream_outputs(outputs, source)
     if segmenter.extra_inputs:
-        raise FullconvError(
-            msg(
-                "the model takes {name} with each image, which the video {source} does not have.",
-                name=segmenter.extra_inputs[0].name,
-                source=source,
-            ),
-            msg("fullconv predict MODEL IMAGES --extra-inputs FOLDERS   # of its frames"),
+        values = {"name": segmenter.extra_inputs[0].name, "source": source}
+        message = msg(
+            "the model takes {name} with each image, which the video {source} does not have.",
+            **values,
         )
+        hint = msg("fullconv predict MODEL IMAGES --extra-inputs FOLDERS   # of its frames")
+        raise FullconvError(message, hint)
 
     # Predict frame by frame, and write each one with its mask.
     with ExitStack() as stack:
@@ -137,7 +136,6 @@ class _VideoResults:
                     sums[name] = sums.get(name, 0) + share
 
     def add_frame(self, segmentation: Segmentation, frame: Frame) -> None:
-        """Write a frame with its masks."""
         if not self._writers and self.kinds:
             self._open(segmentation)
         for (head, _), writer in self._writers.items():
@@ -145,7 +143,6 @@ class _VideoResults:
             writer.add(replace(result, image=frame.pixels), frame)
 
     def add_sound(self, packet: Any) -> None:
-        """Copy a packet of sound."""
         if not self._writers and self.kinds:
             self._early_sound.append(packet)
         for (_, kind), writer in self._writers.items():
@@ -176,13 +173,12 @@ class _VideoResults:
         return list(self._legends)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the number of predicted frames and the mean areas."""
         means = {
             head: {name: share / self.predicted_frames for name, share in sums.items()}
             for head, sums in self._area_sums.items()
         }
-        table = {"labelled": self.predicted_frames, "area": means.pop("", {})}
-        return {**table, **({"heads": means} if means else {})}
+        table: dict[str, Any] = {"labelled": self.predicted_frames, "area": means.pop("", {})}
+        return {**table, "heads": means} if means else table
 
 
 class _VideoWriter:
@@ -231,7 +227,6 @@ class _VideoWriter:
             self._file.close()
 
     def add(self, segmentation: Segmentation, frame: Frame) -> None:
-        """Write the mask, color or overlay of a frame."""
         av = load_pyav()
         with _writing(self.path, self.source.source):
             if self.kind == "mask":
@@ -266,24 +261,15 @@ def _writing(path: Path, source: Path) -> Iterator[None]:
     try:
         yield
     except (av.ArgumentError, av.InvalidDataError, av.PatchWelcomeError) as error:
-        raise FullconvError(
-            msg(
-                "{source} has time stamps or sound that a {suffix} file cannot contain: {reason}.",
-                source=source,
-                suffix=path.suffix,
-                reason=library_message(error),
-            ),
-            shell_command("ffmpeg", "-i", source, "repaired.mp4"),
-        ) from error
+        values = {"source": source, "suffix": path.suffix, "reason": library_message(error)}
+        message = msg(
+            "{source} has time stamps or sound that a {suffix} file cannot contain: {reason}.",
+            **values,
+        )
+        hint = shell_command("ffmpeg", "-i", source, "repaired.mp4")
+        raise FullconvError(message, hint) from error
     except (OSError, av.FFmpegError) as error:
-        raise UnwrittenError(
-            msg(
-                "the result could not be written to {path}: {reason}.",
-                path=path,
-                reason=library_message(error),
-            ),
-            OUT_HINT,
-        ) from error
+        raise unwritten_error(path, library_message(error)) from error
 
 
 def _supported_by_mp4(sounds: Sequence[Any]) -> bool:

@@ -13,12 +13,8 @@ from fullconv.inference.segmentation import Segmentation
 
 
 def save_outputs(segmentation: Segmentation, stem: Path, outputs: Sequence[str]) -> list[Path]:
-    """Write the chosen output types as `stem` + "_mask.png" and so on, see `FILES`.
-
-    Results of additional heads are written as `stem` + "_HEAD_mask.png".
-
-    Returns:
-        The files.
+    """Write the chosen output types as `stem` + "_mask.png" and so on, see `FILES`; those of
+    additional heads as `stem` + "_HEAD_mask.png". Return the files.
 
     Raises:
         FullconvError: an unknown output type; `UnwrittenError`: a file cannot be written.
@@ -26,14 +22,10 @@ def save_outputs(segmentation: Segmentation, stem: Path, outputs: Sequence[str])
     paths = []
     for kind in outputs:
         if kind not in OUTPUTS:
-            raise FullconvError(
-                msg(
-                    "no output type {kind!r}; there are {kinds}.",
-                    kind=kind,
-                    kinds=", ".join(OUTPUTS),
-                ),
-                "--save mask,overlay",
+            message = msg(
+                "no output type {kind!r}; there are {kinds}.", kind=kind, kinds=", ".join(OUTPUTS)
             )
+            raise FullconvError(message, "--save mask,overlay")
         path = output_path(stem, kind)
         if kind == "mask" and segmentation.place:
             path = path.with_suffix(".tif")
@@ -49,13 +41,8 @@ def save_outputs(segmentation: Segmentation, stem: Path, outputs: Sequence[str])
 def refuse_overwriting_inputs(
     images: Sequence[tuple[Path, Path]], out: Path, outputs: Sequence[str]
 ) -> None:
-    """Raise FullconvError if a result would replace an image that is to be predicted.
-
-    This happens if a.jpg and a_mask.png are both images and the results go to their folder.
-
-    Args:
-        images: each image and the stem of its results relative to `out`.
-    """
+    """Raise FullconvError if a result would replace an image that is to be predicted, such as
+    a_mask.png beside a.jpg. Each image comes with the stem of its results relative to `out`."""
     originals = {path.resolve(): path for path, _ in images}
     for path, stem in images:
         for kind in outputs:
@@ -69,13 +56,10 @@ def refuse_overwriting_inputs(
                 targets.append(target.with_suffix(".tif"))  # of a georeferenced image
             for target in targets:
                 if target in originals:
-                    raise FullconvError(
-                        msg(
-                            "the {kind} of {path} would overwrite {original}, which is one of the "
-                            "images; nothing was written.",
-                            kind=kind,
-                            path=path,
-                            original=originals[target],
-                        ),
-                        "--out ANOTHER_FOLDER",
+                    values = {"kind": kind, "path": path, "original": originals[target]}
+                    message = msg(
+                        "the {kind} of {path} would overwrite {original}, which is one of the "
+                        "images; nothing was written.",
+                        **values,
                     )
+                    raise FullconvError(message, "--out ANOTHER_FOLDER")

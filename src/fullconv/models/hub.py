@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from fullconv.core.errors import DownloadError, FullconvError
-from fullconv.core.i18n import Message, msg
+from fullconv.core.i18n import msg
 from fullconv.core.packages import __version__
 from fullconv.core.text import first_line, shell_command
 
@@ -34,26 +34,17 @@ _NO_ANSWER = {"ConnectError", "ConnectTimeout", "ReadTimeout", "ReadError", "Rem
 
 @dataclass(frozen=True)
 class HubName:
-    """A model's name on the hub.
+    """The name of a model on the hub."""
 
-    Args:
-        repo: user/name.
-        revision: a branch, a tag or a commit; "" for the newest commit of the main branch.
-    """
-
-    repo: str
-    revision: str = ""
+    repo: str  # user/name
+    revision: str = ""  # a branch, a tag or a commit; "" for the newest commit of the main branch
 
     def __str__(self) -> str:
         return f"{PREFIX}{self.repo}" + f"@{self.revision}" * bool(self.revision)
 
 
 def is_hub_name(path: str | Path) -> bool:
-    """Return whether this names a model on the hub.
-
-    >>> is_hub_name("hf://user/name"), is_hub_name(Path("hf://user/name")), is_hub_name("runs/a")
-    (True, True, False)
-    """
+    """Return whether this names a model on the hub; a Path turns its // into /."""
     return _PREFIX.match(str(path)) is not None
 
 
@@ -69,14 +60,12 @@ def parse_hub_name(name: str | Path) -> HubName:
     text = _PREFIX.sub("", str(name))
     match = _NAME.fullmatch(text.replace("\\", "/"))
     if match is None or ".." in match[1] or "--" in match[1]:
-        raise FullconvError(
-            msg(
-                "hf://{text} is not the name of a model on the hub; expected hf://USER/NAME or "
-                "hf://USER/NAME@REVISION, of letters, digits, '-', '_' and '.'.",
-                text=text,
-            ),
-            "fullconv predict hf://USER/NAME IMAGES",
+        message = msg(
+            "hf://{text} is not the name of a model on the hub; expected hf://USER/NAME or "
+            "hf://USER/NAME@REVISION, of letters, digits, '-', '_' and '.'.",
+            text=text,
         )
+        raise FullconvError(message, "fullconv predict hf://USER/NAME IMAGES")
     return HubName(match[1], match[2] or "")
 
 
@@ -96,16 +85,13 @@ def resolve_hub_name(path: str | Path) -> Path:
         except (FileNotFoundError, ValueError):
             config = None
         if not (isinstance(config, dict) and str(config.get("format")).startswith("fullconv/")):
-            raise FullconvError(
-                msg(
-                    "{name} is not a fullconv model; expected {config} and {weights} as "
-                    "`fullconv push` uploads them.",
-                    name=name,
-                    config=CONFIG,
-                    weights=WEIGHTS,
-                ),
-                "fullconv push RUN USER/NAME",
+            values = {"name": name, "config": CONFIG, "weights": WEIGHTS}
+            message = msg(
+                "{name} is not a fullconv model; expected {config} and {weights} as "
+                "`fullconv push` uploads them.",
+                **values,
             )
+            raise FullconvError(message, "fullconv push RUN USER/NAME")
         return _download(name, [CONFIG, WEIGHTS])
 
 
@@ -117,7 +103,6 @@ def endpoint() -> str:
 
 
 def hub_client() -> Any:
-    """Return the client of huggingface_hub."""
     from huggingface_hub import HfApi
 
     return HfApi(endpoint=endpoint(), library_name="fullconv", library_version=__version__)
@@ -126,19 +111,23 @@ def hub_client() -> Any:
 @contextmanager
 def explain_hub_errors(name: HubName, *, sending: bool = False) -> Iterator[None]:
     """Turn the errors of huggingface_hub into FullconvError."""
-    from huggingface_hub import errors
+    from huggingface_hub import errors, get_token
 
     retry = shell_command("fullconv", "inspect", name)
     if sending:
         retry = shell_command("fullconv", "push", "MODEL", name.repo)
-    values = {"name": name, "repo": name.repo, "hub": endpoint(), "token": _describe_token()}
+    token = msg("this machine has no access token")
+    if get_token():
+        token = msg("the access token of this machine may lack permission")
+    values = {"name": name, "repo": name.repo, "hub": endpoint(), "token": token}
     try:
         yield
     except errors.GatedRepoError as error:
-        raise FullconvError(
-            msg("the terms of {name} must be accepted before it is downloaded: {token}.", **values),
-            msg("{sign_in}; accept the terms at {hub}/{repo}", sign_in=_SIGN_IN, **values),
-        ) from error
+        message = msg(
+            "the terms of {name} must be accepted before it is downloaded: {token}.", **values
+        )
+        hint = msg("{sign_in}; accept the terms at {hub}/{repo}", sign_in=_SIGN_IN, **values)
+        raise FullconvError(message, hint) from error
     except errors.RevisionNotFoundError as error:
         revision = name.revision
         raise FullconvError(
@@ -155,42 +144,30 @@ def explain_hub_errors(name: HubName, *, sending: bool = False) -> Iterator[None
         status = error.response.status_code if error.response is not None else 0
         values |= {"status": status, "reason": str(error.server_message or first_line(error))}
         if status in (401, 403):
-            raise FullconvError(
-                msg("{hub} denies access to {repo} ({status}, {reason}): {token}.", **values),
-                _SIGN_IN,
-            ) from error
-        raise DownloadError(
-            msg("{hub} answered with status {status} for {name}: {reason}.", **values),
-            msg("{command}   # a little later", command=retry),
-            retry,
-        ) from error
+            message = msg("{hub} denies access to {repo} ({status}, {reason}): {token}.", **values)
+            raise FullconvError(message, _SIGN_IN) from error
+        message = msg("{hub} answered with status {status} for {name}: {reason}.", **values)
+        hint = msg("{command}   # a little later", command=retry)
+        raise DownloadError(message, hint, retry) from error
     except Exception as error:
         if type(error).__name__ not in _NO_ANSWER:
             raise
         raise _unreachable(values, retry) from error
 
 
-def _describe_token() -> Message:
-    from huggingface_hub import get_token
-
-    if get_token():
-        return msg("the access token of this machine may lack permission")
-    return msg("this machine has no access token")
-
-
 def _unreachable(values: dict[str, Any], retry: str) -> FullconvError:
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE and os.environ.get("HF_HUB_OFFLINE"):
-        return FullconvError(
-            msg("{name} is not in the cache, and HF_HUB_OFFLINE forbids network access.", **values),
-            f"HF_HUB_OFFLINE=0 {retry}",
+        message = msg(
+            "{name} is not in the cache, and HF_HUB_OFFLINE forbids network access.", **values
         )
-    return DownloadError(
-        msg("{name} is not reachable: there is no network, or {hub} does not answer.", **values),
-        msg("{command}   # again, with a network", command=retry),
-        retry,
+        return FullconvError(message, f"HF_HUB_OFFLINE=0 {retry}")
+    message = msg(
+        "{name} is not reachable: there is no network, or {hub} does not answer.", **values
     )
+    hint = msg("{command}   # again, with a network", command=retry)
+    return DownloadError(message, hint, retry)
 
 
 @contextmanager

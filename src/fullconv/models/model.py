@@ -41,6 +41,9 @@ from fullconv.network.scores import Scores
 
 FORMAT = "fullconv/1"
 WEIGHTS, CONFIG, README = "model.safetensors", "config.json", "README.md"
+_NAMES = {"config": CONFIG, "readme": README}  # for messages
+_COPY_AGAIN = msg("copy the whole model folder again")
+_COPY_OR_TRAIN = msg("copy the model again, or fullconv train DATA")
 
 
 @dataclass
@@ -77,31 +80,24 @@ class Model:
 
     @property
     def tables(self) -> tuple[Labels, ...]:
-        """The classes of all heads, the first head first."""
         return (self.labels, *self.heads.values())
 
     def split(self, scores: Scores) -> list[Scores]:
-        """Split the scores by head."""
         return scores.split([len(labels) for labels in self.tables])
 
     def normalize(self, images: Tensor) -> Tensor:
         """Normalize images as the backbone was trained: (x / 255 - mean) / std.
 
-        Args:
-            images: (N, 3 + E, H, W), uint8 RGB followed by the extra channels in the units of
-                their files, which become (x - mean) / std.
+        `images` are (N, 3 + E, H, W), uint8 RGB followed by the extra channels in the units of
+        their files, which become (x - mean) / std.
         """
         colors = self.card.normalize(images[:, :3])
         if not self.extra_inputs:
             return colors
         extra = images[:, 3:].float()
-        mean, std = (
-            torch.tensor(
-                [x for extra_input in self.extra_inputs for x in getattr(extra_input, key)]
-            )
-            for key in ("mean", "std")
-        )
-        mean, std = (values.view(-1, 1, 1).to(extra) for values in (mean, std))
+        means = [torch.tensor(extra_input.mean) for extra_input in self.extra_inputs]
+        stds = [torch.tensor(extra_input.std) for extra_input in self.extra_inputs]
+        mean, std = (torch.cat(values).view(-1, 1, 1).to(extra) for values in (means, stds))
         return torch.cat([colors, (extra - mean) / std], dim=1)
 
     def config(self) -> dict[str, Any]:
@@ -175,10 +171,9 @@ def save_model(model: Model, folder: str | Path) -> Path:
         if old.exists() and not folder.exists():
             with contextlib.suppress(OSError):
                 old.rename(folder)
+        reason = error.strerror or error
         message = msg(
-            "the model could not be written to {folder}: {reason}.",
-            folder=folder,
-            reason=error.strerror or error,
+            "the model could not be written to {folder}: {reason}.", folder=folder, reason=reason
         )
         if folder.exists():
             untouched = msg("The previous model in {folder} is untouched.", folder=folder)
@@ -189,8 +184,6 @@ def save_model(model: Model, folder: str | Path) -> Path:
 
 def load_model(path: str | Path, *, backbone: nn.Module | str | None = None) -> Model:
     """Load a model that Fullconv saved: its folder, a run folder, or the .safetensors file alone.
-
-    `fullconv.models.open.open_model` also opens models from a hub and third-party models.
 
     Args:
         backbone: the module, if the model was trained on a module of your own.
@@ -217,40 +210,33 @@ def load_model(path: str | Path, *, backbone: nn.Module | str | None = None) -> 
             "fusion": config.get("fusion", ""),
         }
     except (KeyError, TypeError, ValueError) as error:
-        raise FullconvError(
-            msg(
-                "the description in {weights} is incomplete ({reason}); expected a model that "
-                "fullconv saved.",
-                weights=weights,
-                reason=f"{type(error).__name__} {error}",
-            ),
-            msg("copy the model again, or fullconv train DATA"),
-        ) from None
-    if card.source == "module" and backbone is None:
-        raise FullconvError(
-            msg(
-                "{path} was trained on a module of your own ({name}); a model contains no code.",
-                path=path,
-                name=card.name,
-            ),
-            f"fc.load({str(path)!r}, backbone={card.name}())",
+        message = msg(
+            "the description in {weights} is incomplete ({reason}); expected a model that "
+            "fullconv saved.",
+            weights=weights,
+            reason=f"{type(error).__name__} {error}",
         )
+        raise FullconvError(message, _COPY_OR_TRAIN) from None
+    if card.source == "module" and backbone is None:
+        values = {"path": path, "name": card.name}
+        message = msg(
+            "{path} was trained on a module of your own ({name}); a model contains no code.",
+            **values,
+        )
+        raise FullconvError(message, f"fc.load({str(path)!r}, backbone={card.name}())")
     network = FCN(backbone if backbone is not None else card, num_classes, **options)
     if model_fields["extra_inputs"]:
         channels = [extra_input.channels for extra_input in model_fields["extra_inputs"]]
         fuse(network, channels, model_fields["fusion"])
     if mismatch := compare_weights(tensors, network.state_dict()):
-        raise FullconvError(
-            msg(
-                "the weights in {weights} do not fit its description, {network} on {backbone}: "
-                "{reason}",
-                weights=weights,
-                network=network.name,
-                backbone=card.name,
-                reason=mismatch.message,
-            ),
-            msg("copy the whole model folder again"),
+        values = {"weights": weights, "network": network.name, "backbone": card.name}
+        message = msg(
+            "the weights in {weights} do not fit its description, {network} on {backbone}: "
+            "{reason}",
+            **values,
+            reason=mismatch.message,
         )
+        raise FullconvError(message, _COPY_AGAIN)
     network.load_state_dict(tensors)
     return Model(network.eval(), labels, card, **model_fields)
 
@@ -263,16 +249,14 @@ def read_model_config(path: str | Path) -> tuple[Path, dict[str, Any]]:
     """
     path = Path(path)
     if path.is_file():
-        raise FullconvError(
-            msg(
-                "{path} is a single file; expected a model folder with {config} and {readme}, or a "
-                "run folder.",
-                path=path,
-                config=CONFIG,
-                readme=README,
-            ),
-            msg("fc.load({path!r}).save('model')   # creates one", path=str(path)),
+        message = msg(
+            "{path} is a single file; expected a model folder with {config} and {readme}, or a "
+            "run folder.",
+            path=path,
+            **_NAMES,
         )
+        hint = msg("fc.load({path!r}).save('model')   # creates one", path=str(path))
+        raise FullconvError(message, hint)
     weights, config, _ = _read_model(path)
     return weights.parent, config
 
@@ -293,44 +277,30 @@ def _read_model(path: Path) -> tuple[Path, dict[str, Any], dict[str, Tensor]]:
             header = (file.metadata() or {}).get("fullconv")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise FullconvError(
-            msg(
-                "{weights} is damaged or not a .safetensors file: {reason}.",
-                weights=weights,
-                reason=error,
-            ),
-            "fullconv train DATA",
-        ) from None
+        values: dict[str, Any] = {"weights": weights, "reason": error}
+        message = msg("{weights} is damaged or not a .safetensors file: {reason}.", **values)
+        raise FullconvError(message, "fullconv train DATA") from None
     if header is None:
-        raise FullconvError(
-            msg(
-                "{weights} contains weights but is not a fullconv model: its header has no "
-                "description.",
-                weights=weights,
-            ),
-            msg('weights = "FILE.safetensors"   # in a backbone config file, to train from them'),
+        message = msg(
+            "{weights} contains weights but is not a fullconv model: its header has no "
+            "description.",
+            weights=weights,
         )
+        hint = msg('weights = "FILE.safetensors"   # in a backbone config file, to train from them')
+        raise FullconvError(message, hint)
     try:
         config = json.loads(header)
     except ValueError:
         config = None
     if not isinstance(config, dict):
-        raise FullconvError(
-            msg(
-                "the description in the header of {weights} is not a JSON object.", weights=weights
-            ),
-            msg("copy the model again, or fullconv train DATA"),
+        message = msg(
+            "the description in the header of {weights} is not a JSON object.", weights=weights
         )
+        raise FullconvError(message, _COPY_OR_TRAIN)
     if config.get("format") != FORMAT:
-        raise FullconvError(
-            msg(
-                "{weights} has format {format!r}; this version reads {expected!r}.",
-                weights=weights,
-                format=config.get("format"),
-                expected=FORMAT,
-            ),
-            "git pull && make install",
-        )
+        values = {"weights": weights, "format": config.get("format"), "expected": FORMAT}
+        message = msg("{weights} has format {format!r}; this version reads {expected!r}.", **values)
+        raise FullconvError(message, "git pull && make install")
     if folder.is_dir():
         _verify(folder, weights, config)
     return weights, migrate_config(config), tensors
@@ -344,41 +314,32 @@ def _verify(folder: Path, weights: Path, header: Mapping[str, Any]) -> None:
         if not isinstance(config, dict):
             raise ValueError(f"{type(config).__name__} {config!r:.50}")
     except FileNotFoundError:
-        raise FullconvError(
-            msg(
-                "{folder} has no {config}; a model folder contains {weights}, {config} and "
-                "{readme}.",
-                folder=folder,
-                config=CONFIG,
-                weights=WEIGHTS,
-                readme=README,
-            ),
-            hint,
-        ) from None
+        message = msg(
+            "{folder} has no {config}; a model folder contains {weights}, {config} and {readme}.",
+            folder=folder,
+            weights=WEIGHTS,
+            **_NAMES,
+        )
+        raise FullconvError(message, hint) from None
     except ValueError as error:
-        raise FullconvError(
-            msg("{path} is not a JSON object: {reason}.", path=folder / CONFIG, reason=error), hint
-        ) from None
+        path = folder / CONFIG
+        message = msg("{path} is not a JSON object: {reason}.", path=path, reason=error)
+        raise FullconvError(message, hint) from None
     checksum = config.pop("weights_sha256", None)
     if checksum != hashlib.sha256(weights.read_bytes()).hexdigest():
-        raise FullconvError(
-            msg(
-                "{weights} was altered or does not belong to its {config}: the checksums differ.",
-                weights=weights,
-                config=CONFIG,
-            ),
-            msg("copy the whole model folder again"),
+        message = msg(
+            "{weights} was altered or does not belong to its {config}: the checksums differ.",
+            weights=weights,
+            config=CONFIG,
         )
+        raise FullconvError(message, _COPY_AGAIN)
     if config != header:
         different = sorted(key for key in {*config, *header} if config.get(key) != header.get(key))
-        raise FullconvError(
-            msg(
-                "{path} was altered: it differs from the header of the weights in {keys}.",
-                path=folder / CONFIG,
-                keys=truncated_list(different),
-            ),
-            hint,
+        values = {"path": folder / CONFIG, "keys": truncated_list(different)}
+        message = msg(
+            "{path} was altered: it differs from the header of the weights in {keys}.", **values
         )
+        raise FullconvError(message, hint)
 
 
 def _no_model(path: Path, folder: Path) -> FullconvError:
@@ -386,50 +347,40 @@ def _no_model(path: Path, folder: Path) -> FullconvError:
     for lost in (folder, path / "model"):
         previous = lost.parent / f"{lost.name}.old"
         if (previous / WEIGHTS).is_file():
-            return FullconvError(
-                msg(
-                    "no model at {path}, but the previous one in {previous}: saving was "
-                    "interrupted.",
-                    path=path,
-                    previous=previous,
-                ),
-                shell_command("mv", previous, lost),
-            )
-    if folder.is_dir():
-        names = sorted(child.name for child in folder.iterdir())
-        message = (
-            msg(
-                "no model at {path}: the folder contains {names}; expected {weights} and {config}.",
+            message = msg(
+                "no model at {path}, but the previous one in {previous}: saving was interrupted.",
                 path=path,
-                names=truncated_list(names, 8),
-                weights=WEIGHTS,
-                config=CONFIG,
+                previous=previous,
             )
-            if names
-            else msg("no model at {path}: the folder is empty.", path=path)
+            return FullconvError(message, shell_command("mv", previous, lost))
+    # Otherwise say what is there.
+    names = sorted(child.name for child in folder.iterdir()) if folder.is_dir() else []
+    if names:
+        message = msg(
+            "no model at {path}: the folder contains {names}; expected {weights} and {config}.",
+            path=path,
+            names=truncated_list(names, 8),
+            weights=WEIGHTS,
+            config=CONFIG,
         )
+    elif folder.is_dir():
+        message = msg("no model at {path}: the folder is empty.", path=path)
     elif folder.exists():
         message = msg("no model at {path}: it is not a file.", path=path)
     else:
         message = msg("no model at {path}: it does not exist.", path=path)
-    models = _models_near(path)
+    # Suggest models in the folder, the newest first, or next to it, the most similar name first.
+    parent, name = (path, "") if path.is_dir() else (path.parent, path.name)
+    children = parent.iterdir() if parent.is_dir() else ()
+    models = [p for p in children if any((f / WEIGHTS).is_file() for f in (p / "model", p))]
     if not models:
         return FullconvError(message, "fullconv train DATA")
+
+    def rank(model: Path) -> tuple[float, float]:
+        likeness = SequenceMatcher(a=model.name, b=name).ratio() if name else 0.0
+        return -likeness, -model.stat().st_mtime
+
+    models.sort(key=rank)
     listed = truncated_list([str(model) for model in models])
     message = join([message, msg("There are models at {models}.", models=listed)], " ")
     return FullconvError(message, shell_command("fullconv", "inspect", models[0]))
-
-
-def _models_near(path: Path) -> list[Path]:
-    """Return runs and models in the folder, the newest first; if it does not exist, those next to
-    it, the most similar name first."""
-    folder, name = (path, "") if path.is_dir() else (path.parent, path.name)
-    children = folder.iterdir() if folder.is_dir() else ()
-    models = [p for p in children if any((f / WEIGHTS).is_file() for f in (p / "model", p))]
-    matcher = SequenceMatcher(b=name)
-
-    def rank(model: Path) -> tuple[float, float]:
-        matcher.set_seq1(model.name)
-        return -matcher.ratio() if name else 0.0, -model.stat().st_mtime
-
-    return sorted(models, key=rank)

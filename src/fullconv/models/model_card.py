@@ -17,26 +17,11 @@ from fullconv.core.text import markdown_cell, percent, shell_command, truncated_
 RARE = 0.01  # of the labeled training pixels (fraction): a class with fewer is rare
 _TEMPLATE = Path(__file__).with_name("templates") / "model_card.md.jinja"
 # Licenses that hubs know by these names; any other is "other", with its own name in license_name.
-_LICENSES = frozenset(
-    [
-        "apache-2.0",
-        "mit",
-        "bsd-2-clause",
-        "bsd-3-clause",
-        "bsd-3-clause-clear",
-        "cc0-1.0",
-        "cc-by-4.0",
-        "cc-by-sa-4.0",
-        "cc-by-nc-4.0",
-        "cc-by-nc-sa-4.0",
-        "cc-by-nc-nd-4.0",
-        "gpl-3.0",
-        "lgpl-3.0",
-        "agpl-3.0",
-        "unlicense",
-        "mpl-2.0",
-    ]
-)
+_LICENSES = {
+    "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "bsd-3-clause-clear", "cc0-1.0",
+    "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0", "gpl-3.0",
+    "lgpl-3.0", "agpl-3.0", "unlicense", "mpl-2.0",
+}  # fmt: skip
 _WORST_CLASSES = 3
 _NOT_RECIPE = ("workers", "cache", "device", "devices", "nodes", "log_images_every", "logger")
 _RECIPE = {  # option -> its name in the card
@@ -55,12 +40,11 @@ Table = Mapping[str, Any]
 
 
 def model_card(config: Table, *, source: str = "model", image: str = "") -> str:
-    """Return the README.md of a model.
+    """Return the README.md of a model from its config.json, see
+    `fullconv.models.model.Model.config`.
 
-    Args:
-        config: its config.json, see `fullconv.models.model.Model.config`.
-        source: the model's name in the commands: its folder, or a name such as hf://user/name.
-        image: an image file next to the card that shows what the model does; "" for none.
+    `source` is the model's name in the commands: its folder, or a name such as hf://user/name.
+    `image` is an image file next to the card that shows what the model does; "" for none.
     """
     from huggingface_hub import ModelCard
 
@@ -73,16 +57,21 @@ def model_card(config: Table, *, source: str = "model", image: str = "") -> str:
 
     initial_weights = backbone["pretrained_on"] or ("random weights" if settings else "unknown")
     if settings and backbone["pretrained_on"]:
-        initial_weights = (
-            f"{backbone['source']} {backbone['name']}, pretrained on {initial_weights}"
-        )
+        name = f"{backbone['source']} {backbone['name']}"
+        initial_weights = f"{name}, pretrained on {initial_weights}"
     protocol: dict[str, Any] = {}
     if results:
         protocol = {**results["protocol"]}
         protocol["classes"] = f"{len(protocol.get('classes', ()))} classes"
         if "epoch" in results:
             protocol["epoch"] = f"{results['epoch']}, the best one on this split"
-    recipe = (f"{word} {_plain(settings[key])}" for key, word in _RECIPE.items() if key in settings)
+    recipe = []
+    for key, word in _RECIPE.items():
+        if key in settings:
+            value = settings[key]
+            recipe.append(f"{word} {value:g}" if isinstance(value, float) else f"{word} {value}")
+    image_counts = [f"{count} {split}" for split, count in data.get("images", {}).items()]
+    command = shell_command("fullconv", "predict", source, "photos/", "--out", "predictions")
     card = ModelCard.from_template(
         _metadata(config),
         template_path=str(_TEMPLATE),
@@ -99,14 +88,10 @@ def model_card(config: Table, *, source: str = "model", image: str = "") -> str:
         titles=TITLES,
         protocol=protocol,
         image=image,
-        predict_command=shell_command(
-            "fullconv", "predict", source, "photos/", "--out", "predictions"
-        ),
+        predict_command=command,
         source_literal=json.dumps(source),
         shares=shares or dict.fromkeys(config["classes"], "unknown"),
-        image_counts=", ".join(
-            f"{count} {split}" for split, count in data.get("images", {}).items()
-        ),
+        image_counts=", ".join(image_counts),
         sizes=_sizes(data),
         ignored=None if ignored is None else _share(ignored, ignored + labeled),
         initial_weights=training.get("start") or initial_weights,
@@ -231,15 +216,10 @@ def _limitations(config: Table) -> Iterator[str]:
 def _sizes(data: Table) -> str:
     if not (sizes := data.get("sizes")):
         return ""
-    small, large, common = (
-        "{} x {}".format(*sizes[key]) for key in ("smallest", "largest", "commonest")
-    )
+    keys = ("smallest", "largest", "commonest")
+    small, large, common = ("{} x {}".format(*sizes[key]) for key in keys)
     return small if small == large else f"{small} to {large}, most often {common}"
 
 
 def _share(part: float, whole: float) -> str:
     return percent(part / whole) if part else "none"
-
-
-def _plain(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -17,12 +17,7 @@ from fullconv.models.third_party import is_third_party, load_third_party
 
 def resolve_model(source: str | Path) -> Path:
     """Return the path of a model: hf://user/name is downloaded, a run is replaced by its model.
-
-    Names of third-party models, such as torchvision:fcn_resnet50, are returned unchanged.
-
-    Raises:
-        FullconvError: see `fullconv.models.hub.resolve_hub_name`.
-    """
+    Names of third-party models, such as torchvision:fcn_resnet50, are returned unchanged."""
     return model_folder(resolve_hub_name(source))
 
 
@@ -33,11 +28,11 @@ def open_model(
     weights: str | Path | None = None,
     labels: Labels | None = None,
 ) -> Model:
-    """Open a model, whoever published it.
+    """Open a model, whoever published it: a model folder, a run folder, a .safetensors file, a name
+    on a hub (see `fullconv.models.hub`), or a third-party model (see
+    `fullconv.models.third_party`).
 
     Args:
-        source: a model folder, a run folder, a .safetensors file, a name on a hub (see
-            `fullconv.models.hub`), or a third-party model (see `fullconv.models.third_party`).
         backbone: the module, if the model was trained on a module of your own.
         weights, labels: of a third-party model.
 

@@ -22,7 +22,7 @@ from fullconv.core.metric_names import current_names
 from fullconv.core.text import shell_command
 from fullconv.models.migrate import migrate_columns, migrate_settings
 
-_STAGE = re.compile(r"(\d+)s").fullmatch
+_STAGE = re.compile(r"\d+s").fullmatch
 
 
 @dataclass(frozen=True)
@@ -62,27 +62,17 @@ def model_folder(path: Path) -> Path:
 
 @dataclass(frozen=True)
 class Stage:
-    """The result of one stage on the validation split.
+    """The result of one stage on the validation split."""
 
-    Args:
-        name: "FCN-16s".
-        model: its folder.
-        mean_iou, pixel_accuracy: fractions; None if no pixel is annotated.
-        gain: in mIoU over the previous stage; None for the first.
-        unchanged: share of pixels (fraction) that kept the label of the previous stage when this
-            one began; None for the first.
-        epochs: number of epochs.
-        seconds: of training and validation, since the last start or resume.
-    """
-
-    name: str
-    model: str
-    mean_iou: float | None
+    name: str  # "FCN-16s"
+    model: str  # its folder
+    mean_iou: float | None  # fractions; None if no pixel is annotated
     pixel_accuracy: float | None
-    gain: float | None
+    gain: float | None  # in mIoU over the previous stage; None for the first
+    # Share of pixels (fraction) that kept the label of the previous stage when this one began.
     unchanged: float | None
     epochs: int
-    seconds: float
+    seconds: float  # of training and validation, since the last start or resume
 
 
 def open_run(folder: str | Path) -> Run:
@@ -99,20 +89,18 @@ def open_run(folder: str | Path) -> Run:
         if not isinstance(metrics, dict):
             raise ValueError("not a JSON object")
     except FileNotFoundError:
+        message = msg("{folder} is not a run folder: it has no metrics.json.", folder=folder)
+        hint = "fullconv train DATA"
         if (folder / "config.toml").is_file():
-            raise FullconvError(
-                msg("the run {folder} is not finished: it has no metrics.json.", folder=folder),
-                shell_command("fullconv", "train", "--resume", folder),
-            ) from None
-        raise FullconvError(
-            msg("{folder} is not a run folder: it has no metrics.json.", folder=folder),
-            "fullconv train DATA",
-        ) from None
+            message = msg(
+                "the run {folder} is not finished: it has no metrics.json.", folder=folder
+            )
+            hint = shell_command("fullconv", "train", "--resume", folder)
+        raise FullconvError(message, hint) from None
     except (OSError, ValueError) as error:
-        raise FullconvError(
-            msg("{path} cannot be read: {reason}.", path=path, reason=error),
-            shell_command("fullconv", "evaluate", folder, "DATA", "--split", "val"),
-        ) from None
+        message = msg("{path} cannot be read: {reason}.", path=path, reason=error)
+        hint = shell_command("fullconv", "evaluate", folder, "DATA", "--split", "val")
+        raise FullconvError(message, hint) from None
     stages = folder / "stages.json"
     rows = json.loads(stages.read_text(encoding="utf-8")) if stages.is_file() else []
     return Run(
@@ -126,17 +114,11 @@ def open_run(folder: str | Path) -> Run:
 
 
 def require_no_run(folder: Path) -> None:
-    """Refuse to train into the folder of another run; other processes of the same run may.
-
-    Raises:
-        FullconvError: the folder already contains a run.
-    """
+    """Raise FullconvError if the folder already contains a run, except in other processes of it."""
     if (folder / "config.toml").exists() and "LOCAL_RANK" not in os.environ:
         resume = shell_command("fullconv", "train", "--resume", folder)
-        raise FullconvError(
-            msg("{folder} already contains a run.", folder=folder),
-            msg("{command}   # or --out NEW", command=resume),
-        )
+        hint = msg("{command}   # or --out NEW", command=resume)
+        raise FullconvError(msg("{folder} already contains a run.", folder=folder), hint)
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
@@ -147,56 +129,41 @@ def read_settings(folder: Path) -> dict[str, Any]:
 
 
 def read_log(path: Path) -> dict[str, list[float]]:
-    """Return the columns of a log.csv, one number per epoch; empty if there is no file.
-
-    A value that is not a number becomes NaN. A row that was cut off is left out.
-    """
+    """Return the columns of a log.csv, one number per epoch; empty if there is no file. A value
+    that is not a number becomes NaN. A row that was cut off is left out."""
     if not path.is_file():
         return {}
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))
     names = migrate_columns(rows[0]) if rows else []
     complete = [row for row in rows[1:] if len(row) == len(names)]
-    return {name: [_to_float(row[k]) for row in complete] for k, name in enumerate(names)}
 
+    def to_float(text: str) -> float:
+        try:
+            return float(text)
+        except ValueError:
+            return math.nan
 
-def _to_float(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
+    return {name: [to_float(row[k]) for row in complete] for k, name in enumerate(names)}
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """A row of log.csv; NaN for a value that is not a number.
+    """A row of log.csv; NaN for a value that is not a number."""
 
-    Args:
-        number: of the epoch in its stage, from 1.
-        loss: mean over its steps.
-        lr: learning rate of the head at its end.
-        mean_iou, pixel_accuracy: fractions, on the validation split.
-        seconds: since the training was last started or resumed.
-    """
-
-    number: int
-    loss: float
-    lr: float
-    mean_iou: float
+    number: int  # in its stage, from 1
+    loss: float  # mean over its steps
+    lr: float  # learning rate of the head at its end
+    mean_iou: float  # fractions, on the validation split
     pixel_accuracy: float
-    seconds: float
+    seconds: float  # since the training was last started or resumed
 
 
 @dataclass(frozen=True)
 class History:
-    """The epochs of a stage; a training run without stages has one.
+    """The epochs of a stage that are finished; a training run without stages has one."""
 
-    Args:
-        name: "FCN-8s".
-        epochs: that are finished.
-    """
-
-    name: str
+    name: str  # "FCN-8s"
     epochs: tuple[Epoch, ...]
 
     @property
@@ -208,31 +175,22 @@ class History:
 
 
 def read_history(run: Path, stride: int) -> list[History]:
-    """Return the stages of a run, coarsest first; empty if it has no log.
-
-    Args:
-        run: its folder.
-        stride: of its model, in pixels.
-    """
-    stages = [(int(m[1]), m[0]) for p in run.iterdir() if p.is_dir() and (m := _STAGE(p.name))]
-    folders = [(s, run / name) for s, name in sorted(stages, reverse=True)] + [(stride, run)]
-    histories = [History(f"FCN-{s}s", _read_epochs(folder / "log.csv")) for s, folder in folders]
-    return [history for history in histories if history.epochs]
+    """Return the stages of a run whose model has this stride, coarsest first; [] without a log."""
+    paths = [path for path in run.iterdir() if path.is_dir() and _STAGE(path.name)]
+    folders = sorted(((int(path.name[:-1]), path) for path in paths), reverse=True)
+    histories = []
+    for stage_stride, folder in [*folders, (stride, run)]:
+        columns = read_log(folder / "log.csv")
+        numbers = columns.get("epoch", [])
+        missing = [math.nan] * len(numbers)
+        fields = ("loss", "lr", "mean_iou", "pixel_accuracy", "seconds")
+        rows = zip(numbers, *(columns.get(name, missing) for name in fields), strict=True)
+        epochs = tuple(Epoch(int(row[0]), *row[1:]) for row in rows if math.isfinite(row[0]))
+        if epochs:
+            histories.append(History(f"FCN-{stage_stride}s", epochs))
+    return histories
 
 
 def total_seconds(stages: Sequence[History]) -> float:
     """Return the duration of all stages."""
     return sum(stage.seconds for stage in stages)
-
-
-def _read_epochs(log: Path) -> tuple[Epoch, ...]:
-    columns = read_log(log)
-    numbers = columns.get("epoch", [])
-    missing = [math.nan] * len(numbers)
-    names = ("loss", "lr", "mean_iou", "pixel_accuracy", "seconds")
-    rows = zip(*(columns.get(name, missing) for name in names), strict=True)
-    return tuple(
-        Epoch(int(number), *row)
-        for number, row in zip(numbers, rows, strict=True)
-        if math.isfinite(number)
-    )

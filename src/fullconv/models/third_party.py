@@ -36,10 +36,15 @@ from fullconv.network.paper.transplant import (
     named_convolutions,
     swap_bgr_to_rgb,
 )
-from fullconv.network.paper.weight_files import Weights, download_torchvision_weights, read_weights
+from fullconv.network.paper.weight_files import (
+    TORCH_SUFFIXES,
+    Weights,
+    begins_like_torch_file,
+    download_torchvision_weights,
+    read_weights,
+)
 
-FILE_SUFFIXES = (".caffemodel", ".pth", ".pt", ".tar", ".h5")
-_TORCH_MAGIC = (b"PK", b"\x80\x02")  # of a .pth of today, and of before 2020
+_FILE_SUFFIXES = (".caffemodel", ".h5", *TORCH_SUFFIXES)
 # Score layers and transposed convolutions of the released networks, by the stride of their cells.
 SCORES = {32: "score_fr", 16: "score_pool4", 8: "score_pool3"}
 SKIP_UPSAMPLING = {32: "upscore2", 16: "upscore_pool4"}
@@ -53,11 +58,11 @@ def is_third_party(path: str | Path) -> bool:
     if str(path).startswith(("torchvision:", "paper:")):
         return True
     path = Path(path)
-    if not path.is_file() or path.suffix in FILE_SUFFIXES:
+    if not path.is_file() or path.suffix in _FILE_SUFFIXES:
         return path.is_file()
     try:
         with path.open("rb") as file:
-            return file.read(2) in _TORCH_MAGIC
+            return begins_like_torch_file(file.read(16))
     except OSError:  # reading it as a model reports the error
         return False
 
@@ -85,14 +90,12 @@ def load_third_party(
     if name.startswith("torchvision:"):
         return _load_torchvision(name.removeprefix("torchvision:"), weights, labels)
     if name.startswith("paper:"):
-        raise FullconvError(
-            msg(
-                "{name} is a network without trained scores; expected a file of weights or a "
-                "model.",
-                name=name,
-            ),
-            shell_command("fullconv", "train", "DATA", "--backbone", name),
+        message = msg(
+            "{name} is a network without trained scores; expected a file of weights or a model.",
+            name=name,
         )
+        hint = shell_command("fullconv", "train", "DATA", "--backbone", name)
+        raise FullconvError(message, hint)
     file = read_weights(source)
     architecture = torchvision_fcn.identify_architecture(file)
     if architecture:
@@ -103,31 +106,25 @@ def load_third_party(
 def _load_torchvision(name: str, weights: str | Path | None, labels: Labels | None) -> Model:
     card = BackboneCard("torchvision", name)
     if name not in torchvision_fcn.NAMES:
-        raise FullconvError(
-            msg(
-                "torchvision:{name} is not a segmentation network; there are {names}.",
-                name=name,
-                names=truncated_list([f"torchvision:{n}" for n in torchvision_fcn.NAMES]),
-            ),
-            msg(
-                "{command}   # to train a segmentation network on this classifier",
-                command=shell_command(
-                    "fullconv", "train", "DATA", "--backbone", f"torchvision:{name}"
-                ),
-            ),
+        names = truncated_list([f"torchvision:{known}" for known in torchvision_fcn.NAMES])
+        message = msg(
+            "torchvision:{name} is not a segmentation network; there are {names}.",
+            name=name,
+            names=names,
         )
+        command = shell_command("fullconv", "train", "DATA", "--backbone", f"torchvision:{name}")
+        hint = msg(
+            "{command}   # to train a segmentation network on this classifier", command=command
+        )
+        raise FullconvError(message, hint)
     if weights is not None:
         return _fill_torchvision(card, read_weights(weights), labels)
     try:
         file = download_torchvision_weights(card, name)
     except FullconvError as error:
-        raise FullconvError(
-            error.message,
-            msg(
-                "{command}   # with a copy of its weights",
-                command=shell_command("fullconv", "predict", f"{name}.pth", "IMAGE"),
-            ),
-        ) from error
+        command = shell_command("fullconv", "predict", f"{name}.pth", "IMAGE")
+        hint = msg("{command}   # with a copy of its weights", command=command)
+        raise FullconvError(error.message, hint) from error
     card = replace(card, pretrained_on=torchvision_fcn.PRETRAINED_ON)
     return _fill_torchvision(card, file, labels)
 
@@ -136,14 +133,11 @@ def _fill_torchvision(card: BackboneCard, weights: Weights, labels: Labels | Non
     architecture = torchvision_fcn.identify_architecture(weights)
     if architecture != card.name:
         values = {"file": weights.path.name, "expected": card.name, "found": architecture}
-        raise FullconvError(
-            msg("{file} contains weights of {found}, not of {expected}.", **values)
-            if architecture
-            else msg("{file} contains no weights of {expected}.", **values),
-            shell_command(
-                "fullconv", "predict", f"torchvision:{architecture or card.name}", "IMAGE"
-            ),
-        )
+        message = msg("{file} contains no weights of {expected}.", **values)
+        if architecture:
+            message = msg("{file} contains weights of {found}, not of {expected}.", **values)
+        name = f"torchvision:{architecture or card.name}"
+        raise FullconvError(message, shell_command("fullconv", "predict", name, "IMAGE"))
     num_classes = torchvision_fcn.count_classes(weights)
     network = FCN(card, num_classes, stride=8)
     pyramid = network.backbone.pyramid
@@ -189,30 +183,28 @@ def _recognize(weights: Weights) -> tuple[BackboneCard, int]:
     first = next((name for name in _FIRST_LAYERS if f"{name}.weight" in tensors), None)
     if first is None or "score_fr.weight" not in tensors or "score_fr.bias" not in tensors:
         layers = list(dict.fromkeys(name.rpartition(".")[0] or name for name in tensors))
-        raise FullconvError(
-            msg(
-                "{path} is not a known segmentation model: its layers are {layers}; expected those "
-                "of a released FCN (conv1_1 ... score_fr) or of a torchvision FCN.",
-                path=weights.path,
-                layers=truncated_list(layers, 6),
-            ),
-            msg('weights = "FILE"   # in a backbone config file, to train from a classifier'),
+        message = msg(
+            "{path} is not a known segmentation model: its layers are {layers}; expected those "
+            "of a released FCN (conv1_1 ... score_fr) or of a torchvision FCN.",
+            path=weights.path,
+            layers=truncated_list(layers, 6),
         )
+        hint = msg('weights = "FILE"   # in a backbone config file, to train from a classifier')
+        raise FullconvError(message, hint)
     # The two "at once" networks scale pool4 and pool3. A Caffe file has these layers; for a .pth,
     # the architecture of the checkpoint or the file name may tell.
     for layer, factor in _AT_ONCE_FACTORS.items():
         scale = tensors.get(f"{layer}.weight")
         if scale is not None and not torch.allclose(scale, torch.tensor(factor), rtol=1e-3):
-            raise FullconvError(
-                msg(
-                    "{path}: {layer} multiplies by {values} ...; expected {factor} throughout.",
-                    path=weights.path,
-                    layer=layer,
-                    values=scale.flatten()[:3].tolist(),
-                    factor=factor,
-                ),
-                msg("copy or download {file} again", file=weights.path.name),
+            message = msg(
+                "{path}: {layer} multiplies by {values} ...; expected {factor} throughout.",
+                path=weights.path,
+                layer=layer,
+                values=scale.flatten()[:3].tolist(),
+                factor=factor,
             )
+            hint = msg("copy or download {file} again", file=weights.path.name)
+            raise FullconvError(message, hint)
     names = f"{weights.architecture} {weights.path.name}".lower()
     named_at_once = "atonce" in names.replace("-", "").replace("_", "")
     network, channels = _FIRST_LAYERS[first]

@@ -24,6 +24,7 @@ from fullconv.network.paper.caffemodel import read_caffemodel
 
 # Keys under which training scripts keep the weights in a checkpoint.
 _NESTED = ("model_state_dict", "state_dict", "model")
+TORCH_SUFFIXES = (".pth", ".pt", ".tar")
 _BLOB_NAMES = ("weight", "bias")
 _LISTED = 4  # tensors of each kind that a mismatch report names
 
@@ -157,7 +158,7 @@ def read_weights(path: str | Path) -> Weights:
         )
     if head[8:9] == b"{":
         return Weights(path, _read_safetensors(path), "safetensors")
-    if head.startswith((b"PK", b"\x80")) or path.suffix in (".pth", ".pt", ".tar"):
+    if begins_like_torch_file(head) or path.suffix in TORCH_SUFFIXES:
         return _read_torch(path)
     tensors = {
         f"{layer}.{_BLOB_NAMES[i] if i < len(_BLOB_NAMES) else i}": blob
@@ -165,6 +166,11 @@ def read_weights(path: str | Path) -> Weights:
         for i, blob in enumerate(blobs)
     }
     return Weights(path, tensors, "caffe")
+
+
+def begins_like_torch_file(head: bytes) -> bool:
+    """Return whether the first bytes are of a zip or a pickle, and not of a safetensors file."""
+    return head.startswith((b"PK", b"\x80")) and head[8:9] != b"{"
 
 
 def load_card_weights(classifier: nn.Module, card: BackboneCard) -> None:
