@@ -12,7 +12,7 @@ from fullconv.data.check.image_signature import Shift, estimate_shift
 from fullconv.data.check.rules_duplicates import misaligned
 from fullconv.data.check.scan import PairScan
 from fullconv.data.io.masks import read_values
-from fullconv.data.layouts.pairing import Pair
+from fullconv.data.layouts.file_names import Pair
 from fullconv.data.synthetic.scenes import scene, write
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fullconv.data.layouts.file_names import pair_by_name
 from fullconv.data.layouts.pairing import (
     IMAGE_FOLDERS,
     find_folder,
@@ -13,7 +14,6 @@ from fullconv.data.layouts.pairing import (
     images_in,
     listed_pairs,
     listed_stems,
-    pair_by_name,
     resolve,
     split_lists,
 )
@@ -36,10 +36,10 @@ from fullconv.data.layouts.pairing import (
 def test_pairs_by_name(
     images: str, masks: str, pairs: list[tuple[str, str]], images_alone: str, masks_alone: str
 ) -> None:
-    found, alone, rest = pair_by_name(map(Path, images.split()), map(Path, masks.split()))
-    assert [(pair.image.name, pair.mask.name) for pair in found] == pairs
-    assert [pair.name for pair in found] == [Path(image).stem for image, _ in pairs]
-    assert (alone, rest) == (
+    named = pair_by_name(map(Path, images.split()), map(Path, masks.split()))
+    assert [(pair.image.name, pair.mask.name) for pair in named.pairs] == pairs
+    assert [pair.name for pair in named.pairs] == [Path(image).stem for image, _ in pairs]
+    assert (named.images, named.masks) == (
         [*map(Path, images_alone.split())],
         [*map(Path, masks_alone.split())],
     )

@@ -173,18 +173,6 @@ def test_the_jpeg_files_are_the_images_else_the_larger_ones(tmp_path: Path) -> N
     assert 'images = "b"\nmasks = "a"' in refused(tmp_path / "sizes").hint
 
 
-def test_masks_among_their_images(tmp_path: Path) -> None:
-    root = draw(tmp_path / "my set", "a.jpg", "b.jpg", "a_mask.png", "b_mask.png")
-    error = refused(root)
-    assert error.message == (
-        f"{root} contains 4 images and no folder of masks. The masks in {root} are called *_mask "
-        "and are among the images; expected a separate folder."
-    )
-    shell(error.hint)
-    data = load_dataset(root)
-    assert {split: len(pairs) for split, pairs in data.splits.items()} == {"train": 1, "val": 1}
-
-
 def test_only_the_fullest_folders_are_compared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

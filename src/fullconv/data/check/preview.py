@@ -15,7 +15,7 @@ from fullconv.data.check.finding import relative_name
 from fullconv.data.io.images import gray_to_rgb, read_image
 from fullconv.data.io.masks import Ids, class_lookup, read_histogram
 from fullconv.data.layouts.class_table import UndeterminedLabels
-from fullconv.data.layouts.pairing import Pair
+from fullconv.data.layouts.file_names import Pair
 from fullconv.visualization.contact_sheet import contact_sheet, subsample
 from fullconv.visualization.overlay import NEUTRAL, ImageArray, colorize, outer_border
 

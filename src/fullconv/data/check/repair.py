@@ -51,13 +51,13 @@ from fullconv.data.io.masks import (
 )
 from fullconv.data.layouts.class_table import UndeterminedLabels
 from fullconv.data.layouts.dataset import Dataset
+from fullconv.data.layouts.file_names import Pair
 from fullconv.data.layouts.mask_value_kinds import (
     is_black_and_white,
     is_blurred,
     nominal_colors,
     otsu_threshold,
 )
-from fullconv.data.layouts.pairing import Pair
 from fullconv.data.layouts.paths import (
     repair_command,
     require_new,

@@ -39,7 +39,7 @@ from fullconv.data.io.mask_values import Value, bands
 from fullconv.data.io.masks import MaskHistogram, content_key, mask_pixels, read_histogram
 from fullconv.data.io.scan_cache import ScanCache
 from fullconv.data.layouts.dataset import Dataset
-from fullconv.data.layouts.pairing import Pair
+from fullconv.data.layouts.file_names import Pair
 
 _CACHE_VERSION = 4  # of the cached scans
 _MAX_VALUES = 1 << 18  # distinct values that are counted in all masks together

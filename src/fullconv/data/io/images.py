@@ -37,8 +37,9 @@ from fullconv.data.io.limits import (
 Source: TypeAlias = str | Path | IO[bytes]
 
 IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".mpo", ".png", ".bmp", ".tif", ".tiff", ".webp", ".avif", ".jp2"}
-    | {".gif", ".ppm", ".pgm", ".pbm"}
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".pjpeg", ".pjp", ".mpo", ".png", ".apng", ".bmp"}
+    | {".dib", ".tif", ".tiff", ".webp", ".avif", ".avifs", ".jp2", ".j2k", ".gif"}
+    | {".ppm", ".pgm", ".pbm", ".pnm"}
 )
 
 # The formats of these suffixes; MPO is opened as JPEG. Pillow's other formats are left out: some

@@ -4,8 +4,7 @@ The layouts in `published` are tried first, then these three:
 
     voc      JPEGImages/ SegmentationClass/ ImageSets/Segmentation/{train,val}.txt
     camvid   train.txt, val.txt, test.txt with "image mask" lines; or train/ trainannot/ ...
-    folders  images/ masks/, both with train/ val/ inside, or train/images/ train/masks/, or lists
-             of names in train.txt, or no split at all
+    folders  images/ and masks/ with any folders inside or around them, see `folders`
 
 Nothing is written. Masks are opened only if the class table needs their values. `Dataset.notes`
 lists the decisions made for the user. A missing validation split is made from a hash of the file
@@ -15,6 +14,7 @@ names: it is the same in every run and on every machine, and changes little when
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +28,10 @@ from fullconv.data.download.download import resolve_dataset
 from fullconv.data.io.extra_channels import ExtraInput
 from fullconv.data.layouts import published
 from fullconv.data.layouts.class_table import read_labels
-from fullconv.data.layouts.generic import match_camvid, match_folders, match_voc
-from fullconv.data.layouts.pairing import LayoutMatch, Pair, folders_in
+from fullconv.data.layouts.file_names import Pair
+from fullconv.data.layouts.folders import match_folders
+from fullconv.data.layouts.generic import match_camvid, match_voc
+from fullconv.data.layouts.pairing import LayoutMatch, folders_in
 from fullconv.data.layouts.settings_file import SETTINGS_NAME, read_settings
 
 _Reader: TypeAlias = Callable[[Path], LayoutMatch | None]
@@ -224,7 +226,7 @@ def _unknown_layout(layout: str, settings_path: Path | None) -> FullconvError:
 def _make_val(match: LayoutMatch) -> None:
     """Move a share of train to val, selected by a hash of the names."""
     train = match.splits["train"]
-    order = sorted(train, key=lambda pair: hashlib.sha256(pair.name.encode()).digest())
+    order = sorted(train, key=lambda pair: hashlib.sha256(os.fsencode(pair.name)).digest())
     count = max(1, round(_VAL_SHARE * len(train)))
     match.splits["val"], match.splits["train"] = order[:count], order[count:]
     match.notes.append(

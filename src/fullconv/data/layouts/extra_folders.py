@@ -36,7 +36,8 @@ from fullconv.data.io.matlab import read_mat_class_names
 from fullconv.data.layouts.class_catalogue import numbered_from_one
 from fullconv.data.layouts.class_table import read_labels
 from fullconv.data.layouts.dataset import Dataset
-from fullconv.data.layouts.pairing import MASK_ENDINGS, Pair, folders_in
+from fullconv.data.layouts.file_names import MASK_ENDINGS, Pair
+from fullconv.data.layouts.pairing import folders_in
 from fullconv.data.layouts.settings_file import read_settings
 
 _MASK_SUFFIXES = IMAGE_SUFFIXES | frozenset(ARRAY_SUFFIXES)

@@ -16,16 +16,16 @@ from fullconv.core.errors import FullconvError
 from fullconv.core.i18n import join, msg, nmsg
 from fullconv.core.text import shell_command, truncated_list
 from fullconv.data.download.download import nearest_dataset_names
+from fullconv.data.io.masks import count_values
 from fullconv.data.layouts.annotation_formats import outline_files, tool_of_file
+from fullconv.data.layouts.file_names import MASK_ENDINGS, Pair, pair_by_name
 from fullconv.data.layouts.pairing import (
     IMAGE_FOLDERS,
-    MASK_ENDINGS,
     MASK_FOLDERS,
     SPLITS,
     LayoutMatch,
     folders_in,
     images_in,
-    pair_by_name,
 )
 from fullconv.data.layouts.paths import unused_path, where_to_paste
 
@@ -53,6 +53,8 @@ _LEVELS_UP = 3  # that are searched for the dataset that a folder is a part of
 _LEVELS_DOWN = 2  # that are searched for images
 _MAX_WALKED = 2000  # folders that are searched for images further down
 _MAX_COMPARED = 40  # folders, the fullest first, whose file names are compared
+_MAX_OPENED = 6  # pairs of folders of which some files are opened
+_OPENED_PAIRS = 3
 
 _Match = Callable[[Path], tuple[str, LayoutMatch] | None]
 
@@ -257,25 +259,6 @@ def _without_masks(root: Path) -> FullconvError:
             ),
         )
 
-    # Are there masks among the images?
-    for folder, files in folders.items():
-        stems = {path.stem for path in files}
-        for ending in MASK_ENDINGS:
-            if any(stem + ending in stems for stem in stems):
-                new = shell_command(folder / "masks")
-                return FullconvError(
-                    msg(
-                        "{root} contains {images} and no folder of masks. The masks in {folder} "
-                        "are called *{ending} and are among the images; expected a separate "
-                        "folder.",
-                        root=root,
-                        images=images,
-                        folder=folder,
-                        ending=ending,
-                    ),
-                    f"{shell_command('mkdir', folder / 'masks')} && mv "
-                    f"{shell_command(folder)}/*{shell_command(ending)}.* {new}",
-                )
     largest = max(folders, key=lambda folder: len(folders[folder]))
     return FullconvError(
         msg(
@@ -324,21 +307,56 @@ def _without_images(root: Path) -> FullconvError:
 
 
 def _guess_folders(root: Path, folders: dict[Path, list[Path]]) -> tuple[str, str, int] | None:
-    """Return the folders of images and masks (relative to the root) in which most file names
-    agree, and how many do; None if none do."""
+    """Return the names of the folders of images and masks, and how many file names agree; None if
+    no two folders are alike.
+
+    The paths of the two folders differ in one name: photos/north and truth/north, or train/sat and
+    train/map. Of several such pairs of names, the one that the most file names fit is returned,
+    among those whose files are photographs and masks of the same size.
+    """
     fullest = sorted(folders, key=lambda folder: -len(folders[folder]))[:_MAX_COMPARED]
-    candidates = []
+    candidates: dict[tuple[str, str], list[Pair]] = {}
     for images, masks in permutations(fullest, 2):
-        agreeing = len(pair_by_name(folders[images], folders[masks])[0])
-        jpegs = sum(path.suffix.lower() in (".jpg", ".jpeg") for path in folders[images])
-        size = sum(path.stat().st_size for path in folders[images][:20])
-        candidates.append((agreeing, jpegs, size, images, masks))  # images are JPEG, or larger
-    if not candidates or not max(candidates)[0]:
+        parts = images.relative_to(root).parts, masks.relative_to(root).parts
+        if images == root and len(parts[1]) == 1:
+            names = ".", parts[1][0]
+        else:
+            differing = [k for k, (a, b) in enumerate(zip(*parts, strict=False)) if a != b]
+            if len(parts[0]) != len(parts[1]) or len(differing) != 1:
+                continue
+            k = differing[0]
+            inside_splits = all(part.lower() in SPLITS for part in parts[0][:k])
+            names = (
+                (parts[0][k], parts[1][k])
+                if inside_splits
+                else ("/".join(parts[0][: k + 1]), "/".join(parts[1][: k + 1]))
+            )
+        pairs = pair_by_name(folders[images], folders[masks]).pairs
+        candidates.setdefault(names, []).extend(pairs)
+    likely = sorted(candidates, key=lambda names: -len(candidates[names]))[:_MAX_OPENED]
+    ranked = [(*_likeness(pairs), names) for names in likely if (pairs := candidates[names])]
+    if not ranked or not max(ranked)[0]:
         return None
-    agreeing, _, _, images, masks = max(candidates)
-    if images.name == masks.name and images.name.lower() in SPLITS:  # photos/train truth/train
-        images, masks = images.parent, masks.parent
-    return images.relative_to(root).as_posix(), masks.relative_to(root).as_posix(), agreeing
+    names = max(ranked)[-1]
+    return *names, len(candidates[names])
+
+
+def _likeness(pairs: list[Pair]) -> tuple[bool, bool, int, int, int]:
+    """Return how much the second files of some pairs look like masks of the first ones: sizes
+    agree, fewer colors, number of pairs, JPEG files, bytes of the images."""
+    sample = pairs[:: max(1, len(pairs) // _OPENED_PAIRS)][:_OPENED_PAIRS]
+    fewer = True
+    for pair in sample:
+        try:
+            image, mask = count_values(pair.image), count_values(pair.mask)
+        except FullconvError:
+            return False, False, 0, 0, 0
+        colors = [len(histogram.counts) + histogram.more for histogram in (image, mask)]
+        if image.size != mask.size or colors[1] > colors[0]:
+            return False, False, 0, 0, 0
+        fewer = fewer and colors[1] < colors[0]
+    jpegs = sum(pair.image.suffix.lower() in (".jpg", ".jpeg") for pair in pairs)
+    return True, fewer, len(pairs), jpegs, sum(pair.image.stat().st_size for pair in sample)
 
 
 def _count_images(count: int) -> str:
