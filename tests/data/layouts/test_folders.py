@@ -203,8 +203,10 @@ def test_pairs_by_number(images: str, masks: str, count: int) -> None:
         assert mask[: len(image)] == image
 
 
-@given(st.lists(st.from_regex(r"[ab]{0,2}[0-9]{1,2}(_mask)?", fullmatch=True), unique=True),
-       st.lists(st.from_regex(r"[ab]{0,2}[0-9]{1,2}(_mask)?", fullmatch=True), unique=True))  # fmt: skip
+STEMS = st.lists(st.from_regex(r"[ab]{0,2}[0-9]{1,2}(_mask)?", fullmatch=True), unique=True)
+
+
+@given(STEMS, STEMS)
 def test_every_file_is_once_in_a_pair_or_alone(images: list[str], masks: list[str]) -> None:
     image_files = [Path(f"{stem}.jpg") for stem in images]
     mask_files = [Path(f"{stem}.png") for stem in masks]

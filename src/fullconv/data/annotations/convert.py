@@ -25,13 +25,14 @@ from fullconv.core.errors import FullconvError
 from fullconv.core.i18n import join, msg, nmsg
 from fullconv.core.labels import Labels
 from fullconv.core.text import nearest, shell_command, truncated_list
-from fullconv.data.annotations import detect, labelme
+from fullconv.data.annotations import class_masks, detect, labelme
 from fullconv.data.annotations.shapes import AnnotatedImage, Annotations, class_table, paint
 from fullconv.data.check.check import check
 from fullconv.data.check.repair import plain_copy
 from fullconv.data.download.download import resolve_dataset
 from fullconv.data.io.limits import missing_file
 from fullconv.data.io.masks import write_mask
+from fullconv.data.layouts.class_masks import find_class_masks
 from fullconv.data.layouts.dataset import LAYOUTS as MASK_LAYOUTS
 from fullconv.data.layouts.dataset import Dataset, load_dataset, match_layout
 from fullconv.data.layouts.pairing import images_in
@@ -136,6 +137,11 @@ def convert(
     root = source.parent if source.is_file() else source
     command = shell_command("fullconv", "convert", source, unused_path(root, "_masks"))
     require_new(out, source, msg("the dataset"), command)
+    if layout in (None, detect.CLASS_MASKS) and not is_annotation_file:
+        class_masks_images = find_class_masks(root)
+        if class_masks_images or layout:
+            annotations = class_masks.gather(root, class_masks_images)
+            return _convert_annotations(root, source, out, annotations, progress)
     is_masks = layout is None and not is_annotation_file and match_layout(root) is not None
     if layout in MASK_LAYOUTS or is_masks:
         return _convert_masks(source, load_dataset(source, layout=layout), out, progress)

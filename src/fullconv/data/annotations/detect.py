@@ -18,7 +18,8 @@ from fullconv.data.annotations import coco, labelme, labelstudio, ultralytics
 from fullconv.data.annotations.shapes import AnnotatedImage, Annotations
 from fullconv.data.layouts.annotation_formats import outline_files, tool_of
 
-TOOLS = ("labelme", "coco", "label-studio", "ultralytics")
+CLASS_MASKS = "class-masks"
+TOOLS = ("labelme", "coco", "label-studio", "ultralytics", CLASS_MASKS)
 
 
 @dataclass

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
@@ -69,7 +69,7 @@ def match_folders(root: Path) -> LayoutMatch | None:
     masks: _Files = {}
     for place in places:
         for files, folder, is_mask in ((images, place.images, False), (masks, place.masks, True)):
-            for group, paths in _grouped(folder, root, masks=is_mask):
+            for group, paths in grouped_files(folder, root, masks=is_mask):
                 files.setdefault((place.split or group[0], group[1]), []).extend(paths)
 
     # Pair each group of images with the masks in folders of the same names. If only one side has
@@ -144,21 +144,28 @@ def _places(root: Path, settings: Settings) -> Iterator[_Place]:
 
 
 def _find(folder: Path, settings: Settings, key: str) -> Path | None:
-    """Return the folder that dataset.toml names under a key, else the first one of the usual names
-    that has files in it."""
-    if key in settings:
-        path = folder / settings[key]
-        return path if path.is_dir() else None
-    names = IMAGE_FOLDERS if key == "images" else MASK_FOLDERS
+    """Return the folder that dataset.toml names under a key, else one of the usual names."""
+    if key not in settings:
+        names = IMAGE_FOLDERS if key == "images" else MASK_FOLDERS
+        return find_folder(folder, names, masks=key == "masks")
+    path = folder / settings[key]
+    return path if path.is_dir() else None
+
+
+def find_folder(folder: Path, names: Iterable[str], *, masks: bool = False) -> Path | None:
+    """Return the first subfolder of one of these names (in any case) that has images, or masks, in
+    it or below it."""
     by_name = {child.name.lower(): child for child in folders_in(folder)}
     for name in names:
         child = by_name.get(name)
-        if child and any(files for _, files in _grouped(child, folder, masks=key == "masks")):
+        if child and any(files for _, files in grouped_files(child, folder, masks=masks)):
             return child
     return None
 
 
-def _grouped(folder: Path, root: Path, *, masks: bool) -> Iterator[tuple[_Group, list[Path]]]:
+def grouped_files(
+    folder: Path, root: Path, *, masks: bool = False
+) -> Iterator[tuple[_Group, list[Path]]]:
     """Yield the files in a folder and in each folder below it; of the root, its own files alone.
 
     The folder of a split is a group even if it is empty.

@@ -18,6 +18,7 @@ from fullconv.core.text import shell_command, truncated_list
 from fullconv.data.download.download import nearest_dataset_names
 from fullconv.data.io.masks import count_values
 from fullconv.data.layouts.annotation_formats import outline_files, tool_of_file
+from fullconv.data.layouts.class_masks import refuse_class_masks
 from fullconv.data.layouts.file_names import MASK_ENDINGS, Pair, pair_by_name
 from fullconv.data.layouts.pairing import (
     IMAGE_FOLDERS,
@@ -92,6 +93,8 @@ def no_folder(root: Path) -> FullconvError:
 
 def several_datasets(root: Path, folders: list[Path]) -> FullconvError:
     """Return the error for a folder with more than one dataset."""
+    if (class_masks := refuse_class_masks(root)) is not None:
+        return class_masks
     return FullconvError(
         msg(
             "{root} contains {count} datasets: {folders}; expected one.",
@@ -105,6 +108,8 @@ def several_datasets(root: Path, folders: list[Path]) -> FullconvError:
 
 def no_pairs(root: Path, layout: str, match: LayoutMatch) -> FullconvError:
     """Return the error for a folder of a known layout in which no names agree."""
+    if (class_masks := refuse_class_masks(root)) is not None:
+        return class_masks
     return FullconvError(
         msg(
             "{root} looks like the layout {layout!r} ({reason}), but no image has a mask: {images} "
