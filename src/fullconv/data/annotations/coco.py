@@ -64,16 +64,14 @@ def gather(
     annotations = Annotations("coco", reason)
     splits = [split_from_name(path) for path in paths] if len(paths) > 1 else [""] * len(paths)
     if len(paths) > 1 and (not all(splits) or len({*splits}) < len(splits)):
-        raise FullconvError(
-            msg(
-                "{source} contains {count} COCO files: {files}; expected one, or one for each of "
-                "train, val and test with that word in its name.",
-                source=source,
-                count=len(paths),
-                files=truncated_list(paths, 8),
-            ),
-            shell_command("fullconv", "convert", paths[0], "OUT"),
+        message = msg(
+            "{source} contains {count} COCO files: {files}; expected one, or one for each of "
+            "train, val and test with that word in its name.",
+            source=source,
+            count=len(paths),
+            files=truncated_list(paths, 8),
         )
+        raise FullconvError(message, shell_command("fullconv", "convert", paths[0], "OUT"))
     find, crowds, by_area = ImageFinder(root, "file_name"), 0, False
     for (path, table), split in zip(tables, splits, strict=True):
         left_out = annotations.left_out
@@ -132,13 +130,11 @@ def read_file(
     by_image: dict[Any, list[dict[str, Any]]] = defaultdict(list)
     for _, entry in numbered(table["annotations"], msg("{path}: annotation", path=path)):
         if "segments_info" in entry:
-            raise FullconvError(
-                msg(
-                    "{path} is a panoptic file, whose shapes are in PNG files; expected instances.",
-                    path=path,
-                ),
-                "fullconv convert instances_train2017.json OUT",
+            message = msg(
+                "{path} is a panoptic file, whose shapes are in PNG files; expected instances.",
+                path=path,
             )
+            raise FullconvError(message, "fullconv convert instances_train2017.json OUT")
         by_image[_key(entry.get("image_id"))].append(entry)
     for _, image in numbered(table["images"], msg("{path}: image", path=path)):
         try:
@@ -174,15 +170,13 @@ def _categories(path: Path, table: dict[str, Any]) -> dict[int, str]:
     for number, entry in numbered(table["categories"], msg("{path}: category", path=path)):
         key = entry.get("id")
         if not isinstance(key, int) or key in categories:
-            raise FullconvError(
-                msg(
-                    "{path}: category {number} has the id {key!r}; expected a unique whole number.",
-                    path=path,
-                    number=number,
-                    key=key,
-                ),
-                '"categories": [{"id": 1, "name": "road"}]',
+            message = msg(
+                "{path}: category {number} has the id {key!r}; expected a unique whole number.",
+                path=path,
+                number=number,
+                key=key,
             )
+            raise FullconvError(message, '"categories": [{"id": 1, "name": "road"}]')
         try:
             categories[key] = class_name(entry.get("name"))
         except FullconvError as error:
@@ -200,27 +194,23 @@ def _annotated_image(
     size, suffix = check_image(image, entry.get("height"), entry.get("width"))
     for part in (part for shape in shapes for part in shape.parts):
         if isinstance(part, RunLengths) and part.size != size:
-            raise FullconvError(
-                msg(
-                    "run lengths of the size {rle_size}, but the image has {size} (height, width).",
-                    rle_size=part.size,
-                    size=size,
-                ),
-                msg(
-                    '"size": [{height}, {width}]   # and counts that belong to it',
-                    height=size[0],
-                    width=size[1],
-                ),
+            message = msg(
+                "run lengths of the size {rle_size}, but the image has {size} (height, width).",
+                rle_size=part.size,
+                size=size,
             )
+            hint = msg(
+                '"size": [{height}, {width}]   # and counts that belong to it',
+                height=size[0],
+                width=size[1],
+            )
+            raise FullconvError(message, hint)
     stem = PurePosixPath(name.replace("\\", "/")).with_suffix("")
     return AnnotatedImage(path, str(stem), split, image, suffix, size, shapes)
 
 
 def _shapes(
-    entries: list[dict[str, Any]],
-    categories: dict[int, str],
-    order: str,
-    left_out: Counter[str],
+    entries: list[dict[str, Any]], categories: dict[int, str], order: str, left_out: Counter[str]
 ) -> tuple[Shape, ...]:
     """Return the shapes of an image, the lowest first."""
     ranked = []
@@ -229,17 +219,14 @@ def _shapes(
             parts = _parts(entry.get("segmentation"), left_out)
             category = _key(entry.get("category_id"))
             if category not in categories:
-                raise FullconvError(
-                    msg(
-                        "category_id {category!r} is not in the table; expected one of "
-                        "{categories}.",
-                        category=category,
-                        categories=truncated_list(
-                            [f"{key} {name}" for key, name in categories.items()], 20
-                        ),
+                message = msg(
+                    "category_id {category!r} is not in the table; expected one of {categories}.",
+                    category=category,
+                    categories=truncated_list(
+                        [f"{key} {name}" for key, name in categories.items()], 20
                     ),
-                    f'"categories": {{"id": {category!r}, "name": "..."}}',
                 )
+                raise FullconvError(message, f'"categories": {{"id": {category!r}, "name": "..."}}')
         except FullconvError as error:
             raise in_place(msg("annotation {id!r}", id=entry.get("id")), error) from error
         if parts:
@@ -254,10 +241,8 @@ def _parts(segmentation: Any, left_out: Counter[str]) -> tuple[Part, ...]:
     if isinstance(segmentation, dict):
         return (read_run_lengths(segmentation),)
     if not segmentation:
-        raise FullconvError(
-            msg("it has no segmentation, perhaps only a box; a mask requires the outline."),
-            msg("remove the annotation, or draw its outline"),
-        )
+        message = msg("it has no segmentation, perhaps only a box; a mask requires the outline.")
+        raise FullconvError(message, msg("remove the annotation, or draw its outline"))
     outlines = segmentation if isinstance(segmentation, list) else [segmentation]
     if isinstance(outlines[0], int | float):  # a single outline that is not in a list
         outlines = [outlines]
@@ -265,13 +250,10 @@ def _parts(segmentation: Any, left_out: Counter[str]) -> tuple[Part, ...]:
     for outline in outlines:
         points = read_points(outline)
         if points is None:
-            raise FullconvError(
-                msg(
-                    "its segmentation is neither outlines [x, y, x, y, ...] in pixels nor run "
-                    "lengths."
-                ),
-                '"segmentation": [[0, 0, 9, 0, 9, 9]]',
+            message = msg(
+                "its segmentation is neither outlines [x, y, x, y, ...] in pixels nor run lengths."
             )
+            raise FullconvError(message, '"segmentation": [[0, 0, 9, 0, 9, 9]]')
         if len(points) < 3:
             left_out[msg("polygons with fewer than three points")] += 1
         else:

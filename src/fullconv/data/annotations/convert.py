@@ -281,15 +281,13 @@ def _write(
 
 def _require_one_of(option: str, value: str | None, choices: Iterable[str]) -> None:
     if value is not None and value not in choices:
-        raise FullconvError(
-            msg(
-                "no {option} {value!r}; expected one of {choices}.",
-                option=option,
-                value=value,
-                choices=", ".join(choices),
-            ),
-            f"--{option} {nearest(value, choices, 0)}",
+        message = msg(
+            "no {option} {value!r}; expected one of {choices}.",
+            option=option,
+            value=value,
+            choices=", ".join(choices),
         )
+        raise FullconvError(message, f"--{option} {nearest(value, choices, 0)}")
 
 
 def _not_convertible(source: Path, annotations: Annotations) -> FullconvError:
@@ -298,18 +296,15 @@ def _not_convertible(source: Path, annotations: Annotations) -> FullconvError:
         message = msg(
             "{source} contains no {tool} image to convert.", source=source, tool=annotations.tool
         )
-        return FullconvError(
-            join([message, *_expected(annotations)], " "),
-            shell_command("fullconv", "check", source),
-        )
+        message = join([message, *_expected(annotations)], " ")
+        return FullconvError(message, shell_command("fullconv", "check", source))
     if len(problems) == 1:
         return problems[0]
     lines = [msg("  {problem}", problem=problem.message) for problem in problems[:_MAX_LISTED]]
     if len(problems) > _MAX_LISTED:
         lines.append(msg("  ... and {count} more", count=len(problems) - _MAX_LISTED))
     header = msg(
-        "{count} files or images cannot be converted, and nothing was written:",
-        count=len(problems),
+        "{count} files or images cannot be converted, and nothing was written:", count=len(problems)
     )
     return FullconvError(
         join([header, *lines]), msg("{hint}   # for the first one", hint=problems[0].hint)

@@ -67,19 +67,18 @@ def read_annotations(root: Path, source: Path, *, tool: str | None, order: str) 
     if tool is None and len(tools) > 1:
         first, second, *_ = tools
         descriptions = [msg("{tool} ({files})", tool=t, files=text) for t, text in tools.items()]
-        raise FullconvError(
-            msg(
-                "{source} contains annotations of {count} tools: {tools}; expected one tool.",
-                source=source,
-                count=len(tools),
-                tools=truncated_list(descriptions),
-            ),
-            msg(
-                "{command}   # or --layout {second}",
-                command=shell_command("fullconv", "convert", source, "OUT", "--layout", first),
-                second=second,
-            ),
+        message = msg(
+            "{source} contains annotations of {count} tools: {tools}; expected one tool.",
+            source=source,
+            count=len(tools),
+            tools=truncated_list(descriptions),
         )
+        hint = msg(
+            "{command}   # or --layout {second}",
+            command=shell_command("fullconv", "convert", source, "OUT", "--layout", first),
+            second=second,
+        )
+        raise FullconvError(message, hint)
     tool = tool or next(iter(tools), "labelme" if files.not_json else "")
     if tool not in tools:
         annotations = Annotations(tool, "")

@@ -58,16 +58,14 @@ class ImageFinder:
                     f'"{self.key}": "{os.path.relpath(min(images), path.parent)}"',
                 )
         file_names = list(dict.fromkeys(PurePosixPath(name).name for name in names))
-        raise FullconvError(
-            msg(
-                "the image is missing; there is no {path}, and no file called {names} in or below "
-                "{root}.",
-                path=path.parent / names[0],
-                names=truncated_list(file_names),
-                root=self.root,
-            ),
-            shell_command("cp", f"/path/to/{file_names[0]}", path.parent),
+        message = msg(
+            "the image is missing; there is no {path}, and no file called {names} in or below "
+            "{root}.",
+            path=path.parent / names[0],
+            names=truncated_list(file_names),
+            root=self.root,
         )
+        raise FullconvError(message, shell_command("cp", f"/path/to/{file_names[0]}", path.parent))
 
     def _search(self, name: str, parent: Path) -> set[Path]:
         """Return the images of a name below the root, and in the folders of `parent`."""

@@ -88,16 +88,14 @@ def gather(root: Path, images: list[AnnotatedImage], problems: list[FullconvErro
         if class_list is not None:
             class_lists[class_list[1].resolve()] = class_list[0]
     if len(class_lists) > 1:
-        raise FullconvError(
-            msg(
-                "{root} contains {count} projects with different class lists: {paths}; expected "
-                "one.",
-                root=root,
-                count=len(class_lists),
-                paths=truncated_list(sorted(class_lists)),
-            ),
-            shell_command("fullconv", "convert", min(class_lists).parent, "OUT"),
+        message = msg(
+            "{root} contains {count} projects with different class lists: {paths}; expected one.",
+            root=root,
+            count=len(class_lists),
+            paths=truncated_list(sorted(class_lists)),
         )
+        hint = shell_command("fullconv", "convert", min(class_lists).parent, "OUT")
+        raise FullconvError(message, hint)
     if not class_lists:
         annotations.names = sorted({shape.name for image in images for shape in image.shapes})
         annotations.notes.append(
@@ -146,20 +144,16 @@ def _part(entry: dict[str, Any], left_out: Counter[str]) -> Part | None:
     """Return the area of a shape, or None if it has none."""
     kind = entry.get("shape_type")
     if kind not in (*_SHAPE_TYPES, None):
-        raise FullconvError(
-            msg(
-                "unknown shape_type {kind!r}; expected one of {kinds}.",
-                kind=kind,
-                kinds=", ".join(_SHAPE_TYPES),
-            ),
-            msg('draw it as a polygon: "shape_type": "polygon"'),
+        message = msg(
+            "unknown shape_type {kind!r}; expected one of {kinds}.",
+            kind=kind,
+            kinds=", ".join(_SHAPE_TYPES),
         )
+        raise FullconvError(message, msg('draw it as a polygon: "shape_type": "polygon"'))
     points = read_points(entry.get("points"))
     if points is None:
-        raise FullconvError(
-            msg("its points are not a list of [x, y] in pixels."),
-            '"points": [[0, 0], [9, 0], [9, 9]]',
-        )
+        message = msg("its points are not a list of [x, y] in pixels.")
+        raise FullconvError(message, '"points": [[0, 0], [9, 0], [9, 9]]')
     if kind in _WITHOUT_AREA:
         left_out[msg("points or lines, which have no area")] += 1
         return None
@@ -169,15 +163,13 @@ def _part(entry: dict[str, Any], left_out: Counter[str]) -> Part | None:
             return None
         return Polygon(points)
     if len(points) != 2:
-        raise FullconvError(
-            nmsg(
-                "a {kind} with {count} point; expected two.",
-                "a {kind} with {count} points; expected two.",
-                count=len(points),
-                kind=kind,
-            ),
-            '"points": [[0, 0], [9, 9]]',
+        message = nmsg(
+            "a {kind} with {count} point; expected two.",
+            "a {kind} with {count} points; expected two.",
+            count=len(points),
+            kind=kind,
         )
+        raise FullconvError(message, '"points": [[0, 0], [9, 9]]')
     (x0, y0), (x1, y1) = points.tolist()
     if kind == "rectangle":
         return rectangle(x0, y0, x1, y1)
@@ -192,10 +184,8 @@ def _decode_base64(text: Any, key: str) -> bytes:
     try:
         return base64.b64decode(text, validate=False)
     except (binascii.Error, ValueError, TypeError) as error:
-        raise FullconvError(
-            msg("its {key} is not an image as base64 text.", key=key),
-            msg("save the file again with labelme"),
-        ) from error
+        message = msg("its {key} is not an image as base64 text.", key=key)
+        raise FullconvError(message, msg("save the file again with labelme")) from error
 
 
 def _find_image(path: Path, table: dict[str, Any]) -> Path:
@@ -211,12 +201,10 @@ def _find_image(path: Path, table: dict[str, Any]) -> Path:
     for candidate in candidates:
         if candidate.is_file():
             return candidate
-    raise FullconvError(
-        msg(
-            "{path}: the image is missing; its imagePath is {name!r}, and there is no {candidate}.",
-            path=path,
-            name=name,
-            candidate=candidates[0],
-        ),
-        shell_command("cp", f"/path/to/{relative.name}", path.parent),
+    message = msg(
+        "{path}: the image is missing; its imagePath is {name!r}, and there is no {candidate}.",
+        path=path,
+        name=name,
+        candidate=candidates[0],
     )
+    raise FullconvError(message, shell_command("cp", f"/path/to/{relative.name}", path.parent))

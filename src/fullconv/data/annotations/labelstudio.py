@@ -84,14 +84,13 @@ def gather(root: Path, tables: list[tuple[Path, Any]]) -> Annotations:
                 _require_sizes(results, size, image)
                 shapes = _shapes(candidates[0], results, size, annotations.left_out)
                 if image.resolve() in first_use:
-                    raise FullconvError(
-                        msg(
-                            "its image {image} is also the image of {place}.",
-                            image=image,
-                            place=first_use[image.resolve()],
-                        ),
-                        msg("delete one of the two tasks in Label Studio, and export again"),
+                    message = msg(
+                        "its image {image} is also the image of {place}.",
+                        image=image,
+                        place=first_use[image.resolve()],
                     )
+                    hint = msg("delete one of the two tasks in Label Studio, and export again")
+                    raise FullconvError(message, hint)
             except FullconvError as error:
                 annotations.problems.append(in_place(place, error))
                 continue
@@ -170,15 +169,13 @@ def _image_names(task: Table) -> list[str]:
     key = "image" if "image" in paths else image_keys[0] if len(image_keys) == 1 else ""
     names = [PurePosixPath(path) for path in paths.get(key, []) if PurePosixPath(path).name]
     if not names:
-        raise FullconvError(
-            msg(
-                "it is not clear which image the task belongs to: {count} of the keys in its data "
-                "name an image ({keys}); expected one.",
-                count=len(image_keys),
-                keys=", ".join(map(str, task["data"])) or msg("it has none"),
-            ),
-            '"data": {"image": "a.jpg"}',
+        message = msg(
+            "it is not clear which image the task belongs to: {count} of the keys in its data "
+            "name an image ({keys}); expected one.",
+            count=len(image_keys),
+            keys=", ".join(map(str, task["data"])) or msg("it has none"),
         )
+        raise FullconvError(message, '"data": {"image": "a.jpg"}')
     original = [path.with_name(_UPLOAD_PREFIX.sub("", path.name) or path.name) for path in names]
     return list(dict.fromkeys(map(str, (*names, *original))))
 
@@ -205,33 +202,28 @@ def _require_sizes(results: list[Table], size: Size, image: Path) -> None:
         height, width = entry.get("original_height"), entry.get("original_width")
         require_stated_size(size, str(image), height, width)
         if entry.get("image_rotation"):
-            raise FullconvError(
-                msg(
-                    "the image was rotated by {degrees} degrees in Label Studio; the coordinates "
-                    "of its regions are then unknown.",
-                    degrees=entry["image_rotation"],
-                ),
-                msg("rotate the image back in Label Studio, and export again"),
+            message = msg(
+                "the image was rotated by {degrees} degrees in Label Studio; the coordinates "
+                "of its regions are then unknown.",
+                degrees=entry["image_rotation"],
             )
+            hint = msg("rotate the image back in Label Studio, and export again")
+            raise FullconvError(message, hint)
 
 
 def _results_with_area(annotation: Table) -> list[Table]:
     results = annotation.get("result")
     if not isinstance(results, list):
-        raise FullconvError(
-            msg("its result is {value!r}; expected a list.", value=str(results)[:40]),
-            '"result": []',
-        )
+        message = msg("its result is {value!r}; expected a list.", value=str(results)[:40])
+        raise FullconvError(message, '"result": []')
     regions = [e for _, e in numbered(results, msg("result")) if e.get("type") in _WITH_AREA]
     images = sorted({str(entry["to_name"]) for entry in regions if entry.get("to_name")})
     if len(images) > 1 or any(entry.get("item_index") for entry in regions):
-        raise FullconvError(
-            msg(
-                "regions on several images ({images}); expected one image per task.",
-                images=", ".join(images),
-            ),
-            msg("import each image as a separate task"),
+        message = msg(
+            "regions on several images ({images}); expected one image per task.",
+            images=", ".join(images),
         )
+        raise FullconvError(message, msg("import each image as a separate task"))
     return regions
 
 
@@ -254,14 +246,12 @@ def _shapes(
                     left_out[msg("regions without a label")] += 1
                 continue
             if len(labels) > 1:
-                raise FullconvError(
-                    msg(
-                        "{count} labels: {labels}; expected one.",
-                        count=len(labels),
-                        labels=", ".join(map(str, labels)),
-                    ),
-                    msg("give the region one label"),
+                message = msg(
+                    "{count} labels: {labels}; expected one.",
+                    count=len(labels),
+                    labels=", ".join(map(str, labels)),
                 )
+                raise FullconvError(message, msg("give the region one label"))
             part = _part(value, size, left_out)
             if part is not None:
                 shapes.append(Shape(class_name(labels[0]), (part,)))
@@ -275,8 +265,7 @@ def _labels(entry: Table) -> list[Any]:
     value = entry.get("value")
     if not isinstance(value, dict):
         raise FullconvError(
-            msg("its value is {value!r}; expected an object.", value=str(value)[:40]),
-            EXPORT_AGAIN,
+            msg("its value is {value!r}; expected an object.", value=str(value)[:40]), EXPORT_AGAIN
         )
     labels = value.get(entry["type"]) or value.get("labels") or []
     return labels if isinstance(labels, list) else [labels]
@@ -305,13 +294,11 @@ def _part(value: Table, size: Size, left_out: Counter[str]) -> Part | None:
     rotation = value.get("rotation") or 0
     if not all(is_coordinate(number) for number in (*numbers, rotation)) or min(numbers[2:]) < 0:
         pairs = [*zip(keys, numbers, strict=True), ("rotation", rotation)]
-        raise FullconvError(
-            msg(
-                "its {values}; expected numbers, in percent and degrees.",
-                values=", ".join(f"{key} {number!r}" for key, number in pairs),
-            ),
-            EXPORT_AGAIN,
+        message = msg(
+            "its {values}; expected numbers, in percent and degrees.",
+            values=", ".join(f"{key} {number!r}" for key, number in pairs),
         )
+        raise FullconvError(message, EXPORT_AGAIN)
     x, y, right, down = np.array(numbers, np.float64) * (width, height, width, height) / 100
     return (Ellipse if is_ellipse else rotated_rectangle)(x, y, right, down, rotation)
 
@@ -325,15 +312,13 @@ def _bitmask(text: Any, size: Size) -> RunLengths:
     with open_image(io.BytesIO(content), "bitmask") as image:
         alpha = np.asarray(image.convert("RGBA"))[..., 3]
     if alpha.shape != size:
-        raise FullconvError(
-            msg(
-                "a bitmask of {width} x {height} pixels, but the image has {image_width} x "
-                "{image_height} (width x height).",
-                width=alpha.shape[1],
-                height=alpha.shape[0],
-                image_width=size[1],
-                image_height=size[0],
-            ),
-            EXPORT_AGAIN,
+        message = msg(
+            "a bitmask of {width} x {height} pixels, but the image has {image_width} x "
+            "{image_height} (width x height).",
+            width=alpha.shape[1],
+            height=alpha.shape[0],
+            image_width=size[1],
+            image_height=size[0],
         )
+        raise FullconvError(message, EXPORT_AGAIN)
     return encode_run_lengths(alpha > 0)

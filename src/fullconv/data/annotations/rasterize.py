@@ -203,28 +203,22 @@ def read_run_lengths(table: Any) -> RunLengths:
     """
     size, counts = table.get("size"), table.get("counts")
     if not (isinstance(size, list) and len(size) == 2 and all(map(_is_count, size))):
-        raise FullconvError(
-            msg("run lengths with the size {size!r}; expected [height, width].", size=size),
-            RLE_EXAMPLE,
-        )
+        message = msg("run lengths with the size {size!r}; expected [height, width].", size=size)
+        raise FullconvError(message, RLE_EXAMPLE)
     if isinstance(counts, str):
         counts = decompress(counts)
     if not (isinstance(counts, list) and all(map(_is_count, counts))):
-        raise FullconvError(
-            msg("run lengths that are neither text nor a list of whole numbers from 0."),
-            RLE_EXAMPLE,
-        )
+        message = msg("run lengths that are neither text nor a list of whole numbers from 0.")
+        raise FullconvError(message, RLE_EXAMPLE)
     if sum(counts) != size[0] * size[1]:
-        raise FullconvError(
-            msg(
-                "run lengths of {total} pixels; expected {height} x {width} = {area}.",
-                total=sum(counts),
-                height=size[0],
-                width=size[1],
-                area=size[0] * size[1],
-            ),
-            RLE_EXAMPLE,
+        message = msg(
+            "run lengths of {total} pixels; expected {height} x {width} = {area}.",
+            total=sum(counts),
+            height=size[0],
+            width=size[1],
+            area=size[0] * size[1],
         )
+        raise FullconvError(message, RLE_EXAMPLE)
     return RunLengths(np.array(counts, np.int64), (size[0], size[1]))
 
 
@@ -258,12 +252,10 @@ def decompress(text: str) -> list[int]:
     invalid = np.concatenate([np.flatnonzero((codes < 0) | (codes >= 64)), starts[lengths > 7]])
     if invalid.size:
         position = int(invalid[0])
-        raise FullconvError(
-            msg(
-                "compressed run lengths with {character!r} out of place.", character=text[position]
-            ),
-            RLE_EXAMPLE,
+        message = msg(
+            "compressed run lengths with {character!r} out of place.", character=text[position]
         )
+        raise FullconvError(message, RLE_EXAMPLE)
     if len(codes) and codes[-1] & 32:
         raise FullconvError(
             msg("compressed run lengths that end in the middle of a number."), RLE_EXAMPLE

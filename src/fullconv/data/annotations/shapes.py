@@ -231,15 +231,13 @@ def numbered(entries: Any, place: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """
     for number, entry in enumerate(entries, 1):
         if not isinstance(entry, dict):
-            raise FullconvError(
-                msg(
-                    "{place} {number} is {entry!r}; expected an object.",
-                    place=place,
-                    number=number,
-                    entry=str(entry)[:40],
-                ),
-                '{"id": 1}',
+            message = msg(
+                "{place} {number} is {entry!r}; expected an object.",
+                place=place,
+                number=number,
+                entry=str(entry)[:40],
             )
+            raise FullconvError(message, '{"id": 1}')
         yield number, entry
 
 

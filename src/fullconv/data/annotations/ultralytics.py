@@ -81,15 +81,14 @@ def _class_names(root: Path, annotations: Annotations) -> dict[int, str]:
         lines = path.read_text("utf-8-sig", errors="replace").splitlines()
         names = dict(enumerate(line for line in lines if line.strip()))
     else:
-        raise FullconvError(
-            msg(
-                "{root} has no class names; expected a {name} with names, as Ultralytics uses for "
-                "training, or classes.txt with one name per line.",
-                root=root,
-                name=NAME,
-            ),
-            msg("{line}   # in {path}", line="names: [road, car]", path=root / NAME),
+        message = msg(
+            "{root} has no class names; expected a {name} with names, as Ultralytics uses for "
+            "training, or classes.txt with one name per line.",
+            root=root,
+            name=NAME,
         )
+        hint = msg("{line}   # in {path}", line="names: [road, car]", path=root / NAME)
+        raise FullconvError(message, hint)
     annotations.notes.append(msg("class names from {path}", path=path.name))
     return {key: class_name(name) for key, name in names.items()}
 
@@ -159,34 +158,29 @@ def _shape(words: list[str], names: dict[int, str], size: Size) -> Shape:
             msg("export the labels again for segmentation (YOLO Segmentation), not for detection"),
         )
     if len(values) < 7 or len(values) % 2 == 0:
-        raise FullconvError(
-            nmsg(
-                "{count} number after the class id; expected x and y of at least 3 corners.",
-                "{count} numbers after the class id; expected x and y of at least 3 corners.",
-                len(values) - 1,
-            ),
-            _EXAMPLE,
+        message = nmsg(
+            "{count} number after the class id; expected x and y of at least 3 corners.",
+            "{count} numbers after the class id; expected x and y of at least 3 corners.",
+            len(values) - 1,
         )
+        raise FullconvError(message, _EXAMPLE)
     if values[0] not in names:
-        raise FullconvError(
-            msg(
-                "no class {class_id:g}; expected one of {names}.",
-                class_id=values[0],
-                names=truncated_list([f"{key} {name}" for key, name in names.items()], 20),
-            ),
-            msg(
-                "{line}   # in data.yaml, with the others", line=f"names: {{{values[0]:g}: a_name}}"
-            ),
+        message = msg(
+            "no class {class_id:g}; expected one of {names}.",
+            class_id=values[0],
+            names=truncated_list([f"{key} {name}" for key, name in names.items()], 20),
         )
+        hint = msg(
+            "{line}   # in data.yaml, with the others", line=f"names: {{{values[0]:g}: a_name}}"
+        )
+        raise FullconvError(message, hint)
     points = values[1:].reshape(-1, 2)
     if points.min() < -_TOLERANCE or points.max() > 1 + _TOLERANCE:
-        raise FullconvError(
-            msg(
-                "coordinates from {low:g} to {high:g}; expected fractions of the width and height "
-                "of the image, from 0 to 1.",
-                low=points.min(),
-                high=points.max(),
-            ),
-            _EXAMPLE,
+        message = msg(
+            "coordinates from {low:g} to {high:g}; expected fractions of the width and height "
+            "of the image, from 0 to 1.",
+            low=points.min(),
+            high=points.max(),
         )
+        raise FullconvError(message, _EXAMPLE)
     return Shape(names[int(values[0])], (Polygon(points * (size[1], size[0])),))

@@ -37,12 +37,10 @@ def reason_of(error: BaseException) -> str:
 
 def not_a_mask(name: str, content: str, shape: tuple[int, ...], hint: str) -> FullconvError:
     """Return the error for an array that holds other numbers, or has another shape, than a mask."""
-    return FullconvError(
-        msg(
-            "mask {name} holds {content} of shape {shape}; expected whole numbers (height, width).",
-            name=name,
-            content=content,
-            shape=shape,
-        ),
-        hint,
+    message = msg(
+        "mask {name} holds {content} of shape {shape}; expected whole numbers (height, width).",
+        name=name,
+        content=content,
+        shape=shape,
     )
+    return FullconvError(message, hint)

@@ -70,16 +70,14 @@ def from_numbers(array: NDArray[Any], name: str = "the extra input") -> Channels
     shape = array.shape
     is_image = len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3))
     if not is_image or 0 in shape or array.dtype.kind not in "buif":
-        raise FullconvError(
-            msg(
-                "{name} holds {dtype} of shape {shape}; expected numbers (height, width) or "
-                "(height, width, 3).",
-                name=name,
-                dtype=array.dtype,
-                shape=shape,
-            ),
-            "np.save('depth.npy', depth.astype('float32'))",
+        message = msg(
+            "{name} holds {dtype} of shape {shape}; expected numbers (height, width) or "
+            "(height, width, 3).",
+            name=name,
+            dtype=array.dtype,
+            shape=shape,
         )
+        raise FullconvError(message, "np.save('depth.npy', depth.astype('float32'))")
     if array.dtype != np.uint8:
         array = array.astype(np.float32, order="C")
         if not np.isfinite(array).all():
@@ -110,17 +108,15 @@ def read_extra_channels(source: Any, extra: ExtraInput, size: tuple[int, int]) -
     channels = read_channels(path) if path else from_numbers(np.asarray(source), name)
     require_size(channels, path or Path(extra.name), size, msg("the image"))
     if channels.shape[2] != extra.channels:
-        raise FullconvError(
-            nmsg(
-                "{name} has {count} channel; the model was trained with {expected} ({input}).",
-                "{name} has {count} channels; the model was trained with {expected} ({input}).",
-                count=channels.shape[2],
-                name=name,
-                expected=extra.channels,
-                input=extra.name,
-            ),
-            f"read_channels(FILE).shape[2] == {extra.channels}",
+        message = nmsg(
+            "{name} has {count} channel; the model was trained with {expected} ({input}).",
+            "{name} has {count} channels; the model was trained with {expected} ({input}).",
+            count=channels.shape[2],
+            name=name,
+            expected=extra.channels,
+            input=extra.name,
         )
+        raise FullconvError(message, f"read_channels(FILE).shape[2] == {extra.channels}")
     return channels
 
 

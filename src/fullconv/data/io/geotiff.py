@@ -124,15 +124,14 @@ class RasterReader:
         dtypes = set(file.dtypes)
         if not dtypes <= {"uint8", "uint16"}:
             eight_bit = f"{path.stem}_8bit.tif"
-            raise FullconvError(
-                msg(
-                    "{path} has pixels of type {dtypes}, whose value range is unknown; expected "
-                    "unsigned 8-bit or 16-bit pixels.",
-                    path=path,
-                    dtypes=", ".join(sorted(dtypes)),
-                ),
-                shell_command("gdal_translate", "-ot", "Byte", "-scale", path, eight_bit),
+            message = msg(
+                "{path} has pixels of type {dtypes}, whose value range is unknown; expected "
+                "unsigned 8-bit or 16-bit pixels.",
+                path=path,
+                dtypes=", ".join(sorted(dtypes)),
             )
+            hint = shell_command("gdal_translate", "-ot", "Byte", "-scale", path, eight_bit)
+            raise FullconvError(message, hint)
         # Bands are red, green and blue by their names, else by their order.
         names = [color.name for color in file.colorinterp]
         colors = ["red", "green", "blue"]
@@ -185,19 +184,18 @@ class RasterReader:
                 window = _window(rows, columns)
                 return read(self._bands, window=window, out_shape=(len(self._bands), *shape))
         except rasterio.errors.RasterioError as error:
-            raise FullconvError(
-                msg(
-                    "image {path} cannot be read at rows {top} to {bottom}, columns {left} to "
-                    "{right}: {reason}.",
-                    path=self._path,
-                    top=rows[0],
-                    bottom=rows[1],
-                    left=columns[0],
-                    right=columns[1],
-                    reason=first_line(error.__cause__ or error),
-                ),
-                msg("copy or download {name} again", name=self._path.name),
-            ) from error
+            message = msg(
+                "image {path} cannot be read at rows {top} to {bottom}, columns {left} to "
+                "{right}: {reason}.",
+                path=self._path,
+                top=rows[0],
+                bottom=rows[1],
+                left=columns[0],
+                right=columns[1],
+                reason=first_line(error.__cause__ or error),
+            )
+            hint = msg("copy or download {name} again", name=self._path.name)
+            raise FullconvError(message, hint) from error
 
 
 @contextmanager
@@ -289,14 +287,13 @@ def open_mask_writer(
                 file.write_colormap(1, _color_table(labels))
             yield GeoMaskWriter(file, nodata)
     except (OSError, rasterio.errors.RasterioError) as error:
-        raise UnwrittenError(
-            msg(
-                "the result could not be written to {path}: {reason}.",
-                path=path,
-                reason=getattr(error, "strerror", "") or first_line(error),
-            ),
-            msg("--out ANOTHER_FOLDER   # or df -h, if the disk is full"),
-        ) from error
+        message = msg(
+            "the result could not be written to {path}: {reason}.",
+            path=path,
+            reason=getattr(error, "strerror", "") or first_line(error),
+        )
+        hint = msg("--out ANOTHER_FOLDER   # or df -h, if the disk is full")
+        raise UnwrittenError(message, hint) from error
 
 
 def _window(rows: PixelRange, columns: PixelRange) -> Any:

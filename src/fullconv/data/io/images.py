@@ -112,14 +112,12 @@ def pixels_to_decode(
 def from_pil(image: Image.Image, *, name: str = "the image") -> NDArray[np.uint8]:
     """Convert a PIL image of any mode but float to (H, W, 3) uint8 RGB, upright."""
     if image.mode == "F":
-        raise FullconvError(
-            msg(
-                "{name} has floating-point pixels (mode 'F'), whose value range is unknown; "
-                "expected 8 or 16 bits per channel.",
-                name=name,
-            ),
-            msg("save it again as 8-bit PNG"),
+        message = msg(
+            "{name} has floating-point pixels (mode 'F'), whose value range is unknown; "
+            "expected 8 or 16 bits per channel.",
+            name=name,
         )
+        raise FullconvError(message, msg("save it again as 8-bit PNG"))
     image = upright(image)
     if image.mode == "I" or image.mode.startswith("I;16"):
         return gray_to_rgb(_to_8_bit(np.asarray(image)))
@@ -140,33 +138,26 @@ def from_array(array: NDArray[np.generic]) -> NDArray[np.uint8]:
     shape = array.shape
     if array.dtype not in (np.uint8, np.uint16):
         scaled = "(array * 255)" if array.dtype.kind == "f" else "array"
-        raise FullconvError(
-            msg(
-                "an image array of {dtype}, whose value range is unknown; expected uint8 (0-255) "
-                "or uint16 (0-65535).",
-                dtype=array.dtype,
-            ),
-            f"{scaled}.astype('uint8')",
+        message = msg(
+            "an image array of {dtype}, whose value range is unknown; expected uint8 (0-255) "
+            "or uint16 (0-65535).",
+            dtype=array.dtype,
         )
+        raise FullconvError(message, f"{scaled}.astype('uint8')")
     channels = shape[2] if len(shape) == 3 else 1
     if len(shape) not in (2, 3) or channels not in (1, 3, 4) or 0 in shape:
         if len(shape) == 3 and shape[0] in (1, 3, 4):
-            raise FullconvError(
-                msg(
-                    "an image array of shape {shape}, which looks channels-first; expected "
-                    "(H, W, 3).",
-                    shape=shape,
-                ),
-                "array.transpose(1, 2, 0)",
-            )
-        raise FullconvError(
-            msg(
-                "an image array of shape {shape}; expected (H, W), (H, W, 1), (H, W, 3) or "
-                "(H, W, 4) with at least one pixel.",
+            message = msg(
+                "an image array of shape {shape}, which looks channels-first; expected (H, W, 3).",
                 shape=shape,
-            ),
-            'np.asarray(Image.open("photo.jpg").convert("RGB"))',
+            )
+            raise FullconvError(message, "array.transpose(1, 2, 0)")
+        message = msg(
+            "an image array of shape {shape}; expected (H, W), (H, W, 1), (H, W, 3) or "
+            "(H, W, 4) with at least one pixel.",
+            shape=shape,
         )
+        raise FullconvError(message, 'np.asarray(Image.open("photo.jpg").convert("RGB"))')
     values = _to_8_bit(array) if array.dtype == np.uint16 else array.astype(np.uint8)
     if channels == 1:
         return gray_to_rgb(values.reshape(shape[:2]))
@@ -198,31 +189,27 @@ def open_image(
         raise missing_file(kind, name) from error
     except IsADirectoryError as error:
         raise FullconvError(
-            msg("{path} is a folder; expected an image file.", path=name),
-            shell_command("ls", name),
+            msg("{path} is a folder; expected an image file.", path=name), shell_command("ls", name)
         ) from error
     except Image.DecompressionBombError as error:
-        raise TooLargeError(
-            msg(
-                "{kind} {path} has more pixels than Pillow opens by default: {reason}.",
-                kind=kind_name(kind),
-                path=name,
-                reason=first_line(error),
-            ),
-            large_image_hint(),
-        ) from error
+        message = msg(
+            "{kind} {path} has more pixels than Pillow opens by default: {reason}.",
+            kind=kind_name(kind),
+            path=name,
+            reason=first_line(error),
+        )
+        raise TooLargeError(message, large_image_hint()) from error
     except _DAMAGED as error:
-        raise FullconvError(
-            msg(
-                "{kind} {path} cannot be read: {reason}.",
-                kind=kind_name(kind),
-                path=name,
-                reason=_reason(error, source),
-            ),
-            msg(
-                "copy or download {name} again, or remove it from the dataset", name=Path(name).name
-            ),
-        ) from error
+        message = msg(
+            "{kind} {path} cannot be read: {reason}.",
+            kind=kind_name(kind),
+            path=name,
+            reason=_reason(error, source),
+        )
+        hint = msg(
+            "copy or download {name} again, or remove it from the dataset", name=Path(name).name
+        )
+        raise FullconvError(message, hint) from error
 
 
 def upright(image: Image.Image) -> Image.Image:

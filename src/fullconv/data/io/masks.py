@@ -157,13 +157,11 @@ def write_mask(
     """
     path = Path(path)
     if path.suffix.lower() != ".png":
-        raise FullconvError(
-            msg(
-                "a mask is written as PNG, not as {name!r}: other formats change its values.",
-                name=path.name,
-            ),
-            f"{path.stem}.png",
+        message = msg(
+            "a mask is written as PNG, not as {name!r}: other formats change its values.",
+            name=path.name,
         )
+        raise FullconvError(message, f"{path.stem}.png")
     image = mask_image(ids, labels, str(path))
     with atomic_path(path) as unfinished, unfinished.open("xb") as file:
         save_png(image, file, mark)
@@ -177,14 +175,12 @@ def mask_image(ids: NDArray[Any], labels: Labels, name: str) -> Image.Image:
         name: name of the file in messages.
     """
     if ids.ndim != 2 or ids.dtype.kind not in "ui" or ids.size == 0:
-        raise FullconvError(
-            msg(
-                "a mask of shape {shape} and type {dtype}; expected (H, W) whole numbers.",
-                shape=ids.shape,
-                dtype=ids.dtype,
-            ),
-            'np.asarray(ids).squeeze().astype("uint8")',
+        message = msg(
+            "a mask of shape {shape} and type {dtype}; expected (H, W) whole numbers.",
+            shape=ids.shape,
+            dtype=ids.dtype,
         )
+        raise FullconvError(message, 'np.asarray(ids).squeeze().astype("uint8")')
     dtype = mask_dtype(labels)
     invalid = np.unique(ids[((ids < 0) | (ids >= len(labels))) & (ids != labels.ignore_index)])
     if invalid.size:
@@ -278,15 +274,13 @@ def mask_dtype(labels: Labels) -> type[np.uint8] | type[np.uint16]:
     """Return the dtype of a mask: uint8, or uint16 if a class id or the ignored id exceeds 255."""
     top = max(len(labels) - 1, labels.ignore_index)
     if labels.ignore_index < 0 or top > 65535:
-        raise FullconvError(
-            msg(
-                "ignore_index {ignore_index} with {count} classes does not fit a mask, which holds "
-                "whole numbers from 0 to 65535.",
-                ignore_index=labels.ignore_index,
-                count=len(labels),
-            ),
-            f"ignore_index = {255 if len(labels) <= 255 else 65535}",
+        message = msg(
+            "ignore_index {ignore_index} with {count} classes does not fit a mask, which holds "
+            "whole numbers from 0 to 65535.",
+            ignore_index=labels.ignore_index,
+            count=len(labels),
         )
+        raise FullconvError(message, f"ignore_index = {255 if len(labels) <= 255 else 65535}")
     return np.uint8 if top <= 255 else np.uint16
 
 
@@ -302,14 +296,12 @@ def _read(source: Source, name: str = "") -> tuple[Ids, bool, bool]:
         step = {"L;2": 85, "L;4": 17}.get(_raw_mode(opened_image), 1)
         image = upright(opened_image)
         if image.mode == "F":
-            raise FullconvError(
-                msg(
-                    "mask {name} has floating-point values; expected whole numbers (8 or 16 bits), "
-                    "palette indices or RGB colors.",
-                    name=name,
-                ),
-                msg("save it again as 8-bit or 16-bit PNG"),
+            message = msg(
+                "mask {name} has floating-point values; expected whole numbers (8 or 16 bits), "
+                "palette indices or RGB colors.",
+                name=name,
             )
+            raise FullconvError(message, msg("save it again as 8-bit or 16-bit PNG"))
         if image.mode in ("1", "L", "P", "I") or image.mode.startswith("I;16"):
             values = np.array(image, np.uint8) if image.mode == "1" else np.array(image)
             # Pillow scales 2-bit and 4-bit gray to 0..255; the ids are the stored samples.
@@ -332,15 +324,13 @@ def _narrow(values: NDArray[Any], name: str) -> Ids:
     for dtype in (np.uint8, np.uint16, np.int32):
         if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
             return np.ascontiguousarray(values, dtype)
-    raise FullconvError(
-        msg(
-            "mask {name} has values from {low} to {high}; expected class ids.",
-            name=name,
-            low=low,
-            high=high,
-        ),
-        msg("save the class ids as 8-bit PNG"),
+    message = msg(
+        "mask {name} has values from {low} to {high}; expected class ids.",
+        name=name,
+        low=low,
+        high=high,
     )
+    raise FullconvError(message, msg("save the class ids as 8-bit PNG"))
 
 
 def _raw_mode(image: ImageFile.ImageFile) -> str:

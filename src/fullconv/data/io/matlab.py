@@ -96,16 +96,14 @@ def read_mat_mask(source: str | Path | IO[bytes], name: str) -> NDArray[Any]:
         variable = _label_variable(headers)
         if variable is None:
             shapes = [f"{key} {matrix.shape}" for key, matrix in list(headers.items())[:8]]
-            raise FullconvError(
-                msg(
-                    "mask {name}: it is not clear which variable holds the labels. The file has "
-                    "{variables}; expected GTcls, {expected}, or a single matrix.",
-                    name=name,
-                    variables=", ".join(shapes) or msg("no variables"),
-                    expected=", ".join(_LABEL_VARIABLES),
-                ),
-                _savemat(name),
+            message = msg(
+                "mask {name}: it is not clear which variable holds the labels. The file has "
+                "{variables}; expected GTcls, {expected}, or a single matrix.",
+                name=name,
+                variables=", ".join(shapes) or msg("no variables"),
+                expected=", ".join(_LABEL_VARIABLES),
             )
+            raise FullconvError(message, _savemat(name))
         _refuse_large(headers[variable], name)
         matrix = next(_variables(content, only=variable))
         if variable == "GTcls":
@@ -132,13 +130,12 @@ def read_mat_class_names(path: Path) -> list[str]:
 def _read_mat(source: str | Path | IO[bytes], name: str) -> bytes:
     content = read_source(source, "mask")
     if content[:19] == b"MATLAB 7.3 MAT-file" or content[512:520] == b"\x89HDF\r\n\x1a\n":
-        raise FullconvError(
-            msg(
-                "mask {name} is a MATLAB file of version 7.3 (HDF5); expected version 5 to 7.",
-                name=name,
-            ),
-            msg("in MATLAB: {command}", command="save('labels.mat', 'labels', '-v7')"),
+        message = msg(
+            "mask {name} is a MATLAB file of version 7.3 (HDF5); expected version 5 to 7.",
+            name=name,
         )
+        hint = msg("in MATLAB: {command}", command="save('labels.mat', 'labels', '-v7')")
+        raise FullconvError(message, hint)
     return content
 
 
@@ -304,14 +301,11 @@ def _whole_numbers(matrix: _Matrix, name: str) -> NDArray[Any]:
 
 
 def _unreadable_mat(name: str, error: BaseException) -> FullconvError:
-    return FullconvError(
-        msg(
-            "mask {name} cannot be read as a MATLAB file: {reason}.",
-            name=name,
-            reason=reason_of(error),
-        ),
-        msg("copy or download {file} again, or remove it from the dataset", file=Path(name).name),
+    message = msg(
+        "mask {name} cannot be read as a MATLAB file: {reason}.", name=name, reason=reason_of(error)
     )
+    hint = msg("copy or download {file} again, or remove it from the dataset", file=Path(name).name)
+    return FullconvError(message, hint)
 
 
 def _savemat(name: str) -> str:

@@ -75,16 +75,15 @@ def read_npy(source: str | Path | IO[bytes], name: str, kind: str) -> NDArray[An
         values = np.frombuffer(content, dtype, math.prod(shape), file.tell())
         return values.reshape(shape, order="F" if fortran else "C")
     except DAMAGED as error:
-        raise FullconvError(
-            msg(
-                "{kind} {name} cannot be read as a NumPy file: {reason}.",
-                kind=kind_name(kind),
-                name=name,
-                reason=reason_of(error),
-            ),
-            msg(
-                "copy or download {file} again, or save it with np.save({name!r}, array)",
-                file=Path(name).name,
-                name=name,
-            ),
-        ) from error
+        message = msg(
+            "{kind} {name} cannot be read as a NumPy file: {reason}.",
+            kind=kind_name(kind),
+            name=name,
+            reason=reason_of(error),
+        )
+        hint = msg(
+            "copy or download {file} again, or save it with np.save({name!r}, array)",
+            file=Path(name).name,
+            name=name,
+        )
+        raise FullconvError(message, hint) from error

@@ -70,10 +70,8 @@ def _readable_errors(source: Path) -> Iterator[None]:
         raise
     except (load_pyav().FFmpegError, OSError) as error:
         reason = library_message(error)
-        raise FullconvError(
-            msg("{path} cannot be read as a video: {reason}.", path=source, reason=reason),
-            msg("copy or download it again"),
-        ) from error
+        message = msg("{path} cannot be read as a video: {reason}.", path=source, reason=reason)
+        raise FullconvError(message, msg("copy or download it again")) from error
 
 
 @dataclass(frozen=True)
