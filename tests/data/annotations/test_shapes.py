@@ -1,5 +1,3 @@
-"""Painting shapes, names of labels, finding and checking images, recognizing files."""
-
 from __future__ import annotations
 
 import json
@@ -13,11 +11,10 @@ from PIL import Image
 from fullconv.core.errors import FullconvError
 from fullconv.data.annotations.detect import read_annotations, read_json
 from fullconv.data.annotations.image_finder import ImageFinder, split_from_folders
-from fullconv.data.annotations.rasterize import rectangle
+from fullconv.data.annotations.rasterize import Stamp, rectangle
 from fullconv.data.annotations.shapes import (
     AnnotatedImage,
     Shape,
-    Stamp,
     check_image,
     class_name,
     class_table,

@@ -27,11 +27,14 @@ from fullconv.core.errors import FullconvError
 from fullconv.core.i18n import msg, nmsg
 from fullconv.core.text import truncated_list
 from fullconv.data.annotations.brush import EXPORT_AGAIN, read_brush
-from fullconv.data.annotations.coco import split_from_name
-from fullconv.data.annotations.image_finder import ImageFinder, split_from_folders
+from fullconv.data.annotations.image_finder import (
+    ImageFinder,
+    split_from_folders,
+    split_from_name,
+)
 from fullconv.data.annotations.rasterize import (
     Ellipse,
-    Polygon,
+    Part,
     RunLengths,
     Size,
     encode_run_lengths,
@@ -42,12 +45,12 @@ from fullconv.data.annotations.rasterize import (
 from fullconv.data.annotations.shapes import (
     AnnotatedImage,
     Annotations,
-    Part,
     Shape,
     check_image,
     class_name,
     in_place,
     numbered,
+    polygon,
     require_stated_size,
 )
 from fullconv.data.io.images import IMAGE_SUFFIXES, open_image
@@ -77,45 +80,42 @@ def gather(root: Path, tables: list[tuple[Path, Any]]) -> Annotations:
                 annotations.left_out[msg("tasks without an annotation")] += 1
                 continue
             several += len(candidates) > 1
-            try:
+            with annotations.collect_problems(), in_place(place):
                 image = find(path, *_image_names(task))
                 size, suffix = check_image(image)
-                results = _results_with_area(candidates[0])
-                _require_sizes(results, size, image)
-                shapes = _shapes(candidates[0], results, size, annotations.left_out)
-                if image.resolve() in first_use:
-                    message = msg(
-                        "its image {image} is also the image of {place}.",
-                        image=image,
-                        place=first_use[image.resolve()],
-                    )
+                regions = _regions(candidates[0], size, image, annotations.left_out)
+                shapes = _shapes(regions, size, annotations.left_out)
+                absolute, top = image.resolve(), root.resolve()
+                if absolute in first_use:
+                    values = {"image": image, "place": first_use[absolute]}
+                    message = msg("its image {image} is also the image of {place}.", **values)
                     hint = msg("delete one of the two tasks in Label Studio, and export again")
                     raise FullconvError(message, hint)
-            except FullconvError as error:
-                annotations.problems.append(in_place(place, error))
-                continue
-            absolute, top = image.resolve(), root.resolve()
-            first_use[absolute] = place
-            inside = Path(image.name)
-            if absolute.is_relative_to(top):
-                inside = absolute.relative_to(top)
-            name, split_of_image = inside.with_suffix(""), split or split_from_folders(inside)
-            annotations.images.append(
-                AnnotatedImage(path, name.as_posix(), split_of_image, image, suffix, size, shapes)
-            )
-    labels = {shape.name for image in annotations.images for shape in image.shapes}
-    annotations.names = sorted(labels)
+                first_use[absolute] = place
+                is_inside = absolute.is_relative_to(top)
+                inside = absolute.relative_to(top) if is_inside else Path(image.name)
+                annotations.images.append(
+                    AnnotatedImage(
+                        source=path,
+                        name=inside.with_suffix("").as_posix(),
+                        split=split or split_from_folders(inside),
+                        image=image,
+                        suffix=suffix,
+                        size=size,
+                        shapes=shapes,
+                    )
+                )
+    annotations.names = sorted({s.name for image in annotations.images for s in image.shapes})
     annotations.notes.append(msg("class names: the labels of the regions, sorted by name"))
     if several:
-        annotations.notes.append(
-            nmsg(
-                "{count} task has several annotations: the ground truth is used, else the one "
-                "with the lowest id",
-                "{count} tasks have several annotations: the ground truth is used, else the one "
-                "with the lowest id",
-                count=several,
-            )
+        note = nmsg(
+            "{count} task has several annotations: the ground truth is used, else the one "
+            "with the lowest id",
+            "{count} tasks have several annotations: the ground truth is used, else the one "
+            "with the lowest id",
+            count=several,
         )
+        annotations.notes.append(note)
     return annotations
 
 
@@ -196,22 +196,8 @@ def _paths(text: str) -> list[str]:
     return [unquote(address.path)] if address.scheme else [unquote(text.partition("?")[0]), text]
 
 
-def _require_sizes(results: list[Table], size: Size, image: Path) -> None:
-    """Check that all regions state the size of the image."""
-    for entry in results:
-        height, width = entry.get("original_height"), entry.get("original_width")
-        require_stated_size(size, str(image), height, width)
-        if entry.get("image_rotation"):
-            message = msg(
-                "the image was rotated by {degrees} degrees in Label Studio; the coordinates "
-                "of its regions are then unknown.",
-                degrees=entry["image_rotation"],
-            )
-            hint = msg("rotate the image back in Label Studio, and export again")
-            raise FullconvError(message, hint)
-
-
-def _results_with_area(annotation: Table) -> list[Table]:
+def _regions(annotation: Table, size: Size, image: Path, left_out: Counter[str]) -> list[Table]:
+    """Return the results with an area, which all state the size of the image."""
     results = annotation.get("result")
     if not isinstance(results, list):
         message = msg("its result is {value!r}; expected a list.", value=str(results)[:40])
@@ -224,49 +210,50 @@ def _results_with_area(annotation: Table) -> list[Table]:
             images=", ".join(images),
         )
         raise FullconvError(message, msg("import each image as a separate task"))
+    for entry in regions:
+        height, width = entry.get("original_height"), entry.get("original_width")
+        require_stated_size(size, str(image), height, width)
+        if entry.get("image_rotation"):
+            message = msg(
+                "the image was rotated by {degrees} degrees in Label Studio; the coordinates "
+                "of its regions are then unknown.",
+                degrees=entry["image_rotation"],
+            )
+            hint = msg("rotate the image back in Label Studio, and export again")
+            raise FullconvError(message, hint)
+    for kind in (entry.get("type") for entry in results):
+        if kind not in _WITH_AREA:
+            left_out[msg("results of the type {type}, which have no area", type=kind)] += 1
     return regions
 
 
-def _shapes(
-    annotation: Table, results: list[Table], size: Size, left_out: Counter[str]
-) -> tuple[Shape, ...]:
-    """Return the regions with an area, `results`, as shapes, the lowest first."""
-    for entry in annotation["result"]:
-        if entry.get("type") not in _WITH_AREA:
-            kind = entry.get("type")
-            left_out[msg("results of the type {type}, which have no area", type=kind)] += 1
+def _shapes(regions: list[Table], size: Size, left_out: Counter[str]) -> tuple[Shape, ...]:
+    """Return regions as shapes, the lowest first."""
     # If labels and tools are separate in the interface, each region is there twice.
-    labeled = {str(entry.get("id")) for entry in results if _labels(entry)}
+    labeled = {str(entry.get("id")) for entry in regions if _labels(entry)}
     shapes = []
-    for number, entry in enumerate(results, 1):
-        try:
-            labels, value = _labels(entry), entry["value"]
+    for number, entry in enumerate(regions, 1):
+        with in_place(msg("region {number} ({type})", number=number, type=entry["type"])):
+            labels = _labels(entry)
             if not labels:
                 if str(entry.get("id")) not in labeled:
                     left_out[msg("regions without a label")] += 1
                 continue
             if len(labels) > 1:
-                message = msg(
-                    "{count} labels: {labels}; expected one.",
-                    count=len(labels),
-                    labels=", ".join(map(str, labels)),
-                )
+                values = {"count": len(labels), "labels": ", ".join(map(str, labels))}
+                message = msg("{count} labels: {labels}; expected one.", **values)
                 raise FullconvError(message, msg("give the region one label"))
-            part = _part(value, size, left_out)
+            part = _part(entry["value"], size, left_out)
             if part is not None:
                 shapes.append(Shape(class_name(labels[0]), (part,)))
-        except FullconvError as error:
-            place = msg("region {number} ({type})", number=number, type=entry["type"])
-            raise in_place(place, error) from error
     return tuple(shapes)
 
 
 def _labels(entry: Table) -> list[Any]:
     value = entry.get("value")
     if not isinstance(value, dict):
-        raise FullconvError(
-            msg("its value is {value!r}; expected an object.", value=str(value)[:40]), EXPORT_AGAIN
-        )
+        message = msg("its value is {value!r}; expected an object.", value=str(value)[:40])
+        raise FullconvError(message, EXPORT_AGAIN)
     labels = value.get(entry["type"]) or value.get("labels") or []
     return labels if isinstance(labels, list) else [labels]
 
@@ -281,13 +268,9 @@ def _part(value: Table, size: Size, left_out: Counter[str]) -> Part | None:
     if "points" in value:
         points = read_points(value["points"])
         if points is None:
-            raise FullconvError(
-                msg("its points are not a list of [x, y] in percent."), EXPORT_AGAIN
-            )
-        if len(points) < 3:
-            left_out[msg("polygons with fewer than three points")] += 1
-            return None
-        return Polygon(points * (width, height) / 100)
+            message = msg("its points are not a list of [x, y] in percent.")
+            raise FullconvError(message, EXPORT_AGAIN)
+        return polygon(points * (width, height) / 100, left_out)
     is_ellipse = "radiusX" in value
     keys = ("x", "y", *(("radiusX", "radiusY") if is_ellipse else ("width", "height")))
     numbers: list[Any] = [value.get(key) for key in keys]
@@ -312,11 +295,11 @@ def _bitmask(text: Any, size: Size) -> RunLengths:
     with open_image(io.BytesIO(content), "bitmask") as image:
         alpha = np.asarray(image.convert("RGBA"))[..., 3]
     if alpha.shape != size:
+        values = {"width": alpha.shape[1], "height": alpha.shape[0]}
         message = msg(
             "a bitmask of {width} x {height} pixels, but the image has {image_width} x "
             "{image_height} (width x height).",
-            width=alpha.shape[1],
-            height=alpha.shape[0],
+            **values,
             image_width=size[1],
             image_height=size[0],
         )
