@@ -37,10 +37,9 @@ def reason_of(error: BaseException) -> str:
 
 def not_a_mask(name: str, content: str, shape: tuple[int, ...], hint: str) -> FullconvError:
     """Return the error for an array that holds other numbers, or has another shape, than a mask."""
+    values = {"name": name, "content": content, "shape": shape}
     message = msg(
         "mask {name} holds {content} of shape {shape}; expected whole numbers (height, width).",
-        name=name,
-        content=content,
-        shape=shape,
+        **values,
     )
     return FullconvError(message, hint)
