@@ -157,18 +157,17 @@ def mask_image(ids: NDArray[Any], labels: Labels, name: str) -> Image.Image:
     dtype = mask_dtype(labels)
     invalid = np.unique(ids[((ids < 0) | (ids >= len(labels))) & (ids != labels.ignore_index)])
     if invalid.size:
-        raise FullconvError(
-            msg(
-                "ids {ids} cannot be written to {name}: there are {count} classes (0..{last}), and "
-                "{ignore_index} is for ignored pixels.",
-                ids=invalid[:_MAX_LISTED].tolist(),
-                name=name,
-                count=len(labels),
-                last=len(labels) - 1,
-                ignore_index=labels.ignore_index,
-            ),
-            f"np.where((ids >= 0) & (ids < {len(labels)}), ids, {labels.ignore_index})",
+        values = {"ids": invalid[:_MAX_LISTED].tolist(), "name": name}
+        message = msg(
+            "ids {ids} cannot be written to {name}: there are {count} classes (0..{last}), and "
+            "{ignore_index} is for ignored pixels.",
+            **values,
+            count=len(labels),
+            last=len(labels) - 1,
+            ignore_index=labels.ignore_index,
         )
+        valid = f"(ids >= 0) & (ids < {len(labels)})"
+        raise FullconvError(message, f"np.where({valid}, ids, {labels.ignore_index})")
     image = Image.fromarray(np.ascontiguousarray(ids.astype(dtype)))
     if dtype == np.uint8:
         palette = [voc_color(i) for i in range(256)]

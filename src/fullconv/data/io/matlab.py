@@ -7,7 +7,6 @@ bytes that exist and skips variables that are not labels without unpacking them.
 Versions 5 to 7: 128 bytes, then elements. An element is a type, a size and its bytes; a matrix is
 an element of elements (flags, shape, name, numbers); cells and structs contain matrices.
 Version 4: matrices one after another, each with a header of 20 bytes, a name and numbers.
-Version 7.3, which is HDF5, is refused.
 
 Shapes: H, W image.
 """
@@ -41,12 +40,8 @@ _MATRIX, _COMPRESSED = 14, 15
 # Classes of matrices; those from double to uint64 are numbers.
 _CELL, _STRUCT, _CHAR, _SPARSE, _DOUBLE, _UINT64 = 1, 2, 4, 5, 6, 15
 _OPAQUE = 17  # an object, which has a name but no shape
-_CLASS_NAMES = {
-    _CELL: msg("cells"),
-    _STRUCT: msg("a struct"),
-    _CHAR: msg("text"),
-    _SPARSE: msg("a sparse matrix"),
-}
+_CLASS_NAMES = {_CELL: msg("cells"), _STRUCT: msg("a struct"), _CHAR: msg("text")}
+_CLASS_NAMES[_SPARSE] = msg("a sparse matrix")
 _COMPLEX = 0x800  # flag of matrices with an imaginary part
 _VERSION_4_DTYPES = ("f8", "f4", "i4", "i2", "u2", "u1")
 _HEADER = 512  # bytes that hold the flags, shape and name of a matrix
@@ -76,9 +71,6 @@ class _Matrix:
 def read_mat_mask(source: str | Path | IO[bytes], name: str) -> NDArray[Any]:
     """Read (H, W) whole numbers from a MATLAB file.
 
-    The variable is GTcls.Segmentation (SBD), LabelMap (PASCAL-Context), S (SIFT Flow), segmentation
-    (NYUDv2), or the only matrix of numbers in the file.
-
     Raises:
         FullconvError: the file cannot be read, or it is not clear which variable holds the labels.
     """
@@ -86,8 +78,14 @@ def read_mat_mask(source: str | Path | IO[bytes], name: str) -> NDArray[Any]:
         headers: dict[str, _Matrix] = {}
         for matrix in _variables(content):
             headers.setdefault(matrix.name, matrix)
-        variable = _label_variable(headers)
-        if variable is None:
+        # GTcls is of SBD, LabelMap of PASCAL-Context, S of SIFT Flow, segmentation of NYUDv2.
+        candidates = [key for key in _LABEL_VARIABLES if key in headers]
+        if "GTcls" in headers and headers["GTcls"].kind == _STRUCT:
+            candidates = ["GTcls"]
+        planes = [key for key, matrix in headers.items() if key and matrix.is_plane]
+        if not candidates and len(planes) == 1:
+            candidates = planes
+        if not candidates:
             shapes = [f"{key} {matrix.shape}" for key, matrix in list(headers.items())[:8]]
             message = msg(
                 "mask {name}: it is not clear which variable holds the labels. The file has "
@@ -97,6 +95,7 @@ def read_mat_mask(source: str | Path | IO[bytes], name: str) -> NDArray[Any]:
                 expected=", ".join(_LABEL_VARIABLES),
             )
             raise FullconvError(message, _savemat(name))
+        variable = candidates[0]
         _refuse_large(headers[variable], name)
         matrix = next(_variables(content, only=variable))
         if variable == "GTcls":
@@ -111,8 +110,15 @@ def read_mat_class_names(path: Path) -> list[str]:
         names = next(_variables(content, only="names"), None)
         if names is None or names.kind != _CELL:
             return []
-        cells = _matrices(names.content, names.order, math.prod(names.shape))
-        return [_text(cell) for cell in cells if math.prod(cell.shape)]
+        class_names = []
+        for cell in _matrices(names.content, names.order, math.prod(names.shape)):
+            if math.prod(cell.shape):
+                kind, text, _ = _element(cell.content, 0, cell.order)
+                if cell.kind != _CHAR or kind not in _ENCODINGS:
+                    raise DamagedError(_NOT_MATLAB)
+                suffix = {"<": "-le", ">": "-be"}[cell.order] if _ENCODINGS[kind] != "utf-8" else ""
+                class_names.append(bytes(text).decode(_ENCODINGS[kind] + suffix))
+        return class_names
 
 
 @contextmanager
@@ -136,16 +142,6 @@ def _open_mat(source: str | Path | IO[bytes], name: str) -> Iterator[bytes]:
         raise FullconvError(message, hint) from error
 
 
-def _label_variable(headers: dict[str, _Matrix]) -> str | None:
-    if "GTcls" in headers and headers["GTcls"].kind == _STRUCT:
-        return "GTcls"
-    for name in _LABEL_VARIABLES:
-        if name in headers:
-            return name
-    matrices = [name for name, matrix in headers.items() if name and matrix.is_plane]
-    return matrices[0] if len(matrices) == 1 else None
-
-
 def _refuse_large(matrix: _Matrix, name: str) -> None:
     if matrix.is_plane:
         refuse_large((matrix.shape[0], matrix.shape[1]), "mask", name)
@@ -154,25 +150,23 @@ def _refuse_large(matrix: _Matrix, name: str) -> None:
 def _variables(content: bytes, *, only: str | None = None) -> Iterator[_Matrix]:
     """Yield the variables of a file, or the one named `only`. Of the others only the header is
     unpacked."""
-    if content[126:128] in (b"IM", b"MI"):
-        order = "<" if content[126:128] == b"IM" else ">"
-        variables = _variables_version_5(memoryview(content)[128:], order, only)
-    else:
-        variables = _variables_version_4(memoryview(content))
-    yield from (matrix for matrix in variables if only is None or matrix.name == only)
-
-
-def _variables_version_5(data: memoryview, order: str, only: str | None) -> Iterator[_Matrix]:
-    start = 0
+    if content[126:128] not in (b"IM", b"MI"):
+        matrices = _variables_version_4(memoryview(content))
+        yield from (matrix for matrix in matrices if only in (None, matrix.name))
+        return
+    data, order, start = memoryview(content)[128:], "<" if content[126:127] == b"I" else ">", 0
     while start < len(data):
         kind, part, start = _element(data, start, order)
-        if kind == _MATRIX:
-            yield _parse_matrix(part, order)
-        elif kind == _COMPRESSED:
+        if kind == _COMPRESSED:
             header = memoryview(zlib.decompressobj().decompress(part, _HEADER))
             matrix = _parse_matrix(header[8:], order)
             if matrix.name == only:
                 matrix = _parse_matrix(memoryview(_unpack(part, order))[8:], order)
+        elif kind == _MATRIX:
+            matrix = _parse_matrix(part, order)
+        else:
+            continue
+        if only in (None, matrix.name):
             yield matrix
 
 
@@ -264,16 +258,6 @@ def _struct_field(matrix: _Matrix, name: str) -> _Matrix:
     if name.encode() not in fields:
         raise DamagedError(_NOT_MATLAB)
     return fields[name.encode()]
-
-
-def _text(matrix: _Matrix) -> str:
-    kind, part, _ = _element(matrix.content, 0, matrix.order)
-    if matrix.kind != _CHAR or kind not in _ENCODINGS:
-        raise DamagedError(_NOT_MATLAB)
-    encoding = _ENCODINGS[kind]
-    if encoding != "utf-8":
-        encoding += {"<": "-le", ">": "-be"}[matrix.order]
-    return bytes(part).decode(encoding)
 
 
 def _whole_numbers(matrix: _Matrix, name: str) -> NDArray[Any]:
