@@ -2,9 +2,7 @@
 polygons, rectangles and ellipses; also JSON-MIN, older exports, and one file per task.
 
 Later regions are painted over earlier ones. Coordinates are in percent of the image's width and
-height. If a task has several annotations, the ground truth is used, else the one with the lowest
-id; canceled ones are skipped. Entries without an area (key points, choices, relations) are left
-out.
+height. Entries without an area (key points, choices, relations) are left out.
 
 Shapes: H, W image.
 """
@@ -75,15 +73,21 @@ def gather(root: Path, tables: list[tuple[Path, Any]]) -> Annotations:
         split = split_from_name(path) if len(tables) > 1 else ""
         for task in _tasks(path, table):
             place = msg("{path}, task {id!r}", path=path, id=task.get("id"))
-            candidates = _ranked_annotations(task)
-            if not candidates:
+            valid = [
+                entry
+                for entry in task["annotations"]
+                if isinstance(entry, dict)
+                and not (entry.get("was_cancelled") or entry.get("skipped"))
+            ]
+            if not valid:
                 annotations.left_out[msg("tasks without an annotation")] += 1
                 continue
-            several += len(candidates) > 1
+            several += len(valid) > 1
+            annotation = min(valid, key=_rank)
             with annotations.collect_problems(), in_place(place):
                 image = find(path, *_image_names(task))
                 size, suffix = check_image(image)
-                regions = _regions(candidates[0], size, image, annotations.left_out)
+                regions = _regions(annotation, size, image, annotations.left_out)
                 shapes = _shapes(regions, size, annotations.left_out)
                 absolute, top = image.resolve(), root.resolve()
                 if absolute in first_use:
@@ -94,16 +98,10 @@ def gather(root: Path, tables: list[tuple[Path, Any]]) -> Annotations:
                 first_use[absolute] = place
                 is_inside = absolute.is_relative_to(top)
                 inside = absolute.relative_to(top) if is_inside else Path(image.name)
+                name = inside.with_suffix("").as_posix()
+                image_split = split or split_from_folders(inside)
                 annotations.images.append(
-                    AnnotatedImage(
-                        source=path,
-                        name=inside.with_suffix("").as_posix(),
-                        split=split or split_from_folders(inside),
-                        image=image,
-                        suffix=suffix,
-                        size=size,
-                        shapes=shapes,
-                    )
+                    AnnotatedImage(path, name, image_split, image, suffix, size, shapes)
                 )
     annotations.names = sorted({s.name for image in annotations.images for s in image.shapes})
     annotations.notes.append(msg("class names: the labels of the regions, sorted by name"))
@@ -143,19 +141,10 @@ def _tasks(path: Path, table: Any) -> list[Table]:
     return tasks
 
 
-def _ranked_annotations(task: Table) -> list[Table]:
-    """Return the annotations of a task that were not canceled, the one to use first."""
-    valid = [
-        entry
-        for entry in task["annotations"]
-        if isinstance(entry, dict) and not (entry.get("was_cancelled") or entry.get("skipped"))
-    ]
-
-    def rank(entry: Table) -> tuple[bool, float]:
-        number = entry.get("id")
-        return not entry.get("ground_truth"), number if isinstance(number, int) else math.inf
-
-    return sorted(valid, key=rank)
+def _rank(annotation: Table) -> tuple[bool, float]:
+    """Rank the ground truth first, then the annotations by their ids."""
+    number = annotation.get("id")
+    return not annotation.get("ground_truth"), number if isinstance(number, int) else math.inf
 
 
 def _image_names(task: Table) -> list[str]:

@@ -211,16 +211,14 @@ def read_run_lengths(table: Any) -> RunLengths:
     if not (isinstance(counts, list) and all(map(_is_count, counts))):
         message = msg("run lengths that are neither text nor a list of whole numbers from 0.")
         raise FullconvError(message, RLE_EXAMPLE)
-    if sum(counts) != size[0] * size[1]:
+    height, width = size
+    if sum(counts) != height * width:
+        values = {"total": sum(counts), "height": height, "width": width, "area": height * width}
         message = msg(
-            "run lengths of {total} pixels; expected {height} x {width} = {area}.",
-            total=sum(counts),
-            height=size[0],
-            width=size[1],
-            area=size[0] * size[1],
+            "run lengths of {total} pixels; expected {height} x {width} = {area}.", **values
         )
         raise FullconvError(message, RLE_EXAMPLE)
-    return RunLengths(np.array(counts, np.int64), (size[0], size[1]))
+    return RunLengths(np.array(counts, np.int64), (height, width))
 
 
 def encode_run_lengths(mask: NDArray[np.bool_]) -> RunLengths:
@@ -252,15 +250,14 @@ def decompress(text: str) -> list[int]:
     starts = ends - lengths + 1
     invalid = np.concatenate([np.flatnonzero((codes < 0) | (codes >= 64)), starts[lengths > 7]])
     if invalid.size:
-        position = int(invalid[0])
+        character = text[int(invalid[0])]
         message = msg(
-            "compressed run lengths with {character!r} out of place.", character=text[position]
+            "compressed run lengths with {character!r} out of place.", character=character
         )
         raise FullconvError(message, RLE_EXAMPLE)
     if len(codes) and codes[-1] & 32:
-        raise FullconvError(
-            msg("compressed run lengths that end in the middle of a number."), RLE_EXAMPLE
-        )
+        message = msg("compressed run lengths that end in the middle of a number.")
+        raise FullconvError(message, RLE_EXAMPLE)
     shifts = 5 * (np.arange(len(codes)) - np.repeat(starts, lengths))
     values = np.add.reduceat((codes & 31) << shifts, starts) if len(codes) else codes
     values = values - np.where(codes[ends] & 16, 1 << 5 * lengths, 0)  # negative numbers

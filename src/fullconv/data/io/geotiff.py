@@ -124,7 +124,7 @@ class RasterReader:
     def preview(self, longest_side: int) -> NDArray[np.uint8]:
         """Return the whole image in the size of `reduced`, as (h, w, 3) uint8 RGB."""
         whole = ((0, self.size[0]), (0, self.size[1]))
-        values = self._read(self._file.read, *whole, shape=self.reduced(longest_side))
+        values = self._read(self._file.read, *whole, size=self.reduced(longest_side))
         return self._to_rgb(values)
 
     def reduced(self, longest_side: int) -> tuple[int, int]:
@@ -147,27 +147,23 @@ class RasterReader:
         return from_array(values.transpose(1, 2, 0))
 
     def _read(
-        self,
-        read: Any,
-        rows: PixelRange,
-        columns: PixelRange,
-        shape: tuple[int, int] | None = None,
+        self, read: Any, rows: PixelRange, columns: PixelRange, size: tuple[int, int] | None = None
     ) -> Any:
         import rasterio
 
-        shape = shape or (rows[1] - rows[0], columns[1] - columns[0])
+        size = size or (rows[1] - rows[0], columns[1] - columns[0])
         try:
             with self._lock:
                 window = _window(rows, columns)
-                return read(self._bands, window=window, out_shape=(len(self._bands), *shape))
+                return read(self._bands, window=window, out_shape=(len(self._bands), *size))
         except rasterio.errors.RasterioError as error:
-            window_values = {"top": rows[0], "bottom": rows[1]}
-            window_values |= {"left": columns[0], "right": columns[1]}
+            top, bottom, left, right = *rows, *columns
+            place = {"top": top, "bottom": bottom, "left": left, "right": right}
             message = msg(
                 "image {path} cannot be read at rows {top} to {bottom}, columns {left} to "
                 "{right}: {reason}.",
                 path=self._path,
-                **window_values,
+                **place,
                 reason=first_line(error.__cause__ or error),
             )
             hint = msg("copy or download {name} again", name=self._path.name)
