@@ -290,19 +290,6 @@ def test_other_arrays_are_not_written(
     assert not os.listdir(tmp_path)
 
 
-def test_masks_of_camvid_and_voc(shared: Path) -> None:
-    path = shared / "data/camvid/trainannot/0001TP_006690.png"
-    with Image.open(path) as image:
-        raw = np.array(image)
-    labels = Labels(tuple("abcdefghijk"), values={11: 255})
-    assert (read_mask(path, labels) == np.where(raw == 11, 255, raw)).all()
-    path = sorted((shared / "data/voc2012_sample/SegmentationClass").iterdir())[0]
-    ids = read_mask(path, Labels(tuple("abcdefghijklmnopqrstu")))
-    with Image.open(path) as image:
-        colors = np.array(image.convert("RGB"))
-    assert (np.array([voc_color(i) for i in range(256)], np.uint8)[ids] == colors).all()
-
-
 def outcomes(path: Path, is_array: bool) -> list[str]:
     """Return "read" or the hint of its error for each reader."""
     labels = Labels(tuple("abcdefgh"))
