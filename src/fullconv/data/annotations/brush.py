@@ -48,16 +48,14 @@ def unpack_brush(data: bytes, count: int) -> bytearray:
     total, word = header >> 21, (header >> 16 & 31) + 1
     sizes = [(header >> shift & 15) + 1 for shift in (12, 8, 4, 0)]
     if total != count or word != _WORD:
-        raise FullconvError(
-            msg(
-                "brush strokes of {total} words of {bits} bits; expected {count} of 8 bits: red, "
-                "green, blue and alpha of every pixel.",
-                total=total,
-                bits=word,
-                count=count,
-            ),
-            EXPORT_AGAIN,
+        message = msg(
+            "brush strokes of {total} words of {bits} bits; expected {count} of 8 bits: red, "
+            "green, blue and alpha of every pixel.",
+            total=total,
+            bits=word,
+            count=count,
         )
+        raise FullconvError(message, EXPORT_AGAIN)
     data += bytes(_LOOKAHEAD // 8)  # so that the bits of every chunk header exist
     words, done, position = bytearray(count), 0, 53
     while done < count:

@@ -52,19 +52,17 @@ def refuse_large(size: tuple[int, int], kind: str, name: str, *, share: float = 
     limit = share * (Image.MAX_IMAGE_PIXELS or float("inf"))
     pixels = size[0] * size[1]
     if pixels > limit:
-        raise TooLargeError(
-            msg(
-                "the header of {kind} {name} claims {height} x {width} pixels (height x width), "
-                "{millions:.0f} million; at most {limit:.0f} million are read.",
-                kind=kind_name(kind),
-                name=name,
-                height=size[0],
-                width=size[1],
-                millions=pixels / 1e6,
-                limit=limit / 1e6,
-            ),
-            large_image_hint(),
+        values = {"height": size[0], "width": size[1]}
+        message = msg(
+            "the header of {kind} {name} claims {height} x {width} pixels (height x width), "
+            "{millions:.0f} million; at most {limit:.0f} million are read.",
+            kind=kind_name(kind),
+            name=name,
+            **values,
+            millions=pixels / 1e6,
+            limit=limit / 1e6,
         )
+        raise TooLargeError(message, large_image_hint())
 
 
 def large_image_hint() -> Message:
@@ -75,10 +73,8 @@ def large_image_hint() -> Message:
 def missing_file(kind: str, path: str | Path) -> FullconvError:
     """Return the error for a file that does not exist, with a hint to list the nearest folder."""
     nearest = next((p for p in Path(path).parents if p.is_dir()), Path())
-    return FullconvError(
-        msg("no {kind} {path}: there is no such file.", kind=kind_name(kind), path=path),
-        shell_command("ls", nearest),
-    )
+    message = msg("no {kind} {path}: there is no such file.", kind=kind_name(kind), path=path)
+    return FullconvError(message, shell_command("ls", nearest))
 
 
 @contextmanager
@@ -97,16 +93,9 @@ def read_content(path: Path, kind: str = "image") -> bytes:
         size = path.stat().st_size
         if size <= _MAX_BYTES:
             return path.read_bytes()
-    raise FullconvError(
-        msg(
-            "{kind} {path} has {size:.1f} GB; files up to {limit:.1f} GB are read.",
-            kind=kind_name(kind),
-            path=path,
-            size=size / 1e9,
-            limit=_MAX_BYTES / 1e9,
-        ),
-        msg("cut it into tiles"),
-    )
+    values = {"kind": kind_name(kind), "path": path, "size": size / 1e9, "limit": _MAX_BYTES / 1e9}
+    message = msg("{kind} {path} has {size:.1f} GB; files up to {limit:.1f} GB are read.", **values)
+    raise FullconvError(message, msg("cut it into tiles"))
 
 
 def read_source(source: str | Path | IO[bytes], kind: str) -> bytes:
@@ -133,22 +122,15 @@ def _reading(path: Path, kind: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise missing_file(kind, path) from error
     except OSError as error:
-        raise FullconvError(
-            msg(
-                "{kind} {path} cannot be read: {reason}.",
-                kind=kind_name(kind),
-                path=path,
-                reason=error.strerror or error,
-            ),
-            shell_command("ls", "-l", path),
-        ) from error
+        values = {"kind": kind_name(kind), "path": path, "reason": error.strerror or error}
+        message = msg("{kind} {path} cannot be read: {reason}.", **values)
+        raise FullconvError(message, shell_command("ls", "-l", path)) from error
 
 
 class _NoWarnings:
     """Silences warnings while any thread is inside.
 
-    `warnings.catch_warnings` alone is not thread-safe: the thread that leaves last would restore
-    the filters that it found, not those from before the first thread.
+    `warnings.catch_warnings` is not thread-safe: the last thread restores the filters it met.
     """
 
     def __init__(self) -> None:
@@ -172,8 +154,7 @@ class _NoWarnings:
 
 
 class DecodeBudget:
-    """Bounds the pixels that all threads decode at once, so that memory does not grow with the
-    number of processors. A thread must not reserve twice."""
+    """Bounds the pixels that all threads decode at once. A thread must not reserve twice."""
 
     def __init__(self, pixels: int) -> None:
         self._pixels = pixels
@@ -184,9 +165,8 @@ class DecodeBudget:
     def reserve(self, pixels: int) -> Iterator[None]:
         """Wait until the pixels fit, or until no other thread decodes."""
         with self._change:
-            self._change.wait_for(
-                lambda: not self._reserved or self._reserved + pixels <= self._pixels
-            )
+            while self._reserved and self._reserved + pixels > self._pixels:
+                self._change.wait()
             self._reserved += pixels
         if pixels >= _LARGE:
             release_memory()

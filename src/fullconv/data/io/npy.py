@@ -1,7 +1,6 @@
 """Read NumPy files (.npy): masks and extra inputs.
 
-The header is checked against the size of the file, and the numbers are not copied. Extra inputs may
-be larger than masks, because they can have three channels of 8 bytes each.
+The header is checked against the size of the file, and the numbers are not copied.
 
 Shapes: H, W image.
 """
@@ -26,11 +25,7 @@ _HEADER = 1 << 16  # bytes at the start that hold any header that NumPy accepts
 
 
 def read_npy_mask(source: str | Path | IO[bytes], name: str) -> NDArray[Any]:
-    """Read (H, W) whole numbers from a .npy file.
-
-    Raises:
-        FullconvError: the file cannot be read, or holds something else.
-    """
+    """Read (H, W) whole numbers from a .npy file. Anything else is a `FullconvError`."""
     values = read_npy(source, name, "mask")
     if values.ndim != 2 or values.dtype.kind not in "uib":
         one_hot = "array.argmax(-1)" if values.ndim == 3 else "array"
@@ -40,15 +35,10 @@ def read_npy_mask(source: str | Path | IO[bytes], name: str) -> NDArray[Any]:
 
 
 def read_npy(source: str | Path | IO[bytes], name: str, kind: str) -> NDArray[Any]:
-    """Read a .npy file that holds numbers, without a copy of its content.
-
-    The array is read-only.
-
-    Args:
-        kind: "mask" or "input". Only inputs may be larger than 1 GiB.
+    """Read a .npy file that holds numbers as a read-only array, without a copy of its content.
 
     Raises:
-        FullconvError: the file cannot be read.
+        FullconvError: the file cannot be read, or is larger than 1 GiB and `kind` is "mask".
     """
     if kind == "input" and isinstance(source, str | Path):
         content = read_or_map(Path(source), kind)
@@ -75,16 +65,11 @@ def read_npy(source: str | Path | IO[bytes], name: str, kind: str) -> NDArray[An
         values = np.frombuffer(content, dtype, math.prod(shape), file.tell())
         return values.reshape(shape, order="F" if fortran else "C")
     except DAMAGED as error:
-        raise FullconvError(
-            msg(
-                "{kind} {name} cannot be read as a NumPy file: {reason}.",
-                kind=kind_name(kind),
-                name=name,
-                reason=reason_of(error),
-            ),
-            msg(
-                "copy or download {file} again, or save it with np.save({name!r}, array)",
-                file=Path(name).name,
-                name=name,
-            ),
-        ) from error
+        facts = {"kind": kind_name(kind), "name": name, "reason": reason_of(error)}
+        message = msg("{kind} {name} cannot be read as a NumPy file: {reason}.", **facts)
+        hint = msg(
+            "copy or download {file} again, or save it with np.save({name!r}, array)",
+            file=Path(name).name,
+            name=name,
+        )
+        raise FullconvError(message, hint) from error
